@@ -1,0 +1,22 @@
+"""Errors a user can act on: what is wrong, where (file, line, key), and what to do about it."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(Exception):
+    """A problem in the user's input. Printed without a traceback; the process exits with status 2.
+
+    The message names the file, line or key at fault and ends with the remedy.
+    """
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """Return `; did you mean A or B?` for the names nearest to `word`, or a list of the known ones."""
+    known = sorted(known)
+    near = difflib.get_close_matches(word, known, n=3, cutoff=0.5)
+    if near:
+        return f"; did you mean {' or '.join(near)}?"
+    return f"; known: {', '.join(known)}"

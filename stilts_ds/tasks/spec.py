@@ -1,0 +1,70 @@
+"""What a task is: one literal. Everything that differs between tasks of a family is data in here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+Family = Literal["pair", "choice", "span", "tag", "bitext", "text"]
+Role = Literal["intermediate", "target"]
+
+
+@dataclass(frozen=True)
+class Local:
+    """Files of one split in the data set's official schema.
+
+    `path` is relative to the role's data folder. `{language}`, `{pivot}` and `{iso3}` (the language's three-letter
+    code) are filled in; `*` globs are allowed. `labels` is a file with the labels of a test file that has none itself.
+    """
+
+    schema: str
+    path: str
+    labels: str = ""
+
+
+@dataclass(frozen=True)
+class Hub:
+    """One split of a Hugging Face hub data set (parquet or JSON; no script runs)."""
+
+    schema: str
+    repo: str
+    config: str
+    split: str
+    revision: str
+
+
+@dataclass(frozen=True)
+class Task:
+    """One task of the study.
+
+    `train_on` names the task whose English train split serves this one (XNLI is fine-tuned on MNLI, XQuAD and MLQA on
+    SQuAD v1.1); empty means its own. Tasks with the same `head` share one output head. `labels` is the label list in
+    index order; empty for a tag task means that the train split's own tags are used, sorted (CCG).
+    """
+
+    name: str
+    family: Family
+    role: Role
+    languages: tuple[str, ...]
+    metrics: tuple[str, ...]
+    local: Mapping[str, tuple[Local, ...]]
+    hub: Mapping[str, tuple[Hub, ...]] = field(default_factory=dict)
+    labels: tuple[str, ...] = ()
+    pivot: str = "en"
+    head: str = ""
+    train_on: str = ""
+    sizes: Mapping[str, int] = field(default_factory=dict)
+    training: Mapping[str, Any] = field(default_factory=dict)
+    licence: str = ""
+    note: str = ""
+    title: str = ""
+
+    @property
+    def head_name(self) -> str:
+        return self.head or self.name
+
+    @property
+    def trains(self) -> bool:
+        """Whether anything is trained for this task (retrieval uses the encoder as it is)."""
+        return self.family != "bitext"
