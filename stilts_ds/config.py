@@ -1,0 +1,285 @@
+"""The recipe: one YAML file plus dotted overrides, checked before anything is paid for.
+
+    recipe, text = load_recipe("quickstart", ["engine.zero_stage=3", "seeds=[1,2]"])
+
+Names follow Hugging Face's TrainingArguments where they exist there. The command line wins over the file, the file
+over a task's own defaults (`Task.training`), those over the defaults below.
+"""
+
+from __future__ import annotations
+
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from stilts_ds.errors import UserError, did_you_mean
+
+RECIPES = Path(__file__).parent / "recipes"
+NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
+
+
+class Part(BaseModel):
+    """A section of the recipe. Unknown keys are errors; a finished recipe does not change."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+
+class ModelPart(Part):
+    """The pretrained encoder."""
+
+    name_or_path: str = Field(
+        "toy", description="hub id or folder of a Hugging Face encoder; `toy` is the tiny XLM-R that comes along"
+    )
+    revision: str | None = Field(None, description="hub revision (a commit pins the weights)")
+    dropout: float | None = Field(
+        None, ge=0, lt=1, description="hidden and attention dropout; null keeps the model's own"
+    )
+    attn_implementation: Literal["sdpa", "eager"] = Field("sdpa", description="attention kernel in transformers")
+
+
+class DataPart(Part):
+    """Where the data are."""
+
+    source: Literal["toy", "local", "hub"] = Field(
+        "local", description="`toy` generates a miniature world, `local` reads official files, `hub` downloads"
+    )
+    intermediate: Path | None = Field(None, description="folder of the intermediate tasks' official files")
+    xtreme: Path | None = Field(None, description="XTREME's download folder")
+    text: Path | None = Field(None, description="folder of <language>.txt files for masked language modelling")
+    seed: int = Field(20, description="seed of the toy world")
+    cache: Path | None = Field(None, description="folder of tokenised rows; default: cache/ inside the run")
+    max_train_examples: int | None = Field(None, ge=1, description="use only the first N train examples of a task")
+
+
+class SamplingPart(Part):
+    """How tasks are mixed in a multi-task phase."""
+
+    temperature: float = Field(1.0, gt=0, description="T in p ~ min(n, cap)^(1/T)")
+    cap: int | None = Field(None, ge=1, description="cap on a task's size in that formula")
+    unit: Literal["step", "example"] = Field(
+        "step", description="draw one task for a whole step (as jiant does), or one for each example of it"
+    )
+
+
+class TrainingPart(Part):
+    """Optimisation of one training phase (Hugging Face names)."""
+
+    learning_rate: float = Field(1e-5, gt=0)
+    train_batch_size: int = Field(32, ge=1, description="examples of one optimiser step over all ranks")
+    per_device_train_batch_size: int = Field(32, ge=1, description="most examples in one micro-batch of a rank")
+    num_train_epochs: float = Field(2.0, gt=0)
+    max_steps: int = Field(-1, description="optimiser steps; -1 derives them from num_train_epochs")
+    warmup_ratio: float = Field(0.1, ge=0, le=1)
+    weight_decay: float = Field(0.01, ge=0)
+    adam_beta1: float = Field(0.9, ge=0, lt=1)
+    adam_beta2: float = Field(0.999, ge=0, lt=1)
+    adam_epsilon: float = Field(1e-8, gt=0)
+    max_grad_norm: float = Field(1.0, ge=0, description="0 switches clipping off")
+    max_seq_length: int = Field(256, ge=8, description="tokens in a row, special tokens included")
+    doc_stride: int = Field(128, ge=1, description="tokens shared by neighbouring question-answering windows")
+    max_query_length: int = Field(64, ge=1, description="question tokens kept in a question-answering window")
+    mlm_probability: float = Field(0.15, gt=0, lt=1)
+    logging_steps: int = Field(10, ge=1)
+    eval_steps: int = Field(0, ge=0, description="evaluate English dev every N steps; 0: only at the end")
+    eval_examples: int = Field(500, ge=1, description="dev examples of each task used for selection")
+    early_stopping_patience: int = Field(30, ge=1, description="evaluations without a better one before stopping")
+    save_steps: int = Field(500, ge=0, description="checkpoint every N steps; 0: none")
+    save_total_limit: int = Field(2, ge=1, description="checkpoints kept")
+
+
+class EnginePart(Part):
+    """DeepSpeed. What only DeepSpeed owns stands in ds_configs/zero<stage>.json."""
+
+    zero_stage: Literal[0, 1, 2, 3] = 1
+    dtype: Literal["fp32", "bf16", "fp16"] = "fp32"
+    offload_optimizer: bool = Field(False, description="optimiser state in host memory (stages 1-3)")
+    gradient_checkpointing: bool = Field(False, description="recompute activations in the backward pass")
+    ds_config: Path | None = Field(None, description="own DeepSpeed JSON in place of ds_configs/zero<stage>.json")
+    max_skipped_steps: int = Field(3, ge=0, description="non-finite steps in a row that are skipped before stopping")
+    collective_timeout: int = Field(1800, ge=10, description="seconds before a stuck collective ends the job")
+
+
+class LaunchPart(Part):
+    """How `stilts run` starts ranks on this machine."""
+
+    nproc: int | Literal["auto"] = Field("auto", description="ranks; `auto`: one per GPU, or 1 without GPUs")
+    omp_num_threads: int | None = Field(None, ge=1, description="CPU threads a rank; default: cores / nproc")
+
+
+class EvaluationPart(Part):
+    """Zero-shot evaluation."""
+
+    per_device_eval_batch_size: int = Field(32, ge=1)
+    languages: dict[str, list[str]] | Literal["all", "present"] = Field(
+        "all", description="`all` of a task's languages, those `present` in the data folder, or lists by task"
+    )
+    splits: dict[str, str] = Field(default_factory=dict, description="split to score by task; default: test")
+    max_examples: int | None = Field(None, ge=1, description="use only the first N examples of a language")
+    max_bitext: int | None = Field(None, ge=1, description="use only the first N sentences of a side in retrieval")
+    retrieval_layer: int = Field(-1, description="hidden_states index that is mean-pooled; 0 is the embedding output")
+    retrieval_max_seq_length: int = Field(512, ge=8)
+    n_best: int = Field(20, ge=1, description="answer candidates of a window")
+    max_answer_length: int = Field(30, ge=1, description="tokens of an answer")
+
+
+class Recipe(Part):
+    """A whole study."""
+
+    name: str = Field(pattern=NAME, description="the run's folder name")
+    output_dir: Path = Field(Path("runs"), description="folder of runs")
+    seeds: list[int] = Field([1], min_length=1)
+    model: ModelPart = ModelPart()  # type: ignore[call-arg]
+    data: DataPart = DataPart()  # type: ignore[call-arg]
+    intermediate: dict[str, list[str]] = Field(
+        default_factory=lambda: {"none": []}, description="conditions: a name and its intermediate tasks"
+    )
+    targets: list[str] = Field(min_length=1)
+    sampling: SamplingPart = SamplingPart()  # type: ignore[call-arg]
+    intermediate_training: dict[str, Any] = Field(default_factory=dict, description="training.* of phase 2")
+    target_training: dict[str, Any] = Field(default_factory=dict, description="training.* of phase 3")
+    task_training: dict[str, dict[str, Any]] = Field(
+        default_factory=dict, description="training.* by training task, for single-task phases; wins over both"
+    )
+    engine: EnginePart = EnginePart()  # type: ignore[call-arg]
+    launch: LaunchPart = LaunchPart()  # type: ignore[call-arg]
+    evaluation: EvaluationPart = EvaluationPart()  # type: ignore[call-arg]
+
+    @field_validator("seeds")
+    @classmethod
+    def _seeds_differ(cls, seeds: list[int]) -> list[int]:
+        if len(set(seeds)) != len(seeds) or min(seeds) < 0:
+            raise ValueError("seeds must be different and not negative")
+        return seeds
+
+    @field_validator("intermediate_training", "target_training")
+    @classmethod
+    def _training_keys(cls, part: dict[str, Any]) -> dict[str, Any]:
+        return check_training(part)
+
+    @field_validator("task_training")
+    @classmethod
+    def _task_training_keys(cls, parts: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+        return {task: check_training(part) for task, part in parts.items()}
+
+    @model_validator(mode="after")
+    def _settings_agree(self) -> Recipe:
+        if self.engine.dtype == "bf16" and self.engine.zero_stage == 0:
+            raise ValueError(
+                "engine.dtype=bf16 with engine.zero_stage=0 takes a wrong first Adam step in DeepSpeed; "
+                "use engine.zero_stage=1"
+            )
+        if self.engine.offload_optimizer and self.engine.zero_stage == 0:
+            raise ValueError("engine.offload_optimizer needs engine.zero_stage 1, 2 or 3")
+        return self
+
+    def training(self, kind: str, task_defaults: Mapping[str, Any], task: str) -> TrainingPart:
+        """The settings of one training phase: defaults < the task's literal < the phase's part < the task's part."""
+        part = self.intermediate_training if kind == "intermediate" else self.target_training
+        return TrainingPart(**{**task_defaults, **part, **self.task_training.get(task, {})})
+
+
+def check_training(part: dict[str, Any]) -> dict[str, Any]:
+    """Check a partial `training` section; returns only the keys that were given, converted."""
+    unknown = sorted(set(part) - set(TrainingPart.model_fields))
+    if unknown:
+        raise ValueError(f"unknown key {unknown[0]!r}{did_you_mean(unknown[0], TrainingPart.model_fields)}")
+    return TrainingPart(**part).model_dump(include=set(part))
+
+
+def load_recipe(name_or_path: str, overrides: Sequence[str] = ()) -> Recipe:
+    """Read a shipped recipe by name or any YAML file by path, apply `key.sub=value` overrides and check it.
+
+    Raises UserError naming the file and key, with the nearest known names.
+    """
+    path = find_recipe(name_or_path)
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is not valid YAML: {error}") from error
+    if not isinstance(values, dict):
+        raise UserError(f"{path} must hold keys and values, such as `name: my-study`")
+    for override in overrides:
+        apply_override(values, override)
+    return parse_recipe(values, str(path))
+
+
+def find_recipe(name_or_path: str) -> Path:
+    path = Path(name_or_path)
+    if path.suffix in {".yaml", ".yml"}:
+        if not path.is_file():
+            raise UserError(f"recipe {path} does not exist; shipped recipes: {', '.join(shipped_recipes())}")
+        return path
+    shipped = RECIPES / f"{name_or_path}.yaml"
+    if name_or_path in shipped_recipes():
+        return shipped
+    raise UserError(f"no recipe is called {name_or_path!r}{did_you_mean(name_or_path, shipped_recipes())} (or give a .yaml file)")
+
+
+def shipped_recipes() -> list[str]:
+    return sorted(path.stem for path in RECIPES.glob("*.yaml"))
+
+
+def apply_override(values: dict[str, Any], override: str) -> None:
+    """Set one `key.sub=value` in nested `values`; the value is read as YAML."""
+    key, equals, text = override.partition("=")
+    if not equals or not key:
+        raise UserError(f"{override!r} is no override; write key=value, such as engine.zero_stage=2")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise UserError(f"{override!r}: the value is not valid YAML; quote it, such as '{key}=\"...\"'") from error
+    *parents, last = key.split(".")
+    for parent in parents:
+        values = values.setdefault(parent, {})
+        if not isinstance(values, dict):
+            raise UserError(f"{override!r}: {parent!r} holds a value, not keys")
+    values[last] = value
+
+
+def parse_recipe(values: Mapping[str, Any], where: str) -> Recipe:
+    """Check nested values against the schema; `where` is named in the message."""
+    try:
+        return Recipe.model_validate(values)
+    except ValidationError as error:
+        raise UserError("\n".join(_message(where, problem) for problem in error.errors())) from error
+
+
+def _message(where: str, problem: Mapping[str, Any]) -> str:
+    place = ".".join(str(part) for part in problem["loc"])
+    if problem["type"] == "extra_forbidden":
+        return f"{where}: unknown key {place!r}{did_you_mean(str(problem['loc'][-1]), _keys_at(problem['loc'][:-1]))}"
+    if problem["type"] == "missing":
+        return f"{where}: key {place!r} is missing"
+    text = problem["msg"].removeprefix("Value error, ")
+    return f"{where}: {place + ': ' if place else ''}{text} (got {str(problem['input'])[:80]!r})" if place else f"{where}: {text}"
+
+
+def _keys_at(location: Sequence[Any]) -> list[str]:
+    """The keys of the recipe section at a validation error's location."""
+    part: Any = Recipe
+    for name in location:
+        if not (isinstance(part, type) and issubclass(part, BaseModel)):
+            break
+        part = part.model_fields[name].annotation if name in part.model_fields else None
+        if typing.get_origin(part) in (typing.Union, types.UnionType):
+            part = next(option for option in typing.get_args(part) if isinstance(option, type))
+    return list(part.model_fields) if isinstance(part, type) and issubclass(part, BaseModel) else []
+
+
+def recipe_yaml(recipe: Recipe) -> str:
+    """The resolved recipe as YAML text; reading it back gives the same recipe."""
+    return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def resolve_paths(recipe: Recipe) -> Recipe:
+    """Make the data folders and the output folder absolute, so that every rank and job reads the same ones."""
+    data = recipe.data.model_copy(
+        update={k: Path(v).expanduser().resolve() for k in ("intermediate", "xtreme", "text", "cache")
+                if (v := getattr(recipe.data, k)) is not None}
+    )
+    return recipe.model_copy(update={"data": data, "output_dir": recipe.output_dir.expanduser().resolve()})

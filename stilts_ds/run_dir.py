@@ -1,0 +1,186 @@
+"""Every path inside a run, writes that cannot be torn, and the provenance that goes into each result."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+import os
+import platform
+import subprocess
+import tempfile
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from stilts_ds import __version__
+from stilts_ds.errors import UserError
+
+VERSIONED = ("torch", "deepspeed", "transformers", "tokenizers", "datasets", "numpy", "triton", "mpi4py")
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write `text` so that a reader sees the old file or the whole new one, also after a power cut."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8", newline="\n") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def write_json(path: Path, value: Any) -> None:
+    write_atomically(path, json.dumps(value, indent=1, ensure_ascii=False, sort_keys=True) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file; raises UserError naming the file where it is missing or broken."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise UserError(f"{path} does not exist") from error
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is not valid JSON ({error}); delete it and run the same command again") from error
+
+
+def hash_json(value: Any) -> str:
+    """SHA-256 of a JSON value's canonical form, in hex."""
+    text = json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def hash_file(path: Path) -> str:
+    """SHA-256 of a file's bytes, in hex."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else _digest(file)
+
+
+def _digest(file: Any) -> str:
+    digest = hashlib.sha256()
+    while block := file.read(1 << 20):
+        digest.update(block)
+    return digest.hexdigest()
+
+
+def hash_files(paths: Iterable[Path]) -> str:
+    """One hash over the contents of several files, in the given order; their names do not matter."""
+    return hash_json([hash_file(path) for path in paths])
+
+
+@dataclass(frozen=True)
+class PhaseDir:
+    """The files of one phase: `runs/<name>/phases/<phase-id>/`."""
+
+    root: Path
+
+    @property
+    def phase_json(self) -> Path:
+        return self.root / "phase.json"
+
+    @property
+    def status_json(self) -> Path:
+        return self.root / "status.json"
+
+    @property
+    def metrics(self) -> Path:
+        return self.root / "metrics.jsonl"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.root / "checkpoints"
+
+    @property
+    def encoder(self) -> Path:
+        return self.root / "encoder"
+
+    @property
+    def heads(self) -> Path:
+        return self.root / "heads.safetensors"
+
+    @property
+    def predictions(self) -> Path:
+        return self.root / "predictions"
+
+    @property
+    def results(self) -> Path:
+        return self.root / "results"
+
+    def status(self) -> str:
+        """`done`, `running`, `stopped:<why>`, `failed` or `pending` when nothing ran yet."""
+        return read_json(self.status_json)["state"] if self.status_json.exists() else "pending"
+
+    def set_status(self, state: str, **details: Any) -> None:
+        write_json(self.status_json, {"state": state, **details})
+
+
+@dataclass(frozen=True)
+class RunDir:
+    """The files of one run: `runs/<name>/`."""
+
+    root: Path
+
+    @property
+    def recipe(self) -> Path:
+        return self.root / "recipe.yaml"
+
+    @property
+    def plan(self) -> Path:
+        return self.root / "plan.json"
+
+    @property
+    def tensorboard(self) -> Path:
+        return self.root / "tensorboard"
+
+    @property
+    def labels(self) -> Path:
+        return self.root / "labels"
+
+    @property
+    def logs(self) -> Path:
+        return self.root / "logs"
+
+    @property
+    def results(self) -> Path:
+        return self.root / "results.json"
+
+    @property
+    def report(self) -> Path:
+        return self.root / "report.md"
+
+    def phase(self, phase_id: str) -> PhaseDir:
+        return PhaseDir(self.root / "phases" / phase_id)
+
+
+def git_commit() -> str:
+    """The commit this code was run from, `-dirty` where files differ from it, `unknown` outside a checkout."""
+    here = Path(__file__).resolve().parent
+    try:
+        commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, check=True)
+        changed = subprocess.run(["git", "status", "--porcelain", "-uno"], cwd=here, capture_output=True, text=True,
+                                 check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+    return commit.stdout.strip() + ("-dirty" if changed.stdout.strip() else "")
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python, this package and the libraries that decide a result."""
+    found = {"python": platform.python_version(), "stilts-ds": __version__}
+    for name in VERSIONED:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def provenance() -> dict[str, Any]:
+    """What produced a result: git commit, versions and machine kind."""
+    return {"git_commit": git_commit(), "versions": versions(), "platform": platform.platform()}
