@@ -1,0 +1,67 @@
+"""Token rows on disk, memory-mapped: tokenised once, found again by the hash of everything they depend on.
+
+A cache is a folder of .npy files and a manifest written last. Two processes that build the same one at the same time
+do not disturb each other: each fills a folder of its own and the first rename wins.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from stilts_ds.batches.rows import Rows
+from stilts_ds.run_dir import hash_json, read_json, write_json
+
+FORMAT = 1  # raise when encoding or the layout changes
+
+
+def cached_rows(folder: Path, key: dict[str, Any], build: Callable[[], Rows]) -> Rows:
+    """Rows for `key`: mapped from `folder` where they are whole, built and written otherwise."""
+    digest = hash_json({**key, "format": FORMAT})[:24]
+    target = folder / digest
+    if (rows := _load(target)) is not None:
+        return rows
+    _write(target, build(), key)
+    rows = _load(target)
+    assert rows is not None, f"{target} was written but does not read back"
+    return rows
+
+
+def _write(target: Path, rows: Rows, key: dict[str, Any]) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
+    try:
+        arrays = {name: array for name in Rows.ARRAYS if (array := getattr(rows, name)) is not None}
+        for name, array in arrays.items():
+            np.save(temporary / f"{name}.npy", array)
+        sizes = {name: os.path.getsize(temporary / f"{name}.npy") for name in arrays}
+        write_json(temporary / "manifest.json", {"key": key, "sizes": sizes, "tally": dict(rows.tally)})
+        if target.exists():
+            shutil.rmtree(target)  # only a folder that failed to load gets here
+        os.rename(temporary, target)
+    except OSError:
+        if _load(target) is None:  # otherwise another process built the same rows first
+            raise
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _load(target: Path) -> Rows | None:
+    """Map the rows, or None where the folder is missing, cut short or of another format."""
+    manifest = target / "manifest.json"
+    if not manifest.exists():
+        return None
+    described = read_json(manifest)
+    for name, size in described["sizes"].items():
+        path = target / f"{name}.npy"
+        if not path.exists() or path.stat().st_size != size:
+            return None
+    arrays = {name: np.load(target / f"{name}.npy", mmap_mode="r") for name in described["sizes"]}
+    return Rows(**arrays, tally=Counter(described["tally"]))

@@ -1,0 +1,113 @@
+"""Token rows: what examples become before training, as flat arrays that can be memory-mapped.
+
+Shapes: T tokens in all rows together, R rows, I items. A row is one sequence for the encoder. An item is what a batch
+is counted in: one row for most families, the k rows of one question for `choice`, one window for `span`, one chunk of
+a long sentence for `tag`.
+
+    input_ids   int32 [T]     the rows' tokens, one row after the other
+    starts      int64 [R+1]   row r is input_ids[starts[r] : starts[r + 1]]
+    second      int32 [R]     where the second segment starts inside the row (its length if there is none)
+    example     int32 [R]     index of the record a row comes from
+    items       int64 [I+1]   item i is rows items[i] .. items[i + 1] - 1
+    label       int32 [I]     pair: label index; choice: right choice; -1 without label
+    span        int32 [R, 2]  span: first and last answer token inside the row; (0, 0) when there is none
+    token_label int32 [T]     tag: label index at a word's first piece, -1 elsewhere
+    place       int32 [T, 2]  span: character start and end in the context; tag: (word index, 0); -1 elsewhere
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+import numpy as np
+
+
+@dataclass
+class Rows:
+    """Encoded examples of one task, split and language; arrays that a family does not use are None."""
+
+    input_ids: np.ndarray
+    starts: np.ndarray
+    second: np.ndarray
+    example: np.ndarray
+    items: np.ndarray
+    label: np.ndarray | None = None
+    span: np.ndarray | None = None
+    token_label: np.ndarray | None = None
+    place: np.ndarray | None = None
+    tally: Counter[str] = field(default_factory=Counter)
+
+    ARRAYS = ("input_ids", "starts", "second", "example", "items", "label", "span", "token_label", "place")
+
+    def __len__(self) -> int:
+        return len(self.items) - 1
+
+    @property
+    def row_lengths(self) -> np.ndarray:
+        return np.diff(self.starts)
+
+    @property
+    def item_lengths(self) -> np.ndarray:
+        """Tokens an item costs: its rows times their longest, [I]."""
+        if len(self.items) == len(self.starts):
+            return self.row_lengths
+        longest = np.maximum.reduceat(self.row_lengths, self.items[:-1])
+        return longest * np.diff(self.items)
+
+    def take(self, count: int) -> Rows:
+        """The first `count` items."""
+        if count >= len(self):
+            return self
+        rows = int(self.items[count])
+        tokens = int(self.starts[rows])
+        cut = {"input_ids": tokens, "starts": rows + 1, "second": rows, "example": rows, "items": count + 1,
+               "label": count, "span": rows, "token_label": tokens, "place": tokens}
+        arrays = {name: getattr(self, name) for name in self.ARRAYS}
+        return Rows(**{n: None if a is None else a[: cut[n]] for n, a in arrays.items()}, tally=self.tally)
+
+
+class RowsBuilder:
+    """Collects rows one by one and returns them as `Rows`."""
+
+    def __init__(self, *, labels: bool = False, spans: bool = False, tags: bool = False, places: bool = False) -> None:
+        self.ids: list[np.ndarray] = []
+        self.lengths: list[int] = []
+        self.second: list[int] = []
+        self.example: list[int] = []
+        self.items: list[int] = [0]
+        self.label: list[int] | None = [] if labels else None
+        self.span: list[tuple[int, int]] | None = [] if spans else None
+        self.token_label: list[np.ndarray] | None = [] if tags else None
+        self.place: list[np.ndarray] | None = [] if places else None
+        self.tally: Counter[str] = Counter()
+
+    def add_row(self, ids: list[int], second: int, example: int) -> None:
+        self.ids.append(np.asarray(ids, np.int32))
+        self.lengths.append(len(ids))
+        self.second.append(second)
+        self.example.append(example)
+
+    def end_item(self) -> None:
+        self.items.append(len(self.lengths))
+
+    def rows(self) -> Rows:
+        def flat(parts: list[np.ndarray] | None, width: tuple[int, ...] = ()) -> np.ndarray | None:
+            if parts is None:
+                return None
+            return np.concatenate(parts).astype(np.int32) if parts else np.zeros((0, *width), np.int32)
+
+        ids = flat(self.ids)
+        assert ids is not None
+        return Rows(
+            input_ids=ids,
+            starts=np.concatenate([[0], np.cumsum(self.lengths)]).astype(np.int64),
+            second=np.asarray(self.second, np.int32),
+            example=np.asarray(self.example, np.int32),
+            items=np.asarray(self.items, np.int64),
+            label=None if self.label is None else np.asarray(self.label, np.int32),
+            span=None if self.span is None else np.asarray(self.span, np.int32).reshape(-1, 2),
+            token_label=flat(self.token_label),
+            place=flat(self.place, (2,)),
+            tally=self.tally,
+        )
