@@ -1,0 +1,100 @@
+"""Output heads, one class per task family. Each turns hidden states into logits and logits into loss terms.
+
+Shapes: B rows, L tokens, H hidden size, C labels, n targets (see stilts_ds.batches.collate.Targets).
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+
+import torch
+from torch import nn
+from torch.nn import functional as F  # noqa: N812
+
+from stilts_ds.batches.collate import Targets
+
+
+@dataclass(frozen=True)
+class HeadSpec:
+    """A head as data: `labels` in index order (empty for span, choice and text); `width` is the choices a question."""
+
+    name: str
+    family: str
+    labels: tuple[str, ...] = ()
+    width: int = 1
+
+    def to_json(self) -> dict[str, object]:
+        return {**asdict(self), "labels": list(self.labels)}
+
+
+class SentenceHead(nn.Module):
+    """Dense, tanh, projection of the first token (RobertaClassificationHead's form): pair and choice."""
+
+    def __init__(self, hidden: int, outputs: int, dropout: float) -> None:
+        super().__init__()
+        self.dense = nn.Linear(hidden, hidden)
+        self.dropout = nn.Dropout(dropout)
+        self.out_proj = nn.Linear(hidden, outputs)
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        hidden = torch.tanh(self.dense(self.dropout(features)))
+        return self.out_proj(self.dropout(hidden))
+
+
+class TokenHead(nn.Module):
+    """Dropout and projection of each token: tag and span."""
+
+    def __init__(self, hidden: int, outputs: int, dropout: float) -> None:
+        super().__init__()
+        self.dropout = nn.Dropout(dropout)
+        self.out_proj = nn.Linear(hidden, outputs)
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        return self.out_proj(self.dropout(features))
+
+
+class MaskedLanguageModelHead(nn.Module):
+    """Dense, GELU, LayerNorm, then the word embeddings as decoder (XLMRobertaLMHead's form, tied)."""
+
+    def __init__(self, hidden: int, vocabulary: int, epsilon: float) -> None:
+        super().__init__()
+        self.dense = nn.Linear(hidden, hidden)
+        self.layer_norm = nn.LayerNorm(hidden, eps=epsilon)
+        self.bias = nn.Parameter(torch.zeros(vocabulary))
+
+    def forward(self, features: torch.Tensor, embedding: torch.Tensor) -> torch.Tensor:
+        return F.linear(self.layer_norm(F.gelu(self.dense(features))), embedding, self.bias)
+
+
+def build_head(spec: HeadSpec, hidden: int, dropout: float, vocabulary: int, epsilon: float) -> nn.Module:
+    if spec.family == "text":
+        head: nn.Module = MaskedLanguageModelHead(hidden, vocabulary, epsilon)
+    elif spec.family in ("pair", "choice"):
+        head = SentenceHead(hidden, len(spec.labels) if spec.family == "pair" else 1, dropout)
+    else:
+        head = TokenHead(hidden, 2 if spec.family == "span" else len(spec.labels), dropout)
+    for module in head.modules():
+        if isinstance(module, nn.Linear):
+            nn.init.normal_(module.weight, std=0.02)
+            nn.init.zeros_(module.bias)
+    return head
+
+
+def features(family: str, hidden: torch.Tensor, rows: torch.Tensor, tokens: torch.Tensor | None) -> torch.Tensor:
+    """What a head reads: first tokens [m, H], chosen tokens [n, H] or, for span, whole rows [n, L, H]."""
+    if family in ("pair", "choice"):
+        return hidden[rows, 0]
+    return hidden[rows] if family == "span" else hidden[rows, tokens]
+
+
+def losses(spec: HeadSpec, logits: torch.Tensor, targets: Targets, attention_mask: torch.Tensor) -> torch.Tensor:
+    """Cross-entropy of each target, float32 [n]; for span, the mean of the start's and the end's."""
+    logits = logits.float()
+    if spec.family == "choice":
+        logits = logits.reshape(-1, spec.width)
+    if spec.family != "span":
+        return F.cross_entropy(logits, targets.gold, reduction="none")
+    padded = attention_mask[targets.rows] == 0
+    logits = logits.masked_fill(padded.unsqueeze(-1), torch.finfo(torch.float32).min)
+    start = F.cross_entropy(logits[..., 0], targets.gold[:, 0], reduction="none")
+    return (start + F.cross_entropy(logits[..., 1], targets.gold[:, 1], reduction="none")) / 2

@@ -1,0 +1,88 @@
+"""One shared encoder and one head per label space.
+
+Every forward pass runs ALL heads in one sorted order, on every rank and micro-batch; a head without examples gets an
+empty slice. Its loss is a true zero, so each parameter has a gradient in every step, in the same order on all ranks.
+That is the one scheme under which DeepSpeed's stages 0-3 and offload agree with a single process: a head that does not
+take part otherwise keeps stale gradients (stage 3, offload) or mixes with other heads across ranks (stages 1 and 2).
+
+Meaning: an idle head has a zero gradient. Weight decay and Adam's momentum still act on it, at every stage alike.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from stilts_ds.batches.collate import Batch, Targets
+from stilts_ds.model.heads import HeadSpec, build_head, features, losses
+
+
+class MultiTask(nn.Module):
+    """Encoder and heads.
+
+    forward(batch, "loss") returns (weighted loss sum, per-task loss sums [tasks], per-task target counts [tasks]);
+    forward(batch, "logits") returns {head: logits} for the heads in the batch;
+    forward(batch, "hidden", layer) returns the hidden states [B, L, H] of one layer (0 is the embedding output).
+    """
+
+    def __init__(self, encoder: Any, specs: list[HeadSpec], tasks: int) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.specs = {spec.name: spec for spec in sorted(specs, key=lambda s: s.name)}
+        self.tasks = tasks
+        config = encoder.config
+        dropout = float(getattr(config, "hidden_dropout_prob", 0.1))
+        epsilon = float(getattr(config, "layer_norm_eps", 1e-5))
+        self.heads = nn.ModuleDict(
+            {name: build_head(s, config.hidden_size, dropout, config.vocab_size, epsilon) for name, s in self.specs.items()}
+        )
+        self.uses_token_types = int(getattr(config, "type_vocab_size", 1) or 1) > 1
+
+    @property
+    def word_embedding(self) -> torch.Tensor:
+        return self.encoder.get_input_embeddings().weight
+
+    def forward(self, batch: Batch, mode: str = "loss", layer: int = -1) -> Any:
+        if mode == "hidden":
+            return self._encode(batch, output_hidden_states=True).hidden_states[layer]
+        hidden = self._encode(batch).last_hidden_state
+        return self._losses(hidden, batch) if mode == "loss" else self._logits(hidden, batch)
+
+    def _encode(self, batch: Batch, **options: Any) -> Any:
+        if self.uses_token_types:
+            options["token_type_ids"] = batch.token_type_ids
+        return self.encoder(input_ids=batch.input_ids, attention_mask=batch.attention_mask, **options)
+
+    def _run_head(self, name: str, hidden: torch.Tensor, targets: Targets) -> torch.Tensor:
+        family = self.specs[name].family
+        read = features(family, hidden, targets.rows, targets.tokens)
+        return self.heads[name](read, self.word_embedding) if family == "text" else self.heads[name](read)
+
+    def _losses(self, hidden: torch.Tensor, batch: Batch) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        total = hidden.new_zeros((), dtype=torch.float32)
+        sums = torch.zeros(self.tasks, dtype=torch.float32, device=hidden.device)
+        counts = torch.zeros(self.tasks, dtype=torch.float32, device=hidden.device)
+        for name, spec in self.specs.items():  # sorted by name
+            targets = batch.heads.get(name) or _no_targets(spec, hidden.device)
+            each = losses(spec, self._run_head(name, hidden, targets), targets, batch.attention_mask)
+            total = total + (each * targets.weight).sum()
+            sums.index_add_(0, targets.task, each.detach())
+            counts.index_add_(0, targets.task, torch.ones_like(each))
+        return total, sums, counts
+
+    def _logits(self, hidden: torch.Tensor, batch: Batch) -> dict[str, torch.Tensor]:
+        """Logits of every head in sorted order (all run, so that ZeRO-3 ranks gather alike)."""
+        out = {}
+        for name, spec in self.specs.items():
+            targets = batch.heads.get(name) or _no_targets(spec, hidden.device)
+            out[name] = self._run_head(name, hidden, targets).float()
+        return out
+
+
+def _no_targets(spec: HeadSpec, device: torch.device) -> Targets:
+    none = torch.zeros(0, dtype=torch.long, device=device)
+    gold = none.reshape(0, 2) if spec.family == "span" else none
+    tokens = none if spec.family in ("tag", "text") else None
+    return Targets(none, gold, torch.zeros(0, device=device), none, tokens)
