@@ -41,14 +41,13 @@ def save(engine: Any, folder: Path, step: int, state: dict[str, Any], world: Wor
         shutil.rmtree(target)  # torn, or of a run that was continued from an older one
     world.barrier()
     error: BaseException | None = None
-    mine: dict[str, dict[str, Any]] = {}
     try:
-        before = set(_files(target))
         engine.save_checkpoint(str(folder), tag=tag, client_state={}, save_latest=False)
-        mine = {str(p.relative_to(target)): _describe(p) for p in sorted(set(_files(target)) - before)}
     except (OSError, RuntimeError) as problem:
         error = problem
     world.agree(error, f"saving checkpoint {target} (is the disk full?)")
+    # All shards are written now; each rank hashes its share of the files.
+    mine = {str(p.relative_to(target)): _describe(p) for p in _files(target)[world.rank :: world.size]}
     merged: dict[str, dict[str, Any]] = {}
     for described in world.gather(mine):
         merged |= described
@@ -59,7 +58,7 @@ def save(engine: Any, folder: Path, step: int, state: dict[str, Any], world: Wor
 
 
 def _files(folder: Path) -> list[Path]:
-    return [p for p in folder.rglob("*") if p.is_file() and p.name != MANIFEST] if folder.exists() else []
+    return sorted(p for p in folder.rglob("*") if p.is_file() and p.name != MANIFEST)
 
 
 def _describe(path: Path) -> dict[str, Any]:

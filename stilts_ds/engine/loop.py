@@ -1,0 +1,252 @@
+"""The training loop of one phase. `train` reads as what happens in a step."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from stilts_ds.batches.collate import Collator, TaskRows, target_count
+from stilts_ds.batches.encode import Encoder
+from stilts_ds.batches.mixture import Mixture, deal, micro_batch_count
+from stilts_ds.config import EnginePart, SamplingPart, TrainingPart
+from stilts_ds.engine import checkpoint
+from stilts_ds.engine.optim import learning_rate
+from stilts_ds.engine.preempt import Stopped, stop_requested
+from stilts_ds.engine.world import World
+from stilts_ds.engine.zero import build_engine, full_parameters, gradient_norm, set_learning_rate
+from stilts_ds.errors import UserError
+from stilts_ds.model.multitask import MultiTask
+from stilts_ds.monitor import Monitor, memory_gib
+from stilts_ds.run_dir import PhaseDir
+
+log = logging.getLogger(__name__)
+Forward = Callable[..., Any]
+
+
+@dataclass
+class Job:
+    """Everything a training phase needs. `evaluate(forward)` returns dev scores by TensorBoard tag, and the one number
+    that selects the best model under "selection"; `export(parameters, step)` writes encoder and heads (rank 0)."""
+
+    title: str
+    model: MultiTask
+    encoder: Encoder
+    tasks: Mapping[str, TaskRows]
+    setting: TrainingPart
+    sampling: SamplingPart
+    engine_part: EnginePart
+    seed: int
+    folder: PhaseDir
+    tensorboard: Path
+    world: World
+    evaluate: Callable[[Forward], dict[str, float]]
+    export: Callable[[dict[str, torch.Tensor], int], None]
+
+
+@dataclass
+class Progress:
+    """What a resumed run must know besides the engine's own state."""
+
+    step: int = 0
+    best_score: float = -math.inf
+    best_step: int = 0
+    since_best: int = 0
+    skipped_in_a_row: int = 0
+
+
+@dataclass
+class StepStatistics:
+    """Numbers of the steps since the last flush; tensors stay on the device until then."""
+
+    reduced: list[torch.Tensor] = field(default_factory=list)
+    local: list[dict[str, float]] = field(default_factory=list)
+
+
+def train(job: Job) -> Progress:
+    """Train to the end (or to an early stop), leaving the best model on English dev exported. Resumes by itself.
+
+    Raises Stopped after saving when a signal asked for it; UserError when losses or gradients stay non-finite.
+    """
+    trainer = Trainer(job)
+    progress = trainer.resume()
+    total = trainer.mixture.total_steps
+    while progress.step < total and progress.since_best < job.setting.early_stopping_patience:
+        trainer.take_step(progress)
+        progress.step += 1
+        if progress.step % job.setting.logging_steps == 0 or progress.step == total:
+            trainer.flush(progress)
+        if trainer.due(progress.step, job.setting.eval_steps) or progress.step == total:
+            trainer.select(progress)
+        if trainer.due(progress.step, job.setting.save_steps):
+            trainer.save(progress)
+        if signal := stop_requested(job.world):
+            trainer.save(progress)
+            raise Stopped(signal)
+    trainer.close()
+    return progress
+
+
+class Trainer:
+    """The engine, the data of a step and the statistics of one phase."""
+
+    def __init__(self, job: Job) -> None:
+        self.job = job
+        self.mixture = Mixture({n: len(t.rows) for n, t in job.tasks.items()}, job.setting, job.sampling, job.seed)
+        self.micro_batches = micro_batch_count(job.setting, job.world.size)
+        self.lengths = {name: task.rows.item_lengths for name, task in job.tasks.items()}
+        self.collate = Collator(job.tasks, job.encoder, job.setting.mlm_probability, job.seed)
+        self.engine = build_engine(job.model, job.engine_part, job.setting, job.world, self.micro_batches)
+        self.statistics = StepStatistics()
+        self.monitor: Monitor | None = None
+
+    def resume(self) -> Progress:
+        found = checkpoint.load(self.engine, self.job.folder.checkpoints, self.job.world)
+        progress = Progress(**found["state"]) if found else Progress()
+        if self.job.world.first:
+            self.monitor = Monitor(self.job.folder.metrics, self.job.tensorboard, self.job.title, progress.step,
+                                   self.mixture.total_steps)
+            log.info("%s: %d steps of %d examples, %d micro-batches a rank%s", self.job.title,
+                     self.mixture.total_steps, self.job.setting.train_batch_size, self.micro_batches,
+                     f", continuing after step {progress.step}" if progress.step else "")
+        return progress
+
+    def take_step(self, progress: Progress) -> None:
+        """One optimiser step on the global batch of `progress.step`."""
+        step, world = progress.step, self.job.world
+        # Dropout depends on nothing but (seed, step, rank): no random state to save.
+        torch.manual_seed(hash_seed(self.job.seed, step, world.rank))
+        rate = learning_rate(step, self.mixture.total_steps, self.job.setting)
+        set_learning_rate(self.engine, rate)
+        items = self.mixture.step(step)
+        sums = self._forward_backward(items, step)
+        norm = self._update(progress, items)
+        self.statistics.reduced.append(sums)
+        self.statistics.local.append({"step": step + 1, "train/learning_rate": rate, "train/grad_norm": norm})
+
+    def _forward_backward(self, items: list[tuple[str, int]], step: int) -> torch.Tensor:
+        """Run this rank's micro-batches; returns [loss, real tokens, padded tokens, sums by task, counts by task]."""
+        world, weights = self.job.world, self._weights(items)
+        lengths = [int(self.lengths[name][item]) for name, item in items]
+        kinds = len(self.job.tasks)
+        statistics = torch.zeros(3 + 2 * kinds, device=world.device)
+        self.engine.train()
+        for positions in deal(lengths, world.size, self.micro_batches)[world.rank]:
+            batch = self.collate([(p, *items[p]) for p in positions], step, weights)
+            real, padded = batch.real_tokens if positions else 0, batch.input_ids.numel() if positions else 0
+            loss, sums, counts = self.engine(batch.to(world.device))
+            # DeepSpeed averages gradients over ranks; the loss is a sum over them.
+            self.engine.backward(loss * world.size, scale_wrt_gas=False)
+            local = torch.tensor([0.0, real, padded], device=world.device)
+            statistics += torch.cat([local, sums, counts])
+            statistics[0] += loss.detach()
+            if self.job.engine_part.zero_stage > 0 or not self.engine.is_gradient_accumulation_boundary():
+                self._advance()
+        return statistics
+
+    def _advance(self) -> None:
+        """DeepSpeed's step(): counts a micro-batch; at the last one it updates the weights."""
+        self.engine.step()
+
+    def _update(self, progress: Progress, items: list[tuple[str, int]]) -> float:
+        """Finish the step and return the gradient norm; a non-finite one leaves the weights as they are."""
+        stage = self.job.engine_part.zero_stage
+        norm = gradient_norm(self.engine, stage)
+        finite = math.isfinite(norm)
+        if stage == 0:  # stages 1-3 skip such a step themselves, stage 0 in float32 would destroy every weight
+            if not finite:
+                self.engine.module.zero_grad(set_to_none=True)
+            self._advance()
+        progress.skipped_in_a_row = 0 if finite else progress.skipped_in_a_row + 1
+        if not finite:
+            self._report_skip(progress, items, norm)
+        return norm
+
+    def _report_skip(self, progress: Progress, items: list[tuple[str, int]], norm: float) -> None:
+        where = ", ".join(f"{name}[{item}]" for name, item in items[:8])
+        log.warning("step %d skipped: gradient norm %s; examples %s ...", progress.step + 1, norm, where)
+        # fp16 finds its loss scale by overflowing at first; there only the loss itself counts (see flush).
+        if self.job.engine_part.dtype != "fp16" and progress.skipped_in_a_row > self.job.engine_part.max_skipped_steps:
+            raise UserError(
+                f"{progress.skipped_in_a_row} steps in a row had a non-finite gradient, up to step {progress.step + 1} "
+                f"(examples {where}); lower learning_rate or use engine.dtype=fp32. Weights are as before those steps"
+            )
+
+    def _weights(self, items: list[tuple[str, int]]) -> dict[str, float]:
+        """Factor of each loss term: a task's loss is its mean over the global batch, weighted by its share of items."""
+        present = sorted({name for name, _ in items})
+        weights = {}
+        for name in present:
+            mine = [item for n, item in items if n == name]
+            task = self.job.tasks[name]
+            targets = sum(target_count(task.family, task.rows, i, self.job.setting.mlm_probability) for i in mine)
+            weights[name] = len(mine) / len(items) / max(targets, 1)
+        return weights
+
+    def flush(self, progress: Progress) -> None:
+        """Sum the steps' numbers over ranks and write them. The only place that waits for the device."""
+        if not self.statistics.reduced:
+            return
+        table = torch.stack(self.statistics.reduced)
+        dist.all_reduce(table)
+        rows = table.tolist()
+        if any(not math.isfinite(row[0]) for row in rows) and self.job.engine_part.dtype == "fp16":
+            raise UserError(f"the loss became non-finite before step {progress.step}; use engine.dtype=bf16")
+        if self.monitor is not None:
+            seconds = max(self.monitor.lap(), 1e-9)
+            speed = sum(row[1] for row in rows) / seconds
+            extra = {"train/tokens_per_second": speed, **memory_gib(self.job.world.device)}
+            self.monitor.steps([{**local, **self._record(row), **extra}
+                                for local, row in zip(self.statistics.local, rows)])
+        self.statistics = StepStatistics()
+
+    def _record(self, row: list[float]) -> dict[str, float]:
+        names, kinds = sorted(self.job.tasks, key=lambda n: self.job.tasks[n].index), len(self.job.tasks)
+        by_task = {f"train/loss/{name}": row[3 + i] / row[3 + kinds + i]
+                   for i, name in enumerate(names) if row[3 + kinds + i]}
+        return {"train/loss": row[0], "train/padding_fraction": 1 - row[1] / row[2], **by_task}
+
+    @staticmethod
+    def due(step: int, every: int) -> bool:
+        return every > 0 and step % every == 0
+
+    def select(self, progress: Progress) -> None:
+        """Evaluate on English dev and keep the model if it is the best so far."""
+        self.flush(progress)
+        self.engine.eval()
+        with torch.no_grad():
+            scores = self.job.world.broadcast(self.job.evaluate(self.engine))
+        if self.monitor is not None:
+            self.monitor.evaluation(progress.step, scores)
+            self.monitor.lap()
+        if scores["selection"] > progress.best_score:
+            progress.best_score, progress.best_step, progress.since_best = scores["selection"], progress.step, 0
+            parameters = full_parameters(self.engine)
+            if self.job.world.first:
+                self.job.export(parameters, progress.step)
+            self.job.world.barrier()
+        else:
+            progress.since_best += 1
+
+    def save(self, progress: Progress) -> None:
+        self.flush(progress)
+        checkpoint.save(self.engine, self.job.folder.checkpoints, progress.step, asdict(progress), self.job.world,
+                        self.job.setting.save_total_limit)
+
+    def close(self) -> None:
+        if self.monitor is not None:
+            self.monitor.close()
+        self.engine.destroy()
+
+
+def hash_seed(*parts: int) -> int:
+    """A 63-bit seed from several integers."""
+    import numpy as np
+
+    return int(np.random.SeedSequence(parts).generate_state(1, np.uint64)[0] >> 1)

@@ -1,0 +1,99 @@
+"""Watching a run: TensorBoard, metrics.jsonl, a progress bar on a terminal and plain lines in a log.
+
+Only rank 0 writes. Steps that a resumed run does again replace the ones written before it stopped.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import resource
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+log = logging.getLogger(__name__)
+
+
+class Monitor:
+    """Writes a phase's curves. `start_step` is the number of steps already done when the phase was resumed."""
+
+    def __init__(self, metrics: Path, tensorboard: Path, title: str, start_step: int, total_steps: int) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        _keep_steps(metrics, start_step)
+        self.metrics = open(metrics, "a", encoding="utf-8", buffering=1)
+        self.writer = SummaryWriter(str(tensorboard), purge_step=start_step + 1 if start_step else None)
+        self.bar = _progress_bar(title, start_step, total_steps)
+        self.title, self.total_steps = title, total_steps
+        self.clock = time.perf_counter()
+
+    def steps(self, records: list[dict[str, Any]]) -> None:
+        """Write one record a step; keys are TensorBoard tags, `step` counts from 1."""
+        for record in records:
+            self.metrics.write(json.dumps(record) + "\n")
+            for tag, value in record.items():
+                if tag != "step":
+                    self.writer.add_scalar(tag, value, record["step"])
+        if not records:
+            return
+        last = records[-1]
+        if self.bar is None:
+            log.info("%s step %d/%d loss %.4f, %.0f tokens/s", self.title, last["step"], self.total_steps,
+                     last["train/loss"], last["train/tokens_per_second"])
+        else:
+            self.bar.update(len(records))
+            self.bar.set_postfix(loss=f"{last['train/loss']:.4f}")
+        self.writer.flush()
+
+    def evaluation(self, step: int, scores: dict[str, float]) -> None:
+        """Write dev scores (tags `eval/<task>/<language>/<metric>`) of step `step`."""
+        self.metrics.write(json.dumps({"step": step, **scores}) + "\n")
+        for tag, value in scores.items():
+            self.writer.add_scalar(tag, value, step)
+        log.info("%s step %d dev: %s", self.title, step, ", ".join(f"{k} {v:.2f}" for k, v in scores.items()))
+
+    def lap(self) -> float:
+        """Seconds since the last call (or the start)."""
+        now = time.perf_counter()
+        seconds, self.clock = now - self.clock, now
+        return seconds
+
+    def close(self) -> None:
+        if self.bar is not None:
+            self.bar.close()
+        self.writer.close()
+        self.metrics.close()
+
+
+def _keep_steps(metrics: Path, last: int) -> None:
+    """Drop the lines of steps after `last`: the resumed run writes them again."""
+    if not metrics.exists():
+        return
+    kept = []
+    for line in metrics.read_text(encoding="utf-8").split("\n"):
+        try:
+            if line and json.loads(line)["step"] <= last:
+                kept.append(line + "\n")
+        except json.JSONDecodeError:
+            break  # the last line of a killed run may be cut
+    metrics.write_text("".join(kept), encoding="utf-8")
+
+
+def _progress_bar(title: str, start: int, total: int) -> Any:
+    if not sys.stderr.isatty():
+        return None
+    from tqdm import tqdm
+
+    return tqdm(desc=title, initial=start, total=total, unit="step", dynamic_ncols=True)
+
+
+def memory_gib(device: torch.device) -> dict[str, float]:
+    """Peak memory so far: of this process (resident set) and, on a GPU, of the tensor allocator."""
+    peak = {"memory/host_peak_gib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20}
+    if device.type == "cuda":
+        peak["memory/device_peak_gib"] = torch.cuda.max_memory_allocated(device) / 2**30
+    return peak
