@@ -297,21 +297,30 @@ def check_aligned(path: Path, kind: Kind, predicted: Any, gold: Any) -> None:
     no counterpart; check them with `check_pair_ids`.
     """
     if kind == "answers":
-        _check_ids(path, predicted, {span.id for span in gold})
+        check_ids(path, predicted, {span.id for span in gold})
     elif kind == "tags":
-        _check_sentences(path, [len(tags) for tags in predicted], [len(tags) for tags in gold])
+        check_sentences(path, [len(tags) for tags in predicted], [len(tags) for tags in gold])
     elif kind != "pairs":
-        _check_count(path, len(predicted), len(gold), "lines")
+        check_count(path, len(predicted), len(gold))
 
 
-def _check_count(path: Path, found: int, wanted: int, what: str) -> None:
+def check_count(path: Path, found: int, wanted: int) -> None:
+    """Check a one-line-per-example file's line count. Raises UserError with the first line too many or missing."""
     if found > wanted:
-        _fail(path, wanted + 1, f"one line too many: {found} {what} for {wanted} examples; predict this split again")
+        _fail(path, wanted + 1, f"one line too many: {found} lines for {wanted} examples; predict this split again")
     if found < wanted:
-        _fail(path, found + 1, f"is missing: {found} {what} for {wanted} examples; predict this split again")
+        _fail(path, found + 1, f"is missing: {found} lines for {wanted} examples; predict this split again")
 
 
-def _check_sentences(path: Path, found: Sequence[int], wanted: Sequence[int]) -> None:
+def check_indices(path: Path, indices: Sequence[int], options: int) -> None:
+    """Check that every index is below `options`. Raises UserError with file and line."""
+    for number, index in enumerate(indices, start=1):
+        if index >= options:
+            _fail(path, number, f"the index {index} is beyond the last choice, {options - 1}; indices start at 0")
+
+
+def check_sentences(path: Path, found: Sequence[int], wanted: Sequence[int]) -> None:
+    """Check the number of tags of each sentence. Raises UserError with the line where they part."""
     line = 1
     for number, (words, expected) in enumerate(zip(found, wanted), start=1):
         if words != expected:
@@ -322,7 +331,8 @@ def _check_sentences(path: Path, found: Sequence[int], wanted: Sequence[int]) ->
         _fail(path, line, f"{len(found)} sentences for {len(wanted)} gold sentences; predict this split again")
 
 
-def _check_ids(path: Path, predicted: Mapping[str, str], wanted: Set[str]) -> None:
+def check_ids(path: Path, predicted: Mapping[str, str], wanted: Set[str]) -> None:
+    """Check that exactly the wanted questions are answered. Raises UserError listing missing or unknown ids."""
     missing, unknown = sorted(wanted - predicted.keys()), sorted(predicted.keys() - wanted)
     if missing:
         _fail(path, 1, f"{len(missing)} of {len(wanted)} questions have no answer: {_some(missing)}; predict them too")

@@ -163,15 +163,17 @@ def sweep_threshold(margins: Floats, answered: Floats, unanswered: Floats) -> tu
     totals = unanswered.sum() + np.concatenate([[0.0], np.cumsum(gain)])
     edges = np.flatnonzero(np.concatenate([[True], margins[1:] > margins[:-1], [True]]))
     best = int(edges[::-1][np.argmax(totals[edges][::-1])])
-    return _between(margins[np.isfinite(margins)], best), 100 * float(totals[best]) / len(margins)
+    return _between(margins[margins < np.inf], best), 100 * float(totals[best]) / len(margins)
 
 
 def _between(margins: Floats, count: int) -> float:
-    """A threshold that keeps the `count` lowest of the sorted finite margins."""
+    """A threshold that keeps the `count` lowest of the sorted margins (without the infinite ones, never kept)."""
     if not margins.size:
         return 0.0
     if count == 0:
         return float(margins[0]) - 1
     if count >= len(margins):
         return float(margins[-1]) + 1
-    return float(margins[count - 1] + margins[count]) / 2
+    low, high = float(margins[count - 1]), float(margins[count])
+    middle = (low + high) / 2
+    return middle if middle < high else low

@@ -1,0 +1,201 @@
+"""Sentence retrieval with the encoder as it is: Tatoeba's nearest neighbours and BUCC's bitext mining.
+
+Both follow the paper's section Retrieval. Legend: B sentences of a batch, L tokens, H hidden size, N and M sentences
+of the two sides, k neighbours. Embeddings are float32.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence, Set
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from stilts_ds.errors import UserError, did_you_mean
+
+BLOCK = 4096
+Pair = tuple[str, str]
+
+
+def mean_pool(hidden_BLH: Tensor, mask_BL: Tensor) -> Tensor:
+    """Mean of the hidden states where `mask` is true: [B, H], float32. A sentence without tokens gives NaN."""
+    inside = mask_BL.bool()
+    total = hidden_BLH.to(torch.float32).masked_fill(~inside[:, :, None], 0.0).sum(dim=1)
+    return total / inside.sum(dim=1, keepdim=True)
+
+
+def first_pool(hidden_BLH: Tensor, mask_BL: Tensor) -> Tensor:
+    """Hidden state of the first token (`<s>`): [B, H], float32."""
+    return hidden_BLH[:, 0].to(torch.float32)
+
+
+POOLINGS: Mapping[str, Callable[[Tensor, Tensor], Tensor]] = {"mean": mean_pool, "first": first_pool}
+
+
+def pool(hidden_BLH: Tensor, mask_BL: Tensor, pooling: str = "mean") -> Tensor:
+    """Sentence vectors [B, H]. `mean` over all tokens, `<s>` and `</s>` included, is the paper's choice."""
+    if pooling not in POOLINGS:
+        raise UserError(f"unknown pooling {pooling!r}{did_you_mean(pooling, POOLINGS)}")
+    return POOLINGS[pooling](hidden_BLH, mask_BL)
+
+
+def unit(embeddings: Tensor, name: str) -> Tensor:
+    """Rows scaled to length 1, float32. Raises UserError naming the first row that is not finite."""
+    rows = embeddings.to(torch.float32)
+    finite = torch.isfinite(rows).all(dim=1)
+    if not finite.all():
+        at = int(torch.nonzero(~finite)[0])
+        raise UserError(f"the embedding of {name} sentence {at} is not finite; use an earlier checkpoint or float32")
+    return torch.nn.functional.normalize(rows, dim=1)
+
+
+def topk(queries: Tensor, bank: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """Exact k largest inner products of each query [N, H] with the bank [M, H]: values and indices, [N, min(k, M)].
+
+    Values are sorted from high to low. Memory stays at a few blocks of 4096 x 4096 scores.
+    """
+    parts = [_topk_rows(rows, bank, min(k, len(bank))) for rows in queries.split(BLOCK)]
+    return torch.cat([values for values, _ in parts]), torch.cat([indices for _, indices in parts])
+
+
+def _topk_rows(rows: Tensor, bank: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    values = rows.new_empty(len(rows), 0)
+    indices = torch.empty(len(rows), 0, dtype=torch.int64, device=rows.device)
+    for begin in range(0, len(bank), BLOCK):
+        scores = rows @ bank[begin : begin + BLOCK].T
+        new_values, new_indices = scores.topk(min(k, scores.shape[1]), dim=1)
+        values, indices = torch.cat([values, new_values], 1), torch.cat([indices, new_indices + begin], 1)
+        values, order = values.topk(min(k, values.shape[1]), dim=1)
+        indices = indices.gather(1, order)
+    return values, indices
+
+
+def tatoeba_predict(source: Tensor, pivot: Tensor) -> list[int]:
+    """For each English (pivot) sentence the index of the nearest non-English (source) one by cosine.
+
+    `source` is [N, H], `pivot` [M, H]; returns M indices into the source side. The submission wants them in the order
+    of the English file, which the benchmark sorts alphabetically (paper, Retrieval).
+    """
+    if not len(source) or not len(pivot):
+        raise UserError("a side of the bitext has no sentences; check its text files")
+    _, nearest = topk(unit(pivot, "pivot"), unit(source, "source"), 1)
+    return [int(i) for i in nearest[:, 0]]
+
+
+# --- BUCC ------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """One side of a comparable corpus: ids and texts of N sentences and their embeddings [N, H]."""
+
+    name: str
+    ids: Sequence[str]
+    texts: Sequence[str]
+    embeddings: Tensor
+
+    def check(self) -> None:
+        """Raises UserError for sizes that differ, no sentences, or an id that occurs twice."""
+        if not len(self.ids) == len(self.texts) == len(self.embeddings) or not self.ids:
+            sizes = f"{len(self.ids)} ids, {len(self.texts)} texts, {len(self.embeddings)} embeddings"
+            raise UserError(f"side {self.name!r} has {sizes}; there must be one of each per sentence")
+        name, times = Counter(self.ids).most_common(1)[0]
+        if times > 1:
+            raise UserError(f"side {self.name!r} has the id {name!r} {times} times; ids must be unique")
+
+
+@dataclass(frozen=True, slots=True)
+class Mined:
+    """A mined pair of sentence ids and its margin score."""
+
+    source: str
+    target: str
+    score: float
+
+    @property
+    def pair(self) -> Pair:
+        return self.source, self.target
+
+
+def bucc_mine(source: Side, target: Side, k: int = 4) -> list[Mined]:
+    """Mine pairs, best first (paper, Retrieval).
+
+    Equal texts of a side count as one sentence; `score(x, y) = cos(x, y) / ((mean of x's k + mean of y's k) / 2)` for
+    the k nearest neighbours both ways; the best candidate of every source and every target are pooled and accepted
+    greedily while neither side is used. Then pairs with a text that occurs more than once on its side are dropped
+    (their id is ambiguous), and so are scores that are not above 0.
+    """
+    source.check()
+    target.check()
+    x_rows, y_rows = _first_rows(source.texts), _first_rows(target.texts)
+    x = unit(source.embeddings[list(x_rows)], source.name)
+    y = unit(target.embeddings[list(y_rows)], target.name)
+    x_once, y_once = _ids_of_unique(source, x_rows), _ids_of_unique(target, y_rows)
+    mined = [(x_once[i], y_once[j], score) for i, j, score in _greedy(*_candidates(x, y, k)) if score > 0]
+    return [Mined(a, b, score) for a, b, score in mined if a and b]
+
+
+def _first_rows(texts: Sequence[str]) -> list[int]:
+    """The row of each distinct text's first occurrence."""
+    first: dict[str, int] = {}
+    for row, text in enumerate(texts):
+        first.setdefault(text.strip(), row)
+    return list(first.values())
+
+
+def _ids_of_unique(side: Side, rows: Sequence[int]) -> list[str]:
+    """The ids of `rows`, "" where the row's text occurs more than once."""
+    times = Counter(text.strip() for text in side.texts)
+    return [side.ids[row] if times[side.texts[row].strip()] == 1 else "" for row in rows]
+
+
+def _candidates(x: Tensor, y: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Best target per source and best source per target: source rows, target rows and scores, [N + M] each."""
+    x_values, x_near = topk(x, y, k)
+    y_values, y_near = topk(y, x, k)
+    x_mean, y_mean = x_values.mean(dim=1), y_values.mean(dim=1)
+    x_scores, x_best = (x_values / ((x_mean[:, None] + y_mean[x_near]) / 2)).max(dim=1)
+    y_scores, y_best = (y_values / ((y_mean[:, None] + x_mean[y_near]) / 2)).max(dim=1)
+    sources = torch.cat([torch.arange(len(x), device=x.device), y_near.gather(1, y_best[:, None])[:, 0]])
+    targets = torch.cat([x_near.gather(1, x_best[:, None])[:, 0], torch.arange(len(y), device=x.device)])
+    return sources, targets, torch.cat([x_scores, y_scores])
+
+
+def _greedy(sources: Tensor, targets: Tensor, scores: Tensor) -> list[tuple[int, int, float]]:
+    """Accept candidates from the best down while neither side is used yet."""
+    order = scores.argsort(descending=True, stable=True)
+    used_sources: set[int] = set()
+    used_targets: set[int] = set()
+    accepted: list[tuple[int, int, float]] = []
+    for i, j, score in zip(sources[order].tolist(), targets[order].tolist(), scores[order].tolist()):
+        if i not in used_sources and j not in used_targets:
+            used_sources.add(i)
+            used_targets.add(j)
+            accepted.append((i, j, score))
+    return accepted
+
+
+def best_threshold(mined: Sequence[Mined], gold: Set[Pair]) -> tuple[float, float]:
+    """The score threshold that maximises F1 on dev, and that F1 in percent: keep pairs with `score >= threshold`.
+
+    The threshold lies half-way between the last kept score and the next; the shortest of equally good lists wins.
+    Nothing right gives (infinity, 0). Raises UserError without gold pairs.
+    """
+    if not gold:
+        raise UserError("no gold pairs to choose the threshold on; give the dev split's gold file")
+    ranked = sorted(mined, key=lambda m: -m.score)
+    correct, best, threshold = 0, 0.0, float("inf")
+    for kept, item in enumerate(ranked, start=1):
+        correct += item.pair in gold
+        following = ranked[kept].score if kept < len(ranked) else item.score
+        f1 = 200 * correct / (kept + len(gold))
+        if f1 > best and (kept == len(ranked) or following < item.score):
+            best, threshold = f1, (item.score + following) / 2
+    return threshold, best
+
+
+def bucc_predict(mined: Sequence[Mined], threshold: float) -> list[Pair]:
+    """The pairs that reach the threshold chosen on dev, in order of their score."""
+    return [m.pair for m in mined if m.score >= threshold]

@@ -1,0 +1,88 @@
+"""Scores (the JSON of `score.score_folder`) as files: `scores.json`, `scores.csv` and `scores.md`."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from stilts_ds.evaluate.score import GROUPS
+from stilts_ds.run_dir import write_atomically
+from stilts_ds.tasks.spec import Task
+
+CSV_COLUMNS = ("split", "task", "group", "metric", "language", "score")
+
+
+def write_scores(folder: Path, scores: Mapping[str, Any], tasks: Mapping[str, Task]) -> None:
+    """Write the three files into `folder`, each atomically."""
+    write_atomically(folder / "scores.json", json.dumps(scores, indent=2, ensure_ascii=False) + "\n")
+    write_atomically(folder / "scores.csv", scores_csv(scores, tasks))
+    write_atomically(folder / "scores.md", scores_markdown(scores, tasks))
+
+
+def scores_csv(scores: Mapping[str, Any], tasks: Mapping[str, Task]) -> str:
+    """One score a row, in percent at full precision. Averages have language `average`; withheld ones are empty."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(CSV_COLUMNS)
+    writer.writerows((scores["split"], *row) for row in _rows(scores, tasks))
+    return text.getvalue()
+
+
+def _rows(scores: Mapping[str, Any], tasks: Mapping[str, Task]) -> Iterator[tuple[str, str, str, str, float | None]]:
+    yield "all_task", "all_task", "score", "average", scores["all_task"]
+    for group in _groups(tasks):
+        yield group, group, "score", "average", scores[group]
+    for name, task in tasks.items():
+        for metric, value in scores[name].items():
+            if isinstance(value, Mapping):
+                yield from ((name, GROUPS[task.family], metric, lang, score) for lang, score in value.items())
+            else:
+                yield name, GROUPS[task.family], metric.removeprefix("avg_"), "average", value
+
+
+def _groups(tasks: Mapping[str, Task]) -> list[str]:
+    return list(dict.fromkeys(GROUPS[task.family] for task in tasks.values()))
+
+
+def scores_markdown(scores: Mapping[str, Any], tasks: Mapping[str, Task]) -> str:
+    """A page with the overall and group scores, a table per task, and what is missing; two decimals."""
+    parts = [f"# Scores on the {scores['split']} split", "In percent. A dash is a withheld average."]
+    if scores["settings"]:
+        parts.append("\n".join(f"- {key}: {value}" for key, value in scores["settings"].items()))
+    summary = ["all_task", *_groups(tasks)]
+    parts.append(_table(summary, [[_cell(scores[key]) for key in summary]]))
+    parts.append(_table(["task", "score"], [[name, _cell(scores[name]["avg_metric"])] for name in tasks]))
+    for name, task in tasks.items():
+        parts += [f"## {name}", _task_table(scores[name], task)]
+    return "\n\n".join(parts + _missing(scores)) + "\n"
+
+
+def _task_table(scores: Mapping[str, Any], task: Task) -> str:
+    metrics = [metric for metric, values in scores.items() if isinstance(values, Mapping)]
+    rows = [
+        [metric, *(_cell(scores[metric].get(lang)) for lang in task.languages), _cell(scores[f"avg_{metric}"])]
+        for metric in metrics
+    ]
+    return _table(["metric", *task.languages, "average"], rows)
+
+
+def _missing(scores: Mapping[str, Any]) -> list[str]:
+    parts = ["## Missing"] if scores["missing"] else []
+    for name, reasons in scores["missing"].items():
+        present = scores["mean_of_present"][name]
+        mean = f"mean of the {present['languages']} languages present of {present['of']}: {_cell(present['score'])}"
+        parts.append("\n".join([f"{name} ({mean})", "", *(f"- {lang}: {why}" for lang, why in reasons.items())]))
+    return parts
+
+
+def _cell(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2f}"
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)

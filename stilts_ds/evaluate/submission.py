@@ -1,0 +1,137 @@
+"""The benchmark's nine-folder submission: gathered from a run's predictions and checked before it is sent.
+
+Layout (paper, Scoring): one folder per task, `test-{language}.tsv`, or `.json` for question answering.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence, Set
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from stilts_ds.errors import UserError
+from stilts_ds.evaluate import formats
+from stilts_ds.examples.records import Bitext, Span, Tagged
+from stilts_ds.run_dir import write_atomically
+from stilts_ds.tasks.spec import Task
+
+SUBMITTED_TASKS = ("udpos", "panx", "xnli", "pawsx", "xquad", "mlqa", "tydiqa", "bucc2018", "tatoeba")
+SPLIT = "test"
+
+
+@dataclass(frozen=True, slots=True)
+class Expected:
+    """What the test data of one task and language asks of its prediction file.
+
+    `count` examples; for tags the `words` of each sentence; for questions their `ids`; for BUCC the ids of both sides;
+    for Tatoeba and choices the number of `options` that an index chooses from (0: not known).
+    """
+
+    count: int = 0
+    words: tuple[int, ...] = ()
+    ids: frozenset[str] = frozenset()
+    sources: frozenset[str] = frozenset()
+    targets: frozenset[str] = frozenset()
+    options: int = 0
+
+
+def expected_of(records: Sequence[Any], pivot: Sequence[Bitext] = ()) -> Expected:
+    """Expectations from a test file's records (labels are not needed).
+
+    For bitext tasks `records` is the non-English side and `pivot` the English one, whose sentences are the queries.
+    """
+    if pivot:
+        sides = [frozenset(record.id for record in side) for side in (records, pivot)]
+        return Expected(len(pivot), sources=sides[0], targets=sides[1], options=len(records))
+    words = tuple(len(r.words) for r in records if isinstance(r, Tagged))
+    ids = frozenset(r.id for r in records if isinstance(r, Span))
+    return Expected(len(records), words, ids)
+
+
+def submission_files(task: Task) -> dict[str, str]:
+    """The file name of each of the task's languages."""
+    kind = formats.kind_of(task.family, task.metrics)
+    return {language: formats.file_name(kind, SPLIT, language) for language in task.languages}
+
+
+def validate_submission(
+    folder: Path, tasks: Mapping[str, Task], expected: Mapping[tuple[str, str], Expected]
+) -> list[str]:
+    """Every problem of a submission folder, one message each; an empty list means that it can be sent.
+
+    `tasks` holds the nine tasks by name and `expected` what (task, language) asks for; a file without an entry there
+    is checked for its format and label set only. Raises UserError if `tasks` lacks one of the nine.
+    """
+    problems: list[str] = []
+    for name in SUBMITTED_TASKS:
+        task = _task(tasks, name)
+        files = submission_files(task)
+        missing = [language for language, file in files.items() if not (folder / name / file).is_file()]
+        if missing:
+            problems.append(f"{name}: no prediction for {' '.join(missing)} ({folder / name}); predict these languages")
+        for language in files.keys() - set(missing):
+            problems += _file_problems(folder / name / files[language], task, expected.get((name, language)))
+        problems += _strangers(folder / name, set(files.values()))
+    return sorted(problems) + _strangers(folder, set(SUBMITTED_TASKS))
+
+
+def _task(tasks: Mapping[str, Task], name: str) -> Task:
+    if name not in tasks:
+        raise UserError(f"a submission needs the task {name!r}; the nine are {', '.join(SUBMITTED_TASKS)}")
+    return tasks[name]
+
+
+def _strangers(folder: Path, known: Set[str]) -> list[str]:
+    found = sorted(path.name for path in folder.glob("*") if path.name not in known)
+    return [f"{folder / name} does not belong to a submission; remove it" for name in found]
+
+
+def _file_problems(path: Path, task: Task, expected: Expected | None) -> list[str]:
+    kind = formats.kind_of(task.family, task.metrics)
+    try:
+        values = formats.read_predictions(path, kind, task.labels)
+        if expected is not None:
+            _check(path, kind, values, expected)
+    except UserError as error:
+        return [str(error)]
+    return []
+
+
+def _check(path: Path, kind: formats.Kind, values: Any, expected: Expected) -> None:
+    if kind == "answers":
+        formats.check_ids(path, values, expected.ids)
+    elif kind == "tags":
+        formats.check_sentences(path, [len(tags) for tags in values], expected.words)
+    elif kind == "pairs":
+        formats.check_pair_ids(path, values, expected.sources, expected.targets)
+    else:
+        formats.check_count(path, len(values), expected.count)
+    if kind == "index" and expected.options:
+        formats.check_indices(path, values, expected.options)
+
+
+def write_submission(
+    predictions: Iterable[Path],
+    out: Path,
+    tasks: Mapping[str, Task],
+    expected: Mapping[tuple[str, str], Expected],
+) -> list[Path]:
+    """Gather the test files of the nine tasks from `predictions` folders (one folder per task in each) into `out`.
+
+    The first folder that has a file provides it. Files are written in the benchmark's plain form (UTF-8, LF, no byte
+    order mark). Returns the files written. Raises UserError listing everything that is missing or wrong; the problems
+    are found after writing, so `out` then holds what there is.
+    """
+    sources = list(predictions)
+    written: list[Path] = []
+    for name in SUBMITTED_TASKS:
+        for file in submission_files(_task(tasks, name)).values():
+            found = [folder / name / file for folder in sources if (folder / name / file).is_file()]
+            if found:
+                write_atomically(out / name / file, formats.read_text(found[0]))
+                written.append(out / name / file)
+    problems = validate_submission(out, tasks, expected)
+    if problems:
+        raise UserError(f"{out} cannot be submitted yet ({len(problems)} problems):\n" + "\n".join(problems))
+    return written
