@@ -1,0 +1,164 @@
+"""Writes the nine intermediate tasks in the pivot language, each in its data set's own file schema."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from stilts_ds.toy.choices import Continuation, Pick, continuation, pick
+from stilts_ds.toy.dice import Dice
+from stilts_ds.toy.facts import reading, reading_v2
+from stilts_ds.toy.languages import PIVOT
+from stilts_ds.toy.meanings import Event, event
+from stilts_ds.toy.relations import Relation, inference, question_pair
+from stilts_ds.toy.render import noun_phrase, sentence, text
+from stilts_ds.toy.sources import Source, write_jsonl, write_lines, write_tsv
+from stilts_ds.toy.squad import write_squad
+
+TRAIN_ROWS = {
+    "mnli": 3000,
+    "snli": 3000,
+    "anli": 700,
+    "qqp": 3000,
+    "squad_v1": 3000,
+    "squad_v2": 3000,
+    "hellaswag": 1500,
+    "ccg": 1500,
+    "cosmosqa": 1500,
+    "commonsenseqa": 1500,
+}
+DEV_ROWS = 200
+Writer = Callable[[Source, Path], None]
+
+
+def _splits(name: str, train: str, dev: str) -> tuple[tuple[str, int], ...]:
+    return (train, TRAIN_ROWS[name]), (dev, DEV_ROWS)
+
+
+def sentence_pair(relation: Relation, code: str) -> tuple[str, str]:
+    return text(relation.first, code, relation.variants[0]), text(relation.second, code, relation.variants[1])
+
+
+def write_mnli(source: Source, folder: Path) -> None:
+    names = _splits("mnli", "multinli_1.0_train.jsonl", "multinli_1.0_dev_matched.jsonl")
+    for file, count in names:
+        relations = source.draw(file, count, inference)
+        write_jsonl(folder / "mnli" / file, (_nli_row(one, f"mnli-{i}", "toy") for i, one in enumerate(relations)))
+
+
+def write_snli(source: Source, folder: Path) -> None:
+    for file, count in _splits("snli", "snli_1.0_train.jsonl", "snli_1.0_dev.jsonl"):
+        relations = source.draw(file, count, inference)
+        write_jsonl(folder / "snli" / file, (_nli_row(one, f"snli-{i}") for i, one in enumerate(relations)))
+
+
+def _nli_row(relation: Relation, name: str, genre: str = "") -> dict[str, Any]:
+    first, second = sentence_pair(relation, PIVOT)
+    row = {"pairID": name, "sentence1": first, "sentence2": second, "gold_label": relation.label}
+    return {"genre": genre, **row} if genre else row
+
+
+def write_anli(source: Source, folder: Path) -> None:
+    for part in ("R1", "R2", "R3"):
+        for file, count in _splits("anli", "train.jsonl", "dev.jsonl"):
+            relations = source.draw(f"anli/{part}/{file}", count, inference)
+            rows = (_anli_row(one, f"{part}-{index}") for index, one in enumerate(relations))
+            write_jsonl(folder / "anli_v1.0" / part / file, rows)
+
+
+def _anli_row(relation: Relation, name: str) -> dict[str, Any]:
+    context, hypothesis = sentence_pair(relation, PIVOT)
+    return {"uid": name, "context": context, "hypothesis": hypothesis, "label": relation.label[0], "reason": ""}
+
+
+def write_qqp(source: Source, folder: Path) -> None:
+    header = ("id", "qid1", "qid2", "question1", "question2", "is_duplicate")
+    for file, count in _splits("qqp", "train.tsv", "dev.tsv"):
+        rows = [header]
+        for index, (relation, asked) in enumerate(source.draw(f"qqp/{file}", count, question_pair)):
+            first = text(relation.first, PIVOT, relation.variants[0], asked)
+            second = text(relation.second, PIVOT, relation.variants[1], asked)
+            rows.append((str(index), str(2 * index), str(2 * index + 1), first, second, relation.label))
+        write_tsv(folder / "qqp" / file, rows)
+
+
+def write_squad_v1(source: Source, folder: Path) -> None:
+    for file, count in _splits("squad_v1", "train-v1.1.json", "dev-v1.1.json"):
+        write_squad(folder / "squad_v1" / file, source.draw(file, count, reading), PIVOT, "1.1")
+
+
+def write_squad_v2(source: Source, folder: Path) -> None:
+    for file, count in _splits("squad_v2", "train-v2.0.json", "dev-v2.0.json"):
+        write_squad(folder / "squad_v2" / file, source.draw(file, count, reading_v2), PIVOT, "v2.0", True)
+
+
+def write_hellaswag(source: Source, folder: Path) -> None:
+    for file, count in _splits("hellaswag", "hellaswag_train.jsonl", "hellaswag_val.jsonl"):
+        stories = source.draw(file, count, continuation)
+        write_jsonl(folder / "hellaswag" / file, (_hellaswag_row(one, index) for index, one in enumerate(stories)))
+
+
+def _hellaswag_row(story: Continuation, index: int) -> dict[str, Any]:
+    context = text(story.first, PIVOT)
+    endings = [text(choice, PIVOT) for choice in story.choices]
+    row = {"ind": index, "activity_label": "toy", "ctx_a": context, "ctx_b": "", "ctx": context}
+    return {**row, "label": story.label, "endings": endings}
+
+
+def write_ccg(source: Source, folder: Path) -> None:
+    for file, count in _splits("ccg", "train.tsv", "dev.tsv"):
+        lines: list[str] = []
+        for fact in source.draw(f"ccg/{file}", count, _any_event):
+            lines += [f"{token.text}\t{token.ccg}" for token in sentence(fact, PIVOT)] + [""]
+        write_lines(folder / "ccg" / file, lines)
+
+
+def _any_event(dice: Dice, index: int) -> Event:
+    return event(dice)
+
+
+def write_cosmosqa(source: Source, folder: Path) -> None:
+    header = ("id", "context", "question", "answer0", "answer1", "answer2", "answer3", "label")
+    for file, count in _splits("cosmosqa", "train.csv", "valid.csv"):
+        stories = source.draw(f"cosmosqa/{file}", count, continuation)
+        rows = [header, *(_cosmosqa_row(story, f"cosmos-{index}") for index, story in enumerate(stories))]
+        buffer = io.StringIO()
+        csv.writer(buffer, lineterminator="\n").writerows(rows)
+        write_lines(folder / "cosmosqa" / file, buffer.getvalue().splitlines())
+
+
+def _cosmosqa_row(story: Continuation, name: str) -> tuple[str, ...]:
+    """The question is `what then?`: Cosmos QA asks for what is not written."""
+    question = f"{noun_phrase('what', PIVOT)} {noun_phrase('then', PIVOT)}?"
+    answers = (text(choice, PIVOT) for choice in story.choices)
+    return (name, text(story.first, PIVOT), question, *answers, str(story.label))
+
+
+def write_commonsenseqa(source: Source, folder: Path) -> None:
+    for file, count in _splits("commonsenseqa", "train_rand_split.jsonl", "dev_rand_split.jsonl"):
+        picks = source.draw(file, count, pick)
+        write_jsonl(folder / "commonsenseqa" / file, (_csqa_row(one, f"csqa-{i}") for i, one in enumerate(picks)))
+
+
+def _csqa_row(item: Pick, name: str) -> dict[str, Any]:
+    stem = text(Event(item.agent, item.verb, item.nouns[item.label], "present"), PIVOT, asked="patient")
+    choices = [{"label": "ABCDE"[i], "text": noun_phrase(noun, PIVOT)} for i, noun in enumerate(item.nouns)]
+    question = {"question_concept": noun_phrase(item.verb, PIVOT), "stem": stem, "choices": choices}
+    return {"answerKey": "ABCDE"[item.label], "id": name, "question": question}
+
+
+WRITERS: tuple[Writer, ...] = (
+    write_mnli,
+    write_snli,
+    write_anli,
+    write_qqp,
+    write_squad_v1,
+    write_squad_v2,
+    write_hellaswag,
+    write_ccg,
+    write_cosmosqa,
+    write_commonsenseqa,
+)

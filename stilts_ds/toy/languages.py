@@ -1,0 +1,83 @@
+"""The artificial languages: word order, affixes, and a word for every concept. Codes are ISO 639 private-use ones.
+
+The languages never change (their words are drawn from a fixed seed), because the pretrained checkpoint knows them;
+a world's own seed only chooses what is said. They share names, digits and punctuation, nothing else; `qac` is written
+in Greek letters.
+"""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+
+from stilts_ds.toy.dice import Dice
+from stilts_ds.toy.lexicon import CONCEPTS
+
+LEXICON_SEED = 20200526
+
+
+@dataclass(frozen=True)
+class Language:
+    """How a language builds a sentence. Affixes are (place, text); `order` is a permutation of S, V and O."""
+
+    code: str
+    order: str
+    attribute_first: bool
+    prepositions: bool
+    adverbs_first: bool
+    negation_first: bool
+    object_marker: bool
+    plural: tuple[str, str]
+    past: tuple[str, str]
+    future: tuple[str, str]
+    onsets: tuple[str, ...]
+    vowels: tuple[str, ...]
+
+
+PROFILES: dict[str, Language] = {
+    language.code: language
+    for language in (
+        Language(
+            "qaa", "SVO", True, True, False, True, False,
+            ("suffix", "um"), ("suffix", "ed"), ("prefix", "la"),
+            ("b", "d", "g", "k", "l", "m", "n", "kl", "gr"), ("a", "e", "o"),
+        ),
+        Language(
+            "qab", "SOV", True, False, True, False, True,
+            ("suffix", "ri"), ("suffix", "tu"), ("suffix", "zi"),
+            ("p", "t", "s", "r", "v", "z", "st", "pr"), ("i", "u", "a"),
+        ),
+        Language(
+            "qac", "VSO", False, True, False, True, False,
+            ("prefix", "οι"), ("prefix", "ε"), ("suffix", "ω"),
+            ("π", "τ", "κ", "λ", "μ", "ν", "σ", "ρ", "θ"), ("α", "ο", "η", "υ"),
+        ),
+        Language(
+            "qad", "SVO", False, True, True, True, True,
+            ("suffix", "eth"), ("prefix", "sha"), ("prefix", "chi"),
+            ("ch", "sh", "th", "zh", "dr", "v", "j"), ("ai", "ou", "ei", "y"),
+        ),
+    )
+}  # fmt: skip
+LANGUAGES: tuple[str, ...] = tuple(PROFILES)
+PIVOT = "qaa"
+# Anything that plays a part in every language's alphabet is a name, a digit or one of these.
+PUNCTUATION = ".?"
+
+
+@functools.cache
+def words(code: str) -> dict[str, str]:
+    """Return the word of every concept: two or three syllables, no two alike."""
+    language = PROFILES[code]
+    dice = Dice(LEXICON_SEED, code)
+    found: dict[str, str] = {}
+    while len(found) < len(CONCEPTS):
+        word = "".join(dice.pick(language.onsets) + dice.pick(language.vowels) for _ in range(2 + dice.chance(30)))
+        if word not in found:
+            found[word] = CONCEPTS[len(found)]
+    return {concept: word for word, concept in found.items()}
+
+
+def inflect(word: str, affix: tuple[str, str]) -> str:
+    place, text = affix
+    return text + word if place == "prefix" else word + text

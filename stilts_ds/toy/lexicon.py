@@ -1,0 +1,100 @@
+"""What can be talked about: the concepts of the miniature world and the fixed facts about them.
+
+A concept is named by an English gloss; names of persons, organisations and places carry a prefix (`PER:Mira Tolan`)
+and are written alike in every language. `languages.py` gives every other concept a word of its own per language.
+"""
+
+from __future__ import annotations
+
+CATEGORIES: dict[str, tuple[str, ...]] = {
+    "animal": ("dog", "cat", "horse", "bird", "cow", "goat"),
+    "person": ("teacher", "farmer", "doctor", "child", "king", "baker"),
+    "food": ("bread", "soup", "apple", "cheese", "rice", "fish"),
+    "tool": ("hammer", "knife", "rope", "lamp", "saw", "needle"),
+    "vehicle": ("cart", "boat", "sled", "wagon"),
+    "garment": ("coat", "hat", "shoe", "scarf"),
+}
+NOUNS: tuple[str, ...] = tuple(noun for nouns in CATEGORIES.values() for noun in nouns)
+HYPERNYM: dict[str, str] = {noun: category for category, nouns in CATEGORIES.items() for noun in nouns}
+
+PLACES: tuple[str, ...] = ("house", "market", "forest", "river", "bridge", "garden")
+
+# Which kinds of thing each action is done to: the world knowledge behind HellaSwag, Cosmos QA and CommonsenseQA.
+AFFINITY: dict[str, tuple[str, ...]] = {
+    "cook": ("food",),
+    "eat": ("food",),
+    "wash": ("garment",),
+    "wear": ("garment",),
+    "repair": ("vehicle", "tool"),
+    "break": ("vehicle", "tool"),
+    "ride": ("vehicle",),
+    "use": ("tool",),
+    "feed": ("animal",),
+    "chase": ("animal",),
+    "greet": ("person",),
+    "help": ("person",),
+    "hinder": ("person",),
+    "love": ("person", "animal"),
+    "hate": ("person", "animal"),
+    "buy": ("food", "tool", "vehicle", "garment"),
+    "sell": ("food", "tool", "vehicle", "garment"),
+    "find": ("animal", "tool", "garment", "person"),
+    "lose": ("animal", "tool", "garment", "person"),
+}
+VERBS: tuple[str, ...] = tuple(AFFINITY)
+SOCIAL_VERBS: tuple[str, ...] = tuple(verb for verb, kinds in AFFINITY.items() if "person" in kinds)
+ORG_VERBS: tuple[str, ...] = ("buy", "sell", "repair", "help", "hinder")
+
+# What usually follows an action, done by the same agent to the same thing.
+FOLLOWS: dict[str, str] = {"cook": "eat", "wash": "wear", "repair": "use", "feed": "love", "greet": "help"}
+
+ANTONYM_PAIRS: tuple[tuple[str, str], ...] = (
+    ("buy", "sell"),
+    ("find", "lose"),
+    ("love", "hate"),
+    ("repair", "break"),
+    ("help", "hinder"),
+    ("big", "small"),
+    ("old", "new"),
+    ("hot", "cold"),
+    ("red", "blue"),
+    ("clean", "dirty"),
+    ("strong", "weak"),
+)
+ANTONYM: dict[str, str] = {a: b for pair in ANTONYM_PAIRS for a, b in (pair, pair[::-1])}
+ATTRIBUTES: tuple[str, ...] = tuple(word for word in ANTONYM if word not in AFFINITY)
+
+TIMES: dict[str, str] = {
+    "yesterday": "past",
+    "recently": "past",
+    "today": "present",
+    "now": "present",
+    "tomorrow": "future",
+    "soon": "future",
+}
+FUNCTION_WORDS: tuple[str, ...] = ("not", "in", "object", "then", "who", "what", "where", "when", "how many", "why")
+
+# Concepts with a second word in every language: what paraphrases are made of.
+SYNONYMS: tuple[str, ...] = ("buy", "find", "help", "love", "eat", "big", "old", "red", "today", "house")
+
+CONCEPTS: tuple[str, ...] = (
+    *FUNCTION_WORDS,
+    *VERBS,
+    *ATTRIBUTES,
+    *CATEGORIES,
+    *NOUNS,
+    *PLACES,
+    *TIMES,
+    *(f"{concept}/2" for concept in SYNONYMS),
+)
+
+FIRST_NAMES: tuple[str, ...] = (
+    "Mira", "Tolan", "Ferid", "Josune", "Wendel", "Quirin", "Hathor", "Yelva",
+    "Cyrus", "Ximena", "Rufus", "Willow", "Fjord", "Hugo", "Jaxy", "Quill",
+)  # fmt: skip
+SURNAMES: tuple[str, ...] = ("Fawley", "Hyde", "Wexford", "Jury", "Quist", "Yarrow")
+PLACE_NAMES: tuple[str, ...] = (
+    "Vexia", "Wyford", "Jaffna", "Quito", "Hylton", "Fycamp", "Xativa", "Yorwich", "Cefalu", "Whitby",
+)  # fmt: skip
+# The same words name organisations and places: only the context tells which.
+ORG_NAMES: tuple[str, ...] = ("Vexia", "Wyford", "Hylton", "Xativa", "Fyjo", "Quaxo", "Hexwy", "Jycorp")

@@ -1,0 +1,111 @@
+"""Pairs of sentences whose relation follows from their meanings: inference (NLI) and paraphrase."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from stilts_ds.toy.dice import Dice
+from stilts_ds.toy.lexicon import ANTONYM, HYPERNYM
+from stilts_ds.toy.meanings import Event, event, social_event
+from stilts_ds.toy.render import VARIANTS
+
+NLI_LABELS = ("entailment", "neutral", "contradiction")
+
+
+@dataclass(frozen=True)
+class Relation:
+    """Two meanings, how each is worded (`variants`), and what holds between them."""
+
+    first: Event
+    second: Event
+    variants: tuple[int, int]
+    label: str
+
+
+def inference(dice: Dice, index: int) -> Relation:
+    """Draw premise and hypothesis for each label in turn."""
+    label = NLI_LABELS[index % 3]
+    make = {"entailment": _entailment, "neutral": _neutral, "contradiction": _contradiction}[label]
+    drawn = event(dice, density=55)
+    while len(drawn.modifiers()) < 2:
+        drawn = event(dice, density=55)
+    premise, hypothesis = make(drawn, dice)
+    return Relation(premise, hypothesis, (dice.below(VARIANTS), dice.below(VARIANTS)), label)
+
+
+def _entailment(full: Event, dice: Dice) -> tuple[Event, Event]:
+    """What holds in full holds with less said, or of a wider kind."""
+    less = full.without(*dice.sample(full.modifiers(), 1 + dice.below(2)))
+    if full.patient in HYPERNYM and dice.chance(25):
+        less = replace(less, patient=HYPERNYM[full.patient])
+    return full, less
+
+
+def _neutral(full: Event, dice: Dice) -> tuple[Event, Event]:
+    """The hypothesis adds something the premise leaves open; each side lacks a modifier, so length tells nothing."""
+    missing, dropped = dice.sample(full.modifiers(), 2)
+    return full.without(missing), full.without(dropped) if dice.chance(70) else full
+
+
+def _contradiction(full: Event, dice: Dice) -> tuple[Event, Event]:
+    """The hypothesis turns one thing the premise says into its opposite, and says less otherwise."""
+    changes = [_deny]
+    if full.verb in ANTONYM:
+        changes.append(_opposite_verb)
+    if full.patient_attribute:
+        changes.append(_opposite_attribute)
+    if full.number:
+        changes.append(_other_number)
+    changed = dice.pick(changes)(full, dice)
+    droppable = [slot for slot in full.modifiers() if getattr(full, slot) == getattr(changed, slot)]
+    less = changed.without(*dice.sample(droppable, min(1, len(droppable))))
+    return (changed, replace(less, negated=False)) if changed.negated and dice.chance(50) else (full, less)
+
+
+def _deny(full: Event, dice: Dice) -> Event:
+    return replace(full, negated=True)
+
+
+def _opposite_verb(full: Event, dice: Dice) -> Event:
+    return replace(full, verb=ANTONYM[full.verb])
+
+
+def _opposite_attribute(full: Event, dice: Dice) -> Event:
+    return replace(full, patient_attribute=ANTONYM[str(full.patient_attribute)])
+
+
+def _other_number(full: Event, dice: Dice) -> Event:
+    return replace(full, number=dice.pick([digit for digit in "23456789" if digit != full.number]))
+
+
+def roles_swapped(full: Event) -> Event:
+    return replace(full, agent=full.patient, patient=full.agent)
+
+
+def paraphrase(dice: Dice, index: int) -> Relation:
+    """Draw two wordings of one event (label 1), or of two events with the same words in swapped roles (label 0)."""
+    first = social_event(dice)
+    second = first if index % 2 else roles_swapped(first)
+    wording = dice.below(VARIANTS)
+    other = (wording + 1 + dice.below(VARIANTS - 1)) % VARIANTS
+    return Relation(first, second, (wording, other), str(index % 2))
+
+
+ASKABLE = ("agent", "patient", "place", "time")
+
+
+def question_pair(dice: Dice, index: int) -> tuple[Relation, str]:
+    """Draw two questions and the slot both ask for: of the same event, or of one that differs in one thing."""
+    first = event(dice, density=60)
+    asked = dice.pick(ASKABLE)
+    second = first if index % 2 else _different(first, asked, dice)
+    return Relation(first, second, (dice.below(VARIANTS), dice.below(VARIANTS)), str(index % 2)), asked
+
+
+def _different(first: Event, asked: str, dice: Dice) -> Event:
+    """Replace one slot other than the asked one by that of another event."""
+    other = event(dice, density=100)
+    slot = dice.pick([slot for slot in ("agent", "place") if slot != asked])
+    while getattr(other, slot) == getattr(first, slot):
+        other = event(dice, density=100)
+    return replace(first, **{slot: getattr(other, slot)})

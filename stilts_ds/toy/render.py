@@ -1,0 +1,137 @@
+"""Meanings to sentences: words, part-of-speech tags, supertags, entity tags and the slot each word fills."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from stilts_ds.toy.languages import PROFILES, Language, inflect, words
+from stilts_ds.toy.lexicon import SYNONYMS
+from stilts_ds.toy.meanings import Event, is_name
+
+VARIANTS = 4
+SYNONYM, MOVED = 1, 2
+WH = {"agent": "who", "patient": "what", "place": "where", "time": "when", "number": "how many"}
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """One word of a sentence. `slot` is the part of the event it expresses."""
+
+    text: str
+    pos: str
+    ccg: str
+    ner: str = "O"
+    slot: str = ""
+
+
+class _Renderer:
+    """One sentence in the making. `variant` 1 takes synonyms, 2 moves the adverbs to the other end, 3 does both."""
+
+    def __init__(self, event: Event, language: Language, variant: int, asked: str) -> None:
+        self.event, self.language, self.asked = event, language, asked
+        self.synonyms = bool(variant & SYNONYM)
+        self.adverbs_first = language.adverbs_first != bool(variant & MOVED)
+        self.adverb = "S/S" if self.adverbs_first else "S\\S"
+
+    def word(self, concept: str) -> str:
+        second = self.synonyms and concept in SYNONYMS
+        return words(self.language.code)[f"{concept}/2" if second else concept]
+
+    def entity(self, entity: str, slot: str) -> list[Token]:
+        """A name (possibly of several words) or a common noun, plural where a number stands with it."""
+        if is_name(entity):
+            kind, name = entity.split(":")
+            return [
+                Token(text, "PROPN", "NP", f"{'I' if index else 'B'}-{kind}", slot)
+                for index, text in enumerate(name.split())
+            ]
+        plural = slot == "patient" and (self.event.number is not None or self.asked == "number")
+        word = self.word(entity)
+        return [Token(inflect(word, self.language.plural) if plural else word, "NOUN", "N", slot=slot)]
+
+    def phrase(self, entity: str, attribute: str | None, slot: str) -> list[Token]:
+        """A noun with its attribute, on the side where this language puts it."""
+        noun = self.entity(entity, slot)
+        extra = [Token(self.word(attribute), "ADJ", "N/N", slot=slot)] if attribute else []
+        return extra + noun if self.language.attribute_first else noun + extra
+
+    def question_word(self) -> Token:
+        concept = WH[self.asked]
+        if self.asked == "patient" and self.event.patient.startswith(("PER", "ORG")):
+            concept = "who"
+        adverbial = self.asked in ("place", "time")
+        ccg = self.adverb if adverbial else "N/N" if self.asked == "number" else "NP"
+        return Token(self.word(concept), "ADV" if adverbial else "PRON", ccg)
+
+    def agent(self) -> list[Token]:
+        if self.asked == "agent":
+            return [self.question_word()]
+        return self.phrase(self.event.agent, self.event.agent_attribute, "agent")
+
+    def patient(self) -> list[Token]:
+        marker = [Token(self.word("object"), "ADP", "NP\\NP")] if self.language.object_marker else []
+        if self.asked == "patient":
+            return [self.question_word(), *marker]
+        noun = self.phrase(self.event.patient, self.event.patient_attribute, "patient")
+        if self.asked == "number":
+            noun.insert(0, self.question_word())
+        elif self.event.number:
+            noun.insert(0, Token(self.event.number, "NUM", "N/N", slot="number"))
+        return noun + marker
+
+    def verb(self) -> list[Token]:
+        word = self.word(self.event.verb)
+        affixes = {"past": self.language.past, "future": self.language.future}
+        if self.event.tense in affixes:
+            word = inflect(word, affixes[self.event.tense])
+        tokens = [Token(word, "VERB", "(S\\NP)/NP", slot="verb")]
+        if self.event.negated:
+            negation = Token(self.word("not"), "PART", "(S\\NP)/(S\\NP)", slot="negated")
+            tokens.insert(0 if self.language.negation_first else 1, negation)
+        return tokens
+
+    def place(self) -> list[Token]:
+        if self.asked == "place":
+            return [self.question_word()]
+        if self.event.place is None:
+            return []
+        noun = self.entity(self.event.place, "place")
+        inside = [Token(self.word("in"), "ADP", f"({self.adverb})/NP")]
+        return inside + noun if self.language.prepositions else noun + inside
+
+    def time(self) -> list[Token]:
+        if self.asked == "time":
+            return [self.question_word()]
+        return [Token(self.word(self.event.time), "ADV", self.adverb, slot="time")] if self.event.time else []
+
+    def sentence(self) -> list[Token]:
+        parts = {"S": self.agent(), "V": self.verb(), "O": self.patient()}
+        clause = [token for role in self.language.order for token in parts[role]]
+        adverbs = self.place() + self.time()
+        end = Token("?" if self.asked else ".", "PUNCT", ".")
+        return [*adverbs, *clause, end] if self.adverbs_first else [*clause, *adverbs, end]
+
+
+def sentence(event: Event, code: str, variant: int = 0, asked: str = "") -> list[Token]:
+    """Render an event, or the question for its slot `asked`, in the language `code`."""
+    return _Renderer(event, PROFILES[code], variant, asked).sentence()
+
+
+def noun_phrase(concept: str, code: str) -> str:
+    return words(code)[concept]
+
+
+def lay_out(tokens: Sequence[Token]) -> tuple[str, list[int]]:
+    """Join tokens to text, punctuation close to its word; return the text and each token's first character."""
+    text, starts = "", []
+    for token in tokens:
+        if text and token.pos != "PUNCT":
+            text += " "
+        starts.append(len(text))
+        text += token.text
+    return text, starts
+
+
+def text(event: Event, code: str, variant: int = 0, asked: str = "") -> str:
+    return lay_out(sentence(event, code, variant, asked))[0]

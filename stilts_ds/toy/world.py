@@ -1,0 +1,22 @@
+"""Writes a whole miniature world: `intermediate/` and `xtreme/` in the official schemas, and `text/` for MLM."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from stilts_ds.toy import corpus, intermediate, targets
+from stilts_ds.toy.languages import LANGUAGES
+from stilts_ds.toy.sources import Source, write_lines
+
+TEXT_LINES = 8000
+
+
+def write_world(folder: Path, seed: int) -> None:
+    """Write every file of the world; the same seed gives the same bytes everywhere."""
+    source = Source(seed)
+    for write in intermediate.WRITERS:
+        write(source, folder / "intermediate")
+    for write in targets.WRITERS:
+        write(source, folder / "xtreme")
+    for code in LANGUAGES:
+        write_lines(folder / "text" / f"{code}.txt", corpus.lines(source.dice(f"text/{code}"), code, TEXT_LINES))
