@@ -1,0 +1,193 @@
+"""Prediction and label files: what is written reads back, and every fault is a message with file and line."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from stilts_ds.errors import UserError
+from stilts_ds.evaluate import formats
+from stilts_ds.examples.records import Answer, Span
+
+NLI = ("contradiction", "entailment", "neutral")
+SPANS = [
+    Span("q1", "wer?", "Anna\tund\u2028Otto", (Answer("Otto", 9), Answer("Anna", 0))),
+    Span("q2", "wo?", "Anna\tund\u2028Otto", (), impossible=True),
+    Span("q3", "なに?", "別の文", (Answer("別", 0),)),
+]
+
+
+@pytest.mark.parametrize(
+    "kind, values, text",
+    [
+        ("label", ["neutral", "entailment"], "neutral\nentailment\n"),
+        ("index", [0, 17], "0\n17\n"),
+        ("tags", [["NOUN", "X"], ["VERB"]], "NOUN\nX\n\nVERB\n"),
+        ("pairs", [("de-1", "en-2"), ("de-2", "en-1")], "de-1\ten-2\nde-2\ten-1\n"),
+        ("pairs", [], ""),
+    ],
+)
+def test_written_lines_read_back(tmp_path: Path, kind: Any, values: Any, text: str) -> None:
+    path = tmp_path / "task" / "test-de.tsv"
+    formats.write_predictions(path, kind, values)
+    assert path.read_bytes().decode() == text
+    assert formats.read_predictions(path, kind) == values
+    assert [p.name for p in path.parent.iterdir()] == [path.name]
+
+
+UTF8 = st.characters(codec="utf-8")
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.dictionaries(st.text(UTF8, min_size=1), st.text(UTF8)))
+def test_any_answers_read_back(tmp_path_factory: pytest.TempPathFactory, answers: dict[str, str]) -> None:
+    path = tmp_path_factory.mktemp("answers") / "test-de.json"
+    formats.write_predictions(path, "answers", answers)
+    assert formats.read_predictions(path, "answers") == answers
+
+
+def test_span_labels_read_back(tmp_path: Path) -> None:
+    path = tmp_path / "dev-de.json"
+    formats.write_labels(path, "answers", SPANS)
+    assert formats.read_labels(path, "answers") == SPANS
+    assert len(json.loads(path.read_text(encoding="utf-8"))["data"][0]["paragraphs"]) == 2
+
+
+@pytest.mark.parametrize("raw", [b"\xef\xbb\xbf0\n1\n", b"0\r\n1\r\n", b"\xef\xbb\xbf0\r\n1", b"0\n1", b" 0 \n1\n"])
+def test_byte_order_mark_crlf_and_missing_last_newline_are_accepted(tmp_path: Path, raw: bytes) -> None:
+    path = tmp_path / "test-de.tsv"
+    path.write_bytes(raw)
+    assert formats.read_predictions(path, "index") == [0, 1]
+
+
+def test_one_trailing_blank_line_of_tags_is_accepted(tmp_path: Path) -> None:
+    path = tmp_path / "test-de.tsv"
+    path.write_text("X\n\nX\nX\n\n")
+    assert formats.read_predictions(path, "tags") == [["X"], ["X", "X"]]
+
+
+@pytest.mark.parametrize(
+    "kind, raw, line, message",
+    [
+        ("label", b"neutral\nnutral\n", 2, "unknown label 'nutral'; did you mean neutral"),
+        ("label", b"neutral\n\n", 2, "is empty"),
+        ("label", b"neutral\tentailment\n", 1, "holds a tab"),
+        ("label", b"neutral\r\nneutral\n", 2, "mixes newline styles"),
+        ("label", b"neutral\nneutral\r\nneutral", 1, "mixes newline styles"),
+        ("label", b"neutral\rneutral\n", 1, "mixes newline styles"),
+        ("label", b"neutral\n\xff\n", 2, "is not UTF-8"),
+        ("index", b"0\nnan\n", 2, "'nan' is not a whole number"),
+        ("index", b"-1\n", 1, "'-1' is not a whole number"),
+        ("index", "٣\n".encode(), 1, "is not a whole number"),
+        ("tags", b"neutral\n\n\nneutral\n", 3, "an empty sentence"),
+        ("tags", b"\nneutral\n", 1, "an empty sentence"),
+        ("tags", b"neutral\n\n\n", 2, "an empty sentence"),
+        ("tags", b"neutral\nword\tneutral\n", 2, "holds a tab"),
+        ("pairs", b"de-1\ten-1\nde-2 en-2\n", 2, "not two ids with one tab"),
+        ("pairs", b"de-1\ten-1\t0.5\n", 1, "not two ids with one tab"),
+        ("pairs", b"de-1\t\n", 1, "not two ids with one tab"),
+        ("pairs", b"de-1\ten-1\nde-2\ten-1\nde-1\ten-1\n", 3, "repeats the pair of line 1"),
+        ("answers", b'{"a": "x",\n"b": "y",\n"a": "z"}', 3, "repeats the id 'a'"),
+        ("answers", b'{"a": "x",\n"b": NaN}', 2, "NaN is not a value"),
+        ("answers", b'{"a": "x",\n"b": 3}', 2, "the answer of 'b' is 3"),
+        ("answers", b'{"a": "x",\n"b"}', 2, "is not valid JSON"),
+        ("answers", b'["a"]', 1, "is not a JSON object"),
+    ],
+)
+def test_faults_are_named_with_file_and_line(tmp_path: Path, kind: Any, raw: bytes, line: int, message: str) -> None:
+    path = tmp_path / "test-de.tsv"
+    path.write_bytes(raw)
+    with pytest.raises(UserError) as caught:
+        formats.read_predictions(path, kind, NLI)
+    assert str(caught.value).startswith(f"{path}, line {line}: ")
+    assert message in str(caught.value)
+
+
+def test_missing_file_is_a_user_error(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="cannot be read"):
+        formats.read_predictions(tmp_path / "test-de.tsv", "label")
+
+
+def squad(*questions: str) -> str:
+    return '{"data": [{"paragraphs": [{"context": "c", "qas": [\n' + ",\n".join(questions) + "\n]}]}]}"
+
+
+@pytest.mark.parametrize(
+    "text, line, message",
+    [
+        (squad(*['{"id": "a", "question": "q", "answers": [{"text": "c", "answer_start": 0}]}'] * 2), 3, "repeats the"),
+        (squad('{"id": "a", "question": "q", "answers": [{"text": "", "answer_start": 0}]}'), 2, "has no gold answer"),
+        (squad('{"id": "a", "question": "q", "answers": []}'), 2, "has no gold answer"),
+        (squad('{"id": "a", "answers": []}'), 1, "not in SQuAD's JSON schema (KeyError('question'))"),
+        ('{"data": []}', 1, "has no labels"),
+    ],
+)
+def test_faulty_span_labels(tmp_path: Path, text: str, line: int, message: str) -> None:
+    path = tmp_path / "test-de.json"
+    path.write_text(text)
+    with pytest.raises(UserError) as caught:
+        formats.read_labels(path, "answers")
+    assert str(caught.value).startswith(f"{path}, line {line}: ")
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "kind, predicted, gold, message",
+    [
+        ("label", ["a", "b", "c"], ["a", "b"], "line 3: one line too many: 3 lines for 2 examples"),
+        ("index", [1], [1, 2, 3], "line 2: is missing: 1 lines for 3 examples"),
+        ("tags", [["X"], ["X", "X"]], [["X"], ["X"]], "line 4: sentence 2 has 2 tags for 1 words"),
+        ("tags", [["X"], ["X"]], [["X"], ["X", "X"]], "line 4: sentence 2 has 1 tags for 2 words"),
+        ("tags", [["X"], ["X"]], [["X"]], "line 3: 2 sentences for 1 gold sentences"),
+        ("answers", {"q1": ""}, SPANS, "line 1: 2 of 3 questions have no answer: 'q2', 'q3'"),
+    ],
+)
+def test_predictions_must_fit_the_labels(tmp_path: Path, kind: Any, predicted: Any, gold: Any, message: str) -> None:
+    with pytest.raises(UserError) as caught:
+        formats.check_aligned(tmp_path / "f", kind, predicted, gold)
+    assert message in str(caught.value)
+
+
+def test_unknown_question_id_is_found_in_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "test-de.json"
+    answers = {span.id: "" for span in SPANS} | {"q9": ""}
+    formats.write_predictions(path, "answers", answers)
+    with pytest.raises(UserError, match="line 5: 1 question ids are not in the labels: 'q9'"):
+        formats.check_aligned(path, "answers", answers, SPANS)
+
+
+def test_pair_ids_must_exist(tmp_path: Path) -> None:
+    pairs = [("zh-1", "en-1"), ("zh-2", "en-7")]
+    formats.check_pair_ids(tmp_path / "zh.gold", pairs, {"zh-1", "zh-2"}, {"en-1", "en-7"})
+    with pytest.raises(UserError, match="zh.gold, line 2: the id 'en-7' names no sentence"):
+        formats.check_pair_ids(tmp_path / "zh.gold", pairs, {"zh-1", "zh-2"}, {"en-1"})
+
+
+@pytest.mark.parametrize(
+    "kind, values",
+    [
+        ("label", ["a\tb"]),
+        ("label", [""]),
+        ("index", [-1]),
+        ("index", [0.5]),
+        ("tags", [["X"], []]),
+        ("pairs", [("a", "b\n")]),
+        ("answers", {"a": None}),
+    ],
+)
+def test_what_would_not_read_back_is_not_written(tmp_path: Path, kind: Any, values: Any) -> None:
+    with pytest.raises(ValueError):
+        formats.write_predictions(tmp_path / "test-de.tsv", kind, values)
+    assert not list(tmp_path.iterdir())
+
+
+def test_kinds() -> None:
+    assert formats.kind_of("bitext", ("f1",)) == "pairs"
+    assert formats.kind_of("bitext", ("accuracy",)) == "index"
+    assert formats.kind_of("choice", ("accuracy",)) == "index"
+    assert formats.file_name("answers", "dev", "zh") == "dev-zh.json"
+    with pytest.raises(UserError, match="family 'text'"):
+        formats.kind_of("text", ())

@@ -1,0 +1,184 @@
+"""Scores of folders: the benchmark's own numbers, withheld averages, splits kept apart, all families."""
+
+import csv
+import io
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from scoring_cases import MOCK, NO_MOCK, XTREME, task
+
+from stilts_ds.errors import UserError
+from stilts_ds.evaluate import formats, score, score_tables
+from stilts_ds.examples.records import Answer, Choice, Pair, Span, Tagged
+
+needs_mock = pytest.mark.skipif(not MOCK.is_dir(), reason=NO_MOCK)
+
+
+@pytest.fixture(scope="module")
+def mock_scores() -> dict[str, Any]:
+    return score.score_folder(MOCK / "predictions", MOCK / "labels", "test", XTREME)
+
+
+@needs_mock
+def test_mock_submission_has_the_published_scores(mock_scores: dict[str, Any]) -> None:
+    assert mock_scores["all_task"] == 62.17319850507246
+    assert mock_scores["classification"] == 41.04761904761905
+    assert mock_scores["tagging"] == 63.862698495741725
+    assert mock_scores["qa"] == 80.37568011593986
+    assert mock_scores["retrieval"] == 54.30555555555556
+    assert mock_scores["missing"] == {} and mock_scores["split"] == "test"
+    assert mock_scores["mlqa"]["avg_f1"] == pytest.approx(81.76870748299321, rel=1e-14)
+    assert set(mock_scores["udpos"]) >= {"f1", "precision", "recall", "token_accuracy", "avg_token_accuracy"}
+
+
+@needs_mock
+def test_overall_does_not_depend_on_the_order_of_tasks(mock_scores: dict[str, Any]) -> None:
+    backwards = dict(reversed(XTREME.items()))
+    again = score.score_folder(MOCK / "predictions", MOCK / "labels", "test", backwards)
+    assert {k: again[k] for k in ("all_task", "qa")} == {k: mock_scores[k] for k in ("all_task", "qa")}
+
+
+@needs_mock
+def test_missing_language_is_listed_and_its_averages_withheld(tmp_path: Path) -> None:
+    shutil.copytree(MOCK / "predictions", tmp_path / "p")
+    (tmp_path / "p" / "xnli" / "test-th.tsv").unlink()
+    shutil.rmtree(tmp_path / "p" / "mlqa")
+    scores = score.score_folder(tmp_path / "p", MOCK / "labels", "test", XTREME)
+    assert scores["all_task"] is None and scores["classification"] is None and scores["qa"] is None
+    assert scores["tagging"] == 63.862698495741725
+    assert scores["xnli"]["avg_accuracy"] is None and scores["xnli"]["avg_metric"] is None
+    assert len(scores["xnli"]["accuracy"]) == 14
+    assert list(scores["missing"]["xnli"]) == ["th"] and len(scores["missing"]["mlqa"]) == 7
+    assert "xnli/test-th.tsv" in scores["missing"]["xnli"]["th"]
+    present = scores["mean_of_present"]
+    assert present["xnli"]["languages"] == 14 and present["xnli"]["of"] == 15
+    assert present["xnli"]["score"] == pytest.approx(sum(scores["xnli"]["accuracy"].values()) / 14)
+    assert present["mlqa"] == {"score": None, "languages": 0, "of": 7}
+    page = score_tables.scores_markdown(scores, XTREME)
+    assert "| xnli | - |" in page and "- th: no predictions: " in page
+
+
+PAIRS = [Pair(str(i), "a", "b", label) for i, label in enumerate("0110")]
+TAGGED = [Tagged("1", ("a", "b", "c"), ("NOUN", "NOUN", "X"))]
+SPANS = [Span("q", "?", "die rote 红楼", (Answer("die rote", 0), Answer("红楼", 9)))]
+
+
+@pytest.mark.parametrize(
+    "family, metrics, gold, predicted, language, expected, main",
+    [
+        ("pair", "accuracy", PAIRS, list("0100"), "de", {"accuracy": 75.0}, 75.0),
+        ("pair", "accuracy f1", PAIRS, list("0011"), "en", {"accuracy": 50.0, "f1": 50.0}, 50.0),
+        ("choice", "accuracy", [Choice("c", "p", ("x", "y"), 1)], [1], "en", {"accuracy": 100.0}, 100.0),
+        ("tag", "accuracy", TAGGED, [["NOUN", "X", "X"]], "en", {"accuracy": pytest.approx(200 / 3)}, 200 / 3),
+        (
+            "tag",
+            "f1",
+            TAGGED,
+            [["NOUN", "NOUN", "NOUN"]],
+            "de",
+            {"f1": 0.0, "precision": 0.0, "recall": 0.0, "token_accuracy": pytest.approx(200 / 3)},
+            0.0,
+        ),
+        (
+            "span",
+            "f1 exact_match",
+            SPANS,
+            {"q": "rote"},
+            "de",
+            {"exact_match": 0.0, "f1": pytest.approx(200 / 3)},
+            100 / 3,
+        ),
+        ("span", "mlqa_f1 mlqa_exact_match", SPANS, {"q": "rote"}, "de", {"exact_match": 100.0, "f1": 100.0}, 100.0),
+        (
+            "span",
+            "mlqa_f1 mlqa_exact_match",
+            SPANS,
+            {"q": "红"},
+            "zh",
+            {"exact_match": 0.0, "f1": pytest.approx(200 / 3)},
+            100 / 3,
+        ),
+        ("bitext", "accuracy", [3, 1], [3, 2], "fr", {"accuracy": 50.0}, 50.0),
+        ("bitext", "f1", [("a", "b")], [["a", "b"]], "fr", {"f1": 100.0, "precision": 100.0, "recall": 100.0}, 100.0),
+    ],
+)
+def test_one_language_of_every_family(
+    family: Any, metrics: str, gold: Any, predicted: Any, language: str, expected: dict[str, float], main: float
+) -> None:
+    scores = score.score_predictions(family, metrics.split(), gold, predicted, language)
+    assert scores == expected
+    assert score.main_score(family, scores) == pytest.approx(main)
+
+
+def test_positive_class_is_the_last_label() -> None:
+    gold, predicted = ["no", "yes"], ["yes", "yes"]
+    scores = score.score_predictions("pair", ("accuracy", "f1"), gold, predicted, "en", ("no", "yes"))
+    assert scores["f1"] == pytest.approx(200 / 3)
+
+
+def test_unlabelled_examples_and_unknown_metrics_are_refused() -> None:
+    with pytest.raises(UserError, match="example '7' has no label"):
+        score.score_predictions("pair", ("accuracy",), [Pair("7", "a", "b", None)], ["0"], "en")
+    with pytest.raises(UserError, match="has no metric 'acuracy'; did you mean accuracy"):
+        score.score_predictions("pair", ("acuracy",), PAIRS, list("0000"), "en")
+
+
+@pytest.fixture
+def folders(tmp_path: Path) -> tuple[Path, Path]:
+    labels, predictions = tmp_path / "labels", tmp_path / "predictions"
+    for split, right in (("dev", "0110"), ("test", "0000")):
+        formats.write_labels(labels / "t" / f"{split}-de.tsv", "label", list("0110"))
+        formats.write_predictions(predictions / "t" / f"{split}-de.tsv", "label", list(right))
+    return predictions, labels
+
+
+TINY = {"t": task("t", "pair", "de", "accuracy", ("0", "1"))}
+
+
+def test_splits_are_never_mixed(folders: tuple[Path, Path]) -> None:
+    assert score.score_folder(*folders, "dev", TINY)["all_task"] == 100.0
+    assert score.score_folder(*folders, "test", TINY)["all_task"] == 50.0
+    (folders[0] / "t" / "test-de.tsv").unlink()
+    scores = score.score_folder(*folders, "test", TINY)
+    assert scores["all_task"] is None and list(scores["missing"]["t"]) == ["de"]
+    with pytest.raises(UserError, match="unknown split 'tets'; did you mean test"):
+        score.score_folder(*folders, "tets", TINY)
+
+
+def test_unlabelled_language_is_listed(folders: tuple[Path, Path]) -> None:
+    (folders[1] / "t" / "test-de.tsv").unlink()
+    scores = score.score_folder(*folders, "test", TINY)
+    assert scores["missing"]["t"]["de"].startswith("no labels: ")
+
+
+def test_a_line_too_many_is_named(folders: tuple[Path, Path]) -> None:
+    (folders[0] / "t" / "test-de.tsv").write_text("0\n" * 5)
+    with pytest.raises(UserError, match="predictions/t/test-de.tsv, line 5: one line too many"):
+        score.score_folder(*folders, "test", TINY)
+
+
+def test_missing_folder_is_a_user_error(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="is no folder"):
+        score.score_folder(tmp_path / "none", tmp_path, "test", TINY)
+
+
+def test_score_files(folders: tuple[Path, Path], tmp_path: Path) -> None:
+    scores = score.score_folder(*folders, "dev", TINY, {"pooling": "mean", "hidden_states": 14})
+    score_tables.write_scores(tmp_path / "out", scores, TINY)
+    assert json.loads((tmp_path / "out" / "scores.json").read_text()) == scores
+    rows = list(csv.DictReader(io.StringIO((tmp_path / "out" / "scores.csv").read_text())))
+    assert [row["score"] for row in rows] == ["100.0"] * 5
+    assert rows[2] == {
+        "split": "dev",
+        "task": "t",
+        "group": "classification",
+        "metric": "accuracy",
+        "language": "de",
+        "score": "100.0",
+    }
+    page = (tmp_path / "out" / "scores.md").read_text()
+    assert page.startswith("# Scores on the dev split\n")
+    assert "- pooling: mean\n- hidden_states: 14\n" in page and "| accuracy | 100.00 | 100.00 |" in page

@@ -1,0 +1,112 @@
+"""A submission is complete and well formed before it is sent, or everything wrong with it is listed."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+from scoring_cases import MOCK, NO_MOCK, XTREME
+
+from stilts_ds.errors import UserError
+from stilts_ds.evaluate import formats, submission
+from stilts_ds.examples.records import Answer, Bitext, Pair, Span, Tagged
+from stilts_ds.tasks.spec import Task
+
+RECORDS = {
+    "pair": [Pair(str(i), "a", "b", None) for i in range(3)],
+    "tag": [Tagged("1", ("a", "b"), None), Tagged("2", ("c",), None)],
+    "span": [Span("q1", "?", "c", (Answer("c", 0),)), Span("q2", "?", "c", ())],
+    "bitext": [Bitext(f"xx-{i}", "t") for i in range(4)],
+}
+PIVOT = [Bitext(f"en-{i}", "t") for i in range(3)]
+VALUES = {
+    "tags": [["X", "X"], ["X"]],
+    "answers": {"q1": "c", "q2": ""},
+    "pairs": [("xx-0", "en-2")],
+    "index": [3, 0, 1],
+}
+TAGS = {"udpos": ("X",), "panx": ("X",)}
+
+
+def tasks() -> dict[str, Task]:
+    replaced = {}
+    for name, task in XTREME.items():
+        replaced[name] = Task(
+            name, task.family, "target", task.languages[:2], task.metrics, {}, labels=TAGS.get(name, task.labels)
+        )
+    return replaced
+
+
+def expected() -> dict[tuple[str, str], submission.Expected]:
+    return {
+        (name, language): submission.expected_of(RECORDS[task.family], PIVOT if task.family == "bitext" else ())
+        for name, task in tasks().items()
+        for language in task.languages
+    }
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    for name, task in tasks().items():
+        kind = formats.kind_of(task.family, task.metrics)
+        values = VALUES[kind] if kind in VALUES else [task.labels[0]] * 3
+        for file in submission.submission_files(task).values():
+            formats.write_predictions(tmp_path / "run" / name / file, kind, values)
+            formats.write_predictions(tmp_path / "run" / name / file.replace("test", "dev"), kind, values)
+    return tmp_path / "run"
+
+
+def test_whole_submission_is_written(run: Path, tmp_path: Path) -> None:
+    written = submission.write_submission([run], tmp_path / "out", tasks(), expected())
+    assert len(written) == 18
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == sorted(submission.SUBMITTED_TASKS)
+    assert [p.name for p in sorted((tmp_path / "out" / "xquad").iterdir())] == ["test-en.json", "test-es.json"]
+    assert submission.validate_submission(tmp_path / "out", tasks(), expected()) == []
+
+
+def test_predictions_are_gathered_from_several_folders_in_plain_form(run: Path, tmp_path: Path) -> None:
+    (tmp_path / "later" / "xnli").mkdir(parents=True)
+    (run / "xnli" / "test-ar.tsv").rename(tmp_path / "later" / "xnli" / "test-ar.tsv")
+    (tmp_path / "later" / "xnli" / "test-ar.tsv").write_bytes(b"\xef\xbb\xbfneutral\r\nneutral\r\nneutral\r\n")
+    submission.write_submission([run, tmp_path / "later"], tmp_path / "out", tasks(), expected())
+    assert (tmp_path / "out" / "xnli" / "test-ar.tsv").read_bytes() == b"neutral\nneutral\nneutral\n"
+
+
+def test_everything_wrong_is_listed(run: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    shutil.rmtree(run / "mlqa")
+    (run / "xnli" / "test-bg.tsv").unlink()
+    (run / "xnli" / "test-ar.tsv").write_text("neutral\nno\nneutral\n")
+    (run / "pawsx" / "test-de.tsv").write_text("0\n1\n")
+    (run / "udpos" / "test-af.tsv").write_text("X\nX\nX\n")
+    (run / "xquad" / "test-en.json").write_text('{"q1": "c"}')
+    (run / "bucc2018" / "test-de.tsv").write_text("xx-0\ten-2\nxx-1\ten-9\n")
+    (run / "tatoeba" / "test-ar.tsv").write_text("0\n1\n4\n")
+    (out / "notes").mkdir(parents=True)
+    with pytest.raises(UserError) as caught:
+        submission.write_submission([run], out, tasks(), expected())
+    lines = str(caught.value).splitlines()
+    assert lines[0] == f"{out} cannot be submitted yet (9 problems):" and len(lines) == 10
+    for message in (
+        "mlqa: no prediction for en es",
+        "xnli: no prediction for bg",
+        "xnli/test-ar.tsv, line 2: unknown label 'no'",
+        "pawsx/test-de.tsv, line 3: is missing: 2 lines for 3 examples",
+        "udpos/test-af.tsv, line 3: sentence 1 has 3 tags for 2 words",
+        "xquad/test-en.json, line 1: 1 of 2 questions have no answer: 'q2'",
+        "bucc2018/test-de.tsv, line 2: the id 'en-9' names no sentence",
+        "tatoeba/test-ar.tsv, line 3: the index 4 is beyond the last choice, 3",
+        "notes does not belong to a submission",
+    ):
+        assert any(message in line for line in lines), message
+
+
+def test_all_nine_tasks_are_needed(tmp_path: Path) -> None:
+    some = {name: task for name, task in tasks().items() if name != "panx"}
+    with pytest.raises(UserError, match="needs the task 'panx'"):
+        submission.validate_submission(tmp_path, some, {})
+
+
+@pytest.mark.skipif(not MOCK.is_dir(), reason=NO_MOCK)
+def test_mock_submission_is_valid_apart_from_an_extra_task() -> None:
+    problems = submission.validate_submission(MOCK / "predictions", XTREME, {})
+    assert problems == [f"{MOCK / 'predictions' / 'mewslix'} does not belong to a submission; remove it"]
