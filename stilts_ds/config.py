@@ -53,6 +53,10 @@ class DataPart(Part):
     text: Path | None = Field(None, description="folder of <language>.txt files for masked language modelling")
     seed: int = Field(20, description="seed of the toy world")
     cache: Path | None = Field(None, description="folder of tokenised rows; default: cache/ inside the run")
+    train_split: dict[str, str] = Field(
+        default_factory=dict, description="split to train on by task, where `train` is not to be had (dev: its first "
+        "eval_examples are kept for selection)"
+    )
     max_train_examples: int | None = Field(None, ge=1, description="use only the first N train examples of a task")
 
 
@@ -125,6 +129,7 @@ class EvaluationPart(Part):
     retrieval_max_seq_length: int = Field(512, ge=8)
     n_best: int = Field(20, ge=1, description="answer candidates of a window")
     max_answer_length: int = Field(30, ge=1, description="tokens of an answer")
+    no_answer: bool = Field(False, description="let question answering answer nothing (SQuAD 2.0's dev always may)")
 
 
 class Recipe(Part):

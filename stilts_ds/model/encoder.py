@@ -12,7 +12,7 @@ from torch import nn
 
 from stilts_ds.config import ModelPart
 from stilts_ds.errors import UserError
-from stilts_ds.run_dir import hash_file, hash_json, read_json
+from stilts_ds.model_files import check_folder
 
 log = logging.getLogger(__name__)
 
@@ -50,48 +50,7 @@ def _set_dropout(config: Any, dropout: float | None) -> None:
         config.hidden_dropout_prob = config.attention_probs_dropout_prob = dropout
 
 
-def check_folder(path: str | Path) -> None:
-    """Raise UserError where a local model folder lacks its configuration or weights; hub ids pass."""
-    folder = Path(path)
-    if not folder.exists():
-        if str(path).count("/") > 1 or str(path).startswith((".", "/", "~")):
-            raise UserError(f"model folder {path} does not exist")
-        return
-    if not (folder / "config.json").exists():
-        raise UserError(f"model folder {path} has no config.json; give the folder that save_pretrained wrote")
-    if not weight_files(folder):
-        raise UserError(f"model folder {path} has no weights (*.safetensors or pytorch_model*.bin)")
-
-
-def weight_files(folder: Path) -> list[Path]:
-    return sorted([*folder.glob("*.safetensors"), *folder.glob("pytorch_model*.bin")])
-
-
-def model_fingerprint(path: str | Path, revision: str | None) -> str:
-    """Hash of what is loaded: file contents of a folder; name and revision of a hub model."""
-    folder = Path(path)
-    if not folder.exists():
-        return hash_json([str(path), revision])
-    files = [folder / "config.json", *weight_files(folder), *sorted(folder.glob("tokenizer*"))]
-    return hash_json([hash_file(file) for file in files])
-
-
 def save_encoder(model: Any, state: dict[str, torch.Tensor], folder: Path) -> None:
     """Write `state` (this encoder's parameters, float32, on the CPU) so that AutoModel.from_pretrained loads it."""
     folder.mkdir(parents=True, exist_ok=True)
     model.save_pretrained(folder, state_dict=state)
-
-
-def maximum_length(model_path: str | Path, revision: str | None = None) -> int:
-    """Longest row the position embeddings allow, special tokens included."""
-    from transformers import AutoConfig
-
-    if Path(model_path).exists():
-        config: Any = read_json(Path(model_path) / "config.json")
-        positions, padding = config.get("max_position_embeddings", 512), config.get("pad_token_id") or 0
-        kind = config.get("model_type", "")
-    else:
-        loaded = AutoConfig.from_pretrained(str(model_path), revision=revision)
-        positions, padding, kind = loaded.max_position_embeddings, loaded.pad_token_id or 0, loaded.model_type
-    # RoBERTa-like models number positions from padding_idx + 1.
-    return positions - padding - 1 if "roberta" in kind else positions

@@ -1,0 +1,195 @@
+"""A recipe's data as rows: where they come from, which labels they have, tokenised once."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from stilts_ds.batches.cache import cached_rows
+from stilts_ds.batches.encode import Encoder, encode
+from stilts_ds.batches.rows import Rows
+from stilts_ds.config import Recipe, TrainingPart
+from stilts_ds.errors import UserError
+from stilts_ds.examples.read import available_languages, files_of, read_bitext, read_examples
+from stilts_ds.examples.records import Record, Tagged
+from stilts_ds.examples.source import DataSource
+from stilts_ds.run_dir import hash_files, hash_json
+from stilts_ds.tasks.registry import get_task
+from stilts_ds.tasks.spec import Task
+from stilts_ds.toy import LANGUAGES, PIVOT
+
+log = logging.getLogger(__name__)
+ENCODING = ("max_seq_length", "doc_stride", "max_query_length")  # settings that rows depend on
+
+
+class Data:
+    """Reads, tokenises and caches the examples that a recipe names."""
+
+    def __init__(self, recipe: Recipe, run_folder: Path) -> None:
+        self.recipe = recipe
+        self.source = data_source(recipe, run_folder)
+        self.cache = recipe.data.cache or run_folder / "cache"
+        self._labels: dict[str, tuple[str, ...]] = {}
+
+    def task(self, name: str) -> Task:
+        """The task's literal; in the toy world, with that world's languages."""
+        return fitted_task(name, self.recipe)
+
+    def hash_of(self, name: str) -> str:
+        """Hash of the files that training `name` reads (hub data: repository, configuration and revision)."""
+        task = self.task(name)
+        parts = [self.files_hash(task, split, task.pivot) for split in (self.train_split(name), "dev")]
+        return hash_json(parts)
+
+    def files_hash(self, task: Task, split: str, language: str) -> str:
+        if self.source.kind == "hub":
+            return hash_json([[h.repo, h.config, h.split, h.revision, language] for h in task.hub.get(split, ())])
+        return hash_files(files_of(task, split, language, self.source))
+
+    def train_split(self, name: str) -> str:
+        return self.recipe.data.train_split.get(name, "train")
+
+    def labels(self, name: str) -> tuple[str, ...]:
+        """The label list of a task's head, in index order; an open tag set is read off the train split."""
+        if name not in self._labels:
+            task = self.task(name)
+            found = task.labels
+            if task.family == "tag" and not found:
+                tags = {tag for r in self._read(task, "train", task.pivot) if isinstance(r, Tagged) for tag in r.tags or ()}
+                found = tuple(sorted(tags))
+            self._labels[name] = found
+        return self._labels[name]
+
+    def train_rows(self, name: str, setting: TrainingPart) -> Rows:
+        """Rows of the English train split. When dev serves as train, its first `eval_examples` are left for selection."""
+        task, split = self.task(name), self.train_split(name)
+        skip = setting.eval_examples if split == "dev" else 0
+        return self._rows(task, split, task.pivot, setting, skip, self.recipe.data.max_train_examples)
+
+    def dev_rows(self, name: str, setting: TrainingPart) -> Rows:
+        task = self.task(name)
+        return self._rows(task, "dev", task.pivot, setting, 0, setting.eval_examples)
+
+    def dev_records(self, name: str, setting: TrainingPart) -> list[Record]:
+        task = self.task(name)
+        return list(islice(self._read(task, "dev", task.pivot), setting.eval_examples))
+
+    def eval_rows(self, task: Task, split: str, language: str, setting: TrainingPart) -> Rows:
+        return self._rows(task, split, language, setting, 0, self.recipe.evaluation.max_examples)
+
+    def eval_records(self, task: Task, split: str, language: str) -> list[Record]:
+        return list(islice(self._read(task, split, language), self.recipe.evaluation.max_examples))
+
+    def bitext(self, task: Task, split: str, language: str) -> tuple[list[Any], list[Any], Any]:
+        """Source side, pivot side and gold pairs (None without); `max_bitext` keeps gold sentences first."""
+        source, pivot, gold = read_bitext(task, split, language, self.source)
+        limit = self.recipe.evaluation.max_bitext
+        if limit is None or max(len(source), len(pivot)) <= limit:
+            return source, pivot, gold
+        if gold is None:
+            raise UserError(f"evaluation.max_bitext needs gold pairs; {task.name} {split}-{language} has none")
+        return _shorten(source, pivot, gold, limit)
+
+    def bitext_rows(self, records: list[Any], task: Task, name: str) -> Rows:
+        setting = TrainingPart(max_seq_length=self.recipe.evaluation.retrieval_max_seq_length)
+        key = {"bitext": hash_json([[r.id, r.text] for r in records]), **self._encoding_key(setting)}
+        return cached_rows(self.cache, key, lambda: encode(task, records, self.encoder, (), setting))
+
+    def languages(self, task: Task, split: str) -> tuple[list[str], list[str]]:
+        """Languages to score, and those of the task that are left out (with `evaluation.languages: present`)."""
+        wanted = self.recipe.evaluation.languages
+        if wanted == "present" and self.source.kind == "local":
+            present = available_languages(task, split, self.source)
+            if not present:
+                raise UserError(f"no {split} file of {task.name} in {self.source.folder_of(task)}; see `stilts tasks`")
+            return present, [code for code in task.languages if code not in present]
+        chosen = wanted.get(task.name, list(task.languages)) if isinstance(wanted, dict) else list(task.languages)
+        unknown = [code for code in chosen if code not in task.languages]
+        if unknown:
+            raise UserError(f"evaluation.languages.{task.name}: {unknown[0]!r} is no language of it: {task.languages}")
+        return chosen, [code for code in task.languages if code not in chosen]
+
+    def split(self, task: Task) -> str:
+        """The split that `task` is scored on."""
+        return self.recipe.evaluation.splits.get(task.name, "test")
+
+    @property
+    def encoder(self) -> Encoder:
+        if not hasattr(self, "_encoder"):
+            from stilts_ds.model_files import model_path
+
+            self._encoder = Encoder.load(model_path(self.recipe.model.name_or_path), self.recipe.model.revision)
+        return self._encoder
+
+    def _read(self, task: Task, split: str, language: str) -> Iterator[Record]:
+        return read_examples(task, split, language, self.source)
+
+    def _rows(self, task: Task, split: str, language: str, setting: TrainingPart, skip: int, limit: int | None) -> Rows:
+        labels = self.labels(task.name)
+        key = {"task": task.name, "family": task.family, "split": split, "language": language, "skip": skip,
+               "limit": limit, "labels": labels, "files": self.files_hash(task, split, language),
+               **self._encoding_key(setting)}
+
+        def build() -> Rows:
+            tally: Counter[str] = Counter()
+            records = read_examples(task, split, language, self.source, tally)
+            stop = None if limit is None else skip + limit
+            rows = encode(task, islice(records, skip, stop), self.encoder, labels, setting)
+            rows.tally.update(tally)
+            if not len(rows):
+                raise UserError(f"{task.name} {split} {language} has no examples")
+            return rows
+
+        rows = cached_rows(self.cache, key, build)
+        for reason, count in sorted(rows.tally.items()):
+            if count:
+                log.info("%s %s %s: %d %s", task.name, split, language, count, reason)
+        return rows
+
+    def _encoding_key(self, setting: TrainingPart) -> dict[str, Any]:
+        return {"tokenizer": self.encoder.fingerprint, **{name: getattr(setting, name) for name in ENCODING}}
+
+
+def fitted_task(name: str, recipe: Recipe) -> Task:
+    """The task's literal, speaking the toy world's languages when the recipe's data come from there."""
+    import dataclasses
+
+    task = get_task(name)
+    if recipe.data.source != "toy":
+        return task
+    languages = tuple(LANGUAGES) if len(task.languages) > 1 else (PIVOT,)
+    if task.family == "bitext":
+        languages = tuple(code for code in LANGUAGES if code != PIVOT)
+    return dataclasses.replace(task, languages=languages, pivot=PIVOT)
+
+
+def data_source(recipe: Recipe, run_folder: Path) -> DataSource:
+    part = recipe.data
+    if part.source == "toy":
+        folder = run_folder / "data"
+        return DataSource("local", folder / "intermediate", folder / "xtreme", folder / "text")
+    return DataSource(part.source, part.intermediate, part.xtreme, part.text)
+
+
+def _shorten(source: list[Any], pivot: list[Any], gold: Any, limit: int) -> tuple[list[Any], list[Any], Any]:
+    """The first `limit` sentences of each side, those of gold pairs first, in the files' order."""
+    kept = sorted(gold)[: limit // 2]
+    left, right = {a for a, _ in kept}, {b for _, b in kept}
+    dropped_left, dropped_right = {a for a, _ in gold} - left, {b for _, b in gold} - right
+
+    def take(side: list[Any], needed: set[str], unwanted: set[str]) -> list[Any]:
+        spare = limit - len(needed)
+        chosen = []
+        for record in side:
+            if record.id in needed:
+                chosen.append(record)
+            elif record.id not in unwanted and spare > 0:
+                chosen.append(record)
+                spare -= 1
+        return chosen
+
+    return take(source, left, dropped_left), take(pivot, right, dropped_right), kept

@@ -1,0 +1,73 @@
+"""The number that selects a model: the mean of its training tasks' scores on English dev, and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+
+from stilts_ds.batches.collate import Targets, mask_tokens, masked_count, pad_rows
+from stilts_ds.batches.encode import Encoder
+from stilts_ds.batches.prepare import Data
+from stilts_ds.batches.rows import Rows
+from stilts_ds.config import TrainingPart
+from stilts_ds.engine.world import World
+from stilts_ds.evaluate.predict import decode, outputs, shard
+from stilts_ds.evaluate.score import main_score, score_predictions
+from stilts_ds.tasks.spec import Task
+
+
+def dev_scores(forward: Any, tasks: Mapping[str, Task], data: Data, setting: TrainingPart, world: World) -> dict[str, float]:
+    """Scores by TensorBoard tag on English dev, and their mean of main scores as "selection" (rank 0; {} elsewhere)."""
+    scores: dict[str, float] = {}
+    selection = []
+    for name, task in sorted(tasks.items()):
+        if task.family == "text":
+            value = masked_accuracy(forward, data.dev_rows(name, setting), data.encoder, setting, world)
+            found = {"masked_accuracy": value}
+            main = value
+        else:
+            found = _task_scores(forward, task, data, setting, world)
+            main = main_score(task.family, found) if found else 0.0
+        scores |= {f"eval/{name}/{task.pivot}/{metric}": value for metric, value in found.items()}
+        selection.append(main)
+    return {**scores, "selection": float(np.mean(selection))}
+
+
+def _task_scores(forward: Any, task: Task, data: Data, setting: TrainingPart, world: World) -> dict[str, float]:
+    rows, part = data.dev_rows(task.name, setting), data.recipe.evaluation
+    found = outputs(forward, rows, task.head_name, task.family, data.encoder, part.per_device_eval_batch_size, world)
+    if not world.first:
+        return {}
+    records, labels = data.dev_records(task.name, setting), data.labels(task.name)
+    if task.family == "span":
+        part = part.model_copy(update={"no_answer": any(r.impossible for r in records)})  # type: ignore[union-attr]
+    predicted = decode(records, rows, found, task.family, labels, part)
+    return score_predictions(task.family, task.metrics, records, predicted, task.pivot, labels)
+
+
+def masked_accuracy(forward: Any, rows: Rows, encoder: Encoder, setting: TrainingPart, world: World) -> float:
+    """Percent of masked tokens that the model fills in right; the masking is the same at every evaluation."""
+    right = total = 0
+    for items in shard(rows.item_lengths.tolist(), 32, world):
+        batch = pad_rows([(rows, i) for i in items], encoder)
+        where, tokens, gold = [], [], []
+        for place, item in enumerate(items):
+            length = int(rows.row_lengths[item])
+            ids = batch.input_ids[place, :length].numpy()
+            rng = np.random.default_rng([11, item])
+            masked, chosen = mask_tokens(ids, encoder, masked_count(length, setting.mlm_probability), rng)
+            gold += ids[chosen].tolist()
+            tokens += chosen.tolist()
+            where += [place] * len(chosen)
+            batch.input_ids[place, :length] = torch.from_numpy(masked)
+        index = torch.tensor(gold, dtype=torch.long)
+        batch.heads["mlm"] = Targets(torch.tensor(where, dtype=torch.long), index, index.float(), index,
+                                     torch.tensor(tokens, dtype=torch.long))
+        logits = forward(batch.to(world.device), "logits")["mlm"]
+        right += int((logits.argmax(-1).cpu() == index).sum())
+        total += len(gold)
+    both = world.all_gather((right, total))
+    return 100 * sum(r for r, _ in both) / max(1, sum(t for _, t in both))

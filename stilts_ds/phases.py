@@ -1,0 +1,227 @@
+"""The story of a run, on every rank: for each phase of the plan, train -> export -> predict -> score.
+
+    python -m stilts_ds.phases RUN_DIR [PHASE_ID ...]
+
+Ranks find each other through torchrun's variables. `stilts run` starts this program; so may torchrun, mpirun and srun
+(through `stilts`). Without phase ids, every phase of the plan runs in order.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import json
+import logging
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from stilts_ds.batches.collate import TaskRows
+from stilts_ds.batches.prepare import Data
+from stilts_ds.config import Recipe, TrainingPart, parse_recipe
+from stilts_ds.engine.checkpoint import trust_only_tensors
+from stilts_ds.engine.loop import Job, train
+from stilts_ds.engine.preempt import Stopped, install_handlers
+from stilts_ds.engine.world import World, joined
+from stilts_ds.errors import UserError
+from stilts_ds.evaluate.score_run import score_phase
+from stilts_ds.evaluate.select import dev_scores
+from stilts_ds.evaluate.zero_shot import evaluate_phase
+from stilts_ds.export import export_model, load_trained
+from stilts_ds.model.encoder import load_encoder
+from stilts_ds.model.heads import HeadSpec
+from stilts_ds.model.multitask import MultiTask
+from stilts_ds.model_files import longest_row, model_path
+from stilts_ds.plan import Phase
+from stilts_ds.run_dir import RunDir, hash_json, provenance, read_json, write_json
+
+log = logging.getLogger(__name__)
+
+
+def run_phases(run: RunDir, wanted: list[str], world: World) -> None:
+    """Run the wanted phases (all: []) of a planned run."""
+    import yaml
+
+    recipe = parse_recipe(yaml.safe_load(run.recipe.read_text(encoding="utf-8")), str(run.recipe))
+    phases = [Phase.from_json(p) for p in read_json(run.plan)["phases"]]
+    unknown = set(wanted) - {phase.id for phase in phases}
+    if unknown:
+        raise UserError(f"{run.plan} has no phase {sorted(unknown)[0]}")
+    chosen = [phase for phase in phases if not wanted or phase.id in wanted]
+    check_settings(recipe, chosen, world)
+    data = Data(recipe, run.root)
+    prepare(data, chosen, world)
+    for number, phase in enumerate(chosen, start=1):
+        if world.first:
+            log.info("phase %d/%d: %s", number, len(chosen), phase.title)
+        run_phase(run, recipe, phase, data, world)
+
+
+def check_settings(recipe: Recipe, phases: list[Phase], world: World) -> None:
+    """Refuse what cannot work before anything is paid for."""
+    if recipe.engine.dtype == "fp16" and world.device.type == "cpu":
+        raise UserError("engine.dtype=fp16 does not work on CPUs; use engine.dtype=fp32 or bf16")
+    limit = longest_row(model_path(recipe.model.name_or_path))
+    for phase in phases:
+        if not phase.train:
+            continue
+        setting = TrainingPart(**phase.training)
+        if limit is not None and setting.max_seq_length > limit:
+            raise UserError(f"{phase.title}: max_seq_length={setting.max_seq_length}, but the model takes {limit} tokens")
+        if setting.train_batch_size < world.size:
+            raise UserError(f"{phase.title}: train_batch_size={setting.train_batch_size} is less than the {world.size} ranks")
+
+
+def prepare(data: Data, phases: list[Phase], world: World) -> None:
+    """Read and tokenise everything the phases need, on rank 0: a bad row is found before the first step is paid for."""
+    error: BaseException | None = None
+    if world.first:
+        try:
+            _prepare(data, phases)
+        except UserError as problem:
+            error = problem
+    message = world.broadcast(None if error is None else str(error))
+    if message is not None:
+        raise UserError(message)
+
+
+def _prepare(data: Data, phases: list[Phase]) -> None:
+    for phase in phases:
+        setting = TrainingPart(**phase.training)
+        for name in phase.train:
+            data.train_rows(name, setting)
+            data.dev_rows(name, setting)
+        for name in phase.evaluate:
+            task = data.task(name)
+            split = data.split(task)
+            for language in data.languages(task, split)[0]:
+                if task.family == "bitext":
+                    data.bitext(task, split, language)
+                else:
+                    data.eval_rows(task, split, language, setting)
+
+
+def run_phase(run: RunDir, recipe: Recipe, phase: Phase, data: Data, world: World) -> None:
+    """One phase, resumed where it stands; its status file says how it went."""
+    folder = run.phase(phase.id)
+    state = world.broadcast(folder.status() if world.first else None)
+    if world.first and state == "pending":
+        write_json(folder.phase_json, {**phase.to_json(), "provenance": provenance()})
+    world.barrier()
+    started = time.time()
+    try:
+        if phase.train and state not in ("trained", "done"):
+            _note(world, folder, "running", world_size=world.size)
+            train_phase(run, recipe, phase, data, world)
+            _note(world, folder, "trained", seconds=round(time.time() - started, 1))
+        if phase.evaluate:
+            evaluate_phase(run, recipe, phase, data, world)
+            if world.first:
+                score_phase(run, recipe, phase, data)
+        _note(world, folder, "done", seconds=round(time.time() - started, 1))
+    except Stopped as stopped:
+        _note(world, folder, f"stopped:{stopped}")
+        raise
+    except Exception as problem:
+        if world.first:
+            folder.set_status("failed", error=f"{type(problem).__name__}: {problem}")
+        raise
+
+
+def _note(world: World, folder: Any, state: str, **details: Any) -> None:
+    if world.first:
+        folder.set_status(state, **details)
+
+
+def train_phase(run: RunDir, recipe: Recipe, phase: Phase, data: Data, world: World) -> None:
+    """Train one phase from the pretrained model or an earlier phase's encoder, with new heads."""
+    setting, folder = TrainingPart(**phase.training), run.phase(phase.id)
+    tasks = {name: data.task(name) for name in phase.train}
+    specs = head_specs(phase, data, setting)
+    torch.manual_seed(phase.seed)  # new heads
+    source = str(run.phase(phase.init).encoder) if phase.init else model_path(recipe.model.name_or_path)
+    encoder = load_encoder(source, recipe.model, None if phase.init else recipe.model.revision)
+    rows = {name: TaskRows(name, i, tasks[name].family, tasks[name].head_name, data.train_rows(name, setting))
+            for i, name in enumerate(sorted(phase.train))}
+    lineage = {"init": source, "phase": phase.to_json(), "provenance": provenance()}
+    job = Job(
+        title=phase.id, model=MultiTask(encoder, specs, len(rows)), encoder=data.encoder, tasks=rows, setting=setting,
+        sampling=recipe.sampling, engine_part=recipe.engine, seed=phase.seed, folder=folder,
+        tensorboard=run.tensorboard / phase.id, world=world,
+        evaluate=lambda forward: dev_scores(forward, tasks, data, setting, world),
+        export=lambda parameters, step: export_model(folder, job.model, data.encoder, specs, parameters,
+                                                     {**lineage, "step": step}),
+    )
+    folder.root.mkdir(parents=True, exist_ok=True)
+    progress = train(job)
+    if world.first:
+        log.info("%s: best dev score %.2f at step %d of %d", phase.id, progress.best_score, progress.best_step,
+                 progress.step)
+    del job, encoder
+    gc.collect()
+
+
+def head_specs(phase: Phase, data: Data, setting: TrainingPart) -> list[HeadSpec]:
+    """The heads of a phase: one for each label space among its training tasks."""
+    specs: dict[str, HeadSpec] = {}
+    for name in sorted(phase.train):
+        task, rows = data.task(name), data.train_rows(name, setting)
+        width = int(rows.items[1] - rows.items[0]) if task.family == "choice" else 1
+        labels = data.labels(name) if task.family in ("pair", "tag") else ()
+        spec = HeadSpec(task.head_name, task.family, tuple(labels), width)
+        if specs.setdefault(spec.name, spec) != spec:
+            raise UserError(f"tasks of head {spec.name!r} disagree on its labels; give them heads of their own")
+    return list(specs.values())
+
+
+def trained_model(run: RunDir, recipe: Recipe, phase: Phase, world: World) -> MultiTask:
+    """The model a phase left behind (for a retrieval phase: the encoder it starts from), on this rank's device."""
+    source = run.phase(phase.id) if phase.train else run.phase(phase.init) if phase.init else None
+    return load_trained(source, recipe, world.device)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m stilts_ds.phases", description=__doc__.split("\n")[0])
+    parser.add_argument("run_dir", type=Path)
+    parser.add_argument("phases", nargs="*", help="phase ids; default: all")
+    given = parser.parse_args(arguments)
+    install_handlers()
+    run = RunDir(given.run_dir)
+    set_up_logging(run)
+    trust_only_tensors()
+    recipe_text = run.recipe.read_text(encoding="utf-8") if run.recipe.exists() else ""
+    try:
+        timeout = json.loads(os.environ.get("STILTS_COLLECTIVE_TIMEOUT", "1800"))
+        with joined(hash_json([str(run.root.resolve()), recipe_text, os.environ.get("STILTS_RUN_TOKEN", "")]), timeout) as world:
+            run_phases(run, given.phases, world)
+    except Stopped as stopped:
+        log.warning("stopped by %s; everything is saved, the same command continues", stopped)
+        return 85
+    except UserError as problem:
+        if os.environ.get("RANK", "0") == "0":
+            print(f"error: {problem}", file=sys.stderr, flush=True)
+        return 2
+    return 0
+
+
+def set_up_logging(run: RunDir) -> None:
+    """A file for each rank; rank 0 also speaks on the terminal."""
+    rank = os.environ.get("RANK", "0")
+    run.logs.mkdir(parents=True, exist_ok=True)
+    handlers: list[logging.Handler] = [logging.FileHandler(run.logs / f"rank-{rank}.log", encoding="utf-8")]
+    if rank == "0":
+        handlers.append(logging.StreamHandler())
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", handlers=handlers,
+                        force=True)
+    for noisy in ("DeepSpeed", "transformers", "torch", "datasets"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+    for name in ("stilts_ds", "__main__"):
+        logging.getLogger(name).setLevel(logging.INFO)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

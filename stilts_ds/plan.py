@@ -1,0 +1,115 @@
+"""Recipe to plan: a graph of phases, each named by the hash of everything that its result depends on.
+
+A finished phase is skipped, an unfinished one is resumed, and a phase that two conditions share (the baseline, SQuAD
+training for XQuAD and MLQA) stands in the plan once. No torch here: a login node can plan.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from stilts_ds.config import Recipe
+from stilts_ds.errors import UserError
+from stilts_ds.run_dir import hash_json
+from stilts_ds.tasks.registry import get_task
+from stilts_ds.tasks.spec import Task
+
+Kind = Literal["intermediate", "target", "retrieval"]
+
+
+@dataclass(frozen=True)
+class Phase:
+    """One node of the graph. `init` is the phase whose encoder it starts from; empty: the pretrained model."""
+
+    id: str
+    kind: Kind
+    condition: str
+    init: str
+    train: tuple[str, ...]
+    evaluate: tuple[str, ...]
+    seed: int
+    training: dict[str, Any]
+
+    @property
+    def title(self) -> str:
+        what = "+".join(self.train) if self.kind != "retrieval" else "retrieval"
+        return f"{self.kind} {what} (after {self.condition}, seed {self.seed})"
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> Phase:
+        return cls(**{**value, "train": tuple(value["train"]), "evaluate": tuple(value["evaluate"])})
+
+
+def train_task_of(task: Task) -> str:
+    """The task whose English train split a target is fine-tuned on."""
+    return task.train_on or task.name
+
+
+def make_plan(recipe: Recipe, model_hash: str, data_hash: Callable[[str], str]) -> list[Phase]:
+    """All phases in an order in which each stands after the one it starts from.
+
+    `data_hash(task)` is the hash of a task's train and dev files. Raises UserError for unknown or unfit tasks.
+    """
+    check_tasks(recipe)
+    phases: dict[str, Phase] = {}
+    for condition, names in recipe.intermediate.items():
+        for seed in recipe.seeds:
+            init = ""
+            if names:
+                first = _phase(recipe, "intermediate", condition, "", model_hash, names, [], seed, data_hash)
+                phases.setdefault(first.id, first)
+                init = first.id
+            for phase in _after(recipe, condition, init, init or model_hash, seed, data_hash):
+                phases.setdefault(phase.id, phase)
+    return list(phases.values())
+
+
+def _after(
+    recipe: Recipe, condition: str, init: str, origin: str, seed: int, data_hash: Callable[[str], str]
+) -> Iterable[Phase]:
+    """Target phases (targets with one train task share one) and the retrieval phase of one encoder."""
+    targets = [get_task(name) for name in recipe.targets]
+    retrieval = [task.name for task in targets if not task.trains]
+    if retrieval:  # nothing is drawn at random: the pretrained encoder's retrieval is the same for every seed
+        yield _phase(recipe, "retrieval", condition, init, origin, [], retrieval, seed if init else 0, data_hash)
+    for source in dict.fromkeys(train_task_of(task) for task in targets if task.trains):
+        scored = [task.name for task in targets if task.trains and train_task_of(task) == source]
+        yield _phase(recipe, "target", condition, init, origin, [source], scored, seed, data_hash)
+
+
+def _phase(
+    recipe: Recipe, kind: Kind, condition: str, init: str, origin: str, train: list[str], evaluate: list[str],
+    seed: int, data_hash: Callable[[str], str],
+) -> Phase:
+    defaults = get_task(train[0]).training if len(train) == 1 else {}
+    training = recipe.training(kind, defaults, train[0] if len(train) == 1 else "").model_dump() if train else {}
+    content = {
+        "kind": kind, "origin": origin, "train": sorted(train), "seed": seed, "training": training,
+        "evaluate": sorted(evaluate) if kind == "retrieval" else [],
+        "sampling": recipe.sampling.model_dump() if len(train) > 1 else {}, "dtype": recipe.engine.dtype,
+        "dropout": recipe.model.dropout, "max_train_examples": recipe.data.max_train_examples,
+        "train_split": {t: s for t, s in recipe.data.train_split.items() if t in train},
+        "data": {task: data_hash(task) for task in sorted(train)},
+    }
+    label = "-".join(train) if 0 < len(train) <= 2 else condition
+    return Phase(f"{kind}-{label}-{hash_json(content)[:12]}", kind, condition, init, tuple(train), tuple(evaluate),
+                 seed, training)
+
+
+def check_tasks(recipe: Recipe) -> None:
+    """Every named task exists and can be used where it is named."""
+    for condition, names in recipe.intermediate.items():
+        for task in map(get_task, names):
+            if not task.trains:
+                raise UserError(f"intermediate.{condition}: {task.name} is retrieval and has nothing to train on")
+    for name in recipe.targets:
+        if get_task(name).family == "text":
+            raise UserError(f"targets: {name} is running text and has no score")
+    for section in (recipe.task_training, recipe.data.train_split, recipe.evaluation.splits):
+        for name in section:
+            get_task(name)

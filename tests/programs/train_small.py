@@ -1,0 +1,95 @@
+"""Train the small model: `train_small.py OUT SETTINGS_JSON`. Rank 0 writes losses, norms and final parameters.
+
+"stage": -1 is the reference: one process, plain torch, the whole global batch at once, no DeepSpeed.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from pathlib import Path
+
+import torch
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+import small
+
+from stilts_ds.batches.collate import Collator, target_count
+from stilts_ds.batches.mixture import Mixture
+from stilts_ds.config import EnginePart, SamplingPart, TrainingPart
+from stilts_ds.engine.optim import learning_rate
+from stilts_ds.engine.preempt import Stopped, install_handlers
+from stilts_ds.run_dir import PhaseDir
+
+
+def reference(out: Path, setting: TrainingPart, sampling: SamplingPart, seed: int, dropout: float) -> None:
+    from stilts_ds.engine.zero import parameter_groups
+
+    model, tasks = small.model(dropout=dropout), small.tasks()
+    optimizer = torch.optim.AdamW(parameter_groups(model, setting.weight_decay), eps=setting.adam_epsilon)
+    mixture = Mixture({n: len(t.rows) for n, t in tasks.items()}, setting, sampling, seed)
+    collate = Collator(tasks, small.encoder_stub(), setting.mlm_probability, seed)
+    curve = []
+    for step in range(mixture.total_steps):
+        items = mixture.step(step)
+        counts = {}
+        for name, item in items:
+            task = tasks[name]
+            terms = target_count(task.family, task.rows, item, setting.mlm_probability)
+            shown, total = counts.get(name, (0, 0))
+            counts[name] = (shown + 1, total + terms)
+        weights = {name: shown / len(items) / total for name, (shown, total) in counts.items()}
+        batch = collate([(i, *item) for i, item in enumerate(items)], step, weights)
+        model.train()
+        loss, _, _ = model(batch)
+        for parameter in model.parameters():
+            parameter.grad = torch.zeros_like(parameter)
+        loss.backward()
+        if setting.max_grad_norm:
+            torch.nn.utils.clip_grad_norm_(model.parameters(), setting.max_grad_norm)
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(step, mixture.total_steps, setting)
+        optimizer.step()
+        curve.append(loss.item())
+    torch.save({"curve": curve, "parameters": dict(model.named_parameters())}, out)
+
+
+def main() -> None:
+    out, given = Path(sys.argv[1]), json.loads(sys.argv[2])
+    setting = TrainingPart(**given.get("training", {}))
+    sampling = SamplingPart(**given.get("sampling", {}))
+    stage, seed, dropout = given["stage"], given.get("seed", 3), given.get("dropout", 0.0)
+    if stage < 0:
+        return reference(out, setting, sampling, seed, dropout)
+    from stilts_ds.engine.loop import Job, train
+    from stilts_ds.engine.world import joined
+    from stilts_ds.engine.zero import full_parameters
+
+    install_handlers()
+    final: dict[str, torch.Tensor] = {}
+    with joined("test", 60) as world:
+        job = Job(
+            title="small", model=small.model(dropout=dropout), encoder=small.encoder_stub(), tasks=small.tasks(),
+            setting=setting, sampling=sampling, engine_part=EnginePart(zero_stage=stage, **given.get("engine", {})),
+            seed=seed, folder=PhaseDir(out.parent / "phase"), tensorboard=out.parent / "tensorboard", world=world,
+            evaluate=lambda forward: {"selection": float(given.get("selection", 1.0))},
+            export=lambda parameters, step: final.update(parameters),
+        )
+        job.folder.root.mkdir(parents=True, exist_ok=True)
+        if given.get("poison"):
+            job.model.heads["nli"].out_proj.weight.data[0, 0] = float("inf")
+        try:
+            train(job)
+        except Stopped as stopped:
+            print("stopped by", stopped)
+            return
+        if world.first:
+            lines = [json.loads(line) for line in job.folder.metrics.read_text().splitlines()]
+            curve = [line["train/loss"] for line in lines if "train/loss" in line]
+            norms = [line["train/grad_norm"] for line in lines if "train/loss" in line]
+            assert all(math.isfinite(n) for n in norms)
+            torch.save({"curve": curve, "norms": norms, "parameters": final}, out)
+
+
+main()

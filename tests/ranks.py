@@ -1,0 +1,40 @@
+"""Start real ranks: N processes of one program on this machine, joined as torchrun would join them."""
+
+from __future__ import annotations
+
+import os
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def environment(**extra: str) -> dict[str, str]:
+    """The tests' environment: one thread a rank, no GPU build of anything, the checkout importable."""
+    path = os.pathsep.join(str(ROOT / part) for part in (".", "launcher", "kernels"))
+    return {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", "DS_ACCELERATOR": "cpu",
+            "HF_HUB_OFFLINE": "1", "GLOO_SOCKET_IFNAME": "lo", **extra}
+
+
+def start(program: Path | str, *arguments: object, ranks: int, **extra: str) -> list[subprocess.Popen[str]]:
+    port = str(random.randint(20000, 31999))
+    return [
+        subprocess.Popen(
+            [sys.executable, str(program), *map(str, arguments)], text=True, stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            env=environment(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(ranks), MASTER_ADDR="127.0.0.1",
+                            MASTER_PORT=port, **extra),
+        )
+        for rank in range(ranks)
+    ]
+
+
+def run(program: Path | str, *arguments: object, ranks: int = 1, timeout: int = 240, **extra: str) -> str:
+    """Run to the end; returns rank 0's output and fails the test with every rank's output otherwise."""
+    processes = start(program, *arguments, ranks=ranks, **extra)
+    outputs = [process.communicate(timeout=timeout)[0] for process in processes]
+    codes = [process.returncode for process in processes]
+    assert not any(codes), f"exit codes {codes}\n" + "\n".join(f"--- rank {i}\n{o}" for i, o in enumerate(outputs))
+    return outputs[0]

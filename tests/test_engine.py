@@ -1,0 +1,127 @@
+"""Training equals a single-process torch reference at every ZeRO stage, and resumes bit for bit."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ranks
+import torch
+
+PROGRAM = Path(__file__).parent / "programs" / "train_small.py"
+# adam_epsilon is raised because Adam turns rounding noise of near-zero gradients into full steps otherwise.
+TRAINING = {"max_steps": 6, "train_batch_size": 12, "per_device_train_batch_size": 3, "max_grad_norm": 0.5,
+            "learning_rate": 1e-3, "logging_steps": 3, "adam_epsilon": 1e-4}
+# Stage 3's bucket is smaller than the largest parameter and larger than the others; nothing stays unpartitioned.
+ZERO = {0: {}, 1: {"reduce_bucket_size": 500, "allgather_bucket_size": 500},
+        2: {"reduce_bucket_size": 500, "allgather_bucket_size": 500},
+        3: {"reduce_bucket_size": 5000, "stage3_param_persistence_threshold": 0}}
+
+
+def settings(folder: Path, stage: int, unit: str = "example", offload: bool = False, **more: Any) -> str:
+    config = folder / f"zero{stage}.json"
+    config.write_text(json.dumps({"zero_optimization": {"stage": stage, **ZERO.get(stage, {})},
+                                  "zero_force_ds_cpu_optimizer": False, "zero_allow_untested_optimizer": True}))
+    engine = {"ds_config": str(config), "offload_optimizer": offload}
+    return json.dumps({"stage": stage, "engine": engine, "sampling": {"unit": unit}, "training": TRAINING, **more})
+
+
+@pytest.fixture(scope="module")
+def references(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    found = {}
+    for unit in ("example", "step"):
+        out = tmp_path_factory.mktemp("reference") / "out.pt"
+        ranks.run(PROGRAM, out, settings(out.parent, -1, unit))
+        found[unit] = torch.load(out, weights_only=True)
+    return found
+
+
+CELLS = [(0, 1, "example", False), (0, 2, "example", False), (0, 2, "step", False)]
+CELLS += [(stage, size, "example", False) for stage in (1, 2, 3) for size in (1, 2)]
+CELLS += [(stage, 2, "step", False) for stage in (1, 2, 3)] + [(stage, 2, "example", True) for stage in (1, 2, 3)]
+CELLS += [(2, 4, "example", False), (3, 4, "example", False)]
+
+
+@pytest.mark.parametrize("stage, size, unit, offload", CELLS)
+def test_training_equals_the_reference(
+    stage: int, size: int, unit: str, offload: bool, tmp_path: Path, references: dict[str, Any]
+) -> None:
+    """Different tasks (or the same) on the ranks, idle heads, accumulation, clipping, unequal token counts."""
+    out = tmp_path / "out.pt"
+    ranks.run(PROGRAM, out, settings(tmp_path, stage, unit, offload), ranks=size)
+    ours, reference = torch.load(out, weights_only=True), references[unit]
+    assert ours["curve"] == pytest.approx(reference["curve"], rel=1e-5)
+    for name, expected in reference["parameters"].items():
+        if "key.bias" not in name:  # attention's key bias has no gradient in exact arithmetic
+            torch.testing.assert_close(ours["parameters"][name], expected, rtol=0, atol=1e-5, msg=name)
+
+
+@pytest.mark.parametrize("stage, dtype", [(0, "fp32"), (1, "fp32"), (2, "fp32"), (3, "fp32"), (1, "bf16"), (3, "bf16")])
+def test_a_stopped_run_continues_bit_for_bit(stage: int, dtype: str, tmp_path: Path) -> None:
+    given = json.loads(settings(tmp_path, stage, dropout=0.1))
+    given["engine"]["dtype"] = dtype
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    whole.mkdir(), parts.mkdir()
+    ranks.run(PROGRAM, whole / "out.pt", json.dumps(given), ranks=2)
+    given["training"]["save_steps"] = 2
+    ranks.run(PROGRAM, parts / "out.pt", json.dumps(given), ranks=2)
+    shutil.rmtree(parts / "phase" / "checkpoints" / "step-000006")  # as if the job had ended after step 4
+    ranks.run(PROGRAM, parts / "out.pt", json.dumps(given), ranks=2)
+    a, b = (torch.load(p / "out.pt", weights_only=True) for p in (whole, parts))
+    assert a["curve"] == b["curve"] and a["norms"] == b["norms"]
+    for name, value in a["parameters"].items():
+        assert torch.equal(value, b["parameters"][name]), name
+
+
+def test_a_signal_saves_and_the_next_start_continues(tmp_path: Path) -> None:
+    given = json.loads(settings(tmp_path, 2, dropout=0.1))
+    given["training"] |= {"max_steps": 400, "logging_steps": 1}
+    processes = ranks.start(PROGRAM, tmp_path / "out.pt", json.dumps(given), ranks=2)
+    metrics = tmp_path / "phase" / "metrics.jsonl"
+    deadline = time.monotonic() + 120
+    while not (metrics.exists() and len(metrics.read_text().splitlines()) > 3) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    processes[1].send_signal(signal.SIGTERM)  # one rank only: all of them stop at the same step
+    outputs = [p.communicate(timeout=60)[0] for p in processes]
+    assert [p.returncode for p in processes] == [0, 0], outputs
+    assert all("stopped by SIGTERM" in output for output in outputs)
+    (tag,) = (tmp_path / "phase" / "checkpoints").glob("step-*")
+    assert int(tag.name[5:]) == len(metrics.read_text().splitlines())
+
+
+@pytest.mark.parametrize("damage", ["flip", "truncate", "missing", "no manifest"])
+def test_a_damaged_checkpoint_is_passed_over(damage: str, tmp_path: Path) -> None:
+    from stilts_ds.engine import checkpoint
+
+    given = json.loads(settings(tmp_path, 1))
+    given["training"]["save_steps"] = 2
+    ranks.run(PROGRAM, tmp_path / "out.pt", json.dumps(given))
+    folder = tmp_path / "phase" / "checkpoints"
+    newest = checkpoint.newest(folder)
+    assert newest is not None and newest.name == "step-000006"
+    victim = newest / "manifest.json" if damage == "no manifest" else max(newest.glob("*.pt"), key=lambda p: p.stat().st_size)
+    data = bytearray(victim.read_bytes())
+    if damage in ("missing", "no manifest"):
+        victim.unlink()
+    else:
+        data[len(data) // 2] ^= 1
+        victim.write_bytes(data if damage == "flip" else data[: len(data) // 2])
+    older = checkpoint.newest(folder)
+    assert older is not None and older.name == "step-000004"
+
+
+def test_an_infinite_gradient_leaves_the_weights_alone(tmp_path: Path) -> None:
+    """A learning rate is no reason to lose a model: weights poisoned on purpose stop the run, naming examples."""
+    for stage in (0, 1):
+        given = json.loads(settings(tmp_path, stage, poison=True))
+        out = tmp_path / f"{stage}" / "out.pt"
+        out.parent.mkdir()
+        process = ranks.start(PROGRAM, out, json.dumps(given), ranks=1)[0]
+        output = process.communicate(timeout=120)[0]
+        assert process.returncode != 0
+        assert "steps in a row had a non-finite gradient" in output and "nli[" in output
