@@ -14,18 +14,27 @@ Role = Literal["intermediate", "target"]
 class Local:
     """Files of one split in the data set's official schema.
 
-    `path` is relative to the role's data folder. `{language}`, `{pivot}` and `{iso3}` (the language's three-letter
-    code) are filled in; `*` globs are allowed. `labels` is a file with the labels of a test file that has none itself.
+    `path` is relative to the role's data folder. `{language}`, `{pivot}` and their three-letter codes `{iso3}` and
+    `{pivot_iso3}` are filled in; `*` globs are allowed: all matches are read, in the order of their file names. A path without
+    a language holds the pivot language. `labels` is a file with the labels of a test file that has none itself (bitext: the gold
+    pairs); a test split may lack it. `pivot` is the other side of a bitext. Where no file matches `path`, `otherwise`
+    is read instead.
     """
 
     schema: str
     path: str
     labels: str = ""
+    pivot: str = ""
+    otherwise: Local | None = None
 
 
 @dataclass(frozen=True)
 class Hub:
-    """One split of a Hugging Face hub data set (parquet or JSON; no script runs)."""
+    """One split of a Hugging Face hub data set (parquet or JSON; no script runs).
+
+    In `config`, `{language}`, `{iso3}` and `{name}` (the language's English name) are filled in; without any of them
+    the rows are the pivot language's, or say their language themselves. `revision` is a commit, or a branch where none is known.
+    """
 
     schema: str
     repo: str
@@ -40,7 +49,9 @@ class Task:
 
     `train_on` names the task whose English train split serves this one (XNLI is fine-tuned on MNLI, XQuAD and MLQA on
     SQuAD v1.1); empty means its own. Tasks with the same `head` share one output head. `labels` is the label list in
-    index order; empty for a tag task means that the train split's own tags are used, sorted (CCG).
+    index order; empty for a tag task means that the train split's own tags are used, sorted (CCG). The entries of a
+    split in `local` and in `hub` are all read, one after the other. `sizes` are the full data set's examples in English
+    (bitext: none), `url` tells where its files come from.
     """
 
     name: str
@@ -59,6 +70,7 @@ class Task:
     licence: str = ""
     note: str = ""
     title: str = ""
+    url: str = ""
 
     @property
     def head_name(self) -> str:

@@ -1,0 +1,289 @@
+"""The target tasks of XTREME, and XCOPA of XTREME-R, one literal each.
+
+Files are laid out as XTREME's own download folder. Sizes are those of English, hyper-parameters those of the paper's
+third phase. Hub revisions are commits.
+"""
+
+from __future__ import annotations
+
+from stilts_ds.tasks.intermediate import NLI_LABELS, QA_LENGTHS
+from stilts_ds.tasks.spec import Hub, Local, Task
+
+XTREME_COMMIT = "ec5f1f46e9af79639a90684a7a70a956c4998f04"
+XNLI_COMMIT = "b8dd5d7af51114dbda02c0e3f6133f332186418e"
+PAWSX_COMMIT = "4cd8187c404bda33cb1f62b49b001115862acf37"
+XCOPA_COMMIT = "042f78955ba48e6404616762fa6e05e839c3907a"
+SUPER_GLUE_COMMIT = "3de24cf8022e94f4ee4b9d55a6f539891524d646"
+XTREME_URL = "https://github.com/google-research/xtreme (scripts/download_data.sh)"
+
+
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(text.split())
+
+
+UPOS = _words("ADJ ADP ADV AUX CCONJ DET INTJ NOUN NUM PART PRON PROPN PUNCT SCONJ SYM VERB X")
+NER_TAGS = _words("B-LOC B-ORG B-PER I-LOC I-ORG I-PER O")
+PANX_LANGUAGES = _words(
+    "ar he vi id jv ms tl eu ml ta te af nl en de el bn hi mr ur fa fr it pt es bg ru ja ka ko th sw yo my zh kk tr et "
+    "fi hu"
+)
+NOT_IN_TATOEBA = ("en", "ms", "my", "yo")
+
+
+def _xtreme(schema: str, config: str, split: str) -> tuple[Hub, ...]:
+    return (Hub(schema, "google/xtreme", config, split, XTREME_COMMIT),)
+
+
+def _repo(schema: str, repo: str, split: str, revision: str) -> tuple[Hub, ...]:
+    return (Hub(schema, repo, "{language}", split, revision),)
+
+
+XNLI = Task(
+    name="xnli",
+    title="XNLI",
+    family="pair",
+    role="target",
+    languages=_words("ar bg de el en es fr hi ru sw th tr ur vi zh"),
+    metrics=("accuracy",),
+    labels=NLI_LABELS,
+    head="nli",
+    train_on="mnli",
+    local={
+        "dev": (Local("pair_tsv", "xnli/dev-{language}.tsv"),),
+        "test": (Local("pair_tsv", "xnli/test-{language}.tsv", labels="xnli/test-labels.txt"),),
+    },
+    hub={
+        "dev": _repo("hub_nli", "facebook/xnli", "validation", XNLI_COMMIT),
+        "test": _repo("hub_nli", "facebook/xnli", "test", XNLI_COMMIT),
+    },
+    sizes={"train": 392_702, "dev": 2_490, "test": 5_010},
+    training={"train_batch_size": 32, "num_train_epochs": 2, "max_seq_length": 256},
+    licence="CC BY-NC 4.0",
+    url=XTREME_URL,
+)
+
+PAWSX = Task(
+    name="pawsx",
+    title="PAWS-X",
+    family="pair",
+    role="target",
+    languages=_words("de en es fr ja ko zh"),
+    metrics=("accuracy",),
+    labels=("0", "1"),
+    local={
+        "train": (Local("pair_tsv", "pawsx/train-{language}.tsv"),),
+        "dev": (Local("pair_tsv", "pawsx/dev-{language}.tsv"),),
+        "test": (Local("pair_tsv", "pawsx/test-{language}.tsv", labels="pawsx/test-labels.tsv"),),
+    },
+    hub={
+        "train": _repo("hub_paws", "google-research-datasets/paws-x", "train", PAWSX_COMMIT),
+        "dev": _repo("hub_paws", "google-research-datasets/paws-x", "validation", PAWSX_COMMIT),
+        "test": _repo("hub_paws", "google-research-datasets/paws-x", "test", PAWSX_COMMIT),
+    },
+    sizes={"train": 49_401, "dev": 2_000, "test": 2_000},
+    training={"train_batch_size": 32, "num_train_epochs": 5, "max_seq_length": 256},
+    licence="free use, attribution",
+    url=XTREME_URL,
+)
+
+UDPOS = Task(
+    name="udpos",
+    title="POS (UD 2.5)",
+    family="tag",
+    role="target",
+    languages=_words("af ar bg de el en es et eu fa fi fr he hi hu id it ja kk ko mr nl pt ru ta te th tl tr ur vi yo zh"),
+    metrics=("f1",),
+    labels=UPOS,
+    local={
+        "train": (Local("tag_tsv", "udpos/train-{language}.tsv"),),
+        "dev": (Local("tag_tsv", "udpos/dev-{language}.tsv"),),
+        "test": (
+            Local(
+                "conllu",
+                "ud-treebanks-v2.5/*/{language}_*-ud-test.conllu",
+                otherwise=Local("tag_tsv", "udpos/test-{language}.tsv"),
+            ),
+        ),
+    },
+    hub={
+        "train": _xtreme("hub_tags", "udpos.{name}", "train"),
+        "dev": _xtreme("hub_tags", "udpos.{name}", "validation"),
+        "test": _xtreme("hub_tags", "udpos.{name}", "test"),
+    },
+    sizes={"train": 21_253, "dev": 3_974},
+    training={"train_batch_size": 32, "num_train_epochs": 10, "max_seq_length": 256},
+    licence="per treebank, CC BY-SA and others",
+    note="XTREME's own test files have no tags, so the treebanks come first. The hub's rows keep the parts of "
+    "multiword tokens where XTREME's files hold the fused form. kk, th, tl and yo have no dev split.",
+    url=XTREME_URL,
+)
+
+PANX = Task(
+    name="panx",
+    title="NER (PAN-X)",
+    family="tag",
+    role="target",
+    languages=PANX_LANGUAGES,
+    metrics=("f1",),
+    labels=NER_TAGS,
+    local={
+        "train": (Local("tag_tsv", "panx/train-{language}.tsv"),),
+        "dev": (Local("tag_tsv", "panx/dev-{language}.tsv"),),
+        "test": (Local("tag_tsv", "panx/test-{language}.tsv"),),
+    },
+    hub={
+        "train": _xtreme("hub_tags", "PAN-X.{language}", "train"),
+        "dev": _xtreme("hub_tags", "PAN-X.{language}", "validation"),
+        "test": _xtreme("hub_tags", "PAN-X.{language}", "test"),
+    },
+    sizes={"train": 20_000, "dev": 10_000},
+    training={"train_batch_size": 32, "num_train_epochs": 10, "max_seq_length": 256},
+    licence="none stated (Wikipedia text)",
+    url=XTREME_URL,
+)
+
+XQUAD = Task(
+    name="xquad",
+    title="XQuAD",
+    family="span",
+    role="target",
+    languages=_words("en es de el ru tr ar vi th zh hi"),
+    metrics=("f1", "exact_match"),
+    head="span",
+    train_on="squad_v1",
+    local={"test": (Local("squad_json", "xquad/xquad.{language}.json"),)},
+    hub={"test": _xtreme("hub_squad", "XQuAD.{language}", "validation")},
+    sizes={"train": 87_599, "test": 1_190},
+    training={"train_batch_size": 16, "num_train_epochs": 2, **QA_LENGTHS},
+    licence="CC BY-SA 4.0",
+    note="XQuAD has one split; select models on the dev split of SQuAD 1.1.",
+    url=XTREME_URL,
+)
+
+MLQA = Task(
+    name="mlqa",
+    title="MLQA",
+    family="span",
+    role="target",
+    languages=_words("en es de ar hi vi zh"),
+    metrics=("mlqa_f1", "mlqa_exact_match"),
+    head="span",
+    train_on="squad_v1",
+    local={
+        "dev": (Local("squad_json", "mlqa/MLQA_V1/dev/dev-context-{language}-question-{language}.json"),),
+        "test": (Local("squad_json", "mlqa/MLQA_V1/test/test-context-{language}-question-{language}.json"),),
+    },
+    hub={
+        "dev": _xtreme("hub_squad", "MLQA.{language}.{language}", "validation"),
+        "test": _xtreme("hub_squad", "MLQA.{language}.{language}", "test"),
+    },
+    sizes={"train": 87_599, "dev": 1_148, "test": 11_590},
+    training={"train_batch_size": 16, "num_train_epochs": 2, **QA_LENGTHS},
+    licence="CC BY-SA 3.0",
+    url=XTREME_URL,
+)
+
+_TYDIQA_DEV = (Local("squad_json", "tydiqa/tydiqa-goldp-v1.1-dev/tydiqa.{language}.dev.json"),)
+TYDIQA = Task(
+    name="tydiqa",
+    title="TyDiQA-GoldP",
+    family="span",
+    role="target",
+    languages=_words("en ar bn fi id ko ru sw te"),
+    metrics=("f1", "exact_match"),
+    head="tydiqa",
+    local={
+        "train": (Local("squad_json", "tydiqa/tydiqa-goldp-v1.1-train/tydiqa.{language}.train.json"),),
+        "dev": _TYDIQA_DEV,
+        "test": _TYDIQA_DEV,
+    },
+    hub={
+        "train": _xtreme("hub_tydiqa", "tydiqa", "train"),
+        "dev": _xtreme("hub_tydiqa", "tydiqa", "validation"),
+        "test": _xtreme("hub_tydiqa", "tydiqa", "validation"),
+    },
+    sizes={"train": 3_696, "dev": 440, "test": 440},
+    training={"train_batch_size": 16, "num_train_epochs": 2, **QA_LENGTHS},
+    licence="Apache-2.0",
+    note="XTREME tests on the public dev split, so test and dev are the same questions.",
+    url=XTREME_URL,
+)
+
+BUCC2018 = Task(
+    name="bucc2018",
+    title="BUCC 2018",
+    family="bitext",
+    role="target",
+    languages=_words("de fr ru zh"),
+    metrics=("f1",),
+    local={
+        split: (
+            Local(
+                "bucc",
+                f"bucc2018/{{language}}-{{pivot}}.{split}.{{language}}",
+                pivot=f"bucc2018/{{language}}-{{pivot}}.{split}.{{pivot}}",
+                labels=f"bucc2018/{{language}}-{{pivot}}.{split}.gold",
+            ),
+        )
+        for split in ("dev", "test")
+    },
+    training={"max_seq_length": 512},
+    licence="none stated",
+    note="Only local files: the hub's copies hold the gold pairs without the sentences around them.",
+    url=XTREME_URL,
+)
+
+TATOEBA = Task(
+    name="tatoeba",
+    title="Tatoeba",
+    family="bitext",
+    role="target",
+    languages=tuple(language for language in PANX_LANGUAGES if language not in NOT_IN_TATOEBA),
+    metrics=("accuracy",),
+    local={
+        "test": (
+            Local(
+                "aligned_lines",
+                "tatoeba/tatoeba.{iso3}-{pivot_iso3}.{iso3}",
+                pivot="tatoeba/tatoeba.{iso3}-{pivot_iso3}.{pivot_iso3}",
+                otherwise=Local(
+                    "unaligned_lines",
+                    "tatoeba/{language}-{pivot}.{language}",
+                    pivot="tatoeba/{language}-{pivot}.{pivot}",
+                ),
+            ),
+        )
+    },
+    hub={"test": _xtreme("hub_parallel", "tatoeba.{iso3}", "validation")},
+    training={"max_seq_length": 512},
+    licence="CC BY 2.0 FR",
+    note="XTREME's prepared files ({language}-en) sort the English side, so they carry no gold; the original files "
+    "come first.",
+    url=XTREME_URL,
+)
+
+XCOPA = Task(
+    name="xcopa",
+    title="XCOPA",
+    family="choice",
+    role="target",
+    languages=_words("et ht id it qu sw ta th tr vi zh"),
+    metrics=("accuracy",),
+    local={
+        "train": (Local("copa_jsonl", "xcopa/{language}/train.{language}.jsonl"),),
+        "dev": (Local("copa_jsonl", "xcopa/{language}/val.{language}.jsonl"),),
+        "test": (Local("copa_jsonl", "xcopa/{language}/test.{language}.jsonl"),),
+    },
+    hub={
+        "train": (Hub("hub_copa", "aps/super_glue", "copa", "train", SUPER_GLUE_COMMIT),),
+        "dev": _repo("hub_copa", "cambridgeltl/xcopa", "validation", XCOPA_COMMIT),
+        "test": _repo("hub_copa", "cambridgeltl/xcopa", "test", XCOPA_COMMIT),
+    },
+    sizes={"train": 400, "dev": 100, "test": 500},
+    training={"train_batch_size": 16, "num_train_epochs": 5, "max_seq_length": 256},
+    licence="CC BY 4.0; English COPA: BSD-2-Clause",
+    note="XTREME-R's task: English COPA trains it. Batch size and epochs are this project's choice.",
+    url="https://github.com/cambridgeltl/xcopa",
+)
+
+TASKS = (XNLI, PAWSX, UDPOS, PANX, XQUAD, MLQA, TYDIQA, BUCC2018, TATOEBA, XCOPA)
