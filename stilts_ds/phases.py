@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import argparse
 import gc
-import json
 import logging
 import os
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,7 @@ from stilts_ds.errors import UserError
 from stilts_ds.evaluate.score_run import score_phase
 from stilts_ds.evaluate.select import dev_scores
 from stilts_ds.evaluate.zero_shot import evaluate_phase
-from stilts_ds.export import export_model, load_trained
+from stilts_ds.export import export_model
 from stilts_ds.model.encoder import load_encoder
 from stilts_ds.model.heads import HeadSpec
 from stilts_ds.model.multitask import MultiTask
@@ -42,7 +42,7 @@ from stilts_ds.run_dir import RunDir, hash_json, provenance, read_json, write_js
 log = logging.getLogger(__name__)
 
 
-def run_phases(run: RunDir, wanted: list[str], world: World) -> None:
+def run_phases(run: RunDir, wanted: list[str], only: str | None, world: World) -> None:
     """Run the wanted phases (all: []) of a planned run."""
     import yaml
 
@@ -54,11 +54,11 @@ def run_phases(run: RunDir, wanted: list[str], world: World) -> None:
     chosen = [phase for phase in phases if not wanted or phase.id in wanted]
     check_settings(recipe, chosen, world)
     data = Data(recipe, run.root)
-    prepare(data, chosen, world)
+    first_on_rank_0(lambda: prepare(data, chosen), world)
     for number, phase in enumerate(chosen, start=1):
         if world.first:
             log.info("phase %d/%d: %s", number, len(chosen), phase.title)
-        run_phase(run, recipe, phase, data, world)
+        run_phase(run, recipe, phase, data, only, world)
 
 
 def check_settings(recipe: Recipe, phases: list[Phase], world: World) -> None:
@@ -76,20 +76,21 @@ def check_settings(recipe: Recipe, phases: list[Phase], world: World) -> None:
             raise UserError(f"{phase.title}: train_batch_size={setting.train_batch_size} is less than the {world.size} ranks")
 
 
-def prepare(data: Data, phases: list[Phase], world: World) -> None:
-    """Read and tokenise everything the phases need, on rank 0: a bad row is found before the first step is paid for."""
-    error: BaseException | None = None
-    if world.first:
+def first_on_rank_0(work: Callable[[], None] | None, world: World) -> None:
+    """Do `work` on rank 0 while the others wait; its UserError ends all of them alike."""
+    message = None
+    if world.first and work is not None:
         try:
-            _prepare(data, phases)
+            work()
         except UserError as problem:
-            error = problem
-    message = world.broadcast(None if error is None else str(error))
+            message = str(problem)
+    message = world.broadcast(message)
     if message is not None:
         raise UserError(message)
 
 
-def _prepare(data: Data, phases: list[Phase]) -> None:
+def prepare(data: Data, phases: list[Phase]) -> None:
+    """Read and tokenise everything the phases need: a bad row is found before the first step is paid for."""
     for phase in phases:
         setting = TrainingPart(**phase.training)
         for name in phase.train:
@@ -105,7 +106,7 @@ def _prepare(data: Data, phases: list[Phase]) -> None:
                     data.eval_rows(task, split, language, setting)
 
 
-def run_phase(run: RunDir, recipe: Recipe, phase: Phase, data: Data, world: World) -> None:
+def run_phase(run: RunDir, recipe: Recipe, phase: Phase, data: Data, only: str | None, world: World) -> None:
     """One phase, resumed where it stands; its status file says how it went."""
     folder = run.phase(phase.id)
     state = world.broadcast(folder.status() if world.first else None)
@@ -115,9 +116,13 @@ def run_phase(run: RunDir, recipe: Recipe, phase: Phase, data: Data, world: Worl
     started = time.time()
     try:
         if phase.train and state not in ("trained", "done"):
+            if only == "evaluate":
+                raise UserError(f"{phase.id} is not trained yet ({state}); `stilts run` trains it")
             _note(world, folder, "running", world_size=world.size)
             train_phase(run, recipe, phase, data, world)
             _note(world, folder, "trained", seconds=round(time.time() - started, 1))
+        if only == "train" and phase.evaluate:
+            return
         if phase.evaluate:
             evaluate_phase(run, recipe, phase, data, world)
             if world.first:
@@ -178,26 +183,26 @@ def head_specs(phase: Phase, data: Data, setting: TrainingPart) -> list[HeadSpec
     return list(specs.values())
 
 
-def trained_model(run: RunDir, recipe: Recipe, phase: Phase, world: World) -> MultiTask:
-    """The model a phase left behind (for a retrieval phase: the encoder it starts from), on this rank's device."""
-    source = run.phase(phase.id) if phase.train else run.phase(phase.init) if phase.init else None
-    return load_trained(source, recipe, world.device)
-
-
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m stilts_ds.phases", description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(prog="python -m stilts_ds.phases", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("run_dir", type=Path)
     parser.add_argument("phases", nargs="*", help="phase ids; default: all")
+    parser.add_argument("--only", choices=["train", "evaluate"], help="do only this part of each phase")
     given = parser.parse_args(arguments)
+    return run_ranks(RunDir(given.run_dir), given.phases, given.only)
+
+
+def run_ranks(run: RunDir, wanted: list[str], only: str | None = None, before: Callable[[], None] | None = None) -> int:
+    """Join the other ranks and run phases; rank 0 calls `before` first. Returns the exit status: 0 done, 2 the user
+    can mend it, 85 stopped by a signal with everything saved."""
     install_handlers()
-    run = RunDir(given.run_dir)
     set_up_logging(run)
     trust_only_tensors()
-    recipe_text = run.recipe.read_text(encoding="utf-8") if run.recipe.exists() else ""
+    token = hash_json([str(run.root.resolve()), os.environ.get("STILTS_RUN_TOKEN", "")])
     try:
-        timeout = json.loads(os.environ.get("STILTS_COLLECTIVE_TIMEOUT", "1800"))
-        with joined(hash_json([str(run.root.resolve()), recipe_text, os.environ.get("STILTS_RUN_TOKEN", "")]), timeout) as world:
-            run_phases(run, given.phases, world)
+        with joined(token, int(os.environ.get("STILTS_COLLECTIVE_TIMEOUT", "1800"))) as world:
+            first_on_rank_0(before, world)
+            run_phases(run, wanted, only, world)
     except Stopped as stopped:
         log.warning("stopped by %s; everything is saved, the same command continues", stopped)
         return 85

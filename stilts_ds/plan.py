@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from stilts_ds.config import Recipe
 from stilts_ds.errors import UserError
-from stilts_ds.run_dir import hash_json
+from stilts_ds.run_dir import hash_json, provenance
 from stilts_ds.tasks.registry import get_task
 from stilts_ds.tasks.spec import Task
 
@@ -50,13 +50,14 @@ def train_task_of(task: Task) -> str:
     return task.train_on or task.name
 
 
-def make_plan(recipe: Recipe, model_hash: str, data_hash: Callable[[str], str]) -> list[Phase]:
-    """All phases in an order in which each stands after the one it starts from.
+def make_plan(recipe: Recipe, model_hash: str, data_hash: Callable[[str], str]) -> dict[str, Any]:
+    """The plan as JSON: `phases`, each after the one it starts from, and `use`: the phases of each condition.
 
     `data_hash(task)` is the hash of a task's train and dev files. Raises UserError for unknown or unfit tasks.
     """
     check_tasks(recipe)
     phases: dict[str, Phase] = {}
+    use: dict[str, list[str]] = {condition: [] for condition in recipe.intermediate}
     for condition, names in recipe.intermediate.items():
         for seed in recipe.seeds:
             init = ""
@@ -66,7 +67,12 @@ def make_plan(recipe: Recipe, model_hash: str, data_hash: Callable[[str], str]) 
                 init = first.id
             for phase in _after(recipe, condition, init, init or model_hash, seed, data_hash):
                 phases.setdefault(phase.id, phase)
-    return list(phases.values())
+                use[condition] += [phase.id] if phase.id not in use[condition] else []
+    return {
+        "name": recipe.name, "model": recipe.model.name_or_path, "source": recipe.data.source, "seeds": recipe.seeds,
+        "targets": recipe.targets, "phases": [phase.to_json() for phase in phases.values()], "use": use,
+        "provenance": {**provenance(), "model_hash": model_hash},
+    }
 
 
 def _after(

@@ -1,0 +1,231 @@
+"""The `stilts` command. Each verb is one function; heavy packages are imported inside the verbs that need them."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from stilts_ds import __version__
+from stilts_ds.config import Recipe, load_recipe, parse_recipe, resolve_paths, shipped_recipes
+from stilts_ds.errors import UserError
+from stilts_ds.run_dir import RunDir, read_json
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = build_parser()
+    given = parser.parse_args(arguments)
+    try:
+        return given.verb(given)
+    except UserError as problem:
+        print(f"error: {problem}", file=sys.stderr)
+        return 2
+    except BrokenPipeError:
+        return 0
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="stilts",
+        description="Intermediate-task training (STILTs) of multilingual encoders: intermediate training, English "
+        "fine-tuning, zero-shot evaluation on XTREME.",
+    )
+    parser.add_argument("--version", action="version", version=f"stilts-ds {__version__}")
+    verbs = parser.add_subparsers(metavar="VERB", required=True)
+    overrides = "recipe settings, such as engine.zero_stage=3 seeds=[1,2]; `stilts schema` lists them all"
+    recipes = f"a shipped recipe ({', '.join(shipped_recipes())}) or a YAML file"
+
+    def add(name: str, verb: Any, text: str) -> argparse.ArgumentParser:
+        made = verbs.add_parser(name, help=text, description=text)
+        made.set_defaults(verb=verb)
+        return made
+
+    for name, verb, text in (
+        ("run", run, "train, evaluate, score and report a recipe; started again, it continues where it was"),
+        ("plan", plan, "show what `run` would do: phases, steps, and what is done already"),
+        ("train", train, "only the training of a recipe's phases"),
+    ):
+        part = add(name, verb, text)
+        part.add_argument("recipe", help=recipes)
+        part.add_argument("overrides", nargs="*", metavar="key=value", help=overrides)
+        if name != "plan":
+            part.add_argument("--phase", action="append", default=[], metavar="ID", help="only this phase (repeatable)")
+    for name, verb, text in (
+        ("evaluate", evaluate, "predict with a run's trained phases whatever is not predicted yet"),
+        ("score", score, "score a run's predictions, or any predictions folder against a labels folder"),
+        ("report", report, "collect a run's scores into report.md and results.json"),
+    ):
+        part = add(name, verb, text)
+        part.add_argument("run_dir", type=Path, nargs="?" if name == "score" else None, help="folder of the run")
+        if name == "score":
+            part.add_argument("--predictions", type=Path, help="folder <task>/<split>-<language>.tsv|json")
+            part.add_argument("--labels", type=Path, help="folder of the same layout")
+            part.add_argument("--split", default="test", choices=["dev", "test"], help="split to read (default: test)")
+            part.add_argument("--output", type=Path, help="also write scores.json, .csv and .md into this folder")
+    part = add("submission", submission, "write a run's predictions as XTREME's nine-folder submission and check it")
+    part.add_argument("run_dir", type=Path, help="folder of the run")
+    part.add_argument("--condition", help="row of the table to submit (default: the run's last)")
+    part.add_argument("--output", type=Path, help="folder to write (default: submission/ in the run)")
+    part = add("tasks", tasks, "list the tasks, or show examples of one")
+    part.add_argument("task", nargs="?", help="show this task")
+    part.add_argument("--show", type=int, default=0, metavar="N", help="print the first N examples")
+    part.add_argument("--split", default="train", help="split to show (default: train)")
+    part.add_argument("--language", help="language to show (default: English)")
+    part.add_argument("--intermediate", type=Path, help="folder of the intermediate tasks' files")
+    part.add_argument("--xtreme", type=Path, help="XTREME's download folder")
+    add("schema", schema, "print the recipe's JSON schema, for editors")
+    add("doctor", doctor, "check this machine: versions, ranks, collectives, memory, disk")
+    part = add("bench", bench, "benchmark the retrieval kernels")
+    part.add_argument("options", nargs=argparse.REMAINDER, help="options of the benchmark; see `stilts bench -h`")
+    return parser
+
+
+def recipe_of(given: argparse.Namespace) -> Recipe:
+    return resolve_paths(load_recipe(given.recipe, given.overrides))
+
+
+def recipe_of_run(run: RunDir) -> Recipe:
+    """The resolved recipe inside a run folder; raises UserError where there is none."""
+    import yaml
+
+    if not run.recipe.exists():
+        raise UserError(f"{run.root} is no run folder: it has no recipe.yaml; give the folder that `stilts run` made")
+    return parse_recipe(yaml.safe_load(run.recipe.read_text(encoding="utf-8")), str(run.recipe))
+
+
+def run(given: argparse.Namespace) -> int:
+    from stilts_launcher.start import run_of, run_recipe
+
+    recipe = recipe_of(given)
+    status = run_recipe(recipe, phases=given.phase)
+    if status == 0 and _rank_0():
+        _finish(run_of(recipe))
+    return status
+
+
+def _rank_0() -> bool:
+    import os
+
+    return os.environ.get("RANK", "0") == "0"
+
+
+def _finish(folder: RunDir) -> None:
+    from stilts_ds.report.tables import write_report
+
+    print(f"\n{write_report(folder)}")
+    print(f"Report with every language: {folder.report}\nCurves: tensorboard --logdir {folder.tensorboard}")
+
+
+def train(given: argparse.Namespace) -> int:
+    from stilts_launcher.start import run_recipe
+
+    return run_recipe(recipe_of(given), only="train", phases=given.phase)
+
+
+def plan(given: argparse.Namespace) -> int:
+    from stilts_launcher.show_plan import show_plan
+
+    print(show_plan(recipe_of(given)))
+    return 0
+
+
+def evaluate(given: argparse.Namespace) -> int:
+    from stilts_launcher.start import run_recipe
+
+    return run_recipe(recipe_of_run(RunDir(given.run_dir)), only="evaluate")
+
+
+def score(given: argparse.Namespace) -> int:
+    if given.run_dir is None:
+        return _score_folders(given)
+    from stilts_ds.batches.prepare import Data
+    from stilts_ds.evaluate.score_run import score_phase
+    from stilts_ds.plan import Phase
+
+    folder = RunDir(given.run_dir)
+    recipe = recipe_of_run(folder)
+    data = Data(recipe, folder.root)
+    for phase in map(Phase.from_json, read_json(folder.plan)["phases"]):
+        if phase.evaluate:
+            score_phase(folder, recipe, phase, data)
+    return report(given)
+
+
+def _score_folders(given: argparse.Namespace) -> int:
+    from stilts_ds.evaluate.score import score_folder
+    from stilts_ds.evaluate.score_tables import scores_markdown, write_scores
+    from stilts_ds.tasks.registry import TASKS
+
+    if given.predictions is None or given.labels is None:
+        raise UserError("give a run folder, or both --predictions and --labels")
+    tasks = {name: task for name, task in TASKS.items() if (given.labels / name).is_dir()}
+    if not tasks:
+        raise UserError(f"{given.labels} has no folder named after a task; see `stilts tasks`")
+    scores = score_folder(given.predictions, given.labels, given.split, tasks)
+    print(scores_markdown(scores, tasks))
+    if given.output:
+        write_scores(given.output, scores, tasks)
+    return 0
+
+
+def report(given: argparse.Namespace) -> int:
+    folder = RunDir(given.run_dir)
+    recipe_of_run(folder)
+    _finish(folder)
+    return 0
+
+
+def submission(given: argparse.Namespace) -> int:
+    from stilts_launcher.submit_scores import submit
+
+    folder = RunDir(given.run_dir)
+    print(submit(folder, recipe_of_run(folder), given.condition, given.output or folder.root / "submission"))
+    return 0
+
+
+def tasks(given: argparse.Namespace) -> int:
+    from stilts_ds.examples.source import DataSource
+    from stilts_ds.tasks.registry import get_task
+    from stilts_launcher.show_tasks import show_examples, task_card, tasks_table
+
+    if given.task is None:
+        print(tasks_table())
+        return 0
+    task = get_task(given.task)
+    print(task_card(task))
+    if given.show:
+        local = given.intermediate or given.xtreme
+        source = DataSource("local" if local else "hub", given.intermediate, given.xtreme, None)
+        print(show_examples(task, given.split, given.language or task.pivot, source, given.show))
+    return 0
+
+
+def schema(given: argparse.Namespace) -> int:
+    from stilts_ds.config import TrainingPart
+
+    full = Recipe.model_json_schema()
+    training = TrainingPart.model_json_schema()
+    training["required"] = []
+    for key in ("intermediate_training", "target_training"):
+        full["properties"][key] = {**full["properties"][key], **training}
+    full["properties"]["task_training"]["additionalProperties"] = training
+    print(json.dumps(full, indent=1))
+    return 0
+
+
+def doctor(given: argparse.Namespace) -> int:
+    from stilts_launcher.doctor import examine
+
+    return examine()
+
+
+def bench(given: argparse.Namespace) -> int:
+    from stilts_kernels.bench import main as bench_main
+
+    return int(bench_main(given.options))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

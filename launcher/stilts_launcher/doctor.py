@@ -1,0 +1,102 @@
+"""`stilts doctor`: what this machine has and whether a run can work on it. Exit status 1 when something cannot."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from stilts_ds.run_dir import git_commit, versions
+from stilts_launcher.local import free_port
+
+PROBE = """
+import torch, deepspeed, os
+deepspeed.init_distributed(dist_backend="nccl" if torch.cuda.is_available() else "gloo", auto_mpi_discovery=False, verbose=False)
+device = torch.device("cuda", int(os.environ["LOCAL_RANK"])) if torch.cuda.is_available() else torch.device("cpu")
+value = torch.full((1,), float(os.environ["RANK"]) + 1, device=device)
+torch.distributed.all_reduce(value)
+size = torch.distributed.get_world_size()
+torch.distributed.destroy_process_group()
+assert value.item() == size * (size + 1) / 2, value
+"""
+
+
+def examine() -> int:
+    """Run all checks and print a line for each."""
+    checks: list[tuple[str, Callable[[], str]]] = [
+        ("versions", _versions), ("devices", _devices), ("memory", _memory), ("disk", _disk),
+        ("two ranks", _two_ranks), ("triton", _triton), ("mpi", _mpi),
+    ]
+    failed = 0
+    for name, check in checks:
+        try:
+            print(f"ok    {name}: {check()}")
+        except Exception as problem:  # a check that fails is a finding, whatever it raises
+            failed += 1
+            print(f"FAIL  {name}: {str(problem).splitlines()[-1] if str(problem) else type(problem).__name__}")
+    return 1 if failed else 0
+
+
+def _versions() -> str:
+    return ", ".join(f"{name} {version}" for name, version in versions().items()) + f"; commit {git_commit()[:12]}"
+
+
+def _devices() -> str:
+    import torch
+
+    if not torch.cuda.is_available():
+        return f"no GPU; {os.cpu_count()} CPU cores, ranks use gloo"
+    return ", ".join(torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count()))
+
+
+def _memory() -> str:
+    pages, size = os.sysconf("SC_PHYS_PAGES"), os.sysconf("SC_PAGE_SIZE")
+    free = os.sysconf("SC_AVPHYS_PAGES") * size / 2**30
+    return f"{free:.1f} of {pages * size / 2**30:.1f} GiB free"
+
+
+def _disk() -> str:
+    free = shutil.disk_usage(Path.cwd()).free / 2**30
+    if free < 1:
+        raise OSError(f"{free:.1f} GiB free here; a checkpoint of XLM-R Large takes 9 GB")
+    return f"{free:.0f} GiB free in {Path.cwd()}"
+
+
+def _two_ranks() -> str:
+    port = str(free_port())
+    with tempfile.NamedTemporaryFile("w", suffix=".py") as program:
+        program.write(PROBE)
+        program.flush()
+        ranks = [
+            subprocess.Popen([sys.executable, program.name], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+                             env={**os.environ, "RANK": str(r), "LOCAL_RANK": str(r), "WORLD_SIZE": str(_size()),
+                                  "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port})
+            for r in range(_size())
+        ]
+        outputs = [rank.communicate(timeout=120)[0] for rank in ranks]
+    if any(rank.returncode for rank in ranks):
+        raise RuntimeError(f"all-reduce failed: {outputs[0].strip()[-300:]}")
+    return f"all-reduce over {_size()} ranks is right"
+
+
+def _size() -> int:
+    import torch
+
+    return max(1, torch.cuda.device_count()) if torch.cuda.is_available() else 2
+
+
+def _triton() -> str:
+    import triton
+
+    return f"{triton.__version__}"
+
+
+def _mpi() -> str:
+    import mpi4py
+
+    program = shutil.which("mpiexec", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}")
+    return f"mpi4py {mpi4py.__version__}, mpiexec at {program}" if program else f"mpi4py {mpi4py.__version__}, no mpiexec"

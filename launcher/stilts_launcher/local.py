@@ -1,0 +1,80 @@
+"""Ranks on this machine: start them, pass signals on, and end all when one fails."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from types import FrameType
+
+from stilts_launcher.ranks import FIRST_PORT, PORTS, Ranks
+
+GRACE_SECONDS = 15.0  # what the others get to notice that one rank is gone
+
+
+def start_ranks(arguments: list[str], count: int, threads: int | None) -> int:
+    """Run `python -m stilts_ds.phases ARGUMENTS` as `count` ranks; returns the exit status that tells most.
+
+    A rank that fails ends the others. SIGINT, SIGTERM and SIGUSR1 are passed on, and the ranks save before they leave.
+    """
+    port, token = free_port(), secrets.token_hex(8)
+    threads = threads or max(1, (os.cpu_count() or 1) // count)
+    children = []
+    for rank in range(count):
+        place = Ranks(rank, rank, count, "127.0.0.1", port, "stilts")
+        extra = {"STILTS_RUN_TOKEN": token, "OMP_NUM_THREADS": str(threads), "TOKENIZERS_PARALLELISM": "true"}
+        command = [sys.executable, "-m", "stilts_ds.phases", *arguments]
+        children.append(subprocess.Popen(command, env={**os.environ, **place.variables(), **extra}))
+    with passing_signals_to(children):
+        return wait_for(children)
+
+
+@contextlib.contextmanager
+def passing_signals_to(children: list[subprocess.Popen[bytes]]) -> Iterator[None]:
+    def forward(number: int, frame: FrameType | None) -> None:
+        for child in children:
+            if child.poll() is None:
+                child.send_signal(number)
+
+    passed = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+    before = {number: signal.signal(number, forward) for number in passed}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def wait_for(children: list[subprocess.Popen[bytes]]) -> int:
+    failed_at: float | None = None
+    while any(child.poll() is None for child in children):
+        if failed_at is None and any(child.poll() for child in children):
+            failed_at = time.monotonic()
+        if failed_at is not None and time.monotonic() - failed_at > GRACE_SECONDS:
+            for child in children:
+                if child.poll() is None:
+                    child.kill()
+        time.sleep(0.05)
+    codes = [child.returncode for child in children]
+    told = [code for code in codes if code > 0]
+    return told[0] if told else (1 if any(codes) else 0)
+
+
+def free_port() -> int:
+    """A free port outside the range that the kernel hands out."""
+    for _ in range(100):
+        port = FIRST_PORT + secrets.randbelow(PORTS)
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
+    raise OSError("no free port between 20000 and 32000")

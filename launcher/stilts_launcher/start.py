@@ -1,0 +1,100 @@
+"""From recipe to ranks: make the run folder, plan, and start what the plan needs."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from stilts_ds.config import Recipe, recipe_yaml
+from stilts_ds.errors import UserError
+from stilts_ds.run_dir import RunDir, write_atomically, write_json
+from stilts_launcher import local
+from stilts_launcher.ranks import Ranks, discover
+
+
+def run_of(recipe: Recipe) -> RunDir:
+    return RunDir(recipe.output_dir / recipe.name)
+
+
+def prepare_run(recipe: Recipe) -> dict[str, Any]:
+    """Make the run folder, generate the toy world where asked, plan, and write recipe and plan. Returns the plan."""
+    from stilts_ds.batches.prepare import Data
+    from stilts_ds.model_files import check_folder, fingerprint, model_path
+    from stilts_ds.plan import check_tasks, make_plan
+
+    check_tasks(recipe)
+    run = run_of(recipe)
+    if recipe.data.source == "toy":
+        ensure_toy_world(run.root / "data", recipe.data.seed)
+    path = model_path(recipe.model.name_or_path)
+    check_folder(path)
+    data = Data(recipe, run.root)
+    plan = make_plan(recipe, fingerprint(path, recipe.model.revision), data.hash_of)
+    write_atomically(run.recipe, recipe_yaml(recipe))
+    write_json(run.plan, plan)
+    return plan
+
+
+def ensure_toy_world(folder: Path, seed: int) -> None:
+    """Generate the miniature world once; a folder of another seed is generated anew."""
+    from stilts_ds.toy.world import write_world
+
+    marker = folder / "seed.txt"
+    if marker.exists() and marker.read_text() == str(seed):
+        return
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    fresh = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".data."))
+    try:
+        write_world(fresh, seed)
+        (fresh / "seed.txt").write_text(str(seed))
+        shutil.rmtree(folder, ignore_errors=True)
+        os.rename(fresh, folder)
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
+
+
+def run_recipe(recipe: Recipe, only: str | None = None, phases: list[str] | None = None) -> int:
+    """Run a recipe on this machine's ranks, or as one rank of torchrun, mpirun or srun. Returns the exit status."""
+    run = run_of(recipe)
+    place = discover(os.environ)
+    if place is not None:
+        return _as_a_rank(place, recipe, run, only, phases or [])
+    with locked(run):
+        prepare_run(recipe)
+        arguments = [str(run.root), *(phases or []), *(["--only", only] if only else [])]
+        os.environ["STILTS_COLLECTIVE_TIMEOUT"] = str(recipe.engine.collective_timeout)
+        return local.start_ranks(arguments, rank_count(recipe), recipe.launch.omp_num_threads)
+
+
+def _as_a_rank(place: Ranks, recipe: Recipe, run: RunDir, only: str | None, phases: list[str]) -> int:
+    from stilts_ds.phases import run_ranks
+
+    os.environ.update(place.variables())
+    os.environ["STILTS_COLLECTIVE_TIMEOUT"] = str(recipe.engine.collective_timeout)
+    return run_ranks(run, phases, only, before=lambda: prepare_run(recipe) and None)
+
+
+def rank_count(recipe: Recipe) -> int:
+    if recipe.launch.nproc != "auto":
+        return recipe.launch.nproc
+    import torch
+
+    return max(1, torch.cuda.device_count())
+
+
+@contextmanager
+def locked(run: RunDir) -> Iterator[None]:
+    """Only one `stilts run` works in a run folder at a time."""
+    run.root.mkdir(parents=True, exist_ok=True)
+    with open(run.root / ".lock", "w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise UserError(f"another stilts is at work in {run.root}; wait for it, or give another name=...") from None
+        yield

@@ -1,0 +1,64 @@
+"""What a phase leaves: `encoder/` for AutoModel and AutoTokenizer, `heads.safetensors` and `heads.json`."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from stilts_ds.batches.encode import Encoder
+from stilts_ds.config import Recipe
+from stilts_ds.errors import UserError
+from stilts_ds.model.encoder import load_encoder, save_encoder
+from stilts_ds.model.heads import HeadSpec
+from stilts_ds.model.multitask import MultiTask
+from stilts_ds.model_files import model_path
+from stilts_ds.run_dir import PhaseDir, read_json, write_json
+
+PREFIX_ENCODER, PREFIX_HEADS = "encoder.", "heads."
+
+
+def export_model(
+    folder: PhaseDir, model: MultiTask, tokenizer: Encoder, specs: list[HeadSpec], parameters: dict[str, torch.Tensor],
+    lineage: dict[str, Any],
+) -> None:
+    """Write encoder, tokenizer and heads; the new `encoder/` replaces the old one only when it is whole."""
+    fresh = folder.root / "encoder.new"
+    shutil.rmtree(fresh, ignore_errors=True)
+    save_encoder(model.encoder, _part(parameters, PREFIX_ENCODER), fresh)
+    tokenizer.save(fresh)
+    write_json(fresh / "stilts.json", lineage)
+    heads = folder.heads.with_suffix(".new")
+    save_file(_part(parameters, PREFIX_HEADS), heads)
+    os.replace(heads, folder.heads)
+    write_json(folder.root / "heads.json", {"heads": [spec.to_json() for spec in specs], "step": lineage["step"]})
+    shutil.rmtree(folder.encoder, ignore_errors=True)
+    os.rename(fresh, folder.encoder)
+
+
+def _part(parameters: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
+    return {n.removeprefix(prefix): t.contiguous() for n, t in parameters.items() if n.startswith(prefix)}
+
+
+def load_trained(folder: PhaseDir | None, recipe: Recipe, device: torch.device) -> MultiTask:
+    """The exported model for prediction, in float32 and evaluation mode; without a folder the pretrained encoder."""
+    if folder is None:
+        encoder = load_encoder(model_path(recipe.model.name_or_path), recipe.model, recipe.model.revision)
+        return MultiTask(encoder, [], 0).to(device).eval()
+    specs = read_heads(folder.root)
+    model = MultiTask(load_encoder(folder.encoder, recipe.model), specs, len(specs))
+    model.heads.load_state_dict(load_file(folder.heads))
+    return model.to(device).eval()
+
+
+def read_heads(folder: Path) -> list[HeadSpec]:
+    """The head descriptions beside an encoder."""
+    described = read_json(folder / "heads.json")["heads"]
+    try:
+        return [HeadSpec(h["name"], h["family"], tuple(h["labels"]), h["width"]) for h in described]
+    except KeyError as error:
+        raise UserError(f"{folder / 'heads.json'} lacks {error}; train the phase again") from error
