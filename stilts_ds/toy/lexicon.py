@@ -28,7 +28,7 @@ AFFINITY: dict[str, tuple[str, ...]] = {
     "repair": ("vehicle", "tool"),
     "break": ("vehicle", "tool"),
     "ride": ("vehicle",),
-    "use": ("tool",),
+    "use": ("tool", "vehicle"),
     "feed": ("animal",),
     "chase": ("animal",),
     "greet": ("person",),

@@ -101,4 +101,5 @@ def social_event(dice: Dice, density: int = 60) -> Event:
     first, second = dice.sample(FIRST_NAMES, 2)
     names = dice.below(3)
     drawn = replace(drawn, agent=agent if names == 2 else f"PER:{first}", patient=patient if names else f"PER:{second}")
-    return drawn.without("agent_attribute", "patient_attribute", "number")
+    drawn = drawn.without("agent_attribute", "patient_attribute", "number")
+    return drawn if drawn.modifiers() else replace(drawn, place=place(dice))

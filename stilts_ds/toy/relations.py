@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from stilts_ds.toy.dice import Dice
 from stilts_ds.toy.lexicon import ANTONYM, HYPERNYM
 from stilts_ds.toy.meanings import Event, event, social_event
-from stilts_ds.toy.render import VARIANTS
+from stilts_ds.toy.render import MOVED, SYNONYM, VARIANTS
 
 NLI_LABELS = ("entailment", "neutral", "contradiction")
 
@@ -83,11 +83,14 @@ def roles_swapped(full: Event) -> Event:
 
 
 def paraphrase(dice: Dice, index: int) -> Relation:
-    """Draw two wordings of one event (label 1), or of two events with the same words in swapped roles (label 0)."""
+    """Draw two wordings of one event (label 1), or of two events with the same words in swapped roles (label 0).
+
+    The adverbs always move, so that an unchanged sentence start tells nothing.
+    """
     first = social_event(dice)
     second = first if index % 2 else roles_swapped(first)
     wording = dice.below(VARIANTS)
-    other = (wording + 1 + dice.below(VARIANTS - 1)) % VARIANTS
+    other = wording ^ (MOVED | dice.below(2) * SYNONYM)
     return Relation(first, second, (wording, other), str(index % 2))
 
 
