@@ -23,13 +23,13 @@ PREFIX_ENCODER, PREFIX_HEADS = "encoder.", "heads."
 
 
 def export_model(
-    folder: PhaseDir, model: MultiTask, tokenizer: Encoder, specs: list[HeadSpec], parameters: dict[str, torch.Tensor],
+    folder: PhaseDir, encoder: Any, tokenizer: Encoder, specs: list[HeadSpec], parameters: dict[str, torch.Tensor],
     lineage: dict[str, Any],
 ) -> None:
     """Write encoder, tokenizer and heads; the new `encoder/` replaces the old one only when it is whole."""
     fresh = folder.root / "encoder.new"
     shutil.rmtree(fresh, ignore_errors=True)
-    save_encoder(model.encoder, _part(parameters, PREFIX_ENCODER), fresh)
+    save_encoder(encoder, _part(parameters, PREFIX_ENCODER), fresh)
     tokenizer.save(fresh)
     write_json(fresh / "stilts.json", lineage)
     heads = folder.heads.with_suffix(".new")

@@ -158,16 +158,16 @@ def train_phase(run: RunDir, recipe: Recipe, phase: Phase, data: Data, world: Wo
         sampling=recipe.sampling, engine_part=recipe.engine, seed=phase.seed, folder=folder,
         tensorboard=run.tensorboard / phase.id, world=world,
         evaluate=lambda forward: dev_scores(forward, tasks, data, setting, world),
-        export=lambda parameters, step: export_model(folder, job.model, data.encoder, specs, parameters,
-                                                     {**lineage, "step": step}),
+        export=lambda parameters, step: export_model(
+            folder, encoder, data.encoder, specs, parameters, {**lineage, "step": step}
+        ),
     )
     folder.root.mkdir(parents=True, exist_ok=True)
     progress = train(job)
     if world.first:
         log.info("%s: best dev score %.2f at step %d of %d", phase.id, progress.best_score, progress.best_step,
                  progress.step)
-    del job, encoder
-    gc.collect()
+    gc.collect()  # the engine's buffers, before the next phase allocates its own
 
 
 def head_specs(phase: Phase, data: Data, setting: TrainingPart) -> list[HeadSpec]:

@@ -160,8 +160,7 @@ class Trainer:
         norm = gradient_norm(self.engine, stage)
         finite = math.isfinite(norm)
         if stage == 0:  # stages 1-3 skip such a step themselves, stage 0 in float32 would destroy every weight
-            if not finite:
-                self.engine.module.zero_grad(set_to_none=True)
+            self.engine.optimizer.skip_next = not finite
             self._advance()
         progress.skipped_in_a_row = 0 if finite else progress.skipped_in_a_row + 1
         if not finite:

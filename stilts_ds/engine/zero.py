@@ -23,6 +23,18 @@ OWNED_BY_RECIPE = ("train_batch_size", "train_micro_batch_size_per_gpu", "gradie
                    "gradient_clipping", "optimizer", "scheduler", "bf16", "fp16")
 
 
+class SkippingAdamW(torch.optim.AdamW):
+    """AdamW whose next step can be called off: DeepSpeed does so by itself at stages 1-3 only."""
+
+    skip_next = False
+
+    def step(self, closure: Any = None) -> Any:
+        if self.skip_next:
+            self.skip_next = False
+            return None
+        return super().step(closure)
+
+
 def deepspeed_config(part: EnginePart, setting: TrainingPart, world_size: int, micro_batches: int) -> dict[str, Any]:
     """`ds_configs/zero<stage>.json` (or the recipe's own file) with what the recipe owns filled in.
 
@@ -76,7 +88,7 @@ def build_engine(model: MultiTask, part: EnginePart, setting: TrainingPart, worl
     if part.zero_stage == 3 and any(spec.family == "text" for spec in model.specs.values()):
         # The MLM head reads the word embeddings outside the module that owns them.
         deepspeed.zero.register_external_parameter(model, model.word_embedding)
-    optimizer = torch.optim.AdamW(
+    optimizer = (SkippingAdamW if part.zero_stage == 0 else torch.optim.AdamW)(
         parameter_groups(model, setting.weight_decay), lr=setting.learning_rate,
         betas=(setting.adam_beta1, setting.adam_beta2), eps=setting.adam_epsilon,
         **({"fused": True} if world.device.type == "cuda" and not part.offload_optimizer else {}),
@@ -135,5 +147,6 @@ def gradient_norm(engine: Any, stage: int) -> float:
     if stage > 0:
         norm = engine.get_global_grad_norm()
         return float("nan") if norm is None else float(norm)
+    # Stage 0 in float32 keeps no norm of its own; its gradients are whole and already averaged over ranks here.
     grads = [p.grad.float() for p in engine.module.parameters() if p.grad is not None]
     return float(torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(g) for g in grads])))

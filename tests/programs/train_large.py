@@ -1,0 +1,51 @@
+"""Train XLM-R Large's own configuration with random weights for a few steps and print the peak memory of each rank.
+
+    torchrun --nproc_per_node 2 tests/programs/train_large.py STAGE [fp32|bf16] [STEPS]
+
+560 million parameters: at stage 3 on two CPU ranks the model states alone are 16 bytes a parameter, 9 GB in all.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+import small
+
+from stilts_ds.config import EnginePart, SamplingPart, TrainingPart
+from stilts_ds.engine.loop import Job, train
+from stilts_ds.engine.world import joined
+from stilts_ds.model.heads import HeadSpec
+from stilts_ds.run_dir import PhaseDir
+
+
+def main() -> None:
+    stage, dtype, steps = int(sys.argv[1]), sys.argv[2] if len(sys.argv) > 2 else "fp32", int((sys.argv + ["3"] * 4)[3])
+    specs = [HeadSpec("nli", "pair", ("a", "b", "c"))]
+    with joined("large", 600) as world:
+        folder = Path(world.broadcast(tempfile.mkdtemp() if world.first else None))
+        model = small.model(hidden=1024, layers=24, heads=16, vocabulary=250_002, specs=specs, dropout=0.1)
+        parameters = sum(p.numel() for p in model.parameters())
+        setting = TrainingPart(max_steps=steps, train_batch_size=8, per_device_train_batch_size=4, logging_steps=1)
+        started = time.perf_counter()
+        train(Job(
+            title="large", model=model, encoder=small.encoder_stub(), tasks=small.tasks(specs, length=40, vocabulary=250_002),
+            setting=setting, sampling=SamplingPart(), engine_part=EnginePart(zero_stage=stage, dtype=dtype), seed=1,
+            folder=PhaseDir(folder), tensorboard=folder / "tensorboard", world=world,
+            evaluate=lambda forward: {"selection": 0.0}, export=lambda parameters, step: None,
+        ))
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+        peaks = world.all_gather(round(peak, 2))
+        if world.first:
+            losses = [json.loads(line).get("train/loss") for line in (folder / "metrics.jsonl").read_text().splitlines()]
+            print(json.dumps({"parameters": parameters, "stage": stage, "dtype": dtype, "ranks": world.size,
+                              "steps": steps, "losses": losses, "peak_gib_per_rank": peaks,
+                              "seconds": round(time.perf_counter() - started, 1)}))
+
+
+main()
