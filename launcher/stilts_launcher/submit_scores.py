@@ -1,0 +1,40 @@
+"""`stilts submission`: one condition's predictions as XTREME's nine folders, checked before they are sent."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from stilts_ds.batches.prepare import Data
+from stilts_ds.config import Recipe
+from stilts_ds.errors import UserError, did_you_mean
+from stilts_ds.evaluate.submission import Expected, expected_of, write_submission
+from stilts_ds.run_dir import RunDir, read_json
+from stilts_ds.tasks.spec import Task
+
+
+def submit(run: RunDir, recipe: Recipe, condition: str | None, output: Path) -> str:
+    """Write the submission of `condition` (default: the last) and return what to tell the user.
+
+    Raises UserError listing everything that is missing or malformed.
+    """
+    use = read_json(run.plan)["use"]
+    chosen = condition or list(use)[-1]
+    if chosen not in use:
+        raise UserError(f"the run has no condition {chosen!r}{did_you_mean(chosen, use)}")
+    data = Data(recipe, run.root)
+    tasks = {name: data.task(name) for name in recipe.targets}
+    expected = {name: _expected(task, data) for name, task in tasks.items()}
+    written = write_submission([run.phase(i).predictions for i in use[chosen]], output, tasks, expected)
+    return f"{len(written)} files of condition {chosen} written to {output}; every language and line is there"
+
+
+def _expected(task: Task, data: Data) -> dict[str, Expected]:
+    """What the test files of a task ask for, by language."""
+    found = {}
+    for language in data.languages(task, "test")[0]:
+        if task.family == "bitext":
+            source, pivot, _ = data.bitext(task, "test", language)
+            found[language] = expected_of(source, pivot)
+        else:
+            found[language] = expected_of(data.eval_records(task, "test", language))
+    return found
