@@ -1,0 +1,119 @@
+"""Screening copies of rows, and the rigorous bound on what a screening score can be wrong by.
+
+For any two centres c (queries) and m (bank), with q' = q - c and x' = x - m,
+
+    q.x = q'.x' + c.x' + q'.m + c.m.
+
+The last term is one constant. c.x' is one number per bank row and q'.m one per query: each is carried in two extra
+low-precision columns (high and low part) against columns of ones, so one matrix product yields the whole centred score.
+One-way search drops q'.m as well, a constant per query that cannot change its ranking. XLM-R vectors share a large
+mean, which is why screening the raw vectors fails (recall 0.35) and screening the centred ones works.
+
+Bound. Write Q, X for the stored low-precision q', x', and u for the unit roundoff of the score's dtype. Then
+
+    |score - exact| <= |q'-Q| |X| + |q'| |x'-X|                                   storing (Cauchy-Schwarz)
+                     + g (|Q| |X| + 1.01 shifts) + 2^-16 shifts                    accumulating, splitting the shifts
+                     + 3 g (|c| |x'| + |m| |q'|)                                   computing the shifts themselves
+                     + tiny                                                        flushed denormals
+    |stored score - score| <= u |score|                                            rounding the product's output
+
+with g = 2 (D + 4) 2^-24 >= gamma_n of any summation order with two roundings a term (Higham, Accuracy and Stability of
+Numerical Algorithms, 2nd ed., section 3.1). The norms of the rounding errors q'-Q and x'-X are measured, not estimated;
+every norm is computed in float32, whose relative error of at most D 2^-24 the factor SAFETY covers.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from stilts_kernels.rows import Rows, check_norms
+
+EXTRA_COLUMNS = 4
+SAFETY = 1.001
+SPLIT = 2.0**-16  # what two bfloat16 parts of a shift can miss, relative
+FLOAT32_ROUNDOFF = 2.0**-24
+SMALLEST_NORMAL = 2.0**-126
+UNIT_ROUNDOFF = {torch.bfloat16: 2.0**-8, torch.float16: 2.0**-11, torch.float32: FLOAT32_ROUNDOFF}
+ROWS_PER_STEP = 128  # float32 scratch of 128 x 1024 stays in a core's second-level cache
+
+
+@dataclass
+class Panel:
+    """Screening copy of rows start .. start + len: rows [n, D + 4] in the screen's dtype, the rest float32 [n]."""
+
+    start: int
+    rows: Tensor
+    norm: Tensor  # |X|
+    error: Tensor  # |x' - X|
+    shift: Tensor  # c.x' (bank) or q'.m (queries)
+    centre_norm: float  # length of the other side's centre, the factor of `shift`
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def part(self, start: int, stop: int) -> Panel:
+        """The panel of rows start..stop, counted within this panel; shares memory."""
+        cut = slice(start, stop)
+        return Panel(self.start + start, self.rows[cut], self.norm[cut], self.error[cut], self.shift[cut],
+                     self.centre_norm)
+
+
+class PanelMaker:
+    """Makes panels of one side of a search.
+
+    `centre` [D] is subtracted from the rows; `other_centre` [D] (or None: shift 0) is the other side's.
+    `shift_column` is 0 for the bank and 2 for queries, so that each side's shift meets the other side's ones.
+    """
+
+    def __init__(self, rows: Rows, centre: Tensor, other_centre: Tensor | None, shift_column: int,
+                 dtype: torch.dtype) -> None:
+        self.rows, self.centre, self.other_centre = rows, centre, other_centre
+        self.shift_column, self.dtype = shift_column, dtype
+        self.centre_norm = 0.0 if other_centre is None else float(torch.linalg.vector_norm(other_centre))
+
+    def __call__(self, start: int, stop: int) -> Panel:
+        """The panel of rows start..stop. Raises ValueError on NaN, infinite or oversized rows."""
+        count, dim = stop - start, self.rows.dim
+        panel = Panel(start, torch.zeros(count, dim + EXTRA_COLUMNS, dtype=self.dtype), torch.empty(count),
+                      torch.empty(count), torch.zeros(count), self.centre_norm)
+        panel.rows[:, dim + 2 - self.shift_column : dim + 4 - self.shift_column] = 1
+        for first in range(0, count, ROWS_PER_STEP):
+            self._fill(panel.part(first, min(count, first + ROWS_PER_STEP)))
+        check_norms(panel.norm, self.rows.name, start)
+        return panel
+
+    def _fill(self, panel: Panel) -> None:
+        """Stores centred rows, their norms, the norms of the rounding errors, and the shifts."""
+        dim = self.rows.dim
+        centred = self.rows.block(panel.start, panel.start + len(panel)) - self.centre
+        stored = panel.rows[:, :dim]
+        stored.copy_(centred)
+        widened = stored.float()
+        torch.linalg.vector_norm(widened, dim=1, out=panel.norm)
+        if self.other_centre is not None:
+            self._store_shift(panel, torch.mv(centred, self.other_centre))
+        torch.linalg.vector_norm(widened - centred, dim=1, out=panel.error)
+        panel.error.add_(panel.norm, alpha=1.01 * FLOAT32_ROUNDOFF)
+
+    def _store_shift(self, panel: Panel, shift: Tensor) -> None:
+        panel.shift.copy_(shift)
+        column = self.rows.dim + self.shift_column
+        high = shift.to(self.dtype)
+        panel.rows[:, column] = high
+        panel.rows[:, column + 1] = (shift - high.float()).to(self.dtype)
+
+
+def score_error(own: Panel, other: Panel) -> Tensor:
+    """Bound [len(own)] on |score - exact| of each row of `own` against every row of `other` (see the module)."""
+    norm, error = other.norm.max(), other.error.max()
+    shifts = own.shift.abs() + other.shift.abs().max()
+    gamma = 2 * own.rows.shape[1] * FLOAT32_ROUNDOFF
+    own_length = own.norm + own.error
+    storing = own.error * norm + own_length * error
+    accumulating = gamma * (own.norm * norm + 1.01 * shifts) + SPLIT * shifts
+    shifting = 3 * gamma * (own.centre_norm * own_length + other.centre_norm * (norm + error))
+    tiny = 4 * own.rows.shape[1] * SMALLEST_NORMAL * (1 + own_length + norm)
+    return SAFETY * (storing + accumulating + shifting) + tiny

@@ -1,0 +1,59 @@
+"""Plain-torch reference of every operation: float64, the whole score matrix in memory, nothing clever.
+
+Tests and benchmarks compare against this module; it is also the last resort of the fast paths for rows that no bound
+can settle (see `screen`).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from stilts_kernels.rows import Rows, canonical_scores, check_norms, normalize
+
+CELLS_PER_STEP = 1 << 20
+
+
+def scores(queries: Tensor, bank: Tensor, metric: str = "inner") -> Tensor:
+    """All scores [Q, N] in float64."""
+    if metric == "cosine":
+        queries, bank = normalize(queries, "queries"), normalize(bank, "bank")
+    return queries.float().double() @ bank.float().double().T
+
+
+def topk(queries: Tensor, bank: Tensor, k: int, metric: str = "inner") -> tuple[Tensor, Tensor]:
+    """(values, indices), float64 and int64 [Q, k]; equal scores keep the lower index first."""
+    return topk_of(scores(queries, bank, metric), k)
+
+
+def topk_of(matrix: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """The k largest of each row of [Q, N], ties to the lower index (a stable sort, unlike torch.topk)."""
+    values, indices = torch.sort(matrix, dim=1, descending=True, stable=True)
+    return values[:, :k], indices[:, :k]
+
+
+def exhaustive(queries: Rows, which: Tensor, bank: Rows, k: int) -> tuple[Tensor, Tensor]:
+    """Canonical top-k of the queries `which` [F] by scoring every pair one by one: (values, indices) [F, k], float64."""
+    values = torch.empty(len(which), k, dtype=torch.float64, device=which.device)
+    indices = torch.empty(len(which), k, dtype=torch.int64, device=which.device)
+    for i, query in enumerate(which.tolist()):
+        row = canonical_row(queries, query, bank)
+        best, order = torch.sort(row, descending=True, stable=True)
+        values[i], indices[i] = best[:k], order[:k]
+    return values, indices
+
+
+def canonical_row(queries: Rows, query: int, bank: Rows) -> Tensor:
+    """Canonical scores [N] of one query against the whole bank. Raises ValueError on a non-finite bank row."""
+    row = torch.empty(bank.count, dtype=torch.float64, device=bank.data.device)
+    for start in range(0, bank.count, CELLS_PER_STEP):
+        index = torch.arange(start, min(bank.count, start + CELLS_PER_STEP), device=row.device)
+        row[index] = canonical_scores(queries, bank, torch.full_like(index, query), index)
+    check_norms(row.abs() ** 0.5, f"{queries.name} row {query} against {bank.name}")
+    return row
+
+
+def mean_pool(tokens: Tensor, mask: Tensor) -> Tensor:
+    """Mean over the unmasked tokens of a padded batch [B, S, D], mask [B, S] -> float64 [B, D]."""
+    weights = mask.double()[:, :, None]
+    return (tokens.double() * weights).sum(dim=1) / weights.sum(dim=1)

@@ -1,0 +1,239 @@
+"""Exact top-k on a CPU: low-precision screen, proof, float64 finish.
+
+1. Centre both sides, store them in bfloat16 where the processor multiplies it fast (AMX, avx512_bf16), else float32.
+2. One blocked matrix product; each block of scores stays in cache and is dropped at once. A pair survives when its
+   score's upper bound reaches the k-th best lower bound of its row (`shortlist`, bound in `panels`).
+3. Survivors, about 2 k to 3 k a row, are scored in float64 (`rows.canonical_scores`) and the best k kept.
+
+So every row is exact by construction (*certified*) unless it collects too many survivors, as among hundreds of equal
+rows; such rows are searched again in float32 with a larger cap, and those that still fail are scored one pair at a
+time. `last_report()` and the log say which path ran and how many rows needed more than the first pass.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from stilts_kernels.panels import UNIT_ROUNDOFF, Panel, PanelMaker, score_error
+from stilts_kernels.reference import exhaustive
+from stilts_kernels.rows import MAX_NORM, Rows, canonical_scores, check_matrix, check_pair
+from stilts_kernels.shortlist import Shortlist, places
+
+log = logging.getLogger("stilts_kernels")
+
+BANK_ROWS = 4096  # rows of one product: 4096 x 1024 bfloat16 scores, 8 MB
+QUERY_ROWS = 1024
+SAMPLE_ROWS = 4096
+CAP_FIRST, CAP_SECOND = 256, 4096  # candidates a row may collect (or 16 k) before it is searched another way
+REDO_ROWS = 512
+DEFAULT_MEMORY = 1 << 30
+METRICS = ("inner", "cosine")
+
+
+class TopK(NamedTuple):
+    """Values float32 [Q, k], falling, and bank indices int64 [Q, k]; equal scores keep the lower index first."""
+
+    values: Tensor
+    indices: Tensor
+
+
+@dataclass
+class Report:
+    """What the last search did: the path, rows searched, rows proven by the first pass, survivors scored per row."""
+
+    path: str
+    rows: int
+    certified: int
+    survivors_per_row: float
+
+    def __str__(self) -> str:
+        return (f"{self.path}: {self.certified} of {self.rows} rows certified, "
+                f"{self.survivors_per_row:.1f} survivors a row scored in float64")
+
+
+_reports: list[Report] = []
+
+
+def last_report() -> Report | None:
+    """The report of the last search of this process, or None."""
+    return _reports[-1] if _reports else None
+
+
+def record(report: Report) -> None:
+    _reports[:] = [report]
+    log.info("%s", report)
+
+
+@lru_cache
+def fastest_screen() -> str:
+    """"bfloat16" where this processor has the instructions and they win a timed product, else "float32".
+
+    Having them is not enough: avx512_bf16 without AMX multiplies slower than float32 on some processors.
+    """
+    if not any(getattr(torch.cpu, name, bool)() for name in ("_is_amx_tile_supported", "_is_avx512_bf16_supported")):
+        return "float32"
+    return min(("bfloat16", "float32"), key=lambda name: product_seconds(getattr(torch, name)))
+
+
+def product_seconds(dtype: torch.dtype) -> float:
+    """Fastest of three 512 x 2048 x 512 products."""
+    left, right = torch.ones(512, 512, dtype=dtype), torch.ones(2048, 512, dtype=dtype)
+    seconds = []
+    for _ in range(4):
+        start = time.perf_counter()
+        torch.mm(left, right.T)
+        seconds.append(time.perf_counter() - start)
+    return min(seconds[1:])
+
+
+def describe_path(screen: str) -> str:
+    amx = screen == "bfloat16" and getattr(torch.cpu, "_is_amx_tile_supported", bool)()
+    return f"cpu, {'amx ' if amx else ''}{screen} screen"
+
+
+def centre_of(rows: Rows) -> Tensor:
+    """Mean [D] of a sample; any centre is correct, so odd rows are cleared here and reported where they are read."""
+    unit, rows.unit = rows.unit, False
+    sample = torch.nan_to_num(rows.sample(SAMPLE_ROWS), 0.0, 0.0, 0.0).clamp(-MAX_NORM, MAX_NORM)
+    rows.unit = unit
+    rows.release()
+    if unit:
+        sample = torch.nn.functional.normalize(sample, dim=1)
+    return sample.mean(dim=0)
+
+
+class Index:
+    """A bank [N, D] with its screening copy kept (2 (D + 10) bytes a row), to be searched many times.
+
+    Centres queries at the bank's mean, which it knows, instead of their own. Raises ValueError on bad rows.
+    """
+
+    def __init__(self, bank: Tensor, metric: str = "inner", screen: str = "auto") -> None:
+        self.rows, self.screen = Rows(bank, "bank", is_cosine(metric)), choose_screen(screen)
+        self.centre = centre_of(self.rows)
+        maker = PanelMaker(self.rows, self.centre, self.centre, 0, getattr(torch, self.screen))
+        self.panels = list(make_panels(maker, BANK_ROWS))
+
+
+def is_cosine(metric: str) -> bool:
+    if metric not in METRICS:
+        raise ValueError(f"metric {metric!r} is not one of {', '.join(METRICS)}")
+    return metric == "cosine"
+
+
+def choose_screen(screen: str) -> str:
+    if screen not in ("auto", "bfloat16", "float32"):
+        raise ValueError(f"screen {screen!r} is not one of auto, bfloat16, float32")
+    return fastest_screen() if screen == "auto" else screen
+
+
+def make_panels(maker: PanelMaker, step: int, start: int = 0, stop: int | None = None) -> Iterator[Panel]:
+    """Panels of rows start..stop, `step` rows at a time."""
+    stop = maker.rows.count if stop is None else stop
+    for first in range(start, stop, step):
+        yield maker(first, min(stop, first + step))
+        maker.rows.release()
+
+
+def queries_per_pass(queries: Rows, k: int, memory: int) -> int:
+    """How many queries one pass over the bank serves within `memory` bytes. Raises ValueError below the minimum."""
+    scratch = BANK_ROWS * (4 * QUERY_ROWS + 2 * queries.dim + 32)
+    each = 2 * queries.dim + 4 * k + 16 * (64 + 6 * k)
+    if memory < scratch + QUERY_ROWS * each:
+        raise ValueError(f"memory of {memory} bytes is below the {scratch + QUERY_ROWS * each} a search needs")
+    return (memory - scratch) // each // QUERY_ROWS * QUERY_ROWS
+
+
+def sweep(queries: list[Panel], bank: Iterable[Panel], forward: Shortlist, backward: Shortlist | None = None) -> None:
+    """Multiplies every bank panel with every query panel; both directions read each block of scores while it is hot."""
+    buffer: Tensor | None = None
+    for bank_panel in bank:
+        if buffer is None:
+            dtype = bank_panel.rows.dtype
+            buffer = torch.empty(len(bank_panel) * max(map(len, queries)), dtype=dtype)
+        for query_panel in queries:
+            scores = buffer[: len(bank_panel) * len(query_panel)].view(len(bank_panel), len(query_panel))
+            torch.mm(bank_panel.rows, query_panel.rows.T, out=scores)
+            forward.collect(scores, score_error(query_panel, bank_panel), UNIT_ROUNDOFF[dtype], query_panel.start,
+                            bank_panel.start)
+            if backward is not None:
+                backward.collect(scores.T, score_error(bank_panel, query_panel), UNIT_ROUNDOFF[dtype],
+                                 bank_panel.start, query_panel.start)
+
+
+def finish(queries: Rows, bank: Rows, shortlist: Shortlist) -> tuple[Tensor, Tensor, int]:
+    """Canonical top-k of a shortlist's survivors: (values float64 [Q, k], indices, survivors scored)."""
+    row, column = shortlist.finish()
+    value = canonical_scores(queries, bank, row, column)
+    order, place = places(row, value)
+    keep = place < shortlist.k
+    order, place = order[keep], place[keep]
+    values = torch.full((shortlist.rows, shortlist.k), float("nan"), dtype=torch.float64)
+    indices = torch.full((shortlist.rows, shortlist.k), -1)
+    values[row[order], place], indices[row[order], place] = value[order], column[order]
+    return values, indices, len(row)
+
+
+def redo(queries: Rows, bank: Rows, shortlist: Shortlist, values: Tensor, indices: Tensor, screen: str) -> None:
+    """Searches the failed rows again, in float32 or, after that, pair by pair; fills values and indices in place."""
+    for which in shortlist.failed.nonzero()[:, 0].split(REDO_ROWS):
+        if len(which) == 0:  # an empty tensor splits into one empty part
+            break
+        if screen == "bfloat16":
+            part = Rows(queries.data[which], queries.name, queries.unit)
+            values[which], indices[which], _ = one_pass(part, bank, shortlist.k, "float32", CAP_SECOND)
+        else:
+            values[which], indices[which] = exhaustive(queries, which, bank, shortlist.k)
+
+
+def one_pass(queries: Rows, bank: Rows, k: int, screen: str, cap: int, index: Index | None = None,
+             first: int = 0, count: int | None = None) -> tuple[Tensor, Tensor, tuple[int, int]]:
+    """Top-k of queries first .. first + count: (values float64, indices, (rows certified, survivors scored))."""
+    count = queries.count if count is None else count
+    part = Rows(queries.data[first : first + count], queries.name, queries.unit)
+    dtype = getattr(torch, screen)
+    centre, bank_centre = (index.centre, index.centre) if index else (centre_of(part), centre_of(bank))
+    panels = list(make_panels(PanelMaker(part, centre, None, 2, dtype), QUERY_ROWS))
+    tiles = index.panels if index else make_panels(PanelMaker(bank, bank_centre, centre, 0, dtype), BANK_ROWS)
+    shortlist = Shortlist(count, k, max(cap, 16 * k))
+    sweep(panels, tiles, shortlist)
+    values, indices, scored = finish(part, bank, shortlist)
+    redo(part, bank, shortlist, values, indices, screen)
+    return values, indices, (count - int(shortlist.failed.sum()), scored)
+
+
+def topk_float64(queries: Rows, bank: Rows, k: int, screen: str = "auto", memory: int = DEFAULT_MEMORY,
+                 index: Index | None = None) -> tuple[Tensor, Tensor]:
+    """Canonical top-k of every query: (values float64 [Q, k], indices int64 [Q, k]); ranks and shards merge these."""
+    check_pair(queries, bank, k)
+    screen = index.screen if index else choose_screen(screen)
+    step = queries_per_pass(queries, k, memory)
+    values = torch.empty(queries.count, k, dtype=torch.float64)
+    indices = torch.empty(queries.count, k, dtype=torch.int64)
+    certified = scored = 0
+    for first in range(0, queries.count, step):
+        count = min(step, queries.count - first)
+        part = slice(first, first + count)
+        values[part], indices[part], (proven, pairs) = one_pass(queries, bank, k, screen, CAP_FIRST, index, first,
+                                                                count)
+        certified, scored = certified + proven, scored + pairs
+    record(Report(describe_path(screen), queries.count, certified, scored / queries.count))
+    return values, indices
+
+
+def topk_cpu(queries: Tensor, bank: Tensor | Index, k: int, metric: str = "inner", screen: str = "auto",
+             memory: int = DEFAULT_MEMORY) -> TopK:
+    """The k best bank rows of every query; see `stilts_kernels.topk`."""
+    check_matrix(queries, "queries")
+    index = bank if isinstance(bank, Index) else None
+    rows = index.rows if index else Rows(bank, "bank", is_cosine(metric))  # type: ignore[arg-type]
+    values, indices = topk_float64(Rows(queries, "queries", rows.unit), rows, k, screen, memory, index)
+    return TopK(values.float(), indices)

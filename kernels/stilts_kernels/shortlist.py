@@ -1,0 +1,148 @@
+"""Per row, every candidate whose upper bound may still reach the row's k-th best lower bound.
+
+Nothing that could belong to the true top k is ever dropped: a pair is skipped only when its upper bound lies below the
+row's *floor*, the k-th largest lower bound seen so far. The floor only rises, so a stale floor is safe, merely less
+selective. A row that collects more than `cap` candidates is given up (`failed`) and must be searched another way.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+GROUPS_FOLD = 32  # scores of one group; its maximum alone is compared with the floor
+FOLD_FRACTION = 4  # refresh the floor when a block brought at least rows / 4 candidates
+MIN_PRUNE = 1 << 16
+NEVER = float("inf")
+
+
+class Shortlist:
+    """Candidates of rows 0..rows-1. All bounds are float32; columns fit int32."""
+
+    def __init__(self, rows: int, k: int, cap: int) -> None:
+        self.rows, self.k, self.cap = rows, k, cap
+        self.floor = torch.full((rows,), -NEVER)
+        self.failed = torch.zeros(rows, dtype=torch.bool)
+        self._best = torch.full((rows, k), -NEVER)
+        self._pairs: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []  # row, column, lower, upper
+        self._count, self._prune_at = 0, max(MIN_PRUNE, 2 * rows * k)
+
+    def collect(self, scores: Tensor, error: Tensor, roundoff: float, row_start: int, column_start: int) -> None:
+        """Takes in a block of scores [C, R]: columns column_start + C, rows row_start + R, error bound [R]."""
+        part = slice(row_start, row_start + scores.shape[1])
+        fold = group_size(scores.shape[0], self.k)
+        maxima = group_maxima(scores, fold).float()
+        self._seed(part, maxima, error, roundoff)
+        row, column, value = survivors(scores, maxima, fold, threshold(self.floor[part], error, roundoff))
+        slack = error[row] + roundoff * value.abs()
+        self._add(part, row, column + column_start, value - slack, value + slack)
+
+    def _seed(self, part: slice, maxima: Tensor, error: Tensor, roundoff: float) -> None:
+        """Starts the floor of rows not seen before: k groups hold at least k elements as large as their maxima."""
+        fresh = self.floor[part] == -NEVER
+        if maxima.shape[0] >= self.k and bool(fresh.any()):
+            lower = maxima - error - roundoff * maxima.abs()
+            seed = lower.topk(self.k, dim=0, sorted=True).values[-1]
+            self.floor[part] = torch.where(fresh, seed, self.floor[part])
+
+    def _add(self, part: slice, row: Tensor, column: Tensor, lower: Tensor, upper: Tensor) -> None:
+        self._pairs.append(((row + part.start).int(), column.int(), lower, upper))
+        self._count += len(row)
+        if len(row) * FOLD_FRACTION >= part.stop - part.start:
+            self._raise_floor(part, row, lower)
+        if self._count > self._prune_at:
+            self.prune()
+
+    def _raise_floor(self, part: slice, row: Tensor, lower: Tensor) -> None:
+        order, place = places(row, lower)
+        keep = place < self.k
+        fresh = torch.full((part.stop - part.start, self.k), -NEVER)
+        fresh[row[order[keep]], place[keep]] = lower[order[keep]]
+        best = torch.cat([self._best[part], fresh], dim=1).topk(self.k, dim=1).values
+        self._best[part] = best
+        self.floor[part] = torch.maximum(self.floor[part], best[:, -1])
+
+    def prune(self) -> None:
+        """Drops candidates below the floor, and every candidate of rows over the cap."""
+        pairs = self._joined()
+        kept = pairs[3] >= self.floor[pairs[0]]
+        over = torch.bincount(pairs[0][kept], minlength=self.rows) > self.cap
+        self.failed |= over
+        self.floor[over] = NEVER
+        kept &= ~over[pairs[0]]
+        self._pairs = [tuple(part[kept] for part in pairs)]  # type: ignore[list-item]
+        self._count = int(kept.sum())
+        self._prune_at = max(MIN_PRUNE, 2 * self.rows * self.k, 2 * self._count)
+
+    def _joined(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        if not self._pairs:
+            return torch.empty(0, dtype=torch.int32), torch.empty(0, dtype=torch.int32), torch.empty(0), torch.empty(0)
+        row, column, lower, upper = zip(*self._pairs)
+        return torch.cat(row), torch.cat(column), torch.cat(lower), torch.cat(upper)
+
+    def finish(self) -> tuple[Tensor, Tensor]:
+        """(row, column) int64 of all pairs that must be scored exactly, sorted by column; failed rows have none."""
+        self.prune()
+        row, column, lower, upper = self._pairs.pop()
+        order, place = places(row, lower)
+        last = order[place == self.k - 1]
+        self.floor[row[last]] = torch.maximum(self.floor[row[last]], lower[last])
+        keep = upper >= self.floor[row]
+        row, column = row[keep].long(), column[keep].long()
+        by_column = torch.argsort(column, stable=True)
+        return row[by_column], column[by_column]
+
+
+def group_size(columns: int, k: int) -> int:
+    """Largest power of two up to 32 that leaves at least 2 k groups, so that the floor can be seeded."""
+    fold = GROUPS_FOLD
+    while fold > 1 and columns // fold < 2 * k:
+        fold //= 2
+    return fold
+
+
+def group_maxima(scores: Tensor, fold: int) -> Tensor:
+    """Maxima [C // fold, R] of groups of `fold` columns of scores [C, R]; group g holds columns g + t (C // fold).
+
+    Halving by element-wise maxima runs at memory speed in either layout of `scores`, which a reduction does not.
+    """
+    maxima = scores[: scores.shape[0] // fold * fold]
+    while fold > 1:
+        half, fold = maxima.shape[0] // 2, fold // 2
+        maxima = torch.maximum(maxima[:half], maxima[half:])
+    return maxima
+
+
+def threshold(floor: Tensor, error: Tensor, roundoff: float) -> Tensor:
+    """Smallest stored score [R] whose upper bound, score + error + roundoff |score|, can reach the floor.
+
+    NaN for rows given up (floor infinity): no score compares as large, so they collect nothing more.
+    """
+    bare = floor - error
+    least = torch.where(bare >= 0, bare / (1 + roundoff), bare / (1 - roundoff))
+    return least - 4e-7 * (least.abs() + error)
+
+
+def survivors(scores: Tensor, maxima: Tensor, fold: int, least: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """(row, column, value) of all scores [C, R] that reach `least` [R], found through their group maxima."""
+    groups = maxima.shape[0]
+    row, group = (maxima >= least).T.nonzero(as_tuple=True)
+    members = group[:, None] + torch.arange(fold) * groups
+    values = scores[members, row[:, None]].float()
+    hit, member = (values >= least[row, None]).nonzero(as_tuple=True)
+    rest = scores[groups * fold :].float()
+    rest_column, rest_row = (rest >= least).nonzero(as_tuple=True)
+    column = torch.cat([members[hit, member], rest_column + groups * fold])
+    value = torch.cat([values[hit, member], rest[rest_column, rest_row]])
+    return torch.cat([row[hit], rest_row]), column, value
+
+
+def places(row: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+    """(order, place): `order` sorts by row, then by falling value; place[i] is the rank of order[i] within its row."""
+    order = torch.argsort(value, descending=True, stable=True)
+    order = order[torch.argsort(row[order], stable=True)]
+    ordered = row[order]
+    position = torch.arange(len(order))
+    begins = torch.ones_like(ordered, dtype=torch.bool)
+    begins[1:] = ordered[1:] != ordered[:-1]
+    return order, position - torch.cummax(position * begins, dim=0).values
