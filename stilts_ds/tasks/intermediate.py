@@ -235,21 +235,19 @@ COMMONSENSEQA = Task(
     url="https://www.tau-nlp.org/commonsenseqa",
 )
 
+_TEXT_FILES = (Local("lines", "*.txt", otherwise=Local("lines", "*/*.txt")),)
 MLM = Task(
     name="mlm",
     title="Multilingual masked language modelling",
     family="text",
     role="intermediate",
     languages=XTREME,
-    metrics=("loss",),
-    local={
-        "train": (Local("lines", "{language}.txt", otherwise=Local("lines", "{language}/*.txt")),),
-        "dev": (Local("lines", "dev/{language}.txt"),),
-    },
+    metrics=("accuracy",),
+    local={"train": _TEXT_FILES, "dev": _TEXT_FILES},
     training={"train_batch_size": 8, "max_seq_length": 256, "mlm_probability": 0.15},
     licence="that of your text",
-    note="Your own text, one passage a line: {language}.txt, or any *.txt in a folder {language}; dev/{language}.txt "
-    "is held-out text.",
+    note="Your own text, one passage a line: {language}.txt, or any *.txt in folders named after languages. All files "
+    "make one mixture, read a line of each in turn; every 50th line of a file is held out as the dev split.",
     url="your own text",
 )
 

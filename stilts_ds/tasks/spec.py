@@ -15,10 +15,10 @@ class Local:
     """Files of one split in the data set's official schema.
 
     `path` is relative to the role's data folder. `{language}`, `{pivot}` and their three-letter codes `{iso3}` and
-    `{pivot_iso3}` are filled in; `*` globs are allowed: all matches are read, in the order of their file names. A path without
-    a language holds the pivot language. `labels` is a file with the labels of a test file that has none itself (bitext: the gold
-    pairs); a test split may lack it. `pivot` is the other side of a bitext. Where no file matches `path`, `otherwise`
-    is read instead.
+    `{pivot_iso3}` are filled in; a path without a language holds the pivot language. `*` globs are allowed: all
+    matches are read, in the order of their file names. `labels` is a file with the labels of a test file that has
+    none itself (bitext: the gold pairs); a test split may lack it. `pivot` is the other side of a bitext. Where no
+    file matches `path`, `otherwise` is read instead.
     """
 
     schema: str
@@ -33,7 +33,8 @@ class Hub:
     """One split of a Hugging Face hub data set (parquet or JSON; no script runs).
 
     In `config`, `{language}`, `{iso3}` and `{name}` (the language's English name) are filled in; without any of them
-    the rows are the pivot language's, or say their language themselves. `revision` is a commit, or a branch where none is known.
+    the rows are the pivot language's, or say their language themselves. `revision` is a commit, or a branch where none
+    is known.
     """
 
     schema: str

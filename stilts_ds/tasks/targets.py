@@ -91,7 +91,9 @@ UDPOS = Task(
     title="POS (UD 2.5)",
     family="tag",
     role="target",
-    languages=_words("af ar bg de el en es et eu fa fi fr he hi hu id it ja kk ko mr nl pt ru ta te th tl tr ur vi yo zh"),
+    languages=_words(
+        "af ar bg de el en es et eu fa fi fr he hi hu id it ja kk ko mr nl pt ru ta te th tl tr ur vi yo zh"
+    ),
     metrics=("f1",),
     labels=UPOS,
     local={
@@ -282,7 +284,8 @@ XCOPA = Task(
     sizes={"train": 400, "dev": 100, "test": 500},
     training={"train_batch_size": 16, "num_train_epochs": 5, "max_seq_length": 256},
     licence="CC BY 4.0; English COPA: BSD-2-Clause",
-    note="XTREME-R's task: English COPA trains it. Batch size and epochs are this project's choice.",
+    note="XTREME-R's task: English COPA trains it. Batch size and epochs are this project's choice. The hub's copy "
+    "has no English dev split; take local files to select models.",
     url="https://github.com/cambridgeltl/xcopa",
 )
 

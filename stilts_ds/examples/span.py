@@ -1,0 +1,56 @@
+"""Reader of SQuAD's JSON: SQuAD 1.1 and 2.0, XQuAD, MLQA and TyDiQA-GoldP."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from stilts_ds.errors import UserError
+from stilts_ds.examples.files import int_field, list_field, read_json, shorten, text_field
+from stilts_ds.examples.records import Answer, Span
+from stilts_ds.examples.source import Part
+
+
+def read_squad(part: Part) -> Iterator[Span]:
+    """Yield the questions in file order. Raises UserError for an id that occurs twice or a misplaced answer."""
+    seen: set[str] = set()
+    for place, paragraph in _paragraphs(read_json(part.path), str(part.path)):
+        context = text_field(paragraph, "context", place)
+        for index, question in enumerate(list_field(paragraph, "qas", place)):
+            span = question_of(question, context, f"{place}.qas[{index}]")
+            if span.id in seen:
+                raise UserError(f"{place}.qas[{index}]: question id {shorten(span.id)} occurs twice; make ids unique")
+            seen.add(span.id)
+            yield span
+
+
+def _paragraphs(data: Any, where: str) -> Iterator[tuple[str, Any]]:
+    for a, article in enumerate(list_field(data, "data", where)):
+        place = f"{where}: data[{a}]"
+        for p, paragraph in enumerate(list_field(article, "paragraphs", place)):
+            yield f"{place}.paragraphs[{p}]", paragraph
+
+
+def question_of(row: Any, context: str, place: str) -> Span:
+    """One question. Its answers are empty where the question has none, or where XTREME blanked them in test files."""
+    id = text_field(row, "id", place)
+    where = f"{place}: question {shorten(id)}"
+    impossible = row.get("is_impossible", False)
+    if not isinstance(impossible, bool):
+        raise UserError(f"{where}: `is_impossible` must be true or false; repair the row")
+    answers = [] if impossible else list_field(row, "answers", where) if "answers" in row else []
+    given = [(text_field(answer, "text", where), int_field(answer, "answer_start", where)) for answer in answers]
+    checked = tuple(check_answer(text, start, context, where) for text, start in given if text)
+    return Span(id, text_field(row, "question", where), context, checked, impossible)
+
+
+def check_answer(text: str, start: int, context: str, where: str) -> Answer:
+    """An answer that stands in the context at `start` (characters). Raises UserError if it does not."""
+    found = context[start : start + len(text)] if start >= 0 else ""
+    if found != text:
+        problem = f"{where}: the answer {shorten(text)} is not at character {start} of the context"
+        raise UserError(f"{problem}, which reads {shorten(found)}; correct answer_start or use the original file")
+    return Answer(text, start)
+
+
+READERS: dict[str, Callable[[Part], Iterator[Span]]] = {"squad_json": read_squad}
