@@ -19,12 +19,12 @@ from stilts_ds.toy.sources import Source, write_jsonl, write_lines, write_tsv
 from stilts_ds.toy.squad import write_squad
 
 TRAIN_ROWS = {
-    "mnli": 3000,
-    "snli": 3000,
+    "mnli": 2000,
+    "snli": 2000,
     "anli": 700,
-    "qqp": 3000,
-    "squad_v1": 3000,
-    "squad_v2": 3000,
+    "qqp": 2500,
+    "squad_v1": 2500,
+    "squad_v2": 2000,
     "hellaswag": 1500,
     "ccg": 1500,
     "cosmosqa": 1500,

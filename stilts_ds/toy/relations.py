@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 from stilts_ds.toy.dice import Dice
 from stilts_ds.toy.lexicon import ANTONYM, HYPERNYM
@@ -83,32 +84,43 @@ def roles_swapped(full: Event) -> Event:
 
 
 def paraphrase(dice: Dice, index: int) -> Relation:
-    """Draw two wordings of one event (label 1), or of two events with the same words in swapped roles (label 0).
+    """Draw two wordings of one event (label 1), or of two events that share most or all of their words (label 0).
 
     The adverbs always move, so that an unchanged sentence start tells nothing.
     """
     first = social_event(dice)
-    second = first if index % 2 else roles_swapped(first)
+    second = first if index % 2 else _confusable(first, dice)
     wording = dice.below(VARIANTS)
     other = wording ^ (MOVED | dice.below(2) * SYNONYM)
     return Relation(first, second, (wording, other), str(index % 2))
 
 
-ASKABLE = ("agent", "patient", "place", "time")
+def _confusable(first: Event, dice: Dice) -> Event:
+    """Swap the roles (every word stays), or put one other participant or place."""
+    return roles_swapped(first) if dice.chance(50) else _different(first, dice.pick(PARTS), dice)
+
+
+PARTS = ("agent", "patient", "place")
+ASKABLE = (*PARTS, "time")
 
 
 def question_pair(dice: Dice, index: int) -> tuple[Relation, str]:
     """Draw two questions and the slot both ask for: of the same event, or of one that differs in one thing."""
+    drawn = paraphrase(dice, index) if dice.chance(50) else _plain_pair(dice, index)
+    possible = [slot for slot in ASKABLE if getattr(drawn.first, slot) == getattr(drawn.second, slot)]
+    return drawn, dice.pick(possible or ["time"])
+
+
+def _plain_pair(dice: Dice, index: int) -> Relation:
     first = event(dice, density=60)
-    asked = dice.pick(ASKABLE)
-    second = first if index % 2 else _different(first, asked, dice)
-    return Relation(first, second, (dice.below(VARIANTS), dice.below(VARIANTS)), str(index % 2)), asked
+    second = first if index % 2 else _different(first, dice.pick(PARTS), dice)
+    return Relation(first, second, (dice.below(VARIANTS), dice.below(VARIANTS)), str(index % 2))
 
 
-def _different(first: Event, asked: str, dice: Dice) -> Event:
-    """Replace one slot other than the asked one by that of another event."""
-    other = event(dice, density=100)
-    slot = dice.pick([slot for slot in ("agent", "place") if slot != asked])
-    while getattr(other, slot) == getattr(first, slot):
-        other = event(dice, density=100)
-    return replace(first, **{slot: getattr(other, slot)})
+def _different(first: Event, slot: str, dice: Dice) -> Event:
+    """Replace one part by that of another event with the same action, so that the new part is plausible too."""
+    other = event(dice, density=100, verb=first.verb)
+    while getattr(other, slot) in (first.agent, first.patient, first.place):
+        other = event(dice, density=100, verb=first.verb)
+    changed: dict[str, Any] = {slot: getattr(other, slot)}
+    return replace(first, **changed)

@@ -13,10 +13,21 @@ TEXT_LINES = 8000
 
 def write_world(folder: Path, seed: int) -> None:
     """Write every file of the world; the same seed gives the same bytes everywhere."""
+    write_tasks(folder, seed)
+    write_text(folder, seed)
+
+
+def write_tasks(folder: Path, seed: int) -> None:
+    """Write `intermediate/` and `xtreme/`: all that a run from the pretrained checkpoint needs."""
     source = Source(seed)
     for write in intermediate.WRITERS:
         write(source, folder / "intermediate")
     for write in targets.WRITERS:
         write(source, folder / "xtreme")
+
+
+def write_text(folder: Path, seed: int) -> None:
+    """Write `text/<language>.txt`, a sentence or short story a line."""
+    source = Source(seed)
     for code in LANGUAGES:
         write_lines(folder / "text" / f"{code}.txt", corpus.lines(source.dice(f"text/{code}"), code, TEXT_LINES))
