@@ -132,6 +132,10 @@ class EvaluationPart(Part):
     no_answer: bool = Field(False, description="let question answering answer nothing (SQuAD 2.0's dev always may)")
 
 
+def _baseline_only() -> dict[str, list[str]]:
+    return {"none": []}
+
+
 class Recipe(Part):
     """A whole study."""
 
@@ -141,7 +145,7 @@ class Recipe(Part):
     model: ModelPart = ModelPart()  # type: ignore[call-arg]
     data: DataPart = DataPart()  # type: ignore[call-arg]
     intermediate: dict[str, list[str]] = Field(
-        default_factory=lambda: {"none": []}, description="conditions: a name and its intermediate tasks"
+        default_factory=_baseline_only, description="conditions: a name and its intermediate tasks"
     )
     targets: list[str] = Field(min_length=1)
     sampling: SamplingPart = SamplingPart()  # type: ignore[call-arg]

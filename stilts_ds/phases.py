@@ -14,6 +14,7 @@ import logging
 import os
 import sys
 import time
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,7 @@ from stilts_ds.evaluate.score_run import score_phase
 from stilts_ds.evaluate.select import dev_scores
 from stilts_ds.evaluate.zero_shot import evaluate_phase
 from stilts_ds.export import export_model
-from stilts_ds.model.encoder import load_encoder
+from stilts_ds.model.encoder import load_encoder, quiet
 from stilts_ds.model.heads import HeadSpec
 from stilts_ds.model.multitask import MultiTask
 from stilts_ds.model_files import longest_row, model_path
@@ -125,8 +126,7 @@ def run_phase(run: RunDir, recipe: Recipe, phase: Phase, data: Data, only: str |
             return
         if phase.evaluate:
             evaluate_phase(run, recipe, phase, data, world)
-            if world.first:
-                score_phase(run, recipe, phase, data)
+            first_on_rank_0(lambda: score_phase(run, recipe, phase, data), world)
         _note(world, folder, "done", seconds=round(time.time() - started, 1))
     except Stopped as stopped:
         _note(world, folder, f"stopped:{stopped}")
@@ -195,8 +195,10 @@ def main(arguments: list[str] | None = None) -> int:
 def run_ranks(run: RunDir, wanted: list[str], only: str | None = None, before: Callable[[], None] | None = None) -> int:
     """Join the other ranks and run phases; rank 0 calls `before` first. Returns the exit status: 0 done, 2 the user
     can mend it, 85 stopped by a signal with everything saved."""
+    rank = int(os.environ.get("RANK", "0"))
     install_handlers()
     set_up_logging(run)
+    quiet()
     trust_only_tensors()
     token = hash_json([str(run.root.resolve()), os.environ.get("STILTS_RUN_TOKEN", "")])
     try:
@@ -207,9 +209,14 @@ def run_ranks(run: RunDir, wanted: list[str], only: str | None = None, before: C
         log.warning("stopped by %s; everything is saved, the same command continues", stopped)
         return 85
     except UserError as problem:
-        if os.environ.get("RANK", "0") == "0":
+        if rank == 0:
             print(f"error: {problem}", file=sys.stderr, flush=True)
         return 2
+    except RuntimeError as problem:
+        log.exception("rank %d failed", rank)
+        if rank > 0:  # rank 0 has told on the terminal already
+            print(f"rank {rank}: {str(problem).splitlines()[0][:200]} (all of it: {run.logs})", file=sys.stderr, flush=True)
+        return 1
     return 0
 
 
@@ -222,6 +229,8 @@ def set_up_logging(run: RunDir) -> None:
         handlers.append(logging.StreamHandler())
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", handlers=handlers,
                         force=True)
+    # torch renames collectives that DeepSpeed still calls by their old names, once a call.
+    warnings.filterwarnings("ignore", category=FutureWarning, module="torch.distributed")
     for noisy in ("DeepSpeed", "transformers", "torch", "datasets"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     for name in ("stilts_ds", "__main__"):

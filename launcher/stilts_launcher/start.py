@@ -77,7 +77,11 @@ def _as_a_rank(place: Ranks, recipe: Recipe, run: RunDir, only: str | None, phas
 
     os.environ.update(place.variables())
     os.environ["STILTS_COLLECTIVE_TIMEOUT"] = str(recipe.engine.collective_timeout)
-    return run_ranks(run, phases, only, before=lambda: prepare_run(recipe) and None)
+
+    def before() -> None:
+        prepare_run(recipe)
+
+    return run_ranks(run, phases, only, before)
 
 
 def rank_count(recipe: Recipe) -> int:

@@ -23,7 +23,7 @@ def submit(run: RunDir, recipe: Recipe, condition: str | None, output: Path) -> 
         raise UserError(f"the run has no condition {chosen!r}{did_you_mean(chosen, use)}")
     data = Data(recipe, run.root)
     tasks = {name: data.task(name) for name in recipe.targets}
-    expected = {name: _expected(task, data) for name, task in tasks.items()}
+    expected = {(name, code): found for name, task in tasks.items() for code, found in _expected(task, data).items()}
     written = write_submission([run.phase(i).predictions for i in use[chosen]], output, tasks, expected)
     return f"{len(written)} files of condition {chosen} written to {output}; every language and line is there"
 

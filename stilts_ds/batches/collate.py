@@ -49,7 +49,7 @@ class Batch:
 
     def to(self, device: torch.device) -> Batch:
         move = [t.to(device, non_blocking=True) for t in (self.input_ids, self.attention_mask, self.token_type_ids)]
-        return Batch(*move, heads={name: targets.to(device) for name, targets in self.heads.items()})
+        return Batch(*move, {name: targets.to(device) for name, targets in self.heads.items()})  # type: ignore[arg-type]
 
     @property
     def real_tokens(self) -> int:

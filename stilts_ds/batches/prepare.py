@@ -156,7 +156,7 @@ class Data:
 
         rows = cached_rows(self.cache, key, build)
         for reason, count in sorted(rows.tally.items()):
-            if count:
+            if count and reason != "examples":
                 log.info("%s %s %s: %d %s", task.name, split, " ".join(languages), count, reason)
         return rows
 
@@ -174,7 +174,9 @@ def fitted_task(name: str, recipe: Recipe) -> Task:
     languages = tuple(LANGUAGES) if len(task.languages) > 1 else (PIVOT,)
     if task.family == "bitext":
         languages = tuple(code for code in LANGUAGES if code != PIVOT)
-    return dataclasses.replace(task, languages=languages, pivot=PIVOT)
+    # MLQA's answer rules are lists of real languages' articles.
+    metrics = tuple(metric.removeprefix("mlqa_") for metric in task.metrics)
+    return dataclasses.replace(task, languages=languages, pivot=PIVOT, metrics=metrics)
 
 
 def data_source(recipe: Recipe, run_folder: Path) -> DataSource:

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -64,7 +65,8 @@ class Rows:
         cut = {"input_ids": tokens, "starts": rows + 1, "second": rows, "example": rows, "items": count + 1,
                "label": count, "span": rows, "token_label": tokens, "place": tokens}
         arrays = {name: getattr(self, name) for name in self.ARRAYS}
-        return Rows(**{n: None if a is None else a[: cut[n]] for n, a in arrays.items()}, tally=self.tally)
+        kept: dict[str, Any] = {n: None if a is None else a[: cut[n]] for n, a in arrays.items()}
+        return Rows(**kept, tally=self.tally)
 
 
 class RowsBuilder:

@@ -105,7 +105,7 @@ def _retrieve(
         return
     sides = [Side(name, [r.id for r in records], [r.text for r in records], v)
              for name, records, v in zip((language, task.pivot), (source, pivot), vectors)]
-    mined = bucc_mine(*sides)
+    mined = bucc_mine(sides[0], sides[1])
     threshold = _threshold(path, mined, gold, split, task, language)
     formats.write_predictions(path, kind, bucc_predict(mined, threshold))
     if gold is not None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import logging
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,13 @@ from stilts_ds.config import ModelPart
 from stilts_ds.errors import UserError
 from stilts_ds.model_files import check_folder
 
-log = logging.getLogger(__name__)
+
+def quiet() -> None:
+    """Silence transformers' progress bars and notes; its errors come back as exceptions."""
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
 
 
 def load_encoder(path: str | Path, setting: ModelPart, revision: str | None = None) -> nn.Module:
@@ -28,7 +33,7 @@ def load_encoder(path: str | Path, setting: ModelPart, revision: str | None = No
     try:
         config = AutoConfig.from_pretrained(str(path), revision=revision)
         _set_dropout(config, setting.dropout)
-        model_class = AutoModel._model_mapping[type(config)]
+        model_class: Any = AutoModel._model_mapping[type(config)]
         takes_pooler = "add_pooling_layer" in inspect.signature(model_class.__init__).parameters
         model, info = model_class.from_pretrained(
             str(path), config=config, revision=revision, dtype=torch.float32, output_loading_info=True,
