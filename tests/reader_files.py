@@ -1,0 +1,54 @@
+"""Writes small data files for the reader tests, and reads them back."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from stilts_ds.examples.read import read_examples
+from stilts_ds.examples.source import DataSource
+from stilts_ds.tasks.registry import get_task
+
+MNLI_DEV = "mnli/multinli_1.0_dev_matched.jsonl"
+COSMOS_HEADER = "id,context,question,answer0,answer1,answer2,answer3,label\n"
+
+
+def empty_source(folder: Path) -> DataSource:
+    """A source with its three folders, all empty."""
+    for name in ("intermediate", "xtreme", "text"):
+        (folder / name).mkdir()
+    return DataSource("local", folder / "intermediate", folder / "xtreme", folder / "text")
+
+
+def put(source: DataSource, task: str, file: str, content: str | bytes | list[Any] | dict[str, Any]) -> Path:
+    """Write one file of a task: text, bytes, JSON lines (a list) or JSON (a dict)."""
+    path = source.folder_of(get_task(task)) / file
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if isinstance(content, list):
+        content = "".join(json.dumps(row) + "\n" for row in content)
+    if isinstance(content, dict):
+        content = json.dumps(content)
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return path
+
+
+def rows(
+    source: DataSource, task: str, split: str = "dev", language: str = "en", tally: Counter[str] | None = None
+) -> Any:
+    return list(read_examples(get_task(task), split, language, source, tally))
+
+
+def nli(label: str, id: str = "1", **more: str) -> dict[str, str]:
+    return {"pairID": id, "sentence1": "It rains.", "sentence2": "It is wet.", "gold_label": label, **more}
+
+
+def squad(context: str = "Ada wrote it in 1843.", **question: Any) -> dict[str, Any]:
+    full = {"id": "q1", "question": "When?", "answers": [{"text": "1843", "answer_start": 16}], **question}
+    return {"data": [{"paragraphs": [{"context": context, "qas": [full]}]}]}
+
+
+def conllu(*lines: str) -> str:
+    filled = (line if line.startswith("#") or not line else "\t".join([*line.split(), *"_" * 6]) for line in lines)
+    return "\n".join(filled) + "\n"

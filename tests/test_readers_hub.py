@@ -1,0 +1,177 @@
+"""Hub rows become the records that local files give. The hub is replaced by parquet files written here."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import datasets
+import pytest
+
+from stilts_ds.errors import UserError
+from stilts_ds.examples import hub
+from stilts_ds.examples.read import available_languages, files_of, read_bitext, read_examples
+from stilts_ds.examples.records import Answer, Bitext, Choice, Pair, Span, Tagged
+from stilts_ds.examples.source import DataSource
+from stilts_ds.tasks.registry import TASKS, get_task
+
+HUB = DataSource("hub")
+LOAD = datasets.load_dataset
+Serve = Callable[..., list[tuple[Any, ...]]]
+
+
+@pytest.fixture
+def serve(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Serve:
+    """Call with rows (and column types): every hub request then reads them from a parquet file and is noted."""
+
+    def start(rows: list[dict[str, Any]], **types: Any) -> list[tuple[Any, ...]]:
+        table = datasets.Dataset.from_list(rows)
+        for column, kind in types.items():
+            table = table.cast_column(column, kind)
+        file = tmp_path / f"{len(list(tmp_path.iterdir()))}.parquet"
+        table.to_parquet(str(file))
+        asked: list[tuple[Any, ...]] = []
+
+        def answer(repo: str, config: str, split: str, revision: str) -> Any:
+            asked.append((repo, config, split, revision))
+            return LOAD("parquet", data_files=str(file), split="train", cache_dir=str(tmp_path / "cache"))
+
+        monkeypatch.setattr(datasets, "load_dataset", answer)
+        monkeypatch.setattr(hub, "resolve", lambda one: one.revision)
+        return asked
+
+    return start
+
+
+def rows(task: str, split: str = "dev", language: str = "en", tally: Counter[str] | None = None) -> list[Any]:
+    return list(read_examples(get_task(task), split, language, HUB, tally))
+
+
+def test_nli_drops_rows_without_a_label(serve: Serve) -> None:
+    names = datasets.ClassLabel(names=["entailment", "neutral", "contradiction"])
+    asked = serve([{"premise": "p", "hypothesis": "h", "label": label} for label in (2, -1, 0)], label=names)
+    tally: Counter[str] = Counter()
+    found = rows("xnli", "test", "sw", tally)
+    place = "facebook/xnli sw test"
+    assert found == [Pair(f"{place}[0]", "p", "h", "contradiction"), Pair(f"{place}[2]", "p", "h", "entailment")]
+    assert tally == {"rows without a gold label (-)": 1}
+    assert asked == [("facebook/xnli", "sw", "test", "b8dd5d7af51114dbda02c0e3f6133f332186418e")]
+
+
+def test_anli_plus_joins_five_data_sets(serve: Serve) -> None:
+    asked = serve([{"premise": "p", "hypothesis": "h", "label": 1}])
+    assert len(rows("anli_plus")) == 5
+    assert [(repo, split) for repo, _, split, _ in asked] == [
+        ("facebook/anli", "dev_r1"),
+        ("facebook/anli", "dev_r2"),
+        ("facebook/anli", "dev_r3"),
+        ("nyu-mll/glue", "validation_matched"),
+        ("stanfordnlp/snli", "validation"),
+    ]
+
+
+def test_paraphrase_pairs(serve: Serve) -> None:
+    serve([{"question1": "a", "question2": "b", "label": 1, "idx": 9}])
+    assert rows("qqp") == [Pair("9", "a", "b", "1")]
+    serve([{"sentence1": "a", "sentence2": "b", "label": 0, "id": 3}])
+    assert rows("pawsx", "train") == [Pair("3", "a", "b", "0")]
+    serve([{"sentence1": "a", "sentence2": "b", "label": 7, "id": 3}])
+    with pytest.raises(UserError, match=r"paws-x en train\[0\]: label 7 is none of 0 to 1"):
+        rows("pawsx", "train")
+
+
+def question(id: str, text: list[str], start: list[int]) -> dict[str, Any]:
+    return {"id": id, "question": "Who?", "context": "Ada did", "answers": {"text": text, "answer_start": start}}
+
+
+def test_questions(serve: Serve) -> None:
+    serve([question("1", ["Ada"], [0]), question("2", [], [])])
+    assert rows("squad_v2")[0] == Span("1", "Who?", "Ada did", (Answer("Ada", 0),))
+    assert [span.impossible for span in rows("squad_v2")] == [False, True]
+    assert [span.impossible for span in rows("xquad", "test", "de")] == [False, False]
+    serve([question("1", ["Ada"], [3])])
+    with pytest.raises(UserError, match="is not at character 3"):
+        rows("squad_v1")
+
+
+def test_tydiqa_keeps_its_language(serve: Serve) -> None:
+    asked = serve([question("finnish-1-2", ["Ada"], [0]), question("english-1-2", ["Ada"], [0])])
+    assert [span.id for span in rows("tydiqa", "test", "fi")] == ["finnish-1-2"]
+    assert asked[0][:3] == ("google/xtreme", "tydiqa", "validation")
+    with pytest.raises(UserError, match="tydiqa dev te: there are no examples"):
+        rows("tydiqa", "dev", "te")
+
+
+def test_choices(serve: Serve) -> None:
+    serve([{"ind": 4, "ctx_a": "He", "ctx_b": "it", "endings": ["a", "b"], "label": "1"}])
+    assert rows("hellaswag") == [Choice("4", "He", ("it a", "it b"), 1)]
+    answers = {f"answer{index}": str(index) for index in range(4)}
+    serve([{"id": "c", "context": "x", "question": "y", **answers, "label": 2}])
+    assert rows("cosmosqa") == [Choice("c", "x y", ("0", "1", "2", "3"), 2)]
+    serve([{"id": "q", "question": "Q?", "choices": {"label": ["A", "B"], "text": ["a", "b"]}, "answerKey": "B"}])
+    assert rows("commonsenseqa") == [Choice("q", "Q?", ("a", "b"), 1)]
+    serve([{"premise": "P.", "choice1": "a", "choice2": "b", "question": "cause", "label": 0, "idx": 5}])
+    assert rows("xcopa", "test", "qu") == [Choice("5", "P. What was the cause?", ("a", "b"), 0)]
+
+
+def test_tags_take_the_data_sets_own_names(serve: Serve) -> None:
+    names = datasets.List(datasets.ClassLabel(names=["O", "B-PER", "I-PER"]))
+    asked = serve([{"tokens": ["Ann", "ran"], "ner_tags": [1, 0]}], ner_tags=names)
+    assert rows("panx", "train") == [Tagged("google/xtreme PAN-X.en train[0]", ("Ann", "ran"), ("B-PER", "O"))]
+    serve([{"tokens": ["Ann"], "pos_tags": ["PROPN"]}])
+    assert rows("udpos", "test", "fa")[0].tags == ("PROPN",)
+    assert asked[0][1] == "PAN-X.en"
+
+
+def test_tatoeba_puts_english_second(serve: Serve) -> None:
+    row = {"source_sentence": "Moja", "target_sentence": "One", "source_lang": "swh", "target_lang": "eng"}
+    swapped = {"source_sentence": "Two", "target_sentence": "Mbili", "source_lang": "eng", "target_lang": "swh"}
+    asked = serve([row, swapped])
+    left, right, gold = read_bitext(get_task("tatoeba"), "test", "sw", HUB)
+    assert left == [Bitext("0", "Moja"), Bitext("1", "Mbili")]
+    assert right == [Bitext("0", "One"), Bitext("1", "Two")]
+    assert gold == {("0", "0"), ("1", "1")}
+    assert asked[0][1:3] == ("tatoeba.swh", "validation")
+
+
+def test_what_the_hub_lacks_is_said(serve: Serve) -> None:
+    with pytest.raises(UserError, match="ccg train en is not on the hub; set data.source=local .* Make ccg/train.tsv"):
+        rows("ccg", "train")
+    with pytest.raises(UserError, match="bucc2018 dev zh is not on the hub"):
+        read_bitext(get_task("bucc2018"), "dev", "zh", HUB)
+    assert available_languages(get_task("xcopa"), "train", HUB) == []
+    assert available_languages(get_task("xnli"), "test", HUB) == list(TASKS["xnli"].languages)
+    assert available_languages(get_task("mnli"), "train", HUB) == ["en"]
+    assert files_of(get_task("mnli"), "train", "en", HUB) == []
+
+
+def test_a_failing_download_is_a_user_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: Any, **__: Any) -> Any:
+        raise ConnectionError("no route\nto host")
+
+    monkeypatch.setattr(datasets, "load_dataset", fail)
+    with pytest.raises(UserError, match=r"cannot load Rowan/hellaswag .* from the hub: no route; fill the cache"):
+        rows("hellaswag")
+
+
+def test_only_branches_are_resolved(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Api:
+        def dataset_info(self, repo: str, revision: str) -> Any:
+            assert (repo, revision) == ("allenai/cosmos_qa", "refs/convert/parquet")
+            return type("Info", (), {"sha": "f" * 40})
+
+    monkeypatch.setattr("huggingface_hub.HfApi", Api)
+    assert hub.resolve(TASKS["cosmosqa"].hub["dev"][0]) == "f" * 40
+    pinned = TASKS["mnli"].hub["dev"][0]
+    assert hub.resolve(pinned) == pinned.revision
+
+
+def test_an_unreachable_hub_leaves_the_branch(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Api:
+        def dataset_info(self, repo: str, revision: str) -> Any:
+            raise ConnectionError
+
+    monkeypatch.setattr("huggingface_hub.HfApi", Api)
+    assert hub.resolve(TASKS["cosmosqa"].hub["dev"][0]) == "refs/convert/parquet"

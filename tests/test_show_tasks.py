@@ -1,0 +1,47 @@
+"""The task table, a task's card, and records made readable."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from reader_files import empty_source, put
+from stilts_launcher.show_tasks import show_examples, show_record, task_card, tasks_table
+
+from stilts_ds.errors import UserError
+from stilts_ds.examples.records import Answer, Choice, Pair, Span, Tagged, Text
+from stilts_ds.tasks.registry import TASKS, get_task
+
+
+def test_table_has_a_line_for_every_task() -> None:
+    lines = tasks_table().split("\n")
+    assert [line.split()[0] for line in lines] == ["task", *TASKS]
+    assert lines[2].split()[:7] == ["mnli", "pair", "intermediate", "392,702", "9,815", "en", "accuracy"]
+    assert "40 languages" in next(line for line in lines if line.startswith("panx"))
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_card_names_files_and_licence(name: str) -> None:
+    card = task_card(get_task(name))
+    assert get_task(name).licence in card
+    assert all(entry.path in card for split in get_task(name).local.values() for entry in split)
+
+
+def test_records_are_readable() -> None:
+    assert show_record(Pair("1", "a", "b", None)) == "1\n  text a    a\n  text b    b\n  label     none"
+    assert show_record(Choice("1", "p", ("x", "y"), 1)).endswith("  choice    x\n  choice *  y")
+    assert show_record(Tagged("1", ("A", "b"), ("X", "Y"))) == "1\n  words     A/X b/Y"
+    assert show_record(Tagged("1", ("A", "b"), None)) == "1\n  words     A b"
+    assert show_record(Span("1", "q", "c", (Answer("c", 0),) * 2)).endswith("answers   c (at 0)")
+    assert show_record(Span("1", "q", "c", (), True)).endswith("none in this context")
+    assert show_record(Text("de:1", "x")) == "de:1\n  text      x"
+
+
+def test_gold_pairs_and_bare_sides_of_a_bitext(tmp_path: Path) -> None:
+    source, tatoeba = empty_source(tmp_path), get_task("tatoeba")
+    put(source, "tatoeba", "tatoeba/sw-en.sw", "Moja\n")
+    put(source, "tatoeba", "tatoeba/sw-en.en", "One\nTwo\n")
+    bare = show_examples(tatoeba, "test", "sw", source, 1)
+    assert bare == "1 sw sentences, 2 en sentences, no gold pairs\n  0  Moja\n  0  One"
+    with pytest.raises(UserError, match="cannot show 0 examples"):
+        show_examples(tatoeba, "test", "sw", source, 0)
