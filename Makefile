@@ -1,0 +1,52 @@
+# make quickstart   set everything up and run the main job in miniature
+# make test         set everything up and run the tests
+# make lint, make bench, make clean
+#
+# Settings: PYTHON (3.10 or newer), TORCH (another build or version of torch), VENV, ARGS (more arguments for the command).
+
+PYTHON ?= python3
+TORCH ?= torch==2.13.0
+VENV ?= .venv
+ARGS ?=
+
+BIN := $(VENV)/bin
+# One stamp for each choice of torch: another choice sets up again.
+READY := $(VENV)/.ready-$(shell printf '%s' '$(TORCH)' | cksum | cut -d ' ' -f 1)
+
+.PHONY: quickstart test lint bench setup clean
+.DELETE_ON_ERROR:
+
+quickstart: setup
+	$(BIN)/stilts run quickstart $(ARGS)
+
+test: setup
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: setup
+	$(BIN)/python -m ruff check .
+	$(BIN)/python -m mypy
+
+bench: setup
+	$(BIN)/python -m pip install -q -c $(VENV)/constraints.txt faiss-cpu matplotlib
+	$(BIN)/stilts bench $(ARGS)
+
+setup: $(READY)
+
+# torch goes first and alone, so that no other package decides which build is taken. What it brought is then kept; the
+# pin of triton gives way to the one that this torch asks for.
+$(READY): setup.py pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
+		{ echo "error: $(PYTHON) is missing or older than Python 3.10; name another one: make PYTHON=python3.11 ..." >&2; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || \
+		{ rm -rf $(VENV); echo "error: $(PYTHON) -m venv failed; on Debian: apt-get install python3-venv" >&2; exit 1; }
+	rm -f $(VENV)/.ready-*
+	grep -vE '^(torch|triton)==' constraints.txt > $(VENV)/constraints.txt
+	$(BIN)/python -m pip install -c $(VENV)/constraints.txt '$(TORCH)'
+	$(BIN)/python -m pip list --format freeze | grep -E '^(torch|triton)==' >> $(VENV)/constraints.txt
+	grep -q '^triton==' $(VENV)/constraints.txt || grep '^triton==' constraints.txt >> $(VENV)/constraints.txt
+	$(BIN)/python -m pip install -c $(VENV)/constraints.txt -e '.[dev]'
+	touch $@
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
