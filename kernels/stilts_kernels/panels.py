@@ -72,6 +72,7 @@ class PanelMaker:
                  dtype: torch.dtype) -> None:
         self.rows, self.centre, self.other_centre = rows, centre, other_centre
         self.shift_column, self.dtype = shift_column, dtype
+        self._scratch = torch.empty(2, ROWS_PER_STEP, rows.dim)
         self.centre_norm = 0.0 if other_centre is None else float(torch.linalg.vector_norm(other_centre))
 
     def __call__(self, start: int, stop: int) -> Panel:
@@ -88,14 +89,15 @@ class PanelMaker:
     def _fill(self, panel: Panel) -> None:
         """Stores centred rows, their norms, the norms of the rounding errors, and the shifts."""
         dim = self.rows.dim
-        centred = self.rows.block(panel.start, panel.start + len(panel)) - self.centre
+        centred, widened = self._scratch[0, : len(panel)], self._scratch[1, : len(panel)]
+        torch.sub(self.rows.block(panel.start, panel.start + len(panel)), self.centre, out=centred)
         stored = panel.rows[:, :dim]
         stored.copy_(centred)
-        widened = stored.float()
+        widened.copy_(stored)
         torch.linalg.vector_norm(widened, dim=1, out=panel.norm)
         if self.other_centre is not None:
             self._store_shift(panel, torch.mv(centred, self.other_centre))
-        torch.linalg.vector_norm(widened - centred, dim=1, out=panel.error)
+        torch.linalg.vector_norm(widened.sub_(centred), dim=1, out=panel.error)
         panel.error.add_(panel.norm, alpha=1.01 * FLOAT32_ROUNDOFF)
 
     def _store_shift(self, panel: Panel, shift: Tensor) -> None:

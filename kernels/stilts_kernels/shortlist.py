@@ -10,6 +10,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from stilts_kernels.rows import by_block
+
+MIDDLE_FOLD = 4
 GROUPS_FOLD = 32  # scores of one group; its maximum alone is compared with the floor
 FOLD_FRACTION = 4  # refresh the floor when a block brought at least rows / 4 candidates
 MIN_PRUNE = 1 << 16
@@ -24,16 +27,20 @@ class Shortlist:
         self.floor = torch.full((rows,), -NEVER)
         self.failed = torch.zeros(rows, dtype=torch.bool)
         self._best = torch.full((rows, k), -NEVER)
-        self._pairs: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []  # row, column, lower, upper
+        self._pairs: list[tuple[Tensor, Tensor, Tensor]] = []  # row, column, upper
         self._count, self._prune_at = 0, max(MIN_PRUNE, 2 * rows * k)
 
     def collect(self, scores: Tensor, error: Tensor, roundoff: float, row_start: int, column_start: int) -> None:
         """Takes in a block of scores [C, R]: columns column_start + C, rows row_start + R, error bound [R]."""
         part = slice(row_start, row_start + scores.shape[1])
         fold = group_size(scores.shape[0], self.k)
-        maxima = group_maxima(scores, fold).float()
-        self._seed(part, maxima, error, roundoff)
-        row, column, value = survivors(scores, maxima, fold, threshold(self.floor[part], error, roundoff))
+        whole = scores[: scores.shape[0] // fold * fold]
+        middle = fold_maxima(whole, min(fold, MIDDLE_FOLD))
+        levels = [fold_maxima(middle, fold // min(fold, MIDDLE_FOLD)), middle, whole]
+        levels = [level for i, level in enumerate(levels) if i == 0 or level is not levels[i - 1]]
+        self._seed(part, levels[0].float(), error, roundoff)
+        least = threshold(self.floor[part], error, roundoff)
+        row, column, value = survivors(levels, scores[len(whole) :], least)
         slack = error[row] + roundoff * value.abs()
         self._add(part, row, column + column_start, value - slack, value + slack)
 
@@ -46,7 +53,7 @@ class Shortlist:
             self.floor[part] = torch.where(fresh, seed, self.floor[part])
 
     def _add(self, part: slice, row: Tensor, column: Tensor, lower: Tensor, upper: Tensor) -> None:
-        self._pairs.append(((row + part.start).int(), column.int(), lower, upper))
+        self._pairs.append(((row + part.start).int(), column.int(), upper))
         self._count += len(row)
         if len(row) * FOLD_FRACTION >= part.stop - part.start:
             self._raise_floor(part, row, lower)
@@ -54,10 +61,9 @@ class Shortlist:
             self.prune()
 
     def _raise_floor(self, part: slice, row: Tensor, lower: Tensor) -> None:
-        order, place = places(row, lower)
-        keep = place < self.k
-        fresh = torch.full((part.stop - part.start, self.k), -NEVER)
-        fresh[row[order[keep]], place[keep]] = lower[order[keep]]
+        place = running_place(row)
+        fresh = torch.full((part.stop - part.start, int(place.max()) + 1), -NEVER)
+        fresh[row, place] = lower
         best = torch.cat([self._best[part], fresh], dim=1).topk(self.k, dim=1).values
         self._best[part] = best
         self.floor[part] = torch.maximum(self.floor[part], best[:, -1])
@@ -65,7 +71,7 @@ class Shortlist:
     def prune(self) -> None:
         """Drops candidates below the floor, and every candidate of rows over the cap."""
         pairs = self._joined()
-        kept = pairs[3] >= self.floor[pairs[0]]
+        kept = pairs[2] >= self.floor[pairs[0]]
         over = torch.bincount(pairs[0][kept], minlength=self.rows) > self.cap
         self.failed |= over
         self.floor[over] = NEVER
@@ -74,23 +80,19 @@ class Shortlist:
         self._count = int(kept.sum())
         self._prune_at = max(MIN_PRUNE, 2 * self.rows * self.k, 2 * self._count)
 
-    def _joined(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def _joined(self) -> tuple[Tensor, Tensor, Tensor]:
         if not self._pairs:
-            return torch.empty(0, dtype=torch.int32), torch.empty(0, dtype=torch.int32), torch.empty(0), torch.empty(0)
-        row, column, lower, upper = zip(*self._pairs)
-        return torch.cat(row), torch.cat(column), torch.cat(lower), torch.cat(upper)
+            return torch.empty(0, dtype=torch.int32), torch.empty(0, dtype=torch.int32), torch.empty(0)
+        row, column, upper = zip(*self._pairs)
+        return torch.cat(row), torch.cat(column), torch.cat(upper)
 
     def finish(self) -> tuple[Tensor, Tensor]:
-        """(row, column) int64 of all pairs that must be scored exactly, sorted by column; failed rows have none."""
+        """(row, column) int64 of all pairs that must be scored exactly, in `by_block` order; failed rows have none."""
         self.prune()
-        row, column, lower, upper = self._pairs.pop()
-        order, place = places(row, lower)
-        last = order[place == self.k - 1]
-        self.floor[row[last]] = torch.maximum(self.floor[row[last]], lower[last])
-        keep = upper >= self.floor[row]
-        row, column = row[keep].long(), column[keep].long()
-        by_column = torch.argsort(column, stable=True)
-        return row[by_column], column[by_column]
+        row, column, _ = self._pairs.pop()
+        row, column = row.long(), column.long()
+        order = by_block(row, column)
+        return row[order], column[order]
 
 
 def group_size(columns: int, k: int) -> int:
@@ -101,16 +103,15 @@ def group_size(columns: int, k: int) -> int:
     return fold
 
 
-def group_maxima(scores: Tensor, fold: int) -> Tensor:
+def fold_maxima(scores: Tensor, fold: int) -> Tensor:
     """Maxima [C // fold, R] of groups of `fold` columns of scores [C, R]; group g holds columns g + t (C // fold).
 
     Halving by element-wise maxima runs at memory speed in either layout of `scores`, which a reduction does not.
     """
-    maxima = scores[: scores.shape[0] // fold * fold]
     while fold > 1:
-        half, fold = maxima.shape[0] // 2, fold // 2
-        maxima = torch.maximum(maxima[:half], maxima[half:])
-    return maxima
+        half, fold = scores.shape[0] // 2, fold // 2
+        scores = torch.maximum(scores[:half], scores[half:])
+    return scores
 
 
 def threshold(floor: Tensor, error: Tensor, roundoff: float) -> Tensor:
@@ -123,26 +124,43 @@ def threshold(floor: Tensor, error: Tensor, roundoff: float) -> Tensor:
     return least - 4e-7 * (least.abs() + error)
 
 
-def survivors(scores: Tensor, maxima: Tensor, fold: int, least: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """(row, column, value) of all scores [C, R] that reach `least` [R], found through their group maxima."""
-    groups = maxima.shape[0]
-    row, group = (maxima >= least).T.nonzero(as_tuple=True)
-    members = group[:, None] + torch.arange(fold) * groups
-    values = scores[members, row[:, None]].float()
+def survivors(levels: list[Tensor], rest: Tensor, least: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """(row, column, value) of all scores that reach `least` [R], rows rising.
+
+    `levels` holds the maxima of groups, coarsest first and the scores [C, R] last; `rest` the scores left over.
+    """
+    row, column = (levels[0].float() >= least).T.nonzero(as_tuple=True)
+    for coarse, fine in zip(levels, levels[1:]):
+        row, column, value = descend(fine, coarse.shape[0], row, column, least)
+    if len(levels) == 1:
+        value = levels[0][column, row].float()
+    late_row, late = (rest.float() >= least).T.nonzero(as_tuple=True)
+    if len(late) == 0:
+        return row, column, value
+    row, order = torch.sort(torch.cat([row, late_row]), stable=True)
+    column = torch.cat([column, late + levels[-1].shape[0]])[order]
+    return row, column, torch.cat([value, rest[late, late_row].float()])[order]
+
+
+def descend(fine: Tensor, groups: int, row: Tensor, group: Tensor, least: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """(row, column, value) of the members in fine [C, R] of the groups (group, row) that reach `least` [R]."""
+    members = group[:, None] + torch.arange(0, fine.shape[0], groups)
+    flat = torch.as_strided(fine, (fine.numel(),), (1,))  # either layout is dense
+    values = flat[members * fine.stride(0) + (row * fine.stride(1))[:, None]].float()
     hit, member = (values >= least[row, None]).nonzero(as_tuple=True)
-    rest = scores[groups * fold :].float()
-    rest_column, rest_row = (rest >= least).nonzero(as_tuple=True)
-    column = torch.cat([members[hit, member], rest_column + groups * fold])
-    value = torch.cat([values[hit, member], rest[rest_column, rest_row]])
-    return torch.cat([row[hit], rest_row]), column, value
+    return row[hit], members[hit, member], values[hit, member]
+
+
+def running_place(row: Tensor) -> Tensor:
+    """Place of each entry among the equal entries before it, for `row` [P] that never falls."""
+    position = torch.arange(len(row))
+    begins = torch.ones_like(row, dtype=torch.bool)
+    begins[1:] = row[1:] != row[:-1]
+    return position - torch.cummax(position * begins, dim=0).values
 
 
 def places(row: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
     """(order, place): `order` sorts by row, then by falling value; place[i] is the rank of order[i] within its row."""
     order = torch.argsort(value, descending=True, stable=True)
     order = order[torch.argsort(row[order], stable=True)]
-    ordered = row[order]
-    position = torch.arange(len(order))
-    begins = torch.ones_like(ordered, dtype=torch.bool)
-    begins[1:] = ordered[1:] != ordered[:-1]
-    return order, position - torch.cummax(position * begins, dim=0).values
+    return order, running_place(row[order])
