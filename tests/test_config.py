@@ -1,0 +1,220 @@
+"""The recipe: wrong keys are named, overrides win, and what is written reads back as the same recipe."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ranks
+import yaml
+from pydantic import BaseModel
+
+from stilts_ds import config
+from stilts_ds.config import Recipe, TrainingPart, apply_override, load_recipe, parse_recipe, recipe_yaml, resolve_paths
+from stilts_ds.errors import UserError
+from stilts_ds.plan import check_tasks
+from stilts_ds.tasks.registry import TASKS
+
+SMALL: dict[str, Any] = {"name": "study", "targets": ["xnli"]}
+
+
+def recipe(**more: Any) -> Recipe:
+    return parse_recipe({**SMALL, **more}, "test.yaml")
+
+
+def written(folder: Path, text: str) -> str:
+    path = folder / "study.yaml"
+    path.write_text(text, encoding="utf-8")
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    "values, message",
+    [
+        ({"targts": ["xnli"]}, "unknown key 'targts'; did you mean targets"),
+        ({"engin": {}}, "unknown key 'engin'; did you mean engine"),
+        ({"engine": {"zero_stages": 2}}, "unknown key 'engine.zero_stages'; did you mean zero_stage"),
+        ({"evaluation": {"n_bset": 3}}, "unknown key 'evaluation.n_bset'; did you mean n_best"),
+        ({"target_training": {"learning_rat": 1}}, "'learning_rat'; did you mean learning_rate"),
+        ({"intermediate_training": {"warmup": 1}}, "'warmup'; did you mean warmup_ratio"),
+        ({"task_training": {"mnli": {"max_step": 1}}}, "'max_step'; did you mean max_steps"),
+    ],
+)
+def test_an_unknown_key_is_answered_with_the_nearest_one(values: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError) as problem:
+        recipe(**values)
+    assert message in str(problem.value) and str(problem.value).startswith("test.yaml: ")
+
+
+@pytest.mark.parametrize(
+    "values, message",
+    [
+        ({"targets": []}, "targets: "),
+        ({"name": "../elsewhere"}, "name: "),
+        ({"name": ".hidden"}, "name: "),
+        ({"seeds": [1, 1]}, "seeds must be different"),
+        ({"seeds": [-1]}, "not negative"),
+        ({"seeds": []}, "seeds: "),
+        ({"engine": {"zero_stage": 4}}, "engine.zero_stage: "),
+        ({"engine": {"zero_stage": 0, "dtype": "bf16"}}, "use engine.zero_stage=1"),
+        ({"engine": {"zero_stage": 0, "offload_optimizer": True}}, "needs engine.zero_stage 1, 2 or 3"),
+        ({"target_training": {"learning_rate": 0}}, "learning_rate"),
+        ({"target_training": {"max_seq_length": "many"}}, "max_seq_length"),
+        ({"model": {"dropout": 1.5}}, "model.dropout: "),
+        ({"data": {"source": "web"}}, "data.source: "),
+        ({"sampling": {"temperature": 0}}, "sampling.temperature: "),
+    ],
+)
+def test_a_value_that_cannot_be_meant_is_refused_by_name(values: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match="test.yaml: ") as problem:
+        recipe(**values)
+    assert message in str(problem.value)
+
+
+def test_missing_keys_are_named() -> None:
+    with pytest.raises(UserError, match="key 'targets' is missing"):
+        parse_recipe({"name": "study"}, "test.yaml")
+
+
+@pytest.mark.parametrize("stage", [1, 2, 3])
+def test_bf16_is_accepted_at_every_other_stage(stage: int) -> None:
+    assert recipe(engine={"zero_stage": stage, "dtype": "bf16"}).engine.dtype == "bf16"
+
+
+@pytest.mark.parametrize(
+    "override, path, value",
+    [
+        ("seeds=[1,2]", ("seeds",), [1, 2]),
+        ("seeds=[1, 2]", ("seeds",), [1, 2]),
+        ("engine.zero_stage=3", ("engine", "zero_stage"), 3),
+        ("model.revision=null", ("model", "revision"), None),
+        ("model.revision=", ("model", "revision"), None),
+        ("model.name_or_path='a=b'", ("model", "name_or_path"), "a=b"),
+        ("model.name_or_path=a=b", ("model", "name_or_path"), "a=b"),
+        ('name="7"', ("name",), "7"),
+        ("data.train_split={copa: dev}", ("data", "train_split"), {"copa": "dev"}),
+        ("task_training.mnli.max_steps=5", ("task_training", "mnli", "max_steps"), 5),
+        ("engine.offload_optimizer=true", ("engine", "offload_optimizer"), True),
+    ],
+)
+def test_an_override_is_read_as_yaml(override: str, path: tuple[str, ...], value: Any) -> None:
+    values: dict[str, Any] = {}
+    apply_override(values, override)
+    found: Any = values
+    for key in path:
+        found = found[key]
+    assert found == value and type(found) is type(value)
+
+
+@pytest.mark.parametrize("override", ["engine.zero_stage", "=3", "seeds=[1,", "name.part=1", "seeds: [1]"])
+def test_an_override_of_wrong_form_is_refused(override: str) -> None:
+    with pytest.raises(UserError) as problem:
+        apply_override({"name": "study"}, override)
+    assert override in str(problem.value)
+
+
+def test_the_command_line_wins_over_the_file_and_the_last_word_over_the_first(tmp_path: Path) -> None:
+    path = written(tmp_path, "name: study\ntargets: [xnli]\nengine: {zero_stage: 2, dtype: bf16}\n")
+    assert load_recipe(path).engine.zero_stage == 2
+    changed = load_recipe(path, ["engine.zero_stage=3", "engine.zero_stage=1", "target_training.learning_rate=1e-4"])
+    assert changed.engine.zero_stage == 1 and changed.engine.dtype == "bf16"
+    assert changed.target_training == {"learning_rate": 1e-4}
+
+
+def test_an_override_with_an_unknown_key_names_the_file_and_the_near_key(tmp_path: Path) -> None:
+    path = written(tmp_path, "name: study\ntargets: [xnli]\n")
+    with pytest.raises(UserError, match="study.yaml: unknown key 'engine.stage'; did you mean zero_stage"):
+        load_recipe(path, ["engine.stage=3"])
+
+
+@pytest.mark.parametrize(
+    "text, message", [("- a\n- b\n", "must hold keys"), ("a: [", "not valid YAML"), ("", "must hold keys")]
+)
+def test_a_file_that_is_no_recipe_is_refused(text: str, message: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=message):
+        load_recipe(written(tmp_path, text))
+
+
+def test_unknown_recipes_are_answered_with_the_shipped_ones(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="did you mean quickstart"):
+        load_recipe("quickstrat")
+    with pytest.raises(UserError, match="shipped recipes: .*quickstart"):
+        load_recipe(str(tmp_path / "none.yaml"))
+
+
+def test_a_phase_takes_defaults_then_the_task_then_the_phase_then_the_tasks_own_part() -> None:
+    made = recipe(
+        intermediate_training={"learning_rate": 3e-5, "max_steps": 7},
+        target_training={"learning_rate": 5e-5, "max_seq_length": 96},
+        task_training={"mnli": {"learning_rate": 9e-5}},
+    )
+    literal = {"max_seq_length": 384, "doc_stride": 99, "learning_rate": 1e-3}
+    first = made.training("intermediate", literal, "squad")
+    assert (first.learning_rate, first.max_steps, first.max_seq_length, first.doc_stride) == (3e-5, 7, 384, 99)
+    second = made.training("target", literal, "mnli")
+    assert (second.learning_rate, second.max_steps, second.max_seq_length, second.doc_stride) == (9e-5, -1, 96, 99)
+    several = made.training("intermediate", {}, "")
+    assert several.doc_stride == TrainingPart().doc_stride
+
+
+@pytest.mark.parametrize("name", sorted(TASKS))
+def test_every_tasks_own_settings_are_training_settings(name: str) -> None:
+    made = recipe().training("target", TASKS[name].training, name)
+    assert made.model_dump(include=set(TASKS[name].training)) == dict(TASKS[name].training)
+
+
+@pytest.mark.parametrize("name", config.shipped_recipes())
+def test_shipped_recipes_load_and_read_back_unchanged(name: str) -> None:
+    made = resolve_paths(load_recipe(name, ["seeds=[3,1]"]))
+    check_tasks(made)
+    assert parse_recipe(yaml.safe_load(recipe_yaml(made)), "written") == made
+    assert made.output_dir.is_absolute()
+
+
+def test_a_resolved_recipe_with_every_kind_of_value_reads_back() -> None:
+    made = resolve_paths(recipe(
+        name="a.b_c-1", data={"xtreme": "~/xtreme", "cache": "cache", "train_split": {"copa": "dev"}},
+        evaluation={"languages": {"xnli": ["en", "no"]}}, launch={"nproc": 2}, model={"revision": "1e5"},
+        intermediate={"none": [], "mnli+no": ["mnli"]}, task_training={"mnli": {"learning_rate": "2e-5"}},
+    ))
+    back = parse_recipe(yaml.safe_load(recipe_yaml(made)), "written")
+    assert back == made
+    assert back.evaluation.languages == {"xnli": ["en", "no"]} and back.model.revision == "1e5"
+    assert back.data.xtreme is not None and back.data.xtreme.is_absolute() and "~" not in str(back.data.xtreme)
+
+
+def test_a_recipe_does_not_change_once_made() -> None:
+    with pytest.raises(ValueError, match="frozen"):
+        recipe().name = "other"  # type: ignore[misc]
+
+
+def keys(part: type[BaseModel]) -> set[str]:
+    """Every key of a section and of the sections inside it."""
+    found = set(part.model_fields)
+    for field in part.model_fields.values():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            found |= keys(field.annotation)
+    return found
+
+
+def schema_keys(schema: Any) -> set[str]:
+    if isinstance(schema, list):
+        return set().union(*map(schema_keys, schema))
+    if not isinstance(schema, dict):
+        return set()
+    return set(schema.get("properties", ())) | set().union(*map(schema_keys, schema.values()))
+
+
+def test_the_printed_schema_covers_every_key_and_refuses_others() -> None:
+    shown = subprocess.run([sys.executable, "-m", "stilts_launcher.cli", "schema"], env=ranks.environment(),
+                           capture_output=True, text=True, check=True)
+    schema = json.loads(shown.stdout)
+    assert keys(Recipe) | keys(TrainingPart) <= schema_keys(schema)
+    assert schema["additionalProperties"] is False
+    for part in ("intermediate_training", "target_training"):
+        assert set(schema["properties"][part]["properties"]) == set(TrainingPart.model_fields)
+        assert schema["properties"][part]["additionalProperties"] is False
