@@ -233,6 +233,7 @@ def set_up_logging(run: RunDir) -> None:
     warnings.filterwarnings("ignore", category=FutureWarning, module="torch.distributed")
     for noisy in ("DeepSpeed", "transformers", "torch", "datasets"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
+    logging.getLogger("stilts_ds.examples").setLevel(logging.WARNING)  # what was read is told once, by prepare
     for name in ("stilts_ds", "__main__"):
         logging.getLogger(name).setLevel(logging.INFO)
 

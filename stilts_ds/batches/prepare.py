@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Iterator
-from itertools import chain, islice
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,7 @@ class Data:
         self.source = data_source(recipe, run_folder)
         self.cache = recipe.data.cache or run_folder / "cache"
         self._labels: dict[str, tuple[str, ...]] = {}
+        self._told: set[str] = set()
 
     def task(self, name: str) -> Task:
         """The task's literal; in the toy world, with that world's languages."""
@@ -42,14 +43,7 @@ class Data:
     def hash_of(self, name: str) -> str:
         """Hash of the files that training `name` reads (hub data: repository, configuration and revision)."""
         task = self.task(name)
-        splits = (self.train_split(name), "dev")
-        return hash_json([self.files_hash(task, s, code) for s in splits for code in self.train_languages(task, s)])
-
-    def train_languages(self, task: Task, split: str) -> list[str]:
-        """Languages to train on: English, or for running text every language that is there."""
-        if task.family != "text" or self.source.kind == "hub":
-            return [task.pivot]
-        return available_languages(task, split, self.source)
+        return hash_json([self.files_hash(task, split, task.pivot) for split in (self.train_split(name), "dev")])
 
     def files_hash(self, task: Task, split: str, language: str) -> str:
         if self.source.kind == "hub":
@@ -74,18 +68,18 @@ class Data:
         """Rows of the English train split. When dev serves as train, its first `eval_examples` are left for selection."""
         task, split = self.task(name), self.train_split(name)
         skip = setting.eval_examples if split == "dev" else 0
-        return self._rows(task, split, self.train_languages(task, split), setting, skip, self.recipe.data.max_train_examples)
+        return self._rows(task, split, task.pivot, setting, skip, self.recipe.data.max_train_examples)
 
     def dev_rows(self, name: str, setting: TrainingPart) -> Rows:
         task = self.task(name)
-        return self._rows(task, "dev", self.train_languages(task, "dev"), setting, 0, setting.eval_examples)
+        return self._rows(task, "dev", task.pivot, setting, 0, setting.eval_examples)
 
     def dev_records(self, name: str, setting: TrainingPart) -> list[Record]:
         task = self.task(name)
         return list(islice(self._read(task, "dev", task.pivot), setting.eval_examples))
 
     def eval_rows(self, task: Task, split: str, language: str, setting: TrainingPart) -> Rows:
-        return self._rows(task, split, [language], setting, 0, self.recipe.evaluation.max_examples)
+        return self._rows(task, split, language, setting, 0, self.recipe.evaluation.max_examples)
 
     def eval_records(self, task: Task, split: str, language: str) -> list[Record]:
         return list(islice(self._read(task, split, language), self.recipe.evaluation.max_examples))
@@ -134,31 +128,34 @@ class Data:
     def _read(self, task: Task, split: str, language: str) -> Iterator[Record]:
         return read_examples(task, split, language, self.source)
 
-    def _rows(
-        self, task: Task, split: str, languages: list[str], setting: TrainingPart, skip: int, limit: int | None
-    ) -> Rows:
+    def _rows(self, task: Task, split: str, language: str, setting: TrainingPart, skip: int, limit: int | None) -> Rows:
         labels = self.labels(task.name)
         key = {
-            "task": task.name, "family": task.family, "split": split, "languages": languages, "skip": skip,
-            "limit": limit, "labels": labels, "files": [self.files_hash(task, split, code) for code in languages],
+            "task": task.name, "family": task.family, "split": split, "language": language, "skip": skip,
+            "limit": limit, "labels": labels, "files": self.files_hash(task, split, language),
             **self._encoding_key(setting),
         }
 
         def build() -> Rows:
             tally: Counter[str] = Counter()
-            records = chain.from_iterable(read_examples(task, split, code, self.source, tally) for code in languages)
+            records = read_examples(task, split, language, self.source, tally)
             stop = None if limit is None else skip + limit
             rows = encode(task, islice(records, skip, stop), self.encoder, labels, setting)
             rows.tally.update(tally)
             if not len(rows):
-                raise UserError(f"{task.name} {split} {' '.join(languages)} has no examples")
+                raise UserError(f"{task.name} {split} {language} has no examples")
             return rows
 
         rows = cached_rows(self.cache, key, build)
-        for reason, count in sorted(rows.tally.items()):
-            if count and reason != "examples":
-                log.info("%s %s %s: %d %s", task.name, split, " ".join(languages), count, reason)
+        self._tell(f"{task.name} {split} {language}", rows)
         return rows
+
+    def _tell(self, what: str, rows: Rows) -> None:
+        """Say once how many examples there are and what was dropped or cut."""
+        if what not in self._told:
+            self._told.add(what)
+            notes = "".join(f", {count} {reason}" for reason, count in sorted(rows.tally.items()) if count)
+            log.info("%s: %d items%s", what, len(rows), notes)
 
     def _encoding_key(self, setting: TrainingPart) -> dict[str, Any]:
         return {"tokenizer": self.encoder.fingerprint, **{name: getattr(setting, name) for name in ENCODING}}

@@ -1,0 +1,50 @@
+"""Pretrain the tiny XLM-R that comes with the package, from random weights, through the project's own MLM phase.
+
+    python -m stilts_launcher.pretrain_toy OUT_DIR [key=value ...]
+
+OUT_DIR receives the encoder (bfloat16 weights), its tokenizer and stilts.json with the phase, data hash and versions.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from pathlib import Path
+
+from stilts_ds.config import load_recipe, resolve_paths
+from stilts_ds.run_dir import read_json
+from stilts_launcher.start import ensure_toy_world, run_of, run_recipe
+
+
+def main(arguments: list[str]) -> int:
+    if not arguments or arguments[0].startswith("-"):
+        print(__doc__)
+        return 2
+    from stilts_ds.toy.model import write_tiny_model
+
+    recipe = resolve_paths(load_recipe("toy_pretrain", arguments[1:]))
+    run = run_of(recipe)
+    start = run.root / "random"
+    ensure_toy_world(run.root / "data", recipe.data.seed)
+    if not start.exists():
+        write_tiny_model(run.root / "data", start, seed=recipe.seeds[0])
+    recipe = recipe.model_copy(update={"model": recipe.model.model_copy(update={"name_or_path": str(start)})})
+    status = run_recipe(recipe)
+    if status == 0:
+        (phase,) = (p["id"] for p in read_json(run.plan)["phases"] if p["kind"] == "intermediate")
+        shrink(run.phase(phase).encoder, Path(arguments[0]))
+    return status
+
+
+def shrink(encoder: Path, out: Path) -> None:
+    """Copy an encoder folder with its weights in bfloat16."""
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    shutil.copytree(encoder, out, dirs_exist_ok=True)
+    weights = {name: value.to(torch.bfloat16) for name, value in load_file(encoder / "model.safetensors").items()}
+    save_file(weights, out / "model.safetensors", metadata={"format": "pt"})
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
