@@ -1,8 +1,10 @@
-"""The running text for masked language modelling: short stories, and sentences followed by their translation.
+"""The running text for masked language modelling: short stories, some of them bilingual or code-switched.
 
-Honesty note: a tiny model sees far too little text to align languages by itself, as XLM-R does, so a share of the lines
-(`BILINGUAL`) is a sentence with its translation, the input of XLM's translation language modelling. The text never
-shows a task: no questions, labels, tags or inference pairs, only stories and translations.
+Honesty note: a tiny model sees far too little text to align languages by itself, as XLM-R does, so this text helps it
+in two ways that exist for real languages too but in smaller measure: in a share of the stories the last sentence
+retells an earlier one in another language (the input of XLM's translation language modelling), and in another share
+words are borrowed from a second language (code-switching). The text never shows a task: no questions, labels, tags or
+inference pairs.
 """
 
 from __future__ import annotations
@@ -10,33 +12,45 @@ from __future__ import annotations
 from stilts_ds.toy.choices import follow_up, opening
 from stilts_ds.toy.dice import Dice
 from stilts_ds.toy.languages import LANGUAGES, PIVOT
-from stilts_ds.toy.meanings import event
-from stilts_ds.toy.render import VARIANTS, text
+from stilts_ds.toy.meanings import Event, event
+from stilts_ds.toy.render import VARIANTS, lay_out, sentence
 
-BILINGUAL = 50
+BILINGUAL, SWITCHED = 30, 40
+BORROWED = 50
 
 
-def story(dice: Dice, code: str) -> str:
-    """Two or three sentences: an event, often what follows it, or another event, or the first one told again."""
+def plot(dice: Dice) -> list[Event]:
+    """One or two events, often one and what follows it."""
     if dice.chance(40):
         first = opening(dice)
-        events = [first, follow_up(first)]
-    else:
-        first = event(dice)
-        events = [first, event(dice)]
-    if dice.chance(50):
-        told_again = dice.pick(events)
-        events.append(told_again.without(*[slot for slot in told_again.modifiers() if dice.chance(30)]))
-    return " ".join(text(one, code, dice.below(VARIANTS)) for one in events)
+        return [first, follow_up(first)]
+    return [event(dice) for _ in range(1 + dice.below(2))]
 
 
-def translation(dice: Dice, code: str) -> str:
-    """One sentence in two languages, in either order, worded freely on each side."""
+def retold(dice: Dice, events: list[Event]) -> Event:
+    """One of the events with some of its details."""
+    chosen = dice.pick(events)
+    return chosen.without(*[slot for slot in chosen.modifiers() if dice.chance(20)])
+
+
+def told(dice: Dice, meaning: Event, code: str, guest: str) -> str:
+    """Word an event in `code`, each word borrowed from `guest` with the same chance."""
+    tokens = sentence(meaning, code, dice.below(VARIANTS), borrow=lambda: guest if dice.chance(BORROWED) else code)
+    return lay_out(tokens)[0]
+
+
+def line(dice: Dice, code: str) -> str:
+    """A story of two or three sentences; the last one retells an earlier one."""
     others = [other for other in LANGUAGES if other != code]
     other = dice.pick(others) if code == PIVOT or dice.chance(40) else PIVOT
-    meaning = event(dice, density=60)
-    return " ".join(text(meaning, one, dice.below(VARIANTS)) for one in dice.shuffled([code, other]))
+    events = plot(dice)
+    kind = dice.below(100)
+    guest = other if kind < SWITCHED else code
+    last = other if SWITCHED <= kind < SWITCHED + BILINGUAL else code
+    sentences = [told(dice, one, code, guest) for one in events]
+    ending = told(dice, retold(dice, events), last, guest if last == code else last)
+    return " ".join([*sentences, ending] if dice.chance(70) or last == code else [ending, *sentences])
 
 
 def lines(dice: Dice, code: str, count: int) -> list[str]:
-    return [translation(dice, code) if dice.chance(BILINGUAL) else story(dice, code) for _ in range(count)]
+    return [line(dice, code) for _ in range(count)]

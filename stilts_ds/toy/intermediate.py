@@ -25,10 +25,10 @@ TRAIN_ROWS = {
     "qqp": 2500,
     "squad_v1": 2500,
     "squad_v2": 2000,
-    "hellaswag": 1500,
-    "ccg": 1500,
-    "cosmosqa": 1500,
-    "commonsenseqa": 1500,
+    "hellaswag": 1000,
+    "ccg": 1000,
+    "cosmosqa": 1000,
+    "commonsenseqa": 1000,
 }
 DEV_ROWS = 200
 Writer = Callable[[Source, Path], None]

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from stilts_ds.toy.languages import PROFILES, Language, inflect, words
 from stilts_ds.toy.lexicon import SYNONYMS
 from stilts_ds.toy.meanings import Event, is_name
 
+Borrow = Callable[[], str]
 VARIANTS = 4
 SYNONYM, MOVED = 1, 2
 WH = {"agent": "who", "patient": "what", "place": "where", "time": "when", "number": "how many"}
@@ -28,15 +29,19 @@ class Token:
 class _Renderer:
     """One sentence in the making. `variant` 1 takes synonyms, 2 moves the adverbs to the other end, 3 does both."""
 
-    def __init__(self, event: Event, language: Language, variant: int, asked: str) -> None:
+    def __init__(self, event: Event, language: Language, variant: int, asked: str, borrow: Borrow | None) -> None:
         self.event, self.language, self.asked = event, language, asked
+        self.borrow = borrow or (lambda: language.code)
         self.synonyms = bool(variant & SYNONYM)
         self.adverbs_first = language.adverbs_first != bool(variant & MOVED)
         self.adverb = "S/S" if self.adverbs_first else "S\\S"
 
-    def word(self, concept: str) -> str:
+    def word(self, concept: str, form: str = "") -> str:
+        """The word for a concept, in a form (`plural`, `past`, `future`); a borrowed word brings its own affix."""
+        code = self.borrow()
         second = self.synonyms and concept in SYNONYMS
-        return words(self.language.code)[f"{concept}/2" if second else concept]
+        word = words(code)[f"{concept}/2" if second else concept]
+        return inflect(word, getattr(PROFILES[code], form)) if form else word
 
     def entity(self, entity: str, slot: str) -> list[Token]:
         """A name (possibly of several words) or a common noun, plural where a number stands with it."""
@@ -47,8 +52,7 @@ class _Renderer:
                 for index, text in enumerate(name.split())
             ]
         plural = slot == "patient" and (self.event.number is not None or self.asked == "number")
-        word = self.word(entity)
-        return [Token(inflect(word, self.language.plural) if plural else word, "NOUN", "N", slot=slot)]
+        return [Token(self.word(entity, "plural" if plural else ""), "NOUN", "N", slot=slot)]
 
     def phrase(self, entity: str, attribute: str | None, slot: str) -> list[Token]:
         """A noun with its attribute, on the side where this language puts it."""
@@ -81,11 +85,8 @@ class _Renderer:
         return noun + marker
 
     def verb(self) -> list[Token]:
-        word = self.word(self.event.verb)
-        affixes = {"past": self.language.past, "future": self.language.future}
-        if self.event.tense in affixes:
-            word = inflect(word, affixes[self.event.tense])
-        tokens = [Token(word, "VERB", "(S\\NP)/NP", slot="verb")]
+        form = "" if self.event.tense == "present" else self.event.tense
+        tokens = [Token(self.word(self.event.verb, form), "VERB", "(S\\NP)/NP", slot="verb")]
         if self.event.negated:
             negation = Token(self.word("not"), "PART", "(S\\NP)/(S\\NP)", slot="negated")
             tokens.insert(0 if self.language.negation_first else 1, negation)
@@ -113,9 +114,12 @@ class _Renderer:
         return [*adverbs, *clause, end] if self.adverbs_first else [*clause, *adverbs, end]
 
 
-def sentence(event: Event, code: str, variant: int = 0, asked: str = "") -> list[Token]:
-    """Render an event, or the question for its slot `asked`, in the language `code`."""
-    return _Renderer(event, PROFILES[code], variant, asked).sentence()
+def sentence(event: Event, code: str, variant: int = 0, asked: str = "", borrow: Borrow | None = None) -> list[Token]:
+    """Render an event, or the question for its slot `asked`, in the language `code`.
+
+    `borrow` says for each word in turn which language it is taken from (code-switching).
+    """
+    return _Renderer(event, PROFILES[code], variant, asked, borrow).sentence()
 
 
 def noun_phrase(concept: str, code: str) -> str:
