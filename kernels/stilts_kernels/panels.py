@@ -72,14 +72,15 @@ class PanelMaker:
                  dtype: torch.dtype) -> None:
         self.rows, self.centre, self.other_centre = rows, centre, other_centre
         self.shift_column, self.dtype = shift_column, dtype
-        self._scratch = torch.empty(2, ROWS_PER_STEP, rows.dim)
+        self._scratch = torch.empty(2, ROWS_PER_STEP, rows.dim, device=centre.device)
         self.centre_norm = 0.0 if other_centre is None else float(torch.linalg.vector_norm(other_centre))
 
     def __call__(self, start: int, stop: int) -> Panel:
         """The panel of rows start..stop. Raises ValueError on NaN, infinite or oversized rows."""
-        count, dim = stop - start, self.rows.dim
-        panel = Panel(start, torch.zeros(count, dim + EXTRA_COLUMNS, dtype=self.dtype), torch.empty(count),
-                      torch.empty(count), torch.zeros(count), self.centre_norm)
+        count, dim, device = stop - start, self.rows.dim, self.centre.device
+        stored = torch.zeros(count, dim + EXTRA_COLUMNS, dtype=self.dtype, device=device)
+        norm, error, shift = torch.zeros(3, count, device=device)
+        panel = Panel(start, stored, norm, error, shift, self.centre_norm)
         panel.rows[:, dim + 2 - self.shift_column : dim + 4 - self.shift_column] = 1
         for first in range(0, count, ROWS_PER_STEP):
             self._fill(panel.part(first, min(count, first + ROWS_PER_STEP)))

@@ -1,0 +1,53 @@
+"""Exact cross-lingual similarity search that never holds the score matrix: top-k and margin mining.
+
+    from stilts_kernels import topk, mine
+    values, indices = topk(queries, bank, k=4, metric="cosine")
+    pairs = mine(source, target, k=4, margin="ratio", retrieval="max")
+
+CPU tensors are screened in low precision and proven (`screen`), CUDA tensors go through a fused Triton kernel
+(`fused`), many ranks and files through `shards`. Every path returns the same thing: the k largest canonical scores
+(`rows`), equal scores keeping the lower index first. Needs torch; triton only for CUDA; mpi4py only for MPI.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from stilts_kernels.mining import MinedPairs, mine_cpu
+from stilts_kernels.mining import mine_cuda as _mine_cuda
+from stilts_kernels.rows import Rows, check_matrix, mean_pool_packed, normalize
+from stilts_kernels.screen import DEFAULT_MEMORY, Index, Report, TopK, is_cosine, last_report, topk_cpu
+
+__all__ = ["Index", "MinedPairs", "Report", "TopK", "last_report", "mean_pool_packed", "mine", "normalize", "topk"]
+
+
+@torch.no_grad()
+def topk(queries: Tensor, bank: Tensor | Index, k: int, metric: str = "inner", memory: int = DEFAULT_MEMORY) -> TopK:
+    """The k best rows of bank [N, D] for every row of queries [Q, D]: values float32 [Q, k], indices int64 [Q, k].
+
+    Exact: the values are float64 dot products rounded to float32, ranked before rounding; ties keep the lower index.
+    `metric` "cosine" scales rows to unit length first. An `Index` is a bank prepared once for many searches.
+    `memory` bounds scratch bytes on a CPU. Raises ValueError for NaN, infinite or (cosine) zero rows, an empty side,
+    k outside 1..N, different D or devices, or dtypes other than float32, bfloat16 and float16.
+    """
+    if isinstance(bank, Index) or not getattr(bank, "is_cuda", False):
+        return topk_cpu(queries, bank, k, metric, memory=memory)
+    from stilts_kernels.fused import topk_cuda
+
+    check_matrix(queries, "queries")
+    unit = is_cosine(metric)
+    values, indices = topk_cuda(Rows(queries, "queries", unit), Rows(bank, "bank", unit), k)
+    return TopK(values.float(), indices)
+
+
+@torch.no_grad()
+def mine(source: Tensor, target: Tensor, k: int = 4, margin: str = "ratio", retrieval: str = "max",
+         metric: str = "cosine", memory: int = DEFAULT_MEMORY) -> MinedPairs:
+    """Pairs of translations among source [Q, D] and target [N, D], best margin first (see `mining`).
+
+    k neighbours each way, both from one pass over the scores. Raises ValueError as `topk` does, for either direction.
+    """
+    if getattr(target, "is_cuda", False):
+        return _mine_cuda(source, target, k, margin, retrieval, metric)
+    return mine_cpu(source, target, k, margin, retrieval, metric, memory)
