@@ -64,9 +64,9 @@ def compile_kernel(capability: int, k: int, dim: int = DIM) -> Compiled:
         options={"num_warps": config["num_warps"], "num_stages": config["STAGES"]},
     )
     usage, code = disassemble(compiled.asm["cubin"])
-    registers = int(re.search(r"REG:(\d+)", usage)[1])  # type: ignore[index]
+    registers = int(re.findall(r"REG:(\d+)", usage)[0])
     return Compiled(capability, k, registers, len(re.findall(r"\b(?:LDL|STL)\b", code)), compiled.metadata.shared,
-                    len(re.findall(r"\bH?G?MMA\b|\bHGMMA\b|\bHMMA\b", code)))
+                    len(re.findall(r"\bHG?MMA\b", code)))
 
 
 def signature(config: dict[str, int], constants: dict[str, int]) -> dict[str, str]:
@@ -90,7 +90,7 @@ def disassemble(cubin: bytes) -> tuple[str, str]:
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(cubin)
         file.flush()
-        commands = ([TOOLS / "cuobjdump", "-res-usage", file.name], [TOOLS / "nvdisasm", "-c", file.name])
+        commands = ([str(TOOLS / "cuobjdump"), "-res-usage", file.name], [str(TOOLS / "nvdisasm"), "-c", file.name])
         usage, code = (subprocess.run(command, capture_output=True, text=True, check=True).stdout
                        for command in commands)
     return usage, code

@@ -35,7 +35,7 @@ KEY_TRUNCATION = 2.0**-19  # relative; 4 of 23 fraction bits hold the group numb
 
 
 @triton.jit
-def sortable_key(x, group, GROUP_BITS: tl.constexpr):
+def sortable_key(x: tl.tensor, group: tl.tensor, GROUP_BITS: tl.constexpr) -> tl.tensor:
     """int32 key ordered like float32 x, low bits replaced by the group number."""
     bits = x.to(tl.int32, bitcast=True)
     bits = bits ^ ((bits >> 31) & 0x7FFFFFFF)
@@ -43,7 +43,8 @@ def sortable_key(x, group, GROUP_BITS: tl.constexpr):
 
 
 @triton.jit
-def tile_keys(acc, BM: tl.constexpr, BN: tl.constexpr, GROUPS: tl.constexpr, GROUP_BITS: tl.constexpr):
+def tile_keys(acc: tl.tensor, BM: tl.constexpr, BN: tl.constexpr, GROUPS: tl.constexpr,
+              GROUP_BITS: tl.constexpr) -> tl.tensor:
     """Keys [BM, GROUPS] of the group maxima of a tile of scores; all reductions stay inside a thread."""
     split = tl.reshape(acc, [BM, GROUPS // 4, BN // (2 * GROUPS), 4, 2])
     maxima = tl.reshape(tl.max(tl.max(split, axis=4), axis=2), [BM, GROUPS])
@@ -51,7 +52,7 @@ def tile_keys(acc, BM: tl.constexpr, BN: tl.constexpr, GROUPS: tl.constexpr, GRO
 
 
 @triton.jit
-def group_topk_kernel(
+def group_topk_kernel(  # type: ignore[no-untyped-def]  # Triton reads annotations as types
     queries, bank, out_keys, out_tiles, query_count, tile_count, tiles_per_split,
     DIM: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, K: tl.constexpr, GROUPS: tl.constexpr,
     GROUP_BITS: tl.constexpr, STAGES: tl.constexpr, USE_TMA: tl.constexpr,
@@ -129,7 +130,7 @@ def kernel_constants(config: dict[str, int], dim: int, k: int) -> dict[str, int]
 
 
 def best_groups(queries: Tensor, bank: Tensor, k: int, splits: int, config: dict[str, int]) -> tuple[Tensor, Tensor]:
-    """(keys, tiles) int32 [splits, Q, K] of queries [Q, C] against the whole tiles of bank [N, C], both float16/bfloat16.
+    """(keys, tiles) int32 [splits, Q, K] of queries [Q, C] against the whole tiles of bank [N, C], both 16-bit.
 
     C must be a multiple of 8 (tensor descriptors want rows of a multiple of 16 bytes).
     """
