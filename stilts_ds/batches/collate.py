@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -88,15 +89,26 @@ def masked_count(length: int, probability: float) -> int:
     return max(1, round(probability * (length - 2))) if length > 2 else 0
 
 
-def mask_tokens(ids: np.ndarray, encoder: Encoder, count: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Masked copy of a row and the masked positions: 80 % <mask>, 10 % random, 10 % kept (Devlin et al. 2019, 3.1)."""
-    candidates = np.flatnonzero(~np.isin(ids, list(encoder.special)))
-    chosen = np.sort(rng.permutation(candidates)[:count])
+def mask_tokens(
+    ids: np.ndarray, encoder: Encoder, count: int, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """Masked copy of a row and the masked positions: 80 % <mask>, 10 % random, 10 % kept (Devlin et al. 2019, 3.1).
+
+    Any token of the text may be chosen, also an unknown one, so that there are exactly `count` of them (as in fairseq,
+    which trained XLM-R); the row's own special tokens never are, and no special token is drawn at random.
+    """
+    inside = np.arange(len(encoder.template.prefix), len(ids) - len(encoder.template.single_suffix))
+    chosen = np.sort(rng.permutation(inside)[:count])
     masked, dice = ids.copy(), rng.random(len(chosen))
     masked[chosen[dice < 0.8]] = encoder.mask
     random = chosen[(dice >= 0.8) & (dice < 0.9)]
-    masked[random] = rng.integers(len(encoder.special), encoder.vocabulary - 1, len(random))
+    masked[random] = rng.choice(_ordinary_tokens(encoder.special, encoder.vocabulary), len(random))
     return masked, chosen
+
+
+@lru_cache(maxsize=4)
+def _ordinary_tokens(special: frozenset[int], vocabulary: int) -> np.ndarray:
+    return np.setdiff1d(np.arange(vocabulary), list(special))
 
 
 @dataclass(frozen=True)
