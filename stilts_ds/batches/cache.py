@@ -6,6 +6,7 @@ do not disturb each other: each fills a folder of its own and the first rename w
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import tempfile
@@ -17,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from stilts_ds.batches.rows import Rows
+from stilts_ds.errors import UserError
 from stilts_ds.run_dir import hash_json, read_json, write_json
 
 FORMAT = 1  # raise when encoding or the layout changes
@@ -26,12 +28,12 @@ def cached_rows(folder: Path, key: dict[str, Any], build: Callable[[], Rows]) ->
     """Rows for `key`: mapped from `folder` where they are whole, built and written otherwise."""
     digest = hash_json({**key, "format": FORMAT})[:24]
     target = folder / digest
-    if (rows := _load(target)) is not None:
-        return rows
-    _write(target, build(), key)
-    rows = _load(target)
-    assert rows is not None, f"{target} was written but does not read back"
-    return rows
+    if (mapped := _load(target)) is not None:
+        return mapped
+    rows = build()
+    _write(target, rows, key)
+    mapped = _load(target)
+    return rows if mapped is None else mapped  # None: another process is replacing the same damaged folder
 
 
 def _write(target: Path, rows: Rows, key: dict[str, Any]) -> None:
@@ -43,25 +45,29 @@ def _write(target: Path, rows: Rows, key: dict[str, Any]) -> None:
             np.save(temporary / f"{name}.npy", array)
         sizes = {name: os.path.getsize(temporary / f"{name}.npy") for name in arrays}
         write_json(temporary / "manifest.json", {"key": key, "sizes": sizes, "tally": dict(rows.tally)})
-        if target.exists():
-            shutil.rmtree(target)  # only a folder that failed to load gets here
-        os.rename(temporary, target)
-    except OSError:
-        if _load(target) is None:  # otherwise another process built the same rows first
-            raise
+        if _load(target) is None:  # otherwise another process was first, and may have mapped its folder already
+            shutil.rmtree(target, ignore_errors=True)
+            _rename(temporary, target)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+def _rename(temporary: Path, target: Path) -> None:
+    try:
+        os.rename(temporary, target)
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):  # another process's folder came in between
+            raise
+
+
 def _load(target: Path) -> Rows | None:
-    """Map the rows, or None where the folder is missing, cut short or of another format."""
-    manifest = target / "manifest.json"
-    if not manifest.exists():
+    """Map the rows, or None where the folder is missing or damaged."""
+    try:
+        described = read_json(target / "manifest.json")
+        for name, size in described["sizes"].items():
+            if (target / f"{name}.npy").stat().st_size != size:
+                return None
+        arrays = {name: np.load(target / f"{name}.npy", mmap_mode="r") for name in described["sizes"]}
+    except (OSError, UserError, ValueError, KeyError):
         return None
-    described = read_json(manifest)
-    for name, size in described["sizes"].items():
-        path = target / f"{name}.npy"
-        if not path.exists() or path.stat().st_size != size:
-            return None
-    arrays = {name: np.load(target / f"{name}.npy", mmap_mode="r") for name in described["sizes"]}
     return Rows(**arrays, tally=Counter(described["tally"]))
