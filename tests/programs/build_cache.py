@@ -1,0 +1,38 @@
+"""`build_cache.py FOLDER KEYS PROCESSES`: build rows for every key at the same moments as the other processes."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+
+from stilts_ds.batches.cache import cached_rows
+from stilts_ds.batches.rows import Rows, RowsBuilder
+
+STEP_SECONDS = 0.02
+
+
+def build(number: int) -> Rows:
+    out = RowsBuilder()
+    for example in range(20):
+        out.add_row([0, number, example, 2], 4, example)
+        out.end_item()
+    return out.rows()
+
+
+def main() -> None:
+    folder, keys, processes = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
+    (folder / f"{time.monotonic_ns()}.ready").touch()
+    while len(list(folder.glob("*.ready"))) < processes:
+        time.sleep(0.001)
+    for number in range(keys):
+        time.sleep(STEP_SECONDS - time.time() % STEP_SECONDS)
+        rows = cached_rows(folder, {"number": number}, lambda number=number: build(number))
+        assert np.array_equal(rows.input_ids, build(number).input_ids)
+        assert len(rows) == 20
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,130 @@
+"""Cached rows: built once, found by their key, rebuilt when damaged, safe when two processes build at one time."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import ranks
+
+from stilts_ds.batches.cache import cached_rows
+from stilts_ds.batches.rows import Rows, RowsBuilder
+
+PROGRAM = Path(__file__).parent / "programs" / "build_cache.py"
+KEY = {"task": "mnli", "files": "abc", "max_seq_length": 128}
+
+
+def make_rows(first: int = 1) -> Rows:
+    out = RowsBuilder(labels=True)
+    for example in range(3):
+        out.add_row([0, first + example, 2], 3, example)
+        out.end_item()
+        assert out.label is not None
+        out.label.append(example % 2)
+    out.tally["rows cut to max_seq_length"] = 5
+    return out.rows()
+
+
+class Builder:
+    """Counts how often rows were built."""
+
+    def __init__(self, first: int = 1) -> None:
+        self.first, self.times = first, 0
+
+    def __call__(self) -> Rows:
+        self.times += 1
+        return make_rows(self.first)
+
+
+def same(a: Rows, b: Rows) -> bool:
+    pairs = [(getattr(a, name), getattr(b, name)) for name in Rows.ARRAYS]
+    return a.tally == b.tally and all((x is None and y is None) or np.array_equal(x, y) for x, y in pairs)
+
+
+def folder_of(cache: Path) -> Path:
+    (folder,) = [path for path in cache.iterdir() if path.is_dir()]
+    return folder
+
+
+def test_rows_are_built_once_and_mapped_afterwards(tmp_path: Path) -> None:
+    build = Builder()
+    first, again = cached_rows(tmp_path, KEY, build), cached_rows(tmp_path, dict(reversed(KEY.items())), build)
+    assert build.times == 1 and same(first, make_rows()) and same(again, make_rows())
+    assert isinstance(again.input_ids, np.memmap) and not again.input_ids.flags.writeable
+    assert again.span is None and len(again) == 3
+
+
+@pytest.mark.parametrize("change", [{"files": "abd"}, {"max_seq_length": 129}, {"split": "dev"}])
+def test_another_key_has_rows_of_its_own(change: dict[str, object], tmp_path: Path) -> None:
+    cached_rows(tmp_path, KEY, Builder())
+    other = Builder(first=9)
+    assert same(cached_rows(tmp_path, {**KEY, **change}, other), make_rows(9)) and other.times == 1
+    assert same(cached_rows(tmp_path, KEY, other), make_rows()) and other.times == 1
+
+
+@pytest.mark.parametrize("name", ["input_ids.npy", "starts.npy", "label.npy", "manifest.json"])
+@pytest.mark.parametrize("damage", ["cut short", "missing", "empty"])
+def test_damaged_rows_are_built_again(name: str, damage: str, tmp_path: Path) -> None:
+    cached_rows(tmp_path, KEY, Builder())
+    victim = folder_of(tmp_path) / name
+    if damage == "missing":
+        victim.unlink()
+    else:
+        victim.write_bytes(victim.read_bytes()[: -5 if damage == "cut short" else 0])
+    build = Builder()
+    assert same(cached_rows(tmp_path, KEY, build), make_rows()) and build.times == 1
+    assert same(cached_rows(tmp_path, KEY, build), make_rows()) and build.times == 1
+    assert [path for path in tmp_path.iterdir() if path.is_dir()] == [folder_of(tmp_path)]
+
+
+def test_a_failed_build_leaves_nothing_behind(tmp_path: Path) -> None:
+    def fail() -> Rows:
+        raise RuntimeError("bad row")
+
+    with pytest.raises(RuntimeError, match="bad row"):
+        cached_rows(tmp_path, KEY, fail)
+    assert not list(tmp_path.rglob("*.npy"))
+    assert same(cached_rows(tmp_path, KEY, Builder()), make_rows())
+
+
+def test_the_later_of_two_builders_keeps_what_the_earlier_one_wrote(tmp_path: Path) -> None:
+    """Both found nothing and built; the folder that a run may have mapped already must stay."""
+    early: list[Rows] = []
+
+    def slow() -> Rows:
+        early.append(cached_rows(tmp_path, KEY, Builder()))
+        return make_rows()
+
+    assert not list(tmp_path.iterdir())
+    late = cached_rows(tmp_path, KEY, slow)
+    assert same(late, make_rows()) and late.input_ids.filename == early[0].input_ids.filename  # type: ignore[attr-defined]
+    written = folder_of(tmp_path) / "input_ids.npy"
+    assert written.stat().st_nlink == 1 and same(cached_rows(tmp_path, KEY, Builder(7)), make_rows())
+
+
+def start(folder: Path, keys: int, processes: int) -> list[str]:
+    """Outputs of processes that build rows for the same keys at the same moments; all must succeed."""
+    started = [
+        subprocess.Popen([sys.executable, str(PROGRAM), str(folder), str(keys), str(processes)], text=True,
+                         env=ranks.environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        for _ in range(processes)
+    ]
+    outputs = [process.communicate(timeout=60)[0] for process in started]
+    assert [process.returncode for process in started] == [0] * processes, outputs
+    return outputs
+
+
+def test_processes_that_build_the_same_rows_at_one_time_all_get_them(tmp_path: Path) -> None:
+    """Half of the folders are not there, half are damaged."""
+    start(tmp_path, 40, 1)
+    for number, folder in enumerate(path for path in sorted(tmp_path.iterdir()) if path.is_dir()):
+        shutil.rmtree(folder) if number % 2 else (folder / "input_ids.npy").write_bytes(b"torn")
+    for ready in tmp_path.glob("*.ready"):
+        ready.unlink()
+    start(tmp_path, 40, 3)
+    assert len([path for path in tmp_path.iterdir() if path.is_dir() and path.name[0] != "."]) <= 40
+    assert not [path for path in tmp_path.iterdir() if path.name[0] == "."]
