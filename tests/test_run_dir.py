@@ -1,0 +1,120 @@
+"""Files of a run: a kill in the middle of a write leaves the old or the new content, and hashes see contents only."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import ranks
+
+from stilts_ds.errors import UserError
+from stilts_ds.run_dir import (
+    RunDir,
+    git_commit,
+    hash_file,
+    hash_files,
+    hash_json,
+    provenance,
+    read_json,
+    write_atomically,
+    write_json,
+)
+
+WRITER = """
+import sys
+from pathlib import Path
+from stilts_ds.run_dir import write_atomically
+path, number = Path(sys.argv[1]), 0
+while True:
+    number += 1
+    write_atomically(path, f"{number}\\n" * 300_000)
+"""
+
+
+def test_a_kill_while_writing_leaves_the_old_or_the_new_content(tmp_path: Path) -> None:
+    path, chance, in_the_middle = tmp_path / "status.json", random.Random(0), 0
+    for _ in range(6):
+        path.unlink(missing_ok=True)
+        writer = subprocess.Popen([sys.executable, "-c", WRITER, str(path)], env=ranks.environment())
+        deadline = time.monotonic() + 30
+        while not path.exists() and time.monotonic() < deadline:
+            time.sleep(0.005)
+        time.sleep(chance.random() * 0.1)
+        writer.send_signal(signal.SIGKILL)
+        writer.wait()
+        lines = path.read_text().splitlines()
+        assert len(lines) == 300_000 and len(set(lines)) == 1
+        left = list(tmp_path.glob(".status.json.*"))
+        in_the_middle += bool(left)
+        for temporary in left:
+            temporary.unlink()
+    assert in_the_middle, "no kill fell inside a write: this test showed nothing"
+
+
+def test_a_failed_write_keeps_the_old_file_and_leaves_no_other(tmp_path: Path) -> None:
+    path = tmp_path / "phase.json"
+    write_json(path, {"step": 1})
+    with pytest.raises(UnicodeEncodeError):
+        write_atomically(path, "half of it \ud800")
+    with pytest.raises(TypeError):
+        write_json(path, {"step": object()})
+    assert read_json(path) == {"step": 1} and list(tmp_path.iterdir()) == [path]
+
+
+def test_json_is_written_readable_in_its_own_order_and_for_all_users(tmp_path: Path) -> None:
+    path = tmp_path / "deep" / "er" / "x.json"
+    write_json(path, {"b": "é", "a": [1]})
+    assert path.read_bytes() == '{\n "b": "é",\n "a": [\n  1\n ]\n}\n'.encode()
+    assert path.stat().st_mode & 0o777 == 0o644
+
+
+def test_missing_and_broken_json_name_the_file(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="none.json does not exist"):
+        read_json(tmp_path / "none.json")
+    for broken in (b"{", b"\xff\xfe{}", b""):
+        (tmp_path / "x.json").write_bytes(broken)
+        with pytest.raises(UserError, match="x.json is not valid JSON"):
+            read_json(tmp_path / "x.json")
+
+
+def test_hashes_of_json_ignore_the_order_of_keys_and_nothing_else() -> None:
+    assert hash_json({"a": 1, "b": [1, 2]}) == hash_json({"b": [1, 2], "a": 1})
+    values = [{"a": 1}, {"a": "1"}, {"a": 1.5}, {"a": None}, {"a": [1]}, {"a": True}, {"b": 1}, [["a", 1]], {}, [], "é"]
+    assert len({hash_json(value) for value in values}) == len(values)
+    assert hash_json([1, 2]) != hash_json([2, 1])
+    assert hash_json({"a": [1, "é"]}) == hashlib.sha256('{"a":[1,"é"]}'.encode()).hexdigest()
+
+
+def test_hashes_of_files_see_contents_and_order_but_no_names(tmp_path: Path) -> None:
+    contents = {"a": b"x" * 3_000_000, "b": b"", "c": b"x" * 3_000_000}
+    for name, data in contents.items():
+        (tmp_path / name).write_bytes(data)
+    a, b, c = (tmp_path / name for name in contents)
+    assert hash_file(a) == hashlib.sha256(contents["a"]).hexdigest() == hash_file(c) != hash_file(b)
+    assert hash_files([a, b]) == hash_files([c, b]) != hash_files([b, a])
+    assert len({hash_files(part) for part in ([], [a], [b], [a, a], [a, b])}) == 5
+
+
+def test_a_phases_status_is_pending_until_it_is_set(tmp_path: Path) -> None:
+    folder = RunDir(tmp_path).phase("target-x")
+    assert folder.root == tmp_path / "phases" / "target-x" and folder.status() == "pending"
+    folder.set_status("stopped:SIGUSR1", step=3)
+    assert folder.status() == "stopped:SIGUSR1" and read_json(folder.status_json)["step"] == 3
+    folder.status_json.write_text("{")
+    with pytest.raises(UserError, match="status.json"):
+        folder.status()
+
+
+def test_provenance_names_commit_and_versions_and_is_json() -> None:
+    found = provenance()
+    assert json.loads(json.dumps(found)) == found
+    assert {"python", "stilts-ds", "torch"} <= set(found["versions"])
+    commit = git_commit().removesuffix("-dirty")
+    assert commit == "unknown" or (len(commit) == 40 and int(commit, 16))
