@@ -145,7 +145,8 @@ def survivors(levels: list[Tensor], rest: Tensor, least: Tensor) -> tuple[Tensor
 def descend(fine: Tensor, groups: int, row: Tensor, group: Tensor, least: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """(row, column, value) of the members in fine [C, R] of the groups (group, row) that reach `least` [R]."""
     members = group[:, None] + torch.arange(0, fine.shape[0], groups)
-    flat = torch.as_strided(fine, (fine.numel(),), (1,))  # either layout is dense
+    extent = 1 + (fine.shape[0] - 1) * fine.stride(0) + (fine.shape[1] - 1) * fine.stride(1)
+    flat = torch.as_strided(fine, (extent,), (1,))  # one index instead of two, in either layout
     values = flat[members * fine.stride(0) + (row * fine.stride(1))[:, None]].float()
     hit, member = (values >= least[row, None]).nonzero(as_tuple=True)
     return row[hit], members[hit, member], values[hit, member]

@@ -1,0 +1,63 @@
+"""Sharded search on 1 to 3 real ranks, over MPI and gloo, is bit-equal to one process; errors reach every rank."""
+
+from __future__ import annotations
+
+import importlib.util
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ranks
+import torch
+
+from stilts_kernels import mine, topk
+
+PROGRAM = Path(__file__).parent / "programs" / "kernel_ranks.py"
+SPEC = importlib.util.spec_from_file_location("kernel_ranks", PROGRAM)
+assert SPEC is not None and SPEC.loader is not None
+PIECES = importlib.util.module_from_spec(SPEC)
+SPEC.loader.exec_module(PIECES)
+
+
+def mpiexec() -> str:
+    beside = Path(sys.executable).with_name("mpiexec")
+    found = str(beside) if beside.exists() else shutil.which("mpiexec")
+    if found is None or importlib.util.find_spec("mpi4py") is None:
+        pytest.skip("needs mpiexec and mpi4py")
+    return found
+
+
+def run(kind: str, case: str, count: int, folder: Path) -> list[dict[str, Any]]:
+    out = folder / f"{kind}-{case}-{count}.pt"
+    if kind == "gloo":
+        ranks.run(PROGRAM, kind, case, out, ranks=count, timeout=60)
+    else:
+        command = [mpiexec(), "--allow-run-as-root", "--oversubscribe", "-n", str(count), sys.executable, "-m",
+                   "mpi4py", str(PROGRAM), kind, case, str(out)]
+        done = subprocess.run(command, env=ranks.environment(), text=True, timeout=60, stdout=subprocess.PIPE,
+                              stderr=subprocess.STDOUT)
+        assert done.returncode == 0, done.stdout[-4000:]
+    return torch.load(out, weights_only=True)
+
+
+@pytest.mark.parametrize("kind, count", [("mpi", 1), ("mpi", 2), ("mpi", 3), ("gloo", 2)])
+def test_ranks_are_bit_equal_to_one_process(kind: str, count: int, tmp_path: Path) -> None:
+    results = run(kind, "search", count, tmp_path)
+    queries, bank = PIECES.data()
+    whole = topk(queries, bank, 5, "cosine")
+    assert torch.equal(torch.cat([part["values"] for part in results]), whole.values)
+    assert torch.equal(torch.cat([part["indices"] for part in results]), whole.indices)
+    assert torch.equal(torch.cat([part["half"] for part in results]), topk(queries.half(), bank.half(), 5).values)
+    for part in results:
+        assert all(torch.equal(ours, theirs) for ours, theirs in zip(part["pairs"], mine(queries, bank, 4)))
+
+
+@pytest.mark.parametrize("kind", ["mpi", "gloo"])
+def test_error_on_one_rank_raises_on_all(kind: str, tmp_path: Path) -> None:
+    for raised in run(kind, "broken", 2, tmp_path):
+        assert raised["missing"] == "rank 1: the shard of bank is missing"
+        assert raised["nan"].startswith("rank 1: bank: row 1 holds NaN")
+        assert raised["k"] == "ranks differ in k: [5, 6]"
