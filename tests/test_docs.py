@@ -14,6 +14,8 @@ from pydantic import BaseModel
 from stilts_launcher.cli import build_parser
 
 from stilts_ds.config import Recipe, TrainingPart, apply_override, load_recipe, parse_recipe, shipped_recipes
+from stilts_ds.examples.read import read_examples
+from stilts_ds.examples.source import DataSource
 from stilts_ds.tasks.registry import TASKS
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -82,3 +84,14 @@ def test_commands_on_the_pages_are_understood(page: str, words: list[str]) -> No
 def test_links_lead_somewhere(page: Path) -> None:
     targets = [link for link in LINK.findall(page.read_text(encoding="utf-8")) if "://" not in link]
     assert [link for link in targets if not (page.parent / link).exists()] == []
+
+
+def test_the_task_that_the_contributing_page_adds_can_be_read(tmp_path: Path) -> None:
+    [literal] = [text for kind, text in BLOCK.findall((ROOT / "CONTRIBUTING.md").read_text()) if kind == "python"]
+    names: dict[str, Any] = {}
+    exec(f"from stilts_ds.tasks.targets import *\nfrom stilts_ds.tasks.targets import Local, Task\n{literal}", names)
+    task = names["MY_NLI"]
+    (tmp_path / "my_nli").mkdir()
+    (tmp_path / "my_nli" / "test-quy.tsv").write_text("a\tb\tneutral\n")
+    [record] = read_examples(task, "test", "quy", DataSource(xtreme=tmp_path))
+    assert (record.text_a, record.text_b, record.label) == ("a", "b", "neutral")
