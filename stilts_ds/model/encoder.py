@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import nn
 
 from stilts_ds.config import ModelPart
@@ -37,10 +38,17 @@ def load_encoder(path: str | Path, setting: ModelPart, revision: str | None = No
         takes_pooler = "add_pooling_layer" in inspect.signature(model_class.__init__).parameters
         model, info = model_class.from_pretrained(
             str(path), config=config, revision=revision, dtype=torch.float32, output_loading_info=True,
-            attn_implementation=setting.attn_implementation, **({"add_pooling_layer": False} if takes_pooler else {}),
+            attn_implementation=setting.attn_implementation, ignore_mismatched_sizes=True,  # refused below, by name
+            **({"add_pooling_layer": False} if takes_pooler else {}),
         )
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise UserError(f"cannot load a model from {path}: {str(error).splitlines()[0]}") from error
+    if info["mismatched_keys"]:
+        name, stored, expected = sorted(info["mismatched_keys"])[0]
+        raise UserError(
+            f"{path}: {name} has shape {list(stored)}, but config.json makes it {list(expected)}; "
+            "the folder mixes the files of two models"
+        )
     missing = [k for k in info["missing_keys"] if "position_ids" not in k and "token_type_ids" not in k]
     if missing:
         raise UserError(
