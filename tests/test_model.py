@@ -1,0 +1,250 @@
+"""Encoders from folders, heads of every family, idle heads without gradient, token types where a model has them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pieces
+import pytest
+import small
+import torch
+from transformers import (
+    AutoModel,
+    BertConfig,
+    BertModel,
+    DistilBertConfig,
+    DistilBertModel,
+    XLMRobertaConfig,
+    XLMRobertaForMaskedLM,
+    XLMRobertaModel,
+)
+
+from stilts_ds.batches.collate import Batch, Collator, pad_rows
+from stilts_ds.batches.encode import Encoder, encode_pair
+from stilts_ds.config import ModelPart, TrainingPart
+from stilts_ds.errors import UserError
+from stilts_ds.examples.records import Pair
+from stilts_ds.model.encoder import load_encoder, save_encoder
+from stilts_ds.model.heads import HeadSpec
+from stilts_ds.model.multitask import MultiTask
+from stilts_ds.model_files import fingerprint, longest_row
+
+SETTING = ModelPart()
+SIZES: dict[str, Any] = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
+
+
+def xlmr_config(**more: Any) -> XLMRobertaConfig:
+    return XLMRobertaConfig(**{**SIZES, "vocab_size": 60, "max_position_embeddings": 66, "type_vocab_size": 1,
+                               "pad_token_id": 1, **more})
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    XLMRobertaModel(xlmr_config(), add_pooling_layer=False).save_pretrained(tmp_path / "model")
+    return tmp_path / "model"
+
+
+def batch_of(*names: str, items: int = 3) -> Batch:
+    tasks = small.tasks()
+    chosen = [(i, name, i) for name in names for i in range(items)]
+    return Collator(tasks, small.encoder_stub(), 0.15, 0)(chosen, 0, dict.fromkeys(names, 1.0))  # type: ignore[arg-type]
+
+
+def test_each_family_reads_off_logits_of_its_shape() -> None:
+    batch = batch_of(*small.tasks())
+    logits = small.model().eval()(batch, "logits")
+    length, heads = batch.input_ids.shape[1], batch.heads
+    assert list(logits) == sorted(small.tasks())
+    assert {name: tuple(value.shape) for name, value in logits.items()} == {
+        "nli": (3, 3), "nli2": (3, 3), "copa": (3 * 2, 1), "squad": (3, length, 2),
+        "tags": (len(heads["tags"].gold), 4), "mlm": (len(heads["mlm"].gold), small.VOCABULARY),
+    }
+
+
+def test_heads_without_targets_give_no_logits_and_a_loss_of_zero() -> None:
+    model, batch = small.model().eval(), batch_of("nli")
+    logits = model(batch, "logits")
+    assert {name for name, value in logits.items() if len(value)} == {"nli"}
+    total, sums, counts = model(batch)
+    index = small.tasks()["nli"].index
+    assert counts.nonzero().tolist() == [[index]] and sums.nonzero().tolist() == [[index]]
+    torch.testing.assert_close(total, sums[index])
+
+
+@pytest.mark.parametrize("active", sorted(small.tasks()))
+def test_idle_heads_have_a_gradient_of_exactly_zero(active: str) -> None:
+    model = small.model(dropout=0.1).train()
+    model(batch_of(active))[0].backward()
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None, name
+        if name.startswith("heads."):
+            assert bool(parameter.grad.any()) == (name.split(".")[1] == active), name
+    assert model.word_embedding.grad is not None and model.word_embedding.grad.any()
+
+
+def test_a_batch_without_targets_has_zero_gradients_everywhere() -> None:
+    model = small.model().train()
+    model(pad_rows([], small.encoder_stub()))[0].backward()  # type: ignore[arg-type]
+    assert all(p.grad is not None and not p.grad.any() for p in model.parameters())
+
+
+def test_a_choices_loss_is_over_the_rows_of_its_own_question() -> None:
+    """Cross-entropy computed by hand from one row's score at a time."""
+    model, tasks = small.model().eval(), small.tasks()
+    batch = batch_of("copa")
+    with torch.no_grad():
+        _, sums, _ = model(batch)
+        scores = model(batch, "logits")["copa"].flatten().tolist()
+    gold = tasks["copa"].rows.label
+    assert gold is not None
+    expected = 0.0
+    for question in range(3):
+        two = torch.tensor(scores[2 * question : 2 * question + 2])
+        expected -= torch.log_softmax(two, 0)[int(gold[question])].item()
+    assert sums[tasks["copa"].index].item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_spans_loss_is_the_mean_of_start_and_end_over_real_tokens() -> None:
+    model, tasks = small.model().eval(), small.tasks()
+    batch = batch_of("squad")
+    with torch.no_grad():
+        _, sums, _ = model(batch)
+        logits = model(batch, "logits")["squad"]
+    expected = 0.0
+    for row in range(3):
+        length = int(batch.attention_mask[row].sum())
+        for side in range(2):
+            gold = int(batch.heads["squad"].gold[row, side])
+            expected -= torch.log_softmax(logits[row, :length, side], 0)[gold].item() / 2
+    assert sums[tasks["squad"].index].item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_the_language_model_head_decodes_with_the_word_embeddings() -> None:
+    model = small.model()
+    names = [name for name, _ in model.named_parameters()]
+    assert not [name for name in names if name.startswith("heads.mlm") and "decoder" in name]
+    with torch.no_grad():
+        before = model.eval()(batch_of("mlm"), "logits")["mlm"].clone()
+        model.word_embedding[small.VOCABULARY - 2] += 1  # a row's decoder weight moves that token's logit
+        assert not torch.equal(before, model(batch_of("mlm"), "logits")["mlm"])
+
+
+def test_hidden_states_of_a_layer_are_the_encoders_own() -> None:
+    model, batch = small.model().eval(), batch_of("nli")
+    states = model.encoder(batch.input_ids, batch.attention_mask, output_hidden_states=True).hidden_states
+    for layer in (0, 1, -1):
+        assert torch.equal(model(batch, "hidden", layer), states[layer])
+
+
+def test_an_encoder_written_loads_with_the_same_values(folder: Path, tmp_path: Path) -> None:
+    model = load_encoder(folder, SETTING)
+    state = {name: value + 1 for name, value in model.state_dict().items() if value.is_floating_point()}
+    save_encoder(model, state, tmp_path / "out")
+    for again in (load_encoder(tmp_path / "out", SETTING), AutoModel.from_pretrained(tmp_path / "out")):
+        for name, value in state.items():
+            assert torch.equal(again.state_dict()[name], value), name
+    assert fingerprint(str(folder), None) != fingerprint(str(tmp_path / "out"), None)
+
+
+def test_a_language_model_checkpoint_serves_as_encoder(tmp_path: Path) -> None:
+    whole = XLMRobertaForMaskedLM(xlmr_config())
+    whole.save_pretrained(tmp_path)
+    loaded = load_encoder(tmp_path, SETTING)
+    assert not hasattr(loaded, "pooler") or loaded.pooler is None
+    for name, value in loaded.state_dict().items():
+        assert torch.equal(value, whole.roberta.state_dict()[name])
+
+
+def test_dropout_is_the_models_own_unless_the_recipe_sets_it(folder: Path) -> None:
+    own: Any = load_encoder(folder, SETTING).config
+    assert own.hidden_dropout_prob == 0.1
+    config: Any = load_encoder(folder, ModelPart(dropout=0.25)).config
+    assert config.hidden_dropout_prob == config.attention_probs_dropout_prob == 0.25
+
+
+def cut_weights(folder: Path) -> None:
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+
+
+def empty_weights(folder: Path) -> None:
+    (folder / "model.safetensors").write_bytes(b"")
+
+
+def other_weights(folder: Path) -> None:
+    DistilBertModel(DistilBertConfig(vocab_size=60, max_position_embeddings=66, dim=16, n_layers=1, n_heads=2,
+                                     hidden_dim=32)).save_pretrained(folder / "other")
+    (folder / "other" / "model.safetensors").replace(folder / "model.safetensors")
+
+
+def edit_config(folder: Path, **values: Any) -> None:
+    path = folder / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
+
+
+@pytest.mark.parametrize(
+    "damage, message",
+    [
+        (lambda f: (f / "config.json").unlink(), "has no config.json"),
+        (lambda f: (f / "model.safetensors").unlink(), "has no weights"),
+        (cut_weights, "cannot load a model"),
+        (empty_weights, "cannot load a model"),
+        (lambda f: (f / "config.json").write_text("{"), "cannot load a model"),
+        (lambda f: (f / "config.json").write_text("{}"), "cannot load a model"),
+        (other_weights, "weights are missing for .* parameters, such as e"),
+        (lambda f: edit_config(f, num_hidden_layers=2), "weights are missing for 16 parameters"),
+        (lambda f: edit_config(f, hidden_size=32), r"has shape \[16\], but config.json makes it \[32\]"),
+        (lambda f: edit_config(f, model_type="no-such-model"), "cannot load a model"),
+    ],
+)
+def test_a_folder_that_is_no_whole_model_is_refused(damage: Any, message: str, folder: Path) -> None:
+    damage(folder)
+    with pytest.raises(UserError, match=message) as problem:
+        load_encoder(folder, SETTING)
+    assert str(folder) in str(problem.value)
+
+
+def test_a_folder_that_does_not_exist_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="does not exist"):
+        load_encoder(tmp_path / "none", SETTING)
+
+
+@pytest.mark.parametrize("length, works", [(64, True), (65, False)])
+def test_the_longest_row_is_the_longest_that_the_model_takes(length: int, works: bool, folder: Path) -> None:
+    assert longest_row(str(folder)) == 64
+    model = load_encoder(folder, SETTING).eval()
+    ids = torch.full((1, length), 5)
+    if works:
+        assert model(input_ids=ids).last_hidden_state.shape == (1, length, 16)
+    else:
+        with pytest.raises((IndexError, RuntimeError)):
+            model(input_ids=ids)
+
+
+def bert(types: int = 2) -> tuple[MultiTask, Batch]:
+    encoder = Encoder(pieces.bert_tokenizer(), "bert")
+    torch.manual_seed(0)
+    config = BertConfig(**{**SIZES, "vocab_size": encoder.vocabulary, "type_vocab_size": types})
+    model = MultiTask(BertModel(config, add_pooling_layer=False), [HeadSpec("nli", "pair", ("a", "b"))], 1)
+    rows = encode_pair([Pair("1", "the cat", "on mat", "a"), Pair("2", "the", "a b c d", "b")], encoder, ("a", "b"),
+                       TrainingPart())
+    return model.eval(), pad_rows([(rows, 0), (rows, 1)], encoder)
+
+
+def test_bert_sees_the_second_segment() -> None:
+    model, batch = bert()
+    assert model.uses_token_types and longest_row("bert-base-cased") is None
+    with torch.no_grad():
+        ours = model(batch, "hidden")
+        theirs = pieces.bert_tokenizer()([["the cat", "on mat"], ["the", "a b c d"]], padding=True, return_tensors="pt")
+        torch.testing.assert_close(ours, model.encoder(**theirs).last_hidden_state)
+        batch.token_type_ids.zero_()
+        assert not torch.allclose(ours, model(batch, "hidden"))
+
+
+def test_a_model_with_one_token_type_gets_none() -> None:
+    model, batch = bert(types=1)
+    assert not model.uses_token_types and batch.token_type_ids.any()
+    model(batch, "hidden")  # a type of 1 would be outside its embedding
