@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
-
 from stilts_kernels import reference
+from torch import Tensor
 
 
 def gaussian(rows: int, dim: int, seed: int) -> Tensor:

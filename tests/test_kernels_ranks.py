@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 import ranks
 import torch
-
 from stilts_kernels import mine, topk
 
 PROGRAM = Path(__file__).parent / "programs" / "kernel_ranks.py"

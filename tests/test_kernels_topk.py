@@ -7,12 +7,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from kernel_cases import anisotropic, check_tie_rule, check_topk, gaussian, poison_allocator
-from torch import Tensor
-
 from stilts_kernels import Index, last_report, mean_pool_packed, normalize, reference, topk
 from stilts_kernels.panels import EXTRA_COLUMNS, PanelMaker, score_error
 from stilts_kernels.rows import Rows, canonical_scores
 from stilts_kernels.screen import topk_cpu
+from torch import Tensor
 
 SCREENS = ("bfloat16", "float32")
 SHAPES = [(1, 1, 1, 1), (1, 2, 1, 2), (3, 4097, 1, 4), (7, 257, 31, 257), (33, 1009, 17, 5), (1031, 67, 64, 3),

@@ -10,7 +10,6 @@ import sys
 from typing import Any
 
 import torch
-
 from stilts_kernels.shards import mine_ranks, topk_ranks
 
 MEMORY = 40 << 20

@@ -1,0 +1,94 @@
+"""Memory-mapped .npy banks: exact, resumed file by file, and refused with a clear text when broken."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from kernel_cases import gaussian
+from stilts_kernels import shards, topk
+from stilts_kernels.rows import open_npy
+
+QUERIES = gaussian(21, 16, 1)
+BANK = gaussian(400, 16, 2)
+
+
+def write_shards(folder: Path, dtype: type = np.float32) -> list[Path]:
+    """Three files, one of fewer rows than k."""
+    paths = [folder / f"bank-{i}.npy" for i in range(3)]
+    for path, rows in zip(paths, (BANK[:250], BANK[250:253], BANK[253:])):
+        np.save(path, rows.numpy().astype(dtype))
+    return paths
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float16])
+def test_files_are_bit_equal_to_memory(dtype: type, tmp_path: Path) -> None:
+    found = shards.topk_files(QUERIES, write_shards(tmp_path, dtype), 5, tmp_path / "out", metric="cosine")
+    whole = topk(QUERIES, BANK.half().float() if dtype is np.float16 else BANK, 5, "cosine")
+    assert torch.equal(found.values, whole.values) and torch.equal(found.indices, whole.indices)
+
+
+def test_resumes_by_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Finished files are not searched again; a file whose content changed, or another question, is."""
+    paths, searched = write_shards(tmp_path), []
+    search = shards.topk_float64
+
+    def counted(*arguments: object, **options: object) -> object:
+        searched.append(arguments[1])
+        if len(searched) == 2:
+            raise KeyboardInterrupt
+        return search(*arguments, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(shards, "topk_float64", counted)
+    with pytest.raises(KeyboardInterrupt):
+        shards.topk_files(QUERIES, paths, 5, tmp_path / "out")
+    shards.topk_files(QUERIES, paths, 5, tmp_path / "out")
+    assert len(searched) == 4, "one file was finished before the interruption"
+    shards.topk_files(QUERIES, paths, 5, tmp_path / "out")
+    assert len(searched) == 4
+    np.save(paths[1], (BANK[250:253] * 2).numpy())
+    shards.topk_files(QUERIES, paths, 5, tmp_path / "out")
+    assert len(searched) == 5
+    shards.topk_files(QUERIES, paths, 4, tmp_path / "out")
+    assert len(searched) == 8
+
+
+def test_progress_counts_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shards.topk_files(QUERIES, write_shards(tmp_path), 2, tmp_path / "out", progress=shards.bar)
+    assert "] 3/3\n" in capsys.readouterr().err
+
+
+def test_broken_files_are_named(tmp_path: Path) -> None:
+    paths = write_shards(tmp_path)
+    with pytest.raises(ValueError, match="bank shard .*gone.npy is missing"):
+        shards.topk_files(QUERIES, [*paths, tmp_path / "gone.npy"], 2, tmp_path / "out")
+    with pytest.raises(ValueError, match="k = 401 is outside 1..400"):
+        shards.topk_files(QUERIES, paths, 401, tmp_path / "out")
+    with pytest.raises(ValueError, match="D = 16, queries have D = 3"):
+        shards.topk_files(QUERIES[:, :3], paths, 2, tmp_path / "out")
+    spoiled = BANK[250:253].clone()
+    spoiled[2, 0] = float("nan")
+    np.save(paths[1], spoiled.numpy())
+    with pytest.raises(ValueError, match="bank-1.npy: row 2 holds NaN"):
+        shards.topk_files(QUERIES, paths, 2, tmp_path / "out")
+
+
+def test_npy_headers(tmp_path: Path) -> None:
+    path = tmp_path / "rows.npy"
+    for version in ((1, 0), (2, 0), (3, 0)):
+        buffer = io.BytesIO()
+        np.lib.format.write_array(buffer, BANK.numpy(), version=version)
+        path.write_bytes(buffer.getvalue())
+        assert torch.equal(open_npy(path)[0], BANK)
+    whole = path.read_bytes()
+    for content, text in ((whole[:-8], "cut short"), (b"not npy at all, just text", "not a .npy file")):
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match=text):
+            open_npy(path)
+    for array in (np.zeros((3, 4)), np.asfortranarray(np.zeros((3, 4), np.float32)), np.zeros(3, np.float32)):
+        np.save(path, array)
+        with pytest.raises(ValueError, match="C-ordered"):
+            open_npy(path)

@@ -1,0 +1,115 @@
+"""Two-way mining against a float64 reference that follows LASER's definitions one pair at a time."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from kernel_cases import anisotropic, check_topk, gaussian, poison_allocator
+from stilts_kernels import last_report, mine, reference
+from stilts_kernels.mining import RETRIEVALS, two_way
+from stilts_kernels.rows import Rows
+from torch import Tensor
+
+Pair = tuple[int, int, float]
+
+
+def margin_of(a: float, b: float, margin: str) -> float:
+    return {"ratio": a / b if b else -math.inf, "distance": a - b, "absolute": a}[margin]
+
+
+def mine_slowly(source: Tensor, target: Tensor, k: int, margin: str, retrieval: str, metric: str) -> list[Pair]:
+    """LASER's mine_bitexts.py, written out as loops over float64 scores."""
+    scores = reference.scores(source, target, metric)
+    ahead, back = reference.topk_of(scores, k), reference.topk_of(scores.T, k)
+    own, other = ahead[0].mean(1).tolist(), back[0].mean(1).tolist()
+
+    def score(i: int, j: int) -> float:
+        return margin_of(float(scores[i, j]), (own[i] + other[j]) / 2, margin)
+
+    best_ahead = [max((score(i, j), -j) for j in ahead[1][i].tolist()) for i in range(len(source))]
+    best_back = [max((score(i, j), -i) for i in back[1][j].tolist()) for j in range(len(target))]
+    forward = [(i, -j, s) for i, (s, j) in enumerate(best_ahead)]
+    backward = [(-i, j, s) for j, (s, i) in enumerate(best_back)]
+    if retrieval == "intersect":
+        return rank([pair for pair in forward if backward[pair[1]][0] == pair[0]])
+    if retrieval != "max":
+        return rank(forward if retrieval == "forward" else backward)
+    taken: tuple[set[int], set[int]] = (set(), set())
+    pairs = []
+    for i, j, s in rank(forward + backward):
+        if i not in taken[0] and j not in taken[1]:
+            taken[0].add(i)
+            taken[1].add(j)
+            pairs.append((i, j, s))
+    return pairs
+
+
+def rank(pairs: list[Pair]) -> list[Pair]:
+    return sorted(pairs, key=lambda pair: (-pair[2], pair[0], pair[1]))
+
+
+def check_mined(source: Tensor, target: Tensor, k: int, margin: str, retrieval: str, metric: str = "cosine") -> None:
+    poison_allocator()
+    found = mine(source, target, k, margin, retrieval, metric)
+    expected = mine_slowly(source, target, k, margin, retrieval, metric)
+    assert found.source.tolist() == [pair[0] for pair in expected]
+    assert found.target.tolist() == [pair[1] for pair in expected]
+    scores = torch.tensor([pair[2] for pair in expected], dtype=torch.float64)
+    assert torch.allclose(found.score.double(), scores, rtol=1e-6, atol=1e-9)
+
+
+@pytest.mark.parametrize("retrieval", RETRIEVALS)
+@pytest.mark.parametrize("margin", ["ratio", "distance", "absolute"])
+def test_every_margin_and_retrieval(margin: str, retrieval: str) -> None:
+    source, target = gaussian(61, 24, 1) + 0.5, gaussian(307, 24, 2) + 0.5
+    source[:30] = target[100:130] + 0.3 * source[:30]
+    check_mined(source, target, 4, margin, retrieval)
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 3, 1), (1, 40, 5, 1), (67, 3, 9, 3), (1030, 45, 16, 2), (5, 4100, 8, 5)])
+def test_awkward_shapes(shape: tuple[int, int, int, int]) -> None:
+    rows, columns, dim, k = shape
+    check_mined(gaussian(rows, dim, 1) + 1, gaussian(columns, dim, 2) + 1, k, "distance", "max")
+
+
+def test_both_directions_are_exact_and_certified() -> None:
+    source, target = anisotropic(1100, 64, 1), anisotropic(4500, 64, 2)
+    forward, backward = two_way(Rows(source, "source"), Rows(target, "target"), 4, 6)
+    report = last_report()
+    assert report is not None and report.certified == report.rows == 5600
+    check_topk(source, target, 4, "inner", forward.values.float(), forward.indices)
+    check_topk(target, source, 6, "inner", backward.values.float(), backward.indices)
+
+
+def test_equal_sentences_match_lowest_first() -> None:
+    """Duplicates on both sides: pairs come out in order, one to one, with the same score."""
+    rows = torch.eye(6).repeat(3, 1)
+    found = mine(rows, rows, 3, "distance", "max")
+    assert found.source.tolist() == found.target.tolist() == list(range(6))
+    assert set(found.score.tolist()) == {0.0}
+
+
+def test_more_ties_than_any_cap() -> None:
+    found = mine(torch.ones(20, 3), torch.ones(300, 3), 2, "ratio", "forward")
+    assert found.source.tolist() == list(range(20)) and set(found.target.tolist()) == {0}
+
+
+def test_zero_denominator_ranks_last() -> None:
+    source, target = torch.tensor([[1.0, 0.0], [0.0, 1.0]]), torch.tensor([[0.0, 2.0], [0.0, 3.0]])
+    found = mine(source, target, 1, "ratio", "forward")
+    assert found.source.tolist() == [1, 0]
+
+
+@pytest.mark.parametrize("arguments, text", [
+    ((gaussian(3, 4, 1), gaussian(9, 4, 1), 4), "k = 4 is outside 1..3, the number of rows of source"),
+    ((gaussian(9, 4, 1), gaussian(3, 4, 1), 4), "k = 4 is outside 1..3, the number of rows of target"),
+    ((torch.zeros(3, 4), gaussian(9, 4, 1), 2), "source: row 0 is a zero vector"),
+    ((gaussian(3, 4, 1), gaussian(9, 5, 1), 2), "D = 4"),
+    ((gaussian(3, 4, 1), gaussian(9, 4, 1), 2, "log"), "margin 'log'"),
+    ((gaussian(3, 4, 1), gaussian(9, 4, 1), 2, "ratio", "best"), "retrieval 'best'"),
+])
+def test_bad_input_is_refused(arguments: tuple, text: str) -> None:
+    with pytest.raises(ValueError, match=text):
+        mine(*arguments)
