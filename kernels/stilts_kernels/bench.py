@@ -1,0 +1,227 @@
+"""Microbenchmarks of exact search: correctness gate first, then time, rate and memory.
+
+    stilts bench            or, from a checkout with nothing but torch and triton:     python kernels/bench/run.py
+    ... --quick             seconds instead of minutes        ... --case two-way    one case (also bucc-1m, memory)
+    ... --compare A B       two result files side by side     ... --embeddings X.npy Y.npy    your own vectors
+
+Times are CPU seconds of this process on --threads threads (default 1), methods interleaved round by round, so that a
+shared machine's load hits all alike. Every run appends one line per case to a results/*.jsonl file.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import re
+import statistics
+import sys
+import time
+from collections.abc import Sequence
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from stilts_kernels.bench_cases import (
+    CASES,
+    LARGE,
+    QUICK,
+    Case,
+    Method,
+    gate_mine,
+    gate_topk,
+    make_data,
+    matmul_methods,
+    mine_methods,
+    optional,
+    topk_methods,
+)
+from stilts_kernels.bench_memory import measure_memory, peak_extra_bytes
+from stilts_kernels.rows import normalize, open_npy
+from stilts_kernels.screen import last_report
+
+Result = dict[str, Any]
+BASELINES = ("faiss IndexFlatIP", "faiss both ways")
+
+
+def time_methods(methods: dict[str, Method], rounds: int) -> dict[str, list[float]]:
+    """CPU seconds of every method in every round; one warm-up each."""
+    seconds: dict[str, list[float]] = {name: [] for name in methods}
+    for method in methods.values():
+        method()
+    for _ in range(rounds):
+        for name, method in methods.items():
+            start = time.process_time()
+            method()
+            seconds[name].append(time.process_time() - start)
+    return seconds
+
+
+def run_case(case: Case, rounds: int, sides: tuple[torch.Tensor, torch.Tensor] | None = None) -> Result:
+    """Gate, then measurements. Raises ValueError when our result is not exact."""
+    queries, bank = sides or make_data(case)
+    methods = (topk_methods if case.kind == "topk" else mine_methods)(queries, bank, case.k)
+    found = methods["ours"]()
+    report = last_report()
+    assert report is not None
+    recall = gate_topk(queries, bank, case.k, found) if case.kind == "topk" else gate_mine(queries, bank, case.k)
+    if recall < 1:
+        raise ValueError(f"{case.name}: recall {recall} against float64: no time is reported for a wrong result")
+    memory = {name: peak_extra_bytes(method) for name, method in methods.items()}
+    seconds = time_methods({**methods, **matmul_methods(case)}, rounds)
+    return {
+        "case": case.name, "kind": case.kind, "queries": case.queries, "rows": case.rows, "dim": case.dim, "k": case.k,
+        "data": case.data, "goal": case.goal, "recall": recall, "path": report.path, "searched_rows": report.rows,
+        "certified_rows": report.certified, "survivors_per_row": report.survivors_per_row,
+        "methods": {name: summary(case, times, memory.get(name)) for name, times in seconds.items()},
+        "ratio": ratio(seconds), "rounds": rounds, "machine": machine(),
+    }
+
+
+def summary(case: Case, times: list[float], memory: int | None) -> Result:
+    median = statistics.median(times)
+    return {"median_s": median, "min_s": min(times), "max_s": max(times), "gflops": case.gflop / median,
+            "extra_peak_mb": None if memory is None else memory / 1e6}
+
+
+def ratio(seconds: dict[str, list[float]]) -> Result | None:
+    """FAISS over ours: of the medians, and the lowest and highest of single rounds."""
+    baseline = next((seconds[name] for name in BASELINES if name in seconds), None)
+    if baseline is None:
+        return None
+    rounds = [theirs / ours for theirs, ours in zip(baseline, seconds["ours"])]
+    return {"median": statistics.median(baseline) / statistics.median(seconds["ours"]), "min": min(rounds),
+            "max": max(rounds)}
+
+
+def machine() -> Result:
+    """Processor, thread count and versions; enough to judge whether two files compare."""
+    info = Path("/proc/cpuinfo")
+    model = re.search(r"model name\s*: (.*)", info.read_text()) if info.exists() else None
+    flags = info.read_text() if info.exists() else ""
+    features = [name for name in ("amx_bf16", "avx512_bf16", "avx512f", "avx2") if re.search(rf"\b{name}\b", flags)]
+    versions = {name: getattr(optional(name), "__version__", None) for name in ("torch", "triton", "numpy", "faiss")}
+    return {"cpu": model[1] if model else platform.processor(), "features": features,
+            "threads": torch.get_num_threads(), "python": platform.python_version(), **versions}
+
+
+def table(result: Result) -> str:
+    """A case's methods as text."""
+    peak = max(method["gflops"] for name, method in result["methods"].items() if name.endswith("alone"))
+    lines = [f"{result['case']}: {result['queries']} x {result['rows']}, D {result['dim']}, k {result['k']}; recall "
+             f"{result['recall']:.4f}; {result['certified_rows']} of {result['searched_rows']} rows certified, "
+             f"{result['survivors_per_row']:.1f} survivors a row; {result['path']}",
+             f"  {'method':<28} {'median s':>9} {'min':>8} {'max':>8} {'GFLOP/s':>8} {'of peak':>8} {'extra MB':>9}"]
+    for name, row in result["methods"].items():
+        extra = "" if row["extra_peak_mb"] is None else f"{row['extra_peak_mb']:.0f}"
+        lines.append(f"  {name:<28} {row['median_s']:9.4f} {row['min_s']:8.4f} {row['max_s']:8.4f} "
+                     f"{row['gflops']:8.0f} {row['gflops'] / peak:8.0%} {extra:>9}")
+    if result["ratio"]:
+        goal = "" if result["goal"] is None else f", goal {result['goal']}"
+        lines.append("  FAISS over ours: {median:.2f} (single rounds {min:.2f} to {max:.2f})".format(**result["ratio"])
+                     + goal)
+    return "\n".join(lines)
+
+
+def compare(paths: Sequence[Path]) -> str:
+    """Medians of the last line of each case in two result files."""
+    first, second = ({line["case"]: line for line in map(json.loads, path.read_text().splitlines())} for path in paths)
+    lines = [f"{'case':<20} {'method':<28} {'A s':>9} {'B s':>9} {'A over B':>9}"]
+    for name in first.keys() & second.keys():
+        a, b = first[name].get("methods", {}), second[name].get("methods", {})
+        for method in (method for method in a if method in b):
+            times = a[method]["median_s"], b[method]["median_s"]
+            lines.append(f"{name:<20} {method:<28} {times[0]:9.4f} {times[1]:9.4f} {times[0] / times[1]:9.2f}")
+    return "\n".join(lines)
+
+
+def plot(results: Sequence[Result], path: Path) -> None:
+    """Bars of each method's rate, one group per case; nothing where matplotlib is missing."""
+    pyplot = optional("matplotlib.pyplot")
+    timed = [result for result in results if "methods" in result]
+    if pyplot is None or not timed:
+        return
+    names = list(dict.fromkeys(name for result in timed for name in result["methods"]))
+    figure, axes = pyplot.subplots(figsize=(1.6 * len(timed) + 4, 4.5), layout="constrained")
+    for i, name in enumerate(names):
+        heights = [result["methods"].get(name, {}).get("gflops", 0) for result in timed]
+        axes.bar([x + 0.8 * i / len(names) for x in range(len(timed))], heights, 0.8 / len(names), label=name)
+    axes.set_xticks([x + 0.4 for x in range(len(timed))], [result["case"] for result in timed], rotation=20)
+    axes.set_ylabel("GFLOP per CPU second")
+    axes.legend(fontsize="small")
+    figure.savefig(path)
+    print(f"plot: {path}")
+
+
+def own_vectors(paths: Sequence[Path], k: int) -> tuple[Case, tuple[torch.Tensor, torch.Tensor]]:
+    """A case on two .npy files of embeddings, normalised."""
+    queries, bank = (normalize(open_npy(path)[0], str(path)) for path in paths)
+    return Case("embeddings", "topk", len(queries), len(bank), queries.shape[1], k, None, "own"), (queries, bank)
+
+
+def results_folder() -> Path:
+    """kernels/results of the checkout this file lies in, else the current directory."""
+    folder = Path(__file__).resolve().parents[1] / "results"
+    return folder if folder.is_dir() else Path.cwd()
+
+
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="stilts bench", description=__doc__.split("\n", 1)[0])
+    known = [case.name for case in (*CASES, *LARGE)] + ["memory"]
+    parser.add_argument("--quick", action="store_true", help="three small cases, three rounds")
+    parser.add_argument("--case", action="append", choices=known, help="only this case; may be repeated")
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--embeddings", nargs=2, type=Path, metavar=("QUERIES", "BANK"), help="two .npy files")
+    parser.add_argument("--k", type=int, default=4, help="neighbours for --embeddings")
+    parser.add_argument("--out", type=Path, help="result file (.jsonl), appended to")
+    parser.add_argument("--compare", nargs=2, type=Path, metavar=("A", "B"), help="compare two result files and stop")
+    return parser.parse_args(argv)
+
+
+def measure(arguments: argparse.Namespace) -> list[Result]:
+    """Runs the chosen cases, printing each as it is done."""
+    if arguments.embeddings:
+        case, sides = own_vectors(arguments.embeddings, arguments.k)
+        results = [run_case(case, arguments.rounds, sides)]
+        print(table(results[0]), flush=True)
+        return results
+    chosen = QUICK if arguments.quick else [case for case in (*CASES, *LARGE) if case.name in arguments.case] \
+        if arguments.case else CASES
+    results = []
+    for case in chosen:
+        results.append(run_case(case, 3 if arguments.quick else arguments.rounds))
+        print(table(results[-1]), flush=True)
+    if arguments.case and "memory" in arguments.case:
+        results.append({"case": "memory", **measure_memory(), "machine": machine()})
+        print(json.dumps(results[-1]), flush=True)
+    return results
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command line; returns 1 when a gate fails or a file cannot be read."""
+    arguments = parse(argv)
+    try:
+        if arguments.compare:
+            print(compare(arguments.compare))
+            return 0
+        torch.set_num_threads(arguments.threads)
+        torch.set_grad_enabled(False)
+        results = measure(arguments)
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    stamp = datetime.now(timezone.utc)
+    path = arguments.out or results_folder() / f"{stamp:%Y%m%d-%H%M%S}.jsonl"
+    with path.open("a", encoding="utf-8") as file:
+        file.writelines(json.dumps({**result, "time": stamp.isoformat(timespec="seconds")}) + "\n"
+                        for result in results)
+    print(f"appended to {path}")
+    plot(results, path.with_suffix(".png"))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
