@@ -25,13 +25,13 @@ def start_ranks(arguments: list[str], count: int, threads: int | None) -> int:
     """
     port, token = free_port(), secrets.token_hex(8)
     threads = threads or max(1, (os.cpu_count() or 1) // count)
-    children = []
-    for rank in range(count):
-        place = Ranks(rank, rank, count, "127.0.0.1", port, "stilts")
-        extra = {"STILTS_RUN_TOKEN": token, "OMP_NUM_THREADS": str(threads), "TOKENIZERS_PARALLELISM": "true"}
-        command = [sys.executable, "-m", "stilts_ds.phases", *arguments]
-        children.append(subprocess.Popen(command, env={**os.environ, **place.variables(), **extra}))
-    with passing_signals_to(children):
+    children: list[subprocess.Popen[bytes]] = []
+    with passing_signals_to(children):  # from the first one on: a signal now must not leave it behind
+        for rank in range(count):
+            place = Ranks(rank, rank, count, "127.0.0.1", port, "stilts")
+            extra = {"STILTS_RUN_TOKEN": token, "OMP_NUM_THREADS": str(threads), "TOKENIZERS_PARALLELISM": "true"}
+            command = [sys.executable, "-m", "stilts_ds.phases", *arguments]
+            children.append(subprocess.Popen(command, env={**os.environ, **place.variables(), **extra}))
         return wait_for(children)
 
 

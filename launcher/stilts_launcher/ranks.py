@@ -76,7 +76,7 @@ def _open_mpi(environment: Mapping[str, str]) -> tuple[int, int, int] | None:
 
 
 def _slurm(environment: Mapping[str, str]) -> Ranks | None:
-    tasks = int(environment.get("SLURM_NTASKS", "1"))
+    tasks = _number(environment, "SLURM_NTASKS") if "SLURM_NTASKS" in environment else 1
     if "SLURM_STEP_ID" not in environment:
         if tasks > 1 and "SLURM_JOB_ID" in environment:
             raise UserError(
