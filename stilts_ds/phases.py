@@ -30,7 +30,7 @@ from stilts_ds.engine.preempt import Stopped, install_handlers
 from stilts_ds.engine.world import World, joined
 from stilts_ds.errors import UserError
 from stilts_ds.evaluate.score_run import score_phase
-from stilts_ds.evaluate.select import dev_scores
+from stilts_ds.evaluate.selection import dev_scores
 from stilts_ds.evaluate.zero_shot import evaluate_phase
 from stilts_ds.export import export_model
 from stilts_ds.model.encoder import load_encoder, quiet
