@@ -1,0 +1,126 @@
+"""The layout as rules: what may import what, which package is named where, what a light command must not load."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import ranks
+
+ROOT = ranks.ROOT
+SOURCES = {"stilts_ds": ROOT, "stilts_launcher": ROOT / "launcher", "stilts_kernels": ROOT / "kernels"}
+# The story from its first line to its last: a module imports only what stands before it, or beside it in its package.
+LAYERS = ["errors", "run_dir", "config", "tasks", "examples", "toy", "plan", "model_files", "monitor", "batches",
+          "model", "engine", "export", "evaluate", "report", "phases"]
+HEAVY = {  # package -> the modules (or packages of modules) that may name it
+    "deepspeed": ["stilts_ds.engine"],
+    "transformers": ["stilts_ds.model.encoder", "stilts_ds.batches.encode", "stilts_ds.toy"],
+    "tokenizers": ["stilts_ds.toy"],
+    "datasets": ["stilts_ds.examples.hub"],
+    "tensorboard": ["stilts_ds.monitor"],
+    "stilts_kernels": ["stilts_ds.evaluate.retrieve", "stilts_launcher.cli"],
+    "mpi4py": ["stilts_launcher.ranks", "stilts_launcher.doctor", "stilts_kernels"],
+}
+LIGHT = ["stilts_launcher.cli", "stilts_launcher.ranks", "stilts_launcher.local", "stilts_ds.config", "stilts_ds.plan",
+         "stilts_ds.tasks.registry", "stilts_ds.examples.read", "stilts_ds.examples.records", "stilts_ds.model_files",
+         "stilts_ds.run_dir", "stilts_ds.report.tables", "stilts_ds.toy", "stilts_launcher.show_plan"]
+
+
+def name_of(path: Path, base: Path) -> str:
+    return ".".join(path.relative_to(base).with_suffix("").parts).removesuffix(".__init__")
+
+
+MODULES = {name_of(path, base): path for package, base in SOURCES.items()
+           for path in sorted((base / package).rglob("*.py"))}
+
+
+def imports(path: Path) -> Iterator[tuple[str, bool]]:
+    """Every imported module, also inside functions, and whether it is imported as soon as the file is."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)]
+    lazy = {id(node) for function in functions for node in ast.walk(function)}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from ((alias.name, id(node) not in lazy) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+            yield from ((name if name in MODULES else str(node.module), id(node) not in lazy) for name in names)
+
+
+def layer(name: str) -> int | None:
+    parts = name.split(".")
+    return LAYERS.index(parts[1]) if parts[0] == "stilts_ds" and len(parts) > 1 else None
+
+
+def test_the_rules_look_at_every_package() -> None:
+    assert {name.split(".")[0] for name in MODULES} == set(SOURCES) and len(MODULES) > 60
+    assert {name.split(".")[1] for name in MODULES if name.startswith("stilts_ds.")} == set(LAYERS)
+
+
+@pytest.mark.parametrize("name", [name for name in MODULES if layer(name) is not None])
+def test_a_module_imports_only_layers_before_its_own(name: str) -> None:
+    own = layer(name)
+    assert own is not None
+    for target, _ in imports(MODULES[name]):
+        assert not target.startswith("stilts_launcher"), f"{name} imports the launcher"
+        other = layer(target)
+        assert other is None or other <= own, f"{name} imports {target}, which stands after it"
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_heavy_packages_are_named_only_where_they_belong(name: str) -> None:
+    for target, _ in imports(MODULES[name]):
+        top = target.split(".")[0]
+        if top in HEAVY and top != name.split(".")[0]:
+            assert any(f"{name}.".startswith(f"{allowed}.") for allowed in HEAVY[top]), f"{name} imports {target}"
+
+
+@pytest.mark.parametrize("name", [name for name in MODULES if name.startswith("stilts_kernels")])
+def test_the_kernels_stand_on_torch_and_triton_alone(name: str) -> None:
+    always = {"torch", "triton", "stilts_kernels", *sys.stdlib_module_names}
+    for target, at_once in imports(MODULES[name]):
+        allowed = always if at_once else always | {"mpi4py", "numpy"}
+        assert target.split(".")[0] in allowed, f"{name} imports {target}"
+
+
+def test_no_packages_import_each_other_in_a_circle() -> None:
+    edges = {name: {target for target, at_once in imports(path) if at_once and target in MODULES and target != name}
+             for name, path in MODULES.items()}
+    left = dict(edges)
+    while leaves := [name for name, targets in left.items() if not targets & set(left)]:
+        for name in leaves:
+            del left[name]
+    assert not left, f"import circle among {sorted(left)}"
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_files_are_short_and_shadow_no_standard_module(name: str) -> None:
+    path = MODULES[name]
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= 400
+    assert path.stem == "__init__" or path.stem not in sys.stdlib_module_names
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "tests").rglob("*.py")), ids=lambda path: path.stem)
+def test_test_files_are_short(path: Path) -> None:
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= 400
+
+
+def test_folders_that_would_shadow_packages_are_no_packages() -> None:
+    """transformers imports a PyPI package called `kernels`; a package of that name in the checkout would hide it."""
+    for folder in ("kernels", "launcher", "tests", "tests/kernels"):
+        assert not (ROOT / folder / "__init__.py").exists(), folder
+
+
+@pytest.mark.parametrize("name", LIGHT)
+def test_light_modules_load_no_heavy_package(name: str) -> None:
+    """In a fresh interpreter: a login node plans and submits without torch."""
+    heavy = ["torch", "deepspeed", "transformers", "tokenizers", "datasets", "mpi4py", "triton", "tensorboard"]
+    program = f"import sys, {name}; print(sorted(set({heavy}) & set(sys.modules)))"
+    shown = subprocess.run([sys.executable, "-c", program], env=ranks.environment(), capture_output=True, text=True)
+    assert shown.returncode == 0, shown.stderr
+    assert shown.stdout.strip() == "[]"
