@@ -7,6 +7,7 @@ launcher sets for every kind of start.
 from __future__ import annotations
 
 import datetime
+import importlib
 import logging
 import os
 from collections.abc import Iterator
@@ -75,6 +76,9 @@ def joined(token: str, timeout_seconds: int) -> Iterator[World]:
         raise UserError(f"{', '.join(missing)} not set; start ranks with `stilts run`, torchrun, mpirun or srun")
     import deepspeed
 
+    # On CPUs DeepSpeed would compile a shared-memory operator at start-up, which serves inference only: a minute of
+    # compiler time, and a build that was killed leaves a lock on which later jobs wait in silence.
+    importlib.import_module("deepspeed.comm.torch").build_shm_op = lambda: None  # type: ignore[attr-defined]
     device = _device(int(os.environ["LOCAL_RANK"]))
     timeout = datetime.timedelta(seconds=timeout_seconds)
     deepspeed.init_distributed(
