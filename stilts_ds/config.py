@@ -142,21 +142,21 @@ class Recipe(Part):
     name: str = Field(pattern=NAME, description="the run's folder name")
     output_dir: Path = Field(Path("runs"), description="folder of runs")
     seeds: list[int] = Field([1], min_length=1)
-    model: ModelPart = ModelPart()  # type: ignore[call-arg]
-    data: DataPart = DataPart()  # type: ignore[call-arg]
+    model: ModelPart = ModelPart()
+    data: DataPart = DataPart()
     intermediate: dict[str, list[str]] = Field(
         default_factory=_baseline_only, description="conditions: a name and its intermediate tasks"
     )
     targets: list[str] = Field(min_length=1)
-    sampling: SamplingPart = SamplingPart()  # type: ignore[call-arg]
+    sampling: SamplingPart = SamplingPart()
     intermediate_training: dict[str, Any] = Field(default_factory=dict, description="training.* of phase 2")
     target_training: dict[str, Any] = Field(default_factory=dict, description="training.* of phase 3")
     task_training: dict[str, dict[str, Any]] = Field(
         default_factory=dict, description="training.* by training task, for single-task phases; wins over both"
     )
-    engine: EnginePart = EnginePart()  # type: ignore[call-arg]
-    launch: LaunchPart = LaunchPart()  # type: ignore[call-arg]
-    evaluation: EvaluationPart = EvaluationPart()  # type: ignore[call-arg]
+    engine: EnginePart = EnginePart()
+    launch: LaunchPart = LaunchPart()
+    evaluation: EvaluationPart = EvaluationPart()
 
     @field_validator("seeds")
     @classmethod

@@ -49,8 +49,9 @@ class Batch:
     heads: dict[str, Targets] = field(default_factory=dict)
 
     def to(self, device: torch.device) -> Batch:
-        move = [t.to(device, non_blocking=True) for t in (self.input_ids, self.attention_mask, self.token_type_ids)]
-        return Batch(*move, {name: targets.to(device) for name, targets in self.heads.items()})  # type: ignore[arg-type]
+        ids, mask, types = (t.to(device, non_blocking=True) for t in
+                            (self.input_ids, self.attention_mask, self.token_type_ids))
+        return Batch(ids, mask, types, {name: targets.to(device) for name, targets in self.heads.items()})
 
     @property
     def real_tokens(self) -> int:
