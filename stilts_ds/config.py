@@ -54,8 +54,9 @@ class DataPart(Part):
     seed: int = Field(20, description="seed of the toy world")
     cache: Path | None = Field(None, description="folder of tokenised rows; default: cache/ inside the run")
     train_split: dict[str, str] = Field(
-        default_factory=dict, description="split to train on by task, where `train` is not to be had (dev: its first "
-        "eval_examples are kept for selection)"
+        default_factory=dict,
+        description="split to train on by task, where `train` is not to be had (dev: its first "
+        "eval_examples are kept for selection)",
     )
     max_train_examples: int | None = Field(None, ge=1, description="use only the first N train examples of a task")
 
@@ -226,7 +227,9 @@ def find_recipe(name_or_path: str) -> Path:
     shipped = RECIPES / f"{name_or_path}.yaml"
     if name_or_path in shipped_recipes():
         return shipped
-    raise UserError(f"no recipe is called {name_or_path!r}{did_you_mean(name_or_path, shipped_recipes())} (or give a .yaml file)")
+    raise UserError(
+        f"no recipe is called {name_or_path!r}{did_you_mean(name_or_path, shipped_recipes())} (or give a .yaml file)"
+    )
 
 
 def shipped_recipes() -> list[str]:
@@ -265,7 +268,11 @@ def _message(where: str, problem: Mapping[str, Any]) -> str:
     if problem["type"] == "missing":
         return f"{where}: key {place!r} is missing"
     text = problem["msg"].removeprefix("Value error, ")
-    return f"{where}: {place + ': ' if place else ''}{text} (got {str(problem['input'])[:80]!r})" if place else f"{where}: {text}"
+    return (
+        f"{where}: {place + ': ' if place else ''}{text} (got {str(problem['input'])[:80]!r})"
+        if place
+        else f"{where}: {text}"
+    )
 
 
 def _keys_at(location: Sequence[Any]) -> list[str]:
@@ -288,7 +295,10 @@ def recipe_yaml(recipe: Recipe) -> str:
 def resolve_paths(recipe: Recipe) -> Recipe:
     """Make the data folders and the output folder absolute, so that every rank and job reads the same ones."""
     data = recipe.data.model_copy(
-        update={k: Path(v).expanduser().resolve() for k in ("intermediate", "xtreme", "text", "cache")
-                if (v := getattr(recipe.data, k)) is not None}
+        update={
+            k: Path(v).expanduser().resolve()
+            for k in ("intermediate", "xtreme", "text", "cache")
+            if (v := getattr(recipe.data, k)) is not None
+        }
     )
     return recipe.model_copy(update={"data": data, "output_dir": recipe.output_dir.expanduser().resolve()})

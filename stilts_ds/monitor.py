@@ -25,7 +25,7 @@ class Monitor:
         from torch.utils.tensorboard import SummaryWriter
 
         _keep_steps(metrics, start_step)
-        self.metrics = open(metrics, "a", encoding="utf-8", buffering=1)
+        self.metrics = open(metrics, "a", encoding="utf-8", buffering=1)  # noqa: SIM115 (closed by close())
         self.writer = SummaryWriter(str(tensorboard), purge_step=start_step + 1 if start_step else None)
         self.bar = _progress_bar(title, start_step, total_steps)
         self.title, self.total_steps = title, total_steps
@@ -42,8 +42,14 @@ class Monitor:
             return
         last = records[-1]
         if self.bar is None:
-            log.info("%s step %d/%d loss %.4f, %.0f tokens/s", self.title, last["step"], self.total_steps,
-                     last["train/loss"], last["train/tokens_per_second"])
+            log.info(
+                "%s step %d/%d loss %.4f, %.0f tokens/s",
+                self.title,
+                last["step"],
+                self.total_steps,
+                last["train/loss"],
+                last["train/tokens_per_second"],
+            )
         else:
             self.bar.update(len(records))
             self.bar.set_postfix(loss=f"{last['train/loss']:.4f}")

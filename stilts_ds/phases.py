@@ -72,9 +72,13 @@ def check_settings(recipe: Recipe, phases: list[Phase], world: World) -> None:
             continue
         setting = TrainingPart(**phase.training)
         if limit is not None and setting.max_seq_length > limit:
-            raise UserError(f"{phase.title}: max_seq_length={setting.max_seq_length}, but the model takes {limit} tokens")
+            raise UserError(
+                f"{phase.title}: max_seq_length={setting.max_seq_length}, but the model takes {limit} tokens"
+            )
         if setting.train_batch_size < world.size:
-            raise UserError(f"{phase.title}: train_batch_size={setting.train_batch_size} is less than the {world.size} ranks")
+            raise UserError(
+                f"{phase.title}: train_batch_size={setting.train_batch_size} is less than the {world.size} ranks"
+            )
 
 
 def first_on_rank_0(work: Callable[[], None] | None, world: World) -> None:
@@ -150,13 +154,23 @@ def train_phase(run: RunDir, recipe: Recipe, phase: Phase, data: Data, world: Wo
     torch.manual_seed(phase.seed)  # new heads
     source = str(run.phase(phase.init).encoder) if phase.init else model_path(recipe.model.name_or_path)
     encoder = load_encoder(source, recipe.model, None if phase.init else recipe.model.revision)
-    rows = {name: TaskRows(name, i, tasks[name].family, tasks[name].head_name, data.train_rows(name, setting))
-            for i, name in enumerate(sorted(phase.train))}
+    rows = {
+        name: TaskRows(name, i, tasks[name].family, tasks[name].head_name, data.train_rows(name, setting))
+        for i, name in enumerate(sorted(phase.train))
+    }
     lineage = {"init": source, "phase": phase.to_json(), "provenance": provenance()}
     job = Job(
-        title=phase.id, model=MultiTask(encoder, specs, len(rows)), encoder=data.encoder, tasks=rows, setting=setting,
-        sampling=recipe.sampling, engine_part=recipe.engine, seed=phase.seed, folder=folder,
-        tensorboard=run.tensorboard / phase.id, world=world,
+        title=phase.id,
+        model=MultiTask(encoder, specs, len(rows)),
+        encoder=data.encoder,
+        tasks=rows,
+        setting=setting,
+        sampling=recipe.sampling,
+        engine_part=recipe.engine,
+        seed=phase.seed,
+        folder=folder,
+        tensorboard=run.tensorboard / phase.id,
+        world=world,
         evaluate=lambda forward: dev_scores(forward, tasks, data, setting, world),
         export=lambda parameters, step: export_model(
             folder, encoder, data.encoder, specs, parameters, {**lineage, "step": step}
@@ -165,8 +179,9 @@ def train_phase(run: RunDir, recipe: Recipe, phase: Phase, data: Data, world: Wo
     folder.root.mkdir(parents=True, exist_ok=True)
     progress = train(job)
     if world.first:
-        log.info("%s: best dev score %.2f at step %d of %d", phase.id, progress.best_score, progress.best_step,
-                 progress.step)
+        log.info(
+            "%s: best dev score %.2f at step %d of %d", phase.id, progress.best_score, progress.best_step, progress.step
+        )
     gc.collect()  # the engine's buffers, before the next phase allocates its own
 
 
@@ -215,7 +230,11 @@ def run_ranks(run: RunDir, wanted: list[str], only: str | None = None, before: C
     except RuntimeError as problem:
         log.exception("rank %d failed", rank)
         if rank > 0:  # rank 0 has told on the terminal already
-            print(f"rank {rank}: {str(problem).splitlines()[0][:200]} (all of it: {run.logs})", file=sys.stderr, flush=True)
+            print(
+                f"rank {rank}: {str(problem).splitlines()[0][:200]} (all of it: {run.logs})",
+                file=sys.stderr,
+                flush=True,
+            )
         return 1
     return 0
 
@@ -227,8 +246,9 @@ def set_up_logging(run: RunDir) -> None:
     handlers: list[logging.Handler] = [logging.FileHandler(run.logs / f"rank-{rank}.log", encoding="utf-8")]
     if rank == "0":
         handlers.append(logging.StreamHandler())
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", handlers=handlers,
-                        force=True)
+    logging.basicConfig(
+        level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", handlers=handlers, force=True
+    )
     # torch renames collectives that DeepSpeed still calls by their old names, once a call.
     warnings.filterwarnings("ignore", category=FutureWarning, module="torch.distributed")
     for noisy in ("DeepSpeed", "transformers", "torch", "datasets"):

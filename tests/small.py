@@ -15,35 +15,66 @@ from stilts_ds.model.multitask import MultiTask
 
 VOCABULARY = 60
 SPECS = [
-    HeadSpec("nli", "pair", ("a", "b", "c")), HeadSpec("copa", "choice", width=2), HeadSpec("squad", "span"),
-    HeadSpec("tags", "tag", ("X", "Y", "Z", "W")), HeadSpec("mlm", "text"), HeadSpec("nli2", "pair", ("x", "y", "z")),
+    HeadSpec("nli", "pair", ("a", "b", "c")),
+    HeadSpec("copa", "choice", width=2),
+    HeadSpec("squad", "span"),
+    HeadSpec("tags", "tag", ("X", "Y", "Z", "W")),
+    HeadSpec("mlm", "text"),
+    HeadSpec("nli2", "pair", ("x", "y", "z")),
 ]
 
 
 def encoder_stub() -> SimpleNamespace:
-    return SimpleNamespace(template=Template((0,), (2, 2), (2,), (2,)), pad=1, unk=3, mask=VOCABULARY - 1,
-                           special=frozenset({0, 1, 2, 3, VOCABULARY - 1}), vocabulary=VOCABULARY)
+    return SimpleNamespace(
+        template=Template((0,), (2, 2), (2,), (2,)),
+        pad=1,
+        unk=3,
+        mask=VOCABULARY - 1,
+        special=frozenset({0, 1, 2, 3, VOCABULARY - 1}),
+        vocabulary=VOCABULARY,
+    )
 
 
-def model(seed: int = 0, dropout: float = 0.0, hidden: int = 16, layers: int = 2, vocabulary: int = VOCABULARY,
-          specs: list[HeadSpec] = SPECS, heads: int = 2) -> MultiTask:
+def model(
+    seed: int = 0,
+    dropout: float = 0.0,
+    hidden: int = 16,
+    layers: int = 2,
+    vocabulary: int = VOCABULARY,
+    specs: list[HeadSpec] = SPECS,
+    heads: int = 2,
+) -> MultiTask:
     from transformers import XLMRobertaConfig, XLMRobertaModel
 
     torch.manual_seed(seed)
     config = XLMRobertaConfig(
-        vocab_size=vocabulary, hidden_size=hidden, num_hidden_layers=layers, num_attention_heads=heads,
-        intermediate_size=4 * hidden, max_position_embeddings=514, type_vocab_size=1, pad_token_id=1, bos_token_id=0,
-        eos_token_id=2, hidden_dropout_prob=dropout, attention_probs_dropout_prob=dropout, layer_norm_eps=1e-5,
+        vocab_size=vocabulary,
+        hidden_size=hidden,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        intermediate_size=4 * hidden,
+        max_position_embeddings=514,
+        type_vocab_size=1,
+        pad_token_id=1,
+        bos_token_id=0,
+        eos_token_id=2,
+        hidden_dropout_prob=dropout,
+        attention_probs_dropout_prob=dropout,
+        layer_norm_eps=1e-5,
     )
     return MultiTask(XLMRobertaModel(config, add_pooling_layer=False), specs, len(specs))
 
 
-def tasks(specs: list[HeadSpec] = SPECS, count: int = 24, length: int = 14, vocabulary: int = VOCABULARY) -> dict[str, TaskRows]:
+def tasks(
+    specs: list[HeadSpec] = SPECS, count: int = 24, length: int = 14, vocabulary: int = VOCABULARY
+) -> dict[str, TaskRows]:
     """`count` random items a task, of unequal lengths."""
     found = {}
     for index, spec in enumerate(specs):
         rng = np.random.default_rng([7, index])
-        out = RowsBuilder(labels=spec.family in ("pair", "choice"), spans=spec.family == "span", tags=spec.family == "tag")
+        out = RowsBuilder(
+            labels=spec.family in ("pair", "choice"), spans=spec.family == "span", tags=spec.family == "tag"
+        )
         for item in range(count):
             for _ in range(spec.width):
                 ids = [0, *rng.integers(4, vocabulary - 1, int(rng.integers(2, length))).tolist(), 2]

@@ -15,18 +15,35 @@ import torch
 
 PROGRAM = Path(__file__).parent / "programs" / "train_small.py"
 # adam_epsilon is raised because Adam turns rounding noise of near-zero gradients into full steps otherwise.
-TRAINING = {"max_steps": 6, "train_batch_size": 12, "per_device_train_batch_size": 3, "max_grad_norm": 0.5,
-            "learning_rate": 1e-3, "logging_steps": 3, "adam_epsilon": 1e-4}
+TRAINING = {
+    "max_steps": 6,
+    "train_batch_size": 12,
+    "per_device_train_batch_size": 3,
+    "max_grad_norm": 0.5,
+    "learning_rate": 1e-3,
+    "logging_steps": 3,
+    "adam_epsilon": 1e-4,
+}
 # Stage 3's bucket is smaller than the largest parameter and larger than the others; nothing stays unpartitioned.
-ZERO = {0: {}, 1: {"reduce_bucket_size": 500, "allgather_bucket_size": 500},
-        2: {"reduce_bucket_size": 500, "allgather_bucket_size": 500},
-        3: {"reduce_bucket_size": 5000, "stage3_param_persistence_threshold": 0}}
+ZERO = {
+    0: {},
+    1: {"reduce_bucket_size": 500, "allgather_bucket_size": 500},
+    2: {"reduce_bucket_size": 500, "allgather_bucket_size": 500},
+    3: {"reduce_bucket_size": 5000, "stage3_param_persistence_threshold": 0},
+}
 
 
 def settings(folder: Path, stage: int, unit: str = "example", offload: bool = False, **more: Any) -> str:
     config = folder / f"zero{stage}.json"
-    config.write_text(json.dumps({"zero_optimization": {"stage": stage, **ZERO.get(stage, {})},
-                                  "zero_force_ds_cpu_optimizer": False, "zero_allow_untested_optimizer": True}))
+    config.write_text(
+        json.dumps(
+            {
+                "zero_optimization": {"stage": stage, **ZERO.get(stage, {})},
+                "zero_force_ds_cpu_optimizer": False,
+                "zero_allow_untested_optimizer": True,
+            }
+        )
+    )
     engine = {"ds_config": str(config), "offload_optimizer": offload}
     return json.dumps({"stage": stage, "engine": engine, "sampling": {"unit": unit}, "training": TRAINING, **more})
 
@@ -104,7 +121,11 @@ def test_a_damaged_checkpoint_is_passed_over(damage: str, tmp_path: Path) -> Non
     folder = tmp_path / "phase" / "checkpoints"
     newest = checkpoint.newest(folder)
     assert newest is not None and newest.name == "step-000006"
-    victim = newest / "manifest.json" if damage == "no manifest" else max(newest.glob("*.pt"), key=lambda p: p.stat().st_size)
+    victim = (
+        newest / "manifest.json"
+        if damage == "no manifest"
+        else max(newest.glob("*.pt"), key=lambda p: p.stat().st_size)
+    )
     data = bytearray(victim.read_bytes())
     if damage in ("missing", "no manifest"):
         victim.unlink()

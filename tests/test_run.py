@@ -45,9 +45,13 @@ def test_every_phase_leaves_models_that_hugging_face_loads(toy_run: Path) -> Non
                 assert torch.equal(value, saved[name])
         assert tokenizer("a", "b")["input_ids"]
         heads = read(folder.parent / "heads.json")["heads"]
-        assert {key.split(".")[0] for key in load_file(folder.parent / "heads.safetensors")} == {h["name"] for h in heads}
+        assert {key.split(".")[0] for key in load_file(folder.parent / "heads.safetensors")} == {
+            h["name"] for h in heads
+        }
         if "target-mnli" in str(folder):
-            assert heads == [{"name": "nli", "family": "pair", "labels": ["contradiction", "entailment", "neutral"], "width": 1}]
+            assert heads == [
+                {"name": "nli", "family": "pair", "labels": ["contradiction", "entailment", "neutral"], "width": 1}
+            ]
 
 
 def test_results_carry_their_provenance(toy_run: Path) -> None:
@@ -65,8 +69,16 @@ def test_tensorboard_has_the_curves(toy_run: Path) -> None:
     events = EventAccumulator(str(folder))
     events.Reload()
     tags = set(events.Tags()["scalars"])
-    assert {"train/loss", "train/loss/mnli", "train/learning_rate", "train/grad_norm", "train/tokens_per_second",
-            "train/padding_fraction", "memory/host_peak_gib", "eval/mnli/qaa/accuracy"} <= tags
+    assert {
+        "train/loss",
+        "train/loss/mnli",
+        "train/learning_rate",
+        "train/grad_norm",
+        "train/tokens_per_second",
+        "train/padding_fraction",
+        "memory/host_peak_gib",
+        "eval/mnli/qaa/accuracy",
+    } <= tags
     assert [event.step for event in events.Scalars("train/loss")] == [1, 2, 3, 4]
 
 
@@ -94,10 +106,19 @@ def test_scores_and_report_are_programs_of_their_own(toy_run: Path) -> None:
 
 
 def test_one_and_two_ranks_and_other_stages_predict_the_same(tmp_path: Path) -> None:
-    few = ["intermediate={nli: [mnli, ccg]}", "targets=[xnli, tatoeba]", "intermediate_training.max_steps=4",
-           "target_training.max_steps=3", "evaluation.max_examples=20", "model.dropout=0.0"]
+    few = [
+        "intermediate={nli: [mnli, ccg]}",
+        "targets=[xnli, tatoeba]",
+        "intermediate_training.max_steps=4",
+        "target_training.max_steps=3",
+        "evaluation.max_examples=20",
+        "model.dropout=0.0",
+    ]
     curves = []
-    for name, more in (("one", ["launch.nproc=1", "engine.zero_stage=0"]), ("two", ["launch.nproc=2", "engine.zero_stage=3"])):
+    for name, more in (
+        ("one", ["launch.nproc=1", "engine.zero_stage=0"]),
+        ("two", ["launch.nproc=2", "engine.zero_stage=3"]),
+    ):
         stilts("run", "quickstart", f"name={name}", *few, *more, cwd=tmp_path)
         (metrics,) = (tmp_path / "runs" / name).glob("phases/intermediate-*/metrics.jsonl")
         lines = [json.loads(line) for line in metrics.read_text().splitlines()]
@@ -111,9 +132,18 @@ def test_a_killed_run_continues_to_the_same_numbers(toy_run: Path, tmp_path: Pat
     """SIGKILL to everything in the middle of training; the next start ends at the numbers of an undisturbed run."""
     settings = [*SMALL, "intermediate_training.save_steps=1", "intermediate_training.logging_steps=1"]
     command = [sys.executable, "-m", "stilts_launcher.cli", "run", "quickstart", *settings]
-    process = subprocess.Popen(command, cwd=tmp_path, env=ranks.environment(), start_new_session=True,
-                               stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    deadline, pattern = time.monotonic() + 200, "runs/quickstart/phases/intermediate-*/checkpoints/step-000002/manifest.json"
+    process = subprocess.Popen(
+        command,
+        cwd=tmp_path,
+        env=ranks.environment(),
+        start_new_session=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    deadline, pattern = (
+        time.monotonic() + 200,
+        "runs/quickstart/phases/intermediate-*/checkpoints/step-000002/manifest.json",
+    )
     while not list(tmp_path.glob(pattern)) and time.monotonic() < deadline:
         time.sleep(0.02)
     import os
@@ -125,14 +155,17 @@ def test_a_killed_run_continues_to_the_same_numbers(toy_run: Path, tmp_path: Pat
     assert read(tmp_path / "runs/quickstart/results.json") == read(toy_run / "results.json")
 
 
-@pytest.mark.parametrize("settings, message", [
-    (["engine.dtype=fp16"], "engine.dtype=fp16 does not work on CPUs"),
-    (["target_training.max_seq_length=400"], "the model takes 256 tokens"),
-    (["target_training.train_batch_size=1"], "is less than the 2 ranks"),
-    (["targets=[xnlli]"], "did you mean"),
-    (["model.name_or_path=./nowhere/model"], "does not exist"),
-    (["data.source=local"], "data.xtreme is not set"),
-])
+@pytest.mark.parametrize(
+    "settings, message",
+    [
+        (["engine.dtype=fp16"], "engine.dtype=fp16 does not work on CPUs"),
+        (["target_training.max_seq_length=400"], "the model takes 256 tokens"),
+        (["target_training.train_batch_size=1"], "is less than the 2 ranks"),
+        (["targets=[xnlli]"], "did you mean"),
+        (["model.name_or_path=./nowhere/model"], "does not exist"),
+        (["data.source=local"], "data.xtreme is not set"),
+    ],
+)
 def test_bad_settings_are_refused_before_training(settings: list[str], message: str, tmp_path: Path) -> None:
     said = stilts("run", "quickstart", *SMALL, *settings, cwd=tmp_path, status=2)
     assert message in said and "Traceback" not in said

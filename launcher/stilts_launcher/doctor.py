@@ -14,8 +14,10 @@ from stilts_ds.run_dir import git_commit, versions
 from stilts_launcher.local import free_port
 
 PROBE = """
-import torch, deepspeed, os
-deepspeed.init_distributed(dist_backend="nccl" if torch.cuda.is_available() else "gloo", auto_mpi_discovery=False, verbose=False)
+import os, sys, torch, deepspeed
+backend = "nccl" if torch.cuda.is_available() else "gloo"
+sys.modules["deepspeed.comm.torch"].build_shm_op = lambda: None
+deepspeed.init_distributed(dist_backend=backend, auto_mpi_discovery=False, verbose=False)
 device = torch.device("cuda", int(os.environ["LOCAL_RANK"])) if torch.cuda.is_available() else torch.device("cpu")
 value = torch.full((1,), float(os.environ["RANK"]) + 1, device=device)
 torch.distributed.all_reduce(value)
@@ -28,8 +30,13 @@ assert value.item() == size * (size + 1) / 2, value
 def examine() -> int:
     """Run all checks and print a line for each."""
     checks: list[tuple[str, Callable[[], str]]] = [
-        ("versions", _versions), ("devices", _devices), ("memory", _memory), ("disk", _disk),
-        ("two ranks", _two_ranks), ("triton", _triton), ("mpi", _mpi),
+        ("versions", _versions),
+        ("devices", _devices),
+        ("memory", _memory),
+        ("disk", _disk),
+        ("two ranks", _two_ranks),
+        ("triton", _triton),
+        ("mpi", _mpi),
     ]
     failed = 0
     for name, check in checks:
@@ -72,9 +79,20 @@ def _two_ranks() -> str:
         program.write(PROBE)
         program.flush()
         ranks = [
-            subprocess.Popen([sys.executable, program.name], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-                             env={**os.environ, "RANK": str(r), "LOCAL_RANK": str(r), "WORLD_SIZE": str(_size()),
-                                  "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port})
+            subprocess.Popen(
+                [sys.executable, program.name],
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                env={
+                    **os.environ,
+                    "RANK": str(r),
+                    "LOCAL_RANK": str(r),
+                    "WORLD_SIZE": str(_size()),
+                    "MASTER_ADDR": "127.0.0.1",
+                    "MASTER_PORT": port,
+                },
+            )
             for r in range(_size())
         ]
         outputs = [rank.communicate(timeout=120)[0] for rank in ranks]
@@ -99,4 +117,6 @@ def _mpi() -> str:
     import mpi4py
 
     program = shutil.which("mpiexec", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}")
-    return f"mpi4py {mpi4py.__version__}, mpiexec at {program}" if program else f"mpi4py {mpi4py.__version__}, no mpiexec"
+    return (
+        f"mpi4py {mpi4py.__version__}, mpiexec at {program}" if program else f"mpi4py {mpi4py.__version__}, no mpiexec"
+    )

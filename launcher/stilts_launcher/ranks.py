@@ -28,8 +28,13 @@ class Ranks:
     launcher: str
 
     def variables(self) -> dict[str, str]:
-        return {"RANK": str(self.rank), "LOCAL_RANK": str(self.local_rank), "WORLD_SIZE": str(self.size),
-                "MASTER_ADDR": self.address, "MASTER_PORT": str(self.port)}
+        return {
+            "RANK": str(self.rank),
+            "LOCAL_RANK": str(self.local_rank),
+            "WORLD_SIZE": str(self.size),
+            "MASTER_ADDR": self.address,
+            "MASTER_PORT": str(self.port),
+        }
 
 
 def discover(environment: Mapping[str, str], exchange: Callable[[str], str] | None = None) -> Ranks | None:
@@ -89,8 +94,14 @@ def _slurm(environment: Mapping[str, str]) -> Ranks | None:
     nodes = environment.get("SLURM_STEP_NODELIST", "")
     alone = environment.get("SLURM_STEP_NUM_NODES", "1") == "1"
     address = environment.get("STILTS_MASTER_ADDR") or ("127.0.0.1" if alone else _first_host(nodes))
-    return Ranks(_number(environment, "SLURM_PROCID"), _number(environment, "SLURM_LOCALID"), size, address,
-                 _port(environment), "srun")
+    return Ranks(
+        _number(environment, "SLURM_PROCID"),
+        _number(environment, "SLURM_LOCALID"),
+        size,
+        address,
+        _port(environment),
+        "srun",
+    )
 
 
 def _number(environment: Mapping[str, str], name: str) -> int:
@@ -110,7 +121,9 @@ def _first_host(nodes: str) -> str:
 
 def _port(environment: Mapping[str, str]) -> int:
     """A port of this job's own: the same on its ranks, another for the next start."""
-    parts = [environment.get(name, "") for name in ("SLURM_JOB_ID", "SLURM_STEP_ID", "SLURM_RESTART_COUNT", "PMIX_NAMESPACE")]
+    parts = [
+        environment.get(name, "") for name in ("SLURM_JOB_ID", "SLURM_STEP_ID", "SLURM_RESTART_COUNT", "PMIX_NAMESPACE")
+    ]
     return FIRST_PORT + int(hashlib.sha256("/".join(parts).encode()).hexdigest(), 16) % PORTS
 
 

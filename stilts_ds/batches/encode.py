@@ -109,8 +109,12 @@ def _template(tokenizer: Any) -> Template:
     ids = pair["input_ids"]
     single = tokenizer("a")
     after = max(i for i, s in enumerate(single.sequence_ids(0)) if s == 0) + 1
-    return Template(tuple(ids[:first]), tuple(ids[last_first + 1 : second]), tuple(ids[last_second + 1 :]),
-                    tuple(single["input_ids"][after:]))
+    return Template(
+        tuple(ids[:first]),
+        tuple(ids[last_first + 1 : second]),
+        tuple(ids[last_second + 1 :]),
+        tuple(single["input_ids"][after:]),
+    )
 
 
 def cut_pair(a: list[int], b: list[int], room: int) -> tuple[list[int], list[int]]:
@@ -278,8 +282,14 @@ def _word_chunks(pieces: Sequence[Sequence[int]], room: int) -> list[tuple[int, 
 
 
 def _add_tag_row(
-    out: RowsBuilder, template: Template, pieces: Sequence[Sequence[int]], labels: Sequence[int],
-    first: int, last: int, room: int, example: int,
+    out: RowsBuilder,
+    template: Template,
+    pieces: Sequence[Sequence[int]],
+    labels: Sequence[int],
+    first: int,
+    last: int,
+    room: int,
+    example: int,
 ) -> None:
     ids, token_label, place = list(template.prefix), [-1] * len(template.prefix), [-1] * len(template.prefix)
     for word in range(first, last):
@@ -324,12 +334,18 @@ def encode_bitext(records: Iterable[Any], encoder: Encoder, labels: Sequence[str
 
 
 ENCODE: dict[str, Callable[..., Rows]] = {
-    "pair": encode_pair, "choice": encode_choice, "span": encode_span, "tag": encode_tag, "text": encode_text,
+    "pair": encode_pair,
+    "choice": encode_choice,
+    "span": encode_span,
+    "tag": encode_tag,
+    "text": encode_text,
     "bitext": encode_bitext,
 }
 
 
-def encode(task: Task, records: Iterable[Record], encoder: Encoder, labels: Sequence[str], setting: TrainingPart) -> Rows:
+def encode(
+    task: Task, records: Iterable[Record], encoder: Encoder, labels: Sequence[str], setting: TrainingPart
+) -> Rows:
     """Encode records of `task`. `labels` is the label list of its head; settings used: lengths and stride."""
     return ENCODE[task.family](records, encoder, labels, setting)
 

@@ -59,13 +59,15 @@ class Data:
             task = self.task(name)
             found = task.labels
             if task.family == "tag" and not found:
-                tags = {tag for r in self._read(task, "train", task.pivot) if isinstance(r, Tagged) for tag in r.tags or ()}
+                tags = {
+                    tag for r in self._read(task, "train", task.pivot) if isinstance(r, Tagged) for tag in r.tags or ()
+                }
                 found = tuple(sorted(tags))
             self._labels[name] = found
         return self._labels[name]
 
     def train_rows(self, name: str, setting: TrainingPart) -> Rows:
-        """Rows of the English train split. When dev serves as train, its first `eval_examples` are left for selection."""
+        """Rows of the English train split; when dev serves as train, its first `eval_examples` are left to select on."""
         task, split = self.task(name), self.train_split(name)
         skip = setting.eval_examples if split == "dev" else 0
         return self._rows(task, split, task.pivot, setting, skip, self.recipe.data.max_train_examples)
@@ -131,8 +133,14 @@ class Data:
     def _rows(self, task: Task, split: str, language: str, setting: TrainingPart, skip: int, limit: int | None) -> Rows:
         labels = self.labels(task.name)
         key = {
-            "task": task.name, "family": task.family, "split": split, "language": language, "skip": skip,
-            "limit": limit, "labels": labels, "files": self.files_hash(task, split, language),
+            "task": task.name,
+            "family": task.family,
+            "split": split,
+            "language": language,
+            "skip": skip,
+            "limit": limit,
+            "labels": labels,
+            "files": self.files_hash(task, split, language),
             **self._encoding_key(setting),
         }
 

@@ -82,7 +82,9 @@ def newest(folder: Path) -> Path | None:
             return tag
         log.warning("checkpoint %s is not used: %s", tag.name, problem)
     if any((tag / MANIFEST).exists() for tag in tags):
-        raise UserError(f"every checkpoint in {folder} is damaged; delete the folder to train this phase from its start")
+        raise UserError(
+            f"every checkpoint in {folder} is damaged; delete the folder to train this phase from its start"
+        )
     return None  # the first checkpoint ever was torn: nothing was committed
 
 

@@ -110,7 +110,12 @@ def _split(logits: torch.Tensor, rows: Rows, items: Sequence[int], family: str) 
 
 
 def decode(
-    records: Sequence[Any], rows: Rows, found: Sequence[Output], family: str, labels: Sequence[str], part: EvaluationPart
+    records: Sequence[Any],
+    rows: Rows,
+    found: Sequence[Output],
+    family: str,
+    labels: Sequence[str],
+    part: EvaluationPart,
 ) -> Any:
     """Predictions in the values of the task's file kind (see stilts_ds.evaluate.formats)."""
     if family == "pair":
@@ -135,8 +140,9 @@ def _tags(record: Tagged, rows: Rows, found: Sequence[Output], chunk: list[int],
 def _answer(record: Span, rows: Rows, found: Sequence[Output], windows: list[int], part: EvaluationPart) -> str:
     assert rows.place is not None
     read = [(*found[r], rows.place[rows.starts[r] : rows.starts[r + 1]]) for r in windows]
-    decoded = decode_spans(record.context, read, part.n_best, part.max_answer_length,
-                           null_threshold=0.0 if part.no_answer else None)
+    decoded = decode_spans(
+        record.context, read, part.n_best, part.max_answer_length, null_threshold=0.0 if part.no_answer else None
+    )
     return decoded.answer
 
 

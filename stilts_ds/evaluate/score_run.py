@@ -36,19 +36,37 @@ def score_task(run: RunDir, recipe: Recipe, phase: Phase, name: str, data: Data)
     main = {language: main_score(task.family, found) for language, found in scores.items()}
     missing = [*left_out, *unlabelled]
     return {
-        "task": name, "split": split, "pivot": task.pivot, "condition": phase.condition, "seed": phase.seed,
-        "phase": phase.id, "languages": scores, "main": main, "missing": missing, "unlabelled": unlabelled,
+        "task": name,
+        "split": split,
+        "pivot": task.pivot,
+        "condition": phase.condition,
+        "seed": phase.seed,
+        "phase": phase.id,
+        "languages": scores,
+        "main": main,
+        "missing": missing,
+        "unlabelled": unlabelled,
         "mean": sum(main.values()) / len(main) if main and not missing else None,
         "mean_of_present": sum(main.values()) / len(main) if main else None,
-        "settings": _settings(recipe, task.family), "provenance": provenance(),
+        "settings": _settings(recipe, task.family),
+        "provenance": provenance(),
     }
 
 
 def _settings(recipe: Recipe, family: str) -> dict[str, Any]:
     """What a reader must know to compare the numbers."""
     part = recipe.evaluation
-    common: dict[str, Any] = {"model": recipe.model.name_or_path, "data": recipe.data.source, "max_examples": part.max_examples}
+    common: dict[str, Any] = {
+        "model": recipe.model.name_or_path,
+        "data": recipe.data.source,
+        "max_examples": part.max_examples,
+    }
     if family == "bitext":
-        return {**common, "retrieval_layer": part.retrieval_layer, "pooling": "mean over all tokens",
-                "max_bitext": part.max_bitext, "max_seq_length": part.retrieval_max_seq_length}
+        return {
+            **common,
+            "retrieval_layer": part.retrieval_layer,
+            "pooling": "mean over all tokens",
+            "max_bitext": part.max_bitext,
+            "max_seq_length": part.retrieval_max_seq_length,
+        }
     return common

@@ -19,7 +19,9 @@ from stilts_ds.evaluate.score import main_score, score_predictions
 from stilts_ds.tasks.spec import Task
 
 
-def dev_scores(forward: Any, tasks: Mapping[str, Task], data: Data, setting: TrainingPart, world: World) -> dict[str, float]:
+def dev_scores(
+    forward: Any, tasks: Mapping[str, Task], data: Data, setting: TrainingPart, world: World
+) -> dict[str, float]:
     """Scores by TensorBoard tag on English dev, and their mean of main scores as "selection" (rank 0; {} elsewhere)."""
     scores: dict[str, float] = {}
     selection = []
@@ -64,8 +66,9 @@ def masked_accuracy(forward: Any, rows: Rows, encoder: Encoder, setting: Trainin
             where += [place] * len(chosen)
             batch.input_ids[place, :length] = torch.from_numpy(masked)
         index = torch.tensor(gold, dtype=torch.long)
-        batch.heads["mlm"] = Targets(torch.tensor(where, dtype=torch.long), index, index.float(), index,
-                                     torch.tensor(tokens, dtype=torch.long))
+        batch.heads["mlm"] = Targets(
+            torch.tensor(where, dtype=torch.long), index, index.float(), index, torch.tensor(tokens, dtype=torch.long)
+        )
         logits = forward(batch.to(world.device), "logits")["mlm"]
         right += int((logits.argmax(-1).cpu() == index).sum())
         total += len(gold)

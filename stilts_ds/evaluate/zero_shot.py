@@ -40,7 +40,11 @@ def evaluate_phase(run: RunDir, recipe: Recipe, phase: Phase, data: Data, world:
         for language in languages:
             if signal := stop_requested(world):
                 raise Stopped(signal)
-            path = folder.predictions / task.name / formats.file_name(formats.kind_of(task.family, task.metrics), split, language)
+            path = (
+                folder.predictions
+                / task.name
+                / formats.file_name(formats.kind_of(task.family, task.metrics), split, language)
+            )
             stamp = _stamp(phase, recipe, task, split, language, data)
             if world.broadcast(_is_current(path, stamp) if world.first else None):
                 continue
@@ -57,8 +61,12 @@ def _stamp(phase: Phase, recipe: Recipe, task: Task, split: str, language: str, 
     """What a prediction file depends on; it is reused only while this stays the same."""
     part = recipe.evaluation
     settings = part.model_dump(mode="json", exclude={"languages", "splits", "per_device_eval_batch_size"})
-    return {"phase": phase.id, "settings": settings, "split": split,
-            "data": hash_json([data.files_hash(task, split, language)])}
+    return {
+        "phase": phase.id,
+        "settings": settings,
+        "split": split,
+        "data": hash_json([data.files_hash(task, split, language)]),
+    }
 
 
 def _stamp_file(path: Path) -> Path:
@@ -70,8 +78,16 @@ def _is_current(path: Path, stamp: dict[str, Any]) -> bool:
 
 
 def _predict(
-    model: torch.nn.Module, run: RunDir, recipe: Recipe, phase: Phase, task: Task, split: str, language: str,
-    data: Data, path: Path, world: World,
+    model: torch.nn.Module,
+    run: RunDir,
+    recipe: Recipe,
+    phase: Phase,
+    task: Task,
+    split: str,
+    language: str,
+    data: Data,
+    path: Path,
+    world: World,
 ) -> None:
     setting, source = TrainingPart(**phase.training), data.task(phase.train[0])
     rows = data.eval_rows(task, split, language, setting)
@@ -87,8 +103,16 @@ def _predict(
 
 
 def _retrieve(
-    model: torch.nn.Module, run: RunDir, recipe: Recipe, phase: Phase, task: Task, split: str, language: str,
-    data: Data, path: Path, world: World,
+    model: torch.nn.Module,
+    run: RunDir,
+    recipe: Recipe,
+    phase: Phase,
+    task: Task,
+    split: str,
+    language: str,
+    data: Data,
+    path: Path,
+    world: World,
 ) -> None:
     source, pivot, gold = data.bitext(task, split, language)
     vectors = [_vectors(model, recipe, task, records, data, world) for records in (source, pivot)]
@@ -103,8 +127,10 @@ def _retrieve(
             right = {p: s for s, p in gold}
             formats.write_labels(labels, kind, [place[right[record.id]] for record in pivot])
         return
-    sides = [Side(name, [r.id for r in records], [r.text for r in records], v)
-             for name, records, v in zip((language, task.pivot), (source, pivot), vectors)]
+    sides = [
+        Side(name, [r.id for r in records], [r.text for r in records], v)
+        for name, records, v in zip((language, task.pivot), (source, pivot), vectors)
+    ]
     mined = bucc_mine(sides[0], sides[1])
     threshold = _threshold(path, mined, gold, split, task, language)
     formats.write_predictions(path, kind, bucc_predict(mined, threshold))
@@ -122,12 +148,16 @@ def _threshold(path: Path, mined: Any, gold: Any, split: str, task: Task, langua
         write_json(kept, {"threshold": value, "dev_f1": f1})
         return value
     if not kept.exists():
-        raise UserError(f"{task.name} test-{language} needs the threshold chosen on dev; score its dev split first "
-                        f"(evaluation.splits.{task.name}=dev)")
+        raise UserError(
+            f"{task.name} test-{language} needs the threshold chosen on dev; score its dev split first "
+            f"(evaluation.splits.{task.name}=dev)"
+        )
     return float(read_json(kept)["threshold"])
 
 
-def _vectors(model: torch.nn.Module, recipe: Recipe, task: Task, records: list[Any], data: Data, world: World) -> torch.Tensor:
+def _vectors(
+    model: torch.nn.Module, recipe: Recipe, task: Task, records: list[Any], data: Data, world: World
+) -> torch.Tensor:
     rows = data.bitext_rows(records, task, task.name)
     part = recipe.evaluation
     return sentence_vectors(model, rows, part.retrieval_layer, data.encoder, part.per_device_eval_batch_size, world)

@@ -36,7 +36,10 @@ class MultiTask(nn.Module):
         dropout = float(getattr(config, "hidden_dropout_prob", 0.1))
         epsilon = float(getattr(config, "layer_norm_eps", 1e-5))
         self.heads = nn.ModuleDict(
-            {name: build_head(s, config.hidden_size, dropout, config.vocab_size, epsilon) for name, s in self.specs.items()}
+            {
+                name: build_head(s, config.hidden_size, dropout, config.vocab_size, epsilon)
+                for name, s in self.specs.items()
+            }
         )
         self.uses_token_types = int(getattr(config, "type_vocab_size", 1) or 1) > 1
 

@@ -20,7 +20,9 @@ def write_report(run: RunDir) -> str:
     table = summarise(planned, results)
     write_json(run.results, table)
     summary = markdown_table(table)
-    write_atomically(run.report, f"{_head(planned)}\n{summary}\n{_language_tables(table, results)}\n{_foot(run, planned)}")
+    write_atomically(
+        run.report, f"{_head(planned)}\n{summary}\n{_language_tables(table, results)}\n{_foot(run, planned)}"
+    )
     return summary
 
 
@@ -47,8 +49,11 @@ def summarise(planned: dict[str, Any], results: Results) -> dict[str, Any]:
             tasks[task] = _cell(runs) if runs else None
         present = [cell["mean_of_present"] for cell in tasks.values() if cell]
         whole = len(present) == len(tasks) and all(c and c["mean"] is not None for c in tasks.values())
-        rows[condition] = {"tasks": tasks, "average": fmean(present) if len(present) == len(tasks) else None,
-                           "complete": whole}
+        rows[condition] = {
+            "tasks": tasks,
+            "average": fmean(present) if len(present) == len(tasks) else None,
+            "complete": whole,
+        }
     return {"name": planned["name"], "targets": planned["targets"], "rows": rows}
 
 
@@ -58,15 +63,19 @@ def _cell(runs: list[dict[str, Any]]) -> dict[str, Any]:
     others = [value for code, value in languages.items() if code != pivot]
     whole = all(run["mean"] is not None for run in runs)
     return {
-        "seeds": len(runs), "split": runs[0]["split"], "missing": runs[0]["missing"], "languages": languages,
+        "seeds": len(runs),
+        "split": runs[0]["split"],
+        "missing": runs[0]["missing"],
+        "languages": languages,
         "mean_of_present": fmean(languages.values()) if languages else None,
         "mean": fmean(languages.values()) if languages and whole else None,
-        "zero_shot": fmean(others) if others else None, "pivot": pivot,
+        "zero_shot": fmean(others) if others else None,
+        "pivot": pivot,
     }
 
 
 def markdown_table(table: dict[str, Any]) -> str:
-    """Conditions down, targets across: the mean over each target's scored languages, and the gain over the first row."""
+    """Conditions down, targets across: means over each target's scored languages, and gains over the first row."""
     targets, rows = table["targets"], table["rows"]
     lines = [_row("condition", [*targets, "average"]), _row("---", ["---:"] * (len(targets) + 1))]
     first: list[float | None] | None = None
@@ -90,9 +99,14 @@ def _number(value: float | None, sign: bool = False) -> str:
 
 
 def _head(planned: dict[str, Any]) -> str:
-    scored = "XTREME's metric of each target, in percent: accuracy (XNLI, PAWS-X, Tatoeba), F1 (tagging, BUCC), mean of F1 and exact match (question answering)."
-    return (f"# {planned['name']}\n\n{scored} Mean over the languages scored, English (the training language) included; "
-            f"median over {len(planned['seeds'])} seed(s). Model `{planned['model']}`, data `{planned['source']}`.\n")
+    scored = (
+        "XTREME's metric of each target, in percent: accuracy (XNLI, PAWS-X, Tatoeba), F1 (tagging, BUCC), mean of F1 "
+        "and exact match (question answering)."
+    )
+    return (
+        f"# {planned['name']}\n\n{scored} Mean over the languages scored, English (the training language) included; "
+        f"median over {len(planned['seeds'])} seed(s). Model `{planned['model']}`, data `{planned['source']}`.\n"
+    )
 
 
 def _language_tables(table: dict[str, Any], results: Results) -> str:
@@ -107,10 +121,14 @@ def _language_tables(table: dict[str, Any], results: Results) -> str:
         parts.append(_row("condition", [*(f"{c}*" if c == sample["pivot"] else c for c in codes), "zero-shot mean"]))
         parts.append(_row("---", ["---:"] * (len(codes) + 1)))
         for condition, cell in cells.items():
-            parts.append(_row(condition, [*(_number(cell["languages"].get(c)) for c in codes), _number(cell["zero_shot"])]))
+            parts.append(
+                _row(condition, [*(_number(cell["languages"].get(c)) for c in codes), _number(cell["zero_shot"])])
+            )
         if sample["missing"]:
-            parts.append(f"\nNot scored ({len(sample['missing'])} of {len(sample['missing']) + len(codes)} languages): "
-                         f"{' '.join(sample['missing'])}. The official average over all languages is withheld.")
+            parts.append(
+                f"\nNot scored ({len(sample['missing'])} of {len(sample['missing']) + len(codes)} languages): "
+                f"{' '.join(sample['missing'])}. The official average over all languages is withheld."
+            )
         parts.append("")
     return "\n".join(parts) + "\n`*` marks the language of training; the others are zero-shot.\n"
 

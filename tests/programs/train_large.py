@@ -33,19 +33,43 @@ def main() -> None:
         parameters = sum(p.numel() for p in model.parameters())
         setting = TrainingPart(max_steps=steps, train_batch_size=8, per_device_train_batch_size=4, logging_steps=1)
         started = time.perf_counter()
-        train(Job(
-            title="large", model=model, encoder=small.encoder_stub(), tasks=small.tasks(specs, length=40, vocabulary=250_002),
-            setting=setting, sampling=SamplingPart(), engine_part=EnginePart(zero_stage=stage, dtype=dtype), seed=1,
-            folder=PhaseDir(folder), tensorboard=folder / "tensorboard", world=world,
-            evaluate=lambda forward: {"selection": 0.0}, export=lambda parameters, step: None,
-        ))
+        train(
+            Job(
+                title="large",
+                model=model,
+                encoder=small.encoder_stub(),
+                tasks=small.tasks(specs, length=40, vocabulary=250_002),
+                setting=setting,
+                sampling=SamplingPart(),
+                engine_part=EnginePart(zero_stage=stage, dtype=dtype),
+                seed=1,
+                folder=PhaseDir(folder),
+                tensorboard=folder / "tensorboard",
+                world=world,
+                evaluate=lambda forward: {"selection": 0.0},
+                export=lambda parameters, step: None,
+            )
+        )
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
         peaks = world.all_gather(round(peak, 2))
         if world.first:
-            losses = [json.loads(line).get("train/loss") for line in (folder / "metrics.jsonl").read_text().splitlines()]
-            print(json.dumps({"parameters": parameters, "stage": stage, "dtype": dtype, "ranks": world.size,
-                              "steps": steps, "losses": losses, "peak_gib_per_rank": peaks,
-                              "seconds": round(time.perf_counter() - started, 1)}))
+            losses = [
+                json.loads(line).get("train/loss") for line in (folder / "metrics.jsonl").read_text().splitlines()
+            ]
+            print(
+                json.dumps(
+                    {
+                        "parameters": parameters,
+                        "stage": stage,
+                        "dtype": dtype,
+                        "ranks": world.size,
+                        "steps": steps,
+                        "losses": losses,
+                        "peak_gib_per_rank": peaks,
+                        "seconds": round(time.perf_counter() - started, 1),
+                    }
+                )
+            )
 
 
 main()

@@ -64,15 +64,22 @@ def main() -> None:
         return reference(out, setting, sampling, seed, dropout)
     from stilts_ds.engine.loop import Job, train
     from stilts_ds.engine.world import joined
-    from stilts_ds.engine.zero import full_parameters
 
     install_handlers()
     final: dict[str, torch.Tensor] = {}
     with joined("test", 60) as world:
         job = Job(
-            title="small", model=small.model(dropout=dropout), encoder=small.encoder_stub(), tasks=small.tasks(),
-            setting=setting, sampling=sampling, engine_part=EnginePart(zero_stage=stage, **given.get("engine", {})),
-            seed=seed, folder=PhaseDir(out.parent / "phase"), tensorboard=out.parent / "tensorboard", world=world,
+            title="small",
+            model=small.model(dropout=dropout),
+            encoder=small.encoder_stub(),
+            tasks=small.tasks(),
+            setting=setting,
+            sampling=sampling,
+            engine_part=EnginePart(zero_stage=stage, **given.get("engine", {})),
+            seed=seed,
+            folder=PhaseDir(out.parent / "phase"),
+            tensorboard=out.parent / "tensorboard",
+            world=world,
             evaluate=lambda forward: {"selection": float(given.get("selection", 1.0))},
             export=lambda parameters, step: final.update(parameters),
         )
