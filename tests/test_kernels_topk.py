@@ -91,6 +91,12 @@ def test_prepared_index_equals_one_shot() -> None:
         assert torch.equal(again.values, whole.values) and torch.equal(again.indices, whole.indices)
 
 
+def test_inputs_that_require_gradients() -> None:
+    left, right = gaussian(3, 5, 1).requires_grad_(), gaussian(30, 5, 2).requires_grad_()
+    for bank in (right, Index(right)):
+        check_topk(left.detach(), right.detach(), 2, "inner", *topk(left, bank, 2))
+
+
 def test_result_does_not_depend_on_memory_or_screen() -> None:
     left, right = gaussian(3000, 16, 1), gaussian(500, 16, 2)
     whole = topk(left, right, 3)

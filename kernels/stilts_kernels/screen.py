@@ -116,6 +116,7 @@ class Index:
     Centres queries at the bank's mean, which it knows, instead of their own. Raises ValueError on bad rows.
     """
 
+    @torch.no_grad()
     def __init__(self, bank: Tensor, metric: str = "inner", screen: str = "auto") -> None:
         self.rows, self.screen = Rows(bank, "bank", is_cosine(metric)), choose_screen(screen)
         self.centre = centre_of(self.rows)

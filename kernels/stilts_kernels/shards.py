@@ -97,6 +97,7 @@ def check_shard(side: Tensor, name: str) -> None:
         raise ValueError(f"{name} is on {side.device}; shards are exchanged in CPU memory")
 
 
+@torch.no_grad()
 def topk_ranks(queries: Tensor, bank: Tensor, k: int, comm: Any, metric: str = "inner",
                memory: int = DEFAULT_MEMORY, progress: Progress | None = None) -> TopK:
     """Top-k of this rank's queries [Q, D] in the whole bank, of which this rank holds `bank` [N, D].
@@ -136,6 +137,7 @@ def collect_parts(ranks: Ranks, layout: Layout, part: tuple[Tensor, Tensor], own
     return [merge_topk(parts, k)] if parts else []
 
 
+@torch.no_grad()
 def mine_ranks(source: Tensor, target: Tensor, k: int, comm: Any, margin: str = "ratio", retrieval: str = "max",
                metric: str = "cosine", memory: int = DEFAULT_MEMORY, progress: Progress | None = None) -> MinedPairs:
     """`stilts_kernels.mine` over sides split among ranks: all pairs, with global indices, on every rank.
@@ -188,6 +190,7 @@ def local_two_way(block: Tensor, target: Tensor, k: int, unit: bool,
     return padded_to(*ahead, k), padded_to(*back, k)
 
 
+@torch.no_grad()
 def topk_files(queries: Tensor, shards: Sequence[str | Path], k: int, folder: str | Path, comm: Any = None,
                metric: str = "inner", memory: int = DEFAULT_MEMORY, progress: Progress | None = None) -> TopK:
     """Top-k of queries [Q, D] (the same on every rank) in a bank of .npy files, split over the ranks.
