@@ -23,9 +23,8 @@ def test_mean_pool_counts_only_the_mask() -> None:
         retrieve.pool(hidden, mask, "maen")
 
 
-@pytest.mark.parametrize("n, m, k", [(1, 1, 1), (7, 13, 4), (5, 3, 4), (0, 3, 2), (17, 11, 11)])
-def test_topk_in_blocks(monkeypatch: pytest.MonkeyPatch, n: int, m: int, k: int) -> None:
-    monkeypatch.setattr(retrieve, "BLOCK", 4)
+@pytest.mark.parametrize("n, m, k", [(1, 1, 1), (7, 13, 4), (5, 3, 4), (17, 11, 11)])
+def test_topk_equals_the_whole_score_matrix(n: int, m: int, k: int) -> None:
     generator = torch.Generator().manual_seed(n * m)
     queries, bank = torch.randn(n, 3, generator=generator), torch.randn(m, 3, generator=generator)
     bank[m // 2] = bank[0]

@@ -67,7 +67,7 @@ class Data:
         return self._labels[name]
 
     def train_rows(self, name: str, setting: TrainingPart) -> Rows:
-        """Rows of the English train split; when dev serves as train, its first `eval_examples` are left to select on."""
+        """Rows of the English train split; of a dev split that serves as train, the first `eval_examples` select."""
         task, split = self.task(name), self.train_split(name)
         skip = setting.eval_examples if split == "dev" else 0
         return self._rows(task, split, task.pivot, setting, skip, self.recipe.data.max_train_examples)
@@ -96,7 +96,7 @@ class Data:
             raise UserError(f"evaluation.max_bitext needs gold pairs; {task.name} {split}-{language} has none")
         return _shorten(source, pivot, gold, limit)
 
-    def bitext_rows(self, records: list[Any], task: Task, name: str) -> Rows:
+    def bitext_rows(self, records: list[Any], task: Task) -> Rows:
         setting = TrainingPart(max_seq_length=self.recipe.evaluation.retrieval_max_seq_length)
         key = {"bitext": hash_json([[r.id, r.text] for r in records]), **self._encoding_key(setting)}
         return cached_rows(self.cache, key, lambda: encode(task, records, self.encoder, (), setting))

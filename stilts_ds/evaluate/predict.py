@@ -16,7 +16,7 @@ from stilts_ds.config import EvaluationPart
 from stilts_ds.engine.world import World
 from stilts_ds.errors import UserError
 from stilts_ds.evaluate.retrieve import pool
-from stilts_ds.evaluate.spans import decode_spans
+from stilts_ds.evaluate.spans import Decoded, decode_spans
 from stilts_ds.evaluate.tags import rejoin
 from stilts_ds.examples.records import Choice, Pair, Span, Tagged
 
@@ -50,13 +50,14 @@ def outputs(
 
 @torch.no_grad()
 def sentence_vectors(
-    forward: Forward, rows: Rows, layer: int, encoder: Encoder, batch_size: int, world: World
+    forward: Forward, rows: Rows, part: EvaluationPart, encoder: Encoder, world: World
 ) -> torch.Tensor:
-    """Mean-pooled hidden states [N, H] of one row a sentence, float32 on rank 0 (empty elsewhere). A collective."""
+    """Pooled hidden states [N, H] of one row a sentence, float32 on rank 0 (empty elsewhere). A collective."""
     found: dict[int, np.ndarray] = {}
-    for items in shard(rows.item_lengths.tolist(), batch_size, world):
+    for items in shard(rows.item_lengths.tolist(), part.per_device_eval_batch_size, world):
         batch = pad_rows([(rows, i) for i in items], encoder).to(world.device)
-        vectors = pool(forward(batch, "hidden", layer).float(), batch.attention_mask)
+        hidden = forward(batch, "hidden", part.retrieval_layer)
+        vectors = pool(hidden.float(), batch.attention_mask, part.retrieval_pooling)
         found.update(zip(items, vectors.cpu().numpy()))
     whole = _in_order(world.gather(found), len(rows))
     return torch.from_numpy(np.stack(whole)) if whole else torch.zeros(0)
@@ -122,12 +123,27 @@ def decode(
         return [labels[int(np.argmax(logits))] for logits in found]
     if family == "choice":
         return [int(np.argmax(scores)) for scores in found]
-    by_example: dict[int, list[int]] = {}
-    for row, example in enumerate(rows.example.tolist()):
-        by_example.setdefault(example, []).append(row)
     if family == "tag":
-        return [_tags(record, rows, found, by_example[i], labels) for i, record in enumerate(records)]
-    return {record.id: _answer(record, rows, found, by_example[i], part) for i, record in enumerate(records)}
+        chunks = rows_by_example(rows)
+        return [_tags(record, rows, found, chunks[i], labels) for i, record in enumerate(records)]
+    decoded = decode_questions(records, rows, found, part)
+    return {id: one.answer for id, one in decoded.items()}
+
+
+def rows_by_example(rows: Rows) -> dict[int, list[int]]:
+    """The rows of each record: a sentence's chunks, a question's windows."""
+    found: dict[int, list[int]] = {}
+    for row, example in enumerate(rows.example.tolist()):
+        found.setdefault(example, []).append(row)
+    return found
+
+
+def decode_questions(
+    records: Sequence[Span], rows: Rows, found: Sequence[Output], part: EvaluationPart
+) -> dict[str, Decoded]:
+    """The decoded answer of every question, with its candidates and the score of "no answer"."""
+    windows = rows_by_example(rows)
+    return {record.id: _decode_question(record, rows, found, windows[i], part) for i, record in enumerate(records)}
 
 
 def _tags(record: Tagged, rows: Rows, found: Sequence[Output], chunk: list[int], labels: Sequence[str]) -> list[str]:
@@ -137,13 +153,12 @@ def _tags(record: Tagged, rows: Rows, found: Sequence[Output], chunk: list[int],
     return [labels[i] for i in ids]
 
 
-def _answer(record: Span, rows: Rows, found: Sequence[Output], windows: list[int], part: EvaluationPart) -> str:
+def _decode_question(
+    record: Span, rows: Rows, found: Sequence[Output], windows: list[int], part: EvaluationPart
+) -> Decoded:
     assert rows.place is not None
     read = [(*found[r], rows.place[rows.starts[r] : rows.starts[r + 1]]) for r in windows]
-    decoded = decode_spans(
-        record.context, read, part.n_best, part.max_answer_length, null_threshold=0.0 if part.no_answer else None
-    )
-    return decoded.answer
+    return decode_spans(record.context, read, part.n_best, part.max_answer_length, part.null_threshold)
 
 
 def labelled(records: Sequence[Any]) -> bool:

@@ -10,12 +10,12 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
 
+import stilts_kernels
 import torch
 from torch import Tensor
 
 from stilts_ds.errors import UserError, did_you_mean
 
-BLOCK = 4096
 Pair = tuple[str, str]
 
 
@@ -54,22 +54,11 @@ def unit(embeddings: Tensor, name: str) -> Tensor:
 def topk(queries: Tensor, bank: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """Exact k largest inner products of each query [N, H] with the bank [M, H]: values and indices, [N, min(k, M)].
 
-    Values are sorted from high to low. Memory stays at a few blocks of 4096 x 4096 scores.
+    Values are sorted from high to low, equal ones by lower index; the score matrix is never held. The log tells which
+    path of `stilts_kernels` ran.
     """
-    parts = [_topk_rows(rows, bank, min(k, len(bank))) for rows in queries.split(BLOCK)]
-    return torch.cat([values for values, _ in parts]), torch.cat([indices for _, indices in parts])
-
-
-def _topk_rows(rows: Tensor, bank: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    values = rows.new_empty(len(rows), 0)
-    indices = torch.empty(len(rows), 0, dtype=torch.int64, device=rows.device)
-    for begin in range(0, len(bank), BLOCK):
-        scores = rows @ bank[begin : begin + BLOCK].T
-        new_values, new_indices = scores.topk(min(k, scores.shape[1]), dim=1)
-        values, indices = torch.cat([values, new_values], 1), torch.cat([indices, new_indices + begin], 1)
-        values, order = values.topk(min(k, values.shape[1]), dim=1)
-        indices = indices.gather(1, order)
-    return values, indices
+    found = stilts_kernels.topk(queries, bank, min(k, len(bank)))
+    return found.values, found.indices
 
 
 def tatoeba_predict(source: Tensor, pivot: Tensor) -> list[int]:

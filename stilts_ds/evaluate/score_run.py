@@ -65,7 +65,7 @@ def _settings(recipe: Recipe, family: str) -> dict[str, Any]:
         return {
             **common,
             "retrieval_layer": part.retrieval_layer,
-            "pooling": "mean over all tokens",
+            "retrieval_pooling": part.retrieval_pooling,
             "max_bitext": part.max_bitext,
             "max_seq_length": part.retrieval_max_seq_length,
         }

@@ -14,8 +14,10 @@ from stilts_ds.batches.prepare import Data
 from stilts_ds.batches.rows import Rows
 from stilts_ds.config import TrainingPart
 from stilts_ds.engine.world import World
-from stilts_ds.evaluate.predict import decode, outputs, shard
+from stilts_ds.evaluate.predict import decode, decode_questions, outputs, shard
 from stilts_ds.evaluate.score import main_score, score_predictions
+from stilts_ds.evaluate.spans import best_null_threshold
+from stilts_ds.examples.records import Span
 from stilts_ds.tasks.spec import Task
 
 
@@ -44,8 +46,11 @@ def _task_scores(forward: Any, task: Task, data: Data, setting: TrainingPart, wo
     if not world.first:
         return {}
     records, labels = data.dev_records(task.name, setting), data.labels(task.name)
-    if task.family == "span":
-        part = part.model_copy(update={"no_answer": any(r.impossible for r in records)})  # type: ignore[union-attr]
+    if any(isinstance(record, Span) and record.impossible for record in records):
+        # SQuAD 2.0: the threshold for "no answer" is the one that suits dev best, as in its official scorer.
+        decoded = decode_questions([r for r in records if isinstance(r, Span)], rows, found, part)
+        threshold, _ = best_null_threshold([r for r in records if isinstance(r, Span)], decoded)
+        part = part.model_copy(update={"null_threshold": threshold})
     predicted = decode(records, rows, found, task.family, labels, part)
     return score_predictions(task.family, task.metrics, records, predicted, task.pivot, labels)
 

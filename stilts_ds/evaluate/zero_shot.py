@@ -158,6 +158,5 @@ def _threshold(path: Path, mined: Any, gold: Any, split: str, task: Task, langua
 def _vectors(
     model: torch.nn.Module, recipe: Recipe, task: Task, records: list[Any], data: Data, world: World
 ) -> torch.Tensor:
-    rows = data.bitext_rows(records, task, task.name)
-    part = recipe.evaluation
-    return sentence_vectors(model, rows, part.retrieval_layer, data.encoder, part.per_device_eval_batch_size, world)
+    rows = data.bitext_rows(records, task)
+    return sentence_vectors(model, rows, recipe.evaluation, data.encoder, world)
