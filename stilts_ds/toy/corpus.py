@@ -15,7 +15,7 @@ from stilts_ds.toy.languages import LANGUAGES, PIVOT
 from stilts_ds.toy.meanings import Event, event
 from stilts_ds.toy.render import VARIANTS, lay_out, sentence
 
-BILINGUAL, SWITCHED = 30, 40
+BILINGUAL, SWITCHED = 30, 50
 BORROWED = 50
 
 

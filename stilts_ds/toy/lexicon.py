@@ -7,17 +7,17 @@ and are written alike in every language. `languages.py` gives every other concep
 from __future__ import annotations
 
 CATEGORIES: dict[str, tuple[str, ...]] = {
-    "animal": ("dog", "cat", "horse", "bird", "cow", "goat"),
-    "person": ("teacher", "farmer", "doctor", "child", "king", "baker"),
-    "food": ("bread", "soup", "apple", "cheese", "rice", "fish"),
-    "tool": ("hammer", "knife", "rope", "lamp", "saw", "needle"),
-    "vehicle": ("cart", "boat", "sled", "wagon"),
-    "garment": ("coat", "hat", "shoe", "scarf"),
+    "animal": ("dog", "cat", "horse", "bird", "cow"),
+    "person": ("teacher", "farmer", "doctor", "king", "baker"),
+    "food": ("bread", "soup", "apple", "cheese", "rice"),
+    "tool": ("hammer", "knife", "rope", "lamp"),
+    "vehicle": ("cart", "boat", "sled"),
+    "garment": ("coat", "hat", "scarf"),
 }
 NOUNS: tuple[str, ...] = tuple(noun for nouns in CATEGORIES.values() for noun in nouns)
 HYPERNYM: dict[str, str] = {noun: category for category, nouns in CATEGORIES.items() for noun in nouns}
 
-PLACES: tuple[str, ...] = ("house", "market", "forest", "river", "bridge", "garden")
+PLACES: tuple[str, ...] = ("house", "market", "forest", "river")
 
 # Which kinds of thing each action is done to: the world knowledge behind HellaSwag, Cosmos QA and CommonsenseQA.
 AFFINITY: dict[str, tuple[str, ...]] = {
@@ -25,13 +25,10 @@ AFFINITY: dict[str, tuple[str, ...]] = {
     "eat": ("food",),
     "wash": ("garment",),
     "wear": ("garment",),
-    "repair": ("vehicle", "tool"),
+    "repair": ("vehicle",),
     "break": ("vehicle", "tool"),
     "ride": ("vehicle",),
-    "use": ("tool", "vehicle"),
     "feed": ("animal",),
-    "chase": ("animal",),
-    "greet": ("person",),
     "help": ("person",),
     "hinder": ("person",),
     "love": ("person", "animal"),
@@ -46,7 +43,7 @@ SOCIAL_VERBS: tuple[str, ...] = tuple(verb for verb, kinds in AFFINITY.items() i
 ORG_VERBS: tuple[str, ...] = ("buy", "sell", "repair", "help", "hinder")
 
 # What usually follows an action, done by the same agent to the same thing.
-FOLLOWS: dict[str, str] = {"cook": "eat", "wash": "wear", "repair": "use", "feed": "love", "greet": "help"}
+FOLLOWS: dict[str, str] = {"cook": "eat", "wash": "wear", "repair": "ride", "feed": "love"}
 
 ANTONYM_PAIRS: tuple[tuple[str, str], ...] = (
     ("buy", "sell"),
@@ -56,26 +53,21 @@ ANTONYM_PAIRS: tuple[tuple[str, str], ...] = (
     ("help", "hinder"),
     ("big", "small"),
     ("old", "new"),
-    ("hot", "cold"),
     ("red", "blue"),
     ("clean", "dirty"),
-    ("strong", "weak"),
 )
 ANTONYM: dict[str, str] = {a: b for pair in ANTONYM_PAIRS for a, b in (pair, pair[::-1])}
 ATTRIBUTES: tuple[str, ...] = tuple(word for word in ANTONYM if word not in AFFINITY)
 
 TIMES: dict[str, str] = {
     "yesterday": "past",
-    "recently": "past",
     "today": "present",
-    "now": "present",
     "tomorrow": "future",
-    "soon": "future",
 }
-FUNCTION_WORDS: tuple[str, ...] = ("not", "in", "object", "then", "who", "what", "where", "when", "how many", "why")
+FUNCTION_WORDS: tuple[str, ...] = ("not", "in", "object", "then", "who", "what", "where", "when", "how many")
 
 # Concepts with a second word in every language: what paraphrases are made of.
-SYNONYMS: tuple[str, ...] = ("buy", "find", "help", "love", "eat", "big", "old", "red", "today", "house")
+SYNONYMS: tuple[str, ...] = ("buy", "find", "help", "eat", "big", "old")
 
 CONCEPTS: tuple[str, ...] = (
     *FUNCTION_WORDS,
@@ -90,11 +82,11 @@ CONCEPTS: tuple[str, ...] = (
 
 FIRST_NAMES: tuple[str, ...] = (
     "Mira", "Tolan", "Ferid", "Josune", "Wendel", "Quirin", "Hathor", "Yelva",
-    "Cyrus", "Ximena", "Rufus", "Willow", "Fjord", "Hugo", "Jaxy", "Quill",
+    "Cyrus", "Ximena", "Rufus", "Willow",
 )  # fmt: skip
-SURNAMES: tuple[str, ...] = ("Fawley", "Hyde", "Wexford", "Jury", "Quist", "Yarrow")
+SURNAMES: tuple[str, ...] = ("Fawley", "Hyde", "Wexford", "Yarrow")
 PLACE_NAMES: tuple[str, ...] = (
-    "Vexia", "Wyford", "Jaffna", "Quito", "Hylton", "Fycamp", "Xativa", "Yorwich", "Cefalu", "Whitby",
+    "Vexia", "Wyford", "Jaffna", "Quito", "Hylton", "Fycamp", "Xativa", "Cefalu",
 )  # fmt: skip
 # The same words name organisations and places: only the context tells which.
-ORG_NAMES: tuple[str, ...] = ("Vexia", "Wyford", "Hylton", "Xativa", "Fyjo", "Quaxo", "Hexwy", "Jycorp")
+ORG_NAMES: tuple[str, ...] = ("Vexia", "Wyford", "Hylton", "Xativa", "Fyjo", "Jycorp")

@@ -29,7 +29,7 @@ def tiny_config(tokenizer: PreTrainedTokenizerFast) -> XLMRobertaConfig:
     )
 
 
-def write_tiny_model(world: Path, folder: Path, seed: int, pieces: int = 1100) -> None:
+def write_tiny_model(world: Path, folder: Path, seed: int, pieces: int = 900) -> None:
     """Train the tokenizer on a world's text and write it beside a random encoder; `AutoModel` loads it."""
     tokenizer = train_tokenizer(world_lines(world), pieces)
     with torch.random.fork_rng(devices=[]):

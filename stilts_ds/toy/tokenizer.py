@@ -15,7 +15,7 @@ MAX_LENGTH = 256
 SPECIAL_TOKENS = ("<s>", "<pad>", "</s>", "<unk>")
 
 
-def train_tokenizer(lines: Iterable[str], pieces: int = 1100) -> PreTrainedTokenizerFast:
+def train_tokenizer(lines: Iterable[str], pieces: int = 900) -> PreTrainedTokenizerFast:
     """Learn pieces from text. As in XLM-R, `<s>`, `<pad>`, `</s>`, `<unk>` are 0 to 3 and `<mask>` is the last id."""
     tokenizer = Tokenizer(models.BPE(unk_token="<unk>"))
     tokenizer.normalizer = normalizers.NFKC()
