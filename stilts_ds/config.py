@@ -79,6 +79,13 @@ class TrainingPart(Part):
     per_device_train_batch_size: int = Field(32, ge=1, description="most examples in one micro-batch of a rank")
     num_train_epochs: float = Field(2.0, gt=0)
     max_steps: int = Field(-1, description="optimiser steps; -1 derives them from num_train_epochs")
+    @field_validator("max_steps")
+    @classmethod
+    def _steps_or_epochs(cls, steps: int) -> int:
+        if steps == 0 or steps < -1:
+            raise ValueError("give the number of steps, or -1 to derive it from num_train_epochs")
+        return steps
+
     warmup_ratio: float = Field(0.1, ge=0, le=1)
     weight_decay: float = Field(0.01, ge=0)
     adam_beta1: float = Field(0.9, ge=0, lt=1)
