@@ -17,7 +17,7 @@ import re
 import statistics
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -181,43 +181,44 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def measure(arguments: argparse.Namespace) -> list[Result]:
-    """Runs the chosen cases, printing each as it is done."""
+def measurements(arguments: argparse.Namespace) -> Iterator[Result]:
+    """Runs the chosen cases one by one, printing each as it is done."""
+    rounds = 3 if arguments.quick else arguments.rounds
+    chosen: list[tuple[Case, tuple[torch.Tensor, torch.Tensor] | None]]
     if arguments.embeddings:
-        case, sides = own_vectors(arguments.embeddings, arguments.k)
-        results = [run_case(case, arguments.rounds, sides)]
-        print(table(results[0]), flush=True)
-        return results
-    chosen = QUICK if arguments.quick else [case for case in (*CASES, *LARGE) if case.name in arguments.case] \
-        if arguments.case else CASES
-    results = []
-    for case in chosen:
-        results.append(run_case(case, 3 if arguments.quick else arguments.rounds))
-        print(table(results[-1]), flush=True)
-    if arguments.case and "memory" in arguments.case:
-        results.append({"case": "memory", **measure_memory(), "machine": machine()})
-        print(json.dumps(results[-1]), flush=True)
-    return results
+        chosen = [own_vectors(arguments.embeddings, arguments.k)]
+    else:
+        wanted = [case for case in (*CASES, *LARGE) if case.name in (arguments.case or [])]
+        chosen = [(case, None) for case in (QUICK if arguments.quick else wanted if arguments.case else CASES)]
+    for case, sides in chosen:
+        result = run_case(case, rounds, sides)
+        print(table(result), flush=True)
+        yield result
+    if "memory" in (arguments.case or []):
+        result = {"case": "memory", **measure_memory(), "machine": machine()}
+        print(json.dumps(result), flush=True)
+        yield result
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command line; returns 1 when a gate fails or a file cannot be read."""
     arguments = parse(argv)
+    stamp = datetime.now(timezone.utc)
+    path = arguments.out or results_folder() / f"{stamp:%Y%m%d-%H%M%S}.jsonl"
+    results = []
     try:
         if arguments.compare:
             print(compare(arguments.compare))
             return 0
         torch.set_num_threads(arguments.threads)
         torch.set_grad_enabled(False)
-        results = measure(arguments)
+        for result in measurements(arguments):
+            results.append(result)
+            with path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps({**result, "time": stamp.isoformat(timespec="seconds")}) + "\n")
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    stamp = datetime.now(timezone.utc)
-    path = arguments.out or results_folder() / f"{stamp:%Y%m%d-%H%M%S}.jsonl"
-    with path.open("a", encoding="utf-8") as file:
-        file.writelines(json.dumps({**result, "time": stamp.isoformat(timespec="seconds")}) + "\n"
-                        for result in results)
     print(f"appended to {path}")
     plot(results, path.with_suffix(".png"))
     return 0
