@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 from stilts_ds.config import load_recipe, resolve_paths
-from stilts_ds.run_dir import read_json
+from stilts_ds.run_dir import read_json, write_json
 from stilts_launcher.start import ensure_toy_world, run_of, run_recipe
 
 
@@ -37,12 +37,13 @@ def main(arguments: list[str]) -> int:
 
 
 def shrink(encoder: Path, out: Path) -> None:
-    """Copy an encoder folder with its weights in bfloat16."""
+    """Copy an encoder folder with its weights in bfloat16; its lineage names no folder of this machine."""
     import torch
     from safetensors.torch import load_file, save_file
 
     shutil.copytree(encoder, out, dirs_exist_ok=True)
     weights = {name: value.to(torch.bfloat16) for name, value in load_file(encoder / "model.safetensors").items()}
+    write_json(out / "stilts.json", {**read_json(encoder / "stilts.json"), "init": "random weights"})
     save_file(weights, out / "model.safetensors", metadata={"format": "pt"})
 
 

@@ -81,12 +81,15 @@ def markdown_table(table: dict[str, Any]) -> str:
     first: list[float | None] | None = None
     for condition, row in rows.items():
         values = [cell["mean_of_present"] if (cell := row["tasks"][t]) else None for t in targets] + [row["average"]]
-        lines.append(_row(condition, [_number(v) for v in values]))
+        mark = "" if row["complete"] or row["average"] is None else " †"
+        lines.append(_row(condition, [*(_number(v) for v in values[:-1]), _number(values[-1]) + mark]))
         if first is None:
             first = values
         else:
             gains = [v - b if v is not None and b is not None else None for v, b in zip(values, first)]
             lines.append(_row(f"gain over {next(iter(rows))}", [_number(g, sign=True) for g in gains]))
+    if any("†" in line for line in lines):
+        lines.append("\n† over the languages scored; some of the benchmark's are missing, so this is not its average.")
     return "\n".join(lines) + "\n"
 
 
