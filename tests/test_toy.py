@@ -150,7 +150,7 @@ def test_paraphrases_are_the_same_event_and_most_negatives_share_its_words() -> 
         assert drawn.label == ("1" if same else "0")
         swapped += drawn.second == roles_swapped(drawn.first)
         assert text(drawn.first, PIVOT, drawn.variants[0]) != text(drawn.second, PIVOT, drawn.variants[1])
-    assert swapped > 80
+    assert swapped > 40
 
 
 @pytest.mark.parametrize("task", ["udpos", "panx"])

@@ -96,8 +96,12 @@ def paraphrase(dice: Dice, index: int) -> Relation:
 
 
 def _confusable(first: Event, dice: Dice) -> Event:
-    """Swap the roles (every word stays), or put one other participant or place."""
-    return roles_swapped(first) if dice.chance(50) else _different(first, dice.pick(PARTS), dice)
+    """Swap the roles (every word stays), or put one or two other participants or places."""
+    if dice.chance(30):
+        return roles_swapped(first)
+    for part in dice.sample(PARTS, 1 + dice.below(2)):
+        first = _different(first, part, dice)
+    return first
 
 
 PARTS = ("agent", "patient", "place")
@@ -107,13 +111,16 @@ ASKABLE = (*PARTS, "time")
 def question_pair(dice: Dice, index: int) -> tuple[Relation, str]:
     """Draw two questions and the slot both ask for: of the same event, or of one that differs in one thing."""
     drawn = paraphrase(dice, index) if dice.chance(50) else _plain_pair(dice, index)
-    possible = [slot for slot in ASKABLE if getattr(drawn.first, slot) == getattr(drawn.second, slot)]
-    return drawn, dice.pick(possible or ["time"])
+    return drawn, dice.pick([slot for slot in ASKABLE if getattr(drawn.first, slot) == getattr(drawn.second, slot)])
 
 
 def _plain_pair(dice: Dice, index: int) -> Relation:
+    """Two questions about one event, or about two that have little but the action in common."""
     first = event(dice, density=60)
-    second = first if index % 2 else _different(first, dice.pick(PARTS), dice)
+    second = first
+    if index % 2 == 0:
+        for part in dice.sample(PARTS, 2 + dice.below(2)):
+            second = _different(second, part, dice)
     return Relation(first, second, (dice.below(VARIANTS), dice.below(VARIANTS)), str(index % 2))
 
 
