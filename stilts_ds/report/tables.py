@@ -87,7 +87,8 @@ def markdown_table(table: dict[str, Any]) -> str:
             first = values
         else:
             gains = [v - b if v is not None and b is not None else None for v, b in zip(values, first)]
-            lines.append(_row(f"gain over {next(iter(rows))}", [_number(g, sign=True) for g in gains]))
+            if any(g is not None for g in gains):
+                lines.append(_row(f"gain over {next(iter(rows))}", [_number(g, sign=True) for g in gains]))
     if any("†" in line for line in lines):
         lines.append("\n† over the languages scored; some of the benchmark's are missing, so this is not its average.")
     return "\n".join(lines) + "\n"
