@@ -92,7 +92,9 @@ def _phase(
     recipe: Recipe, kind: Kind, condition: str, init: str, origin: str, train: list[str], evaluate: list[str],
     seed: int, data_hash: Callable[[str], str],
 ) -> Phase:
-    defaults = get_task(train[0]).training if len(train) == 1 else {}
+    # A target keeps its own settings when it trains on another task's data (XNLI on MNLI, XQuAD on SQuAD).
+    named = evaluate if kind == "target" else train
+    defaults = get_task(named[0]).training if len(train) == 1 else {}
     training = recipe.training(kind, defaults, train[0] if len(train) == 1 else "").model_dump() if train else {}
     content = {
         "kind": kind, "origin": origin, "train": sorted(train), "seed": seed, "training": training,

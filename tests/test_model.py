@@ -79,7 +79,8 @@ def test_idle_heads_have_a_gradient_of_exactly_zero(active: str) -> None:
     model(batch_of(active))[0].backward()
     for name, parameter in model.named_parameters():
         assert parameter.grad is not None, name
-        if name.startswith("heads."):
+        # The bias of a choice head shifts all choices alike: its gradient is zero but for rounding.
+        if name.startswith("heads.") and name != f"heads.{active}.out_proj.bias":
             assert bool(parameter.grad.any()) == (name.split(".")[1] == active), name
     assert model.word_embedding.grad is not None and model.word_embedding.grad.any()
 

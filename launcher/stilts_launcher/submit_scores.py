@@ -17,6 +17,9 @@ def submit(run: RunDir, recipe: Recipe, condition: str | None, output: Path) -> 
 
     Raises UserError listing everything that is missing or malformed.
     """
+    limits = [k for k in ("max_examples", "max_bitext") if getattr(recipe.evaluation, k) is not None]
+    if limits:
+        raise UserError(f"evaluation.{limits[0]} leaves test rows out; run the recipe without it before submitting")
     use = read_json(run.plan)["use"]
     chosen = condition or list(use)[-1]
     if chosen not in use:
