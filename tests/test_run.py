@@ -163,7 +163,7 @@ def test_a_killed_run_continues_to_the_same_numbers(toy_run: Path, tmp_path: Pat
         (["target_training.train_batch_size=1"], "is less than the 2 ranks"),
         (["targets=[xnlli]"], "did you mean"),
         (["model.name_or_path=./nowhere/model"], "does not exist"),
-        (["data.source=local"], "data.xtreme is not set"),
+        (["data.source=local"], "data.intermediate is not set"),
     ],
 )
 def test_bad_settings_are_refused_before_training(settings: list[str], message: str, tmp_path: Path) -> None:
