@@ -200,6 +200,7 @@ def measurements(arguments: argparse.Namespace) -> Iterator[Result]:
         yield result
 
 
+@torch.no_grad()
 def main(argv: Sequence[str] | None = None) -> int:
     """The command line; returns 1 when a gate fails or a file cannot be read."""
     arguments = parse(argv)
@@ -211,7 +212,6 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(compare(arguments.compare))
             return 0
         torch.set_num_threads(arguments.threads)
-        torch.set_grad_enabled(False)
         for result in measurements(arguments):
             results.append(result)
             with path.open("a", encoding="utf-8") as file:
