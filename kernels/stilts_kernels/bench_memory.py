@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from stilts_kernels.rows import Rows, open_npy
+from stilts_kernels.rows import Rows, open_npy, raw_bytes
 from stilts_kernels.screen import last_report, topk_float64
 
 STATUS = Path("/proc/self/status")
@@ -54,7 +54,7 @@ def write_bank(path: Path, rows: int, dim: int) -> None:
         file.write(b"\x93NUMPY\x01\x00" + struct.pack("<H", len(header)) + header)
         for start in range(0, rows, WRITE_ROWS):
             block = torch.randn(min(WRITE_ROWS, rows - start), dim, generator=generator).mul_(dim**-0.5).half()
-            file.write(bytes(block.untyped_storage()))
+            file.write(raw_bytes(block))
 
 
 def search_bank(path: str) -> dict[str, Any]:

@@ -11,6 +11,7 @@ index, and splitting the bank over shards or ranks cannot change a result.
 from __future__ import annotations
 
 import ast
+import ctypes
 import mmap
 import struct
 import warnings
@@ -25,8 +26,8 @@ NPY_DTYPES = {"<f4": torch.float32, "<f2": torch.float16}
 MAX_DIM = 4096
 MAX_NORM = 1e15  # products of two such rows stay finite in float32
 QUERIES_PER_STEP = 1024  # float64 queries held while their pairs are scored: 8 MB at D = 1024
-PAIRS_PER_STEP = 1024
-RELEASE_STEPS = 8
+PAIRS_PER_STEP = 256  # few, so that a step touches a short stretch of a mapped file
+SAMPLE_RUNS, SAMPLE_RUN = 64, 64
 
 
 class Rows:
@@ -58,10 +59,17 @@ class Rows:
         rows = self.data[index].float()
         return normalize(rows, self.name) if self.unit else rows
 
-    def sample(self, count: int) -> Tensor:
-        """At most `count` evenly spaced rows, float32; enough to place a centre (any centre is correct)."""
-        step = -(-self.count // count)
-        return self.take(torch.arange(0, self.count, step, device=self.data.device))
+    def sample(self) -> Tensor:
+        """Up to 4096 rows in evenly spaced runs, float32; enough to place a centre (any centre is correct).
+
+        Runs, because touching single rows all over a mapped file would map nearly all of it.
+        """
+        step = max(SAMPLE_RUN, -(-self.count // SAMPLE_RUNS))
+        runs = []
+        for start in range(0, self.count, step):
+            runs.append(self.data[start : start + SAMPLE_RUN].float().clone())
+            self.release()
+        return torch.cat(runs)
 
     def release(self) -> None:
         """Lets the pages of a memory-mapped file go; they stay in the system's page cache."""
@@ -141,7 +149,6 @@ def canonical_scores(queries: Rows, bank: Rows, query: Tensor, row: Tensor) -> T
             block = queries.block(first, min(queries.count, first + QUERIES_PER_STEP)).double()
             parts.append(block_scores(block, bank, query[part] - first, row[part]))
             start += count
-    bank.release()
     return torch.cat(parts) if parts else torch.empty(0, dtype=torch.float64, device=query.device)
 
 
@@ -157,8 +164,7 @@ def block_scores(block: Tensor, bank: Rows, query: Tensor, row: Tensor) -> Tenso
         part = slice(start, start + PAIRS_PER_STEP)
         which, counts = torch.unique_consecutive(row[part], return_counts=True)
         parts.append(sampled_dots(bank.take(which).double(), counts, block, query[part]))
-        if len(parts) % RELEASE_STEPS == 0:
-            bank.release()
+        bank.release()
     return torch.cat(parts)
 
 
@@ -197,6 +203,11 @@ def open_npy(path: str | Path) -> tuple[Tensor, Callable[[], None]]:
         return torch.empty(shape, dtype=dtype), lambda: None
     tensor = torch.frombuffer(mapped, dtype=dtype, count=count, offset=offset).view(shape)
     return tensor, lambda: mapped.madvise(mmap.MADV_DONTNEED)
+
+
+def raw_bytes(rows: Tensor) -> ctypes.Array[ctypes.c_char]:
+    """The memory of a contiguous, non-empty CPU tensor as a buffer; valid while the tensor lives."""
+    return (ctypes.c_char * rows.nbytes).from_address(rows.data_ptr())
 
 
 def read_npy_header(head: bytes, path: str | Path) -> tuple[dict, int]:

@@ -31,7 +31,6 @@ log = logging.getLogger("stilts_kernels")
 
 BANK_ROWS = 4096  # rows of one product: 4096 x 1024 bfloat16 scores, 8 MB
 QUERY_ROWS = 1024
-SAMPLE_ROWS = 4096
 CAP_FIRST, CAP_SECOND = 256, 4096  # candidates a row may collect (or 16 k) before it is searched another way
 REDO_ROWS = 512
 DEFAULT_MEMORY = 1 << 30
@@ -101,11 +100,8 @@ def describe_path(screen: str) -> str:
 
 def centre_of(rows: Rows) -> Tensor:
     """Mean [D] of a sample; any centre is correct, so odd rows are cleared here and reported where they are read."""
-    unit, rows.unit = rows.unit, False
-    sample = torch.nan_to_num(rows.sample(SAMPLE_ROWS), 0.0, 0.0, 0.0).clamp(-MAX_NORM, MAX_NORM)
-    rows.unit = unit
-    rows.release()
-    if unit:
+    sample = torch.nan_to_num(rows.sample(), 0.0, 0.0, 0.0).clamp(-MAX_NORM, MAX_NORM)
+    if rows.unit:
         sample = torch.nn.functional.normalize(sample, dim=1)
     return sample.mean(dim=0)
 

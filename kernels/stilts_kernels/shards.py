@@ -10,7 +10,6 @@ order of their rows by a stable sort, which keeps the lower index first.
 
 from __future__ import annotations
 
-import ctypes
 import hashlib
 import json
 import os
@@ -25,7 +24,7 @@ from torch import Tensor
 
 from stilts_kernels.mining import MinedPairs, Neighbours, best_of, check_choices, margins, match, two_way
 from stilts_kernels.ranks import Ranks, ranks_of
-from stilts_kernels.rows import Rows, check_matrix, open_npy
+from stilts_kernels.rows import Rows, check_matrix, open_npy, raw_bytes
 from stilts_kernels.screen import DEFAULT_MEMORY, TopK, is_cosine, topk_float64
 
 Progress = Callable[[int, int], None]
@@ -244,7 +243,7 @@ def content_hash(rows: Tensor, release: Callable[[], None] = lambda: None, step:
     digest = hashlib.sha256(f"{tuple(rows.shape)} {rows.dtype}".encode())
     for start in range(0, len(rows), step):
         block = rows[start : start + step].contiguous()
-        digest.update((ctypes.c_char * block.nbytes).from_address(block.data_ptr()))
+        digest.update(raw_bytes(block))
         release()
     return digest.hexdigest()
 
