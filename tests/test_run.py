@@ -54,6 +54,16 @@ def test_every_phase_leaves_models_that_hugging_face_loads(toy_run: Path) -> Non
             ]
 
 
+def test_mining_test_uses_the_threshold_chosen_on_dev(toy_run: Path) -> None:
+    for folder in toy_run.glob("phases/retrieval-*/predictions/bucc2018"):
+        for language in ("qab", "qac", "qad"):
+            assert (folder / f"dev-{language}.tsv").exists() and (folder / f"test-{language}.tsv").exists()
+            kept = read(folder / f"threshold-{language}.json")
+            assert 0 < kept["dev_f1"] <= 100
+    results = [read(p) for p in toy_run.glob("phases/retrieval-*/results/bucc2018.json")]
+    assert [one["split"] for one in results] == ["test", "test"]
+
+
 def test_results_carry_their_provenance(toy_run: Path) -> None:
     for path in toy_run.glob("phases/*/results/*.json"):
         made = read(path)["provenance"]

@@ -7,6 +7,7 @@ benchmark's submission layout. Scoring is a program of its own that reads these 
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -34,27 +35,31 @@ def evaluate_phase(run: RunDir, recipe: Recipe, phase: Phase, data: Data, world:
     folder = run.phase(phase.id)
     source = folder if phase.train else run.phase(phase.init) if phase.init else None
     model: torch.nn.Module | None = None
+    for task, split, language in wanted(phase, data):
+        if signal := stop_requested(world):
+            raise Stopped(signal)
+        kind = formats.kind_of(task.family, task.metrics)
+        path = folder.predictions / task.name / formats.file_name(kind, split, language)
+        stamp = _stamp(phase, recipe, task, split, language, data)
+        if world.broadcast(_is_current(path, stamp) if world.first else None):
+            continue
+        model = model or load_trained(source, recipe, world.device)
+        predict = _retrieve if task.family == "bitext" else _predict
+        predict(model, run, recipe, phase, task, split, language, data, path, world)
+        if world.first:
+            write_json(_stamp_file(path), stamp)
+            log.info("%s: %s %s-%s predicted", phase.id, task.name, split, language)
+        world.barrier()
+
+
+def wanted(phase: Phase, data: Data) -> Iterator[tuple[Task, str, str]]:
+    """Task, split and language of each prediction file. Mining a test split needs the threshold of its dev split."""
     for task in map(data.task, phase.evaluate):
         split = data.split(task)
-        languages, _ = data.languages(task, split)
-        for language in languages:
-            if signal := stop_requested(world):
-                raise Stopped(signal)
-            path = (
-                folder.predictions
-                / task.name
-                / formats.file_name(formats.kind_of(task.family, task.metrics), split, language)
-            )
-            stamp = _stamp(phase, recipe, task, split, language, data)
-            if world.broadcast(_is_current(path, stamp) if world.first else None):
-                continue
-            model = model or load_trained(source, recipe, world.device)
-            predict = _retrieve if task.family == "bitext" else _predict
-            predict(model, run, recipe, phase, task, split, language, data, path, world)
-            if world.first:
-                write_json(_stamp_file(path), stamp)
-                log.info("%s: %s %s-%s predicted", phase.id, task.name, split, language)
-            world.barrier()
+        mines = task.family == "bitext" and formats.kind_of(task.family, task.metrics) == "pairs"
+        for part in ("dev", "test") if mines and split == "test" else (split,):
+            for language in data.languages(task, split)[0]:
+                yield task, part, language
 
 
 def _stamp(phase: Phase, recipe: Recipe, task: Task, split: str, language: str, data: Data) -> dict[str, Any]:
@@ -147,11 +152,6 @@ def _threshold(path: Path, mined: Any, gold: Any, split: str, task: Task, langua
         value, f1 = best_threshold(mined, set(gold))
         write_json(kept, {"threshold": value, "dev_f1": f1})
         return value
-    if not kept.exists():
-        raise UserError(
-            f"{task.name} test-{language} needs the threshold chosen on dev; score its dev split first "
-            f"(evaluation.splits.{task.name}=dev)"
-        )
     return float(read_json(kept)["threshold"])
 
 
