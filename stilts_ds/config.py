@@ -110,6 +110,11 @@ class EnginePart(Part):
     zero_stage: Literal[0, 1, 2, 3] = 1
     dtype: Literal["fp32", "bf16", "fp16"] = "fp32"
     offload_optimizer: bool = Field(False, description="optimiser state in host memory (stages 1-3)")
+    vocabulary_rows: Literal["touched", "all"] = Field(
+        "touched",
+        description="word-embedding rows that are trained: those in the phase's data, or all; same result, less work. "
+        "Masked language modelling always trains all",
+    )
     gradient_checkpointing: bool = Field(False, description="recompute activations in the backward pass")
     ds_config: Path | None = Field(None, description="own DeepSpeed JSON in place of ds_configs/zero<stage>.json")
     max_skipped_steps: int = Field(3, ge=0, description="non-finite steps in a row that are skipped before stopping")

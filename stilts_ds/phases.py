@@ -36,6 +36,7 @@ from stilts_ds.export import export_model
 from stilts_ds.model.encoder import load_encoder, quiet
 from stilts_ds.model.heads import HeadSpec
 from stilts_ds.model.multitask import MultiTask
+from stilts_ds.model.vocabulary import narrow_vocabulary, touched_ids
 from stilts_ds.model_files import longest_row, model_path
 from stilts_ds.plan import Phase
 from stilts_ds.run_dir import RunDir, hash_json, provenance, read_json, write_json
@@ -158,6 +159,18 @@ def train_phase(run: RunDir, recipe: Recipe, phase: Phase, data: Data, world: Wo
         name: TaskRows(name, i, tasks[name].family, tasks[name].head_name, data.train_rows(name, setting))
         for i, name in enumerate(sorted(phase.train))
     }
+    if recipe.engine.vocabulary_rows == "touched" and not any(spec.family == "text" for spec in specs):
+        dev = [data.dev_rows(name, setting) for name in tasks]
+        ids = touched_ids(
+            [*(task.rows for task in rows.values()), *dev],
+            data.encoder.special,
+            encoder.config.vocab_size,
+        )
+        narrow_vocabulary(encoder, ids, keep_rest=world.first)
+        if world.first:
+            log.info(
+                "%s: %d of %d vocabulary rows are in its data and train", phase.id, len(ids), encoder.config.vocab_size
+            )
     lineage = {"init": source, "phase": phase.to_json(), "provenance": provenance()}
     job = Job(
         title=phase.id,

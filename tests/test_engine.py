@@ -78,6 +78,21 @@ def test_training_equals_the_reference(
             torch.testing.assert_close(ours["parameters"][name], expected, rtol=0, atol=1e-5, msg=name)
 
 
+@pytest.mark.parametrize("stage, size", [(0, 1), (1, 2), (3, 2)])
+def test_training_only_the_touched_vocabulary_equals_training_all_of_it(stage: int, size: int, tmp_path: Path) -> None:
+    """Rows outside the data included: they only decay. (Strongly here, so that a wrong factor shows.)"""
+    given = json.loads(settings(tmp_path, stage))
+    given |= {"vocabulary": 200, "without": ["mlm"]}
+    given["training"] |= {"weight_decay": 10.0}
+    ranks.run(PROGRAM, tmp_path / "all.pt", json.dumps(given | {"stage": -1}))
+    ranks.run(PROGRAM, tmp_path / "touched.pt", json.dumps(given | {"touched": True}), ranks=size)
+    all_rows, touched = (torch.load(tmp_path / f"{n}.pt", weights_only=True) for n in ("all", "touched"))
+    assert touched["curve"] == pytest.approx(all_rows["curve"], rel=1e-5)
+    for name, expected in all_rows["parameters"].items():
+        if "key.bias" not in name:
+            torch.testing.assert_close(touched["parameters"][name], expected, rtol=0, atol=1e-5, msg=name)
+
+
 @pytest.mark.parametrize("stage, dtype", [(0, "fp32"), (1, "fp32"), (2, "fp32"), (3, "fp32"), (1, "bf16"), (3, "bf16")])
 def test_a_stopped_run_continues_bit_for_bit(stage: int, dtype: str, tmp_path: Path) -> None:
     given = json.loads(settings(tmp_path, stage, dropout=0.1))

@@ -23,6 +23,7 @@ from stilts_ds.engine.world import World
 from stilts_ds.engine.zero import build_engine, full_parameters, gradient_norm, set_learning_rate
 from stilts_ds.errors import UserError
 from stilts_ds.model.multitask import MultiTask
+from stilts_ds.model.vocabulary import widen
 from stilts_ds.monitor import Monitor, memory_gib
 from stilts_ds.run_dir import PhaseDir
 
@@ -59,6 +60,7 @@ class Progress:
     best_step: int = 0
     since_best: int = 0
     skipped_in_a_row: int = 0
+    decay: float = 1.0  # what weight decay alone has made of a weight that never had a gradient
 
 
 @dataclass
@@ -126,7 +128,7 @@ class Trainer:
         set_learning_rate(self.engine, rate)
         items = self.mixture.step(step)
         sums = self._forward_backward(items, step)
-        norm = self._update(progress, items)
+        norm = self._update(progress, items, rate)
         self.statistics.reduced.append(sums)
         self.statistics.local.append({"step": step + 1, "train/learning_rate": rate, "train/grad_norm": norm})
 
@@ -154,7 +156,7 @@ class Trainer:
         """DeepSpeed's step(): counts a micro-batch; at the last one it updates the weights."""
         self.engine.step()
 
-    def _update(self, progress: Progress, items: list[tuple[str, int]]) -> float:
+    def _update(self, progress: Progress, items: list[tuple[str, int]], rate: float) -> float:
         """Finish the step and return the gradient norm; a non-finite one leaves the weights as they are."""
         stage = self.job.engine_part.zero_stage
         norm = gradient_norm(self.engine, stage)
@@ -163,7 +165,9 @@ class Trainer:
             self.engine.optimizer.skip_next = not finite
             self._advance()
         progress.skipped_in_a_row = 0 if finite else progress.skipped_in_a_row + 1
-        if not finite:
+        if finite:
+            progress.decay *= 1 - rate * self.job.setting.weight_decay
+        else:
             self._report_skip(progress, items, norm)
         return norm
 
@@ -228,7 +232,7 @@ class Trainer:
             progress.best_score, progress.best_step, progress.since_best = scores["selection"], progress.step, 0
             parameters = full_parameters(self.engine)
             if self.job.world.first:
-                self.job.export(parameters, progress.step)
+                self.job.export(widen(self.job.model, parameters, progress.decay), progress.step)
             self.job.world.barrier()
         else:
             progress.since_best += 1

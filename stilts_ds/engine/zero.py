@@ -91,7 +91,7 @@ def build_engine(model: MultiTask, part: EnginePart, setting: TrainingPart, worl
     optimizer = (SkippingAdamW if part.zero_stage == 0 else torch.optim.AdamW)(
         parameter_groups(model, setting.weight_decay), lr=setting.learning_rate,
         betas=(setting.adam_beta1, setting.adam_beta2), eps=setting.adam_epsilon,
-        **({"fused": True} if world.device.type == "cuda" and not part.offload_optimizer else {}),
+        fused=True,  # one pass over each tensor and no temporaries, on GPUs and CPUs alike
     )
     config = deepspeed_config(part, setting, world.size, micro_batches)
     engine, *_ = deepspeed.initialize(model=model, optimizer=optimizer, config=config)

@@ -15,18 +15,21 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import small
 
-from stilts_ds.batches.collate import Collator, target_count
+from stilts_ds.batches.collate import Collator, TaskRows, target_count
 from stilts_ds.batches.mixture import Mixture
 from stilts_ds.config import EnginePart, SamplingPart, TrainingPart
 from stilts_ds.engine.optim import learning_rate
 from stilts_ds.engine.preempt import Stopped, install_handlers
+from stilts_ds.model.multitask import MultiTask
+from stilts_ds.model.vocabulary import narrow_vocabulary, touched_ids
 from stilts_ds.run_dir import PhaseDir
 
 
-def reference(out: Path, setting: TrainingPart, sampling: SamplingPart, seed: int, dropout: float) -> None:
+def reference(
+    out: Path, setting: TrainingPart, sampling: SamplingPart, seed: int, model: MultiTask, tasks: dict[str, TaskRows]
+) -> None:
     from stilts_ds.engine.zero import parameter_groups
 
-    model, tasks = small.model(dropout=dropout), small.tasks()
     optimizer = torch.optim.AdamW(parameter_groups(model, setting.weight_decay), eps=setting.adam_epsilon)
     mixture = Mixture({n: len(t.rows) for n, t in tasks.items()}, setting, sampling, seed)
     collate = Collator(tasks, small.encoder_stub(), setting.mlm_probability, seed)
@@ -59,20 +62,26 @@ def main() -> None:
     out, given = Path(sys.argv[1]), json.loads(sys.argv[2])
     setting = TrainingPart(**given.get("training", {}))
     sampling = SamplingPart(**given.get("sampling", {}))
-    stage, seed, dropout = given["stage"], given.get("seed", 3), given.get("dropout", 0.0)
+    stage, seed = given["stage"], given.get("seed", 3)
+    specs = [spec for spec in small.SPECS if spec.name not in given.get("without", [])]
+    model = small.model(dropout=given.get("dropout", 0.0), specs=specs, vocabulary=given.get("vocabulary", 60))
+    tasks = small.tasks(specs)
     if stage < 0:
-        return reference(out, setting, sampling, seed, dropout)
+        return reference(out, setting, sampling, seed, model, tasks)
     from stilts_ds.engine.loop import Job, train
     from stilts_ds.engine.world import joined
 
     install_handlers()
     final: dict[str, torch.Tensor] = {}
     with joined("test", 60) as world:
+        if given.get("touched"):
+            ids = touched_ids([task.rows for task in tasks.values()], small.encoder_stub().special, given["vocabulary"])
+            narrow_vocabulary(model.encoder, ids, keep_rest=world.first)
         job = Job(
             title="small",
-            model=small.model(dropout=dropout),
+            model=model,
             encoder=small.encoder_stub(),
-            tasks=small.tasks(),
+            tasks=tasks,
             setting=setting,
             sampling=sampling,
             engine_part=EnginePart(zero_stage=stage, **given.get("engine", {})),
