@@ -23,6 +23,7 @@ import torch
 
 from stilts_ds.batches.collate import TaskRows
 from stilts_ds.batches.prepare import Data
+from stilts_ds.batches.rows import Rows
 from stilts_ds.config import Recipe, TrainingPart, parse_recipe
 from stilts_ds.engine.checkpoint import trust_only_tensors
 from stilts_ds.engine.loop import Job, train
@@ -160,17 +161,7 @@ def train_phase(run: RunDir, recipe: Recipe, phase: Phase, data: Data, world: Wo
         for i, name in enumerate(sorted(phase.train))
     }
     if recipe.engine.vocabulary_rows == "touched" and not any(spec.family == "text" for spec in specs):
-        dev = [data.dev_rows(name, setting) for name in tasks]
-        ids = touched_ids(
-            [*(task.rows for task in rows.values()), *dev],
-            data.encoder.special,
-            encoder.config.vocab_size,
-        )
-        narrow_vocabulary(encoder, ids, keep_rest=world.first)
-        if world.first:
-            log.info(
-                "%s: %d of %d vocabulary rows are in its data and train", phase.id, len(ids), encoder.config.vocab_size
-            )
+        train_touched_rows(encoder, [task.rows for task in rows.values()], phase, data, setting, world)
     lineage = {"init": source, "phase": phase.to_json(), "provenance": provenance()}
     job = Job(
         title=phase.id,
@@ -196,6 +187,18 @@ def train_phase(run: RunDir, recipe: Recipe, phase: Phase, data: Data, world: Wo
             "%s: best dev score %.2f at step %d of %d", phase.id, progress.best_score, progress.best_step, progress.step
         )
     gc.collect()  # the engine's buffers, before the next phase allocates its own
+
+
+def train_touched_rows(
+    encoder: Any, train: list[Rows], phase: Phase, data: Data, setting: TrainingPart, world: World
+) -> None:
+    """Leave only the vocabulary rows that the phase's train and dev data hold in the encoder."""
+    dev = [data.dev_rows(name, setting) for name in phase.train]
+    size = int(encoder.config.vocab_size)
+    ids = touched_ids([*train, *dev], data.encoder.special, size)
+    narrow_vocabulary(encoder, ids, keep_rest=world.first)
+    if world.first:
+        log.info("%s: %d of %d vocabulary rows are in its data and train", phase.id, len(ids), size)
 
 
 def head_specs(phase: Phase, data: Data, setting: TrainingPart) -> list[HeadSpec]:
