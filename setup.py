@@ -2,7 +2,7 @@
 
 `stilts_ds` (the library), `stilts_launcher` (launcher/) and `stilts_kernels` (kernels/). The folders `launcher` and
 `kernels` are deliberately no packages themselves: a package called `kernels` would shadow the one transformers imports.
-ds_configs/*.json travel inside the library as `stilts_ds.ds_configs`.
+ds_configs/*.json travel inside the library as `stilts_ds.ds_configs`, slurm/ inside the launcher.
 """
 
 from pathlib import Path
@@ -23,7 +23,7 @@ def packages() -> list[str]:
     found = list(PACKAGES)
     for name, folder in PACKAGES.items():
         found += [f"{name}.{part}" for part in find_packages(str(ROOT / folder))]
-    return [*found, "stilts_ds.ds_configs"]
+    return [*found, "stilts_ds.ds_configs", "stilts_launcher.slurm"]
 
 
 def version() -> str:
@@ -41,10 +41,11 @@ setup(
     license_files=["LICENSE"],
     python_requires=">=3.10",
     packages=packages(),
-    package_dir={**PACKAGES, "stilts_ds.ds_configs": "ds_configs"},
+    package_dir={**PACKAGES, "stilts_ds.ds_configs": "ds_configs", "stilts_launcher.slurm": "slurm"},
     package_data={
         "stilts_ds": ["recipes/*.yaml", "toy/model/*", "py.typed"],
         "stilts_ds.ds_configs": ["*.json"],
+        "stilts_launcher.slurm": ["*.sbatch", "README.md", "profiles/*.yaml"],
     },
     install_requires=[
         "torch>=2.11",

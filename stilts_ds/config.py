@@ -271,16 +271,25 @@ def apply_override(values: dict[str, Any], override: str) -> None:
 
 def parse_recipe(values: Mapping[str, Any], where: str) -> Recipe:
     """Check nested values against the schema; `where` is named in the message."""
+    return parse_part(Recipe, values, where)
+
+
+PartT = typing.TypeVar("PartT", bound=Part)
+
+
+def parse_part(kind: type[PartT], values: Mapping[str, Any], where: str) -> PartT:
+    """Check values against a schema; raises UserError naming `where`, the key and the nearest known keys."""
     try:
-        return Recipe.model_validate(values)
+        return kind.model_validate(values)
     except ValidationError as error:
-        raise UserError("\n".join(_message(where, problem) for problem in error.errors())) from error
+        raise UserError("\n".join(_message(kind, where, problem) for problem in error.errors())) from error
 
 
-def _message(where: str, problem: Mapping[str, Any]) -> str:
+def _message(kind: type[Part], where: str, problem: Mapping[str, Any]) -> str:
     place = ".".join(str(part) for part in problem["loc"])
     if problem["type"] == "extra_forbidden":
-        return f"{where}: unknown key {place!r}{did_you_mean(str(problem['loc'][-1]), _keys_at(problem['loc'][:-1]))}"
+        *parents, last = problem["loc"]
+        return f"{where}: unknown key {place!r}{did_you_mean(str(last), _keys_at(kind, parents))}"
     if problem["type"] == "missing":
         return f"{where}: key {place!r} is missing"
     text = problem["msg"].removeprefix("Value error, ")
@@ -291,9 +300,9 @@ def _message(where: str, problem: Mapping[str, Any]) -> str:
     )
 
 
-def _keys_at(location: Sequence[Any]) -> list[str]:
-    """The keys of the recipe section at a validation error's location."""
-    part: Any = Recipe
+def _keys_at(kind: type[Part], location: Sequence[Any]) -> list[str]:
+    """The keys of the section at a validation error's location."""
+    part: Any = kind
     for name in location:
         if not (isinstance(part, type) and issubclass(part, BaseModel)):
             break

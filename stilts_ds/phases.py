@@ -1,9 +1,8 @@
 """The story of a run, on every rank: for each phase of the plan, train -> export -> predict -> score.
 
-    python -m stilts_ds.phases RUN_DIR [PHASE_ID ...]
-
-Ranks find each other through torchrun's variables. `stilts run` starts this program; so may torchrun, mpirun and srun
-(through `stilts`). Without phase ids, every phase of the plan runs in order.
+Ranks find each other through torchrun's variables. `stilts_launcher.rank` starts this program for `stilts run` and for
+batch jobs; torchrun may, too: `torchrun -m stilts_ds.phases RUN_DIR [PHASE_ID ...]`. Without phase ids, every phase of
+the plan runs in order.
 """
 
 from __future__ import annotations
@@ -228,7 +227,7 @@ def run_ranks(run: RunDir, wanted: list[str], only: str | None = None, before: C
     can mend it, 85 stopped by a signal with everything saved."""
     rank = int(os.environ.get("RANK", "0"))
     install_handlers()
-    set_up_logging(run)
+    set_up_logging(run.logs / wanted[0] if len(wanted) == 1 else run.logs)
     quiet()
     trust_only_tensors()
     token = hash_json([str(run.root.resolve()), os.environ.get("STILTS_RUN_TOKEN", "")])
@@ -255,11 +254,11 @@ def run_ranks(run: RunDir, wanted: list[str], only: str | None = None, before: C
     return 0
 
 
-def set_up_logging(run: RunDir) -> None:
-    """A file for each rank; rank 0 also speaks on the terminal."""
+def set_up_logging(folder: Path) -> None:
+    """A file for each rank in `folder` (a phase run alone has its own folder); rank 0 also speaks on the terminal."""
     rank = os.environ.get("RANK", "0")
-    run.logs.mkdir(parents=True, exist_ok=True)
-    handlers: list[logging.Handler] = [logging.FileHandler(run.logs / f"rank-{rank}.log", encoding="utf-8")]
+    folder.mkdir(parents=True, exist_ok=True)
+    handlers: list[logging.Handler] = [logging.FileHandler(folder / f"rank-{rank}.log", encoding="utf-8")]
     if rank == "0":
         handlers.append(logging.StreamHandler())
     logging.basicConfig(

@@ -9,6 +9,7 @@ import os
 import platform
 import subprocess
 import tempfile
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from typing import Any
 from stilts_ds import __version__
 from stilts_ds.errors import UserError
 
+COMMIT = "COMMIT"
 VERSIONED = ("torch", "deepspeed", "transformers", "tokenizers", "datasets", "numpy", "triton", "mpi4py")
 
 
@@ -117,7 +119,9 @@ class PhaseDir:
         return read_json(self.status_json)["state"] if self.status_json.exists() else "pending"
 
     def set_status(self, state: str, **details: Any) -> None:
-        write_json(self.status_json, {"state": state, **details})
+        """Write the phase's state. The token tells one start of the ranks from another."""
+        token = os.environ.get("STILTS_RUN_TOKEN", "")
+        write_json(self.status_json, {"state": state, "token": token, "at": round(time.time(), 1), **details})
 
 
 @dataclass(frozen=True)
@@ -133,6 +137,15 @@ class RunDir:
     @property
     def plan(self) -> Path:
         return self.root / "plan.json"
+
+    @property
+    def jobs(self) -> Path:
+        """What was submitted to Slurm, and what its jobs noted."""
+        return self.root / "jobs"
+
+    @property
+    def profile(self) -> Path:
+        return self.jobs / "profile.yaml"
 
     @property
     def tensorboard(self) -> Path:
@@ -161,6 +174,8 @@ class RunDir:
 def git_commit() -> str:
     """The commit this code was run from, `-dirty` where files differ from it, `unknown` outside a checkout."""
     here = Path(__file__).resolve().parent
+    if (here / COMMIT).exists():  # a copy of the code, made when a run was submitted
+        return (here / COMMIT).read_text(encoding="utf-8")
     try:
         commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, check=True)
         changed = subprocess.run(["git", "status", "--porcelain", "-uno"], cwd=here, capture_output=True, text=True,

@@ -21,7 +21,7 @@ from stilts_launcher.local import free_port
 from stilts_launcher.ranks import FIRST_PORT, PORTS, discover
 
 LEADER = Path(__file__).parent / "programs" / "lead_ranks.py"
-# `python -m stilts_ds.phases` finds this one first, because it stands in the working directory.
+# `python -m stilts_launcher.rank` finds this one first, because it stands in the working directory.
 CHILD = '''
 import json, os, signal, sys, time
 from pathlib import Path
@@ -57,10 +57,10 @@ sys.exit(99)
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    package = tmp_path / "stilts_ds"
+    package = tmp_path / "stilts_launcher"
     package.mkdir()
     (package / "__init__.py").touch()
-    (package / "phases.py").write_text(CHILD)
+    (package / "rank.py").write_text(CHILD)
     return tmp_path
 
 

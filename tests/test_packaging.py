@@ -23,6 +23,7 @@ INSTALLED_AS = {
     "launcher/stilts_launcher": "stilts_launcher",
     "kernels/stilts_kernels": "stilts_kernels",
     "ds_configs": "stilts_ds/ds_configs",
+    "slurm": "stilts_launcher/slurm",
 }
 OFFLINE = ("--no-deps", "--no-build-isolation", "--no-index", "--disable-pip-version-check", "-q")
 

@@ -64,6 +64,24 @@ def build_parser() -> argparse.ArgumentParser:
             part.add_argument("--labels", type=Path, help="folder of the same layout")
             part.add_argument("--split", default="test", choices=["dev", "test"], help="split to read (default: test)")
             part.add_argument("--output", type=Path, help="also write scores.json, .csv and .md into this folder")
+    part = add("submit", submit, "hand a recipe's plan to Slurm, one job for each phase")
+    part.add_argument("recipe", help=recipes)
+    part.add_argument("overrides", nargs="*", metavar="key=value", help=overrides)
+    part.add_argument("--cluster", type=Path, required=True, metavar="PROFILE", help="YAML file; see slurm/profiles/")
+    part.add_argument("--dry-run", action="store_true", help="print the sbatch commands and submit nothing")
+    for name, verb, text in (
+        ("status", status, "show what each phase of a submitted run is doing"),
+        ("logs", logs, "show the logs of what runs or failed"),
+        ("cancel", cancel, "cancel a run's jobs; running ones save first"),
+        ("retry", retry, "submit again what is neither done nor in the queue"),
+    ):
+        part = add(name, verb, text)
+        part.add_argument("run_dir", type=Path, help="folder of the run")
+        if name in ("logs", "cancel"):
+            part.add_argument("--phase", metavar="ID", help="only phases whose id holds this")
+        if name == "logs":
+            part.add_argument("--rank", type=int, help="the log of this rank instead of the batch job's")
+            part.add_argument("--lines", type=int, default=40, help="lines of each log (default: 40)")
     part = add("submission", submission, "write a run's predictions as XTREME's nine-folder submission and check it")
     part.add_argument("run_dir", type=Path, help="folder of the run")
     part.add_argument("--condition", help="row of the table to submit (default: the run's last)")
@@ -174,6 +192,42 @@ def report(given: argparse.Namespace) -> int:
     folder = RunDir(given.run_dir)
     recipe_of_run(folder)
     _finish(folder)
+    return 0
+
+
+def submit(given: argparse.Namespace) -> int:
+    from stilts_launcher.cluster import load_profile
+    from stilts_launcher.submit import submit_recipe
+
+    print(submit_recipe(recipe_of(given), load_profile(given.cluster), given.dry_run))
+    return 0
+
+
+def status(given: argparse.Namespace) -> int:
+    from stilts_launcher import watch
+
+    print(watch.status(RunDir(given.run_dir)))
+    return 0
+
+
+def logs(given: argparse.Namespace) -> int:
+    from stilts_launcher import watch
+
+    print(watch.logs(RunDir(given.run_dir), given.phase, given.rank, given.lines))
+    return 0
+
+
+def cancel(given: argparse.Namespace) -> int:
+    from stilts_launcher import watch
+
+    print(watch.cancel(RunDir(given.run_dir), given.phase))
+    return 0
+
+
+def retry(given: argparse.Namespace) -> int:
+    from stilts_launcher import watch
+
+    print(watch.retry(RunDir(given.run_dir)))
     return 0
 
 

@@ -18,7 +18,7 @@ from stilts_ds.batches.mixture import Mixture, deal, micro_batch_count
 from stilts_ds.config import EnginePart, SamplingPart, TrainingPart
 from stilts_ds.engine import checkpoint
 from stilts_ds.engine.optim import learning_rate
-from stilts_ds.engine.preempt import Stopped, stop_requested
+from stilts_ds.engine.preempt import Stopped, stop_if_requested
 from stilts_ds.engine.world import World
 from stilts_ds.engine.zero import build_engine, full_parameters, gradient_norm, set_learning_rate
 from stilts_ds.errors import UserError
@@ -60,6 +60,7 @@ class Progress:
     best_step: int = 0
     since_best: int = 0
     skipped_in_a_row: int = 0
+    selected_step: int = 0  # the step after which dev was evaluated last
     decay: float = 1.0  # what weight decay alone has made of a weight that never had a gradient
 
 
@@ -79,19 +80,22 @@ def train(job: Job) -> Progress:
     trainer = Trainer(job)
     progress = trainer.resume()
     total = trainer.mixture.total_steps
-    while progress.step < total and progress.since_best < job.setting.early_stopping_patience:
-        trainer.take_step(progress)
-        progress.step += 1
-        if progress.step % job.setting.logging_steps == 0 or progress.step == total:
-            trainer.flush(progress)
-        if trainer.due(progress.step, job.setting.eval_steps) or progress.step == total:
-            trainer.select(progress)
-        if trainer.due(progress.step, job.setting.save_steps):
-            trainer.save(progress)
-        if signal := stop_requested(job.world):
-            trainer.save(progress)
-            raise Stopped(signal)
-    trainer.close()
+    try:
+        trainer.select_if_due(progress)  # a stop may have come while dev was being evaluated
+        while progress.step < total and progress.since_best < job.setting.early_stopping_patience:
+            trainer.take_step(progress)
+            progress.step += 1
+            if progress.step % job.setting.logging_steps == 0 or progress.step == total:
+                trainer.flush(progress)
+            trainer.select_if_due(progress)
+            if trainer.due(progress.step, job.setting.save_steps):
+                trainer.save(progress)
+            stop_if_requested(job.world)
+    except Stopped:
+        trainer.save(progress)
+        raise
+    finally:
+        trainer.close()
     return progress
 
 
@@ -219,6 +223,14 @@ class Trainer:
     def due(step: int, every: int) -> bool:
         return every > 0 and step % every == 0
 
+    def select_if_due(self, progress: Progress) -> None:
+        """After every `eval_steps` and at the end, once."""
+        step = progress.step
+        if step != progress.selected_step and (
+            self.due(step, self.job.setting.eval_steps) or step == self.mixture.total_steps
+        ):
+            self.select(progress)
+
     def select(self, progress: Progress) -> None:
         """Evaluate on English dev and keep the model if it is the best so far."""
         self.flush(progress)
@@ -228,6 +240,7 @@ class Trainer:
         if self.monitor is not None:
             self.monitor.evaluation(progress.step, scores)
             self.monitor.lap()
+        progress.selected_step = progress.step
         if scores["selection"] > progress.best_score:
             progress.best_score, progress.best_step, progress.since_best = scores["selection"], progress.step, 0
             parameters = full_parameters(self.engine)

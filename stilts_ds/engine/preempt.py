@@ -1,15 +1,22 @@
-"""Stopping on a signal: the handler only sets a flag; all ranks act on it together between two steps.
+"""Stopping on a signal: the handler only sets a flag; all ranks act on it together between two steps or batches.
 
 SIGUSR1 (a time limit is near), SIGTERM (cancelled) and SIGINT (Ctrl-C) all save and leave; which one it was stands in
-the phase's status file, because what follows differs: only USR1 may be continued without being asked.
+the phase's status file, because what follows differs: only USR1 may be continued without being asked. A time to stop
+at (STILTS_STOP_AT, seconds since 1970) counts as SIGUSR1: a signal may come late, or while Python still starts.
+
+No torch here: the handlers are installed before the heavy imports.
 """
 
 from __future__ import annotations
 
+import os
 import signal
+import time
 from types import FrameType
+from typing import TYPE_CHECKING
 
-from stilts_ds.engine.world import World
+if TYPE_CHECKING:
+    from stilts_ds.engine.world import World
 
 _received: list[str] = []
 
@@ -29,7 +36,19 @@ def _note(number: int, frame: FrameType | None) -> None:
 
 def stop_requested(world: World) -> str | None:
     """The first signal that any rank received, or None; the same answer on all ranks (a collective)."""
-    for name in world.all_gather(_received[0] if _received else None):
+    for name in world.all_gather(_asked()):
         if name:
             return name
     return None
+
+
+def stop_if_requested(world: World) -> None:
+    """Raise Stopped on every rank if any of them was asked to stop (a collective)."""
+    if name := stop_requested(world):
+        raise Stopped(name)
+
+
+def _asked() -> str | None:
+    if _received:
+        return _received[0]
+    return "SIGUSR1" if time.time() > float(os.environ.get("STILTS_STOP_AT", "inf")) else None

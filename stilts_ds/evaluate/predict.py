@@ -13,6 +13,7 @@ from stilts_ds.batches.collate import Batch, Targets, pad_rows
 from stilts_ds.batches.encode import Encoder
 from stilts_ds.batches.rows import Rows
 from stilts_ds.config import EvaluationPart
+from stilts_ds.engine.preempt import stop_if_requested
 from stilts_ds.engine.world import World
 from stilts_ds.errors import UserError
 from stilts_ds.evaluate.retrieve import pool
@@ -42,6 +43,7 @@ def outputs(
     """Outputs of all items in order, on rank 0 ([] elsewhere). A collective."""
     found: dict[int, Output] = {}
     for items in shard(rows.item_lengths.tolist(), batch_size, world):
+        stop_if_requested(world)
         batch = _batch(rows, items, head, family, encoder).to(world.device)
         logits = forward(batch, "logits")[head]
         found.update(zip(items, _split(logits, rows, items, family)))
@@ -55,6 +57,7 @@ def sentence_vectors(
     """Pooled hidden states [N, H] of one row a sentence, float32 on rank 0 (empty elsewhere). A collective."""
     found: dict[int, np.ndarray] = {}
     for items in shard(rows.item_lengths.tolist(), part.per_device_eval_batch_size, world):
+        stop_if_requested(world)
         batch = pad_rows([(rows, i) for i in items], encoder).to(world.device)
         hidden = forward(batch, "hidden", part.retrieval_layer)
         vectors = pool(hidden.float(), batch.attention_mask, part.retrieval_pooling)

@@ -13,6 +13,7 @@ from stilts_ds.batches.encode import Encoder
 from stilts_ds.batches.prepare import Data
 from stilts_ds.batches.rows import Rows
 from stilts_ds.config import TrainingPart
+from stilts_ds.engine.preempt import stop_if_requested
 from stilts_ds.engine.world import World
 from stilts_ds.evaluate.predict import decode, decode_questions, outputs, shard
 from stilts_ds.evaluate.score import main_score, score_predictions
@@ -59,6 +60,7 @@ def masked_accuracy(forward: Any, rows: Rows, encoder: Encoder, setting: Trainin
     """Percent of masked tokens that the model fills in right; the masking is the same at every evaluation."""
     right = total = 0
     for items in shard(rows.item_lengths.tolist(), 32, world):
+        stop_if_requested(world)
         batch = pad_rows([(rows, i) for i in items], encoder)
         where, tokens, gold = [], [], []
         for place, item in enumerate(items):

@@ -15,7 +15,7 @@ import torch
 
 from stilts_ds.batches.prepare import Data
 from stilts_ds.config import Recipe, TrainingPart
-from stilts_ds.engine.preempt import Stopped, stop_requested
+from stilts_ds.engine.preempt import stop_if_requested
 from stilts_ds.engine.world import World
 from stilts_ds.errors import UserError
 from stilts_ds.evaluate import formats
@@ -36,8 +36,7 @@ def evaluate_phase(run: RunDir, recipe: Recipe, phase: Phase, data: Data, world:
     source = folder if phase.train else run.phase(phase.init) if phase.init else None
     model: torch.nn.Module | None = None
     for task, split, language in wanted(phase, data):
-        if signal := stop_requested(world):
-            raise Stopped(signal)
+        stop_if_requested(world)
         kind = formats.kind_of(task.family, task.metrics)
         path = folder.predictions / task.name / formats.file_name(kind, split, language)
         stamp = _stamp(phase, recipe, task, split, language, data)

@@ -1,6 +1,6 @@
 """`lead_ranks.py COUNT GRACE_SECONDS ARGUMENTS...`: what `stilts run` does with its ranks, from a process of its own.
 
-Started in a folder whose stilts_ds/phases.py stands in for the real one, so that a rank takes no time to start.
+Started in a folder whose stilts_launcher/rank.py stands in for the real one, so that a rank takes no time to start.
 """
 
 from __future__ import annotations

@@ -1,0 +1,135 @@
+"""A cluster profile: what `stilts submit --cluster profile.yaml` asks Slurm for. Written once for each cluster.
+
+Nothing in it reaches a shell but `setup`, which is shell text by its nature; all else travels as arguments to sbatch
+and srun.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import Field, field_validator, model_validator
+
+from stilts_ds.config import Part, parse_part
+from stilts_ds.errors import UserError
+
+Kind = Literal["intermediate", "target", "report"]
+TIME = re.compile(r"(\d+-)?\d+(:\d\d){0,2}|UNLIMITED")
+
+
+class Resources(Part):
+    """What a job asks for; an unset value leaves the choice to Slurm."""
+
+    partition: str | None = None
+    nodes: int = Field(1, ge=1)
+    gpus_per_node: int = Field(0, ge=0)
+    ntasks_per_node: int | None = Field(None, ge=1, description="ranks on a node; default: one for each GPU, or one")
+    cpus_per_task: int | None = Field(None, ge=1)
+    mem: str | None = Field(None, description="memory of a node, such as 120G")
+    time: str | None = Field(None, description='time limit of a job, such as "12:00:00"; a longer phase is continued')
+    constraint: str | None = None
+    extra: list[str] = Field(default_factory=list, description="more options of sbatch, each as --option=value")
+
+    @field_validator("time", mode="before")
+    @classmethod
+    def _time(cls, value: Any) -> Any:
+        if isinstance(value, int):  # YAML reads 12:00:00 as a number in base 60
+            raise ValueError('put the time into quotes, such as "12:00:00"')
+        if isinstance(value, str) and not TIME.fullmatch(value):
+            raise ValueError('give hours:minutes:seconds or days-hours:minutes:seconds, such as "1-12:00:00"')
+        return value
+
+    @field_validator("extra")
+    @classmethod
+    def _extra(cls, options: list[str]) -> list[str]:
+        for option in options:
+            if not option.startswith("--"):
+                raise ValueError(f"{option!r} is no option of sbatch; write --option=value")
+        return options
+
+    @field_validator("partition", "mem", "constraint", "extra")
+    @classmethod
+    def _one_line(cls, value: Any) -> Any:
+        return one_line(value)
+
+    @property
+    def tasks(self) -> int:
+        """Ranks on each node."""
+        return self.ntasks_per_node or max(1, self.gpus_per_node)
+
+
+class Container(Part):
+    """A container that the ranks run in. The batch script itself stays outside, where scontrol is."""
+
+    runtime: Literal["apptainer", "singularity", "pyxis"]
+    image: str
+    mounts: list[str] = Field(default_factory=list, description="source:target")
+
+    @field_validator("image", "mounts")
+    @classmethod
+    def _one_line(cls, value: Any) -> Any:
+        return one_line(value)
+
+
+class Profile(Resources):
+    """The resources of every job, what differs by kind of job, and the site's ways."""
+
+    account: str | None = None
+    qos: str | None = None
+    reservation: str | None = None
+    setup: list[str] = Field(
+        default_factory=list, description="shell lines before Python starts, such as `module load cuda`"
+    )
+    python: str | None = Field(None, description="Python of the jobs; default: the one that submits")
+    container: Container | None = None
+    jobs: dict[Kind, dict[str, Any]] = Field(
+        default_factory=dict, description="other resources for intermediate, target or report jobs"
+    )
+    array_limit: int | None = Field(None, ge=1, description="most jobs of one array that run at the same time")
+    stop_seconds: int = Field(
+        300, ge=15, description="seconds before the time limit at which a job saves and asks to be continued"
+    )
+    max_requeues: int = Field(50, ge=0, description="times that a job may be continued after its time limit")
+    max_restarts: int = Field(3, ge=0, description="times that a job starts its ranks again after a crash")
+
+    @field_validator("account", "qos", "reservation", "python")
+    @classmethod
+    def _one_line_too(cls, value: Any) -> Any:
+        return one_line(value)
+
+    @model_validator(mode="after")
+    def _jobs_are_resources(self) -> Profile:
+        for kind in self.jobs:
+            self.resources(kind)
+        return self
+
+    def resources(self, kind: Kind) -> Resources:
+        """The resources of one kind of job. The report needs no GPU and one task, wherever it runs."""
+        base = {name: getattr(self, name) for name in Resources.model_fields}
+        if kind == "report":
+            base |= {"nodes": 1, "gpus_per_node": 0, "ntasks_per_node": 1}
+        return parse_part(Resources, {**base, **self.jobs.get(kind, {})}, f"jobs.{kind}")
+
+
+def one_line(value: Any) -> Any:
+    """Refuse line breaks and other control characters: an option of sbatch is one line."""
+    for text in value if isinstance(value, list) else [value]:
+        if isinstance(text, str) and (not text or not text.isprintable()):
+            raise ValueError(f"{text!r} is empty or holds control characters")
+    return value
+
+
+def load_profile(path: Path) -> Profile:
+    """Read a profile; raises UserError naming the file and key."""
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"cluster profile {path} does not exist; slurm/profiles/ has some to start from") from None
+    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is not valid YAML: {error}") from error
+    if not isinstance(values, dict):
+        raise UserError(f"{path} must hold keys and values, such as `partition: gpu`")
+    return parse_part(Profile, values, str(path))

@@ -1,0 +1,190 @@
+"""What a batch script does: start the ranks of a phase, and act on how they ended.
+
+    python -m stilts_launcher.job RUN PHASE [PHASE ...]
+
+Neither torch nor deepspeed is loaded here. How a phase ended stands in its status file, never in srun's exit code:
+
+    done              the job ends well, and what waits for it starts
+    stopped:SIGUSR1   the time limit is near: the job is put back into the queue and continues where it was
+    stopped:SIGTERM   cancelled: the job ends and stays so
+    anything else     a crash: the ranks start again in this allocation, unless they keep crashing at one place
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from subprocess import call
+from typing import Any
+
+from stilts_ds.errors import UserError
+from stilts_ds.run_dir import PhaseDir, RunDir, read_json, write_json
+from stilts_launcher import sbatch
+from stilts_launcher.cluster import Profile, load_profile
+
+USER_ERROR, CANCELLED, STOPPED = 2, 143, 85
+
+
+def main(arguments: list[str]) -> int:
+    if len(arguments) < 2:
+        print("usage: python -m stilts_launcher.job RUN PHASE [PHASE ...]", file=sys.stderr)
+        return USER_ERROR
+    run = RunDir(Path(arguments[0]))
+    try:
+        for phase in arguments[1:]:
+            if status := Supervisor(run, phase, os.environ).work():
+                return status
+    except UserError as problem:
+        say(f"error: {problem}")
+        return USER_ERROR
+    return 0
+
+
+def say(text: str) -> None:
+    print(f"{time.strftime('%H:%M:%S')} {text}", flush=True)
+
+
+class Supervisor:
+    """Runs one phase to its end inside a Slurm allocation, or to the point where the job must leave it."""
+
+    def __init__(self, run: RunDir, phase: str, environment: Mapping[str, str]) -> None:
+        self.run, self.phase, self.environment = run, phase, environment
+        self.folder = run.phase(phase)
+        self.profile = load_profile(run.profile) if run.profile.exists() else Profile()
+        self.job = job_id(environment)
+        self.restart = int(environment.get("SLURM_RESTART_COUNT", "0"))
+
+    def work(self) -> int:
+        if self.phase not in {p["id"] for p in read_json(self.run.plan)["phases"]}:
+            raise UserError(f"{self.run.plan} has no phase {self.phase!r}; `stilts plan` lists them")
+        with alone(self.folder):
+            while True:
+                if self.folder.status() == "done":
+                    say(f"{self.phase} is done")
+                    return 0
+                attempt = self._note_attempt()
+                outcome, text = self._start_ranks(attempt)
+                say(f"{self.phase}: {outcome}{f' ({text})' if text else ''}")
+                if outcome == "stopped:SIGUSR1":
+                    return self._continue_later()
+                if outcome.startswith("stopped:"):
+                    return CANCELLED
+                if outcome == "refused":
+                    return USER_ERROR
+                if outcome != "done" and (why := self._give_up()):
+                    self.folder.set_status("failed", error=f"{text}; {why}")
+                    say(why)
+                    return 1
+
+    def _start_ranks(self, attempt: int) -> tuple[str, str]:
+        """Run srun once; returns the outcome and, for a crash, what is known of it."""
+        token = f"{self.job}.{self.restart}.{attempt}"
+        environment = {**self.environment, "STILTS_RUN_TOKEN": token}
+        if (stop_at := self._stop_at()) is not None:
+            environment["STILTS_STOP_AT"] = str(stop_at)
+        python = self.environment.get("STILTS_PYTHON", sys.executable)
+        command = sbatch.srun_command(python, self.profile.container, [str(self.run.root), self.phase])
+        say(f"{self.phase}: attempt {attempt} of job {self.job}, {' '.join(command[:2])}")
+        code = call(command, env=environment)
+        status = read_json(self.folder.status_json) if self.folder.status_json.exists() else {}
+        if code == USER_ERROR and status.get("state") != "done":
+            return "refused", status.get("error", "see above")
+        if status.get("token") != token:
+            return "crashed", f"srun ended with status {code} before the phase began"
+        if status["state"] in ("running", "trained"):
+            return "crashed", f"the ranks ended without a word, srun with status {code}"
+        return status["state"], status.get("error", "")
+
+    def _stop_at(self) -> float | None:
+        """When this job must begin to save, in seconds since 1970; None without a time limit."""
+        try:
+            left = seconds_of(sbatch.call(["squeue", "-h", "-j", self.job, "-o", "%L"]))
+        except UserError as problem:
+            say(f"the time limit is unknown ({problem}); only Slurm's signal will stop the ranks")
+            return None
+        return None if left is None else time.time() + max(0, left - self.profile.stop_seconds)
+
+    def _continue_later(self) -> int:
+        before = [a["at"] for a in read_json(self._attempts)]
+        if self.restart >= self.profile.max_requeues:
+            say(f"continued {self.restart} times already (max_requeues); `stilts retry` goes on from here")
+            return STOPPED
+        if len(before) > 1 and progress(self.folder) == before[-1] == before[-2]:
+            say("two slices in a row made no progress; give the jobs a longer `time`, then `stilts retry`")
+            return STOPPED
+        try:
+            sbatch.call(["scontrol", "requeue", self.job])
+        except UserError as problem:
+            say(f"{problem}; `stilts retry` continues from here")
+            return STOPPED
+        say(f"job {self.job} is back in the queue and will continue")
+        time.sleep(60)  # Slurm ends this script; leaving by itself would count as finished
+        return STOPPED
+
+    @property
+    def _attempts(self) -> Path:
+        return self.run.jobs / "attempts" / f"{self.phase}.json"
+
+    def _note_attempt(self) -> int:
+        """Write down where the phase stands before an attempt; returns the attempt's number."""
+        before = read_json(self._attempts) if self._attempts.exists() else []
+        write_json(self._attempts, [*before, {"job": self.job, "restart": self.restart, "at": progress(self.folder)}])
+        return len(before)
+
+    def _give_up(self) -> str | None:
+        """Why the ranks are not started again, or None. Attempts of this start of the job count."""
+        mine = [a["at"] for a in read_json(self._attempts) if (a["job"], a["restart"]) == (self.job, self.restart)]
+        if len(mine) > self.profile.max_restarts:
+            return f"started again {self.profile.max_restarts} times (max_restarts)"
+        if len(mine) > 1 and progress(self.folder) == mine[-1] == mine[-2]:
+            return "two starts in a row made no progress"
+        return None
+
+
+def progress(folder: PhaseDir) -> list[Any]:
+    """How far a phase is: trained or not, its newest checkpoint, and how many prediction files it has."""
+    tags = sorted(p.parent.name for p in folder.checkpoints.glob("step-*/manifest.json"))
+    trained = folder.status() in ("trained", "done")
+    return [trained, tags[-1] if tags else "", len(list(folder.predictions.glob("*/*")))]
+
+
+def job_id(environment: Mapping[str, str]) -> str:
+    """The id by which Slurm's commands know this job; an element of an array is <array>_<index>."""
+    if "SLURM_ARRAY_JOB_ID" in environment:
+        return f"{environment['SLURM_ARRAY_JOB_ID']}_{environment['SLURM_ARRAY_TASK_ID']}"
+    if "SLURM_JOB_ID" not in environment:
+        raise UserError("this is no Slurm job; use `stilts submit`, sbatch slurm/*.sbatch, or `stilts run`")
+    return environment["SLURM_JOB_ID"]
+
+
+def seconds_of(text: str) -> int | None:
+    """Slurm's [days-][hours:]minutes:seconds as seconds; None for UNLIMITED and the like."""
+    days, dash, clock = text.strip().rpartition("-")
+    parts = clock.split(":")
+    if not all(p.isdigit() for p in [*parts, days or "0"]) or not clock:
+        return None
+    seconds = 0
+    for part in parts:
+        seconds = seconds * 60 + int(part)
+    return int(days or 0) * 86400 + seconds
+
+
+@contextmanager
+def alone(folder: PhaseDir) -> Iterator[None]:
+    """Only one job works on a phase at a time."""
+    folder.root.mkdir(parents=True, exist_ok=True)
+    with open(folder.root / ".lock", "w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise UserError(f"another job is at work in {folder.root}; `stilts status` shows it") from None
+        yield
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

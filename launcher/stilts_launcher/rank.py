@@ -1,0 +1,33 @@
+"""One rank of a run, however it was started: `python -m stilts_launcher.rank RUN [PHASE ...] [--only train|evaluate]`.
+
+`stilts run` and the batch scripts start this program. Signals are caught before the heavy imports, so that a stop asked
+for while Python still starts is not lost, and the launcher's variables are turned into torchrun's.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from stilts_ds.engine.preempt import install_handlers
+
+
+def main(arguments: list[str]) -> int:
+    install_handlers()
+    from stilts_ds.errors import UserError
+    from stilts_launcher.local import free_port
+    from stilts_launcher.ranks import Ranks, discover
+
+    try:
+        place = discover(os.environ) or Ranks(0, 0, 1, "127.0.0.1", free_port(), "alone")
+    except UserError as problem:
+        print(f"error: {problem}", file=sys.stderr)
+        return 2
+    os.environ.update(place.variables())
+    from stilts_ds.phases import main as run_phases
+
+    return run_phases(arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,139 @@
+"""`stilts status`, `logs`, `cancel` and `retry`: a submitted run as Slurm and the run's own files tell it."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from stilts_ds.errors import UserError
+from stilts_ds.plan import Phase
+from stilts_ds.run_dir import PhaseDir, RunDir, read_json
+from stilts_launcher import sbatch
+from stilts_launcher.cluster import load_profile
+from stilts_launcher.start import locked
+from stilts_launcher.submit import REPORT, jobs_of, submit_plan
+
+SAYS = {  # Slurm's reasons for waiting, in words
+    "Dependency": "waits for the phase it starts from",
+    "BeginTime": "waits for Slurm to start it again",
+    "Resources": "waits for nodes",
+    "Priority": "waits its turn",
+    "JobHeldUser": "held by its user",
+}
+
+
+def status(run: RunDir) -> str:
+    """One line for each phase: what it does, in which job, and what went wrong."""
+    phases = _phases(run)
+    jobs = jobs_of(run)
+    queued = sbatch.queue() if jobs else {}
+    rows = [_row(run, phase, jobs, queued) for phase in phases]
+    if REPORT in jobs:
+        job = jobs[REPORT]
+        rows.append(("report", *_report_state(run, job, queued), job))
+    widths = [max(len(row[i]) for row in rows) for i in range(3)]
+    lines = [f"{a:<{widths[0]}}  {b:<{widths[1]}}  {d:<12}  {c}".rstrip() for a, b, c, d in rows]
+    done = sum(run.phase(p.id).status() == "done" for p in phases)
+    return "\n".join([f"{run.root}: {done} of {len(phases)} phases done", "", *lines])
+
+
+def _phases(run: RunDir) -> list[Phase]:
+    if not run.plan.exists():
+        raise UserError(f"{run.root} is no run folder: it has no plan.json; `stilts submit` or `stilts run` makes one")
+    return [Phase.from_json(p) for p in read_json(run.plan)["phases"]]
+
+
+def _row(
+    run: RunDir, phase: Phase, jobs: dict[str, str], queued: dict[str, sbatch.Queued]
+) -> tuple[str, str, str, str]:
+    folder = run.phase(phase.id)
+    job = jobs.get(phase.id, "")
+    state, text = _state(folder, queued.get(job), job, phase, run)
+    return phase.id, state, text, job
+
+
+def _state(folder: PhaseDir, queued: sbatch.Queued | None, job: str, phase: Phase, run: RunDir) -> tuple[str, str]:
+    """A word for the state and what is known beyond it."""
+    own = read_json(folder.status_json) if folder.status_json.exists() else {"state": "pending"}
+    if own["state"] == "done":
+        return "done", f"{own['seconds']:.0f} s" if "seconds" in own else ""
+    if queued is not None and queued.state == "PENDING":
+        again = f", {_where(folder)}" if own["state"] != "pending" else ""
+        return "queued", SAYS.get(queued.reason, queued.reason) + again
+    if queued is not None:
+        return "running", f"{_where(folder)}, {queued.elapsed} on {queued.nodes}"
+    if own["state"] == "failed":
+        return "failed", own.get("error", "")
+    if own["state"].startswith("stopped:"):
+        return "stopped", f"by {own['state'].split(':')[1]}, {_where(folder)}"
+    if not job:
+        return own["state"], "" if own["state"] == "pending" else _where(folder)
+    if own["state"] == "pending" and phase.init and run.phase(phase.init).status() != "done":
+        return "not run", f"needs {phase.init}"
+    return "lost", "its job ended without a word (cancelled, or its node failed)"
+
+
+def _where(folder: PhaseDir) -> str:
+    """`step 40`, from the curve that rank 0 writes, or what is predicted so far."""
+    if folder.status() == "trained":
+        return f"{len(list(folder.predictions.glob('*/*')))} prediction files"
+    if not folder.metrics.exists():
+        return "starting"
+    with open(folder.metrics, "rb") as file:
+        file.seek(max(0, folder.metrics.stat().st_size - 4096))
+        steps = re.findall(rb'"step": (\d+)', file.read())
+    return f"step {steps[-1].decode()}" if steps else "starting"
+
+
+def _report_state(run: RunDir, job: str, queued: dict[str, sbatch.Queued]) -> tuple[str, str]:
+    if job in queued:
+        return ("queued", "waits for all phases") if queued[job].state == "PENDING" else ("running", "")
+    return ("done", str(run.report)) if run.report.exists() else ("lost", "its job ended without a report")
+
+
+def logs(run: RunDir, phase: str | None, rank: int | None, lines: int) -> str:
+    """The last lines of a phase's batch log, or of one rank; without a phase, of everything that runs or failed."""
+    phases = [p.id for p in _phases(run)]
+    chosen = [p for p in phases if phase in p] if phase else _interesting(run, phases)
+    if not chosen:
+        raise UserError(f"no phase of {run.root} is called {phase!r}" if phase else "nothing runs and nothing failed")
+    return "\n".join(f"==> {path} <==\n{_tail(path, lines)}" for p in chosen for path in _log_files(run, p, rank))
+
+
+def _interesting(run: RunDir, phases: list[str]) -> list[str]:
+    return [p for p in phases if run.phase(p).status() not in ("done", "pending")]
+
+
+def _log_files(run: RunDir, phase: str, rank: int | None) -> list[Path]:
+    if rank is not None:
+        return [run.logs / phase / f"rank-{rank}.log"]
+    job = jobs_of(run).get(phase)
+    return sorted(run.logs.glob(f"*-{job}.log")) if job else [run.logs / phase / "rank-0.log"]
+
+
+def _tail(path: Path, lines: int) -> str:
+    if not path.exists():
+        return "(not written yet)"
+    return "\n".join(path.read_text(encoding="utf-8", errors="replace").splitlines()[-lines:])
+
+
+def cancel(run: RunDir, phase: str | None) -> str:
+    """Cancel a run's jobs (or one phase's). Running ones save first; nothing brings them back but `retry`."""
+    jobs = {p: j for p, j in jobs_of(run).items() if j in sbatch.queue() and (phase is None or phase in p)}
+    if not jobs:
+        return "no job of this run is in the queue" + (f" for {phase}" if phase else "")
+    # Those that wait go first, so that none of them starts because another ends.
+    waiting = {j for j, q in sbatch.queue().items() if q.state == "PENDING"}
+    for group in (sorted(set(jobs.values()) & waiting), sorted(set(jobs.values()) - waiting)):
+        if group:
+            sbatch.call(["scancel", *group])
+    return "cancelled: " + ", ".join(f"{p} ({j})" for p, j in jobs.items())
+
+
+def retry(run: RunDir) -> str:
+    """Submit again what is neither done nor in the queue, with the profile of the first submission."""
+    _phases(run)
+    if not run.profile.exists():
+        raise UserError(f"{run.root} was not submitted; use `stilts submit RECIPE --cluster PROFILE`")
+    with locked(run):
+        return submit_plan(run, read_json(run.plan), load_profile(run.profile))

@@ -1,0 +1,167 @@
+"""A real Slurm cluster on this machine: a controller and two node daemons on loopback, as root, from Debian's packages.
+
+There is no accounting (as on many small clusters). Only daemons that were started here are stopped.
+"""
+
+from __future__ import annotations
+
+import os
+import pwd
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "scontrol")
+NODES = ("n0", "n1")
+
+
+def why_not() -> str | None:
+    """Why no cluster can be started here, or None."""
+    missing = [p for p in PROGRAMS if _program(p) is None]
+    if missing:
+        return f"{missing[0]} is not installed (Debian: slurm-wlm and munge)"
+    return None if os.geteuid() == 0 else "the daemons are started as root"
+
+
+def _program(name: str) -> str | None:
+    return shutil.which(name, path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin")
+
+
+class Cluster:
+    """Daemons in `folder`; `environment` makes Slurm's commands speak to them."""
+
+    def __init__(self, folder: Path, cpus: int = 4, kill_wait: int = 10, down_after: int = 20) -> None:
+        self.folder = folder
+        self.conf = folder / "slurm.conf"
+        host = socket.gethostname()
+        port = 16800 + os.getpid() % 500 * 2
+        self.conf.write_text(
+            f"""ClusterName=stilts
+SlurmctldHost={host}(127.0.0.1)
+SlurmUser=root
+SlurmdUser=root
+AuthType=auth/munge
+SlurmctldPort={port}
+StateSaveLocation={folder}/state
+SlurmdSpoolDir={folder}/spool.%n
+SlurmctldPidFile={folder}/slurmctld.pid
+SlurmdPidFile={folder}/slurmd.%n.pid
+SlurmctldLogFile={folder}/slurmctld.log
+SlurmdLogFile={folder}/slurmd.%n.log
+ProctrackType=proctrack/pgid
+TaskPlugin=task/none
+SelectType=select/cons_tres
+SelectTypeParameters=CR_Core
+SchedulerParameters=sched_interval=2,bf_interval=2,batch_sched_delay=0,sched_min_interval=0
+ReturnToService=2
+SlurmdParameters=config_overrides
+JobAcctGatherType=jobacct_gather/none
+MpiDefault=none
+KillWait={kill_wait}
+SlurmdTimeout={down_after}
+NodeName={NODES[0]} NodeHostname={host} NodeAddr=127.0.0.1 Port={port + 1000} CPUs={cpus} RealMemory=8000 State=UNKNOWN
+NodeName={NODES[1]} NodeHostname={host} NodeAddr=127.0.0.1 Port={port + 1001} CPUs={cpus} RealMemory=8000 State=UNKNOWN
+PartitionName=main Nodes=ALL Default=YES MaxTime=INFINITE State=UP OverSubscribe=NO
+"""
+        )
+        (folder / "state").mkdir(exist_ok=True)
+        self.children: dict[str, subprocess.Popen[bytes]] = {}
+        self.environment = {
+            **{k: v for k, v in os.environ.items() if not k.startswith(("SLURM_", "OMPI_", "PMIX_"))},
+            "SLURM_CONF": str(self.conf),
+            "STILTS_MASTER_ADDR": "127.0.0.1",  # both nodes are this machine, and their names do not resolve
+            "GLOO_SOCKET_IFNAME": "lo",
+        }
+
+    def start(self) -> None:
+        _ensure_munge()
+        self._daemon("slurmctld", "-D", "-f", str(self.conf))
+        for node in NODES:
+            self.start_node(node)
+        deadline = time.monotonic() + 60
+        while self.run("sinfo", "-h", "-o", "%T %D").split() != ["idle", "2"]:
+            if time.monotonic() > deadline:
+                raise RuntimeError(f"nodes are not idle: {self.run('sinfo', '-N', '-l')}")
+            time.sleep(0.3)
+
+    def start_node(self, node: str) -> None:
+        (self.folder / f"spool.{node}").mkdir(exist_ok=True)
+        self._daemon("slurmd", "-D", "-N", node, "-f", str(self.conf), name=node)
+
+    def kill_node(self, node: str) -> None:
+        """As if the machine had lost power: its daemon, its step daemons and their tasks are gone."""
+        self.children.pop(node).kill()
+        for pid in _processes_of(f"{self.folder}/spool.{node}", node):
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+    def _daemon(self, program: str, *arguments: str, name: str = "") -> None:
+        path = _program(program)
+        assert path is not None
+        with open(self.folder / f"{name or program}.out", "ab") as log:
+            self.children[name or program] = subprocess.Popen(
+                [path, *arguments], stdout=log, stderr=log, env=self.environment, start_new_session=True
+            )
+
+    def run(self, *command: str, check: bool = False) -> str:
+        done = subprocess.run(command, env=self.environment, capture_output=True, text=True, timeout=60)
+        if check and done.returncode:
+            raise RuntimeError(f"{command}: {done.stderr}")
+        return done.stdout.strip()
+
+    def stop(self) -> None:
+        self.run("scancel", "--me")
+        time.sleep(0.5)
+        for child in self.children.values():
+            child.terminate()
+        for child in self.children.values():
+            try:
+                child.wait(20)
+            except subprocess.TimeoutExpired:
+                child.kill()
+
+
+def _ensure_munge() -> None:
+    """Munge's daemon, started as its own user unless one answers already. It is left running: it serves others too."""
+    if subprocess.run(["munge", "-n"], capture_output=True).returncode == 0:
+        return
+    account = pwd.getpwnam("munge")
+    for folder in ("/run/munge", "/var/log/munge", "/var/lib/munge"):
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        os.chown(folder, account.pw_uid, account.pw_gid)
+    program = _program("munged")
+    assert program is not None
+    subprocess.run([program], check=True, user=account.pw_uid, group=account.pw_gid, extra_groups=[])
+
+
+def _processes_of(spool: str, node: str) -> list[int]:
+    """Step daemons of a node and everything below them."""
+    listing = subprocess.run(["ps", "-eo", "pid,ppid,args"], capture_output=True, text=True).stdout.splitlines()[1:]
+    table = [(int(p), int(pp), args) for p, pp, args in (line.split(None, 2) for line in listing)]
+    found = {pid for pid, _, args in table if "slurmstepd" in args and _node_of(pid) == node}
+    while more := {pid for pid, parent, _ in table if parent in found} - found:
+        found |= more
+    return sorted(found)
+
+
+def _node_of(pid: int) -> str:
+    try:
+        environment = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+    except OSError:
+        return ""
+    return next((e.split(b"=", 1)[1].decode() for e in environment if e.startswith(b"SLURMD_NODENAME=")), "")
+
+
+@contextmanager
+def running(folder: Path) -> Iterator[Cluster]:
+    cluster = Cluster(folder)
+    try:
+        cluster.start()
+        yield cluster
+    finally:
+        cluster.stop()
