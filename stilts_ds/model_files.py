@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +42,25 @@ def fingerprint(path: str, revision: str | None) -> str:
         return hash_json([path, revision])
     files = [folder / "config.json", *weight_files(folder), *sorted(folder.glob("tokenizer*"))]
     return hash_json([hash_file(file) for file in files if file.exists()])
+
+
+def parameter_count(path: str) -> int | None:
+    """Parameters in a model folder, read off its weight files' headers; None for hub models and other formats."""
+    folder = Path(path)
+    files = sorted(folder.glob("*.safetensors")) if folder.exists() else []
+    return sum(_parameters_in(file) for file in files) or None
+
+
+def _parameters_in(file: Path) -> int:
+    with open(file, "rb") as data:
+        length = int.from_bytes(data.read(8), "little")
+        if not 0 < length < min(100_000_000, file.stat().st_size):
+            raise UserError(f"{file} is no safetensors file (its header is damaged); copy or download it again")
+        try:
+            header = json.loads(data.read(length))
+        except ValueError as error:
+            raise UserError(f"{file}: its header is damaged ({error}); copy or download it again") from error
+    return sum(math.prod(tensor["shape"]) for name, tensor in header.items() if name != "__metadata__")
 
 
 def longest_row(path: str) -> int | None:

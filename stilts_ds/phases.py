@@ -27,6 +27,7 @@ from stilts_ds.config import Recipe, TrainingPart, parse_recipe
 from stilts_ds.engine.checkpoint import trust_only_tensors
 from stilts_ds.engine.loop import Job, train
 from stilts_ds.engine.preempt import Stopped, install_handlers
+from stilts_ds.engine.preflight import check_ranks
 from stilts_ds.engine.world import World, joined
 from stilts_ds.errors import UserError
 from stilts_ds.evaluate.score_run import score_phase
@@ -37,7 +38,7 @@ from stilts_ds.model.encoder import load_encoder, quiet
 from stilts_ds.model.heads import HeadSpec
 from stilts_ds.model.multitask import MultiTask
 from stilts_ds.model.vocabulary import narrow_vocabulary, touched_ids
-from stilts_ds.model_files import longest_row, model_path
+from stilts_ds.model_files import longest_row, model_path, parameter_count
 from stilts_ds.plan import Phase
 from stilts_ds.run_dir import RunDir, hash_json, provenance, read_json, write_json
 
@@ -55,6 +56,7 @@ def run_phases(run: RunDir, wanted: list[str], only: str | None, world: World) -
         raise UserError(f"{run.plan} has no phase {sorted(unknown)[0]}")
     chosen = [phase for phase in phases if not wanted or phase.id in wanted]
     check_settings(recipe, chosen, world)
+    check_ranks(world, run.root, bytes_to_write(recipe, chosen))
     data = Data(recipe, run.root)
     first_on_rank_0(lambda: prepare(data, chosen), world)
     for number, phase in enumerate(chosen, start=1):
@@ -80,6 +82,17 @@ def check_settings(recipe: Recipe, phases: list[Phase], world: World) -> None:
             raise UserError(
                 f"{phase.title}: train_batch_size={setting.train_batch_size} is less than the {world.size} ranks"
             )
+
+
+def bytes_to_write(recipe: Recipe, phases: list[Phase]) -> int:
+    """Most bytes that training one of the phases keeps on disk at a time; 0 where the model's size is unknown.
+
+    A checkpoint holds 12 bytes a parameter in float32 and 14 in mixed precision, one more stands beside the kept ones
+    while it is written, and so does the exported model of 4 bytes a parameter.
+    """
+    parameters = parameter_count(model_path(recipe.model.name_or_path)) or 0
+    kept = [TrainingPart(**phase.training).save_total_limit + 1 for phase in phases if phase.train]
+    return parameters * (14 * max(kept, default=0) + 8 * bool(kept))
 
 
 def first_on_rank_0(work: Callable[[], None] | None, world: World) -> None:

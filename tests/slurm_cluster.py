@@ -46,6 +46,7 @@ SlurmctldHost={host}(127.0.0.1)
 SlurmUser=root
 SlurmdUser=root
 AuthType=auth/munge
+AuthInfo=cred_expire=5
 SlurmctldPort={port}
 StateSaveLocation={folder}/state
 SlurmdSpoolDir={folder}/spool.%n
@@ -96,7 +97,7 @@ PartitionName=main Nodes=ALL Default=YES MaxTime=INFINITE State=UP OverSubscribe
     def kill_node(self, node: str) -> None:
         """As if the machine had lost power: its daemon, its step daemons and their tasks are gone."""
         self.children.pop(node).kill()
-        for pid in _processes_of(f"{self.folder}/spool.{node}", node):
+        for pid in _processes_of(node):
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
 
@@ -121,7 +122,7 @@ PartitionName=main Nodes=ALL Default=YES MaxTime=INFINITE State=UP OverSubscribe
             child.terminate()
         for child in self.children.values():
             try:
-                child.wait(20)
+                child.wait(5)
             except subprocess.TimeoutExpired:
                 child.kill()
 
@@ -139,14 +140,13 @@ def _ensure_munge() -> None:
     subprocess.run([program], check=True, user=account.pw_uid, group=account.pw_gid, extra_groups=[])
 
 
-def _processes_of(spool: str, node: str) -> list[int]:
-    """Step daemons of a node and everything below them."""
-    listing = subprocess.run(["ps", "-eo", "pid,ppid,args"], capture_output=True, text=True).stdout.splitlines()[1:]
-    table = [(int(p), int(pp), args) for p, pp, args in (line.split(None, 2) for line in listing)]
-    found = {pid for pid, _, args in table if "slurmstepd" in args and _node_of(pid) == node}
-    while more := {pid for pid, parent, _ in table if parent in found} - found:
-        found |= more
-    return sorted(found)
+def _processes_of(node: str) -> list[int]:
+    """Tasks of a node, which know its name, and the step daemons right above them."""
+    listing = subprocess.run(["ps", "-eww", "-o", "pid,ppid,args"], capture_output=True, text=True).stdout.splitlines()
+    table = {int(p): (int(pp), args) for p, pp, args in (line.split(None, 2) for line in listing[1:])}
+    tasks = {pid for pid in table if _node_of(pid) == node}
+    parents = {table[pid][0] for pid in tasks}
+    return sorted(tasks | {pid for pid in parents if "slurmstepd" in table.get(pid, (0, ""))[1]})
 
 
 def _node_of(pid: int) -> str:

@@ -141,4 +141,7 @@ def _hostname() -> str:
 def _mpi_exchange(text: str) -> str:
     from mpi4py import MPI
 
-    return str(MPI.COMM_WORLD.bcast(text, root=0))
+    found = str(MPI.COMM_WORLD.bcast(text, root=0))
+    # MPI has done its work. Were it left open, a rank that fails later would wait in its exit handler for the others.
+    MPI.Finalize()
+    return found

@@ -20,6 +20,9 @@ import torch.distributed as dist
 
 from stilts_ds.errors import UserError
 
+if not torch.cuda.is_available():
+    os.environ.setdefault("DS_ACCELERATOR", "cpu")  # or DeepSpeed warns on every import that it found no GPU
+
 log = logging.getLogger(__name__)
 VARIABLES = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 

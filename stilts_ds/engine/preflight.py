@@ -1,0 +1,103 @@
+"""Look at the ranks before anything is paid for: do they agree, see one run folder, and add up right?
+
+Runs at every start in about a second; a finding is a UserError that names the node and the remedy.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import socket
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from stilts_ds.engine.world import World
+from stilts_ds.errors import UserError
+from stilts_ds.run_dir import git_commit, versions
+
+log = logging.getLogger(__name__)
+VISIBLE_SECONDS = 20.0  # what a network file system may take to show a new file on other nodes
+
+
+def check_ranks(world: World, folder: Path, needed_bytes: int) -> None:
+    """Check all ranks. `needed_bytes` is what a phase may write into `folder`. A collective.
+
+    Raises UserError on every rank where versions differ, the folder is not one folder, disk space is short or an
+    all-reduce gives a wrong sum.
+    """
+    marker = folder / f".preflight-{world.broadcast(f'{socket.gethostname()}-{os.getpid()}' if world.first else None)}"
+    if world.first:
+        marker.touch()
+    world.barrier()
+    facts = world.all_gather(_facts(world, marker))
+    world.barrier()
+    if world.first:
+        marker.unlink()
+        log.info("ranks: %s", "; ".join(_on_nodes(facts)))
+    problem = _problem(facts, folder, needed_bytes)
+    if problem is not None:
+        raise UserError(problem)
+
+
+def _facts(world: World, marker: Path) -> dict[str, Any]:
+    return {
+        "node": os.environ.get("SLURMD_NODENAME") or socket.gethostname(),
+        "device": torch.cuda.get_device_name(world.device) if world.device.type == "cuda" else "CPU",
+        "versions": {**versions(), "commit": git_commit()},
+        "sees": _appears(marker),
+        "free": shutil.disk_usage(marker.parent).free,
+        "sum": _sum_of_ranks(world),
+        "size": world.size,
+    }
+
+
+def _appears(marker: Path) -> bool:
+    deadline = time.monotonic() + VISIBLE_SECONDS
+    while time.monotonic() < deadline:
+        try:
+            if marker.name in os.listdir(marker.parent):  # listing, because a missing name may be cached
+                return True
+        except OSError:
+            return False
+        time.sleep(0.2)
+    return False
+
+
+def _sum_of_ranks(world: World) -> float:
+    value = torch.full((1024,), float(world.rank + 1), device=world.device)
+    dist.all_reduce(value)
+    return float(value.min()) if bool((value == value[0]).all()) else float("nan")
+
+
+def _problem(facts: list[dict[str, Any]], folder: Path, needed_bytes: int) -> str | None:
+    first, size = facts[0], len(facts)
+    for rank, fact in enumerate(facts):
+        where = f"rank {rank} on {fact['node']}"
+        if not fact["sees"]:
+            return f"{where} does not see {folder} as rank 0 does; put output_dir on a file system that all nodes share"
+        for name, version in fact["versions"].items():
+            if version != first["versions"].get(name):
+                return (
+                    f"{where} has {name} {version}, rank 0 on {first['node']} {first['versions'].get(name)}; "
+                    "start all ranks in one environment"
+                )
+        if fact["sum"] != size * (size + 1) / 2:
+            return f"{where}: an all-reduce gave {fact['sum']} in place of {size * (size + 1) / 2}; check its network"
+    if first["free"] < needed_bytes:
+        return (
+            f"{folder} has {first['free'] / 1e9:.1f} GB free, and a phase may write {needed_bytes / 1e9:.1f} GB "
+            "(checkpoints and the exported model); free some, or lower save_total_limit"
+        )
+    return None
+
+
+def _on_nodes(facts: list[dict[str, Any]]) -> list[str]:
+    nodes: dict[str, list[str]] = {}
+    for fact in facts:
+        nodes.setdefault(fact["node"], []).append(fact["device"])
+    return [f"{node}: {len(devices)} x {devices[0]}" for node, devices in nodes.items()]
