@@ -11,6 +11,7 @@ import argparse
 import gc
 import logging
 import os
+import shutil
 import sys
 import time
 import warnings
@@ -23,7 +24,7 @@ import torch
 from stilts_ds.batches.collate import TaskRows
 from stilts_ds.batches.prepare import Data
 from stilts_ds.batches.rows import Rows
-from stilts_ds.config import Recipe, TrainingPart, parse_recipe
+from stilts_ds.config import EnginePart, Recipe, TrainingPart, parse_recipe
 from stilts_ds.engine.checkpoint import trust_only_tensors
 from stilts_ds.engine.loop import Job, train
 from stilts_ds.engine.preempt import Stopped, install_handlers
@@ -128,18 +129,20 @@ def prepare(data: Data, phases: list[Phase]) -> None:
 def run_phase(run: RunDir, recipe: Recipe, phase: Phase, data: Data, only: str | None, world: World) -> None:
     """One phase, resumed where it stands; its status file says how it went."""
     folder = run.phase(phase.id)
-    state = world.broadcast(folder.status() if world.first else None)
+    state, trained = world.broadcast((folder.status(), folder.is_trained()) if world.first else None)
     if world.first and state == "pending":
         write_json(folder.phase_json, {**phase.to_json(), "provenance": provenance()})
     world.barrier()
     started = time.time()
     try:
-        if phase.train and state not in ("trained", "done"):
+        if phase.train and not trained:
             if only == "evaluate":
                 raise UserError(f"{phase.id} is not trained yet ({state}); `stilts run` trains it")
             _note(world, folder, "running", world_size=world.size)
             train_phase(run, recipe, phase, data, world)
             _note(world, folder, "trained", seconds=round(time.time() - started, 1))
+            if world.first:  # the exported model is what later phases and evaluation need
+                shutil.rmtree(folder.checkpoints, ignore_errors=True)
         if only == "train" and phase.evaluate:
             return
         if phase.evaluate:
@@ -245,9 +248,13 @@ def run_ranks(run: RunDir, wanted: list[str], only: str | None = None, before: C
     trust_only_tensors()
     token = hash_json([str(run.root.resolve()), os.environ.get("STILTS_RUN_TOKEN", "")])
     try:
-        with joined(token, int(os.environ.get("STILTS_COLLECTIVE_TIMEOUT", "1800"))) as world:
-            first_on_rank_0(before, world)
-            run_phases(run, wanted, only, world)
+        patience = int(os.environ.get("STILTS_COLLECTIVE_TIMEOUT", EnginePart().collective_timeout))
+        with joined(token, patience) as world:
+            try:
+                first_on_rank_0(before, world)
+                run_phases(run, wanted, only, world)
+            except RuntimeError as problem:
+                raise RuntimeError(f"{problem}{world.who_is_missing()}") from problem
     except Stopped as stopped:
         log.warning("stopped by %s; everything is saved, the same command continues", stopped)
         return 85

@@ -115,13 +115,18 @@ class PhaseDir:
         return self.root / "results"
 
     def status(self) -> str:
-        """`done`, `running`, `stopped:<why>`, `failed` or `pending` when nothing ran yet."""
+        """`running`, `trained`, `done`, `stopped:<signal>`, `failed`, or `pending` when nothing ran yet."""
         return read_json(self.status_json)["state"] if self.status_json.exists() else "pending"
+
+    def is_trained(self) -> bool:
+        """Whether the phase's model is exported; also when the evaluation behind it was stopped or failed."""
+        return self.status_json.exists() and bool(read_json(self.status_json).get("trained"))
 
     def set_status(self, state: str, **details: Any) -> None:
         """Write the phase's state. The token tells one start of the ranks from another."""
         token = os.environ.get("STILTS_RUN_TOKEN", "")
-        write_json(self.status_json, {"state": state, "token": token, "at": round(time.time(), 1), **details})
+        known = {"state": state, "trained": state in ("trained", "done") or self.is_trained()}
+        write_json(self.status_json, {**known, "token": token, "at": round(time.time(), 1), **details})
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import ranks
+import study
 
 SHARED = ranks.ROOT.parent / "shared"
 
@@ -44,6 +45,14 @@ def stilts(*arguments: object, cwd: Path, status: int = 0, timeout: int = 300, *
 # A toy study in which everything happens, only less of it.
 SMALL = ["intermediate={none: [], nli: [mnli, ccg, hellaswag]}", "targets=[xnli, udpos, xquad, bucc2018, tatoeba]",
          "intermediate_training.max_steps=4", "target_training.max_steps=3", "evaluation.max_examples=20"]
+
+
+@pytest.fixture(scope="session")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The small study on two ranks of this machine, where nothing went wrong."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    study.stilts(folder, "run", "study.yaml")
+    return folder / "runs" / "study"
 
 
 @pytest.fixture(scope="session")

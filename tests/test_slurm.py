@@ -1,41 +1,22 @@
-"""A real two-node Slurm cluster: the plan as jobs, and everything that can happen to a job.
-
-Steps are not slowed down and no sleep decides: each disturbance waits for a sign that the run itself gives.
-"""
+"""A real two-node Slurm cluster: the plan as jobs, and everything that can happen to a job."""
 
 from __future__ import annotations
 
 import json
 import os
-import re
 import signal
-import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
-import ranks
 import slurm_cluster
+import study
 from slurm_cluster import Cluster
+from study import curve, rank_pids, reached, scores, state, until
 
 pytestmark = pytest.mark.skipif(slurm_cluster.why_not() is not None, reason=str(slurm_cluster.why_not()))
 
-STEPS = 400
-RECIPE = f"""
-name: study
-model: {{name_or_path: toy, dropout: 0.1}}
-data: {{source: toy, max_train_examples: 400}}
-intermediate: {{none: [], mnli: [mnli]}}
-targets: [xnli, tatoeba]
-intermediate_training: {{max_steps: {STEPS}, train_batch_size: 16, save_steps: 20, logging_steps: 4, eval_examples: 40}}
-target_training: {{max_steps: 10, train_batch_size: 16, save_steps: 0, eval_examples: 40}}
-evaluation: {{max_examples: 40}}
-launch: {{nproc: 2, omp_num_threads: 1}}
-engine: {{zero_stage: 2}}
-"""
 PROFILE = 'nodes: 2\nntasks_per_node: 1\ntime: "00:30:00"\nstop_seconds: 60\n'
 
 
@@ -45,55 +26,10 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
         yield found
 
 
-@pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The same study on two ranks of this machine, without Slurm."""
-    folder = tmp_path_factory.mktemp("local")
-    stilts(folder, None, "run", "study.yaml")
-    return folder / "runs" / "study"
-
-
-def stilts(folder: Path, cluster: Cluster | None, *arguments: object, fails: bool = False) -> str:
-    (folder / "study.yaml").write_text(RECIPE)
+def stilts(folder: Path, cluster: Cluster, *arguments: object, fails: bool = False) -> str:
     if not (folder / "profile.yaml").exists():
         (folder / "profile.yaml").write_text(PROFILE)
-    environment = {**(cluster.environment if cluster else {}), **ranks.environment()}
-    done = subprocess.run(
-        [sys.executable, "-m", "stilts_launcher.cli", *map(str, arguments)],
-        cwd=folder, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=300,
-    )
-    assert (done.returncode != 0) == fails, done.stdout
-    return done.stdout
-
-
-def until(sign: Callable[[], Any], what: str, run: Path, seconds: float = 240) -> Any:
-    deadline = time.monotonic() + seconds
-    while not (found := sign()):
-        logs = "\n".join(p.read_text()[-2000:] for p in sorted((run / "logs").glob("*.log")))
-        assert time.monotonic() < deadline, f"waited in vain for: {what}\n{logs}"
-        time.sleep(0.2)
-    return found
-
-
-def state(run: Path, phase: str) -> str:
-    path = run / "phases" / phase / "status.json"
-    return json.loads(path.read_text())["state"] if path.exists() else "pending"
-
-
-def curve(run: Path, phase: str) -> list[tuple[int, float]]:
-    path = run / "phases" / phase / "metrics.jsonl"
-    lines = [line for line in path.read_text().split("\n") if line] if path.exists() else []
-    records = []
-    for line in lines:
-        try:
-            records.append(json.loads(line))
-        except json.JSONDecodeError:
-            continue  # being written
-    return [(r["step"], r["train/loss"]) for r in records if "train/loss" in r]
-
-
-def reached(run: Path, phase: str, step: int) -> Callable[[], bool]:
-    return lambda: any(at >= step for at, _ in curve(run, phase)[-1:])
+    return study.stilts(folder, *arguments, fails=fails, environment=cluster.environment)
 
 
 def jobs(run: Path) -> dict[str, str]:
@@ -102,18 +38,6 @@ def jobs(run: Path) -> dict[str, str]:
 
 def row(shown: str, phase: str) -> str:
     return next(line for line in shown.splitlines() if line.startswith(phase))
-
-
-def rank_pids(run: Path, phase: str) -> list[int]:
-    """The rank processes of a phase (not the shells and daemons above them)."""
-    listing = subprocess.run(["ps", "-eww", "-o", "pid,args"], capture_output=True, text=True).stdout
-    wanted = re.compile(rf"^\s*(\d+) \S*python\S* -m stilts_launcher\.rank {re.escape(str(run))} {phase}")
-    return [int(m[1]) for m in map(wanted.match, listing.splitlines()) if m]
-
-
-def scores(run: Path) -> dict[str, Any]:
-    files = sorted((run / "phases").glob("*/results/*.json"))
-    return {f"{p.parts[-3]}/{p.name}": json.loads(p.read_text())["languages"] for p in files}
 
 
 def test_a_job_survives_what_a_cluster_does_to_it(cluster: Cluster, undisturbed: Path, tmp_path: Path) -> None:
@@ -168,7 +92,7 @@ def test_a_job_survives_what_a_cluster_does_to_it(cluster: Cluster, undisturbed:
     shown = stilts(tmp_path, cluster, "status", run)
     assert "5 of 5 phases done" in shown, shown
 
-    assert curve(run, first) == curve(undisturbed, first) and len(curve(run, first)) == STEPS
+    assert curve(run, first) == curve(undisturbed, first) and len(curve(run, first)) == study.STEPS
     assert scores(run) == scores(undisturbed) and len(scores(run)) == 4
     assert "| mnli |" in (run / "report.md").read_text()
 
@@ -198,13 +122,8 @@ def test_a_refused_submission_leaves_nothing_in_the_queue(cluster: Cluster, tmp_
 
 def test_two_submissions_of_one_recipe_make_one_set_of_jobs(cluster: Cluster, tmp_path: Path) -> None:
     (tmp_path / "profile.yaml").write_text(PROFILE + "extra: [--hold]\n")
-    (tmp_path / "study.yaml").write_text(RECIPE)
     command = [sys.executable, "-m", "stilts_launcher.cli", "submit", "study.yaml", "--cluster", "profile.yaml"]
-    environment = {**cluster.environment, **ranks.environment()}
-    both = [
-        subprocess.Popen(command, cwd=tmp_path, env=environment, text=True, stdout=subprocess.PIPE,
-                         stderr=subprocess.STDOUT) for _ in range(2)
-    ]
+    both = [study.start(tmp_path, command, cluster.environment) for _ in range(2)]
     outputs = [process.communicate(timeout=120)[0] for process in both]
     run = tmp_path / "runs" / "study"
     queued = cluster.run("squeue", "-h", "-r", "-o", "%i %j").splitlines()

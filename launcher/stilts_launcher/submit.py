@@ -19,7 +19,7 @@ from typing import Any
 
 import yaml
 
-from stilts_ds.config import Recipe
+from stilts_ds.config import Recipe, load_recipe
 from stilts_ds.errors import UserError
 from stilts_ds.plan import Phase
 from stilts_ds.run_dir import COMMIT, RunDir, git_commit, hash_file, hash_json, read_json, write_atomically, write_json
@@ -126,6 +126,7 @@ def setup_text(run: RunDir, profile: Profile) -> str:
     return "\n".join(
         [
             *profile.setup,
+            f"export STILTS_COLLECTIVE_TIMEOUT={load_recipe(str(run.recipe)).engine.collective_timeout}",
             f"export STILTS_PYTHON={shlex.quote(profile.python or sys.executable)}",
             f"export PYTHONPATH={code}${{PYTHONPATH:+:$PYTHONPATH}}",
             'export HF_HUB_OFFLINE="${HF_HUB_OFFLINE:-1}"',

@@ -90,7 +90,7 @@ def train(job: Job) -> Progress:
             trainer.select_if_due(progress)
             if trainer.due(progress.step, job.setting.save_steps):
                 trainer.save(progress)
-            stop_if_requested(job.world)
+            stop_if_requested(job.world, prompt=True)
     except Stopped:
         trainer.save(progress)
         raise

@@ -34,17 +34,18 @@ def _note(number: int, frame: FrameType | None) -> None:
     _received.append(signal.Signals(number).name)
 
 
-def stop_requested(world: World) -> str | None:
+def stop_requested(world: World, prompt: bool) -> str | None:
     """The first signal that any rank received, or None; the same answer on all ranks (a collective)."""
-    for name in world.all_gather(_asked()):
+    for name in world.all_gather(_asked(), prompt):
         if name:
             return name
     return None
 
 
-def stop_if_requested(world: World) -> None:
-    """Raise Stopped on every rank if any of them was asked to stop (a collective)."""
-    if name := stop_requested(world):
+def stop_if_requested(world: World, prompt: bool = False) -> None:
+    """Raise Stopped on every rank if any of them was asked to stop (a collective). `prompt`: between training steps,
+    where no rank has reason to be late."""
+    if name := stop_requested(world, prompt):
         raise Stopped(name)
 
 

@@ -1,0 +1,99 @@
+"""Ranks that die, freeze or fail, on one machine and under a real mpirun: the run ends, says why and loses nothing."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import study
+from study import curve, phase_ids, rank_pids, reached, scores, state, until
+from test_ranks import mpiexec
+
+STILTS = [sys.executable, "-m", "stilts_launcher.cli"]
+ON_MPI = ["--allow-run-as-root", "--oversubscribe"]
+
+
+def first_phase(folder: Path) -> tuple[Path, str]:
+    """The run folder and the id of its longest phase, as soon as there is a plan."""
+    run = folder / "runs" / "study"
+    until(run.joinpath("plan.json").exists, "a plan", run)
+    return run, next(p for p in phase_ids(run) if p.startswith("intermediate"))
+
+
+def ended(process: subprocess.Popen[str], seconds: float) -> str:
+    """Output of a run that must end by itself, and not well."""
+    output = process.communicate(timeout=seconds)[0]
+    assert process.returncode not in (0, None), output
+    return output
+
+
+def test_a_frozen_rank_is_named_and_ends_the_run(tmp_path: Path, undisturbed: Path) -> None:
+    """SIGSTOP on one rank; afterwards the same command ends at the undisturbed numbers."""
+    process = study.start(tmp_path, [*STILTS, "run", "study.yaml", "engine.collective_timeout=10"])
+    run, phase = first_phase(tmp_path)
+    until(reached(run, phase, 24), "step 24", run)
+    frozen = rank_pids(run)[1]
+    os.kill(frozen, signal.SIGSTOP)
+    output = ended(process, 90)
+    assert "rank 1 does not answer" in output, output
+    assert not Path(f"/proc/{frozen}").exists()
+    study.stilts(tmp_path, "run", "study.yaml")
+    assert curve(run, phase) == curve(undisturbed, phase) and scores(run) == scores(undisturbed)
+
+
+def test_a_run_that_is_stopped_while_it_evaluates_trains_nothing_again(tmp_path: Path, undisturbed: Path) -> None:
+    process = study.start(tmp_path, [*STILTS, "run", "study.yaml"])
+    run = tmp_path / "runs" / "study"
+    until(lambda: any((run / "phases").glob("target-*/predictions/*/*.tsv")), "a prediction", run)
+    process.send_signal(signal.SIGTERM)
+    ended(process, 60)
+    [phase] = [p for p in phase_ids(run) if state(run, p) == "stopped:SIGTERM"]
+    exported = (run / "phases" / phase / "heads.safetensors").stat().st_mtime_ns
+    study.stilts(tmp_path, "run", "study.yaml")
+    assert (run / "phases" / phase / "heads.safetensors").stat().st_mtime_ns == exported
+    assert scores(run) == scores(undisturbed)
+
+
+def test_mpirun_gives_the_numbers_of_any_other_start(tmp_path: Path, undisturbed: Path) -> None:
+    command = [mpiexec(), *ON_MPI, "-n", "2", *STILTS, "run", "study.yaml"]
+    output = study.start(tmp_path, command).communicate(timeout=300)[0]
+    run = tmp_path / "runs" / "study"
+    assert scores(run) == scores(undisturbed), output
+    for phase in phase_ids(run):
+        assert curve(run, phase) == curve(undisturbed, phase)
+
+
+@pytest.mark.parametrize("how", ["killed", "exception"])
+def test_mpirun_ends_soon_when_one_of_three_ranks_fails(how: str, tmp_path: Path) -> None:
+    program = [sys.executable, str(Path(__file__).parent / "programs" / "failing_rank.py")]
+    last = STILTS if how == "killed" else program
+    command = [mpiexec(), *ON_MPI, "-n", "2", *STILTS, "run", "study.yaml", ":", "-n", "1", *last, "run", "study.yaml"]
+    process = study.start(tmp_path, command)
+    run, phase = first_phase(tmp_path)
+    if how == "killed":
+        until(reached(run, phase, 8), "step 8", run)
+        pids = subprocess.run(["pgrep", "-f", f"{tmp_path}|stilts_launcher.cli run study.yaml"], capture_output=True,
+                              text=True).stdout.split()
+        mine = [int(p) for p in pids if _works_in(int(p), tmp_path) and int(p) != process.pid]
+        os.kill(mine[-1], signal.SIGKILL)
+        struck = time.time()
+    else:
+        struck = until(lambda: _time_in(tmp_path / "failed-at"), "the exception", run)
+    ended(process, 60)
+    assert time.time() - struck < 10 + 15, "the other ranks stayed"  # 10 s, and what a busy machine may add
+
+
+def _works_in(pid: int, folder: Path) -> bool:
+    try:
+        return os.readlink(f"/proc/{pid}/cwd") == str(folder)
+    except OSError:
+        return False
+
+
+def _time_in(path: Path) -> float | None:
+    return float(path.read_text() or 0) if path.exists() else None
