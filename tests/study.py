@@ -16,7 +16,7 @@ from typing import Any
 
 import ranks
 
-STEPS = 400
+STEPS = 300
 RECIPE = f"""
 name: study
 model: {{name_or_path: toy, dropout: 0.1}}

@@ -15,6 +15,7 @@ from study import curve, phase_ids, rank_pids, reached, scores, state, until
 from test_ranks import mpiexec
 
 STILTS = [sys.executable, "-m", "stilts_launcher.cli"]
+BASELINE = "intermediate={none: []}"  # two phases of the study, without the long one
 ON_MPI = ["--allow-run-as-root", "--oversubscribe"]
 
 
@@ -47,23 +48,23 @@ def test_a_frozen_rank_is_named_and_ends_the_run(tmp_path: Path, undisturbed: Pa
 
 
 def test_a_run_that_is_stopped_while_it_evaluates_trains_nothing_again(tmp_path: Path, undisturbed: Path) -> None:
-    process = study.start(tmp_path, [*STILTS, "run", "study.yaml"])
+    process = study.start(tmp_path, [*STILTS, "run", "study.yaml", BASELINE])
     run = tmp_path / "runs" / "study"
     until(lambda: any((run / "phases").glob("target-*/predictions/*/*.tsv")), "a prediction", run)
     process.send_signal(signal.SIGTERM)
     ended(process, 60)
     [phase] = [p for p in phase_ids(run) if state(run, p) == "stopped:SIGTERM"]
     exported = (run / "phases" / phase / "heads.safetensors").stat().st_mtime_ns
-    study.stilts(tmp_path, "run", "study.yaml")
+    study.stilts(tmp_path, "run", "study.yaml", BASELINE)
     assert (run / "phases" / phase / "heads.safetensors").stat().st_mtime_ns == exported
-    assert scores(run) == scores(undisturbed)
+    assert scores(run).items() <= scores(undisturbed).items() and len(scores(run)) == 2
 
 
 def test_mpirun_gives_the_numbers_of_any_other_start(tmp_path: Path, undisturbed: Path) -> None:
-    command = [mpiexec(), *ON_MPI, "-n", "2", *STILTS, "run", "study.yaml"]
+    command = [mpiexec(), *ON_MPI, "-n", "2", *STILTS, "run", "study.yaml", BASELINE]
     output = study.start(tmp_path, command).communicate(timeout=300)[0]
     run = tmp_path / "runs" / "study"
-    assert scores(run) == scores(undisturbed), output
+    assert scores(run).items() <= scores(undisturbed).items() and len(scores(run)) == 2, output
     for phase in phase_ids(run):
         assert curve(run, phase) == curve(undisturbed, phase)
 

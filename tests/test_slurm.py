@@ -134,3 +134,16 @@ def test_two_submissions_of_one_recipe_make_one_set_of_jobs(cluster: Cluster, tm
     assert shown.count("held by its user") >= 3, shown
     stilts(tmp_path, cluster, "cancel", run)
     assert not cluster.run("squeue", "-h")
+
+
+def test_a_job_that_keeps_crashing_stops_by_itself(cluster: Cluster, tmp_path: Path) -> None:
+    """The ranks get too little memory to start: two attempts without progress are enough."""
+    (tmp_path / "profile.yaml").write_text(PROFILE + 'setup: ["ulimit -v 1500000"]\n')
+    stilts(tmp_path, cluster, "submit", "study.yaml", "intermediate={none: []}", "targets=[tatoeba]", "--cluster",
+           "profile.yaml")
+    run = tmp_path / "runs" / "study"
+    until(lambda: not cluster.run("squeue", "-h"), "an empty queue", run)
+    [phase] = study.phase_ids(run)
+    text = (run / "logs" / f"study-target-none-{jobs(run)[phase]}.log").read_text()
+    assert text.count(": attempt ") == 2 and "two starts in a row made no progress" in text, text
+    assert "failed" in row(stilts(tmp_path, cluster, "status", run), phase)

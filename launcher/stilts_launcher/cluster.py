@@ -132,4 +132,7 @@ def load_profile(path: Path) -> Profile:
         raise UserError(f"{path} is not valid YAML: {error}") from error
     if not isinstance(values, dict):
         raise UserError(f"{path} must hold keys and values, such as `partition: gpu`")
-    return parse_part(Profile, values, str(path))
+    try:
+        return parse_part(Profile, values, str(path))
+    except UserError as error:  # of one kind of job: it knows the key, not the file
+        raise UserError(str(error) if str(path) in str(error) else f"{path}: {error}") from None

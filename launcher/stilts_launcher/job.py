@@ -84,7 +84,10 @@ class Supervisor:
     def _start_ranks(self, attempt: int) -> tuple[str, str]:
         """Run srun once; returns the outcome and, for a crash, what is known of it."""
         token = f"{self.job}.{self.restart}.{attempt}"
-        environment = {**self.environment, "STILTS_RUN_TOKEN": token}
+        # srun does not take over --cpus-per-task from sbatch (Slurm 22.05 and later): each rank would get one core.
+        cpus = self.environment.get("SLURM_CPUS_PER_TASK", "1")
+        environment = {"OMP_NUM_THREADS": cpus, **self.environment, "SRUN_CPUS_PER_TASK": cpus}
+        environment["STILTS_RUN_TOKEN"] = token
         if (stop_at := self._stop_at()) is not None:
             environment["STILTS_STOP_AT"] = str(stop_at)
         python = self.environment.get("STILTS_PYTHON", sys.executable)

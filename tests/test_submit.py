@@ -1,0 +1,119 @@
+"""What is handed to Slurm, without a Slurm: commands for three kinds of site, the scripts, profiles and bad input."""
+
+from __future__ import annotations
+
+import shlex
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+import ranks
+import study
+from stilts_launcher.cluster import Profile, load_profile
+from stilts_launcher.job import job_id, seconds_of
+from stilts_launcher.sbatch import Job, sbatch_command, script, srun_command
+
+from stilts_ds.errors import UserError
+
+GOLDEN = Path(__file__).parent / "golden"
+PROFILES = ranks.ROOT / "slurm" / "profiles"
+SITES = sorted(path.stem for path in PROFILES.glob("*.yaml"))
+
+
+@pytest.mark.parametrize("site", SITES)
+def test_the_commands_of_a_site_are_as_written_down(site: str, tmp_path: Path) -> None:
+    """To accept a change: write the text shown into tests/golden."""
+    shown = study.stilts(tmp_path, "submit", "study.yaml", "--cluster", PROFILES / f"{site}.yaml", "--dry-run")
+    ids = study.phase_ids(tmp_path / "runs" / "study")
+    for number, phase in enumerate(ids):
+        shown = shown.replace(phase, f"PHASE{number}")
+    profile = load_profile(PROFILES / f"{site}.yaml")
+    step = shlex.join(srun_command("python", profile.container, ["RUN", "PHASE"]))
+    text = shown.replace(str(tmp_path / "runs" / "study"), "RUN").replace(str(ranks.ROOT), "CHECKOUT") + step + "\n"
+    assert text == (GOLDEN / f"submit_{site}.txt").read_text()
+    assert not (tmp_path / "runs" / "study" / "jobs" / "jobs.json").exists()
+
+
+@pytest.mark.parametrize("kind", ["intermediate", "target", "report", "run"])
+def test_the_scripts_are_clean_bash(kind: str) -> None:
+    subprocess.run(["bash", "-n", str(script(kind))], check=True)
+    if shutil.which("shellcheck"):
+        subprocess.run(["shellcheck", str(script(kind))], check=True)
+
+
+@pytest.mark.parametrize(
+    "line, problem",
+    [
+        ("partitoin: gpu", "unknown key 'partitoin'; did you mean partition"),
+        ("time: 24:00:00", "put the time into quotes"),
+        ('time: "1 day"', "give hours:minutes:seconds"),
+        ('partition: "a\\nb"', "control characters"),
+        ("extra: [nice]", "no option of sbatch"),
+        ("nodes: 0", "nodes"),
+        ("jobs: {traget: {nodes: 1}}", "jobs.traget"),
+        ("jobs: {target: {account: x}}", "unknown key 'account'"),
+        ("container: {runtime: docker, image: x}", "container.runtime"),
+        ("- a list", "must hold keys and values"),
+    ],
+)
+def test_a_bad_profile_is_refused_by_name(line: str, problem: str, tmp_path: Path) -> None:
+    path = tmp_path / "profile.yaml"
+    path.write_text(line)
+    with pytest.raises(UserError) as error:
+        load_profile(path)
+    assert problem in str(error.value) and str(path) in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["a b", "a;touch x", "a'b", "a\nb", "$(touch x)", "../up", ""])
+def test_a_run_name_that_a_shell_or_slurm_could_misread_is_refused(name: str, tmp_path: Path) -> None:
+    shown = study.stilts(
+        tmp_path, "submit", "study.yaml", f"name={name!r}", "--cluster", PROFILES / "cpu.yaml", "--dry-run", fails=True
+    )
+    assert "name" in shown and "Traceback" not in shown
+    assert not (tmp_path / "x").exists()
+
+
+def test_values_with_spaces_quotes_and_percent_signs_stay_one_argument() -> None:
+    run = Path("/data/50% done/it's; rm -rf x")
+    profile = Profile(partition="a b", account="x; y", extra=["--comment=it's $HOME"])
+    command = sbatch_command(Job("target", "n", ("p",)), profile, run, script("target"))
+    assert {"--partition=a b", "--account=x; y", "--comment=it's $HOME"} <= set(command)
+    assert "--output=/data/50%% done/it's; rm -rf x/logs/n-%A_%a.log" in command
+    assert command[-2:] == [str(run), "p"]
+
+
+def test_without_slurm_the_message_says_what_works(tmp_path: Path) -> None:
+    shown = study.stilts(
+        tmp_path,
+        "submit",
+        "study.yaml",
+        "--cluster",
+        PROFILES / "cpu.yaml",
+        fails=True,
+        environment={"PATH": "/nonexistent"},
+    )
+    assert "sbatch is not on this machine; `stilts run` works without Slurm" in shown
+
+
+@pytest.mark.parametrize(
+    "text, seconds",
+    [
+        ("1:00", 60),
+        ("2:03:04", 7384),
+        ("1-00:00:00", 86400),
+        ("30", 30),
+        ("UNLIMITED", None),
+        ("NOT_SET", None),
+        ("", None),
+    ],
+)
+def test_slurms_times_are_read(text: str, seconds: int | None) -> None:
+    assert seconds_of(text) == seconds
+
+
+def test_a_job_knows_its_id() -> None:
+    assert job_id({"SLURM_JOB_ID": "17"}) == "17"
+    assert job_id({"SLURM_JOB_ID": "18", "SLURM_ARRAY_JOB_ID": "17", "SLURM_ARRAY_TASK_ID": "3"}) == "17_3"
+    with pytest.raises(UserError, match="this is no Slurm job"):
+        job_id({})
