@@ -50,7 +50,7 @@ def build_run(
     recipe, run = parse_recipe(values, "test"), RunDir(folder)
     planned = make_plan(recipe, "0123456789abcdef", lambda task: task)
     # The commit of the day would change the bytes that a test compares.
-    planned["provenance"] = {"git_commit": "c0ffee", "versions": {"stilts-ds": "0.1.0"}, "model_hash": "0123456789abcdef"}
+    planned["provenance"] = {"git_commit": "c0ffee", "versions": {"stilts-ds": "0.1.0"}, "model_hash": "0123456789"}
     write_atomically(run.recipe, recipe_yaml(recipe))
     write_json(run.plan, planned)
     for phase in map(Phase.from_json, planned["phases"]):
@@ -88,7 +88,8 @@ def _predict(run: RunDir, phase: Phase, task: Task, codes: list[str], skill: Ski
         gold = gold_values(task, kind, code, examples)
         formats.write_labels(labels, kind, gold)
         dice = random.Random(f"{phase.id} {task.name} {code}")
-        formats.write_predictions(predictions, kind, guesses(task, kind, gold, skill(phase.condition, task.name, code), dice))
+        share = skill(phase.condition, task.name, code)
+        formats.write_predictions(predictions, kind, guesses(task, kind, gold, share, dice))
         scores[code] = score_file(predictions, labels, task, code)
     main = {code: main_score(task.family, found) for code, found in scores.items()}
     missing = [code for code in task.languages if code not in codes]

@@ -37,9 +37,9 @@ def card(data: RunData, phase: Phase) -> str:
         "## Scores\n", _scores(data, phase),
         "## How to load it\n", _loading(phase),
         "## Limits\n",
-        "Trained on examples in one language only (masked language modelling excepted); every other one is zero-shot. The "
-        "licences of the training data stand above, that of the starting model with that model; check both before you "
-        "pass this one on.\n",
+        "Trained on examples in one language only (masked language modelling excepted); every other one is zero-shot. "
+        "The licences of the training data stand above, that of the starting model with that model; check both before "
+        "you pass this one on.\n",
     ]  # fmt: skip
     return "\n".join(parts)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from html import escape
 from importlib.resources import files
@@ -71,7 +72,7 @@ def _none() -> str:
 def _missing(data: RunData) -> str:
     if not data.missing:
         return ""
-    notes = "".join(f"<li>{escape(note)}</li>" for note in data.missing)
+    notes = "".join(f"<li>{_prose(note)}</li>" for note in data.missing)
     return _section("missing", "What is missing", f"<ul>{notes}</ul>")
 
 
@@ -126,7 +127,7 @@ def _with_notes(table: Table, settings: Settings) -> str:
 
 def _notes(table: Table, settings: Settings) -> str:
     said = [*table.notes, *legend([table], settings.level)]
-    return "".join(f'<p class="small">{escape(one)}</p>' for one in said)
+    return "".join(f'<p class="small">{_prose(one)}</p>' for one in said)
 
 
 def table_html(table: Table, links: dict[str, str]) -> str:
@@ -144,19 +145,29 @@ def _class(table: Table) -> str:
     return "heat matrix" if table.name == "matrix" else "heat"
 
 
+def _name(text: str) -> str:
+    """A name that may be broken where its parts meet (anli_plus, a+b)."""
+    return re.sub(r"(?<=[_+/])", "<wbr>", escape(text))
+
+
+def _prose(text: str) -> str:
+    """A sentence; what stands in backticks is shown as code."""
+    return re.sub(r"`([^`]*)`", r"<code>\1</code>", escape(text))
+
+
 def _linked(column: str, links: dict[str, str]) -> str:
-    text = escape(column)
+    text = _name(column)
     return f'<a href="{escape(links[column], quote=True)}">{text}</a>' if column in links else text
 
 
 def _row(row: Row, scale: float) -> str:
     detail = f"<small>{escape(row.detail)}</small>" if row.detail else ""
     cells = "".join(_cell(cell, scale) for cell in row.cells)
-    return f'<tr><th scope="row">{escape(row.label)}{detail}</th>{cells}</tr>'
+    return f'<tr><th scope="row">{_name(row.label)}{detail}</th>{cells}</tr>'
 
 
 def _cell(cell: Cell, scale: float) -> str:
-    note = f"<small>{escape(cell.note)}</small>" if cell.note and cell.score is not None else ""
+    note = f'<small class="chosen">{_name(cell.note)}</small>' if cell.note and cell.score is not None else ""
     if cell.score is None:
         title = f' title="{escape(cell.note, quote=True)}"' if cell.note else ""
         return f'<td class="none"{title}>–</td>'
@@ -187,7 +198,7 @@ def _sheet(sheet: Sheet) -> str:
 
 def _sheet_row(row: Sequence[str]) -> str:
     cells: Iterable[str] = (f"<td>{escape(text)}</td>" for text in row[1:])
-    return f'<tr><th scope="row">{escape(row[0])}</th>{"".join(cells)}</tr>'
+    return f'<tr><th scope="row">{_name(row[0])}</th>{"".join(cells)}</tr>'
 
 
 # --- curves and provenance -------------------------------------------------------------------------------------------

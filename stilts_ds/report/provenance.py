@@ -37,43 +37,47 @@ def _distinct(values: Iterable[object]) -> list[str]:
 
 
 def cost_sheet(data: RunData) -> Sheet:
-    """One row a phase, from its status and metrics; what a file does not say is a dash."""
-    rows = [_cost_row(data, phase) for phase in data.phases.values()]
-    known = [float(s["seconds"]) for s in data.statuses.values() if "seconds" in s]
-    total = ("all phases", f"{len(known)} of {len(rows)} timed", "", duration(sum(known)) if known else "-", "",
-             _hours(sum(found) if (found := _rank_seconds(data)) else None), "")
-    notes = ["Time is the wall clock of a phase's last start, training, prediction and scoring together; what an "
-             "interrupted start had spent before is not in it. Memory is the peak of one rank."]
-    columns = ("phase", "state", "steps", "time", "ranks", f"{_unit(data)}-hours", "peak memory (GiB)")
-    return Sheet("Cost", columns, (*rows, total), tuple(notes))
+    """One row for each condition and kind of phase, from status and metrics files; what they do not say is a dash."""
+    groups: dict[tuple[str, str], list[Phase]] = {}
+    for phase in data.phases.values():
+        groups.setdefault((phase.condition, phase.kind), []).append(phase)
+    rows = [(f"{condition}: {kind}", *_cost(data, phases)) for (condition, kind), phases in groups.items()]
+    columns = ("phases", "done", "steps", "time", f"{_unit(data)}-hours", "peak memory (GiB)")
+    notes = (
+        "Time is the wall clock of each phase's last start: training, prediction and scoring; what an interrupted "
+        "start had spent before is not in it. A phase that several conditions share stands with the first. Memory is "
+        "the peak of one rank.",
+    )
+    return Sheet("Cost", ("condition and kind", *columns), (*rows, ("all", *_cost(data, data.phases.values()))), notes)
 
 
-def _cost_row(data: RunData, phase: Phase) -> tuple[str, ...]:
-    status, curve = data.statuses[phase.id], data.curves[phase.id]
-    seconds, ranks = status.get("seconds"), status.get("world_size")
-    steps = str(curve.loss[-1][0]) if curve.loss else "-"
-    peak = curve.peak or {}
-    memory = peak.get("memory/device_peak_gib", peak.get("memory/host_peak_gib"))
+def _cost(data: RunData, phases: Iterable[Phase]) -> tuple[str, ...]:
+    """A sum over phases is given only if every one of them says its part."""
+    chosen = list(phases)
+    statuses, curves = [data.statuses[p.id] for p in chosen], [data.curves[p.id] for p in chosen]
+    seconds = [s.get("seconds") for s in statuses]
+    ranks = [s.get("world_size") for s in statuses]
+    peaks = [v for c in curves for k, v in (c.peak or {}).items() if k.startswith(_memory(data))]
+    known = [value for value in seconds if value is not None]
+    spent = [s * r for s, r in zip(seconds, ranks) if s is not None and r]
     return (
-        phase.title, str(status["state"]), steps, duration(seconds) if seconds is not None else "-",
-        str(ranks) if ranks else "-", _hours(seconds * ranks if seconds is not None and ranks else None),
-        f"{memory:.1f}" if memory else "-",
+        str(len(chosen)),
+        str(sum(status["state"] == "done" for status in statuses)),
+        f"{sum(c.loss[-1][0] for c in curves if c.loss):,}" if any(c.loss for c in curves) else "-",
+        duration(sum(known)) if known and len(known) == len(chosen) else "-",
+        f"{sum(spent) / 3600:.2f}" if spent and len(spent) == len(chosen) else "-",
+        f"{max(peaks):.1f}" if peaks else "-",
     )
 
 
-def _rank_seconds(data: RunData) -> list[float]:
-    """Seconds times ranks of every phase, or nothing if one of them does not say."""
-    found = [s["seconds"] * s["world_size"] for s in data.statuses.values() if "seconds" in s and "world_size" in s]
-    return found if len(found) == len(data.statuses) else []
+def _memory(data: RunData) -> str:
+    return "memory/device" if _unit(data) == "GPU" else "memory/host"
 
 
 def _unit(data: RunData) -> str:
+    """GPU where the metrics hold a device's memory; otherwise ranks are processes on CPUs."""
     on_gpu = any("memory/device_peak_gib" in (curve.peak or {}) for curve in data.curves.values())
     return "GPU" if on_gpu else "rank"
-
-
-def _hours(seconds: float | None) -> str:
-    return "-" if seconds is None else f"{seconds / 3600:.2f}"
 
 
 def duration(seconds: float) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from statistics import fmean, median
 from typing import Any
@@ -47,15 +48,26 @@ class Tables:
 
 def build_tables(data: RunData, scores: Scores, settings: Settings) -> Tables:
     """Every summary table is corrected by itself (Holm), the languages of all targets together (Benjamini-Hochberg)."""
-    level = settings.level
-    [matrix] = correct([matrix_table(data, scores, settings)], holm, level)
-    [gap] = correct([gap_table(data, scores, settings)], holm, level)
-    groups = [correct([table], holm, level)[0] for table in group_tables(data, scores, settings)]
+    matrix, gap, *groups = (holm_corrected(table, settings) for table in
+                            (matrix_table(data, scores, settings), gap_table(data, scores, settings),
+                             *group_tables(data, scores, settings)))
     languages = [language_table(data, scores, task, settings) for task in data.targets if any_scores(scores, task)]
     whole = with_chosen_cells(data, matrix)
     published, why_not = published_table(data, whole)
     return Tables(whole, gap, tuple(groups),
-                  tuple(correct(languages, benjamini_hochberg, level)), published, why_not)
+                  tuple(correct(languages, benjamini_hochberg, settings.level)), published, why_not)
+
+
+def holm_corrected(table: Table, settings: Settings) -> Table:
+    """A table corrected by itself, with a warning where the resamples are too few to show anything."""
+    [judged] = correct([table], holm, settings.level)
+    made = sum(cell.gain is not None and cell.gain.p is not None for row in table.rows for cell in row.cells)
+    needed = math.ceil(2 * made / settings.level)
+    if settings.resamples >= needed:
+        return judged
+    note = (f"{made} comparisons are corrected here, but {settings.resamples:,} resamples show no p-value small enough "
+            f"for the first of them: nothing can be significant. Use --resamples {max(needed, 10_000)}.")
+    return replace(judged, notes=(*judged.notes, note))
 
 
 def any_scores(scores: Scores, task: str) -> bool:
@@ -235,7 +247,7 @@ def language_table(data: RunData, scores: Scores, task: str, settings: Settings)
     if len(others) > 1:
         rows.append(row(ZERO_SHOT, others))
     run = next(run for tasks in data.results.values() for run in tasks.get(task, []))
-    notes = ["`*` marks the language of training."] if pivot in first.languages else []
+    notes = ["* marks the language of training."] if pivot in first.languages else []
     return Table(f"languages-{task}", f"{task} ({run['split']} split)", "language", columns, tuple(rows),
                  (*notes, *(note for note in data.missing if note.startswith(f"{task}: "))))
 
