@@ -18,7 +18,7 @@ from stilts_ds.tasks.registry import get_task
 from stilts_ds.tasks.spec import Task
 
 Skill = Callable[[str, str, str], float]  # condition, task, language -> share of right answers
-HOSTILE = '<script>alert("x")</script> & a|b_$'
+HOSTILE = '<img src=x onerror=alert("x")> & a|b_$'
 TARGETS = ("xnli", "udpos", "xquad", "bucc2018", "tatoeba")
 LANGUAGES = {
     "xnli": ["en", "de", "sw", "zh"], "udpos": ["en", "de", "yo"], "xquad": ["en", "el", "zh"],

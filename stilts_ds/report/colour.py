@@ -29,7 +29,7 @@ def colours(gain: Difference | None, scale: float) -> tuple[str, str] | None:
     share = FAINTEST + (1 - FAINTEST) * min(1.0, abs(gain.value) / scale)
     end = GAIN if gain.value > 0 else LOSS
     back: RGB = tuple(w + (e - w) * share for w, e in zip(WHITE, end))  # type: ignore[assignment]
-    text = max(((26, 26, 26), (255, 255, 255)), key=lambda ink: contrast(ink, back))
+    text = max(((0, 0, 0), (255, 255, 255)), key=lambda ink: contrast(ink, back))
     return css(back), css(text)
 
 
