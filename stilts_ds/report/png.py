@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import tempfile
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from stilts_ds.report.colour import colours, scale_of
 from stilts_ds.report.table import Cell, Table, gain_text, number
 
 CELL_INCHES, ROW_INCHES, LABEL_INCHES = 1.05, 0.55, 2.4
+LABEL_LETTERS = 22  # of the label column
 
 
 def write_png(table: Table, path: Path, remarks: Sequence[str]) -> None:
@@ -47,7 +49,7 @@ def _draw(axes: object, table: Table) -> None:
         text(_centre(column), ROW_INCHES / 2, _plain(name), ha="center", va="center", fontsize=10, weight="bold")
     for place, row in enumerate(table.rows, start=1):
         y = place * ROW_INCHES
-        text(0.1, y + ROW_INCHES / 2, _plain(row.label), va="center", fontsize=10, weight="bold")
+        text(0.1, y + ROW_INCHES / 2, _wrapped(row.label), va="center", fontsize=10, weight="bold")
         for column, cell in enumerate(row.cells):
             back, ink = colours(cell.gain, scale) or ("#ffffff", "#1a1a1a" if cell.gain is None else "#5a5a5a")
             add(Rectangle((LABEL_INCHES + column * CELL_INCHES, y), CELL_INCHES, ROW_INCHES, facecolor=back,
@@ -62,6 +64,11 @@ def _centre(column: int) -> float:
 def _two_lines(cell: Cell) -> str:
     score = number(cell.score) + cell.mark
     return f"{gain_text(cell.gain)}\n{score}" if cell.gain else score
+
+
+def _wrapped(label: str) -> str:
+    """A row's label in at most three lines that end before the first column."""
+    return _plain("\n".join(textwrap.wrap(label, LABEL_LETTERS)[:3]))
 
 
 def _plain(text: str) -> str:
