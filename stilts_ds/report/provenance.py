@@ -44,9 +44,9 @@ def cost_sheet(data: RunData) -> Sheet:
     rows = [(f"{condition}: {kind}", *_cost(data, phases)) for (condition, kind), phases in groups.items()]
     columns = ("phases", "done", "steps", "time", f"{_unit(data)}-hours", "peak memory (GiB)")
     notes = (
-        "Time is the wall clock of each phase's last start: training, prediction and scoring; what an interrupted "
-        "start had spent before is not in it. A phase that several conditions share stands with the first. Memory is "
-        "the peak of one rank.",
+        "Time is the wall clock of training, prediction and scoring, where every phase's status says both its time and "
+        "its ranks (a status without ranks may tell of a later start that found the work done). A phase that several "
+        "conditions share stands with the first. Memory is the peak of one rank.",
     )
     return Sheet("Cost", ("condition and kind", *columns), (*rows, ("all", *_cost(data, data.phases.values()))), notes)
 
@@ -55,17 +55,15 @@ def _cost(data: RunData, phases: Iterable[Phase]) -> tuple[str, ...]:
     """A sum over phases is given only if every one of them says its part."""
     chosen = list(phases)
     statuses, curves = [data.statuses[p.id] for p in chosen], [data.curves[p.id] for p in chosen]
-    seconds = [s.get("seconds") for s in statuses]
-    ranks = [s.get("world_size") for s in statuses]
+    timed = [(s["seconds"], s["world_size"]) for s in statuses if "seconds" in s and "world_size" in s]
+    told = bool(chosen) and len(timed) == len(chosen)
     peaks = [v for c in curves for k, v in (c.peak or {}).items() if k.startswith(_memory(data))]
-    known = [value for value in seconds if value is not None]
-    spent = [s * r for s, r in zip(seconds, ranks) if s is not None and r]
     return (
         str(len(chosen)),
         str(sum(status["state"] == "done" for status in statuses)),
         f"{sum(c.loss[-1][0] for c in curves if c.loss):,}" if any(c.loss for c in curves) else "-",
-        duration(sum(known)) if known and len(known) == len(chosen) else "-",
-        f"{sum(spent) / 3600:.2f}" if spent and len(spent) == len(chosen) else "-",
+        duration(sum(seconds for seconds, _ in timed)) if told else "-",
+        f"{sum(seconds * ranks for seconds, ranks in timed) / 3600:.2f}" if told else "-",
         f"{max(peaks):.1f}" if peaks else "-",
     )
 
