@@ -92,6 +92,8 @@ def test_groups_are_means_over_targets_without_english(finished: RunDir) -> None
     mains = [result_of(finished, "none", task)[1]["main"] for task in report_runs.TARGETS]
     small = [main[code] for main in mains for code in ("sw", "yo", "jv") if code in main]  # one of them a target
     assert table(finished, "wikipedia")["small"]["none"]["score"] == pytest.approx(fmean(small))
+    large = [fmean(own) for main in mains if (own := [v for c, v in main.items() if c in ("de", "zh")])]
+    assert table(finished, "wikipedia")["large"]["none"]["score"] == pytest.approx(fmean(large))
     assert "Austronesian" in table(finished, "family") and "Grek" in table(finished, "script")
     chinese = fmean(main["zh"] for main in mains if "zh" in main)
     assert table(finished, "script")["Hani"]["none"]["score"] == pytest.approx(chinese)
