@@ -185,6 +185,7 @@ def test_a_phase_without_results_leaves_dashes_and_a_line(copy: RunDir) -> None:
     matrix = table(copy, "matrix")
     assert matrix["mnli"]["xnli"] is None and matrix["mnli"]["average"] is None
     assert matrix["none"]["xnli"]["score"] and "Missing: " in said
+    assert "mnli: lacks targets; its gains are over those that" in copy.report.read_text(encoding="utf-8")
     line = "No scores of xnli from the phase `target mnli (after mnli, seed 1)`, which is failed."
     assert line in copy.report.read_text(encoding="utf-8")
     page = (copy.root / "report.html").read_text(encoding="utf-8")

@@ -204,6 +204,8 @@ def group_tables(data: RunData, scores: Scores, settings: Settings) -> list[Tabl
         rows = tuple(_group_row(data, scores, settings, group, members[group]) for group in order if group in members)
         notes = ["Mean over targets of the mean over the group's languages, without the training language; targets "
                  "that have none of them are left out."]
+        if partial := [c for c in data.conditions if set(scores[c]) != set(scores[data.baseline])]:
+            notes.append(f"{', '.join(partial)}: lacks targets; its gains are over those that the baseline has too.")
         if strangers := sorted(codes - set(known)):
             notes.append(f"Not in the table of languages, so in no group: {' '.join(strangers)}.")
         tables.append(Table(name, f"By {title}", title, tuple(data.conditions), rows, tuple(notes)))
