@@ -153,6 +153,32 @@ def test_a_dry_run_lists_what_would_be_uploaded(run: RunDir) -> None:
     assert "stilts.json" not in said  # names folders of the machine
 
 
+def test_an_upload_is_one_commit_of_the_listed_files(run: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[tuple[str, list[str]]] = []
+
+    class Hub:
+        def create_repo(self, repo: str, private: bool, exist_ok: bool) -> str:
+            calls.append((f"make {repo} private={private} exist_ok={exist_ok}", []))
+            return f"https://hub/{repo}"
+
+        def create_commit(self, repo: str, operations: list, commit_message: str) -> None:
+            calls.append((repo, [operation.path_in_repo for operation in operations]))
+
+    monkeypatch.setattr("huggingface_hub.HfApi", Hub)
+    folder = phase_of(run, "target", "mnli", "mnli")
+    said = push(folder, "me/model", private=True)
+    assert calls == [("make me/model private=True exist_ok=True", []),
+                     ("me/model", [upload.target for upload in uploads(folder, "me/model")])]
+    assert said.startswith("https://hub/me/model now holds:")
+
+
+def test_an_upload_without_a_network_ends_with_a_remedy(run: RunDir) -> None:
+    folder = phase_of(run, "target", "mnli", "mnli")
+    said = stilts("push", folder.root, "--repo", "me/model", cwd=run.root, status=2, HF_ENDPOINT="http://127.0.0.1:9",
+                  HF_TOKEN="hf_none")
+    assert "did not take the upload to me/model" in said and "Traceback" not in said
+
+
 def test_the_uploaded_card_names_the_repository(run: RunDir) -> None:
     [card] = [u for u in uploads(phase_of(run, "intermediate", "mnli"), "me/model") if u.target == "README.md"]
     assert card.content is not None

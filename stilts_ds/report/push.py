@@ -63,7 +63,6 @@ def push(folder: PhaseDir, repo: str, private: bool = False, dry_run: bool = Fal
 def _upload(files: list[Upload], repo: str, private: bool) -> str:
     """One commit with all files; returns the repository's address."""
     from huggingface_hub import CommitOperationAdd, HfApi
-    from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError
 
     operations = [CommitOperationAdd(file.target, file.content if file.content is not None else file.source)
                   for file in files]
@@ -71,8 +70,10 @@ def _upload(files: list[Upload], repo: str, private: bool) -> str:
     try:
         address = api.create_repo(repo, private=private, exist_ok=True)
         api.create_commit(repo, operations, commit_message="Encoder, heads and card from stilts-ds")
-    except (HfHubHTTPError, LocalTokenNotFoundError, OSError) as error:
-        raise UserError(f"the hub did not take the upload to {repo} ({error}); log in with `hf auth login`") from error
+    except Exception as error:  # the HTTP client below huggingface_hub, and with it the errors, differ by version
+        reason = str(error).strip().split("\n")[0]
+        raise UserError(f"the hub did not take the upload to {repo} ({reason}); check the network and the owner, "
+                        "and log in with `hf auth login`") from error
     return str(address)
 
 
