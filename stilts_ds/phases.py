@@ -127,20 +127,26 @@ def prepare(data: Data, phases: list[Phase]) -> None:
 
 
 def run_phase(run: RunDir, recipe: Recipe, phase: Phase, data: Data, only: str | None, world: World) -> None:
-    """One phase, resumed where it stands; its status file says how it went."""
+    """One phase, resumed where it stands; its status file says how it went and what it cost."""
     folder = run.phase(phase.id)
     state, trained = world.broadcast((folder.status(), folder.is_trained()) if world.first else None)
     if world.first and state == "pending":
         write_json(folder.phase_json, {**phase.to_json(), "provenance": provenance()})
     world.barrier()
-    started = time.time()
+    started, before = time.time(), folder.seconds() if world.first else 0.0
+
+    def note(state: str, **details: Any) -> None:
+        if world.first:
+            spent = round(before + time.time() - started, 1)
+            folder.set_status(state, seconds=spent, world_size=world.size, **details)
+
     try:
         if phase.train and not trained:
             if only == "evaluate":
                 raise UserError(f"{phase.id} is not trained yet ({state}); `stilts run` trains it")
-            _note(world, folder, "running", world_size=world.size)
+            note("running")
             train_phase(run, recipe, phase, data, world)
-            _note(world, folder, "trained", seconds=round(time.time() - started, 1))
+            note("trained")
             if world.first:  # the exported model is what later phases and evaluation need
                 shutil.rmtree(folder.checkpoints, ignore_errors=True)
         if only == "train" and phase.evaluate:
@@ -148,19 +154,13 @@ def run_phase(run: RunDir, recipe: Recipe, phase: Phase, data: Data, only: str |
         if phase.evaluate:
             evaluate_phase(run, recipe, phase, data, world)
             first_on_rank_0(lambda: score_phase(run, recipe, phase, data), world)
-        _note(world, folder, "done", seconds=round(time.time() - started, 1))
+        note("done")
     except Stopped as stopped:
-        _note(world, folder, f"stopped:{stopped}")
+        note(f"stopped:{stopped}")
         raise
     except Exception as problem:
-        if world.first:
-            folder.set_status("failed", error=f"{type(problem).__name__}: {problem}")
+        note("failed", error=f"{type(problem).__name__}: {problem}")
         raise
-
-
-def _note(world: World, folder: Any, state: str, **details: Any) -> None:
-    if world.first:
-        folder.set_status(state, **details)
 
 
 def train_phase(run: RunDir, recipe: Recipe, phase: Phase, data: Data, world: World) -> None:

@@ -6,11 +6,12 @@ training for XQuAD and MLQA) stands in the plan once. No torch here: a login nod
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from stilts_ds.config import Recipe
+from stilts_ds.config import NAME, Recipe
 from stilts_ds.errors import UserError
 from stilts_ds.run_dir import hash_json, provenance
 from stilts_ds.tasks.registry import get_task
@@ -112,6 +113,8 @@ def _phase(
 def check_tasks(recipe: Recipe) -> None:
     """Every named task exists and can be used where it is named."""
     for condition, names in recipe.intermediate.items():
+        if not re.fullmatch(NAME, condition):  # it becomes part of folder and job names
+            raise UserError(f"intermediate: {condition!r} is no name; use letters, digits, '.', '_' and '-'")
         for task in map(get_task, names):
             if not task.trains:
                 raise UserError(f"intermediate.{condition}: {task.name} is retrieval and has nothing to train on")

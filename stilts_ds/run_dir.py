@@ -122,11 +122,18 @@ class PhaseDir:
         """Whether the phase's model is exported; also when the evaluation behind it was stopped or failed."""
         return self.status_json.exists() and bool(read_json(self.status_json).get("trained"))
 
+    def seconds(self) -> float:
+        """Wall time spent on the phase so far, over all its starts that ended by themselves or were stopped."""
+        return float(read_json(self.status_json).get("seconds", 0)) if self.status_json.exists() else 0.0
+
     def set_status(self, state: str, **details: Any) -> None:
         """Write the phase's state. The token tells one start of the ranks from another."""
         token = os.environ.get("STILTS_RUN_TOKEN", "")
-        known = {"state": state, "trained": state in ("trained", "done") or self.is_trained()}
-        write_json(self.status_json, {**known, "token": token, "at": round(time.time(), 1), **details})
+        before = read_json(self.status_json) if self.status_json.exists() else {}
+        kept = {key: before[key] for key in ("seconds", "world_size") if key in before}
+        trained = state in ("trained", "done") or bool(before.get("trained"))
+        own = {"state": state, "trained": trained, "token": token, "at": round(time.time(), 1)}
+        write_json(self.status_json, {**kept, **own, **details})
 
 
 @dataclass(frozen=True)

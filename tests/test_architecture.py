@@ -27,7 +27,8 @@ HEAVY = {  # package -> the modules (or packages of modules) that may name it
 }
 LIGHT = ["stilts_launcher.cli", "stilts_launcher.ranks", "stilts_launcher.local", "stilts_ds.config", "stilts_ds.plan",
          "stilts_ds.tasks.registry", "stilts_ds.examples.read", "stilts_ds.examples.records", "stilts_ds.model_files",
-         "stilts_ds.run_dir", "stilts_ds.report.tables", "stilts_ds.toy", "stilts_launcher.show_plan"]
+         "stilts_ds.run_dir", "stilts_ds.report.tables", "stilts_ds.toy", "stilts_launcher.show_plan",
+         "stilts_launcher.submit", "stilts_launcher.watch", "stilts_launcher.job", "stilts_launcher.cluster"]
 
 
 def name_of(path: Path, base: Path) -> str:

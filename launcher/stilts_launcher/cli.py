@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from stilts_ds import __version__
-from stilts_ds.config import Recipe, load_recipe, parse_recipe, resolve_paths, shipped_recipes
+from stilts_ds.config import Recipe, load_recipe, resolve_paths, shipped_recipes
 from stilts_ds.errors import UserError
 from stilts_ds.run_dir import RunDir, read_json
 
@@ -55,7 +55,7 @@ def build_parser() -> argparse.ArgumentParser:
     for name, verb, text in (
         ("evaluate", evaluate, "predict with a run's trained phases whatever is not predicted yet"),
         ("score", score, "score a run's predictions, or any predictions folder against a labels folder"),
-        ("report", report, "collect a run's scores into report.md and results.json"),
+        ("report", report, "test a run's gains and write report.html, .md, .csv, .tex, results.json and model cards"),
     ):
         part = add(name, verb, text)
         part.add_argument("run_dir", type=Path, nargs="?" if name == "score" else None, help="folder of the run")
@@ -64,6 +64,10 @@ def build_parser() -> argparse.ArgumentParser:
             part.add_argument("--labels", type=Path, help="folder of the same layout")
             part.add_argument("--split", default="test", choices=["dev", "test"], help="split to read (default: test)")
             part.add_argument("--output", type=Path, help="also write scores.json, .csv and .md into this folder")
+        if name == "report":
+            part.add_argument("--resamples", type=_count, default=10_000, metavar="N", help="of the paired bootstrap")
+            part.add_argument("--level", type=_share, default=0.05, metavar="P", help="of corrected significance")
+            part.add_argument("--png", action="store_true", help="also write report.png (needs matplotlib)")
     part = add("submit", submit, "hand a recipe's plan to Slurm, one job for each phase")
     part.add_argument("recipe", help=recipes)
     part.add_argument("overrides", nargs="*", metavar="key=value", help=overrides)
@@ -82,6 +86,11 @@ def build_parser() -> argparse.ArgumentParser:
         if name == "logs":
             part.add_argument("--rank", type=int, help="the log of this rank instead of the batch job's")
             part.add_argument("--lines", type=int, default=40, help="lines of each log (default: 40)")
+    part = add("push", push, "upload a phase's encoder, heads and model card to the Hugging Face hub")
+    part.add_argument("phase_dir", type=Path, metavar="PHASE", help="folder of a trained phase: runs/NAME/phases/ID")
+    part.add_argument("--repo", required=True, metavar="OWNER/NAME", help="the hub's repository, made if need be")
+    part.add_argument("--private", action="store_true", help="make the repository private when it is made")
+    part.add_argument("--dry-run", action="store_true", help="only list what would be uploaded; needs no network")
     part = add("submission", submission, "write a run's predictions as XTREME's nine-folder submission and check it")
     part.add_argument("run_dir", type=Path, help="folder of the run")
     part.add_argument("--condition", help="row of the table to submit (default: the run's last)")
@@ -100,17 +109,29 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _count(text: str) -> int:
+    value = int(text)
+    if value < 100:
+        raise argparse.ArgumentTypeError("give at least 100 resamples")
+    return value
+
+
+def _share(text: str) -> float:
+    value = float(text)
+    if not 0 < value < 1:
+        raise argparse.ArgumentTypeError("give a share between 0 and 1, such as 0.05")
+    return value
+
+
 def recipe_of(given: argparse.Namespace) -> Recipe:
     return resolve_paths(load_recipe(given.recipe, given.overrides))
 
 
 def recipe_of_run(run: RunDir) -> Recipe:
     """The resolved recipe inside a run folder; raises UserError where there is none."""
-    import yaml
+    from stilts_ds.report.load import read_recipe
 
-    if not run.recipe.exists():
-        raise UserError(f"{run.root} is no run folder: it has no recipe.yaml; give the folder that `stilts run` made")
-    return parse_recipe(yaml.safe_load(run.recipe.read_text(encoding="utf-8")), str(run.recipe))
+    return read_recipe(run)
 
 
 def run(given: argparse.Namespace) -> int:
@@ -129,11 +150,13 @@ def _rank_0() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
-def _finish(folder: RunDir) -> None:
-    from stilts_ds.report.tables import write_report
+def _finish(folder: RunDir, png: bool = False, **settings: Any) -> None:
+    from stilts_ds.report.stats import Settings
+    from stilts_ds.report.write import beside, write_report
 
-    print(f"\n{write_report(folder)}")
-    print(f"Report with every language: {folder.report}\nCurves: tensorboard --logdir {folder.tensorboard}")
+    print(f"\n{write_report(folder, Settings(**settings), png)}")
+    print(f"Report with every language: {beside(folder, '.html')} (and .md, .csv, .tex)")
+    print(f"Curves: tensorboard --logdir {folder.tensorboard}")
 
 
 def train(given: argparse.Namespace) -> int:
@@ -190,8 +213,16 @@ def _score_folders(given: argparse.Namespace) -> int:
 
 def report(given: argparse.Namespace) -> int:
     folder = RunDir(given.run_dir)
-    recipe_of_run(folder)
-    _finish(folder)
+    options = ("resamples", "level", "png")  # `stilts score` ends in a report too, with their defaults
+    _finish(folder, **{name: getattr(given, name) for name in options if hasattr(given, name)})
+    return 0
+
+
+def push(given: argparse.Namespace) -> int:
+    from stilts_ds.report.push import push as push_phase
+    from stilts_ds.run_dir import PhaseDir
+
+    print(push_phase(PhaseDir(given.phase_dir), given.repo, given.private, given.dry_run))
     return 0
 
 

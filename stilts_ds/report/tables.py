@@ -1,64 +1,298 @@
-"""The run's table: conditions against targets, with every language, as Markdown and JSON."""
+"""The tables of a report: conditions against targets, transfer gaps, groups of languages, each target's languages."""
 
 from __future__ import annotations
 
-from collections import defaultdict
-from pathlib import Path
+import math
+from dataclasses import dataclass, replace
 from statistics import fmean, median
 from typing import Any
 
-from stilts_ds.plan import Phase
-from stilts_ds.run_dir import RunDir, read_json, write_atomically, write_json
+from stilts_ds.report.compare import Scored, Scores, gain, mean_of
+from stilts_ds.report.load import RunData
+from stilts_ds.report.published import published_table
+from stilts_ds.report.stats import (
+    Floats,
+    Settings,
+    benjamini_hochberg,
+    group_mean,
+    holm,
+    transfer_gap,
+)
+from stilts_ds.report.table import CHOSEN, PARTIAL, Cell, Row, Table, correct
+from stilts_ds.tasks.languages import LANGUAGES, name_of
+from stilts_ds.tasks.registry import get_task
 
-Results = dict[str, dict[str, list[dict[str, Any]]]]  # condition -> task -> one result a seed
+BEST = "best per target"
+GROUPINGS = {
+    "family": ("language family", lambda language: language.family),
+    "script": ("script", lambda language: language.script),
+    "wikipedia": ("size of the language's Wikipedia", lambda language: language.wikipedia),
+}
+ZERO_SHOT = "zero-shot mean"
 
 
-def write_report(run: RunDir) -> str:
-    """Collect all finished results, write results.json and report.md, and return the summary table as text."""
-    planned = read_json(run.plan)
-    results = collect(run, planned)
-    table = summarise(planned, results)
-    write_json(run.results, table)
-    summary = markdown_table(table)
-    write_atomically(
-        run.report, f"{_head(planned)}\n{summary}\n{_language_tables(table, results)}\n{_foot(run, planned)}"
-    )
-    return summary
+@dataclass(frozen=True)
+class Tables:
+    """All tables of a report, corrected and judged."""
+
+    matrix: Table
+    gap: Table
+    groups: tuple[Table, ...]
+    languages: tuple[Table, ...]
+    published: Table | None
+    why_not_published: str
+
+    def all(self) -> list[Table]:
+        return [self.matrix, self.gap, *self.groups, *self.languages, *([self.published] if self.published else [])]
 
 
-def collect(run: RunDir, planned: dict[str, Any]) -> Results:
-    """All results on disk. A phase that conditions or seeds share counts for each of them."""
-    found: Results = defaultdict(lambda: defaultdict(list))
-    for condition, names in planned["use"].items():
-        for phase_id in names:
-            phase = Phase.from_json(next(p for p in planned["phases"] if p["id"] == phase_id))
-            for task in phase.evaluate:
-                path = run.phase(phase_id).results / f"{task}.json"
-                if path.exists():
-                    found[condition][task].append(read_json(path))
+def build_tables(data: RunData, scores: Scores, settings: Settings) -> Tables:
+    """Every summary table is corrected by itself (Holm), the languages of all targets together (Benjamini-Hochberg)."""
+    matrix, gap, *groups = (holm_corrected(table, settings) for table in
+                            (matrix_table(data, scores, settings), gap_table(data, scores, settings),
+                             *group_tables(data, scores, settings)))
+    languages = [language_table(data, scores, task, settings) for task in data.targets if any_scores(scores, task)]
+    whole = with_chosen_cells(data, matrix)
+    published, why_not = published_table(data, whole)
+    return Tables(whole, gap, tuple(groups),
+                  tuple(correct(languages, benjamini_hochberg, settings.level)), published, why_not)
+
+
+def holm_corrected(table: Table, settings: Settings) -> Table:
+    """A table corrected by itself, with a warning where the resamples are too few to show anything."""
+    [judged] = correct([table], holm, settings.level)
+    made = sum(cell.gain is not None and cell.gain.p is not None for row in table.rows for cell in row.cells)
+    needed = math.ceil(2 * made / settings.level)
+    if settings.resamples >= needed:
+        return judged
+    note = (f"{made} comparisons are corrected here, but {settings.resamples:,} resamples show no p-value small enough "
+            f"for the first of them: nothing can be significant. Use --resamples {max(needed, 10_000)}.")
+    return replace(judged, notes=(*judged.notes, note))
+
+
+def any_scores(scores: Scores, task: str) -> bool:
+    return any(task in tasks for tasks in scores.values())
+
+
+# --- the matrix ------------------------------------------------------------------------------------------------------
+
+
+def matrix_table(data: RunData, scores: Scores, settings: Settings) -> Table:
+    """Mean over languages of the median over seeds; last column: mean over targets, where none is missing.
+
+    The last row is the best intermediate condition of each target, chosen on English dev; its own cells are filled in
+    by `with_chosen_cells` after correction, because they repeat comparisons that are already made.
+    """
+    means = {c: {t: s.replicates.mean(axis=1) for t, s in tasks.items()} for c, tasks in scores.items()}
+    base = means[data.baseline]
+    rows = []
+    for condition in data.conditions:
+        own = means[condition]
+        cells = [_cell(own.get(t), base.get(t), condition != data.baseline, settings,
+                       "" if is_whole(data, condition, t) else PARTIAL) for t in data.targets]
+        whole = all(t in own for t in data.targets)
+        average = mean_of([own[t] for t in data.targets]) if whole else None
+        other = mean_of([base[t] for t in data.targets]) if all(t in base for t in data.targets) else None
+        mark = "" if all(is_whole(data, condition, t) for t in data.targets) else PARTIAL
+        cells.append(_cell(average, other, condition != data.baseline, settings, mark))
+        rows.append(Row(condition, tuple(cells), _seeds(data, scores[condition])))
+    if len(data.conditions) > 1:
+        rows.append(_chosen_row(data, means, settings))
+    notes = [f"A gain is the difference to {data.baseline}."] if len(data.conditions) > 1 else []
+    return Table("matrix", "Conditions and targets", "condition", (*data.targets, "average"), tuple(rows), tuple(notes))
+
+
+def _cell(ours: Floats | None, base: Floats | None, compare: bool, settings: Settings, mark: str = "") -> Cell:
+    if ours is None:
+        return Cell()
+    return Cell(float(ours[0]), gain(ours, base, settings) if compare else None, mark)
+
+
+def is_whole(data: RunData, condition: str, task: str) -> bool:
+    runs = data.results.get(condition, {}).get(task, [])
+    return bool(runs) and all(run["mean"] is not None for run in runs)
+
+
+def _seeds(data: RunData, tasks: dict[str, Scored]) -> str:
+    """`3 seeds`, or how many of them are there yet."""
+    wanted = len(data.planned["seeds"])
+    trained = [s.seeds for t, s in tasks.items() if get_task(t).trains]
+    least = min(trained, default=0)
+    return f"{least} of {wanted} seeds" if trained and least < wanted else f"{wanted} seed{'s' * (wanted > 1)}"
+
+
+def choose_best(data: RunData) -> dict[str, str]:
+    """target -> the intermediate condition with the best English dev score; targets without such scores are left out.
+
+    Test scores take no part. Of equals the first in the recipe's order wins.
+    """
+    found = {}
+    for task in data.targets:
+        candidates = {c: data.dev_score(c, task) for c in data.conditions if c != data.baseline}
+        known = {c: score for c, score in candidates.items() if score is not None}
+        if known:
+            found[task] = max(known, key=lambda c: known[c])
     return found
 
 
-def summarise(planned: dict[str, Any], results: Results) -> dict[str, Any]:
-    """Median over seeds of every task's mean over languages; `zero_shot` leaves the training language out."""
-    rows = {}
-    for condition in planned["use"]:
-        tasks = {}
-        for task in planned["targets"]:
-            runs = results.get(condition, {}).get(task, [])
-            tasks[task] = _cell(runs) if runs else None
-        present = [cell["mean_of_present"] for cell in tasks.values() if cell]
-        whole = len(present) == len(tasks) and all(c and c["mean"] is not None for c in tasks.values())
-        rows[condition] = {
-            "tasks": tasks,
-            "average": fmean(present) if len(present) == len(tasks) else None,
-            "complete": whole,
-        }
-    return {"name": planned["name"], "targets": planned["targets"], "rows": rows}
+def _chosen_row(data: RunData, means: dict[str, dict[str, Floats]], settings: Settings) -> Row:
+    chosen = {t: c for t, c in choose_best(data).items() if t in means[c] and t in means[data.baseline]}
+    cells = [Cell(note="no English dev score to choose on") for _ in data.targets]
+    if not chosen:
+        return Row(BEST, (*cells, Cell()), "on English dev")
+    ours = mean_of([means[c][t] for t, c in chosen.items()])
+    base = mean_of([means[data.baseline][t] for t in chosen])
+    mark = "" if len(chosen) == len(data.targets) else CHOSEN
+    return Row(BEST, (*cells, _cell(ours, base, True, settings, mark)), "on English dev")
 
 
-def _cell(runs: list[dict[str, Any]]) -> dict[str, Any]:
-    languages = {code: median(run["main"][code] for run in runs) for code in runs[0]["main"]}
+def with_chosen_cells(data: RunData, matrix: Table) -> Table:
+    """Fill the best-per-target row with the judged cells of the conditions that English dev chose."""
+    if matrix.rows[-1].label != BEST:
+        return matrix
+    by_condition = {row.label: dict(zip(matrix.columns, row.cells)) for row in matrix.rows[:-1]}
+    chosen = choose_best(data)
+    cells = [replace(by_condition[chosen[t]][t], note=chosen[t]) if t in chosen and cell.score is None else cell
+             for t, cell in zip(matrix.columns, matrix.rows[-1].cells)]
+    unchosen = [t for t in data.targets if t not in chosen]
+    note = (f"{BEST}: the intermediate condition with the best score on the English dev examples of the target's "
+            "training task; test scores take no part in the choice.")
+    if unchosen:
+        note += f" {', '.join(unchosen)}: no English dev score to choose on."
+    last = replace(matrix.rows[-1], cells=tuple(cells))
+    return replace(matrix, rows=(*matrix.rows[:-1], last), notes=(*matrix.notes, note))
+
+
+# --- gaps and groups -------------------------------------------------------------------------------------------------
+
+
+def gap_table(data: RunData, scores: Scores, settings: Settings) -> Table:
+    """Transfer gap of every target that is trained in one language and scored in it and in others."""
+    gaps: dict[str, dict[str, Floats]] = {condition: {} for condition in data.conditions}
+    for condition, tasks in scores.items():
+        for task, scored in tasks.items():
+            gap = transfer_gap(scored.replicates, scored.languages, pivot_of(data, task))
+            if gap is not None:
+                gaps[condition][task] = gap
+    columns = tuple(t for t in data.targets if any(t in found for found in gaps.values()))
+    rows = [
+        Row(c, tuple(_cell(gaps[c].get(t), gaps[data.baseline].get(t), c != data.baseline, settings) for t in columns))
+        for c in data.conditions
+    ]
+    note = ("Points by which the training language's score exceeds the mean of the other languages. With each "
+            f"the change against {data.baseline}: above 0 the gap has grown, below 0 it has closed.")
+    return Table("gap", "Transfer gap", "condition", columns, tuple(rows), (note,))
+
+
+def pivot_of(data: RunData, task: str) -> str:
+    return next(str(run["pivot"]) for tasks in data.results.values() for run in tasks.get(task, []))
+
+
+def group_tables(data: RunData, scores: Scores, settings: Settings) -> list[Table]:
+    """Means by language family, script and Wikipedia size, over the languages that nothing was trained in."""
+    pivots = {pivot_of(data, t) for t in data.targets if any_scores(scores, t)}
+    codes = {code for tasks in scores.values() for s in tasks.values() for code in s.languages} - pivots
+    known = sorted(codes & set(LANGUAGES))
+    if not known:
+        return []
+    tables = []
+    for name, (title, kind_of) in GROUPINGS.items():
+        members: dict[str, set[str]] = {}
+        for code in known:
+            members.setdefault(kind_of(LANGUAGES[code]), set()).add(code)
+        order = ["large", "medium", "small"] if name == "wikipedia" else sorted(members)
+        rows = tuple(_group_row(data, scores, settings, group, members[group]) for group in order if group in members)
+        notes = ["Mean over targets of the mean over the group's languages, without the training language; targets "
+                 "that have none of them are left out."]
+        if partial := [c for c in data.conditions if set(scores[c]) != set(scores[data.baseline])]:
+            notes.append(f"{', '.join(partial)}: lacks targets; its gains are over those that the baseline has too.")
+        if strangers := sorted(codes - set(known)):
+            notes.append(f"Not in the table of languages, so in no group: {' '.join(strangers)}.")
+        tables.append(Table(name, f"By {title}", title, tuple(data.conditions), rows, tuple(notes)))
+    return tables
+
+
+def _group_row(data: RunData, scores: Scores, settings: Settings, group: str, members: set[str]) -> Row:
+    """Conditions that lack a target are compared on the targets that they share with the baseline."""
+    base = scores[data.baseline]
+    cells = []
+    for condition in data.conditions:
+        shared = {t for t in scores[condition] if t in base} if condition != data.baseline else set(base)
+        ours, other = (_group_mean({t: s for t, s in tasks.items() if t in shared}, members)
+                       for tasks in (scores[condition], base))
+        cells.append(_cell(ours, other, condition != data.baseline, settings))
+    return Row(group, tuple(cells), " ".join(sorted(members)))
+
+
+def _group_mean(tasks: dict[str, Scored], members: set[str]) -> Floats | None:
+    rows = min((len(s.replicates) for s in tasks.values()), default=0)
+    return group_mean({t: (s.languages, s.replicates[:rows]) for t, s in tasks.items()}, members)
+
+
+# --- languages -------------------------------------------------------------------------------------------------------
+
+
+def language_table(data: RunData, scores: Scores, task: str, settings: Settings) -> Table:
+    """One target: languages down, conditions across; last row the mean over the zero-shot languages."""
+    present = {c: tasks[task] for c, tasks in scores.items() if task in tasks}
+    first, pivot = next(iter(present.values())), pivot_of(data, task)
+    columns = tuple(present)
+    base = present.get(data.baseline)
+
+    def row(label: str, chosen: list[int], detail: str = "") -> Row:
+        found = {c: s.replicates[:, chosen].mean(axis=1) for c, s in present.items()}
+        other = base.replicates[:, chosen].mean(axis=1) if base else None
+        return Row(label, tuple(_cell(found[c], other, c != data.baseline, settings) for c in columns), detail)
+
+    rows = [row(code + "*" * (code == pivot), [i], _about(code)) for i, code in enumerate(first.languages)]
+    others = [i for i, code in enumerate(first.languages) if code != pivot]
+    if len(others) > 1:
+        rows.append(row(ZERO_SHOT, others))
+    run = next(run for tasks in data.results.values() for run in tasks.get(task, []))
+    notes = ["* marks the language of training."] if pivot in first.languages else []
+    return Table(f"languages-{task}", f"{task} ({run['split']} split)", "language", columns, tuple(rows),
+                 (*notes, *(note for note in data.missing if note.startswith(f"{task}: "))))
+
+
+def _about(code: str) -> str:
+    return f"{name_of(code)}, {LANGUAGES[code].script}" if code in LANGUAGES else ""
+
+
+# --- results.json ----------------------------------------------------------------------------------------------------
+
+
+def results_json(data: RunData, tables: Tables, settings: Settings) -> dict[str, Any]:
+    """Medians over seeds of every cell, and the judged tables. No time and no path stands in it."""
+    rows = {c: _row_json(data, c) for c in data.conditions}
+    return {
+        "name": data.planned["name"],
+        "targets": data.targets,
+        "rows": rows,
+        "missing": list(data.missing),
+        "statistics": {
+            "baseline": data.baseline, "resamples": settings.resamples, "level": settings.level,
+            "best_per_target": choose_best(data), "tables": {table.name: table.to_json() for table in tables.all()},
+        },
+    }
+
+
+def _row_json(data: RunData, condition: str) -> dict[str, Any]:
+    tasks = {}
+    for task in data.targets:
+        runs = data.results.get(condition, {}).get(task, [])
+        tasks[task] = _cell_json(runs) if runs else None
+    present = [cell["mean_of_present"] for cell in tasks.values() if cell]
+    complete = len(present) == len(tasks) and None not in present
+    return {
+        "tasks": tasks,
+        "average": fmean(present) if complete else None,
+        "complete": complete and all(is_whole(data, condition, task) for task in data.targets),
+    }
+
+
+def _cell_json(runs: list[dict[str, Any]]) -> dict[str, Any]:
+    shared = [code for code in runs[0]["main"] if all(code in run["main"] for run in runs)]
+    languages = {code: median(run["main"][code] for run in runs) for code in shared}
     pivot = runs[0]["pivot"]
     others = [value for code, value in languages.items() if code != pivot]
     whole = all(run["mean"] is not None for run in runs)
@@ -74,70 +308,12 @@ def _cell(runs: list[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def markdown_table(table: dict[str, Any]) -> str:
-    """Conditions down, targets across: means over each target's scored languages, and gains over the first row."""
-    targets, rows = table["targets"], table["rows"]
-    lines = [_row("condition", [*targets, "average"]), _row("---", ["---:"] * (len(targets) + 1))]
-    first: list[float | None] | None = None
-    for condition, row in rows.items():
-        values = [cell["mean_of_present"] if (cell := row["tasks"][t]) else None for t in targets] + [row["average"]]
-        mark = "" if row["complete"] or row["average"] is None else " †"
-        lines.append(_row(condition, [*(_number(v) for v in values[:-1]), _number(values[-1]) + mark]))
-        if first is None:
-            first = values
-        else:
-            gains = [v - b if v is not None and b is not None else None for v, b in zip(values, first)]
-            if any(g is not None for g in gains):
-                lines.append(_row(f"gain over {next(iter(rows))}", [_number(g, sign=True) for g in gains]))
-    if any("†" in line for line in lines):
-        lines.append("\n† over the languages scored; some of the benchmark's are missing, so this is not its average.")
-    return "\n".join(lines) + "\n"
-
-
-def _row(first: str, cells: list[str]) -> str:
-    return f"| {first} | " + " | ".join(cells) + " |"
-
-
-def _number(value: float | None, sign: bool = False) -> str:
-    return "-" if value is None else f"{value:+.1f}" if sign else f"{value:.1f}"
-
-
-def _head(planned: dict[str, Any]) -> str:
-    scored = (
-        "XTREME's metric of each target, in percent: accuracy (XNLI, PAWS-X, Tatoeba), F1 (tagging, BUCC), mean of F1 "
-        "and exact match (question answering)."
-    )
+def tested(settings: Settings) -> str:
+    """One paragraph on the tests, for every format."""
     return (
-        f"# {planned['name']}\n\n{scored} Mean over the languages scored, English (the training language) included; "
-        f"median over {len(planned['seeds'])} seed(s). Model `{planned['model']}`, data `{planned['source']}`.\n"
+        f"Paired bootstrap against the baseline: {settings.resamples:,} resamples of the test examples (the same for "
+        "all conditions, and for all translations of a test set) and, with several seeds, of the seeds. Holm's "
+        "correction within each summary table, Benjamini and Hochberg's over the languages of all targets; level "
+        f"{settings.level:.0%}. With one seed the test speaks of these trained models, not of training again. "
+        "docs/report.md of the project explains every number."
     )
-
-
-def _language_tables(table: dict[str, Any], results: Results) -> str:
-    parts = []
-    for task in table["targets"]:
-        cells = {c: row["tasks"][task] for c, row in table["rows"].items() if row["tasks"][task]}
-        if not cells:
-            continue
-        sample = next(iter(cells.values()))
-        codes = list(sample["languages"])
-        parts.append(f"## {task} ({sample['split']} split)\n")
-        parts.append(_row("condition", [*(f"{c}*" if c == sample["pivot"] else c for c in codes), "zero-shot mean"]))
-        parts.append(_row("---", ["---:"] * (len(codes) + 1)))
-        for condition, cell in cells.items():
-            parts.append(
-                _row(condition, [*(_number(cell["languages"].get(c)) for c in codes), _number(cell["zero_shot"])])
-            )
-        if sample["missing"]:
-            parts.append(
-                f"\nNot scored ({len(sample['missing'])} of {len(sample['missing']) + len(codes)} languages): "
-                f"{' '.join(sample['missing'])}. The official average over all languages is withheld."
-            )
-        parts.append("")
-    return "\n".join(parts) + "\n`*` marks the language of training; the others are zero-shot.\n"
-
-
-def _foot(run: RunDir, planned: dict[str, Any]) -> str:
-    made = planned["provenance"]
-    seen = ", ".join(f"{name} {version}" for name, version in sorted(made["versions"].items()))
-    return f"\nCommit `{made['git_commit']}`; {seen}. Recipe: `{Path(run.recipe).name}` beside this file.\n"

@@ -2,12 +2,16 @@
 
 `iso3` is the three-letter code in the file names of Tatoeba (ISO 639-3 where the benchmark has no Tatoeba file),
 `script` an ISO 15924 code, and `family` the language's top-level family, as in the tables of arXiv 2003.11080 and
-2104.07412.
+2104.07412. `wikipedia` is the size class of the language's Wikipedia in 2020, when XTREME appeared: a stand-in for how
+much text a multilingual model has read in it.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
+
+WikipediaSize = Literal["large", "medium", "small"]  # articles: at least 1,000,000; at least 100,000; fewer
 
 
 @dataclass(frozen=True)
@@ -19,61 +23,62 @@ class Language:
     iso3: str
     script: str
     family: str
+    wikipedia: WikipediaSize
 
 
 _XTREME = (
-    Language("af", "Afrikaans", "afr", "Latn", "Indo-European"),
-    Language("ar", "Arabic", "ara", "Arab", "Afro-Asiatic"),
-    Language("bg", "Bulgarian", "bul", "Cyrl", "Indo-European"),
-    Language("bn", "Bengali", "ben", "Beng", "Indo-European"),
-    Language("de", "German", "deu", "Latn", "Indo-European"),
-    Language("el", "Greek", "ell", "Grek", "Indo-European"),
-    Language("en", "English", "eng", "Latn", "Indo-European"),
-    Language("es", "Spanish", "spa", "Latn", "Indo-European"),
-    Language("et", "Estonian", "est", "Latn", "Uralic"),
-    Language("eu", "Basque", "eus", "Latn", "Basque"),
-    Language("fa", "Persian", "pes", "Arab", "Indo-European"),
-    Language("fi", "Finnish", "fin", "Latn", "Uralic"),
-    Language("fr", "French", "fra", "Latn", "Indo-European"),
-    Language("he", "Hebrew", "heb", "Hebr", "Afro-Asiatic"),
-    Language("hi", "Hindi", "hin", "Deva", "Indo-European"),
-    Language("hu", "Hungarian", "hun", "Latn", "Uralic"),
-    Language("id", "Indonesian", "ind", "Latn", "Austronesian"),
-    Language("it", "Italian", "ita", "Latn", "Indo-European"),
-    Language("ja", "Japanese", "jpn", "Jpan", "Japonic"),
-    Language("jv", "Javanese", "jav", "Latn", "Austronesian"),
-    Language("ka", "Georgian", "kat", "Geor", "Kartvelian"),
-    Language("kk", "Kazakh", "kaz", "Cyrl", "Turkic"),
-    Language("ko", "Korean", "kor", "Kore", "Koreanic"),
-    Language("ml", "Malayalam", "mal", "Mlym", "Dravidian"),
-    Language("mr", "Marathi", "mar", "Deva", "Indo-European"),
-    Language("ms", "Malay", "zsm", "Latn", "Austronesian"),
-    Language("my", "Burmese", "mya", "Mymr", "Sino-Tibetan"),
-    Language("nl", "Dutch", "nld", "Latn", "Indo-European"),
-    Language("pt", "Portuguese", "por", "Latn", "Indo-European"),
-    Language("ru", "Russian", "rus", "Cyrl", "Indo-European"),
-    Language("sw", "Swahili", "swh", "Latn", "Niger-Congo"),
-    Language("ta", "Tamil", "tam", "Taml", "Dravidian"),
-    Language("te", "Telugu", "tel", "Telu", "Dravidian"),
-    Language("th", "Thai", "tha", "Thai", "Kra-Dai"),
-    Language("tl", "Tagalog", "tgl", "Latn", "Austronesian"),
-    Language("tr", "Turkish", "tur", "Latn", "Turkic"),
-    Language("ur", "Urdu", "urd", "Arab", "Indo-European"),
-    Language("vi", "Vietnamese", "vie", "Latn", "Austro-Asiatic"),
-    Language("yo", "Yoruba", "yor", "Latn", "Niger-Congo"),
-    Language("zh", "Chinese", "cmn", "Hani", "Sino-Tibetan"),
+    Language("af", "Afrikaans", "afr", "Latn", "Indo-European", "small"),
+    Language("ar", "Arabic", "ara", "Arab", "Afro-Asiatic", "large"),
+    Language("bg", "Bulgarian", "bul", "Cyrl", "Indo-European", "medium"),
+    Language("bn", "Bengali", "ben", "Beng", "Indo-European", "small"),
+    Language("de", "German", "deu", "Latn", "Indo-European", "large"),
+    Language("el", "Greek", "ell", "Grek", "Indo-European", "medium"),
+    Language("en", "English", "eng", "Latn", "Indo-European", "large"),
+    Language("es", "Spanish", "spa", "Latn", "Indo-European", "large"),
+    Language("et", "Estonian", "est", "Latn", "Uralic", "medium"),
+    Language("eu", "Basque", "eus", "Latn", "Basque", "medium"),
+    Language("fa", "Persian", "pes", "Arab", "Indo-European", "medium"),
+    Language("fi", "Finnish", "fin", "Latn", "Uralic", "medium"),
+    Language("fr", "French", "fra", "Latn", "Indo-European", "large"),
+    Language("he", "Hebrew", "heb", "Hebr", "Afro-Asiatic", "medium"),
+    Language("hi", "Hindi", "hin", "Deva", "Indo-European", "medium"),
+    Language("hu", "Hungarian", "hun", "Latn", "Uralic", "medium"),
+    Language("id", "Indonesian", "ind", "Latn", "Austronesian", "medium"),
+    Language("it", "Italian", "ita", "Latn", "Indo-European", "large"),
+    Language("ja", "Japanese", "jpn", "Jpan", "Japonic", "large"),
+    Language("jv", "Javanese", "jav", "Latn", "Austronesian", "small"),
+    Language("ka", "Georgian", "kat", "Geor", "Kartvelian", "medium"),
+    Language("kk", "Kazakh", "kaz", "Cyrl", "Turkic", "medium"),
+    Language("ko", "Korean", "kor", "Kore", "Koreanic", "medium"),
+    Language("ml", "Malayalam", "mal", "Mlym", "Dravidian", "small"),
+    Language("mr", "Marathi", "mar", "Deva", "Indo-European", "small"),
+    Language("ms", "Malay", "zsm", "Latn", "Austronesian", "medium"),
+    Language("my", "Burmese", "mya", "Mymr", "Sino-Tibetan", "small"),
+    Language("nl", "Dutch", "nld", "Latn", "Indo-European", "large"),
+    Language("pt", "Portuguese", "por", "Latn", "Indo-European", "large"),
+    Language("ru", "Russian", "rus", "Cyrl", "Indo-European", "large"),
+    Language("sw", "Swahili", "swh", "Latn", "Niger-Congo", "small"),
+    Language("ta", "Tamil", "tam", "Taml", "Dravidian", "medium"),
+    Language("te", "Telugu", "tel", "Telu", "Dravidian", "small"),
+    Language("th", "Thai", "tha", "Thai", "Kra-Dai", "medium"),
+    Language("tl", "Tagalog", "tgl", "Latn", "Austronesian", "small"),
+    Language("tr", "Turkish", "tur", "Latn", "Turkic", "medium"),
+    Language("ur", "Urdu", "urd", "Arab", "Indo-European", "medium"),
+    Language("vi", "Vietnamese", "vie", "Latn", "Austro-Asiatic", "large"),
+    Language("yo", "Yoruba", "yor", "Latn", "Niger-Congo", "small"),
+    Language("zh", "Chinese", "cmn", "Hani", "Sino-Tibetan", "large"),
 )
 _ADDED_BY_XTREME_R = (
-    Language("az", "Azerbaijani", "aze", "Latn", "Turkic"),
-    Language("gu", "Gujarati", "guj", "Gujr", "Indo-European"),
-    Language("ht", "Haitian Creole", "hat", "Latn", "Creole"),
-    Language("lt", "Lithuanian", "lit", "Latn", "Indo-European"),
-    Language("pa", "Punjabi", "pan", "Guru", "Indo-European"),
-    Language("pl", "Polish", "pol", "Latn", "Indo-European"),
-    Language("qu", "Quechua", "que", "Latn", "Quechuan"),
-    Language("ro", "Romanian", "ron", "Latn", "Indo-European"),
-    Language("uk", "Ukrainian", "ukr", "Cyrl", "Indo-European"),
-    Language("wo", "Wolof", "wol", "Latn", "Niger-Congo"),
+    Language("az", "Azerbaijani", "aze", "Latn", "Turkic", "medium"),
+    Language("gu", "Gujarati", "guj", "Gujr", "Indo-European", "small"),
+    Language("ht", "Haitian Creole", "hat", "Latn", "Creole", "small"),
+    Language("lt", "Lithuanian", "lit", "Latn", "Indo-European", "medium"),
+    Language("pa", "Punjabi", "pan", "Guru", "Indo-European", "small"),
+    Language("pl", "Polish", "pol", "Latn", "Indo-European", "large"),
+    Language("qu", "Quechua", "que", "Latn", "Quechuan", "small"),
+    Language("ro", "Romanian", "ron", "Latn", "Indo-European", "medium"),
+    Language("uk", "Ukrainian", "ukr", "Cyrl", "Indo-European", "large"),
+    Language("wo", "Wolof", "wol", "Latn", "Niger-Congo", "small"),
 )
 
 XTREME: tuple[str, ...] = tuple(language.code for language in _XTREME)

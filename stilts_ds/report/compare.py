@@ -1,0 +1,131 @@
+"""A run's scores with their resamples, and tests of every condition against the baseline."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from stilts_ds.batches.prepare import fitted_task
+from stilts_ds.errors import UserError
+from stilts_ds.evaluate import formats
+from stilts_ds.plan import Phase
+from stilts_ds.report.counts import Counts, count_file, drawing_units, table_of
+from stilts_ds.report.load import RunData
+from stilts_ds.report.stats import (
+    Difference,
+    Floats,
+    Settings,
+    difference,
+    generator,
+    median_over_seeds,
+    ratio_replicates,
+)
+from stilts_ds.tasks.spec import Task
+
+
+@dataclass(frozen=True)
+class Scored:
+    """Scores of one task after one condition: median over seeds, replicates [1 + R, L] (R = 0: nothing to resample)."""
+
+    languages: tuple[str, ...]
+    replicates: Floats
+    seeds: int
+
+
+Scores = dict[str, dict[str, Scored]]  # condition -> task
+
+
+def score_run(data: RunData, settings: Settings) -> Scores:
+    """Scores and resamples of all conditions and targets that have results.
+
+    Raises UserError where prediction files do not give the scores of the result files.
+    """
+    found: Scores = {condition: {} for condition in data.conditions}
+    for task in data.targets:
+        for condition, scored in _score_task(data, fitted_task(task, data.recipe), settings).items():
+            found[condition][task] = scored
+    return found
+
+
+def _score_task(data: RunData, task: Task, settings: Settings) -> dict[str, Scored]:
+    runs = {c: data.results[c][task.name] for c in data.conditions if data.results.get(c, {}).get(task.name)}
+    if not runs:
+        return {}
+    # Only languages that every condition and seed has: means over different languages cannot be compared.
+    shared = [code for code in next(iter(runs.values()))[0]["main"]
+              if all(code in run["main"] for some in runs.values() for run in some)]
+    if not shared:
+        return {}
+    counts = _read_counts(data, task, shared)
+    found = {}
+    for condition, some in runs.items():
+        observed = np.array([[run["main"][code] for code in shared] for run in some])[None]
+        scores = observed if counts is None else np.zeros((1 + settings.resamples, *observed.shape[1:]))
+        found[condition] = scores
+    if counts is not None:
+        _resample(counts, task, shared, found, settings)
+    return {
+        condition: Scored(tuple(shared), median_over_seeds(scores, generator("seeds", condition)), scores.shape[1])
+        for condition, scores in found.items()
+    }
+
+
+def _read_counts(data: RunData, task: Task, languages: Sequence[str]) -> dict[str, dict[str, list[Counts]]] | None:
+    """language -> condition -> one file's examples a seed; None where a prediction or label file is not there."""
+    kind = formats.kind_of(task.family, task.metrics)
+    counts: dict[str, dict[str, list[Counts]]] = {}
+    read: dict[tuple[str, str], Counts] = {}  # a phase that conditions share is read once
+    for code in languages:
+        counts[code] = {}
+        for condition in data.conditions:
+            for result in data.results.get(condition, {}).get(task.name, []):
+                phase = data.phases[result["phase"]]
+                file = formats.file_name(kind, result["split"], code)
+                predictions = data.run.phase(phase.id).predictions / task.name / file
+                labels = data.run.labels / task.name / file
+                if not predictions.exists() or not labels.exists():
+                    return None
+                if (code, phase.id) not in read:
+                    read[code, phase.id] = count_file(predictions, labels, task, code)
+                    _check(read[code, phase.id].score, result["main"][code], predictions, phase)
+                counts[code].setdefault(condition, []).append(read[code, phase.id])
+    return counts
+
+
+def _check(found: float, scored: float, predictions: object, phase: Phase) -> None:
+    if abs(found - scored) > 1e-6:
+        raise UserError(f"{predictions} scores {found:.4f}, but the results of {phase.id} say {scored:.4f}; "
+                        "run `stilts score` on the run")
+
+
+def _resample(
+    counts: dict[str, dict[str, list[Counts]]], task: Task, languages: Sequence[str], scores: dict[str, Floats],
+    settings: Settings,
+) -> None:
+    """Fill `scores` (condition -> [1 + R, S, L]): one draw of items serves all conditions, seeds and translations."""
+    unit = drawing_units({code: [one for files in counts[code].values() for one in files] for code in languages}, task)
+    for first in dict.fromkeys(unit.values()):
+        codes = [code for code in languages if unit[code] == first]
+        columns = [(condition, seed, code) for code in codes for condition in scores
+                   for seed in range(scores[condition].shape[1])]
+        above, below = table_of([counts[code][condition][seed] for condition, seed, code in columns])
+        rng = generator("examples", task.name, *codes)
+        drawn = ratio_replicates(above, below, settings.resamples, rng)
+        for k, (condition, seed, code) in enumerate(columns):
+            scores[condition][:, seed, languages.index(code)] = drawn[:, k]
+
+
+def gain(ours: Floats | None, baseline: Floats | None, settings: Settings) -> Difference | None:
+    """Test the difference of two paired replicate arrays [1 + R]; one without resamples leaves it untested."""
+    if ours is None or baseline is None:
+        return None
+    rows = min(len(ours), len(baseline))
+    return difference(ours[:rows] - baseline[:rows], settings.level)
+
+
+def mean_of(parts: Sequence[Floats]) -> Floats:
+    """Mean of replicate arrays [1 + R], with the resamples that all of them have."""
+    rows = min(len(part) for part in parts)
+    return np.mean([part[:rows] for part in parts], axis=0)

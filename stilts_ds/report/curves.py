@@ -1,0 +1,104 @@
+"""Learning curves as inline SVG: one chart for each set of training tasks, one line for each condition and seed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from html import escape
+
+from stilts_ds.report.load import RunData
+
+# Okabe and Ito's colours, which colour-blind readers can tell apart; yellow is left out, it vanishes on white.
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#000000")
+DASHES = ("", "6 3", "2 3")
+WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 360, 220, 46, 12, 12, 34
+POINTS = 120  # of a line; more steps are averaged in groups
+
+Points = tuple[tuple[int, float], ...]
+
+
+@dataclass(frozen=True)
+class Line:
+    """One phase's loss; `condition` decides its colour."""
+
+    condition: str
+    seed: int
+    points: Points
+
+
+def charts(data: RunData) -> list[tuple[str, list[Line]]]:
+    """(title, lines) of every chart that has a curve: intermediate phases together, then each target's."""
+    found: dict[str, list[Line]] = {}
+    for phase in data.phases.values():
+        points = thinned(data.curves[phase.id].loss)
+        if points:
+            title = "Intermediate training" if phase.kind == "intermediate" else f"Target: {' + '.join(phase.train)}"
+            found.setdefault(title, []).append(Line(phase.condition, phase.seed, points))
+    return list(found.items())
+
+
+def thinned(points: Points, most: int = POINTS) -> Points:
+    """At most `most` points: the means of equal groups of steps, at their last step."""
+    size = -(-len(points) // most) if points else 1
+    groups = [points[i : i + size] for i in range(0, len(points), size)]
+    return tuple((group[-1][0], sum(value for _, value in group) / len(group)) for group in groups)
+
+
+def ticks(low: float, high: float, wanted: int = 4) -> list[float]:
+    """Round numbers from `low` to `high`, about as many as wanted."""
+    if high <= low:
+        return [low]
+    rough = (high - low) / wanted
+    power = 10.0 ** math.floor(math.log10(rough))
+    step = next(power * m for m in (1, 2, 5, 10) if power * m >= rough * (1 - 1e-9))
+    return [round(i * step, 10) for i in range(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) + 1)]
+
+
+def svg(title: str, lines: Sequence[Line], conditions: Sequence[str]) -> str:
+    """A chart of training loss against steps; colours follow the order of `conditions`."""
+    last = max(line.points[-1][0] for line in lines)
+    top = max(value for line in lines for _, value in line.points) * 1.05 or 1.0
+
+    def place(step: float, value: float) -> tuple[float, float]:
+        x = LEFT + (WIDTH - LEFT - RIGHT) * step / max(last, 1)
+        return x, HEIGHT - BOTTOM - (HEIGHT - TOP - BOTTOM) * value / top
+
+    parts = [*_axes(place, last, top)]
+    for line in lines:
+        where = conditions.index(line.condition)
+        colour, dash = COLOURS[where % len(COLOURS)], DASHES[where // len(COLOURS) % len(DASHES)]
+        path = " ".join(f"{x:.1f},{y:.1f}" for x, y in (place(*point) for point in line.points))
+        dashed = f' stroke-dasharray="{dash}"' if dash else ""
+        parts.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="1.6"{dashed}>'
+                     f"<title>{escape(line.condition)}, seed {line.seed}</title></polyline>")
+    said = escape(f"{title}: training loss against steps", quote=True)
+    return (f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{said}" xmlns="http://www.w3.org/2000/svg">'
+            + "".join(parts) + "</svg>")  # fmt: skip
+
+
+def _axes(place: Callable[[float, float], tuple[float, float]], last: int, top: float) -> list[str]:
+    bottom = HEIGHT - BOTTOM
+    parts = []
+    for value in ticks(0, top):
+        y = place(0, value)[1]
+        parts += [f'<line x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}" class="grid"/>',
+                  f'<text x="{LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{value:g}</text>']
+    for step in ticks(0, last):
+        x = place(step, 0)[0]
+        parts.append(f'<text x="{x:.1f}" y="{bottom + 16}" text-anchor="middle">{step:g}</text>')
+    parts.append(f'<line x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{bottom}" y2="{bottom}" class="axis"/>')
+    return [*parts, f'<text x="{WIDTH - RIGHT}" y="{HEIGHT - 4}" text-anchor="end">step</text>']
+
+
+def key(lines: Sequence[Line], conditions: Sequence[str]) -> str:
+    """The chart's legend: a coloured stroke for each condition."""
+    present = [c for c in conditions if any(line.condition == c for line in lines)]
+    return "".join(f'<li>{_stroke(conditions.index(c))}{escape(c)}</li>' for c in present)
+
+
+def _stroke(where: int) -> str:
+    dash = DASHES[where // len(COLOURS) % len(DASHES)]
+    dashed = f' stroke-dasharray="{dash}"' if dash else ""
+    return (f'<svg viewBox="0 0 24 8" class="stroke" aria-hidden="true"><line x1="0" x2="24" y1="4" y2="4" '
+            f'stroke="{COLOURS[where % len(COLOURS)]}" stroke-width="3"{dashed}/></svg>')

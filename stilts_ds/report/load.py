@@ -1,0 +1,221 @@
+"""A run's files as one value, checked on the way in, and the list of what is not there.
+
+Nothing is written here, and nothing is guessed: a phase without results and a language without scores stand in
+`missing`; a broken file is a UserError that names it.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from stilts_ds.config import Recipe, parse_recipe
+from stilts_ds.errors import UserError
+from stilts_ds.plan import Phase
+from stilts_ds.run_dir import RunDir, read_json
+
+Results = dict[str, dict[str, list[dict[str, Any]]]]  # condition -> task -> one result a seed
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A training phase's records: (step, value) of the training loss and of the dev score that selects the model."""
+
+    loss: tuple[tuple[int, float], ...] = ()
+    dev: tuple[tuple[int, float], ...] = ()
+    peak: dict[str, float] | None = None  # largest value of each `memory/...` tag, in GiB
+
+    @property
+    def best_dev(self) -> float | None:
+        return max((score for _, score in self.dev), default=None)
+
+
+@dataclass(frozen=True)
+class RunData:
+    """Everything a report needs. `statuses` and `curves` are by phase id."""
+
+    run: RunDir
+    planned: dict[str, Any]
+    recipe: Recipe
+    phases: dict[str, Phase]
+    results: Results
+    statuses: dict[str, dict[str, Any]]
+    curves: dict[str, Curve]
+    missing: tuple[str, ...]
+
+    @property
+    def conditions(self) -> list[str]:
+        return list(self.planned["use"])
+
+    @property
+    def targets(self) -> list[str]:
+        return list(self.planned["targets"])
+
+    @property
+    def baseline(self) -> str:
+        """The first condition without an intermediate phase; where there is none, the first condition."""
+        plain = [c for c, ids in self.planned["use"].items() if ids and not any(self.phases[i].init for i in ids)]
+        return plain[0] if plain else self.conditions[0]
+
+    def phases_of(self, condition: str, task: str) -> list[Phase]:
+        """The phases that score a task after a condition, one a seed."""
+        used = [self.phases[phase_id] for phase_id in self.planned["use"][condition]]
+        return [phase for phase in used if task in phase.evaluate]
+
+    def dev_score(self, condition: str, task: str) -> float | None:
+        """Median over seeds of the best score on the training task's English dev examples.
+
+        None without a training phase (retrieval) or where a seed's score is not there yet.
+        """
+        phases = [phase for phase in self.phases_of(condition, task) if phase.train]
+        scores = [self.curves[phase.id].best_dev for phase in phases]
+        known = [score for score in scores if score is not None]
+        return float(median(known)) if known and len(known) == len(scores) else None
+
+
+def load_run(run: RunDir) -> RunData:
+    """Read a run's plan, results, statuses and curves. Raises UserError naming a file that is missing or broken."""
+    recipe = read_recipe(run)
+    planned = read_plan(run.plan)
+    phases = {phase.id: phase for phase in map(Phase.from_json, planned["phases"])}
+    results = collect(run, planned, phases)
+    statuses = {i: _status(run.phase(i).status_json) for i in phases}
+    return RunData(
+        run=run,
+        planned=planned,
+        recipe=recipe,
+        phases=phases,
+        results=results,
+        statuses=statuses,
+        curves={i: read_curve(run.phase(i).metrics) for i in phases},
+        missing=tuple(what_is_missing(planned, phases, results, statuses)),
+    )
+
+
+def read_recipe(run: RunDir) -> Recipe:
+    """The resolved recipe inside a run folder. Raises UserError where there is none or it is broken."""
+    import yaml
+
+    if not run.recipe.exists():
+        raise UserError(f"{run.root} is no run folder: it has no recipe.yaml; give the folder that `stilts run` made")
+    try:
+        return parse_recipe(yaml.safe_load(run.recipe.read_text(encoding="utf-8")), str(run.recipe))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{run.recipe} is not valid YAML: {error}") from error
+
+
+def read_plan(path: Path) -> dict[str, Any]:
+    planned = read_json(path)
+    keys = ("name", "model", "source", "seeds", "targets", "phases", "use", "provenance")
+    lacking = [key for key in keys if not isinstance(planned, dict) or key not in planned]
+    if lacking:
+        raise UserError(f"{path} lacks {lacking[0]!r}; run the same `stilts run` again, it plans anew")
+    try:
+        known = {Phase.from_json(phase).id for phase in planned["phases"]}
+    except (TypeError, KeyError) as error:
+        raise UserError(f"{path} describes a phase wrongly ({error}); run the same `stilts run` again") from error
+    for condition, names in planned["use"].items():
+        if unknown := [name for name in names if name not in known]:
+            raise UserError(f"{path}: condition {condition!r} uses phase {unknown[0]!r}, which is not in the plan")
+    return planned
+
+
+def collect(run: RunDir, planned: dict[str, Any], phases: dict[str, Phase]) -> Results:
+    """All results on disk. A phase that conditions or seeds share counts for each of them."""
+    found: Results = defaultdict(lambda: defaultdict(list))
+    for condition, names in planned["use"].items():
+        for phase_id in names:
+            for task in phases[phase_id].evaluate:
+                path = run.phase(phase_id).results / f"{task}.json"
+                if path.exists():
+                    found[condition][task].append(read_result(path))
+    return found
+
+
+def read_result(path: Path) -> dict[str, Any]:
+    """One `results/<task>.json`. Raises UserError naming the file when it is not what the scorer writes."""
+    result = read_json(path)
+    remedy = "delete it and run `stilts score` on the run"
+    keys = ("task", "split", "pivot", "phase", "main", "missing", "mean", "provenance")
+    lacking = [key for key in keys if not isinstance(result, dict) or key not in result]
+    if lacking:
+        raise UserError(f"{path} lacks {lacking[0]!r}; {remedy}")
+    scores = result["main"]
+    if not isinstance(scores, dict) or not all(_is_score(value) for value in scores.values()):
+        raise UserError(f"{path}: `main` must hold a score from 0 to 100 for each language; {remedy}")
+    return result
+
+
+def _is_score(value: Any) -> bool:
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return number and math.isfinite(value) and -1e-6 <= value <= 100 + 1e-6
+
+
+def _status(path: Path) -> dict[str, Any]:
+    status = read_json(path) if path.exists() else {"state": "pending"}
+    if not isinstance(status, dict) or "state" not in status:
+        raise UserError(f"{path} lacks 'state'; run the same `stilts run` again")
+    return status
+
+
+def read_curve(path: Path) -> Curve:
+    """The records of a metrics.jsonl, less a last line that a killed run cut. Raises UserError with the line."""
+    if not path.exists():
+        return Curve()
+    try:
+        lines = path.read_text(encoding="utf-8").split("\n")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is not UTF-8 text; delete it to report without this phase's curve") from error
+    losses, dev = [], []
+    peak: dict[str, float] = {}
+    for number, line in enumerate(lines, start=1):
+        try:
+            record = json.loads(line) if line else {}
+            step = int(record["step"]) if record else 0
+        except (json.JSONDecodeError, KeyError, TypeError, ValueError) as error:
+            if number == len(lines):  # every whole line ends with a newline
+                break
+            raise UserError(f"{path}, line {number}: is no record of a step ({error}); delete this line") from error
+        losses += [(step, float(record["train/loss"]))] if "train/loss" in record else []
+        dev += [(step, float(record["selection"]))] if "selection" in record else []
+        peak |= {k: max(v, peak.get(k, 0.0)) for k, v in record.items() if k.startswith("memory/")}
+    return Curve(tuple(losses), tuple(dev), peak or None)
+
+
+# --- what is not there -----------------------------------------------------------------------------------------------
+
+
+def what_is_missing(
+    planned: dict[str, Any], phases: dict[str, Phase], results: Results, statuses: dict[str, dict[str, Any]]
+) -> list[str]:
+    """One sentence for each phase without its results, and for each task with languages that are not scored."""
+    found = []
+    for phase in phases.values():
+        state = statuses[phase.id]["state"]
+        scored = {r["task"] for tasks in results.values() for runs in tasks.values() for r in runs
+                  if r["phase"] == phase.id}
+        lacking = [task for task in phase.evaluate if task not in scored]
+        if lacking:
+            found.append(f"No scores of {', '.join(lacking)} from the phase `{phase.title}`, which is {state}.")
+        elif state != "done":
+            older = "; its scores are those of an earlier start" if phase.evaluate else ""
+            found.append(f"The phase `{phase.title}` is {state}{older}.")
+    return found + [note for task in planned["targets"] for note in _missing_languages(task, results)]
+
+
+def _missing_languages(task: str, results: Results) -> list[str]:
+    runs = [run for tasks in results.values() for run in tasks.get(task, [])]
+    if not runs:
+        return []
+    shared = set.intersection(*(set(run["main"]) for run in runs))
+    lacking = dict.fromkeys(code for run in runs for code in [*run["missing"], *run["main"]] if code not in shared)
+    if not lacking:
+        return []
+    whole = len(shared) + len(lacking)
+    return [f"{task}: not scored in {len(lacking)} of {whole} languages ({' '.join(lacking)}). Means are over the "
+            "others; the benchmark's average over all languages is withheld."]

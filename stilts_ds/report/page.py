@@ -1,0 +1,223 @@
+"""`report.html`: one self-contained page for screen, phone and paper. No script, nothing from the network."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from html import escape
+from importlib.resources import files
+
+from stilts_ds.report import curves
+from stilts_ds.report.colour import colours, scale_of
+from stilts_ds.report.load import RunData
+from stilts_ds.report.provenance import cost_sheet, provenance_lines
+from stilts_ds.report.stats import Difference, Settings
+from stilts_ds.report.table import Cell, Row, Sheet, Table, gain_mark, legend, number, signed
+from stilts_ds.report.tables import Tables, tested
+
+# Nothing may be loaded or run, also if a name in the page should one day slip through unescaped.
+POLICY = "default-src 'none'; style-src 'unsafe-inline'"
+
+
+def page(data: RunData, tables: Tables, settings: Settings, metrics: str) -> str:
+    """The whole page as text; the same run gives the same bytes."""
+    name = escape(data.planned["name"])
+    style = (files("stilts_ds.report") / "page.css").read_text(encoding="utf-8")
+    body = [
+        f"<header><h1>{name}</h1>{_facts(data)}</header>",
+        _nav(data, tables),
+        "<main>",
+        _matrix(data, tables, settings, metrics),
+        _missing(data),
+        _section("languages", "Language by language", _drill_down(tables, settings)),
+        _section("gap", tables.gap.title, _with_notes(tables.gap, settings) if tables.gap.columns else _none()),
+        _section("groups", "Groups of languages", _groups(tables, settings)),
+        _section("published", "Beside the published scores", _published(tables, settings)),
+        _section("curves", "Learning curves", _curves(data)),
+        _section("cost", "Cost", _sheet(cost_sheet(data))),
+        _section("provenance", "Provenance", _provenance(data)),
+        "</main>",
+    ]
+    head = (
+        f'<meta charset="utf-8"><meta http-equiv="Content-Security-Policy" content="{POLICY}">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>{name}: report</title>\n<style>\n{style}</style>"
+    )
+    whole = "\n".join(body)
+    return f'<!DOCTYPE html>\n<html lang="en">\n<head>{head}</head>\n<body>\n{whole}\n</body>\n</html>\n'
+
+
+def _facts(data: RunData) -> str:
+    seeds = len(data.planned["seeds"])
+    facts = [f"model {data.planned['model']}", f"data {data.planned['source']}", f"{seeds} seed{'s' * (seeds > 1)}",
+             f"{len(data.conditions)} conditions", f"{len(data.targets)} targets"]
+    return f'<p class="facts">{" · ".join(escape(fact) for fact in facts)}</p>'
+
+
+def _nav(data: RunData, tables: Tables) -> str:
+    places = [("matrix", "Matrix"), *([("missing", "Missing")] if data.missing else []), ("languages", "Languages"),
+              ("gap", "Transfer gap"), ("groups", "Groups"), ("published", "Published"), ("curves", "Curves"),
+              ("cost", "Cost"), ("provenance", "Provenance")]
+    return "<nav>" + "".join(f'<a href="#{where}">{text}</a>' for where, text in places) + "</nav>"
+
+
+def _section(where: str, title: str, content: str) -> str:
+    return f'<section id="{where}"><h2>{escape(title)}</h2>\n{content}</section>'
+
+
+def _none() -> str:
+    return "<p>Nothing to show: no target is scored in its training language and in others.</p>"
+
+
+def _missing(data: RunData) -> str:
+    if not data.missing:
+        return ""
+    notes = "".join(f"<li>{_prose(note)}</li>" for note in data.missing)
+    return _section("missing", "What is missing", f"<ul>{notes}</ul>")
+
+
+# --- tables ----------------------------------------------------------------------------------------------------------
+
+
+def _matrix(data: RunData, tables: Tables, settings: Settings, metrics: str) -> str:
+    shown = {table.name for table in tables.languages}
+    links = {t: f"#languages-{t}" for t in tables.matrix.columns if f"languages-{t}" in shown}
+    explained = (f"{metrics} Mean over languages, median over seeds. Large figures are gains over "
+                 f"{data.baseline} in points, small ones scores; a target's name leads to its languages.")
+    return _section("matrix", "Gains by condition and target", "\n".join([
+        f"<p>{escape(explained)}</p>", table_html(tables.matrix, links), _scale(scale_of([tables.matrix])),
+        _notes(tables.matrix, settings), f'<p class="small">{escape(tested(settings))}</p>',
+    ]))  # fmt: skip
+
+
+def _scale(scale: float) -> str:
+    """The heat map's key: a strip of its colours with their ends in points."""
+    steps = [i / 4 * scale for i in range(-4, 5)]
+    boxes = "".join(_swatch(value, scale) for value in steps)
+    return f'<p class="scale"><span>{signed(-scale)}</span>{boxes}<span>{signed(scale)} points</span></p>'
+
+
+def _swatch(value: float, scale: float) -> str:
+    found = colours(Difference(value, significant=value != 0), scale)
+    return f'<i style="background:{found[0] if found else "#fff"}"></i>'
+
+
+def _drill_down(tables: Tables, settings: Settings) -> str:
+    parts = [f"<details><summary>{escape(table.title)}</summary>"
+             f'<div id="{escape(table.name, quote=True)}">{_with_notes(table, settings)}</div></details>'
+             for table in tables.languages]
+    return "\n".join(parts) or "<p>No target has scores yet.</p>"
+
+
+def _groups(tables: Tables, settings: Settings) -> str:
+    parts = [f"<h3>{escape(table.title)}</h3>{_with_notes(table, settings)}" for table in tables.groups]
+    return "\n".join(parts) or ("<p>None: no language of this run is one of XTREME's or XTREME-R's, so no family, "
+                                "script or Wikipedia size is known.</p>")
+
+
+def _published(tables: Tables, settings: Settings) -> str:
+    if tables.published is None:
+        return f"<p>Not shown. {escape(tables.why_not_published)}</p>"
+    return _with_notes(tables.published, settings)
+
+
+def _with_notes(table: Table, settings: Settings) -> str:
+    return table_html(table, {}) + _notes(table, settings)
+
+
+def _notes(table: Table, settings: Settings) -> str:
+    said = [*table.notes, *legend([table], settings.level)]
+    return "".join(f'<p class="small">{_prose(one)}</p>' for one in said)
+
+
+def table_html(table: Table, links: dict[str, str]) -> str:
+    """A table in a frame that scrolls by itself where the window is narrow; its first column stays in view."""
+    scale = scale_of([table])
+    head = "".join(f'<th scope="col">{_linked(column, links)}</th>' for column in table.columns)
+    rows = "\n".join(_row(row, scale) for row in table.rows)
+    label = escape(table.title, quote=True)
+    corner = f'<th scope="col">{escape(table.corner)}</th>'
+    return (f'<div class="frame" tabindex="0" role="region" aria-label="{label}"><table class="{_class(table)}">'
+            f"<thead><tr>{corner}{head}</tr></thead>\n<tbody>{rows}</tbody></table></div>")
+
+
+def _class(table: Table) -> str:
+    return "heat matrix" if table.name == "matrix" else "heat"
+
+
+def _name(text: str) -> str:
+    """A name that may be broken where its parts meet (anli_plus, a+b)."""
+    return re.sub(r"(?<=[_+/])", "<wbr>", escape(text))
+
+
+def _prose(text: str) -> str:
+    """A sentence; what stands in backticks is shown as code."""
+    return re.sub(r"`([^`]*)`", r"<code>\1</code>", escape(text))
+
+
+def _linked(column: str, links: dict[str, str]) -> str:
+    text = _name(column)
+    return f'<a href="{escape(links[column], quote=True)}">{text}</a>' if column in links else text
+
+
+def _row(row: Row, scale: float) -> str:
+    detail = f"<small>{escape(row.detail)}</small>" if row.detail else ""
+    cells = "".join(_cell(cell, scale) for cell in row.cells)
+    return f'<tr><th scope="row">{_name(row.label)}{detail}</th>{cells}</tr>'
+
+
+def _cell(cell: Cell, scale: float) -> str:
+    note = f'<small class="chosen">{_name(cell.note)}</small>' if cell.note and cell.score is not None else ""
+    if cell.score is None:
+        title = f' title="{escape(cell.note, quote=True)}"' if cell.note else ""
+        return f'<td class="none"{title}>–</td>'
+    score = number(cell.score) + escape(cell.mark)
+    if cell.gain is None:
+        return f"<td><b>{score}</b>{note}</td>"
+    found = colours(cell.gain, scale)
+    style = f' style="background:{found[0]};color:{found[1]}"' if found else ""
+    kind = "sure" if found else "unsure"
+    return (f'<td class="{kind}"{style} title="{escape(_told(cell.gain), quote=True)}"><b>{signed(cell.gain.value)}'
+            f"{gain_mark(cell.gain)}</b><small>{score}</small>{note}</td>")
+
+
+def _told(gain: Difference) -> str:
+    if gain.p is None or gain.low is None or gain.high is None:
+        return "not tested"
+    adjusted = "" if gain.adjusted is None else f", corrected {gain.adjusted:.2g}"
+    return f"interval {signed(gain.low)} to {signed(gain.high)}, p = {gain.p:.2g}{adjusted}"
+
+
+def _sheet(sheet: Sheet) -> str:
+    head = "".join(f'<th scope="col">{escape(column)}</th>' for column in sheet.columns)
+    rows = "\n".join(_sheet_row(row) for row in sheet.rows)
+    notes = "".join(f'<p class="small">{escape(note)}</p>' for note in sheet.notes)
+    return (f'<div class="frame" tabindex="0" role="region" aria-label="{escape(sheet.title, quote=True)}"><table>'
+            f"<thead><tr>{head}</tr></thead>\n<tbody>{rows}</tbody></table></div>{notes}")
+
+
+def _sheet_row(row: Sequence[str]) -> str:
+    cells: Iterable[str] = (f"<td>{escape(text)}</td>" for text in row[1:])
+    return f'<tr><th scope="row">{_name(row[0])}</th>{"".join(cells)}</tr>'
+
+
+# --- curves and provenance -------------------------------------------------------------------------------------------
+
+
+def _curves(data: RunData) -> str:
+    figures = [
+        f"<figure><figcaption>{escape(title)}</figcaption>{curves.svg(title, lines, data.conditions)}"
+        f'<ul class="key">{curves.key(lines, data.conditions)}</ul></figure>'
+        for title, lines in curves.charts(data)
+    ]
+    if not figures:
+        return "<p>No phase has written training metrics.</p>"
+    note = "Training loss against steps, one line for each seed; long phases are averaged in groups of steps."
+    return f'<p>{note}</p><div class="charts">{"".join(figures)}</div>'
+
+
+def _provenance(data: RunData) -> str:
+    lines = "".join(f"<dt>{escape(what)}</dt><dd>{escape(value)}</dd>" for what, value in provenance_lines(data))
+    recipe = data.run.recipe.read_text(encoding="utf-8")
+    return f"<dl>{lines}</dl><details><summary>The recipe</summary><pre>{escape(recipe)}</pre></details>"
+

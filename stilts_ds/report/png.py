@@ -1,0 +1,89 @@
+"""`report.png`: the matrix as a picture, for slides. Drawn by matplotlib, which is an optional extra."""
+
+from __future__ import annotations
+
+import io
+import os
+import tempfile
+import textwrap
+from collections.abc import Sequence
+from pathlib import Path
+
+from stilts_ds.errors import UserError
+from stilts_ds.report.colour import colours, scale_of
+from stilts_ds.report.table import Cell, Table, gain_text, number
+
+CELL_INCHES, ROW_INCHES, LABEL_INCHES = 1.05, 0.55, 2.4
+LABEL_LETTERS = 22  # of the label column
+
+
+def write_png(table: Table, path: Path, remarks: Sequence[str]) -> None:
+    """Draw a table of gains, the same bytes for the same table and matplotlib. Raises UserError without matplotlib."""
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise UserError("report.png needs matplotlib; pip install 'stilts-ds[report]', or leave --png out") from error
+    width = LABEL_INCHES + CELL_INCHES * len(table.columns)
+    height = ROW_INCHES * (len(table.rows) + 1) + 0.25 * len(remarks) + 0.2
+    figure = Figure(figsize=(width, height), dpi=160)
+    FigureCanvasAgg(figure)
+    axes = figure.add_axes((0, 0, 1, 1))
+    axes.set(xlim=(0, width), ylim=(height, 0))
+    axes.axis("off")
+    _draw(axes, table)
+    for number_of, remark in enumerate(remarks):
+        axes.text(0.1, ROW_INCHES * (len(table.rows) + 1) + 0.25 * (number_of + 1), _plain(remark), fontsize=8,
+                  color="#5a5a5a")  # fmt: skip
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", metadata={"Software": None})
+    _write_bytes(path, buffer.getvalue())
+
+
+def _draw(axes: object, table: Table) -> None:
+    text, add = axes.text, axes.add_patch  # type: ignore[attr-defined]
+    from matplotlib.patches import Rectangle
+
+    scale = scale_of([table])
+    for column, name in enumerate(table.columns):
+        text(_centre(column), ROW_INCHES / 2, _plain(name), ha="center", va="center", fontsize=10, weight="bold")
+    for place, row in enumerate(table.rows, start=1):
+        y = place * ROW_INCHES
+        text(0.1, y + ROW_INCHES / 2, _wrapped(row.label), va="center", fontsize=10, weight="bold")
+        for column, cell in enumerate(row.cells):
+            back, ink = colours(cell.gain, scale) or ("#ffffff", "#1a1a1a" if cell.gain is None else "#5a5a5a")
+            add(Rectangle((LABEL_INCHES + column * CELL_INCHES, y), CELL_INCHES, ROW_INCHES, facecolor=back,
+                          edgecolor="#d9d9d4"))  # fmt: skip
+            text(_centre(column), y + ROW_INCHES / 2, _two_lines(cell), ha="center", va="center", fontsize=9, color=ink)
+
+
+def _centre(column: int) -> float:
+    return LABEL_INCHES + (column + 0.5) * CELL_INCHES
+
+
+def _two_lines(cell: Cell) -> str:
+    score = number(cell.score) + cell.mark
+    return f"{gain_text(cell.gain)}\n{score}" if cell.gain else score
+
+
+def _wrapped(label: str) -> str:
+    """A row's label in at most three lines that end before the first column."""
+    return _plain("\n".join(textwrap.wrap(label, LABEL_LETTERS)[:3]))
+
+
+def _plain(text: str) -> str:
+    """matplotlib reads $...$ as mathematics."""
+    return text.replace("$", r"\$")
+
+
+def _write_bytes(path: Path, content: bytes) -> None:
+    """Like `write_atomically`, for bytes."""
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise

@@ -1,0 +1,88 @@
+"""Where a run's numbers come from, and what they cost."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from stilts_ds.plan import Phase
+from stilts_ds.report.load import RunData
+from stilts_ds.report.table import Sheet
+
+
+def provenance_lines(data: RunData) -> list[tuple[str, str]]:
+    """What produced the run, as (what, value); several values where the phases differ."""
+    plan = data.planned["provenance"]
+    made = [run["provenance"] for tasks in data.results.values() for runs in tasks.values() for run in runs]
+    commits = _distinct(one.get("git_commit") for one in made) or [plan["git_commit"]]
+    platforms = _distinct(one.get("platform") for one in made) or _distinct([plan.get("platform")])
+    versions = [f"{name} {version}" for name, version in sorted(plan["versions"].items())]
+    lines = [
+        ("Model", data.planned["model"]),
+        ("Model files (SHA-256)", str(plan.get("model_hash", ""))),
+        ("Data", data.planned["source"]),
+        ("Seeds", ", ".join(map(str, data.planned["seeds"]))),
+        ("Commit", ", ".join(commits)),
+        ("Versions", ", ".join(versions)),
+        ("Machine", ", ".join(platforms)),
+        ("Recipe", "recipe.yaml beside this file"),
+    ]
+    return [(what, value) for what, value in lines if value]
+
+
+def _distinct(values: Iterable[object]) -> list[str]:
+    return list(dict.fromkeys(str(value) for value in values if value))
+
+
+# --- cost ------------------------------------------------------------------------------------------------------------
+
+
+def cost_sheet(data: RunData) -> Sheet:
+    """One row for each condition and kind of phase, from status and metrics files; what they do not say is a dash."""
+    groups: dict[tuple[str, str], list[Phase]] = {}
+    for phase in data.phases.values():
+        groups.setdefault((phase.condition, phase.kind), []).append(phase)
+    rows = [(f"{condition}: {kind}", *_cost(data, phases)) for (condition, kind), phases in groups.items()]
+    columns = ("phases", "done", "steps", "time", f"{_unit(data)}-hours", "peak memory (GiB)")
+    notes = (
+        "Time is the wall clock of training, prediction and scoring, where every phase's status says both its time and "
+        "its ranks (a status without ranks may tell of a later start that found the work done). A phase that several "
+        "conditions share stands with the first. Memory is the peak of one rank.",
+    )
+    return Sheet("Cost", ("condition and kind", *columns), (*rows, ("all", *_cost(data, data.phases.values()))), notes)
+
+
+def _cost(data: RunData, phases: Iterable[Phase]) -> tuple[str, ...]:
+    """A sum over phases is given only if every one of them says its part."""
+    chosen = list(phases)
+    statuses, curves = [data.statuses[p.id] for p in chosen], [data.curves[p.id] for p in chosen]
+    timed = [(s["seconds"], s["world_size"]) for s in statuses if "seconds" in s and "world_size" in s]
+    told = bool(chosen) and len(timed) == len(chosen)
+    peaks = [v for c in curves for k, v in (c.peak or {}).items() if k.startswith(_memory(data))]
+    return (
+        str(len(chosen)),
+        str(sum(status["state"] == "done" for status in statuses)),
+        f"{sum(c.loss[-1][0] for c in curves if c.loss):,}" if any(c.loss for c in curves) else "-",
+        duration(sum(seconds for seconds, _ in timed)) if told else "-",
+        f"{sum(seconds * ranks for seconds, ranks in timed) / 3600:.2f}" if told else "-",
+        f"{max(peaks):.1f}" if peaks else "-",
+    )
+
+
+def _memory(data: RunData) -> str:
+    return "memory/device" if _unit(data) == "GPU" else "memory/host"
+
+
+def _unit(data: RunData) -> str:
+    """GPU where the metrics hold a device's memory; otherwise ranks are processes on CPUs."""
+    on_gpu = any("memory/device_peak_gib" in (curve.peak or {}) for curve in data.curves.values())
+    return "GPU" if on_gpu else "rank"
+
+
+def duration(seconds: float) -> str:
+    """`41 s`, `12 min 30 s` or `3 h 05 min`."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"

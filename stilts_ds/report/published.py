@@ -1,0 +1,60 @@
+"""The scores that others published on XTREME's test sets, beside a run's own where the two can be compared."""
+
+from __future__ import annotations
+
+from stilts_ds.report.load import RunData
+from stilts_ds.report.table import Cell, Row, Table
+
+MODEL = "xlm-roberta-large"
+# XTREME's leaderboard; question answering is the mean of F1 and exact match, as in every table here.
+XLMR_LARGE = {
+    "xnli": 79.2, "pawsx": 86.4, "udpos": 73.8, "panx": 65.4, "xquad": (76.6 + 60.8) / 2, "mlqa": (71.6 + 53.2) / 2,
+    "tydiqa": (65.1 + 45.0) / 2, "bucc2018": 66.0, "tatoeba": 57.3,
+}  # fmt: skip
+PHANG_2020 = {
+    "xnli": 80.0, "pawsx": 87.9, "udpos": 74.9, "panx": 64.0, "xquad": (78.7 + 63.3) / 2, "mlqa": (72.4 + 53.7) / 2,
+    "tydiqa": (76.0 + 59.5) / 2, "bucc2018": 71.9, "tatoeba": 81.2,
+}  # fmt: skip
+UNCHECKED = ("bucc2018", "tatoeba")  # PHANG_2020's retrieval scores were not checked against the source
+
+
+def published_table(data: RunData, matrix: Table) -> tuple[Table | None, str]:
+    """The published rows above the run's own, for the targets that compare; otherwise None and the reason.
+
+    Comparable: the model is XLM-R Large, the split is test, every example counted, every language of the benchmark
+    scored.
+    """
+    if data.planned["model"].rstrip("/").rsplit("/", 1)[-1] != MODEL:
+        return None, f"The published scores are those of XLM-R Large; this run's model is {data.planned['model']}."
+    part = data.recipe.evaluation
+    if part.max_examples is not None or part.max_bitext is not None:
+        return None, "The published scores are over whole test sets; this run leaves examples out (max_examples)."
+    columns = tuple(task for task in data.targets if task in XLMR_LARGE and _compares(data, task))
+    if not columns:
+        return None, "No target is scored on its test split in every language of the benchmark."
+    own = [
+        Row(f"this run: {row.label}", tuple(_own(row, matrix.columns.index(task)) for task in columns))
+        for row in matrix.rows
+    ]
+    rows = [_published("XLM-R Large (XTREME leaderboard)", XLMR_LARGE, columns),
+            _published("XLM-R Large, best per target (Phang et al. 2020)", PHANG_2020, columns), *own]
+    notes = ["Published numbers are those of the XTREME leaderboard, from hidden labels; their seeds and settings "
+             "are not this run's."]
+    if unchecked := [task for task in UNCHECKED if task in columns]:
+        notes.append(f"Phang et al., {' and '.join(unchecked)}: not checked against the paper.")
+    return Table("published", "Beside the published scores of XLM-R Large", "scores", columns, tuple(rows),
+                 tuple(notes)), ""
+
+
+def _own(row: Row, column: int) -> Cell:
+    return Cell(row.cells[column].score)
+
+
+def _published(label: str, scores: dict[str, float], columns: tuple[str, ...]) -> Row:
+    return Row(label, tuple(Cell(scores[task]) for task in columns), "published")
+
+
+def _compares(data: RunData, task: str) -> bool:
+    """Test split and no missing language, for every result that there is."""
+    runs = [run for tasks in data.results.values() for run in tasks.get(task, [])]
+    return bool(runs) and all(run["split"] == "test" and run["mean"] is not None for run in runs)

@@ -1,0 +1,121 @@
+"""Tables as Markdown, CSV and LaTeX. User text (names of conditions and runs) is escaped in each."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable, Sequence
+
+from stilts_ds.report.table import Cell, Row, Sheet, Table, cell_text, gain_text, number
+
+CSV_COLUMNS = (
+    "table", "row", "column", "score", "gain", "low", "high", "p", "p_adjusted", "significant", "mark", "note",
+)  # fmt: skip
+
+
+# --- Markdown --------------------------------------------------------------------------------------------------------
+
+
+def markdown_escape(text: str) -> str:
+    """Text that a Markdown table shows as it is: no new cells, lines or HTML."""
+    plain = " ".join(text.split()).replace("\\", "\\\\").replace("|", "\\|")
+    return plain.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+
+
+def markdown_table(table: Table) -> str:
+    """One row a row; a gain stands in brackets behind its score."""
+    return _markdown(table, [(row.label, [cell_text(cell) for cell in row.cells]) for row in table.rows])
+
+
+def stacked_markdown(table: Table, baseline: str) -> str:
+    """Scores, and under them a row of gains: the narrow form for terminals."""
+    rows: list[tuple[str, list[str]]] = []
+    for row in table.rows:
+        rows.append((row.label, [number(cell.score) + cell.mark for cell in row.cells]))
+        if any(cell.gain for cell in row.cells):
+            rows.append((f"gain over {baseline}", [gain_text(cell.gain) for cell in row.cells]))
+    return _markdown(table, rows)
+
+
+def _markdown(table: Table, rows: Iterable[tuple[str, Sequence[str]]]) -> str:
+    lines = [_markdown_row(table.corner, table.columns), _bars("---", ["---:"] * len(table.columns))]
+    return "\n".join([*lines, *(_markdown_row(label, cells) for label, cells in rows)]) + "\n"
+
+
+def markdown_sheet(sheet: Sheet) -> str:
+    lines = [_markdown_row(sheet.columns[0], sheet.columns[1:]), _bars("---", ["---:"] * (len(sheet.columns) - 1))]
+    return "\n".join([*lines, *(_markdown_row(row[0], row[1:]) for row in sheet.rows)]) + "\n"
+
+
+def _markdown_row(first: str, cells: Sequence[str]) -> str:
+    return _bars(markdown_escape(first), [markdown_escape(cell) for cell in cells])
+
+
+def _bars(first: str, cells: Sequence[str]) -> str:
+    return f"| {first} | " + " | ".join(cells) + " |"
+
+
+# --- CSV -------------------------------------------------------------------------------------------------------------
+
+
+def csv_tables(tables: Iterable[Table]) -> str:
+    """One cell a row at full precision; empty where there is nothing. Text that a spreadsheet would run is quoted."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(CSV_COLUMNS)
+    for table in tables:
+        for row in table.rows:
+            for column, cell in zip(table.columns, row.cells):
+                writer.writerow((table.name, _harmless(row.label), _harmless(column), *_csv_cell(cell)))
+    return text.getvalue()
+
+
+def _csv_cell(cell: Cell) -> tuple[object, ...]:
+    gain = cell.gain
+    tested = (gain.value, gain.low, gain.high, gain.p, gain.adjusted, gain.significant) if gain else (None,) * 6
+    return (cell.score, *tested, cell.mark, _harmless(cell.note))
+
+
+def _harmless(text: str) -> str:
+    """A leading = + - or @ would be a formula."""
+    return f"'{text}" if text[:1] in ("=", "+", "-", "@", "\t", "\r") else text
+
+
+# --- LaTeX -----------------------------------------------------------------------------------------------------------
+
+_LATEX = {
+    "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
+    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}",
+    "|": r"\textbar{}", '"': r"\textquotedbl{}",
+    "°": r"$^\circ$", "†": r"$^\dagger$", "‡": r"$^\ddagger$",
+}  # fmt: skip
+
+
+def latex_escape(text: str) -> str:
+    return "".join(_LATEX.get(character, character) for character in " ".join(text.split()))
+
+
+def latex_tables(title: str, tables: Iterable[Table], marks: Sequence[str]) -> str:
+    """A fragment for \\input: one `table` environment a table; needs the package booktabs."""
+    head = [f"% {' '.join(title.split())}", r"% \usepackage[T1]{fontenc} \usepackage{booktabs}"]
+    return "\n\n".join([*head, *(_latex_table(table, marks) for table in tables)]) + "\n"
+
+
+def _latex_table(table: Table, marks: Sequence[str]) -> str:
+    used = [sentence for sentence in marks if sentence[0] in table.marks()]
+    caption = " ".join(latex_escape(part) for part in [f"{table.title}.", *table.notes, *used])
+    body = [_latex_row(row) for row in table.rows]
+    return "\n".join([
+        r"\begin{table}", r"\centering\small", rf"\caption{{{caption}}}", rf"\label{{tab:{_label(table.name)}}}",
+        rf"\begin{{tabular}}{{l{'r' * len(table.columns)}}}", r"\toprule",
+        " & ".join(map(latex_escape, [table.corner, *table.columns])) + r" \\", r"\midrule", *body,
+        r"\bottomrule", r"\end{tabular}", r"\end{table}",
+    ])  # fmt: skip
+
+
+def _label(name: str) -> str:
+    return "".join(c if c.isalnum() or c == "-" else "-" for c in name)
+
+
+def _latex_row(row: Row) -> str:
+    return " & ".join(latex_escape(text) for text in (row.label, *map(cell_text, row.cells))) + r" \\"

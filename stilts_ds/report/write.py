@@ -1,0 +1,101 @@
+"""Everything that `stilts report` writes: the same numbers as Markdown, JSON, CSV, LaTeX, HTML and, asked for, PNG."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from stilts_ds.report.card import write_cards
+from stilts_ds.report.compare import score_run
+from stilts_ds.report.load import RunData, load_run
+from stilts_ds.report.page import page
+from stilts_ds.report.provenance import cost_sheet, provenance_lines
+from stilts_ds.report.stats import Settings
+from stilts_ds.report.table import Table, legend
+from stilts_ds.report.tables import Tables, build_tables, results_json, tested
+from stilts_ds.report.text import (
+    csv_tables,
+    latex_tables,
+    markdown_escape,
+    markdown_sheet,
+    markdown_table,
+    stacked_markdown,
+)
+from stilts_ds.run_dir import RunDir, write_atomically, write_json
+
+METRICS = (
+    "XTREME's metric of each target, in percent: accuracy (XNLI, PAWS-X, Tatoeba), F1 (tagging, BUCC), mean of F1 and "
+    "exact match (question answering)."
+)
+
+
+def write_report(run: RunDir, settings: Settings | None = None, png: bool = False) -> str:
+    """Collect all finished results, write the report beside them, and return the summary table as text.
+
+    Raises UserError for a missing or broken file, and for `png` without matplotlib.
+    """
+    settings = settings or Settings()
+    data = load_run(run)
+    tables = build_tables(data, score_run(data, settings), settings)
+    marks = legend(tables.all(), settings.level)
+    summary = _summary(data, tables, settings)
+    write_json(run.results, results_json(data, tables, settings))
+    write_atomically(run.report, markdown_report(data, tables, settings))
+    write_atomically(beside(run, ".csv"), csv_tables(tables.all()))
+    write_atomically(beside(run, ".tex"), latex_tables(data.planned["name"], tables.all(), marks))
+    write_atomically(beside(run, ".html"), page(data, tables, settings, METRICS))
+    write_cards(data)
+    if png:
+        from stilts_ds.report.png import write_png
+
+        write_png(tables.matrix, beside(run, ".png"), legend([tables.matrix], settings.level))
+    return summary
+
+
+def beside(run: RunDir, suffix: str) -> Path:
+    """`report.html` and the like, beside `report.md`."""
+    return run.report.with_suffix(suffix)
+
+
+def _summary(data: RunData, tables: Tables, settings: Settings) -> str:
+    parts = [stacked_markdown(tables.matrix, data.baseline), *legend([tables.matrix], settings.level)]
+    if data.missing:
+        parts.append(f"\nMissing: {len(data.missing)} things, listed in {data.run.report.name}.")
+    return "\n".join(parts) + "\n"
+
+
+def markdown_report(data: RunData, tables: Tables, settings: Settings) -> str:
+    planned = data.planned
+    parts = [
+        f"# {markdown_escape(planned['name'])}\n",
+        f"{METRICS} Mean over the languages scored, English (the training language) included; median over "
+        f"{len(planned['seeds'])} seed(s). Model `{planned['model']}`, data `{planned['source']}`.\n",
+        stacked_markdown(tables.matrix, data.baseline),
+        *_remarks(tables.matrix.notes, [tables.matrix], settings),
+    ]
+    if data.missing:
+        parts += ["## What is missing\n", "\n".join(f"- {markdown_escape(note)}" for note in data.missing) + "\n"]
+    parts += [f"## How the gains were tested\n\n{tested(settings)}\n"]
+    for table in [tables.gap, *tables.groups, *tables.languages]:
+        if table.columns and table.rows:
+            parts += _markdown_section(table, settings)
+    parts += _published(tables, settings)
+    cost = cost_sheet(data)
+    parts += [f"## {cost.title}\n", markdown_sheet(cost), "\n\n".join(cost.notes) + "\n"]
+    parts += ["## Provenance\n", "\n".join(f"- {what}: `{value}`" for what, value in provenance_lines(data)) + "\n"]
+    return "\n".join(parts)
+
+
+def _markdown_section(table: Table, settings: Settings) -> list[str]:
+    return [f"## {markdown_escape(table.title)}\n", markdown_table(table), *_remarks(table.notes, [table], settings)]
+
+
+def _remarks(notes: Sequence[str], tables: Sequence[Table], settings: Settings) -> list[str]:
+    said = [*(markdown_escape(note) for note in notes), *legend(tables, settings.level)]
+    return ["\n\n".join(said) + "\n"] if said else []
+
+
+def _published(tables: Tables, settings: Settings) -> list[str]:
+    if tables.published:
+        return _markdown_section(tables.published, settings)
+    return ["## Published scores\n", f"Not shown. {markdown_escape(tables.why_not_published)}\n"]

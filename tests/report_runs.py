@@ -1,0 +1,130 @@
+"""Runs made up for the tests of the report: real tasks and languages, random predictions of a chosen quality."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from stilts_ds.config import parse_recipe, recipe_yaml
+from stilts_ds.evaluate import formats
+from stilts_ds.evaluate.score import main_score, score_file
+from stilts_ds.examples.records import Answer, Span
+from stilts_ds.plan import Phase, make_plan
+from stilts_ds.run_dir import RunDir, write_atomically, write_json
+from stilts_ds.tasks.registry import get_task
+from stilts_ds.tasks.spec import Task
+
+Skill = Callable[[str, str, str], float]  # condition, task, language -> share of right answers
+HOSTILE = '<img src=x onerror=alert("x")> & a|b_$'
+TARGETS = ("xnli", "udpos", "xquad", "bucc2018", "tatoeba")
+LANGUAGES = {
+    "xnli": ["en", "de", "sw", "zh"], "udpos": ["en", "de", "yo"], "xquad": ["en", "el", "zh"],
+    "bucc2018": ["de", "zh"], "tatoeba": ["de", "jv"],
+}  # fmt: skip
+
+
+def better_after_mnli(condition: str, task: str, language: str) -> float:
+    return 0.8 if condition == "mnli" and task in ("xnli", "xquad", "tatoeba") else 0.5
+
+
+def build_run(
+    folder: Path,
+    skill: Skill = better_after_mnli,
+    intermediate: Mapping[str, Sequence[str]] | None = None,
+    targets: Sequence[str] = TARGETS,
+    languages: Mapping[str, list[str]] | str | None = None,
+    seeds: Sequence[int] = (1,),
+    model: str = "facebook/tiny",
+    examples: int = 200,
+) -> RunDir:
+    """Write a finished run: recipe, plan, labels, and each phase's predictions, results, metrics and status."""
+    conditions = intermediate or {"none": [], "mnli": ["mnli"], HOSTILE: ["squad_v1"]}
+    values = {
+        "name": "study", "output_dir": str(folder), "seeds": list(seeds), "model": {"name_or_path": model},
+        "data": {"source": "hub"}, "intermediate": {c: list(t) for c, t in conditions.items()},
+        "targets": list(targets), "evaluation": {"languages": languages or {t: LANGUAGES[t] for t in targets}},
+    }  # fmt: skip
+    recipe, run = parse_recipe(values, "test"), RunDir(folder)
+    planned = make_plan(recipe, "0123456789abcdef", lambda task: task)
+    # The commit of the day would change the bytes that a test compares.
+    planned["provenance"] = {"git_commit": "c0ffee", "versions": {"stilts-ds": "0.1.0"}, "model_hash": "0123456789"}
+    write_atomically(run.recipe, recipe_yaml(recipe))
+    write_json(run.plan, planned)
+    for phase in map(Phase.from_json, planned["phases"]):
+        _write_phase(run, phase, skill, languages or LANGUAGES, examples)
+    return run
+
+
+def _write_phase(run: RunDir, phase: Phase, skill: Skill, languages: Any, examples: int) -> None:
+    folder = run.phase(phase.id)
+    folder.set_status("done", seconds=120.0, world_size=2)
+    if phase.train:
+        write_metrics(folder.metrics, phase, 100 * skill(phase.condition, phase.train[0], "en"))
+        write_atomically(folder.encoder / "config.json", "{}")
+        write_atomically(folder.encoder / "stilts.json", '{"init": "/home/someone/model"}')
+        write_atomically(folder.heads, "heads")
+    for name in phase.evaluate:
+        task = get_task(name)
+        scored = list(task.languages) if languages == "all" else languages[name]
+        write_json(folder.results / f"{name}.json", _predict(run, phase, task, scored, skill, examples))
+
+
+def write_metrics(path: Path, phase: Phase, dev: float, steps: int = 30) -> None:
+    lines = [{"step": s, "train/loss": 2.0 / s + 0.1 * phase.seed, "memory/device_peak_gib": 1.5} for s in
+             range(1, steps + 1)]
+    lines.append({"step": steps, "eval/any/en/accuracy": dev, "selection": dev})
+    write_atomically(path, "".join(json.dumps(line) + "\n" for line in lines))
+
+
+def _predict(run: RunDir, phase: Phase, task: Task, codes: list[str], skill: Skill, examples: int) -> dict[str, Any]:
+    kind = formats.kind_of(task.family, task.metrics)
+    scores = {}
+    for code in codes:
+        file = formats.file_name(kind, "test", code)
+        labels, predictions = run.labels / task.name / file, run.phase(phase.id).predictions / task.name / file
+        gold = gold_values(task, kind, code, examples)
+        formats.write_labels(labels, kind, gold)
+        dice = random.Random(f"{phase.id} {task.name} {code}")
+        share = skill(phase.condition, task.name, code)
+        formats.write_predictions(predictions, kind, guesses(task, kind, gold, share, dice))
+        scores[code] = score_file(predictions, labels, task, code)
+    main = {code: main_score(task.family, found) for code, found in scores.items()}
+    missing = [code for code in task.languages if code not in codes]
+    return {
+        "task": task.name, "split": "test", "pivot": task.pivot, "condition": phase.condition, "seed": phase.seed,
+        "phase": phase.id, "languages": scores, "main": main, "missing": missing, "unlabelled": [],
+        "mean": None if missing else sum(main.values()) / len(main), "mean_of_present": sum(main.values()) / len(main),
+        "settings": {}, "provenance": {"git_commit": "c0ffee", "platform": "test", "versions": {}},
+    }  # fmt: skip
+
+
+def gold_values(task: Task, kind: str, code: str, examples: int) -> Any:
+    dice = random.Random(f"{task.name} {code} {examples}")
+    if kind == "label":
+        return [dice.choice(task.labels) for _ in range(examples)]
+    if kind == "index":
+        return dice.sample(range(examples), examples)
+    if kind == "tags":
+        return [[dice.choice(task.labels) for _ in range(dice.randint(3, 12))] for _ in range(examples)]
+    if kind == "pairs":
+        return [(f"{code}-{i}", f"en-{i}") for i in range(examples)]
+    return [Span(f"q{i}", "why?", f"because of item {i}", (Answer(f"item {i}", 11),)) for i in range(examples)]
+
+
+def guesses(task: Task, kind: str, gold: Any, share: float, dice: random.Random) -> Any:
+    """Right with probability `share`, each by itself."""
+    def right() -> bool:
+        return dice.random() < share
+
+    if kind == "label":
+        return [g if right() else next(label for label in task.labels if label != g) for g in gold]
+    if kind == "index":
+        return [g if right() else (g + 1) % len(gold) for g in gold]
+    if kind == "tags":
+        return [[t if right() else dice.choice(task.labels) for t in tags] for tags in gold]
+    if kind == "pairs":
+        return [(a, b if right() else f"{b}x") for a, b in gold if dice.random() < 0.9]
+    return {q.id: q.answers[0].text if right() else "nothing at all" for q in gold}
