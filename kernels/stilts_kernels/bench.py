@@ -3,6 +3,7 @@
     stilts bench            or, from a checkout with nothing but torch and triton:     python kernels/bench/run.py
     ... --quick             seconds instead of minutes        ... --case two-way    one case (also bucc-1m, memory)
     ... --compare A B       two result files side by side     ... --embeddings X.npy Y.npy    your own vectors
+    ... --tune              on a GPU: choose and record the fused kernel's configurations
 
 Times are CPU seconds of this process on --threads threads (default 1), methods interleaved round by round, so that a
 shared machine's load hits all alike. Every run appends one line per case to a results/*.jsonl file.
@@ -176,9 +177,22 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--embeddings", nargs=2, type=Path, metavar=("QUERIES", "BANK"), help="two .npy files")
     parser.add_argument("--k", type=int, default=4, help="neighbours for --embeddings")
-    parser.add_argument("--out", type=Path, help="result file (.jsonl), appended to")
+    parser.add_argument("--tune", action="store_true",
+                        help="on a GPU: time the fused kernel's candidate configurations and record the fastest")
+    parser.add_argument("--out", type=Path, help="result file (.jsonl), appended to; with --tune the record (.json)")
     parser.add_argument("--compare", nargs=2, type=Path, metavar=("A", "B"), help="compare two result files and stop")
     return parser.parse_args(argv)
+
+
+def tune(path: Path | None) -> int:
+    """Tunes every direction, D and k; prints each entry as it is recorded."""
+    from stilts_kernels.tuner import tune_all  # needs triton, the rest of the benchmark does not
+    from stilts_kernels.tuning import describe, record_path
+
+    for entry in tune_all(path or record_path()):
+        print(f"{entry['key']}: {describe(entry['config'])}, {entry['tflops']:.0f} TFLOP/s", flush=True)
+    print(f"recorded in {path or record_path()}")
+    return 0
 
 
 def measurements(arguments: argparse.Namespace) -> Iterator[Result]:
@@ -212,11 +226,13 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(compare(arguments.compare))
             return 0
         torch.set_num_threads(arguments.threads)
+        if arguments.tune:
+            return tune(arguments.out)
         for result in measurements(arguments):
             results.append(result)
             with path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps({**result, "time": stamp.isoformat(timespec="seconds")}) + "\n")
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, RuntimeError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     print(f"appended to {path}")
