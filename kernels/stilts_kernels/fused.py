@@ -94,7 +94,7 @@ class Search:
         self.kept = kept or kept_groups(k)
         self._make_panels()
         self.config = config or choose_config(bank.data.device, self.left.dtype, queries.dim, self.kept, self.two_way)
-        self.score = PairScores(queries, bank)
+        self.score, self.scored = PairScores(queries, bank), 0
         self.failed_rows = torch.zeros(queries.count, dtype=torch.bool, device=bank.data.device)
         self.failed_columns = torch.zeros(bank.count, dtype=torch.bool, device=bank.data.device)
 
@@ -161,6 +161,7 @@ class Search:
 
     def ranked(self, left: Panel, right: Panel, query: Tensor, row: Tensor, k: int, backward: bool = False) -> Found:
         """Best k of the candidate pairs [P] (numbers within the panels) by exact score; missing places hold -inf."""
+        self.scored += len(query)
         own, other = (row, query) if backward else (query, row)
         order = by_block(own, other)
         score = self.score(self.queries, self.bank, query[order] + left.start, row[order] + right.start)
@@ -195,7 +196,7 @@ class Search:
         rows = self.queries.count + (self.bank.count if self.two_way else 0)
         failures = int(self.failed_rows.sum()) + len(which)
         path = "triton interpreter" if interpreted() else "triton fused, cuda"
-        record(Report(path + (", two-way" if self.two_way else ""), rows, rows - failures, float("nan")))
+        record(Report(path + (", two-way" if self.two_way else ""), rows, rows - failures, self.scored / rows))
         return forward, backward
 
     def redo(self, which: Tensor, values: Tensor, indices: Tensor) -> None:
