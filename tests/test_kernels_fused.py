@@ -66,6 +66,12 @@ for queries, rows, dim, forward, backward in ((1, 1, 1, 1, 1), (1, 67, 5, 3, 1),
 for config in candidates(0, 8, True):  # one and two runs of 16 rows in a group
     check(gaussian(150, 16, 1), gaussian(200, 16, 2), 4, 4, config=config)
     assert last_report().certified == 350, last_report()
+below = -gaussian(70, 9, 1).abs().half(), gaussian(67, 9, 2).abs().half()  # rows beyond the edge would score more
+check(*below, 4, 2)
+many = gaussian(900, 8, 1)  # so many blocks that most are left out
+check(many, gaussian(67, 8, 2), 4, 3)
+many[:64] *= 3
+check(many, gaussian(67, 8, 2), 4, 9)
 small = Limits(bank_rows=70, pairs=1 << 13, column_bytes=1 << 11)
 check(gaussian(150, 16, 1), gaussian(200, 16, 2), 4, 5, limits=small)  # several blocks of each side
 check(anisotropic(80, 64, 1), anisotropic(300, 64, 2), 4, 4, unit=True)

@@ -17,6 +17,7 @@ lower index first.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -52,17 +53,22 @@ Found = tuple[Tensor, Tensor]  # values float64 [n, k], falling, and indices int
 
 @dataclass(frozen=True)
 class Limits:
-    """Scratch memory of one search: rows of a bank block, candidate pairs scored at once, bytes of column keys."""
+    """Scratch memory of one search: a block of either side, candidate pairs scored at once, bytes of column keys."""
 
     bank_rows: int = 1 << 20
+    panel_bytes: int = 1 << 31
     pairs: int = 1 << 25
     column_bytes: int = 1 << 30
 
-    def query_rows(self, k: int, bank: int, block: int, two_way: bool) -> int:
+    def rows_of_bank(self, dim: int) -> int:
+        """Bank rows of one block."""
+        return min(self.bank_rows, self.panel_bytes // (2 * dim))
+
+    def rows_of_queries(self, k: int, dim: int, bank: int, block: int, two_way: bool) -> int:
         """Queries of one block, whole blocks of `block`; about 2 k groups of each are scored."""
-        rows = self.pairs // (2 * GROUP * k)
+        rows = min(self.pairs // (2 * GROUP * k), self.panel_bytes // (2 * dim))
         if two_way:
-            rows = min(rows, self.column_bytes // (8 * min(bank, self.bank_rows)) * block)
+            rows = min(rows, self.column_bytes // (8 * min(bank, self.rows_of_bank(dim))) * block)
         return max(block, rows // block * block)
 
     def columns(self, k: int, blocks: int) -> int:
@@ -111,9 +117,9 @@ class Search:
 
     def run(self) -> tuple[Found, Found]:
         """(forward [Q, k], backward [N, k_backward] or empty)."""
-        bank_rows = self.limits.bank_rows
-        query_rows = self.limits.query_rows(max(self.k, self.k_backward), self.bank.count, self.config["BM"],
-                                            self.two_way)
+        dim, bank_rows = self.queries.dim, self.limits.rows_of_bank(self.queries.dim)
+        query_rows = self.limits.rows_of_queries(max(self.k, self.k_backward), dim, self.bank.count, self.config["BM"],
+                                                 self.two_way)
         forward: list[Found] = []
         backward = [self.nothing(stop - start) for start, stop in spans(self.bank.count, bank_rows)]
         for start, stop in spans(self.queries.count, query_rows):
@@ -266,11 +272,18 @@ def group_rows(keys: Tensor, config: Config) -> Tensor:
     return (keys.long() & GROUP - 1)[:, None] * 16 + inner // 16 * 16 * config["ROW_GROUPS"] + inner % 16
 
 
+def device_of(rows: Rows) -> AbstractContextManager[object]:
+    """Triton launches on the current device: makes that the one that holds the rows."""
+    return torch.cuda.device(rows.data.device) if rows.data.is_cuda else nullcontext()
+
+
 def topk_cuda(queries: Rows, bank: Rows, k: int) -> Found:
     """Canonical top-k on a GPU, or under the interpreter: (values float64 [Q, k], indices int64 [Q, k])."""
-    return Search(queries, bank, k).run()[0]
+    with device_of(bank):
+        return Search(queries, bank, k).run()[0]
 
 
 def two_way_cuda(source: Rows, target: Rows, k_forward: int, k_backward: int) -> tuple[Found, Found]:
     """Neighbours of source in target and of target in source; every score is computed once. As `mining.two_way`."""
-    return Search(source, target, k_forward, k_backward).run()
+    with device_of(target):
+        return Search(source, target, k_forward, k_backward).run()
