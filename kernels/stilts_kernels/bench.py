@@ -156,23 +156,35 @@ def compare(paths: Sequence[Path]) -> str:
 
 
 def plot(results: Sequence[Result], path: Path) -> None:
-    """Bars of each method's rate, one group per case; says so where matplotlib is missing."""
+    """Bars of each method's rate, one panel per case; says so where matplotlib is missing."""
     pyplot = optional("matplotlib.pyplot")
     timed = [result for result in results if "methods" in result]
     if pyplot is None:
         print("no plot: matplotlib is not installed")
     if pyplot is None or not timed:
         return
-    names = list(dict.fromkeys(name for result in timed for name in result["methods"]))
-    figure, axes = pyplot.subplots(figsize=(1.6 * len(timed) + 4, 4.5), layout="constrained")
-    for i, name in enumerate(names):
-        heights = [result["methods"].get(name, {}).get("gflops", 0) for result in timed]
-        axes.bar([x + 0.8 * i / len(names) for x in range(len(timed))], heights, 0.8 / len(names), label=name)
-    axes.set_xticks([x + 0.4 for x in range(len(timed))], [result["case"] for result in timed], rotation=20)
-    axes.set_ylabel("GFLOP per CPU second")
-    axes.legend(fontsize="small")
-    figure.savefig(path)
+    heights = [len(result["methods"]) + 1.5 for result in timed]
+    figure, panels = pyplot.subplots(len(timed), figsize=(8, 0.3 * sum(heights)), layout="constrained", squeeze=False,
+                                     gridspec_kw={"height_ratios": heights})
+    for axes, result in zip(panels[:, 0], timed):
+        draw(axes, result)
+    on_gpu = any(result.get("machine", {}).get("gpu") for result in timed)
+    panels[-1, 0].set_xlabel("GFLOP/s" if on_gpu else "GFLOP per CPU second")
+    figure.savefig(path, dpi=120)
+    pyplot.close(figure)
     print(f"plot: {path}")
+
+
+def draw(axes: Any, result: Result) -> None:
+    """One case: the bare products grey, ours dark, the others light; slowest at the bottom."""
+    rates = sorted((method["gflops"], name) for name, method in result["methods"].items())
+    colours = ["0.75" if name.endswith("alone") else "tab:blue" if name.startswith("ours") else "tab:orange"
+               for _, name in rates]
+    bars = axes.barh([name for _, name in rates], [rate for rate, _ in rates], color=colours)
+    axes.bar_label(bars, fmt="%.0f", padding=3, fontsize="small")
+    axes.margins(x=0.1)
+    axes.set_title(result["case"], fontsize="medium", loc="left")
+    axes.tick_params(labelsize="small")
 
 
 def own_vectors(paths: Sequence[Path], k: int) -> tuple[Case, tuple[torch.Tensor, torch.Tensor]]:
