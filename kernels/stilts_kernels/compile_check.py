@@ -77,7 +77,7 @@ def compile_search(capability: int, k: int, two_way: bool = False, config: Confi
     sizes = " ".join(str(config[name]) for name in ("BM", "BN", "BK", "STAGES", "num_warps", "ROW_GROUPS"))
     name = f"{'two-way' if two_way else 'one-way'}  k {k:2d}  D {dim}  {sizes}"
     limit = MAX_REGISTERS.get(capability, 255) if k in GATED_K else 255
-    options = {"num_warps": config["num_warps"], "num_stages": config["STAGES"]}
+    options = {"num_warps": config["num_warps"], "num_stages": config["STAGES"], "maxnreg": config["maxnreg"]}
     return assemble(group_topk_kernel, signature(config, constants), constants, capability, name, limit, options)
 
 

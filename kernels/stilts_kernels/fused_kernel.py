@@ -194,7 +194,8 @@ def launch(queries: Tensor, bank: Tensor, kept: int, splits: int, config: Config
     sides = [TensorDescriptor.from_tensor(side, [config[size], config["BK"]]) if config["USE_TMA"] else side
              for side, size in ((queries, "BM"), (bank, "BN"))]
     group_topk_kernel[(blocks, splits)](*sides, keys, where, best, second, len(queries), len(bank),
-                                        triton.cdiv(tiles, splits), **constants, num_warps=config["num_warps"])
+                                        triton.cdiv(tiles, splits), **constants, num_warps=config["num_warps"],
+                                        maxnreg=config["maxnreg"])
     return keys, where, best, second
 
 

@@ -25,9 +25,11 @@ from stilts_kernels.fused_kernel import Config, interpreted
 log = logging.getLogger("stilts_kernels")
 
 ENTRY = "config"
-HOPPER = {"BM": 128, "BN": 128, "BK": 64, "STAGES": 3, "num_warps": 8, "ROW_GROUPS": 8, "USE_TMA": 1}
-AMPERE = {**HOPPER, "BK": 32, "USE_TMA": 0}
-INTERPRETER = {"BM": 64, "BN": 64, "BK": 16, "STAGES": 1, "num_warps": 4, "ROW_GROUPS": 4, "USE_TMA": 1}
+# maxnreg tells the assembler what to schedule for: left alone, it takes up to 193 registers for the two-way kernel with
+# triton 3.6 and 3.7, none of them needed.
+HOPPER = {"BM": 128, "BN": 128, "BK": 64, "STAGES": 3, "num_warps": 8, "ROW_GROUPS": 8, "USE_TMA": 1, "maxnreg": 168}
+AMPERE = {**HOPPER, "BK": 32, "USE_TMA": 0, "maxnreg": 255}
+INTERPRETER = {**HOPPER, "BM": 64, "BN": 64, "BK": 16, "STAGES": 1, "num_warps": 4, "ROW_GROUPS": 4}
 
 
 def candidates(capability: int, kept: int, two_way: bool) -> list[Config]:
@@ -41,11 +43,11 @@ def candidates(capability: int, kept: int, two_way: bool) -> list[Config]:
 
 def hopper_changes(kept: int, two_way: bool) -> list[Config]:
     """128 x 128 tiles with 8 warps leave room for two programs a multiprocessor, 128 x 256 tiles for one."""
-    wide, narrow = {"BN": 256}, {"BN": 64}
+    wide, narrow, free = {"BN": 256}, {"BN": 64}, {"maxnreg": 255}
     if kept > 16:
-        return [{}, {"STAGES": 4}, narrow] if not two_way else [{}, narrow]
+        return [free, {**free, **narrow}] if two_way else [free, {**free, "STAGES": 4}, {**free, **narrow}]
     if two_way:
-        return [{}, {"STAGES": 4}, {"ROW_GROUPS": 4}, narrow]
+        return [{}, {"STAGES": 4}, narrow]
     slim = {"num_warps": 4, "ROW_GROUPS": 4}  # at k = 16 it would need 186 registers
     return [wide, {**wide, "STAGES": 4}, {}, {"STAGES": 4}, *([slim] if kept <= 8 else [])]
 
