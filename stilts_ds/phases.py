@@ -25,7 +25,6 @@ from stilts_ds.batches.collate import TaskRows
 from stilts_ds.batches.prepare import Data
 from stilts_ds.batches.rows import Rows
 from stilts_ds.config import EnginePart, Recipe, TrainingPart, parse_recipe
-from stilts_ds.engine.checkpoint import trust_only_tensors
 from stilts_ds.engine.loop import Job, train
 from stilts_ds.engine.preempt import Stopped, install_handlers
 from stilts_ds.engine.preflight import check_ranks
@@ -245,7 +244,7 @@ def run_ranks(run: RunDir, wanted: list[str], only: str | None = None, before: C
     install_handlers()
     set_up_logging(run.logs / wanted[0] if len(wanted) == 1 else run.logs)
     quiet()
-    trust_only_tensors()
+    os.environ["TORCH_FORCE_WEIGHTS_ONLY_LOAD"] = "1"  # whatever a library loads: tensors, never pickled code
     token = hash_json([str(run.root.resolve()), os.environ.get("STILTS_RUN_TOKEN", "")])
     try:
         patience = int(os.environ.get("STILTS_COLLECTIVE_TIMEOUT", EnginePart().collective_timeout))
