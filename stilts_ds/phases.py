@@ -87,12 +87,12 @@ def check_settings(recipe: Recipe, phases: list[Phase], world: World) -> None:
 def bytes_to_write(recipe: Recipe, phases: list[Phase]) -> int:
     """Most bytes that training one of the phases keeps on disk at a time; 0 where the model's size is unknown.
 
-    A checkpoint holds 12 bytes a parameter in float32 and 14 in mixed precision, one more stands beside the kept ones
+    A checkpoint holds 12 bytes a parameter (weights and two moments in float32), one more stands beside the kept ones
     while it is written, and so does the exported model of 4 bytes a parameter.
     """
     parameters = parameter_count(model_path(recipe.model.name_or_path)) or 0
     kept = [TrainingPart(**phase.training).save_total_limit + 1 for phase in phases if phase.train]
-    return parameters * (14 * max(kept, default=0) + 8 * bool(kept))
+    return parameters * (12 * max(kept, default=0) + 8 * bool(kept))
 
 
 def first_on_rank_0(work: Callable[[], None] | None, world: World) -> None:

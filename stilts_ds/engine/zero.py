@@ -9,8 +9,13 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-import deepspeed
 import torch
+from torch import nn
+
+from stilts_ds.engine.world import World  # first: it tells DeepSpeed the accelerator
+
+# isort: split
+import deepspeed
 from deepspeed.utils import (
     safe_get_full_fp32_param,
     safe_get_full_optimizer_state,
@@ -19,10 +24,8 @@ from deepspeed.utils import (
     safe_set_local_fp32_param,
     safe_set_local_optimizer_state,
 )
-from torch import nn
 
 from stilts_ds.config import EnginePart, TrainingPart
-from stilts_ds.engine.world import World
 from stilts_ds.errors import UserError
 from stilts_ds.model.multitask import MultiTask
 
