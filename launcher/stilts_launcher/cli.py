@@ -45,6 +45,7 @@ def build_parser() -> argparse.ArgumentParser:
     for name, verb, text in (
         ("run", run, "train, evaluate, score and report a recipe; started again, it continues where it was"),
         ("plan", plan, "show what `run` would do: phases, steps, tokens, memory, and what is done already"),
+        ("fetch", fetch, "bring model, tokenizer and data onto this machine, tokenise them, check them offline"),
         ("train", train, "only the training of a recipe's phases"),
     ):
         part = add(name, verb, text)
@@ -55,7 +56,7 @@ def build_parser() -> argparse.ArgumentParser:
             part.add_argument("--gpu-memory", type=float, metavar="GIB", help="name the smallest stage that fits")
             part.add_argument("--trial", action="store_true", help="measure a few steps of the largest phase here")
             part.add_argument("--json", action="store_true", help="print JSON")
-        else:
+        elif name != "fetch":
             part.add_argument("--phase", action="append", default=[], metavar="ID", help="only this phase (repeatable)")
     for name, verb, text in (
         ("evaluate", evaluate, "predict with a run's trained phases whatever is not predicted yet"),
@@ -153,6 +154,13 @@ def plan(given: argparse.Namespace) -> int:
     if given.ranks is not None and given.ranks < 1:
         raise UserError(f"--ranks {given.ranks}: give one rank or more")
     print(show_plan(recipe_of(given), given.ranks, given.gpu_memory, given.trial, given.json))
+    return 0
+
+
+def fetch(given: argparse.Namespace) -> int:
+    from stilts_launcher.fetch import fetch_recipe
+
+    print(fetch_recipe(recipe_of(given)))
     return 0
 
 
