@@ -33,9 +33,9 @@ def needs_of(recipe: Recipe, data: Data) -> tuple[list[Need], list[str]]:
         splits = {data.train_split(name), "dev"} | ({"train"} if task.family == "tag" and not task.labels else set())
         found += [Need(name, split, task.pivot) for split in sorted(splits, reverse=True)]
     for task in [data.task(task.name) for task in targets]:
-        split = data.split(task)
         try:
-            found += [Need(task.name, split, language) for language in data.languages(task, split)[0]]
+            languages = data.languages(task, data.split(task))[0]
+            found += [Need(task.name, split, language) for split in data.splits(task) for language in languages]
         except UserError as problem:
             problems.append(str(problem))
     return list(dict.fromkeys(found)), problems

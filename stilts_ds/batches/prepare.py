@@ -6,7 +6,7 @@ import contextlib
 import logging
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from itertools import islice
+from itertools import islice, product
 from pathlib import Path
 from typing import Any
 
@@ -143,6 +143,11 @@ class Data:
         """The split that `task` is scored on."""
         return self.recipe.evaluation.splits.get(task.name, "test")
 
+    def splits(self, task: Task) -> tuple[str, ...]:
+        """Splits that are predicted: mining a test split needs the threshold of its dev split."""
+        split = self.split(task)
+        return ("dev", "test") if split == "test" and task.family == "bitext" and "f1" in task.metrics else (split,)
+
     @property
     def encoder(self) -> Encoder:
         if not hasattr(self, "_encoder"):
@@ -267,9 +272,9 @@ def prepare(data: Data, phases: Iterable[Phase]) -> None:
             data.dev_rows(name, setting)
         for name in phase.evaluate:
             task = data.task(name)
-            split = data.split(task)
-            for language in data.languages(task, split)[0]:
+            for split, language in product(data.splits(task), data.languages(task, data.split(task))[0]):
                 if task.family == "bitext":
-                    data.bitext(task, split, language)
+                    for side in data.bitext(task, split, language)[:2]:
+                        data.bitext_rows(side, task)
                 else:
                     data.eval_rows(task, split, language, setting)

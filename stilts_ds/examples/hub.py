@@ -11,6 +11,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from stilts_ds.errors import UserError
@@ -98,7 +99,7 @@ def load_rows(hub: Hub, config: str) -> Any:
     try:
         import datasets
 
-        return datasets.load_dataset(hub.repo, config, split=hub.split, revision=resolve(hub))
+        rows = datasets.load_dataset(hub.repo, config, split=hub.split, revision=resolve(hub))
     except ImportError:
         raise UserError("data.source=hub needs the package `datasets`; install it, or use local files") from None
     except (OSError, ValueError, RuntimeError) as error:
@@ -106,6 +107,19 @@ def load_rows(hub: Hub, config: str) -> Any:
         where = f"{hub.repo} (configuration {config}, split {hub.split}, revision {hub.revision})"
         remedy = "fill the cache (HF_HOME) on a machine with network, or set data.source=local"
         raise UserError(f"cannot load {where} from the hub: {reason}; {remedy}") from None
+    _check_revision(rows, hub, config)
+    return rows
+
+
+def _check_revision(rows: Any, hub: Hub, config: str) -> None:
+    """Without network `datasets` takes the newest copy in its cache, whatever revision was asked for."""
+    folders = [Path(file["filename"]).parent for file in getattr(rows, "cache_files", [])]
+    others = [one for one in folders if COMMIT.fullmatch(one.name) and one.name != hub.revision]
+    if others and COMMIT.fullmatch(hub.revision):
+        raise UserError(
+            f"{hub.repo} {config}: the cache has revision {others[0].name}, but {hub.revision} is wanted; remove "
+            f"{others[0]} and run `stilts fetch` on a machine with network"
+        )
 
 
 def resolve(hub: Hub) -> str:
