@@ -12,15 +12,16 @@ Symbols: P trained parameters, N ranks, s bytes of a value in the model (float32
 | 0     | sP      | sP        | 8P (12P where s=2)  | one all-reduce of at most 500 million values   | 0 (4P)         |
 | 1     | sP      | sP        | 12P/N               | reduce_bucket_size values                      | 4P/N           |
 | 2     | sP      | sP/N      | 12P/N               | the same, twice with overlap_comm              | 4P/N           |
-| 3     | sP/N    | sP/N      | 8P/N (12P/N)        | reduce_bucket_size values, and what is gathered | 0 (4P/N)       |
+| 3     | sP/N    | sP/N      | 12P/N               | reduce_bucket_size, and what is gathered       | 4P/N           |
 
 Gathered at stage 3 are stage3_max_live_parameters weights, or the largest single parameter where that is more, and
 that parameter's whole gradient.
 
-DeepSpeed's own behaviour, read in its source and not in the paper: stages 1 and 2 copy float32 weights into a master
-partition (stage 3 does not); the optimizer step copies the rank's gradients once more; buckets are allocated whole,
-however small the model (on CPUs, pages that are never touched take no memory). With optimiser offload, 16 + s bytes
-for each of a rank's P/N parameters stand in host memory, and no optimizer state and no step on the device.
+DeepSpeed's own behaviour, read in its source and not in the paper: stages 1 to 3 keep a float32 master partition even
+of float32 weights (stage 3 means to avoid it, but compares a torch.device with a string); the optimizer step copies the
+rank's gradients once more; buckets are allocated whole, however small the model (on CPUs, pages that are never touched
+take no memory). With optimiser offload, 16 + s bytes for each of a rank's P/N parameters stand in host memory, and no
+optimizer state and no step on the device.
 
 docs/plan.md says how far this is from measured peaks. Nothing here is fitted to them.
 """
@@ -114,8 +115,8 @@ def memory(
 
 
 def _optimizer(stage: int, s: int, trained: int, partition: int) -> int:
-    """Adam's two moments and, where the model's own weights are not it, a float32 master copy."""
-    master = 4 if s == 2 or stage in (1, 2) else 0
+    """Adam's two moments and a float32 master copy, which only whole float32 weights do without."""
+    master = 0 if s == 4 and stage == 0 else 4
     return (8 + master) * (trained if stage == 0 else partition)
 
 
@@ -123,7 +124,7 @@ def _step(stage: int, s: int, trained: int, partition: int) -> int:
     """The float32 gradients that the optimizer reads, where they are a copy."""
     if stage == 0:
         return 4 * trained if s == 2 else 0
-    return 0 if stage == 3 and s == 4 else 4 * partition
+    return 4 * partition
 
 
 def _communication(zero: dict[str, Any], stage: int, s: int, trained: int, largest: int, ranks: int) -> tuple[int, int]:

@@ -75,7 +75,8 @@ def test_an_empty_cache_without_network_is_told_by_name(tmp_path: Path) -> None:
     assert f"model {MODEL} is not in the Hugging Face cache" in shown
     for what in ("nyu-mll/glue (configuration mnli, split train", "facebook/xnli (configuration sw, split test"):
         assert f"cannot load {what}" in shown
-    assert f"HF_HUB_OFFLINE is set (unset it to use the network), so only the cache in HF_HOME={tmp_path / 'hf'}" in shown
+    assert "HF_HUB_OFFLINE is set (unset it to use the network), so only the cache in" in shown
+    assert f"HF_HOME={tmp_path / 'hf'}" in shown
     shown += stilts("fetch", *study, cwd=tmp_path, status=2, HF_HUB_OFFLINE="0", HF_ENDPOINT="http://127.0.0.1:9",
                     **extra)
     assert "http://127.0.0.1:9 cannot be reached" in shown

@@ -86,7 +86,7 @@ def test_parameters_of_heads_are_those_that_are_built() -> None:
     (0, "fp32", 4, 4_000, 4_000, 8_000),
     (1, "fp32", 4, 4_000, 4_000, 3_000),  # a float32 master copy and two moments, a quarter each
     (2, "fp32", 4, 4_000, 1_000, 3_000),
-    (3, "fp32", 4, 1_000, 1_000, 2_000),  # no master copy: the partition is float32 itself
+    (3, "fp32", 4, 1_000, 1_000, 3_000),
     (0, "fp16", 4, 2_000, 2_000, 12_000),
     (1, "bf16", 4, 2_000, 2_000, 3_000),
     (2, "bf16", 4, 2_000, 500, 3_000),
