@@ -16,7 +16,12 @@ from stilts_ds.run_dir import RunDir, read_json
 
 def main(arguments: list[str] | None = None) -> int:
     parser = build_parser()
-    given = parser.parse_args(arguments)
+    given, rest = parser.parse_known_args(arguments)
+    if hasattr(given, "overrides"):  # argparse takes a list of them in one place only; they may stand behind options
+        given.overrides += [word for word in rest if "=" in word and not word.startswith("-")]
+        rest = [word for word in rest if word not in given.overrides]
+    if rest:
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
     try:
         return given.verb(given)
     except UserError as problem:
