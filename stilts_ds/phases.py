@@ -22,8 +22,8 @@ from typing import Any
 import torch
 
 from stilts_ds.batches.collate import TaskRows
-from stilts_ds.batches.prepare import Data
-from stilts_ds.batches.rows import Rows
+from stilts_ds.batches.prepare import Data, prepare
+from stilts_ds.batches.rows import Rows, touched_ids
 from stilts_ds.config import EnginePart, Recipe, TrainingPart, parse_recipe
 from stilts_ds.engine.loop import Job, train
 from stilts_ds.engine.preempt import Stopped, install_handlers
@@ -37,7 +37,7 @@ from stilts_ds.export import export_model
 from stilts_ds.model.encoder import load_encoder, quiet
 from stilts_ds.model.heads import HeadSpec
 from stilts_ds.model.multitask import MultiTask
-from stilts_ds.model.vocabulary import narrow_vocabulary, touched_ids
+from stilts_ds.model.vocabulary import narrow_vocabulary
 from stilts_ds.model_files import longest_row, model_path, parameter_count
 from stilts_ds.plan import Phase
 from stilts_ds.run_dir import RunDir, hash_json, provenance, read_json, write_json
@@ -108,23 +108,6 @@ def first_on_rank_0(work: Callable[[], None] | None, world: World) -> None:
         raise UserError(message)
 
 
-def prepare(data: Data, phases: list[Phase]) -> None:
-    """Read and tokenise everything the phases need: a bad row is found before the first step is paid for."""
-    for phase in phases:
-        setting = TrainingPart(**phase.training)
-        for name in phase.train:
-            data.train_rows(name, setting)
-            data.dev_rows(name, setting)
-        for name in phase.evaluate:
-            task = data.task(name)
-            split = data.split(task)
-            for language in data.languages(task, split)[0]:
-                if task.family == "bitext":
-                    data.bitext(task, split, language)
-                else:
-                    data.eval_rows(task, split, language, setting)
-
-
 def run_phase(run: RunDir, recipe: Recipe, phase: Phase, data: Data, only: str | None, world: World) -> None:
     """One phase, resumed where it stands; its status file says how it went and what it cost."""
     folder = run.phase(phase.id)
@@ -164,6 +147,16 @@ def run_phase(run: RunDir, recipe: Recipe, phase: Phase, data: Data, only: str |
 
 def train_phase(run: RunDir, recipe: Recipe, phase: Phase, data: Data, world: World) -> None:
     """Train one phase from the pretrained model or an earlier phase's encoder, with new heads."""
+    progress = train(phase_job(run, recipe, phase, data, world))
+    if world.first:
+        log.info(
+            "%s: best dev score %.2f at step %d of %d", phase.id, progress.best_score, progress.best_step, progress.step
+        )
+    gc.collect()  # the engine's buffers, before the next phase allocates its own
+
+
+def phase_job(run: RunDir, recipe: Recipe, phase: Phase, data: Data, world: World) -> Job:
+    """The model, rows and settings of a phase's training; makes its folder. A collective."""
     setting, folder = TrainingPart(**phase.training), run.phase(phase.id)
     tasks = {name: data.task(name) for name in phase.train}
     specs = head_specs(phase, data, setting)
@@ -177,7 +170,8 @@ def train_phase(run: RunDir, recipe: Recipe, phase: Phase, data: Data, world: Wo
     if recipe.engine.vocabulary_rows == "touched" and not any(spec.family == "text" for spec in specs):
         train_touched_rows(encoder, [task.rows for task in rows.values()], phase, data, setting, world)
     lineage = {"init": source, "phase": phase.to_json(), "provenance": provenance()}
-    job = Job(
+    folder.root.mkdir(parents=True, exist_ok=True)
+    return Job(
         title=phase.id,
         model=MultiTask(encoder, specs, len(rows)),
         encoder=data.encoder,
@@ -194,13 +188,6 @@ def train_phase(run: RunDir, recipe: Recipe, phase: Phase, data: Data, world: Wo
             folder, encoder, data.encoder, specs, parameters, {**lineage, "step": step}
         ),
     )
-    folder.root.mkdir(parents=True, exist_ok=True)
-    progress = train(job)
-    if world.first:
-        log.info(
-            "%s: best dev score %.2f at step %d of %d", phase.id, progress.best_score, progress.best_step, progress.step
-        )
-    gc.collect()  # the engine's buffers, before the next phase allocates its own
 
 
 def train_touched_rows(

@@ -45,6 +45,16 @@ class Mixture:
         draws = range(step * self.batch_size, (step + 1) * self.batch_size)
         return [(self.tasks[self.drawn[d]], self._item(int(self.drawn[d]), int(self.ordinal[d]))) for d in draws]
 
+    def tokens(self, item_tokens: Mapping[str, np.ndarray]) -> int:
+        """Tokens of all steps together, where `item_tokens[task]` [I] are each item's."""
+        scale = self.batch_size if self.unit == "step" else 1
+        total = 0
+        for index, name in enumerate(self.tasks):
+            epochs, rest = divmod(int((self.drawn == index).sum()) * scale, self.sizes[index])
+            last = _permutation(self.sizes[index], self.seed, index, epochs)[:rest]
+            total += epochs * int(item_tokens[name].sum()) + int(item_tokens[name][last].sum())
+        return total
+
     def _item(self, task: int, position: int) -> int:
         epoch, offset = divmod(position, self.sizes[task])
         return int(_permutation(self.sizes[task], self.seed, task, epoch)[offset])

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Iterable, Mapping
-from importlib.resources import files
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -26,12 +23,11 @@ from deepspeed.utils import (
 )
 
 from stilts_ds.config import EnginePart, TrainingPart
+from stilts_ds.ds_files import base_config
 from stilts_ds.errors import UserError
 from stilts_ds.model.multitask import MultiTask
 
 log = logging.getLogger(__name__)
-OWNED_BY_RECIPE = ("train_batch_size", "train_micro_batch_size_per_gpu", "gradient_accumulation_steps",
-                   "gradient_clipping", "optimizer", "scheduler", "bf16", "fp16")
 
 
 class SkippingAdamW(torch.optim.AdamW):
@@ -51,7 +47,7 @@ def deepspeed_config(part: EnginePart, setting: TrainingPart, world_size: int, m
 
     Raises UserError where that file sets something that the recipe owns, or another ZeRO stage.
     """
-    config = _base_config(part)
+    config = base_config(part)
     zero = config.setdefault("zero_optimization", {})
     if zero.setdefault("stage", part.zero_stage) != part.zero_stage:
         raise UserError(f"{part.ds_config}: ZeRO stage {zero['stage']}, but engine.zero_stage={part.zero_stage}")
@@ -67,27 +63,6 @@ def deepspeed_config(part: EnginePart, setting: TrainingPart, world_size: int, m
         "bf16": {"enabled": part.dtype == "bf16"},
         "fp16": {"enabled": part.dtype == "fp16"},
     }
-
-
-def _base_config(part: EnginePart) -> dict[str, Any]:
-    if part.ds_config is None:
-        return json.loads(_shipped(f"zero{part.zero_stage}.json"))
-    try:
-        config = json.loads(Path(part.ds_config).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"engine.ds_config: {part.ds_config}: {error}") from error
-    owned = sorted(set(config) & set(OWNED_BY_RECIPE))
-    if owned:
-        raise UserError(f"{part.ds_config}: {owned[0]!r} is set by the recipe; remove it from that file")
-    return config
-
-
-def _shipped(name: str) -> str:
-    """Text of a shipped DeepSpeed configuration, from the installed package or the checkout."""
-    checkout = Path(__file__).resolve().parents[2] / "ds_configs" / name
-    if checkout.exists():
-        return checkout.read_text(encoding="utf-8")
-    return (files("stilts_ds") / "ds_configs" / name).read_text(encoding="utf-8")
 
 
 def build_engine(model: MultiTask, part: EnginePart, setting: TrainingPart, world: World, micro_batches: int) -> Any:
