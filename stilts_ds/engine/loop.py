@@ -17,6 +17,7 @@ from stilts_ds.batches.encode import Encoder
 from stilts_ds.batches.mixture import Mixture, deal, micro_batch_count
 from stilts_ds.config import EnginePart, SamplingPart, TrainingPart
 from stilts_ds.engine import checkpoint
+from stilts_ds.engine.guards import ChanceWatch, explain_memory
 from stilts_ds.engine.optim import learning_rate
 from stilts_ds.engine.preempt import Stopped, stop_if_requested
 from stilts_ds.engine.world import World
@@ -115,6 +116,7 @@ class Trainer:
         self.collate = Collator(job.tasks, job.encoder, job.setting.mlm_probability, job.seed)
         self.engine = build_engine(job.model, job.engine_part, job.setting, job.world, self.micro_batches)
         self.saver = checkpoint.Saver(job.folder.checkpoints, job.world, job.setting.save_total_limit)
+        self.chance = ChanceWatch({name: job.model.specs[task.head] for name, task in job.tasks.items()})
         self.statistics = StepStatistics()
         self.monitor: Monitor | None = None
 
@@ -154,9 +156,12 @@ class Trainer:
         for positions in deal(lengths, world.size, self.micro_batches)[world.rank]:
             batch = self.collate([(p, *items[p]) for p in positions], step, weights)
             real, padded = batch.real_tokens if positions else 0, batch.input_ids.numel() if positions else 0
-            loss, sums, counts = self.engine(batch.to(world.device))
-            # DeepSpeed averages gradients over ranks; the loss is a sum over them.
-            self.engine.backward(loss * world.size, scale_wrt_gas=False)
+            try:
+                loss, sums, counts = self.engine(batch.to(world.device))
+                # DeepSpeed averages gradients over ranks; the loss is a sum over them.
+                self.engine.backward(loss * world.size, scale_wrt_gas=False)
+            except RuntimeError as problem:
+                raise explain_memory(problem, batch, self.job.setting) from problem
             local = torch.tensor([0.0, real, padded], device=world.device)
             statistics += torch.cat([local, sums, counts])
             statistics[0] += loss.detach()
@@ -217,9 +222,19 @@ class Trainer:
             seconds = max(self.monitor.lap(), 1e-9)
             speed = sum(row[1] for row in rows) / seconds
             extra = {"train/tokens_per_second": speed, **memory_gib(self.job.world.device)}
-            self.monitor.steps([{**local, **self._record(row), **extra}
-                                for local, row in zip(self.statistics.local, rows)])
+            records = [{**local, **self._record(row), **extra} for local, row in zip(self.statistics.local, rows)]
+            self.monitor.steps(records)
+            self._watch(records, progress)
         self.statistics = StepStatistics()
+
+    def _watch(self, records: list[dict[str, Any]], progress: Progress) -> None:
+        """Say which tasks are still at chance, from a quarter of the steps on."""
+        prefix = "train/loss/"
+        for record in records:
+            self.chance.add((k.removeprefix(prefix), v) for k, v in record.items() if k.startswith(prefix))
+        if progress.step * 4 >= self.mixture.total_steps:
+            for sentence in self.chance.stuck():
+                log.warning("%s step %d: %s", self.job.title, progress.step, sentence)
 
     def _record(self, row: list[float]) -> dict[str, float]:
         names, kinds = sorted(self.job.tasks, key=lambda n: self.job.tasks[n].index), len(self.job.tasks)

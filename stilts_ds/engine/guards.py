@@ -1,0 +1,62 @@
+"""What a training loop should say out loud: memory that does not suffice, and tasks that learn nothing."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict, deque
+from collections.abc import Iterable, Mapping
+
+import torch
+
+from stilts_ds.batches.collate import Batch
+from stilts_ds.config import TrainingPart
+from stilts_ds.errors import UserError
+from stilts_ds.model.heads import HeadSpec
+
+NO_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
+WINDOW = 50  # steps of a task whose mean loss is looked at
+LEARNED = 0.98  # a task has learned something when its loss is below this share of chance
+
+
+def explain_memory(problem: RuntimeError, batch: Batch, setting: TrainingPart) -> Exception:
+    """The error to raise for `problem`: about memory, with the batch and what to change; anything else as it is."""
+    if not isinstance(problem, torch.OutOfMemoryError) and not any(t in str(problem).lower() for t in NO_MEMORY):
+        return problem
+    rows, length = batch.input_ids.shape
+    return UserError(
+        f"out of memory in a micro-batch of {rows} rows of {length} tokens; lower per_device_train_batch_size "
+        f"({setting.per_device_train_batch_size}; the batch of a step stays {setting.train_batch_size}), set "
+        "engine.gradient_checkpointing=true, a higher engine.zero_stage or engine.offload_optimizer=true "
+        f"({str(problem).splitlines()[0][:200]})"
+    )
+
+
+class ChanceWatch:
+    """Notices tasks whose loss does not fall below that of guessing evenly among their labels."""
+
+    def __init__(self, tasks: Mapping[str, HeadSpec]) -> None:
+        sizes = {name: spec.width if spec.family == "choice" else len(spec.labels) for name, spec in tasks.items()}
+        self.chance = {name: math.log(size) for name, size in sizes.items() if size > 1}
+        self.recent: dict[str, deque[float]] = defaultdict(lambda: deque(maxlen=WINDOW))
+        self.told: set[str] = set()
+
+    def add(self, losses: Iterable[tuple[str, float]]) -> None:
+        """Mean losses of one step by task."""
+        for name, loss in losses:
+            self.recent[name].append(loss)
+
+    def stuck(self) -> list[str]:
+        """A sentence for each task that is at chance over its last 50 steps; each task is told once."""
+        found = []
+        for name, chance in sorted(self.chance.items()):
+            recent = self.recent[name]
+            if len(recent) < WINDOW or name in self.told:
+                continue
+            mean = sum(recent) / len(recent)
+            if mean > LEARNED * chance:
+                self.told.add(name)
+                found.append(
+                    f"{name} is at chance: mean loss {mean:.3f} over its last {WINDOW} steps, guessing gives "
+                    f"{chance:.3f}; look at its examples, learning_rate and the number of steps"
+                )
+        return found

@@ -1,0 +1,61 @@
+"""Memory that does not suffice is explained; a task at chance is named once, and one that learns is not."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from stilts_ds.batches.collate import Batch
+from stilts_ds.config import TrainingPart
+from stilts_ds.engine.guards import WINDOW, ChanceWatch, explain_memory
+from stilts_ds.errors import UserError
+from stilts_ds.model.heads import HeadSpec
+
+BATCH = Batch(torch.zeros(6, 40, dtype=torch.long), torch.ones(6, 40), torch.zeros(6, 40))
+SETTING = TrainingPart(per_device_train_batch_size=8, train_batch_size=32)
+HEADS = {
+    "mnli": HeadSpec("nli", "pair", ("e", "n", "c")),
+    "copa": HeadSpec("copa", "choice", width=4),
+    "squad": HeadSpec("squad", "span"),
+}
+
+
+def test_a_real_failure_to_allocate_names_the_batch_and_what_to_change() -> None:
+    with pytest.raises(RuntimeError) as found:
+        torch.empty(1 << 58)
+    told = explain_memory(found.value, BATCH, SETTING)
+    assert isinstance(told, UserError)
+    for part in ("6 rows of 40 tokens", "per_device_train_batch_size (8;", "stays 32", "gradient_checkpointing"):
+        assert part in str(told)
+
+
+def test_a_gpus_error_is_known_by_its_type() -> None:
+    assert isinstance(explain_memory(torch.OutOfMemoryError("CUDA"), BATCH, SETTING), UserError)
+
+
+def test_any_other_error_stays_what_it_is() -> None:
+    problem = RuntimeError("Connection closed by peer")
+    assert explain_memory(problem, BATCH, SETTING) is problem
+
+
+@pytest.mark.parametrize("share, told", [(0.97, []), (0.99, ["mnli"]), (1.2, ["mnli"])])
+def test_a_task_is_at_chance_when_its_mean_loss_is(share: float, told: list[str]) -> None:
+    watch = ChanceWatch(HEADS)
+    for step in range(WINDOW):
+        watch.add([("mnli", share * math.log(3) + (0.1 if step % 2 else -0.1)), ("squad", 9.0)])
+        if step < WINDOW - 1:
+            assert watch.stuck() == []
+    found = watch.stuck()
+    assert [sentence.split()[0] for sentence in found] == told
+    assert watch.stuck() == []  # once
+    if told:
+        assert f"{share * math.log(3):.3f}" in found[0] and "1.099" in found[0]
+
+
+def test_a_choice_is_guessed_among_its_answers() -> None:
+    watch = ChanceWatch(HEADS)
+    for _ in range(WINDOW):
+        watch.add([("copa", math.log(4))])
+    assert [sentence.split()[0] for sentence in watch.stuck()] == ["copa"]
