@@ -8,6 +8,7 @@ the plan runs in order.
 from __future__ import annotations
 
 import argparse
+import errno
 import gc
 import logging
 import os
@@ -16,6 +17,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -141,7 +143,8 @@ def run_phase(run: RunDir, recipe: Recipe, phase: Phase, data: Data, only: str |
         note(f"stopped:{stopped}")
         raise
     except Exception as problem:
-        note("failed", error=f"{type(problem).__name__}: {problem}")
+        with suppress(OSError):  # a full disk must not hide what failed
+            note("failed", error=f"{type(problem).__name__}: {problem}")
         raise
 
 
@@ -248,8 +251,11 @@ def run_ranks(run: RunDir, wanted: list[str], only: str | None = None, before: C
         if rank == 0:
             print(f"error: {problem}", file=sys.stderr, flush=True)
         return 2
-    except RuntimeError as problem:
+    except (RuntimeError, OSError) as problem:
         log.exception("rank %d failed", rank)
+        if isinstance(problem, OSError) and problem.errno == errno.ENOSPC:
+            print(f"error: the disk of {run.root} is full; free some space, and the same command continues",
+                  file=sys.stderr, flush=True)
         if rank > 0:  # rank 0 has told on the terminal already
             print(
                 f"rank {rank}: {str(problem).splitlines()[0][:200]} (all of it: {run.logs})",

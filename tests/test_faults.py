@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -58,6 +59,31 @@ def test_a_run_that_is_stopped_while_it_evaluates_trains_nothing_again(tmp_path:
     study.stilts(tmp_path, "run", "study.yaml", BASELINE)
     assert (run / "phases" / phase / "heads.safetensors").stat().st_mtime_ns == exported
     assert scores(run).items() <= scores(undisturbed).items() and len(scores(run)) == 2
+
+
+def test_a_full_disk_costs_no_checkpoint_and_says_so(tmp_path: Path, undisturbed: Path) -> None:
+    """The disk fills up between two checkpoints. With space again, the same command ends at the undisturbed numbers."""
+    disk = tmp_path / "runs"
+    disk.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=120m", "tmpfs", disk], capture_output=True).returncode:
+        pytest.skip("needs the right to mount a small file system")
+    try:
+        process = study.start(tmp_path, [*STILTS, "run", "study.yaml"])
+        run, phase = first_phase(tmp_path)
+        tags = run / "phases" / phase / "checkpoints"
+        until(lambda: any(tags.glob("*/manifest.json")), "a checkpoint", run)
+        junk = disk / "junk"
+        with open(junk, "wb", buffering=0) as file, contextlib.suppress(OSError):
+            while file.write(bytes(1 << 16)):
+                pass
+        output = ended(process, 120)
+        assert "GB free" in output or "is full" in output, output
+        assert any(tags.glob("*/manifest.json"))
+        junk.unlink()
+        assert "continuing after step" in study.stilts(tmp_path, "run", "study.yaml")
+        assert curve(run, phase) == curve(undisturbed, phase) and scores(run) == scores(undisturbed)
+    finally:
+        subprocess.run(["umount", disk], check=True)
 
 
 def test_mpirun_gives_the_numbers_of_any_other_start(tmp_path: Path, undisturbed: Path) -> None:
