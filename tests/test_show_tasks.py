@@ -6,10 +6,13 @@ from pathlib import Path
 
 import pytest
 from reader_files import empty_source, put
+from stilts_launcher.show_rows import show_rows
 from stilts_launcher.show_tasks import show_examples, show_record, task_card, tasks_table
 
+from stilts_ds.batches.encode import Encoder
 from stilts_ds.errors import UserError
 from stilts_ds.examples.records import Answer, Choice, Pair, Span, Tagged, Text
+from stilts_ds.model_files import model_path
 from stilts_ds.tasks.registry import TASKS, get_task
 
 
@@ -45,3 +48,17 @@ def test_gold_pairs_and_bare_sides_of_a_bitext(tmp_path: Path) -> None:
     assert bare == "1 sw sentences, 2 en sentences, no gold pairs\n  0  Moja\n  0  One"
     with pytest.raises(UserError, match="cannot show 0 examples"):
         show_examples(tatoeba, "test", "sw", source, 0)
+
+
+def test_rows_are_shown_as_the_model_reads_them() -> None:
+    """Special tokens, the answer's tokens, a label at each word's first piece."""
+    toy_encoder = Encoder.load(model_path("toy"))
+    pair = show_rows(get_task("mnli"), Pair("1", "a", "b", "neutral"), toy_encoder)
+    assert pair.count("</s>") == 3 and pair.strip().startswith("reads     <s>") and pair.endswith("=> neutral")
+    context = "one two three"
+    span = Span("2", "one", context, (Answer("two", 4),))
+    shown = show_rows(get_task("squad_v1"), span, toy_encoder)
+    answer = shown.split("=> ")[1].replace("▁", "").replace(" ", "")
+    assert answer in ("two", "<unk>")
+    tagged = show_rows(get_task("udpos"), Tagged("3", ("x", "y"), ("NOUN", "VERB")), toy_encoder)
+    assert tagged.count("/NOUN") == tagged.count("/VERB") == 1

@@ -109,6 +109,7 @@ def build_parser() -> argparse.ArgumentParser:
     part = add("tasks", tasks, "list the tasks, or show examples of one")
     part.add_argument("task", nargs="?", help="show this task")
     part.add_argument("--show", type=int, default=0, metavar="N", help="print the first N examples")
+    part.add_argument("--model", help="also show the examples as this model's tokenizer cuts them (hub id or folder)")
     part.add_argument("--split", default="train", help="split to show (default: train)")
     part.add_argument("--language", help="language to show (default: English)")
     part.add_argument("--intermediate", type=Path, help="folder of the intermediate tasks' files")
@@ -303,7 +304,7 @@ def tasks(given: argparse.Namespace) -> int:
     if given.show:
         local = given.intermediate or given.xtreme
         source = DataSource("local" if local else "hub", given.intermediate, given.xtreme, None)
-        print(show_examples(task, given.split, given.language or task.pivot, source, given.show))
+        print(show_examples(task, given.split, given.language or task.pivot, source, given.show, given.model))
     return 0
 
 

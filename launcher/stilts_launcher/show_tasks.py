@@ -76,13 +76,24 @@ def _hub(splits: Iterable[tuple[str, Sequence[Hub]]]) -> list[str]:
     return [f"{split}: {one.repo} {one.config} {one.split} @ {one.revision}" for split, ones in splits for one in ones]
 
 
-def show_examples(task: Task, split: str, language: str, source: DataSource, n: int) -> str:
-    """The first `n` examples of a split, readable. Raises UserError for missing or faulty data, or `n` below 1."""
+def show_examples(task: Task, split: str, language: str, source: DataSource, n: int, model: str | None = None) -> str:
+    """The first `n` examples of a split, readable; with a model, also as its tokenizer makes rows of them.
+
+    Raises UserError for missing or faulty data, or `n` below 1.
+    """
     if n < 1:
         raise UserError(f"cannot show {n} examples; ask for 1 or more")
     if task.family == "bitext":
         return _show_bitext(task, split, language, source, n)
-    return "\n\n".join(map(show_record, islice(read_examples(task, split, language, source), n)))
+    records = islice(read_examples(task, split, language, source), n)
+    if model is None:
+        return "\n\n".join(map(show_record, records))
+    from stilts_ds.batches.encode import Encoder
+    from stilts_ds.model_files import model_path
+    from stilts_launcher.show_rows import show_rows
+
+    encoder = Encoder.load(model_path(model))
+    return "\n\n".join(f"{show_record(record)}\n{show_rows(task, record, encoder)}" for record in records)
 
 
 def _show_bitext(task: Task, split: str, language: str, source: DataSource, n: int) -> str:
