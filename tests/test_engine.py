@@ -97,14 +97,11 @@ def test_training_only_the_touched_vocabulary_equals_training_all_of_it(stage: i
 def test_a_stopped_run_continues_bit_for_bit(stage: int, dtype: str, tmp_path: Path) -> None:
     given = json.loads(settings(tmp_path, stage, dropout=0.1))
     given["engine"]["dtype"] = dtype
-    whole, parts = tmp_path / "whole", tmp_path / "parts"
-    whole.mkdir(), parts.mkdir()
-    ranks.run(PROGRAM, whole / "out.pt", json.dumps(given), ranks=2)
     given["training"]["save_steps"] = 2
-    ranks.run(PROGRAM, parts / "out.pt", json.dumps(given), ranks=2)
-    shutil.rmtree(parts / "phase" / "checkpoints" / "step-000006")  # as if the job had ended after step 4
-    ranks.run(PROGRAM, parts / "out.pt", json.dumps(given), ranks=2)
-    a, b = (torch.load(p / "out.pt", weights_only=True) for p in (whole, parts))
+    ranks.run(PROGRAM, tmp_path / "whole.pt", json.dumps(given), ranks=2)
+    shutil.rmtree(tmp_path / "phase" / "checkpoints" / "step-000006")  # as if the job had ended after step 4
+    ranks.run(PROGRAM, tmp_path / "parts.pt", json.dumps(given), ranks=2)
+    a, b = (torch.load(tmp_path / f"{name}.pt", weights_only=True) for name in ("whole", "parts"))
     assert a["curve"] == b["curve"] and a["norms"] == b["norms"]
     for name, value in a["parameters"].items():
         assert torch.equal(value, b["parameters"][name]), name
@@ -150,14 +147,21 @@ def test_a_signal_saves_and_the_next_start_continues(tmp_path: Path) -> None:
     assert int(tag.name[5:]) == len(metrics.read_text().splitlines())
 
 
+@pytest.fixture(scope="module")
+def three_checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("checkpoints")
+    given = json.loads(settings(folder, 1))
+    given["training"]["save_steps"] = 2
+    ranks.run(PROGRAM, folder / "out.pt", json.dumps(given))
+    return folder / "phase" / "checkpoints"
+
+
 @pytest.mark.parametrize("damage", ["flip", "truncate", "missing", "no manifest"])
-def test_a_damaged_checkpoint_is_passed_over(damage: str, tmp_path: Path) -> None:
+def test_a_damaged_checkpoint_is_passed_over(damage: str, tmp_path: Path, three_checkpoints: Path) -> None:
     from stilts_ds.engine import checkpoint
 
-    given = json.loads(settings(tmp_path, 1))
-    given["training"]["save_steps"] = 2
-    ranks.run(PROGRAM, tmp_path / "out.pt", json.dumps(given))
-    folder = tmp_path / "phase" / "checkpoints"
+    folder = tmp_path / "checkpoints"
+    shutil.copytree(three_checkpoints, folder)
     newest = checkpoint.newest(folder)
     assert newest is not None and newest.name == "step-000006"
     victim = (

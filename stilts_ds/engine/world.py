@@ -68,7 +68,7 @@ class World:
         dist.all_gather_object(found, value, group=self.prompt if prompt else self.objects)
         return found
 
-    def who_is_missing(self, seconds: int = 15) -> str:
+    def who_is_missing(self, seconds: int = 10) -> str:
         """After a collective failed: a clause that names the ranks that no longer answer, or nothing (a collective)."""
         try:
             patience = datetime.timedelta(seconds=seconds)
