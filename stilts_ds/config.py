@@ -243,10 +243,10 @@ class Recipe(Part):
 
     @model_validator(mode="after")
     def _settings_agree(self) -> Recipe:
-        if self.engine.dtype == "bf16" and self.engine.zero_stage == 0:
+        if self.engine.dtype != "fp32" and self.engine.zero_stage == 0:
             raise ValueError(
-                "engine.dtype=bf16 with engine.zero_stage=0 takes a wrong first Adam step in DeepSpeed; "
-                "use engine.zero_stage=1"
+                f"engine.dtype={self.engine.dtype} with engine.zero_stage=0 takes a wrong first Adam step in "
+                "DeepSpeed; use engine.zero_stage=1, which on one rank costs the same"
             )
         if self.engine.offload_optimizer and self.engine.zero_stage == 0:
             raise ValueError("engine.offload_optimizer needs engine.zero_stage 1, 2 or 3")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import math
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,10 @@ from stilts_ds.errors import UserError
 from stilts_ds.run_dir import hash_file, hash_json, read_json
 
 TOY = Path(__file__).parent / "toy" / "model"
+# Files that decide what a fast tokenizer makes of a text.
+TOKENIZER_FILES = ("tokenizer*", "sentencepiece*", "spiece*", "vocab*", "merges.txt", "special_tokens_map.json",
+                   "added_tokens.json")
+BERT_LIKE = ("bert", "roberta", "xlm-roberta", "camembert")
 
 
 def model_path(name_or_path: str) -> str:
@@ -44,6 +50,96 @@ def fingerprint(path: str, revision: str | None) -> str:
     return hash_json([hash_file(file) for file in files if file.exists()])
 
 
+def model_folder(name_or_path: str, revision: str | None) -> Path | None:
+    """Where a model's files are on this machine: its folder or the hub cache's. None where there are none."""
+    path = model_path(name_or_path)
+    if Path(path).exists():
+        return Path(path)
+    from huggingface_hub import try_to_load_from_cache
+
+    try:
+        found = try_to_load_from_cache(path, "config.json", revision=revision)
+    except ValueError:  # no repository can have this name
+        return None
+    return Path(found).parent if isinstance(found, str) else None
+
+
+def tokenizer_hash(name_or_path: str, revision: str | None) -> str:
+    """Hash of what decides on token ids: the tokenizer's files (hub without cache: its name) and transformers' version.
+
+    Stands for the tokenizer where it must not be loaded.
+    """
+    try:
+        version = importlib.metadata.version("transformers")
+    except importlib.metadata.PackageNotFoundError:
+        version = ""
+    folder = model_folder(name_or_path, revision)
+    if folder is None:
+        return hash_json([name_or_path, revision, version])
+    files = {file for pattern in ("config.json", *TOKENIZER_FILES) for file in folder.glob(pattern) if file.is_file()}
+    return hash_json([[[file.name, hash_file(file)] for file in sorted(files)], version])
+
+
+@dataclass(frozen=True)
+class Shape:
+    """An encoder's sizes: V vocabulary rows of H values, then layers; `body` is its parameters but for V x H."""
+
+    layers: int
+    hidden: int
+    heads: int
+    intermediate: int
+    vocabulary: int
+    body: int
+
+    @property
+    def parameters(self) -> int:
+        return self.body + self.vocabulary * self.hidden
+
+
+def shape_of(folder: Path) -> Shape | None:
+    """Sizes from config.json; None for an architecture whose sizes have other names there.
+
+    For BERT and RoBERTa the parameters follow from the sizes (no pooler, no task head: those are not used). For others
+    they are the weight files', which may hold a pooler or a head too.
+    """
+    config: Any = read_json(folder / "config.json")
+    try:
+        layers, hidden, inner = (config[k] for k in ("num_hidden_layers", "hidden_size", "intermediate_size"))
+        heads, vocabulary = config["num_attention_heads"], config["vocab_size"]
+    except KeyError:
+        return None
+    if config.get("model_type") in BERT_LIKE:
+        rows = config["max_position_embeddings"] + config.get("type_vocab_size", 0)
+        layer = 4 * (hidden * hidden + hidden) + 2 * hidden * inner + inner + hidden + 4 * hidden
+        body = rows * hidden + 2 * hidden + layers * layer
+    else:
+        count = parameter_count(str(folder))
+        if count is None:
+            return None
+        body = count - vocabulary * hidden
+    return Shape(layers, hidden, heads, inner, vocabulary, body)
+
+
+def check_weights(folder: Path) -> None:
+    """Raise UserError where a weight file is missing, cut short, or no safetensors file although it is called so."""
+    files = weight_files(folder)
+    for index in folder.glob("*.safetensors.index.json"):
+        wanted = set(read_json(index).get("weight_map", {}).values())
+        missing = sorted(wanted - {file.name for file in files})
+        if missing:
+            raise UserError(f"{folder} lacks {missing[0]}, which {index.name} names; fetch the model again")
+    if not files:
+        raise UserError(f"{folder} has no weights (*.safetensors or pytorch_model*.bin); fetch the model again")
+    for file in files:
+        if file.suffix == ".safetensors":
+            length, header = _header(file)
+            ends = [tensor["data_offsets"][1] for name, tensor in header.items() if name != "__metadata__"]
+            expected = 8 + length + max(ends, default=0)
+            if file.stat().st_size != expected:
+                size = file.stat().st_size
+                raise UserError(f"{file} has {size} of {expected} bytes; copy or download it again")
+
+
 def parameter_count(path: str) -> int | None:
     """Parameters in a model folder, read off its weight files' headers; None for hub models and other formats."""
     folder = Path(path)
@@ -52,15 +148,19 @@ def parameter_count(path: str) -> int | None:
 
 
 def _parameters_in(file: Path) -> int:
+    return sum(math.prod(tensor["shape"]) for name, tensor in _header(file)[1].items() if name != "__metadata__")
+
+
+def _header(file: Path) -> tuple[int, dict[str, Any]]:
+    """Length in bytes and content of a safetensors file's header."""
     with open(file, "rb") as data:
         length = int.from_bytes(data.read(8), "little")
         if not 0 < length < min(100_000_000, file.stat().st_size):
             raise UserError(f"{file} is no safetensors file (its header is damaged); copy or download it again")
         try:
-            header = json.loads(data.read(length))
+            return length, json.loads(data.read(length))
         except ValueError as error:
             raise UserError(f"{file}: its header is damaged ({error}); copy or download it again") from error
-    return sum(math.prod(tensor["shape"]) for name, tensor in header.items() if name != "__metadata__")
 
 
 def longest_row(path: str) -> int | None:

@@ -22,10 +22,9 @@ from typing import Any
 import torch
 
 from stilts_ds.batches.collate import TaskRows
-from stilts_ds.batches.prepare import Data
-from stilts_ds.batches.rows import Rows
+from stilts_ds.batches.prepare import Data, prepare
+from stilts_ds.batches.rows import Rows, touched_ids
 from stilts_ds.config import EnginePart, Recipe, parse_recipe
-from stilts_ds.engine.checkpoint import trust_only_tensors
 from stilts_ds.engine.loop import Job, Progress, train
 from stilts_ds.engine.preempt import Stopped, install_handlers
 from stilts_ds.engine.preflight import check_ranks
@@ -38,7 +37,7 @@ from stilts_ds.export import export_model
 from stilts_ds.model.encoder import load_encoder, quiet, read_language_head
 from stilts_ds.model.heads import HeadSpec, set_language_head
 from stilts_ds.model.multitask import MultiTask
-from stilts_ds.model.vocabulary import narrow_vocabulary, touched_ids
+from stilts_ds.model.vocabulary import narrow_vocabulary
 from stilts_ds.model_files import longest_row, model_path, parameter_count
 from stilts_ds.plan import Phase
 from stilts_ds.run_dir import RunDir, hash_json, provenance, read_json, write_json
@@ -87,12 +86,12 @@ def check_settings(recipe: Recipe, phases: list[Phase], world: World) -> None:
 def bytes_to_write(recipe: Recipe, phases: list[Phase]) -> int:
     """Most bytes that training one of the phases keeps on disk at a time; 0 where the model's size is unknown.
 
-    A checkpoint holds 12 bytes a parameter in float32 and 14 in mixed precision, one more stands beside the kept ones
+    A checkpoint holds 12 bytes a parameter (weights and two moments in float32), one more stands beside the kept ones
     while it is written, and so does the exported model of 4 bytes a parameter.
     """
     parameters = parameter_count(model_path(recipe.model.name_or_path)) or 0
     kept = [phase.setting().save_total_limit + 1 for phase in phases if phase.train]
-    return parameters * (14 * max(kept, default=0) + 8 * bool(kept))
+    return parameters * (12 * max(kept, default=0) + 8 * bool(kept))
 
 
 def first_on_rank_0(work: Callable[[], None] | None, world: World) -> None:
@@ -106,23 +105,6 @@ def first_on_rank_0(work: Callable[[], None] | None, world: World) -> None:
     message = world.broadcast(message)
     if message is not None:
         raise UserError(message)
-
-
-def prepare(data: Data, phases: list[Phase]) -> None:
-    """Read and tokenise everything the phases need: a bad row is found before the first step is paid for."""
-    for phase in phases:
-        setting = phase.setting()
-        for name in phase.train:
-            data.train_rows(name, phase.setting(name))
-            data.dev_rows(name, phase.setting(name))
-        for name in phase.evaluate:
-            task = data.task(name)
-            split = data.split(task)
-            for language in data.languages(task, split)[0]:
-                if task.family == "bitext":
-                    data.bitext(task, split, language)
-                else:
-                    data.eval_rows(task, split, language, setting)
 
 
 def run_phase(run: RunDir, recipe: Recipe, phase: Phase, data: Data, only: str | None, world: World) -> None:
@@ -164,7 +146,21 @@ def run_phase(run: RunDir, recipe: Recipe, phase: Phase, data: Data, only: str |
 def train_phase(run: RunDir, recipe: Recipe, phase: Phase, data: Data, world: World) -> Progress:
     """Train one phase from the pretrained model or an earlier phase's encoder, with new heads.
 
-    Only a pretrained language model's head is not new. Returns where training ended and which model it kept.
+    Returns where training ended and which model it kept.
+    """
+    progress = train(phase_job(run, recipe, phase, data, world))
+    if world.first:
+        log.info(
+            "%s: best dev score %.2f at step %d of %d", phase.id, progress.best_score, progress.best_step, progress.step
+        )
+    gc.collect()  # the engine's buffers, before the next phase allocates its own
+    return progress
+
+
+def phase_job(run: RunDir, recipe: Recipe, phase: Phase, data: Data, world: World) -> Job:
+    """The model, rows and settings of a phase's training; makes its folder. A collective.
+
+    Heads are new, but for a pretrained language model's.
     """
     setting, folder = phase.setting(), run.phase(phase.id)
     tasks = {name: data.task(name) for name in phase.train}
@@ -181,7 +177,8 @@ def train_phase(run: RunDir, recipe: Recipe, phase: Phase, data: Data, world: Wo
     lineage = {"init": source, "phase": phase.to_json(), "provenance": provenance()}
     model = MultiTask(encoder, specs, len(rows))
     load_language_head(model, phase, source, recipe, world)
-    job = Job(
+    folder.root.mkdir(parents=True, exist_ok=True)
+    return Job(
         title=phase.id,
         model=model,
         encoder=data.encoder,
@@ -198,14 +195,6 @@ def train_phase(run: RunDir, recipe: Recipe, phase: Phase, data: Data, world: Wo
             folder, encoder, data.encoder, specs, parameters, {**lineage, "step": step}
         ),
     )
-    folder.root.mkdir(parents=True, exist_ok=True)
-    progress = train(job)
-    if world.first:
-        log.info(
-            "%s: best dev score %.2f at step %d of %d", phase.id, progress.best_score, progress.best_step, progress.step
-        )
-    gc.collect()  # the engine's buffers, before the next phase allocates its own
-    return progress
 
 
 def load_language_head(model: MultiTask, phase: Phase, source: str, recipe: Recipe, world: World) -> None:
@@ -262,7 +251,7 @@ def run_ranks(run: RunDir, wanted: list[str], only: str | None = None, before: C
     install_handlers()
     set_up_logging(run.logs / wanted[0] if len(wanted) == 1 else run.logs)
     quiet()
-    trust_only_tensors()
+    os.environ["TORCH_FORCE_WEIGHTS_ONLY_LOAD"] = "1"  # whatever a library loads: tensors, never pickled code
     token = hash_json([str(run.root.resolve()), os.environ.get("STILTS_RUN_TOKEN", "")])
     try:
         patience = int(os.environ.get("STILTS_COLLECTIVE_TIMEOUT", EnginePart().collective_timeout))

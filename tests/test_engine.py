@@ -110,6 +110,30 @@ def test_a_stopped_run_continues_bit_for_bit(stage: int, dtype: str, tmp_path: P
         assert torch.equal(value, b["parameters"][name]), name
 
 
+# Every stage hands over to every other and to itself, at 1 to 4 ranks: (stage, ranks) one after the other.
+CHAIN = [(0, 1), (0, 2), (1, 3), (1, 1), (2, 2), (2, 4), (3, 1), (3, 3), (0, 4), (2, 1), (0, 3), (3, 2), (1, 2), (3, 4),
+         (2, 3), (1, 4), (0, 2)]
+
+
+@pytest.mark.parametrize(
+    "chain", [pytest.param(CHAIN[1::3] + CHAIN[:1], id="six"), pytest.param(CHAIN, id="all", marks=pytest.mark.slow)]
+)
+def test_any_stage_and_number_of_ranks_continues_the_same_curve(chain: list[tuple[int, int]], tmp_path: Path) -> None:
+    """Two steps at each place; the last one ends. Losses and weights as in one undisturbed process of plain torch."""
+    given = json.loads(settings(tmp_path, -1))
+    given["training"] |= {"max_steps": 2 * len(chain), "logging_steps": 1}
+    ranks.run(PROGRAM, tmp_path / "reference.pt", json.dumps(given))
+    for number, (stage, size) in enumerate(chain, start=1):
+        here = json.loads(settings(tmp_path, stage)) | {"training": given["training"], "stop_at": 2 * number}
+        ranks.run(PROGRAM, tmp_path / "out.pt", json.dumps(here), ranks=size)
+    ours, reference = (torch.load(tmp_path / n, weights_only=True) for n in ("out.pt", "reference.pt"))
+    assert len(ours["curve"]) == 2 * len(chain)
+    assert ours["curve"] == pytest.approx(reference["curve"], rel=1e-6)
+    for name, expected in reference["parameters"].items():
+        if "key.bias" not in name:
+            torch.testing.assert_close(ours["parameters"][name], expected, rtol=0, atol=1e-5, msg=name)
+
+
 def test_a_signal_saves_and_the_next_start_continues(tmp_path: Path) -> None:
     given = json.loads(settings(tmp_path, 2, dropout=0.1))
     given["training"] |= {"max_steps": 400, "logging_steps": 1}
@@ -139,7 +163,7 @@ def test_a_damaged_checkpoint_is_passed_over(damage: str, tmp_path: Path) -> Non
     victim = (
         newest / "manifest.json"
         if damage == "no manifest"
-        else max(newest.glob("*.pt"), key=lambda p: p.stat().st_size)
+        else max(newest.glob("*.safetensors"), key=lambda p: p.stat().st_size)
     )
     data = bytearray(victim.read_bytes())
     if damage in ("missing", "no manifest"):

@@ -55,6 +55,49 @@ def test_gate_counts_what_is_wrong() -> None:
     assert gate_topk(queries, bank, 4, (values, indices)) == 1 - 4 / 40
 
 
+def test_large_cases_cut_to_size(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """BUCC and the CCMatrix-like shard at a size any machine takes, ours alone."""
+    out = tmp_path / "x.jsonl"
+    options = ["--max-size", "700", "--only", "ours", "--rounds", "1", "--out", str(out)]
+    assert bench.main(["--case", "bucc-100k", "--case", "ccmatrix-shard", *options]) == 0
+    lines = [json.loads(line) for line in out.read_text().splitlines()]
+    assert [line["case"] for line in lines] == ["bucc-100k-max700", "ccmatrix-shard-max700"]
+    for line in lines:
+        assert line["queries"] == line["rows"] == line["gated_rows"] == 700 and line["ratio"] is None
+        assert not any("faiss" in name for name in line["methods"])
+    assert bench.main(["--quick", "--only", "nothing", "--out", str(out)]) == 1
+    assert "no such method" in capsys.readouterr().err
+
+
+def test_large_sides_are_gated_by_sample(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bench_cases, "GATE_ALL", 50)
+    monkeypatch.setattr(bench_cases, "GATE_SAMPLE", 7)
+    queries, bank = gaussian(100, 8, 1), gaussian(60, 8, 2)
+    values, indices = torch.topk(queries.double() @ bank.double().T, 4)
+    indices[14] = indices[14, 0]  # a row that is looked at
+    assert gate_topk(queries, bank, 4, (values, indices)) == 1 - 3 / 28
+
+
+def test_comparison_needs_a_common_case(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in "ab":
+        (tmp_path / name).write_text(json.dumps({"case": name, "methods": {"ours": {"median_s": 1.0}}}) + "\n")
+    assert bench.main(["--compare", str(tmp_path / "a"), str(tmp_path / "b")]) == 1
+    assert "no case in common" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="says what happens without a GPU")
+def test_gpu_asked_for_where_there_is_none(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert bench.main(["--quick", "--device", "cuda", "--out", str(tmp_path / "x.jsonl")]) == 1
+    assert "no CUDA device" in capsys.readouterr().err
+
+
+def test_plot_is_written(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    line = {"case": "a", "methods": {"ours": {"gflops": 3.0}, "faiss IndexFlatIP": {"gflops": 1.0}}}
+    bench.plot([line, {"case": "memory"}], tmp_path / "x.png")
+    assert (tmp_path / "x.png").read_bytes().startswith(b"\x89PNG")
+
+
 def test_own_embeddings(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for name, seed in (("q", 1), ("b", 2)):
         np.save(tmp_path / f"{name}.npy", gaussian(70, 8, seed).numpy())

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import io
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+import ranks
 import torch
 from kernel_cases import gaussian
 from stilts_kernels import shards, topk
@@ -54,6 +57,43 @@ def test_resumes_by_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     assert len(searched) == 5
     shards.topk_files(QUERIES, paths, 4, tmp_path / "out")
     assert len(searched) == 8
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from kernel_cases import gaussian
+from stilts_kernels import shards
+
+folder = Path(sys.argv[1])
+
+def stop(done, total):
+    if done == 2:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+shards.topk_files(gaussian(21, 16, 1), sorted(folder.glob("bank-*.npy")), 5, folder / "out", progress=stop)
+"""
+
+
+def test_resumes_after_a_kill(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """SIGKILL after two of three files: the next run searches the third alone and gives the same bits."""
+    paths, searched = write_shards(tmp_path), []
+    environment = ranks.environment()
+    environment["PYTHONPATH"] += f":{ranks.ROOT / 'tests'}"
+    done = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path)], env=environment, capture_output=True,
+                          timeout=120)
+    assert done.returncode == -9, done.stderr[-2000:]
+    search = shards.topk_float64
+
+    def counted(*arguments: object, **options: object) -> object:
+        searched.append(arguments)
+        return search(*arguments, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(shards, "topk_float64", counted)
+    found = shards.topk_files(QUERIES, paths, 5, tmp_path / "out")
+    whole = topk(QUERIES, BANK, 5)
+    assert len(searched) == 1
+    assert torch.equal(found.values, whole.values) and torch.equal(found.indices, whole.indices)
 
 
 def test_progress_counts_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import ranks
 import torch
@@ -29,6 +30,11 @@ def mpiexec() -> str:
     return found
 
 
+def write_files(folder: Path) -> None:
+    for i, rows in enumerate(PIECES.data()[1].split(150)):
+        np.save(folder / f"bank-{i}.npy", rows.numpy())
+
+
 def run(kind: str, case: str, count: int, folder: Path) -> list[dict[str, Any]]:
     out = folder / f"{kind}-{case}-{count}.pt"
     if kind == "gloo":
@@ -44,6 +50,7 @@ def run(kind: str, case: str, count: int, folder: Path) -> list[dict[str, Any]]:
 
 @pytest.mark.parametrize("kind, count", [("mpi", 1), ("mpi", 2), ("mpi", 3), ("gloo", 2)])
 def test_ranks_are_bit_equal_to_one_process(kind: str, count: int, tmp_path: Path) -> None:
+    write_files(tmp_path)
     results = run(kind, "search", count, tmp_path)
     queries, bank = PIECES.data()
     whole = topk(queries, bank, 5, "cosine")
@@ -51,12 +58,35 @@ def test_ranks_are_bit_equal_to_one_process(kind: str, count: int, tmp_path: Pat
     assert torch.equal(torch.cat([part["indices"] for part in results]), whole.indices)
     assert torch.equal(torch.cat([part["half"] for part in results]), topk(queries.half(), bank.half(), 5).values)
     for part in results:
+        assert all(torch.equal(ours, theirs) for ours, theirs in zip(part["files"], topk(queries, bank, 5)))
         assert all(torch.equal(ours, theirs) for ours, theirs in zip(part["pairs"], mine(queries, bank, 4)))
 
 
 @pytest.mark.parametrize("kind", ["mpi", "gloo"])
 def test_error_on_one_rank_raises_on_all(kind: str, tmp_path: Path) -> None:
+    write_files(tmp_path)
     for raised in run(kind, "broken", 2, tmp_path):
         assert raised["missing"] == "rank 1: the shard of bank is missing"
         assert raised["nan"].startswith("rank 1: bank: row 1 holds NaN")
         assert raised["k"] == "ranks differ in k: [5, 6]"
+        assert raised["file"].startswith("rank 1: bank shard") and raised["file"].endswith("gone.npy is missing")
+
+
+def test_scratch_memory_stays_within_the_budget() -> None:
+    """A fresh process: resident memory grows by the budget and the results, whatever the number of queries."""
+    program = """
+import torch
+from stilts_kernels.bench_memory import peak_extra_bytes
+from stilts_kernels.shards import mine_ranks, topk_ranks
+torch.set_num_threads(1)
+bank, queries = torch.randn(30000, 64), torch.randn(60000, 64)
+topk_ranks(queries[:64], bank[:512], 4, None)  # libraries loaded, kernels built
+found = []
+extra = peak_extra_bytes(lambda: found.append(topk_ranks(queries, bank, 4, None, memory=64 << 20)))
+print(extra / 2**20, sum(part.nbytes for part in found[0]) / 2**20)
+"""
+    done = subprocess.run([sys.executable, "-c", program], env=ranks.environment(), text=True, capture_output=True,
+                          timeout=120)
+    assert done.returncode == 0, done.stderr
+    extra, results = map(float, done.stdout.split())
+    assert extra <= 64 + 3 * results + 8, f"{extra} MB beyond what was there, results {results} MB"

@@ -173,6 +173,11 @@ def test_bad_input_is_refused(arguments: tuple, text: str) -> None:
         topk(*arguments)
 
 
+def test_index_of_a_bank_elsewhere_is_refused() -> None:
+    with pytest.raises(ValueError, match="bank is on meta"):
+        Index(GOOD.to("meta"))
+
+
 def test_normalize_and_mean_pool() -> None:
     rows = gaussian(5, 7, 1)
     assert torch.allclose(normalize(rows).norm(dim=1), torch.ones(5))

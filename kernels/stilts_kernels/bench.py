@@ -3,9 +3,13 @@
     stilts bench            or, from a checkout with nothing but torch and triton:     python kernels/bench/run.py
     ... --quick             seconds instead of minutes        ... --case two-way    one case (also bucc-1m, memory)
     ... --compare A B       two result files side by side     ... --embeddings X.npy Y.npy    your own vectors
+    ... --tune              on a GPU: choose and record the fused kernel's configurations
 
-Times are CPU seconds of this process on --threads threads (default 1), methods interleaved round by round, so that a
-shared machine's load hits all alike. Every run appends one line per case to a results/*.jsonl file.
+    ... --max-size 16384    no side of a case longer          ... --only ours         fewer methods timed
+    ... --device cuda       the same cases on a GPU, bfloat16 rows
+
+Times are CPU seconds of this process on --threads threads (default 1), on a GPU wall seconds, methods interleaved round
+by round, so that a shared machine's load hits all alike. Every run appends one line per case to a results/*.jsonl file.
 """
 
 from __future__ import annotations
@@ -16,7 +20,6 @@ import platform
 import re
 import statistics
 import sys
-import time
 from collections.abc import Iterator, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
@@ -32,36 +35,37 @@ from stilts_kernels.bench_cases import (
     Method,
     gate_mine,
     gate_topk,
+    gated,
     make_data,
     matmul_methods,
     mine_methods,
     optional,
     topk_methods,
 )
-from stilts_kernels.bench_memory import measure_memory, peak_extra_bytes
+from stilts_kernels.bench_device import CPU, check_device, extra_bytes, name_of, seconds_of
+from stilts_kernels.bench_memory import measure_memory
 from stilts_kernels.rows import normalize, open_npy
 from stilts_kernels.screen import last_report
 
 Result = dict[str, Any]
-BASELINES = ("faiss IndexFlatIP", "faiss both ways")
+BASELINES = ("faiss IndexFlatIP", "faiss both ways", "torch matmul + topk", "torch matmul + topk both ways")
 
 
-def time_methods(methods: dict[str, Method], rounds: int) -> dict[str, list[float]]:
-    """CPU seconds of every method in every round; one warm-up each."""
+def time_methods(methods: dict[str, Method], rounds: int, device: torch.device = CPU) -> dict[str, list[float]]:
+    """Seconds of every method in every round; one warm-up each."""
     seconds: dict[str, list[float]] = {name: [] for name in methods}
     for method in methods.values():
         method()
     for _ in range(rounds):
         for name, method in methods.items():
-            start = time.process_time()
-            method()
-            seconds[name].append(time.process_time() - start)
+            seconds[name].append(seconds_of(method, device))
     return seconds
 
 
-def run_case(case: Case, rounds: int, sides: tuple[torch.Tensor, torch.Tensor] | None = None) -> Result:
-    """Gate, then measurements. Raises ValueError when our result is not exact."""
-    queries, bank = sides or make_data(case)
+def run_case(case: Case, rounds: int, sides: tuple[torch.Tensor, torch.Tensor] | None = None,
+             device: torch.device = CPU, only: Sequence[str] = ()) -> Result:
+    """Gate, then measurements. Raises ValueError when our result is not exact or `only` names nothing."""
+    queries, bank = sides or make_data(case, device=device)
     methods = (topk_methods if case.kind == "topk" else mine_methods)(queries, bank, case.k)
     found = methods["ours"]()
     report = last_report()
@@ -69,15 +73,29 @@ def run_case(case: Case, rounds: int, sides: tuple[torch.Tensor, torch.Tensor] |
     recall = gate_topk(queries, bank, case.k, found) if case.kind == "topk" else gate_mine(queries, bank, case.k)
     if recall < 1:
         raise ValueError(f"{case.name}: recall {recall} against float64: no time is reported for a wrong result")
-    memory = {name: peak_extra_bytes(method) for name, method in methods.items()}
-    seconds = time_methods({**methods, **matmul_methods(case)}, rounds)
+    methods = chosen_methods(methods, only)
+    memory = {name: extra_bytes(method, device) for name, method in methods.items()}
+    products = matmul_methods(case, device)
+    if only:
+        products = dict([products.popitem()])  # the last is the peak that rates are compared with
+    seconds = time_methods({**methods, **products}, rounds, device)
+    baseline = next((name for name in BASELINES if name in seconds), None)
     return {
         "case": case.name, "kind": case.kind, "queries": case.queries, "rows": case.rows, "dim": case.dim, "k": case.k,
-        "data": case.data, "goal": case.goal, "recall": recall, "path": report.path, "searched_rows": report.rows,
-        "certified_rows": report.certified, "survivors_per_row": report.survivors_per_row,
+        "data": case.data, "goal": case.goal, "recall": recall, "gated_rows": len(gated(case.queries)),
+        "path": report.path, "searched_rows": report.rows, "certified_rows": report.certified,
+        "survivors_per_row": report.survivors_per_row,
         "methods": {name: summary(case, times, memory.get(name)) for name, times in seconds.items()},
-        "ratio": ratio(seconds), "rounds": rounds, "machine": machine(),
+        "baseline": baseline, "ratio": ratio(seconds, baseline), "rounds": rounds, "machine": machine(device),
     }
+
+
+def chosen_methods(methods: dict[str, Method], only: Sequence[str]) -> dict[str, Method]:
+    """The methods whose name begins with one of `only`; all where it is empty."""
+    chosen = {name: method for name, method in methods.items() if not only or name.startswith(tuple(only))}
+    if not chosen:
+        raise ValueError(f"--only {' '.join(only)}: no such method; there are {', '.join(methods)}")
+    return chosen
 
 
 def summary(case: Case, times: list[float], memory: int | None) -> Result:
@@ -86,24 +104,23 @@ def summary(case: Case, times: list[float], memory: int | None) -> Result:
             "extra_peak_mb": None if memory is None else memory / 1e6}
 
 
-def ratio(seconds: dict[str, list[float]]) -> Result | None:
-    """FAISS over ours: of the medians, and the lowest and highest of single rounds."""
-    baseline = next((seconds[name] for name in BASELINES if name in seconds), None)
-    if baseline is None:
+def ratio(seconds: dict[str, list[float]], baseline: str | None) -> Result | None:
+    """The baseline's time over ours: of the medians, and the lowest and highest of single rounds."""
+    if baseline is None or "ours" not in seconds:
         return None
-    rounds = [theirs / ours for theirs, ours in zip(baseline, seconds["ours"])]
-    return {"median": statistics.median(baseline) / statistics.median(seconds["ours"]), "min": min(rounds),
+    rounds = [theirs / ours for theirs, ours in zip(seconds[baseline], seconds["ours"])]
+    return {"median": statistics.median(seconds[baseline]) / statistics.median(seconds["ours"]), "min": min(rounds),
             "max": max(rounds)}
 
 
-def machine() -> Result:
-    """Processor, thread count and versions; enough to judge whether two files compare."""
+def machine(device: torch.device = CPU) -> Result:
+    """Processor or GPU, thread count and versions; enough to judge whether two files compare."""
     info = Path("/proc/cpuinfo")
     model = re.search(r"model name\s*: (.*)", info.read_text()) if info.exists() else None
     flags = info.read_text() if info.exists() else ""
     features = [name for name in ("amx_bf16", "avx512_bf16", "avx512f", "avx2") if re.search(rf"\b{name}\b", flags)]
     versions = {name: getattr(optional(name), "__version__", None) for name in ("torch", "triton", "numpy", "faiss")}
-    return {"cpu": model[1] if model else platform.processor(), "features": features,
+    return {"cpu": model[1] if model else platform.processor(), "features": features, "gpu": name_of(device),
             "threads": torch.get_num_threads(), "python": platform.python_version(), **versions}
 
 
@@ -111,7 +128,8 @@ def table(result: Result) -> str:
     """A case's methods as text."""
     peak = max(method["gflops"] for name, method in result["methods"].items() if name.endswith("alone"))
     lines = [f"{result['case']}: {result['queries']} x {result['rows']}, D {result['dim']}, k {result['k']}; recall "
-             f"{result['recall']:.4f}; {result['certified_rows']} of {result['searched_rows']} rows certified, "
+             f"{result['recall']:.4f} ({result['gated_rows']} queries checked); {result['certified_rows']} of "
+             f"{result['searched_rows']} rows certified, "
              f"{result['survivors_per_row']:.1f} survivors a row; {result['path']}",
              f"  {'method':<28} {'median s':>9} {'min':>8} {'max':>8} {'GFLOP/s':>8} {'of peak':>8} {'extra MB':>9}"]
     for name, row in result["methods"].items():
@@ -120,16 +138,19 @@ def table(result: Result) -> str:
                      f"{row['gflops']:8.0f} {row['gflops'] / peak:8.0%} {extra:>9}")
     if result["ratio"]:
         goal = "" if result["goal"] is None else f", goal {result['goal']}"
-        lines.append("  FAISS over ours: {median:.2f} (single rounds {min:.2f} to {max:.2f})".format(**result["ratio"])
-                     + goal)
+        lines.append("  {} over ours: {median:.2f} (single rounds {min:.2f} to {max:.2f})".format(
+            result["baseline"], **result["ratio"]) + goal)
     return "\n".join(lines)
 
 
 def compare(paths: Sequence[Path]) -> str:
-    """Medians of the last line of each case in two result files."""
+    """Medians of the last line of each case in two result files. Raises ValueError where they share none."""
     first, second = ({line["case"]: line for line in map(json.loads, path.read_text().splitlines())} for path in paths)
     lines = [f"{'case':<20} {'method':<28} {'A s':>9} {'B s':>9} {'A over B':>9}"]
-    for name in first.keys() & second.keys():
+    shared = [name for name in first if name in second]
+    if not shared:
+        raise ValueError(f"{paths[0]} and {paths[1]} have no case in common")
+    for name in shared:
         a, b = first[name].get("methods", {}), second[name].get("methods", {})
         for method in (method for method in a if method in b):
             times = a[method]["median_s"], b[method]["median_s"]
@@ -138,21 +159,35 @@ def compare(paths: Sequence[Path]) -> str:
 
 
 def plot(results: Sequence[Result], path: Path) -> None:
-    """Bars of each method's rate, one group per case; nothing where matplotlib is missing."""
+    """Bars of each method's rate, one panel per case; says so where matplotlib is missing."""
     pyplot = optional("matplotlib.pyplot")
     timed = [result for result in results if "methods" in result]
+    if pyplot is None:
+        print("no plot: matplotlib is not installed")
     if pyplot is None or not timed:
         return
-    names = list(dict.fromkeys(name for result in timed for name in result["methods"]))
-    figure, axes = pyplot.subplots(figsize=(1.6 * len(timed) + 4, 4.5), layout="constrained")
-    for i, name in enumerate(names):
-        heights = [result["methods"].get(name, {}).get("gflops", 0) for result in timed]
-        axes.bar([x + 0.8 * i / len(names) for x in range(len(timed))], heights, 0.8 / len(names), label=name)
-    axes.set_xticks([x + 0.4 for x in range(len(timed))], [result["case"] for result in timed], rotation=20)
-    axes.set_ylabel("GFLOP per CPU second")
-    axes.legend(fontsize="small")
-    figure.savefig(path)
+    heights = [len(result["methods"]) + 1.5 for result in timed]
+    figure, panels = pyplot.subplots(len(timed), figsize=(8, 0.3 * sum(heights)), layout="constrained", squeeze=False,
+                                     gridspec_kw={"height_ratios": heights})
+    for axes, result in zip(panels[:, 0], timed):
+        draw(axes, result)
+    on_gpu = any(result.get("machine", {}).get("gpu") for result in timed)
+    panels[-1, 0].set_xlabel("GFLOP/s" if on_gpu else "GFLOP per CPU second")
+    figure.savefig(path, dpi=120)
+    pyplot.close(figure)
     print(f"plot: {path}")
+
+
+def draw(axes: Any, result: Result) -> None:
+    """One case: the bare products grey, ours dark, the others light; slowest at the bottom."""
+    rates = sorted((method["gflops"], name) for name, method in result["methods"].items())
+    colours = ["0.75" if name.endswith("alone") else "tab:blue" if name.startswith("ours") else "tab:orange"
+               for _, name in rates]
+    bars = axes.barh([name for _, name in rates], [rate for rate, _ in rates], color=colours)
+    axes.bar_label(bars, fmt="%.0f", padding=3, fontsize="small")
+    axes.margins(x=0.1)
+    axes.set_title(result["case"], fontsize="medium", loc="left")
+    axes.tick_params(labelsize="small")
 
 
 def own_vectors(paths: Sequence[Path], k: int) -> tuple[Case, tuple[torch.Tensor, torch.Tensor]]:
@@ -174,24 +209,44 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--case", action="append", choices=known, help="only this case; may be repeated")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--max-size", type=int, metavar="ROWS", help="cut both sides of every case to this many rows")
+    parser.add_argument("--only", nargs="+", default=[], metavar="METHOD",
+                        help="time only methods that begin so, and one bare product")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--embeddings", nargs=2, type=Path, metavar=("QUERIES", "BANK"), help="two .npy files")
     parser.add_argument("--k", type=int, default=4, help="neighbours for --embeddings")
-    parser.add_argument("--out", type=Path, help="result file (.jsonl), appended to")
+    parser.add_argument("--tune", action="store_true",
+                        help="on a GPU: time the fused kernel's candidate configurations and record the fastest")
+    parser.add_argument("--out", type=Path, help="result file (.jsonl), appended to; with --tune the record (.json)")
     parser.add_argument("--compare", nargs=2, type=Path, metavar=("A", "B"), help="compare two result files and stop")
     return parser.parse_args(argv)
+
+
+def tune(path: Path | None) -> int:
+    """Tunes every direction, D and k; prints each entry as it is recorded."""
+    from stilts_kernels.tuner import tune_all  # needs triton, the rest of the benchmark does not
+    from stilts_kernels.tuning import describe, record_path
+
+    for entry in tune_all(path or record_path()):
+        print(f"{entry['key']}: {describe(entry['config'])}, {entry['tflops']:.0f} TFLOP/s", flush=True)
+    print(f"recorded in {path or record_path()}")
+    return 0
 
 
 def measurements(arguments: argparse.Namespace) -> Iterator[Result]:
     """Runs the chosen cases one by one, printing each as it is done."""
     rounds = 3 if arguments.quick else arguments.rounds
+    device = check_device(arguments.device)
     chosen: list[tuple[Case, tuple[torch.Tensor, torch.Tensor] | None]]
     if arguments.embeddings:
-        chosen = [own_vectors(arguments.embeddings, arguments.k)]
+        case, (queries, bank) = own_vectors(arguments.embeddings, arguments.k)
+        chosen = [(case, (queries.to(device), bank.to(device)))]
     else:
         wanted = [case for case in (*CASES, *LARGE) if case.name in (arguments.case or [])]
-        chosen = [(case, None) for case in (QUICK if arguments.quick else wanted if arguments.case else CASES)]
+        cases = QUICK if arguments.quick else wanted if arguments.case else CASES
+        chosen = [(case.at_most(arguments.max_size) if arguments.max_size else case, None) for case in cases]
     for case, sides in chosen:
-        result = run_case(case, rounds, sides)
+        result = run_case(case, rounds, sides, device, arguments.only)
         print(table(result), flush=True)
         yield result
     if "memory" in (arguments.case or []):
@@ -212,11 +267,13 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(compare(arguments.compare))
             return 0
         torch.set_num_threads(arguments.threads)
+        if arguments.tune:
+            return tune(arguments.out)
         for result in measurements(arguments):
             results.append(result)
             with path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps({**result, "time": stamp.isoformat(timespec="seconds")}) + "\n")
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, RuntimeError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     print(f"appended to {path}")

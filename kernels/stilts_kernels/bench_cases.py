@@ -1,25 +1,29 @@
 """What the benchmark measures: data, the methods compared, and the correctness gate each must pass first.
 
-Nothing but torch is needed; FAISS and numpy are measured where they are installed.
+Nothing but torch is needed (and triton on a GPU); FAISS and numpy are measured where they are installed, FAISS on a GPU
+where its build has one.
 """
 
 from __future__ import annotations
 
 import importlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import ModuleType
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from stilts_kernels.mining import MinedPairs, Neighbours, mine_cpu, pairs_from, two_way
+from stilts_kernels import topk
+from stilts_kernels.bench_device import CPU
+from stilts_kernels.mining import MinedPairs, Neighbours, mine_cpu, mine_cuda, pairs_from, two_way
 from stilts_kernels.panels import EXTRA_COLUMNS
 from stilts_kernels.rows import Rows, normalize
 from stilts_kernels.screen import Index, fastest_screen, topk_cpu
 
 GATE_ROWS = 256
+GATE_ALL, GATE_SAMPLE = 16_384, 1024  # sides of more rows are gated on evenly spaced ones
 TILE = 4096
 
 
@@ -39,6 +43,13 @@ class Case:
     k: int
     goal: float | None = None
     data: str = "gaussian"
+
+    def at_most(self, size: int) -> Case:
+        """This case with no side longer than `size`, under a name that says so; its goal holds for the full size."""
+        if max(self.queries, self.rows) <= size:
+            return self
+        return replace(self, name=f"{self.name}-max{size}", queries=min(self.queries, size),
+                       rows=min(self.rows, size), goal=None)
 
     @property
     def gflop(self) -> float:
@@ -78,8 +89,15 @@ def optional(name: str) -> ModuleType | None:
         return None
 
 
-def make_data(case: Case, seed: int = 1) -> tuple[Tensor, Tensor]:
-    """(queries, bank) of unit rows, float32."""
+def make_data(case: Case, seed: int = 1, device: torch.device = CPU) -> tuple[Tensor, Tensor]:
+    """(queries, bank) of unit rows: float32 on a CPU, bfloat16 on a GPU."""
+    queries, bank = make_rows(case, seed)
+    if device.type == "cpu":
+        return queries, bank
+    return queries.to(device, torch.bfloat16), bank.to(device, torch.bfloat16)
+
+
+def make_rows(case: Case, seed: int) -> tuple[Tensor, Tensor]:
     generator = torch.Generator().manual_seed(seed)
     bank = torch.randn(case.rows, case.dim, generator=generator)
     queries = torch.randn(case.queries, case.dim, generator=generator)
@@ -100,6 +118,8 @@ def shared_mean(dim: int) -> Tensor:
 
 def topk_methods(queries: Tensor, bank: Tensor, k: int) -> dict[str, Method]:
     """What answers the same question: ours with a prepared bank and from scratch, and the usual tools."""
+    if bank.is_cuda:
+        return gpu_topk_methods(queries, bank, k)
     index = Index(bank)
     methods: dict[str, Method] = {
         "ours": lambda: topk_cpu(queries, index, k),
@@ -117,14 +137,38 @@ def topk_methods(queries: Tensor, bank: Tensor, k: int) -> dict[str, Method]:
     return methods
 
 
+def gpu_topk_methods(queries: Tensor, bank: Tensor, k: int) -> dict[str, Method]:
+    """Ours, torch, and FAISS where its build has a GPU; all start from rows in GPU memory."""
+    methods: dict[str, Method] = {"ours": lambda: topk(queries, bank, k),
+                                  "torch matmul + topk": lambda: torch_topk(queries, bank, k, 1024)}
+    faiss = optional("faiss")
+    if faiss is not None and hasattr(faiss, "StandardGpuResources"):
+        optional("faiss.contrib.torch_utils")  # lets FAISS read torch's GPU memory
+        resources = faiss.StandardGpuResources()
+        flat = faiss.GpuIndexFlatIP(resources, bank.shape[1])
+        flat.add(bank.float())
+        methods["faiss IndexFlatIP"] = lambda: flat.search(queries.float(), k)
+    return methods
+
+
 def mine_methods(source: Tensor, target: Tensor, k: int) -> dict[str, Method]:
     """Two-way search, ratio margin and matching; the scoring after FAISS is our own vectorised one."""
-    methods: dict[str, Method] = {"ours": lambda: mine_cpu(source, target, k, "ratio", "max", "inner")}
+    mine = mine_cuda if target.is_cuda else mine_cpu
+    methods: dict[str, Method] = {"ours": lambda: mine(source, target, k, "ratio", "max", "inner")}
+    if target.is_cuda:
+        return {**methods, "torch matmul + topk both ways": lambda: torch_mine(source, target, k)}
     faiss = optional("faiss")
     if faiss is not None:
         faiss.omp_set_num_threads(torch.get_num_threads())
         methods["faiss both ways"] = lambda: faiss_mine(faiss, source, target, k)
     return methods
+
+
+def torch_mine(source: Tensor, target: Tensor, k: int) -> MinedPairs:
+    """Two searches that write their scores, then the same margin and matching as ours."""
+    ahead, back = torch_topk(source, target, k, 1024), torch_topk(target, source, k, 1024)
+    found = [Neighbours(values.double().cpu(), indices.cpu()) for values, indices in (ahead, back)]
+    return pairs_from(found[0], found[1], "ratio", "max")
 
 
 def faiss_mine(faiss: ModuleType, source: Tensor, target: Tensor, k: int) -> MinedPairs:
@@ -159,37 +203,62 @@ def numpy_topk(numpy: ModuleType, queries: Any, bank: Any, k: int, step: int = 2
     return from_numpy((numpy.concatenate(values), numpy.concatenate(indices)))
 
 
-def matmul_methods(case: Case) -> dict[str, Method]:
-    """The bare products of the case's shape in tiles, nothing kept: the measured peaks."""
-    names = ["float32"] if fastest_screen() == "float32" else ["float32", "bfloat16"]
-    return {f"{name} matmul alone": bare_matmul(case, getattr(torch, name)) for name in names}
+def matmul_methods(case: Case, device: torch.device = CPU) -> dict[str, Method]:
+    """The bare products of the case's shape in tiles, nothing kept: the measured peaks, the fastest last."""
+    names = ["float32"] if device.type == "cpu" else []
+    names += ["bfloat16"] if device.type != "cpu" or fastest_screen() != "float32" else []
+    return {f"{name} matmul alone": bare_matmul(case, getattr(torch, name), device) for name in names}
 
 
-def bare_matmul(case: Case, dtype: torch.dtype) -> Method:
-    step = min(1024, case.queries)
-    left = torch.randn(step, case.dim + EXTRA_COLUMNS, dtype=dtype)
-    right = torch.randn(min(TILE, case.rows), case.dim + EXTRA_COLUMNS, dtype=dtype)
-    out = torch.empty(len(right), step, dtype=dtype)
+def bare_matmul(case: Case, dtype: torch.dtype, device: torch.device) -> Method:
+    """Products of random tiles, as many as the case has; tiles that fill the device."""
+    height, width = (1024, TILE) if device.type == "cpu" else (8192, 8192)
+    step, width = min(height, case.queries), min(width, case.rows)
+    left, right = (torch.randn(rows, case.dim + EXTRA_COLUMNS * (device.type == "cpu")).to(device, dtype)
+                   for rows in (step, width))
+    out = torch.empty(width, step, dtype=dtype, device=device)
     times = max(1, round(case.queries * case.rows / out.numel()))
     return lambda: [torch.mm(right, left.T, out=out) for _ in range(times)]
 
 
 def gate_topk(queries: Tensor, bank: Tensor, k: int, found: tuple[Tensor, Tensor]) -> float:
     """Recall against float64, by value: the share of returned indices whose float64 score is among the k best."""
+    which = gated(len(queries))
     right = 0
-    for start in range(0, len(queries), GATE_ROWS):
-        scores = queries[start : start + GATE_ROWS].double() @ bank.double().T
+    for part in which.to(queries.device).split(GATE_ROWS):
+        scores = scores_float64(queries[part], bank)
         least = scores.topk(k, dim=1).values[:, -1:] * (1 - 1e-12) - 1e-15
-        indices = found[1][start : start + GATE_ROWS].sort(dim=1).values
+        indices = found[1][part].sort(dim=1).values
         good = scores.gather(1, indices) >= least
         good[:, 1:] &= indices[:, 1:] != indices[:, :-1]
         right += int(good.sum())
-    return right / (len(queries) * k)
+    return right / (len(which) * k)
+
+
+def scores_float64(queries: Tensor, bank: Tensor) -> Tensor:
+    """Scores [Q, N], the bank widened a block at a time."""
+    return torch.cat([queries.double() @ block.double().T for block in bank.split(TILE * 16)], dim=1)
+
+
+def gated(rows: int) -> Tensor:
+    """Numbers of the rows a gate looks at: all, or evenly spaced ones of a large side."""
+    return torch.arange(rows) if rows <= GATE_ALL else torch.arange(GATE_SAMPLE) * rows // GATE_SAMPLE
 
 
 def gate_mine(source: Tensor, target: Tensor, k: int) -> float:
-    """Recall of both directions of the search that `mine` scores, every row and column."""
-    forward, backward = two_way(Rows(source, "source"), Rows(target, "target"), k, k)
-    ahead = gate_topk(source, target, k, (forward.values, forward.indices))
-    back = gate_topk(target, source, k, (backward.values, backward.indices))
-    return (ahead * len(source) + back * len(target)) / (len(source) + len(target))
+    """Recall of both directions of the search that `mine` scores."""
+    forward, backward = both_ways(source, target, k)
+    ahead = gate_topk(source, target, k, forward)
+    back = gate_topk(target, source, k, backward)
+    counts = len(gated(len(source))), len(gated(len(target)))
+    return (ahead * counts[0] + back * counts[1]) / sum(counts)
+
+
+def both_ways(source: Tensor, target: Tensor, k: int) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+    """(values, indices) of each direction, on the path that `mine` takes."""
+    sides = Rows(source, "source"), Rows(target, "target")
+    if not target.is_cuda:
+        return two_way(*sides, k, k)
+    from stilts_kernels.fused import two_way_cuda
+
+    return two_way_cuda(*sides, k, k)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import json
+import os
 import re
 import struct
 import subprocess
@@ -21,7 +22,10 @@ from stilts_kernels.screen import last_report, topk_float64
 
 STATUS = Path("/proc/self/status")
 QUERIES, ROWS, DIM, K = 10_000, 1_000_000, 1024, 16
-SCRATCH = 48 << 20
+SCRATCH = 36 << 20
+# glibc keeps freed blocks of up to 32 MB in its heap, where they add up differently from run to run; blocks above this
+# size go straight back to the system. A setting of the process, for any program with a tight budget.
+MALLOC = {"MALLOC_MMAP_THRESHOLD_": str(1 << 20), "MALLOC_TRIM_THRESHOLD_": str(1 << 20)}
 WRITE_ROWS = 10_000
 GATE_QUERIES = 8
 
@@ -73,6 +77,7 @@ def search_bank(path: str) -> dict[str, Any]:
     return {"queries": QUERIES, "rows": ROWS, "dim": DIM, "k": K, "bank": "float16 .npy, memory-mapped",
             "extra_peak_mb": None if extra is None else extra / 1e6, "cpu_s": seconds,
             "gflops": 2e-9 * QUERIES * ROWS * DIM / seconds, "report": str(report),
+            "scratch_mb": SCRATCH / 1e6, "malloc": MALLOC,
             "recall_of_sample": sample_recall(queries, bank, found[0][1])}
 
 
@@ -92,5 +97,9 @@ def measure_memory() -> dict[str, Any]:
         write_bank(path, ROWS, DIM)
         program = ("import json, sys; from stilts_kernels.bench_memory import search_bank; "
                    "print(json.dumps(search_bank(sys.argv[1])))")
-        done = subprocess.run([sys.executable, "-c", program, str(path)], capture_output=True, text=True, check=True)
+        environment = {**os.environ, **MALLOC, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+        done = subprocess.run([sys.executable, "-c", program, str(path)], capture_output=True, text=True,
+                              env=environment)
+    if done.returncode:
+        raise ValueError(f"the search in a process of its own failed:\n{done.stderr}")
     return json.loads(done.stdout.splitlines()[-1])

@@ -1,9 +1,11 @@
-"""Compiles the fused kernel ahead of time, without a GPU, and reports registers, spills and shared memory.
+"""Compiles the Triton kernels ahead of time, without a GPU, and reports registers, spills and shared memory.
 
-    python -m stilts_kernels.compile_check          prints a table; exit status 1 when the gate fails
+    python -m stilts_kernels.compile_check               defaults: one line per target, direction and k
+    python -m stilts_kernels.compile_check --candidates  every configuration the tuner may choose
 
-Gate: no spill on any target, and at most 168 registers a thread on sm_90 for k = 4 and 16 (three warps' worth of
-wgmma accumulators still leave room for the next tile's loads). Triton's wheel brings cuobjdump and nvdisasm.
+Exit status 1 when the gate fails: no spill on any target, and at most 168 registers a thread on sm_90 for k = 4 and 16
+(three warps' worth of wgmma accumulators still leave room for the next tile's loads). Triton's wheel brings cuobjdump
+and nvdisasm.
 """
 
 from __future__ import annotations
@@ -12,31 +14,43 @@ import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from stilts_kernels.fused import config_for, group_topk_kernel, kernel_constants
+from stilts_kernels.fused_kernel import (
+    PAIR_BLOCK,
+    PAIR_DEPTH,
+    Config,
+    group_topk_kernel,
+    kept_groups,
+    kernel_constants,
+    pair_score_kernel,
+)
+from stilts_kernels.tuning import candidates
 
 TARGETS = (90, 80)
 GATED_K = (4, 16)
 ALL_K = (4, 16, 64)
 MAX_REGISTERS = {90: 168}
+SHARED_LIMIT = {90: 227 << 10, 80: 163 << 10}  # bytes a program may have
 DIM = 1024
 TOOLS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
-POINTER_ARGUMENTS = 4  # queries, bank, out_keys, out_tiles
+POINTERS = ("out_keys", "out_tiles", "out_best", "out_second")
 
 
 @dataclass
 class Compiled:
-    """What the assembler made of one configuration; spills counts local-memory loads and stores in the code."""
+    """What the assembler made of one kernel; spills counts local-memory loads and stores in the code."""
 
+    name: str
     capability: int
-    k: int
+    limit: int  # registers
     registers: int
     spills: int
     shared_bytes: int
@@ -44,45 +58,58 @@ class Compiled:
 
     def fails(self) -> str:
         """Why the gate rejects this kernel, or an empty string."""
-        limit = MAX_REGISTERS.get(self.capability, 255) if self.k in GATED_K else 255
         if self.spills:
             return f"{self.spills} spill instructions"
-        return f"{self.registers} registers, limit {limit}" if self.registers > limit else ""
+        if self.shared_bytes > SHARED_LIMIT[self.capability]:
+            return f"{self.shared_bytes} bytes of shared memory, limit {SHARED_LIMIT[self.capability]}"
+        return f"{self.registers} registers, limit {self.limit}" if self.registers > self.limit else ""
 
     def __str__(self) -> str:
-        return (f"sm_{self.capability}  k {self.k:3d}  registers {self.registers:3d}  spills {self.spills}  "
-                f"shared {self.shared_bytes} B  tensor instructions {self.tensor_instructions}")
+        return (f"sm_{self.capability}  {self.name:<44}  registers {self.registers:3d}  spills {self.spills}  "
+                f"shared {self.shared_bytes:6d} B  tensor instructions {self.tensor_instructions}")
 
 
-def compile_kernel(capability: int, k: int, dim: int = DIM) -> Compiled:
-    """Compiles the kernel as it runs on sm_<capability>, for bfloat16 rows of `dim` columns."""
-    config = config_for(capability, k)
-    constants = kernel_constants(config, dim, k)
-    compiled = triton.compile(
-        ASTSource(group_topk_kernel, signature(config, constants), constants, attributes(config)),
-        target=GPUTarget("cuda", capability, 32),
-        options={"num_warps": config["num_warps"], "num_stages": config["STAGES"]},
-    )
+def compile_search(capability: int, k: int, two_way: bool = False, config: Config | None = None,
+                   dim: int = DIM) -> Compiled:
+    """Compiles the search kernel as it runs on sm_<capability>, for bfloat16 rows of `dim` columns."""
+    config = config or candidates(capability, kept_groups(k), two_way)[0]
+    constants = kernel_constants(config, dim, kept_groups(k), two_way)
+    sizes = " ".join(str(config[name]) for name in ("BM", "BN", "BK", "STAGES", "num_warps", "ROW_GROUPS"))
+    name = f"{'two-way' if two_way else 'one-way'}  k {k:2d}  D {dim}  {sizes}"
+    limit = MAX_REGISTERS.get(capability, 255) if k in GATED_K else 255
+    options = {"num_warps": config["num_warps"], "num_stages": config["STAGES"], "maxnreg": config["maxnreg"]}
+    return assemble(group_topk_kernel, signature(config, constants), constants, capability, name, limit, options)
+
+
+def compile_pairs(capability: int, unit: bool) -> Compiled:
+    """Compiles the exact scorer for bfloat16 rows."""
+    constants = {"DIM": DIM, "UNIT": unit, "BP": PAIR_BLOCK, "BD": PAIR_DEPTH}
+    types = {"queries": "*bf16", "bank": "*bf16", "query_norms": "*fp32", "bank_norms": "*fp32", "query": "*i64",
+             "row": "*i64", "out": "*fp64", "pair_count": "i32", "query_stride": "i64", "query_step": "i32",
+             "bank_stride": "i64", "bank_step": "i32", **dict.fromkeys(constants, "constexpr")}
+    name = f"pair scores{', unit rows' if unit else ''}"
+    return assemble(pair_score_kernel, types, constants, capability, name, 255, {})
+
+
+def assemble(kernel: Any, types: dict[str, str], constants: dict[str, int], capability: int, name: str, limit: int,
+             options: dict[str, int]) -> Compiled:
+    """Compiles one kernel to machine code and counts; torch allocations are 16-byte aligned, as Triton is told."""
+    aligned = {(i,): [["tt.divisibility", 16]] for i, kind in enumerate(types.values()) if kind.startswith("*")}
+    compiled = triton.compile(ASTSource(kernel, types, constants, aligned), target=GPUTarget("cuda", capability, 32),
+                              options=options)
     usage, code = disassemble(compiled.asm["cubin"])
     registers = int(re.findall(r"REG:(\d+)", usage)[0])
-    return Compiled(capability, k, registers, len(re.findall(r"\b(?:LDL|STL)\b", code)), compiled.metadata.shared,
-                    len(re.findall(r"\bHG?MMA\b", code)))
+    return Compiled(name, capability, limit, registers, len(re.findall(r"\b(?:LDL|STL)\b", code)),
+                    compiled.metadata.shared, len(re.findall(r"\bHG?MMA\b", code)))
 
 
-def signature(config: dict[str, int], constants: dict[str, int]) -> dict[str, str]:
+def signature(config: Config, constants: dict[str, int]) -> dict[str, str]:
     """Argument types: tensor descriptors for TMA, else pointers."""
     tma, depth = config["USE_TMA"], config["BK"]
     sides = {name: f"tensordesc<bf16[{config[rows]},{depth}]>" if tma else "*bf16"
              for name, rows in (("queries", "BM"), ("bank", "BN"))}
-    outputs = {"out_keys": "*i32", "out_tiles": "*i32"}
-    counts = dict.fromkeys(("query_count", "tile_count", "tiles_per_split"), "i32")
-    return {**sides, **outputs, **counts, **dict.fromkeys(constants, "constexpr")}
-
-
-def attributes(config: dict[str, int]) -> dict[tuple[int], list[list[object]]]:
-    """torch allocations are 16-byte aligned; Triton learns that at launch, so say it here."""
-    first = 2 if config["USE_TMA"] else 0
-    return {(i,): [["tt.divisibility", 16]] for i in range(first, POINTER_ARGUMENTS)}
+    counts = dict.fromkeys(("query_count", "bank_count", "tiles_per_split"), "i32")
+    return {**sides, **dict.fromkeys(POINTERS, "*i32"), **counts, **dict.fromkeys(constants, "constexpr")}
 
 
 def disassemble(cubin: bytes) -> tuple[str, str]:
@@ -96,16 +123,30 @@ def disassemble(cubin: bytes) -> tuple[str, str]:
     return usage, code
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Prints one line per target and k; returns 1 when the gate fails."""
-    del argv
-    failed = 0
+def kernels(every_candidate: bool) -> Iterator[Compiled]:
+    """Everything a search may launch, compiled one by one."""
     for capability in TARGETS:
-        for k in ALL_K:
-            compiled = compile_kernel(capability, k)
-            reason = compiled.fails()
-            failed |= bool(reason)
-            print(compiled, f"  FAILS: {reason}" if reason else "", flush=True)
+        for two_way in (False, True):
+            for k in ALL_K:
+                known = candidates(capability, kept_groups(k), two_way)
+                for config in known if every_candidate else known[:1]:
+                    yield compile_search(capability, k, two_way, config)
+        for unit in (False, True):
+            yield compile_pairs(capability, unit)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Prints one line per kernel; returns 1 when the gate fails."""
+    arguments = sys.argv[1:] if argv is None else argv
+    if list(arguments) not in ([], ["--candidates"]):
+        print("usage: python -m stilts_kernels.compile_check [--candidates]", file=sys.stderr)
+        return 2
+    print("search kernels: direction, k, D, then BM BN BK stages warps row-groups")
+    failed = 0
+    for compiled in kernels(bool(arguments)):
+        reason = compiled.fails()
+        failed |= bool(reason)
+        print(compiled, f"  FAILS: {reason}" if reason else "", flush=True)
     return int(failed)
 
 

@@ -1,249 +1,289 @@
-"""Fused product and running top-k in Triton: scores live in registers and are never written to memory.
+"""Exact search on a GPU around the Triton kernels of `fused_kernel`: one way, or both ways from one pass.
 
-Each program owns BM queries and one split of the bank. It walks the split tile by tile (BM x BN scores), reduces each
-tile to the maxima of groups of 16 columns, and keeps the K best groups of each query as a packed 32-bit key: the
-order-preserving integer of the maximum, its low GROUP_BITS bits replaced by the group's number within the tile. The
-reshape in `tile_keys` follows the wgmma register layout (column = 8 j + 2 lane + e), so group maxima need no shuffles,
-and a tile without a score above the running threshold costs one compare.
+The k best bank rows of a query lie in its k best groups of scores, so K >= k groups a split suffice. The splits are
+merged, the groups' rows scored in float64 like on every other path, and each row proven: its k-th score must exceed the
+upper bound of every group that was dropped, by the bound of `panels` plus the key's truncation. Rows without that proof
+(all their neighbours stand in one split, or hundreds are equal) are searched again with 64 groups a split, and after
+that pair by pair. For k above 64 the bank is cut into so many splits (at most 16 of the k a split on average) that 64
+groups a split nearly always hold them.
 
-The k best bank rows lie in the k best groups, so K = k groups a split suffice. `fused_topk` merges the splits, scores
-the groups' columns in float64 like every other path, and proves each row: its k-th score must exceed the upper bound of
-every group that was dropped. Rows without that proof are searched pair by pair. Groups in each split's list are exact
-up to the product's accumulation error, which the bound of `panels` covers, plus the key's truncation.
+Columns need no such proof: every block of queries wrote its two best groups, so a block either has all its rows scored
+(`open`, its second group may matter), one group, or nothing, and nothing that may matter is dropped.
+
+Both sides are taken in blocks (`Limits`), so scratch memory does not grow with the problem; blocks merge by score, the
+lower index first.
 """
 
 from __future__ import annotations
 
-import os
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 
 import torch
 import triton
-import triton.language as tl
 from torch import Tensor
-from triton.tools.tensor_descriptor import TensorDescriptor
 
+from stilts_kernels.fused_kernel import (
+    EMPTY,
+    GROUP,
+    MAX_KEPT,
+    Config,
+    PairScores,
+    group_columns,
+    interpreted,
+    kept_groups,
+    key_bounds,
+    launch,
+)
 from stilts_kernels.panels import Panel, PanelMaker, score_error
 from stilts_kernels.reference import exhaustive
-from stilts_kernels.rows import Rows, by_block, canonical_scores, check_pair
-from stilts_kernels.screen import Report, centre_of, make_panels, record
+from stilts_kernels.rows import Rows, by_block, check_pair
+from stilts_kernels.screen import Report, centre_of, log, record
+from stilts_kernels.shards import merge_topk
 from stilts_kernels.shortlist import places
+from stilts_kernels.tuning import choose_config
 
-COLUMNS_PER_GROUP = 16
-EMPTY = -(2**31)
-MAX_FUSED_K = 64
-KEY_TRUNCATION = 2.0**-19  # relative; 4 of 23 fraction bits hold the group number
+KEPT_SHARE = 4  # for k > 64: a split is expected to hold a quarter of what it could keep
+NOTHING_DROPPED = -1e38  # below every score: only groups beyond the edge lie there
+LEAST_SPLITS, PROGRAMS = 8, 1056  # programs: eight for each of an H200's 132 multiprocessors
 
-
-@triton.jit
-def sortable_key(x: tl.tensor, group: tl.tensor, GROUP_BITS: tl.constexpr) -> tl.tensor:
-    """int32 key ordered like float32 x, low bits replaced by the group number."""
-    bits = x.to(tl.int32, bitcast=True)
-    bits = bits ^ ((bits >> 31) & 0x7FFFFFFF)
-    return (bits & (-(1 << GROUP_BITS))) | group
+Found = tuple[Tensor, Tensor]  # values float64 [n, k], falling, and indices int64 [n, k]
 
 
-@triton.jit
-def tile_keys(acc: tl.tensor, BM: tl.constexpr, BN: tl.constexpr, GROUPS: tl.constexpr,
-              GROUP_BITS: tl.constexpr) -> tl.tensor:
-    """Keys [BM, GROUPS] of the group maxima of a tile of scores; all reductions stay inside a thread."""
-    split = tl.reshape(acc, [BM, GROUPS // 4, BN // (2 * GROUPS), 4, 2])
-    maxima = tl.reshape(tl.max(tl.max(split, axis=4), axis=2), [BM, GROUPS])
-    return sortable_key(maxima, tl.arange(0, GROUPS)[None, :], GROUP_BITS)
+@dataclass(frozen=True)
+class Limits:
+    """Scratch memory of one search: a block of either side, candidate pairs scored at once, bytes of column keys."""
+
+    bank_rows: int = 1 << 20
+    panel_bytes: int = 1 << 31
+    pairs: int = 1 << 25
+    column_bytes: int = 1 << 30
+
+    def rows_of_bank(self, dim: int) -> int:
+        """Bank rows of one block."""
+        return min(self.bank_rows, self.panel_bytes // (2 * dim))
+
+    def rows_of_queries(self, k: int, dim: int, bank: int, block: int, two_way: bool) -> int:
+        """Queries of one block, whole blocks of `block`; about 2 k groups of each are scored."""
+        rows = min(self.pairs // (2 * GROUP * k), self.panel_bytes // (2 * dim))
+        if two_way:
+            rows = min(rows, self.column_bytes // (8 * min(bank, self.rows_of_bank(dim))) * block)
+        return max(block, rows // block * block)
+
+    def columns(self, k: int, blocks: int) -> int:
+        """Bank rows whose column keys are read at once."""
+        return max(1, min(self.pairs // (2 * GROUP * k), self.column_bytes // (64 * blocks)))
 
 
-@triton.jit
-def group_topk_kernel(  # type: ignore[no-untyped-def]  # Triton reads annotations as types
-    queries, bank, out_keys, out_tiles, query_count, tile_count, tiles_per_split,
-    DIM: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, K: tl.constexpr, GROUPS: tl.constexpr,
-    GROUP_BITS: tl.constexpr, STAGES: tl.constexpr, USE_TMA: tl.constexpr,
-):
-    """out_keys, out_tiles int32 [splits, Q, K]: the K best groups of each query in this program's split, unsorted.
-
-    queries [Q, DIM] and bank [N, DIM] are tensor descriptors with USE_TMA, else pointers to contiguous rows.
-    """
-    block, split = tl.program_id(0), tl.program_id(1)
-    slots = tl.arange(0, K)
-    best = tl.full([BM, K], -2147483648, tl.int32)
-    where = tl.full([BM, K], 0, tl.int32)
-    floor = tl.full([BM], -2147483648, tl.int32)
-    first = split * tiles_per_split
-    for tile in range(first, tl.minimum(first + tiles_per_split, tile_count)):
-        acc = tl.zeros([BM, BN], tl.float32)
-        for d in tl.range(0, DIM, BK, num_stages=STAGES):
-            if USE_TMA:
-                left = queries.load([block * BM, d])
-                right = bank.load([tile * BN, d])
-            else:
-                depth = d + tl.arange(0, BK)
-                row, column = block * BM + tl.arange(0, BM), tile * BN + tl.arange(0, BN)
-                left = tl.load(queries + row[:, None].to(tl.int64) * DIM + depth[None, :],
-                               mask=(row[:, None] < query_count) & (depth[None, :] < DIM), other=0.0)
-                right = tl.load(bank + column[:, None].to(tl.int64) * DIM + depth[None, :],
-                                mask=depth[None, :] < DIM, other=0.0)
-            acc = tl.dot(left, right.T, acc)
-        keys = tile_keys(acc, BM, BN, GROUPS, GROUP_BITS)
-        top = tl.max(keys, axis=1)
-        hits = tl.max((top > floor).to(tl.int32), axis=0)
-        while hits > 0:
-            better = top > floor
-            weakest = tl.min(tl.where(best == floor[:, None], slots[None, :], K), axis=1)
-            put = better[:, None] & (slots[None, :] == weakest[:, None])
-            best = tl.where(put, top[:, None], best)
-            where = tl.where(put, tile, where)
-            floor = tl.min(best, axis=1)
-            keys = tl.where(better[:, None] & (keys == top[:, None]), -2147483648, keys)
-            top = tl.max(keys, axis=1)
-            hits = tl.max((top > floor).to(tl.int32), axis=0)
-    rows = block * BM + tl.arange(0, BM)
-    at = (split * query_count + rows[:, None]).to(tl.int64) * K + slots[None, :]
-    inside = rows[:, None] < query_count
-    tl.store(out_keys + at, best, mask=inside)
-    tl.store(out_tiles + at, where, mask=inside)
+def spans(count: int, step: int) -> Iterator[tuple[int, int]]:
+    for start in range(0, count, step):
+        yield start, min(count, start + step)
 
 
-# Checked ahead of time by `compile_check`: no spills anywhere, at most 168 registers on sm_90 for k <= 16.
-WIDE = {"BM": 128, "BN": 256, "BK": 64, "STAGES": 3, "num_warps": 8, "USE_TMA": True}
-NARROW = {**WIDE, "BN": 128}
-AMPERE = {"BM": 128, "BN": 128, "BK": 32, "STAGES": 3, "num_warps": 8, "USE_TMA": False}
-AMPERE_NARROW = {**AMPERE, "BN": 64}
-INTERPRETER = {"BM": 16, "BN": 64, "BK": 16, "STAGES": 1, "num_warps": 4, "USE_TMA": True}
+def splits_for(blocks: int, tiles: int, k: int) -> int:
+    """Splits of the bank: enough programs to fill a GPU, enough lists to hold k groups, no more than tiles."""
+    return min(tiles, max(LEAST_SPLITS, triton.cdiv(KEPT_SHARE * k, MAX_KEPT) if k > MAX_KEPT else 1,
+                          triton.cdiv(PROGRAMS, blocks)))
 
 
-def config_for(capability: int, k: int) -> dict[str, int]:
-    """The kernel's configuration on sm_<capability> (0: the interpreter)."""
-    if capability == 0:
-        return INTERPRETER
-    if capability >= 90:
-        return WIDE if k <= 16 else NARROW
-    return AMPERE if k <= 16 else AMPERE_NARROW
+class Search:
+    """One exact search of queries [Q, D] in bank [N, D]; `k_backward` asks for the other direction too."""
+
+    def __init__(self, queries: Rows, bank: Rows, k: int, k_backward: int = 0, limits: Limits | None = None,
+                 config: Config | None = None, splits: int = 0, kept: int = 0) -> None:
+        check_pair(queries, bank, k)
+        if k_backward:
+            check_pair(bank, queries, k_backward)
+        self.queries, self.bank, self.k, self.k_backward = queries, bank, k, k_backward
+        self.limits, self.splits, self.two_way = limits or Limits(), splits, k_backward > 0
+        self.kept = kept or kept_groups(k)
+        self._make_panels()
+        self.config = config or choose_config(bank.data.device, self.left.dtype, queries.dim, self.kept, self.two_way)
+        self.score, self.scored = PairScores(queries, bank), 0
+        self.failed_rows = torch.zeros(queries.count, dtype=torch.bool, device=bank.data.device)
+        self.failed_columns = torch.zeros(bank.count, dtype=torch.bool, device=bank.data.device)
+
+    def _make_panels(self) -> None:
+        """16-bit inputs of one dtype are multiplied as they are, float32 and unit rows centred and rounded."""
+        queries, bank = self.queries, self.bank
+        self.exact = queries.data.dtype == bank.data.dtype != torch.float32 and not bank.unit
+        dtype = torch.float16 if interpreted() else bank.data.dtype if self.exact else torch.bfloat16
+        zero = torch.zeros(queries.dim, device=bank.data.device)
+        centre, bank_centre = (zero, zero) if self.exact else (centre_of(queries), centre_of(bank))
+        query_shift = bank_centre if self.two_way and not self.exact else None
+        self.left = PanelMaker(queries, centre, query_shift, 2, dtype)
+        self.right = PanelMaker(bank, bank_centre, None if self.exact else centre, 0, dtype)
+
+    def run(self) -> tuple[Found, Found]:
+        """(forward [Q, k], backward [N, k_backward] or empty)."""
+        dim, bank_rows = self.queries.dim, self.limits.rows_of_bank(self.queries.dim)
+        query_rows = self.limits.rows_of_queries(max(self.k, self.k_backward), dim, self.bank.count, self.config["BM"],
+                                                 self.two_way)
+        forward: list[Found] = []
+        backward = [self.nothing(stop - start) for start, stop in spans(self.bank.count, bank_rows)]
+        for start, stop in spans(self.queries.count, query_rows):
+            left, found = self.left(start, stop), self.nothing(stop - start)
+            for number, (first, last) in enumerate(spans(self.bank.count, bank_rows)):
+                ahead, back = self.block(left, self.right(first, last))
+                found = merge_topk([found, ahead], self.k)
+                if back is not None:
+                    backward[number] = merge_topk([backward[number], back], self.k_backward)
+            forward.append(found)
+        return self.settled(joined(forward), joined(backward))
+
+    def nothing(self, count: int) -> Found:
+        device = self.bank.data.device
+        return (torch.empty(count, 0, dtype=torch.float64, device=device),
+                torch.empty(count, 0, dtype=torch.int64, device=device))
+
+    def block(self, left: Panel, right: Panel) -> tuple[Found, Found | None]:
+        """Neighbours of a block of queries in a block of the bank, global indices, and the other way with two_way."""
+        splits = self.splits or splits_for(triton.cdiv(len(left), self.config["BM"]),
+                                           triton.cdiv(len(right), self.config["BN"]), self.k)
+        keys, tiles, best, second = launch(self.columns(left), self.columns(right), self.kept, splits, self.config,
+                                           self.two_way)
+        query, row, bound = row_candidates(keys, tiles, score_error(left, right), self.k, self.config["BN"], len(right))
+        values, indices = self.ranked(left, right, query, row, self.k)
+        proven = (values[:, -1] - self.left_out(left) > bound) | (bound < NOTHING_DROPPED)
+        self.failed_rows[left.start : left.start + len(left)] |= ~proven
+        if not self.two_way:
+            return (values, indices), None
+        return (values, indices), self.column_block(left, right, best, second)
+
+    def columns(self, panel: Panel) -> Tensor:
+        """The panel's rows without unused shift columns, zero columns up to a multiple of 8; aligned for TMA."""
+        rows = panel.rows[:, : self.queries.dim] if self.exact else panel.rows
+        whole = rows.new_zeros(len(rows), triton.cdiv(rows.shape[1], 8) * 8)
+        whole[:, : rows.shape[1]] = rows
+        return whole
+
+    def left_out(self, left: Panel) -> Tensor:
+        """What screened scores lack, float64 [q]: q.m one way, c.m both ways (0 when not centred)."""
+        centre = self.right.centre.double()
+        if self.two_way:
+            return (self.left.centre.double() @ centre).expand(len(left))
+        return self.queries.block(left.start, left.start + len(left)).double() @ centre
+
+    def ranked(self, left: Panel, right: Panel, query: Tensor, row: Tensor, k: int, backward: bool = False) -> Found:
+        """Best k of the candidate pairs [P] (numbers within the panels) by exact score; missing places hold -inf."""
+        self.scored += len(query)
+        own, other = (row, query) if backward else (query, row)
+        order = by_block(own, other)
+        score = self.score(self.queries, self.bank, query[order] + left.start, row[order] + right.start)
+        own, other = own[order], other[order] + (left if backward else right).start
+        order, place = places(own, score)
+        order, place = order[place < k], place[place < k]
+        count = len(right if backward else left)
+        values = torch.full((count, k), -torch.inf, dtype=torch.float64, device=query.device)
+        indices = torch.full((count, k), -1, device=query.device)
+        values[own[order], place], indices[own[order], place] = score[order], other[order]
+        return values, indices
+
+    def column_block(self, left: Panel, right: Panel, best: Tensor, second: Tensor) -> Found:
+        """Neighbours of a block of the bank in a block of queries, from the column keys [blocks, n]."""
+        error, k = score_error(right, left), self.k_backward
+        found = []
+        for start, stop in spans(len(right), self.limits.columns(k, len(best))):
+            part = right.part(start, stop)
+            column, row, failed = column_candidates(best[:, start:stop].T, second[:, start:stop].T, error[start:stop],
+                                                    k, self.config, len(left))
+            self.failed_columns[part.start : part.start + len(part)] |= failed
+            found.append(self.ranked(left, part, row, column, k, backward=True))
+        return joined(found)
+
+    def settled(self, forward: Found, backward: Found) -> tuple[Found, Found]:
+        """Searches rows and columns without proof another way, in place, and reports."""
+        self.redo(self.failed_rows.nonzero()[:, 0], *forward)
+        which = self.failed_columns.nonzero()[:, 0]
+        if len(which):
+            backward[0][which], backward[1][which] = exhaustive(self.bank, which, self.queries, self.k_backward,
+                                                                self.score.swapped())
+        rows = self.queries.count + (self.bank.count if self.two_way else 0)
+        failures = int(self.failed_rows.sum()) + len(which)
+        path = "triton interpreter" if interpreted() else "triton fused, cuda"
+        record(Report(path + (", two-way" if self.two_way else ""), rows, rows - failures, self.scored / rows))
+        return forward, backward
+
+    def redo(self, which: Tensor, values: Tensor, indices: Tensor) -> None:
+        """Searches the queries `which` [F] with longer lists, or where lists were at their longest, pair by pair."""
+        if len(which) == 0:
+            return
+        if self.kept == MAX_KEPT:
+            values[which], indices[which] = exhaustive(self.queries, which, self.bank, self.k, self.score)
+            return
+        part = Rows(self.queries.data[which], self.queries.name, self.queries.unit)
+        log.info("%d rows without proof: searched again with %d groups a split", len(which), MAX_KEPT)
+        values[which], indices[which] = Search(part, self.bank, self.k, limits=self.limits, kept=MAX_KEPT).run()[0]
 
 
-def interpreted() -> bool:
-    return os.environ.get("TRITON_INTERPRET") == "1"
+def joined(parts: list[Found]) -> Found:
+    values, indices = zip(*parts)
+    return torch.cat(values), torch.cat(indices)
 
 
-def kernel_constants(config: dict[str, int], dim: int, k: int) -> dict[str, int]:
-    """constexpr arguments of the kernel for one configuration."""
-    groups = config["BN"] // COLUMNS_PER_GROUP
-    return {"DIM": dim, "BM": config["BM"], "BN": config["BN"], "BK": config["BK"], "K": triton.next_power_of_2(k),
-            "GROUPS": groups, "GROUP_BITS": 4, "STAGES": config["STAGES"], "USE_TMA": config["USE_TMA"]}
-
-
-def best_groups(queries: Tensor, bank: Tensor, k: int, splits: int, config: dict[str, int]) -> tuple[Tensor, Tensor]:
-    """(keys, tiles) int32 [splits, Q, K] of queries [Q, C] against the whole tiles of bank [N, C], both 16-bit.
-
-    C must be a multiple of 8 (tensor descriptors want rows of a multiple of 16 bytes).
-    """
-    constants = kernel_constants(config, queries.shape[1], k)
-    tiles = len(bank) // config["BN"]
-    keys = torch.full((splits, len(queries), constants["K"]), EMPTY, dtype=torch.int32, device=queries.device)
-    where = torch.zeros_like(keys)
-    sides = [TensorDescriptor.from_tensor(side, [config[size], config["BK"]]) if config["USE_TMA"] else side
-             for side, size in ((queries, "BM"), (bank, "BN"))]
-    grid = (triton.cdiv(len(queries), config["BM"]), splits)
-    group_topk_kernel[grid](*sides, keys, where, len(queries), tiles, triton.cdiv(tiles, splits), **constants,
-                            num_warps=config["num_warps"])
-    return keys, where
-
-
-def key_bounds(keys: Tensor, error: Tensor) -> tuple[Tensor, Tensor]:
-    """(lower, upper) float32 bounds on the exact group maxima behind keys [..., Q, K], error [Q]; empty slots -inf."""
-    bits = keys & ~15
-    value = (bits ^ ((bits >> 31) & 0x7FFFFFFF)).view(torch.float32)
-    slack = error[:, None] + KEY_TRUNCATION * value.abs()
-    empty = keys == EMPTY
-    return torch.where(empty, -torch.inf, value - slack), torch.where(empty, -torch.inf, value + slack)
-
-
-def group_columns(keys: Tensor, tiles: Tensor, tile_columns: int) -> Tensor:
-    """Bank rows [P, 16] of packed groups [P]; the inverse of the reshape in `tile_keys`."""
-    group = keys & 15
-    inner = torch.arange(COLUMNS_PER_GROUP, device=keys.device)
-    start = tiles.long() * tile_columns + group // 4 * 64 + group % 4 * 2
-    return start[:, None] + inner // 2 * 8 + inner % 2
-
-
-def screened_sides(queries: Rows, bank: Rows) -> tuple[Panel, Panel, Tensor]:
-    """Both sides as whole panels for the tensor cores: 16-bit inputs as they are, float32 centred and rounded.
-
-    The third part is q.m [Q], float64: what one-way screening leaves out of each query's scores (0 when not centred).
-    """
-    exact = queries.data.dtype == bank.data.dtype and bank.data.dtype != torch.float32 and not bank.unit
-    dtype = torch.float16 if interpreted() else bank.data.dtype if exact else torch.bfloat16
-    zero = torch.zeros(queries.dim, device=bank.data.device)
-    centres = (zero, zero) if exact else (centre_of(queries), centre_of(bank))
-    left = PanelMaker(queries, centres[0], None, 2, dtype)
-    right = PanelMaker(bank, centres[1], None if exact else centres[0], 0, dtype)
-    dropped_term = queries.block(0, queries.count).double() @ centres[1].double()
-    return next(make_panels(left, queries.count)), next(make_panels(right, bank.count)), dropped_term
-
-
-def padded(rows: Tensor) -> Tensor:
-    """Rows [n, C] with zero columns up to a multiple of 8."""
-    return torch.nn.functional.pad(rows, (0, -rows.shape[1] % 8)).contiguous()
-
-
-def fused_topk(queries: Rows, bank: Rows, k: int, splits: int = 8) -> tuple[Tensor, Tensor]:
-    """Canonical top-k on a GPU, or under the interpreter: (values float64 [Q, k], indices int64 [Q, k]).
-
-    Raises ValueError for bad input or k above 64; `screen.topk_float64` and chunked torch serve larger k.
-    """
-    check_pair(queries, bank, k)
-    if k > MAX_FUSED_K:
-        raise ValueError(f"k = {k} is above {MAX_FUSED_K}, the most the fused kernel keeps")
-    left, right, dropped_term = screened_sides(queries, bank)
-    config = config_for(0 if interpreted() else 10 * torch.cuda.get_device_capability(bank.data.device)[0], k)
-    keys, tiles = best_groups(padded(left.rows), padded(right.rows), k, splits, config)
-    query, row, bound = candidates(keys, tiles, score_error(left, right), k, config["BN"], bank.count)
-    values, indices = merge(queries, bank, query, row, k)
-    settle(queries, bank, dropped_term, values, indices, bound)
-    return values, indices
-
-
-def topk_cuda(queries: Rows, bank: Rows, k: int) -> tuple[Tensor, Tensor]:
-    """`fused_topk`, or for k above 64 (or fewer whole tiles than the kernel needs) a blocked float64 product."""
-    if k <= MAX_FUSED_K:
-        return fused_topk(queries, bank, k)
-    check_pair(queries, bank, k)
-    record(Report("torch float64, cuda", queries.count, queries.count, float("nan")))
-    return exhaustive(queries, torch.arange(queries.count, device=queries.data.device), bank, k)
-
-
-def candidates(keys: Tensor, tiles: Tensor, error: Tensor, k: int, tile_columns: int,
-               count: int) -> tuple[Tensor, Tensor, Tensor]:
+def row_candidates(keys: Tensor, tiles: Tensor, error: Tensor, k: int, tile_columns: int,
+                   count: int) -> tuple[Tensor, Tensor, Tensor]:
     """(query, row, bound): pairs [P] that may be among the k best, and the upper bound [Q] of all other groups."""
     lower, upper = key_bounds(keys, error)
     full = (keys != EMPTY).all(dim=2)
     dropped = torch.where(full, upper.min(dim=2).values, -torch.inf).max(dim=0).values
     splits, queries, kept = keys.shape
     flat_lower, flat_upper = (side.transpose(0, 1).reshape(queries, splits * kept) for side in (lower, upper))
-    floor = flat_lower.topk(k, dim=1).values[:, -1:]
-    query, slot = ((flat_upper >= floor) & (flat_upper > -torch.inf)).nonzero(as_tuple=True)
+    query, slot = ((flat_upper >= floor_of(flat_lower, k)) & (flat_upper > -torch.inf)).nonzero(as_tuple=True)
     at = (slot // kept, query, slot % kept)
-    rows = group_columns(keys[at], tiles[at], tile_columns).reshape(-1)
-    rest = torch.arange(count // tile_columns * tile_columns, count, device=keys.device)
-    query = torch.cat([query.repeat_interleave(COLUMNS_PER_GROUP),
-                       torch.arange(queries, device=keys.device).repeat_interleave(len(rest))])
-    return query, torch.cat([rows, rest.repeat(queries)]), dropped
+    rows = group_columns(keys[at], tiles[at], tile_columns)
+    inside = rows < count
+    return query[:, None].expand_as(rows)[inside], rows[inside], dropped
 
 
-def merge(queries: Rows, bank: Rows, query: Tensor, row: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """Best k of the candidate pairs by canonical score; missing places hold -inf."""
-    order = by_block(query, row)
-    query, row = query[order], row[order]
-    score = canonical_scores(queries, bank, query, row)
-    order, place = places(query, score)
-    order, place = order[place < k], place[place < k]
-    values = torch.full((queries.count, k), -torch.inf, dtype=torch.float64, device=query.device)
-    indices = torch.full((queries.count, k), -1, device=query.device)
-    values[query[order], place], indices[query[order], place] = score[order], row[order]
-    return values, indices
+def column_candidates(best: Tensor, second: Tensor, error: Tensor, k: int, config: Config,
+                      count: int) -> tuple[Tensor, Tensor, Tensor]:
+    """(column, row, failed): pairs [P] that hold the k best of every column, and columns [n] with too many of them.
+
+    best, second int32 [n, blocks]: each block's two best groups of a column; rows count to `count` over all blocks.
+    """
+    (best_lower, best_upper), (second_lower, second_upper) = (key_bounds(keys, error) for keys in (best, second))
+    floor = floor_of(torch.cat([best_lower, second_lower], dim=1), k)
+    whole = second_upper >= floor  # a third group may matter as well: look at all rows of the block
+    single = (best_upper >= floor) & ~whole
+    height = config["BM"] // config["ROW_GROUPS"]
+    failed = whole.sum(dim=1) * config["BM"] + single.sum(dim=1) * height > max(4096, 64 * k)
+    whole, single = (side & ~failed[:, None] for side in (whole, single))
+    column, block = single.nonzero(as_tuple=True)
+    in_group = group_rows(best[column, block], config) + block[:, None] * config["BM"]
+    wide_column, block = whole.nonzero(as_tuple=True)
+    in_block = torch.arange(config["BM"], device=block.device) + block[:, None] * config["BM"]
+    rows = torch.cat([in_group.reshape(-1), in_block.reshape(-1)])
+    columns = torch.cat([column.repeat_interleave(height), wide_column.repeat_interleave(config["BM"])])
+    return columns[rows < count], rows[rows < count], failed
 
 
-def settle(queries: Rows, bank: Rows, dropped_term: Tensor, values: Tensor, indices: Tensor, bound: Tensor) -> None:
-    """Searches the rows whose k-th score does not exceed the bound of what was dropped, pair by pair, in place."""
-    which = (~(values[:, -1] - dropped_term > bound)).nonzero()[:, 0]
-    if len(which):
-        values[which], indices[which] = exhaustive(queries, which, bank, values.shape[1])
-    path = "triton interpreter" if interpreted() else "triton fused, cuda"
-    record(Report(path, queries.count, queries.count - len(which), float("nan")))
+def floor_of(lower: Tensor, k: int) -> Tensor:
+    """The k-th largest lower bound [n, 1] of lower [n, G]; -inf where there are fewer."""
+    if k > lower.shape[1]:
+        return torch.full((len(lower), 1), -torch.inf, device=lower.device)
+    return lower.topk(k, dim=1).values[:, -1:]
+
+
+def group_rows(keys: Tensor, config: Config) -> Tensor:
+    """Rows within a block [P, BM / ROW_GROUPS] of packed row groups [P]; the inverse of `column_keys`."""
+    inner = torch.arange(config["BM"] // config["ROW_GROUPS"], device=keys.device)
+    return (keys.long() & GROUP - 1)[:, None] * 16 + inner // 16 * 16 * config["ROW_GROUPS"] + inner % 16
+
+
+def device_of(rows: Rows) -> AbstractContextManager[object]:
+    """Triton launches on the current device: makes that the one that holds the rows."""
+    return torch.cuda.device(rows.data.device) if rows.data.is_cuda else nullcontext()
+
+
+def topk_cuda(queries: Rows, bank: Rows, k: int) -> Found:
+    """Canonical top-k on a GPU, or under the interpreter: (values float64 [Q, k], indices int64 [Q, k])."""
+    with device_of(bank):
+        return Search(queries, bank, k).run()[0]
+
+
+def two_way_cuda(source: Rows, target: Rows, k_forward: int, k_backward: int) -> tuple[Found, Found]:
+    """Neighbours of source in target and of target in source; every score is computed once. As `mining.two_way`."""
+    with device_of(target):
+        return Search(source, target, k_forward, k_backward).run()

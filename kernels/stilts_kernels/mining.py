@@ -170,11 +170,11 @@ def mine_cpu(source: Tensor, target: Tensor, k: int, margin: str, retrieval: str
 
 
 def mine_cuda(source: Tensor, target: Tensor, k: int, margin: str, retrieval: str, metric: str) -> MinedPairs:
-    """`mine` for CUDA tensors: the fused search once each way. See `stilts_kernels.mine`."""
-    from stilts_kernels.fused import topk_cuda
+    """`mine` for CUDA tensors: both directions from one pass of the fused kernel. See `stilts_kernels.mine`."""
+    from stilts_kernels.fused import two_way_cuda
 
     check_choices(margin, retrieval)
     unit = is_cosine(metric)
-    sides = Rows(source, "source", unit), Rows(target, "target", unit)
-    found = [Neighbours(*(part.cpu() for part in topk_cuda(*pair, k))) for pair in (sides, sides[::-1])]
-    return pairs_from(found[0], found[1], margin, retrieval)
+    found = two_way_cuda(Rows(source, "source", unit), Rows(target, "target", unit), k, k)
+    forward, backward = (Neighbours(*(part.cpu() for part in side)) for side in found)
+    return pairs_from(forward, backward, margin, retrieval)

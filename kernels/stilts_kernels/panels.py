@@ -38,6 +38,7 @@ FLOAT32_ROUNDOFF = 2.0**-24
 SMALLEST_NORMAL = 2.0**-126
 UNIT_ROUNDOFF = {torch.bfloat16: 2.0**-8, torch.float16: 2.0**-11, torch.float32: FLOAT32_ROUNDOFF}
 ROWS_PER_STEP = 128  # float32 scratch of 128 x 1024 stays in a core's second-level cache
+GPU_ROWS_PER_STEP = 1 << 15  # launches cost more than scratch there
 
 
 @dataclass
@@ -72,7 +73,8 @@ class PanelMaker:
                  dtype: torch.dtype) -> None:
         self.rows, self.centre, self.other_centre = rows, centre, other_centre
         self.shift_column, self.dtype = shift_column, dtype
-        self._scratch = torch.empty(2, ROWS_PER_STEP, rows.dim, device=centre.device)
+        self._step = min(GPU_ROWS_PER_STEP if centre.is_cuda else ROWS_PER_STEP, max(1, rows.count))
+        self._scratch = torch.empty(2, self._step, rows.dim, device=centre.device)
         self.centre_norm = 0.0 if other_centre is None else float(torch.linalg.vector_norm(other_centre))
 
     def __call__(self, start: int, stop: int) -> Panel:
@@ -82,8 +84,8 @@ class PanelMaker:
         norm, error, shift = torch.zeros(3, count, device=device)
         panel = Panel(start, stored, norm, error, shift, self.centre_norm)
         panel.rows[:, dim + 2 - self.shift_column : dim + 4 - self.shift_column] = 1
-        for first in range(0, count, ROWS_PER_STEP):
-            self._fill(panel.part(first, min(count, first + ROWS_PER_STEP)))
+        for first in range(0, count, self._step):
+            self._fill(panel.part(first, min(count, first + self._step)))
         check_norms(panel.norm, self.rows.name, start)
         return panel
 

@@ -6,12 +6,15 @@ can settle (see `screen`).
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
 from stilts_kernels.rows import Rows, canonical_scores, check_norms, normalize
 
 CELLS_PER_STEP = 1 << 20
+Score = Callable[[Rows, Rows, Tensor, Tensor], Tensor]
 
 
 def scores(queries: Tensor, bank: Tensor, metric: str = "inner") -> Tensor:
@@ -32,23 +35,24 @@ def topk_of(matrix: Tensor, k: int) -> tuple[Tensor, Tensor]:
     return values[:, :k], indices[:, :k]
 
 
-def exhaustive(queries: Rows, which: Tensor, bank: Rows, k: int) -> tuple[Tensor, Tensor]:
+def exhaustive(queries: Rows, which: Tensor, bank: Rows, k: int,
+               score: Score = canonical_scores) -> tuple[Tensor, Tensor]:
     """Canonical top-k of the queries `which` [F] by scoring every pair: (values float64, indices) [F, k]."""
     values = torch.empty(len(which), k, dtype=torch.float64, device=which.device)
     indices = torch.empty(len(which), k, dtype=torch.int64, device=which.device)
     for i, query in enumerate(which.tolist()):
-        row = canonical_row(queries, query, bank)
+        row = canonical_row(queries, query, bank, score)
         best, order = torch.sort(row, descending=True, stable=True)
         values[i], indices[i] = best[:k], order[:k]
     return values, indices
 
 
-def canonical_row(queries: Rows, query: int, bank: Rows) -> Tensor:
+def canonical_row(queries: Rows, query: int, bank: Rows, score: Score = canonical_scores) -> Tensor:
     """Canonical scores [N] of one query against the whole bank. Raises ValueError on a non-finite bank row."""
     row = torch.empty(bank.count, dtype=torch.float64, device=bank.data.device)
     for start in range(0, bank.count, CELLS_PER_STEP):
         index = torch.arange(start, min(bank.count, start + CELLS_PER_STEP), device=row.device)
-        row[index] = canonical_scores(queries, bank, torch.full_like(index, query), index)
+        row[index] = score(queries, bank, torch.full_like(index, query), index)
     check_norms(row.abs() ** 0.5, f"{queries.name} row {query} against {bank.name}")
     return row
 

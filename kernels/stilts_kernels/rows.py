@@ -85,6 +85,8 @@ def check_matrix(data: Tensor, name: str) -> None:
         raise ValueError(f"{name}: expected a dense [rows, D] tensor, got {data.layout} of shape {tuple(data.shape)}")
     if data.dtype not in DTYPES:
         raise ValueError(f"{name}: dtype {data.dtype} is not one of float32, bfloat16, float16")
+    if data.device.type not in ("cpu", "cuda"):
+        raise ValueError(f"{name} is on {data.device}; rows are searched on a CPU or a CUDA device")
     if not 1 <= data.shape[1] <= MAX_DIM:
         raise ValueError(f"{name}: D = {data.shape[1]} is outside 1..{MAX_DIM}")
 

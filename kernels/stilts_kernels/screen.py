@@ -115,6 +115,8 @@ class Index:
     @torch.no_grad()
     def __init__(self, bank: Tensor, metric: str = "inner", screen: str = "auto") -> None:
         self.rows, self.screen = Rows(bank, "bank", is_cosine(metric)), choose_screen(screen)
+        if bank.device.type != "cpu":
+            raise ValueError(f"bank is on {bank.device}; an Index is for CPU banks, pass the tensor itself to topk")
         self.centre = centre_of(self.rows)
         maker = PanelMaker(self.rows, self.centre, self.centre, 0, getattr(torch, self.screen))
         self.panels = list(make_panels(maker, BANK_ROWS))

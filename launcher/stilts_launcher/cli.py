@@ -16,7 +16,12 @@ from stilts_ds.run_dir import RunDir, read_json
 
 def main(arguments: list[str] | None = None) -> int:
     parser = build_parser()
-    given = parser.parse_args(arguments)
+    given, rest = parser.parse_known_args(arguments)
+    if hasattr(given, "overrides"):  # argparse takes a list of them in one place only; they may stand behind options
+        given.overrides += [word for word in rest if "=" in word and not word.startswith("-")]
+        rest = [word for word in rest if word not in given.overrides]
+    if rest:
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
     try:
         return given.verb(given)
     except UserError as problem:
@@ -44,13 +49,19 @@ def build_parser() -> argparse.ArgumentParser:
 
     for name, verb, text in (
         ("run", run, "train, evaluate, score and report a recipe; started again, it continues where it was"),
-        ("plan", plan, "show what `run` would do: phases, steps, and what is done already"),
+        ("plan", plan, "show what `run` would do: phases, steps, tokens, memory, and what is done already"),
+        ("fetch", fetch, "bring model, tokenizer and data onto this machine, tokenise them, check them offline"),
         ("train", train, "only the training of a recipe's phases"),
     ):
         part = add(name, verb, text)
         part.add_argument("recipe", help=recipes)
         part.add_argument("overrides", nargs="*", metavar="key=value", help=overrides)
-        if name != "plan":
+        if name == "plan":
+            part.add_argument("--ranks", type=int, metavar="N", help="estimate for N ranks (default: the recipe's)")
+            part.add_argument("--gpu-memory", type=float, metavar="GIB", help="name the smallest stage that fits")
+            part.add_argument("--trial", action="store_true", help="measure a few steps of the largest phase here")
+            part.add_argument("--json", action="store_true", help="print JSON")
+        elif name != "fetch":
             part.add_argument("--phase", action="append", default=[], metavar="ID", help="only this phase (repeatable)")
     for name, verb, text in (
         ("evaluate", evaluate, "predict with a run's trained phases whatever is not predicted yet"),
@@ -168,7 +179,16 @@ def train(given: argparse.Namespace) -> int:
 def plan(given: argparse.Namespace) -> int:
     from stilts_launcher.show_plan import show_plan
 
-    print(show_plan(recipe_of(given)))
+    if given.ranks is not None and given.ranks < 1:
+        raise UserError(f"--ranks {given.ranks}: give one rank or more")
+    print(show_plan(recipe_of(given), given.ranks, given.gpu_memory, given.trial, given.json))
+    return 0
+
+
+def fetch(given: argparse.Namespace) -> int:
+    from stilts_launcher.fetch import fetch_recipe
+
+    print(fetch_recipe(recipe_of(given)))
     return 0
 
 

@@ -18,8 +18,8 @@ from stilts_launcher.ranks import FIRST_PORT, PORTS, Ranks
 GRACE_SECONDS = 15.0  # what the others get to notice that one rank is gone
 
 
-def start_ranks(arguments: list[str], count: int, threads: int | None) -> int:
-    """Run `python -m stilts_launcher.rank ARGUMENTS` as `count` ranks; returns the exit status that tells most.
+def start_ranks(arguments: list[str], count: int, threads: int | None, program: str = "stilts_launcher.rank") -> int:
+    """Run `python -m PROGRAM ARGUMENTS` as `count` ranks; returns the exit status that tells most.
 
     A rank that fails ends the others. SIGINT, SIGTERM and SIGUSR1 are passed on, and the ranks save before they leave.
     """
@@ -30,7 +30,7 @@ def start_ranks(arguments: list[str], count: int, threads: int | None) -> int:
         for rank in range(count):
             place = Ranks(rank, rank, count, "127.0.0.1", port, "stilts")
             extra = {"STILTS_RUN_TOKEN": token, "OMP_NUM_THREADS": str(threads), "TOKENIZERS_PARALLELISM": "true"}
-            command = [sys.executable, "-m", "stilts_launcher.rank", *arguments]
+            command = [sys.executable, "-m", program, *arguments]
             children.append(subprocess.Popen(command, env={**os.environ, **place.variables(), **extra}))
         return wait_for(children)
 

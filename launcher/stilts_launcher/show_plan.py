@@ -1,44 +1,164 @@
-"""`stilts plan`: the graph of phases as text, with steps and what is done already."""
+"""`stilts plan`: the graph of phases as text or JSON, with steps, tokens, memory, and what is done already."""
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from typing import Any, get_args
 
 from stilts_ds.config import Recipe
-from stilts_ds.plan import Kind, Phase
+from stilts_ds.errors import UserError
+from stilts_ds.memory import GIB
+from stilts_ds.plan import Kind
 from stilts_ds.run_dir import RunDir
+from stilts_launcher.estimates import (
+    Estimate,
+    calibrated,
+    estimates,
+    measured_peak,
+    to_json,
+    tokens_per_second,
+)
 from stilts_launcher.start import prepare_run, run_of
 
 
-def show_plan(recipe: Recipe) -> str:
-    """Make the run folder and plan of `recipe` and describe it. Nothing is trained.
+def show_plan(
+    recipe: Recipe, ranks: int | None = None, gpu_memory: float | None = None, trial: bool = False,
+    as_json: bool = False,
+) -> str:
+    """Make the run folder and plan of `recipe` and describe it. Nothing is trained but a trial, if asked for.
 
+    `ranks` and `gpu_memory` (GiB) are those of the machine that will run it; default: the recipe's ranks, no limit.
     Where a task's data are not there, the plan is shown all the same, and the last lines say what is lacking.
     """
     lacking: dict[str, str] = {}
     plan = prepare_run(recipe, lacking)
     run = run_of(recipe)
-    phases = [Phase.from_json(p) for p in plan["phases"]]
-    kinds = Counter(phase.kind for phase in phases)
-    counted = ", ".join(f"{kinds[kind]} {kind}" for kind in get_args(Kind) if kinds[kind])
-    lines = [f"{recipe.name}: {len(phases)} phases ({counted}) in {run.root}", ""]
-    lines += [line for phase in phases for line in _describe(phase, run, plan)]
+    count = ranks or (recipe.launch.nproc if recipe.launch.nproc != "auto" else 1)
+    if trial and lacking:
+        raise UserError("\n".join(lacking.values()))
+    found = estimates(recipe, run, plan, count)
+    measured = _trial(recipe, run, plan, found) if trial else None
+    if measured is not None:
+        found = calibrated(estimates(recipe, run, plan, count, cpu=measured["device"] == "CPU"), measured, count)
+    if as_json:
+        return json.dumps({"name": recipe.name, "folder": str(run.root), "ranks": count, "dtype": recipe.engine.dtype,
+                           "lacking": lacking, "trial": measured, "phases": to_json(found), "use": plan["use"]},
+                          indent=1)
+    by_auto = ranks is None and recipe.launch.nproc == "auto"
+    lines = [*_head(recipe, run, found, count, by_auto), ""]
+    lines += [line for one in found for line in _describe(one, plan)]
+    lines += ["", *_foot(recipe, found, count, gpu_memory, measured)]
     if lacking:
         lines += ["", "This cannot run yet, and the names of its phases will change:"]
         lines += [f"  {problem}" for problem in lacking.values()]
     return "\n".join(lines)
 
 
-def _describe(phase: Phase, run: RunDir, plan: dict[str, Any]) -> list[str]:
+def _trial(recipe: Recipe, run: RunDir, plan: dict[str, Any], found: list[Estimate]) -> dict[str, Any]:
+    from stilts_launcher.trial import run_trial
+
+    largest = max(found, key=lambda one: one.work)
+    if not largest.phase.train:
+        raise UserError(f"{recipe.name} trains nothing, so there is nothing to try")
+    return run_trial(recipe, run, plan, largest.phase)
+
+
+def _head(recipe: Recipe, run: RunDir, found: list[Estimate], ranks: int, by_auto: bool) -> list[str]:
+    done = sum(one.state.startswith("done") for one in found)
+    hint = "; --ranks N plans for N" if by_auto else ""
+    kinds = Counter(one.phase.kind for one in found)
+    counted = ", ".join(f"{kinds[kind]} {kind}" for kind in get_args(Kind) if kinds[kind])
+    return [
+        f"{recipe.name}: {len(found)} phases ({counted}) in {run.root}, {done} of them done",
+        f"estimates are for {ranks} {'rank' if ranks == 1 else 'ranks'}{hint}; {recipe.engine.dtype}, GiB on one rank",
+    ]
+
+
+def _describe(one: Estimate, plan: dict[str, Any]) -> list[str]:
+    phase = one.phase
     users = [condition for condition, ids in plan["use"].items() if phase.id in ids]
-    lines = [f"{phase.id}  [{run.phase(phase.id).status()}]"]
+    lines = [f"{phase.id}  [{one.state}]"]
     lines.append(f"  from {phase.init or plan['model']}" + (f", used by {', '.join(users)}" if users else ""))
-    if phase.train:
+    if one.size is not None:
         setting = phase.setting()
-        steps = f"{setting.max_steps} steps" if setting.max_steps > 0 else f"{setting.num_train_epochs:g} epochs"
-        lines.append(f"  train {', '.join(phase.train)}: {steps} of {setting.train_batch_size} examples, "
+        lines.append(f"  train {', '.join(phase.train)}: {_steps(one)} of {setting.train_batch_size} examples, "
                      f"learning_rate {setting.learning_rate:g}, seed {phase.seed}")
+        tokens = "unknown until the data are read" if one.size.tokens is None else f"{one.size.tokens:,}"
+        lines.append(f"  tokens {tokens}" + (f", {one.hours:.2f} hours" if one.hours is not None else ""))
+        lines.append(f"  {_memory(one)}")
     if phase.evaluate:
         lines.append(f"  evaluate {', '.join(phase.evaluate)}")
     return lines
+
+
+def _steps(one: Estimate) -> str:
+    setting, size = one.phase.setting(), one.size
+    assert size is not None
+    if size.steps is None:
+        return f"{setting.num_train_epochs:g} epochs (steps unknown until the data are read)"
+    if size.exact or setting.max_steps > 0:
+        return f"{size.steps:,} steps"
+    return f"about {size.steps:,} steps (of the full data set's {size.items:,} examples)"
+
+
+def _memory(one: Estimate) -> str:
+    if one.parameters is None or one.vocabulary is None:
+        return "memory unknown until model and data are on this machine (`stilts fetch`)"
+    by_stage = ", ".join(f"stage {stage} {m.peak / GIB:.2f}" for stage, m in one.memory.items())
+    rows, size = one.vocabulary
+    assert one.size is not None
+    least = "" if one.size.width else "at least (choices of a question unknown) "
+    host = next((m.host for m in reversed(one.memory.values()) if m.host), 0)
+    offloaded = f", and {host / GIB:.2f} of host memory" if host else ""
+    return f"memory {least}{by_stage}{offloaded} ({one.parameters:,} parameters, {rows:,} of {size:,} vocabulary rows)"
+
+
+def _foot(
+    recipe: Recipe, found: list[Estimate], ranks: int, gpu_memory: float | None, trial: dict[str, Any] | None
+) -> list[str]:
+    lines = [_fit(recipe, found, gpu_memory)] if gpu_memory else []
+    if trial is None:
+        return [*lines, "hours are not estimated: `stilts plan ... --trial` measures a few steps"]
+    known = [one.hours for one in found if one.hours is not None and not one.state.startswith(("done", "trained"))]
+    lines += _trial_lines(trial, next(one for one in found if one.phase.id == trial["phase"]), ranks)
+    scaled = "" if ranks == len(trial["ranks"]) else f" (rate a rank times {ranks} ranks, communication not counted)"
+    return [*lines, f"training still to run: {sum(known):.2f} hours{scaled}; evaluation is not in it"]
+
+
+def _fit(recipe: Recipe, found: list[Estimate], gib: float) -> str:
+    """Which stage fits every phase."""
+    trains = [one for one in found if one.memory]
+    if not trains:
+        return f"whether it fits in {gib:g} GiB is unknown until model and data are on this machine"
+    fitting = [stage for stage in trains[0].memory if all(one.memory[stage].peak <= gib * GIB for one in trains)]
+    if not fitting:
+        worst = max(trains, key=lambda one: min(m.peak for m in one.memory.values()))
+        remedies = "more ranks, a smaller per_device_train_batch_size"
+        if not recipe.engine.gradient_checkpointing:
+            remedies += ", engine.gradient_checkpointing=true"
+        if not recipe.engine.offload_optimizer:
+            remedies += ", engine.offload_optimizer=true"
+        return f"no stage fits in {gib:g} GiB for {worst.phase.id}; try {remedies}"
+    return f"stage {fitting[0]} fits in {gib:g} GiB, in every phase"
+
+
+def _trial_lines(trial: dict[str, Any], one: Estimate, ranks: int) -> list[str]:
+    count, peak = len(trial["ranks"]), measured_peak(trial)
+    where = "device" if "device" in trial["ranks"][0] else "resident host"
+    lines = [
+        f"trial: {len(trial['seconds'])} steps of {one.phase.id} at stage {trial['stage']} on {count} x "
+        f"{trial['device']}: {tokens_per_second(trial):,.0f} tokens/s, peak {peak / GIB:.2f} GiB of {where} memory"
+    ]
+    if trial["stage"] in one.memory and ranks == count:
+        # What the formula leaves out (Python, contexts, temporaries, fragments) is taken to be the same at every stage.
+        rest = peak - one.memory[trial["stage"]].peak
+        lines.append(f"the formula gives {one.memory[trial['stage']].peak / GIB:.2f} GiB for that, {_difference(rest)}")
+        if rest > 0:
+            by_stage = ", ".join(f"stage {stage} {(m.peak + rest) / GIB:.2f}" for stage, m in one.memory.items())
+            lines.append(f"with the difference added, the phase takes {by_stage}")
+    return lines
+
+
+def _difference(rest: int) -> str:
+    return f"{abs(rest) / GIB:.2f} GiB {'less' if rest > 0 else 'more'} than was measured"

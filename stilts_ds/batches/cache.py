@@ -26,14 +26,22 @@ FORMAT = 1  # raise when encoding or the layout changes
 
 def cached_rows(folder: Path, key: dict[str, Any], build: Callable[[], Rows]) -> Rows:
     """Rows for `key`: mapped from `folder` where they are whole, built and written otherwise."""
-    digest = hash_json({**key, "format": FORMAT})[:24]
-    target = folder / digest
+    target = _place(folder, key)
     if (mapped := _load(target)) is not None:
         return mapped
     rows = build()
     _write(target, rows, key)
     mapped = _load(target)
     return rows if mapped is None else mapped  # None: another process is replacing the same damaged folder
+
+
+def find_rows(folder: Path, key: dict[str, Any]) -> Rows | None:
+    """Rows for `key`, mapped from `folder`; None where they are not cached."""
+    return _load(_place(folder, key))
+
+
+def _place(folder: Path, key: dict[str, Any]) -> Path:
+    return folder / hash_json({**key, "format": FORMAT})[:24]
 
 
 def _write(target: Path, rows: Rows, key: dict[str, Any]) -> None:

@@ -36,7 +36,7 @@ class Mixture:
         self.batch_size = setting.train_batch_size
         self.unit = sampling.unit
         shares = task_shares(sizes, sampling)
-        self.total_steps = total_steps(epoch_items(sizes, shares), setting)
+        self.total_steps = total_steps(epoch_items(sizes, sampling), setting)
         draws = self.total_steps if self.unit == "step" else self.total_steps * self.batch_size
         p = [shares[task] for task in self.tasks]
         self.drawn = np.random.default_rng([seed, 0]).choice(len(p), size=draws, p=p).astype(np.int16)
@@ -56,6 +56,10 @@ class Mixture:
         draws = range(step * self.batch_size, (step + 1) * self.batch_size)
         return [(self.tasks[self.drawn[d]], self.streams[self.drawn[d]].item(int(self.ordinal[d]))) for d in draws]
 
+    def tokens(self, item_tokens: Mapping[str, np.ndarray]) -> int:
+        """Tokens of all steps together, where `item_tokens[task]` [I] are each item's."""
+        return sum(stream.total(item_tokens[name]) for name, stream in zip(self.tasks, self.streams))
+
 
 class Stream:
     """The items of one task, `draws` of them, in the order in which they come: a function of the seed alone."""
@@ -64,6 +68,7 @@ class Stream:
         self, size: int, group_of: np.ndarray | None, exponent: float, draws: int, seed: tuple[int, int]
     ) -> None:
         self.seed, self.task = seed
+        self.draws = draws
         self.members: list[np.ndarray | range] = [range(size)]
         if group_of is not None:
             self.members = [found for g in np.unique(group_of) if len(found := np.flatnonzero(group_of == g))]
@@ -84,6 +89,16 @@ class Stream:
         members = self.members[group]
         epoch, offset = divmod(nth, len(members))
         return int(members[self._order(group, epoch, len(members))[offset]])
+
+    def total(self, cost: np.ndarray) -> int:
+        """The sum of `cost` [items] over all draws."""
+        draws = [self.draws] if self.group is None else np.bincount(self.group, minlength=len(self.members)).tolist()
+        total = 0
+        for group, members in enumerate(self.members):
+            mine = cost[np.asarray(members)]
+            epochs, rest = divmod(draws[group], len(members))
+            total += epochs * int(mine.sum()) + int(mine[self._order(group, epochs, len(members))[:rest]].sum())
+        return total
 
     def _order(self, group: int, epoch: int, size: int) -> np.ndarray:
         if self._orders.get(group, (-1,))[0] != epoch:
@@ -111,11 +126,12 @@ def _weight(task: str, size: int, sampling: SamplingPart) -> float:
     return 1.0 if sampling.weights == "uniform" else sampling.weights.get(task, 1.0)
 
 
-def epoch_items(sizes: Mapping[str, int], shares: Mapping[str, float]) -> float:
+def epoch_items(sizes: Mapping[str, int], sampling: SamplingPart) -> float:
     """Examples that an epoch draws, text included, so that the labelled tasks together get as many as they have.
 
     Text has no epoch: beside labelled tasks it comes on top of them, as often as its share says.
     """
+    shares = task_shares(sizes, sampling)
     labelled = [task for task in sizes if task != MLM.name] or list(sizes)
     return sum(sizes[task] for task in labelled) / sum(shares[task] for task in labelled)
 

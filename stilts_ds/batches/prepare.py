@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections import Counter
-from collections.abc import Iterator
-from itertools import islice
+from collections.abc import Iterable, Iterator
+from itertools import islice, product
 from pathlib import Path
 from typing import Any
 
-from stilts_ds.batches.cache import cached_rows
+from stilts_ds.batches.cache import cached_rows, find_rows
 from stilts_ds.batches.encode import Encoder, encode
 from stilts_ds.batches.rows import Rows
 from stilts_ds.config import LENGTHS, Recipe, TrainingPart
@@ -18,7 +19,8 @@ from stilts_ds.examples.locate import owner
 from stilts_ds.examples.read import available_languages, files_of, read_bitext, read_examples, text_languages
 from stilts_ds.examples.records import Record, Tagged
 from stilts_ds.examples.source import DataSource
-from stilts_ds.run_dir import hash_files, hash_json
+from stilts_ds.plan import Phase
+from stilts_ds.run_dir import hash_files, hash_json, read_json, write_json
 from stilts_ds.tasks.registry import get_task
 from stilts_ds.tasks.spec import Task
 from stilts_ds.toy import LANGUAGES, PIVOT
@@ -74,32 +76,54 @@ class Data:
             task = self.task(get_task(name).origin)  # a translation shares the English task's head
             found = text_languages(task, self.source) if task.family == "text" else task.labels
             if task.family == "tag" and not found:
-                tags = {
-                    tag for r in self._read(task, "train", task.pivot) if isinstance(r, Tagged) for tag in r.tags or ()
-                }
+                train = self.records(task, "train", task.pivot)
+                tags = {tag for record in train if isinstance(record, Tagged) for tag in record.tags or ()}
                 found = tuple(sorted(tags))
             self._labels[name] = found
         return self._labels[name]
 
     def train_rows(self, name: str, setting: TrainingPart) -> Rows:
         """Rows of the English train split; of a dev split that serves as train, the first `eval_examples` select."""
-        task, split = self.task(name), self.train_split(name)
-        skip = setting.eval_examples if split == "dev" else 0
-        return self._rows(task, split, task.train_language, setting, skip, self.recipe.data.max_train_examples)
+        task = self.task(name)
+        split, skip, limit = self._train_part(name, setting)
+        return self._rows(task, split, task.train_language, setting, skip, limit)
+
+    def _train_part(self, name: str, setting: TrainingPart) -> tuple[str, int, int | None]:
+        """Split, examples that are skipped, and most examples that are used."""
+        split = self.train_split(name)
+        return split, setting.eval_examples if split == "dev" else 0, self.recipe.data.max_train_examples
 
     def dev_rows(self, name: str, setting: TrainingPart) -> Rows:
         task = self.task(name)
         return self._rows(task, "dev", task.pivot, setting, 0, setting.eval_examples)
 
+    def find_rows(self, name: str, setting: TrainingPart) -> tuple[Rows, Rows] | None:
+        """Train and dev rows where both are in the cache already; reads no example and loads no tokenizer."""
+        noted = self._noted_tokenizer()
+        if noted is None:
+            return None
+        task = self.task(name)
+        encoding = self._encoding_key(setting, noted["fingerprint"])
+        split, skip, limit = self._train_part(name, setting)
+        train = find_rows(self.cache, self._key(task, split, task.train_language, skip, limit) | encoding)
+        dev = find_rows(self.cache, self._key(task, "dev", task.pivot, 0, setting.eval_examples) | encoding)
+        return None if train is None or dev is None else (train, dev)
+
+    @property
+    def special_tokens(self) -> list[int]:
+        """Ids of the special tokens, noted when rows were cached; [] before."""
+        noted = self._noted_tokenizer()
+        return noted["special"] if noted else []
+
     def dev_records(self, name: str, setting: TrainingPart) -> list[Record]:
         task = self.task(name)
-        return list(islice(self._read(task, "dev", task.pivot), setting.eval_examples))
+        return list(islice(self.records(task, "dev", task.pivot), setting.eval_examples))
 
     def eval_rows(self, task: Task, split: str, language: str, setting: TrainingPart) -> Rows:
         return self._rows(task, split, language, setting, 0, self.recipe.evaluation.max_examples)
 
     def eval_records(self, task: Task, split: str, language: str) -> list[Record]:
-        return list(islice(self._read(task, split, language), self.recipe.evaluation.max_examples))
+        return list(islice(self.records(task, split, language), self.recipe.evaluation.max_examples))
 
     def bitext(self, task: Task, split: str, language: str) -> tuple[list[Any], list[Any], Any]:
         """Source side, pivot side and gold pairs (None without); `max_bitext` keeps gold sentences first."""
@@ -134,30 +158,43 @@ class Data:
         """The split that `task` is scored on."""
         return self.recipe.evaluation.splits.get(task.name, "test")
 
+    def splits(self, task: Task) -> tuple[str, ...]:
+        """Splits that are predicted: mining a test split needs the threshold of its dev split."""
+        split = self.split(task)
+        return ("dev", "test") if split == "test" and task.family == "bitext" and "f1" in task.metrics else (split,)
+
     @property
     def encoder(self) -> Encoder:
         if not hasattr(self, "_encoder"):
             from stilts_ds.model_files import model_path
 
             self._encoder = Encoder.load(model_path(self.recipe.model.name_or_path), self.recipe.model.revision)
+            self._note_tokenizer(self._encoder)
         return self._encoder
 
-    def _read(self, task: Task, split: str, language: str) -> Iterator[Record]:
+    @property
+    def _tokenizer_note(self) -> Path:
+        from stilts_ds.model_files import tokenizer_hash
+
+        model = self.recipe.model
+        return self.cache / f"tokenizer-{tokenizer_hash(model.name_or_path, model.revision)[:24]}.json"
+
+    def _note_tokenizer(self, encoder: Encoder) -> None:
+        """Leave what the rows' keys say of the tokenizer, so that `stilts plan` finds rows without loading it."""
+        note = self._tokenizer_note
+        if not note.exists():
+            with contextlib.suppress(OSError):  # a cache that is only read
+                write_json(note, {"fingerprint": encoder.fingerprint, "special": sorted(encoder.special)})
+
+    def _noted_tokenizer(self) -> dict[str, Any] | None:
+        return read_json(self._tokenizer_note) if self._tokenizer_note.exists() else None
+
+    def records(self, task: Task, split: str, language: str) -> Iterator[Record]:
         return read_examples(task, split, language, self.source)
 
     def _rows(self, task: Task, split: str, language: str, setting: TrainingPart, skip: int, limit: int | None) -> Rows:
         labels = self.labels(task.name)
-        key = {
-            "task": task.name,
-            "family": task.family,
-            "split": split,
-            "language": language,
-            "skip": skip,
-            "limit": limit,
-            "labels": labels,
-            "files": self.files_hash(task, split, language),
-            **self._encoding_key(setting),
-        }
+        key = self._key(task, split, language, skip, limit) | self._encoding_key(setting)
 
         def build() -> Rows:
             tally: Counter[str] = Counter()
@@ -173,6 +210,19 @@ class Data:
         self._tell(f"{task.name} {split} {language}", rows)
         return rows
 
+    def _key(self, task: Task, split: str, language: str, skip: int, limit: int | None) -> dict[str, Any]:
+        """What rows depend on besides the encoding."""
+        return {
+            "task": task.name,
+            "family": task.family,
+            "split": split,
+            "language": language,
+            "skip": skip,
+            "limit": limit,
+            "labels": self.labels(task.name),
+            "files": self.files_hash(task, split, language),
+        }
+
     def _tell(self, what: str, rows: Rows) -> None:
         """Say once how many examples there are and what was dropped or cut."""
         if what not in self._told:
@@ -180,8 +230,9 @@ class Data:
             notes = "".join(f", {count} {reason}" for reason, count in sorted(rows.tally.items()) if count)
             log.info("%s: %d items%s", what, len(rows), notes)
 
-    def _encoding_key(self, setting: TrainingPart) -> dict[str, Any]:
-        return {"tokenizer": self.encoder.fingerprint, **{name: getattr(setting, name) for name in LENGTHS}}
+    def _encoding_key(self, setting: TrainingPart, fingerprint: str | None = None) -> dict[str, Any]:
+        tokenizer = fingerprint or self.encoder.fingerprint
+        return {"tokenizer": tokenizer, **{name: getattr(setting, name) for name in LENGTHS}}
 
 
 def fitted_task(name: str, recipe: Recipe) -> Task:
@@ -230,3 +281,20 @@ def _shorten(source: list[Any], pivot: list[Any], gold: Any, limit: int) -> tupl
         return chosen
 
     return take(source, left, dropped_left), take(pivot, right, dropped_right), kept
+
+
+def prepare(data: Data, phases: Iterable[Phase]) -> None:
+    """Read and tokenise everything the phases need: a bad row is found before the first step is paid for."""
+    for phase in phases:
+        setting = phase.setting()
+        for name in phase.train:
+            data.train_rows(name, phase.setting(name))
+            data.dev_rows(name, phase.setting(name))
+        for name in phase.evaluate:
+            task = data.task(name)
+            for split, language in product(data.splits(task), data.languages(task, data.split(task))[0]):
+                if task.family == "bitext":
+                    for side in data.bitext(task, split, language)[:2]:
+                        data.bitext_rows(side, task)
+                else:
+                    data.eval_rows(task, split, language, setting)

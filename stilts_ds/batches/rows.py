@@ -18,6 +18,7 @@ a long sentence for `tag`.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -55,6 +56,11 @@ class Rows:
             return self.row_lengths
         longest = np.maximum.reduceat(self.row_lengths, self.items[:-1])
         return longest * np.diff(self.items)
+
+    @property
+    def item_tokens(self) -> np.ndarray:
+        """Real tokens of each item, [I]."""
+        return np.diff(self.starts[self.items])
 
     def take(self, count: int) -> Rows:
         """The first `count` items."""
@@ -113,3 +119,12 @@ class RowsBuilder:
             place=flat(self.place, (2,)),
             tally=self.tally,
         )
+
+
+def touched_ids(rows: Iterable[Rows], special: Iterable[int], size: int) -> np.ndarray:
+    """Token ids of `rows` and the special ones, ascending. `size` is the vocabulary's."""
+    seen = np.zeros(size, bool)
+    seen[[i for i in special if i < size]] = True
+    for part in rows:
+        seen[part.input_ids] = True
+    return np.flatnonzero(seen)

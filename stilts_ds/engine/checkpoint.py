@@ -1,76 +1,172 @@
-"""Checkpoints committed by a manifest: a kill at any moment leaves the newest whole one usable.
+"""Checkpoints that any number of ranks and any ZeRO stage can go on from, and that a kill at any moment cannot tear.
 
-DeepSpeed writes its shards into `checkpoints/step-000500/`; every rank hashes its own files; rank 0 writes
-`manifest.json` last, atomically: that is the commit. Reading goes newest first and skips what is torn or damaged,
-saying so. No tag directory at all is the only way to start from nothing.
+    checkpoints/step-000500/
+      shard-00000.safetensors ...   one a rank: float32 weights and Adam's two moments of every W-th parameter, whole
+      manifest.json                 written last: sizes and hashes of the shards, the step, the loop's state
+
+Parameters are stored whole and by name, so nothing in the files depends on how they were sharded (Adam's moments follow
+the weights: 12 bytes a parameter). Saving gathers one parameter at a time on its owner; writing and hashing then go on
+in the background while training continues. Rank 0 writes the manifest when all shards are on disk: that is the commit.
+Reading goes newest first and passes over what is torn or damaged, saying so. No pickle is written or read.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import os
 import shutil
+import threading
+import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import nn
 
+from stilts_ds.engine import zero
 from stilts_ds.engine.world import World
 from stilts_ds.errors import UserError
 from stilts_ds.run_dir import hash_file, read_json, write_json
 
 log = logging.getLogger(__name__)
 MANIFEST = "manifest.json"
+WEIGHT, MOMENTS = "weight", ("exp_avg", "exp_avg_sq")
+WRITING_SECONDS = 3600.0  # what rank 0 grants the other ranks to write their shards
 
 
-def trust_only_tensors() -> None:
-    """Make torch.load refuse pickled code, also where DeepSpeed asks for it, but for DeepSpeed's own plain classes."""
-    from deepspeed.runtime.fp16.loss_scaler import LossScaler
-    from deepspeed.runtime.zero.config import ZeroStageEnum
-    from deepspeed.utils.tensor_fragment import fragment_address
+class Saver:
+    """Writes the checkpoints of one phase. All methods are collectives but for the writing itself."""
 
-    os.environ["TORCH_FORCE_WEIGHTS_ONLY_LOAD"] = "1"
-    torch.serialization.add_safe_globals([LossScaler, ZeroStageEnum, fragment_address])
+    def __init__(self, folder: Path, world: World, keep: int) -> None:
+        self.folder, self.world, self.keep = folder, world, keep
+        self.writing: threading.Thread | None = None
+        self.error: BaseException | None = None
+        self.last_step = -1
+
+    def save(self, engine: Any, step: int, state: Mapping[str, Any]) -> None:
+        """Copy the state of step `step` (steps done so far) to host memory and start to write it."""
+        self.wait()
+        if step == self.last_step:  # a stop right after a save: never replace what is committed
+            return
+        self.last_step = step
+        tensors = _owned_tensors(engine, self.world)
+        head = {"step": step, "state": dict(state), "world_size": self.world.size, "optimizer": zero.scalars(engine)}
+        target = self.folder / f"step-{step:06d}"
+        if self.world.first:
+            shutil.rmtree(target, ignore_errors=True)  # torn, or of a run that was continued from an older one
+            target.mkdir(parents=True)
+        self.world.barrier()
+        self.writing = threading.Thread(target=self._write, args=(target, tensors, head), daemon=True)
+        self.writing.start()
+
+    def wait(self) -> None:
+        """Return when the last checkpoint is committed on all ranks; raises if that failed on any."""
+        if self.writing is not None:
+            self.writing.join()
+            self.writing = None
+        error, self.error = self.error, None
+        self.world.agree(error, f"saving a checkpoint in {self.folder}")
+
+    def _write(self, target: Path, tensors: dict[str, torch.Tensor], head: dict[str, Any]) -> None:
+        try:
+            write_shard(target, self.world.rank, tensors)
+            if self.world.first:
+                write_json(target / MANIFEST, {**head, "files": _await_shards(target, self.world.size)})
+                _prune(self.folder, self.keep)
+        except OSError as problem:
+            free = shutil.disk_usage(self.folder).free
+            self.error = UserError(
+                f"checkpoint {target} was not written: {problem} ({free / 1e9:.2f} GB free); older ones are untouched. "
+                "Free some space, and the same command continues"
+            )
+        except BaseException as problem:  # reported by the next wait(), on every rank
+            self.error = problem
 
 
-def save(engine: Any, folder: Path, step: int, state: dict[str, Any], world: World, keep: int) -> None:
-    """Write and commit a checkpoint of step `step` (steps done so far); keep the newest `keep`. A collective."""
-    tag = f"step-{step:06d}"
-    target = folder / tag
-    if world.first and target.exists():
-        shutil.rmtree(target)  # torn, or of a run that was continued from an older one
-    world.barrier()
-    error: BaseException | None = None
-    try:
-        engine.save_checkpoint(str(folder), tag=tag, client_state={}, save_latest=False)
-    except (OSError, RuntimeError) as problem:
-        error = problem
-    world.agree(error, f"saving checkpoint {target} (is the disk full?)")
-    # All shards are written now; each rank hashes its share of the files.
-    mine = {str(p.relative_to(target)): _describe(p) for p in _files(target)[world.rank :: world.size]}
-    merged: dict[str, dict[str, Any]] = {}
-    for described in world.gather(mine):
-        merged |= described
-    if world.first:
-        write_json(target / MANIFEST, {"step": step, "state": state, "world_size": world.size, "files": merged})
-        _prune(folder, keep)
-    world.barrier()
+def _owned_tensors(engine: Any, world: World) -> dict[str, torch.Tensor]:
+    """This rank's share, in host memory: every W-th parameter whole. Gathering is a collective."""
+    found: dict[str, torch.Tensor] = {}
+    zero.link_moments(engine)
+    for index, (name, parameter) in enumerate(engine.module.named_parameters()):
+        values = zero.whole_state(engine, parameter, (WEIGHT, *MOMENTS))
+        if index % world.size == world.rank:
+            found |= {f"{kind}/{name}": value.to("cpu", torch.float32, copy=True) for kind, value in values.items()}
+    return found
 
 
-def _files(folder: Path) -> list[Path]:
-    return sorted(p for p in folder.rglob("*") if p.is_file() and p.name != MANIFEST)
-
-
-def _describe(path: Path) -> dict[str, Any]:
+def write_shard(target: Path, rank: int, tensors: dict[str, torch.Tensor]) -> None:
+    """Write one rank's file and, when it is on disk, its description beside it."""
+    path = target / f"shard-{rank:05d}.safetensors"
+    save_file({name: value.contiguous() for name, value in tensors.items()}, path)
     with open(path, "rb") as file:
         os.fsync(file.fileno())
-    return {"bytes": path.stat().st_size, "sha256": hash_file(path)}
+    write_json(path.with_suffix(".json"), {path.name: {"bytes": path.stat().st_size, "sha256": hash_file(path)}})
+
+
+def _await_shards(target: Path, size: int) -> dict[str, dict[str, Any]]:
+    """Descriptions of all ranks' files. They are read from disk, because a thread must not use collectives."""
+    deadline = time.monotonic() + WRITING_SECONDS
+    while len(described := sorted(target.glob("shard-*.json"))) < size:
+        if time.monotonic() > deadline:
+            raise OSError(f"only {len(described)} of {size} ranks wrote their part within an hour")
+        time.sleep(0.02)
+    merged: dict[str, dict[str, Any]] = {}
+    for path in described:
+        merged |= read_json(path)
+        path.unlink()
+    return merged
 
 
 def _prune(folder: Path, keep: int) -> None:
     committed = [tag for tag in sorted(folder.glob("step-*")) if (tag / MANIFEST).exists()]
     for old in committed[:-keep]:
         shutil.rmtree(old, ignore_errors=True)
+
+
+@dataclasses.dataclass(frozen=True)
+class Checkpoint:
+    """A whole checkpoint on disk."""
+
+    folder: Path
+    manifest: dict[str, Any]
+
+    def weights_into(self, model: nn.Module) -> None:
+        """Copy the weights into a model that no engine has sharded yet.
+
+        Raises UserError where the checkpoint is of another model.
+        """
+        own = dict(model.named_parameters())
+        seen = set()
+        with torch.no_grad():
+            for key, value in self._tensors(WEIGHT):
+                if key not in own or own[key].shape != value.shape:
+                    raise UserError(
+                        f"{self.folder}: {key} {list(value.shape)} does not fit the model of this recipe "
+                        "(was engine.vocabulary_rows changed?); delete the folder to train this phase from its start"
+                    )
+                own[key].copy_(value)
+                seen.add(key)
+        if missing := sorted(set(own) - seen):
+            raise UserError(f"{self.folder} has no {missing[0]}; delete the folder to train this phase from its start")
+
+    def optimizer_into(self, engine: Any) -> None:
+        """Set exact weights, Adam's moments and its step number in an engine of any stage. A collective."""
+        own = dict(engine.module.named_parameters())
+        zero.make_optimizer_state(engine, self.manifest["optimizer"])
+        for kind in (WEIGHT, *MOMENTS):
+            for key, value in self._tensors(kind):
+                zero.set_whole_state(engine, own[key], kind, value)
+
+    def _tensors(self, kind: str) -> Any:
+        """(parameter name, tensor) of one kind, in an order that is the same on all ranks."""
+        for path in sorted(self.folder.glob("shard-*.safetensors")):
+            with safe_open(path, "pt") as file:
+                for key in sorted(k for k in file.keys() if k.startswith(f"{kind}/")):  # noqa: SIM118 (no mapping)
+                    yield key.removeprefix(f"{kind}/"), file.get_tensor(key)
 
 
 def newest(folder: Path) -> Path | None:
@@ -94,8 +190,8 @@ def damage(tag: Path) -> str | None:
         return "it was never committed (the job ended while saving)"
     try:
         described = read_json(tag / MANIFEST)["files"]
-    except (UserError, KeyError) as error:
-        return str(error)
+    except (UserError, KeyError, TypeError) as error:
+        return f"its manifest is damaged ({error})"
     for name, expected in described.items():
         path = tag / name
         if not path.exists():
@@ -105,8 +201,8 @@ def damage(tag: Path) -> str | None:
     return None
 
 
-def load(engine: Any, folder: Path, world: World) -> dict[str, Any] | None:
-    """Load the newest whole checkpoint into the engine; returns {"step", "state"} or None to start at step 0."""
+def find(folder: Path, world: World) -> Checkpoint | None:
+    """The newest whole checkpoint, the same on every rank; None to start at step 0. A collective."""
     chosen: str | None = None
     error: BaseException | None = None
     if world.first:
@@ -117,13 +213,4 @@ def load(engine: Any, folder: Path, world: World) -> dict[str, Any] | None:
             error = problem
     world.agree(error, "choosing a checkpoint")
     chosen = world.broadcast(chosen)
-    if chosen is None:
-        return None
-    manifest = read_json(folder / chosen / MANIFEST)
-    if manifest["world_size"] != world.size:
-        raise UserError(
-            f"{folder / chosen} was written by {manifest['world_size']} ranks, this run has {world.size}; "
-            "start as many ranks as before, or delete the folder to train this phase from its start"
-        )
-    engine.load_checkpoint(str(folder), tag=chosen)
-    return manifest
+    return None if chosen is None else Checkpoint(folder / chosen, read_json(folder / chosen / MANIFEST))

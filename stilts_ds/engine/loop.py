@@ -98,8 +98,11 @@ def train(job: Job) -> Progress:
 
     Raises Stopped after saving when a signal asked for it; UserError when losses or gradients stay non-finite.
     """
+    found = checkpoint.find(job.folder.checkpoints, job.world)
+    if found is not None:
+        found.weights_into(job.model)  # before the engine shards it, and casts it with lower precision
     trainer = Trainer(job)
-    progress = trainer.resume()
+    progress = trainer.resume(found)
     total = trainer.mixture.total_steps
     try:
         trainer.select_if_due(progress)  # a stop may have come while dev was being evaluated
@@ -112,8 +115,10 @@ def train(job: Job) -> Progress:
             if trainer.due(progress.step, job.setting.save_steps):
                 trainer.save(progress)
             stop_if_requested(job.world, prompt=True)
+        trainer.saver.wait()
     except Stopped:
         trainer.save(progress)
+        trainer.saver.wait()
         raise
     finally:
         trainer.close()
@@ -132,12 +137,15 @@ class Trainer:
         self.lengths = {name: task.rows.item_lengths for name, task in job.tasks.items()}
         self.collate = Collator(job.tasks, job.encoder, job.setting.mlm_probability, job.seed)
         self.engine = build_engine(job.model, job.engine_part, job.setting, job.world, self.micro_batches)
+        self.saver = checkpoint.Saver(job.folder.checkpoints, job.world, job.setting.save_total_limit)
         self.statistics = StepStatistics()
         self.monitor: Monitor | None = None
 
-    def resume(self) -> Progress:
-        found = checkpoint.load(self.engine, self.job.folder.checkpoints, self.job.world)
-        progress = Progress(**found["state"]) if found else Progress()
+    def resume(self, found: checkpoint.Checkpoint | None) -> Progress:
+        progress = Progress()
+        if found is not None:
+            found.optimizer_into(self.engine)
+            progress = Progress(**found.manifest["state"])
         if self.job.world.first:
             self.monitor = Monitor(self.job.folder.metrics, self.job.tensorboard, self.job.title, progress.step,
                                    self.mixture.total_steps)
@@ -271,8 +279,7 @@ class Trainer:
 
     def save(self, progress: Progress) -> None:
         self.flush(progress)
-        checkpoint.save(self.engine, self.job.folder.checkpoints, progress.step, asdict(progress), self.job.world,
-                        self.job.setting.save_total_limit)
+        self.saver.save(self.engine, progress.step, asdict(progress))
 
     def close(self) -> None:
         if self.monitor is not None:

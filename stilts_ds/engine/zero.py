@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
-import json
 import logging
-from importlib.resources import files
-from pathlib import Path
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-import deepspeed
 import torch
-from deepspeed.utils import safe_get_full_fp32_param
 from torch import nn
 
+from stilts_ds.engine.world import World  # first: it tells DeepSpeed the accelerator
+
+# isort: split
+import deepspeed
+from deepspeed.utils import (
+    safe_get_full_fp32_param,
+    safe_get_full_optimizer_state,
+    safe_set_full_fp32_param,
+    safe_set_full_optimizer_state,
+    safe_set_local_fp32_param,
+    safe_set_local_optimizer_state,
+)
+
 from stilts_ds.config import EnginePart, TrainingPart
-from stilts_ds.engine.world import World
+from stilts_ds.ds_files import base_config
 from stilts_ds.errors import UserError
 from stilts_ds.model.multitask import MultiTask
 
 log = logging.getLogger(__name__)
-OWNED_BY_RECIPE = ("train_batch_size", "train_micro_batch_size_per_gpu", "gradient_accumulation_steps",
-                   "gradient_clipping", "optimizer", "scheduler", "bf16", "fp16")
 
 
 class SkippingAdamW(torch.optim.AdamW):
@@ -40,7 +47,7 @@ def deepspeed_config(part: EnginePart, setting: TrainingPart, world_size: int, m
 
     Raises UserError where that file sets something that the recipe owns, or another ZeRO stage.
     """
-    config = _base_config(part)
+    config = base_config(part)
     zero = config.setdefault("zero_optimization", {})
     if zero.setdefault("stage", part.zero_stage) != part.zero_stage:
         raise UserError(f"{part.ds_config}: ZeRO stage {zero['stage']}, but engine.zero_stage={part.zero_stage}")
@@ -56,27 +63,6 @@ def deepspeed_config(part: EnginePart, setting: TrainingPart, world_size: int, m
         "bf16": {"enabled": part.dtype == "bf16"},
         "fp16": {"enabled": part.dtype == "fp16"},
     }
-
-
-def _base_config(part: EnginePart) -> dict[str, Any]:
-    if part.ds_config is None:
-        return json.loads(_shipped(f"zero{part.zero_stage}.json"))
-    try:
-        config = json.loads(Path(part.ds_config).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"engine.ds_config: {part.ds_config}: {error}") from error
-    owned = sorted(set(config) & set(OWNED_BY_RECIPE))
-    if owned:
-        raise UserError(f"{part.ds_config}: {owned[0]!r} is set by the recipe; remove it from that file")
-    return config
-
-
-def _shipped(name: str) -> str:
-    """Text of a shipped DeepSpeed configuration, from the installed package or the checkout."""
-    checkout = Path(__file__).resolve().parents[2] / "ds_configs" / name
-    if checkout.exists():
-        return checkout.read_text(encoding="utf-8")
-    return (files("stilts_ds") / "ds_configs" / name).read_text(encoding="utf-8")
 
 
 def build_engine(model: MultiTask, part: EnginePart, setting: TrainingPart, world: World, micro_batches: int) -> Any:
@@ -126,15 +112,114 @@ def full_parameters(engine: Any) -> dict[str, torch.Tensor]:
     whole: dict[str, torch.Tensor] = {}
     first = torch.distributed.get_rank() == 0
     for name, parameter in engine.module.named_parameters():
-        value = safe_get_full_fp32_param(parameter)  # None at stage 0, where the module's own is whole
-        value = parameter.data if value is None else value
+        value = whole_state(engine, parameter, ("weight",))["weight"]
         if first:
-            whole[name] = value.detach().to("cpu", torch.float32, copy=True).view(_shape(parameter))
+            whole[name] = value.to("cpu", torch.float32, copy=True)
     return whole
 
 
-def _shape(parameter: nn.Parameter) -> torch.Size:
-    return getattr(parameter, "ds_shape", parameter.shape)
+def whole_state(engine: Any, parameter: nn.Parameter, kinds: Iterable[str]) -> dict[str, torch.Tensor]:
+    """Float32 `weight`, `exp_avg` and `exp_avg_sq` of one parameter, whole, on every rank. A collective.
+
+    Before the first step of an optimiser there are no moments: they are left out.
+    """
+    found = {}
+    for kind in kinds:
+        if _is_whole(engine):
+            state = engine.optimizer.state.get(parameter, {})
+            value = parameter.detach() if kind == "weight" else state.get(kind)
+        elif kind == "weight":
+            value = safe_get_full_fp32_param(parameter)
+        else:
+            value = safe_get_full_optimizer_state(parameter, kind) if _optimizer_steps(engine) else None
+        if value is not None:
+            found[kind] = value.detach().view(getattr(parameter, "ds_shape", parameter.shape))
+    return found
+
+
+def set_whole_state(engine: Any, parameter: nn.Parameter, kind: str, value: torch.Tensor) -> None:
+    """Set what `whole_state` gives; each rank keeps its part. `make_optimizer_state` comes first."""
+    if hasattr(parameter, "ds_tensor"):  # stage 3
+        value = _partition(parameter, value.to(engine.device))
+        if kind == "weight":
+            safe_set_local_fp32_param(parameter, value)
+        else:
+            safe_set_local_optimizer_state(parameter, value, kind)
+    elif not _is_whole(engine):
+        value = value.to(engine.device)
+        if kind == "weight":
+            safe_set_full_fp32_param(parameter, value)
+        else:
+            safe_set_full_optimizer_state(parameter, value, kind)
+    elif kind == "weight":
+        parameter.data.copy_(value)
+    else:
+        engine.optimizer.state[parameter][kind].copy_(value)
+
+
+def _partition(parameter: Any, value: torch.Tensor) -> torch.Tensor:
+    """This rank's part of a stage-3 parameter, padded as DeepSpeed pads it (its own setter forgets to)."""
+    size, rank = parameter.ds_tensor.numel(), torch.distributed.get_rank()
+    part = value.new_zeros(size)
+    mine = value.flatten()[rank * size : (rank + 1) * size]
+    part[: len(mine)] = mine
+    return part
+
+
+def _is_whole(engine: Any) -> bool:
+    """Stage 0 in float32: the optimiser is torch's own and works on whole parameters."""
+    return isinstance(engine.optimizer, torch.optim.Optimizer)
+
+
+def _flat_parameters(engine: Any) -> list[torch.Tensor]:
+    """What torch's optimiser holds: parameters at stage 0, flat float32 partitions at the others."""
+    if _is_whole(engine):
+        return [p for group in engine.optimizer.param_groups for p in group["params"]]
+    zero3 = getattr(engine.optimizer, "fp32_partitioned_groups_flat", None)
+    return list(zero3 if zero3 is not None else engine.optimizer.single_partition_of_fp32_groups)
+
+
+def _adam(engine: Any) -> torch.optim.Optimizer:
+    return engine.optimizer if _is_whole(engine) else engine.optimizer.optimizer
+
+
+def _optimizer_steps(engine: Any) -> int:
+    """Steps that Adam has taken (skipped ones do not count)."""
+    states = [_adam(engine).state.get(flat, {}) for flat in _flat_parameters(engine)]
+    return max((int(state["step"]) for state in states if "step" in state), default=0)
+
+
+SCALER = ("cur_scale", "cur_iter", "last_overflow_iter", "cur_hysteresis")
+
+
+def scalars(engine: Any) -> dict[str, Any]:
+    """Adam's step number and, with fp16, where the loss scale stands."""
+    scaler = getattr(engine.optimizer, "loss_scaler", None)
+    scale = {name: getattr(scaler, name) for name in SCALER if hasattr(scaler, name)}
+    return {"steps": _optimizer_steps(engine), "loss_scale": scale}
+
+
+def make_optimizer_state(engine: Any, given: Mapping[str, Any]) -> None:
+    """Give torch's AdamW the state it would have after `given["steps"]` steps, with moments to be filled in."""
+    scaler = getattr(engine.optimizer, "loss_scaler", None)
+    for name, value in given["loss_scale"].items():
+        if hasattr(scaler, name):
+            setattr(scaler, name, value)
+    if not given["steps"]:
+        return
+    for flat in _flat_parameters(engine):
+        step = torch.tensor(float(given["steps"]), device=flat.device)
+        moments = {kind: torch.zeros_like(flat, dtype=torch.float32) for kind in ("exp_avg", "exp_avg_sq")}
+        _adam(engine).state[flat] = {"step": step, **moments}
+    link_moments(engine)
+
+
+def link_moments(engine: Any) -> None:
+    """Stages 1 and 2: point every parameter at its part of Adam's moments. DeepSpeed does so itself, but after the step
+    of the first parameter group, when the others have no moments yet, and never again."""
+    if hasattr(engine.optimizer, "_lazy_init_hp_params_optimizer_state") and _optimizer_steps(engine):
+        engine.optimizer._hp_optimizer_states_linked = False
+        engine.optimizer._lazy_init_hp_params_optimizer_state()
 
 
 def set_learning_rate(engine: Any, rate: float) -> None:

@@ -52,12 +52,10 @@ def evaluate_phase(run: RunDir, recipe: Recipe, phase: Phase, data: Data, world:
 
 
 def wanted(phase: Phase, data: Data) -> Iterator[tuple[Task, str, str]]:
-    """Task, split and language of each prediction file. Mining a test split needs the threshold of its dev split."""
+    """Task, split and language of each prediction file."""
     for task in map(data.task, phase.evaluate):
-        split = data.split(task)
-        mines = task.family == "bitext" and formats.kind_of(task.family, task.metrics) == "pairs"
-        for part in ("dev", "test") if mines and split == "test" else (split,):
-            for language in data.languages(task, split)[0]:
+        for part in data.splits(task):
+            for language in data.languages(task, data.split(task))[0]:
                 yield task, part, language
 
 

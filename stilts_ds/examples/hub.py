@@ -6,10 +6,12 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from stilts_ds.config import TextHubPart
@@ -71,6 +73,24 @@ def _records(hub: Hub, task: Task, language: str, tally: Counter[str]) -> Iterat
             yield record
 
 
+def fetch(task: Task, split: str, language: str) -> list[str]:
+    """Bring the hub data sets of a split into the cache, where they are not yet; returns their names.
+
+    Raises UserError for the first that cannot be loaded.
+    """
+    _check_offer(task, split, language)
+    for hub in task.hub[split]:
+        load_rows(hub, _config(hub, language))
+    return [f"{hub.repo} {_config(hub, language)} {hub.split}" for hub in task.hub[split]]
+
+
+def without_token(text: str) -> str:
+    """The text without the user's hub token, which a library may have put into it."""
+    for secret in (os.environ.get(name, "") for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")):
+        text = text.replace(secret, "(token)") if secret else text
+    return re.sub(r"hf_[A-Za-z0-9]{8,}", "(token)", text)
+
+
 def _config(hub: Hub, language: str) -> str:
     return hub.config.format(language=language, iso3=iso3_of(language), name=name_of(language))
 
@@ -86,14 +106,27 @@ def load_rows(hub: Hub, config: str, **options: bool) -> Any:
     try:
         import datasets
 
-        return datasets.load_dataset(hub.repo, config, split=hub.split, revision=resolve(hub), **options)
+        rows = datasets.load_dataset(hub.repo, config, split=hub.split, revision=resolve(hub), **options)
     except ImportError:
         raise UserError("data.source=hub needs the package `datasets`; install it, or use local files") from None
     except (OSError, ValueError, RuntimeError) as error:
-        reason = (str(error) or type(error).__name__).split("\n")[0][:200]
+        reason = without_token(str(error) or type(error).__name__).split("\n")[0][:200]
         where = f"{hub.repo} (configuration {config}, split {hub.split}, revision {hub.revision})"
         remedy = "fill the cache (HF_HOME) on a machine with network, or set data.source=local"
         raise UserError(f"cannot load {where} from the hub: {reason}; {remedy}") from None
+    _check_revision(rows, hub, config)
+    return rows
+
+
+def _check_revision(rows: Any, hub: Hub, config: str) -> None:
+    """Without network `datasets` takes the newest copy in its cache, whatever revision was asked for."""
+    folders = [Path(file["filename"]).parent for file in getattr(rows, "cache_files", [])]
+    others = [one for one in folders if COMMIT.fullmatch(one.name) and one.name != hub.revision]
+    if others and COMMIT.fullmatch(hub.revision):
+        raise UserError(
+            f"{hub.repo} {config}: the cache has revision {others[0].name}, but {hub.revision} is wanted; remove "
+            f"{others[0]} and run `stilts fetch` on a machine with network"
+        )
 
 
 def resolve(hub: Hub) -> str:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from stilts_ds.errors import UserError, did_you_mean
+from stilts_ds.examples.files import check_head
 from stilts_ds.examples.source import DataSource, Part
 from stilts_ds.tasks.languages import iso3_of
 from stilts_ds.tasks.registry import get_task
@@ -46,6 +47,22 @@ def parts_of(
     blank = Part(folder, task, language, split, tally=Counter() if tally is None else tally,
                  limit=source.max_text_passages)
     return [part for local in task.local[split] for part in _parts(local, blank)]
+
+
+def missing_parts(task: Task, split: str, language: str, source: DataSource) -> list[str]:
+    """What is wrong with each missing or unusable file of a split, and where to get it; [] where all can be read."""
+    owned = owner(task, split)
+    entries = [dataclasses.replace(owned, local={split: (one,)}) for one in owned.local.get(split, ())]
+    problems = []
+    for entry in entries or [owned]:
+        try:
+            for _, part in parts_of(entry, split, language, source):
+                for path in (part.path, part.labels, part.pivot):
+                    if path is not None:
+                        check_head(path)
+        except UserError as problem:
+            problems.append(str(problem))
+    return problems
 
 
 def _parts(local: Local, blank: Part) -> list[tuple[str, Part]]:

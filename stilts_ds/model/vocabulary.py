@@ -8,14 +8,10 @@ half of XLM-R Large and four fifths of its smallest relatives.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional
-
-from stilts_ds.batches.rows import Rows
 
 
 class TouchedEmbedding(nn.Module):
@@ -46,15 +42,6 @@ class TouchedEmbedding(nn.Module):
         table = self.rest * decay
         table[self.ids] = trained.to(table)
         return table
-
-
-def touched_ids(rows: Iterable[Rows], special: Iterable[int], size: int) -> np.ndarray:
-    """Token ids of `rows` and the special ones, ascending. `size` is the vocabulary's."""
-    seen = np.zeros(size, bool)
-    seen[[i for i in special if i < size]] = True
-    for part in rows:
-        seen[part.input_ids] = True
-    return np.flatnonzero(seen)
 
 
 def narrow_vocabulary(encoder: nn.Module, ids: np.ndarray, keep_rest: bool) -> None:

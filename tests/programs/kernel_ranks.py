@@ -1,16 +1,19 @@
 """Sharded search on real ranks, for test_kernels_ranks: `kernel_ranks.py mpi|gloo CASE OUT`; rank 0 writes OUT.
 
 CASE `search`: ranks hold uneven shares (one even none of the queries) of the same data; OUT gets every result.
-CASE `broken`: in turn the last rank has no bank, a NaN in it, and another k; OUT gets what each rank raised.
+The bank also lies beside OUT as bank-*.npy files.
+CASE `broken`: in turn the last rank has no bank, a NaN in it, another k, and a file that is not there; OUT gets what
+each rank raised.
 """
 
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import Any
 
 import torch
-from stilts_kernels.shards import mine_ranks, topk_ranks
+from stilts_kernels.shards import mine_ranks, topk_files, topk_ranks
 
 MEMORY = 40 << 20
 
@@ -39,16 +42,18 @@ def connect(kind: str) -> tuple[Any, int, int]:
     return torch.distributed.group.WORLD, torch.distributed.get_rank(), torch.distributed.get_world_size()
 
 
-def search(comm: Any, rank: int, size: int) -> dict[str, Any]:
+def search(comm: Any, rank: int, size: int, folder: Path) -> dict[str, Any]:
     queries, bank = data()
     own_queries, own_bank = share(queries, rank, size, 0), share(bank, rank, size, 3)
     found = topk_ranks(own_queries, own_bank, 5, comm, "cosine", MEMORY)
     half = topk_ranks(own_queries.half(), own_bank.half(), 5, comm, memory=MEMORY)
     pairs = mine_ranks(own_queries, own_bank, 4, comm, memory=MEMORY)
-    return {"values": found.values, "indices": found.indices, "half": half.values, "pairs": list(pairs)}
+    files = topk_files(queries, sorted(folder.glob("bank-*.npy")), 5, folder / f"parts-{size}", comm, memory=MEMORY)
+    return {"values": found.values, "indices": found.indices, "half": half.values, "pairs": list(pairs),
+            "files": list(files)}
 
 
-def broken(fault: str, comm: Any, rank: int, size: int) -> str:
+def broken(fault: str, comm: Any, rank: int, size: int, folder: Path) -> str:
     queries, bank = data()
     own_bank: Any = share(bank, rank, size, 3)
     last = rank == size - 1
@@ -58,6 +63,9 @@ def broken(fault: str, comm: Any, rank: int, size: int) -> str:
     if last and fault == "missing":
         own_bank = None
     try:
+        if fault == "file":
+            paths = [folder / "gone.npy" if last else folder / "bank-0.npy", folder / "bank-1.npy"]
+            topk_files(queries, paths, 5, folder / "parts", comm, memory=MEMORY)
         topk_ranks(share(queries, rank, size, 0), own_bank, 6 if last and fault == "k" else 5, comm, memory=MEMORY)
     except ValueError as error:
         return str(error)
@@ -76,9 +84,9 @@ def main(kind: str, case: str, out: str) -> None:
     torch.set_num_threads(1)
     comm, rank, size = connect(kind)
     if case == "search":
-        result = search(comm, rank, size)
+        result = search(comm, rank, size, Path(out).parent)
     else:
-        result = {fault: broken(fault, comm, rank, size) for fault in ("missing", "nan", "k")}
+        result = {fault: broken(fault, comm, rank, size, Path(out).parent) for fault in ("missing", "nan", "k", "file")}
     results = gathered(result, comm, kind, size)
     if rank == 0:
         torch.save(results, out)

@@ -7,8 +7,11 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import signal
 import sys
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -17,11 +20,12 @@ import small
 
 from stilts_ds.batches.collate import Collator, TaskRows, target_count
 from stilts_ds.batches.mixture import Mixture
+from stilts_ds.batches.rows import touched_ids
 from stilts_ds.config import EnginePart, SamplingPart, TrainingPart
 from stilts_ds.engine.optim import learning_rate
 from stilts_ds.engine.preempt import Stopped, install_handlers
 from stilts_ds.model.multitask import MultiTask
-from stilts_ds.model.vocabulary import narrow_vocabulary, touched_ids
+from stilts_ds.model.vocabulary import narrow_vocabulary
 from stilts_ds.run_dir import PhaseDir
 
 
@@ -58,6 +62,20 @@ def reference(
     torch.save({"curve": curve, "parameters": dict(model.named_parameters())}, out)
 
 
+def stop_after(steps: int) -> None:
+    """Have this process asked to stop when `steps` steps are done."""
+    from stilts_ds.engine.loop import Trainer
+
+    whole_step = Trainer.take_step
+
+    def step(self: Trainer, progress: Any) -> None:
+        whole_step(self, progress)
+        if progress.step + 1 == steps < self.mixture.total_steps:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    Trainer.take_step = step  # type: ignore[method-assign]
+
+
 def main() -> None:
     out, given = Path(sys.argv[1]), json.loads(sys.argv[2])
     setting = TrainingPart(**given.get("training", {}))
@@ -72,6 +90,8 @@ def main() -> None:
     from stilts_ds.engine.world import joined
 
     install_handlers()
+    if "stop_at" in given:
+        stop_after(given["stop_at"])
     final: dict[str, torch.Tensor] = {}
     with joined("test", 60) as world:
         if given.get("touched"):

@@ -1,0 +1,128 @@
+"""Times the candidate configurations of the fused kernel on this GPU, behind a correctness gate, and records the best.
+
+`stilts bench --tune` calls `tune` for every direction, D and k; searches then read the record (`tuning`).
+"""
+
+from __future__ import annotations
+
+import logging
+import platform
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from datetime import datetime, timezone
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+import triton
+from torch import Tensor
+
+from stilts_kernels.fused import Search, splits_for
+from stilts_kernels.fused_kernel import Config, interpreted, launch
+from stilts_kernels.reference import topk as reference_topk
+from stilts_kernels.rows import Rows
+from stilts_kernels.tuning import candidates, describe, device_facts, record_key, save_entry
+
+log = logging.getLogger("stilts_kernels")
+
+GATE_QUERIES, GATE_ROWS = 300, 5000  # not multiples of any tile
+QUERIES, ROWS = 16_384, 262_144
+DIMS, KS = (384, 1024), (4, 16, 64)
+
+
+def tune(queries: Tensor, bank: Tensor, k: int, two_way: bool, path: Path, rounds: int = 7) -> dict[str, Any]:
+    """Times every candidate on queries [Q, D] and bank [N, D], writes the fastest to the record at `path`.
+
+    Returns the entry: config, median_ms of each candidate, why others were rejected. Raises ValueError when no
+    candidate is right, RuntimeError where there is neither a GPU nor the interpreter.
+    """
+    need_gpu(queries)
+    search = Search(Rows(queries, "queries"), Rows(bank, "bank"), k, k if two_way else 0)
+    gpu, capability = device_facts(bank.device)
+    key = record_key(gpu, search.left.dtype, search.queries.dim, search.kept, two_way)
+    known = candidates(capability, search.kept, two_way)
+    rejected: dict[str, str] = {}
+    right = []
+    for config in known:
+        reason = wrong(queries, bank, k, two_way, config)
+        if reason:
+            rejected[describe(config)] = reason
+            log.warning("tuning %s: %s rejected: %s", key, describe(config), reason)
+        else:
+            right.append(config)
+    if not right:
+        raise ValueError(f"{key}: no candidate gives the right result: {rejected}")
+    medians = time_launches(search, right, rounds)
+    best = min(range(len(right)), key=medians.__getitem__)
+    entry = {"config": right[best], "queries": len(queries), "rows": len(bank), "rejected": rejected,
+             "median_ms": {describe(config): median for config, median in zip(right, medians)},
+             "tflops": 2e-9 * len(queries) * len(bank) * queries.shape[1] / medians[best], **versions()}
+    save_entry(path, key, entry)
+    return {"key": key, **entry}
+
+
+def need_gpu(rows: Tensor) -> None:
+    if not rows.is_cuda and not interpreted():
+        raise RuntimeError("tuning needs a CUDA device: its configurations are for the fused Triton kernel")
+
+
+def versions() -> dict[str, str | None]:
+    return {"torch": torch.__version__, "triton": triton.__version__, "cuda": torch.version.cuda,
+            "python": platform.python_version(), "time": datetime.now(timezone.utc).isoformat(timespec="seconds")}
+
+
+def wrong(queries: Tensor, bank: Tensor, k: int, two_way: bool, config: Config) -> str:
+    """Why this configuration must not be used, or an empty string: a launch that fails, or scores unlike float64's."""
+    queries, bank = queries[:GATE_QUERIES], bank[:GATE_ROWS]
+    try:
+        found = Search(Rows(queries, "queries"), Rows(bank, "bank"), k, k if two_way else 0, config=config).run()
+    except Exception as error:  # too much shared memory, say; the reason goes into the record
+        return f"{type(error).__name__}: {error}"
+    sides = ((queries, bank), (bank, queries))
+    for (left, right), (values, indices), way in zip(sides[: 1 + two_way], found, ("queries", "bank rows")):
+        expected, _ = reference_topk(left, right, k)
+        scores = (left.float().double() @ right.float().double().T).gather(1, indices)
+        for what in (values, scores):
+            if not torch.allclose(what, expected, rtol=1e-12, atol=1e-12):
+                return f"wrong neighbours of {way}: off by {float((what - expected).abs().max()):g}"
+    return ""
+
+
+def time_launches(search: Search, configs: list[Config], rounds: int) -> list[float]:
+    """Median milliseconds of the kernel alone for each configuration; rounds are interleaved, one warm-up each."""
+    left, right = search.left(0, search.queries.count), search.right(0, search.bank.count)
+    sides = search.columns(left), search.columns(right)
+    times: list[list[float]] = [[] for _ in configs]
+    for number in range(rounds + 1):
+        for config, seen in zip(configs, times):
+            splits = splits_for(triton.cdiv(len(left), config["BM"]), triton.cdiv(len(right), config["BN"]), search.k)
+            taken = milliseconds(partial(launch, *sides, search.kept, splits, config, search.two_way), sides[0])
+            if number:
+                seen.append(taken)
+    return [statistics.median(seen) for seen in times]
+
+
+def milliseconds(work: Callable[[], Any], where: Tensor) -> float:
+    """Wall time of work() with the device idle before and after."""
+    if where.is_cuda:
+        torch.cuda.synchronize(where.device)
+    start = time.perf_counter()
+    work()
+    if where.is_cuda:
+        torch.cuda.synchronize(where.device)
+    return 1e3 * (time.perf_counter() - start)
+
+
+def tune_all(path: Path, dims: tuple[int, ...] = DIMS, ks: tuple[int, ...] = KS) -> Iterator[dict[str, Any]]:
+    """Tunes both directions for every D and k in bfloat16 on the current GPU; yields each entry as it is recorded."""
+    if not torch.cuda.is_available():
+        raise RuntimeError("tuning needs a CUDA device and torch sees none")
+    generator = torch.Generator("cuda").manual_seed(5)
+    for dim in dims:
+        queries, bank = (torch.randn(count, dim, generator=generator, device="cuda").bfloat16()
+                         for count in (QUERIES, ROWS))
+        for k in ks:
+            for two_way in (False, True):
+                yield tune(queries, bank, k, two_way, path)

@@ -1,0 +1,143 @@
+"""What a plan costs, as data: sizes, memory by ZeRO stage, and hours where a trial measured a rate. No torch."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+from stilts_ds.batches.prepare import Data
+from stilts_ds.batches.sizes import PhaseSize, heads_of, phase_size
+from stilts_ds.config import EnginePart, Recipe
+from stilts_ds.memory import Memory, largest_parameter, memory, trained_parameters
+from stilts_ds.model_files import Shape, model_folder, shape_of
+from stilts_ds.plan import Phase
+from stilts_ds.run_dir import PhaseDir, RunDir, read_json
+
+STAGES = (0, 1, 2, 3)
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """One phase's sizes (None: it trains nothing) and memory on a rank by stage, {} where it is not known."""
+
+    phase: Phase
+    state: str
+    size: PhaseSize | None = None
+    parameters: int | None = None
+    vocabulary: tuple[int, int] | None = None  # word-embedding rows that train, of how many
+    memory: dict[int, Memory] = dataclasses.field(default_factory=dict)
+    hours: float | None = None
+
+    @property
+    def work(self) -> int:
+        """Tokens to train, or the most that they can be: for comparing phases only."""
+        if self.size is None:
+            return 0
+        setting = self.phase.setting()
+        if self.size.tokens is not None:
+            return self.size.tokens
+        return (self.size.steps or 0) * setting.train_batch_size * setting.max_seq_length
+
+
+def estimates(recipe: Recipe, run: RunDir, plan: dict[str, Any], ranks: int, cpu: bool = False) -> list[Estimate]:
+    """An estimate for each phase of a plan. `cpu`: of ranks that are CPUs, where only touched pages take memory."""
+    data = Data(recipe, run.root)
+    folder = model_folder(recipe.model.name_or_path, recipe.model.revision)
+    shape = shape_of(folder) if folder is not None and (folder / "config.json").exists() else None
+    phases = [Phase.from_json(p) for p in plan["phases"]]
+    return [_estimate(phase, recipe, data, run.phase(phase.id), shape, ranks, cpu) for phase in phases]
+
+
+def _estimate(
+    phase: Phase, recipe: Recipe, data: Data, folder: PhaseDir, shape: Shape | None, ranks: int, cpu: bool
+) -> Estimate:
+    state = state_of(folder)
+    if not phase.train:
+        return Estimate(phase, state)
+    size = phase_size(phase, recipe, data)
+    heads = None if shape is None else heads_of(phase, data, shape)
+    if shape is None or heads is None:
+        return Estimate(phase, state, size)
+    rows = vocabulary_rows(phase, recipe, data, size, shape)
+    trained = trained_parameters(shape, rows, heads)
+    batch = size.micro_batch(phase.setting(), ranks)
+    eager = recipe.model.attn_implementation == "eager"
+    largest = largest_parameter(shape, rows)
+    by_stage: dict[int, Memory] = {
+        engine.zero_stage: memory(shape, trained, largest, engine, ranks, batch, eager=eager, cpu=cpu)
+        for engine in allowed_engines(recipe.engine)
+    }
+    return Estimate(phase, state, size, trained, (rows, shape.vocabulary), by_stage)
+
+
+def vocabulary_rows(phase: Phase, recipe: Recipe, data: Data, size: PhaseSize, shape: Shape) -> int:
+    """Word-embedding rows that train: those counted in cached rows, or all where none are cached or all must."""
+    language_model = any(data.task(name).family == "text" for name in phase.train)
+    if recipe.engine.vocabulary_rows == "all" or language_model or size.vocabulary_rows is None:
+        return shape.vocabulary
+    return size.vocabulary_rows
+
+
+def allowed_engines(engine: EnginePart) -> list[EnginePart]:
+    """The recipe's engine at each stage that it may run at; its own DeepSpeed file counts for its own stage."""
+    found = []
+    for stage in STAGES:
+        if stage == 0 and (engine.dtype == "bf16" or engine.offload_optimizer):
+            continue
+        own = engine.ds_config if stage == engine.zero_stage else None
+        found.append(engine.model_copy(update={"zero_stage": stage, "ds_config": own}))
+    return found
+
+
+def state_of(folder: PhaseDir) -> str:
+    """`done (cached)`, `trained, evaluation will run`, `partly done (step N)` or `will run`."""
+    state = folder.status()
+    if state == "done":
+        return "done (cached)"
+    if state == "trained":
+        return "trained, evaluation will run"
+    step = saved_step(folder)
+    what = "will run" if step is None else f"partly done (step {step})"
+    return f"{what}, failed before" if state == "failed" else f"{what}, {state}" if state == "running" else what
+
+
+def saved_step(folder: PhaseDir) -> int | None:
+    """Steps in the newest checkpoint that was committed."""
+    manifests = sorted(folder.checkpoints.glob("step-*/manifest.json"))
+    return int(read_json(manifests[-1])["step"]) if manifests else None
+
+
+def calibrated(found: list[Estimate], trial: dict[str, Any], ranks: int) -> list[Estimate]:
+    """Hours of each phase whose tokens are known: at the trial's tokens a second and rank, whatever the ranks.
+
+    Training only. More ranks than the trial's communicate more, which is not counted.
+    """
+    rate = tokens_per_second(trial) / len(trial["ranks"]) * ranks
+    return [
+        dataclasses.replace(one, hours=one.size.tokens / rate / 3600)
+        if one.size is not None and one.size.tokens is not None else one
+        for one in found
+    ]
+
+
+def tokens_per_second(trial: dict[str, Any]) -> float:
+    return sum(trial["tokens"]) / sum(trial["seconds"])
+
+
+def measured_peak(trial: dict[str, Any]) -> int:
+    """Bytes of the fullest rank: of the device, or resident in host memory where ranks are CPUs."""
+    return max(rank.get("device", rank["host"]) for rank in trial["ranks"])
+
+
+def to_json(found: list[Estimate]) -> list[dict[str, Any]]:
+    """Plain values, bytes for memory."""
+    return [
+        {
+            "id": one.phase.id, "state": one.state, "train": one.phase.train, "evaluate": one.phase.evaluate,
+            "from": one.phase.init, "size": None if one.size is None else dataclasses.asdict(one.size),
+            "parameters": one.parameters, "vocabulary_rows": one.vocabulary and one.vocabulary[0], "hours": one.hours,
+            "memory_bytes": {stage: {**dataclasses.asdict(m), "peak": m.peak} for stage, m in one.memory.items()},
+        }
+        for one in found
+    ]

@@ -1,0 +1,59 @@
+"""What a recipe needs besides a machine: a model, and a split of a task in each language. No torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from stilts_ds.batches.prepare import Data
+from stilts_ds.config import Recipe
+from stilts_ds.errors import UserError
+from stilts_ds.examples import hub
+from stilts_ds.examples.locate import check_language, missing_parts, owner
+from stilts_ds.plan import check_tasks, train_task_of
+from stilts_ds.tasks.registry import get_task
+
+
+@dataclass(frozen=True)
+class Need:
+    """One split of one task in one language."""
+
+    task: str
+    split: str
+    language: str
+
+
+def needs_of(recipe: Recipe, data: Data) -> tuple[list[Need], list[str]]:
+    """Everything that training and evaluation will read, each once, and the problems met in asking."""
+    check_tasks(recipe)
+    found, problems = [], []
+    intermediate = [name for names in recipe.intermediate.values() for name in names]
+    targets = [get_task(name) for name in recipe.targets]
+    for name in [*intermediate, *(train_task_of(task) for task in targets if task.trains)]:
+        task = data.task(name)
+        splits = {data.train_split(name), "dev"} | ({"train"} if task.family == "tag" and not task.labels else set())
+        found += [Need(name, split, task.train_language if split == "train" else task.pivot)
+                  for split in sorted(splits, reverse=True)]
+        if task.translation and not task.labels and task.family == "tag":
+            found.append(Need(task.origin, "train", task.pivot))  # the tag set is the English task's
+    for task in [data.task(task.name) for task in targets]:
+        try:
+            languages = data.languages(task, data.split(task))[0]
+            found += [Need(task.name, split, language) for split in data.splits(task) for language in languages]
+        except UserError as problem:
+            problems.append(str(problem))
+    return list(dict.fromkeys(found)), problems
+
+
+def bring(need: Need, data: Data) -> list[str]:
+    """Make sure that what is needed is on this machine, out of the hub if that is the source; returns problems."""
+    task = data.task(need.task)
+    if task.family == "text" and data.source.text_hub is not None:
+        return []  # its rows are all that a run needs, and they are made with the others
+    if not data.source.from_hub(owner(task, need.split), need.split):
+        return missing_parts(task, need.split, need.language, data.source)
+    try:
+        check_language(task, need.language)
+        hub.fetch(owner(task, need.split), need.split, need.language)
+    except UserError as problem:
+        return [str(problem)]
+    return []

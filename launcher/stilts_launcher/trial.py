@@ -1,0 +1,40 @@
+"""Start a trial: a few real steps of the largest phase on this machine's ranks, in a temporary folder."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from stilts_ds.config import Recipe, recipe_yaml
+from stilts_ds.errors import UserError
+from stilts_ds.plan import Phase
+from stilts_ds.run_dir import RunDir, read_json, write_atomically, write_json
+from stilts_launcher import local
+from stilts_launcher.ranks import discover
+from stilts_launcher.start import rank_count
+
+
+def run_trial(recipe: Recipe, run: RunDir, plan: dict[str, Any], phase: Phase) -> dict[str, Any]:
+    """Measure a few steps of `phase`; returns what stilts_ds.trial wrote.
+
+    Only tokenised rows stay, in the run's cache, where the run itself finds them. Raises UserError where the ranks
+    fail, and where this is itself one of several ranks.
+    """
+    if discover(os.environ) is not None:
+        raise UserError("--trial starts its own ranks: call it once, without torchrun, mpirun or srun")
+    with tempfile.TemporaryDirectory(prefix="stilts-trial-") as folder:
+        trial = RunDir(Path(folder))
+        data = recipe.data.model_copy(update={"cache": recipe.data.cache or run.root / "cache"})
+        if recipe.data.source == "toy":
+            (trial.root / "data").symlink_to(run.root / "data")
+        write_atomically(trial.recipe, recipe_yaml(recipe.model_copy(update={"data": data})))
+        write_json(trial.plan, plan)
+        arguments = [str(trial.root), phase.id]
+        status = local.start_ranks(
+            arguments, rank_count(recipe), recipe.launch.omp_num_threads, program="stilts_ds.trial"
+        )
+        if status != 0:
+            raise UserError(f"the trial of {phase.id} failed with status {status}; what its ranks said stands above")
+        return read_json(trial.root / "trial.json")

@@ -1,0 +1,137 @@
+"""A few real steps of one phase, to measure time and memory. `stilts plan RECIPE --trial` starts this program.
+
+    python -m stilts_ds.trial RUN_DIR PHASE_ID      on every rank, with torchrun's variables
+
+RUN_DIR is a temporary folder with a recipe and a plan; the result is its trial.json. The engine and the steps are those
+of training. The heaviest step that is found comes first: it warms up and sets the memory's peak. The timed ones are
+spread over the phase. Nothing is exported and nothing is evaluated.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import resource
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from stilts_ds.batches.mixture import deal
+from stilts_ds.batches.prepare import Data
+from stilts_ds.config import Recipe, parse_recipe
+from stilts_ds.engine.loop import Job, Progress, Trainer
+from stilts_ds.engine.world import World, joined
+from stilts_ds.errors import UserError
+from stilts_ds.model.encoder import quiet
+from stilts_ds.phases import check_settings, first_on_rank_0, phase_job, set_up_logging
+from stilts_ds.plan import Phase
+from stilts_ds.run_dir import RunDir, hash_json, read_json, write_json
+
+STEPS = 3  # timed ones
+LOOKED_AT = 500  # steps among which the heaviest is looked for
+
+
+def trial(run: RunDir, phase_id: str, world: World) -> None:
+    """Run the trial of a planned run and write trial.json. A collective."""
+    import yaml
+
+    started_with = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    recipe = parse_recipe(yaml.safe_load(run.recipe.read_text(encoding="utf-8")), str(run.recipe))
+    phases = [Phase.from_json(p) for p in read_json(run.plan)["phases"]]
+    # The encoder of an earlier phase has the same shape as the pretrained one, and may not exist yet.
+    [phase] = [dataclasses.replace(p, init="") for p in phases if p.id == phase_id]
+    check_settings(recipe, [phase], world)
+    data = Data(recipe, run.root)
+    first_on_rank_0(lambda: tokenise(data, phases), world)
+    job = dataclasses.replace(
+        phase_job(run, recipe, phase, data, world), evaluate=lambda forward: {}, export=lambda parameters, step: None
+    )
+    measured = measure(job)
+    ranks = world.all_gather({**_peaks(world), "started_with": started_with})
+    if world.first:
+        write_json(run.root / "trial.json", {**measured, **about(recipe, phase, world), "ranks": ranks})
+
+
+def tokenise(data: Data, phases: list[Phase]) -> None:
+    """Train and dev rows of every phase: their sizes decide how long the run takes, and the run needs them anyway."""
+    for phase in phases:
+        for name in phase.train:
+            data.train_rows(name, phase.setting(name))
+            data.dev_rows(name, phase.setting(name))
+
+
+def measure(job: Job) -> dict[str, Any]:
+    """Seconds and real tokens (of all ranks) of each timed step."""
+    trainer = Trainer(job)
+    try:
+        trainer.resume(None)
+        trained = sum(p.numel() if not hasattr(p, "ds_numel") else p.ds_numel for p in job.model.parameters())
+        total = trainer.mixture.total_steps
+        chosen = [heaviest(trainer), *np.linspace(0, total - 1, min(STEPS, total)).astype(int).tolist()]
+        seconds = [timed(trainer, step) for step in chosen]
+        tokens = [_tokens(trainer, step) for step in chosen]
+    finally:
+        trainer.close()
+    return {"parameters": trained, "steps": chosen[1:], "seconds": seconds[1:], "tokens": tokens[1:],
+            "warm_up_seconds": seconds[0]}
+
+
+def timed(trainer: Trainer, step: int) -> float:
+    """Seconds of one optimiser step, up to the numbers that leave the device."""
+    progress = Progress(step=step)
+    started = time.perf_counter()
+    trainer.take_step(progress)
+    progress.step += 1
+    trainer.flush(progress)
+    return time.perf_counter() - started
+
+
+def heaviest(trainer: Trainer) -> int:
+    """The step with the largest micro-batch, rows times the longest, of at most LOOKED_AT steps."""
+    total, size = trainer.mixture.total_steps, trainer.job.world.size
+
+    def cost(step: int) -> int:
+        lengths = [int(trainer.lengths[name][item]) for name, item in trainer.mixture.step(step)]
+        parts = [part for rank in deal(lengths, size, trainer.micro_batches) for part in rank if part]
+        return max(len(part) * max(lengths[i] for i in part) for part in parts)
+
+    return max(np.unique(np.linspace(0, total - 1, min(LOOKED_AT, total)).astype(int)).tolist(), key=cost)
+
+
+def _tokens(trainer: Trainer, step: int) -> int:
+    rows = {name: task.rows.item_tokens for name, task in trainer.job.tasks.items()}
+    return sum(int(rows[name][item]) for name, item in trainer.mixture.step(step))
+
+
+def _peaks(world: World) -> dict[str, int]:
+    """Peak bytes of this rank: resident set and, on a GPU, what the allocator gave out and holds."""
+    peaks = {"host": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}
+    if world.device.type == "cuda":
+        peaks["device"] = torch.cuda.max_memory_allocated(world.device)
+        peaks["device_reserved"] = torch.cuda.max_memory_reserved(world.device)
+    return peaks
+
+
+def about(recipe: Recipe, phase: Phase, world: World) -> dict[str, Any]:
+    device = torch.cuda.get_device_name(world.device) if world.device.type == "cuda" else "CPU"
+    return {"phase": phase.id, "stage": recipe.engine.zero_stage, "dtype": recipe.engine.dtype, "device": device}
+
+
+def main(arguments: list[str]) -> int:
+    run, phase_id = RunDir(Path(arguments[0])), arguments[1]
+    set_up_logging(run.logs)
+    quiet()
+    try:
+        with joined(hash_json(["trial", str(run.root)]), 1800) as world:
+            trial(run, phase_id, world)
+    except UserError as problem:
+        print(f"error: {problem}", file=sys.stderr, flush=True)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
