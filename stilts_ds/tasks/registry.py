@@ -37,4 +37,5 @@ def _translated(name: str, task: Task, language: str) -> Task:
         hub={},
         sizes={},
         translation=language,
+        note=f"The file stands in data.translated/{language}; English dev selects. {task.note}".rstrip(),
     )
