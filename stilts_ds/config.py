@@ -20,6 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from stilts_ds.errors import UserError, did_you_mean
 
 RECIPES = Path(__file__).parent / "recipes"
+LENGTHS = ("max_seq_length", "doc_stride", "max_query_length")  # training keys that token rows depend on
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 
 
@@ -32,9 +33,7 @@ class Part(BaseModel):
 class ModelPart(Part):
     """The pretrained encoder."""
 
-    name_or_path: str = Field(
-        "toy", description="hub id or folder of a Hugging Face encoder; `toy` is the tiny XLM-R that comes along"
-    )
+    name_or_path: str = Field("toy", description="hub id or folder of an encoder; `toy` is a tiny XLM-R")
     revision: str | None = Field(None, description="hub revision (a commit pins the weights)")
     dropout: float | None = Field(
         None, ge=0, lt=1, description="hidden and attention dropout; null keeps the model's own"
@@ -42,15 +41,37 @@ class ModelPart(Part):
     attn_implementation: Literal["sdpa", "eager"] = Field("sdpa", description="attention kernel in transformers")
 
 
+class TextHubPart(Part):
+    """Running text of the Hugging Face hub (plain parquet) for masked language modelling."""
+
+    repo: str = Field(description="data set, such as wikimedia/wikipedia")
+    config: str = Field(description="configuration, with {language} in it, such as 20231101.{language}")
+    revision: str = Field(pattern="^[0-9a-f]{40}$", description="commit: what is read never changes")
+    split: str = "train"
+    column: str = Field("text", description="column that holds a passage")
+    languages: list[str] | None = Field(None, min_length=1, description="languages; null: XTREME's 40")
+
+    @field_validator("config")
+    @classmethod
+    def _by_language(cls, config: str) -> str:
+        if "{language}" not in config:
+            raise ValueError("name the configurations by language, such as 20231101.{language}")
+        return config
+
+
 class DataPart(Part):
     """Where the data are."""
 
     source: Literal["toy", "local", "hub"] = Field(
-        "local", description="`toy` generates a miniature world, `local` reads official files, `hub` downloads"
+        "local", description="`toy` generates a miniature world, `local` reads official files, `hub` downloads what "
+        "the hub has; the other tasks are read from local files"
     )
     intermediate: Path | None = Field(None, description="folder of the intermediate tasks' official files")
     xtreme: Path | None = Field(None, description="XTREME's download folder")
+    translated: Path | None = Field(None, description="folder of translated intermediate tasks, <language>/...")
     text: Path | None = Field(None, description="folder of <language>.txt files for masked language modelling")
+    text_hub: TextHubPart | None = Field(None, description="text of the hub in place of `text`")
+    max_text_passages: int | None = Field(None, ge=1, description="use only the first N passages of a language")
     seed: int = Field(20, description="seed of the toy world")
     cache: Path | None = Field(None, description="folder of tokenised rows; default: cache/ inside the run")
     train_split: dict[str, str] = Field(
@@ -60,15 +81,40 @@ class DataPart(Part):
     )
     max_train_examples: int | None = Field(None, ge=1, description="use only the first N train examples of a task")
 
+    @model_validator(mode="after")
+    def _one_text(self) -> DataPart:
+        if self.text is not None and self.text_hub is not None:
+            raise ValueError("give data.text or data.text_hub, not both")
+        return self
+
 
 class SamplingPart(Part):
-    """How tasks are mixed in a multi-task phase."""
+    """How tasks are mixed in a multi-task phase, and languages in masked language modelling."""
 
+    weights: Literal["size", "uniform"] | dict[str, float] = Field(
+        "size", description="p ~ size: min(n, cap)^(1/T); `uniform`: all alike; or a fixed weight for each task"
+    )
     temperature: float = Field(1.0, gt=0, description="T in p ~ min(n, cap)^(1/T)")
     cap: int | None = Field(None, ge=1, description="cap on a task's size in that formula")
+    mlm_share: float | None = Field(
+        None, gt=0, lt=1, description="share of `mlm` beside other tasks; null: it is weighted as any task"
+    )
+    language_exponent: float = Field(
+        0.3, ge=0, le=1, description="alpha in p ~ n^alpha for a language's n rows of text (Conneau et al. 2020, 3.1)"
+    )
     unit: Literal["step", "example"] = Field(
         "step", description="draw one task for a whole step (as jiant does), or one for each example of it"
     )
+
+    @model_validator(mode="after")
+    def _settings_act(self) -> SamplingPart:
+        if self.weights != "size" and (self.temperature != 1 or self.cap is not None):
+            raise ValueError("temperature and cap change weights=size; leave them out with other weights")
+        if isinstance(self.weights, dict) and not all(weight > 0 for weight in self.weights.values()):
+            raise ValueError("weights must be greater than 0; take a task out of the condition instead")
+        if isinstance(self.weights, dict) and self.mlm_share is not None and "mlm" in self.weights:
+            raise ValueError("mlm_share already says how often mlm is drawn; leave mlm out of the weights")
+        return self
 
 
 class TrainingPart(Part):
@@ -79,6 +125,7 @@ class TrainingPart(Part):
     per_device_train_batch_size: int = Field(32, ge=1, description="most examples in one micro-batch of a rank")
     num_train_epochs: float = Field(2.0, gt=0)
     max_steps: int = Field(-1, description="optimiser steps; -1 derives them from num_train_epochs")
+
     @field_validator("max_steps")
     @classmethod
     def _steps_or_epochs(cls, steps: int) -> int:
@@ -151,10 +198,6 @@ class EvaluationPart(Part):
     )
 
 
-def _baseline_only() -> dict[str, list[str]]:
-    return {"none": []}
-
-
 class Recipe(Part):
     """A whole study."""
 
@@ -163,15 +206,19 @@ class Recipe(Part):
     seeds: list[int] = Field([1], min_length=1)
     model: ModelPart = ModelPart()
     data: DataPart = DataPart()
-    intermediate: dict[str, list[str]] = Field(
-        default_factory=_baseline_only, description="conditions: a name and its intermediate tasks"
-    )
+    intermediate: dict[str, list[str]] = Field({"none": []}, description="conditions: a name and its tasks")
     targets: list[str] = Field(min_length=1)
     sampling: SamplingPart = SamplingPart()
     intermediate_training: dict[str, Any] = Field(default_factory=dict, description="training.* of phase 2")
     target_training: dict[str, Any] = Field(default_factory=dict, description="training.* of phase 3")
+    multitask_training: dict[str, Any] = Field(
+        default_factory=dict, description="training.* of phase 2 with several tasks; wins over intermediate_training"
+    )
+    mlm_training: dict[str, Any] = Field(
+        default_factory=dict, description="training.* of phase 2 with mlm; wins over both"
+    )
     task_training: dict[str, dict[str, Any]] = Field(
-        default_factory=dict, description="training.* by training task, for single-task phases; wins over both"
+        default_factory=dict, description="training.* by training task, for single-task phases; wins over all"
     )
     engine: EnginePart = EnginePart()
     launch: LaunchPart = LaunchPart()
@@ -184,7 +231,7 @@ class Recipe(Part):
             raise ValueError("seeds must be different and not negative")
         return seeds
 
-    @field_validator("intermediate_training", "target_training")
+    @field_validator("intermediate_training", "target_training", "multitask_training", "mlm_training")
     @classmethod
     def _training_keys(cls, part: dict[str, Any]) -> dict[str, Any]:
         return check_training(part)
@@ -205,10 +252,26 @@ class Recipe(Part):
             raise ValueError("engine.offload_optimizer needs engine.zero_stage 1, 2 or 3")
         return self
 
-    def training(self, kind: str, task_defaults: Mapping[str, Any], task: str) -> TrainingPart:
-        """The settings of one training phase: defaults < the task's literal < the phase's part < the task's part."""
-        part = self.intermediate_training if kind == "intermediate" else self.target_training
-        return TrainingPart(**{**task_defaults, **part, **self.task_training.get(task, {})})
+    def training(
+        self, kind: str, task_defaults: Mapping[str, Any], task: str, several: bool = False, mlm: bool = False
+    ) -> TrainingPart:
+        """The settings of one training phase: defaults < the task's literal < the phase's parts < the task's part.
+
+        `task` is the one task that the phase trains, perhaps beside `mlm`; empty for `several`.
+        """
+        parts = [self.target_training]
+        if kind == "intermediate":
+            parts = [self.intermediate_training, self.multitask_training if several else {}]
+            parts.append(self.mlm_training if mlm else {})
+        merged: dict[str, Any] = dict(task_defaults)
+        for part in (*parts, self.task_training.get(task, {})):
+            merged |= part
+        return TrainingPart(**merged)
+
+    def lengths(self, task_defaults: Mapping[str, Any], task: str) -> dict[str, int]:
+        """Row lengths of one of several tasks trained together: they are the task's own, as in a phase by itself."""
+        setting = self.training("intermediate", task_defaults, task, several=True)
+        return {name: getattr(setting, name) for name in LENGTHS}
 
 
 def check_training(part: dict[str, Any]) -> dict[str, Any]:
@@ -324,7 +387,7 @@ def resolve_paths(recipe: Recipe) -> Recipe:
     data = recipe.data.model_copy(
         update={
             k: Path(v).expanduser().resolve()
-            for k in ("intermediate", "xtreme", "text", "cache")
+            for k in ("intermediate", "xtreme", "translated", "text", "cache")
             if (v := getattr(recipe.data, k)) is not None
         }
     )

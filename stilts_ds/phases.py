@@ -26,8 +26,8 @@ import torch
 from stilts_ds.batches.collate import TaskRows
 from stilts_ds.batches.prepare import Data, prepare
 from stilts_ds.batches.rows import Rows, touched_ids
-from stilts_ds.config import EnginePart, Recipe, TrainingPart, parse_recipe
-from stilts_ds.engine.loop import Job, train
+from stilts_ds.config import EnginePart, Recipe, parse_recipe
+from stilts_ds.engine.loop import Job, Progress, train
 from stilts_ds.engine.preempt import Stopped, install_handlers
 from stilts_ds.engine.preflight import check_ranks
 from stilts_ds.engine.world import World, joined
@@ -36,8 +36,8 @@ from stilts_ds.evaluate.score_run import score_phase
 from stilts_ds.evaluate.selection import dev_scores
 from stilts_ds.evaluate.zero_shot import evaluate_phase
 from stilts_ds.export import export_model
-from stilts_ds.model.encoder import load_encoder, quiet
-from stilts_ds.model.heads import HeadSpec
+from stilts_ds.model.encoder import load_encoder, quiet, read_language_head
+from stilts_ds.model.heads import HeadSpec, set_language_head
 from stilts_ds.model.multitask import MultiTask
 from stilts_ds.model.vocabulary import narrow_vocabulary
 from stilts_ds.model_files import longest_row, model_path, parameter_count
@@ -75,11 +75,10 @@ def check_settings(recipe: Recipe, phases: list[Phase], world: World) -> None:
     for phase in phases:
         if not phase.train:
             continue
-        setting = TrainingPart(**phase.training)
-        if limit is not None and setting.max_seq_length > limit:
-            raise UserError(
-                f"{phase.title}: max_seq_length={setting.max_seq_length}, but the model takes {limit} tokens"
-            )
+        setting = phase.setting()
+        longest = max(phase.setting(name).max_seq_length for name in phase.train)
+        if limit is not None and longest > limit:
+            raise UserError(f"{phase.title}: max_seq_length={longest}, but the model takes {limit} tokens")
         if setting.train_batch_size < world.size:
             raise UserError(
                 f"{phase.title}: train_batch_size={setting.train_batch_size} is less than the {world.size} ranks"
@@ -93,7 +92,7 @@ def bytes_to_write(recipe: Recipe, phases: list[Phase]) -> int:
     while it is written, and so does the exported model of 4 bytes a parameter.
     """
     parameters = parameter_count(model_path(recipe.model.name_or_path)) or 0
-    kept = [TrainingPart(**phase.training).save_total_limit + 1 for phase in phases if phase.train]
+    kept = [phase.setting().save_total_limit + 1 for phase in phases if phase.train]
     return parameters * (12 * max(kept, default=0) + 8 * bool(kept))
 
 
@@ -129,8 +128,7 @@ def run_phase(run: RunDir, recipe: Recipe, phase: Phase, data: Data, only: str |
             if only == "evaluate":
                 raise UserError(f"{phase.id} is not trained yet ({state}); `stilts run` trains it")
             note("running")
-            train_phase(run, recipe, phase, data, world)
-            note("trained")
+            note("trained", best=train_phase(run, recipe, phase, data, world).chosen())
             if world.first:  # the exported model is what later phases and evaluation need
                 shutil.rmtree(folder.checkpoints, ignore_errors=True)
         if only == "train" and phase.evaluate:
@@ -148,35 +146,44 @@ def run_phase(run: RunDir, recipe: Recipe, phase: Phase, data: Data, only: str |
         raise
 
 
-def train_phase(run: RunDir, recipe: Recipe, phase: Phase, data: Data, world: World) -> None:
-    """Train one phase from the pretrained model or an earlier phase's encoder, with new heads."""
+def train_phase(run: RunDir, recipe: Recipe, phase: Phase, data: Data, world: World) -> Progress:
+    """Train one phase from the pretrained model or an earlier phase's encoder, with new heads.
+
+    Returns where training ended and which model it kept.
+    """
     progress = train(phase_job(run, recipe, phase, data, world))
     if world.first:
         log.info(
             "%s: best dev score %.2f at step %d of %d", phase.id, progress.best_score, progress.best_step, progress.step
         )
     gc.collect()  # the engine's buffers, before the next phase allocates its own
+    return progress
 
 
 def phase_job(run: RunDir, recipe: Recipe, phase: Phase, data: Data, world: World) -> Job:
-    """The model, rows and settings of a phase's training; makes its folder. A collective."""
-    setting, folder = TrainingPart(**phase.training), run.phase(phase.id)
+    """The model, rows and settings of a phase's training; makes its folder. A collective.
+
+    Heads are new, but for a pretrained language model's.
+    """
+    setting, folder = phase.setting(), run.phase(phase.id)
     tasks = {name: data.task(name) for name in phase.train}
-    specs = head_specs(phase, data, setting)
+    specs = head_specs(phase, data)
     torch.manual_seed(phase.seed)  # new heads
     source = str(run.phase(phase.init).encoder) if phase.init else model_path(recipe.model.name_or_path)
     encoder = load_encoder(source, recipe.model, None if phase.init else recipe.model.revision)
     rows = {
-        name: TaskRows(name, i, tasks[name].family, tasks[name].head_name, data.train_rows(name, setting))
+        name: TaskRows(name, i, tasks[name].family, tasks[name].head_name, data.train_rows(name, phase.setting(name)))
         for i, name in enumerate(sorted(phase.train))
     }
     if recipe.engine.vocabulary_rows == "touched" and not any(spec.family == "text" for spec in specs):
-        train_touched_rows(encoder, [task.rows for task in rows.values()], phase, data, setting, world)
+        train_touched_rows(encoder, [task.rows for task in rows.values()], phase, data, world)
     lineage = {"init": source, "phase": phase.to_json(), "provenance": provenance()}
+    model = MultiTask(encoder, specs, len(rows))
+    load_language_head(model, phase, source, recipe, world)
     folder.root.mkdir(parents=True, exist_ok=True)
     return Job(
         title=phase.id,
-        model=MultiTask(encoder, specs, len(rows)),
+        model=model,
         encoder=data.encoder,
         tasks=rows,
         setting=setting,
@@ -186,18 +193,31 @@ def phase_job(run: RunDir, recipe: Recipe, phase: Phase, data: Data, world: Worl
         folder=folder,
         tensorboard=run.tensorboard / phase.id,
         world=world,
-        evaluate=lambda forward: dev_scores(forward, tasks, data, setting, world),
+        evaluate=lambda forward: dev_scores(forward, tasks, data, phase, world),
         export=lambda parameters, step: export_model(
             folder, encoder, data.encoder, specs, parameters, {**lineage, "step": step}
         ),
     )
 
 
+def load_language_head(model: MultiTask, phase: Phase, source: str, recipe: Recipe, world: World) -> None:
+    """Give masked language modelling the head that the checkpoint was pretrained with, where it has one."""
+    for spec in model.specs.values():
+        if spec.family != "text":
+            continue
+        found = read_language_head(source, None if phase.init else recipe.model.revision)
+        if found is not None:
+            set_language_head(model.heads[spec.name], found, source)
+        if world.first:
+            log.info("%s: the language modelling head %s", phase.id, f"of {source} goes on" if found else
+                     f"is new: {source} has none")
+
+
 def train_touched_rows(
-    encoder: Any, train: list[Rows], phase: Phase, data: Data, setting: TrainingPart, world: World
+    encoder: Any, train: list[Rows], phase: Phase, data: Data, world: World
 ) -> None:
     """Leave only the vocabulary rows that the phase's train and dev data hold in the encoder."""
-    dev = [data.dev_rows(name, setting) for name in phase.train]
+    dev = [data.dev_rows(name, phase.setting(name)) for name in phase.train]
     size = int(encoder.config.vocab_size)
     ids = touched_ids([*train, *dev], data.encoder.special, size)
     narrow_vocabulary(encoder, ids, keep_rest=world.first)
@@ -205,11 +225,11 @@ def train_touched_rows(
         log.info("%s: %d of %d vocabulary rows are in its data and train", phase.id, len(ids), size)
 
 
-def head_specs(phase: Phase, data: Data, setting: TrainingPart) -> list[HeadSpec]:
+def head_specs(phase: Phase, data: Data) -> list[HeadSpec]:
     """The heads of a phase: one for each label space among its training tasks."""
     specs: dict[str, HeadSpec] = {}
     for name in sorted(phase.train):
-        task, rows = data.task(name), data.train_rows(name, setting)
+        task, rows = data.task(name), data.train_rows(name, phase.setting(name))
         width = int(rows.items[1] - rows.items[0]) if task.family == "choice" else 1
         labels = data.labels(name) if task.family in ("pair", "tag") else ()
         spec = HeadSpec(task.head_name, task.family, tuple(labels), width)

@@ -6,13 +6,14 @@ training for XQuAD and MLQA) stands in the plan once. No torch here: a login nod
 
 from __future__ import annotations
 
+import operator
 import re
-from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-from stilts_ds.config import NAME, Recipe
-from stilts_ds.errors import UserError
+from stilts_ds.config import NAME, Recipe, TrainingPart
+from stilts_ds.errors import UserError, did_you_mean
 from stilts_ds.run_dir import hash_json, provenance
 from stilts_ds.tasks.registry import get_task
 from stilts_ds.tasks.spec import Task
@@ -22,7 +23,10 @@ Kind = Literal["intermediate", "target", "retrieval"]
 
 @dataclass(frozen=True)
 class Phase:
-    """One node of the graph. `init` is the phase whose encoder it starts from; empty: the pretrained model."""
+    """One node of the graph. `init` is the phase whose encoder it starts from; empty: the pretrained model.
+
+    `lengths` are the row lengths of each of several tasks; a task alone has those of `training`.
+    """
 
     id: str
     kind: Kind
@@ -32,6 +36,11 @@ class Phase:
     evaluate: tuple[str, ...]
     seed: int
     training: dict[str, Any]
+    lengths: dict[str, dict[str, int]] = field(default_factory=dict)
+
+    def setting(self, task: str = "") -> TrainingPart:
+        """The phase's training settings, with the row lengths of one of its tasks."""
+        return TrainingPart(**{**self.training, **self.lengths.get(task, {})})
 
     @property
     def title(self) -> str:
@@ -93,34 +102,70 @@ def _phase(
     recipe: Recipe, kind: Kind, condition: str, init: str, origin: str, train: list[str], evaluate: list[str],
     seed: int, data_hash: Callable[[str], str],
 ) -> Phase:
+    tasks = [get_task(name) for name in train]
     # A target keeps its own settings when it trains on another task's data (XNLI on MNLI, XQuAD on SQuAD).
-    named = evaluate if kind == "target" else train
-    defaults = get_task(named[0]).training if len(train) == 1 else {}
-    training = recipe.training(kind, defaults, train[0] if len(train) == 1 else "").model_dump() if train else {}
+    alone = "" if not tasks else tasks[0].origin if kind == "target" else only_task(tasks)
+    defaults = get_task(evaluate[0] if kind == "target" else alone).training if alone else {}
+    mlm, several = any(task.family == "text" for task in tasks), bool(tasks) and not alone
+    training = recipe.training(kind, defaults, alone, several, mlm).model_dump() if train else {}
+    lengths = {task.name: recipe.lengths(task.training, task.origin) for task in tasks} if several else {}
     content = {
-        "kind": kind, "origin": origin, "train": sorted(train), "seed": seed, "training": training,
+        "kind": kind, "origin": origin, "train": sorted(train), "seed": seed, "training": training, "lengths": lengths,
         "evaluate": sorted(evaluate) if kind == "retrieval" else [],
-        "sampling": recipe.sampling.model_dump() if len(train) > 1 else {}, "dtype": recipe.engine.dtype,
+        "sampling": recipe.sampling.model_dump() if len(train) > 1 or mlm else {}, "dtype": recipe.engine.dtype,
         "dropout": recipe.model.dropout, "max_train_examples": recipe.data.max_train_examples,
         "train_split": {t: s for t, s in recipe.data.train_split.items() if t in train},
         "data": {task: data_hash(task) for task in sorted(train)},
     }
     label = "-".join(train) if 0 < len(train) <= 2 else condition
     return Phase(f"{kind}-{label}-{hash_json(content)[:12]}", kind, condition, init, tuple(train), tuple(evaluate),
-                 seed, training)
+                 seed, training, lengths)
+
+
+def only_task(tasks: Sequence[Task]) -> str:
+    """The one task that a phase trains, whose settings it takes: translations of it and `mlm` beside it do not count.
+
+    Empty where there are several.
+    """
+    names = {task.origin for task in tasks if task.family != "text"} or {task.origin for task in tasks}
+    return names.pop() if len(names) == 1 else ""
 
 
 def check_tasks(recipe: Recipe) -> None:
     """Every named task exists and can be used where it is named."""
     for condition, names in recipe.intermediate.items():
-        if not re.fullmatch(NAME, condition):  # it becomes part of folder and job names
-            raise UserError(f"intermediate: {condition!r} is no name; use letters, digits, '.', '_' and '-'")
-        for task in map(get_task, names):
-            if not task.trains:
-                raise UserError(f"intermediate.{condition}: {task.name} is retrieval and has nothing to train on")
+        _check_condition(recipe, condition, names)
     for name in recipe.targets:
-        if get_task(name).family == "text":
+        task = get_task(name)
+        if task.family == "text":
             raise UserError(f"targets: {name} is running text and has no score")
-    for section in (recipe.task_training, recipe.data.train_split, recipe.evaluation.splits):
-        for name in section:
-            get_task(name)
+        if task.translation:
+            raise UserError(f"targets: {name} is training data; score {task.origin}")
+    for section in ("task_training", "data.train_split", "evaluation.splits"):
+        for name in operator.attrgetter(section)(recipe):
+            if get_task(name).translation:
+                raise UserError(f"{section}: {name} follows {get_task(name).origin}; give that one")
+    _check_weights(recipe)
+
+
+def _check_condition(recipe: Recipe, condition: str, names: Sequence[str]) -> None:
+    if not re.fullmatch(NAME, condition):  # it becomes part of folder and job names
+        raise UserError(f"intermediate: {condition!r} is no name; use letters, digits, '.', '_' and '-'")
+    if len(set(names)) < len(names):
+        raise UserError(f"intermediate.{condition} names a task twice; sampling.weights sets how often a task is drawn")
+    for task in map(get_task, names):
+        if not task.trains:
+            raise UserError(f"intermediate.{condition}: {task.name} is retrieval and has nothing to train on")
+
+
+def _check_weights(recipe: Recipe) -> None:
+    """Fixed weights name each task of the phases that mix tasks, and no other."""
+    weights = recipe.sampling.weights
+    if not isinstance(weights, dict):
+        return
+    mixed = {name for names in recipe.intermediate.values() if len(names) > 1 for name in names}
+    mixed -= {"mlm"} if recipe.sampling.mlm_share is not None else set()
+    for name in sorted(mixed - set(weights)):
+        raise UserError(f"sampling.weights has no weight for {name}, which a condition mixes with others")
+    for name in sorted(set(weights) - mixed):
+        raise UserError(f"sampling.weights.{name}: no condition mixes {name} with others{did_you_mean(name, mixed)}")

@@ -130,7 +130,7 @@ class PhaseDir:
         """Write the phase's state. The token tells one start of the ranks from another."""
         token = os.environ.get("STILTS_RUN_TOKEN", "")
         before = read_json(self.status_json) if self.status_json.exists() else {}
-        kept = {key: before[key] for key in ("seconds", "world_size") if key in before}
+        kept = {key: before[key] for key in ("seconds", "world_size", "best") if key in before}
         trained = state in ("trained", "done") or bool(before.get("trained"))
         own = {"state": state, "trained": trained, "token": token, "at": round(time.time(), 1)}
         write_json(self.status_json, {**kept, **own, **details})

@@ -21,7 +21,7 @@ import torch
 
 from stilts_ds.batches.mixture import deal
 from stilts_ds.batches.prepare import Data
-from stilts_ds.config import Recipe, TrainingPart, parse_recipe
+from stilts_ds.config import Recipe, parse_recipe
 from stilts_ds.engine.loop import Job, Progress, Trainer
 from stilts_ds.engine.world import World, joined
 from stilts_ds.errors import UserError
@@ -59,8 +59,8 @@ def tokenise(data: Data, phases: list[Phase]) -> None:
     """Train and dev rows of every phase: their sizes decide how long the run takes, and the run needs them anyway."""
     for phase in phases:
         for name in phase.train:
-            data.train_rows(name, TrainingPart(**phase.training))
-            data.dev_rows(name, TrainingPart(**phase.training))
+            data.train_rows(name, phase.setting(name))
+            data.dev_rows(name, phase.setting(name))
 
 
 def measure(job: Job) -> dict[str, Any]:

@@ -48,7 +48,7 @@ def build_run(
         "targets": list(targets), "evaluation": {"languages": languages or {t: LANGUAGES[t] for t in targets}},
     }  # fmt: skip
     recipe, run = parse_recipe(values, "test"), RunDir(folder)
-    planned = make_plan(recipe, "0123456789abcdef", lambda task: task)
+    planned = plan_of(values)
     # The commit of the day would change the bytes that a test compares.
     planned["provenance"] = {"git_commit": "c0ffee", "versions": {"stilts-ds": "0.1.0"}, "model_hash": "0123456789"}
     write_atomically(run.recipe, recipe_yaml(recipe))
@@ -56,6 +56,15 @@ def build_run(
     for phase in map(Phase.from_json, planned["phases"]):
         _write_phase(run, phase, skill, languages or LANGUAGES, examples)
     return run
+
+
+def plan_of(values: dict[str, Any]) -> dict[str, Any]:
+    """The plan of a recipe whose conditions may have names that no plan takes, but a run folder could hold."""
+    names = {f"condition{i}": name for i, name in enumerate(values["intermediate"])}
+    plain = {**values, "intermediate": {i: values["intermediate"][name] for i, name in names.items()}}
+    planned = make_plan(parse_recipe(plain, "test"), "0123456789abcdef", lambda task: task)
+    phases = [{**phase, "condition": names[phase["condition"]]} for phase in planned["phases"]]
+    return {**planned, "phases": phases, "use": {names[i]: ids for i, ids in planned["use"].items()}}
 
 
 def _write_phase(run: RunDir, phase: Phase, skill: Skill, languages: Any, examples: int) -> None:

@@ -215,6 +215,6 @@ def test_the_printed_schema_covers_every_key_and_refuses_others() -> None:
     schema = json.loads(shown.stdout)
     assert keys(Recipe) | keys(TrainingPart) <= schema_keys(schema)
     assert schema["additionalProperties"] is False
-    for part in ("intermediate_training", "target_training"):
+    for part in ("intermediate_training", "target_training", "multitask_training", "mlm_training"):
         assert set(schema["properties"][part]["properties"]) == set(TrainingPart.model_fields)
         assert schema["properties"][part]["additionalProperties"] is False

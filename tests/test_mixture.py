@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from stilts_ds.batches.mixture import Mixture, deal, micro_batch_count, total_steps
+from stilts_ds.batches.mixture import Mixture, deal, micro_batch_count, task_shares, total_steps
 from stilts_ds.config import SamplingPart, TrainingPart
 
 SIZES = {"large": 900, "middle": 100, "small": 10}
@@ -126,3 +126,65 @@ def test_items_of_like_length_share_a_micro_batch() -> None:
     lengths = [100, 10, 90, 20, 95, 15, 98, 12]
     padded = sum(max(lengths[p] for p in part) * len(part) for rank in deal(lengths, 1, 2) for part in rank)
     assert padded == 4 * 100 + 4 * 20
+
+
+def shares(sizes: dict[str, int], **sampling: Any) -> dict[str, float]:
+    return task_shares(sizes, SamplingPart(**sampling))
+
+
+def test_weights_are_sizes_uniform_or_fixed() -> None:
+    assert shares(SIZES) == pytest.approx({"large": 900 / 1010, "middle": 100 / 1010, "small": 10 / 1010})
+    assert shares(SIZES, weights="uniform") == pytest.approx(dict.fromkeys(SIZES, 1 / 3))
+    fixed = {"large": 2, "middle": 1.5, "small": 0.5}
+    assert shares(SIZES, weights=fixed) == pytest.approx({"large": 0.5, "middle": 0.375, "small": 0.125})
+
+
+def test_text_takes_its_share_and_the_tasks_keep_their_proportions() -> None:
+    found = shares({"a": 30, "b": 10, "mlm": 10**6}, mlm_share=0.2)
+    assert found == pytest.approx({"a": 0.6, "b": 0.2, "mlm": 0.2})
+    assert shares({"a": 30, "mlm": 90}) == pytest.approx({"a": 0.25, "mlm": 0.75})
+    assert shares({"mlm": 90}, mlm_share=0.2) == {"mlm": 1}
+    assert shares({"a": 5}, mlm_share=0.2) == {"a": 1}
+
+
+@pytest.mark.parametrize(
+    ("sizes", "part", "steps"),
+    [
+        ({"a": 60, "b": 20}, {}, 20),  # 80 items, two epochs, 8 a step
+        ({"a": 60, "b": 20, "mlm": 5000}, {"mlm_share": 0.2}, 25),  # the same 20 steps and a quarter as many of text
+        ({"a": 60, "b": 20, "mlm": 80}, {}, 40),  # by size: all items, as for any task
+        ({"a": 60, "b": 20, "mlm": 5000}, {"weights": "uniform"}, 30),
+        ({"mlm": 40}, {"mlm_share": 0.2}, 10),
+    ],
+)
+def test_epochs_count_the_labelled_items_and_text_comes_on_top(
+    sizes: dict[str, int], part: dict[str, Any], steps: int
+) -> None:
+    setting = TrainingPart(train_batch_size=8, num_train_epochs=2)
+    assert Mixture(sizes, setting, SamplingPart(**part), 1).total_steps == steps
+
+
+@pytest.mark.parametrize("unit", ["step", "example"])
+@pytest.mark.parametrize(("alpha", "expected"), [(1.0, (0.8, 0.16, 0.04)), (0.5, (0.52786, 0.23607, 0.23607)),
+                                                 (0.0, (1 / 3, 1 / 3, 1 / 3))])  # fmt: skip
+def test_languages_are_drawn_by_their_size_to_the_power_alpha(
+    unit: str, alpha: float, expected: tuple[float, ...]
+) -> None:
+    """400, 80 and 20 rows. alpha 0.5 with 80 rows twice: 20 / (20 + 2 x 8.944) = 0.52786."""
+    counts = (400, 80, 20) if alpha != 0.5 else (400, 80, 80)
+    group = np.random.default_rng(0).permutation(np.repeat([0, 1, 2], counts))
+    setting = TrainingPart(train_batch_size=4, max_steps=3000)
+    sampling = SamplingPart(unit=unit, language_exponent=alpha)
+    made = Mixture({"mlm": len(group), "a": 9}, setting, sampling, 3, {"mlm": group})
+    items = [item for step in range(3000) for task, item in made.step(step) if task == "mlm"]
+    seen = np.bincount(group[items], minlength=3) / len(items)
+    assert seen == pytest.approx(expected, abs=0.015)
+    for language, count in enumerate(counts):
+        mine = [item for item in items if group[item] == language]
+        assert len(mine) > count and sorted(mine[:count]) == np.flatnonzero(group == language).tolist()
+    shorter = Mixture({"mlm": len(group), "a": 9}, setting.model_copy(update={"max_steps": 50}), sampling, 3,
+                      {"mlm": group})  # fmt: skip
+    assert [shorter.step(s) for s in range(50)] == [made.step(s) for s in range(50)]
+    cost = {"mlm": np.arange(len(group)) + 1, "a": np.full(9, 7)}
+    drawn = [pair for step in range(3000) for pair in made.step(step)]
+    assert made.tokens(cost) == sum(int(cost[task][item]) for task, item in drawn)

@@ -202,8 +202,8 @@ def test_running_text_alternates_between_files_and_holds_out_every_50th_line(sou
         put(source, "mlm", f"{code}.txt", "".join(f"{code} {n}\n\n" for n in range(1, 51)))
     tally: Counter[str] = Counter()
     train = rows(source, "mlm", "train", tally=tally)
-    assert train[:3] == [Text("de:1", "de 1"), Text("en:1", "en 1"), Text("de:3", "de 2")]
-    assert (len(train), tally) == (100, {"blank lines": 96})
+    assert train[:3] == [Text("de:1", "de 1", "de"), Text("en:1", "en 1", "en"), Text("de:3", "de 2", "de")]
+    assert (len(train), tally) == (100, {"blank passages": 96})
     put(source, "mlm", "de.txt", "".join(f"{n}\n" for n in range(1, 101)))
     assert [row.id for row in rows(source, "mlm", "dev")] == ["de:50", "de:100"]
 

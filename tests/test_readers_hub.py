@@ -137,9 +137,9 @@ def test_tatoeba_puts_english_second(serve: Serve) -> None:
 
 
 def test_what_the_hub_lacks_is_said(serve: Serve) -> None:
-    with pytest.raises(UserError, match="ccg train en is not on the hub; set data.source=local .* Make ccg/train.tsv"):
+    with pytest.raises(UserError, match="ccg: data.intermediate is not set; the hub has not got .* Make ccg/train.tsv"):
         rows("ccg", "train")
-    with pytest.raises(UserError, match="bucc2018 dev zh is not on the hub"):
+    with pytest.raises(UserError, match="bucc2018: data.xtreme is not set; the hub has not got its files"):
         read_bitext(get_task("bucc2018"), "dev", "zh", HUB)
     assert available_languages(get_task("xcopa"), "train", HUB) == []
     assert available_languages(get_task("xnli"), "test", HUB) == list(TASKS["xnli"].languages)

@@ -314,7 +314,7 @@ def schema(given: argparse.Namespace) -> int:
     full = Recipe.model_json_schema()
     training = TrainingPart.model_json_schema()
     training["required"] = []
-    for key in ("intermediate_training", "target_training"):
+    for key in ("intermediate_training", "target_training", "multitask_training", "mlm_training"):
         full["properties"][key] = {**full["properties"][key], **training}
     full["properties"]["task_training"]["additionalProperties"] = training
     print(json.dumps(full, indent=1))

@@ -8,7 +8,7 @@ from typing import Any
 
 from stilts_ds.batches.prepare import Data
 from stilts_ds.batches.sizes import PhaseSize, heads_of, phase_size
-from stilts_ds.config import EnginePart, Recipe, TrainingPart
+from stilts_ds.config import EnginePart, Recipe
 from stilts_ds.memory import Memory, largest_parameter, memory, trained_parameters
 from stilts_ds.model_files import Shape, model_folder, shape_of
 from stilts_ds.plan import Phase
@@ -34,7 +34,7 @@ class Estimate:
         """Tokens to train, or the most that they can be: for comparing phases only."""
         if self.size is None:
             return 0
-        setting = TrainingPart(**self.phase.training)
+        setting = self.phase.setting()
         if self.size.tokens is not None:
             return self.size.tokens
         return (self.size.steps or 0) * setting.train_batch_size * setting.max_seq_length
@@ -61,7 +61,7 @@ def _estimate(
         return Estimate(phase, state, size)
     rows = vocabulary_rows(phase, recipe, data, size, shape)
     trained = trained_parameters(shape, rows, heads)
-    batch = size.micro_batch(TrainingPart(**phase.training), ranks)
+    batch = size.micro_batch(phase.setting(), ranks)
     eager = recipe.model.attn_implementation == "eager"
     largest = largest_parameter(shape, rows)
     by_stage: dict[int, Memory] = {

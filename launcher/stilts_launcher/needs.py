@@ -31,7 +31,10 @@ def needs_of(recipe: Recipe, data: Data) -> tuple[list[Need], list[str]]:
     for name in [*intermediate, *(train_task_of(task) for task in targets if task.trains)]:
         task = data.task(name)
         splits = {data.train_split(name), "dev"} | ({"train"} if task.family == "tag" and not task.labels else set())
-        found += [Need(name, split, task.pivot) for split in sorted(splits, reverse=True)]
+        found += [Need(name, split, task.train_language if split == "train" else task.pivot)
+                  for split in sorted(splits, reverse=True)]
+        if task.translation and not task.labels and task.family == "tag":
+            found.append(Need(task.origin, "train", task.pivot))  # the tag set is the English task's
     for task in [data.task(task.name) for task in targets]:
         try:
             languages = data.languages(task, data.split(task))[0]
@@ -44,7 +47,9 @@ def needs_of(recipe: Recipe, data: Data) -> tuple[list[Need], list[str]]:
 def bring(need: Need, data: Data) -> list[str]:
     """Make sure that what is needed is on this machine, out of the hub if that is the source; returns problems."""
     task = data.task(need.task)
-    if data.source.kind == "local":
+    if task.family == "text" and data.source.text_hub is not None:
+        return []  # its rows are all that a run needs, and they are made with the others
+    if not data.source.from_hub(owner(task, need.split), need.split):
         return missing_parts(task, need.split, need.language, data.source)
     try:
         check_language(task, need.language)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from collections import Counter
+from typing import Any, get_args
 
-from stilts_ds.config import Recipe, TrainingPart
+from stilts_ds.config import Recipe
 from stilts_ds.errors import UserError
 from stilts_ds.memory import GIB
+from stilts_ds.plan import Kind
 from stilts_ds.run_dir import RunDir
 from stilts_launcher.estimates import (
     Estimate,
@@ -27,21 +29,30 @@ def show_plan(
     """Make the run folder and plan of `recipe` and describe it. Nothing is trained but a trial, if asked for.
 
     `ranks` and `gpu_memory` (GiB) are those of the machine that will run it; default: the recipe's ranks, no limit.
+    Where a task's data are not there, the plan is shown all the same, and the last lines say what is lacking.
     """
-    plan = prepare_run(recipe)
+    lacking: dict[str, str] = {}
+    plan = prepare_run(recipe, lacking)
     run = run_of(recipe)
     count = ranks or (recipe.launch.nproc if recipe.launch.nproc != "auto" else 1)
+    if trial and lacking:
+        raise UserError("\n".join(lacking.values()))
     found = estimates(recipe, run, plan, count)
     measured = _trial(recipe, run, plan, found) if trial else None
     if measured is not None:
         found = calibrated(estimates(recipe, run, plan, count, cpu=measured["device"] == "CPU"), measured, count)
     if as_json:
         return json.dumps({"name": recipe.name, "folder": str(run.root), "ranks": count, "dtype": recipe.engine.dtype,
-                           "trial": measured, "phases": to_json(found), "use": plan["use"]}, indent=1)
+                           "lacking": lacking, "trial": measured, "phases": to_json(found), "use": plan["use"]},
+                          indent=1)
     by_auto = ranks is None and recipe.launch.nproc == "auto"
     lines = [*_head(recipe, run, found, count, by_auto), ""]
     lines += [line for one in found for line in _describe(one, plan)]
-    return "\n".join([*lines, "", *_foot(recipe, found, count, gpu_memory, measured)])
+    lines += ["", *_foot(recipe, found, count, gpu_memory, measured)]
+    if lacking:
+        lines += ["", "This cannot run yet, and the names of its phases will change:"]
+        lines += [f"  {problem}" for problem in lacking.values()]
+    return "\n".join(lines)
 
 
 def _trial(recipe: Recipe, run: RunDir, plan: dict[str, Any], found: list[Estimate]) -> dict[str, Any]:
@@ -56,8 +67,10 @@ def _trial(recipe: Recipe, run: RunDir, plan: dict[str, Any], found: list[Estima
 def _head(recipe: Recipe, run: RunDir, found: list[Estimate], ranks: int, by_auto: bool) -> list[str]:
     done = sum(one.state.startswith("done") for one in found)
     hint = "; --ranks N plans for N" if by_auto else ""
+    kinds = Counter(one.phase.kind for one in found)
+    counted = ", ".join(f"{kinds[kind]} {kind}" for kind in get_args(Kind) if kinds[kind])
     return [
-        f"{recipe.name}: {len(found)} phases in {run.root}, {done} of them done",
+        f"{recipe.name}: {len(found)} phases ({counted}) in {run.root}, {done} of them done",
         f"estimates are for {ranks} {'rank' if ranks == 1 else 'ranks'}{hint}; {recipe.engine.dtype}, GiB on one rank",
     ]
 
@@ -68,7 +81,7 @@ def _describe(one: Estimate, plan: dict[str, Any]) -> list[str]:
     lines = [f"{phase.id}  [{one.state}]"]
     lines.append(f"  from {phase.init or plan['model']}" + (f", used by {', '.join(users)}" if users else ""))
     if one.size is not None:
-        setting = TrainingPart(**phase.training)
+        setting = phase.setting()
         lines.append(f"  train {', '.join(phase.train)}: {_steps(one)} of {setting.train_batch_size} examples, "
                      f"learning_rate {setting.learning_rate:g}, seed {phase.seed}")
         tokens = "unknown until the data are read" if one.size.tokens is None else f"{one.size.tokens:,}"
@@ -80,7 +93,7 @@ def _describe(one: Estimate, plan: dict[str, Any]) -> list[str]:
 
 
 def _steps(one: Estimate) -> str:
-    setting, size = TrainingPart(**one.phase.training), one.size
+    setting, size = one.phase.setting(), one.size
     assert size is not None
     if size.steps is None:
         return f"{setting.num_train_epochs:g} epochs (steps unknown until the data are read)"

@@ -22,8 +22,12 @@ def run_of(recipe: Recipe) -> RunDir:
     return RunDir(recipe.output_dir / recipe.name)
 
 
-def prepare_run(recipe: Recipe) -> dict[str, Any]:
-    """Make the run folder, generate the toy world where asked, plan, and write recipe and plan. Returns the plan."""
+def prepare_run(recipe: Recipe, lacking: dict[str, str] | None = None) -> dict[str, Any]:
+    """Make the run folder, generate the toy world where asked, plan, and write recipe and plan. Returns the plan.
+
+    With a dict as `lacking`, tasks without data are noted there, with what to do, in place of an error; such a plan
+    is for looking at and not written, since its phases' names are not final.
+    """
     from stilts_ds.batches.prepare import Data
     from stilts_ds.model_files import check_folder, fingerprint, model_path
     from stilts_ds.plan import check_tasks, make_plan
@@ -35,7 +39,19 @@ def prepare_run(recipe: Recipe) -> dict[str, Any]:
     path = model_path(recipe.model.name_or_path)
     check_folder(path)
     data = Data(recipe, run.root)
-    plan = make_plan(recipe, fingerprint(path, recipe.model.revision), data.hash_of)
+
+    def data_hash(task: str) -> str:
+        try:
+            return data.hash_of(task)
+        except UserError as problem:
+            if lacking is None:
+                raise
+            lacking[task] = str(problem)
+            return "not here"
+
+    plan = make_plan(recipe, fingerprint(path, recipe.model.revision), data_hash)
+    if lacking:
+        return plan
     write_atomically(run.recipe, recipe_yaml(recipe))
     write_json(run.plan, plan)
     return plan

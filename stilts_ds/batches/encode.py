@@ -19,7 +19,7 @@ import numpy as np
 from stilts_ds.batches.rows import Rows, RowsBuilder
 from stilts_ds.config import TrainingPart
 from stilts_ds.errors import UserError
-from stilts_ds.examples.records import Choice, Pair, Record, Span, Tagged
+from stilts_ds.examples.records import Choice, Pair, Record, Span, Tagged, Text
 from stilts_ds.run_dir import hash_json
 from stilts_ds.tasks.spec import Task
 
@@ -307,9 +307,13 @@ def _add_tag_row(
     out.place.append(np.stack([words, np.minimum(words, 0)], 1))
 
 
-def encode_text(records: Iterable[Any], encoder: Encoder, labels: Sequence[str], setting: TrainingPart) -> Rows:
-    """Plain texts. A text longer than a row becomes several rows, so that nothing is dropped (bitext: see below)."""
-    out = RowsBuilder()
+def encode_text(records: Iterable[Text], encoder: Encoder, labels: Sequence[str], setting: TrainingPart) -> Rows:
+    """Plain texts. A text longer than a row becomes several rows, so that nothing is dropped (bitext: see below).
+
+    `labels` are languages: a row's label is its language, by which the mixture draws.
+    """
+    out = RowsBuilder(labels=True)
+    assert out.label is not None
     room = setting.max_seq_length - encoder.template.single_cost
     for index, chunk in _chunks(records):
         for i, ids in enumerate(encoder.ids([r.text for r in chunk])):
@@ -317,6 +321,7 @@ def encode_text(records: Iterable[Any], encoder: Encoder, labels: Sequence[str],
                 row = [*encoder.template.prefix, *ids[begin : begin + room], *encoder.template.single_suffix]
                 out.add_row(row, len(row), index + i)
                 out.end_item()
+                out.label.append(labels.index(chunk[i].language) if labels else 0)
     return out.rows()
 
 

@@ -9,62 +9,139 @@ from __future__ import annotations
 import heapq
 import math
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
 
 import numpy as np
 
 from stilts_ds.config import SamplingPart, TrainingPart
+from stilts_ds.tasks.intermediate import MLM
 
 
 class Mixture:
     """A stream of global batches over several tasks.
 
-    `sizes` maps a task to its number of items. The task of a step (or of each example of it) is drawn with
-    p ~ min(n, cap)^(1/T). Each task's items come in shuffled epochs of its own.
+    `sizes` maps a task to its number of items; `groups` maps a task to the group [items] of each of its items, here
+    the language of running text. The task of a step (or of each example of it) is drawn by `task_shares`, an item's
+    group with p ~ n^language_exponent, and the items of a group come in shuffled epochs of its own.
     """
 
-    def __init__(self, sizes: Mapping[str, int], setting: TrainingPart, sampling: SamplingPart, seed: int) -> None:
+    def __init__(
+        self,
+        sizes: Mapping[str, int],
+        setting: TrainingPart,
+        sampling: SamplingPart,
+        seed: int,
+        groups: Mapping[str, np.ndarray] | None = None,
+    ) -> None:
         self.tasks = sorted(sizes)
-        self.sizes = [sizes[task] for task in self.tasks]
         self.batch_size = setting.train_batch_size
         self.unit = sampling.unit
-        self.seed = seed
-        self.total_steps = total_steps(sum(self.sizes), setting)
-        weights = np.array([min(n, sampling.cap or n) ** (1 / sampling.temperature) for n in self.sizes])
+        shares = task_shares(sizes, sampling)
+        self.total_steps = total_steps(epoch_items(sizes, sampling), setting)
         draws = self.total_steps if self.unit == "step" else self.total_steps * self.batch_size
-        chosen = np.random.default_rng([seed, 0]).choice(len(self.tasks), size=draws, p=weights / weights.sum())
-        self.drawn = chosen.astype(np.int16)
+        p = [shares[task] for task in self.tasks]
+        self.drawn = np.random.default_rng([seed, 0]).choice(len(p), size=draws, p=p).astype(np.int16)
         self.ordinal = _ordinals(self.drawn, len(self.tasks))
+        examples = np.bincount(self.drawn, minlength=len(p)) * (self.batch_size if self.unit == "step" else 1)
+        self.streams = [
+            Stream(sizes[task], (groups or {}).get(task), sampling.language_exponent, int(examples[i]), (seed, i))
+            for i, task in enumerate(self.tasks)
+        ]
 
     def step(self, step: int) -> list[tuple[str, int]]:
         """The (task, item) pairs of step `step` (0-based), in a fixed order."""
         if self.unit == "step":
             index = int(self.drawn[step])
             first = int(self.ordinal[step]) * self.batch_size
-            return [(self.tasks[index], self._item(index, first + i)) for i in range(self.batch_size)]
+            return [(self.tasks[index], self.streams[index].item(first + i)) for i in range(self.batch_size)]
         draws = range(step * self.batch_size, (step + 1) * self.batch_size)
-        return [(self.tasks[self.drawn[d]], self._item(int(self.drawn[d]), int(self.ordinal[d]))) for d in draws]
+        return [(self.tasks[self.drawn[d]], self.streams[self.drawn[d]].item(int(self.ordinal[d]))) for d in draws]
 
     def tokens(self, item_tokens: Mapping[str, np.ndarray]) -> int:
         """Tokens of all steps together, where `item_tokens[task]` [I] are each item's."""
-        scale = self.batch_size if self.unit == "step" else 1
+        return sum(stream.total(item_tokens[name]) for name, stream in zip(self.tasks, self.streams))
+
+
+class Stream:
+    """The items of one task, `draws` of them, in the order in which they come: a function of the seed alone."""
+
+    def __init__(
+        self, size: int, group_of: np.ndarray | None, exponent: float, draws: int, seed: tuple[int, int]
+    ) -> None:
+        self.seed, self.task = seed
+        self.draws = draws
+        self.members: list[np.ndarray | range] = [range(size)]
+        if group_of is not None:
+            self.members = [found for g in np.unique(group_of) if len(found := np.flatnonzero(group_of == g))]
+        self.group, self.nth = None, None
+        if len(self.members) > 1:
+            weights = np.array([float(len(m)) for m in self.members]) ** exponent
+            chosen = np.random.default_rng([self.seed, 3, self.task]).choice(
+                len(weights), size=draws, p=weights / weights.sum()
+            )
+            self.group, self.nth = chosen.astype(np.int16), _ordinals(chosen, len(weights))
+        self._orders: dict[int, tuple[int, np.ndarray]] = {}  # group -> (epoch, its order)
+
+    def item(self, position: int) -> int:
+        """The item at a 0-based position of the stream."""
+        group, nth = 0, position
+        if self.group is not None and self.nth is not None:
+            group, nth = int(self.group[position]), int(self.nth[position])
+        members = self.members[group]
+        epoch, offset = divmod(nth, len(members))
+        return int(members[self._order(group, epoch, len(members))[offset]])
+
+    def total(self, cost: np.ndarray) -> int:
+        """The sum of `cost` [items] over all draws."""
+        draws = [self.draws] if self.group is None else np.bincount(self.group, minlength=len(self.members)).tolist()
         total = 0
-        for index, name in enumerate(self.tasks):
-            epochs, rest = divmod(int((self.drawn == index).sum()) * scale, self.sizes[index])
-            last = _permutation(self.sizes[index], self.seed, index, epochs)[:rest]
-            total += epochs * int(item_tokens[name].sum()) + int(item_tokens[name][last].sum())
+        for group, members in enumerate(self.members):
+            mine = cost[np.asarray(members)]
+            epochs, rest = divmod(draws[group], len(members))
+            total += epochs * int(mine.sum()) + int(mine[self._order(group, epochs, len(members))[:rest]].sum())
         return total
 
-    def _item(self, task: int, position: int) -> int:
-        epoch, offset = divmod(position, self.sizes[task])
-        return int(_permutation(self.sizes[task], self.seed, task, epoch)[offset])
+    def _order(self, group: int, epoch: int, size: int) -> np.ndarray:
+        if self._orders.get(group, (-1,))[0] != epoch:
+            key = [self.seed, 1, self.task, epoch, *([group] if self.group is not None else [])]
+            self._orders[group] = epoch, np.random.default_rng(key).permutation(size)
+        return self._orders[group][1]
 
 
-def total_steps(items: int, setting: TrainingPart) -> int:
+def task_shares(sizes: Mapping[str, int], sampling: SamplingPart) -> dict[str, float]:
+    """The probability of each task (Phang et al. 2020 leave it open; jiant: proportional to size).
+
+    Fixed weights are checked by the plan; a task alone has the share 1, whatever the weights say.
+    """
+    others = {task: n for task, n in sizes.items() if task != MLM.name}
+    fixed = sampling.mlm_share if others and len(others) < len(sizes) else None
+    weights = {task: _weight(task, n, sampling) for task, n in (sizes if fixed is None else others).items()}
+    scale = (1 - (fixed or 0)) / sum(weights.values())
+    shares = {task: weight * scale for task, weight in weights.items()}
+    return shares if fixed is None else {**shares, MLM.name: fixed}
+
+
+def _weight(task: str, size: int, sampling: SamplingPart) -> float:
+    if sampling.weights == "size":
+        return float(min(size, sampling.cap or size) ** (1 / sampling.temperature))
+    return 1.0 if sampling.weights == "uniform" else sampling.weights.get(task, 1.0)
+
+
+def epoch_items(sizes: Mapping[str, int], sampling: SamplingPart) -> float:
+    """Examples that an epoch draws, text included, so that the labelled tasks together get as many as they have.
+
+    Text has no epoch: beside labelled tasks it comes on top of them, as often as its share says.
+    """
+    shares = task_shares(sizes, sampling)
+    labelled = [task for task in sizes if task != MLM.name] or list(sizes)
+    return sum(sizes[task] for task in labelled) / sum(shares[task] for task in labelled)
+
+
+def total_steps(items: float, setting: TrainingPart) -> int:
     """Optimiser steps of a phase: `max_steps`, or `num_train_epochs` over all items."""
     if setting.max_steps > 0:
         return setting.max_steps
-    return max(1, math.ceil(items * setting.num_train_epochs / setting.train_batch_size))
+    steps = round(items * setting.num_train_epochs / setting.train_batch_size, 6)  # 2.0000000001 steps are 2
+    return max(1, math.ceil(steps))
 
 
 def _ordinals(drawn: np.ndarray, kinds: int) -> np.ndarray:
@@ -74,11 +151,6 @@ def _ordinals(drawn: np.ndarray, kinds: int) -> np.ndarray:
         mine = drawn == kind
         ordinal[mine] = np.arange(mine.sum())
     return ordinal
-
-
-@lru_cache(maxsize=32)
-def _permutation(size: int, seed: int, task: int, epoch: int) -> np.ndarray:
-    return np.random.default_rng([seed, 1, task, epoch]).permutation(size)
 
 
 def micro_batch_count(setting: TrainingPart, world_size: int) -> int:

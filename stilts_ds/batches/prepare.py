@@ -13,9 +13,10 @@ from typing import Any
 from stilts_ds.batches.cache import cached_rows, find_rows
 from stilts_ds.batches.encode import Encoder, encode
 from stilts_ds.batches.rows import Rows
-from stilts_ds.config import Recipe, TrainingPart
+from stilts_ds.config import LENGTHS, Recipe, TrainingPart
 from stilts_ds.errors import UserError
-from stilts_ds.examples.read import available_languages, files_of, read_bitext, read_examples
+from stilts_ds.examples.locate import owner
+from stilts_ds.examples.read import available_languages, files_of, read_bitext, read_examples, text_languages
 from stilts_ds.examples.records import Record, Tagged
 from stilts_ds.examples.source import DataSource
 from stilts_ds.plan import Phase
@@ -25,7 +26,6 @@ from stilts_ds.tasks.spec import Task
 from stilts_ds.toy import LANGUAGES, PIVOT
 
 log = logging.getLogger(__name__)
-ENCODING = ("max_seq_length", "doc_stride", "max_query_length")  # settings that rows depend on
 
 
 class Data:
@@ -36,6 +36,7 @@ class Data:
         self.source = data_source(recipe, run_folder)
         self.cache = recipe.data.cache or run_folder / "cache"
         self._labels: dict[str, tuple[str, ...]] = {}
+        self._hashes: dict[tuple[str, str, str], str] = {}
         self._told: set[str] = set()
 
     def task(self, name: str) -> Task:
@@ -44,22 +45,36 @@ class Data:
 
     def hash_of(self, name: str) -> str:
         """Hash of the files that training `name` reads (hub data: repository, configuration and revision)."""
-        task = self.task(name)
-        return hash_json([self.files_hash(task, split, task.pivot) for split in (self.train_split(name), "dev")])
+        task, split = self.task(name), self.train_split(name)
+        return hash_json([self.files_hash(task, split, task.train_language), self.files_hash(task, "dev", task.pivot)])
 
     def files_hash(self, task: Task, split: str, language: str) -> str:
-        if self.source.kind == "hub":
-            return hash_json([[h.repo, h.config, h.split, h.revision, language] for h in task.hub.get(split, ())])
+        """Hash of what a split is read from; files are read once in the life of this object."""
+        key = (task.name, split, language)
+        if key not in self._hashes:
+            self._hashes[key] = self._hash(task, split, language)
+        return self._hashes[key]
+
+    def _hash(self, task: Task, split: str, language: str) -> str:
+        if task.family == "text":
+            corpus = self.source.text_hub
+            names = list(text_languages(task, self.source))
+            files = corpus.model_dump() if corpus else hash_files(files_of(task, split, language, self.source))
+            return hash_json([files, names, self.source.max_text_passages])
+        serving = owner(task, split)
+        if self.source.from_hub(serving, split):
+            return hash_json([[h.repo, h.config, h.split, h.revision, language] for h in serving.hub[split]])
         return hash_files(files_of(task, split, language, self.source))
 
     def train_split(self, name: str) -> str:
         return self.recipe.data.train_split.get(name, "train")
 
     def labels(self, name: str) -> tuple[str, ...]:
-        """The label list of a task's head, in index order; an open tag set is read off the train split."""
+        """The label list of a task's rows, in index order; an open tag set is read off the English train split, and
+        the labels of running text are its languages."""
         if name not in self._labels:
-            task = self.task(name)
-            found = task.labels
+            task = self.task(get_task(name).origin)  # a translation shares the English task's head
+            found = text_languages(task, self.source) if task.family == "text" else task.labels
             if task.family == "tag" and not found:
                 train = self.records(task, "train", task.pivot)
                 tags = {tag for record in train if isinstance(record, Tagged) for tag in record.tags or ()}
@@ -71,7 +86,7 @@ class Data:
         """Rows of the English train split; of a dev split that serves as train, the first `eval_examples` select."""
         task = self.task(name)
         split, skip, limit = self._train_part(name, setting)
-        return self._rows(task, split, task.pivot, setting, skip, limit)
+        return self._rows(task, split, task.train_language, setting, skip, limit)
 
     def _train_part(self, name: str, setting: TrainingPart) -> tuple[str, int, int | None]:
         """Split, examples that are skipped, and most examples that are used."""
@@ -90,7 +105,7 @@ class Data:
         task = self.task(name)
         encoding = self._encoding_key(setting, noted["fingerprint"])
         split, skip, limit = self._train_part(name, setting)
-        train = find_rows(self.cache, self._key(task, split, task.pivot, skip, limit) | encoding)
+        train = find_rows(self.cache, self._key(task, split, task.train_language, skip, limit) | encoding)
         dev = find_rows(self.cache, self._key(task, "dev", task.pivot, 0, setting.eval_examples) | encoding)
         return None if train is None or dev is None else (train, dev)
 
@@ -128,7 +143,7 @@ class Data:
     def languages(self, task: Task, split: str) -> tuple[list[str], list[str]]:
         """Languages to score, and those of the task that are left out (with `evaluation.languages: present`)."""
         wanted = self.recipe.evaluation.languages
-        if wanted == "present" and self.source.kind == "local":
+        if wanted == "present" and not self.source.from_hub(task, split):
             present = available_languages(task, split, self.source)
             if not present:
                 raise UserError(f"no {split} file of {task.name} in {self.source.folder_of(task)}; see `stilts tasks`")
@@ -217,7 +232,7 @@ class Data:
 
     def _encoding_key(self, setting: TrainingPart, fingerprint: str | None = None) -> dict[str, Any]:
         tokenizer = fingerprint or self.encoder.fingerprint
-        return {"tokenizer": tokenizer, **{name: getattr(setting, name) for name in ENCODING}}
+        return {"tokenizer": tokenizer, **{name: getattr(setting, name) for name in LENGTHS}}
 
 
 def fitted_task(name: str, recipe: Recipe) -> Task:
@@ -239,8 +254,13 @@ def data_source(recipe: Recipe, run_folder: Path) -> DataSource:
     part = recipe.data
     if part.source == "toy":
         folder = run_folder / "data"
-        return DataSource("local", folder / "intermediate", folder / "xtreme", folder / "text")
-    return DataSource(part.source, part.intermediate, part.xtreme, part.text)
+        return DataSource(
+            "local", folder / "intermediate", folder / "xtreme", folder / "text", folder / "translated",
+            max_text_passages=part.max_text_passages,
+        )
+    return DataSource(
+        part.source, part.intermediate, part.xtreme, part.text, part.translated, part.text_hub, part.max_text_passages
+    )
 
 
 def _shorten(source: list[Any], pivot: list[Any], gold: Any, limit: int) -> tuple[list[Any], list[Any], Any]:
@@ -266,10 +286,10 @@ def _shorten(source: list[Any], pivot: list[Any], gold: Any, limit: int) -> tupl
 def prepare(data: Data, phases: Iterable[Phase]) -> None:
     """Read and tokenise everything the phases need: a bad row is found before the first step is paid for."""
     for phase in phases:
-        setting = TrainingPart(**phase.training)
+        setting = phase.setting()
         for name in phase.train:
-            data.train_rows(name, setting)
-            data.dev_rows(name, setting)
+            data.train_rows(name, phase.setting(name))
+            data.dev_rows(name, phase.setting(name))
         for name in phase.evaluate:
             task = data.task(name)
             for split, language in product(data.splits(task), data.languages(task, data.split(task))[0]):

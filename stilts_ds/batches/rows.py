@@ -9,7 +9,7 @@ a long sentence for `tag`.
     second      int32 [R]     where the second segment starts inside the row (its length if there is none)
     example     int32 [R]     index of the record a row comes from
     items       int64 [I+1]   item i is rows items[i] .. items[i + 1] - 1
-    label       int32 [I]     pair: label index; choice: right choice; -1 without label
+    label       int32 [I]     pair: label index; choice: right choice; text: language; -1 without label
     span        int32 [R, 2]  span: first and last answer token inside the row; (0, 0) when there is none
     token_label int32 [T]     tag: label index at a word's first piece, -1 elsewhere
     place       int32 [T, 2]  span: character start and end in the context; tag: (word index, 0); -1 elsewhere

@@ -10,7 +10,7 @@ import math
 from dataclasses import dataclass
 from itertools import islice
 
-from stilts_ds.batches.mixture import Mixture, micro_batch_count, total_steps
+from stilts_ds.batches.mixture import Mixture, epoch_items, micro_batch_count, total_steps
 from stilts_ds.batches.prepare import Data
 from stilts_ds.batches.rows import Rows, touched_ids
 from stilts_ds.config import Recipe, TrainingPart
@@ -48,25 +48,36 @@ class PhaseSize:
 
 
 def phase_size(phase: Phase, recipe: Recipe, data: Data) -> PhaseSize:
-    """Sizes of a phase that trains. Raises UserError where local files that it needs are missing."""
-    setting = TrainingPart(**phase.training)
-    found = {name: data.find_rows(name, setting) for name in phase.train}
+    """Sizes of a phase that trains; from the tasks' literals where files that it needs are missing."""
+    setting = phase.setting()
+    found = {name: _cached(data, name, phase.setting(name)) for name in phase.train}
     cached = {name: rows for name, rows in found.items() if rows is not None}
     if len(cached) == len(found):
         return _from_rows(phase, recipe, setting, data, cached)
-    items = _items_by_literal(phase, setting, data)
+    sizes = _sizes_by_literal(phase, setting, data)
+    items = None if sizes is None else round(epoch_items(sizes, recipe.sampling))
     steps = setting.max_steps if setting.max_steps > 0 else None if items is None else total_steps(items, setting)
+    longest = max(phase.setting(name).max_seq_length for name in phase.train)
     return PhaseSize(
-        False, steps, None, None, setting.max_seq_length, _width_by_file(phase, data), items,
+        False, steps, None, None, longest, _width_by_file(phase, data), items,
         _masked_share(phase, setting, data),
     )
+
+
+def _cached(data: Data, name: str, setting: TrainingPart) -> tuple[Rows, Rows] | None:
+    try:
+        return data.find_rows(name, setting)
+    except UserError:  # a file is missing: there is nothing to count
+        return None
 
 
 def _from_rows(
     phase: Phase, recipe: Recipe, setting: TrainingPart, data: Data, rows: dict[str, tuple[Rows, Rows]]
 ) -> PhaseSize:
     train = {name: pair[0] for name, pair in rows.items()}
-    mixture = Mixture({name: len(one) for name, one in train.items()}, setting, recipe.sampling, phase.seed)
+    mixture = Mixture({name: len(one) for name, one in train.items()}, setting, recipe.sampling, phase.seed, {
+        name: one.label for name, one in train.items() if data.task(name).family == "text" and one.label is not None
+    })
     both = [part for pair in rows.values() for part in pair]
     special = data.special_tokens
     vocabulary = max([*special, *(int(part.input_ids.max()) for part in both)]) + 1
@@ -86,18 +97,22 @@ def _masked_share(phase: Phase, setting: TrainingPart, data: Data) -> float:
     return setting.mlm_probability if any(data.task(name).family == "text" for name in phase.train) else 0.0
 
 
-def _items_by_literal(phase: Phase, setting: TrainingPart, data: Data) -> int | None:
-    """Examples that the tasks' literals give for the full data sets; None where one does not say, or for toy data."""
+def _sizes_by_literal(phase: Phase, setting: TrainingPart, data: Data) -> dict[str, int] | None:
+    """Examples that the tasks' literals give for the full data sets; None where one does not say, or for toy data.
+
+    Text beside tasks whose share is set counts as nothing: no step depends on how much of it there is.
+    """
     if data.recipe.data.source == "toy":
         return None
-    total = 0
+    sizes = {}
     for name in phase.train:
-        task, split = data.task(name), data.train_split(name)
-        if split not in task.sizes:
+        task, split = data.task(data.task(name).origin), data.train_split(name)
+        free = task.family == "text" and len(phase.train) > 1 and data.recipe.sampling.mlm_share is not None
+        if split not in task.sizes and not free:
             return None
-        size = task.sizes[split] - (setting.eval_examples if split == "dev" else 0)
-        total += min(size, data.recipe.data.max_train_examples or size)
-    return total
+        size = task.sizes.get(split, 1) - (setting.eval_examples if split == "dev" else 0)
+        sizes[name] = min(size, data.recipe.data.max_train_examples or size)
+    return sizes
 
 
 def _width_by_file(phase: Phase, data: Data) -> int | None:
@@ -106,9 +121,10 @@ def _width_by_file(phase: Phase, data: Data) -> int | None:
     for task in map(data.task, phase.train):
         if task.family != "choice":
             continue
-        if data.source.kind == "hub":
+        split = data.train_split(task.name)
+        if data.source.from_hub(task, split):
             return None
-        for record in islice(data.records(task, data.train_split(task.name), task.pivot), 1):
+        for record in islice(data.records(task, split, task.train_language), 1):
             assert isinstance(record, Choice)
             widths.append(len(record.choices))
     return max(widths)

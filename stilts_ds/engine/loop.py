@@ -30,12 +30,13 @@ from stilts_ds.run_dir import PhaseDir
 
 log = logging.getLogger(__name__)
 Forward = Callable[..., Any]
+SELECTION = "selection"  # tag of the number that selects the model; `selection/<task>` is a task's part of it
 
 
 @dataclass
 class Job:
     """Everything a training phase needs. `evaluate(forward)` returns dev scores by TensorBoard tag, and the one number
-    that selects the best model under "selection"; `export(parameters, step)` writes encoder and heads (rank 0)."""
+    that selects the best model under SELECTION; `export(parameters, step)` writes encoder and heads (rank 0)."""
 
     title: str
     model: MultiTask
@@ -63,6 +64,26 @@ class Progress:
     skipped_in_a_row: int = 0
     selected_step: int = 0  # the step after which dev was evaluated last
     decay: float = 1.0  # what weight decay alone has made of a weight that never had a gradient
+    kept: dict[str, float] = field(default_factory=dict)  # task -> dev score of the exported model
+    peaks: dict[str, tuple[float, int]] = field(default_factory=dict)  # task -> its best dev score, and the step
+
+    def note(self, scores: Mapping[str, float]) -> bool:
+        """Take in an evaluation on English dev after `step`; returns whether the model is the best so far."""
+        self.selected_step = self.step
+        parts = {tag.removeprefix(f"{SELECTION}/"): v for tag, v in scores.items() if tag.startswith(f"{SELECTION}/")}
+        for task, score in parts.items():
+            if score > self.peaks.get(task, (-math.inf,))[0]:
+                self.peaks[task] = (score, self.step)
+        if scores[SELECTION] <= self.best_score:
+            self.since_best += 1
+            return False
+        self.best_score, self.best_step, self.since_best, self.kept = scores[SELECTION], self.step, 0, parts
+        return True
+
+    def chosen(self) -> dict[str, Any]:
+        """The exported model's dev scores beside each task's own best, as the phase's status keeps them."""
+        tasks = {t: {"score": self.kept[t], "best": best, "best_step": step} for t, (best, step) in self.peaks.items()}
+        return {"step": self.best_step, "of": self.step, "selection": self.best_score, "tasks": tasks}
 
 
 @dataclass
@@ -110,7 +131,9 @@ class Trainer:
 
     def __init__(self, job: Job) -> None:
         self.job = job
-        self.mixture = Mixture({n: len(t.rows) for n, t in job.tasks.items()}, job.setting, job.sampling, job.seed)
+        sizes = {name: len(task.rows) for name, task in job.tasks.items()}
+        groups = {n: t.rows.label for n, t in job.tasks.items() if t.family == "text" and t.rows.label is not None}
+        self.mixture = Mixture(sizes, job.setting, job.sampling, job.seed, groups)
         self.micro_batches = micro_batch_count(job.setting, job.world.size)
         self.lengths = {name: task.rows.item_lengths for name, task in job.tasks.items()}
         self.collate = Collator(job.tasks, job.encoder, job.setting.mlm_probability, job.seed)
@@ -263,15 +286,11 @@ class Trainer:
         if self.monitor is not None:
             self.monitor.evaluation(progress.step, scores)
             self.monitor.lap()
-        progress.selected_step = progress.step
-        if scores["selection"] > progress.best_score:
-            progress.best_score, progress.best_step, progress.since_best = scores["selection"], progress.step, 0
+        if progress.note(scores):
             parameters = full_parameters(self.engine)
             if self.job.world.first:
                 self.job.export(widen(self.job.model, parameters, progress.decay), progress.step)
             self.job.world.barrier()
-        else:
-            progress.since_best += 1
 
     def save(self, progress: Progress) -> None:
         self.flush(progress)

@@ -1,4 +1,7 @@
-"""The number that selects a model: the mean of its training tasks' scores on English dev, and nothing else."""
+"""The number that selects a model: the mean of its training tasks' scores on English dev, and nothing else.
+
+Masked language modelling beside other tasks is measured, and does not select: its text is in many languages.
+"""
 
 from __future__ import annotations
 
@@ -13,32 +16,39 @@ from stilts_ds.batches.encode import Encoder
 from stilts_ds.batches.prepare import Data
 from stilts_ds.batches.rows import Rows
 from stilts_ds.config import TrainingPart
+from stilts_ds.engine.loop import SELECTION
 from stilts_ds.engine.preempt import stop_if_requested
 from stilts_ds.engine.world import World
 from stilts_ds.evaluate.predict import decode, decode_questions, outputs, shard
 from stilts_ds.evaluate.score import main_score, score_predictions
 from stilts_ds.evaluate.spans import best_null_threshold
 from stilts_ds.examples.records import Span
+from stilts_ds.plan import Phase
 from stilts_ds.tasks.spec import Task
 
 
 def dev_scores(
-    forward: Any, tasks: Mapping[str, Task], data: Data, setting: TrainingPart, world: World
+    forward: Any, tasks: Mapping[str, Task], data: Data, phase: Phase, world: World
 ) -> dict[str, float]:
-    """Scores by TensorBoard tag on English dev, and their mean of main scores as "selection" (rank 0; {} elsewhere)."""
+    """Scores by TensorBoard tag on English dev (rank 0; {} elsewhere).
+
+    `selection/<task>` is a task's main score, `selection` the mean over the tasks with labels; text alone selects by
+    its masked accuracy. Tasks and their translations share the English dev split, which is scored once.
+    """
     scores: dict[str, float] = {}
-    selection = []
-    for name, task in sorted(tasks.items()):
+    chosen = {name: data.task(name) for name in sorted({task.origin for task in tasks.values()})}
+    for name, task in chosen.items():
+        setting = phase.setting(next(one for one in phase.train if data.task(one).origin == name))
         if task.family == "text":
-            value = masked_accuracy(forward, data.dev_rows(name, setting), data.encoder, setting, world)
-            found = {"masked_accuracy": value}
-            main = value
+            main = masked_accuracy(forward, data.dev_rows(name, setting), data.encoder, setting, world)
+            scores[f"eval/{name}/masked_accuracy"] = main
         else:
             found = _task_scores(forward, task, data, setting, world)
             main = main_score(task.family, found) if found else 0.0
-        scores |= {f"eval/{name}/{task.pivot}/{metric}": value for metric, value in found.items()}
-        selection.append(main)
-    return {**scores, "selection": float(np.mean(selection))}
+            scores |= {f"eval/{name}/{task.pivot}/{metric}": value for metric, value in found.items()}
+        scores[f"{SELECTION}/{name}"] = main
+    labelled = [name for name, task in chosen.items() if task.family != "text"] or list(chosen)
+    return {**scores, SELECTION: float(np.mean([scores[f"{SELECTION}/{name}"] for name in labelled]))}
 
 
 def _task_scores(forward: Any, task: Task, data: Data, setting: TrainingPart, world: World) -> dict[str, float]:

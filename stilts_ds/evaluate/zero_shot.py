@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from stilts_ds.batches.prepare import Data
-from stilts_ds.config import Recipe, TrainingPart
+from stilts_ds.config import Recipe
 from stilts_ds.engine.preempt import stop_if_requested
 from stilts_ds.engine.world import World
 from stilts_ds.errors import UserError
@@ -91,7 +91,7 @@ def _predict(
     path: Path,
     world: World,
 ) -> None:
-    setting, source = TrainingPart(**phase.training), data.task(phase.train[0])
+    setting, source = phase.setting(), data.task(phase.train[0])
     rows = data.eval_rows(task, split, language, setting)
     size = recipe.evaluation.per_device_eval_batch_size
     found = outputs(model, rows, source.head_name, task.family, data.encoder, size, world)

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from stilts_ds.config import TextHubPart
 from stilts_ds.errors import UserError
 from stilts_ds.examples.bitext import Pairs
 from stilts_ds.examples.choice import commonsenseqa_row, copa_row, cosmosqa_row, hellaswag_row
@@ -94,12 +95,18 @@ def _config(hub: Hub, language: str) -> str:
     return hub.config.format(language=language, iso3=iso3_of(language), name=name_of(language))
 
 
-def load_rows(hub: Hub, config: str) -> Any:
+def load_text(corpus: TextHubPart, language: str, streaming: bool) -> Any:
+    """The rows of one language of a text corpus; `streaming` fetches no more of it than is read."""
+    hub = Hub("hub_text", corpus.repo, corpus.config, corpus.split, corpus.revision)
+    return load_rows(hub, _config(hub, language), **({"streaming": True} if streaming else {}))
+
+
+def load_rows(hub: Hub, config: str, **options: bool) -> Any:
     """The `datasets.Dataset` of one configuration and split. Raises UserError with the library's own reason."""
     try:
         import datasets
 
-        rows = datasets.load_dataset(hub.repo, config, split=hub.split, revision=resolve(hub))
+        rows = datasets.load_dataset(hub.repo, config, split=hub.split, revision=resolve(hub), **options)
     except ImportError:
         raise UserError("data.source=hub needs the package `datasets`; install it, or use local files") from None
     except (OSError, ValueError, RuntimeError) as error:

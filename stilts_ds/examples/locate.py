@@ -16,10 +16,16 @@ from stilts_ds.tasks.spec import Local, Task
 
 
 def owner(task: Task, split: str) -> Task:
-    """The task whose files serve `split`: itself, or `train_on` for a split that it has not (XNLI trains on MNLI)."""
-    if not task.train_on or split in task.local:
+    """The task whose files serve `split`: itself, or `train_on` for a split that it has not (XNLI trains on MNLI).
+
+    A translated task has a train split in its language; for all others the English task serves.
+    """
+    if task.translation and split == "train":
+        return dataclasses.replace(task, languages=(task.translation,), pivot=task.translation)
+    other = task.origin if task.translation else task.train_on
+    if not other or (split in task.local and not task.translation):
         return task
-    return dataclasses.replace(get_task(task.train_on), languages=(task.pivot,), pivot=task.pivot)
+    return dataclasses.replace(get_task(other), languages=(task.pivot,), pivot=task.pivot)
 
 
 def check_language(task: Task, language: str) -> None:
@@ -38,7 +44,8 @@ def parts_of(
     if split not in task.local:
         raise UserError(f"{task.name} has no split {split!r}{did_you_mean(split, task.local)} {task.note}".rstrip())
     folder = source.folder_of(task)
-    blank = Part(folder, task, language, split, tally=Counter() if tally is None else tally)
+    blank = Part(folder, task, language, split, tally=Counter() if tally is None else tally,
+                 limit=source.max_text_passages)
     return [part for local in task.local[split] for part in _parts(local, blank)]
 
 
@@ -67,7 +74,15 @@ def _parts(local: Local, blank: Part) -> list[tuple[str, Part]]:
         raise UserError(_missing(folder, local, blank))
     labels = _beside(chosen.labels, blank, required=blank.split != "test") if chosen.labels else None
     pivot = _beside(chosen.pivot, blank, required=True) if chosen.pivot else None
-    return [(chosen.schema, dataclasses.replace(blank, path=path, labels=labels, pivot=pivot)) for path in paths]
+    filled = dataclasses.replace(blank, labels=labels, pivot=pivot)
+    return [(chosen.schema, _at(filled, path, chosen)) for path in paths]
+
+
+def _at(blank: Part, path: Path, local: Local) -> Part:
+    """The part for one file. Running text is in the language that its file or, one level down, its folder names."""
+    if blank.task.family != "text":
+        return dataclasses.replace(blank, path=path)
+    return dataclasses.replace(blank, path=path, language=path.parent.name if "/" in local.path else path.stem)
 
 
 def _check_monolingual(local: Local, blank: Part) -> None:
@@ -106,6 +121,8 @@ def _missing(folder: Path, local: Local, blank: Part) -> str:
         tried.append(str(folder / fill(choice.path, task, blank.language)))
         choice = choice.otherwise
     what = f"{task.name}: no {blank.split} file for {blank.language!r}"
+    if task.translation:
+        return f"{what}: there is no {' and no '.join(tried)}; it must have the schema and name of the English file"
     return f"{what}: there is no {' and no '.join(tried)}; get it from {task.url}. {task.note}".rstrip()
 
 

@@ -46,9 +46,11 @@ def read_examples(
         raise ValueError(f"{task.name} has two sides; call read_bitext")
     task, counts = owner(task, split), Counter() if tally is None else tally
     where = f"{task.name} {split} {language}"
-    if source.kind == "hub":
+    if task.family == "text" and source.text_hub is not None:
+        streams: list[Iterator[Any]] = [*text.hub_streams(source.text_hub, source.max_text_passages, split, counts)]
+    elif source.from_hub(task, split):
         check_language(task, language)
-        streams = hub.streams(task, split, language, counts)
+        streams = [*hub.streams(task, split, language, counts)]
     else:
         streams = [READERS[schema](part) for schema, part in parts_of(task, split, language, source, counts)]
     records = in_turn(streams) if task.family == "text" else chain.from_iterable(streams)
@@ -100,19 +102,26 @@ def read_bitext(
     if task.family != "bitext":
         raise ValueError(f"{task.name} is no bitext; call read_examples")
     check_language(task, language)
-    if source.kind == "hub":
+    if source.from_hub(task, split):
         return hub.read_bitext(task, split, language)
     [(schema, part)] = parts_of(task, split, language, source)
     return bitext.READERS[schema](part)
 
 
 def files_of(task: Task, split: str, language: str, source: DataSource) -> list[Path]:
-    """Every local file that the split depends on, labels included; none for the hub."""
-    if source.kind == "hub":
+    """Every local file that the split depends on, labels included; none for what the hub serves."""
+    if source.from_hub(owner(task, split), split) or (task.family == "text" and source.text_hub is not None):
         return []
     parts = [part for _, part in parts_of(task, split, language, source)]
     beside = {path for part in parts for path in (part.labels, part.pivot) if path is not None}
     return [part.path for part in parts] + sorted(beside)
+
+
+def text_languages(task: Task, source: DataSource) -> tuple[str, ...]:
+    """Languages of the text for masked language modelling, sorted. Raises UserError where there is none."""
+    if source.text_hub is not None:
+        return tuple(sorted(text.hub_languages(source.text_hub)))
+    return tuple(sorted({part.language for _, part in parts_of(task, "train", task.pivot, source)}))
 
 
 def available_languages(task: Task, split: str, source: DataSource) -> list[str]:
@@ -121,7 +130,7 @@ def available_languages(task: Task, split: str, source: DataSource) -> list[str]
     Raises UserError if the data folder is not set or does not exist.
     """
     serving = owner(task, split)
-    if source.kind == "hub":
+    if source.from_hub(serving, split):
         return [code for code in task.languages if hub.offers(serving, split, code)]
     source.folder_of(serving)
     return [code for code in task.languages if _is_there(task, split, code, source)]

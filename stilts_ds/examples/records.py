@@ -67,10 +67,11 @@ class Bitext:
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """A line of running text (masked language modelling)."""
+    """A passage of running text (masked language modelling); `language` is a code."""
 
     id: str
     text: str
+    language: str = ""
 
 
 Record = Pair | Choice | Span | Tagged | Bitext | Text

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import inspect
+import json
 from pathlib import Path
 from typing import Any
+from zipfile import is_zipfile
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from stilts_ds.config import ModelPart
@@ -61,6 +63,57 @@ def load_encoder(path: str | Path, setting: ModelPart, revision: str | None = No
 def _set_dropout(config: Any, dropout: float | None) -> None:
     if dropout is not None:
         config.hidden_dropout_prob = config.attention_probs_dropout_prob = dropout
+
+
+PREFIX = "lm_head."
+LANGUAGE_HEAD = ("dense.weight", "dense.bias", "layer_norm.weight", "layer_norm.bias", "bias")
+
+
+def read_language_head(path: str | Path, revision: str | None = None) -> dict[str, torch.Tensor] | None:
+    """The language modelling head (`lm_head.*` of XLMRobertaForMaskedLM and its relatives), float32 on the CPU.
+
+    Only these tensors are read. None where the checkpoint has no such head or only a part of it. Its decoder is the
+    word embeddings, and so is not read.
+    """
+    found: dict[str, torch.Tensor] = {}
+    for file in _weight_files(str(path), revision):
+        found |= _head_tensors(file)
+    # Older checkpoints hold the bias of the output as the decoder's.
+    if "bias" not in found and "decoder.bias" in found:
+        found["bias"] = found["decoder.bias"]
+    return {name: found[name].float() for name in LANGUAGE_HEAD} if set(LANGUAGE_HEAD) <= set(found) else None
+
+
+def _weight_files(path: str, revision: str | None) -> list[Path]:
+    """The weight files of a folder or hub model that hold `lm_head.*`; several where the model is split."""
+    from transformers.utils import cached_file
+
+    for name in ("model.safetensors", "pytorch_model.bin"):
+        quietly: dict[str, Any] = dict.fromkeys(
+            ("_raise_exceptions_for_missing_entries", "_raise_exceptions_for_connection_errors"), False
+        ) | {"revision": revision}
+        whole = cached_file(path, name, **quietly)
+        if whole is not None:
+            return [Path(whole)]
+        index = cached_file(path, f"{name}.index.json", **quietly)
+        if index is not None:
+            places = json.loads(Path(index).read_text(encoding="utf-8"))["weight_map"]
+            parts = sorted({part for key, part in places.items() if key.startswith(PREFIX)})
+            return [Path(file) for part in parts if (file := cached_file(path, part, **quietly)) is not None]
+    return []
+
+
+def _head_tensors(file: Path) -> dict[str, torch.Tensor]:
+    if file.suffix != ".safetensors":
+        whole = torch.load(file, map_location="cpu", weights_only=True, mmap=is_zipfile(file))
+        return {key.removeprefix(PREFIX): value for key, value in whole.items() if _in_head(key)}
+    with safe_open(file, "pt") as stored:
+        names = stored.keys()
+        return {key.removeprefix(PREFIX): stored.get_tensor(key) for key in names if _in_head(key)}
+
+
+def _in_head(key: str) -> bool:
+    return key.startswith(PREFIX) and not key.endswith("decoder.weight")
 
 
 def save_encoder(model: Any, state: dict[str, torch.Tensor], folder: Path) -> None:

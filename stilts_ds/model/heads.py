@@ -12,6 +12,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from stilts_ds.batches.collate import Targets
+from stilts_ds.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,18 @@ class MaskedLanguageModelHead(nn.Module):
 
     def forward(self, features: torch.Tensor, embedding: torch.Tensor) -> torch.Tensor:
         return F.linear(self.layer_norm(F.gelu(self.dense(features))), embedding, self.bias)
+
+
+def set_language_head(head: nn.Module, found: dict[str, torch.Tensor], source: str) -> None:
+    """Load pretrained weights [dense, layer_norm, bias] into a language modelling head.
+
+    Raises UserError where a shape differs.
+    """
+    for name, parameter in head.named_parameters():
+        if parameter.shape != found[name].shape:
+            shapes = f"{list(found[name].shape)}, expected {list(parameter.shape)}"
+            raise UserError(f"{source}: lm_head.{name} has shape {shapes}; the folder mixes the files of two models")
+        parameter.data.copy_(found[name])
 
 
 def build_head(spec: HeadSpec, hidden: int, dropout: float, vocabulary: int, epsilon: float) -> nn.Module:

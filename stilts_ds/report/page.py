@@ -10,7 +10,7 @@ from importlib.resources import files
 from stilts_ds.report import curves
 from stilts_ds.report.colour import colours, scale_of
 from stilts_ds.report.load import RunData
-from stilts_ds.report.provenance import cost_sheet, provenance_lines
+from stilts_ds.report.provenance import cost_sheet, provenance_lines, selection_sheet
 from stilts_ds.report.stats import Difference, Settings
 from stilts_ds.report.table import Cell, Row, Sheet, Table, gain_mark, legend, number, signed
 from stilts_ds.report.tables import Tables, tested
@@ -212,8 +212,10 @@ def _curves(data: RunData) -> str:
     ]
     if not figures:
         return "<p>No phase has written training metrics.</p>"
+    chosen = selection_sheet(data)
+    selected = f"<h3>{escape(chosen.title)}</h3>{_sheet(chosen)}" if chosen.rows else ""
     note = "Training loss against steps, one line for each seed; long phases are averaged in groups of steps."
-    return f'<p>{note}</p><div class="charts">{"".join(figures)}</div>'
+    return f'<p>{note}</p><div class="charts">{"".join(figures)}</div>{selected}'
 
 
 def _provenance(data: RunData) -> str:

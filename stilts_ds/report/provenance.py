@@ -33,6 +33,25 @@ def _distinct(values: Iterable[object]) -> list[str]:
     return list(dict.fromkeys(str(value) for value in values if value))
 
 
+def selection_sheet(data: RunData) -> Sheet:
+    """English dev scores of the intermediate phases: of the kept model, and each task's own best with its step."""
+    rows = []
+    for phase in data.phases.values():
+        best = data.statuses[phase.id].get("best")
+        if phase.kind == "intermediate" and isinstance(best, dict):
+            rows += [
+                (f"{phase.condition}, seed {phase.seed}", task, f"{one['score']:.1f}", f"{best['step']:,}",
+                 f"{one['best']:.1f}", f"{one['best_step']:,}")
+                for task, one in best["tasks"].items()
+            ]  # fmt: skip
+    columns = ("condition", "task", "kept model", "at step", "task's best", "at step")
+    notes = (
+        "The kept model is the one with the best mean over the phase's tasks; `mlm` beside other tasks is measured and "
+        "does not count. Where a task's own best is higher, another step would have suited that task better.",
+    )
+    return Sheet("Selection on English dev", columns, tuple(rows), notes)
+
+
 # --- cost ------------------------------------------------------------------------------------------------------------
 
 

@@ -9,7 +9,7 @@ from stilts_ds.report.card import write_cards
 from stilts_ds.report.compare import score_run
 from stilts_ds.report.load import RunData, load_run
 from stilts_ds.report.page import page
-from stilts_ds.report.provenance import cost_sheet, provenance_lines
+from stilts_ds.report.provenance import cost_sheet, provenance_lines, selection_sheet
 from stilts_ds.report.stats import Settings
 from stilts_ds.report.table import Table, legend
 from stilts_ds.report.tables import Tables, build_tables, results_json, tested
@@ -80,8 +80,9 @@ def markdown_report(data: RunData, tables: Tables, settings: Settings) -> str:
         if table.columns and table.rows:
             parts += _markdown_section(table, settings)
     parts += _published(tables, settings)
-    cost = cost_sheet(data)
-    parts += [f"## {cost.title}\n", markdown_sheet(cost), "\n\n".join(cost.notes) + "\n"]
+    for sheet in (selection_sheet(data), cost_sheet(data)):
+        if sheet.rows:
+            parts += [f"## {sheet.title}\n", markdown_sheet(sheet), "\n\n".join(sheet.notes) + "\n"]
     parts += ["## Provenance\n", "\n".join(f"- {what}: `{value}`" for what, value in provenance_lines(data)) + "\n"]
     return "\n".join(parts)
 

@@ -1,6 +1,9 @@
-"""Every task by name."""
+"""Every task by name, and the translations of intermediate tasks: `mnli.de` is MNLI with a German train split."""
 
 from __future__ import annotations
+
+import dataclasses
+import re
 
 from stilts_ds.errors import UserError, did_you_mean
 from stilts_ds.tasks import intermediate, targets
@@ -11,6 +14,28 @@ TASKS: dict[str, Task] = {task.name: task for task in (*intermediate.TASKS, *tar
 
 def get_task(name: str) -> Task:
     """The task called `name`. Raises UserError with the nearest names for an unknown one."""
+    origin, dot, language = name.partition(".")
+    if dot:
+        return _translated(name, get_task(origin), language)
     if name not in TASKS:
         raise UserError(f"unknown task {name!r}{did_you_mean(name, TASKS)}")
     return TASKS[name]
+
+
+def _translated(name: str, task: Task, language: str) -> Task:
+    """The same task, labels and head, with a train split in another language."""
+    if task.role != "intermediate" or task.family == "text":
+        raise UserError(f"{name!r}: only intermediate tasks with labels come in translation, as mnli.de does")
+    if not re.fullmatch("[a-z]{2,3}", language) or language == task.pivot:
+        raise UserError(f"{name!r}: write the language as a code of two or three letters other than {task.pivot!r}")
+    return dataclasses.replace(
+        task,
+        name=name,
+        title=f"{task.title}, translated into {language}",
+        head=task.head_name,
+        local={"train": task.local["train"]},
+        hub={},
+        sizes={},
+        translation=language,
+        note=f"The file stands in data.translated/{language}; English dev selects. {task.note}".rstrip(),
+    )

@@ -52,7 +52,8 @@ class Task:
     SQuAD v1.1); empty means its own. Tasks with the same `head` share one output head. `labels` is the label list in
     index order; empty for a tag task means that the train split's own tags are used, sorted (CCG). The entries of a
     split in `local` and in `hub` are all read, one after the other. `sizes` are the full data set's examples in English
-    (bitext: none), `url` tells where its files come from.
+    (bitext: none), `url` tells where its files come from. `translation` is the language that the train split was
+    translated into (`mnli.de`, see registry); the dev split stays English.
     """
 
     name: str
@@ -72,6 +73,16 @@ class Task:
     note: str = ""
     title: str = ""
     url: str = ""
+    translation: str = ""
+
+    @property
+    def origin(self) -> str:
+        """The name of the English task that this one is translated from; its own name for all others."""
+        return self.name.split(".")[0]
+
+    @property
+    def train_language(self) -> str:
+        return self.translation or self.pivot
 
     @property
     def head_name(self) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 from stilts_ds.toy.choices import Continuation, Pick, continuation, pick
 from stilts_ds.toy.dice import Dice
 from stilts_ds.toy.facts import reading, reading_v2
-from stilts_ds.toy.languages import PIVOT
+from stilts_ds.toy.languages import LANGUAGES, PIVOT
 from stilts_ds.toy.meanings import Event, event
 from stilts_ds.toy.relations import Relation, inference, question_pair
 from stilts_ds.toy.render import noun_phrase, sentence, text
@@ -42,11 +42,24 @@ def sentence_pair(relation: Relation, code: str) -> tuple[str, str]:
     return text(relation.first, code, relation.variants[0]), text(relation.second, code, relation.variants[1])
 
 
+MNLI_TRAIN = "multinli_1.0_train.jsonl"
+
+
 def write_mnli(source: Source, folder: Path) -> None:
-    names = _splits("mnli", "multinli_1.0_train.jsonl", "multinli_1.0_dev_matched.jsonl")
-    for file, count in names:
-        relations = source.draw(file, count, inference)
-        write_jsonl(folder / "mnli" / file, (_nli_row(one, f"mnli-{i}", "toy") for i, one in enumerate(relations)))
+    for file, count in _splits("mnli", MNLI_TRAIN, "multinli_1.0_dev_matched.jsonl"):
+        _write_mnli(folder / "mnli" / file, source.draw(file, count, inference), PIVOT)
+
+
+def write_translated(source: Source, folder: Path) -> None:
+    """MNLI's train split in each other language: the same rows, in the layout of `data.translated`."""
+    relations = source.draw(MNLI_TRAIN, TRAIN_ROWS["mnli"], inference)
+    for code in LANGUAGES:
+        if code != PIVOT:
+            _write_mnli(folder / code / "mnli" / MNLI_TRAIN, relations, code)
+
+
+def _write_mnli(path: Path, relations: list[Relation], code: str) -> None:
+    write_jsonl(path, (_nli_row(one, f"mnli-{i}", "toy", code) for i, one in enumerate(relations)))
 
 
 def write_snli(source: Source, folder: Path) -> None:
@@ -55,8 +68,8 @@ def write_snli(source: Source, folder: Path) -> None:
         write_jsonl(folder / "snli" / file, (_nli_row(one, f"snli-{i}") for i, one in enumerate(relations)))
 
 
-def _nli_row(relation: Relation, name: str, genre: str = "") -> dict[str, Any]:
-    first, second = sentence_pair(relation, PIVOT)
+def _nli_row(relation: Relation, name: str, genre: str = "", code: str = PIVOT) -> dict[str, Any]:
+    first, second = sentence_pair(relation, code)
     row = {"pairID": name, "sentence1": first, "sentence2": second, "gold_label": relation.label}
     return {"genre": genre, **row} if genre else row
 

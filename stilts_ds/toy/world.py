@@ -1,4 +1,5 @@
-"""Writes a whole miniature world: `intermediate/` and `xtreme/` in the official schemas, and `text/` for MLM."""
+"""Writes a whole miniature world in the official schemas: `intermediate/` with some of it `translated/`, `xtreme/`, and
+`text/` for MLM."""
 
 from __future__ import annotations
 
@@ -18,12 +19,13 @@ def write_world(folder: Path, seed: int) -> None:
 
 
 def write_tasks(folder: Path, seed: int) -> None:
-    """Write `intermediate/` and `xtreme/`: all that a run from the pretrained checkpoint needs."""
+    """Write `intermediate/`, `translated/` and `xtreme/`: all that a run from the pretrained checkpoint needs."""
     source = Source(seed)
     for write in intermediate.WRITERS:
         write(source, folder / "intermediate")
     for write in targets.WRITERS:
         write(source, folder / "xtreme")
+    intermediate.write_translated(Source(seed), folder / "translated")  # a fresh source draws MNLI's rows again
 
 
 def write_text(folder: Path, seed: int) -> None:
