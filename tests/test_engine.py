@@ -62,9 +62,15 @@ CELLS = [(0, 1, "example", False), (0, 2, "example", False), (0, 2, "step", Fals
 CELLS += [(stage, size, "example", False) for stage in (1, 2, 3) for size in (1, 2)]
 CELLS += [(stage, 2, "step", False) for stage in (1, 2, 3)] + [(stage, 2, "example", True) for stage in (1, 2, 3)]
 CELLS += [(2, 4, "example", False), (3, 4, "example", False)]
+# What the others cover too: run with -m slow.
+OFTEN_ENOUGH = [(1, 2, "step", False), (2, 2, "step", False), (2, 2, "example", True), (2, 4, "example", False)]
 
 
-@pytest.mark.parametrize("stage, size, unit, offload", CELLS)
+def some_slow(cells: list[Any], slow: list[Any]) -> list[Any]:
+    return [pytest.param(*cell, marks=pytest.mark.slow) if cell in slow else cell for cell in cells]
+
+
+@pytest.mark.parametrize("stage, size, unit, offload", some_slow(CELLS, OFTEN_ENOUGH))
 def test_training_equals_the_reference(
     stage: int, size: int, unit: str, offload: bool, tmp_path: Path, references: dict[str, Any]
 ) -> None:
@@ -78,7 +84,7 @@ def test_training_equals_the_reference(
             torch.testing.assert_close(ours["parameters"][name], expected, rtol=0, atol=1e-5, msg=name)
 
 
-@pytest.mark.parametrize("stage, size", [(0, 1), (1, 2), (3, 2)])
+@pytest.mark.parametrize("stage, size", some_slow([(0, 1), (1, 2), (3, 2)], [(1, 2)]))
 def test_training_only_the_touched_vocabulary_equals_training_all_of_it(stage: int, size: int, tmp_path: Path) -> None:
     """Rows outside the data included: they only decay. (Strongly here, so that a wrong factor shows.)"""
     given = json.loads(settings(tmp_path, stage))
@@ -93,7 +99,10 @@ def test_training_only_the_touched_vocabulary_equals_training_all_of_it(stage: i
             torch.testing.assert_close(touched["parameters"][name], expected, rtol=0, atol=1e-5, msg=name)
 
 
-@pytest.mark.parametrize("stage, dtype", [(0, "fp32"), (1, "fp32"), (2, "fp32"), (3, "fp32"), (1, "bf16"), (3, "bf16")])
+RESUMED = [(0, "fp32"), (1, "fp32"), (2, "fp32"), (3, "fp32"), (1, "bf16"), (3, "bf16")]
+
+
+@pytest.mark.parametrize("stage, dtype", some_slow(RESUMED, [(2, "fp32"), (3, "bf16")]))
 def test_a_stopped_run_continues_bit_for_bit(stage: int, dtype: str, tmp_path: Path) -> None:
     given = json.loads(settings(tmp_path, stage, dropout=0.1))
     given["engine"]["dtype"] = dtype
