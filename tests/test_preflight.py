@@ -1,0 +1,40 @@
+"""What every start looks at before it trains: each finding names the rank, its node and the remedy."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from stilts_ds.engine.preflight import _on_nodes, _problem
+
+FOLDER = Path("/data/runs/study")
+
+
+def facts(**second: Any) -> list[dict[str, Any]]:
+    """Two good ranks on two nodes; `second` changes the second one."""
+    good = {"device": "CPU", "versions": {"torch": "2.13.0", "commit": "abc"}, "sees": True, "free": 10**9, "sum": 3.0}
+    return [{**good, "node": "n0"}, {**good, "node": "n1", **second}]
+
+
+def test_good_ranks_have_no_problem() -> None:
+    assert _problem(facts(), FOLDER, 10**9) is None
+    assert _on_nodes(facts()) == ["n0: 1 x CPU", "n1: 1 x CPU"]
+
+
+@pytest.mark.parametrize(
+    "second, needed, told",
+    [
+        ({"sees": False}, 0, ["rank 1 on n1 does not see /data/runs/study", "file system that all nodes share"]),
+        ({"versions": {"torch": "2.12.0", "commit": "abc"}}, 0, ["rank 1 on n1 has torch 2.12.0", "n0 2.13.0"]),
+        ({"versions": {"torch": "2.13.0", "commit": "abd"}}, 0, ["has commit abd", "one environment"]),
+        ({"sum": 2.0}, 0, ["rank 1 on n1: an all-reduce gave 2.0 in place of 3.0"]),
+        ({}, 2 * 10**9, ["1.0 GB free", "may write 2.0 GB", "save_total_limit"]),
+    ],
+)
+def test_a_finding_names_the_node_and_the_remedy(second: dict[str, Any], needed: int, told: list[str]) -> None:
+    problem = _problem(facts(**second), FOLDER, needed)
+    assert problem is not None
+    for part in told:
+        assert part in problem
