@@ -12,12 +12,10 @@ Neither torch nor deepspeed is loaded here. How a phase ended stands in its stat
 
 from __future__ import annotations
 
-import fcntl
 import os
 import sys
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from subprocess import call
 from typing import Any
@@ -26,6 +24,7 @@ from stilts_ds.errors import UserError
 from stilts_ds.run_dir import PhaseDir, RunDir, read_json, write_json
 from stilts_launcher import sbatch
 from stilts_launcher.cluster import Profile, load_profile
+from stilts_launcher.start import held
 
 USER_ERROR, CANCELLED, STOPPED = 2, 143, 85
 
@@ -62,7 +61,8 @@ class Supervisor:
     def work(self) -> int:
         if self.phase not in {p["id"] for p in read_json(self.run.plan)["phases"]}:
             raise UserError(f"{self.run.plan} has no phase {self.phase!r}; `stilts plan` lists them")
-        with alone(self.folder):
+        busy = f"another job is at work in {self.folder.root}; `stilts status` shows it"
+        with held(self.folder.root, busy):  # only one job works on a phase at a time
             while True:
                 if self.folder.status() == "done":
                     say(f"{self.phase} is done")
@@ -175,18 +175,6 @@ def seconds_of(text: str) -> int | None:
     for part in parts:
         seconds = seconds * 60 + int(part)
     return int(days or 0) * 86400 + seconds
-
-
-@contextmanager
-def alone(folder: PhaseDir) -> Iterator[None]:
-    """Only one job works on a phase at a time."""
-    folder.root.mkdir(parents=True, exist_ok=True)
-    with open(folder.root / ".lock", "w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise UserError(f"another job is at work in {folder.root}; `stilts status` shows it") from None
-        yield
 
 
 if __name__ == "__main__":

@@ -110,11 +110,18 @@ def rank_count(recipe: Recipe) -> int:
 
 @contextmanager
 def locked(run: RunDir) -> Iterator[None]:
-    """Only one `stilts run` works in a run folder at a time."""
-    run.root.mkdir(parents=True, exist_ok=True)
-    with open(run.root / ".lock", "w") as file:
+    """Only one `stilts run` or `submit` works in a run folder at a time."""
+    with held(run.root, f"another stilts is at work in {run.root}; wait for it, or give another name=..."):
+        yield
+
+
+@contextmanager
+def held(folder: Path, refusal: str) -> Iterator[None]:
+    """Hold a folder's lock; raises UserError with `refusal` where another process has it. A dead holder lets go."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / ".lock", "w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            raise UserError(f"another stilts is at work in {run.root}; wait for it, or give another name=...") from None
+            raise UserError(refusal) from None
         yield
