@@ -11,10 +11,11 @@ import pytest
 import ranks
 import study
 from stilts_launcher.cluster import Profile, load_profile
-from stilts_launcher.job import job_id, seconds_of
+from stilts_launcher.job import STOPPED, Supervisor, job_id, seconds_of
 from stilts_launcher.sbatch import Job, sbatch_command, script, srun_command
 
 from stilts_ds.errors import UserError
+from stilts_ds.run_dir import RunDir, write_json
 
 GOLDEN = Path(__file__).parent / "golden"
 PROFILES = ranks.ROOT / "slurm" / "profiles"
@@ -110,6 +111,44 @@ def test_without_slurm_the_message_says_what_works(tmp_path: Path) -> None:
 )
 def test_slurms_times_are_read(text: str, seconds: int | None) -> None:
     assert seconds_of(text) == seconds
+
+
+def supervisor(tmp_path: Path, restart: int, attempts: list[dict[str, object]], **profile: int) -> Supervisor:
+    """A phase of a run folder as its job sees it; `attempts` are those noted so far."""
+    run = RunDir(tmp_path)
+    run.jobs.mkdir()
+    run.profile.write_text("".join(f"{key}: {value}\n" for key, value in profile.items()))
+    write_json(run.jobs / "attempts" / "phase.json", attempts)
+    return Supervisor(run, "phase", {"SLURM_JOB_ID": "17", "SLURM_RESTART_COUNT": str(restart)})
+
+
+def at(step: int, restart: int) -> dict[str, object]:
+    return {"job": "17", "restart": restart, "at": [False, f"step-{step:06d}", 0]}
+
+
+def test_a_job_is_continued_only_so_often(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert supervisor(tmp_path, 2, [at(5, 1), at(9, 2)], max_requeues=2)._continue_later() == STOPPED
+    assert "continued 2 times already (max_requeues)" in capsys.readouterr().out
+
+
+def test_slices_without_progress_end(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    nowhere = {"job": "17", "at": [False, "", 0]}
+    job = supervisor(tmp_path, 1, [{**nowhere, "restart": 0}, {**nowhere, "restart": 1}], max_requeues=9)
+    assert job._continue_later() == STOPPED
+    assert "two slices in a row made no progress" in capsys.readouterr().out
+
+
+def test_a_crashing_job_starts_its_ranks_again_only_so_often(tmp_path: Path) -> None:
+    job = supervisor(tmp_path, 1, [at(1, 0), at(2, 1), at(3, 1)], max_restarts=1)
+    assert job._give_up() == "started again 1 times (max_restarts)"  # the attempt before the requeue does not count
+
+
+def test_a_dry_run_leaves_the_profile_of_a_submitted_run_alone(tmp_path: Path) -> None:
+    kept = tmp_path / "runs" / "study" / "jobs" / "profile.yaml"
+    kept.parent.mkdir(parents=True)
+    kept.write_text("nodes: 7\n")
+    study.stilts(tmp_path, "submit", "study.yaml", "--cluster", PROFILES / "cpu.yaml", "--dry-run")
+    assert kept.read_text() == "nodes: 7\n"
 
 
 def test_a_job_knows_its_id() -> None:

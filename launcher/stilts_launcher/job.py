@@ -75,6 +75,7 @@ class Supervisor:
                 if outcome.startswith("stopped:"):
                     return CANCELLED
                 if outcome == "refused":
+                    self.folder.set_status("failed", error=text)
                     return USER_ERROR
                 if outcome != "done" and (why := self._give_up()):
                     self.folder.set_status("failed", error=f"{text}; {why}")
@@ -96,7 +97,8 @@ class Supervisor:
         code = call(command, env=environment)
         status = read_json(self.folder.status_json) if self.folder.status_json.exists() else {}
         if code == USER_ERROR and status.get("state") != "done":
-            return "refused", status.get("error", "see above")
+            told = status.get("error") if status.get("token") == token else None
+            return "refused", told or "refused before the phase began; `stilts logs` shows why"
         if status.get("token") != token:
             return "crashed", f"srun ended with status {code} before the phase began"
         if status["state"] in ("running", "trained"):

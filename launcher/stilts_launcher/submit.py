@@ -36,7 +36,8 @@ def submit_recipe(recipe: Recipe, profile: Profile, dry_run: bool = False) -> st
     run = run_of(recipe)
     with locked(run):
         plan = prepare_run(recipe)
-        write_atomically(run.profile, yaml.safe_dump(profile.model_dump(mode="json"), sort_keys=False))
+        if not dry_run:  # running jobs and `retry` read it
+            write_atomically(run.profile, yaml.safe_dump(profile.model_dump(mode="json"), sort_keys=False))
         return submit_plan(run, plan, profile, dry_run)
 
 
