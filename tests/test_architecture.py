@@ -18,7 +18,7 @@ LAYERS = ["errors", "run_dir", "config", "ds_files", "tasks", "examples", "toy",
           "monitor", "batches", "model", "engine", "export", "evaluate", "report", "phases", "trial"]
 HEAVY = {  # package -> the modules (or packages of modules) that may name it
     "deepspeed": ["stilts_ds.engine"],
-    "transformers": ["stilts_ds.model.encoder", "stilts_ds.batches.encode", "stilts_ds.toy"],
+    "transformers": ["stilts_ds.model.encoder", "stilts_ds.batches.tokenizer", "stilts_ds.toy"],
     "tokenizers": ["stilts_ds.toy"],
     "datasets": ["stilts_ds.examples.hub"],
     "tensorboard": ["stilts_ds.monitor"],
