@@ -75,6 +75,7 @@ def pair_case(name: str, encoder: Encoder, tokenizer: Any, folder: Path, rounds:
     task, most = get_task(name), PAIR_SETTING.max_seq_length
 
     def ours(target: Path | None = None) -> Rows:
+        encoder.words.forget()  # every round begins as the first one
         return encode(task, records, encoder, task.labels, PAIR_SETTING, target)
 
     def theirs() -> Any:
@@ -96,6 +97,7 @@ def window_case(name: str, encoder: Encoder, tokenizer: Any, folder: Path, round
     texts = [r.question for r in records], [r.context for r in records]
 
     def ours(target: Path | None = None) -> Rows:
+        encoder.words.forget()
         return encode(get_task(name), records, encoder, (), SPAN_SETTING, target)
 
     def theirs() -> Any:

@@ -57,8 +57,8 @@ class Contexts:
         tokens, offsets = self.encoder.ids_and_offsets(new)
         self.offsets = np.concatenate([self.offsets[kept.positions], offsets])
         length = np.concatenate([kept.length, tokens.length])
-        flat = np.concatenate([kept.flat[kept.positions], tokens.flat])
-        self.tokens = Slices(flat, np.cumsum(length) - length, length)
+        first = np.concatenate([np.cumsum(kept.length) - kept.length, tokens.first + int(kept.length.sum())])
+        self.tokens = Slices(np.concatenate([kept.flat[kept.positions], tokens.flat]), first, length)
         self.number = {text: i for i, text in enumerate([*old, *new])}
         return np.fromiter((self.number[text] for text in texts), np.int64, len(texts))
 
