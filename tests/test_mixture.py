@@ -188,3 +188,47 @@ def test_languages_are_drawn_by_their_size_to_the_power_alpha(
     cost = {"mlm": np.arange(len(group)) + 1, "a": np.full(9, 7)}
     drawn = [pair for step in range(3000) for pair in made.step(step)]
     assert made.tokens(cost) == sum(int(cost[task][item]) for task, item in drawn)
+
+
+def item_of(made: Mixture, task: int, position: int) -> int:
+    """The definition, for one example: an epoch is a permutation by the seed, the task, the epoch and the group."""
+    stream = made.streams[task]
+    group, nth = 0, position
+    if stream.group is not None and stream.nth is not None:
+        group, nth = int(stream.group[position]), int(stream.nth[position])
+    members = list(stream.members[group])
+    epoch, offset = divmod(nth, len(members))
+    key = [stream.seed, 1, task, epoch, *([group] if stream.group is not None else [])]
+    return int(members[np.random.default_rng(key).permutation(len(members))[offset]])
+
+
+@pytest.mark.parametrize("unit", ["step", "example"])
+def test_a_step_drawn_at_once_is_drawn_example_by_example(unit: str) -> None:
+    """Also where a step spans epochs of a task and a language."""
+    sizes, languages = {"a": 5, "b": 40, "mlm": 90}, np.random.default_rng(1).integers(0, 7, 90)
+    setting = TrainingPart(train_batch_size=16, max_steps=40)
+    made = Mixture(sizes, setting, SamplingPart(unit=unit), 3, {"mlm": languages})
+    counts: Counter[int] = Counter()
+    for step in range(40):
+        tasks = [made.drawn[step]] * 16 if unit == "step" else made.drawn[16 * step : 16 * step + 16]
+        expected = []
+        for task in map(int, tasks):
+            expected.append((made.tasks[task], item_of(made, task, counts[task])))
+            counts[task] += 1
+        assert made.step(step) == expected
+
+
+@pytest.mark.parametrize("per_device", [32, 8])
+def test_no_rank_of_eight_is_two_percent_above_its_share(per_device: int) -> None:
+    """Lengths spread like those of MultiNLI, QQP and SQuAD rows in XLM-R's tokens (log-normal, cut at 384)."""
+    rng = np.random.default_rng(4)
+    means, spread = np.array([3.7, 3.5, 5.3]), np.array([0.45, 0.4, 0.4])
+    kind = rng.choice(3, size=200_000, p=[0.45, 0.42, 0.13])
+    lengths = np.clip(np.exp(rng.normal(means[kind], spread[kind])), 8, 384).astype(int)
+    setting = TrainingPart(train_batch_size=256, per_device_train_batch_size=per_device, max_steps=200)
+    made = Mixture({"all": len(lengths)}, setting, SamplingPart(), 1)
+    for step in range(200):
+        costs = [int(lengths[item]) for _, item in made.step(step)]
+        dealt = deal(costs, 8, micro_batch_count(setting, 8))
+        loads = [sum(costs[p] for part in rank for p in part) for rank in dealt]
+        assert max(loads) <= 1.02 * sum(costs) / 8
