@@ -19,7 +19,7 @@ BENCHMARKS = {"kernels": "stilts_kernels.bench", "pipeline": "stilts_ds.bench_pi
 def main(arguments: list[str] | None = None) -> int:
     words = sys.argv[1:] if arguments is None else arguments
     parser = build_parser()
-    cut = 1 if words[:1] == ["bench"] else len(words)  # what follows `bench` is for the benchmark
+    cut = 1 if words[:1] == ["bench"] else len(words)  # argparse would not hand on options
     given, rest = parser.parse_known_args(words[:cut])
     given.options = words[cut:]
     if hasattr(given, "overrides"):  # argparse takes a list of them in one place only; they may stand behind options
@@ -121,7 +121,8 @@ def build_parser() -> argparse.ArgumentParser:
     part.add_argument("--xtreme", type=Path, help="XTREME's download folder")
     add("schema", schema, "print the recipe's JSON schema, for editors")
     add("doctor", doctor, "check this machine: versions, ranks, collectives, memory, disk")
-    add("bench", bench, f"benchmark {' or '.join(BENCHMARKS)} (see `stilts bench NAME -h`); without a name: kernels")
+    part = add("bench", bench, f"benchmark {' or '.join(BENCHMARKS)}; see `stilts bench NAME -h` (no name: kernels)")
+    part.add_argument("options", nargs=argparse.REMAINDER, help="name and options of the benchmark")
     return parser
 
 
