@@ -38,7 +38,10 @@ class ModelPart(Part):
     dropout: float | None = Field(
         None, ge=0, lt=1, description="hidden and attention dropout; null keeps the model's own"
     )
-    attn_implementation: Literal["sdpa", "eager"] = Field("sdpa", description="attention kernel in transformers")
+    attn_implementation: Literal["packed", "sdpa", "eager"] = Field(
+        "packed", description="`packed`: rows stand one after the other without padding, where the model allows it; "
+        "`sdpa`, `eager`: padded rows and attention of transformers"
+    )
 
 
 class TextHubPart(Part):

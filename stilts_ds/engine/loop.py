@@ -135,7 +135,10 @@ class Trainer:
         groups = {n: t.rows.label for n, t in job.tasks.items() if t.family == "text" and t.rows.label is not None}
         self.mixture = Mixture(sizes, job.setting, job.sampling, job.seed, groups)
         self.micro_batches = micro_batch_count(job.setting, job.world.size)
-        self.lengths = {name: task.rows.item_lengths for name, task in job.tasks.items()}
+        self.packs = job.model.packs
+        self.lengths = {
+            name: task.rows.item_tokens if self.packs else task.rows.item_lengths for name, task in job.tasks.items()
+        }
         self.collate = Collator(job.tasks, job.encoder, job.setting.mlm_probability, job.seed)
         self.engine = build_engine(job.model, job.engine_part, job.setting, job.world, self.micro_batches)
         self.saver = checkpoint.Saver(job.folder.checkpoints, job.world, job.setting.save_total_limit)
@@ -170,22 +173,23 @@ class Trainer:
         self.statistics.local.append({"step": step + 1, "train/learning_rate": rate, "train/grad_norm": norm})
 
     def _forward_backward(self, items: list[tuple[str, int]], step: int) -> torch.Tensor:
-        """Run this rank's micro-batches; returns [loss, real tokens, padded tokens, sums by task, counts by task]."""
+        """Run this rank's micro-batches; returns [loss, real tokens, computed tokens, sums by task, counts by task]."""
         world, weights = self.job.world, self._weights(items)
         lengths = [int(self.lengths[name][item]) for name, item in items]
         kinds = len(self.job.tasks)
         statistics = torch.zeros(3 + 2 * kinds, device=world.device)
         self.engine.train()
-        for positions in deal(lengths, world.size, self.micro_batches)[world.rank]:
+        for positions in deal(lengths, world.size, self.micro_batches, not self.packs)[world.rank]:
             batch = self.collate([(p, *items[p]) for p in positions], step, weights)
-            real, padded = batch.real_tokens if positions else 0, batch.input_ids.numel() if positions else 0
+            real = len(batch.input_ids) if positions else 0
+            computed = real if self.packs or not positions else batch.padded_tokens
             try:
                 loss, sums, counts = self.engine(batch.to(world.device))
                 # DeepSpeed averages gradients over ranks; the loss is a sum over them.
                 self.engine.backward(loss * world.size, scale_wrt_gas=False)
             except RuntimeError as problem:
                 raise explain_memory(problem, batch, self.job.setting) from problem
-            local = torch.tensor([0.0, real, padded], device=world.device)
+            local = torch.tensor([0.0, real, computed], device=world.device)
             statistics += torch.cat([local, sums, counts])
             statistics[0] += loss.detach()
             if self.job.engine_part.zero_stage > 0 or not self.engine.is_gradient_accumulation_boundary():
