@@ -167,6 +167,9 @@ class EnginePart(Part):
     )
     gradient_checkpointing: bool = Field(False, description="recompute activations in the backward pass")
     ds_config: Path | None = Field(None, description="own DeepSpeed JSON in place of ds_configs/zero<stage>.json")
+    profile: bool = Field(
+        False, description="write a torch profiler trace of the third to fifth step to phases/<id>/profile.json"
+    )
     max_skipped_steps: int = Field(3, ge=0, description="non-finite steps in a row that are skipped before stopping")
     collective_timeout: int = Field(
         120, ge=10, description="seconds that a training step waits for a rank before the job ends and names it"
