@@ -22,9 +22,12 @@ def encode_packed(encoder: Any, batch: Batch, token_types: bool, layer: int | No
     return (out.last_hidden_state if layer is None else out.hidden_states[layer])[0]
 
 
-def encode_padded(encoder: Any, batch: Batch, token_types: bool, layer: int | None = None) -> torch.Tensor:
-    """Rows padded to the longest, for encoders whose attention cannot be replaced; padding is cut off again."""
-    shape = len(batch.lengths), max(batch.lengths)
+def encode_padded(
+    encoder: Any, batch: Batch, token_types: bool, layer: int | None = None, width: int = 0
+) -> torch.Tensor:
+    """Rows padded to the longest (or to `width`), for encoders whose attention cannot be replaced; padding is cut off
+    again."""
+    shape = len(batch.lengths), max(width, *batch.lengths)
     place = batch.row * shape[1] + batch.position
 
     def table(values: torch.Tensor, filler: int) -> torch.Tensor:
