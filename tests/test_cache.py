@@ -35,7 +35,7 @@ class Builder:
     def __init__(self, first: int = 1) -> None:
         self.first, self.times = first, 0
 
-    def __call__(self) -> Rows:
+    def __call__(self, folder: Path) -> Rows:
         self.times += 1
         return make_rows(self.first)
 
@@ -82,7 +82,7 @@ def test_damaged_rows_are_built_again(name: str, damage: str, tmp_path: Path) ->
 
 
 def test_a_failed_build_leaves_nothing_behind(tmp_path: Path) -> None:
-    def fail() -> Rows:
+    def fail(folder: Path) -> Rows:
         raise RuntimeError("bad row")
 
     with pytest.raises(RuntimeError, match="bad row"):
@@ -95,7 +95,7 @@ def test_the_later_of_two_builders_keeps_what_the_earlier_one_wrote(tmp_path: Pa
     """Both found nothing and built; the folder that a run may have mapped already must stay."""
     early: list[Rows] = []
 
-    def slow() -> Rows:
+    def slow(folder: Path) -> Rows:
         early.append(cached_rows(tmp_path, KEY, Builder()))
         return make_rows()
 

@@ -13,10 +13,15 @@ from stilts_ds.config import Recipe, load_recipe, resolve_paths, shipped_recipes
 from stilts_ds.errors import UserError
 from stilts_ds.run_dir import RunDir, read_json
 
+BENCHMARKS = {"kernels": "stilts_kernels.bench", "pipeline": "stilts_ds.bench_pipeline"}
+
 
 def main(arguments: list[str] | None = None) -> int:
+    words = sys.argv[1:] if arguments is None else arguments
     parser = build_parser()
-    given, rest = parser.parse_known_args(arguments)
+    cut = 1 if words[:1] == ["bench"] else len(words)  # what follows `bench` is for the benchmark
+    given, rest = parser.parse_known_args(words[:cut])
+    given.options = words[cut:]
     if hasattr(given, "overrides"):  # argparse takes a list of them in one place only; they may stand behind options
         given.overrides += [word for word in rest if "=" in word and not word.startswith("-")]
         rest = [word for word in rest if word not in given.overrides]
@@ -116,8 +121,7 @@ def build_parser() -> argparse.ArgumentParser:
     part.add_argument("--xtreme", type=Path, help="XTREME's download folder")
     add("schema", schema, "print the recipe's JSON schema, for editors")
     add("doctor", doctor, "check this machine: versions, ranks, collectives, memory, disk")
-    part = add("bench", bench, "benchmark the retrieval kernels")
-    part.add_argument("options", nargs=argparse.REMAINDER, help="options of the benchmark; see `stilts bench -h`")
+    add("bench", bench, f"benchmark {' or '.join(BENCHMARKS)} (see `stilts bench NAME -h`); without a name: kernels")
     return parser
 
 
@@ -328,9 +332,11 @@ def doctor(given: argparse.Namespace) -> int:
 
 
 def bench(given: argparse.Namespace) -> int:
-    from stilts_kernels.bench import main as bench_main
+    from importlib import import_module
 
-    return int(bench_main(given.options))
+    named = given.options[:1] and given.options[0] in BENCHMARKS
+    name, options = (given.options[0], given.options[1:]) if named else ("kernels", given.options)
+    return int(import_module(BENCHMARKS[name]).main(options))
 
 
 if __name__ == "__main__":

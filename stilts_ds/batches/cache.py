@@ -1,7 +1,8 @@
 """Token rows on disk, memory-mapped: tokenised once, found again by the hash of everything they depend on.
 
-A cache is a folder of .npy files and a manifest written last. Two processes that build the same one at the same time
-do not disturb each other: each fills a folder of its own and the first rename wins.
+A cache is a folder of .npy files and a manifest written last. The files grow while the rows are built, so that building
+takes no more memory for more data; loading reads their headers and nothing else. Two processes that build the same one
+at the same time do not disturb each other: each fills a folder of its own and the first rename wins.
 """
 
 from __future__ import annotations
@@ -21,16 +22,28 @@ from stilts_ds.batches.rows import Rows
 from stilts_ds.errors import UserError
 from stilts_ds.run_dir import hash_json, read_json, write_json
 
-FORMAT = 1  # raise when encoding or the layout changes
+FORMAT = 2  # raise when encoding or the layout changes
+FILES = (*Rows.ARRAYS, "touched")
 
 
-def cached_rows(folder: Path, key: dict[str, Any], build: Callable[[], Rows]) -> Rows:
-    """Rows for `key`: mapped from `folder` where they are whole, built and written otherwise."""
+def cached_rows(folder: Path, key: dict[str, Any], build: Callable[[Path], Rows]) -> Rows:
+    """Rows for `key`: mapped from `folder` where they are whole, built and written otherwise.
+
+    `build` gets a folder that its arrays may grow in, as `<array>.npy`.
+    """
     target = _place(folder, key)
     if (mapped := _load(target)) is not None:
         return mapped
-    rows = build()
-    _write(target, rows, key)
+    folder.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(dir=folder, prefix=f".{target.name}."))
+    try:
+        rows = build(temporary)
+        _finish(temporary, rows, key)
+        if _load(target) is None:  # otherwise another process was first, and may have mapped its folder already
+            shutil.rmtree(target, ignore_errors=True)
+            _rename(temporary, target)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
     mapped = _load(target)
     return rows if mapped is None else mapped  # None: another process is replacing the same damaged folder
 
@@ -44,20 +57,17 @@ def _place(folder: Path, key: dict[str, Any]) -> Path:
     return folder / hash_json({**key, "format": FORMAT})[:24]
 
 
-def _write(target: Path, rows: Rows, key: dict[str, Any]) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
-    try:
-        arrays = {name: array for name in Rows.ARRAYS if (array := getattr(rows, name)) is not None}
-        for name, array in arrays.items():
-            np.save(temporary / f"{name}.npy", array)
-        sizes = {name: os.path.getsize(temporary / f"{name}.npy") for name in arrays}
-        write_json(temporary / "manifest.json", {"key": key, "sizes": sizes, "tally": dict(rows.tally)})
-        if _load(target) is None:  # otherwise another process was first, and may have mapped its folder already
-            shutil.rmtree(target, ignore_errors=True)
-            _rename(temporary, target)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+def _finish(temporary: Path, rows: Rows, key: dict[str, Any]) -> None:
+    """Write the arrays that `build` kept in memory, then the manifest."""
+    sizes = {}
+    for name in FILES:
+        path = temporary / f"{name}.npy"
+        if (array := getattr(rows, name)) is None:
+            continue
+        if not path.exists():
+            np.save(path, array)
+        sizes[name] = path.stat().st_size
+    write_json(temporary / "manifest.json", {"key": key, "sizes": sizes, "tally": dict(rows.tally)})
 
 
 def _rename(temporary: Path, target: Path) -> None:

@@ -52,9 +52,14 @@ class Mixture:
         if self.unit == "step":
             index = int(self.drawn[step])
             first = int(self.ordinal[step]) * self.batch_size
-            return [(self.tasks[index], self.streams[index].item(first + i)) for i in range(self.batch_size)]
-        draws = range(step * self.batch_size, (step + 1) * self.batch_size)
-        return [(self.tasks[self.drawn[d]], self.streams[self.drawn[d]].item(int(self.ordinal[d]))) for d in draws]
+            items = self.streams[index].items(np.arange(first, first + self.batch_size))
+            return [(self.tasks[index], item) for item in items.tolist()]
+        draws = slice(step * self.batch_size, (step + 1) * self.batch_size)
+        drawn, found = self.drawn[draws], np.empty(self.batch_size, np.int64)
+        for index in np.unique(drawn).tolist():
+            mine = drawn == index
+            found[mine] = self.streams[index].items(self.ordinal[draws][mine])
+        return [(self.tasks[index], item) for index, item in zip(drawn.tolist(), found.tolist())]
 
     def tokens(self, item_tokens: Mapping[str, np.ndarray]) -> int:
         """Tokens of all steps together, where `item_tokens[task]` [I] are each item's."""
@@ -81,14 +86,25 @@ class Stream:
             self.group, self.nth = chosen.astype(np.int16), _ordinals(chosen, len(weights))
         self._orders: dict[int, tuple[int, np.ndarray]] = {}  # group -> (epoch, its order)
 
-    def item(self, position: int) -> int:
-        """The item at a 0-based position of the stream."""
-        group, nth = 0, position
-        if self.group is not None and self.nth is not None:
-            group, nth = int(self.group[position]), int(self.nth[position])
+    def items(self, positions: np.ndarray) -> np.ndarray:
+        """The items at 0-based positions of the stream, in one go for each group and epoch among them."""
+        if self.group is None or self.nth is None:
+            return self._of_group(0, positions)
+        group, nth = self.group[positions], self.nth[positions]
+        found = np.empty(len(positions), np.int64)
+        for one in np.unique(group).tolist():
+            mine = group == one
+            found[mine] = self._of_group(one, nth[mine])
+        return found
+
+    def _of_group(self, group: int, nth: np.ndarray) -> np.ndarray:
+        """The nth items of a group's shuffled epochs."""
         members = self.members[group]
-        epoch, offset = divmod(nth, len(members))
-        return int(members[self._order(group, epoch, len(members))[offset]])
+        epoch, offset = np.divmod(nth, len(members))
+        for one in np.unique(epoch).tolist():
+            mine = epoch == one
+            offset[mine] = self._order(group, one, len(members))[offset[mine]]
+        return offset if isinstance(members, range) else members[offset]
 
     def total(self, cost: np.ndarray) -> int:
         """The sum of `cost` [items] over all draws."""

@@ -138,7 +138,7 @@ class Data:
     def bitext_rows(self, records: list[Any], task: Task) -> Rows:
         setting = TrainingPart(max_seq_length=self.recipe.evaluation.retrieval_max_seq_length)
         key = {"bitext": hash_json([[r.id, r.text] for r in records]), **self._encoding_key(setting)}
-        return cached_rows(self.cache, key, lambda: encode(task, records, self.encoder, (), setting))
+        return cached_rows(self.cache, key, lambda folder: encode(task, records, self.encoder, (), setting, folder))
 
     def languages(self, task: Task, split: str) -> tuple[list[str], list[str]]:
         """Languages to score, and those of the task that are left out (with `evaluation.languages: present`)."""
@@ -196,11 +196,11 @@ class Data:
         labels = self.labels(task.name)
         key = self._key(task, split, language, skip, limit) | self._encoding_key(setting)
 
-        def build() -> Rows:
+        def build(folder: Path) -> Rows:
             tally: Counter[str] = Counter()
             records = read_examples(task, split, language, self.source, tally)
             stop = None if limit is None else skip + limit
-            rows = encode(task, islice(records, skip, stop), self.encoder, labels, setting)
+            rows = encode(task, islice(records, skip, stop), self.encoder, labels, setting, folder)
             rows.tally.update(tally)
             if not len(rows):
                 raise UserError(f"{task.name} {split} {language} has no examples")

@@ -13,6 +13,7 @@ a long sentence for `tag`.
     span        int32 [R, 2]  span: first and last answer token inside the row; (0, 0) when there is none
     token_label int32 [T]     tag: label index at a word's first piece, -1 elsewhere
     place       int32 [T, 2]  span: character start and end in the context; tag: (word index, 0); -1 elsewhere
+    touched     int32 [V]     the token ids that occur, ascending; known since the rows were built
 """
 
 from __future__ import annotations
@@ -20,9 +21,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
+
+BLOCK = 1 << 22  # tokens looked at in one go
 
 
 @dataclass
@@ -38,6 +42,7 @@ class Rows:
     span: np.ndarray | None = None
     token_label: np.ndarray | None = None
     place: np.ndarray | None = None
+    touched: np.ndarray | None = None
     tally: Counter[str] = field(default_factory=Counter)
 
     ARRAYS = ("input_ids", "starts", "second", "example", "items", "label", "span", "token_label", "place")
@@ -45,11 +50,11 @@ class Rows:
     def __len__(self) -> int:
         return len(self.items) - 1
 
-    @property
+    @cached_property
     def row_lengths(self) -> np.ndarray:
         return np.diff(self.starts)
 
-    @property
+    @cached_property
     def item_lengths(self) -> np.ndarray:
         """Tokens an item costs: its rows times their longest, [I]."""
         if len(self.items) == len(self.starts):
@@ -126,5 +131,17 @@ def touched_ids(rows: Iterable[Rows], special: Iterable[int], size: int) -> np.n
     seen = np.zeros(size, bool)
     seen[[i for i in special if i < size]] = True
     for part in rows:
-        seen[part.input_ids] = True
+        seen[ids_in(part)] = True
+    return np.flatnonzero(seen)
+
+
+def ids_in(rows: Rows) -> np.ndarray:
+    """The token ids that occur in `rows`, ascending."""
+    if rows.touched is not None:
+        return rows.touched
+    seen = np.zeros(0, bool)
+    for start in range(0, len(rows.input_ids), BLOCK):
+        block = rows.input_ids[start : start + BLOCK]
+        seen = np.concatenate([seen, np.zeros(max(0, int(block.max()) + 1 - len(seen)), bool)])
+        seen[block] = True
     return np.flatnonzero(seen)

@@ -12,7 +12,7 @@ from itertools import islice
 
 from stilts_ds.batches.mixture import Mixture, epoch_items, micro_batch_count, total_steps
 from stilts_ds.batches.prepare import Data
-from stilts_ds.batches.rows import Rows, touched_ids
+from stilts_ds.batches.rows import Rows, ids_in, touched_ids
 from stilts_ds.config import Recipe, TrainingPart
 from stilts_ds.errors import UserError
 from stilts_ds.examples.records import Choice
@@ -80,7 +80,7 @@ def _from_rows(
     })
     both = [part for pair in rows.values() for part in pair]
     special = data.special_tokens
-    vocabulary = max([*special, *(int(part.input_ids.max()) for part in both)]) + 1
+    vocabulary = max([*special, *(int(ids_in(part)[-1]) for part in both)]) + 1
     return PhaseSize(
         exact=True,
         steps=mixture.total_steps,

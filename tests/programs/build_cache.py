@@ -29,7 +29,7 @@ def main() -> None:
         time.sleep(0.001)
     for number in range(keys):
         time.sleep(STEP_SECONDS - time.time() % STEP_SECONDS)
-        rows = cached_rows(folder, {"number": number}, lambda number=number: build(number))
+        rows = cached_rows(folder, {"number": number}, lambda _, number=number: build(number))
         assert np.array_equal(rows.input_ids, build(number).input_ids)
         assert len(rows) == 20
 
