@@ -38,7 +38,10 @@ class ModelPart(Part):
     dropout: float | None = Field(
         None, ge=0, lt=1, description="hidden and attention dropout; null keeps the model's own"
     )
-    attn_implementation: Literal["sdpa", "eager"] = Field("sdpa", description="attention kernel in transformers")
+    attn_implementation: Literal["packed", "sdpa", "eager"] = Field(
+        "packed", description="`packed`: rows stand one after the other without padding, where the model allows it; "
+        "`sdpa`, `eager`: padded rows and attention of transformers"
+    )
 
 
 class TextHubPart(Part):
@@ -164,6 +167,9 @@ class EnginePart(Part):
     )
     gradient_checkpointing: bool = Field(False, description="recompute activations in the backward pass")
     ds_config: Path | None = Field(None, description="own DeepSpeed JSON in place of ds_configs/zero<stage>.json")
+    profile: bool = Field(
+        False, description="write a torch profiler trace of the third to fifth step to phases/<id>/profile.json"
+    )
     max_skipped_steps: int = Field(3, ge=0, description="non-finite steps in a row that are skipped before stopping")
     collective_timeout: int = Field(
         120, ge=10, description="seconds that a training step waits for a rank before the job ends and names it"

@@ -19,7 +19,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from stilts_ds.batches.mixture import deal
 from stilts_ds.batches.prepare import Data
 from stilts_ds.config import Recipe, parse_recipe
 from stilts_ds.engine.loop import Job, Progress, Trainer
@@ -90,15 +89,10 @@ def timed(trainer: Trainer, step: int) -> float:
 
 
 def heaviest(trainer: Trainer) -> int:
-    """The step with the largest micro-batch, rows times the longest, of at most LOOKED_AT steps."""
-    total, size = trainer.mixture.total_steps, trainer.job.world.size
-
-    def cost(step: int) -> int:
-        lengths = [int(trainer.lengths[name][item]) for name, item in trainer.mixture.step(step)]
-        parts = [part for rank in deal(lengths, size, trainer.micro_batches) for part in rank if part]
-        return max(len(part) * max(lengths[i] for i in part) for part in parts)
-
-    return max(np.unique(np.linspace(0, total - 1, min(LOOKED_AT, total)).astype(int)).tolist(), key=cost)
+    """The step with the largest micro-batch of at most LOOKED_AT steps."""
+    total = trainer.mixture.total_steps
+    looked_at = np.unique(np.linspace(0, total - 1, min(LOOKED_AT, total)).astype(int)).tolist()
+    return max(looked_at, key=trainer.feed.largest)
 
 
 def _tokens(trainer: Trainer, step: int) -> int:

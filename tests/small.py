@@ -10,6 +10,8 @@ import torch
 from stilts_ds.batches.collate import TaskRows
 from stilts_ds.batches.encode import Template
 from stilts_ds.batches.rows import RowsBuilder
+from stilts_ds.model import attention
+from stilts_ds.model.encoder import pack
 from stilts_ds.model.heads import HeadSpec
 from stilts_ds.model.multitask import MultiTask
 
@@ -43,6 +45,7 @@ def model(
     vocabulary: int = VOCABULARY,
     specs: list[HeadSpec] = SPECS,
     heads: int = 2,
+    packed: bool = True,
 ) -> MultiTask:
     from transformers import XLMRobertaConfig, XLMRobertaModel
 
@@ -62,7 +65,11 @@ def model(
         attention_probs_dropout_prob=dropout,
         layer_norm_eps=1e-5,
     )
-    return MultiTask(XLMRobertaModel(config, add_pooling_layer=False), specs, len(specs))
+    encoder = XLMRobertaModel(config, add_pooling_layer=False)
+    if packed:
+        pack(encoder, "small")
+        assert encoder.config._attn_implementation == attention.NAME
+    return MultiTask(encoder, specs, len(specs))
 
 
 def tasks(

@@ -11,7 +11,7 @@ import pytest
 import small
 import torch
 
-from stilts_ds.batches.collate import Collator, TaskRows, mask_tokens, masked_count, pad_rows, target_count
+from stilts_ds.batches.collate import Collator, TaskRows, mask_tokens, masked_count, pack_rows, target_count
 from stilts_ds.batches.encode import Encoder, Template, encode_pair, encode_text
 from stilts_ds.batches.rows import Rows, RowsBuilder
 from stilts_ds.config import TrainingPart
@@ -69,18 +69,16 @@ def test_a_fixed_share_of_a_row_is_masked_and_at_least_one_token(length: int, co
 def test_positions_are_masked_alike_often() -> None:
     rows = text_rows([22] * 3000)
     batch = collator(rows)([(i, "mlm", i) for i in range(3000)], 0, {"mlm": 1.0})
-    tokens = batch.heads["mlm"].tokens
-    assert tokens is not None
-    counts = torch.bincount(tokens, minlength=22)
+    counts = torch.bincount(batch.position[batch.heads["mlm"].tokens], minlength=22)
     assert counts[0] == counts[21] == 0 and counts.sum() == 9000
     assert (abs(counts[1:21] - 450.0) < 4.5 * (3000 * 0.15 * 0.85) ** 0.5).all()
 
 
 def masks(batch: Any, row: int) -> tuple[list[int], list[int], list[int]]:
     targets = batch.heads["mlm"]
-    mine = targets.rows == row
-    length = int(batch.attention_mask[row].sum())
-    return batch.input_ids[row, :length].tolist(), targets.tokens[mine].tolist(), targets.gold[mine].tolist()
+    mine = batch.row[targets.tokens] == row
+    places = batch.position[targets.tokens[mine]].tolist()
+    return batch.input_ids[batch.row == row].tolist(), places, targets.gold[mine].tolist()
 
 
 def test_an_items_masks_depend_on_seed_step_and_position_alone() -> None:
@@ -139,18 +137,21 @@ def test_a_mixed_batch_holds_the_tokens_and_targets_of_its_items() -> None:
         rows = tasks[name].rows
         for r in range(rows.items[item], rows.items[item + 1]):
             ids = rows.input_ids[rows.starts[r] : rows.starts[r + 1]].tolist()
-            assert batch.attention_mask[row].tolist() == [1] * len(ids) + [0] * (batch.input_ids.shape[1] - len(ids))
-            assert (batch.input_ids[row, len(ids) :] == STUB.pad).all()
-            assert name == "mlm" or batch.input_ids[row, : len(ids)].tolist() == ids
+            mine = batch.row == row
+            assert batch.position[mine].tolist() == list(range(len(ids))) and batch.lengths[row] == len(ids)
+            assert batch.offsets[row : row + 2].diff() == len(ids) and batch.starts[row] == batch.offsets[row]
+            assert name == "mlm" or batch.input_ids[mine].tolist() == ids
             row += 1
-    assert row == len(batch.input_ids) and set(batch.heads) == set(tasks)
-    assert len(batch.heads["copa"].rows) == 2 * len(batch.heads["copa"].gold)
+    assert row == len(batch.lengths) and set(batch.heads) == set(tasks)
+    assert len(batch.heads["copa"].tokens) == 2 * len(batch.heads["copa"].gold)
+    assert batch.padded_tokens == row * max(batch.lengths)
 
 
+@pytest.mark.parametrize("packed", [True, False])
 @pytest.mark.parametrize("name", sorted(small.tasks()))
-def test_padding_changes_no_loss(name: str) -> None:
+def test_the_other_rows_of_a_batch_change_no_loss(name: str, packed: bool) -> None:
     """Each item's loss alone equals its part of a batch of all kinds whose longest row is far longer."""
-    tasks, model = small.tasks(), small.model().eval()
+    tasks, model = small.tasks(), small.model(packed=packed).eval()
     long = small.tasks(length=60)["nli2" if name != "nli2" else "nli"]
     tasks[long.name] = long
     made = Collator(tasks, STUB, 0.15, 0)  # type: ignore[arg-type]
@@ -177,7 +178,7 @@ def test_the_weighted_sum_is_the_loss() -> None:
 
 def test_a_rank_without_items_gets_a_row_of_special_tokens_and_no_targets() -> None:
     batch = Collator(small.tasks(), STUB, 0.15, 0)([], 0, {})  # type: ignore[arg-type]
-    assert batch.input_ids.tolist() == [[0, 2]] and batch.attention_mask.tolist() == [[1, 1]] and not batch.heads
+    assert batch.input_ids.tolist() == [0, 2] and batch.lengths == (2,) and not batch.heads
     total, sums, counts = small.model()(batch)
     assert total.item() == 0 and not sums.any() and not counts.any()
 
@@ -187,7 +188,9 @@ def test_token_types_mark_the_second_segment_and_nothing_else() -> None:
     pairs = [Pair("1", "the cat", "on mat", "x"), Pair("2", "the", "a b c d", "x")]
     rows = encode_pair(pairs, encoder, ("x",), TrainingPart())
     texts = encode_text([Text("3", "the cat")], encoder, (), TrainingPart())
-    batch = pad_rows([(rows, 0), (rows, 1), (texts, 0)], encoder)
-    theirs = pieces.bert_tokenizer()([["the cat", "on mat"], ["the", "a b c d"]], padding=True)
-    assert batch.token_type_ids[:2].tolist() == theirs["token_type_ids"]
-    assert batch.input_ids[:2].tolist() == theirs["input_ids"] and not batch.token_type_ids[2].any()
+    batch = pack_rows([(rows, 0), (rows, 1), (texts, 0)], encoder)
+    theirs = pieces.bert_tokenizer()([["the cat", "on mat"], ["the", "a b c d"]])
+    for row in range(2):
+        assert batch.token_type_ids[batch.row == row].tolist() == theirs["token_type_ids"][row]
+        assert batch.input_ids[batch.row == row].tolist() == theirs["input_ids"][row]
+    assert not batch.token_type_ids[batch.row == 2].any()

@@ -13,7 +13,8 @@ from stilts_ds.engine.guards import WINDOW, ChanceWatch, explain_memory
 from stilts_ds.errors import UserError
 from stilts_ds.model.heads import HeadSpec
 
-BATCH = Batch(torch.zeros(6, 40, dtype=torch.long), torch.ones(6, 40), torch.zeros(6, 40))
+TOKENS = torch.zeros(100, dtype=torch.long)
+BATCH = Batch(TOKENS, TOKENS, TOKENS, TOKENS, torch.tensor([0, 40, 100]), (40, 60))
 SETTING = TrainingPart(per_device_train_batch_size=8, train_batch_size=32)
 HEADS = {
     "mnli": HeadSpec("nli", "pair", ("e", "n", "c")),
@@ -27,7 +28,8 @@ def test_a_real_failure_to_allocate_names_the_batch_and_what_to_change() -> None
         torch.empty(1 << 58)
     told = explain_memory(found.value, BATCH, SETTING)
     assert isinstance(told, UserError)
-    for part in ("6 rows of 40 tokens", "per_device_train_batch_size (8;", "stays 32", "gradient_checkpointing"):
+    for part in ("2 rows and 100 tokens, at most 60 in a row", "per_device_train_batch_size (8;", "stays 32",
+                 "gradient_checkpointing"):
         assert part in str(told)
 
 

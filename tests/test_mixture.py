@@ -122,10 +122,20 @@ def test_a_usual_batch_is_balanced_within_some_tokens() -> None:
         assert max(loads) <= 1.02 * sum(lengths) / world
 
 
-def test_items_of_like_length_share_a_micro_batch() -> None:
+def test_items_of_like_length_share_a_micro_batch_where_rows_are_padded() -> None:
     lengths = [100, 10, 90, 20, 95, 15, 98, 12]
-    padded = sum(max(lengths[p] for p in part) * len(part) for rank in deal(lengths, 1, 2) for part in rank)
-    assert padded == 4 * 100 + 4 * 20
+    dealt = deal(lengths, 1, 2, padded=True)
+    assert sum(max(lengths[p] for p in part) * len(part) for rank in dealt for part in rank) == 4 * 100 + 4 * 20
+
+
+def test_micro_batches_of_packed_rows_are_as_even_as_ranks() -> None:
+    """Lengths spread as in a mixture of tasks: every one of 8 ranks, and each of its 2 micro-batches, within 2 %."""
+    rng = np.random.default_rng(1)
+    for _ in range(20):
+        lengths = np.minimum(512, np.exp(rng.normal(3.9, 0.8, 256)) + 5).astype(int).tolist()
+        parts = [[sum(lengths[p] for p in part) for part in rank] for rank in deal(lengths, 8, 2)]
+        assert max(map(sum, parts)) <= 1.002 * sum(lengths) / 8
+        assert max(max(part) for part in parts) <= 1.02 * sum(lengths) / 16
 
 
 def shares(sizes: dict[str, int], **sampling: Any) -> dict[str, float]:

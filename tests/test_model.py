@@ -21,7 +21,7 @@ from transformers import (
     XLMRobertaModel,
 )
 
-from stilts_ds.batches.collate import Batch, Collator, pad_rows
+from stilts_ds.batches.collate import Batch, Collator, pack_rows
 from stilts_ds.batches.encode import Encoder, encode_pair
 from stilts_ds.config import ModelPart, TrainingPart
 from stilts_ds.errors import UserError
@@ -55,10 +55,11 @@ def batch_of(*names: str, items: int = 3) -> Batch:
 def test_each_family_reads_off_logits_of_its_shape() -> None:
     batch = batch_of(*small.tasks())
     logits = small.model().eval()(batch, "logits")
-    length, heads = batch.input_ids.shape[1], batch.heads
+    heads = batch.heads
+    assert len(heads["squad"].tokens) == sum(small.tasks()["squad"].rows.row_lengths[:3])
     assert list(logits) == sorted(small.tasks())
     assert {name: tuple(value.shape) for name, value in logits.items()} == {
-        "nli": (3, 3), "nli2": (3, 3), "copa": (3 * 2, 1), "squad": (3, length, 2),
+        "nli": (3, 3), "nli2": (3, 3), "copa": (3 * 2, 1), "squad": (len(heads["squad"].tokens), 2),
         "tags": (len(heads["tags"].gold), 4), "mlm": (len(heads["mlm"].gold), small.VOCABULARY),
     }
 
@@ -87,7 +88,7 @@ def test_idle_heads_have_a_gradient_of_exactly_zero(active: str) -> None:
 
 def test_a_batch_without_targets_has_zero_gradients_everywhere() -> None:
     model = small.model().train()
-    model(pad_rows([], small.encoder_stub()))[0].backward()  # type: ignore[arg-type]
+    model(pack_rows([], small.encoder_stub()))[0].backward()  # type: ignore[arg-type]
     assert all(p.grad is not None and not p.grad.any() for p in model.parameters())
 
 
@@ -114,11 +115,10 @@ def test_a_spans_loss_is_the_mean_of_start_and_end_over_real_tokens() -> None:
         _, sums, _ = model(batch)
         logits = model(batch, "logits")["squad"]
     expected = 0.0
-    for row in range(3):
-        length = int(batch.attention_mask[row].sum())
+    for row, window in enumerate(logits.split(list(batch.lengths))):
         for side in range(2):
             gold = int(batch.heads["squad"].gold[row, side])
-            expected -= torch.log_softmax(logits[row, :length, side], 0)[gold].item() / 2
+            expected -= torch.log_softmax(window[:, side], 0)[gold].item() / 2
     assert sums[tasks["squad"].index].item() == pytest.approx(expected, rel=1e-5)
 
 
@@ -133,10 +133,10 @@ def test_the_language_model_head_decodes_with_the_word_embeddings() -> None:
 
 
 def test_hidden_states_of_a_layer_are_the_encoders_own() -> None:
-    model, batch = small.model().eval(), batch_of("nli")
-    states = model.encoder(batch.input_ids, batch.attention_mask, output_hidden_states=True).hidden_states
+    model, batch = small.model(packed=False).eval(), batch_of("nli", items=1)
+    states = model.encoder(batch.input_ids[None], output_hidden_states=True).hidden_states
     for layer in (0, 1, -1):
-        assert torch.equal(model(batch, "hidden", layer), states[layer])
+        assert torch.equal(model(batch, "hidden", layer), states[layer][0])
 
 
 def test_an_encoder_written_loads_with_the_same_values(folder: Path, tmp_path: Path) -> None:
@@ -215,7 +215,7 @@ def test_a_folder_that_does_not_exist_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("length, works", [(64, True), (65, False)])
 def test_the_longest_row_is_the_longest_that_the_model_takes(length: int, works: bool, folder: Path) -> None:
     assert longest_row(str(folder)) == 64
-    model = load_encoder(folder, SETTING).eval()
+    model = load_encoder(folder, ModelPart(attn_implementation="sdpa")).eval()
     ids = torch.full((1, length), 5)
     if works:
         assert model(input_ids=ids).last_hidden_state.shape == (1, length, 16)
@@ -231,7 +231,7 @@ def bert(types: int = 2) -> tuple[MultiTask, Batch]:
     model = MultiTask(BertModel(config, add_pooling_layer=False), [HeadSpec("nli", "pair", ("a", "b"))], 1)
     rows = encode_pair([Pair("1", "the cat", "on mat", "a"), Pair("2", "the", "a b c d", "b")], encoder, ("a", "b"),
                        TrainingPart())
-    return model.eval(), pad_rows([(rows, 0), (rows, 1)], encoder)
+    return model.eval(), pack_rows([(rows, 0), (rows, 1)], encoder)
 
 
 def test_bert_sees_the_second_segment() -> None:
@@ -240,7 +240,8 @@ def test_bert_sees_the_second_segment() -> None:
     with torch.no_grad():
         ours = model(batch, "hidden")
         theirs = pieces.bert_tokenizer()([["the cat", "on mat"], ["the", "a b c d"]], padding=True, return_tensors="pt")
-        torch.testing.assert_close(ours, model.encoder(**theirs).last_hidden_state)
+        whole = model.encoder(**theirs).last_hidden_state
+        torch.testing.assert_close(ours, whole[theirs["attention_mask"].bool()])
         batch.token_type_ids.zero_()
         assert not torch.allclose(ours, model(batch, "hidden"))
 

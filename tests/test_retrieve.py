@@ -13,14 +13,13 @@ from stilts_ds.evaluate import retrieve
 from stilts_ds.evaluate.retrieve import Mined, Side
 
 
-def test_mean_pool_counts_only_the_mask() -> None:
-    hidden = torch.tensor([[[1.0, 2.0], [3.0, 4.0], [math.nan, 9.0]], [[5.0, 6.0], [7.0, 7.0], [7.0, 7.0]]])
-    mask = torch.tensor([[1, 1, 0], [1, 0, 0]])
-    assert torch.equal(retrieve.mean_pool(hidden, mask), torch.tensor([[2.0, 3.0], [5.0, 6.0]]))
-    assert retrieve.mean_pool(hidden.bfloat16(), mask).dtype == torch.float32
-    assert torch.equal(retrieve.pool(hidden, mask, "first"), torch.tensor([[1.0, 2.0], [5.0, 6.0]]))
+def test_each_sentence_is_pooled_over_its_own_tokens() -> None:
+    hidden, offsets = torch.tensor([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]]), torch.tensor([0, 2, 3])
+    assert torch.equal(retrieve.pool(hidden, offsets), torch.tensor([[2.0, 3.0], [5.0, 6.0]]))
+    assert retrieve.mean_pool(hidden.bfloat16(), offsets).dtype == torch.float32
+    assert torch.equal(retrieve.pool(hidden, offsets, "first"), torch.tensor([[1.0, 2.0], [5.0, 6.0]]))
     with pytest.raises(UserError, match="unknown pooling 'maen'; did you mean mean"):
-        retrieve.pool(hidden, mask, "maen")
+        retrieve.pool(hidden, offsets, "maen")
 
 
 @pytest.mark.parametrize("n, m, k", [(1, 1, 1), (7, 13, 4), (5, 3, 4), (17, 11, 11)])

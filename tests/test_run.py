@@ -86,6 +86,9 @@ def test_tensorboard_has_the_curves(toy_run: Path) -> None:
         "train/grad_norm",
         "train/tokens_per_second",
         "train/padding_fraction",
+        "train/mfu",
+        "time/data_share",
+        "time/other_share",
         "memory/host_peak_gib",
         "eval/mnli/qaa/accuracy",
     } <= tags

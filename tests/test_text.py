@@ -138,7 +138,8 @@ def test_the_pretrained_head_gives_the_checkpoint_s_own_logits(form: str, tmp_pa
     assert found is not None
     from stilts_ds.model.multitask import MultiTask
 
-    model = MultiTask(load_encoder(tmp_path, ModelPart()), [HeadSpec("mlm", "text")], 1).eval()
+    encoder = load_encoder(tmp_path, ModelPart(attn_implementation="sdpa"))
+    model = MultiTask(encoder, [HeadSpec("mlm", "text")], 1).eval()
     set_language_head(model.heads["mlm"], found, "here")
     ids = torch.tensor([[0, 7, 39, 9, 2]])
     with torch.no_grad():

@@ -13,7 +13,9 @@ from stilts_ds.config import Recipe, load_recipe, resolve_paths, shipped_recipes
 from stilts_ds.errors import UserError
 from stilts_ds.run_dir import RunDir, read_json
 
-BENCHMARKS = {"kernels": "stilts_kernels.bench", "pipeline": "stilts_ds.bench_pipeline"}
+BENCHMARKS = {
+    "kernels": "stilts_kernels.bench", "pipeline": "stilts_ds.bench_pipeline", "training": "stilts_ds.bench_training",
+}
 
 
 def main(arguments: list[str] | None = None) -> int:

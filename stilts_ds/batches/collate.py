@@ -1,14 +1,16 @@
-"""Items of any tasks to one padded batch for the encoder, grouped by output head.
+"""Items of any tasks to one batch for the encoder, rows one after the other without padding, grouped by output head.
 
-Shapes: B rows, L the longest of them, n targets of a head. A target is what one loss term belongs to: an item (pair,
+Shapes: B rows, T tokens in all of them, n targets of a head. A target is what one loss term belongs to: an item (pair,
 choice), a window (span), a word (tag), a masked token (text).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import lru_cache
+from itertools import accumulate
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -21,57 +23,78 @@ from stilts_ds.batches.rows import Rows
 class Targets:
     """What one head reads off a batch.
 
-    rows [m] are batch rows (for choice, the rows of all choices in order); tokens [n] are positions inside those rows
-    for tag and text; gold is [n] or, for span, [n, 2]; weight [n] multiplies each target's loss; task [n] is the index
-    of the target's task in the list of training tasks, for the loss by task.
+    tokens [m] are places among the batch's T tokens: a row's first (pair, choice: all choices' rows in order), a
+    labelled or masked one (tag, text), or every token of a window, window after window (span). gold is [n] or, for
+    span, [n, 2]: first and last answer token inside the window. weight [n] multiplies each target's loss; task [n] is
+    the index of the target's task in the list of training tasks, for the loss by task. cells [m, 2] say for span in
+    which window and where inside it each of `tokens` stands.
     """
 
-    rows: torch.Tensor
+    tokens: torch.Tensor
     gold: torch.Tensor
     weight: torch.Tensor
     task: torch.Tensor
-    tokens: torch.Tensor | None = None
-
-    def to(self, device: torch.device) -> Targets:
-        return Targets(*(None if t is None else t.to(device, non_blocking=True) for t in self._tensors()))  # type: ignore[arg-type]
-
-    def _tensors(self) -> tuple[torch.Tensor | None, ...]:
-        return self.rows, self.gold, self.weight, self.task, self.tokens
+    cells: torch.Tensor | None = None
+    longest: int = 1  # tokens of the longest window
 
 
 @dataclass
 class Batch:
-    """input_ids and attention_mask [B, L]; token types only for models that have them."""
+    """Rows for the encoder. On [T]: input_ids, token_type_ids (for models that have them), row (which one a token
+    stands in) and position (inside it, from 0); offsets [B + 1] and, on the host, lengths of the rows."""
 
     input_ids: torch.Tensor
-    attention_mask: torch.Tensor
     token_type_ids: torch.Tensor
+    row: torch.Tensor
+    position: torch.Tensor
+    offsets: torch.Tensor
+    lengths: tuple[int, ...]
     heads: dict[str, Targets] = field(default_factory=dict)
 
     def to(self, device: torch.device) -> Batch:
-        ids, mask, types = (t.to(device, non_blocking=True) for t in
-                            (self.input_ids, self.attention_mask, self.token_type_ids))
-        return Batch(ids, mask, types, {name: targets.to(device) for name, targets in self.heads.items()})
+        return _moved(self, device)
 
     @property
-    def real_tokens(self) -> int:
-        return int(self.attention_mask.sum())
+    def starts(self) -> list[int]:
+        """Place of each row's first token."""
+        return list(accumulate(self.lengths, initial=0))[:-1]
+
+    @property
+    def padded_tokens(self) -> int:
+        """Tokens that the encoder would compute with rows padded to the longest."""
+        return len(self.lengths) * max(self.lengths)
 
 
-def pad_rows(rows_of: Sequence[tuple[Rows, int]], encoder: Encoder) -> Batch:
-    """Pad the given (rows, row index) to the longest. Without rows: one row of special tokens, so that every rank
+Moved = TypeVar("Moved", Batch, Targets)
+
+
+def _moved(value: Moved, device: torch.device) -> Moved:
+    """A copy with every tensor on `device`. From pinned memory that takes no time of the host's."""
+    found = {}
+    for each in fields(value):
+        part = getattr(value, each.name)
+        if isinstance(part, torch.Tensor):
+            pinned = part.pin_memory() if device.type == "cuda" else part
+            part = pinned.to(device, non_blocking=True)
+        elif isinstance(part, dict):
+            part = {name: _moved(targets, device) for name, targets in part.items()}
+        found[each.name] = part
+    return type(value)(**found)
+
+
+def pack_rows(rows_of: Sequence[tuple[Rows, int]], encoder: Encoder) -> Batch:
+    """Put the given (rows, row index) one after the other. Without rows: one row of special tokens, so that every rank
     runs the encoder the same number of times."""
     empty = np.asarray([*encoder.template.prefix, *encoder.template.single_suffix], np.int32)
     parts = [rows.input_ids[rows.starts[r] : rows.starts[r + 1]] for rows, r in rows_of] or [empty]
     lengths = np.array([len(part) for part in parts])
-    ids = np.full((len(parts), lengths.max()), encoder.pad, np.int64)
-    types = np.zeros_like(ids)
-    for i, part in enumerate(parts):
-        ids[i, : len(part)] = part
-    for i, (rows, r) in enumerate(rows_of):
-        types[i, rows.second[r] : lengths[i]] = 1
-    mask = np.arange(ids.shape[1])[None, :] < lengths[:, None]
-    return Batch(torch.from_numpy(ids), torch.from_numpy(mask.astype(np.int64)), torch.from_numpy(types))
+    offsets = np.concatenate([[0], np.cumsum(lengths)])
+    row = np.repeat(np.arange(len(parts)), lengths)
+    position = np.arange(offsets[-1]) - offsets[row]
+    second = np.array([rows.second[r] for rows, r in rows_of] or lengths)
+    arrays = (np.concatenate(parts), position >= second[row], row, position, offsets)
+    tensors = [torch.from_numpy(np.asarray(array, np.int64)) for array in arrays]
+    return Batch(tensors[0], tensors[1], tensors[2], tensors[3], tensors[4], tuple(lengths.tolist()))
 
 
 def target_count(family: str, rows: Rows, item: int, mlm_probability: float) -> int:
@@ -131,75 +154,84 @@ class Collator:
 
     def __call__(self, items: Sequence[tuple[int, str, int]], step: int, weights: Mapping[str, float]) -> Batch:
         """`items` are (position in the global batch, task, item); the position seeds an item's masking."""
-        rows_of: list[tuple[Rows, int]] = []
-        drafts: dict[str, _Draft] = {}
-        for position, name, item in items:
-            task = self.tasks[name]
-            first, last = int(task.rows.items[item]), int(task.rows.items[item + 1])
-            batch_rows = list(range(len(rows_of), len(rows_of) + last - first))
-            rows_of += [(task.rows, r) for r in range(first, last)]
-            drafts.setdefault(task.head, _Draft(task.family)).add(task, item, batch_rows, weights[name], position)
-        batch = pad_rows(rows_of, self.encoder)
-        for head, draft in drafts.items():
-            batch.heads[head] = self._targets(draft, batch, step)
+        chosen = [(self.tasks[name], item) for _, name, item in items]
+        first = [int(task.rows.items[item]) for task, item in chosen]
+        last = [int(task.rows.items[item + 1]) for task, item in chosen]
+        batch = pack_rows([(t.rows, r) for (t, _), a, b in zip(chosen, first, last) for r in range(a, b)], self.encoder)
+        starts, row = batch.starts, 0
+        drafts: dict[str, Draft] = {}
+        for (position, name, _), (task, item), a, b in zip(items, chosen, first, last):
+            begin, row = starts[row : row + b - a], row + b - a
+            draft = drafts.setdefault(task.head, Draft(task.family))
+            if task.family == "text":
+                self._mask(draft, batch, begin[0], int(task.rows.row_lengths[a]), (step, position))
+            else:
+                draft.read(task.rows, item, a, begin)
+            draft.end_item(weights[name], task.index)
+        batch.heads = {head: draft.targets() for head, draft in drafts.items()}
         return batch
 
-    def _targets(self, draft: _Draft, batch: Batch, step: int) -> Targets:
-        if draft.family == "text":
-            self._mask(draft, batch, step)
-        gold = torch.tensor(draft.gold, dtype=torch.long)
-        return Targets(
-            rows=torch.tensor(draft.rows, dtype=torch.long),
-            gold=gold.reshape(-1, 2) if draft.family == "span" else gold,
-            weight=torch.tensor(draft.weight, dtype=torch.float32),
-            task=torch.tensor(draft.task, dtype=torch.long),
-            tokens=torch.tensor(draft.tokens, dtype=torch.long) if draft.family in ("tag", "text") else None,
-        )
-
-    def _mask(self, draft: _Draft, batch: Batch, step: int) -> None:
-        pending, draft.rows = draft.pending, []
-        for row, position, index, weight in pending:
-            length = int(batch.attention_mask[row].sum())
-            ids = batch.input_ids[row, :length].numpy()
-            rng = np.random.default_rng([self.seed, 2, step, position])
-            masked, chosen = mask_tokens(ids, self.encoder, masked_count(length, self.mlm_probability), rng)
-            draft.gold += [int(t) for t in ids[chosen]]
-            draft.tokens += [int(p) for p in chosen]
-            draft.rows += [row] * len(chosen)
-            draft.weight += [weight] * len(chosen)
-            draft.task += [index] * len(chosen)
-            batch.input_ids[row, :length] = torch.from_numpy(masked)
+    def _mask(self, draft: Draft, batch: Batch, begin: int, length: int, place: tuple[int, int]) -> None:
+        """Mask a row in the batch; the seed, the step and the place in the global batch decide where."""
+        rng = np.random.default_rng([self.seed, 2, *place])
+        draft.mask(batch, begin, length, self.encoder, masked_count(length, self.mlm_probability), rng)
 
 
-class _Draft:
+class Draft:
     """A head's targets while a batch is being filled."""
 
     def __init__(self, family: str) -> None:
         self.family = family
-        self.rows: list[int] = []
-        self.tokens: list[int] = []
-        self.gold: list[int] = []
-        self.weight: list[float] = []
-        self.task: list[int] = []
-        self.pending: list[tuple[int, int, int, float]] = []
+        self.tokens: list[np.ndarray] = []
+        self.gold: list[np.ndarray] = []
+        self.weight: list[np.ndarray] = []
+        self.task: list[np.ndarray] = []
+        self.windows: list[int] = []
 
-    def add(self, task: TaskRows, item: int, batch_rows: list[int], weight: float, position: int) -> None:
-        rows, row = task.rows, int(task.rows.items[item])
-        if self.family == "text":
-            self.pending.append((batch_rows[0], position, task.index, weight))
-            return
+    def read(self, rows: Rows, item: int, row: int, starts: Sequence[int]) -> None:
+        """Take in the targets of an item whose rows start at `starts`; `row` is its first among `rows`."""
+        length = int(rows.starts[row + 1] - rows.starts[row])
         if self.family == "tag":
             assert rows.token_label is not None
             labels = rows.token_label[rows.starts[row] : rows.starts[row + 1]]
-            tokens = np.flatnonzero(labels >= 0)
-            self.tokens += tokens.tolist()
-            self.gold += labels[tokens].tolist()
-            self.rows += batch_rows * len(tokens)
-            count = len(tokens)
+            labelled = np.flatnonzero(labels >= 0)
+            self.tokens.append(labelled + starts[0])
+            self.gold.append(labels[labelled])
+        elif self.family == "span":
+            assert rows.span is not None
+            self.tokens.append(np.arange(starts[0], starts[0] + length))
+            self.gold.append(rows.span[row : row + 1])
+            self.windows.append(length)
         else:
-            source = rows.span[row] if self.family == "span" else rows.label[item : item + 1]  # type: ignore[index]
-            self.gold += source.tolist()
-            self.rows += batch_rows
-            count = 1
-        self.weight += [weight] * count
-        self.task += [task.index] * count
+            assert rows.label is not None
+            self.tokens.append(np.asarray(starts))
+            self.gold.append(rows.label[item : item + 1])
+
+    def mask(
+        self, batch: Batch, begin: int, length: int, encoder: Encoder, count: int, rng: np.random.Generator
+    ) -> None:
+        """Mask `count` tokens of the row at `begin`, in the batch, and take them as targets."""
+        ids = batch.input_ids[begin : begin + length].numpy()
+        masked, chosen = mask_tokens(ids, encoder, count, rng)
+        self.tokens.append(chosen + begin)
+        self.gold.append(ids[chosen])
+        ids[:] = masked
+
+    def end_item(self, weight: float, task: int) -> None:
+        count = len(self.gold[-1])
+        self.weight.append(np.full(count, weight, np.float32))
+        self.task.append(np.full(count, task))
+
+    def targets(self) -> Targets:
+        tokens, gold, task = (torch.from_numpy(np.concatenate(each).astype(np.int64))
+                              for each in (self.tokens, self.gold, self.task))
+        return Targets(tokens, gold, torch.from_numpy(np.concatenate(self.weight)), task, *window_cells(self.windows))
+
+
+def window_cells(lengths: Sequence[int]) -> tuple[torch.Tensor | None, int]:
+    """(window, place inside it) of each token of windows that stand one after the other, [m, 2], and the longest."""
+    if not lengths:
+        return None, 1
+    window = np.repeat(np.arange(len(lengths)), lengths)
+    place = np.concatenate([np.arange(length) for length in lengths])
+    return torch.from_numpy(np.stack([window, place], 1)), max(lengths)

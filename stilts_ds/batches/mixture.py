@@ -175,25 +175,51 @@ def micro_batch_count(setting: TrainingPart, world_size: int) -> int:
     return math.ceil(share / setting.per_device_train_batch_size)
 
 
-def deal(lengths: Sequence[int], world_size: int, micro_batches: int) -> list[list[list[int]]]:
+def deal(lengths: Sequence[int], world_size: int, micro_batches: int, padded: bool = False) -> list[list[list[int]]]:
     """Deal a step's items over ranks and micro-batches so that the slowest rank has little more than its share.
 
-    Longest first to the rank with the fewest tokens so far and room left (LPT); inside a rank, items of like length
-    share a micro-batch. Returns [rank][micro-batch] -> positions in `lengths`; a micro-batch may be empty.
+    Longest first to the rank with the fewest tokens so far and room left (LPT), then exchanges between the heaviest and
+    the lightest rank; a rank's items go over its micro-batches by the same rule or, where rows will be `padded`, so
+    that items of like length share one. Returns [rank][micro-batch] -> positions in `lengths`, longest first; a
+    micro-batch may be empty.
     """
-    room = math.ceil(math.ceil(len(lengths) / world_size) / micro_batches) * micro_batches
-    ranks: list[list[int]] = [[] for _ in range(world_size)]
-    queue = [(0, rank) for rank in range(world_size)]
-    for position in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
-        tokens, rank = heapq.heappop(queue)
-        ranks[rank].append(position)
-        if len(ranks[rank]) < room:
-            heapq.heappush(queue, (tokens + int(lengths[position]), rank))
-    return [[list(part) for part in _split(items, micro_batches)] for items in ranks]
+    size = np.asarray(lengths)
+    room = math.ceil(math.ceil(len(size) / world_size) / micro_batches) * micro_batches
+    ranks = _spread(size, np.argsort(-size, kind="stable"), world_size, room)
+    if padded:
+        return [[part.tolist() for part in np.array_split(mine, micro_batches)] for mine in ranks]
+    return [[part.tolist() for part in _spread(size, mine, micro_batches, room // micro_batches)] for mine in ranks]
 
 
-def _split(items: Sequence[int], parts: int) -> list[Sequence[int]]:
-    """Cut into `parts` runs whose sizes differ by at most one."""
-    base, extra = divmod(len(items), parts)
-    ends = np.cumsum([base + (i < extra) for i in range(parts)])
-    return [items[end - base - (i < extra) : end] for i, end in enumerate(ends)]
+def _spread(size: np.ndarray, items: np.ndarray, bins: int, room: int) -> list[np.ndarray]:
+    """Items (longest first) over `bins` of at most `room` items with sums of `size` as even as exchanges make them."""
+    if bins == 1:
+        return [items]
+    parts: list[list[int]] = [[] for _ in range(bins)]
+    queue = [(0, index) for index in range(bins)]
+    for item, tokens in zip(items.tolist(), size[items].tolist()):
+        held, index = heapq.heappop(queue)
+        parts[index].append(item)
+        if len(parts[index]) < room:
+            heapq.heappush(queue, (held + tokens, index))
+    found = [np.array(part, np.int64) for part in parts]
+    for _ in range(2 * bins):
+        if not _exchange(size, found):
+            break
+    return [part[np.argsort(-size[part], kind="stable")] for part in found]
+
+
+def _exchange(size: np.ndarray, parts: list[np.ndarray]) -> bool:
+    """Swap the two items of the heaviest and the lightest part that level them best; False where none helps."""
+    sums = [int(size[part].sum()) for part in parts]
+    heavy, light = int(np.argmax(sums)), int(np.argmin(sums))
+    gap = sums[heavy] - sums[light]
+    if gap < 2 or not len(parts[light]):
+        return False
+    moved = size[parts[heavy]][:, None] - size[parts[light]][None, :]
+    left = np.abs(gap - 2 * moved)
+    a, b = np.unravel_index(int(np.argmin(left)), left.shape)
+    if left[a, b] >= gap:
+        return False
+    parts[heavy][a], parts[light][b] = parts[light][b], parts[heavy][a]
+    return True

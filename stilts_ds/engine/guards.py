@@ -22,9 +22,9 @@ def explain_memory(problem: RuntimeError, batch: Batch, setting: TrainingPart) -
     """The error to raise for `problem`: about memory, with the batch and what to change; anything else as it is."""
     if not isinstance(problem, torch.OutOfMemoryError) and not any(t in str(problem).lower() for t in NO_MEMORY):
         return problem
-    rows, length = batch.input_ids.shape
     return UserError(
-        f"out of memory in a micro-batch of {rows} rows of {length} tokens; lower per_device_train_batch_size "
+        f"out of memory in a micro-batch of {len(batch.lengths)} rows and {sum(batch.lengths)} tokens, at most "
+        f"{max(batch.lengths)} in a row; lower per_device_train_batch_size "
         f"({setting.per_device_train_batch_size}; the batch of a step stays {setting.train_batch_size}), set "
         "engine.gradient_checkpointing=true, a higher engine.zero_stage or engine.offload_optimizer=true "
         f"({str(problem).splitlines()[0][:200]})"

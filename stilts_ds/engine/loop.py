@@ -12,14 +12,16 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from stilts_ds.batches.collate import Collator, TaskRows, target_count
+from stilts_ds.batches.collate import Batch, Collator, TaskRows
 from stilts_ds.batches.encode import Encoder
-from stilts_ds.batches.mixture import Mixture, deal, micro_batch_count
+from stilts_ds.batches.feed import Feed, Item
+from stilts_ds.batches.mixture import Mixture, micro_batch_count
 from stilts_ds.config import EnginePart, SamplingPart, TrainingPart
 from stilts_ds.engine import checkpoint
 from stilts_ds.engine.guards import ChanceWatch, explain_memory
 from stilts_ds.engine.optim import learning_rate
 from stilts_ds.engine.preempt import Stopped, stop_if_requested
+from stilts_ds.engine.stopwatch import Speed, Stopwatch, profiler
 from stilts_ds.engine.world import World
 from stilts_ds.engine.zero import build_engine, full_parameters, gradient_norm, set_learning_rate
 from stilts_ds.errors import UserError
@@ -30,6 +32,7 @@ from stilts_ds.run_dir import PhaseDir
 
 log = logging.getLogger(__name__)
 Forward = Callable[..., Any]
+COUNTS = ("loss", "real", "computed", "squares")  # what every step counts first; see Speed
 SELECTION = "selection"  # tag of the number that selects the model; `selection/<task>` is a task's part of it
 
 
@@ -135,13 +138,16 @@ class Trainer:
         groups = {n: t.rows.label for n, t in job.tasks.items() if t.family == "text" and t.rows.label is not None}
         self.mixture = Mixture(sizes, job.setting, job.sampling, job.seed, groups)
         self.micro_batches = micro_batch_count(job.setting, job.world.size)
-        self.lengths = {name: task.rows.item_lengths for name, task in job.tasks.items()}
-        self.collate = Collator(job.tasks, job.encoder, job.setting.mlm_probability, job.seed)
+        collate = Collator(job.tasks, job.encoder, job.setting.mlm_probability, job.seed)
+        self.feed = Feed(self.mixture, collate, self.micro_batches, job.world.rank, job.world.size, job.model.packs)
+        self.watch = Stopwatch(job.world.device)
+        self.speed = Speed(job.model.encoder, job.world.device, job.engine_part.dtype, job.world.size)
         self.engine = build_engine(job.model, job.engine_part, job.setting, job.world, self.micro_batches)
         self.saver = checkpoint.Saver(job.folder.checkpoints, job.world, job.setting.save_total_limit)
         self.chance = ChanceWatch({name: job.model.specs[task.head] for name, task in job.tasks.items()})
         self.statistics = StepStatistics()
         self.monitor: Monitor | None = None
+        self.profiler: Any = None
 
     def resume(self, found: checkpoint.Checkpoint | None) -> Progress:
         progress = Progress()
@@ -154,6 +160,9 @@ class Trainer:
             log.info("%s: %d steps of %d examples, %d micro-batches a rank%s", self.job.title,
                      self.mixture.total_steps, self.job.setting.train_batch_size, self.micro_batches,
                      f", continuing after step {progress.step}" if progress.step else "")
+            if self.job.engine_part.profile:
+                self.profiler = profiler(self.job.folder.root / "profile.json", self.job.world.device)
+                self.profiler.start()
         return progress
 
     def take_step(self, progress: Progress) -> None:
@@ -163,40 +172,51 @@ class Trainer:
         torch.manual_seed(hash_seed(self.job.seed, step, world.rank))
         rate = learning_rate(step, self.mixture.total_steps, self.job.setting)
         set_learning_rate(self.engine, rate)
-        items = self.mixture.step(step)
-        sums = self._forward_backward(items, step)
-        norm = self._update(progress, items, rate)
+        with self.watch("data"):
+            data = self.feed(step)
+        sums = self._forward_backward(data.batches)
+        with self.watch("update"):
+            norm = self._update(progress, data.items, rate)
         self.statistics.reduced.append(sums)
         self.statistics.local.append({"step": step + 1, "train/learning_rate": rate, "train/grad_norm": norm})
+        if self.profiler is not None:
+            self.profiler.step()
 
-    def _forward_backward(self, items: list[tuple[str, int]], step: int) -> torch.Tensor:
-        """Run this rank's micro-batches; returns [loss, real tokens, padded tokens, sums by task, counts by task]."""
-        world, weights = self.job.world, self._weights(items)
-        lengths = [int(self.lengths[name][item]) for name, item in items]
-        kinds = len(self.job.tasks)
-        statistics = torch.zeros(3 + 2 * kinds, device=world.device)
+    def _forward_backward(self, batches: list[tuple[Batch, int]]) -> torch.Tensor:
+        """Run this rank's micro-batches; returns COUNTS, then loss sums by task and target counts by task."""
+        world, device = self.job.world, self.job.world.device
+        statistics = torch.zeros(len(COUNTS) + 2 * len(self.job.tasks), device=device)
         self.engine.train()
-        for positions in deal(lengths, world.size, self.micro_batches)[world.rank]:
-            batch = self.collate([(p, *items[p]) for p in positions], step, weights)
-            real, padded = batch.real_tokens if positions else 0, batch.input_ids.numel() if positions else 0
+        for batch, examples in batches:
             try:
-                loss, sums, counts = self.engine(batch.to(world.device))
-                # DeepSpeed averages gradients over ranks; the loss is a sum over them.
-                self.engine.backward(loss * world.size, scale_wrt_gas=False)
+                with self.watch("forward"):
+                    loss, sums, counts = self.engine(batch.to(device))
+                with self.watch("backward"):
+                    # DeepSpeed averages gradients over ranks; the loss is a sum over them.
+                    self.engine.backward(loss * world.size, scale_wrt_gas=False)
             except RuntimeError as problem:
                 raise explain_memory(problem, batch, self.job.setting) from problem
-            local = torch.tensor([0.0, real, padded], device=world.device)
+            local = torch.tensor([0.0, *self._tokens(batch, examples)], device=device)
             statistics += torch.cat([local, sums, counts])
             statistics[0] += loss.detach()
             if self.job.engine_part.zero_stage > 0 or not self.engine.is_gradient_accumulation_boundary():
-                self._advance()
+                with self.watch("update"):
+                    self._advance()
         return statistics
+
+    def _tokens(self, batch: Batch, examples: int) -> tuple[int, int, int]:
+        """Real tokens, tokens that the encoder computes, and the sum of the rows' squared lengths."""
+        if not examples:
+            return 0, 0, 0
+        real = len(batch.input_ids)
+        computed = real if self.job.model.packs else batch.padded_tokens
+        return real, computed, sum(length * length for length in batch.lengths)
 
     def _advance(self) -> None:
         """DeepSpeed's step(): counts a micro-batch; at the last one it updates the weights."""
         self.engine.step()
 
-    def _update(self, progress: Progress, items: list[tuple[str, int]], rate: float) -> float:
+    def _update(self, progress: Progress, items: list[Item], rate: float) -> float:
         """Finish the step and return the gradient norm; a non-finite one leaves the weights as they are."""
         stage = self.job.engine_part.zero_stage
         norm = gradient_norm(self.engine, stage)
@@ -211,7 +231,7 @@ class Trainer:
             self._report_skip(progress, items, norm)
         return norm
 
-    def _report_skip(self, progress: Progress, items: list[tuple[str, int]], norm: float) -> None:
+    def _report_skip(self, progress: Progress, items: list[Item], norm: float) -> None:
         where = ", ".join(f"{name}[{item}]" for name, item in items[:8])
         log.warning("step %d skipped: gradient norm %s; examples %s ...", progress.step + 1, norm, where)
         # fp16 finds its loss scale by overflowing at first; there only the loss itself counts (see flush).
@@ -220,17 +240,6 @@ class Trainer:
                 f"{progress.skipped_in_a_row} steps in a row had a non-finite gradient, up to step {progress.step + 1} "
                 f"(examples {where}); lower learning_rate or use engine.dtype=fp32. Weights are as before those steps"
             )
-
-    def _weights(self, items: list[tuple[str, int]]) -> dict[str, float]:
-        """Factor of each loss term: a task's loss is its mean over the global batch, weighted by its share of items."""
-        present = sorted({name for name, _ in items})
-        weights = {}
-        for name in present:
-            mine = [item for n, item in items if n == name]
-            task = self.job.tasks[name]
-            targets = sum(target_count(task.family, task.rows, i, self.job.setting.mlm_probability) for i in mine)
-            weights[name] = len(mine) / len(items) / max(targets, 1)
-        return weights
 
     def flush(self, progress: Progress) -> None:
         """Sum the steps' numbers over ranks and write them. The only place that waits for the device."""
@@ -241,10 +250,11 @@ class Trainer:
         rows = table.tolist()
         if any(not math.isfinite(row[0]) for row in rows) and self.job.engine_part.dtype == "fp16":
             raise UserError(f"the loss became non-finite before step {progress.step}; use engine.dtype=bf16")
+        spent = self.watch.read()
         if self.monitor is not None:
-            seconds = max(self.monitor.lap(), 1e-9)
-            speed = sum(row[1] for row in rows) / seconds
-            extra = {"train/tokens_per_second": speed, **memory_gib(self.job.world.device)}
+            counts = {name: sum(row[i] for row in rows) for i, name in enumerate(COUNTS)}
+            rates = self.speed.tags(counts, spent, max(self.monitor.lap(), 1e-9))
+            extra = {**rates, **memory_gib(self.job.world.device)}
             records = [{**local, **self._record(row), **extra} for local, row in zip(self.statistics.local, rows)]
             self.monitor.steps(records)
             self._watch(records, progress)
@@ -261,8 +271,8 @@ class Trainer:
 
     def _record(self, row: list[float]) -> dict[str, float]:
         names, kinds = sorted(self.job.tasks, key=lambda n: self.job.tasks[n].index), len(self.job.tasks)
-        by_task = {f"train/loss/{name}": row[3 + i] / row[3 + kinds + i]
-                   for i, name in enumerate(names) if row[3 + kinds + i]}
+        sums, counts = row[len(COUNTS) :][:kinds], row[len(COUNTS) :][kinds:]
+        by_task = {f"train/loss/{name}": total / n for name, total, n in zip(names, sums, counts) if n}
         return {"train/loss": row[0], "train/padding_fraction": 1 - row[1] / row[2], **by_task}
 
     @staticmethod
@@ -297,8 +307,13 @@ class Trainer:
         self.saver.save(self.engine, progress.step, asdict(progress))
 
     def close(self) -> None:
+        self.feed.close()
+        if self.profiler is not None:
+            self.profiler.stop()
         if self.monitor is not None:
             self.monitor.close()
+            if summary := self.speed.summary():
+                log.info("%s: %s", self.job.title, summary)
         self.engine.destroy()
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from stilts_ds.batches.collate import Batch, Targets, pad_rows
+from stilts_ds.batches.collate import Batch, Targets, pack_rows, window_cells
 from stilts_ds.batches.encode import Encoder
 from stilts_ds.batches.rows import Rows
 from stilts_ds.config import EvaluationPart
@@ -58,9 +58,9 @@ def sentence_vectors(
     found: dict[int, np.ndarray] = {}
     for items in shard(rows.item_lengths.tolist(), part.per_device_eval_batch_size, world):
         stop_if_requested(world)
-        batch = pad_rows([(rows, i) for i in items], encoder).to(world.device)
+        batch = pack_rows([(rows, i) for i in items], encoder).to(world.device)
         hidden = forward(batch, "hidden", part.retrieval_layer)
-        vectors = pool(hidden.float(), batch.attention_mask, part.retrieval_pooling)
+        vectors = pool(hidden, batch.offsets, part.retrieval_pooling)
         found.update(zip(items, vectors.cpu().numpy()))
     whole = _in_order(world.gather(found), len(rows))
     return torch.from_numpy(np.stack(whole)) if whole else torch.zeros(0)
@@ -77,15 +77,17 @@ def _in_order(parts: list[dict[int, Any]], count: int) -> list[Any]:
 
 def _batch(rows: Rows, items: Sequence[int], head: str, family: str, encoder: Encoder) -> Batch:
     indices = [r for i in items for r in range(int(rows.items[i]), int(rows.items[i + 1]))]
-    batch = pad_rows([(rows, r) for r in indices], encoder)
+    batch = pack_rows([(rows, r) for r in indices], encoder)
     if items:
-        where, tokens = torch.arange(len(indices)), None
+        tokens, cells, longest = torch.tensor(batch.starts), None, 1
         if family == "tag":
-            firsts = [_word_tokens(rows, r) for r in indices]
-            where = torch.repeat_interleave(where, torch.tensor([len(f) for f in firsts]))
-            tokens = torch.from_numpy(np.concatenate(firsts))
+            words = [_word_tokens(rows, row) + start for row, start in zip(indices, batch.starts)]
+            tokens = torch.from_numpy(np.concatenate(words))
+        elif family == "span":
+            tokens = torch.arange(len(batch.input_ids))
+            cells, longest = window_cells(batch.lengths)
         none = torch.zeros(0, dtype=torch.long)
-        batch.heads[head] = Targets(where, none, none.float(), none, tokens)
+        batch.heads[head] = Targets(tokens, none, none.float(), none, cells, longest)
     return batch
 
 
@@ -107,8 +109,8 @@ def _split(logits: torch.Tensor, rows: Rows, items: Sequence[int], family: str) 
     if family == "choice":
         return np.split(values[:, 0], np.cumsum([rows.items[i + 1] - rows.items[i] for i in items])[:-1])
     if family == "span":
-        lengths = rows.row_lengths
-        return [(v[: lengths[i], 0], v[: lengths[i], 1]) for v, i in zip(values, items)]
+        windows = np.split(values, np.cumsum([rows.row_lengths[i] for i in items])[:-1])
+        return [(window[:, 0], window[:, 1]) for window in windows]
     best = values.argmax(-1)
     return np.split(best, np.cumsum([len(_word_tokens(rows, i)) for i in items])[:-1])
 

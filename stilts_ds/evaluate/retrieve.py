@@ -1,7 +1,7 @@
 """Sentence retrieval with the encoder as it is: Tatoeba's nearest neighbours and BUCC's bitext mining.
 
-Both follow the paper's section Retrieval. Legend: B sentences of a batch, L tokens, H hidden size, N and M sentences
-of the two sides, k neighbours. Embeddings are float32.
+Both follow the paper's section Retrieval. Legend: B sentences of a batch, T tokens of all of them, H hidden size, N and
+M sentences of the two sides, k neighbours. Embeddings are float32.
 """
 
 from __future__ import annotations
@@ -19,26 +19,27 @@ from stilts_ds.errors import UserError, did_you_mean
 Pair = tuple[str, str]
 
 
-def mean_pool(hidden_BLH: Tensor, mask_BL: Tensor) -> Tensor:
-    """Mean of the hidden states where `mask` is true: [B, H], float32. A sentence without tokens gives NaN."""
-    inside = mask_BL.bool()
-    total = hidden_BLH.to(torch.float32).masked_fill(~inside[:, :, None], 0.0).sum(dim=1)
-    return total / inside.sum(dim=1, keepdim=True)
+def mean_pool(hidden_TH: Tensor, offsets: Tensor) -> Tensor:
+    """Mean of each sentence's hidden states: [B, H], float32; the other sentences of the batch do not matter."""
+    return stilts_kernels.mean_pool_packed(hidden_TH, offsets)
 
 
-def first_pool(hidden_BLH: Tensor, mask_BL: Tensor) -> Tensor:
-    """Hidden state of the first token (`<s>`): [B, H], float32."""
-    return hidden_BLH[:, 0].to(torch.float32)
+def first_pool(hidden_TH: Tensor, offsets: Tensor) -> Tensor:
+    """Hidden state of each sentence's first token (`<s>`): [B, H], float32."""
+    return hidden_TH[offsets[:-1]].to(torch.float32)
 
 
 POOLINGS: Mapping[str, Callable[[Tensor, Tensor], Tensor]] = {"mean": mean_pool, "first": first_pool}
 
 
-def pool(hidden_BLH: Tensor, mask_BL: Tensor, pooling: str = "mean") -> Tensor:
-    """Sentence vectors [B, H]. `mean` over all tokens, `<s>` and `</s>` included, is the paper's choice."""
+def pool(hidden_TH: Tensor, offsets: Tensor, pooling: str = "mean") -> Tensor:
+    """Sentence vectors [B, H] of sentences one after the other; sentence b has the tokens offsets[b] to offsets[b + 1].
+
+    `mean` over all tokens, `<s>` and `</s>` included, is the paper's choice.
+    """
     if pooling not in POOLINGS:
         raise UserError(f"unknown pooling {pooling!r}{did_you_mean(pooling, POOLINGS)}")
-    return POOLINGS[pooling](hidden_BLH, mask_BL)
+    return POOLINGS[pooling](hidden_TH, offsets)
 
 
 def unit(embeddings: Tensor, name: str) -> Tensor:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from stilts_ds.batches.collate import Targets, mask_tokens, masked_count, pad_rows
+from stilts_ds.batches.collate import Draft, masked_count, pack_rows
 from stilts_ds.batches.encode import Encoder
 from stilts_ds.batches.prepare import Data
 from stilts_ds.batches.rows import Rows
@@ -71,23 +71,17 @@ def masked_accuracy(forward: Any, rows: Rows, encoder: Encoder, setting: Trainin
     right = total = 0
     for items in shard(rows.item_lengths.tolist(), 32, world):
         stop_if_requested(world)
-        batch = pad_rows([(rows, i) for i in items], encoder)
-        where, tokens, gold = [], [], []
-        for place, item in enumerate(items):
+        batch, draft = pack_rows([(rows, i) for i in items], encoder), Draft("text")
+        for begin, item in zip(batch.starts, items):
             length = int(rows.row_lengths[item])
-            ids = batch.input_ids[place, :length].numpy()
             rng = np.random.default_rng([11, item])
-            masked, chosen = mask_tokens(ids, encoder, masked_count(length, setting.mlm_probability), rng)
-            gold += ids[chosen].tolist()
-            tokens += chosen.tolist()
-            where += [place] * len(chosen)
-            batch.input_ids[place, :length] = torch.from_numpy(masked)
-        index = torch.tensor(gold, dtype=torch.long)
-        batch.heads["mlm"] = Targets(
-            torch.tensor(where, dtype=torch.long), index, index.float(), index, torch.tensor(tokens, dtype=torch.long)
-        )
+            draft.mask(batch, begin, length, encoder, masked_count(length, setting.mlm_probability), rng)
+            draft.end_item(1.0, 0)
+        if items:
+            batch.heads["mlm"] = draft.targets()
         logits = forward(batch.to(world.device), "logits")["mlm"]
-        right += int((logits.argmax(-1).cpu() == index).sum())
+        gold = batch.heads["mlm"].gold if items else torch.zeros(0)
+        right += int((logits.argmax(-1).cpu() == gold).sum())
         total += len(gold)
     both = world.all_gather((right, total))
     return 100 * sum(r for r, _ in both) / max(1, sum(t for _, t in both))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import logging
 from pathlib import Path
 from typing import Any
 from zipfile import is_zipfile
@@ -14,7 +15,11 @@ from torch import nn
 
 from stilts_ds.config import ModelPart
 from stilts_ds.errors import UserError
+from stilts_ds.model import attention
+from stilts_ds.model.encode import packs_exactly
 from stilts_ds.model_files import check_folder
+
+log = logging.getLogger(__name__)
 
 
 def quiet() -> None:
@@ -28,6 +33,9 @@ def quiet() -> None:
 def load_encoder(path: str | Path, setting: ModelPart, revision: str | None = None) -> nn.Module:
     """Load the encoder of any checkpoint in float32, without pooler or task head.
 
+    With `attn_implementation: packed` it takes packed rows where that gives its own hidden states, which is tried here;
+    the log says so where it does not.
+
     Raises UserError for a folder without configuration or weights, or weights that do not fit the configuration.
     """
     from transformers import AutoConfig, AutoModel
@@ -40,7 +48,8 @@ def load_encoder(path: str | Path, setting: ModelPart, revision: str | None = No
         takes_pooler = "add_pooling_layer" in inspect.signature(model_class.__init__).parameters
         model, info = model_class.from_pretrained(
             str(path), config=config, revision=revision, dtype=torch.float32, output_loading_info=True,
-            attn_implementation=setting.attn_implementation, ignore_mismatched_sizes=True,  # refused below, by name
+            attn_implementation=None if setting.attn_implementation == "packed" else setting.attn_implementation,
+            ignore_mismatched_sizes=True,  # refused below, by name
             **({"add_pooling_layer": False} if takes_pooler else {}),
         )
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
@@ -57,7 +66,20 @@ def load_encoder(path: str | Path, setting: ModelPart, revision: str | None = No
             f"{path}: weights are missing for {len(missing)} parameters, such as {sorted(missing)[0]}; "
             "the folder holds another model or only a part of one"
         )
+    if setting.attn_implementation == "packed":
+        pack(model, str(path))
     return model
+
+
+def pack(model: Any, name: str) -> None:
+    """Let a model take packed rows, if it gives the same hidden states so."""
+    from transformers import AttentionInterface
+
+    AttentionInterface.register(attention.NAME, attention.packed_attention)
+    if packs_exactly(model, attention.NAME):
+        log.info("%s: rows are packed, none is padded", name)
+    else:
+        log.warning("%s: packed rows give it other hidden states; rows are padded to the longest of a batch", name)
 
 
 def _set_dropout(config: Any, dropout: float | None) -> None:

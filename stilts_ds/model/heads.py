@@ -1,6 +1,6 @@
 """Output heads, one class per task family. Each turns hidden states into logits and logits into loss terms.
 
-Shapes: B rows, L tokens, H hidden size, C labels, n targets (see stilts_ds.batches.collate.Targets).
+Shapes: m tokens that a head reads, H hidden size, n targets (see stilts_ds.batches.collate.Targets).
 """
 
 from __future__ import annotations
@@ -93,21 +93,20 @@ def build_head(spec: HeadSpec, hidden: int, dropout: float, vocabulary: int, eps
     return head
 
 
-def features(family: str, hidden: torch.Tensor, rows: torch.Tensor, tokens: torch.Tensor | None) -> torch.Tensor:
-    """What a head reads: first tokens [m, H], chosen tokens [n, H] or, for span, whole rows [n, L, H]."""
-    if family in ("pair", "choice"):
-        return hidden[rows, 0]
-    return hidden[rows] if family == "span" else hidden[rows, tokens]
-
-
-def losses(spec: HeadSpec, logits: torch.Tensor, targets: Targets, attention_mask: torch.Tensor) -> torch.Tensor:
+def losses(spec: HeadSpec, logits: torch.Tensor, targets: Targets) -> torch.Tensor:
     """Cross-entropy of each target, float32 [n]; for span, the mean of the start's and the end's."""
     logits = logits.float()
     if spec.family == "choice":
         logits = logits.reshape(-1, spec.width)
     if spec.family != "span":
         return F.cross_entropy(logits, targets.gold, reduction="none")
-    padded = attention_mask[targets.rows] == 0
-    logits = logits.masked_fill(padded.unsqueeze(-1), torch.finfo(torch.float32).min)
-    start = F.cross_entropy(logits[..., 0], targets.gold[:, 0], reduction="none")
-    return (start + F.cross_entropy(logits[..., 1], targets.gold[:, 1], reduction="none")) / 2
+    table = by_window(logits, targets)
+    start = F.cross_entropy(table[..., 0], targets.gold[:, 0], reduction="none")
+    return (start + F.cross_entropy(table[..., 1], targets.gold[:, 1], reduction="none")) / 2
+
+
+def by_window(logits: torch.Tensor, targets: Targets) -> torch.Tensor:
+    """Logits of windows one after the other [m, 2] as a table [n, longest, 2]; no token can be chosen behind an end."""
+    assert targets.cells is not None
+    table = logits.new_full((len(targets.gold), targets.longest, 2), torch.finfo(logits.dtype).min)
+    return table.index_put((targets.cells[:, 0], targets.cells[:, 1]), logits)

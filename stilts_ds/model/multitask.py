@@ -16,7 +16,9 @@ import torch
 from torch import nn
 
 from stilts_ds.batches.collate import Batch, Targets
-from stilts_ds.model.heads import HeadSpec, build_head, features, losses
+from stilts_ds.model import attention
+from stilts_ds.model.encode import encode_packed, encode_padded
+from stilts_ds.model.heads import HeadSpec, build_head, losses
 
 
 class MultiTask(nn.Module):
@@ -24,7 +26,10 @@ class MultiTask(nn.Module):
 
     forward(batch, "loss") returns (weighted loss sum, per-task loss sums [tasks], per-task target counts [tasks]);
     forward(batch, "logits") returns {head: logits} for the heads in the batch;
-    forward(batch, "hidden", layer) returns the hidden states [B, L, H] of one layer (0 is the embedding output).
+    forward(batch, "hidden", layer) returns the hidden states [T, H] of one layer (0 is the embedding output).
+
+    Rows go through the encoder packed, where it was loaded so (stilts_ds.model.encoder), or padded to the longest;
+    both give the hidden states of the batch's T tokens.
     """
 
     def __init__(self, encoder: Any, specs: list[HeadSpec], tasks: int) -> None:
@@ -42,6 +47,7 @@ class MultiTask(nn.Module):
             }
         )
         self.uses_token_types = int(getattr(config, "type_vocab_size", 1) or 1) > 1
+        self.packs = getattr(config, "_attn_implementation", None) == attention.NAME
 
     @property
     def word_embedding(self) -> torch.Tensor:
@@ -49,19 +55,19 @@ class MultiTask(nn.Module):
 
     def forward(self, batch: Batch, mode: str = "loss", layer: int = -1) -> Any:
         if mode == "hidden":
-            return self._encode(batch, output_hidden_states=True).hidden_states[layer]
-        hidden = self._encode(batch).last_hidden_state
+            return self._encode(batch, layer)
+        hidden = self._encode(batch)
         return self._losses(hidden, batch) if mode == "loss" else self._logits(hidden, batch)
 
-    def _encode(self, batch: Batch, **options: Any) -> Any:
-        if self.uses_token_types:
-            options["token_type_ids"] = batch.token_type_ids
-        return self.encoder(input_ids=batch.input_ids, attention_mask=batch.attention_mask, **options)
+    def _encode(self, batch: Batch, layer: int | None = None) -> torch.Tensor:
+        """Hidden states [T, H] of the last layer, or of hidden_states index `layer`."""
+        run = encode_packed if self.packs else encode_padded
+        return run(self.encoder, batch, self.uses_token_types, layer)
 
     def _run_head(self, name: str, hidden: torch.Tensor, targets: Targets) -> torch.Tensor:
-        family = self.specs[name].family
-        read = features(family, hidden, targets.rows, targets.tokens)
-        return self.heads[name](read, self.word_embedding) if family == "text" else self.heads[name](read)
+        read = hidden[targets.tokens]
+        text = self.specs[name].family == "text"
+        return self.heads[name](read, self.word_embedding) if text else self.heads[name](read)
 
     def _losses(self, hidden: torch.Tensor, batch: Batch) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         total = hidden.new_zeros((), dtype=torch.float32)
@@ -69,7 +75,7 @@ class MultiTask(nn.Module):
         counts = torch.zeros(self.tasks, dtype=torch.float32, device=hidden.device)
         for name, spec in self.specs.items():  # sorted by name
             targets = batch.heads.get(name) or _no_targets(spec, hidden.device)
-            each = losses(spec, self._run_head(name, hidden, targets), targets, batch.attention_mask)
+            each = losses(spec, self._run_head(name, hidden, targets), targets)
             total = total + (each * targets.weight).sum()
             sums.index_add_(0, targets.task, each.detach())
             counts.index_add_(0, targets.task, torch.ones_like(each))
@@ -86,6 +92,6 @@ class MultiTask(nn.Module):
 
 def _no_targets(spec: HeadSpec, device: torch.device) -> Targets:
     none = torch.zeros(0, dtype=torch.long, device=device)
-    gold = none.reshape(0, 2) if spec.family == "span" else none
-    tokens = none if spec.family in ("tag", "text") else None
-    return Targets(none, gold, torch.zeros(0, device=device), none, tokens)
+    span = spec.family == "span"
+    gold, cells = (none.reshape(0, 2), none.reshape(0, 2)) if span else (none, None)
+    return Targets(none, gold, torch.zeros(0, device=device), none, cells)

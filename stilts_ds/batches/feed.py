@@ -1,0 +1,80 @@
+"""A rank's batches, made one step ahead in the background, so that training does not wait for them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+
+from stilts_ds.batches.collate import Batch, Collator, TaskRows, target_count
+from stilts_ds.batches.mixture import Mixture, deal
+
+Item = tuple[str, int]  # task, item
+
+
+@dataclass(frozen=True)
+class StepData:
+    """What one rank computes in a step: the (task, item) pairs of the global batch, and its own micro-batches with the
+    number of examples in each (0: a row of special tokens stands in)."""
+
+    items: list[Item]
+    batches: list[tuple[Batch, int]]
+
+
+class Feed:
+    """`feed(step)` gives a step's data. They depend on seed, step, rank and number of ranks, never on what came before,
+    so the thread that works ahead cannot change them."""
+
+    def __init__(
+        self, mixture: Mixture, collate: Collator, micro_batches: int, rank: int, world_size: int, packed: bool
+    ) -> None:
+        self.mixture, self.collate, self.micro_batches = mixture, collate, micro_batches
+        self.rank, self.world_size, self.packed = rank, world_size, packed
+        self.lengths = {
+            name: task.rows.item_tokens if packed else task.rows.item_lengths for name, task in collate.tasks.items()
+        }
+        self.worker = ThreadPoolExecutor(1, thread_name_prefix="batches")
+        self.ahead: tuple[int, Future[StepData]] | None = None
+
+    def __call__(self, step: int) -> StepData:
+        """The data of a 0-based step; the next one's are begun."""
+        if self.ahead is not None and self.ahead[0] == step:
+            found = self.ahead[1].result()
+        else:
+            found = self.worker.submit(self.make, step).result()
+        self.ahead = None
+        if step + 1 < self.mixture.total_steps:
+            self.ahead = step + 1, self.worker.submit(self.make, step + 1)
+        return found
+
+    def make(self, step: int) -> StepData:
+        items = self.mixture.step(step)
+        weights = loss_weights(items, self.collate.tasks, self.collate.mlm_probability)
+        mine = self._deal(self._costs(items))[self.rank]
+        return StepData(items, [(self.collate([(p, *items[p]) for p in part], step, weights), len(part))
+                                for part in mine])
+
+    def largest(self, step: int) -> int:
+        """Tokens that the encoder computes in the largest micro-batch of any rank."""
+        costs = self._costs(self.mixture.step(step))
+        parts = [[costs[place] for place in part] for rank in self._deal(costs) for part in rank if part]
+        return max(sum(part) if self.packed else len(part) * max(part) for part in parts)
+
+    def _costs(self, items: list[Item]) -> list[int]:
+        return [int(self.lengths[name][item]) for name, item in items]
+
+    def _deal(self, costs: list[int]) -> list[list[list[int]]]:
+        return deal(costs, self.world_size, self.micro_batches, padded=not self.packed)
+
+    def close(self) -> None:
+        self.worker.shutdown(wait=True, cancel_futures=True)
+
+
+def loss_weights(items: list[Item], tasks: Mapping[str, TaskRows], mlm_probability: float) -> dict[str, float]:
+    """Factor of each loss term: a task's loss is its mean over the global batch, weighted by its share of items."""
+    weights = {}
+    for name in sorted({name for name, _ in items}):
+        task, mine = tasks[name], [item for other, item in items if other == name]
+        targets = sum(target_count(task.family, task.rows, item, mlm_probability) for item in mine)
+        weights[name] = len(mine) / len(items) / max(targets, 1)
+    return weights

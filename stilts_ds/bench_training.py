@@ -1,0 +1,299 @@
+"""Benchmark of a training step: packed rows against padded ones, and whole steps against Hugging Face's Trainer.
+
+    stilts bench training --model MODEL --intermediate DIR [--out FILE.jsonl]
+
+Own CPU seconds on one thread (on a GPU: seconds), both sides in turn over the same examples. They are drawn from all
+nine intermediate tasks in proportion to their full sizes, and put into batches of 32 in the ways that others do; ours
+packs whatever it is given. Dropout is 0 on both sides: with it, torch's attention on CPUs keeps all pairs of a padded
+row, which would flatter packing. Nothing is timed before the gradients of packed and padded rows were found equal.
+Whole steps need `accelerate`, which Hugging Face's Trainer asks for.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from datetime import datetime, timezone
+from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from stilts_ds.batches.collate import Batch, Collator
+from stilts_ds.batches.feed import Item, loss_weights
+from stilts_ds.batches.mixture import Mixture
+from stilts_ds.batches.prepare import Data
+from stilts_ds.bench_pipeline import machine
+from stilts_ds.config import Recipe, SamplingPart, parse_recipe
+from stilts_ds.engine.loop import Job, Progress, Trainer
+from stilts_ds.engine.world import World, joined
+from stilts_ds.errors import UserError
+from stilts_ds.model.encode import encode_padded
+from stilts_ds.model.multitask import MultiTask
+from stilts_ds.model_files import fingerprint
+from stilts_ds.phases import phase_job
+from stilts_ds.plan import Phase, make_plan
+from stilts_ds.run_dir import RunDir
+from stilts_ds.tasks.registry import get_task
+
+Result = dict[str, Any]
+NINE = ["anli_plus", "mnli", "qqp", "squad_v1", "squad_v2", "hellaswag", "ccg", "cosmosqa", "commonsenseqa"]
+BATCH = 32
+SAME = 1e-6  # largest relative difference of all gradients together
+WHERE = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0"}
+
+
+def recipe_for(given: argparse.Namespace, attention: str, rows: str) -> Recipe:
+    training = {"max_seq_length": given.max_seq_length, "train_batch_size": BATCH, "per_device_train_batch_size": BATCH,
+                "max_steps": 10_000, "save_steps": 0}
+    return parse_recipe({
+        "name": "bench", "targets": ["xnli"], "intermediate": {"nine": NINE},
+        "model": {"name_or_path": given.model, "attn_implementation": attention, "dropout": 0.0},
+        "data": {"intermediate": str(given.intermediate), "xtreme": str(given.intermediate)},
+        "intermediate_training": training,
+        "engine": {"zero_stage": 1 if given.dtype == "bf16" else 0, "dtype": given.dtype, "vocabulary_rows": rows},
+    }, "the benchmark's recipe")
+
+
+def job_for(recipe: Recipe, folder: Path, world: World) -> Job:
+    data = Data(recipe, folder)
+    plan = make_plan(recipe, fingerprint(recipe.model.name_or_path, None), lambda task: "the data set")
+    phase = next(Phase.from_json(one) for one in plan["phases"] if one["kind"] == "intermediate")
+    return phase_job(RunDir(folder), recipe, phase, data, world)
+
+
+class Draws:
+    """Batches of (task, item) as different trainers would make them, all from one seed."""
+
+    def __init__(self, job: Job) -> None:
+        self.job = job
+        self.sizes = {name: len(task.rows) for name, task in job.tasks.items()}
+        full = {name: float(get_task(name).sizes["train"]) for name in self.sizes}
+        self.sampling = SamplingPart(weights=full)
+
+    def mixed(self, count: int, only: str = "") -> list[list[Item]]:
+        """Every example is of a task drawn anew."""
+        return self._drawn("example", count, only)
+
+    def by_task(self, count: int) -> list[list[Item]]:
+        """A batch holds one task, as in jiant."""
+        return self._drawn("step", count)
+
+    def by_length(self, count: int) -> list[list[Item]]:
+        """Hugging Face's `group_by_length`: batches of like length inside 50 batches drawn together."""
+        from transformers.trainer_pt_utils import get_length_grouped_indices
+
+        pool = [item for batch in self.mixed(200) for item in batch]
+        lengths = {name: task.rows.item_lengths for name, task in self.job.tasks.items()}
+        order = get_length_grouped_indices([int(lengths[name][item]) for name, item in pool], BATCH,
+                                           generator=torch.Generator().manual_seed(1))
+        step = len(pool) // BATCH // count  # spread over the pool: its batches differ in length
+        return [[pool[i] for i in order[b * BATCH : (b + 1) * BATCH]] for b in range(step // 2, 200, step)][:count]
+
+    def _drawn(self, unit: str, count: int, only: str = "") -> list[list[Item]]:
+        sizes = {only: self.sizes[only]} if only else self.sizes
+        sampling = self.sampling.model_copy(update={"unit": unit})
+        mixture = Mixture(sizes, self.job.setting, sampling, seed=11)
+        return [mixture.step(step) for step in range(count)]
+
+
+def collated(job: Job, items: list[Item]) -> Batch:
+    """One batch with all items, longest first, as a step makes it."""
+    collate = Collator(job.tasks, job.encoder, job.setting.mlm_probability, job.seed)
+    weights = loss_weights(items, job.tasks, job.setting.mlm_probability)
+    order = sorted(range(len(items)), key=lambda i: -int(job.tasks[items[i][0]].rows.item_tokens[items[i][1]]))
+    return collate([(place, *items[place]) for place in order], 0, weights)
+
+
+class Clock:
+    """CPU seconds of this process, or seconds of the GPU's work."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.cuda = device.type == "cuda"
+
+    def now(self) -> float:
+        if self.cuda:
+            torch.cuda.synchronize()
+            return time.perf_counter()
+        return time.process_time()
+
+    def of(self, work: Callable[[], Any]) -> float:
+        start = self.now()
+        work()
+        return self.now() - start
+
+
+def padded_to(width: int, model: MultiTask) -> MultiTask:
+    """The model with rows padded to `width` tokens at least (0: to the longest of a batch)."""
+    model._encode = lambda batch, layer=None: encode_padded(  # type: ignore[method-assign]
+        model.encoder, batch, model.uses_token_types, layer, width)
+    return model
+
+
+def backward(model: MultiTask, batch: Batch) -> None:
+    model.zero_grad(set_to_none=True)
+    model(batch)[0].backward()
+
+
+def gradients_differ(ours: MultiTask, theirs: MultiTask, batch: Batch) -> float:
+    """Relative distance of all gradients together, without dropout."""
+    for model in (ours.eval(), theirs.eval()):
+        backward(model, batch)
+    found = {name: p.grad for name, p in ours.named_parameters()}
+    gap = square = 0.0
+    for name, parameter in theirs.named_parameters():
+        mine = found[name]
+        assert mine is not None and parameter.grad is not None
+        gap += float((mine.double() - parameter.grad.double()).square().sum())
+        square += float(parameter.grad.double().square().sum())
+    ours.train()
+    theirs.train()
+    return (gap / square) ** 0.5
+
+
+def padding_case(name: str, batches: list[list[Item]], width: int, ours: Job, theirs: Job, clock: Clock) -> Result:
+    """Forward and backward of the same batches, packed and padded. The model and its trained vocabulary rows are the
+    same on both sides."""
+    device = ours.world.device
+    made = [collated(ours, items).to(device) for items in batches]
+    padded = padded_to(width, theirs.model)
+    distance = gradients_differ(ours.model, padded, made[0])
+    if distance > (SAME if ours.engine_part.dtype == "fp32" else 0.05):
+        raise UserError(f"{name}: gradients of packed and padded rows differ by {distance:.1e}: nothing was timed")
+    seconds: dict[str, list[float]] = {"packed": [], "padded": []}
+    for batch in made:
+        for side, model in (("packed", ours.model), ("padded", padded)):
+            seconds[side].append(clock.of(partial(backward, model, batch)))
+    real = sum(sum(batch.lengths) for batch in made)
+    computed = sum(len(batch.lengths) * max(width, *batch.lengths) for batch in made)
+    return {
+        "case": f"padding: {name}", "batches": len(made), "real_tokens": real, "token_ratio": computed / real,
+        "gradients_differ": distance, "seconds": seconds, "ratio": sum(seconds["padded"]) / sum(seconds["packed"]),
+        "packed_tokens_per_s": real / sum(seconds["packed"]),
+    }
+
+
+def whole_step_case(name: str, batches: list[list[Item]], ours: Job, plain: Job, clock: Clock) -> Result:
+    """Whole optimiser steps on the same batches: our engine, and Hugging Face's Trainer with its own defaults."""
+    own, other = our_steps(ours, batches, clock), hugging_face_steps(plain, batches, clock)
+    return {"case": f"step: {name}", "batches": len(batches) - 1, "seconds": {"ours": own, "hugging_face": other},
+            "ratio": sum(other[1:]) / sum(own[1:]),
+            "examples_per_s": {"ours": BATCH * len(own[1:]) / sum(own[1:]),
+                               "hugging_face": BATCH * len(other[1:]) / sum(other[1:])}}
+
+
+def our_steps(job: Job, batches: list[list[Item]], clock: Clock) -> list[float]:
+    trainer = Trainer(job)
+    trainer.feed.mixture.step = lambda step: batches[step % len(batches)]  # type: ignore[method-assign]
+    trainer.feed.mixture.total_steps = len(batches)
+    seconds, progress = [], Progress()
+    for _ in batches:
+        seconds.append(clock.of(lambda: trainer.take_step(progress)))
+        progress.step += 1
+    trainer.feed.close()
+    trainer.engine.destroy()
+    return seconds
+
+
+class AsHuggingFace(torch.nn.Module):
+    """A model whose forward takes a collated batch and gives a loss, as Hugging Face's Trainer wants it."""
+
+    def __init__(self, model: MultiTask) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, batch: Batch, **unused: Any) -> dict[str, torch.Tensor]:
+        return {"loss": self.model(batch.to(self.model.word_embedding.device))[0]}
+
+
+def hugging_face_steps(job: Job, batches: list[list[Item]], clock: Clock) -> list[float]:
+    """Seconds of each step from one step's end to the next, so that collating counts, as it does in ours."""
+    from transformers import Trainer as HuggingFaceTrainer
+    from transformers import TrainerCallback, TrainingArguments
+
+    class Ends(TrainerCallback):
+        marks = [clock.now()]
+
+        def on_step_end(self, *unused: Any, **more: Any) -> None:
+            self.marks.append(clock.now())
+
+    class InOrder(HuggingFaceTrainer):
+        def _get_train_sampler(self, dataset: Any = None) -> Any:
+            return torch.utils.data.SequentialSampler(self.train_dataset)  # type: ignore[arg-type]
+
+    ends = Ends()
+    with tempfile.TemporaryDirectory() as scratch:
+        arguments = TrainingArguments(
+            scratch, per_device_train_batch_size=BATCH, max_steps=len(batches), learning_rate=job.setting.learning_rate,
+            weight_decay=job.setting.weight_decay, report_to="none", save_strategy="no", disable_tqdm=True,
+            logging_strategy="no", use_cpu=job.world.device.type == "cpu", bf16=job.engine_part.dtype == "bf16",
+            remove_unused_columns=False,
+        )
+        InOrder(
+            AsHuggingFace(padded_to(0, job.model)), arguments, train_dataset=[item for b in batches for item in b],
+            data_collator=lambda items: {"batch": collated(job, items)}, callbacks=[ends],
+        ).train()
+    return [b - a for a, b in zip(ends.marks, ends.marks[1:])]
+
+
+def measurements(given: argparse.Namespace, folder: Path, world: World) -> Iterator[Result]:
+    packed, sdpa = recipe_for(given, "packed", "touched"), recipe_for(given, "sdpa", "touched")
+    ours, theirs = job_for(packed, folder, world), job_for(sdpa, folder, world)
+    theirs.model.load_state_dict(ours.model.state_dict())
+    for job in (ours, theirs):
+        job.model.to(world.device, torch.bfloat16 if given.dtype == "bf16" else torch.float32)
+    draws, clock, n, longest = Draws(ours), Clock(world.device), given.batches, given.max_seq_length
+    for name, batches, width in (
+        ("nine tasks mixed, padded to the longest", draws.mixed(n), 0),
+        ("one task a batch, padded to the longest", draws.by_task(2 * n), 0),
+        ("nine tasks, grouped by length", draws.by_length(2 * n), 0),
+        (f"nine tasks mixed, padded to {longest}", [draws.mixed(1)[0][:8]], longest),
+        ("mnli alone, padded to the longest", draws.mixed(2 * n, "mnli"), 0),
+    ):
+        yield padding_case(name, batches, width, ours, theirs, clock)
+    if find_spec("accelerate") is None:
+        print("whole steps are not compared: Hugging Face's Trainer needs `pip install accelerate`", flush=True)
+        return
+    for name, batches in (("nine tasks mixed", draws.mixed(n + 1)), ("grouped by length", draws.by_length(n + 1)),
+                          ("mnli alone", draws.mixed(n + 1, "mnli"))):
+        plain = job_for(recipe_for(given, "sdpa", "all"), folder, world)
+        yield whole_step_case(name, batches, job_for(packed, folder, world), plain, clock)
+
+
+def line(result: Result) -> str:
+    """One measurement as text."""
+    if result["case"].startswith("padding"):
+        return (f"{result['case']}: {result['ratio']:.2f} times (tokens {result['token_ratio']:.2f} times), packed "
+                f"{result['packed_tokens_per_s']:,.0f} tokens/s, gradients differ by {result['gradients_differ']:.1e}")
+    speed = result["examples_per_s"]
+    return (f"{result['case']}: {result['ratio']:.2f} times ({speed['ours']:.2f} examples/s against "
+            f"{speed['hugging_face']:.2f} with Hugging Face's Trainer)")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="stilts bench training", description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--model", required=True, help="folder of an encoder")
+    parser.add_argument("--intermediate", type=Path, required=True, help="folder of the nine tasks' files")
+    parser.add_argument("--batches", type=int, default=3, help="batches of 32 examples; twice as many where cheap")
+    parser.add_argument("--max-seq-length", type=int, default=512, help="most tokens in a row")
+    parser.add_argument("--dtype", choices=["fp32", "bf16"], default="fp32")
+    parser.add_argument("--out", type=Path, help="result file (.jsonl), appended to")
+    given = parser.parse_args(argv)
+    os.environ.update({name: os.environ.get(name, value) for name, value in WHERE.items()})
+    if not torch.cuda.is_available():
+        torch.set_num_threads(1)
+    about = {"machine": machine(), "time": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+             "dtype": given.dtype}
+    with tempfile.TemporaryDirectory() as scratch, joined("bench", 1800) as world:
+        for result in measurements(given, Path(scratch), world):
+            print(line(result), flush=True)
+            if given.out:
+                with given.out.open("a", encoding="utf-8") as file:
+                    file.write(json.dumps({**result, **about}) + "\n")
+    return 0

@@ -1,0 +1,126 @@
+"""Where the time of a step goes, and how near training is to what the device can do."""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+PARTS = ("data", "forward", "backward", "update")
+TENSOR_TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+class Stopwatch:
+    """Seconds by part of the steps since the last `read`.
+
+    On a GPU, forward, backward and update are measured by events on its stream, which are looked at in `read` only:
+    no step waits for the device. `data` is the time that the host waits for a batch.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.seconds: dict[str, float] = defaultdict(float)
+        self.events: list[tuple[str, Any, Any]] = []
+
+    @contextmanager
+    def __call__(self, part: str) -> Iterator[None]:
+        on_device = self.device.type == "cuda" and part != "data"
+        first = _event() if on_device else time.perf_counter()
+        yield
+        if on_device:
+            self.events.append((part, first, _event()))
+        else:
+            self.seconds[part] += time.perf_counter() - first
+
+    def read(self) -> dict[str, float]:
+        """Seconds by part; waits for the device, and starts anew."""
+        if self.events:
+            torch.cuda.synchronize(self.device)
+        for part, first, last in self.events:
+            self.seconds[part] += first.elapsed_time(last) / 1000
+        found = {part: self.seconds[part] for part in PARTS}
+        self.seconds.clear()
+        self.events.clear()
+        return found
+
+
+def _event() -> Any:
+    event = torch.cuda.Event(enable_timing=True)
+    event.record()
+    return event
+
+
+class Speed:
+    """Counts and times of steps as rates by TensorBoard tag; sums them up for the end of the log.
+
+    Operations are those of the encoder's matrix products, forward and backward: 6 for each weight and token, and 12 h
+    for each layer and pair of tokens of a row, h the hidden size (Narayanan et al. 2021, arXiv 2104.04473, appendix).
+    Heads, embeddings and the optimizer are not counted, and recomputed activations not twice. Make it before an engine
+    shards the encoder.
+    """
+
+    def __init__(self, encoder: Any, device: torch.device, dtype: str, world_size: int) -> None:
+        tables = {id(m.weight) for m in encoder.modules() if isinstance(m, nn.Embedding)}
+        tables.add(id(encoder.get_input_embeddings().weight))
+        self.weights = sum(p.numel() for p in encoder.parameters() if p.dim() == 2 and id(p) not in tables)
+        self.by_pair = 12 * encoder.config.hidden_size * encoder.config.num_hidden_layers
+        self.peak = world_size * matmul_rate(device, TENSOR_TYPES[dtype])
+        self.totals: dict[str, float] = defaultdict(float)
+
+    def tags(self, counts: Mapping[str, float], parts: Mapping[str, float], seconds: float) -> dict[str, float]:
+        """Rates of steps that took `seconds`; counts: tokens (`real`, `computed`) and the rows' summed `squares`."""
+        spent = {**parts, "other": max(0.0, seconds - sum(parts.values()))}
+        for name, value in {**counts, **spent, "seconds": seconds}.items():
+            self.totals[name] += value
+        return self._rates(counts, seconds) | {f"time/{part}_share": s / seconds for part, s in spent.items()}
+
+    def summary(self) -> str:
+        """One line for the end of the log; empty before the first step."""
+        if not self.totals["seconds"]:
+            return ""
+        rates = self._rates(self.totals, self.totals["seconds"])
+        shares = ", ".join(f"{part} {self.totals[part] / self.totals['seconds']:.1%}" for part in (*PARTS, "other"))
+        padding = 1 - self.totals["real"] / self.totals["computed"]
+        return (
+            f"{rates['train/tokens_per_second']:,.0f} tokens/s, {rates['train/mfu']:.1%} of the "
+            f"{self.peak / 1e12:.3g} TFLOP/s that matrix products reach here, padding {padding:.1%}; time: {shares}"
+        )
+
+    def _rates(self, counts: Mapping[str, float], seconds: float) -> dict[str, float]:
+        operations = 6 * self.weights * counts["real"] + self.by_pair * counts["squares"]
+        return {"train/tokens_per_second": counts["real"] / seconds, "train/mfu": operations / seconds / self.peak}
+
+
+@lru_cache(maxsize=4)
+def matmul_rate(device: torch.device, dtype: torch.dtype) -> float:
+    """Operations a second of a large matrix product on this device, the best of 5: what 100 % would be."""
+    size = 8192 if device.type == "cuda" else 1024
+    a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
+    best = float("inf")
+    for _ in range(5):
+        started = time.perf_counter()
+        torch.mm(a, b)
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        best = min(best, time.perf_counter() - started)
+    return 2 * size**3 / best
+
+
+def profiler(path: Path, device: torch.device) -> Any:
+    """A torch profiler whose `step()` follows every training step: it leaves out two and writes the next three, as a
+    trace for chrome://tracing or Perfetto, to `path`."""
+    from torch.profiler import ProfilerActivity, profile, schedule
+
+    def write(found: Any) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        found.export_chrome_trace(str(path))
+
+    activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if device.type == "cuda" else [])]
+    return profile(activities=activities, schedule=schedule(wait=1, warmup=1, active=3, repeat=1), on_trace_ready=write)

@@ -1,0 +1,84 @@
+"""Attention over packed rows: sequences stand one after the other, without padding, and do not see each other.
+
+Legend: T tokens of all rows, B rows, h heads, d size of a head.
+
+On CPUs rows of equal length are attended to together. On GPUs torch's nested tensors choose a variable-length kernel
+(FlashAttention for half precision, memory-efficient attention for float32), with dropout where the model has it;
+torch's own `varlen_attn` has none, so it would train another model.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import groupby
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+NAME = "stilts_packed"  # under which transformers finds it
+
+
+@dataclass(frozen=True)
+class Packing:
+    """Where rows stand among the T tokens: `lengths` [B] on the host, `offsets` [B + 1] on the device."""
+
+    lengths: tuple[int, ...]
+    offsets: torch.Tensor
+
+    @cached_property
+    def runs(self) -> list[tuple[int, int]]:
+        """(rows, length) of neighbouring rows of one length, in order."""
+        return [(len(list(same)), length) for length, same in groupby(self.lengths)]
+
+
+def packed_attention(
+    module: nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    dropout: float = 0.0,
+    scaling: float | None = None,
+    packing: Packing | None = None,
+    **unused: Any,
+) -> tuple[torch.Tensor, None]:
+    """An attention function of transformers: query, key, value [1, h, T, d] to ([1, T, h, d], no weights).
+
+    Raises ValueError without `packing`: there is no mask that could tell rows apart.
+    """
+    if packing is None:
+        raise ValueError("packed attention needs to know where rows begin; call the model through MultiTask")
+    q, k, v = (each[0].transpose(0, 1) for each in (query, key, value))
+    attend = nested_attention if query.is_cuda else grouped_attention
+    return attend(q, k, v, packing, dropout, scaling)[None], None
+
+
+def grouped_attention(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, packing: Packing, dropout: float, scaling: float | None
+) -> torch.Tensor:
+    """[T, h, d] each to [T, h, d]: one call for each run of equal lengths. No call has a mask."""
+    sizes = [rows * length for rows, length in packing.runs]
+    parts = []
+    for (rows, length), *qkv in zip(packing.runs, *(each.split(sizes) for each in (query, key, value))):
+        q, k, v = (part.reshape(rows, length, *part.shape[1:]).transpose(1, 2) for part in qkv)
+        seen = functional.scaled_dot_product_attention(q, k, v, dropout_p=dropout, scale=scaling)
+        parts.append(seen.transpose(1, 2).reshape(rows * length, *query.shape[1:]))
+    return torch.cat(parts)
+
+
+def nested_attention(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, packing: Packing, dropout: float, scaling: float | None
+) -> torch.Tensor:
+    """The same through torch's jagged nested tensors; the lengths are given, so nothing waits for the device."""
+    shortest, longest = min(packing.lengths), max(packing.lengths)
+    q, k, v = (
+        torch.nested.nested_tensor_from_jagged(
+            each.contiguous(), packing.offsets, min_seqlen=shortest, max_seqlen=longest
+        ).transpose(1, 2)
+        for each in (query, key, value)
+    )
+    seen = functional.scaled_dot_product_attention(q, k, v, dropout_p=dropout, scale=scaling)
+    return seen.transpose(1, 2).contiguous().values()

@@ -1,0 +1,81 @@
+"""A batch of rows through a Hugging Face encoder, packed or padded: the same hidden states [T, H] either way."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from stilts_ds.batches.collate import Batch
+from stilts_ds.model.attention import Packing
+
+
+def encode_packed(encoder: Any, batch: Batch, token_types: bool, layer: int | None = None) -> torch.Tensor:
+    """All rows as one sequence of T tokens whose positions start again with each row: nothing is paid for padding."""
+    packing = Packing(batch.lengths, batch.offsets)
+    position_ids = batch.position + first_position(encoder)
+    types = {"token_type_ids": batch.token_type_ids[None]} if token_types else {}
+    out = encoder(
+        input_ids=batch.input_ids[None], position_ids=position_ids[None], packing=packing,
+        output_hidden_states=layer is not None, **types,
+    )
+    return (out.last_hidden_state if layer is None else out.hidden_states[layer])[0]
+
+
+def encode_padded(
+    encoder: Any, batch: Batch, token_types: bool, layer: int | None = None, width: int = 0
+) -> torch.Tensor:
+    """Rows padded to the longest (or to `width`), for encoders whose attention cannot be replaced; padding is cut off
+    again."""
+    shape = len(batch.lengths), max(width, *batch.lengths)
+    place = batch.row * shape[1] + batch.position
+
+    def table(values: torch.Tensor, filler: int) -> torch.Tensor:
+        return values.new_full((shape[0] * shape[1],), filler).index_copy(0, place, values).view(shape)
+
+    types = {"token_type_ids": table(batch.token_type_ids, 0)} if token_types else {}
+    out = encoder(
+        input_ids=table(batch.input_ids, getattr(encoder.config, "pad_token_id", None) or 0),
+        attention_mask=table(torch.ones_like(batch.input_ids), 0), output_hidden_states=layer is not None, **types,
+    )
+    hidden = out.last_hidden_state if layer is None else out.hidden_states[layer]
+    return hidden.flatten(0, 1)[place]
+
+
+def first_position(encoder: Any) -> int:
+    """Position id of a row's first token: RoBERTa and its relatives begin behind the padding token's, others at 0."""
+    embeddings = getattr(encoder, "embeddings", None)
+    counts_from_padding = hasattr(embeddings, "create_position_ids_from_input_ids")
+    return int(embeddings.padding_idx) + 1 if embeddings is not None and counts_from_padding else 0
+
+
+def packs_exactly(encoder: Any, attention: str) -> bool:
+    """Whether the encoder gives the same hidden states with packed as with padded rows: tried, not assumed.
+
+    `encoder` runs with attention of its own and is left with packed `attention` if that works, as it was if not.
+    """
+    before, training = encoder.config._attn_implementation, encoder.training
+    batch = _sample(int(encoder.config.vocab_size))
+    types = int(getattr(encoder.config, "type_vocab_size", 1) or 1) > 1
+    encoder.eval()
+    try:
+        with torch.no_grad():
+            expected = encode_padded(encoder, batch, types)
+            encoder.set_attn_implementation(attention)
+            same = torch.allclose(encode_packed(encoder, batch, types), expected, rtol=1e-4, atol=1e-4)
+    except (TypeError, ValueError, IndexError, RuntimeError, AttributeError, AssertionError):
+        same = False  # its forward takes no positions, or has attention of its own kind
+    encoder.train(training)
+    if not same:
+        encoder.set_attn_implementation(before)
+    return same
+
+
+def _sample(vocabulary: int) -> Batch:
+    """Four rows of unequal lengths, ordinary token ids from the middle of the vocabulary."""
+    lengths = (5, 3, 3, 7)
+    row = torch.repeat_interleave(torch.arange(len(lengths)), torch.tensor(lengths))
+    offsets = torch.tensor([0, *torch.tensor(lengths).cumsum(0).tolist()])
+    position = torch.arange(int(offsets[-1])) - offsets[row]
+    ids = vocabulary // 2 + torch.arange(len(row)) % max(1, vocabulary // 4)
+    return Batch(ids, (position > 2).long(), row, position, offsets, lengths)

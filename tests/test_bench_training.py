@@ -1,0 +1,41 @@
+"""The training benchmark: what it compares is the same work, and a difference stops it before anything is timed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import small
+import torch
+from conftest import stilts
+
+from stilts_ds.batches.collate import Collator
+from stilts_ds.bench_training import gradients_differ, padded_to
+
+
+def batch_of(count: int = 24):
+    tasks = small.tasks()
+    items = [(i, sorted(tasks)[i % len(tasks)], i // len(tasks)) for i in range(count)]
+    return Collator(tasks, small.encoder_stub(), 0.15, 0)(items, 0, dict.fromkeys(tasks, 1 / count))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("width", [0, 100])
+def test_gradients_are_the_same_for_any_padding_and_another_weight_shows(width: int) -> None:
+    theirs = padded_to(width, small.model(packed=False))
+    assert gradients_differ(small.model(), theirs, batch_of()) < 1e-6
+    with torch.no_grad():
+        theirs.heads["nli"].out_proj.weight[0, 0] += 0.1
+    assert gradients_differ(small.model(), theirs, batch_of()) > 1e-4
+
+
+def test_the_benchmark_runs_as_one_command(shared_data: Path, tmp_path: Path) -> None:
+    said = stilts("bench", "training", "--model", Path(__file__).parents[1] / "stilts_ds/toy/model", "--intermediate",
+                  shared_data / "intermediate", "--batches", 1, "--max-seq-length", 200, "--out", "found.jsonl",
+                  cwd=tmp_path)
+    found = [json.loads(line) for line in (tmp_path / "found.jsonl").read_text().splitlines()]
+    padding = [one for one in found if one["case"].startswith("padding: ")]
+    assert len(padding) == 5 and all(one["gradients_differ"] < 1e-6 for one in padding)
+    mixed, by_task, by_length, static, _ = (one["token_ratio"] for one in padding)
+    assert static > mixed > by_task > by_length >= 1
+    assert "tokens/s" in said and padding[0]["machine"]["versions"]["torch"]

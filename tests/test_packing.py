@@ -1,0 +1,146 @@
+"""Packed rows give the losses and gradients of padded ones, and a model that cannot be packed is found out."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import pytest
+import small
+import torch
+from transformers import (
+    AutoModel,
+    BertConfig,
+    BertModel,
+    DebertaV2Config,
+    DebertaV2Model,
+    XLMRobertaConfig,
+    XLMRobertaModel,
+)
+
+from stilts_ds.batches.collate import Batch, Collator
+from stilts_ds.config import ModelPart
+from stilts_ds.model import attention
+from stilts_ds.model.attention import Packing, grouped_attention, nested_attention
+from stilts_ds.model.encode import first_position
+from stilts_ds.model.encoder import load_encoder, save_encoder
+from stilts_ds.model.multitask import MultiTask
+
+SIZES: dict[str, Any] = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32,
+                         "vocab_size": 60, "max_position_embeddings": 66}
+LENGTHS = (7, 7, 5, 3, 3, 1, 7)
+gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+
+
+def batch_of(count: int = 30) -> Batch:
+    """Rows of every family, in no order of length."""
+    tasks = small.tasks(length=30)
+    items = [(i, sorted(tasks)[i % len(tasks)], i // len(tasks)) for i in range(count)]
+    return Collator(tasks, small.encoder_stub(), 0.15, 0)(items, 0, dict.fromkeys(tasks, 1 / count))  # type: ignore[arg-type]
+
+
+def gradients(model: MultiTask, batch: Batch) -> tuple[float, dict[str, torch.Tensor]]:
+    loss = model(batch)[0]
+    loss.backward()
+    return loss.item(), {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_packed_rows_have_the_loss_and_the_gradients_of_padded_ones(checkpointing: bool) -> None:
+    """Within twice what padded float32 itself loses against float64 (and 1e-6 relative)."""
+    batch, found = batch_of(), {}
+    for name, packed, dtype in (("packed", True, torch.float32), ("padded", False, torch.float32),
+                                ("exact", False, torch.float64)):
+        model = small.model(packed=packed).train().to(dtype)
+        if checkpointing:
+            model.encoder.gradient_checkpointing_enable({"use_reentrant": False})
+        found[name] = gradients(model, batch)
+    exact = found["exact"]
+    assert found["packed"][0] == pytest.approx(exact[0], rel=1e-6)
+    for name, expected in exact[1].items():
+        lost = {kind: (found[kind][1][name].double() - expected).norm() for kind in ("packed", "padded")}
+        assert lost["packed"] <= 2 * lost["padded"] + 1e-6 * expected.norm() + 1e-12, name
+
+
+@pytest.mark.parametrize("layer", [0, 1, -1])
+def test_hidden_states_of_any_layer_are_those_of_padded_rows(layer: int) -> None:
+    batch = batch_of()
+    with torch.no_grad():
+        packed, padded = (small.model(packed=p).eval()(batch, "hidden", layer) for p in (True, False))
+    assert packed.shape == (len(batch.input_ids), 16)
+    torch.testing.assert_close(packed, padded, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("attend", [grouped_attention, nested_attention])
+def test_attention_sees_its_own_row_and_nothing_else(attend: Any) -> None:
+    packing = Packing(LENGTHS, torch.tensor([0, *torch.tensor(LENGTHS).cumsum(0).tolist()]))
+    torch.manual_seed(0)
+    q, k, v = (torch.randn(sum(LENGTHS), 2, 8, dtype=torch.float64) for _ in range(3))
+    found = attend(q, k, v, packing, 0.0, 0.3)
+    row = torch.repeat_interleave(torch.arange(len(LENGTHS)), torch.tensor(LENGTHS))
+    scores = torch.einsum("qhd,khd->hqk", q, k) * 0.3
+    scores[:, row[:, None] != row[None, :]] = -torch.inf
+    torch.testing.assert_close(found, torch.einsum("hqk,khd->qhd", scores.softmax(-1), v))
+
+
+@pytest.mark.parametrize("attend", [grouped_attention, nested_attention])
+def test_attention_dropout_acts(attend: Any) -> None:
+    """With all values one, a weight that is dropped shows: rows of weights no longer sum to one, but do on average."""
+    packing = Packing((40, 40, 24), torch.tensor([0, 40, 80, 104]))
+    ones = torch.ones(104, 2, 8)
+    torch.manual_seed(0)
+    found = attend(torch.zeros_like(ones), torch.zeros_like(ones), ones, packing, 0.25, None)
+    assert found.std() > 0.02 and found.mean().item() == pytest.approx(1, abs=0.02)
+
+
+def test_packed_attention_without_its_packing_is_refused() -> None:
+    model = small.model()
+    with pytest.raises(ValueError, match="needs to know where rows begin"):
+        model.encoder(torch.full((1, 4), 5))
+
+
+def test_positions_begin_where_the_model_begins() -> None:
+    assert first_position(XLMRobertaModel(XLMRobertaConfig(**SIZES, pad_token_id=1))) == 2
+    assert first_position(BertModel(BertConfig(**SIZES))) == 0
+
+
+@pytest.mark.parametrize("model_class, config, packs", [
+    (XLMRobertaModel, XLMRobertaConfig(**SIZES, pad_token_id=1), True),
+    (BertModel, BertConfig(**SIZES, pad_token_id=0), True),
+    (DebertaV2Model, DebertaV2Config(**SIZES, relative_attention=True, pos_att_type=["p2c", "c2p"]), False),
+])
+def test_a_model_is_packed_only_where_that_is_exact(
+    model_class: Any, config: Any, packs: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    model_class(config).save_pretrained(tmp_path / "model")
+    with caplog.at_level(logging.INFO):
+        encoder = load_encoder(tmp_path / "model", ModelPart())
+    assert (encoder.config._attn_implementation == attention.NAME) == packs  # type: ignore[union-attr]
+    assert ("none is padded" if packs else "rows are padded") in caplog.text
+    batch = batch_of(6)
+    hidden = MultiTask(encoder, [], 1).eval()(batch, "hidden")
+    plain = AutoModel.from_pretrained(tmp_path / "model").eval()
+    for row, length in enumerate(batch.lengths):
+        alone = plain(input_ids=batch.input_ids[batch.row == row][None]).last_hidden_state[0]
+        torch.testing.assert_close(hidden[batch.row == row], alone, rtol=1e-4, atol=1e-5)
+        assert len(alone) == length
+
+
+def test_what_is_saved_does_not_know_of_packing(tmp_path: Path) -> None:
+    XLMRobertaModel(XLMRobertaConfig(**SIZES, pad_token_id=1)).save_pretrained(tmp_path / "model")
+    encoder = load_encoder(tmp_path / "model", ModelPart())
+    save_encoder(encoder, dict(encoder.state_dict()), tmp_path / "out")
+    assert attention.NAME not in (tmp_path / "out" / "config.json").read_text()
+    assert AutoModel.from_pretrained(tmp_path / "out")(torch.full((2, 5), 7)).last_hidden_state.shape == (2, 5, 16)
+
+
+@gpu
+@pytest.mark.gpu
+@pytest.mark.parametrize("dtype, tolerance", [(torch.float32, 1e-5), (torch.bfloat16, 4e-2)])
+def test_on_a_gpu_packed_rows_have_the_gradients_of_padded_ones(dtype: torch.dtype, tolerance: float) -> None:
+    batch, device = batch_of(), torch.device("cuda")
+    found = [gradients(small.model(packed=p).train().to(device, dtype), batch.to(device)) for p in (True, False)]
+    assert found[0][0] == pytest.approx(found[1][0], rel=tolerance)
+    for name, expected in found[1][1].items():
+        assert (found[0][1][name] - expected).norm() <= tolerance * expected.norm() + 1e-6, name
