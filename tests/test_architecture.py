@@ -16,7 +16,7 @@ SOURCES = {"stilts_ds": ROOT, "stilts_launcher": ROOT / "launcher", "stilts_kern
 # The story from its first line to its last: a module imports only what stands before it, or beside it in its package.
 LAYERS = ["errors", "run_dir", "config", "ds_files", "tasks", "examples", "toy", "plan", "model_files", "memory",
           "monitor", "batches", "model", "engine", "export", "evaluate", "report", "phases", "trial",
-          "bench_pipeline"]
+          "bench_pipeline", "bench_training"]
 HEAVY = {  # package -> the modules (or packages of modules) that may name it
     "deepspeed": ["stilts_ds.engine"],
     "transformers": ["stilts_ds.model.encoder", "stilts_ds.batches.tokenizer", "stilts_ds.toy"],
