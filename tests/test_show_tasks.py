@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from reader_files import empty_source, put
+from stilts_launcher.cli import main
 from stilts_launcher.show_rows import show_rows
 from stilts_launcher.show_tasks import show_examples, show_record, task_card, tasks_table
 
@@ -62,3 +63,13 @@ def test_rows_are_shown_as_the_model_reads_them() -> None:
     assert answer in ("two", "<unk>")
     tagged = show_rows(get_task("udpos"), Tagged("3", ("x", "y"), ("NOUN", "VERB")), toy_encoder)
     assert tagged.count("/NOUN") == tagged.count("/VERB") == 1
+
+
+def test_a_translated_task_is_shown_in_its_language(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    line = '{"gold_label": "neutral", "sentence1": "Der Hund schläft.", "sentence2": "Es ist Nacht.", "pairID": "1n"}\n'
+    (tmp_path / "de/mnli").mkdir(parents=True)
+    (tmp_path / "de/mnli/multinli_1.0_train.jsonl").write_text(line)
+    assert main(["tasks", "mnli.de", "--show", "1", "--translated", str(tmp_path)]) == 0
+    assert "text a    Der Hund schläft.\n  text b    Es ist Nacht.\n  label     neutral" in capsys.readouterr().out
+    assert main(["tasks", "mnli.de", "--show", "1", "--translated", str(tmp_path / "none")]) == 2
+    assert "none" in capsys.readouterr().err

@@ -121,6 +121,8 @@ def build_parser() -> argparse.ArgumentParser:
     part.add_argument("--language", help="language to show (default: English)")
     part.add_argument("--intermediate", type=Path, help="folder of the intermediate tasks' files")
     part.add_argument("--xtreme", type=Path, help="XTREME's download folder")
+    part.add_argument("--translated", type=Path, help="folder of translated tasks such as mnli.de, DIR/<language>/...")
+    part.add_argument("--text", type=Path, help="folder of <language>.txt files (task mlm)")
     add("schema", schema, "print the recipe's JSON schema, for editors")
     add("doctor", doctor, "check this machine: versions, ranks, collectives, memory, disk")
     part = add("bench", bench, f"benchmark {' or '.join(BENCHMARKS)}; see `stilts bench NAME -h` (no name: kernels)")
@@ -309,9 +311,10 @@ def tasks(given: argparse.Namespace) -> int:
     task = get_task(given.task)
     print(task_card(task))
     if given.show:
-        local = given.intermediate or given.xtreme
-        source = DataSource("local" if local else "hub", given.intermediate, given.xtreme, None)
-        print(show_examples(task, given.split, given.language or task.pivot, source, given.show, given.model))
+        folders = given.intermediate, given.xtreme, given.text, given.translated
+        source = DataSource("local" if any(folders) else "hub", *folders)
+        language = given.language or (task.train_language if given.split == "train" else task.pivot)
+        print(show_examples(task, given.split, language, source, given.show, given.model))
     return 0
 
 
