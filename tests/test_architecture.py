@@ -19,7 +19,8 @@ LAYERS = ["errors", "run_dir", "config", "ds_files", "tasks", "examples", "toy",
           "bench_pipeline", "bench_training"]
 HEAVY = {  # package -> the modules (or packages of modules) that may name it
     "deepspeed": ["stilts_ds.engine"],
-    "transformers": ["stilts_ds.model.encoder", "stilts_ds.batches.tokenizer", "stilts_ds.toy"],
+    "transformers": ["stilts_ds.model.encoder", "stilts_ds.batches.tokenizer", "stilts_ds.toy",
+                     "stilts_ds.bench_training"],
     "tokenizers": ["stilts_ds.toy"],
     "datasets": ["stilts_ds.examples.hub"],
     "tensorboard": ["stilts_ds.monitor"],
