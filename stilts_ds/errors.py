@@ -9,8 +9,19 @@ from collections.abc import Iterable
 class UserError(Exception):
     """A problem in the user's input. Printed without a traceback; the process exits with status 2.
 
-    The message names the file, line or key at fault and ends with the remedy.
+    The message names the file, line or key at fault and ends with the remedy. It may quote what a stranger's file
+    holds, so characters that would steer a terminal stand in it as escapes.
     """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(printable(message))
+
+
+def printable(text: str) -> str:
+    """The text with control characters, bidirectional marks and the like as Python escapes; line feeds stay."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in text)
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

@@ -18,7 +18,7 @@ from stilts_ds.config import TextHubPart
 from stilts_ds.errors import UserError
 from stilts_ds.examples.bitext import Pairs
 from stilts_ds.examples.choice import commonsenseqa_row, copa_row, cosmosqa_row, hellaswag_row
-from stilts_ds.examples.files import list_field, text_field
+from stilts_ds.examples.files import check_text, list_field, shorten, text_field, texts_field
 from stilts_ds.examples.pair import NO_LABEL, check_label
 from stilts_ds.examples.records import Bitext, Choice, Pair, Record, Span, Tagged
 from stilts_ds.examples.span import question_of
@@ -146,7 +146,7 @@ def resolve(hub: Hub) -> str:
 
 def _id(row: Mapping[str, Any], where: str, *keys: str) -> str:
     """The first of the row's id columns, or the row's place."""
-    return next((str(row[key]) for key in keys if row.get(key) not in (None, "")), where)
+    return next((check_text(str(row[key]), f"{where}: `{key}`") for key in keys if row.get(key) not in (None, "")), where)
 
 
 def _label(row: Mapping[str, Any], names: tuple[str, ...], where: str) -> str | None:
@@ -156,7 +156,7 @@ def _label(row: Mapping[str, Any], names: tuple[str, ...], where: str) -> str | 
     if index == -1:
         return None
     if not isinstance(index, int) or not 0 <= index < len(names):
-        raise UserError(f"{where}: label {value!r} is none of 0 to {len(names) - 1}; check the data set's revision")
+        raise UserError(f"{where}: label {shorten(value)} is none of 0 to {len(names) - 1}; check the data set's revision")
     return names[index]
 
 
@@ -213,8 +213,8 @@ def cosmosqa(row: Mapping[str, Any], where: str, job: Job) -> Choice:
 
 
 def commonsenseqa(row: Mapping[str, Any], where: str, job: Job) -> Choice:
-    letters = list_field(row.get("choices"), "label", where)
-    options = list(zip(letters, list_field(row.get("choices"), "text", where)))
+    choices = row.get("choices")
+    options = list(zip(texts_field(choices, "label", where), texts_field(choices, "text", where)))
     key = text_field(row, "answerKey", where)
     return commonsenseqa_row(text_field(row, "id", where), text_field(row, "question", where), options, key, where)
 
@@ -225,12 +225,18 @@ def copa(row: Mapping[str, Any], where: str, job: Job) -> Choice:
 
 def tags(row: Mapping[str, Any], where: str, job: Job) -> Tagged:
     column = "ner_tags" if "ner_tags" in row else "pos_tags"
-    words, values = list_field(row, "tokens", where), list_field(row, column, where)
+    words, values = texts_field(row, "tokens", where), list_field(row, column, where)
     names = getattr(getattr(job.features[column], "feature", None), "names", None)
-    found = [names[value] if names else value for value in values]
-    if len(words) != len(found):
+    found = [_tag(value, names, where) for value in values] if names else texts_field(row, column, where)
+    if not words or len(words) != len(found):
         raise UserError(f"{where}: {len(words)} tokens but {len(found)} tags; check the data set's revision")
     return Tagged(where, tuple(words), tuple(check_label(one, job.task.labels, where) for one in found))
+
+
+def _tag(value: Any, names: list[str], where: str) -> str:
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < len(names):
+        raise UserError(f"{where}: tag {shorten(value)} is none of 0 to {len(names) - 1}; check the data set's revision")
+    return names[value]
 
 
 CONVERTERS: dict[str, Converter] = {
