@@ -18,6 +18,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from stilts_ds.errors import UserError, did_you_mean
+from stilts_ds.yaml_files import apply_override, check_plain, read_yaml
 
 RECIPES = Path(__file__).parent / "recipes"
 LENGTHS = ("max_seq_length", "doc_stride", "max_query_length")  # training keys that token rows depend on
@@ -27,7 +28,14 @@ NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 class Part(BaseModel):
     """A section of the recipe. Unknown keys are errors; a finished recipe does not change."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False)
+
+    @field_validator("*")
+    @classmethod
+    def _no_endless_number(cls, value: Any) -> Any:
+        if isinstance(value, int) and abs(value) > 2**53:
+            raise ValueError("this number is too large to be meant")
+        return value
 
 
 class ModelPart(Part):
@@ -123,7 +131,7 @@ class TrainingPart(Part):
     learning_rate: float = Field(1e-5, gt=0)
     train_batch_size: int = Field(32, ge=1, description="examples of one optimiser step over all ranks")
     per_device_train_batch_size: int = Field(32, ge=1, description="most examples in one micro-batch of a rank")
-    num_train_epochs: float = Field(2.0, gt=0)
+    num_train_epochs: float = Field(2.0, gt=0, le=1e6)
     max_steps: int = Field(-1, description="optimiser steps; -1 derives them from num_train_epochs")
 
     @field_validator("max_steps")
@@ -227,8 +235,8 @@ class Recipe(Part):
     @field_validator("seeds")
     @classmethod
     def _seeds_differ(cls, seeds: list[int]) -> list[int]:
-        if len(set(seeds)) != len(seeds) or min(seeds) < 0:
-            raise ValueError("seeds must be different and not negative")
+        if len(set(seeds)) != len(seeds) or min(seeds) < 0 or max(seeds) >= 2**32:
+            raise ValueError("seeds must be different, not negative and less than 2 to the power of 32")
         return seeds
 
     @field_validator("intermediate_training", "target_training", "multitask_training", "mlm_training")
@@ -288,12 +296,7 @@ def load_recipe(name_or_path: str, overrides: Sequence[str] = ()) -> Recipe:
     Raises UserError naming the file and key, with the nearest known names.
     """
     path = find_recipe(name_or_path)
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is not valid YAML: {error}") from error
-    if not isinstance(values, dict):
-        raise UserError(f"{path} must hold keys and values, such as `name: my-study`")
+    values = read_values(path)
     for override in overrides:
         apply_override(values, override)
     return parse_recipe(values, str(path))
@@ -317,25 +320,25 @@ def shipped_recipes() -> list[str]:
     return sorted(path.stem for path in RECIPES.glob("*.yaml"))
 
 
-def apply_override(values: dict[str, Any], override: str) -> None:
-    """Set one `key.sub=value` in nested `values`; the value is read as YAML."""
-    key, equals, text = override.partition("=")
-    if not equals or not key:
-        raise UserError(f"{override!r} is no override; write key=value, such as engine.zero_stage=2")
-    try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise UserError(f"{override!r}: the value is not valid YAML; quote it, such as '{key}=\"...\"'") from error
-    *parents, last = key.split(".")
-    for parent in parents:
-        values = values.setdefault(parent, {})
-        if not isinstance(values, dict):
-            raise UserError(f"{override!r}: {parent!r} holds a value, not keys")
-    values[last] = value
+def read_values(path: Path) -> dict[str, Any]:
+    """The keys and values of a YAML file. Raises UserError naming the file."""
+    values = read_yaml(path)
+    if not isinstance(values, dict):
+        raise UserError(f"{path} must hold keys and values, such as `name: my-study`")
+    return values
+
+
+def written_recipe(path: Path) -> Recipe:
+    """The resolved recipe of a run folder. Raises UserError naming the file."""
+    return parse_recipe(read_values(path), str(path))
 
 
 def parse_recipe(values: Mapping[str, Any], where: str) -> Recipe:
     """Check nested values against the schema; `where` is named in the message."""
+    try:
+        check_plain(values)
+    except ValueError as error:
+        raise UserError(f"{where}: {error}; write plain text") from None
     return parse_part(Recipe, values, where)
 
 

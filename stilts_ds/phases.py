@@ -26,7 +26,7 @@ import torch
 from stilts_ds.batches.collate import TaskRows
 from stilts_ds.batches.prepare import Data, prepare
 from stilts_ds.batches.rows import Rows, touched_ids
-from stilts_ds.config import EnginePart, Recipe, parse_recipe
+from stilts_ds.config import EnginePart, Recipe, written_recipe
 from stilts_ds.engine.loop import Job, Progress, train
 from stilts_ds.engine.preempt import Stopped, install_handlers
 from stilts_ds.engine.preflight import check_ranks
@@ -49,9 +49,7 @@ log = logging.getLogger(__name__)
 
 def run_phases(run: RunDir, wanted: list[str], only: str | None, world: World) -> None:
     """Run the wanted phases (all: []) of a planned run."""
-    import yaml
-
-    recipe = parse_recipe(yaml.safe_load(run.recipe.read_text(encoding="utf-8")), str(run.recipe))
+    recipe = written_recipe(run.recipe)
     phases = [Phase.from_json(p) for p in read_json(run.plan)["phases"]]
     unknown = set(wanted) - {phase.id for phase in phases}
     if unknown:

@@ -136,16 +136,24 @@ def check_tasks(recipe: Recipe) -> None:
     for condition, names in recipe.intermediate.items():
         _check_condition(recipe, condition, names)
     for name in recipe.targets:
-        task = get_task(name)
+        task = _task(name, "targets")
         if task.family == "text":
-            raise UserError(f"targets: {name} is running text and has no score")
+            raise UserError(f"targets: {name} is running text and has no score; leave it out")
         if task.translation:
             raise UserError(f"targets: {name} is training data; score {task.origin}")
     for section in ("task_training", "data.train_split", "evaluation.splits"):
         for name in operator.attrgetter(section)(recipe):
-            if get_task(name).translation:
+            if _task(name, section).translation:
                 raise UserError(f"{section}: {name} follows {get_task(name).origin}; give that one")
     _check_weights(recipe)
+
+
+def _task(name: str, where: str) -> Task:
+    """The task of that name. Raises UserError naming the key that it stands under."""
+    try:
+        return get_task(name)
+    except UserError as problem:
+        raise UserError(f"{where}: {problem}") from None
 
 
 def _check_condition(recipe: Recipe, condition: str, names: Sequence[str]) -> None:
@@ -153,9 +161,9 @@ def _check_condition(recipe: Recipe, condition: str, names: Sequence[str]) -> No
         raise UserError(f"intermediate: {condition!r} is no name; use letters, digits, '.', '_' and '-'")
     if len(set(names)) < len(names):
         raise UserError(f"intermediate.{condition} names a task twice; sampling.weights sets how often a task is drawn")
-    for task in map(get_task, names):
+    for task in (_task(name, f"intermediate.{condition}") for name in names):
         if not task.trains:
-            raise UserError(f"intermediate.{condition}: {task.name} is retrieval and has nothing to train on")
+            raise UserError(f"intermediate.{condition}: {task.name} is retrieval and has nothing to train on; leave it out")
 
 
 def _check_weights(recipe: Recipe) -> None:
@@ -166,6 +174,6 @@ def _check_weights(recipe: Recipe) -> None:
     mixed = {name for names in recipe.intermediate.values() if len(names) > 1 for name in names}
     mixed -= {"mlm"} if recipe.sampling.mlm_share is not None else set()
     for name in sorted(mixed - set(weights)):
-        raise UserError(f"sampling.weights has no weight for {name}, which a condition mixes with others")
+        raise UserError(f"sampling.weights has no weight for {name}, which a condition mixes with others; give it one")
     for name in sorted(set(weights) - mixed):
         raise UserError(f"sampling.weights.{name}: no condition mixes {name} with others{did_you_mean(name, mixed)}")

@@ -47,8 +47,10 @@ def read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise UserError(f"{path} does not exist") from error
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} does not exist; check the folder that you gave") from error
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror}); check its permissions") from error
+    except (ValueError, RecursionError) as error:  # also bytes that are no UTF-8, numbers without end, endless nesting
         raise UserError(f"{path} is not valid JSON ({error}); delete it and run the same command again") from error
 
 

@@ -42,7 +42,7 @@ TARGETS: tuple[Target, ...] = (
 )
 REMEDY = re.compile(
     r"; |did you mean|should|must|use |set |give |write |delete|remove|repair|download|unset|known: |check |start all|"
-    r"train |run |is missing|leave |no language|fetch|make |greater than|less than|at least|one of|too |convert"
+    r"exceeded|not a valid|such as |train |run |is missing|leave |no language|fetch|make |greater than|less than|at least|one of|too |convert"
 )
 
 

@@ -10,10 +10,13 @@ from typing import Any
 
 Dice = random.Random
 BYTES = (b"\0", b"\xff", b"\xef\xbb\xbf", b"\r", b"\n", b"\t", b'"', b"\x1b[2J", b"\xed\xa0\x80", b"[" * 3000,
-         b"\xc2\x85", b"\xe2\x80\xa8", b"{", b"}", b",", b"\xff\xfe", b"PK\x03\x04", b"\x1f\x8b", b"version https://git-lfs")
-WORDS = ("", " ", "-", "-1", "0", "1e999", "9" * 5000, "nan", "NaN", "Infinity", "null", "true", "../../up", "/etc/passwd",
+         b"\xc2\x85", b"\xe2\x80\xa8", b"{", b"}", b",", b"\xff\xfe", b"PK\x03\x04", b"\x1f\x8b",
+         b"version https://git-lfs")
+WORDS = ("", " ", "-", "-1", "0", "1e999", "9" * 5000, "nan", "NaN", "Infinity", "null", "true", "../../up",
+         "/etc/passwd",
          "\x1b[31mred", "\x00", "\u202e", "\ud800", "a\tb", "a\nb", "a\rb", '"', '""', "'", "`id`", "$(id)", "%s{0}",
-         "<script>", "é" * 300, "2000-99-99", "!!python/object/apply:os.system", "*", "&a", "<<", "~", "0x", "1:99", "=")
+         "<script>", "é" * 300, "2000-99-99", "!!python/object/apply:os.system", "*",
+         "&a", "<<", "~", "0x", "1:99", "=")
 VALUES: tuple[Any, ...] = (
     None, True, False, 0, 1, -1, 2**31, 2**63, -(2**64), 10**40, 0.5, 1e308, -1e-320, float("nan"), float("inf"),
     float("-inf"), [], {}, [None], [[]], {"": None}, {"a": {"b": [1]}}, ["x", 3], *WORDS,

@@ -12,6 +12,7 @@ from typing import Any
 
 from fuzz_mutate import Dice, damage_json, damage_json_lines, damage_text, damage_value
 from fuzz_target import Once, Target
+from reader_files import COSMOS_HEADER
 
 from stilts_ds.examples import hub
 from stilts_ds.examples.read import is_labelled, read_bitext, read_examples
@@ -35,13 +36,14 @@ QQP = ("id\tqid1\tqid2\tquestion1\tquestion2\tis_duplicate\n1\t2\t3\tWhy?\tHow?\
 SWAG = [{"ind": i, "ctx_a": "She", "ctx_b": "then", "endings": ["runs", "eats", "", "x"], "label": i} for i in range(3)]
 CSQA = [{"id": f"c{i}", "answerKey": "B", "question": {"stem": "Where?", "choices": [
     {"label": c, "text": c.lower()} for c in "ABCDE"]}} for i in range(3)]  # fmt: skip
-COSMOS = 'id,context,question,answer0,answer1,answer2,answer3,label\ni1,"A, b\nc",Why?,a,"b ""q""",c,d,1\ni2,x,y,a,b,c,d,3\n'
+COSMOS = COSMOS_HEADER + 'i1,"A, b\nc",Why?,a,"b ""q""",c,d,1\ni2,x,y,a,b,c,d,3\n'
 COPA = [{"premise": "It fell.", "choice1": "a", "choice2": "b", "question": q, "label": i, "idx": i}
         for i, q in enumerate(("cause", "effect"))]
 TAGS = "Ann\tB-PER\nwent\tO\n\nto\tO\nRome\tB-LOC\n"
 POS = "Sie\tPRON\ngeht\tVERB\n\nRom\tPROPN\n"
 CONLLU = "# sent_id = 1\n" + "".join("\t".join([*line.split(), *"_" * 6]) + "\n" for line in (
-    "1-2 Im _ _", "1 In in ADP", "2 dem der DET", "3 Haus Haus NOUN", "3.1 _ _ _")) + "\n1\tRom\tRom\tPROPN" + "\t_" * 6 + "\n"
+    "1-2 Im _ _", "1 In in ADP", "2 dem der DET", "3 Haus Haus NOUN", "3.1 _ _ _"))
+CONLLU += "\n1\tRom\tRom\tPROPN" + "\t_" * 6 + "\n"
 PAIRS = "A man.\tA person.\tentailment\n\"He\"\tHe.\tneutral\n"
 TEST = "Ein Mann.\tEin Mensch.\nEr.\tSie.\n"
 SIDES = ("de-1\tEin Haus.\nde-2\tRegen.\n", "en-1\tA house.\nen-2\tRain.\n", "de-1\ten-1\n")

@@ -16,7 +16,7 @@ import urllib.request
 from pathlib import Path
 
 from stilts_ds.batches.prepare import Data, prepare
-from stilts_ds.config import Recipe, parse_recipe
+from stilts_ds.config import Recipe, written_recipe
 from stilts_ds.errors import UserError
 from stilts_ds.examples.hub import without_token
 from stilts_ds.model_files import TOKENIZER_FILES, check_folder, check_weights, model_folder, model_path
@@ -134,9 +134,7 @@ def _check_offline(run: RunDir) -> None:
 
 def check_run(run: RunDir) -> None:
     """Open the model, the tokenizer, every split and all rows of a planned run; UserError for what is not there."""
-    import yaml
-
-    recipe = parse_recipe(yaml.safe_load(run.recipe.read_text(encoding="utf-8")), str(run.recipe))
+    recipe = written_recipe(run.recipe)
     folder = model_folder(recipe.model.name_or_path, recipe.model.revision)
     if folder is None:
         raise UserError(f"model {recipe.model.name_or_path} is not in the cache")

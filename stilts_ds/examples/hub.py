@@ -146,7 +146,8 @@ def resolve(hub: Hub) -> str:
 
 def _id(row: Mapping[str, Any], where: str, *keys: str) -> str:
     """The first of the row's id columns, or the row's place."""
-    return next((check_text(str(row[key]), f"{where}: `{key}`") for key in keys if row.get(key) not in (None, "")), where)
+    known = (key for key in keys if row.get(key) not in (None, ""))
+    return next((check_text(str(row[key]), f"{where}: `{key}`") for key in known), where)
 
 
 def _label(row: Mapping[str, Any], names: tuple[str, ...], where: str) -> str | None:
@@ -156,7 +157,8 @@ def _label(row: Mapping[str, Any], names: tuple[str, ...], where: str) -> str | 
     if index == -1:
         return None
     if not isinstance(index, int) or not 0 <= index < len(names):
-        raise UserError(f"{where}: label {shorten(value)} is none of 0 to {len(names) - 1}; check the data set's revision")
+        problem = f"{where}: label {shorten(value)} is none of 0 to {len(names) - 1}"
+        raise UserError(f"{problem}; check the data set's revision")
     return names[index]
 
 
@@ -235,7 +237,8 @@ def tags(row: Mapping[str, Any], where: str, job: Job) -> Tagged:
 
 def _tag(value: Any, names: list[str], where: str) -> str:
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < len(names):
-        raise UserError(f"{where}: tag {shorten(value)} is none of 0 to {len(names) - 1}; check the data set's revision")
+        problem = f"{where}: tag {shorten(value)} is none of 0 to {len(names) - 1}"
+        raise UserError(f"{problem}; check the data set's revision")
     return names[value]
 
 

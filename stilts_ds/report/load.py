@@ -14,7 +14,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from stilts_ds.config import Recipe, parse_recipe
+from stilts_ds.config import Recipe, written_recipe
 from stilts_ds.errors import UserError
 from stilts_ds.plan import Phase
 from stilts_ds.run_dir import RunDir, read_json
@@ -99,14 +99,9 @@ def load_run(run: RunDir) -> RunData:
 
 def read_recipe(run: RunDir) -> Recipe:
     """The resolved recipe inside a run folder. Raises UserError where there is none or it is broken."""
-    import yaml
-
     if not run.recipe.exists():
         raise UserError(f"{run.root} is no run folder: it has no recipe.yaml; give the folder that `stilts run` made")
-    try:
-        return parse_recipe(yaml.safe_load(run.recipe.read_text(encoding="utf-8")), str(run.recipe))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{run.recipe} is not valid YAML: {error}") from error
+    return written_recipe(run.recipe)
 
 
 def read_plan(path: Path) -> dict[str, Any]:
