@@ -35,14 +35,14 @@ from stilts_ds.errors import UserError
 from stilts_ds.evaluate.score_run import score_phase
 from stilts_ds.evaluate.selection import dev_scores
 from stilts_ds.evaluate.zero_shot import evaluate_phase
-from stilts_ds.export import export_model
+from stilts_ds.export import check_export, export_model
 from stilts_ds.model.encoder import load_encoder, quiet, read_language_head
 from stilts_ds.model.heads import HeadSpec, set_language_head
 from stilts_ds.model.multitask import MultiTask
 from stilts_ds.model.vocabulary import narrow_vocabulary
 from stilts_ds.model_files import longest_row, model_path, parameter_count
-from stilts_ds.plan import Phase
-from stilts_ds.run_dir import RunDir, hash_json, provenance, read_json, write_json
+from stilts_ds.plan import Phase, phases_in
+from stilts_ds.run_dir import RunDir, hash_json, provenance, write_json
 
 log = logging.getLogger(__name__)
 
@@ -50,7 +50,7 @@ log = logging.getLogger(__name__)
 def run_phases(run: RunDir, wanted: list[str], only: str | None, world: World) -> None:
     """Run the wanted phases (all: []) of a planned run."""
     recipe = written_recipe(run.recipe)
-    phases = [Phase.from_json(p) for p in read_json(run.plan)["phases"]]
+    phases = phases_in(run.plan)
     unknown = set(wanted) - {phase.id for phase in phases}
     if unknown:
         raise UserError(f"{run.plan} has no phase {sorted(unknown)[0]}")
@@ -58,7 +58,13 @@ def run_phases(run: RunDir, wanted: list[str], only: str | None, world: World) -
     check_settings(recipe, chosen, world)
     check_ranks(world, run.root, bytes_to_write(recipe, chosen))
     data = Data(recipe, run.root)
-    first_on_rank_0(lambda: prepare(data, chosen), world)
+
+    def look_at_files() -> None:
+        for phase in chosen:
+            run.phase(phase.id).read_status()
+        prepare(data, chosen)
+
+    first_on_rank_0(look_at_files, world)
     for number, phase in enumerate(chosen, start=1):
         if world.first:
             log.info("phase %d/%d: %s", number, len(chosen), phase.title)
@@ -168,6 +174,8 @@ def phase_job(run: RunDir, recipe: Recipe, phase: Phase, data: Data, world: Worl
     specs = head_specs(phase, data)
     torch.manual_seed(phase.seed)  # new heads
     source = str(run.phase(phase.init).encoder) if phase.init else model_path(recipe.model.name_or_path)
+    if phase.init:
+        check_export(run.phase(phase.init))
     encoder = load_encoder(source, recipe.model, None if phase.init else recipe.model.revision)
     rows = {
         name: TaskRows(name, i, tasks[name].family, tasks[name].head_name, data.train_rows(name, phase.setting(name)))

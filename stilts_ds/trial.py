@@ -27,8 +27,8 @@ from stilts_ds.engine.world import World, joined
 from stilts_ds.errors import UserError
 from stilts_ds.model.encoder import quiet
 from stilts_ds.phases import check_settings, first_on_rank_0, phase_job, set_up_logging
-from stilts_ds.plan import Phase
-from stilts_ds.run_dir import RunDir, hash_json, read_json, write_json
+from stilts_ds.plan import Phase, phases_in
+from stilts_ds.run_dir import RunDir, hash_json, write_json
 
 STEPS = 3  # timed ones
 LOOKED_AT = 500  # steps among which the heaviest is looked for
@@ -38,7 +38,7 @@ def trial(run: RunDir, phase_id: str, world: World) -> None:
     """Run the trial of a planned run and write trial.json. A collective."""
     started_with = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     recipe = written_recipe(run.recipe)
-    phases = [Phase.from_json(p) for p in read_json(run.plan)["phases"]]
+    phases = phases_in(run.plan)
     # The encoder of an earlier phase has the same shape as the pretrained one, and may not exist yet.
     [phase] = [dataclasses.replace(p, init="") for p in phases if p.id == phase_id]
     check_settings(recipe, [phase], world)

@@ -20,8 +20,8 @@ from stilts_ds.config import Recipe, written_recipe
 from stilts_ds.errors import UserError
 from stilts_ds.examples.hub import without_token
 from stilts_ds.model_files import TOKENIZER_FILES, check_folder, check_weights, model_folder, model_path
-from stilts_ds.plan import Phase
-from stilts_ds.run_dir import RunDir, read_json
+from stilts_ds.plan import Phase, phases_in
+from stilts_ds.run_dir import RunDir
 from stilts_launcher.needs import bring, needs_of
 from stilts_launcher.start import ensure_toy_world, prepare_run, run_of
 
@@ -146,7 +146,7 @@ def check_run(run: RunDir) -> None:
         problems += bring(need, data)
     if problems:
         raise UserError(problems[0])
-    prepare(data, [Phase.from_json(p) for p in read_json(run.plan)["phases"]])
+    prepare(data, phases_in(run.plan))
 
 
 def _summary(recipe: Recipe, data: Data, splits: int) -> list[str]:
