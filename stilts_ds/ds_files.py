@@ -23,7 +23,8 @@ def base_config(part: EnginePart) -> dict[str, Any]:
         config = json.loads(path.read_text(encoding="utf-8"))
         json.dumps(config, allow_nan=False).encode()  # what no DeepSpeed setting can mean: NaN, half surrogate pairs
     except (OSError, ValueError, RecursionError) as error:
-        raise UserError(f"engine.ds_config: {path}: {error}; give a DeepSpeed JSON file such as those of ds_configs/") from error
+        problem = f"engine.ds_config: {path}: {error}"
+        raise UserError(f"{problem}; give a DeepSpeed JSON file such as those of ds_configs/") from error
     if not isinstance(config, dict):
         raise UserError(f"engine.ds_config: {path} holds no JSON object; give a file such as those of ds_configs/")
     owned = sorted(set(config) & set(OWNED_BY_RECIPE))

@@ -24,6 +24,11 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in text)
 
 
+def first_line(error: BaseException) -> str:
+    """What an exception says, on one line; its name where it says nothing."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """Return `; did you mean A or B?` for the names nearest to `word`, or a list of the known ones."""
     known = sorted(known)

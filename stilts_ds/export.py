@@ -18,7 +18,7 @@ from stilts_ds.model.encoder import load_encoder, save_encoder
 from stilts_ds.model.heads import HeadSpec
 from stilts_ds.model.multitask import MultiTask
 from stilts_ds.model_files import model_path
-from stilts_ds.run_dir import PhaseDir, hash_file, read_json, write_json
+from stilts_ds.run_dir import PhaseDir, hash_file, read_sealed, write_json, write_sealed
 
 PREFIX_ENCODER, PREFIX_HEADS = "encoder.", "heads."
 LINEAGE = "stilts.json"
@@ -40,7 +40,7 @@ def export_model(
     files[folder.heads.name] = _on_disk([heads])[heads.name]
     os.replace(heads, folder.heads)
     described = {"heads": [spec.to_json() for spec in specs], "step": lineage["step"], "files": files}
-    write_json(folder.root / "heads.json", described)
+    write_sealed(folder.root / "heads.json", described)
     shutil.rmtree(folder.encoder, ignore_errors=True)
     os.rename(fresh, folder.encoder)
 
@@ -57,7 +57,7 @@ def _on_disk(paths: Iterable[Path]) -> dict[str, str]:
 
 def check_export(folder: PhaseDir) -> None:
     """Raise UserError where a file of the exported model is not what was written."""
-    for name, digest in read_json(folder.root / "heads.json").get("files", {}).items():
+    for name, digest in read_sealed(folder.root / "heads.json").get("files", {}).items():
         path = folder.root / name
         if not path.exists() or hash_file(path) != digest:
             raise UserError(
@@ -84,8 +84,9 @@ def load_trained(folder: PhaseDir | None, recipe: Recipe, device: torch.device) 
 
 def read_heads(folder: Path) -> list[HeadSpec]:
     """The head descriptions beside an encoder."""
-    described = read_json(folder / "heads.json")["heads"]
+    described = read_sealed(folder / "heads.json")
     try:
-        return [HeadSpec(h["name"], h["family"], tuple(h["labels"]), h["width"]) for h in described]
-    except KeyError as error:
-        raise UserError(f"{folder / 'heads.json'} lacks {error}; train the phase again") from error
+        return [HeadSpec(h["name"], h["family"], tuple(h["labels"]), h["width"]) for h in described["heads"]]
+    except (KeyError, TypeError) as error:
+        problem = f"{folder / 'heads.json'} is no description of heads ({error})"
+        raise UserError(f"{problem}; train the phase again") from error

@@ -256,7 +256,8 @@ def _check_condition(recipe: Recipe, condition: str, names: Sequence[str]) -> No
         raise UserError(f"intermediate.{condition} names a task twice; sampling.weights sets how often a task is drawn")
     for task in (_task(name, f"intermediate.{condition}") for name in names):
         if not task.trains:
-            raise UserError(f"intermediate.{condition}: {task.name} is retrieval and has nothing to train on; leave it out")
+            problem = f"intermediate.{condition}: {task.name} is retrieval and has nothing to train on"
+            raise UserError(f"{problem}; leave it out")
 
 
 def _check_weights(recipe: Recipe) -> None:

@@ -42,7 +42,8 @@ TARGETS: tuple[Target, ...] = (
 )
 REMEDY = re.compile(
     r"; |did you mean|should|must|use |set |give |write |delete|remove|repair|download|unset|known: |check |start all|"
-    r"exceeded|not a valid|such as |train |run |is missing|leave |no language|fetch|make |greater than|less than|at least|one of|too |convert"
+    r"exceeded|not a valid|such as |train |run |is missing|leave |no language|fetch|make |greater than|less than|"
+    r"at least|one of|too |convert"
 )
 
 
@@ -166,7 +167,8 @@ def fuzz(inputs: int, seed: int, wanted: str | None = None, only: int | None = N
         for target in chosen:
             count = -(-inputs * target.weight // whole)
             numbers = range(count) if only is None else range(only, only + 1)
-            found[target.name] = run_target(target, numbers, seed, Path(folder).resolve() / target.name.replace(" ", "-"))
+            own = Path(folder).resolve() / target.name.replace(" ", "-")
+            found[target.name] = run_target(target, numbers, seed, own)
     return found
 
 
@@ -201,13 +203,22 @@ def main(arguments: list[str] | None = None) -> int:
 
 def page(found: dict[str, Tally], inputs: int, seed: int, minutes: float) -> str:
     command = f"python tests/fuzz.py --inputs {inputs} --seed {seed}"
+    when = f"{date.today()}, commit {git_commit()[:12]}, {minutes:.0f} minutes on two CPU cores that others used too"
     return f"""# Malformed inputs
 
-`{command}` (`make fuzz` does the same), {date.today()}, commit {git_commit()[:12]}, {minutes:.0f} minutes on two CPU cores. [../security.md](../security.md)
-says what the checks are for. Each input starts as a valid file, setting or folder and gets one to three faults: flipped, lost, doubled or foreign bytes, lines, cells,
-keys and values. *Used, and right*: the fault changed nothing that matters, or was one that nobody can tell from data. *Refused*: a `UserError` that names file,
-line or key and says what to do; a damaged checkpoint or cache that was passed over counts as used, and what was then used is compared with the original. *Crashes*: any other
-exception, a damaged file that was believed, more than {SECONDS:.0f} s, or more than {MEMORY >> 30} GiB of memory.
+`{command}` (`make fuzz` does the same), {when}. [../security.md](../security.md) says what the checks are for.
+
+Each input starts as a valid file, setting or folder and gets one to three faults: bytes that are flipped, lost, doubled
+or foreign; lines, cells, keys and values that are lost, renamed, exchanged or of another type; tensors of another
+name, shape or type; files that are cut, empty, gone or another kind of file.
+
+- *Used, and right*: the fault changed nothing that matters, or made data that nobody can tell from data. What came out
+  was checked: records against what encoding and metrics rely on, scores against 0 to 100, checkpoints, token rows and
+  exported phases bit for bit against what was written. A damaged checkpoint that is passed over for the one before it
+  and a cache that is made again count here.
+- *Refused*: an error that names the file, line or key and says what to do, without control characters.
+- *Crashes*: any other exception, a damaged file that was believed, an error that names nothing, more than
+  {SECONDS:.0f} seconds, or more than {MEMORY >> 30} GiB of memory.
 
 {table(found)}
 """

@@ -41,7 +41,8 @@ def write_pair(folder: Path, task: Task, code: str, examples: int = 6) -> tuple[
     """A label file and a prediction file that is all right."""
     kind = formats.kind_of(task.family, task.metrics)
     gold = [0, 1, 1, 0] if task.family == "choice" else gold_values(task, kind, code, examples)
-    paths = tuple(folder / what / task.name / formats.file_name(kind, "test", code) for what in ("labels", "predictions"))
+    file = Path(task.name) / formats.file_name(kind, "test", code)
+    paths = folder / "labels" / file, folder / "predictions" / file
     formats.write_labels(paths[0], kind, gold)
     formats.write_predictions(paths[1], kind, predictions_of(task, kind, gold))
     return paths[0], paths[1]
@@ -161,7 +162,8 @@ def make_run(verb: str, folder: Path) -> Once:
     READ_BACK[verb](run)
     used = {"report": ("plan.json", "recipe.yaml", "status.json", "metrics.jsonl", "results/*.json", "test-*.tsv"),
             "status": ("plan.json", "jobs.json", "status.json", "metrics.jsonl"),
-            "logs": ("plan.json", "jobs.json", "status.json"), "submit": ("plan.json", "jobs.json", "status.json")}[verb]
+            "logs": ("plan.json", "jobs.json", "status.json"),
+            "submit": ("plan.json", "jobs.json", "status.json")}[verb]  # fmt: skip
     files = {pattern: sorted(path for path in run.root.rglob(pattern)) for pattern in used}
     assert all(files.values())
 

@@ -41,9 +41,10 @@ DEEPSPEED = {"zero_optimization": {"stage": 2, "overlap_comm": True, "stage3_par
              "steps_per_print": 100, "wall_clock_breakdown": False}
 KEYS = ("name", "seeds", "targets", "engine.zero_stage", "data.source", "intermediate", "sampling.weights", "model",
         "target_training.max_steps", "evaluation.languages", "engine.collective_timeout", "x.y.z", "", ".", "seeds.0")
-YAML_PIECES = ("a: &a [1]\n", "*a", "<<: *a\n", "? ", "!!python/object/apply:os.system [id]", "!!binary x", "!!set {a}",
-               "- ", "{", "}", "[", "]", "|\n", ">", "#", "%YAML 1.1\n---\n", "---\n", "\t", "2001-99-99", "!!int ''",
-               "&a [*a]", "!!float z", "0b2", "'", '"\\ud800"', "1:2:3", "=", "@", "`", "name: x\nname: y\n")  # fmt: skip
+YAML_PIECES = ("a: &a [1]\n", "*a", "<<: *a\n", "? ", "!!python/object/apply:os.system [id]", "!!binary x",
+               "!!set {a}", "- ", "{", "}", "[", "]", "|\n", ">", "#", "%YAML 1.1\n---\n", "---\n", "\t", "2001-99-99",
+               "!!int ''", "&a [*a]", "!!float z", "0b2", "'", '"\\ud800"', "1:2:3", "=", "@", "`",
+               "name: x\nname: y\n")  # fmt: skip
 
 
 def use(recipe: Recipe) -> None:

@@ -18,7 +18,7 @@ import numpy as np
 
 from stilts_ds.batches.rows import Rows, RowsBuilder
 from stilts_ds.config import TrainingPart
-from stilts_ds.errors import UserError
+from stilts_ds.errors import UserError, first_line
 from stilts_ds.examples.records import Choice, Pair, Record, Span, Tagged, Text
 from stilts_ds.run_dir import hash_json
 from stilts_ds.tasks.spec import Task
@@ -69,8 +69,13 @@ class Encoder:
 
         try:
             return cls(AutoTokenizer.from_pretrained(str(path), revision=revision), str(path))
-        except (OSError, ValueError) as error:
-            raise UserError(f"no tokenizer in {path}: {str(error).splitlines()[0]}") from error
+        except UserError:
+            raise
+        except BaseException as error:  # damaged files end in all kinds, a panic of the Rust library among them
+            if isinstance(error, (KeyboardInterrupt, SystemExit, MemoryError)):
+                raise
+            remedy = "give a folder that save_pretrained wrote, or copy it again"
+            raise UserError(f"no tokenizer in {path}: {first_line(error)}; {remedy}") from error
 
     def save(self, folder: Path) -> None:
         self.tokenizer.save_pretrained(folder)

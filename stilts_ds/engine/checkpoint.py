@@ -30,7 +30,7 @@ from torch import nn
 from stilts_ds.engine import zero
 from stilts_ds.engine.world import World
 from stilts_ds.errors import UserError
-from stilts_ds.run_dir import hash_file, read_json, write_json
+from stilts_ds.run_dir import hash_file, read_json, read_sealed, write_json, write_sealed
 
 log = logging.getLogger(__name__)
 MANIFEST = "manifest.json"
@@ -75,7 +75,7 @@ class Saver:
         try:
             write_shard(target, self.world.rank, tensors)
             if self.world.first:
-                write_json(target / MANIFEST, {**head, "files": _await_shards(target, self.world.size)})
+                write_sealed(target / MANIFEST, {**head, "files": _await_shards(target, self.world.size)})
                 _prune(self.folder, self.keep)
         except OSError as problem:
             free = shutil.disk_usage(self.folder).free
@@ -122,9 +122,15 @@ def _await_shards(target: Path, size: int) -> dict[str, dict[str, Any]]:
 
 
 def _prune(folder: Path, keep: int) -> None:
-    committed = [tag for tag in sorted(folder.glob("step-*")) if (tag / MANIFEST).exists()]
+    committed = [tag for tag in tags_in(folder) if (tag / MANIFEST).exists()]
     for old in committed[:-keep]:
         shutil.rmtree(old, ignore_errors=True)
+
+
+def tags_in(folder: Path) -> list[Path]:
+    """Checkpoints, torn ones too, oldest first; by number, since a millionth step has a seventh digit."""
+    found = [tag for tag in folder.glob("step-*") if tag.name.removeprefix("step-").isdecimal()]
+    return sorted(found, key=lambda tag: int(tag.name.removeprefix("step-")))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -163,15 +169,15 @@ class Checkpoint:
 
     def _tensors(self, kind: str) -> Any:
         """(parameter name, tensor) of one kind, in an order that is the same on all ranks."""
-        for path in sorted(self.folder.glob("shard-*.safetensors")):
-            with safe_open(path, "pt") as file:
+        for name in sorted(self.manifest["files"]):  # what else lies there was never hashed
+            with safe_open(self.folder / name, "pt") as file:
                 for key in sorted(k for k in file.keys() if k.startswith(f"{kind}/")):  # noqa: SIM118 (no mapping)
                     yield key.removeprefix(f"{kind}/"), file.get_tensor(key)
 
 
 def newest(folder: Path) -> Path | None:
     """The newest whole checkpoint; None when there is no tag directory. Raises UserError when all are damaged."""
-    tags = sorted(folder.glob("step-*"), reverse=True)
+    tags = tags_in(folder)[::-1]
     for tag in tags:
         problem = damage(tag)
         if problem is None:
@@ -189,8 +195,8 @@ def damage(tag: Path) -> str | None:
     if not (tag / MANIFEST).exists():
         return "it was never committed (the job ended while saving)"
     try:
-        described = read_json(tag / MANIFEST)["files"]
-    except (UserError, KeyError, TypeError) as error:
+        described = read_sealed(tag / MANIFEST)["files"]
+    except (UserError, KeyError) as error:
         return f"its manifest is damaged ({error})"
     for name, expected in described.items():
         path = tag / name
@@ -213,4 +219,4 @@ def find(folder: Path, world: World) -> Checkpoint | None:
             error = problem
     world.agree(error, "choosing a checkpoint")
     chosen = world.broadcast(chosen)
-    return None if chosen is None else Checkpoint(folder / chosen, read_json(folder / chosen / MANIFEST))
+    return None if chosen is None else Checkpoint(folder / chosen, read_sealed(folder / chosen / MANIFEST))
