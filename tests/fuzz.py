@@ -19,6 +19,7 @@ import sys
 import tempfile
 import time
 import traceback
+import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import date
@@ -47,6 +48,9 @@ REMEDY = re.compile(
 )
 
 
+BIDI = "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
+
+
 class Hang(BaseException):
     """An input took longer than SECONDS."""
 
@@ -73,7 +77,7 @@ class Tally:
 
 def check_refusal(message: str, names: tuple[str, ...]) -> None:
     """Raises Silent for a message that a user could not act on."""
-    if not all(character.isprintable() or character == "\n" for character in message):
+    if any(unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp") and c != "\n" or c in BIDI for c in message):
         raise Silent(f"control characters in the message: {message!r}")
     if not any(name in message for name in names):
         raise Silent(f"the message names none of {names}: {message}")

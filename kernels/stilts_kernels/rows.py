@@ -196,8 +196,8 @@ def open_npy(path: str | Path) -> tuple[Tensor, Callable[[], None]]:
         header, offset = read_npy_header(file.read(4096), path)  # refuses an empty file, which cannot be mapped
         mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
     shape, dtype = header.get("shape"), NPY_DTYPES.get(str(header.get("descr")))
-    sizes = isinstance(shape, tuple) and len(shape) == 2 and all(type(size) is int and size >= 0 for size in shape)
-    if dtype is None or header.get("fortran_order") is not False or not sizes:
+    matrix = isinstance(shape, tuple) and len(shape) == 2 and all(type(size) is int and size >= 0 for size in shape)
+    if dtype is None or shape is None or header.get("fortran_order") is not False or not matrix:
         raise ValueError(f"{path}: needs a C-ordered [N, D] array of float32 or float16, got {header}")
     count = shape[0] * shape[1]
     if len(mapped) < offset + count * dtype.itemsize:

@@ -10,7 +10,7 @@ from typing import Any
 
 from stilts_ds import __version__
 from stilts_ds.config import Recipe, load_recipe, resolve_paths, shipped_recipes
-from stilts_ds.errors import UserError
+from stilts_ds.errors import UserError, printable
 from stilts_ds.run_dir import RunDir
 
 
@@ -304,7 +304,8 @@ def tasks(given: argparse.Namespace) -> int:
     if given.show:
         local = given.intermediate or given.xtreme
         source = DataSource("local" if local else "hub", given.intermediate, given.xtreme, None)
-        print(show_examples(task, given.split, given.language or task.pivot, source, given.show, given.model))
+        shown = show_examples(task, given.split, given.language or task.pivot, source, given.show, given.model)
+        print(printable(shown))  # a stranger's text
     return 0
 
 

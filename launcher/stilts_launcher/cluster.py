@@ -71,6 +71,9 @@ class Container(Part):
     @field_validator("image", "mounts")
     @classmethod
     def _one_line(cls, value: Any) -> Any:
+        for text in value if isinstance(value, list) else [value]:
+            if text.startswith("-"):
+                raise ValueError(f"{text!r} would be read as an option; give a path or an address")
         return one_line(value)
 
 

@@ -20,7 +20,7 @@ from pathlib import Path
 from subprocess import call
 from typing import Any
 
-from stilts_ds.errors import UserError
+from stilts_ds.errors import UserError, redacted
 from stilts_ds.plan import phases_in
 from stilts_ds.run_dir import PhaseDir, RunDir, read_json, write_json
 from stilts_launcher import sbatch
@@ -46,7 +46,7 @@ def main(arguments: list[str]) -> int:
 
 
 def say(text: str) -> None:
-    print(f"{time.strftime('%H:%M:%S')} {text}", flush=True)
+    print(f"{time.strftime('%H:%M:%S')} {redacted(text)}", flush=True)
 
 
 class Supervisor:

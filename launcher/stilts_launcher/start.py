@@ -34,6 +34,7 @@ def prepare_run(recipe: Recipe, lacking: dict[str, str] | None = None) -> dict[s
 
     check_tasks(recipe)
     run = run_of(recipe)
+    run.check_links()
     if recipe.data.source == "toy":
         ensure_toy_world(run.root / "data", recipe.data.seed)
     path = model_path(recipe.model.name_or_path)
@@ -62,7 +63,7 @@ def ensure_toy_world(folder: Path, seed: int) -> None:
     from stilts_ds.toy.world import write_world
 
     marker = folder / "seed.txt"
-    if marker.exists() and marker.read_text() == str(seed):
+    if marker.exists() and marker.read_bytes() == str(seed).encode():
         return
     folder.parent.mkdir(parents=True, exist_ok=True)
     fresh = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".data."))
@@ -115,11 +116,19 @@ def locked(run: RunDir) -> Iterator[None]:
         yield
 
 
+def no_link(path: str, flags: int) -> int:
+    """Opens a file, but not through a link, which could stand for any file of the user's."""
+    try:
+        return os.open(path, flags | os.O_NOFOLLOW, 0o644)
+    except OSError as error:
+        raise UserError(f"{path} cannot be opened ({error.strerror}); delete it if it is a link") from None
+
+
 @contextmanager
 def held(folder: Path, refusal: str) -> Iterator[None]:
     """Hold a folder's lock; raises UserError with `refusal` where another process has it. A dead holder lets go."""
     folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / ".lock", "w") as file:
+    with open(folder / ".lock", "a", opener=no_link) as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:

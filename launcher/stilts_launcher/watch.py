@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from stilts_ds.errors import UserError
+from stilts_ds.errors import UserError, printable
 from stilts_ds.plan import Phase, phases_in, read_plan
 from stilts_ds.run_dir import PhaseDir, RunDir
 from stilts_launcher import sbatch
@@ -34,7 +34,7 @@ def status(run: RunDir) -> str:
     widths = [max(len(row[i]) for row in rows) for i in range(3)]
     lines = [f"{a:<{widths[0]}}  {b:<{widths[1]}}  {d:<12}  {c}".rstrip() for a, b, c, d in rows]
     done = sum(run.phase(p.id).status() == "done" for p in phases)
-    return "\n".join([f"{run.root}: {done} of {len(phases)} phases done", "", *lines])
+    return printable("\n".join([f"{run.root}: {done} of {len(phases)} phases done", "", *lines]))
 
 
 def _phases(run: RunDir) -> list[Phase]:
@@ -97,7 +97,8 @@ def logs(run: RunDir, phase: str | None, rank: int | None, lines: int) -> str:
     chosen = [p for p in phases if phase in p] if phase else _interesting(run, phases)
     if not chosen:
         raise UserError(f"no phase of {run.root} is called {phase!r}" if phase else "nothing runs and nothing failed")
-    return "\n".join(f"==> {path} <==\n{_tail(path, lines)}" for p in chosen for path in _log_files(run, p, rank))
+    files = [path for p in chosen for path in _log_files(run, p, rank)]
+    return printable("\n".join(f"==> {path} <==\n{_tail(path, lines)}" for path in files))
 
 
 def _interesting(run: RunDir, phases: list[str]) -> list[str]:
@@ -114,7 +115,7 @@ def _log_files(run: RunDir, phase: str, rank: int | None) -> list[Path]:
 def _tail(path: Path, lines: int) -> str:
     if not path.exists():
         return "(not written yet)"
-    return "\n".join(path.read_text(encoding="utf-8", errors="replace").splitlines()[-lines:])
+    return "\n".join(path.read_text(encoding="utf-8", errors="replace").splitlines()[-lines:]).expandtabs()
 
 
 def cancel(run: RunDir, phase: str | None) -> str:

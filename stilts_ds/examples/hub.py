@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -15,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from stilts_ds.config import TextHubPart
-from stilts_ds.errors import UserError
+from stilts_ds.errors import UserError, redacted
 from stilts_ds.examples.bitext import Pairs
 from stilts_ds.examples.choice import commonsenseqa_row, copa_row, cosmosqa_row, hellaswag_row
 from stilts_ds.examples.files import check_text, list_field, shorten, text_field, texts_field
@@ -84,13 +83,6 @@ def fetch(task: Task, split: str, language: str) -> list[str]:
     return [f"{hub.repo} {_config(hub, language)} {hub.split}" for hub in task.hub[split]]
 
 
-def without_token(text: str) -> str:
-    """The text without the user's hub token, which a library may have put into it."""
-    for secret in (os.environ.get(name, "") for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")):
-        text = text.replace(secret, "(token)") if secret else text
-    return re.sub(r"hf_[A-Za-z0-9]{8,}", "(token)", text)
-
-
 def _config(hub: Hub, language: str) -> str:
     return hub.config.format(language=language, iso3=iso3_of(language), name=name_of(language))
 
@@ -110,7 +102,7 @@ def load_rows(hub: Hub, config: str, **options: bool) -> Any:
     except ImportError:
         raise UserError("data.source=hub needs the package `datasets`; install it, or use local files") from None
     except (OSError, ValueError, RuntimeError) as error:
-        reason = without_token(str(error) or type(error).__name__).split("\n")[0][:200]
+        reason = redacted(str(error) or type(error).__name__).split("\n")[0][:200]
         where = f"{hub.repo} (configuration {config}, split {hub.split}, revision {hub.revision})"
         remedy = "fill the cache (HF_HOME) on a machine with network, or set data.source=local"
         raise UserError(f"cannot load {where} from the hub: {reason}; {remedy}") from None

@@ -96,6 +96,7 @@ class RunData:
 
 def load_run(run: RunDir) -> RunData:
     """Read a run's plan, results, statuses and curves. Raises UserError naming a file that is missing or broken."""
+    run.check_links()
     recipe = read_recipe(run)
     planned = read_plan(run.plan)
     phases = {phase.id: phase for phase in map(Phase.from_json, planned["phases"])}
