@@ -34,19 +34,23 @@ def _note(number: int, frame: FrameType | None) -> None:
     _received.append(signal.Signals(number).name)
 
 
-def stop_requested(world: World, prompt: bool) -> str | None:
-    """The first signal that any rank received, or None; the same answer on all ranks (a collective)."""
-    for name in world.all_gather(_asked(), prompt):
+def stop_if_requested(world: World) -> None:
+    """Raise Stopped on every rank if any of them was asked to stop (a collective)."""
+    _raise_first(world.all_gather(_asked()))
+
+
+def stop_or_save(world: World, overdue: bool) -> bool:
+    """Between two training steps: raise Stopped on every rank if any was asked to stop; otherwise return whether rank 0
+    finds a checkpoint overdue. Clocks differ, so only rank 0's counts. One collective for both questions."""
+    found = world.all_gather((_asked(), overdue), prompt=True)
+    _raise_first([name for name, _ in found])
+    return found[0][1]
+
+
+def _raise_first(names: list[str | None]) -> None:
+    for name in names:
         if name:
-            return name
-    return None
-
-
-def stop_if_requested(world: World, prompt: bool = False) -> None:
-    """Raise Stopped on every rank if any of them was asked to stop (a collective). `prompt`: between training steps,
-    where no rank has reason to be late."""
-    if name := stop_requested(world, prompt):
-        raise Stopped(name)
+            raise Stopped(name)
 
 
 def _asked() -> str | None:
