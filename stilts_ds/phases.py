@@ -30,6 +30,7 @@ from stilts_ds.config import EnginePart, Recipe, parse_recipe
 from stilts_ds.engine.loop import Job, Progress, train
 from stilts_ds.engine.preempt import Stopped, install_handlers
 from stilts_ds.engine.preflight import check_ranks
+from stilts_ds.engine.stacks import write_stacks_to
 from stilts_ds.engine.world import World, joined
 from stilts_ds.errors import UserError
 from stilts_ds.evaluate.score_run import score_phase
@@ -291,6 +292,7 @@ def set_up_logging(folder: Path) -> None:
     rank = os.environ.get("RANK", "0")
     folder.mkdir(parents=True, exist_ok=True)
     handlers: list[logging.Handler] = [logging.FileHandler(folder / f"rank-{rank}.log", encoding="utf-8")]
+    write_stacks_to(folder / f"rank-{rank}.log")
     if rank == "0":
         handlers.append(logging.StreamHandler())
     logging.basicConfig(

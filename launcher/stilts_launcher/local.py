@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator
 from types import FrameType
 
+from stilts_ds.engine.stacks import SHOW_STACKS
 from stilts_launcher.ranks import FIRST_PORT, PORTS, Ranks
 
 GRACE_SECONDS = 15.0  # what the others get to notice that one rank is gone
@@ -57,13 +58,20 @@ def wait_for(children: list[subprocess.Popen[bytes]]) -> int:
         if failed_at is None and any(child.poll() for child in children):
             failed_at = time.monotonic()
         if failed_at is not None and time.monotonic() - failed_at > GRACE_SECONDS:
-            for child in children:
-                if child.poll() is None:
-                    child.kill()
+            end(children)
         time.sleep(0.05)
     codes = [child.returncode for child in children]
     told = [code for code in codes if code > 0]
     return told[0] if told else (1 if any(codes) else 0)
+
+
+def end(children: list[subprocess.Popen[bytes]]) -> None:
+    """Kill what still runs, after it has written where it hangs into its log."""
+    hanging = [child for child in children if child.poll() is None]
+    for number in (SHOW_STACKS, signal.SIGKILL):
+        for child in hanging:
+            child.send_signal(number)
+        time.sleep(0.5)
 
 
 def free_port() -> int:
