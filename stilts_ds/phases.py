@@ -36,7 +36,7 @@ from stilts_ds.errors import UserError
 from stilts_ds.evaluate.score_run import score_phase
 from stilts_ds.evaluate.selection import dev_scores
 from stilts_ds.evaluate.zero_shot import evaluate_phase
-from stilts_ds.export import export_model
+from stilts_ds.export import check_export, export_model
 from stilts_ds.model.encoder import load_encoder, quiet, read_language_head
 from stilts_ds.model.heads import HeadSpec, set_language_head
 from stilts_ds.model.multitask import MultiTask
@@ -61,7 +61,13 @@ def run_phases(run: RunDir, wanted: list[str], only: str | None, world: World) -
     check_settings(recipe, chosen, world)
     check_ranks(world, run.root, bytes_to_write(recipe, chosen))
     data = Data(recipe, run.root)
-    first_on_rank_0(lambda: prepare(data, chosen), world)
+
+    def look_at_files() -> None:
+        for phase in chosen:
+            run.phase(phase.id).read_status()
+        prepare(data, chosen)
+
+    first_on_rank_0(look_at_files, world)
     for number, phase in enumerate(chosen, start=1):
         if world.first:
             log.info("phase %d/%d: %s", number, len(chosen), phase.title)
@@ -130,8 +136,8 @@ def run_phase(run: RunDir, recipe: Recipe, phase: Phase, data: Data, only: str |
                 raise UserError(f"{phase.id} is not trained yet ({state}); `stilts run` trains it")
             note("running")
             note("trained", best=train_phase(run, recipe, phase, data, world).chosen())
-            if world.first:  # the exported model is what later phases and evaluation need
-                shutil.rmtree(folder.checkpoints, ignore_errors=True)
+        if world.first:  # the exported model is what later phases and evaluation need
+            shutil.rmtree(folder.checkpoints, ignore_errors=True)
         if only == "train" and phase.evaluate:
             return
         if phase.evaluate:
@@ -171,6 +177,8 @@ def phase_job(run: RunDir, recipe: Recipe, phase: Phase, data: Data, world: Worl
     specs = head_specs(phase, data)
     torch.manual_seed(phase.seed)  # new heads
     source = str(run.phase(phase.init).encoder) if phase.init else model_path(recipe.model.name_or_path)
+    if phase.init:
+        check_export(run.phase(phase.init))
     encoder = load_encoder(source, recipe.model, None if phase.init else recipe.model.revision)
     rows = {
         name: TaskRows(name, i, tasks[name].family, tasks[name].head_name, data.train_rows(name, phase.setting(name)))

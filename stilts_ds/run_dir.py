@@ -52,6 +52,19 @@ def read_json(path: Path) -> Any:
         raise UserError(f"{path} is not valid JSON ({error}); delete it and run the same command again") from error
 
 
+def read_sealed(path: Path) -> dict[str, Any]:
+    """Read what `write_sealed` wrote. Raises UserError where the file is broken, or changed since."""
+    value = read_json(path)
+    if not isinstance(value, dict) or value.pop("seal", None) != hash_json(value):
+        raise UserError(f"{path} changed since it was written; delete it and run the same command again")
+    return value
+
+
+def write_sealed(path: Path, value: dict[str, Any]) -> None:
+    """Write a JSON object with a hash of itself, so that a damaged number is noticed."""
+    write_json(path, {**value, "seal": hash_json(value)})
+
+
 def hash_json(value: Any) -> str:
     """SHA-256 of a JSON value's canonical form, in hex."""
     text = json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
@@ -116,24 +129,28 @@ class PhaseDir:
 
     def status(self) -> str:
         """`running`, `trained`, `done`, `stopped:<signal>`, `failed`, or `pending` when nothing ran yet."""
-        return read_json(self.status_json)["state"] if self.status_json.exists() else "pending"
+        return self.read_status().get("state", "pending")
+
+    def read_status(self) -> dict[str, Any]:
+        """All that the status file tells; {} when nothing ran yet. Raises UserError where it is damaged."""
+        return read_sealed(self.status_json) if self.status_json.exists() else {}
 
     def is_trained(self) -> bool:
         """Whether the phase's model is exported; also when the evaluation behind it was stopped or failed."""
-        return self.status_json.exists() and bool(read_json(self.status_json).get("trained"))
+        return bool(self.read_status().get("trained"))
 
     def seconds(self) -> float:
         """Wall time spent on the phase so far, over all its starts that ended by themselves or were stopped."""
-        return float(read_json(self.status_json).get("seconds", 0)) if self.status_json.exists() else 0.0
+        return float(self.read_status().get("seconds", 0))
 
     def set_status(self, state: str, **details: Any) -> None:
         """Write the phase's state. The token tells one start of the ranks from another."""
         token = os.environ.get("STILTS_RUN_TOKEN", "")
-        before = read_json(self.status_json) if self.status_json.exists() else {}
-        kept = {key: before[key] for key in ("seconds", "world_size", "best") if key in before}
+        before = self.read_status()
+        kept: dict[str, Any] = {key: before[key] for key in ("seconds", "world_size", "best") if key in before}
         trained = state in ("trained", "done") or bool(before.get("trained"))
         own = {"state": state, "trained": trained, "token": token, "at": round(time.time(), 1)}
-        write_json(self.status_json, {**kept, **own, **details})
+        write_sealed(self.status_json, {**kept, **own, **details})
 
 
 @dataclass(frozen=True)

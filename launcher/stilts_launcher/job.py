@@ -95,7 +95,7 @@ class Supervisor:
         command = sbatch.srun_command(python, self.profile.container, [str(self.run.root), self.phase])
         say(f"{self.phase}: attempt {attempt} of job {self.job}, {' '.join(command[:2])}")
         code = call(command, env=environment)
-        status = read_json(self.folder.status_json) if self.folder.status_json.exists() else {}
+        status = self.folder.read_status()
         if code == USER_ERROR and status.get("state") != "done":
             told = status.get("error") if status.get("token") == token else None
             return "refused", told or "refused before the phase began; `stilts logs` shows why"

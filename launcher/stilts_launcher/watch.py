@@ -54,7 +54,7 @@ def _row(
 
 def _state(folder: PhaseDir, queued: sbatch.Queued | None, job: str, phase: Phase, run: RunDir) -> tuple[str, str]:
     """A word for the state and what is known beyond it."""
-    own = read_json(folder.status_json) if folder.status_json.exists() else {"state": "pending"}
+    own = folder.read_status() or {"state": "pending"}
     if own["state"] == "done":
         return "done", f"{own['seconds']:.0f} s" if "seconds" in own else ""
     if queued is not None and queued.state == "PENDING":

@@ -19,14 +19,17 @@ import numpy as np
 
 from stilts_ds.batches.rows import Rows
 from stilts_ds.errors import UserError
-from stilts_ds.run_dir import hash_json, read_json, write_json
+from stilts_ds.run_dir import hash_file, hash_json, read_sealed, write_sealed
 
-FORMAT = 1  # raise when encoding or the layout changes
+FORMAT = 3  # raise when encoding or the layout changes
 
 
-def cached_rows(folder: Path, key: dict[str, Any], build: Callable[[], Rows]) -> Rows:
-    """Rows for `key`: mapped from `folder` where they are whole, built and written otherwise."""
+def cached_rows(folder: Path, key: dict[str, Any], build: Callable[[], Rows], verify: bool = False) -> Rows:
+    """Rows for `key`: mapped from `folder` where they are whole, built and written otherwise. `verify` reads them all
+    and compares their hashes, which once in a start is enough."""
     target = _place(folder, key)
+    if verify and target.exists() and not _is_as_written(target):
+        shutil.rmtree(target, ignore_errors=True)
     if (mapped := _load(target)) is not None:
         return mapped
     rows = build()
@@ -52,7 +55,9 @@ def _write(target: Path, rows: Rows, key: dict[str, Any]) -> None:
         for name, array in arrays.items():
             np.save(temporary / f"{name}.npy", array)
         sizes = {name: os.path.getsize(temporary / f"{name}.npy") for name in arrays}
-        write_json(temporary / "manifest.json", {"key": key, "sizes": sizes, "tally": dict(rows.tally)})
+        hashes = {name: hash_file(temporary / f"{name}.npy") for name in sizes}
+        described = {"key": key, "sizes": sizes, "hashes": hashes, "tally": dict(rows.tally)}
+        write_sealed(temporary / "manifest.json", described)
         if _load(target) is None:  # otherwise another process was first, and may have mapped its folder already
             shutil.rmtree(target, ignore_errors=True)
             _rename(temporary, target)
@@ -68,10 +73,18 @@ def _rename(temporary: Path, target: Path) -> None:
             raise
 
 
+def _is_as_written(target: Path) -> bool:
+    try:
+        hashes = read_sealed(target / "manifest.json")["hashes"]
+        return all(hash_file(target / f"{name}.npy") == digest for name, digest in hashes.items())
+    except (OSError, UserError, KeyError):
+        return False
+
+
 def _load(target: Path) -> Rows | None:
     """Map the rows, or None where the folder is missing or damaged."""
     try:
-        described = read_json(target / "manifest.json")
+        described = read_sealed(target / "manifest.json")
         for name, size in described["sizes"].items():
             if (target / f"{name}.npy").stat().st_size != size:
                 return None

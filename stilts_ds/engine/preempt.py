@@ -9,6 +9,7 @@ No torch here: the handlers are installed before the heavy imports.
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 import time
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from stilts_ds.engine.world import World
 
+PR_SET_PDEATHSIG = 1  # from Linux's prctl.h
 _received: list[str] = []
 
 
@@ -28,6 +30,13 @@ class Stopped(Exception):
 def install_handlers() -> None:
     for number in (signal.SIGUSR1, signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _note)
+
+
+def stop_with(launcher: int) -> None:
+    """Have this process asked to stop (SIGTERM) when its parent, process `launcher`, is gone: nobody watches then."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+    if os.getppid() != launcher:  # it was gone already
+        os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _note(number: int, frame: FrameType | None) -> None:

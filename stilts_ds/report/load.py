@@ -84,7 +84,7 @@ def load_run(run: RunDir) -> RunData:
     planned = read_plan(run.plan)
     phases = {phase.id: phase for phase in map(Phase.from_json, planned["phases"])}
     results = collect(run, planned, phases)
-    statuses = {i: _status(run.phase(i).status_json) for i in phases}
+    statuses = {i: run.phase(i).read_status() or {"state": "pending"} for i in phases}
     return RunData(
         run=run,
         planned=planned,
@@ -154,13 +154,6 @@ def read_result(path: Path) -> dict[str, Any]:
 def _is_score(value: Any) -> bool:
     number = isinstance(value, (int, float)) and not isinstance(value, bool)
     return number and math.isfinite(value) and -1e-6 <= value <= 100 + 1e-6
-
-
-def _status(path: Path) -> dict[str, Any]:
-    status = read_json(path) if path.exists() else {"state": "pending"}
-    if not isinstance(status, dict) or "state" not in status:
-        raise UserError(f"{path} lacks 'state'; run the same `stilts run` again")
-    return status
 
 
 def read_curve(path: Path) -> Curve:
