@@ -13,6 +13,7 @@ import argparse
 import json
 import random
 import shutil
+import signal
 import sys
 import time
 from dataclasses import dataclass, field
@@ -22,6 +23,7 @@ from typing import Any, TypeVar
 import campaign_table
 import damage
 import fire
+import warm
 from fire import Fight, Hang, Setting
 
 AIMS = {  # what a phase has to do -> what is aimed at, and how often
@@ -32,6 +34,7 @@ AIMS = {  # what a phase has to do -> what is aimed at, and how often
 SKIPS = {-1: 2, 0: 12, 1: 5, 2: 2, 9: 1}  # phases that a start may begin before it is aimed at; -1: at the start itself
 WEIGHTS = {"SIGKILL to all": 5, "SIGKILL to a rank": 4, "SIGTERM to a rank": 2, "SIGKILL to the launcher": 2,
            "SIGTERM to the launcher": 2, "SIGINT to the launcher": 1}
+COLD = 0.1  # share of starts as a user starts; the others, all but a study's last, are forked: imports take longest
 MOST_REPORTS = 3  # kills while a study reports
 DELAYS = {"any": 2.0, "training": 1.0, "reporting": 1.0}  # seconds after the aim is met, at most; else 0.05
 
@@ -58,17 +61,22 @@ class Campaign:
     dice: random.Random
     record: Record
     damage_share: float
+    stages: list[int]
     quiet: dict[Setting, tuple[Fight, dict[str, Any]]] = field(default_factory=dict)
 
-    def study(self, number: int, setting: Setting, kills: int) -> int:
-        """Fight one study to its end with at most `kills` kills; returns how many there were."""
+    def undisturbed(self, setting: Setting) -> tuple[Fight, dict[str, Any]]:
+        """A run of the setting in peace, and all that it left; made once."""
         if setting not in self.quiet:
             folder = self.folder / f"quiet-{setting.stage}-{setting.ranks}"
             world = next((fight.run for fight, _ in self.quiet.values()), None)
             self.quiet[setting] = fire.quiet_run(folder, setting, world)
-        quiet, expected = self.quiet[setting]
+        return self.quiet[setting]
+
+    def study(self, number: int, setting: Setting, kills: int) -> int:
+        """Fight one study to its end with at most `kills` kills; returns how many there were."""
+        quiet, expected = self.undisturbed(setting)
         fight = Fight(self.folder / f"study-{number:03d}", setting)
-        fire.with_toy_world(fight, quiet.run)
+        fire.copy_toy_world(quiet.run, fight.run)
         study = Study(fight, self.dice, self.record, {"study": number, "where": str(setting)}, self.damage_share)
         try:
             study.fight(kills)
@@ -98,7 +106,7 @@ class Study:
     def fight(self, kills: int) -> None:
         """Start and strike until there were enough kills or the study is at its end."""
         while self.struck < kills and self.reports < MOST_REPORTS:
-            self.fight_.start()
+            self.fight_.start(forked=self.dice.random() >= COLD)
             aim = self.fight_.await_aim(lambda kind: draw(self.dice, AIMS[kind]), draw(self.dice, SKIPS))
             time.sleep(self.dice.random() * DELAYS.get(aim or "", 0.05))
             if self.fight_.ended():
@@ -208,7 +216,10 @@ def main(arguments: list[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     given.output.mkdir(parents=True, exist_ok=True)
     record = Record(given.output / "kills.jsonl")
-    campaign = Campaign(given.output.resolve(), random.Random(given.seed), record, given.damage)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background processes ignore it, and theirs too
+    warm.load()
+    campaign = Campaign(given.output.resolve(), random.Random(given.seed), record, given.damage,
+                        given.stages)
     if given.cluster_kills:
         from campaign_cluster import fight_on_a_cluster
 

@@ -18,11 +18,13 @@ from pathlib import Path
 from typing import Any
 
 import ranks
+import warm
+from warm import Forked
 
 from stilts_ds.plan import Phase
 from stilts_ds.run_dir import hash_file
 
-LIMIT = 120.0  # seconds that anything may take; more is a hang
+LIMIT = 300.0  # seconds that anything may take; more is a hang
 STEPS = {"intermediate": 30, "target": 10}
 RECIPE = """
 name: study
@@ -168,13 +170,17 @@ class Fight:
         self.folder, self.setting = folder, setting
         self.run = folder / "runs" / "study"
         self.watch = Watch(self.run, self.run / "logs" / "rank-0.log")
-        self.process: subprocess.Popen[bytes] | None = None
+        self.process: subprocess.Popen[bytes] | Forked | None = None
         setting.write(folder)
 
-    def start(self) -> None:
+    def start(self, forked: bool = False) -> None:
+        """Start the study as a user would, or `forked` from this process, which has loaded everything."""
         self.watch.begin()
         with open(self.folder / "output.log", "ab") as log:
             self.output_begun = log.tell()
+            if forked:
+                self.process = warm.start(self.folder, ["run", "study.yaml"], log.fileno(), ranks.environment())
+                return
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "stilts_launcher.cli", "run", "study.yaml"], cwd=self.folder, stdout=log,
                 stderr=log, env=ranks.environment(), start_new_session=True,
@@ -187,7 +193,9 @@ class Fight:
 
     def ranks(self) -> list[int]:
         assert self.process is not None
-        return [pid for pid in children(self.process.pid) if "stilts_launcher.rank" in command_line(pid)]
+        own = command_line(os.getpid())
+        found = {pid: command_line(pid) for pid in children(self.process.pid)}
+        return [pid for pid, line in found.items() if "stilts_launcher.rank" in line or line == own]
 
     def place(self) -> tuple[str, str]:
         """(phase, activity), also of the launcher before and after its ranks."""
@@ -231,7 +239,8 @@ class Fight:
         training = doing in ("training", "saving", "exporting")
         step, committed = (self.watch.last_step(phase), self.watch.committed(phase)) if training else (0, 0)
         if whom == "all":
-            os.killpg(self.process.pid, number)
+            with suppress(ProcessLookupError):
+                os.killpg(self.process.pid, number)
         else:
             hit = dice.choice(victims) if whom == "rank" and victims else self.process.pid
             with suppress(ProcessLookupError):
@@ -265,7 +274,8 @@ class Fight:
     def end(self) -> None:
         """Whatever still runs of this start is killed."""
         if self.process is not None and self.process.poll() is None:
-            os.killpg(self.process.pid, signal.SIGKILL)
+            with suppress(ProcessLookupError):
+                os.killpg(self.process.pid, signal.SIGKILL)
             self.process.wait()
 
     def aborted(self) -> bool:
@@ -331,13 +341,13 @@ def quiet_run(folder: Path, setting: Setting, world: Path | None) -> tuple[Fight
     """An undisturbed run of a setting, and everything that it left."""
     fight = Fight(folder, setting)
     if world is not None:
-        with_toy_world(fight, world)
+        copy_toy_world(world, fight.run)
     fight.start()
     if fight.wait() != 0:
         raise RuntimeError(f"the undisturbed run failed: {fight.output()[-3000:]}")
     return fight, left_by(fight.run)
 
 
-def with_toy_world(fight: Fight, source: Path) -> None:
-    """Give a new study the toy world of another one: generating it takes longer than everything else."""
-    shutil.copytree(source / "data", fight.run / "data", dirs_exist_ok=True)
+def copy_toy_world(source: Path, run: Path) -> None:
+    """Give a new run the toy world of another one: generating it takes longer than everything else."""
+    shutil.copytree(source / "data", run / "data", dirs_exist_ok=True)
