@@ -142,6 +142,7 @@ class TrainingPart(Part):
     eval_examples: int = Field(500, ge=1, description="dev examples of each task used for selection")
     early_stopping_patience: int = Field(30, ge=1, description="evaluations without a better one before stopping")
     save_steps: int = Field(500, ge=0, description="checkpoint every N steps; 0: none")
+    save_minutes: float = Field(0.0, ge=0, description="and whenever the last one is N minutes old; 0: never")
     save_total_limit: int = Field(2, ge=1, description="checkpoints kept")
 
 

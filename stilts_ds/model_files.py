@@ -56,6 +56,21 @@ def _check_sizes(folder: Path) -> None:
         )
 
 
+def check_tokenizer(folder: Path) -> None:
+    """Raise UserError for token ids that no tokenizer has: its library makes a list as long as the largest."""
+    path = folder / "tokenizer.json"
+    if not path.exists():
+        return
+    described = read_json(path)
+    parts = described if isinstance(described, dict) else {}
+    model, added = parts.get("model"), parts.get("added_tokens")
+    words = model.get("vocab") if isinstance(model, dict) else None
+    ids = list(words.values()) if isinstance(words, dict) else []
+    ids += [one.get("id") for one in added if isinstance(one, dict)] if isinstance(added, list) else []
+    if not all(type(one) is int and 0 <= one <= MOST["vocab_size"] for one in ids):
+        raise UserError(f"{path} has damaged token ids; give a folder that save_pretrained wrote, or copy it again")
+
+
 def read_config(folder: Path) -> dict[str, Any]:
     """A model's config.json. Raises UserError for sizes that no model has."""
     path = folder / "config.json"

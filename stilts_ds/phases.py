@@ -30,6 +30,7 @@ from stilts_ds.config import EnginePart, Recipe, written_recipe
 from stilts_ds.engine.loop import Job, Progress, train
 from stilts_ds.engine.preempt import Stopped, install_handlers
 from stilts_ds.engine.preflight import check_ranks
+from stilts_ds.engine.stacks import write_stacks_to
 from stilts_ds.engine.world import World, joined
 from stilts_ds.errors import UserError, redacted
 from stilts_ds.evaluate.score_run import score_phase
@@ -134,8 +135,8 @@ def run_phase(run: RunDir, recipe: Recipe, phase: Phase, data: Data, only: str |
                 raise UserError(f"{phase.id} is not trained yet ({state}); `stilts run` trains it")
             note("running")
             note("trained", best=train_phase(run, recipe, phase, data, world).chosen())
-            if world.first:  # the exported model is what later phases and evaluation need
-                shutil.rmtree(folder.checkpoints, ignore_errors=True)
+        if world.first:  # the exported model is what later phases and evaluation need
+            shutil.rmtree(folder.checkpoints, ignore_errors=True)
         if only == "train" and phase.evaluate:
             return
         if phase.evaluate:
@@ -304,6 +305,7 @@ def set_up_logging(folder: Path) -> None:
     rank = os.environ.get("RANK", "0")
     folder.mkdir(parents=True, exist_ok=True)
     handlers: list[logging.Handler] = [logging.FileHandler(folder / f"rank-{rank}.log", encoding="utf-8")]
+    write_stacks_to(folder / f"rank-{rank}.log")
     if rank == "0":
         handlers.append(logging.StreamHandler())
     logging.basicConfig(

@@ -20,6 +20,7 @@ from stilts_ds.batches.rows import Rows, RowsBuilder
 from stilts_ds.config import TrainingPart
 from stilts_ds.errors import UserError, first_line
 from stilts_ds.examples.records import Choice, Pair, Record, Span, Tagged, Text
+from stilts_ds.model_files import check_tokenizer
 from stilts_ds.run_dir import hash_json
 from stilts_ds.tasks.spec import Task
 
@@ -67,6 +68,7 @@ class Encoder:
         """Load from a folder or the hub; raises UserError when there is no tokenizer."""
         from transformers import AutoTokenizer
 
+        check_tokenizer(Path(path))
         try:
             return cls(AutoTokenizer.from_pretrained(str(path), revision=revision), str(path))
         except UserError:

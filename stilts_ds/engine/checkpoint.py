@@ -44,15 +44,17 @@ class Saver:
     def __init__(self, folder: Path, world: World, keep: int) -> None:
         self.folder, self.world, self.keep = folder, world, keep
         self.writing: threading.Thread | None = None
+        self.written, self.given_up = threading.Event(), threading.Event()
         self.error: BaseException | None = None
-        self.last_step = -1
+        self.last_step = -1  # of the newest whole checkpoint: written, or continued from
+        self.last_time = time.monotonic()
 
     def save(self, engine: Any, step: int, state: Mapping[str, Any]) -> None:
         """Copy the state of step `step` (steps done so far) to host memory and start to write it."""
         self.wait()
-        if step == self.last_step:  # a stop right after a save: never replace what is committed
+        if step == self.last_step:  # a stop right after a save or a start: never replace what is committed
             return
-        self.last_step = step
+        self.last_step, self.last_time = step, time.monotonic()
         tensors = _owned_tensors(engine, self.world)
         head = {"step": step, "state": dict(state), "world_size": self.world.size, "optimizer": zero.scalars(engine)}
         target = self.folder / f"step-{step:06d}"
@@ -60,22 +62,39 @@ class Saver:
             shutil.rmtree(target, ignore_errors=True)  # torn, or of a run that was continued from an older one
             target.mkdir(parents=True)
         self.world.barrier()
+        self.written.clear()
         self.writing = threading.Thread(target=self._write, args=(target, tensors, head), daemon=True)
         self.writing.start()
 
+    def overdue(self, minutes: float) -> bool:
+        """Whether the last checkpoint (or the start) is `minutes` old; never where `minutes` is 0."""
+        return minutes > 0 and time.monotonic() - self.last_time >= 60 * minutes
+
     def wait(self) -> None:
         """Return when the last checkpoint is committed on all ranks; raises if that failed on any."""
-        if self.writing is not None:
+        if self.writing is None:
+            return
+        self.written.wait()
+        try:
+            self._agree()  # before rank 0 is waited for, which waits for every rank's part
+        except BaseException:
+            self.given_up.set()
+            raise
+        finally:
             self.writing.join()
             self.writing = None
+        self._agree()
+
+    def _agree(self) -> None:
         error, self.error = self.error, None
         self.world.agree(error, f"saving a checkpoint in {self.folder}")
 
     def _write(self, target: Path, tensors: dict[str, torch.Tensor], head: dict[str, Any]) -> None:
         try:
             write_shard(target, self.world.rank, tensors)
-            if self.world.first:
-                write_sealed(target / MANIFEST, {**head, "files": _await_shards(target, self.world.size)})
+            self.written.set()
+            if self.world.first and (files := _await_shards(target, self.world.size, self.given_up)):
+                write_sealed(target / MANIFEST, {**head, "files": files})
                 _prune(self.folder, self.keep)
         except OSError as problem:
             free = shutil.disk_usage(self.folder).free
@@ -85,6 +104,8 @@ class Saver:
             )
         except BaseException as problem:  # reported by the next wait(), on every rank
             self.error = problem
+        finally:
+            self.written.set()
 
 
 def _owned_tensors(engine: Any, world: World) -> dict[str, torch.Tensor]:
@@ -107,13 +128,15 @@ def write_shard(target: Path, rank: int, tensors: dict[str, torch.Tensor]) -> No
     write_json(path.with_suffix(".json"), {path.name: {"bytes": path.stat().st_size, "sha256": hash_file(path)}})
 
 
-def _await_shards(target: Path, size: int) -> dict[str, dict[str, Any]]:
-    """Descriptions of all ranks' files. They are read from disk, because a thread must not use collectives."""
+def _await_shards(target: Path, size: int, given_up: threading.Event) -> dict[str, dict[str, Any]]:
+    """Descriptions of all ranks' files; {} when `given_up`. They are read from disk, because a thread must not use
+    collectives."""
     deadline = time.monotonic() + WRITING_SECONDS
     while len(described := sorted(target.glob("shard-*.json"))) < size:
         if time.monotonic() > deadline:
             raise OSError(f"only {len(described)} of {size} ranks wrote their part within an hour")
-        time.sleep(0.02)
+        if given_up.wait(0.02):
+            return {}
     merged: dict[str, dict[str, Any]] = {}
     for path in described:
         merged |= read_json(path)

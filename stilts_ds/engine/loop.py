@@ -19,7 +19,8 @@ from stilts_ds.config import EnginePart, SamplingPart, TrainingPart
 from stilts_ds.engine import checkpoint
 from stilts_ds.engine.guards import ChanceWatch, explain_memory
 from stilts_ds.engine.optim import learning_rate
-from stilts_ds.engine.preempt import Stopped, stop_if_requested
+from stilts_ds.engine.preempt import Stopped, stop_or_save
+from stilts_ds.engine.stacks import expect_nothing, expect_progress
 from stilts_ds.engine.world import World
 from stilts_ds.engine.zero import build_engine, full_parameters, gradient_norm, set_learning_rate
 from stilts_ds.errors import UserError
@@ -115,7 +116,8 @@ def train(job: Job) -> Progress:
             trainer.select_if_due(progress)
             if trainer.due(progress.step, job.setting.save_steps):
                 trainer.save(progress)
-            stop_if_requested(job.world, prompt=True)
+            if stop_or_save(job.world, trainer.saver.overdue(job.setting.save_minutes)):
+                trainer.save(progress)
         trainer.saver.wait()
     except Stopped:
         trainer.save(progress)
@@ -148,6 +150,7 @@ class Trainer:
         if found is not None:
             found.optimizer_into(self.engine)
             progress = Progress(**found.manifest["state"])
+            self.saver.last_step = progress.step
         if self.job.world.first:
             self.monitor = Monitor(self.job.folder.metrics, self.job.tensorboard, self.job.title, progress.step,
                                    self.mixture.total_steps)
@@ -177,6 +180,7 @@ class Trainer:
         statistics = torch.zeros(3 + 2 * kinds, device=world.device)
         self.engine.train()
         for positions in deal(lengths, world.size, self.micro_batches)[world.rank]:
+            expect_progress(self.job.engine_part.collective_timeout)
             batch = self.collate([(p, *items[p]) for p in positions], step, weights)
             real, padded = batch.real_tokens if positions else 0, batch.input_ids.numel() if positions else 0
             try:
@@ -279,6 +283,7 @@ class Trainer:
 
     def select(self, progress: Progress) -> None:
         """Evaluate on English dev and keep the model if it is the best so far."""
+        expect_nothing()
         self.flush(progress)
         self.engine.eval()
         with torch.no_grad():
@@ -293,10 +298,12 @@ class Trainer:
             self.job.world.barrier()
 
     def save(self, progress: Progress) -> None:
+        expect_nothing()
         self.flush(progress)
         self.saver.save(self.engine, progress.step, asdict(progress))
 
     def close(self) -> None:
+        expect_nothing()
         if self.monitor is not None:
             self.monitor.close()
         self.engine.destroy()
