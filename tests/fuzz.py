@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import gc
+import multiprocessing
 import re
 import resource
 import signal
@@ -21,6 +22,8 @@ import time
 import traceback
 import unicodedata
 from collections.abc import Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
@@ -162,18 +165,32 @@ def note(tally: Tally, problem: BaseException, number: int) -> None:
     tally.stories.setdefault(name, story)
 
 
-def fuzz(inputs: int, seed: int, wanted: str | None = None, only: int | None = None) -> dict[str, Tally]:
-    """Share `inputs` out among the targets by their weights; at least one each."""
-    chosen = [target for target in TARGETS if wanted is None or wanted in target.name]
-    whole = sum(target.weight for target in chosen)
-    found = {}
-    with tempfile.TemporaryDirectory(prefix="stilts-fuzz-") as folder:
-        for target in chosen:
-            count = -(-inputs * target.weight // whole)
+def fuzz(
+    inputs: int, seed: int, wanted: str | None = None, only: int | None = None, jobs: int = 2
+) -> dict[str, Tally]:
+    """Share `inputs` out among the targets by their weights, at least one each; targets run beside each other."""
+    chosen = [i for i, target in enumerate(TARGETS) if wanted is None or wanted in target.name]
+    whole = sum(TARGETS[i].weight for i in chosen)
+    context = multiprocessing.get_context("fork")
+    with tempfile.TemporaryDirectory(prefix="stilts-fuzz-") as folder, ProcessPoolExecutor(jobs, context) as pool:
+        work = {}
+        for i in chosen:
+            count = -(-inputs * TARGETS[i].weight // whole)
             numbers = range(count) if only is None else range(only, only + 1)
-            own = Path(folder).resolve() / target.name.replace(" ", "-")
-            found[target.name] = run_target(target, numbers, seed, own)
-    return found
+            own = Path(folder).resolve() / TARGETS[i].name.replace(" ", "-")
+            work[TARGETS[i].name] = pool.submit(_run_numbered, i, numbers, seed, own)
+        return {name: _result(future) for name, future in work.items()}
+
+
+def _run_numbered(index: int, numbers: range, seed: int, folder: Path) -> Tally:
+    return run_target(TARGETS[index], numbers, seed, folder)
+
+
+def _result(future: Future[Tally]) -> Tally:
+    try:
+        return future.result()
+    except BrokenProcessPool:  # a library of native code ended its process: no exception, but a crash
+        return Tally(inputs=1, crashes={"a process was ended": [-1]}, stories={"a process was ended": "use --target"})
 
 
 def table(found: dict[str, Tally]) -> str:
@@ -190,10 +207,11 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--target", help="only targets whose name holds this")
     parser.add_argument("--only", type=int, metavar="NUMBER", help="only this input")
+    parser.add_argument("--jobs", type=int, default=2, help="targets that run at the same time (default: 2)")
     parser.add_argument("--table", type=Path, metavar="FILE", help="also write the table into this Markdown file")
     given = parser.parse_args(arguments)
     started = time.monotonic()
-    found = fuzz(given.inputs, given.seed, given.target, given.only)
+    found = fuzz(given.inputs, given.seed, given.target, given.only, given.jobs)
     for name, tally in found.items():
         for crash, numbers in tally.crashes.items():
             print(f"--- {name}: {crash}: {len(numbers)} inputs, first {numbers[:3]}\n{tally.stories[crash]}")

@@ -202,9 +202,9 @@ def make_environment(folder: Path) -> Once:
 
 PLACES = ("intermediate", "targets", "sampling", "task_training", "data.", "evaluation.splits")
 TARGETS = (
-    Target("recipe values", 120, make_recipe_values, ("recipe: ", *PLACES)),
-    Target("recipe YAML", 60, make_recipe_text, PLACES),
-    Target("overrides", 60, make_overrides, ("=", "override", *PLACES)),
+    Target("recipe values", 100, make_recipe_values, ("recipe: ", *PLACES)),
+    Target("recipe YAML", 30, make_recipe_text, PLACES),
+    Target("overrides", 40, make_overrides, ("=", "override", *PLACES)),
     Target("cluster profiles", 50, make_cluster),
     Target("DeepSpeed JSON", 60, make_ds_config),
     Target("launcher variables", 100, make_environment, (*NAMES, "srun")),

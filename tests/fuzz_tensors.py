@@ -331,8 +331,8 @@ def make_tuned(folder: Path) -> Once:
 TARGETS = (
     Target("checkpoints", 50, make_checkpoints),
     Target("token rows", 50, make_rows),
-    Target("exported phases", 15, make_export),
-    Target("model folders", 15, make_model),
+    Target("exported phases", 10, make_export),
+    Target("model folders", 10, make_model),
     Target("tokenizers", 15, make_tokenizer),
     Target("retrieval shards", 40, make_shards),
     Target("tuned kernels", 40, make_tuned),
