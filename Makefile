@@ -1,5 +1,7 @@
 # make quickstart   set everything up and run the main job in miniature
 # make test         set everything up and run the tests
+# make fuzz         a hundred thousand malformed inputs
+# make campaign     kill real studies again and again and compare what they end with (see docs/reliability.md)
 # make lint, make bench, make clean
 #
 # Settings: PYTHON (3.10 or newer), TORCH (another build or version of torch), VENV, ARGS (more arguments for the command).
@@ -13,7 +15,7 @@ BIN := $(VENV)/bin
 # One stamp for each choice of torch: another choice sets up again.
 READY := $(VENV)/.ready-$(shell printf '%s' '$(TORCH)' | cksum | cut -d ' ' -f 1)
 
-.PHONY: quickstart test lint bench setup clean
+.PHONY: quickstart test lint fuzz campaign bench setup clean
 .DELETE_ON_ERROR:
 
 quickstart: setup
@@ -25,6 +27,12 @@ test: setup
 lint: setup
 	$(BIN)/python -m ruff check .
 	$(BIN)/python -m mypy
+
+fuzz: setup
+	$(BIN)/python tests/fuzz.py $(ARGS)
+
+campaign: setup
+	$(BIN)/python tests/campaign.py $(ARGS)
 
 bench: setup
 	$(BIN)/python -m pip install -q -c $(VENV)/constraints.txt faiss-cpu matplotlib

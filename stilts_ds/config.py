@@ -8,26 +8,20 @@ over a task's own defaults (`Task.training`), those over the defaults below.
 
 from __future__ import annotations
 
-import types
-import typing
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from stilts_ds.errors import UserError, did_you_mean
+from stilts_ds.yaml_files import Part, apply_override, parse_part, read_yaml
 
 RECIPES = Path(__file__).parent / "recipes"
 LENGTHS = ("max_seq_length", "doc_stride", "max_query_length")  # training keys that token rows depend on
+HUB_ID = r"^[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*$"
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
-
-
-class Part(BaseModel):
-    """A section of the recipe. Unknown keys are errors; a finished recipe does not change."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
 
 
 class ModelPart(Part):
@@ -47,7 +41,7 @@ class ModelPart(Part):
 class TextHubPart(Part):
     """Running text of the Hugging Face hub (plain parquet) for masked language modelling."""
 
-    repo: str = Field(description="data set, such as wikimedia/wikipedia")
+    repo: str = Field(pattern=HUB_ID, description="data set, such as wikimedia/wikipedia")
     config: str = Field(description="configuration, with {language} in it, such as 20231101.{language}")
     revision: str = Field(pattern="^[0-9a-f]{40}$", description="commit: what is read never changes")
     split: str = "train"
@@ -126,7 +120,7 @@ class TrainingPart(Part):
     learning_rate: float = Field(1e-5, gt=0)
     train_batch_size: int = Field(32, ge=1, description="examples of one optimiser step over all ranks")
     per_device_train_batch_size: int = Field(32, ge=1, description="most examples in one micro-batch of a rank")
-    num_train_epochs: float = Field(2.0, gt=0)
+    num_train_epochs: float = Field(2.0, gt=0, le=1e6)
     max_steps: int = Field(-1, description="optimiser steps; -1 derives them from num_train_epochs")
 
     @field_validator("max_steps")
@@ -151,6 +145,7 @@ class TrainingPart(Part):
     eval_examples: int = Field(500, ge=1, description="dev examples of each task used for selection")
     early_stopping_patience: int = Field(30, ge=1, description="evaluations without a better one before stopping")
     save_steps: int = Field(500, ge=0, description="checkpoint every N steps; 0: none")
+    save_minutes: float = Field(0.0, ge=0, description="and whenever the last one is N minutes old; 0: never")
     save_total_limit: int = Field(2, ge=1, description="checkpoints kept")
 
 
@@ -233,8 +228,8 @@ class Recipe(Part):
     @field_validator("seeds")
     @classmethod
     def _seeds_differ(cls, seeds: list[int]) -> list[int]:
-        if len(set(seeds)) != len(seeds) or min(seeds) < 0:
-            raise ValueError("seeds must be different and not negative")
+        if len(set(seeds)) != len(seeds) or min(seeds) < 0 or max(seeds) >= 2**32:
+            raise ValueError("seeds must be different, not negative and less than 2 to the power of 32")
         return seeds
 
     @field_validator("intermediate_training", "target_training", "multitask_training", "mlm_training")
@@ -294,12 +289,7 @@ def load_recipe(name_or_path: str, overrides: Sequence[str] = ()) -> Recipe:
     Raises UserError naming the file and key, with the nearest known names.
     """
     path = find_recipe(name_or_path)
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is not valid YAML: {error}") from error
-    if not isinstance(values, dict):
-        raise UserError(f"{path} must hold keys and values, such as `name: my-study`")
+    values = read_values(path)
     for override in overrides:
         apply_override(values, override)
     return parse_recipe(values, str(path))
@@ -323,64 +313,22 @@ def shipped_recipes() -> list[str]:
     return sorted(path.stem for path in RECIPES.glob("*.yaml"))
 
 
-def apply_override(values: dict[str, Any], override: str) -> None:
-    """Set one `key.sub=value` in nested `values`; the value is read as YAML."""
-    key, equals, text = override.partition("=")
-    if not equals or not key:
-        raise UserError(f"{override!r} is no override; write key=value, such as engine.zero_stage=2")
-    try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise UserError(f"{override!r}: the value is not valid YAML; quote it, such as '{key}=\"...\"'") from error
-    *parents, last = key.split(".")
-    for parent in parents:
-        values = values.setdefault(parent, {})
-        if not isinstance(values, dict):
-            raise UserError(f"{override!r}: {parent!r} holds a value, not keys")
-    values[last] = value
+def read_values(path: Path) -> dict[str, Any]:
+    """The keys and values of a YAML file. Raises UserError naming the file."""
+    values = read_yaml(path)
+    if not isinstance(values, dict):
+        raise UserError(f"{path} must hold keys and values, such as `name: my-study`")
+    return values
+
+
+def written_recipe(path: Path) -> Recipe:
+    """The resolved recipe of a run folder. Raises UserError naming the file."""
+    return parse_recipe(read_values(path), str(path))
 
 
 def parse_recipe(values: Mapping[str, Any], where: str) -> Recipe:
     """Check nested values against the schema; `where` is named in the message."""
     return parse_part(Recipe, values, where)
-
-
-PartT = typing.TypeVar("PartT", bound=Part)
-
-
-def parse_part(kind: type[PartT], values: Mapping[str, Any], where: str) -> PartT:
-    """Check values against a schema; raises UserError naming `where`, the key and the nearest known keys."""
-    try:
-        return kind.model_validate(values)
-    except ValidationError as error:
-        raise UserError("\n".join(_message(kind, where, problem) for problem in error.errors())) from error
-
-
-def _message(kind: type[Part], where: str, problem: Mapping[str, Any]) -> str:
-    place = ".".join(str(part) for part in problem["loc"])
-    if problem["type"] == "extra_forbidden":
-        *parents, last = problem["loc"]
-        return f"{where}: unknown key {place!r}{did_you_mean(str(last), _keys_at(kind, parents))}"
-    if problem["type"] == "missing":
-        return f"{where}: key {place!r} is missing"
-    text = problem["msg"].removeprefix("Value error, ")
-    return (
-        f"{where}: {place + ': ' if place else ''}{text} (got {str(problem['input'])[:80]!r})"
-        if place
-        else f"{where}: {text}"
-    )
-
-
-def _keys_at(kind: type[Part], location: Sequence[Any]) -> list[str]:
-    """The keys of the section at a validation error's location."""
-    part: Any = kind
-    for name in location:
-        if not (isinstance(part, type) and issubclass(part, BaseModel)):
-            break
-        part = part.model_fields[name].annotation if name in part.model_fields else None
-        if typing.get_origin(part) in (typing.Union, types.UnionType):
-            part = next(option for option in typing.get_args(part) if isinstance(option, type))
-    return list(part.model_fields) if isinstance(part, type) and issubclass(part, BaseModel) else []
 
 
 def recipe_yaml(recipe: Recipe) -> str:

@@ -18,10 +18,15 @@ def base_config(part: EnginePart) -> dict[str, Any]:
     """The JSON that `part` means. Raises UserError where an own file cannot be read or sets what the recipe owns."""
     if part.ds_config is None:
         return json.loads(_shipped(f"zero{part.zero_stage}.json"))
+    path = Path(part.ds_config)
     try:
-        config = json.loads(Path(part.ds_config).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"engine.ds_config: {part.ds_config}: {error}") from error
+        config = json.loads(path.read_text(encoding="utf-8"))
+        json.dumps(config, allow_nan=False).encode()  # what no DeepSpeed setting can mean: NaN, half surrogate pairs
+    except (OSError, ValueError, RecursionError) as error:
+        problem = f"engine.ds_config: {path}: {error}"
+        raise UserError(f"{problem}; give a DeepSpeed JSON file such as those of ds_configs/") from error
+    if not isinstance(config, dict):
+        raise UserError(f"engine.ds_config: {path} holds no JSON object; give a file such as those of ds_configs/")
     owned = sorted(set(config) & set(OWNED_BY_RECIPE))
     if owned:
         raise UserError(f"{part.ds_config}: {owned[0]!r} is set by the recipe; remove it from that file")

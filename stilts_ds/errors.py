@@ -3,14 +3,48 @@
 from __future__ import annotations
 
 import difflib
+import os
+import re
 from collections.abc import Iterable
 
 
 class UserError(Exception):
     """A problem in the user's input. Printed without a traceback; the process exits with status 2.
 
-    The message names the file, line or key at fault and ends with the remedy.
+    The message names the file, line or key at fault and ends with the remedy. It may quote what a stranger's file
+    holds, so characters that would steer a terminal stand in it as escapes.
     """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(printable(redacted(message)))
+
+
+# Control characters, line separators, marks that turn the direction of text, halves of surrogate pairs.
+_STEERING = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+_SECRETS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "WANDB_API_KEY")
+# Tokens of the hub, ids of AWS keys, and what stands before the @ of an address.
+_TOKEN = re.compile(r"hf_[A-Za-z0-9]{8,}|(?:AKIA|ASIA)[0-9A-Z]{16}|(?<=://)[^/\s@]+(?=@)")
+
+
+def printable(text: str) -> str:
+    """The text with all that would steer a terminal as Python escapes; line feeds stay."""
+    return _STEERING.sub(lambda found: ascii(found[0])[1:-1], text)
+
+
+def redacted(text: str) -> str:
+    """The text without the user's tokens, which a library or a mistyped setting may have put into it."""
+    for secret in (os.environ.get(name, "") for name in _SECRETS):
+        text = text.replace(secret, "(token)") if len(secret) >= 8 else text
+    return _TOKEN.sub("(token)", text)
+
+
+def holds_secret(text: str) -> bool:
+    return redacted(text) != text
+
+
+def first_line(error: BaseException) -> str:
+    """What an exception says, on one line; its name where it says nothing."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,10 @@ from stilts_ds.model.encoder import load_encoder, save_encoder
 from stilts_ds.model.heads import HeadSpec
 from stilts_ds.model.multitask import MultiTask
 from stilts_ds.model_files import model_path
-from stilts_ds.run_dir import PhaseDir, read_json, write_json
+from stilts_ds.run_dir import PhaseDir, hash_file, read_sealed, write_json, write_sealed
 
 PREFIX_ENCODER, PREFIX_HEADS = "encoder.", "heads."
+LINEAGE = "stilts.json"
 
 
 def export_model(
@@ -31,13 +33,37 @@ def export_model(
     shutil.rmtree(fresh, ignore_errors=True)
     save_encoder(encoder, _part(parameters, PREFIX_ENCODER), fresh)
     tokenizer.save(fresh)
-    write_json(fresh / "stilts.json", lineage)
+    write_json(fresh / LINEAGE, lineage)
     heads = folder.heads.with_suffix(".new")
     save_file(_part(parameters, PREFIX_HEADS), heads)
+    files = {f"encoder/{name}": digest for name, digest in _on_disk(fresh.iterdir()).items() if name != LINEAGE}
+    files[folder.heads.name] = _on_disk([heads])[heads.name]
     os.replace(heads, folder.heads)
-    write_json(folder.root / "heads.json", {"heads": [spec.to_json() for spec in specs], "step": lineage["step"]})
+    described = {"heads": [spec.to_json() for spec in specs], "step": lineage["step"], "files": files}
+    write_sealed(folder.root / "heads.json", described)
     shutil.rmtree(folder.encoder, ignore_errors=True)
     os.rename(fresh, folder.encoder)
+
+
+def _on_disk(paths: Iterable[Path]) -> dict[str, str]:
+    """Hashes of files by name, once their bytes have left the page cache: a power cut leaves them whole."""
+    found = {}
+    for path in sorted(paths):
+        with open(path, "rb") as file:
+            os.fsync(file.fileno())
+        found[path.name] = hash_file(path)
+    return found
+
+
+def check_export(folder: PhaseDir) -> None:
+    """Raise UserError where a file of the exported model is not what was written."""
+    for name, digest in read_sealed(folder.root / "heads.json").get("files", {}).items():
+        path = folder.root / name
+        if not path.exists() or hash_file(path) != digest:
+            raise UserError(
+                f"{path} {'changed since it was written' if path.exists() else 'is missing'}; delete "
+                f"{folder.status_json}, and the same command trains this phase again"
+            )
 
 
 def _part(parameters: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
@@ -49,6 +75,7 @@ def load_trained(folder: PhaseDir | None, recipe: Recipe, device: torch.device) 
     if folder is None:
         encoder = load_encoder(model_path(recipe.model.name_or_path), recipe.model, recipe.model.revision)
         return MultiTask(encoder, [], 0).to(device).eval()
+    check_export(folder)
     specs = read_heads(folder.root)
     model = MultiTask(load_encoder(folder.encoder, recipe.model), specs, len(specs))
     model.heads.load_state_dict(load_file(folder.heads))
@@ -57,8 +84,9 @@ def load_trained(folder: PhaseDir | None, recipe: Recipe, device: torch.device) 
 
 def read_heads(folder: Path) -> list[HeadSpec]:
     """The head descriptions beside an encoder."""
-    described = read_json(folder / "heads.json")["heads"]
+    described = read_sealed(folder / "heads.json")
     try:
-        return [HeadSpec(h["name"], h["family"], tuple(h["labels"]), h["width"]) for h in described]
-    except KeyError as error:
-        raise UserError(f"{folder / 'heads.json'} lacks {error}; train the phase again") from error
+        return [HeadSpec(h["name"], h["family"], tuple(h["labels"]), h["width"]) for h in described["heads"]]
+    except (KeyError, TypeError) as error:
+        problem = f"{folder / 'heads.json'} is no description of heads ({error})"
+        raise UserError(f"{problem}; train the phase again") from error

@@ -16,6 +16,9 @@ TOY = Path(__file__).parent / "toy" / "model"
 # Files that decide what a fast tokenizer makes of a text.
 TOKENIZER_FILES = ("tokenizer*", "sentencepiece*", "spiece*", "vocab*", "merges.txt", "special_tokens_map.json",
                    "added_tokens.json")
+# Sizes in config.json and the largest that is believed.
+MOST = {"num_hidden_layers": 1000, "hidden_size": 1 << 17, "intermediate_size": 1 << 20, "num_attention_heads": 1 << 12,
+        "vocab_size": 1 << 24, "max_position_embeddings": 1 << 24, "type_vocab_size": 1 << 16, "pad_token_id": 1 << 24}
 BERT_LIKE = ("bert", "roberta", "xlm-roberta", "camembert")
 
 
@@ -34,7 +37,52 @@ def check_folder(path: str | Path) -> None:
     if not (folder / "config.json").exists():
         raise UserError(f"model folder {path} has no config.json; give the folder that save_pretrained wrote")
     if not weight_files(folder):
-        raise UserError(f"model folder {path} has no weights (*.safetensors or pytorch_model*.bin)")
+        raise UserError(
+            f"model folder {path} has no weights (*.safetensors or pytorch_model*.bin); fetch the model again"
+        )
+    for index in (*folder.glob("*.safetensors.index.json"), *folder.glob("pytorch_model*.index.json")):
+        shards_in(index)  # names of files in other folders end here
+    _check_sizes(folder)
+
+
+def _check_sizes(folder: Path) -> None:
+    """Raise UserError where config.json asks for more than the weights can fill: it would be made of random numbers,
+    and a damaged digit could ask for all memory."""
+    shape, stored = shape_of(folder), parameter_count(str(folder))
+    if shape is not None and stored is not None and shape.parameters > stored:
+        raise UserError(
+            f"{folder}: config.json makes a model of {shape.parameters:,} parameters, but its weights are {stored:,}; "
+            "the folder mixes the files of two models"
+        )
+
+
+def check_tokenizer(folder: Path) -> None:
+    """Raise UserError for token ids that no tokenizer has: its library makes a list as long as the largest."""
+    path = folder / "tokenizer.json"
+    if not path.exists():
+        return
+    described = read_json(path)
+    parts = described if isinstance(described, dict) else {}
+    model, added = parts.get("model"), parts.get("added_tokens")
+    words = model.get("vocab") if isinstance(model, dict) else None
+    ids = list(words.values()) if isinstance(words, dict) else []
+    ids += [one.get("id") for one in added if isinstance(one, dict)] if isinstance(added, list) else []
+    if not all(type(one) is int and 0 <= one <= MOST["vocab_size"] for one in ids):
+        raise UserError(f"{path} has damaged token ids; give a folder that save_pretrained wrote, or copy it again")
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """A model's config.json. Raises UserError for sizes that no model has."""
+    path = folder / "config.json"
+    config = read_json(path)
+    remedy = "give a folder that save_pretrained wrote, or copy it again"
+    if not isinstance(config, dict) or not isinstance(config.get("model_type"), str):
+        raise UserError(f"{path} is no configuration of a model (no model_type); {remedy}")
+    for name, most in MOST.items():
+        size = config.get(name, 1)
+        if size is not None and (isinstance(size, bool) or not isinstance(size, int) or not 0 <= size <= most):
+            raise UserError(f"{path}: {name} is {str(size)[:40]}; {remedy}")
+    return config
 
 
 def weight_files(folder: Path) -> list[Path]:
@@ -102,14 +150,16 @@ def shape_of(folder: Path) -> Shape | None:
     For BERT and RoBERTa the parameters follow from the sizes (no pooler, no task head: those are not used). For others
     they are the weight files', which may hold a pooler or a head too.
     """
-    config: Any = read_json(folder / "config.json")
+    config = read_config(folder)
     try:
         layers, hidden, inner = (config[k] for k in ("num_hidden_layers", "hidden_size", "intermediate_size"))
         heads, vocabulary = config["num_attention_heads"], config["vocab_size"]
     except KeyError:
         return None
+    if None in (layers, hidden, inner, heads, vocabulary):
+        return None
     if config.get("model_type") in BERT_LIKE:
-        rows = config["max_position_embeddings"] + config.get("type_vocab_size", 0)
+        rows = (config.get("max_position_embeddings") or 0) + (config.get("type_vocab_size") or 0)
         layer = 4 * (hidden * hidden + hidden) + 2 * hidden * inner + inner + hidden + 4 * hidden
         body = rows * hidden + 2 * hidden + layers * layer
     else:
@@ -124,7 +174,7 @@ def check_weights(folder: Path) -> None:
     """Raise UserError where a weight file is missing, cut short, or no safetensors file although it is called so."""
     files = weight_files(folder)
     for index in folder.glob("*.safetensors.index.json"):
-        wanted = set(read_json(index).get("weight_map", {}).values())
+        wanted = set(shards_in(index).values())
         missing = sorted(wanted - {file.name for file in files})
         if missing:
             raise UserError(f"{folder} lacks {missing[0]}, which {index.name} names; fetch the model again")
@@ -138,6 +188,16 @@ def check_weights(folder: Path) -> None:
             if file.stat().st_size != expected:
                 size = file.stat().st_size
                 raise UserError(f"{file} has {size} of {expected} bytes; copy or download it again")
+
+
+def shards_in(index: Path) -> dict[str, str]:
+    """The weight file of each parameter of a split model. Raises UserError for what names no file beside the index."""
+    found = read_json(index)
+    places = found.get("weight_map") if isinstance(found, dict) else None
+    plain = isinstance(places, dict) and all(isinstance(f, str) and f == Path(f).name for f in places.values())
+    if not isinstance(places, dict) or not plain:
+        raise UserError(f"{index} is no index of weight files; fetch the model again")
+    return places
 
 
 def parameter_count(path: str) -> int | None:
@@ -158,8 +218,15 @@ def _header(file: Path) -> tuple[int, dict[str, Any]]:
         if not 0 < length < min(100_000_000, file.stat().st_size):
             raise UserError(f"{file} is no safetensors file (its header is damaged); copy or download it again")
         try:
-            return length, json.loads(data.read(length))
-        except ValueError as error:
+            header = json.loads(data.read(length))
+            for name, tensor in header.items():
+                if name != "__metadata__":
+                    numbers = [*tensor["shape"], *tensor["data_offsets"]]
+                    sensible = all(type(n) is int and 0 <= n < 1 << 50 for n in numbers)
+                    if len(tensor["data_offsets"]) != 2 or not sensible:
+                        raise ValueError(f"{name[:60]!r} has no sensible shape")
+            return length, header
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise UserError(f"{file}: its header is damaged ({error}); copy or download it again") from error
 
 
@@ -167,7 +234,7 @@ def longest_row(path: str) -> int | None:
     """Longest row that a model folder's position embeddings allow, special tokens included; None for hub models."""
     if not Path(path).exists():
         return None
-    config: Any = read_json(Path(path) / "config.json")
-    positions = int(config.get("max_position_embeddings", 512))
+    config = read_config(Path(path))
+    positions = int(config.get("max_position_embeddings") or 512)
     # RoBERTa-like models number positions from padding_idx + 1.
     return positions - int(config.get("pad_token_id") or 0) - 1 if "roberta" in config["model_type"] else positions

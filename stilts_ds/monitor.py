@@ -15,6 +15,8 @@ from typing import Any
 
 import torch
 
+from stilts_ds.run_dir import write_atomically
+
 log = logging.getLogger(__name__)
 
 
@@ -77,16 +79,20 @@ class Monitor:
 
 def _keep_steps(metrics: Path, last: int) -> None:
     """Drop the lines of steps after `last`: the resumed run writes them again."""
-    if not metrics.exists():
-        return
-    kept = []
-    for line in metrics.read_text(encoding="utf-8").split("\n"):
+    kept, steps = [], set[int]()
+    text = metrics.read_text(encoding="utf-8", errors="replace") if metrics.exists() else ""
+    for line in text.split("\n"):
         try:
-            if line and json.loads(line)["step"] <= last:
-                kept.append(line + "\n")
-        except json.JSONDecodeError:
-            break  # the last line of a killed run may be cut
-    metrics.write_text("".join(kept), encoding="utf-8")
+            record = json.loads(line)
+            if record["step"] > last:
+                continue
+        except (json.JSONDecodeError, KeyError, TypeError):
+            continue  # the last line of a killed run may be cut; any other one is missed below
+        kept.append(line + "\n")
+        steps |= {record["step"]} if "train/loss" in record else set()
+    if len(steps) < last:
+        log.warning("%s lacks the records of %d of the %d steps done so far", metrics, last - len(steps), last)
+    write_atomically(metrics, "".join(kept))
 
 
 def _progress_bar(title: str, start: int, total: int) -> Any:

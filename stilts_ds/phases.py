@@ -27,33 +27,32 @@ import torch
 from stilts_ds.batches.collate import TaskRows
 from stilts_ds.batches.prepare import Data, prepare
 from stilts_ds.batches.rows import Rows, touched_ids
-from stilts_ds.config import EnginePart, Recipe, parse_recipe
+from stilts_ds.config import EnginePart, Recipe, written_recipe
 from stilts_ds.engine.loop import Job, Progress, train
 from stilts_ds.engine.preempt import Stopped, install_handlers
 from stilts_ds.engine.preflight import check_ranks
+from stilts_ds.engine.stacks import write_stacks_to
 from stilts_ds.engine.world import World, joined
-from stilts_ds.errors import UserError
+from stilts_ds.errors import UserError, redacted
 from stilts_ds.evaluate.score_run import score_phase
 from stilts_ds.evaluate.selection import dev_scores
 from stilts_ds.evaluate.zero_shot import evaluate_phase
-from stilts_ds.export import export_model
+from stilts_ds.export import check_export, export_model
 from stilts_ds.model.encoder import load_encoder, quiet, read_language_head
 from stilts_ds.model.heads import HeadSpec, set_language_head
 from stilts_ds.model.multitask import MultiTask
 from stilts_ds.model.vocabulary import narrow_vocabulary
 from stilts_ds.model_files import longest_row, model_path, parameter_count
-from stilts_ds.plan import Phase
-from stilts_ds.run_dir import RunDir, hash_json, provenance, read_json, write_json
+from stilts_ds.plan import Phase, phases_in
+from stilts_ds.run_dir import RunDir, hash_json, provenance, write_json
 
 log = logging.getLogger(__name__)
 
 
 def run_phases(run: RunDir, wanted: list[str], only: str | None, world: World) -> None:
     """Run the wanted phases (all: []) of a planned run."""
-    import yaml
-
-    recipe = parse_recipe(yaml.safe_load(run.recipe.read_text(encoding="utf-8")), str(run.recipe))
-    phases = [Phase.from_json(p) for p in read_json(run.plan)["phases"]]
+    recipe = written_recipe(run.recipe)
+    phases = phases_in(run.plan)
     unknown = set(wanted) - {phase.id for phase in phases}
     if unknown:
         raise UserError(f"{run.plan} has no phase {sorted(unknown)[0]}")
@@ -61,7 +60,14 @@ def run_phases(run: RunDir, wanted: list[str], only: str | None, world: World) -
     check_settings(recipe, chosen, world)
     check_ranks(world, run.root, bytes_to_write(recipe, chosen))
     data = Data(recipe, run.root)
-    first_on_rank_0(lambda: prepare(data, chosen), world)
+
+    def look_at_files() -> None:
+        run.check_links()
+        for phase in chosen:
+            run.phase(phase.id).read_status()
+        prepare(data, chosen)
+
+    first_on_rank_0(look_at_files, world)
     for number, phase in enumerate(chosen, start=1):
         if world.first:
             log.info("phase %d/%d: %s", number, len(chosen), phase.title)
@@ -130,8 +136,8 @@ def run_phase(run: RunDir, recipe: Recipe, phase: Phase, data: Data, only: str |
                 raise UserError(f"{phase.id} is not trained yet ({state}); `stilts run` trains it")
             note("running")
             note("trained", best=train_phase(run, recipe, phase, data, world).chosen())
-            if world.first:  # the exported model is what later phases and evaluation need
-                shutil.rmtree(folder.checkpoints, ignore_errors=True)
+        if world.first:  # the exported model is what later phases and evaluation need
+            shutil.rmtree(folder.checkpoints, ignore_errors=True)
         if only == "train" and phase.evaluate:
             return
         if phase.evaluate:
@@ -143,7 +149,7 @@ def run_phase(run: RunDir, recipe: Recipe, phase: Phase, data: Data, only: str |
         raise
     except Exception as problem:
         with suppress(OSError):  # a full disk must not hide what failed
-            note("failed", error=f"{type(problem).__name__}: {problem}")
+            note("failed", error=redacted(f"{type(problem).__name__}: {problem}"))
         raise
 
 
@@ -181,6 +187,8 @@ def phase_job(run: RunDir, recipe: Recipe, phase: Phase, data: Data, world: Worl
     specs = head_specs(phase, data)
     torch.manual_seed(phase.seed)  # new heads
     source = str(run.phase(phase.init).encoder) if phase.init else model_path(recipe.model.name_or_path)
+    if phase.init:
+        check_export(run.phase(phase.init))
     encoder = load_encoder(source, recipe.model, None if phase.init else recipe.model.revision)
     rows = {
         name: TaskRows(name, i, tasks[name].family, tasks[name].head_name, data.train_rows(name, phase.setting(name)))
@@ -265,7 +273,6 @@ def run_ranks(run: RunDir, wanted: list[str], only: str | None = None, before: C
     install_handlers()
     set_up_logging(run.logs / wanted[0] if len(wanted) == 1 else run.logs)
     quiet()
-    os.environ["TORCH_FORCE_WEIGHTS_ONLY_LOAD"] = "1"  # whatever a library loads: tensors, never pickled code
     token = hash_json([str(run.root.resolve()), os.environ.get("STILTS_RUN_TOKEN", "")])
     try:
         patience = int(os.environ.get("STILTS_COLLECTIVE_TIMEOUT", EnginePart().collective_timeout))
@@ -297,16 +304,26 @@ def run_ranks(run: RunDir, wanted: list[str], only: str | None = None, before: C
     return 0
 
 
+class Redacting(logging.Formatter):
+    """Lines and tracebacks without the user's tokens: a library may put an address with a token into an error."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return redacted(super().format(record))
+
+
 def set_up_logging(folder: Path) -> None:
     """A file for each rank in `folder` (a phase run alone has its own folder); rank 0 also speaks on the terminal."""
     rank = os.environ.get("RANK", "0")
     folder.mkdir(parents=True, exist_ok=True)
     handlers: list[logging.Handler] = [logging.FileHandler(folder / f"rank-{rank}.log", encoding="utf-8")]
+    write_stacks_to(folder / f"rank-{rank}.log")
     if rank == "0":
         handlers.append(logging.StreamHandler())
     logging.basicConfig(
-        level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", handlers=handlers, force=True
+        level=logging.INFO, handlers=handlers, force=True
     )
+    for handler in handlers:
+        handler.setFormatter(Redacting("%(asctime)s %(message)s", datefmt="%H:%M:%S"))
     # torch renames collectives that DeepSpeed still calls by their old names, once a call.
     warnings.filterwarnings("ignore", category=FutureWarning, module="torch.distributed")
     for noisy in ("DeepSpeed", "transformers", "torch", "datasets"):

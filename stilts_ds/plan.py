@@ -10,15 +10,19 @@ import operator
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
-from stilts_ds.config import NAME, Recipe, TrainingPart
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from stilts_ds.config import NAME, Recipe, TrainingPart, check_training
 from stilts_ds.errors import UserError, did_you_mean
-from stilts_ds.run_dir import hash_json, provenance
+from stilts_ds.run_dir import hash_json, provenance, read_json
 from stilts_ds.tasks.registry import get_task
 from stilts_ds.tasks.spec import Task
 
 Kind = Literal["intermediate", "target", "retrieval"]
+PHASE_ID = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,199}$"
 
 
 @dataclass(frozen=True)
@@ -53,6 +57,95 @@ class Phase:
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> Phase:
         return cls(**{**value, "train": tuple(value["train"]), "evaluate": tuple(value["evaluate"])})
+
+
+class PlanFile(BaseModel):
+    """What stands in plan.json. Ids become names of folders, so nothing else may stand in them."""
+
+    model_config = ConfigDict(strict=True, allow_inf_nan=False)
+    name: str
+    model: str
+    source: str
+    seeds: list[int] = Field(min_length=1)
+    targets: list[str]
+    phases: list[PhaseFile]
+    use: dict[str, list[str]] = Field(min_length=1)
+    provenance: ProvenanceFile
+
+    @model_validator(mode="after")
+    def _hang_together(self) -> PlanFile:
+        known = {phase.id for phase in self.phases}
+        for condition, ids in self.use.items():
+            if unknown := [one for one in ids if one not in known]:
+                raise ValueError(f"condition {condition!r} uses phase {unknown[0]!r}, which is not in the plan")
+        if len(known) < len(self.phases):
+            raise ValueError("two phases have one id")
+        for phase in self.phases:
+            if phase.condition not in self.use:
+                raise ValueError(f"phase {phase.id!r} belongs to {phase.condition!r}, which is no condition")
+            if phase.init and phase.init not in known:
+                raise ValueError(f"phase {phase.id!r} starts from {phase.init!r}, which is not in the plan")
+        for name in self.targets:
+            get_task(name)
+        return self
+
+
+class ProvenanceFile(BaseModel):
+    """What made a plan."""
+
+    model_config = ConfigDict(strict=True)
+    git_commit: str
+    versions: dict[str, str]
+    model_hash: str = ""
+    platform: str = ""
+
+
+class PhaseFile(BaseModel):
+    """One phase in plan.json."""
+
+    model_config = ConfigDict(strict=True, allow_inf_nan=False, extra="forbid")
+    id: str = Field(pattern=PHASE_ID)
+    kind: Kind
+    condition: str
+    init: str = Field(pattern=f"^$|{PHASE_ID}")
+    train: list[str]
+    evaluate: list[str]
+    seed: int = Field(ge=0, lt=2**32)
+    training: dict[str, Any]
+    lengths: dict[str, dict[str, int]]
+
+    @model_validator(mode="after")
+    def _settings(self) -> PhaseFile:
+        for name in (*self.train, *self.evaluate):
+            get_task(name)
+        for part in (self.training, *self.lengths.values()):
+            check_training(part)
+        if bool(self.train) == (self.kind == "retrieval") or bool(self.train) != bool(self.training):
+            raise ValueError(f"phase {self.id!r} is called {self.kind} and trains {self.train}")
+        return self
+
+
+def read_plan(path: Path) -> dict[str, Any]:
+    """A run's plan, checked. Raises UserError naming the file."""
+    planned = read_json(path)
+    again = "run the same `stilts run` again, it plans anew"
+    lacking = [key for key in PlanFile.model_fields if not isinstance(planned, dict) or key not in planned]
+    if lacking:
+        raise UserError(f"{path} lacks {lacking[0]!r}; {again}")
+    try:
+        PlanFile.model_validate(planned)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"]))
+        raise UserError(f"{path}: {place}: {first['msg'].removeprefix('Value error, ')}; {again}") from error
+    except UserError as error:
+        raise UserError(f"{path}: {error}; {again}") from None
+    return planned
+
+
+def phases_in(path: Path) -> list[Phase]:
+    """The phases of a run's plan.json, in order. Raises UserError naming the file."""
+    return [Phase.from_json(phase) for phase in read_plan(path)["phases"]]
 
 
 def train_task_of(task: Task) -> str:
@@ -136,16 +229,24 @@ def check_tasks(recipe: Recipe) -> None:
     for condition, names in recipe.intermediate.items():
         _check_condition(recipe, condition, names)
     for name in recipe.targets:
-        task = get_task(name)
+        task = _task(name, "targets")
         if task.family == "text":
-            raise UserError(f"targets: {name} is running text and has no score")
+            raise UserError(f"targets: {name} is running text and has no score; leave it out")
         if task.translation:
             raise UserError(f"targets: {name} is training data; score {task.origin}")
     for section in ("task_training", "data.train_split", "evaluation.splits"):
         for name in operator.attrgetter(section)(recipe):
-            if get_task(name).translation:
+            if _task(name, section).translation:
                 raise UserError(f"{section}: {name} follows {get_task(name).origin}; give that one")
     _check_weights(recipe)
+
+
+def _task(name: str, where: str) -> Task:
+    """The task of that name. Raises UserError naming the key that it stands under."""
+    try:
+        return get_task(name)
+    except UserError as problem:
+        raise UserError(f"{where}: {problem}") from None
 
 
 def _check_condition(recipe: Recipe, condition: str, names: Sequence[str]) -> None:
@@ -153,9 +254,10 @@ def _check_condition(recipe: Recipe, condition: str, names: Sequence[str]) -> No
         raise UserError(f"intermediate: {condition!r} is no name; use letters, digits, '.', '_' and '-'")
     if len(set(names)) < len(names):
         raise UserError(f"intermediate.{condition} names a task twice; sampling.weights sets how often a task is drawn")
-    for task in map(get_task, names):
+    for task in (_task(name, f"intermediate.{condition}") for name in names):
         if not task.trains:
-            raise UserError(f"intermediate.{condition}: {task.name} is retrieval and has nothing to train on")
+            problem = f"intermediate.{condition}: {task.name} is retrieval and has nothing to train on"
+            raise UserError(f"{problem}; leave it out")
 
 
 def _check_weights(recipe: Recipe) -> None:
@@ -166,6 +268,6 @@ def _check_weights(recipe: Recipe) -> None:
     mixed = {name for names in recipe.intermediate.values() if len(names) > 1 for name in names}
     mixed -= {"mlm"} if recipe.sampling.mlm_share is not None else set()
     for name in sorted(mixed - set(weights)):
-        raise UserError(f"sampling.weights has no weight for {name}, which a condition mixes with others")
+        raise UserError(f"sampling.weights has no weight for {name}, which a condition mixes with others; give it one")
     for name in sorted(set(weights) - mixed):
         raise UserError(f"sampling.weights.{name}: no condition mixes {name} with others{did_you_mean(name, mixed)}")

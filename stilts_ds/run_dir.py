@@ -45,11 +45,30 @@ def write_json(path: Path, value: Any) -> None:
 def read_json(path: Path) -> Any:
     """Read a JSON file; raises UserError naming the file where it is missing or broken."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        value = json.loads(text)
+        if "\\ud" in text.lower():  # an escape can name half a surrogate pair, which no file and no report can hold
+            json.dumps(value, ensure_ascii=False).encode()
+        return value
     except FileNotFoundError as error:
-        raise UserError(f"{path} does not exist") from error
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} does not exist; check the folder that you gave") from error
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror}); check its permissions") from error
+    except (ValueError, RecursionError) as error:  # also bytes that are no UTF-8, numbers without end, endless nesting
         raise UserError(f"{path} is not valid JSON ({error}); delete it and run the same command again") from error
+
+
+def read_sealed(path: Path) -> dict[str, Any]:
+    """Read what `write_sealed` wrote. Raises UserError where the file is broken, or changed since."""
+    value = read_json(path)
+    if not isinstance(value, dict) or value.pop("seal", None) != hash_json(value):
+        raise UserError(f"{path} changed since it was written; delete it and run the same command again")
+    return value
+
+
+def write_sealed(path: Path, value: dict[str, Any]) -> None:
+    """Write a JSON object with a hash of itself, so that a damaged number is noticed."""
+    write_json(path, {**value, "seal": hash_json(value)})
 
 
 def hash_json(value: Any) -> str:
@@ -116,24 +135,28 @@ class PhaseDir:
 
     def status(self) -> str:
         """`running`, `trained`, `done`, `stopped:<signal>`, `failed`, or `pending` when nothing ran yet."""
-        return read_json(self.status_json)["state"] if self.status_json.exists() else "pending"
+        return self.read_status().get("state", "pending")
+
+    def read_status(self) -> dict[str, Any]:
+        """All that the status file tells; {} when nothing ran yet. Raises UserError where it is damaged."""
+        return read_sealed(self.status_json) if self.status_json.exists() else {}
 
     def is_trained(self) -> bool:
         """Whether the phase's model is exported; also when the evaluation behind it was stopped or failed."""
-        return self.status_json.exists() and bool(read_json(self.status_json).get("trained"))
+        return bool(self.read_status().get("trained"))
 
     def seconds(self) -> float:
         """Wall time spent on the phase so far, over all its starts that ended by themselves or were stopped."""
-        return float(read_json(self.status_json).get("seconds", 0)) if self.status_json.exists() else 0.0
+        return float(self.read_status().get("seconds", 0))
 
     def set_status(self, state: str, **details: Any) -> None:
         """Write the phase's state. The token tells one start of the ranks from another."""
         token = os.environ.get("STILTS_RUN_TOKEN", "")
-        before = read_json(self.status_json) if self.status_json.exists() else {}
-        kept = {key: before[key] for key in ("seconds", "world_size", "best") if key in before}
+        before = self.read_status()
+        kept: dict[str, Any] = {key: before[key] for key in ("seconds", "world_size", "best") if key in before}
         trained = state in ("trained", "done") or bool(before.get("trained"))
         own = {"state": state, "trained": trained, "token": token, "at": round(time.time(), 1)}
-        write_json(self.status_json, {**kept, **own, **details})
+        write_sealed(self.status_json, {**kept, **own, **details})
 
 
 @dataclass(frozen=True)
@@ -178,6 +201,15 @@ class RunDir:
     @property
     def report(self) -> Path:
         return self.root / "report.md"
+
+    def check_links(self) -> None:
+        """Raise UserError where a link leads out of the run: what is written must stay in the folder that was named."""
+        inside = self.root.resolve()
+        for pattern in ("*", "phases/*", "phases/*/*", "labels/*", "logs/*", "jobs/*"):
+            for path in self.root.glob(pattern):
+                if path.is_symlink() and not path.resolve().is_relative_to(inside):
+                    remedy = "put a copy in its place, or link the whole run folder"
+                    raise UserError(f"{path} is a link out of the run folder; {remedy}")
 
     def phase(self, phase_id: str) -> PhaseDir:
         return PhaseDir(self.root / "phases" / phase_id)

@@ -20,14 +20,14 @@ import numpy as np
 import torch
 
 from stilts_ds.batches.prepare import Data
-from stilts_ds.config import Recipe, parse_recipe
+from stilts_ds.config import Recipe, written_recipe
 from stilts_ds.engine.loop import Job, Progress, Trainer
 from stilts_ds.engine.world import World, joined
 from stilts_ds.errors import UserError
 from stilts_ds.model.encoder import quiet
 from stilts_ds.phases import check_settings, first_on_rank_0, phase_job, set_up_logging
-from stilts_ds.plan import Phase
-from stilts_ds.run_dir import RunDir, hash_json, read_json, write_json
+from stilts_ds.plan import Phase, phases_in
+from stilts_ds.run_dir import RunDir, hash_json, write_json
 
 STEPS = 3  # timed ones
 LOOKED_AT = 500  # steps among which the heaviest is looked for
@@ -35,11 +35,9 @@ LOOKED_AT = 500  # steps among which the heaviest is looked for
 
 def trial(run: RunDir, phase_id: str, world: World) -> None:
     """Run the trial of a planned run and write trial.json. A collective."""
-    import yaml
-
     started_with = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    recipe = parse_recipe(yaml.safe_load(run.recipe.read_text(encoding="utf-8")), str(run.recipe))
-    phases = [Phase.from_json(p) for p in read_json(run.plan)["phases"]]
+    recipe = written_recipe(run.recipe)
+    phases = phases_in(run.plan)
     # The encoder of an earlier phase has the same shape as the pretrained one, and may not exist yet.
     [phase] = [dataclasses.replace(p, init="") for p in phases if p.id == phase_id]
     check_settings(recipe, [phase], world)

@@ -14,8 +14,8 @@ import ranks
 ROOT = ranks.ROOT
 SOURCES = {"stilts_ds": ROOT, "stilts_launcher": ROOT / "launcher", "stilts_kernels": ROOT / "kernels"}
 # The story from its first line to its last: a module imports only what stands before it, or beside it in its package.
-LAYERS = ["errors", "run_dir", "config", "ds_files", "tasks", "examples", "toy", "plan", "model_files", "memory",
-          "monitor", "batches", "model", "engine", "export", "evaluate", "report", "phases", "trial",
+LAYERS = ["errors", "run_dir", "yaml_files", "config", "ds_files", "tasks", "examples", "toy", "plan", "model_files",
+          "memory", "monitor", "batches", "model", "engine", "export", "evaluate", "report", "phases", "trial",
           "bench_pipeline", "bench_training"]
 HEAVY = {  # package -> the modules (or packages of modules) that may name it
     "deepspeed": ["stilts_ds.engine"],

@@ -128,3 +128,15 @@ def test_processes_that_build_the_same_rows_at_one_time_all_get_them(tmp_path: P
     start(tmp_path, 40, 3)
     assert len([path for path in tmp_path.iterdir() if path.is_dir() and path.name[0] != "."]) <= 40
     assert not [path for path in tmp_path.iterdir() if path.name[0] == "."]
+
+
+@pytest.mark.parametrize("name", ["input_ids.npy", "manifest.json"])
+def test_a_flipped_bit_is_found_where_a_start_looks_at_its_caches(name: str, tmp_path: Path) -> None:
+    build = Builder()
+    cached_rows(tmp_path, KEY, build)
+    path = folder_of(tmp_path) / name
+    data = bytearray(path.read_bytes())
+    data[-8] ^= 1
+    path.write_bytes(data)
+    assert same(cached_rows(tmp_path, KEY, build, verify=True), make_rows()) and build.times == 2
+    assert same(cached_rows(tmp_path, KEY, build, verify=True), make_rows()) and build.times == 2

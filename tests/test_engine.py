@@ -116,6 +116,44 @@ def test_a_stopped_run_continues_bit_for_bit(stage: int, dtype: str, tmp_path: P
         assert torch.equal(value, b["parameters"][name]), name
 
 
+def test_a_checkpoint_is_written_whenever_rank_0_finds_the_last_one_too_old(tmp_path: Path) -> None:
+    """At every step here. Rank 1, whose clock stands still, saves with it; and the run continues bit for bit."""
+    given = json.loads(settings(tmp_path, 2, dropout=0.1, frozen_clock=1))
+    ranks.run(PROGRAM, tmp_path / "whole.pt", json.dumps(given), ranks=2)
+    assert not list((tmp_path / "phase").glob("checkpoints/*"))  # the default of save_steps is far away
+    given["training"]["save_minutes"] = 1e-9
+    ranks.run(PROGRAM, tmp_path / "parts.pt", json.dumps(given), ranks=2)
+    tags = sorted(path.parent.name for path in (tmp_path / "phase").glob("checkpoints/*/manifest.json"))
+    assert tags == ["step-000005", "step-000006"]
+    shutil.rmtree(tmp_path / "phase" / "checkpoints" / tags[-1])
+    ranks.run(PROGRAM, tmp_path / "parts.pt", json.dumps(given), ranks=2)
+    a, b = (torch.load(tmp_path / f"{name}.pt", weights_only=True) for name in ("whole", "parts"))
+    assert a["curve"] == b["curve"] and a["norms"] == b["norms"]
+
+
+def test_a_second_stop_before_the_next_step_leaves_the_checkpoint_alone(tmp_path: Path) -> None:
+    """It comes while dev is evaluated again after a resume: writing the checkpoint anew would risk the only one."""
+    given = json.loads(settings(tmp_path, 1, stop_in_evaluation=True))
+    manifest = tmp_path / "phase" / "checkpoints" / "step-000006" / "manifest.json"
+    written = set()
+    for _ in range(2):
+        assert "stopped by SIGTERM" in ranks.run(PROGRAM, tmp_path / "out.pt", json.dumps(given))
+        written.add(manifest.stat().st_mtime_ns)
+    assert len(written) == 1
+
+
+@pytest.mark.parametrize("full", [0, 1])
+def test_one_rank_that_cannot_write_its_part_ends_all(full: int, tmp_path: Path) -> None:
+    given = json.loads(settings(tmp_path, 1, full_disk=full))
+    given["training"]["save_steps"] = 2
+    processes = ranks.start(PROGRAM, tmp_path / "out.pt", json.dumps(given), ranks=2)
+    outputs = [process.communicate(timeout=60)[0] for process in processes]
+    assert all(process.returncode for process in processes), outputs
+    assert "No space left on device" in outputs[full] and "GB free" in outputs[full]
+    assert f"failed on rank {full}" in outputs[1 - full], outputs
+    assert not list((tmp_path / "phase").glob("checkpoints/*/manifest.json"))
+
+
 # Every stage hands over to every other and to itself, at 1 to 4 ranks: (stage, ranks) one after the other.
 CHAIN = [(0, 1), (0, 2), (1, 3), (1, 1), (2, 2), (2, 4), (3, 1), (3, 3), (0, 4), (2, 1), (0, 3), (3, 2), (1, 2), (3, 4),
          (2, 3), (1, 4), (0, 2)]

@@ -48,6 +48,37 @@ def test_a_frozen_rank_is_named_and_ends_the_run(tmp_path: Path, undisturbed: Pa
     assert curve(run, phase) == curve(undisturbed, phase) and scores(run) == scores(undisturbed)
 
 
+def test_a_rank_that_hangs_ends_the_run_with_the_stack_of_each_rank(tmp_path: Path) -> None:
+    """Rank 1 sleeps while it makes a batch; rank 0 waits for it and gives up. Both logs tell where."""
+    program = str(Path(__file__).parent / "programs" / "sleeping_rank.py")
+    process = study.start(tmp_path, [sys.executable, program, "run", "study.yaml", "engine.collective_timeout=10"])
+    run, _ = first_phase(tmp_path)
+    output = ended(process, 120)
+    assert "rank 1 does not answer" in output, output
+    waiting, sleeping = ((run / "logs" / f"rank-{rank}.log").read_text() for rank in range(2))
+    assert "Timeout (0:00:10)!" in sleeping and "in sleeping_batch" in sleeping, sleeping
+    assert "Timeout (0:00:10)!" in waiting and "in take_step" in waiting and "rank 0 failed" in waiting, waiting
+    assert rank_pids(run) == []
+
+
+def test_a_killed_launcher_takes_its_ranks_along_and_nobody_else_begins_before_they_are_gone(
+    tmp_path: Path, undisturbed: Path
+) -> None:
+    process = study.start(tmp_path, [*STILTS, "run", "study.yaml"])
+    run, phase = first_phase(tmp_path)
+    until(reached(run, phase, 24), "step 24", run)
+    pids = rank_pids(run)
+    os.kill(pids[1], signal.SIGSTOP)  # the other one waits for it: both are still there
+    process.kill()
+    process.wait()
+    assert "another stilts is at work" in study.stilts(tmp_path, "run", "study.yaml", fails=True)
+    os.kill(pids[1], signal.SIGCONT)
+    until(lambda: not rank_pids(run), "the end of the ranks", run)
+    assert state(run, phase) == "stopped:SIGTERM"
+    study.stilts(tmp_path, "run", "study.yaml")
+    assert curve(run, phase) == curve(undisturbed, phase) and scores(run) == scores(undisturbed)
+
+
 def test_a_run_that_is_stopped_while_it_evaluates_trains_nothing_again(tmp_path: Path, undisturbed: Path) -> None:
     process = study.start(tmp_path, [*STILTS, "run", "study.yaml", BASELINE])
     run = tmp_path / "runs" / "study"

@@ -16,8 +16,7 @@ import ranks
 from conftest import stilts
 from stilts_launcher.fetch import model_files_of
 
-from stilts_ds.errors import UserError
-from stilts_ds.examples.hub import without_token
+from stilts_ds.errors import UserError, redacted
 from stilts_ds.model_files import TOY, check_weights
 from stilts_ds.tasks.registry import get_task
 
@@ -162,4 +161,4 @@ def test_cut_and_missing_weights_are_found(tmp_path: Path) -> None:
 def test_tokens_are_never_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_TOKEN", "secret-of-a-mirror")
     text = "Bearer hf_AbCdEfGhIjKl refused secret-of-a-mirror for user"
-    assert without_token(text) == "Bearer (token) refused (token) for user"
+    assert redacted(text) == "Bearer (token) refused (token) for user"

@@ -130,6 +130,17 @@ def test_the_others_get_time_to_end_by_themselves(folder: Path) -> None:
     assert ended(leader) == 7
 
 
+def test_a_rank_that_stays_is_asked_where_it_hangs_before_it_is_killed(folder: Path) -> None:
+    hanging = CHILD.replace("received = []", """received = []
+import faulthandler
+faulthandler.register(signal.SIGUSR2, open(f"{rank}.stack", "a"))""")
+    (folder / "stilts_launcher" / "rank.py").write_text(hanging)
+    leader = lead(folder, 2, {0: "stubborn", 1: "exit 7"})
+    [stubborn, _] = started(folder, 2)
+    assert ended(leader) == 7 and not is_running(stubborn["pid"])
+    assert "rank.py" in (folder / "0.stack").read_text() and (folder / "1.stack").read_text() == ""
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT])
 def test_signals_are_passed_on_and_the_ranks_leave_by_themselves(number: signal.Signals, folder: Path) -> None:
     leader = lead(folder, 2, {0: "wait", 1: "wait"}, grace=20)

@@ -20,7 +20,7 @@ from stilts_ds.errors import UserError
 from stilts_ds.report.load import load_run, read_curve
 from stilts_ds.report.stats import Settings
 from stilts_ds.report.write import write_report
-from stilts_ds.run_dir import RunDir, read_json, write_json
+from stilts_ds.run_dir import PhaseDir, RunDir, read_json, write_json
 from stilts_ds.tasks.languages import LANGUAGES, XTREME_R
 
 LARGE = "FacebookAI/xlm-roberta-large"
@@ -180,7 +180,7 @@ def test_published_scores_are_not_shown_beside_what_does_not_compare(model: str,
 def test_a_phase_without_results_leaves_dashes_and_a_line(copy: RunDir) -> None:
     path, _ = result_of(copy, "mnli", "xnli")
     path.unlink()
-    write_json(path.parents[1] / "status.json", {"state": "failed", "error": "out of memory"})
+    PhaseDir(path.parents[1]).set_status("failed", error="out of memory")
     said = write_report(copy, QUICK)
     matrix = table(copy, "matrix")
     assert matrix["mnli"]["xnli"] is None and matrix["mnli"]["average"] is None
@@ -252,7 +252,7 @@ def test_a_broken_result_file_is_named(content: object, message: str, copy: RunD
     ("plan.json", '{"name": "x"}', "lacks 'model'"),
     ("plan.json", "oops", "is not valid JSON"),
     ("recipe.yaml", "a: [", "is not valid YAML"),
-    ("phases/{}/status.json", "{}", "lacks 'state'"),
+    ("phases/{}/status.json", "{}", "changed since it was written"),
     ("phases/{}/metrics.jsonl", '{"step": 1}\nnonsense\n{"step": 2}\n', "line 2"),
 ])  # fmt: skip
 def test_other_broken_files_are_named(file: str, content: str, message: str, copy: RunDir) -> None:

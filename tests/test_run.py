@@ -16,6 +16,10 @@ import torch
 from conftest import SMALL, stilts
 from safetensors.torch import load_file
 
+from stilts_ds.errors import UserError
+from stilts_ds.export import check_export
+from stilts_ds.run_dir import PhaseDir
+
 
 def read(path: Path) -> dict:
     return json.loads(path.read_text(encoding="utf-8"))
@@ -116,6 +120,33 @@ def test_scores_and_report_are_programs_of_their_own(toy_run: Path) -> None:
     stilts("evaluate", toy_run, cwd=toy_run)
     stilts("score", toy_run, cwd=toy_run)
     assert read(toy_run / "results.json") == results
+
+
+def test_a_flipped_bit_in_a_prediction_a_label_or_a_threshold_is_mended(toy_run: Path) -> None:
+    folder = next(toy_run.glob("phases/retrieval-*/predictions/bucc2018"))
+    damaged = [folder / "dev-qab.tsv", folder / "threshold-qac.json", toy_run / "labels/bucc2018/test-qad.tsv"]
+    before = [path.read_bytes() for path in damaged]
+    for path, data in zip(damaged, before):
+        path.write_bytes(data[:-2] + bytes([data[-2] ^ 1]) + data[-1:])
+    stilts("evaluate", toy_run, cwd=toy_run)
+    assert [path.read_bytes() for path in damaged] == before
+
+
+@pytest.mark.parametrize("name", ["heads.safetensors", "encoder/model.safetensors", "encoder/config.json"])
+def test_a_flipped_bit_in_an_exported_model_is_refused(name: str, toy_run: Path, tmp_path: Path) -> None:
+    source = next(toy_run.glob("phases/target-mnli-*"))
+    folder = PhaseDir(tmp_path / "phase")
+    shutil.copytree(source, folder.root)
+    check_export(folder)
+    path = folder.root / name
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(UserError, match=rf"{name} changed since it was written; delete .*status.json"):
+        check_export(folder)
+    path.unlink()
+    with pytest.raises(UserError, match=f"{name} is missing"):
+        check_export(folder)
 
 
 def test_one_and_two_ranks_and_other_stages_predict_the_same(tmp_path: Path) -> None:

@@ -107,6 +107,10 @@ def test_a_phases_status_is_pending_until_it_is_set(tmp_path: Path) -> None:
     assert folder.root == tmp_path / "phases" / "target-x" and folder.status() == "pending"
     folder.set_status("stopped:SIGUSR1", step=3)
     assert folder.status() == "stopped:SIGUSR1" and read_json(folder.status_json)["step"] == 3
+    whole = folder.status_json.read_text()
+    folder.status_json.write_text(whole.replace('"step": 3', '"step": 2'))
+    with pytest.raises(UserError, match="changed since it was written"):
+        folder.status()
     folder.status_json.write_text("{")
     with pytest.raises(UserError, match="status.json"):
         folder.status()

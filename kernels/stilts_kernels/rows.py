@@ -193,10 +193,11 @@ def open_npy(path: str | Path) -> tuple[Tensor, Callable[[], None]]:
     Format: numpy.lib.format, versions 1 to 3. Raises ValueError naming the file for anything else.
     """
     with open(path, "rb") as file:
-        header, offset = read_npy_header(file.read(4096), path)
+        header, offset = read_npy_header(file.read(4096), path)  # refuses an empty file, which cannot be mapped
         mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
-    shape, dtype = header["shape"], NPY_DTYPES.get(header["descr"])
-    if dtype is None or header["fortran_order"] or len(shape) != 2:
+    shape, dtype = header.get("shape"), NPY_DTYPES.get(str(header.get("descr")))
+    matrix = isinstance(shape, tuple) and len(shape) == 2 and all(type(size) is int and size >= 0 for size in shape)
+    if dtype is None or shape is None or header.get("fortran_order") is not False or not matrix:
         raise ValueError(f"{path}: needs a C-ordered [N, D] array of float32 or float16, got {header}")
     count = shape[0] * shape[1]
     if len(mapped) < offset + count * dtype.itemsize:
@@ -219,4 +220,10 @@ def read_npy_header(head: bytes, path: str | Path) -> tuple[dict, int]:
     width, form = (2, "<H") if head[6] == 1 else (4, "<I")
     length = struct.unpack(form, head[8 : 8 + width])[0]
     offset = 8 + width + length
-    return ast.literal_eval(head[8 + width : offset].decode("latin-1")), offset
+    try:
+        header = ast.literal_eval(head[8 + width : offset].decode("latin-1"))
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+        header = None
+    if not isinstance(header, dict):
+        raise ValueError(f"{path}: its header is damaged; write the file again")
+    return header, offset

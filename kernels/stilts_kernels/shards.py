@@ -252,15 +252,26 @@ def load_part(path: Path, key: str | None) -> dict[str, Any] | None:
     """A finished part, or None when there is none for this key (None: any)."""
     if not path.is_file():
         return None
-    part = torch.load(path, weights_only=True)
-    return part if key in (None, part["key"]) else None
+    try:
+        part = torch.load(path, weights_only=True)
+        whole = part["sum"] == part_sum(part)
+    except MemoryError:
+        raise
+    except Exception:  # torn, damaged, or pickled code, which is refused: the file is searched again
+        return None
+    return part if whole and key in (None, part["key"]) else None
+
+
+def part_sum(part: dict[str, Any]) -> str:
+    """Hash of a part's numbers, which tells a damaged file."""
+    return content_hash(part["values"]) + content_hash(part["indices"])
 
 
 def save_part(path: Path, part: dict[str, Any]) -> None:
     """Writes a part whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_suffix(f".{os.getpid()}.tmp")
-    torch.save(part, draft)
+    torch.save({**part, "sum": part_sum(part)}, draft)
     os.replace(draft, path)
 
 
@@ -271,7 +282,7 @@ def merge_files(parts: Sequence[Path], counts: Sequence[int], k: int) -> tuple[T
     for path, count in zip(parts, counts):
         part = load_part(path, None)
         if part is None:
-            raise ValueError(f"{path} is missing: do all ranks share its folder?")
+            raise ValueError(f"{path} is missing or damaged: do all ranks share its folder?")
         fresh = (part["values"], part["indices"] + offset)
         merged = merge_topk([merged, fresh], k) if merged else fresh
         offset += count

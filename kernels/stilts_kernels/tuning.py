@@ -80,7 +80,7 @@ def load_record(path: Path) -> dict[str, Any]:
         return {}
     try:
         entries = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is not a record of tuned configurations: {error}") from error
     if not isinstance(entries, dict) or not all(isinstance(entry, dict) and ENTRY in entry
                                                 for entry in entries.values()):

@@ -10,8 +10,8 @@ from typing import Any
 
 from stilts_ds import __version__
 from stilts_ds.config import Recipe, load_recipe, resolve_paths, shipped_recipes
-from stilts_ds.errors import UserError
-from stilts_ds.run_dir import RunDir, read_json
+from stilts_ds.errors import UserError, printable
+from stilts_ds.run_dir import RunDir
 
 BENCHMARKS = {
     "kernels": "stilts_kernels.bench", "pipeline": "stilts_ds.bench_pipeline", "training": "stilts_ds.bench_training",
@@ -213,12 +213,12 @@ def score(given: argparse.Namespace) -> int:
         return _score_folders(given)
     from stilts_ds.batches.prepare import Data
     from stilts_ds.evaluate.score_run import score_phase
-    from stilts_ds.plan import Phase
+    from stilts_ds.plan import phases_in
 
     folder = RunDir(given.run_dir)
     recipe = recipe_of_run(folder)
     data = Data(recipe, folder.root)
-    for phase in map(Phase.from_json, read_json(folder.plan)["phases"]):
+    for phase in phases_in(folder.plan):
         if phase.evaluate:
             score_phase(folder, recipe, phase, data)
     return report(given)
@@ -314,7 +314,8 @@ def tasks(given: argparse.Namespace) -> int:
         folders = given.intermediate, given.xtreme, given.text, given.translated
         source = DataSource("local" if any(folders) else "hub", *folders)
         language = given.language or (task.train_language if given.split == "train" else task.pivot)
-        print(show_examples(task, given.split, language, source, given.show, given.model))
+        shown = show_examples(task, given.split, language, source, given.show, given.model)
+        print(printable(shown))  # a stranger's text
     return 0
 
 

@@ -10,11 +10,11 @@ import re
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
 from pydantic import Field, field_validator, model_validator
 
 from stilts_ds.config import Part, parse_part
 from stilts_ds.errors import UserError
+from stilts_ds.yaml_files import read_yaml
 
 Kind = Literal["intermediate", "target", "report"]
 TIME = re.compile(r"(\d+-)?\d+(:\d\d){0,2}|UNLIMITED")
@@ -71,6 +71,9 @@ class Container(Part):
     @field_validator("image", "mounts")
     @classmethod
     def _one_line(cls, value: Any) -> Any:
+        for text in value if isinstance(value, list) else [value]:
+            if text.startswith("-"):
+                raise ValueError(f"{text!r} would be read as an option; give a path or an address")
         return one_line(value)
 
 
@@ -118,18 +121,15 @@ def one_line(value: Any) -> Any:
     """Refuse line breaks and other control characters: an option of sbatch is one line."""
     for text in value if isinstance(value, list) else [value]:
         if isinstance(text, str) and (not text or not text.isprintable()):
-            raise ValueError(f"{text!r} is empty or holds control characters")
+            raise ValueError(f"{text!r} is empty or holds control characters; give one line of text")
     return value
 
 
 def load_profile(path: Path) -> Profile:
     """Read a profile; raises UserError naming the file and key."""
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"cluster profile {path} does not exist; slurm/profiles/ has some to start from") from None
-    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is not valid YAML: {error}") from error
+    if not path.exists():
+        raise UserError(f"cluster profile {path} does not exist; slurm/profiles/ has some to start from")
+    values = read_yaml(path)
     if not isinstance(values, dict):
         raise UserError(f"{path} must hold keys and values, such as `partition: gpu`")
     try:

@@ -16,12 +16,11 @@ import urllib.request
 from pathlib import Path
 
 from stilts_ds.batches.prepare import Data, prepare
-from stilts_ds.config import Recipe, parse_recipe
-from stilts_ds.errors import UserError
-from stilts_ds.examples.hub import without_token
+from stilts_ds.config import Recipe, written_recipe
+from stilts_ds.errors import UserError, redacted
 from stilts_ds.model_files import TOKENIZER_FILES, check_folder, check_weights, model_folder, model_path
-from stilts_ds.plan import Phase
-from stilts_ds.run_dir import RunDir, read_json
+from stilts_ds.plan import Phase, phases_in
+from stilts_ds.run_dir import RunDir
 from stilts_launcher.needs import bring, needs_of
 from stilts_launcher.start import ensure_toy_world, prepare_run, run_of
 
@@ -66,7 +65,7 @@ def go_offline_without_network() -> str | None:
         return None  # something answers; what it says to the real requests counts
     except (OSError, ValueError) as error:
         os.environ["HF_HUB_OFFLINE"] = "1"
-        return f"{endpoint} cannot be reached ({without_token(str(getattr(error, 'reason', error)))})"
+        return f"{endpoint} cannot be reached ({redacted(str(getattr(error, 'reason', error)))})"
 
 
 def _model_problems(recipe: Recipe, unreachable: str | None) -> list[str]:
@@ -92,7 +91,7 @@ def _download_model(name: str, revision: str | None) -> Path:
         files = HfApi().list_repo_files(name, revision=revision)
         return Path(snapshot_download(name, revision=revision, allow_patterns=model_files_of(files)))
     except Exception as error:  # the hub client raises many kinds
-        reason = without_token(str(error) or type(error).__name__).strip().split("\n")[0][:200]
+        reason = redacted(str(error) or type(error).__name__).strip().split("\n")[0][:200]
         raise UserError(f"cannot fetch model {name} from the hub: {reason}") from None
 
 
@@ -128,15 +127,13 @@ def _check_offline(run: RunDir) -> None:
     command = [sys.executable, "-m", "stilts_launcher.fetch", str(run.root)]
     done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     if done.returncode != 0:
-        told = without_token(done.stdout).strip().split("\n")[-1]
+        told = redacted(done.stdout).strip().split("\n")[-1]
         raise UserError(f"fetched, but it does not load with HF_HUB_OFFLINE=1: {told.removeprefix('error: ')}")
 
 
 def check_run(run: RunDir) -> None:
     """Open the model, the tokenizer, every split and all rows of a planned run; UserError for what is not there."""
-    import yaml
-
-    recipe = parse_recipe(yaml.safe_load(run.recipe.read_text(encoding="utf-8")), str(run.recipe))
+    recipe = written_recipe(run.recipe)
     folder = model_folder(recipe.model.name_or_path, recipe.model.revision)
     if folder is None:
         raise UserError(f"model {recipe.model.name_or_path} is not in the cache")
@@ -148,7 +145,7 @@ def check_run(run: RunDir) -> None:
         problems += bring(need, data)
     if problems:
         raise UserError(problems[0])
-    prepare(data, [Phase.from_json(p) for p in read_json(run.plan)["phases"]])
+    prepare(data, phases_in(run.plan))
 
 
 def _summary(recipe: Recipe, data: Data, splits: int) -> list[str]:

@@ -20,7 +20,8 @@ from pathlib import Path
 from subprocess import call
 from typing import Any
 
-from stilts_ds.errors import UserError
+from stilts_ds.errors import UserError, redacted
+from stilts_ds.plan import phases_in
 from stilts_ds.run_dir import PhaseDir, RunDir, read_json, write_json
 from stilts_launcher import sbatch
 from stilts_launcher.cluster import Profile, load_profile
@@ -45,7 +46,7 @@ def main(arguments: list[str]) -> int:
 
 
 def say(text: str) -> None:
-    print(f"{time.strftime('%H:%M:%S')} {text}", flush=True)
+    print(f"{time.strftime('%H:%M:%S')} {redacted(text)}", flush=True)
 
 
 class Supervisor:
@@ -56,10 +57,11 @@ class Supervisor:
         self.folder = run.phase(phase)
         self.profile = load_profile(run.profile) if run.profile.exists() else Profile()
         self.job = job_id(environment)
-        self.restart = int(environment.get("SLURM_RESTART_COUNT", "0"))
+        count = environment.get("SLURM_RESTART_COUNT", "0")
+        self.restart = int(count) if count.isascii() and count.isdigit() else 0
 
     def work(self) -> int:
-        if self.phase not in {p["id"] for p in read_json(self.run.plan)["phases"]}:
+        if self.phase not in {phase.id for phase in phases_in(self.run.plan)}:
             raise UserError(f"{self.run.plan} has no phase {self.phase!r}; `stilts plan` lists them")
         busy = f"another job is at work in {self.folder.root}; `stilts status` shows it"
         with held(self.folder.root, busy):  # only one job works on a phase at a time
@@ -95,7 +97,7 @@ class Supervisor:
         command = sbatch.srun_command(python, self.profile.container, [str(self.run.root), self.phase])
         say(f"{self.phase}: attempt {attempt} of job {self.job}, {' '.join(command[:2])}")
         code = call(command, env=environment)
-        status = read_json(self.folder.status_json) if self.folder.status_json.exists() else {}
+        status = self.folder.read_status()
         if code == USER_ERROR and status.get("state") != "done":
             told = status.get("error") if status.get("token") == token else None
             return "refused", told or "refused before the phase began; `stilts logs` shows why"
@@ -115,7 +117,7 @@ class Supervisor:
         return None if left is None else time.time() + max(0, left - self.profile.stop_seconds)
 
     def _continue_later(self) -> int:
-        before = [a["at"] for a in read_json(self._attempts)]
+        before = [a["at"] for a in self._earlier()]
         if self.restart >= self.profile.max_requeues:
             say(f"continued {self.restart} times already (max_requeues); `stilts retry` goes on from here")
             return STOPPED
@@ -135,15 +137,25 @@ class Supervisor:
     def _attempts(self) -> Path:
         return self.run.jobs / "attempts" / f"{self.phase}.json"
 
+    def _earlier(self) -> list[dict[str, Any]]:
+        """The attempts so far. A damaged note counts as none: it must not keep a job from its work."""
+        try:
+            found = read_json(self._attempts) if self._attempts.exists() else []
+        except UserError as problem:
+            say(str(problem))
+            return []
+        noted = found if isinstance(found, list) else []
+        return [a for a in noted if isinstance(a, dict) and {"job", "restart", "at"} <= set(a)]
+
     def _note_attempt(self) -> int:
         """Write down where the phase stands before an attempt; returns the attempt's number."""
-        before = read_json(self._attempts) if self._attempts.exists() else []
+        before = self._earlier()
         write_json(self._attempts, [*before, {"job": self.job, "restart": self.restart, "at": progress(self.folder)}])
         return len(before)
 
     def _give_up(self) -> str | None:
         """Why the ranks are not started again, or None. Attempts of this start of the job count."""
-        mine = [a["at"] for a in read_json(self._attempts) if (a["job"], a["restart"]) == (self.job, self.restart)]
+        mine = [a["at"] for a in self._earlier() if (a["job"], a["restart"]) == (self.job, self.restart)]
         if len(mine) > self.profile.max_restarts:
             return f"started again {self.profile.max_restarts} times (max_restarts)"
         if len(mine) > 1 and progress(self.folder) == mine[-1] == mine[-2]:

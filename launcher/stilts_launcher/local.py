@@ -13,15 +13,20 @@ import time
 from collections.abc import Iterator
 from types import FrameType
 
+from stilts_ds.engine.stacks import SHOW_STACKS
 from stilts_launcher.ranks import FIRST_PORT, PORTS, Ranks
 
 GRACE_SECONDS = 15.0  # what the others get to notice that one rank is gone
 
 
-def start_ranks(arguments: list[str], count: int, threads: int | None, program: str = "stilts_launcher.rank") -> int:
+def start_ranks(
+    arguments: list[str], count: int, threads: int | None, program: str = "stilts_launcher.rank",
+    lock: int | None = None,
+) -> int:
     """Run `python -m PROGRAM ARGUMENTS` as `count` ranks; returns the exit status that tells most.
 
-    A rank that fails ends the others. SIGINT, SIGTERM and SIGUSR1 are passed on, and the ranks save before they leave.
+    A rank that fails ends the others. SIGINT, SIGTERM and SIGUSR1 are passed on, and the ranks save before they leave;
+    so they do when this process is killed. Until then they hold `lock`, the file descriptor of the run's lock, with it.
     """
     port, token = free_port(), secrets.token_hex(8)
     threads = threads or max(1, (os.cpu_count() or 1) // count)
@@ -29,9 +34,11 @@ def start_ranks(arguments: list[str], count: int, threads: int | None, program: 
     with passing_signals_to(children):  # from the first one on: a signal now must not leave it behind
         for rank in range(count):
             place = Ranks(rank, rank, count, "127.0.0.1", port, "stilts")
-            extra = {"STILTS_RUN_TOKEN": token, "OMP_NUM_THREADS": str(threads), "TOKENIZERS_PARALLELISM": "true"}
+            extra = {"STILTS_RUN_TOKEN": token, "STILTS_LAUNCHER": str(os.getpid()),
+                     "OMP_NUM_THREADS": str(threads), "TOKENIZERS_PARALLELISM": "true"}
             command = [sys.executable, "-m", program, *arguments]
-            children.append(subprocess.Popen(command, env={**os.environ, **place.variables(), **extra}))
+            environment = {**os.environ, **place.variables(), **extra}
+            children.append(subprocess.Popen(command, env=environment, pass_fds=() if lock is None else (lock,)))
         return wait_for(children)
 
 
@@ -57,13 +64,20 @@ def wait_for(children: list[subprocess.Popen[bytes]]) -> int:
         if failed_at is None and any(child.poll() for child in children):
             failed_at = time.monotonic()
         if failed_at is not None and time.monotonic() - failed_at > GRACE_SECONDS:
-            for child in children:
-                if child.poll() is None:
-                    child.kill()
+            end(children)
         time.sleep(0.05)
     codes = [child.returncode for child in children]
     told = [code for code in codes if code > 0]
     return told[0] if told else (1 if any(codes) else 0)
+
+
+def end(children: list[subprocess.Popen[bytes]]) -> None:
+    """Kill what still runs, after it has written where it hangs into its log."""
+    hanging = [child for child in children if child.poll() is None]
+    for number in (SHOW_STACKS, signal.SIGKILL):
+        for child in hanging:
+            child.send_signal(number)
+        time.sleep(0.5)
 
 
 def free_port() -> int:

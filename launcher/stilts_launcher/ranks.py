@@ -43,6 +43,27 @@ def discover(environment: Mapping[str, str], exchange: Callable[[str], str] | No
     `exchange(text)` returns rank 0's text on every rank (used under Open MPI, which names no address). Raises
     UserError for variables that contradict each other or a start that cannot be meant.
     """
+    place = _described(environment, exchange)
+    if place is not None:
+        _check(place)
+    return place
+
+
+def _check(place: Ranks) -> None:
+    """Refuse numbers that no launcher gives, before ranks wait for each other in vain."""
+    remedy = f"start all ranks with one {place.launcher}, or unset its variables"
+    if not 0 <= place.rank < place.size or not 0 <= place.local_rank < place.size:
+        raise UserError(
+            f"{place.launcher} says rank {place.rank}, local rank {place.local_rank} of {place.size} "
+            f"(RANK, LOCAL_RANK, WORLD_SIZE or theirs), which cannot be; {remedy}"
+        )
+    if not 0 < place.port < 65536:
+        raise UserError(f"MASTER_PORT={place.port} is no port; {remedy}")
+    if not place.address.isprintable() or not place.address or " " in place.address:
+        raise UserError(f"MASTER_ADDR={place.address!r} is no address; {remedy} (or set STILTS_MASTER_ADDR)")
+
+
+def _described(environment: Mapping[str, str], exchange: Callable[[str], str] | None) -> Ranks | None:
     torchrun = _torchrun(environment)
     mpi = _open_mpi(environment)
     if torchrun and mpi and (torchrun.rank, torchrun.size) != mpi[:1] + mpi[2:]:
@@ -68,7 +89,7 @@ def _torchrun(environment: Mapping[str, str]) -> Ranks | None:
         raise UserError(f"{', '.join(sorted(found))} are set, but not {', '.join(missing)}; set all five or none")
     rank, local, size = (_number(environment, name) for name in names[:3])
     if not 0 <= rank < size:
-        raise UserError(f"RANK={rank} is not below WORLD_SIZE={size}")
+        raise UserError(f"RANK={rank} is not below WORLD_SIZE={size}; start all ranks with torchrun, or unset both")
     return Ranks(rank, local, size, environment["MASTER_ADDR"], _number(environment, "MASTER_PORT"), "torchrun")
 
 
@@ -105,14 +126,18 @@ def _slurm(environment: Mapping[str, str]) -> Ranks | None:
 
 
 def _number(environment: Mapping[str, str], name: str) -> int:
-    try:
-        return int(environment[name])
-    except (KeyError, ValueError):
-        raise UserError(f"{name}={environment.get(name, '(not set)')} is not a number") from None
+    text = environment.get(name, "(not set)")
+    if not (text.isascii() and text.isdigit() and len(text) < 10):
+        raise UserError(
+            f"{name}={text[:80]} is not a number; start the ranks with torchrun, mpirun or srun, or unset its variables"
+        )
+    return int(text)
 
 
 def _first_host(nodes: str) -> str:
     try:
+        if nodes.startswith("-") or not nodes.isprintable():
+            raise OSError("no node list")
         shown = subprocess.run(["scontrol", "show", "hostnames", nodes], capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError) as error:
         raise UserError(f"scontrol cannot expand the node list {nodes!r}; set STILTS_MASTER_ADDR yourself") from error

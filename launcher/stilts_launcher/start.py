@@ -7,7 +7,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,7 @@ def prepare_run(recipe: Recipe, lacking: dict[str, str] | None = None) -> dict[s
 
     check_tasks(recipe)
     run = run_of(recipe)
+    run.check_links()
     if recipe.data.source == "toy":
         ensure_toy_world(run.root / "data", recipe.data.seed)
     path = model_path(recipe.model.name_or_path)
@@ -62,7 +63,7 @@ def ensure_toy_world(folder: Path, seed: int) -> None:
     from stilts_ds.toy.world import write_world
 
     marker = folder / "seed.txt"
-    if marker.exists() and marker.read_text() == str(seed):
+    if marker.exists() and marker.read_bytes() == str(seed).encode():
         return
     folder.parent.mkdir(parents=True, exist_ok=True)
     fresh = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".data."))
@@ -81,11 +82,11 @@ def run_recipe(recipe: Recipe, only: str | None = None, phases: list[str] | None
     place = discover(os.environ)
     if place is not None:
         return _as_a_rank(place, recipe, run, only, phases or [])
-    with locked(run):
+    with locked(run) as lock:
         prepare_run(recipe)
         arguments = [str(run.root), *(phases or []), *(["--only", only] if only else [])]
         os.environ["STILTS_COLLECTIVE_TIMEOUT"] = str(recipe.engine.collective_timeout)
-        return local.start_ranks(arguments, rank_count(recipe), recipe.launch.omp_num_threads)
+        return local.start_ranks(arguments, rank_count(recipe), recipe.launch.omp_num_threads, lock=lock)
 
 
 def _as_a_rank(place: Ranks, recipe: Recipe, run: RunDir, only: str | None, phases: list[str]) -> int:
@@ -94,10 +95,13 @@ def _as_a_rank(place: Ranks, recipe: Recipe, run: RunDir, only: str | None, phas
     os.environ.update(place.variables())
     os.environ["STILTS_COLLECTIVE_TIMEOUT"] = str(recipe.engine.collective_timeout)
 
-    def before() -> None:
-        prepare_run(recipe)
+    with ExitStack() as until_the_end:
 
-    return run_ranks(run, phases, only, before)
+        def before() -> None:
+            until_the_end.enter_context(locked(run))
+            prepare_run(recipe)
+
+        return run_ranks(run, phases, only, before)
 
 
 def rank_count(recipe: Recipe) -> int:
@@ -109,19 +113,28 @@ def rank_count(recipe: Recipe) -> int:
 
 
 @contextmanager
-def locked(run: RunDir) -> Iterator[None]:
+def locked(run: RunDir) -> Iterator[int]:
     """Only one `stilts run` or `submit` works in a run folder at a time."""
-    with held(run.root, f"another stilts is at work in {run.root}; wait for it, or give another name=..."):
-        yield
+    with held(run.root, f"another stilts is at work in {run.root}; wait for it, or give another name=...") as lock:
+        yield lock
+
+
+def no_link(path: str, flags: int) -> int:
+    """Opens a file, but not through a link, which could stand for any file of the user's."""
+    try:
+        return os.open(path, flags | os.O_NOFOLLOW, 0o644)
+    except OSError as error:
+        raise UserError(f"{path} cannot be opened ({error.strerror}); delete it if it is a link") from None
 
 
 @contextmanager
-def held(folder: Path, refusal: str) -> Iterator[None]:
-    """Hold a folder's lock; raises UserError with `refusal` where another process has it. A dead holder lets go."""
+def held(folder: Path, refusal: str) -> Iterator[int]:
+    """Hold a folder's lock; raises UserError with `refusal` where another process has it. A dead holder lets go, unless
+    it has passed the lock's file descriptor, which is what this yields, to processes that live on."""
     folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / ".lock", "w") as file:
+    with open(folder / ".lock", "a", opener=no_link) as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             raise UserError(refusal) from None
-        yield
+        yield file.fileno()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import re
 import shlex
 import shutil
 import sys
@@ -29,6 +30,7 @@ from stilts_launcher.sbatch import Job
 from stilts_launcher.start import locked, prepare_run, run_of
 
 REPORT = "report"
+JOB_ID = re.compile(r"[0-9]{1,12}(_[0-9]{1,6})?")  # they become arguments of scancel
 
 
 def submit_recipe(recipe: Recipe, profile: Profile, dry_run: bool = False) -> str:
@@ -113,7 +115,12 @@ def _whole_arrays(jobs: Iterable[str]) -> tuple[str, ...]:
 
 def jobs_of(run: RunDir) -> dict[str, str]:
     """The last Slurm job of each phase (and of the report), by phase id."""
-    return read_json(run.jobs / "jobs.json")["jobs"] if (run.jobs / "jobs.json").exists() else {}
+    path = run.jobs / "jobs.json"
+    noted = read_json(path) if path.exists() else {"jobs": {}}
+    jobs = noted.get("jobs") if isinstance(noted, dict) else None
+    if not isinstance(jobs, dict) or not all(isinstance(j, str) and JOB_ID.fullmatch(j) for j in jobs.values()):
+        raise UserError(f"{path} holds no ids of Slurm jobs; delete it, look with squeue what runs, and submit again")
+    return jobs
 
 
 def _record(run: RunDir, ids: Mapping[str, str], dry_run: bool) -> None:

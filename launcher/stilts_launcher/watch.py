@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from stilts_ds.errors import UserError
-from stilts_ds.plan import Phase
-from stilts_ds.run_dir import PhaseDir, RunDir, read_json
+from stilts_ds.errors import UserError, printable
+from stilts_ds.plan import Phase, phases_in, read_plan
+from stilts_ds.run_dir import PhaseDir, RunDir
 from stilts_launcher import sbatch
 from stilts_launcher.cluster import load_profile
 from stilts_launcher.start import locked
@@ -34,13 +34,13 @@ def status(run: RunDir) -> str:
     widths = [max(len(row[i]) for row in rows) for i in range(3)]
     lines = [f"{a:<{widths[0]}}  {b:<{widths[1]}}  {d:<12}  {c}".rstrip() for a, b, c, d in rows]
     done = sum(run.phase(p.id).status() == "done" for p in phases)
-    return "\n".join([f"{run.root}: {done} of {len(phases)} phases done", "", *lines])
+    return printable("\n".join([f"{run.root}: {done} of {len(phases)} phases done", "", *lines]))
 
 
 def _phases(run: RunDir) -> list[Phase]:
     if not run.plan.exists():
         raise UserError(f"{run.root} is no run folder: it has no plan.json; `stilts submit` or `stilts run` makes one")
-    return [Phase.from_json(p) for p in read_json(run.plan)["phases"]]
+    return phases_in(run.plan)
 
 
 def _row(
@@ -54,7 +54,7 @@ def _row(
 
 def _state(folder: PhaseDir, queued: sbatch.Queued | None, job: str, phase: Phase, run: RunDir) -> tuple[str, str]:
     """A word for the state and what is known beyond it."""
-    own = read_json(folder.status_json) if folder.status_json.exists() else {"state": "pending"}
+    own = folder.read_status() or {"state": "pending"}
     if own["state"] == "done":
         return "done", f"{own['seconds']:.0f} s" if "seconds" in own else ""
     if queued is not None and queued.state == "PENDING":
@@ -65,7 +65,7 @@ def _state(folder: PhaseDir, queued: sbatch.Queued | None, job: str, phase: Phas
     if own["state"] == "failed":
         return "failed", own.get("error", "")
     if own["state"].startswith("stopped:"):
-        return "stopped", f"by {own['state'].split(':')[1]}, {_where(folder)}"
+        return "stopped", f"by {own['state'].removeprefix('stopped:')}, {_where(folder)}"
     if not job:
         return own["state"], "" if own["state"] == "pending" else _where(folder)
     if own["state"] == "pending" and phase.init and run.phase(phase.init).status() != "done":
@@ -97,7 +97,8 @@ def logs(run: RunDir, phase: str | None, rank: int | None, lines: int) -> str:
     chosen = [p for p in phases if phase in p] if phase else _interesting(run, phases)
     if not chosen:
         raise UserError(f"no phase of {run.root} is called {phase!r}" if phase else "nothing runs and nothing failed")
-    return "\n".join(f"==> {path} <==\n{_tail(path, lines)}" for p in chosen for path in _log_files(run, p, rank))
+    files = [path for p in chosen for path in _log_files(run, p, rank)]
+    return printable("\n".join(f"==> {path} <==\n{_tail(path, lines)}" for path in files))
 
 
 def _interesting(run: RunDir, phases: list[str]) -> list[str]:
@@ -114,7 +115,7 @@ def _log_files(run: RunDir, phase: str, rank: int | None) -> list[Path]:
 def _tail(path: Path, lines: int) -> str:
     if not path.exists():
         return "(not written yet)"
-    return "\n".join(path.read_text(encoding="utf-8", errors="replace").splitlines()[-lines:])
+    return "\n".join(path.read_text(encoding="utf-8", errors="replace").splitlines()[-lines:]).expandtabs()
 
 
 def cancel(run: RunDir, phase: str | None) -> str:
@@ -136,4 +137,4 @@ def retry(run: RunDir) -> str:
     if not run.profile.exists():
         raise UserError(f"{run.root} was not submitted; use `stilts submit RECIPE --cluster PROFILE`")
     with locked(run):
-        return submit_plan(run, read_json(run.plan), load_profile(run.profile))
+        return submit_plan(run, read_plan(run.plan), load_profile(run.profile))

@@ -20,18 +20,21 @@ import numpy as np
 
 from stilts_ds.batches.rows import Rows
 from stilts_ds.errors import UserError
-from stilts_ds.run_dir import hash_json, read_json, write_json
+from stilts_ds.run_dir import hash_file, hash_json, read_sealed, write_sealed
 
-FORMAT = 2  # raise when encoding or the layout changes
+FORMAT = 3  # raise when encoding or the layout changes
 FILES = (*Rows.ARRAYS, "touched")
 
 
-def cached_rows(folder: Path, key: dict[str, Any], build: Callable[[Path], Rows]) -> Rows:
+def cached_rows(folder: Path, key: dict[str, Any], build: Callable[[Path], Rows], verify: bool = False) -> Rows:
     """Rows for `key`: mapped from `folder` where they are whole, built and written otherwise.
 
-    `build` gets a folder that its arrays may grow in, as `<array>.npy`.
+    `build` gets a folder that its arrays may grow in, as `<array>.npy`. `verify` reads them all and compares their
+    hashes, which once in a start is enough.
     """
     target = _place(folder, key)
+    if verify and target.exists() and not _is_as_written(target):
+        shutil.rmtree(target, ignore_errors=True)
     if (mapped := _load(target)) is not None:
         return mapped
     folder.mkdir(parents=True, exist_ok=True)
@@ -59,15 +62,16 @@ def _place(folder: Path, key: dict[str, Any]) -> Path:
 
 def _finish(temporary: Path, rows: Rows, key: dict[str, Any]) -> None:
     """Write the arrays that `build` kept in memory, then the manifest."""
-    sizes = {}
+    sizes, hashes = {}, {}
     for name in FILES:
         path = temporary / f"{name}.npy"
         if (array := getattr(rows, name)) is None:
             continue
         if not path.exists():
             np.save(path, array)
-        sizes[name] = path.stat().st_size
-    write_json(temporary / "manifest.json", {"key": key, "sizes": sizes, "tally": dict(rows.tally)})
+        sizes[name], hashes[name] = path.stat().st_size, hash_file(path)
+    described = {"key": key, "sizes": sizes, "hashes": hashes, "tally": dict(rows.tally)}
+    write_sealed(temporary / "manifest.json", described)
 
 
 def _rename(temporary: Path, target: Path) -> None:
@@ -78,10 +82,18 @@ def _rename(temporary: Path, target: Path) -> None:
             raise
 
 
+def _is_as_written(target: Path) -> bool:
+    try:
+        hashes = read_sealed(target / "manifest.json")["hashes"]
+        return all(hash_file(target / f"{name}.npy") == digest for name, digest in hashes.items())
+    except (OSError, UserError, KeyError):
+        return False
+
+
 def _load(target: Path) -> Rows | None:
     """Map the rows, or None where the folder is missing or damaged."""
     try:
-        described = read_json(target / "manifest.json")
+        described = read_sealed(target / "manifest.json")
         for name, size in described["sizes"].items():
             if (target / f"{name}.npy").stat().st_size != size:
                 return None

@@ -35,6 +35,7 @@ class Data:
         self.recipe = recipe
         self.source = data_source(recipe, run_folder)
         self.cache = recipe.data.cache or run_folder / "cache"
+        self.verify = False  # whether cached rows are read and compared with their hashes
         self._labels: dict[str, tuple[str, ...]] = {}
         self._hashes: dict[tuple[str, str, str], str] = {}
         self._told: set[str] = set()
@@ -138,7 +139,9 @@ class Data:
     def bitext_rows(self, records: list[Any], task: Task) -> Rows:
         setting = TrainingPart(max_seq_length=self.recipe.evaluation.retrieval_max_seq_length)
         key = {"bitext": hash_json([[r.id, r.text] for r in records]), **self._encoding_key(setting)}
-        return cached_rows(self.cache, key, lambda folder: encode(task, records, self.encoder, (), setting, folder))
+        return cached_rows(
+            self.cache, key, lambda folder: encode(task, records, self.encoder, (), setting, folder), self.verify
+        )
 
     def languages(self, task: Task, split: str) -> tuple[list[str], list[str]]:
         """Languages to score, and those of the task that are left out (with `evaluation.languages: present`)."""
@@ -206,7 +209,7 @@ class Data:
                 raise UserError(f"{task.name} {split} {language} has no examples")
             return rows
 
-        rows = cached_rows(self.cache, key, build)
+        rows = cached_rows(self.cache, key, build, self.verify)
         self._tell(f"{task.name} {split} {language}", rows)
         return rows
 
@@ -284,7 +287,9 @@ def _shorten(source: list[Any], pivot: list[Any], gold: Any, limit: int) -> tupl
 
 
 def prepare(data: Data, phases: Iterable[Phase]) -> None:
-    """Read and tokenise everything the phases need: a bad row is found before the first step is paid for."""
+    """Read and tokenise everything the phases need: a bad row is found before the first step is paid for, and a cache
+    that changed since it was written is made again."""
+    data.verify = True
     for phase in phases:
         setting = phase.setting()
         for name in phase.train:
@@ -298,3 +303,4 @@ def prepare(data: Data, phases: Iterable[Phase]) -> None:
                         data.bitext_rows(side, task)
                 else:
                     data.eval_rows(task, split, language, setting)
+    data.verify = False

@@ -12,7 +12,8 @@ import numpy as np
 
 from stilts_ds.batches.pieces import Words
 from stilts_ds.batches.slices import Slices
-from stilts_ds.errors import UserError
+from stilts_ds.errors import UserError, first_line
+from stilts_ds.model_files import check_tokenizer
 from stilts_ds.run_dir import hash_json
 
 
@@ -58,10 +59,16 @@ class Encoder:
         """Load from a folder or the hub; raises UserError when there is no tokenizer."""
         from transformers import AutoTokenizer
 
+        check_tokenizer(Path(path))
         try:
             return cls(AutoTokenizer.from_pretrained(str(path), revision=revision), str(path))
-        except (OSError, ValueError) as error:
-            raise UserError(f"no tokenizer in {path}: {str(error).splitlines()[0]}") from error
+        except UserError:
+            raise
+        except BaseException as error:  # damaged files end in all kinds, a panic of the Rust library among them
+            if isinstance(error, (KeyboardInterrupt, SystemExit, MemoryError)):
+                raise
+            remedy = "give a folder that save_pretrained wrote, or copy it again"
+            raise UserError(f"no tokenizer in {path}: {first_line(error)}; {remedy}") from error
 
     def save(self, folder: Path) -> None:
         self.tokenizer.save_pretrained(folder)

@@ -30,7 +30,7 @@ from torch import nn
 from stilts_ds.engine import zero
 from stilts_ds.engine.world import World
 from stilts_ds.errors import UserError
-from stilts_ds.run_dir import hash_file, read_json, write_json
+from stilts_ds.run_dir import hash_file, read_json, read_sealed, write_json, write_sealed
 
 log = logging.getLogger(__name__)
 MANIFEST = "manifest.json"
@@ -44,15 +44,17 @@ class Saver:
     def __init__(self, folder: Path, world: World, keep: int) -> None:
         self.folder, self.world, self.keep = folder, world, keep
         self.writing: threading.Thread | None = None
+        self.written, self.given_up = threading.Event(), threading.Event()
         self.error: BaseException | None = None
-        self.last_step = -1
+        self.last_step = -1  # of the newest whole checkpoint: written, or continued from
+        self.last_time = time.monotonic()
 
     def save(self, engine: Any, step: int, state: Mapping[str, Any]) -> None:
         """Copy the state of step `step` (steps done so far) to host memory and start to write it."""
         self.wait()
-        if step == self.last_step:  # a stop right after a save: never replace what is committed
+        if step == self.last_step:  # a stop right after a save or a start: never replace what is committed
             return
-        self.last_step = step
+        self.last_step, self.last_time = step, time.monotonic()
         tensors = _owned_tensors(engine, self.world)
         head = {"step": step, "state": dict(state), "world_size": self.world.size, "optimizer": zero.scalars(engine)}
         target = self.folder / f"step-{step:06d}"
@@ -60,22 +62,39 @@ class Saver:
             shutil.rmtree(target, ignore_errors=True)  # torn, or of a run that was continued from an older one
             target.mkdir(parents=True)
         self.world.barrier()
+        self.written.clear()
         self.writing = threading.Thread(target=self._write, args=(target, tensors, head), daemon=True)
         self.writing.start()
 
+    def overdue(self, minutes: float) -> bool:
+        """Whether the last checkpoint (or the start) is `minutes` old; never where `minutes` is 0."""
+        return minutes > 0 and time.monotonic() - self.last_time >= 60 * minutes
+
     def wait(self) -> None:
         """Return when the last checkpoint is committed on all ranks; raises if that failed on any."""
-        if self.writing is not None:
+        if self.writing is None:
+            return
+        self.written.wait()
+        try:
+            self._agree()  # before rank 0 is waited for, which waits for every rank's part
+        except BaseException:
+            self.given_up.set()
+            raise
+        finally:
             self.writing.join()
             self.writing = None
+        self._agree()
+
+    def _agree(self) -> None:
         error, self.error = self.error, None
         self.world.agree(error, f"saving a checkpoint in {self.folder}")
 
     def _write(self, target: Path, tensors: dict[str, torch.Tensor], head: dict[str, Any]) -> None:
         try:
             write_shard(target, self.world.rank, tensors)
-            if self.world.first:
-                write_json(target / MANIFEST, {**head, "files": _await_shards(target, self.world.size)})
+            self.written.set()
+            if self.world.first and (files := _await_shards(target, self.world.size, self.given_up)):
+                write_sealed(target / MANIFEST, {**head, "files": files})
                 _prune(self.folder, self.keep)
         except OSError as problem:
             free = shutil.disk_usage(self.folder).free
@@ -85,6 +104,8 @@ class Saver:
             )
         except BaseException as problem:  # reported by the next wait(), on every rank
             self.error = problem
+        finally:
+            self.written.set()
 
 
 def _owned_tensors(engine: Any, world: World) -> dict[str, torch.Tensor]:
@@ -107,13 +128,15 @@ def write_shard(target: Path, rank: int, tensors: dict[str, torch.Tensor]) -> No
     write_json(path.with_suffix(".json"), {path.name: {"bytes": path.stat().st_size, "sha256": hash_file(path)}})
 
 
-def _await_shards(target: Path, size: int) -> dict[str, dict[str, Any]]:
-    """Descriptions of all ranks' files. They are read from disk, because a thread must not use collectives."""
+def _await_shards(target: Path, size: int, given_up: threading.Event) -> dict[str, dict[str, Any]]:
+    """Descriptions of all ranks' files; {} when `given_up`. They are read from disk, because a thread must not use
+    collectives."""
     deadline = time.monotonic() + WRITING_SECONDS
     while len(described := sorted(target.glob("shard-*.json"))) < size:
         if time.monotonic() > deadline:
             raise OSError(f"only {len(described)} of {size} ranks wrote their part within an hour")
-        time.sleep(0.02)
+        if given_up.wait(0.02):
+            return {}
     merged: dict[str, dict[str, Any]] = {}
     for path in described:
         merged |= read_json(path)
@@ -122,9 +145,15 @@ def _await_shards(target: Path, size: int) -> dict[str, dict[str, Any]]:
 
 
 def _prune(folder: Path, keep: int) -> None:
-    committed = [tag for tag in sorted(folder.glob("step-*")) if (tag / MANIFEST).exists()]
+    committed = [tag for tag in tags_in(folder) if (tag / MANIFEST).exists()]
     for old in committed[:-keep]:
         shutil.rmtree(old, ignore_errors=True)
+
+
+def tags_in(folder: Path) -> list[Path]:
+    """Checkpoints, torn ones too, oldest first; by number, since a millionth step has a seventh digit."""
+    found = [tag for tag in folder.glob("step-*") if tag.name.removeprefix("step-").isdecimal()]
+    return sorted(found, key=lambda tag: int(tag.name.removeprefix("step-")))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -163,15 +192,15 @@ class Checkpoint:
 
     def _tensors(self, kind: str) -> Any:
         """(parameter name, tensor) of one kind, in an order that is the same on all ranks."""
-        for path in sorted(self.folder.glob("shard-*.safetensors")):
-            with safe_open(path, "pt") as file:
+        for name in sorted(self.manifest["files"]):  # what else lies there was never hashed
+            with safe_open(self.folder / name, "pt") as file:
                 for key in sorted(k for k in file.keys() if k.startswith(f"{kind}/")):  # noqa: SIM118 (no mapping)
                     yield key.removeprefix(f"{kind}/"), file.get_tensor(key)
 
 
 def newest(folder: Path) -> Path | None:
     """The newest whole checkpoint; None when there is no tag directory. Raises UserError when all are damaged."""
-    tags = sorted(folder.glob("step-*"), reverse=True)
+    tags = tags_in(folder)[::-1]
     for tag in tags:
         problem = damage(tag)
         if problem is None:
@@ -189,8 +218,8 @@ def damage(tag: Path) -> str | None:
     if not (tag / MANIFEST).exists():
         return "it was never committed (the job ended while saving)"
     try:
-        described = read_json(tag / MANIFEST)["files"]
-    except (UserError, KeyError, TypeError) as error:
+        described = read_sealed(tag / MANIFEST)["files"]
+    except (UserError, KeyError) as error:
         return f"its manifest is damaged ({error})"
     for name, expected in described.items():
         path = tag / name
@@ -213,4 +242,4 @@ def find(folder: Path, world: World) -> Checkpoint | None:
             error = problem
     world.agree(error, "choosing a checkpoint")
     chosen = world.broadcast(chosen)
-    return None if chosen is None else Checkpoint(folder / chosen, read_json(folder / chosen / MANIFEST))
+    return None if chosen is None else Checkpoint(folder / chosen, read_sealed(folder / chosen / MANIFEST))

@@ -20,7 +20,8 @@ from stilts_ds.config import EnginePart, SamplingPart, TrainingPart
 from stilts_ds.engine import checkpoint
 from stilts_ds.engine.guards import ChanceWatch, explain_memory
 from stilts_ds.engine.optim import learning_rate
-from stilts_ds.engine.preempt import Stopped, stop_if_requested
+from stilts_ds.engine.preempt import Stopped, stop_or_save
+from stilts_ds.engine.stacks import expect_nothing, expect_progress
 from stilts_ds.engine.stopwatch import Speed, Stopwatch, profiler
 from stilts_ds.engine.world import World
 from stilts_ds.engine.zero import build_engine, full_parameters, gradient_norm, set_learning_rate
@@ -118,7 +119,8 @@ def train(job: Job) -> Progress:
             trainer.select_if_due(progress)
             if trainer.due(progress.step, job.setting.save_steps):
                 trainer.save(progress)
-            stop_if_requested(job.world, prompt=True)
+            if stop_or_save(job.world, trainer.saver.overdue(job.setting.save_minutes)):
+                trainer.save(progress)
         trainer.saver.wait()
     except Stopped:
         trainer.save(progress)
@@ -154,6 +156,7 @@ class Trainer:
         if found is not None:
             found.optimizer_into(self.engine)
             progress = Progress(**found.manifest["state"])
+            self.saver.last_step = progress.step
         if self.job.world.first:
             self.monitor = Monitor(self.job.folder.metrics, self.job.tensorboard, self.job.title, progress.step,
                                    self.mixture.total_steps)
@@ -172,6 +175,7 @@ class Trainer:
         torch.manual_seed(hash_seed(self.job.seed, step, world.rank))
         rate = learning_rate(step, self.mixture.total_steps, self.job.setting)
         set_learning_rate(self.engine, rate)
+        expect_progress(self.job.engine_part.collective_timeout)
         with self.watch("data"):
             data = self.feed(step)
         sums = self._forward_backward(data.batches)
@@ -188,6 +192,7 @@ class Trainer:
         statistics = torch.zeros(len(COUNTS) + 2 * len(self.job.tasks), device=device)
         self.engine.train()
         for batch, examples in batches:
+            expect_progress(self.job.engine_part.collective_timeout)
             try:
                 with self.watch("forward"):
                     loss, sums, counts = self.engine(batch.to(device))
@@ -289,6 +294,7 @@ class Trainer:
 
     def select(self, progress: Progress) -> None:
         """Evaluate on English dev and keep the model if it is the best so far."""
+        expect_nothing()
         self.flush(progress)
         self.engine.eval()
         with torch.no_grad():
@@ -303,10 +309,12 @@ class Trainer:
             self.job.world.barrier()
 
     def save(self, progress: Progress) -> None:
+        expect_nothing()
         self.flush(progress)
         self.saver.save(self.engine, progress.step, asdict(progress))
 
     def close(self) -> None:
+        expect_nothing()
         self.feed.close()
         if self.profiler is not None:
             self.profiler.stop()

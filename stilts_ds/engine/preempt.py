@@ -9,6 +9,7 @@ No torch here: the handlers are installed before the heavy imports.
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 import time
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from stilts_ds.engine.world import World
 
+PR_SET_PDEATHSIG = 1  # from Linux's prctl.h
 _received: list[str] = []
 
 
@@ -30,23 +32,34 @@ def install_handlers() -> None:
         signal.signal(number, _note)
 
 
+def stop_with(launcher: int) -> None:
+    """Have this process asked to stop (SIGTERM) when its parent, process `launcher`, is gone: nobody watches then."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+    if os.getppid() != launcher:  # it was gone already
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
 def _note(number: int, frame: FrameType | None) -> None:
     _received.append(signal.Signals(number).name)
 
 
-def stop_requested(world: World, prompt: bool) -> str | None:
-    """The first signal that any rank received, or None; the same answer on all ranks (a collective)."""
-    for name in world.all_gather(_asked(), prompt):
+def stop_if_requested(world: World) -> None:
+    """Raise Stopped on every rank if any of them was asked to stop (a collective)."""
+    _raise_first(world.all_gather(_asked()))
+
+
+def stop_or_save(world: World, overdue: bool) -> bool:
+    """Between two training steps: raise Stopped on every rank if any was asked to stop; otherwise return whether rank 0
+    finds a checkpoint overdue. Clocks differ, so only rank 0's counts. One collective for both questions."""
+    found = world.all_gather((_asked(), overdue), prompt=True)
+    _raise_first([name for name, _ in found])
+    return found[0][1]
+
+
+def _raise_first(names: list[str | None]) -> None:
+    for name in names:
         if name:
-            return name
-    return None
-
-
-def stop_if_requested(world: World, prompt: bool = False) -> None:
-    """Raise Stopped on every rank if any of them was asked to stop (a collective). `prompt`: between training steps,
-    where no rank has reason to be late."""
-    if name := stop_requested(world, prompt):
-        raise Stopped(name)
+            raise Stopped(name)
 
 
 def _asked() -> str | None:

@@ -87,16 +87,16 @@ def _word(path: Path, number: int, line: str, known: Set[str], what: str) -> str
     if not word:
         _fail(path, number, f"is empty; write one {what} a line")
     if "\t" in word:
-        _fail(path, number, f"holds a tab ({line!r}); write the {what} alone")
+        _fail(path, number, f"holds a tab ({line[:200]!r}); write the {what} alone")
     if known and word not in known:
-        _fail(path, number, f"unknown {what} {word!r}{did_you_mean(word, known)}")
+        _fail(path, number, f"unknown {what} {word[:60]!r}{did_you_mean(word, known)}")
     return word
 
 
 def _index(path: Path, number: int, line: str) -> int:
     word = _word(path, number, line, frozenset(), "index")
-    if not (word.isascii() and word.isdigit()):
-        _fail(path, number, f"{word!r} is not a whole number from 0; write a 0-based index a line")
+    if not (word.isascii() and word.isdigit() and len(word) < 10):
+        _fail(path, number, f"{word[:40]!r} is not a whole number from 0; write a 0-based index a line")
     return int(word)
 
 
@@ -122,7 +122,7 @@ def _pairs(path: Path) -> list[tuple[str, str]]:
     for number, line in enumerate(_lines(path), start=1):
         ids = [part.strip(" ") for part in line.split("\t")]
         if len(ids) != 2 or not all(ids):
-            _fail(path, number, f"{line!r} is not two ids with one tab between them")
+            _fail(path, number, f"{line[:200]!r} is not two ids with one tab between them; write one pair a line")
         pair = (ids[0], ids[1])
         if pair in first_seen:
             _fail(path, number, f"repeats the pair of line {first_seen[pair]}; write each pair once")
@@ -159,6 +159,8 @@ def _load_json(path: Path, text: str) -> Any:
         return json.loads(text, object_pairs_hook=no_repeats, parse_constant=no_constants)
     except json.JSONDecodeError as error:
         _fail(path, error.lineno, f"is not valid JSON ({error.msg}); write the file again")
+    except (ValueError, RecursionError):  # numbers of thousands of digits, endless nesting
+        _fail(path, 1, "is no sensible JSON; write the file again")
 
 
 def _answers(path: Path) -> dict[str, str]:
@@ -177,7 +179,7 @@ def _spans(path: Path) -> list[Span]:
     try:
         articles = _load_json(path, text)["data"]
         spans = [_span(p["context"], q) for a in articles for p in a["paragraphs"] for q in p["qas"]]
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, AttributeError) as error:
         _fail(path, 1, f"is not in SQuAD's JSON schema ({error!r}); write data > paragraphs > qas > answers")
     seen: set[str] = set()
     for span in spans:
@@ -190,9 +192,17 @@ def _spans(path: Path) -> list[Span]:
 
 
 def _span(context: str, question: Mapping[str, Any]) -> Span:
-    answers = tuple(Answer(str(a["text"]), int(a["answer_start"])) for a in question["answers"])
-    impossible = bool(question.get("is_impossible", False))
-    return Span(str(question["id"]), str(question["question"]), context, () if impossible else answers, impossible)
+    answers = tuple(Answer(_of(str, a["text"]), _of(int, a["answer_start"])) for a in question["answers"])
+    impossible = _of(bool, question.get("is_impossible", False))
+    id, asked = str(_of((str, int), question["id"])), _of(str, question["question"])
+    return Span(id, asked, _of(str, context), () if impossible else answers, impossible)
+
+
+def _of(kind: Any, value: Any) -> Any:
+    """The value itself. Raises TypeError where it is of another kind: `null` must not become the answer "None"."""
+    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+        raise TypeError(f"{str(value)[:60]!r}")
+    return value
 
 
 # --- the public four -------------------------------------------------------------------------------------------------

@@ -24,7 +24,7 @@ from stilts_ds.evaluate.retrieve import Side, best_threshold, bucc_mine, bucc_pr
 from stilts_ds.evaluate.score import gold_value
 from stilts_ds.export import load_trained
 from stilts_ds.plan import Phase
-from stilts_ds.run_dir import RunDir, hash_json, read_json, write_json
+from stilts_ds.run_dir import RunDir, hash_file, hash_json, read_json, write_json
 from stilts_ds.tasks.spec import Task
 
 log = logging.getLogger(__name__)
@@ -40,13 +40,13 @@ def evaluate_phase(run: RunDir, recipe: Recipe, phase: Phase, data: Data, world:
         kind = formats.kind_of(task.family, task.metrics)
         path = folder.predictions / task.name / formats.file_name(kind, split, language)
         stamp = _stamp(phase, recipe, task, split, language, data)
-        if world.broadcast(_is_current(path, stamp) if world.first else None):
+        if world.broadcast(_is_current(run, path, stamp) if world.first else None):
             continue
         model = model or load_trained(source, recipe, world.device)
         predict = _retrieve if task.family == "bitext" else _predict
         predict(model, run, recipe, phase, task, split, language, data, path, world)
         if world.first:
-            write_json(_stamp_file(path), stamp)
+            write_json(_stamp_file(path), {**stamp, "files": _hashes(run, task, path, language)})
             log.info("%s: %s %s-%s predicted", phase.id, task.name, split, language)
         world.barrier()
 
@@ -75,8 +75,21 @@ def _stamp_file(path: Path) -> Path:
     return path.with_name(f".{path.name}.inputs.json")
 
 
-def _is_current(path: Path, stamp: dict[str, Any]) -> bool:
-    return path.exists() and _stamp_file(path).exists() and read_json(_stamp_file(path)) == stamp
+def _hashes(run: RunDir, task: Task, path: Path, language: str) -> dict[str, str]:
+    """Hashes of a prediction file and of what was written with it, by path inside the run."""
+    beside = [run.labels / task.name / path.name, path.with_name(f"threshold-{language}.json")]
+    return {p.relative_to(run.root).as_posix(): hash_file(p) for p in (path, *beside) if p.exists()}
+
+
+def _is_current(run: RunDir, path: Path, stamp: dict[str, Any]) -> bool:
+    """Whether a file was predicted from the same inputs and is still what was written."""
+    try:
+        kept = read_json(_stamp_file(path))
+        files = kept.pop("files")
+        whole = all(hash_file(run.root / name) == digest for name, digest in files.items())
+    except (UserError, OSError, KeyError, AttributeError):  # missing or damaged: predict it again
+        return False
+    return path.relative_to(run.root).as_posix() in files and whole and kept == stamp
 
 
 def _predict(

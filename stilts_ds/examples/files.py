@@ -129,6 +129,14 @@ def list_field(row: Any, key: str, where: str) -> list[Any]:
     return value
 
 
+def texts_field(row: Any, key: str, where: str) -> list[str]:
+    """The list of texts under `key`. Raises UserError for a list that holds anything else."""
+    values = list_field(row, key, where)
+    if not all(isinstance(value, str) for value in values):
+        raise UserError(f"{where}: `{key}` must hold texts only; check the file's schema")
+    return [check_text(value, f"{where}: `{key}`") for value in values]
+
+
 def _field(row: Any, key: str, where: str) -> Any:
     if not isinstance(row, dict):
         raise UserError(f"{where}: expected a JSON object with `{key}`; check the file's schema")

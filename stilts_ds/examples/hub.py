@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -15,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from stilts_ds.config import TextHubPart
-from stilts_ds.errors import UserError
+from stilts_ds.errors import UserError, redacted
 from stilts_ds.examples.bitext import Pairs
 from stilts_ds.examples.choice import commonsenseqa_row, copa_row, cosmosqa_row, hellaswag_row
-from stilts_ds.examples.files import list_field, text_field
+from stilts_ds.examples.files import check_text, list_field, shorten, text_field, texts_field
 from stilts_ds.examples.pair import NO_LABEL, check_label
 from stilts_ds.examples.records import Bitext, Choice, Pair, Record, Span, Tagged
 from stilts_ds.examples.span import question_of
@@ -84,13 +83,6 @@ def fetch(task: Task, split: str, language: str) -> list[str]:
     return [f"{hub.repo} {_config(hub, language)} {hub.split}" for hub in task.hub[split]]
 
 
-def without_token(text: str) -> str:
-    """The text without the user's hub token, which a library may have put into it."""
-    for secret in (os.environ.get(name, "") for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")):
-        text = text.replace(secret, "(token)") if secret else text
-    return re.sub(r"hf_[A-Za-z0-9]{8,}", "(token)", text)
-
-
 def _config(hub: Hub, language: str) -> str:
     return hub.config.format(language=language, iso3=iso3_of(language), name=name_of(language))
 
@@ -110,7 +102,7 @@ def load_rows(hub: Hub, config: str, **options: bool) -> Any:
     except ImportError:
         raise UserError("data.source=hub needs the package `datasets`; install it, or use local files") from None
     except (OSError, ValueError, RuntimeError) as error:
-        reason = without_token(str(error) or type(error).__name__).split("\n")[0][:200]
+        reason = redacted(str(error) or type(error).__name__).split("\n")[0][:200]
         where = f"{hub.repo} (configuration {config}, split {hub.split}, revision {hub.revision})"
         remedy = "fill the cache (HF_HOME) on a machine with network, or set data.source=local"
         raise UserError(f"cannot load {where} from the hub: {reason}; {remedy}") from None
@@ -146,7 +138,8 @@ def resolve(hub: Hub) -> str:
 
 def _id(row: Mapping[str, Any], where: str, *keys: str) -> str:
     """The first of the row's id columns, or the row's place."""
-    return next((str(row[key]) for key in keys if row.get(key) not in (None, "")), where)
+    known = (key for key in keys if row.get(key) not in (None, ""))
+    return next((check_text(str(row[key]), f"{where}: `{key}`") for key in known), where)
 
 
 def _label(row: Mapping[str, Any], names: tuple[str, ...], where: str) -> str | None:
@@ -156,7 +149,8 @@ def _label(row: Mapping[str, Any], names: tuple[str, ...], where: str) -> str | 
     if index == -1:
         return None
     if not isinstance(index, int) or not 0 <= index < len(names):
-        raise UserError(f"{where}: label {value!r} is none of 0 to {len(names) - 1}; check the data set's revision")
+        problem = f"{where}: label {shorten(value)} is none of 0 to {len(names) - 1}"
+        raise UserError(f"{problem}; check the data set's revision")
     return names[index]
 
 
@@ -213,8 +207,8 @@ def cosmosqa(row: Mapping[str, Any], where: str, job: Job) -> Choice:
 
 
 def commonsenseqa(row: Mapping[str, Any], where: str, job: Job) -> Choice:
-    letters = list_field(row.get("choices"), "label", where)
-    options = list(zip(letters, list_field(row.get("choices"), "text", where)))
+    choices = row.get("choices")
+    options = list(zip(texts_field(choices, "label", where), texts_field(choices, "text", where)))
     key = text_field(row, "answerKey", where)
     return commonsenseqa_row(text_field(row, "id", where), text_field(row, "question", where), options, key, where)
 
@@ -225,12 +219,19 @@ def copa(row: Mapping[str, Any], where: str, job: Job) -> Choice:
 
 def tags(row: Mapping[str, Any], where: str, job: Job) -> Tagged:
     column = "ner_tags" if "ner_tags" in row else "pos_tags"
-    words, values = list_field(row, "tokens", where), list_field(row, column, where)
+    words, values = texts_field(row, "tokens", where), list_field(row, column, where)
     names = getattr(getattr(job.features[column], "feature", None), "names", None)
-    found = [names[value] if names else value for value in values]
-    if len(words) != len(found):
+    found = [_tag(value, names, where) for value in values] if names else texts_field(row, column, where)
+    if not words or len(words) != len(found):
         raise UserError(f"{where}: {len(words)} tokens but {len(found)} tags; check the data set's revision")
     return Tagged(where, tuple(words), tuple(check_label(one, job.task.labels, where) for one in found))
+
+
+def _tag(value: Any, names: list[str], where: str) -> str:
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < len(names):
+        problem = f"{where}: tag {shorten(value)} is none of 0 to {len(names) - 1}"
+        raise UserError(f"{problem}; check the data set's revision")
+    return names[value]
 
 
 CONVERTERS: dict[str, Converter] = {

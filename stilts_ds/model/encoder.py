@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import inspect
-import json
 import logging
 from pathlib import Path
 from typing import Any
 from zipfile import is_zipfile
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from torch import nn
 
 from stilts_ds.config import ModelPart
-from stilts_ds.errors import UserError
+from stilts_ds.errors import UserError, first_line
 from stilts_ds.model import attention
 from stilts_ds.model.encode import packs_exactly
-from stilts_ds.model_files import check_folder
+from stilts_ds.model_files import check_folder, shards_in
 
 log = logging.getLogger(__name__)
 
@@ -52,8 +51,11 @@ def load_encoder(path: str | Path, setting: ModelPart, revision: str | None = No
             ignore_mismatched_sizes=True,  # refused below, by name
             **({"add_pooling_layer": False} if takes_pooler else {}),
         )
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        raise UserError(f"cannot load a model from {path}: {str(error).splitlines()[0]}") from error
+    except (MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:  # a configuration of strange values ends in every kind
+        remedy = "give a folder that save_pretrained wrote, or copy it again"
+        raise UserError(f"cannot load a model from {path}: {first_line(error)}; {remedy}") from error
     if info["mismatched_keys"]:
         name, stored, expected = sorted(info["mismatched_keys"])[0]
         raise UserError(
@@ -99,7 +101,13 @@ def read_language_head(path: str | Path, revision: str | None = None) -> dict[st
     """
     found: dict[str, torch.Tensor] = {}
     for file in _weight_files(str(path), revision):
-        found |= _head_tensors(file)
+        try:
+            found |= _head_tensors(file)
+        except MemoryError:
+            raise
+        except Exception as error:  # pickled code is refused here; damaged files end in every kind
+            remedy = "convert the model to safetensors, or copy it again"
+            raise UserError(f"cannot read the weights in {file}: {first_line(error)}; {remedy}") from error
     # Older checkpoints hold the bias of the output as the decoder's.
     if "bias" not in found and "decoder.bias" in found:
         found["bias"] = found["decoder.bias"]
@@ -119,7 +127,7 @@ def _weight_files(path: str, revision: str | None) -> list[Path]:
             return [Path(whole)]
         index = cached_file(path, f"{name}.index.json", **quietly)
         if index is not None:
-            places = json.loads(Path(index).read_text(encoding="utf-8"))["weight_map"]
+            places = shards_in(Path(index))
             parts = sorted({part for key, part in places.items() if key.startswith(PREFIX)})
             return [Path(file) for part in parts if (file := cached_file(path, part, **quietly)) is not None]
     return []

@@ -9,7 +9,7 @@ import yaml
 from stilts_ds.batches.prepare import fitted_task
 from stilts_ds.plan import Phase
 from stilts_ds.report.load import RunData
-from stilts_ds.report.text import markdown_escape
+from stilts_ds.report.text import markdown_code, markdown_escape
 from stilts_ds.run_dir import write_atomically
 from stilts_ds.tasks.languages import LANGUAGES, name_of
 from stilts_ds.tasks.registry import get_task
@@ -79,16 +79,16 @@ def _lineage(data: RunData, phase: Phase) -> list[str]:
     chain = [phase]
     while chain[0].init:
         chain.insert(0, data.phases[chain[0].init])
-    lines = [f"1. `{public_name(data.planned['model'])}`, the pretrained encoder "
+    lines = [f"1. {markdown_code(public_name(data.planned['model']))}, the pretrained encoder "
              f"(files' SHA-256 `{data.planned['provenance'].get('model_hash', 'unknown')}`)"]
     for number, one in enumerate(chain, start=2):
-        setting = one.training
+        setting = one.setting()
         dev = data.curves[one.id].best_dev
         said = f"; best English dev score {dev:.1f}" if dev is not None else ""
         lines.append(
             f"{number}. {one.kind} training on {', '.join(f'`{name}`' for name in one.train)}: seed {one.seed}, "
-            f"learning rate {setting['learning_rate']:g}, batch {setting['train_batch_size']}, up to "
-            f"{setting['max_seq_length']} tokens{said} (phase `{one.id}`)")
+            f"learning rate {setting.learning_rate:g}, batch {setting.train_batch_size}, up to "
+            f"{setting.max_seq_length} tokens{said} (phase `{one.id}`)")
     made = data.planned["provenance"]
     return [*lines, f"\nCode: commit `{made['git_commit']}`, stilts-ds {made['versions'].get('stilts-ds', 'unknown')}."]
 

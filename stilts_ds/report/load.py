@@ -12,11 +12,13 @@ from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, Literal
 
-from stilts_ds.config import Recipe, parse_recipe
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from stilts_ds.config import Recipe, written_recipe
 from stilts_ds.errors import UserError
-from stilts_ds.plan import Phase
+from stilts_ds.plan import Phase, read_plan
 from stilts_ds.run_dir import RunDir, read_json
 
 Results = dict[str, dict[str, list[dict[str, Any]]]]  # condition -> task -> one result a seed
@@ -33,6 +35,20 @@ class Curve:
     @property
     def best_dev(self) -> float | None:
         return max((score for _, score in self.dev), default=None)
+
+
+class ResultFile(BaseModel):
+    """What a report reads of a `results/<task>.json`."""
+
+    model_config = ConfigDict(strict=True, allow_inf_nan=False)
+    task: str
+    split: Literal["train", "dev", "test"]
+    pivot: str
+    phase: str
+    main: dict[str, float]
+    missing: list[str]
+    mean: float | None
+    provenance: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -80,11 +96,12 @@ class RunData:
 
 def load_run(run: RunDir) -> RunData:
     """Read a run's plan, results, statuses and curves. Raises UserError naming a file that is missing or broken."""
+    run.check_links()
     recipe = read_recipe(run)
     planned = read_plan(run.plan)
     phases = {phase.id: phase for phase in map(Phase.from_json, planned["phases"])}
     results = collect(run, planned, phases)
-    statuses = {i: _status(run.phase(i).status_json) for i in phases}
+    statuses = {i: run.phase(i).read_status() or {"state": "pending"} for i in phases}
     return RunData(
         run=run,
         planned=planned,
@@ -99,30 +116,9 @@ def load_run(run: RunDir) -> RunData:
 
 def read_recipe(run: RunDir) -> Recipe:
     """The resolved recipe inside a run folder. Raises UserError where there is none or it is broken."""
-    import yaml
-
     if not run.recipe.exists():
         raise UserError(f"{run.root} is no run folder: it has no recipe.yaml; give the folder that `stilts run` made")
-    try:
-        return parse_recipe(yaml.safe_load(run.recipe.read_text(encoding="utf-8")), str(run.recipe))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{run.recipe} is not valid YAML: {error}") from error
-
-
-def read_plan(path: Path) -> dict[str, Any]:
-    planned = read_json(path)
-    keys = ("name", "model", "source", "seeds", "targets", "phases", "use", "provenance")
-    lacking = [key for key in keys if not isinstance(planned, dict) or key not in planned]
-    if lacking:
-        raise UserError(f"{path} lacks {lacking[0]!r}; run the same `stilts run` again, it plans anew")
-    try:
-        known = {Phase.from_json(phase).id for phase in planned["phases"]}
-    except (TypeError, KeyError) as error:
-        raise UserError(f"{path} describes a phase wrongly ({error}); run the same `stilts run` again") from error
-    for condition, names in planned["use"].items():
-        if unknown := [name for name in names if name not in known]:
-            raise UserError(f"{path}: condition {condition!r} uses phase {unknown[0]!r}, which is not in the plan")
-    return planned
+    return written_recipe(run.recipe)
 
 
 def collect(run: RunDir, planned: dict[str, Any], phases: dict[str, Phase]) -> Results:
@@ -133,7 +129,11 @@ def collect(run: RunDir, planned: dict[str, Any], phases: dict[str, Phase]) -> R
             for task in phases[phase_id].evaluate:
                 path = run.phase(phase_id).results / f"{task}.json"
                 if path.exists():
-                    found[condition][task].append(read_result(path))
+                    result = read_result(path)
+                    if (result["task"], result["phase"]) != (task, phase_id):
+                        raise UserError(f"{path} is the result of another task or phase; delete it and run "
+                                        f"`stilts score` on the run")
+                    found[condition][task].append(result)
     return found
 
 
@@ -145,6 +145,12 @@ def read_result(path: Path) -> dict[str, Any]:
     lacking = [key for key in keys if not isinstance(result, dict) or key not in result]
     if lacking:
         raise UserError(f"{path} lacks {lacking[0]!r}; {remedy}")
+    try:
+        ResultFile.model_validate(result)
+    except ValidationError as error:
+        first = error.errors()[0]
+        if first["loc"][0] != "main":
+            raise UserError(f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}; {remedy}") from None
     scores = result["main"]
     if not isinstance(scores, dict) or not all(_is_score(value) for value in scores.values()):
         raise UserError(f"{path}: `main` must hold a score from 0 to 100 for each language; {remedy}")
@@ -154,13 +160,6 @@ def read_result(path: Path) -> dict[str, Any]:
 def _is_score(value: Any) -> bool:
     number = isinstance(value, (int, float)) and not isinstance(value, bool)
     return number and math.isfinite(value) and -1e-6 <= value <= 100 + 1e-6
-
-
-def _status(path: Path) -> dict[str, Any]:
-    status = read_json(path) if path.exists() else {"state": "pending"}
-    if not isinstance(status, dict) or "state" not in status:
-        raise UserError(f"{path} lacks 'state'; run the same `stilts run` again")
-    return status
 
 
 def read_curve(path: Path) -> Curve:
@@ -175,16 +174,24 @@ def read_curve(path: Path) -> Curve:
     peak: dict[str, float] = {}
     for number, line in enumerate(lines, start=1):
         try:
-            record = json.loads(line) if line else {}
-            step = int(record["step"]) if record else 0
-        except (json.JSONDecodeError, KeyError, TypeError, ValueError) as error:
+            step, record = _numbers(json.loads(line)) if line else (0, {})
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
             if number == len(lines):  # every whole line ends with a newline
                 break
             raise UserError(f"{path}, line {number}: is no record of a step ({error}); delete this line") from error
-        losses += [(step, float(record["train/loss"]))] if "train/loss" in record else []
-        dev += [(step, float(record["selection"]))] if "selection" in record else []
+        losses += [(step, record["train/loss"])] if "train/loss" in record else []
+        dev += [(step, record["selection"])] if "selection" in record else []
         peak |= {k: max(v, peak.get(k, 0.0)) for k, v in record.items() if k.startswith("memory/")}
     return Curve(tuple(losses), tuple(dev), peak or None)
+
+
+def _numbers(record: Any) -> tuple[int, dict[str, float]]:
+    """The step of a line and its finite numbers; a loss may well be NaN, but no curve can show it."""
+    step = int(record["step"])
+    if not 0 <= step < 10**12:
+        raise ValueError(f"step {step}")
+    values = {tag: float(value) for tag, value in record.items()}
+    return step, {tag: value for tag, value in values.items() if math.isfinite(value)}
 
 
 # --- what is not there -----------------------------------------------------------------------------------------------

@@ -19,7 +19,13 @@ CSV_COLUMNS = (
 def markdown_escape(text: str) -> str:
     """Text that a Markdown table shows as it is: no new cells, lines or HTML."""
     plain = " ".join(text.split()).replace("\\", "\\\\").replace("|", "\\|")
+    plain = plain.replace("](", "]\\(")  # neither links nor images
     return plain.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+
+
+def markdown_code(text: str) -> str:
+    """Text between backticks, which it cannot leave."""
+    return f"`{' '.join(text.replace('`', chr(39)).split())}`"
 
 
 def markdown_table(table: Table) -> str:

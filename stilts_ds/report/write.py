@@ -16,6 +16,7 @@ from stilts_ds.report.tables import Tables, build_tables, results_json, tested
 from stilts_ds.report.text import (
     csv_tables,
     latex_tables,
+    markdown_code,
     markdown_escape,
     markdown_sheet,
     markdown_table,
@@ -69,7 +70,8 @@ def markdown_report(data: RunData, tables: Tables, settings: Settings) -> str:
     parts = [
         f"# {markdown_escape(planned['name'])}\n",
         f"{METRICS} Mean over the languages scored, English (the training language) included; median over "
-        f"{len(planned['seeds'])} seed(s). Model `{planned['model']}`, data `{planned['source']}`.\n",
+        f"{len(planned['seeds'])} seed(s). Model {markdown_code(planned['model'])}, data "
+        f"{markdown_code(planned['source'])}.\n",
         stacked_markdown(tables.matrix, data.baseline),
         *_remarks(tables.matrix.notes, [tables.matrix], settings),
     ]
@@ -83,7 +85,8 @@ def markdown_report(data: RunData, tables: Tables, settings: Settings) -> str:
     for sheet in (selection_sheet(data), cost_sheet(data)):
         if sheet.rows:
             parts += [f"## {sheet.title}\n", markdown_sheet(sheet), "\n\n".join(sheet.notes) + "\n"]
-    parts += ["## Provenance\n", "\n".join(f"- {what}: `{value}`" for what, value in provenance_lines(data)) + "\n"]
+    lines = [f"- {what}: {markdown_code(value)}" for what, value in provenance_lines(data)]
+    parts += ["## Provenance\n", "\n".join(lines) + "\n"]
     return "\n".join(parts)
 
 

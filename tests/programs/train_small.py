@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import os
@@ -76,6 +77,14 @@ def stop_after(steps: int) -> None:
     Trainer.take_step = step  # type: ignore[method-assign]
 
 
+def asked_to_stop(forward: Any) -> dict[str, float]:
+    raise Stopped("SIGTERM")
+
+
+def no_space(*_: Any) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
 def main() -> None:
     out, given = Path(sys.argv[1]), json.loads(sys.argv[2])
     setting = TrainingPart(**given.get("training", {}))
@@ -86,12 +95,17 @@ def main() -> None:
     tasks = small.tasks(specs)
     if stage < 0:
         return reference(out, setting, sampling, seed, model, tasks)
+    from stilts_ds.engine import checkpoint
     from stilts_ds.engine.loop import Job, train
     from stilts_ds.engine.world import joined
 
     install_handlers()
     if "stop_at" in given:
         stop_after(given["stop_at"])
+    if os.environ["RANK"] == str(given.get("frozen_clock")):
+        checkpoint.Saver.overdue = lambda self, minutes: False  # type: ignore[method-assign]
+    if os.environ["RANK"] == str(given.get("full_disk")):
+        checkpoint.write_shard = no_space
     final: dict[str, torch.Tensor] = {}
     with joined("test", 60) as world:
         if given.get("touched"):
@@ -109,7 +123,7 @@ def main() -> None:
             folder=PhaseDir(out.parent / "phase"),
             tensorboard=out.parent / "tensorboard",
             world=world,
-            evaluate=lambda forward: {"selection": float(given.get("selection", 1.0))},
+            evaluate=asked_to_stop if given.get("stop_in_evaluation") else lambda forward: {"selection": 1.0},
             export=lambda parameters, step: final.update(parameters),
         )
         job.folder.root.mkdir(parents=True, exist_ok=True)

@@ -1,0 +1,212 @@
+"""Targets: every reader of examples, by file schema, through the same door as training and evaluation."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from fuzz_mutate import Dice, damage_json, damage_json_lines, damage_text, damage_value
+from fuzz_target import Once, Target
+from reader_files import COSMOS_HEADER
+
+from stilts_ds.examples import hub
+from stilts_ds.examples.read import is_labelled, read_bitext, read_examples
+from stilts_ds.examples.records import Bitext, Choice, Pair, Record, Span, Tagged, Text
+from stilts_ds.examples.source import DataSource
+from stilts_ds.tasks.registry import get_task
+from stilts_ds.tasks.spec import Task
+
+SQUAD = {"version": "1.1", "data": [{"title": "Ada", "paragraphs": [
+    {"context": "Ada wrote it in 1843.\nIt ran — later.", "qas": [
+        {"id": "q1", "question": "When?", "answers": [{"text": "1843", "answer_start": 16}]},
+        {"id": "q2", "question": "Who?", "answers": [{"text": "Ada", "answer_start": 0}], "is_impossible": False},
+    ]},
+    {"context": "Ein Haus.", "qas": [{"id": "q3", "question": "Was?", "answers": [], "is_impossible": True}]},
+]}]}  # fmt: skip
+NLI = [{"gold_label": label, "sentence1": "It rains.", "sentence2": "It is\twet — ü.", "pairID": str(i)}
+       for i, label in enumerate(("entailment", "neutral", "-", "contradiction"))]
+ANLI = [{"uid": f"u{i}", "context": "It rains.", "hypothesis": "Wet.", "label": c} for i, c in enumerate("enc")]
+QQP = ("id\tqid1\tqid2\tquestion1\tquestion2\tis_duplicate\n1\t2\t3\tWhy?\tHow?\t0\n"
+       '4\t5\t6\t"Say ""x""?"\tSo?\t1\n7\t8\t9\tcut\n')
+SWAG = [{"ind": i, "ctx_a": "She", "ctx_b": "then", "endings": ["runs", "eats", "", "x"], "label": i} for i in range(3)]
+CSQA = [{"id": f"c{i}", "answerKey": "B", "question": {"stem": "Where?", "choices": [
+    {"label": c, "text": c.lower()} for c in "ABCDE"]}} for i in range(3)]  # fmt: skip
+COSMOS = COSMOS_HEADER + 'i1,"A, b\nc",Why?,a,"b ""q""",c,d,1\ni2,x,y,a,b,c,d,3\n'
+COPA = [{"premise": "It fell.", "choice1": "a", "choice2": "b", "question": q, "label": i, "idx": i}
+        for i, q in enumerate(("cause", "effect"))]
+TAGS = "Ann\tB-PER\nwent\tO\n\nto\tO\nRome\tB-LOC\n"
+POS = "Sie\tPRON\ngeht\tVERB\n\nRom\tPROPN\n"
+CONLLU = "# sent_id = 1\n" + "".join("\t".join([*line.split(), *"_" * 6]) + "\n" for line in (
+    "1-2 Im _ _", "1 In in ADP", "2 dem der DET", "3 Haus Haus NOUN", "3.1 _ _ _"))
+CONLLU += "\n1\tRom\tRom\tPROPN" + "\t_" * 6 + "\n"
+PAIRS = "A man.\tA person.\tentailment\n\"He\"\tHe.\tneutral\n"
+TEST = "Ein Mann.\tEin Mensch.\nEr.\tSie.\n"
+SIDES = ("de-1\tEin Haus.\nde-2\tRegen.\n", "en-1\tA house.\nen-2\tRain.\n", "de-1\ten-1\n")
+FILES: dict[str, Any] = {
+    "mnli/multinli_1.0_dev_matched.jsonl": NLI, "anli_v1.0/R1/dev.jsonl": ANLI, "anli_v1.0/R2/dev.jsonl": ANLI,
+    "anli_v1.0/R3/dev.jsonl": ANLI, "snli/snli_1.0_dev.jsonl": NLI, "qqp/dev.tsv": QQP, "squad_v2/dev-v2.0.json": SQUAD,
+    "hellaswag/hellaswag_val.jsonl": SWAG, "commonsenseqa/dev_rand_split.jsonl": CSQA, "cosmosqa/valid.csv": COSMOS,
+    "de/mnli/multinli_1.0_train.jsonl": [row for row in NLI if row["gold_label"] != "-"],
+    "ccg/dev.tsv": TAGS, "de.txt": "Ein Satz.\n\nNoch — einer.\n", "xnli/dev-de.tsv": PAIRS, "xnli/test-de.tsv": TEST,
+    "xnli/test-labels.txt": "neutral\nentailment\n", "pawsx/test-de.tsv": TEST,
+    "pawsx/test-labels.tsv": "id\tde\ten\n1\t0\t1\n2\t?\t1\n", "panx/dev-de.tsv": TAGS, "udpos/test-te.tsv": POS,
+    "ud-treebanks-v2.5/UD_X/de_x-ud-test.conllu": CONLLU, "xquad/xquad.de.json": SQUAD,
+    "bucc2018/de-en.dev.de": SIDES[0], "bucc2018/de-en.dev.en": SIDES[1], "bucc2018/de-en.dev.gold": SIDES[2],
+    "tatoeba/tatoeba.deu-eng.deu": "Haus\nRegen\n", "tatoeba/tatoeba.deu-eng.eng": "house\nrain\n",
+    "xcopa/et/test.et.jsonl": COPA,
+}  # fmt: skip
+# (task, split, language, the files that are damaged)
+SPLITS: tuple[tuple[str, str, str, tuple[str, ...]], ...] = (
+    ("mnli", "dev", "en", ("mnli/multinli_1.0_dev_matched.jsonl",)),
+    ("anli_plus", "dev", "en", ("anli_v1.0/R1/dev.jsonl", "anli_v1.0/R3/dev.jsonl", "snli/snli_1.0_dev.jsonl")),
+    ("mnli.de", "train", "de", ("de/mnli/multinli_1.0_train.jsonl",)),
+    ("qqp", "dev", "en", ("qqp/dev.tsv",)),
+    ("squad_v2", "dev", "en", ("squad_v2/dev-v2.0.json",)),
+    ("hellaswag", "dev", "en", ("hellaswag/hellaswag_val.jsonl",)),
+    ("commonsenseqa", "dev", "en", ("commonsenseqa/dev_rand_split.jsonl",)),
+    ("cosmosqa", "dev", "en", ("cosmosqa/valid.csv",)),
+    ("ccg", "dev", "en", ("ccg/dev.tsv",)),
+    ("mlm", "train", "en", ("de.txt",)),
+    ("xnli", "dev", "de", ("xnli/dev-de.tsv",)),
+    ("xnli", "test", "de", ("xnli/test-de.tsv", "xnli/test-labels.txt")),
+    ("pawsx", "test", "de", ("pawsx/test-de.tsv", "pawsx/test-labels.tsv")),
+    ("panx", "dev", "de", ("panx/dev-de.tsv",)),
+    ("udpos", "test", "te", ("udpos/test-te.tsv",)),
+    ("udpos", "test", "de", ("ud-treebanks-v2.5/UD_X/de_x-ud-test.conllu",)),
+    ("xquad", "test", "de", ("xquad/xquad.de.json",)),
+    ("bucc2018", "dev", "de", ("bucc2018/de-en.dev.de", "bucc2018/de-en.dev.en", "bucc2018/de-en.dev.gold")),
+    ("tatoeba", "test", "de", ("tatoeba/tatoeba.deu-eng.deu", "tatoeba/tatoeba.deu-eng.eng")),
+    ("xcopa", "test", "et", ("xcopa/et/test.et.jsonl",)),
+)  # fmt: skip
+
+
+def written(content: Any) -> bytes:
+    if isinstance(content, list):
+        return b"".join(json.dumps(row).encode() + b"\n" for row in content)
+    return json.dumps(content).encode() if isinstance(content, dict) else content.encode()
+
+
+def damaged(dice: Dice, content: Any) -> bytes:
+    if isinstance(content, list):
+        return damage_json_lines(dice, content)
+    return damage_json(dice, content) if isinstance(content, dict) else damage_text(dice, content.encode())
+
+
+def make_reader(task_name: str, split: str, language: str, files: Sequence[str], folder: Path) -> Once:
+    for name, content in FILES.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(written(content))
+    source = DataSource("local", folder, folder, folder, folder)
+    task = get_task(task_name)
+    read(task, split, language, source)
+
+    def once(dice: Dice) -> None:
+        name = dice.choice(files)
+        path = folder / name
+        path.write_bytes(damaged(dice, FILES[name]))
+        try:
+            read(task, split, language, source)
+        finally:
+            path.write_bytes(written(FILES[name]))
+
+    return once
+
+
+def read(task: Task, split: str, language: str, source: DataSource) -> None:
+    """Read a split to its end and check what came out."""
+    if task.family == "bitext":
+        sides = read_bitext(task, split, language, source)
+        check_bitext(*sides)
+        return
+    for record in read_examples(task, split, language, source):
+        check_record(record, task, split)
+
+
+def check_bitext(source: list[Bitext], pivot: list[Bitext], gold: Any) -> None:
+    ids = [{one.id for one in side} for side in (source, pivot)]
+    assert source and pivot and all(len(found) == len(side) for found, side in zip(ids, (source, pivot)))
+    assert gold is None or all(a in ids[0] and b in ids[1] for a, b in gold)
+    for one in (*source, *pivot):
+        one.text.encode()
+
+
+def check_record(record: Record, task: Task, split: str) -> None:
+    """What encoding, heads and metrics rely on."""
+    assert split != "train" or is_labelled(record)
+    assert isinstance(record.id, str)
+    texts: list[str] = [record.id]
+    if isinstance(record, Pair):
+        texts += [record.text_a, record.text_b]
+        assert record.label is None or record.label in task.labels
+    elif isinstance(record, Choice):
+        texts += [record.prompt, *record.choices]
+        assert len(record.choices) >= 2
+        assert record.label is None or (type(record.label) is int and 0 <= record.label < len(record.choices))
+    elif isinstance(record, Span):
+        texts += [record.question, record.context]
+        assert type(record.impossible) is bool and not (record.impossible and record.answers)
+        assert all(record.context[a.start : a.start + len(a.text)] == a.text and a.text for a in record.answers)
+    elif isinstance(record, Tagged):
+        texts += record.words
+        assert record.words and (record.tags is None or len(record.tags) == len(record.words))
+        assert not task.labels or set(record.tags or ()) <= set(task.labels)
+        texts += record.tags or ()
+    else:
+        assert isinstance(record, Text) and record.text.strip()
+        texts += [record.text, record.language]
+    for text in texts:
+        assert isinstance(text, str)
+        text.encode()
+
+
+# --- rows of the hub -------------------------------------------------------------------------------------------------
+
+SPAN_ROW = {"id": "english-1", "question": "When?", "context": "Ada in 1843.", "title": "",
+            "answers": {"text": ["1843"], "answer_start": [7]}}
+HUB_ROWS: dict[str, tuple[str, dict[str, Any]]] = {
+    "hub_nli": ("mnli", {"premise": "It rains.", "hypothesis": "Wet.", "label": 0, "idx": 3}),
+    "hub_qqp": ("qqp", {"question1": "Why?", "question2": "How?", "label": 1, "idx": 3}),
+    "hub_paws": ("pawsx", {"sentence1": "a", "sentence2": "b", "label": "1", "id": 3}),
+    "hub_squad": ("xquad", SPAN_ROW), "hub_squad_v2": ("squad_v2", SPAN_ROW), "hub_tydiqa": ("tydiqa", SPAN_ROW),
+    "hub_hellaswag": ("hellaswag", SWAG[0] | {"label": "1"}),
+    "hub_cosmosqa": ("cosmosqa", {"id": "x", "context": "c", "question": "q", "label": 1,
+                                  **{f"answer{i}": str(i) for i in range(4)}}),
+    "hub_commonsenseqa": ("commonsenseqa", {"id": "x", "question": "Where?", "answerKey": "B", "choices": {
+        "label": list("ABCDE"), "text": list("abcde")}}),
+    "hub_copa": ("xcopa", COPA[0]),
+    "hub_tags": ("panx", {"tokens": ["Ann", "went"], "ner_tags": [3, 0], "langs": ["en", "en"]}),
+}  # fmt: skip
+
+
+def make_hub(folder: Path) -> Once:
+    names = ["O", "B-LOC", "B-ORG", "B-PER", "I-LOC", "I-ORG", "I-PER"]
+    features = {"ner_tags": SimpleNamespace(feature=SimpleNamespace(names=names)), "pos_tags": None}
+
+    def convert(schema: str, row: dict[str, Any]) -> None:
+        task = get_task(HUB_ROWS[schema][0])
+        record = hub.CONVERTERS[schema](row, "hub/data[7]", hub.Job(task, "en", Counter(), features))
+        if record is not None:
+            check_record(record, task, "dev")
+
+    for schema, (_, row) in HUB_ROWS.items():
+        convert(schema, row)
+
+    def once(dice: Dice) -> None:
+        schema = dice.choice(list(HUB_ROWS))
+        row = damage_value(dice, HUB_ROWS[schema][1], 2)
+        convert(schema, row if isinstance(row, dict) else {"a": row})
+
+    return once
+
+
+def _target(task: str, split: str, language: str, files: tuple[str, ...]) -> Target:
+    make: Callable[[Path], Once] = partial(make_reader, task, split, language, files)
+    return Target(f"reader {task} {split} {language}", 20, make, (f"{task} {split} {language}:",))
+
+
+TARGETS = (*(_target(*one) for one in SPLITS), Target("rows of the hub", 30, make_hub, ("hub/data[7]",)))

@@ -1,0 +1,103 @@
+"""Start `stilts run` without the seconds of its imports: launcher and ranks are forked from this process.
+
+They are processes as always, with the same parent, session, signals, environment and files. What differs: the modules
+are loaded already, and the process leaves without tearing down the interpreter.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import ranks
+
+MODULES = ("deepspeed", "deepspeed.comm.torch", "tensorboard", "torch.utils.tensorboard", "transformers",
+           "transformers.models.xlm_roberta.modeling_xlm_roberta", "stilts_ds.phases", "stilts_ds.report.write",
+           "stilts_kernels", "stilts_launcher.rank", "stilts_launcher.cli", "stilts_launcher.start")
+HANDLERS = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL, signal.SIGUSR1: signal.SIG_DFL,
+            signal.SIGUSR2: signal.SIG_DFL}
+
+
+def load() -> None:
+    """Import what a run needs; once, before the first start."""
+    os.environ.update(ranks.environment())  # some of it counts when torch and DeepSpeed are imported
+    for name in MODULES:
+        importlib.import_module(name)
+
+
+class Forked:
+    """A forked process that runs `work` and ends with what it returns; what `subprocess.Popen` offers of it."""
+
+    def __init__(self, work: Callable[[], int], environment: Mapping[str, str]) -> None:
+        self.returncode: int | None = None
+        self.pid = os.fork()
+        if self.pid == 0:
+            _live(work, environment)
+
+    def poll(self) -> int | None:
+        if self.returncode is None:
+            pid, code = os.waitpid(self.pid, os.WNOHANG)
+            self.returncode = os.waitstatus_to_exitcode(code) if pid else None
+        return self.returncode
+
+    def wait(self) -> int:
+        if self.returncode is None:
+            self.returncode = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+        return self.returncode
+
+    def send_signal(self, number: int) -> None:
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        self.send_signal(signal.SIGKILL)
+
+
+def _live(work: Callable[[], int], environment: Mapping[str, str]) -> None:
+    code = 1
+    try:
+        for number, handler in HANDLERS.items():
+            signal.signal(number, handler)
+        os.environ.clear()
+        os.environ.update(environment)
+        code = work()
+    except SystemExit as leaving:
+        code = leaving.code if isinstance(leaving.code, int) else 1
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def start(folder: Path, arguments: Sequence[str], log: int, environment: Mapping[str, str]) -> Forked:
+    """`stilts ARGUMENTS` in `folder`, in a session of its own, with its output in the file descriptor `log`."""
+    from stilts_launcher import cli, local
+
+    def launch() -> int:
+        os.setsid()
+        os.chdir(folder)
+        for descriptor in (1, 2):
+            os.dup2(log, descriptor)
+        local.subprocess = SimpleNamespace(Popen=_rank)  # type: ignore[assignment]
+        return cli.main(list(arguments))
+
+    made = Forked(launch, environment)
+    while made.poll() is None and os.getsid(made.pid) != made.pid:
+        time.sleep(0.001)
+    return made
+
+
+def _rank(command: Sequence[str], env: Mapping[str, str], **_: Any) -> Forked:
+    from stilts_launcher import rank
+
+    return Forked(lambda: rank.main(list(command[3:])), env)
