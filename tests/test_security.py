@@ -135,7 +135,7 @@ def test_a_pickle_in_a_checkpoint_is_passed_over(tmp_path: Path, canary: Path) -
 def test_a_pickle_in_a_cache_of_rows_is_made_again(sized: bool, tmp_path: Path, canary: Path) -> None:
     """Also where the manifest was forged to fit."""
     rows = Rows(*(np.array([0, 1, 2], np.int32) for _ in range(5)))
-    cached_rows(tmp_path, {"a": 1}, lambda: rows)
+    cached_rows(tmp_path, {"a": 1}, lambda _: rows)
     [manifest] = tmp_path.glob("*/manifest.json")
     path = manifest.with_name("starts.npy")
     np.save(path, np.array([Evil(canary)], dtype=object), allow_pickle=True)
@@ -143,7 +143,7 @@ def test_a_pickle_in_a_cache_of_rows_is_made_again(sized: bool, tmp_path: Path, 
         described = read_sealed(manifest)
         described["sizes"]["starts"], described["hashes"]["starts"] = path.stat().st_size, hash_file(path)
         write_sealed(manifest, described)
-    found = cached_rows(tmp_path, {"a": 1}, lambda: rows, verify=True)
+    found = cached_rows(tmp_path, {"a": 1}, lambda _: rows, verify=True)
     assert np.array_equal(found.starts, rows.starts) and not canary.exists()
 
 
