@@ -76,8 +76,8 @@ def read_config(folder: Path) -> dict[str, Any]:
     path = folder / "config.json"
     config = read_json(path)
     remedy = "give a folder that save_pretrained wrote, or copy it again"
-    if not isinstance(config, dict) or not isinstance(config.get("model_type"), str):
-        raise UserError(f"{path} is no configuration of a model (no model_type); {remedy}")
+    if not isinstance(config, dict) or not isinstance(config.get("model_type", ""), str):
+        raise UserError(f"{path} is no configuration of a model; {remedy}")
     for name, most in MOST.items():
         size = config.get(name, 1)
         if size is not None and (isinstance(size, bool) or not isinstance(size, int) or not 0 <= size <= most):
@@ -237,4 +237,4 @@ def longest_row(path: str) -> int | None:
     config = read_config(Path(path))
     positions = int(config.get("max_position_embeddings") or 512)
     # RoBERTa-like models number positions from padding_idx + 1.
-    return positions - int(config.get("pad_token_id") or 0) - 1 if "roberta" in config["model_type"] else positions
+    return positions - int(config.get("pad_token_id") or 0) - 1 if "roberta" in config.get("model_type", "") else positions

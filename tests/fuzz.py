@@ -179,7 +179,11 @@ def fuzz(
             numbers = range(count) if only is None else range(only, only + 1)
             own = Path(folder).resolve() / TARGETS[i].name.replace(" ", "-")
             work[TARGETS[i].name] = pool.submit(_run_numbered, i, numbers, seed, own)
-        return {name: _result(future) for name, future in work.items()}
+        found = {}
+        for name, future in work.items():
+            found[name] = _result(future)
+            print(f"{name}: {found[name].inputs} inputs, {found[name].crashed} crashes", file=sys.stderr, flush=True)
+        return found
 
 
 def _run_numbered(index: int, numbers: range, seed: int, folder: Path) -> Tally:
