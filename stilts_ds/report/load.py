@@ -163,7 +163,9 @@ def curve_changed(folder: PhaseDir, status: dict[str, Any]) -> bool:
     if "curve" not in status:
         return False
     steps = {step for step, _ in read_curve(folder.metrics).loss}
-    return not folder.metrics.exists() or hash_file(folder.metrics) != status["curve"] or len(steps) < status["best"]["of"]
+    if not folder.metrics.exists() or hash_file(folder.metrics) != status["curve"]:
+        return True
+    return len(steps) < status["best"]["of"]
 
 
 def read_curve(path: Path) -> Curve:
