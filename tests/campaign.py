@@ -148,10 +148,9 @@ class Study:
             return True
         output = self.fight_.output()
         named = [h for h in self.harmed if any(str(place) in output for place in places(self.fight_.run, h[2]))]
-        for kind, how, path in named or self.harmed[-1:]:
+        for kind, how, path in named:
             self.harmed.remove((kind, how, path))
-            self.record.add(**self.told, damaged=kind, how=how, answer="refused" if named else "failed",
-                            output=output[-300:])
+            self.record.add(**self.told, damaged=kind, how=how, answer="refused", output=output[-300:])
             damage.mend(self.fight_.run, path)
         if not named:
             self.failures += 1
