@@ -44,7 +44,7 @@ from stilts_ds.model.multitask import MultiTask
 from stilts_ds.model.vocabulary import narrow_vocabulary
 from stilts_ds.model_files import longest_row, model_path, parameter_count
 from stilts_ds.plan import Phase, phases_in
-from stilts_ds.run_dir import RunDir, hash_json, provenance, write_json
+from stilts_ds.run_dir import RunDir, hash_file, hash_json, provenance, write_json
 
 log = logging.getLogger(__name__)
 
@@ -135,7 +135,8 @@ def run_phase(run: RunDir, recipe: Recipe, phase: Phase, data: Data, only: str |
             if only == "evaluate":
                 raise UserError(f"{phase.id} is not trained yet ({state}); `stilts run` trains it")
             note("running")
-            note("trained", best=train_phase(run, recipe, phase, data, world).chosen())
+            best = train_phase(run, recipe, phase, data, world).chosen()
+            note("trained", best=best, curve=hash_file(folder.metrics) if world.first else "")
         if world.first:  # the exported model is what later phases and evaluation need
             shutil.rmtree(folder.checkpoints, ignore_errors=True)
         if only == "train" and phase.evaluate:

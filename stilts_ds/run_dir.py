@@ -153,7 +153,7 @@ class PhaseDir:
         """Write the phase's state. The token tells one start of the ranks from another."""
         token = os.environ.get("STILTS_RUN_TOKEN", "")
         before = self.read_status()
-        kept: dict[str, Any] = {key: before[key] for key in ("seconds", "world_size", "best") if key in before}
+        kept: dict[str, Any] = {key: before[key] for key in ("seconds", "world_size", "best", "curve") if key in before}
         trained = state in ("trained", "done") or bool(before.get("trained"))
         own = {"state": state, "trained": trained, "token": token, "at": round(time.time(), 1)}
         write_sealed(self.status_json, {**kept, **own, **details})

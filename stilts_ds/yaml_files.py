@@ -88,7 +88,8 @@ def check_plain(value: Any) -> None:
     """Raises ValueError for text that neither a file nor a path can hold, and for what looks like a token: settings
     are written into run folders, which are shared."""
     if isinstance(value, str):
-        value.encode()  # an escape can name half a surrogate pair
+        if any(0xD800 <= ord(letter) < 0xE000 for letter in value):  # an escape can name half a surrogate pair
+            raise ValueError("a text holds half of a character (a lone surrogate); write the character itself")
         if "\0" in value:
             raise ValueError("a NUL character in a text; remove it")
         if holds_secret(value):

@@ -131,6 +131,8 @@ class Study:
         for kind, how, path in self.harmed:
             answer = "found when loaded" if self._is_refused_on_loading(path) else "mended"
             found = [name for name in found if answer == "mended" or not path.match(f"*/{name}")]
+            if kind == "curve" and self._curve_is_reported():
+                answer, found = "reported", [n for n in found if n not in ("results.json", f"{path.parent.name}/curve")]
             self.record.add(**self.told, damaged=kind, how=how, answer=answer)
         self.record.add(**self.told, end=self.fight_.wait(), kills=self.struck, differences=found,
                         leftovers=fire.leftovers(self.fight_.run), failures=self.failures)
@@ -146,10 +148,9 @@ class Study:
             return True
         output = self.fight_.output()
         named = [h for h in self.harmed if any(str(place) in output for place in places(self.fight_.run, h[2]))]
-        for kind, how, path in named or self.harmed[-1:]:
+        for kind, how, path in named:
             self.harmed.remove((kind, how, path))
-            self.record.add(**self.told, damaged=kind, how=how, answer="refused" if named else "failed",
-                            output=output[-300:])
+            self.record.add(**self.told, damaged=kind, how=how, answer="refused", output=output[-300:])
             damage.mend(self.fight_.run, path)
         if not named:
             self.failures += 1
@@ -175,6 +176,10 @@ class Study:
             wrong = at is not None and not self.harmed and at < hit["step" if hit["status"] == 85 else "committed"]
             self.record.add(**self.told, **hit, **found, lost_commit=wrong)
         self.open_hits = still
+
+    def _curve_is_reported(self) -> bool:
+        missing = json.loads((self.fight_.run / "results.json").read_text())["missing"]
+        return any("metrics.jsonl" in line for line in missing)
 
     def _is_refused_on_loading(self, path: Path) -> bool:
         from stilts_ds.errors import UserError

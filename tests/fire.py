@@ -340,6 +340,8 @@ def leftovers(run: Path) -> list[str]:
 def quiet_run(folder: Path, setting: Setting, world: Path | None) -> tuple[Fight, dict[str, Any]]:
     """An undisturbed run of a setting, and everything that it left."""
     fight = Fight(folder, setting)
+    if (fight.run / "results.json").exists():  # of a campaign that was stopped
+        return fight, left_by(fight.run)
     if world is not None:
         copy_toy_world(world, fight.run)
     fight.start()

@@ -226,6 +226,17 @@ def test_a_damaged_checkpoint_is_passed_over(damage: str, tmp_path: Path, three_
     assert older is not None and older.name == "step-000004"
 
 
+@pytest.mark.parametrize("stage", [0, 1, pytest.param(2, marks=pytest.mark.slow), 3])
+def test_nan_on_one_rank_changes_no_weight_on_any_and_ends_the_run(stage: int, tmp_path: Path) -> None:
+    """Three steps in a row are skipped, the fourth is the last."""
+    given = json.loads(settings(tmp_path, stage, nan_rank=1))
+    processes = ranks.start(PROGRAM, tmp_path / "out.pt", json.dumps(given), ranks=2)
+    outputs = [process.communicate(timeout=240)[0] for process in processes]
+    assert all(process.returncode for process in processes), outputs
+    assert "4 steps in a row had a non-finite gradient, up to step 4" in outputs[0], outputs
+    assert outputs[0].count("weights kept") == 4 and not any("weights changed" in output for output in outputs), outputs
+
+
 def test_an_infinite_gradient_leaves_the_weights_alone(tmp_path: Path) -> None:
     """A learning rate is no reason to lose a model: weights poisoned on purpose stop the run, naming examples."""
     for stage in (0, 1):

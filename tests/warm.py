@@ -6,6 +6,7 @@ are loaded already, and the process leaves without tearing down the interpreter.
 
 from __future__ import annotations
 
+import fcntl
 import importlib
 import os
 import signal
@@ -13,9 +14,9 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import ranks
 
@@ -97,7 +98,14 @@ def start(folder: Path, arguments: Sequence[str], log: int, environment: Mapping
     return made
 
 
-def _rank(command: Sequence[str], env: Mapping[str, str], **_: Any) -> Forked:
+def _rank(command: Sequence[str], env: Mapping[str, str]) -> Forked:
     from stilts_launcher import rank
 
-    return Forked(lambda: rank.main(list(command[3:])), env)
+    def work() -> int:
+        for name in os.listdir("/proc/self/fd"):  # what a new program would not inherit, such as the run's lock
+            with suppress(OSError):
+                if fcntl.fcntl(int(name), fcntl.F_GETFD) & fcntl.FD_CLOEXEC:
+                    os.close(int(name))
+        return rank.main(list(command[3:]))
+
+    return Forked(work, env)

@@ -19,14 +19,11 @@ from stilts_launcher.ranks import FIRST_PORT, PORTS, Ranks
 GRACE_SECONDS = 15.0  # what the others get to notice that one rank is gone
 
 
-def start_ranks(
-    arguments: list[str], count: int, threads: int | None, program: str = "stilts_launcher.rank",
-    lock: int | None = None,
-) -> int:
+def start_ranks(arguments: list[str], count: int, threads: int | None, program: str = "stilts_launcher.rank") -> int:
     """Run `python -m PROGRAM ARGUMENTS` as `count` ranks; returns the exit status that tells most.
 
-    A rank that fails ends the others. SIGINT, SIGTERM and SIGUSR1 are passed on, and the ranks save before they leave;
-    so they do when this process is killed. Until then they hold `lock`, the file descriptor of the run's lock, with it.
+    A rank that fails ends the others. SIGINT, SIGTERM and SIGUSR1 are passed on, and the ranks save before they leave.
+    When this process is killed, they are killed with it.
     """
     port, token = free_port(), secrets.token_hex(8)
     threads = threads or max(1, (os.cpu_count() or 1) // count)
@@ -37,8 +34,7 @@ def start_ranks(
             extra = {"STILTS_RUN_TOKEN": token, "STILTS_LAUNCHER": str(os.getpid()),
                      "OMP_NUM_THREADS": str(threads), "TOKENIZERS_PARALLELISM": "true"}
             command = [sys.executable, "-m", program, *arguments]
-            environment = {**os.environ, **place.variables(), **extra}
-            children.append(subprocess.Popen(command, env=environment, pass_fds=() if lock is None else (lock,)))
+            children.append(subprocess.Popen(command, env={**os.environ, **place.variables(), **extra}))
         return wait_for(children)
 
 

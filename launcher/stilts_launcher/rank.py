@@ -9,13 +9,13 @@ from __future__ import annotations
 import os
 import sys
 
-from stilts_ds.engine.preempt import install_handlers, stop_with
+from stilts_ds.engine.preempt import die_with, install_handlers
 
 
 def main(arguments: list[str]) -> int:
     install_handlers()
     if launcher := os.environ.get("STILTS_LAUNCHER"):
-        stop_with(int(launcher))
+        die_with(int(launcher))
     from stilts_ds.errors import UserError
     from stilts_launcher.local import free_port
     from stilts_launcher.ranks import Ranks, discover

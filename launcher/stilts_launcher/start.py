@@ -82,11 +82,11 @@ def run_recipe(recipe: Recipe, only: str | None = None, phases: list[str] | None
     place = discover(os.environ)
     if place is not None:
         return _as_a_rank(place, recipe, run, only, phases or [])
-    with locked(run) as lock:
+    with locked(run):
         prepare_run(recipe)
         arguments = [str(run.root), *(phases or []), *(["--only", only] if only else [])]
         os.environ["STILTS_COLLECTIVE_TIMEOUT"] = str(recipe.engine.collective_timeout)
-        return local.start_ranks(arguments, rank_count(recipe), recipe.launch.omp_num_threads, lock=lock)
+        return local.start_ranks(arguments, rank_count(recipe), recipe.launch.omp_num_threads)
 
 
 def _as_a_rank(place: Ranks, recipe: Recipe, run: RunDir, only: str | None, phases: list[str]) -> int:
@@ -113,10 +113,10 @@ def rank_count(recipe: Recipe) -> int:
 
 
 @contextmanager
-def locked(run: RunDir) -> Iterator[int]:
+def locked(run: RunDir) -> Iterator[None]:
     """Only one `stilts run` or `submit` works in a run folder at a time."""
-    with held(run.root, f"another stilts is at work in {run.root}; wait for it, or give another name=...") as lock:
-        yield lock
+    with held(run.root, f"another stilts is at work in {run.root}; wait for it, or give another name=..."):
+        yield
 
 
 def no_link(path: str, flags: int) -> int:
@@ -128,13 +128,12 @@ def no_link(path: str, flags: int) -> int:
 
 
 @contextmanager
-def held(folder: Path, refusal: str) -> Iterator[int]:
-    """Hold a folder's lock; raises UserError with `refusal` where another process has it. A dead holder lets go, unless
-    it has passed the lock's file descriptor, which is what this yields, to processes that live on."""
+def held(folder: Path, refusal: str) -> Iterator[None]:
+    """Hold a folder's lock; raises UserError with `refusal` where another process has it. A dead holder lets go."""
     folder.mkdir(parents=True, exist_ok=True)
     with open(folder / ".lock", "a", opener=no_link) as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             raise UserError(refusal) from None
-        yield file.fileno()
+        yield

@@ -32,11 +32,12 @@ def install_handlers() -> None:
         signal.signal(number, _note)
 
 
-def stop_with(launcher: int) -> None:
-    """Have this process asked to stop (SIGTERM) when its parent, process `launcher`, is gone: nobody watches then."""
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+def die_with(launcher: int) -> None:
+    """Have this process killed when its parent, process `launcher`, is: the run's lock is free then, and the next start
+    must not meet ranks of this one in the run folder."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != launcher:  # it was gone already
-        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), signal.SIGKILL)
 
 
 def _note(number: int, frame: FrameType | None) -> None:

@@ -19,8 +19,9 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from stilts_ds.config import Recipe, written_recipe
 from stilts_ds.errors import UserError
 from stilts_ds.plan import Phase, read_plan
-from stilts_ds.run_dir import RunDir, read_json
+from stilts_ds.run_dir import PhaseDir, RunDir, hash_file, read_json
 
+CURVE_CHANGED = "The curve of the phase `{}` (metrics.jsonl) is damaged or lacks steps; so may be what is read off it."
 Results = dict[str, dict[str, list[dict[str, Any]]]]  # condition -> task -> one result a seed
 
 
@@ -102,6 +103,7 @@ def load_run(run: RunDir) -> RunData:
     phases = {phase.id: phase for phase in map(Phase.from_json, planned["phases"])}
     results = collect(run, planned, phases)
     statuses = {i: run.phase(i).read_status() or {"state": "pending"} for i in phases}
+    damaged = [phases[i].title for i in phases if curve_changed(run.phase(i), statuses[i])]
     return RunData(
         run=run,
         planned=planned,
@@ -110,7 +112,7 @@ def load_run(run: RunDir) -> RunData:
         results=results,
         statuses=statuses,
         curves={i: read_curve(run.phase(i).metrics) for i in phases},
-        missing=tuple(what_is_missing(planned, phases, results, statuses)),
+        missing=(*what_is_missing(planned, phases, results, statuses), *map(CURVE_CHANGED.format, damaged)),
     )
 
 
@@ -160,6 +162,16 @@ def read_result(path: Path) -> dict[str, Any]:
 def _is_score(value: Any) -> bool:
     number = isinstance(value, (int, float)) and not isinstance(value, bool)
     return number and math.isfinite(value) and -1e-6 <= value <= 100 + 1e-6
+
+
+def curve_changed(folder: PhaseDir, status: dict[str, Any]) -> bool:
+    """Whether a trained phase's curve is not what training left: changed since, or without some of the steps."""
+    if "curve" not in status:
+        return False
+    steps = {step for step, _ in read_curve(folder.metrics).loss}
+    if not folder.metrics.exists() or hash_file(folder.metrics) != status["curve"]:
+        return True
+    return len(steps) < status["best"]["of"]
 
 
 def read_curve(path: Path) -> Curve:

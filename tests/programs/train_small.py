@@ -77,6 +77,24 @@ def stop_after(steps: int) -> None:
     Trainer.take_step = step  # type: ignore[method-assign]
 
 
+def tell_whether_weights_change() -> None:
+    """Print it after every step, also after the one that ends the run."""
+    from stilts_ds.engine.loop import Trainer
+    from stilts_ds.engine.zero import full_parameters
+
+    whole_update = Trainer._update
+
+    def update(self: Trainer, *rest: Any) -> float:
+        before = full_parameters(self.engine)
+        try:
+            return whole_update(self, *rest)
+        finally:
+            after = full_parameters(self.engine)
+            print("weights", "kept" if all(torch.equal(before[n], after[n]) for n in before) else "changed", flush=True)
+
+    Trainer._update = update  # type: ignore[method-assign]
+
+
 def asked_to_stop(forward: Any) -> dict[str, float]:
     raise Stopped("SIGTERM")
 
@@ -127,6 +145,10 @@ def main() -> None:
             export=lambda parameters, step: final.update(parameters),
         )
         job.folder.root.mkdir(parents=True, exist_ok=True)
+        if given.get("nan_rank") == world.rank:
+            job.model.register_forward_hook(lambda module, inputs, out: (out[0] * math.nan, *out[1:]))
+        if "nan_rank" in given:
+            tell_whether_weights_change()
         if given.get("poison"):
             job.model.heads["nli"].out_proj.weight.data[0, 0] = float("inf")
         try:
