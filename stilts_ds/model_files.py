@@ -236,5 +236,6 @@ def longest_row(path: str) -> int | None:
         return None
     config = read_config(Path(path))
     positions = int(config.get("max_position_embeddings") or 512)
-    # RoBERTa-like models number positions from padding_idx + 1.
-    return positions - int(config.get("pad_token_id") or 0) - 1 if "roberta" in config.get("model_type", "") else positions
+    if "roberta" not in config.get("model_type", ""):
+        return positions
+    return positions - int(config.get("pad_token_id") or 0) - 1  # RoBERTa-like models count from padding_idx + 1
