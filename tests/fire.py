@@ -113,11 +113,13 @@ class Watch:
     def _doing(self, phase: Phase, said: str) -> str:
         folder = self.run / "phases" / phase.id
         if phase.train and not status(folder).get("trained"):
+            if " steps of " not in said:  # what lies in the folder is of an earlier start
+                return "starting"
             if (folder / "encoder.new").exists():
                 return "exporting"
             if any(not (tag / "manifest.json").exists() for tag in folder.glob("checkpoints/step-*")):
                 return "saving"
-            return "training" if " steps of " in said else "starting"
+            return "training"
         if phase.kind == "retrieval" and len(list(folder.glob("predictions/bucc2018/.*.inputs.json"))) < 6:
             return "mining"
         return "evaluating"

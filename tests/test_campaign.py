@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import random
+import subprocess
+import sys
 from pathlib import Path
 
-import campaign
-import campaign_table
 import fire
+import ranks
 from fire import Fight, Setting
 
 
 def test_a_study_that_is_killed_again_and_again_ends_at_the_numbers_of_a_quiet_one(tmp_path: Path) -> None:
-    record = campaign.Record(tmp_path / "kills.jsonl")
-    dice = random.Random(5)
-    shots = campaign.Campaign(tmp_path, dice, record, damage_share=0.3, stages=[2])
-    assert shots.study(1, Setting(2, 1), 5) == 5
-    kills = [line for line in record.lines if "kind" in line]
-    assert len(kills) == 5 and not campaign_table.is_bad(record.lines), record.lines
-    assert "5 kills in 1 studies: 0 hangs, 0 studies with a difference" in campaign_table.table(record.lines)
+    program = Path(__file__).with_name("campaign.py")
+    few = ["--kills", "5", "--stages", "2", "--ranks", "1", "--seed", "5", "--output", "fired"]
+    done = subprocess.run([sys.executable, str(program), *few], cwd=tmp_path, env=ranks.environment(), text=True,
+                          timeout=900, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    assert done.returncode == 0, done.stdout[-6000:]
+    assert "5 kills in" in done.stdout and "0 hangs, 0 studies with a difference" in done.stdout
 
 
 def test_a_difference_of_one_bit_is_seen(tmp_path: Path) -> None:

@@ -89,6 +89,7 @@ def start(folder: Path, arguments: Sequence[str], log: int, environment: Mapping
         os.chdir(folder)
         for descriptor in (1, 2):
             os.dup2(log, descriptor)
+        sys.stdout, sys.stderr = (open(descriptor, "w", buffering=1, closefd=False) for descriptor in (1, 2))  # noqa: SIM115
         local.subprocess = SimpleNamespace(Popen=_rank)  # type: ignore[assignment]
         return cli.main(list(arguments))
 
