@@ -20,6 +20,20 @@ from stilts_ds.errors import UserError, did_you_mean, holds_secret
 MOST_BYTES, MOST_VALUES, DEEPEST = 1 << 18, 20_000, 50
 
 
+class _Loader(yaml.SafeLoader):
+    """SafeLoader that stops at deep nesting: its scanner looks at every open bracket for each word."""
+
+    def fetch_flow_collection_start(self, token: Any) -> None:
+        if self.flow_level > DEEPEST:
+            raise yaml.YAMLError("nested too deeply")
+        super().fetch_flow_collection_start(token)
+
+    def add_indent(self, column: int) -> bool:
+        if len(self.indents) > DEEPEST:
+            raise yaml.YAMLError("nested too deeply")
+        return bool(super().add_indent(column))
+
+
 def read_yaml(path: Path) -> Any:
     """The value in a YAML file. Raises UserError naming the file where it cannot be read."""
     try:
@@ -40,7 +54,7 @@ def read_yaml(path: Path) -> Any:
 def parse_yaml(text: str, complaint: str, remedy: str = "correct the file") -> Any:
     """The value of a YAML text. Raises UserError, which begins with `complaint`."""
     try:
-        loader = yaml.SafeLoader(text)  # builds plain values only; a tag that asks for more is an error
+        loader = _Loader(text)  # builds plain values only; a tag that asks for more is an error
         node = loader.get_single_node()
         if node is None:
             return None

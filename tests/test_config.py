@@ -218,3 +218,18 @@ def test_the_printed_schema_covers_every_key_and_refuses_others() -> None:
     for part in ("intermediate_training", "target_training", "multitask_training", "mlm_training"):
         assert set(schema["properties"][part]["properties"]) == set(TrainingPart.model_fields)
         assert schema["properties"][part]["additionalProperties"] is False
+
+
+@pytest.mark.parametrize("text, message", [
+    ("a: &a [*a]", "a value that holds itself"), ("name: x\nname: y", "the key 'name' stands there twice"),
+    ("a: 2001-99-99", "month must be in"), ("a: " + "[" * 3000, "nested too deeply"),
+    ("a: " + "{a: " * 3000, "nested too deeply"),
+    ("- " * 3000, "nested too deeply"), ("\n".join(["a0: &a0 [x, x]", *(
+        f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]" for i in range(1, 9))]), "more than 20000 values"),
+    ('a: "\\ud800"', "a lone surrogate"), ('a: "\\0"', "a NUL character"), ("? [a]\n: b", "a key must be a word"),
+])  # fmt: skip
+def test_yaml_that_no_recipe_is_ends_at_once(text: str, message: str, tmp_path: Path) -> None:
+    """Aliases of aliases, values inside themselves and deep nesting take neither time nor memory."""
+    with pytest.raises(UserError, match=message) as refusal:
+        load_recipe(written(tmp_path, text))
+    assert "study.yaml" in str(refusal.value)
