@@ -15,6 +15,8 @@ import study
 from study import curve, phase_ids, rank_pids, reached, scores, state, until
 from test_ranks import mpiexec
 
+from stilts_ds.engine.checkpoint import require_space
+
 STILTS = [sys.executable, "-m", "stilts_launcher.cli"]
 BASELINE = "intermediate={none: []}"  # two phases of the study, without the long one
 ON_MPI = ["--allow-run-as-root", "--oversubscribe"]
@@ -110,6 +112,17 @@ def test_a_full_disk_costs_no_checkpoint_and_says_so(tmp_path: Path, undisturbed
         assert curve(run, phase) == curve(undisturbed, phase) and scores(run) == scores(undisturbed)
     finally:
         subprocess.run(["umount", disk], check=True)
+
+
+def test_a_checkpoint_that_does_not_fit_is_not_begun(tmp_path: Path) -> None:
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", tmp_path], capture_output=True).returncode:
+        pytest.skip("needs the right to mount a small file system")
+    try:
+        require_space(tmp_path, 1 << 20)
+        with pytest.raises(OSError, match=r"No space left on device: 0.003 GB are needed"):
+            require_space(tmp_path, 3 << 20)
+    finally:
+        subprocess.run(["umount", tmp_path], check=True)
 
 
 def test_mpirun_gives_the_numbers_of_any_other_start(tmp_path: Path, undisturbed: Path) -> None:

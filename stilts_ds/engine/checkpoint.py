@@ -13,6 +13,7 @@ Reading goes newest first and passes over what is torn or damaged, saying so. No
 from __future__ import annotations
 
 import dataclasses
+import errno
 import logging
 import os
 import shutil
@@ -91,6 +92,7 @@ class Saver:
 
     def _write(self, target: Path, tensors: dict[str, torch.Tensor], head: dict[str, Any]) -> None:
         try:
+            require_space(target, sum(tensor.nbytes for tensor in tensors.values()))
             write_shard(target, self.world.rank, tensors)
             self.written.set()
             if self.world.first and (files := _await_shards(target, self.world.size, self.given_up)):
@@ -106,6 +108,13 @@ class Saver:
             self.error = problem
         finally:
             self.written.set()
+
+
+def require_space(folder: Path, needed: int) -> None:
+    """Raises OSError where a file of `needed` bytes would not fit: better nothing written than a part of it."""
+    free = shutil.disk_usage(folder).free
+    if needed > free:
+        raise OSError(errno.ENOSPC, f"{os.strerror(errno.ENOSPC)}: {needed / 1e9:.3f} GB are needed")
 
 
 def _owned_tensors(engine: Any, world: World) -> dict[str, torch.Tensor]:
