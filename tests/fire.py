@@ -157,11 +157,12 @@ def status(folder: Path) -> dict[str, Any]:
 
 def curve(path: Path) -> list[dict[str, Any]]:
     """Whole records of a metrics.jsonl, without what depends on the machine's speed."""
+    speed = ("train/tokens_per_second", "train/mfu", "time/", "memory/")
     found = []
     for line in path.read_text(errors="replace").split("\n") if path.exists() else []:
         with suppress(ValueError):
             record = json.loads(line)
-            found.append({k: v for k, v in record.items() if "second" not in k and not k.startswith("memory/")})
+            found.append({k: v for k, v in record.items() if not k.startswith(speed)})
     return found
 
 

@@ -50,7 +50,7 @@ def until(sign: Callable[[], Any], what: str, run: Path, seconds: float = 240) -
     while not (found := sign()):
         logs = "\n".join(p.read_text()[-2000:] for p in sorted((run / "logs").glob("*.log")))
         assert time.monotonic() < deadline, f"waited in vain for: {what}\n{logs}"
-        time.sleep(0.2)
+        time.sleep(0.05)
     return found
 
 

@@ -25,7 +25,7 @@ def test_a_difference_of_one_bit_is_seen(tmp_path: Path) -> None:
     ours, quiet = Fight(tmp_path / "a", Setting(0, 1)), Fight(tmp_path / "b", Setting(0, 1))
     for fight in (ours, quiet):
         folder = fight.run / "phases" / "target-x"
-        for name, text in (("metrics.jsonl", '{"step": 1, "train/loss": 0.5, "train/tokens_per_second": 9}\n'),
+        for name, text in (("metrics.jsonl", '{"step": 1, "train/loss": 0.5, "time/data_share": 0.1}\n'),
                            ("heads.safetensors", "weights"), ("predictions/xnli/test-qaa.tsv", "yes\n"),
                            ("results/xnli.json", '{"mean": 33.0, "provenance": "here"}')):
             (folder / name).parent.mkdir(parents=True, exist_ok=True)

@@ -10,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 
+import fire
 import pytest
 import study
 from study import curve, phase_ids, rank_pids, reached, scores, state, until
@@ -79,7 +80,7 @@ def test_a_killed_launcher_takes_its_ranks_along(tmp_path: Path, undisturbed: Pa
 def test_a_run_that_is_stopped_while_it_evaluates_trains_nothing_again(tmp_path: Path, undisturbed: Path) -> None:
     process = study.start(tmp_path, [*STILTS, "run", "study.yaml", BASELINE])
     run = tmp_path / "runs" / "study"
-    until(lambda: any((run / "phases").glob("target-*/predictions/*/*.tsv")), "a prediction", run)
+    until(lambda: any(fire.status(p).get("trained") for p in run.glob("phases/target-*")), "a trained model", run)
     process.send_signal(signal.SIGTERM)
     ended(process, 60)
     [phase] = [p for p in phase_ids(run) if state(run, p) == "stopped:SIGTERM"]

@@ -52,7 +52,7 @@ class FakeTrainer(Trainer):
     def __init__(self, job: Any) -> None:
         self.job, self.evaluated = job, []
         self.mixture: Any = SimpleNamespace(total_steps=job.total)
-        self.saver: Any = SimpleNamespace(wait=lambda: None)
+        self.saver: Any = SimpleNamespace(wait=lambda: None, overdue=lambda minutes: False)
         job.trainer = self
 
     def resume(self, *_: Any) -> Progress:
@@ -89,7 +89,7 @@ def test_training_stops_after_patience_evaluations_without_a_better_one(
     job = SimpleNamespace(setting=setting, total=7, scores=scores, steps=0, progress=Progress(), world=None)
     job.folder = SimpleNamespace(checkpoints=None)
     monkeypatch.setattr(loop.checkpoint, "find", lambda *_: None)
-    for name, fake in (("Trainer", FakeTrainer), ("stop_if_requested", lambda *_, **__: None)):
+    for name, fake in (("Trainer", FakeTrainer), ("stop_or_save", lambda *_: False)):
         monkeypatch.setattr(loop, name, fake)
     progress = train(job)  # type: ignore[arg-type]
     assert job.trainer.evaluated == evaluated and job.steps == evaluated[-1]
