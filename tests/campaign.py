@@ -3,8 +3,9 @@
     python tests/campaign.py --kills 200 --seed 1 --output campaign
 
 Each setting (ZeRO stage and ranks) is run once in peace. Then studies of it are started, killed at an aimed or a random
-moment (sometimes a file is damaged, too), started again, and so on; at its end each curve, dev score, result, exported
-weight and prediction is compared bit for bit. Every kill is a line of OUTPUT/kills.jsonl; OUTPUT/table.md sums them up.
+moment (or their disk is filled; sometimes a file is damaged, too), started again, and so on; at its end each curve, dev
+score, result, exported weight and prediction is compared bit for bit. Every kill is a line of OUTPUT/kills.jsonl;
+OUTPUT/table.md sums them up.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ import campaign_table
 import damage
 import fire
 import warm
+from disk import small_disk
 from fire import Fight, Hang, Setting
 
 AIMS = {  # what a phase has to do -> what is aimed at, and how often
@@ -33,9 +35,11 @@ AIMS = {  # what a phase has to do -> what is aimed at, and how often
 }
 SKIPS = {-1: 2, 0: 12, 1: 5, 2: 2, 9: 1}  # phases that a start may begin before it is aimed at; -1: at the start itself
 WEIGHTS = {"SIGKILL to all": 5, "SIGKILL to a rank": 4, "SIGTERM to a rank": 2, "SIGKILL to the launcher": 2,
-           "SIGTERM to the launcher": 2, "SIGINT to the launcher": 1}
+           "SIGTERM to the launcher": 2, "SIGINT to the launcher": 1, "full disk": 2}
 COLD = 0.1  # share of starts as a user starts; the others, all but a study's last, are forked: imports take longest
 MOST_REPORTS = 3  # kills while a study reports
+DISK = 120  # megabytes of a study's own file system
+SHORT = ["intermediate={none: []}", "targets=[xnli]", "target_training.max_steps=2"]
 DELAYS = {"any": 2.0, "training": 1.0, "reporting": 1.0}  # seconds after the aim is met, at most; else 0.05
 
 
@@ -76,16 +80,33 @@ class Campaign:
         """Fight one study to its end with at most `kills` kills; returns how many there were."""
         quiet, expected = self.undisturbed(setting)
         fight = Fight(self.folder / f"study-{number:03d}", setting)
-        fire.copy_toy_world(quiet.run, fight.run)
-        study = Study(fight, self.dice, self.record, {"study": number, "where": str(setting)}, self.damage_share)
-        try:
-            study.fight(kills)
-            study.finish(expected)
-        except Hang as hang:
-            self.record.add(**study.told, hang=str(hang), output=fight.output()[-2000:])
-        finally:
-            fight.end()
+        told = {"study": number, "where": str(setting)}
+        with small_disk(fight.run.parent, DISK) as fillable:
+            fire.copy_toy_world(quiet.run, fight.run)
+            kinds = {kind: weight for kind, weight in WEIGHTS.items() if fillable or kind != "full disk"}
+            study = Study(fight, self.dice, self.record, told, self.damage_share, kinds)
+            try:
+                study.fight(kills)
+                study.finish(expected)
+            except Hang as hang:
+                self.record.add(**told, hang=str(hang), output=fight.output()[-2000:])
+            finally:
+                fight.end()
+        if study.clean:
+            shutil.rmtree(fight.folder)
         return study.struck
+
+    def end_cleanly(self, starts: int, settings: list[Setting]) -> None:
+        """Whole processes that train, evaluate and leave by themselves: how they end."""
+        for number in range(starts):
+            setting = settings[number % len(settings)]
+            fight = Fight(self.folder / f"clean-{number:03d}", setting, SHORT)
+            fire.copy_toy_world(self.undisturbed(setting)[0].run, fight.run)
+            fight.start()
+            code = fight.wait()
+            failure = {} if code == 0 else {"failure": fight.output()[-2000:]}
+            self.record.add(study=f"clean {number}", where=str(setting), left=code, aborted=fight.aborted(), **failure)
+            shutil.rmtree(fight.folder)
 
 
 @dataclass
@@ -97,6 +118,8 @@ class Study:
     record: Record
     told: dict[str, Any]
     damage_share: float
+    kinds: dict[str, int]
+    clean: bool = False
     struck: int = 0
     reports: int = 0
     failures: int = 0
@@ -113,7 +136,7 @@ class Study:
                 if self._ended() or self.failures > 2:
                     return
                 continue
-            hit = self.fight_.strike(draw(self.dice, WEIGHTS), self.dice)
+            hit = self.fight_.strike(draw(self.dice, self.kinds), self.dice)
             self._settle()
             self.struck += 1
             self.reports += hit["activity"] == "reporting"
@@ -136,8 +159,7 @@ class Study:
             self.record.add(**self.told, damaged=kind, how=how, answer=answer)
         self.record.add(**self.told, end=self.fight_.wait(), kills=self.struck, differences=found,
                         leftovers=fire.leftovers(self.fight_.run), failures=self.failures)
-        if not found and not self.failures:
-            shutil.rmtree(self.fight_.folder)
+        self.clean = not found and not self.failures
 
     def _ended(self) -> bool:
         """After a start that ended by itself: whether all is done. A refusal of a damaged file is answered."""
@@ -212,6 +234,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--kills", type=int, default=200, help="on this machine's ranks (default: 200)")
     parser.add_argument("--cluster-kills", type=int, default=0, help="on a two-node Slurm cluster, as root")
+    parser.add_argument("--clean-ends", type=int, default=40, help="starts of whole processes that nothing disturbs")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--stages", type=int, nargs="+", default=[0, 1, 2, 3])
     parser.add_argument("--ranks", type=int, nargs="+", default=[1, 2])
@@ -235,6 +258,7 @@ def main(arguments: list[str] | None = None) -> int:
         number += 1
         setting = settings[number % len(settings)]
         struck += campaign.study(number, setting, min(given.kills_per_study, given.kills - struck))
+    campaign.end_cleanly(given.clean_ends, settings)
     table = campaign_table.table(record.lines)
     (given.output / "table.md").write_text(table, encoding="utf-8")
     print(table)

@@ -19,13 +19,14 @@ from typing import Any
 
 import ranks
 import warm
+from disk import fill
 from warm import Forked
 
 from stilts_ds.plan import Phase
 from stilts_ds.run_dir import hash_file
 
 LIMIT = 300.0  # seconds that anything may take; more is a hang
-STEPS = {"intermediate": 30, "target": 10}
+STEPS = {"intermediate": 90, "target": 30}
 RECIPE = """
 name: study
 model: {{name_or_path: toy, dropout: 0.1}}
@@ -47,6 +48,7 @@ KILLS: dict[str, tuple[int, str]] = {  # name -> signal, and who gets it
     "SIGKILL to the launcher": (signal.SIGKILL, "launcher"),
     "SIGTERM to the launcher": (signal.SIGTERM, "launcher"),
     "SIGINT to the launcher": (signal.SIGINT, "launcher"),
+    "full disk": (0, "disk"),
 }
 
 
@@ -169,8 +171,9 @@ def curve(path: Path) -> list[dict[str, Any]]:
 class Fight:
     """A study that is started again and again in one folder."""
 
-    def __init__(self, folder: Path, setting: Setting) -> None:
+    def __init__(self, folder: Path, setting: Setting, overrides: Sequence[str] = ()) -> None:
         self.folder, self.setting = folder, setting
+        self.command = ["run", "study.yaml", *overrides]
         self.run = folder / "runs" / "study"
         self.watch = Watch(self.run, self.run / "logs" / "rank-0.log")
         self.process: subprocess.Popen[bytes] | Forked | None = None
@@ -182,11 +185,11 @@ class Fight:
         with open(self.folder / "output.log", "ab") as log:
             self.output_begun = log.tell()
             if forked:
-                self.process = warm.start(self.folder, ["run", "study.yaml"], log.fileno(), ranks.environment())
+                self.process = warm.start(self.folder, self.command, log.fileno(), ranks.environment())
                 return
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "stilts_launcher.cli", "run", "study.yaml"], cwd=self.folder, stdout=log,
-                stderr=log, env=ranks.environment(), start_new_session=True,
+                [sys.executable, "-m", "stilts_launcher.cli", *self.command], cwd=self.folder, stdout=log, stderr=log,
+                env=ranks.environment(), start_new_session=True,
             )
 
     def output(self) -> str:
@@ -234,22 +237,25 @@ class Fight:
         )
 
     def strike(self, kind: str, dice: random.Random) -> dict[str, Any]:
-        """Send the kind's signal; returns what it hit and how everything ended."""
+        """Send the kind's signal, or have the disk full until all has ended; returns what was hit and how it ended."""
         assert self.process is not None
         number, whom = KILLS[kind]
         victims = self.ranks()
         phase, doing = self.place()
         training = doing in ("training", "saving", "exporting")
         step, committed = (self.watch.last_step(phase), self.watch.committed(phase)) if training else (0, 0)
+        junk = fill(self.run.parent) if whom == "disk" else None
         if whom == "all":
             with suppress(ProcessLookupError):
                 os.killpg(self.process.pid, number)
-        else:
+        elif junk is None:
             hit = dice.choice(victims) if whom == "rank" and victims else self.process.pid
             with suppress(ProcessLookupError):
                 os.kill(hit, number)
         struck = time.monotonic()
         code = self.wait(victims)
+        if junk is not None:
+            junk.unlink()
         return {"kind": kind, "activity": doing, "phase": phase, "step": step, "committed": committed, "status": code,
                 "seconds_to_end": round(time.monotonic() - struck, 1), "aborted": self.aborted()}
 

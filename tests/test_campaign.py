@@ -13,7 +13,7 @@ from fire import Fight, Setting
 
 def test_a_study_that_is_killed_again_and_again_ends_at_the_numbers_of_a_quiet_one(tmp_path: Path) -> None:
     program = Path(__file__).with_name("campaign.py")
-    few = ["--kills", "5", "--stages", "2", "--ranks", "1", "--seed", "5", "--output", "fired"]
+    few = ["--kills", "5", "--stages", "2", "--ranks", "1", "--seed", "5", "--clean-ends", "1", "--output", "fired"]
     done = subprocess.run([sys.executable, str(program), *few], cwd=tmp_path, env=ranks.environment(), text=True,
                           timeout=900, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     assert done.returncode == 0, done.stdout[-6000:]

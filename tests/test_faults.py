@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
 import subprocess
@@ -13,6 +12,7 @@ from pathlib import Path
 import fire
 import pytest
 import study
+from disk import fill, small_disk
 from study import curve, phase_ids, rank_pids, reached, scores, state, until
 from test_ranks import mpiexec
 
@@ -93,37 +93,29 @@ def test_a_run_that_is_stopped_while_it_evaluates_trains_nothing_again(tmp_path:
 def test_a_full_disk_costs_no_checkpoint_and_says_so(tmp_path: Path, undisturbed: Path) -> None:
     """The disk fills up between two checkpoints. With space again, the same command ends at the undisturbed numbers."""
     disk = tmp_path / "runs"
-    disk.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=120m", "tmpfs", disk], capture_output=True).returncode:
-        pytest.skip("needs the right to mount a small file system")
-    try:
+    with small_disk(disk, 120) as mounted:
+        if not mounted:
+            pytest.skip("needs the right to mount a small file system")
         process = study.start(tmp_path, [*STILTS, "run", "study.yaml"])
         run, phase = first_phase(tmp_path)
         tags = run / "phases" / phase / "checkpoints"
         until(lambda: any(tags.glob("*/manifest.json")), "a checkpoint", run)
-        junk = disk / "junk"
-        with open(junk, "wb", buffering=0) as file, contextlib.suppress(OSError):
-            while file.write(bytes(1 << 16)):
-                pass
+        junk = fill(disk)
         output = ended(process, 120)
         assert "GB free" in output or "is full" in output, output
         assert any(tags.glob("*/manifest.json"))
         junk.unlink()
         assert "continuing after step" in study.stilts(tmp_path, "run", "study.yaml")
         assert curve(run, phase) == curve(undisturbed, phase) and scores(run) == scores(undisturbed)
-    finally:
-        subprocess.run(["umount", disk], check=True)
 
 
 def test_a_checkpoint_that_does_not_fit_is_not_begun(tmp_path: Path) -> None:
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", tmp_path], capture_output=True).returncode:
-        pytest.skip("needs the right to mount a small file system")
-    try:
-        require_space(tmp_path, 1 << 20)
+    with small_disk(tmp_path / "disk", 2) as mounted:
+        if not mounted:
+            pytest.skip("needs the right to mount a small file system")
+        require_space(tmp_path / "disk", 1 << 20)
         with pytest.raises(OSError, match=r"No space left on device: 0.003 GB are needed"):
-            require_space(tmp_path, 3 << 20)
-    finally:
-        subprocess.run(["umount", tmp_path], check=True)
+            require_space(tmp_path / "disk", 3 << 20)
 
 
 def test_mpirun_gives_the_numbers_of_any_other_start(tmp_path: Path, undisturbed: Path) -> None:
