@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import errno
 import os
 import re
 from collections.abc import Iterable
@@ -45,6 +46,17 @@ def holds_secret(text: str) -> bool:
 def first_line(error: BaseException) -> str:
     """What an exception says, on one line; its name where it says nothing."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def is_full_disk(error: BaseException | None) -> bool:
+    """Whether an error, or what caused it, is a full disk. safetensors tells it in its text only."""
+    seen: list[BaseException] = []  # an error may be its own cause
+    while error is not None and error not in seen:
+        if getattr(error, "errno", None) == errno.ENOSPC or os.strerror(errno.ENOSPC) in str(error):
+            return True
+        seen.append(error)
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

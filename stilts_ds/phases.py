@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import ctypes
-import errno
 import gc
 import logging
 import os
@@ -33,7 +32,7 @@ from stilts_ds.engine.preempt import Stopped, install_handlers
 from stilts_ds.engine.preflight import check_ranks
 from stilts_ds.engine.stacks import write_stacks_to
 from stilts_ds.engine.world import World, joined
-from stilts_ds.errors import UserError, redacted
+from stilts_ds.errors import UserError, first_line, is_full_disk, redacted
 from stilts_ds.evaluate.score_run import score_phase
 from stilts_ds.evaluate.selection import dev_scores
 from stilts_ds.evaluate.zero_shot import evaluate_phase
@@ -290,14 +289,14 @@ def run_ranks(run: RunDir, wanted: list[str], only: str | None = None, before: C
         if rank == 0:
             print(f"error: {problem}", file=sys.stderr, flush=True)
         return 2
-    except (RuntimeError, OSError) as problem:
+    except Exception as problem:
         log.exception("rank %d failed", rank)
-        if isinstance(problem, OSError) and problem.errno == errno.ENOSPC:
+        if is_full_disk(problem):
             print(f"error: the disk of {run.root} is full; free some space, and the same command continues",
                   file=sys.stderr, flush=True)
         if rank > 0:  # rank 0 has told on the terminal already
             print(
-                f"rank {rank}: {str(problem).splitlines()[0][:200]} (all of it: {run.logs})",
+                f"rank {rank}: {redacted(first_line(problem))[:200]} (all of it: {run.logs})",
                 file=sys.stderr,
                 flush=True,
             )
@@ -312,11 +311,20 @@ class Redacting(logging.Formatter):
         return redacted(super().format(record))
 
 
+class LogFile(logging.FileHandler):
+    """A rank's log. On a full disk its lines are lost without a traceback for each: the run is about to end and to say
+    why on the terminal."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 (the name is the base class's)
+        if not is_full_disk(sys.exc_info()[1]):
+            super().handleError(record)
+
+
 def set_up_logging(folder: Path) -> None:
     """A file for each rank in `folder` (a phase run alone has its own folder); rank 0 also speaks on the terminal."""
     rank = os.environ.get("RANK", "0")
     folder.mkdir(parents=True, exist_ok=True)
-    handlers: list[logging.Handler] = [logging.FileHandler(folder / f"rank-{rank}.log", encoding="utf-8")]
+    handlers: list[logging.Handler] = [LogFile(folder / f"rank-{rank}.log", encoding="utf-8")]
     write_stacks_to(folder / f"rank-{rank}.log")
     if rank == "0":
         handlers.append(logging.StreamHandler())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import math
 
 import pytest
@@ -10,7 +11,7 @@ import torch
 from stilts_ds.batches.collate import Batch
 from stilts_ds.config import TrainingPart
 from stilts_ds.engine.guards import WINDOW, ChanceWatch, explain_memory
-from stilts_ds.errors import UserError
+from stilts_ds.errors import UserError, is_full_disk
 from stilts_ds.model.heads import HeadSpec
 
 TOKENS = torch.zeros(100, dtype=torch.long)
@@ -37,9 +38,18 @@ def test_a_gpus_error_is_known_by_its_type() -> None:
     assert isinstance(explain_memory(torch.OutOfMemoryError("CUDA"), BATCH, SETTING), UserError)
 
 
-def test_any_other_error_stays_what_it_is() -> None:
-    problem = RuntimeError("Connection closed by peer")
-    assert explain_memory(problem, BATCH, SETTING) is problem
+def test_any_other_error_is_not_about_memory() -> None:
+    assert explain_memory(RuntimeError("Connection closed by peer"), BATCH, SETTING) is None
+
+
+def test_a_full_disk_is_known_by_its_number_its_text_or_its_cause() -> None:
+    full, other = OSError(errno.ENOSPC, "x"), RuntimeError("Connection closed by peer")
+    assert is_full_disk(full) and is_full_disk(RuntimeError("Error: I/O error: No space left on device (os error 28)"))
+    assert not is_full_disk(other) and not is_full_disk(OSError(errno.EACCES, "x"))
+    other.__cause__ = full
+    assert is_full_disk(other)
+    other.__cause__ = other  # as after `raise problem from problem`
+    assert not is_full_disk(other)
 
 
 @pytest.mark.parametrize("share, told", [(0.97, []), (0.99, ["mnli"]), (1.2, ["mnli"])])

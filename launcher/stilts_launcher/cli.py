@@ -10,7 +10,7 @@ from typing import Any
 
 from stilts_ds import __version__
 from stilts_ds.config import Recipe, load_recipe, resolve_paths, shipped_recipes
-from stilts_ds.errors import UserError, printable
+from stilts_ds.errors import UserError, is_full_disk, printable
 from stilts_ds.run_dir import RunDir
 
 BENCHMARKS = {
@@ -36,6 +36,11 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
     except BrokenPipeError:
         return 0
+    except OSError as problem:
+        if not is_full_disk(problem):
+            raise
+        print(f"error: {problem}; free some space, and the same command continues", file=sys.stderr)
+        return 1
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -18,10 +18,10 @@ WINDOW = 50  # steps of a task whose mean loss is looked at
 LEARNED = 0.98  # a task has learned something when its loss is below this share of chance
 
 
-def explain_memory(problem: RuntimeError, batch: Batch, setting: TrainingPart) -> Exception:
-    """The error to raise for `problem`: about memory, with the batch and what to change; anything else as it is."""
+def explain_memory(problem: RuntimeError, batch: Batch, setting: TrainingPart) -> UserError | None:
+    """What to tell about too little memory: the batch and what to change. None where `problem` is another one."""
     if not isinstance(problem, torch.OutOfMemoryError) and not any(t in str(problem).lower() for t in NO_MEMORY):
-        return problem
+        return None
     return UserError(
         f"out of memory in a micro-batch of {len(batch.lengths)} rows and {sum(batch.lengths)} tokens, at most "
         f"{max(batch.lengths)} in a row; lower per_device_train_batch_size "

@@ -200,7 +200,9 @@ class Trainer:
                     # DeepSpeed averages gradients over ranks; the loss is a sum over them.
                     self.engine.backward(loss * world.size, scale_wrt_gas=False)
             except RuntimeError as problem:
-                raise explain_memory(problem, batch, self.job.setting) from problem
+                if explained := explain_memory(problem, batch, self.job.setting):
+                    raise explained from problem
+                raise
             local = torch.tensor([0.0, *self._tokens(batch, examples)], device=device)
             statistics += torch.cat([local, sums, counts])
             statistics[0] += loss.detach()
