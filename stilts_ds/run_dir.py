@@ -145,10 +145,6 @@ class PhaseDir:
         """Whether the phase's model is exported; also when the evaluation behind it was stopped or failed."""
         return bool(self.read_status().get("trained"))
 
-    def seconds(self) -> float:
-        """Wall time spent on the phase so far, over all its starts that ended by themselves or were stopped."""
-        return float(self.read_status().get("seconds", 0))
-
     def set_status(self, state: str, **details: Any) -> None:
         """Write the phase's state. The token tells one start of the ranks from another."""
         token = os.environ.get("STILTS_RUN_TOKEN", "")

@@ -82,6 +82,17 @@ def test_cost_counts_hours_only_where_every_phase_says_them(run: RunDir) -> None
     assert cost_sheet(data).rows[-1][4:6] == ("-", "-")
 
 
+def test_energy_stands_in_the_cost_where_every_phase_tells_it(run: RunDir) -> None:
+    data = load_run(run)
+    assert cost_sheet(data).columns[-1] == "peak memory (GiB)"
+    for status in data.statuses.values():
+        status["joules"] = 1.8e6
+    assert cost_sheet(data).columns[-1] == "energy of GPUs (kWh)"
+    assert cost_sheet(data).rows[-1][-1] == f"{len(data.phases) * 0.5:.2f}"
+    del data.statuses[next(iter(data.statuses))]["joules"]
+    assert cost_sheet(data).rows[-1][-1] == "-"
+
+
 def test_durations() -> None:
     assert [duration(s) for s in (0, 59.4, 60, 3599, 3600, 90_061)] == [
         "0 s", "59 s", "1 min 00 s", "59 min 59 s", "1 h 00 min", "25 h 01 min"]  # fmt: skip

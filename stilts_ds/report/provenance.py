@@ -61,13 +61,17 @@ def cost_sheet(data: RunData) -> Sheet:
     for phase in data.phases.values():
         groups.setdefault((phase.condition, phase.kind), []).append(phase)
     rows = [(f"{condition}: {kind}", *_cost(data, phases)) for (condition, kind), phases in groups.items()]
-    columns = ("phases", "done", "steps", "time", f"{_unit(data)}-hours", "peak memory (GiB)")
+    columns = ["phases", "done", "steps", "time", f"{_unit(data)}-hours", "peak memory (GiB)"]
+    if any("joules" in status for status in data.statuses.values()):
+        columns.append("energy of GPUs (kWh)")
     notes = (
         "Time is the wall clock of training, prediction and scoring, where every phase's status says both its time and "
         "its ranks (a status without ranks may tell of a later start that found the work done). A phase that several "
-        "conditions share stands with the first. Memory is the peak of one rank.",
+        "conditions share stands with the first. Memory is the peak of one rank. The energy of GPUs stands here where "
+        "their driver counts it.",
     )
-    return Sheet("Cost", ("condition and kind", *columns), (*rows, ("all", *_cost(data, data.phases.values()))), notes)
+    rows.append(("all", *_cost(data, data.phases.values())))
+    return Sheet("Cost", ("condition and kind", *columns), tuple(row[: len(columns) + 1] for row in rows), notes)
 
 
 def _cost(data: RunData, phases: Iterable[Phase]) -> tuple[str, ...]:
@@ -84,6 +88,7 @@ def _cost(data: RunData, phases: Iterable[Phase]) -> tuple[str, ...]:
         duration(sum(seconds for seconds, _ in timed)) if told else "-",
         f"{sum(seconds * ranks for seconds, ranks in timed) / 3600:.2f}" if told else "-",
         f"{max(peaks):.1f}" if peaks else "-",
+        f"{sum(s['joules'] for s in statuses) / 3.6e6:.2f}" if chosen and all("joules" in s for s in statuses) else "-",
     )
 
 
