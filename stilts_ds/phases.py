@@ -163,7 +163,8 @@ class Cost:
     def __init__(self, before: dict[str, Any], world: World) -> None:
         self.world, self.started = world, time.time()
         self.seconds = float(before.get("seconds", 0))
-        self.joules = float(before.get("joules", 0)) if "joules" in before or not before else None
+        whole = not before or str(before.get("state")).startswith(("stopped:", "done"))  # not killed, not failed
+        self.joules = float(before.get("joules", 0)) if whole and ("joules" in before or not before) else None
         self.counter = energy_counter(world.device)
         self.counted = self.counter()
 

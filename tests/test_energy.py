@@ -28,13 +28,15 @@ def test_joules_of_all_ranks_and_starts_are_added(monkeypatch: pytest.MonkeyPatc
     first = Cost({}, world(others=(10.0,)))
     assert first.so_far()["joules"] == 510.0 and first.so_far()["joules"] == 810.0
     count(monkeypatch, [5000.0, 5001.0])
-    assert Cost({"seconds": 3.0, "joules": 810.0}, world()).so_far()["joules"] == 811.0
+    assert Cost({"state": "stopped:SIGTERM", "joules": 810.0}, world()).so_far()["joules"] == 811.0
 
 
 @pytest.mark.parametrize("before, readings, others", [
     ({}, [None, None], ()),  # no counter here
     ({}, [1.0, 2.0], (None,)),  # none on another rank
-    ({"seconds": 3.0}, [1.0, 2.0], ()),  # an earlier start did not count
+    ({"state": "done"}, [1.0, 2.0], ()),  # an earlier start did not count
+    ({"state": "running", "joules": 5.0}, [1.0, 2.0], ()),  # or was killed
+    ({"state": "failed", "joules": 5.0}, [1.0, 2.0], ()),
 ])  # fmt: skip
 def test_a_sum_that_lacks_a_part_is_not_told(
     before: dict[str, float], readings: list[float | None], others: tuple[None, ...], monkeypatch: pytest.MonkeyPatch
