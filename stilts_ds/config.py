@@ -161,6 +161,9 @@ class EnginePart(Part):
         "Masked language modelling always trains all",
     )
     gradient_checkpointing: bool = Field(False, description="recompute activations in the backward pass")
+    torch_compile: bool = Field(
+        False, description="compile the encoder's layers with torch.compile (stages 0-2); pays on GPUs if anywhere"
+    )
     ds_config: Path | None = Field(None, description="own DeepSpeed JSON in place of ds_configs/zero<stage>.json")
     profile: bool = Field(
         False, description="write a torch profiler trace of the third to fifth step to phases/<id>/profile.json"
@@ -251,6 +254,8 @@ class Recipe(Part):
             )
         if self.engine.offload_optimizer and self.engine.zero_stage == 0:
             raise ValueError("engine.offload_optimizer needs engine.zero_stage 1, 2 or 3")
+        if self.engine.torch_compile and self.engine.zero_stage == 3:
+            raise ValueError("engine.torch_compile needs engine.zero_stage 0, 1 or 2: 3 gathers weights inside layers")
         return self
 
     def training(

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import logging
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 import small
 import torch
+import torch._dynamo
+from conftest import SMALL, stilts
 from transformers import (
     AutoModel,
     BertConfig,
@@ -24,7 +28,7 @@ from stilts_ds.config import ModelPart
 from stilts_ds.model import attention
 from stilts_ds.model.attention import Packing, grouped_attention, nested_attention
 from stilts_ds.model.encode import first_position
-from stilts_ds.model.encoder import load_encoder, save_encoder
+from stilts_ds.model.encoder import compile_layers, load_encoder, save_encoder
 from stilts_ds.model.multitask import MultiTask
 
 SIZES: dict[str, Any] = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32,
@@ -44,6 +48,48 @@ def gradients(model: MultiTask, batch: Batch) -> tuple[float, dict[str, torch.Te
     loss = model(batch)[0]
     loss.backward()
     return loss.item(), {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+
+
+compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler on CPUs")
+
+
+@compiler
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_compiled_layers_have_the_loss_and_the_gradients_of_others_and_are_compiled_once(checkpointing: bool) -> None:
+    found = []
+    for compiled in (False, True):
+        model = small.model().train()
+        names = [name for name, _ in model.named_parameters()]
+        if checkpointing:
+            model.encoder.gradient_checkpointing_enable({"use_reentrant": False})
+        if compiled:
+            torch._dynamo.reset()
+            compile_layers(model.encoder)
+            gradients(model, batch_of(12))
+            model.zero_grad()
+            compiled_before = torch._dynamo.utils.counters["stats"]["unique_graphs"]
+        found.append(gradients(model, batch_of(30)))
+        assert [name for name, _ in model.named_parameters()] == names
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == compiled_before > 0
+    assert found[1][0] == pytest.approx(found[0][0], rel=1e-6)
+    for name, gradient in found[0][1].items():
+        torch.testing.assert_close(found[1][1][name], gradient, rtol=1e-4, atol=1e-7)
+
+
+@compiler
+@pytest.mark.slow
+def test_a_compiled_run_draws_the_curve_of_any_other(tmp_path: Path) -> None:
+    """Two ranks, ZeRO 2, no dropout."""
+    losses = []
+    for name, compiled in (("plain", "false"), ("compiled", "true")):
+        said = stilts("run", "quickstart", *SMALL, "intermediate={nli: [mnli, ccg]}", "targets=[tatoeba]",
+                      "launch.nproc=2", "model.dropout=0", "engine.zero_stage=2", f"engine.torch_compile={compiled}",
+                      f"name={name}", cwd=tmp_path)
+        assert ("layers are compiled" in said) == (name == "compiled")
+        (curve,) = (tmp_path / "runs" / name / "phases").glob("intermediate-*/metrics.jsonl")
+        records = [json.loads(line) for line in curve.read_text().splitlines()]
+        losses.append([record["train/loss"] for record in records if "train/loss" in record])
+    assert len(losses[0]) == 4 and losses[1] == pytest.approx(losses[0], rel=1e-5)
 
 
 @pytest.mark.parametrize("checkpointing", [False, True])

@@ -25,6 +25,7 @@ from deepspeed.utils import (
 from stilts_ds.config import EnginePart, TrainingPart
 from stilts_ds.ds_files import base_config
 from stilts_ds.errors import UserError
+from stilts_ds.model.encoder import compile_layers
 from stilts_ds.model.multitask import MultiTask
 
 log = logging.getLogger(__name__)
@@ -71,6 +72,8 @@ def build_engine(model: MultiTask, part: EnginePart, setting: TrainingPart, worl
     _check_same_model(model, world)
     if part.gradient_checkpointing:
         model.encoder.gradient_checkpointing_enable({"use_reentrant": False})
+    if part.torch_compile:
+        compile_layers(model.encoder)
     if part.zero_stage == 3 and any(spec.family == "text" for spec in model.specs.values()):
         # The MLM head reads the word embeddings outside the module that owns them.
         deepspeed.zero.register_external_parameter(model, model.word_embedding)

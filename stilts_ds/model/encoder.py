@@ -84,6 +84,20 @@ def pack(model: Any, name: str) -> None:
         log.warning("%s: packed rows give it other hidden states; rows are padded to the longest of a batch", name)
 
 
+def compile_layers(model: Any) -> None:
+    """Compile each layer of an encoder in place, once for all batch shapes. Parameters keep their names.
+
+    Packed attention stays as it is: its calls depend on the rows' lengths, and each batch would be compiled anew.
+    """
+    from transformers import AttentionInterface
+
+    AttentionInterface.register(attention.NAME, torch.compiler.disable(attention.packed_attention))
+    layers = max((part for part in model.modules() if isinstance(part, torch.nn.ModuleList)), key=len)
+    for layer in layers:
+        layer.compile(dynamic=True)
+    log.info("%d encoder layers are compiled in the first steps", len(layers))
+
+
 def _set_dropout(config: Any, dropout: float | None) -> None:
     if dropout is not None:
         config.hidden_dropout_prob = config.attention_probs_dropout_prob = dropout
