@@ -10,9 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import ranks
+from row_builder import RowsBuilder
 
 from stilts_ds.batches.cache import cached_rows
-from stilts_ds.batches.rows import Rows, RowsBuilder
+from stilts_ds.batches.rows import Rows
 
 PROGRAM = Path(__file__).parent / "programs" / "build_cache.py"
 KEY = {"task": "mnli", "files": "abc", "max_seq_length": 128}

@@ -10,10 +10,11 @@ import pieces
 import pytest
 import small
 import torch
+from row_builder import RowsBuilder
 
 from stilts_ds.batches.collate import Collator, TaskRows, mask_tokens, masked_count, pack_rows, target_count
 from stilts_ds.batches.encode import Encoder, Template, encode_pair, encode_text
-from stilts_ds.batches.rows import Rows, RowsBuilder
+from stilts_ds.batches.rows import Rows
 from stilts_ds.config import TrainingPart
 from stilts_ds.examples.records import Pair, Text
 

@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 import pieces
 import pytest
+from row_builder import RowsBuilder
 
 from stilts_ds.batches import chunks, rows, windows
 from stilts_ds.batches.cache import cached_rows, find_rows
 from stilts_ds.batches.encode import ENCODE, Encoder
-from stilts_ds.batches.rows import Rows, RowsBuilder, ids_in, touched_ids
+from stilts_ds.batches.rows import Rows, ids_in, touched_ids
 from stilts_ds.batches.slices import Slices, lay_out, spread
 from stilts_ds.batches.tokenizer import Template
 from stilts_ds.batches.writer import HEADER, Column, RowsWriter

@@ -8,8 +8,12 @@ from pathlib import Path
 
 import numpy as np
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from row_builder import RowsBuilder
+
 from stilts_ds.batches.cache import cached_rows
-from stilts_ds.batches.rows import Rows, RowsBuilder
+from stilts_ds.batches.rows import Rows
 
 STEP_SECONDS = 0.02
 
