@@ -21,12 +21,15 @@ log = logging.getLogger(__name__)
 
 
 class Monitor:
-    """Writes a phase's curves. `start_step` is the number of steps already done when the phase was resumed."""
+    """Writes a phase's curves. When it was resumed, `start_step` steps were done already, and dev was evaluated last
+    after `evaluated_step`."""
 
-    def __init__(self, metrics: Path, tensorboard: Path, title: str, start_step: int, total_steps: int) -> None:
+    def __init__(
+        self, metrics: Path, tensorboard: Path, title: str, start_step: int, evaluated_step: int, total_steps: int
+    ) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
-        _keep_steps(metrics, start_step)
+        _keep_steps(metrics, start_step, evaluated_step)
         self.metrics = open(metrics, "a", encoding="utf-8", buffering=1)  # noqa: SIM115 (closed by close())
         self.writer = SummaryWriter(str(tensorboard), purge_step=start_step + 1 if start_step else None)
         self.bar = _progress_bar(title, start_step, total_steps)
@@ -77,14 +80,15 @@ class Monitor:
         self.metrics.close()
 
 
-def _keep_steps(metrics: Path, last: int) -> None:
-    """Drop the lines of steps after `last`: the resumed run writes them again."""
+def _keep_steps(metrics: Path, last: int, evaluated: int) -> None:
+    """Drop the lines of steps after `last`, and evaluations after step `evaluated`: the resumed run writes them again.
+    A kill may come between an evaluation and the next checkpoint."""
     kept, steps = [], set[int]()
     text = metrics.read_text(encoding="utf-8", errors="replace") if metrics.exists() else ""
     for line in text.split("\n"):
         try:
             record = json.loads(line)
-            if record["step"] > last:
+            if record["step"] > (last if "train/loss" in record else evaluated):
                 continue
         except (json.JSONDecodeError, KeyError, TypeError):
             continue  # the last line of a killed run may be cut; any other one is missed below

@@ -159,7 +159,7 @@ class Trainer:
             self.saver.last_step = progress.step
         if self.job.world.first:
             self.monitor = Monitor(self.job.folder.metrics, self.job.tensorboard, self.job.title, progress.step,
-                                   self.mixture.total_steps)
+                                   progress.selected_step, self.mixture.total_steps)
             log.info("%s: %d steps of %d examples, %d micro-batches a rank%s", self.job.title,
                      self.mixture.total_steps, self.job.setting.train_batch_size, self.micro_batches,
                      f", continuing after step {progress.step}" if progress.step else "")
