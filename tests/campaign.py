@@ -125,6 +125,7 @@ class Study:
     failures: int = 0
     open_hits: list[dict[str, Any]] = field(default_factory=list)
     harmed: list[tuple[str, str, Path]] = field(default_factory=list)
+    deleted_curves: list[str] = field(default_factory=list)  # as the message of a refusal asked
 
     def fight(self, kills: int) -> None:
         """Start and strike until there were enough kills or the study is at its end."""
@@ -151,6 +152,8 @@ class Study:
             self.fight_.start()
         self._settle(last=True)
         found = fire.differences(fire.left_by(self.fight_.run), expected)
+        if self.deleted_curves and self._curve_is_reported():
+            found = [n for n in found if n not in ("results.json", *self.deleted_curves)]
         for kind, how, path in self.harmed:
             answer = "found when loaded" if self._is_refused_on_loading(path) else "mended"
             found = [name for name in found if answer == "mended" or not path.match(f"*/{name}")]
@@ -174,6 +177,7 @@ class Study:
             self.harmed.remove((kind, how, path))
             self.record.add(**self.told, damaged=kind, how=how, answer="refused", output=output[-300:])
             damage.mend(self.fight_.run, path)
+            self.deleted_curves += [f"{path.parent.name}/curve"] * (kind == "curve")
         if not named:
             self.failures += 1
             self.record.add(**self.told, failure=output[-2000:])
@@ -238,7 +242,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--stages", type=int, nargs="+", default=[0, 1, 2, 3])
     parser.add_argument("--ranks", type=int, nargs="+", default=[1, 2])
-    parser.add_argument("--kills-per-study", type=int, default=24)
+    parser.add_argument("--kills-per-study", type=int, default=13)
     parser.add_argument("--damage", type=float, default=0.2, help="share of kills after which a file is damaged")
     parser.add_argument("--output", type=Path, default=Path("campaign"))
     given = parser.parse_args(arguments)

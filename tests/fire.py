@@ -211,8 +211,8 @@ class Fight:
         return phase, doing
 
     def await_aim(self, choose: Callable[[str], str], skip: int) -> str | None:
-        """Let `skip` phases begin, choose an aim in the next one and wait until it is met, or passed. Returns the aim;
-        None where the start ended before."""
+        """Let `skip` phases begin, choose an aim in each that has work left and wait until one is met. Returns it; None
+        where the start ended before."""
         assert self.process is not None
         deadline, current, begun, aim = time.monotonic() + LIMIT, "", 0, "starting" if skip < 0 else ""
         while self.process.poll() is None:
@@ -220,14 +220,15 @@ class Fight:
             if doing in (aim, "reporting") or (aim == "any" and phase):
                 return doing if doing == "reporting" else aim
             if phase != current:
-                if aim:
-                    return aim
                 current, begun = phase, begun + 1
-                aim = choose(self._kind(phase)) if begun > skip else ""
+                aim = choose(self._kind(phase)) if begun > skip and not self._done(phase) else ""
             if time.monotonic() > deadline:
                 raise Hang(f"waited for {aim or 'a phase'}")
             time.sleep(0.004)
         return None
+
+    def _done(self, phase: str) -> bool:
+        return bool(status(self.run / "phases" / phase).get("state") == "done")
 
     def _kind(self, phase: str) -> str:
         """What a phase that begins has to do: retrieval, training, or evaluating what is trained."""
