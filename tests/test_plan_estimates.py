@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,11 +16,12 @@ import pytest
 import ranks
 import small
 from conftest import stilts
-from stilts_launcher.estimates import state_of
+from stilts_launcher.advice import advice
+from stilts_launcher.estimates import Estimate, state_of
 
 from stilts_ds.batches.mixture import Mixture
 from stilts_ds.batches.sizes import PhaseSize
-from stilts_ds.config import EnginePart, SamplingPart, TrainingPart
+from stilts_ds.config import EnginePart, SamplingPart, TrainingPart, parse_recipe
 from stilts_ds.memory import (
     GIB,
     Memory,
@@ -217,6 +219,38 @@ def test_local_data_count_as_full_data_sets_until_they_are_read(shared_data: Pat
         "plan", "mini_xlmr", "model.name_or_path=toy", *folders, "--gpu-memory", "0.001", "targets=[xquad]",
         "intermediate={none: []}", "data.train_split={}", cwd=tmp_path)
     stilts("plan", "mini_xlmr", "--gpu-memry", "1", "targets=[xquad]", cwd=tmp_path, status=2)
+
+
+TABLE = {  # GiB by stage and per_device_train_batch_size
+    1: {1: 5, 2: 6, 4: 8, 8: 12, 16: 20, 32: 36}, 3: {1: 2, 2: 3, 4: 5, 8: 9, 16: 17, 32: 33},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("gib", "beside", "told"), [
+    (80, 0, "stage 1 fits in 80 GiB, in every phase; per_device_train_batch_size may be up to 32 (it is 8)"),
+    (20, 0, "stage 1 fits in 20 GiB, in every phase; per_device_train_batch_size may be up to 16 (it is 8)"),
+    (20, 1, "stage 1 fits in 20 GiB, in every phase, measured in the trial; per_device_train_batch_size may be"),
+    (11, 0, "stage 3 fits in 11 GiB, in every phase; per_device_train_batch_size may be up to 8 (it is 8)"),
+    (8, 0, "no stage fits in 8 GiB with per_device_train_batch_size 8; stage 1 does with 4"),
+    (4, 0, "no stage fits in 4 GiB with per_device_train_batch_size 8; stage 3 does with 2"),
+    (1, 0, "no stage fits in 1 GiB for one, not even row by row; try more ranks, engine.gradient_checkpointing=true"),
+])  # fmt: skip
+def test_advice_names_the_smallest_stage_and_the_largest_batch(gib: float, beside: float, told: str) -> None:
+    def memory_at(size: int) -> dict[int, Memory]:
+        return {stage: Memory(weights=sizes[size] * GIB, gradients=0, optimizer=0, buffers=0, gathered=0, step=0,
+                              activations=0, build=0, host=0) for stage, sizes in TABLE.items()}
+
+    setting = TrainingPart(per_device_train_batch_size=8, train_batch_size=32)
+    phase = SimpleNamespace(id="one", setting=lambda: setting)
+    found = [Estimate(phase, "will run", memory=memory_at(8), memory_at=memory_at)]  # type: ignore[arg-type]
+    recipe = parse_recipe({"name": "x", "targets": ["xnli"], "intermediate": {"none": []}}, "test")
+    assert advice(recipe, found, gib, beside * GIB).startswith(told)
+
+
+def test_doctor_tells_what_fits_on_this_machine(tmp_path: Path) -> None:
+    shown = stilts("doctor", "quickstart", *STUDY, cwd=tmp_path)
+    assert re.search(r"ok +quickstart: stage 0 fits in [0-9.]+ GiB, in every phase; per_device_train_batch_size", shown)
+    assert "--trial needs a recipe" in stilts("doctor", "--trial", cwd=tmp_path, status=2)
 
 
 def test_a_model_that_is_not_here_has_unknown_memory(shared_data: Path, tmp_path: Path) -> None:

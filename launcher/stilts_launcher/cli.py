@@ -70,7 +70,7 @@ def build_parser() -> argparse.ArgumentParser:
         part.add_argument("overrides", nargs="*", metavar="key=value", help=overrides)
         if name == "plan":
             part.add_argument("--ranks", type=int, metavar="N", help="estimate for N ranks (default: the recipe's)")
-            part.add_argument("--gpu-memory", type=float, metavar="GIB", help="name the smallest stage that fits")
+            part.add_argument("--gpu-memory", type=float, metavar="GIB", help="name the ZeRO stage and batch that fit")
             part.add_argument("--trial", action="store_true", help="measure a few steps of the largest phase here")
             part.add_argument("--json", action="store_true", help="print JSON")
         elif name != "fetch":
@@ -129,7 +129,10 @@ def build_parser() -> argparse.ArgumentParser:
     part.add_argument("--translated", type=Path, help="folder of translated tasks such as mnli.de, DIR/<language>/...")
     part.add_argument("--text", type=Path, help="folder of <language>.txt files (task mlm)")
     add("schema", schema, "print the recipe's JSON schema, for editors")
-    add("doctor", doctor, "check this machine: versions, ranks, collectives, memory, disk")
+    part = add("doctor", doctor, "check this machine: versions, ranks, collectives, memory, disk, and what fits on it")
+    part.add_argument("recipe", nargs="?", help=f"also name the ZeRO stage and batch for {recipes}")
+    part.add_argument("overrides", nargs="*", metavar="key=value", help=overrides)
+    part.add_argument("--trial", action="store_true", help="measure a few steps of the recipe's largest phase for that")
     part = add("bench", bench, f"benchmark {' or '.join(BENCHMARKS)}; see `stilts bench NAME -h` (no name: kernels)")
     part.add_argument("options", nargs=argparse.REMAINDER, help="name and options of the benchmark")
     return parser
@@ -340,7 +343,9 @@ def schema(given: argparse.Namespace) -> int:
 def doctor(given: argparse.Namespace) -> int:
     from stilts_launcher.doctor import examine
 
-    return examine()
+    if given.recipe is None and given.trial:
+        raise UserError("--trial needs a recipe")
+    return examine(recipe_of(given) if given.recipe else None, given.trial)
 
 
 def bench(given: argparse.Namespace) -> int:

@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+from stilts_ds.config import Recipe
 from stilts_ds.run_dir import git_commit, versions
 from stilts_launcher.local import free_port
 
@@ -27,8 +28,8 @@ assert value.item() == size * (size + 1) / 2, value
 """
 
 
-def examine() -> int:
-    """Run all checks and print a line for each."""
+def examine(recipe: Recipe | None = None, trial: bool = False) -> int:
+    """Run all checks and print a line for each; with a recipe, also which stage and batch fit here."""
     checks: list[tuple[str, Callable[[], str]]] = [
         ("versions", _versions),
         ("devices", _devices),
@@ -38,6 +39,8 @@ def examine() -> int:
         ("triton", _triton),
         ("mpi", _mpi),
     ]
+    if recipe is not None:
+        checks.append((recipe.name, lambda: _advice(recipe, trial)))
     failed = 0
     for name, check in checks:
         try:
@@ -64,6 +67,20 @@ def _memory() -> str:
     pages, size = os.sysconf("SC_PHYS_PAGES"), os.sysconf("SC_PAGE_SIZE")
     free = os.sysconf("SC_AVPHYS_PAGES") * size / 2**30
     return f"{free:.1f} of {pages * size / 2**30:.1f} GiB free"
+
+
+def _advice(recipe: Recipe, trial: bool) -> str:
+    """On one rank for each GPU, less 1 GiB for its CUDA context; without GPUs on the recipe's ranks, which share the
+    host's memory."""
+    import torch
+
+    from stilts_launcher.show_plan import show_advice
+
+    sizes = [torch.cuda.get_device_properties(i).total_memory for i in range(torch.cuda.device_count())]
+    ranks = recipe.launch.nproc if recipe.launch.nproc != "auto" else max(1, len(sizes))
+    host = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    space = min(sizes) / 2**30 - 1 if sizes else host / 2**30 / ranks
+    return show_advice(recipe, ranks, round(space, 1), trial, cpu=not sizes)
 
 
 def _disk() -> str:

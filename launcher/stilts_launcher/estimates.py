@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +20,10 @@ STAGES = (0, 1, 2, 3)
 
 @dataclass(frozen=True)
 class Estimate:
-    """One phase's sizes (None: it trains nothing) and memory on a rank by stage, {} where it is not known."""
+    """One phase's sizes (None: it trains nothing) and memory on a rank by stage, {} where it is not known.
+
+    `memory` is for the recipe's per_device_train_batch_size, `memory_at(n)` for n.
+    """
 
     phase: Phase
     state: str
@@ -27,6 +31,7 @@ class Estimate:
     parameters: int | None = None
     vocabulary: tuple[int, int] | None = None  # word-embedding rows that train, of how many
     memory: dict[int, Memory] = dataclasses.field(default_factory=dict)
+    memory_at: Callable[[int], dict[int, Memory]] = lambda per_device: {}
     hours: float | None = None
 
     @property
@@ -61,14 +66,20 @@ def _estimate(
         return Estimate(phase, state, size)
     rows = vocabulary_rows(phase, recipe, data, size, shape)
     trained = trained_parameters(shape, rows, heads)
-    batch = size.micro_batch(phase.setting(), ranks)
     eager = recipe.model.attn_implementation == "eager"
     largest = largest_parameter(shape, rows)
-    by_stage: dict[int, Memory] = {
-        engine.zero_stage: memory(shape, trained, largest, engine, ranks, batch, eager=eager, cpu=cpu)
-        for engine in allowed_engines(recipe.engine)
-    }
-    return Estimate(phase, state, size, trained, (rows, shape.vocabulary), by_stage)
+    setting = phase.setting()
+
+    def by_stage(per_device: int) -> dict[int, Memory]:
+        changed = setting.model_copy(update={"per_device_train_batch_size": per_device})
+        batch = size.micro_batch(changed, ranks)
+        return {
+            engine.zero_stage: memory(shape, trained, largest, engine, ranks, batch, eager=eager, cpu=cpu)
+            for engine in allowed_engines(recipe.engine)
+        }
+
+    own = by_stage(setting.per_device_train_batch_size)
+    return Estimate(phase, state, size, trained, (rows, shape.vocabulary), own, by_stage)
 
 
 def vocabulary_rows(phase: Phase, recipe: Recipe, data: Data, size: PhaseSize, shape: Shape) -> int:

@@ -11,6 +11,7 @@ from stilts_ds.errors import UserError
 from stilts_ds.memory import GIB
 from stilts_ds.plan import Kind
 from stilts_ds.run_dir import RunDir
+from stilts_launcher.advice import advice
 from stilts_launcher.estimates import (
     Estimate,
     calibrated,
@@ -32,15 +33,9 @@ def show_plan(
     Where a task's data are not there, the plan is shown all the same, and the last lines say what is lacking.
     """
     lacking: dict[str, str] = {}
-    plan = prepare_run(recipe, lacking)
-    run = run_of(recipe)
+    run, plan = run_of(recipe), prepare_run(recipe, lacking)
     count = ranks or (recipe.launch.nproc if recipe.launch.nproc != "auto" else 1)
-    if trial and lacking:
-        raise UserError("\n".join(lacking.values()))
-    found = estimates(recipe, run, plan, count)
-    measured = _trial(recipe, run, plan, found) if trial else None
-    if measured is not None:
-        found = calibrated(estimates(recipe, run, plan, count, cpu=measured["device"] == "CPU"), measured, count)
+    found, measured = _estimated(recipe, plan, count, trial, lacking)
     if as_json:
         return json.dumps({"name": recipe.name, "folder": str(run.root), "ranks": count, "dtype": recipe.engine.dtype,
                            "lacking": lacking, "trial": measured, "phases": to_json(found), "use": plan["use"]},
@@ -53,6 +48,30 @@ def show_plan(
         lines += ["", "This cannot run yet, and the names of its phases will change:"]
         lines += [f"  {problem}" for problem in lacking.values()]
     return "\n".join(lines)
+
+
+def show_advice(recipe: Recipe, ranks: int, memory: float, trial: bool = False, cpu: bool = False) -> str:
+    """Only what fits on a machine with `ranks` ranks of `memory` GiB each, CPUs or GPUs, and what a trial measured."""
+    lacking: dict[str, str] = {}
+    plan = prepare_run(recipe, lacking)
+    found, measured = _estimated(recipe, plan, ranks, trial, lacking, cpu)
+    if measured is None:
+        return advice(recipe, found, memory)
+    return "\n".join(_foot(recipe, found, ranks, memory, measured))
+
+
+def _estimated(
+    recipe: Recipe, plan: dict[str, Any], ranks: int, trial: bool, lacking: dict[str, str], cpu: bool = False
+) -> tuple[list[Estimate], dict[str, Any] | None]:
+    """The plan's estimates, and what a trial measured if one is asked for."""
+    if trial and lacking:
+        raise UserError("\n".join(lacking.values()))
+    run = run_of(recipe)
+    found = estimates(recipe, run, plan, ranks, cpu)
+    if not trial:
+        return found, None
+    measured = _trial(recipe, run, plan, found)
+    return calibrated(estimates(recipe, run, plan, ranks, measured["device"] == "CPU"), measured, ranks), measured
 
 
 def _trial(recipe: Recipe, run: RunDir, plan: dict[str, Any], found: list[Estimate]) -> dict[str, Any]:
@@ -117,7 +136,8 @@ def _memory(one: Estimate) -> str:
 def _foot(
     recipe: Recipe, found: list[Estimate], ranks: int, gpu_memory: float | None, trial: dict[str, Any] | None
 ) -> list[str]:
-    lines = [_fit(recipe, found, gpu_memory)] if gpu_memory else []
+    beside = _beside(trial, found, ranks) if trial else 0
+    lines = [advice(recipe, found, gpu_memory, max(0, beside))] if gpu_memory else []
     if trial is None:
         return [*lines, "hours are not estimated: `stilts plan ... --trial` measures a few steps"]
     known = [one.hours for one in found if one.hours is not None and not one.state.startswith(("done", "trained"))]
@@ -126,21 +146,13 @@ def _foot(
     return [*lines, f"training still to run: {sum(known):.2f} hours{scaled}; evaluation is not in it"]
 
 
-def _fit(recipe: Recipe, found: list[Estimate], gib: float) -> str:
-    """Which stage fits every phase."""
-    trains = [one for one in found if one.memory]
-    if not trains:
-        return f"whether it fits in {gib:g} GiB is unknown until model and data are on this machine"
-    fitting = [stage for stage in trains[0].memory if all(one.memory[stage].peak <= gib * GIB for one in trains)]
-    if not fitting:
-        worst = max(trains, key=lambda one: min(m.peak for m in one.memory.values()))
-        remedies = "more ranks, a smaller per_device_train_batch_size"
-        if not recipe.engine.gradient_checkpointing:
-            remedies += ", engine.gradient_checkpointing=true"
-        if not recipe.engine.offload_optimizer:
-            remedies += ", engine.offload_optimizer=true"
-        return f"no stage fits in {gib:g} GiB for {worst.phase.id}; try {remedies}"
-    return f"stage {fitting[0]} fits in {gib:g} GiB, in every phase"
+def _beside(trial: dict[str, Any], found: list[Estimate], ranks: int) -> int:
+    """Bytes that the trial's fullest rank took on top of the formula's: Python, contexts, temporaries, fragments. They
+    are taken to be the same at every stage. 0 where the two do not compare."""
+    one = next(one for one in found if one.phase.id == trial["phase"])
+    if trial["stage"] not in one.memory or ranks != len(trial["ranks"]):
+        return 0
+    return measured_peak(trial) - one.memory[trial["stage"]].peak
 
 
 def _trial_lines(trial: dict[str, Any], one: Estimate, ranks: int) -> list[str]:
@@ -151,8 +163,7 @@ def _trial_lines(trial: dict[str, Any], one: Estimate, ranks: int) -> list[str]:
         f"{trial['device']}: {tokens_per_second(trial):,.0f} tokens/s, peak {peak / GIB:.2f} GiB of {where} memory"
     ]
     if trial["stage"] in one.memory and ranks == count:
-        # What the formula leaves out (Python, contexts, temporaries, fragments) is taken to be the same at every stage.
-        rest = peak - one.memory[trial["stage"]].peak
+        rest = _beside(trial, [one], ranks)
         lines.append(f"the formula gives {one.memory[trial['stage']].peak / GIB:.2f} GiB for that, {_difference(rest)}")
         if rest > 0:
             by_stage = ", ".join(f"stage {stage} {(m.peak + rest) / GIB:.2f}" for stage, m in one.memory.items())

@@ -1,0 +1,56 @@
+"""Which ZeRO stage and which per_device_train_batch_size fit into a rank's memory. No torch."""
+
+from __future__ import annotations
+
+from stilts_ds.config import Recipe
+from stilts_ds.memory import GIB
+from stilts_launcher.estimates import Estimate
+
+
+def advice(recipe: Recipe, found: list[Estimate], gib: float, beside: float = 0) -> str:
+    """A sentence: the smallest stage that fits every phase into `gib` GiB a rank, and the largest batch there.
+
+    `beside`: bytes that a trial found to be taken on top of the formula's, 0 without a trial.
+    """
+    trains = [one for one in found if one.memory]
+    if not trains:
+        return f"whether it fits in {gib:g} GiB is unknown until model and data are on this machine"
+    space = gib * GIB - beside
+    current = {one.phase.setting().per_device_train_batch_size for one in trains}
+    counted = ", measured in the trial" if beside else ""
+    stage = _smallest_stage(trains, None, space)
+    if stage is not None:
+        batch = _largest_batch(trains, stage, space)
+        return (f"stage {stage} fits in {gib:g} GiB, in every phase{counted}; per_device_train_batch_size may be up to "
+                f"{batch} (it is {_list(current)})")
+    for size in (2**power for power in range(10, -1, -1) if 2**power < max(current)):
+        stage = _smallest_stage(trains, size, space)
+        if stage is not None:
+            return (f"no stage fits in {gib:g} GiB with per_device_train_batch_size {_list(current)}{counted}; stage "
+                    f"{stage} does with {size}")
+    worst = max(trains, key=lambda one: min(m.peak for m in one.memory_at(1).values()))
+    remedies = "more ranks"
+    if not recipe.engine.gradient_checkpointing:
+        remedies += ", engine.gradient_checkpointing=true"
+    if not recipe.engine.offload_optimizer:
+        remedies += ", engine.offload_optimizer=true"
+    return f"no stage fits in {gib:g} GiB for {worst.phase.id}, not even row by row{counted}; try {remedies}"
+
+
+def _smallest_stage(trains: list[Estimate], size: int | None, space: float) -> int | None:
+    """With micro-batches of `size`, or each phase's own."""
+    by_phase = [one.memory if size is None else one.memory_at(size) for one in trains]
+    return next((stage for stage in by_phase[0] if all(found[stage].peak <= space for found in by_phase)), None)
+
+
+def _largest_batch(trains: list[Estimate], stage: int, space: float) -> int:
+    """The largest power of two that fits, up to the largest batch of a step."""
+    largest = max(one.phase.setting().train_batch_size for one in trains)
+    sizes = [1]
+    while sizes[-1] < largest:
+        sizes.append(2 * sizes[-1])
+    return max((n for n in sizes if all(one.memory_at(n)[stage].peak <= space for one in trains)), default=1)
+
+
+def _list(sizes: set[int]) -> str:
+    return " to ".join(str(size) for size in sorted({min(sizes), max(sizes)}))
