@@ -25,7 +25,7 @@ from deepspeed.utils import (
 from stilts_ds.config import EnginePart, TrainingPart
 from stilts_ds.ds_files import base_config
 from stilts_ds.errors import UserError
-from stilts_ds.model.encoder import compile_layers
+from stilts_ds.model.encoder import compile_layers, recompute_activations
 from stilts_ds.model.multitask import MultiTask
 
 log = logging.getLogger(__name__)
@@ -71,7 +71,7 @@ def build_engine(model: MultiTask, part: EnginePart, setting: TrainingPart, worl
     _check_precision(part, world)
     _check_same_model(model, world)
     if part.gradient_checkpointing:
-        model.encoder.gradient_checkpointing_enable({"use_reentrant": False})
+        recompute_activations(model.encoder)
     if part.torch_compile:
         compile_layers(model.encoder)
     if part.zero_stage == 3 and any(spec.family == "text" for spec in model.specs.values()):

@@ -84,6 +84,12 @@ def pack(model: Any, name: str) -> None:
         log.warning("%s: packed rows give it other hidden states; rows are padded to the longest of a batch", name)
 
 
+def recompute_activations(model: Any) -> None:
+    """Gradient checkpointing, under the name that newer versions of transformers give it, or its older one."""
+    enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
+    enable({"use_reentrant": False})
+
+
 def compile_layers(model: Any) -> None:
     """Compile each layer of an encoder in place, once for all batch shapes. Parameters keep their names.
 
