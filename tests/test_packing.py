@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import shutil
+import sysconfig
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +51,10 @@ def gradients(model: MultiTask, batch: Batch) -> tuple[float, dict[str, torch.Te
     return loss.item(), {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
 
 
-compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler on CPUs")
+compiler = pytest.mark.skipif(
+    shutil.which("g++") is None or not Path(sysconfig.get_paths()["include"], "Python.h").exists(),
+    reason="torch.compile needs a C++ compiler and Python's headers on CPUs",
+)
 
 
 @compiler
