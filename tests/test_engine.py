@@ -6,6 +6,7 @@ import json
 import shutil
 import signal
 import time
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -99,12 +100,13 @@ def test_training_only_the_touched_vocabulary_equals_training_all_of_it(stage: i
             torch.testing.assert_close(touched["parameters"][name], expected, rtol=0, atol=1e-5, msg=name)
 
 
-RESUMED = [(0, "fp32"), (1, "fp32"), (2, "fp32"), (3, "fp32"), (1, "bf16"), (3, "bf16")]
+RESUMED = [(0, "fp32", False), *product((1, 2, 3), ("fp32", "bf16"), (False, True))]
+SELDOM = [cell for cell in RESUMED if cell not in [(0, "fp32", False), (1, "bf16", False), (3, "fp32", True)]]
 
 
-@pytest.mark.parametrize("stage, dtype", some_slow(RESUMED, [(2, "fp32"), (3, "bf16")]))
-def test_a_stopped_run_continues_bit_for_bit(stage: int, dtype: str, tmp_path: Path) -> None:
-    given = json.loads(settings(tmp_path, stage, dropout=0.1))
+@pytest.mark.parametrize("stage, dtype, offload", some_slow(RESUMED, SELDOM))
+def test_a_stopped_run_continues_bit_for_bit(stage: int, dtype: str, offload: bool, tmp_path: Path) -> None:
+    given = json.loads(settings(tmp_path, stage, offload=offload, dropout=0.1))
     given["engine"]["dtype"] = dtype
     given["training"]["save_steps"] = 2
     ranks.run(PROGRAM, tmp_path / "whole.pt", json.dumps(given), ranks=2)
