@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from functools import cache
 
 import torch
 
 log = logging.getLogger(__name__)
 
 
+@cache  # asked for every phase, told once
 def energy_counter(device: torch.device) -> Callable[[], float | None]:
     """A function that returns joules since the driver was loaded; None wherever they cannot be read."""
     if device.type != "cuda":
