@@ -35,6 +35,7 @@ from stilts_ds.bench_pipeline import machine
 from stilts_ds.config import Recipe, SamplingPart, parse_recipe
 from stilts_ds.engine.loop import Job, Progress, Trainer
 from stilts_ds.engine.world import World, joined
+from stilts_ds.engine.zero import destroy_engine
 from stilts_ds.errors import UserError
 from stilts_ds.model.encode import encode_padded
 from stilts_ds.model.multitask import MultiTask
@@ -202,7 +203,7 @@ def our_steps(job: Job, batches: list[list[Item]], clock: Clock) -> list[float]:
         seconds.append(clock.of(lambda: trainer.take_step(progress)))
         progress.step += 1
     trainer.feed.close()
-    trainer.engine.destroy()
+    destroy_engine(trainer.engine)
     return seconds
 
 

@@ -24,7 +24,7 @@ from stilts_ds.engine.preempt import Stopped, stop_or_save
 from stilts_ds.engine.stacks import expect_nothing, expect_progress
 from stilts_ds.engine.stopwatch import Speed, Stopwatch, profiler
 from stilts_ds.engine.world import World
-from stilts_ds.engine.zero import build_engine, full_parameters, gradient_norm, set_learning_rate
+from stilts_ds.engine.zero import build_engine, destroy_engine, full_parameters, gradient_norm, set_learning_rate
 from stilts_ds.errors import UserError
 from stilts_ds.model.multitask import MultiTask
 from stilts_ds.model.vocabulary import widen
@@ -324,7 +324,7 @@ class Trainer:
             self.monitor.close()
             if summary := self.speed.summary():
                 log.info("%s: %s", self.job.title, summary)
-        self.engine.destroy()
+        destroy_engine(self.engine)
 
 
 def hash_seed(*parts: int) -> int:

@@ -29,6 +29,7 @@ from stilts_ds.model.encoder import compile_layers, recompute_activations
 from stilts_ds.model.multitask import MultiTask
 
 log = logging.getLogger(__name__)
+LINEAR = torch.nn.functional.linear  # torch's own
 
 
 class SkippingAdamW(torch.optim.AdamW):
@@ -85,6 +86,13 @@ def build_engine(model: MultiTask, part: EnginePart, setting: TrainingPart, worl
     config = deepspeed_config(part, setting, world.size, micro_batches)
     engine, *_ = deepspeed.initialize(model=model, optimizer=optimizer, config=config)
     return engine
+
+
+def destroy_engine(engine: Any) -> None:
+    """Let go of everything that DeepSpeed holds. Stage 3 leaves a linear function of its own in torch, and that rounds
+    otherwise: what is predicted afterwards would depend on whether this process has trained before."""
+    engine.destroy()
+    torch.nn.functional.linear = LINEAR
 
 
 def _check_precision(part: EnginePart, world: World) -> None:
