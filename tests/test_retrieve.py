@@ -57,6 +57,7 @@ def quadratic_mine(source: Side, target: Side, k: int) -> dict[tuple[str, str], 
         return texts, [[v / math.hypot(*row) for v in row] for row in rows]
 
     (x_texts, x), (y_texts, y) = unified(source), unified(target)
+    k = min(k, len(x), len(y))
     cos = [[sum(a * b for a, b in zip(u, v)) for v in y] for u in x]
     columns = [list(column) for column in zip(*cos)]
 

@@ -113,9 +113,10 @@ def bucc_mine(source: Side, target: Side, k: int = 4) -> list[Mined]:
     """Mine pairs, best first (paper, Retrieval).
 
     Equal texts of a side count as one sentence; `score(x, y) = cos(x, y) / ((mean of x's k + mean of y's k) / 2)` for
-    the k nearest neighbours both ways; the best candidate of every source and every target are pooled and accepted
-    greedily while neither side is used. Then pairs with a text that occurs more than once on its side are dropped
-    (their id is ambiguous), and so are scores that are not above 0.
+    the k nearest neighbours both ways (fewer where a side has fewer), both from one pass over the scores; the best
+    candidate of every source and every target are pooled and accepted greedily while neither side is used. Then pairs
+    with a text that occurs more than once on its side are dropped (their id is ambiguous), and so are scores that are
+    not above 0.
     """
     source.check()
     target.check()
@@ -123,7 +124,9 @@ def bucc_mine(source: Side, target: Side, k: int = 4) -> list[Mined]:
     x = unit(source.embeddings[list(x_rows)], source.name)
     y = unit(target.embeddings[list(y_rows)], target.name)
     x_once, y_once = _ids_of_unique(source, x_rows), _ids_of_unique(target, y_rows)
-    mined = [(x_once[i], y_once[j], score) for i, j, score in _greedy(*_candidates(x, y, k)) if score > 0]
+    found = stilts_kernels.mine(x, y, min(k, len(x), len(y)), margin="ratio", retrieval="max", metric="inner")
+    pairs = zip(found.source.tolist(), found.target.tolist(), found.score.tolist())
+    mined = [(x_once[i], y_once[j], score) for i, j, score in pairs if score > 0]
     return [Mined(a, b, score) for a, b, score in mined if a and b]
 
 
@@ -139,32 +142,6 @@ def _ids_of_unique(side: Side, rows: Sequence[int]) -> list[str]:
     """The ids of `rows`, "" where the row's text occurs more than once."""
     times = Counter(text.strip() for text in side.texts)
     return [side.ids[row] if times[side.texts[row].strip()] == 1 else "" for row in rows]
-
-
-def _candidates(x: Tensor, y: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Best target per source and best source per target: source rows, target rows and scores, [N + M] each."""
-    x_values, x_near = topk(x, y, k)
-    y_values, y_near = topk(y, x, k)
-    x_mean, y_mean = x_values.mean(dim=1), y_values.mean(dim=1)
-    x_scores, x_best = (x_values / ((x_mean[:, None] + y_mean[x_near]) / 2)).max(dim=1)
-    y_scores, y_best = (y_values / ((y_mean[:, None] + x_mean[y_near]) / 2)).max(dim=1)
-    sources = torch.cat([torch.arange(len(x), device=x.device), y_near.gather(1, y_best[:, None])[:, 0]])
-    targets = torch.cat([x_near.gather(1, x_best[:, None])[:, 0], torch.arange(len(y), device=x.device)])
-    return sources, targets, torch.cat([x_scores, y_scores])
-
-
-def _greedy(sources: Tensor, targets: Tensor, scores: Tensor) -> list[tuple[int, int, float]]:
-    """Accept candidates from the best down while neither side is used yet."""
-    order = scores.argsort(descending=True, stable=True)
-    used_sources: set[int] = set()
-    used_targets: set[int] = set()
-    accepted: list[tuple[int, int, float]] = []
-    for i, j, score in zip(sources[order].tolist(), targets[order].tolist(), scores[order].tolist()):
-        if i not in used_sources and j not in used_targets:
-            used_sources.add(i)
-            used_targets.add(j)
-            accepted.append((i, j, score))
-    return accepted
 
 
 def best_threshold(mined: Sequence[Mined], gold: Set[Pair]) -> tuple[float, float]:
