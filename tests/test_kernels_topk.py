@@ -173,6 +173,14 @@ def test_bad_input_is_refused(arguments: tuple, text: str) -> None:
         topk(*arguments)
 
 
+def test_bad_row_of_a_later_pass_is_named() -> None:
+    """28 MiB serve some thousand queries a pass."""
+    queries = gaussian(30_000, 4, 1)
+    queries[25_000, 2] = float("nan")
+    with pytest.raises(ValueError, match="queries: row 25000 holds NaN"):
+        topk(queries, GOOD, 2, memory=28 << 20)
+
+
 def test_index_of_a_bank_elsewhere_is_refused() -> None:
     with pytest.raises(ValueError, match="bank is on meta"):
         Index(GOOD.to("meta"))

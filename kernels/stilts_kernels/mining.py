@@ -19,22 +19,21 @@ import torch
 from torch import Tensor
 
 from stilts_kernels.panels import PanelMaker
-from stilts_kernels.rows import Rows, check_pair
+from stilts_kernels.rows import Rows, canonical_scores, check_pair
 from stilts_kernels.screen import (
-    BANK_ROWS,
     CAP_FIRST,
     DEFAULT_MEMORY,
-    QUERY_ROWS,
     Report,
+    best_pairs,
     centre_of,
     choose_screen,
     describe_path,
-    finish,
     is_cosine,
     make_panels,
     queries_per_pass,
     record,
     redo,
+    scoring_step,
     sweep,
 )
 from stilts_kernels.shortlist import Shortlist
@@ -44,6 +43,7 @@ MARGINS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "distance": lambda a, b: a - b,
     "absolute": lambda a, b: a,
 }
+SIDE_ROWS = 2048  # of a block of scores that both directions read: 8 MB, and each direction's floor rises fast
 RETRIEVALS = ("max", "forward", "backward", "intersect")
 
 
@@ -74,16 +74,22 @@ def two_way(source: Rows, target: Rows, k_forward: int, k_backward: int, screen:
     forward = Shortlist(source.count, k_forward, max(CAP_FIRST, 16 * k_forward))
     backward = Shortlist(target.count, k_backward, max(CAP_FIRST, 16 * k_backward))
     sweep_both(source, target, forward, backward, getattr(torch, screen), memory)
-    found, scored = [], 0
-    for queries, bank, shortlist in ((source, target, forward), (target, source, backward)):
-        values, indices, pairs = finish(queries, bank, shortlist)
-        redo(queries, bank, shortlist, values, indices, screen)
-        found.append(Neighbours(values, indices))
-        scored += pairs
+    ahead, back = forward.finish(), backward.finish()
+    score = scores_of(source, target, torch.cat([ahead[0], back[1]]), torch.cat([ahead[1], back[0]]), memory)
+    found = (Neighbours(*best_pairs(forward, *ahead, score[: len(ahead[0])])),
+             Neighbours(*best_pairs(backward, *back, score[len(ahead[0]) :])))
+    redo(source, target, forward, *found[0], screen)
+    redo(target, source, backward, *found[1], screen)
     rows = source.count + target.count
     certified = rows - int(forward.failed.sum()) - int(backward.failed.sum())
-    record(Report(describe_path(screen) + ", two-way", rows, certified, scored / rows))
-    return found[0], found[1]
+    record(Report(describe_path(screen) + ", two-way", rows, certified, len(score) / rows))
+    return found
+
+
+def scores_of(source: Rows, target: Rows, source_row: Tensor, target_row: Tensor, memory: int) -> Tensor:
+    """Canonical scores [P] of both directions' pairs; one found both ways is scored once."""
+    pairs, place = torch.unique((source_row << 32) + target_row, return_inverse=True)
+    return canonical_scores(source, target, pairs >> 32, pairs & 0xFFFFFFFF, scoring_step(source.dim, memory))[place]
 
 
 def sweep_both(source: Rows, target: Rows, forward: Shortlist, backward: Shortlist, dtype: torch.dtype,
@@ -94,8 +100,8 @@ def sweep_both(source: Rows, target: Rows, forward: Shortlist, backward: Shortli
     targets = PanelMaker(target, target_centre, source_centre, 0, dtype)
     step = queries_per_pass(source, forward.k, memory)
     for first in range(0, source.count, step):
-        panels = list(make_panels(sources, QUERY_ROWS, first, min(source.count, first + step)))
-        sweep(panels, make_panels(targets, BANK_ROWS), forward, backward)
+        panels = list(make_panels(sources, SIDE_ROWS, first, min(source.count, first + step)))
+        sweep(panels, make_panels(targets, SIDE_ROWS), forward, backward)
 
 
 def margins(found: Neighbours, own_mean: Tensor, other_mean: Tensor, margin: str) -> Tensor:

@@ -29,7 +29,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from stilts_kernels.rows import Rows, check_norms
+from stilts_kernels.rows import Rows
 
 EXTRA_COLUMNS = 4
 SAFETY = 1.001
@@ -86,7 +86,7 @@ class PanelMaker:
         panel.rows[:, dim + 2 - self.shift_column : dim + 4 - self.shift_column] = 1
         for first in range(0, count, self._step):
             self._fill(panel.part(first, min(count, first + self._step)))
-        check_norms(panel.norm, self.rows.name, start)
+        self.rows.check_norms(panel.norm, start)
         return panel
 
     def _fill(self, panel: Panel) -> None:

@@ -50,9 +50,10 @@ def exhaustive(queries: Rows, which: Tensor, bank: Rows, k: int,
 def canonical_row(queries: Rows, query: int, bank: Rows, score: Score = canonical_scores) -> Tensor:
     """Canonical scores [N] of one query against the whole bank. Raises ValueError on a non-finite bank row."""
     row = torch.empty(bank.count, dtype=torch.float64, device=bank.data.device)
+    one = queries.part(query, query + 1)
     for start in range(0, bank.count, CELLS_PER_STEP):
         index = torch.arange(start, min(bank.count, start + CELLS_PER_STEP), device=row.device)
-        row[index] = score(queries, bank, torch.full_like(index, query), index)
+        row[index] = score(one, bank, torch.zeros_like(index), index)
     check_norms(row.abs() ** 0.5, f"{queries.name} row {query} against {bank.name}")
     return row
 

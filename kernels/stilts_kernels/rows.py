@@ -25,9 +25,9 @@ DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 NPY_DTYPES = {"<f4": torch.float32, "<f2": torch.float16}
 MAX_DIM = 4096
 MAX_NORM = 1e15  # products of two such rows stay finite in float32
-QUERIES_PER_STEP = 1024  # float64 queries held while their pairs are scored: 8 MB at D = 1024
-PAIRS_PER_STEP = 256  # few, so that a step touches a short stretch of a mapped file
-SAMPLE_RUNS, SAMPLE_RUN = 64, 64
+MAX_STEP = 4096  # rows of each side held in float64 while pairs are scored: 32 MB each at D = 1024
+MAPPED_PAIRS = 256  # few, so that a step touches a short stretch of a mapped file
+SAMPLE_RUNS, SAMPLE_RUN = 64, 16
 
 
 class Rows:
@@ -36,10 +36,19 @@ class Rows:
     Raises ValueError when `data` is not a two-dimensional strided float32, bfloat16 or float16 tensor with D <= 4096.
     """
 
-    def __init__(self, data: Tensor, name: str, unit: bool = False, release: Callable[[], None] | None = None) -> None:
+    def __init__(self, data: Tensor, name: str, unit: bool = False, release: Callable[[], None] | None = None,
+                 first: int = 0) -> None:
         check_matrix(data, name)
         self.data, self.name, self.unit = data, name, unit
-        self._release = release
+        self._release, self._first = release, first
+
+    def part(self, start: int, stop: int) -> Rows:
+        """Rows start..stop; messages about them keep their numbers in the whole."""
+        return Rows(self.data[start:stop], self.name, self.unit, self._release, self._first + start)
+
+    def check_norms(self, norms: Tensor, start: int) -> None:
+        """`check_norms` of the rows from `start` on, named by their numbers in the whole."""
+        check_norms(norms, self.name, self._first + start)
 
     @property
     def count(self) -> int:
@@ -52,7 +61,7 @@ class Rows:
     def block(self, start: int, stop: int) -> Tensor:
         """Rows start..stop as float32 [stop - start, D]; may share memory with `data`: do not write to it."""
         rows = self.data[start:stop].float()
-        return normalize(rows, self.name, start) if self.unit else rows.contiguous()
+        return normalize(rows, self.name, self._first + start) if self.unit else rows.contiguous()
 
     def take(self, index: Tensor) -> Tensor:
         """Rows `index` [P] as float32 [P, D]."""
@@ -60,7 +69,7 @@ class Rows:
         return normalize(rows, self.name) if self.unit else rows
 
     def sample(self) -> Tensor:
-        """Up to 4096 rows in evenly spaced runs, float32; enough to place a centre (any centre is correct).
+        """Up to 1024 rows in evenly spaced runs, float32; enough to place a centre (any centre is correct).
 
         Runs, because touching single rows all over a mapped file would map nearly all of it.
         """
@@ -70,6 +79,11 @@ class Rows:
             runs.append(self.data[start : start + SAMPLE_RUN].float().clone())
             self.release()
         return torch.cat(runs)
+
+    @property
+    def mapped(self) -> bool:
+        """Whether the rows come from a memory-mapped file."""
+        return self._release is not None
 
     def release(self) -> None:
         """Lets the pages of a memory-mapped file go; they stay in the system's page cache."""
@@ -142,30 +156,33 @@ def mean_pool_packed(tokens: Tensor, cu_seqlens: Tensor) -> Tensor:
     return (sums / lengths[:, None]).float()
 
 
-def canonical_scores(queries: Rows, bank: Rows, query: Tensor, row: Tensor) -> Tensor:
-    """Canonical float64 scores [P] of the pairs (query[p], row[p]), sorted as `by_block` does."""
-    parts, start = [], 0
-    for number, count in enumerate(torch.bincount(query // QUERIES_PER_STEP).tolist()):
+def canonical_scores(queries: Rows, bank: Rows, query: Tensor, row: Tensor, step: int = MAX_STEP) -> Tensor:
+    """Canonical float64 scores [P] of the distinct pairs (query[p], row[p]), in any order.
+
+    `step` bounds the rows of either side that are held in float64.
+    """
+    scores = torch.empty(len(query), dtype=torch.float64, device=query.device)
+    order, start = by_block(query, row, step), 0
+    for number, count in enumerate(torch.bincount(query // step).tolist()):
         if count:
-            first, part = number * QUERIES_PER_STEP, slice(start, start + count)
-            block = queries.block(first, min(queries.count, first + QUERIES_PER_STEP)).double()
-            parts.append(block_scores(block, bank, query[part] - first, row[part]))
+            first, part = number * step, order[start : start + count]
+            block = queries.block(first, min(queries.count, first + step)).double()
+            scores[part] = block_scores(block, bank, query[part] - first, row[part], step)
             start += count
-    return torch.cat(parts) if parts else torch.empty(0, dtype=torch.float64, device=query.device)
+    return scores
 
 
-def by_block(query: Tensor, row: Tensor) -> Tensor:
+def by_block(query: Tensor, row: Tensor, step: int = MAX_STEP) -> Tensor:
     """Order of pairs [P] for exact scoring: by block of queries, then by bank row, so the bank is read in order."""
-    return torch.argsort((query // QUERIES_PER_STEP << 40) + row)
+    return torch.argsort((query // step << 40) + row)
 
 
-def block_scores(block: Tensor, bank: Rows, query: Tensor, row: Tensor) -> Tensor:
-    """Canonical scores [P] of pairs (row of the float64 block [B, D], bank row)."""
-    parts = [torch.empty(0, dtype=torch.float64, device=block.device)]
-    for start in range(0, len(row), PAIRS_PER_STEP):
-        part = slice(start, start + PAIRS_PER_STEP)
-        which, counts = torch.unique_consecutive(row[part], return_counts=True)
-        parts.append(sampled_dots(bank.take(which).double(), counts, block, query[part]))
+def block_scores(block: Tensor, bank: Rows, query: Tensor, row: Tensor, step: int) -> Tensor:
+    """Canonical scores [P] of pairs (row of the float64 block [B, D], bank row), the bank's rows rising."""
+    parts, pairs = [], MAPPED_PAIRS if bank.mapped else step
+    for own, other in zip(query.split(pairs), row.split(pairs)):
+        which, counts = torch.unique_consecutive(other, return_counts=True)
+        parts.append(sampled_dots(bank.take(which).double(), counts, block, own))
         bank.release()
     return torch.cat(parts)
 

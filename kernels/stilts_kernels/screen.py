@@ -24,7 +24,7 @@ from torch import Tensor
 
 from stilts_kernels.panels import UNIT_ROUNDOFF, Panel, PanelMaker, score_error
 from stilts_kernels.reference import exhaustive
-from stilts_kernels.rows import MAX_NORM, Rows, canonical_scores, check_matrix, check_pair
+from stilts_kernels.rows import MAX_NORM, MAX_STEP, Rows, canonical_scores, check_matrix, check_pair
 from stilts_kernels.shortlist import Shortlist, places
 
 log = logging.getLogger("stilts_kernels")
@@ -168,17 +168,20 @@ def sweep(queries: list[Panel], bank: Iterable[Panel], forward: Shortlist, backw
                                  bank_panel.start, query_panel.start)
 
 
-def finish(queries: Rows, bank: Rows, shortlist: Shortlist) -> tuple[Tensor, Tensor, int]:
-    """Canonical top-k of a shortlist's survivors: (values float64 [Q, k], indices, survivors scored)."""
-    row, column = shortlist.finish()
-    value = canonical_scores(queries, bank, row, column)
-    order, place = places(row, value)
+def scoring_step(dim: int, memory: int) -> int:
+    """Rows scored at a time, so that their float32 and float64 copies take at most a third of `memory` bytes."""
+    return max(1, min(MAX_STEP, memory // (64 * dim)))
+
+
+def best_pairs(shortlist: Shortlist, row: Tensor, column: Tensor, score: Tensor) -> tuple[Tensor, Tensor]:
+    """The k best of each row's survivors: (values float64 [Q, k], indices); failed rows hold NaN and -1."""
+    order, place = places(row, score)
     keep = place < shortlist.k
     order, place = order[keep], place[keep]
     values = torch.full((shortlist.rows, shortlist.k), float("nan"), dtype=torch.float64)
     indices = torch.full((shortlist.rows, shortlist.k), -1)
-    values[row[order], place], indices[row[order], place] = value[order], column[order]
-    return values, indices, len(row)
+    values[row[order], place], indices[row[order], place] = score[order], column[order]
+    return values, indices
 
 
 def redo(queries: Rows, bank: Rows, shortlist: Shortlist, values: Tensor, indices: Tensor, screen: str) -> None:
@@ -188,25 +191,24 @@ def redo(queries: Rows, bank: Rows, shortlist: Shortlist, values: Tensor, indice
             break
         if screen == "bfloat16":
             part = Rows(queries.data[which], queries.name, queries.unit)
-            values[which], indices[which], _ = one_pass(part, bank, shortlist.k, "float32", CAP_SECOND)
+            values[which], indices[which], _ = one_pass(part, bank, shortlist.k, "float32", CAP_SECOND, REDO_ROWS)
         else:
             values[which], indices[which] = exhaustive(queries, which, bank, shortlist.k)
 
 
-def one_pass(queries: Rows, bank: Rows, k: int, screen: str, cap: int, index: Index | None = None,
-             first: int = 0, count: int | None = None) -> tuple[Tensor, Tensor, tuple[int, int]]:
-    """Top-k of queries first .. first + count: (values float64, indices, (rows certified, survivors scored))."""
-    count = queries.count if count is None else count
-    part = Rows(queries.data[first : first + count], queries.name, queries.unit)
+def one_pass(queries: Rows, bank: Rows, k: int, screen: str, cap: int, step: int,
+             index: Index | None = None) -> tuple[Tensor, Tensor, tuple[int, int]]:
+    """Top-k of every query: (values float64, indices, (rows certified, survivors scored))."""
     dtype = getattr(torch, screen)
-    centre, bank_centre = (index.centre, index.centre) if index else (centre_of(part), centre_of(bank))
-    panels = list(make_panels(PanelMaker(part, centre, None, 2, dtype), QUERY_ROWS))
+    centre, bank_centre = (index.centre, index.centre) if index else (centre_of(queries), centre_of(bank))
+    panels = list(make_panels(PanelMaker(queries, centre, None, 2, dtype), QUERY_ROWS))
     tiles = index.panels if index else make_panels(PanelMaker(bank, bank_centre, centre, 0, dtype), BANK_ROWS)
-    shortlist = Shortlist(count, k, max(cap, 16 * k))
+    shortlist = Shortlist(queries.count, k, max(cap, 16 * k))
     sweep(panels, tiles, shortlist)
-    values, indices, scored = finish(part, bank, shortlist)
-    redo(part, bank, shortlist, values, indices, screen)
-    return values, indices, (count - int(shortlist.failed.sum()), scored)
+    row, column = shortlist.finish()
+    values, indices = best_pairs(shortlist, row, column, canonical_scores(queries, bank, row, column, step))
+    redo(queries, bank, shortlist, values, indices, screen)
+    return values, indices, (queries.count - int(shortlist.failed.sum()), len(row))
 
 
 def topk_float64(queries: Rows, bank: Rows, k: int, screen: str = "auto", memory: int = DEFAULT_MEMORY,
@@ -214,15 +216,14 @@ def topk_float64(queries: Rows, bank: Rows, k: int, screen: str = "auto", memory
     """Canonical top-k of every query: (values float64 [Q, k], indices int64 [Q, k]); ranks and shards merge these."""
     check_pair(queries, bank, k)
     screen = index.screen if index else choose_screen(screen)
-    step = queries_per_pass(queries, k, memory)
+    size, step = queries_per_pass(queries, k, memory), scoring_step(queries.dim, memory)
     values = torch.empty(queries.count, k, dtype=torch.float64)
     indices = torch.empty(queries.count, k, dtype=torch.int64)
     certified = scored = 0
-    for first in range(0, queries.count, step):
-        count = min(step, queries.count - first)
-        part = slice(first, first + count)
-        values[part], indices[part], (proven, pairs) = one_pass(queries, bank, k, screen, CAP_FIRST, index, first,
-                                                                count)
+    for first in range(0, queries.count, size):
+        part = slice(first, first + size)
+        values[part], indices[part], (proven, pairs) = one_pass(queries.part(first, first + size), bank, k, screen,
+                                                                CAP_FIRST, step, index)
         certified, scored = certified + proven, scored + pairs
     record(Report(describe_path(screen), queries.count, certified, scored / queries.count))
     return values, indices

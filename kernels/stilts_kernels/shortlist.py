@@ -10,8 +10,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from stilts_kernels.rows import by_block
-
 MIDDLE_FOLD = 4
 GROUPS_FOLD = 32  # scores of one group; its maximum alone is compared with the floor
 FOLD_FRACTION = 4  # refresh the floor when a block brought at least rows / 4 candidates
@@ -38,19 +36,20 @@ class Shortlist:
         middle = fold_maxima(whole, min(fold, MIDDLE_FOLD))
         levels = [fold_maxima(middle, fold // min(fold, MIDDLE_FOLD)), middle, whole]
         levels = [level for i, level in enumerate(levels) if i == 0 or level is not levels[i - 1]]
-        self._seed(part, levels[0].float(), error, roundoff)
+        maxima = levels[0].float()
         least = threshold(self.floor[part], error, roundoff)
+        if int((maxima >= least).sum()) >= self.k * len(least):
+            self._lift(part, maxima, error, roundoff)
+            least = threshold(self.floor[part], error, roundoff)
         row, column, value = survivors(levels, scores[len(whole) :], least)
         slack = error[row] + roundoff * value.abs()
         self._add(part, row, column + column_start, value - slack, value + slack)
 
-    def _seed(self, part: slice, maxima: Tensor, error: Tensor, roundoff: float) -> None:
-        """Starts the floor of rows not seen before: k groups hold at least k elements as large as their maxima."""
-        fresh = self.floor[part] == -NEVER
-        if maxima.shape[0] >= self.k and bool(fresh.any()):
-            lower = maxima - error - roundoff * maxima.abs()
-            seed = lower.topk(self.k, dim=0, sorted=True).values[-1]
-            self.floor[part] = torch.where(fresh, seed, self.floor[part])
+    def _lift(self, part: slice, maxima: Tensor, error: Tensor, roundoff: float) -> None:
+        """Raises the floor before a block is searched: the maxima of its groups are elements beside the best so far."""
+        lower = maxima - error - roundoff * maxima.abs()
+        best = torch.cat([self._best[part], lower.T], dim=1).topk(self.k, dim=1).values
+        self.floor[part] = torch.maximum(self.floor[part], best[:, -1])
 
     def _add(self, part: slice, row: Tensor, column: Tensor, lower: Tensor, upper: Tensor) -> None:
         self._pairs.append(((row + part.start).int(), column.int(), upper))
@@ -87,12 +86,11 @@ class Shortlist:
         return torch.cat(row), torch.cat(column), torch.cat(upper)
 
     def finish(self) -> tuple[Tensor, Tensor]:
-        """(row, column) int64 of all pairs that must be scored exactly, in `by_block` order; failed rows have none."""
+        """(row, column) int64 of all pairs that must be scored exactly, columns rising; failed rows have none."""
         self.prune()
         row, column, _ = self._pairs.pop()
-        row, column = row.long(), column.long()
-        order = by_block(row, column)
-        return row[order], column[order]
+        column, order = torch.sort(column)
+        return row[order].long(), column.long()
 
 
 def group_size(columns: int, k: int) -> int:
@@ -144,12 +142,13 @@ def survivors(levels: list[Tensor], rest: Tensor, least: Tensor) -> tuple[Tensor
 
 def descend(fine: Tensor, groups: int, row: Tensor, group: Tensor, least: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """(row, column, value) of the members in fine [C, R] of the groups (group, row) that reach `least` [R]."""
-    members = group[:, None] + torch.arange(0, fine.shape[0], groups)
     extent = 1 + (fine.shape[0] - 1) * fine.stride(0) + (fine.shape[1] - 1) * fine.stride(1)
     flat = torch.as_strided(fine, (extent,), (1,))  # one index instead of two, in either layout
-    values = flat[members * fine.stride(0) + (row * fine.stride(1))[:, None]].float()
+    members = torch.arange(0, fine.shape[0], groups)
+    place = (group * fine.stride(0) + row * fine.stride(1))[:, None] + members * fine.stride(0)
+    values = flat.index_select(0, place.view(-1)).float().view(place.shape)
     hit, member = (values >= least[row, None]).nonzero(as_tuple=True)
-    return row[hit], members[hit, member], values[hit, member]
+    return row[hit], group[hit] + members[member], values[hit, member]
 
 
 def running_place(row: Tensor) -> Tensor:
@@ -161,7 +160,10 @@ def running_place(row: Tensor) -> Tensor:
 
 
 def places(row: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
-    """(order, place): `order` sorts by row, then by falling value; place[i] is the rank of order[i] within its row."""
+    """(order, place): `order` sorts by row, then by falling value; place[i] is the rank of order[i] within its row.
+
+    Equal values of a row keep their order, so columns that rise make ties fall to the lower one.
+    """
     order = torch.argsort(value, descending=True, stable=True)
     order = order[torch.argsort(row[order], stable=True)]
     return order, running_place(row[order])
