@@ -12,7 +12,7 @@ from torch import Tensor
 
 MIDDLE_FOLD = 4
 GROUPS_FOLD = 32  # scores of one group; its maximum alone is compared with the floor
-FOLD_FRACTION = 4  # refresh the floor when a block brought at least rows / 4 candidates
+RAISE_FRACTION = 4  # raise the floor when a block brought at least rows / 4 candidates
 MIN_PRUNE = 1 << 16
 NEVER = float("inf")
 
@@ -47,6 +47,8 @@ class Shortlist:
 
     def _lift(self, part: slice, maxima: Tensor, error: Tensor, roundoff: float) -> None:
         """Raises the floor before a block is searched: the maxima of its groups are elements beside the best so far."""
+        fold = group_size(len(maxima), 4 * self.k)  # fewer are quicker to rank, and hardly hide one another
+        maxima = fold_maxima(maxima[: len(maxima) // fold * fold], fold)
         lower = maxima - error - roundoff * maxima.abs()
         best = torch.cat([self._best[part], lower.T], dim=1).topk(self.k, dim=1).values
         self.floor[part] = torch.maximum(self.floor[part], best[:, -1])
@@ -54,7 +56,7 @@ class Shortlist:
     def _add(self, part: slice, row: Tensor, column: Tensor, lower: Tensor, upper: Tensor) -> None:
         self._pairs.append(((row + part.start).int(), column.int(), upper))
         self._count += len(row)
-        if len(row) * FOLD_FRACTION >= part.stop - part.start:
+        if len(row) * RAISE_FRACTION >= part.stop - part.start:
             self._raise_floor(part, row, lower)
         if self._count > self._prune_at:
             self.prune()
@@ -94,7 +96,7 @@ class Shortlist:
 
 
 def group_size(columns: int, k: int) -> int:
-    """Largest power of two up to 32 that leaves at least 2 k groups, so that the floor can be seeded."""
+    """Largest power of two up to 32 that leaves at least 2 k groups, for their maxima to raise the floor."""
     fold = GROUPS_FOLD
     while fold > 1 and columns // fold < 2 * k:
         fold //= 2
