@@ -15,6 +15,8 @@ from kernel_cases import gaussian
 from stilts_kernels import bench, bench_cases
 from stilts_kernels.bench_cases import Case, gate_topk
 
+from stilts_ds.run_dir import git_commit
+
 
 def test_quick_run_and_comparison(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """From a checkout, without the project on the path."""
@@ -64,6 +66,7 @@ def test_large_cases_cut_to_size(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert [line["case"] for line in lines] == ["bucc-100k-max700", "ccmatrix-shard-max700"]
     for line in lines:
         assert line["queries"] == line["rows"] == line["gated_rows"] == 700 and line["ratio"] is None
+        assert line["commit"] == git_commit()
         assert not any("faiss" in name for name in line["methods"])
     assert bench.main(["--quick", "--only", "nothing", "--out", str(out)]) == 1
     assert "no such method" in capsys.readouterr().err

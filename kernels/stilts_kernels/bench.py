@@ -19,6 +19,7 @@ import json
 import platform
 import re
 import statistics
+import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from datetime import datetime, timezone
@@ -122,6 +123,16 @@ def machine(device: torch.device = CPU) -> Result:
     versions = {name: getattr(optional(name), "__version__", None) for name in ("torch", "triton", "numpy", "faiss")}
     return {"cpu": model[1] if model else platform.processor(), "features": features, "gpu": name_of(device),
             "threads": torch.get_num_threads(), "python": platform.python_version(), **versions}
+
+
+def commit() -> str:
+    """The commit of this code, `-dirty` where files differ from it, `unknown` outside a checkout."""
+    command = ["git", "describe", "--always", "--abbrev=40", "--dirty", "--exclude=*"]
+    try:
+        found = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+    return found.stdout.strip()
 
 
 def table(result: Result) -> str:
@@ -272,7 +283,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         for result in measurements(arguments):
             results.append(result)
             with path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps({**result, "time": stamp.isoformat(timespec="seconds")}) + "\n")
+                line = {**result, "time": stamp.isoformat(timespec="seconds"), "commit": commit()}
+                file.write(json.dumps(line) + "\n")
     except (ValueError, OSError, RuntimeError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
