@@ -26,7 +26,7 @@ NPY_DTYPES = {"<f4": torch.float32, "<f2": torch.float16}
 MAX_DIM = 4096
 MAX_NORM = 1e15  # products of two such rows stay finite in float32
 MAX_STEP = 4096  # rows of each side held in float64 while pairs are scored: 32 MB each at D = 1024
-MAPPED_PAIRS = 256  # few, so that a step touches a short stretch of a mapped file
+MAPPED_ROWS = 4096  # stretch of a mapped file that one step touches: 8 MB of float16 at D = 1024
 SAMPLE_RUNS, SAMPLE_RUN = 64, 16
 
 
@@ -179,8 +179,10 @@ def by_block(query: Tensor, row: Tensor, step: int = MAX_STEP) -> Tensor:
 
 def block_scores(block: Tensor, bank: Rows, query: Tensor, row: Tensor, step: int) -> Tensor:
     """Canonical scores [P] of pairs (row of the float64 block [B, D], bank row), the bank's rows rising."""
-    parts, pairs = [], MAPPED_PAIRS if bank.mapped else step
-    for own, other in zip(query.split(pairs), row.split(pairs)):
+    parts, stretch = [], MAPPED_ROWS if bank.mapped else bank.count
+    counts = torch.bincount(row // stretch).tolist()
+    sizes = [min(step, count - done) for count in counts for done in range(0, count, step)]
+    for own, other in zip(query.split(sizes), row.split(sizes)):
         which, counts = torch.unique_consecutive(other, return_counts=True)
         parts.append(sampled_dots(bank.take(which).double(), counts, block, own))
         bank.release()
