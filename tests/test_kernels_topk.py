@@ -11,6 +11,7 @@ from stilts_kernels import Index, last_report, mean_pool_packed, normalize, refe
 from stilts_kernels.panels import EXTRA_COLUMNS, PanelMaker, score_error
 from stilts_kernels.rows import Rows, canonical_scores
 from stilts_kernels.screen import topk_cpu
+from stilts_kernels.shortlist import falling_order
 from torch import Tensor
 
 SCREENS = ("bfloat16", "float32")
@@ -171,6 +172,12 @@ BAD_CALLS = [
 def test_bad_input_is_refused(arguments: tuple, text: str) -> None:
     with pytest.raises(ValueError, match=text.replace(".", r"\.")):
         topk(*arguments)
+
+
+def test_falling_order_is_that_of_a_stable_sort() -> None:
+    value = torch.cat([gaussian(50, 1, 1)[:, 0].double().repeat(3), torch.tensor([0.0, -0.0, 1e-320, -1e300, -0.0])])
+    value[::7] = 0.25
+    assert torch.equal(falling_order(value), torch.argsort(value, descending=True, stable=True))
 
 
 def test_bad_row_of_a_later_pass_is_named() -> None:
