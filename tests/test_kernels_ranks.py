@@ -72,21 +72,27 @@ def test_error_on_one_rank_raises_on_all(kind: str, tmp_path: Path) -> None:
         assert raised["file"].startswith("rank 1: bank shard") and raised["file"].endswith("gone.npy is missing")
 
 
-def test_scratch_memory_stays_within_the_budget() -> None:
+@pytest.mark.parametrize("call, dim, mebibytes", [
+    ("topk_ranks(queries, bank, 4, None, memory=memory)", 64, 64),
+    ("topk_float64(Rows(queries, 'queries'), Rows(bank, 'bank'), 4, memory=memory)", 1024, 256),
+])
+def test_scratch_memory_stays_within_the_budget(call: str, dim: int, mebibytes: int) -> None:
     """A fresh process: resident memory grows by the budget and the results, whatever the number of queries."""
-    program = """
+    program = f"""
 import torch
 from stilts_kernels.bench_memory import peak_extra_bytes
-from stilts_kernels.shards import mine_ranks, topk_ranks
+from stilts_kernels.rows import Rows
+from stilts_kernels.screen import topk_float64
+from stilts_kernels.shards import topk_ranks
 torch.set_num_threads(1)
-bank, queries = torch.randn(30000, 64), torch.randn(60000, 64)
+bank, queries, memory = torch.randn(6000, {dim}), torch.randn(70000, {dim}), {mebibytes} << 20
 topk_ranks(queries[:64], bank[:512], 4, None)  # libraries loaded, kernels built
 found = []
-extra = peak_extra_bytes(lambda: found.append(topk_ranks(queries, bank, 4, None, memory=64 << 20)))
+extra = peak_extra_bytes(lambda: found.append({call}))
 print(extra / 2**20, sum(part.nbytes for part in found[0]) / 2**20)
 """
     done = subprocess.run([sys.executable, "-c", program], env=ranks.environment(), text=True, capture_output=True,
                           timeout=120)
     assert done.returncode == 0, done.stderr
     extra, results = map(float, done.stdout.split())
-    assert extra <= 64 + 3 * results + 8, f"{extra} MB beyond what was there, results {results} MB"
+    assert extra <= mebibytes + results + 4, f"{extra} MB beyond what was there, results {results} MB"

@@ -144,11 +144,17 @@ def make_panels(maker: PanelMaker, step: int, start: int = 0, stop: int | None =
 
 def queries_per_pass(queries: Rows, k: int, memory: int) -> int:
     """How many queries one pass over the bank serves within `memory` bytes. Raises ValueError below the minimum."""
-    scratch = BANK_ROWS * (4 * QUERY_ROWS + 2 * queries.dim + 32)
+    screening = BANK_ROWS * (4 * QUERY_ROWS + 2 * queries.dim + 32)
+    scratch = max(screening, 20 * queries.dim * scoring_step(queries.dim, memory))  # one is freed before the other
     each = 2 * queries.dim + 4 * k + 16 * (64 + 6 * k)
     if memory < scratch + QUERY_ROWS * each:
         raise ValueError(f"memory of {memory} bytes is below the {scratch + QUERY_ROWS * each} a search needs")
     return (memory - scratch) // each // QUERY_ROWS * QUERY_ROWS
+
+
+def scoring_step(dim: int, memory: int) -> int:
+    """Rows of each side scored at a time, 8 + 12 bytes a number: float64 queries, float32 and float64 bank rows."""
+    return max(1, min(MAX_STEP, memory // (64 * dim)))
 
 
 def sweep(queries: list[Panel], bank: Iterable[Panel], forward: Shortlist, backward: Shortlist | None = None) -> None:
@@ -166,11 +172,6 @@ def sweep(queries: list[Panel], bank: Iterable[Panel], forward: Shortlist, backw
             if backward is not None:
                 backward.collect(scores.T, score_error(bank_panel, query_panel), UNIT_ROUNDOFF[dtype],
                                  bank_panel.start, query_panel.start)
-
-
-def scoring_step(dim: int, memory: int) -> int:
-    """Rows scored at a time, so that their float32 and float64 copies take at most a third of `memory` bytes."""
-    return max(1, min(MAX_STEP, memory // (64 * dim)))
 
 
 def best_pairs(shortlist: Shortlist, row: Tensor, column: Tensor, score: Tensor) -> tuple[Tensor, Tensor]:
