@@ -8,7 +8,7 @@ import pytest
 import torch
 from kernel_cases import anisotropic, check_topk, gaussian, poison_allocator
 from stilts_kernels import last_report, mine, reference
-from stilts_kernels.mining import RETRIEVALS, two_way
+from stilts_kernels.mining import RETRIEVALS, MinedPairs, one_to_one, two_way
 from stilts_kernels.rows import Rows
 from torch import Tensor
 
@@ -81,6 +81,33 @@ def test_both_directions_are_exact_and_certified() -> None:
     assert report is not None and report.certified == report.rows == 5600
     check_topk(source, target, 4, "inner", forward.values.float(), forward.indices)
     check_topk(target, source, 6, "inner", backward.values.float(), backward.indices)
+
+
+def test_result_does_not_depend_on_memory() -> None:
+    """40 MiB cut both sides; equal rows stand in every part, more of them than a row may collect."""
+    source, target = gaussian(9700, 8, 1), gaussian(200, 8, 2).repeat(80, 1)
+    target[::30] = source[:1] = source[9600:] = target[7]
+    sides = Rows(source, "source"), Rows(target, "target")
+    whole, tight = two_way(*sides, 4, 6), two_way(*sides, 4, 6, memory=40 << 20)
+    report = last_report()
+    assert report is not None and report.certified < report.rows == 25_700
+    for one, other in zip(whole, tight):
+        assert torch.equal(one.values, other.values) and torch.equal(one.indices, other.indices)
+
+
+def test_greedy_matching_equals_going_down_the_list() -> None:
+    generator = torch.Generator().manual_seed(5)
+    for _ in range(50):
+        pairs = MinedPairs(*(torch.randint(0, 40, (90,), generator=generator) for _ in range(2)), torch.zeros(90))
+        expected: list[tuple[int, int]] = []
+        seen: tuple[set[int], set[int]] = (set(), set())
+        for source, target in zip(pairs.source.tolist(), pairs.target.tolist()):
+            if source not in seen[0] and target not in seen[1]:
+                expected.append((source, target))
+                seen[0].add(source)
+                seen[1].add(target)
+        found = one_to_one(pairs)
+        assert list(zip(found.source.tolist(), found.target.tolist())) == expected
 
 
 def test_equal_sentences_match_lowest_first() -> None:

@@ -74,6 +74,7 @@ def test_error_on_one_rank_raises_on_all(kind: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("call, dim, mebibytes", [
     ("topk_ranks(queries, bank, 4, None, memory=memory)", 64, 64),
+    ("mine_ranks(queries[:9000], queries[9000:], 4, None, memory=memory)", 64, 64),
     ("topk_float64(Rows(queries, 'queries'), Rows(bank, 'bank'), 4, memory=memory)", 1024, 256),
 ])
 def test_scratch_memory_stays_within_the_budget(call: str, dim: int, mebibytes: int) -> None:
@@ -83,7 +84,7 @@ import torch
 from stilts_kernels.bench_memory import peak_extra_bytes
 from stilts_kernels.rows import Rows
 from stilts_kernels.screen import topk_float64
-from stilts_kernels.shards import topk_ranks
+from stilts_kernels.shards import mine_ranks, topk_ranks
 torch.set_num_threads(1)
 bank, queries, memory = torch.randn(6000, {dim}), torch.randn(70000, {dim}), {mebibytes} << 20
 topk_ranks(queries[:64], bank[:512], 4, None)  # libraries loaded, kernels built

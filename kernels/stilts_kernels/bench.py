@@ -270,7 +270,7 @@ def measurements(arguments: argparse.Namespace) -> Iterator[Result]:
 def main(argv: Sequence[str] | None = None) -> int:
     """The command line; returns 1 when a gate fails or a file cannot be read."""
     arguments = parse(argv)
-    stamp = datetime.now(timezone.utc)
+    stamp, code = datetime.now(timezone.utc), commit()  # both as the run begins
     path = arguments.out or results_folder() / f"{stamp:%Y%m%d-%H%M%S}.jsonl"
     results = []
     try:
@@ -283,7 +283,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         for result in measurements(arguments):
             results.append(result)
             with path.open("a", encoding="utf-8") as file:
-                line = {**result, "time": stamp.isoformat(timespec="seconds"), "commit": commit()}
+                line = {**result, "time": stamp.isoformat(timespec="seconds"), "commit": code}
                 file.write(json.dumps(line) + "\n")
     except (ValueError, OSError, RuntimeError) as error:
         print(f"error: {error}", file=sys.stderr)

@@ -39,8 +39,7 @@ from stilts_kernels.fused_kernel import (
 from stilts_kernels.panels import Panel, PanelMaker, score_error
 from stilts_kernels.reference import exhaustive
 from stilts_kernels.rows import Rows, by_block, check_pair
-from stilts_kernels.screen import Report, centre_of, log, record
-from stilts_kernels.shards import merge_topk
+from stilts_kernels.screen import Report, centre_of, log, merge_topk, record
 from stilts_kernels.shortlist import places
 from stilts_kernels.tuning import choose_config
 

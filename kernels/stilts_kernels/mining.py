@@ -30,10 +30,13 @@ from stilts_kernels.screen import (
     describe_path,
     is_cosine,
     make_panels,
+    merge_topk,
     queries_per_pass,
     record,
     redo,
     scoring_step,
+    shortlist_bytes,
+    slices,
     sweep,
 )
 from stilts_kernels.shortlist import Shortlist
@@ -66,59 +69,89 @@ def two_way(source: Rows, target: Rows, k_forward: int, k_backward: int, screen:
             memory: int = DEFAULT_MEMORY) -> tuple[Neighbours, Neighbours]:
     """Exact neighbours of source in target and of target in source; each score is computed once.
 
+    Scratch stays within `memory` bytes: a quarter for the survivors of the targets in work, the rest for the search.
     Raises ValueError for sides that do not fit together, or a k larger than the side it searches.
     """
     check_pair(source, target, k_forward)
     check_pair(target, source, k_backward)
     screen = choose_screen(screen)
-    forward = Shortlist(source.count, k_forward, max(CAP_FIRST, 16 * k_forward))
-    backward = Shortlist(target.count, k_backward, max(CAP_FIRST, 16 * k_backward))
-    sweep_both(source, target, forward, backward, getattr(torch, screen), memory)
-    ahead, back = forward.finish(), backward.finish()
-    score = scores_of(source, target, torch.cat([ahead[0], back[1]]), torch.cat([ahead[1], back[0]]), memory)
-    found = (Neighbours(*best_pairs(forward, *ahead, score[: len(ahead[0])])),
-             Neighbours(*best_pairs(backward, *back, score[len(ahead[0]) :])))
-    redo(source, target, forward, *found[0], screen)
-    redo(target, source, backward, *found[1], screen)
-    rows = source.count + target.count
-    certified = rows - int(forward.failed.sum()) - int(backward.failed.sum())
-    record(Report(describe_path(screen) + ", two-way", rows, certified, len(score) / rows))
-    return found
+    forward, backward = Found(source.count, k_forward), Found(target.count, k_backward)
+    source_step = queries_per_pass(source, k_forward, memory * 3 // 4)
+    target_step = max(SIDE_ROWS, memory // 4 // shortlist_bytes(k_backward))
+    scored = 0
+    for rows in slices(source.count, source_step):
+        for columns in slices(target.count, target_step):
+            scored += search_tile(source, rows, target, columns, forward, backward, screen, memory * 3 // 4)
+    count, failed = source.count + target.count, int(forward.failed.sum()) + int(backward.failed.sum())
+    record(Report(describe_path(screen) + ", two-way", count, count - failed, scored / count))
+    return forward.best, backward.best
 
 
-def scores_of(source: Rows, target: Rows, source_row: Tensor, target_row: Tensor, memory: int) -> Tensor:
+class Found:
+    """What has been found for one side so far: its neighbours, and the rows that a screen could not prove."""
+
+    def __init__(self, rows: int, k: int) -> None:
+        self.k, self.failed = k, torch.zeros(rows, dtype=torch.bool)
+        self.best = Neighbours(torch.full((rows, k), -torch.inf, dtype=torch.float64), torch.full((rows, k), -1))
+
+    def merge(self, rows: slice, fresh: tuple[Tensor, Tensor], first: int, failed: Tensor) -> None:
+        """Takes in neighbours of `rows` whose indices count from `first` on, above all that were taken in before."""
+        known = self.best.values[rows], self.best.indices[rows]
+        known[0][:], known[1][:] = merge_topk([known, (fresh[0], fresh[1] + first)], self.k)
+        self.failed[rows] |= failed
+
+
+def search_tile(source: Rows, rows: slice, target: Rows, columns: slice, forward: Found, backward: Found, screen: str,
+                memory: int) -> int:
+    """Searches some source rows against some target rows, both ways; returns how many pairs were scored."""
+    own, other = source.part(rows.start, rows.stop), target.part(columns.start, columns.stop)
+    ahead = Shortlist(own.count, min(forward.k, other.count), max(CAP_FIRST, 16 * forward.k))
+    back = Shortlist(other.count, min(backward.k, own.count), max(CAP_FIRST, 16 * backward.k))
+    sweep_both(own, other, ahead, back, getattr(torch, screen))
+    there, here = ahead.finish(), back.finish()
+    score = scores_of(own, other, torch.cat([there[0], here[1]]), torch.cat([there[1], here[0]]),
+                      scoring_step(own.dim, memory))
+    scores = score.split([len(there[0]), len(here[0])])
+    best = best_pairs(ahead, *there, scores[0])
+    redo(own, other, ahead, *best, screen)
+    forward.merge(rows, best, columns.start, ahead.failed)
+    best = best_pairs(back, *here, scores[1])
+    redo(other, own, back, *best, screen)
+    backward.merge(columns, best, rows.start, back.failed)
+    return len(score)
+
+
+def scores_of(source: Rows, target: Rows, source_row: Tensor, target_row: Tensor, step: int) -> Tensor:
     """Canonical scores [P] of both directions' pairs; one found both ways is scored once."""
     pairs, place = torch.unique((source_row << 32) + target_row, return_inverse=True)
-    return canonical_scores(source, target, pairs >> 32, pairs & 0xFFFFFFFF, scoring_step(source.dim, memory))[place]
+    return canonical_scores(source, target, pairs >> 32, pairs & 0xFFFFFFFF, step)[place]
 
 
-def sweep_both(source: Rows, target: Rows, forward: Shortlist, backward: Shortlist, dtype: torch.dtype,
-               memory: int) -> None:
-    """One pass over all scores; keeps as many source panels as `memory` allows and streams the target past them."""
+def sweep_both(source: Rows, target: Rows, forward: Shortlist, backward: Shortlist, dtype: torch.dtype) -> None:
+    """One pass over all scores: keeps the source's panels and streams the target past them."""
     source_centre, target_centre = centre_of(source), centre_of(target)
-    sources = PanelMaker(source, source_centre, target_centre, 2, dtype)
-    targets = PanelMaker(target, target_centre, source_centre, 0, dtype)
-    step = queries_per_pass(source, forward.k, memory)
-    for first in range(0, source.count, step):
-        panels = list(make_panels(sources, SIDE_ROWS, first, min(source.count, first + step)))
-        sweep(panels, make_panels(targets, SIDE_ROWS), forward, backward)
+    panels = list(make_panels(PanelMaker(source, source_centre, target_centre, 2, dtype), SIDE_ROWS))
+    sweep(panels, make_panels(PanelMaker(target, target_centre, source_centre, 0, dtype), SIDE_ROWS), forward, backward)
 
 
-def margins(found: Neighbours, own_mean: Tensor, other_mean: Tensor, margin: str) -> Tensor:
-    """Margins float64 [n, k] of each row's neighbours; the means are those of each side's k similarities."""
-    return MARGINS[margin](found.values, (own_mean[:, None] + other_mean[found.indices]) / 2)
+def best_margin(found: Neighbours, own_mean: Tensor, other_mean: Tensor, margin: str) -> tuple[Tensor, Tensor]:
+    """(margin, index) [n] of each row's best neighbour; among equal margins the lower index wins.
 
-
-def best_of(found: Neighbours, scores: Tensor) -> tuple[Tensor, Tensor]:
-    """(margin, index) [n] of each row's best neighbour; among equal margins the lower index wins."""
-    best = scores.max(dim=1, keepdim=True).values
-    index = torch.where(scores == best, found.indices, torch.iinfo(torch.int64).max).min(dim=1).values
-    return best[:, 0], index
+    The means are those of the k similarities of this side's rows [n] and of the other side's.
+    """
+    best, index = torch.empty_like(found.values[:, 0]), torch.empty_like(found.indices[:, 0])
+    for block in slices(len(best)):
+        values, indices = found.values[block], found.indices[block]
+        scores = MARGINS[margin](values, (own_mean[block, None] + other_mean[indices]) / 2)
+        best[block] = scores.max(dim=1).values
+        ties = torch.where(scores == best[block, None], indices, torch.iinfo(torch.int64).max)
+        index[block] = ties.min(dim=1).values
+    return best, index
 
 
 def match(forward: tuple[Tensor, Tensor], backward: tuple[Tensor, Tensor], retrieval: str) -> MinedPairs:
     """Pairs from each source's best (margin, target) and each target's best (margin, source)."""
-    sources, targets = torch.arange(len(forward[0])), torch.arange(len(backward[0]))
+    sources, targets = (torch.arange(len(side[0]), device=side[0].device) for side in (forward, backward))
     ahead = (sources, forward[1], forward[0])
     back = (backward[1], targets, backward[0])
     if retrieval == "intersect":
@@ -138,24 +171,33 @@ def ordered(source: Tensor, target: Tensor, score: Tensor) -> MinedPairs:
 
 
 def one_to_one(pairs: MinedPairs) -> MinedPairs:
-    """Goes down the list and keeps a pair when neither side has been taken."""
-    seen_source: set[int] = set()
-    seen_target: set[int] = set()
-    keep = []
-    for place, (source, target) in enumerate(zip(pairs.source.tolist(), pairs.target.tolist())):
-        if source not in seen_source and target not in seen_target:
-            seen_source.add(source)
-            seen_target.add(target)
-            keep.append(place)
-    chosen = torch.tensor(keep, dtype=torch.int64)
-    return MinedPairs(pairs.source[chosen], pairs.target[chosen], pairs.score[chosen])
+    """Goes down the list and keeps a pair when neither side has been taken.
+
+    In rounds over all that is left: a pair that comes first for its source and for its target is kept whatever stands
+    between, and what shares a side with it goes. Among neighbours a few rounds do, as margins rise along every chain.
+    """
+    left = torch.arange(len(pairs.source), device=pairs.source.device)
+    kept = [left[:0]]
+    while len(left):
+        source, target = pairs.source[left], pairs.target[left]
+        first = (first_place(source, left) == left) & (first_place(target, left) == left)
+        kept.append(left[first])
+        left = left[~(torch.isin(source, source[first]) | torch.isin(target, target[first]))]
+    chosen = torch.cat(kept).sort().values
+    return MinedPairs(*(part[chosen] for part in pairs))
+
+
+def first_place(number: Tensor, place: Tensor) -> Tensor:
+    """For each entry the lowest `place` [P] among the entries of the same `number` [P]."""
+    first = torch.full((int(number.max()) + 1,), torch.iinfo(torch.int64).max, device=number.device)
+    return first.scatter_reduce_(0, number, place, "amin")[number]
 
 
 def pairs_from(forward: Neighbours, backward: Neighbours, margin: str, retrieval: str) -> MinedPairs:
     """Scores both directions' neighbours and matches them."""
     means = forward.values.mean(dim=1), backward.values.mean(dim=1)
-    ahead = best_of(forward, margins(forward, *means, margin))
-    back = best_of(backward, margins(backward, *means[::-1], margin))
+    ahead = best_margin(forward, *means, margin)
+    back = best_margin(backward, *means[::-1], margin)
     return match(ahead, back, retrieval)
 
 
@@ -182,5 +224,5 @@ def mine_cuda(source: Tensor, target: Tensor, k: int, margin: str, retrieval: st
     check_choices(margin, retrieval)
     unit = is_cosine(metric)
     found = two_way_cuda(Rows(source, "source", unit), Rows(target, "target", unit), k, k)
-    forward, backward = (Neighbours(*(part.cpu() for part in side)) for side in found)
-    return pairs_from(forward, backward, margin, retrieval)
+    pairs = pairs_from(Neighbours(*found[0]), Neighbours(*found[1]), margin, retrieval)
+    return MinedPairs(*(part.cpu() for part in pairs))

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
@@ -134,11 +134,10 @@ def choose_screen(screen: str) -> str:
     return fastest_screen() if screen == "auto" else screen
 
 
-def make_panels(maker: PanelMaker, step: int, start: int = 0, stop: int | None = None) -> Iterator[Panel]:
-    """Panels of rows start..stop, `step` rows at a time."""
-    stop = maker.rows.count if stop is None else stop
-    for first in range(start, stop, step):
-        yield maker(first, min(stop, first + step))
+def make_panels(maker: PanelMaker, step: int) -> Iterator[Panel]:
+    """Panels of all rows, `step` rows at a time."""
+    for part in slices(maker.rows.count, step):
+        yield maker(part.start, part.stop)
         maker.rows.release()
 
 
@@ -146,10 +145,15 @@ def queries_per_pass(queries: Rows, k: int, memory: int) -> int:
     """How many queries one pass over the bank serves within `memory` bytes. Raises ValueError below the minimum."""
     screening = BANK_ROWS * (4 * QUERY_ROWS + 2 * queries.dim + 32)
     scratch = max(screening, 20 * queries.dim * scoring_step(queries.dim, memory))  # one is freed before the other
-    each = 2 * queries.dim + 4 * k + 16 * (64 + 6 * k)
+    each = 2 * queries.dim + shortlist_bytes(k)
     if memory < scratch + QUERY_ROWS * each:
         raise ValueError(f"memory of {memory} bytes is below the {scratch + QUERY_ROWS * each} a search needs")
     return (memory - scratch) // each // QUERY_ROWS * QUERY_ROWS
+
+
+def shortlist_bytes(k: int) -> int:
+    """What a row's survivors, their scores and its results take, with room to spare."""
+    return 4 * k + 16 * (64 + 6 * k)
 
 
 def scoring_step(dim: int, memory: int) -> int:
@@ -183,6 +187,22 @@ def best_pairs(shortlist: Shortlist, row: Tensor, column: Tensor, score: Tensor)
     indices = torch.full((shortlist.rows, shortlist.k), -1)
     values[row[order], place], indices[row[order], place] = score[order], column[order]
     return values, indices
+
+
+def merge_topk(parts: Sequence[tuple[Tensor, Tensor]], k: int) -> tuple[Tensor, Tensor]:
+    """Best k of several (values [Q, *], indices [Q, *]) whose index ranges rise from part to part."""
+    width = min(k, sum(values.shape[1] for values, _ in parts))
+    merged = tuple(side.new_empty(len(side), width) for side in parts[0])
+    for block in slices(len(merged[0])):
+        values, indices = (torch.cat([side[block] for side in sides], dim=1) for sides in zip(*parts))
+        order = torch.sort(values, dim=1, descending=True, stable=True).indices[:, :k]
+        merged[0][block], merged[1][block] = values.gather(1, order), indices.gather(1, order)
+    return merged[0], merged[1]
+
+
+def slices(count: int, size: int = 1 << 16) -> Iterator[slice]:
+    """Slices of at most `size` rows; the default keeps temporary copies of a result small beside it."""
+    return (slice(start, min(count, start + size)) for start in range(0, count, size))
 
 
 def redo(queries: Rows, bank: Rows, shortlist: Shortlist, values: Tensor, indices: Tensor, screen: str) -> None:

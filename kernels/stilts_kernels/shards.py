@@ -22,24 +22,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from stilts_kernels.mining import MinedPairs, Neighbours, best_of, check_choices, margins, match, two_way
+from stilts_kernels.mining import MinedPairs, Neighbours, best_margin, check_choices, match, two_way
 from stilts_kernels.ranks import Ranks, ranks_of
 from stilts_kernels.rows import Rows, check_matrix, open_npy, raw_bytes
-from stilts_kernels.screen import DEFAULT_MEMORY, TopK, is_cosine, topk_float64
+from stilts_kernels.screen import DEFAULT_MEMORY, TopK, is_cosine, merge_topk, topk_float64
 
 Progress = Callable[[int, int], None]
-
-
-def merge_topk(parts: Sequence[tuple[Tensor, Tensor]], k: int) -> tuple[Tensor, Tensor]:
-    """Best k of several (values [Q, *], indices [Q, *]) whose index ranges rise from part to part."""
-    values, indices = (torch.cat(side, dim=1) for side in zip(*parts))
-    order = torch.sort(values, dim=1, descending=True, stable=True).indices[:, :k]
-    return values.gather(1, order), indices.gather(1, order)
 
 
 def padded_to(values: Tensor, indices: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """(values, indices) with -inf and -1 up to k columns, for shards of fewer than k rows."""
     missing = k - values.shape[1]
+    if missing == 0:
+        return values, indices
     return (torch.nn.functional.pad(values, (0, missing), value=-torch.inf),
             torch.nn.functional.pad(indices, (0, missing), value=-1))
 
@@ -152,8 +147,8 @@ def mine_ranks(source: Tensor, target: Tensor, k: int, comm: Any, margin: str = 
     forward, backward = neighbours_ranks(ranks, layout, source, target, k, unit, progress)
     own_mean, other_mean = forward.values.mean(dim=1), backward.values.mean(dim=1)
     all_own, all_other = (torch.cat(ranks.gather(mean)) for mean in (own_mean, other_mean))
-    ahead = best_of(forward, margins(forward, own_mean, all_other, margin))
-    back = best_of(backward, margins(backward, other_mean, all_own, margin))
+    ahead = best_margin(forward, own_mean, all_other, margin)
+    back = best_margin(backward, other_mean, all_own, margin)
     return match(joined(ranks, ahead), joined(ranks, back), retrieval)
 
 
@@ -173,7 +168,7 @@ def neighbours_ranks(ranks: Ranks, layout: Layout, source: Tensor, target: Tenso
         block = layout.share(ranks, source, owner, start, stop)
         ahead, back = ranks.agree(partial(local_two_way, block, target, k, unit, layout.memory * 3 // 4))
         forward += collect_parts(ranks, layout, ahead, owner, k)
-        backward = merge_topk([backward, (back[0], back[1] + done)], k)
+        backward = merge_topk([backward, (back[0], back[1].add_(done))], k)
         done = report(progress, done + stop - start, total)
     return Neighbours(*(torch.cat(side) for side in zip(*forward))), Neighbours(*backward)
 
