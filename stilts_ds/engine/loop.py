@@ -92,9 +92,10 @@ class Progress:
 
 @dataclass
 class StepStatistics:
-    """Numbers of the steps since the last flush; tensors stay on the device until then."""
+    """Numbers of the steps since the last flush: tensors stay on the device, token counts on the host until then."""
 
     reduced: list[torch.Tensor] = field(default_factory=list)
+    tokens: list[list[int]] = field(default_factory=list)
     local: list[dict[str, float]] = field(default_factory=list)
 
 
@@ -182,16 +183,17 @@ class Trainer:
         with self.watch("update"):
             norm = self._update(progress, data.items, rate)
         self.statistics.reduced.append(sums)
+        self.statistics.tokens.append([sum(counts) for counts in zip(*(self._tokens(*part) for part in data.batches))])
         self.statistics.local.append({"step": step + 1, "train/learning_rate": rate, "train/grad_norm": norm})
         if self.profiler is not None:
             self.profiler.step()
 
     def _forward_backward(self, batches: list[tuple[Batch, int]]) -> torch.Tensor:
-        """Run this rank's micro-batches; returns COUNTS, then loss sums by task and target counts by task."""
+        """Run this rank's micro-batches; returns the loss, then loss sums by task and target counts by task."""
         world, device = self.job.world, self.job.world.device
-        statistics = torch.zeros(len(COUNTS) + 2 * len(self.job.tasks), device=device)
+        statistics = torch.zeros(1 + 2 * len(self.job.tasks), device=device)
         self.engine.train()
-        for batch, examples in batches:
+        for batch, _ in batches:
             expect_progress(self.job.engine_part.collective_timeout)
             try:
                 with self.watch("forward"):
@@ -203,9 +205,7 @@ class Trainer:
                 if explained := explain_memory(problem, batch, self.job.setting):
                     raise explained from problem
                 raise
-            local = torch.tensor([0.0, *self._tokens(batch, examples)], device=device)
-            statistics += torch.cat([local, sums, counts])
-            statistics[0] += loss.detach()
+            statistics += torch.cat([loss.detach()[None], sums, counts])
             if self.job.engine_part.zero_stage > 0 or not self.engine.is_gradient_accumulation_boundary():
                 with self.watch("update"):
                     self._advance()
@@ -253,6 +253,8 @@ class Trainer:
         if not self.statistics.reduced:
             return
         table = torch.stack(self.statistics.reduced)
+        tokens = torch.tensor(self.statistics.tokens, dtype=table.dtype, device=table.device)
+        table = torch.cat([table[:, :1], tokens, table[:, 1:]], dim=1)
         dist.all_reduce(table)
         rows = table.tolist()
         if any(not math.isfinite(row[0]) for row in rows) and self.job.engine_part.dtype == "fp16":
