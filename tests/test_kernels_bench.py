@@ -72,6 +72,28 @@ def test_large_cases_cut_to_size(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert "no such method" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("wrong", [False, True])
+def test_a_case_of_hours_runs_once_and_that_run_is_gated(wrong: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path,
+                                                         capsys: pytest.CaptureFixture[str]) -> None:
+    calls, real = [], bench_cases.both_ways
+
+    def counted(source: torch.Tensor, target: torch.Tensor, k: int) -> tuple:
+        calls.append(len(source))
+        forward, backward = real(source, target, k)
+        return forward, (backward[0], backward[1].flip(0) if wrong else backward[1])
+
+    monkeypatch.setattr(bench_cases, "both_ways", counted)
+    out = tmp_path / "x.jsonl"
+    options = ["--max-size", "600", "--only", "ours", "--rounds", "3", "--out", str(out)]
+    assert bench.main(["--case", "bucc-1m", *options]) == int(wrong)
+    assert calls == [600]
+    if wrong:
+        assert "against float64" in capsys.readouterr().err and not out.exists()
+    else:
+        line = json.loads(out.read_text())
+        assert line["rounds"] == 1 and line["recall"] == 1 and line["methods"]["ours"]["extra_peak_mb"] >= 0
+
+
 def test_large_sides_are_gated_by_sample(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bench_cases, "GATE_ALL", 50)
     monkeypatch.setattr(bench_cases, "GATE_SAMPLE", 7)
