@@ -229,15 +229,49 @@ def test_a_damaged_checkpoint_is_passed_over(damage: str, tmp_path: Path, three_
     assert older is not None and older.name == "step-000004"
 
 
-@pytest.mark.parametrize("stage", [0, 1, pytest.param(2, marks=pytest.mark.slow), 3])
-def test_nan_on_one_rank_changes_no_weight_on_any_and_ends_the_run(stage: int, tmp_path: Path) -> None:
-    """Three steps in a row are skipped, the fourth is the last."""
+@pytest.mark.parametrize(
+    "stage, dtype", [(0, "fp32"), (1, "bf16"), pytest.param(2, "fp32", marks=pytest.mark.slow), (3, "fp32")]
+)
+def test_nan_on_one_rank_changes_no_weight_on_any_and_ends_the_run(stage: int, dtype: str, tmp_path: Path) -> None:
+    """Three steps in a row are skipped, the fourth is one too many; that is found when three more are logged."""
     given = json.loads(settings(tmp_path, stage, nan_rank=1))
+    given["engine"]["dtype"] = dtype
     processes = ranks.start(PROGRAM, tmp_path / "out.pt", json.dumps(given), ranks=2)
     outputs = [process.communicate(timeout=240)[0] for process in processes]
     assert all(process.returncode for process in processes), outputs
     assert "4 steps in a row had a non-finite gradient, up to step 4" in outputs[0], outputs
-    assert outputs[0].count("weights kept") == 4 and not any("weights changed" in output for output in outputs), outputs
+    assert outputs[0].count("weights kept") == 6 and not any("weights changed" in output for output in outputs), outputs
+
+
+BAD = [(0, False, 0), (0, False, 3), (1, False, 3), (1, True, 3), (2, False, 0), (3, False, 0), (3, True, 3)]
+ALSO_BAD = [(0, False, 3), (1, True, 3), (2, False, 0), (3, False, 0), (3, True, 3)]
+
+
+@pytest.mark.parametrize("stage, offload, bad", some_slow(BAD, ALSO_BAD))
+def test_a_skipped_step_is_as_if_it_had_not_been(stage: int, offload: bool, bad: int, tmp_path: Path) -> None:
+    """NaN on the last rank in one step: weights, moments and Adam's step number stay, also if a stop comes next."""
+    given = json.loads(settings(tmp_path, stage, offload=offload, bad_step=bad))
+    ranks.run(PROGRAM, tmp_path / "reference.pt", json.dumps(given | {"stage": -1}))
+    ranks.run(PROGRAM, tmp_path / "out.pt", json.dumps(given | {"stop_at": bad + 1}), ranks=2)
+    assert (tmp_path / f"phase/checkpoints/step-{bad + 1:06d}/manifest.json").exists()
+    ranks.run(PROGRAM, tmp_path / "out.pt", json.dumps(given), ranks=2)
+    ours, reference = (torch.load(tmp_path / n, weights_only=True) for n in ("out.pt", "reference.pt"))
+    assert ours["curve"] == pytest.approx(reference["curve"], rel=1e-5, nan_ok=True)
+    for name, expected in reference["parameters"].items():
+        if "key.bias" not in name:
+            torch.testing.assert_close(ours["parameters"][name], expected, rtol=0, atol=1e-5, msg=name)
+
+
+LOOKS = [(0, "fp32"), (1, "bf16"), (2, "fp32"), (3, "bf16")]
+
+
+@pytest.mark.parametrize("stage, dtype", some_slow(LOOKS, LOOKS[2:]))
+def test_no_step_looks_at_a_value_on_the_device(stage: int, dtype: str, tmp_path: Path) -> None:
+    """On a GPU each look would have the host wait. Our part and DeepSpeed's, clipping and accumulation included; what
+    DeepSpeed does on a GPU only (its waits for other streams) does not run here."""
+    given = json.loads(settings(tmp_path, stage, dropout=0.1, no_waiting=True))
+    given["engine"]["dtype"] = dtype
+    ranks.run(PROGRAM, tmp_path / "out.pt", json.dumps(given), ranks=2)
 
 
 def test_an_infinite_gradient_leaves_the_weights_alone(tmp_path: Path) -> None:

@@ -24,7 +24,14 @@ from stilts_ds.engine.preempt import Stopped, stop_or_save
 from stilts_ds.engine.stacks import expect_nothing, expect_progress
 from stilts_ds.engine.stopwatch import Speed, Stopwatch, profiler
 from stilts_ds.engine.world import World
-from stilts_ds.engine.zero import build_engine, destroy_engine, full_parameters, gradient_norm, set_learning_rate
+from stilts_ds.engine.zero import (
+    build_engine,
+    call_off_unless_finite,
+    destroy_engine,
+    full_parameters,
+    gradient_norm,
+    set_learning_rate,
+)
 from stilts_ds.errors import UserError
 from stilts_ds.model.multitask import MultiTask
 from stilts_ds.model.vocabulary import widen
@@ -92,11 +99,13 @@ class Progress:
 
 @dataclass
 class StepStatistics:
-    """Numbers of the steps since the last flush: tensors stay on the device, token counts on the host until then."""
+    """Numbers of the steps since the last flush: tensors stay on the device, the others on the host until then."""
 
     reduced: list[torch.Tensor] = field(default_factory=list)
+    norms: list[torch.Tensor] = field(default_factory=list)
     tokens: list[list[int]] = field(default_factory=list)
     local: list[dict[str, float]] = field(default_factory=list)
+    examples: list[list[Item]] = field(default_factory=list)  # the first of each step, to name a bad one by
 
 
 def train(job: Job) -> Progress:
@@ -181,10 +190,12 @@ class Trainer:
             data = self.feed(step)
         sums = self._forward_backward(data.batches)
         with self.watch("update"):
-            norm = self._update(progress, data.items, rate)
+            norm = self._update()
         self.statistics.reduced.append(sums)
+        self.statistics.norms.append(norm)
         self.statistics.tokens.append([sum(counts) for counts in zip(*(self._tokens(*part) for part in data.batches))])
-        self.statistics.local.append({"step": step + 1, "train/learning_rate": rate, "train/grad_norm": norm})
+        self.statistics.local.append({"step": step + 1, "train/learning_rate": rate})
+        self.statistics.examples.append(data.items[:8])
         if self.profiler is not None:
             self.profiler.step()
 
@@ -223,29 +234,30 @@ class Trainer:
         """DeepSpeed's step(): counts a micro-batch; at the last one it updates the weights."""
         self.engine.step()
 
-    def _update(self, progress: Progress, items: list[Item], rate: float) -> float:
-        """Finish the step and return the gradient norm; a non-finite one leaves the weights as they are."""
+    def _update(self) -> torch.Tensor:
+        """Finish the step and return the gradient norm; a non-finite one leaves the weights as they are. Neither is
+        waited for: the device decides, and `flush` hears of it."""
         stage = self.job.engine_part.zero_stage
         norm = gradient_norm(self.engine, stage)
-        finite = math.isfinite(norm)
-        if stage == 0:  # stages 1-3 skip such a step themselves, stage 0 in float32 would destroy every weight
-            self.engine.optimizer.skip_next = not finite
+        if stage == 0:
+            call_off_unless_finite(self.engine.optimizer, norm)
             self._advance()
-        progress.skipped_in_a_row = 0 if finite else progress.skipped_in_a_row + 1
-        if finite:
-            progress.decay *= 1 - rate * self.job.setting.weight_decay
-        else:
-            self._report_skip(progress, items, norm)
         return norm
 
-    def _report_skip(self, progress: Progress, items: list[Item], norm: float) -> None:
-        where = ", ".join(f"{name}[{item}]" for name, item in items[:8])
-        log.warning("step %d skipped: gradient norm %s; examples %s ...", progress.step + 1, norm, where)
+    def _judge(self, progress: Progress, local: Mapping[str, float], norm: float, examples: list[Item]) -> None:
+        """Keep count of skipped steps. Raises UserError when there are too many in a row."""
+        if math.isfinite(norm):
+            progress.skipped_in_a_row = 0
+            progress.decay *= 1 - local["train/learning_rate"] * self.job.setting.weight_decay
+            return
+        progress.skipped_in_a_row += 1
+        where, step = ", ".join(f"{name}[{item}]" for name, item in examples), local["step"]
+        log.warning("step %d skipped: gradient norm %s; examples %s ...", step, norm, where)
         # fp16 finds its loss scale by overflowing at first; there only the loss itself counts (see flush).
         if self.job.engine_part.dtype != "fp16" and progress.skipped_in_a_row > self.job.engine_part.max_skipped_steps:
             raise UserError(
-                f"{progress.skipped_in_a_row} steps in a row had a non-finite gradient, up to step {progress.step + 1} "
-                f"(examples {where}); lower learning_rate or use engine.dtype=fp32. Weights are as before those steps"
+                f"{progress.skipped_in_a_row} steps in a row had a non-finite gradient, up to step {step} "
+                f"(examples {where}); lower learning_rate or use engine.dtype=fp32. They have changed no weight"
             )
 
     def flush(self, progress: Progress) -> None:
@@ -256,7 +268,10 @@ class Trainer:
         tokens = torch.tensor(self.statistics.tokens, dtype=table.dtype, device=table.device)
         table = torch.cat([table[:, :1], tokens, table[:, 1:]], dim=1)
         dist.all_reduce(table)
-        rows = table.tolist()
+        rows, norms = table.tolist(), torch.stack(self.statistics.norms).tolist()
+        for local, norm, examples in zip(self.statistics.local, norms, self.statistics.examples):
+            self._judge(progress, local, norm, examples)
+            local["train/grad_norm"] = norm
         if any(not math.isfinite(row[0]) for row in rows) and self.job.engine_part.dtype == "fp16":
             raise UserError(f"the loss became non-finite before step {progress.step}; use engine.dtype=bf16")
         spent = self.watch.read()

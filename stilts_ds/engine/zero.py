@@ -13,6 +13,7 @@ from stilts_ds.engine.world import World  # first: it tells DeepSpeed the accele
 
 # isort: split
 import deepspeed
+from deepspeed.runtime.zero import stage3, stage_1_and_2
 from deepspeed.utils import (
     safe_get_full_fp32_param,
     safe_get_full_optimizer_state,
@@ -30,18 +31,7 @@ from stilts_ds.model.multitask import MultiTask
 
 log = logging.getLogger(__name__)
 LINEAR = torch.nn.functional.linear  # torch's own
-
-
-class SkippingAdamW(torch.optim.AdamW):
-    """AdamW whose next step can be called off: DeepSpeed does so by itself at stages 1-3 only."""
-
-    skip_next = False
-
-    def step(self, closure: Any = None) -> Any:
-        if self.skip_next:
-            self.skip_next = False
-            return None
-        return super().step(closure)
+LOOKS_AT_NORM = stage3.is_invalid_grad_norm  # DeepSpeed's own
 
 
 def deepspeed_config(part: EnginePart, setting: TrainingPart, world_size: int, micro_batches: int) -> dict[str, Any]:
@@ -53,6 +43,8 @@ def deepspeed_config(part: EnginePart, setting: TrainingPart, world_size: int, m
     zero = config.setdefault("zero_optimization", {})
     if zero.setdefault("stage", part.zero_stage) != part.zero_stage:
         raise UserError(f"{part.ds_config}: ZeRO stage {zero['stage']}, but engine.zero_stage={part.zero_stage}")
+    if not zero.get("compute_grad_norm", True):
+        raise UserError(f"{part.ds_config}: compute_grad_norm must stay true: the norm tells which step to skip")
     if part.offload_optimizer:
         zero["offload_optimizer"] = {"device": "cpu", "pin_memory": torch.cuda.is_available()}
     per_device = setting.per_device_train_batch_size
@@ -62,7 +54,7 @@ def deepspeed_config(part: EnginePart, setting: TrainingPart, world_size: int, m
         "train_micro_batch_size_per_gpu": per_device,
         "gradient_accumulation_steps": micro_batches,
         "gradient_clipping": setting.max_grad_norm,  # absent would mean 1.0
-        "bf16": {"enabled": part.dtype == "bf16"},
+        "bf16": {"enabled": part.dtype == "bf16", "check_grad_overflow": False},  # call_off_bad_steps does it
         "fp16": {"enabled": part.dtype == "fp16"},
     }
 
@@ -78,14 +70,35 @@ def build_engine(model: MultiTask, part: EnginePart, setting: TrainingPart, worl
     if part.zero_stage == 3 and any(spec.family == "text" for spec in model.specs.values()):
         # The MLM head reads the word embeddings outside the module that owns them.
         deepspeed.zero.register_external_parameter(model, model.word_embedding)
-    optimizer = (SkippingAdamW if part.zero_stage == 0 else torch.optim.AdamW)(
+    optimizer = torch.optim.AdamW(
         parameter_groups(model, setting.weight_decay), lr=setting.learning_rate,
         betas=(setting.adam_beta1, setting.adam_beta2), eps=setting.adam_epsilon,
         fused=True,  # one pass over each tensor and no temporaries, on GPUs and CPUs alike
     )
     config = deepspeed_config(part, setting, world.size, micro_batches)
     engine, *_ = deepspeed.initialize(model=model, optimizer=optimizer, config=config)
+    if part.zero_stage > 0:
+        call_off_bad_steps(engine, part)
     return engine
+
+
+def call_off_bad_steps(engine: Any, part: EnginePart) -> None:
+    """Stages 1-3: let Adam's kernel skip a step whose norm is not finite. DeepSpeed would have the host wait for the
+    norm and skip the step there; with fp16 it still does, since the next loss scale depends on the norm."""
+    place = "cpu" if part.offload_optimizer else engine.device  # where Adam works
+
+    def look(adam: torch.optim.Optimizer, *_: Any) -> None:
+        call_off_unless_finite(adam, engine.optimizer._global_grad_norm.to(place))
+
+    _adam(engine).register_step_pre_hook(look)
+    for stage in (stage_1_and_2, stage3):
+        stage.is_invalid_grad_norm = LOOKS_AT_NORM if part.dtype == "fp16" else lambda norm: False
+
+
+def call_off_unless_finite(adam: Any, norm: torch.Tensor) -> None:
+    """Have fused AdamW's next step leave weights, moments and its step number alone, should `norm` not be finite. The
+    kernel reads the answer, the host does not (`found_inf` is what torch's own gradient scaler sets)."""
+    adam.found_inf = (~torch.isfinite(norm)).float()
 
 
 def destroy_engine(engine: Any) -> None:
@@ -93,6 +106,7 @@ def destroy_engine(engine: Any) -> None:
     otherwise: what is predicted afterwards would depend on whether this process has trained before."""
     engine.destroy()
     torch.nn.functional.linear = LINEAR
+    stage_1_and_2.is_invalid_grad_norm = stage3.is_invalid_grad_norm = LOOKS_AT_NORM
 
 
 def _check_precision(part: EnginePart, world: World) -> None:
@@ -137,8 +151,8 @@ def whole_state(engine: Any, parameter: nn.Parameter, kinds: Iterable[str]) -> d
     found = {}
     for kind in kinds:
         if _is_whole(engine):
-            state = engine.optimizer.state.get(parameter, {})
-            value = parameter.detach() if kind == "weight" else state.get(kind)
+            state = engine.optimizer.state.get(parameter, {"step": 0})  # also 0 where all steps were skipped
+            value = parameter.detach() if kind == "weight" else state[kind] if state["step"] > 0 else None
         elif kind == "weight":
             value = safe_get_full_fp32_param(parameter)
         else:
@@ -238,11 +252,10 @@ def set_learning_rate(engine: Any, rate: float) -> None:
         group["lr"] = rate
 
 
-def gradient_norm(engine: Any, stage: int) -> float:
-    """Global gradient norm before clipping; inf or nan means that the step must not be taken."""
+def gradient_norm(engine: Any, stage: int) -> torch.Tensor:
+    """Global gradient norm before clipping, on the device: stage 0 before the step is taken, the others after it."""
     if stage > 0:
-        norm = engine.get_global_grad_norm()
-        return float("nan") if norm is None else float(norm)
+        return torch.as_tensor(engine.get_global_grad_norm(), device=engine.device)
     # Stage 0 in float32 keeps no norm of its own; its gradients are whole and already averaged over ranks here.
     grads = [p.grad.float() for p in engine.module.parameters() if p.grad is not None]
-    return float(torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(g) for g in grads])))
+    return torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(g) for g in grads]))

@@ -11,10 +11,12 @@ import math
 import os
 import signal
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import small
@@ -33,7 +35,8 @@ LINEAR = torch.nn.functional.linear
 
 
 def reference(
-    out: Path, setting: TrainingPart, sampling: SamplingPart, seed: int, model: MultiTask, tasks: dict[str, TaskRows]
+    out: Path, setting: TrainingPart, sampling: SamplingPart, seed: int, model: MultiTask, tasks: dict[str, TaskRows],
+    bad_step: int | None,
 ) -> None:
     from stilts_ds.engine.zero import parameter_groups
 
@@ -60,8 +63,9 @@ def reference(
             torch.nn.utils.clip_grad_norm_(model.parameters(), setting.max_grad_norm)
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(step, mixture.total_steps, setting)
-        optimizer.step()
-        curve.append(loss.item())
+        if step != bad_step:
+            optimizer.step()
+        curve.append(math.nan if step == bad_step else loss.item())
     torch.save({"curve": curve, "parameters": dict(model.named_parameters())}, out)
 
 
@@ -79,6 +83,51 @@ def stop_after(steps: int) -> None:
     Trainer.take_step = step  # type: ignore[method-assign]
 
 
+def spoil(model: MultiTask, bad_step: int) -> None:
+    """Have this rank's losses be NaN in one step."""
+    from stilts_ds.engine.loop import Trainer
+
+    whole_step = Trainer.take_step
+
+    def step(self: Trainer, progress: Any) -> None:
+        bad = progress.step == bad_step
+        hook = model.register_forward_hook(lambda module, inputs, out: (out[0] * math.nan, *out[1:])) if bad else None
+        whole_step(self, progress)
+        if hook:
+            hook.remove()
+
+    Trainer.take_step = step  # type: ignore[method-assign]
+
+
+class NoWaiting(TorchDispatchMode):
+    """Fails on what has a host wait for a GPU: reading a value, or shapes that depend on values."""
+
+    READING = ("_local_scalar_dense", "is_nonzero", "nonzero", "masked_select", "unique", "equal", "repeat_interleave")
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = function.overloadpacket.__name__
+        masked = name in ("index", "index_put", "index_put_") and any(
+            each is not None and each.dtype in (torch.bool, torch.uint8) for each in args[1])
+        sized = name == "repeat_interleave" and (kwargs or {}).get("output_size") is not None
+        if (name in self.READING and not sized) or masked:
+            raise AssertionError(f"{function} waits for the device")
+        return function(*args, **(kwargs or {}))
+
+
+def forbid_waiting() -> None:
+    """In every step but the first two, in which DeepSpeed's stage 3 compares the order of layers among ranks.
+    Evaluating, logging and saving may wait."""
+    from stilts_ds.engine.loop import Trainer
+
+    whole_step = Trainer.take_step
+
+    def step(self: Trainer, progress: Any) -> None:
+        with NoWaiting() if progress.step > 1 else nullcontext():
+            whole_step(self, progress)
+
+    Trainer.take_step = step  # type: ignore[method-assign]
+
+
 def tell_whether_weights_change() -> None:
     """Print it after every step, also after the one that ends the run."""
     from stilts_ds.engine.loop import Trainer
@@ -86,10 +135,10 @@ def tell_whether_weights_change() -> None:
 
     whole_update = Trainer._update
 
-    def update(self: Trainer, *rest: Any) -> float:
+    def update(self: Trainer) -> torch.Tensor:
         before = full_parameters(self.engine)
         try:
-            return whole_update(self, *rest)
+            return whole_update(self)
         finally:
             after = full_parameters(self.engine)
             print("weights", "kept" if all(torch.equal(before[n], after[n]) for n in before) else "changed", flush=True)
@@ -114,7 +163,7 @@ def main() -> None:
     model = small.model(dropout=given.get("dropout", 0.0), specs=specs, vocabulary=given.get("vocabulary", 60))
     tasks = small.tasks(specs)
     if stage < 0:
-        return reference(out, setting, sampling, seed, model, tasks)
+        return reference(out, setting, sampling, seed, model, tasks, given.get("bad_step"))
     from stilts_ds.engine import checkpoint
     from stilts_ds.engine.loop import Job, train
     from stilts_ds.engine.world import joined
@@ -149,6 +198,10 @@ def main() -> None:
         job.folder.root.mkdir(parents=True, exist_ok=True)
         if given.get("nan_rank") == world.rank:
             job.model.register_forward_hook(lambda module, inputs, out: (out[0] * math.nan, *out[1:]))
+        if "bad_step" in given and world.rank == world.size - 1:
+            spoil(job.model, given["bad_step"])
+        if given.get("no_waiting"):
+            forbid_waiting()
         if "nan_rank" in given:
             tell_whether_weights_change()
         if given.get("poison"):
@@ -162,7 +215,8 @@ def main() -> None:
             lines = [json.loads(line) for line in job.folder.metrics.read_text().splitlines()]
             curve = [line["train/loss"] for line in lines if "train/loss" in line]
             norms = [line["train/grad_norm"] for line in lines if "train/loss" in line]
-            assert all(math.isfinite(n) for n in norms)
+            bad = [number for number, norm in enumerate(norms) if not math.isfinite(norm)]
+            assert bad == ([given["bad_step"]] if "bad_step" in given else [])
             found = {"curve": curve, "norms": norms, "parameters": final}
             torch.save({**found, "linear": torch.nn.functional.linear is LINEAR}, out)
 
