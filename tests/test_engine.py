@@ -41,7 +41,6 @@ def settings(folder: Path, stage: int, unit: str = "example", offload: bool = Fa
             {
                 "zero_optimization": {"stage": stage, **ZERO.get(stage, {})},
                 "zero_force_ds_cpu_optimizer": False,
-                "zero_allow_untested_optimizer": True,
             }
         )
     )
