@@ -64,6 +64,9 @@ CELLS += [(stage, 2, "step", False) for stage in (1, 2, 3)] + [(stage, 2, "examp
 CELLS += [(2, 4, "example", False), (3, 4, "example", False)]
 # What the others cover too: run with -m slow.
 OFTEN_ENOUGH = [(1, 2, "step", False), (2, 2, "step", False), (2, 2, "example", True), (2, 4, "example", False)]
+OFTEN_ENOUGH += [(0, 4, "example", False), (1, 4, "example", False), (1, 3, "step", True), (2, 3, "step", True),
+                 (3, 3, "step", True), (3, 3, "step", False), (0, 3, "step", False)]
+CELLS += OFTEN_ENOUGH[4:]
 
 
 def some_slow(cells: list[Any], slow: list[Any]) -> list[Any]:
