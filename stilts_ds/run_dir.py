@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import xxhash
+
 from stilts_ds import __version__
 from stilts_ds.errors import UserError
 
@@ -79,14 +81,20 @@ def hash_json(value: Any) -> str:
 
 def hash_file(path: Path) -> str:
     """SHA-256 of a file's bytes, in hex."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else _digest(file)
+    return _digest(path, hashlib.sha256())
 
 
-def _digest(file: Any) -> str:
-    digest = hashlib.sha256()
-    while block := file.read(1 << 20):
-        digest.update(block)
+def checksum(path: Path) -> str:
+    """XXH3-128 of a file's bytes, in hex: finds accidents, not forgery, five times as fast as SHA-256. For the large
+    files that this program writes for itself and looks at again, checkpoints and caches."""
+    return _digest(path, xxhash.xxh3_128())
+
+
+def _digest(path: Path, digest: Any) -> str:
+    block = memoryview(bytearray(1 << 18))
+    with open(path, "rb", buffering=0) as file:
+        while size := file.readinto(block):
+            digest.update(block[:size])
     return digest.hexdigest()
 
 

@@ -14,6 +14,8 @@ import pytest
 import ranks
 import torch
 
+from stilts_ds.run_dir import read_sealed, write_sealed
+
 PROGRAM = Path(__file__).parent / "programs" / "train_small.py"
 # adam_epsilon is raised because Adam turns rounding noise of near-zero gradients into full steps otherwise.
 TRAINING = {
@@ -208,7 +210,7 @@ def three_checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "phase" / "checkpoints"
 
 
-@pytest.mark.parametrize("damage", ["flip", "truncate", "missing", "no manifest"])
+@pytest.mark.parametrize("damage", ["flip", "truncate", "missing", "no manifest", "another version"])
 def test_a_damaged_checkpoint_is_passed_over(damage: str, tmp_path: Path, three_checkpoints: Path) -> None:
     from stilts_ds.engine import checkpoint
 
@@ -222,7 +224,12 @@ def test_a_damaged_checkpoint_is_passed_over(damage: str, tmp_path: Path, three_
         else max(newest.glob("*.safetensors"), key=lambda p: p.stat().st_size)
     )
     data = bytearray(victim.read_bytes())
-    if damage in ("missing", "no manifest"):
+    if damage == "another version":
+        manifest = read_sealed(newest / "manifest.json")
+        for entry in manifest["files"].values():
+            entry["sha256"] = entry.pop("xxh3_128")
+        write_sealed(newest / "manifest.json", manifest)
+    elif damage in ("missing", "no manifest"):
         victim.unlink()
     else:
         data[len(data) // 2] ^= 1

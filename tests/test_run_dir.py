@@ -13,10 +13,12 @@ from pathlib import Path
 
 import pytest
 import ranks
+import xxhash
 
 from stilts_ds.errors import UserError
 from stilts_ds.run_dir import (
     RunDir,
+    checksum,
     git_commit,
     hash_file,
     hash_files,
@@ -98,6 +100,7 @@ def test_hashes_of_files_see_contents_and_order_but_no_names(tmp_path: Path) -> 
         (tmp_path / name).write_bytes(data)
     a, b, c = (tmp_path / name for name in contents)
     assert hash_file(a) == hashlib.sha256(contents["a"]).hexdigest() == hash_file(c) != hash_file(b)
+    assert checksum(a) == xxhash.xxh3_128(contents["a"]).hexdigest() == checksum(c) != checksum(b)
     assert hash_files([a, b]) == hash_files([c, b]) != hash_files([b, a])
     assert len({hash_files(part) for part in ([], [a], [b], [a, a], [a, b])}) == 5
 

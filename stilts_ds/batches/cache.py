@@ -20,9 +20,9 @@ import numpy as np
 
 from stilts_ds.batches.rows import Rows
 from stilts_ds.errors import UserError
-from stilts_ds.run_dir import hash_file, hash_json, read_sealed, write_sealed
+from stilts_ds.run_dir import checksum, hash_json, read_sealed, write_sealed
 
-FORMAT = 3  # raise when encoding or the layout changes
+FORMAT = 4  # raise when encoding or the layout changes
 FILES = (*Rows.ARRAYS, "touched")
 
 
@@ -69,7 +69,7 @@ def _finish(temporary: Path, rows: Rows, key: dict[str, Any]) -> None:
             continue
         if not path.exists():
             np.save(path, array)
-        sizes[name], hashes[name] = path.stat().st_size, hash_file(path)
+        sizes[name], hashes[name] = path.stat().st_size, checksum(path)
     described = {"key": key, "sizes": sizes, "hashes": hashes, "tally": dict(rows.tally)}
     write_sealed(temporary / "manifest.json", described)
 
@@ -85,7 +85,7 @@ def _rename(temporary: Path, target: Path) -> None:
 def _is_as_written(target: Path) -> bool:
     try:
         hashes = read_sealed(target / "manifest.json")["hashes"]
-        return all(hash_file(target / f"{name}.npy") == digest for name, digest in hashes.items())
+        return all(checksum(target / f"{name}.npy") == digest for name, digest in hashes.items())
     except (OSError, UserError, KeyError):
         return False
 

@@ -31,10 +31,11 @@ from torch import nn
 from stilts_ds.engine import zero
 from stilts_ds.engine.world import World
 from stilts_ds.errors import UserError
-from stilts_ds.run_dir import hash_file, read_json, read_sealed, write_json, write_sealed
+from stilts_ds.run_dir import checksum, read_json, read_sealed, write_json, write_sealed
 
 log = logging.getLogger(__name__)
 MANIFEST = "manifest.json"
+CHECKSUM = "xxh3_128"
 WEIGHT, MOMENTS = "weight", ("exp_avg", "exp_avg_sq")
 WRITING_SECONDS = 3600.0  # what rank 0 grants the other ranks to write their shards
 
@@ -134,7 +135,7 @@ def write_shard(target: Path, rank: int, tensors: dict[str, torch.Tensor]) -> No
     save_file({name: value.contiguous() for name, value in tensors.items()}, path)
     with open(path, "rb") as file:
         os.fsync(file.fileno())
-    write_json(path.with_suffix(".json"), {path.name: {"bytes": path.stat().st_size, "sha256": hash_file(path)}})
+    write_json(path.with_suffix(".json"), {path.name: {"bytes": path.stat().st_size, CHECKSUM: checksum(path)}})
 
 
 def _await_shards(target: Path, size: int, given_up: threading.Event) -> dict[str, dict[str, Any]]:
@@ -234,7 +235,9 @@ def damage(tag: Path) -> str | None:
         path = tag / name
         if not path.exists():
             return f"{name} is missing"
-        if path.stat().st_size != expected["bytes"] or hash_file(path) != expected["sha256"]:
+        if CHECKSUM not in expected:
+            return f"it was written by another version of this program, without {CHECKSUM}"
+        if path.stat().st_size != expected["bytes"] or checksum(path) != expected[CHECKSUM]:
             return f"{name} changed since it was written"
     return None
 
