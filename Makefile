@@ -4,11 +4,13 @@
 # make campaign     kill real studies again and again and compare what they end with (see docs/reliability.md)
 # make lint, make bench, make clean
 #
-# Settings: PYTHON (3.10 or newer), TORCH (another build or version of torch), VENV, ARGS (more arguments for the command).
+# Settings: PYTHON (3.10 or newer), TORCH (another build or version of torch), VENV, JOBS (test processes side by side, 2),
+# ARGS (more arguments for the command).
 
 PYTHON ?= python3
 TORCH ?= torch==2.13.0
 VENV ?= .venv
+JOBS ?= 2
 ARGS ?=
 
 BIN := $(VENV)/bin
@@ -22,7 +24,7 @@ quickstart: setup
 	$(BIN)/stilts run quickstart $(ARGS)
 
 test: setup
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 lint: setup
 	$(BIN)/python -m ruff check .

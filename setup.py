@@ -71,6 +71,7 @@ setup(
         "bench": ["faiss-cpu>=1.9", "matplotlib>=3.8"],
         "dev": [
             "pytest>=8",
+            "pytest-xdist>=3.6",
             "hypothesis>=6",
             "ruff>=0.8",
             "mypy>=1.13",

@@ -13,6 +13,14 @@ import study
 SHARED = ranks.ROOT.parent / "shared"
 
 
+LONGEST = ("test_slurm.py", "test_engine.py", "test_faults.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files that take minutes come first, so that none of them is left to one process at the end."""
+    items.sort(key=lambda item: item.path.name not in LONGEST)
+
+
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     if not (SHARED / "data").is_dir():
