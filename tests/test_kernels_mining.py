@@ -10,6 +10,7 @@ from kernel_cases import anisotropic, check_topk, gaussian, poison_allocator
 from stilts_kernels import last_report, mine, reference
 from stilts_kernels.mining import RETRIEVALS, MinedPairs, one_to_one, two_way
 from stilts_kernels.rows import Rows
+from stilts_kernels.screen import DEFAULT_MEMORY
 from torch import Tensor
 
 Pair = tuple[int, int, float]
@@ -88,7 +89,7 @@ def test_result_does_not_depend_on_memory() -> None:
     source, target = gaussian(9700, 8, 1), gaussian(200, 8, 2).repeat(80, 1)
     target[::30] = source[:1] = source[9600:] = target[7]
     sides = Rows(source, "source"), Rows(target, "target")
-    whole, tight = two_way(*sides, 4, 6), two_way(*sides, 4, 6, memory=40 << 20)
+    whole, tight = (two_way(*sides, 4, 6, "bfloat16", memory=memory) for memory in (DEFAULT_MEMORY, 40 << 20))
     report = last_report()
     assert report is not None and report.certified < report.rows == 25_700
     for one, other in zip(whole, tight):

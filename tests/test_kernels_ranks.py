@@ -76,7 +76,8 @@ def test_error_on_one_rank_raises_on_all(kind: str, tmp_path: Path) -> None:
     ("topk_ranks(queries, bank, 4, None, memory=memory)", 64, 64, 0),
     ("mine_ranks(queries[:9000], queries[9000:], 16, None, memory=memory)", 64, 64, 5 * 16 * 16 * 70_000 / 2**20),
     ("topk_float64(Rows(queries, 'queries'), Rows(bank, 'bank'), 4, memory=memory)", 1024, 256, 0),
-], ids=["topk_ranks", "mine_ranks", "topk"])
+    ("topk_float64(Rows(queries, 'queries'), Rows(bank, 'bank'), 4, 'float32', memory)", 1024, 256, 0),
+], ids=["topk_ranks", "mine_ranks", "topk", "topk float32"])
 def test_scratch_memory_stays_within_the_budget(call: str, dim: int, mebibytes: int, merged: float) -> None:
     """A fresh process: resident memory grows by the budget and the results, whatever the number of queries.
 

@@ -76,7 +76,7 @@ def two_way(source: Rows, target: Rows, k_forward: int, k_backward: int, screen:
     check_pair(target, source, k_backward)
     screen = choose_screen(screen)
     forward, backward = Found(source.count, k_forward), Found(target.count, k_backward)
-    source_step = queries_per_pass(source, k_forward, memory * 3 // 4)
+    source_step = queries_per_pass(source, k_forward, memory * 3 // 4, screen)
     target_step = max(SIDE_ROWS, memory // 4 // shortlist_bytes(k_backward))
     scored = 0
     for rows in slices(source.count, source_step):

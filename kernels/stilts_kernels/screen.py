@@ -33,6 +33,7 @@ BANK_ROWS = 4096  # rows of one product: 4096 x 1024 bfloat16 scores, 8 MB
 QUERY_ROWS = 1024
 CAP_FIRST, CAP_SECOND = 256, 4096  # candidates a row may collect (or 16 k) before it is searched another way
 REDO_ROWS = 512
+TRIALS = 12  # products timed to choose a screen: some 30 ms, once
 DEFAULT_MEMORY = 1 << 30
 METRICS = ("inner", "cosine")
 
@@ -79,18 +80,19 @@ def fastest_screen() -> str:
     """
     if not any(getattr(torch.cpu, name, bool)() for name in ("_is_amx_tile_supported", "_is_avx512_bf16_supported")):
         return "float32"
-    return min(("bfloat16", "float32"), key=lambda name: product_seconds(getattr(torch, name)))
+    seconds: dict[torch.dtype, list[float]] = {torch.bfloat16: [], torch.float32: []}
+    for _ in range(TRIALS):  # in turn, so that other work on the machine slows both alike
+        for dtype, times in seconds.items():
+            times.append(product_seconds(dtype))
+    return "bfloat16" if min(seconds[torch.bfloat16]) < min(seconds[torch.float32]) else "float32"
 
 
 def product_seconds(dtype: torch.dtype) -> float:
-    """Fastest of three 512 x 2048 x 512 products."""
-    left, right = torch.ones(512, 512, dtype=dtype), torch.ones(2048, 512, dtype=dtype)
-    seconds = []
-    for _ in range(4):
-        start = time.perf_counter()
-        torch.mm(left, right.T)
-        seconds.append(time.perf_counter() - start)
-    return min(seconds[1:])
+    """Time of one 256 x 1024 x 512 product: short, so that some of several run undisturbed."""
+    left, right = torch.ones(256, 512, dtype=dtype), torch.ones(1024, 512, dtype=dtype)
+    start = time.perf_counter()
+    torch.mm(left, right.T)
+    return time.perf_counter() - start
 
 
 def describe_path(screen: str) -> str:
@@ -141,11 +143,12 @@ def make_panels(maker: PanelMaker, step: int) -> Iterator[Panel]:
         maker.rows.release()
 
 
-def queries_per_pass(queries: Rows, k: int, memory: int) -> int:
+def queries_per_pass(queries: Rows, k: int, memory: int, screen: str) -> int:
     """How many queries one pass over the bank serves within `memory` bytes. Raises ValueError below the minimum."""
-    screening = BANK_ROWS * (4 * QUERY_ROWS + 2 * queries.dim + 32)
+    number = getattr(torch, screen).itemsize
+    screening = BANK_ROWS * (2 * number * QUERY_ROWS + number * queries.dim + 32)
     scratch = max(screening, 20 * queries.dim * scoring_step(queries.dim, memory))  # one is freed before the other
-    each = 2 * queries.dim + shortlist_bytes(k)
+    each = number * queries.dim + shortlist_bytes(k)
     if memory < scratch + QUERY_ROWS * each:
         raise ValueError(f"memory of {memory} bytes is below the {scratch + QUERY_ROWS * each} a search needs")
     return (memory - scratch) // each // QUERY_ROWS * QUERY_ROWS
@@ -237,7 +240,7 @@ def topk_float64(queries: Rows, bank: Rows, k: int, screen: str = "auto", memory
     """Canonical top-k of every query: (values float64 [Q, k], indices int64 [Q, k]); ranks and shards merge these."""
     check_pair(queries, bank, k)
     screen = index.screen if index else choose_screen(screen)
-    size, step = queries_per_pass(queries, k, memory), scoring_step(queries.dim, memory)
+    size, step = queries_per_pass(queries, k, memory, screen), scoring_step(queries.dim, memory)
     values = torch.empty(queries.count, k, dtype=torch.float64)
     indices = torch.empty(queries.count, k, dtype=torch.int64)
     certified = scored = 0
