@@ -18,11 +18,11 @@ from typing import Any
 import torch
 
 from stilts_kernels.rows import Rows, open_npy, raw_bytes
-from stilts_kernels.screen import fastest_screen, last_report, topk_float64
+from stilts_kernels.screen import last_report, topk_float64
 
 STATUS = Path("/proc/self/status")
 QUERIES, ROWS, DIM, K = 10_000, 1_000_000, 1024, 16
-SCRATCH = {"bfloat16": 36 << 20, "float32": 56 << 20}  # near the least that a search by either screen takes
+SCRATCH = 36 << 20
 # glibc keeps freed blocks of up to 32 MB in its heap, where they add up differently from run to run; blocks above this
 # size go straight back to the system. A setting of the process, for any program with a tight budget.
 MALLOC = {"MALLOC_MMAP_THRESHOLD_": str(1 << 20), "MALLOC_TRIM_THRESHOLD_": str(1 << 20)}
@@ -69,16 +69,15 @@ def search_bank(path: str) -> dict[str, Any]:
     rows = Rows(bank, "bank", release=release)
     topk_float64(Rows(queries[:64], "queries"), Rows(bank[:4096], "bank"), K)  # libraries loaded, kernels built
     release()
-    scratch = SCRATCH[fastest_screen()]
     start = time.process_time()
     found: list[Any] = []
-    extra = peak_extra_bytes(lambda: found.append(topk_float64(Rows(queries, "queries"), rows, K, memory=scratch)))
+    extra = peak_extra_bytes(lambda: found.append(topk_float64(Rows(queries, "queries"), rows, K, memory=SCRATCH)))
     seconds = time.process_time() - start
     report = last_report()
     return {"queries": QUERIES, "rows": ROWS, "dim": DIM, "k": K, "bank": "float16 .npy, memory-mapped",
             "extra_peak_mb": None if extra is None else extra / 1e6, "cpu_s": seconds,
             "gflops": 2e-9 * QUERIES * ROWS * DIM / seconds, "report": str(report),
-            "scratch_mb": scratch / 1e6, "malloc": MALLOC,
+            "scratch_mb": SCRATCH / 1e6, "malloc": MALLOC,
             "recall_of_sample": sample_recall(queries, bank, found[0][1])}
 
 

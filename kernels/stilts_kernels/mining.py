@@ -28,6 +28,7 @@ from stilts_kernels.screen import (
     centre_of,
     choose_screen,
     describe_path,
+    fitting,
     is_cosine,
     make_panels,
     merge_topk,
@@ -131,7 +132,8 @@ def sweep_both(source: Rows, target: Rows, forward: Shortlist, backward: Shortli
     """One pass over all scores: keeps the source's panels and streams the target past them."""
     source_centre, target_centre = centre_of(source), centre_of(target)
     panels = list(make_panels(PanelMaker(source, source_centre, target_centre, 2, dtype), SIDE_ROWS))
-    sweep(panels, make_panels(PanelMaker(target, target_centre, source_centre, 0, dtype), SIDE_ROWS), forward, backward)
+    maker = PanelMaker(target, target_centre, source_centre, 0, dtype)
+    sweep(panels, make_panels(maker, fitting(SIDE_ROWS, dtype)), forward, backward)
 
 
 def best_margin(found: Neighbours, own_mean: Tensor, other_mean: Tensor, margin: str) -> tuple[Tensor, Tensor]:

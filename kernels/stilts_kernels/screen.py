@@ -29,7 +29,7 @@ from stilts_kernels.shortlist import Shortlist, places
 
 log = logging.getLogger("stilts_kernels")
 
-BANK_ROWS = 4096  # rows of one product: 4096 x 1024 bfloat16 scores, 8 MB
+BANK_ROWS = 4096  # of one product in bfloat16: 4096 x 1024 scores, 8 MB; see `fitting`
 QUERY_ROWS = 1024
 CAP_FIRST, CAP_SECOND = 256, 4096  # candidates a row may collect (or 16 k) before it is searched another way
 REDO_ROWS = 512
@@ -117,11 +117,12 @@ class Index:
     @torch.no_grad()
     def __init__(self, bank: Tensor, metric: str = "inner", screen: str = "auto") -> None:
         self.rows, self.screen = Rows(bank, "bank", is_cosine(metric)), choose_screen(screen)
+        dtype = getattr(torch, self.screen)
         if bank.device.type != "cpu":
             raise ValueError(f"bank is on {bank.device}; an Index is for CPU banks, pass the tensor itself to topk")
         self.centre = centre_of(self.rows)
-        maker = PanelMaker(self.rows, self.centre, self.centre, 0, getattr(torch, self.screen))
-        self.panels = list(make_panels(maker, BANK_ROWS))
+        maker = PanelMaker(self.rows, self.centre, self.centre, 0, dtype)
+        self.panels = list(make_panels(maker, fitting(BANK_ROWS, dtype)))
 
 
 def is_cosine(metric: str) -> bool:
@@ -136,6 +137,11 @@ def choose_screen(screen: str) -> str:
     return fastest_screen() if screen == "auto" else screen
 
 
+def fitting(rows: int, dtype: torch.dtype) -> int:
+    """As many rows as take the bytes of `rows` in bfloat16: blocks of scores are to stay in cache and in the budget."""
+    return rows * torch.bfloat16.itemsize // dtype.itemsize
+
+
 def make_panels(maker: PanelMaker, step: int) -> Iterator[Panel]:
     """Panels of all rows, `step` rows at a time."""
     for part in slices(maker.rows.count, step):
@@ -145,10 +151,9 @@ def make_panels(maker: PanelMaker, step: int) -> Iterator[Panel]:
 
 def queries_per_pass(queries: Rows, k: int, memory: int, screen: str) -> int:
     """How many queries one pass over the bank serves within `memory` bytes. Raises ValueError below the minimum."""
-    number = getattr(torch, screen).itemsize
-    screening = BANK_ROWS * (2 * number * QUERY_ROWS + number * queries.dim + 32)
+    screening = BANK_ROWS * (4 * QUERY_ROWS + 2 * queries.dim + 32)
     scratch = max(screening, 20 * queries.dim * scoring_step(queries.dim, memory))  # one is freed before the other
-    each = number * queries.dim + shortlist_bytes(k)
+    each = getattr(torch, screen).itemsize * queries.dim + shortlist_bytes(k)
     if memory < scratch + QUERY_ROWS * each:
         raise ValueError(f"memory of {memory} bytes is below the {scratch + QUERY_ROWS * each} a search needs")
     return (memory - scratch) // each // QUERY_ROWS * QUERY_ROWS
@@ -226,7 +231,8 @@ def one_pass(queries: Rows, bank: Rows, k: int, screen: str, cap: int, step: int
     dtype = getattr(torch, screen)
     centre, bank_centre = (index.centre, index.centre) if index else (centre_of(queries), centre_of(bank))
     panels = list(make_panels(PanelMaker(queries, centre, None, 2, dtype), QUERY_ROWS))
-    tiles = index.panels if index else make_panels(PanelMaker(bank, bank_centre, centre, 0, dtype), BANK_ROWS)
+    height = fitting(BANK_ROWS, dtype)
+    tiles = index.panels if index else make_panels(PanelMaker(bank, bank_centre, centre, 0, dtype), height)
     shortlist = Shortlist(queries.count, k, max(cap, 16 * k))
     sweep(panels, tiles, shortlist)
     row, column = shortlist.finish()

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from stilts_kernels.shards import mine_ranks, topk_files, topk_ranks
 
-MEMORY = 64 << 20
+MEMORY = 40 << 20
 
 
 def data() -> tuple[torch.Tensor, torch.Tensor]:
