@@ -31,7 +31,7 @@ from stilts_ds.model.multitask import MultiTask
 
 log = logging.getLogger(__name__)
 LINEAR = torch.nn.functional.linear  # torch's own
-LOOKS_AT_NORM = stage3.is_invalid_grad_norm  # DeepSpeed's own
+LOOKS_AT_NORM = getattr(stage3, "is_invalid_grad_norm", None)  # DeepSpeed's own; a version without it looks elsewhere
 
 
 def deepspeed_config(part: EnginePart, setting: TrainingPart, world_size: int, micro_batches: int) -> dict[str, Any]:
