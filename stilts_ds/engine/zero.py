@@ -85,6 +85,9 @@ def build_engine(model: MultiTask, part: EnginePart, setting: TrainingPart, worl
 def call_off_bad_steps(engine: Any, part: EnginePart) -> None:
     """Stages 1-3: let Adam's kernel skip a step whose norm is not finite. DeepSpeed would have the host wait for the
     norm and skip the step there; with fp16 it still does, since the next loss scale depends on the norm."""
+    if LOOKS_AT_NORM is None:
+        log.warning("DeepSpeed %s looks at gradient norms in its own way: the host may wait in each step",
+                    deepspeed.__version__)
     place = "cpu" if part.offload_optimizer else engine.device  # where Adam works
 
     def look(adam: torch.optim.Optimizer, *_: Any) -> None:
