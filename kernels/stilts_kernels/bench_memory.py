@@ -22,7 +22,7 @@ from stilts_kernels.screen import last_report, topk_float64
 
 STATUS = Path("/proc/self/status")
 QUERIES, ROWS, DIM, K = 10_000, 1_000_000, 1024, 16
-SCRATCH = 36 << 20
+SCRATCH = 32 << 20
 # glibc keeps freed blocks of up to 32 MB in its heap, where they add up differently from run to run; blocks above this
 # size go straight back to the system. A setting of the process, for any program with a tight budget.
 MALLOC = {"MALLOC_MMAP_THRESHOLD_": str(1 << 20), "MALLOC_TRIM_THRESHOLD_": str(1 << 20)}
