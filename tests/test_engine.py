@@ -276,11 +276,44 @@ LOOKS = [(0, "fp32"), (1, "bf16"), (2, "fp32"), (3, "bf16")]
 
 @pytest.mark.parametrize("stage, dtype", some_slow(LOOKS, LOOKS[2:]))
 def test_no_step_looks_at_a_value_on_the_device(stage: int, dtype: str, tmp_path: Path) -> None:
-    """On a GPU each look would have the host wait. Our part and DeepSpeed's, clipping and accumulation included; what
-    DeepSpeed does on a GPU only (its waits for other streams) does not run here."""
+    """On a GPU each look would have the host wait. Our part and DeepSpeed's, clipping and accumulation included."""
     given = json.loads(settings(tmp_path, stage, dropout=0.1, no_waiting=True))
     given["engine"]["dtype"] = dtype
     ranks.run(PROGRAM, tmp_path / "out.pt", json.dumps(given), ranks=2)
+
+
+def on_streams(folder: Path, stage: int, size: int, dtype: str, **more: Any) -> list[dict[str, Any]]:
+    """Train with the shipped configuration (and small buckets) on streams; what each rank found."""
+    given = json.loads(settings(folder, stage, dropout=0.1, **more))
+    config = json.loads((ranks.ROOT / "ds_configs" / f"zero{stage}.json").read_text())
+    config["zero_optimization"] |= ZERO[stage]
+    Path(given["engine"]["ds_config"]).write_text(json.dumps(config))
+    given["engine"]["dtype"] = dtype
+    given["training"] |= {"eval_steps": 2, "save_steps": 3}
+    ranks.run(PROGRAM, folder / "out.pt", json.dumps(given), ranks=size)
+    return [json.loads((folder / f"streams-{rank}.json").read_text()) for rank in range(size)]
+
+
+ON_STREAMS = [(2, 2, "fp32"), (3, 2, "bf16"), (0, 2, "fp32"), (1, 2, "bf16"), (3, 1, "fp32"), (2, 1, "bf16")]
+
+
+@pytest.mark.parametrize("stage, size, dtype", some_slow(ON_STREAMS, ON_STREAMS[2:]))
+def test_no_step_waits_for_streams_and_none_races(stage: int, size: int, dtype: str, tmp_path: Path) -> None:
+    """DeepSpeed's own code for GPUs, on streams that know what is ordered (tests/streams.py). At stage 3 the host is
+    held two gathers ahead of a device that never catches up; waits for a stream or the device would empty it."""
+    for found in on_streams(tmp_path, stage, size, dtype, ordered=True):
+        assert found["streams"] > (1 if stage else 0)
+        assert found["races"] == {}
+        assert all(stage == 3 and wait.startswith("an event in ") for wait in found["waits"])
+
+
+@pytest.mark.parametrize("stage, race", [
+    pytest.param(2, "independent_gradient_partition_epilogue", marks=pytest.mark.slow),
+    (3, "c10d._allgather_base_.default after aten.copy_.default"),  # weights are gathered while they are updated
+])
+def test_without_an_order_among_streams_they_race(stage: int, race: str, tmp_path: Path) -> None:
+    found = on_streams(tmp_path, stage, 2, "bf16", ordered=False)
+    assert any(race in each for rank in found for each in rank["races"])
 
 
 def test_an_infinite_gradient_leaves_the_weights_alone(tmp_path: Path) -> None:

@@ -23,10 +23,12 @@ from stilts_ds.engine.optim import learning_rate
 from stilts_ds.engine.preempt import Stopped, stop_or_save
 from stilts_ds.engine.stacks import expect_nothing, expect_progress
 from stilts_ds.engine.stopwatch import Speed, Stopwatch, profiler
+from stilts_ds.engine.streams import FilledConstants, Streams
 from stilts_ds.engine.world import World
 from stilts_ds.engine.zero import (
     build_engine,
     call_off_unless_finite,
+    clip_gradients,
     destroy_engine,
     full_parameters,
     gradient_norm,
@@ -155,6 +157,7 @@ class Trainer:
         self.watch = Stopwatch(job.world.device)
         self.speed = Speed(job.model.encoder, job.world.device, job.engine_part.dtype, job.world.size)
         self.engine = build_engine(job.model, job.engine_part, job.setting, job.world, self.micro_batches)
+        self.streams = Streams(self.engine)
         self.saver = checkpoint.Saver(job.folder.checkpoints, job.world, job.setting.save_total_limit)
         self.chance = ChanceWatch({name: job.model.specs[task.head] for name, task in job.tasks.items()})
         self.statistics = StepStatistics()
@@ -188,9 +191,10 @@ class Trainer:
         expect_progress(self.job.engine_part.collective_timeout)
         with self.watch("data"):
             data = self.feed(step)
-        sums = self._forward_backward(data.batches)
-        with self.watch("update"):
-            norm = self._update()
+        with self.streams.step():
+            sums = self._forward_backward(data.batches)
+            with self.watch("update"):
+                norm = self._update()
         self.statistics.reduced.append(sums)
         self.statistics.norms.append(norm)
         self.statistics.tokens.append([sum(counts) for counts in zip(*(self._tokens(*part) for part in data.batches))])
@@ -232,7 +236,8 @@ class Trainer:
 
     def _advance(self) -> None:
         """DeepSpeed's step(): counts a micro-batch; at the last one it updates the weights."""
-        self.engine.step()
+        with FilledConstants():
+            self.engine.step()
 
     def _update(self) -> torch.Tensor:
         """Finish the step and return the gradient norm; a non-finite one leaves the weights as they are. Neither is
@@ -240,6 +245,7 @@ class Trainer:
         stage = self.job.engine_part.zero_stage
         norm = gradient_norm(self.engine, stage)
         if stage == 0:
+            clip_gradients(self.engine, norm, self.job.setting.max_grad_norm)
             call_off_unless_finite(self.engine.optimizer, norm)
             self._advance()
         return norm

@@ -47,13 +47,16 @@ def deepspeed_config(part: EnginePart, setting: TrainingPart, world_size: int, m
         raise UserError(f"{part.ds_config}: compute_grad_norm must stay true: the norm tells which step to skip")
     if part.offload_optimizer:
         zero["offload_optimizer"] = {"device": "cpu", "pin_memory": torch.cuda.is_available()}
+    # DeepSpeed's throughput timer has the host wait for the device twice in each micro-batch; Stopwatch needs no wait.
+    config.setdefault("timers", {"throughput": {"enabled": False}})
     per_device = setting.per_device_train_batch_size
     return config | {
         # DeepSpeed insists that these three multiply; the loop itself decides what a micro-batch holds.
         "train_batch_size": per_device * micro_batches * world_size,
         "train_micro_batch_size_per_gpu": per_device,
         "gradient_accumulation_steps": micro_batches,
-        "gradient_clipping": setting.max_grad_norm,  # absent would mean 1.0
+        # Absent would mean 1.0. At stage 0 `clip_gradients` does it, with the norm that is known anyway.
+        "gradient_clipping": setting.max_grad_norm if part.zero_stage > 0 else 0.0,
         "bf16": {"enabled": part.dtype == "bf16", "check_grad_overflow": False},  # call_off_bad_steps does it
         "fp16": {"enabled": part.dtype == "fp16"},
     }
@@ -260,5 +263,10 @@ def gradient_norm(engine: Any, stage: int) -> torch.Tensor:
     if stage > 0:
         return torch.as_tensor(engine.get_global_grad_norm(), device=engine.device)
     # Stage 0 in float32 keeps no norm of its own; its gradients are whole and already averaged over ranks here.
-    grads = [p.grad.float() for p in engine.module.parameters() if p.grad is not None]
-    return torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(g) for g in grads]))
+    return torch.nn.utils.get_total_norm([p.grad for p in engine.module.parameters() if p.grad is not None])
+
+
+def clip_gradients(engine: Any, norm: torch.Tensor, max_grad_norm: float) -> None:
+    """Stage 0: scale gradients whose global norm is `norm` to at most `max_grad_norm`; 0 means not to."""
+    if max_grad_norm:
+        torch.nn.utils.clip_grads_with_norm_(engine.module.parameters(), max_grad_norm, norm)

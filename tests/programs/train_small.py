@@ -11,11 +11,14 @@ import math
 import os
 import signal
 import sys
+from collections import Counter
+from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -100,9 +103,10 @@ def spoil(model: MultiTask, bad_step: int) -> None:
 
 
 class NoWaiting(TorchDispatchMode):
-    """Fails on what has a host wait for a GPU: reading a value, or shapes that depend on values."""
+    """Fails on what has a host wait for a GPU: reading a value, shapes that depend on values, copying a constant."""
 
-    READING = ("_local_scalar_dense", "is_nonzero", "nonzero", "masked_select", "unique", "equal", "repeat_interleave")
+    READING = ("_local_scalar_dense", "is_nonzero", "nonzero", "masked_select", "unique", "equal", "repeat_interleave",
+               "lift_fresh")  # the last is torch.tensor(number): a copy from the host that the host waits for
 
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         name = function.overloadpacket.__name__
@@ -110,6 +114,17 @@ class NoWaiting(TorchDispatchMode):
             each is not None and each.dtype in (torch.bool, torch.uint8) for each in args[1])
         sized = name == "repeat_interleave" and (kwargs or {}).get("output_size") is not None
         if (name in self.READING and not sized) or masked:
+            raise AssertionError(f"{function} waits for the device")
+        return function(*args, **(kwargs or {}))
+
+
+class NoCopying(TorchFunctionMode):
+    """Fails on copies to the host that are none where the host is the device."""
+
+    COPIES = ("cpu", "numpy", "tolist", "__array__")
+
+    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if getattr(function, "__name__", "") in self.COPIES:
             raise AssertionError(f"{function} waits for the device")
         return function(*args, **(kwargs or {}))
 
@@ -122,10 +137,41 @@ def forbid_waiting() -> None:
     whole_step = Trainer.take_step
 
     def step(self: Trainer, progress: Any) -> None:
-        with NoWaiting() if progress.step > 1 else nullcontext():
+        watched = progress.step > 1
+        with NoWaiting() if watched else nullcontext(), NoCopying() if watched else nullcontext():
             whole_step(self, progress)
 
     Trainer.take_step = step  # type: ignore[method-assign]
+
+
+def on_streams(out: Path, rank: str, ordered: bool) -> Callable[[], None]:
+    """Train as on a GPU with streams; the returned function writes down in which places a step (from the third on) has
+    the host wait, and what races. Not `ordered`: without the order that our own code keeps."""
+    import streams
+
+    from stilts_ds.engine.loop import Trainer
+    from stilts_ds.engine.streams import Streams
+
+    races, waits = streams.Races(), Counter()
+    streams.pretend(races)
+    if not ordered:
+        Streams.order = lambda self, *_: None  # type: ignore[method-assign]
+    whole_step = Trainer.take_step
+
+    def step(self: Trainer, progress: Any) -> None:
+        streams.DEVICE.waits.clear()
+        whole_step(self, progress)
+        if progress.step > 1:
+            waits.update(streams.DEVICE.waits)
+
+    def write() -> None:
+        races.__exit__(None, None, None)
+        found = {"streams": len(streams.DEVICE.streams), "waits": waits, "races": races.found}
+        (out.parent / f"streams-{rank}.json").write_text(json.dumps(found))
+
+    Trainer.take_step = step  # type: ignore[method-assign]
+    races.__enter__()
+    return write
 
 
 def tell_whether_weights_change() -> None:
@@ -176,6 +222,11 @@ def main() -> None:
     if os.environ["RANK"] == str(given.get("full_disk")):
         checkpoint.write_shard = no_space
     final: dict[str, torch.Tensor] = {}
+
+    def evaluate(forward: Any) -> dict[str, float]:
+        forward(Collator(tasks, small.encoder_stub(), 0.15, seed)([(i, "nli", i) for i in range(3)], 0, {"nli": 1.0}))
+        return {"selection": 1.0}
+
     with joined("test", 60) as world:
         if given.get("touched"):
             ids = touched_ids([task.rows for task in tasks.values()], small.encoder_stub().special, given["vocabulary"])
@@ -192,7 +243,7 @@ def main() -> None:
             folder=PhaseDir(out.parent / "phase"),
             tensorboard=out.parent / "tensorboard",
             world=world,
-            evaluate=asked_to_stop if given.get("stop_in_evaluation") else lambda forward: {"selection": 1.0},
+            evaluate=asked_to_stop if given.get("stop_in_evaluation") else evaluate,
             export=lambda parameters, step: final.update(parameters),
         )
         job.folder.root.mkdir(parents=True, exist_ok=True)
@@ -206,8 +257,10 @@ def main() -> None:
             tell_whether_weights_change()
         if given.get("poison"):
             job.model.heads["nli"].out_proj.weight.data[0, 0] = float("inf")
+        write = on_streams(out, os.environ["RANK"], given["ordered"]) if "ordered" in given else lambda: None
         try:
             train(job)
+            write()
         except Stopped as stopped:
             print("stopped by", stopped)
             return
