@@ -7,6 +7,7 @@ import random
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -18,20 +19,21 @@ def environment(**extra: str) -> dict[str, str]:
             "HF_HUB_OFFLINE": "1", "GLOO_SOCKET_IFNAME": "lo", **extra}
 
 
-def start(program: Path | str, *arguments: object, ranks: int, **extra: str) -> list[subprocess.Popen[str]]:
+def places(ranks: int, **extra: str) -> list[dict[str, str]]:
+    """The environment of each of the ranks, which meet on this machine."""
     port = str(random.randint(20000, 31999))
-    return [
-        subprocess.Popen(
-            [sys.executable, str(program), *map(str, arguments)], text=True, stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            env=environment(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(ranks), MASTER_ADDR="127.0.0.1",
-                            MASTER_PORT=port, **extra),
-        )
-        for rank in range(ranks)
-    ]
+    return [environment(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(ranks), MASTER_ADDR="127.0.0.1",
+                        MASTER_PORT=port, **extra) for rank in range(ranks)]
 
 
-def run(program: Path | str, *arguments: object, ranks: int = 1, timeout: int = 240, **extra: str) -> str:
+def start(program: Path | str, *arguments: object, ranks: int, **extra: str) -> list[subprocess.Popen[str]]:
+    command = [sys.executable, str(program), *map(str, arguments)]
+    return [subprocess.Popen(command, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=place)
+            for place in places(ranks, **extra)]
+
+
+def run(program: Path | str, *arguments: object, ranks: int = 1, timeout: int = 240, start: Any = start,
+        **extra: str) -> str:
     """Run to the end; returns rank 0's output and fails the test with every rank's output otherwise."""
     processes = start(program, *arguments, ranks=ranks, **extra)
     outputs = [process.communicate(timeout=timeout)[0] for process in processes]

@@ -6,16 +6,19 @@ import json
 import shutil
 import signal
 import time
+from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Any
 
+import forked
 import pytest
 import ranks
 import torch
 
 from stilts_ds.run_dir import read_sealed, write_sealed
 
+run = partial(ranks.run, start=forked.start)
 PROGRAM = Path(__file__).parent / "programs" / "train_small.py"
 # adam_epsilon is raised because Adam turns rounding noise of near-zero gradients into full steps otherwise.
 TRAINING = {
@@ -55,7 +58,7 @@ def references(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     found = {}
     for unit in ("example", "step"):
         out = tmp_path_factory.mktemp("reference") / "out.pt"
-        ranks.run(PROGRAM, out, settings(out.parent, -1, unit))
+        run(PROGRAM, out, settings(out.parent, -1, unit))
         found[unit] = torch.load(out, weights_only=True)
     return found
 
@@ -81,7 +84,7 @@ def test_training_equals_the_reference(
 ) -> None:
     """Different tasks (or the same) on the ranks, idle heads, accumulation, clipping, unequal token counts."""
     out = tmp_path / "out.pt"
-    ranks.run(PROGRAM, out, settings(tmp_path, stage, unit, offload), ranks=size)
+    run(PROGRAM, out, settings(tmp_path, stage, unit, offload), ranks=size)
     ours, reference = torch.load(out, weights_only=True), references[unit]
     assert ours["linear"], "what this process computes afterwards would be rounded otherwise"
     assert ours["curve"] == pytest.approx(reference["curve"], rel=1e-5)
@@ -96,8 +99,8 @@ def test_training_only_the_touched_vocabulary_equals_training_all_of_it(stage: i
     given = json.loads(settings(tmp_path, stage))
     given |= {"vocabulary": 200, "without": ["mlm"]}
     given["training"] |= {"weight_decay": 10.0}
-    ranks.run(PROGRAM, tmp_path / "all.pt", json.dumps(given | {"stage": -1}))
-    ranks.run(PROGRAM, tmp_path / "touched.pt", json.dumps(given | {"touched": True}), ranks=size)
+    run(PROGRAM, tmp_path / "all.pt", json.dumps(given | {"stage": -1}))
+    run(PROGRAM, tmp_path / "touched.pt", json.dumps(given | {"touched": True}), ranks=size)
     all_rows, touched = (torch.load(tmp_path / f"{n}.pt", weights_only=True) for n in ("all", "touched"))
     assert touched["curve"] == pytest.approx(all_rows["curve"], rel=1e-5)
     for name, expected in all_rows["parameters"].items():
@@ -114,9 +117,9 @@ def test_a_stopped_run_continues_bit_for_bit(stage: int, dtype: str, offload: bo
     given = json.loads(settings(tmp_path, stage, offload=offload, dropout=0.1))
     given["engine"]["dtype"] = dtype
     given["training"]["save_steps"] = 2
-    ranks.run(PROGRAM, tmp_path / "whole.pt", json.dumps(given), ranks=2)
+    run(PROGRAM, tmp_path / "whole.pt", json.dumps(given), ranks=2)
     shutil.rmtree(tmp_path / "phase" / "checkpoints" / "step-000006")  # as if the job had ended after step 4
-    ranks.run(PROGRAM, tmp_path / "parts.pt", json.dumps(given), ranks=2)
+    run(PROGRAM, tmp_path / "parts.pt", json.dumps(given), ranks=2)
     a, b = (torch.load(tmp_path / f"{name}.pt", weights_only=True) for name in ("whole", "parts"))
     assert a["curve"] == b["curve"] and a["norms"] == b["norms"]
     for name, value in a["parameters"].items():
@@ -126,14 +129,14 @@ def test_a_stopped_run_continues_bit_for_bit(stage: int, dtype: str, offload: bo
 def test_a_checkpoint_is_written_whenever_rank_0_finds_the_last_one_too_old(tmp_path: Path) -> None:
     """At every step here. Rank 1, whose clock stands still, saves with it; and the run continues bit for bit."""
     given = json.loads(settings(tmp_path, 2, dropout=0.1, frozen_clock=1))
-    ranks.run(PROGRAM, tmp_path / "whole.pt", json.dumps(given), ranks=2)
+    run(PROGRAM, tmp_path / "whole.pt", json.dumps(given), ranks=2)
     assert not list((tmp_path / "phase").glob("checkpoints/*"))  # the default of save_steps is far away
     given["training"]["save_minutes"] = 1e-9
-    ranks.run(PROGRAM, tmp_path / "parts.pt", json.dumps(given), ranks=2)
+    run(PROGRAM, tmp_path / "parts.pt", json.dumps(given), ranks=2)
     tags = sorted(path.parent.name for path in (tmp_path / "phase").glob("checkpoints/*/manifest.json"))
     assert tags == ["step-000005", "step-000006"]
     shutil.rmtree(tmp_path / "phase" / "checkpoints" / tags[-1])
-    ranks.run(PROGRAM, tmp_path / "parts.pt", json.dumps(given), ranks=2)
+    run(PROGRAM, tmp_path / "parts.pt", json.dumps(given), ranks=2)
     a, b = (torch.load(tmp_path / f"{name}.pt", weights_only=True) for name in ("whole", "parts"))
     assert a["curve"] == b["curve"] and a["norms"] == b["norms"]
 
@@ -144,7 +147,7 @@ def test_a_second_stop_before_the_next_step_leaves_the_checkpoint_alone(tmp_path
     manifest = tmp_path / "phase" / "checkpoints" / "step-000006" / "manifest.json"
     written = set()
     for _ in range(2):
-        assert "stopped by SIGTERM" in ranks.run(PROGRAM, tmp_path / "out.pt", json.dumps(given))
+        assert "stopped by SIGTERM" in run(PROGRAM, tmp_path / "out.pt", json.dumps(given))
         written.add(manifest.stat().st_mtime_ns)
     assert len(written) == 1
 
@@ -153,7 +156,7 @@ def test_a_second_stop_before_the_next_step_leaves_the_checkpoint_alone(tmp_path
 def test_one_rank_that_cannot_write_its_part_ends_all(full: int, tmp_path: Path) -> None:
     given = json.loads(settings(tmp_path, 1, full_disk=full))
     given["training"]["save_steps"] = 2
-    processes = ranks.start(PROGRAM, tmp_path / "out.pt", json.dumps(given), ranks=2)
+    processes = forked.start(PROGRAM, tmp_path / "out.pt", json.dumps(given), ranks=2)
     outputs = [process.communicate(timeout=60)[0] for process in processes]
     assert all(process.returncode for process in processes), outputs
     assert "No space left on device" in outputs[full] and "GB free" in outputs[full]
@@ -173,10 +176,10 @@ def test_any_stage_and_number_of_ranks_continues_the_same_curve(chain: list[tupl
     """Two steps at each place; the last one ends. Losses and weights as in one undisturbed process of plain torch."""
     given = json.loads(settings(tmp_path, -1))
     given["training"] |= {"max_steps": 2 * len(chain), "logging_steps": 1}
-    ranks.run(PROGRAM, tmp_path / "reference.pt", json.dumps(given))
+    run(PROGRAM, tmp_path / "reference.pt", json.dumps(given))
     for number, (stage, size) in enumerate(chain, start=1):
         here = json.loads(settings(tmp_path, stage)) | {"training": given["training"], "stop_at": 2 * number}
-        ranks.run(PROGRAM, tmp_path / "out.pt", json.dumps(here), ranks=size)
+        run(PROGRAM, tmp_path / "out.pt", json.dumps(here), ranks=size)
     ours, reference = (torch.load(tmp_path / n, weights_only=True) for n in ("out.pt", "reference.pt"))
     assert len(ours["curve"]) == 2 * len(chain)
     assert ours["curve"] == pytest.approx(reference["curve"], rel=1e-6)
@@ -188,7 +191,7 @@ def test_any_stage_and_number_of_ranks_continues_the_same_curve(chain: list[tupl
 def test_a_signal_saves_and_the_next_start_continues(tmp_path: Path) -> None:
     given = json.loads(settings(tmp_path, 2, dropout=0.1))
     given["training"] |= {"max_steps": 400, "logging_steps": 1}
-    processes = ranks.start(PROGRAM, tmp_path / "out.pt", json.dumps(given), ranks=2)
+    processes = forked.start(PROGRAM, tmp_path / "out.pt", json.dumps(given), ranks=2)
     metrics = tmp_path / "phase" / "metrics.jsonl"
     deadline = time.monotonic() + 120
     while not (metrics.exists() and len(metrics.read_text().splitlines()) > 3) and time.monotonic() < deadline:
@@ -206,7 +209,7 @@ def three_checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("checkpoints")
     given = json.loads(settings(folder, 1))
     given["training"]["save_steps"] = 2
-    ranks.run(PROGRAM, folder / "out.pt", json.dumps(given))
+    run(PROGRAM, folder / "out.pt", json.dumps(given))
     return folder / "phase" / "checkpoints"
 
 
@@ -245,7 +248,7 @@ def test_nan_on_one_rank_changes_no_weight_on_any_and_ends_the_run(stage: int, d
     """Three steps in a row are skipped, the fourth is one too many; that is found when three more are logged."""
     given = json.loads(settings(tmp_path, stage, nan_rank=1))
     given["engine"]["dtype"] = dtype
-    processes = ranks.start(PROGRAM, tmp_path / "out.pt", json.dumps(given), ranks=2)
+    processes = forked.start(PROGRAM, tmp_path / "out.pt", json.dumps(given), ranks=2)
     outputs = [process.communicate(timeout=240)[0] for process in processes]
     assert all(process.returncode for process in processes), outputs
     assert "4 steps in a row had a non-finite gradient, up to step 4" in outputs[0], outputs
@@ -260,10 +263,10 @@ ALSO_BAD = [(0, False, 3), (1, True, 3), (2, False, 0), (3, False, 0), (3, True,
 def test_a_skipped_step_is_as_if_it_had_not_been(stage: int, offload: bool, bad: int, tmp_path: Path) -> None:
     """NaN on the last rank in one step: weights, moments and Adam's step number stay, also if a stop comes next."""
     given = json.loads(settings(tmp_path, stage, offload=offload, bad_step=bad))
-    ranks.run(PROGRAM, tmp_path / "reference.pt", json.dumps(given | {"stage": -1}))
-    ranks.run(PROGRAM, tmp_path / "out.pt", json.dumps(given | {"stop_at": bad + 1}), ranks=2)
+    run(PROGRAM, tmp_path / "reference.pt", json.dumps(given | {"stage": -1}))
+    run(PROGRAM, tmp_path / "out.pt", json.dumps(given | {"stop_at": bad + 1}), ranks=2)
     assert (tmp_path / f"phase/checkpoints/step-{bad + 1:06d}/manifest.json").exists()
-    ranks.run(PROGRAM, tmp_path / "out.pt", json.dumps(given), ranks=2)
+    run(PROGRAM, tmp_path / "out.pt", json.dumps(given), ranks=2)
     ours, reference = (torch.load(tmp_path / n, weights_only=True) for n in ("out.pt", "reference.pt"))
     assert ours["curve"] == pytest.approx(reference["curve"], rel=1e-5, nan_ok=True)
     for name, expected in reference["parameters"].items():
@@ -279,7 +282,7 @@ def test_no_step_looks_at_a_value_on_the_device(stage: int, dtype: str, tmp_path
     """On a GPU each look would have the host wait. Our part and DeepSpeed's, clipping and accumulation included."""
     given = json.loads(settings(tmp_path, stage, dropout=0.1, no_waiting=True))
     given["engine"]["dtype"] = dtype
-    ranks.run(PROGRAM, tmp_path / "out.pt", json.dumps(given), ranks=2)
+    run(PROGRAM, tmp_path / "out.pt", json.dumps(given), ranks=2)
 
 
 def on_streams(folder: Path, stage: int, size: int, dtype: str, **more: Any) -> list[dict[str, Any]]:
@@ -290,7 +293,7 @@ def on_streams(folder: Path, stage: int, size: int, dtype: str, **more: Any) -> 
     Path(given["engine"]["ds_config"]).write_text(json.dumps(config))
     given["engine"]["dtype"] = dtype
     given["training"] |= {"eval_steps": 2, "save_steps": 3}
-    ranks.run(PROGRAM, folder / "out.pt", json.dumps(given), ranks=size)
+    run(PROGRAM, folder / "out.pt", json.dumps(given), ranks=size)
     return [json.loads((folder / f"streams-{rank}.json").read_text()) for rank in range(size)]
 
 
@@ -322,7 +325,7 @@ def test_an_infinite_gradient_leaves_the_weights_alone(tmp_path: Path) -> None:
         given = json.loads(settings(tmp_path, stage, poison=True))
         out = tmp_path / f"{stage}" / "out.pt"
         out.parent.mkdir()
-        process = ranks.start(PROGRAM, out, json.dumps(given), ranks=1)[0]
+        process = forked.start(PROGRAM, out, json.dumps(given), ranks=1)[0]
         output = process.communicate(timeout=120)[0]
         assert process.returncode != 0
         assert "steps in a row had a non-finite gradient" in output and "nli[" in output

@@ -1,0 +1,71 @@
+"""Ranks of a test program without the seconds of their imports: forked from one process that has them behind it.
+
+`start` is that of ranks.py otherwise: processes with an environment, an output and a status of their own.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import runpy
+import sys
+import tempfile
+from collections.abc import Mapping
+from multiprocessing import forkserver
+from pathlib import Path
+from unittest import mock
+
+from ranks import environment, places
+from warm import MODULES
+
+SERVER = multiprocessing.get_context("forkserver")
+SERVER.set_forkserver_preload(list(MODULES))
+
+
+class Rank:
+    """What `subprocess.Popen` offers of a process, as far as tests need it."""
+
+    def __init__(self, program: str, arguments: list[str], place: Mapping[str, str]) -> None:
+        self.printed = tempfile.NamedTemporaryFile("r", prefix="rank-", errors="replace")  # noqa: SIM115
+        given = (program, arguments, dict(place), self.printed.name)
+        self.process = SERVER.Process(target=_live, args=given, daemon=True)
+        self.process.start()
+
+    @property
+    def returncode(self) -> int | None:
+        return self.process.exitcode
+
+    def send_signal(self, number: int) -> None:
+        assert self.process.pid is not None
+        os.kill(self.process.pid, number)
+
+    def communicate(self, timeout: float) -> tuple[str, None]:
+        """What it has printed, when it has ended. Kills it and raises TimeoutError where it does not."""
+        self.process.join(timeout)
+        output = self.printed.read()
+        if self.returncode is None:
+            self.process.kill()
+            raise TimeoutError(f"a rank still runs after {timeout} s:\n{output[-3000:]}")
+        return output, None
+
+
+def _live(program: str, arguments: list[str], place: dict[str, str], output: str) -> None:
+    os.environ.clear()
+    os.environ.update(place)
+    with open(output, "w") as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    sys.argv = [program, *arguments]
+    runpy.run_path(program, run_name="__main__")
+
+
+def start(program: Path | str, *arguments: object, ranks: int, **extra: str) -> list[Rank]:
+    _serve()
+    return [Rank(str(program), [*map(str, arguments)], place) for place in places(ranks, **extra)]
+
+
+def _serve() -> None:
+    """Start the process that ranks are forked from, if it does not run: some of the environment counts on import."""
+    here = {"PYTHONPATH": os.pathsep.join((str(Path(__file__).parent), environment()["PYTHONPATH"]))}
+    with mock.patch.dict(os.environ, environment() | here):
+        forkserver.ensure_running()
