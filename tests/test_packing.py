@@ -59,7 +59,10 @@ compiler = pytest.mark.skipif(
 
 @compiler
 @pytest.mark.parametrize("checkpointing", [False, True])
-def test_compiled_layers_have_the_loss_and_the_gradients_of_others_and_are_compiled_once(checkpointing: bool) -> None:
+def test_compiled_layers_have_the_loss_and_the_gradients_of_others_and_are_compiled_once(
+    checkpointing: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))  # not what other instructions were compiled for
     found = []
     for compiled in (False, True):
         model = small.model().train()
