@@ -9,13 +9,16 @@ import time
 from functools import partial
 from itertools import product
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import forked
 import pytest
 import ranks
 import torch
+from streams import StreamsOnly
 
+from stilts_ds.engine import streams
 from stilts_ds.run_dir import read_sealed, write_sealed
 
 run = partial(ranks.run, start=forked.start)
@@ -317,6 +320,17 @@ def test_no_step_waits_for_streams_and_none_races(stage: int, size: int, dtype: 
 def test_without_an_order_among_streams_they_race(stage: int, race: str, tmp_path: Path) -> None:
     found = on_streams(tmp_path, stage, 2, "bf16", ordered=False)
     assert any(race in each for rank in found for each in rank["races"])
+
+
+@pytest.mark.parametrize("stage", [0, 2])
+def test_streams_that_are_not_found_are_told(
+    stage: int, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A DeepSpeed that keeps them elsewhere would wait as it likes, in silence. Stage 0 has none."""
+    monkeypatch.setattr(streams, "get_accelerator", StreamsOnly)
+    config = {"zero_optimization": {"stage": stage}}
+    streams.Streams(SimpleNamespace(optimizer=SimpleNamespace(), config=config))
+    assert ("keeps its streams elsewhere" in caplog.text) == (stage > 0)
 
 
 def test_an_infinite_gradient_leaves_the_weights_alone(tmp_path: Path) -> None:

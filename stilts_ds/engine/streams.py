@@ -7,13 +7,20 @@ among the streams does the same for whatever runs on the device. (DeepSpeed 0.19
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import stilts_ds.engine.world  # noqa: F401 - first: it tells DeepSpeed the accelerator
+
+# isort: split
+import deepspeed
 import torch
 from deepspeed.accelerator import get_accelerator
 from torch.overrides import TorchFunctionMode
+
+log = logging.getLogger(__name__)
 
 
 class Streams:
@@ -27,6 +34,9 @@ class Streams:
             found = [value for holder in holders if holder is not None for value in vars(holder).values()]
             self.others = list({id(v): v for v in found if isinstance(v, self.accelerator.Stream)}.values())
         zero = engine.config.get("zero_optimization", {})
+        if zero.get("stage") and not self.others and not self.accelerator.is_synchronized_device():
+            log.warning("DeepSpeed %s keeps its streams elsewhere: the host may wait for the device in each step",
+                        deepspeed.__version__)
         # With offload the host itself reads what the device has sent: there it has to wait.
         self.host_may_run_ahead = bool(self.others) and not (zero.get("offload_optimizer") or zero.get("offload_param"))
 
