@@ -1,4 +1,5 @@
-"""Ranks of a test program without the seconds of their imports: forked from one process that has them behind it.
+"""Ranks of a test program without the seconds of their imports: forked from one process that has them behind it
+(not from the tests' own process, which has threads).
 
 `start` is that of ranks.py otherwise: processes with an environment, an output and a status of their own.
 """

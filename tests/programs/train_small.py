@@ -166,7 +166,8 @@ def on_streams(out: Path, rank: str, ordered: bool) -> Callable[[], None]:
 
     def write() -> None:
         races.__exit__(None, None, None)
-        found = {"streams": len(streams.DEVICE.streams), "waits": waits, "races": races.found}
+        theirs = len(streams.DEVICE.streams) - 1 - len(streams.DEVICE.of_group)
+        found = {"streams": theirs, "waits": waits, "races": races.found}
         (out.parent / f"streams-{rank}.json").write_text(json.dumps(found))
 
     Trainer.take_step = step  # type: ignore[method-assign]
