@@ -138,7 +138,7 @@ def test_two_submissions_of_one_recipe_make_one_set_of_jobs(cluster: Cluster, tm
 
 def test_a_job_that_keeps_crashing_stops_by_itself(cluster: Cluster, tmp_path: Path) -> None:
     """The ranks get too little memory to start: two attempts without progress are enough."""
-    (tmp_path / "profile.yaml").write_text(PROFILE + 'setup: ["ulimit -v 1500000"]\n')
+    (tmp_path / "profile.yaml").write_text(PROFILE + 'setup: ["ulimit -v 1200000"]\n')
     stilts(tmp_path, cluster, "submit", "study.yaml", "intermediate={none: []}", "targets=[tatoeba]", "--cluster",
            "profile.yaml")
     run = tmp_path / "runs" / "study"
