@@ -27,16 +27,19 @@ from typing import Any
 
 import numpy as np
 
-from stilts_ds.batches.cache import cached_rows, find_rows
-from stilts_ds.batches.encode import CHUNK, Encoder, encode
 from stilts_ds.batches.mixture import Mixture, deal, micro_batch_count
-from stilts_ds.batches.rows import Rows, ids_in
 from stilts_ds.config import SamplingPart, TrainingPart
+from stilts_ds.data.cache import cached_rows, find_rows
+from stilts_ds.data.reader import read_examples
 from stilts_ds.errors import UserError
-from stilts_ds.examples.read import read_examples
-from stilts_ds.examples.records import Pair, Span
-from stilts_ds.examples.source import DataSource
+from stilts_ds.families.pair.record import Pair
+from stilts_ds.families.registry import family_of
+from stilts_ds.families.span.record import Span
+from stilts_ds.rows.chunks import CHUNK
+from stilts_ds.rows.rows import Rows, ids_in
+from stilts_ds.rows.tokenizer import Tokenizer
 from stilts_ds.run_dir import hash_files, provenance
+from stilts_ds.sources.source import DataSource
 from stilts_ds.tasks.registry import get_task
 
 Result = dict[str, Any]
@@ -51,6 +54,12 @@ STATUS = Path("/proc/self/status")
 
 def records_of(name: str, folder: Path) -> list[Any]:
     return list(read_examples(get_task(name), "train", "en", DataSource(intermediate=folder)))
+
+
+def encoded(name: str, records: Any, encoder: Tokenizer, setting: TrainingPart, folder: Path | None = None) -> Rows:
+    """The rows of a task's records, in memory or in files of `folder`."""
+    task = get_task(name)
+    return family_of(task).encode(records, encoder, task.labels, setting, folder)
 
 
 def race(methods: dict[str, Callable[[], Any]], rounds: int) -> dict[str, float]:
@@ -68,15 +77,15 @@ def row(rows: Rows, index: int) -> list[int]:
     return rows.input_ids[rows.starts[index] : rows.starts[index + 1]].tolist()
 
 
-def pair_case(name: str, encoder: Encoder, tokenizer: Any, folder: Path, rounds: int) -> Result:
+def pair_case(name: str, encoder: Tokenizer, tokenizer: Any, folder: Path, rounds: int) -> Result:
     """Rows of pairs in a file, against `tokenizer(list, list)`."""
     records: list[Pair] = records_of(name, folder)
     texts = [r.text_a for r in records], [r.text_b for r in records]
-    task, most = get_task(name), PAIR_SETTING.max_seq_length
+    most = PAIR_SETTING.max_seq_length
 
     def ours(target: Path | None = None) -> Rows:
         encoder.words.forget()  # every round begins as the first one
-        return encode(task, records, encoder, task.labels, PAIR_SETTING, target)
+        return encoded(name, records, encoder, PAIR_SETTING, target)
 
     def theirs() -> Any:
         return tokenizer(*texts, truncation=True, max_length=most)
@@ -91,14 +100,14 @@ def pair_case(name: str, encoder: Encoder, tokenizer: Any, folder: Path, rounds:
     return compared(f"pairs {name}", seconds, tokens, "tokens", {"rows": len(records)})
 
 
-def window_case(name: str, encoder: Encoder, tokenizer: Any, folder: Path, rounds: int) -> Result:
+def window_case(name: str, encoder: Tokenizer, tokenizer: Any, folder: Path, rounds: int) -> Result:
     """Question-answering windows in a file, against the call of Hugging Face's run_qa example."""
     records: list[Span] = records_of(name, folder)
     texts = [r.question for r in records], [r.context for r in records]
 
     def ours(target: Path | None = None) -> Rows:
         encoder.words.forget()
-        return encode(get_task(name), records, encoder, (), SPAN_SETTING, target)
+        return encoded(name, records, encoder, SPAN_SETTING, target)
 
     def theirs() -> Any:
         return tokenizer(*texts, truncation="only_second", max_length=SPAN_SETTING.max_seq_length,
@@ -161,15 +170,15 @@ def resident(field: str) -> float:
 
 def build(model: str, folder: str) -> Result:
     """Builds the rows of the file in `folder`: its hash, reading, tokenising, writing."""
-    encoder, task, source = Encoder.load(model), get_task("mnli"), DataSource(intermediate=Path(folder))
+    encoder, task, source = Tokenizer.load(model), get_task("mnli"), DataSource(intermediate=Path(folder))
     first = islice(read_examples(task, "train", "en", source), CHUNK)
-    encode(task, first, encoder, task.labels, PAIR_SETTING)  # everything is loaded
+    encoded(task.name, first, encoder, PAIR_SETTING)  # everything is loaded
     before = resident("VmRSS")
     Path("/proc/self/clear_refs").write_text("5")  # resets VmHWM
     start, wall = time.process_time(), time.perf_counter()
     hash_files([Path(folder) / BUILT])
-    rows = cached_rows(Path(folder) / "cache", KEY, lambda scratch: encode(
-        task, read_examples(task, "train", "en", source), encoder, task.labels, PAIR_SETTING, scratch))
+    rows = cached_rows(Path(folder) / "cache", KEY, lambda scratch: encoded(
+        task.name, read_examples(task, "train", "en", source), encoder, PAIR_SETTING, scratch))
     seconds = {"cpu_s": time.process_time() - start, "wall_s": time.perf_counter() - wall}
     return {"rows": len(rows), "tokens": int(rows.starts[-1]), **seconds, "peak_mb": resident("VmHWM"),
             "extra_peak_mb": resident("VmHWM") - before}
@@ -234,15 +243,15 @@ def plan_case(count: int, lengths: dict[str, np.ndarray]) -> Result:
             "slowest_rank": {"median": statistics.median(slowest), "max": max(slowest)}}
 
 
-def lengths_of(encoder: Encoder, folder: Path) -> dict[str, np.ndarray]:
+def lengths_of(encoder: Tokenizer, folder: Path) -> dict[str, np.ndarray]:
     """Row lengths of real tasks."""
     settings = {name: PAIR_SETTING for name in PAIRS} | {name: SPAN_SETTING for name in SPANS}
-    return {name: encode(task := get_task(name), records_of(name, folder), encoder, task.labels, setting).item_tokens
+    return {name: encoded(name, records_of(name, folder), encoder, setting).item_tokens
             for name, setting in settings.items()}
 
 
 def measurements(given: argparse.Namespace) -> Iterator[Result]:
-    encoder, other = Encoder.load(given.model), Encoder.load(given.model)  # theirs keeps settings in its tokenizer
+    encoder, other = Tokenizer.load(given.model), Tokenizer.load(given.model)  # theirs keeps settings in its tokenizer
     for name in PAIRS:
         yield pair_case(name, encoder, other.tokenizer, given.intermediate, given.rounds)
     for name in SPANS:

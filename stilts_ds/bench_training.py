@@ -30,9 +30,9 @@ import torch
 from stilts_ds.batches.collate import Batch, Collator
 from stilts_ds.batches.feed import Item, loss_weights
 from stilts_ds.batches.mixture import Mixture
-from stilts_ds.batches.prepare import Data
 from stilts_ds.bench_pipeline import machine
 from stilts_ds.config import Recipe, SamplingPart, parse_recipe
+from stilts_ds.data.data import Data
 from stilts_ds.engine.loop import Job, Progress, Trainer
 from stilts_ds.engine.world import World, joined
 from stilts_ds.engine.zero import destroy_engine

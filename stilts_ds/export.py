@@ -11,13 +11,14 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
-from stilts_ds.batches.encode import Encoder
 from stilts_ds.config import Recipe
 from stilts_ds.errors import UserError
+from stilts_ds.families.build import build_model
 from stilts_ds.model.encoder import load_encoder, save_encoder
 from stilts_ds.model.heads import HeadSpec
 from stilts_ds.model.multitask import MultiTask
 from stilts_ds.model_files import model_path
+from stilts_ds.rows.tokenizer import Tokenizer
 from stilts_ds.run_dir import PhaseDir, hash_file, read_sealed, write_json, write_sealed
 
 PREFIX_ENCODER, PREFIX_HEADS = "encoder.", "heads."
@@ -25,7 +26,7 @@ LINEAGE = "stilts.json"
 
 
 def export_model(
-    folder: PhaseDir, encoder: Any, tokenizer: Encoder, specs: list[HeadSpec], parameters: dict[str, torch.Tensor],
+    folder: PhaseDir, encoder: Any, tokenizer: Tokenizer, specs: list[HeadSpec], parameters: dict[str, torch.Tensor],
     lineage: dict[str, Any],
 ) -> None:
     """Write encoder, tokenizer and heads; the new `encoder/` replaces the old one only when it is whole."""
@@ -74,10 +75,10 @@ def load_trained(folder: PhaseDir | None, recipe: Recipe, device: torch.device) 
     """The exported model for prediction, in float32 and evaluation mode; without a folder the pretrained encoder."""
     if folder is None:
         encoder = load_encoder(model_path(recipe.model.name_or_path), recipe.model, recipe.model.revision)
-        return MultiTask(encoder, [], 0).to(device).eval()
+        return build_model(encoder, [], 0).to(device).eval()
     check_export(folder)
     specs = read_heads(folder.root)
-    model = MultiTask(load_encoder(folder.encoder, recipe.model), specs, len(specs))
+    model = build_model(load_encoder(folder.encoder, recipe.model), specs, len(specs))
     model.heads.load_state_dict(load_file(folder.heads))
     return model.to(device).eval()
 

@@ -24,9 +24,8 @@ from typing import Any
 import torch
 
 from stilts_ds.batches.collate import TaskRows
-from stilts_ds.batches.prepare import Data, prepare
-from stilts_ds.batches.rows import Rows, touched_ids
 from stilts_ds.config import EnginePart, Recipe, written_recipe
+from stilts_ds.data.splits import Data, prepare
 from stilts_ds.engine.energy import energy_counter
 from stilts_ds.engine.loop import Job, Progress, train
 from stilts_ds.engine.preempt import Stopped, install_handlers
@@ -44,6 +43,7 @@ from stilts_ds.model.multitask import MultiTask
 from stilts_ds.model.vocabulary import narrow_vocabulary
 from stilts_ds.model_files import longest_row, model_path, parameter_count
 from stilts_ds.plan import Phase, phases_in
+from stilts_ds.rows.rows import Rows, touched_ids
 from stilts_ds.run_dir import RunDir, hash_file, hash_json, provenance, write_json
 
 log = logging.getLogger(__name__)

@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from stilts_ds.batches.prepare import Data
 from stilts_ds.config import Recipe, written_recipe
+from stilts_ds.data.splits import Data
 from stilts_ds.engine.loop import Job, Progress, Trainer
 from stilts_ds.engine.world import World, joined
 from stilts_ds.errors import UserError

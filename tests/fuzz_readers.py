@@ -13,11 +13,11 @@ from typing import Any
 from fuzz_mutate import Dice, damage_json, damage_json_lines, damage_text, damage_value
 from fuzz_target import Once, Target
 from reader_files import COSMOS_HEADER
-
-from stilts_ds.examples import hub
-from stilts_ds.examples.read import is_labelled, read_bitext, read_examples
 from stilts_ds.examples.records import Bitext, Choice, Pair, Record, Span, Tagged, Text
-from stilts_ds.examples.source import DataSource
+
+from stilts_ds.data.reader import is_labelled, read_bitext, read_examples
+from stilts_ds.sources import hub
+from stilts_ds.sources.source import DataSource
 from stilts_ds.tasks.registry import get_task
 from stilts_ds.tasks.spec import Task
 

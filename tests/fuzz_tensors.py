@@ -17,13 +17,12 @@ import torch
 from fuzz_mutate import Dice, damage_bytes, damage_json, damage_value, value
 from fuzz_target import Once, Target
 from safetensors.torch import load, load_file, save_file
+from stilts_ds.batches.encode import Encoder
 from stilts_kernels import shards, tuning
 from torch import nn
 
-from stilts_ds.batches.cache import cached_rows
-from stilts_ds.batches.encode import Encoder
-from stilts_ds.batches.rows import Rows
 from stilts_ds.config import ModelPart, Recipe, parse_recipe
+from stilts_ds.data.cache import cached_rows
 from stilts_ds.engine import checkpoint
 from stilts_ds.errors import UserError
 from stilts_ds.export import export_model, load_trained
@@ -37,6 +36,7 @@ from stilts_ds.model_files import (
     shape_of,
     tokenizer_hash,
 )
+from stilts_ds.rows.rows import Rows
 from stilts_ds.run_dir import PhaseDir, read_json, write_sealed
 
 SETTING = ModelPart(attn_implementation="eager")

@@ -7,8 +7,8 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from stilts_ds.examples.read import read_examples
-from stilts_ds.examples.source import DataSource
+from stilts_ds.data.reader import read_examples
+from stilts_ds.sources.source import DataSource
 from stilts_ds.tasks.registry import get_task
 
 MNLI_DEV = "mnli/multinli_1.0_dev_matched.jsonl"

@@ -6,7 +6,7 @@ from collections import Counter
 
 import numpy as np
 
-from stilts_ds.batches.rows import Rows
+from stilts_ds.rows.rows import Rows
 
 
 class RowsBuilder:

@@ -19,19 +19,19 @@ LAYERS = ["errors", "run_dir", "yaml_files", "config", "ds_files", "tasks", "exa
           "bench_pipeline", "bench_training"]
 HEAVY = {  # package -> the modules (or packages of modules) that may name it
     "deepspeed": ["stilts_ds.engine"],
-    "transformers": ["stilts_ds.model.encoder", "stilts_ds.batches.tokenizer", "stilts_ds.toy",
+    "transformers": ["stilts_ds.model.encoder", "stilts_ds.rows.tokenizer", "stilts_ds.toy",
                      "stilts_ds.bench_training"],
     "tokenizers": ["stilts_ds.toy"],
-    "datasets": ["stilts_ds.examples.hub"],
+    "datasets": ["stilts_ds.sources.hub"],
     "tensorboard": ["stilts_ds.monitor"],
-    "stilts_kernels": ["stilts_ds.evaluate.retrieve", "stilts_launcher.cli"],
+    "stilts_kernels": ["stilts_ds.families.bitext.head", "stilts_launcher.cli"],
     "mpi4py": ["stilts_launcher.ranks", "stilts_launcher.doctor", "stilts_kernels"],
 }
 LIGHT = ["stilts_launcher.cli", "stilts_launcher.ranks", "stilts_launcher.local", "stilts_ds.config", "stilts_ds.plan",
          "stilts_ds.tasks.registry", "stilts_ds.examples.read", "stilts_ds.examples.records", "stilts_ds.model_files",
          "stilts_ds.run_dir", "stilts_ds.report.tables", "stilts_ds.toy", "stilts_launcher.show_plan",
          "stilts_launcher.submit", "stilts_launcher.watch", "stilts_launcher.job", "stilts_launcher.cluster",
-         "stilts_launcher.trial", "stilts_launcher.fetch", "stilts_ds.memory", "stilts_ds.batches.sizes"]
+         "stilts_launcher.trial", "stilts_launcher.fetch", "stilts_ds.planning.memory", "stilts_ds.planning.sizes"]
 
 
 def name_of(path: Path, base: Path) -> str:

@@ -12,8 +12,8 @@ import pytest
 import ranks
 from row_builder import RowsBuilder
 
-from stilts_ds.batches.cache import cached_rows
-from stilts_ds.batches.rows import Rows
+from stilts_ds.data.cache import cached_rows
+from stilts_ds.rows.rows import Rows
 
 PROGRAM = Path(__file__).parent / "programs" / "build_cache.py"
 KEY = {"task": "mnli", "files": "abc", "max_seq_length": 128}

@@ -11,12 +11,12 @@ import pytest
 import small
 import torch
 from row_builder import RowsBuilder
+from stilts_ds.batches.encode import Encoder, Template, encode_pair, encode_text
+from stilts_ds.examples.records import Pair, Text
 
 from stilts_ds.batches.collate import Collator, TaskRows, mask_tokens, masked_count, pack_rows, target_count
-from stilts_ds.batches.encode import Encoder, Template, encode_pair, encode_text
-from stilts_ds.batches.rows import Rows
 from stilts_ds.config import TrainingPart
-from stilts_ds.examples.records import Pair, Text
+from stilts_ds.rows.rows import Rows
 
 STUB = small.encoder_stub()
 # BERT's special tokens stand in the middle of its vocabulary, [PAD] in front, an ordinary token at the very end.

@@ -14,8 +14,8 @@ from pydantic import BaseModel
 from stilts_launcher.cli import build_parser
 
 from stilts_ds.config import Recipe, TrainingPart, apply_override, load_recipe, parse_recipe, shipped_recipes
-from stilts_ds.examples.read import read_examples
-from stilts_ds.examples.source import DataSource
+from stilts_ds.data.reader import read_examples
+from stilts_ds.sources.source import DataSource
 from stilts_ds.tasks.registry import TASKS
 
 ROOT = Path(__file__).resolve().parents[1]

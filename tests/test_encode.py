@@ -11,7 +11,6 @@ import pytest
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
-
 from stilts_ds.batches.encode import (
     CHUNK,
     Encoder,
@@ -24,11 +23,12 @@ from stilts_ds.batches.encode import (
     encode_text,
     pair_cuts,
 )
-from stilts_ds.batches.rows import Rows
+from stilts_ds.examples.records import Answer, Bitext, Choice, Pair, Span, Tagged, Text
+
 from stilts_ds.config import TrainingPart
 from stilts_ds.errors import UserError
-from stilts_ds.evaluate.tags import rejoin
-from stilts_ds.examples.records import Answer, Bitext, Choice, Pair, Span, Tagged, Text
+from stilts_ds.families.tag.predictions import rejoin
+from stilts_ds.rows.rows import Rows
 
 XLMR = Encoder(pieces.xlmr_tokenizer(), "xlmr")
 BERT = Encoder(pieces.bert_tokenizer(), "bert")

@@ -10,6 +10,8 @@ import pieces
 import pytest
 import small
 import torch
+from stilts_ds.batches.encode import Encoder, encode_pair
+from stilts_ds.examples.records import Pair
 from transformers import (
     AutoModel,
     BertConfig,
@@ -22,10 +24,8 @@ from transformers import (
 )
 
 from stilts_ds.batches.collate import Batch, Collator, pack_rows
-from stilts_ds.batches.encode import Encoder, encode_pair
 from stilts_ds.config import ModelPart, TrainingPart
 from stilts_ds.errors import UserError
-from stilts_ds.examples.records import Pair
 from stilts_ds.model.encoder import load_encoder, save_encoder
 from stilts_ds.model.heads import HeadSpec
 from stilts_ds.model.multitask import MultiTask

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, pre_tokenizers
 
 from stilts_ds.batches import pieces
-from stilts_ds.batches.pieces import Words, cuts_at_spaces, tokenise
-from stilts_ds.batches.slices import Slices
+from stilts_ds.rows.pieces import Words, cuts_at_spaces, tokenise
+from stilts_ds.rows.slices import Slices
 
 
 def cut_at_white_space() -> Tokenizer:

@@ -20,9 +20,9 @@ from stilts_launcher.advice import advice
 from stilts_launcher.estimates import Estimate, state_of
 
 from stilts_ds.batches.mixture import Mixture
-from stilts_ds.batches.sizes import PhaseSize
 from stilts_ds.config import EnginePart, SamplingPart, TrainingPart, parse_recipe
-from stilts_ds.memory import (
+from stilts_ds.model_files import TOY, Shape, parameter_count, shape_of
+from stilts_ds.planning.memory import (
     GIB,
     Memory,
     MicroBatch,
@@ -32,7 +32,7 @@ from stilts_ds.memory import (
     memory,
     trained_parameters,
 )
-from stilts_ds.model_files import TOY, Shape, parameter_count, shape_of
+from stilts_ds.planning.sizes import PhaseSize
 from stilts_ds.run_dir import PhaseDir, write_json
 
 # 514 positions and 1 token type of 1,024, a LayerNorm; 24 layers of four 1,024 x 1,024 and two 1,024 x 4,096 matrices

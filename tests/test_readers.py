@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 from reader_files import COSMOS_HEADER, MNLI_DEV, conllu, empty_source, nli, put, rows, squad
-
-from stilts_ds.errors import UserError
-from stilts_ds.examples.read import available_languages, files_of, read_bitext
 from stilts_ds.examples.records import Answer, Bitext, Choice, Pair, Span, Tagged, Text
-from stilts_ds.examples.source import DataSource
+
+from stilts_ds.data.reader import available_languages, files_of, read_bitext
+from stilts_ds.errors import UserError
+from stilts_ds.sources.source import DataSource
 from stilts_ds.tasks.registry import get_task
 
 

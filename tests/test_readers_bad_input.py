@@ -10,11 +10,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from reader_files import COSMOS_HEADER, MNLI_DEV, conllu, empty_source, nli, put, rows, squad
-
-from stilts_ds.errors import UserError
 from stilts_ds.examples import bitext
-from stilts_ds.examples.read import READERS, read_bitext
-from stilts_ds.examples.source import DataSource, Part
+
+from stilts_ds.data.reader import READERS, read_bitext
+from stilts_ds.errors import UserError
+from stilts_ds.sources.source import DataSource, Part
 from stilts_ds.tasks.registry import TASKS, get_task
 
 

@@ -9,12 +9,12 @@ from typing import Any
 
 import datasets
 import pytest
-
-from stilts_ds.errors import UserError
-from stilts_ds.examples import hub
-from stilts_ds.examples.read import available_languages, files_of, read_bitext, read_examples
 from stilts_ds.examples.records import Answer, Bitext, Choice, Pair, Span, Tagged
-from stilts_ds.examples.source import DataSource
+
+from stilts_ds.data.reader import available_languages, files_of, read_bitext, read_examples
+from stilts_ds.errors import UserError
+from stilts_ds.sources import hub
+from stilts_ds.sources.source import DataSource
 from stilts_ds.tasks.registry import TASKS, get_task
 
 HUB = DataSource("hub")

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from stilts_ds.examples.records import Record
 from stilts_launcher.show_tasks import show_examples
 
-from stilts_ds.examples.read import available_languages, read_bitext, read_examples
-from stilts_ds.examples.records import Record
-from stilts_ds.examples.source import DataSource
+from stilts_ds.data.reader import available_languages, read_bitext, read_examples
+from stilts_ds.sources.source import DataSource
 from stilts_ds.tasks.registry import get_task
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"

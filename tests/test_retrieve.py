@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from stilts_ds.errors import UserError
 from stilts_ds.evaluate import retrieve
-from stilts_ds.evaluate.retrieve import Mined, Side
+from stilts_ds.families.bitext.head import Mined, Side
 
 
 def test_each_sentence_is_pooled_over_its_own_tokens() -> None:

@@ -26,16 +26,15 @@ from stilts_launcher import watch
 from stilts_launcher.cluster import load_profile
 from stilts_launcher.start import held
 
-from stilts_ds.batches.cache import cached_rows
-from stilts_ds.batches.rows import Rows
 from stilts_ds.config import ModelPart, load_recipe, written_recipe
+from stilts_ds.data.cache import cached_rows
 from stilts_ds.engine import checkpoint
 from stilts_ds.errors import UserError
-from stilts_ds.examples.files import read_lines
 from stilts_ds.model.encoder import load_encoder, read_language_head
 from stilts_ds.model_files import check_folder, check_weights, model_folder
 from stilts_ds.report.stats import Settings
 from stilts_ds.report.write import write_report
+from stilts_ds.rows.rows import Rows
 from stilts_ds.run_dir import (
     RunDir,
     hash_file,
@@ -45,6 +44,7 @@ from stilts_ds.run_dir import (
     write_json,
     write_sealed,
 )
+from stilts_ds.sources.files import read_lines
 
 PACKAGES = ("stilts_ds", "launcher", "kernels")
 SOURCES = [path for folder in PACKAGES for path in sorted((ranks.ROOT / folder).rglob("*.py"))]

@@ -9,8 +9,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from stilts_ds.data.splits import Data
 
-from stilts_ds.batches.prepare import Data
 from stilts_ds.config import TrainingPart, parse_recipe
 from stilts_ds.engine import loop
 from stilts_ds.engine.loop import Progress, Trainer, train

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 from reader_files import empty_source, put
+from stilts_ds.batches.encode import Encoder
+from stilts_ds.examples.records import Answer, Choice, Pair, Span, Tagged, Text
 from stilts_launcher.cli import main
 from stilts_launcher.show_rows import show_rows
 from stilts_launcher.show_tasks import show_examples, show_record, task_card, tasks_table
 
-from stilts_ds.batches.encode import Encoder
 from stilts_ds.errors import UserError
-from stilts_ds.examples.records import Answer, Choice, Pair, Span, Tagged, Text
 from stilts_ds.model_files import model_path
 from stilts_ds.tasks.registry import TASKS, get_task
 

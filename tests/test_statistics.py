@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import report_runs
 from scipy import stats as scipy_stats
+from stilts_ds.report.counts import Counts, count_file, drawing_units, table_of
 
 from stilts_ds.evaluate import formats
 from stilts_ds.evaluate.score import main_score, score_file
-from stilts_ds.report.counts import Counts, count_file, drawing_units, table_of
 from stilts_ds.report.stats import (
     Difference,
     benjamini_hochberg,

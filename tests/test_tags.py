@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stilts_ds.errors import UserError
-from stilts_ds.evaluate.tags import Chunk, rejoin
+from stilts_ds.families.tag.predictions import Chunk, rejoin
 
 
 def cut(pieces: list[int], window: int) -> list[list[int]]:

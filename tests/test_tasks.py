@@ -9,10 +9,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from stilts_ds.examples import bitext, hub, read
 
 from stilts_ds.config import TrainingPart
 from stilts_ds.errors import UserError
-from stilts_ds.examples import bitext, hub, read
 from stilts_ds.tasks import intermediate, targets
 from stilts_ds.tasks.languages import LANGUAGES, XTREME, XTREME_R, iso3_of, name_of
 from stilts_ds.tasks.registry import TASKS, get_task

@@ -13,16 +13,16 @@ import datasets
 import pytest
 import small
 import torch
-
-from stilts_ds.batches.prepare import Data
-from stilts_ds.config import Recipe, TextHubPart, TrainingPart, parse_recipe
-from stilts_ds.errors import UserError
-from stilts_ds.examples.read import read_examples
+from stilts_ds.data.splits import Data
 from stilts_ds.examples.records import Text
-from stilts_ds.examples.source import DataSource
+
+from stilts_ds.config import Recipe, TextHubPart, TrainingPart, parse_recipe
+from stilts_ds.data.reader import read_examples
+from stilts_ds.errors import UserError
 from stilts_ds.model.encoder import load_encoder, read_language_head
 from stilts_ds.model.heads import HeadSpec, set_language_head
 from stilts_ds.phases import load_language_head
+from stilts_ds.sources.source import DataSource
 from stilts_ds.tasks.registry import get_task
 
 CORPUS = {"repo": "some/wiki", "config": "2023.{language}", "revision": "a" * 40, "languages": ["sw", "de"]}

@@ -11,16 +11,16 @@ import numpy as np
 import pieces
 import pytest
 from row_builder import RowsBuilder
+from stilts_ds.batches.encode import ENCODE, Encoder
+from stilts_ds.examples.records import Answer, Bitext, Choice, Pair, Span, Tagged, Text
 
 from stilts_ds.batches import chunks, rows, windows
-from stilts_ds.batches.cache import cached_rows, find_rows
-from stilts_ds.batches.encode import ENCODE, Encoder
-from stilts_ds.batches.rows import Rows, ids_in, touched_ids
-from stilts_ds.batches.slices import Slices, lay_out, spread
-from stilts_ds.batches.tokenizer import Template
-from stilts_ds.batches.writer import HEADER, Column, RowsWriter
 from stilts_ds.config import TrainingPart
-from stilts_ds.examples.records import Answer, Bitext, Choice, Pair, Span, Tagged, Text
+from stilts_ds.data.cache import cached_rows, find_rows
+from stilts_ds.rows.rows import Rows, ids_in, touched_ids
+from stilts_ds.rows.slices import Slices, lay_out, spread
+from stilts_ds.rows.tokenizer import Template
+from stilts_ds.rows.writer import HEADER, Column, RowsWriter
 
 XLMR = Encoder(pieces.xlmr_tokenizer(), "xlmr")
 WORDS = ("the", "cat", "sat", "on", "mats", "a zebra", "dogs?", "é", "")
@@ -66,7 +66,7 @@ def test_rows_are_the_same_in_files_and_in_memory_and_for_any_chunk(
 
 @pytest.mark.parametrize("shape", [(0,), (3,), (0, 2), (10**6, 2), (10**15,)])
 def test_a_header_has_one_size_and_is_read_by_numpy(shape: tuple[int, ...], tmp_path: Path) -> None:
-    from stilts_ds.batches.writer import npy_header
+    from stilts_ds.rows.writer import npy_header
 
     header = npy_header(np.dtype(np.int32), shape)
     assert len(header) == HEADER

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from stilts_ds.config import Recipe
-from stilts_ds.memory import GIB
+from stilts_ds.planning.memory import GIB
 from stilts_launcher.estimates import Estimate
 
 

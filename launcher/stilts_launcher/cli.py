@@ -219,7 +219,7 @@ def evaluate(given: argparse.Namespace) -> int:
 def score(given: argparse.Namespace) -> int:
     if given.run_dir is None:
         return _score_folders(given)
-    from stilts_ds.batches.prepare import Data
+    from stilts_ds.data.data import Data
     from stilts_ds.evaluate.score_run import score_phase
     from stilts_ds.plan import phases_in
 
@@ -309,7 +309,7 @@ def submission(given: argparse.Namespace) -> int:
 
 
 def tasks(given: argparse.Namespace) -> int:
-    from stilts_ds.examples.source import DataSource
+    from stilts_ds.sources.source import DataSource
     from stilts_ds.tasks.registry import get_task
     from stilts_launcher.show_tasks import show_examples, task_card, tasks_table
 

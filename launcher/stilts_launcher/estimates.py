@@ -7,12 +7,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from stilts_ds.batches.prepare import Data
-from stilts_ds.batches.sizes import PhaseSize, heads_of, phase_size
 from stilts_ds.config import EnginePart, Recipe
-from stilts_ds.memory import Memory, largest_parameter, memory, trained_parameters
+from stilts_ds.data.data import Data
+from stilts_ds.families.registry import family_of
 from stilts_ds.model_files import Shape, model_folder, shape_of
 from stilts_ds.plan import Phase
+from stilts_ds.planning.memory import Memory, largest_parameter, memory, trained_parameters
+from stilts_ds.planning.sizes import PhaseSize, heads_of, phase_size
 from stilts_ds.run_dir import PhaseDir, RunDir, read_json
 
 STAGES = (0, 1, 2, 3)
@@ -84,8 +85,9 @@ def _estimate(
 
 def vocabulary_rows(phase: Phase, recipe: Recipe, data: Data, size: PhaseSize, shape: Shape) -> int:
     """Word-embedding rows that train: those counted in cached rows, or all where none are cached or all must."""
-    language_model = any(data.task(name).family == "text" for name in phase.train)
-    if recipe.engine.vocabulary_rows == "all" or language_model or size.vocabulary_rows is None:
+    heads = [family_of(data.task(name)).trained for name in phase.train]
+    all_train = recipe.engine.vocabulary_rows == "all" or any(head.ties_embeddings for head in heads)
+    if all_train or size.vocabulary_rows is None:
         return shape.vocabulary
     return size.vocabulary_rows
 

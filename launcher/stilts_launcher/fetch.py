@@ -15,8 +15,8 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
-from stilts_ds.batches.prepare import Data, prepare
 from stilts_ds.config import Recipe, written_recipe
+from stilts_ds.data.data import Data, prepare_data
 from stilts_ds.errors import UserError, redacted
 from stilts_ds.model_files import TOKENIZER_FILES, check_folder, check_weights, model_folder, model_path
 from stilts_ds.plan import Phase, phases_in
@@ -41,7 +41,7 @@ def fetch_recipe(recipe: Recipe) -> str:
     if problems:
         raise UserError(_report(list(dict.fromkeys(problems)), recipe, unreachable))
     plan = prepare_run(recipe)
-    prepare(data, [Phase.from_json(p) for p in plan["phases"]])
+    prepare_data(data, [Phase.from_json(p) for p in plan["phases"]])
     _check_offline(run)
     return "\n".join(_summary(recipe, data, len(needs)))
 
@@ -139,22 +139,22 @@ def check_run(run: RunDir) -> None:
         raise UserError(f"model {recipe.model.name_or_path} is not in the cache")
     check_weights(folder)
     data = Data(recipe, run.root)
-    _ = data.encoder
+    _ = data.tokenizer
     needs, problems = needs_of(recipe, data)
     for need in needs:
         problems += bring(need, data)
     if problems:
         raise UserError(problems[0])
-    prepare(data, phases_in(run.plan))
+    prepare_data(data, phases_in(run.plan))
 
 
 def _summary(recipe: Recipe, data: Data, splits: int) -> list[str]:
-    rows = [folder for folder in data.cache.iterdir() if (folder / "manifest.json").exists()]
+    rows = [folder for folder in data.store.folder.iterdir() if (folder / "manifest.json").exists()]
     megabytes = sum(file.stat().st_size for folder in rows for file in folder.iterdir()) / 1e6
     lines = [
         f"model {recipe.model.name_or_path}: {model_folder(recipe.model.name_or_path, recipe.model.revision)}",
         f"data: {splits} splits by language, {recipe.data.source}",
-        f"rows: {len(rows)} sets, {megabytes:.1f} MB in {data.cache}",
+        f"rows: {len(rows)} sets, {megabytes:.1f} MB in {data.store.folder}",
         "checked: everything loads with HF_HUB_OFFLINE=1",
     ]
     return [*lines, f"jobs must see HF_HOME={cache_home()}"] if uses_hub(recipe) else lines

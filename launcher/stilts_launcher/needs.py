@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from stilts_ds.batches.prepare import Data
 from stilts_ds.config import Recipe
+from stilts_ds.data.data import Data
 from stilts_ds.errors import UserError
-from stilts_ds.examples import hub
-from stilts_ds.examples.locate import check_language, missing_parts, owner
+from stilts_ds.families.registry import family_of
 from stilts_ds.plan import check_tasks, train_task_of
+from stilts_ds.sources import hub
+from stilts_ds.sources.local import check_language, missing_parts, owner
 from stilts_ds.tasks.registry import get_task
+from stilts_ds.tasks.spec import Task
 
 
 @dataclass(frozen=True)
@@ -30,24 +32,33 @@ def needs_of(recipe: Recipe, data: Data) -> tuple[list[Need], list[str]]:
     targets = [get_task(name) for name in recipe.targets]
     for name in [*intermediate, *(train_task_of(task) for task in targets if task.trains)]:
         task = data.task(name)
-        splits = {data.train_split(name), "dev"} | ({"train"} if task.family == "tag" and not task.labels else set())
+        splits = {data.train_split(name), "dev"}
+        if labels_from_train(task):
+            splits.add("train")
         found += [Need(name, split, task.train_language if split == "train" else task.pivot)
                   for split in sorted(splits, reverse=True)]
-        if task.translation and not task.labels and task.family == "tag":
+        if task.translation and labels_from_train(task):
             found.append(Need(task.origin, "train", task.pivot))  # the tag set is the English task's
     for task in [data.task(task.name) for task in targets]:
         try:
-            languages = data.languages(task, data.split(task))[0]
-            found += [Need(task.name, split, language) for split in data.splits(task) for language in languages]
+            scored = data.scored_split(task)
+            languages = data.languages(task, scored)[0]
+            splits_needed = family_of(task).predicted_splits(task, scored)
+            found += [Need(task.name, split, language) for split in splits_needed for language in languages]
         except UserError as problem:
             problems.append(str(problem))
     return list(dict.fromkeys(found)), problems
 
 
+def labels_from_train(task: Task) -> bool:
+    """Whether the label list is read off the English train split."""
+    return not task.labels and family_of(task).labels_in is not None
+
+
 def bring(need: Need, data: Data) -> list[str]:
     """Make sure that what is needed is on this machine, out of the hub if that is the source; returns problems."""
     task = data.task(need.task)
-    if task.family == "text" and data.source.text_hub is not None:
+    if family_of(task).corpus is not None and data.source.text_hub is not None:
         return []  # its rows are all that a run needs, and they are made with the others
     if not data.source.from_hub(owner(task, need.split), need.split):
         return missing_parts(task, need.split, need.language, data.source)

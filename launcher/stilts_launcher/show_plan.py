@@ -8,8 +8,8 @@ from typing import Any, get_args
 
 from stilts_ds.config import Recipe
 from stilts_ds.errors import UserError
-from stilts_ds.memory import GIB
 from stilts_ds.plan import Kind
+from stilts_ds.planning.memory import GIB
 from stilts_ds.run_dir import RunDir
 from stilts_launcher.advice import advice
 from stilts_launcher.estimates import (

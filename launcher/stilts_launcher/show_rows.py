@@ -4,25 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from stilts_ds.batches.encode import Encoder, encode
-from stilts_ds.batches.rows import Rows
 from stilts_ds.config import TrainingPart
-from stilts_ds.examples.records import Record, Tagged
+from stilts_ds.families.base import Record
+from stilts_ds.families.registry import family_of
+from stilts_ds.rows.rows import Rows
+from stilts_ds.rows.tokenizer import Tokenizer
 from stilts_ds.tasks.spec import Task
 
 
-def show_rows(task: Task, record: Record, encoder: Encoder) -> str:
+def show_rows(task: Task, record: Record, tokenizer: Tokenizer) -> str:
     """A line for each row (choice) or window of one record: its tokens, then what is to be learned from it."""
-    labels = task.labels
-    if isinstance(record, Tagged) and not labels:
-        labels = tuple(sorted(set(record.tags or ())))
-    rows = encode(task, [record], encoder, labels, TrainingPart(**task.training))
-    return "\n".join(f"  reads     {_row(rows, row, encoder, labels)}" for row in range(len(rows.starts) - 1))
+    family, labels = family_of(task), task.labels
+    if not labels and family.labels_in is not None:
+        labels = tuple(sorted(set(family.labels_in(record))))
+    rows = family.encode([record], tokenizer, labels, TrainingPart(**task.training), None)
+    return "\n".join(f"  reads     {_row(rows, row, tokenizer, labels)}" for row in range(len(rows.starts) - 1))
 
 
-def _row(rows: Rows, row: int, encoder: Encoder, labels: Sequence[str]) -> str:
+def _row(rows: Rows, row: int, tokenizer: Tokenizer, labels: Sequence[str]) -> str:
     first, last = int(rows.starts[row]), int(rows.starts[row + 1])
-    tokens = encoder.tokenizer.convert_ids_to_tokens(rows.input_ids[first:last].tolist())
+    tokens = tokenizer.tokenizer.convert_ids_to_tokens(rows.input_ids[first:last].tolist())
     if rows.token_label is not None:
         tagged = zip(tokens, rows.token_label[first:last].tolist())
         return " ".join(f"{token}/{labels[tag]}" if tag >= 0 else token for token, tag in tagged)

@@ -6,15 +6,17 @@ import textwrap
 from collections.abc import Iterable, Sequence
 from itertools import islice
 
+from stilts_ds.data.reader import read_examples
 from stilts_ds.errors import UserError
-from stilts_ds.examples.read import read_bitext, read_examples
-from stilts_ds.examples.records import Bitext, Choice, Pair, Record, Span, Tagged
-from stilts_ds.examples.source import DataSource
+from stilts_ds.families.base import Record
+from stilts_ds.families.registry import family_of
+from stilts_ds.sources.source import DataSource
 from stilts_ds.tasks.registry import TASKS
 from stilts_ds.tasks.spec import Hub, Local, Task
 
 HEADER = ("task", "family", "role", "train", "dev", "languages", "metric", "licence")
 WIDTH = 100
+MEANS = {"exact_match_f1": "mean of exact match and f1"}
 
 
 def tasks_table() -> str:
@@ -24,12 +26,12 @@ def tasks_table() -> str:
 
 def _row(task: Task) -> tuple[str, ...]:
     sizes = [f"{task.sizes[split]:,}" if split in task.sizes else "-" for split in ("train", "dev")]
-    metric = ", ".join(_metric(name) for name in task.metrics)
+    metric = _metric(task.main_score)
     return (task.name, task.family, task.role, *sizes, _languages(task.languages), metric, task.licence)
 
 
 def _metric(name: str) -> str:
-    return name.removeprefix("mlqa_").replace("_", " ")
+    return MEANS.get(name, name.replace("_", " "))
 
 
 def _languages(codes: Sequence[str]) -> str:
@@ -47,7 +49,8 @@ def task_card(task: Task) -> str:
         "task": f"{task.name}: {task.title} ({task.role}, {task.family})",
         "languages": " ".join(task.languages),
         "labels": " ".join(task.labels) or "-",
-        "metric": ", ".join(map(_metric, task.metrics)),
+        "metrics": ", ".join(map(_metric, task.metrics)),
+        "main score": _metric(task.main_score),
         "sizes": ", ".join(f"{split} {size:,}" for split, size in task.sizes.items()) or "-",
         "trains on": task.train_on or (task.name if "train" in task.local else "nothing"),
         "training": ", ".join(f"{key}={value}" for key, value in task.training.items()) or "-",
@@ -83,57 +86,19 @@ def show_examples(task: Task, split: str, language: str, source: DataSource, n: 
     """
     if n < 1:
         raise UserError(f"cannot show {n} examples; ask for 1 or more")
-    if task.family == "bitext":
-        return _show_bitext(task, split, language, source, n)
+    family = family_of(task)
     records = islice(read_examples(task, split, language, source), n)
-    if model is None:
-        return "\n\n".join(map(show_record, records))
-    from stilts_ds.batches.encode import Encoder
+    if model is None or family.head is None:  # retrieval reads plain sentences
+        return "\n\n".join(show_record(task, record, n) for record in records)
     from stilts_ds.model_files import model_path
+    from stilts_ds.rows.tokenizer import Tokenizer
     from stilts_launcher.show_rows import show_rows
 
-    encoder = Encoder.load(model_path(model))
-    return "\n\n".join(f"{show_record(record)}\n{show_rows(task, record, encoder)}" for record in records)
+    tokenizer = Tokenizer.load(model_path(model))
+    return "\n\n".join(f"{show_record(task, record, n)}\n{show_rows(task, record, tokenizer)}" for record in records)
 
 
-def _show_bitext(task: Task, split: str, language: str, source: DataSource, n: int) -> str:
-    left, right, gold = read_bitext(task, split, language, source)
-    total = "no gold pairs" if gold is None else f"{len(gold)} gold pairs"
-    head = f"{len(left)} {language} sentences, {len(right)} {task.pivot} sentences, {total}"
-    if gold is None:
-        return "\n".join([head, *(f"  {one.id}  {one.text}" for one in (*left[:n], *right[:n]))])
-    return "\n\n".join([head, *islice(_gold_pairs(left, right, gold), n)])
-
-
-def _gold_pairs(left: Sequence[Bitext], right: Sequence[Bitext], gold: Iterable[tuple[str, str]]) -> Iterable[str]:
-    texts, partner = {one.id: one.text for one in right}, dict(gold)
-    for one in left:
-        if one.id in partner:
-            other = partner[one.id]
-            yield f"{one.id} = {other}\n  {one.text}\n  {texts[other]}"
-
-
-def show_record(record: Record) -> str:
-    """One record as a few lines: its id, then its fields."""
-    fields = [f"  {key:<9} {value}" for key, value in _fields(record)]
+def show_record(task: Task, record: Record, most: int) -> str:
+    """One record as a few lines: its id, then its fields; at most `most` of its own parts (the pairs of a bitext)."""
+    fields = [f"  {key:<9} {value}" for key, value in family_of(task).fields(record, most)]
     return "\n".join([record.id, *fields])
-
-
-def _fields(record: Record) -> list[tuple[str, str]]:
-    if isinstance(record, Pair):
-        return [("text a", record.text_a), ("text b", record.text_b), ("label", record.label or "none")]
-    if isinstance(record, Choice):
-        marks = ("*" if index == record.label else " " for index in range(len(record.choices)))
-        return [("prompt", record.prompt), *((f"choice {mark}", text) for mark, text in zip(marks, record.choices))]
-    if isinstance(record, Span):
-        return [("question", record.question), ("context", record.context), ("answers", _answers(record))]
-    if isinstance(record, Tagged):
-        tagged = zip(record.words, record.tags) if record.tags is not None else ((word,) for word in record.words)
-        return [("words", " ".join("/".join(pair) for pair in tagged))]
-    return [("text", record.text)]
-
-
-def _answers(record: Span) -> str:
-    if not record.answers:
-        return "none in this context" if record.impossible else "not labelled"
-    return " | ".join(dict.fromkeys(f"{answer.text} (at {answer.start})" for answer in record.answers))

@@ -28,7 +28,7 @@ def prepare_run(recipe: Recipe, lacking: dict[str, str] | None = None) -> dict[s
     With a dict as `lacking`, tasks without data are noted there, with what to do, in place of an error; such a plan
     is for looking at and not written, since its phases' names are not final.
     """
-    from stilts_ds.batches.prepare import Data
+    from stilts_ds.data.data import Data
     from stilts_ds.model_files import check_folder, fingerprint, model_path
     from stilts_ds.plan import check_tasks, make_plan
 

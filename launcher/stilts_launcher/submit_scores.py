@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from stilts_ds.batches.prepare import Data
 from stilts_ds.config import Recipe
+from stilts_ds.data.data import Data
 from stilts_ds.errors import UserError, did_you_mean
-from stilts_ds.evaluate.submission import Expected, expected_of, write_submission
+from stilts_ds.evaluate.submission import write_submission
+from stilts_ds.families.files import Expected
+from stilts_ds.families.registry import family_of
 from stilts_ds.plan import read_plan
 from stilts_ds.run_dir import RunDir
 from stilts_ds.tasks.spec import Task
@@ -34,11 +36,6 @@ def submit(run: RunDir, recipe: Recipe, condition: str | None, output: Path) -> 
 
 def _expected(task: Task, data: Data) -> dict[str, Expected]:
     """What the test files of a task ask for, by language."""
-    found = {}
-    for language in data.languages(task, "test")[0]:
-        if task.family == "bitext":
-            source, pivot, _ = data.bitext(task, "test", language)
-            found[language] = expected_of(source, pivot)
-        else:
-            found[language] = expected_of(data.eval_records(task, "test", language))
-    return found
+    files = family_of(task).files(task)
+    languages = data.languages(task, "test")[0]
+    return {language: files.expect(data.evaluation(task, "test", language).records()) for language in languages}

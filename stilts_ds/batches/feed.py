@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
-from stilts_ds.batches.collate import Batch, Collator, TaskRows, target_count
+from stilts_ds.batches.collate import Collator, TaskRows
 from stilts_ds.batches.mixture import Mixture, deal
+from stilts_ds.rows.batch import Batch
 
 Item = tuple[str, int]  # task, item
 
@@ -75,6 +76,6 @@ def loss_weights(items: list[Item], tasks: Mapping[str, TaskRows], mlm_probabili
     weights = {}
     for name in sorted({name for name, _ in items}):
         task, mine = tasks[name], [item for other, item in items if other == name]
-        targets = sum(target_count(task.family, task.rows, item, mlm_probability) for item in mine)
+        targets = sum(task.target_count(item, mlm_probability) for item in mine)
         weights[name] = len(mine) / len(items) / max(targets, 1)
     return weights

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from stilts_ds.batches.prepare import Data
 from stilts_ds.config import Recipe
+from stilts_ds.data.data import Data
 from stilts_ds.errors import UserError
-from stilts_ds.evaluate import formats
-from stilts_ds.evaluate.score import main_score, score_file
+from stilts_ds.evaluate.score import score_file
+from stilts_ds.families.registry import family_of, main_metric
 from stilts_ds.plan import Phase
 from stilts_ds.run_dir import RunDir, provenance, write_json
+from stilts_ds.tasks.spec import Task
 
 
 def score_phase(run: RunDir, recipe: Recipe, phase: Phase, data: Data) -> None:
@@ -20,12 +21,13 @@ def score_phase(run: RunDir, recipe: Recipe, phase: Phase, data: Data) -> None:
 
 
 def score_task(run: RunDir, recipe: Recipe, phase: Phase, name: str, data: Data) -> dict[str, Any]:
-    task, split = data.task(name), data.split(data.task(name))
+    task = data.task(name)
+    split = data.scored_split(task)
     languages, left_out = data.languages(task, split)
     scores: dict[str, dict[str, float]] = {}
     unlabelled: list[str] = []
     for language in languages:
-        file = formats.file_name(formats.kind_of(task.family, task.metrics), split, language)
+        file = family_of(task).files(task).name(split, language)
         predictions, labels = run.phase(phase.id).predictions / name / file, run.labels / name / file
         if not predictions.exists():
             raise UserError(f"{predictions} is missing; run `stilts evaluate {run.root}` first")
@@ -33,7 +35,7 @@ def score_task(run: RunDir, recipe: Recipe, phase: Phase, name: str, data: Data)
             unlabelled.append(language)
             continue
         scores[language] = score_file(predictions, labels, task, language)
-    main = {language: main_score(task.family, found) for language, found in scores.items()}
+    main = {language: main_metric(task).of_scores(found) for language, found in scores.items()}
     missing = [*left_out, *unlabelled]
     return {
         "task": name,
@@ -48,25 +50,17 @@ def score_task(run: RunDir, recipe: Recipe, phase: Phase, name: str, data: Data)
         "unlabelled": unlabelled,
         "mean": sum(main.values()) / len(main) if main and not missing else None,
         "mean_of_present": sum(main.values()) / len(main) if main else None,
-        "settings": _settings(recipe, task.family),
+        "settings": _settings(recipe, task),
         "provenance": provenance(),
     }
 
 
-def _settings(recipe: Recipe, family: str) -> dict[str, Any]:
+def _settings(recipe: Recipe, task: Task) -> dict[str, Any]:
     """What a reader must know to compare the numbers."""
     part = recipe.evaluation
-    common: dict[str, Any] = {
+    return {
         "model": recipe.model.name_or_path,
         "data": recipe.data.source,
         "max_examples": part.max_examples,
+        **family_of(task).settings(part),
     }
-    if family == "bitext":
-        return {
-            **common,
-            "retrieval_layer": part.retrieval_layer,
-            "retrieval_pooling": part.retrieval_pooling,
-            "max_bitext": part.max_bitext,
-            "max_seq_length": part.retrieval_max_seq_length,
-        }
-    return common

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from stilts_ds.evaluate.score import GROUPS
+from stilts_ds.evaluate.score import group_of
 from stilts_ds.run_dir import write_atomically
 from stilts_ds.tasks.spec import Task
 
@@ -39,13 +39,13 @@ def _rows(scores: Mapping[str, Any], tasks: Mapping[str, Task]) -> Iterator[tupl
     for name, task in tasks.items():
         for metric, value in scores[name].items():
             if isinstance(value, Mapping):
-                yield from ((name, GROUPS[task.family], metric, lang, score) for lang, score in value.items())
+                yield from ((name, group_of(task), metric, lang, score) for lang, score in value.items())
             else:
-                yield name, GROUPS[task.family], metric.removeprefix("avg_"), "average", value
+                yield name, group_of(task), metric.removeprefix("avg_"), "average", value
 
 
 def _groups(tasks: Mapping[str, Task]) -> list[str]:
-    return list(dict.fromkeys(GROUPS[task.family] for task in tasks.values()))
+    return list(dict.fromkeys(group_of(task) for task in tasks.values()))
 
 
 def scores_markdown(scores: Mapping[str, Any], tasks: Mapping[str, Task]) -> str:

@@ -5,14 +5,12 @@ Layout (paper, Scoring): one folder per task, `test-{language}.tsv`, or `.json` 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence, Set
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Set
 from pathlib import Path
-from typing import Any
 
 from stilts_ds.errors import UserError
-from stilts_ds.evaluate import formats
-from stilts_ds.examples.records import Bitext, Span, Tagged
+from stilts_ds.families.files import Expected, read_text
+from stilts_ds.families.registry import family_of
 from stilts_ds.run_dir import write_atomically
 from stilts_ds.tasks.spec import Task
 
@@ -20,39 +18,10 @@ SUBMITTED_TASKS = ("udpos", "panx", "xnli", "pawsx", "xquad", "mlqa", "tydiqa", 
 SPLIT = "test"
 
 
-@dataclass(frozen=True, slots=True)
-class Expected:
-    """What the test data of one task and language asks of its prediction file.
-
-    `count` examples; for tags the `words` of each sentence; for questions their `ids`; for BUCC the ids of both sides;
-    for Tatoeba and choices the number of `options` that an index chooses from (0: not known).
-    """
-
-    count: int = 0
-    words: tuple[int, ...] = ()
-    ids: frozenset[str] = frozenset()
-    sources: frozenset[str] = frozenset()
-    targets: frozenset[str] = frozenset()
-    options: int = 0
-
-
-def expected_of(records: Sequence[Any], pivot: Sequence[Bitext] = ()) -> Expected:
-    """Expectations from a test file's records (labels are not needed).
-
-    For bitext tasks `records` is the non-English side and `pivot` the English one, whose sentences are the queries.
-    """
-    if pivot:
-        sides = [frozenset(record.id for record in side) for side in (records, pivot)]
-        return Expected(len(pivot), sources=sides[0], targets=sides[1], options=len(records))
-    words = tuple(len(r.words) for r in records if isinstance(r, Tagged))
-    ids = frozenset(r.id for r in records if isinstance(r, Span))
-    return Expected(len(records), words, ids)
-
-
 def submission_files(task: Task) -> dict[str, str]:
     """The file name of each of the task's languages."""
-    kind = formats.kind_of(task.family, task.metrics)
-    return {language: formats.file_name(kind, SPLIT, language) for language in task.languages}
+    files = family_of(task).files(task)
+    return {language: files.name(SPLIT, language) for language in task.languages}
 
 
 def validate_submission(
@@ -88,27 +57,14 @@ def _strangers(folder: Path, known: Set[str]) -> list[str]:
 
 
 def _file_problems(path: Path, task: Task, expected: Expected | None) -> list[str]:
-    kind = formats.kind_of(task.family, task.metrics)
+    files = family_of(task).files(task)
     try:
-        values = formats.read_predictions(path, kind, task.labels)
+        values = files.read(path, task.labels)
         if expected is not None:
-            _check(path, kind, values, expected)
+            files.check_expected(path, values, expected)
     except UserError as error:
         return [str(error)]
     return []
-
-
-def _check(path: Path, kind: formats.Kind, values: Any, expected: Expected) -> None:
-    if kind == "answers":
-        formats.check_ids(path, values, expected.ids)
-    elif kind == "tags":
-        formats.check_sentences(path, [len(tags) for tags in values], expected.words)
-    elif kind == "pairs":
-        formats.check_pair_ids(path, values, expected.sources, expected.targets)
-    else:
-        formats.check_count(path, len(values), expected.count)
-    if kind == "index" and expected.options:
-        formats.check_indices(path, values, expected.options)
 
 
 def write_submission(
@@ -129,7 +85,7 @@ def write_submission(
         for file in submission_files(_task(tasks, name)).values():
             found = [folder / name / file for folder in sources if (folder / name / file).is_file()]
             if found:
-                write_atomically(out / name / file, formats.read_text(found[0]))
+                write_atomically(out / name / file, read_text(found[0]))
                 written.append(out / name / file)
     problems = validate_submission(out, tasks, expected)
     if problems:

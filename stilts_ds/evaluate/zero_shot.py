@@ -11,73 +11,75 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from stilts_ds.batches.prepare import Data
 from stilts_ds.config import Recipe
+from stilts_ds.data.data import Data
+from stilts_ds.data.split import Split
 from stilts_ds.engine.preempt import stop_if_requested
 from stilts_ds.engine.world import World
 from stilts_ds.errors import UserError
-from stilts_ds.evaluate import formats
-from stilts_ds.evaluate.predict import decode, labelled, outputs, sentence_vectors
-from stilts_ds.evaluate.retrieve import Side, best_threshold, bucc_mine, bucc_predict, tatoeba_predict
-from stilts_ds.evaluate.score import gold_value
+from stilts_ds.evaluate.predict import Predictor
 from stilts_ds.export import load_trained
+from stilts_ds.families.base import Prediction
 from stilts_ds.plan import Phase
 from stilts_ds.run_dir import RunDir, hash_file, hash_json, read_json, write_json
-from stilts_ds.tasks.spec import Task
 
 log = logging.getLogger(__name__)
 
 
 def evaluate_phase(run: RunDir, recipe: Recipe, phase: Phase, data: Data, world: World) -> None:
     """Predict every (task, language) of the phase that is not predicted yet. A collective."""
-    folder = run.phase(phase.id)
-    source = folder if phase.train else run.phase(phase.init) if phase.init else None
-    model: torch.nn.Module | None = None
-    for task, split, language in wanted(phase, data):
+    predictor: Predictor | None = None
+    for split in wanted(phase, data):
         stop_if_requested(world)
-        kind = formats.kind_of(task.family, task.metrics)
-        path = folder.predictions / task.name / formats.file_name(kind, split, language)
-        stamp = _stamp(phase, recipe, task, split, language, data)
+        path = prediction_path(run, phase, split)
+        stamp = _stamp(phase, recipe, split)
         if world.broadcast(_is_current(run, path, stamp) if world.first else None):
             continue
-        model = model or load_trained(source, recipe, world.device)
-        predict = _retrieve if task.family == "bitext" else _predict
-        predict(model, run, recipe, phase, task, split, language, data, path, world)
+        predictor = predictor or _load_predictor(run, recipe, phase, data, world)
+        _predict(run, recipe, phase, split, data, path, predictor)
         if world.first:
-            write_json(_stamp_file(path), {**stamp, "files": _hashes(run, task, path, language)})
-            log.info("%s: %s %s-%s predicted", phase.id, task.name, split, language)
+            write_json(_stamp_file(path), {**stamp, "files": _hashes(run, split, path)})
+            log.info("%s: %s %s-%s predicted", phase.id, split.task.name, split.name, split.language)
         world.barrier()
 
 
-def wanted(phase: Phase, data: Data) -> Iterator[tuple[Task, str, str]]:
-    """Task, split and language of each prediction file."""
+def wanted(phase: Phase, data: Data) -> Iterator[Split]:
+    """The split of each prediction file."""
     for task in map(data.task, phase.evaluate):
-        for part in data.splits(task):
-            for language in data.languages(task, data.split(task))[0]:
-                yield task, part, language
+        yield from data.evaluations(task)
 
 
-def _stamp(phase: Phase, recipe: Recipe, task: Task, split: str, language: str, data: Data) -> dict[str, Any]:
+def prediction_path(run: RunDir, phase: Phase, split: Split) -> Path:
+    file = split.family.files(split.task).name(split.name, split.language)
+    return run.phase(phase.id).predictions / split.task.name / file
+
+
+def label_path(run: RunDir, split: Split, path: Path) -> Path:
+    return run.labels / split.task.name / path.name
+
+
+def _load_predictor(run: RunDir, recipe: Recipe, phase: Phase, data: Data, world: World) -> Predictor:
+    """The phase's own model, or for a phase that trains nothing the one that it starts from."""
+    source = run.phase(phase.id) if phase.train else run.phase(phase.init) if phase.init else None
+    model = load_trained(source, recipe, world.device)
+    return Predictor(model, data.tokenizer, recipe.evaluation.per_device_eval_batch_size, world)
+
+
+def _stamp(phase: Phase, recipe: Recipe, split: Split) -> dict[str, Any]:
     """What a prediction file depends on; it is reused only while this stays the same."""
     part = recipe.evaluation
     settings = part.model_dump(mode="json", exclude={"languages", "splits", "per_device_eval_batch_size"})
-    return {
-        "phase": phase.id,
-        "settings": settings,
-        "split": split,
-        "data": hash_json([data.files_hash(task, split, language)]),
-    }
+    return {"phase": phase.id, "settings": settings, "split": split.name, "data": hash_json([split.hash])}
 
 
 def _stamp_file(path: Path) -> Path:
     return path.with_name(f".{path.name}.inputs.json")
 
 
-def _hashes(run: RunDir, task: Task, path: Path, language: str) -> dict[str, str]:
+def _hashes(run: RunDir, split: Split, path: Path) -> dict[str, str]:
     """Hashes of a prediction file and of what was written with it, by path inside the run."""
-    beside = [run.labels / task.name / path.name, path.with_name(f"threshold-{language}.json")]
+    kept = [path.with_name(name) for name in split.family.kept_files(split.language)]
+    beside = [label_path(run, split, path), *kept]
     return {p.relative_to(run.root).as_posix(): hash_file(p) for p in (path, *beside) if p.exists()}
 
 
@@ -93,80 +95,18 @@ def _is_current(run: RunDir, path: Path, stamp: dict[str, Any]) -> bool:
 
 
 def _predict(
-    model: torch.nn.Module,
-    run: RunDir,
-    recipe: Recipe,
-    phase: Phase,
-    task: Task,
-    split: str,
-    language: str,
-    data: Data,
-    path: Path,
-    world: World,
+    run: RunDir, recipe: Recipe, phase: Phase, split: Split, data: Data, path: Path, predictor: Predictor
 ) -> None:
-    setting, source = phase.setting(), data.task(phase.train[0])
-    rows = data.eval_rows(task, split, language, setting)
-    size = recipe.evaluation.per_device_eval_batch_size
-    found = outputs(model, rows, source.head_name, task.family, data.encoder, size, world)
-    if not world.first:
+    """Write the predictions of one split and, where it has labels, the label file. A collective."""
+    source = data.task(phase.train[0]) if phase.train else split.task  # whose head and labels predict
+    asked = Prediction(
+        split, source.head_name, data.labels(source.name), phase.setting(), recipe.evaluation, predictor, path.parent
+    )
+    predictions = split.family.predict(split.family, asked)
+    if not predictor.first:
         return
-    records, labels = data.eval_records(task, split, language), data.labels(source.name)
-    kind = formats.kind_of(task.family, task.metrics)
-    formats.write_predictions(path, kind, decode(records, rows, found, task.family, labels, recipe.evaluation))
-    if labelled(records):
-        formats.write_labels(run.labels / task.name / path.name, kind, [gold_value(r) for r in records])
-
-
-def _retrieve(
-    model: torch.nn.Module,
-    run: RunDir,
-    recipe: Recipe,
-    phase: Phase,
-    task: Task,
-    split: str,
-    language: str,
-    data: Data,
-    path: Path,
-    world: World,
-) -> None:
-    source, pivot, gold = data.bitext(task, split, language)
-    vectors = [_vectors(model, recipe, task, records, data, world) for records in (source, pivot)]
-    if not world.first:
-        return
-    kind = formats.kind_of(task.family, task.metrics)
-    labels = run.labels / task.name / path.name
-    if kind == "index":
-        place = {record.id: i for i, record in enumerate(source)}
-        formats.write_predictions(path, kind, tatoeba_predict(*vectors))
-        if gold is not None:
-            right = {p: s for s, p in gold}
-            formats.write_labels(labels, kind, [place[right[record.id]] for record in pivot])
-        return
-    sides = [
-        Side(name, [r.id for r in records], [r.text for r in records], v)
-        for name, records, v in zip((language, task.pivot), (source, pivot), vectors)
-    ]
-    mined = bucc_mine(sides[0], sides[1])
-    threshold = _threshold(path, mined, gold, split, task, language)
-    formats.write_predictions(path, kind, bucc_predict(mined, threshold))
+    files = split.family.files(split.task)
+    files.write(path, predictions)
+    gold = split.family.label_values(split.family, split.task, split.records())
     if gold is not None:
-        formats.write_labels(labels, kind, sorted(gold))
-
-
-def _threshold(path: Path, mined: Any, gold: Any, split: str, task: Task, language: str) -> float:
-    """Chosen on dev (and kept beside its predictions), applied to test."""
-    kept = path.with_name(f"threshold-{language}.json")
-    if split == "dev":
-        if gold is None:
-            raise UserError(f"{task.name} dev-{language} has no gold pairs to choose the mining threshold on")
-        value, f1 = best_threshold(mined, set(gold))
-        write_json(kept, {"threshold": value, "dev_f1": f1})
-        return value
-    return float(read_json(kept)["threshold"])
-
-
-def _vectors(
-    model: torch.nn.Module, recipe: Recipe, task: Task, records: list[Any], data: Data, world: World
-) -> torch.Tensor:
-    rows = data.bitext_rows(records, task)
-    return sentence_vectors(model, rows, recipe.evaluation, data.encoder, world)
+        files.write_labels(label_path(run, split, path), gold)

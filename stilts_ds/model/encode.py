@@ -6,8 +6,8 @@ from typing import Any
 
 import torch
 
-from stilts_ds.batches.collate import Batch
 from stilts_ds.model.attention import Packing
+from stilts_ds.rows.batch import Batch
 
 
 def encode_packed(encoder: Any, batch: Batch, token_types: bool, layer: int | None = None) -> torch.Tensor:

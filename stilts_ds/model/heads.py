@@ -1,18 +1,21 @@
-"""Output heads, one class per task family. Each turns hidden states into logits and logits into loss terms.
+"""Output heads: modules that turn hidden states into logits and logits into loss terms.
 
-Shapes: m tokens that a head reads, H hidden size, n targets (see stilts_ds.batches.collate.Targets).
+A family's head.py says which of them it uses, with how many outputs and which loss.
+
+Shapes: m tokens that a head reads, H hidden size, C outputs, n targets (see stilts_ds.rows.batch.Targets).
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 
-from stilts_ds.batches.collate import Targets
 from stilts_ds.errors import UserError
+from stilts_ds.rows.batch import Targets
 
 
 @dataclass(frozen=True)
@@ -28,85 +31,90 @@ class HeadSpec:
         return {**asdict(self), "labels": list(self.labels)}
 
 
-class SentenceHead(nn.Module):
-    """Dense, tanh, projection of the first token (RobertaClassificationHead's form): pair and choice."""
+@dataclass(frozen=True)
+class HeadShape:
+    """What a head takes from the encoder: hidden size, dropout, vocabulary size, epsilon of LayerNorm."""
 
-    def __init__(self, hidden: int, outputs: int, dropout: float) -> None:
+    hidden: int
+    dropout: float
+    vocabulary: int
+    epsilon: float
+
+
+class Head(nn.Module):
+    """A head of one label space. `ties_embeddings`: its forward also takes the encoder's word embeddings."""
+
+    ties_embeddings = False
+
+    def __init__(self, spec: HeadSpec) -> None:
         super().__init__()
-        self.dense = nn.Linear(hidden, hidden)
-        self.dropout = nn.Dropout(dropout)
-        self.out_proj = nn.Linear(hidden, outputs)
+        self.spec = spec
+
+    def losses(self, logits: torch.Tensor, targets: Targets) -> torch.Tensor:
+        """Cross-entropy of each target over the outputs, float32 [n]."""
+        return F.cross_entropy(logits.float(), targets.gold, reduction="none")
+
+    def no_targets(self, device: torch.device) -> Targets:
+        """Targets of a batch in which the head has nothing to do."""
+        none = torch.zeros(0, dtype=torch.long, device=device)
+        return Targets(none, none, torch.zeros(0, device=device), none, None)
+
+    def reset_parameters(self) -> None:
+        """New weights as BERT's: normal with standard deviation 0.02, biases 0."""
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.normal_(module.weight, std=0.02)
+                nn.init.zeros_(module.bias)
+
+
+class SentenceHead(Head):
+    """Dense, tanh, projection of the first token (RobertaClassificationHead's form): [m, H] to [m, C]."""
+
+    def __init__(self, spec: HeadSpec, shape: HeadShape, outputs: int) -> None:
+        super().__init__(spec)
+        self.dense = nn.Linear(shape.hidden, shape.hidden)
+        self.dropout = nn.Dropout(shape.dropout)
+        self.out_proj = nn.Linear(shape.hidden, outputs)
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         hidden = torch.tanh(self.dense(self.dropout(features)))
         return self.out_proj(self.dropout(hidden))
 
 
-class TokenHead(nn.Module):
-    """Dropout and projection of each token: tag and span."""
+class TokenHead(Head):
+    """Dropout and projection of each token: [m, H] to [m, C]."""
 
-    def __init__(self, hidden: int, outputs: int, dropout: float) -> None:
-        super().__init__()
-        self.dropout = nn.Dropout(dropout)
-        self.out_proj = nn.Linear(hidden, outputs)
+    def __init__(self, spec: HeadSpec, shape: HeadShape, outputs: int) -> None:
+        super().__init__(spec)
+        self.dropout = nn.Dropout(shape.dropout)
+        self.out_proj = nn.Linear(shape.hidden, outputs)
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         return self.out_proj(self.dropout(features))
 
 
-class MaskedLanguageModelHead(nn.Module):
+class MaskedLanguageModelHead(Head):
     """Dense, GELU, LayerNorm, then the word embeddings as decoder (XLMRobertaLMHead's form, tied)."""
 
-    def __init__(self, hidden: int, vocabulary: int, epsilon: float) -> None:
-        super().__init__()
-        self.dense = nn.Linear(hidden, hidden)
-        self.layer_norm = nn.LayerNorm(hidden, eps=epsilon)
-        self.bias = nn.Parameter(torch.zeros(vocabulary))
+    ties_embeddings = True
+
+    def __init__(self, spec: HeadSpec, shape: HeadShape) -> None:
+        super().__init__(spec)
+        self.dense = nn.Linear(shape.hidden, shape.hidden)
+        self.layer_norm = nn.LayerNorm(shape.hidden, eps=shape.epsilon)
+        self.bias = nn.Parameter(torch.zeros(shape.vocabulary))
 
     def forward(self, features: torch.Tensor, embedding: torch.Tensor) -> torch.Tensor:
         return F.linear(self.layer_norm(F.gelu(self.dense(features))), embedding, self.bias)
 
 
-def set_language_head(head: nn.Module, found: dict[str, torch.Tensor], source: str) -> None:
+def set_language_head(head: nn.Module, weights: Mapping[str, torch.Tensor], source: str) -> None:
     """Load pretrained weights [dense, layer_norm, bias] into a language modelling head.
 
     Raises UserError where a shape differs.
     """
     for name, parameter in head.named_parameters():
-        if parameter.shape != found[name].shape:
-            shapes = f"{list(found[name].shape)}, expected {list(parameter.shape)}"
+        if parameter.shape != weights[name].shape:
+            shapes = f"{list(weights[name].shape)}, expected {list(parameter.shape)}"
             raise UserError(f"{source}: lm_head.{name} has shape {shapes}; the folder mixes the files of two models")
-        parameter.data.copy_(found[name])
-
-
-def build_head(spec: HeadSpec, hidden: int, dropout: float, vocabulary: int, epsilon: float) -> nn.Module:
-    if spec.family == "text":
-        head: nn.Module = MaskedLanguageModelHead(hidden, vocabulary, epsilon)
-    elif spec.family in ("pair", "choice"):
-        head = SentenceHead(hidden, len(spec.labels) if spec.family == "pair" else 1, dropout)
-    else:
-        head = TokenHead(hidden, 2 if spec.family == "span" else len(spec.labels), dropout)
-    for module in head.modules():
-        if isinstance(module, nn.Linear):
-            nn.init.normal_(module.weight, std=0.02)
-            nn.init.zeros_(module.bias)
-    return head
-
-
-def losses(spec: HeadSpec, logits: torch.Tensor, targets: Targets) -> torch.Tensor:
-    """Cross-entropy of each target, float32 [n]; for span, the mean of the start's and the end's."""
-    logits = logits.float()
-    if spec.family == "choice":
-        logits = logits.reshape(-1, spec.width)
-    if spec.family != "span":
-        return F.cross_entropy(logits, targets.gold, reduction="none")
-    table = by_window(logits, targets)
-    start = F.cross_entropy(table[..., 0], targets.gold[:, 0], reduction="none")
-    return (start + F.cross_entropy(table[..., 1], targets.gold[:, 1], reduction="none")) / 2
-
-
-def by_window(logits: torch.Tensor, targets: Targets) -> torch.Tensor:
-    """Logits of windows one after the other [m, 2] as a table [n, longest, 2]; no token can be chosen behind an end."""
-    assert targets.cells is not None
-    table = logits.new_full((len(targets.gold), targets.longest, 2), torch.finfo(logits.dtype).min)
-    return table.index_put((targets.cells[:, 0], targets.cells[:, 1]), logits)
+        parameter.data.copy_(weights[name])

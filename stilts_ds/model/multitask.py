@@ -10,15 +10,16 @@ Meaning: an idle head has a zero gradient. Weight decay and Adam's momentum stil
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, cast
 
 import torch
 from torch import nn
 
-from stilts_ds.batches.collate import Batch, Targets
 from stilts_ds.model import attention
 from stilts_ds.model.encode import encode_packed, encode_padded
-from stilts_ds.model.heads import HeadSpec, build_head, losses
+from stilts_ds.model.heads import Head, HeadShape
+from stilts_ds.rows.batch import Batch, Targets
 
 
 class MultiTask(nn.Module):
@@ -32,20 +33,13 @@ class MultiTask(nn.Module):
     both give the hidden states of the batch's T tokens.
     """
 
-    def __init__(self, encoder: Any, specs: list[HeadSpec], tasks: int) -> None:
+    def __init__(self, encoder: Any, heads: Mapping[str, Head], tasks: int) -> None:
         super().__init__()
         self.encoder = encoder
-        self.specs = {spec.name: spec for spec in sorted(specs, key=lambda s: s.name)}
+        self.specs = {name: heads[name].spec for name in sorted(heads)}
         self.tasks = tasks
+        self.heads = nn.ModuleDict({name: heads[name] for name in self.specs})
         config = encoder.config
-        dropout = float(getattr(config, "hidden_dropout_prob", 0.1))
-        epsilon = float(getattr(config, "layer_norm_eps", 1e-5))
-        self.heads = nn.ModuleDict(
-            {
-                name: build_head(s, config.hidden_size, dropout, config.vocab_size, epsilon)
-                for name, s in self.specs.items()
-            }
-        )
         self.uses_token_types = int(getattr(config, "type_vocab_size", 1) or 1) > 1
         self.packs = getattr(config, "_attn_implementation", None) == attention.NAME
 
@@ -64,18 +58,22 @@ class MultiTask(nn.Module):
         run = encode_packed if self.packs else encode_padded
         return run(self.encoder, batch, self.uses_token_types, layer)
 
+    def head(self, name: str) -> Head:
+        return cast(Head, self.heads[name])
+
     def _run_head(self, name: str, hidden: torch.Tensor, targets: Targets) -> torch.Tensor:
         read = hidden[targets.tokens]
-        text = self.specs[name].family == "text"
-        return self.heads[name](read, self.word_embedding) if text else self.heads[name](read)
+        head = self.head(name)
+        return head(read, self.word_embedding) if head.ties_embeddings else head(read)
 
     def _losses(self, hidden: torch.Tensor, batch: Batch) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         total = hidden.new_zeros((), dtype=torch.float32)
         sums = torch.zeros(self.tasks, dtype=torch.float32, device=hidden.device)
         counts = torch.zeros(self.tasks, dtype=torch.float32, device=hidden.device)
-        for name, spec in self.specs.items():  # sorted by name
-            targets = batch.heads.get(name) or _no_targets(spec, hidden.device)
-            each = losses(spec, self._run_head(name, hidden, targets), targets)
+        for name in self.specs:  # sorted by name
+            head = self.head(name)
+            targets = batch.heads.get(name) or head.no_targets(hidden.device)
+            each = head.losses(self._run_head(name, hidden, targets), targets)
             total = total + (each * targets.weight).sum()
             sums.index_add_(0, targets.task, each.detach())
             counts.index_add_(0, targets.task, torch.ones_like(each))
@@ -84,14 +82,18 @@ class MultiTask(nn.Module):
     def _logits(self, hidden: torch.Tensor, batch: Batch) -> dict[str, torch.Tensor]:
         """Logits of every head in sorted order (all run, so that ZeRO-3 ranks gather alike)."""
         out = {}
-        for name, spec in self.specs.items():
-            targets = batch.heads.get(name) or _no_targets(spec, hidden.device)
+        for name in self.specs:
+            head = self.head(name)
+            targets = batch.heads.get(name) or head.no_targets(hidden.device)
             out[name] = self._run_head(name, hidden, targets).float()
         return out
 
 
-def _no_targets(spec: HeadSpec, device: torch.device) -> Targets:
-    none = torch.zeros(0, dtype=torch.long, device=device)
-    span = spec.family == "span"
-    gold, cells = (none.reshape(0, 2), none.reshape(0, 2)) if span else (none, None)
-    return Targets(none, gold, torch.zeros(0, device=device), none, cells)
+def head_shape(config: Any) -> HeadShape:
+    """What heads take from an encoder's configuration."""
+    return HeadShape(
+        hidden=config.hidden_size,
+        dropout=float(getattr(config, "hidden_dropout_prob", 0.1)),
+        vocabulary=config.vocab_size,
+        epsilon=float(getattr(config, "layer_norm_eps", 1e-5)),
+    )

@@ -6,7 +6,7 @@ from typing import Any
 
 import yaml
 
-from stilts_ds.batches.prepare import fitted_task
+from stilts_ds.data.data import fitted_task
 from stilts_ds.plan import Phase
 from stilts_ds.report.load import RunData
 from stilts_ds.report.text import markdown_code, markdown_escape

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from stilts_ds.batches.prepare import fitted_task
+from stilts_ds.data.data import fitted_task
 from stilts_ds.errors import UserError
-from stilts_ds.evaluate import formats
+from stilts_ds.evaluate.score import main_units
+from stilts_ds.families.metrics import Metric, Units
+from stilts_ds.families.registry import family_of, main_metric
 from stilts_ds.plan import Phase
-from stilts_ds.report.counts import Counts, count_file, drawing_units, table_of
 from stilts_ds.report.load import RunData
 from stilts_ds.report.stats import (
     Difference,
@@ -72,24 +73,24 @@ def _score_task(data: RunData, task: Task, settings: Settings) -> dict[str, Scor
     }
 
 
-def _read_counts(data: RunData, task: Task, languages: Sequence[str]) -> dict[str, dict[str, list[Counts]]] | None:
+def _read_counts(data: RunData, task: Task, languages: Sequence[str]) -> dict[str, dict[str, list[Units]]] | None:
     """language -> condition -> one file's examples a seed; None where a prediction or label file is not there."""
-    kind = formats.kind_of(task.family, task.metrics)
-    counts: dict[str, dict[str, list[Counts]]] = {}
-    read: dict[tuple[str, str], Counts] = {}  # a phase that conditions share is read once
+    files, metric = family_of(task).files(task), main_metric(task)
+    counts: dict[str, dict[str, list[Units]]] = {}
+    read: dict[tuple[str, str], Units] = {}  # a phase that conditions share is read once
     for code in languages:
         counts[code] = {}
         for condition in data.conditions:
             for result in data.results.get(condition, {}).get(task.name, []):
                 phase = data.phases[result["phase"]]
-                file = formats.file_name(kind, result["split"], code)
+                file = files.name(result["split"], code)
                 predictions = data.run.phase(phase.id).predictions / task.name / file
                 labels = data.run.labels / task.name / file
                 if not predictions.exists() or not labels.exists():
                     return None
                 if (code, phase.id) not in read:
-                    read[code, phase.id] = count_file(predictions, labels, task, code)
-                    _check(read[code, phase.id].score, result["main"][code], predictions, phase)
+                    read[code, phase.id] = main_units(predictions, labels, task, code)
+                    _check(metric.score(read[code, phase.id]), result["main"][code], predictions, phase)
                 counts[code].setdefault(condition, []).append(read[code, phase.id])
     return counts
 
@@ -101,20 +102,36 @@ def _check(found: float, scored: float, predictions: object, phase: Phase) -> No
 
 
 def _resample(
-    counts: dict[str, dict[str, list[Counts]]], task: Task, languages: Sequence[str], scores: dict[str, Floats],
+    counts: dict[str, dict[str, list[Units]]], task: Task, languages: Sequence[str], scores: dict[str, Floats],
     settings: Settings,
 ) -> None:
     """Fill `scores` (condition -> [1 + R, S, L]): one draw of items serves all conditions, seeds and translations."""
-    unit = drawing_units({code: [one for files in counts[code].values() for one in files] for code in languages}, task)
+    metric = main_metric(task)
+    unit = family_of(task).drawing_units({code: _item_names(counts[code]) for code in languages})
     for first in dict.fromkeys(unit.values()):
         codes = [code for code in languages if unit[code] == first]
         columns = [(condition, seed, code) for code in codes for condition in scores
                    for seed in range(scores[condition].shape[1])]
-        above, below = table_of([counts[code][condition][seed] for condition, seed, code in columns])
+        above, below = table_of([counts[code][condition][seed] for condition, seed, code in columns], metric)
         rng = generator("examples", task.name, *codes)
         drawn = ratio_replicates(above, below, settings.resamples, rng)
         for k, (condition, seed, code) in enumerate(columns):
             scores[condition][:, seed, languages.index(code)] = drawn[:, k]
+
+
+def _item_names(counts: dict[str, list[Units]]) -> tuple[str, ...]:
+    """The names of a language's items."""
+    return next(units.names for files in counts.values() for units in files)
+
+
+def table_of(columns: Sequence[Units], metric: Metric) -> tuple[Floats, Floats]:
+    """Columns over the same or different items as two arrays [N, K], zero where a column lacks an item."""
+    place = {name: row for row, name in enumerate(dict.fromkeys(n for units in columns for n in units.names))}
+    above, below = np.zeros((len(place), len(columns))), np.zeros((len(place), len(columns)))
+    for k, units in enumerate(columns):
+        rows = [place[name] for name in units.names]
+        above[rows, k], below[rows, k] = metric.ratio(units)
+    return above, below
 
 
 def gain(ours: Floats | None, baseline: Floats | None, settings: Settings) -> Difference | None:

@@ -41,6 +41,7 @@ ANLI_PLUS = Task(
     role="intermediate",
     languages=("en",),
     metrics=("accuracy",),
+    main_score="accuracy",
     labels=NLI_LABELS,
     head="nli",
     local={
@@ -77,6 +78,7 @@ MNLI = Task(
     role="intermediate",
     languages=("en",),
     metrics=("accuracy",),
+    main_score="accuracy",
     labels=NLI_LABELS,
     head="nli",
     local={
@@ -102,6 +104,7 @@ QQP = Task(
     role="intermediate",
     languages=("en",),
     metrics=("accuracy", "f1"),
+    main_score="accuracy",
     labels=("0", "1"),
     local={"train": (Local("qqp_tsv", "qqp/train.tsv"),), "dev": (Local("qqp_tsv", "qqp/dev.tsv"),)},
     hub={"train": (_glue("qqp", "hub_qqp", "train"),), "dev": (_glue("qqp", "hub_qqp", "validation"),)},
@@ -117,7 +120,8 @@ SQUAD_V1 = Task(
     family="span",
     role="intermediate",
     languages=("en",),
-    metrics=("f1", "exact_match"),
+    metrics=("exact_match", "f1"),
+    main_score="exact_match_f1",
     head="span",
     local={
         "train": (Local("squad_json", "squad_v1/train-v1.1.json"),),
@@ -139,7 +143,8 @@ SQUAD_V2 = Task(
     family="span",
     role="intermediate",
     languages=("en",),
-    metrics=("f1", "exact_match"),
+    metrics=("exact_match", "f1"),
+    main_score="exact_match_f1",
     head="span_or_none",
     local={
         "train": (Local("squad_json", "squad_v2/train-v2.0.json"),),
@@ -162,6 +167,7 @@ HELLASWAG = Task(
     role="intermediate",
     languages=("en",),
     metrics=("accuracy",),
+    main_score="accuracy",
     local={
         "train": (Local("hellaswag_jsonl", "hellaswag/hellaswag_train.jsonl"),),
         "dev": (Local("hellaswag_jsonl", "hellaswag/hellaswag_val.jsonl"),),
@@ -183,6 +189,7 @@ CCG = Task(
     role="intermediate",
     languages=("en",),
     metrics=("accuracy",),
+    main_score="accuracy",
     local={"train": (Local("tag_tsv", "ccg/train.tsv"),), "dev": (Local("tag_tsv", "ccg/dev.tsv"),)},
     sizes={"train": 38_015, "dev": 5_484},
     training={"train_batch_size": 24, "num_train_epochs": 15, "max_seq_length": 256},
@@ -199,6 +206,7 @@ COSMOSQA = Task(
     role="intermediate",
     languages=("en",),
     metrics=("accuracy",),
+    main_score="accuracy",
     local={
         "train": (Local("cosmosqa_csv", "cosmosqa/train.csv"),),
         "dev": (Local("cosmosqa_csv", "cosmosqa/valid.csv"),),
@@ -221,6 +229,7 @@ COMMONSENSEQA = Task(
     role="intermediate",
     languages=("en",),
     metrics=("accuracy",),
+    main_score="accuracy",
     local={
         "train": (Local("commonsenseqa_jsonl", "commonsenseqa/train_rand_split.jsonl"),),
         "dev": (Local("commonsenseqa_jsonl", "commonsenseqa/dev_rand_split.jsonl"),),
@@ -235,14 +244,18 @@ COMMONSENSEQA = Task(
     url="https://www.tau-nlp.org/commonsenseqa",
 )
 
-_TEXT_FILES = (Local("lines", "*.txt", otherwise=Local("lines", "*/*.txt")),)
+_TEXT_FILES = (
+    Local("lines", "*.txt", names_language=True, otherwise=Local("lines", "*/*.txt", names_language=True)),
+)
 MLM = Task(
     name="mlm",
     title="Multilingual masked language modelling",
     family="text",
     role="intermediate",
     languages=XTREME,
-    metrics=("accuracy",),
+    metrics=("masked_accuracy",),
+    main_score="masked_accuracy",
+    folder="text",
     local={"train": _TEXT_FILES, "dev": _TEXT_FILES},
     training={"train_batch_size": 8, "max_seq_length": 256, "mlm_probability": 0.15},
     licence="that of your text",

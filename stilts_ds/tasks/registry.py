@@ -24,8 +24,8 @@ def get_task(name: str) -> Task:
 
 def _translated(name: str, task: Task, language: str) -> Task:
     """The same task, labels and head, with a train split in another language."""
-    if task.role != "intermediate" or task.family == "text":
-        raise UserError(f"{name!r}: only intermediate tasks with labels come in translation, as mnli.de does")
+    if task.role != "intermediate" or len(task.languages) > 1:
+        raise UserError(f"{name!r}: only English intermediate tasks come in translation, as mnli.de does")
     if not re.fullmatch("[a-z]{2,3}", language) or language == task.pivot:
         raise UserError(f"{name!r}: write the language as a code of two or three letters other than {task.pivot!r}")
     return dataclasses.replace(

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-Family = Literal["pair", "choice", "span", "tag", "bitext", "text"]
 Role = Literal["intermediate", "target"]
 
 
@@ -18,7 +17,8 @@ class Local:
     `{pivot_iso3}` are filled in; a path without a language holds the pivot language. `*` globs are allowed: all
     matches are read, in the order of their file names. `labels` is a file with the labels of a test file that has
     none itself (bitext: the gold pairs); a test split may lack it. `pivot` is the other side of a bitext. Where no
-    file matches `path`, `otherwise` is read instead.
+    file matches `path`, `otherwise` is read instead. `names_language`: a file is in the language that it is named
+    after or, where `path` has a folder, that its folder is named after (running text).
     """
 
     schema: str
@@ -26,6 +26,7 @@ class Local:
     labels: str = ""
     pivot: str = ""
     otherwise: Local | None = None
+    names_language: bool = False
 
 
 @dataclass(frozen=True)
@@ -33,8 +34,8 @@ class Hub:
     """One split of a Hugging Face hub data set (parquet or JSON; no script runs).
 
     In `config`, `{language}`, `{iso3}` and `{name}` (the language's English name) are filled in; without any of them
-    the rows are the pivot language's, or say their language themselves. `revision` is a commit, or a branch where none
-    is known.
+    the rows are the pivot language's or, with `names_language`, say their language themselves. `revision` is a commit,
+    or a branch where none is known.
     """
 
     schema: str
@@ -42,28 +43,38 @@ class Hub:
     config: str
     split: str
     revision: str
+    names_language: bool = False
 
 
 @dataclass(frozen=True)
 class Task:
     """One task of the study.
 
+    `family` names a folder of stilts_ds.families, which owns the kind of output. `metrics` are the scores that are
+    reported, by the family's names, and `main_score` is the one that ranks models and selects checkpoints.
+    `predictions` names the layout of prediction files where a family has several (bitext: mined `pairs`, or the
+    `nearest` sentence), `answer_rules` those by which answers are compared (span: `squad` or `mlqa`).
     `train_on` names the task whose English train split serves this one (XNLI is fine-tuned on MNLI, XQuAD and MLQA on
     SQuAD v1.1); empty means its own. Tasks with the same `head` share one output head. `labels` is the label list in
     index order; empty for a tag task means that the train split's own tags are used, sorted (CCG). The entries of a
     split in `local` and in `hub` are all read, one after the other. `sizes` are the full data set's examples in English
-    (bitext: none), `url` tells where its files come from. `translation` is the language that the train split was
-    translated into (`mnli.de`, see registry); the dev split stays English.
+    (bitext: none), `url` tells where its files come from. `folder` names the data folder that its files are in where
+    its role does not (`text`). `translation` is the language that the train split was translated into (`mnli.de`, see
+    registry); the dev split stays English.
     """
 
     name: str
-    family: Family
+    family: str
     role: Role
     languages: tuple[str, ...]
     metrics: tuple[str, ...]
+    main_score: str
     local: Mapping[str, tuple[Local, ...]]
     hub: Mapping[str, tuple[Hub, ...]] = field(default_factory=dict)
     labels: tuple[str, ...] = ()
+    predictions: str = ""
+    answer_rules: str = "squad"
+    folder: str = ""
     pivot: str = "en"
     head: str = ""
     train_on: str = ""
@@ -90,5 +101,12 @@ class Task:
 
     @property
     def trains(self) -> bool:
-        """Whether anything is trained for this task (retrieval uses the encoder as it is)."""
-        return self.family != "bitext"
+        """Whether there is a train split for this task (retrieval uses the encoder as it is)."""
+        return bool(self.train_on) or "train" in self.local
+
+    @property
+    def data_folder(self) -> str:
+        """The key of the recipe's `data` section that its files' paths start from."""
+        if self.translation:
+            return "translated"
+        return self.folder or {"intermediate": "intermediate", "target": "xtreme"}[self.role]

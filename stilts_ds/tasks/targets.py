@@ -34,6 +34,11 @@ def _xtreme(schema: str, config: str, split: str) -> tuple[Hub, ...]:
     return (Hub(schema, "google/xtreme", config, split, XTREME_COMMIT),)
 
 
+def _tydiqa(split: str) -> tuple[Hub, ...]:
+    """One data set for all languages: a row's id says which one it is in."""
+    return (Hub("hub_tydiqa", "google/xtreme", "tydiqa", split, XTREME_COMMIT, names_language=True),)
+
+
 def _repo(schema: str, repo: str, split: str, revision: str) -> tuple[Hub, ...]:
     return (Hub(schema, repo, "{language}", split, revision),)
 
@@ -45,6 +50,7 @@ XNLI = Task(
     role="target",
     languages=_words("ar bg de el en es fr hi ru sw th tr ur vi zh"),
     metrics=("accuracy",),
+    main_score="accuracy",
     labels=NLI_LABELS,
     head="nli",
     train_on="mnli",
@@ -69,6 +75,7 @@ PAWSX = Task(
     role="target",
     languages=_words("de en es fr ja ko zh"),
     metrics=("accuracy",),
+    main_score="accuracy",
     labels=("0", "1"),
     local={
         "train": (Local("pair_tsv", "pawsx/train-{language}.tsv"),),
@@ -94,7 +101,8 @@ UDPOS = Task(
     languages=_words(
         "af ar bg de el en es et eu fa fi fr he hi hu id it ja kk ko mr nl pt ru ta te th tl tr ur vi yo zh"
     ),
-    metrics=("f1",),
+    metrics=("f1", "precision", "recall", "token_accuracy"),
+    main_score="f1",
     labels=UPOS,
     local={
         "train": (Local("tag_tsv", "udpos/train-{language}.tsv"),),
@@ -126,7 +134,8 @@ PANX = Task(
     family="tag",
     role="target",
     languages=PANX_LANGUAGES,
-    metrics=("f1",),
+    metrics=("f1", "precision", "recall", "token_accuracy"),
+    main_score="f1",
     labels=NER_TAGS,
     local={
         "train": (Local("tag_tsv", "panx/train-{language}.tsv"),),
@@ -150,7 +159,8 @@ XQUAD = Task(
     family="span",
     role="target",
     languages=_words("en es de el ru tr ar vi th zh hi"),
-    metrics=("f1", "exact_match"),
+    metrics=("exact_match", "f1"),
+    main_score="exact_match_f1",
     head="span",
     train_on="squad_v1",
     local={"test": (Local("squad_json", "xquad/xquad.{language}.json"),)},
@@ -168,7 +178,9 @@ MLQA = Task(
     family="span",
     role="target",
     languages=_words("en es de ar hi vi zh"),
-    metrics=("mlqa_f1", "mlqa_exact_match"),
+    metrics=("exact_match", "f1"),
+    main_score="exact_match_f1",
+    answer_rules="mlqa",
     head="span",
     train_on="squad_v1",
     local={
@@ -192,7 +204,8 @@ TYDIQA = Task(
     family="span",
     role="target",
     languages=_words("en ar bn fi id ko ru sw te"),
-    metrics=("f1", "exact_match"),
+    metrics=("exact_match", "f1"),
+    main_score="exact_match_f1",
     head="tydiqa",
     local={
         "train": (Local("squad_json", "tydiqa/tydiqa-goldp-v1.1-train/tydiqa.{language}.train.json"),),
@@ -200,9 +213,9 @@ TYDIQA = Task(
         "test": _TYDIQA_DEV,
     },
     hub={
-        "train": _xtreme("hub_tydiqa", "tydiqa", "train"),
-        "dev": _xtreme("hub_tydiqa", "tydiqa", "validation"),
-        "test": _xtreme("hub_tydiqa", "tydiqa", "validation"),
+        "train": _tydiqa("train"),
+        "dev": _tydiqa("validation"),
+        "test": _tydiqa("validation"),
     },
     sizes={"train": 3_696, "dev": 440, "test": 440},
     training={"train_batch_size": 16, "num_train_epochs": 2, **QA_LENGTHS},
@@ -217,7 +230,9 @@ BUCC2018 = Task(
     family="bitext",
     role="target",
     languages=_words("de fr ru zh"),
-    metrics=("f1",),
+    metrics=("f1", "precision", "recall"),
+    main_score="f1",
+    predictions="pairs",
     local={
         split: (
             Local(
@@ -242,6 +257,8 @@ TATOEBA = Task(
     role="target",
     languages=tuple(language for language in PANX_LANGUAGES if language not in NOT_IN_TATOEBA),
     metrics=("accuracy",),
+    main_score="accuracy",
+    predictions="nearest",
     local={
         "test": (
             Local(
@@ -271,6 +288,7 @@ XCOPA = Task(
     role="target",
     languages=_words("et ht id it qu sw ta th tr vi zh"),
     metrics=("accuracy",),
+    main_score="accuracy",
     local={
         "train": (Local("copa_jsonl", "xcopa/{language}/train.{language}.jsonl"),),
         "dev": (Local("copa_jsonl", "xcopa/{language}/val.{language}.jsonl"),),

@@ -12,8 +12,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from row_builder import RowsBuilder
 
-from stilts_ds.batches.cache import cached_rows
-from stilts_ds.batches.rows import Rows
+from stilts_ds.data.cache import cached_rows
+from stilts_ds.rows.rows import Rows
 
 STEP_SECONDS = 0.02
 

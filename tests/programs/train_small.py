@@ -26,12 +26,12 @@ import small
 
 from stilts_ds.batches.collate import Collator, TaskRows, target_count
 from stilts_ds.batches.mixture import Mixture
-from stilts_ds.batches.rows import touched_ids
 from stilts_ds.config import EnginePart, SamplingPart, TrainingPart
 from stilts_ds.engine.optim import learning_rate
 from stilts_ds.engine.preempt import Stopped, install_handlers
 from stilts_ds.model.multitask import MultiTask
 from stilts_ds.model.vocabulary import narrow_vocabulary
+from stilts_ds.rows.rows import touched_ids
 from stilts_ds.run_dir import PhaseDir
 
 LINEAR = torch.nn.functional.linear

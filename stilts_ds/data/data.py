@@ -1,0 +1,179 @@
+"""A recipe's data: which splits its phases read, in which languages, and how many examples of them."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable
+from pathlib import Path
+
+from stilts_ds.config import Recipe, TrainingPart
+from stilts_ds.data.reader import Origin, available_languages, find_origin
+from stilts_ds.data.split import Split
+from stilts_ds.data.store import Store
+from stilts_ds.errors import UserError
+from stilts_ds.families.registry import family_of
+from stilts_ds.plan import Phase
+from stilts_ds.rows.rows import Rows
+from stilts_ds.rows.tokenizer import Tokenizer
+from stilts_ds.run_dir import hash_json
+from stilts_ds.sources.source import DataSource
+from stilts_ds.tasks.registry import get_task
+from stilts_ds.tasks.spec import Task
+from stilts_ds.toy import LANGUAGES, PIVOT
+
+
+class Data:
+    """The splits that a recipe names. Each is resolved once; see Split for what it gives."""
+
+    def __init__(self, recipe: Recipe, run_folder: Path) -> None:
+        self.recipe = recipe
+        self.source = data_source(recipe, run_folder)
+        self.store = Store(recipe.model, recipe.data.cache or run_folder / "cache")
+        self._labels: dict[str, tuple[str, ...]] = {}
+        self._origins: dict[tuple[str, str, str], Origin] = {}
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        return self.store.tokenizer
+
+    def task(self, name: str) -> Task:
+        """The task's literal; in the toy world, with that world's languages."""
+        return fitted_task(name, self.recipe)
+
+    # --- splits ------------------------------------------------------------------------------------------------------
+
+    def split(self, task: Task, name: str, language: str, skip: int = 0, limit: int | None = None) -> Split:
+        """Any split. Raises UserError where its files are missing."""
+        origin = self.origin(task, name, language)
+        return Split(task, name, language, self.labels(task.name), origin, self.store, skip, limit)
+
+    def train(self, name: str, setting: TrainingPart) -> Split:
+        """The train split; of a dev split that serves as train, the first `eval_examples` select."""
+        task, split = self.task(name), self.train_split(name)
+        skip = setting.eval_examples if split == "dev" else 0
+        return self.split(task, split, task.train_language, skip, self.recipe.data.max_train_examples)
+
+    def dev(self, name: str, setting: TrainingPart) -> Split:
+        """The English dev examples that select a model."""
+        task = self.task(name)
+        return self.split(task, "dev", task.pivot, limit=setting.eval_examples)
+
+    def evaluation(self, task: Task, name: str, language: str) -> Split:
+        """A split that is predicted, as far as the recipe's limits let it be."""
+        return self.split(task, name, language, limit=family_of(task).limit(self.recipe.evaluation))
+
+    def evaluations(self, task: Task) -> Iterable[Split]:
+        """Every split and language that scoring `task` needs predictions of."""
+        scored = self.scored_split(task)
+        for name in family_of(task).predicted_splits(task, scored):
+            for language in self.languages(task, scored)[0]:
+                yield self.evaluation(task, name, language)
+
+    def origin(self, task: Task, split: str, language: str) -> Origin:
+        key = (task.name, split, language)
+        if key not in self._origins:
+            self._origins[key] = find_origin(task, split, language, self.source)
+        return self._origins[key]
+
+    def train_split(self, name: str) -> str:
+        return self.recipe.data.train_split.get(name, "train")
+
+    def scored_split(self, task: Task) -> str:
+        """The split that `task` is scored on."""
+        return self.recipe.evaluation.splits.get(task.name, "test")
+
+    def languages(self, task: Task, split: str) -> tuple[list[str], list[str]]:
+        """Languages to score, and those of the task that are left out (with `evaluation.languages: present`)."""
+        wanted = self.recipe.evaluation.languages
+        if wanted == "present" and not self.source.from_hub(task, split):
+            present = available_languages(task, split, self.source)
+            if not present:
+                raise UserError(f"no {split} file of {task.name} in {self.source.folder_of(task)}; see `stilts tasks`")
+            return present, [code for code in task.languages if code not in present]
+        chosen = wanted.get(task.name, list(task.languages)) if isinstance(wanted, dict) else list(task.languages)
+        unknown = [code for code in chosen if code not in task.languages]
+        if unknown:
+            raise UserError(f"evaluation.languages.{task.name}: {unknown[0]!r} is no language of it: {task.languages}")
+        return chosen, [code for code in task.languages if code not in chosen]
+
+    # --- what phases are named by ------------------------------------------------------------------------------------
+
+    def hash_of(self, name: str) -> str:
+        """Hash of the files that training `name` reads (hub data: repository, configuration and revision)."""
+        task = self.task(name)
+        train = self.origin(task, self.train_split(name), task.train_language)
+        return hash_json([train.hash, self.origin(task, "dev", task.pivot).hash])
+
+    def labels(self, name: str) -> tuple[str, ...]:
+        """The label list of a task's rows, in index order; an open tag set is read off the English train split, and
+        the labels of running text are its languages."""
+        if name not in self._labels:
+            self._labels[name] = self._find_labels(self.task(get_task(name).origin))
+        return self._labels[name]
+
+    def _find_labels(self, task: Task) -> tuple[str, ...]:
+        """Of an English task: a translation shares its head."""
+        family = family_of(task)
+        if family.multilingual:
+            return self.origin(task, "train", task.pivot).languages
+        if task.labels or family.labels_in is None:
+            return task.labels
+        records = self.origin(task, "train", task.pivot).read()
+        return tuple(sorted({label for record in records for label in family.labels_in(record)}))
+
+    # --- rows that are cached already --------------------------------------------------------------------------------
+
+    def find_rows(self, name: str, setting: TrainingPart) -> tuple[Rows, Rows] | None:
+        """Train and dev rows where both are in the cache already; reads no example and loads no tokenizer."""
+        noted = self.store.noted_tokenizer()
+        if noted is None:
+            return None
+        train = self.train(name, setting).find_rows(setting, noted["fingerprint"])
+        dev = self.dev(name, setting).find_rows(setting, noted["fingerprint"])
+        return None if train is None or dev is None else (train, dev)
+
+    @property
+    def special_tokens(self) -> list[int]:
+        """Ids of the special tokens, noted when rows were cached; [] before."""
+        noted = self.store.noted_tokenizer()
+        return noted["special"] if noted else []
+
+
+def fitted_task(name: str, recipe: Recipe) -> Task:
+    """The task's literal, speaking the toy world's languages when the recipe's data come from there."""
+    task = get_task(name)
+    if recipe.data.source != "toy":
+        return task
+    languages = tuple(LANGUAGES) if len(task.languages) > 1 else (PIVOT,)
+    if not task.trains:  # retrieval: the pivot is the other side of each language
+        languages = tuple(code for code in LANGUAGES if code != PIVOT)
+    # MLQA's answer rules are lists of real languages' articles.
+    return dataclasses.replace(task, languages=languages, pivot=PIVOT, answer_rules="squad")
+
+
+def data_source(recipe: Recipe, run_folder: Path) -> DataSource:
+    part = recipe.data
+    if part.source == "toy":
+        folder = run_folder / "data"
+        return DataSource(
+            "local", folder / "intermediate", folder / "xtreme", folder / "text", folder / "translated",
+            max_text_passages=part.max_text_passages,
+        )  # fmt: skip
+    return DataSource(
+        part.source, part.intermediate, part.xtreme, part.text, part.translated, part.text_hub, part.max_text_passages
+    )
+
+
+def prepare_data(data: Data, phases: Iterable[Phase]) -> None:
+    """Read and tokenise everything the phases need: a bad row is found before the first step is paid for, and a cache
+    that changed since it was written is made again."""
+    data.store.verify = True
+    for phase in phases:
+        setting = phase.setting()
+        for name in phase.train:
+            data.train(name, phase.setting(name)).rows(phase.setting(name))
+            data.dev(name, phase.setting(name)).rows(phase.setting(name))
+        for task in map(data.task, phase.evaluate):
+            for split in data.evaluations(task):
+                split.family.evaluation_rows(split, setting, data.recipe.evaluation)
+    data.store.verify = False

@@ -1,0 +1,164 @@
+"""From a task's literal to raw examples, whichever file schema or hub data set they come from.
+
+    for record in read_examples(get_task("xnli"), "dev", "sw", DataSource(xtreme=Path("xtreme"))):
+        ...
+
+Where a split comes from is settled once, in an `Origin`. Records are read lazily, in file order. No torch and no
+tokenizer.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+from stilts_ds.config import TextHubPart
+from stilts_ds.errors import UserError
+from stilts_ds.families.base import Record
+from stilts_ds.families.registry import family_of
+from stilts_ds.run_dir import hash_files, hash_json
+from stilts_ds.sources import hub
+from stilts_ds.sources.local import check_language, owner, parts_of
+from stilts_ds.sources.source import DataSource, Part
+from stilts_ds.tasks.spec import Hub, Task
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where one split of a task in one language comes from: files (each with its schema), hub data sets, or a corpus.
+
+    `task` is the one whose files serve the split. `max_passages` limits running text.
+    """
+
+    task: Task
+    split: str
+    language: str
+    parts: tuple[tuple[str, Part], ...] = ()
+    hub: tuple[Hub, ...] = ()
+    corpus: TextHubPart | None = None
+    max_passages: int | None = None
+
+    @property
+    def files(self) -> list[Path]:
+        """Every local file that the split depends on, labels included; none for what the hub serves."""
+        beside = {path for _, part in self.parts for path in (part.labels, part.pivot) if path is not None}
+        return [part.path for _, part in self.parts] + sorted(beside)
+
+    @property
+    def languages(self) -> tuple[str, ...]:
+        """Languages of the text in the files or the corpus, sorted."""
+        family = family_of(self.task)
+        if self.corpus is not None and family.corpus_languages is not None:
+            return tuple(sorted(family.corpus_languages(self.corpus)))
+        return tuple(sorted({part.language for _, part in self.parts}))
+
+    @cached_property
+    def hash(self) -> str:
+        """Hash of what is read: contents of files (read once for it), or repository, configuration and revision."""
+        if family_of(self.task).multilingual:
+            contents = self.corpus.model_dump() if self.corpus else hash_files(self.files)
+            return hash_json([contents, list(self.languages), self.max_passages])
+        if self.hub:
+            return hash_json([[h.repo, h.config, h.split, h.revision, self.language] for h in self.hub])
+        return hash_files(self.files)
+
+    def read(self, tally: Counter[str] | None = None) -> Iterator[Record]:
+        """The records. Rows that are left out are counted by reason in `tally` and logged.
+
+        Raises UserError for faulty files (when the row is reached), for unlabelled rows in a train split, and if no row
+        is left at the end.
+        """
+        counts = Counter() if tally is None else tally
+        streams = self._streams(counts)
+        records = in_turn(streams) if family_of(self.task).multilingual else chain.from_iterable(streams)
+        return self._checked(records, counts)
+
+    def _streams(self, tally: Counter[str]) -> list[Iterator[Any]]:
+        family = family_of(self.task)
+        if self.corpus is not None and family.corpus is not None:
+            return family.corpus(self.corpus, self.max_passages, self.split, tally)
+        if self.hub:
+            return [self._hub_stream(data_set, tally) for data_set in self.hub]
+        return [family.readers[schema](dataclasses.replace(part, tally=tally)) for schema, part in self.parts]
+
+    def _hub_stream(self, data_set: Hub, tally: Counter[str]) -> Iterator[Any]:
+        rows, name = hub.rows_of(data_set, self.language)
+        context = hub.RowContext(self.task, self.language, tally, rows.features)
+        yield from family_of(self.task).converters[data_set.schema](rows, name, context)
+
+    def _checked(self, records: Iterable[Record], tally: Counter[str]) -> Iterator[Record]:
+        family, where = family_of(self.task), f"{self.task.name} {self.split} {self.language}"
+        count = 0
+        for record in records:
+            count += 1
+            if self.split == "train" and not family.is_labelled(record):
+                raise UserError(f"{where}: example {record.id!r} has no label; train on a labelled file")
+            yield record
+        dropped = ", ".join(f"{number} {reason}" for reason, number in sorted(tally.items()))
+        if not count:
+            raise UserError(f"{where}: there are no examples ({dropped or 'the files hold none'}); download them again")
+        log.info("%s: %d examples%s", where, count, f"; left out: {dropped}" if dropped else "")
+
+
+def find_origin(task: Task, split: str, language: str, source: DataSource) -> Origin:
+    """Where a split comes from. A split that the task itself has not comes from the task it trains on.
+
+    Raises UserError for missing files, and for a language that the task has not.
+    """
+    serving = owner(task, split)
+    if family_of(task).corpus is not None and source.text_hub is not None:
+        return Origin(serving, split, language, corpus=source.text_hub, max_passages=source.max_text_passages)
+    if source.from_hub(serving, split):
+        check_language(serving, language)
+        hub.check_offer(serving, split, language)
+        return Origin(serving, split, language, hub=serving.hub[split])
+    parts = parts_of(task, split, language, source)
+    return Origin(serving, split, language, tuple(parts), max_passages=source.max_text_passages)
+
+
+def read_examples(
+    task: Task, split: str, language: str, source: DataSource, tally: Counter[str] | None = None
+) -> Iterator[Record]:
+    """The records of one split in one language; see Origin.read. Missing files are a UserError at once."""
+    return find_origin(task, split, language, source).read(tally)
+
+
+def in_turn(streams: Iterable[Iterator[Any]]) -> Iterator[Any]:
+    """One item of each stream in turn, until all are empty."""
+    running = list(streams)
+    while running:
+        still = []
+        for stream in running:
+            for item in stream:
+                yield item
+                still.append(stream)
+                break
+        running = still
+
+
+def available_languages(task: Task, split: str, source: DataSource) -> list[str]:
+    """The task's languages that the source has this split in, in the task's order.
+
+    Raises UserError if the data folder is not set or does not exist.
+    """
+    serving = owner(task, split)
+    if source.from_hub(serving, split):
+        return [code for code in task.languages if hub.offers(serving, split, code)]
+    source.folder_of(serving)
+    return [code for code in task.languages if _is_there(task, split, code, source)]
+
+
+def _is_there(task: Task, split: str, language: str, source: DataSource) -> bool:
+    try:
+        return bool(parts_of(task, split, language, source))
+    except UserError:
+        return False

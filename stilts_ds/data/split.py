@@ -1,0 +1,108 @@
+"""One split of one task in one language, resolved once: its files, hash and labels, its records and rows."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from stilts_ds.config import LENGTHS, TrainingPart
+from stilts_ds.data.cache import cached_rows, find_rows
+from stilts_ds.data.reader import Origin
+from stilts_ds.data.store import Store
+from stilts_ds.errors import UserError
+from stilts_ds.families.base import Family
+from stilts_ds.families.registry import family_of
+from stilts_ds.rows.rows import Rows
+from stilts_ds.run_dir import hash_json
+from stilts_ds.tasks.spec import Task
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Split:
+    """What `task` reads as its split `name` in `language`: `limit` records (None: all) after the first `skip`.
+
+    `labels` is the label list of the task's head, in index order: open tag sets and languages of text filled in.
+    """
+
+    task: Task
+    name: str
+    language: str
+    labels: tuple[str, ...]
+    origin: Origin
+    store: Store = field(compare=False, repr=False)
+    skip: int = 0
+    limit: int | None = None
+
+    @property
+    def family(self) -> Family:
+        return family_of(self.task)
+
+    @property
+    def title(self) -> str:
+        return f"{self.task.name} {self.name} {self.language}"
+
+    @property
+    def hash(self) -> str:
+        """Hash of what is read, whichever part of it is taken."""
+        return self.origin.hash
+
+    def stream(self, tally: Counter[str] | None = None) -> Iterator[Any]:
+        """The records, read as they are asked for."""
+        return self.family.take(self.origin.read(tally), self.skip, self.limit)
+
+    def records(self) -> Sequence[Any]:
+        """The records as a list. Small splits are read once in the life of the store."""
+        return self.store.kept_records(self)
+
+    def rows(self, setting: TrainingPart) -> Rows:
+        """The records as token rows, from the cache or built. Raises UserError for faulty or no examples."""
+        key = self._key() | encoding_key(setting, self.store.tokenizer.fingerprint)
+
+        def build(folder: Path) -> Rows:
+            tally: Counter[str] = Counter()
+            records = self.store.records_for_rows(self, tally)
+            rows = self.family.encode(records, self.store.tokenizer, self.labels, setting, folder)
+            rows.tally.update(tally)
+            if not len(rows):
+                raise UserError(f"{self.title} has no examples")
+            return rows
+
+        rows = cached_rows(self.store.folder, key, build, self.store.verify)
+        self.store.log_once(self.title, rows)
+        return rows
+
+    def rows_of(self, records: Sequence[Any], content: Any, setting: TrainingPart) -> Rows:
+        """Rows of some of its records' parts (the sides of a bitext), found again by what stands in them."""
+        key = {self.family.name: hash_json(content), **encoding_key(setting, self.store.tokenizer.fingerprint)}
+        return cached_rows(
+            self.store.folder, key,
+            lambda folder: self.family.encode(records, self.store.tokenizer, (), setting, folder), self.store.verify,
+        )  # fmt: skip
+
+    def find_rows(self, setting: TrainingPart, fingerprint: str) -> Rows | None:
+        """Rows that are in the cache already, for a tokenizer that need not be loaded; reads no example."""
+        return find_rows(self.store.folder, self._key() | encoding_key(setting, fingerprint))
+
+    def _key(self) -> dict[str, Any]:
+        """What rows depend on besides the encoding."""
+        return {
+            "task": self.task.name,
+            "family": self.task.family,
+            "split": self.name,
+            "language": self.language,
+            "skip": self.skip,
+            "limit": self.limit,
+            "labels": self.labels,
+            "files": self.hash,
+        }
+
+
+def encoding_key(setting: TrainingPart, fingerprint: str) -> dict[str, Any]:
+    """What rows depend on besides the records: the tokenizer and the lengths."""
+    return {"tokenizer": fingerprint, **{name: getattr(setting, name) for name in LENGTHS}}

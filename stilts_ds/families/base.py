@@ -1,0 +1,264 @@
+"""What a family of tasks is: one value whose fields are everything that differs between kinds of output.
+
+A family is a folder, `families/<name>/`, with the same files in each:
+
+    record.py        the typed record, its readers (local schemas, hub converters), what is labelled, how it is shown
+    rows.py          records -> rows; how many targets an item has; which tokens a head reads
+    head.py          module, loss and parameter count; the only file that imports torch
+    predictions.py   model outputs -> predictions; the prediction and label files: read, write, check
+    score.py         metrics and which languages share their items
+
+and `families/registry.py` names them. Everything else asks the family of a task and never its name.
+
+Legend: T tokens, m tokens that a head reads of one item, n targets of an item, C outputs of a head.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from stilts_ds.config import EvaluationPart, TextHubPart, TrainingPart
+from stilts_ds.families.files import PredictionFile
+from stilts_ds.families.metrics import Metric
+from stilts_ds.rows.rows import Rows
+from stilts_ds.rows.tokenizer import Tokenizer
+from stilts_ds.sources.hub import Converter
+from stilts_ds.sources.source import Part
+from stilts_ds.tasks.spec import Task
+
+Record = Any  # a family's own frozen dataclass (record.py), with an `id`
+Output = Any  # what a head says of one item, as numpy; see the family's predictions.py
+Reader = Callable[[Part], Iterator[Any]]
+Encode = Callable[[Iterable[Any], Tokenizer, Sequence[str], TrainingPart, "Path | None"], Rows]
+
+
+@dataclass(frozen=True)
+class ItemTargets:
+    """What a head learns from one item: places among the batch's T tokens [m], and gold [n] or, for span, [n, 2]."""
+
+    tokens: np.ndarray
+    gold: np.ndarray
+
+
+@dataclass(frozen=True)
+class Masking:
+    """What masking needs: a share of tokens, and a generator for each item that depends on nothing but its place."""
+
+    tokenizer: Tokenizer
+    probability: float
+    generator: Callable[[int], np.random.Generator]
+
+
+def evaluation_masking(tokenizer: Tokenizer, probability: float) -> Masking:
+    """The same masking at every evaluation."""
+    return Masking(tokenizer, probability, lambda item: np.random.default_rng([11, item]))
+
+
+class Model(Protocol):
+    """What a family may ask of a model when it predicts. Both are collectives; only rank 0 gets values."""
+
+    @property
+    def first(self) -> bool:
+        """Whether this is rank 0."""
+
+    def outputs(self, family: Family, head: str, rows: Rows, setting: TrainingPart) -> list[Output]:
+        """Output of a head for each item of `rows`, in order; [] on other ranks."""
+
+    def vectors(self, rows: Rows, part: EvaluationPart) -> Any:
+        """Sentence vectors, a float32 tensor [N, H] of one row a sentence; empty on other ranks."""
+
+
+class EvaluationSplit(Protocol):
+    """What a family may ask of a split when it predicts (stilts_ds.data.split.Split)."""
+
+    @property
+    def task(self) -> Task: ...
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def language(self) -> str: ...
+
+    def records(self) -> Sequence[Any]: ...
+
+    def rows(self, setting: TrainingPart) -> Rows: ...
+
+    def rows_of(self, records: Sequence[Any], content: Any, setting: TrainingPart) -> Rows: ...
+
+
+def take_first(records: Iterable[Any], skip: int, limit: int | None) -> Iterator[Any]:
+    """The records after the first `skip`, at most `limit` of them."""
+    return islice(records, skip, None if limit is None else skip + limit)
+
+
+def no_settings(part: EvaluationPart) -> dict[str, Any]:
+    return {}
+
+
+def no_files(language: str) -> tuple[str, ...]:
+    return ()
+
+
+def max_examples(part: EvaluationPart) -> int | None:
+    return part.max_examples
+
+
+def scored_split(task: Task, split: str) -> tuple[str, ...]:
+    return (split,)
+
+
+def drawn_apart(names: Mapping[str, Sequence[str]]) -> dict[str, str]:
+    """Languages whose items are their own."""
+    return {language: language for language in names}
+
+
+def drawn_by_line(names: Mapping[str, Sequence[str]]) -> dict[str, str]:
+    """Translations of one test set, line by line: files of equal length share their items."""
+    sizes = {len(items) for items in names.values()}
+    return dict.fromkeys(names, "") if len(sizes) == 1 else drawn_apart(names)
+
+
+def one_target(rows: Rows, item: int, mlm_probability: float) -> int:
+    return 1
+
+
+def same_settings(
+    records: Sequence[Any], rows: Rows, outputs: Sequence[Output], part: EvaluationPart
+) -> EvaluationPart:
+    return part
+
+
+Targets = Callable[[Rows, int, Sequence[int], np.ndarray, Masking], ItemTargets]
+Reads = Callable[[Rows, int, Sequence[int], np.ndarray, Masking], np.ndarray]
+
+
+def reads_targets(targets: Targets) -> Reads:
+    """A head that reads the same tokens when it predicts as when it learns."""
+    return lambda rows, item, starts, ids, masking: targets(rows, item, starts, ids, masking).tokens
+
+
+@dataclass(frozen=True)
+class HeadVerbs:
+    """What a trained head reads, learns and says. Fields with a default are what most heads do.
+
+    `module` is the module of head.py. It is imported when a model is built, so that planning needs no torch.
+    """
+
+    module: str
+    # rows, item, its rows' first places in the batch, the batch's ids [T] (masking changes them), masking
+    targets: Targets
+    reads: Reads  # the same, but what is read to predict: places in the batch [m]
+    output: Callable[[np.ndarray], Output]  # an item's logits [m, C] -> what is kept of them
+    decode: Callable[[Sequence[Any], Rows, Sequence[Output], Sequence[str], EvaluationPart], Any]
+    parameters: Callable[[int, int, int], int]  # hidden size, labels, vocabulary -> parameters of the head
+    target_count: Callable[[Rows, int, float], int] = one_target  # rows, item, mlm_probability -> loss terms
+    # Settings that suit labelled dev outputs best (SQuAD 2.0's threshold for "no answer").
+    tune: Callable[[Sequence[Any], Rows, Sequence[Output], EvaluationPart], EvaluationPart] = same_settings
+    # Gold values of dev rows where they are not the records' (masked tokens).
+    dev_gold: Callable[[Rows, Masking], list[Any]] | None = None
+    by_window: bool = False  # it chooses among the tokens of a window, so logits are arranged window by window
+    # Its output layer is the word embeddings: all their rows train, and a checkpoint's own head goes on.
+    ties_embeddings: bool = False
+
+
+def evaluation_rows(split: EvaluationSplit, setting: TrainingPart, part: EvaluationPart) -> Any:
+    """The rows that predicting a split reads, from the cache if they are there."""
+    return split.rows(setting)
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """One split to predict: with which head, label list and settings, by which model, and where its files go."""
+
+    split: EvaluationSplit
+    head: str
+    labels: Sequence[str]
+    setting: TrainingPart
+    part: EvaluationPart
+    model: Model
+    folder: Path
+
+
+def predict_with_head(family: Family, asked: Prediction) -> Any:
+    """Predictions of a split from a trained head; None on ranks other than 0. A collective."""
+    rows = asked.split.rows(asked.setting)
+    outputs = asked.model.outputs(family, asked.head, rows, asked.setting)
+    if not asked.model.first:
+        return None
+    return family.trained.decode(asked.split.records(), rows, outputs, asked.labels, asked.part)
+
+
+def gold_values(family: Family, task: Task, records: Sequence[Any]) -> list[Any] | None:
+    """The gold value of each record; None as soon as one has no label (XTREME's own test files have none)."""
+    if not all(family.is_labelled(record) for record in records):
+        return None
+    return [family.gold(record) for record in records]
+
+
+@dataclass(frozen=True)
+class Family:
+    """One kind of output. Fields that have a default are what most families do.
+
+    `group` is XTREME's group of the family's scores, empty where it has none (running text). `head` is None where
+    nothing is trained (retrieval).
+    """
+
+    name: str
+    group: str
+    head: HeadVerbs | None
+
+    # --- record.py
+    readers: Mapping[str, Reader]  # by local schema
+    converters: Mapping[str, Converter]  # by hub schema
+    is_labelled: Callable[[Any], bool]
+    gold: Callable[[Any], Any]  # what a record's prediction is compared with
+    fields: Callable[[Any, int], list[tuple[str, str]]]  # a record to be looked at; at most so many parts of it
+
+    # --- rows.py
+    encode: Encode
+
+    # --- predictions.py
+    files: Callable[[Task], PredictionFile]
+
+    # --- score.py
+    metrics: Callable[[Task], Mapping[str, Metric]]  # by name, the ones that a task can ask for
+
+    # --- what most families do
+    take: Callable[[Iterable[Any], int, int | None], Iterator[Any]] = take_first  # records, skip, limit
+    # Rows of a record's item where there are several (the choices of a question); None: one row an item.
+    rows_of_item: Callable[[Any], int] | None = None
+    # The labels that a record shows, where a task without a label list takes those of its train split (open tag sets).
+    labels_in: Callable[[Any], Iterable[str]] | None = None
+    # Passages of a hub corpus, one stream a language, and the corpus's languages (running text).
+    corpus: Callable[[TextHubPart, int | None, str, Counter[str]], list[Iterator[Any]]] | None = None
+    corpus_languages: Callable[[TextHubPart], tuple[str, ...]] | None = None
+    predict: Callable[[Family, Prediction], Any] = predict_with_head
+    # What the label file of an evaluation split holds; None where the split has no labels.
+    label_values: Callable[[Family, Task, Sequence[Any]], Any] = gold_values
+    evaluation_rows: Callable[[EvaluationSplit, TrainingPart, EvaluationPart], Any] = evaluation_rows
+    predicted_splits: Callable[[Task, str], tuple[str, ...]] = scored_split  # the splits that scoring one of them needs
+    limit: Callable[[EvaluationPart], int | None] = max_examples  # most records of an evaluation split
+    settings: Callable[[EvaluationPart], dict[str, Any]] = no_settings  # what scores depend on, kept with them
+    kept_files: Callable[[str], tuple[str, ...]] = no_files  # language -> files that predicting keeps beside its own
+    # Names of the items by language -> unit of drawing by language; languages of one unit are resampled together.
+    drawing_units: Callable[[Mapping[str, Sequence[str]]], dict[str, str]] = drawn_apart
+
+    # Whether examples have labels. Running text has none: it teaches beside tasks, and selects a model only alone.
+    labelled: bool = True
+    # Whether a split holds all languages at once: their files are read in turn, and rows are drawn by language.
+    multilingual: bool = False
+
+    @property
+    def trained(self) -> HeadVerbs:
+        """The head's verbs. Raises ValueError for a family that trains nothing."""
+        if self.head is None:
+            raise ValueError(f"family {self.name!r} trains nothing")
+        return self.head

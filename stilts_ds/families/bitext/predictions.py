@@ -1,0 +1,178 @@
+"""Mined pairs `source id TAB pivot id` (BUCC), or for each pivot sentence the index of its nearest one (Tatoeba).
+
+Which of the two a task's files hold is said by its literal (`Task.predictions`).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Sequence, Set
+from pathlib import Path
+from typing import Any
+
+from stilts_ds.config import EvaluationPart, TrainingPart
+from stilts_ds.errors import UserError
+from stilts_ds.families.base import EvaluationSplit, Family, Prediction
+from stilts_ds.families.bitext.record import Bitext, Sentence
+from stilts_ds.families.files import (
+    INDEX_FILE,
+    Expected,
+    PredictionFile,
+    check_labelled,
+    check_nothing,
+    fail,
+    file_lines,
+    writable,
+    write_lines,
+)
+from stilts_ds.rows.rows import Rows
+from stilts_ds.run_dir import read_json, write_json
+from stilts_ds.tasks.spec import Task
+
+Pair = tuple[str, str]
+
+
+# --- predicting ------------------------------------------------------------------------------------------------------
+
+
+def evaluation_rows(split: EvaluationSplit, setting: TrainingPart, part: EvaluationPart) -> tuple[Rows, Rows]:
+    """Rows of both sides, as long as retrieval reads them whatever was trained before."""
+    [record] = split.records()
+    length = TrainingPart(max_seq_length=part.retrieval_max_seq_length)
+
+    def rows_of_side(side: Sequence[Sentence]) -> Rows:
+        return split.rows_of(side, [[sentence.id, sentence.text] for sentence in side], length)
+
+    return rows_of_side(record.source), rows_of_side(record.pivot)
+
+
+def predict(family: Family, asked: Prediction) -> Any:
+    """Indices or mined pairs; None on ranks other than 0. A collective."""
+    rows_of_sides = evaluation_rows(asked.split, asked.setting, asked.part)
+    source, pivot = (asked.model.vectors(rows, asked.part) for rows in rows_of_sides)
+    if not asked.model.first:
+        return None
+    from stilts_ds.families.bitext.head import bucc_mine, bucc_predict, tatoeba_predict
+
+    split = asked.split
+    [record] = split.records()
+    if not _mines(split.task):
+        return tatoeba_predict(source, pivot)
+    sides = _side(split.language, record.source, source), _side(split.task.pivot, record.pivot, pivot)
+    mined = bucc_mine(*sides)
+    return bucc_predict(mined, _threshold(asked, mined, record))
+
+
+def _side(name: str, sentences: Sequence[Sentence], vectors: Any) -> Any:
+    from stilts_ds.families.bitext.head import Side
+
+    return Side(name, [s.id for s in sentences], [s.text for s in sentences], vectors)
+
+
+def _threshold(asked: Prediction, mined: Any, record: Bitext) -> float:
+    """Chosen on dev (and kept beside its predictions), applied to test."""
+    from stilts_ds.families.bitext.head import best_threshold
+
+    split = asked.split
+    [name] = kept_files(split.language)
+    kept = asked.folder / name
+    if split.name != "dev":
+        return float(read_json(kept)["threshold"])
+    if record.gold is None:
+        raise UserError(f"{split.task.name} dev-{split.language} has no gold pairs to choose the mining threshold on")
+    value, f1 = best_threshold(mined, set(record.gold))
+    write_json(kept, {"threshold": value, "dev_f1": f1})
+    return value
+
+
+def kept_files(language: str) -> tuple[str, ...]:
+    """The mining threshold that dev chose; only mining writes one."""
+    return (f"threshold-{language}.json",)
+
+
+def _mines(task: Task) -> bool:
+    return files(task) is PAIRS_FILE
+
+
+def predicted_splits(task: Task, split: str) -> tuple[str, ...]:
+    """Mining a test split needs the threshold of its dev split."""
+    return ("dev", "test") if split == "test" and _mines(task) else (split,)
+
+
+def label_values(family: Family, task: Task, records: Sequence[Bitext]) -> Any:
+    """Gold pairs in order, or the place of each pivot sentence's translation; None without gold."""
+    [record] = records
+    if record.gold is None:
+        return None
+    if _mines(task):
+        return sorted(record.gold)
+    place = {sentence.id: i for i, sentence in enumerate(record.source)}
+    source_of = {pivot: source for source, pivot in record.gold}
+    return [place[source_of[sentence.id]] for sentence in record.pivot]
+
+
+def limit(part: EvaluationPart) -> int | None:
+    return part.max_bitext
+
+
+def settings(part: EvaluationPart) -> dict[str, Any]:
+    return {
+        "retrieval_layer": part.retrieval_layer,
+        "retrieval_pooling": part.retrieval_pooling,
+        "max_bitext": part.max_bitext,
+        "max_seq_length": part.retrieval_max_seq_length,
+    }
+
+
+# --- files -----------------------------------------------------------------------------------------------------------
+
+
+def read_pairs(path: Path, labels: Iterable[str] = ()) -> list[tuple[str, str]]:
+    first_seen: dict[tuple[str, str], int] = {}
+    for number, line in enumerate(file_lines(path), start=1):
+        ids = [part.strip(" ") for part in line.split("\t")]
+        if len(ids) != 2 or not all(ids):
+            fail(path, number, f"{line[:200]!r} is not two ids with one tab between them; write one pair a line")
+        pair = (ids[0], ids[1])
+        if pair in first_seen:
+            fail(path, number, f"repeats the pair of line {first_seen[pair]}; write each pair once")
+        first_seen[pair] = number
+    return list(first_seen)
+
+
+def read_gold_pairs(path: Path, labels: Iterable[str] = ()) -> list[Pair]:
+    return check_labelled(path, read_pairs(path))
+
+
+def write_pairs(path: Path, values: Iterable[Pair]) -> None:
+    write_lines(path, [f"{writable(source)}\t{writable(target)}" for source, target in values])
+
+
+def check_pair_ids(path: Path, pairs: Sequence[tuple[str, str]], sources: Set[str], targets: Set[str]) -> None:
+    """Check that every id of a pairs file (predicted or gold) names a sentence. Raises UserError with file and line."""
+    for number, (source, target) in enumerate(pairs, start=1):
+        for name, known in ((source, sources), (target, targets)):
+            if name not in known:
+                fail(path, number, f"the id {name!r} names no sentence; the pairs belong to other text files")
+
+
+def check_expected_pairs(path: Path, values: Sequence[Pair], expected: Expected) -> None:
+    check_pair_ids(path, values, expected.sources, expected.targets)
+
+
+def expect(records: Sequence[Bitext]) -> Expected:
+    """A line for each pivot sentence, ids of both sides, and as many options as there are source sentences."""
+    [record] = records
+    sources, targets = (frozenset(s.id for s in side) for side in (record.source, record.pivot))
+    return Expected(len(record.pivot), sources=sources, targets=targets, options=len(record.source))
+
+
+PAIRS_FILE = PredictionFile(
+    ".tsv", read_pairs, read_gold_pairs, write_pairs, write_pairs, check_nothing, check_expected_pairs, expect
+)
+NEAREST_FILE = dataclasses.replace(INDEX_FILE, expect=expect)
+FILES = {"pairs": PAIRS_FILE, "nearest": NEAREST_FILE}
+
+
+def files(task: Task) -> PredictionFile:
+    return FILES[task.predictions]

@@ -1,0 +1,197 @@
+"""Bitext collections: BUCC 2018 and Tatoeba.
+
+A collection has two sides and, where they are known, the gold pairs (source id, pivot id); the pivot is English. A
+split in one language is one collection, so its readers yield one record.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from stilts_ds.errors import UserError
+from stilts_ds.sources.files import read_lines, text_field
+from stilts_ds.sources.hub import Converter, RowContext
+from stilts_ds.sources.source import Part
+from stilts_ds.tasks.languages import iso3_of
+
+Pairs = frozenset[tuple[str, str]]
+
+
+@dataclass(frozen=True, slots=True)
+class Sentence:
+    """One sentence of one side of a bitext collection."""
+
+    id: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Bitext:
+    """Two sides and the gold pairs (source id, pivot id); None where these are not known.
+
+    `id` names the pair of languages. `gold` is ordered where sentences were left out, for the sake of the same files.
+    """
+
+    id: str
+    source: Sequence[Sentence]
+    pivot: Sequence[Sentence]
+    gold: Collection[tuple[str, str]] | None
+
+
+def is_labelled(record: Bitext) -> bool:
+    return record.gold is not None
+
+
+def gold(record: Bitext) -> Collection[tuple[str, str]] | None:
+    return record.gold
+
+
+def fields(record: Bitext, most: int) -> list[tuple[str, str]]:
+    """The size of both sides, then the first pairs with their texts or, without gold, the first sentences."""
+    pairs = "no gold pairs" if record.gold is None else f"{len(record.gold)} gold pairs"
+    sides = [("source", record.source), ("pivot", record.pivot)]
+    sizes = [*((name, f"{len(side)} sentences") for name, side in sides), ("gold", pairs)]
+    if record.gold is None:
+        return sizes + [(sentence.id, sentence.text) for sentence in (*record.source[:most], *record.pivot[:most])]
+    return sizes + [field for pair in islice(_gold_pairs(record), most) for field in pair]
+
+
+def _gold_pairs(record: Bitext) -> Iterator[list[tuple[str, str]]]:
+    """Both sentences of each pair, in the order of the source side."""
+    assert record.gold is not None
+    text_of, partner_of = {sentence.id: sentence.text for sentence in record.pivot}, dict(record.gold)
+    for sentence in record.source:
+        if sentence.id in partner_of:
+            partner = partner_of[sentence.id]
+            yield [(sentence.id, sentence.text), (f"= {partner}", text_of[partner])]
+
+
+def take(records: Iterable[Bitext], skip: int, limit: int | None) -> Iterator[Bitext]:
+    """Collections of at most `limit` sentences a side, gold sentences first.
+
+    Raises UserError for a longer collection without gold pairs: nothing says which sentences to keep.
+    """
+    for record in records:
+        if limit is None or max(len(record.source), len(record.pivot)) <= limit:
+            yield record
+        elif record.gold is None:
+            raise UserError(f"evaluation.max_bitext needs gold pairs; {record.id} has none")
+        else:
+            yield _shorten(record, limit)
+
+
+def _shorten(record: Bitext, limit: int) -> Bitext:
+    """The first `limit` sentences of each side, those of gold pairs first, in the files' order."""
+    assert record.gold is not None
+    kept = sorted(record.gold)[: limit // 2]
+    sources, pivots = {a for a, _ in kept}, {b for _, b in kept}
+    dropped_sources, dropped_pivots = {a for a, _ in record.gold} - sources, {b for _, b in record.gold} - pivots
+
+    def take_side(side: Sequence[Sentence], needed: set[str], unwanted: set[str]) -> list[Sentence]:
+        spare = limit - len(needed)
+        chosen = []
+        for sentence in side:
+            if sentence.id in needed:
+                chosen.append(sentence)
+            elif sentence.id not in unwanted and spare > 0:
+                chosen.append(sentence)
+                spare -= 1
+        return chosen
+
+    source = take_side(record.source, sources, dropped_sources)
+    return Bitext(record.id, source, take_side(record.pivot, pivots, dropped_pivots), kept)
+
+
+def _name(part: Part) -> str:
+    return f"{part.task.name} {part.split}-{part.language}"
+
+
+def read_bucc(part: Part) -> Iterator[Bitext]:
+    """`id TAB text` on both sides; gold is `source id TAB pivot id`, without it None."""
+    assert part.pivot is not None
+    source, pivot = _sentences(part.path), _sentences(part.pivot)
+    gold = None
+    if part.labels is not None:
+        ids = [{sentence.id for sentence in side} for side in (source, pivot)]
+        gold = frozenset(_gold(part.labels, ids[0], ids[1]))
+    yield Bitext(_name(part), source, pivot, gold)
+
+
+def _sentences(path: Path) -> list[Sentence]:
+    by_id: dict[str, Sentence] = {}
+    for number, line in read_lines(path):
+        id, tab, text = line.partition("\t")
+        where = f"{path}:{number}"
+        if not tab or not id:
+            raise UserError(f"{where}: expected id TAB text; download the file again")
+        if id in by_id:
+            raise UserError(f"{where}: id {id[:40]!r} occurs twice; make ids unique")
+        by_id[id] = Sentence(id, text)
+    return list(by_id.values())
+
+
+def _gold(path: Path, sources: Collection[str], pivots: Collection[str]) -> list[tuple[str, str]]:
+    pairs = []
+    for number, line in read_lines(path):
+        cells = line.split("\t")
+        where = f"{path}:{number}"
+        if len(cells) != 2:
+            raise UserError(f"{where}: {len(cells)} columns, expected source id TAB pivot id; repair the line")
+        for id, known in zip(cells, (sources, pivots)):
+            if id not in known:
+                raise UserError(f"{where}: no sentence has the id {id[:40]!r}; use gold and texts of the same split")
+        pairs.append((cells[0], cells[1]))
+    return pairs
+
+
+def read_aligned(part: Part) -> Iterator[Bitext]:
+    """Line i of one file translates line i of the other (Tatoeba); ids are line indices from 0."""
+    for bitext in read_unaligned(part):
+        if len(bitext.source) != len(bitext.pivot):
+            problem = f"{part.path} has {len(bitext.source)} lines and {part.pivot} {len(bitext.pivot)}"
+            raise UserError(f"{problem}; aligned files must be equally long, download them again")
+        yield _aligned(bitext.id, bitext.source, bitext.pivot)
+
+
+def _aligned(name: str, source: Sequence[Sentence], pivot: Sequence[Sentence]) -> Bitext:
+    """Sentence i of one side translates sentence i of the other."""
+    return Bitext(name, source, pivot, frozenset((sentence.id, sentence.id) for sentence in source))
+
+
+def read_unaligned(part: Part) -> Iterator[Bitext]:
+    """Two files of lines without gold; ids are line indices from 0."""
+    assert part.pivot is not None
+    yield Bitext(_name(part), _numbered(part.path), _numbered(part.pivot), None)
+
+
+def _numbered(path: Path) -> list[Sentence]:
+    return [Sentence(str(number - 1), line) for number, line in read_lines(path)]
+
+
+READERS: dict[str, Callable[[Part], Iterator[Bitext]]] = {
+    "bucc": read_bucc,
+    "aligned_lines": read_aligned,
+    "unaligned_lines": read_unaligned,
+}
+
+
+def parallel(rows: Iterable[Mapping[str, Any]], name: str, context: RowContext) -> Iterator[Bitext]:
+    """Both sides of a hub data set of parallel rows; row i translates row i. Raises UserError where there are none."""
+    columns = ("source_sentence", "target_sentence")
+    pivot = context.task.pivot
+    sides: tuple[list[Sentence], list[Sentence]] = ([], [])
+    for index, row in enumerate(rows):
+        where = f"{name}[{index}]"
+        swapped = row.get("source_lang") in (pivot, iso3_of(pivot))
+        for side, column in zip(sides, reversed(columns) if swapped else columns):
+            side.append(Sentence(str(index), text_field(row, column, where)))
+    if not sides[0]:
+        raise UserError(f"{name} has no rows; check the data set's revision")
+    yield _aligned(name, *sides)
+
+
+CONVERTERS: dict[str, Converter] = {"hub_parallel": parallel}

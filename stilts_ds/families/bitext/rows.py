@@ -1,0 +1,31 @@
+"""Sentences to rows, one each: a sentence vector needs one row."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from stilts_ds.config import TrainingPart
+from stilts_ds.families.bitext.record import Sentence
+from stilts_ds.rows.chunks import chunks
+from stilts_ds.rows.layout import lay_out_singles
+from stilts_ds.rows.rows import Rows
+from stilts_ds.rows.tokenizer import Tokenizer
+from stilts_ds.rows.writer import RowsWriter
+
+
+def encode_bitext(
+    records: Iterable[Sentence], tokenizer: Tokenizer, labels: Sequence[str], setting: TrainingPart,
+    folder: Path | None = None,
+) -> Rows:
+    """The end of a sentence longer than a row is cut and counted."""
+    out = RowsWriter(folder)
+    room = setting.max_seq_length - tokenizer.template.single_cost
+    for first, chunk in chunks(records):
+        texts = tokenizer.slices([r.text for r in chunk])
+        out.tally["sentences cut to max_seq_length"] += int(np.count_nonzero(texts.length > room))
+        laid = lay_out_singles(tokenizer.template, texts.up_to(room))
+        out.append(laid.ids, laid.lengths, laid.lengths, np.arange(first, first + len(chunk)))
+    return out.rows()

@@ -1,0 +1,27 @@
+"""A prompt and several candidates, one of them right: HellaSwag, Cosmos QA, CommonsenseQA, COPA."""
+
+from stilts_ds.families.base import Family, HeadVerbs, drawn_by_line, reads_targets
+from stilts_ds.families.choice import predictions, record, rows, score
+
+CHOICE = Family(
+    name="choice",
+    group="multi_choice",
+    head=HeadVerbs(
+        module="stilts_ds.families.choice.head",
+        targets=rows.targets,
+        reads=reads_targets(rows.targets),
+        output=predictions.output,
+        decode=predictions.decode,
+        parameters=rows.head_parameters,
+    ),
+    readers=record.READERS,
+    converters=record.CONVERTERS,
+    is_labelled=record.is_labelled,
+    gold=record.gold,
+    fields=record.fields,
+    encode=rows.encode_choice,
+    files=predictions.files,
+    metrics=score.metrics,
+    rows_of_item=rows.rows_of_item,
+    drawing_units=drawn_by_line,
+)

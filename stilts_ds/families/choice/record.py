@@ -1,0 +1,181 @@
+"""Multiple choice: HellaSwag, Cosmos QA, CommonsenseQA, COPA and XCOPA."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from stilts_ds.errors import UserError
+from stilts_ds.sources.files import (
+    AGAIN,
+    check_text,
+    int_field,
+    list_field,
+    read_json_lines,
+    read_lines,
+    text_field,
+    texts_field,
+)
+from stilts_ds.sources.hub import Converter, RowContext, row_by_row
+from stilts_ds.sources.source import Part
+
+COPA_QUESTIONS = {"cause": "What was the cause?", "effect": "What happened as a result?"}
+COSMOS_COLUMNS = ("id", "context", "question", "answer0", "answer1", "answer2", "answer3")
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """A prompt and its candidate continuations or answers; `label` is the index of the right one (None: unlabelled)."""
+
+    id: str
+    prompt: str
+    choices: tuple[str, ...]
+    label: int | None
+
+
+def is_labelled(record: Choice) -> bool:
+    return record.label is not None
+
+
+def gold(record: Choice) -> int | None:
+    return record.label
+
+
+def fields(record: Choice, most: int) -> list[tuple[str, str]]:
+    marks = ("*" if index == record.label else " " for index in range(len(record.choices)))
+    return [("prompt", record.prompt), *((f"choice {mark}", text) for mark, text in zip(marks, record.choices))]
+
+
+def make_choice(id: str, prompt: str, choices: tuple[str, ...], label: int | None, where: str) -> Choice:
+    """A record whose label is checked. Raises UserError for fewer than two choices or a label out of range."""
+    if len(choices) < 2:
+        raise UserError(f"{where}: {len(choices)} choices, expected at least 2; check the file's schema")
+    if label is not None and not 0 <= label < len(choices):
+        raise UserError(f"{where}: label {label} is out of range for {len(choices)} choices; repair the row")
+    return Choice(id, prompt, choices, label)
+
+
+def hellaswag_row(row: dict[str, Any], where: str) -> Choice:
+    """`ctx_a` is the prompt, and `ctx_b` begins every ending."""
+    begin = text_field(row, "ctx_b", where)
+    endings = [check_text(end, where) if isinstance(end, str) else None for end in list_field(row, "endings", where)]
+    if None in endings:
+        raise UserError(f"{where}: `endings` must hold texts; check the file's schema")
+    choices = tuple(f"{begin} {ending}".strip() for ending in endings)
+    label = None if row.get("label", "") in ("", None) else int_field(row, "label", where)
+    return make_choice(str(int_field(row, "ind", where)), text_field(row, "ctx_a", where), choices, label, where)
+
+
+def commonsenseqa_row(id: str, question: str, options: list[tuple[str, str]], key: str, where: str) -> Choice:
+    """`options` are (letter, text); `key` is the right letter, or empty in the test split."""
+    letters = [letter for letter, _ in options]
+    if key and key not in letters:
+        raise UserError(f"{where}: the answer {key[:20]!r} is none of the choices {', '.join(letters)}; repair the row")
+    label = letters.index(key) if key else None
+    return make_choice(id, question, tuple(text for _, text in options), label, where)
+
+
+def cosmosqa_row(row: dict[str, Any], where: str) -> Choice:
+    """Context and question make the prompt."""
+    id, context, question, *answers = (text_field(row, column, where) for column in COSMOS_COLUMNS)
+    label = None if row.get("label", "") in ("", None) else int_field(row, "label", where)
+    return make_choice(id, f"{context} {question}", tuple(answers), label, where)
+
+
+def copa_row(row: dict[str, Any], where: str) -> Choice:
+    """The prompt is the premise and COPA's English question for its kind, in every language."""
+    kind = text_field(row, "question", where)
+    if kind not in COPA_QUESTIONS:
+        raise UserError(f"{where}: `question` is {kind[:20]!r}, expected cause or effect; repair the row")
+    label = int_field(row, "label", where) if "label" in row else None
+    choices = text_field(row, "choice1", where), text_field(row, "choice2", where)
+    prompt = f"{text_field(row, 'premise', where)} {COPA_QUESTIONS[kind]}"
+    return make_choice(str(int_field(row, "idx", where)), prompt, choices, None if label == -1 else label, where)
+
+
+def read_hellaswag(part: Part) -> Iterator[Choice]:
+    for where, row in read_json_lines(part.path):
+        yield hellaswag_row(row, where)
+
+
+def read_copa(part: Part) -> Iterator[Choice]:
+    for where, row in read_json_lines(part.path):
+        yield copa_row(row, where)
+
+
+def read_commonsenseqa(part: Part) -> Iterator[Choice]:
+    """The official nested JSON lines: `question` holds the stem and the choices."""
+    for where, row in read_json_lines(part.path):
+        question = row.get("question")
+        options = [
+            (text_field(choice, "label", where), text_field(choice, "text", where))
+            for choice in list_field(question, "choices", where)
+        ]
+        key = text_field(row, "answerKey", where) if "answerKey" in row else ""
+        yield commonsenseqa_row(text_field(row, "id", where), text_field(question, "stem", where), options, key, where)
+
+
+def read_cosmosqa(part: Part) -> Iterator[Choice]:
+    """The official CSV with a header; quoted cells may hold commas and line feeds."""
+    table = _csv_rows(part.path)
+    _, header = next(table)
+    missing = [column for column in COSMOS_COLUMNS if column not in header]
+    if missing:
+        raise UserError(f"{part.path}:1: the header has no column {missing[0]}; use Cosmos QA's own CSV files")
+    for where, cells in table:
+        if cells and len(cells) != len(header):
+            raise UserError(f"{where}: {len(cells)} columns, expected {len(header)}; the file looks cut short, {AGAIN}")
+        if cells:
+            yield cosmosqa_row(dict(zip(header, cells)), where)
+
+
+def _csv_rows(path: Path) -> Iterator[tuple[str, list[str]]]:
+    """Yield (`file:last line of the row`, cells). Line ends inside quotes become `\\n`."""
+    reader = csv.reader((line + "\n" for _, line in read_lines(path)), strict=True)
+    try:
+        for cells in reader:
+            yield f"{path}:{reader.line_num}", cells
+    except csv.Error as error:
+        problem = f"{path}:{reader.line_num}: invalid CSV ({error})"
+        raise UserError(f"{problem}; the file may be cut short, {AGAIN}") from None
+
+
+READERS: dict[str, Callable[[Part], Iterator[Choice]]] = {
+    "hellaswag_jsonl": read_hellaswag,
+    "commonsenseqa_jsonl": read_commonsenseqa,
+    "cosmosqa_csv": read_cosmosqa,
+    "copa_jsonl": read_copa,
+}
+
+
+# --- hub rows ---------------------------------------------------------------------------------------------------------
+
+
+def hellaswag(row: Mapping[str, Any], where: str, context: RowContext) -> Choice:
+    return hellaswag_row(dict(row), where)
+
+
+def cosmosqa(row: Mapping[str, Any], where: str, context: RowContext) -> Choice:
+    return cosmosqa_row({**row, "label": None if row.get("label") == -1 else row.get("label")}, where)
+
+
+def commonsenseqa(row: Mapping[str, Any], where: str, context: RowContext) -> Choice:
+    choices = row.get("choices")
+    options = list(zip(texts_field(choices, "label", where), texts_field(choices, "text", where)))
+    key = text_field(row, "answerKey", where)
+    return commonsenseqa_row(text_field(row, "id", where), text_field(row, "question", where), options, key, where)
+
+
+def copa(row: Mapping[str, Any], where: str, context: RowContext) -> Choice:
+    return copa_row(dict(row), where)
+
+
+CONVERTERS: dict[str, Converter] = {
+    "hub_hellaswag": row_by_row(hellaswag),
+    "hub_cosmosqa": row_by_row(cosmosqa),
+    "hub_commonsenseqa": row_by_row(commonsenseqa),
+    "hub_copa": row_by_row(copa),
+}

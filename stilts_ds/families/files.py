@@ -1,0 +1,233 @@
+"""Prediction and label files in the benchmark's submission layout (paper, Scoring): what their families share.
+
+One file per task, split and language: `<task>/<split>-<language>.tsv`, or `.json` for question answering. What stands
+in it is the family's to say (`families/<name>/predictions.py`). Reading is strict: every fault is a UserError that
+names file and line. A byte order mark and CRLF are accepted.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterable, Sequence, Set
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn
+
+from stilts_ds.errors import UserError, did_you_mean
+from stilts_ds.run_dir import write_atomically
+
+
+@dataclass(frozen=True, slots=True)
+class Expected:
+    """What the test data of one task and language asks of its prediction file.
+
+    `count` examples; for tags the `words` of each sentence; for questions their `ids`; for BUCC the ids of both sides;
+    for Tatoeba and choices the number of `options` that an index chooses from (0: not known).
+    """
+
+    count: int = 0
+    words: tuple[int, ...] = ()
+    ids: frozenset[str] = frozenset()
+    sources: frozenset[str] = frozenset()
+    targets: frozenset[str] = frozenset()
+    options: int = 0
+
+
+def expect_count(records: Sequence[Any]) -> Expected:
+    return Expected(len(records))
+
+
+def check_nothing(path: Path, predicted: Any, gold: Any) -> None:
+    """For files that need no counterpart of the gold values."""
+
+
+@dataclass(frozen=True)
+class PredictionFile:
+    """How a family's predictions and labels stand in files.
+
+    read(path, labels) gives values; `labels` are the allowed words, none of them allows any. read_labels gives gold
+    values. The writers are atomic and raise ValueError for values that would not read back as they are.
+    check(path, predicted, gold) raises UserError where predictions do not answer what the gold values ask;
+    expect(records) and check_expected(path, values, expected) do so for a test file without labels.
+    """
+
+    suffix: str
+    read: Callable[[Path, Iterable[str]], Any]
+    read_labels: Callable[[Path, Iterable[str]], Any]
+    write: Callable[[Path, Any], None]
+    write_labels: Callable[[Path, Any], None]
+    check: Callable[[Path, Any, Any], None]
+    check_expected: Callable[[Path, Any, Expected], None]
+    expect: Callable[[Sequence[Any]], Expected] = expect_count
+
+    def name(self, split: str, language: str) -> str:
+        """`test-de.tsv`, or `test-de.json` for answers."""
+        return f"{split}-{language}{self.suffix}"
+
+
+def fail(path: Path, line: int, problem: str) -> NoReturn:
+    raise UserError(f"{path}, line {line}: {problem}")
+
+
+def check_labelled(path: Path, values: Any) -> Any:
+    """The gold values of a label file. Raises UserError where there are none."""
+    if not values:
+        fail(path, 1, "has no labels; give a labelled split")
+    return values
+
+
+# --- lines -----------------------------------------------------------------------------------------------------------
+
+
+def read_text(path: Path) -> str:
+    """A UTF-8 file's text with `\\n` line ends, without byte order mark. Raises UserError with the line at fault."""
+    try:
+        raw = path.read_bytes()
+    except OSError as error:
+        reason = f"{path} cannot be read ({error.strerror})"
+        raise UserError(f"{reason}; check the folder, the split and the language") from error
+    try:
+        text = raw.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        fail(path, raw[: error.start].count(b"\n") + 1, "is not UTF-8; convert the file to UTF-8")
+    return _one_newline_style(path, text)
+
+
+def _one_newline_style(path: Path, text: str) -> str:
+    if "\r" not in text:
+        return text
+    lines = text.split("\n")
+    ends = [line.endswith("\r") for line in lines[:-1]] + [True] * (lines[-1] == "")
+    for number, (line, crlf) in enumerate(zip(lines, ends), start=1):
+        if not crlf or "\r" in line.removesuffix("\r"):
+            fail(path, number, "mixes newline styles; end every line with LF, or every line with CRLF")
+    return text.replace("\r\n", "\n")
+
+
+def file_lines(path: Path) -> list[str]:
+    lines = read_text(path).split("\n")
+    return lines[:-1] if lines[-1] == "" else lines
+
+
+def read_word(path: Path, number: int, line: str, known: Set[str], what: str) -> str:
+    """One line's single word, checked against the known ones (any word if there are none)."""
+    word = line.strip(" ")
+    if not word:
+        fail(path, number, f"is empty; write one {what} a line")
+    if "\t" in word:
+        fail(path, number, f"holds a tab ({line[:200]!r}); write the {what} alone")
+    if known and word not in known:
+        fail(path, number, f"unknown {what} {word[:60]!r}{did_you_mean(word, known)}")
+    return word
+
+
+def _index(path: Path, number: int, line: str) -> int:
+    word = read_word(path, number, line, frozenset(), "index")
+    if not (word.isascii() and word.isdigit() and len(word) < 10):
+        fail(path, number, f"{word[:40]!r} is not a whole number from 0; write a 0-based index a line")
+    return int(word)
+
+
+# --- JSON ------------------------------------------------------------------------------------------------------------
+
+
+def line_of(text: str, value: str, occurrence: int) -> int:
+    """Line of the n-th occurrence of a JSON string in `text` (1 where an escape hides it)."""
+    at = -1
+    for _ in range(occurrence):
+        at = max(text.find(json.dumps(value, ensure_ascii=False), at + 1), text.find(json.dumps(value), at + 1))
+    return text.count("\n", 0, at) + 1 if at >= 0 else 1
+
+
+def load_json(path: Path, text: str) -> Any:
+    def no_repeats(items: list[tuple[str, Any]]) -> dict[str, Any]:
+        seen: dict[str, Any] = {}
+        for key, value in items:
+            if key in seen:
+                fail(path, line_of(text, key, 2), f"repeats the id {key!r}; write each id once")
+            seen[key] = value
+        return seen
+
+    def no_constants(word: str) -> NoReturn:
+        found = re.search(rf"[:\[,]\s*{re.escape(word)}", text)
+        line = text.count("\n", 0, found.end() if found else 0) + 1
+        fail(path, line, f"{word} is not a value; the prediction went wrong, predict again")
+
+    try:
+        return json.loads(text, object_pairs_hook=no_repeats, parse_constant=no_constants)
+    except json.JSONDecodeError as error:
+        fail(path, error.lineno, f"is not valid JSON ({error.msg}); write the file again")
+    except (ValueError, RecursionError):  # numbers of thousands of digits, endless nesting
+        fail(path, 1, "is no sensible JSON; write the file again")
+
+
+# --- lines out and agreement ------------------------------------------------------------------------------------------
+
+
+def writable(word: str) -> str:
+    if not word or word != word.strip() or any(c in word for c in "\t\r\n"):
+        raise ValueError(f"cannot write {word!r} on a line of its own")
+    return word
+
+
+def write_lines(path: Path, lines: Iterable[str]) -> None:
+    """Write lines atomically, each with a line feed."""
+    write_atomically(path, "".join(f"{line}\n" for line in lines))
+
+
+def check_count(path: Path, found: int, wanted: int) -> None:
+    """Check a one-line-per-example file's line count. Raises UserError with the first line too many or missing."""
+    if found > wanted:
+        fail(path, wanted + 1, f"one line too many: {found} lines for {wanted} examples; predict this split again")
+    if found < wanted:
+        fail(path, found + 1, f"is missing: {found} lines for {wanted} examples; predict this split again")
+
+
+def some(names: Sequence[str], shown: int = 5) -> str:
+    more = f" and {len(names) - shown} more" if len(names) > shown else ""
+    return ", ".join(repr(name) for name in names[:shown]) + more
+
+
+def check_indices(path: Path, indices: Sequence[int], options: int) -> None:
+    """Check that every index is below `options`. Raises UserError with file and line."""
+    for number, index in enumerate(indices, start=1):
+        if index >= options:
+            fail(path, number, f"the index {index} is beyond the last choice, {options - 1}; indices start at 0")
+
+
+# --- an index a line (choices, nearest sentences) --------------------------------------------------------------------
+
+
+def _written_index(value: Any) -> int:
+    if int(value) != value or value < 0:
+        raise ValueError(f"{value!r} is not an index from 0")
+    return int(value)
+
+
+def read_indices(path: Path, labels: Iterable[str] = ()) -> list[int]:
+    return [_index(path, number, line) for number, line in enumerate(file_lines(path), start=1)]
+
+
+def read_gold_indices(path: Path, labels: Iterable[str] = ()) -> list[int]:
+    return check_labelled(path, read_indices(path))
+
+
+def write_indices(path: Path, values: Iterable[Any]) -> None:
+    write_lines(path, [str(_written_index(value)) for value in values])
+
+
+def check_as_many(path: Path, predicted: Sequence[Any], gold: Sequence[Any]) -> None:
+    """Check that there is a line for each gold value."""
+    check_count(path, len(predicted), len(gold))
+
+
+def check_expected_indices(path: Path, values: Sequence[int], expected: Expected) -> None:
+    check_count(path, len(values), expected.count)
+    if expected.options:
+        check_indices(path, values, expected.options)
+
+
+INDEX_FILE = PredictionFile(
+    ".tsv", read_indices, read_gold_indices, write_indices, write_indices, check_as_many, check_expected_indices
+)

@@ -1,0 +1,160 @@
+"""Metrics as values: every score is a ratio of sums over units that can be drawn again.
+
+A unit is what is judged at once: a pair, a question, a sentence with its tags, a source sentence with its mined pairs.
+A metric counts columns over units (right answers, predicted chunks, ...) and says which columns are summed above and
+below the line. So a score, its bootstrap and the check of one against the other come from one definition.
+
+Legend: N units.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+Sums = Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Units:
+    """The units of one prediction file by name, and what was counted over them: columns [N] by name."""
+
+    names: tuple[str, ...]
+    columns: Mapping[str, Floats]
+
+    @classmethod
+    def of(cls, names: Iterable[str], rows: Sequence[Sequence[float]], *columns: str) -> Units:
+        """Units from one row of counts for each name."""
+        table = np.asarray(rows, dtype=np.float64).reshape(-1, len(columns))
+        return cls(tuple(names), {column: table[:, i] for i, column in enumerate(columns)})
+
+    @classmethod
+    def numbered(cls, rows: Sequence[Sequence[float]], *columns: str) -> Units:
+        """Units named by their place in the file, from 0."""
+        return cls.of((str(number) for number in range(len(rows))), rows, *columns)
+
+    def sum(self, column: str) -> float:
+        # Python's own sum, one value after the other: numpy adds pairwise and rounds otherwise.
+        return sum(self.columns[column].tolist())
+
+    def total(self, columns: Iterable[str]) -> Floats:
+        """The sum of several columns, [N]."""
+        return np.sum([self.columns[column] for column in columns], axis=0)
+
+
+Count = Callable[[Sequence[Any], Any, str], Units]  # gold values, predictions, language
+
+
+def share(above: float, below: float) -> float:
+    """above / below in percent, 0 where nothing is below."""
+    return above / below * 100 if below else 0.0
+
+
+def percent(above: float, below: float) -> float:
+    """The same, multiplied first: the last digit of published files depends on the order."""
+    return 100.0 * above / below if below else 0.0
+
+
+def harmonic_f1(correct: float, predicted: float, gold: float) -> float:
+    """F1 from precision and recall, in percent; 0 when nothing is right."""
+    if not correct:
+        return 0.0
+    precision, recall = correct / predicted, correct / gold
+    return 2 * precision * recall / (precision + recall) * 100
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One score of one file, in percent.
+
+    `count(gold, predicted, language)` gives the units; it raises ValueError where the two do not belong together.
+    The score is 100 * sum(above) / sum(below) over the named columns; a column named twice counts twice. `formula`
+    computes it from the columns' sums, in the order of operations that the benchmark's own scorer has. A metric with
+    `parts` is their mean: they share the columns below the line.
+    """
+
+    name: str
+    count: Count
+    above: tuple[str, ...]
+    below: tuple[str, ...]
+    formula: Callable[[Units], float]
+    parts: tuple[str, ...] = ()
+
+    def score(self, units: Units) -> float:
+        return self.formula(units)
+
+    def ratio(self, units: Units) -> tuple[Floats, Floats]:
+        """Numerators and denominators of the units, [N] each: 100 * sum / sum is the score, up to rounding."""
+        return units.total(self.above), units.total(self.below)
+
+    def of_scores(self, scores: Sums) -> float:
+        """This metric's value from scores (or averages of scores) by name."""
+        if not self.parts:
+            return scores[self.name]
+        return sum(scores[part] for part in self.parts) / len(self.parts)
+
+
+def ratio_metric(
+    name: str, count: Count, above: str, below: str, scale: Callable[[float, float], float] = share
+) -> Metric:
+    """A share of one column in another, such as accuracy."""
+    return Metric(name, count, (above,), (below,), lambda units: scale(units.sum(above), units.sum(below)))
+
+
+def f1_metrics(count: Count) -> dict[str, Metric]:
+    """`f1`, `precision` and `recall` of a count with the columns correct, predicted and gold.
+
+    F1 is 2 * correct / (predicted + gold).
+    """
+    f1 = Metric(
+        "f1", count, ("correct", "correct"), ("predicted", "gold"),
+        lambda units: harmonic_f1(units.sum("correct"), units.sum("predicted"), units.sum("gold")),
+    )  # fmt: skip
+    precision = ratio_metric("precision", count, "correct", "predicted")
+    recall = ratio_metric("recall", count, "correct", "gold")
+    return {metric.name: metric for metric in (f1, precision, recall)}
+
+
+def mean_metric(name: str, *parts: Metric) -> Metric:
+    """The mean of metrics that count the same units and share the columns below the line."""
+    first = parts[0]
+    above = tuple(column for part in parts for column in part.above)
+    below = tuple(column for part in parts for column in part.below)
+    return Metric(
+        name, first.count, above, below,
+        lambda units: sum(part.score(units) for part in parts) / len(parts),
+        tuple(part.name for part in parts),
+    )  # fmt: skip
+
+
+def check_same_length(gold: Sequence[object], predicted: Sequence[object]) -> None:
+    """Raise ValueError for unequal lengths or no values at all."""
+    if len(gold) != len(predicted):
+        raise ValueError(f"{len(gold)} gold values but {len(predicted)} predictions")
+    if not gold:
+        raise ValueError("no gold values to score against")
+
+
+def count_equal(gold: Sequence[Any], predicted: Sequence[Any], language: str) -> Units:
+    """Columns right (0 or 1) and items (1) of single values."""
+    check_same_length(gold, predicted)
+    return Units.numbered([(float(g == p), 1.0) for g, p in zip(gold, predicted)], "right", "items")
+
+
+ACCURACY = ratio_metric("accuracy", count_equal, "right", "items")
+
+
+def scores_of(metrics: Iterable[Metric], gold: Sequence[Any], predicted: Any, language: str) -> dict[str, float]:
+    """Every metric's score of one file, by name; metrics that share a count read the files' units once."""
+    counted: dict[Count, Units] = {}
+    scores = {}
+    for metric in metrics:
+        if metric.count not in counted:
+            counted[metric.count] = metric.count(gold, predicted, language)
+        scores[metric.name] = metric.score(counted[metric.count])
+    return scores

@@ -1,0 +1,26 @@
+"""Two texts and the relation between them: NLI and paraphrase."""
+
+from stilts_ds.families.base import Family, HeadVerbs, drawn_by_line, reads_targets
+from stilts_ds.families.pair import predictions, record, rows, score
+
+PAIR = Family(
+    name="pair",
+    group="classification",
+    head=HeadVerbs(
+        module="stilts_ds.families.pair.head",
+        targets=rows.targets,
+        reads=reads_targets(rows.targets),
+        output=predictions.output,
+        decode=predictions.decode,
+        parameters=rows.head_parameters,
+    ),
+    readers=record.READERS,
+    converters=record.CONVERTERS,
+    is_labelled=record.is_labelled,
+    gold=record.gold,
+    fields=record.fields,
+    encode=rows.encode_pair,
+    files=predictions.files,
+    metrics=score.metrics,
+    drawing_units=drawn_by_line,
+)

@@ -1,0 +1,166 @@
+"""Sentence pairs: MultiNLI and SNLI, ANLI, Quora question pairs, and XTREME's XNLI and PAWS-X files."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from stilts_ds.errors import UserError
+from stilts_ds.sources.files import check_label, read_json_lines, read_lines, text_field, unquote
+from stilts_ds.sources.hub import Converter, RowContext, row_by_row, row_id, row_label
+from stilts_ds.sources.source import Part
+
+NO_LABEL = "rows without a gold label (-)"
+ANLI_LABELS = {"c": "contradiction", "e": "entailment", "n": "neutral"}
+QQP_COLUMNS = 6
+HUB_NLI_LABELS = ("entailment", "neutral", "contradiction")
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """Two texts and the relation between them (NLI, paraphrase). `label` is None in test files without labels."""
+
+    id: str
+    text_a: str
+    text_b: str
+    label: str | None
+
+
+def is_labelled(record: Pair) -> bool:
+    return record.label is not None
+
+
+def gold(record: Pair) -> str | None:
+    return record.label
+
+
+def fields(record: Pair, most: int) -> list[tuple[str, str]]:
+    return [("text a", record.text_a), ("text b", record.text_b), ("label", record.label or "none")]
+
+
+def read_nli(part: Part) -> Iterator[Pair]:
+    """MultiNLI 1.0 and SNLI 1.0 JSON lines; rows that the annotators disagreed on (`-`) are dropped."""
+    for where, row in read_json_lines(part.path):
+        label = text_field(row, "gold_label", where)
+        if label == "-":
+            part.tally[NO_LABEL] += 1
+            continue
+        first, second = text_field(row, "sentence1", where), text_field(row, "sentence2", where)
+        check_label(label, part.task.labels, where)
+        yield Pair(text_field(row, "pairID", where), first, second, label)
+
+
+def read_anli(part: Part) -> Iterator[Pair]:
+    """ANLI v1.0 JSON lines; its one-letter labels become NLI's words."""
+    for where, row in read_json_lines(part.path):
+        letter = text_field(row, "label", where)
+        check_label(letter, tuple(ANLI_LABELS), where)
+        texts = text_field(row, "context", where), text_field(row, "hypothesis", where)
+        yield Pair(text_field(row, "uid", where), *texts, ANLI_LABELS[letter])
+
+
+def read_qqp(part: Part) -> Iterator[Pair]:
+    """GLUE's question pairs: id, qid1, qid2, question1, question2, is_duplicate. Shorter rows are dropped."""
+    lines = read_lines(part.path)
+    number, header = next(lines)
+    if [unquote(cell) for cell in header.split("\t")][-1] != "is_duplicate":
+        raise UserError(f"{part.path}:{number}: the header must end in is_duplicate; use GLUE's train.tsv and dev.tsv")
+    for number, line in lines:
+        cells = [unquote(cell) for cell in line.split("\t")]
+        where = f"{part.path}:{number}"
+        if len(cells) > QQP_COLUMNS:
+            raise UserError(f"{where}: {len(cells)} columns, expected {QQP_COLUMNS}; remove tabs inside the questions")
+        if len(cells) < QQP_COLUMNS:
+            part.tally["rows with missing columns"] += 1
+            continue
+        yield Pair(cells[0], cells[3], cells[4], check_label(cells[5], part.task.labels, where))
+
+
+def read_pair_tsv(part: Part) -> Iterator[Pair]:
+    """XTREME's `text TAB text [TAB label]`. Without that column, labels come from the labels file, if there is one."""
+    labels = _labels(part) if part.labels else None
+    rows = 0
+    for number, line in read_lines(part.path):
+        where = f"{part.path}:{number}"
+        cells = [unquote(cell) for cell in line.split("\t")]
+        if len(cells) not in (2, 3):
+            raise UserError(f"{where}: {len(cells)} columns, expected text, text and perhaps a label; check the file")
+        label = check_label(cells[2], part.task.labels, where) if len(cells) == 3 else _nth(labels, rows, part, where)
+        rows += 1
+        yield Pair(f"{part.path.stem}:{number}", cells[0], cells[1], label)
+    if labels is not None and rows != len(labels):
+        raise UserError(f"{part.labels}: {len(labels)} labels for the {rows} rows of {part.path}; use matching files")
+
+
+def _nth(labels: list[str | None] | None, index: int, part: Part, where: str) -> str | None:
+    if labels is None:
+        return None
+    if index >= len(labels):
+        raise UserError(f"{where}: {part.labels} has only {len(labels)} labels; use matching files")
+    return labels[index]
+
+
+def _labels(part: Part) -> list[str | None]:
+    """A label a line (XNLI), or a table with an id and a column per language (PAWS-X); `?` is an unknown label."""
+    assert part.labels is not None
+    rows = [(number, line.split("\t")) for number, line in read_lines(part.labels)]
+    column = 0
+    if len(rows[0][1]) > 1:
+        column = _column(rows.pop(0)[1], part.labels, part.language)
+    found: list[str | None] = []
+    for number, cells in rows:
+        where = f"{part.labels}:{number}"
+        if column >= len(cells):
+            raise UserError(f"{where}: only {len(cells)} columns; download the file again")
+        label = cells[column]
+        found.append(None if label == "?" else check_label(label, part.task.labels, where))
+    return found
+
+
+def _column(header: list[str], path: Path, language: str) -> int:
+    if language not in header:
+        found = ", ".join(header)[:200]
+        raise UserError(f"{path}:1: no column {language!r} (found: {found}); add the language's labels")
+    return header.index(language)
+
+
+READERS: dict[str, Callable[[Part], Iterator[Pair]]] = {
+    "nli_jsonl": read_nli,
+    "anli_jsonl": read_anli,
+    "qqp_tsv": read_qqp,
+    "pair_tsv": read_pair_tsv,
+}
+
+
+# --- hub rows ---------------------------------------------------------------------------------------------------------
+
+
+def nli(row: Mapping[str, Any], where: str, context: RowContext) -> Pair | None:
+    label = row_label(row, HUB_NLI_LABELS, where)
+    if label is None:
+        context.tally[NO_LABEL] += 1
+        return None
+    texts = text_field(row, "premise", where), text_field(row, "hypothesis", where)
+    return Pair(row_id(row, where, "uid", "idx"), *texts, label)
+
+
+def _plain_pair(row: Mapping[str, Any], where: str, context: RowContext, first: str, second: str) -> Pair:
+    texts = text_field(row, first, where), text_field(row, second, where)
+    return Pair(row_id(row, where, "id", "idx"), *texts, row_label(row, context.task.labels, where))
+
+
+def qqp(row: Mapping[str, Any], where: str, context: RowContext) -> Pair:
+    return _plain_pair(row, where, context, "question1", "question2")
+
+
+def paws(row: Mapping[str, Any], where: str, context: RowContext) -> Pair:
+    return _plain_pair(row, where, context, "sentence1", "sentence2")
+
+
+CONVERTERS: dict[str, Converter] = {
+    "hub_nli": row_by_row(nli),
+    "hub_qqp": row_by_row(qqp),
+    "hub_paws": row_by_row(paws),
+}

@@ -1,0 +1,54 @@
+"""Pairs to rows: `<s> A </s></s> B </s>`, over-long ones cut from the front of the longer part (paper, Inputs)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from stilts_ds.config import TrainingPart
+from stilts_ds.errors import UserError
+from stilts_ds.families.base import ItemTargets, Masking
+from stilts_ds.families.pair.record import Pair
+from stilts_ds.rows.chunks import chunks
+from stilts_ds.rows.layout import lay_out_pairs
+from stilts_ds.rows.rows import Rows
+from stilts_ds.rows.tokenizer import Tokenizer
+from stilts_ds.rows.writer import RowsWriter
+
+
+def encode_pair(
+    records: Iterable[Pair], tokenizer: Tokenizer, labels: Sequence[str], setting: TrainingPart,
+    folder: Path | None = None,
+) -> Rows:
+    """One row a pair. `labels` is the label list of the head, in index order."""
+    out = RowsWriter(folder, "label")
+    index_of = {label: index for index, label in enumerate(labels)}
+    for first, chunk in chunks(records):
+        a, b = tokenizer.slices([r.text_a for r in chunk]), tokenizer.slices([r.text_b for r in chunk])
+        laid = lay_out_pairs(out, tokenizer.template, a, b, setting.max_seq_length)
+        example = np.arange(first, first + len(chunk))
+        out.append(laid.ids, laid.lengths, laid.inside(3), example, label=_label_indices(chunk, index_of))
+    return out.rows()
+
+
+def _label_indices(records: Sequence[Pair], index_of: dict[str, int]) -> np.ndarray:
+    try:
+        indices = [-1 if record.label is None else index_of[record.label] for record in records]
+    except KeyError:
+        wrong = next(record for record in records if record.label is not None and record.label not in index_of)
+        known = ", ".join(list(index_of)[:20])
+        raise UserError(f"example {wrong.id}: unknown label {wrong.label!r}; known: {known}") from None
+    return np.asarray(indices, np.int32)
+
+
+def targets(rows: Rows, item: int, starts: Sequence[int], ids: np.ndarray, masking: Masking) -> ItemTargets:
+    """The first token of each of the item's rows stands for it."""
+    assert rows.label is not None
+    return ItemTargets(np.asarray(starts), rows.label[item : item + 1])
+
+
+def head_parameters(hidden: int, labels: int, vocabulary: int) -> int:
+    """Dense layer and projection, with biases."""
+    return hidden * hidden + hidden + hidden * labels + labels

@@ -1,0 +1,21 @@
+"""Accuracy, and for two classes the F1 of the positive one (QQP)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from stilts_ds.families.metrics import ACCURACY, Metric, Units, check_same_length, f1_metrics
+from stilts_ds.tasks.spec import Task
+
+
+def metrics(task: Task) -> Mapping[str, Metric]:
+    """`accuracy` and `f1`: F1 of the last of the task's labels ("1" without labels)."""
+    positive = task.labels[-1] if task.labels else "1"
+
+    def count(gold: Sequence[str], predicted: Sequence[str], language: str) -> Units:
+        check_same_length(gold, predicted)
+        is_gold, is_predicted = [g == positive for g in gold], [p == positive for p in predicted]
+        rows = [(g and p, p, g) for g, p in zip(is_gold, is_predicted)]
+        return Units.numbered(rows, "correct", "predicted", "gold")
+
+    return {"accuracy": ACCURACY, "f1": f1_metrics(count)["f1"]}

@@ -1,0 +1,28 @@
+"""Questions whose answer is a span of a context: SQuAD, XQuAD, MLQA, TyDiQA-GoldP."""
+
+from stilts_ds.families.base import Family, HeadVerbs, reads_targets
+from stilts_ds.families.span import predictions, record, rows, score
+
+SPAN = Family(
+    name="span",
+    group="qa",
+    head=HeadVerbs(
+        module="stilts_ds.families.span.head",
+        targets=rows.targets,
+        reads=reads_targets(rows.targets),
+        output=predictions.output,
+        decode=predictions.decode,
+        parameters=rows.head_parameters,
+        tune=predictions.tune,
+        by_window=True,
+    ),
+    readers=record.READERS,
+    converters=record.CONVERTERS,
+    is_labelled=record.is_labelled,
+    gold=record.gold,
+    fields=record.fields,
+    encode=rows.encode_span,
+    files=predictions.files,
+    metrics=score.metrics,
+    drawing_units=score.drawing_units,
+)

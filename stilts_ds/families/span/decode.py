@@ -1,0 +1,179 @@
+"""Answers from start and end logits: the best spans over all windows of a question, with or without "no answer".
+
+Every pair of tokens is considered, so the result is exact. Spans are character ranges of the untouched context; only
+white space at their ends is trimmed. Legend: W windows, L tokens of a window, N questions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stilts_ds.errors import UserError
+from stilts_ds.families.span.record import Span
+from stilts_ds.families.span.score import answer_scores, normalise_english
+
+Floats = NDArray[np.floating]
+Window = tuple[Floats, Floats, NDArray[np.integer]]
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """One possible answer: `text == context[start:end]` (characters) and the sum of its two logits."""
+
+    text: str
+    start: int
+    end: int
+    score: float
+
+
+@dataclass(frozen=True, slots=True)
+class Decoded:
+    """The chosen answer ("" for none), the n best candidates, best first, and the score of "no answer"."""
+
+    answer: str
+    candidates: tuple[Candidate, ...]
+    null_score: float
+
+    @property
+    def null_margin(self) -> float:
+        """By how much "no answer" beats the best candidate (infinite without candidates)."""
+        return self.null_score - self.candidates[0].score if self.candidates else float("inf")
+
+
+def decode_spans(
+    context: str,
+    windows: Sequence[Window],
+    n_best: int = 20,
+    max_answer_length: int = 30,
+    null_threshold: float | None = None,
+) -> Decoded:
+    """Find the best answers to one question.
+
+    A window is (start logits [L], end logits [L], offsets [L, 2]): each token's character range in `context`, (-1, -1)
+    for tokens outside it. Position 0 is `<s>`; its two logits add up to the window's score of "no answer", and the
+    lowest over the windows counts, as in SQuAD 2.0. `max_answer_length` is in tokens. A span seen in several windows
+    keeps its best score. With `null_threshold`, the answer is empty where `null_margin` exceeds it; without, never,
+    unless the context has no text at all. Equal scores go to the earlier, then the shorter span.
+    Raises UserError for a question without windows and for logits that are NaN or +infinite.
+    """
+    if not windows:
+        raise UserError("a question has no windows; encode the task again")
+    best: dict[tuple[int, int], float] = {}
+    for number, (start, end, offsets) in enumerate(windows):
+        _check_logits(number, start, end)
+        for span, score in _window_spans(context, (start, end, offsets), n_best, max_answer_length).items():
+            best[span] = max(score, best.get(span, score))
+    ranked = sorted(best.items(), key=lambda item: (-item[1], item[0]))[:n_best]
+    candidates = tuple(Candidate(context[a:b], a, b, score) for (a, b), score in ranked)
+    decoded = Decoded(candidates[0].text if candidates else "", candidates, _null_score(windows))
+    if null_threshold is None or decoded.null_margin <= null_threshold:
+        return decoded
+    return Decoded("", candidates, decoded.null_score)
+
+
+def _null_score(windows: Sequence[Window]) -> float:
+    return min(float(start[0]) + float(end[0]) for start, end, _ in windows)
+
+
+def _check_logits(number: int, start: Floats, end: Floats) -> None:
+    for name, logits in (("start", start), ("end", end)):
+        bad = ~(logits < np.inf)
+        if bad.any():
+            at = int(np.argmax(bad))
+            remedy = "the model has diverged; use an earlier checkpoint"
+            raise UserError(f"window {number}: the {name} logit of token {at} is {logits[at]}; {remedy}")
+
+
+def _window_spans(context: str, window: Window, n_best: int, longest: int) -> dict[tuple[int, int], float]:
+    """The window's `n_best` distinct trimmed spans (and no fewer for ties) with their scores."""
+    inside = window[2][:, 0] >= 0
+    start, end = (np.asarray(w, dtype=np.float64)[inside] for w in window[:2])
+    offsets = window[2][inside]
+    if not len(start):
+        return {}
+    scores = _pair_scores(start, end, min(longest, len(start)))
+    wanted = 2 * n_best
+    while True:
+        spans = _distinct(context, scores, offsets, wanted)
+        if len(spans) >= n_best or wanted >= scores.size:
+            return spans
+        wanted *= 4
+
+
+def _pair_scores(start: Floats, end: Floats, longest: int) -> Floats:
+    """[L, longest] scores of the spans from token i to token i + j; -inf past the last token."""
+    padded = np.concatenate([end, np.full(longest - 1, -np.inf)])
+    return start[:, None] + np.lib.stride_tricks.sliding_window_view(padded, longest)
+
+
+def _distinct(context: str, scores: Floats, offsets: NDArray[np.integer], wanted: int) -> dict[tuple[int, int], float]:
+    """Trimmed spans among the `wanted` best scores (and all equal to the last of them), best score each."""
+    flat = scores.ravel()
+    if wanted < flat.size:
+        lowest = np.partition(flat, flat.size - wanted)[flat.size - wanted]
+        chosen = np.flatnonzero((flat >= lowest) & (flat > -np.inf))
+    else:
+        chosen = np.flatnonzero(flat > -np.inf)
+    first, length = np.divmod(chosen, scores.shape[1])
+    spans: dict[tuple[int, int], float] = {}
+    for a, b, score in zip(offsets[first, 0].tolist(), offsets[first + length, 1].tolist(), flat[chosen].tolist()):
+        span = _trim(context, a, b)
+        if span[0] < span[1] and score > spans.get(span, -np.inf):
+            spans[span] = score
+    return spans
+
+
+def _trim(context: str, start: int, end: int) -> tuple[int, int]:
+    while start < end and context[start].isspace():
+        start += 1
+    while start < end and context[end - 1].isspace():
+        end -= 1
+    return start, end
+
+
+def best_null_threshold(gold: Sequence[Span], decoded: Mapping[str, Decoded]) -> tuple[float, float]:
+    """The `null_threshold` that gives the highest F1 on labelled questions, and that F1 in percent.
+
+    `decoded` maps question ids to `decode_spans` results. Of equally good thresholds the one with the fewest empty
+    answers is taken. Raises UserError when a question is not decoded.
+    """
+    missing = [q.id for q in gold if q.id not in decoded]
+    if missing or not gold:
+        raise UserError(f"no decoded answer for question {missing[0] if missing else '(none)'!r}; predict all of dev")
+    answered, unanswered = np.zeros(len(gold)), np.zeros(len(gold))
+    for i, question in enumerate(gold):
+        texts, candidates = [a.text for a in question.answers], decoded[question.id].candidates
+        text = candidates[0].text if candidates else ""
+        answered[i] = answer_scores(texts, text, normalise_english, no_answer=True)[1]
+        unanswered[i] = answer_scores(texts, "", normalise_english, no_answer=True)[1]
+    return sweep_threshold(np.array([decoded[q.id].null_margin for q in gold]), answered, unanswered)
+
+
+def sweep_threshold(margins: Floats, answered: Floats, unanswered: Floats) -> tuple[float, float]:
+    """Threshold and mean score in percent for the best rule "empty answer if margin > threshold"; all inputs [N].
+
+    Thresholds lie half-way between neighbouring margins, or 1 beyond the lowest and highest.
+    """
+    order = np.argsort(margins, kind="stable")
+    margins, gain = margins[order], (answered - unanswered)[order]
+    totals = unanswered.sum() + np.concatenate([[0.0], np.cumsum(gain)])
+    edges = np.flatnonzero(np.concatenate([[True], margins[1:] > margins[:-1], [True]]))
+    best = int(edges[::-1][np.argmax(totals[edges][::-1])])
+    return _between(margins[margins < np.inf], best), 100 * float(totals[best]) / len(margins)
+
+
+def _between(margins: Floats, count: int) -> float:
+    """A threshold that keeps the `count` lowest of the sorted margins (without the infinite ones, never kept)."""
+    if not margins.size:
+        return 0.0
+    if count == 0:
+        return float(margins[0]) - 1
+    if count >= len(margins):
+        return float(margins[-1]) + 1
+    low, high = float(margins[count - 1]), float(margins[count])
+    middle = (low + high) / 2
+    return middle if middle < high else low

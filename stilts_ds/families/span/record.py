@@ -1,0 +1,129 @@
+"""Questions about a context, in SQuAD's JSON: SQuAD 1.1 and 2.0, XQuAD, MLQA and TyDiQA-GoldP."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from stilts_ds.errors import UserError
+from stilts_ds.sources.files import int_field, list_field, read_json, shorten, text_field
+from stilts_ds.sources.hub import Converter, RowContext, row_by_row
+from stilts_ds.sources.source import Part
+from stilts_ds.tasks.languages import name_of
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A gold answer: `context[start : start + len(text)] == text` (characters)."""
+
+    text: str
+    start: int
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """A question about a context. No answers and `impossible` means that the context holds none (SQuAD 2.0); no answers
+    alone, that the file has no labels."""
+
+    id: str
+    question: str
+    context: str
+    answers: tuple[Answer, ...]
+    impossible: bool = False
+
+
+def is_labelled(record: Span) -> bool:
+    return bool(record.answers or record.impossible)
+
+
+def gold(record: Span) -> Span:
+    """The question itself: all of its answers count."""
+    return record
+
+
+def fields(record: Span, most: int) -> list[tuple[str, str]]:
+    return [("question", record.question), ("context", record.context), ("answers", _shown_answers(record))]
+
+
+def _shown_answers(record: Span) -> str:
+    if not record.answers:
+        return "none in this context" if record.impossible else "not labelled"
+    return " | ".join(dict.fromkeys(f"{answer.text} (at {answer.start})" for answer in record.answers))
+
+
+def read_squad(part: Part) -> Iterator[Span]:
+    """Yield the questions in file order. Raises UserError for an id that occurs twice or a misplaced answer."""
+    seen: set[str] = set()
+    for place, paragraph in _paragraphs(read_json(part.path), str(part.path)):
+        context = text_field(paragraph, "context", place)
+        for index, question in enumerate(list_field(paragraph, "qas", place)):
+            span = question_of(question, context, f"{place}.qas[{index}]")
+            if span.id in seen:
+                raise UserError(f"{place}.qas[{index}]: question id {shorten(span.id)} occurs twice; make ids unique")
+            seen.add(span.id)
+            yield span
+
+
+def _paragraphs(data: Any, where: str) -> Iterator[tuple[str, Any]]:
+    for a, article in enumerate(list_field(data, "data", where)):
+        place = f"{where}: data[{a}]"
+        for p, paragraph in enumerate(list_field(article, "paragraphs", place)):
+            yield f"{place}.paragraphs[{p}]", paragraph
+
+
+def question_of(row: Any, context: str, place: str) -> Span:
+    """One question. Its answers are empty where the question has none, or where XTREME blanked them in test files."""
+    id = text_field(row, "id", place)
+    where = f"{place}: question {shorten(id)}"
+    impossible = row.get("is_impossible", False)
+    if not isinstance(impossible, bool):
+        raise UserError(f"{where}: `is_impossible` must be true or false; repair the row")
+    answers = [] if impossible else list_field(row, "answers", where) if "answers" in row else []
+    given = [(text_field(answer, "text", where), int_field(answer, "answer_start", where)) for answer in answers]
+    checked = tuple(check_answer(text, start, context, where) for text, start in given if text)
+    return Span(id, text_field(row, "question", where), context, checked, impossible)
+
+
+def check_answer(text: str, start: int, context: str, where: str) -> Answer:
+    """An answer that stands in the context at `start` (characters). Raises UserError if it does not."""
+    found = context[start : start + len(text)] if start >= 0 else ""
+    if found != text:
+        problem = f"{where}: the answer {shorten(text)} is not at character {start} of the context"
+        raise UserError(f"{problem}, which reads {shorten(found)}; correct answer_start or use the original file")
+    return Answer(text, start)
+
+
+READERS: dict[str, Callable[[Part], Iterator[Span]]] = {"squad_json": read_squad}
+
+
+# --- hub rows ---------------------------------------------------------------------------------------------------------
+
+
+def squad(row: Mapping[str, Any], where: str, context: RowContext) -> Span:
+    return question_of({**row, "answers": _answers(row, where)}, text_field(row, "context", where), where)
+
+
+def squad_v2(row: Mapping[str, Any], where: str, context: RowContext) -> Span:
+    answers = _answers(row, where)
+    filled = {**row, "answers": answers, "is_impossible": not answers}
+    return question_of(filled, text_field(row, "context", where), where)
+
+
+def tydiqa(row: Mapping[str, Any], where: str, context: RowContext) -> Span | None:
+    """Ids begin with the language's name; rows of other languages are passed over."""
+    mine = text_field(row, "id", where).startswith(f"{name_of(context.language).lower()}-")
+    return squad(row, where, context) if mine else None
+
+
+def _answers(row: Mapping[str, Any], where: str) -> list[dict[str, Any]]:
+    answers = row.get("answers")
+    texts, starts = list_field(answers, "text", where), list_field(answers, "answer_start", where)
+    return [{"text": text, "answer_start": start} for text, start in zip(texts, starts)]
+
+
+CONVERTERS: dict[str, Converter] = {
+    "hub_squad": row_by_row(squad),
+    "hub_squad_v2": row_by_row(squad_v2),
+    "hub_tydiqa": row_by_row(tydiqa),
+}

@@ -1,0 +1,151 @@
+"""Question answering: windows of question and context that share `doc_stride` tokens.
+
+The questions of a paragraph stand together in the files, so each context is tokenised once for all of them; windows
+are then cut out of its tokens. Ids and characters are those of a fast Hugging Face tokenizer called with
+`truncation="only_second"`, `stride` and `return_overflowing_tokens`, except that an over-long question is cut here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from stilts_ds.config import TrainingPart
+from stilts_ds.errors import UserError
+from stilts_ds.families.base import ItemTargets, Masking
+from stilts_ds.families.span.record import Span
+from stilts_ds.rows.chunks import chunks
+from stilts_ds.rows.rows import Rows
+from stilts_ds.rows.slices import Slices, lay_out, spread
+from stilts_ds.rows.tokenizer import Tokenizer
+from stilts_ds.rows.writer import RowsWriter
+
+
+def encode_span(
+    records: Iterable[Span], tokenizer: Tokenizer, labels: Sequence[str], setting: TrainingPart,
+    folder: Path | None = None,
+) -> Rows:
+    """Windows of question and context. A window that lacks the first gold answer points at position 0."""
+    out = RowsWriter(folder, "span", "place")
+    contexts = Contexts(tokenizer)
+    for index, chunk in chunks(records):
+        questions = tokenizer.slices([r.question for r in chunk])
+        long = int(np.count_nonzero(questions.length > setting.max_query_length))
+        if long:
+            out.tally["questions cut to max_query_length"] += long
+        which = contexts.prepare([r.context for r in chunk])
+        cut = questions.up_to(setting.max_query_length)
+        _append_windows(out, tokenizer, cut, contexts, which, chunk, index, setting)
+    return out.rows()
+
+
+class Contexts:
+    """The tokens and characters of the contexts of a chunk; those that the next chunk needs again are kept."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self.tokenizer = tokenizer
+        self.number: dict[str, int] = {}
+        self.tokens = Slices.of([])
+        self.offsets = np.zeros((0, 2), np.int32)
+
+    def prepare(self, texts: Sequence[str]) -> np.ndarray:
+        """The number of each text's context; only texts that the last chunk had not are tokenised."""
+        unique = dict.fromkeys(texts)
+        old = [text for text in unique if text in self.number]
+        new = [text for text in unique if text not in self.number]
+        kept = self.tokens.take(np.array([self.number[text] for text in old], np.int64))
+        tokens, offsets = self.tokenizer.ids_and_offsets(new)
+        self.offsets = np.concatenate([self.offsets[kept.positions], offsets])
+        length = np.concatenate([kept.length, tokens.length])
+        first = np.concatenate([np.cumsum(kept.length) - kept.length, tokens.first + int(kept.length.sum())])
+        self.tokens = Slices(np.concatenate([kept.flat[kept.positions], tokens.flat]), first, length)
+        self.number = {text: i for i, text in enumerate([*old, *new])}
+        return np.fromiter((self.number[text] for text in texts), np.int64, len(texts))
+
+
+@dataclass(frozen=True)
+class Cut:
+    """Where windows are cut: the question each belongs to, and its first and last + 1 token in the context, [R]."""
+
+    question: np.ndarray
+    begin: np.ndarray
+    end: np.ndarray
+
+
+def cut_windows(length: np.ndarray, room: np.ndarray, stride: int) -> Cut:
+    """Windows over contexts of `length` [N] tokens with `room` [N] for them; neighbours share `stride` tokens.
+
+    There is always one window; `room` must be above `stride` where the context does not fit into one.
+    """
+    step = np.maximum(room - stride, 1)
+    count = np.where(length > room, 1 - (room - length) // step, 1)
+    question = np.repeat(np.arange(len(length)), count)
+    begin = step[question] * (np.arange(len(question)) - np.repeat(np.cumsum(count) - count, count))
+    return Cut(question, begin, np.minimum(begin + room[question], length[question]))
+
+
+def _append_windows(
+    out: RowsWriter,
+    tokenizer: Tokenizer,
+    questions: Slices,
+    contexts: Contexts,
+    which: np.ndarray,
+    records: Sequence[Span],
+    index: int,
+    setting: TrainingPart,
+) -> None:
+    template = tokenizer.template
+    tokens = contexts.tokens.take(which)
+    room = setting.max_seq_length - template.pair_cost - questions.length
+    _check_room(records, room, tokens.length, setting.doc_stride)
+    cut = cut_windows(tokens.length, room, setting.doc_stride)
+    parts = tokens.take(cut.question).part(cut.begin, cut.end - cut.begin)
+    heads = questions.take(cut.question)
+    laid = lay_out([template.prefix, heads, template.middle, parts, template.suffix], len(cut.question))
+    second = laid.inside(3)
+    place = np.full((len(laid.ids), 2), -1, np.int32)
+    place[spread(laid.begins[3], parts.length)] = contexts.offsets[parts.positions]
+    answers = _answer_tokens(records, tokens, contexts.offsets)[cut.question]
+    inside = (answers[:, 0] >= cut.begin) & (answers[:, 1] < cut.end)
+    span = np.where(inside[:, None], answers + (second - cut.begin)[:, None], 0)
+    out.append(laid.ids, laid.lengths, second, index + cut.question, span=span, place=place)
+
+
+def _check_room(records: Sequence[Span], room: np.ndarray, length: np.ndarray, stride: int) -> None:
+    for i in np.flatnonzero((room <= stride) & (length > room)).tolist():
+        raise UserError(
+            f"question {records[i].id}: {room[i]} tokens are left for the context, not more than doc_stride="
+            f"{stride}; raise max_seq_length or lower doc_stride or max_query_length"
+        )
+
+
+def _answer_tokens(records: Sequence[Span], tokens: Slices, offsets: np.ndarray) -> np.ndarray:
+    """First and last context token of the first gold answer of each question, [N, 2]; -1 where there is none."""
+    found = np.full((len(records), 2), -1)
+    for i, record in enumerate(records):
+        if record.impossible or not record.answers or not tokens.length[i]:
+            continue
+        answer = record.answers[0]
+        mine = offsets[tokens.first[i] : tokens.first[i] + tokens.length[i]]
+        after = mine[:, 1] > answer.start
+        before = mine[::-1, 0] < answer.start + len(answer.text.rstrip())
+        first, last = int(after.argmax()), len(mine) - 1 - int(before.argmax())
+        if after[first] and before[len(mine) - 1 - last] and first <= last:
+            found[i] = first, last
+    return found
+
+
+def targets(rows: Rows, item: int, starts: Sequence[int], ids: np.ndarray, masking: Masking) -> ItemTargets:
+    """Every token of the window is read; gold is the answer's first and last token inside it."""
+    assert rows.span is not None
+    row = int(rows.items[item])
+    length = int(rows.starts[row + 1] - rows.starts[row])
+    return ItemTargets(np.arange(starts[0], starts[0] + length), rows.span[row : row + 1])
+
+
+def head_parameters(hidden: int, labels: int, vocabulary: int) -> int:
+    """A projection to two scores, with biases."""
+    return 2 * hidden + 2

@@ -1,0 +1,27 @@
+"""A tag for each word: part of speech, named entities, CCG supertags."""
+
+from stilts_ds.families.base import Family, HeadVerbs
+from stilts_ds.families.tag import predictions, record, rows, score
+
+TAG = Family(
+    name="tag",
+    group="tagging",
+    head=HeadVerbs(
+        module="stilts_ds.families.tag.head",
+        targets=rows.targets,
+        reads=rows.reads,
+        output=predictions.output,
+        decode=predictions.decode,
+        parameters=rows.head_parameters,
+        target_count=rows.target_count,
+    ),
+    readers=record.READERS,
+    converters=record.CONVERTERS,
+    is_labelled=record.is_labelled,
+    gold=record.gold,
+    fields=record.fields,
+    encode=rows.encode_tag,
+    files=predictions.files,
+    metrics=score.metrics,
+    labels_in=record.tags_in,
+)

@@ -1,0 +1,148 @@
+"""A tag a line, a blank line between sentences; a sentence's tags come from the chunks it was cut into."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence, Set
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stilts_ds.config import EvaluationPart
+from stilts_ds.errors import UserError
+from stilts_ds.families.files import (
+    Expected,
+    PredictionFile,
+    check_labelled,
+    fail,
+    file_lines,
+    read_word,
+    writable,
+    write_lines,
+)
+from stilts_ds.families.tag.record import Tagged
+from stilts_ds.rows.rows import Rows, rows_by_example
+from stilts_ds.tasks.spec import Task
+
+Chunk = tuple[NDArray[np.integer], NDArray[np.integer]]
+
+
+# --- decoding --------------------------------------------------------------------------------------------------------
+
+
+def output(logits: np.ndarray) -> np.ndarray:
+    """The best tag of each word, as label indices [words]."""
+    return logits.argmax(-1)
+
+
+def decode(
+    records: Sequence[Tagged], rows: Rows, outputs: Sequence[np.ndarray], labels: Sequence[str], part: EvaluationPart
+) -> list[list[str]]:
+    """The tags of each sentence."""
+    chunks = rows_by_example(rows)
+    return [_tags(record, rows, outputs, chunks[i], labels) for i, record in enumerate(records)]
+
+
+def _tags(
+    record: Tagged, rows: Rows, outputs: Sequence[np.ndarray], chunk_rows: list[int], labels: Sequence[str]
+) -> list[str]:
+    assert rows.place is not None
+    words = [rows.place[rows.starts[row] : rows.starts[row + 1], 0] for row in chunk_rows]
+    chunks = [(word[word >= 0], outputs[row]) for word, row in zip(words, chunk_rows)]
+    return [labels[i] for i in rejoin(len(record.words), chunks)]
+
+
+def rejoin(n_words: int, chunks: Iterable[Chunk]) -> NDArray[np.int64]:
+    """Return [n_words] tag ids from chunks of (word index [L], tag id [L]).
+
+    A word index is a word's position in the sentence at the word's first token and -1 at every other token. Raises
+    UserError for a word that no chunk covers, and for one that is covered twice or does not exist.
+    """
+    tags = np.zeros(n_words, dtype=np.int64)
+    times = np.zeros(n_words, dtype=np.int64)
+    for word_index, tag_ids in chunks:
+        if np.shape(word_index) != np.shape(tag_ids):
+            raise UserError(f"a chunk has {len(word_index)} tokens but {len(tag_ids)} tags; encode the task again")
+        first = word_index >= 0
+        words = word_index[first]
+        if words.size and words.max() >= n_words:
+            raise UserError(f"a chunk tags word {words.max()} of a sentence of {n_words} words; encode the task again")
+        tags[words] = tag_ids[first]
+        np.add.at(times, words, 1)
+    if (times != 1).any():
+        word = int(np.argmax(times != 1))
+        raise UserError(f"word {word} of {n_words} has {times[word]} tags instead of one; encode the task again")
+    return tags
+
+
+# --- files -----------------------------------------------------------------------------------------------------------
+
+
+def read(path: Path, labels: Iterable[str] = ()) -> list[list[str]]:
+    return _sentences(path, frozenset(labels))
+
+
+def _sentences(path: Path, known: Set[str]) -> list[list[str]]:
+    lines = file_lines(path)
+    if lines and not lines[-1].strip(" "):
+        lines.pop()
+    sentences: list[list[str]] = [[]] if lines else []
+    for number, line in enumerate(lines, start=1):
+        if line.strip(" "):
+            sentences[-1].append(read_word(path, number, line, known, "tag"))
+        elif not sentences[-1]:
+            fail(path, number, "an empty sentence; write one blank line between sentences")
+        else:
+            sentences.append([])
+    if sentences and not sentences[-1]:
+        fail(path, len(lines), "an empty sentence; write one blank line between sentences")
+    return sentences
+
+
+def read_labels(path: Path, labels: Iterable[str] = ()) -> list[list[str]]:
+    # Any tag may stand in a label file: an open tag set is not known here, and a tag outside of it can only be missed.
+    return check_labelled(path, _sentences(path, frozenset()))
+
+
+def write(path: Path, values: Iterable[Sequence[str]]) -> None:
+    write_lines(path, _tag_lines(values))
+
+
+def _tag_lines(sentences: Iterable[Sequence[str]]) -> list[str]:
+    lines: list[str] = []
+    for number, tags in enumerate(sentences):
+        if not tags:
+            raise ValueError(f"sentence {number} has no tags")
+        lines += [""] * bool(lines) + [writable(tag) for tag in tags]
+    return lines
+
+
+def check(path: Path, predicted: Sequence[Sequence[str]], gold: Sequence[Sequence[str]]) -> None:
+    check_sentences(path, [len(tags) for tags in predicted], [len(tags) for tags in gold])
+
+
+def check_sentences(path: Path, found: Sequence[int], wanted: Sequence[int]) -> None:
+    """Check the number of tags of each sentence. Raises UserError with the line where they part."""
+    line = 1
+    for number, (words, expected) in enumerate(zip(found, wanted), start=1):
+        if words != expected:
+            at = line + min(words, expected)
+            fail(path, at, f"sentence {number} has {words} tags for {expected} words; predict this split again")
+        line += words + 1
+    if len(found) != len(wanted):
+        fail(path, line, f"{len(found)} sentences for {len(wanted)} gold sentences; predict this split again")
+
+
+def expect(records: Sequence[Tagged]) -> Expected:
+    return Expected(len(records), words=tuple(len(record.words) for record in records))
+
+
+def check_expected(path: Path, values: Sequence[Sequence[str]], expected: Expected) -> None:
+    check_sentences(path, [len(tags) for tags in values], expected.words)
+
+
+FILE = PredictionFile(".tsv", read, read_labels, write, write, check, check_expected, expect)
+
+
+def files(task: Task) -> PredictionFile:
+    return FILE

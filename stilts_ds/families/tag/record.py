@@ -1,0 +1,194 @@
+"""Tagged sentences: `word TAB tag` files (PAN-X, POS, CCG) and CoNLL-U treebanks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from stilts_ds.errors import UserError
+from stilts_ds.sources.files import check_label, list_field, read_lines, shorten, texts_field
+from stilts_ds.sources.hub import Converter, RowContext, row_by_row
+from stilts_ds.sources.source import Part
+
+Lines = list[tuple[int, str]]
+CONLLU_COLUMNS = 10
+ZERO_WIDTH_NON_JOINER = "\u200c"
+
+
+@dataclass(frozen=True, slots=True)
+class Tagged:
+    """A sentence as words, and one tag for each word (None without labels)."""
+
+    id: str
+    words: tuple[str, ...]
+    tags: tuple[str, ...] | None
+
+
+def is_labelled(record: Tagged) -> bool:
+    return record.tags is not None
+
+
+def gold(record: Tagged) -> tuple[str, ...] | None:
+    return record.tags
+
+
+def fields(record: Tagged, most: int) -> list[tuple[str, str]]:
+    tagged = zip(record.words, record.tags) if record.tags is not None else ((word,) for word in record.words)
+    return [("words", " ".join("/".join(pair) for pair in tagged))]
+
+
+def tags_in(record: Tagged) -> tuple[str, ...]:
+    return record.tags or ()
+
+
+# Which part of a multiword token gives the fused form its tag: the first of these tags that one of the parts has.
+# XTREME's own files were made with these orders (of the converter in coastalcph/ud-conversion-tools).
+PRECEDENCE: Mapping[str, tuple[str, ...]] = {
+    language: tuple(order.split())
+    for language, order in {
+        "es": "VERB AUX PRON ADP DET",
+        "fr": "VERB AUX PRON NOUN ADJ ADV ADP DET PART SCONJ CONJ",
+        "it": "VERB AUX ADV PRON ADP DET INTJ",
+        "": "VERB NOUN PROPN PRON ADJ NUM ADV INTJ AUX ADP DET PART CCONJ SCONJ X PUNCT",
+    }.items()
+}
+
+
+def sentences(part: Part) -> Iterator[Lines]:
+    """Yield the non-blank lines of each sentence, with their numbers; blank lines stand between sentences."""
+    lines: Lines = []
+    for number, line in read_lines(part.path):
+        if line.strip():
+            lines.append((number, line))
+        elif lines:
+            yield lines
+            lines = []
+    if lines:
+        yield lines
+
+
+def read_tag_tsv(part: Part) -> Iterator[Tagged]:
+    """`word TAB tag`, or only words (XTREME's test files); one file has either one column or two throughout."""
+    columns = 0
+    for lines in sentences(part):
+        rows = [line.split("\t") for _, line in lines]
+        columns = columns or len(rows[0])
+        for (number, _), cells in zip(lines, rows):
+            _check_columns(cells, columns, f"{part.path}:{number}")
+        words = tuple(cells[0] for cells in rows)
+        tags = None
+        if columns == 2:
+            tags = tuple(
+                check_label(cells[1], part.task.labels, f"{part.path}:{number}")
+                for (number, _), cells in zip(lines, rows)
+            )
+        yield Tagged(f"{part.path.stem}:{lines[0][0]}", words, tags)
+
+
+def _check_columns(cells: list[str], columns: int, where: str) -> None:
+    if len(cells) != columns or columns > 2 or not cells[-1]:
+        wanted = "a word" if columns == 1 else "word TAB tag"
+        raise UserError(f"{where}: {len(cells)} columns, expected {wanted} as on the first line; repair the line")
+
+
+def read_conllu(part: Part) -> Iterator[Tagged]:
+    """CoNLL-U with the conventions of XTREME's POS files.
+
+    A multiword token is one word, its fused form; empty nodes (8.1) are left out; spaces and zero-width non-joiners
+    inside words are removed; sentences whose words are withheld (`_`) are dropped.
+    """
+    for lines in sentences(part):
+        rows = [_conllu_row(line, f"{part.path}:{number}") for number, line in lines if not line.startswith("#")]
+        words, tags = _fuse(rows, part)
+        if not words:
+            continue
+        withheld = words.count("_")
+        if withheld and withheld >= len(words) - 1:
+            part.tally["sentences whose words are withheld"] += 1
+            continue
+        yield Tagged(f"{part.path.stem}:{lines[0][0]}", words, tags)
+
+
+def _conllu_row(line: str, where: str) -> tuple[str, list[str]]:
+    cells = line.split("\t")
+    if len(cells) != CONLLU_COLUMNS:
+        raise UserError(f"{where}: {len(cells)} columns, CoNLL-U has {CONLLU_COLUMNS}; download the treebank again")
+    return where, cells
+
+
+def _fuse(rows: Sequence[tuple[str, list[str]]], part: Part) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Words and tags, one for each multiword token and each word outside of them."""
+    words: list[str] = []
+    tags: list[str] = []
+    pending: list[str] = []  # the tags of the multiword token's parts so far
+    last = 0  # the multiword token's last part
+    for where, cells in rows:
+        if "." in cells[0]:
+            continue
+        first, _, end = cells[0].partition("-")
+        if not (first.isascii() and first.isdigit() and (not end or end.isascii() and end.isdigit())):
+            raise UserError(f"{where}: {cells[0][:20]!r} is no CoNLL-U word number; download the treebank again")
+        if end:
+            words.append(_clean(cells[1], where))
+            last, pending = _range_end(first, end, where), []
+            continue
+        tag = check_label(cells[3], part.task.labels, where)
+        if _number(first) > last:
+            words.append(_clean(cells[1], where))
+            tags.append(tag)
+            continue
+        pending.append(tag)
+        if _number(first) == last:
+            tags.append(_fused_tag(pending, part.language))
+    if len(words) != len(tags):
+        raise UserError(f"{rows[-1][0]}: a multiword token lacks its last part; download the treebank again")
+    return tuple(words), tuple(tags)
+
+
+def _number(digits: str) -> int:
+    return int(digits[:9])  # no sentence has a billion words, and int() refuses endless digits
+
+
+def _range_end(first: str, end: str, where: str) -> int:
+    if _number(end) < _number(first):
+        raise UserError(f"{where}: the word range {first[:9]}-{end[:9]} runs backwards; download the treebank again")
+    return _number(end)
+
+
+def _clean(form: str, where: str) -> str:
+    word = form.replace(ZERO_WIDTH_NON_JOINER, "").replace(" ", "")
+    if not form:
+        raise UserError(f"{where}: the word is missing; download the treebank again")
+    return word
+
+
+def _fused_tag(tags: Sequence[str], language: str) -> str:
+    order = PRECEDENCE.get(language, PRECEDENCE[""])
+    return next((tag for tag in order if tag in tags), tags[0])
+
+
+READERS: dict[str, Callable[[Part], Iterator[Tagged]]] = {"tag_tsv": read_tag_tsv, "conllu": read_conllu}
+
+
+# --- hub rows ---------------------------------------------------------------------------------------------------------
+
+
+def tags(row: Mapping[str, Any], where: str, context: RowContext) -> Tagged:
+    column = "ner_tags" if "ner_tags" in row else "pos_tags"
+    words, values = texts_field(row, "tokens", where), list_field(row, column, where)
+    names = getattr(getattr(context.features[column], "feature", None), "names", None)
+    found = [_tag(value, names, where) for value in values] if names else texts_field(row, column, where)
+    if not words or len(words) != len(found):
+        raise UserError(f"{where}: {len(words)} tokens but {len(found)} tags; check the data set's revision")
+    return Tagged(where, tuple(words), tuple(check_label(one, context.task.labels, where) for one in found))
+
+
+def _tag(value: Any, names: list[str], where: str) -> str:
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < len(names):
+        problem = f"{where}: tag {shorten(value)} is none of 0 to {len(names) - 1}"
+        raise UserError(f"{problem}; check the data set's revision")
+    return names[value]
+
+
+CONVERTERS: dict[str, Converter] = {"hub_tags": row_by_row(tags)}

@@ -1,0 +1,32 @@
+"""Running text for masked language modelling: what is learnt are its own tokens."""
+
+from stilts_ds.families.base import Family, HeadVerbs, reads_targets
+from stilts_ds.families.text import predictions, record, rows, score
+
+TEXT = Family(
+    name="text",
+    group="",
+    head=HeadVerbs(
+        module="stilts_ds.families.text.head",
+        targets=rows.targets,
+        reads=reads_targets(rows.targets),
+        output=predictions.output,
+        decode=predictions.decode,
+        parameters=rows.head_parameters,
+        target_count=rows.target_count,
+        dev_gold=predictions.dev_gold,
+        ties_embeddings=True,
+    ),
+    readers=record.READERS,
+    converters={},
+    is_labelled=record.is_labelled,
+    gold=record.gold,
+    fields=record.fields,
+    encode=rows.encode_text,
+    files=predictions.files,
+    metrics=score.metrics,
+    corpus=record.hub_streams,
+    corpus_languages=record.hub_languages,
+    labelled=False,
+    multilingual=True,
+)

@@ -1,0 +1,24 @@
+"""Percent of masked tokens that are filled in right."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from stilts_ds.families.metrics import Metric, Units, check_same_length, percent, ratio_metric
+from stilts_ds.tasks.spec import Task
+
+
+def count_tokens(gold: Sequence[np.ndarray], predicted: Sequence[np.ndarray], language: str) -> Units:
+    """Masked tokens of each row: columns right and tokens."""
+    check_same_length(gold, predicted)
+    rows = [(int((g == p).sum()), len(g)) for g, p in zip(gold, predicted)]
+    return Units.numbered(rows, "right", "tokens")
+
+
+MASKED_ACCURACY = ratio_metric("masked_accuracy", count_tokens, "right", "tokens", percent)
+
+
+def metrics(task: Task) -> Mapping[str, Metric]:
+    return {"masked_accuracy": MASKED_ACCURACY}

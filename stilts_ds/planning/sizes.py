@@ -1,0 +1,152 @@
+"""What a phase will read: steps, tokens, vocabulary rows, the largest micro-batch. From cached rows where they exist.
+
+Nothing is guessed. What only the data can tell is None until they are tokenised, and `exact` says whether they were. No
+torch and no tokenizer.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from itertools import islice
+
+import numpy as np
+
+from stilts_ds.batches.mixture import Mixture, epoch_items, micro_batch_count, total_steps
+from stilts_ds.config import Recipe, TrainingPart
+from stilts_ds.data.data import Data
+from stilts_ds.errors import UserError
+from stilts_ds.families.registry import family_of
+from stilts_ds.model_files import Shape
+from stilts_ds.plan import Phase
+from stilts_ds.planning.memory import MicroBatch
+from stilts_ds.rows.rows import Rows, ids_in, touched_ids
+
+
+@dataclass(frozen=True)
+class PhaseSize:
+    """Sizes of one training phase.
+
+    `steps` None: not known before the data are read. `exact`: counted in cached rows, not taken from the task's
+    literal. `tokens` are real ones over all steps. `vocabulary_rows` None: not counted yet. `width`: rows of an item
+    (choices of a question), None where not known yet.
+    """
+
+    exact: bool
+    steps: int | None
+    tokens: int | None
+    vocabulary_rows: int | None
+    longest_row: int
+    width: int | None
+    items: int | None
+    masked_share: float
+
+    def micro_batch(self, setting: TrainingPart, ranks: int) -> MicroBatch:
+        """The largest micro-batch that a rank may get: as many items as fit, all of the longest row."""
+        share = math.ceil(setting.train_batch_size / ranks)
+        items = math.ceil(share / micro_batch_count(setting, ranks))
+        rows = items * (self.width or 1)
+        return MicroBatch(rows, self.longest_row, math.ceil(rows * self.longest_row * self.masked_share))
+
+
+def phase_size(phase: Phase, recipe: Recipe, data: Data) -> PhaseSize:
+    """Sizes of a phase that trains; from the tasks' literals where files that it needs are missing."""
+    setting = phase.setting()
+    found = {name: _cached(data, name, phase.setting(name)) for name in phase.train}
+    cached = {name: rows for name, rows in found.items() if rows is not None}
+    if len(cached) == len(found):
+        return _from_rows(phase, recipe, setting, data, cached)
+    sizes = _sizes_by_literal(phase, setting, data)
+    items = None if sizes is None else round(epoch_items(sizes, recipe.sampling))
+    steps = setting.max_steps if setting.max_steps > 0 else None if items is None else total_steps(items, setting)
+    longest = max(phase.setting(name).max_seq_length for name in phase.train)
+    return PhaseSize(
+        False, steps, None, None, longest, _width_by_file(phase, data), items,
+        _masked_share(phase, setting, data),
+    )
+
+
+def _cached(data: Data, name: str, setting: TrainingPart) -> tuple[Rows, Rows] | None:
+    try:
+        return data.find_rows(name, setting)
+    except UserError:  # a file is missing: there is nothing to count
+        return None
+
+
+def _from_rows(
+    phase: Phase, recipe: Recipe, setting: TrainingPart, data: Data, rows: dict[str, tuple[Rows, Rows]]
+) -> PhaseSize:
+    train = {name: pair[0] for name, pair in rows.items()}
+    items = {name: len(rows) for name, rows in train.items()}
+    mixture = Mixture(items, setting, recipe.sampling, phase.seed, _languages_of_items(train, data))
+    both = [part for pair in rows.values() for part in pair]
+    special = data.special_tokens
+    vocabulary = max([*special, *(int(ids_in(part)[-1]) for part in both)]) + 1
+    return PhaseSize(
+        exact=True,
+        steps=mixture.total_steps,
+        tokens=mixture.tokens({name: one.item_tokens for name, one in train.items()}),
+        vocabulary_rows=len(touched_ids(both, special, vocabulary)),
+        longest_row=max(int(one.row_lengths.max()) for one in train.values()),
+        width=max(int((one.items[1:] - one.items[:-1]).max()) for one in train.values()),
+        items=sum(len(one) for one in train.values()),
+        masked_share=_masked_share(phase, setting, data),
+    )
+
+
+def _languages_of_items(rows: dict[str, Rows], data: Data) -> dict[str, np.ndarray]:
+    """The language of each item of running text, by which the mixture draws."""
+    texts = {name: part for name, part in rows.items() if family_of(data.task(name)).multilingual}
+    return {name: part.label for name, part in texts.items() if part.label is not None}
+
+
+def _masked_share(phase: Phase, setting: TrainingPart, data: Data) -> float:
+    """Share of the tokens for which there are scores over the whole vocabulary."""
+    over_vocabulary = any(family_of(data.task(name)).trained.ties_embeddings for name in phase.train)
+    return setting.mlm_probability if over_vocabulary else 0.0
+
+
+def _sizes_by_literal(phase: Phase, setting: TrainingPart, data: Data) -> dict[str, int] | None:
+    """Examples that the tasks' literals give for the full data sets; None where one does not say, or for toy data.
+
+    Text beside tasks whose share is set counts as nothing: no step depends on how much of it there is.
+    """
+    if data.recipe.data.source == "toy":
+        return None
+    sizes = {}
+    for name in phase.train:
+        task, split = data.task(data.task(name).origin), data.train_split(name)
+        free = not family_of(task).labelled and len(phase.train) > 1 and data.recipe.sampling.mlm_share is not None
+        if split not in task.sizes and not free:
+            return None
+        size = task.sizes.get(split, 1) - (setting.eval_examples if split == "dev" else 0)
+        sizes[name] = min(size, data.recipe.data.max_train_examples or size)
+    return sizes
+
+
+def _width_by_file(phase: Phase, data: Data) -> int | None:
+    """Most rows of a task's first item (choices of its first question); None where that would mean to ask the hub."""
+    widths = [1]
+    for task in map(data.task, phase.train):
+        rows_of_item = family_of(task).rows_of_item
+        if rows_of_item is None:
+            continue
+        split = data.train_split(task.name)
+        if data.source.from_hub(task, split):
+            return None
+        first = islice(data.origin(task, split, task.train_language).read(), 1)
+        widths += [rows_of_item(record) for record in first]
+    return max(widths)
+
+
+def heads_of(phase: Phase, data: Data, shape: Shape) -> list[int] | None:
+    """Parameters of each of a phase's heads; None where a label list is read from data that are not here yet."""
+    counts: dict[str, int] = {}
+    for task in map(data.task, phase.train):
+        family = family_of(task)
+        try:
+            labels = len(data.labels(task.name)) if family.labelled else 0
+        except UserError:
+            return None
+        counts[task.head_name] = family.trained.parameters(shape.hidden, labels, shape.vocabulary)
+    return list(counts.values())

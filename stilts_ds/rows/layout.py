@@ -1,0 +1,35 @@
+"""Rows of one or two segments with their special tokens, put together with numpy for a whole chunk of records."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from stilts_ds.rows.slices import Laid, Slices, lay_out
+from stilts_ds.rows.tokenizer import Template
+from stilts_ds.rows.writer import RowsWriter
+
+
+def pair_cuts(a: np.ndarray, b: np.ndarray, room: int) -> tuple[np.ndarray, np.ndarray]:
+    """How many tokens parts of lengths `a` and `b` [R] lose at their front until both fit in `room`.
+
+    As if the longer one (the first on a tie) lost one token after the other.
+    """
+    extra, difference = np.maximum(a + b - room, 0), a - b
+    only = np.minimum(extra, np.abs(difference))
+    rest = extra - only
+    return np.where(difference > 0, only, 0) + (rest + 1) // 2, np.where(difference < 0, only, 0) + rest // 2
+
+
+def lay_out_pairs(out: RowsWriter, template: Template, a: Slices, b: Slices, limit: int) -> Laid:
+    """Rows of two segments, at most `limit` tokens each; cut rows are counted in the writer's tally."""
+    cut_a, cut_b = pair_cuts(a.length, b.length, limit - template.pair_cost)
+    cut = int(np.count_nonzero(cut_a + cut_b))
+    if cut:
+        out.tally["rows cut to max_seq_length"] += cut
+        a, b = a.part(cut_a, a.length - cut_a), b.part(cut_b, b.length - cut_b)
+    return lay_out([template.prefix, a, template.middle, b, template.suffix], len(a.length))
+
+
+def lay_out_singles(template: Template, parts: Slices) -> Laid:
+    """Rows of one segment."""
+    return lay_out([template.prefix, parts, template.single_suffix], len(parts.length))

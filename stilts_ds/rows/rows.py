@@ -1,0 +1,109 @@
+"""Token rows: what examples become before training, as flat arrays that can be memory-mapped.
+
+Shapes: T tokens in all rows together, R rows, I items. A row is one sequence for the encoder. An item is what a batch
+is counted in: one row for most families, the k rows of one question for `choice`, one window for `span`, one chunk of
+a long sentence for `tag`.
+
+    input_ids   int32 [T]     the rows' tokens, one row after the other
+    starts      int64 [R+1]   row r is input_ids[starts[r] : starts[r + 1]]
+    second      int32 [R]     where the second segment starts inside the row (its length if there is none)
+    example     int32 [R]     index of the record a row comes from
+    items       int64 [I+1]   item i is rows items[i] .. items[i + 1] - 1
+    label       int32 [I]     pair: label index; choice: right choice; text: language; -1 without label
+    span        int32 [R, 2]  span: first and last answer token inside the row; (0, 0) when there is none
+    token_label int32 [T]     tag: label index at a word's first piece, -1 elsewhere
+    place       int32 [T, 2]  span: character start and end in the context; tag: (word index, 0); -1 elsewhere
+    touched     int32 [V]     the token ids that occur, ascending; known since the rows were built
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+BLOCK = 1 << 22  # tokens looked at in one go
+
+
+@dataclass
+class Rows:
+    """Encoded examples of one task, split and language; arrays that a family does not use are None."""
+
+    input_ids: np.ndarray
+    starts: np.ndarray
+    second: np.ndarray
+    example: np.ndarray
+    items: np.ndarray
+    label: np.ndarray | None = None
+    span: np.ndarray | None = None
+    token_label: np.ndarray | None = None
+    place: np.ndarray | None = None
+    touched: np.ndarray | None = None
+    tally: Counter[str] = field(default_factory=Counter)
+
+    ARRAYS = ("input_ids", "starts", "second", "example", "items", "label", "span", "token_label", "place")
+
+    def __len__(self) -> int:
+        return len(self.items) - 1
+
+    @cached_property
+    def row_lengths(self) -> np.ndarray:
+        return np.diff(self.starts)
+
+    @cached_property
+    def item_lengths(self) -> np.ndarray:
+        """Tokens an item costs: its rows times their longest, [I]."""
+        if len(self.items) == len(self.starts):
+            return self.row_lengths
+        longest = np.maximum.reduceat(self.row_lengths, self.items[:-1])
+        return longest * np.diff(self.items)
+
+    @property
+    def item_tokens(self) -> np.ndarray:
+        """Real tokens of each item, [I]."""
+        return np.diff(self.starts[self.items])
+
+    def take(self, count: int) -> Rows:
+        """The first `count` items."""
+        if count >= len(self):
+            return self
+        rows = int(self.items[count])
+        tokens = int(self.starts[rows])
+        cut = {"input_ids": tokens, "starts": rows + 1, "second": rows, "example": rows, "items": count + 1,
+               "label": count, "span": rows, "token_label": tokens, "place": tokens}
+        arrays = {name: getattr(self, name) for name in self.ARRAYS}
+        kept: dict[str, Any] = {n: None if a is None else a[: cut[n]] for n, a in arrays.items()}
+        return Rows(**kept, tally=self.tally)
+
+
+def touched_ids(rows: Iterable[Rows], special: Iterable[int], size: int) -> np.ndarray:
+    """Token ids of `rows` and the special ones, ascending. `size` is the vocabulary's."""
+    seen = np.zeros(size, bool)
+    seen[[i for i in special if i < size]] = True
+    for part in rows:
+        seen[ids_in(part)] = True
+    return np.flatnonzero(seen)
+
+
+def ids_in(rows: Rows) -> np.ndarray:
+    """The token ids that occur in `rows`, ascending."""
+    if rows.touched is not None:
+        return rows.touched
+    seen = np.zeros(0, bool)
+    for start in range(0, len(rows.input_ids), BLOCK):
+        block = rows.input_ids[start : start + BLOCK]
+        seen = np.concatenate([seen, np.zeros(max(0, int(block.max()) + 1 - len(seen)), bool)])
+        seen[block] = True
+    return np.flatnonzero(seen)
+
+
+def rows_by_example(rows: Rows) -> dict[int, list[int]]:
+    """The rows of each record: a sentence's chunks, a question's windows."""
+    by_example: dict[int, list[int]] = {}
+    for row, example in enumerate(rows.example.tolist()):
+        by_example.setdefault(example, []).append(row)
+    return by_example

@@ -1,0 +1,105 @@
+"""The only module that calls a tokenizer: token ids of many texts as flat arrays, and their character offsets."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from stilts_ds.errors import UserError, first_line
+from stilts_ds.model_files import check_tokenizer
+from stilts_ds.rows.pieces import Words
+from stilts_ds.rows.slices import Slices
+from stilts_ds.run_dir import hash_json
+
+
+@dataclass(frozen=True)
+class Template:
+    """The special tokens around one or two segments."""
+
+    prefix: tuple[int, ...]
+    middle: tuple[int, ...]
+    suffix: tuple[int, ...]
+    single_suffix: tuple[int, ...]
+
+    @property
+    def pair_cost(self) -> int:
+        return len(self.prefix) + len(self.middle) + len(self.suffix)
+
+    @property
+    def single_cost(self) -> int:
+        return len(self.prefix) + len(self.single_suffix)
+
+
+class Tokenizer:
+    """A fast Hugging Face tokenizer with the operations that encoding needs."""
+
+    def __init__(self, tokenizer: Any, name: str) -> None:
+        if not getattr(tokenizer, "is_fast", False):
+            raise UserError(f"the tokenizer of {name} gives no character offsets; use a model with a tokenizer.json")
+        self.tokenizer = tokenizer
+        self.backend = tokenizer.backend_tokenizer
+        self.backend.no_truncation()
+        self.backend.no_padding()
+        self.template = _template(tokenizer)
+        self.words = Words(self.backend)
+        self.fingerprint = hash_json(json.loads(self.backend.to_str()))
+        self.pad = tokenizer.pad_token_id
+        self.unk = tokenizer.unk_token_id
+        self.mask = tokenizer.mask_token_id
+        self.special = frozenset(tokenizer.all_special_ids)
+        self.vocabulary = len(tokenizer)
+
+    @classmethod
+    def load(cls, path: str | Path, revision: str | None = None) -> Tokenizer:
+        """Load from a folder or the hub; raises UserError when there is no tokenizer."""
+        from transformers import AutoTokenizer
+
+        check_tokenizer(Path(path))
+        try:
+            return cls(AutoTokenizer.from_pretrained(str(path), revision=revision), str(path))
+        except UserError:
+            raise
+        except BaseException as error:  # damaged files end in all kinds, a panic of the Rust library among them
+            if isinstance(error, (KeyboardInterrupt, SystemExit, MemoryError)):
+                raise
+            remedy = "give a folder that save_pretrained wrote, or copy it again"
+            raise UserError(f"no tokenizer in {path}: {first_line(error)}; {remedy}") from error
+
+    def save(self, folder: Path) -> None:
+        self.tokenizer.save_pretrained(folder)
+
+    def slices(self, texts: Sequence[str]) -> Slices:
+        """Token ids of each text, without special tokens; a text that occurs twice is tokenised once."""
+        number = {text: i for i, text in enumerate(dict.fromkeys(texts))}
+        found, _ = self.words.tokenise(list(number))
+        return found.take(np.fromiter((number[text] for text in texts), np.int64, len(texts)))
+
+    def ids_and_offsets(self, texts: Sequence[str]) -> tuple[Slices, np.ndarray]:
+        """Token ids of each text and the (start, end) characters of each token of the flat array, int32 [T, 2].
+
+        Leading white space is left out of a token's characters.
+        """
+        return self.words.tokenise(texts)
+
+
+def _template(tokenizer: Any) -> Template:
+    """Read the special tokens off an encoded pair, so that any tokenizer's own format is used."""
+    pair = tokenizer("a", "b")
+    segments = pair.sequence_ids(0)
+    first, second = segments.index(0), segments.index(1)
+    last_first = max(i for i, s in enumerate(segments) if s == 0)
+    last_second = max(i for i, s in enumerate(segments) if s == 1)
+    ids = pair["input_ids"]
+    single = tokenizer("a")
+    after = max(i for i, s in enumerate(single.sequence_ids(0)) if s == 0) + 1
+    return Template(
+        tuple(ids[:first]),
+        tuple(ids[last_first + 1 : second]),
+        tuple(ids[last_second + 1 :]),
+        tuple(single["input_ids"][after:]),
+    )

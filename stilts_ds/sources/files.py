@@ -1,0 +1,166 @@
+"""Text and JSON files as they really arrive: byte-order marks, CRLF, half downloads, pointers, error pages.
+
+Lines end at `\\n` only, since U+2028 and other separators occur inside sentences. Everything that cannot be read
+raises UserError with file, line and remedy.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from stilts_ds.errors import UserError, did_you_mean
+
+AGAIN = "download the file again"
+MAGIC = (
+    (b"version https://git-lfs", "is a Git LFS pointer, not the data; run `git lfs pull` where it comes from"),
+    (b"<!doctype html", f"is an HTML page, probably an error message, not the data; {AGAIN}"),
+    (b"<html", f"is an HTML page, probably an error message, not the data; {AGAIN}"),
+    (b"\x1f\x8b", "is gzip-compressed; unpack it"),
+    (b"pk\x03\x04", "is a zip archive; unpack it"),
+    (b"\xff\xfe", "is UTF-16 text; convert it to UTF-8"),
+    (b"\xfe\xff", "is UTF-16 text; convert it to UTF-8"),
+)
+
+
+def read_lines(path: Path) -> Iterator[tuple[int, str]]:
+    """Yield (line number from 1, line without its end). A final line feed makes no empty last line.
+
+    Raises UserError for a missing or empty file, content that is no text, and invalid UTF-8.
+    """
+    check_head(path)
+    with _open(path) as file:
+        for number, raw in enumerate(file, 1):
+            yield number, _decode(raw, path, number)
+
+
+def _open(path: Path) -> Any:
+    try:
+        return path.open("rb")
+    except OSError as error:
+        raise UserError(f"{path}: cannot be opened ({error.strerror}); check the path and its permissions") from None
+
+
+def check_head(path: Path) -> None:
+    """Raise UserError if the file is empty or its first bytes show that it is not the data."""
+    with _open(path) as file:
+        head = file.read(512)
+    if not head.strip():
+        raise UserError(f"{path}: is empty; {AGAIN}")
+    start = head.removeprefix(b"\xef\xbb\xbf").lstrip().lower()
+    for magic, meaning in MAGIC:
+        if start.startswith(magic):
+            raise UserError(f"{path}: {meaning}")
+
+
+def _decode(raw: bytes, path: Path, number: int) -> str:
+    try:
+        text = raw.decode("utf-8-sig" if number == 1 else "utf-8")
+    except UnicodeDecodeError as error:
+        where = f"{path}:{number}: byte {error.start + 1} of the line (0x{error.object[error.start]:02x})"
+        raise UserError(f"{where} is not valid UTF-8; convert the file to UTF-8 or {AGAIN}") from None
+    return text.removesuffix("\n").removesuffix("\r")
+
+
+def read_json(path: Path) -> Any:
+    """The value in a JSON file. Raises UserError for anything that is not one whole JSON value."""
+    text = "\n".join(line for _, line in read_lines(path))
+    return parse_json(text, str(path))
+
+
+def read_json_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield (`file:line`, object) of a JSON lines file; blank lines are skipped."""
+    for number, line in read_lines(path):
+        if line.strip():
+            where = f"{path}:{number}"
+            row = parse_json(line, where)
+            if not isinstance(row, dict):
+                raise UserError(f"{where}: is no JSON object; this must be a JSON lines file, one object a line")
+            yield where, row
+
+
+def parse_json(text: str, where: str) -> Any:
+    """The value of a JSON text. Raises UserError saying where it breaks, and whether it looks cut short."""
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        if error.pos >= len(text.rstrip()) or error.msg.startswith("Unterminated string"):
+            raise UserError(f"{where}: the JSON ends too early, the file looks cut short; {AGAIN}") from None
+        place = f"line {error.lineno} column {error.colno}"
+        raise UserError(f"{where}: invalid JSON at {place}: {error.msg}; {AGAIN}") from None
+    except (ValueError, RecursionError):  # numbers of thousands of digits, endless nesting
+        raise UserError(f"{where}: is no sensible JSON; {AGAIN}") from None
+
+
+def text_field(row: Any, key: str, where: str) -> str:
+    """The text under `key`. Raises UserError if it is missing, no text, or holds half a surrogate pair."""
+    value = _field(row, key, where)
+    if not isinstance(value, str):
+        raise UserError(f"{where}: `{key}` must be text, not {type(value).__name__}; check the file's schema")
+    return check_text(value, f"{where}: `{key}`")
+
+
+def check_text(value: str, where: str) -> str:
+    """The text itself. JSON escapes can name half a surrogate pair, which no tokeniser or file can take."""
+    if not value.isascii():
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            raise UserError(f"{where} holds half a surrogate pair; repair the text") from None
+    return value
+
+
+def int_field(row: Any, key: str, where: str) -> int:
+    """The whole number under `key`; digits in quotes are accepted."""
+    value = _field(row, key, where)
+    if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 10:
+        return int(value)
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise UserError(f"{where}: `{key}` must be a whole number, not {shorten(value)}; check the file's schema")
+    return value
+
+
+def list_field(row: Any, key: str, where: str) -> list[Any]:
+    value = _field(row, key, where)
+    if not isinstance(value, list):
+        raise UserError(f"{where}: `{key}` must be a list, not {type(value).__name__}; check the file's schema")
+    return value
+
+
+def texts_field(row: Any, key: str, where: str) -> list[str]:
+    """The list of texts under `key`. Raises UserError for a list that holds anything else."""
+    values = list_field(row, key, where)
+    if not all(isinstance(value, str) for value in values):
+        raise UserError(f"{where}: `{key}` must hold texts only; check the file's schema")
+    return [check_text(value, f"{where}: `{key}`") for value in values]
+
+
+def _field(row: Any, key: str, where: str) -> Any:
+    if not isinstance(row, dict):
+        raise UserError(f"{where}: expected a JSON object with `{key}`; check the file's schema")
+    if key not in row:
+        found = ", ".join(sorted(map(str, row))[:8]) or "none"
+        raise UserError(f"{where}: there is no field `{key}` (found: {found}); check the file's schema")
+    return row[key]
+
+
+def shorten(value: Any, length: int = 60) -> str:
+    """A value as it may stand in a message."""
+    text = ascii(value) if isinstance(value, str) else repr(value)
+    return text if len(text) <= length else text[: length - 3] + "..."
+
+
+def unquote(cell: str) -> str:
+    """Undo CSV quoting of one cell; a cell that is not consistently quoted is returned as it is."""
+    inner = cell[1:-1]
+    quoted = len(cell) >= 2 and cell[0] == cell[-1] == '"'
+    return inner.replace('""', '"') if quoted and '"' not in inner.replace('""', "") else cell
+
+
+def check_label(label: str, labels: tuple[str, ...], where: str) -> str:
+    """The label itself. Raises UserError if the task does not know it."""
+    if labels and label not in labels:
+        raise UserError(f"{where}: unknown label {label[:60]!r}{did_you_mean(label, labels)}")
+    return label

@@ -1,0 +1,150 @@
+"""Rows of Hugging Face hub data sets (parquet or JSON; no script runs). What a row means is a family's to say.
+
+`datasets` is imported when rows are asked for. A revision that is no commit is resolved first, and logged.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from stilts_ds.config import TextHubPart
+from stilts_ds.errors import UserError, redacted
+from stilts_ds.sources.files import check_text, shorten
+from stilts_ds.tasks.languages import iso3_of, name_of
+from stilts_ds.tasks.spec import Hub, Task
+
+log = logging.getLogger(__name__)
+COMMIT = re.compile(r"[0-9a-f]{40}")
+
+
+@dataclass(frozen=True)
+class RowContext:
+    """What a converter knows besides the row; `features` are the data set's column types."""
+
+    task: Task
+    language: str
+    tally: Counter[str]
+    features: Mapping[str, Any]
+
+
+# The rows of one data set, what they are called, and their context, to records.
+Converter = Callable[[Iterable[Mapping[str, Any]], str, RowContext], Iterator[Any]]
+
+
+def row_by_row(convert: Callable[[Mapping[str, Any], str, RowContext], Any]) -> Converter:
+    """A converter that makes one record of each row; None leaves the row out."""
+
+    def records(rows: Iterable[Mapping[str, Any]], name: str, context: RowContext) -> Iterator[Any]:
+        for index, row in enumerate(rows):
+            record = convert(row, f"{name}[{index}]", context)
+            if record is not None:
+                yield record
+
+    return records
+
+
+def offers(task: Task, split: str, language: str) -> bool:
+    """Whether the literal names hub data for the split in this language."""
+    return bool(task.hub.get(split)) and all(
+        language == task.pivot or "{" in hub.config or hub.names_language for hub in task.hub[split]
+    )
+
+
+def check_offer(task: Task, split: str, language: str) -> None:
+    if not offers(task, split, language):
+        problem = f"{task.name} {split} {language} is not on the hub; set data.source=local and use the official files"
+        raise UserError(f"{problem} ({task.url}). {task.note}".rstrip())
+
+
+def rows_of(hub: Hub, language: str) -> tuple[Any, str]:
+    """The rows of one hub data set in one language, and what they are called in messages."""
+    config = _config(hub, language)
+    return load_rows(hub, config), f"{hub.repo} {config} {hub.split}"
+
+
+def fetch(task: Task, split: str, language: str) -> list[str]:
+    """Bring the hub data sets of a split into the cache, where they are not yet; returns their names.
+
+    Raises UserError for the first that cannot be loaded.
+    """
+    check_offer(task, split, language)
+    for hub in task.hub[split]:
+        load_rows(hub, _config(hub, language))
+    return [f"{hub.repo} {_config(hub, language)} {hub.split}" for hub in task.hub[split]]
+
+
+def _config(hub: Hub, language: str) -> str:
+    return hub.config.format(language=language, iso3=iso3_of(language), name=name_of(language))
+
+
+def load_text(corpus: TextHubPart, language: str, streaming: bool) -> Any:
+    """The rows of one language of a text corpus; `streaming` fetches no more of it than is read."""
+    hub = Hub("hub_text", corpus.repo, corpus.config, corpus.split, corpus.revision)
+    return load_rows(hub, _config(hub, language), **({"streaming": True} if streaming else {}))
+
+
+def load_rows(hub: Hub, config: str, **options: bool) -> Any:
+    """The `datasets.Dataset` of one configuration and split. Raises UserError with the library's own reason."""
+    try:
+        import datasets
+
+        rows = datasets.load_dataset(hub.repo, config, split=hub.split, revision=resolve(hub), **options)
+    except ImportError:
+        raise UserError("data.source=hub needs the package `datasets`; install it, or use local files") from None
+    except (OSError, ValueError, RuntimeError) as error:
+        reason = redacted(str(error) or type(error).__name__).split("\n")[0][:200]
+        where = f"{hub.repo} (configuration {config}, split {hub.split}, revision {hub.revision})"
+        remedy = "fill the cache (HF_HOME) on a machine with network, or set data.source=local"
+        raise UserError(f"cannot load {where} from the hub: {reason}; {remedy}") from None
+    _check_revision(rows, hub, config)
+    return rows
+
+
+def _check_revision(rows: Any, hub: Hub, config: str) -> None:
+    """Without network `datasets` takes the newest copy in its cache, whatever revision was asked for."""
+    folders = [Path(file["filename"]).parent for file in getattr(rows, "cache_files", [])]
+    others = [one for one in folders if COMMIT.fullmatch(one.name) and one.name != hub.revision]
+    if others and COMMIT.fullmatch(hub.revision):
+        raise UserError(
+            f"{hub.repo} {config}: the cache has revision {others[0].name}, but {hub.revision} is wanted; remove "
+            f"{others[0]} and run `stilts fetch` on a machine with network"
+        )
+
+
+def resolve(hub: Hub) -> str:
+    """The commit behind a revision; without network the revision itself, so that a filled cache still serves."""
+    if COMMIT.fullmatch(hub.revision):
+        return hub.revision
+    from huggingface_hub import HfApi
+
+    try:
+        commit = HfApi().dataset_info(hub.repo, revision=hub.revision).sha
+    except Exception as error:  # the hub client raises many kinds; loading reports what matters
+        log.warning("%s %s: commit unknown (%s)", hub.repo, hub.revision, type(error).__name__)
+        return hub.revision
+    log.info("%s %s: commit %s", hub.repo, hub.revision, commit)
+    return commit or hub.revision
+
+
+def row_id(row: Mapping[str, Any], where: str, *keys: str) -> str:
+    """The first of the row's id columns, or the row's place."""
+    known = (key for key in keys if row.get(key) not in (None, ""))
+    return next((check_text(str(row[key]), f"{where}: `{key}`") for key in known), where)
+
+
+def row_label(row: Mapping[str, Any], names: tuple[str, ...], where: str) -> str | None:
+    """The name of an integer label; -1 stands for no label. Digits in quotes are accepted."""
+    value = row.get("label")
+    index = int(value) if isinstance(value, str) and re.fullmatch("-?[0-9]{1,3}", value) else value
+    if index == -1:
+        return None
+    if not isinstance(index, int) or not 0 <= index < len(names):
+        problem = f"{where}: label {shorten(value)} is none of 0 to {len(names) - 1}"
+        raise UserError(f"{problem}; check the data set's revision")
+    return names[index]

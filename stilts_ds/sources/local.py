@@ -1,0 +1,132 @@
+"""From a task's literal to the files of one split and language."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from stilts_ds.errors import UserError, did_you_mean
+from stilts_ds.sources.files import check_head
+from stilts_ds.sources.source import DataSource, Part
+from stilts_ds.tasks.languages import iso3_of
+from stilts_ds.tasks.registry import get_task
+from stilts_ds.tasks.spec import Local, Task
+
+
+def owner(task: Task, split: str) -> Task:
+    """The task whose files serve `split`: itself, or `train_on` for a split that it has not (XNLI trains on MNLI).
+
+    A translated task has a train split in its language; for all others the English task serves.
+    """
+    if task.translation and split == "train":
+        return dataclasses.replace(task, languages=(task.translation,), pivot=task.translation)
+    other = task.origin if task.translation else task.train_on
+    if not other or (split in task.local and not task.translation):
+        return task
+    return dataclasses.replace(get_task(other), languages=(task.pivot,), pivot=task.pivot)
+
+
+def check_language(task: Task, language: str) -> None:
+    """Raise UserError for a language that the task has not; the pivot is always allowed, since it trains."""
+    known = {*task.languages, task.pivot}
+    if language not in known:
+        raise UserError(f"{task.name} has no language {language!r}{did_you_mean(language, known)}")
+
+
+def parts_of(
+    task: Task, split: str, language: str, source: DataSource, tally: Counter[str] | None = None
+) -> list[tuple[str, Part]]:
+    """Every (schema, file) of a split in one language, in reading order. Raises UserError for anything missing."""
+    task = owner(task, split)
+    check_language(task, language)
+    if split not in task.local:
+        raise UserError(f"{task.name} has no split {split!r}{did_you_mean(split, task.local)} {task.note}".rstrip())
+    folder = source.folder_of(task)
+    blank = Part(folder, task, language, split, tally=Counter() if tally is None else tally,
+                 limit=source.max_text_passages)
+    return [part for local in task.local[split] for part in _parts(local, blank)]
+
+
+def missing_parts(task: Task, split: str, language: str, source: DataSource) -> list[str]:
+    """What is wrong with each missing or unusable file of a split, and where to get it; [] where all can be read."""
+    owned = owner(task, split)
+    entries = [dataclasses.replace(owned, local={split: (one,)}) for one in owned.local.get(split, ())]
+    problems = []
+    for entry in entries or [owned]:
+        try:
+            for _, part in parts_of(entry, split, language, source):
+                for path in (part.path, part.labels, part.pivot):
+                    if path is not None:
+                        check_head(path)
+        except UserError as problem:
+            problems.append(str(problem))
+    return problems
+
+
+def _parts(local: Local, blank: Part) -> list[tuple[str, Part]]:
+    """The files of one entry; `blank.path` is the folder that its paths start from."""
+    folder, task = blank.path, blank.task
+    _check_monolingual(local, blank)
+    chosen, paths = _find(folder, local, task, blank.language)
+    if chosen is None:
+        raise UserError(_missing(folder, local, blank))
+    labels = _beside(chosen.labels, blank, required=blank.split != "test") if chosen.labels else None
+    pivot = _beside(chosen.pivot, blank, required=True) if chosen.pivot else None
+    filled = dataclasses.replace(blank, labels=labels, pivot=pivot)
+    return [(chosen.schema, _at(filled, path, chosen)) for path in paths]
+
+
+def _at(blank: Part, path: Path, local: Local) -> Part:
+    """The part for one file, in the language that its file or folder names where these do."""
+    if not local.names_language:
+        return dataclasses.replace(blank, path=path)
+    return dataclasses.replace(blank, path=path, language=path.parent.name if "/" in local.path else path.stem)
+
+
+def _check_monolingual(local: Local, blank: Part) -> None:
+    only_pivot = not any(hole in local.path for hole in ("{language}", "{iso3}"))
+    if only_pivot and blank.language != blank.task.pivot:
+        where = f"{blank.task.name} {blank.split}"
+        raise UserError(f"{where} exists for {blank.task.pivot!r} only, not for {blank.language!r}; ask for that")
+
+
+def _find(folder: Path, local: Local, task: Task, language: str) -> tuple[Local | None, Sequence[Path]]:
+    """The entry, or the alternative to it, that has files, and these files."""
+    choice: Local | None = local
+    while choice is not None:
+        path = fill(choice.path, task, language)
+        found = sorted(folder.glob(path), key=lambda one: (one.name, str(one))) if "*" in path else [folder / path]
+        found = [one for one in found if one.is_file()]
+        if found:
+            return choice, found
+        choice = choice.otherwise
+    return None, []
+
+
+def _beside(pattern: str, blank: Part, required: bool) -> Path | None:
+    path = blank.path / fill(pattern, blank.task, blank.language)
+    if path.is_file():
+        return path
+    if required:
+        raise UserError(f"{blank.task.name}: there is no file {path}; get it from {blank.task.url}")
+    return None
+
+
+def _missing(folder: Path, local: Local, blank: Part) -> str:
+    task, tried = blank.task, []
+    choice: Local | None = local
+    while choice is not None:
+        tried.append(str(folder / fill(choice.path, task, blank.language)))
+        choice = choice.otherwise
+    what = f"{task.name}: no {blank.split} file for {blank.language!r}"
+    if task.translation:
+        return f"{what}: there is no {' and no '.join(tried)}; it must have the schema and name of the English file"
+    return f"{what}: there is no {' and no '.join(tried)}; get it from {task.url}. {task.note}".rstrip()
+
+
+def fill(pattern: str, task: Task, language: str) -> str:
+    """A path or pattern with its holes filled in."""
+    codes = {"language": language, "iso3": iso3_of(language), "pivot": task.pivot, "pivot_iso3": iso3_of(task.pivot)}
+    return pattern.format(**codes)

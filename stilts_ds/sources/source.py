@@ -1,0 +1,65 @@
+"""Where examples come from, and what a reader is told about one file."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from stilts_ds.config import TextHubPart
+from stilts_ds.errors import UserError
+from stilts_ds.tasks.spec import Task
+
+
+@dataclass(frozen=True)
+class DataSource:
+    """Local folders with official files, or the Hugging Face hub.
+
+    `intermediate` holds the English intermediate tasks, `xtreme` is XTREME's download folder. Translated intermediate
+    tasks are always local: `translated`/<language> is laid out as `intermediate`. Text for masked language modelling
+    comes from files in `text` or from `text_hub`, whatever `kind` is; at most `max_text_passages` of a language.
+    """
+
+    kind: Literal["local", "hub"] = "local"
+    intermediate: Path | None = None
+    xtreme: Path | None = None
+    text: Path | None = None
+    translated: Path | None = None
+    text_hub: TextHubPart | None = None
+    max_text_passages: int | None = None
+
+    def from_hub(self, task: Task, split: str) -> bool:
+        """Whether the hub serves this split; what it has not got (CCGbank, BUCC, translations) is local."""
+        return self.kind == "hub" and split in task.hub
+
+    def folder_of(self, task: Task) -> Path:
+        """The folder that `task`'s paths are relative to. Raises UserError where it is not set or does not exist."""
+        key = task.data_folder
+        origin = "translations" if task.translation else f"from {task.url}"
+        folder: Path | None = getattr(self, key)
+        if folder is None:
+            remedy = f"name the folder with its files ({origin})"
+            why = f"the hub has not got its files; {remedy}. {task.note}" if self.kind == "hub" else remedy
+            raise UserError(f"{task.name}: data.{key} is not set; {why}".rstrip())
+        folder = folder / task.translation if task.translation else folder
+        if not folder.is_dir():
+            raise UserError(f"{task.name}: data.{key}: there is no folder {folder}; put its files there ({origin})")
+        return folder
+
+
+@dataclass(frozen=True)
+class Part:
+    """One file of a split. `labels` and `pivot` are the files beside it, where its schema has them.
+
+    `tally` counts the rows that a reader leaves out, by reason. `limit`: read only so many lines of running text.
+    """
+
+    path: Path
+    task: Task
+    language: str
+    split: str
+    labels: Path | None = None
+    pivot: Path | None = None
+    tally: Counter[str] = field(default_factory=Counter)
+    limit: int | None = None
