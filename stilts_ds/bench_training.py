@@ -41,7 +41,7 @@ from stilts_ds.model.encode import encode_padded
 from stilts_ds.model.multitask import MultiTask
 from stilts_ds.model_files import fingerprint
 from stilts_ds.phases import phase_job
-from stilts_ds.plan import Phase, make_plan
+from stilts_ds.plan import make_plan
 from stilts_ds.run_dir import RunDir
 from stilts_ds.tasks.registry import get_task
 
@@ -66,7 +66,7 @@ def recipe_for(given: argparse.Namespace, attention: str, rows: str) -> Recipe:
 def job_for(recipe: Recipe, folder: Path, world: World) -> Job:
     data = Data(recipe, folder)
     plan = make_plan(recipe, fingerprint(recipe.model.name_or_path, None), lambda task: "the data set")
-    phase = next(Phase.from_json(one) for one in plan["phases"] if one["kind"] == "intermediate")
+    phase = next(phase for phase in plan.phases if phase.kind == "intermediate")
     return phase_job(RunDir(folder), recipe, phase, data, world)
 
 

@@ -43,7 +43,8 @@ from stilts_ds.model.heads import HeadSpec, set_language_head
 from stilts_ds.model.multitask import MultiTask
 from stilts_ds.model.vocabulary import narrow_vocabulary
 from stilts_ds.model_files import longest_row, model_path, parameter_count
-from stilts_ds.plan import Phase, phases_in
+from stilts_ds.phase_status import PhaseStatus
+from stilts_ds.plan_file import Phase, Plan
 from stilts_ds.run_dir import RunDir, hash_file, hash_json, provenance, write_json
 
 log = logging.getLogger(__name__)
@@ -52,7 +53,7 @@ log = logging.getLogger(__name__)
 def run_phases(run: RunDir, wanted: list[str], only: str | None, world: World) -> None:
     """Run the wanted phases (all: []) of a planned run."""
     recipe = written_recipe(run.recipe)
-    phases = phases_in(run.plan)
+    phases = Plan.load(run.plan).phases
     unknown = set(wanted) - {phase.id for phase in phases}
     if unknown:
         raise UserError(f"{run.plan} has no phase {sorted(unknown)[0]}")
@@ -121,9 +122,9 @@ def run_phase(run: RunDir, recipe: Recipe, phase: Phase, data: Data, only: str |
     folder = run.phase(phase.id)
     state, trained = world.broadcast((folder.status(), folder.is_trained()) if world.first else None)
     if world.first and state == "pending":
-        write_json(folder.phase_json, {**phase.to_json(), "provenance": provenance()})
+        write_json(folder.phase_json, {**phase.to_json(), "provenance": provenance().to_json()})
     world.barrier()
-    cost = Cost(folder.read_status() if world.first else {}, world)
+    cost = Cost(folder.read_status() if world.first else PhaseStatus(), world)
 
     def note(state: str, **details: Any) -> None:
         spent = cost.so_far()
@@ -160,11 +161,11 @@ class Cost:
     """What a phase has cost over all its starts that ended by themselves or were stopped: seconds of wall time, and
     joules of all GPUs if every start and rank could read them."""
 
-    def __init__(self, before: dict[str, Any], world: World) -> None:
+    def __init__(self, before: PhaseStatus, world: World) -> None:
         self.world, self.started = world, time.time()
-        self.seconds = float(before.get("seconds", 0))
-        whole = not before or str(before.get("state")).startswith(("stopped:", "done"))  # not killed, not failed
-        self.joules = float(before.get("joules", 0)) if whole and ("joules" in before or not before) else None
+        self.seconds = before.seconds or 0.0
+        whole = before.state.startswith(("stopped:", "done"))  # not killed, not failed
+        self.joules: float | None = 0.0 if before.pending else before.joules if whole else None
         self.counter = energy_counter(world.device)
         self.counted = self.counter()
 
@@ -222,7 +223,7 @@ def phase_job(run: RunDir, recipe: Recipe, phase: Phase, data: Data, world: Worl
     }
     if recipe.engine.vocabulary_rows == "touched" and not any(spec.family == "text" for spec in specs):
         train_touched_rows(encoder, [task.rows for task in rows.values()], phase, data, world)
-    lineage = {"init": source, "phase": phase.to_json(), "provenance": provenance()}
+    lineage = {"init": source, "phase": phase.to_json(), "provenance": provenance().to_json()}
     model = MultiTask(encoder, specs, len(rows))
     load_language_head(model, phase, source, recipe, world)
     folder.root.mkdir(parents=True, exist_ok=True)

@@ -19,7 +19,7 @@ from stilts_ds.examples.locate import owner
 from stilts_ds.examples.read import available_languages, files_of, read_bitext, read_examples, text_languages
 from stilts_ds.examples.records import Record, Tagged
 from stilts_ds.examples.source import DataSource
-from stilts_ds.plan import Phase
+from stilts_ds.plan_file import Phase
 from stilts_ds.run_dir import hash_files, hash_json, read_json, write_json
 from stilts_ds.tasks.registry import get_task
 from stilts_ds.tasks.spec import Task

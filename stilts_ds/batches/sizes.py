@@ -18,7 +18,7 @@ from stilts_ds.errors import UserError
 from stilts_ds.examples.records import Choice
 from stilts_ds.memory import MicroBatch, head_parameters
 from stilts_ds.model_files import Shape
-from stilts_ds.plan import Phase
+from stilts_ds.plan_file import Phase
 
 
 @dataclass(frozen=True)

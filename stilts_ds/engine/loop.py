@@ -38,6 +38,7 @@ from stilts_ds.errors import UserError
 from stilts_ds.model.multitask import MultiTask
 from stilts_ds.model.vocabulary import widen
 from stilts_ds.monitor import Monitor, memory_gib
+from stilts_ds.phase_status import Best, TaskBest
 from stilts_ds.run_dir import PhaseDir
 
 log = logging.getLogger(__name__)
@@ -93,10 +94,13 @@ class Progress:
         self.best_score, self.best_step, self.since_best, self.kept = scores[SELECTION], self.step, 0, parts
         return True
 
-    def chosen(self) -> dict[str, Any]:
+    def chosen(self) -> Best:
         """The exported model's dev scores beside each task's own best, as the phase's status keeps them."""
-        tasks = {t: {"score": self.kept[t], "best": best, "best_step": step} for t, (best, step) in self.peaks.items()}
-        return {"step": self.best_step, "of": self.step, "selection": self.best_score, "tasks": tasks}
+        tasks = {
+            task: TaskBest(score=self.kept[task], best=best, best_step=step)
+            for task, (best, step) in self.peaks.items()
+        }
+        return Best(step=self.best_step, of=self.step, selection=self.best_score, tasks=tasks)
 
 
 @dataclass

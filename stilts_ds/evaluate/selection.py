@@ -23,7 +23,7 @@ from stilts_ds.evaluate.predict import decode, decode_questions, outputs, shard
 from stilts_ds.evaluate.score import main_score, score_predictions
 from stilts_ds.evaluate.spans import best_null_threshold
 from stilts_ds.examples.records import Span
-from stilts_ds.plan import Phase
+from stilts_ds.plan_file import Phase
 from stilts_ds.tasks.spec import Task
 
 

@@ -23,7 +23,7 @@ from stilts_ds.evaluate.predict import decode, labelled, outputs, sentence_vecto
 from stilts_ds.evaluate.retrieve import Side, best_threshold, bucc_mine, bucc_predict, tatoeba_predict
 from stilts_ds.evaluate.score import gold_value
 from stilts_ds.export import load_trained
-from stilts_ds.plan import Phase
+from stilts_ds.plan_file import Phase
 from stilts_ds.run_dir import RunDir, hash_file, hash_json, read_json, write_json
 from stilts_ds.tasks.spec import Task
 
