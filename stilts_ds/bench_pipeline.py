@@ -285,7 +285,7 @@ def line(result: Result) -> str:
 def machine() -> Result:
     info = Path("/proc/cpuinfo")
     model = re.search(r"model name\s*: (.*)", info.read_text()) if info.exists() else None
-    return {"cpu": model[1] if model else platform.processor(), "threads": 1, **provenance()}
+    return {"cpu": model[1] if model else platform.processor(), "threads": 1, **provenance().to_json()}
 
 
 def main(argv: Sequence[str] | None = None) -> int:

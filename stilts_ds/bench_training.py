@@ -27,7 +27,7 @@ from typing import Any
 
 import torch
 
-from stilts_ds.batches.collate import Batch, Collator
+from stilts_ds.batches.collate import Collator
 from stilts_ds.batches.feed import Item, loss_weights
 from stilts_ds.batches.mixture import Mixture
 from stilts_ds.bench_pipeline import machine
@@ -41,7 +41,8 @@ from stilts_ds.model.encode import encode_padded
 from stilts_ds.model.multitask import MultiTask
 from stilts_ds.model_files import fingerprint
 from stilts_ds.phases import phase_job
-from stilts_ds.plan import Phase, make_plan
+from stilts_ds.plan import make_plan
+from stilts_ds.rows.batch import Batch
 from stilts_ds.run_dir import RunDir
 from stilts_ds.tasks.registry import get_task
 
@@ -66,7 +67,7 @@ def recipe_for(given: argparse.Namespace, attention: str, rows: str) -> Recipe:
 def job_for(recipe: Recipe, folder: Path, world: World) -> Job:
     data = Data(recipe, folder)
     plan = make_plan(recipe, fingerprint(recipe.model.name_or_path, None), lambda task: "the data set")
-    phase = next(Phase.from_json(one) for one in plan["phases"] if one["kind"] == "intermediate")
+    phase = next(phase for phase in plan.phases if phase.kind == "intermediate")
     return phase_job(RunDir(folder), recipe, phase, data, world)
 
 
@@ -107,7 +108,7 @@ class Draws:
 
 def collated(job: Job, items: list[Item]) -> Batch:
     """One batch with all items, longest first, as a step makes it."""
-    collate = Collator(job.tasks, job.encoder, job.setting.mlm_probability, job.seed)
+    collate = Collator(job.tasks, job.tokenizer, job.setting.mlm_probability, job.seed)
     weights = loss_weights(items, job.tasks, job.setting.mlm_probability)
     order = sorted(range(len(items)), key=lambda i: -int(job.tasks[items[i][0]].rows.item_tokens[items[i][1]]))
     return collate([(place, *items[place]) for place in order], 0, weights)

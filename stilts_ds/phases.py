@@ -25,7 +25,7 @@ import torch
 
 from stilts_ds.batches.collate import TaskRows
 from stilts_ds.config import EnginePart, Recipe, written_recipe
-from stilts_ds.data.splits import Data, prepare
+from stilts_ds.data.data import Data, prepare_data
 from stilts_ds.engine.energy import energy_counter
 from stilts_ds.engine.loop import Job, Progress, train
 from stilts_ds.engine.preempt import Stopped, install_handlers
@@ -37,12 +37,15 @@ from stilts_ds.evaluate.score_run import score_phase
 from stilts_ds.evaluate.selection import dev_scores
 from stilts_ds.evaluate.zero_shot import evaluate_phase
 from stilts_ds.export import check_export, export_model
+from stilts_ds.families.build import build_model
+from stilts_ds.families.registry import family_of, get_family
 from stilts_ds.model.encoder import load_encoder, quiet, read_language_head
 from stilts_ds.model.heads import HeadSpec, set_language_head
 from stilts_ds.model.multitask import MultiTask
 from stilts_ds.model.vocabulary import narrow_vocabulary
 from stilts_ds.model_files import longest_row, model_path, parameter_count
-from stilts_ds.plan import Phase, phases_in
+from stilts_ds.phase_status import PhaseStatus
+from stilts_ds.plan_file import Phase, Plan
 from stilts_ds.rows.rows import Rows, touched_ids
 from stilts_ds.run_dir import RunDir, hash_file, hash_json, provenance, write_json
 
@@ -52,7 +55,7 @@ log = logging.getLogger(__name__)
 def run_phases(run: RunDir, wanted: list[str], only: str | None, world: World) -> None:
     """Run the wanted phases (all: []) of a planned run."""
     recipe = written_recipe(run.recipe)
-    phases = phases_in(run.plan)
+    phases = Plan.load(run.plan).phases
     unknown = set(wanted) - {phase.id for phase in phases}
     if unknown:
         raise UserError(f"{run.plan} has no phase {sorted(unknown)[0]}")
@@ -65,7 +68,7 @@ def run_phases(run: RunDir, wanted: list[str], only: str | None, world: World) -
         run.check_links()
         for phase in chosen:
             run.phase(phase.id).read_status()
-        prepare(data, chosen)
+        prepare_data(data, chosen)
 
     first_on_rank_0(look_at_files, world)
     for number, phase in enumerate(chosen, start=1):
@@ -121,9 +124,9 @@ def run_phase(run: RunDir, recipe: Recipe, phase: Phase, data: Data, only: str |
     folder = run.phase(phase.id)
     state, trained = world.broadcast((folder.status(), folder.is_trained()) if world.first else None)
     if world.first and state == "pending":
-        write_json(folder.phase_json, {**phase.to_json(), "provenance": provenance()})
+        write_json(folder.phase_json, {**phase.to_json(), "provenance": provenance().to_json()})
     world.barrier()
-    cost = Cost(folder.read_status() if world.first else {}, world)
+    cost = Cost(folder.read_status() if world.first else PhaseStatus(), world)
 
     def note(state: str, **details: Any) -> None:
         spent = cost.so_far()
@@ -160,11 +163,11 @@ class Cost:
     """What a phase has cost over all its starts that ended by themselves or were stopped: seconds of wall time, and
     joules of all GPUs if every start and rank could read them."""
 
-    def __init__(self, before: dict[str, Any], world: World) -> None:
+    def __init__(self, before: PhaseStatus, world: World) -> None:
         self.world, self.started = world, time.time()
-        self.seconds = float(before.get("seconds", 0))
-        whole = not before or str(before.get("state")).startswith(("stopped:", "done"))  # not killed, not failed
-        self.joules = float(before.get("joules", 0)) if whole and ("joules" in before or not before) else None
+        self.seconds = before.seconds or 0.0
+        whole = before.state.startswith(("stopped:", "done"))  # not killed, not failed
+        self.joules: float | None = 0.0 if before.pending else before.joules if whole else None
         self.counter = energy_counter(world.device)
         self.counted = self.counter()
 
@@ -217,19 +220,20 @@ def phase_job(run: RunDir, recipe: Recipe, phase: Phase, data: Data, world: Worl
         check_export(run.phase(phase.init))
     encoder = load_encoder(source, recipe.model, None if phase.init else recipe.model.revision)
     rows = {
-        name: TaskRows(name, i, tasks[name].family, tasks[name].head_name, data.train_rows(name, phase.setting(name)))
+        name: TaskRows(name, i, family_of(tasks[name]), tasks[name].head_name, train_rows(data, name, phase))
         for i, name in enumerate(sorted(phase.train))
     }
-    if recipe.engine.vocabulary_rows == "touched" and not any(spec.family == "text" for spec in specs):
+    over_vocabulary = any(get_family(spec.family).trained.ties_embeddings for spec in specs)
+    if recipe.engine.vocabulary_rows == "touched" and not over_vocabulary:
         train_touched_rows(encoder, [task.rows for task in rows.values()], phase, data, world)
-    lineage = {"init": source, "phase": phase.to_json(), "provenance": provenance()}
-    model = MultiTask(encoder, specs, len(rows))
+    lineage = {"init": source, "phase": phase.to_json(), "provenance": provenance().to_json()}
+    model = build_model(encoder, specs, len(rows))
     load_language_head(model, phase, source, recipe, world)
     folder.root.mkdir(parents=True, exist_ok=True)
     return Job(
         title=phase.id,
         model=model,
-        encoder=data.encoder,
+        tokenizer=data.tokenizer,
         tasks=rows,
         setting=setting,
         sampling=recipe.sampling,
@@ -240,7 +244,7 @@ def phase_job(run: RunDir, recipe: Recipe, phase: Phase, data: Data, world: Worl
         world=world,
         evaluate=lambda forward: dev_scores(forward, tasks, data, phase, world),
         export=lambda parameters, step: export_model(
-            folder, encoder, data.encoder, specs, parameters, {**lineage, "step": step}
+            folder, encoder, data.tokenizer, specs, parameters, {**lineage, "step": step}
         ),
     )
 
@@ -248,7 +252,7 @@ def phase_job(run: RunDir, recipe: Recipe, phase: Phase, data: Data, world: Worl
 def load_language_head(model: MultiTask, phase: Phase, source: str, recipe: Recipe, world: World) -> None:
     """Give masked language modelling the head that the checkpoint was pretrained with, where it has one."""
     for spec in model.specs.values():
-        if spec.family != "text":
+        if not model.head(spec.name).ties_embeddings:
             continue
         found = read_language_head(source, None if phase.init else recipe.model.revision)
         if found is not None:
@@ -262,21 +266,27 @@ def train_touched_rows(
     encoder: Any, train: list[Rows], phase: Phase, data: Data, world: World
 ) -> None:
     """Leave only the vocabulary rows that the phase's train and dev data hold in the encoder."""
-    dev = [data.dev_rows(name, phase.setting(name)) for name in phase.train]
+    dev = [data.dev(name, phase.setting(name)).rows(phase.setting(name)) for name in phase.train]
     size = int(encoder.config.vocab_size)
-    ids = touched_ids([*train, *dev], data.encoder.special, size)
+    ids = touched_ids([*train, *dev], data.tokenizer.special, size)
     narrow_vocabulary(encoder, ids, keep_rest=world.first)
     if world.first:
         log.info("%s: %d of %d vocabulary rows are in its data and train", phase.id, len(ids), size)
+
+
+def train_rows(data: Data, name: str, phase: Phase) -> Rows:
+    """The rows that a phase trains one of its tasks on."""
+    setting = phase.setting(name)
+    return data.train(name, setting).rows(setting)
 
 
 def head_specs(phase: Phase, data: Data) -> list[HeadSpec]:
     """The heads of a phase: one for each label space among its training tasks."""
     specs: dict[str, HeadSpec] = {}
     for name in sorted(phase.train):
-        task, rows = data.task(name), data.train_rows(name, phase.setting(name))
-        width = int(rows.items[1] - rows.items[0]) if task.family == "choice" else 1
-        labels = data.labels(name) if task.family in ("pair", "tag") else ()
+        task, rows = data.task(name), train_rows(data, name, phase)
+        width = int(rows.items[1] - rows.items[0])  # the choices of a question; 1 where an item is one row
+        labels = data.labels(name) if family_of(task).labelled else ()
         spec = HeadSpec(task.head_name, task.family, tuple(labels), width)
         if specs.setdefault(spec.name, spec) != spec:
             raise UserError(f"tasks of head {spec.name!r} disagree on its labels; give them heads of their own")
@@ -363,7 +373,7 @@ def set_up_logging(folder: Path) -> None:
     warnings.filterwarnings("ignore", category=FutureWarning, module="torch.distributed")
     for noisy in ("DeepSpeed", "transformers", "torch", "datasets"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
-    logging.getLogger("stilts_ds.examples").setLevel(logging.WARNING)  # what was read is told once, by prepare
+    logging.getLogger("stilts_ds.data.reader").setLevel(logging.WARNING)  # what was read is told once, by prepare
     for name in ("stilts_ds", "__main__"):
         logging.getLogger(name).setLevel(logging.INFO)
 

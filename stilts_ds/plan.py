@@ -9,143 +9,14 @@ from __future__ import annotations
 import operator
 import re
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
-from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
-
-from stilts_ds.config import NAME, Recipe, TrainingPart, check_training
+from stilts_ds.config import NAME, Recipe
 from stilts_ds.errors import UserError, did_you_mean
-from stilts_ds.run_dir import hash_json, provenance, read_json
+from stilts_ds.families.registry import family_of
+from stilts_ds.plan_file import Kind, Phase, Plan
+from stilts_ds.run_dir import hash_json, provenance
 from stilts_ds.tasks.registry import get_task
 from stilts_ds.tasks.spec import Task
-
-Kind = Literal["intermediate", "target", "retrieval"]
-PHASE_ID = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,199}$"
-
-
-@dataclass(frozen=True)
-class Phase:
-    """One node of the graph. `init` is the phase whose encoder it starts from; empty: the pretrained model.
-
-    `lengths` are the row lengths of each of several tasks; a task alone has those of `training`.
-    """
-
-    id: str
-    kind: Kind
-    condition: str
-    init: str
-    train: tuple[str, ...]
-    evaluate: tuple[str, ...]
-    seed: int
-    training: dict[str, Any]
-    lengths: dict[str, dict[str, int]] = field(default_factory=dict)
-
-    def setting(self, task: str = "") -> TrainingPart:
-        """The phase's training settings, with the row lengths of one of its tasks."""
-        return TrainingPart(**{**self.training, **self.lengths.get(task, {})})
-
-    @property
-    def title(self) -> str:
-        what = "+".join(self.train) if self.kind != "retrieval" else "retrieval"
-        return f"{self.kind} {what} (after {self.condition}, seed {self.seed})"
-
-    def to_json(self) -> dict[str, Any]:
-        return asdict(self)
-
-    @classmethod
-    def from_json(cls, value: dict[str, Any]) -> Phase:
-        return cls(**{**value, "train": tuple(value["train"]), "evaluate": tuple(value["evaluate"])})
-
-
-class PlanFile(BaseModel):
-    """What stands in plan.json. Ids become names of folders, so nothing else may stand in them."""
-
-    model_config = ConfigDict(strict=True, allow_inf_nan=False)
-    name: str
-    model: str
-    source: str
-    seeds: list[int] = Field(min_length=1)
-    targets: list[str]
-    phases: list[PhaseFile]
-    use: dict[str, list[str]] = Field(min_length=1)
-    provenance: ProvenanceFile
-
-    @model_validator(mode="after")
-    def _hang_together(self) -> PlanFile:
-        known = {phase.id for phase in self.phases}
-        for condition, ids in self.use.items():
-            if unknown := [one for one in ids if one not in known]:
-                raise ValueError(f"condition {condition!r} uses phase {unknown[0]!r}, which is not in the plan")
-        if len(known) < len(self.phases):
-            raise ValueError("two phases have one id")
-        for phase in self.phases:
-            if phase.condition not in self.use:
-                raise ValueError(f"phase {phase.id!r} belongs to {phase.condition!r}, which is no condition")
-            if phase.init and phase.init not in known:
-                raise ValueError(f"phase {phase.id!r} starts from {phase.init!r}, which is not in the plan")
-        for name in self.targets:
-            get_task(name)
-        return self
-
-
-class ProvenanceFile(BaseModel):
-    """What made a plan."""
-
-    model_config = ConfigDict(strict=True)
-    git_commit: str
-    versions: dict[str, str]
-    model_hash: str = ""
-    platform: str = ""
-
-
-class PhaseFile(BaseModel):
-    """One phase in plan.json."""
-
-    model_config = ConfigDict(strict=True, allow_inf_nan=False, extra="forbid")
-    id: str = Field(pattern=PHASE_ID)
-    kind: Kind
-    condition: str
-    init: str = Field(pattern=f"^$|{PHASE_ID}")
-    train: list[str]
-    evaluate: list[str]
-    seed: int = Field(ge=0, lt=2**32)
-    training: dict[str, Any]
-    lengths: dict[str, dict[str, int]]
-
-    @model_validator(mode="after")
-    def _settings(self) -> PhaseFile:
-        for name in (*self.train, *self.evaluate):
-            get_task(name)
-        for part in (self.training, *self.lengths.values()):
-            check_training(part)
-        if bool(self.train) == (self.kind == "retrieval") or bool(self.train) != bool(self.training):
-            raise ValueError(f"phase {self.id!r} is called {self.kind} and trains {self.train}")
-        return self
-
-
-def read_plan(path: Path) -> dict[str, Any]:
-    """A run's plan, checked. Raises UserError naming the file."""
-    planned = read_json(path)
-    again = "run the same `stilts run` again, it plans anew"
-    lacking = [key for key in PlanFile.model_fields if not isinstance(planned, dict) or key not in planned]
-    if lacking:
-        raise UserError(f"{path} lacks {lacking[0]!r}; {again}")
-    try:
-        PlanFile.model_validate(planned)
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(map(str, first["loc"]))
-        raise UserError(f"{path}: {place}: {first['msg'].removeprefix('Value error, ')}; {again}") from error
-    except UserError as error:
-        raise UserError(f"{path}: {error}; {again}") from None
-    return planned
-
-
-def phases_in(path: Path) -> list[Phase]:
-    """The phases of a run's plan.json, in order. Raises UserError naming the file."""
-    return [Phase.from_json(phase) for phase in read_plan(path)["phases"]]
 
 
 def train_task_of(task: Task) -> str:
@@ -153,8 +24,8 @@ def train_task_of(task: Task) -> str:
     return task.train_on or task.name
 
 
-def make_plan(recipe: Recipe, model_hash: str, data_hash: Callable[[str], str]) -> dict[str, Any]:
-    """The plan as JSON: `phases`, each after the one it starts from, and `use`: the phases of each condition.
+def make_plan(recipe: Recipe, model_hash: str, data_hash: Callable[[str], str]) -> Plan:
+    """The plan of a recipe: each phase after the one it starts from.
 
     `data_hash(task)` is the hash of a task's train and dev files. Raises UserError for unknown or unfit tasks.
     """
@@ -171,11 +42,16 @@ def make_plan(recipe: Recipe, model_hash: str, data_hash: Callable[[str], str]) 
             for phase in _after(recipe, condition, init, init or model_hash, seed, data_hash):
                 phases.setdefault(phase.id, phase)
                 use[condition] += [phase.id] if phase.id not in use[condition] else []
-    return {
-        "name": recipe.name, "model": recipe.model.name_or_path, "source": recipe.data.source, "seeds": recipe.seeds,
-        "targets": recipe.targets, "phases": [phase.to_json() for phase in phases.values()], "use": use,
-        "provenance": {**provenance(), "model_hash": model_hash},
-    }
+    return Plan(
+        name=recipe.name,
+        model=recipe.model.name_or_path,
+        source=recipe.data.source,
+        seeds=tuple(recipe.seeds),
+        targets=tuple(recipe.targets),
+        phases=tuple(phases.values()),
+        use={condition: tuple(ids) for condition, ids in use.items()},
+        provenance=provenance(model_hash),
+    )
 
 
 def _after(
@@ -199,7 +75,7 @@ def _phase(
     # A target keeps its own settings when it trains on another task's data (XNLI on MNLI, XQuAD on SQuAD).
     alone = "" if not tasks else tasks[0].origin if kind == "target" else only_task(tasks)
     defaults = get_task(evaluate[0] if kind == "target" else alone).training if alone else {}
-    mlm, several = any(task.family == "text" for task in tasks), bool(tasks) and not alone
+    mlm, several = any(not family_of(task).labelled for task in tasks), bool(tasks) and not alone
     training = recipe.training(kind, defaults, alone, several, mlm).model_dump() if train else {}
     lengths = {task.name: recipe.lengths(task.training, task.origin) for task in tasks} if several else {}
     content = {
@@ -211,8 +87,17 @@ def _phase(
         "data": {task: data_hash(task) for task in sorted(train)},
     }
     label = "-".join(train) if 0 < len(train) <= 2 else condition
-    return Phase(f"{kind}-{label}-{hash_json(content)[:12]}", kind, condition, init, tuple(train), tuple(evaluate),
-                 seed, training, lengths)
+    return Phase(
+        id=f"{kind}-{label}-{hash_json(content)[:12]}",
+        kind=kind,
+        condition=condition,
+        init=init,
+        train=tuple(train),
+        evaluate=tuple(evaluate),
+        seed=seed,
+        training=training,
+        lengths=lengths,
+    )
 
 
 def only_task(tasks: Sequence[Task]) -> str:
@@ -220,7 +105,7 @@ def only_task(tasks: Sequence[Task]) -> str:
 
     Empty where there are several.
     """
-    names = {task.origin for task in tasks if task.family != "text"} or {task.origin for task in tasks}
+    names = {task.origin for task in tasks if family_of(task).labelled} or {task.origin for task in tasks}
     return names.pop() if len(names) == 1 else ""
 
 
@@ -230,7 +115,7 @@ def check_tasks(recipe: Recipe) -> None:
         _check_condition(recipe, condition, names)
     for name in recipe.targets:
         task = _task(name, "targets")
-        if task.family == "text":
+        if not family_of(task).group:
             raise UserError(f"targets: {name} is running text and has no score; leave it out")
         if task.translation:
             raise UserError(f"targets: {name} is training data; score {task.origin}")

@@ -19,6 +19,8 @@ import xxhash
 
 from stilts_ds import __version__
 from stilts_ds.errors import UserError
+from stilts_ds.phase_status import Best, PhaseStatus
+from stilts_ds.values import Value, check_value
 
 COMMIT = "COMMIT"
 VERSIONED = ("torch", "deepspeed", "transformers", "tokenizers", "datasets", "numpy", "triton", "mpi4py")
@@ -141,26 +143,44 @@ class PhaseDir:
     def results(self) -> Path:
         return self.root / "results"
 
+    def result(self, task: str) -> Path:
+        """The scores of one task."""
+        return self.results / f"{task}.json"
+
     def status(self) -> str:
         """`running`, `trained`, `done`, `stopped:<signal>`, `failed`, or `pending` when nothing ran yet."""
-        return self.read_status().get("state", "pending")
+        return self.read_status().state
 
-    def read_status(self) -> dict[str, Any]:
-        """All that the status file tells; {} when nothing ran yet. Raises UserError where it is damaged."""
-        return read_sealed(self.status_json) if self.status_json.exists() else {}
+    def read_status(self) -> PhaseStatus:
+        """All that the status file tells; `pending` when nothing ran yet. Raises UserError where it is damaged."""
+        if not self.status_json.exists():
+            return PhaseStatus()
+        remedy = "delete it and run the same command again"
+        return check_value(PhaseStatus, read_sealed(self.status_json), self.status_json, remedy)
 
     def is_trained(self) -> bool:
         """Whether the phase's model is exported; also when the evaluation behind it was stopped or failed."""
-        return bool(self.read_status().get("trained"))
+        return self.read_status().trained
 
-    def set_status(self, state: str, **details: Any) -> None:
-        """Write the phase's state. The token tells one start of the ranks from another."""
-        token = os.environ.get("STILTS_RUN_TOKEN", "")
+    def set_status(
+        self, state: str, *, seconds: float | None = None, world_size: int | None = None, joules: float | None = None,
+        best: Best | None = None, curve: str | None = None, error: str | None = None,
+    ) -> None:
+        """Write the phase's state. What is not given stays as it was, but for joules and the error."""
         before = self.read_status()
-        kept: dict[str, Any] = {key: before[key] for key in ("seconds", "world_size", "best", "curve") if key in before}
-        trained = state in ("trained", "done") or bool(before.get("trained"))
-        own = {"state": state, "trained": trained, "token": token, "at": round(time.time(), 1)}
-        write_sealed(self.status_json, {**kept, **own, **details})
+        status = PhaseStatus(
+            state=state,
+            trained=before.trained or state in ("trained", "done"),
+            token=os.environ.get("STILTS_RUN_TOKEN", ""),
+            at=round(time.time(), 1),
+            seconds=before.seconds if seconds is None else seconds,
+            world_size=before.world_size if world_size is None else world_size,
+            joules=joules,
+            best=before.best if best is None else best,
+            curve=before.curve if curve is None else curve,
+            error=error,
+        )
+        write_sealed(self.status_json, status.to_json(before))
 
 
 @dataclass(frozen=True)
@@ -176,6 +196,11 @@ class RunDir:
     @property
     def plan(self) -> Path:
         return self.root / "plan.json"
+
+    @property
+    def trial(self) -> Path:
+        """What a trial measured, in the temporary run folder of a trial."""
+        return self.root / "trial.json"
 
     @property
     def jobs(self) -> Path:
@@ -244,6 +269,21 @@ def versions() -> dict[str, str]:
     return found
 
 
-def provenance() -> dict[str, Any]:
-    """What produced a result: git commit, versions and machine kind."""
-    return {"git_commit": git_commit(), "versions": versions(), "platform": platform.platform()}
+class Provenance(Value):
+    """What produced a plan or a result. `platform` and `model_hash` (SHA-256) are empty where they are not known."""
+
+    git_commit: str
+    versions: dict[str, str]
+    platform: str = ""
+    model_hash: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values; what is not known is left out."""
+        return self.model_dump(exclude_defaults=True)
+
+
+def provenance(model_hash: str = "") -> Provenance:
+    """What produces a result now: git commit, versions and machine kind; for a plan also the hash of its model."""
+    return Provenance(
+        git_commit=git_commit(), versions=versions(), platform=platform.platform(), model_hash=model_hash
+    )

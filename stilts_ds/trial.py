@@ -13,21 +13,23 @@ import dataclasses
 import resource
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 import torch
 
-from stilts_ds.config import Recipe, written_recipe
-from stilts_ds.data.splits import Data
+from stilts_ds.config import written_recipe
+from stilts_ds.data.data import Data
 from stilts_ds.engine.loop import Job, Progress, Trainer
 from stilts_ds.engine.world import World, joined
 from stilts_ds.errors import UserError
 from stilts_ds.model.encoder import quiet
 from stilts_ds.phases import check_settings, first_on_rank_0, phase_job, set_up_logging
-from stilts_ds.plan import Phase, phases_in
-from stilts_ds.run_dir import RunDir, hash_json, write_json
+from stilts_ds.plan_file import Phase, Plan
+from stilts_ds.run_dir import RunDir, hash_json
+from stilts_ds.trial_file import RankPeaks, Trial
 
 STEPS = 3  # timed ones
 LOOKED_AT = 500  # steps among which the heaviest is looked for
@@ -37,9 +39,9 @@ def trial(run: RunDir, phase_id: str, world: World) -> None:
     """Run the trial of a planned run and write trial.json. A collective."""
     started_with = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     recipe = written_recipe(run.recipe)
-    phases = phases_in(run.plan)
+    phases = Plan.load(run.plan).phases
     # The encoder of an earlier phase has the same shape as the pretrained one, and may not exist yet.
-    [phase] = [dataclasses.replace(p, init="") for p in phases if p.id == phase_id]
+    [phase] = [phase.model_copy(update={"init": ""}) for phase in phases if phase.id == phase_id]
     check_settings(recipe, [phase], world)
     data = Data(recipe, run.root)
     first_on_rank_0(lambda: tokenise(data, phases), world)
@@ -47,33 +49,54 @@ def trial(run: RunDir, phase_id: str, world: World) -> None:
         phase_job(run, recipe, phase, data, world), evaluate=lambda forward: {}, export=lambda parameters, step: None
     )
     measured = measure(job)
-    ranks = world.all_gather({**_peaks(world), "started_with": started_with})
+    ranks = world.all_gather(_peaks(world, started_with))
     if world.first:
-        write_json(run.root / "trial.json", {**measured, **about(recipe, phase, world), "ranks": ranks})
+        Trial(
+            parameters=measured.parameters,
+            steps=measured.steps,
+            seconds=measured.seconds,
+            tokens=measured.tokens,
+            warm_up_seconds=measured.warm_up_seconds,
+            phase=phase.id,
+            stage=recipe.engine.zero_stage,
+            dtype=recipe.engine.dtype,
+            device=torch.cuda.get_device_name(world.device) if world.device.type == "cuda" else "CPU",
+            ranks=tuple(ranks),
+        ).save(run.trial)
 
 
-def tokenise(data: Data, phases: list[Phase]) -> None:
+class Measured(NamedTuple):
+    """What the steps took: seconds and real tokens (of all ranks) of each timed one."""
+
+    parameters: int
+    steps: tuple[int, ...]
+    seconds: tuple[float, ...]
+    tokens: tuple[int, ...]
+    warm_up_seconds: float
+
+
+def tokenise(data: Data, phases: Sequence[Phase]) -> None:
     """Train and dev rows of every phase: their sizes decide how long the run takes, and the run needs them anyway."""
     for phase in phases:
         for name in phase.train:
-            data.train_rows(name, phase.setting(name))
-            data.dev_rows(name, phase.setting(name))
+            setting = phase.setting(name)
+            data.train(name, setting).rows(setting)
+            data.dev(name, setting).rows(setting)
 
 
-def measure(job: Job) -> dict[str, Any]:
-    """Seconds and real tokens (of all ranks) of each timed step."""
+def measure(job: Job) -> Measured:
+    """Take the heaviest step, and then the timed ones."""
     trainer = Trainer(job)
     try:
         trainer.resume(None)
         trained = sum(p.numel() if not hasattr(p, "ds_numel") else p.ds_numel for p in job.model.parameters())
         total = trainer.mixture.total_steps
         chosen = [heaviest(trainer), *np.linspace(0, total - 1, min(STEPS, total)).astype(int).tolist()]
-        seconds = [timed(trainer, step) for step in chosen]
-        tokens = [_tokens(trainer, step) for step in chosen]
+        warm_up, *seconds = [timed(trainer, step) for step in chosen]
+        tokens = [_tokens(trainer, step) for step in chosen[1:]]
     finally:
         trainer.close()
-    return {"parameters": trained, "steps": chosen[1:], "seconds": seconds[1:], "tokens": tokens[1:],
-            "warm_up_seconds": seconds[0]}
+    return Measured(trained, tuple(chosen[1:]), tuple(seconds), tuple(tokens), warm_up)
 
 
 def timed(trainer: Trainer, step: int) -> float:
@@ -98,18 +121,16 @@ def _tokens(trainer: Trainer, step: int) -> int:
     return sum(int(rows[name][item]) for name, item in trainer.mixture.step(step))
 
 
-def _peaks(world: World) -> dict[str, int]:
-    """Peak bytes of this rank: resident set and, on a GPU, what the allocator gave out and holds."""
-    peaks = {"host": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}
-    if world.device.type == "cuda":
-        peaks["device"] = torch.cuda.max_memory_allocated(world.device)
-        peaks["device_reserved"] = torch.cuda.max_memory_reserved(world.device)
-    return peaks
-
-
-def about(recipe: Recipe, phase: Phase, world: World) -> dict[str, Any]:
-    device = torch.cuda.get_device_name(world.device) if world.device.type == "cuda" else "CPU"
-    return {"phase": phase.id, "stage": recipe.engine.zero_stage, "dtype": recipe.engine.dtype, "device": device}
+def _peaks(world: World, started_with: int) -> RankPeaks:
+    host = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    if world.device.type != "cuda":
+        return RankPeaks(host=host, started_with=started_with)
+    return RankPeaks(
+        host=host,
+        device=torch.cuda.max_memory_allocated(world.device),
+        device_reserved=torch.cuda.max_memory_reserved(world.device),
+        started_with=started_with,
+    )
 
 
 def main(arguments: list[str]) -> int:

@@ -221,12 +221,12 @@ def score(given: argparse.Namespace) -> int:
         return _score_folders(given)
     from stilts_ds.data.data import Data
     from stilts_ds.evaluate.score_run import score_phase
-    from stilts_ds.plan import phases_in
+    from stilts_ds.plan_file import Plan
 
     folder = RunDir(given.run_dir)
     recipe = recipe_of_run(folder)
     data = Data(recipe, folder.root)
-    for phase in phases_in(folder.plan):
+    for phase in Plan.load(folder.plan).phases:
         if phase.evaluate:
             score_phase(folder, recipe, phase, data)
     return report(given)

@@ -11,10 +11,11 @@ from stilts_ds.config import EnginePart, Recipe
 from stilts_ds.data.data import Data
 from stilts_ds.families.registry import family_of
 from stilts_ds.model_files import Shape, model_folder, shape_of
-from stilts_ds.plan import Phase
+from stilts_ds.plan_file import Phase, Plan
 from stilts_ds.planning.memory import Memory, largest_parameter, memory, trained_parameters
 from stilts_ds.planning.sizes import PhaseSize, heads_of, phase_size
 from stilts_ds.run_dir import PhaseDir, RunDir, read_json
+from stilts_ds.trial_file import Trial
 
 STAGES = (0, 1, 2, 3)
 
@@ -46,13 +47,12 @@ class Estimate:
         return (self.size.steps or 0) * setting.train_batch_size * setting.max_seq_length
 
 
-def estimates(recipe: Recipe, run: RunDir, plan: dict[str, Any], ranks: int, cpu: bool = False) -> list[Estimate]:
+def estimates(recipe: Recipe, run: RunDir, plan: Plan, ranks: int, cpu: bool = False) -> list[Estimate]:
     """An estimate for each phase of a plan. `cpu`: of ranks that are CPUs, where only touched pages take memory."""
     data = Data(recipe, run.root)
     folder = model_folder(recipe.model.name_or_path, recipe.model.revision)
     shape = shape_of(folder) if folder is not None and (folder / "config.json").exists() else None
-    phases = [Phase.from_json(p) for p in plan["phases"]]
-    return [_estimate(phase, recipe, data, run.phase(phase.id), shape, ranks, cpu) for phase in phases]
+    return [_estimate(phase, recipe, data, run.phase(phase.id), shape, ranks, cpu) for phase in plan.phases]
 
 
 def _estimate(
@@ -121,26 +121,17 @@ def saved_step(folder: PhaseDir) -> int | None:
     return int(read_json(manifests[-1])["step"]) if manifests else None
 
 
-def calibrated(found: list[Estimate], trial: dict[str, Any], ranks: int) -> list[Estimate]:
+def calibrated(found: list[Estimate], trial: Trial, ranks: int) -> list[Estimate]:
     """Hours of each phase whose tokens are known: at the trial's tokens a second and rank, whatever the ranks.
 
     Training only. More ranks than the trial's communicate more, which is not counted.
     """
-    rate = tokens_per_second(trial) / len(trial["ranks"]) * ranks
+    rate = trial.tokens_per_second / len(trial.ranks) * ranks
     return [
         dataclasses.replace(one, hours=one.size.tokens / rate / 3600)
         if one.size is not None and one.size.tokens is not None else one
         for one in found
     ]
-
-
-def tokens_per_second(trial: dict[str, Any]) -> float:
-    return sum(trial["tokens"]) / sum(trial["seconds"])
-
-
-def measured_peak(trial: dict[str, Any]) -> int:
-    """Bytes of the fullest rank: of the device, or resident in host memory where ranks are CPUs."""
-    return max(rank.get("device", rank["host"]) for rank in trial["ranks"])
 
 
 def to_json(found: list[Estimate]) -> list[dict[str, Any]]:

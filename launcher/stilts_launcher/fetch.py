@@ -19,7 +19,7 @@ from stilts_ds.config import Recipe, written_recipe
 from stilts_ds.data.data import Data, prepare_data
 from stilts_ds.errors import UserError, redacted
 from stilts_ds.model_files import TOKENIZER_FILES, check_folder, check_weights, model_folder, model_path
-from stilts_ds.plan import Phase, phases_in
+from stilts_ds.plan_file import Plan
 from stilts_ds.run_dir import RunDir
 from stilts_launcher.needs import bring, needs_of
 from stilts_launcher.start import ensure_toy_world, prepare_run, run_of
@@ -41,7 +41,7 @@ def fetch_recipe(recipe: Recipe) -> str:
     if problems:
         raise UserError(_report(list(dict.fromkeys(problems)), recipe, unreachable))
     plan = prepare_run(recipe)
-    prepare_data(data, [Phase.from_json(p) for p in plan["phases"]])
+    prepare_data(data, plan.phases)
     _check_offline(run)
     return "\n".join(_summary(recipe, data, len(needs)))
 
@@ -145,7 +145,7 @@ def check_run(run: RunDir) -> None:
         problems += bring(need, data)
     if problems:
         raise UserError(problems[0])
-    prepare_data(data, phases_in(run.plan))
+    prepare_data(data, Plan.load(run.plan).phases)
 
 
 def _summary(recipe: Recipe, data: Data, splits: int) -> list[str]:

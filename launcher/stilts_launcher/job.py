@@ -16,13 +16,17 @@ import os
 import sys
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from subprocess import call
-from typing import Any
+from typing import Annotated
+
+from pydantic import Strict, ValidationError
 
 from stilts_ds.errors import UserError, redacted
-from stilts_ds.plan import phases_in
+from stilts_ds.plan_file import Plan
 from stilts_ds.run_dir import PhaseDir, RunDir, read_json, write_json
+from stilts_ds.values import Value
 from stilts_launcher import sbatch
 from stilts_launcher.cluster import Profile, load_profile
 from stilts_launcher.start import held
@@ -49,6 +53,17 @@ def say(text: str) -> None:
     print(f"{time.strftime('%H:%M:%S')} {redacted(text)}", flush=True)
 
 
+Place = tuple[bool, str, int]  # what `progress` says
+
+
+class Attempt(Value):
+    """One start of a phase's ranks: in which job, how often that job was continued, and where the phase stood."""
+
+    job: str
+    restart: int
+    at: Annotated[Place, Strict(False)]  # a list in JSON
+
+
 class Supervisor:
     """Runs one phase to its end inside a Slurm allocation, or to the point where the job must leave it."""
 
@@ -61,7 +76,7 @@ class Supervisor:
         self.restart = int(count) if count.isascii() and count.isdigit() else 0
 
     def work(self) -> int:
-        if self.phase not in {phase.id for phase in phases_in(self.run.plan)}:
+        if self.phase not in {phase.id for phase in Plan.load(self.run.plan).phases}:
             raise UserError(f"{self.run.plan} has no phase {self.phase!r}; `stilts plan` lists them")
         busy = f"another job is at work in {self.folder.root}; `stilts status` shows it"
         with held(self.folder.root, busy):  # only one job works on a phase at a time
@@ -98,14 +113,14 @@ class Supervisor:
         say(f"{self.phase}: attempt {attempt} of job {self.job}, {' '.join(command[:2])}")
         code = call(command, env=environment)
         status = self.folder.read_status()
-        if code == USER_ERROR and status.get("state") != "done":
-            told = status.get("error") if status.get("token") == token else None
+        if code == USER_ERROR and status.state != "done":
+            told = status.error if status.token == token else None
             return "refused", told or "refused before the phase began; `stilts logs` shows why"
-        if status.get("token") != token:
+        if status.token != token:
             return "crashed", f"srun ended with status {code} before the phase began"
-        if status["state"] in ("running", "trained"):
+        if status.state in ("running", "trained"):
             return "crashed", f"the ranks ended without a word, srun with status {code}"
-        return status["state"], status.get("error", "")
+        return status.state, status.error or ""
 
     def _stop_at(self) -> float | None:
         """When this job must begin to save, in seconds since 1970; None without a time limit."""
@@ -117,7 +132,7 @@ class Supervisor:
         return None if left is None else time.time() + max(0, left - self.profile.stop_seconds)
 
     def _continue_later(self) -> int:
-        before = [a["at"] for a in self._earlier()]
+        before = [attempt.at for attempt in self._earlier()]
         if self.restart >= self.profile.max_requeues:
             say(f"continued {self.restart} times already (max_requeues); `stilts retry` goes on from here")
             return STOPPED
@@ -137,37 +152,42 @@ class Supervisor:
     def _attempts(self) -> Path:
         return self.run.jobs / "attempts" / f"{self.phase}.json"
 
-    def _earlier(self) -> list[dict[str, Any]]:
+    def _earlier(self) -> list[Attempt]:
         """The attempts so far. A damaged note counts as none: it must not keep a job from its work."""
         try:
-            found = read_json(self._attempts) if self._attempts.exists() else []
+            noted = read_json(self._attempts) if self._attempts.exists() else []
         except UserError as problem:
             say(str(problem))
             return []
-        noted = found if isinstance(found, list) else []
-        return [a for a in noted if isinstance(a, dict) and {"job", "restart", "at"} <= set(a)]
+        attempts = []
+        for note in noted if isinstance(noted, list) else []:
+            with suppress(ValidationError):
+                attempts.append(Attempt.model_validate(note))
+        return attempts
 
     def _note_attempt(self) -> int:
         """Write down where the phase stands before an attempt; returns the attempt's number."""
         before = self._earlier()
-        write_json(self._attempts, [*before, {"job": self.job, "restart": self.restart, "at": progress(self.folder)}])
+        attempt = Attempt(job=self.job, restart=self.restart, at=progress(self.folder))
+        write_json(self._attempts, [noted.model_dump() for noted in (*before, attempt)])
         return len(before)
 
     def _give_up(self) -> str | None:
         """Why the ranks are not started again, or None. Attempts of this start of the job count."""
-        mine = [a["at"] for a in self._earlier() if (a["job"], a["restart"]) == (self.job, self.restart)]
-        if len(mine) > self.profile.max_restarts:
+        this_start = (self.job, self.restart)
+        places = [attempt.at for attempt in self._earlier() if (attempt.job, attempt.restart) == this_start]
+        if len(places) > self.profile.max_restarts:
             return f"started again {self.profile.max_restarts} times (max_restarts)"
-        if len(mine) > 1 and progress(self.folder) == mine[-1] == mine[-2]:
+        if len(places) > 1 and progress(self.folder) == places[-1] == places[-2]:
             return "two starts in a row made no progress"
         return None
 
 
-def progress(folder: PhaseDir) -> list[Any]:
+def progress(folder: PhaseDir) -> Place:
     """How far a phase is: trained or not, its newest checkpoint, and how many prediction files it has."""
     tags = sorted(p.parent.name for p in folder.checkpoints.glob("step-*/manifest.json"))
     trained = folder.status() in ("trained", "done")
-    return [trained, tags[-1] if tags else "", len(list(folder.predictions.glob("*/*")))]
+    return trained, tags[-1] if tags else "", len(list(folder.predictions.glob("*/*")))
 
 
 def job_id(environment: Mapping[str, str]) -> str:

@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 from stilts_ds.config import load_recipe, resolve_paths
+from stilts_ds.plan_file import Plan
 from stilts_ds.run_dir import read_json, write_json
 from stilts_launcher.start import ensure_toy_world, run_of, run_recipe
 
@@ -31,8 +32,8 @@ def main(arguments: list[str]) -> int:
     recipe = recipe.model_copy(update={"model": recipe.model.model_copy(update={"name_or_path": str(start)})})
     status = run_recipe(recipe)
     if status == 0:
-        (phase,) = (p["id"] for p in read_json(run.plan)["phases"] if p["kind"] == "intermediate")
-        shrink(run.phase(phase).encoder, Path(arguments[0]))
+        (phase,) = (phase for phase in Plan.load(run.plan).phases if phase.kind == "intermediate")
+        shrink(run.phase(phase.id).encoder, Path(arguments[0]))
     return status
 
 

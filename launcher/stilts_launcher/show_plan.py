@@ -4,22 +4,16 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from typing import Any, get_args
+from typing import get_args
 
 from stilts_ds.config import Recipe
 from stilts_ds.errors import UserError
-from stilts_ds.plan import Kind
+from stilts_ds.plan_file import Kind, Plan
 from stilts_ds.planning.memory import GIB
 from stilts_ds.run_dir import RunDir
+from stilts_ds.trial_file import Trial
 from stilts_launcher.advice import advice
-from stilts_launcher.estimates import (
-    Estimate,
-    calibrated,
-    estimates,
-    measured_peak,
-    to_json,
-    tokens_per_second,
-)
+from stilts_launcher.estimates import Estimate, calibrated, estimates, to_json
 from stilts_launcher.start import prepare_run, run_of
 
 
@@ -38,8 +32,8 @@ def show_plan(
     found, measured = _estimated(recipe, plan, count, trial, lacking)
     if as_json:
         return json.dumps({"name": recipe.name, "folder": str(run.root), "ranks": count, "dtype": recipe.engine.dtype,
-                           "lacking": lacking, "trial": measured, "phases": to_json(found), "use": plan["use"]},
-                          indent=1)
+                           "lacking": lacking, "trial": None if measured is None else measured.to_json(),
+                           "phases": to_json(found), "use": plan.use}, indent=1)
     by_auto = ranks is None and recipe.launch.nproc == "auto"
     lines = [*_head(recipe, run, found, count, by_auto), ""]
     lines += [line for one in found for line in _describe(one, plan)]
@@ -61,8 +55,8 @@ def show_advice(recipe: Recipe, ranks: int, memory: float, trial: bool = False, 
 
 
 def _estimated(
-    recipe: Recipe, plan: dict[str, Any], ranks: int, trial: bool, lacking: dict[str, str], cpu: bool = False
-) -> tuple[list[Estimate], dict[str, Any] | None]:
+    recipe: Recipe, plan: Plan, ranks: int, trial: bool, lacking: dict[str, str], cpu: bool = False
+) -> tuple[list[Estimate], Trial | None]:
     """The plan's estimates, and what a trial measured if one is asked for."""
     if trial and lacking:
         raise UserError("\n".join(lacking.values()))
@@ -71,10 +65,10 @@ def _estimated(
     if not trial:
         return found, None
     measured = _trial(recipe, run, plan, found)
-    return calibrated(estimates(recipe, run, plan, ranks, measured["device"] == "CPU"), measured, ranks), measured
+    return calibrated(estimates(recipe, run, plan, ranks, measured.on_cpu), measured, ranks), measured
 
 
-def _trial(recipe: Recipe, run: RunDir, plan: dict[str, Any], found: list[Estimate]) -> dict[str, Any]:
+def _trial(recipe: Recipe, run: RunDir, plan: Plan, found: list[Estimate]) -> Trial:
     from stilts_launcher.trial import run_trial
 
     largest = max(found, key=lambda one: one.work)
@@ -94,11 +88,11 @@ def _head(recipe: Recipe, run: RunDir, found: list[Estimate], ranks: int, by_aut
     ]
 
 
-def _describe(one: Estimate, plan: dict[str, Any]) -> list[str]:
+def _describe(one: Estimate, plan: Plan) -> list[str]:
     phase = one.phase
-    users = [condition for condition, ids in plan["use"].items() if phase.id in ids]
+    users = [condition for condition, ids in plan.use.items() if phase.id in ids]
     lines = [f"{phase.id}  [{one.state}]"]
-    lines.append(f"  from {phase.init or plan['model']}" + (f", used by {', '.join(users)}" if users else ""))
+    lines.append(f"  from {phase.init or plan.model}" + (f", used by {', '.join(users)}" if users else ""))
     if one.size is not None:
         setting = phase.setting()
         lines.append(f"  train {', '.join(phase.train)}: {_steps(one)} of {setting.train_batch_size} examples, "
@@ -134,37 +128,37 @@ def _memory(one: Estimate) -> str:
 
 
 def _foot(
-    recipe: Recipe, found: list[Estimate], ranks: int, gpu_memory: float | None, trial: dict[str, Any] | None
+    recipe: Recipe, found: list[Estimate], ranks: int, gpu_memory: float | None, trial: Trial | None
 ) -> list[str]:
     beside = _beside(trial, found, ranks) if trial else 0
     lines = [advice(recipe, found, gpu_memory, max(0, beside))] if gpu_memory else []
     if trial is None:
         return [*lines, "hours are not estimated: `stilts plan ... --trial` measures a few steps"]
     known = [one.hours for one in found if one.hours is not None and not one.state.startswith(("done", "trained"))]
-    lines += _trial_lines(trial, next(one for one in found if one.phase.id == trial["phase"]), ranks)
-    scaled = "" if ranks == len(trial["ranks"]) else f" (rate a rank times {ranks} ranks, communication not counted)"
+    lines += _trial_lines(trial, next(one for one in found if one.phase.id == trial.phase), ranks)
+    scaled = "" if ranks == len(trial.ranks) else f" (rate a rank times {ranks} ranks, communication not counted)"
     return [*lines, f"training still to run: {sum(known):.2f} hours{scaled}; evaluation is not in it"]
 
 
-def _beside(trial: dict[str, Any], found: list[Estimate], ranks: int) -> int:
+def _beside(trial: Trial, found: list[Estimate], ranks: int) -> int:
     """Bytes that the trial's fullest rank took on top of the formula's: Python, contexts, temporaries, fragments. They
     are taken to be the same at every stage. 0 where the two do not compare."""
-    one = next(one for one in found if one.phase.id == trial["phase"])
-    if trial["stage"] not in one.memory or ranks != len(trial["ranks"]):
+    one = next(one for one in found if one.phase.id == trial.phase)
+    if trial.stage not in one.memory or ranks != len(trial.ranks):
         return 0
-    return measured_peak(trial) - one.memory[trial["stage"]].peak
+    return trial.peak - one.memory[trial.stage].peak
 
 
-def _trial_lines(trial: dict[str, Any], one: Estimate, ranks: int) -> list[str]:
-    count, peak = len(trial["ranks"]), measured_peak(trial)
-    where = "device" if "device" in trial["ranks"][0] else "resident host"
+def _trial_lines(trial: Trial, one: Estimate, ranks: int) -> list[str]:
+    count, peak = len(trial.ranks), trial.peak
+    where = "device" if trial.ranks[0].device is not None else "resident host"
     lines = [
-        f"trial: {len(trial['seconds'])} steps of {one.phase.id} at stage {trial['stage']} on {count} x "
-        f"{trial['device']}: {tokens_per_second(trial):,.0f} tokens/s, peak {peak / GIB:.2f} GiB of {where} memory"
+        f"trial: {len(trial.seconds)} steps of {one.phase.id} at stage {trial.stage} on {count} x "
+        f"{trial.device}: {trial.tokens_per_second:,.0f} tokens/s, peak {peak / GIB:.2f} GiB of {where} memory"
     ]
-    if trial["stage"] in one.memory and ranks == count:
+    if trial.stage in one.memory and ranks == count:
         rest = _beside(trial, [one], ranks)
-        lines.append(f"the formula gives {one.memory[trial['stage']].peak / GIB:.2f} GiB for that, {_difference(rest)}")
+        lines.append(f"the formula gives {one.memory[trial.stage].peak / GIB:.2f} GiB for that, {_difference(rest)}")
         if rest > 0:
             by_stage = ", ".join(f"stage {stage} {(m.peak + rest) / GIB:.2f}" for stage, m in one.memory.items())
             lines.append(f"with the difference added, the phase takes {by_stage}")

@@ -9,11 +9,11 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
 
 from stilts_ds.config import Recipe, recipe_yaml
 from stilts_ds.errors import UserError
-from stilts_ds.run_dir import RunDir, write_atomically, write_json
+from stilts_ds.plan_file import Plan
+from stilts_ds.run_dir import RunDir, write_atomically
 from stilts_launcher import local
 from stilts_launcher.ranks import Ranks, discover
 
@@ -22,7 +22,7 @@ def run_of(recipe: Recipe) -> RunDir:
     return RunDir(recipe.output_dir / recipe.name)
 
 
-def prepare_run(recipe: Recipe, lacking: dict[str, str] | None = None) -> dict[str, Any]:
+def prepare_run(recipe: Recipe, lacking: dict[str, str] | None = None) -> Plan:
     """Make the run folder, generate the toy world where asked, plan, and write recipe and plan. Returns the plan.
 
     With a dict as `lacking`, tasks without data are noted there, with what to do, in place of an error; such a plan
@@ -54,7 +54,7 @@ def prepare_run(recipe: Recipe, lacking: dict[str, str] | None = None) -> dict[s
     if lacking:
         return plan
     write_atomically(run.recipe, recipe_yaml(recipe))
-    write_json(run.plan, plan)
+    plan.save(run.plan)
     return plan
 
 

@@ -16,13 +16,12 @@ import tempfile
 import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
 
 import yaml
 
 from stilts_ds.config import Recipe, load_recipe
 from stilts_ds.errors import UserError
-from stilts_ds.plan import Phase
+from stilts_ds.plan_file import Phase, Plan
 from stilts_ds.run_dir import COMMIT, RunDir, git_commit, hash_file, hash_json, read_json, write_atomically, write_json
 from stilts_launcher import sbatch
 from stilts_launcher.cluster import Kind, Profile
@@ -43,9 +42,9 @@ def submit_recipe(recipe: Recipe, profile: Profile, dry_run: bool = False) -> st
         return submit_plan(run, plan, profile, dry_run)
 
 
-def submit_plan(run: RunDir, plan: Mapping[str, Any], profile: Profile, dry_run: bool = False) -> str:
+def submit_plan(run: RunDir, plan: Plan, profile: Profile, dry_run: bool = False) -> str:
     """Submit every phase that is neither done nor queued, and the report behind them. The run must be locked."""
-    phases = [Phase.from_json(p) for p in plan["phases"]]
+    phases = plan.phases
     recorded = jobs_of(run)
     live = {} if dry_run else {phase: job for phase, job in recorded.items() if job in sbatch.queue()}
     todo = [p for p in phases if run.phase(p.id).status() != "done" and p.id not in live]

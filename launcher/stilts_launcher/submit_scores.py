@@ -10,7 +10,7 @@ from stilts_ds.errors import UserError, did_you_mean
 from stilts_ds.evaluate.submission import write_submission
 from stilts_ds.families.files import Expected
 from stilts_ds.families.registry import family_of
-from stilts_ds.plan import read_plan
+from stilts_ds.plan_file import Plan
 from stilts_ds.run_dir import RunDir
 from stilts_ds.tasks.spec import Task
 
@@ -23,7 +23,7 @@ def submit(run: RunDir, recipe: Recipe, condition: str | None, output: Path) -> 
     limits = [k for k in ("max_examples", "max_bitext") if getattr(recipe.evaluation, k) is not None]
     if limits:
         raise UserError(f"evaluation.{limits[0]} leaves test rows out; run the recipe without it before submitting")
-    use = read_plan(run.plan)["use"]
+    use = Plan.load(run.plan).use
     chosen = condition or list(use)[-1]
     if chosen not in use:
         raise UserError(f"the run has no condition {chosen!r}{did_you_mean(chosen, use)}")

@@ -5,18 +5,18 @@ from __future__ import annotations
 import os
 import tempfile
 from pathlib import Path
-from typing import Any
 
 from stilts_ds.config import Recipe, recipe_yaml
 from stilts_ds.errors import UserError
-from stilts_ds.plan import Phase
-from stilts_ds.run_dir import RunDir, read_json, write_atomically, write_json
+from stilts_ds.plan_file import Phase, Plan
+from stilts_ds.run_dir import RunDir, write_atomically
+from stilts_ds.trial_file import Trial
 from stilts_launcher import local
 from stilts_launcher.ranks import discover
 from stilts_launcher.start import rank_count
 
 
-def run_trial(recipe: Recipe, run: RunDir, plan: dict[str, Any], phase: Phase) -> dict[str, Any]:
+def run_trial(recipe: Recipe, run: RunDir, plan: Plan, phase: Phase) -> Trial:
     """Measure a few steps of `phase`; returns what stilts_ds.trial wrote.
 
     Only tokenised rows stay, in the run's cache, where the run itself finds them. Raises UserError where the ranks
@@ -30,11 +30,11 @@ def run_trial(recipe: Recipe, run: RunDir, plan: dict[str, Any], phase: Phase) -
         if recipe.data.source == "toy":
             (trial.root / "data").symlink_to(run.root / "data")
         write_atomically(trial.recipe, recipe_yaml(recipe.model_copy(update={"data": data})))
-        write_json(trial.plan, plan)
+        plan.save(trial.plan)
         arguments = [str(trial.root), phase.id]
         status = local.start_ranks(
             arguments, rank_count(recipe), recipe.launch.omp_num_threads, program="stilts_ds.trial"
         )
         if status != 0:
             raise UserError(f"the trial of {phase.id} failed with status {status}; what its ranks said stands above")
-        return read_json(trial.root / "trial.json")
+        return Trial.load(trial.trial)

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 from stilts_ds.errors import UserError, printable
-from stilts_ds.plan import Phase, phases_in, read_plan
+from stilts_ds.plan_file import Phase, Plan
 from stilts_ds.run_dir import PhaseDir, RunDir
 from stilts_launcher import sbatch
 from stilts_launcher.cluster import load_profile
@@ -24,7 +24,7 @@ SAYS = {  # Slurm's reasons for waiting, in words
 
 def status(run: RunDir) -> str:
     """One line for each phase: what it does, in which job, and what went wrong."""
-    phases = _phases(run)
+    phases = _plan(run).phases
     jobs = jobs_of(run)
     queued = sbatch.queue() if jobs else {}
     rows = [_row(run, phase, jobs, queued) for phase in phases]
@@ -37,10 +37,10 @@ def status(run: RunDir) -> str:
     return printable("\n".join([f"{run.root}: {done} of {len(phases)} phases done", "", *lines]))
 
 
-def _phases(run: RunDir) -> list[Phase]:
+def _plan(run: RunDir) -> Plan:
     if not run.plan.exists():
         raise UserError(f"{run.root} is no run folder: it has no plan.json; `stilts submit` or `stilts run` makes one")
-    return phases_in(run.plan)
+    return Plan.load(run.plan)
 
 
 def _row(
@@ -54,21 +54,21 @@ def _row(
 
 def _state(folder: PhaseDir, queued: sbatch.Queued | None, job: str, phase: Phase, run: RunDir) -> tuple[str, str]:
     """A word for the state and what is known beyond it."""
-    own = folder.read_status() or {"state": "pending"}
-    if own["state"] == "done":
-        return "done", f"{own['seconds']:.0f} s" if "seconds" in own else ""
+    status = folder.read_status()
+    if status.state == "done":
+        return "done", f"{status.seconds:.0f} s" if status.seconds is not None else ""
     if queued is not None and queued.state == "PENDING":
-        again = f", {_where(folder)}" if own["state"] != "pending" else ""
+        again = "" if status.pending else f", {_where(folder)}"
         return "queued", SAYS.get(queued.reason, queued.reason) + again
     if queued is not None:
         return "running", f"{_where(folder)}, {queued.elapsed} on {queued.nodes}"
-    if own["state"] == "failed":
-        return "failed", own.get("error", "")
-    if own["state"].startswith("stopped:"):
-        return "stopped", f"by {own['state'].removeprefix('stopped:')}, {_where(folder)}"
+    if status.state == "failed":
+        return "failed", status.error or ""
+    if status.state.startswith("stopped:"):
+        return "stopped", f"by {status.state.removeprefix('stopped:')}, {_where(folder)}"
     if not job:
-        return own["state"], "" if own["state"] == "pending" else _where(folder)
-    if own["state"] == "pending" and phase.init and run.phase(phase.init).status() != "done":
+        return status.state, "" if status.pending else _where(folder)
+    if status.pending and phase.init and run.phase(phase.init).status() != "done":
         return "not run", f"needs {phase.init}"
     return "lost", "its job ended without a word (cancelled, or its node failed)"
 
@@ -93,7 +93,7 @@ def _report_state(run: RunDir, job: str, queued: dict[str, sbatch.Queued]) -> tu
 
 def logs(run: RunDir, phase: str | None, rank: int | None, lines: int) -> str:
     """The last lines of a phase's batch log, or of one rank; without a phase, of everything that runs or failed."""
-    phases = [p.id for p in _phases(run)]
+    phases = [p.id for p in _plan(run).phases]
     chosen = [p for p in phases if phase in p] if phase else _interesting(run, phases)
     if not chosen:
         raise UserError(f"no phase of {run.root} is called {phase!r}" if phase else "nothing runs and nothing failed")
@@ -133,8 +133,8 @@ def cancel(run: RunDir, phase: str | None) -> str:
 
 def retry(run: RunDir) -> str:
     """Submit again what is neither done nor in the queue, with the profile of the first submission."""
-    _phases(run)
+    plan = _plan(run)
     if not run.profile.exists():
         raise UserError(f"{run.root} was not submitted; use `stilts submit RECIPE --cluster PROFILE`")
     with locked(run):
-        return submit_plan(run, read_plan(run.plan), load_profile(run.profile))
+        return submit_plan(run, plan, load_profile(run.profile))

@@ -8,10 +8,10 @@ from collections.abc import Iterable, Mapping
 
 import torch
 
-from stilts_ds.batches.collate import Batch
 from stilts_ds.config import TrainingPart
 from stilts_ds.errors import UserError
 from stilts_ds.model.heads import HeadSpec
+from stilts_ds.rows.batch import Batch
 
 NO_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
 WINDOW = 50  # steps of a task whose mean loss is looked at
@@ -35,7 +35,7 @@ class ChanceWatch:
     """Notices tasks whose loss does not fall below that of guessing evenly among their labels."""
 
     def __init__(self, tasks: Mapping[str, HeadSpec]) -> None:
-        sizes = {name: spec.width if spec.family == "choice" else len(spec.labels) for name, spec in tasks.items()}
+        sizes = {name: spec.width if spec.width > 1 else len(spec.labels) for name, spec in tasks.items()}
         self.chance = {name: math.log(size) for name, size in sizes.items() if size > 1}
         self.recent: dict[str, deque[float]] = defaultdict(lambda: deque(maxlen=WINDOW))
         self.told: set[str] = set()

@@ -12,8 +12,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from stilts_ds.batches.collate import Batch, Collator, TaskRows
-from stilts_ds.batches.encode import Encoder
+from stilts_ds.batches.collate import Collator, TaskRows
 from stilts_ds.batches.feed import Feed, Item
 from stilts_ds.batches.mixture import Mixture, micro_batch_count
 from stilts_ds.config import EnginePart, SamplingPart, TrainingPart
@@ -38,6 +37,9 @@ from stilts_ds.errors import UserError
 from stilts_ds.model.multitask import MultiTask
 from stilts_ds.model.vocabulary import widen
 from stilts_ds.monitor import Monitor, memory_gib
+from stilts_ds.phase_status import Best, TaskBest
+from stilts_ds.rows.batch import Batch
+from stilts_ds.rows.tokenizer import Tokenizer
 from stilts_ds.run_dir import PhaseDir
 
 log = logging.getLogger(__name__)
@@ -53,7 +55,7 @@ class Job:
 
     title: str
     model: MultiTask
-    encoder: Encoder
+    tokenizer: Tokenizer
     tasks: Mapping[str, TaskRows]
     setting: TrainingPart
     sampling: SamplingPart
@@ -93,10 +95,13 @@ class Progress:
         self.best_score, self.best_step, self.since_best, self.kept = scores[SELECTION], self.step, 0, parts
         return True
 
-    def chosen(self) -> dict[str, Any]:
+    def chosen(self) -> Best:
         """The exported model's dev scores beside each task's own best, as the phase's status keeps them."""
-        tasks = {t: {"score": self.kept[t], "best": best, "best_step": step} for t, (best, step) in self.peaks.items()}
-        return {"step": self.best_step, "of": self.step, "selection": self.best_score, "tasks": tasks}
+        tasks = {
+            task: TaskBest(score=self.kept[task], best=best, best_step=step)
+            for task, (best, step) in self.peaks.items()
+        }
+        return Best(step=self.best_step, of=self.step, selection=self.best_score, tasks=tasks)
 
 
 @dataclass
@@ -149,10 +154,10 @@ class Trainer:
     def __init__(self, job: Job) -> None:
         self.job = job
         sizes = {name: len(task.rows) for name, task in job.tasks.items()}
-        groups = {n: t.rows.label for n, t in job.tasks.items() if t.family == "text" and t.rows.label is not None}
+        groups = {name: task.groups for name, task in job.tasks.items() if task.groups is not None}
         self.mixture = Mixture(sizes, job.setting, job.sampling, job.seed, groups)
         self.micro_batches = micro_batch_count(job.setting, job.world.size)
-        collate = Collator(job.tasks, job.encoder, job.setting.mlm_probability, job.seed)
+        collate = Collator(job.tasks, job.tokenizer, job.setting.mlm_probability, job.seed)
         self.feed = Feed(self.mixture, collate, self.micro_batches, job.world.rank, job.world.size, job.model.packs)
         self.watch = Stopwatch(job.world.device)
         self.speed = Speed(job.model.encoder, job.world.device, job.engine_part.dtype, job.world.size)

@@ -70,7 +70,7 @@ def build_engine(model: MultiTask, part: EnginePart, setting: TrainingPart, worl
         recompute_activations(model.encoder)
     if part.torch_compile:
         compile_layers(model.encoder)
-    if part.zero_stage == 3 and any(spec.family == "text" for spec in model.specs.values()):
+    if part.zero_stage == 3 and any(model.head(name).ties_embeddings for name in model.specs):
         # The MLM head reads the word embeddings outside the module that owns them.
         deepspeed.zero.register_external_parameter(model, model.word_embedding)
     optimizer = torch.optim.AdamW(

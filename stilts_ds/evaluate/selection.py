@@ -19,7 +19,7 @@ from stilts_ds.evaluate.predict import Predictor
 from stilts_ds.families.base import evaluation_masking
 from stilts_ds.families.metrics import scores_of
 from stilts_ds.families.registry import family_of, main_metric, metrics_of
-from stilts_ds.plan import Phase
+from stilts_ds.plan_file import Phase
 from stilts_ds.tasks.spec import Task
 
 

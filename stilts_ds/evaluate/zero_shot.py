@@ -20,7 +20,7 @@ from stilts_ds.errors import UserError
 from stilts_ds.evaluate.predict import Predictor
 from stilts_ds.export import load_trained
 from stilts_ds.families.base import Prediction
-from stilts_ds.plan import Phase
+from stilts_ds.plan_file import Phase
 from stilts_ds.run_dir import RunDir, hash_file, hash_json, read_json, write_json
 
 log = logging.getLogger(__name__)

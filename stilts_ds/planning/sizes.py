@@ -18,7 +18,7 @@ from stilts_ds.data.data import Data
 from stilts_ds.errors import UserError
 from stilts_ds.families.registry import family_of
 from stilts_ds.model_files import Shape
-from stilts_ds.plan import Phase
+from stilts_ds.plan_file import Phase
 from stilts_ds.planning.memory import MicroBatch
 from stilts_ds.rows.rows import Rows, ids_in, touched_ids
 

@@ -12,7 +12,7 @@ from stilts_ds.errors import UserError
 from stilts_ds.evaluate.score import main_units
 from stilts_ds.families.metrics import Metric, Units
 from stilts_ds.families.registry import family_of, main_metric
-from stilts_ds.plan import Phase
+from stilts_ds.plan_file import Phase
 from stilts_ds.report.load import RunData
 from stilts_ds.report.stats import (
     Difference,
@@ -55,14 +55,14 @@ def _score_task(data: RunData, task: Task, settings: Settings) -> dict[str, Scor
     if not runs:
         return {}
     # Only languages that every condition and seed has: means over different languages cannot be compared.
-    shared = [code for code in next(iter(runs.values()))[0]["main"]
-              if all(code in run["main"] for some in runs.values() for run in some)]
+    shared = [code for code in next(iter(runs.values()))[0].main
+              if all(code in run.main for some in runs.values() for run in some)]
     if not shared:
         return {}
     counts = _read_counts(data, task, shared)
     found = {}
     for condition, some in runs.items():
-        observed = np.array([[run["main"][code] for code in shared] for run in some])[None]
+        observed = np.array([[run.main[code] for code in shared] for run in some])[None]
         scores = observed if counts is None else np.zeros((1 + settings.resamples, *observed.shape[1:]))
         found[condition] = scores
     if counts is not None:
@@ -82,15 +82,16 @@ def _read_counts(data: RunData, task: Task, languages: Sequence[str]) -> dict[st
         counts[code] = {}
         for condition in data.conditions:
             for result in data.results.get(condition, {}).get(task.name, []):
-                phase = data.phases[result["phase"]]
-                file = files.name(result["split"], code)
+                phase = data.phases[result.phase]
+                file = files.name(result.split, code)
                 predictions = data.run.phase(phase.id).predictions / task.name / file
                 labels = data.run.labels / task.name / file
                 if not predictions.exists() or not labels.exists():
                     return None
                 if (code, phase.id) not in read:
                     read[code, phase.id] = main_units(predictions, labels, task, code)
-                    _check(metric.score(read[code, phase.id]), result["main"][code], predictions, phase)
+                    score = metric.score(read[code, phase.id])
+                    _check(score, result.main[code], predictions, phase)
                 counts[code].setdefault(condition, []).append(read[code, phase.id])
     return counts
 

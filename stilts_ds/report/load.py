@@ -12,17 +12,17 @@ from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
-from typing import Any, Literal
-
-from pydantic import BaseModel, ConfigDict, ValidationError
+from typing import Any
 
 from stilts_ds.config import Recipe, written_recipe
 from stilts_ds.errors import UserError
-from stilts_ds.plan import Phase, read_plan
-from stilts_ds.run_dir import PhaseDir, RunDir, hash_file, read_json
+from stilts_ds.evaluate.result import Result
+from stilts_ds.phase_status import PhaseStatus
+from stilts_ds.plan_file import Phase, Plan
+from stilts_ds.run_dir import PhaseDir, RunDir, hash_file
 
 CURVE_CHANGED = "The curve of the phase `{}` (metrics.jsonl) is damaged or lacks steps; so may be what is read off it."
-Results = dict[str, dict[str, list[dict[str, Any]]]]  # condition -> task -> one result a seed
+Results = dict[str, dict[str, list[Result]]]  # condition -> task -> one result a seed
 
 
 @dataclass(frozen=True)
@@ -38,50 +38,36 @@ class Curve:
         return max((score for _, score in self.dev), default=None)
 
 
-class ResultFile(BaseModel):
-    """What a report reads of a `results/<task>.json`."""
-
-    model_config = ConfigDict(strict=True, allow_inf_nan=False)
-    task: str
-    split: Literal["train", "dev", "test"]
-    pivot: str
-    phase: str
-    main: dict[str, float]
-    missing: list[str]
-    mean: float | None
-    provenance: dict[str, Any]
-
-
 @dataclass(frozen=True)
 class RunData:
     """Everything a report needs. `statuses` and `curves` are by phase id."""
 
     run: RunDir
-    planned: dict[str, Any]
+    plan: Plan
     recipe: Recipe
     phases: dict[str, Phase]
     results: Results
-    statuses: dict[str, dict[str, Any]]
+    statuses: dict[str, PhaseStatus]
     curves: dict[str, Curve]
     missing: tuple[str, ...]
 
     @property
     def conditions(self) -> list[str]:
-        return list(self.planned["use"])
+        return list(self.plan.use)
 
     @property
     def targets(self) -> list[str]:
-        return list(self.planned["targets"])
+        return list(self.plan.targets)
 
     @property
     def baseline(self) -> str:
         """The first condition without an intermediate phase; where there is none, the first condition."""
-        plain = [c for c, ids in self.planned["use"].items() if ids and not any(self.phases[i].init for i in ids)]
+        plain = [c for c, ids in self.plan.use.items() if ids and not any(self.phases[i].init for i in ids)]
         return plain[0] if plain else self.conditions[0]
 
     def phases_of(self, condition: str, task: str) -> list[Phase]:
         """The phases that score a task after a condition, one a seed."""
-        used = [self.phases[phase_id] for phase_id in self.planned["use"][condition]]
+        used = [self.phases[phase_id] for phase_id in self.plan.use[condition]]
         return [phase for phase in used if task in phase.evaluate]
 
     def dev_score(self, condition: str, task: str) -> float | None:
@@ -99,20 +85,20 @@ def load_run(run: RunDir) -> RunData:
     """Read a run's plan, results, statuses and curves. Raises UserError naming a file that is missing or broken."""
     run.check_links()
     recipe = read_recipe(run)
-    planned = read_plan(run.plan)
-    phases = {phase.id: phase for phase in map(Phase.from_json, planned["phases"])}
-    results = collect(run, planned, phases)
-    statuses = {i: run.phase(i).read_status() or {"state": "pending"} for i in phases}
+    plan = Plan.load(run.plan)
+    phases = {phase.id: phase for phase in plan.phases}
+    results = collect(run, plan, phases)
+    statuses = {phase_id: run.phase(phase_id).read_status() for phase_id in phases}
     damaged = [phases[i].title for i in phases if curve_changed(run.phase(i), statuses[i])]
     return RunData(
         run=run,
-        planned=planned,
+        plan=plan,
         recipe=recipe,
         phases=phases,
         results=results,
         statuses=statuses,
         curves={i: read_curve(run.phase(i).metrics) for i in phases},
-        missing=(*what_is_missing(planned, phases, results, statuses), *map(CURVE_CHANGED.format, damaged)),
+        missing=(*what_is_missing(plan, phases, results, statuses), *map(CURVE_CHANGED.format, damaged)),
     )
 
 
@@ -123,55 +109,30 @@ def read_recipe(run: RunDir) -> Recipe:
     return written_recipe(run.recipe)
 
 
-def collect(run: RunDir, planned: dict[str, Any], phases: dict[str, Phase]) -> Results:
+def collect(run: RunDir, plan: Plan, phases: dict[str, Phase]) -> Results:
     """All results on disk. A phase that conditions or seeds share counts for each of them."""
     found: Results = defaultdict(lambda: defaultdict(list))
-    for condition, names in planned["use"].items():
+    for condition, names in plan.use.items():
         for phase_id in names:
             for task in phases[phase_id].evaluate:
-                path = run.phase(phase_id).results / f"{task}.json"
+                path = run.phase(phase_id).result(task)
                 if path.exists():
-                    result = read_result(path)
-                    if (result["task"], result["phase"]) != (task, phase_id):
+                    result = Result.load(path)
+                    if (result.task, result.phase) != (task, phase_id):
                         raise UserError(f"{path} is the result of another task or phase; delete it and run "
                                         f"`stilts score` on the run")
                     found[condition][task].append(result)
     return found
 
 
-def read_result(path: Path) -> dict[str, Any]:
-    """One `results/<task>.json`. Raises UserError naming the file when it is not what the scorer writes."""
-    result = read_json(path)
-    remedy = "delete it and run `stilts score` on the run"
-    keys = ("task", "split", "pivot", "phase", "main", "missing", "mean", "provenance")
-    lacking = [key for key in keys if not isinstance(result, dict) or key not in result]
-    if lacking:
-        raise UserError(f"{path} lacks {lacking[0]!r}; {remedy}")
-    try:
-        ResultFile.model_validate(result)
-    except ValidationError as error:
-        first = error.errors()[0]
-        if first["loc"][0] != "main":
-            raise UserError(f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}; {remedy}") from None
-    scores = result["main"]
-    if not isinstance(scores, dict) or not all(_is_score(value) for value in scores.values()):
-        raise UserError(f"{path}: `main` must hold a score from 0 to 100 for each language; {remedy}")
-    return result
-
-
-def _is_score(value: Any) -> bool:
-    number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    return number and math.isfinite(value) and -1e-6 <= value <= 100 + 1e-6
-
-
-def curve_changed(folder: PhaseDir, status: dict[str, Any]) -> bool:
+def curve_changed(folder: PhaseDir, status: PhaseStatus) -> bool:
     """Whether a trained phase's curve is not what training left: changed since, or without some of the steps."""
-    if "curve" not in status:
+    if status.curve is None or status.best is None:
         return False
     steps = {step for step, _ in read_curve(folder.metrics).loss}
-    if not folder.metrics.exists() or hash_file(folder.metrics) != status["curve"]:
+    if not folder.metrics.exists() or hash_file(folder.metrics) != status.curve:
         return True
-    return len(steps) < status["best"]["of"]
+    return len(steps) < status.best.of
 
 
 def read_curve(path: Path) -> Curve:
@@ -210,29 +171,29 @@ def _numbers(record: Any) -> tuple[int, dict[str, float]]:
 
 
 def what_is_missing(
-    planned: dict[str, Any], phases: dict[str, Phase], results: Results, statuses: dict[str, dict[str, Any]]
+    plan: Plan, phases: dict[str, Phase], results: Results, statuses: dict[str, PhaseStatus]
 ) -> list[str]:
     """One sentence for each phase without its results, and for each task with languages that are not scored."""
     found = []
     for phase in phases.values():
-        state = statuses[phase.id]["state"]
-        scored = {r["task"] for tasks in results.values() for runs in tasks.values() for r in runs
-                  if r["phase"] == phase.id}
+        state = statuses[phase.id].state
+        scored = {r.task for tasks in results.values() for runs in tasks.values() for r in runs
+                  if r.phase == phase.id}
         lacking = [task for task in phase.evaluate if task not in scored]
         if lacking:
             found.append(f"No scores of {', '.join(lacking)} from the phase `{phase.title}`, which is {state}.")
         elif state != "done":
             older = "; its scores are those of an earlier start" if phase.evaluate else ""
             found.append(f"The phase `{phase.title}` is {state}{older}.")
-    return found + [note for task in planned["targets"] for note in _missing_languages(task, results)]
+    return found + [note for task in plan.targets for note in _missing_languages(task, results)]
 
 
 def _missing_languages(task: str, results: Results) -> list[str]:
     runs = [run for tasks in results.values() for run in tasks.get(task, [])]
     if not runs:
         return []
-    shared = set.intersection(*(set(run["main"]) for run in runs))
-    lacking = dict.fromkeys(code for run in runs for code in [*run["missing"], *run["main"]] if code not in shared)
+    shared = set.intersection(*(set(run.main) for run in runs))
+    lacking = dict.fromkeys(code for run in runs for code in [*run.missing, *run.main] if code not in shared)
     if not lacking:
         return []
     whole = len(shared) + len(lacking)

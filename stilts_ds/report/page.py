@@ -21,7 +21,7 @@ POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 
 def page(data: RunData, tables: Tables, settings: Settings, metrics: str) -> str:
     """The whole page as text; the same run gives the same bytes."""
-    name = escape(data.planned["name"])
+    name = escape(data.plan.name)
     style = (files("stilts_ds.report") / "page.css").read_text(encoding="utf-8")
     body = [
         f"<header><h1>{name}</h1>{_facts(data)}</header>",
@@ -48,8 +48,8 @@ def page(data: RunData, tables: Tables, settings: Settings, metrics: str) -> str
 
 
 def _facts(data: RunData) -> str:
-    seeds = len(data.planned["seeds"])
-    facts = [f"model {data.planned['model']}", f"data {data.planned['source']}", f"{seeds} seed{'s' * (seeds > 1)}",
+    seeds = len(data.plan.seeds)
+    facts = [f"model {data.plan.model}", f"data {data.plan.source}", f"{seeds} seed{'s' * (seeds > 1)}",
              f"{len(data.conditions)} conditions", f"{len(data.targets)} targets"]
     return f'<p class="facts">{" · ".join(escape(fact) for fact in facts)}</p>'
 

@@ -4,23 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from stilts_ds.plan import Phase
+from stilts_ds.plan_file import Phase
 from stilts_ds.report.load import RunData
 from stilts_ds.report.table import Sheet
 
 
 def provenance_lines(data: RunData) -> list[tuple[str, str]]:
     """What produced the run, as (what, value); several values where the phases differ."""
-    plan = data.planned["provenance"]
-    made = [run["provenance"] for tasks in data.results.values() for runs in tasks.values() for run in runs]
-    commits = _distinct(one.get("git_commit") for one in made) or [plan["git_commit"]]
-    platforms = _distinct(one.get("platform") for one in made) or _distinct([plan.get("platform")])
-    versions = [f"{name} {version}" for name, version in sorted(plan["versions"].items())]
+    planned = data.plan.provenance
+    made = [run.provenance for tasks in data.results.values() for runs in tasks.values() for run in runs]
+    commits = _distinct(result.git_commit for result in made) or [planned.git_commit]
+    platforms = _distinct(result.platform for result in made) or _distinct([planned.platform])
+    versions = [f"{name} {version}" for name, version in sorted(planned.versions.items())]
     lines = [
-        ("Model", data.planned["model"]),
-        ("Model files (SHA-256)", str(plan.get("model_hash", ""))),
-        ("Data", data.planned["source"]),
-        ("Seeds", ", ".join(map(str, data.planned["seeds"]))),
+        ("Model", data.plan.model),
+        ("Model files (SHA-256)", planned.model_hash),
+        ("Data", data.plan.source),
+        ("Seeds", ", ".join(map(str, data.plan.seeds))),
         ("Commit", ", ".join(commits)),
         ("Versions", ", ".join(versions)),
         ("Machine", ", ".join(platforms)),
@@ -29,21 +29,22 @@ def provenance_lines(data: RunData) -> list[tuple[str, str]]:
     return [(what, value) for what, value in lines if value]
 
 
-def _distinct(values: Iterable[object]) -> list[str]:
-    return list(dict.fromkeys(str(value) for value in values if value))
+def _distinct(values: Iterable[str]) -> list[str]:
+    return list(dict.fromkeys(value for value in values if value))
 
 
 def selection_sheet(data: RunData) -> Sheet:
     """English dev scores of the intermediate phases: of the kept model, and each task's own best with its step."""
     rows = []
     for phase in data.phases.values():
-        best = data.statuses[phase.id].get("best")
-        if phase.kind == "intermediate" and isinstance(best, dict):
-            rows += [
-                (f"{phase.condition}, seed {phase.seed}", task, f"{one['score']:.1f}", f"{best['step']:,}",
-                 f"{one['best']:.1f}", f"{one['best_step']:,}")
-                for task, one in best["tasks"].items()
-            ]  # fmt: skip
+        best = data.statuses[phase.id].best
+        if phase.kind != "intermediate" or best is None:
+            continue
+        trained = f"{phase.condition}, seed {phase.seed}"
+        for task, scores in best.tasks.items():
+            kept = (f"{scores.score:.1f}", f"{best.step:,}")
+            peak = (f"{scores.best:.1f}", f"{scores.best_step:,}")
+            rows.append((trained, task, *kept, *peak))
     columns = ("condition", "task", "kept model", "at step", "task's best", "at step")
     notes = (
         "The kept model is the one with the best mean over the phase's tasks; `mlm` beside other tasks is measured and "
@@ -62,7 +63,7 @@ def cost_sheet(data: RunData) -> Sheet:
         groups.setdefault((phase.condition, phase.kind), []).append(phase)
     rows = [(f"{condition}: {kind}", *_cost(data, phases)) for (condition, kind), phases in groups.items()]
     columns = ["phases", "done", "steps", "time", f"{_unit(data)}-hours", "peak memory (GiB)"]
-    if any("joules" in status for status in data.statuses.values()):
+    if any(status.joules is not None for status in data.statuses.values()):
         columns.append("energy of GPUs (kWh)")
     notes = (
         "Time is the wall clock of training, prediction and scoring, where every phase's status says both its time and "
@@ -78,17 +79,18 @@ def _cost(data: RunData, phases: Iterable[Phase]) -> tuple[str, ...]:
     """A sum over phases is given only if every one of them says its part."""
     chosen = list(phases)
     statuses, curves = [data.statuses[p.id] for p in chosen], [data.curves[p.id] for p in chosen]
-    timed = [(s["seconds"], s["world_size"]) for s in statuses if "seconds" in s and "world_size" in s]
+    timed = [(s.seconds, s.world_size) for s in statuses if s.seconds is not None and s.world_size is not None]
+    joules = [s.joules for s in statuses if s.joules is not None]
     told = bool(chosen) and len(timed) == len(chosen)
     peaks = [v for c in curves for k, v in (c.peak or {}).items() if k.startswith(_memory(data))]
     return (
         str(len(chosen)),
-        str(sum(status["state"] == "done" for status in statuses)),
+        str(sum(status.state == "done" for status in statuses)),
         f"{sum(c.loss[-1][0] for c in curves if c.loss):,}" if any(c.loss for c in curves) else "-",
         duration(sum(seconds for seconds, _ in timed)) if told else "-",
         f"{sum(seconds * ranks for seconds, ranks in timed) / 3600:.2f}" if told else "-",
         f"{max(peaks):.1f}" if peaks else "-",
-        f"{sum(s['joules'] for s in statuses) / 3.6e6:.2f}" if chosen and all("joules" in s for s in statuses) else "-",
+        f"{sum(joules) / 3.6e6:.2f}" if chosen and len(joules) == len(chosen) else "-",
     )
 
 

@@ -24,8 +24,8 @@ def published_table(data: RunData, matrix: Table) -> tuple[Table | None, str]:
     Comparable: the model is XLM-R Large, the split is test, every example counted, every language of the benchmark
     scored.
     """
-    if data.planned["model"].rstrip("/").rsplit("/", 1)[-1] != MODEL:
-        return None, f"The published scores are those of XLM-R Large; this run's model is {data.planned['model']}."
+    if data.plan.model.rstrip("/").rsplit("/", 1)[-1] != MODEL:
+        return None, f"The published scores are those of XLM-R Large; this run's model is {data.plan.model}."
     part = data.recipe.evaluation
     if part.max_examples is not None or part.max_bitext is not None:
         return None, "The published scores are over whole test sets; this run leaves examples out (max_examples)."
@@ -57,4 +57,4 @@ def _published(label: str, scores: dict[str, float], columns: tuple[str, ...]) -
 def _compares(data: RunData, task: str) -> bool:
     """Test split and no missing language, for every result that there is."""
     runs = [run for tasks in data.results.values() for run in tasks.get(task, [])]
-    return bool(runs) and all(run["split"] == "test" and run["mean"] is not None for run in runs)
+    return bool(runs) and all(run.split == "test" and run.mean is not None for run in runs)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from statistics import fmean, median
 from typing import Any
 
+from stilts_ds.evaluate.result import Result
 from stilts_ds.report.compare import Scored, Scores, gain, mean_of
 from stilts_ds.report.load import RunData
 from stilts_ds.report.published import published_table
@@ -110,12 +111,12 @@ def _cell(ours: Floats | None, base: Floats | None, compare: bool, settings: Set
 
 def is_whole(data: RunData, condition: str, task: str) -> bool:
     runs = data.results.get(condition, {}).get(task, [])
-    return bool(runs) and all(run["mean"] is not None for run in runs)
+    return bool(runs) and all(run.mean is not None for run in runs)
 
 
 def _seeds(data: RunData, tasks: dict[str, Scored]) -> str:
     """`3 seeds`, or how many of them are there yet."""
-    wanted = len(data.planned["seeds"])
+    wanted = len(data.plan.seeds)
     trained = [s.seeds for t, s in tasks.items() if get_task(t).trains]
     least = min(trained, default=0)
     return f"{least} of {wanted} seeds" if trained and least < wanted else f"{wanted} seed{'s' * (wanted > 1)}"
@@ -185,7 +186,7 @@ def gap_table(data: RunData, scores: Scores, settings: Settings) -> Table:
 
 
 def pivot_of(data: RunData, task: str) -> str:
-    return next(str(run["pivot"]) for tasks in data.results.values() for run in tasks.get(task, []))
+    return next(run.pivot for tasks in data.results.values() for run in tasks.get(task, []))
 
 
 def group_tables(data: RunData, scores: Scores, settings: Settings) -> list[Table]:
@@ -250,7 +251,7 @@ def language_table(data: RunData, scores: Scores, task: str, settings: Settings)
         rows.append(row(ZERO_SHOT, others))
     run = next(run for tasks in data.results.values() for run in tasks.get(task, []))
     notes = ["* marks the language of training."] if pivot in first.languages else []
-    return Table(f"languages-{task}", f"{task} ({run['split']} split)", "language", columns, tuple(rows),
+    return Table(f"languages-{task}", f"{task} ({run.split} split)", "language", columns, tuple(rows),
                  (*notes, *(note for note in data.missing if note.startswith(f"{task}: "))))
 
 
@@ -265,7 +266,7 @@ def results_json(data: RunData, tables: Tables, settings: Settings) -> dict[str,
     """Medians over seeds of every cell, and the judged tables. No time and no path stands in it."""
     rows = {c: _row_json(data, c) for c in data.conditions}
     return {
-        "name": data.planned["name"],
+        "name": data.plan.name,
         "targets": data.targets,
         "rows": rows,
         "missing": list(data.missing),
@@ -290,16 +291,16 @@ def _row_json(data: RunData, condition: str) -> dict[str, Any]:
     }
 
 
-def _cell_json(runs: list[dict[str, Any]]) -> dict[str, Any]:
-    shared = [code for code in runs[0]["main"] if all(code in run["main"] for run in runs)]
-    languages = {code: median(run["main"][code] for run in runs) for code in shared}
-    pivot = runs[0]["pivot"]
+def _cell_json(runs: list[Result]) -> dict[str, Any]:
+    shared = [code for code in runs[0].main if all(code in run.main for run in runs)]
+    languages = {code: median(run.main[code] for run in runs) for code in shared}
+    pivot = runs[0].pivot
     others = [value for code, value in languages.items() if code != pivot]
-    whole = all(run["mean"] is not None for run in runs)
+    whole = all(run.mean is not None for run in runs)
     return {
         "seeds": len(runs),
-        "split": runs[0]["split"],
-        "missing": runs[0]["missing"],
+        "split": runs[0].split,
+        "missing": runs[0].missing,
         "languages": languages,
         "mean_of_present": fmean(languages.values()) if languages else None,
         "mean": fmean(languages.values()) if languages and whole else None,

@@ -43,7 +43,7 @@ def write_report(run: RunDir, settings: Settings | None = None, png: bool = Fals
     write_json(run.results, results_json(data, tables, settings))
     write_atomically(run.report, markdown_report(data, tables, settings))
     write_atomically(beside(run, ".csv"), csv_tables(tables.all()))
-    write_atomically(beside(run, ".tex"), latex_tables(data.planned["name"], tables.all(), marks))
+    write_atomically(beside(run, ".tex"), latex_tables(data.plan.name, tables.all(), marks))
     write_atomically(beside(run, ".html"), page(data, tables, settings, METRICS))
     write_cards(data)
     if png:
@@ -66,12 +66,12 @@ def _summary(data: RunData, tables: Tables, settings: Settings) -> str:
 
 
 def markdown_report(data: RunData, tables: Tables, settings: Settings) -> str:
-    planned = data.planned
+    plan = data.plan
     parts = [
-        f"# {markdown_escape(planned['name'])}\n",
+        f"# {markdown_escape(plan.name)}\n",
         f"{METRICS} Mean over the languages scored, English (the training language) included; median over "
-        f"{len(planned['seeds'])} seed(s). Model {markdown_code(planned['model'])}, data "
-        f"{markdown_code(planned['source'])}.\n",
+        f"{len(plan.seeds)} seed(s). Model {markdown_code(plan.model)}, data "
+        f"{markdown_code(plan.source)}.\n",
         stacked_markdown(tables.matrix, data.baseline),
         *_remarks(tables.matrix.notes, [tables.matrix], settings),
     ]

@@ -1,0 +1,66 @@
+"""What a trial measured: the value of its trial.json. `stilts_ds.trial` writes it, the launcher reads it. No torch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+
+from stilts_ds.run_dir import read_json, write_json
+from stilts_ds.values import JsonList, Value, check_value
+
+
+class RankPeaks(Value):
+    """Peak bytes of one rank: resident on the host, and on a GPU what the allocator gave out and what it holds.
+
+    `started_with`: resident before the model was loaded.
+    """
+
+    host: int
+    device: int | None = None
+    device_reserved: int | None = None
+    started_with: int
+
+
+class Trial(Value):
+    """A few steps of one phase: `seconds` and real `tokens` (of all ranks) of each of the timed `steps`.
+
+    `parameters` train; `stage` is ZeRO's; `device` is a GPU's name or `CPU`.
+    """
+
+    parameters: int
+    steps: JsonList[int]
+    seconds: JsonList[float] = Field(min_length=1)
+    tokens: JsonList[int] = Field(min_length=1)
+    warm_up_seconds: float
+    phase: str
+    stage: int
+    dtype: str
+    device: str
+    ranks: JsonList[RankPeaks] = Field(min_length=1)
+
+    @property
+    def on_cpu(self) -> bool:
+        return self.device == "CPU"
+
+    @property
+    def tokens_per_second(self) -> float:
+        """Of all ranks together."""
+        return sum(self.tokens) / sum(self.seconds)
+
+    @property
+    def peak(self) -> int:
+        """Bytes of the fullest rank: of the device, or resident in host memory where ranks are CPUs."""
+        return max(rank.host if rank.device is None else rank.device for rank in self.ranks)
+
+    @classmethod
+    def load(cls, path: Path) -> Trial:
+        """What a trial wrote. Raises UserError naming the file where it is something else."""
+        return check_value(cls, read_json(path), path, "start the trial again")
+
+    def save(self, path: Path) -> None:
+        write_json(path, self.to_json())
+
+    def to_json(self) -> dict[str, Any]:
+        return self.model_dump(exclude_none=True)
