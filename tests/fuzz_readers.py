@@ -13,9 +13,15 @@ from typing import Any
 from fuzz_mutate import Dice, damage_json, damage_json_lines, damage_text, damage_value
 from fuzz_target import Once, Target
 from reader_files import COSMOS_HEADER
-from stilts_ds.examples.records import Bitext, Choice, Pair, Record, Span, Tagged, Text
 
 from stilts_ds.data.reader import is_labelled, read_bitext, read_examples
+from stilts_ds.families.base import Record
+from stilts_ds.families.bitext.record import Bitext
+from stilts_ds.families.choice.record import Choice
+from stilts_ds.families.pair.record import Pair
+from stilts_ds.families.span.record import Span
+from stilts_ds.families.tag.record import Tagged
+from stilts_ds.families.text.record import Text
 from stilts_ds.sources import hub
 from stilts_ds.sources.source import DataSource
 from stilts_ds.tasks.registry import get_task

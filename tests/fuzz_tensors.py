@@ -17,7 +17,6 @@ import torch
 from fuzz_mutate import Dice, damage_bytes, damage_json, damage_value, value
 from fuzz_target import Once, Target
 from safetensors.torch import load, load_file, save_file
-from stilts_ds.batches.encode import Encoder
 from stilts_kernels import shards, tuning
 from torch import nn
 
@@ -37,6 +36,7 @@ from stilts_ds.model_files import (
     tokenizer_hash,
 )
 from stilts_ds.rows.rows import Rows
+from stilts_ds.rows.tokenizer import Tokenizer
 from stilts_ds.run_dir import PhaseDir, read_json, write_sealed
 
 SETTING = ModelPart(attn_implementation="eager")
@@ -271,7 +271,7 @@ def make_tokenizer(folder: Path) -> Once:
     def once(dice: Dice) -> None:
         kept.damage(dice)
         try:
-            encoder = Encoder.load(root)
+            encoder = Tokenizer.load(root)
             found = encoder.slices(["some text — ü", "plain words", ""])
             assert found.length[2] == 0 and bool((found.flat >= 0).all())
             assert len(encoder.fingerprint) == 64 and encoder.template.pair_cost >= 0

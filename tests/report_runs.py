@@ -8,11 +8,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from stilts_ds.examples.records import Answer, Span
-
 from stilts_ds.config import parse_recipe, recipe_yaml
 from stilts_ds.evaluate import formats
 from stilts_ds.evaluate.score import main_score, score_file
+from stilts_ds.families.span.record import Answer, Span
 from stilts_ds.plan import Phase, make_plan
 from stilts_ds.run_dir import RunDir, write_atomically, write_json
 from stilts_ds.tasks.registry import get_task

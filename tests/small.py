@@ -7,13 +7,13 @@ from types import SimpleNamespace
 import numpy as np
 import torch
 from row_builder import RowsBuilder
-from stilts_ds.batches.encode import Template
 
 from stilts_ds.batches.collate import TaskRows
 from stilts_ds.model import attention
 from stilts_ds.model.encoder import pack
 from stilts_ds.model.heads import HeadSpec
 from stilts_ds.model.multitask import MultiTask
+from stilts_ds.rows.tokenizer import Template
 
 VOCABULARY = 60
 SPECS = [

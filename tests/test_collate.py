@@ -12,10 +12,11 @@ import small
 import torch
 from row_builder import RowsBuilder
 from stilts_ds.batches.encode import Encoder, Template, encode_pair, encode_text
-from stilts_ds.examples.records import Pair, Text
 
 from stilts_ds.batches.collate import Collator, TaskRows, mask_tokens, masked_count, pack_rows, target_count
 from stilts_ds.config import TrainingPart
+from stilts_ds.families.pair.record import Pair
+from stilts_ds.families.text.record import Text
 from stilts_ds.rows.rows import Rows
 
 STUB = small.encoder_stub()

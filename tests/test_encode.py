@@ -23,11 +23,16 @@ from stilts_ds.batches.encode import (
     encode_text,
     pair_cuts,
 )
-from stilts_ds.examples.records import Answer, Bitext, Choice, Pair, Span, Tagged, Text
 
 from stilts_ds.config import TrainingPart
 from stilts_ds.errors import UserError
+from stilts_ds.families.bitext.record import Bitext
+from stilts_ds.families.choice.record import Choice
+from stilts_ds.families.pair.record import Pair
+from stilts_ds.families.span.record import Answer, Span
 from stilts_ds.families.tag.predictions import rejoin
+from stilts_ds.families.tag.record import Tagged
+from stilts_ds.families.text.record import Text
 from stilts_ds.rows.rows import Rows
 
 XLMR = Encoder(pieces.xlmr_tokenizer(), "xlmr")

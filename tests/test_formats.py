@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from stilts_ds.examples.records import Answer, Span
 
 from stilts_ds.errors import UserError
 from stilts_ds.evaluate import formats
+from stilts_ds.families.span.record import Answer, Span
 
 NLI = ("contradiction", "entailment", "neutral")
 SPANS = [

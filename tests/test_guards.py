@@ -8,11 +8,11 @@ import math
 import pytest
 import torch
 
-from stilts_ds.batches.collate import Batch
 from stilts_ds.config import TrainingPart
 from stilts_ds.engine.guards import WINDOW, ChanceWatch, explain_memory
 from stilts_ds.errors import UserError, is_full_disk
 from stilts_ds.model.heads import HeadSpec
+from stilts_ds.rows.batch import Batch
 
 TOKENS = torch.zeros(100, dtype=torch.long)
 BATCH = Batch(TOKENS, TOKENS, TOKENS, TOKENS, torch.tensor([0, 40, 100]), (40, 60))

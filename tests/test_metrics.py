@@ -1,10 +1,10 @@
 """Exact expected numbers for every metric, worked out by hand."""
 
 import pytest
-from stilts_ds.examples.records import Answer, Span
 
 from stilts_ds.errors import UserError
 from stilts_ds.evaluate import metrics
+from stilts_ds.families.span.record import Answer, Span
 
 
 def question(name: str, *answers: str, impossible: bool = False) -> Span:

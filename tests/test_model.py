@@ -11,7 +11,6 @@ import pytest
 import small
 import torch
 from stilts_ds.batches.encode import Encoder, encode_pair
-from stilts_ds.examples.records import Pair
 from transformers import (
     AutoModel,
     BertConfig,
@@ -23,13 +22,15 @@ from transformers import (
     XLMRobertaModel,
 )
 
-from stilts_ds.batches.collate import Batch, Collator, pack_rows
+from stilts_ds.batches.collate import Collator
 from stilts_ds.config import ModelPart, TrainingPart
 from stilts_ds.errors import UserError
+from stilts_ds.families.pair.record import Pair
 from stilts_ds.model.encoder import load_encoder, save_encoder
 from stilts_ds.model.heads import HeadSpec
 from stilts_ds.model.multitask import MultiTask
 from stilts_ds.model_files import fingerprint, longest_row
+from stilts_ds.rows.batch import Batch, pack_rows
 
 SETTING = ModelPart()
 SIZES: dict[str, Any] = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}

@@ -24,13 +24,14 @@ from transformers import (
     XLMRobertaModel,
 )
 
-from stilts_ds.batches.collate import Batch, Collator
+from stilts_ds.batches.collate import Collator
 from stilts_ds.config import ModelPart
 from stilts_ds.model import attention
 from stilts_ds.model.attention import Packing, grouped_attention, nested_attention
 from stilts_ds.model.encode import first_position
 from stilts_ds.model.encoder import compile_layers, load_encoder, recompute_activations, save_encoder
 from stilts_ds.model.multitask import MultiTask
+from stilts_ds.rows.batch import Batch
 
 SIZES: dict[str, Any] = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32,
                          "vocab_size": 60, "max_position_embeddings": 66}

@@ -98,9 +98,9 @@ def test_a_tokenizer_that_looks_beyond_a_word_is_not_cut() -> None:
 
 @pytest.mark.slow
 def test_the_real_tokenizers_texts_come_out_alike(mini_xlmr: Any, shared_data: Any) -> None:
-    from stilts_ds.batches.encode import Encoder
+    from stilts_ds.rows.tokenizer import Tokenizer
 
-    encoder = Encoder.load(mini_xlmr)
+    encoder = Tokenizer.load(mini_xlmr)
     lines = [line[:3000] for path in sorted(shared_data.rglob("*")) if path.is_file()
              for line in path.read_text(encoding="utf-8", errors="ignore").splitlines()[:100]]  # fmt: skip
     assert len(lines) > 5000 and sum(encoder.words.plain.fullmatch(line) is not None for line in lines) > 1000

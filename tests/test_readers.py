@@ -7,10 +7,15 @@ from pathlib import Path
 
 import pytest
 from reader_files import COSMOS_HEADER, MNLI_DEV, conllu, empty_source, nli, put, rows, squad
-from stilts_ds.examples.records import Answer, Bitext, Choice, Pair, Span, Tagged, Text
 
 from stilts_ds.data.reader import available_languages, files_of, read_bitext
 from stilts_ds.errors import UserError
+from stilts_ds.families.bitext.record import Bitext
+from stilts_ds.families.choice.record import Choice
+from stilts_ds.families.pair.record import Pair
+from stilts_ds.families.span.record import Answer, Span
+from stilts_ds.families.tag.record import Tagged
+from stilts_ds.families.text.record import Text
 from stilts_ds.sources.source import DataSource
 from stilts_ds.tasks.registry import get_task
 

@@ -9,10 +9,14 @@ from typing import Any
 
 import datasets
 import pytest
-from stilts_ds.examples.records import Answer, Bitext, Choice, Pair, Span, Tagged
 
 from stilts_ds.data.reader import available_languages, files_of, read_bitext, read_examples
 from stilts_ds.errors import UserError
+from stilts_ds.families.bitext.record import Bitext
+from stilts_ds.families.choice.record import Choice
+from stilts_ds.families.pair.record import Pair
+from stilts_ds.families.span.record import Answer, Span
+from stilts_ds.families.tag.record import Tagged
 from stilts_ds.sources import hub
 from stilts_ds.sources.source import DataSource
 from stilts_ds.tasks.registry import TASKS, get_task

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from stilts_ds.examples.records import Record
 from stilts_launcher.show_tasks import show_examples
 
 from stilts_ds.data.reader import available_languages, read_bitext, read_examples
+from stilts_ds.families.base import Record
 from stilts_ds.sources.source import DataSource
 from stilts_ds.tasks.registry import get_task
 

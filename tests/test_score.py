@@ -9,10 +9,13 @@ from typing import Any
 
 import pytest
 from scoring_cases import MOCK, NO_MOCK, XTREME, task
-from stilts_ds.examples.records import Answer, Choice, Pair, Span, Tagged
 
 from stilts_ds.errors import UserError
 from stilts_ds.evaluate import formats, score, score_tables
+from stilts_ds.families.choice.record import Choice
+from stilts_ds.families.pair.record import Pair
+from stilts_ds.families.span.record import Answer, Span
+from stilts_ds.families.tag.record import Tagged
 
 needs_mock = pytest.mark.skipif(not MOCK.is_dir(), reason=NO_MOCK)
 

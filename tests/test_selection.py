@@ -9,9 +9,9 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from stilts_ds.data.splits import Data
 
 from stilts_ds.config import TrainingPart, parse_recipe
+from stilts_ds.data.data import Data
 from stilts_ds.engine import loop
 from stilts_ds.engine.loop import Progress, Trainer, train
 from stilts_ds.errors import UserError

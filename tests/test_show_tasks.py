@@ -6,14 +6,18 @@ from pathlib import Path
 
 import pytest
 from reader_files import empty_source, put
-from stilts_ds.batches.encode import Encoder
-from stilts_ds.examples.records import Answer, Choice, Pair, Span, Tagged, Text
 from stilts_launcher.cli import main
 from stilts_launcher.show_rows import show_rows
 from stilts_launcher.show_tasks import show_examples, show_record, task_card, tasks_table
 
 from stilts_ds.errors import UserError
+from stilts_ds.families.choice.record import Choice
+from stilts_ds.families.pair.record import Pair
+from stilts_ds.families.span.record import Answer, Span
+from stilts_ds.families.tag.record import Tagged
+from stilts_ds.families.text.record import Text
 from stilts_ds.model_files import model_path
+from stilts_ds.rows.tokenizer import Tokenizer
 from stilts_ds.tasks.registry import TASKS, get_task
 
 
@@ -53,7 +57,7 @@ def test_gold_pairs_and_bare_sides_of_a_bitext(tmp_path: Path) -> None:
 
 def test_rows_are_shown_as_the_model_reads_them() -> None:
     """Special tokens, the answer's tokens, a label at each word's first piece."""
-    toy_encoder = Encoder.load(model_path("toy"))
+    toy_encoder = Tokenizer.load(model_path("toy"))
     pair = show_rows(get_task("mnli"), Pair("1", "a", "b", "neutral"), toy_encoder)
     assert pair.count("</s>") == 3 and pair.strip().startswith("reads     <s>") and pair.endswith("=> neutral")
     context = "one two three"

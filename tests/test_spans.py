@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from stilts_ds.examples.records import Answer, Span
 
 from stilts_ds.errors import UserError
 from stilts_ds.families.span.decode import Decoded, best_null_threshold, decode_spans, sweep_threshold
+from stilts_ds.families.span.record import Answer, Span
 
 
 def brute_force(context: str, windows: list[Any], n_best: int, longest: int) -> list[tuple[int, int, float]]:

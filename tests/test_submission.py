@@ -5,10 +5,13 @@ from pathlib import Path
 
 import pytest
 from scoring_cases import MOCK, NO_MOCK, XTREME
-from stilts_ds.examples.records import Answer, Bitext, Pair, Span, Tagged
 
 from stilts_ds.errors import UserError
 from stilts_ds.evaluate import formats, submission
+from stilts_ds.families.bitext.record import Bitext
+from stilts_ds.families.pair.record import Pair
+from stilts_ds.families.span.record import Answer, Span
+from stilts_ds.families.tag.record import Tagged
 from stilts_ds.tasks.spec import Task
 
 RECORDS = {

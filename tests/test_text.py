@@ -13,12 +13,12 @@ import datasets
 import pytest
 import small
 import torch
-from stilts_ds.data.splits import Data
-from stilts_ds.examples.records import Text
 
 from stilts_ds.config import Recipe, TextHubPart, TrainingPart, parse_recipe
+from stilts_ds.data.data import Data
 from stilts_ds.data.reader import read_examples
 from stilts_ds.errors import UserError
+from stilts_ds.families.text.record import Text
 from stilts_ds.model.encoder import load_encoder, read_language_head
 from stilts_ds.model.heads import HeadSpec, set_language_head
 from stilts_ds.phases import load_language_head

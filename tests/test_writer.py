@@ -12,11 +12,16 @@ import pieces
 import pytest
 from row_builder import RowsBuilder
 from stilts_ds.batches.encode import ENCODE, Encoder
-from stilts_ds.examples.records import Answer, Bitext, Choice, Pair, Span, Tagged, Text
 
 from stilts_ds.batches import chunks, rows, windows
 from stilts_ds.config import TrainingPart
 from stilts_ds.data.cache import cached_rows, find_rows
+from stilts_ds.families.bitext.record import Bitext
+from stilts_ds.families.choice.record import Choice
+from stilts_ds.families.pair.record import Pair
+from stilts_ds.families.span.record import Answer, Span
+from stilts_ds.families.tag.record import Tagged
+from stilts_ds.families.text.record import Text
 from stilts_ds.rows.rows import Rows, ids_in, touched_ids
 from stilts_ds.rows.slices import Slices, lay_out, spread
 from stilts_ds.rows.tokenizer import Template

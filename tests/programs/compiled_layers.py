@@ -13,10 +13,10 @@ from typing import Any
 
 import torch
 
-from stilts_ds.batches.collate import Batch
 from stilts_ds.config import ModelPart
 from stilts_ds.model.encode import encode_packed
 from stilts_ds.model.encoder import compile_layers, load_encoder
+from stilts_ds.rows.batch import Batch
 
 
 def batch(seed: int) -> Batch:
