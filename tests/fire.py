@@ -22,7 +22,7 @@ import warm
 from disk import fill
 from warm import Forked
 
-from stilts_ds.plan import Phase
+from stilts_ds.plan_file import Phase, Plan
 from stilts_ds.run_dir import hash_file
 
 LIMIT = 300.0  # seconds that anything may take; more is a hang
@@ -100,7 +100,7 @@ class Watch:
 
     def phases(self) -> list[Phase]:
         if not self.plan and (self.run / "plan.json").exists():
-            self.plan = [Phase.from_json(p) for p in json.loads((self.run / "plan.json").read_text())["phases"]]
+            self.plan = list(Plan.load(self.run / "plan.json").phases)
         return self.plan
 
     def place(self) -> tuple[str, str]:

@@ -22,10 +22,11 @@ from stilts_ds.errors import UserError
 from stilts_ds.evaluate import formats
 from stilts_ds.evaluate.score import score_file, score_folder
 from stilts_ds.evaluate.submission import SUBMITTED_TASKS, validate_submission
-from stilts_ds.plan import read_plan
+from stilts_ds.phase_status import Best, TaskBest
+from stilts_ds.plan_file import Plan
 from stilts_ds.report.stats import Settings
 from stilts_ds.report.write import write_report
-from stilts_ds.run_dir import RunDir, read_json, write_json
+from stilts_ds.run_dir import RunDir, write_json
 from stilts_ds.tasks.registry import get_task
 from stilts_ds.tasks.spec import Task
 
@@ -118,10 +119,10 @@ def make_submission(folder: Path) -> Once:
 def small_run(folder: Path) -> RunDir:
     run = build_run(folder / "run", intermediate={"none": [], "mnli": ["mnli"]}, targets=["xnli", "tatoeba"],
                     languages={"xnli": ["en", "de"], "tatoeba": ["de"]}, examples=5)
-    phases = [phase["id"] for phase in read_json(run.plan)["phases"]]
+    phases = [phase.id for phase in Plan.load(run.plan).phases]
     write_json(run.jobs / "jobs.json", {"submitted": 1.0, "jobs": {name: f"{i}_0" for i, name in enumerate(phases)}})
     run.phase(phases[-1]).set_status("failed", error="it broke", seconds=3.5)
-    best = {"step": 5, "of": 9, "selection": 71.0, "tasks": {"mnli": {"score": 71.0, "best": 72.0, "best_step": 7}}}
+    best = Best(step=5, of=9, selection=71.0, tasks={"mnli": TaskBest(score=71.0, best=72.0, best_step=7)})
     first = next(name for name in phases if name.startswith("intermediate"))
     run.phase(first).set_status("done", seconds=3.0, world_size=2, best=best)
     (run.logs / phases[-1]).mkdir(parents=True)
@@ -151,7 +152,7 @@ READ_BACK: dict[str, Callable[[RunDir], None]] = {
     "report": report,
     "status": lambda run: shown(watch.status(run)),
     "logs": lambda run: shown(watch.logs(run, None, None, 5)),
-    "submit": lambda run: shown(submit_plan(run, read_plan(run.plan), Profile(), dry_run=True)),
+    "submit": lambda run: shown(submit_plan(run, Plan.load(run.plan), Profile(), dry_run=True)),
 }
 
 

@@ -18,7 +18,7 @@ from stilts_launcher.sbatch import Job, sbatch_command, srun_command
 from stilts_ds.config import NAME, EnginePart, Recipe, load_recipe, parse_recipe, recipe_yaml, resolve_paths
 from stilts_ds.ds_files import OWNED_BY_RECIPE, base_config
 from stilts_ds.errors import UserError
-from stilts_ds.plan import Phase, make_plan
+from stilts_ds.plan import make_plan
 from stilts_ds.yaml_files import parse_yaml
 
 RECIPE: dict[str, Any] = {
@@ -54,8 +54,8 @@ def use(recipe: Recipe) -> None:
     back = parse_recipe(parse_yaml(recipe_yaml(settled), "written"), "written")
     assert back == settled
     plan = make_plan(settled, "model", lambda task: f"data of {task}")
-    json.dumps(plan, allow_nan=False)
-    for phase in map(Phase.from_json, plan["phases"]):
+    json.dumps(plan.to_json(), allow_nan=False)
+    for phase in plan.phases:
         assert re.fullmatch(r"[A-Za-z0-9._-]+", phase.id) and len(phase.id) < 200
         for name in phase.train:
             phase.setting(name)

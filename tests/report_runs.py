@@ -10,10 +10,12 @@ from typing import Any
 
 from stilts_ds.config import parse_recipe, recipe_yaml
 from stilts_ds.evaluate import formats
+from stilts_ds.evaluate.result import Result
 from stilts_ds.evaluate.score import main_score, score_file
 from stilts_ds.families.span.record import Answer, Span
-from stilts_ds.plan import Phase, make_plan
-from stilts_ds.run_dir import RunDir, write_atomically, write_json
+from stilts_ds.plan import make_plan
+from stilts_ds.plan_file import Phase, Plan
+from stilts_ds.run_dir import Provenance, RunDir, write_atomically
 from stilts_ds.tasks.registry import get_task
 from stilts_ds.tasks.spec import Task
 
@@ -48,23 +50,24 @@ def build_run(
         "targets": list(targets), "evaluation": {"languages": languages or {t: LANGUAGES[t] for t in targets}},
     }  # fmt: skip
     recipe, run = parse_recipe(values, "test"), RunDir(folder)
-    planned = plan_of(values)
-    # The commit of the day would change the bytes that a test compares.
-    planned["provenance"] = {"git_commit": "c0ffee", "versions": {"stilts-ds": "0.1.0"}, "model_hash": "0123456789"}
+    plan = plan_of(values)
     write_atomically(run.recipe, recipe_yaml(recipe))
-    write_json(run.plan, planned)
-    for phase in map(Phase.from_json, planned["phases"]):
+    plan.save(run.plan)
+    for phase in plan.phases:
         _write_phase(run, phase, skill, languages or LANGUAGES, examples)
     return run
 
 
-def plan_of(values: dict[str, Any]) -> dict[str, Any]:
+def plan_of(values: dict[str, Any]) -> Plan:
     """The plan of a recipe whose conditions may have names that no plan takes, but a run folder could hold."""
     names = {f"condition{i}": name for i, name in enumerate(values["intermediate"])}
     plain = {**values, "intermediate": {i: values["intermediate"][name] for i, name in names.items()}}
     planned = make_plan(parse_recipe(plain, "test"), "0123456789abcdef", lambda task: task)
-    phases = [{**phase, "condition": names[phase["condition"]]} for phase in planned["phases"]]
-    return {**planned, "phases": phases, "use": {names[i]: ids for i, ids in planned["use"].items()}}
+    phases = [phase.model_copy(update={"condition": names[phase.condition]}) for phase in planned.phases]
+    # The commit of the day would change the bytes that a test compares.
+    made = Provenance(git_commit="c0ffee", versions={"stilts-ds": "0.1.0"}, model_hash="0123456789")
+    use = {names[i]: ids for i, ids in planned.use.items()}
+    return planned.model_copy(update={"phases": tuple(phases), "use": use, "provenance": made})
 
 
 def _write_phase(run: RunDir, phase: Phase, skill: Skill, languages: Any, examples: int) -> None:
@@ -78,7 +81,7 @@ def _write_phase(run: RunDir, phase: Phase, skill: Skill, languages: Any, exampl
     for name in phase.evaluate:
         task = get_task(name)
         scored = list(task.languages) if languages == "all" else languages[name]
-        write_json(folder.results / f"{name}.json", _predict(run, phase, task, scored, skill, examples))
+        _predict(run, phase, task, scored, skill, examples).save(folder.result(name))
 
 
 def write_metrics(path: Path, phase: Phase, dev: float, steps: int = 30) -> None:
@@ -88,7 +91,7 @@ def write_metrics(path: Path, phase: Phase, dev: float, steps: int = 30) -> None
     write_atomically(path, "".join(json.dumps(line) + "\n" for line in lines))
 
 
-def _predict(run: RunDir, phase: Phase, task: Task, codes: list[str], skill: Skill, examples: int) -> dict[str, Any]:
+def _predict(run: RunDir, phase: Phase, task: Task, codes: list[str], skill: Skill, examples: int) -> Result:
     kind = formats.kind_of(task.family, task.metrics)
     scores = {}
     for code in codes:
@@ -101,13 +104,14 @@ def _predict(run: RunDir, phase: Phase, task: Task, codes: list[str], skill: Ski
         formats.write_predictions(predictions, kind, guesses(task, kind, gold, share, dice))
         scores[code] = score_file(predictions, labels, task, code)
     main = {code: main_score(task.family, found) for code, found in scores.items()}
-    missing = [code for code in task.languages if code not in codes]
-    return {
-        "task": task.name, "split": "test", "pivot": task.pivot, "condition": phase.condition, "seed": phase.seed,
-        "phase": phase.id, "languages": scores, "main": main, "missing": missing, "unlabelled": [],
-        "mean": None if missing else sum(main.values()) / len(main), "mean_of_present": sum(main.values()) / len(main),
-        "settings": {}, "provenance": {"git_commit": "c0ffee", "platform": "test", "versions": {}},
-    }  # fmt: skip
+    missing = tuple(code for code in task.languages if code not in codes)
+    mean = sum(main.values()) / len(main)
+    return Result(
+        task=task.name, split="test", pivot=task.pivot, condition=phase.condition, seed=phase.seed, phase=phase.id,
+        languages=scores, main=main, missing=missing, unlabelled=(), mean=None if missing else mean,
+        mean_of_present=mean, settings={},
+        provenance=Provenance(git_commit="c0ffee", platform="test", versions={}),
+    )  # fmt: skip
 
 
 def gold_values(task: Task, kind: str, code: str, examples: int) -> Any:

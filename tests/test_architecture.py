@@ -14,9 +14,10 @@ import ranks
 ROOT = ranks.ROOT
 SOURCES = {"stilts_ds": ROOT, "stilts_launcher": ROOT / "launcher", "stilts_kernels": ROOT / "kernels"}
 # The story from its first line to its last: a module imports only what stands before it, or beside it in its package.
-LAYERS = ["errors", "run_dir", "yaml_files", "config", "ds_files", "tasks", "examples", "toy", "plan", "model_files",
-          "memory", "monitor", "batches", "model", "engine", "export", "evaluate", "report", "phases", "trial",
-          "bench_pipeline", "bench_training"]
+LAYERS = ["errors", "values", "phase_status", "run_dir", "yaml_files", "config", "ds_files", "tasks", "sources", "toy",
+          "model_files", "rows", "model", "families", "plan_file", "plan", "data", "monitor", "batches", "engine",
+          "export", "evaluate", "planning", "report", "phases", "trial_file", "trial", "bench_pipeline",
+          "bench_training"]
 HEAVY = {  # package -> the modules (or packages of modules) that may name it
     "deepspeed": ["stilts_ds.engine"],
     "transformers": ["stilts_ds.model.encoder", "stilts_ds.rows.tokenizer", "stilts_ds.toy",
@@ -28,7 +29,8 @@ HEAVY = {  # package -> the modules (or packages of modules) that may name it
     "mpi4py": ["stilts_launcher.ranks", "stilts_launcher.doctor", "stilts_kernels"],
 }
 LIGHT = ["stilts_launcher.cli", "stilts_launcher.ranks", "stilts_launcher.local", "stilts_ds.config", "stilts_ds.plan",
-         "stilts_ds.tasks.registry", "stilts_ds.examples.read", "stilts_ds.examples.records", "stilts_ds.model_files",
+         "stilts_ds.plan_file", "stilts_ds.trial_file", "stilts_ds.evaluate.result",
+         "stilts_ds.tasks.registry", "stilts_ds.data.data", "stilts_ds.families.registry", "stilts_ds.model_files",
          "stilts_ds.run_dir", "stilts_ds.report.tables", "stilts_ds.toy", "stilts_launcher.show_plan",
          "stilts_launcher.submit", "stilts_launcher.watch", "stilts_launcher.job", "stilts_launcher.cluster",
          "stilts_launcher.trial", "stilts_launcher.fetch", "stilts_ds.planning.memory", "stilts_ds.planning.sizes"]

@@ -15,7 +15,8 @@ from stilts_launcher.submit import setup_text
 
 from stilts_ds.config import parse_recipe, recipe_yaml
 from stilts_ds.errors import UserError
-from stilts_ds.plan import Phase, make_plan, phases_in
+from stilts_ds.plan import make_plan
+from stilts_ds.plan_file import Phase, Plan
 from stilts_ds.run_dir import RunDir, write_atomically, write_json
 
 CANARY = "canary"
@@ -168,13 +169,13 @@ def test_names_that_become_folders_and_jobs_are_plain(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["../../up", "a/b", "/etc/x", "", "..", f"x;{TOUCH}", "x\n", "-x"])
 def test_a_plan_whose_ids_are_no_names_is_refused(name: str, tmp_path: Path) -> None:
-    plan = make_plan(parse_recipe({"name": "study", "targets": ["xnli"]}, "test"), "model", lambda task: task)
+    plan = make_plan(parse_recipe({"name": "study", "targets": ["xnli"]}, "test"), "model", lambda task: task).to_json()
     write_json(tmp_path / "plan.json", plan)
-    assert isinstance(phases_in(tmp_path / "plan.json")[0], Phase)
+    assert isinstance(Plan.load(tmp_path / "plan.json").phases[0], Phase)
     plan["phases"][0]["id"] = name
     plan["use"]["none"] = [name]
     write_json(tmp_path / "plan.json", plan)
     with pytest.raises(UserError, match="plan.json: phases"):
-        phases_in(tmp_path / "plan.json")
+        Plan.load(tmp_path / "plan.json")
 
 

@@ -17,6 +17,7 @@ import xxhash
 
 from stilts_ds.errors import UserError
 from stilts_ds.run_dir import (
+    Provenance,
     RunDir,
     checksum,
     git_commit,
@@ -108,10 +109,10 @@ def test_hashes_of_files_see_contents_and_order_but_no_names(tmp_path: Path) -> 
 def test_a_phases_status_is_pending_until_it_is_set(tmp_path: Path) -> None:
     folder = RunDir(tmp_path).phase("target-x")
     assert folder.root == tmp_path / "phases" / "target-x" and folder.status() == "pending"
-    folder.set_status("stopped:SIGUSR1", step=3)
-    assert folder.status() == "stopped:SIGUSR1" and read_json(folder.status_json)["step"] == 3
+    folder.set_status("stopped:SIGUSR1", seconds=3.0)
+    assert folder.status() == "stopped:SIGUSR1" and folder.read_status().seconds == 3.0
     whole = folder.status_json.read_text()
-    folder.status_json.write_text(whole.replace('"step": 3', '"step": 2'))
+    folder.status_json.write_text(whole.replace('"seconds": 3.0', '"seconds": 2.0'))
     with pytest.raises(UserError, match="changed since it was written"):
         folder.status()
     folder.status_json.write_text("{")
@@ -121,7 +122,7 @@ def test_a_phases_status_is_pending_until_it_is_set(tmp_path: Path) -> None:
 
 def test_provenance_names_commit_and_versions_and_is_json() -> None:
     found = provenance()
-    assert json.loads(json.dumps(found)) == found
-    assert {"python", "stilts-ds", "torch"} <= set(found["versions"])
+    assert Provenance.model_validate(json.loads(json.dumps(found.to_json()))) == found
+    assert {"python", "stilts-ds", "torch"} <= set(found.versions)
     commit = git_commit().removesuffix("-dirty")
     assert commit == "unknown" or (len(commit) == 40 and int(commit, 16))

@@ -16,7 +16,8 @@ from stilts_ds.engine import loop
 from stilts_ds.engine.loop import Progress, Trainer, train
 from stilts_ds.errors import UserError
 from stilts_ds.evaluate import selection
-from stilts_ds.plan import Phase
+from stilts_ds.phase_status import Best, TaskBest
+from stilts_ds.plan_file import Phase
 from stilts_ds.tasks.registry import get_task
 
 # Dev scores of three tasks at five evaluations; the means are 40, 50, 50, 45, 60.
@@ -37,13 +38,13 @@ def test_the_best_mean_is_kept_and_each_task_s_own_best_is_noted() -> None:
         if number == 4:
             assert (progress.best_step, progress.since_best, progress.best_score) == (20, 2, 50.0)
     assert better == [True, True, False, False, True]  # equal is not better
-    assert progress.chosen() == {
-        "step": 50, "of": 50, "selection": 60.0,
-        "tasks": {
-            "a": {"score": 42.0, "best": 45.0, "best_step": 40},
-            "b": {"score": 78.0, "best": 80.0, "best_step": 20},
+    assert progress.chosen() == Best(
+        step=50, of=50, selection=60.0,
+        tasks={
+            "a": TaskBest(score=42.0, best=45.0, best_step=40),
+            "b": TaskBest(score=78.0, best=80.0, best_step=20),
         },
-    }  # fmt: skip
+    )  # fmt: skip
 
 
 class FakeTrainer(Trainer):
@@ -169,7 +170,8 @@ def dev(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, *tasks: str) -> tuple[d
     monkeypatch.setattr(Data, "dev_rows", lambda *_: None)
     monkeypatch.setattr(Data, "encoder", None)
     data = study(tmp_path)
-    phase = Phase("id", "intermediate", "c", "", tasks, (), 1, TrainingPart().model_dump())
+    phase = Phase(id="id", kind="intermediate", condition="c", init="", train=tasks, evaluate=(), seed=1,
+                  training=TrainingPart().model_dump(), lengths={})
     world: Any = SimpleNamespace(first=True)
     return selection.dev_scores(None, {name: data.task(name) for name in tasks}, data, phase, world), seen
 

@@ -12,7 +12,8 @@ from conftest import stilts
 
 from stilts_ds.config import Recipe, load_recipe, parse_recipe
 from stilts_ds.errors import UserError
-from stilts_ds.plan import Phase, make_plan
+from stilts_ds.plan import make_plan
+from stilts_ds.plan_file import Phase
 from stilts_ds.tasks.registry import get_task
 
 NINE = ("anli_plus", "mnli", "qqp", "squad_v1", "squad_v2", "hellaswag", "ccg", "cosmosqa", "commonsenseqa")
@@ -21,7 +22,7 @@ TARGETS = ["xnli", "pawsx", "udpos", "panx", "xquad", "mlqa", "tydiqa", "bucc201
 
 def planned(recipe: Recipe) -> list[Phase]:
     """The plan's phases, with each task's name in place of the hash of its data."""
-    return [Phase.from_json(phase) for phase in make_plan(recipe, "model", lambda task: task)["phases"]]
+    return list(make_plan(recipe, "model", lambda task: task).phases)
 
 
 def study(**more: Any) -> Recipe:
