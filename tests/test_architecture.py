@@ -25,7 +25,7 @@ HEAVY = {  # package -> the modules (or packages of modules) that may name it
     "tokenizers": ["stilts_ds.toy"],
     "datasets": ["stilts_ds.sources.hub"],
     "tensorboard": ["stilts_ds.monitor"],
-    "stilts_kernels": ["stilts_ds.families.bitext.head", "stilts_launcher.cli"],
+    "stilts_kernels": ["stilts_ds.model.pooling", "stilts_ds.families.bitext.head", "stilts_launcher.cli"],
     "mpi4py": ["stilts_launcher.ranks", "stilts_launcher.doctor", "stilts_kernels"],
 }
 LIGHT = ["stilts_launcher.cli", "stilts_launcher.ranks", "stilts_launcher.local", "stilts_ds.config", "stilts_ds.plan",
