@@ -1,0 +1,130 @@
+"""Every registered family keeps the family contract, and a seventh is added by being registered."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import seventh_family
+from family_contract import (
+    PART,
+    SETTING,
+    Contract,
+    Reference,
+    Sample,
+    over_outputs,
+    over_tokens,
+    over_window,
+)
+
+from stilts_ds.config import parse_recipe
+from stilts_ds.data.data import Data, fitted_task
+from stilts_ds.families.base import Family
+from stilts_ds.families.registry import FAMILIES, main_metric, metrics_of
+from stilts_ds.sources.source import DataSource
+from stilts_ds.tasks.registry import TASKS
+from stilts_ds.toy.world import write_world
+
+# The loss of each family by hand. A new family brings its own.
+REFERENCES: dict[str, Reference] = {
+    "pair": over_outputs, "choice": over_tokens, "span": over_window, "tag": over_outputs, "text": over_outputs,
+}  # fmt: skip
+CHECKED = ["qqp", "hellaswag", "squad_v1", "squad_v2", "ccg", "panx", "mlm", "bucc2018", "tatoeba", "xnli", "mlqa"]
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("world")
+    write_world(folder, 3)
+    return folder
+
+
+def sample_of(name: str, world: Path) -> Sample:
+    recipe = parse_recipe({"name": "x", "targets": ["xnli"], "data": {"source": "toy"}}, "the test's recipe")
+    task = fitted_task(name, recipe)
+    source = DataSource("local", world / "intermediate", world / "xtreme", world / "text")
+    split = "dev" if "dev" in task.local else "test"
+    english_only = FAMILIES[task.family].multilingual or "qab" not in task.languages
+    language = task.pivot if english_only else "qab"
+    return Sample(task, source, split, language, REFERENCES.get(task.family))
+
+
+def test_every_family_is_checked() -> None:
+    assert {TASKS[name].family for name in CHECKED} == set(FAMILIES)
+
+
+@pytest.mark.parametrize("name", CHECKED)
+def test_a_family_keeps_its_contract(name: str, world: Path, tmp_path: Path) -> None:
+    sample = sample_of(name, world)
+    limit = {"squad_v2": 60, "bucc2018": 120, "tatoeba": 60}.get(name, 24)
+    Contract(sample, tmp_path, limit).check_all()
+
+
+def test_every_literal_names_what_its_family_has() -> None:
+    for task in TASKS.values():
+        main = main_metric(task)
+        names = {metric.name for metric in metrics_of(task)}
+        assert main.name in names or set(main.parts) <= names, task.name
+
+
+@pytest.fixture
+def seventh(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
+    """A family and a task of the test's own, registered; yields the folder with the task's files."""
+    monkeypatch.setitem(FAMILIES, seventh_family.SENTENCE.name, seventh_family.SENTENCE)
+    monkeypatch.setitem(TASKS, seventh_family.TASK.name, seventh_family.TASK)
+    folder = tmp_path / "xtreme"
+    seventh_family.write_files(folder)
+    yield folder
+
+
+def test_a_seventh_family_is_held_to_the_contract_by_being_registered(seventh: Path, tmp_path: Path) -> None:
+    source = DataSource("local", xtreme=seventh)
+    Contract(Sample(seventh_family.TASK, source, "dev", "de", over_outputs), tmp_path).check_all()
+
+
+@pytest.mark.parametrize(
+    "change, refused",
+    [
+        ({"target_count": lambda rows, item, probability: 2}, "check_targets"),
+        ({"parameters": lambda hidden, labels, vocabulary: 1}, "check_parameters"),
+        ({"decode": lambda records, rows, outputs, labels, part: [labels[0]] * len(outputs)}, "check_gold_decodes_to_100"),
+    ],
+)  # fmt: skip
+def test_the_contract_refuses_a_family_that_breaks_it(
+    change: dict[str, object], refused: str, seventh: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    head = dataclasses.replace(seventh_family.SENTENCE.trained, **change)  # type: ignore[arg-type]
+    broken: Family = dataclasses.replace(seventh_family.SENTENCE, head=head)
+    monkeypatch.setitem(FAMILIES, broken.name, broken)
+    contract = Contract(Sample(seventh_family.TASK, DataSource("local", xtreme=seventh), "dev", "de", over_outputs),
+                        tmp_path)  # fmt: skip
+    with pytest.raises(AssertionError):
+        getattr(contract, refused)()
+
+
+def test_evaluation_files_are_read_once(world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Preparing a split and predicting it parse its file once, however often records and rows are asked for."""
+    from stilts_ds.families.registry import family_of
+
+    recipe = parse_recipe({
+        "name": "x", "targets": ["xnli"], "data": {"source": "local", "xtreme": str(world / "xtreme"),
+                                                   "cache": str(tmp_path / "cache")},
+    }, "the test's recipe")  # fmt: skip
+    data = Data(recipe, tmp_path)
+    task = dataclasses.replace(TASKS["xnli"], languages=("qab",), pivot="qaa")
+    family = family_of(task)
+    opened: list[Path] = []
+
+    def counted(part):
+        opened.append(part.path)
+        return family.readers["pair_tsv"](part)
+
+    readers = {**family.readers, "pair_tsv": counted}
+    monkeypatch.setitem(FAMILIES, family.name, dataclasses.replace(family, readers=readers))
+    for _ in range(2):
+        split = data.evaluation(task, "test", "qab")
+        split.family.evaluation_rows(split, SETTING, PART)
+        assert len(split.records()) == len(split.rows(SETTING))
+    assert len(opened) == 1
