@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from stilts_ds.config import Recipe, TrainingPart
-from stilts_ds.data.reader import Origin, available_languages, find_origin
+from stilts_ds.data.reader import Origin, find_origin
 from stilts_ds.data.split import Split
 from stilts_ds.data.store import Store
 from stilts_ds.errors import UserError
@@ -16,6 +16,7 @@ from stilts_ds.plan import Phase
 from stilts_ds.rows.rows import Rows
 from stilts_ds.rows.tokenizer import Tokenizer
 from stilts_ds.run_dir import hash_json
+from stilts_ds.sources.local import owner
 from stilts_ds.sources.source import DataSource
 from stilts_ds.tasks.registry import get_task
 from stilts_ds.tasks.spec import Task
@@ -86,15 +87,23 @@ class Data:
         """Languages to score, and those of the task that are left out (with `evaluation.languages: present`)."""
         wanted = self.recipe.evaluation.languages
         if wanted == "present" and not self.source.from_hub(task, split):
-            present = available_languages(task, split, self.source)
+            folder = self.source.folder_of(owner(task, split))
+            present = [code for code in task.languages if self._is_there(task, split, code)]
             if not present:
-                raise UserError(f"no {split} file of {task.name} in {self.source.folder_of(task)}; see `stilts tasks`")
+                raise UserError(f"no {split} file of {task.name} in {folder}; see `stilts tasks`")
             return present, [code for code in task.languages if code not in present]
         chosen = wanted.get(task.name, list(task.languages)) if isinstance(wanted, dict) else list(task.languages)
         unknown = [code for code in chosen if code not in task.languages]
         if unknown:
             raise UserError(f"evaluation.languages.{task.name}: {unknown[0]!r} is no language of it: {task.languages}")
         return chosen, [code for code in task.languages if code not in chosen]
+
+    def _is_there(self, task: Task, split: str, language: str) -> bool:
+        try:
+            self.origin(task, split, language)
+        except UserError:
+            return False
+        return True
 
     # --- what phases are named by ------------------------------------------------------------------------------------
 

@@ -117,11 +117,11 @@ def find_origin(task: Task, split: str, language: str, source: DataSource) -> Or
     serving = owner(task, split)
     if family_of(task).corpus is not None and source.text_hub is not None:
         return Origin(serving, split, language, corpus=source.text_hub, max_passages=source.max_text_passages)
+    check_language(serving, language)
     if source.from_hub(serving, split):
-        check_language(serving, language)
         hub.check_offer(serving, split, language)
         return Origin(serving, split, language, hub=serving.hub[split])
-    parts = parts_of(task, split, language, source)
+    parts = parts_of(serving, split, language, source)
     return Origin(serving, split, language, tuple(parts), max_passages=source.max_text_passages)
 
 
@@ -143,22 +143,3 @@ def in_turn(streams: Iterable[Iterator[Any]]) -> Iterator[Any]:
                 still.append(stream)
                 break
         running = still
-
-
-def available_languages(task: Task, split: str, source: DataSource) -> list[str]:
-    """The task's languages that the source has this split in, in the task's order.
-
-    Raises UserError if the data folder is not set or does not exist.
-    """
-    serving = owner(task, split)
-    if source.from_hub(serving, split):
-        return [code for code in task.languages if hub.offers(serving, split, code)]
-    source.folder_of(serving)
-    return [code for code in task.languages if _is_there(task, split, code, source)]
-
-
-def _is_there(task: Task, split: str, language: str, source: DataSource) -> bool:
-    try:
-        return bool(parts_of(task, split, language, source))
-    except UserError:
-        return False

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -35,17 +34,15 @@ def check_language(task: Task, language: str) -> None:
         raise UserError(f"{task.name} has no language {language!r}{did_you_mean(language, known)}")
 
 
-def parts_of(
-    task: Task, split: str, language: str, source: DataSource, tally: Counter[str] | None = None
-) -> list[tuple[str, Part]]:
-    """Every (schema, file) of a split in one language, in reading order. Raises UserError for anything missing."""
-    task = owner(task, split)
-    check_language(task, language)
+def parts_of(task: Task, split: str, language: str, source: DataSource) -> list[tuple[str, Part]]:
+    """Every (schema, file) of a split of its owner in one language, in reading order.
+
+    Raises UserError for anything missing.
+    """
     if split not in task.local:
         raise UserError(f"{task.name} has no split {split!r}{did_you_mean(split, task.local)} {task.note}".rstrip())
     folder = source.folder_of(task)
-    blank = Part(folder, task, language, split, tally=Counter() if tally is None else tally,
-                 limit=source.max_text_passages)
+    blank = Part(folder, task, language, split, limit=source.max_text_passages)
     return [part for local in task.local[split] for part in _parts(local, blank)]
 
 
@@ -56,6 +53,7 @@ def missing_parts(task: Task, split: str, language: str, source: DataSource) -> 
     problems = []
     for entry in entries or [owned]:
         try:
+            check_language(entry, language)
             for _, part in parts_of(entry, split, language, source):
                 for path in (part.path, part.labels, part.pivot):
                     if path is not None:
