@@ -9,10 +9,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stilts_ds.errors import UserError
-from stilts_ds.evaluate import formats
+from stilts_ds.families.bitext.predictions import FILES, check_pair_ids
+from stilts_ds.families.files import INDEX_FILE, PredictionFile
+from stilts_ds.families.pair import predictions as pair
+from stilts_ds.families.registry import family_of
+from stilts_ds.families.span import predictions as span
 from stilts_ds.families.span.record import Answer, Span
+from stilts_ds.families.tag import predictions as tag
+from stilts_ds.tasks.registry import get_task
 
 NLI = ("contradiction", "entailment", "neutral")
+# The layouts of prediction files by what stands in them.
+FILE_OF: dict[str, PredictionFile] = {
+    "label": pair.FILE, "index": INDEX_FILE, "tags": tag.FILE, "pairs": FILES["pairs"], "answers": span.FILE,
+}  # fmt: skip
 SPANS = [
     Span("q1", "wer?", "Anna\tund\u2028Otto", (Answer("Otto", 9), Answer("Anna", 0))),
     Span("q2", "wo?", "Anna\tund\u2028Otto", (), impossible=True),
@@ -32,9 +42,9 @@ SPANS = [
 )
 def test_written_lines_read_back(tmp_path: Path, kind: Any, values: Any, text: str) -> None:
     path = tmp_path / "task" / "test-de.tsv"
-    formats.write_predictions(path, kind, values)
+    FILE_OF[kind].write(path, values)
     assert path.read_bytes().decode() == text
-    assert formats.read_predictions(path, kind) == values
+    assert FILE_OF[kind].read(path, ()) == values
     assert [p.name for p in path.parent.iterdir()] == [path.name]
 
 
@@ -45,14 +55,14 @@ UTF8 = st.characters(codec="utf-8")
 @given(st.dictionaries(st.text(UTF8, min_size=1), st.text(UTF8)))
 def test_any_answers_read_back(tmp_path_factory: pytest.TempPathFactory, answers: dict[str, str]) -> None:
     path = tmp_path_factory.mktemp("answers") / "test-de.json"
-    formats.write_predictions(path, "answers", answers)
-    assert formats.read_predictions(path, "answers") == answers
+    FILE_OF["answers"].write(path, answers)
+    assert FILE_OF["answers"].read(path, ()) == answers
 
 
 def test_span_labels_read_back(tmp_path: Path) -> None:
     path = tmp_path / "dev-de.json"
-    formats.write_labels(path, "answers", SPANS)
-    assert formats.read_labels(path, "answers") == SPANS
+    FILE_OF["answers"].write_labels(path, SPANS)
+    assert FILE_OF["answers"].read_labels(path, ()) == SPANS
     assert len(json.loads(path.read_text(encoding="utf-8"))["data"][0]["paragraphs"]) == 2
 
 
@@ -60,13 +70,13 @@ def test_span_labels_read_back(tmp_path: Path) -> None:
 def test_byte_order_mark_crlf_and_missing_last_newline_are_accepted(tmp_path: Path, raw: bytes) -> None:
     path = tmp_path / "test-de.tsv"
     path.write_bytes(raw)
-    assert formats.read_predictions(path, "index") == [0, 1]
+    assert FILE_OF["index"].read(path, ()) == [0, 1]
 
 
 def test_one_trailing_blank_line_of_tags_is_accepted(tmp_path: Path) -> None:
     path = tmp_path / "test-de.tsv"
     path.write_text("X\n\nX\nX\n\n")
-    assert formats.read_predictions(path, "tags") == [["X"], ["X", "X"]]
+    assert FILE_OF["tags"].read(path, ()) == [["X"], ["X", "X"]]
 
 
 @pytest.mark.parametrize(
@@ -101,14 +111,14 @@ def test_faults_are_named_with_file_and_line(tmp_path: Path, kind: Any, raw: byt
     path = tmp_path / "test-de.tsv"
     path.write_bytes(raw)
     with pytest.raises(UserError) as caught:
-        formats.read_predictions(path, kind, NLI)
+        FILE_OF[kind].read(path, NLI)
     assert str(caught.value).startswith(f"{path}, line {line}: ")
     assert message in str(caught.value)
 
 
 def test_missing_file_is_a_user_error(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="cannot be read"):
-        formats.read_predictions(tmp_path / "test-de.tsv", "label")
+        FILE_OF["label"].read(tmp_path / "test-de.tsv", ())
 
 
 def squad(*questions: str) -> str:
@@ -129,7 +139,7 @@ def test_faulty_span_labels(tmp_path: Path, text: str, line: int, message: str) 
     path = tmp_path / "test-de.json"
     path.write_text(text)
     with pytest.raises(UserError) as caught:
-        formats.read_labels(path, "answers")
+        FILE_OF["answers"].read_labels(path, ())
     assert str(caught.value).startswith(f"{path}, line {line}: ")
     assert message in str(caught.value)
 
@@ -147,23 +157,23 @@ def test_faulty_span_labels(tmp_path: Path, text: str, line: int, message: str) 
 )
 def test_predictions_must_fit_the_labels(tmp_path: Path, kind: Any, predicted: Any, gold: Any, message: str) -> None:
     with pytest.raises(UserError) as caught:
-        formats.check_aligned(tmp_path / "f", kind, predicted, gold)
+        FILE_OF[kind].check(tmp_path / "f", predicted, gold)
     assert message in str(caught.value)
 
 
 def test_unknown_question_id_is_found_in_the_file(tmp_path: Path) -> None:
     path = tmp_path / "test-de.json"
     answers = {span.id: "" for span in SPANS} | {"q9": ""}
-    formats.write_predictions(path, "answers", answers)
+    FILE_OF["answers"].write(path, answers)
     with pytest.raises(UserError, match="line 5: 1 question ids are not in the labels: 'q9'"):
-        formats.check_aligned(path, "answers", answers, SPANS)
+        FILE_OF["answers"].check(path, answers, SPANS)
 
 
 def test_pair_ids_must_exist(tmp_path: Path) -> None:
     pairs = [("zh-1", "en-1"), ("zh-2", "en-7")]
-    formats.check_pair_ids(tmp_path / "zh.gold", pairs, {"zh-1", "zh-2"}, {"en-1", "en-7"})
+    check_pair_ids(tmp_path / "zh.gold", pairs, {"zh-1", "zh-2"}, {"en-1", "en-7"})
     with pytest.raises(UserError, match="zh.gold, line 2: the id 'en-7' names no sentence"):
-        formats.check_pair_ids(tmp_path / "zh.gold", pairs, {"zh-1", "zh-2"}, {"en-1"})
+        check_pair_ids(tmp_path / "zh.gold", pairs, {"zh-1", "zh-2"}, {"en-1"})
 
 
 @pytest.mark.parametrize(
@@ -180,14 +190,15 @@ def test_pair_ids_must_exist(tmp_path: Path) -> None:
 )
 def test_what_would_not_read_back_is_not_written(tmp_path: Path, kind: Any, values: Any) -> None:
     with pytest.raises(ValueError):
-        formats.write_predictions(tmp_path / "test-de.tsv", kind, values)
+        FILE_OF[kind].write(tmp_path / "test-de.tsv", values)
     assert not list(tmp_path.iterdir())
 
 
-def test_kinds() -> None:
-    assert formats.kind_of("bitext", ("f1",)) == "pairs"
-    assert formats.kind_of("bitext", ("accuracy",)) == "index"
-    assert formats.kind_of("choice", ("accuracy",)) == "index"
-    assert formats.file_name("answers", "dev", "zh") == "dev-zh.json"
+def test_a_task_s_literal_says_which_layout_its_files_have() -> None:
+    tasks = [get_task(name) for name in ("bucc2018", "tatoeba", "xcopa", "mlqa")]
+    layouts = {task.name: family_of(task).files(task) for task in tasks}
+    assert layouts["bucc2018"] is FILES["pairs"] and layouts["tatoeba"] is FILES["nearest"]
+    assert layouts["xcopa"] is INDEX_FILE
+    assert layouts["mlqa"].name("dev", "zh") == "dev-zh.json"
     with pytest.raises(UserError, match="family 'text'"):
-        formats.kind_of("text", ())
+        family_of(get_task("mlm")).files(get_task("mlm"))

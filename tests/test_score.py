@@ -11,11 +11,10 @@ import pytest
 from scoring_cases import MOCK, NO_MOCK, XTREME, task
 
 from stilts_ds.errors import UserError
-from stilts_ds.evaluate import formats, score, score_tables
-from stilts_ds.families.choice.record import Choice
-from stilts_ds.families.pair.record import Pair
+from stilts_ds.evaluate import score, score_tables
+from stilts_ds.families.pair import predictions as pair
+from stilts_ds.families.registry import main_metric
 from stilts_ds.families.span.record import Answer, Span
-from stilts_ds.families.tag.record import Tagged
 
 needs_mock = pytest.mark.skipif(not MOCK.is_dir(), reason=NO_MOCK)
 
@@ -64,81 +63,66 @@ def test_missing_language_is_listed_and_its_averages_withheld(tmp_path: Path) ->
     assert "| xnli | - |" in page and "- th: no predictions: " in page
 
 
-PAIRS = [Pair(str(i), "a", "b", label) for i, label in enumerate("0110")]
-TAGGED = [Tagged("1", ("a", "b", "c"), ("NOUN", "NOUN", "X"))]
+PAIRS = list("0110")
+TAGGED = [["NOUN", "NOUN", "X"]]
 SPANS = [Span("q", "?", "die rote 红楼", (Answer("die rote", 0), Answer("红楼", 9)))]
+CHUNKS = "f1 precision recall token_accuracy"
+ANSWERS = "exact_match f1"
+NO_CHUNK = {"f1": 0.0, "precision": 0.0, "recall": 0.0, "token_accuracy": pytest.approx(200 / 3)}
+HALF_RIGHT = {"exact_match": 0.0, "f1": pytest.approx(200 / 3)}
+MLQA = {"answer_rules": "mlqa"}
 
 
 @pytest.mark.parametrize(
-    "family, metrics, gold, predicted, language, expected, main",
+    "family, metrics, main_score, more, gold, predicted, language, expected, main",
     [
-        ("pair", "accuracy", PAIRS, list("0100"), "de", {"accuracy": 75.0}, 75.0),
-        ("pair", "accuracy f1", PAIRS, list("0011"), "en", {"accuracy": 50.0, "f1": 50.0}, 50.0),
-        ("choice", "accuracy", [Choice("c", "p", ("x", "y"), 1)], [1], "en", {"accuracy": 100.0}, 100.0),
-        ("tag", "accuracy", TAGGED, [["NOUN", "X", "X"]], "en", {"accuracy": pytest.approx(200 / 3)}, 200 / 3),
-        (
-            "tag",
-            "f1",
-            TAGGED,
-            [["NOUN", "NOUN", "NOUN"]],
-            "de",
-            {"f1": 0.0, "precision": 0.0, "recall": 0.0, "token_accuracy": pytest.approx(200 / 3)},
-            0.0,
-        ),
-        (
-            "span",
-            "f1 exact_match",
-            SPANS,
-            {"q": "rote"},
-            "de",
-            {"exact_match": 0.0, "f1": pytest.approx(200 / 3)},
-            100 / 3,
-        ),
-        ("span", "mlqa_f1 mlqa_exact_match", SPANS, {"q": "rote"}, "de", {"exact_match": 100.0, "f1": 100.0}, 100.0),
-        (
-            "span",
-            "mlqa_f1 mlqa_exact_match",
-            SPANS,
-            {"q": "红"},
-            "zh",
-            {"exact_match": 0.0, "f1": pytest.approx(200 / 3)},
-            100 / 3,
-        ),
-        ("bitext", "accuracy", [3, 1], [3, 2], "fr", {"accuracy": 50.0}, 50.0),
-        ("bitext", "f1", [("a", "b")], [["a", "b"]], "fr", {"f1": 100.0, "precision": 100.0, "recall": 100.0}, 100.0),
+        ("pair", "accuracy", "accuracy", {}, PAIRS, list("0100"), "de", {"accuracy": 75.0}, 75.0),
+        ("pair", "accuracy f1", "accuracy", {}, PAIRS, list("0011"), "en", {"accuracy": 50.0, "f1": 50.0}, 50.0),
+        ("choice", "accuracy", "accuracy", {}, [1], [1], "en", {"accuracy": 100.0}, 100.0),
+        ("tag", "accuracy", "accuracy", {}, TAGGED, [["NOUN", "X", "X"]], "en", {"accuracy": pytest.approx(200 / 3)},
+         200 / 3),
+        ("tag", CHUNKS, "f1", {}, TAGGED, [["NOUN", "NOUN", "NOUN"]], "de", NO_CHUNK, 0.0),
+        ("span", ANSWERS, "exact_match_f1", {}, SPANS, {"q": "rote"}, "de", HALF_RIGHT, 100 / 3),
+        ("span", ANSWERS, "exact_match_f1", MLQA, SPANS, {"q": "rote"}, "de", {"exact_match": 100.0, "f1": 100.0},
+         100.0),
+        ("span", ANSWERS, "exact_match_f1", MLQA, SPANS, {"q": "红"}, "zh", HALF_RIGHT, 100 / 3),
+        ("bitext", "accuracy", "accuracy", {}, [3, 1], [3, 2], "fr", {"accuracy": 50.0}, 50.0),
+        ("bitext", "f1 precision recall", "f1", {}, [("a", "b")], [["a", "b"]], "fr",
+         {"f1": 100.0, "precision": 100.0, "recall": 100.0}, 100.0),
     ],
-)
+)  # fmt: skip
 def test_one_language_of_every_family(
-    family: Any, metrics: str, gold: Any, predicted: Any, language: str, expected: dict[str, float], main: float
+    family: str, metrics: str, main_score: str, more: dict[str, str], gold: Any, predicted: Any, language: str,
+    expected: dict[str, float], main: float,
 ) -> None:
-    scores = score.score_predictions(family, metrics.split(), gold, predicted, language)
+    of_family = task("t", family, language, metrics, main_score, **more)
+    scores = score.score_values(of_family, gold, predicted, language)
     assert scores == expected
-    assert score.main_score(family, scores) == pytest.approx(main)
+    assert main_metric(of_family).of_scores(scores) == pytest.approx(main)
 
 
 def test_positive_class_is_the_last_label() -> None:
-    gold, predicted = ["no", "yes"], ["yes", "yes"]
-    scores = score.score_predictions("pair", ("accuracy", "f1"), gold, predicted, "en", ("no", "yes"))
-    assert scores["f1"] == pytest.approx(200 / 3)
+    asked = task("t", "pair", "en", "accuracy f1", "accuracy", ("no", "yes"))
+    assert score.score_values(asked, ["no", "yes"], ["yes", "yes"], "en")["f1"] == pytest.approx(200 / 3)
 
 
-def test_unlabelled_examples_and_unknown_metrics_are_refused() -> None:
-    with pytest.raises(UserError, match="example '7' has no label"):
-        score.score_predictions("pair", ("accuracy",), [Pair("7", "a", "b", None)], ["0"], "en")
+def test_unknown_metrics_are_refused() -> None:
     with pytest.raises(UserError, match="has no metric 'acuracy'; did you mean accuracy"):
-        score.score_predictions("pair", ("acuracy",), PAIRS, list("0000"), "en")
+        score.score_values(task("t", "pair", "en", "acuracy", "accuracy"), PAIRS, list("0000"), "en")
+    with pytest.raises(UserError, match="has no metric 'acuracy'; did you mean accuracy"):
+        main_metric(task("t", "pair", "en", "accuracy", "acuracy"))
 
 
 @pytest.fixture
 def folders(tmp_path: Path) -> tuple[Path, Path]:
     labels, predictions = tmp_path / "labels", tmp_path / "predictions"
     for split, right in (("dev", "0110"), ("test", "0000")):
-        formats.write_labels(labels / "t" / f"{split}-de.tsv", "label", list("0110"))
-        formats.write_predictions(predictions / "t" / f"{split}-de.tsv", "label", list(right))
+        pair.FILE.write_labels(labels / "t" / f"{split}-de.tsv", list("0110"))
+        pair.FILE.write(predictions / "t" / f"{split}-de.tsv", list(right))
     return predictions, labels
 
 
-TINY = {"t": task("t", "pair", "de", "accuracy", ("0", "1"))}
+TINY = {"t": task("t", "pair", "de", "accuracy", "accuracy", ("0", "1"))}
 
 
 def test_splits_are_never_mixed(folders: tuple[Path, Path]) -> None:

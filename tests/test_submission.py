@@ -1,5 +1,6 @@
 """A submission is complete and well formed before it is sent, or everything wrong with it is listed."""
 
+import dataclasses
 import shutil
 from pathlib import Path
 
@@ -7,9 +8,11 @@ import pytest
 from scoring_cases import MOCK, NO_MOCK, XTREME
 
 from stilts_ds.errors import UserError
-from stilts_ds.evaluate import formats, submission
-from stilts_ds.families.bitext.record import Bitext
+from stilts_ds.evaluate import submission
+from stilts_ds.families.bitext.record import Bitext, Sentence
+from stilts_ds.families.files import Expected
 from stilts_ds.families.pair.record import Pair
+from stilts_ds.families.registry import family_of
 from stilts_ds.families.span.record import Answer, Span
 from stilts_ds.families.tag.record import Tagged
 from stilts_ds.tasks.spec import Task
@@ -18,14 +21,15 @@ RECORDS = {
     "pair": [Pair(str(i), "a", "b", None) for i in range(3)],
     "tag": [Tagged("1", ("a", "b"), None), Tagged("2", ("c",), None)],
     "span": [Span("q1", "?", "c", (Answer("c", 0),)), Span("q2", "?", "c", ())],
-    "bitext": [Bitext(f"xx-{i}", "t") for i in range(4)],
+    "bitext": [
+        Bitext("b", [Sentence(f"xx-{i}", "t") for i in range(4)], [Sentence(f"en-{i}", "t") for i in range(3)], None)
+    ],
 }
-PIVOT = [Bitext(f"en-{i}", "t") for i in range(3)]
 VALUES = {
-    "tags": [["X", "X"], ["X"]],
-    "answers": {"q1": "c", "q2": ""},
+    "tag": [["X", "X"], ["X"]],
+    "span": {"q1": "c", "q2": ""},
     "pairs": [("xx-0", "en-2")],
-    "index": [3, 0, 1],
+    "nearest": [3, 0, 1],
 }
 TAGS = {"udpos": ("X",), "panx": ("X",)}
 
@@ -33,15 +37,14 @@ TAGS = {"udpos": ("X",), "panx": ("X",)}
 def tasks() -> dict[str, Task]:
     replaced = {}
     for name, task in XTREME.items():
-        replaced[name] = Task(
-            name, task.family, "target", task.languages[:2], task.metrics, {}, labels=TAGS.get(name, task.labels)
-        )
+        labels = TAGS.get(name, task.labels)
+        replaced[name] = dataclasses.replace(task, languages=task.languages[:2], labels=labels)
     return replaced
 
 
-def expected() -> dict[tuple[str, str], submission.Expected]:
+def expected() -> dict[tuple[str, str], Expected]:
     return {
-        (name, language): submission.expected_of(RECORDS[task.family], PIVOT if task.family == "bitext" else ())
+        (name, language): family_of(task).files(task).expect(RECORDS[task.family])
         for name, task in tasks().items()
         for language in task.languages
     }
@@ -50,11 +53,12 @@ def expected() -> dict[tuple[str, str], submission.Expected]:
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
     for name, task in tasks().items():
-        kind = formats.kind_of(task.family, task.metrics)
-        values = VALUES[kind] if kind in VALUES else [task.labels[0]] * 3
+        files = family_of(task).files(task)
+        what = task.predictions or task.family
+        values = VALUES[what] if what in VALUES else [task.labels[0]] * 3
         for file in submission.submission_files(task).values():
-            formats.write_predictions(tmp_path / "run" / name / file, kind, values)
-            formats.write_predictions(tmp_path / "run" / name / file.replace("test", "dev"), kind, values)
+            files.write(tmp_path / "run" / name / file, values)
+            files.write(tmp_path / "run" / name / file.replace("test", "dev"), values)
     return tmp_path / "run"
 
 
