@@ -91,7 +91,7 @@ class Contract:
             assert fields and all(isinstance(text, str) for field in fields for text in field)
 
     def check_rows(self) -> None:
-        """Records become rows within their length; cached rows are those that were built; what evaluation reads is there."""
+        """Records become rows within their length, and cached rows are those that were built."""
         read = self.family.evaluation_rows(self.split, SETTING, PART)
         for rows in read if isinstance(read, tuple) else [read]:
             assert len(rows) > 0 and int(rows.row_lengths.max()) <= max(SETTING.max_seq_length, 512)

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from stilts_ds.config import parse_recipe, recipe_yaml
-from stilts_ds.evaluate import formats
 from stilts_ds.evaluate.result import Result
-from stilts_ds.evaluate.score import main_score, score_file
+from stilts_ds.evaluate.score import score_file
+from stilts_ds.families.registry import family_of, main_metric
 from stilts_ds.families.span.record import Answer, Span
 from stilts_ds.plan import make_plan
 from stilts_ds.plan_file import Phase, Plan
@@ -92,18 +92,18 @@ def write_metrics(path: Path, phase: Phase, dev: float, steps: int = 30) -> None
 
 
 def _predict(run: RunDir, phase: Phase, task: Task, codes: list[str], skill: Skill, examples: int) -> Result:
-    kind = formats.kind_of(task.family, task.metrics)
+    files = family_of(task).files(task)
     scores = {}
     for code in codes:
-        file = formats.file_name(kind, "test", code)
+        file = files.name("test", code)
         labels, predictions = run.labels / task.name / file, run.phase(phase.id).predictions / task.name / file
-        gold = gold_values(task, kind, code, examples)
-        formats.write_labels(labels, kind, gold)
+        gold = gold_values(task, code, examples)
+        files.write_labels(labels, gold)
         dice = random.Random(f"{phase.id} {task.name} {code}")
         share = skill(phase.condition, task.name, code)
-        formats.write_predictions(predictions, kind, guesses(task, kind, gold, share, dice))
+        files.write(predictions, guesses(task, gold, share, dice))
         scores[code] = score_file(predictions, labels, task, code)
-    main = {code: main_score(task.family, found) for code, found in scores.items()}
+    main = {code: main_metric(task).of_scores(found) for code, found in scores.items()}
     missing = tuple(code for code in task.languages if code not in codes)
     mean = sum(main.values()) / len(main)
     return Result(
@@ -114,30 +114,35 @@ def _predict(run: RunDir, phase: Phase, task: Task, codes: list[str], skill: Ski
     )  # fmt: skip
 
 
-def gold_values(task: Task, kind: str, code: str, examples: int) -> Any:
+def layout(task: Task) -> str:
+    """What stands in a task's files."""
+    return task.predictions or task.family
+
+
+def gold_values(task: Task, code: str, examples: int) -> Any:
     dice = random.Random(f"{task.name} {code} {examples}")
-    if kind == "label":
+    if layout(task) == "pair":
         return [dice.choice(task.labels) for _ in range(examples)]
-    if kind == "index":
+    if layout(task) == "nearest":
         return dice.sample(range(examples), examples)
-    if kind == "tags":
+    if layout(task) == "tag":
         return [[dice.choice(task.labels) for _ in range(dice.randint(3, 12))] for _ in range(examples)]
-    if kind == "pairs":
+    if layout(task) == "pairs":
         return [(f"{code}-{i}", f"en-{i}") for i in range(examples)]
     return [Span(f"q{i}", "why?", f"because of item {i}", (Answer(f"item {i}", 11),)) for i in range(examples)]
 
 
-def guesses(task: Task, kind: str, gold: Any, share: float, dice: random.Random) -> Any:
+def guesses(task: Task, gold: Any, share: float, dice: random.Random) -> Any:
     """Right with probability `share`, each by itself."""
     def right() -> bool:
         return dice.random() < share
 
-    if kind == "label":
+    if layout(task) == "pair":
         return [g if right() else next(label for label in task.labels if label != g) for g in gold]
-    if kind == "index":
+    if layout(task) == "nearest":
         return [g if right() else (g + 1) % len(gold) for g in gold]
-    if kind == "tags":
+    if layout(task) == "tag":
         return [[t if right() else dice.choice(task.labels) for t in tags] for tags in gold]
-    if kind == "pairs":
+    if layout(task) == "pairs":
         return [(a, b if right() else f"{b}x") for a, b in gold if dice.random() < 0.9]
     return {q.id: q.answers[0].text if right() else "nothing at all" for q in gold}

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 import report_runs
 from scipy import stats as scipy_stats
-from stilts_ds.report.counts import Counts, count_file, drawing_units, table_of
 
-from stilts_ds.evaluate import formats
-from stilts_ds.evaluate.score import main_score, score_file
+from stilts_ds.evaluate.score import main_units, score_file
+from stilts_ds.families.metrics import ACCURACY, Units
+from stilts_ds.families.registry import family_of, main_metric
+from stilts_ds.report.compare import table_of
 from stilts_ds.report.stats import (
     Difference,
     benjamini_hochberg,
@@ -224,31 +225,38 @@ def test_counts_give_the_scorers_number(name: str, tmp_path: Path) -> None:
     import random
 
     task, code = get_task(name), "zh" if name != "squad_v2" else "en"
-    kind = formats.kind_of(task.family, task.metrics)
-    gold = report_runs.gold_values(task, kind, code, 60)
-    labels, predictions = tmp_path / "labels.tsv", tmp_path / "predictions.tsv"
-    formats.write_labels(labels, kind, gold)
-    formats.write_predictions(predictions, kind, report_runs.guesses(task, kind, gold, 0.6, random.Random(1)))
-    counts = count_file(predictions, labels, task, code)
-    assert counts.score == pytest.approx(main_score(task.family, score_file(predictions, labels, task, code)), abs=1e-9)
-    assert 20 < counts.score < 95 and len(counts.names) == len(counts.numerators) == len(counts.denominators)
+    files, metric = family_of(task).files(task), main_metric(task)
+    labels, predictions = tmp_path / "labels" / files.name("test", code), tmp_path / files.name("test", code)
+    gold = report_runs.gold_values(task, code, 60)
+    files.write_labels(labels, gold)
+    files.write(predictions, report_runs.guesses(task, gold, 0.6, random.Random(1)))
+    units = main_units(predictions, labels, task, code)
+    expected = metric.of_scores(score_file(predictions, labels, task, code))
+    above, below = metric.ratio(units)
+    assert metric.score(units) == expected
+    assert 100 * above.sum() / below.sum() == pytest.approx(expected, abs=1e-9)
+    assert 20 < expected < 95 and len(units.names) == len(above) == len(below)
 
 
-def counts(names: str) -> Counts:
-    return Counts(tuple(names), np.arange(len(names), dtype=float), np.ones(len(names)))
+def units_of(task: str, names: dict[str, tuple[str, ...]]) -> dict[str, str]:
+    return family_of(get_task(task)).drawing_units(names)
+
+
+def counts(names: str) -> Units:
+    return Units.of(names, [(float(i), 1.0) for i in range(len(names))], "right", "items")
 
 
 def test_translations_share_their_drawing_unit() -> None:
-    equal, unequal = {"en": [counts("abc")], "de": [counts("abc")]}, {"en": [counts("abc")], "de": [counts("ab")]}
-    assert len(set(drawing_units(equal, get_task("xnli")).values())) == 1
-    assert len(set(drawing_units(unequal, get_task("xnli")).values())) == 2
-    assert len(set(drawing_units(equal, get_task("udpos")).values())) == 2
-    chained = {"en": [counts("ab")], "zh": [counts("xy")], "hi": [counts("y")], "de": [counts("bx")]}
-    assert len(set(drawing_units(chained, get_task("mlqa")).values())) == 1
-    assert len(set(drawing_units({"en": [counts("ab")], "zh": [counts("xy")]}, get_task("mlqa")).values())) == 2
+    equal, unequal = {"en": tuple("abc"), "de": tuple("abc")}, {"en": tuple("abc"), "de": tuple("ab")}
+    assert len(set(units_of("xnli", equal).values())) == 1
+    assert len(set(units_of("xnli", unequal).values())) == 2
+    assert len(set(units_of("udpos", equal).values())) == 2
+    chained = {"en": tuple("ab"), "zh": tuple("xy"), "hi": tuple("y"), "de": tuple("bx")}
+    assert len(set(units_of("mlqa", chained).values())) == 1
+    assert len(set(units_of("mlqa", {"en": tuple("ab"), "zh": tuple("xy")}).values())) == 2
 
 
 def test_columns_line_up_by_name() -> None:
-    above, below = table_of([counts("ab"), counts("ca")])
+    above, below = table_of([counts("ab"), counts("ca")], ACCURACY)
     assert above.tolist() == [[0.0, 1.0], [1.0, 0.0], [0.0, 0.0]]
     assert below.tolist() == [[1.0, 1.0], [1.0, 0.0], [0.0, 1.0]]
