@@ -10,6 +10,7 @@ import torch
 
 from stilts_ds import phases
 from stilts_ds.engine.energy import energy_counter
+from stilts_ds.phase_status import PhaseStatus
 from stilts_ds.phases import Cost
 
 
@@ -25,21 +26,22 @@ def count(monkeypatch: pytest.MonkeyPatch, readings: list[float | None]) -> None
 
 def test_joules_of_all_ranks_and_starts_are_added(monkeypatch: pytest.MonkeyPatch) -> None:
     count(monkeypatch, [1000.0, 1500.0, 1800.0])
-    first = Cost({}, world(others=(10.0,)))
+    first = Cost(PhaseStatus(), world(others=(10.0,)))
     assert first.so_far()["joules"] == 510.0 and first.so_far()["joules"] == 810.0
     count(monkeypatch, [5000.0, 5001.0])
-    assert Cost({"state": "stopped:SIGTERM", "joules": 810.0}, world()).so_far()["joules"] == 811.0
+    stopped = PhaseStatus(state="stopped:SIGTERM", joules=810.0)
+    assert Cost(stopped, world()).so_far()["joules"] == 811.0
 
 
 @pytest.mark.parametrize("before, readings, others", [
-    ({}, [None, None], ()),  # no counter here
-    ({}, [1.0, 2.0], (None,)),  # none on another rank
-    ({"state": "done"}, [1.0, 2.0], ()),  # an earlier start did not count
-    ({"state": "running", "joules": 5.0}, [1.0, 2.0], ()),  # or was killed
-    ({"state": "failed", "joules": 5.0}, [1.0, 2.0], ()),
+    (PhaseStatus(), [None, None], ()),  # no counter here
+    (PhaseStatus(), [1.0, 2.0], (None,)),  # none on another rank
+    (PhaseStatus(state="done"), [1.0, 2.0], ()),  # an earlier start did not count
+    (PhaseStatus(state="running", joules=5.0), [1.0, 2.0], ()),  # or was killed
+    (PhaseStatus(state="failed", joules=5.0), [1.0, 2.0], ()),
 ])  # fmt: skip
 def test_a_sum_that_lacks_a_part_is_not_told(
-    before: dict[str, float], readings: list[float | None], others: tuple[None, ...], monkeypatch: pytest.MonkeyPatch
+    before: PhaseStatus, readings: list[float | None], others: tuple[None, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     count(monkeypatch, readings)
     assert "joules" not in Cost(before, world(others=others)).so_far()
