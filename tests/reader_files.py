@@ -7,9 +7,12 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from stilts_ds.data.reader import read_examples
+from stilts_ds.data.reader import find_origin, read_examples
+from stilts_ds.errors import UserError
+from stilts_ds.families.registry import FAMILIES
 from stilts_ds.sources.source import DataSource
 from stilts_ds.tasks.registry import get_task
+from stilts_ds.tasks.spec import Task
 
 MNLI_DEV = "mnli/multinli_1.0_dev_matched.jsonl"
 COSMOS_HEADER = "id,context,question,answer0,answer1,answer2,answer3,label\n"
@@ -38,6 +41,31 @@ def rows(
     source: DataSource, task: str, split: str = "dev", language: str = "en", tally: Counter[str] | None = None
 ) -> Any:
     return list(read_examples(get_task(task), split, language, source, tally))
+
+
+def read_bitext(task: Task, split: str, language: str, source: DataSource) -> tuple[Any, Any, Any]:
+    """Both sides of a collection and its gold pairs (None without)."""
+    [bitext] = read_examples(task, split, language, source)
+    return bitext.source, bitext.pivot, bitext.gold
+
+
+def files_of(task: Task, split: str, language: str, source: DataSource) -> list[Path]:
+    return find_origin(task, split, language, source).files
+
+
+def available_languages(task: Task, split: str, source: DataSource) -> list[str]:
+    """The task's languages that a split is there in."""
+    found = []
+    for language in task.languages:
+        try:
+            find_origin(task, split, language, source)
+        except UserError:
+            continue
+        found.append(language)
+    return found
+
+
+READERS = {schema: reader for family in FAMILIES.values() for schema, reader in family.readers.items()}
 
 
 def nli(label: str, id: str = "1", **more: str) -> dict[str, str]:

@@ -6,11 +6,22 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from reader_files import COSMOS_HEADER, MNLI_DEV, conllu, empty_source, nli, put, rows, squad
+from reader_files import (
+    COSMOS_HEADER,
+    MNLI_DEV,
+    available_languages,
+    conllu,
+    empty_source,
+    files_of,
+    nli,
+    put,
+    read_bitext,
+    rows,
+    squad,
+)
 
-from stilts_ds.data.reader import available_languages, files_of, read_bitext
 from stilts_ds.errors import UserError
-from stilts_ds.families.bitext.record import Bitext
+from stilts_ds.families.bitext.record import Sentence
 from stilts_ds.families.choice.record import Choice
 from stilts_ds.families.pair.record import Pair
 from stilts_ds.families.span.record import Answer, Span
@@ -169,8 +180,8 @@ def test_bucc_sides_and_gold(source: DataSource) -> None:
     put(source, "bucc2018", "bucc2018/zh-en.dev.en", "en-1\tHello\n")
     gold = put(source, "bucc2018", "bucc2018/zh-en.dev.gold", "zh-1\ten-1\n")
     left, right, pairs = read_bitext(get_task("bucc2018"), "dev", "zh", source)
-    assert left == [Bitext("zh-1", "你好\u2028吗"), Bitext("zh-2", "二")]
-    assert (right, pairs) == ([Bitext("en-1", "Hello")], {("zh-1", "en-1")})
+    assert left == [Sentence("zh-1", "你好\u2028吗"), Sentence("zh-2", "二")]
+    assert (right, pairs) == ([Sentence("en-1", "Hello")], {("zh-1", "en-1")})
     assert gold in files_of(get_task("bucc2018"), "dev", "zh", source)
     gold.write_text("zh-1\ten-9\n")
     with pytest.raises(UserError, match=r"dev.gold:1: no sentence has the id 'en-9'"):
@@ -196,7 +207,7 @@ def test_tatoeba_pairs_line_with_line(source: DataSource) -> None:
     put(source, "tatoeba", "tatoeba/tatoeba.swh-eng.swh", "Moja\nMbili\n")
     english = put(source, "tatoeba", "tatoeba/tatoeba.swh-eng.eng", "One\nTwo\n")
     left, right, gold = read_bitext(get_task("tatoeba"), "test", "sw", source)
-    assert (left[1], right[1], gold) == (Bitext("1", "Mbili"), Bitext("1", "Two"), {("0", "0"), ("1", "1")})
+    assert (left[1], right[1], gold) == (Sentence("1", "Mbili"), Sentence("1", "Two"), {("0", "0"), ("1", "1")})
     english.write_text("One\n")
     with pytest.raises(UserError, match="swh has 2 lines and .*eng 1"):
         read_bitext(get_task("tatoeba"), "test", "sw", source)

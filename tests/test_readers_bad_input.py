@@ -9,10 +9,8 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from reader_files import COSMOS_HEADER, MNLI_DEV, conllu, empty_source, nli, put, rows, squad
-from stilts_ds.examples import bitext
+from reader_files import COSMOS_HEADER, MNLI_DEV, READERS, conllu, empty_source, nli, put, rows, squad
 
-from stilts_ds.data.reader import READERS, read_bitext
 from stilts_ds.errors import UserError
 from stilts_ds.sources.source import DataSource, Part
 from stilts_ds.tasks.registry import TASKS, get_task
@@ -99,10 +97,6 @@ def test_missing_files_and_folders_say_where_to_get_them(source: DataSource, tmp
         rows(source, "xnli", language="sv")
     with pytest.raises(UserError, match="mnli has no split 'test'"):
         rows(source, "mnli", "test")
-    with pytest.raises(ValueError, match="read_bitext"):
-        rows(source, "tatoeba")
-    with pytest.raises(ValueError, match="read_examples"):
-        read_bitext(get_task("xnli"), "test", "de", source)
 
 
 def test_training_needs_labels(source: DataSource) -> None:
@@ -127,10 +121,7 @@ def test_no_content_crashes_a_reader(tmp_path: Path, content: Any, beside: Any, 
         path.write_bytes(value if isinstance(value, bytes) else value.encode("utf-8", "surrogatepass"))
     part = Part(paths[0], get_task(which[1]), "en", "dev", pivot=paths[1], labels=paths[1])
     try:
-        if which[0] in bitext.READERS:
-            bitext.READERS[which[0]](part)
-        else:
-            list(READERS[which[0]](part))
+        list(READERS[which[0]](part))
     except UserError as error:
         assert str(error)
 

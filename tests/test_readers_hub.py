@@ -9,10 +9,11 @@ from typing import Any
 
 import datasets
 import pytest
+from reader_files import available_languages, files_of, read_bitext
 
-from stilts_ds.data.reader import available_languages, files_of, read_bitext, read_examples
+from stilts_ds.data.reader import read_examples
 from stilts_ds.errors import UserError
-from stilts_ds.families.bitext.record import Bitext
+from stilts_ds.families.bitext.record import Sentence
 from stilts_ds.families.choice.record import Choice
 from stilts_ds.families.pair.record import Pair
 from stilts_ds.families.span.record import Answer, Span
@@ -134,8 +135,8 @@ def test_tatoeba_puts_english_second(serve: Serve) -> None:
     swapped = {"source_sentence": "Two", "target_sentence": "Mbili", "source_lang": "eng", "target_lang": "swh"}
     asked = serve([row, swapped])
     left, right, gold = read_bitext(get_task("tatoeba"), "test", "sw", HUB)
-    assert left == [Bitext("0", "Moja"), Bitext("1", "Mbili")]
-    assert right == [Bitext("0", "One"), Bitext("1", "Two")]
+    assert left == [Sentence("0", "Moja"), Sentence("1", "Mbili")]
+    assert right == [Sentence("0", "One"), Sentence("1", "Two")]
     assert gold == {("0", "0"), ("1", "1")}
     assert asked[0][1:3] == ("tatoeba.swh", "validation")
 

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from reader_files import available_languages, read_bitext
 from stilts_launcher.show_tasks import show_examples
 
-from stilts_ds.data.reader import available_languages, read_bitext, read_examples
+from stilts_ds.data.reader import read_examples
 from stilts_ds.families.base import Record
 from stilts_ds.sources.source import DataSource
 from stilts_ds.tasks.registry import get_task
@@ -122,6 +123,6 @@ def test_bitexts() -> None:
 
 def test_examples_are_shown() -> None:
     shown = show_examples(get_task("tatoeba"), "test", "sw", SOURCE, 2)
-    assert shown.startswith("390 sw sentences, 390 en sentences, 390 gold pairs\n\n0 = 0\n  Alinileta kahawa.")
+    assert "390 sentences" in shown and "390 gold pairs" in shown and "Alinileta kahawa." in shown
     for task, language in (("udpos", "yo"), ("xcopa", "et"), ("xquad", "zh"), ("xnli", "de")):
         assert show_examples(get_task(task), "test", language, SOURCE, 3).count("\n\n") == 2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from reader_files import empty_source, put
@@ -35,14 +36,21 @@ def test_card_names_files_and_licence(name: str) -> None:
     assert all(entry.path in card for split in get_task(name).local.values() for entry in split)
 
 
+TASK_OF = {Pair: "mnli", Choice: "hellaswag", Span: "squad_v1", Tagged: "udpos", Text: "mlm"}
+
+
+def shown(record: Any) -> str:
+    return show_record(get_task(TASK_OF[type(record)]), record, 3)
+
+
 def test_records_are_readable() -> None:
-    assert show_record(Pair("1", "a", "b", None)) == "1\n  text a    a\n  text b    b\n  label     none"
-    assert show_record(Choice("1", "p", ("x", "y"), 1)).endswith("  choice    x\n  choice *  y")
-    assert show_record(Tagged("1", ("A", "b"), ("X", "Y"))) == "1\n  words     A/X b/Y"
-    assert show_record(Tagged("1", ("A", "b"), None)) == "1\n  words     A b"
-    assert show_record(Span("1", "q", "c", (Answer("c", 0),) * 2)).endswith("answers   c (at 0)")
-    assert show_record(Span("1", "q", "c", (), True)).endswith("none in this context")
-    assert show_record(Text("de:1", "x")) == "de:1\n  text      x"
+    assert shown(Pair("1", "a", "b", None)) == "1\n  text a    a\n  text b    b\n  label     none"
+    assert shown(Choice("1", "p", ("x", "y"), 1)).endswith("  choice    x\n  choice *  y")
+    assert shown(Tagged("1", ("A", "b"), ("X", "Y"))) == "1\n  words     A/X b/Y"
+    assert shown(Tagged("1", ("A", "b"), None)) == "1\n  words     A b"
+    assert shown(Span("1", "q", "c", (Answer("c", 0),) * 2)).endswith("answers   c (at 0)")
+    assert shown(Span("1", "q", "c", (), True)).endswith("none in this context")
+    assert shown(Text("de:1", "x")) == "de:1\n  text      x"
 
 
 def test_gold_pairs_and_bare_sides_of_a_bitext(tmp_path: Path) -> None:
@@ -50,7 +58,10 @@ def test_gold_pairs_and_bare_sides_of_a_bitext(tmp_path: Path) -> None:
     put(source, "tatoeba", "tatoeba/sw-en.sw", "Moja\n")
     put(source, "tatoeba", "tatoeba/sw-en.en", "One\nTwo\n")
     bare = show_examples(tatoeba, "test", "sw", source, 1)
-    assert bare == "1 sw sentences, 2 en sentences, no gold pairs\n  0  Moja\n  0  One"
+    assert bare.splitlines() == [
+        "tatoeba test-sw", "  source    1 sentences", "  pivot     2 sentences", "  gold      no gold pairs",
+        "  0         Moja", "  0         One",
+    ]  # fmt: skip
     with pytest.raises(UserError, match="cannot show 0 examples"):
         show_examples(tatoeba, "test", "sw", source, 0)
 
