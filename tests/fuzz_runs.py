@@ -19,9 +19,9 @@ from stilts_launcher.cluster import Profile
 from stilts_launcher.submit import submit_plan
 
 from stilts_ds.errors import UserError
-from stilts_ds.evaluate import formats
 from stilts_ds.evaluate.score import score_file, score_folder
 from stilts_ds.evaluate.submission import SUBMITTED_TASKS, validate_submission
+from stilts_ds.families.registry import family_of
 from stilts_ds.phase_status import Best, TaskBest
 from stilts_ds.plan_file import Plan
 from stilts_ds.report.stats import Settings
@@ -34,18 +34,18 @@ SCORED = (("xnli", "de"), ("xcopa", "et"), ("panx", "de"), ("udpos", "de"), ("xq
           ("bucc2018", "de"), ("tatoeba", "de"))
 
 
-def predictions_of(task: Task, kind: str, gold: Any) -> Any:
-    return {q.id: q.answers[0].text for q in gold} if kind == "answers" else gold
+def predictions_of(task: Task, gold: Any) -> Any:
+    return {q.id: q.answers[0].text for q in gold} if task.family == "span" else gold
 
 
 def write_pair(folder: Path, task: Task, code: str, examples: int = 6) -> tuple[Path, Path]:
     """A label file and a prediction file that is all right."""
-    kind = formats.kind_of(task.family, task.metrics)
-    gold = [0, 1, 1, 0] if task.family == "choice" else gold_values(task, kind, code, examples)
-    file = Path(task.name) / formats.file_name(kind, "test", code)
+    files = family_of(task).files(task)
+    gold = [0, 1, 1, 0] if task.family == "choice" else gold_values(task, code, examples)
+    file = Path(task.name) / files.name("test", code)
     paths = folder / "labels" / file, folder / "predictions" / file
-    formats.write_labels(paths[0], kind, gold)
-    formats.write_predictions(paths[1], kind, predictions_of(task, kind, gold))
+    files.write_labels(paths[0], gold)
+    files.write(paths[1], predictions_of(task, gold))
     return paths[0], paths[1]
 
 
@@ -72,8 +72,8 @@ def make_scorer(name: str, code: str, folder: Path) -> Once:
     originals = {path: path.read_bytes() for path in (labels, predictions)}
     whole = score_file(predictions, labels, task, code)
     assert all(score == 100 for score in whole.values())
-    kind = formats.kind_of(task.family, task.metrics)
-    gold = formats.read_labels(labels, kind, task.labels)
+    files = family_of(task).files(task)
+    gold = files.read_labels(labels, task.labels)
 
     def once(dice: Dice) -> None:
         path = dice.choice((labels, predictions))
@@ -82,8 +82,7 @@ def make_scorer(name: str, code: str, folder: Path) -> Once:
             found = score_file(predictions, labels, task, code)
             check_scores(found)
             assert score_folder(folder / "predictions", folder / "labels", "test", {name: task})["missing"]
-            same = path == predictions and formats.read_predictions(path, kind, task.labels) == predictions_of(
-                task, kind, gold)
+            same = path == predictions and files.read(path, task.labels) == predictions_of(task, gold)
             assert not same or found == whole
         finally:
             path.write_bytes(originals[path])

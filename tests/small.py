@@ -9,6 +9,8 @@ import torch
 from row_builder import RowsBuilder
 
 from stilts_ds.batches.collate import TaskRows
+from stilts_ds.families.build import build_model
+from stilts_ds.families.registry import get_family
 from stilts_ds.model import attention
 from stilts_ds.model.encoder import pack
 from stilts_ds.model.heads import HeadSpec
@@ -69,7 +71,7 @@ def model(
     if packed:
         pack(encoder, "small")
         assert encoder.config._attn_implementation == attention.NAME
-    return MultiTask(encoder, specs, len(specs))
+    return build_model(encoder, specs, len(specs))
 
 
 def tasks(
@@ -96,5 +98,5 @@ def tasks(
                 labels = rng.integers(-1, len(spec.labels), len(ids))
                 labels[1] = 0
                 out.token_label.append(labels.astype(np.int32))
-        found[spec.name] = TaskRows(spec.name, index, spec.family, spec.name, out.rows())
+        found[spec.name] = TaskRows(spec.name, index, get_family(spec.family), spec.name, out.rows())
     return found

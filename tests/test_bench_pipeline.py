@@ -7,14 +7,15 @@ from pathlib import Path
 
 import pieces
 import pytest
-from stilts_ds.batches.encode import Encoder, encode_span
 from stilts_launcher import cli
 
 from stilts_ds import bench_pipeline
 from stilts_ds.errors import UserError
 from stilts_ds.families.span.record import Answer, Span
+from stilts_ds.families.span.rows import encode_span
+from stilts_ds.rows.tokenizer import Tokenizer
 
-XLMR = Encoder(pieces.xlmr_tokenizer(), "xlmr")
+XLMR = Tokenizer(pieces.xlmr_tokenizer(), "xlmr")
 WORDS = ["the", "cat", "sat", "on", "a", "mat", "dogs", "zebra", "☃", "and", "", "so", "on"]
 
 

@@ -11,13 +11,17 @@ import pytest
 import small
 import torch
 from row_builder import RowsBuilder
-from stilts_ds.batches.encode import Encoder, Template, encode_pair, encode_text
 
-from stilts_ds.batches.collate import Collator, TaskRows, mask_tokens, masked_count, pack_rows, target_count
+from stilts_ds.batches.collate import Collator, TaskRows
 from stilts_ds.config import TrainingPart
 from stilts_ds.families.pair.record import Pair
+from stilts_ds.families.pair.rows import encode_pair
+from stilts_ds.families.registry import get_family
 from stilts_ds.families.text.record import Text
+from stilts_ds.families.text.rows import encode_text, mask_tokens, masked_count
+from stilts_ds.rows.batch import pack_rows
 from stilts_ds.rows.rows import Rows
+from stilts_ds.rows.tokenizer import Template, Tokenizer
 
 STUB = small.encoder_stub()
 # BERT's special tokens stand in the middle of its vocabulary, [PAD] in front, an ordinary token at the very end.
@@ -35,7 +39,7 @@ def text_rows(lengths: list[int], seed: int = 0) -> Rows:
 
 
 def collator(rows: Rows, seed: int = 3, probability: float = 0.15) -> Collator:
-    return Collator({"mlm": TaskRows("mlm", 0, "text", "mlm", rows)}, STUB, probability, seed)  # type: ignore[arg-type]
+    return Collator({"mlm": TaskRows("mlm", 0, get_family("text"), "mlm", rows)}, STUB, probability, seed)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("encoder", [STUB, BERT_LIKE])
@@ -107,12 +111,12 @@ def test_gold_is_the_token_under_the_mask_and_the_rows_stay_untouched() -> None:
 
 
 def test_a_text_of_unknown_words_has_the_targets_it_is_counted_with() -> None:
-    encoder = Encoder(pieces.xlmr_tokenizer(), "xlmr")
+    encoder = Tokenizer(pieces.xlmr_tokenizer(), "xlmr")
     rows = encode_text([Text("1", "☃ ☃ ☃"), Text("2", "the ☃ cat"), Text("3", "")], encoder, (), TrainingPart())
-    made = Collator({"mlm": TaskRows("mlm", 0, "text", "mlm", rows)}, encoder, 0.5, 0)
+    made = Collator({"mlm": TaskRows("mlm", 0, get_family("text"), "mlm", rows)}, encoder, 0.5, 0)
     for item in range(3):
         batch = made([(0, "mlm", item)], 0, {"mlm": 1.0})
-        assert len(batch.heads["mlm"].gold) == target_count("text", rows, item, 0.5)
+        assert len(batch.heads["mlm"].gold) == made.tasks["mlm"].target_count(item, 0.5)
 
 
 def test_each_items_target_count_is_what_the_batch_holds() -> None:
@@ -121,7 +125,7 @@ def test_each_items_target_count_is_what_the_batch_holds() -> None:
     for name, task in tasks.items():
         for item in range(len(task.rows)):
             targets = made([(item, name, item)], 0, {name: 0.25}).heads[name]
-            expected = target_count(task.family, task.rows, item, 0.15)
+            expected = task.target_count(item, 0.15)
             assert len(targets.gold) == len(targets.weight) == len(targets.task) == expected > 0
             assert (targets.weight == 0.25).all() and (targets.task == task.index).all()
 
@@ -186,7 +190,7 @@ def test_a_rank_without_items_gets_a_row_of_special_tokens_and_no_targets() -> N
 
 
 def test_token_types_mark_the_second_segment_and_nothing_else() -> None:
-    encoder = Encoder(pieces.bert_tokenizer(), "bert")
+    encoder = Tokenizer(pieces.bert_tokenizer(), "bert")
     pairs = [Pair("1", "the cat", "on mat", "x"), Pair("2", "the", "a b c d", "x")]
     rows = encode_pair(pairs, encoder, ("x",), TrainingPart())
     texts = encode_text([Text("3", "the cat")], encoder, (), TrainingPart())

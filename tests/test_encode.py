@@ -11,37 +11,34 @@ import pytest
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
-from stilts_ds.batches.encode import (
-    CHUNK,
-    Encoder,
-    Template,
-    encode_bitext,
-    encode_choice,
-    encode_pair,
-    encode_span,
-    encode_tag,
-    encode_text,
-    pair_cuts,
-)
 
 from stilts_ds.config import TrainingPart
 from stilts_ds.errors import UserError
-from stilts_ds.families.bitext.record import Bitext
+from stilts_ds.families.bitext.record import Sentence
+from stilts_ds.families.bitext.rows import encode_bitext
 from stilts_ds.families.choice.record import Choice
+from stilts_ds.families.choice.rows import encode_choice
 from stilts_ds.families.pair.record import Pair
+from stilts_ds.families.pair.rows import encode_pair
 from stilts_ds.families.span.record import Answer, Span
+from stilts_ds.families.span.rows import encode_span
 from stilts_ds.families.tag.predictions import rejoin
 from stilts_ds.families.tag.record import Tagged
+from stilts_ds.families.tag.rows import encode_tag
 from stilts_ds.families.text.record import Text
+from stilts_ds.families.text.rows import encode_text
+from stilts_ds.rows.chunks import CHUNK
+from stilts_ds.rows.layout import pair_cuts
 from stilts_ds.rows.rows import Rows
+from stilts_ds.rows.tokenizer import Template, Tokenizer
 
-XLMR = Encoder(pieces.xlmr_tokenizer(), "xlmr")
-BERT = Encoder(pieces.bert_tokenizer(), "bert")
+XLMR = Tokenizer(pieces.xlmr_tokenizer(), "xlmr")
+BERT = Tokenizer(pieces.bert_tokenizer(), "bert")
 WORD = st.text(alphabet="abcdehnostéß", min_size=1, max_size=9)
 QUICK = hypothesis_settings(max_examples=150, deadline=None)
 
 
-def tokens(rows: Rows, row: int, encoder: Encoder = XLMR) -> str:
+def tokens(rows: Rows, row: int, encoder: Tokenizer = XLMR) -> str:
     ids = rows.input_ids[rows.starts[row] : rows.starts[row + 1]].tolist()
     return " ".join(encoder.tokenizer.convert_ids_to_tokens(ids))
 
@@ -72,7 +69,7 @@ def test_a_bert_pair_has_its_own_template_and_segments() -> None:
 
 
 @pytest.mark.parametrize("make, encoder", [(pieces.xlmr_tokenizer, XLMR), (pieces.bert_tokenizer, BERT)])
-def test_pairs_equal_the_tokenizers_own_pairs(make: Any, encoder: Encoder) -> None:
+def test_pairs_equal_the_tokenizers_own_pairs(make: Any, encoder: Tokenizer) -> None:
     a, b = "the cat sat on the mat.", "a zebra? the dogs"
     rows = encode_pair([Pair("1", a, b, "x")], encoder, ("x",), setting())
     theirs = make()(a, b)
@@ -259,7 +256,7 @@ def test_a_long_text_becomes_several_rows_and_loses_nothing() -> None:
 
 
 def test_a_sentence_of_a_bitext_is_one_row_and_a_cut_is_counted() -> None:
-    rows = encode_bitext([Bitext("1", "the cat sat on the mat the cat"), Bitext("2", "on")], XLMR, (),
+    rows = encode_bitext([Sentence("1", "the cat sat on the mat the cat"), Sentence("2", "on")], XLMR, (),
                          setting(max_seq_length=8))
     assert [tokens(rows, r) for r in range(2)] == ["<s> ▁the ▁cat ▁sat ▁on ▁the ▁mat </s>", "<s> ▁on </s>"]
     assert rows.tally["sentences cut to max_seq_length"] == 1
@@ -273,17 +270,17 @@ def test_examples_keep_their_number_beyond_one_chunk() -> None:
 
 def test_a_tokenizer_without_offsets_is_refused() -> None:
     with pytest.raises(UserError, match="slow-model gives no character offsets"):
-        Encoder(SimpleNamespace(is_fast=False), "slow-model")
+        Tokenizer(SimpleNamespace(is_fast=False), "slow-model")
 
 
 def test_a_folder_without_a_tokenizer_is_refused(tmp_path: Any) -> None:
     with pytest.raises(UserError, match="no tokenizer in"):
-        Encoder.load(tmp_path)
+        Tokenizer.load(tmp_path)
 
 
 def test_a_saved_tokenizer_encodes_alike_and_has_the_same_fingerprint(tmp_path: Any) -> None:
     XLMR.save(tmp_path)
-    again = Encoder.load(tmp_path)
+    again = Tokenizer.load(tmp_path)
     text = ["the cats sat on the mat, aé ☃"]
     assert again.slices(text).flat.tolist() == XLMR.slices(text).flat.tolist()
     assert again.fingerprint == XLMR.fingerprint != BERT.fingerprint

@@ -10,7 +10,6 @@ import pieces
 import pytest
 import small
 import torch
-from stilts_ds.batches.encode import Encoder, encode_pair
 from transformers import (
     AutoModel,
     BertConfig,
@@ -25,12 +24,15 @@ from transformers import (
 from stilts_ds.batches.collate import Collator
 from stilts_ds.config import ModelPart, TrainingPart
 from stilts_ds.errors import UserError
+from stilts_ds.families.build import build_model
 from stilts_ds.families.pair.record import Pair
+from stilts_ds.families.pair.rows import encode_pair
 from stilts_ds.model.encoder import load_encoder, save_encoder
 from stilts_ds.model.heads import HeadSpec
 from stilts_ds.model.multitask import MultiTask
 from stilts_ds.model_files import fingerprint, longest_row
 from stilts_ds.rows.batch import Batch, pack_rows
+from stilts_ds.rows.tokenizer import Tokenizer
 
 SETTING = ModelPart()
 SIZES: dict[str, Any] = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
@@ -227,10 +229,10 @@ def test_the_longest_row_is_the_longest_that_the_model_takes(length: int, works:
 
 
 def bert(types: int = 2) -> tuple[MultiTask, Batch]:
-    encoder = Encoder(pieces.bert_tokenizer(), "bert")
+    encoder = Tokenizer(pieces.bert_tokenizer(), "bert")
     torch.manual_seed(0)
     config = BertConfig(**{**SIZES, "vocab_size": encoder.vocabulary, "type_vocab_size": types})
-    model = MultiTask(BertModel(config, add_pooling_layer=False), [HeadSpec("nli", "pair", ("a", "b"))], 1)
+    model = build_model(BertModel(config, add_pooling_layer=False), [HeadSpec("nli", "pair", ("a", "b"))], 1)
     rows = encode_pair([Pair("1", "the cat", "on mat", "a"), Pair("2", "the", "a b c d", "b")], encoder, ("a", "b"),
                        TrainingPart())
     return model.eval(), pack_rows([(rows, 0), (rows, 1)], encoder)

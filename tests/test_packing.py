@@ -26,6 +26,7 @@ from transformers import (
 
 from stilts_ds.batches.collate import Collator
 from stilts_ds.config import ModelPart
+from stilts_ds.families.build import build_model
 from stilts_ds.model import attention
 from stilts_ds.model.attention import Packing, grouped_attention, nested_attention
 from stilts_ds.model.encode import first_position
@@ -173,7 +174,7 @@ def test_a_model_is_packed_only_where_that_is_exact(
     assert (encoder.config._attn_implementation == attention.NAME) == packs  # type: ignore[union-attr]
     assert ("none is padded" if packs else "rows are padded") in caplog.text
     batch = batch_of(6)
-    hidden = MultiTask(encoder, [], 1).eval()(batch, "hidden")
+    hidden = build_model(encoder, [], 1).eval()(batch, "hidden")
     plain = AutoModel.from_pretrained(tmp_path / "model").eval()
     for row, length in enumerate(batch.lengths):
         alone = plain(input_ids=batch.input_ids[batch.row == row][None]).last_hidden_state[0]

@@ -13,7 +13,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, pre_tokenizers
 
-from stilts_ds.batches import pieces
+from stilts_ds.rows import pieces
 from stilts_ds.rows.pieces import Words, cuts_at_spaces, tokenise
 from stilts_ds.rows.slices import Slices
 

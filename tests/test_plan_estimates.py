@@ -21,13 +21,13 @@ from stilts_launcher.estimates import Estimate, state_of
 
 from stilts_ds.batches.mixture import Mixture
 from stilts_ds.config import EnginePart, SamplingPart, TrainingPart, parse_recipe
+from stilts_ds.families.registry import get_family
 from stilts_ds.model_files import TOY, Shape, parameter_count, shape_of
 from stilts_ds.planning.memory import (
     GIB,
     Memory,
     MicroBatch,
     activations,
-    head_parameters,
     largest_parameter,
     memory,
     trained_parameters,
@@ -52,7 +52,7 @@ def test_parameters_of_xlmr_large(tmp_path: Path) -> None:
               "intermediate_size": 4096, "vocab_size": 250_002, "max_position_embeddings": 514, "type_vocab_size": 1}
     (tmp_path / "config.json").write_text(json.dumps(config))
     assert shape_of(tmp_path) == LARGE
-    head = head_parameters("pair", 1024, 3, 250_002)
+    head = get_family("pair").trained.parameters(1024, 3, 250_002)
     assert head == 1024 * 1024 + 1024 + 3 * 1024 + 3
     assert trained_parameters(LARGE, 27_500, [head]) == 332_051_459
     assert trained_parameters(LARGE, 250_002, [head]) == 559_893_507
@@ -81,7 +81,7 @@ def test_parameters_of_heads_are_those_that_are_built() -> None:
     model = small.model(hidden=16)
     for name, spec in model.specs.items():
         real = sum(p.numel() for p in model.heads[name].parameters())
-        assert head_parameters(spec.family, 16, len(spec.labels), small.VOCABULARY) == real
+        assert get_family(spec.family).trained.parameters(16, len(spec.labels), small.VOCABULARY) == real
 
 
 @pytest.mark.parametrize(("stage", "dtype", "count", "weights", "gradients", "optimizer"), [
@@ -148,7 +148,7 @@ def test_more_of_anything_costs_what_it_should() -> None:
 
 def test_the_page_shows_what_the_formula_gives() -> None:
     page = (ranks.ROOT / "docs" / "plan.md").read_text(encoding="utf-8")
-    head = head_parameters("pair", 1024, 3, 250_002)
+    head = get_family("pair").trained.parameters(1024, 3, 250_002)
     rows = re.findall(r"^\| (\w+), stage (\d) \| ([\d,]+) \| ([\d.]+) \|", page, re.MULTILINE)
     assert len(rows) == 6
     for dtype, stage, parameters, shown in rows:

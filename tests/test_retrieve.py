@@ -9,17 +9,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stilts_ds.errors import UserError
-from stilts_ds.evaluate import retrieve
+from stilts_ds.families.bitext import head as retrieve
 from stilts_ds.families.bitext.head import Mined, Side
+from stilts_ds.model.pooling import mean_pool, pool
 
 
 def test_each_sentence_is_pooled_over_its_own_tokens() -> None:
     hidden, offsets = torch.tensor([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]]), torch.tensor([0, 2, 3])
-    assert torch.equal(retrieve.pool(hidden, offsets), torch.tensor([[2.0, 3.0], [5.0, 6.0]]))
-    assert retrieve.mean_pool(hidden.bfloat16(), offsets).dtype == torch.float32
-    assert torch.equal(retrieve.pool(hidden, offsets, "first"), torch.tensor([[1.0, 2.0], [5.0, 6.0]]))
+    assert torch.equal(pool(hidden, offsets), torch.tensor([[2.0, 3.0], [5.0, 6.0]]))
+    assert mean_pool(hidden.bfloat16(), offsets).dtype == torch.float32
+    assert torch.equal(pool(hidden, offsets, "first"), torch.tensor([[1.0, 2.0], [5.0, 6.0]]))
     with pytest.raises(UserError, match="unknown pooling 'maen'; did you mean mean"):
-        retrieve.pool(hidden, offsets, "maen")
+        pool(hidden, offsets, "maen")
 
 
 @pytest.mark.parametrize("n, m, k", [(1, 1, 1), (7, 13, 4), (5, 3, 4), (17, 11, 11)])

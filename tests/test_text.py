@@ -103,7 +103,7 @@ def test_rows_know_their_language(tmp_path: Path) -> None:
         (text / f"{code}.txt").write_text("a b c\n" * 3, encoding="utf-8")
     data = Data(recipe(text=str(text)), tmp_path)
     assert data.labels("mlm") == ("de", "sw")
-    rows = data.train_rows("mlm", TrainingPart())
+    rows = data.train("mlm", TrainingPart()).rows(TrainingPart())
     assert rows.label is not None and rows.label.tolist() == [0, 1] * 3
 
 
@@ -136,10 +136,10 @@ def test_the_pretrained_head_gives_the_checkpoint_s_own_logits(form: str, tmp_pa
         list(tmp_path.glob("model-*.safetensors"))))  # fmt: skip
     found = read_language_head(tmp_path)
     assert found is not None
-    from stilts_ds.model.multitask import MultiTask
+    from stilts_ds.families.build import build_model
 
     encoder = load_encoder(tmp_path, ModelPart(attn_implementation="sdpa"))
-    model = MultiTask(encoder, [HeadSpec("mlm", "text")], 1).eval()
+    model = build_model(encoder, [HeadSpec("mlm", "text")], 1).eval()
     set_language_head(model.heads["mlm"], found, "here")
     ids = torch.tensor([[0, 7, 39, 9, 2]])
     with torch.no_grad():

@@ -11,23 +11,25 @@ import numpy as np
 import pieces
 import pytest
 from row_builder import RowsBuilder
-from stilts_ds.batches.encode import ENCODE, Encoder
 
-from stilts_ds.batches import chunks, rows, windows
 from stilts_ds.config import TrainingPart
 from stilts_ds.data.cache import cached_rows, find_rows
-from stilts_ds.families.bitext.record import Bitext
+from stilts_ds.families.bitext.record import Sentence
 from stilts_ds.families.choice.record import Choice
 from stilts_ds.families.pair.record import Pair
+from stilts_ds.families.registry import FAMILIES
+from stilts_ds.families.span import rows as windows
 from stilts_ds.families.span.record import Answer, Span
 from stilts_ds.families.tag.record import Tagged
 from stilts_ds.families.text.record import Text
+from stilts_ds.rows import chunks, rows
 from stilts_ds.rows.rows import Rows, ids_in, touched_ids
 from stilts_ds.rows.slices import Slices, lay_out, spread
-from stilts_ds.rows.tokenizer import Template
+from stilts_ds.rows.tokenizer import Template, Tokenizer
 from stilts_ds.rows.writer import HEADER, Column, RowsWriter
 
-XLMR = Encoder(pieces.xlmr_tokenizer(), "xlmr")
+ENCODE: dict[str, Any] = {name: family.encode for name, family in FAMILIES.items()}
+XLMR = Tokenizer(pieces.xlmr_tokenizer(), "xlmr")
 WORDS = ("the", "cat", "sat", "on", "mats", "a zebra", "dogs?", "é", "")
 SETTING = TrainingPart(max_seq_length=24, doc_stride=4, max_query_length=6)
 KEY = {"a": 1}
@@ -44,7 +46,7 @@ RECORDS: dict[str, tuple[list[Any], tuple[str, ...]]] = {
     "tag": ([Tagged(str(i), tuple(f"w{text(i)}".split()), tuple("N" * len(f"w{text(i)}".split()))) for i in range(23)],
             ("N",)),  # fmt: skip
     "text": ([Text(str(i), text(i, 40), "de") for i in range(23)], ("de",)),
-    "bitext": ([Bitext(str(i), text(i, 40)) for i in range(23)], ()),
+    "bitext": ([Sentence(str(i), text(i, 40)) for i in range(23)], ()),
 }
 
 

@@ -24,7 +24,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import small
 
-from stilts_ds.batches.collate import Collator, TaskRows, target_count
+from stilts_ds.batches.collate import Collator, TaskRows
 from stilts_ds.batches.mixture import Mixture
 from stilts_ds.config import EnginePart, SamplingPart, TrainingPart
 from stilts_ds.engine.optim import learning_rate
@@ -52,7 +52,7 @@ def reference(
         counts = {}
         for name, item in items:
             task = tasks[name]
-            terms = target_count(task.family, task.rows, item, setting.mlm_probability)
+            terms = task.target_count(item, setting.mlm_probability)
             shown, total = counts.get(name, (0, 0))
             counts[name] = (shown + 1, total + terms)
         weights = {name: shown / len(items) / total for name, (shown, total) in counts.items()}
