@@ -86,8 +86,19 @@ def test_links_lead_somewhere(page: Path) -> None:
     assert [link for link in targets if not (page.parent / link).exists()] == []
 
 
+def test_the_metric_that_the_contributing_page_adds_counts() -> None:
+    page = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    [code] = [text for kind, text in BLOCK.findall(page) if kind == "python" and "def count_class" in text]
+    names: dict[str, Any] = {}
+    exec(f"from stilts_ds.families.metrics import Units, ratio_metric\n{code}", names)
+    gold, predicted = ["entailment", "neutral", "entailment"], ["entailment", "entailment", "neutral"]
+    metric = names["RECALL"]
+    assert metric.score(metric.count(gold, predicted, "en")) == 50.0
+
+
 def test_the_task_that_the_contributing_page_adds_can_be_read(tmp_path: Path) -> None:
-    [literal] = [text for kind, text in BLOCK.findall((ROOT / "CONTRIBUTING.md").read_text()) if kind == "python"]
+    page = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    [literal] = [text for kind, text in BLOCK.findall(page) if kind == "python" and "Task(" in text]
     names: dict[str, Any] = {}
     exec(f"from stilts_ds.tasks.targets import *\nfrom stilts_ds.tasks.targets import Local, Task\n{literal}", names)
     task = names["MY_NLI"]

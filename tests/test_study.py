@@ -147,8 +147,8 @@ def test_several_tasks_take_the_multitask_part_and_keep_their_own_lengths() -> N
     ("settings", "message"),
     [
         ({"intermediate": {"a": ["mnli", "mnli"]}}, "names a task twice"),
-        ({"intermediate": {"a": ["xnli.de"]}}, "'xnli.de': only intermediate tasks with labels come in translation"),
-        ({"intermediate": {"a": ["mlm.de"]}}, "'mlm.de': only intermediate tasks"),
+        ({"intermediate": {"a": ["xnli.de"]}}, "'xnli.de': only English intermediate tasks come in translation"),
+        ({"intermediate": {"a": ["mlm.de"]}}, "'mlm.de': only English intermediate tasks"),
         ({"intermediate": {"a": ["mnli.en"]}}, "letters other than 'en'"),
         ({"intermediate": {"a": ["mnli.German"]}}, "a code of two or three letters"),
         ({"intermediate": {"a": ["mnlli.de"]}}, "unknown task 'mnlli'; did you mean mnli"),

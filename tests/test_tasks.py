@@ -9,10 +9,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from stilts_ds.examples import bitext, hub, read
 
 from stilts_ds.config import TrainingPart
 from stilts_ds.errors import UserError
+from stilts_ds.families.registry import family_of
 from stilts_ds.tasks import intermediate, targets
 from stilts_ds.tasks.languages import LANGUAGES, XTREME, XTREME_R, iso3_of, name_of
 from stilts_ds.tasks.registry import TASKS, get_task
@@ -67,9 +67,9 @@ def test_literal_is_well_formed(task: Task) -> None:
 
 @every_task
 def test_every_schema_has_a_reader(task: Task) -> None:
-    readers = bitext.READERS if task.family == "bitext" else read.READERS
+    readers = family_of(task).readers
     assert {entry.schema for entry in entries(task)} <= set(readers)
-    assert {one.schema for split in task.hub.values() for one in split} <= {*hub.CONVERTERS, "hub_parallel"}
+    assert {one.schema for split in task.hub.values() for one in split} <= set(family_of(task).converters)
 
 
 @every_task
@@ -117,7 +117,7 @@ def test_languages_have_distinct_codes() -> None:
 def test_reading_imports_no_heavy_library() -> None:
     """Login nodes have neither torch nor DeepSpeed."""
     code = (
-        "import sys, stilts_ds.examples.read, stilts_launcher.show_tasks\n"
+        "import sys, stilts_ds.data.reader, stilts_launcher.show_tasks\n"
         "print({'torch', 'transformers', 'deepspeed', 'datasets'} & set(sys.modules))"
     )
     path = os.pathsep.join([str(ROOT), str(ROOT / "launcher")])

@@ -12,7 +12,7 @@ from typing import Any
 from stilts_ds.config import LENGTHS, TrainingPart
 from stilts_ds.data.cache import cached_rows, find_rows
 from stilts_ds.data.reader import Origin
-from stilts_ds.data.store import Store
+from stilts_ds.data.store import KEPT_BYTES, Records, Store
 from stilts_ds.errors import UserError
 from stilts_ds.families.base import Family
 from stilts_ds.families.registry import family_of
@@ -56,9 +56,21 @@ class Split:
         """The records, read as they are asked for."""
         return self.family.take(self.origin.read(tally), self.skip, self.limit)
 
-    def records(self) -> Sequence[Any]:
-        """The records as a list. Small splits are read once in the life of the store."""
-        return self.store.kept_records(self)
+    def records(self, tally: Counter[str] | None = None) -> Sequence[Any]:
+        """The records as a list. Splits of small files are read once in the life of the store."""
+        key = (self.task.name, self.name, self.language, self.skip, self.limit)
+        records, left_out = self.store.kept_records(key, self._bytes(), self._read)
+        if tally is not None:
+            tally.update(left_out)
+        return records
+
+    def _read(self) -> Records:
+        left_out: Counter[str] = Counter()
+        return list(self.stream(left_out)), left_out
+
+    def _bytes(self) -> int:
+        """Bytes of the files that the records come from; what the hub serves may be kept alone."""
+        return sum(path.stat().st_size for path in self.origin.files) or KEPT_BYTES
 
     def rows(self, setting: TrainingPart) -> Rows:
         """The records as token rows, from the cache or built. Raises UserError for faulty or no examples."""
@@ -66,7 +78,9 @@ class Split:
 
         def build(folder: Path) -> Rows:
             tally: Counter[str] = Counter()
-            records = self.store.records_for_rows(self, tally)
+            # Evaluation asks for the same records again, to decode. Training does not, and its splits may be large.
+            streams = self.name == "train" or self._bytes() > KEPT_BYTES
+            records = self.stream(tally) if streams else self.records(tally)
             rows = self.family.encode(records, self.store.tokenizer, self.labels, setting, folder)
             rows.tally.update(tally)
             if not len(rows):

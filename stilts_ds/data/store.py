@@ -5,10 +5,10 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections import Counter, OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from stilts_ds.config import ModelPart
 from stilts_ds.model_files import model_path, tokenizer_hash
@@ -16,12 +16,9 @@ from stilts_ds.rows.rows import Rows
 from stilts_ds.rows.tokenizer import Tokenizer
 from stilts_ds.run_dir import read_json, write_json
 
-if TYPE_CHECKING:
-    from stilts_ds.data.split import Split
-
 log = logging.getLogger(__name__)
+Records = tuple[Sequence[Any], Counter[str]]  # records, and what their reader left out by reason
 KEPT_BYTES = 64 << 20  # of source files whose records are kept in memory; as records they take a few times that
-HUB_RECORD_BYTES = 1000  # what a record of the hub is taken to weigh, since it comes from no file of its own
 
 
 class Store:
@@ -31,7 +28,7 @@ class Store:
         self.model, self.folder = model, folder
         self.verify = False
         self._logged: set[str] = set()
-        self._kept: OrderedDict[tuple[Any, ...], tuple[Sequence[Any], int]] = OrderedDict()
+        self._kept: OrderedDict[tuple[Any, ...], tuple[Records, int]] = OrderedDict()
 
     @cached_property
     def tokenizer(self) -> Tokenizer:
@@ -61,38 +58,15 @@ class Store:
             notes = "".join(f", {count} {reason}" for reason, count in sorted(rows.tally.items()) if count)
             log.info("%s: %d items%s", title, len(rows), notes)
 
-    # --- records -----------------------------------------------------------------------------------------------------
+    def kept_records(self, key: tuple[Any, ...], weight: int, read: Callable[[], Records]) -> Records:
+        """Records by `key`, from memory or read. `weight` is the bytes of the files that they come from.
 
-    def kept_records(self, split: Split) -> Sequence[Any]:
-        """The records of a split, from memory if they are there; the least recently used leave first."""
-        key = _record_key(split)
+        The least recently used leave first; what weighs more than KEPT_BYTES is not kept.
+        """
         if key not in self._kept:
-            records = list(split.stream())
-            self._keep(split, records)
-            return records
+            self._kept[key] = read(), weight
+        records, _ = self._kept[key]
         self._kept.move_to_end(key)
-        return self._kept[key][0]
-
-    def records_for_rows(self, split: Split, tally: Counter[str]) -> Iterable[Any]:
-        """The records to tokenise. Those that evaluation asks for again are kept on the way; train splits stream."""
-        if split.name == "train" or _weight(split, ()) > KEPT_BYTES:
-            return split.stream(tally)
-        records = list(split.stream(tally))
-        self._keep(split, records)
-        return records
-
-    def _keep(self, split: Split, records: Sequence[Any]) -> None:
-        self._kept[_record_key(split)] = records, _weight(split, records)
-        while sum(weight for _, weight in self._kept.values()) > KEPT_BYTES:
+        while sum(size for _, size in self._kept.values()) > KEPT_BYTES:
             self._kept.popitem(last=False)
-
-
-def _record_key(split: Split) -> tuple[Any, ...]:
-    return split.task.name, split.name, split.language, split.skip, split.limit
-
-
-def _weight(split: Split, records: Sequence[Any]) -> int:
-    """Bytes of the files that the records come from."""
-    if split.origin.files:
-        return sum(path.stat().st_size for path in split.origin.files)
-    return HUB_RECORD_BYTES * len(records)
+        return records
