@@ -130,3 +130,57 @@ def test_light_modules_load_no_heavy_package(name: str) -> None:
     shown = subprocess.run([sys.executable, "-c", program], env=ranks.environment(), capture_output=True, text=True)
     assert shown.returncode == 0, shown.stderr
     assert shown.stdout.strip() == "[]"
+
+
+# --- families --------------------------------------------------------------------------------------------------------
+
+RECORD_CLASSES = {"Pair", "Choice", "Span", "Answer", "Tagged", "Text", "Bitext", "Sentence"}
+OUTSIDE = [name for name in MODULES
+           if not name.startswith(("stilts_ds.families", "stilts_kernels", "stilts_ds.toy", "stilts_ds.bench_"))]
+FAMILY_MODULES = [name for name in MODULES if name.startswith("stilts_ds.families")]
+
+
+def is_family(node: ast.expr) -> bool:
+    """`family`, `x.family` or `x.family.name`."""
+    if isinstance(node, ast.Attribute) and node.attr == "name":
+        node = node.value
+    return (isinstance(node, ast.Name) and node.id == "family") or (
+        isinstance(node, ast.Attribute) and node.attr == "family"
+    )
+
+
+@pytest.mark.parametrize("name", OUTSIDE)
+def test_only_families_know_which_family_it_is(name: str) -> None:
+    """A wish for a new kind of output must be one folder: nobody else compares names or asks for a record's type."""
+    for node in ast.walk(ast.parse(MODULES[name].read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Compare):
+            sides = [node.left, *node.comparators]
+            assert not any(map(is_family, sides)), f"{name}:{node.lineno} compares a family's name"
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "isinstance":
+            asked = {part.id for part in ast.walk(node.args[1]) if isinstance(part, ast.Name)}
+            assert not asked & RECORD_CLASSES, f"{name}:{node.lineno} asks for a record's type"
+    for target, _ in imports(MODULES[name]):
+        assert not target.endswith(".record"), f"{name} imports {target}: records are their family's"
+
+
+def test_a_place_that_asks_for_a_family_would_be_found() -> None:
+    for line in ('task.family == "tag"', 'x = family in ("pair",)', 'task.family.name != "span"'):
+        [compare] = [node for node in ast.walk(ast.parse(line)) if isinstance(node, ast.Compare)]
+        assert any(map(is_family, [compare.left, *compare.comparators]))
+
+
+@pytest.mark.parametrize("name", FAMILY_MODULES)
+def test_only_heads_import_torch(name: str) -> None:
+    """A login node plans with families: torch and the modules of models stand in head.py (and build.py, which asks)."""
+    if name.endswith(".head") or name == "stilts_ds.families.build":
+        return
+    for target, _ in imports(MODULES[name]):
+        heavy = target.split(".")[0] == "torch" or target.startswith(("stilts_ds.model.", "stilts_ds.rows.batch"))
+        assert not heavy, f"{name} imports {target}"
+
+
+def test_every_family_has_the_same_files() -> None:
+    folders = {name.split(".")[2] for name in FAMILY_MODULES if name.count(".") > 2}
+    for folder in folders:
+        parts = {name.split(".")[3] for name in FAMILY_MODULES if name.startswith(f"stilts_ds.families.{folder}.")}
+        assert {"record", "rows", "head", "predictions", "score"} <= parts, folder
