@@ -33,14 +33,16 @@ from stilts_ds.batches.mixture import Mixture
 from stilts_ds.bench_pipeline import machine
 from stilts_ds.config import Recipe, SamplingPart, parse_recipe
 from stilts_ds.data.data import Data
-from stilts_ds.engine.loop import Job, Progress, Trainer
+from stilts_ds.engine.job import TrainingJob
+from stilts_ds.engine.progress import Progress
+from stilts_ds.engine.trainer import Trainer
 from stilts_ds.engine.world import World, joined
 from stilts_ds.engine.zero import destroy_engine
 from stilts_ds.errors import UserError
 from stilts_ds.model.encode import encode_padded
 from stilts_ds.model.multitask import MultiTask
 from stilts_ds.model_files import fingerprint
-from stilts_ds.phases import phase_job
+from stilts_ds.phase_job import phase_job
 from stilts_ds.plan import make_plan
 from stilts_ds.rows.batch import Batch
 from stilts_ds.run_dir import RunDir
@@ -64,7 +66,7 @@ def recipe_for(given: argparse.Namespace, attention: str, rows: str) -> Recipe:
     }, "the benchmark's recipe")
 
 
-def job_for(recipe: Recipe, folder: Path, world: World) -> Job:
+def job_for(recipe: Recipe, folder: Path, world: World) -> TrainingJob:
     data = Data(recipe, folder)
     plan = make_plan(recipe, fingerprint(recipe.model.name_or_path, None), lambda task: "the data set")
     phase = next(phase for phase in plan.phases if phase.kind == "intermediate")
@@ -74,7 +76,7 @@ def job_for(recipe: Recipe, folder: Path, world: World) -> Job:
 class Draws:
     """Batches of (task, item) as different trainers would make them, all from one seed."""
 
-    def __init__(self, job: Job) -> None:
+    def __init__(self, job: TrainingJob) -> None:
         self.job = job
         self.sizes = {name: len(task.rows) for name, task in job.tasks.items()}
         full = {name: float(get_task(name).sizes["train"]) for name in self.sizes}
@@ -106,7 +108,7 @@ class Draws:
         return [mixture.step(step) for step in range(count)]
 
 
-def collated(job: Job, items: list[Item]) -> Batch:
+def collated(job: TrainingJob, items: list[Item]) -> Batch:
     """One batch with all items, longest first, as a step makes it."""
     collate = Collator(job.tasks, job.tokenizer, job.setting.mlm_probability, job.seed)
     weights = loss_weights(items, job.tasks, job.setting.mlm_probability)
@@ -164,7 +166,9 @@ def _distance(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor])
     return (gap / sum(float(value.double().square().sum()) for value in expected.values())) ** 0.5
 
 
-def padding_case(name: str, batches: list[list[Item]], width: int, ours: Job, theirs: Job, clock: Clock) -> Result:
+def padding_case(
+    name: str, batches: list[list[Item]], width: int, ours: TrainingJob, theirs: TrainingJob, clock: Clock
+) -> Result:
     """Forward and backward of the same batches, packed and padded. The model and its trained vocabulary rows are the
     same on both sides."""
     device = ours.world.device
@@ -186,7 +190,9 @@ def padding_case(name: str, batches: list[list[Item]], width: int, ours: Job, th
     }
 
 
-def whole_step_case(name: str, batches: list[list[Item]], ours: Job, plain: Job, clock: Clock) -> Result:
+def whole_step_case(
+    name: str, batches: list[list[Item]], ours: TrainingJob, plain: TrainingJob, clock: Clock
+) -> Result:
     """Whole optimiser steps on the same batches: our engine, and Hugging Face's Trainer with its own defaults."""
     own, other = our_steps(ours, batches, clock), hugging_face_steps(plain, batches, clock)
     return {"case": f"step: {name}", "batches": len(batches) - 1, "seconds": {"ours": own, "hugging_face": other},
@@ -195,7 +201,7 @@ def whole_step_case(name: str, batches: list[list[Item]], ours: Job, plain: Job,
                                "hugging_face": BATCH * len(other[1:]) / sum(other[1:])}}
 
 
-def our_steps(job: Job, batches: list[list[Item]], clock: Clock) -> list[float]:
+def our_steps(job: TrainingJob, batches: list[list[Item]], clock: Clock) -> list[float]:
     trainer = Trainer(job)
     trainer.feed.mixture.step = lambda step: batches[step % len(batches)]  # type: ignore[method-assign]
     trainer.feed.mixture.total_steps = len(batches)
@@ -219,7 +225,7 @@ class AsHuggingFace(torch.nn.Module):
         return {"loss": self.model(batch.to(self.model.word_embedding.device))[0]}
 
 
-def hugging_face_steps(job: Job, batches: list[list[Item]], clock: Clock) -> list[float]:
+def hugging_face_steps(job: TrainingJob, batches: list[list[Item]], clock: Clock) -> list[float]:
     """Seconds of each step from one step's end to the next, so that collating counts, as it does in ours."""
     from transformers import Trainer as HuggingFaceTrainer
     from transformers import TrainerCallback, TrainingArguments

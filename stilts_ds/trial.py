@@ -22,11 +22,14 @@ import torch
 
 from stilts_ds.config import written_recipe
 from stilts_ds.data.data import Data
-from stilts_ds.engine.loop import Job, Progress, Trainer
+from stilts_ds.engine.job import TrainingJob
+from stilts_ds.engine.logs import set_up_logging
+from stilts_ds.engine.progress import Progress
+from stilts_ds.engine.trainer import Trainer
 from stilts_ds.engine.world import World, joined
 from stilts_ds.errors import UserError
 from stilts_ds.model.encoder import quiet
-from stilts_ds.phases import check_settings, first_on_rank_0, phase_job, set_up_logging
+from stilts_ds.phase_job import check_settings, phase_job
 from stilts_ds.plan_file import Phase, Plan
 from stilts_ds.run_dir import RunDir, hash_json
 from stilts_ds.trial_file import RankPeaks, Trial
@@ -44,7 +47,7 @@ def trial(run: RunDir, phase_id: str, world: World) -> None:
     [phase] = [phase.model_copy(update={"init": ""}) for phase in phases if phase.id == phase_id]
     check_settings(recipe, [phase], world)
     data = Data(recipe, run.root)
-    first_on_rank_0(lambda: tokenise(data, phases), world)
+    world.on_rank_0(lambda: tokenise(data, phases))
     job = dataclasses.replace(
         phase_job(run, recipe, phase, data, world), evaluate=lambda forward: {}, export=lambda parameters, step: None
     )
@@ -84,7 +87,7 @@ def tokenise(data: Data, phases: Sequence[Phase]) -> None:
             data.dev(name, setting).rows(setting)
 
 
-def measure(job: Job) -> Measured:
+def measure(job: TrainingJob) -> Measured:
     """Take the heaviest step, and then the timed ones."""
     trainer = Trainer(job)
     try:

@@ -28,7 +28,7 @@ SPECS = [
 ]
 
 
-def encoder_stub() -> SimpleNamespace:
+def tokenizer_stub() -> SimpleNamespace:
     return SimpleNamespace(
         template=Template((0,), (2, 2), (2,), (2,)),
         pad=1,

@@ -16,7 +16,7 @@ SOURCES = {"stilts_ds": ROOT, "stilts_launcher": ROOT / "launcher", "stilts_kern
 # The story from its first line to its last: a module imports only what stands before it, or beside it in its package.
 LAYERS = ["errors", "values", "phase_status", "run_dir", "yaml_files", "config", "ds_files", "tasks", "sources", "toy",
           "model_files", "rows", "model", "families", "plan_file", "plan", "data", "monitor", "batches", "engine",
-          "export", "evaluate", "planning", "report", "phases", "trial_file", "trial", "bench_pipeline",
+          "export", "evaluate", "planning", "report", "phase_job", "phases", "trial_file", "trial", "bench_pipeline",
           "bench_training"]
 HEAVY = {  # package -> the modules (or packages of modules) that may name it
     "deepspeed": ["stilts_ds.engine"],

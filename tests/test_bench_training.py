@@ -17,7 +17,7 @@ from stilts_ds.bench_training import gradient_errors, padded_to
 def batch_of(count: int = 24):
     tasks = small.tasks()
     items = [(i, sorted(tasks)[i % len(tasks)], i // len(tasks)) for i in range(count)]
-    return Collator(tasks, small.encoder_stub(), 0.15, 0)(items, 0, dict.fromkeys(tasks, 1 / count))  # type: ignore[arg-type]
+    return Collator(tasks, small.tokenizer_stub(), 0.15, 0)(items, 0, dict.fromkeys(tasks, 1 / count))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("width", [0, 100])

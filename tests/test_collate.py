@@ -23,7 +23,7 @@ from stilts_ds.rows.batch import pack_rows
 from stilts_ds.rows.rows import Rows
 from stilts_ds.rows.tokenizer import Template, Tokenizer
 
-STUB = small.encoder_stub()
+STUB = small.tokenizer_stub()
 # BERT's special tokens stand in the middle of its vocabulary, [PAD] in front, an ordinary token at the very end.
 BERT_LIKE = SimpleNamespace(template=Template((11,), (12,), (12,), (12,)), pad=0, unk=10, mask=13,
                             special=frozenset({0, 10, 11, 12, 13}), vocabulary=40)

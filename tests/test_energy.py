@@ -8,10 +8,9 @@ from typing import Any
 import pytest
 import torch
 
-from stilts_ds import phases
+from stilts_ds.engine.cost import Cost
 from stilts_ds.engine.energy import energy_counter
 from stilts_ds.phase_status import PhaseStatus
-from stilts_ds.phases import Cost
 
 
 def world(rank: int = 0, others: tuple[float | None, ...] = ()) -> Any:
@@ -21,7 +20,7 @@ def world(rank: int = 0, others: tuple[float | None, ...] = ()) -> Any:
 
 def count(monkeypatch: pytest.MonkeyPatch, readings: list[float | None]) -> None:
     left = iter(readings)
-    monkeypatch.setattr(phases, "energy_counter", lambda device: lambda: next(left))
+    monkeypatch.setattr(cost, "energy_counter", lambda device: lambda: next(left))
 
 
 def test_joules_of_all_ranks_and_starts_are_added(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -52,7 +52,7 @@ def folder(tmp_path: Path) -> Path:
 def batch_of(*names: str, items: int = 3) -> Batch:
     tasks = small.tasks()
     chosen = [(i, name, i) for name in names for i in range(items)]
-    return Collator(tasks, small.encoder_stub(), 0.15, 0)(chosen, 0, dict.fromkeys(names, 1.0))  # type: ignore[arg-type]
+    return Collator(tasks, small.tokenizer_stub(), 0.15, 0)(chosen, 0, dict.fromkeys(names, 1.0))  # type: ignore[arg-type]
 
 
 def test_each_family_reads_off_logits_of_its_shape() -> None:
@@ -91,7 +91,7 @@ def test_idle_heads_have_a_gradient_of_exactly_zero(active: str) -> None:
 
 def test_a_batch_without_targets_has_zero_gradients_everywhere() -> None:
     model = small.model().train()
-    model(pack_rows([], small.encoder_stub()))[0].backward()  # type: ignore[arg-type]
+    model(pack_rows([], small.tokenizer_stub()))[0].backward()  # type: ignore[arg-type]
     assert all(p.grad is not None and not p.grad.any() for p in model.parameters())
 
 

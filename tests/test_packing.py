@@ -44,7 +44,7 @@ def batch_of(count: int = 30) -> Batch:
     """Rows of every family, in no order of length."""
     tasks = small.tasks(length=30)
     items = [(i, sorted(tasks)[i % len(tasks)], i // len(tasks)) for i in range(count)]
-    return Collator(tasks, small.encoder_stub(), 0.15, 0)(items, 0, dict.fromkeys(tasks, 1 / count))  # type: ignore[arg-type]
+    return Collator(tasks, small.tokenizer_stub(), 0.15, 0)(items, 0, dict.fromkeys(tasks, 1 / count))  # type: ignore[arg-type]
 
 
 def gradients(model: MultiTask, batch: Batch) -> tuple[float, dict[str, torch.Tensor]]:

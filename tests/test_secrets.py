@@ -13,8 +13,8 @@ from conftest import SMALL, stilts
 from stilts_launcher.cluster import load_profile
 
 from stilts_ds.config import load_recipe
+from stilts_ds.engine.logs import Redacting
 from stilts_ds.errors import UserError, redacted
-from stilts_ds.phases import Redacting
 
 # Made up; each is long enough that no other text holds it by chance.
 TOKEN, KEY = "hf_CanaryCanaryCanaryCanaryCanary42", "canary/secret+access/key0123456789abcdef"

@@ -13,7 +13,9 @@ import pytest
 from stilts_ds.config import TrainingPart, parse_recipe
 from stilts_ds.data.data import Data
 from stilts_ds.engine import loop
-from stilts_ds.engine.loop import Progress, Trainer, train
+from stilts_ds.engine.loop import train
+from stilts_ds.engine.progress import Progress
+from stilts_ds.engine.trainer import Trainer
 from stilts_ds.errors import UserError
 from stilts_ds.evaluate import selection
 from stilts_ds.phase_status import Best, TaskBest
@@ -34,7 +36,7 @@ def test_the_best_mean_is_kept_and_each_task_s_own_best_is_noted() -> None:
     progress, better = Progress(), []
     for number, scores in enumerate(HISTORY, start=1):
         progress.step = 10 * number
-        better.append(progress.note(scores))
+        better.append(progress.record_evaluation(scores))
         if number == 4:
             assert (progress.best_step, progress.since_best, progress.best_score) == (20, 2, 50.0)
     assert better == [True, True, False, False, True]  # equal is not better
@@ -70,7 +72,7 @@ class FakeTrainer(Trainer):
 
     def select(self, progress: Progress) -> None:
         self.evaluated.append(progress.step)
-        progress.note({"selection": self.job.scores.get(progress.step, 0.0)})
+        progress.record_evaluation({"selection": self.job.scores.get(progress.step, 0.0)})
 
 
 @pytest.mark.parametrize(

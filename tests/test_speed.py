@@ -27,7 +27,7 @@ SETTING = TrainingPart(train_batch_size=12, per_device_train_batch_size=3, max_s
 def feed(rank: int = 0, world_size: int = 2, packed: bool = True) -> Feed:
     tasks = small.tasks()
     mixture = Mixture({n: len(t.rows) for n, t in tasks.items()}, SETTING, SamplingPart(unit="example"), 3)
-    return Feed(mixture, Collator(tasks, small.encoder_stub(), 0.15, 3), 2, rank, world_size, packed)  # type: ignore[arg-type]
+    return Feed(mixture, Collator(tasks, small.tokenizer_stub(), 0.15, 3), 2, rank, world_size, packed)  # type: ignore[arg-type]
 
 
 def same(a: Any, b: Any) -> bool:

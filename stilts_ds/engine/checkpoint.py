@@ -28,7 +28,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import nn
 
-from stilts_ds.engine import zero
+from stilts_ds.engine import zero_state
 from stilts_ds.engine.world import World
 from stilts_ds.errors import UserError
 from stilts_ds.run_dir import checksum, read_json, read_sealed, write_json, write_sealed
@@ -58,7 +58,8 @@ class Saver:
             return
         self.last_step, self.last_time = step, time.monotonic()
         tensors = _owned_tensors(engine, self.world)
-        head = {"step": step, "state": dict(state), "world_size": self.world.size, "optimizer": zero.scalars(engine)}
+        scalars = zero_state.scalars(engine)
+        head = {"step": step, "state": dict(state), "world_size": self.world.size, "optimizer": scalars}
         target = self.folder / f"step-{step:06d}"
         if self.world.first:
             shutil.rmtree(target, ignore_errors=True)  # torn, or of a run that was continued from an older one
@@ -121,9 +122,9 @@ def require_space(folder: Path, needed: int) -> None:
 def _owned_tensors(engine: Any, world: World) -> dict[str, torch.Tensor]:
     """This rank's share, in host memory: every W-th parameter whole. Gathering is a collective."""
     found: dict[str, torch.Tensor] = {}
-    zero.link_moments(engine)
+    zero_state.link_moments(engine)
     for index, (name, parameter) in enumerate(engine.module.named_parameters()):
-        values = zero.whole_state(engine, parameter, (WEIGHT, *MOMENTS))
+        values = zero_state.whole_state(engine, parameter, (WEIGHT, *MOMENTS))
         if index % world.size == world.rank:
             found |= {f"{kind}/{name}": value.to("cpu", torch.float32, copy=True) for kind, value in values.items()}
     return found
@@ -195,10 +196,10 @@ class Checkpoint:
     def optimizer_into(self, engine: Any) -> None:
         """Set exact weights, Adam's moments and its step number in an engine of any stage. A collective."""
         own = dict(engine.module.named_parameters())
-        zero.make_optimizer_state(engine, self.manifest["optimizer"])
+        zero_state.make_optimizer_state(engine, self.manifest["optimizer"])
         for kind in (WEIGHT, *MOMENTS):
             for key, value in self._tensors(kind):
-                zero.set_whole_state(engine, own[key], kind, value)
+                zero_state.set_whole_state(engine, own[key], kind, value)
 
     def _tensors(self, kind: str) -> Any:
         """(parameter name, tensor) of one kind, in an order that is the same on all ranks."""

@@ -11,7 +11,7 @@ import importlib
 import logging
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -67,6 +67,18 @@ class World:
         found: list[Any] = [None] * self.size
         dist.all_gather_object(found, value, group=self.prompt if prompt else self.objects)
         return found
+
+    def on_rank_0(self, work: Callable[[], None] | None) -> None:
+        """Do `work` on rank 0 while the others wait; its UserError ends all of them alike."""
+        message = None
+        if self.first and work is not None:
+            try:
+                work()
+            except UserError as problem:
+                message = str(problem)
+        message = self.broadcast(message)
+        if message is not None:
+            raise UserError(message)
 
     def who_is_missing(self, seconds: int = 10) -> str:
         """After a collective failed: a clause that names the ranks that no longer answer, or nothing (a collective)."""

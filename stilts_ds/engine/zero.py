@@ -1,9 +1,8 @@
-"""The DeepSpeed engine: configuration, optimiser, and whole parameters out of any ZeRO stage."""
+"""The DeepSpeed engine: its configuration, building it, one step of it, and letting go of it."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -14,17 +13,10 @@ from stilts_ds.engine.world import World  # first: it tells DeepSpeed the accele
 # isort: split
 import deepspeed
 from deepspeed.runtime.zero import stage3, stage_1_and_2
-from deepspeed.utils import (
-    safe_get_full_fp32_param,
-    safe_get_full_optimizer_state,
-    safe_set_full_fp32_param,
-    safe_set_full_optimizer_state,
-    safe_set_local_fp32_param,
-    safe_set_local_optimizer_state,
-)
 
 from stilts_ds.config import EnginePart, TrainingPart
 from stilts_ds.ds_files import base_config
+from stilts_ds.engine.zero_state import adam_of
 from stilts_ds.errors import UserError
 from stilts_ds.model.encoder import compile_layers, recompute_activations
 from stilts_ds.model.multitask import MultiTask
@@ -96,7 +88,7 @@ def call_off_bad_steps(engine: Any, part: EnginePart) -> None:
     def look(adam: torch.optim.Optimizer, *_: Any) -> None:
         call_off_unless_finite(adam, engine.optimizer._global_grad_norm.to(place))
 
-    _adam(engine).register_step_pre_hook(look)
+    adam_of(engine).register_step_pre_hook(look)
     for stage in (stage_1_and_2, stage3):
         stage.is_invalid_grad_norm = LOOKS_AT_NORM if part.dtype == "fp16" else lambda norm: False
 
@@ -136,121 +128,6 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, An
     for name, parameter in model.named_parameters():
         (plain if name.endswith("bias") or "norm" in name.lower() else decayed).append(parameter)
     return [{"params": decayed, "weight_decay": weight_decay}, {"params": plain, "weight_decay": 0.0}]
-
-
-def full_parameters(engine: Any) -> dict[str, torch.Tensor]:
-    """All parameters in float32 on the CPU, by name, on rank 0 ({} elsewhere). A collective: call it on all ranks."""
-    whole: dict[str, torch.Tensor] = {}
-    first = torch.distributed.get_rank() == 0
-    for name, parameter in engine.module.named_parameters():
-        value = whole_state(engine, parameter, ("weight",))["weight"]
-        if first:
-            whole[name] = value.to("cpu", torch.float32, copy=True)
-    return whole
-
-
-def whole_state(engine: Any, parameter: nn.Parameter, kinds: Iterable[str]) -> dict[str, torch.Tensor]:
-    """Float32 `weight`, `exp_avg` and `exp_avg_sq` of one parameter, whole, on every rank. A collective.
-
-    Before the first step of an optimiser there are no moments: they are left out.
-    """
-    found = {}
-    for kind in kinds:
-        if _is_whole(engine):
-            state = engine.optimizer.state.get(parameter, {"step": 0})  # also 0 where all steps were skipped
-            value = parameter.detach() if kind == "weight" else state[kind] if state["step"] > 0 else None
-        elif kind == "weight":
-            value = safe_get_full_fp32_param(parameter)
-        else:
-            value = safe_get_full_optimizer_state(parameter, kind) if _optimizer_steps(engine) else None
-        if value is not None:
-            found[kind] = value.detach().view(getattr(parameter, "ds_shape", parameter.shape))
-    return found
-
-
-def set_whole_state(engine: Any, parameter: nn.Parameter, kind: str, value: torch.Tensor) -> None:
-    """Set what `whole_state` gives; each rank keeps its part. `make_optimizer_state` comes first."""
-    if hasattr(parameter, "ds_tensor"):  # stage 3
-        value = _partition(parameter, value.to(engine.device))
-        if kind == "weight":
-            safe_set_local_fp32_param(parameter, value)
-        else:
-            safe_set_local_optimizer_state(parameter, value, kind)
-    elif not _is_whole(engine):
-        value = value.to(engine.device)
-        if kind == "weight":
-            safe_set_full_fp32_param(parameter, value)
-        else:
-            safe_set_full_optimizer_state(parameter, value, kind)
-    elif kind == "weight":
-        parameter.data.copy_(value)
-    else:
-        engine.optimizer.state[parameter][kind].copy_(value)
-
-
-def _partition(parameter: Any, value: torch.Tensor) -> torch.Tensor:
-    """This rank's part of a stage-3 parameter, padded as DeepSpeed pads it (its own setter forgets to)."""
-    size, rank = parameter.ds_tensor.numel(), torch.distributed.get_rank()
-    part = value.new_zeros(size)
-    mine = value.flatten()[rank * size : (rank + 1) * size]
-    part[: len(mine)] = mine
-    return part
-
-
-def _is_whole(engine: Any) -> bool:
-    """Stage 0 in float32: the optimiser is torch's own and works on whole parameters."""
-    return isinstance(engine.optimizer, torch.optim.Optimizer)
-
-
-def _flat_parameters(engine: Any) -> list[torch.Tensor]:
-    """What torch's optimiser holds: parameters at stage 0, flat float32 partitions at the others."""
-    if _is_whole(engine):
-        return [p for group in engine.optimizer.param_groups for p in group["params"]]
-    zero3 = getattr(engine.optimizer, "fp32_partitioned_groups_flat", None)
-    return list(zero3 if zero3 is not None else engine.optimizer.single_partition_of_fp32_groups)
-
-
-def _adam(engine: Any) -> torch.optim.Optimizer:
-    return engine.optimizer if _is_whole(engine) else engine.optimizer.optimizer
-
-
-def _optimizer_steps(engine: Any) -> int:
-    """Steps that Adam has taken (skipped ones do not count)."""
-    states = [_adam(engine).state.get(flat, {}) for flat in _flat_parameters(engine)]
-    return max((int(state["step"]) for state in states if "step" in state), default=0)
-
-
-SCALER = ("cur_scale", "cur_iter", "last_overflow_iter", "cur_hysteresis")
-
-
-def scalars(engine: Any) -> dict[str, Any]:
-    """Adam's step number and, with fp16, where the loss scale stands."""
-    scaler = getattr(engine.optimizer, "loss_scaler", None)
-    scale = {name: getattr(scaler, name) for name in SCALER if hasattr(scaler, name)}
-    return {"steps": _optimizer_steps(engine), "loss_scale": scale}
-
-
-def make_optimizer_state(engine: Any, given: Mapping[str, Any]) -> None:
-    """Give torch's AdamW the state it would have after `given["steps"]` steps, with moments to be filled in."""
-    scaler = getattr(engine.optimizer, "loss_scaler", None)
-    for name, value in given["loss_scale"].items():
-        if hasattr(scaler, name):
-            setattr(scaler, name, value)
-    if not given["steps"]:
-        return
-    for flat in _flat_parameters(engine):
-        step = torch.tensor(float(given["steps"]), device=flat.device)
-        moments = {kind: torch.zeros_like(flat, dtype=torch.float32) for kind in ("exp_avg", "exp_avg_sq")}
-        _adam(engine).state[flat] = {"step": step, **moments}
-    link_moments(engine)
-
-
-def link_moments(engine: Any) -> None:
-    """Stages 1 and 2: point every parameter at its part of Adam's moments. DeepSpeed does so itself, but after the step
-    of the first parameter group, when the others have no moments yet, and never again."""
-    if hasattr(engine.optimizer, "_lazy_init_hp_params_optimizer_state") and _optimizer_steps(engine):
-        engine.optimizer._hp_optimizer_states_linked = False
-        engine.optimizer._lazy_init_hp_params_optimizer_state()
 
 
 def set_learning_rate(engine: Any, rate: float) -> None:

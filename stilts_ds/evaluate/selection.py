@@ -12,7 +12,7 @@ import numpy as np
 
 from stilts_ds.config import TrainingPart
 from stilts_ds.data.data import Data
-from stilts_ds.engine.loop import SELECTION
+from stilts_ds.engine.progress import SELECTION
 from stilts_ds.engine.world import World
 from stilts_ds.errors import UserError
 from stilts_ds.evaluate.predict import Predictor

@@ -21,7 +21,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import small
 
 from stilts_ds.config import EnginePart, SamplingPart, TrainingPart
-from stilts_ds.engine.loop import Job, train
+from stilts_ds.engine.job import TrainingJob
+from stilts_ds.engine.loop import train
 from stilts_ds.engine.world import joined
 from stilts_ds.model.heads import HeadSpec
 from stilts_ds.model.vocabulary import narrow_vocabulary
@@ -41,10 +42,10 @@ def main() -> None:
         setting = TrainingPart(max_steps=steps, train_batch_size=8, per_device_train_batch_size=4, logging_steps=1)
         started = time.perf_counter()
         train(
-            Job(
+            TrainingJob(
                 title="large",
                 model=model,
-                encoder=small.encoder_stub(),
+                tokenizer=small.tokenizer_stub(),
                 tasks=small.tasks(specs, length=40, vocabulary=rows),
                 setting=setting,
                 sampling=SamplingPart(),

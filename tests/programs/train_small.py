@@ -45,7 +45,7 @@ def reference(
 
     optimizer = torch.optim.AdamW(parameter_groups(model, setting.weight_decay), eps=setting.adam_epsilon)
     mixture = Mixture({n: len(t.rows) for n, t in tasks.items()}, setting, sampling, seed)
-    collate = Collator(tasks, small.encoder_stub(), setting.mlm_probability, seed)
+    collate = Collator(tasks, small.tokenizer_stub(), setting.mlm_probability, seed)
     curve = []
     for step in range(mixture.total_steps):
         items = mixture.step(step)
@@ -74,7 +74,7 @@ def reference(
 
 def stop_after(steps: int) -> None:
     """Have this process asked to stop when `steps` steps are done."""
-    from stilts_ds.engine.loop import Trainer
+    from stilts_ds.engine.trainer import Trainer
 
     whole_step = Trainer.take_step
 
@@ -88,7 +88,7 @@ def stop_after(steps: int) -> None:
 
 def spoil(model: MultiTask, bad_step: int) -> None:
     """Have this rank's losses be NaN in one step."""
-    from stilts_ds.engine.loop import Trainer
+    from stilts_ds.engine.trainer import Trainer
 
     whole_step = Trainer.take_step
 
@@ -132,7 +132,7 @@ class NoCopying(TorchFunctionMode):
 def forbid_waiting() -> None:
     """In every step but the first two, in which DeepSpeed's stage 3 compares the order of layers among ranks.
     Evaluating, logging and saving may wait."""
-    from stilts_ds.engine.loop import Trainer
+    from stilts_ds.engine.trainer import Trainer
 
     whole_step = Trainer.take_step
 
@@ -149,8 +149,8 @@ def on_streams(out: Path, rank: str, ordered: bool) -> Callable[[], None]:
     the host wait, and what races. Not `ordered`: without the order that our own code keeps."""
     import streams
 
-    from stilts_ds.engine.loop import Trainer
     from stilts_ds.engine.streams import Streams
+    from stilts_ds.engine.trainer import Trainer
 
     races, waits = streams.Races(), Counter()
     streams.pretend(races)
@@ -177,8 +177,8 @@ def on_streams(out: Path, rank: str, ordered: bool) -> Callable[[], None]:
 
 def tell_whether_weights_change() -> None:
     """Print it after every step, also after the one that ends the run."""
-    from stilts_ds.engine.loop import Trainer
-    from stilts_ds.engine.zero import full_parameters
+    from stilts_ds.engine.trainer import Trainer
+    from stilts_ds.engine.zero_state import full_parameters
 
     whole_update = Trainer._update
 
@@ -212,7 +212,8 @@ def main() -> None:
     if stage < 0:
         return reference(out, setting, sampling, seed, model, tasks, given.get("bad_step"))
     from stilts_ds.engine import checkpoint
-    from stilts_ds.engine.loop import Job, train
+    from stilts_ds.engine.job import TrainingJob
+    from stilts_ds.engine.loop import train
     from stilts_ds.engine.world import joined
 
     install_handlers()
@@ -225,17 +226,18 @@ def main() -> None:
     final: dict[str, torch.Tensor] = {}
 
     def evaluate(forward: Any) -> dict[str, float]:
-        forward(Collator(tasks, small.encoder_stub(), 0.15, seed)([(i, "nli", i) for i in range(3)], 0, {"nli": 1.0}))
+        forward(Collator(tasks, small.tokenizer_stub(), 0.15, seed)([(i, "nli", i) for i in range(3)], 0, {"nli": 1.0}))
         return {"selection": 1.0}
 
     with joined("test", 60) as world:
         if given.get("touched"):
-            ids = touched_ids([task.rows for task in tasks.values()], small.encoder_stub().special, given["vocabulary"])
+            special = small.tokenizer_stub().special
+            ids = touched_ids([task.rows for task in tasks.values()], special, given["vocabulary"])
             narrow_vocabulary(model.encoder, ids, keep_rest=world.first)
-        job = Job(
+        job = TrainingJob(
             title="small",
             model=model,
-            encoder=small.encoder_stub(),
+            tokenizer=small.tokenizer_stub(),
             tasks=tasks,
             setting=setting,
             sampling=sampling,

@@ -1,0 +1,33 @@
+"""What a phase costs, over all its starts: time and, where GPUs count it, energy."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from stilts_ds.engine.energy import energy_counter
+from stilts_ds.engine.world import World
+from stilts_ds.phase_status import PhaseStatus
+
+
+class Cost:
+    """What a phase has cost over all its starts that ended by themselves or were stopped: seconds of wall time, and
+    joules of all GPUs if every start and rank could read them."""
+
+    def __init__(self, before: PhaseStatus, world: World) -> None:
+        self.world, self.started = world, time.time()
+        self.seconds = before.seconds or 0.0
+        whole = before.state.startswith(("stopped:", "done"))  # not killed, not failed
+        self.joules: float | None = 0.0 if before.pending else before.joules if whole else None
+        self.counter = energy_counter(world.device)
+        self.counted = self.counter()
+
+    def of_this_rank(self) -> dict[str, Any]:
+        return {"seconds": round(self.seconds + time.time() - self.started, 1), "world_size": self.world.size}
+
+    def so_far(self) -> dict[str, Any]:
+        """For the status file, on rank 0 (a collective)."""
+        now = self.counter()
+        used = self.world.gather(None if now is None or self.counted is None else now - self.counted)
+        told = self.joules is not None and None not in used
+        return {**self.of_this_rank(), **({"joules": round(self.joules + sum(used), 1)} if told else {})}

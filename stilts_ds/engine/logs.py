@@ -1,0 +1,48 @@
+"""Each rank's log, and what it must not say."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import warnings
+from pathlib import Path
+
+from stilts_ds.engine.stacks import write_stacks_to
+from stilts_ds.errors import is_full_disk, redacted
+
+
+class Redacting(logging.Formatter):
+    """Lines and tracebacks without the user's tokens: a library may put an address with a token into an error."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return redacted(super().format(record))
+
+
+class LogFile(logging.FileHandler):
+    """A rank's log. On a full disk its lines are lost without a traceback for each: the run is about to end and to say
+    why on the terminal."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 (the name is the base class's)
+        if not is_full_disk(sys.exc_info()[1]):
+            super().handleError(record)
+
+
+def set_up_logging(folder: Path) -> None:
+    """A file for each rank in `folder` (a phase run alone has its own folder); rank 0 also speaks on the terminal."""
+    rank = os.environ.get("RANK", "0")
+    folder.mkdir(parents=True, exist_ok=True)
+    handlers: list[logging.Handler] = [LogFile(folder / f"rank-{rank}.log", encoding="utf-8")]
+    write_stacks_to(folder / f"rank-{rank}.log")
+    if rank == "0":
+        handlers.append(logging.StreamHandler())
+    logging.basicConfig(level=logging.INFO, handlers=handlers, force=True)
+    for handler in handlers:
+        handler.setFormatter(Redacting("%(asctime)s %(message)s", datefmt="%H:%M:%S"))
+    # torch renames collectives that DeepSpeed still calls by their old names, once a call.
+    warnings.filterwarnings("ignore", category=FutureWarning, module="torch.distributed")
+    for noisy in ("DeepSpeed", "transformers", "torch", "datasets"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+    logging.getLogger("stilts_ds.data.reader").setLevel(logging.WARNING)  # what was read is told once, by prepare
+    for name in ("stilts_ds", "__main__"):
+        logging.getLogger(name).setLevel(logging.INFO)

@@ -1,0 +1,63 @@
+"""One rank from its start to its exit status: handlers, log, joining the others, and how an end is told."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from stilts_ds.config import EnginePart
+from stilts_ds.engine.logs import set_up_logging
+from stilts_ds.engine.preempt import Stopped, install_handlers
+from stilts_ds.engine.world import World, joined
+from stilts_ds.errors import UserError, first_line, is_full_disk, redacted
+from stilts_ds.run_dir import RunDir, hash_json
+
+log = logging.getLogger(__name__)
+DONE, FAILED, USER_ERROR, STOPPED = 0, 1, 2, 85  # exit statuses
+
+
+def run_as_rank(run: RunDir, logs: Path, work: Callable[[World], None]) -> int:
+    """Join the other ranks of `run` and do `work`; this rank's log goes into the folder `logs`.
+
+    Returns the exit status: 0 done, 1 failed, 2 the user can mend it, 85 stopped by a signal with everything saved.
+    """
+    rank = int(os.environ.get("RANK", "0"))
+    install_handlers()
+    set_up_logging(logs)
+    try:
+        _join(run, work)
+    except Stopped as stopped:
+        log.warning("stopped by %s; everything is saved, the same command continues", stopped)
+        return STOPPED
+    except UserError as problem:
+        if rank == 0:
+            print(f"error: {problem}", file=sys.stderr, flush=True)
+        return USER_ERROR
+    except Exception as problem:
+        log.exception("rank %d failed", rank)
+        _say_why(problem, rank, run)
+        return FAILED
+    return DONE
+
+
+def _join(run: RunDir, work: Callable[[World], None]) -> None:
+    token = hash_json([str(run.root.resolve()), os.environ.get("STILTS_RUN_TOKEN", "")])
+    patience = int(os.environ.get("STILTS_COLLECTIVE_TIMEOUT", EnginePart().collective_timeout))
+    with joined(token, patience) as world:
+        try:
+            work(world)
+        except RuntimeError as problem:  # most often a collective that another rank did not come to
+            raise RuntimeError(f"{problem}{world.who_is_missing()}") from problem
+
+
+def _say_why(problem: Exception, rank: int, run: RunDir) -> None:
+    """Tell the terminal what the log has at length."""
+    if is_full_disk(problem):
+        remedy = "free some space, and the same command continues"
+        print(f"error: the disk of {run.root} is full; {remedy}", file=sys.stderr, flush=True)
+    if rank > 0:  # rank 0 has told on the terminal already
+        reason = redacted(first_line(problem))[:200]
+        print(f"rank {rank}: {reason} (all of it: {run.logs})", file=sys.stderr, flush=True)

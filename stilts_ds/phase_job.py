@@ -1,0 +1,158 @@
+"""What one phase's training needs: its model, heads, rows and settings, checked before anything is paid for."""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import logging
+from contextlib import suppress
+from typing import Any
+
+import torch
+
+from stilts_ds.batches.collate import TaskRows
+from stilts_ds.config import Recipe
+from stilts_ds.data.data import Data
+from stilts_ds.engine.job import TrainingJob
+from stilts_ds.engine.world import World
+from stilts_ds.errors import UserError
+from stilts_ds.evaluate.selection import dev_scores
+from stilts_ds.export import check_export, export_model
+from stilts_ds.families.build import build_model
+from stilts_ds.families.registry import family_of, get_family
+from stilts_ds.model.encoder import load_encoder, read_language_head
+from stilts_ds.model.heads import HeadSpec, set_language_head
+from stilts_ds.model.multitask import MultiTask
+from stilts_ds.model.vocabulary import narrow_vocabulary
+from stilts_ds.model_files import longest_row, model_path, parameter_count
+from stilts_ds.plan_file import Phase
+from stilts_ds.rows.rows import Rows, touched_ids
+from stilts_ds.run_dir import RunDir, provenance
+
+log = logging.getLogger(__name__)
+
+
+def check_settings(recipe: Recipe, phases: list[Phase], world: World) -> None:
+    """Refuse what cannot work before anything is paid for."""
+    if recipe.engine.dtype == "fp16" and world.device.type == "cpu":
+        raise UserError("engine.dtype=fp16 does not work on CPUs; use engine.dtype=fp32 or bf16")
+    limit = longest_row(model_path(recipe.model.name_or_path))
+    for phase in phases:
+        if not phase.train:
+            continue
+        setting = phase.setting()
+        longest = max(phase.setting(name).max_seq_length for name in phase.train)
+        if limit is not None and longest > limit:
+            raise UserError(f"{phase.title}: max_seq_length={longest}, but the model takes {limit} tokens")
+        if setting.train_batch_size < world.size:
+            raise UserError(
+                f"{phase.title}: train_batch_size={setting.train_batch_size} is less than the {world.size} ranks"
+            )
+
+
+def bytes_to_write(recipe: Recipe, phases: list[Phase]) -> int:
+    """Most bytes that training one of the phases keeps on disk at a time; 0 where the model's size is unknown.
+
+    A checkpoint holds 12 bytes a parameter (weights and two moments in float32), one more stands beside the kept ones
+    while it is written, and so does the exported model of 4 bytes a parameter.
+    """
+    parameters = parameter_count(model_path(recipe.model.name_or_path)) or 0
+    kept = [phase.setting().save_total_limit + 1 for phase in phases if phase.train]
+    return parameters * (12 * max(kept, default=0) + 8 * bool(kept))
+
+
+def phase_job(run: RunDir, recipe: Recipe, phase: Phase, data: Data, world: World) -> TrainingJob:
+    """The model, rows and settings of a phase's training; makes its folder. A collective.
+
+    Heads are new, but for a pretrained language model's.
+    """
+    setting, folder = phase.setting(), run.phase(phase.id)
+    tasks = {name: data.task(name) for name in phase.train}
+    specs = head_specs(phase, data)
+    torch.manual_seed(phase.seed)  # new heads
+    source = str(run.phase(phase.init).encoder) if phase.init else model_path(recipe.model.name_or_path)
+    if phase.init:
+        check_export(run.phase(phase.init))
+    encoder = load_encoder(source, recipe.model, None if phase.init else recipe.model.revision)
+    rows = {
+        name: TaskRows(name, i, family_of(tasks[name]), tasks[name].head_name, train_rows(data, name, phase))
+        for i, name in enumerate(sorted(phase.train))
+    }
+    over_vocabulary = any(get_family(spec.family).trained.ties_embeddings for spec in specs)
+    if recipe.engine.vocabulary_rows == "touched" and not over_vocabulary:
+        train_touched_rows(encoder, [task.rows for task in rows.values()], phase, data, world)
+    lineage = {"init": source, "phase": phase.to_json(), "provenance": provenance().to_json()}
+    model = build_model(encoder, specs, len(rows))
+    load_language_head(model, phase, source, recipe, world)
+    folder.root.mkdir(parents=True, exist_ok=True)
+    return TrainingJob(
+        title=phase.id,
+        model=model,
+        tokenizer=data.tokenizer,
+        tasks=rows,
+        setting=setting,
+        sampling=recipe.sampling,
+        engine_part=recipe.engine,
+        seed=phase.seed,
+        folder=folder,
+        tensorboard=run.tensorboard / phase.id,
+        world=world,
+        evaluate=lambda forward: dev_scores(forward, tasks, data, phase, world),
+        export=lambda parameters, step: export_model(
+            folder, encoder, data.tokenizer, specs, parameters, {**lineage, "step": step}
+        ),
+    )
+
+
+def load_language_head(model: MultiTask, phase: Phase, source: str, recipe: Recipe, world: World) -> None:
+    """Give masked language modelling the head that the checkpoint was pretrained with, where it has one."""
+    for spec in model.specs.values():
+        if not model.head(spec.name).ties_embeddings:
+            continue
+        found = read_language_head(source, None if phase.init else recipe.model.revision)
+        if found is not None:
+            set_language_head(model.heads[spec.name], found, source)
+        if world.first:
+            log.info("%s: the language modelling head %s", phase.id, f"of {source} goes on" if found else
+                     f"is new: {source} has none")
+
+
+def train_touched_rows(
+    encoder: Any, train: list[Rows], phase: Phase, data: Data, world: World
+) -> None:
+    """Leave only the vocabulary rows that the phase's train and dev data hold in the encoder."""
+    dev = [data.dev(name, phase.setting(name)).rows(phase.setting(name)) for name in phase.train]
+    size = int(encoder.config.vocab_size)
+    ids = touched_ids([*train, *dev], data.tokenizer.special, size)
+    narrow_vocabulary(encoder, ids, keep_rest=world.first)
+    if world.first:
+        log.info("%s: %d of %d vocabulary rows are in its data and train", phase.id, len(ids), size)
+
+
+def train_rows(data: Data, name: str, phase: Phase) -> Rows:
+    """The rows that a phase trains one of its tasks on."""
+    setting = phase.setting(name)
+    return data.train(name, setting).rows(setting)
+
+
+def head_specs(phase: Phase, data: Data) -> list[HeadSpec]:
+    """The heads of a phase: one for each label space among its training tasks."""
+    specs: dict[str, HeadSpec] = {}
+    for name in sorted(phase.train):
+        task, rows = data.task(name), train_rows(data, name, phase)
+        width = int(rows.items[1] - rows.items[0])  # the choices of a question; 1 where an item is one row
+        labels = data.labels(name) if family_of(task).labelled else ()
+        spec = HeadSpec(task.head_name, task.family, tuple(labels), width)
+        if specs.setdefault(spec.name, spec) != spec:
+            raise UserError(f"tasks of head {spec.name!r} disagree on its labels; give them heads of their own")
+    return list(specs.values())
+
+
+def release_memory() -> None:
+    """Give back the engine's buffers before the next phase allocates its own.
+
+    Steps of ever other sizes leave glibc's heap full of holes, gigabytes in the end, which only `malloc_trim` returns.
+    """
+    gc.collect()
+    with suppress(AttributeError, OSError):  # another C library
+        ctypes.CDLL(None).malloc_trim(0)
