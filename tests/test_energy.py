@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 
+from stilts_ds.engine import cost
 from stilts_ds.engine.cost import Cost
 from stilts_ds.engine.energy import energy_counter
 from stilts_ds.phase_status import PhaseStatus
