@@ -73,13 +73,15 @@ def _part(parameters: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.T
 
 def load_trained(folder: PhaseDir | None, recipe: Recipe, device: torch.device) -> MultiTask:
     """The exported model for prediction, in float32 and evaluation mode; without a folder the pretrained encoder."""
-    if folder is None:
-        encoder = load_encoder(model_path(recipe.model.name_or_path), recipe.model, recipe.model.revision)
-        return build_model(encoder, [], 0).to(device).eval()
-    check_export(folder)
-    specs = read_heads(folder.root)
-    model = build_model(load_encoder(folder.encoder, recipe.model), specs, len(specs))
-    model.heads.load_state_dict(load_file(folder.heads))
+    specs: list[HeadSpec] = []
+    source, revision = model_path(recipe.model.name_or_path), recipe.model.revision
+    if folder is not None:
+        check_export(folder)
+        specs = read_heads(folder.root)
+        source, revision = str(folder.encoder), None
+    model = build_model(load_encoder(source, recipe.model, revision), specs, len(specs))
+    if folder is not None:
+        model.heads.load_state_dict(load_file(folder.heads))
     return model.to(device).eval()
 
 

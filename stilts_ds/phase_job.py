@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import gc
 import logging
+from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -68,16 +69,16 @@ def phase_job(run: RunDir, recipe: Recipe, phase: Phase, data: Data, world: Worl
     """
     setting, folder = phase.setting(), run.phase(phase.id)
     tasks = {name: data.task(name) for name in phase.train}
-    specs = head_specs(phase, data)
+    rows = {
+        name: TaskRows(name, i, family_of(tasks[name]), tasks[name].head_name, train_rows(data, name, phase))
+        for i, name in enumerate(sorted(phase.train))
+    }
+    specs = head_specs(rows, data)
     torch.manual_seed(phase.seed)  # new heads
     source = str(run.phase(phase.init).encoder) if phase.init else model_path(recipe.model.name_or_path)
     if phase.init:
         check_export(run.phase(phase.init))
     encoder = load_encoder(source, recipe.model, None if phase.init else recipe.model.revision)
-    rows = {
-        name: TaskRows(name, i, family_of(tasks[name]), tasks[name].head_name, train_rows(data, name, phase))
-        for i, name in enumerate(sorted(phase.train))
-    }
     over_vocabulary = any(get_family(spec.family).trained.ties_embeddings for spec in specs)
     if recipe.engine.vocabulary_rows == "touched" and not over_vocabulary:
         train_touched_rows(encoder, [task.rows for task in rows.values()], phase, data, world)
@@ -135,14 +136,13 @@ def train_rows(data: Data, name: str, phase: Phase) -> Rows:
     return data.train(name, setting).rows(setting)
 
 
-def head_specs(phase: Phase, data: Data) -> list[HeadSpec]:
+def head_specs(tasks: Mapping[str, TaskRows], data: Data) -> list[HeadSpec]:
     """The heads of a phase: one for each label space among its training tasks."""
     specs: dict[str, HeadSpec] = {}
-    for name in sorted(phase.train):
-        task, rows = data.task(name), train_rows(data, name, phase)
-        width = int(rows.items[1] - rows.items[0])  # the choices of a question; 1 where an item is one row
-        labels = data.labels(name) if family_of(task).labelled else ()
-        spec = HeadSpec(task.head_name, task.family, tuple(labels), width)
+    for name, task in sorted(tasks.items()):
+        width = int(task.rows.items[1] - task.rows.items[0])  # the choices of a question; 1 where an item is one row
+        labels = data.labels(name) if task.family.labelled else ()
+        spec = HeadSpec(task.head, task.family.name, tuple(labels), width)
         if specs.setdefault(spec.name, spec) != spec:
             raise UserError(f"tasks of head {spec.name!r} disagree on its labels; give them heads of their own")
     return list(specs.values())

@@ -10,8 +10,8 @@ from stilts_ds.errors import UserError
 from stilts_ds.families.registry import family_of
 from stilts_ds.plan import check_tasks, train_task_of
 from stilts_ds.sources import hub
-from stilts_ds.sources.local import check_language, missing_parts, owner
-from stilts_ds.tasks.registry import get_task
+from stilts_ds.sources.local import missing_parts
+from stilts_ds.tasks.registry import check_language, get_task, owner
 from stilts_ds.tasks.spec import Task
 
 

@@ -16,9 +16,8 @@ from stilts_ds.plan import Phase
 from stilts_ds.rows.rows import Rows
 from stilts_ds.rows.tokenizer import Tokenizer
 from stilts_ds.run_dir import hash_json
-from stilts_ds.sources.local import owner
 from stilts_ds.sources.source import DataSource
-from stilts_ds.tasks.registry import get_task
+from stilts_ds.tasks.registry import get_task, owner
 from stilts_ds.tasks.spec import Task
 from stilts_ds.toy import LANGUAGES, PIVOT
 
@@ -30,6 +29,7 @@ class Data:
         self.recipe = recipe
         self.source = data_source(recipe, run_folder)
         self.store = Store(recipe.model, recipe.data.cache or run_folder / "cache")
+        self._tasks: dict[str, Task] = {}
         self._labels: dict[str, tuple[str, ...]] = {}
         self._origins: dict[tuple[str, str, str], Origin] = {}
 
@@ -39,7 +39,9 @@ class Data:
 
     def task(self, name: str) -> Task:
         """The task's literal; in the toy world, with that world's languages."""
-        return fitted_task(name, self.recipe)
+        if name not in self._tasks:
+            self._tasks[name] = fitted_task(name, self.recipe)
+        return self._tasks[name]
 
     # --- splits ------------------------------------------------------------------------------------------------------
 
@@ -117,7 +119,7 @@ class Data:
         """The label list of a task's rows, in index order; an open tag set is read off the English train split, and
         the labels of running text are its languages."""
         if name not in self._labels:
-            self._labels[name] = self._find_labels(self.task(get_task(name).origin))
+            self._labels[name] = self._find_labels(self.task(self.task(name).origin))
         return self._labels[name]
 
     def _find_labels(self, task: Task) -> tuple[str, ...]:

@@ -25,8 +25,9 @@ from stilts_ds.families.base import Record
 from stilts_ds.families.registry import family_of
 from stilts_ds.run_dir import hash_files, hash_json
 from stilts_ds.sources import hub
-from stilts_ds.sources.local import check_language, owner, parts_of
+from stilts_ds.sources.local import parts_of
 from stilts_ds.sources.source import DataSource, Part
+from stilts_ds.tasks.registry import check_language, check_split, owner
 from stilts_ds.tasks.spec import Hub, Task
 
 log = logging.getLogger(__name__)
@@ -121,7 +122,8 @@ def find_origin(task: Task, split: str, language: str, source: DataSource) -> Or
     if source.from_hub(serving, split):
         hub.check_offer(serving, split, language)
         return Origin(serving, split, language, hub=serving.hub[split])
-    parts = parts_of(serving, split, language, source)
+    check_split(serving, split)
+    parts = parts_of(serving, split, language, source.folder_of(serving), source.max_text_passages)
     return Origin(serving, split, language, tuple(parts), max_passages=source.max_text_passages)
 
 

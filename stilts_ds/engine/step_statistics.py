@@ -43,24 +43,22 @@ class Steps:
 class Statistics:
     """The numbers of one phase's steps. Make it before an engine shards the encoder, whose weights it counts."""
 
-    def __init__(self, job: TrainingJob) -> None:
-        self.job = job
+    def __init__(self, job: TrainingJob, total_steps: int) -> None:
+        self.job, self.total_steps = job, total_steps
         self.watch = Stopwatch(job.world.device)
         self.speed = Speed(job.model.encoder, job.world.device, job.engine_part.dtype, job.world.size)
         self.chance = ChanceWatch({name: job.model.specs[task.head] for name, task in job.tasks.items()})
         self.steps = Steps()
-        self.total_steps = 0
         self.monitor: Monitor | None = None
         self.profiler: Any = None
 
-    def start(self, progress: Progress, total_steps: int) -> None:
+    def start(self, progress: Progress) -> None:
         """Open curves and profile where `progress` stands; only rank 0 writes."""
-        self.total_steps = total_steps
         if not self.job.world.first:
             return
         folder = self.job.folder
         self.monitor = Monitor(folder.metrics, self.job.tensorboard, self.job.title, progress.step,
-                               progress.selected_step, total_steps)
+                               progress.selected_step, self.total_steps)
         if self.job.engine_part.profile:
             self.profiler = profiler(folder.root / "profile.json", self.job.world.device)
             self.profiler.start()

@@ -45,7 +45,7 @@ class Trainer:
         self.micro_batches = micro_batch_count(job.setting, job.world.size)
         collate = Collator(job.tasks, job.tokenizer, job.setting.mlm_probability, job.seed)
         self.feed = Feed(self.mixture, collate, self.micro_batches, job.world.rank, job.world.size, job.model.packs)
-        self.statistics = Statistics(job)
+        self.statistics = Statistics(job, self.mixture.total_steps)
         self.engine = build_engine(job.model, job.engine_part, job.setting, job.world, self.micro_batches)
         self.streams = Streams(self.engine)
         self.saver = checkpoint.Saver(job.folder.checkpoints, job.world, job.setting.save_total_limit)
@@ -57,7 +57,7 @@ class Trainer:
             found.optimizer_into(self.engine)
             progress = Progress(**found.manifest["state"])
             self.saver.last_step = progress.step
-        self.statistics.start(progress, self.mixture.total_steps)
+        self.statistics.start(progress)
         if self.job.world.first:
             log.info("%s: %d steps of %d examples, %d micro-batches a rank%s", self.job.title,
                      self.mixture.total_steps, self.job.setting.train_batch_size, self.micro_batches,

@@ -6,43 +6,23 @@ import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
-from stilts_ds.errors import UserError, did_you_mean
+from stilts_ds.errors import UserError
 from stilts_ds.sources.files import check_head
 from stilts_ds.sources.source import DataSource, Part
 from stilts_ds.tasks.languages import iso3_of
-from stilts_ds.tasks.registry import get_task
+from stilts_ds.tasks.registry import check_language, check_split, owner
 from stilts_ds.tasks.spec import Local, Task
 
 
-def owner(task: Task, split: str) -> Task:
-    """The task whose files serve `split`: itself, or `train_on` for a split that it has not (XNLI trains on MNLI).
-
-    A translated task has a train split in its language; for all others the English task serves.
-    """
-    if task.translation and split == "train":
-        return dataclasses.replace(task, languages=(task.translation,), pivot=task.translation)
-    other = task.origin if task.translation else task.train_on
-    if not other or (split in task.local and not task.translation):
-        return task
-    return dataclasses.replace(get_task(other), languages=(task.pivot,), pivot=task.pivot)
-
-
-def check_language(task: Task, language: str) -> None:
-    """Raise UserError for a language that the task has not; the pivot is always allowed, since it trains."""
-    known = {*task.languages, task.pivot}
-    if language not in known:
-        raise UserError(f"{task.name} has no language {language!r}{did_you_mean(language, known)}")
-
-
-def parts_of(task: Task, split: str, language: str, source: DataSource) -> list[tuple[str, Part]]:
-    """Every (schema, file) of a split of its owner in one language, in reading order.
+def parts_of(
+    task: Task, split: str, language: str, folder: Path, max_passages: int | None = None
+) -> list[tuple[str, Part]]:
+    """Every (schema, file) of one of the task's own splits in one language, in reading order, below `folder`.
 
     Raises UserError for anything missing.
     """
-    if split not in task.local:
-        raise UserError(f"{task.name} has no split {split!r}{did_you_mean(split, task.local)} {task.note}".rstrip())
-    folder = source.folder_of(task)
-    blank = Part(folder, task, language, split, limit=source.max_text_passages)
+    check_split(task, split)
+    blank = Part(folder, task, language, split, limit=max_passages)
     return [part for local in task.local[split] for part in _parts(local, blank)]
 
 
@@ -54,7 +34,8 @@ def missing_parts(task: Task, split: str, language: str, source: DataSource) -> 
     for entry in entries or [owned]:
         try:
             check_language(entry, language)
-            for _, part in parts_of(entry, split, language, source):
+            check_split(entry, split)
+            for _, part in parts_of(entry, split, language, source.folder_of(entry)):
                 for path in (part.path, part.labels, part.pivot):
                     if path is not None:
                         check_head(path)

@@ -39,3 +39,29 @@ def _translated(name: str, task: Task, language: str) -> Task:
         translation=language,
         note=f"The file stands in data.translated/{language}; English dev selects. {task.note}".rstrip(),
     )
+
+
+def owner(task: Task, split: str) -> Task:
+    """The task whose files serve `split`: itself, or `train_on` for a split that it has not (XNLI trains on MNLI).
+
+    A translated task has a train split in its language; for all others the English task serves.
+    """
+    if task.translation and split == "train":
+        return dataclasses.replace(task, languages=(task.translation,), pivot=task.translation)
+    other = task.origin if task.translation else task.train_on
+    if not other or (split in task.local and not task.translation):
+        return task
+    return dataclasses.replace(get_task(other), languages=(task.pivot,), pivot=task.pivot)
+
+
+def check_language(task: Task, language: str) -> None:
+    """Raise UserError for a language that the task has not; the pivot is always allowed, since it trains."""
+    known = {*task.languages, task.pivot}
+    if language not in known:
+        raise UserError(f"{task.name} has no language {language!r}{did_you_mean(language, known)}")
+
+
+def check_split(task: Task, split: str) -> None:
+    """Raise UserError for a split that the task has no files of."""
+    if split not in task.local:
+        raise UserError(f"{task.name} has no split {split!r}{did_you_mean(split, task.local)} {task.note}".rstrip())
