@@ -20,7 +20,7 @@ from stilts_ds.errors import UserError
 from stilts_ds.evaluate.selection import dev_scores
 from stilts_ds.export import check_export, export_model
 from stilts_ds.families.build import build_model
-from stilts_ds.families.registry import family_of, get_family
+from stilts_ds.families.registry import get_family
 from stilts_ds.model.encoder import load_encoder, read_language_head
 from stilts_ds.model.heads import HeadSpec, set_language_head
 from stilts_ds.model.multitask import MultiTask
@@ -68,12 +68,13 @@ def phase_job(run: RunDir, recipe: Recipe, phase: Phase, data: Data, world: Worl
     Heads are new, but for a pretrained language model's.
     """
     setting, folder = phase.setting(), run.phase(phase.id)
-    tasks = {name: data.task(name) for name in phase.train}
+    splits = {name: data.train(name, phase.setting(name)) for name in sorted(phase.train)}
     rows = {
-        name: TaskRows(name, i, family_of(tasks[name]), tasks[name].head_name, train_rows(data, name, phase))
-        for i, name in enumerate(sorted(phase.train))
+        name: TaskRows(name, index, split.family, split.task.head_name, split.rows(phase.setting(name)))
+        for index, (name, split) in enumerate(splits.items())
     }
     specs = head_specs(rows, data)
+    tasks = {name: split.task for name, split in splits.items()}
     torch.manual_seed(phase.seed)  # new heads
     source = str(run.phase(phase.init).encoder) if phase.init else model_path(recipe.model.name_or_path)
     if phase.init:
@@ -128,12 +129,6 @@ def train_touched_rows(
     narrow_vocabulary(encoder, ids, keep_rest=world.first)
     if world.first:
         log.info("%s: %d of %d vocabulary rows are in its data and train", phase.id, len(ids), size)
-
-
-def train_rows(data: Data, name: str, phase: Phase) -> Rows:
-    """The rows that a phase trains one of its tasks on."""
-    setting = phase.setting(name)
-    return data.train(name, setting).rows(setting)
 
 
 def head_specs(tasks: Mapping[str, TaskRows], data: Data) -> list[HeadSpec]:

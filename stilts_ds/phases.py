@@ -46,7 +46,8 @@ def run_phases(run: RunDir, wanted: list[str], only: str | None, world: World) -
         raise UserError(f"{run.plan} has no phase {sorted(unknown)[0]}")
     chosen = [phase for phase in phases if not wanted or phase.id in wanted]
     check_settings(recipe, chosen, world)
-    check_ranks(world, run.root, bytes_to_write(recipe, chosen))
+    needed_bytes = bytes_to_write(recipe, chosen)
+    check_ranks(world, run.root, needed_bytes)
     data = Data(recipe, run.root)
 
     def check_files() -> None:

@@ -155,8 +155,8 @@ class PhaseDir:
         """All that the status file tells; `pending` when nothing ran yet. Raises UserError where it is damaged."""
         if not self.status_json.exists():
             return PhaseStatus()
-        remedy = "delete it and run the same command again"
-        return check_value(PhaseStatus, read_sealed(self.status_json), self.status_json, remedy)
+        raw = read_sealed(self.status_json)
+        return check_value(PhaseStatus, raw, self.status_json, "delete it and run the same command again")
 
     def is_trained(self) -> bool:
         """Whether the phase's model is exported; also when the evaluation behind it was stopped or failed."""

@@ -6,7 +6,7 @@ import json
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -18,6 +18,7 @@ from stilts_ds.engine.progress import Progress
 from stilts_ds.engine.trainer import Trainer
 from stilts_ds.errors import UserError
 from stilts_ds.evaluate import selection
+from stilts_ds.families.registry import family_of
 from stilts_ds.phase_status import Best, TaskBest
 from stilts_ds.plan_file import Phase
 from stilts_ds.tasks.registry import get_task
@@ -163,14 +164,21 @@ def dev(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, *tasks: str) -> tuple[d
     """Scores of tasks whose evaluations are given: 60 for MNLI, 20 for QQP, 90 for text."""
     seen: list[str] = []
 
-    def scores(predictor: Any, task: Any, *_: Any) -> dict[str, float]:
-        seen.append(task.name)
-        if task.name == "mlm":
-            return {"masked_accuracy": 90.0}
-        return {"accuracy": {"mnli": 60.0, "qqp": 20.0}[task.origin]}
+    def scores(predictor: Any, split: Any, *_: Any) -> tuple[dict[str, float], float]:
+        seen.append(split.task.name)
+        value = {"mlm": 90.0, "mnli": 60.0, "qqp": 20.0}[split.task.name]
+        return {"masked_accuracy" if split.task.name == "mlm" else "accuracy": value}, value
 
-    monkeypatch.setattr(selection, "_task_scores", scores)
+    class OneSplit(NamedTuple):
+        task: Any
+        family: Any
+
+    def dev_split(data: Data, name: str, setting: TrainingPart) -> OneSplit:
+        return OneSplit(data.task(name), family_of(data.task(name)))
+
+    monkeypatch.setattr(selection, "split_scores", scores)
     monkeypatch.setattr(Data, "tokenizer", None)
+    monkeypatch.setattr(Data, "dev", dev_split)
     data = study(tmp_path)
     phase = Phase(id="id", kind="intermediate", condition="c", init="", train=tasks, evaluate=(), seed=1,
                   training=TrainingPart().model_dump(), lengths={})

@@ -22,7 +22,7 @@ from stilts_ds.model_files import TOKENIZER_FILES, check_folder, check_weights, 
 from stilts_ds.plan_file import Plan
 from stilts_ds.run_dir import RunDir
 from stilts_launcher.needs import bring, needs_of
-from stilts_launcher.start import ensure_toy_world, prepare_run, run_of
+from stilts_launcher.start import prepare_run, run_of
 
 PROBE_SECONDS = 10.0
 
@@ -32,6 +32,8 @@ def fetch_recipe(recipe: Recipe) -> str:
     run = run_of(recipe)
     unreachable = go_offline_without_network() if uses_hub(recipe) else None
     if recipe.data.source == "toy":
+        from stilts_ds.toy.world import ensure_toy_world
+
         ensure_toy_world(run.root / "data", recipe.data.seed)
     data = Data(recipe, run.root)
     needs, problems = needs_of(recipe, data)

@@ -14,7 +14,8 @@ from pathlib import Path
 from stilts_ds.config import load_recipe, resolve_paths
 from stilts_ds.plan_file import Plan
 from stilts_ds.run_dir import read_json, write_json
-from stilts_launcher.start import ensure_toy_world, run_of, run_recipe
+from stilts_ds.toy.world import ensure_toy_world
+from stilts_launcher.start import run_of, run_recipe
 
 
 def main(arguments: list[str]) -> int:

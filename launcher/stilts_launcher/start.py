@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import fcntl
 import os
-import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -36,6 +34,8 @@ def prepare_run(recipe: Recipe, lacking: dict[str, str] | None = None) -> Plan:
     run = run_of(recipe)
     run.check_links()
     if recipe.data.source == "toy":
+        from stilts_ds.toy.world import ensure_toy_world
+
         ensure_toy_world(run.root / "data", recipe.data.seed)
     path = model_path(recipe.model.name_or_path)
     check_folder(path)
@@ -56,24 +56,6 @@ def prepare_run(recipe: Recipe, lacking: dict[str, str] | None = None) -> Plan:
     write_atomically(run.recipe, recipe_yaml(recipe))
     plan.save(run.plan)
     return plan
-
-
-def ensure_toy_world(folder: Path, seed: int) -> None:
-    """Generate the miniature world once; a folder of another seed is generated anew."""
-    from stilts_ds.toy.world import write_world
-
-    marker = folder / "seed.txt"
-    if marker.exists() and marker.read_bytes() == str(seed).encode():
-        return
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    fresh = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".data."))
-    try:
-        write_world(fresh, seed)
-        (fresh / "seed.txt").write_text(str(seed))
-        shutil.rmtree(folder, ignore_errors=True)
-        os.rename(fresh, folder)
-    finally:
-        shutil.rmtree(fresh, ignore_errors=True)
 
 
 def run_recipe(recipe: Recipe, only: str | None = None, phases: list[str] | None = None) -> int:

@@ -17,7 +17,7 @@ from stilts_ds.rows.rows import Rows
 from stilts_ds.rows.tokenizer import Tokenizer
 from stilts_ds.run_dir import hash_json
 from stilts_ds.sources.source import DataSource
-from stilts_ds.tasks.registry import get_task, owner
+from stilts_ds.tasks.registry import get_task
 from stilts_ds.tasks.spec import Task
 from stilts_ds.toy import LANGUAGES, PIVOT
 
@@ -89,7 +89,7 @@ class Data:
         """Languages to score, and those of the task that are left out (with `evaluation.languages: present`)."""
         wanted = self.recipe.evaluation.languages
         if wanted == "present" and not self.source.from_hub(task, split):
-            folder = self.source.folder_of(owner(task, split))
+            folder = self.source.folder_of(task)
             present = [code for code in task.languages if self._is_there(task, split, code)]
             if not present:
                 raise UserError(f"no {split} file of {task.name} in {folder}; see `stilts tasks`")

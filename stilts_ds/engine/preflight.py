@@ -34,7 +34,8 @@ def check_ranks(world: World, folder: Path, needed_bytes: int) -> None:
     if world.first:
         marker.touch()
     world.barrier()
-    facts = world.all_gather(_facts(world, marker))
+    facts_of_this_rank = _facts(world, marker)
+    facts = world.all_gather(facts_of_this_rank)
     world.barrier()
     if world.first:
         marker.unlink()

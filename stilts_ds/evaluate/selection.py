@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from stilts_ds.config import TrainingPart
+from stilts_ds.config import EvaluationPart, TrainingPart
 from stilts_ds.data.data import Data
+from stilts_ds.data.split import Split
 from stilts_ds.engine.progress import SELECTION
 from stilts_ds.engine.world import World
 from stilts_ds.errors import UserError
@@ -32,15 +33,20 @@ def dev_scores(
     its masked accuracy. Tasks and their translations share the English dev split, which is scored once.
     """
     scores: dict[str, float] = {}
-    predictor = Predictor(forward, data.tokenizer, data.recipe.evaluation.per_device_eval_batch_size, world)
-    chosen = {name: data.task(name) for name in sorted({task.origin for task in tasks.values()})}
-    for name, task in chosen.items():
-        trained = next(trained for trained in phase.train if data.task(trained).origin == name)
-        by_metric = _task_scores(predictor, task, data, phase.setting(trained))
-        scores |= {_tag(task, metric): value for metric, value in by_metric.items()}
-        scores[f"{SELECTION}/{name}"] = main_metric(task).of_scores(by_metric) if by_metric else 0.0
-    labelled = [name for name, task in chosen.items() if family_of(task).labelled] or list(chosen)
-    return {**scores, SELECTION: float(np.mean([scores[f"{SELECTION}/{name}"] for name in labelled]))}
+    part = data.recipe.evaluation
+    predictor = Predictor(forward, data.tokenizer, part.per_device_eval_batch_size, world)
+    # Of a task and its translations the first one's settings count.
+    trained_as = {tasks[name].origin: name for name in reversed(phase.train)}
+    main: dict[str, float] = {}
+    labelled: list[str] = []
+    for name in sorted(trained_as):
+        setting = phase.setting(trained_as[name])
+        split = data.dev(name, setting)
+        by_metric, main[name] = split_scores(predictor, split, setting, part)
+        scores |= {_tag(split.task, metric): value for metric, value in by_metric.items()}
+        scores[f"{SELECTION}/{name}"] = main[name]
+        labelled += [name] if split.family.labelled else []
+    return {**scores, SELECTION: float(np.mean([main[name] for name in labelled or main]))}
 
 
 def _tag(task: Task, metric: str) -> str:
@@ -49,21 +55,27 @@ def _tag(task: Task, metric: str) -> str:
     return f"eval/{task.name}/{language}{metric}"
 
 
-def _task_scores(predictor: Predictor, task: Task, data: Data, setting: TrainingPart) -> dict[str, float]:
-    """Every metric of a task on its dev examples (rank 0; {} elsewhere). A collective."""
-    family, split, part = family_of(task), data.dev(task.name, setting), data.recipe.evaluation
+def split_scores(
+    predictor: Predictor, split: Split, setting: TrainingPart, part: EvaluationPart
+) -> tuple[dict[str, float], float]:
+    """Every metric of a dev split, and its main score (rank 0; {} and 0 elsewhere). A collective.
+
+    Raises UserError where the split has no labels.
+    """
+    task, family = split.task, split.family
     rows = split.rows(setting)
     outputs = predictor.outputs(family, task.head_name, rows, setting)
     if not predictor.first:
-        return {}
+        return {}, 0.0
     records = split.records()
     gold: Any
     if family.trained.dev_gold is not None:
-        gold = family.trained.dev_gold(rows, evaluation_masking(data.tokenizer, setting.mlm_probability))
+        gold = family.trained.dev_gold(rows, evaluation_masking(predictor.tokenizer, setting.mlm_probability))
     else:
         gold = family.label_values(family, task, records)
     if gold is None:
         raise UserError(f"{split.title} has examples without a label; select on a labelled dev split")
-    part = family.trained.tune(records, rows, outputs, part)
-    predicted = family.trained.decode(records, rows, outputs, split.labels, part)
-    return scores_of(metrics_of(task), gold, predicted, task.pivot)
+    tuned = family.trained.tune(records, rows, outputs, part)
+    predicted = family.trained.decode(records, rows, outputs, split.labels, tuned)
+    scores = scores_of(metrics_of(task), gold, predicted, task.pivot)
+    return scores, main_metric(task).of_scores(scores)

@@ -33,7 +33,8 @@ def evaluate_phase(run: RunDir, recipe: Recipe, phase: Phase, data: Data, world:
         stop_if_requested(world)
         path = prediction_path(run, phase, split)
         stamp = _stamp(phase, recipe, split)
-        if world.broadcast(_is_current(run, path, stamp) if world.first else None):
+        current = _is_current(run, path, stamp) if world.first else None
+        if world.broadcast(current):
             continue
         predictor = predictor or _load_predictor(run, recipe, phase, data, world)
         _predict(run, recipe, phase, split, data, path, predictor)

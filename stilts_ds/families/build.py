@@ -8,7 +8,7 @@ from typing import Any
 
 from stilts_ds.families.registry import get_family
 from stilts_ds.model.heads import Head, HeadShape, HeadSpec
-from stilts_ds.model.multitask import MultiTask, head_shape
+from stilts_ds.model.multitask import MultiTask
 
 
 def build_head(spec: HeadSpec, shape: HeadShape) -> Head:
@@ -23,3 +23,13 @@ def build_model(encoder: Any, specs: Sequence[HeadSpec], tasks: int) -> MultiTas
     shape = head_shape(encoder.config)
     heads = {spec.name: build_head(spec, shape) for spec in sorted(specs, key=lambda spec: spec.name)}
     return MultiTask(encoder, heads, tasks)
+
+
+def head_shape(config: Any) -> HeadShape:
+    """What heads take from an encoder's configuration."""
+    return HeadShape(
+        hidden=config.hidden_size,
+        dropout=float(getattr(config, "hidden_dropout_prob", 0.1)),
+        vocabulary=config.vocab_size,
+        epsilon=float(getattr(config, "layer_norm_eps", 1e-5)),
+    )

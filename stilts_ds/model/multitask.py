@@ -18,7 +18,7 @@ from torch import nn
 
 from stilts_ds.model import attention
 from stilts_ds.model.encode import encode_packed, encode_padded
-from stilts_ds.model.heads import Head, HeadShape
+from stilts_ds.model.heads import Head
 from stilts_ds.rows.batch import Batch, Targets
 
 
@@ -87,13 +87,3 @@ class MultiTask(nn.Module):
             targets = batch.heads.get(name) or head.no_targets(hidden.device)
             out[name] = self._run_head(name, hidden, targets).float()
         return out
-
-
-def head_shape(config: Any) -> HeadShape:
-    """What heads take from an encoder's configuration."""
-    return HeadShape(
-        hidden=config.hidden_size,
-        dropout=float(getattr(config, "hidden_dropout_prob", 0.1)),
-        vocabulary=config.vocab_size,
-        epsilon=float(getattr(config, "layer_norm_eps", 1e-5)),
-    )

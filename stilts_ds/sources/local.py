@@ -21,7 +21,6 @@ def parts_of(
 
     Raises UserError for anything missing.
     """
-    check_split(task, split)
     blank = Part(folder, task, language, split, limit=max_passages)
     return [part for local in task.local[split] for part in _parts(local, blank)]
 

@@ -3,6 +3,9 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import tempfile
 from pathlib import Path
 
 from stilts_ds.toy import corpus, intermediate, targets
@@ -10,6 +13,22 @@ from stilts_ds.toy.languages import LANGUAGES
 from stilts_ds.toy.sources import Source, write_lines
 
 TEXT_LINES = 8000
+
+
+def ensure_toy_world(folder: Path, seed: int) -> None:
+    """Generate the miniature world once; a folder of another seed is generated anew."""
+    marker = folder / "seed.txt"
+    if marker.exists() and marker.read_bytes() == str(seed).encode():
+        return
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    fresh = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".data."))
+    try:
+        write_world(fresh, seed)
+        (fresh / "seed.txt").write_text(str(seed))
+        shutil.rmtree(folder, ignore_errors=True)
+        os.rename(fresh, folder)
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
 
 
 def write_world(folder: Path, seed: int) -> None:
