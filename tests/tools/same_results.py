@@ -122,7 +122,7 @@ def record_run(run: Path) -> dict[str, Any]:
     kinds = {
         "plan": plan_by_phase(plan),
         "phase files": {name: without_makers(read_written(path / "phase.json")) for name, path in folders.items()},
-        "statuses": {name: without(read_written(path / "status.json"), OF_ONE_START) for name, path in folders.items()},
+        "statuses": {name: status_of(path / "status.json") for name, path in folders.items()},
         "cache": cache_of(run / "cache"),
         "curves": {name: curves_of(path / "metrics.jsonl") for name, path in trained.items()},
         "weights": {name: weights_of(path) for name, path in trained.items()},
@@ -136,6 +136,13 @@ def record_run(run: Path) -> dict[str, Any]:
         "report": report_of(run),
     }
     return {"of": "run", "commit": plan["provenance"]["git_commit"], "kinds": kinds}
+
+
+def status_of(path: Path) -> dict[str, Any]:
+    """What a phase's status says of its result, by name: a second start that looks at a finished phase writes the same
+    keys in another order, and a continued run must equal an undisturbed one."""
+    status = without(read_written(path), OF_ONE_START)
+    return dict(sorted(status.items()))
 
 
 def plan_by_phase(plan: dict[str, Any]) -> dict[str, Any]:
@@ -253,7 +260,9 @@ def record_plans(checkout: Path) -> dict[str, Any]:
             for name in RECIPES:
                 lacking: dict[str, str] = {}
                 plan = prepare_run(load_recipe(name), lacking)
-                kinds[name] = {**short_plan(plan), "lacking": sorted(lacking)}
+                value = plan if isinstance(plan, dict) else plan.to_json()  # in 68bd3a7, a plan was its JSON object
+                written = json.loads(as_written(value))  # lists, where the code has tuples
+                kinds[name] = {**short_plan(written), "lacking": sorted(lacking)}
         finally:
             os.chdir(before)
     return {"of": "plans", "commit": git_commit(), "kinds": kinds}
