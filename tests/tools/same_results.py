@@ -45,8 +45,10 @@ class CannotRecord(Exception):
 def read_text(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise CannotRecord(f"{path} cannot be read ({error})") from error
+    except OSError as error:
+        raise CannotRecord(f"{path} cannot be read ({error.strerror})") from error
+    except UnicodeDecodeError as error:
+        raise CannotRecord(f"{path} is not UTF-8 ({error})") from error
 
 
 def read_json(path: Path) -> Any:
