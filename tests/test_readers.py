@@ -149,7 +149,7 @@ def test_conllu_keeps_fused_forms_and_skips_empty_nodes(source: DataSource) -> N
     assert rows(source, "udpos", "test", "de") == [Tagged("de_x-ud-test:1", ("Im", "Haus"), ("ADP", "NOUN"))]
 
 
-def test_fused_tag_follows_the_languages_order(source: DataSource) -> None:
+def test_the_languages_order_decides_among_parts_that_stand_equally_high(source: DataSource) -> None:
     text = conllu("1-2 dirlo _ _", "1 dir x VERB", "2 lo x PRON", "3-4 x\u200cy _ _", "3 a x NOUN", "4 b x PROPN", "")
     for code in ("es", "tr"):
         put(source, "udpos", f"ud-treebanks-v2.5/UD/{code}_x-ud-test.conllu", text)

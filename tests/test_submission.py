@@ -117,3 +117,40 @@ def test_all_nine_tasks_are_needed(tmp_path: Path) -> None:
 def test_mock_submission_is_valid_apart_from_an_extra_task() -> None:
     problems = submission.validate_submission(MOCK / "predictions", XTREME, {})
     assert problems == [f"{MOCK / 'predictions' / 'mewslix'} does not belong to a submission; remove it"]
+
+
+# --- Tatoeba in the order in which the benchmark grades it ----------------------------------------------------------
+
+
+def graded_by_xtreme(lines: list[int], english: list[str]) -> float:
+    """Accuracy as XTREME computes it: its label file stands in the order of the sorted English sentences."""
+    labels = sorted(range(len(english)), key=lambda i: english[i].strip())  # line i of one file translates line i
+    return 100 * sum(a == b for a, b in zip(lines, labels)) / len(labels)
+
+
+ENGLISH = ["Why?", " Come in.", "apples", "Zebras run.", "Come in!", "42 is it."]
+ENCODERS = {
+    "perfect": [0, 1, 2, 3, 4, 5],
+    "random": [3, 1, 5, 0, 4, 2],
+    "always the next": [1, 2, 3, 4, 5, 0],
+}
+
+
+@pytest.mark.parametrize("encoder, score", [("perfect", 100.0), ("random", 100 * 2 / 6), ("always the next", 0.0)])
+def test_a_submission_scores_what_its_encoder_scores(encoder: str, score: float, run: Path, tmp_path: Path) -> None:
+    """The run answers the English lines in the file's order, the benchmark grades them sorted: 0.0 for a perfect
+    encoder if they were sent as they are."""
+    bitext = Bitext("t", [Sentence(str(i), "x") for i in range(6)],
+                    [Sentence(str(i), text) for i, text in enumerate(ENGLISH)], None)  # fmt: skip
+    asked = expected()
+    task = tasks()["tatoeba"]
+    for language in task.languages:
+        asked["tatoeba", language] = family_of(task).files(task).expect([bitext])
+        family_of(task).files(task).write(run / "tatoeba" / f"test-{language}.tsv", ENCODERS[encoder])
+    submission.write_submission([run], tmp_path / "out", tasks(), asked)
+    sent = [int(line) for line in (tmp_path / "out" / "tatoeba" / "test-ar.tsv").read_text().split()]
+    assert graded_by_xtreme(sent, ENGLISH) == score
+    kept = [int(line) for line in (run / "tatoeba" / "test-ar.tsv").read_text().split()]
+    assert kept == ENCODERS[encoder]  # the run's own file stays in its order
+    if encoder == "perfect":
+        assert graded_by_xtreme(kept, ENGLISH) < 50

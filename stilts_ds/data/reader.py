@@ -70,7 +70,9 @@ class Origin:
             return hash_json([contents, list(self.languages), self.max_passages])
         if self.hub:
             return hash_json([[h.repo, h.config, h.split, h.revision, self.language] for h in self.hub])
-        return hash_files(self.files)
+        known = family_of(self.task).reader_versions
+        versions = {schema: known[schema] for schema, _ in self.parts if schema in known}
+        return hash_json([hash_files(self.files), versions]) if versions else hash_files(self.files)
 
     def read(self, tally: Counter[str] | None = None) -> Iterator[Record]:
         """The records. Rows that are left out are counted by reason in `tally` and logged.

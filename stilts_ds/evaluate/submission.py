@@ -82,12 +82,24 @@ def write_submission(
     sources = list(predictions)
     written: list[Path] = []
     for name in SUBMITTED_TASKS:
-        for file in submission_files(_task(tasks, name)).values():
+        for language, file in submission_files(_task(tasks, name)).items():
             found = [folder / name / file for folder in sources if (folder / name / file).is_file()]
             if found:
-                write_atomically(out / name / file, read_text(found[0]))
+                _write_graded(found[0], out / name / file, _task(tasks, name), expected.get((name, language)))
                 written.append(out / name / file)
     problems = validate_submission(out, tasks, expected)
     if problems:
         raise UserError(f"{out} cannot be submitted yet ({len(problems)} problems):\n" + "\n".join(problems))
     return written
+
+
+def _write_graded(source: Path, target: Path, task: Task, expected: Expected | None) -> None:
+    """Copy a prediction file in plain form, its lines in the order in which the benchmark grades them."""
+    text = read_text(source)
+    write_atomically(target, text)
+    if expected is None or not expected.order:
+        return
+    files = family_of(task).files(task)
+    values = files.read(target, task.labels)
+    if len(values) == len(expected.order):  # otherwise the check of the whole submission says what is wrong
+        files.write(target, [values[line] for line in expected.order])

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
@@ -233,6 +233,8 @@ class Family:
 
     # --- what most families do
     take: Callable[[Iterable[Any], int, int | None], Iterator[Any]] = take_first  # records, skip, limit
+    # By local schema: raised when its reader gives other records of the same file, so that nothing older is reused.
+    reader_versions: Mapping[str, int] = field(default_factory=dict)
     # Rows of a record's item where there are several (the choices of a question); None: one row an item.
     rows_of_item: Callable[[Any], int] | None = None
     # The labels that a record shows, where a task without a label list takes those of its train split (open tag sets).

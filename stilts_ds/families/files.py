@@ -23,7 +23,8 @@ class Expected:
     """What the test data of one task and language asks of its prediction file.
 
     `count` examples; for tags the `words` of each sentence; for questions their `ids`; for BUCC the ids of both sides;
-    for Tatoeba and choices the number of `options` that an index chooses from (0: not known).
+    for Tatoeba and choices the number of `options` that an index chooses from (0: not known). `order` are the lines of
+    the run's file in the order in which the benchmark grades them (empty: as they stand).
     """
 
     count: int = 0
@@ -32,6 +33,7 @@ class Expected:
     sources: frozenset[str] = frozenset()
     targets: frozenset[str] = frozenset()
     options: int = 0
+    order: tuple[int, ...] = ()
 
 
 def expect_count(records: Sequence[Any]) -> Expected:

@@ -167,10 +167,18 @@ def expect(records: Sequence[Bitext]) -> Expected:
     return Expected(len(record.pivot), sources=sources, targets=targets, options=len(record.source))
 
 
+def expect_nearest(records: Sequence[Bitext]) -> Expected:
+    """XTREME's preparation sorts the English sentences, without the white space around them, and grades in that order;
+    the original files stand in another one."""
+    [record] = records
+    texts = [sentence.text.strip() for sentence in record.pivot]
+    return dataclasses.replace(expect(records), order=tuple(sorted(range(len(texts)), key=texts.__getitem__)))
+
+
 PAIRS_FILE = PredictionFile(
     ".tsv", read_pairs, read_gold_pairs, write_pairs, write_pairs, check_nothing, check_expected_pairs, expect
 )
-NEAREST_FILE = dataclasses.replace(INDEX_FILE, expect=expect)
+NEAREST_FILE = dataclasses.replace(INDEX_FILE, expect=expect_nearest)
 FILES = {"pairs": PAIRS_FILE, "nearest": NEAREST_FILE}
 
 

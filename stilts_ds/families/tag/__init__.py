@@ -24,4 +24,5 @@ TAG = Family(
     files=predictions.files,
     metrics=score.metrics,
     labels_in=record.tags_in,
+    reader_versions=record.READER_VERSIONS,
 )

@@ -42,8 +42,9 @@ def tags_in(record: Tagged) -> tuple[str, ...]:
     return record.tags or ()
 
 
-# Which part of a multiword token gives the fused form its tag: the first of these tags that one of the parts has.
-# XTREME's own files were made with these orders (of the converter in coastalcph/ud-conversion-tools).
+# Which part of a multiword token gives the fused form its tag: the one with the fewest ancestors in the dependency
+# graph and, of several such parts, the one whose tag comes first in these orders. XTREME's own files were made so (by
+# the converter in coastalcph/ud-conversion-tools).
 PRECEDENCE: Mapping[str, tuple[str, ...]] = {
     language: tuple(order.split())
     for language, order in {
@@ -117,12 +118,21 @@ def _conllu_row(line: str, where: str) -> tuple[str, list[str]]:
     return where, cells
 
 
+@dataclass(frozen=True)
+class _Word:
+    """One syntactic word of a sentence: its number, form, tag and heads, basic and enhanced (0 is the root)."""
+
+    number: int
+    form: str
+    tag: str
+    heads: tuple[int, ...]
+
+
 def _fuse(rows: Sequence[tuple[str, list[str]]], part: Part) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Words and tags, one for each multiword token and each word outside of them."""
-    words: list[str] = []
-    tags: list[str] = []
-    pending: list[str] = []  # the tags of the multiword token's parts so far
-    last = 0  # the multiword token's last part
+    forms: dict[int, str] = {}  # by the number of the first word
+    last_of: dict[int, int] = {}  # first word of a multiword token -> its last
+    words: dict[int, _Word] = {}
     for where, cells in rows:
         if "." in cells[0]:
             continue
@@ -130,20 +140,41 @@ def _fuse(rows: Sequence[tuple[str, list[str]]], part: Part) -> tuple[tuple[str,
         if not (first.isascii() and first.isdigit() and (not end or end.isascii() and end.isdigit())):
             raise UserError(f"{where}: {cells[0][:20]!r} is no CoNLL-U word number; download the treebank again")
         if end:
-            words.append(_clean(cells[1], where))
-            last, pending = _range_end(first, end, where), []
-            continue
-        tag = check_label(cells[3], part.task.labels, where)
-        if _number(first) > last:
-            words.append(_clean(cells[1], where))
-            tags.append(tag)
-            continue
-        pending.append(tag)
-        if _number(first) == last:
-            tags.append(_fused_tag(pending, part.language))
-    if len(words) != len(tags):
-        raise UserError(f"{rows[-1][0]}: a multiword token lacks its last part; download the treebank again")
-    return tuple(words), tuple(tags)
+            forms[_number(first)] = _clean(cells[1], where)
+            last_of[_number(first)] = _range_end(first, end, where)
+        else:
+            word = _word(cells, where, part)
+            words[word.number] = word
+    return _surface(forms, last_of, words, rows[-1][0] if rows else str(part.path), part.language)
+
+
+def _word(cells: list[str], where: str, part: Part) -> _Word:
+    tag = check_label(cells[3], part.task.labels, where)
+    heads = [cells[6]] + [edge.split(":")[0] for edge in cells[8].split("|")]
+    # A head may be unknown (`_`) or an empty node (8.1), which no surface word hangs on.
+    known = (_number(head) for head in heads if head.isascii() and head.isdigit())
+    return _Word(_number(cells[0]), _clean(cells[1], where), tag, tuple(known))
+
+
+def _surface(
+    forms: dict[int, str], last_of: dict[int, int], words: dict[int, _Word], where: str, language: str
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Words and tags as they stand in the text: a multiword token in place of its parts."""
+    surface: list[str] = []
+    tags: list[str] = []
+    covered = 0  # the last word of the multiword tokens so far
+    for number in sorted({*words, *last_of}):
+        if number in last_of:
+            covered = last_of[number]
+            parts = [words[n] for n in range(number, covered + 1) if n in words]
+            if not parts or parts[-1].number != covered:
+                raise UserError(f"{where}: a multiword token lacks its last part; download the treebank again")
+            surface.append(forms[number])
+            tags.append(_fused_tag(parts, words, language))
+        elif number > covered:
+            surface.append(words[number].form)
+            tags.append(words[number].tag)
+    return tuple(surface), tuple(tags)
 
 
 def _number(digits: str) -> int:
@@ -163,12 +194,29 @@ def _clean(form: str, where: str) -> str:
     return word
 
 
-def _fused_tag(tags: Sequence[str], language: str) -> str:
+def _fused_tag(parts: Sequence[_Word], words: Mapping[int, _Word], language: str) -> str:
+    """The tag of the part with the fewest ancestors; the language's order of tags breaks ties."""
+    counts = [len(_ancestors(part, words)) for part in parts]
+    highest = [part.tag for part, count in zip(parts, counts) if count == min(counts)]
     order = PRECEDENCE.get(language, PRECEDENCE[""])
-    return next((tag for tag in order if tag in tags), tags[0])
+    return next((tag for tag in order if tag in highest), highest[0])
+
+
+def _ancestors(word: _Word, words: Mapping[int, _Word]) -> set[int]:
+    """Every word (and the root, 0) from which `word` is reached over heads; enhanced edges may make circles."""
+    reached: set[int] = set()
+    waiting = [*word.heads]
+    while waiting:
+        head = waiting.pop()
+        if head not in reached and head != word.number:
+            reached.add(head)
+            waiting += words[head].heads if head in words else ()
+    return reached
 
 
 READERS: dict[str, Callable[[Part], Iterator[Tagged]]] = {"tag_tsv": read_tag_tsv, "conllu": read_conllu}
+# 2: multiword tokens take the tag of the part with the fewest ancestors.
+READER_VERSIONS = {"conllu": 2}
 
 
 # --- hub rows ---------------------------------------------------------------------------------------------------------
