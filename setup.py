@@ -49,7 +49,7 @@ setup(
     },
     install_requires=[
         "torch>=2.11",
-        "deepspeed>=0.19",
+        "deepspeed>=0.19.8,<0.20",  # earlier ones lose a gradient norm that is NaN: every weight becomes NaN
         "transformers>=5.0",
         "tokenizers>=0.22",
         "datasets>=4.0",

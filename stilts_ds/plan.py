@@ -6,9 +6,9 @@ training for XQuAD and MLQA) stands in the plan once. No torch here: a login nod
 
 from __future__ import annotations
 
-import operator
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 from stilts_ds.config import NAME, Recipe
 from stilts_ds.errors import UserError, did_you_mean
@@ -119,11 +119,37 @@ def check_tasks(recipe: Recipe) -> None:
             raise UserError(f"targets: {name} is running text and has no score; leave it out")
         if task.translation:
             raise UserError(f"targets: {name} is training data; score {task.origin}")
-    for section in ("task_training", "data.train_split", "evaluation.splits"):
-        for name in operator.attrgetter(section)(recipe):
-            if _task(name, section).translation:
-                raise UserError(f"{section}: {name} follows {get_task(name).origin}; give that one")
+    _check_task_keys(recipe)
     _check_weights(recipe)
+
+
+def _check_task_keys(recipe: Recipe) -> None:
+    """Settings by task name tasks that exist, and that something reads."""
+    languages = recipe.evaluation.languages
+    by_task: dict[str, Mapping[str, Any]] = {
+        "task_training": recipe.task_training,
+        "data.train_split": recipe.data.train_split,
+        "evaluation.splits": recipe.evaluation.splits,
+        "evaluation.languages": languages if isinstance(languages, dict) else {},
+    }
+    for section, values in by_task.items():
+        for name in values:
+            task = _task(name, section)
+            if task.translation:
+                raise UserError(f"{section}: {name} follows {task.origin}; give that one")
+            # XNLI's phase trains MNLI: what is set for XNLI would have no effect.
+            if section in ("task_training", "data.train_split") and task.train_on:
+                raise UserError(f"{section}: {name} is trained on {task.train_on}; give that one")
+    for name, split in recipe.evaluation.splits.items():
+        _check_scored_split(get_task(name), split)
+
+
+def _check_scored_split(task: Task, split: str) -> None:
+    """A task is scored on a split of its own: SQuAD's dev, which XQuAD selects on, must not bear XQuAD's name."""
+    own = {*task.local, *task.hub}
+    if split not in own:
+        has = ", ".join(sorted(own))
+        raise UserError(f"evaluation.splits.{task.name}: {task.name} has no split {split!r} of its own; it has {has}")
 
 
 def _task(name: str, where: str) -> Task:

@@ -152,6 +152,16 @@ def test_an_encoder_written_loads_with_the_same_values(folder: Path, tmp_path: P
     assert fingerprint(str(folder), None) != fingerprint(str(tmp_path / "out"), None)
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_an_encoder_trained_in_half_precision_loads_in_float32(dtype: Any, folder: Path, tmp_path: Path) -> None:
+    model = load_encoder(folder, SETTING)
+    state = {name: value.clone() for name, value in model.state_dict().items()}
+    save_encoder(model.to(dtype), state, tmp_path / "out")
+    again = AutoModel.from_pretrained(tmp_path / "out")
+    for name, value in state.items():
+        assert again.state_dict()[name].dtype == value.dtype and torch.equal(again.state_dict()[name], value), name
+
+
 def test_a_language_model_checkpoint_serves_as_encoder(tmp_path: Path) -> None:
     whole = XLMRobertaForMaskedLM(xlmr_config())
     whole.save_pretrained(tmp_path)

@@ -17,6 +17,7 @@ import report_runs
 from report_runs import HOSTILE, build_run
 
 from stilts_ds.errors import UserError
+from stilts_ds.plan_file import Plan
 from stilts_ds.report.load import load_run, read_curve
 from stilts_ds.report.stats import Settings
 from stilts_ds.report.write import write_report
@@ -172,6 +173,16 @@ def test_published_scores_are_not_shown_beside_what_does_not_compare(model: str,
     run = build_run(tmp_path, targets=["xnli"], model=model, examples=20)
     write_report(run, QUICK)
     assert reason in run.report.read_text(encoding="utf-8") and "86.4" not in run.report.read_text(encoding="utf-8")
+
+
+def test_pos_from_the_hub_and_the_toy_world_stand_beside_no_published_score(tmp_path: Path) -> None:
+    run = build_run(tmp_path, targets=["pawsx", "udpos"], languages="all", examples=20, model=LARGE)
+    write_report(run, QUICK)
+    assert set(table(run, "published")["this run: none"]) == {"pawsx"}
+    toy = Plan.load(run.plan).model_copy(update={"source": "toy"})
+    toy.save(run.plan)
+    write_report(run, QUICK)
+    assert "this run's data are the toy world" in run.report.read_text(encoding="utf-8")
 
 
 # --- what is missing, and what is broken -----------------------------------------------------------------------------

@@ -126,13 +126,25 @@ TINY = {"t": task("t", "pair", "de", "accuracy", "accuracy", ("0", "1"))}
 
 
 def test_splits_are_never_mixed(folders: tuple[Path, Path]) -> None:
-    assert score.score_folder(*folders, "dev", TINY)["all_task"] == 100.0
-    assert score.score_folder(*folders, "test", TINY)["all_task"] == 50.0
+    assert score.score_folder(*folders, "dev", TINY)["t"]["avg_metric"] == 100.0
+    assert score.score_folder(*folders, "test", TINY)["t"]["avg_metric"] == 50.0
     (folders[0] / "t" / "test-de.tsv").unlink()
     scores = score.score_folder(*folders, "test", TINY)
-    assert scores["all_task"] is None and list(scores["missing"]["t"]) == ["de"]
+    assert scores["mean_of_tasks"] == {"score": None, "tasks": []} and list(scores["missing"]["t"]) == ["de"]
     with pytest.raises(UserError, match="unknown split 'tets'; did you mean test"):
         score.score_folder(*folders, "tets", TINY)
+
+
+@needs_mock
+def test_only_the_whole_benchmark_has_its_overall_scores(mock_scores: dict[str, Any]) -> None:
+    assert sorted(name for names in score.XTREME_GROUPS.values() for name in names) == sorted(XTREME)
+    part = {name: XTREME[name] for name in ("pawsx", "xnli", "xquad")}
+    scores = score.score_folder(MOCK / "predictions", MOCK / "labels", "test", part)
+    assert (scores["all_task"], scores["qa"]) == (None, None)
+    assert scores["classification"] == mock_scores["classification"]
+    mean = sum(mock_scores[name]["avg_metric"] for name in part) / 3
+    assert scores["mean_of_tasks"]["tasks"] == list(part) and scores["mean_of_tasks"]["score"] == pytest.approx(mean)
+    assert "It is not XTREME's score" in score_tables.scores_markdown(scores, part)
 
 
 def test_unlabelled_language_is_listed(folders: tuple[Path, Path]) -> None:
@@ -157,7 +169,7 @@ def test_score_files(folders: tuple[Path, Path], tmp_path: Path) -> None:
     score_tables.write_scores(tmp_path / "out", scores, TINY)
     assert json.loads((tmp_path / "out" / "scores.json").read_text()) == scores
     rows = list(csv.DictReader(io.StringIO((tmp_path / "out" / "scores.csv").read_text())))
-    assert [row["score"] for row in rows] == ["100.0"] * 5
+    assert [row["score"] for row in rows] == ["", "", "100.0", "100.0", "100.0"]  # the overall scores are XTREME's
     assert rows[2] == {
         "split": "dev",
         "task": "t",

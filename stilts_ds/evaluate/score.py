@@ -18,6 +18,13 @@ from stilts_ds.families.registry import family_of, main_metric, metrics_of
 from stilts_ds.tasks.spec import Task
 
 SPLITS = ("train", "dev", "test")
+# XTREME's tasks by group. An overall or group score is the benchmark's only where all of these are there.
+XTREME_GROUPS: Mapping[str, tuple[str, ...]] = {
+    "classification": ("xnli", "pawsx"),
+    "tagging": ("udpos", "panx"),
+    "qa": ("xquad", "mlqa", "tydiqa"),
+    "retrieval": ("bucc2018", "tatoeba"),
+}
 
 
 def group_of(task: Task) -> str:
@@ -82,7 +89,9 @@ def score_folder(
         present = [language for language in task.languages if language not in missing[name]]
         folders = (predictions / name, labels / name)
         by_task[name] = _task_scores(folders, split, task, present)
-    result |= _overall({name: scores["avg_metric"] for name, scores in by_task.items()}, tasks)
+    averages = {name: scores["avg_metric"] for name, scores in by_task.items()}
+    result |= _overall(averages, tasks)
+    result["mean_of_tasks"] = _mean_of_tasks(averages)
     result |= by_task
     result["missing"] = {name: reasons for name, reasons in missing.items() if reasons}
     result["mean_of_present"] = {name: _mean_of_present(tasks[name], by_task[name]) for name in result["missing"]}
@@ -128,11 +137,22 @@ def _mean_of_present(task: Task, scores: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _overall(averages: Mapping[str, float | None], tasks: Mapping[str, Task]) -> dict[str, float | None]:
-    """`all_task` and one key per group, whatever the order of tasks; None as soon as one task's average is withheld."""
-    members: dict[str, list[float | None]] = {"all_task": list(averages.values())}
-    for name, average in averages.items():
-        members.setdefault(group_of(tasks[name]), []).append(average)
-    return {key: _mean_or_none(values) for key, values in members.items()}
+    """`all_task` and one key per group, whatever the order of tasks.
+
+    They are XTREME's: None where one of its tasks is not there or its average is withheld, and for a group that XTREME
+    has not. Tasks beyond its nine count for none of them.
+    """
+    scores: dict[str, float | None] = {"all_task": None, **{group_of(task): None for task in tasks.values()}}
+    for group in scores.keys() & XTREME_GROUPS.keys():
+        scores[group] = _mean_or_none([averages.get(name) for name in XTREME_GROUPS[group]])
+    nine = [name for names in XTREME_GROUPS.values() for name in names]
+    return scores | {"all_task": _mean_or_none([averages.get(name) for name in nine])}
+
+
+def _mean_of_tasks(averages: Mapping[str, float | None]) -> dict[str, Any]:
+    """The mean over the tasks that are there and whole, with their names: it is not XTREME's score."""
+    whole = {name: average for name, average in averages.items() if average is not None}
+    return {"score": _mean_or_none(list(whole.values())), "tasks": list(whole)}
 
 
 def _mean_or_none(values: Sequence[float | None]) -> float | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import json
 import logging
 from pathlib import Path
 from typing import Any
@@ -170,3 +171,10 @@ def save_encoder(model: Any, state: dict[str, torch.Tensor], folder: Path) -> No
     """Write `state` (this encoder's parameters, float32, on the CPU) so that AutoModel.from_pretrained loads it."""
     folder.mkdir(parents=True, exist_ok=True)
     model.save_pretrained(folder, state_dict=state)
+    # transformers writes the type of the live model, which DeepSpeed has cast, and loads weights in the type that is
+    # written: what everybody else loads would be rounded, and not the model that was scored.
+    path = folder / "config.json"
+    config = json.loads(path.read_text(encoding="utf-8"))
+    if config.get("dtype", "float32") != "float32":
+        config["dtype"] = "float32"
+        path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
