@@ -200,7 +200,7 @@ def make_environment(folder: Path) -> Once:
     return once
 
 
-PLACES = ("intermediate", "targets", "sampling", "task_training", "data.", "evaluation.splits")
+PLACES = ("intermediate", "targets", "sampling", "task_training", "data.", "evaluation.")
 TARGETS = (
     Target("recipe values", 100, make_recipe_values, ("recipe: ", *PLACES)),
     Target("recipe YAML", 30, make_recipe_text, PLACES),
