@@ -16,7 +16,7 @@ import yaml
 from pydantic import Field, field_validator, model_validator
 
 from stilts_ds.errors import UserError, did_you_mean
-from stilts_ds.yaml_files import Part, apply_override, parse_part, read_yaml
+from stilts_ds.yaml_files import Part, parse_part, read_part
 
 RECIPES = Path(__file__).parent / "recipes"
 LENGTHS = ("max_seq_length", "doc_stride", "max_query_length")  # training keys that token rows depend on
@@ -294,10 +294,7 @@ def load_recipe(name_or_path: str, overrides: Sequence[str] = ()) -> Recipe:
     Raises UserError naming the file and key, with the nearest known names.
     """
     path = find_recipe(name_or_path)
-    values = read_values(path)
-    for override in overrides:
-        apply_override(values, override)
-    return parse_recipe(values, str(path))
+    return read_part(Recipe, path, overrides)
 
 
 def find_recipe(name_or_path: str) -> Path:
@@ -318,17 +315,9 @@ def shipped_recipes() -> list[str]:
     return sorted(path.stem for path in RECIPES.glob("*.yaml"))
 
 
-def read_values(path: Path) -> dict[str, Any]:
-    """The keys and values of a YAML file. Raises UserError naming the file."""
-    values = read_yaml(path)
-    if not isinstance(values, dict):
-        raise UserError(f"{path} must hold keys and values, such as `name: my-study`")
-    return values
-
-
 def written_recipe(path: Path) -> Recipe:
     """The resolved recipe of a run folder. Raises UserError naming the file."""
-    return parse_recipe(read_values(path), str(path))
+    return read_part(Recipe, path)
 
 
 def parse_recipe(values: Mapping[str, Any], where: str) -> Recipe:

@@ -29,10 +29,10 @@ class Monitor:
     ) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
+        self.bar = _progress_bar(title, start_step, total_steps)
         _keep_steps(metrics, start_step, evaluated_step)
         self.metrics = open(metrics, "a", encoding="utf-8", buffering=1)  # noqa: SIM115 (closed by close())
         self.writer = SummaryWriter(str(tensorboard), purge_step=start_step + 1 if start_step else None)
-        self.bar = _progress_bar(title, start_step, total_steps)
         self.title, self.total_steps = title, total_steps
         self.clock = time.perf_counter()
 

@@ -25,7 +25,7 @@ from stilts_ds.model.encoder import load_encoder, read_language_head
 from stilts_ds.model.heads import HeadSpec, set_language_head
 from stilts_ds.model.multitask import MultiTask
 from stilts_ds.model.vocabulary import narrow_vocabulary
-from stilts_ds.model_files import longest_row, model_path, parameter_count
+from stilts_ds.model_files import model_path
 from stilts_ds.plan_file import Phase
 from stilts_ds.rows.rows import Rows, touched_ids
 from stilts_ds.run_dir import RunDir, provenance
@@ -33,11 +33,10 @@ from stilts_ds.run_dir import RunDir, provenance
 log = logging.getLogger(__name__)
 
 
-def check_settings(recipe: Recipe, phases: list[Phase], world: World) -> None:
-    """Refuse what cannot work before anything is paid for."""
+def check_settings(recipe: Recipe, phases: list[Phase], limit: int | None, world: World) -> None:
+    """Refuse what cannot work before anything is paid for. `limit`: the longest row of the model, if known."""
     if recipe.engine.dtype == "fp16" and world.device.type == "cpu":
         raise UserError("engine.dtype=fp16 does not work on CPUs; use engine.dtype=fp32 or bf16")
-    limit = longest_row(model_path(recipe.model.name_or_path))
     for phase in phases:
         if not phase.train:
             continue
@@ -51,15 +50,14 @@ def check_settings(recipe: Recipe, phases: list[Phase], world: World) -> None:
             )
 
 
-def bytes_to_write(recipe: Recipe, phases: list[Phase]) -> int:
-    """Most bytes that training one of the phases keeps on disk at a time; 0 where the model's size is unknown.
+def bytes_to_write(parameters: int | None, phases: list[Phase]) -> int:
+    """Most bytes that training one of the phases keeps on disk at a time; 0 where the model's size is unknown (None).
 
     A checkpoint holds 12 bytes a parameter (weights and two moments in float32), one more stands beside the kept ones
     while it is written, and so does the exported model of 4 bytes a parameter.
     """
-    parameters = parameter_count(model_path(recipe.model.name_or_path)) or 0
     kept = [phase.setting().save_total_limit + 1 for phase in phases if phase.train]
-    return parameters * (12 * max(kept, default=0) + 8 * bool(kept))
+    return (parameters or 0) * (12 * max(kept, default=0) + 8 * bool(kept))
 
 
 def phase_job(run: RunDir, recipe: Recipe, phase: Phase, data: Data, world: World) -> TrainingJob:
@@ -80,12 +78,14 @@ def phase_job(run: RunDir, recipe: Recipe, phase: Phase, data: Data, world: Worl
     if phase.init:
         check_export(run.phase(phase.init))
     encoder = load_encoder(source, recipe.model, None if phase.init else recipe.model.revision)
-    over_vocabulary = any(get_family(spec.family).trained.ties_embeddings for spec in specs)
-    if recipe.engine.vocabulary_rows == "touched" and not over_vocabulary:
+    language_head = None
+    if any(get_family(spec.family).trained.ties_embeddings for spec in specs):  # it predicts every vocabulary row
+        language_head = read_language_head(source, None if phase.init else recipe.model.revision)
+    elif recipe.engine.vocabulary_rows == "touched":
         train_touched_rows(encoder, [task.rows for task in rows.values()], phase, data, world)
     lineage = {"init": source, "phase": phase.to_json(), "provenance": provenance().to_json()}
     model = build_model(encoder, specs, len(rows))
-    load_language_head(model, phase, source, recipe, world)
+    load_language_head(model, language_head, source, world)
     folder.root.mkdir(parents=True, exist_ok=True)
     return TrainingJob(
         title=phase.id,
@@ -106,17 +106,18 @@ def phase_job(run: RunDir, recipe: Recipe, phase: Phase, data: Data, world: Worl
     )
 
 
-def load_language_head(model: MultiTask, phase: Phase, source: str, recipe: Recipe, world: World) -> None:
-    """Give masked language modelling the head that the checkpoint was pretrained with, where it has one."""
+def load_language_head(
+    model: MultiTask, pretrained: Mapping[str, torch.Tensor] | None, source: str, world: World
+) -> None:
+    """Give masked language modelling the head that its checkpoint was pretrained with; None: `source` has none."""
     for spec in model.specs.values():
         if not model.head(spec.name).ties_embeddings:
             continue
-        found = read_language_head(source, None if phase.init else recipe.model.revision)
-        if found is not None:
-            set_language_head(model.heads[spec.name], found, source)
+        if pretrained is not None:
+            set_language_head(model.heads[spec.name], pretrained, source)
         if world.first:
-            log.info("%s: the language modelling head %s", phase.id, f"of {source} goes on" if found else
-                     f"is new: {source} has none")
+            origin = f"is new: {source} has none" if pretrained is None else f"of {source} goes on"
+            log.info("the language modelling head %s", origin)
 
 
 def train_touched_rows(

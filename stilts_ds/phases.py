@@ -29,6 +29,7 @@ from stilts_ds.errors import UserError, redacted
 from stilts_ds.evaluate.score_run import score_phase
 from stilts_ds.evaluate.zero_shot import evaluate_phase
 from stilts_ds.model.encoder import quiet
+from stilts_ds.model_files import longest_row, model_path, parameter_count
 from stilts_ds.phase_job import bytes_to_write, check_settings, phase_job, release_memory
 from stilts_ds.phase_status import PhaseStatus
 from stilts_ds.plan_file import Phase, Plan
@@ -45,9 +46,10 @@ def run_phases(run: RunDir, wanted: list[str], only: str | None, world: World) -
     if unknown:
         raise UserError(f"{run.plan} has no phase {sorted(unknown)[0]}")
     chosen = [phase for phase in phases if not wanted or phase.id in wanted]
-    check_settings(recipe, chosen, world)
-    needed_bytes = bytes_to_write(recipe, chosen)
-    check_ranks(world, run.root, needed_bytes)
+    model = model_path(recipe.model.name_or_path)
+    limit, parameters = longest_row(model), parameter_count(model)
+    check_settings(recipe, chosen, limit, world)
+    check_ranks(world, run.root, bytes_to_write(parameters, chosen))
     data = Data(recipe, run.root)
 
     def check_files() -> None:
@@ -67,10 +69,10 @@ def run_phase(run: RunDir, recipe: Recipe, phase: Phase, data: Data, only: str |
     """One phase, resumed where it stands; its status file says how it went and what it cost."""
     folder = run.phase(phase.id)
     state, trained = world.broadcast((folder.status(), folder.is_trained()) if world.first else None)
+    cost = Cost(folder.read_status() if world.first else PhaseStatus(), world)
     if world.first and state == "pending":
         write_json(folder.phase_json, {**phase.to_json(), "provenance": provenance().to_json()})
     world.barrier()
-    cost = Cost(folder.read_status() if world.first else PhaseStatus(), world)
 
     def save_status(state: str, **details: Any) -> None:
         spent = cost.so_far()

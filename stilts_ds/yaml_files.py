@@ -101,19 +101,19 @@ def _check_keys(node: yaml.MappingNode) -> None:
 def check_plain(value: Any) -> None:
     """Raises ValueError for text that neither a file nor a path can hold, and for what looks like a token: settings
     are written into run folders, which are shared."""
-    if isinstance(value, str):
+    if isinstance(value, dict):
+        for part in (*value, *value.values()):
+            check_plain(part)
+    elif isinstance(value, list):
+        for part in value:
+            check_plain(part)
+    elif isinstance(value, str):
         if any(0xD800 <= ord(letter) < 0xE000 for letter in value):  # an escape can name half a surrogate pair
             raise ValueError("a text holds half of a character (a lone surrogate); write the character itself")
         if "\0" in value:
             raise ValueError("a NUL character in a text; remove it")
         if holds_secret(value):
             raise ValueError("holds what looks like a token or a password; set HF_TOKEN in the environment instead")
-    elif isinstance(value, dict):
-        for part in (*value, *value.values()):
-            check_plain(part)
-    elif isinstance(value, list):
-        for part in value:
-            check_plain(part)
 
 
 def apply_override(values: dict[str, Any], override: str) -> None:
@@ -150,6 +150,16 @@ class Part(BaseModel):
 
 
 PartT = typing.TypeVar("PartT", bound=Part)
+
+
+def read_part(kind: type[PartT], path: Path, overrides: Sequence[str] = ()) -> PartT:
+    """A section from a YAML file, with `key.sub=value` overrides applied and checked. Raises UserError naming it."""
+    values = read_yaml(path)
+    if not isinstance(values, dict):
+        raise UserError(f"{path} must hold keys and values, such as `name: my-study`")
+    for override in overrides:
+        apply_override(values, override)
+    return parse_part(kind, values, str(path))
 
 
 def parse_part(kind: type[PartT], values: Mapping[str, Any], where: str) -> PartT:

@@ -14,10 +14,11 @@ import yaml
 from pydantic import BaseModel
 
 from stilts_ds import config
-from stilts_ds.config import Recipe, TrainingPart, apply_override, load_recipe, parse_recipe, recipe_yaml, resolve_paths
+from stilts_ds.config import Recipe, TrainingPart, load_recipe, parse_recipe, recipe_yaml, resolve_paths
 from stilts_ds.errors import UserError
 from stilts_ds.plan import check_tasks
 from stilts_ds.tasks.registry import TASKS
+from stilts_ds.yaml_files import apply_override
 
 SMALL: dict[str, Any] = {"name": "study", "targets": ["xnli"]}
 

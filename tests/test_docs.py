@@ -13,10 +13,11 @@ import yaml
 from pydantic import BaseModel
 from stilts_launcher.cli import build_parser
 
-from stilts_ds.config import Recipe, TrainingPart, apply_override, load_recipe, parse_recipe, shipped_recipes
+from stilts_ds.config import Recipe, TrainingPart, load_recipe, parse_recipe, shipped_recipes
 from stilts_ds.data.reader import read_examples
 from stilts_ds.sources.source import DataSource
 from stilts_ds.tasks.registry import TASKS
+from stilts_ds.yaml_files import apply_override
 
 ROOT = Path(__file__).resolve().parents[1]
 RECIPE_PAGE = (ROOT / "docs" / "recipe.md").read_text(encoding="utf-8")

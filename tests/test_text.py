@@ -151,20 +151,19 @@ def test_the_pretrained_head_gives_the_checkpoint_s_own_logits(form: str, tmp_pa
 def test_the_log_says_where_the_head_comes_from(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     reference = checkpoint(tmp_path / "with")
     reference.roberta.save_pretrained(tmp_path / "without")
-    made = recipe()
-    phase: Any = SimpleNamespace(id="intermediate-mlm-1", init="")
     world: Any = SimpleNamespace(first=True)
     heads = []
     with caplog.at_level(logging.INFO, "stilts_ds.phase_job"):
         for name in ("with", "without"):
             model = small.model(vocabulary=40, specs=[HeadSpec("mlm", "text"), HeadSpec("nli", "pair", ("a", "b"))])
-            load_language_head(model, phase, str(tmp_path / name), made, world)
+            source = str(tmp_path / name)
+            load_language_head(model, read_language_head(source), source, world)
             heads.append(model.heads["mlm"].bias)
     assert torch.equal(heads[0], reference.lm_head.bias) and not heads[1].any()
     said = [record.getMessage() for record in caplog.records]
     assert said == [
-        f"intermediate-mlm-1: the language modelling head of {tmp_path / 'with'} goes on",
-        f"intermediate-mlm-1: the language modelling head is new: {tmp_path / 'without'} has none",
+        f"the language modelling head of {tmp_path / 'with'} goes on",
+        f"the language modelling head is new: {tmp_path / 'without'} has none",
     ]
 
 

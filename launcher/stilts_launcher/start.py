@@ -66,9 +66,10 @@ def run_recipe(recipe: Recipe, only: str | None = None, phases: list[str] | None
         return _as_a_rank(place, recipe, run, only, phases or [])
     with locked(run):
         prepare_run(recipe)
+        count = rank_count(recipe)
         arguments = [str(run.root), *(phases or []), *(["--only", only] if only else [])]
         os.environ["STILTS_COLLECTIVE_TIMEOUT"] = str(recipe.engine.collective_timeout)
-        return local.start_ranks(arguments, rank_count(recipe), recipe.launch.omp_num_threads)
+        return local.start_ranks(arguments, count, recipe.launch.omp_num_threads)
 
 
 def _as_a_rank(place: Ranks, recipe: Recipe, run: RunDir, only: str | None, phases: list[str]) -> int:

@@ -89,23 +89,25 @@ class Data:
         """Languages to score, and those of the task that are left out (with `evaluation.languages: present`)."""
         wanted = self.recipe.evaluation.languages
         if wanted == "present" and not self.source.from_hub(task, split):
-            folder = self.source.folder_of(task)
-            present = [code for code in task.languages if self._is_there(task, split, code)]
-            if not present:
-                raise UserError(f"no {split} file of {task.name} in {folder}; see `stilts tasks`")
-            return present, [code for code in task.languages if code not in present]
+            return self._present(task, split)
         chosen = wanted.get(task.name, list(task.languages)) if isinstance(wanted, dict) else list(task.languages)
         unknown = [code for code in chosen if code not in task.languages]
         if unknown:
             raise UserError(f"evaluation.languages.{task.name}: {unknown[0]!r} is no language of it: {task.languages}")
         return chosen, [code for code in task.languages if code not in chosen]
 
-    def _is_there(self, task: Task, split: str, language: str) -> bool:
-        try:
-            self.origin(task, split, language)
-        except UserError:
-            return False
-        return True
+    def _present(self, task: Task, split: str) -> tuple[list[str], list[str]]:
+        """The task's languages with and without files of a split. Raises UserError where no language has any."""
+        problems: dict[str, UserError] = {}
+        for code in task.languages:
+            try:
+                self.origin(task, split, code)
+            except UserError as problem:
+                problems[code] = problem
+        if len(problems) == len(task.languages):
+            first = next(iter(problems.values()))
+            raise UserError(f"no language of {task.name} has {split} files: {first}")
+        return [code for code in task.languages if code not in problems], list(problems)
 
     # --- what phases are named by ------------------------------------------------------------------------------------
 

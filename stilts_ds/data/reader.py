@@ -27,7 +27,7 @@ from stilts_ds.run_dir import hash_files, hash_json
 from stilts_ds.sources import hub
 from stilts_ds.sources.local import parts_of
 from stilts_ds.sources.source import DataSource, Part
-from stilts_ds.tasks.registry import check_language, check_split, owner
+from stilts_ds.tasks.registry import check_language, owner
 from stilts_ds.tasks.spec import Hub, Task
 
 log = logging.getLogger(__name__)
@@ -124,8 +124,7 @@ def find_origin(task: Task, split: str, language: str, source: DataSource) -> Or
     if source.from_hub(serving, split):
         hub.check_offer(serving, split, language)
         return Origin(serving, split, language, hub=serving.hub[split])
-    check_split(serving, split)
-    parts = parts_of(serving, split, language, source.folder_of(serving), source.max_text_passages)
+    parts = parts_of(serving, split, language, source)
     return Origin(serving, split, language, tuple(parts), max_passages=source.max_text_passages)
 
 

@@ -24,6 +24,7 @@ def score_phase(run: RunDir, recipe: Recipe, phase: Phase, data: Data) -> None:
 def score_task(run: RunDir, recipe: Recipe, phase: Phase, name: str, data: Data) -> Result:
     task = data.task(name)
     split = data.scored_split(task)
+    settings = _settings(recipe, task)
     languages, left_out = data.languages(task, split)
     scores: dict[str, dict[str, float]] = {}
     unlabelled: list[str] = []
@@ -52,7 +53,7 @@ def score_task(run: RunDir, recipe: Recipe, phase: Phase, name: str, data: Data)
         unlabelled=tuple(unlabelled),
         mean=None if missing else mean_of_present,
         mean_of_present=mean_of_present,
-        settings=_settings(recipe, task),
+        settings=settings,
         provenance=provenance(),
     )
 

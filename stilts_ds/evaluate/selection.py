@@ -42,17 +42,17 @@ def dev_scores(
     for name in sorted(trained_as):
         setting = phase.setting(trained_as[name])
         split = data.dev(name, setting)
+        tag = _tag(split.task)
         by_metric, main[name] = split_scores(predictor, split, setting, part)
-        scores |= {_tag(split.task, metric): value for metric, value in by_metric.items()}
+        scores |= {f"{tag}/{metric}": value for metric, value in by_metric.items()}
         scores[f"{SELECTION}/{name}"] = main[name]
         labelled += [name] if split.family.labelled else []
     return {**scores, SELECTION: float(np.mean([main[name] for name in labelled or main]))}
 
 
-def _tag(task: Task, metric: str) -> str:
-    """`eval/<task>/<language>/<metric>`, without a language where dev holds them all."""
-    language = "" if family_of(task).multilingual else f"{task.pivot}/"
-    return f"eval/{task.name}/{language}{metric}"
+def _tag(task: Task) -> str:
+    """What the metrics stand under: `eval/<task>/<language>`, without a language where dev holds them all."""
+    return f"eval/{task.name}" if family_of(task).multilingual else f"eval/{task.name}/{task.pivot}"
 
 
 def split_scores(
@@ -77,5 +77,6 @@ def split_scores(
         raise UserError(f"{split.title} has examples without a label; select on a labelled dev split")
     tuned = family.trained.tune(records, rows, outputs, part)
     predicted = family.trained.decode(records, rows, outputs, split.labels, tuned)
-    scores = scores_of(metrics_of(task), gold, predicted, task.pivot)
-    return scores, main_metric(task).of_scores(scores)
+    metrics, main = metrics_of(task), main_metric(task)
+    scores = scores_of(metrics, gold, predicted, task.pivot)
+    return scores, main.of_scores(scores)

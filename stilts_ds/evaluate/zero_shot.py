@@ -33,8 +33,7 @@ def evaluate_phase(run: RunDir, recipe: Recipe, phase: Phase, data: Data, world:
         stop_if_requested(world)
         path = prediction_path(run, phase, split)
         stamp = _stamp(phase, recipe, split)
-        current = _is_current(run, path, stamp) if world.first else None
-        if world.broadcast(current):
+        if world.broadcast(world.first and _is_current(run, path, stamp)):
             continue
         predictor = predictor or _load_predictor(run, recipe, phase, data, world)
         _predict(run, recipe, phase, split, data, path, predictor)

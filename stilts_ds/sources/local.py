@@ -6,22 +6,22 @@ import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
-from stilts_ds.errors import UserError
+from stilts_ds.errors import UserError, did_you_mean
 from stilts_ds.sources.files import check_head
 from stilts_ds.sources.source import DataSource, Part
 from stilts_ds.tasks.languages import iso3_of
-from stilts_ds.tasks.registry import check_language, check_split, owner
+from stilts_ds.tasks.registry import check_language, owner
 from stilts_ds.tasks.spec import Local, Task
 
 
-def parts_of(
-    task: Task, split: str, language: str, folder: Path, max_passages: int | None = None
-) -> list[tuple[str, Part]]:
-    """Every (schema, file) of one of the task's own splits in one language, in reading order, below `folder`.
+def parts_of(task: Task, split: str, language: str, source: DataSource) -> list[tuple[str, Part]]:
+    """Every (schema, file) of one of the task's own splits in one language, in reading order.
 
-    Raises UserError for anything missing.
+    Raises UserError for a split that the task has not, and for anything missing.
     """
-    blank = Part(folder, task, language, split, limit=max_passages)
+    if split not in task.local:
+        raise UserError(f"{task.name} has no split {split!r}{did_you_mean(split, task.local)} {task.note}".rstrip())
+    blank = Part(source.folder_of(task), task, language, split, limit=source.max_text_passages)
     return [part for local in task.local[split] for part in _parts(local, blank)]
 
 
@@ -33,8 +33,7 @@ def missing_parts(task: Task, split: str, language: str, source: DataSource) -> 
     for entry in entries or [owned]:
         try:
             check_language(entry, language)
-            check_split(entry, split)
-            for _, part in parts_of(entry, split, language, source.folder_of(entry)):
+            for _, part in parts_of(entry, split, language, source):
                 for path in (part.path, part.labels, part.pivot):
                     if path is not None:
                         check_head(path)

@@ -59,9 +59,3 @@ def check_language(task: Task, language: str) -> None:
     known = {*task.languages, task.pivot}
     if language not in known:
         raise UserError(f"{task.name} has no language {language!r}{did_you_mean(language, known)}")
-
-
-def check_split(task: Task, split: str) -> None:
-    """Raise UserError for a split that the task has no files of."""
-    if split not in task.local:
-        raise UserError(f"{task.name} has no split {split!r}{did_you_mean(split, task.local)} {task.note}".rstrip())
