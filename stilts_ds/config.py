@@ -73,10 +73,16 @@ class DataPart(Part):
     cache: Path | None = Field(None, description="folder of tokenised rows; default: cache/ inside the run")
     train_split: dict[str, str] = Field(
         default_factory=dict,
-        description="split to train on by task, where `train` is not to be had (dev: its first "
-        "eval_examples are kept for selection)",
+        description="split to train on by task, where `train` is not to be had (dev: eval_examples drawn from it are "
+        "kept for selection)",
     )
-    max_train_examples: int | None = Field(None, ge=1, description="use only the first N train examples of a task")
+    dev_split: dict[str, str] = Field(
+        default_factory=dict,
+        description="split that selects by task; `train`: eval_examples drawn from it select, and the rest trains",
+    )
+    max_train_examples: int | None = Field(
+        None, ge=1, description="train on N examples of each task, drawn from its files in proportion to their sizes"
+    )
 
     @model_validator(mode="after")
     def _one_text(self) -> DataPart:
@@ -273,11 +279,6 @@ class Recipe(Part):
         for part in (*parts, self.task_training.get(task, {})):
             merged |= part
         return TrainingPart(**merged)
-
-    def lengths(self, task_defaults: Mapping[str, Any], task: str) -> dict[str, int]:
-        """Row lengths of one of several tasks trained together: they are the task's own, as in a phase by itself."""
-        setting = self.training("intermediate", task_defaults, task, several=True)
-        return {name: getattr(setting, name) for name in LENGTHS}
 
 
 def check_training(part: dict[str, Any]) -> dict[str, Any]:

@@ -10,11 +10,12 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from stilts_ds.config import NAME, Recipe
+from stilts_ds.config import LENGTHS, NAME, Recipe
 from stilts_ds.errors import UserError, did_you_mean
 from stilts_ds.families.registry import family_of
 from stilts_ds.plan_file import Kind, Phase, Plan
 from stilts_ds.run_dir import hash_json, provenance
+from stilts_ds.sources.draw import DRAW
 from stilts_ds.tasks.registry import get_task
 from stilts_ds.tasks.spec import Task
 
@@ -77,7 +78,9 @@ def _phase(
     defaults = get_task(evaluate[0] if kind == "target" else alone).training if alone else {}
     mlm, several = any(not family_of(task).labelled for task in tasks), bool(tasks) and not alone
     training = recipe.training(kind, defaults, alone, several, mlm).model_dump() if train else {}
-    lengths = {task.name: recipe.lengths(task.training, task.origin) for task in tasks} if several else {}
+    lengths = {task.name: _lengths(recipe, task) for task in tasks} if several else {}
+    if several:  # rows of several tasks have no common lengths
+        training = {key: value for key, value in training.items() if key not in LENGTHS}
     content = {
         "kind": kind, "origin": origin, "train": sorted(train), "seed": seed, "training": training, "lengths": lengths,
         "evaluate": sorted(evaluate) if kind == "retrieval" else [],
@@ -86,6 +89,8 @@ def _phase(
         "train_split": {t: s for t, s in recipe.data.train_split.items() if t in train},
         "data": {task: data_hash(task) for task in sorted(train)},
     }
+    if train:  # what a model is chosen by decides which one is kept, and when training ends
+        content["selection"] = _selection(recipe, tasks)
     label = "-".join(train) if 0 < len(train) <= 2 else condition
     return Phase(
         id=f"{kind}-{label}-{hash_json(content)[:12]}",
@@ -98,6 +103,22 @@ def _phase(
         training=training,
         lengths=lengths,
     )
+
+
+def _lengths(recipe: Recipe, task: Task) -> dict[str, int]:
+    """Row lengths of one of several tasks trained together: they are the task's own, as in a phase by itself."""
+    mlm = not family_of(task).labelled
+    setting = recipe.training("intermediate", task.training, task.origin, several=True, mlm=mlm)
+    return {name: getattr(setting, name) for name in LENGTHS}
+
+
+def _selection(recipe: Recipe, tasks: Sequence[Task]) -> dict[str, Any]:
+    """What decides on dev scores besides the training settings: which examples, and how answers are read off."""
+    chosen: dict[str, Any] = {"drawn": DRAW}
+    for task in tasks:
+        chosen |= family_of(task).selection_settings(recipe.evaluation)
+    split = {task.name: recipe.data.dev_split[task.name] for task in tasks if task.name in recipe.data.dev_split}
+    return chosen | ({"dev_split": split} if split else {})
 
 
 def only_task(tasks: Sequence[Task]) -> str:
@@ -129,6 +150,7 @@ def _check_task_keys(recipe: Recipe) -> None:
     by_task: dict[str, Mapping[str, Any]] = {
         "task_training": recipe.task_training,
         "data.train_split": recipe.data.train_split,
+        "data.dev_split": recipe.data.dev_split,
         "evaluation.splits": recipe.evaluation.splits,
         "evaluation.languages": languages if isinstance(languages, dict) else {},
     }
@@ -138,10 +160,26 @@ def _check_task_keys(recipe: Recipe) -> None:
             if task.translation:
                 raise UserError(f"{section}: {name} follows {task.origin}; give that one")
             # XNLI's phase trains MNLI: what is set for XNLI would have no effect.
-            if section in ("task_training", "data.train_split") and task.train_on:
+            if section in ("task_training", "data.train_split", "data.dev_split") and task.train_on:
                 raise UserError(f"{section}: {name} is trained on {task.train_on}; give that one")
+    for name, split in recipe.data.dev_split.items():
+        _check_dev_split(recipe, get_task(name), split)
     for name, split in recipe.evaluation.splits.items():
         _check_scored_split(get_task(name), split)
+
+
+def _check_dev_split(recipe: Recipe, task: Task, split: str) -> None:
+    """A model is selected on dev, or on examples that its own training leaves out."""
+    where = f"data.dev_split.{task.name}"
+    if split not in ("train", "dev"):
+        raise UserError(f"{where}: {split!r} cannot select a model; give `dev`, or `train` to hold examples out of it")
+    if family_of(task).multilingual:
+        raise UserError(f"{where}: every {task.name} file has passages of its own that select; leave it out")
+    trained = [name for names in recipe.intermediate.values() for name in names]
+    translated = sorted({name for name in trained if get_task(name).translation and get_task(name).origin == task.name})
+    if translated and split == "train":
+        raise UserError(f"{where}: {translated[0]} trains on translations of the examples that would select; leave "
+                        "one of them out")
 
 
 def _check_scored_split(task: Task, split: str) -> None:

@@ -32,7 +32,7 @@ def needs_of(recipe: Recipe, data: Data) -> tuple[list[Need], list[str]]:
     targets = [get_task(name) for name in recipe.targets]
     for name in [*intermediate, *(train_task_of(task) for task in targets if task.trains)]:
         task = data.task(name)
-        splits = {data.train_split(name), "dev"}
+        splits = {data.train_split(name), data.dev_split(name)}
         if labels_from_train(task):
             splits.add("train")
         found += [Need(name, split, task.train_language if split == "train" else task.pivot)

@@ -45,21 +45,28 @@ class Data:
 
     # --- splits ------------------------------------------------------------------------------------------------------
 
-    def split(self, task: Task, name: str, language: str, skip: int = 0, limit: int | None = None) -> Split:
+    def split(
+        self, task: Task, name: str, language: str, skip: int = 0, limit: int | None = None, drawn: bool = False
+    ) -> Split:
         """Any split. Raises UserError where its files are missing."""
         origin = self.origin(task, name, language)
-        return Split(task, name, language, self.labels(task.name), origin, self.store, skip, limit)
+        return Split(task, name, language, self.labels(task.name), origin, self.store, skip, limit, drawn)
 
     def train(self, name: str, setting: TrainingPart) -> Split:
-        """The train split; of a dev split that serves as train, the first `eval_examples` select."""
+        """The train split, without the examples that select where both are drawn from the same split."""
         task, split = self.task(name), self.train_split(name)
-        skip = setting.eval_examples if split == "dev" else 0
-        return self.split(task, split, task.train_language, skip, self.recipe.data.max_train_examples)
+        skip = setting.eval_examples if split == self.dev_split(name) else 0
+        limit = self.recipe.data.max_train_examples
+        return self.split(task, split, task.train_language, skip, limit, self._draws(task))
 
     def dev(self, name: str, setting: TrainingPart) -> Split:
         """The English dev examples that select a model."""
-        task = self.task(name)
-        return self.split(task, "dev", task.pivot, limit=setting.eval_examples)
+        task, limit = self.task(name), setting.eval_examples
+        return self.split(task, self.dev_split(name), task.pivot, limit=limit, drawn=self._draws(task))
+
+    def _draws(self, task: Task) -> bool:
+        """Text is taken from the start of each language's file: drawing would have to read all of a corpus first."""
+        return not family_of(task).multilingual
 
     def evaluation(self, task: Task, name: str, language: str) -> Split:
         """A split that is predicted, as far as the recipe's limits let it be."""
@@ -80,6 +87,9 @@ class Data:
 
     def train_split(self, name: str) -> str:
         return self.recipe.data.train_split.get(name, "train")
+
+    def dev_split(self, name: str) -> str:
+        return self.recipe.data.dev_split.get(self.task(name).origin, "dev")
 
     def scored_split(self, task: Task) -> str:
         """The split that `task` is scored on."""
@@ -115,7 +125,7 @@ class Data:
         """Hash of the files that training `name` reads (hub data: repository, configuration and revision)."""
         task = self.task(name)
         train = self.origin(task, self.train_split(name), task.train_language)
-        return hash_json([train.hash, self.origin(task, "dev", task.pivot).hash])
+        return hash_json([train.hash, self.origin(task, self.dev_split(name), task.pivot).hash])
 
     def labels(self, name: str) -> tuple[str, ...]:
         """The label list of a task's rows, in index order; an open tag set is read off the English train split, and

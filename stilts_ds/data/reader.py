@@ -25,6 +25,7 @@ from stilts_ds.families.base import Record
 from stilts_ds.families.registry import family_of
 from stilts_ds.run_dir import hash_files, hash_json
 from stilts_ds.sources import hub
+from stilts_ds.sources.draw import at_places, draw_places
 from stilts_ds.sources.local import parts_of
 from stilts_ds.sources.source import DataSource, Part
 from stilts_ds.tasks.registry import check_language, owner
@@ -84,6 +85,17 @@ class Origin:
         streams = self._streams(counts)
         records = in_turn(streams) if family_of(self.task).multilingual else chain.from_iterable(streams)
         return self._checked(records, counts)
+
+    def draw(self, skip: int, limit: int | None, tally: Counter[str] | None = None) -> Iterator[Record]:
+        """`limit` of the records (None: all) after `skip` others, drawn from each file in proportion to its size.
+
+        `tally` counts what is left out of the whole files. Raises UserError as `read` does.
+        """
+        counts: Counter[str] = Counter() if tally is None else tally
+        # The files are read twice, so that no more than one record of them is in memory at a time.
+        sizes = [sum(1 for _ in stream) for stream in self._streams(Counter())]
+        places = draw_places(sizes, skip, limit)
+        return self._checked(at_places(self._streams(counts), places), counts)
 
     def _streams(self, tally: Counter[str]) -> list[Iterator[Any]]:
         family = family_of(self.task)

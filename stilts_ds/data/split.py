@@ -18,6 +18,7 @@ from stilts_ds.families.base import Family
 from stilts_ds.families.registry import family_of
 from stilts_ds.rows.rows import Rows
 from stilts_ds.run_dir import hash_json
+from stilts_ds.sources.draw import DRAW
 from stilts_ds.tasks.spec import Task
 
 log = logging.getLogger(__name__)
@@ -25,7 +26,9 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Split:
-    """What `task` reads as its split `name` in `language`: `limit` records (None: all) after the first `skip`.
+    """What `task` reads as its split `name` in `language`: `limit` records (None: all) after `skip` others.
+
+    They are the first ones of the files or, if `drawn`, drawn from them (see stilts_ds.sources.draw).
 
     `labels` is the label list of the task's head, in index order: open tag sets and languages of text filled in.
     """
@@ -38,6 +41,7 @@ class Split:
     store: Store = field(compare=False, repr=False)
     skip: int = 0
     limit: int | None = None
+    drawn: bool = False
 
     @property
     def family(self) -> Family:
@@ -54,11 +58,18 @@ class Split:
 
     def stream(self, tally: Counter[str] | None = None) -> Iterator[Any]:
         """The records, read as they are asked for."""
+        if self._is_drawn:
+            return self.origin.draw(self.skip, self.limit, tally)
         return self.family.take(self.origin.read(tally), self.skip, self.limit)
+
+    @property
+    def _is_drawn(self) -> bool:
+        """A split that is taken whole is read as it stands."""
+        return self.drawn and (self.skip > 0 or self.limit is not None)
 
     def records(self, tally: Counter[str] | None = None) -> Sequence[Any]:
         """The records as a list. Splits of small files are read once in the life of the store."""
-        key = (self.task.name, self.name, self.language, self.skip, self.limit)
+        key = (self.task.name, self.name, self.language, self.skip, self.limit, self._is_drawn)
         records, left_out = self.store.kept_records(key, self._bytes(), self._read)
         if tally is not None:
             tally.update(left_out)
@@ -114,6 +125,7 @@ class Split:
             "limit": self.limit,
             "labels": self.labels,
             "files": self.hash,
+            **({"drawn": DRAW} if self._is_drawn else {}),
         }
 
 

@@ -34,7 +34,7 @@ class Result(Value):
     unlabelled: JsonList[str]
     mean: float | None
     mean_of_present: float | None
-    settings: dict[str, str | int | None]
+    settings: dict[str, str | int | float | None]
     provenance: Provenance
 
     @field_validator("main", mode="wrap")

@@ -58,7 +58,7 @@ def score_task(run: RunDir, recipe: Recipe, phase: Phase, name: str, data: Data)
     )
 
 
-def _settings(recipe: Recipe, task: Task) -> dict[str, str | int | None]:
+def _settings(recipe: Recipe, task: Task) -> dict[str, str | int | float | None]:
     """What a reader must know to compare the numbers."""
     part = recipe.evaluation
     return {

@@ -249,6 +249,8 @@ class Family:
     predicted_splits: Callable[[Task, str], tuple[str, ...]] = scored_split  # the splits that scoring one of them needs
     limit: Callable[[EvaluationPart], int | None] = max_examples  # most records of an evaluation split
     settings: Callable[[EvaluationPart], dict[str, Any]] = no_settings  # what scores depend on, kept with them
+    # What dev scores, by which a model is selected, depend on.
+    selection_settings: Callable[[EvaluationPart], dict[str, Any]] = no_settings
     kept_files: Callable[[str], tuple[str, ...]] = no_files  # language -> files that predicting keeps beside its own
     # Names of the items by language -> unit of drawing by language; languages of one unit are resampled together.
     drawing_units: Callable[[Mapping[str, Sequence[str]]], dict[str, str]] = drawn_apart

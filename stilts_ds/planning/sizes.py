@@ -119,7 +119,7 @@ def _sizes_by_literal(phase: Phase, setting: TrainingPart, data: Data) -> dict[s
         free = not family_of(task).labelled and len(phase.train) > 1 and data.recipe.sampling.mlm_share is not None
         if split not in task.sizes and not free:
             return None
-        size = task.sizes.get(split, 1) - (setting.eval_examples if split == "dev" else 0)
+        size = task.sizes.get(split, 1) - (setting.eval_examples if split == data.dev_split(name) else 0)
         sizes[name] = min(size, data.recipe.data.max_train_examples or size)
     return sizes
 

@@ -25,4 +25,6 @@ SPAN = Family(
     files=predictions.files,
     metrics=score.metrics,
     drawing_units=score.drawing_units,
+    settings=predictions.settings,
+    selection_settings=predictions.settings,
 )

@@ -76,6 +76,15 @@ def tune(records: Sequence[Span], rows: Rows, outputs: Sequence[Logits], part: E
 # --- files -----------------------------------------------------------------------------------------------------------
 
 
+def settings(part: EvaluationPart) -> dict[str, Any]:
+    """How answers are read off a model's logits."""
+    return {
+        "n_best": part.n_best,
+        "max_answer_length": part.max_answer_length,
+        "null_threshold": part.null_threshold,
+    }
+
+
 def read(path: Path, labels: Iterable[str] = ()) -> dict[str, str]:
     text = read_text(path)
     answers = load_json(path, text)
