@@ -8,9 +8,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from stilts_ds.config import parse_recipe, recipe_yaml
+from stilts_ds.config import Recipe, parse_recipe, recipe_yaml
 from stilts_ds.evaluate.result import Result
 from stilts_ds.evaluate.score import score_file
+from stilts_ds.evaluate.score_run import settings_of
 from stilts_ds.families.registry import family_of, main_metric
 from stilts_ds.families.span.record import Answer, Span
 from stilts_ds.plan import make_plan
@@ -54,7 +55,7 @@ def build_run(
     write_atomically(run.recipe, recipe_yaml(recipe))
     plan.save(run.plan)
     for phase in plan.phases:
-        _write_phase(run, phase, skill, languages or LANGUAGES, examples)
+        _write_phase(run, recipe, phase, skill, languages or LANGUAGES, examples)
     return run
 
 
@@ -70,7 +71,7 @@ def plan_of(values: dict[str, Any]) -> Plan:
     return planned.model_copy(update={"phases": tuple(phases), "use": use, "provenance": made})
 
 
-def _write_phase(run: RunDir, phase: Phase, skill: Skill, languages: Any, examples: int) -> None:
+def _write_phase(run: RunDir, recipe: Recipe, phase: Phase, skill: Skill, languages: Any, examples: int) -> None:
     folder = run.phase(phase.id)
     folder.set_status("done", seconds=120.0, world_size=2)
     if phase.train:
@@ -81,7 +82,7 @@ def _write_phase(run: RunDir, phase: Phase, skill: Skill, languages: Any, exampl
     for name in phase.evaluate:
         task = get_task(name)
         scored = list(task.languages) if languages == "all" else languages[name]
-        _predict(run, phase, task, scored, skill, examples).save(folder.result(name))
+        _predict(run, recipe, phase, task, scored, skill, examples).save(folder.result(name))
 
 
 def write_metrics(path: Path, phase: Phase, dev: float, steps: int = 30) -> None:
@@ -91,7 +92,9 @@ def write_metrics(path: Path, phase: Phase, dev: float, steps: int = 30) -> None
     write_atomically(path, "".join(json.dumps(line) + "\n" for line in lines))
 
 
-def _predict(run: RunDir, phase: Phase, task: Task, codes: list[str], skill: Skill, examples: int) -> Result:
+def _predict(
+    run: RunDir, recipe: Recipe, phase: Phase, task: Task, codes: list[str], skill: Skill, examples: int
+) -> Result:
     files = family_of(task).files(task)
     scores = {}
     for code in codes:
@@ -109,7 +112,7 @@ def _predict(run: RunDir, phase: Phase, task: Task, codes: list[str], skill: Ski
     return Result(
         task=task.name, split="test", pivot=task.pivot, condition=phase.condition, seed=phase.seed, phase=phase.id,
         languages=scores, main=main, missing=missing, unlabelled=(), mean=None if missing else mean,
-        mean_of_present=mean, settings={},
+        mean_of_present=mean, settings=settings_of(recipe, task, recipe.evaluation),
         provenance=Provenance(git_commit="c0ffee", platform="test", versions={}),
     )  # fmt: skip
 

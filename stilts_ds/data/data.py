@@ -93,7 +93,7 @@ class Data:
 
     def scored_split(self, task: Task) -> str:
         """The split that `task` is scored on."""
-        return self.recipe.evaluation.splits.get(task.name, "test")
+        return scored_split(self.recipe, task)
 
     def languages(self, task: Task, split: str) -> tuple[list[str], list[str]]:
         """Languages to score, and those of the task that are left out (with `evaluation.languages: present`)."""
@@ -172,6 +172,11 @@ def fitted_task(name: str, recipe: Recipe) -> Task:
         languages = tuple(code for code in LANGUAGES if code != PIVOT)
     # MLQA's answer rules are lists of real languages' articles.
     return dataclasses.replace(task, languages=languages, pivot=PIVOT, answer_rules="squad")
+
+
+def scored_split(recipe: Recipe, task: Task) -> str:
+    """The split that a recipe scores `task` on."""
+    return recipe.evaluation.splits.get(task.name, "test")
 
 
 def data_source(recipe: Recipe, run_folder: Path) -> DataSource:

@@ -11,6 +11,7 @@ from stilts_ds.run_dir import Provenance, read_json, write_json
 from stilts_ds.values import JsonList, Value, check_value
 
 SplitName = Literal["train", "dev", "test"]
+Settings = dict[str, str | int | float | None]
 ROUNDING = 1e-6  # by which sums of floats may leave the range of a score
 
 
@@ -18,7 +19,8 @@ class Result(Value):
     """Scores are in percent, by language: `languages` holds every metric, `main` the one that the benchmark averages.
 
     `missing`: languages without a score, of which `unlabelled` have no labels here. `mean` is None where a language is
-    missing, `mean_of_present` only where all are. `settings` is what a reader must know to compare the numbers.
+    missing, `mean_of_present` only where all are. `settings` is what a reader must know to compare the numbers, and
+    `data` the hash of each language's source files; results of earlier versions have none.
     """
 
     model_config = ConfigDict(allow_inf_nan=False)
@@ -34,7 +36,8 @@ class Result(Value):
     unlabelled: JsonList[str]
     mean: float | None
     mean_of_present: float | None
-    settings: dict[str, str | int | float | None]
+    settings: Settings
+    data: dict[str, str] = {}
     provenance: Provenance
 
     @field_validator("main", mode="wrap")
@@ -55,4 +58,5 @@ class Result(Value):
         return check_value(cls, read_json(path), path, "delete it and run `stilts score` on the run")
 
     def save(self, path: Path) -> None:
-        write_json(path, {**self.model_dump(), "provenance": self.provenance.to_json()})
+        unknown = set() if self.data else {"data"}
+        write_json(path, {**self.model_dump(exclude=unknown), "provenance": self.provenance.to_json()})

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import cast
 
-from stilts_ds.config import Recipe
+from stilts_ds.config import EvaluationPart, Recipe
 from stilts_ds.data.data import Data
 from stilts_ds.errors import UserError
-from stilts_ds.evaluate.result import Result, SplitName
+from stilts_ds.evaluate.result import Result, Settings, SplitName
 from stilts_ds.evaluate.score import score_file
+from stilts_ds.evaluate.stamp import Stamp
 from stilts_ds.families.registry import family_of, main_metric
 from stilts_ds.plan_file import Phase
 from stilts_ds.run_dir import RunDir, provenance
@@ -22,11 +23,16 @@ def score_phase(run: RunDir, recipe: Recipe, phase: Phase, data: Data) -> None:
 
 
 def score_task(run: RunDir, recipe: Recipe, phase: Phase, name: str, data: Data) -> Result:
+    """The result of one task. Its settings are those that its predictions were made with.
+
+    Raises UserError where predictions are missing, or were made with different settings for different languages.
+    """
     task = data.task(name)
     split = data.scored_split(task)
-    settings = _settings(recipe, task)
     languages, left_out = data.languages(task, split)
     scores: dict[str, dict[str, float]] = {}
+    stamps: dict[str, Stamp] = {}
+    settings: dict[str, Settings] = {}
     unlabelled: list[str] = []
     for language in languages:
         file = family_of(task).files(task).name(split, language)
@@ -37,6 +43,9 @@ def score_task(run: RunDir, recipe: Recipe, phase: Phase, name: str, data: Data)
             unlabelled.append(language)
             continue
         scores[language] = score_file(predictions, labels, task, language)
+        stamps[language] = Stamp.load(predictions)
+        settings[language] = settings_of(recipe, task, stamps[language].part(predictions))
+    _check_alike(settings, run, phase, name)
     main = {language: main_metric(task).of_scores(found) for language, found in scores.items()}
     missing = [*left_out, *unlabelled]
     mean_of_present = sum(main.values()) / len(main) if main else None
@@ -53,17 +62,30 @@ def score_task(run: RunDir, recipe: Recipe, phase: Phase, name: str, data: Data)
         unlabelled=tuple(unlabelled),
         mean=None if missing else mean_of_present,
         mean_of_present=mean_of_present,
-        settings=settings,
+        settings=next(iter(settings.values()), settings_of(recipe, task, recipe.evaluation)),
+        data={language: stamp.data for language, stamp in stamps.items()},
         provenance=provenance(),
     )
 
 
-def _settings(recipe: Recipe, task: Task) -> dict[str, str | int | float | None]:
-    """What a reader must know to compare the numbers."""
-    part = recipe.evaluation
+def settings_of(recipe: Recipe, task: Task, part: EvaluationPart) -> Settings:
+    """What a reader must know to compare the numbers of a task that was predicted with the settings `part`."""
     return {
         "model": recipe.model.name_or_path,
         "data": recipe.data.source,
         "max_examples": part.max_examples,
         **family_of(task).settings(part),
     }
+
+
+def _check_alike(settings: dict[str, Settings], run: RunDir, phase: Phase, name: str) -> None:
+    """A mean over languages is of one way to predict: an evaluation may have been changed and then stopped midway."""
+    languages = list(settings)
+    for language in languages[1:]:
+        for key, value in settings[language].items():
+            first = settings[languages[0]][key]
+            if value != first:
+                raise UserError(
+                    f"the {name} predictions of {phase.id} are of two kinds: {key} is {first} in {languages[0]} and "
+                    f"{value} in {language}; run `stilts evaluate {run.root}`, it predicts the others again"
+                )

@@ -9,19 +9,18 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from stilts_ds.config import Recipe
 from stilts_ds.data.data import Data
 from stilts_ds.data.split import Split
 from stilts_ds.engine.preempt import stop_if_requested
 from stilts_ds.engine.world import World
-from stilts_ds.errors import UserError
 from stilts_ds.evaluate.predict import Predictor
+from stilts_ds.evaluate.stamp import Stamp
 from stilts_ds.export import load_trained
 from stilts_ds.families.base import Prediction
 from stilts_ds.plan_file import Phase
-from stilts_ds.run_dir import RunDir, hash_file, hash_json, read_json, write_json
+from stilts_ds.run_dir import RunDir
 
 log = logging.getLogger(__name__)
 
@@ -32,13 +31,13 @@ def evaluate_phase(run: RunDir, recipe: Recipe, phase: Phase, data: Data, world:
     for split in wanted(phase, data):
         stop_if_requested(world)
         path = prediction_path(run, phase, split)
-        stamp = _stamp(phase, recipe, split)
-        if world.broadcast(world.first and _is_current(run, path, stamp)):
+        stamp = Stamp.of(phase.id, recipe.evaluation, split)
+        if world.broadcast(world.first and stamp.is_of(run, path)):
             continue
         predictor = predictor or _load_predictor(run, recipe, phase, data, world)
         _predict(run, recipe, phase, split, data, path, predictor)
         if world.first:
-            write_json(_stamp_file(path), {**stamp, "files": _hashes(run, split, path)})
+            stamp.save(run, path, _written(run, split, path))
             log.info("%s: %s %s-%s predicted", phase.id, split.task.name, split.name, split.language)
         world.barrier()
 
@@ -65,33 +64,10 @@ def _load_predictor(run: RunDir, recipe: Recipe, phase: Phase, data: Data, world
     return Predictor(model, data.tokenizer, recipe.evaluation.per_device_eval_batch_size, world)
 
 
-def _stamp(phase: Phase, recipe: Recipe, split: Split) -> dict[str, Any]:
-    """What a prediction file depends on; it is reused only while this stays the same."""
-    part = recipe.evaluation
-    settings = part.model_dump(mode="json", exclude={"languages", "splits", "per_device_eval_batch_size"})
-    return {"phase": phase.id, "settings": settings, "split": split.name, "data": hash_json([split.hash])}
-
-
-def _stamp_file(path: Path) -> Path:
-    return path.with_name(f".{path.name}.inputs.json")
-
-
-def _hashes(run: RunDir, split: Split, path: Path) -> dict[str, str]:
-    """Hashes of a prediction file and of what was written with it, by path inside the run."""
+def _written(run: RunDir, split: Split, path: Path) -> list[Path]:
+    """A prediction file and what is written with it."""
     kept = [path.with_name(name) for name in split.family.kept_files(split.language)]
-    beside = [label_path(run, split, path), *kept]
-    return {p.relative_to(run.root).as_posix(): hash_file(p) for p in (path, *beside) if p.exists()}
-
-
-def _is_current(run: RunDir, path: Path, stamp: dict[str, Any]) -> bool:
-    """Whether a file was predicted from the same inputs and is still what was written."""
-    try:
-        kept = read_json(_stamp_file(path))
-        files = kept.pop("files")
-        whole = all(hash_file(run.root / name) == digest for name, digest in files.items())
-    except (UserError, OSError, KeyError, AttributeError):  # missing or damaged: predict it again
-        return False
-    return path.relative_to(run.root).as_posix() in files and whole and kept == stamp
+    return [path, label_path(run, split, path), *kept]
 
 
 def _predict(

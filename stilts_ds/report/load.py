@@ -9,14 +9,17 @@ from __future__ import annotations
 import json
 import math
 from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 from stilts_ds.config import Recipe, written_recipe
+from stilts_ds.data.data import fitted_task, scored_split
 from stilts_ds.errors import UserError
 from stilts_ds.evaluate.result import Result
+from stilts_ds.evaluate.score_run import settings_of
 from stilts_ds.phase_status import PhaseStatus
 from stilts_ds.plan_file import Phase, Plan
 from stilts_ds.run_dir import PhaseDir, RunDir, hash_file
@@ -61,9 +64,7 @@ class RunData:
 
     @property
     def baseline(self) -> str:
-        """The first condition without an intermediate phase; where there is none, the first condition."""
-        plain = [c for c, ids in self.plan.use.items() if ids and not any(self.phases[i].init for i in ids)]
-        return plain[0] if plain else self.conditions[0]
+        return baseline_of(self.plan)
 
     def phases_of(self, condition: str, task: str) -> list[Phase]:
         """The phases that score a task after a condition, one a seed."""
@@ -81,13 +82,21 @@ class RunData:
         return float(median(known)) if known and len(known) == len(scores) else None
 
 
+def baseline_of(plan: Plan) -> str:
+    """The first condition without an intermediate phase; where there is none, the first condition."""
+    starts = {phase.id: phase.init for phase in plan.phases}
+    plain = [condition for condition, ids in plan.use.items() if ids and not any(starts[i] for i in ids)]
+    return plain[0] if plain else next(iter(plan.use))
+
+
 def load_run(run: RunDir) -> RunData:
     """Read a run's plan, results, statuses and curves. Raises UserError naming a file that is missing or broken."""
     run.check_links()
     recipe = read_recipe(run)
     plan = Plan.load(run.plan)
     phases = {phase.id: phase for phase in plan.phases}
-    results = collect(run, plan, phases)
+    on_disk = collect(run, plan, phases)
+    results, apart = results_alike(recipe, plan, on_disk)
     statuses = {phase_id: run.phase(phase_id).read_status() for phase_id in phases}
     damaged = [phases[i].title for i in phases if curve_changed(run.phase(i), statuses[i])]
     return RunData(
@@ -98,7 +107,7 @@ def load_run(run: RunDir) -> RunData:
         results=results,
         statuses=statuses,
         curves={i: read_curve(run.phase(i).metrics) for i in phases},
-        missing=(*what_is_missing(plan, phases, results, statuses), *map(CURVE_CHANGED.format, damaged)),
+        missing=(*what_is_missing(plan, phases, on_disk, statuses), *apart, *map(CURVE_CHANGED.format, damaged)),
     )
 
 
@@ -123,6 +132,52 @@ def collect(run: RunDir, plan: Plan, phases: dict[str, Phase]) -> Results:
                                         f"`stilts score` on the run")
                     found[condition][task].append(result)
     return found
+
+
+def results_alike(recipe: Recipe, plan: Plan, results: Results) -> tuple[Results, list[str]]:
+    """The results that may stand in one table, and a sentence for each other one that says why not.
+
+    All are of the split and settings that recipe.yaml names: after a change of `evaluation`, some phases may not have
+    been evaluated again. And all are of the files that the baseline was scored on.
+    """
+    alike: Results = defaultdict(lambda: defaultdict(list))
+    apart: dict[str, None] = {}  # an ordered set: conditions share phases
+    read: dict[tuple[str, str], str] = {}  # (task, language) -> hash of the files it was first scored on
+    baseline = baseline_of(plan)
+    for condition in sorted(plan.use, key=lambda name: name != baseline):
+        for task, some in results.get(condition, {}).items():
+            for result in some:
+                why = _not_of_recipe(recipe, result) or _of_other_files(result, read)
+                if why:
+                    apart[f"{task} after {result.condition}, seed {result.seed}, is not in the tables: {why}."] = None
+                    continue
+                alike[condition][task].append(result)
+                for language, digest in result.data.items():
+                    read.setdefault((task, language), digest)
+    return alike, list(apart)
+
+
+def _not_of_recipe(recipe: Recipe, result: Result) -> str:
+    """How a result was made otherwise than recipe.yaml says; empty where it was not."""
+    task = fitted_task(result.task, recipe)
+    wanted = {"split": scored_split(recipe, task), **settings_of(recipe, task, recipe.evaluation)}
+    recorded = {"split": result.split, **result.settings}
+    differing = [
+        f"{key} {recorded.get(key, 'that is not recorded')} (recipe.yaml: {value})"
+        for key, value in wanted.items()
+        if key not in recorded or recorded[key] != value
+    ]
+    remedy = "`stilts evaluate` on the run makes it anew"
+    return f"its scores have {', '.join(differing)}; {remedy}" if differing else ""
+
+
+def _of_other_files(result: Result, read: Mapping[tuple[str, str], str]) -> str:
+    """In which languages a result's files are not those that another one was scored on; empty where they are."""
+    languages = [code for code, digest in result.data.items() if read.get((result.task, code), digest) != digest]
+    if not languages:
+        return ""
+    return (f"its test files in {' '.join(languages)} are not those of the other results; `stilts evaluate` on the "
+            "run scores all of them on the files that are there now")
 
 
 def curve_changed(folder: PhaseDir, status: PhaseStatus) -> bool:

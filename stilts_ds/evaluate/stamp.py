@@ -1,0 +1,78 @@
+"""What a prediction file was made from, kept in a file beside it: `.<name>.inputs.json`.
+
+A file is predicted again when this changes, and its scores bear these settings, whatever the recipe says by then.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from stilts_ds.config import EvaluationPart
+from stilts_ds.data.split import Split
+from stilts_ds.errors import UserError
+from stilts_ds.run_dir import RunDir, hash_file, hash_json, read_json, write_json
+from stilts_ds.values import Value, check_value
+
+# What says where and how fast predictions are made, and not which ones.
+NO_INPUTS = {"languages", "splits", "per_device_eval_batch_size"}
+
+
+class Stamp(Value):
+    """The inputs of one prediction file, and the hashes of the files that were written from them.
+
+    `settings` are those of the recipe's `evaluation` section, `data` stands for the files that the examples came from,
+    and `files` names what was written by its path inside the run.
+    """
+
+    phase: str
+    settings: dict[str, Any]
+    split: str
+    data: str
+    files: dict[str, str]
+
+    @classmethod
+    def of(cls, phase_id: str, part: EvaluationPart, split: Split) -> Stamp:
+        """The inputs of a file that is yet to be written."""
+        settings = part.model_dump(mode="json", exclude=NO_INPUTS)
+        return cls(phase=phase_id, settings=settings, split=split.name, data=hash_json([split.hash]), files={})
+
+    @classmethod
+    def load(cls, predictions: Path) -> Stamp:
+        """The stamp of a prediction file. Raises UserError naming its file where it is missing or damaged."""
+        path = _stamp_path(predictions)
+        remedy = "delete it and run `stilts evaluate` on the run, it predicts again"
+        if not path.exists():
+            raise UserError(f"{predictions} was not predicted by `stilts evaluate`: {path.name} is missing; {remedy}")
+        return check_value(cls, read_json(path), path, remedy)
+
+    def save(self, run: RunDir, predictions: Path, written: list[Path]) -> None:
+        """Write the stamp of files that are there now."""
+        files = {path.relative_to(run.root).as_posix(): hash_file(path) for path in written if path.exists()}
+        write_json(_stamp_path(predictions), self.model_copy(update={"files": files}).model_dump())
+
+    def is_of(self, run: RunDir, predictions: Path) -> bool:
+        """Whether a prediction file was made from these inputs and is still what was written."""
+        try:
+            kept = Stamp.load(predictions)
+            whole = all(hash_file(run.root / name) == digest for name, digest in kept.files.items())
+        except (UserError, OSError):  # missing or damaged: predict it again
+            return False
+        names_itself = predictions.relative_to(run.root).as_posix() in kept.files
+        return names_itself and whole and kept == self.model_copy(update={"files": kept.files})
+
+    def part(self, predictions: Path) -> EvaluationPart:
+        """The settings as a recipe's section. Raises UserError naming the file where they are none."""
+        try:
+            return EvaluationPart(**self.settings)
+        except (ValidationError, TypeError) as error:
+            fault = str(error).split("\n")[0]
+            raise UserError(
+                f"{_stamp_path(predictions)} holds no settings of this version ({fault}); run `stilts evaluate`"
+            ) from None
+
+
+def _stamp_path(predictions: Path) -> Path:
+    return predictions.with_name(f".{predictions.name}.inputs.json")
