@@ -80,6 +80,10 @@ class DataPart(Part):
         default_factory=dict,
         description="split that selects by task; `train`: eval_examples drawn from it select, and the rest trains",
     )
+    duplicates: Literal["report", "exclude"] = Field(
+        "report", description="train examples whose texts are scored, too: `report` counts them in log and report, "
+        "`exclude` leaves them out of training"
+    )
     max_train_examples: int | None = Field(
         None, ge=1, description="train on N examples of each task, drawn from its files in proportion to their sizes"
     )

@@ -72,6 +72,8 @@ def run_phase(run: RunDir, recipe: Recipe, phase: Phase, data: Data, only: str |
     cost = Cost(folder.read_status() if world.first else PhaseStatus(), world)
     if world.first and state == "pending":
         write_json(folder.phase_json, {**phase.to_json(), "provenance": provenance().to_json()})
+    if world.first and phase.train:
+        write_json(folder.duplicates, data.overlaps(phase).model_dump())
     world.barrier()
 
     def save_status(state: str, **details: Any) -> None:

@@ -124,6 +124,11 @@ class PhaseDir:
         return self.root / "metrics.jsonl"
 
     @property
+    def duplicates(self) -> Path:
+        """Which scored examples its training data hold (stilts_ds.data.duplicates.Overlaps)."""
+        return self.root / "duplicates.json"
+
+    @property
     def checkpoints(self) -> Path:
         return self.root / "checkpoints"
 

@@ -130,8 +130,8 @@ def test_a_whole_split_keeps_its_cache(tmp_path: Path) -> None:
     """Rows that earlier versions cached of whole splits are found again; those of drawn ones are others."""
     write_anli_plus(tmp_path / "files")
     whole = data_of(tmp_path).train("anli_plus", SETTING)
-    assert set(whole._key()) == {"task", "family", "split", "language", "skip", "limit", "labels", "files"}
-    assert "drawn" in data_of(tmp_path).dev("anli_plus", SETTING)._key()
+    assert set(whole.identity) == {"task", "family", "split", "language", "skip", "limit", "labels", "files"}
+    assert "drawn" in data_of(tmp_path).dev("anli_plus", SETTING).identity
 
 
 def test_a_faulty_row_is_found_wherever_it_stands(tmp_path: Path) -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
+import logging
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from stilts_ds.config import Recipe, TrainingPart
+from stilts_ds.data.duplicates import Exclusion, Overlap, Overlaps, overlaps, tell
 from stilts_ds.data.reader import Origin, find_origin
 from stilts_ds.data.split import Split
 from stilts_ds.data.store import Store
@@ -21,6 +23,8 @@ from stilts_ds.tasks.registry import get_task
 from stilts_ds.tasks.spec import Task
 from stilts_ds.toy import LANGUAGES, PIVOT
 
+log = logging.getLogger(__name__)
+
 
 class Data:
     """The splits that a recipe names. Each is resolved once; see Split for what it gives."""
@@ -32,6 +36,7 @@ class Data:
         self._tasks: dict[str, Task] = {}
         self._labels: dict[str, tuple[str, ...]] = {}
         self._origins: dict[tuple[str, str, str], Origin] = {}
+        self._exclusion = Exclusion(self._scored_whole) if recipe.data.duplicates == "exclude" else None
 
     @property
     def tokenizer(self) -> Tokenizer:
@@ -57,12 +62,16 @@ class Data:
         task, split = self.task(name), self.train_split(name)
         skip = setting.eval_examples if split == self.dev_split(name) else 0
         limit = self.recipe.data.max_train_examples
-        return self.split(task, split, task.train_language, skip, limit, self._draws(task))
+        chosen = self.split(task, split, task.train_language, skip, limit, self._draws(task))
+        return dataclasses.replace(chosen, exclusion=self._exclusion)
 
     def dev(self, name: str, setting: TrainingPart) -> Split:
         """The English dev examples that select a model."""
         task, limit = self.task(name), setting.eval_examples
-        return self.split(task, self.dev_split(name), task.pivot, limit=limit, drawn=self._draws(task))
+        chosen = self.split(task, self.dev_split(name), task.pivot, limit=limit, drawn=self._draws(task))
+        # Where the train split is divided, both parts are drawn from the same records.
+        divided = self.dev_split(name) == self.train_split(name)
+        return dataclasses.replace(chosen, exclusion=self._exclusion) if divided else chosen
 
     def _draws(self, task: Task) -> bool:
         """Text is taken from the start of each language's file: drawing would have to read all of a corpus first."""
@@ -78,6 +87,33 @@ class Data:
         for name in family_of(task).predicted_splits(task, scored):
             for language in self.languages(task, scored)[0]:
                 yield self.evaluation(task, name, language)
+
+    def _scored_whole(self) -> Iterator[Split]:
+        """The scored splits of every target and language, whatever the recipe's limits take of them."""
+        for task in map(self.task, self.recipe.targets):
+            split = self.scored_split(task)
+            if family_of(task).texts is not None:
+                yield from (self.split(task, split, language) for language in self.languages(task, split)[0])
+
+    def overlaps(self, phase: Phase) -> Overlaps:
+        """Which scored examples are in the training data of a phase. Counted once for the same data."""
+        found: list[Overlap] = []
+        scored = self._scored_here() if phase.train else []
+        for name in phase.train:
+            found += overlaps(self.train(name, phase.setting(name)), scored, self.store.folder)
+        return Overlaps(found=tuple(found))
+
+    def _scored_here(self) -> list[Split]:
+        """What the recipe scores, as far as its data are on this machine: an intermediate phase can train without."""
+        splits: list[Split] = []
+        for task in map(self.task, self.recipe.targets):
+            if family_of(task).texts is None:
+                continue
+            try:
+                splits += list(self.evaluations(task))
+            except UserError as problem:
+                log.info("training data are not compared with %s: %s", task.name, problem)
+        return splits
 
     def origin(self, task: Task, split: str, language: str) -> Origin:
         key = (task.name, split, language)
@@ -125,7 +161,9 @@ class Data:
         """Hash of the files that training `name` reads (hub data: repository, configuration and revision)."""
         task = self.task(name)
         train = self.origin(task, self.train_split(name), task.train_language)
-        return hash_json([train.hash, self.origin(task, self.dev_split(name), task.pivot).hash])
+        dev = self.origin(task, self.dev_split(name), task.pivot)
+        without = [self._exclusion.key] if self._exclusion is not None else []
+        return hash_json([train.hash, dev.hash, *without])
 
     def labels(self, name: str) -> tuple[str, ...]:
         """The label list of a task's rows, in index order; an open tag set is read off the English train split, and
@@ -196,7 +234,9 @@ def prepare_data(data: Data, phases: Iterable[Phase]) -> None:
     """Read and tokenise everything the phases need: a bad row is found before the first step is paid for, and a cache
     that changed since it was written is made again."""
     data.store.verify = True
+    told: list[Overlap] = []
     for phase in phases:
+        told += [overlap for overlap in data.overlaps(phase).found if overlap not in told]
         setting = phase.setting()
         for name in phase.train:
             data.train(name, phase.setting(name)).rows(phase.setting(name))
@@ -205,3 +245,4 @@ def prepare_data(data: Data, phases: Iterable[Phase]) -> None:
             for split in data.evaluations(task):
                 split.family.evaluation_rows(split, setting, data.recipe.evaluation)
     data.store.verify = False
+    tell(told)

@@ -17,11 +17,11 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from stilts_ds.config import TextHubPart
 from stilts_ds.errors import UserError
-from stilts_ds.families.base import Record
+from stilts_ds.families.base import Family, Record
 from stilts_ds.families.registry import family_of
 from stilts_ds.run_dir import hash_files, hash_json
 from stilts_ds.sources import hub
@@ -32,6 +32,17 @@ from stilts_ds.tasks.registry import check_language, owner
 from stilts_ds.tasks.spec import Hub, Task
 
 log = logging.getLogger(__name__)
+
+
+class Exclusion(Protocol):
+    """Records that are left out of a split (stilts_ds.data.duplicates)."""
+
+    @property
+    def key(self) -> str:
+        """Stands for which ones they are."""
+
+    def keep(self, family: Family, records: Iterator[Any], tally: Counter[str]) -> Iterator[Any]:
+        """The records that stay; `tally` counts the others."""
 
 
 @dataclass(frozen=True)
@@ -75,29 +86,38 @@ class Origin:
         versions = {schema: known[schema] for schema, _ in self.parts if schema in known}
         return hash_json([hash_files(self.files), versions]) if versions else hash_files(self.files)
 
-    def read(self, tally: Counter[str] | None = None) -> Iterator[Record]:
-        """The records. Rows that are left out are counted by reason in `tally` and logged.
+    def read(self, tally: Counter[str] | None = None, exclusion: Exclusion | None = None) -> Iterator[Record]:
+        """The records without those that `exclusion` names. Rows that are left out are counted by reason in `tally` and
+        logged.
 
         Raises UserError for faulty files (when the row is reached), for unlabelled rows in a train split, and if no row
         is left at the end.
         """
         counts = Counter() if tally is None else tally
-        streams = self._streams(counts)
+        streams = self._streams(counts, exclusion)
         records = in_turn(streams) if family_of(self.task).multilingual else chain.from_iterable(streams)
         return self._checked(records, counts)
 
-    def draw(self, skip: int, limit: int | None, tally: Counter[str] | None = None) -> Iterator[Record]:
+    def draw(
+        self, skip: int, limit: int | None, tally: Counter[str] | None = None, exclusion: Exclusion | None = None
+    ) -> Iterator[Record]:
         """`limit` of the records (None: all) after `skip` others, drawn from each file in proportion to its size.
 
         `tally` counts what is left out of the whole files. Raises UserError as `read` does.
         """
         counts: Counter[str] = Counter() if tally is None else tally
         # The files are read twice, so that no more than one record of them is in memory at a time.
-        sizes = [sum(1 for _ in stream) for stream in self._streams(Counter())]
+        sizes = [sum(1 for _ in stream) for stream in self._streams(Counter(), exclusion)]
         places = draw_places(sizes, skip, limit)
-        return self._checked(at_places(self._streams(counts), places), counts)
+        return self._checked(at_places(self._streams(counts, exclusion), places), counts)
 
-    def _streams(self, tally: Counter[str]) -> list[Iterator[Any]]:
+    def _streams(self, tally: Counter[str], exclusion: Exclusion | None) -> list[Iterator[Any]]:
+        streams = self._files(tally)
+        if exclusion is None:
+            return streams
+        return [exclusion.keep(family_of(self.task), stream, tally) for stream in streams]
+
+    def _files(self, tally: Counter[str]) -> list[Iterator[Any]]:
         family = family_of(self.task)
         if self.corpus is not None and family.corpus is not None:
             return family.corpus(self.corpus, self.max_passages, self.split, tally)

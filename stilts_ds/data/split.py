@@ -11,7 +11,7 @@ from typing import Any
 
 from stilts_ds.config import LENGTHS, TrainingPart
 from stilts_ds.data.cache import cached_rows, find_rows
-from stilts_ds.data.reader import Origin
+from stilts_ds.data.reader import Exclusion, Origin
 from stilts_ds.data.store import KEPT_BYTES, Records, Store
 from stilts_ds.errors import UserError
 from stilts_ds.families.base import Family
@@ -28,7 +28,8 @@ log = logging.getLogger(__name__)
 class Split:
     """What `task` reads as its split `name` in `language`: `limit` records (None: all) after `skip` others.
 
-    They are the first ones of the files or, if `drawn`, drawn from them (see stilts_ds.sources.draw).
+    They are the first ones of the files or, if `drawn`, drawn from them (see stilts_ds.sources.draw). Records that
+    `exclusion` names are left out before.
 
     `labels` is the label list of the task's head, in index order: open tag sets and languages of text filled in.
     """
@@ -42,6 +43,7 @@ class Split:
     skip: int = 0
     limit: int | None = None
     drawn: bool = False
+    exclusion: Exclusion | None = field(default=None, compare=False, repr=False)
 
     @property
     def family(self) -> Family:
@@ -59,8 +61,8 @@ class Split:
     def stream(self, tally: Counter[str] | None = None) -> Iterator[Any]:
         """The records, read as they are asked for."""
         if self._is_drawn:
-            return self.origin.draw(self.skip, self.limit, tally)
-        return self.family.take(self.origin.read(tally), self.skip, self.limit)
+            return self.origin.draw(self.skip, self.limit, tally, self.exclusion)
+        return self.family.take(self.origin.read(tally, self.exclusion), self.skip, self.limit)
 
     @property
     def _is_drawn(self) -> bool:
@@ -69,7 +71,7 @@ class Split:
 
     def records(self, tally: Counter[str] | None = None) -> Sequence[Any]:
         """The records as a list. Splits of small files are read once in the life of the store."""
-        key = (self.task.name, self.name, self.language, self.skip, self.limit, self._is_drawn)
+        key = (self.task.name, self.name, self.language, self.skip, self.limit, self._is_drawn, bool(self.exclusion))
         records, left_out = self.store.kept_records(key, self._bytes(), self._read)
         if tally is not None:
             tally.update(left_out)
@@ -85,7 +87,7 @@ class Split:
 
     def rows(self, setting: TrainingPart) -> Rows:
         """The records as token rows, from the cache or built. Raises UserError for faulty or no examples."""
-        key = self._key() | encoding_key(setting, self.store.tokenizer.fingerprint)
+        key = self.identity | encoding_key(setting, self.store.tokenizer.fingerprint)
 
         def build(folder: Path) -> Rows:
             tally: Counter[str] = Counter()
@@ -112,10 +114,11 @@ class Split:
 
     def find_rows(self, setting: TrainingPart, fingerprint: str) -> Rows | None:
         """Rows that are in the cache already, for a tokenizer that need not be loaded; reads no example."""
-        return find_rows(self.store.folder, self._key() | encoding_key(setting, fingerprint))
+        return find_rows(self.store.folder, self.identity | encoding_key(setting, fingerprint))
 
-    def _key(self) -> dict[str, Any]:
-        """What rows depend on besides the encoding."""
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What its records depend on."""
         return {
             "task": self.task.name,
             "family": self.task.family,
@@ -126,6 +129,7 @@ class Split:
             "labels": self.labels,
             "files": self.hash,
             **({"drawn": DRAW} if self._is_drawn else {}),
+            **({"without": self.exclusion.key} if self.exclusion is not None else {}),
         }
 
 

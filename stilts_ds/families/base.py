@@ -237,6 +237,8 @@ class Family:
     reader_versions: Mapping[str, int] = field(default_factory=dict)
     # Rows of a record's item where there are several (the choices of a question); None: one row an item.
     rows_of_item: Callable[[Any], int] | None = None
+    # The texts that make a record what it is; None where records are not compared.
+    texts: Callable[[Any], tuple[str, ...]] | None = None
     # The labels that a record shows, where a task without a label list takes those of its train split (open tag sets).
     labels_in: Callable[[Any], Iterable[str]] | None = None
     # Passages of a hub corpus, one stream a language, and the corpus's languages (running text).

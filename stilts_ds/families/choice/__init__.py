@@ -18,6 +18,7 @@ CHOICE = Family(
     converters=record.CONVERTERS,
     is_labelled=record.is_labelled,
     gold=record.gold,
+    texts=record.texts,
     fields=record.fields,
     encode=rows.encode_choice,
     files=predictions.files,

@@ -36,6 +36,10 @@ class Choice:
     label: int | None
 
 
+def texts(record: Choice) -> tuple[str, ...]:
+    return (record.prompt, *record.choices)
+
+
 def is_labelled(record: Choice) -> bool:
     return record.label is not None
 

@@ -28,6 +28,10 @@ class Pair:
     label: str | None
 
 
+def texts(record: Pair) -> tuple[str, ...]:
+    return (record.text_a, record.text_b)
+
+
 def is_labelled(record: Pair) -> bool:
     return record.label is not None
 

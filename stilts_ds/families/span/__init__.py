@@ -20,6 +20,7 @@ SPAN = Family(
     converters=record.CONVERTERS,
     is_labelled=record.is_labelled,
     gold=record.gold,
+    texts=record.texts,
     fields=record.fields,
     encode=rows.encode_span,
     files=predictions.files,

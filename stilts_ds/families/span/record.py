@@ -33,6 +33,10 @@ class Span:
     impossible: bool = False
 
 
+def texts(record: Span) -> tuple[str, ...]:
+    return (record.context, record.question)
+
+
 def is_labelled(record: Span) -> bool:
     return bool(record.answers or record.impossible)
 

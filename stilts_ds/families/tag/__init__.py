@@ -19,6 +19,7 @@ TAG = Family(
     converters=record.CONVERTERS,
     is_labelled=record.is_labelled,
     gold=record.gold,
+    texts=record.texts,
     fields=record.fields,
     encode=rows.encode_tag,
     files=predictions.files,

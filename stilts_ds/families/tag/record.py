@@ -25,6 +25,10 @@ class Tagged:
     tags: tuple[str, ...] | None
 
 
+def texts(record: Tagged) -> tuple[str, ...]:
+    return (" ".join(record.words),)
+
+
 def is_labelled(record: Tagged) -> bool:
     return record.tags is not None
 
