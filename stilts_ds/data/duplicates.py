@@ -11,6 +11,7 @@ import logging
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -66,12 +67,12 @@ def digests_of(split: Split) -> Digests:
 
 
 def overlaps(train: Split, scored: Sequence[Split], folder: Path) -> list[Overlap]:
-    """How many examples of each scored split have the texts of a training example; those of other families have none.
+    """How many examples of each scored split have the texts of a training example.
 
     Counted once: the numbers are kept in `folder` by the hash of what they depend on.
     """
-    comparable = [split for split in scored if split.family.texts is not None and split.family is train.family]
-    if not comparable:
+    comparable = [split for split in scored if split.family.texts is not None]
+    if train.family.texts is None or not comparable:
         return []
     key = hash_json([VERSION, train.identity, [split.identity for split in comparable]])
     path = folder / f"duplicates-{key[:24]}.json"
@@ -107,23 +108,23 @@ class Exclusion:
 
     def __init__(self, scored: Callable[[], Iterable[Split]]) -> None:
         self._scored = scored
-        self._digests: dict[str, frozenset[int]] = {}
 
     @property
     def key(self) -> str:
         return hash_json([VERSION, [split.identity for split in self._scored()]])
+
+    @cached_property
+    def _digests(self) -> frozenset[int]:
+        """Read when the first record is asked for: rows that are cached already need only the key."""
+        return frozenset(int(number) for split in self._scored() for number in digests_of(split))
 
     def keep(self, family: Family, records: Iterator[Any], tally: Counter[str]) -> Iterator[Any]:
         """The records of a training split that are none of the scored examples; `tally` counts the others."""
         if family.texts is None:
             yield from records
             return
-        if family.name not in self._digests:
-            same = [split for split in self._scored() if split.family is family]
-            self._digests[family.name] = frozenset(int(number) for split in same for number in digests_of(split))
-        scored = self._digests[family.name]
         for record in records:
-            if digest_of(family.texts(record)) in scored:
+            if digest_of(family.texts(record)) in self._digests:
                 tally["that are scored"] += 1
             else:
                 yield record
