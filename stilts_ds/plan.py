@@ -114,7 +114,7 @@ def _lengths(recipe: Recipe, task: Task) -> dict[str, int]:
 
 def _selection(recipe: Recipe, tasks: Sequence[Task]) -> dict[str, Any]:
     """What decides on dev scores besides the training settings: which examples, and how answers are read off."""
-    chosen: dict[str, Any] = {"drawn": DRAW}
+    chosen: dict[str, Any] = {"drawn": DRAW, "by": {task.name: task.main_score for task in tasks}}
     for task in tasks:
         chosen |= family_of(task).selection_settings(recipe.evaluation)
     split = {task.name: recipe.data.dev_split[task.name] for task in tasks if task.name in recipe.data.dev_split}

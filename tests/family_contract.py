@@ -147,17 +147,22 @@ class Contract:
         assert all(abs(score - 100) < 1e-9 for score in scores.values()), scores
 
     def check_units(self) -> None:
-        """A score is 100 * sum / sum over units, on right and on wrong predictions; the main score is one of them."""
+        """A score is 100 * sum / sum over units, on right and on wrong predictions; the main score is one of them, or
+        their mean."""
         gold, predicted = self._perfect()
         for values in (predicted, self._shuffled(predicted)):
             names = {metric.name for metric in metrics_of(self.task)}
             for metric in {m.name: m for m in (*metrics_of(self.task), main_metric(self.task))}.values():
                 units = metric.count(gold, values, self.sample.language)
+                assert metric.name in names or set(metric.parts) <= names
+                if not metric.below:  # a mean of ratios with different denominators
+                    parts = [part.score(units) for part in metrics_of(self.task) if part.name in metric.parts]
+                    assert len(parts) > 1 and abs(metric.score(units) - sum(parts) / len(parts)) < 1e-9
+                    continue
                 above, below = metric.ratio(units)
                 assert len(units.names) == len(above) == len(below) == len(set(units.names))
                 expected = 100 * above.sum() / below.sum() if below.sum() else 0.0
                 assert abs(metric.score(units) - expected) < 1e-9
-                assert metric.name in names or set(metric.parts) <= names
 
     def check_files(self) -> None:
         """Predictions and labels come back from their files as they were, and a file that lacks one is refused."""

@@ -15,6 +15,7 @@ from stilts_ds.evaluate import score, score_tables
 from stilts_ds.families.pair import predictions as pair
 from stilts_ds.families.registry import main_metric
 from stilts_ds.families.span.record import Answer, Span
+from stilts_ds.tasks.registry import get_task
 
 needs_mock = pytest.mark.skipif(not MOCK.is_dir(), reason=NO_MOCK)
 
@@ -78,6 +79,8 @@ MLQA = {"answer_rules": "mlqa"}
     [
         ("pair", "accuracy", "accuracy", {}, PAIRS, list("0100"), "de", {"accuracy": 75.0}, 75.0),
         ("pair", "accuracy f1", "accuracy", {}, PAIRS, list("0011"), "en", {"accuracy": 50.0, "f1": 50.0}, 50.0),
+        ("pair", "accuracy f1", "accuracy_f1", {}, PAIRS, list("0100"), "en",
+         {"accuracy": 75.0, "f1": pytest.approx(200 / 3)}, (75 + 200 / 3) / 2),
         ("choice", "accuracy", "accuracy", {}, [1], [1], "en", {"accuracy": 100.0}, 100.0),
         ("tag", "accuracy", "accuracy", {}, TAGGED, [["NOUN", "X", "X"]], "en", {"accuracy": pytest.approx(200 / 3)},
          200 / 3),
@@ -99,6 +102,14 @@ def test_one_language_of_every_family(
     scores = score.score_values(of_family, gold, predicted, language)
     assert scores == expected
     assert main_metric(of_family).of_scores(scores) == pytest.approx(main)
+
+
+def test_qqp_selects_by_the_mean_of_accuracy_and_f1() -> None:
+    main = main_metric(get_task("qqp"))
+    units = main.count(PAIRS, list("0100"), "en")
+    assert main.score(units) == pytest.approx((75 + 200 / 3) / 2) and main.parts == ("accuracy", "f1")
+    with pytest.raises(ValueError, match="accuracy_f1 is no ratio of sums"):
+        main.ratio(units)
 
 
 def test_positive_class_is_the_last_label() -> None:

@@ -75,7 +75,8 @@ class Metric:
     `count(gold, predicted, language)` gives the units; it raises ValueError where the two do not belong together.
     The score is 100 * sum(above) / sum(below) over the named columns; a column named twice counts twice. `formula`
     computes it from the columns' sums, in the order of operations that the benchmark's own scorer has. A metric with
-    `parts` is their mean: they share the columns below the line.
+    `parts` is their mean. Where they do not share the columns below the line, `above` and `below` are empty: such a
+    metric selects models, and is not resampled.
     """
 
     name: str
@@ -89,7 +90,12 @@ class Metric:
         return self.formula(units)
 
     def ratio(self, units: Units) -> tuple[Floats, Floats]:
-        """Numerators and denominators of the units, [N] each: 100 * sum / sum is the score, up to rounding."""
+        """Numerators and denominators of the units, [N] each: 100 * sum / sum is the score, up to rounding.
+
+        Raises ValueError for a mean of metrics with different denominators, which is no such ratio.
+        """
+        if not self.below:
+            raise ValueError(f"{self.name} is no ratio of sums: its parts have different denominators")
         return units.total(self.above), units.total(self.below)
 
     def of_scores(self, scores: Sums) -> float:
@@ -127,6 +133,21 @@ def mean_metric(name: str, *parts: Metric) -> Metric:
     below = tuple(column for part in parts for column in part.below)
     return Metric(
         name, first.count, above, below,
+        lambda units: sum(part.score(units) for part in parts) / len(parts),
+        tuple(part.name for part in parts),
+    )  # fmt: skip
+
+
+def mean_of_different(name: str, *parts: Metric) -> Metric:
+    """The mean of metrics that count the same units by different columns, such as accuracy and F1."""
+
+    def count(gold: Sequence[Any], predicted: Any, language: str) -> Units:
+        counted = [part.count(gold, predicted, language) for part in parts]
+        columns = {column: values for units in counted for column, values in units.columns.items()}
+        return Units(counted[0].names, columns)
+
+    return Metric(
+        name, count, (), (),
         lambda units: sum(part.score(units) for part in parts) / len(parts),
         tuple(part.name for part in parts),
     )  # fmt: skip

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from stilts_ds.families.metrics import ACCURACY, Metric, Units, check_same_length, f1_metrics
+from stilts_ds.families.metrics import ACCURACY, Metric, Units, check_same_length, f1_metrics, mean_of_different
 from stilts_ds.tasks.spec import Task
 
 
 def metrics(task: Task) -> Mapping[str, Metric]:
-    """`accuracy` and `f1`: F1 of the last of the task's labels ("1" without labels)."""
+    """`accuracy`, `f1` and their mean, `accuracy_f1`: F1 of the last of the task's labels ("1" without labels)."""
     positive = task.labels[-1] if task.labels else "1"
 
     def count(gold: Sequence[str], predicted: Sequence[str], language: str) -> Units:
@@ -18,4 +18,6 @@ def metrics(task: Task) -> Mapping[str, Metric]:
         rows = [(g and p, p, g) for g, p in zip(is_gold, is_predicted)]
         return Units.numbered(rows, "correct", "predicted", "gold")
 
-    return {"accuracy": ACCURACY, "f1": f1_metrics(count)["f1"]}
+    f1 = f1_metrics(count)["f1"]
+    mean = mean_of_different("accuracy_f1", ACCURACY, f1)  # GLUE's score of QQP, by which jiant selects
+    return {metric.name: metric for metric in (ACCURACY, f1, mean)}
