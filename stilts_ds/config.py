@@ -19,7 +19,8 @@ from stilts_ds.errors import UserError, did_you_mean
 from stilts_ds.yaml_files import Part, parse_part, read_part
 
 RECIPES = Path(__file__).parent / "recipes"
-LENGTHS = ("max_seq_length", "doc_stride", "max_query_length")  # training keys that token rows depend on
+# Training keys that token rows depend on.
+ROW_KEYS = ("max_seq_length", "doc_stride", "window_step", "max_query_length", "pair_truncation_side")
 HUB_ID = r"^[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*$"
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 
@@ -148,7 +149,17 @@ class TrainingPart(Part):
     max_grad_norm: float = Field(1.0, ge=0, description="0 switches clipping off")
     max_seq_length: int = Field(256, ge=8, description="tokens in a row, special tokens included")
     doc_stride: int = Field(128, ge=1, description="tokens shared by neighbouring question-answering windows")
+    window_step: int | None = Field(
+        None,
+        ge=1,
+        description="in place of doc_stride: context tokens from the start of a question-answering window to the start "
+        "of the next, which jiant and XTREME's baseline call doc_stride; null: windows share doc_stride tokens",
+    )
     max_query_length: int = Field(64, ge=1, description="question tokens kept in a question-answering window")
+    pair_truncation_side: Literal["left", "right"] = Field(
+        "left", description="side at which the longer part of a too long sentence pair loses tokens: `left` is its "
+        "front, `right` its end, as in jiant. Multiple choice always loses the front"
+    )
     mlm_probability: float = Field(0.15, gt=0, lt=1)
     logging_steps: int = Field(10, ge=1)
     eval_steps: int = Field(0, ge=0, description="evaluate English dev every N steps; 0: only at the end")
@@ -157,6 +168,29 @@ class TrainingPart(Part):
     save_steps: int = Field(500, ge=0, description="checkpoint every N steps; 0: none")
     save_minutes: float = Field(0.0, ge=0, description="and whenever the last one is N minutes old; 0: never")
     save_total_limit: int = Field(2, ge=1, description="checkpoints kept")
+
+    @model_validator(mode="after")
+    def _one_rule_for_windows(self) -> TrainingPart:
+        if self.window_step is not None and "doc_stride" in self.model_fields_set:
+            raise ValueError(
+                "give doc_stride (tokens that two windows share) or window_step (tokens between their starts), not both"
+            )
+        return self
+
+    def in_use(self) -> dict[str, Any]:
+        """The settings that act, as plans keep them and the names of phases and cached rows hash them.
+
+        Of `doc_stride` and `window_step`, the one that is not in force is left out. So is `pair_truncation_side` where
+        it is the default: phases and rows keep the names that they had before there was a choice.
+        """
+        unused = {"window_step" if self.window_step is None else "doc_stride"}
+        if self.pair_truncation_side == "left":
+            unused.add("pair_truncation_side")
+        return self.model_dump(exclude=unused)
+
+    def rows_in_use(self) -> dict[str, Any]:
+        """Those of `in_use` that token rows depend on."""
+        return {name: value for name, value in self.in_use().items() if name in ROW_KEYS}
 
 
 class EnginePart(Part):
@@ -281,7 +315,11 @@ class Recipe(Part):
             parts.append(self.mlm_training if mlm else {})
         merged: dict[str, Any] = dict(task_defaults)
         for part in (*parts, self.task_training.get(task, {})):
+            if "doc_stride" in part:  # it takes the place of a window_step from a section that it wins over
+                merged.pop("window_step", None)
             merged |= part
+        if merged.get("window_step") is not None:
+            merged.pop("doc_stride", None)
         return TrainingPart(**merged)
 
 

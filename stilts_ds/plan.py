@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from stilts_ds.config import LENGTHS, NAME, Recipe
+from stilts_ds.config import NAME, ROW_KEYS, Recipe
 from stilts_ds.errors import UserError, did_you_mean
 from stilts_ds.families.registry import family_of
 from stilts_ds.plan_file import Kind, Phase, Plan
@@ -77,10 +77,10 @@ def _phase(
     alone = "" if not tasks else tasks[0].origin if kind == "target" else only_task(tasks)
     defaults = get_task(evaluate[0] if kind == "target" else alone).training if alone else {}
     mlm, several = any(not family_of(task).labelled for task in tasks), bool(tasks) and not alone
-    training = recipe.training(kind, defaults, alone, several, mlm).model_dump() if train else {}
+    training = recipe.training(kind, defaults, alone, several, mlm).in_use() if train else {}
     lengths = {task.name: _lengths(recipe, task) for task in tasks} if several else {}
-    if several:  # rows of several tasks have no common lengths
-        training = {key: value for key, value in training.items() if key not in LENGTHS}
+    if several:  # rows of several tasks have no common lengths and cuts
+        training = {key: value for key, value in training.items() if key not in ROW_KEYS}
     content = {
         "kind": kind, "origin": origin, "train": sorted(train), "seed": seed, "training": training, "lengths": lengths,
         "evaluate": sorted(evaluate) if kind == "retrieval" else [],
@@ -105,11 +105,10 @@ def _phase(
     )
 
 
-def _lengths(recipe: Recipe, task: Task) -> dict[str, int]:
-    """Row lengths of one of several tasks trained together: they are the task's own, as in a phase by itself."""
+def _lengths(recipe: Recipe, task: Task) -> dict[str, int | str]:
+    """What rows of one of several tasks trained together depend on: the task's own, as in a phase by itself."""
     mlm = not family_of(task).labelled
-    setting = recipe.training("intermediate", task.training, task.origin, several=True, mlm=mlm)
-    return {name: getattr(setting, name) for name in LENGTHS}
+    return recipe.training("intermediate", task.training, task.origin, several=True, mlm=mlm).rows_in_use()
 
 
 def _selection(recipe: Recipe, tasks: Sequence[Task]) -> dict[str, Any]:

@@ -22,7 +22,7 @@ PHASE_ID = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,199}$"  # ids become names of folders,
 class Phase(Value):
     """One node of the graph. `init` is the phase whose encoder it starts from; empty: the pretrained model.
 
-    `lengths` are the row lengths of each of several tasks; a task alone has those of `training`.
+    `lengths` are the settings that each of several tasks' rows depend on; a task alone has those of `training`.
     """
 
     model_config = ConfigDict(allow_inf_nan=False, extra="forbid")
@@ -36,7 +36,7 @@ class Phase(Value):
     # Kept as they were written, and not as a TrainingPart: they are part of the file's bytes, and a phase that trains
     # nothing has none.
     training: dict[str, Any]
-    lengths: dict[str, dict[str, int]]
+    lengths: dict[str, dict[str, int | str]]
 
     @model_validator(mode="after")
     def _tasks_and_settings_fit(self) -> Phase:
@@ -49,7 +49,7 @@ class Phase(Value):
         return self
 
     def setting(self, task: str = "") -> TrainingPart:
-        """The phase's training settings, with the row lengths of one of its tasks."""
+        """The phase's training settings, with those that the rows of one of its tasks depend on."""
         return TrainingPart(**{**self.training, **self.lengths.get(task, {})})
 
     @property

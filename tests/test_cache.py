@@ -12,7 +12,9 @@ import pytest
 import ranks
 from row_builder import RowsBuilder
 
+from stilts_ds.config import TrainingPart
 from stilts_ds.data.cache import cached_rows
+from stilts_ds.data.split import encoding_key
 from stilts_ds.rows.rows import Rows
 
 PROGRAM = Path(__file__).parent / "programs" / "build_cache.py"
@@ -49,6 +51,15 @@ def same(a: Rows, b: Rows) -> bool:
 def folder_of(cache: Path) -> Path:
     (folder,) = [path for path in cache.iterdir() if path.is_dir()]
     return folder
+
+
+def test_rows_are_named_by_where_they_are_cut_and_by_nothing_that_is_not_in_force() -> None:
+    plain = {"tokenizer": "t", "max_seq_length": 256, "doc_stride": 128, "max_query_length": 64}
+    assert encoding_key(TrainingPart(), "t") == plain
+    assert encoding_key(TrainingPart(learning_rate=1e-3, save_steps=9), "t") == plain
+    moved = {key: value for key, value in plain.items() if key != "doc_stride"} | {"window_step": 128}
+    assert encoding_key(TrainingPart(window_step=128), "t") == moved
+    assert encoding_key(TrainingPart(pair_truncation_side="right"), "t") == {**plain, "pair_truncation_side": "right"}
 
 
 def test_rows_are_built_once_and_mapped_afterwards(tmp_path: Path) -> None:

@@ -163,6 +163,49 @@ def test_a_phase_takes_defaults_then_the_task_then_the_phase_then_the_tasks_own_
     assert several.doc_stride == TrainingPart().doc_stride
 
 
+def test_the_section_that_wins_says_how_windows_are_cut() -> None:
+    literal = {"doc_stride": 99}
+    made = recipe(intermediate_training={"window_step": 7}, multitask_training={"doc_stride": 55},
+                  task_training={"squad_v1": {"window_step": None}, "squad_v2": {"doc_stride": 33}})  # fmt: skip
+
+    def windows(task: str, several: bool = False) -> dict[str, Any]:
+        in_use = made.training("intermediate", literal, task, several).in_use()
+        return {key: in_use[key] for key in ("doc_stride", "window_step") if key in in_use}
+
+    assert windows("tydiqa") == {"window_step": 7}
+    assert windows("squad_v1") == {"doc_stride": 99}
+    assert windows("squad_v2") == {"doc_stride": 33}
+    assert windows("tydiqa", several=True) == {"doc_stride": 55}
+
+
+@pytest.mark.parametrize("section", ["intermediate_training", "target_training"])
+def test_a_section_gives_one_rule_for_windows(section: str) -> None:
+    both = {"window_step": 8, "doc_stride": 8}
+    with pytest.raises(UserError, match=rf"{section}.*give doc_stride \(.*\) or window_step \(.*\), not both"):
+        recipe(**{section: both})
+    with pytest.raises(UserError, match="task_training.*not both"):
+        recipe(task_training={"squad_v1": both})
+
+
+@pytest.mark.parametrize("part", [{"window_step": 0}, {"window_step": 1.5}, {"pair_truncation_side": "end"}])
+def test_windows_that_do_not_move_and_sides_that_do_not_exist_are_refused(part: dict[str, Any]) -> None:
+    with pytest.raises(UserError, match=f"intermediate_training.*{next(iter(part))}"):
+        recipe(intermediate_training=part)
+
+
+def test_settings_that_are_not_in_force_change_no_name() -> None:
+    rows = {"max_seq_length": 256, "doc_stride": 128, "max_query_length": 64}
+    assert TrainingPart().rows_in_use() == rows and list(TrainingPart().rows_in_use()) == list(rows)
+    everything = TrainingPart().model_dump()
+    assert everything.pop("window_step") is None and everything.pop("pair_truncation_side") == "left"
+    assert TrainingPart().in_use() == everything
+    given = TrainingPart(window_step=128, pair_truncation_side="right")
+    assert given.rows_in_use() == {
+        "max_seq_length": 256, "window_step": 128, "max_query_length": 64, "pair_truncation_side": "right",
+    }  # fmt: skip
+    assert TrainingPart(**given.in_use()) == given
+
+
 @pytest.mark.parametrize("name", sorted(TASKS))
 def test_every_tasks_own_settings_are_training_settings(name: str) -> None:
     made = recipe().training("target", TASKS[name].training, name)

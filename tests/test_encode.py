@@ -21,7 +21,7 @@ from stilts_ds.families.choice.rows import encode_choice
 from stilts_ds.families.pair.record import Pair
 from stilts_ds.families.pair.rows import encode_pair
 from stilts_ds.families.span.record import Answer, Span
-from stilts_ds.families.span.rows import encode_span
+from stilts_ds.families.span.rows import cut_windows, encode_span
 from stilts_ds.families.tag.predictions import rejoin
 from stilts_ds.families.tag.record import Tagged
 from stilts_ds.families.tag.rows import encode_tag
@@ -83,6 +83,27 @@ def test_a_pair_that_is_too_long_loses_the_front_of_its_longer_part() -> None:
     rows = encode_pair([Pair("1", "the cat sat on the mat", "the dog", "a")], XLMR, ("a",), setting(max_seq_length=9))
     assert tokens(rows, 0) == "<s> ▁on ▁the ▁mat </s> </s> ▁the ▁dog </s>"
     assert rows.tally["rows cut to max_seq_length"] == 1
+
+
+def test_a_pair_that_is_too_long_loses_the_end_of_its_longer_part_where_that_is_asked() -> None:
+    values = setting(max_seq_length=9, pair_truncation_side="right")
+    records = [Pair("1", "the cat sat on the mat", "the dog", "a"), Pair("2", "the dog", "the cat sat on the mat", "a"),
+               Pair("3", "the cat sat on", "the dog sat on", "a"), Pair("4", "the cat", "the dog on", "a")]  # fmt: skip
+    rows = encode_pair(records, XLMR, ("a",), values)
+    assert [tokens(rows, r) for r in range(4)] == [
+        "<s> ▁the ▁cat ▁sat </s> </s> ▁the ▁dog </s>",
+        "<s> ▁the ▁dog </s> </s> ▁the ▁cat ▁sat </s>",
+        "<s> ▁the ▁cat </s> </s> ▁the ▁dog ▁sat </s>",
+        "<s> ▁the ▁cat </s> </s> ▁the ▁dog ▁on </s>",
+    ]
+    assert rows.second.tolist() == [6, 5, 5, 5] and rows.tally["rows cut to max_seq_length"] == 3
+
+
+def test_a_choice_that_is_too_long_loses_its_front_also_where_pairs_lose_their_end() -> None:
+    values = setting(max_seq_length=9, pair_truncation_side="right")
+    rows = encode_choice([Choice("1", "the cat sat on the mat", ("the dog", "on"), 0)], XLMR, (), values)
+    assert tokens(rows, 0) == "<s> ▁on ▁the ▁mat </s> </s> ▁the ▁dog </s>"
+    assert tokens(rows, 1) == "<s> ▁sat ▁on ▁the ▁mat </s> </s> ▁on </s>"
 
 
 def test_an_unknown_label_is_named_with_its_example() -> None:
@@ -199,6 +220,84 @@ def test_windows_equal_hugging_faces(case: tuple[Span, TrainingPart]) -> None:
 
 
 THEIRS = pieces.xlmr_tokenizer()
+
+
+def windows_of_jiant(context: list[Any], room: int, step: int) -> list[list[Any]]:
+    """The windows that jiant and XTREME cut with `doc_stride=step`, by the rule of their code.
+
+    What does not fit is cut off; the next window begins with the last `room - step` tokens that were kept. The first
+    window that needs no cut is the last one.
+    """
+    windows, rest = [], context
+    while len(windows) * step < len(context):
+        removed = max(len(rest) - room, 0)
+        windows.append(rest[: len(rest) - removed])
+        if not removed:
+            break
+        rest = rest[-(room - step + removed) :]
+    return windows
+
+
+@given(question(), st.integers(6, 40), st.data())
+@QUICK
+def test_windows_by_step_equal_jiants(case: tuple[Span, TrainingPart], room: int, data: st.DataObject) -> None:
+    record, _ = case
+    step = data.draw(st.integers(1, room))
+    asked = int(XLMR.slices([record.question]).length[0])
+    rows, windows = span_windows(record, setting(max_seq_length=asked + 4 + room, window_step=step))
+    offsets = [(start, end) for start, end in XLMR.ids_and_offsets([record.context])[1].tolist()]
+    assert windows == windows_of_jiant(offsets, room, step)
+    assert rows.span is not None
+    answer = record.answers[0]
+    wanted = [i for i, (start, end) in enumerate(offsets)
+              if answer.start < end and start < answer.start + len(answer.text)]  # fmt: skip
+    for number, span in enumerate(rows.span.tolist()):
+        first, last = wanted[0] - number * step, wanted[-1] - number * step
+        inside = first >= 0 and last < len(windows[number])
+        assert span == ([first + asked + 3, last + asked + 3] if inside else [0, 0])
+
+
+@pytest.mark.parametrize(("length", "room", "step", "windows"), [
+    (0, 6, 2, [(0, 0)]),
+    (6, 6, 2, [(0, 6)]),
+    (7, 6, 2, [(0, 6), (2, 7)]),
+    (10, 6, 2, [(0, 6), (2, 8), (4, 10)]),
+    (11, 6, 2, [(0, 6), (2, 8), (4, 10), (6, 11)]),
+    (12, 6, 6, [(0, 6), (6, 12)]),
+    (400, 365, 128, [(0, 365), (128, 400)]),
+    (622, 366, 128, [(0, 366), (128, 494), (256, 622)]),
+])  # fmt: skip
+def test_no_window_begins_after_the_one_that_reaches_the_end(
+    length: int, room: int, step: int, windows: list[tuple[int, int]]
+) -> None:
+    cut = cut_windows(np.array([length]), np.array([room]), np.array([step]))
+    assert list(zip(cut.begin.tolist(), cut.end.tolist())) == windows
+
+
+def test_questions_of_different_length_move_by_the_same_step() -> None:
+    """With `doc_stride`, a longer question makes smaller steps."""
+    context = " ".join(["the", "dog"] * 10)
+    records = [Span("1", "cat", context, ()), Span("2", "the cat sat on the mat", context, ())]
+    starts = []
+    for values in (setting(max_seq_length=20, window_step=4), setting(max_seq_length=20, doc_stride=4)):
+        rows = encode_span(records, XLMR, (), values)
+        assert rows.place is not None
+        first = [int(rows.place[rows.starts[r] + rows.second[r], 0]) for r in range(len(rows))]
+        starts.append([[first[r] // 4 for r in np.flatnonzero(rows.example == i)] for i in range(2)])
+    assert starts == [[[0, 4, 8], [0, 4, 8, 12]], [[0, 11], [0, 6, 12]]]
+
+
+@pytest.mark.parametrize("words", [40, 10])
+def test_a_step_beyond_the_room_for_the_context_is_refused_where_tokens_would_be_lost(words: int) -> None:
+    record = Span("q9", "the cat sat", " ".join(["the"] * words), ())
+    largest = encode_span([record], XLMR, (), setting(max_seq_length=16, window_step=9))
+    assert largest.row_lengths.tolist() == ([16] * 4 + [11] if words == 40 else [16, 8])
+    with pytest.raises(UserError, match="question q9: 9 tokens are left for the context, fewer than window_step=10; "
+                                        "raise max_seq_length or lower window_step or max_query_length"):
+        encode_span([record], XLMR, (), setting(max_seq_length=16, window_step=10))
+    short = Span("q9", "the cat sat", " ".join(["the"] * 9), ())
+    fits = encode_span([short], XLMR, (), setting(max_seq_length=16, window_step=10))
+    assert fits.row_lengths.tolist() == [16]
 
 
 def test_a_long_question_keeps_its_front_and_is_counted() -> None:

@@ -12,7 +12,7 @@ from stilts_ds.config import load_recipe
 
 TOY = [
     "model={name_or_path: toy}", "data={source: toy, max_train_examples: 200}", "seeds=[1]", "targets=[xnli, tatoeba]",
-    "intermediate_training={max_steps: 2, train_batch_size: 4, max_seq_length: 96, doc_stride: 32, "
+    "intermediate_training={max_steps: 2, train_batch_size: 4, max_seq_length: 96, window_step: 32, "
     "max_query_length: 32, eval_examples: 20, save_steps: 0}",
     "multitask_training={}", "task_training={}", "mlm_training={learning_rate: 5.0e-6}",
     "target_training={max_steps: 2, train_batch_size: 4, max_seq_length: 96, eval_examples: 20, save_steps: 0}",

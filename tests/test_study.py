@@ -83,7 +83,7 @@ def test_the_paper_s_settings() -> None:
             long = bool(question) if alone else task in question
             rows = phase.setting(task)
             assert rows.max_seq_length == (384 if long else 256), (phase.title, task)
-            assert (rows.doc_stride, rows.max_query_length) == (128, 64)
+            assert (rows.window_step, rows.max_query_length, rows.pair_truncation_side) == (128, 64, "right")
     found = {phase.condition: (s.train_batch_size, s.num_train_epochs)
              for phase in phases if phase.kind == "intermediate" for s in [phase.setting()]}  # fmt: skip
     del found["mlm"]
@@ -116,6 +116,35 @@ def test_the_control_of_text_alone_is_an_intermediate_phase_and_never_the_baseli
     assert (first.kind, first.train, first.setting().train_batch_size) == ("intermediate", ("mlm",), 8)
     assert first.setting().learning_rate == 7e-6
     assert (after.init, after.condition) == (first.id, "mlm") and (plain.init, plain.condition) == ("", "none")
+
+
+def test_rows_of_each_of_several_tasks_are_cut_as_the_task_s_own() -> None:
+    conditions = {"both": ["squad_v1", "squad_v2", "mnli", "qqp"]}
+    more = {
+        "intermediate_training": {"window_step": 96, "pair_truncation_side": "right"},
+        "task_training": {"squad_v2": {"doc_stride": 64}, "qqp": {"pair_truncation_side": "left"}},
+    }
+    [phase] = [phase for phase in planned(study(intermediate=conditions, **more)) if phase.kind == "intermediate"]
+    rows = {task: phase.setting(task).rows_in_use() for task in phase.train}
+    lengths = {"max_query_length": 64}
+    right, question, pair = {"pair_truncation_side": "right"}, {"max_seq_length": 384}, {"max_seq_length": 256}
+    assert rows == {
+        "squad_v1": {**lengths, **question, **right, "window_step": 96},
+        "squad_v2": {**lengths, **question, **right, "doc_stride": 64},
+        "mnli": {**lengths, **pair, **right, "window_step": 96},
+        "qqp": {**lengths, **pair, "window_step": 96},
+    }
+    assert phase.lengths == rows and Phase(**phase.to_json()) == phase
+
+
+def test_where_rows_are_cut_names_a_phase_and_what_is_not_in_force_does_not() -> None:
+    def ids(**training: Any) -> list[str]:
+        return [phase.id for phase in planned(study(targets=["xquad"], target_training=training))]
+
+    plain = ids()
+    assert ids(window_step=None, pair_truncation_side="left") == ids(doc_stride=128) == plain
+    others = [ids(window_step=128), ids(window_step=96), ids(pair_truncation_side="right"), ids(doc_stride=96)]
+    assert len({tuple(names) for names in (plain, *others)}) == 5
 
 
 def test_settings_of_a_phase_with_one_task_are_the_task_s_also_with_text_or_translations_beside_it() -> None:

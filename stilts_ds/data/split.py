@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from stilts_ds.config import LENGTHS, TrainingPart
+from stilts_ds.config import TrainingPart
 from stilts_ds.data.cache import cached_rows, find_rows
 from stilts_ds.data.reader import Exclusion, Origin
 from stilts_ds.data.store import KEPT_BYTES, Records, Store
@@ -134,5 +134,5 @@ class Split:
 
 
 def encoding_key(setting: TrainingPart, fingerprint: str) -> dict[str, Any]:
-    """What rows depend on besides the records: the tokenizer and the lengths."""
-    return {"tokenizer": fingerprint, **{name: getattr(setting, name) for name in LENGTHS}}
+    """What rows depend on besides the records: the tokenizer, the lengths, and where rows are cut."""
+    return {"tokenizer": fingerprint, **setting.rows_in_use()}

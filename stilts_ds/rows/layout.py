@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import numpy as np
 
 from stilts_ds.rows.slices import Laid, Slices, lay_out
@@ -10,7 +12,7 @@ from stilts_ds.rows.writer import RowsWriter
 
 
 def pair_cuts(a: np.ndarray, b: np.ndarray, room: int) -> tuple[np.ndarray, np.ndarray]:
-    """How many tokens parts of lengths `a` and `b` [R] lose at their front until both fit in `room`.
+    """How many tokens parts of lengths `a` and `b` [R] lose until both fit in `room`.
 
     As if the longer one (the first on a tie) lost one token after the other.
     """
@@ -20,13 +22,19 @@ def pair_cuts(a: np.ndarray, b: np.ndarray, room: int) -> tuple[np.ndarray, np.n
     return np.where(difference > 0, only, 0) + (rest + 1) // 2, np.where(difference < 0, only, 0) + rest // 2
 
 
-def lay_out_pairs(out: RowsWriter, template: Template, a: Slices, b: Slices, limit: int) -> Laid:
-    """Rows of two segments, at most `limit` tokens each; cut rows are counted in the writer's tally."""
+def lay_out_pairs(
+    out: RowsWriter, template: Template, a: Slices, b: Slices, limit: int, side: Literal["left", "right"]
+) -> Laid:
+    """Rows of two segments, at most `limit` tokens each; too long ones lose tokens at the `side` of a segment.
+
+    Rows that are cut are counted in the writer's tally.
+    """
     cut_a, cut_b = pair_cuts(a.length, b.length, limit - template.pair_cost)
     cut = int(np.count_nonzero(cut_a + cut_b))
     if cut:
         out.tally["rows cut to max_seq_length"] += cut
-        a, b = a.part(cut_a, a.length - cut_a), b.part(cut_b, b.length - cut_b)
+        skip_a, skip_b = (cut_a, cut_b) if side == "left" else (0, 0)
+        a, b = a.part(skip_a, a.length - cut_a), b.part(skip_b, b.length - cut_b)
     return lay_out([template.prefix, a, template.middle, b, template.suffix], len(a.length))
 
 

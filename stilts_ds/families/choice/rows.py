@@ -1,4 +1,7 @@
-"""Multiple choice to rows: each (prompt, candidate) on a row of its own, a question's rows together (paper, Inputs)."""
+"""Multiple choice to rows: each (prompt, candidate) on a row of its own, a question's rows together (paper, Inputs).
+
+A row that is too long loses tokens at the front of its longer part (paper, Inputs), so the prompt's end stays.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +36,7 @@ def encode_choice(
         question = np.repeat(np.arange(len(chunk)), width)
         prompts = tokenizer.slices([r.prompt for r in chunk]).take(question)
         choices = tokenizer.slices([choice for r in chunk for choice in r.choices])
-        laid = lay_out_pairs(out, tokenizer.template, prompts, choices, setting.max_seq_length)
+        laid = lay_out_pairs(out, tokenizer.template, prompts, choices, setting.max_seq_length, "left")
         label = np.asarray([-1 if r.label is None else r.label for r in chunk], np.int32)
         out.append(laid.ids, laid.lengths, laid.inside(3), first + question, width, label=label)
     return out.rows()

@@ -1,4 +1,4 @@
-"""Pairs to rows: `<s> A </s></s> B </s>`, over-long ones cut from the front of the longer part (paper, Inputs)."""
+"""Pairs to rows: `<s> A </s></s> B </s>`; the longer part of an over-long one is cut at `pair_truncation_side`."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def encode_pair(
     index_of = {label: index for index, label in enumerate(labels)}
     for first, chunk in chunks(records):
         a, b = tokenizer.slices([r.text_a for r in chunk]), tokenizer.slices([r.text_b for r in chunk])
-        laid = lay_out_pairs(out, tokenizer.template, a, b, setting.max_seq_length)
+        laid = lay_out_pairs(out, tokenizer.template, a, b, setting.max_seq_length, setting.pair_truncation_side)
         example = np.arange(first, first + len(chunk))
         out.append(laid.ids, laid.lengths, laid.inside(3), example, label=_label_indices(chunk, index_of))
     return out.rows()

@@ -1,8 +1,9 @@
-"""Question answering: windows of question and context that share `doc_stride` tokens.
+"""Question answering: windows of question and context, cut out of a context longer than a row.
 
 The questions of a paragraph stand together in the files, so each context is tokenised once for all of them; windows
-are then cut out of its tokens. Ids and characters are those of a fast Hugging Face tokenizer called with
-`truncation="only_second"`, `stride` and `return_overflowing_tokens`, except that an over-long question is cut here.
+are then cut out of its tokens. With `doc_stride`, ids and characters are those of a fast Hugging Face tokenizer called
+with `truncation="only_second"`, `stride` and `return_overflowing_tokens`, except that an over-long question is cut
+here. With `window_step`, windows start where those of transformers' SQuAD processing do, which jiant and XTREME copied.
 """
 
 from __future__ import annotations
@@ -75,12 +76,21 @@ class Cut:
     end: np.ndarray
 
 
-def cut_windows(length: np.ndarray, room: np.ndarray, stride: int) -> Cut:
-    """Windows over contexts of `length` [N] tokens with `room` [N] for them; neighbours share `stride` tokens.
+def window_steps(room: np.ndarray, setting: TrainingPart) -> np.ndarray:
+    """Context tokens from one window's start to the next, [N], where windows have `room` [N] for the context."""
+    if setting.window_step is None:
+        return room - setting.doc_stride
+    return np.full_like(room, setting.window_step)
 
-    There is always one window; `room` must be above `stride` where the context does not fit into one.
+
+def cut_windows(length: np.ndarray, room: np.ndarray, step: np.ndarray) -> Cut:
+    """Windows over contexts of `length` [N] tokens with `room` [N] for them, one every `step` [N] tokens.
+
+    The last window is the first that reaches the end. There is always one window; `step` must be at least 1 and at
+    most `room` where the context does not fit into one, so that no token falls between two windows.
     """
-    step = np.maximum(room - stride, 1)
+    # Of a context that fits, the step does not matter; it may then be any number.
+    step = np.maximum(step, 1)
     count = np.where(length > room, 1 - (room - length) // step, 1)
     question = np.repeat(np.arange(len(length)), count)
     begin = step[question] * (np.arange(len(question)) - np.repeat(np.cumsum(count) - count, count))
@@ -100,8 +110,8 @@ def _append_windows(
     template = tokenizer.template
     tokens = contexts.tokens.take(which)
     room = setting.max_seq_length - template.pair_cost - questions.length
-    _check_room(records, room, tokens.length, setting.doc_stride)
-    cut = cut_windows(tokens.length, room, setting.doc_stride)
+    _check_room(records, room, tokens.length, setting)
+    cut = cut_windows(tokens.length, room, window_steps(room, setting))
     parts = tokens.take(cut.question).part(cut.begin, cut.end - cut.begin)
     heads = questions.take(cut.question)
     laid = lay_out([template.prefix, heads, template.middle, parts, template.suffix], len(cut.question))
@@ -114,11 +124,19 @@ def _append_windows(
     out.append(laid.ids, laid.lengths, second, index + cut.question, span=span, place=place)
 
 
-def _check_room(records: Sequence[Span], room: np.ndarray, length: np.ndarray, stride: int) -> None:
-    for i in np.flatnonzero((room <= stride) & (length > room)).tolist():
+def _check_room(records: Sequence[Span], room: np.ndarray, length: np.ndarray, setting: TrainingPart) -> None:
+    """No token of a context may be lost. Room depends on the question's length, so a question is named.
+
+    transformers' SQuAD processing skips the tokens between a window's end and a later start, and does not say so.
+    """
+    if setting.window_step is None:
+        key, too_little, least = "doc_stride", "not more", setting.doc_stride + 1
+    else:
+        key, too_little, least = "window_step", "fewer", setting.window_step
+    for i in np.flatnonzero((room < least) & (length > room)).tolist():
         raise UserError(
-            f"question {records[i].id}: {room[i]} tokens are left for the context, not more than doc_stride="
-            f"{stride}; raise max_seq_length or lower doc_stride or max_query_length"
+            f"question {records[i].id}: {room[i]} tokens are left for the context, {too_little} than {key}="
+            f"{getattr(setting, key)}; raise max_seq_length or lower {key} or max_query_length"
         )
 
 
