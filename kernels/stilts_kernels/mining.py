@@ -76,7 +76,7 @@ def two_way(source: Rows, target: Rows, k_forward: int, k_backward: int, screen:
     check_pair(source, target, k_forward)
     check_pair(target, source, k_backward)
     screen = choose_screen(screen)
-    forward, backward = Found(source.count, k_forward), Found(target.count, k_backward)
+    forward, backward = Found(source, k_forward), Found(target, k_backward)
     source_step = queries_per_pass(source, k_forward, memory * 3 // 4, screen)
     target_step = max(SIDE_ROWS, memory // 4 // shortlist_bytes(k_backward))
     scored = 0
@@ -91,9 +91,11 @@ def two_way(source: Rows, target: Rows, k_forward: int, k_backward: int, screen:
 class Found:
     """What has been found for one side so far: its neighbours, and the rows that a screen could not prove."""
 
-    def __init__(self, rows: int, k: int) -> None:
-        self.k, self.failed = k, torch.zeros(rows, dtype=torch.bool)
-        self.best = Neighbours(torch.full((rows, k), -torch.inf, dtype=torch.float64), torch.full((rows, k), -1))
+    def __init__(self, rows: Rows, k: int) -> None:
+        device = rows.data.device
+        self.k, self.failed = k, torch.zeros(rows.count, dtype=torch.bool, device=device)
+        self.best = Neighbours(torch.full((rows.count, k), -torch.inf, dtype=torch.float64, device=device),
+                               torch.full((rows.count, k), -1, device=device))
 
     def merge(self, rows: slice, fresh: tuple[Tensor, Tensor], first: int, failed: Tensor) -> None:
         """Takes in neighbours of `rows` whose indices count from `first` on, above all that were taken in before."""
@@ -106,8 +108,9 @@ def search_tile(source: Rows, rows: slice, target: Rows, columns: slice, forward
                 memory: int) -> int:
     """Searches some source rows against some target rows, both ways; returns how many pairs were scored."""
     own, other = source.part(rows.start, rows.stop), target.part(columns.start, columns.stop)
-    ahead = Shortlist(own.count, min(forward.k, other.count), max(CAP_FIRST, 16 * forward.k))
-    back = Shortlist(other.count, min(backward.k, own.count), max(CAP_FIRST, 16 * backward.k))
+    device = own.data.device
+    ahead = Shortlist(own.count, min(forward.k, other.count), max(CAP_FIRST, 16 * forward.k), device)
+    back = Shortlist(other.count, min(backward.k, own.count), max(CAP_FIRST, 16 * backward.k), device)
     sweep_both(own, other, ahead, back, getattr(torch, screen))
     there, here = ahead.finish(), back.finish()
     score = scores_of(own, other, torch.cat([there[0], here[1]]), torch.cat([there[1], here[0]]),

@@ -67,7 +67,7 @@ class MpiRanks(Ranks):
         if self.rank != owner:
             self.comm.Gather(as_bytes(tensor), None, root=owner)
             return []
-        parts = torch.empty(self.size, *tensor.shape, dtype=tensor.dtype)
+        parts = torch.empty(self.size, *tensor.shape, dtype=tensor.dtype, device=tensor.device)
         self.comm.Gather(as_bytes(tensor), as_bytes(parts), root=owner)
         return list(parts)
 

@@ -197,12 +197,12 @@ def sampled_dots(left: Tensor, counts: Tensor, right: Tensor, column: Tensor) ->
     """
     if left.is_cuda:
         return (left.repeat_interleave(counts, dim=0) * right[column]).sum(dim=1)
-    bounds = torch.zeros(len(counts) + 1, dtype=torch.int64)
+    bounds = torch.zeros(len(counts) + 1, dtype=torch.int64, device=left.device)
     torch.cumsum(counts, dim=0, out=bounds[1:])
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta state")
-        pattern = torch.sparse_csr_tensor(bounds, column, torch.zeros(len(column), dtype=left.dtype),
-                                          (len(left), len(right)), check_invariants=False)
+        pattern = torch.sparse_csr_tensor(bounds, column, left.new_zeros(len(column)), (len(left), len(right)),
+                                          device=left.device, check_invariants=False)
     return torch.sparse.sampled_addmm(pattern, left, right.T, beta=0.0).values()
 
 
@@ -222,7 +222,7 @@ def open_npy(path: str | Path) -> tuple[Tensor, Callable[[], None]]:
     if len(mapped) < offset + count * dtype.itemsize:
         raise ValueError(f"{path}: cut short: {len(mapped)} bytes for shape {shape} of {dtype}")
     if count == 0:
-        return torch.empty(shape, dtype=dtype), lambda: None
+        return torch.empty(shape, dtype=dtype, device="cpu"), lambda: None
     tensor = torch.frombuffer(mapped, dtype=dtype, count=count, offset=offset).view(shape)
     return tensor, lambda: mapped.madvise(mmap.MADV_DONTNEED)
 

@@ -89,7 +89,7 @@ def fastest_screen() -> str:
 
 def product_seconds(dtype: torch.dtype) -> float:
     """Time of one 256 x 1024 x 512 product: short, so that some of several run undisturbed."""
-    left, right = torch.ones(256, 512, dtype=dtype), torch.ones(1024, 512, dtype=dtype)
+    left, right = (torch.ones(rows, 512, dtype=dtype, device="cpu") for rows in (256, 1024))
     start = time.perf_counter()
     torch.mm(left, right.T)
     return time.perf_counter() - start
@@ -175,7 +175,7 @@ def sweep(queries: list[Panel], bank: Iterable[Panel], forward: Shortlist, backw
     for bank_panel in bank:
         if buffer is None:
             dtype = bank_panel.rows.dtype
-            buffer = torch.empty(len(bank_panel) * max(map(len, queries)), dtype=dtype)
+            buffer = bank_panel.rows.new_empty(len(bank_panel) * max(map(len, queries)))
         for query_panel in queries:
             scores = buffer[: len(bank_panel) * len(query_panel)].view(len(bank_panel), len(query_panel))
             torch.mm(bank_panel.rows, query_panel.rows.T, out=scores)
@@ -191,8 +191,9 @@ def best_pairs(shortlist: Shortlist, row: Tensor, column: Tensor, score: Tensor)
     order, place = places(row, score)
     keep = place < shortlist.k
     order, place = order[keep], place[keep]
-    values = torch.full((shortlist.rows, shortlist.k), float("nan"), dtype=torch.float64)
-    indices = torch.full((shortlist.rows, shortlist.k), -1)
+    shape = shortlist.rows, shortlist.k
+    values = torch.full(shape, float("nan"), dtype=torch.float64, device=row.device)
+    indices = torch.full(shape, -1, device=row.device)
     values[row[order], place], indices[row[order], place] = score[order], column[order]
     return values, indices
 
@@ -233,7 +234,7 @@ def one_pass(queries: Rows, bank: Rows, k: int, screen: str, cap: int, step: int
     panels = list(make_panels(PanelMaker(queries, centre, None, 2, dtype), QUERY_ROWS))
     height = fitting(BANK_ROWS, dtype)
     tiles = index.panels if index else make_panels(PanelMaker(bank, bank_centre, centre, 0, dtype), height)
-    shortlist = Shortlist(queries.count, k, max(cap, 16 * k))
+    shortlist = Shortlist(queries.count, k, max(cap, 16 * k), queries.data.device)
     sweep(panels, tiles, shortlist)
     row, column = shortlist.finish()
     values, indices = best_pairs(shortlist, row, column, canonical_scores(queries, bank, row, column, step))
@@ -247,8 +248,9 @@ def topk_float64(queries: Rows, bank: Rows, k: int, screen: str = "auto", memory
     check_pair(queries, bank, k)
     screen = index.screen if index else choose_screen(screen)
     size, step = queries_per_pass(queries, k, memory, screen), scoring_step(queries.dim, memory)
-    values = torch.empty(queries.count, k, dtype=torch.float64)
-    indices = torch.empty(queries.count, k, dtype=torch.int64)
+    device = queries.data.device
+    values = torch.empty(queries.count, k, dtype=torch.float64, device=device)
+    indices = torch.empty(queries.count, k, dtype=torch.int64, device=device)
     certified = scored = 0
     for first in range(0, queries.count, size):
         part = slice(first, first + size)

@@ -39,6 +39,12 @@ def padded_to(values: Tensor, indices: Tensor, k: int) -> tuple[Tensor, Tensor]:
             torch.nn.functional.pad(indices, (0, missing), value=-1))
 
 
+def nothing(rows: int, k: int) -> tuple[Tensor, Tensor]:
+    """(values, indices) [rows, k] of no search, in CPU memory, where results of shards are exchanged."""
+    values = torch.empty(rows, k, dtype=torch.float64, device="cpu")
+    return values, torch.empty(rows, k, dtype=torch.int64, device="cpu")
+
+
 class Layout:
     """How both sides lie over the ranks; made collectively, so a bad shard on one rank raises on all."""
 
@@ -76,7 +82,7 @@ class Layout:
 
     def share(self, ranks: Ranks, queries: Tensor, owner: int, start: int, stop: int) -> Tensor:
         """The owner's block of queries, on every rank."""
-        block = torch.empty(stop - start, self.dim, dtype=self.dtypes[owner])
+        block = torch.empty(stop - start, self.dim, dtype=self.dtypes[owner], device="cpu")
         if ranks.rank == owner:
             block.copy_(queries[start:stop])
         return ranks.broadcast(block, owner)
@@ -102,7 +108,7 @@ def topk_ranks(queries: Tensor, bank: Tensor, k: int, comm: Any, metric: str = "
     ranks = ranks_of(comm)
     unit = ranks.agree(lambda: is_cosine(metric))
     layout = Layout(ranks, queries, bank, k, memory, ("queries", "bank"))
-    found = [(torch.empty(0, k, dtype=torch.float64), torch.empty(0, k, dtype=torch.int64))]
+    found = [nothing(0, k)]
     done, total = 0, sum(layout.query_counts)
     for owner, start, stop in layout.blocks():
         block = layout.share(ranks, queries, owner, start, stop)
@@ -116,7 +122,7 @@ def topk_ranks(queries: Tensor, bank: Tensor, k: int, comm: Any, metric: str = "
 def local_topk(block: Tensor, bank: Tensor, k: int, unit: bool, memory: int) -> tuple[Tensor, Tensor]:
     """Top-k of a block in this rank's shard alone, padded to k; indices count within the shard."""
     if len(bank) == 0:
-        return padded_to(torch.empty(len(block), 0, dtype=torch.float64), torch.empty(len(block), 0).long(), k)
+        return padded_to(*nothing(len(block), 0), k)
     sides = Rows(block, "queries", unit), Rows(bank, "bank", unit)
     return padded_to(*topk_float64(*sides, min(k, len(bank)), memory=memory), k)
 
@@ -161,8 +167,8 @@ def joined(ranks: Ranks, best: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
 def neighbours_ranks(ranks: Ranks, layout: Layout, source: Tensor, target: Tensor, k: int, unit: bool,
                      progress: Progress | None) -> tuple[Neighbours, Neighbours]:
     """Neighbours, with global indices, of this rank's source rows and of its target rows."""
-    forward = [(torch.empty(0, k, dtype=torch.float64), torch.empty(0, k, dtype=torch.int64))]
-    backward = padded_to(torch.empty(len(target), 0, dtype=torch.float64), torch.empty(len(target), 0).long(), k)
+    forward = [nothing(0, k)]
+    backward = padded_to(*nothing(len(target), 0), k)
     done, total = 0, sum(layout.query_counts)
     for owner, start, stop in layout.blocks():
         block = layout.share(ranks, source, owner, start, stop)
@@ -177,8 +183,7 @@ def local_two_way(block: Tensor, target: Tensor, k: int, unit: bool,
                   memory: int) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
     """Neighbours of a source block in this rank's targets and of the targets in the block, padded to k."""
     if len(target) == 0:
-        return local_topk(block, target, k, unit, memory), (torch.empty(0, k, dtype=torch.float64),
-                                                            torch.empty(0, k, dtype=torch.int64))
+        return local_topk(block, target, k, unit, memory), nothing(0, k)
     sides = Rows(block, "source", unit), Rows(target, "target", unit)
     ahead, back = two_way(*sides, min(k, len(target)), min(k, len(block)), memory=memory)
     return padded_to(*ahead, k), padded_to(*back, k)
@@ -228,8 +233,8 @@ def search_files(queries: Tensor, shards: Sequence[str | Path], parts: Sequence[
         if load_part(parts[number], key) is None:
             rows = Rows(bank, str(shards[number]), unit, release)
             values, indices = (topk_float64(Rows(queries, "queries", unit), rows, min(k, len(bank)), memory=memory)
-                               if len(bank) else (torch.empty(len(queries), 0), torch.empty(len(queries), 0).long()))
-            save_part(parts[number], {"key": key, "values": values.double(), "indices": indices})
+                               if len(bank) else nothing(len(queries), 0))
+            save_part(parts[number], {"key": key, "values": values, "indices": indices})
         report(progress, done, len(numbers))
 
 
@@ -248,7 +253,7 @@ def load_part(path: Path, key: str | None) -> dict[str, Any] | None:
     if not path.is_file():
         return None
     try:
-        part = torch.load(path, weights_only=True)
+        part = torch.load(path, map_location="cpu", weights_only=True)
         whole = part["sum"] == part_sum(part)
     except MemoryError:
         raise

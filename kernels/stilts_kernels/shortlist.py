@@ -18,13 +18,13 @@ NEVER = float("inf")
 
 
 class Shortlist:
-    """Candidates of rows 0..rows-1. All bounds are float32; columns fit int32."""
+    """Candidates of rows 0..rows-1, kept on `device`, where the scores are. Bounds are float32; columns fit int32."""
 
-    def __init__(self, rows: int, k: int, cap: int) -> None:
+    def __init__(self, rows: int, k: int, cap: int, device: torch.device) -> None:
         self.rows, self.k, self.cap = rows, k, cap
-        self.floor = torch.full((rows,), -NEVER)
-        self.failed = torch.zeros(rows, dtype=torch.bool)
-        self._best = torch.full((rows, k), -NEVER)
+        self.floor = torch.full((rows,), -NEVER, device=device)
+        self.failed = torch.zeros(rows, dtype=torch.bool, device=device)
+        self._best = torch.full((rows, k), -NEVER, device=device)
         self._pairs: list[tuple[Tensor, Tensor, Tensor]] = []  # row, column, upper
         self._count, self._prune_at = 0, max(MIN_PRUNE, 2 * rows * k)
 
@@ -63,7 +63,7 @@ class Shortlist:
 
     def _raise_floor(self, part: slice, row: Tensor, lower: Tensor) -> None:
         place = running_place(row)
-        fresh = torch.full((part.stop - part.start, int(place.max()) + 1), -NEVER)
+        fresh = torch.full((part.stop - part.start, int(place.max()) + 1), -NEVER, device=row.device)
         fresh[row, place] = lower
         best = torch.cat([self._best[part], fresh], dim=1).topk(self.k, dim=1).values
         self._best[part] = best
@@ -83,7 +83,8 @@ class Shortlist:
 
     def _joined(self) -> tuple[Tensor, Tensor, Tensor]:
         if not self._pairs:
-            return torch.empty(0, dtype=torch.int32), torch.empty(0, dtype=torch.int32), torch.empty(0)
+            none = self.floor.new_empty(0)
+            return none.int(), none.int(), none
         row, column, upper = zip(*self._pairs)
         return torch.cat(row), torch.cat(column), torch.cat(upper)
 
@@ -146,7 +147,7 @@ def descend(fine: Tensor, groups: int, row: Tensor, group: Tensor, least: Tensor
     """(row, column, value) of the members in fine [C, R] of the groups (group, row) that reach `least` [R]."""
     extent = 1 + (fine.shape[0] - 1) * fine.stride(0) + (fine.shape[1] - 1) * fine.stride(1)
     flat = torch.as_strided(fine, (extent,), (1,))  # one index instead of two, in either layout
-    members = torch.arange(0, fine.shape[0], groups)
+    members = torch.arange(0, fine.shape[0], groups, device=fine.device)
     place = (group * fine.stride(0) + row * fine.stride(1))[:, None] + members * fine.stride(0)
     values = flat.index_select(0, place.view(-1)).float().view(place.shape)
     hit, member = (values >= least[row, None]).nonzero(as_tuple=True)
@@ -155,7 +156,7 @@ def descend(fine: Tensor, groups: int, row: Tensor, group: Tensor, least: Tensor
 
 def running_place(row: Tensor) -> Tensor:
     """Place of each entry among the equal entries before it, for `row` [P] that never falls."""
-    position = torch.arange(len(row))
+    position = torch.arange(len(row), device=row.device)
     begins = torch.ones_like(row, dtype=torch.bool)
     begins[1:] = row[1:] != row[:-1]
     return position - torch.cummax(position * begins, dim=0).values
