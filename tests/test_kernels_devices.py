@@ -15,10 +15,11 @@ import ranks
 import torch
 from kernel_cases import anisotropic, gaussian
 from stilts_kernels import Index, mean_pool_packed, mine, topk
-from stilts_kernels.mining import two_way
-from stilts_kernels.rows import Rows
-from stilts_kernels.screen import topk_cpu
-from stilts_kernels.shards import mine_ranks, topk_files, topk_ranks
+from stilts_kernels.common.rows import Rows
+from stilts_kernels.mining.files import topk_files
+from stilts_kernels.mining.ranks import mine_ranks, topk_ranks
+from stilts_kernels.mining.two_way import two_way
+from stilts_kernels.topk.cpu import topk_cpu
 
 PACKAGE = ranks.ROOT / "kernels/stilts_kernels"
 FACTORIES = {"arange", "empty", "eye", "full", "linspace", "ones", "rand", "randint", "randn", "randperm",
@@ -65,9 +66,10 @@ def test_files_are_searched_in_cpu_memory(tmp_path: Path) -> None:
 INTERPRETED = """
 import torch
 from kernel_cases import anisotropic, gaussian
-from stilts_kernels.fused import topk_cuda, two_way_cuda
-from stilts_kernels.mining import Neighbours, pairs_from
-from stilts_kernels.rows import Rows
+from stilts_kernels.common.rows import Rows
+from stilts_kernels.mining.margin import Neighbours
+from stilts_kernels.mining.match import pairs_from
+from stilts_kernels.topk.cuda import topk_cuda, two_way_cuda
 
 queries, bank = anisotropic(20, 64, 1), anisotropic(300, 64, 2)
 same = gaussian(1, 8, 1).repeat(400, 1)  # no list proves such rows: they are searched again, then pair by pair
@@ -109,8 +111,6 @@ def without_device(tree: ast.AST) -> Iterator[ast.Call]:
 @pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: path.stem)
 def test_every_new_tensor_names_its_device(path: Path) -> None:
     """Lines that the searches above do not reach."""
-    if path.stem.startswith("bench"):
-        return
     calls = [f"{path.name}:{node.lineno}" for node in without_device(ast.parse(path.read_text(encoding="utf-8")))]
     assert not calls
 

@@ -10,6 +10,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from stilts_kernels.common.ranking import running_place
+
 MIDDLE_FOLD = 4
 GROUPS_FOLD = 32  # scores of one group; its maximum alone is compared with the floor
 RAISE_FRACTION = 4  # raise the floor when a block brought at least rows / 4 candidates
@@ -31,17 +33,14 @@ class Shortlist:
     def collect(self, scores: Tensor, error: Tensor, roundoff: float, row_start: int, column_start: int) -> None:
         """Takes in a block of scores [C, R]: columns column_start + C, rows row_start + R, error bound [R]."""
         part = slice(row_start, row_start + scores.shape[1])
-        fold = group_size(scores.shape[0], self.k)
-        whole = scores[: scores.shape[0] // fold * fold]
-        middle = fold_maxima(whole, min(fold, MIDDLE_FOLD))
-        levels = [fold_maxima(middle, fold // min(fold, MIDDLE_FOLD)), middle, whole]
-        levels = [level for i, level in enumerate(levels) if i == 0 or level is not levels[i - 1]]
+        levels, rest = score_levels(scores, self.k)
         maxima = levels[0].float()
         least = threshold(self.floor[part], error, roundoff)
+        # Where many groups reach the floor, raising it first costs less than searching all of them.
         if int((maxima >= least).sum()) >= self.k * len(least):
             self._lift(part, maxima, error, roundoff)
             least = threshold(self.floor[part], error, roundoff)
-        row, column, value = survivors(levels, scores[len(whole) :], least)
+        row, column, value = survivors(levels, rest, least)
         slack = error[row] + roundoff * value.abs()
         self._add(part, row, column + column_start, value - slack, value + slack)
 
@@ -104,6 +103,21 @@ def group_size(columns: int, k: int) -> int:
     return fold
 
 
+def score_levels(scores: Tensor, k: int) -> tuple[list[Tensor], Tensor]:
+    """(levels, rest): group maxima of scores [C, R], coarsest first and the scores last, and the columns left over."""
+    fold = group_size(scores.shape[0], k)
+    middle_fold = min(fold, MIDDLE_FOLD)
+    whole = scores[: scores.shape[0] // fold * fold]
+    middle = fold_maxima(whole, middle_fold)
+    coarse = fold_maxima(middle, fold // middle_fold)
+    levels = [coarse]
+    if middle is not coarse:
+        levels.append(middle)
+    if whole is not middle:
+        levels.append(whole)
+    return levels, scores[len(whole) :]
+
+
 def fold_maxima(scores: Tensor, fold: int) -> Tensor:
     """Maxima [C // fold, R] of groups of `fold` columns of scores [C, R]; group g holds columns g + t (C // fold).
 
@@ -152,27 +166,3 @@ def descend(fine: Tensor, groups: int, row: Tensor, group: Tensor, least: Tensor
     values = flat.index_select(0, place.view(-1)).float().view(place.shape)
     hit, member = (values >= least[row, None]).nonzero(as_tuple=True)
     return row[hit], group[hit] + members[member], values[hit, member]
-
-
-def running_place(row: Tensor) -> Tensor:
-    """Place of each entry among the equal entries before it, for `row` [P] that never falls."""
-    position = torch.arange(len(row), device=row.device)
-    begins = torch.ones_like(row, dtype=torch.bool)
-    begins[1:] = row[1:] != row[:-1]
-    return position - torch.cummax(position * begins, dim=0).values
-
-
-def places(row: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
-    """(order, place): `order` sorts by row, then by falling value; place[i] is the rank of order[i] within its row.
-
-    Equal values of a row keep their order, so columns that rise make ties fall to the lower one.
-    """
-    order = falling_order(value)
-    order = order[torch.argsort(row[order].int(), stable=True)]
-    return order, running_place(row[order])
-
-
-def falling_order(value: Tensor) -> Tensor:
-    """Stable order [P] by falling float64 value, none of them NaN; sorts integers, in a third of the time of floats."""
-    bits = (value + 0.0).view(torch.int64)  # adding 0 makes -0 equal to 0; negative floats rise with falling bits
-    return torch.argsort(~torch.where(bits < 0, bits ^ torch.iinfo(torch.int64).max, bits), stable=True)
