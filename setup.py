@@ -1,7 +1,9 @@
-"""Packaging: three import packages live in three top-level folders.
+"""Packaging: four import packages live in three top-level folders.
 
-`stilts_ds` (the library), `stilts_launcher` (launcher/) and `stilts_kernels` (kernels/). The folders `launcher` and
-`kernels` are deliberately no packages themselves: a package called `kernels` would shadow the one transformers imports.
+`stilts_ds` (the library), `stilts_launcher` (launcher/), `stilts_kernels` (kernels/) and `stilts_bench`
+(kernels/bench/), which nothing imports but `stilts bench`, from a checkout and from an installation. The folders
+`launcher`, `kernels` and `bench` are deliberately no packages themselves: a package called `kernels` would shadow the
+one transformers imports.
 ds_configs/*.json travel inside the library as `stilts_ds.ds_configs`, slurm/ inside the launcher.
 """
 
@@ -14,11 +16,12 @@ PACKAGES = {
     "stilts_ds": "stilts_ds",
     "stilts_launcher": "launcher/stilts_launcher",
     "stilts_kernels": "kernels/stilts_kernels",
+    "stilts_bench": "kernels/bench/stilts_bench",
 }
 
 
 def packages() -> list[str]:
-    """The three packages with their subpackages. setuptools resolves their folders from here, so this file's own
+    """The packages with their subpackages. setuptools resolves their folders from here, so this file's own
     folder must be the working folder; pip and build see to that."""
     found = list(PACKAGES)
     for name, folder in PACKAGES.items():

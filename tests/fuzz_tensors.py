@@ -17,7 +17,8 @@ import torch
 from fuzz_mutate import Dice, damage_bytes, damage_json, damage_value, value
 from fuzz_target import Once, Target
 from safetensors.torch import load, load_file, save_file
-from stilts_kernels import shards, tuning
+from stilts_kernels.mining.files import topk_files
+from stilts_kernels.topk import configs
 from torch import nn
 
 from stilts_ds.config import ModelPart, Recipe, parse_recipe
@@ -291,14 +292,14 @@ def make_shards(folder: Path) -> Once:
     paths[0].parent.mkdir()
     for path, part in zip(paths, (bank[:20], bank[20:])):
         np.save(path, part.astype(np.float32))
-    whole = shards.topk_files(queries, paths, 3, folder / "parts")
+    whole = topk_files(queries, paths, 3, folder / "parts")
     kept = Folder(folder)
     originals = {path: kept.files[path] for path in paths}
 
     def once(dice: Dice) -> None:
         kept.damage(dice)
         try:
-            found = shards.topk_files(queries, paths, 3, folder / "parts")
+            found = topk_files(queries, paths, 3, folder / "parts")
             assert found.values.shape == (5, 3) and bool(torch.isfinite(found.values).all())
             if all(path.exists() and path.read_bytes() == content for path, content in originals.items()):
                 assert torch.equal(found.values, whole.values) and torch.equal(found.indices, whole.indices)
@@ -311,17 +312,17 @@ def make_shards(folder: Path) -> Once:
 
 
 def make_tuned(folder: Path) -> Once:
-    logging.getLogger(tuning.__name__).setLevel(logging.ERROR)
+    logging.getLogger(configs.__name__).setLevel(logging.ERROR)
     path = folder / "tuned.json"
-    key = tuning.record_key("H100", torch.float32, 64, 8, False)
-    content = {key: {"config": tuning.candidates(90, 8, False)[0], "milliseconds": 1.5}}
+    key = configs.record_key("H100", torch.float32, 64, 8, False)
+    content = {key: {"config": configs.candidates(90, 8, False)[0], "milliseconds": 1.5}}
 
     def once(dice: Dice) -> None:
         path.write_bytes(damage_json(dice, content if dice.random() < 0.9 else {key: value(dice)}))
         try:
-            tuning.resolve.cache_clear()
-            config, _ = tuning.resolve(path, 90, key, 8, False)
-            assert config in tuning.candidates(90, 8, False)
+            configs.resolve.cache_clear()
+            config, _ = configs.resolve(path, 90, key, 8, False)
+            assert config in configs.candidates(90, 8, False)
         except ValueError as refusal:
             raise UserError(f"{refusal}; tune again or delete it") from None
 

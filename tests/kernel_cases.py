@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from stilts_kernels import reference
+from stilts_kernels.topk import reference
 from torch import Tensor
 
 

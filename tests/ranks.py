@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 def environment(**extra: str) -> dict[str, str]:
     """The tests' environment: one thread a rank, no GPU build of anything, the checkout importable."""
-    path = os.pathsep.join(str(ROOT / part) for part in (".", "launcher", "kernels"))
+    path = os.pathsep.join(str(ROOT / part) for part in (".", "launcher", "kernels", "kernels/bench"))
     return {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", "DS_ACCELERATOR": "cpu",
             "HF_HUB_OFFLINE": "1", "GLOO_SOCKET_IFNAME": "lo", **extra}
 

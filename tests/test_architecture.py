@@ -12,21 +12,22 @@ import pytest
 import ranks
 
 ROOT = ranks.ROOT
-SOURCES = {"stilts_ds": ROOT, "stilts_launcher": ROOT / "launcher", "stilts_kernels": ROOT / "kernels"}
+SOURCES = {"stilts_ds": ROOT, "stilts_launcher": ROOT / "launcher", "stilts_kernels": ROOT / "kernels",
+           "stilts_bench": ROOT / "kernels/bench"}
 # The story from its first line to its last: a module imports only what stands before it, or beside it in its package.
 LAYERS = ["errors", "values", "phase_status", "run_dir", "yaml_files", "config", "ds_files", "tasks", "sources", "toy",
           "model_files", "rows", "model", "families", "plan_file", "plan", "data", "monitor", "batches", "engine",
-          "export", "evaluate", "planning", "report", "phase_job", "phases", "trial_file", "trial", "bench_pipeline",
-          "bench_training"]
+          "export", "evaluate", "planning", "report", "phase_job", "phases", "trial_file", "trial"]
+KERNEL_LAYERS = ["common", "topk", "mining"]
 HEAVY = {  # package -> the modules (or packages of modules) that may name it
     "deepspeed": ["stilts_ds.engine"],
     "transformers": ["stilts_ds.model.encoder", "stilts_ds.rows.tokenizer", "stilts_ds.toy",
-                     "stilts_ds.bench_training"],
+                     "stilts_bench.training"],
     "tokenizers": ["stilts_ds.toy"],
     "datasets": ["stilts_ds.sources.hub"],
     "tensorboard": ["stilts_ds.monitor"],
-    "stilts_kernels": ["stilts_ds.model.pooling", "stilts_ds.families.bitext.head", "stilts_launcher.cli"],
-    "mpi4py": ["stilts_launcher.ranks", "stilts_launcher.doctor", "stilts_kernels"],
+    "stilts_kernels": ["stilts_ds.model.pooling", "stilts_ds.families.bitext.head", "stilts_bench"],
+    "mpi4py": ["stilts_launcher.ranks", "stilts_launcher.doctor"],
 }
 LIGHT = ["stilts_launcher.cli", "stilts_launcher.ranks", "stilts_launcher.local", "stilts_ds.config", "stilts_ds.plan",
          "stilts_ds.plan_file", "stilts_ds.trial_file", "stilts_ds.evaluate.result",
@@ -88,10 +89,35 @@ def test_heavy_packages_are_named_only_where_they_belong(name: str) -> None:
 
 @pytest.mark.parametrize("name", [name for name in MODULES if name.startswith("stilts_kernels")])
 def test_the_kernels_stand_on_torch_and_triton_alone(name: str) -> None:
-    always = {"torch", "triton", "stilts_kernels", *sys.stdlib_module_names}
-    for target, at_once in imports(MODULES[name]):
-        allowed = always if at_once else always | {"mpi4py", "numpy"}
+    allowed = {"torch", "triton", "stilts_kernels", *sys.stdlib_module_names}
+    for target, _ in imports(MODULES[name]):
         assert target.split(".")[0] in allowed, f"{name} imports {target}"
+
+
+@pytest.mark.parametrize("name", [name for name in MODULES if name.startswith("stilts_kernels.")])
+def test_a_kernel_imports_only_operations_before_its_own(name: str) -> None:
+    """Mining stands on top-k, both stand on what they share, nothing on the package's front door."""
+    own = KERNEL_LAYERS.index(name.split(".")[1])
+    for target, _ in imports(MODULES[name]):
+        if target.split(".")[0] == "stilts_kernels":
+            assert KERNEL_LAYERS.index(target.split(".")[1]) <= own, f"{name} imports {target}"
+
+
+@pytest.mark.parametrize("name", [name for name in MODULES if not name.startswith("stilts_bench")])
+def test_nothing_but_the_command_line_loads_a_benchmark(name: str) -> None:
+    """`stilts bench` finds them by name when it is asked to; no search, no training, no other command does."""
+    assert not [target for target, _ in imports(MODULES[name]) if target.split(".")[0] == "stilts_bench"]
+    assert name == "stilts_launcher.cli" or "stilts_bench" not in MODULES[name].read_text(encoding="utf-8")
+
+
+def test_a_search_on_a_cpu_needs_no_triton() -> None:
+    """Also for `topk` on a CPU: the function keeps its name although a package of that name stands below it."""
+    program = ("import sys; import stilts_kernels.mining.files; from stilts_kernels import topk; import torch\n"
+               "topk(torch.ones(2, 3), torch.ones(4, 3), 1); print('triton' in sys.modules)\n"
+               "from stilts_kernels.topk import cuda; import stilts_kernels; print(stilts_kernels.topk is topk)")
+    done = subprocess.run([sys.executable, "-c", program], env=ranks.environment(), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == ["False", "True"]
 
 
 def test_no_packages_import_each_other_in_a_circle() -> None:
@@ -118,7 +144,7 @@ def test_test_files_are_short(path: Path) -> None:
 
 def test_folders_that_would_shadow_packages_are_no_packages() -> None:
     """transformers imports a PyPI package called `kernels`; a package of that name in the checkout would hide it."""
-    for folder in ("kernels", "launcher", "tests", "tests/kernels"):
+    for folder in ("kernels", "kernels/bench", "launcher", "tests", "tests/kernels"):
         assert not (ROOT / folder / "__init__.py").exists(), folder
 
 
@@ -136,7 +162,7 @@ def test_light_modules_load_no_heavy_package(name: str) -> None:
 
 RECORD_CLASSES = {"Pair", "Choice", "Span", "Answer", "Tagged", "Text", "Bitext", "Sentence"}
 OUTSIDE = [name for name in MODULES
-           if not name.startswith(("stilts_ds.families", "stilts_kernels", "stilts_ds.toy", "stilts_ds.bench_"))]
+           if not name.startswith(("stilts_ds.families", "stilts_kernels", "stilts_ds.toy", "stilts_bench"))]
 FAMILY_MODULES = [name for name in MODULES if name.startswith("stilts_ds.families")]
 
 

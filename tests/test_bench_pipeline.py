@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pieces
 import pytest
+from stilts_bench import pipeline as bench_pipeline
 from stilts_launcher import cli
 
-from stilts_ds import bench_pipeline
 from stilts_ds.errors import UserError
 from stilts_ds.families.span.record import Answer, Span
 from stilts_ds.families.span.rows import encode_span

@@ -9,9 +9,9 @@ import pytest
 import small
 import torch
 from conftest import stilts
+from stilts_bench.training import gradient_errors, padded_to
 
 from stilts_ds.batches.collate import Collator
-from stilts_ds.bench_training import gradient_errors, padded_to
 
 
 def batch_of(count: int = 24):

@@ -12,8 +12,9 @@ import pytest
 import ranks
 import torch
 from kernel_cases import gaussian
-from stilts_kernels import bench, bench_cases
-from stilts_kernels.bench_cases import Case, gate_topk
+from stilts_bench import cases as bench_cases
+from stilts_bench import kernels as bench
+from stilts_bench.cases import Case, gate_topk
 
 from stilts_ds.run_dir import git_commit
 

@@ -12,8 +12,10 @@ import pytest
 import ranks
 import torch
 from kernel_cases import gaussian
-from stilts_kernels import shards, topk
-from stilts_kernels.rows import open_npy
+from stilts_kernels import topk
+from stilts_kernels.common.npy import open_npy
+from stilts_kernels.common.progress import bar
+from stilts_kernels.mining import files
 
 QUERIES = gaussian(21, 16, 1)
 BANK = gaussian(400, 16, 2)
@@ -29,7 +31,7 @@ def write_shards(folder: Path, dtype: type = np.float32) -> list[Path]:
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float16])
 def test_files_are_bit_equal_to_memory(dtype: type, tmp_path: Path) -> None:
-    found = shards.topk_files(QUERIES, write_shards(tmp_path, dtype), 5, tmp_path / "out", metric="cosine")
+    found = files.topk_files(QUERIES, write_shards(tmp_path, dtype), 5, tmp_path / "out", metric="cosine")
     whole = topk(QUERIES, BANK.half().float() if dtype is np.float16 else BANK, 5, "cosine")
     assert torch.equal(found.values, whole.values) and torch.equal(found.indices, whole.indices)
 
@@ -37,7 +39,7 @@ def test_files_are_bit_equal_to_memory(dtype: type, tmp_path: Path) -> None:
 def test_resumes_by_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Finished files are not searched again; a file whose content changed, or another question, is."""
     paths, searched = write_shards(tmp_path), []
-    search = shards.topk_float64
+    search = files.topk_float64
 
     def counted(*arguments: object, **options: object) -> object:
         searched.append(arguments[1])
@@ -45,17 +47,17 @@ def test_resumes_by_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
             raise KeyboardInterrupt
         return search(*arguments, **options)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(shards, "topk_float64", counted)
+    monkeypatch.setattr(files, "topk_float64", counted)
     with pytest.raises(KeyboardInterrupt):
-        shards.topk_files(QUERIES, paths, 5, tmp_path / "out")
-    shards.topk_files(QUERIES, paths, 5, tmp_path / "out")
+        files.topk_files(QUERIES, paths, 5, tmp_path / "out")
+    files.topk_files(QUERIES, paths, 5, tmp_path / "out")
     assert len(searched) == 4, "one file was finished before the interruption"
-    shards.topk_files(QUERIES, paths, 5, tmp_path / "out")
+    files.topk_files(QUERIES, paths, 5, tmp_path / "out")
     assert len(searched) == 4
     np.save(paths[1], (BANK[250:253] * 2).numpy())
-    shards.topk_files(QUERIES, paths, 5, tmp_path / "out")
+    files.topk_files(QUERIES, paths, 5, tmp_path / "out")
     assert len(searched) == 5
-    shards.topk_files(QUERIES, paths, 4, tmp_path / "out")
+    files.topk_files(QUERIES, paths, 4, tmp_path / "out")
     assert len(searched) == 8
 
 
@@ -63,7 +65,7 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 from kernel_cases import gaussian
-from stilts_kernels import shards
+from stilts_kernels.mining.files import topk_files
 
 folder = Path(sys.argv[1])
 
@@ -71,7 +73,7 @@ def stop(done, total):
     if done == 2:
         os.kill(os.getpid(), signal.SIGKILL)
 
-shards.topk_files(gaussian(21, 16, 1), sorted(folder.glob("bank-*.npy")), 5, folder / "out", progress=stop)
+topk_files(gaussian(21, 16, 1), sorted(folder.glob("bank-*.npy")), 5, folder / "out", progress=stop)
 """
 
 
@@ -83,37 +85,37 @@ def test_resumes_after_a_kill(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     done = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path)], env=environment, capture_output=True,
                           timeout=120)
     assert done.returncode == -9, done.stderr[-2000:]
-    search = shards.topk_float64
+    search = files.topk_float64
 
     def counted(*arguments: object, **options: object) -> object:
         searched.append(arguments)
         return search(*arguments, **options)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(shards, "topk_float64", counted)
-    found = shards.topk_files(QUERIES, paths, 5, tmp_path / "out")
+    monkeypatch.setattr(files, "topk_float64", counted)
+    found = files.topk_files(QUERIES, paths, 5, tmp_path / "out")
     whole = topk(QUERIES, BANK, 5)
     assert len(searched) == 1
     assert torch.equal(found.values, whole.values) and torch.equal(found.indices, whole.indices)
 
 
 def test_progress_counts_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    shards.topk_files(QUERIES, write_shards(tmp_path), 2, tmp_path / "out", progress=shards.bar)
+    files.topk_files(QUERIES, write_shards(tmp_path), 2, tmp_path / "out", progress=bar)
     assert "] 3/3\n" in capsys.readouterr().err
 
 
 def test_broken_files_are_named(tmp_path: Path) -> None:
     paths = write_shards(tmp_path)
     with pytest.raises(ValueError, match="bank shard .*gone.npy is missing"):
-        shards.topk_files(QUERIES, [*paths, tmp_path / "gone.npy"], 2, tmp_path / "out")
+        files.topk_files(QUERIES, [*paths, tmp_path / "gone.npy"], 2, tmp_path / "out")
     with pytest.raises(ValueError, match="k = 401 is outside 1..400"):
-        shards.topk_files(QUERIES, paths, 401, tmp_path / "out")
+        files.topk_files(QUERIES, paths, 401, tmp_path / "out")
     with pytest.raises(ValueError, match="D = 16, queries have D = 3"):
-        shards.topk_files(QUERIES[:, :3], paths, 2, tmp_path / "out")
+        files.topk_files(QUERIES[:, :3], paths, 2, tmp_path / "out")
     spoiled = BANK[250:253].clone()
     spoiled[2, 0] = float("nan")
     np.save(paths[1], spoiled.numpy())
     with pytest.raises(ValueError, match="bank-1.npy: row 2 holds NaN"):
-        shards.topk_files(QUERIES, paths, 2, tmp_path / "out")
+        files.topk_files(QUERIES, paths, 2, tmp_path / "out")
 
 
 def test_npy_headers(tmp_path: Path) -> None:

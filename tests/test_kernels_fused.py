@@ -17,8 +17,8 @@ import logging
 import torch
 from kernel_cases import anisotropic, check_tie_rule, check_topk, gaussian, poison_allocator
 from stilts_kernels import last_report
-from stilts_kernels.fused import Limits, Search
-from stilts_kernels.rows import Rows
+from stilts_kernels.common.rows import Rows
+from stilts_kernels.topk.cuda import Limits, Search
 
 def check(queries, bank, k, backward=0, unit=False, **options):
     poison_allocator()
@@ -55,9 +55,10 @@ print("interpreter agrees")
 """
 
 TWO_WAY = COMMON + """
-from stilts_kernels.tuning import candidates
-from stilts_kernels.mining import Neighbours, pairs_from
 from stilts_kernels import mine
+from stilts_kernels.mining.margin import Neighbours
+from stilts_kernels.mining.match import pairs_from
+from stilts_kernels.topk.configs import candidates
 
 for queries, rows, dim, forward, backward in ((1, 1, 1, 1, 1), (1, 67, 5, 3, 1), (67, 1, 5, 1, 3), (131, 257, 17, 4, 4),
                                               (64, 128, 16, 8, 8), (197, 61, 9, 61, 70), (3, 97, 8, 2, 3)):
@@ -120,9 +121,9 @@ def test_interpreter_is_exact(program: str) -> None:
 @pytest.mark.parametrize("two_way", [False, True], ids=["one way", "two way"])
 def test_static_gate(capability: int, k: int, two_way: bool) -> None:
     """Every configuration that may run, the tuner's candidates with the default."""
-    from stilts_kernels.compile_check import compile_search
-    from stilts_kernels.fused_kernel import kept_groups
-    from stilts_kernels.tuning import candidates
+    from stilts_bench.compile_check import compile_search
+    from stilts_kernels.topk.configs import candidates
+    from stilts_kernels.topk.kernel import kept_groups
 
     for config in candidates(capability, kept_groups(k), two_way):
         compiled = compile_search(capability, k, two_way, config)
@@ -132,7 +133,7 @@ def test_static_gate(capability: int, k: int, two_way: bool) -> None:
 
 @pytest.mark.parametrize("dim", [384, 4096])
 def test_static_gate_at_other_widths(dim: int) -> None:
-    from stilts_kernels.compile_check import compile_search
+    from stilts_bench.compile_check import compile_search
 
     for two_way in (False, True):
         compiled = compile_search(90, 16, two_way, dim=dim)
@@ -141,7 +142,7 @@ def test_static_gate_at_other_widths(dim: int) -> None:
 
 @pytest.mark.parametrize("capability", [90, 80])
 def test_exact_scorer_does_not_spill(capability: int) -> None:
-    from stilts_kernels.compile_check import compile_pairs
+    from stilts_bench.compile_check import compile_pairs
 
     for unit in (False, True):
         assert not compile_pairs(capability, unit).fails()
@@ -149,15 +150,15 @@ def test_exact_scorer_does_not_spill(capability: int) -> None:
 
 def test_gate_refuses_what_spills() -> None:
     """Four warps cannot hold such a tile and 64 groups a row."""
-    from stilts_kernels.compile_check import compile_search
-    from stilts_kernels.tuning import HOPPER
+    from stilts_bench.compile_check import compile_search
+    from stilts_kernels.topk.configs import HOPPER
 
     assert "spill" in compile_search(90, 64, True, {**HOPPER, "num_warps": 4, "ROW_GROUPS": 4}).fails()
 
 
 def test_group_columns_inverts_the_reshape() -> None:
     """Every column of a tile belongs to exactly the group the kernel's reshape puts it in."""
-    from stilts_kernels.fused_kernel import group_columns
+    from stilts_kernels.topk.kernel import group_columns
 
     for columns in (64, 128, 256):
         groups = columns // 16
@@ -168,7 +169,7 @@ def test_group_columns_inverts_the_reshape() -> None:
 
 
 def test_group_rows_inverts_the_reshape() -> None:
-    from stilts_kernels.fused import group_rows
+    from stilts_kernels.topk.candidates import group_rows
 
     for rows, groups in ((128, 8), (128, 4), (64, 4), (64, 2)):
         inside = torch.arange(rows).view(rows // (16 * groups), groups, 16).transpose(0, 1).reshape(groups, -1)
@@ -192,8 +193,8 @@ def test_gpu_is_exact(k: int, dtype: torch.dtype) -> None:
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_gpu_mining_is_exact() -> None:
-    from stilts_kernels.fused import two_way_cuda
-    from stilts_kernels.rows import Rows
+    from stilts_kernels.common.rows import Rows
+    from stilts_kernels.topk.cuda import two_way_cuda
 
     source, target = anisotropic(5003, 384, 1), anisotropic(20011, 384, 2)
     for dtype in (torch.float32, torch.bfloat16):

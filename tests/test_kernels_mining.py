@@ -7,10 +7,12 @@ import math
 import pytest
 import torch
 from kernel_cases import anisotropic, check_topk, gaussian, poison_allocator
-from stilts_kernels import last_report, mine, reference
-from stilts_kernels.mining import RETRIEVALS, MinedPairs, one_to_one, two_way
-from stilts_kernels.rows import Rows
-from stilts_kernels.screen import DEFAULT_MEMORY
+from stilts_kernels import last_report, mine
+from stilts_kernels.common.rows import Rows
+from stilts_kernels.mining.match import RETRIEVALS, MinedPairs, one_to_one
+from stilts_kernels.mining.two_way import two_way
+from stilts_kernels.topk import reference
+from stilts_kernels.topk.cpu import DEFAULT_MEMORY
 from torch import Tensor
 
 Pair = tuple[int, int, float]

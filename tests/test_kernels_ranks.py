@@ -85,10 +85,10 @@ def test_scratch_memory_stays_within_the_budget(call: str, dim: int, mebibytes: 
     """
     program = f"""
 import torch
-from stilts_kernels.bench_memory import peak_extra_bytes
-from stilts_kernels.rows import Rows
-from stilts_kernels.screen import topk_float64
-from stilts_kernels.shards import mine_ranks, topk_ranks
+from stilts_bench.memory import peak_extra_bytes
+from stilts_kernels.common.rows import Rows
+from stilts_kernels.mining.ranks import mine_ranks, topk_ranks
+from stilts_kernels.topk.cpu import topk_float64
 torch.set_num_threads(1)
 bank, queries, memory = torch.randn(6000, {dim}), torch.randn(70000, {dim}), {mebibytes} << 20
 topk_ranks(queries[:64], bank[:512], 4, None)  # libraries loaded, kernels built

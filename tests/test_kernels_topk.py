@@ -7,11 +7,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from kernel_cases import anisotropic, check_tie_rule, check_topk, gaussian, poison_allocator
-from stilts_kernels import Index, last_report, mean_pool_packed, normalize, reference, topk
-from stilts_kernels.panels import EXTRA_COLUMNS, PanelMaker, score_error
-from stilts_kernels.rows import Rows, canonical_scores
-from stilts_kernels.screen import topk_cpu
-from stilts_kernels.shortlist import falling_order
+from stilts_kernels import Index, last_report, mean_pool_packed, normalize, topk
+from stilts_kernels.common.canonical import canonical_scores
+from stilts_kernels.common.ranking import falling_order
+from stilts_kernels.common.rows import Rows
+from stilts_kernels.topk import reference
+from stilts_kernels.topk.bounds import EXTRA_COLUMNS, PanelMaker, score_error
+from stilts_kernels.topk.cpu import topk_cpu
 from torch import Tensor
 
 SCREENS = ("bfloat16", "float32")

@@ -22,6 +22,7 @@ INSTALLED_AS = {
     "stilts_ds": "stilts_ds",
     "launcher/stilts_launcher": "stilts_launcher",
     "kernels/stilts_kernels": "stilts_kernels",
+    "kernels/bench/stilts_bench": "stilts_bench",
     "ds_configs": "stilts_ds/ds_configs",
     "slurm": "stilts_launcher/slurm",
 }
@@ -97,6 +98,19 @@ def test_installed_wheel_works_from_another_folder(site: Path, tmp_path: Path) -
     assert set(json.loads(stilts("schema"))["properties"]) == set(Recipe.model_fields)
     assert all(name in stilts("run", "--help") for name in shipped_recipes())
     assert "squad_v2" in stilts("tasks")
+
+
+def test_installed_benchmarks_run(site: Path, tmp_path: Path) -> None:
+    """The kernels' own from end to end; the others as far as their help."""
+
+    def bench(*arguments: str) -> str:
+        command = (sys.executable, "-m", "stilts_launcher.cli", "bench", *arguments)
+        return call(*command, cwd=tmp_path, PYTHONPATH=str(site))
+
+    said = bench("--case", "tatoeba", "--max-size", "50", "--only", "ours", "--rounds", "1", "--out", "x.jsonl")
+    assert "tatoeba-max50: 50 x 50" in said and json.loads((tmp_path / "x.jsonl").read_text())["recall"] == 1
+    for name in ("pipeline", "training"):
+        assert f"stilts bench {name}" in bench(name, "--help")
 
 
 def test_installed_recipes_and_ds_configs_are_found(site: Path, tmp_path: Path) -> None:

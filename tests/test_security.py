@@ -21,7 +21,7 @@ import ranks
 import small
 import torch
 from report_runs import build_run
-from stilts_kernels import shards
+from stilts_kernels.mining.files import topk_files
 from stilts_launcher import watch
 from stilts_launcher.cluster import load_profile
 from stilts_launcher.start import held
@@ -150,12 +150,12 @@ def test_a_pickle_in_a_cache_of_rows_is_made_again(sized: bool, tmp_path: Path, 
 def test_a_pickle_among_retrieval_shards_is_refused_and_a_part_is_made_again(tmp_path: Path, canary: Path) -> None:
     queries, bank = torch.randn(3, 4), tmp_path / "bank.npy"
     np.save(bank, np.random.default_rng(1).normal(size=(9, 4)).astype(np.float32))
-    whole = shards.topk_files(queries, [bank], 2, tmp_path / "parts")
+    whole = topk_files(queries, [bank], 2, tmp_path / "parts")
     evil_pickle(tmp_path / "parts" / "part-00000.pt", canary, "zip")
-    assert torch.equal(shards.topk_files(queries, [bank], 2, tmp_path / "parts").values, whole.values)
+    assert torch.equal(topk_files(queries, [bank], 2, tmp_path / "parts").values, whole.values)
     np.save(bank, np.array([[Evil(canary)]], dtype=object), allow_pickle=True)
     with pytest.raises(ValueError, match="bank.npy"):
-        shards.topk_files(queries, [bank], 2, tmp_path / "parts")
+        topk_files(queries, [bank], 2, tmp_path / "parts")
     assert not canary.exists()
 
 

@@ -4,9 +4,13 @@
     values, indices = topk(queries, bank, k=4, metric="cosine")
     pairs = mine(source, target, k=4, margin="ratio", retrieval="max")
 
-CPU tensors are screened in low precision and proven (`screen`), CUDA tensors go through a fused Triton kernel
-(`fused`), many ranks and files through `shards`. Every path returns the same thing: the k largest canonical scores
-(`rows`), equal scores keeping the lower index first. Needs torch; triton only for CUDA; mpi4py only for MPI.
+CPU tensors are screened in low precision and proven (`topk.cpu`), CUDA tensors go through a fused Triton kernel
+(`topk.cuda`), many ranks and files through `mining.ranks` and `mining.files`. Every path returns the same thing: the k
+largest canonical scores (`common.canonical`), equal scores keeping the lower index first. Needs torch; triton only for
+CUDA; mpi4py only for MPI.
+
+`topk` is a function here and the name of the package it stands on: `from stilts_kernels.topk import cpu` finds the
+package, `stilts_kernels.topk(...)` is the function.
 """
 
 from __future__ import annotations
@@ -14,10 +18,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from stilts_kernels.mining import MinedPairs, mine_cpu
-from stilts_kernels.mining import mine_cuda as _mine_cuda
-from stilts_kernels.rows import Rows, check_matrix, mean_pool_packed, normalize
-from stilts_kernels.screen import DEFAULT_MEMORY, Index, Report, TopK, is_cosine, last_report, topk_cpu
+from stilts_kernels.common.ranking import TopK
+from stilts_kernels.common.report import Report, last_report
+from stilts_kernels.common.rows import Rows, check_matrix, is_cosine, mean_pool_packed, normalize
+from stilts_kernels.mining.match import MinedPairs
+from stilts_kernels.mining.two_way import mine_cpu, mine_cuda
+from stilts_kernels.topk.cpu import DEFAULT_MEMORY, Index, topk_cpu
 
 __all__ = ["Index", "MinedPairs", "Report", "TopK", "last_report", "mean_pool_packed", "mine", "normalize", "topk"]
 
@@ -33,7 +39,7 @@ def topk(queries: Tensor, bank: Tensor | Index, k: int, metric: str = "inner", m
     """
     if isinstance(bank, Index) or not getattr(bank, "is_cuda", False):
         return topk_cpu(queries, bank, k, metric, memory=memory)
-    from stilts_kernels.fused import topk_cuda
+    from stilts_kernels.topk.cuda import topk_cuda
 
     check_matrix(queries, "queries")
     unit = is_cosine(metric)
@@ -49,5 +55,5 @@ def mine(source: Tensor, target: Tensor, k: int = 4, margin: str = "ratio", retr
     k neighbours each way, both from one pass over the scores. Raises ValueError as `topk` does, for either direction.
     """
     if getattr(target, "is_cuda", False):
-        return _mine_cuda(source, target, k, margin, retrieval, metric)
+        return mine_cuda(source, target, k, margin, retrieval, metric)
     return mine_cpu(source, target, k, margin, retrieval, metric, memory)

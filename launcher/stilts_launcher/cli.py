@@ -14,7 +14,7 @@ from stilts_ds.errors import UserError, is_full_disk, printable
 from stilts_ds.run_dir import RunDir
 
 BENCHMARKS = {
-    "kernels": "stilts_kernels.bench", "pipeline": "stilts_ds.bench_pipeline", "training": "stilts_ds.bench_training",
+    "kernels": "stilts_bench.kernels", "pipeline": "stilts_bench.pipeline", "training": "stilts_bench.training",
 }
 
 
@@ -351,6 +351,9 @@ def doctor(given: argparse.Namespace) -> int:
 def bench(given: argparse.Namespace) -> int:
     from importlib import import_module
 
+    beside = Path(__file__).resolve().parents[2] / "kernels" / "bench"  # in a checkout that is not installed
+    if beside.is_dir():
+        sys.path.insert(0, str(beside))
     named = given.options[:1] and given.options[0] in BENCHMARKS
     name, options = (given.options[0], given.options[1:]) if named else ("kernels", given.options)
     return int(import_module(BENCHMARKS[name]).main(options))

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from stilts_kernels.shards import mine_ranks, topk_files, topk_ranks
+from stilts_kernels.mining.files import topk_files
+from stilts_kernels.mining.ranks import mine_ranks, topk_ranks
 
 MEMORY = 40 << 20
 

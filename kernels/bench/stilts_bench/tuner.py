@@ -1,11 +1,10 @@
 """Times the candidate configurations of the fused kernel on this GPU, behind a correctness gate, and records the best.
 
-`stilts bench --tune` calls `tune` for every direction, D and k; searches then read the record (`tuning`).
+`stilts bench --tune` calls `tune` for every direction, D and k; searches then read the record (`topk.configs`).
 """
 
 from __future__ import annotations
 
-import logging
 import platform
 import statistics
 import time
@@ -17,15 +16,13 @@ from typing import Any
 
 import torch
 import triton
+from stilts_kernels.common.report import log
+from stilts_kernels.common.rows import Rows
+from stilts_kernels.topk.configs import candidates, describe, device_facts, record_key, save_entry
+from stilts_kernels.topk.cuda import Search, splits_for
+from stilts_kernels.topk.kernel import Config, interpreted, launch
+from stilts_kernels.topk.reference import topk as reference_topk
 from torch import Tensor
-
-from stilts_kernels.fused import Search, splits_for
-from stilts_kernels.fused_kernel import Config, interpreted, launch
-from stilts_kernels.reference import topk as reference_topk
-from stilts_kernels.rows import Rows
-from stilts_kernels.tuning import candidates, describe, device_facts, record_key, save_entry
-
-log = logging.getLogger("stilts_kernels")
 
 GATE_QUERIES, GATE_ROWS = 300, 5000  # not multiples of any tile
 QUERIES, ROWS = 16_384, 262_144
@@ -46,7 +43,7 @@ def tune(queries: Tensor, bank: Tensor, k: int, two_way: bool, path: Path, round
     rejected: dict[str, str] = {}
     right = []
     for config in known:
-        reason = wrong(queries, bank, k, two_way, config)
+        reason = why_wrong(queries, bank, k, two_way, config)
         if reason:
             rejected[describe(config)] = reason
             log.warning("tuning %s: %s rejected: %s", key, describe(config), reason)
@@ -73,7 +70,7 @@ def versions() -> dict[str, str | None]:
             "python": platform.python_version(), "time": datetime.now(timezone.utc).isoformat(timespec="seconds")}
 
 
-def wrong(queries: Tensor, bank: Tensor, k: int, two_way: bool, config: Config) -> str:
+def why_wrong(queries: Tensor, bank: Tensor, k: int, two_way: bool, config: Config) -> str:
     """Why this configuration must not be used, or an empty string: a launch that fails, or scores unlike float64's."""
     queries, bank = queries[:GATE_QUERIES], bank[:GATE_ROWS]
     try:

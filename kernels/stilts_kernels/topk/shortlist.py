@@ -10,6 +10,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from stilts_kernels.common.ranking import running_place
+
 MIDDLE_FOLD = 4
 GROUPS_FOLD = 32  # scores of one group; its maximum alone is compared with the floor
 RAISE_FRACTION = 4  # raise the floor when a block brought at least rows / 4 candidates
@@ -18,30 +20,27 @@ NEVER = float("inf")
 
 
 class Shortlist:
-    """Candidates of rows 0..rows-1. All bounds are float32; columns fit int32."""
+    """Candidates of rows 0..rows-1, kept on `device`, where the scores are. Bounds are float32; columns fit int32."""
 
-    def __init__(self, rows: int, k: int, cap: int) -> None:
+    def __init__(self, rows: int, k: int, cap: int, device: torch.device) -> None:
         self.rows, self.k, self.cap = rows, k, cap
-        self.floor = torch.full((rows,), -NEVER)
-        self.failed = torch.zeros(rows, dtype=torch.bool)
-        self._best = torch.full((rows, k), -NEVER)
+        self.floor = torch.full((rows,), -NEVER, device=device)
+        self.failed = torch.zeros(rows, dtype=torch.bool, device=device)
+        self._best = torch.full((rows, k), -NEVER, device=device)
         self._pairs: list[tuple[Tensor, Tensor, Tensor]] = []  # row, column, upper
         self._count, self._prune_at = 0, max(MIN_PRUNE, 2 * rows * k)
 
     def collect(self, scores: Tensor, error: Tensor, roundoff: float, row_start: int, column_start: int) -> None:
         """Takes in a block of scores [C, R]: columns column_start + C, rows row_start + R, error bound [R]."""
         part = slice(row_start, row_start + scores.shape[1])
-        fold = group_size(scores.shape[0], self.k)
-        whole = scores[: scores.shape[0] // fold * fold]
-        middle = fold_maxima(whole, min(fold, MIDDLE_FOLD))
-        levels = [fold_maxima(middle, fold // min(fold, MIDDLE_FOLD)), middle, whole]
-        levels = [level for i, level in enumerate(levels) if i == 0 or level is not levels[i - 1]]
+        levels, rest = score_levels(scores, self.k)
         maxima = levels[0].float()
         least = threshold(self.floor[part], error, roundoff)
+        # Where many groups reach the floor, raising it first costs less than searching all of them.
         if int((maxima >= least).sum()) >= self.k * len(least):
             self._lift(part, maxima, error, roundoff)
             least = threshold(self.floor[part], error, roundoff)
-        row, column, value = survivors(levels, scores[len(whole) :], least)
+        row, column, value = survivors(levels, rest, least)
         slack = error[row] + roundoff * value.abs()
         self._add(part, row, column + column_start, value - slack, value + slack)
 
@@ -63,7 +62,7 @@ class Shortlist:
 
     def _raise_floor(self, part: slice, row: Tensor, lower: Tensor) -> None:
         place = running_place(row)
-        fresh = torch.full((part.stop - part.start, int(place.max()) + 1), -NEVER)
+        fresh = torch.full((part.stop - part.start, int(place.max()) + 1), -NEVER, device=row.device)
         fresh[row, place] = lower
         best = torch.cat([self._best[part], fresh], dim=1).topk(self.k, dim=1).values
         self._best[part] = best
@@ -83,7 +82,8 @@ class Shortlist:
 
     def _joined(self) -> tuple[Tensor, Tensor, Tensor]:
         if not self._pairs:
-            return torch.empty(0, dtype=torch.int32), torch.empty(0, dtype=torch.int32), torch.empty(0)
+            none = self.floor.new_empty(0)
+            return none.int(), none.int(), none
         row, column, upper = zip(*self._pairs)
         return torch.cat(row), torch.cat(column), torch.cat(upper)
 
@@ -101,6 +101,21 @@ def group_size(columns: int, k: int) -> int:
     while fold > 1 and columns // fold < 2 * k:
         fold //= 2
     return fold
+
+
+def score_levels(scores: Tensor, k: int) -> tuple[list[Tensor], Tensor]:
+    """(levels, rest): group maxima of scores [C, R], coarsest first and the scores last, and the columns left over."""
+    fold = group_size(scores.shape[0], k)
+    middle_fold = min(fold, MIDDLE_FOLD)
+    whole = scores[: scores.shape[0] // fold * fold]
+    middle = fold_maxima(whole, middle_fold)
+    coarse = fold_maxima(middle, fold // middle_fold)
+    levels = [coarse]
+    if middle is not coarse:
+        levels.append(middle)
+    if whole is not middle:
+        levels.append(whole)
+    return levels, scores[len(whole) :]
 
 
 def fold_maxima(scores: Tensor, fold: int) -> Tensor:
@@ -146,32 +161,8 @@ def descend(fine: Tensor, groups: int, row: Tensor, group: Tensor, least: Tensor
     """(row, column, value) of the members in fine [C, R] of the groups (group, row) that reach `least` [R]."""
     extent = 1 + (fine.shape[0] - 1) * fine.stride(0) + (fine.shape[1] - 1) * fine.stride(1)
     flat = torch.as_strided(fine, (extent,), (1,))  # one index instead of two, in either layout
-    members = torch.arange(0, fine.shape[0], groups)
+    members = torch.arange(0, fine.shape[0], groups, device=fine.device)
     place = (group * fine.stride(0) + row * fine.stride(1))[:, None] + members * fine.stride(0)
     values = flat.index_select(0, place.view(-1)).float().view(place.shape)
     hit, member = (values >= least[row, None]).nonzero(as_tuple=True)
     return row[hit], group[hit] + members[member], values[hit, member]
-
-
-def running_place(row: Tensor) -> Tensor:
-    """Place of each entry among the equal entries before it, for `row` [P] that never falls."""
-    position = torch.arange(len(row))
-    begins = torch.ones_like(row, dtype=torch.bool)
-    begins[1:] = row[1:] != row[:-1]
-    return position - torch.cummax(position * begins, dim=0).values
-
-
-def places(row: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
-    """(order, place): `order` sorts by row, then by falling value; place[i] is the rank of order[i] within its row.
-
-    Equal values of a row keep their order, so columns that rise make ties fall to the lower one.
-    """
-    order = falling_order(value)
-    order = order[torch.argsort(row[order].int(), stable=True)]
-    return order, running_place(row[order])
-
-
-def falling_order(value: Tensor) -> Tensor:
-    """Stable order [P] by falling float64 value, none of them NaN; sorts integers, in a third of the time of floats."""
-    bits = (value + 0.0).view(torch.int64)  # adding 0 makes -0 equal to 0; negative floats rise with falling bits
-    return torch.argsort(~torch.where(bits < 0, bits ^ torch.iinfo(torch.int64).max, bits), stable=True)

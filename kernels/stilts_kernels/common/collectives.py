@@ -1,9 +1,9 @@
 """The few collectives sharded search needs, over mpi4py, torch.distributed or a single process.
 
-    ranks_of(MPI.COMM_WORLD)     ranks_of(torch.distributed.group.WORLD)     ranks_of(None)
+    collectives_of(MPI.COMM_WORLD)    collectives_of(torch.distributed.group.WORLD)    collectives_of(None)
 
-`Ranks.agree` runs one rank's share of work so that an error on any rank raises on every rank: nobody is left waiting
-in a collective the failed rank never reaches.
+`Collectives.agree` runs one rank's share of work so that an error on any rank raises on every rank: nobody is left
+waiting in a collective the failed rank never reaches.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from torch import Tensor
 Result = TypeVar("Result")
 
 
-class Ranks:
+class Collectives:
     """One process on its own; also the interface of the two below."""
 
     rank, size = 0, 1
@@ -50,7 +50,7 @@ class Ranks:
         return result  # type: ignore[return-value]
 
 
-class MpiRanks(Ranks):
+class MpiCollectives(Collectives):
     """An mpi4py communicator. Start programs with `python -m mpi4py`, so that a crash ends all ranks."""
 
     def __init__(self, comm: Any) -> None:
@@ -67,12 +67,12 @@ class MpiRanks(Ranks):
         if self.rank != owner:
             self.comm.Gather(as_bytes(tensor), None, root=owner)
             return []
-        parts = torch.empty(self.size, *tensor.shape, dtype=tensor.dtype)
+        parts = torch.empty(self.size, *tensor.shape, dtype=tensor.dtype, device=tensor.device)
         self.comm.Gather(as_bytes(tensor), as_bytes(parts), root=owner)
         return list(parts)
 
 
-class TorchRanks(Ranks):
+class TorchCollectives(Collectives):
     """A torch.distributed process group whose backend moves CPU tensors (gloo)."""
 
     def __init__(self, group: Any) -> None:
@@ -103,15 +103,15 @@ def as_bytes(tensor: Tensor) -> Tensor:
     return tensor.view(-1).view(torch.uint8)
 
 
-def ranks_of(comm: Any) -> Ranks:
+def collectives_of(comm: Any) -> Collectives:
     """Wraps None, an mpi4py communicator or a torch.distributed group. Raises ValueError for anything else."""
     if comm is None:
-        return Ranks()
-    if isinstance(comm, Ranks):
+        return Collectives()
+    if isinstance(comm, Collectives):
         return comm
     if hasattr(comm, "Get_rank"):
-        return MpiRanks(comm)
+        return MpiCollectives(comm)
     if torch.distributed.is_available() and isinstance(comm, torch.distributed.ProcessGroup):
-        return TorchRanks(comm)
+        return TorchCollectives(comm)
     raise ValueError(f"cannot communicate over {type(comm).__name__}: pass None, an mpi4py communicator or a process "
                      "group")

@@ -16,9 +16,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-
-from stilts_kernels.rows import Rows, open_npy, raw_bytes
-from stilts_kernels.screen import last_report, topk_float64
+from stilts_kernels import last_report
+from stilts_kernels.common.npy import open_npy, raw_bytes
+from stilts_kernels.common.rows import Rows
+from stilts_kernels.topk.cpu import topk_float64
 
 STATUS = Path("/proc/self/status")
 QUERIES, ROWS, DIM, K = 10_000, 1_000_000, 1024, 16
@@ -95,7 +96,7 @@ def measure_memory() -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "bank.npy"
         write_bank(path, ROWS, DIM)
-        program = ("import json, sys; from stilts_kernels.bench_memory import search_bank; "
+        program = ("import json, sys; from stilts_bench.memory import search_bank; "
                    "print(json.dumps(search_bank(sys.argv[1])))")
         environment = {**os.environ, **MALLOC, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
         done = subprocess.run([sys.executable, "-c", program, str(path)], capture_output=True, text=True,

@@ -27,10 +27,10 @@ from typing import Any
 
 import torch
 
+from stilts_bench.pipeline import machine
 from stilts_ds.batches.collate import Collator
 from stilts_ds.batches.feed import Item, loss_weights
 from stilts_ds.batches.mixture import Mixture
-from stilts_ds.bench_pipeline import machine
 from stilts_ds.config import Recipe, SamplingPart, parse_recipe
 from stilts_ds.data.data import Data
 from stilts_ds.engine.job import TrainingJob

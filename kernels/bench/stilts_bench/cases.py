@@ -13,14 +13,17 @@ from types import ModuleType
 from typing import Any
 
 import torch
+from stilts_kernels import Index, MinedPairs, normalize, topk
+from stilts_kernels.common.rows import Rows
+from stilts_kernels.mining.margin import Neighbours
+from stilts_kernels.mining.match import pairs_from
+from stilts_kernels.mining.two_way import two_way
+from stilts_kernels.topk.bounds import EXTRA_COLUMNS
+from stilts_kernels.topk.cpu import topk_cpu
+from stilts_kernels.topk.screen import fastest_screen
 from torch import Tensor
 
-from stilts_kernels import topk
-from stilts_kernels.bench_device import CPU
-from stilts_kernels.mining import MinedPairs, Neighbours, pairs_from, two_way
-from stilts_kernels.panels import EXTRA_COLUMNS
-from stilts_kernels.rows import Rows, normalize
-from stilts_kernels.screen import Index, fastest_screen, topk_cpu
+from stilts_bench.device import CPU
 
 GATE_ROWS = 256
 GATE_ALL, GATE_SAMPLE = 16_384, 1024  # sides of more rows are gated on evenly spaced ones
@@ -266,6 +269,6 @@ def both_ways(source: Tensor, target: Tensor, k: int) -> tuple[tuple[Tensor, Ten
     sides = Rows(source, "source"), Rows(target, "target")
     if not target.is_cuda:
         return two_way(*sides, k, k)
-    from stilts_kernels.fused import two_way_cuda
+    from stilts_kernels.topk.cuda import two_way_cuda
 
     return two_way_cuda(*sides, k, k)

@@ -1,33 +1,21 @@
-"""Embeddings as rows: checked, read in blocks as float32, from memory or from a memory-mapped .npy file.
+"""Embeddings as rows: checked, and read in blocks as float32, whether they lie in memory or in a mapped file.
 
-Everything else in this package reads embeddings through `Rows`, so the checks, the normalisation and the canonical
-score below are the same on every path, rank and shard.
-
-Canonical score: the float64 dot product of the two float32 rows, summed over D in an order that depends on D alone
-(one row, one reduction). Equal rows therefore score equal to the last bit wherever they stand, ties fall to the lower
-index, and splitting the bank over shards or ranks cannot change a result.
+Everything else in this package reads embeddings through `Rows`, so the checks and the normalisation are the same on
+every path, rank and shard.
 """
 
 from __future__ import annotations
 
-import ast
-import ctypes
-import mmap
-import struct
-import warnings
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
-NPY_DTYPES = {"<f4": torch.float32, "<f2": torch.float16}
 MAX_DIM = 4096
 MAX_NORM = 1e15  # products of two such rows stay finite in float32
-MAX_STEP = 4096  # rows of each side held in float64 while pairs are scored: 32 MB each at D = 1024
-MAPPED_ROWS = 4096  # stretch of a mapped file that one step touches: 8 MB of float16 at D = 1024
 SAMPLE_RUNS, SAMPLE_RUN = 64, 16
+METRICS = ("inner", "cosine")
 
 
 class Rows:
@@ -126,6 +114,12 @@ def check_norms(norms: Tensor, name: str, start: int = 0) -> None:
         raise ValueError(f"{name}: row {row} holds NaN or infinity, or its norm is {MAX_NORM:g} or more")
 
 
+def is_cosine(metric: str) -> bool:
+    if metric not in METRICS:
+        raise ValueError(f"metric {metric!r} is not one of {', '.join(METRICS)}")
+    return metric == "cosine"
+
+
 def normalize(rows: Tensor, name: str = "rows", start: int = 0) -> Tensor:
     """Rows [N, D] scaled to unit Euclidean length, float32.
 
@@ -154,95 +148,3 @@ def mean_pool_packed(tokens: Tensor, cu_seqlens: Tensor) -> Tensor:
     sums = torch.zeros(len(lengths), tokens.shape[1], dtype=torch.float64, device=tokens.device)
     sums.index_add_(0, sequence, tokens.double())
     return (sums / lengths[:, None]).float()
-
-
-def canonical_scores(queries: Rows, bank: Rows, query: Tensor, row: Tensor, step: int = MAX_STEP) -> Tensor:
-    """Canonical float64 scores [P] of the distinct pairs (query[p], row[p]), in any order.
-
-    `step` bounds the rows of either side that are held in float64.
-    """
-    scores = torch.empty(len(query), dtype=torch.float64, device=query.device)
-    order, start = by_block(query, row, step), 0
-    for number, count in enumerate(torch.bincount(query // step).tolist()):
-        if count:
-            first, part = number * step, order[start : start + count]
-            block = queries.block(first, min(queries.count, first + step)).double()
-            scores[part] = block_scores(block, bank, query[part] - first, row[part], step)
-            start += count
-    return scores
-
-
-def by_block(query: Tensor, row: Tensor, step: int = MAX_STEP) -> Tensor:
-    """Order of pairs [P] for exact scoring: by block of queries, then by bank row, so the bank is read in order."""
-    return torch.argsort((query // step << 40) + row)
-
-
-def block_scores(block: Tensor, bank: Rows, query: Tensor, row: Tensor, step: int) -> Tensor:
-    """Canonical scores [P] of pairs (row of the float64 block [B, D], bank row), the bank's rows rising."""
-    parts, stretch = [], MAPPED_ROWS if bank.mapped else bank.count
-    counts = torch.bincount(row // stretch).tolist()
-    sizes = [min(step, count - done) for count in counts for done in range(0, count, step)]
-    for own, other in zip(query.split(sizes), row.split(sizes)):
-        which, counts = torch.unique_consecutive(other, return_counts=True)
-        parts.append(sampled_dots(bank.take(which).double(), counts, block, own))
-        bank.release()
-    return torch.cat(parts)
-
-
-def sampled_dots(left: Tensor, counts: Tensor, right: Tensor, column: Tensor) -> Tensor:
-    """Dot products [P] of left [L, D] with the rows of right [R, D] listed in `column` [P], counts[l] of them per l.
-
-    On a CPU sampled_addmm forms each product straight from the two rows, one reduction over D per pair, without
-    gathering either; its order does not depend on the other pairs (tested). On a GPU one reduction over gathered rows.
-    """
-    if left.is_cuda:
-        return (left.repeat_interleave(counts, dim=0) * right[column]).sum(dim=1)
-    bounds = torch.zeros(len(counts) + 1, dtype=torch.int64)
-    torch.cumsum(counts, dim=0, out=bounds[1:])
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta state")
-        pattern = torch.sparse_csr_tensor(bounds, column, torch.zeros(len(column), dtype=left.dtype),
-                                          (len(left), len(right)), check_invariants=False)
-    return torch.sparse.sampled_addmm(pattern, left, right.T, beta=0.0).values()
-
-
-def open_npy(path: str | Path) -> tuple[Tensor, Callable[[], None]]:
-    """Memory-maps a C-ordered float32 or float16 .npy matrix: (tensor [N, D], release its pages).
-
-    Format: numpy.lib.format, versions 1 to 3. Raises ValueError naming the file for anything else.
-    """
-    with open(path, "rb") as file:
-        header, offset = read_npy_header(file.read(4096), path)  # refuses an empty file, which cannot be mapped
-        mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
-    shape, dtype = header.get("shape"), NPY_DTYPES.get(str(header.get("descr")))
-    matrix = isinstance(shape, tuple) and len(shape) == 2 and all(type(size) is int and size >= 0 for size in shape)
-    if dtype is None or shape is None or header.get("fortran_order") is not False or not matrix:
-        raise ValueError(f"{path}: needs a C-ordered [N, D] array of float32 or float16, got {header}")
-    count = shape[0] * shape[1]
-    if len(mapped) < offset + count * dtype.itemsize:
-        raise ValueError(f"{path}: cut short: {len(mapped)} bytes for shape {shape} of {dtype}")
-    if count == 0:
-        return torch.empty(shape, dtype=dtype), lambda: None
-    tensor = torch.frombuffer(mapped, dtype=dtype, count=count, offset=offset).view(shape)
-    return tensor, lambda: mapped.madvise(mmap.MADV_DONTNEED)
-
-
-def raw_bytes(rows: Tensor) -> ctypes.Array[ctypes.c_char]:
-    """The memory of a contiguous, non-empty CPU tensor as a buffer; valid while the tensor lives."""
-    return (ctypes.c_char * rows.nbytes).from_address(rows.data_ptr())
-
-
-def read_npy_header(head: bytes, path: str | Path) -> tuple[dict, int]:
-    """The header of a .npy file's first bytes and the offset of its data."""
-    if head[:6] != b"\x93NUMPY" or len(head) < 12:
-        raise ValueError(f"{path}: not a .npy file")
-    width, form = (2, "<H") if head[6] == 1 else (4, "<I")
-    length = struct.unpack(form, head[8 : 8 + width])[0]
-    offset = 8 + width + length
-    try:
-        header = ast.literal_eval(head[8 + width : offset].decode("latin-1"))
-    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
-        header = None
-    if not isinstance(header, dict):
-        raise ValueError(f"{path}: its header is damaged; write the file again")
-    return header, offset

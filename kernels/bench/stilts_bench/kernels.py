@@ -19,10 +19,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
-import re
-import statistics
-import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from datetime import datetime, timezone
@@ -31,8 +27,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from stilts_kernels import Report, last_report, normalize
+from stilts_kernels.common.npy import open_npy
 
-from stilts_kernels.bench_cases import (
+from stilts_bench.cases import (
     CASES,
     LARGE,
     QUICK,
@@ -44,15 +42,12 @@ from stilts_kernels.bench_cases import (
     make_data,
     matmul_methods,
     mine_methods,
-    optional,
     topk_methods,
 )
-from stilts_kernels.bench_device import CPU, check_device, extra_bytes, name_of, seconds_of
-from stilts_kernels.bench_memory import measure_memory
-from stilts_kernels.rows import normalize, open_npy
-from stilts_kernels.screen import Report, last_report
+from stilts_bench.device import CPU, check_device, extra_bytes, seconds_of
+from stilts_bench.memory import measure_memory
+from stilts_bench.results import Result, commit, compare, machine, plot, ratio, results_folder, summary, table
 
-Result = dict[str, Any]
 PRODUCT_SIZE = 65_536  # rows a side of the bare product beside a case that runs once
 BASELINES = ("faiss IndexFlatIP", "faiss both ways", "torch matmul + topk", "torch matmul + topk both ways")
 
@@ -131,118 +126,10 @@ def chosen_methods(methods: dict[str, Method], only: Sequence[str]) -> dict[str,
     return chosen
 
 
-def summary(case: Case, times: list[float], memory: int | None) -> Result:
-    median = statistics.median(times)
-    return {"median_s": median, "min_s": min(times), "max_s": max(times), "gflops": case.gflop / median,
-            "extra_peak_mb": None if memory is None else memory / 1e6}
-
-
-def ratio(seconds: dict[str, list[float]], baseline: str | None) -> Result | None:
-    """The baseline's time over ours: of the medians, and the lowest and highest of single rounds."""
-    if baseline is None or "ours" not in seconds:
-        return None
-    rounds = [theirs / ours for theirs, ours in zip(seconds[baseline], seconds["ours"])]
-    return {"median": statistics.median(seconds[baseline]) / statistics.median(seconds["ours"]), "min": min(rounds),
-            "max": max(rounds)}
-
-
-def machine(device: torch.device = CPU) -> Result:
-    """Processor or GPU, thread count and versions; enough to judge whether two files compare."""
-    info = Path("/proc/cpuinfo")
-    model = re.search(r"model name\s*: (.*)", info.read_text()) if info.exists() else None
-    flags = info.read_text() if info.exists() else ""
-    features = [name for name in ("amx_bf16", "avx512_bf16", "avx512f", "avx2") if re.search(rf"\b{name}\b", flags)]
-    versions = {name: getattr(optional(name), "__version__", None) for name in ("torch", "triton", "numpy", "faiss")}
-    return {"cpu": model[1] if model else platform.processor(), "features": features, "gpu": name_of(device),
-            "threads": torch.get_num_threads(), "python": platform.python_version(), **versions}
-
-
-def commit() -> str:
-    """The commit of this code, `-dirty` where files differ from it, `unknown` outside a checkout."""
-    command = ["git", "describe", "--always", "--abbrev=40", "--dirty", "--exclude=*"]
-    try:
-        found = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, check=True)
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"
-    return found.stdout.strip()
-
-
-def table(result: Result) -> str:
-    """A case's methods as text."""
-    peak = max(method["gflops"] for name, method in result["methods"].items() if name.endswith("alone"))
-    lines = [f"{result['case']}: {result['queries']} x {result['rows']}, D {result['dim']}, k {result['k']}; recall "
-             f"{result['recall']:.4f} ({result['gated_rows']} queries checked); {result['certified_rows']} of "
-             f"{result['searched_rows']} rows certified, "
-             f"{result['survivors_per_row']:.1f} survivors a row; {result['path']}",
-             f"  {'method':<28} {'median s':>9} {'min':>8} {'max':>8} {'GFLOP/s':>8} {'of peak':>8} {'extra MB':>9}"]
-    for name, row in result["methods"].items():
-        extra = "" if row["extra_peak_mb"] is None else f"{row['extra_peak_mb']:.0f}"
-        lines.append(f"  {name:<28} {row['median_s']:9.4f} {row['min_s']:8.4f} {row['max_s']:8.4f} "
-                     f"{row['gflops']:8.0f} {row['gflops'] / peak:8.0%} {extra:>9}")
-    if result["ratio"]:
-        goal = "" if result["goal"] is None else f", goal {result['goal']}"
-        lines.append("  {} over ours: {median:.2f} (single rounds {min:.2f} to {max:.2f})".format(
-            result["baseline"], **result["ratio"]) + goal)
-    return "\n".join(lines)
-
-
-def compare(paths: Sequence[Path]) -> str:
-    """Medians of the last line of each case in two result files. Raises ValueError where they share none."""
-    first, second = ({line["case"]: line for line in map(json.loads, path.read_text().splitlines())} for path in paths)
-    lines = [f"{'case':<20} {'method':<28} {'A s':>9} {'B s':>9} {'A over B':>9}"]
-    shared = [name for name in first if name in second]
-    if not shared:
-        raise ValueError(f"{paths[0]} and {paths[1]} have no case in common")
-    for name in shared:
-        a, b = first[name].get("methods", {}), second[name].get("methods", {})
-        for method in (method for method in a if method in b):
-            times = a[method]["median_s"], b[method]["median_s"]
-            lines.append(f"{name:<20} {method:<28} {times[0]:9.4f} {times[1]:9.4f} {times[0] / times[1]:9.2f}")
-    return "\n".join(lines)
-
-
-def plot(results: Sequence[Result], path: Path) -> None:
-    """Bars of each method's rate, one panel per case; says so where matplotlib is missing."""
-    pyplot = optional("matplotlib.pyplot")
-    timed = [result for result in results if "methods" in result]
-    if pyplot is None:
-        print("no plot: matplotlib is not installed")
-    if pyplot is None or not timed:
-        return
-    heights = [len(result["methods"]) + 1.5 for result in timed]
-    figure, panels = pyplot.subplots(len(timed), figsize=(8, 0.3 * sum(heights)), layout="constrained", squeeze=False,
-                                     gridspec_kw={"height_ratios": heights})
-    for axes, result in zip(panels[:, 0], timed):
-        draw(axes, result)
-    on_gpu = any(result.get("machine", {}).get("gpu") for result in timed)
-    panels[-1, 0].set_xlabel("GFLOP/s" if on_gpu else "GFLOP per CPU second")
-    figure.savefig(path, dpi=120)
-    pyplot.close(figure)
-    print(f"plot: {path}")
-
-
-def draw(axes: Any, result: Result) -> None:
-    """One case: the bare products grey, ours dark, the others light; slowest at the bottom."""
-    rates = sorted((method["gflops"], name) for name, method in result["methods"].items())
-    colours = ["0.75" if name.endswith("alone") else "tab:blue" if name.startswith("ours") else "tab:orange"
-               for _, name in rates]
-    bars = axes.barh([name for _, name in rates], [rate for rate, _ in rates], color=colours)
-    axes.bar_label(bars, fmt="%.0f", padding=3, fontsize="small")
-    axes.margins(x=0.1)
-    axes.set_title(result["case"], fontsize="medium", loc="left")
-    axes.tick_params(labelsize="small")
-
-
 def own_vectors(paths: Sequence[Path], k: int) -> tuple[Case, tuple[torch.Tensor, torch.Tensor]]:
     """A case on two .npy files of embeddings, normalised."""
     queries, bank = (normalize(open_npy(path)[0], str(path)) for path in paths)
     return Case("embeddings", "topk", len(queries), len(bank), queries.shape[1], k, None, "own"), (queries, bank)
-
-
-def results_folder() -> Path:
-    """kernels/results of the checkout this file lies in, else the current directory."""
-    folder = Path(__file__).resolve().parents[1] / "results"
-    return folder if folder.is_dir() else Path.cwd()
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -267,8 +154,9 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def tune(path: Path | None) -> int:
     """Tunes every direction, D and k; prints each entry as it is recorded."""
-    from stilts_kernels.tuner import tune_all  # needs triton, the rest of the benchmark does not
-    from stilts_kernels.tuning import describe, record_path
+    from stilts_kernels.topk.configs import describe, record_path  # needs triton, the rest of the benchmark does not
+
+    from stilts_bench.tuner import tune_all
 
     for entry in tune_all(path or record_path()):
         print(f"{entry['key']}: {describe(entry['config'])}, {entry['tflops']:.0f} TFLOP/s", flush=True)

@@ -1,7 +1,7 @@
 """Compiles the Triton kernels ahead of time, without a GPU, and reports registers, spills and shared memory.
 
-    python -m stilts_kernels.compile_check               defaults: one line per target, direction and k
-    python -m stilts_kernels.compile_check --candidates  every configuration the tuner may choose
+    python -m stilts_bench.compile_check               defaults: one line per target, direction and k
+    python -m stilts_bench.compile_check --candidates  every configuration the tuner may choose
 
 Exit status 1 when the gate fails: no spill on any target, and at most 168 registers a thread on sm_90 for k = 4 and 16
 (three warps' worth of wgmma accumulators still leave room for the next tile's loads). Triton's wheel brings cuobjdump
@@ -20,10 +20,8 @@ from pathlib import Path
 from typing import Any
 
 import triton
-from triton.backends.compiler import GPUTarget
-from triton.compiler import ASTSource
-
-from stilts_kernels.fused_kernel import (
+from stilts_kernels.topk.configs import candidates
+from stilts_kernels.topk.kernel import (
     PAIR_BLOCK,
     PAIR_DEPTH,
     Config,
@@ -32,7 +30,8 @@ from stilts_kernels.fused_kernel import (
     kernel_constants,
     pair_score_kernel,
 )
-from stilts_kernels.tuning import candidates
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
 
 TARGETS = (90, 80)
 GATED_K = (4, 16)
@@ -139,7 +138,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Prints one line per kernel; returns 1 when the gate fails."""
     arguments = sys.argv[1:] if argv is None else argv
     if list(arguments) not in ([], ["--candidates"]):
-        print("usage: python -m stilts_kernels.compile_check [--candidates]", file=sys.stderr)
+        print("usage: python -m stilts_bench.compile_check [--candidates]", file=sys.stderr)
         return 2
     print("search kernels: direction, k, D, then BM BN BK stages warps row-groups")
     failed = 0

@@ -203,7 +203,7 @@ def load(folder: str) -> Result:
 
 def alone(call: str, *arguments: str) -> Result:
     """A function of this module in a process of its own."""
-    program = f"import json, sys; from stilts_ds.bench_pipeline import {call}; print(json.dumps({call}(*sys.argv[1:])))"
+    program = f"import json, sys; from stilts_bench.pipeline import {call}; print(json.dumps({call}(*sys.argv[1:])))"
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     done = subprocess.run([sys.executable, "-c", program, *arguments], capture_output=True, text=True, env=environment)
     if done.returncode:

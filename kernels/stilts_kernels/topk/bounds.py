@@ -29,7 +29,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from stilts_kernels.rows import Rows
+from stilts_kernels.common.rows import MAX_NORM, Rows
 
 EXTRA_COLUMNS = 4
 SAFETY = 1.001
@@ -60,6 +60,14 @@ class Panel:
         cut = slice(start, stop)
         return Panel(self.start + start, self.rows[cut], self.norm[cut], self.error[cut], self.shift[cut],
                      self.centre_norm)
+
+
+def centre_of(rows: Rows) -> Tensor:
+    """Mean [D] of a sample; any centre is correct, so odd rows are cleared here and reported where they are read."""
+    sample = torch.nan_to_num(rows.sample(), 0.0, 0.0, 0.0).clamp(-MAX_NORM, MAX_NORM)
+    if rows.unit:
+        sample = torch.nn.functional.normalize(sample, dim=1)
+    return sample.mean(dim=0)
 
 
 class PanelMaker:
@@ -111,14 +119,17 @@ class PanelMaker:
         panel.rows[:, column + 1] = (shift - high.float()).to(self.dtype)
 
 
-def score_error(own: Panel, other: Panel) -> Tensor:
-    """Bound [len(own)] on |score - exact| of each row of `own` against every row of `other` (see the module)."""
-    norm, error = other.norm.max(), other.error.max()
-    shifts = own.shift.abs() + other.shift.abs().max()
-    gamma = 2 * own.rows.shape[1] * FLOAT32_ROUNDOFF
-    own_length = own.norm + own.error
-    storing = own.error * norm + own_length * error
-    accumulating = gamma * (own.norm * norm + 1.01 * shifts) + SPLIT * shifts
-    shifting = 3 * gamma * (own.centre_norm * own_length + other.centre_norm * (norm + error))
-    tiny = 4 * own.rows.shape[1] * SMALLEST_NORMAL * (1 + own_length + norm)
+def score_error(panel: Panel, opposite: Panel) -> Tensor:
+    """Bound [n] on |score - exact| of each row of `panel` against every row of `opposite` (see the module)."""
+    # The largest norm, error and shift of the other side hold for every pair of a row.
+    largest_norm, largest_error = opposite.norm.max(), opposite.error.max()
+    shifts = panel.shift.abs() + opposite.shift.abs().max()
+    columns = panel.rows.shape[1]
+    gamma = 2 * columns * FLOAT32_ROUNDOFF
+    length = panel.norm + panel.error  # at least |q'|, which was not stored
+    storing = panel.error * largest_norm + length * largest_error
+    accumulating = gamma * (panel.norm * largest_norm + 1.01 * shifts) + SPLIT * shifts
+    centres = panel.centre_norm * length + opposite.centre_norm * (largest_norm + largest_error)
+    shifting = 3 * gamma * centres
+    tiny = 4 * columns * SMALLEST_NORMAL * (1 + length + largest_norm)
     return SAFETY * (storing + accumulating + shifting) + tiny

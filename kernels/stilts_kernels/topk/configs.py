@@ -5,14 +5,13 @@
 
 The record is a JSON object keyed by GPU, direction, dtype, D and k (as the groups kept: 8, 16, 32 or 64, which is what
 the kernel is compiled for). A search takes the recorded configuration of exactly its key, else the default of its
-architecture, and says in the log which. Every candidate passes the ahead-of-time gate of `compile_check`; a recorded
-configuration that is no candidate (any more) is refused with a warning.
+architecture, and says in the log which. Every candidate passes the ahead-of-time gate of `compile_check` in
+kernels/bench; a recorded configuration that is no candidate (any more) is refused with a warning.
 """
 
 from __future__ import annotations
 
 import json
-import logging
 import os
 from functools import lru_cache
 from pathlib import Path
@@ -20,9 +19,8 @@ from typing import Any
 
 import torch
 
-from stilts_kernels.fused_kernel import Config, interpreted
-
-log = logging.getLogger("stilts_kernels")
+from stilts_kernels.common.report import log
+from stilts_kernels.topk.kernel import Config, interpreted
 
 ENTRY = "config"
 # maxnreg tells the assembler what to schedule for: left alone, it takes up to 193 registers for the two-way kernel with
@@ -64,7 +62,7 @@ def record_path() -> Path:
     given = os.environ.get("STILTS_KERNELS_TUNED")
     if given:
         return Path(given)
-    results = Path(__file__).resolve().parents[1] / "results"
+    results = Path(__file__).resolve().parents[2] / "results"
     return (results if results.is_dir() else Path.home() / ".cache" / "stilts_kernels") / "tuned.json"
 
 

@@ -1,7 +1,7 @@
 """Plain-torch reference of every operation: float64, the whole score matrix in memory, nothing clever.
 
 Tests and benchmarks compare against this module; it is also the last resort of the fast paths for rows that no bound
-can settle (see `screen`).
+can settle (see `cpu` and `cuda`).
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from stilts_kernels.rows import Rows, canonical_scores, check_norms, normalize
+from stilts_kernels.common.canonical import canonical_scores
+from stilts_kernels.common.rows import Rows, check_norms, normalize
 
 CELLS_PER_STEP = 1 << 20
 Score = Callable[[Rows, Rows, Tensor, Tensor], Tensor]
@@ -50,10 +51,10 @@ def exhaustive(queries: Rows, which: Tensor, bank: Rows, k: int,
 def canonical_row(queries: Rows, query: int, bank: Rows, score: Score = canonical_scores) -> Tensor:
     """Canonical scores [N] of one query against the whole bank. Raises ValueError on a non-finite bank row."""
     row = torch.empty(bank.count, dtype=torch.float64, device=bank.data.device)
-    one = queries.part(query, query + 1)
+    query_row = queries.part(query, query + 1)
     for start in range(0, bank.count, CELLS_PER_STEP):
         index = torch.arange(start, min(bank.count, start + CELLS_PER_STEP), device=row.device)
-        row[index] = score(one, bank, torch.zeros_like(index), index)
+        row[index] = score(query_row, bank, torch.zeros_like(index), index)
     check_norms(row.abs() ** 0.5, f"{queries.name} row {query} against {bank.name}")
     return row
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from stilts_kernels.bench_memory import peak_extra_bytes
+from stilts_bench.memory import peak_extra_bytes
 
 CPU = torch.device("cpu")
 

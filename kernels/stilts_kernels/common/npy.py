@@ -1,0 +1,57 @@
+"""Matrices in .npy files, memory-mapped without numpy."""
+
+from __future__ import annotations
+
+import ast
+import ctypes
+import mmap
+import struct
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+NPY_DTYPES = {"<f4": torch.float32, "<f2": torch.float16}
+
+
+def open_npy(path: str | Path) -> tuple[Tensor, Callable[[], None]]:
+    """Memory-maps a C-ordered float32 or float16 .npy matrix: (tensor [N, D], release its pages).
+
+    Format: numpy.lib.format, versions 1 to 3. Raises ValueError naming the file for anything else.
+    """
+    with open(path, "rb") as file:
+        header, offset = read_npy_header(file.read(4096), path)  # refuses an empty file, which cannot be mapped
+        mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+    shape, dtype = header.get("shape"), NPY_DTYPES.get(str(header.get("descr")))
+    matrix = isinstance(shape, tuple) and len(shape) == 2 and all(type(size) is int and size >= 0 for size in shape)
+    if dtype is None or shape is None or header.get("fortran_order") is not False or not matrix:
+        raise ValueError(f"{path}: needs a C-ordered [N, D] array of float32 or float16, got {header}")
+    count = shape[0] * shape[1]
+    if len(mapped) < offset + count * dtype.itemsize:
+        raise ValueError(f"{path}: cut short: {len(mapped)} bytes for shape {shape} of {dtype}")
+    if count == 0:
+        return torch.empty(shape, dtype=dtype, device="cpu"), lambda: None
+    tensor = torch.frombuffer(mapped, dtype=dtype, count=count, offset=offset).view(shape)
+    return tensor, lambda: mapped.madvise(mmap.MADV_DONTNEED)
+
+
+def raw_bytes(rows: Tensor) -> ctypes.Array[ctypes.c_char]:
+    """The memory of a contiguous, non-empty CPU tensor as a buffer; valid while the tensor lives."""
+    return (ctypes.c_char * rows.nbytes).from_address(rows.data_ptr())
+
+
+def read_npy_header(head: bytes, path: str | Path) -> tuple[dict, int]:
+    """The header of a .npy file's first bytes and the offset of its data."""
+    if head[:6] != b"\x93NUMPY" or len(head) < 12:
+        raise ValueError(f"{path}: not a .npy file")
+    width, form = (2, "<H") if head[6] == 1 else (4, "<I")
+    length = struct.unpack(form, head[8 : 8 + width])[0]
+    offset = 8 + width + length
+    try:
+        header = ast.literal_eval(head[8 + width : offset].decode("latin-1"))
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+        header = None
+    if not isinstance(header, dict):
+        raise ValueError(f"{path}: its header is damaged; write the file again")
+    return header, offset

@@ -1,0 +1,92 @@
+"""Matching the best neighbours of both directions.
+
+Retrieval: `forward` keeps the best target of each source, `backward` the best source of each target, `intersect` the
+pairs found both ways, and `max` sorts the union of both by margin and takes each source and target at most once.
+Equal margins keep the lower source, then the lower target.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from stilts_kernels.mining.margin import MARGINS, Neighbours, best_margin
+
+RETRIEVALS = ("max", "forward", "backward", "intersect")
+
+
+class MinedPairs(NamedTuple):
+    """Mined pairs, best margin first: source and target int64 [P], score float32 [P]."""
+
+    source: Tensor
+    target: Tensor
+    score: Tensor
+
+
+def check_choices(margin: str, retrieval: str) -> None:
+    """Raises ValueError for an unknown margin or retrieval."""
+    for name, value, known in (("margin", margin, tuple(MARGINS)), ("retrieval", retrieval, RETRIEVALS)):
+        if value not in known:
+            raise ValueError(f"{name} {value!r} is not one of {', '.join(known)}")
+
+
+def pairs_from(forward: Neighbours, backward: Neighbours, margin: str, retrieval: str) -> MinedPairs:
+    """Scores both directions' neighbours and matches them."""
+    source_mean, target_mean = forward.values.mean(dim=1), backward.values.mean(dim=1)
+    best_targets = best_margin(forward, source_mean, target_mean, margin)
+    best_sources = best_margin(backward, target_mean, source_mean, margin)
+    return match(best_targets, best_sources, retrieval)
+
+
+def match(forward: tuple[Tensor, Tensor], backward: tuple[Tensor, Tensor], retrieval: str) -> MinedPairs:
+    """Pairs from each source's best (margin, target) and each target's best (margin, source)."""
+    target_margin, best_target = forward
+    source_margin, best_source = backward
+    sources = torch.arange(len(best_target), device=best_target.device)
+    targets = torch.arange(len(best_source), device=best_source.device)
+    if retrieval == "forward":
+        return ordered(sources, best_target, target_margin)
+    if retrieval == "backward":
+        return ordered(best_source, targets, source_margin)
+    if retrieval == "intersect":
+        mutual = best_source[best_target] == sources
+        return ordered(sources[mutual], best_target[mutual], target_margin[mutual])
+    union = ordered(torch.cat([sources, best_source]), torch.cat([best_target, targets]),
+                    torch.cat([target_margin, source_margin]))
+    return one_to_one(union)
+
+
+def ordered(source: Tensor, target: Tensor, score: Tensor) -> MinedPairs:
+    """Sorts by falling score, then source, then target."""
+    order = torch.argsort(target, stable=True)
+    order = order[torch.argsort(source[order], stable=True)]
+    order = order[torch.argsort(score[order], descending=True, stable=True)]
+    return MinedPairs(source[order], target[order], score[order].float())
+
+
+def one_to_one(pairs: MinedPairs) -> MinedPairs:
+    """Goes down the list and keeps a pair when neither side has been taken.
+
+    In rounds over all that is left: a pair that comes first for its source and for its target is kept whatever stands
+    between, and what shares a side with it goes. Among neighbours a few rounds do, as margins rise along every chain.
+    """
+    left = torch.arange(len(pairs.source), device=pairs.source.device)
+    kept = [left[:0]]
+    while len(left):
+        source, target = pairs.source[left], pairs.target[left]
+        first_of_source = first_place(source, left) == left
+        first_of_target = first_place(target, left) == left
+        first = first_of_source & first_of_target
+        kept.append(left[first])
+        taken = torch.isin(source, source[first]) | torch.isin(target, target[first])
+        left = left[~taken]
+    chosen = torch.cat(kept).sort().values
+    return MinedPairs(pairs.source[chosen], pairs.target[chosen], pairs.score[chosen])
+
+
+def first_place(number: Tensor, place: Tensor) -> Tensor:
+    """For each entry the lowest `place` [P] among the entries of the same `number` [P]."""
+    first = torch.full((int(number.max()) + 1,), torch.iinfo(torch.int64).max, device=number.device)
+    return first.scatter_reduce_(0, number, place, "amin")[number]

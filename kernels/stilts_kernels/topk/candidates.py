@@ -1,0 +1,75 @@
+"""From the packed keys of the fused kernel to the pairs to score exactly: none that may matter is left out."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from stilts_kernels.topk.kernel import EMPTY, GROUP, Config, group_columns, key_bounds
+
+MOST_CANDIDATES, CANDIDATES_PER_K = 4096, 64  # of one column; with more it is searched pair by pair
+
+
+def row_candidates(keys: Tensor, tiles: Tensor, error: Tensor, k: int, tile_columns: int,
+                   count: int) -> tuple[Tensor, Tensor, Tensor]:
+    """(query, row, bound): pairs [P] that may be among the k best, and the upper bound [Q] of all other groups.
+
+    keys, tiles int32 [splits, Q, kept] of the row kernel, error [Q]; bank rows count to `count`.
+    """
+    lower, upper = key_bounds(keys, error)
+    # A full list may have dropped groups, none of them above its weakest; a list with room left dropped none.
+    full = (keys != EMPTY).all(dim=2)
+    weakest = upper.min(dim=2).values
+    dropped = torch.where(full, weakest, -torch.inf).max(dim=0).values
+    splits, queries, kept = keys.shape
+    lower_of_query = lower.transpose(0, 1).reshape(queries, splits * kept)
+    upper_of_query = upper.transpose(0, 1).reshape(queries, splits * kept)
+    may_matter = (upper_of_query >= floor_of(lower_of_query, k)) & (upper_of_query > -torch.inf)
+    query, slot = may_matter.nonzero(as_tuple=True)
+    key_at = (slot // kept, query, slot % kept)
+    rows = group_columns(keys[key_at], tiles[key_at], tile_columns)
+    inside = rows < count
+    return query[:, None].expand_as(rows)[inside], rows[inside], dropped
+
+
+def column_candidates(best: Tensor, second: Tensor, error: Tensor, k: int, config: Config,
+                      count: int) -> tuple[Tensor, Tensor, Tensor]:
+    """(column, row, failed): pairs [P] that hold the k best of every column, and columns [n] with too many of them.
+
+    best, second int32 [n, blocks]: each block's two best groups of a column; rows count to `count` over all blocks.
+    """
+    best_lower, best_upper = key_bounds(best, error)
+    second_lower, second_upper = key_bounds(second, error)
+    floor = floor_of(torch.cat([best_lower, second_lower], dim=1), k)
+    block_rows = config["BM"]
+    group_height = block_rows // config["ROW_GROUPS"]
+    whole_block = second_upper >= floor  # a third group may matter as well: look at all rows of the block
+    one_group = (best_upper >= floor) & ~whole_block
+    pairs = whole_block.sum(dim=1) * block_rows + one_group.sum(dim=1) * group_height
+    failed = pairs > max(MOST_CANDIDATES, CANDIDATES_PER_K * k)
+    whole_block &= ~failed[:, None]
+    one_group &= ~failed[:, None]
+
+    column_of_group, block = one_group.nonzero(as_tuple=True)
+    rows_of_group = group_rows(best[column_of_group, block], config) + block[:, None] * block_rows
+    column_of_block, block = whole_block.nonzero(as_tuple=True)
+    rows_of_block = torch.arange(block_rows, device=block.device) + block[:, None] * block_rows
+    row = torch.cat([rows_of_group.reshape(-1), rows_of_block.reshape(-1)])
+    column = torch.cat([column_of_group.repeat_interleave(group_height), column_of_block.repeat_interleave(block_rows)])
+    inside = row < count
+    return column[inside], row[inside], failed
+
+
+def floor_of(lower: Tensor, k: int) -> Tensor:
+    """The k-th largest lower bound [n, 1] of lower [n, G]; -inf where there are fewer."""
+    if k > lower.shape[1]:
+        return torch.full((len(lower), 1), -torch.inf, device=lower.device)
+    return lower.topk(k, dim=1).values[:, -1:]
+
+
+def group_rows(keys: Tensor, config: Config) -> Tensor:
+    """Rows within a block [P, BM / ROW_GROUPS] of packed row groups [P]; the inverse of `kernel.column_keys`."""
+    height = config["BM"] // config["ROW_GROUPS"]
+    group = (keys.long() & GROUP - 1)[:, None]
+    inner = torch.arange(height, device=keys.device)
+    return group * 16 + inner // 16 * 16 * config["ROW_GROUPS"] + inner % 16

@@ -1,0 +1,177 @@
+"""Exact top-k on a CPU: low-precision screen, proof, float64 finish.
+
+1. Centre both sides, store them in bfloat16 where the processor multiplies it fast (AMX, avx512_bf16), else float32.
+2. One blocked matrix product; each block of scores stays in cache and is dropped at once. A pair survives when its
+   score's upper bound reaches the k-th best lower bound of its row (`shortlist`, bound in `bounds`).
+3. Survivors, about 2 k to 3 k a row, are scored in float64 (`canonical_scores`) and the best k kept.
+
+So every row is exact by construction (*certified*) unless it collects too many survivors, as among hundreds of equal
+rows; such rows are searched again in float32 with a larger cap, and those that still fail are scored one pair at a
+time. `last_report()` and the log say which path ran and how many rows needed more than the first pass.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+import torch
+from torch import Tensor
+
+from stilts_kernels.common.canonical import MAX_STEP, canonical_scores
+from stilts_kernels.common.ranking import Ranked, TopK, rank_within_rows, slices
+from stilts_kernels.common.report import Report, save_report
+from stilts_kernels.common.rows import Rows, check_matrix, check_pair, is_cosine
+from stilts_kernels.topk.bounds import UNIT_ROUNDOFF, Panel, PanelMaker, centre_of, score_error
+from stilts_kernels.topk.reference import exhaustive
+from stilts_kernels.topk.screen import choose_screen, describe_path
+from stilts_kernels.topk.shortlist import Shortlist
+
+BANK_ROWS = 4096  # of one product in bfloat16: 4096 x 1024 scores, 8 MB; see `fitting`
+QUERY_ROWS = 1024
+CAP_FIRST, CAP_SECOND = 256, 4096  # candidates a row may collect (or 16 k) before it is searched another way
+REDO_ROWS = 512
+DEFAULT_MEMORY = 1 << 30
+
+
+class Index:
+    """A bank [N, D] with its screening copy kept (2 (D + 10) bytes a row), to be searched many times.
+
+    Centres queries at the bank's mean, which it knows, instead of their own. Raises ValueError on bad rows.
+    """
+
+    @torch.no_grad()
+    def __init__(self, bank: Tensor, metric: str = "inner", screen: str = "auto") -> None:
+        self.rows, self.screen = Rows(bank, "bank", is_cosine(metric)), choose_screen(screen)
+        dtype = getattr(torch, self.screen)
+        if bank.device.type != "cpu":
+            raise ValueError(f"bank is on {bank.device}; an Index is for CPU banks, pass the tensor itself to topk")
+        self.centre = centre_of(self.rows)
+        maker = PanelMaker(self.rows, self.centre, self.centre, 0, dtype)
+        self.panels = list(make_panels(maker, fitting(BANK_ROWS, dtype)))
+
+
+def topk_cpu(queries: Tensor, bank: Tensor | Index, k: int, metric: str = "inner", screen: str = "auto",
+             memory: int = DEFAULT_MEMORY) -> TopK:
+    """The k best bank rows of every query; see `stilts_kernels.topk`."""
+    check_matrix(queries, "queries")
+    index = bank if isinstance(bank, Index) else None
+    rows = index.rows if index else Rows(bank, "bank", is_cosine(metric))  # type: ignore[arg-type]
+    values, indices = topk_float64(Rows(queries, "queries", rows.unit), rows, k, screen, memory, index)
+    return TopK(values.float(), indices)
+
+
+def topk_float64(queries: Rows, bank: Rows, k: int, screen: str = "auto", memory: int = DEFAULT_MEMORY,
+                 index: Index | None = None) -> Ranked:
+    """Canonical top-k of every query: (values float64 [Q, k], indices int64 [Q, k]); ranks and shards merge these."""
+    check_pair(queries, bank, k)
+    screen = index.screen if index else choose_screen(screen)
+    pass_rows = queries_per_pass(queries, k, memory, screen)
+    step = scoring_step(queries.dim, memory)
+    device = queries.data.device
+    values = torch.empty(queries.count, k, dtype=torch.float64, device=device)
+    indices = torch.empty(queries.count, k, dtype=torch.int64, device=device)
+    certified = scored = 0
+    for part in slices(queries.count, pass_rows):
+        some_queries = queries.part(part.start, part.stop)
+        values[part], indices[part], counts = one_pass(some_queries, bank, k, screen, CAP_FIRST, step, index)
+        certified += counts[0]
+        scored += counts[1]
+    save_report(Report(describe_path(screen), queries.count, certified, scored / queries.count))
+    return values, indices
+
+
+def one_pass(queries: Rows, bank: Rows, k: int, screen: str, cap: int, step: int,
+             index: Index | None = None) -> tuple[Tensor, Tensor, tuple[int, int]]:
+    """Top-k of every query: (values float64, indices, (rows certified, survivors scored))."""
+    dtype = getattr(torch, screen)
+    centre, bank_centre = (index.centre, index.centre) if index else (centre_of(queries), centre_of(bank))
+    query_panels = list(make_panels(PanelMaker(queries, centre, None, 2, dtype), QUERY_ROWS))
+    bank_panels: Iterable[Panel]
+    if index:
+        bank_panels = index.panels
+    else:
+        bank_panels = make_panels(PanelMaker(bank, bank_centre, centre, 0, dtype), fitting(BANK_ROWS, dtype))
+    shortlist = Shortlist(queries.count, k, max(cap, 16 * k), queries.data.device)
+    sweep(query_panels, bank_panels, shortlist)
+    row, column = shortlist.finish()
+    scores = canonical_scores(queries, bank, row, column, step)
+    values, indices = best_pairs(shortlist, row, column, scores)
+    search_failed_rows(queries, bank, shortlist, values, indices, screen)
+    return values, indices, (queries.count - int(shortlist.failed.sum()), len(row))
+
+
+def sweep(queries: list[Panel], bank: Iterable[Panel], forward: Shortlist, backward: Shortlist | None = None) -> None:
+    """Multiplies every bank panel with every query panel; both directions read each block of scores while it is hot."""
+    buffer: Tensor | None = None
+    for bank_panel in bank:
+        if buffer is None:
+            dtype = bank_panel.rows.dtype
+            buffer = bank_panel.rows.new_empty(len(bank_panel) * max(map(len, queries)))
+        for query_panel in queries:
+            scores = buffer[: len(bank_panel) * len(query_panel)].view(len(bank_panel), len(query_panel))
+            torch.mm(bank_panel.rows, query_panel.rows.T, out=scores)
+            forward.collect(scores, score_error(query_panel, bank_panel), UNIT_ROUNDOFF[dtype], query_panel.start,
+                            bank_panel.start)
+            if backward is not None:
+                backward.collect(scores.T, score_error(bank_panel, query_panel), UNIT_ROUNDOFF[dtype],
+                                 bank_panel.start, query_panel.start)
+
+
+def best_pairs(shortlist: Shortlist, row: Tensor, column: Tensor, score: Tensor) -> Ranked:
+    """The k best of each row's survivors: (values float64 [Q, k], indices); failed rows hold NaN and -1."""
+    order, place = rank_within_rows(row, score)
+    keep = place < shortlist.k
+    order, place = order[keep], place[keep]
+    shape = shortlist.rows, shortlist.k
+    values = torch.full(shape, float("nan"), dtype=torch.float64, device=row.device)
+    indices = torch.full(shape, -1, device=row.device)
+    values[row[order], place] = score[order]
+    indices[row[order], place] = column[order]
+    return values, indices
+
+
+def search_failed_rows(queries: Rows, bank: Rows, shortlist: Shortlist, values: Tensor, indices: Tensor,
+                       screen: str) -> None:
+    """Searches the failed rows again, in float32 or, after that, pair by pair; fills values and indices in place."""
+    for failed in shortlist.failed.nonzero()[:, 0].split(REDO_ROWS):
+        if len(failed) == 0:  # an empty tensor splits into one empty part
+            break
+        if screen == "bfloat16":
+            failed_queries = Rows(queries.data[failed], queries.name, queries.unit)
+            values[failed], indices[failed], _ = one_pass(failed_queries, bank, shortlist.k, "float32", CAP_SECOND,
+                                                          REDO_ROWS)
+        else:
+            values[failed], indices[failed] = exhaustive(queries, failed, bank, shortlist.k)
+
+
+def make_panels(maker: PanelMaker, step: int) -> Iterator[Panel]:
+    """Panels of all rows, `step` rows at a time."""
+    for part in slices(maker.rows.count, step):
+        yield maker(part.start, part.stop)
+        maker.rows.release()
+
+
+def fitting(rows: int, dtype: torch.dtype) -> int:
+    """As many rows as take the bytes of `rows` in bfloat16: blocks of scores are to stay in cache and in the budget."""
+    return rows * torch.bfloat16.itemsize // dtype.itemsize
+
+
+def queries_per_pass(queries: Rows, k: int, memory: int, screen: str) -> int:
+    """How many queries one pass over the bank serves within `memory` bytes. Raises ValueError below the minimum."""
+    screening = BANK_ROWS * (4 * QUERY_ROWS + 2 * queries.dim + 32)
+    scoring = 20 * queries.dim * scoring_step(queries.dim, memory)
+    scratch = max(screening, scoring)  # one is freed before the other
+    row_bytes = getattr(torch, screen).itemsize * queries.dim + shortlist_bytes(k)
+    if memory < scratch + QUERY_ROWS * row_bytes:
+        raise ValueError(f"memory of {memory} bytes is below the {scratch + QUERY_ROWS * row_bytes} a search needs")
+    return (memory - scratch) // row_bytes // QUERY_ROWS * QUERY_ROWS
+
+
+def shortlist_bytes(k: int) -> int:
+    """What a row's survivors, their scores and its results take, with room to spare."""
+    return 4 * k + 16 * (64 + 6 * k)
+
+
+def scoring_step(dim: int, memory: int) -> int:
+    """Rows of each side scored at a time, 8 + 12 bytes a number: float64 queries, float32 and float64 bank rows."""
+    return max(1, min(MAX_STEP, memory // (64 * dim)))
