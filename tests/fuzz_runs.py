@@ -14,7 +14,7 @@ from typing import Any
 from fuzz_mutate import Dice, damage_json, damage_json_lines, damage_text
 from fuzz_target import Once, Target
 from report_runs import build_run, gold_values
-from stilts_launcher import sbatch, watch
+from stilts_launcher import sbatch, status
 from stilts_launcher.cluster import Profile
 from stilts_launcher.submit import submit_plan
 
@@ -149,8 +149,8 @@ def shown(text: str) -> None:
 
 READ_BACK: dict[str, Callable[[RunDir], None]] = {
     "report": report,
-    "status": lambda run: shown(watch.status(run)),
-    "logs": lambda run: shown(watch.logs(run, None, None, 5)),
+    "status": lambda run: shown(status.run_status(run)),
+    "logs": lambda run: shown(status.run_logs(run, None, None, 5)),
     "submit": lambda run: shown(submit_plan(run, Plan.load(run.plan), Profile(), dry_run=True)),
 }
 

@@ -15,8 +15,8 @@ ROOT = ranks.ROOT
 SOURCES = {"stilts_ds": ROOT, "stilts_launcher": ROOT / "launcher", "stilts_kernels": ROOT / "kernels"}
 # The story from its first line to its last: a module imports only what stands before it, or beside it in its package.
 LAYERS = ["errors", "values", "phase_status", "run_dir", "yaml_files", "config", "ds_files", "tasks", "sources", "toy",
-          "model_files", "rows", "model", "families", "plan_file", "plan", "data", "monitor", "batches", "engine",
-          "export", "evaluate", "planning", "report", "phase_job", "phases", "trial_file", "trial", "bench_pipeline",
+          "model_files", "rows", "model", "families", "plan_file", "trial_file", "plan", "data", "monitor", "batches",
+          "engine", "export", "evaluate", "planning", "report", "phase_job", "phases", "trial", "bench_pipeline",
           "bench_training"]
 HEAVY = {  # package -> the modules (or packages of modules) that may name it
     "deepspeed": ["stilts_ds.engine"],
@@ -31,9 +31,10 @@ HEAVY = {  # package -> the modules (or packages of modules) that may name it
 LIGHT = ["stilts_launcher.cli", "stilts_launcher.ranks", "stilts_launcher.local", "stilts_ds.config", "stilts_ds.plan",
          "stilts_ds.plan_file", "stilts_ds.trial_file", "stilts_ds.evaluate.result",
          "stilts_ds.tasks.registry", "stilts_ds.data.data", "stilts_ds.families.registry", "stilts_ds.model_files",
-         "stilts_ds.run_dir", "stilts_ds.report.tables", "stilts_ds.toy", "stilts_launcher.show_plan",
-         "stilts_launcher.submit", "stilts_launcher.watch", "stilts_launcher.job", "stilts_launcher.cluster",
-         "stilts_launcher.trial", "stilts_launcher.fetch", "stilts_ds.planning.memory", "stilts_ds.planning.sizes"]
+         "stilts_ds.run_dir", "stilts_ds.report.tables", "stilts_ds.toy", "stilts_launcher.show.plan",
+         "stilts_launcher.submit", "stilts_launcher.status", "stilts_launcher.supervise", "stilts_launcher.cluster",
+         "stilts_launcher.trial", "stilts_launcher.fetch", "stilts_ds.planning.memory", "stilts_ds.planning.sizes",
+         "stilts_ds.planning.estimates", "stilts_ds.planning.advice", "stilts_ds.evaluate.run_submission"]
 
 
 def name_of(path: Path, base: Path) -> str:

@@ -125,7 +125,7 @@ def test_the_setup_file_and_the_batch_scripts_run_only_what_the_site_wrote(
         run = planned_run(folder)
         profile = Profile(setup=["export SITE=1"], python=str(stub))
         (run.jobs / "setup.sh").write_text(setup_text(run, profile))
-        for kind, module in (("target", "job"), ("intermediate", "job"), ("report", "cli")):
+        for kind, module in (("target", "supervise"), ("intermediate", "supervise"), ("report", "cli")):
             phase = [] if kind == "report" else [f"{kind}-a-0123456789ab"]
             lines.append(f"( source {shlex.quote(str(script(kind)))} {shlex.join([str(folder), *phase])} )")
             words = ["-m", f"stilts_launcher.{module}", *(["report"] if kind == "report" else []), str(folder), *phase]

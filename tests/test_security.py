@@ -159,7 +159,7 @@ def test_a_pickle_among_retrieval_shards_is_refused_and_a_part_is_made_again(tmp
     assert not canary.exists()
 
 
-COMMANDS = ("stilts_launcher.cli", "stilts_launcher.rank", "stilts_launcher.job", "stilts_launcher.fetch",
+COMMANDS = ("stilts_launcher.cli", "stilts_launcher.rank", "stilts_launcher.supervise", "stilts_launcher.fetch",
             "stilts_ds.phases", "stilts_ds.trial")
 
 

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from reader_files import empty_source, put
 from stilts_launcher.cli import main
-from stilts_launcher.show_rows import show_rows
-from stilts_launcher.show_tasks import show_examples, show_record, task_card, tasks_table
+from stilts_launcher.show.rows import show_rows
+from stilts_launcher.show.tasks import show_examples, show_record, task_card, tasks_table
 
 from stilts_ds.errors import UserError
 from stilts_ds.families.choice.record import Choice

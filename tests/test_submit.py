@@ -11,8 +11,8 @@ import pytest
 import ranks
 import study
 from stilts_launcher.cluster import Profile, load_profile
-from stilts_launcher.job import STOPPED, Supervisor, job_id, seconds_of
 from stilts_launcher.sbatch import Job, sbatch_command, script, srun_command
+from stilts_launcher.supervise import STOPPED, Supervisor, job_id, seconds_of
 
 from stilts_ds.errors import UserError
 from stilts_ds.run_dir import RunDir, write_json

@@ -74,7 +74,7 @@ def _advice(recipe: Recipe, trial: bool) -> str:
     host's memory."""
     import torch
 
-    from stilts_launcher.show_plan import show_advice
+    from stilts_launcher.show.plan import show_advice
 
     sizes = [torch.cuda.get_device_properties(i).total_memory for i in range(torch.cuda.device_count())]
     ranks = recipe.launch.nproc if recipe.launch.nproc != "auto" else max(1, len(sizes))

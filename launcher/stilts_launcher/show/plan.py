@@ -9,11 +9,11 @@ from typing import get_args
 from stilts_ds.config import Recipe
 from stilts_ds.errors import UserError
 from stilts_ds.plan_file import Kind, Plan
+from stilts_ds.planning.advice import advice
+from stilts_ds.planning.estimates import Estimate, calibrated, estimates, to_json
 from stilts_ds.planning.memory import GIB
 from stilts_ds.run_dir import RunDir
 from stilts_ds.trial_file import Trial
-from stilts_launcher.advice import advice
-from stilts_launcher.estimates import Estimate, calibrated, estimates, to_json
 from stilts_launcher.start import prepare_run, run_of
 
 

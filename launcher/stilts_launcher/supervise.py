@@ -1,6 +1,6 @@
 """What a batch script does: start the ranks of a phase, and act on how they ended.
 
-    python -m stilts_launcher.job RUN PHASE [PHASE ...]
+    python -m stilts_launcher.supervise RUN PHASE [PHASE ...]
 
 Neither torch nor deepspeed is loaded here. How a phase ended stands in its status file, never in srun's exit code:
 
@@ -36,7 +36,7 @@ USER_ERROR, CANCELLED, STOPPED = 2, 143, 85
 
 def main(arguments: list[str]) -> int:
     if len(arguments) < 2:
-        print("usage: python -m stilts_launcher.job RUN PHASE [PHASE ...]", file=sys.stderr)
+        print("usage: python -m stilts_launcher.supervise RUN PHASE [PHASE ...]", file=sys.stderr)
         return USER_ERROR
     run = RunDir(Path(arguments[0]))
     try:

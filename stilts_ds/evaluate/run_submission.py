@@ -1,4 +1,4 @@
-"""`stilts submission`: one condition's predictions as XTREME's nine folders, checked before they are sent."""
+"""A run's submission to XTREME: one condition's predictions as the nine folders, checked before they are sent."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from stilts_ds.run_dir import RunDir
 from stilts_ds.tasks.spec import Task
 
 
-def submit(run: RunDir, recipe: Recipe, condition: str | None, output: Path) -> str:
-    """Write the submission of `condition` (default: the last) and return what to tell the user.
+def write_run_submission(run: RunDir, recipe: Recipe, condition: str | None, output: Path) -> str:
+    """Write the submission of `condition` (default: the run's last) into `output`. Returns what to tell the user.
 
-    Raises UserError listing everything that is missing or malformed.
+    Raises UserError listing everything that is missing or malformed, and for a run that left test rows out.
     """
     limits = [k for k in ("max_examples", "max_bitext") if getattr(recipe.evaluation, k) is not None]
     if limits:

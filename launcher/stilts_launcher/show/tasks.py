@@ -92,7 +92,7 @@ def show_examples(task: Task, split: str, language: str, source: DataSource, n: 
         return "\n\n".join(show_record(task, record, n) for record in records)
     from stilts_ds.model_files import model_path
     from stilts_ds.rows.tokenizer import Tokenizer
-    from stilts_launcher.show_rows import show_rows
+    from stilts_launcher.show.rows import show_rows
 
     tokenizer = Tokenizer.load(model_path(model))
     return "\n\n".join(f"{show_record(task, record, n)}\n{show_rows(task, record, tokenizer)}" for record in records)

@@ -22,7 +22,7 @@ SAYS = {  # Slurm's reasons for waiting, in words
 }
 
 
-def status(run: RunDir) -> str:
+def run_status(run: RunDir) -> str:
     """One line for each phase: what it does, in which job, and what went wrong."""
     phases = _plan(run).phases
     jobs = jobs_of(run)
@@ -91,7 +91,7 @@ def _report_state(run: RunDir, job: str, queued: dict[str, sbatch.Queued]) -> tu
     return ("done", str(run.report)) if run.report.exists() else ("lost", "its job ended without a report")
 
 
-def logs(run: RunDir, phase: str | None, rank: int | None, lines: int) -> str:
+def run_logs(run: RunDir, phase: str | None, rank: int | None, lines: int) -> str:
     """The last lines of a phase's batch log, or of one rank; without a phase, of everything that runs or failed."""
     phases = [p.id for p in _plan(run).phases]
     chosen = [p for p in phases if phase in p] if phase else _interesting(run, phases)
@@ -118,7 +118,7 @@ def _tail(path: Path, lines: int) -> str:
     return "\n".join(path.read_text(encoding="utf-8", errors="replace").splitlines()[-lines:]).expandtabs()
 
 
-def cancel(run: RunDir, phase: str | None) -> str:
+def cancel_jobs(run: RunDir, phase: str | None) -> str:
     """Cancel a run's jobs (or one phase's). Running ones save first; nothing brings them back but `retry`."""
     jobs = {p: j for p, j in jobs_of(run).items() if j in sbatch.queue() and (phase is None or phase in p)}
     if not jobs:
@@ -131,7 +131,7 @@ def cancel(run: RunDir, phase: str | None) -> str:
     return "cancelled: " + ", ".join(f"{p} ({j})" for p, j in jobs.items())
 
 
-def retry(run: RunDir) -> str:
+def retry_run(run: RunDir) -> str:
     """Submit again what is neither done nor in the queue, with the profile of the first submission."""
     plan = _plan(run)
     if not run.profile.exists():
