@@ -17,8 +17,8 @@ from pathlib import Path
 import pytest
 import ranks
 from stilts_launcher import local
-from stilts_launcher.local import free_port
-from stilts_launcher.ranks import FIRST_PORT, PORTS, discover
+from stilts_launcher.discover import discover
+from stilts_launcher.rank_place import FIRST_PORT, PORTS, free_port
 
 LEADER = Path(__file__).parent / "programs" / "lead_ranks.py"
 # `python -m stilts_launcher.rank` finds this one first, because it stands in the working directory.

@@ -23,8 +23,8 @@ import torch
 from report_runs import build_run
 from stilts_kernels import shards
 from stilts_launcher import watch
-from stilts_launcher.cluster import load_profile
-from stilts_launcher.start import held
+from stilts_launcher.backends.registry import load_profile
+from stilts_launcher.start import folder_lock
 
 from stilts_ds.config import ModelPart, load_recipe, written_recipe
 from stilts_ds.data.cache import cached_rows
@@ -279,7 +279,7 @@ def test_writing_replaces_a_link_and_leaves_its_target(tmp_path: Path) -> None:
     for name in ("report.md", ".lock"):
         (tmp_path / name).symlink_to(tmp_path / "precious")
     write_atomically(tmp_path / "report.md", "new")
-    with pytest.raises(UserError, match="delete it if it is a link"), held(tmp_path, "busy"):
+    with pytest.raises(UserError, match="delete it if it is a link"), folder_lock(tmp_path, "busy"):
         pass
     assert (tmp_path / "precious").read_text() == "mine" and not (tmp_path / "report.md").is_symlink()
 

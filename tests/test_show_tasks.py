@@ -59,7 +59,7 @@ def test_gold_pairs_and_bare_sides_of_a_bitext(tmp_path: Path) -> None:
     put(source, "tatoeba", "tatoeba/sw-en.en", "One\nTwo\n")
     bare = show_examples(tatoeba, "test", "sw", source, 1)
     assert bare.splitlines() == [
-        "tatoeba test-sw", "  source    1 sentences", "  pivot     2 sentences", "  gold      no gold pairs",
+        "tatoeba test-sw", "  source    1 sentence", "  pivot     2 sentences", "  gold      no gold pairs",
         "  0         Moja", "  0         One",
     ]  # fmt: skip
     with pytest.raises(UserError, match="cannot show 0 examples"):

@@ -91,11 +91,11 @@ def build_parser() -> argparse.ArgumentParser:
             part.add_argument("--resamples", type=_count, default=10_000, metavar="N", help="of the paired bootstrap")
             part.add_argument("--level", type=_share, default=0.05, metavar="P", help="of corrected significance")
             part.add_argument("--png", action="store_true", help="also write report.png (needs matplotlib)")
-    part = add("submit", submit, "hand a recipe's plan to Slurm, one job for each phase")
+    part = add("submit", submit, "hand a recipe's plan to a cluster's launcher (Slurm), one job for each phase")
     part.add_argument("recipe", help=recipes)
     part.add_argument("overrides", nargs="*", metavar="key=value", help=overrides)
     part.add_argument("--cluster", type=Path, required=True, metavar="PROFILE", help="YAML file; see slurm/profiles/")
-    part.add_argument("--dry-run", action="store_true", help="print the sbatch commands and submit nothing")
+    part.add_argument("--dry-run", action="store_true", help="print the commands that would submit, and submit nothing")
     for name, verb, text in (
         ("status", status, "show what each phase of a submitted run is doing"),
         ("logs", logs, "show the logs of what runs or failed"),
@@ -265,7 +265,7 @@ def push(given: argparse.Namespace) -> int:
 
 
 def submit(given: argparse.Namespace) -> int:
-    from stilts_launcher.cluster import load_profile
+    from stilts_launcher.backends.registry import load_profile
     from stilts_launcher.submit import submit_recipe
 
     print(submit_recipe(recipe_of(given), load_profile(given.cluster), given.dry_run))

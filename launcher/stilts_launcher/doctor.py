@@ -12,7 +12,7 @@ from pathlib import Path
 
 from stilts_ds.config import Recipe
 from stilts_ds.run_dir import git_commit, versions
-from stilts_launcher.local import free_port
+from stilts_launcher.rank_place import free_port
 
 PROBE = """
 import os, sys, torch, deepspeed

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from stilts_ds.config import Recipe
 from stilts_ds.data.data import Data
-from stilts_ds.errors import UserError, did_you_mean
+from stilts_ds.errors import UserError, counted, did_you_mean
 from stilts_ds.evaluate.submission import write_submission
 from stilts_ds.families.files import Expected
 from stilts_ds.families.registry import family_of
@@ -31,7 +31,8 @@ def write_run_submission(run: RunDir, recipe: Recipe, condition: str | None, out
     tasks = {name: data.task(name) for name in recipe.targets}
     expected = {(name, code): found for name, task in tasks.items() for code, found in _expected(task, data).items()}
     written = write_submission([run.phase(i).predictions for i in use[chosen]], output, tasks, expected)
-    return f"{len(written)} files of condition {chosen} written to {output}; every language and line is there"
+    files = counted(len(written), "file")
+    return f"{files} of condition {chosen} written to {output}; every language and line is there"
 
 
 def _expected(task: Task, data: Data) -> dict[str, Expected]:

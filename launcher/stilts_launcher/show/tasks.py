@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from itertools import islice
 
 from stilts_ds.data.reader import read_examples
-from stilts_ds.errors import UserError
+from stilts_ds.errors import UserError, counted
 from stilts_ds.families.base import Record
 from stilts_ds.families.registry import family_of
 from stilts_ds.sources.source import DataSource
@@ -35,7 +35,7 @@ def _metric(name: str) -> str:
 
 
 def _languages(codes: Sequence[str]) -> str:
-    return " ".join(codes) if len(codes) <= 4 else f"{len(codes)} languages"
+    return " ".join(codes) if len(codes) <= 4 else counted(len(codes), "language")
 
 
 def _columns(rows: Sequence[Sequence[str]]) -> str:

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from stilts_ds.config import TrainingPart
-from stilts_ds.errors import UserError
+from stilts_ds.errors import UserError, counted
 from stilts_ds.families.base import ItemTargets, Masking
 from stilts_ds.families.span.record import Span
 from stilts_ds.rows.chunks import chunks
@@ -117,7 +117,7 @@ def _append_windows(
 def _check_room(records: Sequence[Span], room: np.ndarray, length: np.ndarray, stride: int) -> None:
     for i in np.flatnonzero((room <= stride) & (length > room)).tolist():
         raise UserError(
-            f"question {records[i].id}: {room[i]} tokens are left for the context, not more than doc_stride="
+            f"question {records[i].id}: {counted(room[i], 'token')} are left for the context, not more than doc_stride="
             f"{stride}; raise max_seq_length or lower doc_stride or max_query_length"
         )
 
