@@ -246,7 +246,7 @@ def test_a_plan_is_submitted_shown_cancelled_and_retried_through_another_launche
         return next(line for line in shown.splitlines() if line.startswith(phase))
 
     profile(tmp_path, "backend: processes\nntasks_per_node: 2\n")
-    few = ["intermediate={mnli: [mnli]}", "targets=[xnli]"]
+    few = ["intermediate={mnli: [mnli]}", "targets=[xnli]", "intermediate_training.max_steps=150"]
     shown = stilts("submit", "study.yaml", *few, "--cluster", "cluster.yaml")
     assert "p1  study-intermediate: 1 phase\n" in shown and "study-target-mnli-seed1: 1 phase after p1-0" in shown
     run = tmp_path / "runs" / "study"
@@ -279,4 +279,4 @@ def test_a_plan_is_submitted_shown_cancelled_and_retried_through_another_launche
     until(lambda: (run / "report.md").exists(), "the report", run)
     assert "2 of 2 phases done" in stilts("status", run)
     assert "nothing to submit" in stilts("retry", run)
-    assert study.curve(run, first)[-1][0] == study.STEPS
+    assert study.curve(run, first)[-1][0] == 150

@@ -114,6 +114,12 @@ def test_the_variables_are_torchruns_five_and_lead_back_to_the_same_place() -> N
     assert again is not None and again.variables() == found.variables()
 
 
+def test_a_node_that_the_launcher_names_is_handed_on() -> None:
+    """Findings about ranks name the node as the launcher's other commands do."""
+    found = place({**STEP, "SLURMD_NODENAME": "n7"})
+    assert found is not None and found.variables()["STILTS_NODE"] == "n7"
+
+
 def port(**changed: str) -> int:
     found = place({**STEP, **changed})
     assert found is not None

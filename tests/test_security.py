@@ -22,7 +22,7 @@ import small
 import torch
 from report_runs import build_run
 from stilts_kernels import shards
-from stilts_launcher import watch
+from stilts_launcher import status
 from stilts_launcher.backends.registry import load_profile
 from stilts_launcher.start import folder_lock
 
@@ -345,5 +345,5 @@ def test_the_terminal_is_not_steered(tmp_path: Path) -> None:
     run.phase(phase).set_status("failed", error=f"it broke {ANSI}")
     (run.logs / phase).mkdir(parents=True)
     (run.logs / phase / "rank-0.log").write_text(f"a line {ANSI}\n", encoding="utf-8")
-    shown = [watch.status(run), watch.logs(run, phase, None, 5), str(UserError(f"{ANSI}; give text"))]
+    shown = [status.run_status(run), status.run_logs(run, phase, None, 5), str(UserError(f"{ANSI}; give text"))]
     assert all("\x1b" not in text and "\u202e" not in text and "\\x1b" in text for text in shown)
