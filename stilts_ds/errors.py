@@ -59,6 +59,11 @@ def is_full_disk(error: BaseException | None) -> bool:
     return False
 
 
+def counted(number: int, noun: str, plural: str = "") -> str:
+    """`1 phase`, `2 phases`, `1,234 phases`; `plural` for a noun that does not just take an s."""
+    return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
+
+
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """Return `; did you mean A or B?` for the names nearest to `word`, or a list of the known ones."""
     known = sorted(known)

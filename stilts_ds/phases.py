@@ -30,7 +30,7 @@ from stilts_ds.evaluate.score_run import score_phase
 from stilts_ds.evaluate.zero_shot import evaluate_phase
 from stilts_ds.model.encoder import quiet
 from stilts_ds.model_files import longest_row, model_path, parameter_count
-from stilts_ds.phase_job import bytes_to_write, check_settings, phase_job, release_memory
+from stilts_ds.phase_setup import bytes_to_write, check_settings, release_memory, set_up_training
 from stilts_ds.phase_status import PhaseStatus
 from stilts_ds.plan_file import Phase, Plan
 from stilts_ds.run_dir import RunDir, hash_file, provenance, write_json
@@ -112,7 +112,7 @@ def train_phase(run: RunDir, recipe: Recipe, phase: Phase, data: Data, world: Wo
 
     Returns where training ended and which model it kept.
     """
-    progress = train(phase_job(run, recipe, phase, data, world))
+    progress = train(set_up_training(run, recipe, phase, data, world))
     if world.first:
         log.info(
             "%s: best dev score %.2f at step %d of %d", phase.id, progress.best_score, progress.best_step, progress.step

@@ -209,7 +209,7 @@ class RunDir:
 
     @property
     def jobs(self) -> Path:
-        """What was submitted to Slurm, and what its jobs noted."""
+        """What was submitted to a cluster, and what its jobs noted."""
         return self.root / "jobs"
 
     @property

@@ -22,15 +22,15 @@ import torch
 
 from stilts_ds.config import written_recipe
 from stilts_ds.data.data import Data
-from stilts_ds.engine.job import TrainingJob
 from stilts_ds.engine.logs import set_up_logging
 from stilts_ds.engine.progress import Progress
 from stilts_ds.engine.trainer import Trainer
+from stilts_ds.engine.training_setup import TrainingSetup
 from stilts_ds.engine.world import World, joined
 from stilts_ds.errors import UserError
 from stilts_ds.model.encoder import quiet
 from stilts_ds.model_files import longest_row, model_path
-from stilts_ds.phase_job import check_settings, phase_job
+from stilts_ds.phase_setup import check_settings, set_up_training
 from stilts_ds.plan_file import Phase, Plan
 from stilts_ds.run_dir import RunDir, hash_json
 from stilts_ds.trial_file import RankPeaks, Trial
@@ -49,10 +49,12 @@ def trial(run: RunDir, phase_id: str, world: World) -> None:
     check_settings(recipe, [phase], longest_row(model_path(recipe.model.name_or_path)), world)
     data = Data(recipe, run.root)
     world.on_rank_0(lambda: tokenise(data, phases))
-    job = dataclasses.replace(
-        phase_job(run, recipe, phase, data, world), evaluate=lambda forward: {}, export=lambda parameters, step: None
+    setup = dataclasses.replace(
+        set_up_training(run, recipe, phase, data, world),
+        evaluate=lambda forward: {},
+        export=lambda parameters, step: None,
     )
-    measured = measure(job)
+    measured = measure(setup)
     ranks = world.all_gather(_peaks(world, started_with))
     if world.first:
         Trial(
@@ -88,12 +90,12 @@ def tokenise(data: Data, phases: Sequence[Phase]) -> None:
             data.dev(name, setting).rows(setting)
 
 
-def measure(job: TrainingJob) -> Measured:
+def measure(setup: TrainingSetup) -> Measured:
     """Take the heaviest step, and then the timed ones."""
-    trainer = Trainer(job)
+    trainer = Trainer(setup)
     try:
         trainer.resume(None)
-        trained = sum(p.numel() if not hasattr(p, "ds_numel") else p.ds_numel for p in job.model.parameters())
+        trained = sum(p.numel() if not hasattr(p, "ds_numel") else p.ds_numel for p in setup.model.parameters())
         total = trainer.mixture.total_steps
         chosen = [heaviest(trainer), *np.linspace(0, total - 1, min(STEPS, total)).astype(int).tolist()]
         warm_up, *seconds = [timed(trainer, step) for step in chosen]
@@ -121,7 +123,7 @@ def heaviest(trainer: Trainer) -> int:
 
 
 def _tokens(trainer: Trainer, step: int) -> int:
-    rows = {name: task.rows.item_tokens for name, task in trainer.job.tasks.items()}
+    rows = {name: task.rows.item_tokens for name, task in trainer.setup.tasks.items()}
     return sum(int(rows[name][item]) for name, item in trainer.mixture.step(step))
 
 

@@ -122,7 +122,7 @@ class ClusterFight:
                     os.kill(pid, number)
 
     def _script(self, phase: str) -> list[int]:
-        pattern = f"stilts_launcher.job {self.run} {phase}"
+        pattern = f"stilts_launcher.supervise {self.run} {phase}"
         listing = subprocess.run(["pgrep", "-f", pattern], capture_output=True, text=True)
         return [int(word) for word in listing.stdout.split()]
 

@@ -14,7 +14,8 @@ from typing import Any
 from fuzz_mutate import Dice, damage_json, damage_json_lines, damage_text
 from fuzz_target import Once, Target
 from report_runs import build_run, gold_values
-from stilts_launcher import sbatch, watch
+from stilts_launcher import status
+from stilts_launcher.backends.slurm import Slurm
 from stilts_launcher.cluster import Profile
 from stilts_launcher.submit import submit_plan
 
@@ -149,15 +150,15 @@ def shown(text: str) -> None:
 
 READ_BACK: dict[str, Callable[[RunDir], None]] = {
     "report": report,
-    "status": lambda run: shown(watch.status(run)),
-    "logs": lambda run: shown(watch.logs(run, None, None, 5)),
+    "status": lambda run: shown(status.run_status(run)),
+    "logs": lambda run: shown(status.run_logs(run, None, None, 5)),
     "submit": lambda run: shown(submit_plan(run, Plan.load(run.plan), Profile(), dry_run=True)),
 }
 
 
 def make_run(verb: str, folder: Path) -> Once:
     """Damage one file of a run and read the run back; nothing is written outside of it."""
-    sbatch.queue = dict  # type: ignore[assignment]  # there is no Slurm here: nothing is queued
+    Slurm.queue = lambda self: {}  # type: ignore[method-assign]  # there is no Slurm here: nothing is queued
     run = small_run(folder)
     READ_BACK[verb](run)
     used = {"report": ("plan.json", "recipe.yaml", "status.json", "metrics.jsonl", "results/*.json", "test-*.tsv"),

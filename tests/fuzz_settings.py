@@ -11,9 +11,10 @@ from typing import Any
 import yaml
 from fuzz_mutate import Dice, damage_json, damage_text, damage_value, value, word
 from fuzz_target import Once, Target
-from stilts_launcher.cluster import load_profile
-from stilts_launcher.ranks import discover
-from stilts_launcher.sbatch import Job, sbatch_command, srun_command
+from stilts_launcher.backends.base import Job
+from stilts_launcher.backends.registry import load_profile
+from stilts_launcher.backends.slurm import sbatch_command, srun_command
+from stilts_launcher.discover import discover
 
 from stilts_ds.config import NAME, EnginePart, Recipe, load_recipe, parse_recipe, recipe_yaml, resolve_paths
 from stilts_ds.ds_files import OWNED_BY_RECIPE, base_config
@@ -147,13 +148,13 @@ def make_cluster(folder: Path) -> Once:
         path.write_bytes(yaml_text(dice, text, PROFILE))
         profile = load_profile(path)
         for kind, phases in (("intermediate", ("a", "b")), ("target", ("c",)), ("report", ())):
-            job = Job(kind, f"study-{kind}", phases, ("1_0",))  # type: ignore[arg-type]
-            command = sbatch_command(job, profile, Path("/runs/study"), Path("/s.sbatch"))
+            job = Job(kind, f"study-{kind}", Path("/runs/study"), phases, ("1_0",))  # type: ignore[arg-type]
+            command = sbatch_command(job, profile, Path("/s.sbatch"))
             # The script is the first word that is no option: sbatch stops to look for options there.
             assert command[0] == "sbatch" and command.index("/s.sbatch") == 1 + sum(c.startswith("--") for c in command)
             assert all(c.isprintable() and c for c in command)
             shlex.join(command).encode()
-            srun = srun_command(profile.python or "python", profile.container, ["RUN", "PHASE"])
+            srun = srun_command([profile.python or "python", "RUN", "PHASE"], profile.container)
             assert srun[0] == "srun" and all(part.isprintable() and part for part in srun)
 
     return once

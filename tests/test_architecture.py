@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -16,8 +17,8 @@ SOURCES = {"stilts_ds": ROOT, "stilts_launcher": ROOT / "launcher", "stilts_kern
            "stilts_bench": ROOT / "kernels/bench"}
 # The story from its first line to its last: a module imports only what stands before it, or beside it in its package.
 LAYERS = ["errors", "values", "phase_status", "run_dir", "yaml_files", "config", "ds_files", "tasks", "sources", "toy",
-          "model_files", "rows", "model", "families", "plan_file", "plan", "data", "monitor", "batches", "engine",
-          "export", "evaluate", "planning", "report", "phase_job", "phases", "trial_file", "trial"]
+          "model_files", "rows", "model", "families", "plan_file", "trial_file", "plan", "data", "monitor", "batches",
+          "engine", "export", "evaluate", "planning", "report", "phase_setup", "phases", "trial"]
 KERNEL_LAYERS = ["common", "topk", "mining"]
 HEAVY = {  # package -> the modules (or packages of modules) that may name it
     "deepspeed": ["stilts_ds.engine"],
@@ -27,14 +28,16 @@ HEAVY = {  # package -> the modules (or packages of modules) that may name it
     "datasets": ["stilts_ds.sources.hub"],
     "tensorboard": ["stilts_ds.monitor"],
     "stilts_kernels": ["stilts_ds.model.pooling", "stilts_ds.families.bitext.head", "stilts_bench"],
-    "mpi4py": ["stilts_launcher.ranks", "stilts_launcher.doctor"],
+    "mpi4py": ["stilts_launcher.discover", "stilts_launcher.doctor"],
 }
-LIGHT = ["stilts_launcher.cli", "stilts_launcher.ranks", "stilts_launcher.local", "stilts_ds.config", "stilts_ds.plan",
-         "stilts_ds.plan_file", "stilts_ds.trial_file", "stilts_ds.evaluate.result",
+LIGHT = ["stilts_launcher.cli", "stilts_launcher.discover", "stilts_launcher.local", "stilts_ds.config",
+         "stilts_ds.plan", "stilts_ds.plan_file", "stilts_ds.trial_file", "stilts_ds.evaluate.result",
          "stilts_ds.tasks.registry", "stilts_ds.data.data", "stilts_ds.families.registry", "stilts_ds.model_files",
-         "stilts_ds.run_dir", "stilts_ds.report.tables", "stilts_ds.toy", "stilts_launcher.show_plan",
-         "stilts_launcher.submit", "stilts_launcher.watch", "stilts_launcher.job", "stilts_launcher.cluster",
-         "stilts_launcher.trial", "stilts_launcher.fetch", "stilts_ds.planning.memory", "stilts_ds.planning.sizes"]
+         "stilts_ds.run_dir", "stilts_ds.report.tables", "stilts_ds.toy", "stilts_launcher.show.plan",
+         "stilts_launcher.submit", "stilts_launcher.status", "stilts_launcher.supervise",
+         "stilts_launcher.backends.registry", "stilts_launcher.trial", "stilts_launcher.fetch",
+         "stilts_ds.planning.memory", "stilts_ds.planning.sizes", "stilts_ds.planning.estimates",
+         "stilts_ds.planning.advice", "stilts_ds.evaluate.run_submission"]
 
 
 def name_of(path: Path, base: Path) -> str:
@@ -156,6 +159,65 @@ def test_light_modules_load_no_heavy_package(name: str) -> None:
     shown = subprocess.run([sys.executable, "-c", program], env=ranks.environment(), capture_output=True, text=True)
     assert shown.returncode == 0, shown.stderr
     assert shown.stdout.strip() == "[]"
+
+
+# --- messages --------------------------------------------------------------------------------------------------------
+
+PLURAL = re.compile(r" (?:[a-z-]+ )?[a-z]+s\b")
+
+
+def is_count(node: ast.expr) -> bool:
+    """Whether a part of an f-string shows a `len` or `sum`, as a whole number."""
+    if not isinstance(node, ast.FormattedValue) or not isinstance(node.value, ast.Call):
+        return False
+    called = node.value.func
+    form = ast.unparse(node.format_spec) if node.format_spec is not None else ""
+    return isinstance(called, ast.Name) and called.id in ("len", "sum") and not re.search(r"\.\d", form)
+
+
+def plain_counts(source: str) -> Iterator[int]:
+    """Lines with f-strings such as f"{len(files)} files", which say `1 files`."""
+    for node in ast.walk(ast.parse(source)):
+        if not isinstance(node, ast.JoinedStr):
+            continue
+        for before, value, after in zip([None, *node.values], node.values, node.values[1:]):
+            of_many = isinstance(before, ast.Constant) and str(before.value).endswith(" of ")  # `1 of 5 files` is right
+            if is_count(value) and not of_many and isinstance(after, ast.Constant) and PLURAL.match(str(after.value)):
+                yield value.lineno
+
+
+@pytest.mark.parametrize("name", [name for name in MODULES if not name.startswith("stilts_kernels")])
+def test_counts_in_messages_agree_with_their_nouns(name: str) -> None:
+    """`errors.counted` gives `1 file` and `2 files`."""
+    assert list(plain_counts(MODULES[name].read_text(encoding="utf-8"))) == []
+
+
+def test_a_count_that_does_not_agree_would_be_found() -> None:
+    for line in ('f"{len(files)} files"', 'f"Missing: {len(a.b)} things, see"', 'f"{sum(sizes):,} gold pairs"'):
+        assert list(plain_counts(line)) == [1], line
+    for line in ('f"{done} of {len(files)} files"', 'f"{counted(len(files), \'file\')}"', 'f"{sum(hours):.2f} hours"'):
+        assert list(plain_counts(line)) == [], line
+
+
+# --- launchers -------------------------------------------------------------------------------------------------------
+
+SLURMS = re.compile(r"(?<![.\w])(sbatch|squeue|sacct|scancel|scontrol|srun)\b|\bSLURMD?_|\bSRUN_")  # not x.sbatch
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_only_slurms_own_file_names_its_commands_and_variables(name: str) -> None:
+    """Also in messages and comments: another launcher must be one file."""
+    if name == "stilts_launcher.backends.slurm":
+        return
+    for number, line in enumerate(MODULES[name].read_text(encoding="utf-8").splitlines(), 1):
+        assert not SLURMS.search(line), f"{name}:{number} speaks of Slurm: {line.strip()}"
+
+
+def test_slurms_words_would_be_found() -> None:
+    for line in ('call(["squeue"])', "SLURM_JOB_ID", 'environ["SLURMD_NODENAME"]', "starts it with srun."):
+        assert SLURMS.search(line), line
+    assert not SLURMS.search("slurm/target.sbatch")
+    assert SLURMS.search(MODULES["stilts_launcher.backends.slurm"].read_text(encoding="utf-8"))
 
 
 # --- families --------------------------------------------------------------------------------------------------------

@@ -148,10 +148,10 @@ def test_faulty_span_labels(tmp_path: Path, text: str, line: int, message: str) 
     "kind, predicted, gold, message",
     [
         ("label", ["a", "b", "c"], ["a", "b"], "line 3: one line too many: 3 lines for 2 examples"),
-        ("index", [1], [1, 2, 3], "line 2: is missing: 1 lines for 3 examples"),
-        ("tags", [["X"], ["X", "X"]], [["X"], ["X"]], "line 4: sentence 2 has 2 tags for 1 words"),
-        ("tags", [["X"], ["X"]], [["X"], ["X", "X"]], "line 4: sentence 2 has 1 tags for 2 words"),
-        ("tags", [["X"], ["X"]], [["X"]], "line 3: 2 sentences for 1 gold sentences"),
+        ("index", [1], [1, 2, 3], "line 2: is missing: 1 line for 3 examples"),
+        ("tags", [["X"], ["X", "X"]], [["X"], ["X"]], "line 4: sentence 2 has 2 tags for 1 word"),
+        ("tags", [["X"], ["X"]], [["X"], ["X", "X"]], "line 4: sentence 2 has 1 tag for 2 words"),
+        ("tags", [["X"], ["X"]], [["X"]], "line 3: 2 sentences for 1 gold sentence"),
         ("answers", {"q1": ""}, SPANS, "line 1: 2 of 3 questions have no answer: 'q2', 'q3'"),
     ],
 )
@@ -165,7 +165,7 @@ def test_unknown_question_id_is_found_in_the_file(tmp_path: Path) -> None:
     path = tmp_path / "test-de.json"
     answers = {span.id: "" for span in SPANS} | {"q9": ""}
     FILE_OF["answers"].write(path, answers)
-    with pytest.raises(UserError, match="line 5: 1 question ids are not in the labels: 'q9'"):
+    with pytest.raises(UserError, match="line 5: 1 question id is not in the labels: 'q9'"):
         FILE_OF["answers"].check(path, answers, SPANS)
 
 

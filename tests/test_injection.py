@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 from stilts_launcher import submit
+from stilts_launcher.backends.base import Job, script
+from stilts_launcher.backends.slurm import sbatch_command, srun_command
 from stilts_launcher.cluster import Container, Profile
-from stilts_launcher.sbatch import Job, sbatch_command, script, srun_command
 from stilts_launcher.submit import setup_text
 
 from stilts_ds.config import parse_recipe, recipe_yaml
@@ -58,9 +59,9 @@ def test_the_commands_that_a_dry_run_prints_run_nothing_but_sbatch(tmp_path: Pat
     lines, expected = [f"sbatch() {{ printf '%s\\0' \"$@\" >> {CANARY}.words; printf '\\1' >> {CANARY}.words; }}"], []
     for number, profile in enumerate(profiles(200)):
         dice = random.Random(number)
-        job = Job("target", f"study-{number}", ("a", "b"), ("1_0",))
         run = tmp_path / "runs" / text(dice).replace("/", "")
-        command = sbatch_command(job, profile, run, Path("/slurm/target.sbatch"))
+        job = Job("target", f"study-{number}", run, ("a", "b"), ("1_0",))
+        command = sbatch_command(job, profile, Path("/slurm/target.sbatch"))
         lines.append(shlex.join(command))
         expected.append(command[1:])
     program = tmp_path / "program.sh"
@@ -82,10 +83,10 @@ def test_without_quotes_the_canary_would_be_there(word: str, tmp_path: Path) -> 
 
 def test_options_stay_options_and_the_script_comes_after_them() -> None:
     for profile in profiles(100):
-        command = sbatch_command(Job("target", "study", ("a",)), profile, Path("/runs/study"), Path("/s.sbatch"))
+        command = sbatch_command(Job("target", "study", Path("/runs/study"), ("a",)), profile, Path("/s.sbatch"))
         at = command.index("/s.sbatch")
         assert all(word.startswith("--") for word in command[2:at]) and command[at + 1 :] == ["/runs/study", "a"]
-        srun = srun_command("python", profile.container, ["RUN", "PHASE"])
+        srun = srun_command(["python", "-m", "stilts_launcher.rank", "RUN", "PHASE"], profile.container)
         assert not any(word.startswith("-") for word in srun[srun.index("python") + 4 :])
 
 
@@ -125,7 +126,7 @@ def test_the_setup_file_and_the_batch_scripts_run_only_what_the_site_wrote(
         run = planned_run(folder)
         profile = Profile(setup=["export SITE=1"], python=str(stub))
         (run.jobs / "setup.sh").write_text(setup_text(run, profile))
-        for kind, module in (("target", "job"), ("intermediate", "job"), ("report", "cli")):
+        for kind, module in (("target", "supervise"), ("intermediate", "supervise"), ("report", "cli")):
             phase = [] if kind == "report" else [f"{kind}-a-0123456789ab"]
             lines.append(f"( source {shlex.quote(str(script(kind)))} {shlex.join([str(folder), *phase])} )")
             words = ["-m", f"stilts_launcher.{module}", *(["report"] if kind == "report" else []), str(folder), *phase]

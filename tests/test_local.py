@@ -16,9 +16,9 @@ from pathlib import Path
 
 import pytest
 import ranks
-from stilts_launcher import local
-from stilts_launcher.local import free_port
-from stilts_launcher.ranks import FIRST_PORT, PORTS, discover
+from stilts_launcher import rank_place
+from stilts_launcher.discover import discover
+from stilts_launcher.rank_place import FIRST_PORT, PORTS, free_port
 
 LEADER = Path(__file__).parent / "programs" / "lead_ranks.py"
 # `python -m stilts_launcher.rank` finds this one first, because it stands in the working directory.
@@ -161,8 +161,8 @@ def test_a_taken_port_is_not_called_free(monkeypatch: pytest.MonkeyPatch) -> Non
         taken.bind(("", free_port()))
         taken.listen()
         port = taken.getsockname()[1]
-        monkeypatch.setattr(local, "FIRST_PORT", port)
-        monkeypatch.setattr(local, "PORTS", 1)
+        monkeypatch.setattr(rank_place, "FIRST_PORT", port)
+        monkeypatch.setattr(rank_place, "PORTS", 1)
         with pytest.raises(OSError, match="no free port"):
             free_port()
     assert free_port() == port

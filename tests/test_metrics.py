@@ -150,7 +150,7 @@ def test_squad_v2_no_answer() -> None:
 
 
 def test_unanswered_and_unlabelled_questions_are_refused() -> None:
-    with pytest.raises(UserError, match="1 questions have no prediction, first 'b'"):
+    with pytest.raises(UserError, match="1 question has no prediction, first 'b'"):
         answer_scores_of([question("a", "x"), question("b", "x")], {"a": "x"})
     with pytest.raises(UserError, match="no gold answers for question 'a'"):
         answer_scores_of([question("a")], {"a": "x"})

@@ -16,13 +16,13 @@ import pytest
 import ranks
 import small
 from conftest import stilts
-from stilts_launcher.advice import advice
-from stilts_launcher.estimates import Estimate, state_of
 
 from stilts_ds.batches.mixture import Mixture
 from stilts_ds.config import EnginePart, SamplingPart, TrainingPart, parse_recipe
 from stilts_ds.families.registry import get_family
 from stilts_ds.model_files import TOY, Shape, parameter_count, shape_of
+from stilts_ds.planning.advice import advice
+from stilts_ds.planning.estimates import Estimate, state_of
 from stilts_ds.planning.memory import (
     GIB,
     Memory,

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 import ranks
-from stilts_launcher.local import free_port
-from stilts_launcher.ranks import FIRST_PORT, PORTS, Ranks, discover
+from stilts_launcher.discover import discover
+from stilts_launcher.rank_place import FIRST_PORT, PORTS, RankPlace, free_port
 
 from stilts_ds.errors import UserError
 
@@ -36,7 +36,7 @@ def without(environment: dict[str, str], name: str) -> dict[str, str]:
     return {key: value for key, value in environment.items() if key != name}
 
 
-def place(environment: dict[str, str]) -> Ranks | None:
+def place(environment: dict[str, str]) -> RankPlace | None:
     return discover(environment, exchange=lambda text: "host-of-rank-0 20123")
 
 
@@ -63,7 +63,7 @@ def place(environment: dict[str, str]) -> Ranks | None:
 )
 def test_a_known_start_gives_its_place(environment: dict[str, str], expected: Any) -> None:
     found = place(environment)
-    shown = None if found is None else (found.rank, found.local_rank, found.size, found.address, found.launcher)
+    shown = None if found is None else (found.rank, found.local_rank, found.size, found.address, found.starter)
     assert shown == expected
 
 
@@ -112,6 +112,12 @@ def test_the_variables_are_torchruns_five_and_lead_back_to_the_same_place() -> N
     assert set(found.variables()) == {"RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"}
     again = place({**STEP, **found.variables()})
     assert again is not None and again.variables() == found.variables()
+
+
+def test_a_node_that_the_launcher_names_is_handed_on() -> None:
+    """Findings about ranks name the node as the launcher's other commands do."""
+    found = place({**STEP, "SLURMD_NODENAME": "n7"})
+    assert found is not None and found.variables()["STILTS_NODE"] == "n7"
 
 
 def port(**changed: str) -> int:

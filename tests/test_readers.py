@@ -75,7 +75,7 @@ def test_xnli_test_takes_labels_from_the_labels_file(source: DataSource) -> None
     with pytest.raises(UserError, match="3 labels for the 2 rows"):
         rows(source, "xnli", "test", "sw")
     put(source, "xnli", "xnli/test-labels.txt", "neutral\n")
-    with pytest.raises(UserError, match=r"test-sw.tsv:2: .* has only 1 labels"):
+    with pytest.raises(UserError, match=r"test-sw.tsv:2: .* has only 1 label;"):
         rows(source, "xnli", "test", "sw")
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from reader_files import available_languages, read_bitext
-from stilts_launcher.show_tasks import show_examples
+from stilts_launcher.show.tasks import show_examples
 
 from stilts_ds.data.reader import read_examples
 from stilts_ds.families.base import Record

@@ -111,7 +111,7 @@ def test_repeated_texts_take_part_in_matching_but_are_dropped() -> None:
 
 def test_faulty_sides_are_refused() -> None:
     good = side("en", ["x"], [[1.0]])
-    with pytest.raises(UserError, match="1 ids, 1 texts, 2 embeddings"):
+    with pytest.raises(UserError, match="1 id, 1 text, 2 embeddings"):
         retrieve.bucc_mine(side("de", ["x"], [[1.0], [2.0]]), good)
     with pytest.raises(UserError, match="the id 'a' 2 times"):
         retrieve.bucc_mine(Side("de", ["a", "a"], ["x", "y"], torch.ones(2, 1)), good)

@@ -10,7 +10,7 @@ import pytest
 import ranks
 import study
 from conftest import SMALL, stilts
-from stilts_launcher.cluster import load_profile
+from stilts_launcher.backends.registry import load_profile
 
 from stilts_ds.config import load_recipe
 from stilts_ds.engine.logs import Redacting

@@ -22,9 +22,9 @@ import small
 import torch
 from report_runs import build_run
 from stilts_kernels.mining.files import topk_files
-from stilts_launcher import watch
-from stilts_launcher.cluster import load_profile
-from stilts_launcher.start import held
+from stilts_launcher import status
+from stilts_launcher.backends.registry import load_profile
+from stilts_launcher.start import folder_lock
 
 from stilts_ds.config import ModelPart, load_recipe, written_recipe
 from stilts_ds.data.cache import cached_rows
@@ -159,7 +159,7 @@ def test_a_pickle_among_retrieval_shards_is_refused_and_a_part_is_made_again(tmp
     assert not canary.exists()
 
 
-COMMANDS = ("stilts_launcher.cli", "stilts_launcher.rank", "stilts_launcher.job", "stilts_launcher.fetch",
+COMMANDS = ("stilts_launcher.cli", "stilts_launcher.rank", "stilts_launcher.supervise", "stilts_launcher.fetch",
             "stilts_ds.phases", "stilts_ds.trial")
 
 
@@ -279,7 +279,7 @@ def test_writing_replaces_a_link_and_leaves_its_target(tmp_path: Path) -> None:
     for name in ("report.md", ".lock"):
         (tmp_path / name).symlink_to(tmp_path / "precious")
     write_atomically(tmp_path / "report.md", "new")
-    with pytest.raises(UserError, match="delete it if it is a link"), held(tmp_path, "busy"):
+    with pytest.raises(UserError, match="delete it if it is a link"), folder_lock(tmp_path, "busy"):
         pass
     assert (tmp_path / "precious").read_text() == "mine" and not (tmp_path / "report.md").is_symlink()
 
@@ -345,5 +345,5 @@ def test_the_terminal_is_not_steered(tmp_path: Path) -> None:
     run.phase(phase).set_status("failed", error=f"it broke {ANSI}")
     (run.logs / phase).mkdir(parents=True)
     (run.logs / phase / "rank-0.log").write_text(f"a line {ANSI}\n", encoding="utf-8")
-    shown = [watch.status(run), watch.logs(run, phase, None, 5), str(UserError(f"{ANSI}; give text"))]
+    shown = [status.run_status(run), status.run_logs(run, phase, None, 5), str(UserError(f"{ANSI}; give text"))]
     assert all("\x1b" not in text and "\u202e" not in text and "\\x1b" in text for text in shown)

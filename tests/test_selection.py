@@ -53,17 +53,17 @@ def test_the_best_mean_is_kept_and_each_task_s_own_best_is_noted() -> None:
 class FakeTrainer(Trainer):
     """A trainer whose dev scores are given; counts steps and evaluations."""
 
-    def __init__(self, job: Any) -> None:
-        self.job, self.evaluated = job, []
-        self.mixture: Any = SimpleNamespace(total_steps=job.total)
+    def __init__(self, setup: Any) -> None:
+        self.setup, self.evaluated = setup, []
+        self.mixture: Any = SimpleNamespace(total_steps=setup.total)
         self.saver: Any = SimpleNamespace(wait=lambda: None, overdue=lambda minutes: False)
-        job.trainer = self
+        setup.trainer = self
 
     def resume(self, *_: Any) -> Progress:
-        return self.job.progress
+        return self.setup.progress
 
     def take_step(self, progress: Progress) -> None:
-        self.job.steps += 1
+        self.setup.steps += 1
 
     def flush(self, progress: Progress) -> None: ...
 
@@ -73,7 +73,7 @@ class FakeTrainer(Trainer):
 
     def select(self, progress: Progress) -> None:
         self.evaluated.append(progress.step)
-        progress.record_evaluation({"selection": self.job.scores.get(progress.step, 0.0)})
+        progress.record_evaluation({"selection": self.setup.scores.get(progress.step, 0.0)})
 
 
 @pytest.mark.parametrize(
@@ -90,13 +90,13 @@ def test_training_stops_after_patience_evaluations_without_a_better_one(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     setting = TrainingPart(eval_steps=every, early_stopping_patience=patience, logging_steps=100, save_steps=0)
-    job = SimpleNamespace(setting=setting, total=7, scores=scores, steps=0, progress=Progress(), world=None)
-    job.folder = SimpleNamespace(checkpoints=None)
+    setup = SimpleNamespace(setting=setting, total=7, scores=scores, steps=0, progress=Progress(), world=None)
+    setup.folder = SimpleNamespace(checkpoints=None)
     monkeypatch.setattr(loop.checkpoint, "find", lambda *_: None)
     for name, fake in (("Trainer", FakeTrainer), ("stop_or_save", lambda *_: False)):
         monkeypatch.setattr(loop, name, fake)
-    progress = train(job)  # type: ignore[arg-type]
-    assert job.trainer.evaluated == evaluated and job.steps == evaluated[-1]
+    progress = train(setup)  # type: ignore[arg-type]
+    assert setup.trainer.evaluated == evaluated and setup.steps == evaluated[-1]
     assert progress.best_step == best
 
 

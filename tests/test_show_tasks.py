@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from reader_files import empty_source, put
 from stilts_launcher.cli import main
-from stilts_launcher.show_rows import show_rows
-from stilts_launcher.show_tasks import show_examples, show_record, task_card, tasks_table
+from stilts_launcher.show.rows import show_rows
+from stilts_launcher.show.tasks import show_examples, show_record, task_card, tasks_table
 
 from stilts_ds.errors import UserError
 from stilts_ds.families.choice.record import Choice
@@ -59,7 +59,7 @@ def test_gold_pairs_and_bare_sides_of_a_bitext(tmp_path: Path) -> None:
     put(source, "tatoeba", "tatoeba/sw-en.en", "One\nTwo\n")
     bare = show_examples(tatoeba, "test", "sw", source, 1)
     assert bare.splitlines() == [
-        "tatoeba test-sw", "  source    1 sentences", "  pivot     2 sentences", "  gold      no gold pairs",
+        "tatoeba test-sw", "  source    1 sentence", "  pivot     2 sentences", "  gold      no gold pairs",
         "  0         Moja", "  0         One",
     ]  # fmt: skip
     with pytest.raises(UserError, match="cannot show 0 examples"):

@@ -86,7 +86,7 @@ def test_a_job_survives_what_a_cluster_does_to_it(cluster: Cluster, undisturbed:
 
     # Retry picks up what is missing, and nothing else.
     shown = stilts(tmp_path, cluster, "retry", run)
-    assert "study-intermediate: 1 phases" in shown and "study-report" in shown
+    assert "study-intermediate: 1 phase\n" in shown and "study-report" in shown
     until(lambda: not cluster.run("squeue", "-h"), "the end", run)
     assert "nothing to submit" in stilts(tmp_path, cluster, "retry", run)
     shown = stilts(tmp_path, cluster, "status", run)

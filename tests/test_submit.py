@@ -10,9 +10,11 @@ from pathlib import Path
 import pytest
 import ranks
 import study
-from stilts_launcher.cluster import Profile, load_profile
-from stilts_launcher.job import STOPPED, Supervisor, job_id, seconds_of
-from stilts_launcher.sbatch import Job, sbatch_command, script, srun_command
+from stilts_launcher.backends.base import CurrentJob, Job, rank_program, script
+from stilts_launcher.backends.registry import load_profile
+from stilts_launcher.backends.slurm import Slurm, sbatch_command, seconds_of, srun_command
+from stilts_launcher.cluster import Profile
+from stilts_launcher.supervise import STOPPED, Supervisor
 
 from stilts_ds.errors import UserError
 from stilts_ds.run_dir import RunDir, write_json
@@ -30,7 +32,7 @@ def test_the_commands_of_a_site_are_as_written_down(site: str, tmp_path: Path) -
     for number, phase in enumerate(ids):
         shown = shown.replace(phase, f"PHASE{number}")
     profile = load_profile(PROFILES / f"{site}.yaml")
-    step = shlex.join(srun_command("python", profile.container, ["RUN", "PHASE"]))
+    step = shlex.join(srun_command(rank_program({"STILTS_PYTHON": "python"}, ["RUN", "PHASE"]), profile.container))
     text = shown.replace(str(tmp_path / "runs" / "study"), "RUN").replace(str(ranks.ROOT), "CHECKOUT") + step + "\n"
     assert text == (GOLDEN / f"submit_{site}.txt").read_text()
     assert not (tmp_path / "runs" / "study" / "jobs" / "jobs.json").exists()
@@ -50,7 +52,7 @@ def test_the_scripts_are_clean_bash(kind: str) -> None:
         ("time: 24:00:00", "put the time into quotes"),
         ('time: "1 day"', "give hours:minutes:seconds"),
         ('partition: "a\\nb"', "control characters"),
-        ("extra: [nice]", "no option of sbatch"),
+        ("extra: [nice]", "'nice' is no option; write --option=value"),
         ("nodes: 0", "nodes"),
         ("jobs: {traget: {nodes: 1}}", "jobs.traget"),
         ("jobs: {target: {account: x}}", "unknown key 'account'"),
@@ -78,7 +80,7 @@ def test_a_run_name_that_a_shell_or_slurm_could_misread_is_refused(name: str, tm
 def test_values_with_spaces_quotes_and_percent_signs_stay_one_argument() -> None:
     run = Path("/data/50% done/it's; rm -rf x")
     profile = Profile(partition="a b", account="x; y", extra=["--comment=it's $HOME"])
-    command = sbatch_command(Job("target", "n", ("p",)), profile, run, script("target"))
+    command = sbatch_command(Job("target", "n", run, ("p",)), profile, script("target"))
     assert {"--partition=a b", "--account=x; y", "--comment=it's $HOME"} <= set(command)
     assert "--output=/data/50%% done/it's; rm -rf x/logs/n-%A_%a.log" in command
     assert command[-2:] == [str(run), "p"]
@@ -140,7 +142,7 @@ def test_slices_without_progress_end(tmp_path: Path, capsys: pytest.CaptureFixtu
 
 def test_a_crashing_job_starts_its_ranks_again_only_so_often(tmp_path: Path) -> None:
     job = supervisor(tmp_path, 1, [at(1, 0), at(2, 1), at(3, 1)], max_restarts=1)
-    assert job._give_up() == "started again 1 times (max_restarts)"  # the attempt before the requeue does not count
+    assert job._give_up() == "started again 1 time (max_restarts)"  # the attempt before the requeue does not count
 
 
 def test_a_dry_run_leaves_the_profile_of_a_submitted_run_alone(tmp_path: Path) -> None:
@@ -152,7 +154,8 @@ def test_a_dry_run_leaves_the_profile_of_a_submitted_run_alone(tmp_path: Path) -
 
 
 def test_a_job_knows_its_id() -> None:
-    assert job_id({"SLURM_JOB_ID": "17"}) == "17"
-    assert job_id({"SLURM_JOB_ID": "18", "SLURM_ARRAY_JOB_ID": "17", "SLURM_ARRAY_TASK_ID": "3"}) == "17_3"
+    slurm, element = Slurm(), {"SLURM_JOB_ID": "18", "SLURM_ARRAY_JOB_ID": "17", "SLURM_ARRAY_TASK_ID": "3"}
+    assert slurm.current_job({"SLURM_JOB_ID": "17"}) == CurrentJob("17", 0)
+    assert slurm.current_job({**element, "SLURM_RESTART_COUNT": "2"}) == CurrentJob("17_3", 2)
     with pytest.raises(UserError, match="this is no Slurm job"):
-        job_id({})
+        slurm.current_job({})

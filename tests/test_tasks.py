@@ -117,7 +117,7 @@ def test_languages_have_distinct_codes() -> None:
 def test_reading_imports_no_heavy_library() -> None:
     """Login nodes have neither torch nor DeepSpeed."""
     code = (
-        "import sys, stilts_ds.data.reader, stilts_launcher.show_tasks\n"
+        "import sys, stilts_ds.data.reader, stilts_launcher.show.tasks\n"
         "print({'torch', 'transformers', 'deepspeed', 'datasets'} & set(sys.modules))"
     )
     path = os.pathsep.join([str(ROOT), str(ROOT / "launcher")])

@@ -21,7 +21,7 @@ from stilts_ds.errors import UserError
 from stilts_ds.families.text.record import Text
 from stilts_ds.model.encoder import load_encoder, read_language_head
 from stilts_ds.model.heads import HeadSpec, set_language_head
-from stilts_ds.phase_job import load_language_head
+from stilts_ds.phase_setup import load_language_head
 from stilts_ds.sources.source import DataSource
 from stilts_ds.tasks.registry import get_task
 
@@ -153,7 +153,7 @@ def test_the_log_says_where_the_head_comes_from(tmp_path: Path, caplog: pytest.L
     reference.roberta.save_pretrained(tmp_path / "without")
     world: Any = SimpleNamespace(first=True)
     heads = []
-    with caplog.at_level(logging.INFO, "stilts_ds.phase_job"):
+    with caplog.at_level(logging.INFO, "stilts_ds.phase_setup"):
         for name in ("with", "without"):
             model = small.model(vocabulary=40, specs=[HeadSpec("mlm", "text"), HeadSpec("nli", "pair", ("a", "b"))])
             source = str(tmp_path / name)

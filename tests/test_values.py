@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from pydantic import ValidationError
-from stilts_launcher.job import Attempt
+from stilts_launcher.supervise import Attempt
 
 from stilts_ds import run_dir
 from stilts_ds.errors import UserError

@@ -91,11 +91,11 @@ def build_parser() -> argparse.ArgumentParser:
             part.add_argument("--resamples", type=_count, default=10_000, metavar="N", help="of the paired bootstrap")
             part.add_argument("--level", type=_share, default=0.05, metavar="P", help="of corrected significance")
             part.add_argument("--png", action="store_true", help="also write report.png (needs matplotlib)")
-    part = add("submit", submit, "hand a recipe's plan to Slurm, one job for each phase")
+    part = add("submit", submit, "hand a recipe's plan to a cluster's launcher (Slurm), one job for each phase")
     part.add_argument("recipe", help=recipes)
     part.add_argument("overrides", nargs="*", metavar="key=value", help=overrides)
     part.add_argument("--cluster", type=Path, required=True, metavar="PROFILE", help="YAML file; see slurm/profiles/")
-    part.add_argument("--dry-run", action="store_true", help="print the sbatch commands and submit nothing")
+    part.add_argument("--dry-run", action="store_true", help="print the commands that would submit, and submit nothing")
     for name, verb, text in (
         ("status", status, "show what each phase of a submitted run is doing"),
         ("logs", logs, "show the logs of what runs or failed"),
@@ -195,7 +195,7 @@ def train(given: argparse.Namespace) -> int:
 
 
 def plan(given: argparse.Namespace) -> int:
-    from stilts_launcher.show_plan import show_plan
+    from stilts_launcher.show.plan import show_plan
 
     if given.ranks is not None and given.ranks < 1:
         raise UserError(f"--ranks {given.ranks}: give one rank or more")
@@ -265,7 +265,7 @@ def push(given: argparse.Namespace) -> int:
 
 
 def submit(given: argparse.Namespace) -> int:
-    from stilts_launcher.cluster import load_profile
+    from stilts_launcher.backends.registry import load_profile
     from stilts_launcher.submit import submit_recipe
 
     print(submit_recipe(recipe_of(given), load_profile(given.cluster), given.dry_run))
@@ -273,45 +273,46 @@ def submit(given: argparse.Namespace) -> int:
 
 
 def status(given: argparse.Namespace) -> int:
-    from stilts_launcher import watch
+    from stilts_launcher.status import run_status
 
-    print(watch.status(RunDir(given.run_dir)))
+    print(run_status(RunDir(given.run_dir)))
     return 0
 
 
 def logs(given: argparse.Namespace) -> int:
-    from stilts_launcher import watch
+    from stilts_launcher.status import run_logs
 
-    print(watch.logs(RunDir(given.run_dir), given.phase, given.rank, given.lines))
+    print(run_logs(RunDir(given.run_dir), given.phase, given.rank, given.lines))
     return 0
 
 
 def cancel(given: argparse.Namespace) -> int:
-    from stilts_launcher import watch
+    from stilts_launcher.status import cancel_jobs
 
-    print(watch.cancel(RunDir(given.run_dir), given.phase))
+    print(cancel_jobs(RunDir(given.run_dir), given.phase))
     return 0
 
 
 def retry(given: argparse.Namespace) -> int:
-    from stilts_launcher import watch
+    from stilts_launcher.status import retry_run
 
-    print(watch.retry(RunDir(given.run_dir)))
+    print(retry_run(RunDir(given.run_dir)))
     return 0
 
 
 def submission(given: argparse.Namespace) -> int:
-    from stilts_launcher.submit_scores import submit
+    from stilts_ds.evaluate.run_submission import write_run_submission
 
     folder = RunDir(given.run_dir)
-    print(submit(folder, recipe_of_run(folder), given.condition, given.output or folder.root / "submission"))
+    output = given.output or folder.root / "submission"
+    print(write_run_submission(folder, recipe_of_run(folder), given.condition, output))
     return 0
 
 
 def tasks(given: argparse.Namespace) -> int:
     from stilts_ds.sources.source import DataSource
     from stilts_ds.tasks.registry import get_task
-    from stilts_launcher.show_tasks import show_examples, task_card, tasks_table
+    from stilts_launcher.show.tasks import show_examples, task_card, tasks_table
 
     if given.task is None:
         print(tasks_table())

@@ -1,27 +1,24 @@
-"""A cluster profile: what `stilts submit --cluster profile.yaml` asks Slurm for. Written once for each cluster.
+"""A cluster profile: what `stilts submit --cluster profile.yaml` asks a launcher for. Written once for each cluster.
 
-Nothing in it reaches a shell but `setup`, which is shell text by its nature; all else travels as arguments to sbatch
-and srun.
+Nothing in it reaches a shell but `setup`, which is shell text by its nature; all else travels as arguments of the
+launcher's commands. `backends/registry.py` reads profiles and checks them against the launcher that they name.
 """
 
 from __future__ import annotations
 
 import re
-from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from stilts_ds.config import Part, parse_part
-from stilts_ds.errors import UserError
-from stilts_ds.yaml_files import read_yaml
 
-Kind = Literal["intermediate", "target", "report"]
+JobKind = Literal["intermediate", "target", "report"]
 TIME = re.compile(r"(\d+-)?\d+(:\d\d){0,2}|UNLIMITED")
 
 
 class Resources(Part):
-    """What a job asks for; an unset value leaves the choice to Slurm."""
+    """What a job asks for; an unset value leaves the choice to the launcher."""
 
     partition: str | None = None
     nodes: int = Field(1, ge=1)
@@ -31,7 +28,7 @@ class Resources(Part):
     mem: str | None = Field(None, description="memory of a node, such as 120G")
     time: str | None = Field(None, description='time limit of a job, such as "12:00:00"; a longer phase is continued')
     constraint: str | None = None
-    extra: list[str] = Field(default_factory=list, description="more options of sbatch, each as --option=value")
+    extra: list[str] = Field(default_factory=list, description="more options of the submission, as --option=value")
 
     @field_validator("time", mode="before")
     @classmethod
@@ -47,7 +44,7 @@ class Resources(Part):
     def _extra(cls, options: list[str]) -> list[str]:
         for option in options:
             if not option.startswith("--"):
-                raise ValueError(f"{option!r} is no option of sbatch; write --option=value")
+                raise ValueError(f"{option!r} is no option; write --option=value")
         return options
 
     @field_validator("partition", "mem", "constraint", "extra")
@@ -62,7 +59,7 @@ class Resources(Part):
 
 
 class Container(Part):
-    """A container that the ranks run in. The batch script itself stays outside, where scontrol is."""
+    """A container that the ranks run in. The batch script itself stays outside, where the launcher's commands are."""
 
     runtime: Literal["apptainer", "singularity", "pyxis"]
     image: str
@@ -80,6 +77,7 @@ class Container(Part):
 class Profile(Resources):
     """The resources of every job, what differs by kind of job, and the site's ways."""
 
+    backend: str = Field("slurm", description="the launcher: a name in backends/registry.py")
     account: str | None = None
     qos: str | None = None
     reservation: str | None = None
@@ -88,7 +86,7 @@ class Profile(Resources):
     )
     python: str | None = Field(None, description="Python of the jobs; default: the one that submits")
     container: Container | None = None
-    jobs: dict[Kind, dict[str, Any]] = Field(
+    jobs: dict[JobKind, dict[str, Any]] = Field(
         default_factory=dict, description="other resources for intermediate, target or report jobs"
     )
     array_limit: int | None = Field(None, ge=1, description="most jobs of one array that run at the same time")
@@ -98,7 +96,7 @@ class Profile(Resources):
     max_requeues: int = Field(50, ge=0, description="times that a job may be continued after its time limit")
     max_restarts: int = Field(3, ge=0, description="times that a job starts its ranks again after a crash")
 
-    @field_validator("account", "qos", "reservation", "python")
+    @field_validator("backend", "account", "qos", "reservation", "python")
     @classmethod
     def _one_line_too(cls, value: Any) -> Any:
         return one_line(value)
@@ -109,7 +107,7 @@ class Profile(Resources):
             self.resources(kind)
         return self
 
-    def resources(self, kind: Kind) -> Resources:
+    def resources(self, kind: JobKind) -> Resources:
         """The resources of one kind of job. The report needs no GPU and one task, wherever it runs."""
         base = {name: getattr(self, name) for name in Resources.model_fields}
         if kind == "report":
@@ -118,21 +116,8 @@ class Profile(Resources):
 
 
 def one_line(value: Any) -> Any:
-    """Refuse line breaks and other control characters: an option of sbatch is one line."""
+    """Refuse line breaks and other control characters: an option is one line."""
     for text in value if isinstance(value, list) else [value]:
         if isinstance(text, str) and (not text or not text.isprintable()):
             raise ValueError(f"{text!r} is empty or holds control characters; give one line of text")
     return value
-
-
-def load_profile(path: Path) -> Profile:
-    """Read a profile; raises UserError naming the file and key."""
-    if not path.exists():
-        raise UserError(f"cluster profile {path} does not exist; slurm/profiles/ has some to start from")
-    values = read_yaml(path)
-    if not isinstance(values, dict):
-        raise UserError(f"{path} must hold keys and values, such as `partition: gpu`")
-    try:
-        return parse_part(Profile, values, str(path))
-    except UserError as error:  # of one kind of job: it knows the key, not the file
-        raise UserError(str(error) if str(path) in str(error) else f"{path}: {error}") from None

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from stilts_ds.config import Recipe
 from stilts_ds.run_dir import git_commit, versions
-from stilts_launcher.local import free_port
+from stilts_launcher.rank_place import free_port
 
 PROBE = """
 import os, sys, torch, deepspeed
@@ -74,7 +74,7 @@ def _advice(recipe: Recipe, trial: bool) -> str:
     host's memory."""
     import torch
 
-    from stilts_launcher.show_plan import show_advice
+    from stilts_launcher.show.plan import show_advice
 
     sizes = [torch.cuda.get_device_properties(i).total_memory for i in range(torch.cuda.device_count())]
     ranks = recipe.launch.nproc if recipe.launch.nproc != "auto" else max(1, len(sizes))

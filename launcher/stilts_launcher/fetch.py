@@ -17,11 +17,11 @@ from pathlib import Path
 
 from stilts_ds.config import Recipe, written_recipe
 from stilts_ds.data.data import Data, prepare_data
-from stilts_ds.errors import UserError, redacted
+from stilts_ds.errors import UserError, counted, redacted
 from stilts_ds.model_files import TOKENIZER_FILES, check_folder, check_weights, model_folder, model_path
 from stilts_ds.plan_file import Plan
 from stilts_ds.run_dir import RunDir
-from stilts_launcher.needs import bring, needs_of
+from stilts_launcher.needs import ensure_local, needs_of
 from stilts_launcher.start import prepare_run, run_of
 
 PROBE_SECONDS = 10.0
@@ -39,7 +39,7 @@ def fetch_recipe(recipe: Recipe) -> str:
     needs, problems = needs_of(recipe, data)
     problems = [*_model_problems(recipe, unreachable), *problems]
     for need in needs:
-        problems += bring(need, data)
+        problems += ensure_local(need, data)
     if problems:
         raise UserError(_report(list(dict.fromkeys(problems)), recipe, unreachable))
     plan = prepare_run(recipe)
@@ -107,7 +107,7 @@ def model_files_of(files: list[str]) -> list[str]:
 
 
 def _report(problems: list[str], recipe: Recipe, unreachable: str | None) -> str:
-    count = f"{len(problems)} {'thing is' if len(problems) == 1 else 'things are'} missing or cannot be used:"
+    count = f"{counted(len(problems), 'thing is', 'things are')} missing or cannot be used:"
     lines = [count, *(f"- {problem}" for problem in problems)]
     if uses_hub(recipe) and unreachable is not None:
         lines.append(
@@ -144,7 +144,7 @@ def check_run(run: RunDir) -> None:
     _ = data.tokenizer
     needs, problems = needs_of(recipe, data)
     for need in needs:
-        problems += bring(need, data)
+        problems += ensure_local(need, data)
     if problems:
         raise UserError(problems[0])
     prepare_data(data, Plan.load(run.plan).phases)
@@ -155,8 +155,8 @@ def _summary(recipe: Recipe, data: Data, splits: int) -> list[str]:
     megabytes = sum(file.stat().st_size for folder in rows for file in folder.iterdir()) / 1e6
     lines = [
         f"model {recipe.model.name_or_path}: {model_folder(recipe.model.name_or_path, recipe.model.revision)}",
-        f"data: {splits} splits by language, {recipe.data.source}",
-        f"rows: {len(rows)} sets, {megabytes:.1f} MB in {data.store.folder}",
+        f"data: {counted(splits, 'split')} by language, {recipe.data.source}",
+        f"rows: {counted(len(rows), 'set')}, {megabytes:.1f} MB in {data.store.folder}",
         "checked: everything loads with HF_HUB_OFFLINE=1",
     ]
     return [*lines, f"jobs must see HF_HOME={cache_home()}"] if uses_hub(recipe) else lines

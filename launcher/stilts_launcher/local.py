@@ -6,7 +6,6 @@ import contextlib
 import os
 import secrets
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -14,7 +13,7 @@ from collections.abc import Iterator
 from types import FrameType
 
 from stilts_ds.engine.stacks import SHOW_STACKS
-from stilts_launcher.ranks import FIRST_PORT, PORTS, Ranks
+from stilts_launcher.rank_place import RankPlace, free_port
 
 GRACE_SECONDS = 15.0  # what the others get to notice that one rank is gone
 
@@ -30,7 +29,7 @@ def start_ranks(arguments: list[str], count: int, threads: int | None, program: 
     children: list[subprocess.Popen[bytes]] = []
     with passing_signals_to(children):  # from the first one on: a signal now must not leave it behind
         for rank in range(count):
-            place = Ranks(rank, rank, count, "127.0.0.1", port, "stilts")
+            place = RankPlace(rank, rank, count, "127.0.0.1", port, "stilts")
             extra = {"STILTS_RUN_TOKEN": token, "STILTS_LAUNCHER": str(os.getpid()),
                      "OMP_NUM_THREADS": str(threads), "TOKENIZERS_PARALLELISM": "true"}
             command = [sys.executable, "-m", program, *arguments]
@@ -74,17 +73,3 @@ def end(children: list[subprocess.Popen[bytes]]) -> None:
         for child in hanging:
             child.send_signal(number)
         time.sleep(0.5)
-
-
-def free_port() -> int:
-    """A free port outside the range that the kernel hands out."""
-    for _ in range(100):
-        port = FIRST_PORT + secrets.randbelow(PORTS)
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-            return port
-    raise OSError("no free port between 20000 and 32000")

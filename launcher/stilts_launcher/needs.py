@@ -55,7 +55,7 @@ def labels_from_train(task: Task) -> bool:
     return not task.labels and family_of(task).labels_in is not None
 
 
-def bring(need: Need, data: Data) -> list[str]:
+def ensure_local(need: Need, data: Data) -> list[str]:
     """Make sure that what is needed is on this machine, out of the hub if that is the source; returns problems."""
     task = data.task(need.task)
     if family_of(task).corpus is not None and data.source.text_hub is not None:

@@ -1,7 +1,7 @@
 """One rank of a run, however it was started: `python -m stilts_launcher.rank RUN [PHASE ...] [--only train|evaluate]`.
 
 `stilts run` and the batch scripts start this program. Signals are caught before the heavy imports, so that a stop asked
-for while Python still starts is not lost, and the launcher's variables are turned into torchrun's.
+for while Python still starts is not lost, and the starter's variables are turned into torchrun's.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ def main(arguments: list[str]) -> int:
     if launcher := os.environ.get("STILTS_LAUNCHER"):
         die_with(int(launcher))
     from stilts_ds.errors import UserError
-    from stilts_launcher.local import free_port
-    from stilts_launcher.ranks import Ranks, discover
+    from stilts_launcher.discover import discover
+    from stilts_launcher.rank_place import RankPlace, free_port
 
     try:
-        place = discover(os.environ) or Ranks(0, 0, 1, "127.0.0.1", free_port(), "alone")
+        place = discover(os.environ) or RankPlace(0, 0, 1, "127.0.0.1", free_port(), "alone")
     except UserError as problem:
         print(f"error: {problem}", file=sys.stderr)
         return 2

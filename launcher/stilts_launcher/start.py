@@ -13,7 +13,8 @@ from stilts_ds.errors import UserError
 from stilts_ds.plan_file import Plan
 from stilts_ds.run_dir import RunDir, write_atomically
 from stilts_launcher import local
-from stilts_launcher.ranks import Ranks, discover
+from stilts_launcher.discover import discover
+from stilts_launcher.rank_place import RankPlace
 
 
 def run_of(recipe: Recipe) -> RunDir:
@@ -59,12 +60,12 @@ def prepare_run(recipe: Recipe, lacking: dict[str, str] | None = None) -> Plan:
 
 
 def run_recipe(recipe: Recipe, only: str | None = None, phases: list[str] | None = None) -> int:
-    """Run a recipe on this machine's ranks, or as one rank of torchrun, mpirun or srun. Returns the exit status."""
+    """Run a recipe on this machine's ranks, or as one rank of several. Returns the exit status."""
     run = run_of(recipe)
     place = discover(os.environ)
     if place is not None:
         return _as_a_rank(place, recipe, run, only, phases or [])
-    with locked(run):
+    with run_lock(run):
         prepare_run(recipe)
         count = rank_count(recipe)
         arguments = [str(run.root), *(phases or []), *(["--only", only] if only else [])]
@@ -72,7 +73,7 @@ def run_recipe(recipe: Recipe, only: str | None = None, phases: list[str] | None
         return local.start_ranks(arguments, count, recipe.launch.omp_num_threads)
 
 
-def _as_a_rank(place: Ranks, recipe: Recipe, run: RunDir, only: str | None, phases: list[str]) -> int:
+def _as_a_rank(place: RankPlace, recipe: Recipe, run: RunDir, only: str | None, phases: list[str]) -> int:
     from stilts_ds.phases import run_ranks
 
     os.environ.update(place.variables())
@@ -81,7 +82,7 @@ def _as_a_rank(place: Ranks, recipe: Recipe, run: RunDir, only: str | None, phas
     with ExitStack() as until_the_end:
 
         def before() -> None:
-            until_the_end.enter_context(locked(run))
+            until_the_end.enter_context(run_lock(run))
             prepare_run(recipe)
 
         return run_ranks(run, phases, only, before)
@@ -96,9 +97,9 @@ def rank_count(recipe: Recipe) -> int:
 
 
 @contextmanager
-def locked(run: RunDir) -> Iterator[None]:
+def run_lock(run: RunDir) -> Iterator[None]:
     """Only one `stilts run` or `submit` works in a run folder at a time."""
-    with held(run.root, f"another stilts is at work in {run.root}; wait for it, or give another name=..."):
+    with folder_lock(run.root, f"another stilts is at work in {run.root}; wait for it, or give another name=..."):
         yield
 
 
@@ -111,7 +112,7 @@ def no_link(path: str, flags: int) -> int:
 
 
 @contextmanager
-def held(folder: Path, refusal: str) -> Iterator[None]:
+def folder_lock(folder: Path, refusal: str) -> Iterator[None]:
     """Hold a folder's lock; raises UserError with `refusal` where another process has it. A dead holder lets go."""
     folder.mkdir(parents=True, exist_ok=True)
     with open(folder / ".lock", "a", opener=no_link) as file:

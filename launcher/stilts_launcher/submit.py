@@ -1,7 +1,7 @@
-"""`stilts submit`: hand a recipe's plan to Slurm, one job for each phase.
+"""`stilts submit`: hand a recipe's plan to the cluster's launcher, one job for each phase.
 
-Phases that wait for the same thing form one array. Submitting again (or `stilts retry`) hands in only what is neither
-done nor in the queue. Neither torch nor deepspeed is loaded.
+Phases that wait for the same thing are handed in together. Submitting again (or `stilts retry`) hands in only what is
+neither done nor in the queue. Neither torch nor deepspeed is loaded.
 """
 
 from __future__ import annotations
@@ -20,105 +20,117 @@ from pathlib import Path
 import yaml
 
 from stilts_ds.config import Recipe, load_recipe
-from stilts_ds.errors import UserError
+from stilts_ds.errors import UserError, counted
 from stilts_ds.plan_file import Phase, Plan
 from stilts_ds.run_dir import COMMIT, RunDir, git_commit, hash_file, hash_json, read_json, write_atomically, write_json
-from stilts_launcher import sbatch
-from stilts_launcher.cluster import Kind, Profile
-from stilts_launcher.sbatch import Job
-from stilts_launcher.start import locked, prepare_run, run_of
+from stilts_launcher.backends.base import Job, Submitted
+from stilts_launcher.backends.registry import launcher_of, profile_of
+from stilts_launcher.cluster import JobKind, Profile
+from stilts_launcher.start import prepare_run, run_lock, run_of
 
 REPORT = "report"
-JOB_ID = re.compile(r"[0-9]{1,12}(_[0-9]{1,6})?")  # they become arguments of scancel
+JOB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")  # they become arguments of commands: no option, no path
 
 
 def submit_recipe(recipe: Recipe, profile: Profile, dry_run: bool = False) -> str:
     """Plan, write the run folder and submit. Returns what to print."""
     run = run_of(recipe)
-    with locked(run):
+    with run_lock(run):
         plan = prepare_run(recipe)
         if not dry_run:  # running jobs and `retry` read it
+            check_backend(run, profile)
             write_atomically(run.profile, yaml.safe_dump(profile.model_dump(mode="json"), sort_keys=False))
         return submit_plan(run, plan, profile, dry_run)
+
+
+def check_backend(run: RunDir, profile: Profile) -> None:
+    """Raise UserError where jobs of the run are still with another launcher, whose queue nobody would look at then."""
+    earlier = profile_of(run)
+    if earlier.backend == profile.backend or not (recorded := jobs_of(run)):
+        return
+    if set(recorded.values()) & set(launcher_of(earlier).queue()):
+        raise UserError(
+            f"backend: jobs of {run.root} are still in the queue of {earlier.backend!r}; "
+            f"`stilts cancel {run.root}` takes them back"
+        )
 
 
 def submit_plan(run: RunDir, plan: Plan, profile: Profile, dry_run: bool = False) -> str:
     """Submit every phase that is neither done nor queued, and the report behind them. The run must be locked."""
     phases = plan.phases
     recorded = jobs_of(run)
-    live = {} if dry_run else {phase: job for phase, job in recorded.items() if job in sbatch.queue()}
+    queued = {} if dry_run or not recorded else launcher_of(profile).queue()
+    live = {phase: job for phase, job in recorded.items() if job in queued}
     todo = [p for p in phases if run.phase(p.id).status() != "done" and p.id not in live]
     if not todo and (not phases or REPORT in live or run.results.exists()):
-        return f"nothing to submit: all {len(phases)} phases of {run.root} are done or in the queue"
+        return f"nothing to submit: all {counted(len(phases), 'phase')} of {run.root} are done or in the queue"
     if not dry_run:
-        run.logs.mkdir(exist_ok=True)  # Slurm does not make it, and a job without its log file dies in silence
+        run.logs.mkdir(exist_ok=True)  # launchers do not make it, and a job without its log file dies in silence
         write_atomically(run.jobs / "setup.sh", setup_text(run, profile))
     return _submit_all(run, todo, live, profile, dry_run)
 
 
 def _submit_all(run: RunDir, todo: list[Phase], live: dict[str, str], profile: Profile, dry_run: bool) -> str:
-    """Hand the arrays in, each after what it needs. When one is refused, those of this call are taken back."""
-    ids, lines = dict(live), list[str]()
+    """Hand the jobs in, each after what it needs. When one is refused, those of this call are taken back."""
+    launcher = launcher_of(profile)
+    ids = dict(live)  # by phase, as far as they are handed in
     new: list[str] = []
+    lines: list[str] = []
+
+    def hand_in(job: Job) -> Submitted:
+        submitted = launcher.submit(job, profile, f"JOB{len(new) + 1}" if dry_run else None)
+        new.append(submitted.id)
+        lines.append(shlex.join(submitted.command) if dry_run else _line(job, submitted))
+        return submitted
+
     try:
-        for waiting in arrays(todo, run.root.name):
-            needs = {p.init for p in todo if p.id in waiting.phases and p.init}
-            job = Job(waiting.kind, waiting.name, waiting.phases, tuple(sorted(ids[n] for n in needs if n in ids)))
-            found, line = _hand_in(job, run, profile, dry_run, len(new))
-            new.append(found)
-            ids |= {phase: f"{found}_{i}" for i, phase in enumerate(waiting.phases)}
-            lines.append(line)
+        for kind, name, phases in grouped(todo, run.root.name):
+            parents = {phase.init for phase in todo if phase.id in phases}
+            after = tuple(sorted(ids[parent] for parent in parents if parent in ids))
+            submitted = hand_in(Job(kind, name, run.root, phases, after))
+            ids |= dict(zip(phases, submitted.phase_ids))
             _record(run, ids, dry_run)
-        ended = tuple(sorted({job for phase, job in ids.items() if phase != REPORT}))
+        all_phases = tuple(sorted({job for phase, job in ids.items() if phase != REPORT}))
         if REPORT in live and not dry_run:
-            sbatch.call(["scancel", live[REPORT]])
-        found, line = _hand_in(
-            Job("report", f"{run.root.name}-report", (), _whole_arrays(ended)), run, profile, dry_run, len(new)
-        )
-        _record(run, ids | {REPORT: found}, dry_run)
-        lines.append(line)
+            launcher.cancel([live[REPORT]])  # it waits for the phases of an earlier submission only
+        submitted = hand_in(Job("report", f"{run.root.name}-report", run.root, after=all_phases))
+        _record(run, ids | {REPORT: submitted.id}, dry_run)
     except UserError:
         if new and not dry_run:
-            sbatch.call(["scancel", *new])
+            launcher.cancel(new)
         raise
     if dry_run:
         return "\n".join(lines)
     return "\n".join([*lines, "", f"`stilts status {run.root}` shows how they are doing"])
 
 
-def _hand_in(job: Job, run: RunDir, profile: Profile, dry_run: bool, number: int) -> tuple[str, str]:
-    command = sbatch.sbatch_command(job, profile, run.root, sbatch.script(job.kind))
-    if dry_run:
-        return f"JOB{number + 1}", shlex.join(command)
-    found = sbatch.submit(command)
+def _line(job: Job, submitted: Submitted) -> str:
+    if not job.phases:
+        return f"{submitted.id}  {job.name}: the report, when all of them have ended"
     waits = f" after {', '.join(job.after)}" if job.after else ""
-    return found, f"{found}  {job.name}: {len(job.phases) or 'the'} {'phases' if job.phases else 'report'}{waits}"
+    return f"{submitted.id}  {job.name}: {counted(len(job.phases), 'phase')}{waits}"
 
 
-def arrays(todo: Iterable[Phase], name: str) -> list[Job]:
-    """Phases grouped into arrays: the intermediate ones together, then those that start from one encoder together."""
-    groups: dict[tuple[Kind, str], list[str]] = {}
+def grouped(todo: Iterable[Phase], name: str) -> list[tuple[JobKind, str, tuple[str, ...]]]:
+    """Phases that are handed in together, each group with its kind and name: the intermediate ones, then those that
+    start from one encoder."""
+    groups: dict[tuple[JobKind, str], list[str]] = {}
     for phase in sorted(todo, key=lambda p: p.kind != "intermediate"):
-        kind: Kind = "intermediate" if phase.kind == "intermediate" else "target"
+        kind: JobKind = "intermediate" if phase.kind == "intermediate" else "target"
         label = kind if kind == "intermediate" else f"{kind}-{phase.condition}"
         if phase.init:
             label += f"-seed{phase.seed}"  # without: the pretrained model, where all seeds wait for nothing
         groups.setdefault((kind, phase.init), [label]).append(phase.id)
-    return [Job(kind, f"{name}-{label}", tuple(ids)) for (kind, _), (label, *ids) in groups.items()]
-
-
-def _whole_arrays(jobs: Iterable[str]) -> tuple[str, ...]:
-    """Ids of arrays in place of their elements': a dependency on the whole array is shorter."""
-    return tuple(sorted({job.split("_")[0] for job in jobs}))
+    return [(kind, f"{name}-{label}", tuple(ids)) for (kind, _), (label, *ids) in groups.items()]
 
 
 def jobs_of(run: RunDir) -> dict[str, str]:
-    """The last Slurm job of each phase (and of the report), by phase id."""
+    """The last job of each phase (and of the report), by phase id."""
     path = run.jobs / "jobs.json"
     noted = read_json(path) if path.exists() else {"jobs": {}}
     jobs = noted.get("jobs") if isinstance(noted, dict) else None
     if not isinstance(jobs, dict) or not all(isinstance(j, str) and JOB_ID.fullmatch(j) for j in jobs.values()):
-        raise UserError(f"{path} holds no ids of Slurm jobs; delete it, look with squeue what runs, and submit again")
+        raise UserError(f"{path} holds no ids of jobs; delete it, look into the queue what runs, and submit again")
     return jobs
 
 

@@ -12,7 +12,7 @@ from stilts_ds.plan_file import Phase, Plan
 from stilts_ds.run_dir import RunDir, write_atomically
 from stilts_ds.trial_file import Trial
 from stilts_launcher import local
-from stilts_launcher.ranks import discover
+from stilts_launcher.discover import discover
 from stilts_launcher.start import rank_count
 
 
@@ -23,7 +23,7 @@ def run_trial(recipe: Recipe, run: RunDir, plan: Plan, phase: Phase) -> Trial:
     fail, and where this is itself one of several ranks.
     """
     if discover(os.environ) is not None:
-        raise UserError("--trial starts its own ranks: call it once, without torchrun, mpirun or srun")
+        raise UserError("--trial starts its own ranks: call it once, without torchrun, mpirun or a cluster's launcher")
     with tempfile.TemporaryDirectory(prefix="stilts-trial-") as folder:
         trial = RunDir(Path(folder))
         data = recipe.data.model_copy(update={"cache": recipe.data.cache or run.root / "cache"})

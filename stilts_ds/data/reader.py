@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from stilts_ds.config import TextHubPart
-from stilts_ds.errors import UserError
+from stilts_ds.errors import UserError, counted
 from stilts_ds.families.base import Family, Record
 from stilts_ds.families.registry import family_of
 from stilts_ds.run_dir import hash_files, hash_json
@@ -138,10 +138,10 @@ class Origin:
             if self.split == "train" and not family.is_labelled(record):
                 raise UserError(f"{where}: example {record.id!r} has no label; train on a labelled file")
             yield record
-        dropped = ", ".join(f"{number} {reason}" for reason, number in sorted(tally.items()))
+        dropped = ", ".join(f"{reason}: {number}" for reason, number in sorted(tally.items()))
         if not count:
             raise UserError(f"{where}: there are no examples ({dropped or 'the files hold none'}); download them again")
-        log.info("%s: %d examples%s", where, count, f"; left out: {dropped}" if dropped else "")
+        log.info("%s: %s%s", where, counted(count, "example"), f"; left out: {dropped}" if dropped else "")
 
 
 def find_origin(task: Task, split: str, language: str, source: DataSource) -> Origin:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from stilts_ds.config import ModelPart
+from stilts_ds.errors import counted
 from stilts_ds.model_files import model_path, tokenizer_hash
 from stilts_ds.rows.rows import Rows
 from stilts_ds.rows.tokenizer import Tokenizer
@@ -55,8 +56,8 @@ class Store:
         """Say once how many examples there are and what was dropped or cut."""
         if title not in self._logged:
             self._logged.add(title)
-            notes = "".join(f", {count} {reason}" for reason, count in sorted(rows.tally.items()) if count)
-            log.info("%s: %d items%s", title, len(rows), notes)
+            notes = "".join(f", {reason}: {count}" for reason, count in sorted(rows.tally.items()) if count)
+            log.info("%s: %s%s", title, counted(len(rows), "item"), notes)
 
     def kept_records(self, key: tuple[Any, ...], weight: int, read: Callable[[], Records]) -> Records:
         """Records by `key`, from memory or read. `weight` is the bytes of the files that they come from.

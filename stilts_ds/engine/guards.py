@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 import torch
 
 from stilts_ds.config import TrainingPart
-from stilts_ds.errors import UserError
+from stilts_ds.errors import UserError, counted
 from stilts_ds.model.heads import HeadSpec
 from stilts_ds.rows.batch import Batch
 
@@ -23,8 +23,9 @@ def explain_memory(problem: RuntimeError, batch: Batch, setting: TrainingPart) -
     if not isinstance(problem, torch.OutOfMemoryError) and not any(t in str(problem).lower() for t in NO_MEMORY):
         return None
     return UserError(
-        f"out of memory in a micro-batch of {len(batch.lengths)} rows and {sum(batch.lengths)} tokens, at most "
-        f"{max(batch.lengths)} in a row; lower per_device_train_batch_size "
+        f"out of memory in a micro-batch of {counted(len(batch.lengths), 'row')} and "
+        f"{counted(sum(batch.lengths), 'token')}, at most {max(batch.lengths)} in a row; "
+        "lower per_device_train_batch_size "
         f"({setting.per_device_train_batch_size}; the batch of a step stays {setting.train_batch_size}), set "
         "engine.gradient_checkpointing=true, a higher engine.zero_stage or engine.offload_optimizer=true "
         f"({str(problem).splitlines()[0][:200]})"

@@ -3,34 +3,34 @@
 from __future__ import annotations
 
 from stilts_ds.engine import checkpoint
-from stilts_ds.engine.job import TrainingJob
 from stilts_ds.engine.preempt import Stopped, stop_or_save
 from stilts_ds.engine.progress import Progress
 from stilts_ds.engine.trainer import Trainer
+from stilts_ds.engine.training_setup import TrainingSetup
 
 
-def train(job: TrainingJob) -> Progress:
+def train(setup: TrainingSetup) -> Progress:
     """Train to the end (or to an early stop), leaving the best model on English dev exported. Resumes by itself.
 
     Raises Stopped after saving when a signal asked for it; UserError when losses or gradients stay non-finite.
     """
-    found = checkpoint.find(job.folder.checkpoints, job.world)
+    found = checkpoint.find(setup.folder.checkpoints, setup.world)
     if found is not None:
-        found.weights_into(job.model)  # before the engine shards it, and casts it with lower precision
-    trainer = Trainer(job)
+        found.weights_into(setup.model)  # before the engine shards it, and casts it with lower precision
+    trainer = Trainer(setup)
     progress = trainer.resume(found)
     total = trainer.mixture.total_steps
     try:
         trainer.select_if_due(progress)  # a stop may have come while dev was being evaluated
-        while progress.step < total and progress.since_best < job.setting.early_stopping_patience:
+        while progress.step < total and progress.since_best < setup.setting.early_stopping_patience:
             trainer.take_step(progress)
             progress.step += 1
-            if progress.step % job.setting.logging_steps == 0 or progress.step == total:
+            if progress.step % setup.setting.logging_steps == 0 or progress.step == total:
                 trainer.flush(progress)
             trainer.select_if_due(progress)
-            if trainer.due(progress.step, job.setting.save_steps):
+            if trainer.due(progress.step, setup.setting.save_steps):
                 trainer.save(progress)
-            if stop_or_save(job.world, trainer.saver.overdue(job.setting.save_minutes)):
+            if stop_or_save(setup.world, trainer.saver.overdue(setup.setting.save_minutes)):
                 trainer.save(progress)
         trainer.saver.wait()
     except Stopped:

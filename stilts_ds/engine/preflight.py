@@ -47,7 +47,7 @@ def check_ranks(world: World, folder: Path, needed_bytes: int) -> None:
 
 def _facts(world: World, marker: Path) -> dict[str, Any]:
     return {
-        "node": os.environ.get("SLURMD_NODENAME") or socket.gethostname(),
+        "node": os.environ.get("STILTS_NODE") or socket.gethostname(),
         "device": torch.cuda.get_device_name(world.device) if world.device.type == "cuda" else "CPU",
         "versions": {**versions(), "commit": git_commit()},
         "sees": _appears(marker),

@@ -16,10 +16,10 @@ import torch.distributed as dist
 
 from stilts_ds.batches.feed import Item
 from stilts_ds.engine.guards import ChanceWatch
-from stilts_ds.engine.job import TrainingJob
 from stilts_ds.engine.progress import Progress
 from stilts_ds.engine.stopwatch import Speed, Stopwatch, profiler
-from stilts_ds.errors import UserError
+from stilts_ds.engine.training_setup import TrainingSetup
+from stilts_ds.errors import UserError, counted
 from stilts_ds.monitor import Monitor, memory_gib
 from stilts_ds.rows.batch import Batch
 
@@ -43,24 +43,24 @@ class Steps:
 class Statistics:
     """The numbers of one phase's steps. Make it before an engine shards the encoder, whose weights it counts."""
 
-    def __init__(self, job: TrainingJob, total_steps: int) -> None:
-        self.job, self.total_steps = job, total_steps
-        self.watch = Stopwatch(job.world.device)
-        self.speed = Speed(job.model.encoder, job.world.device, job.engine_part.dtype, job.world.size)
-        self.chance = ChanceWatch({name: job.model.specs[task.head] for name, task in job.tasks.items()})
+    def __init__(self, setup: TrainingSetup, total_steps: int) -> None:
+        self.setup, self.total_steps = setup, total_steps
+        self.watch = Stopwatch(setup.world.device)
+        self.speed = Speed(setup.model.encoder, setup.world.device, setup.engine_part.dtype, setup.world.size)
+        self.chance = ChanceWatch({name: setup.model.specs[task.head] for name, task in setup.tasks.items()})
         self.steps = Steps()
         self.monitor: Monitor | None = None
         self.profiler: Any = None
 
     def start(self, progress: Progress) -> None:
         """Open curves and profile where `progress` stands; only rank 0 writes."""
-        if not self.job.world.first:
+        if not self.setup.world.first:
             return
-        folder = self.job.folder
-        self.monitor = Monitor(folder.metrics, self.job.tensorboard, self.job.title, progress.step,
+        folder = self.setup.folder
+        self.monitor = Monitor(folder.metrics, self.setup.tensorboard, self.setup.title, progress.step,
                                progress.selected_step, self.total_steps)
-        if self.job.engine_part.profile:
-            self.profiler = profiler(folder.root / "profile.json", self.job.world.device)
+        if self.setup.engine_part.profile:
+            self.profiler = profiler(folder.root / "profile.json", self.setup.world.device)
             self.profiler.start()
 
     def add(
@@ -82,7 +82,7 @@ class Statistics:
         if not examples:  # a row of special tokens stands in, so that all ranks run the encoder alike
             return 0, 0, 0
         real = len(batch.input_ids)
-        computed = real if self.job.model.packs else batch.padded_tokens
+        computed = real if self.setup.model.packs else batch.padded_tokens
         return real, computed, sum(length * length for length in batch.lengths)
 
     # --- the flush ---------------------------------------------------------------------------------------------------
@@ -114,21 +114,22 @@ class Statistics:
         """Keep count of skipped steps. Raises UserError when there are too many in a row."""
         if math.isfinite(norm):
             progress.skipped_in_a_row = 0
-            progress.decay *= 1 - local["train/learning_rate"] * self.job.setting.weight_decay
+            progress.decay *= 1 - local["train/learning_rate"] * self.setup.setting.weight_decay
             return
         progress.skipped_in_a_row += 1
         where, step = ", ".join(f"{name}[{item}]" for name, item in examples), local["step"]
         log.warning("step %d skipped: gradient norm %s; examples %s ...", step, norm, where)
         # fp16 finds its loss scale by overflowing at first; there only the loss itself counts (see _check_losses).
-        if self.job.engine_part.dtype != "fp16" and progress.skipped_in_a_row > self.job.engine_part.max_skipped_steps:
+        engine_part = self.setup.engine_part
+        if engine_part.dtype != "fp16" and progress.skipped_in_a_row > engine_part.max_skipped_steps:
             raise UserError(
-                f"{progress.skipped_in_a_row} steps in a row had a non-finite gradient, up to step {step} "
+                f"{counted(progress.skipped_in_a_row, 'step')} in a row had a non-finite gradient, up to step {step} "
                 f"(examples {where}); lower learning_rate or use engine.dtype=fp32. They have changed no weight"
             )
 
     def _check_losses(self, rows: list[list[float]], progress: Progress) -> None:
         non_finite = any(not math.isfinite(row[0]) for row in rows)
-        if non_finite and self.job.engine_part.dtype == "fp16":
+        if non_finite and self.setup.engine_part.dtype == "fp16":
             raise UserError(f"the loss became non-finite before step {progress.step}; use engine.dtype=bf16")
 
     def _write(self, rows: list[list[float]], progress: Progress) -> None:
@@ -138,14 +139,14 @@ class Statistics:
             return
         counts = {name: sum(row[i] for row in rows) for i, name in enumerate(COUNTS)}
         rates = self.speed.tags(counts, spent, max(self.monitor.lap(), 1e-9))
-        shared = {**rates, **memory_gib(self.job.world.device)}
+        shared = {**rates, **memory_gib(self.setup.world.device)}
         records = [{**local, **self._record(row), **shared} for local, row in zip(self.steps.local, rows)]
         self.monitor.steps(records)
         self._warn_of_chance(records, progress)
 
     def _record(self, row: list[float]) -> dict[str, float]:
         """A step's losses by tag."""
-        names, kinds = sorted(self.job.tasks, key=lambda name: self.job.tasks[name].index), len(self.job.tasks)
+        names, kinds = sorted(self.setup.tasks, key=lambda name: self.setup.tasks[name].index), len(self.setup.tasks)
         by_task = row[len(COUNTS) :]
         sums, counts = by_task[:kinds], by_task[kinds:]
         losses = {f"{LOSS}{name}": total / count for name, total, count in zip(names, sums, counts) if count}
@@ -157,7 +158,7 @@ class Statistics:
             self.chance.add((tag.removeprefix(LOSS), loss) for tag, loss in record.items() if tag.startswith(LOSS))
         if progress.step * 4 >= self.total_steps:
             for sentence in self.chance.stuck():
-                log.warning("%s step %d: %s", self.job.title, progress.step, sentence)
+                log.warning("%s step %d: %s", self.setup.title, progress.step, sentence)
 
     def evaluation(self, step: int, scores: dict[str, float]) -> None:
         """Write dev scores. What an evaluation takes is no part of a step's time."""
@@ -171,4 +172,4 @@ class Statistics:
         if self.monitor is not None:
             self.monitor.close()
             if summary := self.speed.summary():
-                log.info("%s: %s", self.job.title, summary)
+                log.info("%s: %s", self.setup.title, summary)

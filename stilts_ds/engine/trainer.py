@@ -13,12 +13,12 @@ from stilts_ds.batches.feed import Feed
 from stilts_ds.batches.mixture import Mixture, micro_batch_count
 from stilts_ds.engine import checkpoint
 from stilts_ds.engine.guards import explain_memory
-from stilts_ds.engine.job import TrainingJob
 from stilts_ds.engine.optim import learning_rate
 from stilts_ds.engine.progress import Progress
 from stilts_ds.engine.stacks import expect_nothing, expect_progress
 from stilts_ds.engine.step_statistics import Statistics
 from stilts_ds.engine.streams import FilledConstants, Streams
+from stilts_ds.engine.training_setup import TrainingSetup
 from stilts_ds.engine.zero import (
     build_engine,
     call_off_unless_finite,
@@ -28,6 +28,7 @@ from stilts_ds.engine.zero import (
     set_learning_rate,
 )
 from stilts_ds.engine.zero_state import full_parameters
+from stilts_ds.errors import counted
 from stilts_ds.model.vocabulary import widen
 from stilts_ds.rows.batch import Batch
 
@@ -37,18 +38,19 @@ log = logging.getLogger(__name__)
 class Trainer:
     """The engine and the data of one phase's steps."""
 
-    def __init__(self, job: TrainingJob) -> None:
-        self.job = job
-        sizes = {name: len(task.rows) for name, task in job.tasks.items()}
-        groups = {name: task.groups for name, task in job.tasks.items() if task.groups is not None}
-        self.mixture = Mixture(sizes, job.setting, job.sampling, job.seed, groups)
-        self.micro_batches = micro_batch_count(job.setting, job.world.size)
-        collate = Collator(job.tasks, job.tokenizer, job.setting.mlm_probability, job.seed)
-        self.feed = Feed(self.mixture, collate, self.micro_batches, job.world.rank, job.world.size, job.model.packs)
-        self.statistics = Statistics(job, self.mixture.total_steps)
-        self.engine = build_engine(job.model, job.engine_part, job.setting, job.world, self.micro_batches)
+    def __init__(self, setup: TrainingSetup) -> None:
+        self.setup = setup
+        sizes = {name: len(task.rows) for name, task in setup.tasks.items()}
+        groups = {name: task.groups for name, task in setup.tasks.items() if task.groups is not None}
+        self.mixture = Mixture(sizes, setup.setting, setup.sampling, setup.seed, groups)
+        self.micro_batches = micro_batch_count(setup.setting, setup.world.size)
+        collate = Collator(setup.tasks, setup.tokenizer, setup.setting.mlm_probability, setup.seed)
+        world = setup.world
+        self.feed = Feed(self.mixture, collate, self.micro_batches, world.rank, world.size, setup.model.packs)
+        self.statistics = Statistics(setup, self.mixture.total_steps)
+        self.engine = build_engine(setup.model, setup.engine_part, setup.setting, setup.world, self.micro_batches)
         self.streams = Streams(self.engine)
-        self.saver = checkpoint.Saver(job.folder.checkpoints, job.world, job.setting.save_total_limit)
+        self.saver = checkpoint.Saver(setup.folder.checkpoints, setup.world, setup.setting.save_total_limit)
 
     def resume(self, found: checkpoint.Checkpoint | None) -> Progress:
         """The progress of a checkpoint, or of a phase that begins; the engine's moments and the curves follow it."""
@@ -58,22 +60,24 @@ class Trainer:
             progress = Progress(**found.manifest["state"])
             self.saver.last_step = progress.step
         self.statistics.start(progress)
-        if self.job.world.first:
-            log.info("%s: %d steps of %d examples, %d micro-batches a rank%s", self.job.title,
-                     self.mixture.total_steps, self.job.setting.train_batch_size, self.micro_batches,
-                     f", continuing after step {progress.step}" if progress.step else "")
+        if self.setup.world.first:
+            steps = counted(self.mixture.total_steps, "step")
+            examples = counted(self.setup.setting.train_batch_size, "example")
+            micro_batches = counted(self.micro_batches, "micro-batch", "micro-batches")
+            after = f", continuing after step {progress.step}" if progress.step else ""
+            log.info("%s: %s of %s, %s a rank%s", self.setup.title, steps, examples, micro_batches, after)
         return progress
 
     # --- a step ------------------------------------------------------------------------------------------------------
 
     def take_step(self, progress: Progress) -> None:
         """One optimiser step on the global batch of `progress.step`."""
-        step, world, watch = progress.step, self.job.world, self.statistics.watch
+        step, world, watch = progress.step, self.setup.world, self.statistics.watch
         # Dropout depends on nothing but (seed, step, rank): no random state to save.
-        torch.manual_seed(hash_seed(self.job.seed, step, world.rank))
-        rate = learning_rate(step, self.mixture.total_steps, self.job.setting)
+        torch.manual_seed(hash_seed(self.setup.seed, step, world.rank))
+        rate = learning_rate(step, self.mixture.total_steps, self.setup.setting)
         set_learning_rate(self.engine, rate)
-        expect_progress(self.job.engine_part.collective_timeout)
+        expect_progress(self.setup.engine_part.collective_timeout)
         with watch("data"):
             data = self.feed(step)
         with self.streams.step():
@@ -84,11 +88,11 @@ class Trainer:
 
     def _forward_backward(self, batches: list[tuple[Batch, int]]) -> torch.Tensor:
         """Run this rank's micro-batches; returns the loss, then loss sums by task and target counts by task."""
-        world, device, watch = self.job.world, self.job.world.device, self.statistics.watch
-        totals = torch.zeros(1 + 2 * len(self.job.tasks), device=device)
+        world, device, watch = self.setup.world, self.setup.world.device, self.statistics.watch
+        totals = torch.zeros(1 + 2 * len(self.setup.tasks), device=device)
         self.engine.train()
         for batch, _ in batches:
-            expect_progress(self.job.engine_part.collective_timeout)
+            expect_progress(self.setup.engine_part.collective_timeout)
             try:
                 with watch("forward"):
                     loss, sums, counts = self.engine(batch.to(device))
@@ -96,11 +100,11 @@ class Trainer:
                     # DeepSpeed averages gradients over ranks; the loss is a sum over them.
                     self.engine.backward(loss * world.size, scale_wrt_gas=False)
             except RuntimeError as problem:
-                if explained := explain_memory(problem, batch, self.job.setting):
+                if explained := explain_memory(problem, batch, self.setup.setting):
                     raise explained from problem
                 raise
             totals += torch.cat([loss.detach()[None], sums, counts])
-            if self.job.engine_part.zero_stage > 0 or not self.engine.is_gradient_accumulation_boundary():
+            if self.setup.engine_part.zero_stage > 0 or not self.engine.is_gradient_accumulation_boundary():
                 with watch("update"):
                     self._advance()
         return totals
@@ -113,10 +117,10 @@ class Trainer:
     def _update(self) -> torch.Tensor:
         """Finish the step and return the gradient norm; a non-finite one leaves the weights as they are. Neither is
         waited for: the device decides, and `flush` hears of it."""
-        stage = self.job.engine_part.zero_stage
+        stage = self.setup.engine_part.zero_stage
         norm = gradient_norm(self.engine, stage)
         if stage == 0:
-            clip_gradients(self.engine, norm, self.job.setting.max_grad_norm)
+            clip_gradients(self.engine, norm, self.setup.setting.max_grad_norm)
             call_off_unless_finite(self.engine.optimizer, norm)
             self._advance()
         return norm
@@ -134,7 +138,7 @@ class Trainer:
         """After every `eval_steps` and at the end, once."""
         step = progress.step
         if step != progress.selected_step and (
-            self.due(step, self.job.setting.eval_steps) or step == self.mixture.total_steps
+            self.due(step, self.setup.setting.eval_steps) or step == self.mixture.total_steps
         ):
             self.select(progress)
 
@@ -144,13 +148,13 @@ class Trainer:
         self.flush(progress)
         self.engine.eval()
         with torch.no_grad():
-            scores = self.job.world.broadcast(self.job.evaluate(self.engine))
+            scores = self.setup.world.broadcast(self.setup.evaluate(self.engine))
         self.statistics.evaluation(progress.step, scores)
         if progress.record_evaluation(scores):
             parameters = full_parameters(self.engine)
-            if self.job.world.first:
-                self.job.export(widen(self.job.model, parameters, progress.decay), progress.step)
-            self.job.world.barrier()
+            if self.setup.world.first:
+                self.setup.export(widen(self.setup.model, parameters, progress.decay), progress.step)
+            self.setup.world.barrier()
 
     def save(self, progress: Progress) -> None:
         expect_nothing()

@@ -110,7 +110,8 @@ def joined(token: str, timeout_seconds: int) -> Iterator[World]:
     """
     missing = [name for name in VARIABLES if name not in os.environ]
     if missing:
-        raise UserError(f"{', '.join(missing)} not set; start ranks with `stilts run`, torchrun, mpirun or srun")
+        starters = "`stilts run`, torchrun, mpirun or a cluster's launcher"
+        raise UserError(f"{', '.join(missing)} not set; start ranks with {starters}")
     import deepspeed
 
     # On CPUs DeepSpeed would compile a shared-memory operator at start-up, which serves inference only: a minute of

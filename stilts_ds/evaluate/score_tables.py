@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from stilts_ds.errors import counted
 from stilts_ds.evaluate.score import group_of
 from stilts_ds.run_dir import write_atomically
 from stilts_ds.tasks.spec import Task
@@ -78,7 +79,8 @@ def _missing(scores: Mapping[str, Any]) -> list[str]:
     parts = ["## Missing"] if scores["missing"] else []
     for name, reasons in scores["missing"].items():
         present = scores["mean_of_present"][name]
-        mean = f"mean of the {present['languages']} languages present of {present['of']}: {_cell(present['score'])}"
+        languages = counted(present["languages"], "language")
+        mean = f"mean of the {languages} present of {present['of']}: {_cell(present['score'])}"
         parts.append("\n".join([f"{name} ({mean})", "", *(f"- {lang}: {why}" for lang, why in reasons.items())]))
     return parts
 

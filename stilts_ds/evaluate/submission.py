@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Set
 from pathlib import Path
 
-from stilts_ds.errors import UserError
+from stilts_ds.errors import UserError, counted
 from stilts_ds.families.files import Expected, read_text
 from stilts_ds.families.registry import family_of
 from stilts_ds.run_dir import write_atomically
@@ -89,7 +89,7 @@ def write_submission(
                 written.append(out / name / file)
     problems = validate_submission(out, tasks, expected)
     if problems:
-        raise UserError(f"{out} cannot be submitted yet ({len(problems)} problems):\n" + "\n".join(problems))
+        raise UserError(f"{out} cannot be submitted yet ({counted(len(problems), 'problem')}):\n" + "\n".join(problems))
     return written
 
 

@@ -16,6 +16,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from stilts_ds.errors import counted
+
 Floats = NDArray[np.float64]
 Sums = Mapping[str, float]
 
@@ -156,7 +158,7 @@ def mean_of_different(name: str, *parts: Metric) -> Metric:
 def check_same_length(gold: Sequence[object], predicted: Sequence[object]) -> None:
     """Raise ValueError for unequal lengths or no values at all."""
     if len(gold) != len(predicted):
-        raise ValueError(f"{len(gold)} gold values but {len(predicted)} predictions")
+        raise ValueError(f"{counted(len(gold), 'gold value')} but {counted(len(predicted), 'prediction')}")
     if not gold:
         raise ValueError("no gold values to score against")
 

@@ -14,7 +14,7 @@ from safetensors import safe_open
 from torch import nn
 
 from stilts_ds.config import ModelPart
-from stilts_ds.errors import UserError, first_line
+from stilts_ds.errors import UserError, counted, first_line
 from stilts_ds.model import attention
 from stilts_ds.model.encode import packs_exactly
 from stilts_ds.model_files import check_folder, shards_in
@@ -66,7 +66,7 @@ def load_encoder(path: str | Path, setting: ModelPart, revision: str | None = No
     missing = [k for k in info["missing_keys"] if "position_ids" not in k and "token_type_ids" not in k]
     if missing:
         raise UserError(
-            f"{path}: weights are missing for {len(missing)} parameters, such as {sorted(missing)[0]}; "
+            f"{path}: weights are missing for {counted(len(missing), 'parameter')}, such as {sorted(missing)[0]}; "
             "the folder holds another model or only a part of one"
         )
     if setting.attn_implementation == "packed":

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from html import escape
 from importlib.resources import files
 
+from stilts_ds.errors import counted
 from stilts_ds.report import curves
 from stilts_ds.report.colour import colours, scale_of
 from stilts_ds.report.load import RunData
@@ -50,7 +51,7 @@ def page(data: RunData, tables: Tables, settings: Settings, metrics: str) -> str
 def _facts(data: RunData) -> str:
     seeds = len(data.plan.seeds)
     facts = [f"model {data.plan.model}", f"data {data.plan.source}", f"{seeds} seed{'s' * (seeds > 1)}",
-             f"{len(data.conditions)} conditions", f"{len(data.targets)} targets"]
+             f"{counted(len(data.conditions), 'condition')}", f"{counted(len(data.targets), 'target')}"]
     return f'<p class="facts">{" · ".join(escape(fact) for fact in facts)}</p>'
 
 

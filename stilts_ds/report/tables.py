@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from statistics import fmean, median
 from typing import Any
 
+from stilts_ds.errors import counted
 from stilts_ds.evaluate.result import Result
 from stilts_ds.report.compare import Scored, Scores, gain, mean_of
 from stilts_ds.report.load import RunData
@@ -66,7 +67,8 @@ def holm_corrected(table: Table, settings: Settings) -> Table:
     needed = math.ceil(2 * made / settings.level)
     if settings.resamples >= needed:
         return judged
-    note = (f"{made} comparisons are corrected here, but {settings.resamples:,} resamples show no p-value small enough "
+    compared = counted(made, "comparison is", "comparisons are")
+    note = (f"{compared} corrected here, but {settings.resamples:,} resamples show no p-value small enough "
             f"for the first of them: nothing can be significant. Use --resamples {max(needed, 10_000)}.")
     return replace(judged, notes=(*judged.notes, note))
 
@@ -119,7 +121,7 @@ def _seeds(data: RunData, tasks: dict[str, Scored]) -> str:
     wanted = len(data.plan.seeds)
     trained = [s.seeds for t, s in tasks.items() if get_task(t).trains]
     least = min(trained, default=0)
-    return f"{least} of {wanted} seeds" if trained and least < wanted else f"{wanted} seed{'s' * (wanted > 1)}"
+    return f"{least} of {wanted} seeds" if trained and least < wanted else counted(wanted, "seed")
 
 
 def choose_best(data: RunData) -> dict[str, str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from stilts_ds.errors import counted
 from stilts_ds.report.card import write_cards
 from stilts_ds.report.compare import score_run
 from stilts_ds.report.load import RunData, load_run
@@ -61,7 +62,7 @@ def beside(run: RunDir, suffix: str) -> Path:
 def _summary(data: RunData, tables: Tables, settings: Settings) -> str:
     parts = [stacked_markdown(tables.matrix, data.baseline), *legend([tables.matrix], settings.level)]
     if data.missing:
-        parts.append(f"\nMissing: {len(data.missing)} things, listed in {data.run.report.name}.")
+        parts.append(f"\nMissing: {counted(len(data.missing), 'thing')}, listed in {data.run.report.name}.")
     return "\n".join(parts) + "\n"
 
 

@@ -7,7 +7,7 @@ import sys
 
 import torch
 import torch.distributed as dist
-from stilts_launcher.ranks import discover
+from stilts_launcher.discover import discover
 
 from stilts_ds.engine.world import joined
 from stilts_ds.errors import UserError
@@ -23,7 +23,7 @@ def main() -> int:
         with joined(sys.argv[1], 60) as world:
             value = torch.tensor([float(world.rank + 1)])
             dist.all_reduce(value)
-            print(f"rank {world.rank} of {world.size} by {place.launcher}: sum {value.item():g}", flush=True)
+            print(f"rank {world.rank} of {world.size} by {place.starter}: sum {value.item():g}", flush=True)
     except UserError as problem:
         print(f"error: {problem}", file=sys.stderr, flush=True)
         return 2

@@ -21,8 +21,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import small
 
 from stilts_ds.config import EnginePart, SamplingPart, TrainingPart
-from stilts_ds.engine.job import TrainingJob
 from stilts_ds.engine.loop import train
+from stilts_ds.engine.training_setup import TrainingSetup
 from stilts_ds.engine.world import joined
 from stilts_ds.model.heads import HeadSpec
 from stilts_ds.model.vocabulary import narrow_vocabulary
@@ -42,7 +42,7 @@ def main() -> None:
         setting = TrainingPart(max_steps=steps, train_batch_size=8, per_device_train_batch_size=4, logging_steps=1)
         started = time.perf_counter()
         train(
-            TrainingJob(
+            TrainingSetup(
                 title="large",
                 model=model,
                 tokenizer=small.tokenizer_stub(),

@@ -212,8 +212,8 @@ def main() -> None:
     if stage < 0:
         return reference(out, setting, sampling, seed, model, tasks, given.get("bad_step"))
     from stilts_ds.engine import checkpoint
-    from stilts_ds.engine.job import TrainingJob
     from stilts_ds.engine.loop import train
+    from stilts_ds.engine.training_setup import TrainingSetup
     from stilts_ds.engine.world import joined
 
     install_handlers()
@@ -234,7 +234,7 @@ def main() -> None:
             special = small.tokenizer_stub().special
             ids = touched_ids([task.rows for task in tasks.values()], special, given["vocabulary"])
             narrow_vocabulary(model.encoder, ids, keep_rest=world.first)
-        job = TrainingJob(
+        setup = TrainingSetup(
             title="small",
             model=model,
             tokenizer=small.tokenizer_stub(),
@@ -249,26 +249,26 @@ def main() -> None:
             evaluate=asked_to_stop if given.get("stop_in_evaluation") else evaluate,
             export=lambda parameters, step: final.update(parameters),
         )
-        job.folder.root.mkdir(parents=True, exist_ok=True)
+        setup.folder.root.mkdir(parents=True, exist_ok=True)
         if given.get("nan_rank") == world.rank:
-            job.model.register_forward_hook(lambda module, inputs, out: (out[0] * math.nan, *out[1:]))
+            setup.model.register_forward_hook(lambda module, inputs, out: (out[0] * math.nan, *out[1:]))
         if "bad_step" in given and world.rank == world.size - 1:
-            spoil(job.model, given["bad_step"])
+            spoil(setup.model, given["bad_step"])
         if given.get("no_waiting"):
             forbid_waiting()
         if "nan_rank" in given:
             tell_whether_weights_change()
         if given.get("poison"):
-            job.model.heads["nli"].out_proj.weight.data[0, 0] = float("inf")
+            setup.model.heads["nli"].out_proj.weight.data[0, 0] = float("inf")
         write = on_streams(out, os.environ["RANK"], given["ordered"]) if "ordered" in given else lambda: None
         try:
-            train(job)
+            train(setup)
             write()
         except Stopped as stopped:
             print("stopped by", stopped)
             return
         if world.first:
-            lines = [json.loads(line) for line in job.folder.metrics.read_text().splitlines()]
+            lines = [json.loads(line) for line in setup.folder.metrics.read_text().splitlines()]
             curve = [line["train/loss"] for line in lines if "train/loss" in line]
             norms = [line["train/grad_norm"] for line in lines if "train/loss" in line]
             bad = [number for number, norm in enumerate(norms) if not math.isfinite(norm)]

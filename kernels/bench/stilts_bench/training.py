@@ -33,16 +33,16 @@ from stilts_ds.batches.feed import Item, loss_weights
 from stilts_ds.batches.mixture import Mixture
 from stilts_ds.config import Recipe, SamplingPart, parse_recipe
 from stilts_ds.data.data import Data
-from stilts_ds.engine.job import TrainingJob
 from stilts_ds.engine.progress import Progress
 from stilts_ds.engine.trainer import Trainer
+from stilts_ds.engine.training_setup import TrainingSetup
 from stilts_ds.engine.world import World, joined
 from stilts_ds.engine.zero import destroy_engine
 from stilts_ds.errors import UserError
 from stilts_ds.model.encode import encode_padded
 from stilts_ds.model.multitask import MultiTask
 from stilts_ds.model_files import fingerprint
-from stilts_ds.phase_job import phase_job
+from stilts_ds.phase_setup import set_up_training
 from stilts_ds.plan import make_plan
 from stilts_ds.rows.batch import Batch
 from stilts_ds.run_dir import RunDir
@@ -66,19 +66,19 @@ def recipe_for(given: argparse.Namespace, attention: str, rows: str) -> Recipe:
     }, "the benchmark's recipe")
 
 
-def job_for(recipe: Recipe, folder: Path, world: World) -> TrainingJob:
+def setup_for(recipe: Recipe, folder: Path, world: World) -> TrainingSetup:
     data = Data(recipe, folder)
     plan = make_plan(recipe, fingerprint(recipe.model.name_or_path, None), lambda task: "the data set")
     phase = next(phase for phase in plan.phases if phase.kind == "intermediate")
-    return phase_job(RunDir(folder), recipe, phase, data, world)
+    return set_up_training(RunDir(folder), recipe, phase, data, world)
 
 
 class Draws:
     """Batches of (task, item) as different trainers would make them, all from one seed."""
 
-    def __init__(self, job: TrainingJob) -> None:
-        self.job = job
-        self.sizes = {name: len(task.rows) for name, task in job.tasks.items()}
+    def __init__(self, setup: TrainingSetup) -> None:
+        self.setup = setup
+        self.sizes = {name: len(task.rows) for name, task in setup.tasks.items()}
         full = {name: float(get_task(name).sizes["train"]) for name in self.sizes}
         self.sampling = SamplingPart(weights=full)
 
@@ -95,7 +95,7 @@ class Draws:
         from transformers.trainer_pt_utils import get_length_grouped_indices
 
         pool = [item for batch in self.mixed(200) for item in batch]
-        lengths = {name: task.rows.item_lengths for name, task in self.job.tasks.items()}
+        lengths = {name: task.rows.item_lengths for name, task in self.setup.tasks.items()}
         order = get_length_grouped_indices([int(lengths[name][item]) for name, item in pool], BATCH,
                                            generator=torch.Generator().manual_seed(1))
         step = len(pool) // BATCH // count  # spread over the pool: its batches differ in length
@@ -104,15 +104,15 @@ class Draws:
     def _drawn(self, unit: str, count: int, only: str = "") -> list[list[Item]]:
         sizes = {only: self.sizes[only]} if only else self.sizes
         sampling = self.sampling.model_copy(update={"unit": unit})
-        mixture = Mixture(sizes, self.job.setting, sampling, seed=11)
+        mixture = Mixture(sizes, self.setup.setting, sampling, seed=11)
         return [mixture.step(step) for step in range(count)]
 
 
-def collated(job: TrainingJob, items: list[Item]) -> Batch:
+def collated(setup: TrainingSetup, items: list[Item]) -> Batch:
     """One batch with all items, longest first, as a step makes it."""
-    collate = Collator(job.tasks, job.tokenizer, job.setting.mlm_probability, job.seed)
-    weights = loss_weights(items, job.tasks, job.setting.mlm_probability)
-    order = sorted(range(len(items)), key=lambda i: -int(job.tasks[items[i][0]].rows.item_tokens[items[i][1]]))
+    collate = Collator(setup.tasks, setup.tokenizer, setup.setting.mlm_probability, setup.seed)
+    weights = loss_weights(items, setup.tasks, setup.setting.mlm_probability)
+    order = sorted(range(len(items)), key=lambda i: -int(setup.tasks[items[i][0]].rows.item_tokens[items[i][1]]))
     return collate([(place, *items[place]) for place in order], 0, weights)
 
 
@@ -167,7 +167,7 @@ def _distance(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor])
 
 
 def padding_case(
-    name: str, batches: list[list[Item]], width: int, ours: TrainingJob, theirs: TrainingJob, clock: Clock
+    name: str, batches: list[list[Item]], width: int, ours: TrainingSetup, theirs: TrainingSetup, clock: Clock
 ) -> Result:
     """Forward and backward of the same batches, packed and padded. The model and its trained vocabulary rows are the
     same on both sides."""
@@ -191,7 +191,7 @@ def padding_case(
 
 
 def whole_step_case(
-    name: str, batches: list[list[Item]], ours: TrainingJob, plain: TrainingJob, clock: Clock
+    name: str, batches: list[list[Item]], ours: TrainingSetup, plain: TrainingSetup, clock: Clock
 ) -> Result:
     """Whole optimiser steps on the same batches: our engine, and Hugging Face's Trainer with its own defaults."""
     own, other = our_steps(ours, batches, clock), hugging_face_steps(plain, batches, clock)
@@ -201,8 +201,8 @@ def whole_step_case(
                                "hugging_face": BATCH * len(other[1:]) / sum(other[1:])}}
 
 
-def our_steps(job: TrainingJob, batches: list[list[Item]], clock: Clock) -> list[float]:
-    trainer = Trainer(job)
+def our_steps(setup: TrainingSetup, batches: list[list[Item]], clock: Clock) -> list[float]:
+    trainer = Trainer(setup)
     trainer.feed.mixture.step = lambda step: batches[step % len(batches)]  # type: ignore[method-assign]
     trainer.feed.mixture.total_steps = len(batches)
     seconds, progress = [], Progress()
@@ -225,7 +225,7 @@ class AsHuggingFace(torch.nn.Module):
         return {"loss": self.model(batch.to(self.model.word_embedding.device))[0]}
 
 
-def hugging_face_steps(job: TrainingJob, batches: list[list[Item]], clock: Clock) -> list[float]:
+def hugging_face_steps(setup: TrainingSetup, batches: list[list[Item]], clock: Clock) -> list[float]:
     """Seconds of each step from one step's end to the next, so that collating counts, as it does in ours."""
     from transformers import Trainer as HuggingFaceTrainer
     from transformers import TrainerCallback, TrainingArguments
@@ -243,24 +243,25 @@ def hugging_face_steps(job: TrainingJob, batches: list[list[Item]], clock: Clock
     ends = Ends()
     with tempfile.TemporaryDirectory() as scratch:
         arguments = TrainingArguments(
-            scratch, per_device_train_batch_size=BATCH, max_steps=len(batches), learning_rate=job.setting.learning_rate,
-            weight_decay=job.setting.weight_decay, report_to="none", save_strategy="no", disable_tqdm=True,
-            logging_strategy="no", use_cpu=job.world.device.type == "cpu", bf16=job.engine_part.dtype == "bf16",
+            scratch, per_device_train_batch_size=BATCH, max_steps=len(batches),
+            learning_rate=setup.setting.learning_rate, weight_decay=setup.setting.weight_decay,
+            report_to="none", save_strategy="no", disable_tqdm=True,
+            logging_strategy="no", use_cpu=setup.world.device.type == "cpu", bf16=setup.engine_part.dtype == "bf16",
             remove_unused_columns=False,
         )
         InOrder(
-            AsHuggingFace(padded_to(0, job.model)), arguments, train_dataset=[item for b in batches for item in b],
-            data_collator=lambda items: {"batch": collated(job, items)}, callbacks=[ends],
+            AsHuggingFace(padded_to(0, setup.model)), arguments, train_dataset=[item for b in batches for item in b],
+            data_collator=lambda items: {"batch": collated(setup, items)}, callbacks=[ends],
         ).train()
     return [b - a for a, b in zip(ends.marks, ends.marks[1:])]
 
 
 def measurements(given: argparse.Namespace, folder: Path, world: World) -> Iterator[Result]:
     packed, sdpa = recipe_for(given, "packed", "touched"), recipe_for(given, "sdpa", "touched")
-    ours, theirs = job_for(packed, folder, world), job_for(sdpa, folder, world)
+    ours, theirs = setup_for(packed, folder, world), setup_for(sdpa, folder, world)
     theirs.model.load_state_dict(ours.model.state_dict())
-    for job in (ours, theirs):
-        job.model.to(world.device, torch.bfloat16 if given.dtype == "bf16" else torch.float32)
+    for setup in (ours, theirs):
+        setup.model.to(world.device, torch.bfloat16 if given.dtype == "bf16" else torch.float32)
     draws, clock, n, longest = Draws(ours), Clock(world.device), given.batches, given.max_seq_length
     for name, batches, width in (
         ("nine tasks mixed, padded to the longest", draws.mixed(n), 0),
@@ -275,8 +276,8 @@ def measurements(given: argparse.Namespace, folder: Path, world: World) -> Itera
         return
     for name, batches in (("nine tasks mixed", draws.mixed(n + 1)), ("grouped by length", draws.by_length(n + 1)),
                           ("mnli alone", draws.mixed(n + 1, "mnli"))):
-        plain = job_for(recipe_for(given, "sdpa", "all"), folder, world)
-        yield whole_step_case(name, batches, job_for(packed, folder, world), plain, clock)
+        plain = setup_for(recipe_for(given, "sdpa", "all"), folder, world)
+        yield whole_step_case(name, batches, setup_for(packed, folder, world), plain, clock)
 
 
 def line(result: Result) -> str:

@@ -14,7 +14,7 @@ import stilts_kernels
 import torch
 from torch import Tensor
 
-from stilts_ds.errors import UserError
+from stilts_ds.errors import UserError, counted
 
 Pair = tuple[str, str]
 
@@ -66,7 +66,8 @@ class Side:
     def check(self) -> None:
         """Raises UserError for sizes that differ, no sentences, or an id that occurs twice."""
         if not len(self.ids) == len(self.texts) == len(self.embeddings) or not self.ids:
-            sizes = f"{len(self.ids)} ids, {len(self.texts)} texts, {len(self.embeddings)} embeddings"
+            sizes = (f"{counted(len(self.ids), 'id')}, {counted(len(self.texts), 'text')}, "
+                     f"{counted(len(self.embeddings), 'embedding')}")
             raise UserError(f"side {self.name!r} has {sizes}; there must be one of each per sentence")
         name, times = Counter(self.ids).most_common(1)[0]
         if times > 1:

@@ -12,7 +12,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from stilts_ds.errors import UserError
+from stilts_ds.errors import UserError, counted
 from stilts_ds.sources.files import read_lines, text_field
 from stilts_ds.sources.hub import Converter, RowContext
 from stilts_ds.sources.source import Part
@@ -52,9 +52,9 @@ def gold(record: Bitext) -> Collection[tuple[str, str]] | None:
 
 def fields(record: Bitext, most: int) -> list[tuple[str, str]]:
     """The size of both sides, then the first pairs with their texts or, without gold, the first sentences."""
-    pairs = "no gold pairs" if record.gold is None else f"{len(record.gold)} gold pairs"
+    pairs = "no gold pairs" if record.gold is None else f"{counted(len(record.gold), 'gold pair')}"
     sides = [("source", record.source), ("pivot", record.pivot)]
-    sizes = [*((name, f"{len(side)} sentences") for name, side in sides), ("gold", pairs)]
+    sizes = [*((name, f"{counted(len(side), 'sentence')}") for name, side in sides), ("gold", pairs)]
     if record.gold is None:
         return sizes + [(sentence.id, sentence.text) for sentence in (*record.source[:most], *record.pivot[:most])]
     return sizes + [field for pair in islice(_gold_pairs(record), most) for field in pair]
@@ -140,7 +140,8 @@ def _gold(path: Path, sources: Collection[str], pivots: Collection[str]) -> list
         cells = line.split("\t")
         where = f"{path}:{number}"
         if len(cells) != 2:
-            raise UserError(f"{where}: {len(cells)} columns, expected source id TAB pivot id; repair the line")
+            columns = counted(len(cells), "column")
+            raise UserError(f"{where}: {columns}, expected source id TAB pivot id; repair the line")
         for id, known in zip(cells, (sources, pivots)):
             if id not in known:
                 raise UserError(f"{where}: no sentence has the id {id[:40]!r}; use gold and texts of the same split")
@@ -152,7 +153,7 @@ def read_aligned(part: Part) -> Iterator[Bitext]:
     """Line i of one file translates line i of the other (Tatoeba); ids are line indices from 0."""
     for bitext in read_unaligned(part):
         if len(bitext.source) != len(bitext.pivot):
-            problem = f"{part.path} has {len(bitext.source)} lines and {part.pivot} {len(bitext.pivot)}"
+            problem = f"{part.path} has {counted(len(bitext.source), 'line')} and {part.pivot} {len(bitext.pivot)}"
             raise UserError(f"{problem}; aligned files must be equally long, download them again")
         yield _aligned(bitext.id, bitext.source, bitext.pivot)
 

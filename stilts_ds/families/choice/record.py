@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from stilts_ds.errors import UserError
+from stilts_ds.errors import UserError, counted
 from stilts_ds.sources.files import (
     AGAIN,
     check_text,
@@ -56,9 +56,9 @@ def fields(record: Choice, most: int) -> list[tuple[str, str]]:
 def make_choice(id: str, prompt: str, choices: tuple[str, ...], label: int | None, where: str) -> Choice:
     """A record whose label is checked. Raises UserError for fewer than two choices or a label out of range."""
     if len(choices) < 2:
-        raise UserError(f"{where}: {len(choices)} choices, expected at least 2; check the file's schema")
+        raise UserError(f"{where}: {counted(len(choices), 'choice')}, expected at least 2; check the file's schema")
     if label is not None and not 0 <= label < len(choices):
-        raise UserError(f"{where}: label {label} is out of range for {len(choices)} choices; repair the row")
+        raise UserError(f"{where}: label {label} is out of range for {counted(len(choices), 'choice')}; repair the row")
     return Choice(id, prompt, choices, label)
 
 
@@ -131,7 +131,8 @@ def read_cosmosqa(part: Part) -> Iterator[Choice]:
         raise UserError(f"{part.path}:1: the header has no column {missing[0]}; use Cosmos QA's own CSV files")
     for where, cells in table:
         if cells and len(cells) != len(header):
-            raise UserError(f"{where}: {len(cells)} columns, expected {len(header)}; the file looks cut short, {AGAIN}")
+            columns = counted(len(cells), "column")
+            raise UserError(f"{where}: {columns}, expected {len(header)}; the file looks cut short, {AGAIN}")
         if cells:
             yield cosmosqa_row(dict(zip(header, cells)), where)
 

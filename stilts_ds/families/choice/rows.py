@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from stilts_ds.config import TrainingPart
-from stilts_ds.errors import UserError
+from stilts_ds.errors import UserError, counted
 from stilts_ds.families.base import ItemTargets, Masking
 from stilts_ds.families.choice.record import Choice
 from stilts_ds.rows.chunks import chunks
@@ -32,7 +32,8 @@ def encode_choice(
         width = width or len(chunk[0].choices)
         for record in chunk:
             if len(record.choices) != width:
-                raise UserError(f"example {record.id} has {len(record.choices)} choices, the ones before it {width}")
+                count = counted(len(record.choices), "choice")
+                raise UserError(f"example {record.id} has {count}, the ones before it {width}")
         question = np.repeat(np.arange(len(chunk)), width)
         prompts = tokenizer.slices([r.prompt for r in chunk]).take(question)
         choices = tokenizer.slices([choice for r in chunk for choice in r.choices])

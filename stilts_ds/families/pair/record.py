@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from stilts_ds.errors import UserError
+from stilts_ds.errors import UserError, counted
 from stilts_ds.sources.files import check_label, read_json_lines, read_lines, text_field, unquote
 from stilts_ds.sources.hub import Converter, RowContext, row_by_row, row_id, row_label
 from stilts_ds.sources.source import Part
@@ -75,7 +75,8 @@ def read_qqp(part: Part) -> Iterator[Pair]:
         cells = [unquote(cell) for cell in line.split("\t")]
         where = f"{part.path}:{number}"
         if len(cells) > QQP_COLUMNS:
-            raise UserError(f"{where}: {len(cells)} columns, expected {QQP_COLUMNS}; remove tabs inside the questions")
+            raise UserError(f"{where}: {counted(len(cells), 'column')}, expected {QQP_COLUMNS}; "
+                            "remove tabs inside the questions")
         if len(cells) < QQP_COLUMNS:
             part.tally["rows with missing columns"] += 1
             continue
@@ -90,19 +91,21 @@ def read_pair_tsv(part: Part) -> Iterator[Pair]:
         where = f"{part.path}:{number}"
         cells = [unquote(cell) for cell in line.split("\t")]
         if len(cells) not in (2, 3):
-            raise UserError(f"{where}: {len(cells)} columns, expected text, text and perhaps a label; check the file")
+            raise UserError(f"{where}: {counted(len(cells), 'column')}, expected text, text and perhaps a label; "
+                            "check the file")
         label = check_label(cells[2], part.task.labels, where) if len(cells) == 3 else _nth(labels, rows, part, where)
         rows += 1
         yield Pair(f"{part.path.stem}:{number}", cells[0], cells[1], label)
     if labels is not None and rows != len(labels):
-        raise UserError(f"{part.labels}: {len(labels)} labels for the {rows} rows of {part.path}; use matching files")
+        given = counted(len(labels), "label")
+        raise UserError(f"{part.labels}: {given} for the {counted(rows, 'row')} of {part.path}; use matching files")
 
 
 def _nth(labels: list[str | None] | None, index: int, part: Part, where: str) -> str | None:
     if labels is None:
         return None
     if index >= len(labels):
-        raise UserError(f"{where}: {part.labels} has only {len(labels)} labels; use matching files")
+        raise UserError(f"{where}: {part.labels} has only {counted(len(labels), 'label')}; use matching files")
     return labels[index]
 
 
@@ -117,7 +120,7 @@ def _labels(part: Part) -> list[str | None]:
     for number, cells in rows:
         where = f"{part.labels}:{number}"
         if column >= len(cells):
-            raise UserError(f"{where}: only {len(cells)} columns; download the file again")
+            raise UserError(f"{where}: only {counted(len(cells), 'column')}; download the file again")
         label = cells[column]
         found.append(None if label == "?" else check_label(label, part.task.labels, where))
     return found

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from stilts_ds.config import EvaluationPart
+from stilts_ds.errors import counted
 from stilts_ds.families.files import (
     Expected,
     PredictionFile,
@@ -166,7 +167,8 @@ def check_ids(path: Path, predicted: Mapping[str, str], wanted: Set[str]) -> Non
         fail(path, 1, f"{len(missing)} of {len(wanted)} questions have no answer: {some(missing)}; predict them too")
     if unknown:
         line = line_of(read_text(path), unknown[0], 1)
-        fail(path, line, f"{len(unknown)} question ids are not in the labels: {some(unknown)}; remove them")
+        strangers = counted(len(unknown), "question id is", "question ids are")
+        fail(path, line, f"{strangers} not in the labels: {some(unknown)}; remove them")
 
 
 def expect(records: Sequence[Span]) -> Expected:

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from stilts_ds.config import TrainingPart
-from stilts_ds.errors import UserError
+from stilts_ds.errors import UserError, counted
 from stilts_ds.families.base import ItemTargets, Masking
 from stilts_ds.families.span.record import Span
 from stilts_ds.rows.chunks import chunks
@@ -135,7 +135,7 @@ def _check_room(records: Sequence[Span], room: np.ndarray, length: np.ndarray, s
         key, too_little, least = "window_step", "fewer", setting.window_step
     for i in np.flatnonzero((room < least) & (length > room)).tolist():
         raise UserError(
-            f"question {records[i].id}: {room[i]} tokens are left for the context, {too_little} than {key}="
+            f"question {records[i].id}: {counted(room[i], 'token')} are left for the context, {too_little} than {key}="
             f"{getattr(setting, key)}; raise max_seq_length or lower {key} or max_query_length"
         )
 

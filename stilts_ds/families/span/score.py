@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 
-from stilts_ds.errors import UserError, did_you_mean
+from stilts_ds.errors import UserError, counted, did_you_mean
 from stilts_ds.families.metrics import Metric, Units, mean_metric, percent, ratio_metric
 from stilts_ds.families.span.record import Span
 from stilts_ds.tasks.spec import Task
@@ -118,7 +118,9 @@ def metrics(task: Task) -> Mapping[str, Metric]:
 def _check_answered(gold: Sequence[Span], predicted: Mapping[str, str]) -> None:
     missing = [question.id for question in gold if question.id not in predicted]
     if missing:
-        raise UserError(f"{len(missing)} questions have no prediction, first {missing[0]!r}; predict all of them")
+        lacking = counted(len(missing), "question has", "questions have")
+        raise UserError(f"{lacking} no prediction, first {missing[0]!r}; "
+                        "predict all of them")
     bare = [question.id for question in gold if not question.answers and not question.impossible]
     if bare or not gold:
         raise UserError(f"no gold answers for question {bare[0] if bare else '(none)'!r}; give a labelled split")

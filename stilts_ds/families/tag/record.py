@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from stilts_ds.errors import UserError
+from stilts_ds.errors import UserError, counted
 from stilts_ds.sources.files import check_label, list_field, read_lines, shorten, texts_field
 from stilts_ds.sources.hub import Converter, RowContext, row_by_row
 from stilts_ds.sources.source import Part
@@ -94,7 +94,8 @@ def read_tag_tsv(part: Part) -> Iterator[Tagged]:
 def _check_columns(cells: list[str], columns: int, where: str) -> None:
     if len(cells) != columns or columns > 2 or not cells[-1]:
         wanted = "a word" if columns == 1 else "word TAB tag"
-        raise UserError(f"{where}: {len(cells)} columns, expected {wanted} as on the first line; repair the line")
+        raise UserError(f"{where}: {counted(len(cells), 'column')}, expected {wanted} as on the first line; "
+                        "repair the line")
 
 
 def read_conllu(part: Part) -> Iterator[Tagged]:
@@ -118,7 +119,8 @@ def read_conllu(part: Part) -> Iterator[Tagged]:
 def _conllu_row(line: str, where: str) -> tuple[str, list[str]]:
     cells = line.split("\t")
     if len(cells) != CONLLU_COLUMNS:
-        raise UserError(f"{where}: {len(cells)} columns, CoNLL-U has {CONLLU_COLUMNS}; download the treebank again")
+        raise UserError(f"{where}: {counted(len(cells), 'column')}, CoNLL-U has {CONLLU_COLUMNS}; "
+                        "download the treebank again")
     return where, cells
 
 
@@ -232,7 +234,8 @@ def tags(row: Mapping[str, Any], where: str, context: RowContext) -> Tagged:
     names = getattr(getattr(context.features[column], "feature", None), "names", None)
     found = [_tag(value, names, where) for value in values] if names else texts_field(row, column, where)
     if not words or len(words) != len(found):
-        raise UserError(f"{where}: {len(words)} tokens but {len(found)} tags; check the data set's revision")
+        raise UserError(f"{where}: {counted(len(words), 'token')} but {counted(len(found), 'tag')}; "
+                        "check the data set's revision")
     return Tagged(where, tuple(words), tuple(check_label(one, context.task.labels, where) for one in found))
 
 

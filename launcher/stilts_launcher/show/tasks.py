@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from itertools import islice
 
 from stilts_ds.data.reader import read_examples
-from stilts_ds.errors import UserError
+from stilts_ds.errors import UserError, counted
 from stilts_ds.families.base import Record
 from stilts_ds.families.registry import family_of
 from stilts_ds.sources.source import DataSource
@@ -35,7 +35,7 @@ def _metric(name: str) -> str:
 
 
 def _languages(codes: Sequence[str]) -> str:
-    return " ".join(codes) if len(codes) <= 4 else f"{len(codes)} languages"
+    return " ".join(codes) if len(codes) <= 4 else counted(len(codes), "language")
 
 
 def _columns(rows: Sequence[Sequence[str]]) -> str:
@@ -92,7 +92,7 @@ def show_examples(task: Task, split: str, language: str, source: DataSource, n: 
         return "\n\n".join(show_record(task, record, n) for record in records)
     from stilts_ds.model_files import model_path
     from stilts_ds.rows.tokenizer import Tokenizer
-    from stilts_launcher.show_rows import show_rows
+    from stilts_launcher.show.rows import show_rows
 
     tokenizer = Tokenizer.load(model_path(model))
     return "\n\n".join(f"{show_record(task, record, n)}\n{show_rows(task, record, tokenizer)}" for record in records)

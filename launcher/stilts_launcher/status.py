@@ -1,32 +1,24 @@
-"""`stilts status`, `logs`, `cancel` and `retry`: a submitted run as Slurm and the run's own files tell it."""
+"""`stilts status`, `logs`, `cancel` and `retry`: a submitted run as its launcher and the run's own files tell it."""
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
 
-from stilts_ds.errors import UserError, printable
+from stilts_ds.errors import UserError, counted, printable
 from stilts_ds.plan_file import Phase, Plan
 from stilts_ds.run_dir import PhaseDir, RunDir
-from stilts_launcher import sbatch
-from stilts_launcher.cluster import load_profile
-from stilts_launcher.start import locked
+from stilts_launcher.backends.base import QueuedJob
+from stilts_launcher.backends.registry import launcher_of, load_profile, profile_of
+from stilts_launcher.start import run_lock
 from stilts_launcher.submit import REPORT, jobs_of, submit_plan
 
-SAYS = {  # Slurm's reasons for waiting, in words
-    "Dependency": "waits for the phase it starts from",
-    "BeginTime": "waits for Slurm to start it again",
-    "Resources": "waits for nodes",
-    "Priority": "waits its turn",
-    "JobHeldUser": "held by its user",
-}
 
-
-def status(run: RunDir) -> str:
+def run_status(run: RunDir) -> str:
     """One line for each phase: what it does, in which job, and what went wrong."""
     phases = _plan(run).phases
     jobs = jobs_of(run)
-    queued = sbatch.queue() if jobs else {}
+    queued = launcher_of(profile_of(run)).queue() if jobs else {}
     rows = [_row(run, phase, jobs, queued) for phase in phases]
     if REPORT in jobs:
         job = jobs[REPORT]
@@ -34,7 +26,7 @@ def status(run: RunDir) -> str:
     widths = [max(len(row[i]) for row in rows) for i in range(3)]
     lines = [f"{a:<{widths[0]}}  {b:<{widths[1]}}  {d:<12}  {c}".rstrip() for a, b, c, d in rows]
     done = sum(run.phase(p.id).status() == "done" for p in phases)
-    return printable("\n".join([f"{run.root}: {done} of {len(phases)} phases done", "", *lines]))
+    return printable("\n".join([f"{run.root}: {done} of {counted(len(phases), 'phase')} done", "", *lines]))
 
 
 def _plan(run: RunDir) -> Plan:
@@ -44,7 +36,7 @@ def _plan(run: RunDir) -> Plan:
 
 
 def _row(
-    run: RunDir, phase: Phase, jobs: dict[str, str], queued: dict[str, sbatch.Queued]
+    run: RunDir, phase: Phase, jobs: dict[str, str], queued: dict[str, QueuedJob]
 ) -> tuple[str, str, str, str]:
     folder = run.phase(phase.id)
     job = jobs.get(phase.id, "")
@@ -52,16 +44,17 @@ def _row(
     return phase.id, state, text, job
 
 
-def _state(folder: PhaseDir, queued: sbatch.Queued | None, job: str, phase: Phase, run: RunDir) -> tuple[str, str]:
+def _state(folder: PhaseDir, queued: QueuedJob | None, job: str, phase: Phase, run: RunDir) -> tuple[str, str]:
     """A word for the state and what is known beyond it."""
     status = folder.read_status()
     if status.state == "done":
         return "done", f"{status.seconds:.0f} s" if status.seconds is not None else ""
-    if queued is not None and queued.state == "PENDING":
+    if queued is not None and queued.waiting:
         again = "" if status.pending else f", {_where(folder)}"
-        return "queued", SAYS.get(queued.reason, queued.reason) + again
+        return "queued", queued.reason + again
     if queued is not None:
-        return "running", f"{_where(folder)}, {queued.elapsed} on {queued.nodes}"
+        place = f"{queued.elapsed} on {queued.nodes}" if queued.nodes else queued.elapsed
+        return "running", ", ".join(filter(None, [_where(folder), place]))
     if status.state == "failed":
         return "failed", status.error or ""
     if status.state.startswith("stopped:"):
@@ -76,7 +69,7 @@ def _state(folder: PhaseDir, queued: sbatch.Queued | None, job: str, phase: Phas
 def _where(folder: PhaseDir) -> str:
     """`step 40`, from the curve that rank 0 writes, or what is predicted so far."""
     if folder.status() == "trained":
-        return f"{len(list(folder.predictions.glob('*/*')))} prediction files"
+        return counted(len(list(folder.predictions.glob("*/*"))), "prediction file")
     if not folder.metrics.exists():
         return "starting"
     with open(folder.metrics, "rb") as file:
@@ -85,13 +78,13 @@ def _where(folder: PhaseDir) -> str:
     return f"step {steps[-1].decode()}" if steps else "starting"
 
 
-def _report_state(run: RunDir, job: str, queued: dict[str, sbatch.Queued]) -> tuple[str, str]:
+def _report_state(run: RunDir, job: str, queued: dict[str, QueuedJob]) -> tuple[str, str]:
     if job in queued:
-        return ("queued", "waits for all phases") if queued[job].state == "PENDING" else ("running", "")
+        return ("queued", "waits for all phases") if queued[job].waiting else ("running", "")
     return ("done", str(run.report)) if run.report.exists() else ("lost", "its job ended without a report")
 
 
-def logs(run: RunDir, phase: str | None, rank: int | None, lines: int) -> str:
+def run_logs(run: RunDir, phase: str | None, rank: int | None, lines: int) -> str:
     """The last lines of a phase's batch log, or of one rank; without a phase, of everything that runs or failed."""
     phases = [p.id for p in _plan(run).phases]
     chosen = [p for p in phases if phase in p] if phase else _interesting(run, phases)
@@ -118,23 +111,26 @@ def _tail(path: Path, lines: int) -> str:
     return "\n".join(path.read_text(encoding="utf-8", errors="replace").splitlines()[-lines:]).expandtabs()
 
 
-def cancel(run: RunDir, phase: str | None) -> str:
+def cancel_jobs(run: RunDir, phase: str | None) -> str:
     """Cancel a run's jobs (or one phase's). Running ones save first; nothing brings them back but `retry`."""
-    jobs = {p: j for p, j in jobs_of(run).items() if j in sbatch.queue() and (phase is None or phase in p)}
+    recorded = jobs_of(run)
+    launcher = launcher_of(profile_of(run))
+    queued = launcher.queue() if recorded else {}
+    jobs = {p: j for p, j in recorded.items() if j in queued and (phase is None or phase in p)}
     if not jobs:
         return "no job of this run is in the queue" + (f" for {phase}" if phase else "")
     # Those that wait go first, so that none of them starts because another ends.
-    waiting = {j for j, q in sbatch.queue().items() if q.state == "PENDING"}
+    waiting = {job for job, state in queued.items() if state.waiting}
     for group in (sorted(set(jobs.values()) & waiting), sorted(set(jobs.values()) - waiting)):
         if group:
-            sbatch.call(["scancel", *group])
+            launcher.cancel(group)
     return "cancelled: " + ", ".join(f"{p} ({j})" for p, j in jobs.items())
 
 
-def retry(run: RunDir) -> str:
+def retry_run(run: RunDir) -> str:
     """Submit again what is neither done nor in the queue, with the profile of the first submission."""
     plan = _plan(run)
     if not run.profile.exists():
         raise UserError(f"{run.root} was not submitted; use `stilts submit RECIPE --cluster PROFILE`")
-    with locked(run):
+    with run_lock(run):
         return submit_plan(run, plan, load_profile(run.profile))

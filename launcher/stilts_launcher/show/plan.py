@@ -7,13 +7,13 @@ from collections import Counter
 from typing import get_args
 
 from stilts_ds.config import Recipe
-from stilts_ds.errors import UserError
+from stilts_ds.errors import UserError, counted
 from stilts_ds.plan_file import Kind, Plan
+from stilts_ds.planning.advice import advice
+from stilts_ds.planning.estimates import Estimate, calibrated, estimates, to_json
 from stilts_ds.planning.memory import GIB
 from stilts_ds.run_dir import RunDir
 from stilts_ds.trial_file import Trial
-from stilts_launcher.advice import advice
-from stilts_launcher.estimates import Estimate, calibrated, estimates, to_json
 from stilts_launcher.start import prepare_run, run_of
 
 
@@ -81,10 +81,10 @@ def _head(recipe: Recipe, run: RunDir, found: list[Estimate], ranks: int, by_aut
     done = sum(one.state.startswith("done") for one in found)
     hint = "; --ranks N plans for N" if by_auto else ""
     kinds = Counter(one.phase.kind for one in found)
-    counted = ", ".join(f"{kinds[kind]} {kind}" for kind in get_args(Kind) if kinds[kind])
+    by_kind = ", ".join(f"{kinds[kind]} {kind}" for kind in get_args(Kind) if kinds[kind])
     return [
-        f"{recipe.name}: {len(found)} phases ({counted}) in {run.root}, {done} of them done",
-        f"estimates are for {ranks} {'rank' if ranks == 1 else 'ranks'}{hint}; {recipe.engine.dtype}, GiB on one rank",
+        f"{recipe.name}: {counted(len(found), 'phase')} ({by_kind}) in {run.root}, {done} of them done",
+        f"estimates are for {counted(ranks, 'rank')}{hint}; {recipe.engine.dtype}, GiB on one rank",
     ]
 
 
@@ -95,7 +95,8 @@ def _describe(one: Estimate, plan: Plan) -> list[str]:
     lines.append(f"  from {phase.init or plan.model}" + (f", used by {', '.join(users)}" if users else ""))
     if one.size is not None:
         setting = phase.setting()
-        lines.append(f"  train {', '.join(phase.train)}: {_steps(one)} of {setting.train_batch_size} examples, "
+        lines.append(f"  train {', '.join(phase.train)}: {_steps(one)} of "
+                     f"{counted(setting.train_batch_size, 'example')}, "
                      f"learning_rate {setting.learning_rate:g}, seed {phase.seed}")
         tokens = "unknown until the data are read" if one.size.tokens is None else f"{one.size.tokens:,}"
         lines.append(f"  tokens {tokens}" + (f", {one.hours:.2f} hours" if one.hours is not None else ""))
@@ -111,8 +112,8 @@ def _steps(one: Estimate) -> str:
     if size.steps is None:
         return f"{setting.num_train_epochs:g} epochs (steps unknown until the data are read)"
     if size.exact or setting.max_steps > 0:
-        return f"{size.steps:,} steps"
-    return f"about {size.steps:,} steps (of the full data set's {size.items:,} examples)"
+        return f"{counted(size.steps, 'step')}"
+    return f"about {counted(size.steps, 'step')} (of the full data set's {size.items:,} examples)"
 
 
 def _memory(one: Estimate) -> str:
@@ -124,7 +125,8 @@ def _memory(one: Estimate) -> str:
     least = "" if one.size.width else "at least (choices of a question unknown) "
     host = next((m.host for m in reversed(one.memory.values()) if m.host), 0)
     offloaded = f", and {host / GIB:.2f} of host memory" if host else ""
-    return f"memory {least}{by_stage}{offloaded} ({one.parameters:,} parameters, {rows:,} of {size:,} vocabulary rows)"
+    parameters = counted(one.parameters, "parameter")
+    return f"memory {least}{by_stage}{offloaded} ({parameters}, {rows:,} of {size:,} vocabulary rows)"
 
 
 def _foot(
@@ -153,7 +155,7 @@ def _trial_lines(trial: Trial, one: Estimate, ranks: int) -> list[str]:
     count, peak = len(trial.ranks), trial.peak
     where = "device" if trial.ranks[0].device is not None else "resident host"
     lines = [
-        f"trial: {len(trial.seconds)} steps of {one.phase.id} at stage {trial.stage} on {count} x "
+        f"trial: {counted(len(trial.seconds), 'step')} of {one.phase.id} at stage {trial.stage} on {count} x "
         f"{trial.device}: {trial.tokens_per_second:,.0f} tokens/s, peak {peak / GIB:.2f} GiB of {where} memory"
     ]
     if trial.stage in one.memory and ranks == count:

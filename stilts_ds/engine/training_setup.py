@@ -20,7 +20,7 @@ Forward = Callable[..., Any]
 
 
 @dataclass
-class TrainingJob:
+class TrainingSetup:
     """Everything a training phase needs. `evaluate(forward)` returns dev scores by TensorBoard tag, and the one number
     that selects the best model under SELECTION; `export(parameters, step)` writes encoder and heads (rank 0)."""
 

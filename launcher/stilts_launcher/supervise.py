@@ -1,8 +1,8 @@
 """What a batch script does: start the ranks of a phase, and act on how they ended.
 
-    python -m stilts_launcher.job RUN PHASE [PHASE ...]
+    python -m stilts_launcher.supervise RUN PHASE [PHASE ...]
 
-Neither torch nor deepspeed is loaded here. How a phase ended stands in its status file, never in srun's exit code:
+Neither torch nor deepspeed is loaded here. How a phase ended stands in its status file, never in the ranks' exit code:
 
     done              the job ends well, and what waits for it starts
     stopped:SIGUSR1   the time limit is near: the job is put back into the queue and continues where it was
@@ -18,25 +18,23 @@ import time
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from subprocess import call
 from typing import Annotated
 
 from pydantic import Strict, ValidationError
 
-from stilts_ds.errors import UserError, redacted
+from stilts_ds.errors import UserError, counted, redacted
 from stilts_ds.plan_file import Plan
 from stilts_ds.run_dir import PhaseDir, RunDir, read_json, write_json
 from stilts_ds.values import Value
-from stilts_launcher import sbatch
-from stilts_launcher.cluster import Profile, load_profile
-from stilts_launcher.start import held
+from stilts_launcher.backends.registry import launcher_of, profile_of
+from stilts_launcher.start import folder_lock
 
 USER_ERROR, CANCELLED, STOPPED = 2, 143, 85
 
 
 def main(arguments: list[str]) -> int:
     if len(arguments) < 2:
-        print("usage: python -m stilts_launcher.job RUN PHASE [PHASE ...]", file=sys.stderr)
+        print("usage: python -m stilts_launcher.supervise RUN PHASE [PHASE ...]", file=sys.stderr)
         return USER_ERROR
     run = RunDir(Path(arguments[0]))
     try:
@@ -65,21 +63,21 @@ class Attempt(Value):
 
 
 class Supervisor:
-    """Runs one phase to its end inside a Slurm allocation, or to the point where the job must leave it."""
+    """Runs one phase to its end inside a job of a launcher, or to the point where the job must leave it."""
 
     def __init__(self, run: RunDir, phase: str, environment: Mapping[str, str]) -> None:
         self.run, self.phase, self.environment = run, phase, environment
         self.folder = run.phase(phase)
-        self.profile = load_profile(run.profile) if run.profile.exists() else Profile()
-        self.job = job_id(environment)
-        count = environment.get("SLURM_RESTART_COUNT", "0")
-        self.restart = int(count) if count.isascii() and count.isdigit() else 0
+        self.profile = profile_of(run)
+        self.launcher = launcher_of(self.profile)
+        current = self.launcher.current_job(environment)
+        self.job, self.restart = current.id, current.restarts
 
     def work(self) -> int:
         if self.phase not in {phase.id for phase in Plan.load(self.run.plan).phases}:
             raise UserError(f"{self.run.plan} has no phase {self.phase!r}; `stilts plan` lists them")
         busy = f"another job is at work in {self.folder.root}; `stilts status` shows it"
-        with held(self.folder.root, busy):  # only one job works on a phase at a time
+        with folder_lock(self.folder.root, busy):  # only one job works on a phase at a time
             while True:
                 if self.folder.status() == "done":
                     say(f"{self.phase} is done")
@@ -100,52 +98,45 @@ class Supervisor:
                     return 1
 
     def _start_ranks(self, attempt: int) -> tuple[str, str]:
-        """Run srun once; returns the outcome and, for a crash, what is known of it."""
+        """Start the ranks once and wait; returns the outcome and, for a crash, what is known of it."""
         token = f"{self.job}.{self.restart}.{attempt}"
-        # srun does not take over --cpus-per-task from sbatch (Slurm 22.05 and later): each rank would get one core.
-        cpus = self.environment.get("SLURM_CPUS_PER_TASK", "1")
-        environment = {"OMP_NUM_THREADS": cpus, **self.environment, "SRUN_CPUS_PER_TASK": cpus}
-        environment["STILTS_RUN_TOKEN"] = token
+        environment = {**self.environment, "STILTS_RUN_TOKEN": token}
         if (stop_at := self._stop_at()) is not None:
             environment["STILTS_STOP_AT"] = str(stop_at)
-        python = self.environment.get("STILTS_PYTHON", sys.executable)
-        command = sbatch.srun_command(python, self.profile.container, [str(self.run.root), self.phase])
-        say(f"{self.phase}: attempt {attempt} of job {self.job}, {' '.join(command[:2])}")
-        code = call(command, env=environment)
+        say(f"{self.phase}: attempt {attempt} of job {self.job}")
+        code = self.launcher.start_ranks([str(self.run.root), self.phase], self.profile, environment)
         status = self.folder.read_status()
         if code == USER_ERROR and status.state != "done":
             told = status.error if status.token == token else None
             return "refused", told or "refused before the phase began; `stilts logs` shows why"
         if status.token != token:
-            return "crashed", f"srun ended with status {code} before the phase began"
+            return "crashed", f"the ranks ended with status {code} before the phase began"
         if status.state in ("running", "trained"):
-            return "crashed", f"the ranks ended without a word, srun with status {code}"
+            return "crashed", f"the ranks ended without a word, with status {code}"
         return status.state, status.error or ""
 
     def _stop_at(self) -> float | None:
         """When this job must begin to save, in seconds since 1970; None without a time limit."""
         try:
-            left = seconds_of(sbatch.call(["squeue", "-h", "-j", self.job, "-o", "%L"]))
+            left = self.launcher.seconds_left(self.job)
         except UserError as problem:
-            say(f"the time limit is unknown ({problem}); only Slurm's signal will stop the ranks")
+            say(f"the time limit is unknown ({problem}); only a signal will stop the ranks")
             return None
         return None if left is None else time.time() + max(0, left - self.profile.stop_seconds)
 
     def _continue_later(self) -> int:
         before = [attempt.at for attempt in self._earlier()]
         if self.restart >= self.profile.max_requeues:
-            say(f"continued {self.restart} times already (max_requeues); `stilts retry` goes on from here")
+            say(f"continued {counted(self.restart, 'time')} already (max_requeues); `stilts retry` goes on from here")
             return STOPPED
         if len(before) > 1 and progress(self.folder) == before[-1] == before[-2]:
             say("two slices in a row made no progress; give the jobs a longer `time`, then `stilts retry`")
             return STOPPED
+        say(f"job {self.job} goes back into the queue, to be continued")
         try:
-            sbatch.call(["scontrol", "requeue", self.job])
+            self.launcher.requeue(self.job)
         except UserError as problem:
             say(f"{problem}; `stilts retry` continues from here")
-            return STOPPED
-        say(f"job {self.job} is back in the queue and will continue")
-        time.sleep(60)  # Slurm ends this script; leaving by itself would count as finished
         return STOPPED
 
     @property
@@ -177,7 +168,7 @@ class Supervisor:
         this_start = (self.job, self.restart)
         places = [attempt.at for attempt in self._earlier() if (attempt.job, attempt.restart) == this_start]
         if len(places) > self.profile.max_restarts:
-            return f"started again {self.profile.max_restarts} times (max_restarts)"
+            return f"started again {counted(self.profile.max_restarts, 'time')} (max_restarts)"
         if len(places) > 1 and progress(self.folder) == places[-1] == places[-2]:
             return "two starts in a row made no progress"
         return None
@@ -188,27 +179,6 @@ def progress(folder: PhaseDir) -> Place:
     tags = sorted(p.parent.name for p in folder.checkpoints.glob("step-*/manifest.json"))
     trained = folder.status() in ("trained", "done")
     return trained, tags[-1] if tags else "", len(list(folder.predictions.glob("*/*")))
-
-
-def job_id(environment: Mapping[str, str]) -> str:
-    """The id by which Slurm's commands know this job; an element of an array is <array>_<index>."""
-    if "SLURM_ARRAY_JOB_ID" in environment:
-        return f"{environment['SLURM_ARRAY_JOB_ID']}_{environment['SLURM_ARRAY_TASK_ID']}"
-    if "SLURM_JOB_ID" not in environment:
-        raise UserError("this is no Slurm job; use `stilts submit`, sbatch slurm/*.sbatch, or `stilts run`")
-    return environment["SLURM_JOB_ID"]
-
-
-def seconds_of(text: str) -> int | None:
-    """Slurm's [days-][hours:]minutes:seconds as seconds; None for UNLIMITED and the like."""
-    days, dash, clock = text.strip().rpartition("-")
-    parts = clock.split(":")
-    if not all(p.isdigit() for p in [*parts, days or "0"]) or not clock:
-        return None
-    seconds = 0
-    for part in parts:
-        seconds = seconds * 60 + int(part)
-    return int(days or 0) * 86400 + seconds
 
 
 if __name__ == "__main__":

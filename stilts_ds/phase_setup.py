@@ -14,7 +14,7 @@ import torch
 from stilts_ds.batches.collate import TaskRows
 from stilts_ds.config import Recipe
 from stilts_ds.data.data import Data
-from stilts_ds.engine.job import TrainingJob
+from stilts_ds.engine.training_setup import TrainingSetup
 from stilts_ds.engine.world import World
 from stilts_ds.errors import UserError
 from stilts_ds.evaluate.selection import dev_scores
@@ -60,7 +60,7 @@ def bytes_to_write(parameters: int | None, phases: list[Phase]) -> int:
     return (parameters or 0) * (12 * max(kept, default=0) + 8 * bool(kept))
 
 
-def phase_job(run: RunDir, recipe: Recipe, phase: Phase, data: Data, world: World) -> TrainingJob:
+def set_up_training(run: RunDir, recipe: Recipe, phase: Phase, data: Data, world: World) -> TrainingSetup:
     """The model, rows and settings of a phase's training; makes its folder. A collective.
 
     Heads are new, but for a pretrained language model's.
@@ -87,7 +87,7 @@ def phase_job(run: RunDir, recipe: Recipe, phase: Phase, data: Data, world: Worl
     model = build_model(encoder, specs, len(rows))
     load_language_head(model, language_head, source, world)
     folder.root.mkdir(parents=True, exist_ok=True)
-    return TrainingJob(
+    return TrainingSetup(
         title=phase.id,
         model=model,
         tokenizer=data.tokenizer,

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from stilts_ds.config import Recipe
+from stilts_ds.planning.estimates import Estimate
 from stilts_ds.planning.memory import GIB
-from stilts_launcher.estimates import Estimate
 
 
 def advice(recipe: Recipe, found: list[Estimate], gib: float, beside: float = 0) -> str:

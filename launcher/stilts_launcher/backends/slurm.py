@@ -1,0 +1,205 @@
+"""Slurm. Its commands and variables are named in this file and in the scripts of slurm/, and nowhere else.
+
+Commands are lists of words; no shell text is built. Slurm knows a job as `<id>`, an element of an array as
+`<id>_<index>`; the phases of one Job are the elements of an array.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from stilts_ds.errors import UserError
+from stilts_launcher.backends.base import CurrentJob, Job, QueuedJob, Submitted, rank_program, script
+from stilts_launcher.cluster import Container, Profile, Resources
+from stilts_launcher.rank_place import FIRST_PORT, PORTS, RankPlace, read_number
+
+REASONS = {  # Slurm's reasons for waiting, in words
+    "Dependency": "waits for the phase it starts from",
+    "BeginTime": "waits for Slurm to start it again",
+    "Resources": "waits for nodes",
+    "Priority": "waits its turn",
+    "JobHeldUser": "held by its user",
+}
+SECONDS_TO_BE_ENDED = 60
+
+
+class Slurm:
+    """Slurm's commands as a launcher (see `base.Launcher`)."""
+
+    settings = frozenset(Resources.model_fields) | {"account", "qos", "reservation", "container", "array_limit"}
+
+    def submit(self, job: Job, profile: Profile, dry_run_as: str | None = None) -> Submitted:
+        command = sbatch_command(job, profile, script(job.kind))
+        job_id = dry_run_as if dry_run_as is not None else _call(command).split(";")[0]  # id[;cluster]
+        elements = tuple(f"{job_id}_{index}" for index in range(len(job.phases)))
+        return Submitted(job_id, elements, tuple(command))
+
+    def queue(self) -> dict[str, QueuedJob]:
+        lines = _call(["squeue", "-h", "-r", "-u", str(os.getuid()), "-o", "%i|%T|%r|%M|%N"]).splitlines()
+        queued = {}
+        for columns in (line.split("|") for line in lines):
+            if len(columns) == 5:
+                job, state, reason, elapsed, nodes = columns
+                queued[job] = QueuedJob(state == "PENDING", REASONS.get(reason, reason), elapsed, nodes)
+        return queued
+
+    def cancel(self, jobs: Sequence[str]) -> None:
+        _call(["scancel", *jobs])
+
+    def seconds_left(self, job: str) -> float | None:
+        return seconds_of(_call(["squeue", "-h", "-j", job, "-o", "%L"]))
+
+    def requeue(self, job: str) -> None:
+        _call(["scontrol", "requeue", job])
+        time.sleep(SECONDS_TO_BE_ENDED)  # Slurm ends this process; leaving by itself would count as finished
+
+    def start_ranks(self, arguments: Sequence[str], profile: Profile, environment: Mapping[str, str]) -> int:
+        # srun does not take over --cpus-per-task from sbatch (Slurm 22.05 and later): each rank would get one core.
+        cores = environment.get("SLURM_CPUS_PER_TASK", "1")
+        variables = {"OMP_NUM_THREADS": cores, **environment, "SRUN_CPUS_PER_TASK": cores}
+        return subprocess.call(srun_command(rank_program(environment, arguments), profile.container), env=variables)
+
+    def current_job(self, environment: Mapping[str, str]) -> CurrentJob:
+        count = environment.get("SLURM_RESTART_COUNT", "0")
+        return CurrentJob(_job_id(environment), int(count) if count.isascii() and count.isdigit() else 0)
+
+    def place(self, environment: Mapping[str, str]) -> RankPlace | None:
+        """Only inside a step: a batch script itself also sees SLURM_PROCID=0."""
+        tasks = read_number(environment, "SLURM_NTASKS", "srun") if "SLURM_NTASKS" in environment else 1
+        if "SLURM_STEP_ID" not in environment:
+            if tasks > 1 and "SLURM_JOB_ID" in environment:
+                raise UserError(
+                    f"this is one process in a Slurm job of {tasks} tasks; start all of them with `srun stilts ...`"
+                )
+            return None
+        size = read_number(environment, "SLURM_STEP_NUM_TASKS", "srun")
+        if size == 1 and tasks == 1:
+            return None
+        return RankPlace(
+            rank=read_number(environment, "SLURM_PROCID", "srun"),
+            local_rank=read_number(environment, "SLURM_LOCALID", "srun"),
+            size=size,
+            address=_address(environment),
+            port=_port(environment),
+            starter="srun",
+            node=environment.get("SLURMD_NODENAME", ""),
+        )
+
+
+def sbatch_command(job: Job, profile: Profile, batch_script: Path) -> list[str]:
+    """The whole command that hands a job in."""
+    asked = profile.resources(job.kind)
+    logs = str(job.run / "logs").replace("%", "%%")  # in --output, %A and the like are Slurm's
+    options = {
+        "job-name": job.name,
+        "output": f"{logs}/{job.name}-{'%A_%a' if job.phases else '%j'}.log",
+        "partition": asked.partition,
+        "account": profile.account,
+        "qos": profile.qos,
+        "reservation": profile.reservation,
+        "constraint": asked.constraint,
+        "nodes": asked.nodes,
+        "ntasks-per-node": asked.tasks,
+        "gpus-per-node": asked.gpus_per_node or None,
+        "cpus-per-task": asked.cpus_per_task,
+        "mem": asked.mem,
+        "time": asked.time,
+        "array": _array(job, profile),
+        "dependency": _dependency(job),
+        "kill-on-invalid-dep": "yes",
+        "signal": None if job.kind == "report" else f"USR1@{profile.stop_seconds}",
+    }
+    given = [f"--{name}={value}" for name, value in options.items() if value is not None]
+    return ["sbatch", "--parsable", *given, *asked.extra, str(batch_script), str(job.run), *job.phases]
+
+
+def _array(job: Job, profile: Profile) -> str | None:
+    if not job.phases:
+        return None
+    return f"0-{len(job.phases) - 1}" + (f"%{profile.array_limit}" if profile.array_limit else "")
+
+
+def _dependency(job: Job) -> str | None:
+    if not job.after:
+        return None
+    if job.kind != "report":  # a phase must not start on half a result
+        return f"afterok:{':'.join(job.after)}"
+    # A report waits for all there is: whole arrays in place of their elements keep the command short.
+    arrays = sorted({element.split("_")[0] for element in job.after})
+    return f"afterany:{':'.join(arrays)}"
+
+
+def srun_command(program: Sequence[str], container: Container | None) -> list[str]:
+    """Start the ranks of a job's allocation. A rank that fails ends its step."""
+    step = ["srun", "--kill-on-bad-exit=1"]
+    if container is None:
+        return [*step, *program]
+    if container.runtime == "pyxis":
+        mounts = [f"--container-mounts={','.join(container.mounts)}"] if container.mounts else []
+        return [*step, f"--container-image={container.image}", *mounts, *program]
+    binds = [word for mount in container.mounts for word in ("--bind", mount)]
+    return [*step, container.runtime, "exec", "--nv", *binds, container.image, *program]
+
+
+def _call(command: Sequence[str]) -> str:
+    """Output of one of Slurm's commands; raises UserError with its own words when it fails or is not there."""
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    except FileNotFoundError:
+        raise UserError(f"{command[0]} is not on this machine; `stilts run` works without Slurm") from None
+    except subprocess.TimeoutExpired:
+        raise UserError(f"{command[0]} did not answer within two minutes; ask again when Slurm does") from None
+    if done.returncode:
+        raise UserError(f"{command[0]} refused: {done.stderr.strip() or done.stdout.strip()}")
+    return done.stdout.strip()
+
+
+def _job_id(environment: Mapping[str, str]) -> str:
+    if "SLURM_ARRAY_JOB_ID" in environment:
+        return f"{environment['SLURM_ARRAY_JOB_ID']}_{environment['SLURM_ARRAY_TASK_ID']}"
+    if "SLURM_JOB_ID" not in environment:
+        raise UserError("this is no Slurm job; use `stilts submit`, sbatch slurm/*.sbatch, or `stilts run`")
+    return environment["SLURM_JOB_ID"]
+
+
+def seconds_of(text: str) -> float | None:
+    """Slurm's [days-][hours:]minutes:seconds as seconds; None for UNLIMITED and the like."""
+    days, _, clock = text.strip().rpartition("-")
+    parts = clock.split(":")
+    if not clock or not all(part.isdigit() for part in [*parts, days or "0"]):
+        return None
+    seconds = 0
+    for part in parts:
+        seconds = seconds * 60 + int(part)
+    return int(days or 0) * 86400 + seconds
+
+
+def _address(environment: Mapping[str, str]) -> str:
+    """Where rank 0 listens: what the user says, this machine for a step on one node, or the step's first node."""
+    if given := environment.get("STILTS_MASTER_ADDR"):
+        return given
+    if environment.get("SLURM_STEP_NUM_NODES", "1") == "1":
+        return "127.0.0.1"
+    return _first_host(environment.get("SLURM_STEP_NODELIST", ""))
+
+
+def _first_host(nodes: str) -> str:
+    try:
+        if nodes.startswith("-") or not nodes.isprintable():
+            raise OSError("no node list")
+        shown = subprocess.run(["scontrol", "show", "hostnames", nodes], capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError) as error:
+        raise UserError(f"scontrol cannot expand the node list {nodes!r}; set STILTS_MASTER_ADDR yourself") from error
+    return shown.stdout.split("\n")[0]
+
+
+def _port(environment: Mapping[str, str]) -> int:
+    """A port of this start of the step's own: the same on its ranks, which cannot ask each other yet."""
+    names = ("SLURM_JOB_ID", "SLURM_STEP_ID", "SLURM_RESTART_COUNT")
+    start = "/".join(environment.get(name, "") for name in names)
+    return FIRST_PORT + int(hashlib.sha256(start.encode()).hexdigest(), 16) % PORTS

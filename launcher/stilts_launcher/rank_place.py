@@ -1,0 +1,64 @@
+"""A rank's place among the others, as torchrun's five variables say it, and the ports at which ranks meet."""
+
+from __future__ import annotations
+
+import secrets
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from stilts_ds.errors import UserError
+
+FIRST_PORT, PORTS = 20000, 12000  # below the range that kernels hand out to clients (32768-60999)
+
+
+@dataclass(frozen=True)
+class RankPlace:
+    """This process's rank, and where rank 0 listens.
+
+    `starter` is the program that started the ranks, for messages; `node` the name that it gives this machine, empty
+    where the host name will do.
+    """
+
+    rank: int
+    local_rank: int
+    size: int
+    address: str
+    port: int
+    starter: str
+    node: str = ""
+
+    def variables(self) -> dict[str, str]:
+        """Torchrun's five variables, and STILTS_NODE where the starter names the machine."""
+        five = {
+            "RANK": str(self.rank),
+            "LOCAL_RANK": str(self.local_rank),
+            "WORLD_SIZE": str(self.size),
+            "MASTER_ADDR": self.address,
+            "MASTER_PORT": str(self.port),
+        }
+        return {**five, "STILTS_NODE": self.node} if self.node else five
+
+
+def read_number(environment: Mapping[str, str], name: str, starter: str) -> int:
+    """A starter's variable as a number from 0 up; raises UserError naming it where it is missing or no such number."""
+    text = environment.get(name, "(not set)")
+    if not (text.isascii() and text.isdigit() and len(text) < 10):
+        raise UserError(
+            f"{name}={text[:80]} is not a number; start all ranks with one {starter}, or unset its variables"
+        )
+    return int(text)
+
+
+def free_port() -> int:
+    """A free port of this machine, outside the range that the kernel hands out."""
+    for _ in range(100):
+        port = FIRST_PORT + secrets.randbelow(PORTS)
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
+    raise OSError(f"no free port between {FIRST_PORT} and {FIRST_PORT + PORTS}")
