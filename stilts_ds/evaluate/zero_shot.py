@@ -20,6 +20,7 @@ from stilts_ds.errors import UserError
 from stilts_ds.evaluate.predict import Predictor
 from stilts_ds.export import load_trained
 from stilts_ds.families.base import Prediction
+from stilts_ds.families.files import shared_texts_file, write_shared_texts
 from stilts_ds.plan_file import Phase
 from stilts_ds.run_dir import RunDir, hash_file, hash_json, read_json, write_json
 
@@ -80,7 +81,8 @@ def _stamp_file(path: Path) -> Path:
 def _hashes(run: RunDir, split: Split, path: Path) -> dict[str, str]:
     """Hashes of a prediction file and of what was written with it, by path inside the run."""
     kept = [path.with_name(name) for name in split.family.kept_files(split.language)]
-    beside = [label_path(run, split, path), *kept]
+    labels = label_path(run, split, path)
+    beside = [labels, shared_texts_file(labels), *kept]
     return {p.relative_to(run.root).as_posix(): hash_file(p) for p in (path, *beside) if p.exists()}
 
 
@@ -108,6 +110,10 @@ def _predict(
         return
     files = split.family.files(split.task)
     files.write(path, predictions)
-    gold = split.family.label_values(split.family, split.task, split.records())
-    if gold is not None:
-        files.write_labels(label_path(run, split, path), gold)
+    labels, records = label_path(run, split, path), split.records()
+    gold = split.family.label_values(split.family, split.task, records)
+    if gold is None:
+        return
+    files.write_labels(labels, gold)
+    if split.task.shared_text and split.family.writes_shared_texts:
+        write_shared_texts(labels, [getattr(record, split.task.shared_text) for record in records])

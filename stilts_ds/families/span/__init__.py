@@ -25,4 +25,5 @@ SPAN = Family(
     files=predictions.files,
     metrics=score.metrics,
     drawing_units=score.drawing_units,
+    shared_texts=predictions.shared_texts,
 )
