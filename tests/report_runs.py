@@ -11,6 +11,7 @@ from typing import Any
 from stilts_ds.config import parse_recipe, recipe_yaml
 from stilts_ds.evaluate.result import Result
 from stilts_ds.evaluate.score import score_file
+from stilts_ds.families.files import write_shared_texts
 from stilts_ds.families.registry import family_of, main_metric
 from stilts_ds.families.span.record import Answer, Span
 from stilts_ds.plan import make_plan
@@ -99,6 +100,8 @@ def _predict(run: RunDir, phase: Phase, task: Task, codes: list[str], skill: Ski
         labels, predictions = run.labels / task.name / file, run.phase(phase.id).predictions / task.name / file
         gold = gold_values(task, code, examples)
         files.write_labels(labels, gold)
+        if task.shared_text and family_of(task).writes_shared_texts:
+            write_shared_texts(labels, [f"premise {i // 3}" for i in range(examples)])
         dice = random.Random(f"{phase.id} {task.name} {code}")
         share = skill(phase.condition, task.name, code)
         files.write(predictions, guesses(task, gold, share, dice))

@@ -30,7 +30,7 @@ FEWEST_RESAMPLES = 10_000  # of a report that names no number
 HEADROOM = 5
 # The part of the examples' noise that is taken off the spread between seeds. The spread holds all of it, and the drawn
 # examples bring it a second time. Taking off all would be right on average, but a spread of two or three seeds is
-# itself uncertain: simulated, false positives then reach 6 to 8 %. With half they stay at the level (docs/report.md).
+# itself uncertain: simulated, false positives then reach 6 to 9 %. With half they stay near the level (docs/report.md).
 NOISE_TAKEN_OFF = 0.5
 
 

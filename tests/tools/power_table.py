@@ -1,6 +1,6 @@
 """How often the report's test errs and how often it finds a real gain, by simulation: the tables of docs/report.md.
 
-    power_table.py [--trials N]     print the tables as Markdown (800 trials a cell: about four minutes on one core)
+    power_table.py [--trials N]     print the tables as Markdown (800 trials a cell: three minutes of one core)
 
 A trial is a test set answered by two conditions with several seeds each. Examples differ in ease, the same for all
 models, which is what pairs them. Seeds of one condition differ in their true accuracy by a standard deviation of
