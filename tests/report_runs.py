@@ -16,17 +16,25 @@ from stilts_ds.families.registry import family_of, main_metric
 from stilts_ds.families.span.record import Answer, Span
 from stilts_ds.plan import make_plan
 from stilts_ds.plan_file import Phase, Plan
-from stilts_ds.run_dir import Provenance, RunDir, write_atomically
+from stilts_ds.report.stats import Settings
+from stilts_ds.run_dir import Provenance, RunDir, read_json, write_atomically
 from stilts_ds.tasks.registry import get_task
 from stilts_ds.tasks.spec import Task
 
 Skill = Callable[[str, str, str], float]  # condition, task, language -> share of right answers
+QUICK = Settings(resamples=2000)
 HOSTILE = '<img src=x onerror=alert("x")> & a|b_$'
 TARGETS = ("xnli", "udpos", "xquad", "bucc2018", "tatoeba")
 LANGUAGES = {
     "xnli": ["en", "de", "sw", "zh"], "udpos": ["en", "de", "yo"], "xquad": ["en", "el", "zh"],
     "bucc2018": ["de", "zh"], "tatoeba": ["de", "jv"],
 }  # fmt: skip
+
+
+def table(run: RunDir, name: str) -> dict[str, Any]:
+    """A table of a report, from results.json."""
+    found: dict[str, Any] = read_json(run.results)["statistics"]["tables"][name]
+    return found
 
 
 def better_after_mnli(condition: str, task: str, language: str) -> float:
