@@ -12,21 +12,30 @@ from stilts_ds.config import Recipe, parse_recipe, recipe_yaml
 from stilts_ds.evaluate.result import Result
 from stilts_ds.evaluate.score import score_file
 from stilts_ds.evaluate.score_run import settings_of
+from stilts_ds.families.files import write_shared_texts
 from stilts_ds.families.registry import family_of, main_metric
 from stilts_ds.families.span.record import Answer, Span
 from stilts_ds.plan import make_plan
 from stilts_ds.plan_file import Phase, Plan
-from stilts_ds.run_dir import Provenance, RunDir, write_atomically
+from stilts_ds.report.stats import Settings
+from stilts_ds.run_dir import Provenance, RunDir, read_json, write_atomically
 from stilts_ds.tasks.registry import get_task
 from stilts_ds.tasks.spec import Task
 
 Skill = Callable[[str, str, str], float]  # condition, task, language -> share of right answers
+QUICK = Settings(resamples=2000)
 HOSTILE = '<img src=x onerror=alert("x")> & a|b_$'
 TARGETS = ("xnli", "udpos", "xquad", "bucc2018", "tatoeba")
 LANGUAGES = {
     "xnli": ["en", "de", "sw", "zh"], "udpos": ["en", "de", "yo"], "xquad": ["en", "el", "zh"],
     "bucc2018": ["de", "zh"], "tatoeba": ["de", "jv"],
 }  # fmt: skip
+
+
+def table(run: RunDir, name: str) -> dict[str, Any]:
+    """A table of a report, from results.json."""
+    found: dict[str, Any] = read_json(run.results)["statistics"]["tables"][name]
+    return found
 
 
 def better_after_mnli(condition: str, task: str, language: str) -> float:
@@ -102,6 +111,8 @@ def _predict(
         labels, predictions = run.labels / task.name / file, run.phase(phase.id).predictions / task.name / file
         gold = gold_values(task, code, examples)
         files.write_labels(labels, gold)
+        if task.shared_text and family_of(task).writes_shared_texts:
+            write_shared_texts(labels, [f"premise {i // 3}" for i in range(examples)])
         dice = random.Random(f"{phase.id} {task.name} {code}")
         share = skill(phase.condition, task.name, code)
         files.write(predictions, guesses(task, gold, share, dice))

@@ -14,18 +14,16 @@ from statistics import fmean
 import pytest
 import ranks
 import report_runs
-from report_runs import HOSTILE, build_run
+from report_runs import HOSTILE, QUICK, build_run, table
 
 from stilts_ds.errors import UserError
 from stilts_ds.plan_file import Plan
-from stilts_ds.report.load import load_run, read_curve
-from stilts_ds.report.stats import Settings
+from stilts_ds.report.load import read_curve
 from stilts_ds.report.write import write_report
 from stilts_ds.run_dir import PhaseDir, RunDir, read_json, write_json
 from stilts_ds.tasks.languages import LANGUAGES, XTREME_R
 
 LARGE = "FacebookAI/xlm-roberta-large"
-QUICK = Settings(resamples=2000)
 FILES = ("report.md", "report.html", "report.csv", "report.tex", "results.json")
 
 
@@ -41,10 +39,6 @@ def copy(finished: RunDir, tmp_path: Path) -> RunDir:
     """The same run, free to be damaged."""
     shutil.copytree(finished.root, tmp_path / "study")
     return RunDir(tmp_path / "study")
-
-
-def table(run: RunDir, name: str) -> dict:
-    return read_json(run.results)["statistics"]["tables"][name]
 
 
 def result_of(run: RunDir, condition: str, task: str) -> tuple[Path, dict]:
@@ -98,42 +92,6 @@ def test_groups_are_means_over_targets_without_english(finished: RunDir) -> None
     assert "Austronesian" in table(finished, "family") and "Grek" in table(finished, "script")
     chinese = fmean(main["zh"] for main in mains if "zh" in main)
     assert table(finished, "script")["Hani"]["none"]["score"] == pytest.approx(chinese)
-
-
-def test_best_per_target_is_chosen_on_dev_not_on_test(tmp_path: Path) -> None:
-    def skill(condition: str, task: str, language: str) -> float:
-        """`squad` is best on test; dev, which is named after the training task, likes `mnli`."""
-        return {"none": 0.4, "mnli": 0.5, "squad": 0.9}[condition]
-
-    run = build_run(tmp_path, skill, {"none": [], "mnli": ["mnli"], "squad": ["squad_v1"]}, ["xnli", "tatoeba"])
-    for phase in load_run(run).phases.values():
-        if phase.train:
-            report_runs.write_metrics(run.phase(phase.id).metrics, phase, {"mnli": 70.0}.get(phase.condition, 60.0))
-    write_report(run, QUICK)
-    statistics = read_json(run.results)["statistics"]
-    assert statistics["best_per_target"] == {"xnli": "mnli"}
-    matrix = statistics["tables"]["matrix"]
-    best = matrix["best per target"]
-    assert best["xnli"] == {**matrix["mnli"]["xnli"], "note": "mnli"}
-    assert best["tatoeba"] is None  # retrieval has no English dev score
-    assert best["average"]["score"] == pytest.approx(matrix["mnli"]["xnli"]["score"])
-    assert "tatoeba: no English dev score to choose on" in run.report.read_text(encoding="utf-8")
-
-
-def test_median_over_seeds_and_their_number(tmp_path: Path) -> None:
-    run = build_run(tmp_path, targets=["xnli"], seeds=(1, 2, 3))
-    write_report(run, QUICK)
-    runs = [read_json(p)["main"] for p in run.root.glob("phases/*/results/xnli.json")
-            if read_json(p)["condition"] == "none"]
-    medians = {code: sorted(one[code] for one in runs)[1] for code in runs[0]}
-    assert read_json(run.results)["rows"]["none"]["tasks"]["xnli"]["languages"] == medians
-    assert table(run, "matrix")["none"]["xnli"]["score"] == pytest.approx(fmean(medians.values()))
-
-
-def test_too_few_resamples_are_told(finished: RunDir, copy: RunDir) -> None:
-    write_report(copy, Settings(resamples=100))
-    assert "nothing can be significant" in copy.report.read_text(encoding="utf-8")
-    assert "nothing can be significant" not in finished.report.read_text(encoding="utf-8")
 
 
 def test_csv_has_every_cell(finished: RunDir) -> None:

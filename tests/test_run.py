@@ -124,7 +124,8 @@ def test_scores_and_report_are_programs_of_their_own(toy_run: Path) -> None:
 
 def test_a_flipped_bit_in_a_prediction_a_label_or_a_threshold_is_mended(toy_run: Path) -> None:
     folder = next(toy_run.glob("phases/retrieval-*/predictions/bucc2018"))
-    damaged = [folder / "dev-qab.tsv", folder / "threshold-qac.json", toy_run / "labels/bucc2018/test-qad.tsv"]
+    labels = [toy_run / "labels/bucc2018/test-qad.tsv", toy_run / "labels/xnli/test-qab.texts"]
+    damaged = [folder / "dev-qab.tsv", folder / "threshold-qac.json", *labels]
     before = [path.read_bytes() for path in damaged]
     for path, data in zip(damaged, before):
         path.write_bytes(data[:-2] + bytes([data[-2] ^ 1]) + data[-1:])

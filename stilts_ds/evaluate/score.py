@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from stilts_ds.errors import UserError, did_you_mean
-from stilts_ds.families.metrics import Units, scores_of
+from stilts_ds.families.metrics import scores_of
 from stilts_ds.families.registry import family_of, main_metric, metrics_of
 from stilts_ds.tasks.spec import Task
 
@@ -48,12 +48,6 @@ def read_values(predictions: Path, labels: Path, task: Task) -> tuple[Any, Any]:
     predicted = files.read(predictions, task.labels)
     files.check(predictions, predicted, gold)
     return gold, predicted
-
-
-def main_units(predictions: Path, labels: Path, task: Task, language: str) -> Units:
-    """What the main score of one prediction file is a ratio of. Raises UserError for bad input."""
-    gold, predicted = read_values(predictions, labels, task)
-    return main_metric(task).count(gold, predicted, language)
 
 
 # --- folders ---------------------------------------------------------------------------------------------------------

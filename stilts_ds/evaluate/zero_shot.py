@@ -19,6 +19,7 @@ from stilts_ds.evaluate.predict import Predictor
 from stilts_ds.evaluate.stamp import Stamp
 from stilts_ds.export import load_trained
 from stilts_ds.families.base import Prediction
+from stilts_ds.families.files import shared_texts_file, write_shared_texts
 from stilts_ds.plan_file import Phase
 from stilts_ds.run_dir import RunDir
 
@@ -67,7 +68,8 @@ def _load_predictor(run: RunDir, recipe: Recipe, phase: Phase, data: Data, world
 def _written(run: RunDir, split: Split, path: Path) -> list[Path]:
     """A prediction file and what is written with it."""
     kept = [path.with_name(name) for name in split.family.kept_files(split.language)]
-    return [path, label_path(run, split, path), *kept]
+    labels = label_path(run, split, path)
+    return [path, labels, shared_texts_file(labels), *kept]
 
 
 def _predict(
@@ -83,6 +85,10 @@ def _predict(
         return
     files = split.family.files(split.task)
     files.write(path, predictions)
-    gold = split.family.label_values(split.family, split.task, split.records())
-    if gold is not None:
-        files.write_labels(label_path(run, split, path), gold)
+    labels, records = label_path(run, split, path), split.records()
+    gold = split.family.label_values(split.family, split.task, records)
+    if gold is None:
+        return
+    files.write_labels(labels, gold)
+    if split.task.shared_text and split.family.writes_shared_texts:
+        write_shared_texts(labels, [getattr(record, split.task.shared_text) for record in records])

@@ -126,6 +126,11 @@ def drawn_by_line(names: Mapping[str, Sequence[str]]) -> dict[str, str]:
     return dict.fromkeys(names, "") if len(sizes) == 1 else drawn_apart(names)
 
 
+def texts_not_told(task: Task, labels: Path, gold: Sequence[Any]) -> Sequence[str] | None:
+    """Families whose tasks name no `shared_text`."""
+    return None
+
+
 def one_target(rows: Rows, item: int, mlm_probability: float) -> int:
     return 1
 
@@ -256,6 +261,12 @@ class Family:
     kept_files: Callable[[str], tuple[str, ...]] = no_files  # language -> files that predicting keeps beside its own
     # Names of the items by language -> unit of drawing by language; languages of one unit are resampled together.
     drawing_units: Callable[[Mapping[str, Sequence[str]]], dict[str, str]] = drawn_apart
+
+    # Task, label file, gold values -> the text of each item that it shares with others (the task's `shared_text`), or
+    # what stands for it; None where an older run does not say.
+    shared_texts: Callable[[Task, Path, Sequence[Any]], Sequence[str] | None] = texts_not_told
+    # Whether label files lack these texts, so that predicting writes beside them which items share one.
+    writes_shared_texts: bool = False
 
     # Whether examples have labels. Running text has none: it teaches beside tasks, and selects a model only alone.
     labelled: bool = True

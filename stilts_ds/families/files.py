@@ -200,6 +200,30 @@ def check_indices(path: Path, indices: Sequence[int], options: int) -> None:
             fail(path, number, f"the index {index} is beyond the last choice, {options - 1}; indices start at 0")
 
 
+# --- which items share a text -----------------------------------------------------------------------------------------
+
+
+def shared_texts_file(labels: Path) -> Path:
+    """`test-de.texts` beside the label file `test-de.tsv`."""
+    return labels.with_suffix(".texts")
+
+
+def write_shared_texts(labels: Path, texts: Sequence[str]) -> None:
+    """Write a number a line beside a label file: equal numbers where items share a text, from 0 as they appear."""
+    numbers: dict[str, int] = {}
+    write_lines(shared_texts_file(labels), [str(numbers.setdefault(text, len(numbers))) for text in texts])
+
+
+def read_shared_texts(task: Any, labels: Path, gold: Sequence[Any]) -> list[str] | None:
+    """The numbers beside a label file, None where an older run wrote none. Raises UserError with file and line."""
+    path = shared_texts_file(labels)
+    if not path.exists():
+        return None
+    numbers = [str(_index(path, number, line)) for number, line in enumerate(file_lines(path), start=1)]
+    check_count(path, len(numbers), len(gold))
+    return numbers
+
+
 # --- an index a line (choices, nearest sentences) --------------------------------------------------------------------
 
 

@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from stilts_ds.data.data import fitted_task
 from stilts_ds.errors import UserError
-from stilts_ds.evaluate.score import main_units
+from stilts_ds.evaluate.score import read_values
 from stilts_ds.families.metrics import Metric, Units
 from stilts_ds.families.registry import family_of, main_metric
 from stilts_ds.plan_file import Phase
+from stilts_ds.report.clusters import cluster_numbers
 from stilts_ds.report.load import RunData
 from stilts_ds.report.stats import (
     Difference,
     Floats,
     Settings,
+    cluster_sums,
     difference,
     generator,
-    median_over_seeds,
+    over_seeds,
     ratio_replicates,
 )
 from stilts_ds.tasks.spec import Task
@@ -28,11 +30,29 @@ from stilts_ds.tasks.spec import Task
 
 @dataclass(frozen=True)
 class Scored:
-    """Scores of one task after one condition: median over seeds, replicates [1 + R, L] (R = 0: nothing to resample)."""
+    """Scores of one task after one condition: median and mean over seeds and resamples of the mean, [2 + R, L].
+
+    R = 0: nothing to resample. `clusters_unknown`: examples share texts, but the run does not say which, so they are
+    drawn one by one.
+    """
 
     languages: tuple[str, ...]
     replicates: Floats
     seeds: int
+    clusters_unknown: bool = False
+
+
+@dataclass(frozen=True)
+class Counts:
+    """What the scores of one task are made of. `units`: language -> condition -> one file's units a seed; `texts`:
+    language -> what each unit stands on with others, None where the task has no such text or the run does not say."""
+
+    units: dict[str, dict[str, list[Units]]]
+    texts: dict[str, Sequence[str]] | None
+
+    def names(self, language: str) -> tuple[str, ...]:
+        """The names of a language's units."""
+        return next(units.names for files in self.units[language].values() for units in files)
 
 
 Scores = dict[str, dict[str, Scored]]  # condition -> task
@@ -67,16 +87,19 @@ def _score_task(data: RunData, task: Task, settings: Settings) -> dict[str, Scor
         found[condition] = scores
     if counts is not None:
         _resample(counts, task, shared, found, settings)
+    summarised = over_seeds(found, {c: [run.seed for run in some] for c, some in runs.items()}, data.baseline)
+    unknown = bool(task.shared_text) and counts is not None and counts.texts is None
     return {
-        condition: Scored(tuple(shared), median_over_seeds(scores, generator("seeds", condition)), scores.shape[1])
-        for condition, scores in found.items()
+        condition: Scored(tuple(shared), summarised[condition], len(some), unknown) for condition, some in runs.items()
     }
 
 
-def _read_counts(data: RunData, task: Task, languages: Sequence[str]) -> dict[str, dict[str, list[Units]]] | None:
-    """language -> condition -> one file's examples a seed; None where a prediction or label file is not there."""
-    files, metric = family_of(task).files(task), main_metric(task)
+def _read_counts(data: RunData, task: Task, languages: Sequence[str]) -> Counts | None:
+    """What every score is a ratio of, None where a prediction or label file is not there."""
+    family, metric = family_of(task), main_metric(task)
+    files = family.files(task)
     counts: dict[str, dict[str, list[Units]]] = {}
+    texts: dict[str, Sequence[str] | None] = {}
     read: dict[tuple[str, str], Units] = {}  # a phase that conditions share is read once
     for code in languages:
         counts[code] = {}
@@ -89,11 +112,15 @@ def _read_counts(data: RunData, task: Task, languages: Sequence[str]) -> dict[st
                 if not predictions.exists() or not labels.exists():
                     return None
                 if (code, phase.id) not in read:
-                    read[code, phase.id] = main_units(predictions, labels, task, code)
-                    score = metric.score(read[code, phase.id])
-                    _check(score, result.main[code], predictions, phase)
+                    gold, predicted = read_values(predictions, labels, task)
+                    units = metric.count(gold, predicted, code)
+                    _check(metric.score(units), result.main[code], predictions, phase)
+                    read[code, phase.id] = units
+                    if task.shared_text and code not in texts:
+                        texts[code] = family.shared_texts(task, labels, gold)
                 counts[code].setdefault(condition, []).append(read[code, phase.id])
-    return counts
+    known = {code: own for code, own in texts.items() if own is not None}
+    return Counts(counts, known if len(known) == len(languages) else None)
 
 
 def _check(found: float, scored: float, predictions: object, phase: Phase) -> None:
@@ -103,31 +130,36 @@ def _check(found: float, scored: float, predictions: object, phase: Phase) -> No
 
 
 def _resample(
-    counts: dict[str, dict[str, list[Units]]], task: Task, languages: Sequence[str], scores: dict[str, Floats],
-    settings: Settings,
+    counts: Counts, task: Task, languages: Sequence[str], scores: dict[str, Floats], settings: Settings
 ) -> None:
-    """Fill `scores` (condition -> [1 + R, S, L]): one draw of items serves all conditions, seeds and translations."""
+    """Fill `scores` (condition -> [1 + R, S, L]): one draw serves all conditions, seeds and translations."""
     metric = main_metric(task)
-    unit = family_of(task).drawing_units({code: _item_names(counts[code]) for code in languages})
+    unit = family_of(task).drawing_units({code: counts.names(code) for code in languages})
     for first in dict.fromkeys(unit.values()):
         codes = [code for code in languages if unit[code] == first]
         columns = [(condition, seed, code) for code in codes for condition in scores
                    for seed in range(scores[condition].shape[1])]
-        above, below = table_of([counts[code][condition][seed] for condition, seed, code in columns], metric)
+        drawn_units = [counts.units[code][condition][seed] for condition, seed, code in columns]
+        above, below = table_of(drawn_units, metric)
+        if counts.texts is not None:
+            cluster = cluster_numbers(
+                _items(drawn_units), {code: counts.names(code) for code in codes}, counts.texts
+            )  # fmt: skip
+            above, below = cluster_sums(above, cluster), cluster_sums(below, cluster)
         rng = generator("examples", task.name, *codes)
         drawn = ratio_replicates(above, below, settings.resamples, rng)
         for k, (condition, seed, code) in enumerate(columns):
             scores[condition][:, seed, languages.index(code)] = drawn[:, k]
 
 
-def _item_names(counts: dict[str, list[Units]]) -> tuple[str, ...]:
-    """The names of a language's items."""
-    return next(units.names for files in counts.values() for units in files)
+def _items(columns: Sequence[Units]) -> list[str]:
+    """The names of all items, in the order of a table's rows."""
+    return list(dict.fromkeys(name for units in columns for name in units.names))
 
 
 def table_of(columns: Sequence[Units], metric: Metric) -> tuple[Floats, Floats]:
     """Columns over the same or different items as two arrays [N, K], zero where a column lacks an item."""
-    place = {name: row for row, name in enumerate(dict.fromkeys(n for units in columns for n in units.names))}
+    place = {name: row for row, name in enumerate(_items(columns))}
     above, below = np.zeros((len(place), len(columns))), np.zeros((len(place), len(columns)))
     for k, units in enumerate(columns):
         rows = [place[name] for name in units.names]
@@ -136,14 +168,15 @@ def table_of(columns: Sequence[Units], metric: Metric) -> tuple[Floats, Floats]:
 
 
 def gain(ours: Floats | None, baseline: Floats | None, settings: Settings) -> Difference | None:
-    """Test the difference of two paired replicate arrays [1 + R]; one without resamples leaves it untested."""
+    """Test the difference of two paired replicate arrays [2 + R]; one without resamples leaves it untested."""
     if ours is None or baseline is None:
         return None
     rows = min(len(ours), len(baseline))
-    return difference(ours[:rows] - baseline[:rows], settings.level)
+    between = ours[:rows] - baseline[:rows]
+    return replace(difference(between[1:], settings.level), of_medians=float(between[0]))
 
 
 def mean_of(parts: Sequence[Floats]) -> Floats:
-    """Mean of replicate arrays [1 + R], with the resamples that all of them have."""
+    """Mean of replicate arrays [2 + R], with the resamples that all of them have."""
     rows = min(len(part) for part in parts)
     return np.mean([part[:rows] for part in parts], axis=0)

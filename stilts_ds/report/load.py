@@ -12,7 +12,6 @@ from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 from stilts_ds.config import Recipe, written_recipe
@@ -71,15 +70,19 @@ class RunData:
         used = [self.phases[phase_id] for phase_id in self.plan.use[condition]]
         return [phase for phase in used if task in phase.evaluate]
 
-    def dev_score(self, condition: str, task: str) -> float | None:
-        """Median over seeds of the best score on the training task's English dev examples.
+    def dev_scores(self, task: str) -> dict[str, list[float]]:
+        """condition -> each seed's best score on the training task's English dev examples.
 
-        None without a training phase (retrieval) or where a seed's score is not there yet.
+        Conditions without a training phase (retrieval) or where a seed's score is not there yet are left out.
         """
-        phases = [phase for phase in self.phases_of(condition, task) if phase.train]
-        scores = [self.curves[phase.id].best_dev for phase in phases]
-        known = [score for score in scores if score is not None]
-        return float(median(known)) if known and len(known) == len(scores) else None
+        found = {}
+        for condition in self.conditions:
+            phases = [phase for phase in self.phases_of(condition, task) if phase.train]
+            scores = [self.curves[phase.id].best_dev for phase in phases]
+            known = [score for score in scores if score is not None]
+            if known and len(known) == len(scores):
+                found[condition] = known
+        return found
 
 
 def baseline_of(plan: Plan) -> str:

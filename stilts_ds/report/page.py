@@ -13,7 +13,18 @@ from stilts_ds.report.colour import colours, scale_of
 from stilts_ds.report.load import RunData
 from stilts_ds.report.provenance import cost_sheet, provenance_lines, selection_sheet
 from stilts_ds.report.stats import Difference, Settings
-from stilts_ds.report.table import Cell, Row, Sheet, Table, gain_mark, legend, number, signed
+from stilts_ds.report.table import (
+    Cell,
+    Row,
+    Sheet,
+    Table,
+    gain_mark,
+    legend,
+    mean_differs,
+    number,
+    printed_gain,
+    signed,
+)
 from stilts_ds.report.tables import Tables, tested
 
 # Nothing may be loaded or run, also if a name in the page should one day slip through unescaped.
@@ -178,15 +189,20 @@ def _cell(cell: Cell, scale: float) -> str:
     found = colours(cell.gain, scale)
     style = f' style="background:{found[0]};color:{found[1]}"' if found else ""
     kind = "sure" if found else "unsure"
-    return (f'<td class="{kind}"{style} title="{escape(_told(cell.gain), quote=True)}"><b>{signed(cell.gain.value)}'
-            f"{gain_mark(cell.gain)}</b><small>{score}</small>{note}</td>")
+    mark = gain_mark(cell.gain)
+    mean = ""
+    if mean_differs(cell.gain):  # the mark belongs to what is tested
+        mean, mark = f"<small>mean {signed(cell.gain.value)}{mark}</small>", ""
+    return (f'<td class="{kind}"{style} title="{escape(_told(cell.gain), quote=True)}">'
+            f"<b>{signed(printed_gain(cell.gain))}{mark}</b>{mean}<small>{score}</small>{note}</td>")
 
 
 def _told(gain: Difference) -> str:
     if gain.p is None or gain.low is None or gain.high is None:
         return "not tested"
     adjusted = "" if gain.adjusted is None else f", corrected {gain.adjusted:.2g}"
-    return f"interval {signed(gain.low)} to {signed(gain.high)}, p = {gain.p:.2g}{adjusted}"
+    what = f"mean over seeds {signed(gain.value)}, " if mean_differs(gain) else ""
+    return f"{what}interval {signed(gain.low)} to {signed(gain.high)}, p = {gain.p:.2g}{adjusted}"
 
 
 def _sheet(sheet: Sheet) -> str:

@@ -54,16 +54,17 @@ def _draw(axes: object, table: Table) -> None:
             back, ink = colours(cell.gain, scale) or ("#ffffff", "#1a1a1a" if cell.gain is None else "#5a5a5a")
             add(Rectangle((LABEL_INCHES + column * CELL_INCHES, y), CELL_INCHES, ROW_INCHES, facecolor=back,
                           edgecolor="#d9d9d4"))  # fmt: skip
-            text(_centre(column), y + ROW_INCHES / 2, _two_lines(cell), ha="center", va="center", fontsize=9, color=ink)
+            text(_centre(column), y + ROW_INCHES / 2, _lines(cell), ha="center", va="center", fontsize=9, color=ink)
 
 
 def _centre(column: int) -> float:
     return LABEL_INCHES + (column + 0.5) * CELL_INCHES
 
 
-def _two_lines(cell: Cell) -> str:
+def _lines(cell: Cell) -> str:
+    """A gain and a score, and between them the gain of means over seeds where it is another."""
     score = number(cell.score) + cell.mark
-    return f"{gain_text(cell.gain)}\n{score}" if cell.gain else score
+    return f"{gain_text(cell.gain)}\n{score}".replace(", ", "\n") if cell.gain else score
 
 
 def _wrapped(label: str) -> str:

@@ -3,13 +3,16 @@
 Every score here is a ratio of sums over examples, `100 * sum(numerators) / sum(denominators)`: accuracy is right / 1,
 F1 is 2 * correct / (predicted + gold), question answering (EM + F1) / 2 / 1. So one resampling serves all metrics.
 
-Legend: N items that are drawn, L languages, S seeds, R resamples. An array of *replicates* has 1 + R rows: row 0 is the
-observed sample, the others are resamples of it. Any function of scores (a mean over languages, a gap, a difference)
-that works along the last axis therefore gives the observed value and its bootstrap distribution at once.
+Legend: N items that are drawn (examples, or clusters of them), L languages, S seeds, R resamples. An array of
+*replicates* has 1 + R rows: row 0 is the observed sample, the others are resamples of it. After the seeds are
+summarised it has 2 + R: the median over seeds, which is printed; the mean over seeds, which is tested; and resamples of
+the mean. Any function of scores (a mean over languages, a gap, a difference) that works along the last axis therefore
+gives the printed value, the tested value and its distribution at once.
 """
 
 from __future__ import annotations
 
+import math
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,21 +24,34 @@ Floats = NDArray[np.float64]
 
 BOOTSTRAP_SEED = 20200526  # of every draw; the same run gives the same report
 CELLS_AT_A_TIME = 4_000_000  # resampled examples held at once: 32 MB
+FEWEST_RESAMPLES = 10_000  # of a report that names no number
+# Where the smallest p-value is this many times smaller than the correction asks of the first comparison, a comparison
+# with a few resamples on the far side of 0 can still come first.
+HEADROOM = 5
+# The part of the examples' noise that is taken off the spread between seeds. The spread holds all of it, and the drawn
+# examples bring it a second time. Taking off all would be right on average, but a spread of two or three seeds is
+# itself uncertain: simulated, false positives then reach 6 to 9 %. With half they stay near the level (docs/report.md).
+NOISE_TAKEN_OFF = 0.5
 
 
 @dataclass(frozen=True)
 class Settings:
-    """How differences are tested. `resamples` bounds the smallest p-value, 2 / (resamples + 1)."""
+    """How differences are tested. `resamples` bounds the smallest p-value, 2 / (resamples + 1).
 
-    resamples: int = 10_000
+    0 resamples stand for as many as the study's comparisons need (`enough_resamples`).
+    """
+
+    resamples: int = 0
     level: float = 0.05
 
 
 @dataclass(frozen=True)
 class Difference:
-    """A difference in points with its percentile interval. Nothing but `value` is known where nothing was tested.
+    """A difference in points with its percentile interval. Nothing but values is known where nothing was tested.
 
-    `adjusted` is `p` corrected for the other comparisons of its table, `significant` whether it is below the level.
+    `value` is the difference of means over seeds: interval and p-value are of it. `of_medians` is the same difference
+    of the medians over seeds (None: no seeds to summarise). `adjusted` is `p` corrected for the other comparisons of
+    its table, `significant` whether it is below the level.
     """
 
     value: float
@@ -44,6 +60,20 @@ class Difference:
     p: float | None = None
     adjusted: float | None = None
     significant: bool | None = None
+    of_medians: float | None = None
+
+
+def fewest_resamples(comparisons: int, level: float) -> int:
+    """The fewest resamples with which Holm's first of so many comparisons can pass: the smallest p-value,
+    2 / (resamples + 1), times the comparisons is then below the level."""
+    return math.floor(2 * comparisons / level + 1e-9)  # 2 * 3 / 0.05 is 120.00000000000001
+
+
+def enough_resamples(comparisons: int, level: float) -> int:
+    """`HEADROOM` times the fewest, rounded up to whole ten thousands: 10,000 up to 50 comparisons at 5 %, 50,000 for
+    211."""
+    wanted = HEADROOM * fewest_resamples(comparisons, level)
+    return max(FEWEST_RESAMPLES, math.ceil(wanted / 10_000) * 10_000)
 
 
 def generator(*names: object) -> np.random.Generator:
@@ -76,15 +106,85 @@ def ratio_replicates(numerators: Floats, denominators: Floats, resamples: int, r
     return np.divide(100.0 * above, below, out=np.zeros_like(above), where=below > 0)
 
 
-def median_over_seeds(scores: Floats, rng: np.random.Generator) -> Floats:
-    """Median over the seeds [1 + R, S, L] -> [1 + R, L]; each resample draws S seeds with replacement, row 0 none.
+def cluster_sums(counts: Floats, cluster: NDArray[np.intp]) -> Floats:
+    """Counts [N, K] summed over the items of each cluster [G, K], in the order of cluster numbers 0 .. G - 1.
 
-    So an interval holds the spread between seeds as well as that between examples, as far as S seeds can show it.
+    Every score is a ratio of sums over items, so a cluster that is drawn whole is one item with the sums of its own.
     """
-    rows, seeds, _ = scores.shape
-    picks = rng.integers(0, seeds, size=(rows, seeds))
-    picks[0] = np.arange(seeds)
-    return np.median(np.take_along_axis(scores, picks[:, :, None], axis=1), axis=1)
+    order = np.argsort(cluster, kind="stable")
+    first = np.flatnonzero(np.diff(cluster[order], prepend=-1))
+    return np.add.reduceat(counts[order], first, axis=0)
+
+
+# --- seeds -----------------------------------------------------------------------------------------------------------
+
+
+def over_seeds(
+    scores: Mapping[str, Floats], seeds: Mapping[str, Sequence[int]], baseline: str
+) -> dict[str, Floats]:
+    """Seeds summarised: condition -> [1 + R, S, L] gives condition -> [2 + R, L] (median, mean, resamples of the mean).
+
+    A resample of the mean is the mean over all seeds under the drawn examples, moved by what other seeds might have
+    given. For one language that move is the standard error of a mean over seeds times Student's t, so a difference
+    between two conditions with S seeds each is judged as in a t-test with 2 (S - 1) degrees of freedom, and the
+    examples' noise is added. Drawing S seeds with replacement instead makes a mean of two or three seeds look more
+    certain than it is. One seed shows no spread and is not moved.
+
+    `seeds` are the seeds of each condition. A seed's weights are the same for all tasks, because they share its
+    encoder: so means over tasks keep what goes wrong together.
+    """
+    freedom = _degrees_of_freedom({c: len(numbers) for c, numbers in seeds.items()}, baseline)
+    summarised = {}
+    for condition, values in scores.items():
+        weights = _seed_weights(condition, seeds[condition], len(values) - 1, freedom)
+        summarised[condition] = _over_seeds(values, weights)
+    return summarised
+
+
+def _degrees_of_freedom(seeds: Mapping[str, int], baseline: str) -> int:
+    """The fewest of any comparison with the baseline that has seeds to compare; 0 where none has."""
+    of_baseline = seeds.get(baseline, 1) - 1
+    found = [number - 1 + of_baseline for condition, number in seeds.items() if condition != baseline]
+    return min((number for number in found if number), default=of_baseline)
+
+
+def _over_seeds(scores: Floats, weights: Floats) -> Floats:
+    """One condition's seeds summarised; weights [R, S]."""
+    observed, drawn = scores[0], scores[1:]
+    median, mean = np.median(observed, axis=0), observed.mean(axis=0)
+    from_mean = (observed - mean) * _seeds_own_share(scores)
+    return np.concatenate([median[None], mean[None], drawn.mean(axis=1) + weights @ from_mean])
+
+
+def _seeds_own_share(scores: Floats) -> float:
+    """By how much the seeds' distances from their mean shrink for the noise of the examples: a factor from 0 to 1.
+
+    Scores are [1 + R, S, L]. It is taken from the mean over languages and used for each: a language's own noise is
+    larger, so this is careful.
+    """
+    by_seed = scores.mean(axis=2)
+    seeds = by_seed.shape[1]
+    if seeds == 1 or len(by_seed) == 1:
+        return 1.0
+    from_mean = by_seed - by_seed.mean(axis=1, keepdims=True)
+    spread = float((from_mean[0] ** 2).sum())
+    noise = float(from_mean[1:].var(axis=0).sum())
+    return math.sqrt(max(0.0, 1 - NOISE_TAKEN_OFF * noise / spread)) if spread else 0.0
+
+
+def _seed_weights(condition: str, seeds: Sequence[int], resamples: int, freedom: int) -> Floats:
+    """Weights [R, S] that sum to 0 over seeds: with scores they give their standard error times Student's t.
+
+    Normal weights give the standard error times a normal value. They are divided by the root of a mean of `freedom`
+    squared normal values, which all conditions share: that makes a difference of two conditions a single t.
+    """
+    number = len(seeds)
+    if number == 1 or not resamples:
+        return np.zeros((resamples, number))
+    normal = np.stack([generator("seeds", condition, seed).standard_normal(resamples) for seed in seeds], axis=1)
+    normal -= normal.mean(axis=1, keepdims=True)
+    squares = [generator("freedom", i).standard_normal(resamples) ** 2 for i in range(freedom)]
+    return normal / np.sqrt(number * (number - 1)) / np.sqrt(np.mean(squares, axis=0))[:, None]
 
 
 # --- tests -----------------------------------------------------------------------------------------------------------

@@ -20,12 +20,16 @@ LEGEND = {
 
 @dataclass(frozen=True)
 class Cell:
-    """A score in percent (or a gap in points), its gain over the baseline, and marks or a word about it."""
+    """A score in percent (or a gap in points), its gain over the baseline, and marks or a word about it.
+
+    `score` comes from medians over seeds, `mean` is the same from means over seeds: gains are tested on these.
+    """
 
     score: float | None = None
     gain: Difference | None = None
     mark: str = ""
     note: str = ""
+    mean: float | None = None
 
 
 @dataclass(frozen=True)
@@ -52,7 +56,7 @@ class Table:
         assert all(len(row.cells) == len(self.columns) for row in self.rows), self.name
 
     def marks(self) -> set[str]:
-        return {mark for row in self.rows for cell in row.cells for mark in (gain_mark(cell.gain), cell.mark) if mark}
+        return {mark for row in self.rows for cell in row.cells for mark in gain_mark(cell.gain) + cell.mark}
 
     def to_json(self) -> dict[str, Any]:
         """row -> column -> score and gain, at full precision."""
@@ -74,10 +78,11 @@ def cell_json(cell: Cell) -> dict[str, Any] | None:
     if cell.score is None and cell.gain is None:
         return None
     gain = cell.gain
-    tested = {"low": gain.low, "high": gain.high, "p": gain.p, "p_adjusted": gain.adjusted,
+    tested = {"mean_gain": gain.value, "low": gain.low, "high": gain.high, "p": gain.p, "p_adjusted": gain.adjusted,
               "significant": gain.significant} if gain else {}
     found: dict[str, Any] = {"score": cell.score}
-    found |= {"gain": gain.value, **tested} if gain else {}
+    found |= {"mean": cell.mean} if cell.mean is not None else {}
+    found |= {"gain": printed_gain(gain), **tested} if gain else {}
     return found | ({"note": cell.note} if cell.note else {})
 
 
@@ -117,9 +122,22 @@ def gain_mark(gain: Difference | None) -> str:
     return {None: NOT_TESTED, False: NOT_SIGNIFICANT, True: ""}[gain.significant]
 
 
+def printed_gain(gain: Difference) -> float:
+    """The difference of the printed scores, which are medians over seeds."""
+    return gain.value if gain.of_medians is None else gain.of_medians
+
+
+def mean_differs(gain: Difference) -> bool:
+    """Whether the tested gain, of means over seeds, reads otherwise than the difference of the printed scores."""
+    return signed(gain.value) != signed(printed_gain(gain))
+
+
 def gain_text(gain: Difference | None) -> str:
-    """`+1.2`, `+0.3°` (not significant), `+0.3?` (not tested) or `-`."""
-    return "-" if gain is None else signed(gain.value) + gain_mark(gain)
+    """`+1.2`, `+0.3°` (not significant), `+0.3?` (not tested) or `-`; `+1.2, mean +0.9°` where the two differ."""
+    if gain is None:
+        return "-"
+    tested = signed(gain.value) + gain_mark(gain)
+    return f"{signed(printed_gain(gain))}, mean {tested}" if mean_differs(gain) else tested
 
 
 def cell_text(cell: Cell) -> str:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, replace
 from statistics import fmean, median
 from typing import Any
+
+import numpy as np
 
 from stilts_ds.errors import counted
 from stilts_ds.evaluate.result import Result
@@ -16,6 +17,9 @@ from stilts_ds.report.stats import (
     Floats,
     Settings,
     benjamini_hochberg,
+    enough_resamples,
+    fewest_resamples,
+    generator,
     group_mean,
     holm,
     transfer_gap,
@@ -31,6 +35,10 @@ GROUPINGS = {
     "wikipedia": ("size of the language's Wikipedia", lambda language: language.wikipedia),
 }
 ZERO_SHOT = "zero-shot mean"
+CHOICES = 10_000  # resamples of the seeds that choose anew
+MEDIAN_AND_MEAN = ("Scores are medians over seeds, as in the paper. Tests, intervals and p-values are of the mean over "
+                   "seeds. Where the two gains differ in print both stand, the tested one after `mean` and with the "
+                   "mark.")
 
 
 @dataclass(frozen=True)
@@ -46,6 +54,15 @@ class Tables:
 
     def all(self) -> list[Table]:
         return [self.matrix, self.gap, *self.groups, *self.languages, *([self.published] if self.published else [])]
+
+
+def with_resamples(data: RunData, settings: Settings) -> Settings:
+    """Settings with a number of resamples: the one given, or enough for the comparisons of the matrix."""
+    if settings.resamples:
+        return settings
+    others = len(data.conditions) - 1
+    comparisons = others * (len(data.targets) + 1) + (1 if others else 0)  # every cell, and the best per target
+    return replace(settings, resamples=enough_resamples(comparisons, settings.level))
 
 
 def build_tables(data: RunData, scores: Scores, settings: Settings) -> Tables:
@@ -64,12 +81,12 @@ def holm_corrected(table: Table, settings: Settings) -> Table:
     """A table corrected by itself, with a warning where the resamples are too few to show anything."""
     [judged] = correct([table], holm, settings.level)
     made = sum(cell.gain is not None and cell.gain.p is not None for row in table.rows for cell in row.cells)
-    needed = math.ceil(2 * made / settings.level)
-    if settings.resamples >= needed:
+    if settings.resamples >= fewest_resamples(made, settings.level):
         return judged
     compared = counted(made, "comparison is", "comparisons are")
     note = (f"{compared} corrected here, but {settings.resamples:,} resamples show no p-value small enough "
-            f"for the first of them: nothing can be significant. Use --resamples {max(needed, 10_000)}.")
+            "for the first of them: nothing can be significant. Use --resamples "
+            f"{enough_resamples(made, settings.level)}.")
     return replace(judged, notes=(*judged.notes, note))
 
 
@@ -83,8 +100,8 @@ def any_scores(scores: Scores, task: str) -> bool:
 def matrix_table(data: RunData, scores: Scores, settings: Settings) -> Table:
     """Mean over languages of the median over seeds; last column: mean over targets, where none is missing.
 
-    The last row is the best intermediate condition of each target, chosen on English dev; its own cells are filled in
-    by `with_chosen_cells` after correction, because they repeat comparisons that are already made.
+    The last row is the best condition of each target, chosen on English dev; its own cells are filled in by
+    `with_chosen_cells` after correction, because they repeat comparisons that are already made.
     """
     means = {c: {t: s.replicates.mean(axis=1) for t, s in tasks.items()} for c, tasks in scores.items()}
     base = means[data.baseline]
@@ -102,13 +119,27 @@ def matrix_table(data: RunData, scores: Scores, settings: Settings) -> Table:
     if len(data.conditions) > 1:
         rows.append(_chosen_row(data, means, settings))
     notes = [f"A gain is the difference to {data.baseline}."] if len(data.conditions) > 1 else []
-    return Table("matrix", "Conditions and targets", "condition", (*data.targets, "average"), tuple(rows), tuple(notes))
+    return Table("matrix", "Conditions and targets", "condition", (*data.targets, "average"), tuple(rows),
+                 (*notes, *_notes_on_tests(data, scores)))
+
+
+def _notes_on_tests(data: RunData, scores: Scores) -> list[str]:
+    """What a reader of intervals must know: what they are of, and where they are too narrow."""
+    notes = []
+    if len(data.plan.seeds) > 2 and len(data.conditions) > 1:
+        notes.append(MEDIAN_AND_MEAN)
+    unknown = [t for t in data.targets if any(t in tasks and tasks[t].clusters_unknown for tasks in scores.values())]
+    if unknown:
+        notes.append(f"{', '.join(unknown)}: examples share texts, but this run's labels do not say which (an earlier "
+                     "version wrote them). They are drawn one by one, so these intervals are too narrow.")
+    return notes
 
 
 def _cell(ours: Floats | None, base: Floats | None, compare: bool, settings: Settings, mark: str = "") -> Cell:
     if ours is None:
         return Cell()
-    return Cell(float(ours[0]), gain(ours, base, settings) if compare else None, mark)
+    tested = gain(ours, base, settings) if compare else None
+    return Cell(float(ours[0]), tested, mark, mean=float(ours[1]))
 
 
 def is_whole(data: RunData, condition: str, task: str) -> bool:
@@ -125,16 +156,36 @@ def _seeds(data: RunData, tasks: dict[str, Scored]) -> str:
 
 
 def choose_best(data: RunData) -> dict[str, str]:
-    """target -> the intermediate condition with the best English dev score; targets without such scores are left out.
+    """target -> the condition with the best English dev score; targets without such scores are left out.
 
-    Test scores take no part. Of equals the first in the recipe's order wins.
+    The baseline is one of them: it answers which model one would ship. Test scores take no part. Of equals the first
+    in the recipe's order wins.
     """
     found = {}
     for task in data.targets:
-        candidates = {c: data.dev_score(c, task) for c in data.conditions if c != data.baseline}
-        known = {c: score for c, score in candidates.items() if score is not None}
-        if known:
-            found[task] = max(known, key=lambda c: known[c])
+        scores = {c: median(seeds) for c, seeds in data.dev_scores(task).items()}
+        if scores:
+            found[task] = max(scores, key=lambda c: scores[c])
+    return found
+
+
+def chosen_otherwise(data: RunData) -> dict[str, float]:
+    """target -> share of resamples of the seeds that choose another condition, for targets with two seeds or more.
+
+    Each condition draws its seeds' dev scores with replacement. Dev examples cannot be drawn: a run keeps dev scores
+    but no dev predictions.
+    """
+    found = {}
+    for task, chosen in choose_best(data).items():
+        by_condition = data.dev_scores(task)
+        if min(map(len, by_condition.values())) < 2:
+            continue
+        drawn = []
+        for condition, scores in by_condition.items():
+            picks = generator("choice", task, condition).integers(0, len(scores), (CHOICES, len(scores)))
+            drawn.append(np.median(np.array(scores)[picks], axis=1))
+        winners = np.argmax(drawn, axis=0)  # of equals the first, as above
+        found[task] = float(np.mean(winners != list(by_condition).index(chosen)))
     return found
 
 
@@ -145,8 +196,10 @@ def _chosen_row(data: RunData, means: dict[str, dict[str, Floats]], settings: Se
         return Row(BEST, (*cells, Cell()), "on English dev")
     ours = mean_of([means[c][t] for t, c in chosen.items()])
     base = mean_of([means[data.baseline][t] for t in chosen])
-    mark = "" if len(chosen) == len(data.targets) else CHOSEN
-    return Row(BEST, (*cells, _cell(ours, base, True, settings, mark)), "on English dev")
+    mark = PARTIAL * any(not is_whole(data, c, t) for t, c in chosen.items())
+    mark += CHOSEN * (len(chosen) < len(data.targets))
+    differs = any(c != data.baseline for c in chosen.values())
+    return Row(BEST, (*cells, _cell(ours, base, differs, settings, mark)), "on English dev")
 
 
 def with_chosen_cells(data: RunData, matrix: Table) -> Table:
@@ -157,13 +210,26 @@ def with_chosen_cells(data: RunData, matrix: Table) -> Table:
     chosen = choose_best(data)
     cells = [replace(by_condition[chosen[t]][t], note=chosen[t]) if t in chosen and cell.score is None else cell
              for t, cell in zip(matrix.columns, matrix.rows[-1].cells)]
+    last = replace(matrix.rows[-1], cells=tuple(cells))
+    return replace(matrix, rows=(*matrix.rows[:-1], last), notes=(*matrix.notes, _note_on_choice(data, chosen)))
+
+
+def _note_on_choice(data: RunData, chosen: dict[str, str]) -> str:
+    note = (f"{BEST}: the condition, {data.baseline} included, with the best score on the English dev examples of the "
+            "target's training task; test scores take no part in the choice.")
     unchosen = [t for t in data.targets if t not in chosen]
-    note = (f"{BEST}: the intermediate condition with the best score on the English dev examples of the target's "
-            "training task; test scores take no part in the choice.")
     if unchosen:
         note += f" {', '.join(unchosen)}: no English dev score to choose on."
-    last = replace(matrix.rows[-1], cells=tuple(cells))
-    return replace(matrix, rows=(*matrix.rows[:-1], last), notes=(*matrix.notes, note))
+    if not chosen:
+        return note
+    otherwise = chosen_otherwise(data)
+    if otherwise:
+        shares = ", ".join(f"{t} {share:.0%}" for t, share in otherwise.items())
+        note += f" Drawing the seeds anew, another condition would be chosen so often: {shares}."
+    if by_one := [t for t in chosen if t not in otherwise]:
+        note += f" {', '.join(by_one)}: one seed, so how sure the choice is cannot be told."
+    return (note + " How much hangs on the dev examples themselves is not shown: a run keeps their scores and not "
+            "their predictions.")
 
 
 # --- gaps and groups -------------------------------------------------------------------------------------------------
@@ -274,7 +340,8 @@ def results_json(data: RunData, tables: Tables, settings: Settings) -> dict[str,
         "missing": list(data.missing),
         "statistics": {
             "baseline": data.baseline, "resamples": settings.resamples, "level": settings.level,
-            "best_per_target": choose_best(data), "tables": {table.name: table.to_json() for table in tables.all()},
+            "best_per_target": choose_best(data), "chosen_otherwise": chosen_otherwise(data),
+            "tables": {table.name: table.to_json() for table in tables.all()},
         },
     }
 
@@ -315,8 +382,9 @@ def tested(settings: Settings) -> str:
     """One paragraph on the tests, for every format."""
     return (
         f"Paired bootstrap against the baseline: {settings.resamples:,} resamples of the test examples (the same for "
-        "all conditions, and for all translations of a test set) and, with several seeds, of the seeds. Holm's "
-        "correction within each summary table, Benjamini and Hochberg's over the languages of all targets; level "
-        f"{settings.level:.0%}. With one seed the test speaks of these trained models, not of training again. "
-        "docs/report.md of the project explains every number."
+        "all conditions, and for all translations of a test set; premises and paragraphs whole, with all their "
+        "examples). With several seeds the mean over seeds is tested, and how far the seeds lie apart counts as in a "
+        "t-test. Holm's correction within each summary table, Benjamini and Hochberg's over the languages of all "
+        f"targets; level {settings.level:.0%}. With one seed the test speaks of these trained models, not of training "
+        "again. docs/report.md of the project explains every number."
     )

@@ -6,10 +6,11 @@ import csv
 import io
 from collections.abc import Iterable, Sequence
 
-from stilts_ds.report.table import Cell, Row, Sheet, Table, cell_text, gain_text, number
+from stilts_ds.report.table import Cell, Row, Sheet, Table, cell_text, gain_text, number, printed_gain
 
 CSV_COLUMNS = (
-    "table", "row", "column", "score", "gain", "low", "high", "p", "p_adjusted", "significant", "mark", "note",
+    "table", "row", "column", "score", "gain", "mean", "mean_gain", "low", "high", "p", "p_adjusted", "significant",
+    "mark", "note",
 )  # fmt: skip
 
 
@@ -78,8 +79,9 @@ def csv_tables(tables: Iterable[Table]) -> str:
 
 def _csv_cell(cell: Cell) -> tuple[object, ...]:
     gain = cell.gain
+    printed = printed_gain(gain) if gain else None
     tested = (gain.value, gain.low, gain.high, gain.p, gain.adjusted, gain.significant) if gain else (None,) * 6
-    return (cell.score, *tested, cell.mark, _harmless(cell.note))
+    return (cell.score, printed, cell.mean, *tested, cell.mark, _harmless(cell.note))
 
 
 def _harmless(text: str) -> str:

@@ -13,7 +13,7 @@ from stilts_ds.report.page import page
 from stilts_ds.report.provenance import cost_sheet, provenance_lines, selection_sheet
 from stilts_ds.report.stats import Settings
 from stilts_ds.report.table import Table, legend
-from stilts_ds.report.tables import Tables, build_tables, results_json, tested
+from stilts_ds.report.tables import Tables, build_tables, results_json, tested, with_resamples
 from stilts_ds.report.text import (
     csv_tables,
     latex_tables,
@@ -36,8 +36,8 @@ def write_report(run: RunDir, settings: Settings | None = None, png: bool = Fals
 
     Raises UserError for a missing or broken file, and for `png` without matplotlib.
     """
-    settings = settings or Settings()
     data = load_run(run)
+    settings = with_resamples(data, settings or Settings())
     tables = build_tables(data, score_run(data, settings), settings)
     marks = legend(tables.all(), settings.level)
     summary = _summary(data, tables, settings)

@@ -53,7 +53,9 @@ class Task:
     `family` names a folder of stilts_ds.families, which owns the kind of output. `metrics` are the scores that are
     reported, by the family's names, and `main_score` is the one that ranks models and selects checkpoints.
     `predictions` names the layout of prediction files where a family has several (bitext: mined `pairs`, or the
-    `nearest` sentence), `answer_rules` those by which answers are compared (span: `squad` or `mlqa`).
+    `nearest` sentence), `answer_rules` those by which answers are compared (span: `squad` or `mlqa`). `shared_text` is
+    the field of a record that several examples share (XNLI: three pairs stand on one premise): the report draws them
+    together.
     `train_on` names the task whose English train split serves this one (XNLI is fine-tuned on MNLI, XQuAD and MLQA on
     SQuAD v1.1); empty means its own. Tasks with the same `head` share one output head. `labels` is the label list in
     index order; empty for a tag task means that the train split's own tags are used, sorted (CCG). The entries of a
@@ -74,6 +76,7 @@ class Task:
     labels: tuple[str, ...] = ()
     predictions: str = ""
     answer_rules: str = "squad"
+    shared_text: str = ""
     folder: str = ""
     pivot: str = "en"
     head: str = ""

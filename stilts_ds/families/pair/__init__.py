@@ -1,6 +1,7 @@
 """Two texts and the relation between them: NLI and paraphrase."""
 
 from stilts_ds.families.base import Family, HeadVerbs, drawn_by_line, reads_targets
+from stilts_ds.families.files import read_shared_texts
 from stilts_ds.families.pair import predictions, record, rows, score
 
 PAIR = Family(
@@ -24,4 +25,6 @@ PAIR = Family(
     files=predictions.files,
     metrics=score.metrics,
     drawing_units=drawn_by_line,
+    shared_texts=read_shared_texts,
+    writes_shared_texts=True,
 )

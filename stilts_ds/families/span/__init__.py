@@ -28,4 +28,5 @@ SPAN = Family(
     drawing_units=score.drawing_units,
     settings=predictions.settings,
     selection_settings=predictions.settings,
+    shared_texts=predictions.shared_texts,
 )

@@ -132,6 +132,11 @@ def read_labels(path: Path, labels: Iterable[str] = ()) -> list[Span]:
     return check_labelled(path, _spans(path))
 
 
+def shared_texts(task: Task, labels: Path, gold: Sequence[Span]) -> list[str]:
+    """The paragraph of each question, which label files hold."""
+    return [getattr(question, task.shared_text) for question in gold]
+
+
 def write(path: Path, values: Mapping[str, str]) -> None:
     if not all(isinstance(text, str) for text in values.values()):
         raise ValueError("an answer is not a text")
