@@ -51,8 +51,12 @@ def build_run(
     seeds: Sequence[int] = (1,),
     model: str = "facebook/tiny",
     examples: int = 200,
+    benchmark: int | None = None,
 ) -> RunDir:
-    """Write a finished run: recipe, plan, labels, and each phase's predictions, results, metrics and status."""
+    """Write a finished run: recipe, plan, labels, and each phase's predictions, results, metrics and status.
+
+    `benchmark` examples are in each test set of the benchmark (None: as many as are scored here).
+    """
     conditions = intermediate or {"none": [], "mnli": ["mnli"], HOSTILE: ["squad_v1"]}
     values = {
         "name": "study", "output_dir": str(folder), "seeds": list(seeds), "model": {"name_or_path": model},
@@ -64,7 +68,7 @@ def build_run(
     write_atomically(run.recipe, recipe_yaml(recipe))
     plan.save(run.plan)
     for phase in plan.phases:
-        _write_phase(run, recipe, phase, skill, languages or LANGUAGES, examples)
+        _write_phase(run, recipe, phase, skill, languages or LANGUAGES, examples, benchmark or examples)
     return run
 
 
@@ -80,7 +84,9 @@ def plan_of(values: dict[str, Any]) -> Plan:
     return planned.model_copy(update={"phases": tuple(phases), "use": use, "provenance": made})
 
 
-def _write_phase(run: RunDir, recipe: Recipe, phase: Phase, skill: Skill, languages: Any, examples: int) -> None:
+def _write_phase(
+    run: RunDir, recipe: Recipe, phase: Phase, skill: Skill, languages: Any, examples: int, benchmark: int
+) -> None:
     folder = run.phase(phase.id)
     folder.set_status("done", seconds=120.0, world_size=2)
     if phase.train:
@@ -91,7 +97,8 @@ def _write_phase(run: RunDir, recipe: Recipe, phase: Phase, skill: Skill, langua
     for name in phase.evaluate:
         task = get_task(name)
         scored = list(task.languages) if languages == "all" else languages[name]
-        _predict(run, recipe, phase, task, scored, skill, examples).save(folder.result(name))
+        result = _predict(run, recipe, phase, task, scored, skill, examples)
+        result.model_copy(update={"benchmark": dict.fromkeys(scored, benchmark)}).save(folder.result(name))
 
 
 def write_metrics(path: Path, phase: Phase, dev: float, steps: int = 30) -> None:
@@ -124,6 +131,7 @@ def _predict(
         task=task.name, split="test", pivot=task.pivot, condition=phase.condition, seed=phase.seed, phase=phase.id,
         languages=scores, main=main, missing=missing, unlabelled=(), mean=None if missing else mean,
         mean_of_present=mean, settings=settings_of(recipe, task, recipe.evaluation),
+        examples=dict.fromkeys(codes, examples), benchmark={},
         provenance=Provenance(git_commit="c0ffee", platform="test", versions={}),
     )  # fmt: skip
 

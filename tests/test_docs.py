@@ -8,6 +8,7 @@ import shlex
 from pathlib import Path
 from typing import Any
 
+import data_files
 import pytest
 import yaml
 from pydantic import BaseModel
@@ -50,6 +51,11 @@ def test_recipe_page_names_every_key_with_its_default() -> None:
 def test_recipe_example_is_a_recipe() -> None:
     [example] = [text for kind, text in BLOCK.findall(RECIPE_PAGE) if kind == "yaml"]
     assert parse_recipe(yaml.safe_load(example), "docs/recipe.md").evaluation.retrieval_layer == 14
+
+
+def test_data_files_page_is_what_the_literals_make() -> None:
+    written = (ROOT / "docs" / "data_files.md").read_text(encoding="utf-8")
+    assert written == data_files.page(), "run `python tests/tools/data_files.py > docs/data_files.md`"
 
 
 def test_protocol_page_names_every_task_of_the_study() -> None:

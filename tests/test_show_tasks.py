@@ -9,7 +9,7 @@ import pytest
 from reader_files import empty_source, put
 from stilts_launcher.cli import main
 from stilts_launcher.show.rows import show_rows
-from stilts_launcher.show.tasks import show_examples, show_record, task_card, tasks_table
+from stilts_launcher.show.tasks import show_examples, show_files, show_record, task_card, tasks_table
 
 from stilts_ds.errors import UserError
 from stilts_ds.families.choice.record import Choice
@@ -19,7 +19,10 @@ from stilts_ds.families.tag.record import Tagged
 from stilts_ds.families.text.record import Text
 from stilts_ds.model_files import model_path
 from stilts_ds.rows.tokenizer import Tokenizer
+from stilts_ds.sources.source import DataSource
 from stilts_ds.tasks.registry import TASKS, get_task
+
+REAL = Path(__file__).resolve().parents[2] / "shared" / "data" / "xtreme"
 
 
 def test_table_has_a_line_for_every_task() -> None:
@@ -88,3 +91,31 @@ def test_a_translated_task_is_shown_in_its_language(tmp_path: Path, capsys: pyte
     assert "text a    Der Hund schläft.\n  text b    Es ist Nacht.\n  label     neutral" in capsys.readouterr().out
     assert main(["tasks", "mnli.de", "--show", "1", "--translated", str(tmp_path / "none")]) == 2
     assert "none" in capsys.readouterr().err
+
+
+# --- files, beside what is published ---------------------------------------------------------------------------------
+
+
+def test_files_are_compared_with_the_published_hash_and_size(tmp_path: Path) -> None:
+    folder = tmp_path / "tatoeba"
+    folder.mkdir()
+    (folder / "tatoeba.jav-eng.jav").write_text("siji\nloro\n")
+    (folder / "tatoeba.jav-eng.eng").write_text("one\ntwo\n")
+    lines = show_files([get_task("tatoeba")], DataSource(xtreme=tmp_path)).split("\n")
+    assert [line.split() for line in lines[1:]] == [
+        ["tatoeba", "test", "jv", "tatoeba/tatoeba.jav-eng.jav", "2", "of", "205",
+         "96979a14ead659a9d5ee4b944cbb971869e3e2dc58d8ab0ac23bd4ad421950ec", "DIFFERENT"],
+        ["tatoeba", "test", "jv", "tatoeba/tatoeba.jav-eng.eng",
+         "c3f9c8c283a2b1f2f1896f27a01cbe3cddc0c9d93f752e4639035a0f5b36f6e8", "DIFFERENT"],
+    ]  # fmt: skip
+    with pytest.raises(UserError, match="none of the files is there; name their folders"):
+        show_files([get_task("xnli")], DataSource(xtreme=tmp_path))
+
+
+@pytest.mark.skipif(not REAL.is_dir(), reason="../shared/data is not here")
+def test_official_files_have_the_published_hashes() -> None:
+    shown = show_files([get_task("tatoeba"), get_task("xquad"), get_task("xcopa")], DataSource(xtreme=REAL))
+    assert shown.count("the same") == 14 + 4 + 6 and "DIFFERENT" not in shown
+    [german] = [line for line in show_files([get_task("udpos")], DataSource(xtreme=REAL), "de").split("\n")
+                if "_gsd-" in line]
+    assert "977 of 22,358" in german

@@ -122,6 +122,7 @@ def build_parser() -> argparse.ArgumentParser:
     part = add("tasks", tasks, "list the tasks, or show examples of one")
     part.add_argument("task", nargs="?", help="show this task")
     part.add_argument("--show", type=int, default=0, metavar="N", help="print the first N examples")
+    part.add_argument("--files", action="store_true", help="print local files with examples, SHA-256 and what is known")
     part.add_argument("--model", help="also show the examples as this model's tokenizer cuts them (hub id or folder)")
     part.add_argument("--split", default="train", help="split to show (default: train)")
     part.add_argument("--language", help="language to show (default: English)")
@@ -312,16 +313,20 @@ def submission(given: argparse.Namespace) -> int:
 
 def tasks(given: argparse.Namespace) -> int:
     from stilts_ds.sources.source import DataSource
-    from stilts_ds.tasks.registry import get_task
-    from stilts_launcher.show.tasks import show_examples, task_card, tasks_table
+    from stilts_ds.tasks.registry import TASKS, get_task
+    from stilts_launcher.show.tasks import show_examples, show_files, task_card, tasks_table
 
+    folders = given.intermediate, given.xtreme, given.text, given.translated
+    if given.files:
+        chosen = TASKS.values() if given.task is None else [get_task(given.task)]
+        print(show_files(chosen, DataSource("local", *folders), given.language))
+        return 0
     if given.task is None:
         print(tasks_table())
         return 0
     task = get_task(given.task)
     print(task_card(task))
     if given.show:
-        folders = given.intermediate, given.xtreme, given.text, given.translated
         source = DataSource("local" if any(folders) else "hub", *folders)
         language = given.language or (task.train_language if given.split == "train" else task.pivot)
         shown = show_examples(task, given.split, language, source, given.show, given.model)

@@ -209,7 +209,7 @@ def fitted_task(name: str, recipe: Recipe) -> Task:
     if not task.trains:  # retrieval: the pivot is the other side of each language
         languages = tuple(code for code in LANGUAGES if code != PIVOT)
     # MLQA's answer rules are lists of real languages' articles.
-    return dataclasses.replace(task, languages=languages, pivot=PIVOT, answer_rules="squad")
+    return dataclasses.replace(task, languages=languages, pivot=PIVOT, answer_rules="squad", test_sizes={})
 
 
 def scored_split(recipe: Recipe, task: Task) -> str:

@@ -7,11 +7,13 @@ from typing import Any, Literal
 
 from pydantic import ConfigDict, ValidationError, ValidatorFunctionWrapHandler, field_validator
 
+from stilts_ds.evaluate.sizes import other_sizes
 from stilts_ds.run_dir import Provenance, read_json, write_json
 from stilts_ds.values import JsonList, Value, check_value
 
 SplitName = Literal["train", "dev", "test"]
 Settings = dict[str, str | int | float | None]
+LATER = ("data", "examples", "benchmark")  # keys that files of earlier versions lack, and are written again without
 ROUNDING = 1e-6  # by which sums of floats may leave the range of a score
 
 
@@ -20,7 +22,9 @@ class Result(Value):
 
     `missing`: languages without a score, of which `unlabelled` have no labels here. `mean` is None where a language is
     missing, `mean_of_present` only where all are. `settings` is what a reader must know to compare the numbers, and
-    `data` the hash of each language's source files; results of earlier versions have none.
+    `data` the hash of each language's source files. `examples` are those that were scored, by language, `benchmark`
+    those of the benchmark's test set, as far as they are known (none for another split, or the toy world). Results of
+    earlier versions have none of these three.
     """
 
     model_config = ConfigDict(allow_inf_nan=False)
@@ -38,6 +42,8 @@ class Result(Value):
     mean_of_present: float | None
     settings: Settings
     data: dict[str, str] = {}
+    examples: dict[str, int] = {}
+    benchmark: dict[str, int] = {}
     provenance: Provenance
 
     @field_validator("main", mode="wrap")
@@ -52,11 +58,28 @@ class Result(Value):
             raise ValueError(fault)
         return scores
 
+    @property
+    def other_sizes(self) -> dict[str, tuple[int, int]]:
+        """Languages with another number of examples than the benchmark's: (scored, the benchmark's)."""
+        return other_sizes(self.examples, self.benchmark)
+
+    @property
+    def unknown_sizes(self) -> tuple[str, ...]:
+        """Languages whose number of examples, or the benchmark's, nobody knows here."""
+        known = self.examples.keys() & self.benchmark.keys()
+        return tuple(language for language in self.main if language not in known)
+
+    @property
+    def whole(self) -> bool:
+        """Whether each language is there and none is known to have other examples than the benchmark's."""
+        return self.mean is not None and not self.other_sizes
+
     @classmethod
     def load(cls, path: Path) -> Result:
         """A result that the scorer wrote. Raises UserError naming the file where it is something else."""
         return check_value(cls, read_json(path), path, "delete it and run `stilts score` on the run")
 
     def save(self, path: Path) -> None:
-        unknown = set() if self.data else {"data"}
-        write_json(path, {**self.model_dump(exclude=unknown), "provenance": self.provenance.to_json()})
+        content = {**self.model_dump(), "provenance": self.provenance.to_json()}
+        unknown = [key for key in LATER if not content[key]]
+        write_json(path, {key: value for key, value in content.items() if key not in unknown})

@@ -2,7 +2,8 @@
 
 No model and no torch. `score_folder` returns XTREME's JSON (`all_task`, a key per group, and per task `accuracy`,
 `f1`, `avg_f1`, `avg_metric`, ...), all in percent. An average over a set that is not complete is None: the languages
-that lack a file are listed under `missing`, and `mean_of_present` holds what can be said about the others.
+that lack a file are listed under `missing`, and `mean_of_present` holds what can be said about the others. `complete`
+says whether this is XTREME's whole: each of its tasks and languages, with as many examples as its test sets have.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from stilts_ds.errors import UserError, did_you_mean
+from stilts_ds.evaluate.sizes import benchmark_sizes, other_sizes, unknown_sizes
 from stilts_ds.families.metrics import scores_of
 from stilts_ds.families.registry import family_of, main_metric, metrics_of
 from stilts_ds.tasks.spec import Task
@@ -78,16 +80,19 @@ def score_folder(
     result: dict[str, Any] = {"split": split, "settings": dict(settings or {})}
     missing: dict[str, dict[str, str]] = {}
     by_task: dict[str, dict[str, Any]] = {}
+    examples: dict[str, dict[str, int]] = {}
     for name, task in tasks.items():
         missing[name] = _missing(predictions, labels, split, name, task)
         present = [language for language in task.languages if language not in missing[name]]
         folders = (predictions / name, labels / name)
-        by_task[name] = _task_scores(folders, split, task, present)
+        by_task[name], examples[name] = _task_scores(folders, split, task, present)
     averages = {name: scores["avg_metric"] for name, scores in by_task.items()}
     result |= _overall(averages, tasks)
     result["mean_of_tasks"] = _mean_of_tasks(averages)
     result |= by_task
     result["missing"] = {name: reasons for name, reasons in missing.items() if reasons}
+    result |= _sizes(examples, split, tasks)
+    result["complete"] = result["all_task"] is not None and not result["other_sizes"] and not result["unknown_sizes"]
     result["mean_of_present"] = {name: _mean_of_present(tasks[name], by_task[name]) for name in result["missing"]}
     return result
 
@@ -104,18 +109,39 @@ def _missing(predictions: Path, labels: Path, split: str, name: str, task: Task)
     return reasons
 
 
-def _task_scores(folders: tuple[Path, Path], split: str, task: Task, present: Sequence[str]) -> dict[str, Any]:
+def _task_scores(
+    folders: tuple[Path, Path], split: str, task: Task, present: Sequence[str]
+) -> tuple[dict[str, Any], dict[str, int]]:
+    """Scores, and the number of examples in each language."""
     files = family_of(task).files(task)
     scores: dict[str, Any] = {}
+    examples: dict[str, int] = {}
     for language in present:
         file = files.name(split, language)
-        for metric, value in score_file(folders[0] / file, folders[1] / file, task, language).items():
+        gold, predicted = read_values(folders[0] / file, folders[1] / file, task)
+        examples[language] = len(gold)
+        for metric, value in score_values(task, gold, predicted, language).items():
             scores.setdefault(metric, {})[language] = value
     if not present or len(present) < len(task.languages):
-        return scores | {f"avg_{metric}": None for metric in scores} | {"avg_metric": None}
+        withheld = {f"avg_{metric}": None for metric in scores}
+        return scores | withheld | {"avg_metric": None}, examples
     averages = {metric: _mean(list(values.values())) for metric, values in scores.items()}
     scores |= {f"avg_{metric}": value for metric, value in averages.items()}
-    return scores | {"avg_metric": main_metric(task).of_scores(averages)}
+    return scores | {"avg_metric": main_metric(task).of_scores(averages)}, examples
+
+
+def _sizes(examples: Mapping[str, Mapping[str, int]], split: str, tasks: Mapping[str, Task]) -> dict[str, Any]:
+    """By task, the languages whose number of examples is not the benchmark's, and those where that is not known."""
+    others: dict[str, dict[str, dict[str, int]]] = {}
+    unknown: dict[str, list[str]] = {}
+    for name, found in examples.items():
+        benchmark = benchmark_sizes(tasks[name], split)
+        differing = other_sizes(found, benchmark)
+        if differing:
+            others[name] = {code: {"found": a, "benchmark": b} for code, (a, b) in differing.items()}
+        if without := unknown_sizes(found, benchmark):
+            unknown[name] = list(without)
+    return {"other_sizes": others, "unknown_sizes": unknown}
 
 
 def _mean(values: Sequence[float]) -> float:

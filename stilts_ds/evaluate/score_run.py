@@ -8,7 +8,8 @@ from stilts_ds.config import EvaluationPart, Recipe
 from stilts_ds.data.data import Data
 from stilts_ds.errors import UserError
 from stilts_ds.evaluate.result import Result, Settings, SplitName
-from stilts_ds.evaluate.score import score_file
+from stilts_ds.evaluate.score import read_values, score_values
+from stilts_ds.evaluate.sizes import benchmark_sizes
 from stilts_ds.evaluate.stamp import Stamp
 from stilts_ds.families.registry import family_of, main_metric
 from stilts_ds.plan_file import Phase
@@ -31,6 +32,7 @@ def score_task(run: RunDir, recipe: Recipe, phase: Phase, name: str, data: Data)
     split = data.scored_split(task)
     languages, left_out = data.languages(task, split)
     scores: dict[str, dict[str, float]] = {}
+    examples: dict[str, int] = {}
     stamps: dict[str, Stamp] = {}
     settings: dict[str, Settings] = {}
     unlabelled: list[str] = []
@@ -42,7 +44,9 @@ def score_task(run: RunDir, recipe: Recipe, phase: Phase, name: str, data: Data)
         if not labels.exists():
             unlabelled.append(language)
             continue
-        scores[language] = score_file(predictions, labels, task, language)
+        gold, predicted = read_values(predictions, labels, task)
+        examples[language] = len(gold)
+        scores[language] = score_values(task, gold, predicted, language)
         stamps[language] = Stamp.load(predictions)
         settings[language] = settings_of(recipe, task, stamps[language].part(predictions))
     _check_alike(settings, run, phase, name)
@@ -64,6 +68,8 @@ def score_task(run: RunDir, recipe: Recipe, phase: Phase, name: str, data: Data)
         mean_of_present=mean_of_present,
         settings=next(iter(settings.values()), settings_of(recipe, task, recipe.evaluation)),
         data={language: stamp.data for language, stamp in stamps.items()},
+        examples=examples,
+        benchmark=benchmark_sizes(task, split),
         provenance=provenance(),
     )
 

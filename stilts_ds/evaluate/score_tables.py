@@ -11,6 +11,7 @@ from typing import Any
 
 from stilts_ds.errors import counted
 from stilts_ds.evaluate.score import group_of
+from stilts_ds.evaluate.sizes import told
 from stilts_ds.run_dir import write_atomically
 from stilts_ds.tasks.spec import Task
 
@@ -63,7 +64,7 @@ def scores_markdown(scores: Mapping[str, Any], tasks: Mapping[str, Task]) -> str
     parts.append(_table(["task", "score"], [[name, _cell(scores[name]["avg_metric"])] for name in tasks]))
     for name, task in tasks.items():
         parts += [f"## {name}", _task_table(scores[name], task)]
-    return "\n\n".join(parts + _missing(scores)) + "\n"
+    return "\n\n".join(parts + _missing(scores) + _sizes(scores)) + "\n"
 
 
 def _task_table(scores: Mapping[str, Any], task: Task) -> str:
@@ -83,6 +84,20 @@ def _missing(scores: Mapping[str, Any]) -> list[str]:
         mean = f"mean of the {languages} present of {present['of']}: {_cell(present['score'])}"
         parts.append("\n".join([f"{name} ({mean})", "", *(f"- {lang}: {why}" for lang, why in reasons.items())]))
     return parts
+
+
+def _sizes(scores: Mapping[str, Any]) -> list[str]:
+    """Where these are not the benchmark's test sets, or nobody knows; of another split there is nothing to say."""
+    if scores["split"] != "test":
+        return []
+    lines = []
+    for name, languages in scores["other_sizes"].items():
+        others = {code: (sizes["found"], sizes["benchmark"]) for code, sizes in languages.items()}
+        lines.append(f"- {name}: {told(others)} examples")
+    lines += [f"- {name}: size unknown in {' '.join(codes)}" for name, codes in scores["unknown_sizes"].items()]
+    if not lines:
+        return []
+    return ["## Not known to be the benchmark's test sets", "\n".join(lines)]
 
 
 def _cell(value: float | None) -> str:

@@ -19,6 +19,7 @@ from stilts_ds.data.data import fitted_task, scored_split
 from stilts_ds.errors import UserError
 from stilts_ds.evaluate.result import Result
 from stilts_ds.evaluate.score_run import settings_of
+from stilts_ds.evaluate.sizes import told
 from stilts_ds.phase_status import PhaseStatus
 from stilts_ds.plan_file import Phase, Plan
 from stilts_ds.run_dir import PhaseDir, RunDir, hash_file
@@ -243,7 +244,9 @@ def what_is_missing(
         elif state != "done":
             older = "; its scores are those of an earlier start" if phase.evaluate else ""
             found.append(f"The phase `{phase.title}` is {state}{older}.")
-    return found + [note for task in plan.targets for note in _missing_languages(task, results)]
+    for task in plan.targets:
+        found += [*_missing_languages(task, results), *_other_sizes(task, results)]
+    return found
 
 
 def _missing_languages(task: str, results: Results) -> list[str]:
@@ -257,3 +260,10 @@ def _missing_languages(task: str, results: Results) -> list[str]:
     whole = len(shared) + len(lacking)
     return [f"{task}: not scored in {len(lacking)} of {whole} languages ({' '.join(lacking)}). Means are over the "
             "others; the benchmark's average over all languages is withheld."]
+
+
+def _other_sizes(task: str, results: Results) -> list[str]:
+    """A note where a result is over other examples than the benchmark's test set; they need not be the same in all."""
+    runs = [run for tasks in results.values() for run in tasks.get(task, [])]
+    kinds = dict.fromkeys(told(run.other_sizes) for run in runs if run.other_sizes)
+    return [f"{task}: not the benchmark's test set, by its number of examples: {kind}." for kind in kinds]

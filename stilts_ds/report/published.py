@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from stilts_ds.evaluate.sizes import told
 from stilts_ds.report.load import RunData
 from stilts_ds.report.table import Cell, Row, Table
 
@@ -21,8 +22,8 @@ UNCHECKED = ("bucc2018", "tatoeba")  # PHANG_2020's retrieval scores were not ch
 def published_table(data: RunData, matrix: Table) -> tuple[Table | None, str]:
     """The published rows above the run's own, for the targets that compare; otherwise None and the reason.
 
-    Comparable: the model is XLM-R Large, the split is test, every example counted, every language of the benchmark
-    scored.
+    Comparable: the model is XLM-R Large, the split is test, every language of the benchmark is scored, and on as many
+    examples as the benchmark has.
     """
     if data.plan.model.rstrip("/").rsplit("/", 1)[-1] != MODEL:
         return None, f"The published scores are those of XLM-R Large; this run's model is {data.plan.model}."
@@ -31,9 +32,11 @@ def published_table(data: RunData, matrix: Table) -> tuple[Table | None, str]:
     part = data.recipe.evaluation
     if part.max_examples is not None or part.max_bitext is not None:
         return None, "The published scores are over whole test sets; this run leaves examples out (max_examples)."
-    columns = tuple(task for task in data.targets if task in XLMR_LARGE and _compares(data, task))
+    obstacles = {task: _obstacle(data, task) for task in data.targets if task in XLMR_LARGE}
+    columns = tuple(task for task, obstacle in obstacles.items() if not obstacle)
+    left_out = [f"{task}: {obstacle}." for task, obstacle in obstacles.items() if obstacle]
     if not columns:
-        return None, "No target is scored on its test split in every language of the benchmark."
+        return None, " ".join(["No target compares with the published scores.", *left_out])
     own = [
         Row(f"this run: {row.label}", tuple(_own(row, matrix.columns.index(task)) for task in columns))
         for row in matrix.rows
@@ -41,7 +44,7 @@ def published_table(data: RunData, matrix: Table) -> tuple[Table | None, str]:
     rows = [_published("XLM-R Large (XTREME leaderboard)", XLMR_LARGE, columns),
             _published("XLM-R Large, best per target (Phang et al. 2020)", PHANG_2020, columns), *own]
     notes = ["Published numbers are those of the XTREME leaderboard, from hidden labels; their seeds and settings "
-             "are not this run's."]
+             "are not this run's.", *left_out]
     if unchecked := [task for task in UNCHECKED if task in columns]:
         notes.append(f"Phang et al., {' and '.join(unchecked)}: not checked against the paper.")
     return Table("published", "Beside the published scores of XLM-R Large", "scores", columns, tuple(rows),
@@ -56,12 +59,23 @@ def _published(label: str, scores: dict[str, float], columns: tuple[str, ...]) -
     return Row(label, tuple(Cell(scores[task]) for task in columns), "published")
 
 
-def _compares(data: RunData, task: str) -> bool:
-    """Test split and no missing language, for every result that there is, and XTREME's own words.
+def _obstacle(data: RunData, task: str) -> str:
+    """Why a target's scores stand beside no published one; empty where they do.
 
     The hub's POS rows hold the parts of multiword tokens where XTREME's files hold the fused form.
     """
-    if task == "udpos" and data.plan.source == "hub":
-        return False
     runs = [run for tasks in data.results.values() for run in tasks.get(task, [])]
-    return bool(runs) and all(run.split == "test" and run.mean is not None for run in runs)
+    if not runs:
+        return "not scored"
+    if task == "udpos" and data.plan.source == "hub":
+        return "the hub's rows hold other words than XTREME's files"
+    if splits := {run.split for run in runs} - {"test"}:
+        return f"scored on {' and '.join(sorted(splits))}"
+    for run in runs:
+        if run.mean is None:
+            return f"not scored in {' '.join(run.missing)}"
+        if run.other_sizes:
+            return f"not the benchmark's test set: {told(run.other_sizes)} examples"
+        if run.unknown_sizes:
+            return f"size unknown in {' '.join(run.unknown_sizes)}"
+    return ""

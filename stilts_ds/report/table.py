@@ -13,7 +13,7 @@ LEGEND = {
     NOT_SIGNIFICANT: "not significantly different from 0 at the {level:.0%} level, corrected for the other comparisons "
     "of its table.",
     NOT_TESTED: "not tested: there are no predictions and labels to resample.",
-    PARTIAL: "over the languages scored; some of the benchmark's are missing, so this is not its average.",
+    PARTIAL: "over the languages and examples scored; some of the benchmark's are missing, so this is not its average.",
     CHOSEN: "over the targets that a condition could be chosen for.",
 }
 

@@ -143,8 +143,9 @@ def _cell(ours: Floats | None, base: Floats | None, compare: bool, settings: Set
 
 
 def is_whole(data: RunData, condition: str, task: str) -> bool:
+    """Whether each language is scored, on no other number of examples than the benchmark has."""
     runs = data.results.get(condition, {}).get(task, [])
-    return bool(runs) and all(run.mean is not None for run in runs)
+    return bool(runs) and all(run.whole for run in runs)
 
 
 def _seeds(data: RunData, tasks: dict[str, Scored]) -> str:
@@ -356,8 +357,16 @@ def _row_json(data: RunData, condition: str) -> dict[str, Any]:
     return {
         "tasks": tasks,
         "average": fmean(present) if complete else None,
-        "complete": complete and all(is_whole(data, condition, task) for task in data.targets),
+        "complete": complete and _complete(data, condition),
     }
+
+
+def _complete(data: RunData, condition: str) -> bool | None:
+    """Whether a condition is scored on the benchmark's own test sets; None where nobody knows how large those are."""
+    if not all(is_whole(data, condition, task) for task in data.targets):
+        return False
+    unknown = any(run.unknown_sizes for task in data.targets for run in data.results[condition][task])
+    return None if unknown else True
 
 
 def _cell_json(runs: list[Result]) -> dict[str, Any]:
@@ -371,6 +380,8 @@ def _cell_json(runs: list[Result]) -> dict[str, Any]:
         "split": runs[0].split,
         "missing": runs[0].missing,
         "languages": languages,
+        "examples": runs[0].examples,
+        "other_sizes": {code: list(sizes) for run in runs for code, sizes in run.other_sizes.items()},
         "mean_of_present": fmean(languages.values()) if languages else None,
         "mean": fmean(languages.values()) if languages and whole else None,
         "zero_shot": fmean(others) if others else None,

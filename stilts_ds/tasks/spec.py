@@ -60,9 +60,10 @@ class Task:
     SQuAD v1.1); empty means its own. Tasks with the same `head` share one output head. `labels` is the label list in
     index order; empty for a tag task means that the train split's own tags are used, sorted (CCG). The entries of a
     split in `local` and in `hub` are all read, one after the other. `sizes` are the full data set's examples in English
-    (bitext: none), `url` tells where its files come from. `folder` names the data folder that its files are in where
-    its role does not (`text`). `translation` is the language that the train split was translated into (`mnli.de`, see
-    registry); the dev split stays English.
+    (bitext: none), `test_sizes` the examples of the benchmark's test set by language, as far as they are known (a gold
+    pair of BUCC, an English sentence of Tatoeba). `url` tells where its files come from. `folder` names the data folder
+    that its files are in where its role does not (`text`). `translation` is the language that the train split was
+    translated into (`mnli.de`, see registry); the dev split stays English.
     """
 
     name: str
@@ -82,6 +83,7 @@ class Task:
     head: str = ""
     train_on: str = ""
     sizes: Mapping[str, int] = field(default_factory=dict)
+    test_sizes: Mapping[str, int] = field(default_factory=dict)
     training: Mapping[str, Any] = field(default_factory=dict)
     licence: str = ""
     note: str = ""

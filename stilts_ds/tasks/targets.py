@@ -1,11 +1,12 @@
 """The target tasks of XTREME, and XCOPA of XTREME-R, one literal each.
 
-Files are laid out as XTREME's own download folder. Sizes are those of English, hyper-parameters those of the paper's
-third phase. Hub revisions are commits.
+Files are laid out as XTREME's own download folder. Sizes are those of English (test sets: of every language, from
+test_sizes.py), hyper-parameters those of the paper's third phase. Hub revisions are commits.
 """
 
 from __future__ import annotations
 
+from stilts_ds.tasks import test_sizes
 from stilts_ds.tasks.intermediate import NLI_LABELS, QA_LENGTHS
 from stilts_ds.tasks.spec import Hub, Local, Task
 
@@ -64,6 +65,7 @@ XNLI = Task(
         "test": _repo("hub_nli", "facebook/xnli", "test", XNLI_COMMIT),
     },
     sizes={"train": 392_702, "dev": 2_490, "test": 5_010},
+    test_sizes=test_sizes.XNLI,
     training={"train_batch_size": 32, "num_train_epochs": 2, "max_seq_length": 256},
     licence="CC BY-NC 4.0",
     url=XTREME_URL,
@@ -89,6 +91,7 @@ PAWSX = Task(
         "test": _repo("hub_paws", "google-research-datasets/paws-x", "test", PAWSX_COMMIT),
     },
     sizes={"train": 49_401, "dev": 2_000, "test": 2_000},
+    test_sizes=test_sizes.PAWSX,
     training={"train_batch_size": 32, "num_train_epochs": 5, "max_seq_length": 256},
     licence="free use, attribution",
     url=XTREME_URL,
@@ -122,6 +125,7 @@ UDPOS = Task(
         "test": _xtreme("hub_tags", "udpos.{name}", "test"),
     },
     sizes={"train": 21_253, "dev": 3_974},
+    test_sizes=test_sizes.UDPOS,
     training={"train_batch_size": 32, "num_train_epochs": 10, "max_seq_length": 256},
     licence="per treebank, CC BY-SA and others",
     note="XTREME's own test files have no tags, so the treebanks come first. The hub's rows keep the parts of "
@@ -149,6 +153,7 @@ PANX = Task(
         "test": _xtreme("hub_tags", "PAN-X.{language}", "test"),
     },
     sizes={"train": 20_000, "dev": 10_000},
+    test_sizes=test_sizes.PANX,
     training={"train_batch_size": 32, "num_train_epochs": 10, "max_seq_length": 256},
     licence="none stated (Wikipedia text)",
     url=XTREME_URL,
@@ -168,6 +173,7 @@ XQUAD = Task(
     local={"test": (Local("squad_json", "xquad/xquad.{language}.json"),)},
     hub={"test": _xtreme("hub_squad", "XQuAD.{language}", "validation")},
     sizes={"train": 87_599, "test": 1_190},
+    test_sizes=test_sizes.XQUAD,
     training={"train_batch_size": 16, "num_train_epochs": 2, **QA_LENGTHS},
     licence="CC BY-SA 4.0",
     note="XQuAD has one split; select models on the dev split of SQuAD 1.1.",
@@ -195,6 +201,7 @@ MLQA = Task(
         "test": _xtreme("hub_squad", "MLQA.{language}.{language}", "test"),
     },
     sizes={"train": 87_599, "dev": 1_148, "test": 11_590},
+    test_sizes=test_sizes.MLQA,
     training={"train_batch_size": 16, "num_train_epochs": 2, **QA_LENGTHS},
     licence="CC BY-SA 3.0",
     url=XTREME_URL,
@@ -222,6 +229,7 @@ TYDIQA = Task(
         "test": _tydiqa("validation"),
     },
     sizes={"train": 3_696, "dev": 440, "test": 440},
+    test_sizes=test_sizes.TYDIQA,
     training={"train_batch_size": 16, "num_train_epochs": 2, **QA_LENGTHS},
     licence="Apache-2.0",
     note="XTREME tests on the public dev split, so test and dev are the same questions.",
@@ -248,6 +256,7 @@ BUCC2018 = Task(
         )
         for split in ("dev", "test")
     },
+    test_sizes=test_sizes.BUCC2018,
     training={"max_seq_length": 512},
     licence="none stated",
     note="Only local files: the hub's copies hold the gold pairs without the sentences around them.",
@@ -278,6 +287,7 @@ TATOEBA = Task(
         )
     },
     hub={"test": _xtreme("hub_parallel", "tatoeba.{iso3}", "validation")},
+    test_sizes=test_sizes.TATOEBA,
     training={"max_seq_length": 512},
     licence="CC BY 2.0 FR",
     note="XTREME's prepared files ({language}-en) sort the English side, so they carry no gold; the original files "
@@ -304,6 +314,7 @@ XCOPA = Task(
         "test": _repo("hub_copa", "cambridgeltl/xcopa", "test", XCOPA_COMMIT),
     },
     sizes={"train": 400, "dev": 100, "test": 500},
+    test_sizes=test_sizes.XCOPA,
     training={"train_batch_size": 16, "num_train_epochs": 5, "max_seq_length": 256},
     licence="CC BY 4.0; English COPA: BSD-2-Clause",
     note="XTREME-R's task: English COPA trains it. Batch size and epochs are this project's choice. The hub's copy "

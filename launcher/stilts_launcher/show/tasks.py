@@ -6,11 +6,13 @@ import textwrap
 from collections.abc import Iterable, Sequence
 from itertools import islice
 
-from stilts_ds.data.reader import read_examples
+from stilts_ds.data.reader import find_origin, read_examples
 from stilts_ds.errors import UserError, counted
 from stilts_ds.families.base import Record
 from stilts_ds.families.registry import family_of
+from stilts_ds.run_dir import hash_file
 from stilts_ds.sources.source import DataSource
+from stilts_ds.tasks.file_hashes import SHA256
 from stilts_ds.tasks.registry import TASKS
 from stilts_ds.tasks.spec import Hub, Local, Task
 
@@ -102,3 +104,67 @@ def show_record(task: Task, record: Record, most: int) -> str:
     """One record as a few lines: its id, then its fields; at most `most` of its own parts (the pairs of a bitext)."""
     fields = [f"  {key:<9} {value}" for key, value in family_of(task).fields(record, most)]
     return "\n".join([record.id, *fields])
+
+
+# --- files -----------------------------------------------------------------------------------------------------------
+
+FILES_HEADER = ("task", "split", "language", "file", "examples", "SHA-256", "published")
+
+
+def show_files(tasks: Iterable[Task], source: DataSource, language: str | None = None) -> str:
+    """Every local file of the tasks, with examples and SHA-256, beside what is published (docs/data_files.md).
+
+    `language` limits them to one. Raises UserError where no file is there.
+    """
+    rows: list[tuple[str, ...]] = []
+    for task in tasks:
+        if not family_of(task).labelled:  # running text is the user's own
+            continue
+        for split in task.local:
+            for code in task.languages if language is None else [language]:
+                rows += _file_rows(task, split, code, source)
+    if not rows:
+        raise UserError("none of the files is there; name their folders with --intermediate and --xtreme")
+    return _columns([FILES_HEADER, *rows])
+
+
+def _file_rows(task: Task, split: str, language: str, source: DataSource) -> list[tuple[str, ...]]:
+    """A row a file of one split; [] where its files are not there. Its examples stand in the first row."""
+    try:
+        origin = find_origin(task, split, language, source)
+    except UserError:  # missing: not what is asked for here; `stilts fetch` names what a recipe lacks
+        return []
+    count = count_examples(task, list(origin.read()))
+    rows: list[tuple[str, ...]] = []
+    for path in origin.files:
+        examples = _examples(task, split, language, count) if not rows else ""
+        relative = path.relative_to(source.folder_of(task)).as_posix()
+        digest = hash_file(path)
+        rows.append((task.name, split, language, relative, examples, digest, _published(relative, digest)))
+    return rows
+
+
+def count_examples(task: Task, records: Sequence[Record]) -> int | None:
+    """Examples in a test set's sense; None for mined pairs without their gold."""
+    family = family_of(task)
+    gold = family.label_values(family, task, records)
+    if gold is not None:
+        return len(gold)
+    return None if task.predictions == "pairs" else family.files(task).expect(records).count
+
+
+def _examples(task: Task, split: str, language: str, count: int | None) -> str:
+    if split == "test":
+        published = task.test_sizes.get(language)
+    else:
+        published = task.sizes.get(split) if language == task.pivot else None
+    found = "-" if count is None else f"{count:,}"
+    if published is None or published == count:
+        return found
+    return f"{found} of {published:,}"
+
+
+def _published(relative: str, digest: str) -> str:
+    if relative not in SHA256:
+        return "-"
+    return "the same" if SHA256[relative] == digest else "DIFFERENT"
