@@ -1,6 +1,7 @@
 """A submission is complete and well formed before it is sent, or everything wrong with it is listed."""
 
 import dataclasses
+import random
 import shutil
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from stilts_ds.families.pair.record import Pair
 from stilts_ds.families.registry import family_of
 from stilts_ds.families.span.record import Answer, Span
 from stilts_ds.families.tag.record import Tagged
+from stilts_ds.tasks.registry import TASKS
 from stilts_ds.tasks.spec import Task
 
 RECORDS = {
@@ -50,6 +52,10 @@ def expected() -> dict[tuple[str, str], Expected]:
     }
 
 
+def folders(run: Path) -> dict[str, Path]:
+    return {name: run / name for name in submission.SUBMITTED_TASKS}
+
+
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
     for name, task in tasks().items():
@@ -63,18 +69,17 @@ def run(tmp_path: Path) -> Path:
 
 
 def test_whole_submission_is_written(run: Path, tmp_path: Path) -> None:
-    written = submission.write_submission([run], tmp_path / "out", tasks(), expected())
+    written = submission.write_submission(folders(run), tmp_path / "out", tasks(), expected())
     assert len(written) == 18
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == sorted(submission.SUBMITTED_TASKS)
     assert [p.name for p in sorted((tmp_path / "out" / "xquad").iterdir())] == ["test-en.json", "test-es.json"]
     assert submission.validate_submission(tmp_path / "out", tasks(), expected()) == []
 
 
-def test_predictions_are_gathered_from_several_folders_in_plain_form(run: Path, tmp_path: Path) -> None:
-    (tmp_path / "later" / "xnli").mkdir(parents=True)
-    (run / "xnli" / "test-ar.tsv").rename(tmp_path / "later" / "xnli" / "test-ar.tsv")
-    (tmp_path / "later" / "xnli" / "test-ar.tsv").write_bytes(b"\xef\xbb\xbfneutral\r\nneutral\r\nneutral\r\n")
-    submission.write_submission([run, tmp_path / "later"], tmp_path / "out", tasks(), expected())
+def test_each_task_is_gathered_from_its_folder_in_plain_form(run: Path, tmp_path: Path) -> None:
+    other = (run / "xnli").rename(tmp_path / "later")
+    (other / "test-ar.tsv").write_bytes(b"\xef\xbb\xbfneutral\r\nneutral\r\nneutral\r\n")
+    submission.write_submission({**folders(run), "xnli": other}, tmp_path / "out", tasks(), expected())
     assert (tmp_path / "out" / "xnli" / "test-ar.tsv").read_bytes() == b"neutral\nneutral\nneutral\n"
 
 
@@ -90,7 +95,7 @@ def test_everything_wrong_is_listed(run: Path, tmp_path: Path) -> None:
     (run / "tatoeba" / "test-ar.tsv").write_text("0\n1\n4\n")
     (out / "notes").mkdir(parents=True)
     with pytest.raises(UserError) as caught:
-        submission.write_submission([run], out, tasks(), expected())
+        submission.write_submission(folders(run), out, tasks(), expected())
     lines = str(caught.value).splitlines()
     assert lines[0] == f"{out} cannot be submitted yet (9 problems):" and len(lines) == 10
     for message in (
@@ -117,6 +122,46 @@ def test_all_nine_tasks_are_needed(tmp_path: Path) -> None:
 def test_mock_submission_is_valid_apart_from_an_extra_task() -> None:
     problems = submission.validate_submission(MOCK / "predictions", XTREME, {})
     assert problems == [f"{MOCK / 'predictions' / 'mewslix'} does not belong to a submission; remove it"]
+
+
+# --- sizes ----------------------------------------------------------------------------------------------------------
+
+
+def sized(sizes: dict[str, dict[str, int]]) -> dict[str, Task]:
+    return {name: dataclasses.replace(task, test_sizes=sizes.get(name, {})) for name, task in tasks().items()}
+
+
+def test_another_size_than_the_benchmarks_is_refused_whatever_the_runs_data_are(run: Path, tmp_path: Path) -> None:
+    wrong = sized({"udpos": {"af": 425, "ar": 2}, "xquad": {"en": 1_190, "es": 1_190}, "bucc2018": {"de": 9_580}})
+    with pytest.raises(UserError) as caught:
+        submission.write_submission(folders(run), tmp_path / "out", wrong, expected())
+    lines = str(caught.value).splitlines()[1:]
+    assert lines == [
+        "udpos: other numbers of examples than in the benchmark's test set: af 2 instead of 425; predict the whole "
+        "files (docs/data_files.md)",
+        "xquad: other numbers of examples than in the benchmark's test set: en es 2 instead of 1,190; predict the "
+        "whole files (docs/data_files.md)",
+    ]
+
+
+def test_right_sizes_pass_and_unknown_ones_are_told(run: Path, tmp_path: Path) -> None:
+    known = sized({"udpos": {"af": 2, "ar": 2}, "xnli": {"ar": 3}, "bucc2018": {"de": 9_580, "fr": 9_086}})
+    submission.write_submission(folders(run), tmp_path / "out", known, expected())
+    unknown = submission.unknown_test_sizes(known)
+    assert unknown["xnli"] == ["bg"] and "udpos" not in unknown
+    assert unknown["bucc2018"] == ["de", "fr"]  # a file of mined pairs does not tell how many sentences were mined
+
+
+def test_the_real_literals_leave_only_mined_pairs_unknown() -> None:
+    real = {name: TASKS[name] for name in submission.SUBMITTED_TASKS}
+    assert submission.unknown_test_sizes(real) == {"bucc2018": ["de", "fr", "ru", "zh"]}
+
+
+def test_files_of_an_earlier_submission_do_not_pass_for_this_ones(run: Path, tmp_path: Path) -> None:
+    submission.write_submission(folders(run), tmp_path / "out", tasks(), expected())
+    (run / "xnli" / "test-ar.tsv").unlink()
+    with pytest.raises(UserError, match="xnli: no prediction for ar"):
+        submission.write_submission(folders(run), tmp_path / "out", tasks(), expected())
 
 
 # --- Tatoeba in the order in which the benchmark grades it ----------------------------------------------------------
@@ -147,10 +192,41 @@ def test_a_submission_scores_what_its_encoder_scores(encoder: str, score: float,
     for language in task.languages:
         asked["tatoeba", language] = family_of(task).files(task).expect([bitext])
         family_of(task).files(task).write(run / "tatoeba" / f"test-{language}.tsv", ENCODERS[encoder])
-    submission.write_submission([run], tmp_path / "out", tasks(), asked)
+    submission.write_submission(folders(run), tmp_path / "out", tasks(), asked)
     sent = [int(line) for line in (tmp_path / "out" / "tatoeba" / "test-ar.tsv").read_text().split()]
     assert graded_by_xtreme(sent, ENGLISH) == score
     kept = [int(line) for line in (run / "tatoeba" / "test-ar.tsv").read_text().split()]
     assert kept == ENCODERS[encoder]  # the run's own file stays in its order
     if encoder == "perfect":
         assert graded_by_xtreme(kept, ENGLISH) < 50
+
+
+REAL = Path(__file__).resolve().parents[2] / "shared" / "data" / "xtreme" / "tatoeba"
+
+
+@pytest.mark.skipif(not REAL.is_dir(), reason="../shared/data is not here")
+@pytest.mark.parametrize(("language", "iso3"), [("de", "deu"), ("te", "tel"), ("th", "tha")])
+def test_real_files_are_graded_as_they_were_scored(language: str, iso3: str, run: Path, tmp_path: Path) -> None:
+    """A perfect, a random and a shuffled encoder, with the benchmark's own size."""
+    english = (REAL / f"tatoeba.{iso3}-eng.eng").read_text(encoding="utf-8").splitlines()
+    count = TASKS["tatoeba"].test_sizes[language]
+    dice = random.Random(language)
+    shuffled = list(range(count))
+    shuffled[: count // 2] = shuffled[1 : count // 2] + [0]  # half of the answers move on by one, none stays right
+    encoders = {
+        "perfect": (list(range(count)), 100.0),
+        "random": (answers := [dice.randrange(count) for _ in range(count)],
+                   100 * sum(i == a for i, a in enumerate(answers)) / count),
+        "shuffled": (shuffled, 100 * (count - count // 2) / count),
+    }  # fmt: skip
+    bitext = Bitext("t", [Sentence(str(i), "x") for i in range(count)],
+                    [Sentence(str(i), text) for i, text in enumerate(english)], None)  # fmt: skip
+    task = dataclasses.replace(TASKS["tatoeba"], languages=(language,))
+    files = family_of(task).files(task)
+    asked = {**expected(), ("tatoeba", language): files.expect([bitext])}
+    for answers, score in encoders.values():
+        files.write(run / "tatoeba" / f"test-{language}.tsv", answers)
+        submission.write_submission(folders(run), tmp_path / "out", {**tasks(), "tatoeba": task}, asked)
+        sent = files.read(tmp_path / "out" / "tatoeba" / f"test-{language}.tsv", ())
+        assert graded_by_xtreme(sent, english) == score
+        (tmp_path / "out" / "tatoeba" / f"test-{language}.tsv").unlink()

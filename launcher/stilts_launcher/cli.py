@@ -117,7 +117,10 @@ def build_parser() -> argparse.ArgumentParser:
     part.add_argument("--dry-run", action="store_true", help="only list what would be uploaded; needs no network")
     part = add("submission", submission, "write a run's predictions as XTREME's nine-folder submission and check it")
     part.add_argument("run_dir", type=Path, help="folder of the run")
-    part.add_argument("--condition", help="row of the table to submit (default: the run's last)")
+    one = part.add_mutually_exclusive_group()
+    one.add_argument("--condition", help="row of the table to submit (default: the run's last)")
+    one.add_argument("--best", action="store_true", help="of each target the condition that is best on English dev")
+    part.add_argument("--seed", type=int, metavar="N", help="seed to submit, where the run has several")
     part.add_argument("--output", type=Path, help="folder to write (default: submission/ in the run)")
     part = add("tasks", tasks, "list the tasks, or show examples of one")
     part.add_argument("task", nargs="?", help="show this task")
@@ -307,7 +310,7 @@ def submission(given: argparse.Namespace) -> int:
 
     folder = RunDir(given.run_dir)
     output = given.output or folder.root / "submission"
-    print(write_run_submission(folder, recipe_of_run(folder), given.condition, output))
+    print(write_run_submission(folder, recipe_of_run(folder), output, given.condition, given.best, given.seed))
     return 0
 
 

@@ -1,38 +1,95 @@
-"""A run's submission to XTREME: one condition's predictions as the nine folders, checked before they are sent."""
+"""A run's submission to XTREME: its predictions as the nine folders, checked before they are sent."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from stilts_ds.config import Recipe
 from stilts_ds.data.data import Data
-from stilts_ds.errors import UserError, counted, did_you_mean
-from stilts_ds.evaluate.submission import write_submission
+from stilts_ds.errors import UserError, counted
+from stilts_ds.evaluate.choose import Choice, choose_best, choose_condition, choose_seed
+from stilts_ds.evaluate.submission import (
+    SUBMITTED_TASKS,
+    describe_files,
+    manifest_path,
+    unknown_test_sizes,
+    write_submission,
+)
 from stilts_ds.families.files import Expected
 from stilts_ds.families.registry import family_of
 from stilts_ds.plan_file import Plan
-from stilts_ds.run_dir import RunDir
+from stilts_ds.run_dir import RunDir, hash_file, provenance, write_json
+from stilts_ds.tasks.file_hashes import SHA256
 from stilts_ds.tasks.spec import Task
 
 
-def write_run_submission(run: RunDir, recipe: Recipe, condition: str | None, output: Path) -> str:
-    """Write the submission of `condition` (default: the run's last) into `output`. Returns what to tell the user.
+def write_run_submission(
+    run: RunDir, recipe: Recipe, output: Path, condition: str | None = None, best: bool = False, seed: int | None = None
+) -> str:
+    """Write the submission of one condition (default: the last), or of each target's best on English dev.
 
-    Raises UserError listing everything that is missing or malformed, and for a run that left test rows out.
+    A manifest beside `output` tells what was sent. Returns what to tell the user. Raises UserError listing everything
+    that is missing, malformed or not the benchmark's.
     """
+    _check_recipe(recipe)
+    plan = Plan.load(run.plan)
+    chosen_seed = choose_seed(plan, seed)
+    chosen = choose_best(run, plan, chosen_seed) if best else choose_condition(run, plan, condition, chosen_seed)
+    chosen = {name: choice for name, choice in chosen.items() if name in SUBMITTED_TASKS}
+    data = Data(recipe, run.root)
+    tasks = {name: data.task(name) for name in chosen}
+    manifest = manifest_path(output)
+    manifest.unlink(missing_ok=True)  # what it told is no longer in the folder
+    expected = {(name, code): found for name, task in tasks.items() for code, found in _expected(task, data).items()}
+    folders = {name: run.phase(choice.phase.id).predictions / name for name, choice in chosen.items()}
+    written = write_submission(folders, output, tasks, expected)
+    unknown = unknown_test_sizes(tasks)
+    files = {name: _source_files(task, data) for name, task in tasks.items()}
+    write_json(manifest, {
+        "run": plan.name,
+        "model": plan.model,
+        "seed": chosen_seed,
+        "tasks": {name: _described(choice, output, tasks[name], files[name]) for name, choice in chosen.items()},
+        "size_unknown": unknown,
+        "provenance": provenance(plan.provenance.model_hash).to_json(),
+    })  # fmt: skip
+    return "\n".join([
+        f"{counted(len(written), 'file')} written to {output}; every language and line is there",
+        *(_line(name, choice) for name, choice in chosen.items()),
+        *(f"size unknown: {name} in {' '.join(codes)}" for name, codes in unknown.items()),
+        *(f"not the published file: {path}" for path in _others(files)),
+        f"what was sent, with hashes: {manifest}",
+    ])  # fmt: skip
+
+
+def _check_recipe(recipe: Recipe) -> None:
+    """Refuse what cannot be the benchmark's test sets."""
     limits = [k for k in ("max_examples", "max_bitext") if getattr(recipe.evaluation, k) is not None]
     if limits:
         raise UserError(f"evaluation.{limits[0]} leaves test rows out; run the recipe without it before submitting")
-    use = Plan.load(run.plan).use
-    chosen = condition or list(use)[-1]
-    if chosen not in use:
-        raise UserError(f"the run has no condition {chosen!r}{did_you_mean(chosen, use)}")
-    data = Data(recipe, run.root)
-    tasks = {name: data.task(name) for name in recipe.targets}
-    expected = {(name, code): found for name, task in tasks.items() for code, found in _expected(task, data).items()}
-    written = write_submission([run.phase(i).predictions for i in use[chosen]], output, tasks, expected)
-    files = counted(len(written), "file")
-    return f"{files} of condition {chosen} written to {output}; every language and line is there"
+    if recipe.data.source == "hub" and "udpos" in recipe.targets:
+        raise UserError("udpos from the hub has other words than XTREME's files, and other sentences in five languages "
+                        "(docs/data_files.md); set data.source=local, with Universal Dependencies 2.5 in data.xtreme")
+
+
+def _line(name: str, choice: Choice) -> str:
+    seed = "any seed" if choice.seed is None else f"seed {choice.seed}"
+    dev = "" if choice.dev_score is None else f", English dev {choice.dev_score:.1f}"
+    return f"{name}: condition {choice.condition}, {seed}{dev} ({choice.chosen_by})"
+
+
+def _described(choice: Choice, output: Path, task: Task, files: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "condition": choice.condition,
+        "seed": choice.seed,
+        "phase": choice.phase.id,
+        "english_dev": choice.dev_score,
+        "chosen_by": choice.chosen_by,
+        "languages": describe_files(output, task),
+        "data_files": files,
+    }
 
 
 def _expected(task: Task, data: Data) -> dict[str, Expected]:
@@ -40,3 +97,22 @@ def _expected(task: Task, data: Data) -> dict[str, Expected]:
     files = family_of(task).files(task)
     languages = data.languages(task, "test")[0]
     return {language: files.expect(data.evaluation(task, "test", language).records()) for language in languages}
+
+
+def _source_files(task: Task, data: Data) -> dict[str, dict[str, Any]]:
+    """The local files that the test sets were read from: SHA-256, and whether it is the published one (None: unknown).
+
+    XTREME's script takes the answers out of XQuAD's files, so its copies are not the published ones and may be right.
+    """
+    found = {}
+    for language in data.languages(task, "test")[0]:
+        for path in data.origin(task, "test", language).files:
+            relative = path.relative_to(data.source.folder_of(task)).as_posix()
+            digest = hash_file(path)
+            published = SHA256[relative] == digest if relative in SHA256 else None
+            found[relative] = {"sha256": digest, "published": published}
+    return found
+
+
+def _others(files: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    return [path for found in files.values() for path, about in found.items() if about["published"] is False]

@@ -5,13 +5,15 @@ Layout (paper, Scoring): one folder per task, `test-{language}.tsv`, or `.json` 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Set
+from collections.abc import Mapping, Set
 from pathlib import Path
+from typing import Any
 
 from stilts_ds.errors import UserError, counted
+from stilts_ds.evaluate.sizes import other_sizes, told
 from stilts_ds.families.files import Expected, read_text
 from stilts_ds.families.registry import family_of
-from stilts_ds.run_dir import write_atomically
+from stilts_ds.run_dir import hash_file, write_atomically
 from stilts_ds.tasks.spec import Task
 
 SUBMITTED_TASKS = ("udpos", "panx", "xnli", "pawsx", "xquad", "mlqa", "tydiqa", "bucc2018", "tatoeba")
@@ -29,8 +31,9 @@ def validate_submission(
 ) -> list[str]:
     """Every problem of a submission folder, one message each; an empty list means that it can be sent.
 
-    `tasks` holds the nine tasks by name and `expected` what (task, language) asks for; a file without an entry there
-    is checked for its format and label set only. Raises UserError if `tasks` lacks one of the nine.
+    `tasks` holds the nine tasks by name and `expected` what the run's data of (task, language) ask for; a file without
+    an entry there is checked for its format and label set only. Whatever the run's data are, a file answers as many
+    examples as the benchmark's test set has, where that is known. Raises UserError if `tasks` lacks one of the nine.
     """
     problems: list[str] = []
     for name in SUBMITTED_TASKS:
@@ -39,8 +42,14 @@ def validate_submission(
         missing = [language for language, file in files.items() if not (folder / name / file).is_file()]
         if missing:
             problems.append(f"{name}: no prediction for {' '.join(missing)} ({folder / name}); predict these languages")
-        for language in files.keys() - set(missing):
-            problems += _file_problems(folder / name / files[language], task, expected.get((name, language)))
+        found: dict[str, int] = {}
+        for language in [language for language in files if language not in missing]:
+            path = folder / name / files[language]
+            try:
+                found[language] = _examples(path, task, expected.get((name, language)))
+            except UserError as error:
+                problems.append(str(error))
+        problems += _size_problems(task, found)
         problems += _strangers(folder / name, set(files.values()))
     return sorted(problems) + _strangers(folder, set(SUBMITTED_TASKS))
 
@@ -56,37 +65,56 @@ def _strangers(folder: Path, known: Set[str]) -> list[str]:
     return [f"{folder / name} does not belong to a submission; remove it" for name in found]
 
 
-def _file_problems(path: Path, task: Task, expected: Expected | None) -> list[str]:
+def _examples(path: Path, task: Task, expected: Expected | None) -> int:
+    """The number of values in a prediction file. Raises UserError where it is malformed or not what is expected."""
     files = family_of(task).files(task)
-    try:
-        values = files.read(path, task.labels)
-        if expected is not None:
-            files.check_expected(path, values, expected)
-    except UserError as error:
-        return [str(error)]
-    return []
+    values = files.read(path, task.labels)
+    if expected is not None:
+        files.check_expected(path, values, expected)
+    return len(values)
+
+
+def _size_problems(task: Task, found: Mapping[str, int]) -> list[str]:
+    if not family_of(task).files(task).one_each:
+        return []
+    others = other_sizes(found, task.test_sizes)
+    problem = f"{task.name}: other numbers of examples than in the benchmark's test set: {told(others)}"
+    return [f"{problem}; predict the whole files (docs/data_files.md)"] if others else []
+
+
+def unknown_test_sizes(tasks: Mapping[str, Task]) -> dict[str, list[str]]:
+    """By task, the languages whose files cannot be checked to be whole: of mined pairs, or of an unknown test set."""
+    unknown = {}
+    for name in SUBMITTED_TASKS:
+        task = _task(tasks, name)
+        counted = task.test_sizes if family_of(task).files(task).one_each else {}
+        if lacking := [language for language in task.languages if language not in counted]:
+            unknown[name] = lacking
+    return unknown
 
 
 def write_submission(
-    predictions: Iterable[Path],
+    predictions: Mapping[str, Path],
     out: Path,
     tasks: Mapping[str, Task],
     expected: Mapping[tuple[str, str], Expected],
 ) -> list[Path]:
-    """Gather the test files of the nine tasks from `predictions` folders (one folder per task in each) into `out`.
+    """Gather the test files of the nine tasks into `out`; `predictions` names the folder with each task's files.
 
-    The first folder that has a file provides it. Files are written in the benchmark's plain form (UTF-8, LF, no byte
-    order mark). Returns the files written. Raises UserError listing everything that is missing or wrong; the problems
-    are found after writing, so `out` then holds what there is.
+    Files are written in the benchmark's plain form (UTF-8, LF, no byte order mark). Returns the files written. Raises
+    UserError listing everything that is missing or wrong; the problems are found after writing, so `out` then holds
+    what there is.
     """
-    sources = list(predictions)
     written: list[Path] = []
     for name in SUBMITTED_TASKS:
-        for language, file in submission_files(_task(tasks, name)).items():
-            found = [folder / name / file for folder in sources if (folder / name / file).is_file()]
-            if found:
-                _write_graded(found[0], out / name / file, _task(tasks, name), expected.get((name, language)))
+        task = _task(tasks, name)
+        for language, file in submission_files(task).items():
+            source = predictions[name] / file if name in predictions else None
+            if source is not None and source.is_file():
+                _write_graded(source, out / name / file, task, expected.get((name, language)))
                 written.append(out / name / file)
+            else:  # an earlier submission's file must not pass for this one's
+                (out / name / file).unlink(missing_ok=True)
     problems = validate_submission(out, tasks, expected)
     if problems:
         raise UserError(f"{out} cannot be submitted yet ({counted(len(problems), 'problem')}):\n" + "\n".join(problems))
@@ -103,3 +131,23 @@ def _write_graded(source: Path, target: Path, task: Task, expected: Expected | N
     values = files.read(target, task.labels)
     if len(values) == len(expected.order):  # otherwise the check of the whole submission says what is wrong
         files.write(target, [values[line] for line in expected.order])
+
+
+# --- what was sent ---------------------------------------------------------------------------------------------------
+
+
+def manifest_path(out: Path) -> Path:
+    """Beside the submission's folder, which may hold nothing but the nine."""
+    return out.with_name(f"{out.name}.json")
+
+
+def describe_files(out: Path, task: Task) -> dict[str, Any]:
+    """Examples, the benchmark's number of them (None: not known) and SHA-256 of a task's files, by language."""
+    files = family_of(task).files(task)
+    described = {}
+    for language, file in submission_files(task).items():
+        path = out / task.name / file
+        examples = len(files.read(path, task.labels)) if files.one_each else None
+        benchmark = task.test_sizes.get(language) if files.one_each else None
+        described[language] = {"examples": examples, "benchmark": benchmark, "sha256": hash_file(path)}
+    return described

@@ -51,7 +51,8 @@ class PredictionFile:
     read(path, labels) gives values; `labels` are the allowed words, none of them allows any. read_labels gives gold
     values. The writers are atomic and raise ValueError for values that would not read back as they are.
     check(path, predicted, gold) raises UserError where predictions do not answer what the gold values ask;
-    expect(records) and check_expected(path, values, expected) do so for a test file without labels.
+    expect(records) and check_expected(path, values, expected) do so for a test file without labels. `one_each`: whether
+    there is a value for each example, so that their number tells the test set's.
     """
 
     suffix: str
@@ -62,6 +63,7 @@ class PredictionFile:
     check: Callable[[Path, Any, Any], None]
     check_expected: Callable[[Path, Any, Expected], None]
     expect: Callable[[Sequence[Any]], Expected] = expect_count
+    one_each: bool = True
 
     def name(self, split: str, language: str) -> str:
         """`test-de.tsv`, or `test-de.json` for answers."""

@@ -150,7 +150,8 @@ def count_examples(task: Task, records: Sequence[Record]) -> int | None:
     gold = family.label_values(family, task, records)
     if gold is not None:
         return len(gold)
-    return None if task.predictions == "pairs" else family.files(task).expect(records).count
+    files = family.files(task)
+    return files.expect(records).count if files.one_each else None
 
 
 def _examples(task: Task, split: str, language: str, count: int | None) -> str:

@@ -176,8 +176,9 @@ def expect_nearest(records: Sequence[Bitext]) -> Expected:
 
 
 PAIRS_FILE = PredictionFile(
-    ".tsv", read_pairs, read_gold_pairs, write_pairs, write_pairs, check_nothing, check_expected_pairs, expect
-)
+    ".tsv", read_pairs, read_gold_pairs, write_pairs, write_pairs, check_nothing, check_expected_pairs, expect,
+    one_each=False,
+)  # fmt: skip
 NEAREST_FILE = dataclasses.replace(INDEX_FILE, expect=expect_nearest)
 FILES = {"pairs": PAIRS_FILE, "nearest": NEAREST_FILE}
 
