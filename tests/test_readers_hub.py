@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -10,14 +11,18 @@ from typing import Any
 import datasets
 import pytest
 from reader_files import available_languages, files_of, read_bitext
+from report_runs import build_run
 
-from stilts_ds.data.reader import read_examples
+from stilts_ds.data.reader import find_origin, read_examples
 from stilts_ds.errors import UserError
 from stilts_ds.families.bitext.record import Sentence
 from stilts_ds.families.choice.record import Choice
 from stilts_ds.families.pair.record import Pair
 from stilts_ds.families.span.record import Answer, Span
 from stilts_ds.families.tag.record import Tagged
+from stilts_ds.report.stats import Settings
+from stilts_ds.report.write import write_report
+from stilts_ds.run_dir import read_json, write_json
 from stilts_ds.sources import hub
 from stilts_ds.sources.source import DataSource
 from stilts_ds.tasks.registry import TASKS, get_task
@@ -44,7 +49,7 @@ def serve(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Serve:
             return LOAD("parquet", data_files=str(file), split="train", cache_dir=str(tmp_path / "cache"))
 
         monkeypatch.setattr(datasets, "load_dataset", answer)
-        monkeypatch.setattr(hub, "resolve", lambda one: one.revision)
+        monkeypatch.setattr(hub, "pin", lambda data_set, kept: data_set)
         return asked
 
     return start
@@ -161,22 +166,82 @@ def test_a_failing_download_is_a_user_error(monkeypatch: pytest.MonkeyPatch) -> 
         rows("hellaswag")
 
 
-def test_only_branches_are_resolved(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Api:
-        def dataset_info(self, repo: str, revision: str) -> Any:
-            assert (repo, revision) == ("allenai/cosmos_qa", "refs/convert/parquet")
-            return type("Info", (), {"sha": "f" * 40})
+# --- moving revisions ------------------------------------------------------------------------------------------------
 
-    monkeypatch.setattr("huggingface_hub.HfApi", Api)
-    assert hub.resolve(TASKS["cosmosqa"].hub["dev"][0]) == "f" * 40
-    pinned = TASKS["mnli"].hub["dev"][0]
-    assert hub.resolve(pinned) == pinned.revision
+COSMOS = TASKS["cosmosqa"].hub["dev"][0]
+NAME = "allenai/cosmos_qa@refs/convert/parquet"
 
 
-def test_an_unreachable_hub_leaves_the_branch(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Api:
-        def dataset_info(self, repo: str, revision: str) -> Any:
+class Api:
+    """A hub whose branch stands at `commit`; None: out of reach."""
+
+    commit: str | None = None
+    asked = 0
+
+    def dataset_info(self, repo: str, revision: str, timeout: float) -> Any:
+        assert (repo, revision) == ("allenai/cosmos_qa", "refs/convert/parquet") and timeout > 0
+        Api.asked += 1
+        if Api.commit is None:
             raise ConnectionError
+        return type("Info", (), {"sha": Api.commit})
 
+
+@pytest.fixture
+def api(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> type[Api]:
     monkeypatch.setattr("huggingface_hub.HfApi", Api)
-    assert hub.resolve(TASKS["cosmosqa"].hub["dev"][0]) == "refs/convert/parquet"
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "hf")
+    hub._newest_commit.cache_clear()
+    Api.commit, Api.asked = None, 0
+    return Api
+
+
+def test_only_branches_are_resolved_and_only_once(api: type[Api], tmp_path: Path) -> None:
+    api.commit = "f" * 40
+    kept = tmp_path / "cache" / "hub_commits.json"
+    assert hub.pin(COSMOS, kept).revision == "f" * 40
+    assert read_json(kept) == {NAME: "f" * 40}
+    api.commit = "e" * 40  # the branch moves on
+    hub._newest_commit.cache_clear()
+    assert hub.pin(COSMOS, kept).revision == "f" * 40 and api.asked == 1
+    pinned = TASKS["mnli"].hub["dev"][0]
+    assert hub.pin(pinned, kept) is pinned
+
+
+def test_without_network_the_cached_copy_tells_its_commit(api: type[Api], tmp_path: Path) -> None:
+    kept = tmp_path / "hub_commits.json"
+    assert hub.pin(COSMOS, kept) == COSMOS and not kept.exists()  # nothing is here: loading will say so
+    versions = tmp_path / "hf" / "allenai___cosmos_qa" / "default" / "0.0.0"
+    for age, commit in enumerate(["a" * 40, "b" * 40, "c" * 40]):
+        (versions / commit).mkdir(parents=True)
+        os.utime(versions / commit, (1000 - age, 1000 - age))
+    (versions / f"{'d' * 40}.incomplete").mkdir()
+    assert hub.pin(COSMOS, kept).revision == "a" * 40
+    assert read_json(kept) == {NAME: "a" * 40}
+
+
+def test_the_commit_is_part_of_what_phases_and_rows_are_named_by(api: type[Api], tmp_path: Path) -> None:
+    found = {}
+    for commit in ("f" * 40, "e" * 40):
+        api.commit = commit
+        hub._newest_commit.cache_clear()
+        source = DataSource("hub", hub_commits=tmp_path / commit / "hub_commits.json")
+        found[commit] = find_origin(TASKS["cosmosqa"], "train", "en", source)
+        assert [data_set.revision for data_set in found[commit].hub] == [commit]
+    assert found["f" * 40].hash != found["e" * 40].hash
+
+
+def test_damaged_commits_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "hub_commits.json").write_text('{"a": "main"}')
+    with pytest.raises(UserError, match="hub_commits.json holds no commits; delete it"):
+        hub.pin(COSMOS, tmp_path / "hub_commits.json")
+
+
+def test_the_report_names_the_commit(tmp_path: Path) -> None:
+    run = build_run(tmp_path, targets=["pawsx"], languages="all", examples=5,
+                    intermediate={"none": [], "cosmosqa": ["cosmosqa"]})  # fmt: skip
+    write_report(run, Settings(resamples=200))
+    assert "hub_commits" not in read_json(run.results)
+    write_json(tmp_path / "cache" / "hub_commits.json", {NAME: "f" * 40, "other/set@main": "e" * 40})
+    write_report(run, Settings(resamples=200))
+    assert read_json(run.results)["hub_commits"] == {NAME: "f" * 40}
+    assert f"Moving hub revisions: `{NAME}: {'f' * 40}`" in run.report.read_text(encoding="utf-8")

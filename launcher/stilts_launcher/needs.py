@@ -11,7 +11,7 @@ from stilts_ds.families.registry import family_of
 from stilts_ds.plan import check_tasks, train_task_of
 from stilts_ds.sources import hub
 from stilts_ds.sources.local import missing_parts
-from stilts_ds.tasks.registry import check_language, get_task, owner
+from stilts_ds.tasks.registry import get_task, owner
 from stilts_ds.tasks.spec import Task
 
 
@@ -63,8 +63,7 @@ def ensure_local(need: Need, data: Data) -> list[str]:
     if not data.source.from_hub(owner(task, need.split), need.split):
         return missing_parts(task, need.split, need.language, data.source)
     try:
-        check_language(task, need.language)
-        hub.fetch(owner(task, need.split), need.split, need.language)
+        hub.fetch(data.origin(task, need.split, need.language).hub, need.language)
     except UserError as problem:
         return [str(problem)]
     return []

@@ -32,7 +32,7 @@ class Data:
     def __init__(self, recipe: Recipe, run_folder: Path) -> None:
         self.recipe = recipe
         self.source = data_source(recipe, run_folder)
-        self.store = Store(recipe.model, recipe.data.cache or run_folder / "cache")
+        self.store = Store(recipe.model, cache_folder(recipe, run_folder))
         self._tasks: dict[str, Task] = {}
         self._labels: dict[str, tuple[str, ...]] = {}
         self._origins: dict[tuple[str, str, str], Origin] = {}
@@ -226,8 +226,18 @@ def data_source(recipe: Recipe, run_folder: Path) -> DataSource:
             max_text_passages=part.max_text_passages,
         )  # fmt: skip
     return DataSource(
-        part.source, part.intermediate, part.xtreme, part.text, part.translated, part.text_hub, part.max_text_passages
-    )
+        part.source, part.intermediate, part.xtreme, part.text, part.translated, part.text_hub, part.max_text_passages,
+        hub_commits_path(recipe, run_folder),
+    )  # fmt: skip
+
+
+def cache_folder(recipe: Recipe, run_folder: Path) -> Path:
+    return recipe.data.cache or run_folder / "cache"
+
+
+def hub_commits_path(recipe: Recipe, run_folder: Path) -> Path:
+    """Where the commits behind moving hub revisions are kept."""
+    return cache_folder(recipe, run_folder) / "hub_commits.json"
 
 
 def prepare_data(data: Data, phases: Iterable[Phase]) -> None:

@@ -155,7 +155,8 @@ def find_origin(task: Task, split: str, language: str, source: DataSource) -> Or
     check_language(serving, language)
     if source.from_hub(serving, split):
         hub.check_offer(serving, split, language)
-        return Origin(serving, split, language, hub=serving.hub[split])
+        pinned = tuple(hub.pin(data_set, source.hub_commits) for data_set in serving.hub[split])
+        return Origin(serving, split, language, hub=pinned)
     parts = parts_of(serving, split, language, source)
     return Origin(serving, split, language, tuple(parts), max_passages=source.max_text_passages)
 

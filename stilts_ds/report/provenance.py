@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from stilts_ds.data.data import hub_commits_path
 from stilts_ds.plan_file import Phase
 from stilts_ds.report.load import RunData
 from stilts_ds.report.table import Sheet
+from stilts_ds.sources.hub import kept_commits, moving
+from stilts_ds.tasks.registry import get_task
 
 
 def provenance_lines(data: RunData) -> list[tuple[str, str]]:
@@ -24,9 +27,19 @@ def provenance_lines(data: RunData) -> list[tuple[str, str]]:
         ("Commit", ", ".join(commits)),
         ("Versions", ", ".join(versions)),
         ("Machine", ", ".join(platforms)),
+        ("Moving hub revisions", ", ".join(f"{name}: {commit}" for name, commit in hub_commits(data).items())),
         ("Recipe", "recipe.yaml beside this file"),
     ]
     return [(what, value) for what, value in lines if value]
+
+
+def hub_commits(data: RunData) -> dict[str, str]:
+    """The commits that the run's hub data sets of moving revisions were read at, by `repository@revision`."""
+    if data.plan.source != "hub":
+        return {}
+    used = {name for phase in data.phases.values() for task in phase.train for name in moving(get_task(task))}
+    kept = kept_commits(hub_commits_path(data.recipe, data.run.root))
+    return {name: kept[name] for name in sorted(used) if name in kept}
 
 
 def _distinct(values: Iterable[str]) -> list[str]:

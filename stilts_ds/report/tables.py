@@ -12,6 +12,7 @@ from stilts_ds.errors import counted
 from stilts_ds.evaluate.result import Result
 from stilts_ds.report.compare import Scored, Scores, gain, mean_of
 from stilts_ds.report.load import RunData
+from stilts_ds.report.provenance import hub_commits
 from stilts_ds.report.published import published_table
 from stilts_ds.report.stats import (
     Floats,
@@ -339,6 +340,7 @@ def results_json(data: RunData, tables: Tables, settings: Settings) -> dict[str,
         "targets": data.targets,
         "rows": rows,
         "missing": list(data.missing),
+        **({"hub_commits": commits} if (commits := hub_commits(data)) else {}),
         "statistics": {
             "baseline": data.baseline, "resamples": settings.resamples, "level": settings.level,
             "best_per_target": choose_best(data), "chosen_otherwise": chosen_otherwise(data),

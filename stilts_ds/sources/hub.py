@@ -1,10 +1,13 @@
 """Rows of Hugging Face hub data sets (parquet or JSON; no script runs). What a row means is a family's to say.
 
-`datasets` is imported when rows are asked for. A revision that is no commit is resolved first, and logged.
+`datasets` is imported when rows are asked for. A revision that is no commit is resolved first, and kept.
 """
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
+import functools
 import logging
 import re
 from collections import Counter
@@ -15,12 +18,14 @@ from typing import Any
 
 from stilts_ds.config import TextHubPart
 from stilts_ds.errors import UserError, redacted
+from stilts_ds.run_dir import read_json, write_json
 from stilts_ds.sources.files import check_text, shorten
 from stilts_ds.tasks.languages import iso3_of, name_of
 from stilts_ds.tasks.spec import Hub, Task
 
 log = logging.getLogger(__name__)
 COMMIT = re.compile(r"[0-9a-f]{40}")
+HUB_SECONDS = 10.0  # for the answer to which commit a branch is at
 
 
 @dataclass(frozen=True)
@@ -68,15 +73,10 @@ def rows_of(hub: Hub, language: str) -> tuple[Any, str]:
     return load_rows(hub, config), f"{hub.repo} {config} {hub.split}"
 
 
-def fetch(task: Task, split: str, language: str) -> list[str]:
-    """Bring the hub data sets of a split into the cache, where they are not yet; returns their names.
-
-    Raises UserError for the first that cannot be loaded.
-    """
-    check_offer(task, split, language)
-    for hub in task.hub[split]:
+def fetch(hubs: Iterable[Hub], language: str) -> None:
+    """Bring data sets into the cache, where they are not yet. Raises UserError for the first that cannot be loaded."""
+    for hub in hubs:
         load_rows(hub, _config(hub, language))
-    return [f"{hub.repo} {_config(hub, language)} {hub.split}" for hub in task.hub[split]]
 
 
 def _config(hub: Hub, language: str) -> str:
@@ -94,7 +94,7 @@ def load_rows(hub: Hub, config: str, **options: bool) -> Any:
     try:
         import datasets
 
-        rows = datasets.load_dataset(hub.repo, config, split=hub.split, revision=resolve(hub), **options)
+        rows = datasets.load_dataset(hub.repo, config, split=hub.split, revision=hub.revision, **options)
     except ImportError:
         raise UserError("data.source=hub needs the package `datasets`; install it, or use local files") from None
     except (OSError, ValueError, RuntimeError) as error:
@@ -117,19 +117,72 @@ def _check_revision(rows: Any, hub: Hub, config: str) -> None:
         )
 
 
-def resolve(hub: Hub) -> str:
-    """The commit behind a revision; without network the revision itself, so that a filled cache still serves."""
+# --- moving revisions ------------------------------------------------------------------------------------------------
+
+
+def pin(hub: Hub, kept: Path | None) -> Hub:
+    """The data set at a commit, so that names of phases and rows say what was read.
+
+    A revision that is no commit (a branch moves) is resolved once and kept in the file `kept`: by what stands there,
+    by the hub, or, where that is out of reach, by the copy in the cache of `datasets`. Where nobody knows, the data set
+    is not here either, and loading it says so.
+    """
     if COMMIT.fullmatch(hub.revision):
-        return hub.revision
+        return hub
+    commits = kept_commits(kept)
+    commit = commits.get(moving_name(hub)) or _newest_commit(hub.repo, hub.revision) or _cached_commit(hub)
+    if commit is None:
+        return hub
+    if kept is not None and moving_name(hub) not in commits:
+        log.info("%s: commit %s, kept in %s", moving_name(hub), commit, kept)
+        with contextlib.suppress(OSError):  # a cache that is only read
+            write_json(kept, {**commits, moving_name(hub): commit})
+    return dataclasses.replace(hub, revision=commit)
+
+
+def moving_name(hub: Hub) -> str:
+    """What a data set at a moving revision is kept as."""
+    return f"{hub.repo}@{hub.revision}"
+
+
+def moving(task: Task) -> set[str]:
+    """The names of a task's data sets whose revision is no commit."""
+    hubs = (hub for entries in task.hub.values() for hub in entries)
+    return {moving_name(hub) for hub in hubs if not COMMIT.fullmatch(hub.revision)}
+
+
+def kept_commits(kept: Path | None) -> dict[str, str]:
+    """Resolved commits by `repository@revision`; {} before. Raises UserError naming the file where it is damaged."""
+    if kept is None or not kept.exists():
+        return {}
+    commits = read_json(kept)
+    whole = isinstance(commits, dict) and all(COMMIT.fullmatch(str(commit)) for commit in commits.values())
+    if not whole:
+        raise UserError(f"{kept} holds no commits; delete it, and the same command asks the hub again")
+    return {str(name): str(commit) for name, commit in commits.items()}
+
+
+@functools.lru_cache
+def _newest_commit(repo: str, revision: str) -> str | None:
+    """The commit behind a branch now; None where the hub does not answer. Asked once in the life of the process."""
     from huggingface_hub import HfApi
 
     try:
-        commit = HfApi().dataset_info(hub.repo, revision=hub.revision).sha
+        commit = HfApi().dataset_info(repo, revision=revision, timeout=HUB_SECONDS).sha
     except Exception as error:  # the hub client raises many kinds; loading reports what matters
-        log.warning("%s %s: commit unknown (%s)", hub.repo, hub.revision, type(error).__name__)
-        return hub.revision
-    log.info("%s %s: commit %s", hub.repo, hub.revision, commit)
-    return commit or hub.revision
+        log.warning("%s %s: commit unknown (%s)", repo, revision, type(error).__name__)
+        return None
+    return commit
+
+
+def _cached_commit(hub: Hub) -> str | None:
+    """The commit of the copy that `datasets` takes without network: of several the newest."""
+    import datasets
+
+    folder = Path(datasets.config.HF_DATASETS_CACHE) / hub.repo.replace("/", "___")
+    copies = [path for path in folder.glob("*/*/*") if COMMIT.fullmatch(path.name)]
+    newest = max(copies, key=lambda path: path.stat().st_mtime, default=None)
+    return None if newest is None else newest.name
 
 
 def row_id(row: Mapping[str, Any], where: str, *keys: str) -> str:

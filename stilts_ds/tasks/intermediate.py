@@ -218,7 +218,8 @@ COSMOSQA = Task(
     sizes={"train": 25_262, "dev": 2_985},
     training={"train_batch_size": 4, "num_train_epochs": 15, "max_seq_length": 256},
     licence="CC BY 4.0",
-    note="The hub's parquet branch is not pinned; the commit that was read is logged.",
+    note="The hub's parquet branch moves, so it is not pinned here: the commit that is read is kept in the cache "
+    "(hub_commits.json), and is part of the names of phases.",
     url="https://wilburone.github.io/cosmos",
 )
 

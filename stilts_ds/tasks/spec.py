@@ -35,7 +35,7 @@ class Hub:
 
     In `config`, `{language}`, `{iso3}` and `{name}` (the language's English name) are filled in; without any of them
     the rows are the pivot language's or, with `names_language`, say their language themselves. `revision` is a commit,
-    or a branch where none is known.
+    or a branch where none is known (see stilts_ds.sources.hub.pin).
     """
 
     schema: str
