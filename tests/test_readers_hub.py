@@ -209,7 +209,9 @@ def test_only_branches_are_resolved_and_only_once(api: type[Api], tmp_path: Path
 
 def test_without_network_the_cached_copy_tells_its_commit(api: type[Api], tmp_path: Path) -> None:
     kept = tmp_path / "hub_commits.json"
-    assert hub.pin(COSMOS, kept) == COSMOS and not kept.exists()  # nothing is here: loading will say so
+    with pytest.raises(UserError, match="cosmos_qa: the revision refs/convert/parquet moves, and its commit is not"):
+        hub.pin(COSMOS, kept)
+    assert not kept.exists()
     versions = tmp_path / "hf" / "allenai___cosmos_qa" / "default" / "0.0.0"
     for age, commit in enumerate(["a" * 40, "b" * 40, "c" * 40]):
         (versions / commit).mkdir(parents=True)

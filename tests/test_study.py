@@ -95,18 +95,21 @@ def test_the_paper_s_settings() -> None:
 
 
 def test_a_plan_without_its_data_is_shown_and_says_what_is_lacking(tmp_path: Path) -> None:
-    """The hub's pinned revisions need no network; CCGbank is local only, and is not here."""
-    said = stilts("plan", "xstilts", cwd=tmp_path)
+    """The hub's pinned revisions need no network; CCGbank is local only, and is not here; Cosmos QA's branch moves."""
+    said = stilts("plan", "xstilts", cwd=tmp_path, HF_HOME=str(tmp_path / "hf"))
     assert said.startswith("xstilts: 523 phases (63 intermediate, 396 target, 64 retrieval)")
     names = re.findall(r"^((?:intermediate|target|retrieval)-\S+)  \[[^]]+\]$", said, re.MULTILINE)
     assert len(set(names)) == len(names) == 523
     assert "  ccg: data.intermediate is not set; the hub has not got its files" in said
+    assert "  allenai/cosmos_qa: the revision refs/convert/parquet moves, and its commit is not known: " in said
     assert not (tmp_path / "runs/xstilts/plan.json").exists()
     folder = tmp_path / "own" / "ccg"
     folder.mkdir(parents=True)
     for split in ("train", "dev"):
         (folder / f"{split}.tsv").write_text("rain\tN\n\n", encoding="utf-8")
-    said = stilts("plan", "xstilts", f"data.intermediate={folder.parent}", cwd=tmp_path)
+    (tmp_path / "hf" / "datasets" / "allenai___cosmos_qa" / "default" / "0.0.0" / ("a" * 40)).mkdir(parents=True)
+    local = f"data.intermediate={folder.parent}"
+    said = stilts("plan", "xstilts", local, cwd=tmp_path, HF_HOME=str(tmp_path / "hf"))
     assert "cannot run yet" not in said and (tmp_path / "runs/xstilts/plan.json").exists()
 
 

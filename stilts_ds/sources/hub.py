@@ -124,15 +124,17 @@ def pin(hub: Hub, kept: Path | None) -> Hub:
     """The data set at a commit, so that names of phases and rows say what was read.
 
     A revision that is no commit (a branch moves) is resolved once and kept in the file `kept`: by what stands there,
-    by the hub, or, where that is out of reach, by the copy in the cache of `datasets`. Where nobody knows, the data set
-    is not here either, and loading it says so.
+    by the hub, or, where that is out of reach, by the copy in the cache of `datasets`. Raises UserError where nobody
+    knows: then the data set is not here either.
     """
     if COMMIT.fullmatch(hub.revision):
         return hub
     commits = kept_commits(kept)
     commit = commits.get(moving_name(hub)) or _newest_commit(hub.repo, hub.revision) or _cached_commit(hub)
     if commit is None:
-        return hub
+        where = f"{hub.repo}: the revision {hub.revision} moves, and its commit is not known"
+        remedy = "fill the cache (HF_HOME) on a machine with network, or set data.source=local"
+        raise UserError(f"{where}: the hub is out of reach and the cache has no copy; {remedy}")
     if kept is not None and moving_name(hub) not in commits:
         log.info("%s: commit %s, kept in %s", moving_name(hub), commit, kept)
         with contextlib.suppress(OSError):  # a cache that is only read
@@ -169,8 +171,8 @@ def _newest_commit(repo: str, revision: str) -> str | None:
 
     try:
         commit = HfApi().dataset_info(repo, revision=revision, timeout=HUB_SECONDS).sha
-    except Exception as error:  # the hub client raises many kinds; loading reports what matters
-        log.warning("%s %s: commit unknown (%s)", repo, revision, type(error).__name__)
+    except Exception as error:  # the hub client raises many kinds; `pin` says what to do
+        log.info("%s %s: the hub does not tell the commit (%s)", repo, revision, type(error).__name__)
         return None
     return commit
 
