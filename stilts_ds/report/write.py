@@ -11,9 +11,10 @@ from stilts_ds.report.compare import score_run
 from stilts_ds.report.load import RunData, load_run
 from stilts_ds.report.page import page
 from stilts_ds.report.provenance import cost_sheet, provenance_lines, selection_sheet
+from stilts_ds.report.results_json import results_json
 from stilts_ds.report.stats import Settings
 from stilts_ds.report.table import Table, legend
-from stilts_ds.report.tables import Tables, build_tables, results_json, tested, with_resamples
+from stilts_ds.report.tables import Tables, build_tables, tested, with_resamples
 from stilts_ds.report.text import (
     csv_tables,
     latex_tables,
