@@ -10,7 +10,8 @@ import platform
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from typing import Any
 import xxhash
 
 from stilts_ds import __version__
-from stilts_ds.errors import UserError
+from stilts_ds.errors import UnreadableError, UserError
 from stilts_ds.phase_status import Best, PhaseStatus
 from stilts_ds.values import Value, check_value
 
@@ -46,18 +47,35 @@ def write_json(path: Path, value: Any) -> None:
     write_atomically(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
 
 
-def read_json(path: Path) -> Any:
-    """Read a JSON file; raises UserError naming the file where it is missing or broken."""
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Read `path` inside: FileNotFoundError passes, any other OSError is an UnreadableError that names the file.
+
+    Such an error (EIO, ESTALE, EMFILE, EACCES ...) is about the way to the bytes and says nothing about the bytes.
+    """
     try:
-        text = path.read_text(encoding="utf-8")
+        yield
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise UnreadableError(
+            f"{path} cannot be read ({error.strerror}); it was left as it is: check its permissions and the file "
+            "system, then run the same command again"
+        ) from error
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file; raises UserError naming the file where it is missing or broken, UnreadableError where reading
+    failed."""
+    try:
+        with reading(path):
+            text = path.read_text(encoding="utf-8")
         value = json.loads(text)
         if "\\ud" in text.lower():  # an escape can name half a surrogate pair, which no file and no report can hold
             json.dumps(value, ensure_ascii=False).encode()
         return value
     except FileNotFoundError as error:
         raise UserError(f"{path} does not exist; check the folder that you gave") from error
-    except OSError as error:
-        raise UserError(f"{path} cannot be read ({error.strerror}); check its permissions") from error
     except (ValueError, RecursionError) as error:  # also bytes that are no UTF-8, numbers without end, endless nesting
         raise UserError(f"{path} is not valid JSON ({error}); delete it and run the same command again") from error
 
@@ -94,7 +112,7 @@ def checksum(path: Path) -> str:
 
 def _digest(path: Path, digest: Any) -> str:
     block = memoryview(bytearray(1 << 18))
-    with open(path, "rb", buffering=0) as file:
+    with reading(path), open(path, "rb", buffering=0) as file:
         while size := file.readinto(block):
             digest.update(block[:size])
     return digest.hexdigest()

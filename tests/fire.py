@@ -341,9 +341,10 @@ def differences(ours: dict[str, Any], quiet: dict[str, Any]) -> list[str]:
 
 
 def leftovers(run: Path) -> list[str]:
-    """Files that a finished run should not keep: what kills left half-written."""
+    """Files that a finished run should not keep: what kills left half-written. Damaged caches stay on purpose."""
     names: Iterator[Path] = (p for p in run.rglob("*") if p.name in ("encoder.new", "checkpoints", "heads.new")
-                             or p.name.startswith(".preflight-") or re.search(r"^\..*\.[a-z0-9_]{8}$", p.name))
+                             or p.name.startswith(".preflight-")
+                             or (re.search(r"^\..*\.[a-z0-9_]{8}$", p.name) and ".damaged." not in p.name))
     return sorted(str(path.relative_to(run)) for path in names)
 
 

@@ -18,7 +18,9 @@ import ranks
 import torch
 from streams import StreamsOnly
 
+from stilts_ds.config import TrainingPart
 from stilts_ds.engine import streams
+from stilts_ds.engine.optim import learning_rate
 from stilts_ds.run_dir import read_sealed, write_sealed
 
 run = partial(ranks.run, start=forked.start)
@@ -54,6 +56,21 @@ def settings(folder: Path, stage: int, unit: str = "example", offload: bool = Fa
     )
     engine = {"ds_config": str(config), "offload_optimizer": offload}
     return json.dumps({"stage": stage, "engine": engine, "sampling": {"unit": unit}, "training": TRAINING, **more})
+
+
+@pytest.mark.parametrize("ratio, rates", [
+    (0.1, [1.0]),
+    (1.0, [1.0]),
+    (0.1, [0.0, 1.0]),
+    (1.0, [0.0, 0.5]),
+    (0.0, [1.0, 0.5]),
+    (0.5, [0.0, 0.5, 1.0, 0.5]),
+    (0.1, [0.0, 1.0, 0.75, 0.5, 0.25]),
+])
+def test_the_rate_rises_and_falls_and_the_only_step_of_a_phase_trains(ratio: float, rates: list[float]) -> None:
+    """A phase of one step had rate 0; all longer ones keep the schedule that they had."""
+    setting = TrainingPart(learning_rate=1.0, warmup_ratio=ratio)
+    assert [learning_rate(step, len(rates), setting) for step in range(len(rates))] == rates
 
 
 @pytest.fixture(scope="module")
