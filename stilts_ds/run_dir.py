@@ -24,6 +24,7 @@ from stilts_ds.phase_status import Best, PhaseStatus
 from stilts_ds.values import Value, check_value
 
 COMMIT = "COMMIT"
+HEADS_JSON = "heads.json"
 VERSIONED = ("torch", "deepspeed", "transformers", "tokenizers", "datasets", "numpy", "triton", "mpi4py")
 
 
@@ -123,6 +124,34 @@ def hash_files(paths: Iterable[Path]) -> str:
     return hash_json([hash_file(path) for path in paths])
 
 
+def folder_bytes(folder: Path) -> int:
+    """Bytes of all files in a folder; 0 where it does not exist."""
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+def best_model(checkpoints: Path, step: int) -> Path:
+    """Where the best model of a phase that trains lies, beside the checkpoints that name its step."""
+    return checkpoints / f"best-{step:06d}"
+
+
+def model_damage(folder: Path) -> str | None:
+    """What is wrong with an exported model (`encoder/`, `heads.safetensors`, and `heads.json`, which is written last),
+    or None. Raises UnreadableError where a file cannot be read."""
+    try:
+        described = read_sealed(folder / HEADS_JSON).get("files", {})
+    except UnreadableError:
+        raise
+    except UserError as error:
+        return str(error)
+    for name, digest in described.items():
+        try:
+            if hash_file(folder / name) != digest:
+                return f"{folder / name} changed since it was written"
+        except FileNotFoundError:
+            return f"{folder / name} is missing"
+    return None
+
+
 @dataclass(frozen=True)
 class PhaseDir:
     """The files of one phase: `runs/<name>/phases/<phase-id>/`."""
@@ -150,6 +179,10 @@ class PhaseDir:
     def checkpoints(self) -> Path:
         return self.root / "checkpoints"
 
+    def best(self, step: int) -> Path:
+        """The best model on dev that training had after `step` steps; the checkpoints that know of it name it."""
+        return best_model(self.checkpoints, step)
+
     @property
     def encoder(self) -> Path:
         return self.root / "encoder"
@@ -157,6 +190,10 @@ class PhaseDir:
     @property
     def heads(self) -> Path:
         return self.root / "heads.safetensors"
+
+    @property
+    def heads_json(self) -> Path:
+        return self.root / HEADS_JSON
 
     @property
     def predictions(self) -> Path:
