@@ -106,11 +106,12 @@ def _check_keys(path: Path, given: dict[str, Any], allowed: Mapping[str, Check],
         if key not in allowed:
             reason = REASONS.get(name, UNTRIED)
             raise UserError(
-                f"engine.ds_config: {path}: {name!r} may not stand there: {reason}. Remove it (docs/recipe.md lists "
-                "what may)"
+                f"engine.ds_config: {path}: {name!r} may not stand there: {reason}; remove it "
+                "(docs/recipe.md lists what may)"
             )
         if not allowed[key](value):
-            raise UserError(f"engine.ds_config: {path}: {name!r} cannot be {json.dumps(value)}; see DeepSpeed's manual")
+            problem = f"engine.ds_config: {path}: {name!r} cannot be {json.dumps(value)}"
+            raise UserError(f"{problem}; give what docs/recipe.md says")
 
 
 def _shipped(name: str) -> str:

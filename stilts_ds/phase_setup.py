@@ -17,6 +17,7 @@ from stilts_ds.data.data import Data
 from stilts_ds.ds_files import base_config
 from stilts_ds.engine.training_setup import TrainingSetup
 from stilts_ds.engine.world import World
+from stilts_ds.engine.zero import check_deepspeed
 from stilts_ds.errors import UserError
 from stilts_ds.evaluate.selection import dev_scores
 from stilts_ds.export import check_export, export_model
@@ -36,7 +37,8 @@ log = logging.getLogger(__name__)
 
 def check_settings(recipe: Recipe, phases: list[Phase], limit: int | None, world: World) -> None:
     """Refuse what cannot work before anything is paid for. `limit`: the longest row of the model, if known."""
-    base_config(recipe.engine)
+    check_deepspeed()
+    base_config(recipe.engine)  # which looks at the recipe's own DeepSpeed file
     if recipe.engine.dtype == "fp16" and world.device.type == "cpu":
         raise UserError("engine.dtype=fp16 does not work on CPUs; use engine.dtype=fp32 or bf16")
     for phase in phases:

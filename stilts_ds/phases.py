@@ -25,7 +25,6 @@ from stilts_ds.engine.preflight import check_ranks
 from stilts_ds.engine.progress import Progress
 from stilts_ds.engine.ranks import run_as_rank
 from stilts_ds.engine.world import World
-from stilts_ds.engine.zero import check_deepspeed
 from stilts_ds.errors import UserError, redacted
 from stilts_ds.evaluate.score_run import score_phase
 from stilts_ds.evaluate.zero_shot import evaluate_phase
@@ -50,7 +49,6 @@ def run_phases(run: RunDir, wanted: list[str], only: str | None, world: World) -
     chosen = [phase for phase in phases if not wanted or phase.id in wanted]
     model = model_path(recipe.model.name_or_path)
     limit, parameters = longest_row(model), parameter_count(model)
-    check_deepspeed()
     check_settings(recipe, chosen, limit, world)
     needed = world.broadcast(bytes_to_write(parameters, chosen, run) if world.first else None)
     check_ranks(world, run.root, needed)

@@ -289,7 +289,7 @@ def own_file(folder: Path, **config: Any) -> EnginePart:
 
 
 @pytest.mark.parametrize("config, message", [
-    ({"train_batch_size": 8}, "'train_batch_size' may not stand there: the recipe sets it. Remove it (docs"),
+    ({"train_batch_size": 8}, "'train_batch_size' may not stand there: the recipe sets it; remove it (docs"),
     ({"data_types": {"grad_accum_dtype": "fp32"}}, "'data_types' may not stand there: engine.dtype says how numbers"),
     ({"zero_force_ds_cpu_optimizer": False}, "it is false always"),
     ({"elasticity": {"enabled": True}}, "'elasticity' may not stand there: it may change results or what checkpoints"),

@@ -118,13 +118,19 @@ def best_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "runs" / "study"
 
 
+KILLS: dict[str, tuple[str, dict[int, float], dict[int, float], int]] = {
+    "while the new best is written": ("save_encoder 2", {2: 50, 4: 60}, {4: 49.9, 6: 40, 7: 40}, 2),
+    "before a checkpoint names it": ("export_model 2", {2: 50, 4: 60}, {4: 49.9, 6: 40, 7: 40}, 2),
+    "after an unnamed one left": ("save_encoder 3", {2: 50, 4: 60, 6: 70}, {4: 49.9, 6: 40, 7: 40}, 2),
+    "while it is published": ("_link 2", {2: 50, 4: 40, 6: 40, 7: 70}, {7: 49.9}, 2),
+    "before the status knows it": ("publish 1", {2: 50, 4: 40, 6: 40, 7: 70}, {7: 49.9}, 2),
+    "with a checkpoint that names it": ("publish 1", {2: 50, 4: 60, 6: 40, 7: 40}, {7: 59.9}, 4),
+}
+SELDOM = ("while the new best is written", "after an unnamed one left", "with a checkpoint that names it")
+
+
 @pytest.mark.parametrize("killed_at, first, second, best", [
-    pytest.param("save_encoder 2", {2: 50, 4: 60}, {4: 49.9, 6: 40, 7: 40}, 2, id="while the new best is written"),
-    pytest.param("export_model 2", {2: 50, 4: 60}, {4: 49.9, 6: 40, 7: 40}, 2, id="before a checkpoint names it"),
-    pytest.param("save_encoder 3", {2: 50, 4: 60, 6: 70}, {4: 49.9, 6: 40, 7: 40}, 2, id="after an unnamed one left"),
-    pytest.param("_link 2", {2: 50, 4: 40, 6: 40, 7: 70}, {7: 49.9}, 2, id="while it is published"),
-    pytest.param("publish 1", {2: 50, 4: 40, 6: 40, 7: 70}, {7: 49.9}, 2, id="before the status knows it"),
-    pytest.param("publish 1", {2: 50, 4: 60, 6: 40, 7: 40}, {7: 59.9}, 4, id="with a checkpoint that names it"),
+    pytest.param(*kill, id=name, marks=[pytest.mark.slow] * (name in SELDOM)) for name, kill in KILLS.items()
 ])
 def test_the_published_model_is_the_one_that_the_status_names(
     killed_at: str, first: dict[int, float], second: dict[int, float], best: int, tmp_path: Path, best_run: Path
