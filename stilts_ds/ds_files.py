@@ -1,8 +1,12 @@
-"""The DeepSpeed configuration files: `ds_configs/zero<stage>.json`, or the recipe's own. Read without DeepSpeed."""
+"""The DeepSpeed configuration files: `ds_configs/zero<stage>.json`, or the recipe's own. Read without DeepSpeed.
+
+An own file may set what is known to leave results and checkpoints as they are, and nothing else.
+"""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Mapping
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -10,12 +14,65 @@ from typing import Any
 from stilts_ds.config import EnginePart
 from stilts_ds.errors import UserError
 
+Check = Callable[[Any], bool]
+
+
+def _is_size(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value == int(value)
+
+
+def _is_switch(value: Any) -> bool:
+    return isinstance(value, bool)
+
+
+def _is_on_cpu(value: Any) -> bool:
+    if not isinstance(value, dict) or set(value) - {"device", "pin_memory"}:
+        return False
+    return value.get("device") == "cpu" and _is_switch(value.get("pin_memory", False))
+
+
+# What an own file may set, and what each value must be. These keys move work in time, memory and traffic; training and
+# resuming are tested with them. DeepSpeed has some hundred more. Some change results, others the way in which weights
+# and Adam's moments are kept, which checkpoints then would miss or mix up, so none is passed on untried.
+ALLOWED: dict[str, Check] = {
+    "zero_optimization": lambda value: isinstance(value, dict),
+    "communication_data_type": lambda value: value in ("fp32", "bf16", "fp16"),
+}
+ALLOWED_ZERO: dict[str, Check] = {
+    "stage": _is_size,
+    "allgather_bucket_size": _is_size,
+    "allgather_partitions": _is_switch,
+    "contiguous_gradients": _is_switch,
+    "offload_param": _is_on_cpu,
+    "overlap_comm": _is_switch,
+    "reduce_bucket_size": _is_size,
+    "reduce_scatter": _is_switch,
+    "stage3_max_live_parameters": _is_size,
+    "stage3_max_reuse_distance": _is_size,
+    "stage3_model_persistence_threshold": _is_size,
+    "stage3_param_persistence_threshold": _is_size,
+    "stage3_prefetch_bucket_size": _is_size,
+    "sub_group_size": _is_size,
+}
+BY_RECIPE = "the recipe sets it"
 OWNED_BY_RECIPE = ("train_batch_size", "train_micro_batch_size_per_gpu", "gradient_accumulation_steps",
                    "gradient_clipping", "optimizer", "scheduler", "bf16", "fp16")
+REASONS = {
+    **dict.fromkeys(OWNED_BY_RECIPE, BY_RECIPE),
+    "zero_optimization.offload_optimizer": "engine.offload_optimizer sets it",
+    "zero_optimization.compute_grad_norm": "it must stay true, because the norm tells which step to skip",
+    "zero_optimization.mics_shard_size": "checkpoints are of weights that are sharded over all ranks",
+    "zero_optimization.zero_hpz_partition_size": "checkpoints are of weights that are sharded over all ranks",
+    "zero_optimization.round_robin_gradients": "a start that continues from a checkpoint comes to other losses with it",
+    "data_types": "engine.dtype says how numbers are kept; with another type of gradients DeepSpeed takes another "
+    "optimiser, whose state no checkpoint would hold",
+    "zero_force_ds_cpu_optimizer": "it is false always, since AdamW is torch's",
+}  # fmt: skip
+UNTRIED = "it may change results or what checkpoints hold, and is not tried with this program"
 
 
 def base_config(part: EnginePart) -> dict[str, Any]:
-    """The JSON that `part` means. Raises UserError where an own file cannot be read or sets what the recipe owns."""
+    """The JSON that `part` means. Raises UserError where an own file cannot be read or sets what it may not."""
     if part.ds_config is None:
         return json.loads(_shipped(f"zero{part.zero_stage}.json"))
     path = Path(part.ds_config)
@@ -27,10 +84,34 @@ def base_config(part: EnginePart) -> dict[str, Any]:
         raise UserError(f"{problem}; give a DeepSpeed JSON file such as those of ds_configs/") from error
     if not isinstance(config, dict):
         raise UserError(f"engine.ds_config: {path} holds no JSON object; give a file such as those of ds_configs/")
-    owned = sorted(set(config) & set(OWNED_BY_RECIPE))
-    if owned:
-        raise UserError(f"{part.ds_config}: {owned[0]!r} is set by the recipe; remove it from that file")
+    _check_keys(path, config, ALLOWED, "")
+    zero = config.setdefault("zero_optimization", {})
+    _check_keys(path, zero, ALLOWED_ZERO, "zero_optimization.")
+    if zero.setdefault("stage", part.zero_stage) != part.zero_stage:
+        raise UserError(
+            f"engine.ds_config: {path}: ZeRO stage {zero['stage']}, but engine.zero_stage={part.zero_stage}; "
+            "set both alike"
+        )
+    if "offload_param" in zero and not (part.zero_stage == 3 and part.offload_optimizer):
+        raise UserError(
+            f"engine.ds_config: {path}: offload_param needs engine.zero_stage=3 and engine.offload_optimizer=true"
+        )
     return config
+
+
+def _check_keys(path: Path, given: dict[str, Any], allowed: Mapping[str, Check], prefix: str) -> None:
+    """Raise UserError that names the first key that is not allowed, or has a value that it cannot have."""
+    for key, value in sorted(given.items()):
+        name = prefix + key
+        if key not in allowed:
+            reason = REASONS.get(name, UNTRIED)
+            raise UserError(
+                f"engine.ds_config: {path}: {name!r} may not stand there: {reason}; remove it "
+                "(docs/recipe.md lists what may)"
+            )
+        if not allowed[key](value):
+            problem = f"engine.ds_config: {path}: {name!r} cannot be {json.dumps(value)}"
+            raise UserError(f"{problem}; give what docs/recipe.md says")
 
 
 def _shipped(name: str) -> str:

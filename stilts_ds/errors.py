@@ -20,6 +20,10 @@ class UserError(Exception):
         super().__init__(printable(redacted(message)))
 
 
+class UnreadableError(UserError):
+    """The file system failed while a file was read. The file may be whole: it must be neither removed nor replaced."""
+
+
 # Control characters, line separators, marks that turn the direction of text, halves of surrogate pairs.
 _STEERING = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 _SECRETS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "WANDB_API_KEY")

@@ -1,4 +1,9 @@
-"""What a phase leaves: `encoder/` for AutoModel and AutoTokenizer, `heads.safetensors` and `heads.json`."""
+"""What a phase leaves: `encoder/` for AutoModel and AutoTokenizer, `heads.safetensors` and `heads.json`.
+
+While a phase trains, each new best model is written beside its checkpoints as `checkpoints/best-<step>`. A checkpoint
+names the one that it knows, so a start that goes on from it finds just that one, whatever came after it and was lost.
+The model that the last step knows is published when training is over.
+"""
 
 from __future__ import annotations
 
@@ -19,31 +24,56 @@ from stilts_ds.model.heads import HeadSpec
 from stilts_ds.model.multitask import MultiTask
 from stilts_ds.model_files import model_path
 from stilts_ds.rows.tokenizer import Tokenizer
-from stilts_ds.run_dir import PhaseDir, hash_file, read_sealed, write_json, write_sealed
+from stilts_ds.run_dir import HEADS_JSON, PhaseDir, hash_file, model_damage, read_sealed, write_json, write_sealed
 
 PREFIX_ENCODER, PREFIX_HEADS = "encoder.", "heads."
 LINEAGE = "stilts.json"
 
 
 def export_model(
-    folder: PhaseDir, encoder: Any, tokenizer: Tokenizer, specs: list[HeadSpec], parameters: dict[str, torch.Tensor],
+    folder: Path, encoder: Any, tokenizer: Tokenizer, specs: list[HeadSpec], parameters: dict[str, torch.Tensor],
     lineage: dict[str, Any],
 ) -> None:
-    """Write encoder, tokenizer and heads; the new `encoder/` replaces the old one only when it is whole."""
-    fresh = folder.root / "encoder.new"
-    shutil.rmtree(fresh, ignore_errors=True)
-    save_encoder(encoder, _part(parameters, PREFIX_ENCODER), fresh)
-    tokenizer.save(fresh)
-    write_json(fresh / LINEAGE, lineage)
-    heads = folder.heads.with_suffix(".new")
-    save_file(_part(parameters, PREFIX_HEADS), heads)
-    files = {f"encoder/{name}": digest for name, digest in _on_disk(fresh.iterdir()).items() if name != LINEAGE}
-    files[folder.heads.name] = _on_disk([heads])[heads.name]
-    os.replace(heads, folder.heads)
+    """Write encoder, tokenizer and heads into `folder`, which is emptied first; `heads.json` says that all is there."""
+    shutil.rmtree(folder, ignore_errors=True)
+    target = PhaseDir(folder)
+    save_encoder(encoder, _part(parameters, PREFIX_ENCODER), target.encoder)
+    tokenizer.save(target.encoder)
+    write_json(target.encoder / LINEAGE, lineage)
+    save_file(_part(parameters, PREFIX_HEADS), target.heads)
+    hashes = _on_disk(target.encoder.iterdir())
+    files = {f"encoder/{name}": digest for name, digest in hashes.items() if name != LINEAGE}
+    files |= _on_disk([target.heads])
     described = {"heads": [spec.to_json() for spec in specs], "step": lineage["step"], "files": files}
-    write_sealed(folder.root / "heads.json", described)
+    write_sealed(target.heads_json, described)
+
+
+def publish(folder: PhaseDir, step: int) -> None:
+    """Put the best model of a training that is over where others look for it.
+
+    `best-<step>` stays as it is, because a start that is killed before the status says `trained` goes on from the
+    checkpoint that names it: the files get a second name, or a copy where the file system has no hard links.
+    """
+    withdraw(folder)
+    best = PhaseDir(folder.best(step))
+    shutil.copytree(best.encoder, folder.encoder, copy_function=_link)
+    _link(best.heads, folder.heads)
+    _link(best.heads_json, folder.heads_json)
+
+
+def withdraw(folder: PhaseDir) -> None:
+    """Remove the model of a phase that is not trained: an earlier start had got that far when it was killed."""
+    folder.heads_json.unlink(missing_ok=True)
+    folder.heads.unlink(missing_ok=True)
     shutil.rmtree(folder.encoder, ignore_errors=True)
-    os.rename(fresh, folder.encoder)
+
+
+def _link(source: str | Path, target: str | Path) -> None:
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
+        _on_disk([Path(target)])
 
 
 def _on_disk(paths: Iterable[Path]) -> dict[str, str]:
@@ -58,13 +88,8 @@ def _on_disk(paths: Iterable[Path]) -> dict[str, str]:
 
 def check_export(folder: PhaseDir) -> None:
     """Raise UserError where a file of the exported model is not what was written."""
-    for name, digest in read_sealed(folder.root / "heads.json").get("files", {}).items():
-        path = folder.root / name
-        if not path.exists() or hash_file(path) != digest:
-            raise UserError(
-                f"{path} {'changed since it was written' if path.exists() else 'is missing'}; delete "
-                f"{folder.status_json}, and the same command trains this phase again"
-            )
+    if problem := model_damage(folder.root):
+        raise UserError(f"{problem}; delete {folder.status_json}, and the same command trains this phase again")
 
 
 def _part(parameters: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
@@ -87,9 +112,9 @@ def load_trained(folder: PhaseDir | None, recipe: Recipe, device: torch.device) 
 
 def read_heads(folder: Path) -> list[HeadSpec]:
     """The head descriptions beside an encoder."""
-    described = read_sealed(folder / "heads.json")
+    described = read_sealed(folder / HEADS_JSON)
     try:
         return [HeadSpec(h["name"], h["family"], tuple(h["labels"]), h["width"]) for h in described["heads"]]
     except (KeyError, TypeError) as error:
-        problem = f"{folder / 'heads.json'} is no description of heads ({error})"
+        problem = f"{folder / HEADS_JSON} is no description of heads ({error})"
         raise UserError(f"{problem}; train the phase again") from error

@@ -14,8 +14,10 @@ import torch
 from stilts_ds.batches.collate import TaskRows
 from stilts_ds.config import Recipe
 from stilts_ds.data.data import Data
+from stilts_ds.ds_files import base_config
 from stilts_ds.engine.training_setup import TrainingSetup
 from stilts_ds.engine.world import World
+from stilts_ds.engine.zero import check_deepspeed
 from stilts_ds.errors import UserError
 from stilts_ds.evaluate.selection import dev_scores
 from stilts_ds.export import check_export, export_model
@@ -28,13 +30,15 @@ from stilts_ds.model.vocabulary import narrow_vocabulary
 from stilts_ds.model_files import model_path
 from stilts_ds.plan_file import Phase
 from stilts_ds.rows.rows import Rows, touched_ids
-from stilts_ds.run_dir import RunDir, provenance
+from stilts_ds.run_dir import RunDir, folder_bytes, provenance
 
 log = logging.getLogger(__name__)
 
 
 def check_settings(recipe: Recipe, phases: list[Phase], limit: int | None, world: World) -> None:
     """Refuse what cannot work before anything is paid for. `limit`: the longest row of the model, if known."""
+    check_deepspeed()
+    base_config(recipe.engine)  # which looks at the recipe's own DeepSpeed file
     if recipe.engine.dtype == "fp16" and world.device.type == "cpu":
         raise UserError("engine.dtype=fp16 does not work on CPUs; use engine.dtype=fp32 or bf16")
     for phase in phases:
@@ -50,14 +54,20 @@ def check_settings(recipe: Recipe, phases: list[Phase], limit: int | None, world
             )
 
 
-def bytes_to_write(parameters: int | None, phases: list[Phase]) -> int:
-    """Most bytes that training one of the phases keeps on disk at a time; 0 where the model's size is unknown (None).
+def bytes_to_write(parameters: int | None, phases: list[Phase], run: RunDir) -> int:
+    """Most bytes that training one of the phases will add to the disk; 0 where the model's size is unknown (None).
 
-    A checkpoint holds 12 bytes a parameter (weights and two moments in float32), one more stands beside the kept ones
-    while it is written, and so does the exported model of 4 bytes a parameter.
+    A checkpoint holds 12 bytes a parameter (weights and two moments in float32), and one more stands beside the kept
+    ones while it is written. Each may name a best model of its own, of 4 bytes a parameter, and one more is newer than
+    all of them. What an earlier start left in the folder is there already, and is replaced or removed.
     """
-    kept = [phase.setting().save_total_limit + 1 for phase in phases if phase.train]
-    return (parameters or 0) * (12 * max(kept, default=0) + 8 * bool(kept))
+    needed = [0]
+    for phase in phases:
+        if phase.train:
+            checkpoints = phase.setting().save_total_limit + 1
+            most = (parameters or 0) * (12 * checkpoints + 4 * (checkpoints + 1))
+            needed.append(most - folder_bytes(run.phase(phase.id).checkpoints))
+    return max(needed)
 
 
 def set_up_training(run: RunDir, recipe: Recipe, phase: Phase, data: Data, world: World) -> TrainingSetup:
@@ -101,7 +111,7 @@ def set_up_training(run: RunDir, recipe: Recipe, phase: Phase, data: Data, world
         world=world,
         evaluate=lambda forward: dev_scores(forward, tasks, data, phase, world),
         export=lambda parameters, step: export_model(
-            folder, encoder, data.tokenizer, specs, parameters, {**lineage, "step": step}
+            folder.best(step), encoder, data.tokenizer, specs, parameters, {**lineage, "step": step}
         ),
     )
 

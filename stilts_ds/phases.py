@@ -28,6 +28,7 @@ from stilts_ds.engine.world import World
 from stilts_ds.errors import UserError, redacted
 from stilts_ds.evaluate.score_run import score_phase
 from stilts_ds.evaluate.zero_shot import evaluate_phase
+from stilts_ds.export import publish, withdraw
 from stilts_ds.model.encoder import quiet
 from stilts_ds.model_files import longest_row, model_path, parameter_count
 from stilts_ds.phase_setup import bytes_to_write, check_settings, release_memory, set_up_training
@@ -49,7 +50,8 @@ def run_phases(run: RunDir, wanted: list[str], only: str | None, world: World) -
     model = model_path(recipe.model.name_or_path)
     limit, parameters = longest_row(model), parameter_count(model)
     check_settings(recipe, chosen, limit, world)
-    check_ranks(world, run.root, bytes_to_write(parameters, chosen))
+    needed = world.broadcast(bytes_to_write(parameters, chosen, run) if world.first else None)
+    check_ranks(world, run.root, needed)
     data = Data(recipe, run.root)
 
     def check_files() -> None:
@@ -88,7 +90,7 @@ def run_phase(run: RunDir, recipe: Recipe, phase: Phase, data: Data, only: str |
             save_status("running")
             best = train_phase(run, recipe, phase, data, world).chosen()
             save_status("trained", best=best, curve=hash_file(folder.metrics) if world.first else "")
-        if world.first:  # the exported model is what later phases and evaluation need
+        if world.first:  # the published model is what later phases and evaluation need
             shutil.rmtree(folder.checkpoints, ignore_errors=True)
         if only == "train" and phase.evaluate:
             return
@@ -108,11 +110,15 @@ def run_phase(run: RunDir, recipe: Recipe, phase: Phase, data: Data, only: str |
 
 
 def train_phase(run: RunDir, recipe: Recipe, phase: Phase, data: Data, world: World) -> Progress:
-    """Train one phase from the pretrained model or an earlier phase's encoder, with new heads.
+    """Train one phase from the pretrained model or an earlier phase's encoder, with new heads, and publish its best
+    model.
 
     Returns where training ended and which model it kept.
     """
+    folder = run.phase(phase.id)
+    world.on_rank_0(lambda: withdraw(folder))
     progress = train(set_up_training(run, recipe, phase, data, world))
+    world.on_rank_0(lambda: publish(folder, progress.best_step))
     if world.first:
         log.info(
             "%s: best dev score %.2f at step %d of %d", phase.id, progress.best_score, progress.best_step, progress.step

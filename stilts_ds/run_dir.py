@@ -10,7 +10,8 @@ import platform
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,11 +19,12 @@ from typing import Any
 import xxhash
 
 from stilts_ds import __version__
-from stilts_ds.errors import UserError
+from stilts_ds.errors import UnreadableError, UserError
 from stilts_ds.phase_status import Best, PhaseStatus
 from stilts_ds.values import Value, check_value
 
 COMMIT = "COMMIT"
+HEADS_JSON = "heads.json"
 VERSIONED = ("torch", "deepspeed", "transformers", "tokenizers", "datasets", "numpy", "triton", "mpi4py")
 
 
@@ -46,18 +48,35 @@ def write_json(path: Path, value: Any) -> None:
     write_atomically(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
 
 
-def read_json(path: Path) -> Any:
-    """Read a JSON file; raises UserError naming the file where it is missing or broken."""
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Read `path` inside: FileNotFoundError passes, any other OSError is an UnreadableError that names the file.
+
+    Such an error (EIO, ESTALE, EMFILE, EACCES ...) is about the way to the bytes and says nothing about the bytes.
+    """
     try:
-        text = path.read_text(encoding="utf-8")
+        yield
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise UnreadableError(
+            f"{path} cannot be read ({error.strerror}); it was left as it is: check its permissions and the file "
+            "system, then run the same command again"
+        ) from error
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file; raises UserError naming the file where it is missing or broken, UnreadableError where reading
+    failed."""
+    try:
+        with reading(path):
+            text = path.read_text(encoding="utf-8")
         value = json.loads(text)
         if "\\ud" in text.lower():  # an escape can name half a surrogate pair, which no file and no report can hold
             json.dumps(value, ensure_ascii=False).encode()
         return value
     except FileNotFoundError as error:
         raise UserError(f"{path} does not exist; check the folder that you gave") from error
-    except OSError as error:
-        raise UserError(f"{path} cannot be read ({error.strerror}); check its permissions") from error
     except (ValueError, RecursionError) as error:  # also bytes that are no UTF-8, numbers without end, endless nesting
         raise UserError(f"{path} is not valid JSON ({error}); delete it and run the same command again") from error
 
@@ -94,7 +113,7 @@ def checksum(path: Path) -> str:
 
 def _digest(path: Path, digest: Any) -> str:
     block = memoryview(bytearray(1 << 18))
-    with open(path, "rb", buffering=0) as file:
+    with reading(path), open(path, "rb", buffering=0) as file:
         while size := file.readinto(block):
             digest.update(block[:size])
     return digest.hexdigest()
@@ -103,6 +122,34 @@ def _digest(path: Path, digest: Any) -> str:
 def hash_files(paths: Iterable[Path]) -> str:
     """One hash over the contents of several files, in the given order; their names do not matter."""
     return hash_json([hash_file(path) for path in paths])
+
+
+def folder_bytes(folder: Path) -> int:
+    """Bytes of all files in a folder; 0 where it does not exist."""
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+def best_model(checkpoints: Path, step: int) -> Path:
+    """Where the best model of a phase that trains lies, beside the checkpoints that name its step."""
+    return checkpoints / f"best-{step:06d}"
+
+
+def model_damage(folder: Path) -> str | None:
+    """What is wrong with an exported model (`encoder/`, `heads.safetensors`, and `heads.json`, which is written last),
+    or None. Raises UnreadableError where a file cannot be read."""
+    try:
+        described = read_sealed(folder / HEADS_JSON).get("files", {})
+    except UnreadableError:
+        raise
+    except UserError as error:
+        return str(error)
+    for name, digest in described.items():
+        try:
+            if hash_file(folder / name) != digest:
+                return f"{folder / name} changed since it was written"
+        except FileNotFoundError:
+            return f"{folder / name} is missing"
+    return None
 
 
 @dataclass(frozen=True)
@@ -132,6 +179,10 @@ class PhaseDir:
     def checkpoints(self) -> Path:
         return self.root / "checkpoints"
 
+    def best(self, step: int) -> Path:
+        """The best model on dev that training had after `step` steps; the checkpoints that know of it name it."""
+        return best_model(self.checkpoints, step)
+
     @property
     def encoder(self) -> Path:
         return self.root / "encoder"
@@ -139,6 +190,10 @@ class PhaseDir:
     @property
     def heads(self) -> Path:
         return self.root / "heads.safetensors"
+
+    @property
+    def heads_json(self) -> Path:
+        return self.root / HEADS_JSON
 
     @property
     def predictions(self) -> Path:

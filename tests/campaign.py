@@ -223,8 +223,9 @@ class Study:
 
 def places(run: Path, path: Path) -> list[Path]:
     """The file itself, or the folder that is one thing with it."""
-    folder = path.parent if "checkpoints" in path.parts or "encoder" in path.parts else path
-    return [path, folder, folder.parent if "checkpoints" in path.parts else path]
+    if "checkpoints" in path.parts:
+        return [path, path.parent, run.joinpath(*path.relative_to(run).parts[:3])]
+    return [path, path.parent if "encoder" in path.parts else path]
 
 
 Choice = TypeVar("Choice")

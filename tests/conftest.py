@@ -13,7 +13,7 @@ import study
 SHARED = ranks.ROOT.parent / "shared"
 
 
-LONGEST = ("test_slurm.py", "test_engine.py", "test_faults.py")
+LONGEST = ("test_slurm.py", "test_engine.py", "test_checkpoints.py", "test_deepspeed.py", "test_faults.py")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -18,6 +18,7 @@ FILES: dict[str, Callable[[Path], list[Path]]] = {  # class of files -> those of
     "checkpoint manifest": lambda run: newest_checkpoint(run, "manifest.json"),
     "token cache": lambda run: sorted(run.glob("cache/*/*.npy")),
     "cache manifest": lambda run: sorted(run.glob("cache/*/manifest.json")),
+    "best model": lambda run: sorted(run.glob("phases/*/checkpoints/best-*/*/model.safetensors")),
     "phase status": lambda run: sorted(run.glob("phases/*/status.json")),
     "exported encoder": lambda run: sorted(run.glob("phases/*/encoder/model.safetensors")),
     "exported heads": lambda run: sorted(run.glob("phases/*/heads.safetensors")),

@@ -117,7 +117,7 @@ class Watch:
         if phase.train and not status(folder).get("trained"):
             if " steps of " not in said:  # what lies in the folder is of an earlier start
                 return "starting"
-            if (folder / "encoder.new").exists():
+            if any(not (best / "heads.json").exists() for best in folder.glob("checkpoints/best-*")):
                 return "exporting"
             if any(not (tag / "manifest.json").exists() for tag in folder.glob("checkpoints/step-*")):
                 return "saving"
@@ -341,9 +341,10 @@ def differences(ours: dict[str, Any], quiet: dict[str, Any]) -> list[str]:
 
 
 def leftovers(run: Path) -> list[str]:
-    """Files that a finished run should not keep: what kills left half-written."""
-    names: Iterator[Path] = (p for p in run.rglob("*") if p.name in ("encoder.new", "checkpoints", "heads.new")
-                             or p.name.startswith(".preflight-") or re.search(r"^\..*\.[a-z0-9_]{8}$", p.name))
+    """Files that a finished run should not keep: what kills left half-written. Damaged caches stay on purpose."""
+    names: Iterator[Path] = (p for p in run.rglob("*") if p.name == "checkpoints"
+                             or p.name.startswith(".preflight-")
+                             or (re.search(r"^\..*\.[a-z0-9_]{8}$", p.name) and ".damaged." not in p.name))
     return sorted(str(path.relative_to(run)) for path in names)
 
 

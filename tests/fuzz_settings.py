@@ -17,7 +17,7 @@ from stilts_launcher.backends.slurm import sbatch_command, srun_command
 from stilts_launcher.discover import discover
 
 from stilts_ds.config import NAME, EnginePart, Recipe, load_recipe, parse_recipe, recipe_yaml, resolve_paths
-from stilts_ds.ds_files import OWNED_BY_RECIPE, base_config
+from stilts_ds.ds_files import ALLOWED, ALLOWED_ZERO, base_config
 from stilts_ds.errors import UserError
 from stilts_ds.plan import make_plan
 from stilts_ds.yaml_files import parse_yaml
@@ -39,7 +39,7 @@ PROFILE: dict[str, Any] = {
     "container": {"runtime": "apptainer", "image": "a.sif", "mounts": ["/data:/data"]}, "max_restarts": 2,
 }  # fmt: skip
 DEEPSPEED = {"zero_optimization": {"stage": 2, "overlap_comm": True, "stage3_param_persistence_threshold": 0},
-             "steps_per_print": 100, "wall_clock_breakdown": False}
+             "communication_data_type": "fp32"}
 KEYS = ("name", "seeds", "targets", "engine.zero_stage", "data.source", "intermediate", "sampling.weights", "model",
         "target_training.max_steps", "evaluation.languages", "engine.collective_timeout", "x.y.z", "", ".", "seeds.0")
 YAML_PIECES = ("a: &a [1]\n", "*a", "<<: *a\n", "? ", "!!python/object/apply:os.system [id]", "!!binary x",
@@ -166,7 +166,7 @@ def make_ds_config(folder: Path) -> Once:
     def once(dice: Dice) -> None:
         path.write_bytes(damage_json(dice, DEEPSPEED))
         config = base_config(EnginePart(ds_config=path, zero_stage=2))
-        assert isinstance(config, dict) and not set(config) & set(OWNED_BY_RECIPE)
+        assert set(config) <= set(ALLOWED) and set(config["zero_optimization"]) <= set(ALLOWED_ZERO)
         json.dumps(config, allow_nan=False).encode()
 
     return once

@@ -210,7 +210,7 @@ def make_export(folder: Path) -> Once:
     quiet()
     phase, model = PhaseDir(folder / "phase"), small.model(hidden=8, layers=1)
     phase.root.mkdir()
-    export_model(phase, model.encoder, SavesNothing(), list(model.specs.values()),  # type: ignore[arg-type]
+    export_model(phase.root, model.encoder, SavesNothing(), list(model.specs.values()),  # type: ignore[arg-type]
                  {name: value.detach() for name, value in model.named_parameters()}, {"step": 3})
     kept = Folder(phase.root, lambda path: path.name not in ("stilts.json",))
     expected = load_trained(phase, recipe(), torch.device("cpu"))

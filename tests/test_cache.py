@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import resource
 import shutil
 import subprocess
 import sys
@@ -13,8 +15,9 @@ import ranks
 from row_builder import RowsBuilder
 
 from stilts_ds.config import TrainingPart
-from stilts_ds.data.cache import cached_rows
+from stilts_ds.data.cache import cached_rows, find_rows
 from stilts_ds.data.split import encoding_key
+from stilts_ds.errors import UnreadableError
 from stilts_ds.rows.rows import Rows
 
 PROGRAM = Path(__file__).parent / "programs" / "build_cache.py"
@@ -49,7 +52,7 @@ def same(a: Rows, b: Rows) -> bool:
 
 
 def folder_of(cache: Path) -> Path:
-    (folder,) = [path for path in cache.iterdir() if path.is_dir()]
+    (folder,) = [path for path in cache.iterdir() if path.is_dir() and ".damaged." not in path.name]
     return folder
 
 
@@ -90,7 +93,55 @@ def test_damaged_rows_are_built_again(name: str, damage: str, tmp_path: Path) ->
     build = Builder()
     assert same(cached_rows(tmp_path, KEY, build), make_rows()) and build.times == 1
     assert same(cached_rows(tmp_path, KEY, build), make_rows()) and build.times == 1
-    assert [path for path in tmp_path.iterdir() if path.is_dir()] == [folder_of(tmp_path)]
+    assert len([path for path in tmp_path.iterdir() if path != folder_of(tmp_path)]) == 1  # the damaged one
+
+
+@pytest.mark.parametrize("verify", [False, True])
+def test_rows_that_cannot_be_read_now_are_an_error_and_stay(verify: bool, tmp_path: Path) -> None:
+    """No file can be opened for a moment, as after EIO or ESTALE of a network file system: nothing is wrong with it."""
+    written = cached_rows(tmp_path, KEY, Builder())
+    build, (soft, hard) = Builder(7), resource.getrlimit(resource.RLIMIT_NOFILE)
+    lowest_free = os.dup(0)
+    os.close(lowest_free)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (lowest_free, hard))
+    try:
+        with pytest.raises(UnreadableError, match=r"manifest.json cannot be read \(Too many open files\)"):
+            cached_rows(tmp_path, KEY, build, verify=verify)
+        with pytest.raises(UnreadableError, match="run the same command again"):
+            find_rows(tmp_path, KEY)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert [path for path in tmp_path.iterdir()] == [folder_of(tmp_path)]
+    again = cached_rows(tmp_path, KEY, build, verify=True)
+    assert build.times == 0 and same(again, written)
+
+
+@pytest.mark.parametrize("name", ["input_ids.npy", "starts.npy"])
+def test_a_file_of_rows_that_cannot_be_opened_is_named(name: str, tmp_path: Path) -> None:
+    cached_rows(tmp_path, KEY, Builder())
+    path = folder_of(tmp_path) / name
+    path.rename(tmp_path / name)
+    path.symlink_to(path)  # ELOOP
+    for verify in (False, True):
+        with pytest.raises(UnreadableError, match=f"{name} cannot be read"):
+            cached_rows(tmp_path, KEY, Builder(7), verify=verify)
+    path.unlink()
+    (tmp_path / name).rename(path)
+    assert same(cached_rows(tmp_path, KEY, Builder(7), verify=True), make_rows())
+
+
+def test_damaged_rows_stay_with_who_has_mapped_them(tmp_path: Path) -> None:
+    """Pages that were not read yet can still be read when another process has made the rows again."""
+    mapped = cached_rows(tmp_path, KEY, Builder())
+    path = folder_of(tmp_path) / "label.npy"
+    data = bytearray(path.read_bytes())
+    data[-8] ^= 1
+    path.write_bytes(data)
+    before = {each.name: each.read_bytes() for each in folder_of(tmp_path).iterdir()}
+    cached_rows(tmp_path, KEY, Builder(), verify=True)
+    (aside,) = tmp_path.glob(".*.damaged.*")
+    assert {each.name: each.read_bytes() for each in aside.iterdir()} == before
+    assert np.array_equal(mapped.input_ids, make_rows().input_ids)
 
 
 def test_a_failed_build_leaves_nothing_behind(tmp_path: Path) -> None:
@@ -139,7 +190,7 @@ def test_processes_that_build_the_same_rows_at_one_time_all_get_them(tmp_path: P
         ready.unlink()
     start(tmp_path, 40, 3)
     assert len([path for path in tmp_path.iterdir() if path.is_dir() and path.name[0] != "."]) <= 40
-    assert not [path for path in tmp_path.iterdir() if path.name[0] == "."]
+    assert not [path for path in tmp_path.iterdir() if path.name[0] == "." and ".damaged." not in path.name]
 
 
 @pytest.mark.parametrize("name", ["input_ids.npy", "manifest.json"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -14,7 +15,8 @@ import yaml
 from pydantic import BaseModel
 
 from stilts_ds import config
-from stilts_ds.config import Recipe, TrainingPart, load_recipe, parse_recipe, recipe_yaml, resolve_paths
+from stilts_ds.config import EnginePart, Recipe, TrainingPart, load_recipe, parse_recipe, recipe_yaml, resolve_paths
+from stilts_ds.ds_files import ALLOWED, ALLOWED_ZERO, base_config
 from stilts_ds.errors import UserError
 from stilts_ds.plan import check_tasks
 from stilts_ds.tasks.registry import TASKS
@@ -278,3 +280,55 @@ def test_yaml_that_no_recipe_is_ends_at_once(text: str, message: str, tmp_path: 
     with pytest.raises(UserError, match=message) as refusal:
         load_recipe(written(tmp_path, text))
     assert "study.yaml" in str(refusal.value)
+
+
+def own_file(folder: Path, **config: Any) -> EnginePart:
+    path = folder / "own.json"
+    path.write_text(json.dumps(config))
+    return EnginePart(zero_stage=2, ds_config=path)
+
+
+@pytest.mark.parametrize("config, message", [
+    ({"train_batch_size": 8}, "'train_batch_size' may not stand there: the recipe sets it; remove it (docs"),
+    ({"data_types": {"grad_accum_dtype": "fp32"}}, "'data_types' may not stand there: engine.dtype says how numbers"),
+    ({"zero_force_ds_cpu_optimizer": False}, "it is false always"),
+    ({"elasticity": {"enabled": True}}, "'elasticity' may not stand there: it may change results or what checkpoints"),
+    ({"progressive_layer_drop": {"enabled": True}}, "'progressive_layer_drop' may not stand there"),
+    ({"zero_optimization": {"mics_shard_size": 2}}, "'zero_optimization.mics_shard_size' may not stand there: checkp"),
+    ({"zero_optimization": {"zero_quantized_gradients": True}}, "zero_quantized_gradients' may not stand there: it"),
+    ({"zero_optimization": {"round_robin_gradients": True}}, "a start that continues from a checkpoint comes to other"),
+    ({"zero_optimization": {"compute_grad_norm": False}}, "it must stay true, because the norm tells which step"),
+    ({"zero_optimization": {"offload_optimizer": {"device": "nvme"}}}, "engine.offload_optimizer sets it"),
+    ({"zero_optimization": {"offload_param": {"device": "nvme"}}}, 'offload_param\' cannot be {"device": "nvme"}'),
+    ({"zero_optimization": {"offload_param": {"device": "cpu"}}}, "offload_param needs engine.zero_stage=3"),
+    ({"zero_optimization": {"reduce_bucket_size": "auto"}}, "reduce_bucket_size' cannot be \"auto\""),
+    ({"zero_optimization": {"overlap_comm": 1}}, "'zero_optimization.overlap_comm' cannot be 1"),
+    ({"zero_optimization": {"stage": 3}}, "ZeRO stage 3, but engine.zero_stage=2; set both alike"),
+    ({"zero_optimization": []}, "'zero_optimization' cannot be []"),
+    ({"communication_data_type": "int8"}, "'communication_data_type' cannot be \"int8\""),
+])
+def test_an_own_deepspeed_file_sets_only_what_is_tried(config: dict[str, Any], message: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=re.escape(message)) as error:
+        base_config(own_file(tmp_path, **config))
+    assert str(tmp_path / "own.json") in str(error.value)
+
+
+def test_an_own_deepspeed_file_may_set_buckets_and_stage(tmp_path: Path) -> None:
+    zero = {"reduce_bucket_size": 5e7, "overlap_comm": True}
+    config = base_config(own_file(tmp_path, communication_data_type="fp32", zero_optimization=zero))
+    assert config == {"communication_data_type": "fp32", "zero_optimization": {**zero, "stage": 2}}
+    assert base_config(own_file(tmp_path)) == {"zero_optimization": {"stage": 2}}
+
+
+@pytest.mark.parametrize("stage", range(4))
+def test_shipped_deepspeed_files_set_what_an_own_one_may(stage: int, tmp_path: Path) -> None:
+    shipped = base_config(EnginePart.model_validate({"zero_stage": stage}))
+    own = own_file(tmp_path, **shipped).model_copy(update={"zero_stage": stage})
+    assert base_config(own) == shipped
+
+
+def test_the_recipe_page_lists_the_keys_that_an_own_deepspeed_file_may_set() -> None:
+    page = (ranks.ROOT / "docs" / "recipe.md").read_text(encoding="utf-8")
+    told = page.split("### Your own DeepSpeed file")[1].split("\n## ")[0]
+    for key in {*ALLOWED, *ALLOWED_ZERO} - {"zero_optimization", "stage"}:
+        assert f"`{key}`" in told, key

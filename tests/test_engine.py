@@ -6,7 +6,6 @@ import json
 import shutil
 import signal
 import time
-from functools import partial
 from itertools import product
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,44 +15,27 @@ import forked
 import pytest
 import ranks
 import torch
+from engine_runs import PROGRAM, ZERO, run, settings, some_slow
 from streams import StreamsOnly
 
+from stilts_ds.config import TrainingPart
 from stilts_ds.engine import streams
-from stilts_ds.run_dir import read_sealed, write_sealed
-
-run = partial(ranks.run, start=forked.start)
-PROGRAM = Path(__file__).parent / "programs" / "train_small.py"
-# adam_epsilon is raised because Adam turns rounding noise of near-zero gradients into full steps otherwise.
-TRAINING = {
-    "max_steps": 6,
-    "train_batch_size": 12,
-    "per_device_train_batch_size": 3,
-    "max_grad_norm": 0.5,
-    "learning_rate": 1e-3,
-    "logging_steps": 3,
-    "adam_epsilon": 1e-4,
-}
-# Stage 3's bucket is smaller than the largest parameter and larger than the others; nothing stays unpartitioned.
-ZERO = {
-    0: {},
-    1: {"reduce_bucket_size": 500, "allgather_bucket_size": 500},
-    2: {"reduce_bucket_size": 500, "allgather_bucket_size": 500},
-    3: {"reduce_bucket_size": 5000, "stage3_param_persistence_threshold": 0},
-}
+from stilts_ds.engine.optim import learning_rate
 
 
-def settings(folder: Path, stage: int, unit: str = "example", offload: bool = False, **more: Any) -> str:
-    config = folder / f"zero{stage}.json"
-    config.write_text(
-        json.dumps(
-            {
-                "zero_optimization": {"stage": stage, **ZERO.get(stage, {})},
-                "zero_force_ds_cpu_optimizer": False,
-            }
-        )
-    )
-    engine = {"ds_config": str(config), "offload_optimizer": offload}
-    return json.dumps({"stage": stage, "engine": engine, "sampling": {"unit": unit}, "training": TRAINING, **more})
+@pytest.mark.parametrize("ratio, rates", [
+    (0.1, [1.0]),
+    (1.0, [1.0]),
+    (0.1, [0.0, 1.0]),
+    (1.0, [0.0, 0.5]),
+    (0.0, [1.0, 0.5]),
+    (0.5, [0.0, 0.5, 1.0, 0.5]),
+    (0.1, [0.0, 1.0, 0.75, 0.5, 0.25]),
+])
+def test_the_rate_rises_and_falls_and_the_only_step_of_a_phase_trains(ratio: float, rates: list[float]) -> None:
+    """A phase of one step had rate 0; all longer ones keep the schedule that they had."""
+    setting = TrainingPart(learning_rate=1.0, warmup_ratio=ratio)
+    assert [learning_rate(step, len(rates), setting) for step in range(len(rates))] == rates
 
 
 @pytest.fixture(scope="module")
@@ -75,10 +57,6 @@ OFTEN_ENOUGH = [(1, 2, "step", False), (2, 2, "step", False), (2, 2, "example", 
 OFTEN_ENOUGH += [(0, 4, "example", False), (1, 4, "example", False), (1, 3, "step", True), (2, 3, "step", True),
                  (3, 3, "step", True), (3, 3, "step", False), (0, 3, "step", False)]
 CELLS += OFTEN_ENOUGH[4:]
-
-
-def some_slow(cells: list[Any], slow: list[Any]) -> list[Any]:
-    return [pytest.param(*cell, marks=pytest.mark.slow) if cell in slow else cell for cell in cells]
 
 
 @pytest.mark.parametrize("stage, size, unit, offload", some_slow(CELLS, OFTEN_ENOUGH))
@@ -133,7 +111,7 @@ def test_a_checkpoint_is_written_whenever_rank_0_finds_the_last_one_too_old(tmp_
     """At every step here. Rank 1, whose clock stands still, saves with it; and the run continues bit for bit."""
     given = json.loads(settings(tmp_path, 2, dropout=0.1, frozen_clock=1))
     run(PROGRAM, tmp_path / "whole.pt", json.dumps(given), ranks=2)
-    assert not list((tmp_path / "phase").glob("checkpoints/*"))  # the default of save_steps is far away
+    assert not list((tmp_path / "phase").glob("checkpoints/step-*"))  # the default of save_steps is far away
     given["training"]["save_minutes"] = 1e-9
     run(PROGRAM, tmp_path / "parts.pt", json.dumps(given), ranks=2)
     tags = sorted(path.parent.name for path in (tmp_path / "phase").glob("checkpoints/*/manifest.json"))
@@ -142,29 +120,6 @@ def test_a_checkpoint_is_written_whenever_rank_0_finds_the_last_one_too_old(tmp_
     run(PROGRAM, tmp_path / "parts.pt", json.dumps(given), ranks=2)
     a, b = (torch.load(tmp_path / f"{name}.pt", weights_only=True) for name in ("whole", "parts"))
     assert a["curve"] == b["curve"] and a["norms"] == b["norms"]
-
-
-def test_a_second_stop_before_the_next_step_leaves_the_checkpoint_alone(tmp_path: Path) -> None:
-    """It comes while dev is evaluated again after a resume: writing the checkpoint anew would risk the only one."""
-    given = json.loads(settings(tmp_path, 1, stop_in_evaluation=True))
-    manifest = tmp_path / "phase" / "checkpoints" / "step-000006" / "manifest.json"
-    written = set()
-    for _ in range(2):
-        assert "stopped by SIGTERM" in run(PROGRAM, tmp_path / "out.pt", json.dumps(given))
-        written.add(manifest.stat().st_mtime_ns)
-    assert len(written) == 1
-
-
-@pytest.mark.parametrize("full", [0, 1])
-def test_one_rank_that_cannot_write_its_part_ends_all(full: int, tmp_path: Path) -> None:
-    given = json.loads(settings(tmp_path, 1, full_disk=full))
-    given["training"]["save_steps"] = 2
-    processes = forked.start(PROGRAM, tmp_path / "out.pt", json.dumps(given), ranks=2)
-    outputs = [process.communicate(timeout=60)[0] for process in processes]
-    assert all(process.returncode for process in processes), outputs
-    assert "No space left on device" in outputs[full] and "GB free" in outputs[full]
-    assert f"failed on rank {full}" in outputs[1 - full], outputs
-    assert not list((tmp_path / "phase").glob("checkpoints/*/manifest.json"))
 
 
 # Every stage hands over to every other and to itself, at 1 to 4 ranks: (stage, ranks) one after the other.
@@ -205,43 +160,6 @@ def test_a_signal_saves_and_the_next_start_continues(tmp_path: Path) -> None:
     assert all("stopped by SIGTERM" in output for output in outputs)
     (tag,) = (tmp_path / "phase" / "checkpoints").glob("step-*")
     assert int(tag.name[5:]) == len(metrics.read_text().splitlines())
-
-
-@pytest.fixture(scope="module")
-def three_checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("checkpoints")
-    given = json.loads(settings(folder, 1))
-    given["training"]["save_steps"] = 2
-    run(PROGRAM, folder / "out.pt", json.dumps(given))
-    return folder / "phase" / "checkpoints"
-
-
-@pytest.mark.parametrize("damage", ["flip", "truncate", "missing", "no manifest", "another version"])
-def test_a_damaged_checkpoint_is_passed_over(damage: str, tmp_path: Path, three_checkpoints: Path) -> None:
-    from stilts_ds.engine import checkpoint
-
-    folder = tmp_path / "checkpoints"
-    shutil.copytree(three_checkpoints, folder)
-    newest = checkpoint.newest(folder)
-    assert newest is not None and newest.name == "step-000006"
-    victim = (
-        newest / "manifest.json"
-        if damage == "no manifest"
-        else max(newest.glob("*.safetensors"), key=lambda p: p.stat().st_size)
-    )
-    data = bytearray(victim.read_bytes())
-    if damage == "another version":
-        manifest = read_sealed(newest / "manifest.json")
-        for entry in manifest["files"].values():
-            entry["sha256"] = entry.pop("xxh3_128")
-        write_sealed(newest / "manifest.json", manifest)
-    elif damage in ("missing", "no manifest"):
-        victim.unlink()
-    else:
-        data[len(data) // 2] ^= 1
-        victim.write_bytes(data if damage == "flip" else data[: len(data) // 2])
-    older = checkpoint.newest(folder)
-    assert older is not None and older.name == "step-000004"
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,6 +19,8 @@ from study import curve, phase_ids, rank_pids, reached, scores, state, until
 from test_ranks import mpiexec
 
 from stilts_ds.engine.checkpoint import require_space
+from stilts_ds.export import check_export
+from stilts_ds.run_dir import PhaseDir, read_sealed
 
 STILTS = [sys.executable, "-m", "stilts_launcher.cli"]
 BASELINE = "intermediate={none: []}"  # two phases of the study, without the long one
@@ -88,6 +92,63 @@ def test_a_run_that_is_stopped_while_it_evaluates_trains_nothing_again(tmp_path:
     study.stilts(tmp_path, "run", "study.yaml", BASELINE)
     assert (run / "phases" / phase / "heads.safetensors").stat().st_mtime_ns == exported
     assert scores(run).items() <= scores(undisturbed).items() and len(scores(run)) == 2
+
+
+SEVEN_STEPS = {"max_steps": 7, "eval_steps": 2, "save_steps": 3, "eval_examples": 4, "train_batch_size": 2,
+               "max_seq_length": 32}  # fmt: skip
+BEST = ["quickstart", "name=study", "launch.nproc=1", "launch.omp_num_threads=1", "targets=[xnli]",
+        "intermediate={none: []}", "data.max_train_examples=20",
+        *(f"target_training.{key}={value}" for key, value in SEVEN_STEPS.items())]  # fmt: skip
+
+
+def train_best(folder: Path, scores: dict[int, float], killed_at: str = "") -> None:
+    """Train the phase with these dev scores by step; the rank is killed at a place (programs/killed_rank.py)."""
+    program = Path(__file__).parent / "programs" / "killed_rank.py"
+    environment = {"SCORES": json.dumps(scores)} | ({"KILLED_AT": killed_at} if killed_at else {})
+    process = study.start(folder, [sys.executable, str(program), "train", *BEST], environment)
+    output = process.communicate(timeout=400)[0]
+    assert (process.returncode != 0) == bool(killed_at), output
+
+
+@pytest.fixture(scope="module")
+def best_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The toy world and its rows, once for all cases."""
+    folder = tmp_path_factory.mktemp("best")
+    train_best(folder, {2: 40, 4: 60, 6: 50, 7: 50})
+    return folder / "runs" / "study"
+
+
+KILLS: dict[str, tuple[str, dict[int, float], dict[int, float], int]] = {
+    "while the new best is written": ("save_encoder 2", {2: 50, 4: 60}, {4: 49.9, 6: 40, 7: 40}, 2),
+    "before a checkpoint names it": ("export_model 2", {2: 50, 4: 60}, {4: 49.9, 6: 40, 7: 40}, 2),
+    "after an unnamed one left": ("save_encoder 3", {2: 50, 4: 60, 6: 70}, {4: 49.9, 6: 40, 7: 40}, 2),
+    "while it is published": ("_link 2", {2: 50, 4: 40, 6: 40, 7: 70}, {7: 49.9}, 2),
+    "before the status knows it": ("publish 1", {2: 50, 4: 40, 6: 40, 7: 70}, {7: 49.9}, 2),
+    "with a checkpoint that names it": ("publish 1", {2: 50, 4: 60, 6: 40, 7: 40}, {7: 59.9}, 4),
+}
+SELDOM = ("while the new best is written", "after an unnamed one left", "with a checkpoint that names it")
+
+
+@pytest.mark.parametrize("killed_at, first, second, best", [
+    pytest.param(*kill, id=name, marks=[pytest.mark.slow] * (name in SELDOM)) for name, kill in KILLS.items()
+])
+def test_the_published_model_is_the_one_that_the_status_names(
+    killed_at: str, first: dict[int, float], second: dict[int, float], best: int, tmp_path: Path, best_run: Path
+) -> None:
+    """Evaluations that are done again give slightly less than before the kill, as on other ranks or on GPUs."""
+    run = tmp_path / "runs" / "study"
+    for part in ("data", "cache"):
+        shutil.copytree(best_run / part, run / part)
+    train_best(tmp_path, first, killed_at)
+    train_best(tmp_path, second)
+    (phase,) = run.glob("phases/target-*")
+    status = read_sealed(phase / "status.json")
+    assert status["state"] == "trained" and status["best"]["step"] == best
+    assert status["best"]["selection"] == first[best]
+    assert read_sealed(phase / "heads.json")["step"] == best
+    assert json.loads((phase / "encoder" / "stilts.json").read_text())["step"] == best
+    check_export(PhaseDir(phase))
+    assert fire.leftovers(run) == []
 
 
 def test_a_full_disk_costs_no_checkpoint_and_says_so(tmp_path: Path, undisturbed: Path) -> None:

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pieces
 import pytest
 import small
@@ -30,6 +31,7 @@ from stilts_ds.families.pair.rows import encode_pair
 from stilts_ds.model.encoder import load_encoder, save_encoder
 from stilts_ds.model.heads import HeadSpec
 from stilts_ds.model.multitask import MultiTask
+from stilts_ds.model.vocabulary import TouchedEmbedding
 from stilts_ds.model_files import fingerprint, longest_row
 from stilts_ds.rows.batch import Batch, pack_rows
 from stilts_ds.rows.tokenizer import Tokenizer
@@ -140,6 +142,21 @@ def test_hidden_states_of_a_layer_are_the_encoders_own() -> None:
     states = model.encoder(batch.input_ids[None], output_hidden_states=True).hidden_states
     for layer in (0, 1, -1):
         assert torch.equal(model(batch, "hidden", layer), states[layer][0])
+
+
+@pytest.mark.parametrize("ids, rows", [([0, 2, 3, 7, 9], [0, 1, 2, 3, 7, 9]), ([0, 1, 2, 9], [0, 1, 2, 9])])
+def test_only_the_padding_row_of_a_narrow_vocabulary_has_no_gradient(ids: list[int], rows: list[int]) -> None:
+    """Also where the model's padding id (1) is no special token of the tokenizer and thus not among the ids."""
+    whole = torch.nn.Embedding(12, 4, padding_idx=1)
+    narrow = TouchedEmbedding(whole, np.array(ids), keep_rest=True)
+    assert narrow.ids.tolist() == rows and torch.equal(narrow.weight, whole.weight[rows])
+    used = torch.tensor([*rows, 9])
+    assert torch.equal(narrow(used), whole(used))
+    for embedding in (narrow, whole):
+        embedding(used).sum().backward()
+    assert whole.weight.grad is not None and narrow.weight.grad is not None
+    assert narrow.weight.grad[:, 0].tolist() == [float(rows.count(i) and i != 1) + (i == 9) for i in rows]
+    assert torch.equal(narrow.weight.grad, whole.weight.grad[rows])
 
 
 def test_an_encoder_written_loads_with_the_same_values(folder: Path, tmp_path: Path) -> None:

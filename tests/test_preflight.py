@@ -7,7 +7,11 @@ from typing import Any
 
 import pytest
 
+from stilts_ds.config import parse_recipe
 from stilts_ds.engine.preflight import _on_nodes, _problem
+from stilts_ds.phase_setup import bytes_to_write
+from stilts_ds.plan import make_plan
+from stilts_ds.run_dir import RunDir
 
 FOLDER = Path("/data/runs/study")
 
@@ -38,3 +42,18 @@ def test_a_finding_names_the_node_and_the_remedy(second: dict[str, Any], needed:
     assert problem is not None
     for part in told:
         assert part in problem
+
+
+@pytest.mark.parametrize("held, needed", [(0, 12 * 4 + 4 * 5), (30, 12 * 4 + 4 * 5 - 30), (1000, 0)])
+def test_a_phase_needs_room_for_checkpoints_and_best_models_less_what_it_has_there(
+    held: int, needed: int, tmp_path: Path
+) -> None:
+    """With `save_total_limit: 3` and a model of one parameter: four checkpoints of 12 bytes, five models of 4."""
+    given = {"name": "study", "targets": ["xnli"], "target_training": {"save_total_limit": 3}}
+    plan, run = make_plan(parse_recipe(given, "test"), "model", lambda task: "data"), RunDir(tmp_path)
+    (phase,) = [phase for phase in plan.phases if phase.train]
+    torn = run.phase(phase.id).checkpoints / "step-000003" / "shard-00000.safetensors"
+    torn.parent.mkdir(parents=True)
+    torn.write_bytes(bytes(held))
+    assert bytes_to_write(1, list(plan.phases), run) == needed
+    assert bytes_to_write(None, list(plan.phases), run) == 0

@@ -3,11 +3,15 @@
 A cache is a folder of .npy files and a manifest written last. The files grow while the rows are built, so that building
 takes no more memory for more data; loading reads their headers and nothing else. Two processes that build the same one
 at the same time do not disturb each other: each fills a folder of its own and the first rename wins.
+
+A damaged folder is renamed, never removed: a process that has its files mapped would be killed by the next page that it
+reads.
 """
 
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import shutil
 import tempfile
@@ -18,10 +22,11 @@ from typing import Any
 
 import numpy as np
 
-from stilts_ds.errors import UserError
+from stilts_ds.errors import UnreadableError, UserError
 from stilts_ds.rows.rows import Rows
-from stilts_ds.run_dir import checksum, hash_json, read_sealed, write_sealed
+from stilts_ds.run_dir import checksum, hash_json, read_sealed, reading, write_sealed
 
+log = logging.getLogger(__name__)
 FORMAT = 4  # raise when encoding or the layout changes
 FILES = (*Rows.ARRAYS, "touched")
 
@@ -30,11 +35,11 @@ def cached_rows(folder: Path, key: dict[str, Any], build: Callable[[Path], Rows]
     """Rows for `key`: mapped from `folder` where they are whole, built and written otherwise.
 
     `build` gets a folder that its arrays may grow in, as `<array>.npy`. `verify` reads them all and compares their
-    hashes, which once in a start is enough.
+    hashes, which once in a start is enough. Raises UnreadableError where reading fails; the rows stay as they are.
     """
     target = _place(folder, key)
     if verify and target.exists() and not _is_as_written(target):
-        shutil.rmtree(target, ignore_errors=True)
+        _set_aside(target)
     if (mapped := _load(target)) is not None:
         return mapped
     folder.mkdir(parents=True, exist_ok=True)
@@ -42,8 +47,8 @@ def cached_rows(folder: Path, key: dict[str, Any], build: Callable[[Path], Rows]
     try:
         rows = build(temporary)
         _finish(temporary, rows, key)
-        if _load(target) is None:  # otherwise another process was first, and may have mapped its folder already
-            shutil.rmtree(target, ignore_errors=True)
+        if _load(target) is None:  # otherwise another process was first
+            _set_aside(target)
             _rename(temporary, target)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -52,7 +57,7 @@ def cached_rows(folder: Path, key: dict[str, Any], build: Callable[[Path], Rows]
 
 
 def find_rows(folder: Path, key: dict[str, Any]) -> Rows | None:
-    """Rows for `key`, mapped from `folder`; None where they are not cached."""
+    """Rows for `key`, mapped from `folder`; None where they are not cached. Raises UnreadableError as `cached_rows`."""
     return _load(_place(folder, key))
 
 
@@ -82,11 +87,27 @@ def _rename(temporary: Path, target: Path) -> None:
             raise
 
 
+def _set_aside(target: Path) -> None:
+    """Rename a damaged folder, if there is one; the processes that have its files mapped keep them."""
+    if not target.exists():
+        return
+    aside = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}.damaged."))
+    try:
+        os.rename(target, aside)  # over an empty folder
+    except FileNotFoundError:  # another process did the same
+        aside.rmdir()
+    else:
+        log.warning("rows in %s are damaged and made again; the old ones are now %s, which may be removed when no run "
+                    "uses this cache", target, aside)
+
+
 def _is_as_written(target: Path) -> bool:
     try:
         hashes = read_sealed(target / "manifest.json")["hashes"]
         return all(checksum(target / f"{name}.npy") == digest for name, digest in hashes.items())
-    except (OSError, UserError, KeyError):
+    except UnreadableError:
+        raise
+    except (FileNotFoundError, UserError, KeyError):
         return False
 
 
@@ -94,10 +115,17 @@ def _load(target: Path) -> Rows | None:
     """Map the rows, or None where the folder is missing or damaged."""
     try:
         described = read_sealed(target / "manifest.json")
-        for name, size in described["sizes"].items():
-            if (target / f"{name}.npy").stat().st_size != size:
-                return None
-        arrays = {name: np.load(target / f"{name}.npy", mmap_mode="r") for name in described["sizes"]}
-    except (OSError, UserError, ValueError, KeyError):
+        arrays = {name: _map(target / f"{name}.npy", size) for name, size in described["sizes"].items()}
+    except UnreadableError:
+        raise
+    except (FileNotFoundError, UserError, ValueError, KeyError):
         return None
     return Rows(**arrays, tally=Counter(described["tally"]))
+
+
+def _map(path: Path, size: int) -> np.ndarray:
+    """The array in a file of `size` bytes. Raises ValueError where it has another size or is no array."""
+    with reading(path):
+        if path.stat().st_size != size:
+            raise ValueError(f"{path} has not the size that was written")
+        return np.load(path, mmap_mode="r")

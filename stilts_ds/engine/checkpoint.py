@@ -3,11 +3,14 @@
     checkpoints/step-000500/
       shard-00000.safetensors ...   one a rank: float32 weights and Adam's two moments of every W-th parameter, whole
       manifest.json                 written last: sizes and hashes of the shards, the step, the loop's state
+    checkpoints/best-000400/        the best model on dev that some of the checkpoints know (export.py writes it)
 
 Parameters are stored whole and by name, so nothing in the files depends on how they were sharded (Adam's moments follow
 the weights: 12 bytes a parameter). Saving gathers one parameter at a time on its owner; writing and hashing then go on
 in the background while training continues. Rank 0 writes the manifest when all shards are on disk: that is the commit.
-Reading goes newest first and passes over what is torn or damaged, saying so. No pickle is written or read.
+Reading goes newest first and passes over what is torn or damaged, saying so; a checkpoint is one thing with the best
+model that it names. What is torn, or later than the checkpoint that a start continues from, is removed: these steps are
+taken again, and what they left must not be taken for what comes. No pickle is written or read.
 """
 
 from __future__ import annotations
@@ -15,6 +18,7 @@ from __future__ import annotations
 import dataclasses
 import errno
 import logging
+import math
 import os
 import shutil
 import threading
@@ -30,8 +34,17 @@ from torch import nn
 
 from stilts_ds.engine import zero_state
 from stilts_ds.engine.world import World
-from stilts_ds.errors import UserError
-from stilts_ds.run_dir import checksum, read_json, read_sealed, write_json, write_sealed
+from stilts_ds.errors import UnreadableError, UserError
+from stilts_ds.run_dir import (
+    best_model,
+    checksum,
+    model_damage,
+    read_json,
+    read_sealed,
+    reading,
+    write_json,
+    write_sealed,
+)
 
 log = logging.getLogger(__name__)
 MANIFEST = "manifest.json"
@@ -69,6 +82,11 @@ class Saver:
         self.writing = threading.Thread(target=self._write, args=(target, tensors, head), daemon=True)
         self.writing.start()
 
+    def drop_unnamed_best(self, step: int) -> None:
+        """Remove the best model of `step` (0: none yet), for which there is a better one, if no checkpoint names it."""
+        if step > self.last_step:
+            shutil.rmtree(best_model(self.folder, step), ignore_errors=True)
+
     def overdue(self, minutes: float) -> bool:
         """Whether the last checkpoint (or the start) is `minutes` old; never where `minutes` is 0."""
         return minutes > 0 and time.monotonic() - self.last_time >= 60 * minutes
@@ -99,7 +117,7 @@ class Saver:
             self.written.set()
             if self.world.first and (files := _await_shards(target, self.world.size, self.given_up)):
                 write_sealed(target / MANIFEST, {**head, "files": files})
-                _prune(self.folder, self.keep)
+                _prune(target, self.keep)
         except OSError as problem:
             free = shutil.disk_usage(self.folder).free
             self.error = UserError(
@@ -155,16 +173,45 @@ def _await_shards(target: Path, size: int, given_up: threading.Event) -> dict[st
     return merged
 
 
-def _prune(folder: Path, keep: int) -> None:
-    committed = [tag for tag in tags_in(folder) if (tag / MANIFEST).exists()]
-    for old in committed[:-keep]:
+def _prune(written: Path, keep: int) -> None:
+    """Leave `keep` checkpoints: `written`, which was committed just now, and the newest others."""
+    others = [tag for tag in tags_in(written.parent) if is_committed(tag) and tag != written]
+    for old in others[: max(0, len(others) - (keep - 1))]:
         shutil.rmtree(old, ignore_errors=True)
+    _prune_best_models(written.parent, until=_step(written))
+
+
+def _prune_best_models(folder: Path, until: float) -> None:
+    """Remove the best models of steps up to `until` that no checkpoint names. Training may have left later ones, which
+    no checkpoint can name yet."""
+    named = {_named_best(tag) for tag in tags_in(folder)}
+    for best in _numbered(folder, "best"):
+        if _step(best) <= until and _step(best) not in named:
+            shutil.rmtree(best, ignore_errors=True)
+
+
+def _named_best(tag: Path) -> int:
+    """Step of the best model that a checkpoint names; 0 where it names none, or is torn or damaged."""
+    try:
+        return int(read_sealed(tag / MANIFEST)["state"]["best_step"])
+    except UnreadableError:
+        raise
+    except (UserError, KeyError):
+        return 0
 
 
 def tags_in(folder: Path) -> list[Path]:
     """Checkpoints, torn ones too, oldest first; by number, since a millionth step has a seventh digit."""
-    found = [tag for tag in folder.glob("step-*") if tag.name.removeprefix("step-").isdecimal()]
-    return sorted(found, key=lambda tag: int(tag.name.removeprefix("step-")))
+    return _numbered(folder, "step")
+
+
+def _numbered(folder: Path, kind: str) -> list[Path]:
+    found = [path for path in folder.glob(f"{kind}-*") if path.name.removeprefix(f"{kind}-").isdecimal()]
+    return sorted(found, key=_step)
+
+
+def _step(path: Path) -> int:
+    return int(path.name.rpartition("-")[2])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -217,40 +264,73 @@ def newest(folder: Path) -> Path | None:
         if problem is None:
             return tag
         log.warning("checkpoint %s is not used: %s", tag.name, problem)
-    if any((tag / MANIFEST).exists() for tag in tags):
+    if any(is_committed(tag) for tag in tags):
         raise UserError(
             f"every checkpoint in {folder} is damaged; delete the folder to train this phase from its start"
         )
     return None  # the first checkpoint ever was torn: nothing was committed
 
 
+def is_committed(tag: Path) -> bool:
+    """Whether a checkpoint has its manifest. Raises UnreadableError where nobody can tell."""
+    try:
+        with reading(tag / MANIFEST):
+            (tag / MANIFEST).stat()
+    except FileNotFoundError:
+        return False
+    return True
+
+
 def damage(tag: Path) -> str | None:
-    """What is wrong with a checkpoint, or None."""
-    if not (tag / MANIFEST).exists():
+    """What is wrong with a checkpoint or with the best model that it names, or None.
+
+    Raises UnreadableError where a file cannot be read: it may be whole, so nobody may decide that it is lost.
+    """
+    if not is_committed(tag):
         return "it was never committed (the job ended while saving)"
     try:
-        described = read_sealed(tag / MANIFEST)["files"]
+        manifest = read_sealed(tag / MANIFEST)
+        described, best = manifest["files"], int(manifest["state"]["best_step"])
+    except UnreadableError:
+        raise
     except (UserError, KeyError) as error:
         return f"its manifest is damaged ({error})"
     for name, expected in described.items():
-        path = tag / name
-        if not path.exists():
-            return f"{name} is missing"
         if CHECKSUM not in expected:
             return f"it was written by another version of this program, without {CHECKSUM}"
-        if path.stat().st_size != expected["bytes"] or checksum(path) != expected[CHECKSUM]:
-            return f"{name} changed since it was written"
+        path = tag / name
+        try:
+            with reading(path):
+                size = path.stat().st_size
+            if size != expected["bytes"] or checksum(path) != expected[CHECKSUM]:
+                return f"{name} changed since it was written"
+        except FileNotFoundError:
+            return f"{name} is missing"
+    if best and (problem := model_damage(best_model(tag.parent, best))):
+        return f"the best model that it names is damaged ({problem})"
     return None
 
 
+def remove_lost(folder: Path, chosen: Path | None) -> None:
+    """Remove what a start that goes on from `chosen` (None: at step 0) cannot use: torn checkpoints, later ones, and
+    best models that no other checkpoint names."""
+    for tag in tags_in(folder):
+        if chosen is None or _step(tag) > _step(chosen) or not is_committed(tag):
+            log.warning("checkpoint %s is removed: it is torn, or later than where training goes on", tag.name)
+            shutil.rmtree(tag, ignore_errors=True)
+    _prune_best_models(folder, until=math.inf)
+
+
 def find(folder: Path, world: World) -> Checkpoint | None:
-    """The newest whole checkpoint, the same on every rank; None to start at step 0. A collective."""
+    """The newest whole checkpoint, the same on every rank; None to start at step 0. What lies after it is removed. A
+    collective."""
     chosen: str | None = None
     error: BaseException | None = None
     if world.first:
         try:
             found = newest(folder)
             chosen = None if found is None else found.name
+            remove_lost(folder, found)
         except UserError as problem:
             error = problem
     world.agree(error, "choosing a checkpoint")

@@ -10,7 +10,8 @@ from stilts_ds.engine.training_setup import TrainingSetup
 
 
 def train(setup: TrainingSetup) -> Progress:
-    """Train to the end (or to an early stop), leaving the best model on English dev exported. Resumes by itself.
+    """Train to the end (or to an early stop), leaving the best model on English dev beside the checkpoints, named by
+    the progress that is returned. Resumes by itself.
 
     Raises Stopped after saving when a signal asked for it; UserError when losses or gradients stay non-finite.
     """

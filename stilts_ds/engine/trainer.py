@@ -150,9 +150,11 @@ class Trainer:
         with torch.no_grad():
             scores = self.setup.world.broadcast(self.setup.evaluate(self.engine))
         self.statistics.evaluation(progress.step, scores)
+        before = progress.best_step
         if progress.record_evaluation(scores):
             parameters = full_parameters(self.engine)
             if self.setup.world.first:
+                self.saver.drop_unnamed_best(before)
                 self.setup.export(widen(self.setup.model, parameters, progress.decay), progress.step)
             self.setup.world.barrier()
 

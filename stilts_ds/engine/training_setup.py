@@ -22,7 +22,8 @@ Forward = Callable[..., Any]
 @dataclass
 class TrainingSetup:
     """Everything a training phase needs. `evaluate(forward)` returns dev scores by TensorBoard tag, and the one number
-    that selects the best model under SELECTION; `export(parameters, step)` writes encoder and heads (rank 0)."""
+    that selects the best model under SELECTION; `export(parameters, step)` writes encoder and heads to
+    `folder.best(step)` (rank 0)."""
 
     title: str
     model: MultiTask

@@ -16,7 +16,7 @@ from deepspeed.runtime.zero import stage3, stage_1_and_2
 
 from stilts_ds.config import EnginePart, TrainingPart
 from stilts_ds.ds_files import base_config
-from stilts_ds.engine.zero_state import adam_of
+from stilts_ds.engine.zero_state import adam_of, set_whole_state
 from stilts_ds.errors import UserError
 from stilts_ds.model.encoder import compile_layers, recompute_activations
 from stilts_ds.model.multitask import MultiTask
@@ -26,21 +26,26 @@ LINEAR = torch.nn.functional.linear  # torch's own
 LOOKS_AT_NORM = getattr(stage3, "is_invalid_grad_norm", None)  # DeepSpeed's own; a version without it looks elsewhere
 
 
+def check_deepspeed() -> None:
+    """Refuse a DeepSpeed that loses a gradient norm which is not finite: Adam would take such a step, and each weight
+    would become NaN. Before 0.19.8 the norm of a group that holds NaN was -1, and two of them made a norm of 1.4."""
+    combine = getattr(deepspeed.runtime.utils, "combine_grad_norm_groups", None)
+    if combine is None or not torch.isinf(combine([torch.tensor(-1.0), torch.tensor(1.0)])):
+        raise UserError(
+            f"DeepSpeed {deepspeed.__version__} loses gradient norms that are not finite, so that one bad step would "
+            "spoil all weights; pip install 'deepspeed>=0.19.8,<0.20'"
+        )
+
+
 def deepspeed_config(part: EnginePart, setting: TrainingPart, world_size: int, micro_batches: int) -> dict[str, Any]:
     """`ds_configs/zero<stage>.json` (or the recipe's own file) with what the recipe owns filled in.
 
-    Raises UserError where that file sets something that the recipe owns, or another ZeRO stage.
+    Raises UserError where that file sets what it may not (ds_files.py).
     """
     config = base_config(part)
-    zero = config.setdefault("zero_optimization", {})
-    if zero.setdefault("stage", part.zero_stage) != part.zero_stage:
-        raise UserError(f"{part.ds_config}: ZeRO stage {zero['stage']}, but engine.zero_stage={part.zero_stage}")
-    if not zero.get("compute_grad_norm", True):
-        raise UserError(f"{part.ds_config}: compute_grad_norm must stay true: the norm tells which step to skip")
     if part.offload_optimizer:
-        zero["offload_optimizer"] = {"device": "cpu", "pin_memory": torch.cuda.is_available()}
-    # DeepSpeed's throughput timer has the host wait for the device twice in each micro-batch; Stopwatch needs no wait.
-    config.setdefault("timers", {"throughput": {"enabled": False}})
+        pinned = {"device": "cpu", "pin_memory": torch.cuda.is_available()}
+        config["zero_optimization"]["offload_optimizer"] = pinned
     per_device = setting.per_device_train_batch_size
     return config | {
         # DeepSpeed insists that these three multiply; the loop itself decides what a micro-batch holds.
@@ -51,6 +56,10 @@ def deepspeed_config(part: EnginePart, setting: TrainingPart, world_size: int, m
         "gradient_clipping": setting.max_grad_norm if part.zero_stage > 0 else 0.0,
         "bf16": {"enabled": part.dtype == "bf16", "check_grad_overflow": False},  # call_off_bad_steps does it
         "fp16": {"enabled": part.dtype == "fp16"},
+        # Otherwise DeepSpeed refuses torch's AdamW when its state is in host memory.
+        "zero_force_ds_cpu_optimizer": False,
+        # DeepSpeed's timer has the host wait for the device twice in each micro-batch; Stopwatch needs no wait.
+        "timers": {"throughput": {"enabled": False}},
     }
 
 
@@ -71,10 +80,22 @@ def build_engine(model: MultiTask, part: EnginePart, setting: TrainingPart, worl
         fused=True,  # one pass over each tensor and no temporaries, on GPUs and CPUs alike
     )
     config = deepspeed_config(part, setting, world.size, micro_batches)
+    exact = {} if part.dtype == "fp32" else {name: weight.detach() for name, weight in model.named_parameters()}
     engine, *_ = deepspeed.initialize(model=model, optimizer=optimizer, config=config)
+    set_exact_weights(engine, exact)
     if part.zero_stage > 0:
         call_off_bad_steps(engine, part)
     return engine
+
+
+def set_exact_weights(engine: Any, exact: dict[str, torch.Tensor]) -> None:
+    """Make `exact` (float32, by name; emptied) the weights that Adam works on. A collective.
+
+    DeepSpeed casts the module first and copies it then, so that a phase would start from rounded weights.
+    """
+    for name, parameter in engine.module.named_parameters():
+        if name in exact:
+            set_whole_state(engine, parameter, "weight", exact.pop(name))  # gives up host memory one by one
 
 
 def call_off_bad_steps(engine: Any, part: EnginePart) -> None:

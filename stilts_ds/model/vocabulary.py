@@ -17,12 +17,16 @@ from torch.nn import functional
 class TouchedEmbedding(nn.Module):
     """Drop-in for `whole` [V, H] that owns only the rows `ids` [N] (ascending) as its parameter `weight` [N, H].
 
-    Any other id in a batch is an index error: nothing untrained is ever read in silence. `keep_rest` keeps the whole
-    matrix in host memory, for `whole`; one rank needs it.
+    The row of the padding id is always among them, the one of `weight` that gets no gradient. Any other id in a batch
+    is an index error: nothing untrained is ever read in silence. `keep_rest` keeps the whole matrix in host memory,
+    for `whole`; one rank needs it.
     """
 
     def __init__(self, whole: nn.Embedding, ids: np.ndarray, keep_rest: bool) -> None:
         super().__init__()
+        padding = whole.padding_idx
+        if padding is not None:  # it need not be a special token of the tokenizer
+            ids = np.union1d(ids, [padding])
         self.ids = torch.from_numpy(np.asarray(ids, np.int64))
         table = whole.weight.detach()
         self.weight = nn.Parameter(table[self.ids].clone())
@@ -30,7 +34,6 @@ class TouchedEmbedding(nn.Module):
         place = torch.full((whole.num_embeddings,), -1, dtype=torch.int64)
         place[self.ids] = torch.arange(len(self.ids))
         self.register_buffer("place", place, persistent=False)
-        padding = whole.padding_idx
         self.padding_idx = None if padding is None else int(np.searchsorted(ids, padding))
 
     def forward(self, input_ids: torch.Tensor) -> torch.Tensor:

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import json
 import math
 import os
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import save_file
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -32,7 +34,7 @@ from stilts_ds.engine.preempt import Stopped, install_handlers
 from stilts_ds.model.multitask import MultiTask
 from stilts_ds.model.vocabulary import narrow_vocabulary
 from stilts_ds.rows.rows import touched_ids
-from stilts_ds.run_dir import PhaseDir
+from stilts_ds.run_dir import PhaseDir, hash_file, write_sealed
 
 LINEAR = torch.nn.functional.linear
 
@@ -82,6 +84,21 @@ def stop_after(steps: int) -> None:
         whole_step(self, progress)
         if progress.step + 1 == steps < self.mixture.total_steps:
             os.kill(os.getpid(), signal.SIGTERM)
+
+    Trainer.take_step = step  # type: ignore[method-assign]
+
+
+def keep_masters(out: Path) -> None:
+    """Write down the weights that Adam works on before the first step."""
+    from stilts_ds.engine.trainer import Trainer
+    from stilts_ds.engine.zero_state import full_parameters
+
+    whole_step = Trainer.take_step
+
+    def step(self: Trainer, progress: Any) -> None:
+        if progress.step == 0 and (masters := full_parameters(self.engine)):
+            torch.save(masters, out.parent / "masters.pt")
+        whole_step(self, progress)
 
     Trainer.take_step = step  # type: ignore[method-assign]
 
@@ -224,10 +241,18 @@ def main() -> None:
     if os.environ["RANK"] == str(given.get("full_disk")):
         checkpoint.write_shard = no_space
     final: dict[str, torch.Tensor] = {}
+    scores = itertools.count(1.0) if given.get("rising") else itertools.repeat(1.0)
 
     def evaluate(forward: Any) -> dict[str, float]:
         forward(Collator(tasks, small.tokenizer_stub(), 0.15, seed)([(i, "nli", i) for i in range(3)], 0, {"nli": 1.0}))
-        return {"selection": 1.0}
+        return {"selection": next(scores)}
+
+    def export(parameters: dict[str, torch.Tensor], step: int) -> None:
+        final.update(parameters)
+        best = PhaseDir(setup.folder.best(step))
+        best.root.mkdir(parents=True)  # no earlier one may lie there
+        save_file({name: value.contiguous() for name, value in parameters.items()}, best.heads)
+        write_sealed(best.heads_json, {"step": step, "files": {best.heads.name: hash_file(best.heads)}})
 
     with joined("test", 60) as world:
         if given.get("touched"):
@@ -247,13 +272,15 @@ def main() -> None:
             tensorboard=out.parent / "tensorboard",
             world=world,
             evaluate=asked_to_stop if given.get("stop_in_evaluation") else evaluate,
-            export=lambda parameters, step: final.update(parameters),
+            export=export,
         )
         setup.folder.root.mkdir(parents=True, exist_ok=True)
         if given.get("nan_rank") == world.rank:
             setup.model.register_forward_hook(lambda module, inputs, out: (out[0] * math.nan, *out[1:]))
         if "bad_step" in given and world.rank == world.size - 1:
             spoil(setup.model, given["bad_step"])
+        if given.get("masters"):
+            keep_masters(out)
         if given.get("no_waiting"):
             forbid_waiting()
         if "nan_rank" in given:
