@@ -115,6 +115,10 @@ def scored_split(task: Task, split: str) -> tuple[str, ...]:
     return (split,)
 
 
+def nothing_is_fitted(task: Task, split: str) -> bool:
+    return False
+
+
 def drawn_apart(names: Mapping[str, Sequence[str]]) -> dict[str, str]:
     """Languages whose items are their own."""
     return {language: language for language in names}
@@ -254,6 +258,8 @@ class Family:
     label_values: Callable[[Family, Task, Sequence[Any]], Any] = gold_values
     evaluation_rows: Callable[[EvaluationSplit, TrainingPart, EvaluationPart], Any] = evaluation_rows
     predicted_splits: Callable[[Task, str], tuple[str, ...]] = scored_split  # the splits that scoring one of them needs
+    # Whether predicting a split fits a free parameter to that split's own gold (mining's threshold on dev).
+    fits_on_scored: Callable[[Task, str], bool] = nothing_is_fitted
     limit: Callable[[EvaluationPart], int | None] = max_examples  # most records of an evaluation split
     settings: Callable[[EvaluationPart], dict[str, Any]] = no_settings  # what scores depend on, kept with them
     # What dev scores, by which a model is selected, depend on.

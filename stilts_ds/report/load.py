@@ -16,6 +16,7 @@ from typing import Any
 
 from stilts_ds.config import Recipe, written_recipe
 from stilts_ds.data.data import fitted_task, scored_split
+from stilts_ds.data.duplicates import Overlaps
 from stilts_ds.errors import UserError
 from stilts_ds.evaluate.result import Result
 from stilts_ds.evaluate.score_run import settings_of
@@ -43,7 +44,8 @@ class Curve:
 
 @dataclass(frozen=True)
 class RunData:
-    """Everything a report needs. `statuses` and `curves` are by phase id."""
+    """Everything a report needs. `statuses`, `curves` and `overlaps` are by phase id; the last say which scored
+    examples a phase's training data hold, and earlier versions kept none."""
 
     run: RunDir
     plan: Plan
@@ -53,6 +55,7 @@ class RunData:
     statuses: dict[str, PhaseStatus]
     curves: dict[str, Curve]
     missing: tuple[str, ...]
+    overlaps: dict[str, Overlaps]
 
     @property
     def conditions(self) -> list[str]:
@@ -111,6 +114,7 @@ def load_run(run: RunDir) -> RunData:
         results=results,
         statuses=statuses,
         curves={i: read_curve(run.phase(i).metrics) for i in phases},
+        overlaps={i: Overlaps.load(run.phase(i).duplicates) for i in phases if run.phase(i).duplicates.exists()},
         missing=(*what_is_missing(plan, phases, on_disk, statuses), *apart, *map(CURVE_CHANGED.format, damaged)),
     )
 

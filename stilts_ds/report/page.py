@@ -10,6 +10,7 @@ from importlib.resources import files
 from stilts_ds.errors import counted
 from stilts_ds.report import curves
 from stilts_ds.report.colour import colours, scale_of
+from stilts_ds.report.inputs import duplicates_sheet, inputs_sheet
 from stilts_ds.report.load import RunData
 from stilts_ds.report.provenance import cost_sheet, provenance_lines, selection_sheet
 from stilts_ds.report.stats import Difference, Settings
@@ -46,6 +47,7 @@ def page(data: RunData, tables: Tables, settings: Settings, metrics: str) -> str
         _section("groups", "Groups of languages", _groups(tables, settings)),
         _section("published", "Beside the published scores", _published(tables, settings)),
         _section("curves", "Learning curves", _curves(data)),
+        _section("inputs", inputs_sheet(data).title, _inputs(data)),
         _section("cost", "Cost", _sheet(cost_sheet(data))),
         _section("provenance", "Provenance", _provenance(data)),
         "</main>",
@@ -69,7 +71,7 @@ def _facts(data: RunData) -> str:
 def _nav(data: RunData, tables: Tables) -> str:
     places = [("matrix", "Matrix"), *([("missing", "Missing")] if data.missing else []), ("languages", "Languages"),
               ("gap", "Transfer gap"), ("groups", "Groups"), ("published", "Published"), ("curves", "Curves"),
-              ("cost", "Cost"), ("provenance", "Provenance")]
+              ("inputs", "Inputs"), ("cost", "Cost"), ("provenance", "Provenance")]
     return "<nav>" + "".join(f'<a href="#{where}">{text}</a>' for where, text in places) + "</nav>"
 
 
@@ -233,6 +235,12 @@ def _curves(data: RunData) -> str:
     selected = f"<h3>{escape(chosen.title)}</h3>{_sheet(chosen)}" if chosen.rows else ""
     note = "Training loss against steps, one line for each seed; long phases are averaged in groups of steps."
     return f'<p>{note}</p><div class="charts">{"".join(figures)}</div>{selected}'
+
+
+def _inputs(data: RunData) -> str:
+    duplicates = duplicates_sheet(data)
+    found = f"<h3>{escape(duplicates.title)}</h3>{_sheet(duplicates)}" if duplicates.rows else ""
+    return _sheet(inputs_sheet(data)) + found
 
 
 def _provenance(data: RunData) -> str:

@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
-from statistics import fmean, median
+from collections.abc import Mapping, Sequence
+from statistics import fmean
 from typing import Any
 
 from stilts_ds.evaluate.result import Result
+from stilts_ds.report.compare import Scored, Scores
+from stilts_ds.report.inputs import data_hash, duplicates_sheet
 from stilts_ds.report.load import RunData
 from stilts_ds.report.provenance import hub_commits
 from stilts_ds.report.stats import Settings
 from stilts_ds.report.tables import Tables, choose_best, chosen_otherwise, is_whole
 
 
-def results_json(data: RunData, tables: Tables, settings: Settings) -> dict[str, Any]:
-    """Medians over seeds of every cell, and the judged tables. No time and no path stands in it."""
-    rows = {c: _row_json(data, c) for c in data.conditions}
+def results_json(data: RunData, scores: Scores, tables: Tables, settings: Settings) -> dict[str, Any]:
+    """Medians over seeds of every cell, each seed's scores, and the judged tables. No time and no path stands in it.
+
+    The cells are over the languages that the tables are over: those that all conditions and seeds have.
+    """
+    rows = {c: _row_json(data, c, scores[c]) for c in data.conditions}
     return {
         "name": data.plan.name,
         "targets": data.targets,
         "rows": rows,
         "missing": list(data.missing),
+        "duplicates": [list(row) for row in duplicates_sheet(data).rows],
         **({"hub_commits": commits} if (commits := hub_commits(data)) else {}),
         "statistics": {
             "baseline": data.baseline, "resamples": settings.resamples, "level": settings.level,
@@ -29,43 +36,49 @@ def results_json(data: RunData, tables: Tables, settings: Settings) -> dict[str,
     }
 
 
-def _row_json(data: RunData, condition: str) -> dict[str, Any]:
-    tasks = {}
-    for task in data.targets:
-        runs = data.results.get(condition, {}).get(task, [])
-        tasks[task] = _cell_json(runs) if runs else None
-    present = [cell["mean_of_present"] for cell in tasks.values() if cell]
-    complete = len(present) == len(tasks) and None not in present
+def _row_json(data: RunData, condition: str, scored: Mapping[str, Scored]) -> dict[str, Any]:
+    tasks = {task: _cell_json(data, condition, task, scored[task]) if task in scored else None for task in data.targets}
+    means = [cell["mean_of_present"] for cell in tasks.values() if cell]
+    complete = len(means) == len(tasks)
     return {
         "tasks": tasks,
-        "average": fmean(present) if complete else None,
+        "average": fmean(means) if complete else None,
         "complete": complete and _complete(data, condition),
     }
 
 
 def _complete(data: RunData, condition: str) -> bool | None:
     """Whether a condition is scored on the benchmark's own test sets; None where nobody knows how large those are."""
-    if not all(is_whole(data, condition, task) for task in data.targets):
+    if not all(is_whole(data, task) for task in data.targets):
         return False
     unknown = any(run.unknown_sizes for task in data.targets for run in data.results[condition][task])
     return None if unknown else True
 
 
-def _cell_json(runs: list[Result]) -> dict[str, Any]:
-    shared = [code for code in runs[0].main if all(code in run.main for run in runs)]
-    languages = {code: median(run.main[code] for run in runs) for code in shared}
+def _cell_json(data: RunData, condition: str, task: str, scored: Scored) -> dict[str, Any]:
+    runs = data.results[condition][task]
+    languages = dict(zip(scored.languages, scored.replicates[0].tolist()))
     pivot = runs[0].pivot
     others = [value for code, value in languages.items() if code != pivot]
-    whole = all(run.mean is not None for run in runs)
+    mean = float(scored.replicates[0].mean())
     return {
         "seeds": len(runs),
         "split": runs[0].split,
+        "settings": runs[0].settings,
+        "data": runs[0].data,
+        "data_hash": data_hash(runs[0]),
         "missing": runs[0].missing,
         "languages": languages,
+        "by_seed": {str(run.seed): {code: run.main[code] for code in languages} for run in runs},
         "examples": runs[0].examples,
         "other_sizes": {code: list(sizes) for run in runs for code, sizes in run.other_sizes.items()},
-        "mean_of_present": fmean(languages.values()) if languages else None,
-        "mean": fmean(languages.values()) if languages and whole else None,
+        "mean_of_present": mean,
+        "mean": mean if is_whole_in_languages(runs, languages) else None,
         "zero_shot": fmean(others) if others else None,
         "pivot": pivot,
     }
+
+
+def is_whole_in_languages(runs: Sequence[Result], languages: Mapping[str, float]) -> bool:
+    """Whether a mean over these languages is the benchmark's: no run, and no other condition, lacks one."""
+    return all(run.mean is not None and len(run.main) == len(languages) for run in runs)

@@ -8,13 +8,15 @@ from typing import Any
 
 from stilts_ds.report.stats import Difference
 
-NOT_SIGNIFICANT, NOT_TESTED, PARTIAL, CHOSEN = "°", "?", "†", "‡"
+NOT_SIGNIFICANT, NOT_TESTED, PARTIAL, CHOSEN, SELECTED, FITTED = "°", "?", "†", "‡", "§", "¶"
 LEGEND = {
     NOT_SIGNIFICANT: "not significantly different from 0 at the {level:.0%} level, corrected for the other comparisons "
     "of its table.",
     NOT_TESTED: "not tested: there are no predictions and labels to resample.",
     PARTIAL: "over the languages and examples scored; some of the benchmark's are missing, so this is not its average.",
     CHOSEN: "over the targets that a condition could be chosen for.",
+    SELECTED: "the English examples that select the model and the best condition are the scored English ones.",
+    FITTED: "the threshold for mining was chosen on the examples that are scored.",
 }
 
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from stilts_ds.errors import counted
 from stilts_ds.report.compare import Scored, Scores, gain, mean_of
+from stilts_ds.report.inputs import fitted_on_scored, selected_on_scored
 from stilts_ds.report.load import RunData
 from stilts_ds.report.published import published_table
 from stilts_ds.report.stats import (
@@ -22,7 +23,7 @@ from stilts_ds.report.stats import (
     holm,
     transfer_gap,
 )
-from stilts_ds.report.table import CHOSEN, PARTIAL, Cell, Row, Table, correct
+from stilts_ds.report.table import CHOSEN, FITTED, PARTIAL, SELECTED, Cell, Row, Table, correct
 from stilts_ds.tasks.languages import LANGUAGES, name_of
 from stilts_ds.tasks.registry import get_task
 
@@ -106,12 +107,12 @@ def matrix_table(data: RunData, scores: Scores, settings: Settings) -> Table:
     rows = []
     for condition in data.conditions:
         own = means[condition]
-        cells = [_cell(own.get(t), base.get(t), condition != data.baseline, settings,
-                       "" if is_whole(data, condition, t) else PARTIAL) for t in data.targets]
+        cells = [_cell(own.get(t), base.get(t), condition != data.baseline, settings, marks_of(data, t))
+                 for t in data.targets]
         whole = all(t in own for t in data.targets)
         average = mean_of([own[t] for t in data.targets]) if whole else None
         other = mean_of([base[t] for t in data.targets]) if all(t in base for t in data.targets) else None
-        mark = "" if all(is_whole(data, condition, t) for t in data.targets) else PARTIAL
+        mark = "" if all(is_whole(data, t) for t in data.targets) else PARTIAL
         cells.append(_cell(average, other, condition != data.baseline, settings, mark))
         rows.append(Row(condition, tuple(cells), _seeds(data, scores[condition])))
     if len(data.conditions) > 1:
@@ -140,10 +141,18 @@ def _cell(ours: Floats | None, base: Floats | None, compare: bool, settings: Set
     return Cell(float(ours[0]), tested, mark, mean=float(ours[1]))
 
 
-def is_whole(data: RunData, condition: str, task: str) -> bool:
-    """Whether each language is scored, on no other number of examples than the benchmark has."""
-    runs = data.results.get(condition, {}).get(task, [])
+def is_whole(data: RunData, task: str) -> bool:
+    """Whether each language is scored in every condition and seed, on no other number of examples than the benchmark
+    has: means are over the languages that all of them have."""
+    runs = [run for tasks in data.results.values() for run in tasks.get(task, [])]
     return bool(runs) and all(run.whole for run in runs)
+
+
+def marks_of(data: RunData, task: str) -> str:
+    """What a reader of a target's cells must know."""
+    marks = "" if is_whole(data, task) else PARTIAL
+    marks += SELECTED if selected_on_scored(data, task) else ""
+    return marks + (FITTED if fitted_on_scored(data, task) else "")
 
 
 def _seeds(data: RunData, tasks: dict[str, Scored]) -> str:
@@ -195,7 +204,7 @@ def _chosen_row(data: RunData, means: dict[str, dict[str, Floats]], settings: Se
         return Row(BEST, (*cells, Cell()), "on English dev")
     ours = mean_of([means[c][t] for t, c in chosen.items()])
     base = mean_of([means[data.baseline][t] for t in chosen])
-    mark = PARTIAL * any(not is_whole(data, c, t) for t, c in chosen.items())
+    mark = PARTIAL * any(not is_whole(data, t) for t in chosen)
     mark += CHOSEN * (len(chosen) < len(data.targets))
     differs = any(c != data.baseline for c in chosen.values())
     return Row(BEST, (*cells, _cell(ours, base, differs, settings, mark)), "on English dev")
@@ -215,7 +224,9 @@ def with_chosen_cells(data: RunData, matrix: Table) -> Table:
 
 def _note_on_choice(data: RunData, chosen: dict[str, str]) -> str:
     note = (f"{BEST}: the condition, {data.baseline} included, with the best score on the English dev examples of the "
-            "target's training task; test scores take no part in the choice.")
+            "target's training task; test scores take no part in the choice")
+    on_scored = [t for t in chosen if selected_on_scored(data, t)]
+    note += f", but for {', '.join(on_scored)}, where these are the scored English examples." if on_scored else "."
     unchosen = [t for t in data.targets if t not in chosen]
     if unchosen:
         note += f" {', '.join(unchosen)}: no English dev score to choose on."
@@ -320,6 +331,21 @@ def language_table(data: RunData, scores: Scores, task: str, settings: Settings)
     notes = ["* marks the language of training."] if pivot in first.languages else []
     return Table(f"languages-{task}", f"{task} ({run.split} split)", "language", columns, tuple(rows),
                  (*notes, *(note for note in data.missing if note.startswith(f"{task}: "))))
+
+
+def seed_tables(data: RunData, scores: Scores) -> list[Table]:
+    """Each seed's scores by itself, languages down and conditions across: the numbers that a median is of."""
+    tables = []
+    for task in data.targets:
+        present = [condition for condition, tasks in scores.items() if task in tasks]
+        for seed in data.plan.seeds:
+            runs = {c: run for c in present for run in data.results[c][task] if run.seed == seed}
+            if runs:
+                languages = scores[next(iter(runs))][task].languages
+                rows = [Row(code, tuple(Cell(run.main[code]) for run in runs.values())) for code in languages]
+                name, title = f"seed-{seed}-{task}", f"{task}, seed {seed}"
+                tables.append(Table(name, title, "language", tuple(runs), tuple(rows)))
+    return tables
 
 
 def _about(code: str) -> str:

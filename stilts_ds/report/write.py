@@ -8,13 +8,14 @@ from pathlib import Path
 from stilts_ds.errors import counted
 from stilts_ds.report.card import write_cards
 from stilts_ds.report.compare import score_run
+from stilts_ds.report.inputs import duplicates_sheet, inputs_sheet
 from stilts_ds.report.load import RunData, load_run
 from stilts_ds.report.page import page
 from stilts_ds.report.provenance import cost_sheet, provenance_lines, selection_sheet
 from stilts_ds.report.results_json import results_json
 from stilts_ds.report.stats import Settings
 from stilts_ds.report.table import Table, legend
-from stilts_ds.report.tables import Tables, build_tables, tested, with_resamples
+from stilts_ds.report.tables import Tables, build_tables, seed_tables, tested, with_resamples
 from stilts_ds.report.text import (
     csv_tables,
     latex_tables,
@@ -39,12 +40,13 @@ def write_report(run: RunDir, settings: Settings | None = None, png: bool = Fals
     """
     data = load_run(run)
     settings = with_resamples(data, settings or Settings())
-    tables = build_tables(data, score_run(data, settings), settings)
+    scores = score_run(data, settings)
+    tables = build_tables(data, scores, settings)
     marks = legend(tables.all(), settings.level)
     summary = _summary(data, tables, settings)
-    write_json(run.results, results_json(data, tables, settings))
+    write_json(run.results, results_json(data, scores, tables, settings))
     write_atomically(run.report, markdown_report(data, tables, settings))
-    write_atomically(beside(run, ".csv"), csv_tables(tables.all()))
+    write_atomically(beside(run, ".csv"), csv_tables([*tables.all(), *seed_tables(data, scores)]))
     write_atomically(beside(run, ".tex"), latex_tables(data.plan.name, tables.all(), marks))
     write_atomically(beside(run, ".html"), page(data, tables, settings, METRICS))
     write_cards(data)
@@ -84,7 +86,7 @@ def markdown_report(data: RunData, tables: Tables, settings: Settings) -> str:
         if table.columns and table.rows:
             parts += _markdown_section(table, settings)
     parts += _published(tables, settings)
-    for sheet in (selection_sheet(data), cost_sheet(data)):
+    for sheet in (inputs_sheet(data), duplicates_sheet(data), selection_sheet(data), cost_sheet(data)):
         if sheet.rows:
             parts += [f"## {sheet.title}\n", markdown_sheet(sheet), "\n\n".join(sheet.notes) + "\n"]
     lines = [f"- {what}: {markdown_code(value)}" for what, value in provenance_lines(data)]

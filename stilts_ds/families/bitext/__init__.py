@@ -22,5 +22,6 @@ BITEXT = Family(
     predicted_splits=predictions.predicted_splits,
     limit=predictions.limit,
     settings=predictions.settings,
+    fits_on_scored=predictions.fits_on_scored,
     kept_files=predictions.kept_files,
 )

@@ -111,6 +111,11 @@ def label_values(family: Family, task: Task, records: Sequence[Bitext]) -> Any:
     return [place[source_of[sentence.id]] for sentence in record.pivot]
 
 
+def fits_on_scored(task: Task, split: str) -> bool:
+    """The threshold for mining is chosen on dev: there F1 is the largest of all thresholds."""
+    return _mines(task) and split == "dev"
+
+
 def limit(part: EvaluationPart) -> int | None:
     return part.max_bitext
 
