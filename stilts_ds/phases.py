@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import shutil
 import sys
 from collections.abc import Callable
@@ -20,6 +21,7 @@ from stilts_ds.config import Recipe, written_recipe
 from stilts_ds.data.data import Data, prepare_data
 from stilts_ds.engine.cost import Cost
 from stilts_ds.engine.loop import train
+from stilts_ds.engine.number_format import with_format
 from stilts_ds.engine.preempt import Stopped
 from stilts_ds.engine.preflight import check_ranks
 from stilts_ds.engine.progress import Progress
@@ -87,8 +89,10 @@ def run_phase(run: RunDir, recipe: Recipe, phase: Phase, data: Data, only: str |
         if phase.train and not trained:
             if only == "evaluate":
                 raise UserError(f"{phase.id} is not trained yet ({state}); `stilts run` trains it")
-            save_status("running")
-            best = train_phase(run, recipe, phase, data, world).chosen()
+            chosen = with_format(recipe, folder.read_status().dtype if world.first else None, world)
+            # The status keeps what `auto` chose: a later start, perhaps on another machine, goes on in that format.
+            save_status("running", dtype=chosen.engine.dtype if recipe.engine.dtype == "auto" else None)
+            best = train_phase(run, chosen, phase, data, world).chosen()
             save_status("trained", best=best, curve=hash_file(folder.metrics) if world.first else "")
         if world.first:  # the published model is what later phases and evaluation need
             shutil.rmtree(folder.checkpoints, ignore_errors=True)
@@ -133,7 +137,11 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("phases", nargs="*", help="phase ids; default: all")
     parser.add_argument("--only", choices=["train", "evaluate"], help="do only this part of each phase")
     given = parser.parse_args(arguments)
-    return run_ranks(RunDir(given.run_dir), given.phases, given.only)
+    run = RunDir(given.run_dir)
+    if run.recipe.exists():  # torchrun knows nothing of the recipe; our launchers have set it already
+        patience = written_recipe(run.recipe).engine.collective_timeout
+        os.environ.setdefault("STILTS_COLLECTIVE_TIMEOUT", str(patience))
+    return run_ranks(run, given.phases, given.only)
 
 
 def run_ranks(run: RunDir, wanted: list[str], only: str | None = None, before: Callable[[], None] | None = None) -> int:

@@ -224,7 +224,7 @@ class PhaseDir:
 
     def set_status(
         self, state: str, *, seconds: float | None = None, world_size: int | None = None, joules: float | None = None,
-        best: Best | None = None, curve: str | None = None, error: str | None = None,
+        best: Best | None = None, curve: str | None = None, error: str | None = None, dtype: str | None = None,
     ) -> None:
         """Write the phase's state. What is not given stays as it was, but for joules and the error."""
         before = self.read_status()
@@ -238,6 +238,7 @@ class PhaseDir:
             joules=joules,
             best=before.best if best is None else best,
             curve=before.curve if curve is None else curve,
+            dtype=before.dtype if dtype is None else dtype,
             error=error,
         )
         write_sealed(self.status_json, status.to_json(before))

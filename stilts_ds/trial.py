@@ -23,6 +23,7 @@ import torch
 from stilts_ds.config import written_recipe
 from stilts_ds.data.data import Data
 from stilts_ds.engine.logs import set_up_logging
+from stilts_ds.engine.number_format import with_format
 from stilts_ds.engine.progress import Progress
 from stilts_ds.engine.trainer import Trainer
 from stilts_ds.engine.training_setup import TrainingSetup
@@ -47,6 +48,7 @@ def trial(run: RunDir, phase_id: str, world: World) -> None:
     # The encoder of an earlier phase has the same shape as the pretrained one, and may not exist yet.
     [phase] = [phase.model_copy(update={"init": ""}) for phase in phases if phase.id == phase_id]
     check_settings(recipe, [phase], longest_row(model_path(recipe.model.name_or_path)), world)
+    recipe = with_format(recipe, None, world)
     data = Data(recipe, run.root)
     world.on_rank_0(lambda: tokenise(data, phases))
     setup = dataclasses.replace(

@@ -80,8 +80,8 @@ class MicroBatch:
 
 
 def value_bytes(dtype: str) -> int:
-    """Bytes of a weight, gradient or activation for `engine.dtype`."""
-    return 4 if dtype == "fp32" else 2
+    """Bytes of a weight, gradient or activation for `engine.dtype`; `auto` may take the larger ones."""
+    return 2 if dtype in ("bf16", "fp16") else 4
 
 
 def memory(

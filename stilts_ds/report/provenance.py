@@ -27,6 +27,7 @@ def provenance_lines(data: RunData) -> list[tuple[str, str]]:
         ("Commit", ", ".join(commits)),
         ("Versions", ", ".join(versions)),
         ("Machine", ", ".join(platforms)),
+        ("Number format (chosen by `auto`)", ", ".join(_distinct(s.dtype or "" for s in data.statuses.values()))),
         ("Moving hub revisions", ", ".join(f"{name}: {commit}" for name, commit in hub_commits(data).items())),
         ("Recipe", "recipe.yaml beside this file"),
     ]
