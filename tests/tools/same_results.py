@@ -245,7 +245,10 @@ def record_plans(checkout: Path) -> dict[str, Any]:
     A phase's id is the hash of all that its result depends on. Kept are ids, a hash of each phase's text, and each
     training's settings once, so that a difference can be named.
     """
-    os.environ["HF_HUB_OFFLINE"] = "1"
+    # Neither the hub nor this machine's cache of it may say which commit a branch is at. Read when it is imported.
+    os.environ |= {"HF_HUB_OFFLINE": "1", "HF_HOME": str(Path(tempfile.gettempdir()) / "no-hub-cache-is-here")}
+    for name in ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "HF_DATASETS_CACHE"):
+        os.environ.pop(name, None)
     sys.path[:0] = [str(checkout), str(checkout / "launcher")]
     sys.dont_write_bytecode = True
     from stilts_launcher.start import prepare_run
