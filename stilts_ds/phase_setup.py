@@ -15,6 +15,7 @@ from stilts_ds.batches.collate import TaskRows
 from stilts_ds.config import Recipe
 from stilts_ds.data.data import Data
 from stilts_ds.ds_files import base_config
+from stilts_ds.engine.preflight import check_ranks
 from stilts_ds.engine.training_setup import TrainingSetup
 from stilts_ds.engine.world import World
 from stilts_ds.engine.zero import check_deepspeed
@@ -27,12 +28,20 @@ from stilts_ds.model.encoder import load_encoder, read_language_head
 from stilts_ds.model.heads import HeadSpec, set_language_head
 from stilts_ds.model.multitask import MultiTask
 from stilts_ds.model.vocabulary import narrow_vocabulary
-from stilts_ds.model_files import model_path
+from stilts_ds.model_files import longest_row, model_path, parameter_count
 from stilts_ds.plan_file import Phase
 from stilts_ds.rows.rows import Rows, touched_ids
 from stilts_ds.run_dir import RunDir, folder_bytes, provenance
 
 log = logging.getLogger(__name__)
+
+
+def check_start(run: RunDir, recipe: Recipe, phases: list[Phase], world: World) -> None:
+    """Refuse settings that cannot work, ranks that do not fit together and a disk that is too small. A collective."""
+    model = model_path(recipe.model.name_or_path)
+    check_settings(recipe, phases, longest_row(model), world)
+    needed = world.broadcast(bytes_to_write(parameter_count(model), phases, run) if world.first else None)
+    check_ranks(world, run.root, needed)
 
 
 def check_settings(recipe: Recipe, phases: list[Phase], limit: int | None, world: World) -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import logging
-import os
 import shutil
 import sys
 from collections.abc import Callable
@@ -23,7 +22,6 @@ from stilts_ds.engine.cost import Cost
 from stilts_ds.engine.loop import train
 from stilts_ds.engine.number_format import with_format
 from stilts_ds.engine.preempt import Stopped
-from stilts_ds.engine.preflight import check_ranks
 from stilts_ds.engine.progress import Progress
 from stilts_ds.engine.ranks import run_as_rank
 from stilts_ds.engine.world import World
@@ -32,8 +30,7 @@ from stilts_ds.evaluate.score_run import score_phase
 from stilts_ds.evaluate.zero_shot import evaluate_phase
 from stilts_ds.export import publish, withdraw
 from stilts_ds.model.encoder import quiet
-from stilts_ds.model_files import longest_row, model_path, parameter_count
-from stilts_ds.phase_setup import bytes_to_write, check_settings, release_memory, set_up_training
+from stilts_ds.phase_setup import check_start, release_memory, set_up_training
 from stilts_ds.phase_status import PhaseStatus
 from stilts_ds.plan_file import Phase, Plan
 from stilts_ds.run_dir import RunDir, hash_file, provenance, write_json
@@ -49,11 +46,7 @@ def run_phases(run: RunDir, wanted: list[str], only: str | None, world: World) -
     if unknown:
         raise UserError(f"{run.plan} has no phase {sorted(unknown)[0]}")
     chosen = [phase for phase in phases if not wanted or phase.id in wanted]
-    model = model_path(recipe.model.name_or_path)
-    limit, parameters = longest_row(model), parameter_count(model)
-    check_settings(recipe, chosen, limit, world)
-    needed = world.broadcast(bytes_to_write(parameters, chosen, run) if world.first else None)
-    check_ranks(world, run.root, needed)
+    check_start(run, recipe, chosen, world)
     data = Data(recipe, run.root)
 
     def check_files() -> None:
@@ -137,11 +130,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("phases", nargs="*", help="phase ids; default: all")
     parser.add_argument("--only", choices=["train", "evaluate"], help="do only this part of each phase")
     given = parser.parse_args(arguments)
-    run = RunDir(given.run_dir)
-    if run.recipe.exists():  # torchrun knows nothing of the recipe; our launchers have set it already
-        patience = written_recipe(run.recipe).engine.collective_timeout
-        os.environ.setdefault("STILTS_COLLECTIVE_TIMEOUT", str(patience))
-    return run_ranks(run, given.phases, given.only)
+    return run_ranks(RunDir(given.run_dir), given.phases, given.only)
 
 
 def run_ranks(run: RunDir, wanted: list[str], only: str | None = None, before: Callable[[], None] | None = None) -> int:

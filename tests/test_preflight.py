@@ -7,11 +7,12 @@ from typing import Any
 
 import pytest
 
-from stilts_ds.config import parse_recipe
+from stilts_ds.config import EnginePart, parse_recipe
+from stilts_ds.engine import ranks as ranks_of_engine
 from stilts_ds.engine.preflight import _on_nodes, _problem
 from stilts_ds.phase_setup import bytes_to_write
 from stilts_ds.plan import make_plan
-from stilts_ds.run_dir import RunDir
+from stilts_ds.run_dir import RunDir, write_atomically
 
 FOLDER = Path("/data/runs/study")
 
@@ -57,3 +58,13 @@ def test_a_phase_needs_room_for_checkpoints_and_best_models_less_what_it_has_the
     torn.write_bytes(bytes(held))
     assert bytes_to_write(1, list(plan.phases), run) == needed
     assert bytes_to_write(None, list(plan.phases), run) == 0
+
+
+def test_torchrun_waits_as_long_as_the_recipe_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Our launchers hand it over; `torchrun -m stilts_ds.phases` knows no recipe but the run's."""
+    monkeypatch.delenv("STILTS_COLLECTIVE_TIMEOUT", raising=False)
+    assert ranks_of_engine._patience(RunDir(tmp_path)) == EnginePart().collective_timeout
+    write_atomically(tmp_path / "recipe.yaml", "name: x\ntargets: [xnli]\nengine: {collective_timeout: 17}\n")
+    assert ranks_of_engine._patience(RunDir(tmp_path)) == 17
+    monkeypatch.setenv("STILTS_COLLECTIVE_TIMEOUT", "23")
+    assert ranks_of_engine._patience(RunDir(tmp_path)) == 23

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from stilts_ds.config import EnginePart
+from stilts_ds.config import EnginePart, written_recipe
 from stilts_ds.engine.logs import set_up_logging
 from stilts_ds.engine.preempt import Stopped, install_handlers
 from stilts_ds.engine.world import World, joined
@@ -45,12 +45,20 @@ def run_as_rank(run: RunDir, logs: Path, work: Callable[[World], None]) -> int:
 
 def _join(run: RunDir, work: Callable[[World], None]) -> None:
     token = hash_json([str(run.root.resolve()), os.environ.get("STILTS_RUN_TOKEN", "")])
-    patience = int(os.environ.get("STILTS_COLLECTIVE_TIMEOUT", EnginePart().collective_timeout))
-    with joined(token, patience) as world:
+    with joined(token, _patience(run)) as world:
         try:
             work(world)
         except RuntimeError as problem:  # most often a collective that another rank did not come to
             raise RuntimeError(f"{problem}{world.who_is_missing()}") from problem
+
+
+def _patience(run: RunDir) -> int:
+    """Seconds that a collective waits for a rank: what the launcher says, or for torchrun, which knows no recipe, what
+    the run's recipe says (a run that is not planned yet: the default)."""
+    if given := os.environ.get("STILTS_COLLECTIVE_TIMEOUT"):
+        return int(given)
+    engine = written_recipe(run.recipe).engine if run.recipe.exists() else EnginePart()
+    return engine.collective_timeout
 
 
 def _say_why(problem: Exception, rank: int, run: RunDir) -> None:
