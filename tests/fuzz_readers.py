@@ -59,8 +59,8 @@ FILES: dict[str, Any] = {
     "anli_v1.0/R3/dev.jsonl": ANLI, "snli/snli_1.0_dev.jsonl": NLI, "qqp/dev.tsv": QQP, "squad_v2/dev-v2.0.json": SQUAD,
     "hellaswag/hellaswag_val.jsonl": SWAG, "commonsenseqa/dev_rand_split.jsonl": CSQA, "cosmosqa/valid.csv": COSMOS,
     "de/mnli/multinli_1.0_train.jsonl": [row for row in NLI if row["gold_label"] != "-"],
-    "ccg/dev.tsv": TAGS, "de.txt": "Ein Satz.\n\nNoch — einer.\n", "xnli/dev-de.tsv": PAIRS, "xnli/test-de.tsv": TEST,
-    "xnli/test-labels.txt": "neutral\nentailment\n", "pawsx/test-de.tsv": TEST,
+    "ccg/dev.tsv": TAGS, "text/de.txt": "Ein Satz.\n\nNoch — einer.\n", "xnli/dev-de.tsv": PAIRS,
+    "xnli/test-de.tsv": TEST, "xnli/test-labels.txt": "neutral\nentailment\n", "pawsx/test-de.tsv": TEST,
     "pawsx/test-labels.tsv": "id\tde\ten\n1\t0\t1\n2\t?\t1\n", "panx/dev-de.tsv": TAGS, "udpos/test-te.tsv": POS,
     "ud-treebanks-v2.5/UD_X/de_x-ud-test.conllu": CONLLU, "xquad/xquad.de.json": SQUAD,
     "bucc2018/de-en.dev.de": SIDES[0], "bucc2018/de-en.dev.en": SIDES[1], "bucc2018/de-en.dev.gold": SIDES[2],
@@ -78,7 +78,7 @@ SPLITS: tuple[tuple[str, str, str, tuple[str, ...]], ...] = (
     ("commonsenseqa", "dev", "en", ("commonsenseqa/dev_rand_split.jsonl",)),
     ("cosmosqa", "dev", "en", ("cosmosqa/valid.csv",)),
     ("ccg", "dev", "en", ("ccg/dev.tsv",)),
-    ("mlm", "train", "en", ("de.txt",)),
+    ("mlm", "train", "en", ("text/de.txt",)),
     ("xnli", "dev", "de", ("xnli/dev-de.tsv",)),
     ("xnli", "test", "de", ("xnli/test-de.tsv", "xnli/test-labels.txt")),
     ("pawsx", "test", "de", ("pawsx/test-de.tsv", "pawsx/test-labels.tsv")),
@@ -108,7 +108,7 @@ def make_reader(task_name: str, split: str, language: str, files: Sequence[str],
     for name, content in FILES.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(written(content))
-    source = DataSource("local", folder, folder, folder, folder)
+    source = DataSource("local", folder, folder, folder / "text", folder)
     task = get_task(task_name)
     read(task, split, language, source)
 

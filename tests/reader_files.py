@@ -15,6 +15,7 @@ from stilts_ds.tasks.registry import get_task
 from stilts_ds.tasks.spec import Task
 
 MNLI_DEV = "mnli/multinli_1.0_dev_matched.jsonl"
+QQP_HEADER = "id\tqid1\tqid2\tquestion1\tquestion2\tis_duplicate\n"
 COSMOS_HEADER = "id,context,question,answer0,answer1,answer2,answer3,label\n"
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from reader_files import COSMOS_HEADER, MNLI_DEV, READERS, conllu, empty_source, nli, put, rows, squad
+from reader_files import COSMOS_HEADER, MNLI_DEV, QQP_HEADER, READERS, conllu, empty_source, nli, put, rows, squad
 
 from stilts_ds.errors import UserError
 from stilts_ds.sources.source import DataSource, Part
@@ -36,9 +36,9 @@ BAD_FILES: list[tuple[str, str, Any, str]] = [
     ("mnli", MNLI_DEV, b"\x1f\x8b\x08\x00", "gzip-compressed"),
     ("mnli", MNLI_DEV, "x\n".encode("utf-16"), "is UTF-16 text"),
     ("mnli", MNLI_DEV, "[" * 100_000, "no sensible JSON"),
-    ("qqp", "qqp/dev.tsv", "a\tb\n", r"tsv:1: the header must end in is_duplicate"),
-    ("qqp", "qqp/dev.tsv", "is_duplicate\n1\t2\t3\t4\t5\t6\t7\n", r"tsv:2: 7 columns, expected 6"),
-    ("qqp", "qqp/dev.tsv", "is_duplicate\n1\t2\t3\t4\t5\tyes\n", r"tsv:2: unknown label 'yes'"),
+    ("qqp", "qqp/dev.tsv", "a\tb\n", r"tsv:1: the header must be id qid1 qid2"),
+    ("qqp", "qqp/dev.tsv", QQP_HEADER + "1\t2\t3\t4\t5\t6\t7\n", r"tsv:2: 7 columns, expected 6"),
+    ("qqp", "qqp/dev.tsv", QQP_HEADER + "1\t2\t3\t4\t5\tyes\n", r"tsv:2: unknown label 'yes'"),
     ("xnli", "xnli/dev-en.tsv", "one\n", r"tsv:1: 1 column"),
     ("xnli", "xnli/dev-en.tsv", "a\tb\tmaybe\n", "unknown label"),
     ("squad_v1", "squad_v1/dev-v1.1.json", squad(context="Ada."), "question 'q1': the answer '1843' is not at"),
@@ -100,8 +100,8 @@ def test_missing_files_and_folders_say_where_to_get_them(source: DataSource, tmp
 
 
 def test_training_needs_labels(source: DataSource) -> None:
-    put(source, "pawsx", "pawsx/train-en.tsv", "a\tb\t1\nc\td\n")
-    with pytest.raises(UserError, match="'train-en:2' has no label"):
+    put(source, "pawsx", "pawsx/train-en.tsv", "a\tb\nc\td\n")
+    with pytest.raises(UserError, match="'train-en:1' has no label"):
         rows(source, "pawsx", "train")
 
 

@@ -100,7 +100,11 @@ def test_questions(serve: Serve) -> None:
     serve([question("1", ["Ada"], [0]), question("2", [], [])])
     assert rows("squad_v2")[0] == Span("1", "Who?", "Ada did", (Answer("Ada", 0),))
     assert [span.impossible for span in rows("squad_v2")] == [False, True]
+    serve([question("1", [], []), question("2", [], [])])
     assert [span.impossible for span in rows("xquad", "test", "de")] == [False, False]
+    serve([question("1", ["Ada"], [0]), question("2", [], [])])
+    with pytest.raises(UserError, match="xquad test de: example '2' has no label, unlike those before"):
+        rows("xquad", "test", "de")
     serve([question("1", ["Ada"], [3])])
     with pytest.raises(UserError, match="is not at character 3"):
         rows("squad_v1")

@@ -130,17 +130,30 @@ class Origin:
         context = hub.RowContext(self.task, self.language, tally, rows.features)
         yield from family_of(self.task).converters[data_set.schema](rows, name, context)
 
+    @property
+    def _labels_beside(self) -> bool:
+        """Whether a file of labels stands beside the examples: it may say that some are not known (`?`)."""
+        return any(part.labels is not None for _, part in self.parts)
+
     def _checked(self, records: Iterable[Record], tally: Counter[str]) -> Iterator[Record]:
         family, where = family_of(self.task), f"{self.task.name} {self.split} {self.language}"
         count = 0
+        labelled = None
         for record in records:
             count += 1
-            if self.split == "train" and not family.is_labelled(record):
+            has_label = family.is_labelled(record)
+            if self.split == "train" and not has_label:
                 raise UserError(f"{where}: example {record.id!r} has no label; train on a labelled file")
+            labelled = has_label if labelled is None else labelled
+            if has_label != labelled and not self._labels_beside:
+                # One unlabelled example would leave the whole split unscored.
+                found = "has a label, and those before have none" if has_label else "has no label, unlike those before"
+                raise UserError(f"{where}: example {record.id!r} {found}; label all of the split, or none")
             yield record
         dropped = ", ".join(f"{reason}: {number}" for reason, number in sorted(tally.items()))
         if not count:
-            raise UserError(f"{where}: there are no examples ({dropped or 'the files hold none'}); download them again")
+            why = dropped or "the files hold none"
+            raise UserError(f"{where}: there are no examples ({why}); {family.no_examples}")
         log.info("%s: %s%s", where, counted(count, "example"), f"; left out: {dropped}" if dropped else "")
 
 

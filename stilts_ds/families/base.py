@@ -276,6 +276,8 @@ class Family:
 
     # Whether examples have labels. Running text has none: it teaches beside tasks, and selects a model only alone.
     labelled: bool = True
+    # What to do where a split holds no example.
+    no_examples: str = "download them again"
     # Whether a split holds all languages at once: their files are read in turn, and rows are drawn by language.
     multilingual: bool = False
 

@@ -22,14 +22,38 @@ MAGIC = (
     (b"pk\x03\x04", "is a zip archive; unpack it"),
     (b"\xff\xfe", "is UTF-16 text; convert it to UTF-8"),
     (b"\xfe\xff", "is UTF-16 text; convert it to UTF-8"),
+    (b"\xfd7zxz\x00", "is xz-compressed; unpack it"),
+    (b"\x28\xb5\x2f\xfd", "is zstd-compressed; unpack it"),
+    (b"par1", "is a parquet file; give the data set's text or JSON files"),
 )
 
 
 def read_lines(path: Path) -> Iterator[tuple[int, str]]:
     """Yield (line number from 1, line without its end). A final line feed makes no empty last line.
 
-    Raises UserError for a missing or empty file, content that is no text, and invalid UTF-8.
+    Raises UserError for a missing or empty file, content that is no text, invalid UTF-8, and carriage returns inside a
+    line: where other programs end a line there, the file would have fewer lines here than there.
     """
+    for number, line in _raw_lines(path):
+        if "\r" in line:
+            raise UserError(f"{path}:{number}: a carriage return (CR) stands inside the line, as in files with the "
+                            "line ends of old Macs; end lines with LF (`tr '\\r' '\\n'`), or remove it")
+        yield number, line
+
+
+def filled_lines(path: Path) -> Iterator[tuple[int, str]]:
+    """The lines of `read_lines` without the blank ones at the file's end, which are no rows."""
+    blank: list[tuple[int, str]] = []
+    for number, line in read_lines(path):
+        if line.strip():
+            yield from blank
+            blank = []
+            yield number, line
+        else:
+            blank.append((number, line))
+
+
+def _raw_lines(path: Path) -> Iterator[tuple[int, str]]:
     check_head(path)
     with _open(path) as file:
         for number, raw in enumerate(file, 1):
@@ -53,6 +77,9 @@ def check_head(path: Path) -> None:
     for magic, meaning in MAGIC:
         if start.startswith(magic):
             raise UserError(f"{path}: {meaning}")
+    if b"\0" in head:
+        raise UserError(f"{path}: holds NUL bytes, so it is no UTF-8 text (UTF-16, or not text at all); "
+                        "give a UTF-8 text file")
 
 
 def _decode(raw: bytes, path: Path, number: int) -> str:
@@ -66,19 +93,38 @@ def _decode(raw: bytes, path: Path, number: int) -> str:
 
 def read_json(path: Path) -> Any:
     """The value in a JSON file. Raises UserError for anything that is not one whole JSON value."""
-    text = "\n".join(line for _, line in read_lines(path))
+    text = "\n".join(line for _, line in _raw_lines(path))  # a carriage return is white space in JSON
     return parse_json(text, str(path))
 
 
 def read_json_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield (`file:line`, object) of a JSON lines file; blank lines are skipped."""
+    first = True
     for number, line in read_lines(path):
         if line.strip():
             where = f"{path}:{number}"
-            row = parse_json(line, where)
+            try:
+                row = parse_json(line, where)
+            except UserError:
+                if first:
+                    _check_not_one_value(path)
+                raise
             if not isinstance(row, dict):
-                raise UserError(f"{where}: is no JSON object; this must be a JSON lines file, one object a line")
+                raise UserError(f"{where}: is no JSON object; {ONE_A_LINE}")
+            first = False
             yield where, row
+
+
+ONE_A_LINE = "this must be a JSON lines file, one object a line (`jq -c '.[]'` writes a JSON array so)"
+
+
+def _check_not_one_value(path: Path) -> None:
+    """Raise UserError if the whole file is one JSON value: an array or an object over several lines."""
+    try:
+        json.loads("\n".join(line for _, line in _raw_lines(path)))
+    except (ValueError, RecursionError):
+        return
+    raise UserError(f"{path}: is one JSON value over several lines; {ONE_A_LINE}")
 
 
 def parse_json(text: str, where: str) -> Any:
@@ -86,6 +132,11 @@ def parse_json(text: str, where: str) -> Any:
     try:
         return json.loads(text)
     except json.JSONDecodeError as error:
+        if error.msg == "Extra data":
+            raise UserError(
+                f"{where}: another value follows after the first, at line {error.lineno} column {error.colno}; if it "
+                "is a JSON lines file, this must be one JSON value: use the data set's own file"
+            ) from None
         if error.pos >= len(text.rstrip()) or error.msg.startswith("Unterminated string"):
             raise UserError(f"{where}: the JSON ends too early, the file looks cut short; {AGAIN}") from None
         place = f"line {error.lineno} column {error.colno}"
@@ -110,6 +161,16 @@ def check_text(value: str, where: str) -> str:
         except UnicodeEncodeError:
             raise UserError(f"{where} holds half a surrogate pair; repair the text") from None
     return value
+
+
+def id_field(row: Any, key: str, where: str) -> str:
+    """The id under `key`, a text or a whole number; `where` (file and place) where the row has none."""
+    value = row.get(key) if isinstance(row, dict) else None
+    if value is None:
+        return where
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    return text_field(row, key, where)
 
 
 def int_field(row: Any, key: str, where: str) -> int:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from stilts_ds.errors import UserError, did_you_mean
 from stilts_ds.sources.files import check_head
+from stilts_ds.sources.language_files import language_files, language_of
 from stilts_ds.sources.source import DataSource, Part
 from stilts_ds.tasks.languages import iso3_of
 from stilts_ds.tasks.registry import check_language, owner
@@ -59,7 +60,7 @@ def _at(blank: Part, path: Path, local: Local) -> Part:
     """The part for one file, in the language that its file or folder names where these do."""
     if not local.names_language:
         return dataclasses.replace(blank, path=path)
-    return dataclasses.replace(blank, path=path, language=path.parent.name if "/" in local.path else path.stem)
+    return dataclasses.replace(blank, path=path, language=language_of(path, blank.path))
 
 
 def _check_monolingual(local: Local, blank: Part) -> None:
@@ -71,6 +72,9 @@ def _check_monolingual(local: Local, blank: Part) -> None:
 
 def _find(folder: Path, local: Local, task: Task, language: str) -> tuple[Local | None, Sequence[Path]]:
     """The entry, or the alternative to it, that has files, and these files."""
+    if local.names_language:  # every layout at once: which files there are says which languages there are
+        every = language_files(folder)
+        return (local, every) if every else (None, [])
     choice: Local | None = local
     while choice is not None:
         path = fill(choice.path, task, language)

@@ -260,8 +260,8 @@ MLM = Task(
     local={"train": _TEXT_FILES, "dev": _TEXT_FILES},
     training={"train_batch_size": 8, "max_seq_length": 256, "mlm_probability": 0.15},
     licence="that of your text",
-    note="Your own text, one passage a line: {language}.txt, or any *.txt in folders named after languages. All files "
-    "make one mixture, read a line of each in turn; every 50th line of a file is held out as the dev split.",
+    note="Your own text, one passage a line: {language}.txt, or any *.txt in folders named after languages, or both. "
+    "All files make one mixture, read a line of each in turn; every 50th line of a file is held out as the dev split.",
     url="your own text",
 )
 

@@ -18,7 +18,7 @@ class Local:
     matches are read, in the order of their file names. `labels` is a file with the labels of a test file that has
     none itself (bitext: the gold pairs); a test split may lack it. `pivot` is the other side of a bitext. Where no
     file matches `path`, `otherwise` is read instead. `names_language`: a file is in the language that it is named
-    after or, where `path` has a folder, that its folder is named after (running text).
+    after or, inside a folder, that its folder is named after (running text); all layouts are read at once.
     """
 
     schema: str

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from stilts_ds.errors import UserError, counted
-from stilts_ds.sources.files import read_lines, text_field
+from stilts_ds.sources.files import filled_lines, text_field
 from stilts_ds.sources.hub import Converter, RowContext
 from stilts_ds.sources.source import Part
 from stilts_ds.tasks.languages import iso3_of
@@ -123,7 +123,7 @@ def read_bucc(part: Part) -> Iterator[Bitext]:
 
 def _sentences(path: Path) -> list[Sentence]:
     by_id: dict[str, Sentence] = {}
-    for number, line in read_lines(path):
+    for number, line in filled_lines(path):
         id, tab, text = line.partition("\t")
         where = f"{path}:{number}"
         if not tab or not id:
@@ -136,12 +136,14 @@ def _sentences(path: Path) -> list[Sentence]:
 
 def _gold(path: Path, sources: Collection[str], pivots: Collection[str]) -> list[tuple[str, str]]:
     pairs = []
-    for number, line in read_lines(path):
-        cells = line.split("\t")
+    for number, line in filled_lines(path):
+        cells = [cell.strip(" ") for cell in line.split("\t")]
         where = f"{path}:{number}"
         if len(cells) != 2:
             columns = counted(len(cells), "column")
             raise UserError(f"{where}: {columns}, expected source id TAB pivot id; repair the line")
+        if cells[0] in pivots and cells[1] in sources and not (cells[0] in sources and cells[1] in pivots):
+            raise UserError(f"{where}: the ids stand in the other order; write source id TAB pivot id")
         for id, known in zip(cells, (sources, pivots)):
             if id not in known:
                 raise UserError(f"{where}: no sentence has the id {id[:40]!r}; use gold and texts of the same split")
@@ -170,7 +172,7 @@ def read_unaligned(part: Part) -> Iterator[Bitext]:
 
 
 def _numbered(path: Path) -> list[Sentence]:
-    return [Sentence(str(number - 1), line) for number, line in read_lines(path)]
+    return [Sentence(str(number - 1), line) for number, line in filled_lines(path)]
 
 
 READERS: dict[str, Callable[[Part], Iterator[Bitext]]] = {

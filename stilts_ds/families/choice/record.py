@@ -12,6 +12,7 @@ from stilts_ds.errors import UserError, counted
 from stilts_ds.sources.files import (
     AGAIN,
     check_text,
+    id_field,
     int_field,
     list_field,
     read_json_lines,
@@ -23,7 +24,7 @@ from stilts_ds.sources.hub import Converter, RowContext, row_by_row
 from stilts_ds.sources.source import Part
 
 COPA_QUESTIONS = {"cause": "What was the cause?", "effect": "What happened as a result?"}
-COSMOS_COLUMNS = ("id", "context", "question", "answer0", "answer1", "answer2", "answer3")
+COSMOS_COLUMNS = ("context", "question", "answer0", "answer1", "answer2", "answer3")
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +71,7 @@ def hellaswag_row(row: dict[str, Any], where: str) -> Choice:
         raise UserError(f"{where}: `endings` must hold texts; check the file's schema")
     choices = tuple(f"{begin} {ending}".strip() for ending in endings)
     label = None if row.get("label", "") in ("", None) else int_field(row, "label", where)
-    return make_choice(str(int_field(row, "ind", where)), text_field(row, "ctx_a", where), choices, label, where)
+    return make_choice(id_field(row, "ind", where), text_field(row, "ctx_a", where), choices, label, where)
 
 
 def commonsenseqa_row(id: str, question: str, options: list[tuple[str, str]], key: str, where: str) -> Choice:
@@ -84,9 +85,9 @@ def commonsenseqa_row(id: str, question: str, options: list[tuple[str, str]], ke
 
 def cosmosqa_row(row: dict[str, Any], where: str) -> Choice:
     """Context and question make the prompt."""
-    id, context, question, *answers = (text_field(row, column, where) for column in COSMOS_COLUMNS)
+    context, question, *answers = (text_field(row, column, where) for column in COSMOS_COLUMNS)
     label = None if row.get("label", "") in ("", None) else int_field(row, "label", where)
-    return make_choice(id, f"{context} {question}", tuple(answers), label, where)
+    return make_choice(id_field(row, "id", where), f"{context} {question}", tuple(answers), label, where)
 
 
 def copa_row(row: dict[str, Any], where: str) -> Choice:
@@ -97,7 +98,7 @@ def copa_row(row: dict[str, Any], where: str) -> Choice:
     label = int_field(row, "label", where) if "label" in row else None
     choices = text_field(row, "choice1", where), text_field(row, "choice2", where)
     prompt = f"{text_field(row, 'premise', where)} {COPA_QUESTIONS[kind]}"
-    return make_choice(str(int_field(row, "idx", where)), prompt, choices, None if label == -1 else label, where)
+    return make_choice(id_field(row, "idx", where), prompt, choices, None if label == -1 else label, where)
 
 
 def read_hellaswag(part: Part) -> Iterator[Choice]:
@@ -119,7 +120,7 @@ def read_commonsenseqa(part: Part) -> Iterator[Choice]:
             for choice in list_field(question, "choices", where)
         ]
         key = text_field(row, "answerKey", where) if "answerKey" in row else ""
-        yield commonsenseqa_row(text_field(row, "id", where), text_field(question, "stem", where), options, key, where)
+        yield commonsenseqa_row(id_field(row, "id", where), text_field(question, "stem", where), options, key, where)
 
 
 def read_cosmosqa(part: Part) -> Iterator[Choice]:
@@ -130,11 +131,12 @@ def read_cosmosqa(part: Part) -> Iterator[Choice]:
     if missing:
         raise UserError(f"{part.path}:1: the header has no column {missing[0]}; use Cosmos QA's own CSV files")
     for where, cells in table:
-        if cells and len(cells) != len(header):
+        if not any(cell.strip() for cell in cells):
+            continue  # a blank line
+        if len(cells) != len(header):
             columns = counted(len(cells), "column")
             raise UserError(f"{where}: {columns}, expected {len(header)}; the file looks cut short, {AGAIN}")
-        if cells:
-            yield cosmosqa_row(dict(zip(header, cells)), where)
+        yield cosmosqa_row(dict(zip(header, cells)), where)
 
 
 def _csv_rows(path: Path) -> Iterator[tuple[str, list[str]]]:

@@ -8,13 +8,23 @@ from pathlib import Path
 from typing import Any
 
 from stilts_ds.errors import UserError, counted
-from stilts_ds.sources.files import check_label, read_json_lines, read_lines, text_field, unquote
+from stilts_ds.sources.files import (
+    check_label,
+    filled_lines,
+    id_field,
+    read_json_lines,
+    read_lines,
+    text_field,
+    unquote,
+)
 from stilts_ds.sources.hub import Converter, RowContext, row_by_row, row_id, row_label
 from stilts_ds.sources.source import Part
 
 NO_LABEL = "rows without a gold label (-)"
 ANLI_LABELS = {"c": "contradiction", "e": "entailment", "n": "neutral"}
-QQP_COLUMNS = 6
+QQP_HEADER = ("id", "qid1", "qid2", "question1", "question2", "is_duplicate")
+# What the first line of a table with a header holds, whichever data set it is from.
+HEADER_NAMES = {"sentence1", "sentence2", "premise", "hypothesis", "question1", "question2", "text_a", "text_b"}
 HUB_NLI_LABELS = ("entailment", "neutral", "contradiction")
 
 
@@ -53,7 +63,7 @@ def read_nli(part: Part) -> Iterator[Pair]:
             continue
         first, second = text_field(row, "sentence1", where), text_field(row, "sentence2", where)
         check_label(label, part.task.labels, where)
-        yield Pair(text_field(row, "pairID", where), first, second, label)
+        yield Pair(id_field(row, "pairID", where), first, second, label)
 
 
 def read_anli(part: Part) -> Iterator[Pair]:
@@ -62,38 +72,49 @@ def read_anli(part: Part) -> Iterator[Pair]:
         letter = text_field(row, "label", where)
         check_label(letter, tuple(ANLI_LABELS), where)
         texts = text_field(row, "context", where), text_field(row, "hypothesis", where)
-        yield Pair(text_field(row, "uid", where), *texts, ANLI_LABELS[letter])
+        yield Pair(id_field(row, "uid", where), *texts, ANLI_LABELS[letter])
 
 
 def read_qqp(part: Part) -> Iterator[Pair]:
     """GLUE's question pairs: id, qid1, qid2, question1, question2, is_duplicate. Shorter rows are dropped."""
     lines = read_lines(part.path)
     number, header = next(lines)
-    if [unquote(cell) for cell in header.split("\t")][-1] != "is_duplicate":
-        raise UserError(f"{part.path}:{number}: the header must end in is_duplicate; use GLUE's train.tsv and dev.tsv")
+    if tuple(unquote(cell) for cell in header.split("\t")) != QQP_HEADER:
+        raise UserError(f"{part.path}:{number}: the header must be {' '.join(QQP_HEADER)}, with tabs between them; "
+                        "use GLUE's train.tsv and dev.tsv")
     for number, line in lines:
         cells = [unquote(cell) for cell in line.split("\t")]
         where = f"{part.path}:{number}"
-        if len(cells) > QQP_COLUMNS:
-            raise UserError(f"{where}: {counted(len(cells), 'column')}, expected {QQP_COLUMNS}; "
+        if len(cells) > len(QQP_HEADER):
+            raise UserError(f"{where}: {counted(len(cells), 'column')}, expected {len(QQP_HEADER)}; "
                             "remove tabs inside the questions")
-        if len(cells) < QQP_COLUMNS:
+        if len(cells) < len(QQP_HEADER):
             part.tally["rows with missing columns"] += 1
             continue
         yield Pair(cells[0], cells[3], cells[4], check_label(cells[5], part.task.labels, where))
 
 
 def read_pair_tsv(part: Part) -> Iterator[Pair]:
-    """XTREME's `text TAB text [TAB label]`. Without that column, labels come from the labels file, if there is one."""
+    """XTREME's `text TAB text [TAB label]`. Without that column, labels come from the labels file, if there is one.
+
+    All rows have the column, or none has it: a row without it would leave its whole language unscored.
+    """
     labels = _labels(part) if part.labels else None
-    rows = 0
-    for number, line in read_lines(part.path):
+    rows, columns = 0, 0
+    for number, line in filled_lines(part.path):
         where = f"{part.path}:{number}"
         cells = [unquote(cell) for cell in line.split("\t")]
+        columns = columns or len(cells)
         if len(cells) not in (2, 3):
             raise UserError(f"{where}: {counted(len(cells), 'column')}, expected text, text and perhaps a label; "
                             "check the file")
-        label = check_label(cells[2], part.task.labels, where) if len(cells) == 3 else _nth(labels, rows, part, where)
+        if len(cells) != columns:
+            raise UserError(f"{where}: {counted(len(cells), 'column')}, but {columns} on the lines before; "
+                            "give every row its label, or none")
+        if not rows and HEADER_NAMES.issuperset(cell.lower() for cell in cells[:2]):
+            raise UserError(f"{where}: is a header, not a pair of texts; remove the line")
+        given = cells[2].strip(" ") if columns == 3 else ""
+        label = check_label(given, part.task.labels, where) if columns == 3 else _nth(labels, rows, part, where)
         rows += 1
         yield Pair(f"{part.path.stem}:{number}", cells[0], cells[1], label)
     if labels is not None and rows != len(labels):
@@ -112,7 +133,7 @@ def _nth(labels: list[str | None] | None, index: int, part: Part, where: str) ->
 def _labels(part: Part) -> list[str | None]:
     """A label a line (XNLI), or a table with an id and a column per language (PAWS-X); `?` is an unknown label."""
     assert part.labels is not None
-    rows = [(number, line.split("\t")) for number, line in read_lines(part.labels)]
+    rows = [(number, line.split("\t")) for number, line in filled_lines(part.labels)]
     column = 0
     if len(rows[0][1]) > 1:
         column = _column(rows.pop(0)[1], part.labels, part.language)
@@ -121,7 +142,7 @@ def _labels(part: Part) -> list[str | None]:
         where = f"{part.labels}:{number}"
         if column >= len(cells):
             raise UserError(f"{where}: only {counted(len(cells), 'column')}; download the file again")
-        label = cells[column]
+        label = cells[column].strip(" ")
         found.append(None if label == "?" else check_label(label, part.task.labels, where))
     return found
 

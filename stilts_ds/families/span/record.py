@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from stilts_ds.errors import UserError
-from stilts_ds.sources.files import int_field, list_field, read_json, shorten, text_field
+from stilts_ds.sources.files import id_field, int_field, list_field, read_json, shorten, text_field
 from stilts_ds.sources.hub import Converter, RowContext, row_by_row
 from stilts_ds.sources.source import Part
 from stilts_ds.tasks.languages import name_of
@@ -78,7 +78,9 @@ def _paragraphs(data: Any, where: str) -> Iterator[tuple[str, Any]]:
 
 def question_of(row: Any, context: str, place: str) -> Span:
     """One question. Its answers are empty where the question has none, or where XTREME blanked them in test files."""
-    id = text_field(row, "id", place)
+    id = id_field(row, "id", place)
+    if id == place:
+        raise UserError(f"{place}: the question has no `id`, which its answer is filed under; number the questions")
     where = f"{place}: question {shorten(id)}"
     impossible = row.get("is_impossible", False)
     if not isinstance(impossible, bool):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -74,28 +75,69 @@ def sentences(part: Part) -> Iterator[Lines]:
 
 
 def read_tag_tsv(part: Part) -> Iterator[Tagged]:
-    """`word TAB tag`, or only words (XTREME's test files); one file has either one column or two throughout."""
-    columns = 0
+    """`word TAB tag`, or only words (XTREME's test files); one file has either one column or two throughout.
+
+    Words may begin with their language (`de:Haus`, as in PAN-X's archives): XTREME takes that off. Lines that begin a
+    document (`-DOCSTART-`) are no words. Columns that are separated by spaces are refused.
+    """
+    columns, prefixed = 0, None
     for lines in sentences(part):
-        rows = [line.split("\t") for _, line in lines]
-        columns = columns or len(rows[0])
-        for (number, _), cells in zip(lines, rows):
+        rows = [(number, [cell.strip(" ") for cell in line.split("\t")]) for number, line in lines]
+        words_of_text = [(number, cells) for number, cells in rows if cells[0].split(" ")[0] != DOCUMENT]
+        if len(words_of_text) < len(rows):
+            part.tally[f"lines of {DOCUMENT}"] += len(rows) - len(words_of_text)
+        if not words_of_text:
+            continue
+        columns = columns or len(words_of_text[0][1])
+        for number, cells in words_of_text:
             _check_columns(cells, columns, f"{part.path}:{number}")
-        words = tuple(cells[0] for cells in rows)
+        first, where = words_of_text[0][0], f"{part.path}:{words_of_text[0][0]}"
+        words = [cells[0] for _, cells in words_of_text]
+        has_prefix = _has_prefix(words, part.language, where)
+        if prefixed is None:
+            prefixed = has_prefix
+        elif prefixed != has_prefix and (prefixed or len(words) > 1):
+            # A lone word such as `de:` may stand in a file without prefixes.
+            raise UserError(f"{where}: words of this sentence {'begin' if has_prefix else 'do not begin'} with "
+                            f"{part.language!r} and a colon, unlike those before; make all words of the file alike")
+        if prefixed:
+            words = [word.partition(":")[2] for word in words]
         tags = None
         if columns == 2:
             tags = tuple(
-                check_label(cells[1], part.task.labels, f"{part.path}:{number}")
-                for (number, _), cells in zip(lines, rows)
+                check_label(cells[1], part.task.labels, f"{part.path}:{number}") for number, cells in words_of_text
             )
-        yield Tagged(f"{part.path.stem}:{lines[0][0]}", words, tags)
+        yield Tagged(f"{part.path.stem}:{first}", tuple(words), tags)
+
+
+DOCUMENT = "-DOCSTART-"  # CoNLL's line before each document
+LANGUAGE_PREFIX = re.compile(r"([a-z]{2,3}(?:-[a-z]+)*):")
 
 
 def _check_columns(cells: list[str], columns: int, where: str) -> None:
-    if len(cells) != columns or columns > 2 or not cells[-1]:
+    if columns > 2:
+        raise UserError(f"{where}: {counted(columns, 'column')}, expected word TAB tag; "
+                        "keep these two (`cut -f` and their numbers)")
+    if len(cells) != columns or not cells[-1]:
         wanted = "a word" if columns == 1 else "word TAB tag"
         raise UserError(f"{where}: {counted(len(cells), 'column')}, expected {wanted} as on the first line; "
                         "repair the line")
+    if columns == 1 and " " in cells[0]:
+        # Taken for a word, it would hold its own gold tag.
+        raise UserError(f"{where}: white space inside the only column ({shorten(cells[0])}); "
+                        "separate word and tag by one tab, and remove spaces inside words")
+
+
+def _has_prefix(words: Sequence[str], language: str, where: str) -> bool:
+    """Whether all words of a sentence begin with the file's language. Raises UserError if it is another language."""
+    found = [LANGUAGE_PREFIX.match(word) for word in words]
+    codes = {match[1] if match else "" for match in found}
+    if codes == {language}:
+        return True
+    if len(words) > 1 and len(codes) == 1 and codes != {""}:
+        raise UserError(f"{where}: words begin with {codes.pop()!r} and a colon in a file for {language!r}; "
+                        "give this language's file, or take the prefix off")
+    return False
 
 
 def read_conllu(part: Part) -> Iterator[Tagged]:

@@ -28,5 +28,7 @@ TEXT = Family(
     corpus=record.hub_streams,
     corpus_languages=record.hub_languages,
     labelled=False,
+    no_examples=f"every {record.HELD_OUT}th line of a file is its dev split, the others its train split: give files of "
+    f"at least {record.HELD_OUT} lines, one passage a line",
     multilingual=True,
 )
