@@ -73,17 +73,73 @@ def test_byte_order_mark_crlf_and_missing_last_newline_are_accepted(tmp_path: Pa
     assert FILE_OF["index"].read(path, ()) == [0, 1]
 
 
-def test_one_trailing_blank_line_of_tags_is_accepted(tmp_path: Path) -> None:
+@pytest.mark.parametrize("end", ["", "\n", "\n\n", " \n\n", "\r\n"])
+@pytest.mark.parametrize(
+    "kind, text, values",
+    [
+        ("label", "a\nb\n", ["a", "b"]),
+        ("index", "0\n1\n", [0, 1]),
+        ("tags", "X\n\nX\nX\n", [["X"], ["X", "X"]]),
+        ("tags", "\nX\n\n\n \nX\nX\n", [["X"], ["X", "X"]]),  # as in XTREME's Vietnamese PAN-X file
+        ("pairs", "de-1\ten-1\n", [("de-1", "en-1")]),
+        ("answers", '{"a": "x"}\n', {"a": "x"}),
+    ],
+)
+def test_blank_lines_at_the_end_are_no_values(tmp_path: Path, kind: Any, text: str, values: Any, end: str) -> None:
     path = tmp_path / "test-de.tsv"
-    path.write_text("X\n\nX\nX\n\n")
-    assert FILE_OF["tags"].read(path, ()) == [["X"], ["X", "X"]]
+    text = text.replace("\n", "\r\n") if "\r" in end else text
+    path.write_bytes((text + end).encode())
+    assert FILE_OF[kind].read(path, ()) == values
+    if kind not in ("answers", "tags"):
+        assert FILE_OF[kind].read_labels(path, ()) == values
+
+
+def test_lines_are_counted_past_blank_lines(tmp_path: Path) -> None:
+    path = tmp_path / "test-de.tsv"
+    path.write_text("\n\nX\n\n\nX\nX\nX\n\n")
+    read = FILE_OF["tags"].read(path, ())
+    with pytest.raises(UserError, match="line 8: sentence 2 has 3 tags for 2 words"):
+        FILE_OF["tags"].check(path, read, [["X"], ["X", "X"]])
+    with pytest.raises(UserError, match="line 6: 2 sentences for 1 gold sentence"):
+        FILE_OF["tags"].check(path, read, [["X"]])
+
+
+GOLD_PAIRS = [("de-001", "en-007"), ("de-002", "en-005")]
+
+
+@pytest.mark.parametrize(
+    "predicted, gold, message",
+    [
+        ([("de-003", "en-007"), ("en-005", "de-002")], GOLD_PAIRS, "line 2: 'en-005' is an id of the other side"),
+        ([("en-009", "de-004")], GOLD_PAIRS, "line 1: 'en-009' is no id of this side, whose ids .* begin with 'de-'"),
+        ([("fr-001", "en-007")], GOLD_PAIRS, "line 1: 'fr-001' is no id of this side"),
+        ([("de-001", "en-007")], [("en-007", "de-001")], "line 1: 'de-001' is an id of the other side"),
+        ([("1", "7"), ("7", "2")], [("7", "1"), ("3", "7")], "line 1: no pair is right, and with its columns"),
+    ],
+)
+def test_pairs_of_the_other_order_are_refused(tmp_path: Path, predicted: Any, gold: Any, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        FILE_OF["pairs"].check(tmp_path / "test-de.tsv", predicted, gold)
+
+
+@pytest.mark.parametrize(
+    "predicted, gold",
+    [
+        ([("de-009", "en-001")], GOLD_PAIRS),
+        ([], GOLD_PAIRS),
+        ([("1", "2"), ("2", "1")], [("1", "2"), ("3", "1")]),
+        ([("4", "2")], [("1", "2"), ("3", "1")]),
+    ],
+)
+def test_wrong_pairs_of_the_right_order_are_just_wrong(tmp_path: Path, predicted: Any, gold: Any) -> None:
+    FILE_OF["pairs"].check(tmp_path / "test-de.tsv", predicted, gold)
 
 
 @pytest.mark.parametrize(
     "kind, raw, line, message",
     [
         ("label", b"neutral\nnutral\n", 2, "unknown label 'nutral'; did you mean neutral"),
-        ("label", b"neutral\n\n", 2, "is empty"),
+        ("label", b"neutral\n\nneutral\n", 2, "is empty"),
         ("label", b"neutral\tentailment\n", 1, "holds a tab"),
         ("label", b"neutral\r\nneutral\n", 2, "mixes newline styles"),
         ("label", b"neutral\nneutral\r\nneutral", 1, "mixes newline styles"),
@@ -92,9 +148,6 @@ def test_one_trailing_blank_line_of_tags_is_accepted(tmp_path: Path) -> None:
         ("index", b"0\nnan\n", 2, "'nan' is not a whole number"),
         ("index", b"-1\n", 1, "'-1' is not a whole number"),
         ("index", "٣\n".encode(), 1, "is not a whole number"),
-        ("tags", b"neutral\n\n\nneutral\n", 3, "an empty sentence"),
-        ("tags", b"\nneutral\n", 1, "an empty sentence"),
-        ("tags", b"neutral\n\n\n", 2, "an empty sentence"),
         ("tags", b"neutral\nword\tneutral\n", 2, "holds a tab"),
         ("pairs", b"de-1\ten-1\nde-2 en-2\n", 2, "not two ids with one tab"),
         ("pairs", b"de-1\ten-1\t0.5\n", 1, "not two ids with one tab"),
@@ -156,8 +209,10 @@ def test_faulty_span_labels(tmp_path: Path, text: str, line: int, message: str) 
     ],
 )
 def test_predictions_must_fit_the_labels(tmp_path: Path, kind: Any, predicted: Any, gold: Any, message: str) -> None:
+    path = tmp_path / "test-de.tsv"
+    FILE_OF[kind].write(path, predicted)
     with pytest.raises(UserError) as caught:
-        FILE_OF[kind].check(tmp_path / "f", predicted, gold)
+        FILE_OF[kind].check(path, predicted, gold)
     assert message in str(caught.value)
 
 

@@ -2,7 +2,7 @@
 
 One file per task, split and language: `<task>/<split>-<language>.tsv`, or `.json` for question answering. What stands
 in it is the family's to say (`families/<name>/predictions.py`). Reading is strict: every fault is a UserError that
-names file and line. A byte order mark and CRLF are accepted.
+names file and line. A byte order mark, CRLF and blank lines at the end are accepted.
 """
 
 from __future__ import annotations
@@ -110,8 +110,11 @@ def _one_newline_style(path: Path, text: str) -> str:
 
 
 def file_lines(path: Path) -> list[str]:
+    """A file's lines without the blank ones at its end, which are no values: a count that is wrong is told as such."""
     lines = read_text(path).split("\n")
-    return lines[:-1] if lines[-1] == "" else lines
+    while lines and not lines[-1].strip(" "):
+        lines.pop()
+    return lines
 
 
 def read_word(path: Path, number: int, line: str, known: Set[str], what: str) -> str:

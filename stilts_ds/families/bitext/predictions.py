@@ -19,7 +19,6 @@ from stilts_ds.families.files import (
     Expected,
     PredictionFile,
     check_labelled,
-    check_nothing,
     fail,
     file_lines,
     writable,
@@ -161,6 +160,37 @@ def check_pair_ids(path: Path, pairs: Sequence[tuple[str, str]], sources: Set[st
                 fail(path, number, f"the id {name!r} names no sentence; the pairs belong to other text files")
 
 
+def check_sides(path: Path, pairs: Sequence[Pair], gold: Sequence[Pair]) -> None:
+    """Check that ids stand on the side on which gold has them, as far as gold says so.
+
+    Predictions of the other order, or of another language, would score 0 in silence. Gold names few of the sentences,
+    so an id that it has not is no fault; but ids are numbered within a side (`de-000001`), and what stands before the
+    number tells the sides apart. Raises UserError with file and line.
+    """
+    of_side = [{pair[side] for pair in gold} for side in (0, 1)]
+    if not of_side[0].isdisjoint(of_side[1]):  # plain numbers on both sides
+        if pairs and not set(pairs) & set(gold) and {pair[::-1] for pair in pairs} & set(gold):
+            fail(path, 1, f"no pair is right, and with its columns exchanged some are; {EXCHANGED}")
+        return
+    prefixes = [{_side_name(id) for id in ids} for ids in of_side]
+    for number, pair in enumerate(pairs, start=1):
+        for side, id in enumerate(pair):
+            if id in of_side[1 - side]:
+                fail(path, number, f"{id!r} is an id of the other side in the labels; {EXCHANGED}")
+            [*known] = prefixes[side]
+            if len(known) == 1 and known[0] and _side_name(id) != known[0]:
+                fail(path, number, f"{id!r} is no id of this side, whose ids in the labels begin with {known[0]!r}; "
+                     "write source id TAB pivot id, of this language")
+
+
+EXCHANGED = "write source id TAB pivot id, in predictions and labels alike"
+
+
+def _side_name(id: str) -> str:
+    """What stands before the number of an id: `de-` of `de-000001`, nothing of a plain number."""
+    return id.rstrip("0123456789")
+
+
 def check_expected_pairs(path: Path, values: Sequence[Pair], expected: Expected) -> None:
     check_pair_ids(path, values, expected.sources, expected.targets)
 
@@ -181,7 +211,7 @@ def expect_nearest(records: Sequence[Bitext]) -> Expected:
 
 
 PAIRS_FILE = PredictionFile(
-    ".tsv", read_pairs, read_gold_pairs, write_pairs, write_pairs, check_nothing, check_expected_pairs, expect,
+    ".tsv", read_pairs, read_gold_pairs, write_pairs, write_pairs, check_sides, check_expected_pairs, expect,
     one_each=False,
 )  # fmt: skip
 NEAREST_FILE = dataclasses.replace(INDEX_FILE, expect=expect_nearest)

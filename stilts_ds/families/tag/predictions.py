@@ -1,4 +1,4 @@
-"""A tag a line, a blank line between sentences; a sentence's tags come from the chunks it was cut into."""
+"""A tag a line, blank lines between sentences; a sentence's tags come from the chunks it was cut into."""
 
 from __future__ import annotations
 
@@ -85,19 +85,25 @@ def read(path: Path, labels: Iterable[str] = ()) -> list[list[str]]:
 
 
 def _sentences(path: Path, known: Set[str]) -> list[list[str]]:
-    lines = file_lines(path)
-    if lines and not lines[-1].strip(" "):
-        lines.pop()
-    sentences: list[list[str]] = [[]] if lines else []
-    for number, line in enumerate(lines, start=1):
-        if line.strip(" "):
-            sentences[-1].append(read_word(path, number, line, known, "tag"))
-        elif not sentences[-1]:
-            fail(path, number, "an empty sentence; write one blank line between sentences")
-        else:
+    """The tags of each sentence. Several blank lines separate as one does: XTREME's own files hold such, and its scorer
+    reads them so. A sentence that is missing shows in the number of sentences."""
+    return [
+        [read_word(path, number, line, known, "tag") for number, line in sentence]
+        for sentence in _numbered_sentences(path)
+    ]
+
+
+def _numbered_sentences(path: Path) -> list[list[tuple[int, str]]]:
+    """The filled lines of each sentence, with their numbers."""
+    sentences: list[list[tuple[int, str]]] = []
+    between = True
+    for number, line in enumerate(file_lines(path), start=1):
+        blank = not line.strip(" ")
+        if not blank and between:
             sentences.append([])
-    if sentences and not sentences[-1]:
-        fail(path, len(lines), "an empty sentence; write one blank line between sentences")
+        if not blank:
+            sentences[-1].append((number, line))
+        between = blank
     return sentences
 
 
@@ -125,14 +131,17 @@ def check(path: Path, predicted: Sequence[Sequence[str]], gold: Sequence[Sequenc
 
 def check_sentences(path: Path, found: Sequence[int], wanted: Sequence[int]) -> None:
     """Check the number of tags of each sentence. Raises UserError with the line where they part."""
-    line = 1
+    if list(found) == list(wanted):
+        return
+    lines = [[number for number, _ in sentence] for sentence in _numbered_sentences(path)]
+    ends = [sentence[-1] + 1 for sentence in lines]
     for number, (words, expected) in enumerate(zip(found, wanted), start=1):
         if words != expected:
-            at = line + min(words, expected)
+            at = lines[number - 1][expected] if words > expected else ends[number - 1]
             fail(path, at, f"sentence {number} has {counted(words, 'tag')} for {counted(expected, 'word')}; "
                  "predict this split again")
-        line += words + 1
     if len(found) != len(wanted):
+        line = lines[len(wanted)][0] if len(found) > len(wanted) else max(ends, default=1)
         fail(path, line, f"{counted(len(found), 'sentence')} for {counted(len(wanted), 'gold sentence')}; "
              "predict this split again")
 
