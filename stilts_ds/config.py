@@ -8,6 +8,8 @@ over a task's own defaults (`Task.training`), those over the defaults below.
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -282,6 +284,23 @@ class Recipe(Part):
             raise ValueError("seeds must be different, not negative and less than 2 to the power of 32")
         return seeds
 
+    @field_validator("targets", "intermediate", "evaluation", "data")
+    @classmethod
+    def _each_once(cls, value: Any) -> Any:
+        """What is named twice would be scored, trained or averaged twice."""
+        lists: dict[str, list[str]] = {"": value} if isinstance(value, list) else {}
+        if isinstance(value, dict):
+            lists = value
+        if isinstance(value, EvaluationPart) and isinstance(value.languages, dict):
+            lists = value.languages
+        if isinstance(value, DataPart) and value.text_hub is not None:
+            lists = {"text_hub": value.text_hub.languages or []}
+        for key, names in lists.items():
+            for name in names:
+                if names.count(name) > 1:
+                    raise ValueError(f"{key + ': ' if key else ''}{name!r} stands there twice; name each once")
+        return value
+
     @field_validator("intermediate_training", "target_training", "multitask_training", "mlm_training")
     @classmethod
     def _training_keys(cls, part: dict[str, Any]) -> dict[str, Any]:
@@ -377,12 +396,52 @@ def recipe_yaml(recipe: Recipe) -> str:
 
 
 def resolve_paths(recipe: Recipe) -> Recipe:
-    """Make the data folders and the output folder absolute, so that every rank and job reads the same ones."""
-    data = recipe.data.model_copy(
+    """Make every path absolute, with `~` and `$NAME` filled in, so that every rank, job and later command reads the
+    same files from wherever it is started. A model that is no folder here is a hub id. Raises UserError for a variable
+    that is not set."""
+    data = {
+        key: absolute(value, f"data.{key}").resolve()
+        for key in ("intermediate", "xtreme", "translated", "text", "cache")
+        if (value := getattr(recipe.data, key)) is not None
+    }
+    ds_config = recipe.engine.ds_config
+    if ds_config is not None:
+        ds_config = absolute(ds_config, "engine.ds_config")
+    return recipe.model_copy(
         update={
-            k: Path(v).expanduser().resolve()
-            for k in ("intermediate", "xtreme", "translated", "text", "cache")
-            if (v := getattr(recipe.data, k)) is not None
+            "output_dir": absolute(recipe.output_dir, "output_dir").resolve(),
+            "data": recipe.data.model_copy(update=data),
+            "engine": recipe.engine.model_copy(update={"ds_config": ds_config}),
+            "model": recipe.model.model_copy(update={"name_or_path": _model_place(recipe.model.name_or_path)}),
         }
     )
-    return recipe.model_copy(update={"data": data, "output_dir": recipe.output_dir.expanduser().resolve()})
+
+
+def _model_place(name: str) -> str:
+    """A hub id or `toy` as it is, a folder as an absolute path."""
+    is_path = name.startswith(("~", ".", "/")) or VARIABLE.search(name) is not None
+    if name != "toy" and (is_path or Path(name).exists()):
+        return str(absolute(name, "model.name_or_path"))
+    return name
+
+
+VARIABLE = re.compile(r"\$(?:(\w+)|\{(\w+)\})", re.ASCII)
+
+
+def absolute(path: str | Path, key: str) -> Path:
+    """The path with `~` and environment variables filled in, from the working directory; links stay as they are.
+
+    Raises UserError that names `key` where there is no such variable or user.
+    """
+
+    def value(found: re.Match[str]) -> str:
+        name = found[1] or found[2]
+        if not os.environ.get(name):
+            raise UserError(f"{key}: {path}: ${name} is not set; set it, or write the path without it")
+        return os.environ[name]
+
+    filled = VARIABLE.sub(value, str(path))
+    try:
+        return Path(os.path.abspath(Path(filled).expanduser()))
+    except RuntimeError:
+        raise UserError(f"{key}: {path}: there is no home folder for it; write the path without ~") from None

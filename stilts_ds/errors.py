@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import difflib
 import errno
+import io
 import os
 import re
+import sys
 from collections.abc import Iterable
 
 
@@ -61,6 +63,28 @@ def is_full_disk(error: BaseException | None) -> bool:
         seen.append(error)
         error = error.__cause__ or error.__context__
     return False
+
+
+def os_problem(error: OSError) -> str:
+    """What the operating system refused, about which file, and what to do."""
+    if is_full_disk(error):
+        return f"{error}; free some space, and the same command continues"
+    reason = error.strerror or first_line(error)
+    files = " and ".join(str(name) for name in (error.filename, error.filename2) if name is not None)
+    remedy = "check what the last lines say"
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        remedy = "give a folder that you may write, such as output_dir=..., or change its permissions"
+    elif files:
+        remedy = "check the path"
+    return printable(redacted(f"{files + ': ' if files else ''}{reason}; {remedy}"))
+
+
+def print_anywhere() -> None:
+    """Have standard output write what its encoding lacks as escapes (a Latin-1 terminal, a log in ASCII): a run must
+    not fail because of the table that it prints."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def counted(number: int, noun: str, plural: str = "") -> str:

@@ -1,13 +1,18 @@
 """YAML as people write it, read with care and checked against a schema.
 
 Plain values only, each key once, of sensible size and depth. Nothing in it can run.
+
+YAML 1.1 takes `no` for false, `2024-01-01` for a date, `12:30:00` and `010` for other numbers. Where a schema asks for
+a text, what was written is meant: so every value is kept with its text (`Document`), and the schema decides.
 """
 
 from __future__ import annotations
 
+import re
 import types
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +39,15 @@ class _Loader(yaml.SafeLoader):
         return bool(super().add_indent(column))
 
 
-def read_yaml(path: Path) -> Any:
+@dataclass(frozen=True)
+class Document:
+    """A YAML value, and the same lists and mappings with the text of each value that is not a quoted text."""
+
+    value: Any
+    texts: Any
+
+
+def read_yaml(path: Path) -> Document:
     """The value in a YAML file. Raises UserError naming the file where it cannot be read."""
     try:
         with path.open("rb") as file:
@@ -48,20 +61,25 @@ def read_yaml(path: Path) -> Any:
         raise UserError(f"{path} is not valid YAML: {error}; convert the file to UTF-8") from None
     if len(raw) > MOST_BYTES:
         raise UserError(f"{path} has more than {MOST_BYTES} bytes; give a recipe or a cluster profile, not data")
-    return parse_yaml(text, f"{path} is not valid YAML")
+    return parse_document(text, f"{path} is not valid YAML")
 
 
 def parse_yaml(text: str, complaint: str, remedy: str = "correct the file") -> Any:
+    """The value of a YAML text. Raises UserError, which begins with `complaint`."""
+    return parse_document(text, complaint, remedy).value
+
+
+def parse_document(text: str, complaint: str, remedy: str = "correct the file") -> Document:
     """The value of a YAML text. Raises UserError, which begins with `complaint`."""
     try:
         loader = _Loader(text)  # builds plain values only; a tag that asks for more is an error
         node = loader.get_single_node()
         if node is None:
-            return None
+            return Document(None, None)
         _check(node, {}, 0)
         value = loader.construct_document(node)
         check_plain(value)
-        return value
+        return Document(value, _texts(node))
     except RecursionError:
         raise UserError(f"{complaint}: it is nested too deeply; {remedy}") from None
     except (yaml.YAMLError, ValueError, KeyError, AttributeError, TypeError, IndexError) as error:
@@ -76,6 +94,8 @@ def _check(node: yaml.Node, sizes: dict[int, int], depth: int) -> int:
         raise yaml.YAMLError(f"{place}: nested too deeply, or a value that holds itself")
     if id(node) in sizes:
         return sizes[id(node)]
+    if isinstance(node, yaml.ScalarNode):
+        _keep_text(node)
     if isinstance(node, yaml.MappingNode):
         _check_keys(node)
         size += sum(_check(part, sizes, depth + 1) for pair in node.value for part in pair)
@@ -87,12 +107,36 @@ def _check(node: yaml.Node, sizes: dict[int, int], depth: int) -> int:
     return size
 
 
+TEXT = "tag:yaml.org,2002:str"
+IMPLICIT = {f"tag:yaml.org,2002:{kind}" for kind in ("bool", "int", "float", "null", "timestamp")}
+# Dates, times (base 60 in YAML 1.1) and numbers with leading zeros (base 8): nothing here means them as numbers.
+UNUSUAL = re.compile(r"[-+]?0[0-9_]+|.*:.*")
+
+
+def _keep_text(node: yaml.ScalarNode) -> None:
+    """Make texts of dates, times and octal numbers; a number field reads `010` as ten."""
+    number = node.tag.endswith((":int", ":float"))
+    if node.tag.endswith(":timestamp") or (number and UNUSUAL.fullmatch(node.value)):
+        node.tag = TEXT
+
+
+def _texts(node: yaml.Node) -> Any:
+    """The texts of a node's values, in the same lists and mappings."""
+    if isinstance(node, yaml.MappingNode):
+        return {key.value: _texts(value) for key, value in node.value}
+    if isinstance(node, yaml.SequenceNode):
+        return [_texts(value) for value in node.value]
+    return node.value
+
+
 def _check_keys(node: yaml.MappingNode) -> None:
     """PyYAML would silently take the last of two equal keys."""
     seen: set[str] = set()
     for key, _ in node.value:
         if not isinstance(key, yaml.ScalarNode):
             raise yaml.YAMLError(f"line {key.start_mark.line + 1}: a key must be a word")
+        if key.tag in IMPLICIT:
+            key.tag = TEXT  # keys are names: `no` and `2024` are what they look like
         if key.value in seen and key.value != "<<":
             raise yaml.YAMLError(f"line {key.start_mark.line + 1}: the key {key.value!r} stands there twice")
         seen.add(key.value)
@@ -116,21 +160,29 @@ def check_plain(value: Any) -> None:
             raise ValueError("holds what looks like a token or a password; set HF_TOKEN in the environment instead")
 
 
-def apply_override(values: dict[str, Any], override: str) -> None:
-    """Set one `key.sub=value` in nested `values`; the value is read as YAML."""
+def apply_override(values: dict[str, Any], override: str, texts: dict[str, Any] | None = None) -> None:
+    """Set one `key.sub=value` in nested `values`, and its text in `texts`; the value is read as YAML."""
     key, equals, text = override.partition("=")
     if not equals or not all(key.split(".")):
         raise UserError(f"{override[:200]!r} is no override; write key=value, such as engine.zero_stage=2")
     shown = f"{override[:200]!r}"
-    value = parse_yaml(text, f"{shown}: the value is not valid YAML", f"quote it, such as '{key[:80]}=\"...\"'")
+    given = parse_document(text, f"{shown}: the value is not valid YAML", f"quote it, such as '{key[:80]}=\"...\"'")
     *parents, last = key.split(".")
     if len(parents) > DEEPEST:
         raise UserError(f"{shown}: no key lies that deep; write key=value, such as engine.zero_stage=2")
     for parent in parents:
-        values = values.setdefault(parent, {})
+        if values.get(parent) is None:  # an empty section
+            values[parent] = {}
+        values = values[parent]
         if not isinstance(values, dict):
             raise UserError(f"{shown}: {parent!r} holds a value, not keys; leave the part before it out")
-    values[last] = value
+        if texts is not None:
+            section = texts.get(parent)
+            texts[parent] = section if isinstance(section, dict) else {}
+            texts = texts[parent]
+    values[last] = given.value
+    if texts is not None:
+        texts[last] = given.texts
 
 
 # --- schemas ----------------------------------------------------------------------------------------------------------
@@ -153,35 +205,103 @@ PartT = typing.TypeVar("PartT", bound=Part)
 
 
 def read_part(kind: type[PartT], path: Path, overrides: Sequence[str] = ()) -> PartT:
-    """A section from a YAML file, with `key.sub=value` overrides applied and checked. Raises UserError naming it."""
-    values = read_yaml(path)
-    if not isinstance(values, dict):
+    """A section from a YAML file, with `key.sub=value` overrides applied and checked.
+
+    Raises UserError naming the file, or the override where that is at fault.
+    """
+    document = read_yaml(path)
+    if not isinstance(document.value, dict):
         raise UserError(f"{path} must hold keys and values, such as `name: my-study`")
     for override in overrides:
-        apply_override(values, override)
-    return parse_part(kind, values, str(path))
+        apply_override(document.value, override, document.texts)
+    return parse_part(kind, document.value, _blame(str(path), overrides), document.texts)
 
 
-def parse_part(kind: type[PartT], values: Mapping[str, Any], where: str) -> PartT:
-    """Check values against a schema; raises UserError naming `where`, the key and the nearest known keys."""
+Blame = Callable[[Sequence[Any], bool], str]  # place of a fault, whether the key itself is unknown -> who is at fault
+
+
+def _blame(path: str, overrides: Sequence[str]) -> Blame:
+    """Says whether a fault stands in the file or came from the command line."""
+
+    def blame(place: Sequence[Any], unknown_key: bool) -> str:
+        for override in reversed(overrides):
+            keys = tuple(override.partition("=")[0].split("."))
+            if tuple(map(str, place[: len(keys)])) == keys:
+                return f"command line, {override[:200]!r}"
+            if place and keys[: len(place)] == tuple(place):  # a section that the override is in
+                here = f"command line, {override[:200]!r}"
+                return here if unknown_key else f"{path}, with {override[:200]!r} of the command line"
+        return f"{path}, with {' '.join(overrides)[:200]}" if overrides and not place else path
+
+    return blame
+
+
+def parse_part(kind: type[PartT], values: Mapping[str, Any], where: str | Blame, texts: Any = None) -> PartT:
+    """Check values against a schema; raises UserError naming `where`, the key and the nearest known keys.
+
+    With the texts of a document, `values` are changed to what was meant: a text where YAML saw a number or a truth
+    value and the schema asks for a text, and a list of one where it asks for a list.
+    """
+    blame: Blame = where if callable(where) else lambda place, unknown: where
     try:
         check_plain(values)
     except ValueError as error:
-        raise UserError(f"{where}: {error}") from None
-    try:
-        return kind.model_validate(values)
-    except ValidationError as error:
-        raise UserError("\n".join(_message(kind, where, problem) for problem in error.errors())) from error
+        raise UserError(f"{blame((), False)}: {error}") from None
+    while True:
+        try:
+            return kind.model_validate(values)
+        except ValidationError as error:
+            if not any([_mend(values, texts, problem) for problem in error.errors()]):
+                messages = [_message(kind, values, blame, problem) for problem in error.errors()]
+                raise UserError("\n".join(messages)) from error
 
 
-def _message(kind: type[Part], where: str, problem: Mapping[str, Any]) -> str:
+def _mend(values: Any, texts: Any, problem: Mapping[str, Any]) -> bool:
+    """Put what was meant in place of the value that a problem names; False where that is not clear."""
+    place = _place(values, problem["loc"])
+    if texts is None or not place:
+        return False
+    *parents, last = place
+    for name in parents:
+        values = values[name]
+        texts = texts[name] if isinstance(texts, dict) and name in texts or isinstance(texts, list) else None
+    given = values[last]
+    if not isinstance(given, bool | int | float | str):
+        return False
+    text = texts[last] if isinstance(texts, list) or isinstance(texts, dict) and last in texts else None
+    if problem["type"] in ("string_type", "path_type") and isinstance(text, str) and not isinstance(given, str):
+        values[last] = text
+        return True
+    if problem["type"] == "list_type" and text is not None and "," not in str(text):
+        values[last] = [given]
+        texts[last] = [text]
+        return True
+    return False
+
+
+def _place(values: Any, location: Sequence[Any]) -> list[Any]:
+    """The keys and indices of a validation error's location, without the names of a union's branches."""
+    place = []
+    for name in location:
+        inside = isinstance(values, dict) and name in values
+        if inside or (isinstance(values, list) and isinstance(name, int) and name < len(values)):
+            values = values[name]
+            place.append(name)
+    return place
+
+
+def _message(kind: type[Part], values: Any, blame: Blame, problem: Mapping[str, Any]) -> str:
     place = ".".join(str(part) for part in problem["loc"])
+    at = problem["loc"] if problem["type"] == "missing" else _place(values, problem["loc"])
+    where = blame(at, problem["type"] == "extra_forbidden")
     if problem["type"] == "extra_forbidden":
         *parents, last = problem["loc"]
         return f"{where}: unknown key {place!r}{did_you_mean(str(last), _keys_at(kind, parents))}"
     if problem["type"] == "missing":
         return f"{where}: key {place!r} is missing"
     text = problem["msg"].removeprefix("Value error, ")
+    if problem["type"] == "list_type":
+        text += "; write a list in brackets, such as [1, 2]"
     return (
         f"{where}: {place + ': ' if place else ''}{text} (got {str(problem['input'])[:80]!r})"
         if place

@@ -1,10 +1,16 @@
-"""Words of messages: counts agree with their nouns."""
+"""Words of messages: counts agree with their nouns, and what the system refuses is a sentence on any terminal."""
 
 from __future__ import annotations
 
-import pytest
+import errno
+import subprocess
+import sys
+from pathlib import Path
 
-from stilts_ds.errors import counted
+import pytest
+import ranks
+
+from stilts_ds.errors import counted, os_problem
 
 
 @pytest.mark.parametrize(
@@ -20,3 +26,49 @@ from stilts_ds.errors import counted
 )
 def test_a_count_agrees_with_its_noun(number: int, nouns: tuple[str, ...], shown: str) -> None:
     assert counted(number, *nouns) == shown
+
+
+@pytest.mark.parametrize(
+    "error, message",
+    [
+        (PermissionError(errno.EACCES, "Permission denied", "/x/y"), "/x/y: Permission denied; give a folder that you"),
+        (OSError(errno.EROFS, "Read-only file system", "/x"), "/x: Read-only file system; give a folder that you may"),
+        (NotADirectoryError(errno.ENOTDIR, "Not a directory", "a", None, "b"), "a and b: Not a directory; check the"),
+        (OSError(errno.ENOSPC, "No space left on device"), "No space left on device; free some space, and the same"),
+        (ConnectionError("refused"), "refused; check what the last lines say"),
+    ],
+)
+def test_what_the_system_refuses_is_a_sentence(error: OSError, message: str) -> None:
+    assert message in os_problem(error)
+
+
+def stilts(*words: str, folder: Path, **variables: str) -> subprocess.CompletedProcess[bytes]:
+    return subprocess.run([sys.executable, "-m", "stilts_launcher.cli", *words], cwd=folder, capture_output=True,
+                          env={**ranks.environment(), **variables})  # fmt: skip
+
+
+def test_a_file_in_a_folder_s_place_ends_in_a_sentence(tmp_path: Path) -> None:
+    (tmp_path / "runs").write_text("no folder")
+    done = stilts("plan", "quickstart", folder=tmp_path)
+    assert done.returncode == 1
+    [line] = done.stderr.decode().splitlines()
+    assert line.startswith(f"error: {tmp_path}/runs") and "Not a directory" in line or "File exists" in line
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "ascii", "utf-8"])
+def test_a_terminal_of_another_encoding_gets_what_it_can_show(tmp_path: Path, encoding: str) -> None:
+    for side in ("predictions", "labels"):
+        (tmp_path / side / "panx").mkdir(parents=True)
+        (tmp_path / side / "panx" / "test-de.tsv").write_text("O\n")
+    done = stilts("score", "--predictions", "predictions", "--labels", "labels", folder=tmp_path,
+                  PYTHONIOENCODING=f"{encoding}:strict")  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.decode(encoding)
+    # A text of a stranger's file: its letters are shown, or escaped.
+    (tmp_path / "panx").mkdir()
+    (tmp_path / "panx" / "test-de.tsv").write_text("K\u0142odzko\tO\n", encoding="utf-8")
+    done = stilts("tasks", "panx", "--show", "1", "--split", "test", "--language", "de", "--xtreme", ".",
+                  folder=tmp_path, PYTHONIOENCODING=f"{encoding}:strict")  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    shown = "K\u0142odzko" if encoding == "utf-8" else "K\\u0142odzko"
+    assert shown in done.stdout.decode(encoding)

@@ -10,7 +10,7 @@ from typing import Any
 
 from stilts_ds import __version__
 from stilts_ds.config import Recipe, load_recipe, resolve_paths, shipped_recipes
-from stilts_ds.errors import UserError, is_full_disk, printable
+from stilts_ds.errors import UserError, os_problem, print_anywhere, printable
 from stilts_ds.run_dir import RunDir
 
 BENCHMARKS = {
@@ -19,6 +19,7 @@ BENCHMARKS = {
 
 
 def main(arguments: list[str] | None = None) -> int:
+    print_anywhere()
     words = sys.argv[1:] if arguments is None else arguments
     parser = build_parser()
     cut = 1 if words[:1] == ["bench"] else len(words)  # argparse would not hand on options
@@ -37,9 +38,7 @@ def main(arguments: list[str] | None = None) -> int:
     except BrokenPipeError:
         return 0
     except OSError as problem:
-        if not is_full_disk(problem):
-            raise
-        print(f"error: {problem}; free some space, and the same command continues", file=sys.stderr)
+        print(f"error: {os_problem(problem)}", file=sys.stderr)
         return 1
 
 
@@ -158,7 +157,11 @@ def _share(text: str) -> float:
 
 
 def recipe_of(given: argparse.Namespace) -> Recipe:
-    return resolve_paths(load_recipe(given.recipe, given.overrides))
+    from stilts_ds.ds_files import base_config
+
+    recipe = resolve_paths(load_recipe(given.recipe, given.overrides))
+    base_config(recipe.engine)  # a faulty DeepSpeed file is told before data are read
+    return recipe
 
 
 def recipe_of_run(run: RunDir) -> Recipe:

@@ -22,7 +22,7 @@ from typing import Annotated
 
 from pydantic import Strict, ValidationError
 
-from stilts_ds.errors import UserError, counted, redacted
+from stilts_ds.errors import UserError, counted, print_anywhere, redacted
 from stilts_ds.plan_file import Plan
 from stilts_ds.run_dir import PhaseDir, RunDir, read_json, write_json
 from stilts_ds.values import Value
@@ -36,6 +36,7 @@ def main(arguments: list[str]) -> int:
     if len(arguments) < 2:
         print("usage: python -m stilts_launcher.supervise RUN PHASE [PHASE ...]", file=sys.stderr)
         return USER_ERROR
+    print_anywhere()
     run = RunDir(Path(arguments[0]))
     try:
         for phase in arguments[1:]:

@@ -35,11 +35,11 @@ def load_profile(path: Path) -> Profile:
     """Read a profile; raises UserError naming the file and key, also for keys that its launcher does not read."""
     if not path.exists():
         raise UserError(f"cluster profile {path} does not exist; slurm/profiles/ has some to start from")
-    values = read_yaml(path)
-    if not isinstance(values, dict):
+    document = read_yaml(path)
+    if not isinstance(document.value, dict):
         raise UserError(f"{path} must hold keys and values, such as `partition: gpu`")
     try:
-        profile = parse_part(Profile, values, str(path))
+        profile = parse_part(Profile, document.value, str(path), document.texts)
         _check_settings(profile)
     except UserError as error:  # of one kind of job, or of the launcher: they know the key, not the file
         raise UserError(str(error) if str(path) in str(error) else f"{path}: {error}") from None
