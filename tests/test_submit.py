@@ -49,7 +49,7 @@ def test_the_scripts_are_clean_bash(kind: str) -> None:
     "line, problem",
     [
         ("partitoin: gpu", "unknown key 'partitoin'; did you mean partition"),
-        ("time: 24:00:00", "put the time into quotes"),
+        ("time: 24", "give hours:minutes:seconds"),
         ('time: "1 day"', "give hours:minutes:seconds"),
         ('partition: "a\\nb"', "control characters"),
         ("extra: [nice]", "'nice' is no option; write --option=value"),
@@ -66,6 +66,26 @@ def test_a_bad_profile_is_refused_by_name(line: str, problem: str, tmp_path: Pat
     with pytest.raises(UserError) as error:
         load_profile(path)
     assert problem in str(error.value) and str(path) in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "line, key, value",
+    [
+        ("time: 24:00:00", "time", "24:00:00"),  # a number in base 60 in YAML 1.1
+        ("time: 1-00:30:00", "time", "1-00:30:00"),
+        ("mem: 64000", "mem", "64000"),
+        ("account: 0815", "account", "0815"),
+        ("qos: no", "qos", "no"),
+        ("setup: module load cuda", "setup", ["module load cuda"]),
+        ("jobs: {target: {mem: 64000, time: 2:00:00}}", "jobs", {"target": {"mem": 64000, "time": "2:00:00"}}),
+    ],
+)
+def test_values_of_a_profile_are_read_as_they_are_meant(line: str, key: str, value: object, tmp_path: Path) -> None:
+    path = tmp_path / "profile.yaml"
+    path.write_text(line)
+    profile = load_profile(path)
+    assert getattr(profile, key) == value
+    assert profile.resources("target").mem in (None, "64000")
 
 
 @pytest.mark.parametrize("name", ["a b", "a;touch x", "a'b", "a\nb", "$(touch x)", "../up", ""])

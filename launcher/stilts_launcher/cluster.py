@@ -33,11 +33,16 @@ class Resources(Part):
     @field_validator("time", mode="before")
     @classmethod
     def _time(cls, value: Any) -> Any:
-        if isinstance(value, int):  # YAML reads 12:00:00 as a number in base 60
-            raise ValueError('put the time into quotes, such as "12:00:00"')
+        if isinstance(value, int):  # minutes to one launcher, seconds to another
+            raise ValueError("give hours:minutes:seconds, such as 12:00:00")
         if isinstance(value, str) and not TIME.fullmatch(value):
             raise ValueError('give hours:minutes:seconds or days-hours:minutes:seconds, such as "1-12:00:00"')
         return value
+
+    @field_validator("mem", mode="before")
+    @classmethod
+    def _plain_number(cls, value: Any) -> Any:
+        return str(value) if type(value) is int else value  # megabytes to Slurm
 
     @field_validator("extra")
     @classmethod
