@@ -291,17 +291,26 @@ class RunDir:
     def report(self) -> Path:
         return self.root / "report.md"
 
-    def check_links(self) -> None:
-        """Raise UserError where a link leads out of the run: what is written must stay in the folder that was named."""
+    def check_links(self, part: str = "") -> None:
+        """Raise UserError where a link leads out of the run, or its folder `part`, at any depth: what is written must
+        stay in the folder that was named."""
         inside = self.root.resolve()
-        for pattern in ("*", "phases/*", "phases/*/*", "labels/*", "logs/*", "jobs/*"):
-            for path in self.root.glob(pattern):
-                if path.is_symlink() and not path.resolve().is_relative_to(inside):
-                    remedy = "put a copy in its place, or link the whole run folder"
-                    raise UserError(f"{path} is a link out of the run folder; {remedy}")
+        top = self.root / part
+        within = (Path(folder, name) for folder, folders, files in os.walk(top) for name in (*folders, *files))
+        for path in within if top == self.root else (top, *within):
+            if path.is_symlink() and not _lies_in(path, inside):
+                remedy = "put a copy in its place, or link the whole run folder"
+                raise UserError(f"{path} is a link out of the run folder; {remedy}")
 
     def phase(self, phase_id: str) -> PhaseDir:
         return PhaseDir(self.root / "phases" / phase_id)
+
+
+def _lies_in(link: Path, folder: Path) -> bool:
+    try:
+        return link.resolve().is_relative_to(folder)
+    except (OSError, RuntimeError):  # links in a circle
+        return False
 
 
 def git_commit() -> str:

@@ -165,6 +165,7 @@ def recipe_of_run(run: RunDir) -> Recipe:
     """The resolved recipe inside a run folder; raises UserError where there is none."""
     from stilts_ds.report.load import read_recipe
 
+    run.check_links()
     return read_recipe(run)
 
 

@@ -26,8 +26,9 @@ def run_as_rank(run: RunDir, logs: Path, work: Callable[[World], None]) -> int:
     """
     rank = int(os.environ.get("RANK", "0"))
     install_handlers()
-    set_up_logging(logs)
     try:
+        run.check_links(run.logs.name)  # all else is looked at by rank 0, before anything is written there
+        set_up_logging(logs)
         _join(run, work)
     except Stopped as stopped:
         log.warning("stopped by %s; everything is saved, the same command continues", stopped)
