@@ -7,8 +7,8 @@ import importlib.metadata
 import json
 import os
 import platform
+import secrets
 import subprocess
-import tempfile
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -28,20 +28,43 @@ HEADS_JSON = "heads.json"
 VERSIONED = ("torch", "deepspeed", "transformers", "tokenizers", "datasets", "numpy", "triton", "mpi4py")
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """Write `text` so that a reader sees the old file or the whole new one, also after a power cut."""
+def write_atomically(path: Path, content: str | bytes) -> None:
+    """Write `content` so that a reader sees the old file or the whole new one, also after a power cut. Who may read it
+    follows the umask."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    data = content.encode() if isinstance(content, str) else content
+    temporary = _fresh_name(path)
     try:
-        with os.fdopen(descriptor, "w", encoding="utf-8", newline="\n") as file:
-            file.write(text)
+        with open(temporary, "xb") as file:  # not mkstemp: what it makes is its user's alone, whatever the umask
+            file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
         os.replace(temporary, path)
     except BaseException:
-        Path(temporary).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise
+
+
+def fresh_folder(path: Path) -> Path:
+    """Make a folder beside `path`, for what will be renamed to it. Who may read it follows the umask, as with mkdir and
+    unlike mkdtemp."""
+    folder = _fresh_name(path)
+    folder.mkdir()
+    return folder
+
+
+def _fresh_name(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+
+
+def open_to_others(path: Path) -> None:
+    """Give a file, which a library made for its user alone, to whom the umask gives new files (safetensors: 0600)."""
+    probe = _fresh_name(path)
+    probe.touch(exist_ok=False)
+    try:
+        path.chmod(probe.stat().st_mode & 0o777)
+    finally:
+        probe.unlink()
 
 
 def write_json(path: Path, value: Any) -> None:
