@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import shutil
 import subprocess
@@ -14,6 +15,7 @@ import ranks
 from report_runs import build_run
 
 from stilts_ds.config import ModelPart
+from stilts_ds.engine.logs import Redacting
 from stilts_ds.errors import UserError
 from stilts_ds.model.encoder import load_encoder
 from stilts_ds.model_files import TOY
@@ -21,7 +23,7 @@ from stilts_ds.report.push import push
 from stilts_ds.report.stats import Settings
 from stilts_ds.report.write import write_report
 from stilts_ds.rows.tokenizer import Tokenizer
-from stilts_ds.run_dir import PhaseDir, RunDir, read_json
+from stilts_ds.run_dir import PhaseDir, RunDir, read_json, write_json
 
 TINY = ["output_dir=runs", "name=r", "targets=[xnli]", "intermediate={none: []}", "launch.nproc=1",
         "target_training.max_steps=2", "target_training.train_batch_size=4", "target_training.max_seq_length=40",
@@ -178,6 +180,41 @@ def test_push_refuses_what_is_not_what_training_wrote(run: RunDir) -> None:
     (folder.encoder / "config.json").unlink()
     with pytest.raises(UserError, match="config.json is missing; nothing is uploaded"):
         push(folder, "me/model", dry_run=True)
+
+
+# --- names -----------------------------------------------------------------------------------------------------------
+
+EVIL = "<script>alert(1)</script>\x1b[31m\u202e\n## [x](javascript:y)\r| `"
+
+
+def test_names_out_of_files_stand_escaped_in_everything_that_is_written(run: RunDir, tmp_path: Path) -> None:
+    planned = read_json(run.plan)
+    planned["name"] = EVIL
+    planned["provenance"] |= {"git_commit": EVIL, "platform": EVIL, "model_hash": EVIL, "versions": {"stilts-ds": EVIL}}
+    planned["model"] = f"owner/{EVIL}"
+    write_json(run.plan, planned)
+    path = trained(run).result("xnli")
+    result = read_json(path)
+    result["main"][EVIL] = result["main"]["de"]
+    write_json(path, result)
+    done = stilts(tmp_path, "report", run.root)
+    assert done.returncode == 0, done.stdout[-2000:]
+    card = (trained(run).root / "README.md").read_text(encoding="utf-8")
+    shown = {".out": done.stdout, ".card": card}
+    for end in (".md", ".tex", ".csv", ".html"):
+        shown[end] = run.report.with_suffix(end).read_text(encoding="utf-8")
+    for name, text in shown.items():
+        assert not set(text) & set("\x1b\u202e\r"), name
+        outside_code = "".join(text.replace("\\`", "").split("`")[::2])
+        assert name in (".csv", ".tex") or "<script>" not in outside_code, name
+        assert name in (".csv", ".html") or not any(line.startswith("## [x]") for line in text.splitlines()), name
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;\\\\x1b[31m" in card
+
+
+@pytest.mark.parametrize("text, told", [("a\x1b[2J", r"a\x1b[2J"), ("\u202eb", r"\u202eb"), ("a\tb", r"a\tb")])
+def test_a_log_does_not_steer_the_terminal(text: str, told: str) -> None:
+    record = logging.LogRecord("stilts_ds", logging.INFO, "x.py", 1, "%s", (text,), None)
+    assert Redacting("%(message)s").format(record) == told
 
 
 # --- the working directory -------------------------------------------------------------------------------------------

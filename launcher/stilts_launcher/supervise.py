@@ -22,7 +22,7 @@ from typing import Annotated
 
 from pydantic import Strict, ValidationError
 
-from stilts_ds.errors import UserError, counted, redacted
+from stilts_ds.errors import UserError, counted, printable, redacted
 from stilts_ds.plan_file import Plan
 from stilts_ds.run_dir import PhaseDir, RunDir, read_json, write_json
 from stilts_ds.values import Value
@@ -50,7 +50,7 @@ def main(arguments: list[str]) -> int:
 
 
 def say(text: str) -> None:
-    print(f"{time.strftime('%H:%M:%S')} {redacted(text)}", flush=True)
+    print(f"{time.strftime('%H:%M:%S')} {printable(redacted(text))}", flush=True)
 
 
 Place = tuple[bool, str, int]  # what `progress` says

@@ -12,7 +12,7 @@ from stilts_ds.config import EnginePart
 from stilts_ds.engine.logs import set_up_logging
 from stilts_ds.engine.preempt import Stopped, install_handlers
 from stilts_ds.engine.world import World, joined
-from stilts_ds.errors import UserError, first_line, is_full_disk, redacted
+from stilts_ds.errors import UserError, first_line, is_full_disk, printable, redacted
 from stilts_ds.run_dir import RunDir, hash_json
 
 log = logging.getLogger(__name__)
@@ -60,5 +60,5 @@ def _say_why(problem: Exception, rank: int, run: RunDir) -> None:
         remedy = "free some space, and the same command continues"
         print(f"error: the disk of {run.root} is full; {remedy}", file=sys.stderr, flush=True)
     if rank > 0:  # rank 0 has told on the terminal already
-        reason = redacted(first_line(problem))[:200]
+        reason = printable(redacted(first_line(problem)))[:200]
         print(f"rank {rank}: {reason} (all of it: {run.logs})", file=sys.stderr, flush=True)
