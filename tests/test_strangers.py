@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -242,3 +243,89 @@ def test_a_job_imports_nothing_from_the_folder_where_it_was_submitted(script: Pa
     environment.pop("PYTHONSAFEPATH", None)
     subprocess.run(["bash", str(script), str(tmp_path), "phase"], env=environment, check=True, cwd=tmp_path)
     assert (tmp_path / "told").read_text() == "1\n"
+
+
+# --- processes of strangers ------------------------------------------------------------------------------------------
+
+JOIN = Path(__file__).parent / "programs" / "join_ranks.py"
+# Joins as rank 1 without a word in the store, as any program of torch.distributed does, and sends its pickle.
+STRANGER = """
+import datetime, os, sys
+import torch.distributed as dist
+class Evil:
+    def __reduce__(self): return os.system, (f"touch {sys.argv[1]}",)
+dist.init_process_group("gloo", timeout=datetime.timedelta(seconds=10))
+objects = dist.new_group(backend="gloo")
+dist.new_group(backend="gloo")
+dist.all_gather_object([None, None], Evil(), group=objects)
+"""
+
+
+def listening(process: int) -> set[str]:
+    """Addresses in hexadecimal (little endian) at which a process listens."""
+    links = [os.readlink(path) for path in Path(f"/proc/{process}/fd").iterdir() if path.is_symlink()]
+    sockets = {link.removeprefix("socket:[").rstrip("]") for link in links if link.startswith("socket:")}
+    found = set()
+    for table in ("tcp", "tcp6"):
+        for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]:
+            columns = line.split()
+            if columns[3] == "0A" and columns[9] in sockets:
+                found.add(columns[1].split(":")[0])
+    return found
+
+
+LOOK = """
+import os, sys
+sys.path[:0] = sys.argv[2:]
+from test_strangers import listening
+from stilts_ds.engine.world import joined
+with joined(sys.argv[1], 60) as world:
+    print(sorted(world.gather(sorted(listening(os.getpid())))))
+"""
+
+
+def test_ranks_on_one_machine_listen_on_loopback_only(tmp_path: Path) -> None:
+    program = tmp_path / "look.py"
+    program.write_text(LOOK)
+    said = ranks.run(program, "token", Path(__file__).parent, ranks=2, GLOO_SOCKET_IFNAME="nothere0")
+    assert said.strip().splitlines()[-1] == "[['0100007F'], ['0100007F']]"
+
+
+def test_a_stranger_that_joins_first_has_its_pickle_not_read(tmp_path: Path, canary: Path) -> None:
+    first, second = ranks.places(2)
+    rank = subprocess.Popen([sys.executable, str(JOIN), "token"], env=first, text=True, stdout=subprocess.PIPE,
+                            stderr=subprocess.STDOUT)
+    stranger = subprocess.run([sys.executable, "-c", STRANGER, str(canary)], env=second, text=True,
+                              capture_output=True, timeout=100)
+    assert stranger.returncode != 0 and rank.poll() is None
+    rank.kill()
+    assert "sum" not in rank.communicate()[0] and not canary.exists()
+
+
+def test_who_does_not_know_the_token_cannot_say_that_they_do(tmp_path: Path) -> None:
+    """The marks of other ranks stand in the store; said again by another rank they are worth nothing."""
+    from datetime import timedelta
+
+    from torch.distributed import HashStore
+
+    from stilts_ds.engine.world import _check_token
+
+    store = HashStore()
+    store.set_timeout(timedelta(seconds=5))
+    store.set("compared/1", "")
+    store.set("mark/1", "")
+    with pytest.raises(UserError, match="ranks of different runs met"):
+        _check_token(store, "token", 0, 2)
+    store.set("mark/1", store.get("mark/0").decode())
+    with pytest.raises(UserError, match="ranks of different runs met"):
+        _check_token(store, "token", 0, 2)
+    known = HashStore()
+    known.set("mark/0", store.get("mark/0").decode())
+    _check_token(known, "token", 1, 2)  # who knows it
+    store.set("mark/1", known.get("mark/1").decode())
+    _check_token(store, "token", 0, 2)
+
+
+@pytest.mark.parametrize("path", sorted((ranks.ROOT / "stilts_ds").rglob("*.py")), ids=lambda path: path.stem)
+def test_ranks_exchange_no_pickles(path: Path) -> None:
+    assert not re.search(r"_object(_list)?\(", path.read_text(encoding="utf-8"))
