@@ -24,7 +24,16 @@ from stilts_ds.model.heads import HeadSpec
 from stilts_ds.model.multitask import MultiTask
 from stilts_ds.model_files import model_path
 from stilts_ds.rows.tokenizer import Tokenizer
-from stilts_ds.run_dir import HEADS_JSON, PhaseDir, hash_file, model_damage, read_sealed, write_json, write_sealed
+from stilts_ds.run_dir import (
+    HEADS_JSON,
+    PhaseDir,
+    hash_file,
+    model_damage,
+    open_to_others,
+    read_sealed,
+    write_json,
+    write_sealed,
+)
 
 PREFIX_ENCODER, PREFIX_HEADS = "encoder.", "heads."
 LINEAGE = "stilts.json"
@@ -41,6 +50,8 @@ def export_model(
     tokenizer.save(target.encoder)
     write_json(target.encoder / LINEAGE, lineage)
     save_file(_part(parameters, PREFIX_HEADS), target.heads)
+    for weights in (target.heads, *target.encoder.glob("*.safetensors")):
+        open_to_others(weights)
     hashes = _on_disk(target.encoder.iterdir())
     files = {f"encoder/{name}": digest for name, digest in hashes.items() if name != LINEAGE}
     files |= _on_disk([target.heads])

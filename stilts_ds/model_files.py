@@ -56,6 +56,18 @@ def _check_sizes(folder: Path) -> None:
         )
 
 
+def refuse_own_code(path: str | Path, error: BaseException) -> None:
+    """Raise UserError where `error` is transformers' refusal to run Python that lies beside a model.
+
+    `trust_remote_code=False` stands in every call: left out, it means to ask on standard input.
+    """
+    if "trust_remote_code" in str(error):
+        raise UserError(
+            f"{path} needs Python code of its own (auto_map), which is never run here; give a model whose type "
+            "transformers has itself"
+        ) from error
+
+
 def check_tokenizer(folder: Path) -> None:
     """Raise UserError for token ids that no tokenizer has: its library makes a list as long as the largest."""
     path = folder / "tokenizer.json"

@@ -7,8 +7,8 @@ import importlib.metadata
 import json
 import os
 import platform
+import secrets
 import subprocess
-import tempfile
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -28,20 +28,43 @@ HEADS_JSON = "heads.json"
 VERSIONED = ("torch", "deepspeed", "transformers", "tokenizers", "datasets", "numpy", "triton", "mpi4py")
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """Write `text` so that a reader sees the old file or the whole new one, also after a power cut."""
+def write_atomically(path: Path, content: str | bytes) -> None:
+    """Write `content` so that a reader sees the old file or the whole new one, also after a power cut. Who may read it
+    follows the umask."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    data = content.encode() if isinstance(content, str) else content
+    temporary = _fresh_name(path)
     try:
-        with os.fdopen(descriptor, "w", encoding="utf-8", newline="\n") as file:
-            file.write(text)
+        with open(temporary, "xb") as file:  # not mkstemp: what it makes is its user's alone, whatever the umask
+            file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
         os.replace(temporary, path)
     except BaseException:
-        Path(temporary).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise
+
+
+def fresh_folder(path: Path) -> Path:
+    """Make a folder beside `path`, for what will be renamed to it. Who may read it follows the umask, as with mkdir and
+    unlike mkdtemp."""
+    folder = _fresh_name(path)
+    folder.mkdir()
+    return folder
+
+
+def _fresh_name(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+
+
+def open_to_others(path: Path) -> None:
+    """Give a file, which a library made for its user alone, to whom the umask gives new files (safetensors: 0600)."""
+    probe = _fresh_name(path)
+    probe.touch(exist_ok=False)
+    try:
+        path.chmod(probe.stat().st_mode & 0o777)
+    finally:
+        probe.unlink()
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -292,17 +315,26 @@ class RunDir:
     def report(self) -> Path:
         return self.root / "report.md"
 
-    def check_links(self) -> None:
-        """Raise UserError where a link leads out of the run: what is written must stay in the folder that was named."""
+    def check_links(self, part: str = "") -> None:
+        """Raise UserError where a link leads out of the run, or its folder `part`, at any depth: what is written must
+        stay in the folder that was named."""
         inside = self.root.resolve()
-        for pattern in ("*", "phases/*", "phases/*/*", "labels/*", "logs/*", "jobs/*"):
-            for path in self.root.glob(pattern):
-                if path.is_symlink() and not path.resolve().is_relative_to(inside):
-                    remedy = "put a copy in its place, or link the whole run folder"
-                    raise UserError(f"{path} is a link out of the run folder; {remedy}")
+        top = self.root / part
+        within = (Path(folder, name) for folder, folders, files in os.walk(top) for name in (*folders, *files))
+        for path in within if top == self.root else (top, *within):
+            if path.is_symlink() and not _lies_in(path, inside):
+                remedy = "put a copy in its place, or link the whole run folder"
+                raise UserError(f"{path} is a link out of the run folder; {remedy}")
 
     def phase(self, phase_id: str) -> PhaseDir:
         return PhaseDir(self.root / "phases" / phase_id)
+
+
+def _lies_in(link: Path, folder: Path) -> bool:
+    try:
+        return link.resolve().is_relative_to(folder)
+    except (OSError, RuntimeError):  # links in a circle
+        return False
 
 
 def git_commit() -> str:

@@ -57,7 +57,7 @@ def trial(run: RunDir, phase_id: str, world: World) -> None:
         export=lambda parameters, step: None,
     )
     measured = measure(setup)
-    ranks = world.all_gather(_peaks(world, started_with))
+    ranks = world.all_gather(_peaks(world, started_with).model_dump())
     if world.first:
         Trial(
             parameters=measured.parameters,
@@ -69,7 +69,7 @@ def trial(run: RunDir, phase_id: str, world: World) -> None:
             stage=recipe.engine.zero_stage,
             dtype=recipe.engine.dtype,
             device=torch.cuda.get_device_name(world.device) if world.device.type == "cuda" else "CPU",
-            ranks=tuple(ranks),
+            ranks=tuple(RankPeaks.model_validate(rank) for rank in ranks),
         ).save(run.trial)
 
 

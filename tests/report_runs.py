@@ -18,7 +18,7 @@ from stilts_ds.families.span.record import Answer, Span
 from stilts_ds.plan import make_plan
 from stilts_ds.plan_file import Phase, Plan
 from stilts_ds.report.stats import Settings
-from stilts_ds.run_dir import Provenance, RunDir, read_json, write_atomically
+from stilts_ds.run_dir import Provenance, RunDir, hash_file, read_json, write_atomically, write_sealed
 from stilts_ds.tasks.registry import get_task
 from stilts_ds.tasks.spec import Task
 
@@ -94,6 +94,8 @@ def _write_phase(
         write_atomically(folder.encoder / "config.json", "{}")
         write_atomically(folder.encoder / "stilts.json", '{"init": "/home/someone/model"}')
         write_atomically(folder.heads, "heads")
+        files = {name: hash_file(folder.root / name) for name in ("encoder/config.json", "heads.safetensors")}
+        write_sealed(folder.heads_json, {"heads": [], "step": 1, "files": files})
     for name in phase.evaluate:
         task = get_task(name)
         scored = list(task.languages) if languages == "all" else languages[name]

@@ -7,6 +7,8 @@ import resource
 import shutil
 import subprocess
 import sys
+import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -203,3 +205,51 @@ def test_a_flipped_bit_is_found_where_a_start_looks_at_its_caches(name: str, tmp
     path.write_bytes(data)
     assert same(cached_rows(tmp_path, KEY, build, verify=True), make_rows()) and build.times == 2
     assert same(cached_rows(tmp_path, KEY, build, verify=True), make_rows()) and build.times == 2
+
+
+USERS, GROUP = (12001, 12002), 12100
+
+
+def as_user(user: int, umask: int, work: Callable[[], object]) -> str:
+    """What `work` returns or raises in a process of another real user, who is of the group that shares the cache."""
+    reader, writer = os.pipe()
+    if child := os.fork():
+        os.close(writer)
+        with open(reader) as pipe:
+            told = pipe.read()
+        os.waitpid(child, 0)
+        return told
+    try:
+        os.setgroups([GROUP])
+        os.setgid(GROUP)
+        os.setuid(user)
+        os.umask(umask)
+        said = str(work())
+    except BaseException as problem:
+        said = f"{type(problem).__name__}: {problem}"
+    os.write(writer, said.encode())
+    os._exit(0)
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can be two other users")
+@pytest.mark.parametrize("umask", [0o002, 0o022])
+def test_a_cache_of_a_group_works_for_its_second_user_or_says_what_to_set(umask: int) -> None:
+    def use(cache: Path, task: str) -> Callable[[], str]:
+        def work() -> str:
+            build = Builder()
+            assert same(cached_rows(cache, {"task": task}, build, verify=True), make_rows())
+            return f"built {build.times}"
+
+        return work
+
+    with tempfile.TemporaryDirectory() as folder:  # pytest's own is closed to other users
+        Path(folder).chmod(0o777)
+        cache = Path(folder) / "cache"
+        assert as_user(USERS[0], umask, use(cache, "mnli")) == "built 1"
+        assert as_user(USERS[1], umask, use(cache, "mnli")) == "built 0"
+        found = as_user(USERS[1], umask, use(cache, "qqp"))
+        if umask == 0o002:
+            assert found == "built 1" and as_user(USERS[0], umask, use(cache, "qqp")) == "built 0"
+        else:
+            assert found.startswith(f"UserError: rows cannot be added to the cache {cache} (Permission denied)")
+            assert "chmod -R g+rwXs" in found and "another data.cache" in found

@@ -21,7 +21,7 @@ from stilts_launcher.discover import discover
 from stilts_launcher.rank_place import FIRST_PORT, PORTS, free_port
 
 LEADER = Path(__file__).parent / "programs" / "lead_ranks.py"
-# `python -m stilts_launcher.rank` finds this one first, because it stands in the working directory.
+# `python -m stilts_launcher.rank` finds this one first, because its folder stands first in PYTHONPATH.
 CHILD = '''
 import json, os, signal, sys, time
 from pathlib import Path

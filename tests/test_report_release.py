@@ -162,7 +162,7 @@ def test_a_dry_run_lists_what_would_be_uploaded(run: RunDir) -> None:
                   HF_ENDPOINT="http://127.0.0.1:9", HF_HUB_OFFLINE="1")
     assert "Would go to someone/xlmr-squad:" in said
     assert [line.split()[0] for line in said.strip().split("\n")[1:]] == [
-        "config.json", "heads.safetensors", "README.md", "total"]  # fmt: skip
+        "config.json", "heads.safetensors", "heads.json", "README.md", "total"]
     assert "stilts.json" not in said  # names folders of the machine
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import random
 import signal
 import subprocess
@@ -13,17 +14,22 @@ from pathlib import Path
 
 import pytest
 import ranks
+import torch
 import xxhash
+from safetensors.torch import save_file
+from stilts_launcher.start import folder_lock
 
 from stilts_ds.errors import UserError
 from stilts_ds.run_dir import (
     Provenance,
     RunDir,
     checksum,
+    fresh_folder,
     git_commit,
     hash_file,
     hash_files,
     hash_json,
+    open_to_others,
     provenance,
     read_json,
     write_atomically,
@@ -71,11 +77,28 @@ def test_a_failed_write_keeps_the_old_file_and_leaves_no_other(tmp_path: Path) -
     assert read_json(path) == {"step": 1} and list(tmp_path.iterdir()) == [path]
 
 
-def test_json_is_written_readable_in_its_own_order_and_for_all_users(tmp_path: Path) -> None:
+def test_json_is_written_readable_in_its_own_order(tmp_path: Path) -> None:
     path = tmp_path / "deep" / "er" / "x.json"
     write_json(path, {"b": "é", "a": [1]})
     assert path.read_bytes() == '{\n "b": "é",\n "a": [\n  1\n ]\n}\n'.encode()
-    assert path.stat().st_mode & 0o777 == 0o644
+
+
+@pytest.mark.parametrize("umask, mode", [(0o022, 0o644), (0o002, 0o664), (0o077, 0o600)])
+def test_files_and_folders_are_for_those_that_the_umask_names(umask: int, mode: int, tmp_path: Path) -> None:
+    before = os.umask(umask)
+    try:
+        write_json(tmp_path / "x.json", {})
+        made = fresh_folder(tmp_path / "rows")
+        tensors = tmp_path / "x.safetensors"
+        save_file({"a": torch.ones(1)}, tensors)
+        open_to_others(tensors)
+        with folder_lock(made, "busy"):
+            lock = made / ".lock"
+    finally:
+        os.umask(before)
+    assert [path.stat().st_mode & 0o777 for path in (tmp_path / "x.json", tensors, lock)] == [mode] * 3
+    assert made.stat().st_mode & 0o777 == 0o777 & ~umask
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([made.name, "x.json", "x.safetensors"])
 
 
 def test_missing_and_broken_json_name_the_file(tmp_path: Path) -> None:

@@ -209,6 +209,8 @@ def faults(tree: ast.AST) -> list[str]:
             if value is not None and not (isinstance(value, ast.Constant) and value.value is allowed):
                 found.append(f"{name}({key}=)")
         found += [f"{name} without weights_only"] if name == "torch.load" and "weights_only" not in given else []
+        asks = name.endswith(".from_pretrained") and "trust_remote_code" not in given  # left out, it means to ask
+        found += [f"{name} without trust_remote_code"] if asks else []
     return found
 
 
@@ -223,6 +225,7 @@ def test_the_source_runs_no_text_and_opens_no_archive(path: Path) -> None:
     "eval(x)", "import pickle", "from tarfile import open", "os.system('x')", "subprocess.run(x, shell=True)",
     "torch.load(x)", "torch.load(x, weights_only=False)", "np.load(x, allow_pickle=True)", "a.extractall()",
     "AutoModel.from_pretrained(x, trust_remote_code=flag)", "yaml.load(x, Loader)", "from zipfile import ZipFile",
+    "AutoTokenizer.from_pretrained(x)",
 ])  # fmt: skip
 def test_the_rule_sees(line: str) -> None:
     assert len(faults(ast.parse(line))) == 1

@@ -168,6 +168,7 @@ def recipe_of_run(run: RunDir) -> Recipe:
     """The resolved recipe inside a run folder; raises UserError where there is none."""
     from stilts_ds.report.load import read_recipe
 
+    run.check_links()
     return read_recipe(run)
 
 
@@ -181,6 +182,11 @@ def run(given: argparse.Namespace) -> int:
     return status
 
 
+def say(text: str) -> None:
+    """Print what may quote a stranger's file: names, examples, states."""
+    print(printable(text))
+
+
 def _rank_0() -> bool:
     import os
 
@@ -191,9 +197,9 @@ def _finish(folder: RunDir, png: bool = False, **settings: Any) -> None:
     from stilts_ds.report.stats import Settings
     from stilts_ds.report.write import beside, write_report
 
-    print(f"\n{write_report(folder, Settings(**settings), png)}")
-    print(f"Report with every language: {beside(folder, '.html')} (and .md, .csv, .tex)")
-    print(f"Curves: tensorboard --logdir {folder.tensorboard}")
+    say(f"\n{write_report(folder, Settings(**settings), png)}")
+    say(f"Report with every language: {beside(folder, '.html')} (and .md, .csv, .tex)")
+    say(f"Curves: tensorboard --logdir {folder.tensorboard}")
 
 
 def train(given: argparse.Namespace) -> int:
@@ -207,14 +213,14 @@ def plan(given: argparse.Namespace) -> int:
 
     if given.ranks is not None and given.ranks < 1:
         raise UserError(f"--ranks {given.ranks}: give one rank or more")
-    print(show_plan(recipe_of(given), given.ranks, given.gpu_memory, given.trial, given.json))
+    say(show_plan(recipe_of(given), given.ranks, given.gpu_memory, given.trial, given.json))
     return 0
 
 
 def fetch(given: argparse.Namespace) -> int:
     from stilts_launcher.fetch import fetch_recipe
 
-    print(fetch_recipe(recipe_of(given)))
+    say(fetch_recipe(recipe_of(given)))
     return 0
 
 
@@ -251,7 +257,7 @@ def _score_folders(given: argparse.Namespace) -> int:
     if not tasks:
         raise UserError(f"{given.labels} has no folder named after a task; see `stilts tasks`")
     scores = score_folder(given.predictions, given.labels, given.split, tasks)
-    print(scores_markdown(scores, tasks))
+    say(scores_markdown(scores, tasks))
     if given.output:
         write_scores(given.output, scores, tasks)
     return 0
@@ -268,7 +274,7 @@ def push(given: argparse.Namespace) -> int:
     from stilts_ds.report.push import push as push_phase
     from stilts_ds.run_dir import PhaseDir
 
-    print(push_phase(PhaseDir(given.phase_dir), given.repo, given.private, given.dry_run))
+    say(push_phase(PhaseDir(given.phase_dir), given.repo, given.private, given.dry_run))
     return 0
 
 
@@ -276,35 +282,35 @@ def submit(given: argparse.Namespace) -> int:
     from stilts_launcher.backends.registry import load_profile
     from stilts_launcher.submit import submit_recipe
 
-    print(submit_recipe(recipe_of(given), load_profile(given.cluster), given.dry_run))
+    say(submit_recipe(recipe_of(given), load_profile(given.cluster), given.dry_run))
     return 0
 
 
 def status(given: argparse.Namespace) -> int:
     from stilts_launcher.status import run_status
 
-    print(run_status(RunDir(given.run_dir)))
+    say(run_status(RunDir(given.run_dir)))
     return 0
 
 
 def logs(given: argparse.Namespace) -> int:
     from stilts_launcher.status import run_logs
 
-    print(run_logs(RunDir(given.run_dir), given.phase, given.rank, given.lines))
+    say(run_logs(RunDir(given.run_dir), given.phase, given.rank, given.lines))
     return 0
 
 
 def cancel(given: argparse.Namespace) -> int:
     from stilts_launcher.status import cancel_jobs
 
-    print(cancel_jobs(RunDir(given.run_dir), given.phase))
+    say(cancel_jobs(RunDir(given.run_dir), given.phase))
     return 0
 
 
 def retry(given: argparse.Namespace) -> int:
     from stilts_launcher.status import retry_run
 
-    print(retry_run(RunDir(given.run_dir)))
+    say(retry_run(RunDir(given.run_dir)))
     return 0
 
 
@@ -313,7 +319,7 @@ def submission(given: argparse.Namespace) -> int:
 
     folder = RunDir(given.run_dir)
     output = given.output or folder.root / "submission"
-    print(write_run_submission(folder, recipe_of_run(folder), output, given.condition, given.best, given.seed))
+    say(write_run_submission(folder, recipe_of_run(folder), output, given.condition, given.best, given.seed))
     return 0
 
 
@@ -325,18 +331,18 @@ def tasks(given: argparse.Namespace) -> int:
     folders = given.intermediate, given.xtreme, given.text, given.translated
     if given.files:
         chosen = TASKS.values() if given.task is None else [get_task(given.task)]
-        print(show_files(chosen, DataSource("local", *folders), given.language))
+        say(show_files(chosen, DataSource("local", *folders), given.language))
         return 0
     if given.task is None:
-        print(tasks_table())
+        say(tasks_table())
         return 0
     task = get_task(given.task)
-    print(task_card(task))
+    say(task_card(task))
     if given.show:
         source = DataSource("local" if any(folders) else "hub", *folders)
         language = given.language or (task.train_language if given.split == "train" else task.pivot)
         shown = show_examples(task, given.split, language, source, given.show, given.model)
-        print(printable(shown))  # a stranger's text
+        say(shown)
     return 0
 
 
@@ -349,7 +355,7 @@ def schema(given: argparse.Namespace) -> int:
     for key in ("intermediate_training", "target_training", "multitask_training", "mlm_training"):
         full["properties"][key] = {**full["properties"][key], **training}
     full["properties"]["task_training"]["additionalProperties"] = training
-    print(json.dumps(full, indent=1))
+    say(json.dumps(full, indent=1))
     return 0
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from stilts_ds.config import Recipe
 from stilts_ds.run_dir import git_commit, versions
-from stilts_launcher.rank_place import free_port
+from stilts_launcher.rank_place import OWN_CODE_ONLY, free_port
 
 PROBE = """
 import os, sys, torch, deepspeed
@@ -92,17 +92,19 @@ def _disk() -> str:
 
 def _two_ranks() -> str:
     port = str(free_port())
-    with tempfile.NamedTemporaryFile("w", suffix=".py") as program:
-        program.write(PROBE)
-        program.flush()
+    with tempfile.TemporaryDirectory() as folder:  # of its own: a program imports from the folder where it lies
+        program = Path(folder) / "probe.py"
+        program.write_text(PROBE, encoding="utf-8")
         ranks = [
             subprocess.Popen(
-                [sys.executable, program.name],
+                [sys.executable, str(program)],
+                stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
                 text=True,
                 env={
                     **os.environ,
+                    **OWN_CODE_ONLY,
                     "RANK": str(r),
                     "LOCAL_RANK": str(r),
                     "WORLD_SIZE": str(_size()),

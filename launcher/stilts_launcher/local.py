@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from types import FrameType
 
 from stilts_ds.engine.stacks import SHOW_STACKS
-from stilts_launcher.rank_place import RankPlace, free_port
+from stilts_launcher.rank_place import OWN_CODE_ONLY, RankPlace, free_port
 
 GRACE_SECONDS = 15.0  # what the others get to notice that one rank is gone
 
@@ -33,7 +33,9 @@ def start_ranks(arguments: list[str], count: int, threads: int | None, program: 
             extra = {"STILTS_RUN_TOKEN": token, "STILTS_LAUNCHER": str(os.getpid()),
                      "OMP_NUM_THREADS": str(threads), "TOKENIZERS_PARALLELISM": "true"}
             command = [sys.executable, "-m", program, *arguments]
-            children.append(subprocess.Popen(command, env={**os.environ, **place.variables(), **extra}))
+            environment = {**os.environ, **place.variables(), **extra, **OWN_CODE_ONLY}
+            # A library that asks a question gets no answer.
+            children.append(subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL))
         return wait_for(children)
 
 

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 
 from stilts_ds.errors import UserError
 
+# For ranks: Python does not import from the working directory, where a stranger's `random.py` may lie (from 3.11 on).
+OWN_CODE_ONLY = {"PYTHONSAFEPATH": "1"}
 FIRST_PORT, PORTS = 20000, 12000  # below the range that kernels hand out to clients (32768-60999)
 
 

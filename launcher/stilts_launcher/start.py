@@ -106,7 +106,7 @@ def run_lock(run: RunDir) -> Iterator[None]:
 def no_link(path: str, flags: int) -> int:
     """Opens a file, but not through a link, which could stand for any file of the user's."""
     try:
-        return os.open(path, flags | os.O_NOFOLLOW, 0o644)
+        return os.open(path, flags | os.O_NOFOLLOW, 0o666)
     except OSError as error:
         raise UserError(f"{path} cannot be opened ({error.strerror}); delete it if it is a link") from None
 

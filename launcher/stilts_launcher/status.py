@@ -129,6 +129,7 @@ def cancel_jobs(run: RunDir, phase: str | None) -> str:
 
 def retry_run(run: RunDir) -> str:
     """Submit again what is neither done nor in the queue, with the profile of the first submission."""
+    run.check_links()
     plan = _plan(run)
     if not run.profile.exists():
         raise UserError(f"{run.root} was not submitted; use `stilts submit RECIPE --cluster PROFILE`")

@@ -12,7 +12,6 @@ import re
 import shlex
 import shutil
 import sys
-import tempfile
 import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -22,7 +21,17 @@ import yaml
 from stilts_ds.config import Recipe, load_recipe
 from stilts_ds.errors import UserError, counted
 from stilts_ds.plan_file import Phase, Plan
-from stilts_ds.run_dir import COMMIT, RunDir, git_commit, hash_file, hash_json, read_json, write_atomically, write_json
+from stilts_ds.run_dir import (
+    COMMIT,
+    RunDir,
+    fresh_folder,
+    git_commit,
+    hash_file,
+    hash_json,
+    read_json,
+    write_atomically,
+    write_json,
+)
 from stilts_launcher.backends.base import Job, Submitted
 from stilts_launcher.backends.registry import launcher_of, profile_of
 from stilts_launcher.cluster import JobKind, Profile
@@ -161,14 +170,13 @@ def snapshot(run: RunDir) -> Path:
     sources = [(found[name], name) for name in found] + (
         [(configs, "stilts_ds/ds_configs")] if configs.is_dir() else []
     )
-    fresh = Path(tempfile.mkdtemp(dir=run.jobs, prefix=".code."))
+    fresh = fresh_folder(run.jobs / "code")
     try:
         for source, name in sources:
             shutil.copytree(source, fresh / name, ignore=shutil.ignore_patterns("__pycache__"), dirs_exist_ok=True)
         (fresh / "stilts_ds" / COMMIT).write_text(git_commit(), encoding="utf-8")
         target = run.jobs / f"code-{_hash_tree(fresh)[:12]}"
         if not target.exists():
-            fresh.chmod(0o755)
             os.rename(fresh, target)
         return target
     finally:

@@ -22,11 +22,12 @@ from typing import Annotated
 
 from pydantic import Strict, ValidationError
 
-from stilts_ds.errors import UserError, counted, print_anywhere, redacted
+from stilts_ds.errors import UserError, counted, print_anywhere, printable, redacted
 from stilts_ds.plan_file import Plan
 from stilts_ds.run_dir import PhaseDir, RunDir, read_json, write_json
 from stilts_ds.values import Value
 from stilts_launcher.backends.registry import launcher_of, profile_of
+from stilts_launcher.rank_place import OWN_CODE_ONLY
 from stilts_launcher.start import folder_lock
 
 USER_ERROR, CANCELLED, STOPPED = 2, 143, 85
@@ -39,6 +40,7 @@ def main(arguments: list[str]) -> int:
     print_anywhere()
     run = RunDir(Path(arguments[0]))
     try:
+        run.check_links()
         for phase in arguments[1:]:
             if status := Supervisor(run, phase, os.environ).work():
                 return status
@@ -49,7 +51,7 @@ def main(arguments: list[str]) -> int:
 
 
 def say(text: str) -> None:
-    print(f"{time.strftime('%H:%M:%S')} {redacted(text)}", flush=True)
+    print(f"{time.strftime('%H:%M:%S')} {printable(redacted(text))}", flush=True)
 
 
 Place = tuple[bool, str, int]  # what `progress` says
@@ -101,7 +103,7 @@ class Supervisor:
     def _start_ranks(self, attempt: int) -> tuple[str, str]:
         """Start the ranks once and wait; returns the outcome and, for a crash, what is known of it."""
         token = f"{self.job}.{self.restart}.{attempt}"
-        environment = {**self.environment, "STILTS_RUN_TOKEN": token}
+        environment = {**self.environment, **OWN_CODE_ONLY, "STILTS_RUN_TOKEN": token}
         if (stop_at := self._stop_at()) is not None:
             environment["STILTS_STOP_AT"] = str(stop_at)
         say(f"{self.phase}: attempt {attempt} of job {self.job}")

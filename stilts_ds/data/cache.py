@@ -14,7 +14,6 @@ import errno
 import logging
 import os
 import shutil
-import tempfile
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -24,7 +23,7 @@ import numpy as np
 
 from stilts_ds.errors import UnreadableError, UserError
 from stilts_ds.rows.rows import Rows
-from stilts_ds.run_dir import checksum, hash_json, read_sealed, reading, write_sealed
+from stilts_ds.run_dir import checksum, fresh_folder, hash_json, read_sealed, reading, write_sealed
 
 log = logging.getLogger(__name__)
 FORMAT = 4  # raise when encoding or the layout changes
@@ -35,15 +34,15 @@ def cached_rows(folder: Path, key: dict[str, Any], build: Callable[[Path], Rows]
     """Rows for `key`: mapped from `folder` where they are whole, built and written otherwise.
 
     `build` gets a folder that its arrays may grow in, as `<array>.npy`. `verify` reads them all and compares their
-    hashes, which once in a start is enough. Raises UnreadableError where reading fails; the rows stay as they are.
+    hashes, which once in a start is enough. Raises UnreadableError where reading fails (the rows stay as they are), and
+    UserError where the cache cannot be written.
     """
     target = _place(folder, key)
     if verify and target.exists() and not _is_as_written(target):
         _set_aside(target)
     if (mapped := _load(target)) is not None:
         return mapped
-    folder.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(dir=folder, prefix=f".{target.name}."))
+    temporary = _fresh(target)
     try:
         rows = build(temporary)
         _finish(temporary, rows, key)
@@ -63,6 +62,16 @@ def find_rows(folder: Path, key: dict[str, Any]) -> Rows | None:
 
 def _place(folder: Path, key: dict[str, Any]) -> Path:
     return folder / hash_json({**key, "format": FORMAT})[:24]
+
+
+def _fresh(path: Path) -> Path:
+    """A new folder beside `path`. Raises UserError where the cache takes none, as another user's may."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return fresh_folder(path)
+    except PermissionError as error:
+        remedy = "have its owner run `chmod -R g+rwXs` on it for a group that shares it, or set another data.cache"
+        raise UserError(f"rows cannot be added to the cache {path.parent} ({error.strerror}); {remedy}") from error
 
 
 def _finish(temporary: Path, rows: Rows, key: dict[str, Any]) -> None:
@@ -91,7 +100,7 @@ def _set_aside(target: Path) -> None:
     """Rename a damaged folder, if there is one; the processes that have its files mapped keep them."""
     if not target.exists():
         return
-    aside = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}.damaged."))
+    aside = _fresh(target.with_name(f"{target.name}.damaged"))
     try:
         os.rename(target, aside)  # over an empty folder
     except FileNotFoundError:  # another process did the same

@@ -39,6 +39,7 @@ from stilts_ds.run_dir import (
     best_model,
     checksum,
     model_damage,
+    open_to_others,
     read_json,
     read_sealed,
     reading,
@@ -152,6 +153,7 @@ def write_shard(target: Path, rank: int, tensors: dict[str, torch.Tensor]) -> No
     """Write one rank's file and, when it is on disk, its description beside it."""
     path = target / f"shard-{rank:05d}.safetensors"
     save_file({name: value.contiguous() for name, value in tensors.items()}, path)
+    open_to_others(path)
     with open(path, "rb") as file:
         os.fsync(file.fileno())
     write_json(path.with_suffix(".json"), {path.name: {"bytes": path.stat().st_size, CHECKSUM: checksum(path)}})

@@ -9,14 +9,15 @@ import warnings
 from pathlib import Path
 
 from stilts_ds.engine.stacks import write_stacks_to
-from stilts_ds.errors import is_full_disk, redacted
+from stilts_ds.errors import is_full_disk, printable, redacted
 
 
 class Redacting(logging.Formatter):
-    """Lines and tracebacks without the user's tokens: a library may put an address with a token into an error."""
+    """Lines and tracebacks without the user's tokens, which a library may put into an error, and without what steers a
+    terminal: a message may quote a stranger's file, and rank 0 speaks there."""
 
     def format(self, record: logging.LogRecord) -> str:
-        return redacted(super().format(record))
+        return printable(redacted(super().format(record)))
 
 
 class LogFile(logging.FileHandler):

@@ -12,7 +12,7 @@ from stilts_ds.config import EnginePart, written_recipe
 from stilts_ds.engine.logs import set_up_logging
 from stilts_ds.engine.preempt import Stopped, install_handlers
 from stilts_ds.engine.world import World, joined
-from stilts_ds.errors import UserError, first_line, is_full_disk, os_problem, redacted
+from stilts_ds.errors import UserError, first_line, is_full_disk, os_problem, printable, redacted
 from stilts_ds.run_dir import RunDir, hash_json
 
 log = logging.getLogger(__name__)
@@ -27,7 +27,11 @@ def run_as_rank(run: RunDir, logs: Path, work: Callable[[World], None]) -> int:
     rank = int(os.environ.get("RANK", "0"))
     install_handlers()
     try:
+        run.check_links(run.logs.name)  # all else is looked at by rank 0, before anything is written there
         set_up_logging(logs)
+    except UserError as problem:
+        print(f"error: {problem}", file=sys.stderr, flush=True)
+        return USER_ERROR
     except OSError as problem:  # no log yet to write into
         print(f"error: {os_problem(problem)}", file=sys.stderr, flush=True)
         return FAILED
@@ -73,5 +77,5 @@ def _say_why(problem: Exception, rank: int, run: RunDir) -> None:
     elif isinstance(problem, OSError):
         print(f"error: {os_problem(problem)}", file=sys.stderr, flush=True)
     if rank > 0:  # rank 0 has told on the terminal already
-        reason = redacted(first_line(problem))[:200]
+        reason = printable(redacted(first_line(problem)))[:200]
         print(f"rank {rank}: {reason} (all of it: {run.logs})", file=sys.stderr, flush=True)

@@ -7,24 +7,28 @@ launcher sets for every kind of start.
 from __future__ import annotations
 
 import datetime
+import hmac
 import importlib
 import logging
 import os
 import re
+import socket
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 import torch.distributed as dist
 
+from stilts_ds.engine import wire
 from stilts_ds.errors import UserError
 
 if not torch.cuda.is_available():
     os.environ.setdefault("DS_ACCELERATOR", "cpu")  # or DeepSpeed warns on every import that it found no GPU
 
 log = logging.getLogger(__name__)
+LOOKING = datetime.timedelta(seconds=20)  # for ranks that are all there
 MEETING = datetime.timedelta(minutes=5)  # until the last node of a job has started its ranks
 PATIENCE = datetime.timedelta(hours=2)  # for what rank 0 does alone: reading and tokenising everything, mining
 VARIABLES = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
@@ -34,7 +38,7 @@ VARIABLES = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 class World:
     """This process's place. Objects travel over gloo groups of their own, so that they never touch a GPU: `objects`
     is patient, because ranks wait there while rank 0 reads, decodes or mines; `prompt` is for the steps of training,
-    where all ranks do the same."""
+    where all ranks do the same. They are plain values and arrays (engine/wire.py)."""
 
     rank: int
     local_rank: int
@@ -52,21 +56,27 @@ class World:
 
     def gather(self, value: Any) -> list[Any]:
         """The ranks' values in rank order, on rank 0; [] elsewhere."""
-        found: list[Any] | None = [None] * self.size if self.first else None
-        dist.gather_object(value, found, dst=0, group=self.objects)
-        return found or []
+        mine, lengths = _measured(value, self.size, self.objects)
+        found = [torch.empty_like(mine) for _ in range(self.size)] if self.first else None
+        dist.gather(mine, found, dst=0, group=self.objects)
+        return _heard(found or [], lengths)
 
     def broadcast(self, value: Any) -> Any:
         """Rank 0's value, on every rank."""
-        box = [value]
-        dist.broadcast_object_list(box, src=0, group=self.objects)
-        return box[0]
+        message = _as_tensor(wire.to_bytes(value)) if self.first else None
+        length = torch.tensor([0 if message is None else len(message)])
+        dist.broadcast(length, src=0, group=self.objects)
+        sent = torch.empty(int(length), dtype=torch.uint8) if message is None else message
+        dist.broadcast(sent, src=0, group=self.objects)
+        return wire.from_bytes(sent.numpy().tobytes())
 
     def all_gather(self, value: Any, prompt: bool = False) -> list[Any]:
         """The ranks' values in rank order, on every rank."""
-        found: list[Any] = [None] * self.size
-        dist.all_gather_object(found, value, group=self.prompt if prompt else self.objects)
-        return found
+        group = self.prompt if prompt else self.objects
+        mine, lengths = _measured(value, self.size, group)
+        found = [torch.empty_like(mine) for _ in range(self.size)]
+        dist.all_gather(found, mine, group=group)
+        return _heard(found, lengths)
 
     def on_rank_0(self, work: Callable[[], None] | None) -> None:
         """Do `work` on rank 0 while the others wait; its UserError ends all of them alike."""
@@ -102,6 +112,23 @@ class World:
             raise RuntimeError(f"{what} failed on rank {failed[0][0]}: {failed[0][1]}")
 
 
+def _as_tensor(message: bytes) -> torch.Tensor:
+    return torch.frombuffer(bytearray(message), dtype=torch.uint8)
+
+
+def _measured(value: Any, size: int, group: Any) -> tuple[torch.Tensor, list[int]]:
+    """This rank's message with room behind it for the longest one, and the length of each rank's (a collective)."""
+    message = _as_tensor(wire.to_bytes(value))
+    lengths = [torch.zeros(1, dtype=torch.long) for _ in range(size)]
+    dist.all_gather(lengths, torch.tensor([len(message)]), group=group)
+    found = [int(length) for length in lengths]
+    return torch.nn.functional.pad(message, (0, max(found) - len(message))), found
+
+
+def _heard(messages: list[torch.Tensor], lengths: list[int]) -> list[Any]:
+    return [wire.from_bytes(one[:length].numpy().tobytes()) for one, length in zip(messages, lengths)]
+
+
 @contextmanager
 def joined(token: str, timeout_seconds: int) -> Iterator[World]:
     """Join the ranks described by the environment, check that all belong to the same run, and leave cleanly.
@@ -122,23 +149,75 @@ def joined(token: str, timeout_seconds: int) -> Iterator[World]:
     # The groups that DeepSpeed makes for itself would wait 30 minutes (gloo) whatever it was asked for.
     backend.TorchBackend.new_group = lambda self, ranks: dist.new_group(ranks, timeout=timeout)
     device = _device(int(os.environ["LOCAL_RANK"]))
-    deepspeed.init_distributed(
-        dist_backend="nccl" if device.type == "cuda" else "gloo", auto_mpi_discovery=False, verbose=False,
-        timeout=max(timeout, MEETING),
-    )
+    name = "nccl" if device.type == "cuda" else "gloo"
+    rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    store = _meeting_place(rank, size, max(timeout, MEETING))
+    _check_token(store, token, rank, size)
+    bound: dict[str, Any] = {"device_id": device} if device.type == "cuda" and size > 1 else {}  # as DeepSpeed does
+    dist.init_process_group(name, store=dist.PrefixStore("ranks", store), rank=rank, world_size=size,
+                            timeout=max(timeout, MEETING), **bound)
     try:
+        deepspeed.init_distributed(dist_backend=name, auto_mpi_discovery=False, verbose=False, timeout=timeout)
         dist.distributed_c10d._set_pg_timeout(timeout)
         objects = dist.new_group(backend="gloo", timeout=max(timeout, PATIENCE))
         prompt = dist.new_group(backend="gloo", timeout=timeout)
         world = World(dist.get_rank(), int(os.environ["LOCAL_RANK"]), dist.get_world_size(), device, objects, prompt)
-        if len(set(world.all_gather(token))) > 1:
-            raise UserError(
-                "ranks of different runs met at one address and port; start the run again, which draws a new port"
-            )
         yield world
     finally:
         # Leaving without this ends in SIGABRT now and then, and a job that finished would count as failed.
         dist.destroy_process_group()
+
+
+def _meeting_place(rank: int, size: int, patience: datetime.timedelta) -> dist.Store:
+    """The store in which ranks find each other; rank 0 keeps it, or torchrun. On one machine (a loopback address) it
+    listens there only, and so do the connections that gloo makes afterwards."""
+    address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+    keeps = rank == 0 and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
+    listening: dict[str, Any] = {}
+    if here := _loopback(address):
+        for interface in {name for _, name in socket.if_nameindex()} & {"lo", "lo0"}:
+            os.environ["GLOO_SOCKET_IFNAME"] = interface
+        if keeps:
+            try:
+                server = socket.create_server((here, port), backlog=2048)
+            except OSError as error:
+                raise RuntimeError(f"rank 0 cannot listen on {here}:{port} ({error.strerror})") from error
+            port = server.getsockname()[1]
+            listening = {"master_listen_fd": server.detach()}  # the store's from now on
+    store = dist.TCPStore(address, port, size, keeps, patience, **listening)
+    # Torchrun's store outlives ranks that it starts again, and so does what they laid into it.
+    return dist.PrefixStore(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"), store)
+
+
+def _loopback(address: str) -> str:
+    """The loopback address that `address` means (127.0.0.1 for localhost); empty for any other machine or address."""
+    try:
+        found = socket.gethostbyname(address)
+    except OSError:  # the store will say so
+        return ""
+    return found if found.startswith("127.") else ""
+
+
+def _check_token(store: dist.Store, token: str, rank: int, size: int) -> None:
+    """Raise UserError on every rank where one is of another run, before anything else is exchanged.
+
+    What ranks lay into the store are hashes that only who knows the token can make, each for its own rank, and they are
+    compared as bytes.
+    """
+    def mark(of: int) -> str:
+        return hmac.digest(token.encode(), f"rank {of}".encode(), "sha256").hex()
+
+    store.set(f"mark/{rank}", mark(rank))
+    others = range(1, size) if rank == 0 else [0]
+    same = all([hmac.compare_digest(store.get(f"mark/{other}"), mark(other).encode()) for other in others])
+    store.set(f"compared/{rank}", "")
+    if rank == 0 and size > 1:  # the store ends with rank 0: the others must have looked
+        with suppress(RuntimeError):
+            store.wait([f"compared/{other}" for other in others], LOOKING)
+    if not same:
+        raise UserError(
+            "ranks of different runs met at one address and port; start the run again, which draws a new port"
+        )
 
 
 def _device(local_rank: int) -> torch.device:

@@ -17,7 +17,7 @@ from stilts_ds.config import ModelPart
 from stilts_ds.errors import UserError, counted, first_line
 from stilts_ds.model import attention
 from stilts_ds.model.encode import packs_exactly
-from stilts_ds.model_files import check_folder, shards_in
+from stilts_ds.model_files import check_folder, refuse_own_code, shards_in
 
 log = logging.getLogger(__name__)
 
@@ -36,18 +36,20 @@ def load_encoder(path: str | Path, setting: ModelPart, revision: str | None = No
     With `attn_implementation: packed` it takes packed rows where that gives its own hidden states, which is tried here;
     the log says so where it does not.
 
-    Raises UserError for a folder without configuration or weights, or weights that do not fit the configuration.
+    Raises UserError for a folder without configuration or weights, weights that do not fit the configuration, or a
+    model that is code of its own, which is never run.
     """
     from transformers import AutoConfig, AutoModel
 
     check_folder(path)
     try:
-        config = AutoConfig.from_pretrained(str(path), revision=revision)
+        config = AutoConfig.from_pretrained(str(path), revision=revision, trust_remote_code=False)
         _set_dropout(config, setting.dropout)
         model_class: Any = AutoModel._model_mapping[type(config)]
         takes_pooler = "add_pooling_layer" in inspect.signature(model_class.__init__).parameters
         model, info = model_class.from_pretrained(
             str(path), config=config, revision=revision, dtype=torch.float32, output_loading_info=True,
+            trust_remote_code=False,
             attn_implementation=None if setting.attn_implementation == "packed" else setting.attn_implementation,
             ignore_mismatched_sizes=True,  # refused below, by name
             **({"add_pooling_layer": False} if takes_pooler else {}),
@@ -55,6 +57,7 @@ def load_encoder(path: str | Path, setting: ModelPart, revision: str | None = No
     except (MemoryError, torch.OutOfMemoryError):
         raise
     except Exception as error:  # a configuration of strange values ends in every kind
+        refuse_own_code(path, error)
         remedy = "give a folder that save_pretrained wrote, or copy it again"
         raise UserError(f"cannot load a model from {path}: {first_line(error)}; {remedy}") from error
     if info["mismatched_keys"]:

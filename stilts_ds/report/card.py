@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import yaml
@@ -15,6 +16,7 @@ from stilts_ds.tasks.languages import LANGUAGES, name_of
 from stilts_ds.tasks.registry import get_task
 
 CARD = "README.md"
+HUB_ID = re.compile(r"[A-Za-z0-9._-]+/[A-Za-z0-9._-]+")
 REPOSITORY = "YOUR-NAME/YOUR-MODEL"
 
 
@@ -56,8 +58,8 @@ def _metadata(data: RunData, phase: Phase) -> dict[str, Any]:
 
 def is_hub_id(model: str) -> bool:
     """Whether a model name is `owner/name`, and no path of this machine."""
-    owner, slash, name = model.partition("/")
-    return bool(slash and owner.strip(".~") and name) and "/" not in name
+    owner, _, _ = model.partition("/")
+    return HUB_ID.fullmatch(model) is not None and owner.strip(".") != ""
 
 
 def public_name(model: str) -> str:
@@ -80,7 +82,7 @@ def _lineage(data: RunData, phase: Phase) -> list[str]:
     while chain[0].init:
         chain.insert(0, data.phases[chain[0].init])
     lines = [f"1. {markdown_code(public_name(data.plan.model))}, the pretrained encoder "
-             f"(files' SHA-256 `{data.plan.provenance.model_hash or 'unknown'}`)"]
+             f"(files' SHA-256 {markdown_code(data.plan.provenance.model_hash or 'unknown')})"]
     for number, one in enumerate(chain, start=2):
         setting = one.setting()
         longest = max(one.setting(name).max_seq_length for name in one.train)
@@ -91,7 +93,8 @@ def _lineage(data: RunData, phase: Phase) -> list[str]:
             f"learning rate {setting.learning_rate:g}, batch {setting.train_batch_size}, up to "
             f"{longest} tokens{said} (phase `{one.id}`)")
     made = data.plan.provenance
-    return [*lines, f"\nCode: commit `{made.git_commit}`, stilts-ds {made.versions.get('stilts-ds', 'unknown')}."]
+    version = markdown_escape(made.versions.get("stilts-ds", "unknown"))
+    return [*lines, f"\nCode: commit {markdown_code(made.git_commit)}, stilts-ds {version}."]
 
 
 def _data_remark(data: RunData) -> list[str]:
@@ -130,7 +133,8 @@ def _scores(data: RunData, phase: Phase) -> str:
     lines = ["| target | language | score |", "| --- | --- | ---: |"]
     for task, scores in scored:
         pivot = fitted_task(task, data.recipe).pivot
-        lines += [f"| {task} | {_language(code, pivot)} | {value:.1f} |" for code, value in scores.items()]
+        named = {markdown_escape(_language(code, pivot)): value for code, value in scores.items()}
+        lines += [f"| {task} | {name} | {value:.1f} |" for name, value in named.items()]
     said = f"{how}In percent, XTREME's metric of each target; `*` marks the language of training.\n"
     return "\n".join([said, *lines]) + "\n"
 

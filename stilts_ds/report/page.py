@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from html import escape
 from importlib.resources import files
 
-from stilts_ds.errors import counted
+from stilts_ds.errors import counted, printable
 from stilts_ds.report import curves
 from stilts_ds.report.colour import colours, scale_of
 from stilts_ds.report.inputs import duplicates_sheet, inputs_sheet
@@ -58,7 +58,7 @@ def page(data: RunData, tables: Tables, settings: Settings, metrics: str) -> str
         f"<title>{name}: report</title>\n<style>\n{style}</style>"
     )
     whole = "\n".join(body)
-    return f'<!DOCTYPE html>\n<html lang="en">\n<head>{head}</head>\n<body>\n{whole}\n</body>\n</html>\n'
+    return printable(f'<!DOCTYPE html>\n<html lang="en">\n<head>{head}</head>\n<body>\n{whole}\n</body>\n</html>\n')
 
 
 def _facts(data: RunData) -> str:

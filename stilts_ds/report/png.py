@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
-import tempfile
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,6 +10,7 @@ from pathlib import Path
 from stilts_ds.errors import UserError
 from stilts_ds.report.colour import colours, scale_of
 from stilts_ds.report.table import Cell, Table, gain_text, number
+from stilts_ds.run_dir import write_atomically
 
 CELL_INCHES, ROW_INCHES, LABEL_INCHES = 1.05, 0.55, 2.4
 LABEL_LETTERS = 22  # of the label column
@@ -37,7 +36,7 @@ def write_png(table: Table, path: Path, remarks: Sequence[str]) -> None:
                   color="#5a5a5a")  # fmt: skip
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", metadata={"Software": None})
-    _write_bytes(path, buffer.getvalue())
+    write_atomically(path, buffer.getvalue())
 
 
 def _draw(axes: object, table: Table) -> None:
@@ -75,16 +74,3 @@ def _wrapped(label: str) -> str:
 def _plain(text: str) -> str:
     """matplotlib reads $...$ as mathematics."""
     return text.replace("$", r"\$")
-
-
-def _write_bytes(path: Path, content: bytes) -> None:
-    """Like `write_atomically`, for bytes."""
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise

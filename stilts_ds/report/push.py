@@ -7,10 +7,9 @@ from pathlib import Path
 
 from stilts_ds.errors import UserError
 from stilts_ds.report.card import CARD, REPOSITORY
-from stilts_ds.run_dir import PhaseDir
+from stilts_ds.run_dir import HEADS_JSON, PhaseDir, model_damage, read_sealed
 
 LINEAGE = "stilts.json"  # stays at home: it names folders of the machine; the card tells the lineage
-BESIDE = ("heads.safetensors", "heads.json")
 
 
 @dataclass(frozen=True)
@@ -29,18 +28,37 @@ class Upload:
 def uploads(folder: PhaseDir, repo: str) -> list[Upload]:
     """What goes to the hub: the encoder's files at the top, so that AutoModel loads the repository, heads and card.
 
-    Raises UserError where the folder is no trained phase, or has no card yet.
+    Raises UserError where the folder is no trained phase or has no card yet, and where what lies there is not, file by
+    file, what training wrote: a link, a file that training did not write, changed bytes.
     """
     if not folder.encoder.is_dir():
         raise UserError(f"{folder.root} has no encoder/; give a trained phase's folder, such as runs/NAME/phases/ID")
     card = folder.root / CARD
     if not card.is_file():
         raise UserError(f"{folder.root} has no {CARD}; `stilts report {folder.root.parent.parent}` writes it")
-    files = [Upload(path, path.relative_to(folder.encoder).as_posix()) for path in sorted(folder.encoder.rglob("*"))
-             if path.is_file() and path.name != LINEAGE]
-    beside = [Upload(folder.root / name, name) for name in BESIDE if (folder.root / name).is_file()]
+    within = sorted(path for path in folder.encoder.rglob("*")
+                    if path.name != LINEAGE and (path.is_symlink() or not path.is_dir()))
+    beside = [folder.heads, folder.heads_json]
+    for path in (folder.encoder, *within, *beside, card):
+        if path.is_symlink():
+            raise UserError(f"{path} is a link, and what it leads to would be published; put a copy in its place")
+    _check_record(folder, [*within, folder.heads])
+    files = [Upload(path, path.relative_to(folder.encoder).as_posix()) for path in within]
+    files += [Upload(path, path.name) for path in beside]
     text = card.read_text(encoding="utf-8").replace(REPOSITORY, repo)
-    return [*files, *beside, Upload(card, CARD, text.encode())]
+    return [*files, Upload(card, CARD, text.encode())]
+
+
+def _check_record(folder: PhaseDir, files: list[Path]) -> None:
+    """Raise UserError where the files are not those that heads.json names, with their hashes."""
+    if problem := model_damage(folder.root):
+        raise UserError(f"{problem}; nothing is uploaded: delete {folder.status_json}, and the same `stilts run` "
+                        "trains this phase again")
+    written = read_sealed(folder.heads_json).get("files", {})
+    for path in files:
+        if path.relative_to(folder.root).as_posix() not in written:
+            raise UserError(f"{path} is not among the files that training wrote ({HEADS_JSON}); take it out of the "
+                            "folder, and upload it by other means if it belongs there")
 
 
 def push(folder: PhaseDir, repo: str, private: bool = False, dry_run: bool = False) -> str:

@@ -1,4 +1,5 @@
-"""Tables as Markdown, CSV and LaTeX. User text (names of conditions and runs) is escaped in each."""
+"""Tables as Markdown, CSV and LaTeX. User text (names of conditions and runs) is escaped in each, and what would steer
+the terminal that shows them too."""
 
 from __future__ import annotations
 
@@ -6,6 +7,7 @@ import csv
 import io
 from collections.abc import Iterable, Sequence
 
+from stilts_ds.errors import printable
 from stilts_ds.report.table import Cell, Row, Sheet, Table, cell_text, gain_text, number, printed_gain
 
 CSV_COLUMNS = (
@@ -17,16 +19,25 @@ CSV_COLUMNS = (
 # --- Markdown --------------------------------------------------------------------------------------------------------
 
 
+def _on_one_line(text: str) -> str:
+    return printable(" ".join(text.split()))
+
+
 def markdown_escape(text: str) -> str:
-    """Text that a Markdown table shows as it is: no new cells, lines or HTML."""
-    plain = " ".join(text.split()).replace("\\", "\\\\").replace("|", "\\|")
+    """Text that a Markdown table shows as it is: no new cells, lines, code or HTML."""
+    return markdown_prose(text).replace("`", "\\`")
+
+
+def markdown_prose(text: str) -> str:
+    """A sentence of this program's own, which may have code in backticks; names in it make no lines and no HTML."""
+    plain = _on_one_line(text).replace("\\", "\\\\").replace("|", "\\|")
     plain = plain.replace("](", "]\\(")  # neither links nor images
     return plain.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
 def markdown_code(text: str) -> str:
     """Text between backticks, which it cannot leave."""
-    return f"`{' '.join(text.replace('`', chr(39)).split())}`"
+    return f"`{_on_one_line(text.replace('`', chr(39)))}`"
 
 
 def markdown_table(table: Table) -> str:
@@ -86,6 +97,7 @@ def _csv_cell(cell: Cell) -> tuple[object, ...]:
 
 def _harmless(text: str) -> str:
     """A leading = + - or @ would be a formula."""
+    text = printable(text)
     return f"'{text}" if text[:1] in ("=", "+", "-", "@", "\t", "\r") else text
 
 
@@ -100,12 +112,12 @@ _LATEX = {
 
 
 def latex_escape(text: str) -> str:
-    return "".join(_LATEX.get(character, character) for character in " ".join(text.split()))
+    return "".join(_LATEX.get(character, character) for character in _on_one_line(text))
 
 
 def latex_tables(title: str, tables: Iterable[Table], marks: Sequence[str]) -> str:
     """A fragment for \\input: one `table` environment a table; needs the package booktabs."""
-    head = [f"% {' '.join(title.split())}", r"% \usepackage[T1]{fontenc} \usepackage{booktabs}"]
+    head = [f"% {_on_one_line(title)}", r"% \usepackage[T1]{fontenc} \usepackage{booktabs}"]
     return "\n\n".join([*head, *(_latex_table(table, marks) for table in tables)]) + "\n"
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from stilts_ds.errors import counted
+from stilts_ds.errors import counted, printable
 from stilts_ds.report.card import write_cards
 from stilts_ds.report.compare import score_run
 from stilts_ds.report.inputs import duplicates_sheet, inputs_sheet
@@ -21,6 +21,7 @@ from stilts_ds.report.text import (
     latex_tables,
     markdown_code,
     markdown_escape,
+    markdown_prose,
     markdown_sheet,
     markdown_table,
     stacked_markdown,
@@ -54,7 +55,7 @@ def write_report(run: RunDir, settings: Settings | None = None, png: bool = Fals
         from stilts_ds.report.png import write_png
 
         write_png(tables.matrix, beside(run, ".png"), legend([tables.matrix], settings.level))
-    return summary
+    return printable(summary)
 
 
 def beside(run: RunDir, suffix: str) -> Path:
@@ -80,7 +81,7 @@ def markdown_report(data: RunData, tables: Tables, settings: Settings) -> str:
         *_remarks(tables.matrix.notes, [tables.matrix], settings),
     ]
     if data.missing:
-        parts += ["## What is missing\n", "\n".join(f"- {markdown_escape(note)}" for note in data.missing) + "\n"]
+        parts += ["## What is missing\n", "\n".join(f"- {markdown_prose(note)}" for note in data.missing) + "\n"]
     parts += [f"## How the gains were tested\n\n{tested(settings)}\n"]
     for table in [tables.gap, *tables.groups, *tables.languages]:
         if table.columns and table.rows:
@@ -99,11 +100,11 @@ def _markdown_section(table: Table, settings: Settings) -> list[str]:
 
 
 def _remarks(notes: Sequence[str], tables: Sequence[Table], settings: Settings) -> list[str]:
-    said = [*(markdown_escape(note) for note in notes), *legend(tables, settings.level)]
+    said = [*(markdown_prose(note) for note in notes), *legend(tables, settings.level)]
     return ["\n\n".join(said) + "\n"] if said else []
 
 
 def _published(tables: Tables, settings: Settings) -> list[str]:
     if tables.published:
         return _markdown_section(tables.published, settings)
-    return ["## Published scores\n", f"Not shown. {markdown_escape(tables.why_not_published)}\n"]
+    return ["## Published scores\n", f"Not shown. {markdown_prose(tables.why_not_published)}\n"]

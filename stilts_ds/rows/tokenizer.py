@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from stilts_ds.errors import UserError, first_line
-from stilts_ds.model_files import check_tokenizer
+from stilts_ds.model_files import check_tokenizer, refuse_own_code
 from stilts_ds.rows.pieces import Words
 from stilts_ds.rows.slices import Slices
 from stilts_ds.run_dir import hash_json
@@ -61,12 +61,14 @@ class Tokenizer:
 
         check_tokenizer(Path(path))
         try:
-            return cls(AutoTokenizer.from_pretrained(str(path), revision=revision), str(path))
+            found = AutoTokenizer.from_pretrained(str(path), revision=revision, trust_remote_code=False)
+            return cls(found, str(path))
         except UserError:
             raise
         except BaseException as error:  # damaged files end in all kinds, a panic of the Rust library among them
             if isinstance(error, (KeyboardInterrupt, SystemExit, MemoryError)):
                 raise
+            refuse_own_code(path, error)
             remedy = "give a folder that save_pretrained wrote, or copy it again"
             raise UserError(f"no tokenizer in {path}: {first_line(error)}; {remedy}") from error
 

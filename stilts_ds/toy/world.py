@@ -5,9 +5,9 @@ from __future__ import annotations
 
 import os
 import shutil
-import tempfile
 from pathlib import Path
 
+from stilts_ds.run_dir import fresh_folder
 from stilts_ds.toy import corpus, intermediate, targets
 from stilts_ds.toy.languages import LANGUAGES
 from stilts_ds.toy.sources import Source, write_lines
@@ -21,7 +21,7 @@ def ensure_toy_world(folder: Path, seed: int) -> None:
     if marker.exists() and marker.read_bytes() == str(seed).encode():
         return
     folder.parent.mkdir(parents=True, exist_ok=True)
-    fresh = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".data."))
+    fresh = fresh_folder(folder)
     try:
         write_world(fresh, seed)
         (fresh / "seed.txt").write_text(str(seed))

@@ -62,7 +62,8 @@ class Slurm:
         # srun does not take over --cpus-per-task from sbatch (Slurm 22.05 and later): each rank would get one core.
         cores = environment.get("SLURM_CPUS_PER_TASK", "1")
         variables = {"OMP_NUM_THREADS": cores, **environment, "SRUN_CPUS_PER_TASK": cores}
-        return subprocess.call(srun_command(rank_program(environment, arguments), profile.container), env=variables)
+        step = srun_command(rank_program(environment, arguments), profile.container)
+        return subprocess.call(step, env=variables, stdin=subprocess.DEVNULL)  # srun hands its own to rank 0
 
     def current_job(self, environment: Mapping[str, str]) -> CurrentJob:
         count = environment.get("SLURM_RESTART_COUNT", "0")
