@@ -87,10 +87,11 @@ def set_up_training(run: RunDir, recipe: Recipe, phase: Phase, data: Data, world
     source = str(run.phase(phase.init).encoder) if phase.init else model_path(recipe.model.name_or_path)
     if phase.init:
         check_export(run.phase(phase.init))
-    encoder = load_encoder(source, recipe.model, None if phase.init else recipe.model.revision)
+    revision = None if phase.init else recipe.model.revision
+    encoder = load_encoder(source, recipe.model, revision, world.device, recipe.engine.dtype)
     language_head = None
     if any(get_family(spec.family).trained.ties_embeddings for spec in specs):  # it predicts every vocabulary row
-        language_head = read_language_head(source, None if phase.init else recipe.model.revision)
+        language_head = read_language_head(source, revision)
     elif recipe.engine.vocabulary_rows == "touched":
         train_touched_rows(encoder, [task.rows for task in rows.values()], phase, data, world)
     lineage = {"init": source, "phase": phase.to_json(), "provenance": provenance().to_json()}
@@ -135,7 +136,7 @@ def train_touched_rows(
 ) -> None:
     """Leave only the vocabulary rows that the phase's train and dev data hold in the encoder."""
     dev = [data.dev(name, phase.setting(name)).rows(phase.setting(name)) for name in phase.train]
-    size = int(encoder.config.vocab_size)
+    size = encoder.get_input_embeddings().num_embeddings
     ids = touched_ids([*train, *dev], data.tokenizer.special, size)
     narrow_vocabulary(encoder, ids, keep_rest=world.first)
     if world.first:

@@ -216,7 +216,7 @@ class Contract:
         width = int(self.rows.items[1] - self.rows.items[0])
         spec = HeadSpec("head", self.family.name, tuple(labels), width)
         torch.manual_seed(3)
-        return build_head(spec, HeadShape(HIDDEN, 0.0, self.tokenizer.vocabulary, 1e-5))
+        return build_head(spec, HeadShape(HIDDEN, HIDDEN, 0.0, self.tokenizer.vocabulary, 1e-5))
 
     def _run(self, head: Head, features: torch.Tensor) -> torch.Tensor:
         embedding = torch.zeros(self.tokenizer.vocabulary, HIDDEN)
