@@ -5,14 +5,14 @@ from __future__ import annotations
 import ctypes
 import gc
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
 import torch
 
 from stilts_ds.batches.collate import TaskRows
-from stilts_ds.config import Recipe
+from stilts_ds.config import EvaluationPart, Recipe
 from stilts_ds.data.data import Data
 from stilts_ds.ds_files import base_config
 from stilts_ds.engine.training_setup import TrainingSetup
@@ -27,7 +27,7 @@ from stilts_ds.model.encoder import load_encoder, read_language_head
 from stilts_ds.model.heads import HeadSpec, set_language_head
 from stilts_ds.model.multitask import MultiTask
 from stilts_ds.model.vocabulary import narrow_vocabulary
-from stilts_ds.model_files import model_path
+from stilts_ds.model_files import Limits, model_path
 from stilts_ds.plan_file import Phase
 from stilts_ds.rows.rows import Rows, touched_ids
 from stilts_ds.run_dir import RunDir, folder_bytes, provenance
@@ -35,8 +35,8 @@ from stilts_ds.run_dir import RunDir, folder_bytes, provenance
 log = logging.getLogger(__name__)
 
 
-def check_settings(recipe: Recipe, phases: list[Phase], limit: int | None, world: World) -> None:
-    """Refuse what cannot work before anything is paid for. `limit`: the longest row of the model, if known."""
+def check_settings(recipe: Recipe, phases: list[Phase], limits: Limits, world: World) -> None:
+    """Refuse what cannot work before anything is paid for."""
     check_deepspeed()
     base_config(recipe.engine)  # which looks at the recipe's own DeepSpeed file
     if recipe.engine.dtype == "fp16" and world.device.type == "cpu":
@@ -46,12 +46,25 @@ def check_settings(recipe: Recipe, phases: list[Phase], limit: int | None, world
             continue
         setting = phase.setting()
         longest = max(phase.setting(name).max_seq_length for name in phase.train)
-        if limit is not None and longest > limit:
-            raise UserError(f"{phase.title}: max_seq_length={longest}, but the model takes {limit} tokens")
+        if limits.tokens is not None and longest > limits.tokens:
+            raise UserError(f"{phase.title}: max_seq_length={longest}, but the model takes {limits.tokens} tokens")
         if setting.train_batch_size < world.size:
             raise UserError(
                 f"{phase.title}: train_batch_size={setting.train_batch_size} is less than the {world.size} ranks"
             )
+
+
+def check_retrieval(part: EvaluationPart, phases: Sequence[Phase], limits: Limits) -> None:
+    """Refuse rows and layers for retrieval that the model has not got, before the phases that retrieval waits for."""
+    if all(phase.train for phase in phases):
+        return
+    length, layer = part.retrieval_max_seq_length, part.retrieval_layer
+    if limits.tokens is not None and length > limits.tokens:
+        raise UserError(f"evaluation.retrieval_max_seq_length={length}, but the model takes {limits.tokens} tokens")
+    # The embeddings' output is hidden state 0, and the last layer's is -1, too.
+    if limits.layers is not None and not -limits.layers - 1 <= layer <= limits.layers:
+        raise UserError(f"evaluation.retrieval_layer={layer}, but the model has {limits.layers} layers; "
+                        f"give 0 to {limits.layers}, or -1 for the last")
 
 
 def bytes_to_write(parameters: int | None, phases: list[Phase], run: RunDir) -> int:

@@ -30,8 +30,8 @@ from stilts_ds.evaluate.score_run import score_phase
 from stilts_ds.evaluate.zero_shot import evaluate_phase
 from stilts_ds.export import publish, withdraw
 from stilts_ds.model.encoder import quiet
-from stilts_ds.model_files import longest_row, model_path, parameter_count
-from stilts_ds.phase_setup import bytes_to_write, check_settings, release_memory, set_up_training
+from stilts_ds.model_files import limits_of, model_path, parameter_count
+from stilts_ds.phase_setup import bytes_to_write, check_retrieval, check_settings, release_memory, set_up_training
 from stilts_ds.phase_status import PhaseStatus
 from stilts_ds.plan_file import Phase, Plan
 from stilts_ds.run_dir import RunDir, hash_file, provenance, write_json
@@ -48,8 +48,9 @@ def run_phases(run: RunDir, wanted: list[str], only: str | None, world: World) -
         raise UserError(f"{run.plan} has no phase {sorted(unknown)[0]}")
     chosen = [phase for phase in phases if not wanted or phase.id in wanted]
     model = model_path(recipe.model.name_or_path)
-    limit, parameters = longest_row(model), parameter_count(model)
-    check_settings(recipe, chosen, limit, world)
+    limits, parameters = limits_of(model, recipe.model.revision), parameter_count(model)
+    check_settings(recipe, chosen, limits, world)
+    check_retrieval(recipe.evaluation, phases, limits)
     needed = world.broadcast(bytes_to_write(parameters, chosen, run) if world.first else None)
     check_ranks(world, run.root, needed)
     data = Data(recipe, run.root)

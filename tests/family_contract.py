@@ -136,7 +136,7 @@ class Contract:
         """The number of parameters that plans are made with is the built head's."""
         head = self._head()
         labels = len(self.split.labels) if self.family.labelled else 0
-        expected = self.family.trained.parameters(HIDDEN, labels, self.tokenizer.vocabulary)
+        expected = self.family.trained.parameters(HIDDEN, labels, self.tokenizer.vocabulary, HIDDEN)
         assert sum(parameter.numel() for parameter in head.parameters()) == expected
 
     def check_gold_decodes_to_100(self) -> None:

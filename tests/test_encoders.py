@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import logging
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -13,13 +14,16 @@ import torch
 import transformers as T
 from torch.testing import assert_close
 
-from stilts_ds.config import ModelPart
+from stilts_ds.config import EvaluationPart, ModelPart
 from stilts_ds.errors import UserError
 from stilts_ds.families.build import build_model
 from stilts_ds.model.checks import check_dropout, largest_window
 from stilts_ds.model.encoder import load_encoder
 from stilts_ds.model.heads import HeadSpec
 from stilts_ds.model.vocabulary import narrow_vocabulary
+from stilts_ds.model_files import Limits, limits_of, shape_of
+from stilts_ds.phase_setup import check_retrieval
+from stilts_ds.planning.memory import trained_parameters
 from stilts_ds.rows.batch import Batch
 
 SIZES: dict[str, Any] = {"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 64,
@@ -173,3 +177,61 @@ def test_what_is_no_encoder_of_rows_is_refused_by_name(config: Any, reason: str,
     folder = saved(config, tmp_path / "model")
     with pytest.raises(UserError, match=reason):
         load_encoder(folder, ModelPart())
+
+
+@pytest.mark.parametrize("config", [
+    T.ElectraConfig(**SIZES, embedding_size=16), T.AlbertConfig(**SIZES, embedding_size=16, pad_token_id=0),
+    T.RemBertConfig(**SIZES, input_embedding_size=16, pad_token_id=0), T.ModernBertConfig(**SIZES, pad_token_id=0),
+    distilbert(),
+    T.XLMRobertaConfig(**SIZES), T.BertConfig(**SIZES),
+], ids=lambda config: config.model_type)
+@pytest.mark.parametrize("with_head", [False, True])
+def test_planned_parameters_are_those_of_the_encoder_that_is_loaded(
+    config: Any, with_head: bool, tmp_path: Path
+) -> None:
+    """Of the folder of an encoder, and of a language model that keeps its head."""
+    (T.AutoModelForMaskedLM if with_head else T.AutoModel).from_config(config).save_pretrained(tmp_path)
+    encoder: Any = load_encoder(tmp_path, ModelPart())
+    real = sum(parameter.numel() for parameter in encoder.parameters())
+    words = encoder.get_input_embeddings().weight
+    shape = shape_of(tmp_path)
+    assert shape is not None and (shape.parameters, shape.width) == (real, words.shape[1])
+    assert trained_parameters(shape, 100, []) == real - words.numel() + 100 * words.shape[1]
+
+
+# --- positions, layers -----------------------------------------------------------------------------------------------
+
+POSITIONS: dict[str, Any] = {"max_position_embeddings": 40, "pad_token_id": 1}
+
+
+@pytest.mark.parametrize("config, longest", [
+    (T.CamembertConfig(**SIZES, **POSITIONS), 38), (T.XLMRobertaXLConfig(**SIZES, **POSITIONS), 38),
+    (T.Data2VecTextConfig(**SIZES, **POSITIONS), 38), (T.MPNetConfig(**SIZES, **POSITIONS), 38),
+    (T.LongformerConfig(**SIZES, **POSITIONS, attention_window=[8] * 3), 38), (T.IBertConfig(**SIZES, **POSITIONS), 38),
+    (T.RobertaPreLayerNormConfig(**SIZES, **POSITIONS), 38), (T.BertConfig(**SIZES, **POSITIONS), 40),
+    (distilbert(max_position_embeddings=40), 40), (T.ElectraConfig(**SIZES, **POSITIONS), 40),
+], ids=lambda value: getattr(value, "model_type", ""))
+def test_the_longest_row_is_the_longest_that_each_kind_takes(config: Any, longest: int, tmp_path: Path) -> None:
+    folder = saved(config, tmp_path / "model")
+    assert limits_of(str(folder), None) == Limits(longest, 3)
+    encoder: Any = load_encoder(folder, ModelPart(attn_implementation="eager")).eval()
+    encoder(input_ids=torch.full((1, longest), 50))
+    with pytest.raises((IndexError, RuntimeError)):
+        encoder(input_ids=torch.full((1, longest + 16), 50))  # Longformer pads to its window
+
+
+def test_rows_and_layers_that_a_model_has_not_got_are_refused_before_training() -> None:
+    retrieval, target = ([SimpleNamespace(train=train)] for train in ((), ("mnli",)))
+    limits = Limits(256, 3)
+    check_retrieval(EvaluationPart(), target, limits)  # type: ignore[arg-type]
+    for layer in (-4, 0, 3):
+        part = EvaluationPart(retrieval_max_seq_length=256, retrieval_layer=layer)
+        check_retrieval(part, retrieval, limits)  # type: ignore[arg-type]
+    for part, message in (
+        (EvaluationPart(retrieval_max_seq_length=257), "retrieval_max_seq_length=257, but the model takes 256 tokens"),
+        (EvaluationPart(retrieval_max_seq_length=256, retrieval_layer=4), "retrieval_layer=4, but the model has 3"),
+        (EvaluationPart(retrieval_max_seq_length=256, retrieval_layer=-5), "retrieval_layer=-5, but the model has 3"),
+    ):
+        with pytest.raises(UserError, match=message):
+            check_retrieval(part, [*target, *retrieval], limits)  # type: ignore[arg-type]
+    check_retrieval(EvaluationPart(retrieval_layer=14), retrieval, Limits(None, None))  # type: ignore[arg-type]
