@@ -140,7 +140,8 @@ def load_language_head(
         if pretrained is not None:
             set_language_head(model.heads[spec.name], pretrained, source)
         if world.first:
-            origin = f"is new: {source} has none" if pretrained is None else f"of {source} goes on"
+            none = f"is new: {source} has none (`lm_head`, or `cls.predictions` with GELU)"
+            origin = none if pretrained is None else f"of {source} goes on"
             log.info("the language modelling head %s", origin)
 
 

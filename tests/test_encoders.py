@@ -12,14 +12,15 @@ import numpy as np
 import pytest
 import torch
 import transformers as T
+from safetensors.torch import load_file, save_file
 from torch.testing import assert_close
 
 from stilts_ds.config import EvaluationPart, ModelPart
 from stilts_ds.errors import UserError
 from stilts_ds.families.build import build_model
 from stilts_ds.model.checks import check_dropout, largest_window
-from stilts_ds.model.encoder import load_encoder
-from stilts_ds.model.heads import HeadSpec
+from stilts_ds.model.encoder import load_encoder, read_language_head
+from stilts_ds.model.heads import HeadSpec, set_language_head
 from stilts_ds.model.vocabulary import narrow_vocabulary
 from stilts_ds.model_files import Limits, limits_of, shape_of
 from stilts_ds.phase_setup import check_retrieval
@@ -235,3 +236,29 @@ def test_rows_and_layers_that_a_model_has_not_got_are_refused_before_training() 
         with pytest.raises(UserError, match=message):
             check_retrieval(part, [*target, *retrieval], limits)  # type: ignore[arg-type]
     check_retrieval(EvaluationPart(retrieval_layer=14), retrieval, Limits(None, None))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("activation", ["gelu", "relu"])
+@pytest.mark.parametrize("old_names", [False, True])
+def test_berts_language_head_gives_the_checkpoints_own_logits(
+    activation: str, old_names: bool, tmp_path: Path
+) -> None:
+    """As it is written now, and with the names that LayerNorm had in old checkpoints (mBERT's)."""
+    torch.manual_seed(0)
+    plain = T.BertForMaskedLM(T.BertConfig(**SIZES, **WIDE, hidden_act=activation)).eval()
+    plain.save_pretrained(tmp_path)
+    if old_names:
+        file = tmp_path / "model.safetensors"
+        tensors = {name.replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta")
+                   if name.startswith("cls") else name: value for name, value in load_file(file).items()}
+        save_file(tensors, file, {"format": "pt"})
+    weights = read_language_head(tmp_path)
+    if activation == "relu":
+        assert weights is None
+        return
+    assert weights is not None
+    model: Any = build_model(load_encoder(tmp_path, ModelPart()), [HeadSpec("mlm", "text")], 1).eval()
+    set_language_head(model.head("mlm"), weights, "folder")
+    batch = batch_of(9)
+    found = model.head("mlm")(model(batch, "hidden"), model.word_embedding)
+    assert_close(found, plain(input_ids=batch.input_ids[None]).logits[0], rtol=1e-4, atol=1e-4)

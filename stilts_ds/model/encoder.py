@@ -18,7 +18,7 @@ from stilts_ds.errors import UserError, counted, first_line
 from stilts_ds.model import attention
 from stilts_ds.model.checks import check_dropout, check_hidden_states, packs_exactly
 from stilts_ds.model.dropout import set_dropout
-from stilts_ds.model_files import check_folder, shards_in
+from stilts_ds.model_files import check_folder, read_config, shards_in
 
 log = logging.getLogger(__name__)
 CPU = torch.device("cpu")
@@ -141,15 +141,18 @@ def compile_layers(model: Any) -> None:
     log.info("%d encoder layers are compiled in the first steps", len(layers))
 
 
-PREFIX = "lm_head."
+# Parts of a checkpoint's language modelling head and what they are here: RoBERTa's relatives, and BERT's.
+HEAD_PARTS = (("lm_head.", ""), ("cls.predictions.transform.dense.", "dense."),
+              ("cls.predictions.transform.LayerNorm.", "layer_norm."), ("cls.predictions.", ""))
+OLD_NAMES = {"layer_norm.gamma": "layer_norm.weight", "layer_norm.beta": "layer_norm.bias"}
 LANGUAGE_HEAD = ("dense.weight", "dense.bias", "layer_norm.weight", "layer_norm.bias", "bias")
 
 
 def read_language_head(path: str | Path, revision: str | None = None) -> dict[str, torch.Tensor] | None:
-    """The language modelling head (`lm_head.*` of XLMRobertaForMaskedLM and its relatives), float32 on the CPU.
+    """The language modelling head of XLM-R, BERT and their relatives (HEAD_PARTS), float32 on the CPU.
 
-    Only these tensors are read. None where the checkpoint has no such head or only a part of it. Its decoder is the
-    word embeddings, and so is not read.
+    Only these tensors are read. None where the checkpoint has no such head, only a part of it or, in BERT's form, one
+    with another activation than GELU. Its decoder is the word embeddings, and so is not read.
     """
     found: dict[str, torch.Tensor] = {}
     for file in _weight_files(str(path), revision):
@@ -163,11 +166,21 @@ def read_language_head(path: str | Path, revision: str | None = None) -> dict[st
     # Older checkpoints hold the bias of the output as the decoder's.
     if "bias" not in found and "decoder.bias" in found:
         found["bias"] = found["decoder.bias"]
-    return {name: found[name].float() for name in LANGUAGE_HEAD} if set(LANGUAGE_HEAD) <= set(found) else None
+    if not set(LANGUAGE_HEAD) <= set(found) or _activation(str(path), revision) != "gelu":
+        return None
+    return {name: found[name].float() for name in LANGUAGE_HEAD}
+
+
+def _activation(path: str, revision: str | None) -> str:
+    from transformers.utils import cached_file
+
+    file = cached_file(path, "config.json", revision=revision, _raise_exceptions_for_missing_entries=False)
+    config = {} if file is None else read_config(Path(file).parent)
+    return str(config.get("hidden_act", "gelu"))
 
 
 def _weight_files(path: str, revision: str | None) -> list[Path]:
-    """The weight files of a folder or hub model that hold `lm_head.*`; several where the model is split."""
+    """The weight files of a folder or hub model that hold the head; several where the model is split."""
     from transformers.utils import cached_file
 
     for name in ("model.safetensors", "pytorch_model.bin"):
@@ -180,7 +193,7 @@ def _weight_files(path: str, revision: str | None) -> list[Path]:
         index = cached_file(path, f"{name}.index.json", **quietly)
         if index is not None:
             places = shards_in(Path(index))
-            parts = sorted({part for key, part in places.items() if key.startswith(PREFIX)})
+            parts = sorted({part for key, part in places.items() if _name_in_head(key)})
             return [Path(file) for part in parts if (file := cached_file(path, part, **quietly)) is not None]
     return []
 
@@ -188,14 +201,18 @@ def _weight_files(path: str, revision: str | None) -> list[Path]:
 def _head_tensors(file: Path) -> dict[str, torch.Tensor]:
     if file.suffix != ".safetensors":
         whole = torch.load(file, map_location="cpu", weights_only=True, mmap=is_zipfile(file))
-        return {key.removeprefix(PREFIX): value for key, value in whole.items() if _in_head(key)}
+        return {name: value for key, value in whole.items() if (name := _name_in_head(key))}
     with safe_open(file, "pt") as stored:
-        names = stored.keys()
-        return {key.removeprefix(PREFIX): stored.get_tensor(key) for key in names if _in_head(key)}
+        return {name: stored.get_tensor(key) for key in stored.keys() if (name := _name_in_head(key))}  # noqa: SIM118
 
 
-def _in_head(key: str) -> bool:
-    return key.startswith(PREFIX) and not key.endswith("decoder.weight")
+def _name_in_head(key: str) -> str | None:
+    """What a checkpoint's parameter is in a language modelling head; None outside of it, and for the decoder."""
+    for prefix, ours in HEAD_PARTS:
+        if key.startswith(prefix):
+            name = ours + key.removeprefix(prefix)
+            return None if name.endswith("decoder.weight") else OLD_NAMES.get(name, name)
+    return None
 
 
 def save_encoder(model: Any, state: dict[str, torch.Tensor], folder: Path) -> None:
