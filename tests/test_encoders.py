@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import copy
 import logging
+import re
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import models_sweep
 import numpy as np
 import pytest
 import torch
 import transformers as T
+from ranks import ROOT
 from safetensors.torch import load_file, save_file
 from torch.testing import assert_close
 
@@ -262,3 +265,16 @@ def test_berts_language_head_gives_the_checkpoints_own_logits(
     batch = batch_of(9)
     found = model.head("mlm")(model(batch, "hidden"), model.word_embedding)
     assert_close(found, plain(input_ids=batch.input_ids[None]).logits[0], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["xlm-roberta", "modernbert", "deberta-v2", "fnet", "canine", "mbart"])
+def test_the_page_of_models_says_what_is_found(kind: str) -> None:
+    """A sample; the whole page takes minutes."""
+    assert models_sweep.table([kind])[0] in (ROOT / "docs" / "models.md").read_text(encoding="utf-8").split("\n")
+
+
+def test_no_model_on_the_page_is_wrong() -> None:
+    page = (ROOT / "docs" / "models.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `(.+?)` \| (.+?) \|", page, re.MULTILINE)
+    assert [kind for kind, _ in rows] == models_sweep.kinds()
+    assert {verdict for _, verdict in rows} <= {"right", "refused", "not tried"}

@@ -59,7 +59,7 @@ def _problem(encoder: Any, batch: Batch) -> str | None:
     changed[-1] -= 1
     other = encode_padded(encoder, Batch(changed, *_rest(rows[0])), types)
     if torch.equal(other[0], alone[0][0]):
-        return "it reads from left to right, so that its first token knows nothing of the text"
+        return "its first token knows nothing of the tokens behind it, as where a model reads from left to right"
     if not _close(encode_padded(encoder, batch, types), torch.cat(alone), REFUSED):
         return "hidden states of a row depend on padding and on the rows beside it, or are other ones at every pass"
     return None
