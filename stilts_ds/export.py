@@ -115,7 +115,7 @@ def load_trained(folder: PhaseDir | None, recipe: Recipe, device: torch.device) 
         check_export(folder)
         specs = read_heads(folder.root)
         source, revision = str(folder.encoder), None
-    model = build_model(load_encoder(source, recipe.model, revision), specs, len(specs))
+    model = build_model(load_encoder(source, recipe.model, revision, device), specs, len(specs))
     if folder is not None:
         model.heads.load_state_dict(load_file(folder.heads))
     return model.to(device).eval()

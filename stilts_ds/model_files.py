@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import json
 import math
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,12 +15,22 @@ from stilts_ds.run_dir import hash_file, hash_json, read_json
 
 TOY = Path(__file__).parent / "toy" / "model"
 # Files that decide what a fast tokenizer makes of a text.
-TOKENIZER_FILES = ("tokenizer*", "sentencepiece*", "spiece*", "vocab*", "merges.txt", "special_tokens_map.json",
-                   "added_tokens.json")
+TOKENIZER_FILES = ("tokenizer*", "sentencepiece*", "spiece*", "spm*", "vocab*", "merges.txt", "bpe.codes",
+                   "special_tokens_map.json", "added_tokens.json")
 # Sizes in config.json and the largest that is believed.
 MOST = {"num_hidden_layers": 1000, "hidden_size": 1 << 17, "intermediate_size": 1 << 20, "num_attention_heads": 1 << 12,
         "vocab_size": 1 << 24, "max_position_embeddings": 1 << 24, "type_vocab_size": 1 << 16, "pad_token_id": 1 << 24}
 BERT_LIKE = ("bert", "roberta", "xlm-roberta", "camembert")
+# Relatives of RoBERTa: positions begin behind the padding token's id.
+FROM_PADDING = ("roberta", "xlm-roberta", "xlm-roberta-xl", "roberta-prelayernorm", "camembert", "data2vec-text",
+                "longformer", "mpnet", "ibert", "luke", "esm", "layoutlmv3", "lilt", "markuplm")
+# Names of the same size in configurations.
+NAMES = {"num_hidden_layers": ("num_hidden_layers", "n_layers", "num_layers", "n_layer"),
+         "hidden_size": ("hidden_size", "dim", "emb_dim", "d_model"),
+         "intermediate_size": ("intermediate_size", "hidden_dim", "d_inner", "ffn_dim"),
+         "num_attention_heads": ("num_attention_heads", "n_heads", "n_head"),
+         "vocab_size": ("vocab_size", "n_words")}
+NOT_TRAINED = re.compile(r"pooler|position_ids$|token_type_ids$")
 
 
 def model_path(name_or_path: str) -> str:
@@ -142,7 +153,8 @@ def tokenizer_hash(name_or_path: str, revision: str | None) -> str:
 
 @dataclass(frozen=True)
 class Shape:
-    """An encoder's sizes: V vocabulary rows of H values, then layers; `body` is its parameters but for V x H."""
+    """An encoder's sizes. `body` is its parameters but for the word embeddings, whose rows have `width` values: the
+    hidden size, or `embedding` where that is another."""
 
     layers: int
     hidden: int
@@ -150,36 +162,59 @@ class Shape:
     intermediate: int
     vocabulary: int
     body: int
+    embedding: int | None = None
+
+    @property
+    def width(self) -> int:
+        return self.hidden if self.embedding is None else self.embedding
 
     @property
     def parameters(self) -> int:
-        return self.body + self.vocabulary * self.hidden
+        return self.body + self.vocabulary * self.width
 
 
 def shape_of(folder: Path) -> Shape | None:
-    """Sizes from config.json; None for an architecture whose sizes have other names there.
+    """Sizes from config.json and the headers of the weight files; None where those do not say.
 
-    For BERT and RoBERTa the parameters follow from the sizes (no pooler, no task head: those are not used). For others
-    they are the weight files', which may hold a pooler or a head too.
+    For BERT and RoBERTa the parameters follow from the sizes. For others they are the shapes in safetensors files. No
+    pooler and no task head: those are not used.
     """
     config = read_config(folder)
-    try:
-        layers, hidden, inner = (config[k] for k in ("num_hidden_layers", "hidden_size", "intermediate_size"))
-        heads, vocabulary = config["num_attention_heads"], config["vocab_size"]
-    except KeyError:
+    sizes = [size_of(config, name) for name in NAMES]
+    if None in sizes:
         return None
-    if None in (layers, hidden, inner, heads, vocabulary):
-        return None
+    layers, hidden, inner, heads, vocabulary = (int(size) for size in sizes if size is not None)
     if config.get("model_type") in BERT_LIKE:
         rows = (config.get("max_position_embeddings") or 0) + (config.get("type_vocab_size") or 0)
         layer = 4 * (hidden * hidden + hidden) + 2 * hidden * inner + inner + hidden + 4 * hidden
         body = rows * hidden + 2 * hidden + layers * layer
-    else:
-        count = parameter_count(str(folder))
-        if count is None:
-            return None
-        body = count - vocabulary * hidden
-    return Shape(layers, hidden, heads, inner, vocabulary, body)
+        return Shape(layers, hidden, heads, inner, vocabulary, body)
+    shapes = _encoder_shapes(folder, vocabulary)
+    if shapes is None:
+        return None
+    words, whole = shapes
+    width = None if words[1] == hidden else words[1]
+    return Shape(layers, hidden, heads, inner, vocabulary, whole - math.prod(words), width)
+
+
+def size_of(config: dict[str, Any], name: str) -> int | None:
+    """A size under any of its names; None where a configuration has none of them."""
+    found = (config.get(other) for other in NAMES[name])
+    return next((size for size in found if type(size) is int), None)
+
+
+def _encoder_shapes(folder: Path, vocabulary: int) -> tuple[list[int], int] | None:
+    """Shape of the word embeddings in the weight files, and the values of the whole encoder; None without them."""
+    shapes = {name: tensor["shape"] for file in sorted(folder.glob("*.safetensors"))
+              for name, tensor in _header(file)[1].items() if name != "__metadata__"}  # fmt: skip
+    words = [name for name, shape in shapes.items() if "embed" in name and len(shape) == 2 and shape[0] == vocabulary]
+    if not words:
+        return None
+    # Under a task head the encoder's names begin with its own, such as `electra.`.
+    first = words[0].split(".")[0]
+    prefix = "" if "embed" in first else f"{first}."
+    used = (shape for name, shape in shapes.items() if name.startswith(prefix) and not NOT_TRAINED.search(name))
+    return shapes[words[0]], sum(map(math.prod, used))
 
 
 def check_weights(folder: Path) -> None:
@@ -248,6 +283,25 @@ def longest_row(path: str) -> int | None:
         return None
     config = read_config(Path(path))
     positions = int(config.get("max_position_embeddings") or 512)
-    if "roberta" not in config.get("model_type", ""):
+    kind = config.get("model_type", "")
+    if kind == "big_bird":  # longer rows are attended to at random
+        blocks = 5 + 2 * int(config.get("num_random_blocks") or 3)
+        positions = min(positions, blocks * int(config.get("block_size") or 64))
+    if kind not in FROM_PADDING:
         return positions
-    return positions - int(config.get("pad_token_id") or 0) - 1  # RoBERTa-like models count from padding_idx + 1
+    return positions - int(config.get("pad_token_id") or 0) - 1
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a model takes: tokens of a row, and layers; None where that is not known (a hub model not yet fetched)."""
+
+    tokens: int | None
+    layers: int | None
+
+
+def limits_of(name_or_path: str, revision: str | None) -> Limits:
+    folder = model_folder(name_or_path, revision)
+    if folder is None or not (folder / "config.json").exists():
+        return Limits(None, None)
+    return Limits(longest_row(str(folder)), size_of(read_config(folder), "num_hidden_layers"))

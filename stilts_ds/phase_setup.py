@@ -5,14 +5,14 @@ from __future__ import annotations
 import ctypes
 import gc
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
 import torch
 
 from stilts_ds.batches.collate import TaskRows
-from stilts_ds.config import Recipe
+from stilts_ds.config import EvaluationPart, Recipe
 from stilts_ds.data.data import Data
 from stilts_ds.ds_files import base_config
 from stilts_ds.engine.preflight import check_ranks
@@ -28,7 +28,7 @@ from stilts_ds.model.encoder import load_encoder, read_language_head
 from stilts_ds.model.heads import HeadSpec, set_language_head
 from stilts_ds.model.multitask import MultiTask
 from stilts_ds.model.vocabulary import narrow_vocabulary
-from stilts_ds.model_files import longest_row, model_path, parameter_count
+from stilts_ds.model_files import Limits, limits_of, model_path, parameter_count
 from stilts_ds.plan_file import Phase
 from stilts_ds.rows.rows import Rows, touched_ids
 from stilts_ds.run_dir import RunDir, folder_bytes, provenance
@@ -36,16 +36,21 @@ from stilts_ds.run_dir import RunDir, folder_bytes, provenance
 log = logging.getLogger(__name__)
 
 
-def check_start(run: RunDir, recipe: Recipe, phases: list[Phase], world: World) -> None:
-    """Refuse settings that cannot work, ranks that do not fit together and a disk that is too small. A collective."""
+def check_start(run: RunDir, recipe: Recipe, phases: list[Phase], planned: Sequence[Phase], world: World) -> None:
+    """Refuse settings that cannot work, ranks that do not fit together and a disk that is too small. A collective.
+
+    `phases` are those that run now, `planned` all of the plan: retrieval after them must be possible.
+    """
     model = model_path(recipe.model.name_or_path)
-    check_settings(recipe, phases, longest_row(model), world)
+    limits = limits_of(model, recipe.model.revision)
+    check_settings(recipe, phases, limits, world)
+    check_retrieval(recipe.evaluation, planned, limits)
     needed = world.broadcast(bytes_to_write(parameter_count(model), phases, run) if world.first else None)
     check_ranks(world, run.root, needed)
 
 
-def check_settings(recipe: Recipe, phases: list[Phase], limit: int | None, world: World) -> None:
-    """Refuse what cannot work before anything is paid for. `limit`: the longest row of the model, if known."""
+def check_settings(recipe: Recipe, phases: list[Phase], limits: Limits, world: World) -> None:
+    """Refuse what cannot work before anything is paid for."""
     check_deepspeed()
     base_config(recipe.engine)  # which looks at the recipe's own DeepSpeed file
     if recipe.engine.dtype == "fp16" and world.device.type == "cpu":
@@ -55,12 +60,25 @@ def check_settings(recipe: Recipe, phases: list[Phase], limit: int | None, world
             continue
         setting = phase.setting()
         longest = max(phase.setting(name).max_seq_length for name in phase.train)
-        if limit is not None and longest > limit:
-            raise UserError(f"{phase.title}: max_seq_length={longest}, but the model takes {limit} tokens")
+        if limits.tokens is not None and longest > limits.tokens:
+            raise UserError(f"{phase.title}: max_seq_length={longest}, but the model takes {limits.tokens} tokens")
         if setting.train_batch_size < world.size:
             raise UserError(
                 f"{phase.title}: train_batch_size={setting.train_batch_size} is less than the {world.size} ranks"
             )
+
+
+def check_retrieval(part: EvaluationPart, phases: Sequence[Phase], limits: Limits) -> None:
+    """Refuse rows and layers for retrieval that the model has not got, before the phases that retrieval waits for."""
+    if all(phase.train for phase in phases):
+        return
+    length, layer = part.retrieval_max_seq_length, part.retrieval_layer
+    if limits.tokens is not None and length > limits.tokens:
+        raise UserError(f"evaluation.retrieval_max_seq_length={length}, but the model takes {limits.tokens} tokens")
+    # The embeddings' output is hidden state 0, and the last layer's is -1, too.
+    if limits.layers is not None and not -limits.layers - 1 <= layer <= limits.layers:
+        raise UserError(f"evaluation.retrieval_layer={layer}, but the model has {limits.layers} layers; "
+                        f"give 0 to {limits.layers}, or -1 for the last")
 
 
 def bytes_to_write(parameters: int | None, phases: list[Phase], run: RunDir) -> int:
@@ -96,10 +114,11 @@ def set_up_training(run: RunDir, recipe: Recipe, phase: Phase, data: Data, world
     source = str(run.phase(phase.init).encoder) if phase.init else model_path(recipe.model.name_or_path)
     if phase.init:
         check_export(run.phase(phase.init))
-    encoder = load_encoder(source, recipe.model, None if phase.init else recipe.model.revision)
+    revision = None if phase.init else recipe.model.revision
+    encoder = load_encoder(source, recipe.model, revision, world.device, recipe.engine.dtype)
     language_head = None
     if any(get_family(spec.family).trained.ties_embeddings for spec in specs):  # it predicts every vocabulary row
-        language_head = read_language_head(source, None if phase.init else recipe.model.revision)
+        language_head = read_language_head(source, revision)
     elif recipe.engine.vocabulary_rows == "touched":
         train_touched_rows(encoder, [task.rows for task in rows.values()], phase, data, world)
     lineage = {"init": source, "phase": phase.to_json(), "provenance": provenance().to_json()}
@@ -135,7 +154,8 @@ def load_language_head(
         if pretrained is not None:
             set_language_head(model.heads[spec.name], pretrained, source)
         if world.first:
-            origin = f"is new: {source} has none" if pretrained is None else f"of {source} goes on"
+            none = f"is new: {source} has none (`lm_head`, or `cls.predictions` with GELU)"
+            origin = none if pretrained is None else f"of {source} goes on"
             log.info("the language modelling head %s", origin)
 
 
@@ -144,7 +164,7 @@ def train_touched_rows(
 ) -> None:
     """Leave only the vocabulary rows that the phase's train and dev data hold in the encoder."""
     dev = [data.dev(name, phase.setting(name)).rows(phase.setting(name)) for name in phase.train]
-    size = int(encoder.config.vocab_size)
+    size = encoder.get_input_embeddings().num_embeddings
     ids = touched_ids([*train, *dev], data.tokenizer.special, size)
     narrow_vocabulary(encoder, ids, keep_rest=world.first)
     if world.first:

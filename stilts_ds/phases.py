@@ -46,7 +46,7 @@ def run_phases(run: RunDir, wanted: list[str], only: str | None, world: World) -
     if unknown:
         raise UserError(f"{run.plan} has no phase {sorted(unknown)[0]}")
     chosen = [phase for phase in phases if not wanted or phase.id in wanted]
-    check_start(run, recipe, chosen, world)
+    check_start(run, recipe, chosen, phases, world)
     data = Data(recipe, run.root)
 
     def check_files() -> None:

@@ -30,7 +30,7 @@ from stilts_ds.engine.training_setup import TrainingSetup
 from stilts_ds.engine.world import World, joined
 from stilts_ds.errors import UserError
 from stilts_ds.model.encoder import quiet
-from stilts_ds.model_files import longest_row, model_path
+from stilts_ds.model_files import limits_of
 from stilts_ds.phase_setup import check_settings, set_up_training
 from stilts_ds.plan_file import Phase, Plan
 from stilts_ds.run_dir import RunDir, hash_json
@@ -47,7 +47,7 @@ def trial(run: RunDir, phase_id: str, world: World) -> None:
     phases = Plan.load(run.plan).phases
     # The encoder of an earlier phase has the same shape as the pretrained one, and may not exist yet.
     [phase] = [phase.model_copy(update={"init": ""}) for phase in phases if phase.id == phase_id]
-    check_settings(recipe, [phase], longest_row(model_path(recipe.model.name_or_path)), world)
+    check_settings(recipe, [phase], limits_of(recipe.model.name_or_path, recipe.model.revision), world)
     recipe = with_format(recipe, None, world)
     data = Data(recipe, run.root)
     world.on_rank_0(lambda: tokenise(data, phases))

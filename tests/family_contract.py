@@ -136,7 +136,7 @@ class Contract:
         """The number of parameters that plans are made with is the built head's."""
         head = self._head()
         labels = len(self.split.labels) if self.family.labelled else 0
-        expected = self.family.trained.parameters(HIDDEN, labels, self.tokenizer.vocabulary)
+        expected = self.family.trained.parameters(HIDDEN, labels, self.tokenizer.vocabulary, HIDDEN)
         assert sum(parameter.numel() for parameter in head.parameters()) == expected
 
     def check_gold_decodes_to_100(self) -> None:
@@ -216,7 +216,7 @@ class Contract:
         width = int(self.rows.items[1] - self.rows.items[0])
         spec = HeadSpec("head", self.family.name, tuple(labels), width)
         torch.manual_seed(3)
-        return build_head(spec, HeadShape(HIDDEN, 0.0, self.tokenizer.vocabulary, 1e-5))
+        return build_head(spec, HeadShape(HIDDEN, HIDDEN, 0.0, self.tokenizer.vocabulary, 1e-5))
 
     def _run(self, head: Head, features: torch.Tensor) -> torch.Tensor:
         embedding = torch.zeros(self.tokenizer.vocabulary, HIDDEN)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,7 @@ from stilts_ds.families.pair.rows import encode_pair
 from stilts_ds.model.encoder import load_encoder, save_encoder
 from stilts_ds.model.heads import HeadSpec
 from stilts_ds.model.multitask import MultiTask
-from stilts_ds.model.vocabulary import TouchedEmbedding
+from stilts_ds.model.vocabulary import touch
 from stilts_ds.model_files import fingerprint, longest_row
 from stilts_ds.rows.batch import Batch, pack_rows
 from stilts_ds.rows.tokenizer import Tokenizer
@@ -148,7 +149,7 @@ def test_hidden_states_of_a_layer_are_the_encoders_own() -> None:
 def test_only_the_padding_row_of_a_narrow_vocabulary_has_no_gradient(ids: list[int], rows: list[int]) -> None:
     """Also where the model's padding id (1) is no special token of the tokenizer and thus not among the ids."""
     whole = torch.nn.Embedding(12, 4, padding_idx=1)
-    narrow = TouchedEmbedding(whole, np.array(ids), keep_rest=True)
+    narrow = touch(copy.deepcopy(whole), np.array(ids), keep_rest=True)
     assert narrow.ids.tolist() == rows and torch.equal(narrow.weight, whole.weight[rows])
     used = torch.tensor([*rows, 9])
     assert torch.equal(narrow(used), whole(used))

@@ -52,7 +52,7 @@ def test_parameters_of_xlmr_large(tmp_path: Path) -> None:
               "intermediate_size": 4096, "vocab_size": 250_002, "max_position_embeddings": 514, "type_vocab_size": 1}
     (tmp_path / "config.json").write_text(json.dumps(config))
     assert shape_of(tmp_path) == LARGE
-    head = get_family("pair").trained.parameters(1024, 3, 250_002)
+    head = get_family("pair").trained.parameters(1024, 3, 250_002, 1024)
     assert head == 1024 * 1024 + 1024 + 3 * 1024 + 3
     assert trained_parameters(LARGE, 27_500, [head]) == 332_051_459
     assert trained_parameters(LARGE, 250_002, [head]) == 559_893_507
@@ -71,17 +71,28 @@ def test_other_architectures_take_the_count_of_their_files(tmp_path: Path) -> No
               "intermediate_size": 8, "vocab_size": 10}
     (tmp_path / "config.json").write_text(json.dumps(config))
     assert shape_of(tmp_path) is None  # no weight file that says
-    header = json.dumps({"w": {"dtype": "F32", "shape": [25, 2], "data_offsets": [0, 200]}}).encode()
-    (tmp_path / "model.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + bytes(200))
+    shapes = {"w": [25, 2]}
+    write_header(tmp_path, shapes)
+    assert shape_of(tmp_path) is None  # no word embeddings of that vocabulary
+    shapes |= {"embeddings.words.weight": [10, 3], "embeddings.position_ids": [1, 7], "pooler.dense.weight": [4, 4]}
+    write_header(tmp_path, shapes)
     shape = shape_of(tmp_path)
-    assert shape is not None and (shape.body, shape.parameters) == (10, 50)
+    assert shape is not None and (shape.body, shape.width, shape.parameters) == (50, 3, 80)
+    write_header(tmp_path, {"cls.bias": [10], **{f"some.{name}": size for name, size in shapes.items()}})
+    assert shape_of(tmp_path) == shape  # the same under a task head
+
+
+def write_header(folder: Path, shapes: dict[str, list[int]]) -> None:
+    header = json.dumps({name: {"dtype": "F32", "shape": shape, "data_offsets": [0, 0]}
+                         for name, shape in shapes.items()}).encode()
+    (folder / "model.safetensors").write_bytes(len(header).to_bytes(8, "little") + header)
 
 
 def test_parameters_of_heads_are_those_that_are_built() -> None:
     model = small.model(hidden=16)
     for name, spec in model.specs.items():
         real = sum(p.numel() for p in model.heads[name].parameters())
-        assert get_family(spec.family).trained.parameters(16, len(spec.labels), small.VOCABULARY) == real
+        assert get_family(spec.family).trained.parameters(16, len(spec.labels), small.VOCABULARY, 16) == real
 
 
 @pytest.mark.parametrize(("stage", "dtype", "count", "weights", "gradients", "optimizer"), [
@@ -148,7 +159,7 @@ def test_more_of_anything_costs_what_it_should() -> None:
 
 def test_the_page_shows_what_the_formula_gives() -> None:
     page = (ranks.ROOT / "docs" / "plan.md").read_text(encoding="utf-8")
-    head = get_family("pair").trained.parameters(1024, 3, 250_002)
+    head = get_family("pair").trained.parameters(1024, 3, 250_002, 1024)
     rows = re.findall(r"^\| (\w+), stage (\d) \| ([\d,]+) \| ([\d.]+) \|", page, re.MULTILINE)
     assert len(rows) == 6
     for dtype, stage, parameters, shown in rows:

@@ -163,7 +163,8 @@ def test_the_log_says_where_the_head_comes_from(tmp_path: Path, caplog: pytest.L
     said = [record.getMessage() for record in caplog.records]
     assert said == [
         f"the language modelling head of {tmp_path / 'with'} goes on",
-        f"the language modelling head is new: {tmp_path / 'without'} has none",
+        f"the language modelling head is new: {tmp_path / 'without'} has none "
+        "(`lm_head`, or `cls.predictions` with GELU)",
     ]
 
 

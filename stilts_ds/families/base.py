@@ -167,7 +167,8 @@ class HeadVerbs:
     reads: Reads  # the same, but what is read to predict: places in the batch [m]
     output: Callable[[np.ndarray], Output]  # an item's logits [m, C] -> what is kept of them
     decode: Callable[[Sequence[Any], Rows, Sequence[Output], Sequence[str], EvaluationPart], Any]
-    parameters: Callable[[int, int, int], int]  # hidden size, labels, vocabulary -> parameters of the head
+    # hidden size, labels, vocabulary, width of the word embeddings -> parameters of the head
+    parameters: Callable[[int, int, int, int], int]
     target_count: Callable[[Rows, int, float], int] = one_target  # rows, item, mlm_probability -> loss terms
     # Settings that suit labelled dev outputs best (SQuAD 2.0's threshold for "no answer").
     tune: Callable[[Sequence[Any], Rows, Sequence[Output], EvaluationPart], EvaluationPart] = same_settings

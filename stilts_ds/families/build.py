@@ -7,6 +7,7 @@ from importlib import import_module
 from typing import Any
 
 from stilts_ds.families.registry import get_family
+from stilts_ds.model.dropout import hidden_dropout
 from stilts_ds.model.heads import Head, HeadShape, HeadSpec
 from stilts_ds.model.multitask import MultiTask
 
@@ -20,16 +21,18 @@ def build_head(spec: HeadSpec, shape: HeadShape) -> Head:
 
 def build_model(encoder: Any, specs: Sequence[HeadSpec], tasks: int) -> MultiTask:
     """The encoder with new heads. They are made in the order of their names, which random weights depend on."""
-    shape = head_shape(encoder.config)
+    shape = head_shape(encoder)
     heads = {spec.name: build_head(spec, shape) for spec in sorted(specs, key=lambda spec: spec.name)}
     return MultiTask(encoder, heads, tasks)
 
 
-def head_shape(config: Any) -> HeadShape:
-    """What heads take from an encoder's configuration."""
+def head_shape(encoder: Any) -> HeadShape:
+    """What heads take from an encoder."""
+    config = encoder.config
     return HeadShape(
         hidden=config.hidden_size,
-        dropout=float(getattr(config, "hidden_dropout_prob", 0.1)),
+        embedding=int(encoder.get_input_embeddings().weight.shape[1]),
+        dropout=hidden_dropout(config),
         vocabulary=config.vocab_size,
         epsilon=float(getattr(config, "layer_norm_eps", 1e-5)),
     )

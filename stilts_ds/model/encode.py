@@ -35,11 +35,16 @@ def encode_padded(
 
     types = {"token_type_ids": table(batch.token_type_ids, 0)} if token_types else {}
     out = encoder(
-        input_ids=table(batch.input_ids, getattr(encoder.config, "pad_token_id", None) or 0),
+        input_ids=table(batch.input_ids, filler(encoder)),
         attention_mask=table(torch.ones_like(batch.input_ids), 0), output_hidden_states=layer is not None, **types,
     )
     hidden = out.last_hidden_state if layer is None else out.hidden_states[layer]
     return hidden.flatten(0, 1)[place]
+
+
+def filler(encoder: Any) -> int:
+    """The token that rows are padded with; no other token sees it."""
+    return int(getattr(encoder.config, "pad_token_id", None) or 0)
 
 
 def first_position(encoder: Any) -> int:
@@ -47,35 +52,3 @@ def first_position(encoder: Any) -> int:
     embeddings = getattr(encoder, "embeddings", None)
     counts_from_padding = hasattr(embeddings, "create_position_ids_from_input_ids")
     return int(embeddings.padding_idx) + 1 if embeddings is not None and counts_from_padding else 0
-
-
-def packs_exactly(encoder: Any, attention: str) -> bool:
-    """Whether the encoder gives the same hidden states with packed as with padded rows: tried, not assumed.
-
-    `encoder` runs with attention of its own and is left with packed `attention` if that works, as it was if not.
-    """
-    before, training = encoder.config._attn_implementation, encoder.training
-    batch = _sample(int(encoder.config.vocab_size))
-    types = int(getattr(encoder.config, "type_vocab_size", 1) or 1) > 1
-    encoder.eval()
-    try:
-        with torch.no_grad():
-            expected = encode_padded(encoder, batch, types)
-            encoder.set_attn_implementation(attention)
-            same = torch.allclose(encode_packed(encoder, batch, types), expected, rtol=1e-4, atol=1e-4)
-    except (TypeError, ValueError, IndexError, RuntimeError, AttributeError, AssertionError):
-        same = False  # its forward takes no positions, or has attention of its own kind
-    encoder.train(training)
-    if not same:
-        encoder.set_attn_implementation(before)
-    return same
-
-
-def _sample(vocabulary: int) -> Batch:
-    """Four rows of unequal lengths, ordinary token ids from the middle of the vocabulary."""
-    lengths = (5, 3, 3, 7)
-    row = torch.repeat_interleave(torch.arange(len(lengths)), torch.tensor(lengths))
-    offsets = torch.tensor([0, *torch.tensor(lengths).cumsum(0).tolist()])
-    position = torch.arange(int(offsets[-1])) - offsets[row]
-    ids = vocabulary // 2 + torch.arange(len(row)) % max(1, vocabulary // 4)
-    return Batch(ids, (position > 2).long(), row, position, offsets, lengths)

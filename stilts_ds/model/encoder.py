@@ -16,10 +16,12 @@ from torch import nn
 from stilts_ds.config import ModelPart
 from stilts_ds.errors import UserError, counted, first_line
 from stilts_ds.model import attention
-from stilts_ds.model.encode import packs_exactly
-from stilts_ds.model_files import check_folder, refuse_own_code, shards_in
+from stilts_ds.model.checks import check_dropout, check_hidden_states, packs_exactly
+from stilts_ds.model.dropout import set_dropout
+from stilts_ds.model_files import check_folder, read_config, refuse_own_code, shards_in
 
 log = logging.getLogger(__name__)
+CPU = torch.device("cpu")
 
 
 def quiet() -> None:
@@ -30,22 +32,28 @@ def quiet() -> None:
     transformers_logging.disable_progress_bar()
 
 
-def load_encoder(path: str | Path, setting: ModelPart, revision: str | None = None) -> nn.Module:
-    """Load the encoder of any checkpoint in float32, without pooler or task head.
+def load_encoder(
+    path: str | Path, setting: ModelPart, revision: str | None = None, device: torch.device = CPU, dtype: str = "fp32"
+) -> nn.Module:
+    """Load the encoder of any checkpoint in float32 on the CPU, without pooler or task head.
 
-    With `attn_implementation: packed` it takes packed rows where that gives its own hidden states, which is tried here;
-    the log says so where it does not.
+    With `attn_implementation: packed` it takes packed rows where that gives its own hidden states, which is tried on
+    the `device` and in the `dtype` (of `engine.dtype`) that it will run with; the log says so where it does not.
 
-    Raises UserError for a folder without configuration or weights, weights that do not fit the configuration, or a
-    model that is code of its own, which is never run.
+    Raises UserError for a folder without configuration or weights, weights that do not fit the configuration, a model
+    that is code of its own, which is never run, and one that is no encoder of rows of tokens, with the reason.
     """
     from transformers import AutoConfig, AutoModel
 
     check_folder(path)
     try:
         config = AutoConfig.from_pretrained(str(path), revision=revision, trust_remote_code=False)
-        _set_dropout(config, setting.dropout)
+        check_kind(config, str(path))
+        if setting.dropout is not None:
+            set_dropout(config, setting.dropout)
         model_class: Any = AutoModel._model_mapping[type(config)]
+        if isinstance(model_class, tuple):  # such as Funnel's: with and without its decoder of lengths
+            model_class = model_class[0]
         takes_pooler = "add_pooling_layer" in inspect.signature(model_class.__init__).parameters
         model, info = model_class.from_pretrained(
             str(path), config=config, revision=revision, dtype=torch.float32, output_loading_info=True,
@@ -54,7 +62,7 @@ def load_encoder(path: str | Path, setting: ModelPart, revision: str | None = No
             ignore_mismatched_sizes=True,  # refused below, by name
             **({"add_pooling_layer": False} if takes_pooler else {}),
         )
-    except (MemoryError, torch.OutOfMemoryError):
+    except (MemoryError, torch.OutOfMemoryError, UserError):
         raise
     except Exception as error:  # a configuration of strange values ends in every kind
         refuse_own_code(path, error)
@@ -72,17 +80,44 @@ def load_encoder(path: str | Path, setting: ModelPart, revision: str | None = No
             f"{path}: weights are missing for {counted(len(missing), 'parameter')}, such as {sorted(missing)[0]}; "
             "the folder holds another model or only a part of one"
         )
+    check_hidden_states(model, str(path))
+    if setting.dropout is not None:
+        check_dropout(model, setting.dropout, str(path))
     if setting.attn_implementation == "packed":
-        pack(model, str(path))
+        pack(model, str(path), device, dtype)
     return model
 
 
-def pack(model: Any, name: str) -> None:
-    """Let a model take packed rows, if it gives the same hidden states so."""
+def check_kind(config: Any, name: str) -> None:
+    """Raise UserError for a kind of model that is no encoder of tokens in any language, as its configuration says."""
+    from transformers.models.auto.modeling_auto import MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES as TO_SEQUENCES
+
+    kind = config.model_type
+    if getattr(config, "is_encoder_decoder", False) or kind in TO_SEQUENCES:
+        problem = "it is an encoder-decoder, whose hidden states are its decoder's"
+    elif getattr(config, "is_decoder", False):
+        problem = "it reads from left to right (is_decoder), so that its first token knows nothing of the text"
+    elif getattr(config, "vocab_size", None) is None:
+        problem = "it has no vocabulary of tokens; it reads characters, images or sounds"
+    elif kind == "xmod" or (getattr(config, "use_lang_emb", False) and int(getattr(config, "n_langs", 1)) > 1):
+        problem = "it needs the language of each text (adapters or embeddings of languages), which it does not get here"
+    else:
+        return
+    raise UserError(f"{name} ({kind}): {problem}; use another encoder")
+
+
+def pack(model: Any, name: str, device: torch.device = CPU, dtype: str = "fp32") -> None:
+    """Let a model take packed rows, if it gives the same hidden states so on `device`. It comes back to the CPU."""
     from transformers import AttentionInterface
 
     AttentionInterface.register(attention.NAME, attention.packed_attention)
-    if packs_exactly(model, attention.NAME):
+    try:
+        same = packs_exactly(model.to(device), attention.NAME, device, dtype)
+    except torch.OutOfMemoryError:  # ZeRO-3 trains models that no one device holds
+        log.warning("%s: whole, it is too large for %s; whether rows can be packed is tried on the CPU", name, device)
+        same = packs_exactly(model.to(CPU), attention.NAME, CPU, dtype)
+    model.to(CPU)
+    if same:
         log.info("%s: rows are packed, none is padded", name)
     else:
         log.warning("%s: packed rows give it other hidden states; rows are padded to the longest of a batch", name)
@@ -108,20 +143,18 @@ def compile_layers(model: Any) -> None:
     log.info("%d encoder layers are compiled in the first steps", len(layers))
 
 
-def _set_dropout(config: Any, dropout: float | None) -> None:
-    if dropout is not None:
-        config.hidden_dropout_prob = config.attention_probs_dropout_prob = dropout
-
-
-PREFIX = "lm_head."
+# Parts of a checkpoint's language modelling head and what they are here: RoBERTa's relatives, and BERT's.
+HEAD_PARTS = (("lm_head.", ""), ("cls.predictions.transform.dense.", "dense."),
+              ("cls.predictions.transform.LayerNorm.", "layer_norm."), ("cls.predictions.", ""))
+OLD_NAMES = {"layer_norm.gamma": "layer_norm.weight", "layer_norm.beta": "layer_norm.bias"}
 LANGUAGE_HEAD = ("dense.weight", "dense.bias", "layer_norm.weight", "layer_norm.bias", "bias")
 
 
 def read_language_head(path: str | Path, revision: str | None = None) -> dict[str, torch.Tensor] | None:
-    """The language modelling head (`lm_head.*` of XLMRobertaForMaskedLM and its relatives), float32 on the CPU.
+    """The language modelling head of XLM-R, BERT and their relatives (HEAD_PARTS), float32 on the CPU.
 
-    Only these tensors are read. None where the checkpoint has no such head or only a part of it. Its decoder is the
-    word embeddings, and so is not read.
+    Only these tensors are read. None where the checkpoint has no such head, only a part of it or, in BERT's form, one
+    with another activation than GELU. Its decoder is the word embeddings, and so is not read.
     """
     found: dict[str, torch.Tensor] = {}
     for file in _weight_files(str(path), revision):
@@ -135,11 +168,21 @@ def read_language_head(path: str | Path, revision: str | None = None) -> dict[st
     # Older checkpoints hold the bias of the output as the decoder's.
     if "bias" not in found and "decoder.bias" in found:
         found["bias"] = found["decoder.bias"]
-    return {name: found[name].float() for name in LANGUAGE_HEAD} if set(LANGUAGE_HEAD) <= set(found) else None
+    if not set(LANGUAGE_HEAD) <= set(found) or _activation(str(path), revision) != "gelu":
+        return None
+    return {name: found[name].float() for name in LANGUAGE_HEAD}
+
+
+def _activation(path: str, revision: str | None) -> str:
+    from transformers.utils import cached_file
+
+    file = cached_file(path, "config.json", revision=revision, _raise_exceptions_for_missing_entries=False)
+    config = {} if file is None else read_config(Path(file).parent)
+    return str(config.get("hidden_act", "gelu"))
 
 
 def _weight_files(path: str, revision: str | None) -> list[Path]:
-    """The weight files of a folder or hub model that hold `lm_head.*`; several where the model is split."""
+    """The weight files of a folder or hub model that hold the head; several where the model is split."""
     from transformers.utils import cached_file
 
     for name in ("model.safetensors", "pytorch_model.bin"):
@@ -152,7 +195,7 @@ def _weight_files(path: str, revision: str | None) -> list[Path]:
         index = cached_file(path, f"{name}.index.json", **quietly)
         if index is not None:
             places = shards_in(Path(index))
-            parts = sorted({part for key, part in places.items() if key.startswith(PREFIX)})
+            parts = sorted({part for key, part in places.items() if _name_in_head(key)})
             return [Path(file) for part in parts if (file := cached_file(path, part, **quietly)) is not None]
     return []
 
@@ -160,14 +203,18 @@ def _weight_files(path: str, revision: str | None) -> list[Path]:
 def _head_tensors(file: Path) -> dict[str, torch.Tensor]:
     if file.suffix != ".safetensors":
         whole = torch.load(file, map_location="cpu", weights_only=True, mmap=is_zipfile(file))
-        return {key.removeprefix(PREFIX): value for key, value in whole.items() if _in_head(key)}
+        return {name: value for key, value in whole.items() if (name := _name_in_head(key))}
     with safe_open(file, "pt") as stored:
-        names = stored.keys()
-        return {key.removeprefix(PREFIX): stored.get_tensor(key) for key in names if _in_head(key)}
+        return {name: stored.get_tensor(key) for key in stored.keys() if (name := _name_in_head(key))}  # noqa: SIM118
 
 
-def _in_head(key: str) -> bool:
-    return key.startswith(PREFIX) and not key.endswith("decoder.weight")
+def _name_in_head(key: str) -> str | None:
+    """What a checkpoint's parameter is in a language modelling head; None outside of it, and for the decoder."""
+    for prefix, ours in HEAD_PARTS:
+        if key.startswith(prefix):
+            name = ours + key.removeprefix(prefix)
+            return None if name.endswith("decoder.weight") else OLD_NAMES.get(name, name)
+    return None
 
 
 def save_encoder(model: Any, state: dict[str, torch.Tensor], folder: Path) -> None:

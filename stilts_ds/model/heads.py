@@ -33,9 +33,11 @@ class HeadSpec:
 
 @dataclass(frozen=True)
 class HeadShape:
-    """What a head takes from the encoder: hidden size, dropout, vocabulary size, epsilon of LayerNorm."""
+    """What a head takes from the encoder: hidden size, width of word embeddings, dropout, vocabulary size, epsilon of
+    LayerNorm."""
 
     hidden: int
+    embedding: int
     dropout: float
     vocabulary: int
     epsilon: float
@@ -94,14 +96,17 @@ class TokenHead(Head):
 
 
 class MaskedLanguageModelHead(Head):
-    """Dense, GELU, LayerNorm, then the word embeddings as decoder (XLMRobertaLMHead's form, tied)."""
+    """Dense, GELU, LayerNorm, then the word embeddings as decoder (XLMRobertaLMHead's form, tied).
+
+    Where those are narrower than hidden states (ELECTRA, ALBERT), the dense layer leads to their width, as there.
+    """
 
     ties_embeddings = True
 
     def __init__(self, spec: HeadSpec, shape: HeadShape) -> None:
         super().__init__(spec)
-        self.dense = nn.Linear(shape.hidden, shape.hidden)
-        self.layer_norm = nn.LayerNorm(shape.hidden, eps=shape.epsilon)
+        self.dense = nn.Linear(shape.hidden, shape.embedding)
+        self.layer_norm = nn.LayerNorm(shape.embedding, eps=shape.epsilon)
         self.bias = nn.Parameter(torch.zeros(shape.vocabulary))
 
     def forward(self, features: torch.Tensor, embedding: torch.Tensor) -> torch.Tensor:

@@ -17,6 +17,7 @@ import torch
 from torch import nn
 
 from stilts_ds.model import attention
+from stilts_ds.model.checks import uses_token_types
 from stilts_ds.model.encode import encode_packed, encode_padded
 from stilts_ds.model.heads import Head
 from stilts_ds.rows.batch import Batch, Targets
@@ -40,7 +41,7 @@ class MultiTask(nn.Module):
         self.tasks = tasks
         self.heads = nn.ModuleDict({name: heads[name] for name in self.specs})
         config = encoder.config
-        self.uses_token_types = int(getattr(config, "type_vocab_size", 1) or 1) > 1
+        self.uses_token_types = uses_token_types(encoder)
         self.packs = getattr(config, "_attn_implementation", None) == attention.NAME
 
     @property

@@ -8,36 +8,30 @@ half of XLM-R Large and four fifths of its smallest relatives.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 from torch import nn
-from torch.nn import functional
+
+from stilts_ds.errors import UserError
+from stilts_ds.model.encode import filler
 
 
-class TouchedEmbedding(nn.Module):
-    """Drop-in for `whole` [V, H] that owns only the rows `ids` [N] (ascending) as its parameter `weight` [N, H].
+class TouchedEmbedding(nn.Embedding):
+    """Word embeddings that own only the rows `ids` [N] (ascending) of a whole matrix [V, H]: their `weight` is [N, H].
 
-    The row of the padding id is always among them, the one of `weight` that gets no gradient. Any other id in a batch
-    is an index error: nothing untrained is ever read in silence. `keep_rest` keeps the whole matrix in host memory,
-    for `whole`; one rank needs it.
+    `touch` makes a layer one of these in place, so that everything else about it stays: its name in the model, and a
+    forward of its own kind (Gemma's multiplies by a factor). Any id that is not among `ids` is an index error: nothing
+    untrained is ever read in silence. `rest` is the whole matrix in host memory, for `whole`; one rank needs it.
     """
 
-    def __init__(self, whole: nn.Embedding, ids: np.ndarray, keep_rest: bool) -> None:
-        super().__init__()
-        padding = whole.padding_idx
-        if padding is not None:  # it need not be a special token of the tokenizer
-            ids = np.union1d(ids, [padding])
-        self.ids = torch.from_numpy(np.asarray(ids, np.int64))
-        table = whole.weight.detach()
-        self.weight = nn.Parameter(table[self.ids].clone())
-        self.rest = table if keep_rest else None  # a plain attribute: no parameter, no buffer
-        place = torch.full((whole.num_embeddings,), -1, dtype=torch.int64)
-        place[self.ids] = torch.arange(len(self.ids))
-        self.register_buffer("place", place, persistent=False)
-        self.padding_idx = None if padding is None else int(np.searchsorted(ids, padding))
+    ids: torch.Tensor
+    place: torch.Tensor
+    rest: torch.Tensor | None
 
     def forward(self, input_ids: torch.Tensor) -> torch.Tensor:
-        return functional.embedding(self.place[input_ids], self.weight, self.padding_idx)  # type: ignore[index]
+        return super().forward(self.place[input_ids])
 
     def whole(self, trained: torch.Tensor, decay: float) -> torch.Tensor:
         """The matrix [V, H] that training all rows would have given: trained rows in place, the others decayed."""
@@ -47,9 +41,39 @@ class TouchedEmbedding(nn.Module):
         return table
 
 
+def touch(layer: nn.Embedding, ids: np.ndarray, keep_rest: bool) -> TouchedEmbedding:
+    """Leave only the rows `ids` in `layer`. The row of its padding id, which gets no gradient, is always kept."""
+    padding, rows = layer.padding_idx, layer.num_embeddings
+    if padding is not None:  # it need not be a special token of the tokenizer
+        ids = np.union1d(ids, [padding])
+    table = layer.weight.detach()
+    kind = type(layer)
+    layer.__class__ = type(f"Touched{kind.__name__}", (TouchedEmbedding, kind), {})
+    assert isinstance(layer, TouchedEmbedding)
+    layer.ids = torch.from_numpy(np.asarray(ids, np.int64))
+    layer.weight = nn.Parameter(table[layer.ids].clone())
+    layer.rest = table if keep_rest else None  # a plain attribute: no parameter, no buffer
+    place = torch.full((rows,), -1, dtype=torch.int64)
+    place[layer.ids] = torch.arange(len(layer.ids))
+    layer.register_buffer("place", place, persistent=False)
+    layer.num_embeddings = len(layer.ids)
+    layer.padding_idx = None if padding is None else int(np.searchsorted(ids, padding))
+    return layer
+
+
 def narrow_vocabulary(encoder: nn.Module, ids: np.ndarray, keep_rest: bool) -> None:
-    """Give a Hugging Face encoder a `TouchedEmbedding` in place of its word embeddings."""
-    encoder.set_input_embeddings(TouchedEmbedding(encoder.get_input_embeddings(), ids, keep_rest))  # type: ignore[operator]
+    """Leave only the rows `ids`, and the one that padded rows are filled with, in a Hugging Face encoder's word
+    embeddings.
+
+    Raises UserError where other layers share their matrix or they are of an unknown kind.
+    """
+    layer: Any = encoder.get_input_embeddings()  # type: ignore[operator]
+    if not isinstance(layer, nn.Embedding):
+        raise UserError(f"the word embeddings are a {type(layer).__name__}; set engine.vocabulary_rows to `all`")
+    owners = [name for name, part in encoder.named_modules() if part._parameters.get("weight") is layer.weight]
+    if len(owners) > 1:
+        raise UserError(f"{owners[0]} and {owners[1]} share the word embeddings; set engine.vocabulary_rows to `all`")
+    touch(layer, np.union1d(ids, [filler(encoder)]), keep_rest)
 
 
 def widen(model: nn.Module, parameters: dict[str, torch.Tensor], decay: float) -> dict[str, torch.Tensor]:

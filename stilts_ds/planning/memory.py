@@ -159,9 +159,9 @@ def activations(shape: Shape, batch: MicroBatch, s: int, checkpointing: bool, at
 
 def trained_parameters(shape: Shape, vocabulary_rows: int, heads: Iterable[int]) -> int:
     """Parameters that a phase trains: the encoder with `vocabulary_rows` word-embedding rows, and its heads."""
-    return shape.body + vocabulary_rows * shape.hidden + sum(heads)
+    return shape.body + vocabulary_rows * shape.width + sum(heads)
 
 
 def largest_parameter(shape: Shape, vocabulary_rows: int) -> int:
     """Values of the largest single tensor: word embeddings or a feed-forward matrix."""
-    return max(vocabulary_rows * shape.hidden, shape.hidden * shape.intermediate)
+    return max(vocabulary_rows * shape.width, shape.hidden * shape.intermediate)

@@ -148,5 +148,5 @@ def heads_of(phase: Phase, data: Data, shape: Shape) -> list[int] | None:
             labels = len(data.labels(task.name)) if family.labelled else 0
         except UserError:
             return None
-        counts[task.head_name] = family.trained.parameters(shape.hidden, labels, shape.vocabulary)
+        counts[task.head_name] = family.trained.parameters(shape.hidden, labels, shape.vocabulary, shape.width)
     return list(counts.values())

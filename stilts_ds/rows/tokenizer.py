@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from stilts_ds.errors import UserError, first_line
-from stilts_ds.model_files import check_tokenizer, refuse_own_code
+from stilts_ds.model_files import check_tokenizer, model_folder, read_config, refuse_own_code, size_of
 from stilts_ds.rows.pieces import Words
 from stilts_ds.rows.slices import Slices
 from stilts_ds.run_dir import hash_json
@@ -28,6 +28,10 @@ class Template:
 
     @property
     def pair_cost(self) -> int:
+        """Special tokens of two segments. Raises UserError where nothing stands between them."""
+        if not self.middle:
+            raise UserError("the model's tokenizer puts no token between two texts, so that they cannot be told apart; "
+                            "use another encoder")
         return len(self.prefix) + len(self.middle) + len(self.suffix)
 
     @property
@@ -47,8 +51,11 @@ class Tokenizer:
         self.backend.no_padding()
         self.template = _template(tokenizer)
         self.words = Words(self.backend)
-        self.fingerprint = hash_json(json.loads(self.backend.to_str()))
-        self.pad = tokenizer.pad_token_id
+        self.name = name
+        self.space = _own_space(self.backend)
+        # Before words had their own space, such a tokenizer's rows were others.
+        self.fingerprint = hash_json([json.loads(self.backend.to_str()), self.space] if self.space else
+                                     json.loads(self.backend.to_str()))
         self.unk = tokenizer.unk_token_id
         self.mask = tokenizer.mask_token_id
         self.special = frozenset(tokenizer.all_special_ids)
@@ -61,8 +68,9 @@ class Tokenizer:
 
         check_tokenizer(Path(path))
         try:
-            found = AutoTokenizer.from_pretrained(str(path), revision=revision, trust_remote_code=False)
-            return cls(found, str(path))
+            loaded = AutoTokenizer.from_pretrained(str(path), revision=revision, trust_remote_code=False)
+            _check_ids(loaded, str(path), revision)
+            return cls(loaded, str(path))
         except UserError:
             raise
         except BaseException as error:  # damaged files end in all kinds, a panic of the Rust library among them
@@ -70,6 +78,8 @@ class Tokenizer:
                 raise
             refuse_own_code(path, error)
             remedy = "give a folder that save_pretrained wrote, or copy it again"
+            if _only_sentencepiece(Path(path)):
+                remedy = "its tokenizer is only a SentencePiece file: `pip install sentencepiece protobuf` reads it"
             raise UserError(f"no tokenizer in {path}: {first_line(error)}; {remedy}") from error
 
     def save(self, folder: Path) -> None:
@@ -87,6 +97,30 @@ class Tokenizer:
         Leading white space is left out of a token's characters.
         """
         return self.words.tokenise(texts)
+
+
+def _own_space(backend: Any) -> str:
+    """What stands before a word inside a text to have the tokens that it has there: a space for byte-level BPE (`Ġman`
+    is not `man`), nothing where a word has the same tokens everywhere."""
+    text, alone, behind = (backend.encode(t, add_special_tokens=False).ids for t in ("a a", "a", " a"))
+    return " " if text != alone + alone and text == alone + behind else ""
+
+
+def _check_ids(tokenizer: Any, path: str, revision: str | None) -> None:
+    """Raise UserError where the tokenizer has tokens for which the model has no embedding."""
+    folder = model_folder(path, revision)
+    if folder is None or not (folder / "config.json").exists():
+        return
+    rows, most = size_of(read_config(folder), "vocab_size"), max(tokenizer.get_vocab().values(), default=0)
+    if rows is not None and most >= rows:
+        raise UserError(
+            f"{path}: the tokenizer has token ids up to {most}, the model's vocabulary {rows} rows; after tokens are "
+            "added, resize_token_embeddings makes rows for them"
+        )
+
+
+def _only_sentencepiece(folder: Path) -> bool:
+    return not (folder / "tokenizer.json").exists() and any(folder.glob("*.model"))
 
 
 def _template(tokenizer: Any) -> Template:

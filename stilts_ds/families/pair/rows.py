@@ -49,6 +49,6 @@ def targets(rows: Rows, item: int, starts: Sequence[int], ids: np.ndarray, maski
     return ItemTargets(np.asarray(starts), rows.label[item : item + 1])
 
 
-def head_parameters(hidden: int, labels: int, vocabulary: int) -> int:
+def head_parameters(hidden: int, labels: int, vocabulary: int, embedding: int) -> int:
     """Dense layer and projection, with biases."""
     return hidden * hidden + hidden + hidden * labels + labels

@@ -164,6 +164,6 @@ def targets(rows: Rows, item: int, starts: Sequence[int], ids: np.ndarray, maski
     return ItemTargets(np.arange(starts[0], starts[0] + length), rows.span[row : row + 1])
 
 
-def head_parameters(hidden: int, labels: int, vocabulary: int) -> int:
+def head_parameters(hidden: int, labels: int, vocabulary: int, embedding: int) -> int:
     """A projection to two scores, with biases."""
     return 2 * hidden + 2

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from stilts_ds.config import TrainingPart
+from stilts_ds.errors import UserError
 from stilts_ds.families.base import ItemTargets, Masking
 from stilts_ds.families.tag.record import Tagged
 from stilts_ds.rows.chunks import chunks
@@ -26,18 +27,29 @@ def encode_tag(
     room = setting.max_seq_length - tokenizer.template.single_cost
     known = {tag: i for i, tag in enumerate(labels)}
     for index, chunk in chunks(records):
-        pieces = word_pieces([word for record in chunk for word in record.words], tokenizer).up_to(room)
+        pieces = word_pieces([record.words for record in chunk], tokenizer).up_to(room)
         tags = np.fromiter(chain.from_iterable(_tag_indices(r, known, out) for r in chunk), np.int32)
         counts = [len(record.words) for record in chunk]
         _append_sentences(out, tokenizer, pieces, tags, counts, index, room)
     return out.rows()
 
 
-def word_pieces(words: Sequence[str], tokenizer: Tokenizer) -> Slices:
-    """The pieces of each word; a word without pieces becomes `<unk>`."""
+def word_pieces(sentences: Sequence[Sequence[str]], tokenizer: Tokenizer) -> Slices:
+    """The pieces of each word of each sentence, as in running text; a word without pieces becomes `<unk>`.
+
+    Raises UserError for such a word where the tokenizer has no unknown token.
+    """
+    space = tokenizer.space
+    words = [f"{space}{word}" if number else word for words in sentences for number, word in enumerate(words)]
     found = tokenizer.slices(words)
     unknown = len(found.flat)
     empty = found.length == 0
+    if tokenizer.unk is None:
+        if empty.any():
+            word = words[int(empty.argmax())]
+            raise UserError(f"the tokenizer of {tokenizer.name} makes no token of the word {word!r} and has no unknown "
+                            "token; take the word out, or use another encoder")
+        return found
     return Slices(np.append(found.flat, np.int32(tokenizer.unk)), np.where(empty, unknown, found.first),
                   np.where(empty, 1, found.length))  # fmt: skip
 
@@ -118,6 +130,6 @@ def reads(rows: Rows, item: int, starts: Sequence[int], ids: np.ndarray, masking
     return np.flatnonzero(word_of >= 0) + starts[0]
 
 
-def head_parameters(hidden: int, labels: int, vocabulary: int) -> int:
+def head_parameters(hidden: int, labels: int, vocabulary: int, embedding: int) -> int:
     """A projection, with biases."""
     return hidden * labels + labels

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from stilts_ds.config import TrainingPart
+from stilts_ds.errors import UserError
 from stilts_ds.families.base import ItemTargets, Masking
 from stilts_ds.families.text.record import Text
 from stilts_ds.rows.chunks import chunks
@@ -26,6 +27,9 @@ def encode_text(
 
     `labels` are languages: a row's label is its language, by which the mixture draws.
     """
+    if tokenizer.mask is None:
+        raise UserError(f"the tokenizer of {tokenizer.name} has no mask token, which masked language modelling needs; "
+                        "leave mlm out, or use another encoder")
     out = RowsWriter(folder, "label")
     room = setting.max_seq_length - tokenizer.template.single_cost
     index_of = {label: index for index, label in enumerate(labels)}
@@ -84,6 +88,6 @@ def targets(rows: Rows, item: int, starts: Sequence[int], ids: np.ndarray, maski
     return ItemTargets(chosen + first, gold)
 
 
-def head_parameters(hidden: int, labels: int, vocabulary: int) -> int:
-    """Dense layer, LayerNorm and output bias; the output layer is the word embeddings."""
-    return hidden * hidden + hidden + 2 * hidden + vocabulary
+def head_parameters(hidden: int, labels: int, vocabulary: int, embedding: int) -> int:
+    """Dense layer to the width of the word embeddings, LayerNorm and output bias; the output layer is they."""
+    return hidden * embedding + embedding + 2 * embedding + vocabulary

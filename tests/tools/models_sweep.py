@@ -1,0 +1,170 @@
+"""Every text encoder of the installed transformers, tiny and with random weights: right, or refused by name?
+
+    models_sweep.py > docs/models.md        all of them (some minutes of one core)
+    models_sweep.py bert canine             the table's rows of these
+
+A model is right where rows of 3 to 40 tokens (longer than its attention windows, which are 16 here) have the hidden
+states of AutoModel for each row alone, and where those of touched vocabulary rows are those of all.
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+import re
+import sys
+import tempfile
+import warnings
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import transformers
+from transformers.models.auto.modeling_auto import (
+    MODEL_FOR_MASKED_LM_MAPPING_NAMES,
+    MODEL_FOR_TEXT_ENCODING_MAPPING_NAMES,
+)
+
+from stilts_ds.config import ModelPart
+from stilts_ds.errors import UserError
+from stilts_ds.families.build import build_model
+from stilts_ds.model.dropout import dropout_keys
+from stilts_ds.model.encoder import load_encoder, quiet
+from stilts_ds.model.vocabulary import narrow_vocabulary
+from stilts_ds.rows.batch import Batch
+
+# What users bring besides those that transformers counts as text encoders.
+MORE = ("canine", "gemma3_text", "xglm", "xlnet")
+VOCABULARY, LENGTHS = 200, (40, 3, 17)
+LARGE = 5_000_000  # parameters of what is not tiny in spite of the sizes below
+SIZES: dict[str, Any] = {
+    "hidden_size": 32, "d_model": 32, "emb_dim": 32, "dim": 32, "num_hidden_layers": 2, "n_layers": 2, "n_layer": 2,
+    "num_layers": 2, "encoder_layers": 1, "decoder_layers": 1, "num_attention_heads": 4, "n_heads": 4, "n_head": 4,
+    "num_heads": 4, "num_key_value_heads": 4, "encoder_attention_heads": 4, "decoder_attention_heads": 4, "head_dim": 8,
+    "intermediate_size": 64, "hidden_dim": 64, "d_inner": 64, "encoder_ffn_dim": 64, "decoder_ffn_dim": 64, "d_ff": 64,
+    "ffn_dim": 64, "attention_heads": 4, "d_kv": 8, "d_head": 8, "vocab_size": VOCABULARY, "pad_token_id": 1,
+    "max_position_embeddings": 128, "initializer_range": 0.1, "sliding_window": 16, "local_attention": 16,
+    "attention_window": [16, 16], "block_size": 16, "block_sizes": [1, 1], "block_repeats": [1, 1],
+    "use_bidirectional_attention": True, "embedding_size": 16, "input_embedding_size": 16, "bos_token_id": 0,
+    "eos_token_id": 2, "cls_token_id": 0, "sep_token_id": 2, "true_hidden_size": 32, "intra_bottleneck_size": 32,
+    "entity_vocab_size": 10, "shape_vocab_size": 10, "pronunciation_vocab_size": 10, "languages": ["en_XX", "de_DE"],
+    "attn_layers": ["local", "lsh"], "local_attn_chunk_length": 16, "lsh_attn_chunk_length": 16,
+    "axial_pos_shape": [8, 16], "axial_pos_embds_dim": [16, 16], "num_hash_buckets": 64, "layer_types": None,
+}
+# Configurations whose other sizes would not fit.
+OTHERS: dict[str, dict[str, Any]] = {
+    "gemma3_text": {"layer_types": ["sliding_attention", "full_attention"]},
+    "ultrabert": {"layer_types": ["sliding_attention", "full_attention"]},
+    "esm": {"vocab_size": VOCABULARY, "pad_token_id": 1, "mask_token_id": 3},
+    "squeezebert": {"embedding_size": 32}, "reformer": {"hidden_size": 32, "num_attention_heads": 2},
+}
+
+PAGE = """# Which encoders work
+
+Made by `python tests/tools/models_sweep.py > docs/models.md` with transformers {version}: every model type that it
+lists for masked language modelling or text encoding, and some others, each tiny and with random weights. {types} types:
+{told}.
+
+*Right*: rows of 3 to 40 tokens, packed or padded, have the hidden states of `AutoModel` for each row alone (windows of
+attention are 16 tokens wide here), and so they have with only the touched rows of the vocabulary. *Refused*: `stilts`
+ends before training with this reason. Weights from the hub were not tried here.
+
+| model type | verdict | rows, or the reason |
+|---|---|---|
+"""
+
+
+def kinds() -> list[str]:
+    return sorted({*MODEL_FOR_MASKED_LM_MAPPING_NAMES, *MODEL_FOR_TEXT_ENCODING_MAPPING_NAMES, *MORE})
+
+
+def tiny(kind: str) -> Any:
+    """A small configuration of a kind."""
+    known = transformers.AutoConfig.for_model(kind).to_dict()
+    sizes = {key: value for key, value in SIZES.items() if known.get(key) is not None} | OTHERS.get(kind, {})
+    if "layer_types" in sizes and sizes["layer_types"] is None:
+        del sizes["layer_types"]
+    return transformers.AutoConfig.for_model(kind, **sizes)
+
+
+def batch() -> Batch:
+    torch.manual_seed(1)
+    row = torch.repeat_interleave(torch.arange(len(LENGTHS)), torch.tensor(LENGTHS))
+    offsets = torch.tensor([0, *torch.tensor(LENGTHS).cumsum(0).tolist()])
+    ids = torch.randint(10, VOCABULARY - 10, (len(row),))
+    return Batch(ids, torch.zeros_like(row), row, torch.arange(len(row)) - offsets[row], offsets, LENGTHS)
+
+
+def verdict(kind: str) -> tuple[str, str]:
+    """What became of a kind, and how its rows go or why it was refused."""
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            with torch.device("meta"):
+                size = sum(one.numel() for one in transformers.AutoModel.from_config(tiny(kind)).parameters())
+            if size > LARGE:
+                return "not tried", f"a part of a larger model; its smallest has {size:,} parameters"
+            torch.manual_seed(0)
+            transformers.AutoModel.from_config(tiny(kind)).save_pretrained(folder)
+        except Exception as error:  # images, sounds, sizes that do not fit: any kind
+            return "not tried", f"no tiny model could be built: {plain(error, folder)}"
+        try:
+            encoder = load_encoder(folder, ModelPart())
+        except UserError as problem:
+            return "refused", plain(problem, folder)
+        return compared(encoder, Path(folder))
+
+
+@torch.no_grad()
+def compared(encoder: Any, folder: Path) -> tuple[str, str]:
+    given = batch()
+    model = build_model(encoder, [], 1).eval()
+    reference = transformers.AutoModel.from_pretrained(folder, trust_remote_code=False).eval()
+    found = model._encode(given)  # the last hidden states, which heads read
+    ways = ["packed" if model.packs else "padded"]
+    for row in range(len(LENGTHS)):
+        mine = given.row == row
+        alone = reference(input_ids=given.input_ids[mine][None]).last_hidden_state[0]
+        if not torch.allclose(found[mine], alone, rtol=1e-3, atol=1e-3):
+            return "WRONG", f"hidden states of {ways[0]} rows differ from AutoModel's"
+    narrow = copy.deepcopy(model)
+    try:
+        narrow_vocabulary(narrow.encoder, np.unique(given.input_ids.numpy()), keep_rest=True)
+        if not torch.equal(narrow._encode(given), found):
+            return "WRONG", "touched vocabulary rows give other hidden states"
+    except UserError:
+        ways.append("`vocabulary_rows: all` only")
+    if not dropout_keys(encoder.config):
+        ways.append("no dropout to set")
+    return "right", ", ".join(ways)
+
+
+def plain(problem: Exception, folder: str) -> str:
+    """The first line of a message, without the folder and what would break a table."""
+    text = str(problem).replace(folder, "").strip().split("\n")[0]
+    text = re.sub(r"^\([a-z0-9_-]+\): |; use another encoder$", "", text.strip()).replace("|", "/")
+    return text[:160]
+
+
+def table(names: list[str]) -> list[str]:
+    rows = []
+    for kind in names:
+        rows.append(f"| `{kind}` | {' | '.join(verdict(kind))} |")
+        print(rows[-1], file=sys.stderr)
+    return rows
+
+
+def page() -> str:
+    rows = table(kinds())
+    counts = {name: sum(f"| {name} |" in row for row in rows) for name in ("right", "refused", "not tried", "WRONG")}
+    told = ", ".join(f"{count} {name}" for name, count in counts.items() if count)
+    return PAGE.format(version=version("transformers"), types=len(rows), told=told) + "\n".join(rows) + "\n"
+
+
+if __name__ == "__main__":
+    warnings.simplefilter("ignore")
+    logging.disable(logging.WARNING)
+    quiet()
+    chosen = sys.argv[1:]
+    print("\n".join(table(chosen)) if chosen else page(), end="\n" if chosen else "")
