@@ -8,8 +8,6 @@ over a task's own defaults (`Task.training`), those over the defaults below.
 
 from __future__ import annotations
 
-import os
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -393,55 +391,3 @@ def parse_recipe(values: Mapping[str, Any], where: str) -> Recipe:
 def recipe_yaml(recipe: Recipe) -> str:
     """The resolved recipe as YAML text; reading it back gives the same recipe."""
     return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
-
-
-def resolve_paths(recipe: Recipe) -> Recipe:
-    """Make every path absolute, with `~` and `$NAME` filled in, so that every rank, job and later command reads the
-    same files from wherever it is started. A model that is no folder here is a hub id. Raises UserError for a variable
-    that is not set."""
-    data = {
-        key: absolute(value, f"data.{key}").resolve()
-        for key in ("intermediate", "xtreme", "translated", "text", "cache")
-        if (value := getattr(recipe.data, key)) is not None
-    }
-    ds_config = recipe.engine.ds_config
-    if ds_config is not None:
-        ds_config = absolute(ds_config, "engine.ds_config")
-    return recipe.model_copy(
-        update={
-            "output_dir": absolute(recipe.output_dir, "output_dir").resolve(),
-            "data": recipe.data.model_copy(update=data),
-            "engine": recipe.engine.model_copy(update={"ds_config": ds_config}),
-            "model": recipe.model.model_copy(update={"name_or_path": _model_place(recipe.model.name_or_path)}),
-        }
-    )
-
-
-def _model_place(name: str) -> str:
-    """A hub id or `toy` as it is, a folder as an absolute path."""
-    is_path = name.startswith(("~", ".", "/")) or VARIABLE.search(name) is not None
-    if name != "toy" and (is_path or Path(name).exists()):
-        return str(absolute(name, "model.name_or_path"))
-    return name
-
-
-VARIABLE = re.compile(r"\$(?:(\w+)|\{(\w+)\})", re.ASCII)
-
-
-def absolute(path: str | Path, key: str) -> Path:
-    """The path with `~` and environment variables filled in, from the working directory; links stay as they are.
-
-    Raises UserError that names `key` where there is no such variable or user.
-    """
-
-    def value(found: re.Match[str]) -> str:
-        name = found[1] or found[2]
-        if not os.environ.get(name):
-            raise UserError(f"{key}: {path}: ${name} is not set; set it, or write the path without it")
-        return os.environ[name]
-
-    filled = VARIABLE.sub(value, str(path))
-    try:
-        return Path(os.path.abspath(Path(filled).expanduser()))
-    except RuntimeError:
-        raise UserError(f"{key}: {path}: there is no home folder for it; write the path without ~") from None

@@ -16,10 +16,11 @@ from stilts_launcher.backends.registry import load_profile
 from stilts_launcher.backends.slurm import sbatch_command, srun_command
 from stilts_launcher.discover import discover
 
-from stilts_ds.config import NAME, EnginePart, Recipe, load_recipe, parse_recipe, recipe_yaml, resolve_paths
+from stilts_ds.config import NAME, EnginePart, Recipe, load_recipe, parse_recipe, recipe_yaml
 from stilts_ds.ds_files import ALLOWED, ALLOWED_ZERO, base_config
 from stilts_ds.errors import UserError
 from stilts_ds.plan import make_plan
+from stilts_ds.recipe_paths import resolve_paths
 from stilts_ds.yaml_files import parse_yaml
 
 RECIPE: dict[str, Any] = {

@@ -16,9 +16,9 @@ ROOT = ranks.ROOT
 SOURCES = {"stilts_ds": ROOT, "stilts_launcher": ROOT / "launcher", "stilts_kernels": ROOT / "kernels",
            "stilts_bench": ROOT / "kernels/bench"}
 # The story from its first line to its last: a module imports only what stands before it, or beside it in its package.
-LAYERS = ["errors", "values", "phase_status", "run_dir", "yaml_files", "config", "ds_files", "tasks", "sources", "toy",
-          "model_files", "rows", "model", "families", "plan_file", "trial_file", "plan", "data", "monitor", "batches",
-          "engine", "export", "evaluate", "planning", "report", "phase_setup", "phases", "trial"]
+LAYERS = ["errors", "values", "phase_status", "run_dir", "yaml_files", "config", "recipe_paths", "ds_files", "tasks",
+          "sources", "toy", "model_files", "rows", "model", "families", "plan_file", "trial_file", "plan", "data",
+          "monitor", "batches", "engine", "export", "evaluate", "planning", "report", "phase_setup", "phases", "trial"]
 KERNEL_LAYERS = ["common", "topk", "mining"]
 HEAVY = {  # package -> the modules (or packages of modules) that may name it
     "deepspeed": ["stilts_ds.engine"],

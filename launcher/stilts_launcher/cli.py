@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from stilts_ds import __version__
-from stilts_ds.config import Recipe, load_recipe, resolve_paths, shipped_recipes
+from stilts_ds.config import Recipe, load_recipe, shipped_recipes
 from stilts_ds.errors import UserError, os_problem, print_anywhere, printable
+from stilts_ds.recipe_paths import resolve_paths
 from stilts_ds.run_dir import RunDir
 
 BENCHMARKS = {

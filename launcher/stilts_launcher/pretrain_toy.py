@@ -11,8 +11,9 @@ import shutil
 import sys
 from pathlib import Path
 
-from stilts_ds.config import load_recipe, resolve_paths
+from stilts_ds.config import load_recipe
 from stilts_ds.plan_file import Plan
+from stilts_ds.recipe_paths import resolve_paths
 from stilts_ds.run_dir import read_json, write_json
 from stilts_ds.toy.world import ensure_toy_world
 from stilts_launcher.start import run_of, run_recipe
