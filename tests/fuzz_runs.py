@@ -92,7 +92,9 @@ def make_scorer(name: str, code: str, folder: Path) -> Once:
 
 
 def make_submission(folder: Path) -> Once:
-    tasks = {name: dataclasses.replace(get_task(name), languages=("de",)) for name in SUBMITTED_TASKS}
+    tasks = {
+        name: dataclasses.replace(get_task(name), languages=("de",), test_sizes={}) for name in SUBMITTED_TASKS
+    }
     for task in tasks.values():
         write_pair(folder / "made", task, "de")
     sent = folder / "sent"

@@ -121,7 +121,7 @@ def write_tag(folder: Path, step: int) -> None:
     for note in tag.glob("shard-*.json"):  # rank 0 gathers them into the manifest
         files |= read_json(note)
         note.unlink()
-    state = {"step": step, "best_score": float("-inf"), "kept": {}, "names": names}
+    state = {"step": step, "best_step": 0, "best_score": float("-inf"), "kept": {}, "names": names}
     write_sealed(tag / checkpoint.MANIFEST, {"step": step, "state": state, "world_size": 2, "files": files})
 
 
