@@ -168,5 +168,5 @@ def guesses(task: Task, gold: Any, share: float, dice: random.Random) -> Any:
     if layout(task) == "tag":
         return [[t if right() else dice.choice(task.labels) for t in tags] for tags in gold]
     if layout(task) == "pairs":
-        return [(a, b if right() else f"{b}x") for a, b in gold if dice.random() < 0.9]
+        return [(a, b if right() else f"en-9999{b[3:]}") for a, b in gold if dice.random() < 0.9]
     return {q.id: q.answers[0].text if right() else "nothing at all" for q in gold}

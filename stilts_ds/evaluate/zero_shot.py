@@ -67,7 +67,7 @@ def _load_predictor(run: RunDir, recipe: Recipe, phase: Phase, data: Data, world
 
 def _written(run: RunDir, split: Split, path: Path) -> list[Path]:
     """A prediction file and what is written with it."""
-    kept = [path.with_name(name) for name in split.family.kept_files(split.language)]
+    kept = [path.with_name(name) for name in split.family.kept_files(split.name, split.language)]
     labels = label_path(run, split, path)
     return [path, labels, shared_texts_file(labels), *kept]
 

@@ -103,8 +103,12 @@ def no_settings(part: EvaluationPart) -> dict[str, Any]:
     return {}
 
 
-def no_files(language: str) -> tuple[str, ...]:
+def no_files(split: str, language: str) -> tuple[str, ...]:
     return ()
+
+
+def no_spread(folder: Path, split: str, language: str) -> list[float]:
+    return []
 
 
 def max_examples(part: EvaluationPart) -> int | None:
@@ -265,7 +269,11 @@ class Family:
     settings: Callable[[EvaluationPart], dict[str, Any]] = no_settings  # what scores depend on, kept with them
     # What dev scores, by which a model is selected, depend on.
     selection_settings: Callable[[EvaluationPart], dict[str, Any]] = no_settings
-    kept_files: Callable[[str], tuple[str, ...]] = no_files  # language -> files that predicting keeps beside its own
+    # Split, language -> files that predicting keeps beside its own.
+    kept_files: Callable[[str, str], tuple[str, ...]] = no_files
+    # Folder of predictions, split, language -> scores that a file might have had, had a parameter been fitted to other
+    # examples; [] where nothing is fitted or kept.
+    spread: Callable[[Path, str, str], list[float]] = no_spread
     # Names of the items by language -> unit of drawing by language; languages of one unit are resampled together.
     drawing_units: Callable[[Mapping[str, Sequence[str]]], dict[str, str]] = drawn_apart
 

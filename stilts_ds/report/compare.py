@@ -45,10 +45,12 @@ class Scored:
 @dataclass(frozen=True)
 class Counts:
     """What the scores of one task are made of. `units`: language -> condition -> one file's units a seed; `texts`:
-    language -> what each unit stands on with others, None where the task has no such text or the run does not say."""
+    language -> what each unit stands on with others, None where the task has no such text or the run does not say.
+    `spreads`: language -> condition -> for each seed, scores under parameters that were fitted to other examples."""
 
     units: dict[str, dict[str, list[Units]]]
     texts: dict[str, Sequence[str]] | None
+    spreads: dict[str, dict[str, list[list[float]]]]
 
     def names(self, language: str) -> tuple[str, ...]:
         """The names of a language's units."""
@@ -99,10 +101,11 @@ def _read_counts(data: RunData, task: Task, languages: Sequence[str]) -> Counts 
     family, metric = family_of(task), main_metric(task)
     files = family.files(task)
     counts: dict[str, dict[str, list[Units]]] = {}
+    spreads: dict[str, dict[str, list[list[float]]]] = {}
     texts: dict[str, Sequence[str] | None] = {}
     read: dict[tuple[str, str], Units] = {}  # a phase that conditions share is read once
     for code in languages:
-        counts[code] = {}
+        counts[code], spreads[code] = {}, {}
         for condition in data.conditions:
             for result in data.results.get(condition, {}).get(task.name, []):
                 phase = data.phases[result.phase]
@@ -119,8 +122,10 @@ def _read_counts(data: RunData, task: Task, languages: Sequence[str]) -> Counts 
                     if task.shared_text and code not in texts:
                         texts[code] = family.shared_texts(task, labels, gold)
                 counts[code].setdefault(condition, []).append(read[code, phase.id])
+                spread = family.spread(predictions.parent, result.split, code)
+                spreads[code].setdefault(condition, []).append(spread)
     known = {code: own for code, own in texts.items() if own is not None}
-    return Counts(counts, known if len(known) == len(languages) else None)
+    return Counts(counts, known if len(known) == len(languages) else None, spreads)
 
 
 def _check(found: float, scored: float, predictions: object, phase: Phase) -> None:
@@ -149,7 +154,20 @@ def _resample(
         rng = generator("examples", task.name, *codes)
         drawn = ratio_replicates(above, below, settings.resamples, rng)
         for k, (condition, seed, code) in enumerate(columns):
-            scores[condition][:, seed, languages.index(code)] = drawn[:, k]
+            moves = _moves(counts.spreads[code][condition][seed], settings.resamples, task, code)
+            scores[condition][:, seed, languages.index(code)] = drawn[:, k] + moves
+
+
+def _moves(spread: Sequence[float], resamples: int, task: Task, language: str) -> Floats:
+    """By how much each resample [1 + R] is moved, because a parameter might have been fitted to other examples.
+
+    Examples that fit (BUCC's dev split) are drawn apart from those that are scored. One of the kept scores is drawn for
+    each resample, the same one for all conditions and seeds, whose draws of the fitting examples are the same.
+    """
+    if not spread:
+        return np.zeros(1 + resamples)
+    picks = generator("fitted", task.name, language).integers(0, len(spread), resamples)
+    return np.concatenate([[0.0], np.asarray(spread)[picks] - np.mean(spread)])
 
 
 def _items(columns: Sequence[Units]) -> list[str]:

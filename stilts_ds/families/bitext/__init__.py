@@ -24,4 +24,5 @@ BITEXT = Family(
     settings=predictions.settings,
     fits_on_scored=predictions.fits_on_scored,
     kept_files=predictions.kept_files,
+    spread=predictions.spread,
 )

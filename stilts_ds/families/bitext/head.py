@@ -6,10 +6,12 @@ Embeddings are float32.
 
 from __future__ import annotations
 
+import zlib
 from collections import Counter
 from collections.abc import Sequence, Set
 from dataclasses import dataclass
 
+import numpy as np
 import stilts_kernels
 import torch
 from torch import Tensor
@@ -17,6 +19,7 @@ from torch import Tensor
 from stilts_ds.errors import UserError, counted
 
 Pair = tuple[str, str]
+DRAWS = 200  # resamples of the dev sentences that choose a threshold
 
 
 def unit(embeddings: Tensor, name: str) -> Tensor:
@@ -139,6 +142,42 @@ def best_threshold(mined: Sequence[Mined], gold: Set[Pair]) -> tuple[float, floa
         if f1 > best and (kept == len(ranked) or following < item.score):
             best, threshold = f1, (item.score + following) / 2
     return threshold, best
+
+
+def drawn_thresholds(mined: Sequence[Mined], gold: Set[Pair], sources: Sequence[str]) -> list[float]:
+    """The thresholds that other dev sentences would have chosen: `best_threshold` on resamples of `sources`.
+
+    Each sentence is counted a Poisson(1) number of times (the Poisson bootstrap: Hanley and MacGibbon 2006), with its
+    candidate and its gold pairs. The draws depend on the sentences alone: all conditions and seeds get the same ones.
+    """
+    ranked = sorted(mined, key=lambda m: -m.score)
+    if not ranked:
+        return []
+    row = {source: i for i, source in enumerate(sources)}
+    candidate_rows = np.array([row[m.pair[0]] for m in ranked])
+    gold_rows = np.array([row[source] for source, _ in gold])
+    right = np.array([m.pair in gold for m in ranked], float)
+    score = np.array([m.score for m in ranked])
+    following = np.append(score[1:], score[-1])
+    may_end = np.append(following[:-1] < score[:-1], True)  # equal scores are kept together
+    rng = np.random.default_rng([len(sources), zlib.crc32(sources[0].encode())])
+    thresholds = []
+    for _ in range(DRAWS):
+        weights = rng.poisson(1.0, len(sources)).astype(float)
+        drawn = weights[candidate_rows]
+        f1 = 2 * np.cumsum(drawn * right) / np.maximum(np.cumsum(drawn) + weights[gold_rows].sum(), 1)
+        best = int(np.argmax(np.where(may_end, f1, -1.0)))
+        thresholds.append(float((score[best] + following[best]) / 2) if f1[best] > 0 else float(score[0]) + 1.0)
+    return thresholds
+
+
+def f1_at(mined: Sequence[Mined], gold: Set[Pair], thresholds: Sequence[float]) -> list[float]:
+    """F1 in percent of the pairs that reach each threshold."""
+    ranked = sorted(mined, key=lambda m: -m.score)
+    scores = -np.array([m.score for m in ranked])
+    correct = np.concatenate([[0.0], np.cumsum([m.pair in gold for m in ranked])])
+    kept = np.searchsorted(scores, -np.array(thresholds), side="right")
+    return (200 * correct[kept] / np.maximum(kept + len(gold), 1)).tolist()
 
 
 def bucc_predict(mined: Sequence[Mined], threshold: float) -> list[Pair]:

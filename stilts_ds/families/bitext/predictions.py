@@ -59,7 +59,9 @@ def predict(family: Family, asked: Prediction) -> Any:
         return tatoeba_predict(source, pivot)
     sides = _side(split.language, record.source, source), _side(split.task.pivot, record.pivot, pivot)
     mined = bucc_mine(*sides)
-    return bucc_predict(mined, _threshold(asked, mined, record))
+    threshold = _threshold(asked, mined, record)
+    _keep_spread(asked, mined, record)
+    return bucc_predict(mined, threshold)
 
 
 def _side(name: str, sentences: Sequence[Sentence], vectors: Any) -> Any:
@@ -70,23 +72,55 @@ def _side(name: str, sentences: Sequence[Sentence], vectors: Any) -> Any:
 
 def _threshold(asked: Prediction, mined: Any, record: Bitext) -> float:
     """Chosen on dev (and kept beside its predictions), applied to test."""
-    from stilts_ds.families.bitext.head import best_threshold
+    from stilts_ds.families.bitext.head import best_threshold, drawn_thresholds
 
     split = asked.split
-    [name] = kept_files(split.language)
-    kept = asked.folder / name
+    kept = asked.folder / _threshold_file(split.language)
     if split.name != "dev":
         return float(read_json(kept)["threshold"])
     if record.gold is None:
         raise UserError(f"{split.task.name} dev-{split.language} has no gold pairs to choose the mining threshold on")
     value, f1 = best_threshold(mined, set(record.gold))
-    write_json(kept, {"threshold": value, "dev_f1": f1})
+    drawn = drawn_thresholds(mined, set(record.gold), [sentence.id for sentence in record.source])
+    write_json(kept, {"threshold": value, "dev_f1": f1, "drawn": drawn})
     return value
 
 
-def kept_files(language: str) -> tuple[str, ...]:
-    """The mining threshold that dev chose; only mining writes one."""
-    return (f"threshold-{language}.json",)
+def _keep_spread(asked: Prediction, mined: Any, record: Bitext) -> None:
+    """Keep the split's F1 at the thresholds that other dev sentences would have chosen, for the report's intervals."""
+    from stilts_ds.families.bitext.head import f1_at
+
+    split = asked.split
+    drawn = read_json(asked.folder / _threshold_file(split.language)).get("drawn", [])  # none from earlier versions
+    if record.gold is not None:
+        write_json(asked.folder / _spread_file(split.name, split.language), f1_at(mined, set(record.gold), drawn))
+
+
+def _threshold_file(language: str) -> str:
+    return f"threshold-{language}.json"
+
+
+def _spread_file(split: str, language: str) -> str:
+    return f"drawn-f1-{split}-{language}.json"
+
+
+def kept_files(split: str, language: str) -> tuple[str, ...]:
+    """The mining threshold that dev chose, and what other ones would give; only mining writes them."""
+    return (_threshold_file(language), _spread_file(split, language))
+
+
+def spread(folder: Path, split: str, language: str) -> list[float]:
+    """Scores of a prediction file if other dev sentences had chosen its threshold; [] where they are not kept.
+
+    Raises UserError naming the file where it is damaged.
+    """
+    path = folder / _spread_file(split, language)
+    if not path.exists():
+        return []
+    found = read_json(path)
+    if not isinstance(found, list) or not all(isinstance(f1, float) and 0 <= f1 <= 100 + 1e-6 for f1 in found):
+        raise UserError(f"{path} holds no scores from 0 to 100; delete it and run `stilts evaluate` on the run")
+    return found
 
 
 def _mines(task: Task) -> bool:
