@@ -76,7 +76,7 @@ SENTENCE = Family(
         reads=reads_targets(targets),
         output=lambda logits: logits[0],
         decode=decode,
-        parameters=lambda hidden, labels, vocabulary: hidden * labels + labels,
+        parameters=lambda hidden, labels, vocabulary, embedding: hidden * labels + labels,
     ),
     readers={"label_tsv": read_label_tsv},
     converters={},

@@ -93,7 +93,7 @@ def always_the_first(records: Any, rows: Any, outputs: Any, labels: Any, part: A
     "change, refused",
     [
         ({"target_count": lambda rows, item, probability: 2}, "check_targets"),
-        ({"parameters": lambda hidden, labels, vocabulary: 1}, "check_parameters"),
+        ({"parameters": lambda hidden, labels, vocabulary, embedding: 1}, "check_parameters"),
         ({"decode": always_the_first}, "check_gold_decodes_to_100"),
     ],
 )
