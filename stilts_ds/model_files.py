@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+import logging
 import math
 import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from stilts_ds.config import EvaluationPart, Recipe
 from stilts_ds.errors import UserError
 from stilts_ds.run_dir import hash_file, hash_json, read_json
 
+log = logging.getLogger(__name__)
 TOY = Path(__file__).parent / "toy" / "model"
 # Files that decide what a fast tokenizer makes of a text.
 TOKENIZER_FILES = ("tokenizer*", "sentencepiece*", "spiece*", "spm*", "vocab*", "merges.txt", "bpe.codes",
@@ -305,3 +308,15 @@ def limits_of(name_or_path: str, revision: str | None) -> Limits:
     if folder is None or not (folder / "config.json").exists():
         return Limits(None, None)
     return Limits(longest_row(str(folder)), size_of(read_config(folder), "num_hidden_layers"))
+
+
+def fit_retrieval_length(recipe: Recipe) -> Recipe:
+    """The recipe with the default length of retrieval's rows lowered to what its model takes; other lengths are the
+    user's, and checked before training."""
+    part = recipe.evaluation
+    default = EvaluationPart.model_fields["retrieval_max_seq_length"].default
+    limit = limits_of(recipe.model.name_or_path, recipe.model.revision).tokens
+    if limit is None or limit >= default or part.retrieval_max_seq_length != default:
+        return recipe
+    log.info("evaluation.retrieval_max_seq_length is %d: the model takes no longer rows", limit)
+    return recipe.model_copy(update={"evaluation": part.model_copy(update={"retrieval_max_seq_length": limit})})

@@ -18,14 +18,14 @@ from ranks import ROOT
 from safetensors.torch import load_file, save_file
 from torch.testing import assert_close
 
-from stilts_ds.config import EvaluationPart, ModelPart
+from stilts_ds.config import EvaluationPart, ModelPart, parse_recipe
 from stilts_ds.errors import UserError
 from stilts_ds.families.build import build_model
 from stilts_ds.model.checks import check_dropout, largest_window
 from stilts_ds.model.encoder import load_encoder, read_language_head
 from stilts_ds.model.heads import HeadSpec, set_language_head
 from stilts_ds.model.vocabulary import narrow_vocabulary
-from stilts_ds.model_files import Limits, limits_of, shape_of
+from stilts_ds.model_files import Limits, fit_retrieval_length, limits_of, shape_of
 from stilts_ds.phase_setup import check_retrieval
 from stilts_ds.planning.memory import trained_parameters
 from stilts_ds.rows.batch import Batch
@@ -278,3 +278,12 @@ def test_no_model_on_the_page_is_wrong() -> None:
     rows = re.findall(r"^\| `(.+?)` \| (.+?) \|", page, re.MULTILINE)
     assert [kind for kind, _ in rows] == models_sweep.kinds()
     assert {verdict for _, verdict in rows} <= {"right", "refused", "not tried"}
+
+
+def test_the_default_length_of_retrieval_is_lowered_to_what_the_model_takes() -> None:
+    """The toy model takes 256 tokens. Another length that a model does not take is refused before training."""
+    recipe = parse_recipe({"name": "x", "targets": ["tatoeba"], "model": {"name_or_path": "toy"}}, "test")
+    assert fit_retrieval_length(recipe).evaluation.retrieval_max_seq_length == 256
+    asked = recipe.evaluation.model_copy(update={"retrieval_max_seq_length": 300})
+    recipe = recipe.model_copy(update={"evaluation": asked})
+    assert fit_retrieval_length(recipe).evaluation.retrieval_max_seq_length == 300

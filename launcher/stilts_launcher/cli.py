@@ -159,10 +159,11 @@ def _share(text: str) -> float:
 
 def recipe_of(given: argparse.Namespace) -> Recipe:
     from stilts_ds.ds_files import base_config
+    from stilts_ds.model_files import fit_retrieval_length
 
     recipe = resolve_paths(load_recipe(given.recipe, given.overrides))
     base_config(recipe.engine)  # a faulty DeepSpeed file is told before data are read
-    return recipe
+    return fit_retrieval_length(recipe)
 
 
 def recipe_of_run(run: RunDir) -> Recipe:
@@ -226,9 +227,10 @@ def fetch(given: argparse.Namespace) -> int:
 
 
 def evaluate(given: argparse.Namespace) -> int:
+    from stilts_ds.model_files import fit_retrieval_length
     from stilts_launcher.start import run_recipe
 
-    return run_recipe(recipe_of_run(RunDir(given.run_dir)), only="evaluate")
+    return run_recipe(fit_retrieval_length(recipe_of_run(RunDir(given.run_dir))), only="evaluate")
 
 
 def score(given: argparse.Namespace) -> int:
