@@ -222,7 +222,8 @@ def test_local_data_count_as_full_data_sets_until_they_are_read(shared_data: Pat
     folders = [f"data.{part}={shared_data / part}" for part in ("intermediate", "xtreme")]
     shown = stilts("plan", "mini_xlmr", "model.name_or_path=toy", *folders, "targets=[xnli, panx, xquad]",
                    "intermediate={none: [], q: [hellaswag]}", "target_training.max_steps=-1",
-                   "data.max_train_examples=null", "data.train_split={}", "--gpu-memory", "80", cwd=tmp_path)
+                   "data.max_train_examples=null", "data.train_split={}", "engine.dtype=bf16", "--gpu-memory", "80",
+                   cwd=tmp_path)
     assert "about 49,088 steps (of the full data set's 392,702 examples)" in shown
     assert "bf16" in shown and "stage 0" not in shown
     assert "stage 1 fits in 80 GiB, in every phase" in shown
