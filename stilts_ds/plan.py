@@ -200,8 +200,6 @@ def _task(name: str, where: str) -> Task:
 def _check_condition(recipe: Recipe, condition: str, names: Sequence[str]) -> None:
     if not re.fullmatch(NAME, condition):  # it becomes part of folder and job names
         raise UserError(f"intermediate: {condition!r} is no name; use letters, digits, '.', '_' and '-'")
-    if len(set(names)) < len(names):
-        raise UserError(f"intermediate.{condition} names a task twice; sampling.weights sets how often a task is drawn")
     for task in (_task(name, f"intermediate.{condition}") for name in names):
         if not task.trains:
             problem = f"intermediate.{condition}: {task.name} is retrieval and has nothing to train on"

@@ -178,7 +178,7 @@ def test_several_tasks_take_the_multitask_part_and_keep_their_own_lengths() -> N
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"intermediate": {"a": ["mnli", "mnli"]}}, "names a task twice"),
+        ({"intermediate": {"a": ["mnli", "mnli"]}}, "'mnli' stands there twice"),
         ({"intermediate": {"a": ["xnli.de"]}}, "'xnli.de': only English intermediate tasks come in translation"),
         ({"intermediate": {"a": ["mlm.de"]}}, "'mlm.de': only English intermediate tasks"),
         ({"intermediate": {"a": ["mnli.en"]}}, "letters other than 'en'"),
