@@ -13,6 +13,7 @@ import pytest
 import ranks
 import yaml
 from pydantic import BaseModel
+from small_recipe import recipe, written
 
 from stilts_ds import config
 from stilts_ds.config import EnginePart, Recipe, TrainingPart, load_recipe, parse_recipe, recipe_yaml
@@ -22,18 +23,6 @@ from stilts_ds.plan import check_tasks
 from stilts_ds.recipe_paths import resolve_paths
 from stilts_ds.tasks.registry import TASKS
 from stilts_ds.yaml_files import apply_override
-
-SMALL: dict[str, Any] = {"name": "study", "targets": ["xnli"]}
-
-
-def recipe(**more: Any) -> Recipe:
-    return parse_recipe({**SMALL, **more}, "test.yaml")
-
-
-def written(folder: Path, text: str) -> str:
-    path = folder / "study.yaml"
-    path.write_text(text, encoding="utf-8")
-    return str(path)
 
 
 @pytest.mark.parametrize(

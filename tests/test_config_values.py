@@ -6,22 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from small_recipe import recipe, written
 
-from stilts_ds.config import Recipe, load_recipe, parse_recipe
+from stilts_ds.config import load_recipe
 from stilts_ds.errors import UserError
 from stilts_ds.recipe_paths import resolve_paths
-
-SMALL: dict[str, Any] = {"name": "study", "targets": ["xnli"]}
-
-
-def recipe(**more: Any) -> Recipe:
-    return parse_recipe({**SMALL, **more}, "test.yaml")
-
-
-def written(folder: Path, text: str) -> str:
-    path = folder / "study.yaml"
-    path.write_text(text, encoding="utf-8")
-    return str(path)
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,9 @@ import logging
 import torch
 
 from stilts_ds.config import EnginePart, Recipe
-from stilts_ds.engine.stopwatch import TENSOR_TYPES, matmul_rate
+from stilts_ds.engine.stopwatch import matmul_rate
 from stilts_ds.engine.world import World
+from stilts_ds.model.checks import DTYPES
 
 log = logging.getLogger(__name__)
 # `auto` gives up float32's digits only for a clear gain, so that noise in the measurement does not decide.
@@ -44,7 +45,7 @@ def _warn_if_slow(dtype: str, device: torch.device) -> None:
     """CPUs without instructions for bfloat16 take several times as long with it."""
     if device.type != "cpu" or dtype == "fp32":
         return
-    loss = matmul_rate(device, torch.float32) / matmul_rate(device, TENSOR_TYPES[dtype])
+    loss = matmul_rate(device, torch.float32) / matmul_rate(device, DTYPES[dtype])
     if loss >= WORTH_IT:
         log.warning(
             "engine.dtype=%s multiplies matrices %.2g times as slowly as fp32 on this processor; engine.dtype=auto "

@@ -13,8 +13,9 @@ from typing import Any
 import torch
 from torch import nn
 
+from stilts_ds.model.checks import DTYPES
+
 PARTS = ("data", "forward", "backward", "update")
-TENSOR_TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class Stopwatch:
@@ -71,7 +72,7 @@ class Speed:
         tables.add(id(encoder.get_input_embeddings().weight))
         self.weights = sum(p.numel() for p in encoder.parameters() if p.dim() == 2 and id(p) not in tables)
         self.by_pair = 12 * encoder.config.hidden_size * encoder.config.num_hidden_layers
-        self.peak = world_size * peak_rate(device, TENSOR_TYPES[dtype])
+        self.peak = world_size * peak_rate(device, DTYPES[dtype])
         self.totals: dict[str, float] = defaultdict(float)
 
     def tags(self, counts: Mapping[str, float], parts: Mapping[str, float], seconds: float) -> dict[str, float]:

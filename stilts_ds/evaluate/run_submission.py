@@ -47,21 +47,21 @@ def write_run_submission(
     written = write_submission(folders, output, tasks, expected)
     unknown = unknown_test_sizes(tasks)
     files = {name: _source_files(task, data) for name, task in tasks.items()}
+    described = {name: _described(choice, output, tasks[name], files[name]) for name, choice in chosen.items()}
     write_json(manifest, {
         "run": plan.name,
         "model": plan.model,
         "seed": chosen_seed,
-        "tasks": {name: _described(choice, output, tasks[name], files[name]) for name, choice in chosen.items()},
+        "tasks": described,
         "size_unknown": unknown,
         "provenance": provenance(plan.provenance.model_hash).to_json(),
     })  # fmt: skip
-    return "\n".join([
-        f"{counted(len(written), 'file')} written to {output}; every language and line is there",
-        *(_line(name, choice) for name, choice in chosen.items()),
-        *(f"size unknown: {name} in {' '.join(codes)}" for name, codes in unknown.items()),
-        *(f"not the published file: {path}" for path in _others(files)),
-        f"what was sent, with hashes: {manifest}",
-    ])  # fmt: skip
+    lines = [f"{counted(len(written), 'file')} written to {output}; every language and line is there"]
+    lines += [_line(name, choice) for name, choice in chosen.items()]
+    lines += [f"size unknown: {name} in {' '.join(codes)}" for name, codes in unknown.items()]
+    lines += [f"not the published file: {path}" for path in _others(files)]
+    lines.append(f"what was sent, with hashes: {manifest}")
+    return "\n".join(lines)
 
 
 def _check_recipe(recipe: Recipe) -> None:

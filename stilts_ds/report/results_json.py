@@ -21,18 +21,23 @@ def results_json(data: RunData, scores: Scores, tables: Tables, settings: Settin
     The cells are over the languages that the tables are over: those that all conditions and seeds have.
     """
     rows = {c: _row_json(data, c, scores[c]) for c in data.conditions}
+    commits = hub_commits(data)
+    statistics = {
+        "baseline": data.baseline,
+        "resamples": settings.resamples,
+        "level": settings.level,
+        "best_per_target": choose_best(data),
+        "chosen_otherwise": chosen_otherwise(data),
+        "tables": {table.name: table.to_json() for table in tables.all()},
+    }
     return {
         "name": data.plan.name,
         "targets": data.targets,
         "rows": rows,
         "missing": list(data.missing),
         "duplicates": [list(row) for row in duplicates_sheet(data).rows],
-        **({"hub_commits": commits} if (commits := hub_commits(data)) else {}),
-        "statistics": {
-            "baseline": data.baseline, "resamples": settings.resamples, "level": settings.level,
-            "best_per_target": choose_best(data), "chosen_otherwise": chosen_otherwise(data),
-            "tables": {table.name: table.to_json() for table in tables.all()},
-        },
+        **({"hub_commits": commits} if commits else {}),
+        "statistics": statistics,
     }
 
 
@@ -61,6 +66,8 @@ def _cell_json(data: RunData, condition: str, task: str, scored: Scored) -> dict
     pivot = runs[0].pivot
     others = [value for code, value in languages.items() if code != pivot]
     mean = float(scored.replicates[0].mean())
+    by_seed = {str(run.seed): {code: run.main[code] for code in languages} for run in runs}
+    other_sizes = {code: list(sizes) for run in runs for code, sizes in run.other_sizes.items()}
     return {
         "seeds": len(runs),
         "split": runs[0].split,
@@ -69,16 +76,16 @@ def _cell_json(data: RunData, condition: str, task: str, scored: Scored) -> dict
         "data_hash": data_hash(runs[0]),
         "missing": runs[0].missing,
         "languages": languages,
-        "by_seed": {str(run.seed): {code: run.main[code] for code in languages} for run in runs},
+        "by_seed": by_seed,
         "examples": runs[0].examples,
-        "other_sizes": {code: list(sizes) for run in runs for code, sizes in run.other_sizes.items()},
+        "other_sizes": other_sizes,
         "mean_of_present": mean,
-        "mean": mean if is_whole_in_languages(runs, languages) else None,
+        "mean": mean if _has_every_language(runs, languages) else None,
         "zero_shot": fmean(others) if others else None,
         "pivot": pivot,
     }
 
 
-def is_whole_in_languages(runs: Sequence[Result], languages: Mapping[str, float]) -> bool:
+def _has_every_language(runs: Sequence[Result], languages: Mapping[str, float]) -> bool:
     """Whether a mean over these languages is the benchmark's: no run, and no other condition, lacks one."""
     return all(run.mean is not None and len(run.main) == len(languages) for run in runs)

@@ -96,9 +96,11 @@ def sbatch_command(job: Job, profile: Profile, batch_script: Path) -> list[str]:
     """The whole command that hands a job in."""
     asked = profile.resources(job.kind)
     logs = str(job.run / "logs").replace("%", "%%")  # in --output, %A and the like are Slurm's
+    number = "%A_%a" if job.phases else "%j"
+    warning = None if job.kind == "report" else f"USR1@{profile.stop_seconds}"
     options = {
         "job-name": job.name,
-        "output": f"{logs}/{job.name}-{'%A_%a' if job.phases else '%j'}.log",
+        "output": f"{logs}/{job.name}-{number}.log",
         "partition": asked.partition,
         "account": profile.account,
         "qos": profile.qos,
@@ -113,7 +115,7 @@ def sbatch_command(job: Job, profile: Profile, batch_script: Path) -> list[str]:
         "array": _array(job, profile),
         "dependency": _dependency(job),
         "kill-on-invalid-dep": "yes",
-        "signal": None if job.kind == "report" else f"USR1@{profile.stop_seconds}",
+        "signal": warning,
     }
     given = [f"--{name}={value}" for name, value in options.items() if value is not None]
     return ["sbatch", "--parsable", *given, *asked.extra, str(batch_script), str(job.run), *job.phases]
