@@ -10,6 +10,7 @@ import fcntl
 import importlib
 import os
 import signal
+import subprocess
 import sys
 import time
 import traceback
@@ -90,7 +91,7 @@ def start(folder: Path, arguments: Sequence[str], log: int, environment: Mapping
         for descriptor in (1, 2):
             os.dup2(log, descriptor)
         sys.stdout, sys.stderr = (open(descriptor, "w", buffering=1, closefd=False) for descriptor in (1, 2))  # noqa: SIM115
-        local.subprocess = SimpleNamespace(Popen=_rank)  # type: ignore[assignment]
+        local.subprocess = SimpleNamespace(Popen=_rank, DEVNULL=subprocess.DEVNULL)  # type: ignore[assignment]
         return cli.main(list(arguments))
 
     made = Forked(launch, environment)
@@ -99,10 +100,14 @@ def start(folder: Path, arguments: Sequence[str], log: int, environment: Mapping
     return made
 
 
-def _rank(command: Sequence[str], env: Mapping[str, str]) -> Forked:
+def _rank(command: Sequence[str], env: Mapping[str, str], stdin: int) -> Forked:
+    """The launcher's `Popen` of a rank, forked. Ranks read nothing: `stdin` is the null device, as the launcher asks."""
     from stilts_launcher import rank
 
+    assert stdin == subprocess.DEVNULL
+
     def work() -> int:
+        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
         for name in os.listdir("/proc/self/fd"):  # what a new program would not inherit, such as the run's lock
             with suppress(OSError):
                 if fcntl.fcntl(int(name), fcntl.F_GETFD) & fcntl.FD_CLOEXEC:
