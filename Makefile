@@ -28,6 +28,7 @@ test: setup
 
 lint: setup
 	$(BIN)/python -m ruff check .
+	$(BIN)/python -m ruff format --check .
 	$(BIN)/python -m mypy
 
 fuzz: setup

@@ -34,8 +34,9 @@ class ModelPart(Part):
         None, ge=0, lt=1, description="hidden and attention dropout; null keeps the model's own"
     )
     attn_implementation: Literal["packed", "sdpa", "eager"] = Field(
-        "packed", description="`packed`: rows stand one after the other without padding, where the model allows it; "
-        "`sdpa`, `eager`: padded rows and attention of transformers"
+        "packed",
+        description="`packed`: rows stand one after the other without padding, where the model allows it; "
+        "`sdpa`, `eager`: padded rows and attention of transformers",
     )
 
 
@@ -61,8 +62,9 @@ class DataPart(Part):
     """Where the data are."""
 
     source: Literal["toy", "local", "hub"] = Field(
-        "local", description="`toy` generates a miniature world, `local` reads official files, `hub` downloads what "
-        "the hub has; the other tasks are read from local files"
+        "local",
+        description="`toy` generates a miniature world, `local` reads official files, `hub` downloads what "
+        "the hub has; the other tasks are read from local files",
     )
     intermediate: Path | None = Field(None, description="folder of the intermediate tasks' official files")
     xtreme: Path | None = Field(None, description="XTREME's download folder")
@@ -82,8 +84,9 @@ class DataPart(Part):
         description="split that selects by task; `train`: eval_examples drawn from it select, and the rest trains",
     )
     duplicates: Literal["report", "exclude"] = Field(
-        "report", description="train examples whose texts are scored, too: `report` counts them in log and report, "
-        "`exclude` leaves them out of training"
+        "report",
+        description="train examples whose texts are scored, too: `report` counts them in log and report, "
+        "`exclude` leaves them out of training",
     )
     max_train_examples: int | None = Field(
         None, ge=1, description="train on N examples of each task, drawn from its files in proportion to their sizes"
@@ -157,8 +160,9 @@ class TrainingPart(Part):
     )
     max_query_length: int = Field(64, ge=1, description="question tokens kept in a question-answering window")
     pair_truncation_side: Literal["left", "right"] = Field(
-        "left", description="side at which the longer part of a too long sentence pair loses tokens: `left` is its "
-        "front, `right` its end, as in jiant. Multiple choice always loses the front"
+        "left",
+        description="side at which the longer part of a too long sentence pair loses tokens: `left` is its "
+        "front, `right` its end, as in jiant. Multiple choice always loses the front",
     )
     mlm_probability: float = Field(0.15, gt=0, lt=1)
     logging_steps: int = Field(10, ge=1)
@@ -198,8 +202,9 @@ class EnginePart(Part):
 
     zero_stage: Literal[0, 1, 2, 3] = 1
     dtype: Literal["auto", "fp32", "bf16", "fp16"] = Field(
-        "fp32", description="numbers of weights and activations; `auto`: bf16 where this device multiplies it clearly "
-        "faster than fp32, else fp32, chosen when a phase starts"
+        "fp32",
+        description="numbers of weights and activations; `auto`: bf16 where this device multiplies it clearly "
+        "faster than fp32, else fp32, chosen when a phase starts",
     )
     offload_optimizer: bool = Field(False, description="optimiser state in host memory (stages 1-3)")
     vocabulary_rows: Literal["touched", "all"] = Field(

@@ -55,8 +55,16 @@ ALLOWED_ZERO: dict[str, Check] = {
     "sub_group_size": _is_size,
 }
 BY_RECIPE = "the recipe sets it"
-OWNED_BY_RECIPE = ("train_batch_size", "train_micro_batch_size_per_gpu", "gradient_accumulation_steps",
-                   "gradient_clipping", "optimizer", "scheduler", "bf16", "fp16")
+OWNED_BY_RECIPE = (
+    "train_batch_size",
+    "train_micro_batch_size_per_gpu",
+    "gradient_accumulation_steps",
+    "gradient_clipping",
+    "optimizer",
+    "scheduler",
+    "bf16",
+    "fp16",
+)
 REASONS = {
     **dict.fromkeys(OWNED_BY_RECIPE, BY_RECIPE),
     "zero_optimization.offload_optimizer": "engine.offload_optimizer sets it",

@@ -40,7 +40,11 @@ LINEAGE = "stilts.json"
 
 
 def export_model(
-    folder: Path, encoder: Any, tokenizer: Tokenizer, specs: list[HeadSpec], parameters: dict[str, torch.Tensor],
+    folder: Path,
+    encoder: Any,
+    tokenizer: Tokenizer,
+    specs: list[HeadSpec],
+    parameters: dict[str, torch.Tensor],
     lineage: dict[str, Any],
 ) -> None:
     """Write encoder, tokenizer and heads into `folder`, which is emptied first; `heads.json` says that all is there."""

@@ -18,21 +18,54 @@ from stilts_ds.run_dir import hash_file, hash_json, read_json
 log = logging.getLogger(__name__)
 TOY = Path(__file__).parent / "toy" / "model"
 # Files that decide what a fast tokenizer makes of a text.
-TOKENIZER_FILES = ("tokenizer*", "sentencepiece*", "spiece*", "spm*", "vocab*", "merges.txt", "bpe.codes",
-                   "special_tokens_map.json", "added_tokens.json")
+TOKENIZER_FILES = (
+    "tokenizer*",
+    "sentencepiece*",
+    "spiece*",
+    "spm*",
+    "vocab*",
+    "merges.txt",
+    "bpe.codes",
+    "special_tokens_map.json",
+    "added_tokens.json",
+)
 # Sizes in config.json and the largest that is believed.
-MOST = {"num_hidden_layers": 1000, "hidden_size": 1 << 17, "intermediate_size": 1 << 20, "num_attention_heads": 1 << 12,
-        "vocab_size": 1 << 24, "max_position_embeddings": 1 << 24, "type_vocab_size": 1 << 16, "pad_token_id": 1 << 24}
+MOST = {
+    "num_hidden_layers": 1000,
+    "hidden_size": 1 << 17,
+    "intermediate_size": 1 << 20,
+    "num_attention_heads": 1 << 12,
+    "vocab_size": 1 << 24,
+    "max_position_embeddings": 1 << 24,
+    "type_vocab_size": 1 << 16,
+    "pad_token_id": 1 << 24,
+}
 BERT_LIKE = ("bert", "roberta", "xlm-roberta", "camembert")
 # Relatives of RoBERTa: positions begin behind the padding token's id.
-FROM_PADDING = ("roberta", "xlm-roberta", "xlm-roberta-xl", "roberta-prelayernorm", "camembert", "data2vec-text",
-                "longformer", "mpnet", "ibert", "luke", "esm", "layoutlmv3", "lilt", "markuplm")
+FROM_PADDING = (
+    "roberta",
+    "xlm-roberta",
+    "xlm-roberta-xl",
+    "roberta-prelayernorm",
+    "camembert",
+    "data2vec-text",
+    "longformer",
+    "mpnet",
+    "ibert",
+    "luke",
+    "esm",
+    "layoutlmv3",
+    "lilt",
+    "markuplm",
+)
 # Names of the same size in configurations.
-NAMES = {"num_hidden_layers": ("num_hidden_layers", "n_layers", "num_layers", "n_layer"),
-         "hidden_size": ("hidden_size", "dim", "emb_dim", "d_model"),
-         "intermediate_size": ("intermediate_size", "hidden_dim", "d_inner", "ffn_dim"),
-         "num_attention_heads": ("num_attention_heads", "n_heads", "n_head"),
-         "vocab_size": ("vocab_size", "n_words")}
+NAMES = {
+    "num_hidden_layers": ("num_hidden_layers", "n_layers", "num_layers", "n_layer"),
+    "hidden_size": ("hidden_size", "dim", "emb_dim", "d_model"),
+    "intermediate_size": ("intermediate_size", "hidden_dim", "d_inner", "ffn_dim"),
+    "num_attention_heads": ("num_attention_heads", "n_heads", "n_head"),
+    "vocab_size": ("vocab_size", "n_words"),
+}
 NOT_TRAINED = re.compile(r"pooler|position_ids$|token_type_ids$")
 
 

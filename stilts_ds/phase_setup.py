@@ -77,8 +77,10 @@ def check_retrieval(part: EvaluationPart, phases: Sequence[Phase], limits: Limit
         raise UserError(f"evaluation.retrieval_max_seq_length={length}, but the model takes {limits.tokens} tokens")
     # The embeddings' output is hidden state 0, and the last layer's is -1, too.
     if limits.layers is not None and not -limits.layers - 1 <= layer <= limits.layers:
-        raise UserError(f"evaluation.retrieval_layer={layer}, but the model has {limits.layers} layers; "
-                        f"give 0 to {limits.layers}, or -1 for the last")
+        raise UserError(
+            f"evaluation.retrieval_layer={layer}, but the model has {limits.layers} layers; "
+            f"give 0 to {limits.layers}, or -1 for the last"
+        )
 
 
 def bytes_to_write(parameters: int | None, phases: list[Phase], run: RunDir) -> int:
@@ -159,9 +161,7 @@ def load_language_head(
             log.info("the language modelling head %s", origin)
 
 
-def train_touched_rows(
-    encoder: Any, train: list[Rows], phase: Phase, data: Data, world: World
-) -> None:
+def train_touched_rows(encoder: Any, train: list[Rows], phase: Phase, data: Data, world: World) -> None:
     """Leave only the vocabulary rows that the phase's train and dev data hold in the encoder."""
     dev = [data.dev(name, phase.setting(name)).rows(phase.setting(name)) for name in phase.train]
     size = encoder.get_input_embeddings().num_embeddings

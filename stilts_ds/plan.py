@@ -69,8 +69,15 @@ def _after(
 
 
 def _phase(
-    recipe: Recipe, kind: Kind, condition: str, init: str, origin: str, train: list[str], evaluate: list[str],
-    seed: int, data_hash: Callable[[str], str],
+    recipe: Recipe,
+    kind: Kind,
+    condition: str,
+    init: str,
+    origin: str,
+    train: list[str],
+    evaluate: list[str],
+    seed: int,
+    data_hash: Callable[[str], str],
 ) -> Phase:
     tasks = [get_task(name) for name in train]
     # A target keeps its own settings when it trains on another task's data (XNLI on MNLI, XQuAD on SQuAD).
@@ -82,10 +89,17 @@ def _phase(
     if several:  # rows of several tasks have no common lengths and cuts
         training = {key: value for key, value in training.items() if key not in ROW_KEYS}
     content = {
-        "kind": kind, "origin": origin, "train": sorted(train), "seed": seed, "training": training, "lengths": lengths,
+        "kind": kind,
+        "origin": origin,
+        "train": sorted(train),
+        "seed": seed,
+        "training": training,
+        "lengths": lengths,
         "evaluate": sorted(evaluate) if kind == "retrieval" else [],
-        "sampling": recipe.sampling.model_dump() if len(train) > 1 or mlm else {}, "dtype": recipe.engine.dtype,
-        "dropout": recipe.model.dropout, "max_train_examples": recipe.data.max_train_examples,
+        "sampling": recipe.sampling.model_dump() if len(train) > 1 or mlm else {},
+        "dtype": recipe.engine.dtype,
+        "dropout": recipe.model.dropout,
+        "max_train_examples": recipe.data.max_train_examples,
         "train_split": {t: s for t, s in recipe.data.train_split.items() if t in train},
         "data": {task: data_hash(task) for task in sorted(train)},
     }
@@ -177,8 +191,9 @@ def _check_dev_split(recipe: Recipe, task: Task, split: str) -> None:
     trained = [name for names in recipe.intermediate.values() for name in names]
     translated = sorted({name for name in trained if get_task(name).translation and get_task(name).origin == task.name})
     if translated and split == "train":
-        raise UserError(f"{where}: {translated[0]} trains on translations of the examples that would select; leave "
-                        "one of them out")
+        raise UserError(
+            f"{where}: {translated[0]} trains on translations of the examples that would select; leave one of them out"
+        )
 
 
 def _check_scored_split(task: Task, split: str) -> None:

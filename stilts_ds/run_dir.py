@@ -246,8 +246,16 @@ class PhaseDir:
         return self.read_status().trained
 
     def set_status(
-        self, state: str, *, seconds: float | None = None, world_size: int | None = None, joules: float | None = None,
-        best: Best | None = None, curve: str | None = None, error: str | None = None, dtype: str | None = None,
+        self,
+        state: str,
+        *,
+        seconds: float | None = None,
+        world_size: int | None = None,
+        joules: float | None = None,
+        best: Best | None = None,
+        curve: str | None = None,
+        error: str | None = None,
+        dtype: str | None = None,
     ) -> None:
         """Write the phase's state. What is not given stays as it was, but for joules and the error."""
         before = self.read_status()
@@ -344,8 +352,9 @@ def git_commit() -> str:
         return (here / COMMIT).read_text(encoding="utf-8")
     try:
         commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, check=True)
-        changed = subprocess.run(["git", "status", "--porcelain", "-uno"], cwd=here, capture_output=True, text=True,
-                                 check=True)
+        changed = subprocess.run(
+            ["git", "status", "--porcelain", "-uno"], cwd=here, capture_output=True, text=True, check=True
+        )
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
     return commit.stdout.strip() + ("-dirty" if changed.stdout.strip() else "")
@@ -377,6 +386,4 @@ class Provenance(Value):
 
 def provenance(model_hash: str = "") -> Provenance:
     """What produces a result now: git commit, versions and machine kind; for a plan also the hash of its model."""
-    return Provenance(
-        git_commit=git_commit(), versions=versions(), platform=platform.platform(), model_hash=model_hash
-    )
+    return Provenance(git_commit=git_commit(), versions=versions(), platform=platform.platform(), model_hash=model_hash)

@@ -34,8 +34,15 @@ AIMS = {  # what a phase has to do -> what is aimed at, and how often
     "evaluating": {"evaluating": 6, "any": 1},
 }
 SKIPS = {-1: 2, 0: 12, 1: 5, 2: 2, 9: 1}  # phases that a start may begin before it is aimed at; -1: at the start itself
-WEIGHTS = {"SIGKILL to all": 5, "SIGKILL to a rank": 4, "SIGTERM to a rank": 2, "SIGKILL to the launcher": 2,
-           "SIGTERM to the launcher": 2, "SIGINT to the launcher": 1, "full disk": 2}
+WEIGHTS = {
+    "SIGKILL to all": 5,
+    "SIGKILL to a rank": 4,
+    "SIGTERM to a rank": 2,
+    "SIGKILL to the launcher": 2,
+    "SIGTERM to the launcher": 2,
+    "SIGINT to the launcher": 1,
+    "full disk": 2,
+}
 COLD = 0.1  # share of starts as a user starts; the others, all but a study's last, are forked: imports take longest
 MOST_REPORTS = 3  # kills while a study reports
 DISK = 120  # megabytes of a study's own file system
@@ -160,8 +167,14 @@ class Study:
             if kind == "curve" and self._curve_is_reported():
                 answer, found = "reported", [n for n in found if n not in ("results.json", f"{path.parent.name}/curve")]
             self.record.add(**self.told, damaged=kind, how=how, answer=answer)
-        self.record.add(**self.told, end=self.fight_.wait(), kills=self.struck, differences=found,
-                        leftovers=fire.leftovers(self.fight_.run), failures=self.failures)
+        self.record.add(
+            **self.told,
+            end=self.fight_.wait(),
+            kills=self.struck,
+            differences=found,
+            leftovers=fire.leftovers(self.fight_.run),
+            failures=self.failures,
+        )
         self.clean = not found and not self.failures
 
     def _ended(self) -> bool:
@@ -251,8 +264,7 @@ def main(arguments: list[str] | None = None) -> int:
     record = Record(given.output / "kills.jsonl")
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background processes ignore it, and theirs too
     warm.load()
-    campaign = Campaign(given.output.resolve(), random.Random(given.seed), record, given.damage,
-                        given.stages)
+    campaign = Campaign(given.output.resolve(), random.Random(given.seed), record, given.damage, given.stages)
     if given.cluster_kills:
         from campaign_cluster import fight_on_a_cluster
 

@@ -23,10 +23,21 @@ from study import rank_pids
 from stilts_ds.run_dir import RunDir
 
 PROFILE = 'nodes: 2\nntasks_per_node: 1\ntime: "00:30:00"\nstop_seconds: 60\nmax_restarts: 50\n'
-KINDS = {"SIGKILL to a rank": 6, "SIGKILL to all ranks": 3, "scancel --signal=KILL": 2, "SIGTERM to a rank": 2,
-         "preemption (SIGUSR1)": 3, "scancel": 2, "SIGKILL to the batch script": 2, "lost node": 1}
-AIMS = {"intermediate": {"training": 4, "saving": 3, "exporting": 2},
-        "target": {"training": 3, "saving": 3, "exporting": 2, "evaluating": 4}, "retrieval": {"mining": 3}}
+KINDS = {
+    "SIGKILL to a rank": 6,
+    "SIGKILL to all ranks": 3,
+    "scancel --signal=KILL": 2,
+    "SIGTERM to a rank": 2,
+    "preemption (SIGUSR1)": 3,
+    "scancel": 2,
+    "SIGKILL to the batch script": 2,
+    "lost node": 1,
+}
+AIMS = {
+    "intermediate": {"training": 4, "saving": 3, "exporting": 2},
+    "target": {"training": 3, "saving": 3, "exporting": 2, "evaluating": 4},
+    "retrieval": {"mining": 3},
+}
 
 
 class ClusterFight:
@@ -44,8 +55,15 @@ class ClusterFight:
     def stilts(self, *arguments: object) -> str:
         command = [sys.executable, "-m", "stilts_launcher.cli", *map(str, arguments)]
         environment = {**ranks.environment(), **self.cluster.environment}
-        done = subprocess.run(command, cwd=self.folder, env=environment, text=True, timeout=300,
-                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        done = subprocess.run(
+            command,
+            cwd=self.folder,
+            env=environment,
+            text=True,
+            timeout=300,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        )
         return done.stdout
 
     def phases(self) -> dict[str, str]:
@@ -100,9 +118,20 @@ class ClusterFight:
         self.begun[phase] = offset
         self._send(kind, phase, victims)
         self._await_end(victims)
-        self.hits.append({"kind": kind, "activity": doing, "phase": phase, "step": step, "committed": committed,
-                          "status": 85 if "USR1" in kind or kind == "scancel" else 1, "aimed": aim, "offset": offset,
-                          "seconds_to_end": round(time.monotonic() - struck, 1), "aborted": False})
+        self.hits.append(
+            {
+                "kind": kind,
+                "activity": doing,
+                "phase": phase,
+                "step": step,
+                "committed": committed,
+                "status": 85 if "USR1" in kind or kind == "scancel" else 1,
+                "aimed": aim,
+                "offset": offset,
+                "seconds_to_end": round(time.monotonic() - struck, 1),
+                "aborted": False,
+            }
+        )
         return True
 
     def _send(self, kind: str, phase: str, victims: list[int]) -> None:

@@ -53,8 +53,10 @@ def is_bad(lines: Sequence[Line]) -> bool:
 
 
 def _kills(title: str, by: Callable[[Line], str], kills: Sequence[Line], lines: Sequence[Line]) -> str:
-    rows = [f"| {title} | kills | torn checkpoints passed over | steps repeated | most at once |",
-            "|---|---:|---:|---:|---:|"]
+    rows = [
+        f"| {title} | kills | torn checkpoints passed over | steps repeated | most at once |",
+        "|---|---:|---:|---:|---:|",
+    ]
     for name, count in Counter(map(by, kills)).most_common():
         mine = [kill for kill in kills if by(kill) == name]
         torn, repeated = (sum(kill.get(what, 0) for kill in mine) for what in ("torn", "repeated"))

@@ -38,8 +38,9 @@ class Chromium:
         command = [sys.executable, "-c", SHIM, str(to_browser[0]), str(from_browser[1]), path, "--headless",
                    "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run",
                    "--remote-debugging-pipe", f"--user-data-dir={profile}", "about:blank"]  # fmt: skip
-        self.process = subprocess.Popen(command, pass_fds=(to_browser[0], from_browser[1]), stderr=subprocess.DEVNULL,
-                                        stdout=subprocess.DEVNULL)
+        self.process = subprocess.Popen(
+            command, pass_fds=(to_browser[0], from_browser[1]), stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL
+        )
         os.close(to_browser[0])
         os.close(from_browser[1])
         self.write_end, self.read_end = to_browser[1], from_browser[0]
@@ -87,9 +88,11 @@ class Chromium:
 
     def _note(self, event: dict[str, Any]) -> None:
         method, details = event.get("method"), event.get("params", {})
-        if method == "Runtime.exceptionThrown" or (
-            method == "Runtime.consoleAPICalled" and details["type"] in ("error", "warning")
-        ) or (method == "Log.entryAdded" and details["entry"]["level"] in ("error", "warning")):
+        if (
+            method == "Runtime.exceptionThrown"
+            or (method == "Runtime.consoleAPICalled" and details["type"] in ("error", "warning"))
+            or (method == "Log.entryAdded" and details["entry"]["level"] in ("error", "warning"))
+        ):
             self.problems.append(json.dumps(details)[:500])
         if method == "Network.requestWillBeSent":
             self.requests.append(details["request"]["url"])

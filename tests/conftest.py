@@ -44,15 +44,27 @@ def mini_xlmr(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def stilts(*arguments: object, cwd: Path, status: int = 0, timeout: int = 300, **extra: str) -> str:
     """Run the command as a user would; returns what it printed and checks its exit status."""
     command = [sys.executable, "-m", "stilts_launcher.cli", *map(str, arguments)]
-    done = subprocess.run(command, cwd=cwd, env=ranks.environment(**extra), text=True, timeout=timeout,
-                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    done = subprocess.run(
+        command,
+        cwd=cwd,
+        env=ranks.environment(**extra),
+        text=True,
+        timeout=timeout,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
     assert done.returncode == status, done.stdout[-6000:]
     return done.stdout
 
 
 # A toy study in which everything happens, only less of it.
-SMALL = ["intermediate={none: [], nli: [mnli, ccg, hellaswag]}", "targets=[xnli, udpos, xquad, bucc2018, tatoeba]",
-         "intermediate_training.max_steps=4", "target_training.max_steps=3", "evaluation.max_examples=20"]
+SMALL = [
+    "intermediate={none: [], nli: [mnli, ccg, hellaswag]}",
+    "targets=[xnli, udpos, xquad, bucc2018, tatoeba]",
+    "intermediate_training.max_steps=4",
+    "target_training.max_steps=3",
+    "evaluation.max_examples=20",
+]
 
 
 @pytest.fixture(scope="session")

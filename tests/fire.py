@@ -188,8 +188,12 @@ class Fight:
                 self.process = warm.start(self.folder, self.command, log.fileno(), ranks.environment())
                 return
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "stilts_launcher.cli", *self.command], cwd=self.folder, stdout=log, stderr=log,
-                env=ranks.environment(), start_new_session=True,
+                [sys.executable, "-m", "stilts_launcher.cli", *self.command],
+                cwd=self.folder,
+                stdout=log,
+                stderr=log,
+                env=ranks.environment(),
+                start_new_session=True,
             )
 
     def output(self) -> str:
@@ -233,8 +237,10 @@ class Fight:
     def _kind(self, phase: str) -> str:
         """What a phase that begins has to do: retrieval, training, or evaluating what is trained."""
         kind = next(p.kind for p in self.watch.phases() if p.id == phase)
-        return kind if kind == "retrieval" else (
-            "evaluating" if status(self.run / "phases" / phase).get("trained") else "training"
+        return (
+            kind
+            if kind == "retrieval"
+            else ("evaluating" if status(self.run / "phases" / phase).get("trained") else "training")
         )
 
     def strike(self, kind: str, dice: random.Random) -> dict[str, Any]:
@@ -257,8 +263,16 @@ class Fight:
         code = self.wait(victims)
         if junk is not None:
             junk.unlink()
-        return {"kind": kind, "activity": doing, "phase": phase, "step": step, "committed": committed, "status": code,
-                "seconds_to_end": round(time.monotonic() - struck, 1), "aborted": self.aborted()}
+        return {
+            "kind": kind,
+            "activity": doing,
+            "phase": phase,
+            "step": step,
+            "committed": committed,
+            "status": code,
+            "seconds_to_end": round(time.monotonic() - struck, 1),
+            "aborted": self.aborted(),
+        }
 
     def wait(self, victims: Sequence[int] = ()) -> int:
         """Exit status of the launcher, when it and its ranks are gone. Raises Hang, with everything ended."""
@@ -342,9 +356,13 @@ def differences(ours: dict[str, Any], quiet: dict[str, Any]) -> list[str]:
 
 def leftovers(run: Path) -> list[str]:
     """Files that a finished run should not keep: what kills left half-written. Damaged caches stay on purpose."""
-    names: Iterator[Path] = (p for p in run.rglob("*") if p.name == "checkpoints"
-                             or p.name.startswith(".preflight-")
-                             or (re.search(r"^\..*\.[a-z0-9_]{8}$", p.name) and ".damaged." not in p.name))
+    names: Iterator[Path] = (
+        p
+        for p in run.rglob("*")
+        if p.name == "checkpoints"
+        or p.name.startswith(".preflight-")
+        or (re.search(r"^\..*\.[a-z0-9_]{8}$", p.name) and ".damaged." not in p.name)
+    )
     return sorted(str(path.relative_to(run)) for path in names)
 
 

@@ -41,9 +41,7 @@ from stilts_ds.run_dir import git_commit
 
 SECONDS = 10.0
 MEMORY = 3 << 30  # bytes of address space on top of what is loaded
-TARGETS: tuple[Target, ...] = (
-    *fuzz_readers.TARGETS, *fuzz_settings.TARGETS, *fuzz_runs.TARGETS, *fuzz_tensors.TARGETS
-)
+TARGETS: tuple[Target, ...] = (*fuzz_readers.TARGETS, *fuzz_settings.TARGETS, *fuzz_runs.TARGETS, *fuzz_tensors.TARGETS)
 REMEDY = re.compile(
     r"; |did you mean|should|must|use |set |give |write |delete|remove|repair|download|unset|known: |check |start all|"
     r"exceeded|not a valid|such as |train |run |is missing|leave |no language|fetch|make |greater than|less than|"
@@ -165,9 +163,7 @@ def note(tally: Tally, problem: BaseException, number: int) -> None:
     tally.stories.setdefault(name, story)
 
 
-def fuzz(
-    inputs: int, seed: int, wanted: str | None = None, only: int | None = None, jobs: int = 2
-) -> dict[str, Tally]:
+def fuzz(inputs: int, seed: int, wanted: str | None = None, only: int | None = None, jobs: int = 2) -> dict[str, Tally]:
     """Share `inputs` out among the targets by their weights, at least one each; targets run beside each other."""
     chosen = [i for i, target in enumerate(TARGETS) if wanted is None or wanted in target.name]
     whole = sum(TARGETS[i].weight for i in chosen)

@@ -35,23 +35,31 @@ SQUAD = {"version": "1.1", "data": [{"title": "Ada", "paragraphs": [
     ]},
     {"context": "Ein Haus.", "qas": [{"id": "q3", "question": "Was?", "answers": [], "is_impossible": True}]},
 ]}]}  # fmt: skip
-NLI = [{"gold_label": label, "sentence1": "It rains.", "sentence2": "It is\twet — ü.", "pairID": str(i)}
-       for i, label in enumerate(("entailment", "neutral", "-", "contradiction"))]
+NLI = [
+    {"gold_label": label, "sentence1": "It rains.", "sentence2": "It is\twet — ü.", "pairID": str(i)}
+    for i, label in enumerate(("entailment", "neutral", "-", "contradiction"))
+]
 ANLI = [{"uid": f"u{i}", "context": "It rains.", "hypothesis": "Wet.", "label": c} for i, c in enumerate("enc")]
-QQP = ("id\tqid1\tqid2\tquestion1\tquestion2\tis_duplicate\n1\t2\t3\tWhy?\tHow?\t0\n"
-       '4\t5\t6\t"Say ""x""?"\tSo?\t1\n7\t8\t9\tcut\n')
+QQP = (
+    "id\tqid1\tqid2\tquestion1\tquestion2\tis_duplicate\n1\t2\t3\tWhy?\tHow?\t0\n"
+    '4\t5\t6\t"Say ""x""?"\tSo?\t1\n7\t8\t9\tcut\n'
+)
 SWAG = [{"ind": i, "ctx_a": "She", "ctx_b": "then", "endings": ["runs", "eats", "", "x"], "label": i} for i in range(3)]
 CSQA = [{"id": f"c{i}", "answerKey": "B", "question": {"stem": "Where?", "choices": [
     {"label": c, "text": c.lower()} for c in "ABCDE"]}} for i in range(3)]  # fmt: skip
 COSMOS = COSMOS_HEADER + 'i1,"A, b\nc",Why?,a,"b ""q""",c,d,1\ni2,x,y,a,b,c,d,3\n'
-COPA = [{"premise": "It fell.", "choice1": "a", "choice2": "b", "question": q, "label": i, "idx": i}
-        for i, q in enumerate(("cause", "effect"))]
+COPA = [
+    {"premise": "It fell.", "choice1": "a", "choice2": "b", "question": q, "label": i, "idx": i}
+    for i, q in enumerate(("cause", "effect"))
+]
 TAGS = "Ann\tB-PER\nwent\tO\n\nto\tO\nRome\tB-LOC\n"
 POS = "Sie\tPRON\ngeht\tVERB\n\nRom\tPROPN\n"
-CONLLU = "# sent_id = 1\n" + "".join("\t".join([*line.split(), *"_" * 6]) + "\n" for line in (
-    "1-2 Im _ _", "1 In in ADP", "2 dem der DET", "3 Haus Haus NOUN", "3.1 _ _ _"))
+CONLLU = "# sent_id = 1\n" + "".join(
+    "\t".join([*line.split(), *"_" * 6]) + "\n"
+    for line in ("1-2 Im _ _", "1 In in ADP", "2 dem der DET", "3 Haus Haus NOUN", "3.1 _ _ _")
+)
 CONLLU += "\n1\tRom\tRom\tPROPN" + "\t_" * 6 + "\n"
-PAIRS = "A man.\tA person.\tentailment\n\"He\"\tHe.\tneutral\n"
+PAIRS = 'A man.\tA person.\tentailment\n"He"\tHe.\tneutral\n'
 TEST = "Ein Mann.\tEin Mensch.\nEr.\tSie.\n"
 SIDES = ("de-1\tEin Haus.\nde-2\tRegen.\n", "en-1\tA house.\nen-2\tRain.\n", "de-1\ten-1\n")
 FILES: dict[str, Any] = {
@@ -171,8 +179,13 @@ def check_record(record: Record, task: Task, split: str) -> None:
 
 # --- rows of the hub -------------------------------------------------------------------------------------------------
 
-SPAN_ROW = {"id": "english-1", "question": "When?", "context": "Ada in 1843.", "title": "",
-            "answers": {"text": ["1843"], "answer_start": [7]}}
+SPAN_ROW = {
+    "id": "english-1",
+    "question": "When?",
+    "context": "Ada in 1843.",
+    "title": "",
+    "answers": {"text": ["1843"], "answer_start": [7]},
+}
 HUB_ROWS: dict[str, tuple[str, dict[str, Any]]] = {
     "hub_nli": ("mnli", {"premise": "It rains.", "hypothesis": "Wet.", "label": 0, "idx": 3}),
     "hub_qqp": ("qqp", {"question1": "Why?", "question2": "How?", "label": 1, "idx": 3}),

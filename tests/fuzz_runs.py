@@ -31,8 +31,16 @@ from stilts_ds.run_dir import RunDir, write_json
 from stilts_ds.tasks.registry import get_task
 from stilts_ds.tasks.spec import Task
 
-SCORED = (("xnli", "de"), ("xcopa", "et"), ("panx", "de"), ("udpos", "de"), ("xquad", "de"), ("mlqa", "de"),
-          ("bucc2018", "de"), ("tatoeba", "de"))
+SCORED = (
+    ("xnli", "de"),
+    ("xcopa", "et"),
+    ("panx", "de"),
+    ("udpos", "de"),
+    ("xquad", "de"),
+    ("mlqa", "de"),
+    ("bucc2018", "de"),
+    ("tatoeba", "de"),
+)
 
 
 def predictions_of(task: Task, gold: Any) -> Any:
@@ -92,9 +100,7 @@ def make_scorer(name: str, code: str, folder: Path) -> Once:
 
 
 def make_submission(folder: Path) -> Once:
-    tasks = {
-        name: dataclasses.replace(get_task(name), languages=("de",), test_sizes={}) for name in SUBMITTED_TASKS
-    }
+    tasks = {name: dataclasses.replace(get_task(name), languages=("de",), test_sizes={}) for name in SUBMITTED_TASKS}
     for task in tasks.values():
         write_pair(folder / "made", task, "de")
     sent = folder / "sent"
@@ -119,8 +125,13 @@ def make_submission(folder: Path) -> Once:
 
 
 def small_run(folder: Path) -> RunDir:
-    run = build_run(folder / "run", intermediate={"none": [], "mnli": ["mnli"]}, targets=["xnli", "tatoeba"],
-                    languages={"xnli": ["en", "de"], "tatoeba": ["de"]}, examples=5)
+    run = build_run(
+        folder / "run",
+        intermediate={"none": [], "mnli": ["mnli"]},
+        targets=["xnli", "tatoeba"],
+        languages={"xnli": ["en", "de"], "tatoeba": ["de"]},
+        examples=5,
+    )
     phases = [phase.id for phase in Plan.load(run.plan).phases]
     write_json(run.jobs / "jobs.json", {"submitted": 1.0, "jobs": {name: f"{i}_0" for i, name in enumerate(phases)}})
     run.phase(phases[-1]).set_status("failed", error="it broke", seconds=3.5)

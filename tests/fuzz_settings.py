@@ -39,10 +39,27 @@ PROFILE: dict[str, Any] = {
     "jobs": {"target": {"nodes": 1, "time": "1-00:00:00"}, "report": {"partition": "cpu"}}, "array_limit": 3,
     "container": {"runtime": "apptainer", "image": "a.sif", "mounts": ["/data:/data"]}, "max_restarts": 2,
 }  # fmt: skip
-DEEPSPEED = {"zero_optimization": {"stage": 2, "overlap_comm": True, "stage3_param_persistence_threshold": 0},
-             "communication_data_type": "fp32"}
-KEYS = ("name", "seeds", "targets", "engine.zero_stage", "data.source", "intermediate", "sampling.weights", "model",
-        "target_training.max_steps", "evaluation.languages", "engine.collective_timeout", "x.y.z", "", ".", "seeds.0")
+DEEPSPEED = {
+    "zero_optimization": {"stage": 2, "overlap_comm": True, "stage3_param_persistence_threshold": 0},
+    "communication_data_type": "fp32",
+}
+KEYS = (
+    "name",
+    "seeds",
+    "targets",
+    "engine.zero_stage",
+    "data.source",
+    "intermediate",
+    "sampling.weights",
+    "model",
+    "target_training.max_steps",
+    "evaluation.languages",
+    "engine.collective_timeout",
+    "x.y.z",
+    "",
+    ".",
+    "seeds.0",
+)
 YAML_PIECES = ("a: &a [1]\n", "*a", "<<: *a\n", "? ", "!!python/object/apply:os.system [id]", "!!binary x",
                "!!set {a}", "- ", "{", "}", "[", "]", "|\n", ">", "#", "%YAML 1.1\n---\n", "---\n", "\t", "2001-99-99",
                "!!int ''", "&a [*a]", "!!float z", "0b2", "'", '"\\ud800"', "1:2:3", "=", "@", "`",

@@ -170,8 +170,15 @@ def check_checkpoint(found: checkpoint.Checkpoint | None, root: Path) -> None:
 
 
 def make_rows(folder: Path) -> Once:
-    rows = Rows(np.arange(12, dtype=np.int32), np.array([0, 5, 12]), np.array([5, 7], np.int32),
-                np.array([0, 1], np.int32), np.array([0, 1, 2]), label=np.array([1, 0], np.int32), tally=Counter(cut=2))
+    rows = Rows(
+        np.arange(12, dtype=np.int32),
+        np.array([0, 5, 12]),
+        np.array([5, 7], np.int32),
+        np.array([0, 1], np.int32),
+        np.array([0, 1, 2]),
+        label=np.array([1, 0], np.int32),
+        tally=Counter(cut=2),
+    )
     key = {"task": "mnli", "files": "abc"}
     cached_rows(folder / "cache", key, lambda _: rows)
     kept = Folder(folder / "cache")
@@ -210,8 +217,14 @@ def make_export(folder: Path) -> Once:
     quiet()
     phase, model = PhaseDir(folder / "phase"), small.model(hidden=8, layers=1)
     phase.root.mkdir()
-    export_model(phase.root, model.encoder, SavesNothing(), list(model.specs.values()),  # type: ignore[arg-type]
-                 {name: value.detach() for name, value in model.named_parameters()}, {"step": 3})
+    export_model(
+        phase.root,
+        model.encoder,
+        SavesNothing(),
+        list(model.specs.values()),  # type: ignore[arg-type]
+        {name: value.detach() for name, value in model.named_parameters()},
+        {"step": 3},
+    )
     kept = Folder(phase.root, lambda path: path.name not in ("stilts.json",))
     expected = load_trained(phase, recipe(), torch.device("cpu"))
 
@@ -236,8 +249,11 @@ def make_model(folder: Path) -> Once:
     weights = load_file(root / "model.safetensors")
     head = {"dense.weight": torch.ones(8, 8), **{n: torch.ones(8) for n in ("dense.bias", "layer_norm.weight",
             "layer_norm.bias")}, "bias": torch.ones(small.VOCABULARY)}  # fmt: skip
-    save_file({**weights, **{f"lm_head.{name}": tensor for name, tensor in head.items()}}, root / "model.safetensors",
-              {"format": "pt"})
+    save_file(
+        {**weights, **{f"lm_head.{name}": tensor for name, tensor in head.items()}},
+        root / "model.safetensors",
+        {"format": "pt"},
+    )
     kept = Folder(root)
 
     def once(dice: Dice) -> None:

@@ -55,13 +55,23 @@ class Processes:
         folder = spool() / job_id
         folder.mkdir(exist_ok=True)
         log = job.run / "logs" / f"{job.name}-{job_id}.log"
-        told = {"program": job.program(*phases), "after": job.after, "any": job.kind == "report", "log": str(log),
-                "ranks": ranks}
+        told = {
+            "program": job.program(*phases),
+            "after": job.after,
+            "any": job.kind == "report",
+            "log": str(log),
+            "ranks": ranks,
+        }
         (folder / "job.json").write_text(json.dumps(told))
         # A cancellation while the keeper's Python starts must wait until there is a handler for it.
         before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-        keeper = subprocess.Popen([sys.executable, __file__, str(folder)], start_new_session=True,
-                                  stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        keeper = subprocess.Popen(
+            [sys.executable, __file__, str(folder)],
+            start_new_session=True,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
         (folder / "pid").write_text(str(keeper.pid))
 
@@ -126,8 +136,11 @@ def keep(folder: Path) -> int:
     restarts = 0
     while True:
         (folder / "started").touch()
-        variables = {"PROCESSES_JOB": folder.name, "PROCESSES_RESTARTS": str(restarts),
-                     "PROCESSES_RANKS": str(job["ranks"])}
+        variables = {
+            "PROCESSES_JOB": folder.name,
+            "PROCESSES_RESTARTS": str(restarts),
+            "PROCESSES_RANKS": str(job["ranks"]),
+        }
         with open(job["log"], "ab") as log:
             child = subprocess.Popen(job["program"], stdout=log, stderr=log, env={**os.environ, **variables})
         while child.poll() is None:

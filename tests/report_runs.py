@@ -104,8 +104,10 @@ def _write_phase(
 
 
 def write_metrics(path: Path, phase: Phase, dev: float, steps: int = 30) -> None:
-    lines = [{"step": s, "train/loss": 2.0 / s + 0.1 * phase.seed, "memory/device_peak_gib": 1.5} for s in
-             range(1, steps + 1)]
+    lines = [
+        {"step": s, "train/loss": 2.0 / s + 0.1 * phase.seed, "memory/device_peak_gib": 1.5}
+        for s in range(1, steps + 1)
+    ]
     lines.append({"step": steps, "eval/any/en/accuracy": dev, "selection": dev})
     write_atomically(path, "".join(json.dumps(line) + "\n" for line in lines))
 
@@ -158,6 +160,7 @@ def gold_values(task: Task, code: str, examples: int) -> Any:
 
 def guesses(task: Task, gold: Any, share: float, dice: random.Random) -> Any:
     """Right with probability `share`, each by itself."""
+
     def right() -> bool:
         return dice.random() < share
 

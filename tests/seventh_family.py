@@ -43,7 +43,10 @@ def read_label_tsv(part: Part) -> Iterator[Labelled]:
 
 
 def encode(
-    records: Iterable[Labelled], tokenizer: Tokenizer, labels: Sequence[str], setting: TrainingPart,
+    records: Iterable[Labelled],
+    tokenizer: Tokenizer,
+    labels: Sequence[str],
+    setting: TrainingPart,
     folder: Path | None = None,
 ) -> Rows:
     out = RowsWriter(folder, "label")

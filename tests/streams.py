@@ -223,7 +223,8 @@ class Races(TorchDispatchMode):
                 del self.memory[key]
                 if memory.owner is not None:
                     self.free[memory.owner] += [
-                        old for old in memory.accesses if not any(old.before(s.seen) for s in memory.recorded)]
+                        old for old in memory.accesses if not any(old.before(s.seen) for s in memory.recorded)
+                    ]
 
 
 def place() -> str:
@@ -248,7 +249,8 @@ def pretend(races: Races) -> None:
     """Have DeepSpeed believe in a device with streams. Before an engine is built."""
     set_accelerator(StreamsOnly())
     torch.Tensor.record_stream = (  # type: ignore[assignment,method-assign]
-        lambda tensor, stream: races.of(tensor).recorded.add(stream))
+        lambda tensor, stream: races.of(tensor).recorded.add(stream)
+    )
     for name in ("all_gather_into_tensor", "all_gather", "all_reduce", "reduce_scatter_tensor", "broadcast", "reduce"):
         setattr(TorchBackend, name, _with_handle(getattr(TorchBackend, name)))
 

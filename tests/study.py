@@ -41,8 +41,14 @@ def stilts(folder: Path, *arguments: object, fails: bool = False, environment: M
 
 def start(folder: Path, command: list[str], environment: Mapping[str, str] = {}) -> subprocess.Popen[str]:
     (folder / "study.yaml").write_text(RECIPE)
-    return subprocess.Popen(command, cwd=folder, env={**ranks.environment(), **environment}, text=True,
-                            stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    return subprocess.Popen(
+        command,
+        cwd=folder,
+        env={**ranks.environment(), **environment},
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
 
 
 def until(sign: Callable[[], Any], what: str, run: Path, seconds: float = 240) -> Any:

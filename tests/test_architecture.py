@@ -13,39 +13,92 @@ import pytest
 import ranks
 
 ROOT = ranks.ROOT
-SOURCES = {"stilts_ds": ROOT, "stilts_launcher": ROOT / "launcher", "stilts_kernels": ROOT / "kernels",
-           "stilts_bench": ROOT / "kernels/bench"}
+SOURCES = {
+    "stilts_ds": ROOT,
+    "stilts_launcher": ROOT / "launcher",
+    "stilts_kernels": ROOT / "kernels",
+    "stilts_bench": ROOT / "kernels/bench",
+}
 # The story from its first line to its last: a module imports only what stands before it, or beside it in its package.
-LAYERS = ["errors", "values", "phase_status", "run_dir", "yaml_files", "config", "recipe_paths", "ds_files", "tasks",
-          "sources", "toy", "model_files", "rows", "model", "families", "plan_file", "trial_file", "plan", "data",
-          "monitor", "batches", "engine", "export", "evaluate", "planning", "report", "phase_setup", "phases", "trial"]
+LAYERS = [
+    "errors",
+    "values",
+    "phase_status",
+    "run_dir",
+    "yaml_files",
+    "config",
+    "recipe_paths",
+    "ds_files",
+    "tasks",
+    "sources",
+    "toy",
+    "model_files",
+    "rows",
+    "model",
+    "families",
+    "plan_file",
+    "trial_file",
+    "plan",
+    "data",
+    "monitor",
+    "batches",
+    "engine",
+    "export",
+    "evaluate",
+    "planning",
+    "report",
+    "phase_setup",
+    "phases",
+    "trial",
+]
 KERNEL_LAYERS = ["common", "topk", "mining"]
 HEAVY = {  # package -> the modules (or packages of modules) that may name it
     "deepspeed": ["stilts_ds.engine"],
-    "transformers": ["stilts_ds.model.encoder", "stilts_ds.rows.tokenizer", "stilts_ds.toy",
-                     "stilts_bench.training"],
+    "transformers": ["stilts_ds.model.encoder", "stilts_ds.rows.tokenizer", "stilts_ds.toy", "stilts_bench.training"],
     "tokenizers": ["stilts_ds.toy"],
     "datasets": ["stilts_ds.sources.hub"],
     "tensorboard": ["stilts_ds.monitor"],
     "stilts_kernels": ["stilts_ds.model.pooling", "stilts_ds.families.bitext.head", "stilts_bench"],
     "mpi4py": ["stilts_launcher.discover", "stilts_launcher.doctor"],
 }
-LIGHT = ["stilts_launcher.cli", "stilts_launcher.discover", "stilts_launcher.local", "stilts_ds.config",
-         "stilts_ds.plan", "stilts_ds.plan_file", "stilts_ds.trial_file", "stilts_ds.evaluate.result",
-         "stilts_ds.tasks.registry", "stilts_ds.data.data", "stilts_ds.families.registry", "stilts_ds.model_files",
-         "stilts_ds.run_dir", "stilts_ds.report.tables", "stilts_ds.toy", "stilts_launcher.show.plan",
-         "stilts_launcher.submit", "stilts_launcher.status", "stilts_launcher.supervise",
-         "stilts_launcher.backends.registry", "stilts_launcher.trial", "stilts_launcher.fetch",
-         "stilts_ds.planning.memory", "stilts_ds.planning.sizes", "stilts_ds.planning.estimates",
-         "stilts_ds.planning.advice", "stilts_ds.evaluate.run_submission"]
+LIGHT = [
+    "stilts_launcher.cli",
+    "stilts_launcher.discover",
+    "stilts_launcher.local",
+    "stilts_ds.config",
+    "stilts_ds.plan",
+    "stilts_ds.plan_file",
+    "stilts_ds.trial_file",
+    "stilts_ds.evaluate.result",
+    "stilts_ds.tasks.registry",
+    "stilts_ds.data.data",
+    "stilts_ds.families.registry",
+    "stilts_ds.model_files",
+    "stilts_ds.run_dir",
+    "stilts_ds.report.tables",
+    "stilts_ds.toy",
+    "stilts_launcher.show.plan",
+    "stilts_launcher.submit",
+    "stilts_launcher.status",
+    "stilts_launcher.supervise",
+    "stilts_launcher.backends.registry",
+    "stilts_launcher.trial",
+    "stilts_launcher.fetch",
+    "stilts_ds.planning.memory",
+    "stilts_ds.planning.sizes",
+    "stilts_ds.planning.estimates",
+    "stilts_ds.planning.advice",
+    "stilts_ds.evaluate.run_submission",
+]
 
 
 def name_of(path: Path, base: Path) -> str:
     return ".".join(path.relative_to(base).with_suffix("").parts).removesuffix(".__init__")
 
 
-MODULES = {name_of(path, base): path for package, base in SOURCES.items()
-           for path in sorted((base / package).rglob("*.py"))}
+MODULES = {
+    name_of(path, base): path for package, base in SOURCES.items() for path in sorted((base / package).rglob("*.py"))
+}
 
 
 def imports(path: Path) -> Iterator[tuple[str, bool]]:
@@ -115,17 +168,21 @@ def test_nothing_but_the_command_line_loads_a_benchmark(name: str) -> None:
 
 def test_a_search_on_a_cpu_needs_no_triton() -> None:
     """Also for `topk` on a CPU: the function keeps its name although a package of that name stands below it."""
-    program = ("import sys; import stilts_kernels.mining.files; from stilts_kernels import topk; import torch\n"
-               "topk(torch.ones(2, 3), torch.ones(4, 3), 1); print('triton' in sys.modules)\n"
-               "from stilts_kernels.topk import cuda; import stilts_kernels; print(stilts_kernels.topk is topk)")
+    program = (
+        "import sys; import stilts_kernels.mining.files; from stilts_kernels import topk; import torch\n"
+        "topk(torch.ones(2, 3), torch.ones(4, 3), 1); print('triton' in sys.modules)\n"
+        "from stilts_kernels.topk import cuda; import stilts_kernels; print(stilts_kernels.topk is topk)"
+    )
     done = subprocess.run([sys.executable, "-c", program], env=ranks.environment(), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == ["False", "True"]
 
 
 def test_no_packages_import_each_other_in_a_circle() -> None:
-    edges = {name: {target for target, at_once in imports(path) if at_once and target in MODULES and target != name}
-             for name, path in MODULES.items()}
+    edges = {
+        name: {target for target, at_once in imports(path) if at_once and target in MODULES and target != name}
+        for name, path in MODULES.items()
+    }
     left = dict(edges)
     while leaves := [name for name, targets in left.items() if not targets & set(left)]:
         for name in leaves:
@@ -195,7 +252,7 @@ def test_counts_in_messages_agree_with_their_nouns(name: str) -> None:
 def test_a_count_that_does_not_agree_would_be_found() -> None:
     for line in ('f"{len(files)} files"', 'f"Missing: {len(a.b)} things, see"', 'f"{sum(sizes):,} gold pairs"'):
         assert list(plain_counts(line)) == [1], line
-    for line in ('f"{done} of {len(files)} files"', 'f"{counted(len(files), \'file\')}"', 'f"{sum(hours):.2f} hours"'):
+    for line in ('f"{done} of {len(files)} files"', "f\"{counted(len(files), 'file')}\"", 'f"{sum(hours):.2f} hours"'):
         assert list(plain_counts(line)) == [], line
 
 
@@ -223,8 +280,11 @@ def test_slurms_words_would_be_found() -> None:
 # --- families --------------------------------------------------------------------------------------------------------
 
 RECORD_CLASSES = {"Pair", "Choice", "Span", "Answer", "Tagged", "Text", "Bitext", "Sentence"}
-OUTSIDE = [name for name in MODULES
-           if not name.startswith(("stilts_ds.families", "stilts_kernels", "stilts_ds.toy", "stilts_bench"))]
+OUTSIDE = [
+    name
+    for name in MODULES
+    if not name.startswith(("stilts_ds.families", "stilts_kernels", "stilts_ds.toy", "stilts_bench"))
+]
 FAMILY_MODULES = [name for name in MODULES if name.startswith("stilts_ds.families")]
 
 

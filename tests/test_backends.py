@@ -261,8 +261,11 @@ def test_a_plan_is_submitted_shown_cancelled_and_retried_through_another_launche
     # The signal that says that time is short: saved, put back, continued under the same id.
     for pid in study.rank_pids(run, first):
         os.kill(pid, 10)
-    until(lambda: f"{first}: attempt 1 of job p1-0" in (run / "logs" / "study-intermediate-p1-0.log").read_text(),
-          "the job to be started again", run)
+    until(
+        lambda: f"{first}: attempt 1 of job p1-0" in (run / "logs" / "study-intermediate-p1-0.log").read_text(),
+        "the job to be started again",
+        run,
+    )
     until(lambda: len(study.rank_pids(run, first)) == 2 and state(run, first) == "running", "its ranks", run)
 
     shown = stilts("cancel", run)

@@ -28,7 +28,8 @@ def data(tmp_path: Path) -> Path:
     folder = tmp_path / "intermediate"
     bench_pipeline.write_rows(
         folder / bench_pipeline.BUILT,
-        [bench_pipeline.Pair(str(i), sentence(i), sentence(i + 3), "neutral") for i in range(20)], 40,
+        [bench_pipeline.Pair(str(i), sentence(i), sentence(i + 3), "neutral") for i in range(20)],
+        40,
     )
     (folder / "qqp").mkdir()
     header = "id\tqid1\tqid2\tquestion1\tquestion2\tis_duplicate\n"

@@ -31,9 +31,21 @@ def test_gradients_are_the_same_for_any_padding_and_another_weight_shows(width: 
 
 
 def test_the_benchmark_runs_as_one_command(shared_data: Path, tmp_path: Path) -> None:
-    said = stilts("bench", "training", "--model", Path(__file__).parents[1] / "stilts_ds/toy/model", "--intermediate",
-                  shared_data / "intermediate", "--batches", 1, "--max-seq-length", 200, "--out", "found.jsonl",
-                  cwd=tmp_path)
+    said = stilts(
+        "bench",
+        "training",
+        "--model",
+        Path(__file__).parents[1] / "stilts_ds/toy/model",
+        "--intermediate",
+        shared_data / "intermediate",
+        "--batches",
+        1,
+        "--max-seq-length",
+        200,
+        "--out",
+        "found.jsonl",
+        cwd=tmp_path,
+    )
     found = [json.loads(line) for line in (tmp_path / "found.jsonl").read_text().splitlines()]
     padding = [one for one in found if one["case"].startswith("padding: ")]
     assert len(padding) == 5 and all(one["gradient_errors"]["packed_to_padded"] < 2e-6 for one in padding)

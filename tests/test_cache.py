@@ -174,8 +174,13 @@ def test_the_later_of_two_builders_keeps_what_the_earlier_one_wrote(tmp_path: Pa
 def start(folder: Path, keys: int, processes: int) -> list[str]:
     """Outputs of processes that build rows for the same keys at the same moments; all must succeed."""
     started = [
-        subprocess.Popen([sys.executable, str(PROGRAM), str(folder), str(keys), str(processes)], text=True,
-                         env=ranks.environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        subprocess.Popen(
+            [sys.executable, str(PROGRAM), str(folder), str(keys), str(processes)],
+            text=True,
+            env=ranks.environment(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        )
         for _ in range(processes)
     ]
     outputs = [process.communicate(timeout=60)[0] for process in started]

@@ -70,8 +70,9 @@ def test_a_checkpoint_is_one_thing_with_the_best_model_that_it_names(
     assert older is not None and older.name == "step-000004"
 
 
-@pytest.mark.parametrize("victim", ["step-000006/shard-00000.safetensors", "step-000006/manifest.json",
-                                    "best-000006/heads.json"])
+@pytest.mark.parametrize(
+    "victim", ["step-000006/shard-00000.safetensors", "step-000006/manifest.json", "best-000006/heads.json"]
+)
 def test_a_checkpoint_that_cannot_be_read_now_is_an_error_and_stays(
     victim: str, tmp_path: Path, three_checkpoints: Path
 ) -> None:

@@ -25,8 +25,14 @@ from stilts_ds.rows.tokenizer import Template, Tokenizer
 
 STUB = small.tokenizer_stub()
 # BERT's special tokens stand in the middle of its vocabulary, [PAD] in front, an ordinary token at the very end.
-BERT_LIKE = SimpleNamespace(template=Template((11,), (12,), (12,), (12,)), pad=0, unk=10, mask=13,
-                            special=frozenset({0, 10, 11, 12, 13}), vocabulary=40)
+BERT_LIKE = SimpleNamespace(
+    template=Template((11,), (12,), (12,), (12,)),
+    pad=0,
+    unk=10,
+    mask=13,
+    special=frozenset({0, 10, 11, 12, 13}),
+    vocabulary=40,
+)
 
 
 def text_rows(lengths: list[int], seed: int = 0) -> Rows:
@@ -94,8 +100,11 @@ def test_an_items_masks_depend_on_seed_step_and_position_alone() -> None:
     alone = collator(rows)([(1, "mlm", 1)], 7, {"mlm": 0.3})
     other_order = made([(2, "mlm", 2), (1, "mlm", 1)], 7, {"mlm": 1.0})
     assert masks(together, 1) == masks(alone, 0) == masks(other_order, 1)
-    for changed in (made([(1, "mlm", 1)], 8, {"mlm": 1.0}), made([(2, "mlm", 1)], 7, {"mlm": 1.0}),
-                    collator(rows, seed=4)([(1, "mlm", 1)], 7, {"mlm": 1.0})):
+    for changed in (
+        made([(1, "mlm", 1)], 8, {"mlm": 1.0}),
+        made([(2, "mlm", 1)], 7, {"mlm": 1.0}),
+        collator(rows, seed=4)([(1, "mlm", 1)], 7, {"mlm": 1.0}),
+    ):
         assert masks(changed, 0) != masks(alone, 0)
 
 

@@ -207,11 +207,17 @@ def test_shipped_recipes_load_and_read_back_unchanged(name: str) -> None:
 
 
 def test_a_resolved_recipe_with_every_kind_of_value_reads_back() -> None:
-    made = resolve_paths(recipe(
-        name="a.b_c-1", data={"xtreme": "~/xtreme", "cache": "cache", "train_split": {"copa": "dev"}},
-        evaluation={"languages": {"xnli": ["en", "no"]}}, launch={"nproc": 2}, model={"revision": "1e5"},
-        intermediate={"none": [], "mnli+no": ["mnli"]}, task_training={"mnli": {"learning_rate": "2e-5"}},
-    ))
+    made = resolve_paths(
+        recipe(
+            name="a.b_c-1",
+            data={"xtreme": "~/xtreme", "cache": "cache", "train_split": {"copa": "dev"}},
+            evaluation={"languages": {"xnli": ["en", "no"]}},
+            launch={"nproc": 2},
+            model={"revision": "1e5"},
+            intermediate={"none": [], "mnli+no": ["mnli"]},
+            task_training={"mnli": {"learning_rate": "2e-5"}},
+        )
+    )
     back = parse_recipe(yaml.safe_load(recipe_yaml(made)), "written")
     assert back == made
     assert back.evaluation.languages == {"xnli": ["en", "no"]} and back.model.revision == "1e5"
@@ -241,8 +247,13 @@ def schema_keys(schema: Any) -> set[str]:
 
 
 def test_the_printed_schema_covers_every_key_and_refuses_others() -> None:
-    shown = subprocess.run([sys.executable, "-m", "stilts_launcher.cli", "schema"], env=ranks.environment(),
-                           capture_output=True, text=True, check=True)
+    shown = subprocess.run(
+        [sys.executable, "-m", "stilts_launcher.cli", "schema"],
+        env=ranks.environment(),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     schema = json.loads(shown.stdout)
     assert keys(Recipe) | keys(TrainingPart) <= schema_keys(schema)
     assert schema["additionalProperties"] is False
@@ -272,25 +283,43 @@ def own_file(folder: Path, **config: Any) -> EnginePart:
     return EnginePart(zero_stage=2, ds_config=path)
 
 
-@pytest.mark.parametrize("config, message", [
-    ({"train_batch_size": 8}, "'train_batch_size' may not stand there: the recipe sets it; remove it (docs"),
-    ({"data_types": {"grad_accum_dtype": "fp32"}}, "'data_types' may not stand there: engine.dtype says how numbers"),
-    ({"zero_force_ds_cpu_optimizer": False}, "it is false always"),
-    ({"elasticity": {"enabled": True}}, "'elasticity' may not stand there: it may change results or what checkpoints"),
-    ({"progressive_layer_drop": {"enabled": True}}, "'progressive_layer_drop' may not stand there"),
-    ({"zero_optimization": {"mics_shard_size": 2}}, "'zero_optimization.mics_shard_size' may not stand there: checkp"),
-    ({"zero_optimization": {"zero_quantized_gradients": True}}, "zero_quantized_gradients' may not stand there: it"),
-    ({"zero_optimization": {"round_robin_gradients": True}}, "a start that continues from a checkpoint comes to other"),
-    ({"zero_optimization": {"compute_grad_norm": False}}, "it must stay true, because the norm tells which step"),
-    ({"zero_optimization": {"offload_optimizer": {"device": "nvme"}}}, "engine.offload_optimizer sets it"),
-    ({"zero_optimization": {"offload_param": {"device": "nvme"}}}, 'offload_param\' cannot be {"device": "nvme"}'),
-    ({"zero_optimization": {"offload_param": {"device": "cpu"}}}, "offload_param needs engine.zero_stage=3"),
-    ({"zero_optimization": {"reduce_bucket_size": "auto"}}, "reduce_bucket_size' cannot be \"auto\""),
-    ({"zero_optimization": {"overlap_comm": 1}}, "'zero_optimization.overlap_comm' cannot be 1"),
-    ({"zero_optimization": {"stage": 3}}, "ZeRO stage 3, but engine.zero_stage=2; set both alike"),
-    ({"zero_optimization": []}, "'zero_optimization' cannot be []"),
-    ({"communication_data_type": "int8"}, "'communication_data_type' cannot be \"int8\""),
-])
+@pytest.mark.parametrize(
+    "config, message",
+    [
+        ({"train_batch_size": 8}, "'train_batch_size' may not stand there: the recipe sets it; remove it (docs"),
+        (
+            {"data_types": {"grad_accum_dtype": "fp32"}},
+            "'data_types' may not stand there: engine.dtype says how numbers",
+        ),
+        ({"zero_force_ds_cpu_optimizer": False}, "it is false always"),
+        (
+            {"elasticity": {"enabled": True}},
+            "'elasticity' may not stand there: it may change results or what checkpoints",
+        ),
+        ({"progressive_layer_drop": {"enabled": True}}, "'progressive_layer_drop' may not stand there"),
+        (
+            {"zero_optimization": {"mics_shard_size": 2}},
+            "'zero_optimization.mics_shard_size' may not stand there: checkp",
+        ),
+        (
+            {"zero_optimization": {"zero_quantized_gradients": True}},
+            "zero_quantized_gradients' may not stand there: it",
+        ),
+        (
+            {"zero_optimization": {"round_robin_gradients": True}},
+            "a start that continues from a checkpoint comes to other",
+        ),
+        ({"zero_optimization": {"compute_grad_norm": False}}, "it must stay true, because the norm tells which step"),
+        ({"zero_optimization": {"offload_optimizer": {"device": "nvme"}}}, "engine.offload_optimizer sets it"),
+        ({"zero_optimization": {"offload_param": {"device": "nvme"}}}, 'offload_param\' cannot be {"device": "nvme"}'),
+        ({"zero_optimization": {"offload_param": {"device": "cpu"}}}, "offload_param needs engine.zero_stage=3"),
+        ({"zero_optimization": {"reduce_bucket_size": "auto"}}, 'reduce_bucket_size\' cannot be "auto"'),
+        ({"zero_optimization": {"overlap_comm": 1}}, "'zero_optimization.overlap_comm' cannot be 1"),
+        ({"zero_optimization": {"stage": 3}}, "ZeRO stage 3, but engine.zero_stage=2; set both alike"),
+        ({"zero_optimization": []}, "'zero_optimization' cannot be []"),
+        ({"communication_data_type": "int8"}, "'communication_data_type' cannot be \"int8\""),
+    ],
+)
 def test_an_own_deepspeed_file_sets_only_what_is_tried(config: dict[str, Any], message: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=re.escape(message)) as error:
         base_config(own_file(tmp_path, **config))

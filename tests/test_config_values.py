@@ -104,10 +104,14 @@ def test_paths_are_filled_in_and_recorded_as_absolute(tmp_path: Path, monkeypatc
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.setenv("SCRATCH", str(tmp_path / "scratch"))
     (tmp_path / "models" / "xlmr").mkdir(parents=True)
-    made = resolve_paths(recipe(
-        output_dir="$SCRATCH/runs", model={"name_or_path": "models/xlmr"}, engine={"ds_config": "~/z1.json"},
-        data={"xtreme": "${SCRATCH}/xtreme", "text": "text", "cache": "~/cache"},
-    ))
+    made = resolve_paths(
+        recipe(
+            output_dir="$SCRATCH/runs",
+            model={"name_or_path": "models/xlmr"},
+            engine={"ds_config": "~/z1.json"},
+            data={"xtreme": "${SCRATCH}/xtreme", "text": "text", "cache": "~/cache"},
+        )
+    )
     assert made.output_dir == tmp_path / "scratch" / "runs"
     assert made.model.name_or_path == str(tmp_path / "models" / "xlmr")
     assert made.engine.ds_config == tmp_path / "home" / "z1.json"

@@ -69,8 +69,11 @@ def commands() -> list[tuple[str, list[str]]]:
     for page in PAGES:
         for kind, text in BLOCK.findall(page.read_text(encoding="utf-8")):
             lines = text.replace("\\\n", " ").split("\n") if kind in ("", "sh", "bash") else []
-            found += [(page.name, words[words.index("stilts") + 1:])
-                      for words in (shlex.split(line, comments=True) for line in lines) if "stilts" in words]
+            found += [
+                (page.name, words[words.index("stilts") + 1 :])
+                for words in (shlex.split(line, comments=True) for line in lines)
+                if "stilts" in words
+            ]
     return found
 
 

@@ -152,10 +152,14 @@ def test_a_short_context_is_one_window_that_points_at_its_answer() -> None:
     assert (rows.place[:6] == -1).all() and (rows.place[-1] == -1).all() and (rows.place[6:-1] >= 0).all()
 
 
-@pytest.mark.parametrize("record", [
-    Span("q", "the?", "the cat", (), impossible=True), Span("q", "the?", "the cat", ()),
-    Span("q", "the?", "", (Answer("cat", 4),)),
-])
+@pytest.mark.parametrize(
+    "record",
+    [
+        Span("q", "the?", "the cat", (), impossible=True),
+        Span("q", "the?", "the cat", ()),
+        Span("q", "the?", "", (Answer("cat", 4),)),
+    ],
+)
 def test_a_question_without_an_answer_in_its_context_points_at_the_first_token(record: Span) -> None:
     rows = encode_span([record], XLMR, (), setting())
     assert rows.span is not None and rows.span.tolist() == [[0, 0]]
@@ -208,8 +212,15 @@ def test_windows_cover_the_context_share_the_stride_and_find_the_answer(case: tu
 @hypothesis_settings(max_examples=60, deadline=None)
 def test_windows_equal_hugging_faces(case: tuple[Span, TrainingPart]) -> None:
     record, values = case
-    theirs = THEIRS(record.question, record.context, truncation="only_second", max_length=values.max_seq_length,
-                    stride=values.doc_stride, return_overflowing_tokens=True, return_offsets_mapping=True)
+    theirs = THEIRS(
+        record.question,
+        record.context,
+        truncation="only_second",
+        max_length=values.max_seq_length,
+        stride=values.doc_stride,
+        return_overflowing_tokens=True,
+        return_offsets_mapping=True,
+    )
     rows, windows = span_windows(record, values)
     ours = [rows.input_ids[rows.starts[r] : rows.starts[r + 1]].tolist() for r in range(len(rows))]
     assert ours == theirs["input_ids"]
@@ -292,8 +303,8 @@ def test_a_step_beyond_the_room_for_the_context_is_refused_where_tokens_would_be
     record = Span("q9", "the cat sat", " ".join(["the"] * words), ())
     largest = encode_span([record], XLMR, (), setting(max_seq_length=16, window_step=9))
     assert largest.row_lengths.tolist() == ([16] * 4 + [11] if words == 40 else [16, 8])
-    with pytest.raises(UserError, match="question q9: 9 tokens are left for the context, fewer than window_step=10; "
-                                        "raise max_seq_length or lower window_step or max_query_length"):
+    fault = "question q9: 9 tokens are left for the context, fewer than window_step=10"
+    with pytest.raises(UserError, match=f"{fault}; raise max_seq_length or lower window_step or max_query_length"):
         encode_span([record], XLMR, (), setting(max_seq_length=16, window_step=10))
     short = Span("q9", "the cat sat", " ".join(["the"] * 9), ())
     fits = encode_span([short], XLMR, (), setting(max_seq_length=16, window_step=10))
@@ -355,8 +366,9 @@ def test_a_long_text_becomes_several_rows_and_loses_nothing() -> None:
 
 
 def test_a_sentence_of_a_bitext_is_one_row_and_a_cut_is_counted() -> None:
-    rows = encode_bitext([Sentence("1", "the cat sat on the mat the cat"), Sentence("2", "on")], XLMR, (),
-                         setting(max_seq_length=8))
+    rows = encode_bitext(
+        [Sentence("1", "the cat sat on the mat the cat"), Sentence("2", "on")], XLMR, (), setting(max_seq_length=8)
+    )
     assert [tokens(rows, r) for r in range(2)] == ["<s> ▁the ▁cat ▁sat ▁on ▁the ▁mat </s>", "<s> ▁on </s>"]
     assert rows.tally["sentences cut to max_seq_length"] == 1
 

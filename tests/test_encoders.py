@@ -30,8 +30,13 @@ from stilts_ds.phase_setup import check_retrieval
 from stilts_ds.planning.memory import trained_parameters
 from stilts_ds.rows.batch import Batch
 
-SIZES: dict[str, Any] = {"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 64,
-                         "vocab_size": 200}
+SIZES: dict[str, Any] = {
+    "hidden_size": 32,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "intermediate_size": 64,
+    "vocab_size": 200,
+}
 WIDE: dict[str, Any] = {"initializer_range": 0.3}  # weights as large as trained ones
 ROBERTA: dict[str, Any] = {"max_position_embeddings": 66, "type_vocab_size": 1, "pad_token_id": 1}
 
@@ -42,9 +47,20 @@ def modernbert() -> Any:
 
 def gemma(**more: Any) -> Any:
     layers = ["sliding_attention", "sliding_attention", "full_attention"]
-    return T.Gemma3TextConfig(**SIZES, **WIDE, **{
-        "num_key_value_heads": 4, "head_dim": 8, "sliding_window": 8, "use_bidirectional_attention": True,
-        "layer_types": layers, "pad_token_id": 0, "max_position_embeddings": 512, **more})
+    return T.Gemma3TextConfig(
+        **SIZES,
+        **WIDE,
+        **{
+            "num_key_value_heads": 4,
+            "head_dim": 8,
+            "sliding_window": 8,
+            "use_bidirectional_attention": True,
+            "layer_types": layers,
+            "pad_token_id": 0,
+            "max_position_embeddings": 512,
+            **more,
+        },
+    )
 
 
 def distilbert(**more: Any) -> Any:
@@ -65,13 +81,17 @@ def batch_of(*lengths: int) -> Batch:
     return Batch(torch.randint(10, 190, (len(row),)), torch.zeros_like(row), row, position, offsets, lengths)
 
 
-@pytest.mark.parametrize("config, packs", [
-    (modernbert(), False),
-    (gemma(), False),
-    (gemma(sliding_window=4096), True),
-    (T.CamembertConfig(**SIZES, **WIDE, **ROBERTA), True),
-    (T.LongformerConfig(**SIZES, **WIDE, **ROBERTA, attention_window=[8] * 3), False),
-], ids=["modernbert", "gemma, window", "gemma", "camembert", "longformer"])
+@pytest.mark.parametrize(
+    "config, packs",
+    [
+        (modernbert(), False),
+        (gemma(), False),
+        (gemma(sliding_window=4096), True),
+        (T.CamembertConfig(**SIZES, **WIDE, **ROBERTA), True),
+        (T.LongformerConfig(**SIZES, **WIDE, **ROBERTA, attention_window=[8] * 3), False),
+    ],
+    ids=["modernbert", "gemma, window", "gemma", "camembert", "longformer"],
+)
 def test_rows_longer_than_every_window_have_the_models_own_hidden_states(
     config: Any, packs: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -97,13 +117,19 @@ def test_windows_are_found_under_every_name() -> None:
 TOUCHED = np.array([0, 2, 3, 5, *range(10, 60)])  # without the padding ids 1 of RoBERTa's relatives
 
 
-@pytest.mark.parametrize("config", [
-    gemma(), modernbert(), distilbert(),
-    T.CamembertConfig(**SIZES, **WIDE, **ROBERTA),
-    T.ElectraConfig(**SIZES, **WIDE, embedding_size=16),
-    T.AlbertConfig(**SIZES, **WIDE, embedding_size=16, pad_token_id=0),
-    T.RemBertConfig(**SIZES, **WIDE, input_embedding_size=16, pad_token_id=0),
-], ids=lambda config: config.model_type)
+@pytest.mark.parametrize(
+    "config",
+    [
+        gemma(),
+        modernbert(),
+        distilbert(),
+        T.CamembertConfig(**SIZES, **WIDE, **ROBERTA),
+        T.ElectraConfig(**SIZES, **WIDE, embedding_size=16),
+        T.AlbertConfig(**SIZES, **WIDE, embedding_size=16, pad_token_id=0),
+        T.RemBertConfig(**SIZES, **WIDE, input_embedding_size=16, pad_token_id=0),
+    ],
+    ids=lambda config: config.model_type,
+)
 def test_touched_rows_train_the_same_model_as_all(config: Any, tmp_path: Path) -> None:
     """Losses and every weight after three steps of AdamW; the rest of the vocabulary has only decayed."""
     encoder: Any = load_encoder(saved(config, tmp_path / "model"), ModelPart(dropout=0))
@@ -133,11 +159,18 @@ def test_touched_rows_train_the_same_model_as_all(config: Any, tmp_path: Path) -
         assert_close(weights[1][name], value, rtol=1e-5, atol=1e-6, msg=name)
 
 
-@pytest.mark.parametrize("config", [
-    distilbert(), modernbert(), gemma(),
-    T.XLMConfig(vocab_size=200, emb_dim=32, n_layers=2, n_heads=4),
-    T.BertConfig(**SIZES), T.AlbertConfig(**SIZES, embedding_size=16, pad_token_id=0),
-], ids=lambda config: config.model_type)
+@pytest.mark.parametrize(
+    "config",
+    [
+        distilbert(),
+        modernbert(),
+        gemma(),
+        T.XLMConfig(vocab_size=200, emb_dim=32, n_layers=2, n_heads=4),
+        T.BertConfig(**SIZES),
+        T.AlbertConfig(**SIZES, embedding_size=16, pad_token_id=0),
+    ],
+    ids=lambda config: config.model_type,
+)
 def test_dropout_acts_under_every_name_that_models_have_for_it(config: Any, tmp_path: Path) -> None:
     folder, spec = saved(config, tmp_path / "model"), HeadSpec("nli", "pair", ("a", "b"))
     ids = torch.arange(10, 40)[None]
@@ -163,8 +196,19 @@ def test_a_model_without_dropout_cannot_be_given_any(tmp_path: Path) -> None:
 
 
 REFUSED: list[tuple[Any, str]] = [
-    (T.MBartConfig(vocab_size=200, d_model=32, encoder_layers=1, decoder_layers=1, encoder_attention_heads=4,
-                   decoder_attention_heads=4, encoder_ffn_dim=64, decoder_ffn_dim=64), r"mbart.*encoder-decoder"),
+    (
+        T.MBartConfig(
+            vocab_size=200,
+            d_model=32,
+            encoder_layers=1,
+            decoder_layers=1,
+            encoder_attention_heads=4,
+            decoder_attention_heads=4,
+            encoder_ffn_dim=64,
+            decoder_ffn_dim=64,
+        ),
+        r"mbart.*encoder-decoder",
+    ),
     (T.MT5Config(vocab_size=200, d_model=32, d_kv=8, d_ff=64, num_layers=1, num_heads=4), r"mt5.*encoder-decoder"),
     (T.XGLMConfig(vocab_size=200, d_model=32, ffn_dim=64, num_layers=1, attention_heads=4), r"xglm.*left to right"),
     (gemma(use_bidirectional_attention=False), r"gemma3_text.*left to right"),
@@ -183,12 +227,19 @@ def test_what_is_no_encoder_of_rows_is_refused_by_name(config: Any, reason: str,
         load_encoder(folder, ModelPart())
 
 
-@pytest.mark.parametrize("config", [
-    T.ElectraConfig(**SIZES, embedding_size=16), T.AlbertConfig(**SIZES, embedding_size=16, pad_token_id=0),
-    T.RemBertConfig(**SIZES, input_embedding_size=16, pad_token_id=0), T.ModernBertConfig(**SIZES, pad_token_id=0),
-    distilbert(),
-    T.XLMRobertaConfig(**SIZES), T.BertConfig(**SIZES),
-], ids=lambda config: config.model_type)
+@pytest.mark.parametrize(
+    "config",
+    [
+        T.ElectraConfig(**SIZES, embedding_size=16),
+        T.AlbertConfig(**SIZES, embedding_size=16, pad_token_id=0),
+        T.RemBertConfig(**SIZES, input_embedding_size=16, pad_token_id=0),
+        T.ModernBertConfig(**SIZES, pad_token_id=0),
+        distilbert(),
+        T.XLMRobertaConfig(**SIZES),
+        T.BertConfig(**SIZES),
+    ],
+    ids=lambda config: config.model_type,
+)
 @pytest.mark.parametrize("with_head", [False, True])
 def test_planned_parameters_are_those_of_the_encoder_that_is_loaded(
     config: Any, with_head: bool, tmp_path: Path
@@ -208,13 +259,22 @@ def test_planned_parameters_are_those_of_the_encoder_that_is_loaded(
 POSITIONS: dict[str, Any] = {"max_position_embeddings": 40, "pad_token_id": 1}
 
 
-@pytest.mark.parametrize("config, longest", [
-    (T.CamembertConfig(**SIZES, **POSITIONS), 38), (T.XLMRobertaXLConfig(**SIZES, **POSITIONS), 38),
-    (T.Data2VecTextConfig(**SIZES, **POSITIONS), 38), (T.MPNetConfig(**SIZES, **POSITIONS), 38),
-    (T.LongformerConfig(**SIZES, **POSITIONS, attention_window=[8] * 3), 38), (T.IBertConfig(**SIZES, **POSITIONS), 38),
-    (T.RobertaPreLayerNormConfig(**SIZES, **POSITIONS), 38), (T.BertConfig(**SIZES, **POSITIONS), 40),
-    (distilbert(max_position_embeddings=40), 40), (T.ElectraConfig(**SIZES, **POSITIONS), 40),
-], ids=lambda value: getattr(value, "model_type", ""))
+@pytest.mark.parametrize(
+    "config, longest",
+    [
+        (T.CamembertConfig(**SIZES, **POSITIONS), 38),
+        (T.XLMRobertaXLConfig(**SIZES, **POSITIONS), 38),
+        (T.Data2VecTextConfig(**SIZES, **POSITIONS), 38),
+        (T.MPNetConfig(**SIZES, **POSITIONS), 38),
+        (T.LongformerConfig(**SIZES, **POSITIONS, attention_window=[8] * 3), 38),
+        (T.IBertConfig(**SIZES, **POSITIONS), 38),
+        (T.RobertaPreLayerNormConfig(**SIZES, **POSITIONS), 38),
+        (T.BertConfig(**SIZES, **POSITIONS), 40),
+        (distilbert(max_position_embeddings=40), 40),
+        (T.ElectraConfig(**SIZES, **POSITIONS), 40),
+    ],
+    ids=lambda value: getattr(value, "model_type", ""),
+)
 def test_the_longest_row_is_the_longest_that_each_kind_takes(config: Any, longest: int, tmp_path: Path) -> None:
     folder = saved(config, tmp_path / "model")
     assert limits_of(str(folder), None) == Limits(longest, 3)
@@ -243,17 +303,19 @@ def test_rows_and_layers_that_a_model_has_not_got_are_refused_before_training() 
 
 @pytest.mark.parametrize("activation", ["gelu", "relu"])
 @pytest.mark.parametrize("old_names", [False, True])
-def test_berts_language_head_gives_the_checkpoints_own_logits(
-    activation: str, old_names: bool, tmp_path: Path
-) -> None:
+def test_berts_language_head_gives_the_checkpoints_own_logits(activation: str, old_names: bool, tmp_path: Path) -> None:
     """As it is written now, and with the names that LayerNorm had in old checkpoints (mBERT's)."""
     torch.manual_seed(0)
     plain = T.BertForMaskedLM(T.BertConfig(**SIZES, **WIDE, hidden_act=activation)).eval()
     plain.save_pretrained(tmp_path)
     if old_names:
         file = tmp_path / "model.safetensors"
-        tensors = {name.replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta")
-                   if name.startswith("cls") else name: value for name, value in load_file(file).items()}
+        tensors = {
+            name.replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta")
+            if name.startswith("cls")
+            else name: value
+            for name, value in load_file(file).items()
+        }
         save_file(tensors, file, {"format": "pt"})
     weights = read_language_head(tmp_path)
     if activation == "relu":

@@ -33,8 +33,10 @@ def byte_level(pair: str = "<s> $A </s> $B </s>", prefix_space: bool = False, **
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=prefix_space)
     backend.decoder = decoders.ByteLevel()
     alphabet = pre_tokenizers.ByteLevel.alphabet()
-    backend.train_from_iterator(SENTENCES * 9, trainers.BpeTrainer(
-        vocab_size=400, special_tokens=specials, show_progress=False, initial_alphabet=alphabet))
+    backend.train_from_iterator(
+        SENTENCES * 9,
+        trainers.BpeTrainer(vocab_size=400, special_tokens=specials, show_progress=False, initial_alphabet=alphabet),
+    )
     used = [(token, backend.token_to_id(token)) for token in ("<s>", "</s>")]
     backend.post_processor = processors.TemplateProcessing(single="<s> $A </s>", pair=pair, special_tokens=used)
     return PreTrainedTokenizerFast(tokenizer_object=backend, bos_token="<s>", eos_token="</s>", **names)
@@ -107,6 +109,16 @@ def test_a_tokenizer_of_sentencepiece_only_names_the_package(tmp_path: Path) -> 
 
 
 def test_every_file_of_a_tokenizer_is_known() -> None:
-    for name in ("spm.model", "spiece.model", "sentencepiece.bpe.model", "vocab.txt", "vocab.json", "merges.txt",
-                 "bpe.codes", "tokenizer.json", "special_tokens_map.json", "added_tokens.json"):
+    for name in (
+        "spm.model",
+        "spiece.model",
+        "sentencepiece.bpe.model",
+        "vocab.txt",
+        "vocab.json",
+        "merges.txt",
+        "bpe.codes",
+        "tokenizer.json",
+        "special_tokens_map.json",
+        "added_tokens.json",
+    ):
         assert any(Path(name).match(pattern) for pattern in TOKENIZER_FILES), name

@@ -15,8 +15,9 @@ from stilts_ds.phase_status import PhaseStatus
 
 
 def world(rank: int = 0, others: tuple[float | None, ...] = ()) -> Any:
-    return SimpleNamespace(size=1 + len(others), device=torch.device("cpu"), rank=rank,
-                           gather=lambda value: [value, *others])
+    return SimpleNamespace(
+        size=1 + len(others), device=torch.device("cpu"), rank=rank, gather=lambda value: [value, *others]
+    )
 
 
 def count(monkeypatch: pytest.MonkeyPatch, readings: list[float | None]) -> None:

@@ -23,15 +23,18 @@ from stilts_ds.engine import streams
 from stilts_ds.engine.optim import learning_rate
 
 
-@pytest.mark.parametrize("ratio, rates", [
-    (0.1, [1.0]),
-    (1.0, [1.0]),
-    (0.1, [0.0, 1.0]),
-    (1.0, [0.0, 0.5]),
-    (0.0, [1.0, 0.5]),
-    (0.5, [0.0, 0.5, 1.0, 0.5]),
-    (0.1, [0.0, 1.0, 0.75, 0.5, 0.25]),
-])
+@pytest.mark.parametrize(
+    "ratio, rates",
+    [
+        (0.1, [1.0]),
+        (1.0, [1.0]),
+        (0.1, [0.0, 1.0]),
+        (1.0, [0.0, 0.5]),
+        (0.0, [1.0, 0.5]),
+        (0.5, [0.0, 0.5, 1.0, 0.5]),
+        (0.1, [0.0, 1.0, 0.75, 0.5, 0.25]),
+    ],
+)
 def test_the_rate_rises_and_falls_and_the_only_step_of_a_phase_trains(ratio: float, rates: list[float]) -> None:
     """A phase of one step had rate 0; all longer ones keep the schedule that they had."""
     setting = TrainingPart(learning_rate=1.0, warmup_ratio=ratio)
@@ -54,8 +57,15 @@ CELLS += [(stage, 2, "step", False) for stage in (1, 2, 3)] + [(stage, 2, "examp
 CELLS += [(2, 4, "example", False), (3, 4, "example", False)]
 # What the others cover too: run with -m slow.
 OFTEN_ENOUGH = [(1, 2, "step", False), (2, 2, "step", False), (2, 2, "example", True), (2, 4, "example", False)]
-OFTEN_ENOUGH += [(0, 4, "example", False), (1, 4, "example", False), (1, 3, "step", True), (2, 3, "step", True),
-                 (3, 3, "step", True), (3, 3, "step", False), (0, 3, "step", False)]
+OFTEN_ENOUGH += [
+    (0, 4, "example", False),
+    (1, 4, "example", False),
+    (1, 3, "step", True),
+    (2, 3, "step", True),
+    (3, 3, "step", True),
+    (3, 3, "step", False),
+    (0, 3, "step", False),
+]
 CELLS += OFTEN_ENOUGH[4:]
 
 
@@ -123,8 +133,25 @@ def test_a_checkpoint_is_written_whenever_rank_0_finds_the_last_one_too_old(tmp_
 
 
 # Every stage hands over to every other and to itself, at 1 to 4 ranks: (stage, ranks) one after the other.
-CHAIN = [(0, 1), (0, 2), (1, 3), (1, 1), (2, 2), (2, 4), (3, 1), (3, 3), (0, 4), (2, 1), (0, 3), (3, 2), (1, 2), (3, 4),
-         (2, 3), (1, 4), (0, 2)]
+CHAIN = [
+    (0, 1),
+    (0, 2),
+    (1, 3),
+    (1, 1),
+    (2, 2),
+    (2, 4),
+    (3, 1),
+    (3, 3),
+    (0, 4),
+    (2, 1),
+    (0, 3),
+    (3, 2),
+    (1, 2),
+    (3, 4),
+    (2, 3),
+    (1, 4),
+    (0, 2),
+]
 
 
 @pytest.mark.parametrize(
@@ -231,10 +258,13 @@ def test_no_step_waits_for_streams_and_none_races(stage: int, size: int, dtype: 
         assert all(stage == 3 and wait.startswith("an event in ") for wait in found["waits"])
 
 
-@pytest.mark.parametrize("stage, race", [
-    pytest.param(2, "independent_gradient_partition_epilogue", marks=pytest.mark.slow),
-    (3, "c10d._allgather_base_.default after aten.copy_.default"),  # weights are gathered while they are updated
-])
+@pytest.mark.parametrize(
+    "stage, race",
+    [
+        pytest.param(2, "independent_gradient_partition_epilogue", marks=pytest.mark.slow),
+        (3, "c10d._allgather_base_.default after aten.copy_.default"),  # weights are gathered while they are updated
+    ],
+)
 def test_without_an_order_among_streams_they_race(stage: int, race: str, tmp_path: Path) -> None:
     found = on_streams(tmp_path, stage, 2, "bf16", ordered=False)
     assert any(race in each for rank in found for each in rank["races"])

@@ -129,9 +129,10 @@ KILLS: dict[str, tuple[str, dict[int, float], dict[int, float], int]] = {
 SELDOM = ("while the new best is written", "after an unnamed one left", "with a checkpoint that names it")
 
 
-@pytest.mark.parametrize("killed_at, first, second, best", [
-    pytest.param(*kill, id=name, marks=[pytest.mark.slow] * (name in SELDOM)) for name, kill in KILLS.items()
-])
+@pytest.mark.parametrize(
+    "killed_at, first, second, best",
+    [pytest.param(*kill, id=name, marks=[pytest.mark.slow] * (name in SELDOM)) for name, kill in KILLS.items()],
+)
 def test_the_published_model_is_the_one_that_the_status_names(
     killed_at: str, first: dict[int, float], second: dict[int, float], best: int, tmp_path: Path, best_run: Path
 ) -> None:
@@ -197,8 +198,9 @@ def test_mpirun_ends_soon_when_one_of_three_ranks_fails(how: str, tmp_path: Path
     run, phase = first_phase(tmp_path)
     if how == "killed":
         until(reached(run, phase, 8), "step 8", run)
-        pids = subprocess.run(["pgrep", "-f", f"{tmp_path}|stilts_launcher.cli run study.yaml"], capture_output=True,
-                              text=True).stdout.split()
+        pids = subprocess.run(
+            ["pgrep", "-f", f"{tmp_path}|stilts_launcher.cli run study.yaml"], capture_output=True, text=True
+        ).stdout.split()
         mine = [int(p) for p in pids if _works_in(int(p), tmp_path) and int(p) != process.pid]
         os.kill(mine[-1], signal.SIGKILL)
         struck = time.time()

@@ -20,26 +20,42 @@ from stilts_ds.errors import UserError, redacted
 from stilts_ds.model_files import TOY, check_weights
 from stilts_ds.tasks.registry import get_task
 
-STUDY = ["intermediate={none: [], nli: [mnli]}", "targets=[xnli, udpos, tatoeba, bucc2018]",
-         "evaluation.max_examples=20"]
+STUDY = [
+    "intermediate={none: [], nli: [mnli]}",
+    "targets=[xnli, udpos, tatoeba, bucc2018]",
+    "evaluation.max_examples=20",
+]
 NLI = datasets.ClassLabel(names=["entailment", "neutral", "contradiction"])
-HUB_STUDY = ["data.source=hub", "intermediate={none: []}", "targets=[xnli]", "data.train_split={}",
-             "evaluation.languages={xnli: [en, sw]}", "target_training.max_seq_length=64"]
+HUB_STUDY = [
+    "data.source=hub",
+    "intermediate={none: []}",
+    "targets=[xnli]",
+    "data.train_split={}",
+    "evaluation.languages={xnli: [en, sw]}",
+    "target_training.max_seq_length=64",
+]
 MODEL = "someone/tiny-xlmr"
 
 
 def test_fetch_needs_no_torch_and_leaves_rows_that_a_plan_counts(tmp_path: Path) -> None:
-    program = ("import sys\nsys.modules['torch'] = sys.modules['deepspeed'] = None\n"
-               f"from stilts_launcher.cli import main\nsys.exit(main({['fetch', 'quickstart', *STUDY]}))")
-    done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, env=ranks.environment(), capture_output=True,
-                          text=True)
+    program = (
+        "import sys\nsys.modules['torch'] = sys.modules['deepspeed'] = None\n"
+        f"from stilts_launcher.cli import main\nsys.exit(main({['fetch', 'quickstart', *STUDY]}))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=tmp_path, env=ranks.environment(), capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "checked: everything loads with HF_HUB_OFFLINE=1" in done.stdout and "HF_HOME" not in done.stdout
     cache = tmp_path / "runs" / "quickstart" / "cache"
     keys = [json.loads(file.read_text())["key"] for file in cache.glob("*/manifest.json")]
     # xnli and udpos in four languages; train and dev of mnli (twice: two lengths of dev selection) and of udpos.
     assert {(k["task"], k["split"], k["language"]) for k in keys if "task" in k} >= {
-        ("mnli", "train", "qaa"), ("udpos", "dev", "qaa"), ("xnli", "test", "qad"), ("udpos", "test", "qab")}
+        ("mnli", "train", "qaa"),
+        ("udpos", "dev", "qaa"),
+        ("xnli", "test", "qad"),
+        ("udpos", "test", "qab"),
+    }
     assert sum("bitext" in key for key in keys) > 6
     shown = stilts("plan", "quickstart", *STUDY, cwd=tmp_path)
     assert "unknown until" not in shown and "tokens " in shown
@@ -49,9 +65,18 @@ def test_every_missing_file_is_named_with_where_to_get_it(tmp_path: Path) -> Non
     (tmp_path / "data" / "mnli").mkdir(parents=True)
     (tmp_path / "data" / "mnli" / "multinli_1.0_train.jsonl").write_text("version https://git-lfs.github.com/spec/v1")
     shown = stilts(
-        "fetch", "mini_xlmr", "model.name_or_path=toy", f"data.intermediate={tmp_path / 'data'}",
-        f"data.xtreme={tmp_path / 'data'}", "intermediate={none: [], a: [anli_plus]}", "targets=[xquad]",
-        "data.train_split={}", "evaluation.languages=all", cwd=tmp_path, status=2)
+        "fetch",
+        "mini_xlmr",
+        "model.name_or_path=toy",
+        f"data.intermediate={tmp_path / 'data'}",
+        f"data.xtreme={tmp_path / 'data'}",
+        "intermediate={none: [], a: [anli_plus]}",
+        "targets=[xquad]",
+        "data.train_split={}",
+        "evaluation.languages=all",
+        cwd=tmp_path,
+        status=2,
+    )
     for name in ("R1/train", "R2/train", "R3/train", "R1/dev", "multinli_1.0_dev_matched", "snli_1.0_train"):
         assert f"{name}.jsonl; get it from http" in shown
     assert "multinli_1.0_train.jsonl: is a Git LFS pointer, not the data; run `git lfs pull`" in shown
@@ -61,9 +86,15 @@ def test_every_missing_file_is_named_with_where_to_get_it(tmp_path: Path) -> Non
 
 def test_real_data_are_all_there(shared_data: Path, tmp_path: Path) -> None:
     shown = stilts(
-        "fetch", "mini_xlmr", "model.name_or_path=toy", *(f"data.{n}={shared_data / n}" for n in
-        ("intermediate", "xtreme")), "intermediate={none: [], csqa: [commonsenseqa]}", "targets=[xnli, panx, tydiqa]",
-        "data.max_train_examples=200", cwd=tmp_path)
+        "fetch",
+        "mini_xlmr",
+        "model.name_or_path=toy",
+        *(f"data.{n}={shared_data / n}" for n in ("intermediate", "xtreme")),
+        "intermediate={none: [], csqa: [commonsenseqa]}",
+        "targets=[xnli, panx, tydiqa]",
+        "data.max_train_examples=200",
+        cwd=tmp_path,
+    )
     assert "checked: everything loads" in shown
 
 
@@ -76,8 +107,9 @@ def test_an_empty_cache_without_network_is_told_by_name(tmp_path: Path) -> None:
         assert f"cannot load {what}" in shown
     assert "HF_HUB_OFFLINE is set (unset it to use the network), so only the cache in" in shown
     assert f"HF_HOME={tmp_path / 'hf'}" in shown
-    shown += stilts("fetch", *study, cwd=tmp_path, status=2, HF_HUB_OFFLINE="0", HF_ENDPOINT="http://127.0.0.1:9",
-                    **extra)
+    shown += stilts(
+        "fetch", *study, cwd=tmp_path, status=2, HF_HUB_OFFLINE="0", HF_ENDPOINT="http://127.0.0.1:9", **extra
+    )
     assert "http://127.0.0.1:9 cannot be reached" in shown
     assert "hf_abcdefghijklmnop" not in shown
 
@@ -130,20 +162,39 @@ def test_a_filled_cache_serves_without_network(filled_home: Path, tmp_path: Path
 def test_another_revision_in_the_cache_is_refused(filled_home: Path, tmp_path: Path) -> None:
     [folder] = (filled_home / "datasets" / "facebook___xnli" / "sw" / "0.0.0").iterdir()
     folder.rename(folder.with_name("d" * 40))
-    shown = stilts("fetch", "mini_xlmr", f"model.name_or_path={MODEL}", *HUB_STUDY, cwd=tmp_path, status=2,
-                   HF_HOME=str(filled_home))
+    shown = stilts(
+        "fetch",
+        "mini_xlmr",
+        f"model.name_or_path={MODEL}",
+        *HUB_STUDY,
+        cwd=tmp_path,
+        status=2,
+        HF_HOME=str(filled_home),
+    )
     assert f"facebook/xnli sw: the cache has revision {'d' * 40}, but b8dd5d7af51114dbda02c0e3f6133f332186418e" in shown
 
 
 def test_one_format_of_the_weights_is_fetched() -> None:
-    files = ["config.json", "tokenizer.json", "sentencepiece.bpe.model", "model.safetensors", "pytorch_model.bin",
-             "flax_model.msgpack", "onnx/model.onnx", "onnx/config.json", "README.md", "training_args.bin"]
+    files = [
+        "config.json",
+        "tokenizer.json",
+        "sentencepiece.bpe.model",
+        "model.safetensors",
+        "pytorch_model.bin",
+        "flax_model.msgpack",
+        "onnx/model.onnx",
+        "onnx/config.json",
+        "README.md",
+        "training_args.bin",
+    ]
     chosen = ["config.json", "tokenizer.json", "sentencepiece.bpe.model"]
     assert model_files_of(files) == [*chosen, "model.safetensors"]
     files.remove("model.safetensors")
     assert model_files_of(files) == [*chosen, "pytorch_model.bin"]
     assert model_files_of(["model-00001-of-00002.safetensors", "model.safetensors.index.json"]) == [
-        "model-00001-of-00002.safetensors", "model.safetensors.index.json"]
+        "model-00001-of-00002.safetensors",
+        "model.safetensors.index.json",
+    ]
 
 
 def test_cut_and_missing_weights_are_found(tmp_path: Path) -> None:

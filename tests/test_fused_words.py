@@ -75,9 +75,7 @@ def test_rows_read_by_the_older_rule_are_not_reused(source: DataSource, monkeypa
 
 
 @pytest.mark.parametrize("name, sentences, words", [("ta_ttb", 120, 1_772), ("it_isdt", 482, 9_680)])
-def test_every_word_is_that_of_xtremes_own_converter(
-    name: str, sentences: int, words: int, shared_data: Path
-) -> None:
+def test_every_word_is_that_of_xtremes_own_converter(name: str, sentences: int, words: int, shared_data: Path) -> None:
     folder = shared_data / "ud_fused"
     if not folder.is_dir():
         pytest.skip("needs the converted treebanks in ../shared/data/ud_fused, which are not here")

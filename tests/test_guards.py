@@ -31,8 +31,12 @@ def test_a_real_failure_to_allocate_names_the_batch_and_what_to_change() -> None
         torch.empty(1 << 58)
     told = explain_memory(found.value, BATCH, SETTING)
     assert isinstance(told, UserError)
-    for part in ("2 rows and 100 tokens, at most 60 in a row", "per_device_train_batch_size (8;", "stays 32",
-                 "gradient_checkpointing"):
+    for part in (
+        "2 rows and 100 tokens, at most 60 in a row",
+        "per_device_train_batch_size (8;",
+        "stays 32",
+        "gradient_checkpointing",
+    ):
         assert part in str(told)
 
 

@@ -178,5 +178,3 @@ def test_a_plan_whose_ids_are_no_names_is_refused(name: str, tmp_path: Path) -> 
     write_json(tmp_path / "plan.json", plan)
     with pytest.raises(UserError, match="plan.json: phases"):
         Plan.load(tmp_path / "plan.json")
-
-

@@ -23,8 +23,14 @@ def test_quick_run_and_comparison(tmp_path: Path, capsys: pytest.CaptureFixture[
     """From a checkout, without the project on the path."""
     out = tmp_path / "a.jsonl"
     environment = {**ranks.environment(), "PYTHONPATH": ""}
-    done = subprocess.run([sys.executable, str(ranks.ROOT / "kernels/bench/run.py"), "--quick", "--out", str(out)],
-                          cwd=tmp_path, env=environment, text=True, capture_output=True, timeout=120)
+    done = subprocess.run(
+        [sys.executable, str(ranks.ROOT / "kernels/bench/run.py"), "--quick", "--out", str(out)],
+        cwd=tmp_path,
+        env=environment,
+        text=True,
+        capture_output=True,
+        timeout=120,
+    )
     assert done.returncode == 0, done.stderr
     lines = [json.loads(line) for line in out.read_text().splitlines()]
     assert [line["case"] for line in lines] == [case.name for case in bench_cases.QUICK]
@@ -35,8 +41,9 @@ def test_quick_run_and_comparison(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert capsys.readouterr().out.count(" 1.00\n") == sum(len(line["methods"]) for line in lines)
 
 
-def test_wrong_result_stops_before_any_time(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
-                                            tmp_path: Path) -> None:
+def test_wrong_result_stops_before_any_time(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
     monkeypatch.setattr(bench, "QUICK", [Case("bad", "topk", 4, 50, 8, 2)])
     real = bench.topk_methods
 
@@ -74,8 +81,9 @@ def test_large_cases_cut_to_size(tmp_path: Path, capsys: pytest.CaptureFixture[s
 
 
 @pytest.mark.parametrize("wrong", [False, True])
-def test_a_case_of_hours_runs_once_and_that_run_is_gated(wrong: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path,
-                                                         capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_case_of_hours_runs_once_and_that_run_is_gated(
+    wrong: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     calls, real = [], bench_cases.both_ways
 
     def counted(source: torch.Tensor, target: torch.Tensor, k: int) -> tuple:

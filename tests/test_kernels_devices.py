@@ -22,8 +22,21 @@ from stilts_kernels.mining.two_way import two_way
 from stilts_kernels.topk.cpu import topk_cpu
 
 PACKAGE = ranks.ROOT / "kernels/stilts_kernels"
-FACTORIES = {"arange", "empty", "eye", "full", "linspace", "ones", "rand", "randint", "randn", "randperm",
-             "sparse_csr_tensor", "tensor", "zeros"}
+FACTORIES = {
+    "arange",
+    "empty",
+    "eye",
+    "full",
+    "linspace",
+    "ones",
+    "rand",
+    "randint",
+    "randn",
+    "randperm",
+    "sparse_csr_tensor",
+    "tensor",
+    "zeros",
+}
 QUERIES, BANK = anisotropic(70, 32, 1), anisotropic(900, 32, 2)
 FEW, EQUAL = gaussian(3, 5, 1), torch.ones(5000, 5)
 TIES = gaussian(60, 12, 3).repeat(20, 1)
@@ -94,8 +107,9 @@ def test_the_fused_search_stays_on_the_device_of_its_inputs() -> None:
     pytest.importorskip("triton")
     environment = ranks.environment(TRITON_INTERPRET="1")
     environment["PYTHONPATH"] += f":{ranks.ROOT / 'tests'}"
-    done = subprocess.run([sys.executable, "-c", INTERPRETED], env=environment, text=True, capture_output=True,
-                          timeout=300)
+    done = subprocess.run(
+        [sys.executable, "-c", INTERPRETED], env=environment, text=True, capture_output=True, timeout=300
+    )
     assert done.returncode == 0 and done.stdout == "the same 11\n", done.stderr[-3000:]
 
 

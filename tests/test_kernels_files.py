@@ -82,8 +82,9 @@ def test_resumes_after_a_kill(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     paths, searched = write_shards(tmp_path), []
     environment = ranks.environment()
     environment["PYTHONPATH"] += f":{ranks.ROOT / 'tests'}"
-    done = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path)], env=environment, capture_output=True,
-                          timeout=120)
+    done = subprocess.run(
+        [sys.executable, "-c", KILLED, str(tmp_path)], env=environment, capture_output=True, timeout=120
+    )
     assert done.returncode == -9, done.stderr[-2000:]
     search = files.topk_float64
 

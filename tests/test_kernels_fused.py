@@ -31,7 +31,9 @@ def check(queries, bank, k, backward=0, unit=False, **options):
     return ahead[1], back[1]
 """
 
-ONE_WAY = COMMON + """
+ONE_WAY = (
+    COMMON
+    + """
 for queries, rows, dim, k, splits in ((20, 300, 40, 4, 3), (1, 64, 8, 1, 8), (17, 517, 33, 16, 2), (5, 40, 8, 3, 1),
                                       (4, 257, 16, 64, 2), (3, 64, 7, 64, 1), (1, 1, 1, 1, 0), (67, 2, 3, 2, 0)):
     for dtype in (torch.float16, torch.float32):
@@ -53,8 +55,11 @@ check(gaussian(2, 4, 1), gaussian(90, 4, 2), 90)
 check(gaussian(150, 16, 1), gaussian(300, 16, 2), 4, limits=Limits(bank_rows=100, pairs=1 << 13))
 print("interpreter agrees")
 """
+)
 
-TWO_WAY = COMMON + """
+TWO_WAY = (
+    COMMON
+    + """
 from stilts_kernels import mine
 from stilts_kernels.mining.margin import Neighbours
 from stilts_kernels.mining.match import pairs_from
@@ -104,6 +109,7 @@ for bad, text in (((ties, ties[:, :3], 2, 2), "D = 8"), ((ties, ties[:3], 4, 1),
         assert text in str(error), error
 print("interpreter agrees")
 """
+)
 
 
 @pytest.mark.parametrize("program", [ONE_WAY, TWO_WAY], ids=["one way", "two way"])
@@ -111,8 +117,7 @@ def test_interpreter_is_exact(program: str) -> None:
     """In a process of its own: Triton reads TRITON_INTERPRET when imported. bfloat16 is broken there."""
     environment = ranks.environment(TRITON_INTERPRET="1")
     environment["PYTHONPATH"] += f":{ranks.ROOT / 'tests'}"
-    done = subprocess.run([sys.executable, "-c", program], env=environment, text=True, capture_output=True,
-                          timeout=400)
+    done = subprocess.run([sys.executable, "-c", program], env=environment, text=True, capture_output=True, timeout=400)
     assert done.returncode == 0 and "interpreter agrees" in done.stdout, done.stderr[-3000:]
 
 

@@ -132,14 +132,17 @@ def test_zero_denominator_ranks_last() -> None:
     assert found.source.tolist() == [1, 0]
 
 
-@pytest.mark.parametrize("arguments, text", [
-    ((gaussian(3, 4, 1), gaussian(9, 4, 1), 4), "k = 4 is outside 1..3, the number of rows of source"),
-    ((gaussian(9, 4, 1), gaussian(3, 4, 1), 4), "k = 4 is outside 1..3, the number of rows of target"),
-    ((torch.zeros(3, 4), gaussian(9, 4, 1), 2), "source: row 0 is a zero vector"),
-    ((gaussian(3, 4, 1), gaussian(9, 5, 1), 2), "D = 4"),
-    ((gaussian(3, 4, 1), gaussian(9, 4, 1), 2, "log"), "margin 'log'"),
-    ((gaussian(3, 4, 1), gaussian(9, 4, 1), 2, "ratio", "best"), "retrieval 'best'"),
-])
+@pytest.mark.parametrize(
+    "arguments, text",
+    [
+        ((gaussian(3, 4, 1), gaussian(9, 4, 1), 4), "k = 4 is outside 1..3, the number of rows of source"),
+        ((gaussian(9, 4, 1), gaussian(3, 4, 1), 4), "k = 4 is outside 1..3, the number of rows of target"),
+        ((torch.zeros(3, 4), gaussian(9, 4, 1), 2), "source: row 0 is a zero vector"),
+        ((gaussian(3, 4, 1), gaussian(9, 5, 1), 2), "D = 4"),
+        ((gaussian(3, 4, 1), gaussian(9, 4, 1), 2, "log"), "margin 'log'"),
+        ((gaussian(3, 4, 1), gaussian(9, 4, 1), 2, "ratio", "best"), "retrieval 'best'"),
+    ],
+)
 def test_bad_input_is_refused(arguments: tuple, text: str) -> None:
     with pytest.raises(ValueError, match=text):
         mine(*arguments)

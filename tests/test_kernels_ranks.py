@@ -40,10 +40,23 @@ def run(kind: str, case: str, count: int, folder: Path) -> list[dict[str, Any]]:
     if kind == "gloo":
         ranks.run(PROGRAM, kind, case, out, ranks=count, timeout=60)
     else:
-        command = [mpiexec(), "--allow-run-as-root", "--oversubscribe", "-n", str(count), sys.executable, "-m",
-                   "mpi4py", str(PROGRAM), kind, case, str(out)]
-        done = subprocess.run(command, env=ranks.environment(), text=True, timeout=60, stdout=subprocess.PIPE,
-                              stderr=subprocess.STDOUT)
+        command = [
+            mpiexec(),
+            "--allow-run-as-root",
+            "--oversubscribe",
+            "-n",
+            str(count),
+            sys.executable,
+            "-m",
+            "mpi4py",
+            str(PROGRAM),
+            kind,
+            case,
+            str(out),
+        ]
+        done = subprocess.run(
+            command, env=ranks.environment(), text=True, timeout=60, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        )
         assert done.returncode == 0, done.stdout[-4000:]
     return torch.load(out, weights_only=True)
 
@@ -72,12 +85,16 @@ def test_error_on_one_rank_raises_on_all(kind: str, tmp_path: Path) -> None:
         assert raised["file"].startswith("rank 1: bank shard") and raised["file"].endswith("gone.npy is missing")
 
 
-@pytest.mark.parametrize("call, dim, mebibytes, merged", [
-    ("topk_ranks(queries, bank, 4, None, memory=memory)", 64, 64, 0),
-    ("mine_ranks(queries[:9000], queries[9000:], 16, None, memory=memory)", 64, 64, 5 * 16 * 16 * 70_000 / 2**20),
-    ("topk_float64(Rows(queries, 'queries'), Rows(bank, 'bank'), 4, memory=memory)", 1024, 256, 0),
-    ("topk_float64(Rows(queries, 'queries'), Rows(bank, 'bank'), 4, 'float32', memory)", 1024, 256, 0),
-], ids=["topk_ranks", "mine_ranks", "topk", "topk float32"])
+@pytest.mark.parametrize(
+    "call, dim, mebibytes, merged",
+    [
+        ("topk_ranks(queries, bank, 4, None, memory=memory)", 64, 64, 0),
+        ("mine_ranks(queries[:9000], queries[9000:], 16, None, memory=memory)", 64, 64, 5 * 16 * 16 * 70_000 / 2**20),
+        ("topk_float64(Rows(queries, 'queries'), Rows(bank, 'bank'), 4, memory=memory)", 1024, 256, 0),
+        ("topk_float64(Rows(queries, 'queries'), Rows(bank, 'bank'), 4, 'float32', memory)", 1024, 256, 0),
+    ],
+    ids=["topk_ranks", "mine_ranks", "topk", "topk float32"],
+)
 def test_scratch_memory_stays_within_the_budget(call: str, dim: int, mebibytes: int, merged: float) -> None:
     """A fresh process: resident memory grows by the budget and the results, whatever the number of queries.
 
@@ -96,8 +113,9 @@ found = []
 extra = peak_extra_bytes(lambda: found.append({call}))
 print(extra / 2**20, sum(part.nbytes for part in found[0]) / 2**20)
 """
-    done = subprocess.run([sys.executable, "-c", program], env=ranks.environment(), text=True, capture_output=True,
-                          timeout=120)
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=ranks.environment(), text=True, capture_output=True, timeout=120
+    )
     assert done.returncode == 0, done.stderr
     extra, results = map(float, done.stdout.split())
     assert extra <= mebibytes + merged + results + 4, f"{extra} MB beyond what was there, results {results} MB"

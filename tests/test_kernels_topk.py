@@ -17,8 +17,18 @@ from stilts_kernels.topk.cpu import topk_cpu
 from torch import Tensor
 
 SCREENS = ("bfloat16", "float32")
-SHAPES = [(1, 1, 1, 1), (1, 2, 1, 2), (3, 4097, 1, 4), (7, 257, 31, 257), (33, 1009, 17, 5), (1031, 67, 64, 3),
-          (2, 4096, 8, 64), (5, 8193, 40, 16), (1024, 33, 7, 33), (4, 300, 4096, 4)]
+SHAPES = [
+    (1, 1, 1, 1),
+    (1, 2, 1, 2),
+    (3, 4097, 1, 4),
+    (7, 257, 31, 257),
+    (33, 1009, 17, 5),
+    (1031, 67, 64, 3),
+    (2, 4096, 8, 64),
+    (5, 8193, 40, 16),
+    (1024, 33, 7, 33),
+    (4, 300, 4096, 4),
+]
 
 
 @pytest.mark.parametrize("screen", SCREENS)
@@ -157,12 +167,21 @@ def spoiled(value: float) -> Tensor:
 
 GOOD = gaussian(9, 4, 1)
 BAD_CALLS = [
-    ((spoiled(float("nan")), GOOD, 2), "queries: row 5 holds NaN"), ((GOOD, spoiled(float("inf")), 2), "bank: row 5"),
-    ((GOOD, spoiled(-float("inf")), 2), "bank: row 5"), ((GOOD, spoiled(3e38), 2), "norm is 1e"),
-    ((GOOD, GOOD, 10), "k = 10 is outside 1..9"), ((GOOD, GOOD, 0), "k = 0"), ((GOOD, GOOD[:, :3], 2), "D = 4"),
-    ((GOOD[:0], GOOD, 2), "queries is empty"), ((GOOD, GOOD[:0], 2), "bank is empty"), ((GOOD[0], GOOD, 2), "shape"),
-    ((GOOD.double(), GOOD, 2), "dtype torch.float64"), ((GOOD, GOOD.tolist(), 2), "expected a torch tensor"),
-    ((GOOD, GOOD.to_sparse(), 2), "dense"), ((GOOD, GOOD.to("meta"), 2), "on meta"), ((GOOD, GOOD, 2, "l2"), "metric"),
+    ((spoiled(float("nan")), GOOD, 2), "queries: row 5 holds NaN"),
+    ((GOOD, spoiled(float("inf")), 2), "bank: row 5"),
+    ((GOOD, spoiled(-float("inf")), 2), "bank: row 5"),
+    ((GOOD, spoiled(3e38), 2), "norm is 1e"),
+    ((GOOD, GOOD, 10), "k = 10 is outside 1..9"),
+    ((GOOD, GOOD, 0), "k = 0"),
+    ((GOOD, GOOD[:, :3], 2), "D = 4"),
+    ((GOOD[:0], GOOD, 2), "queries is empty"),
+    ((GOOD, GOOD[:0], 2), "bank is empty"),
+    ((GOOD[0], GOOD, 2), "shape"),
+    ((GOOD.double(), GOOD, 2), "dtype torch.float64"),
+    ((GOOD, GOOD.tolist(), 2), "expected a torch tensor"),
+    ((GOOD, GOOD.to_sparse(), 2), "dense"),
+    ((GOOD, GOOD.to("meta"), 2), "on meta"),
+    ((GOOD, GOOD, 2, "l2"), "metric"),
     ((torch.zeros(2, 4), GOOD, 2, "cosine"), "queries: row 0 is a zero vector"),
     ((GOOD, torch.cat([GOOD, torch.zeros(1, 4)]), 2, "cosine"), "bank: row 9 is a zero vector"),
     ((torch.ones(2, 4097), torch.ones(3, 4097), 1), "outside 1..4096"),

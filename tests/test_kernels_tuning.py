@@ -31,8 +31,12 @@ def test_entries_are_added_and_found_by_key(tmp_path: Path) -> None:
     assert configs.resolve(path, 90, key, 8, True) == (chosen, f"tuned: {key} of {path}")
     configs.save_entry(path, configs.record_key(H200, torch.float16, 1024, 8, True), {"config": other})
     assert len(configs.load_record(path)) == 2 and list(path.parent.iterdir()) == [path]
-    for near in ((H200, torch.bfloat16, 1024, 16, True), (H200, torch.bfloat16, 384, 8, True),
-                 (H200, torch.bfloat16, 1024, 8, False), ("NVIDIA H100", torch.bfloat16, 1024, 8, True)):
+    for near in (
+        (H200, torch.bfloat16, 1024, 16, True),
+        (H200, torch.bfloat16, 384, 8, True),
+        (H200, torch.bfloat16, 1024, 8, False),
+        ("NVIDIA H100", torch.bfloat16, 1024, 8, True),
+    ):
         near_key = configs.record_key(*near)
         assert configs.resolve(path, 90, near_key, *near[3:])[1].startswith("default")
     configs.save_entry(path, key, {"config": other})
@@ -94,8 +98,9 @@ def test_interpreted_tuning_writes_what_searches_read(tmp_path: Path) -> None:
     path = tmp_path / "tuned.json"
     environment = ranks.environment(TRITON_INTERPRET="1", STILTS_KERNELS_TUNED=str(path))
     environment["PYTHONPATH"] += f":{ranks.ROOT / 'tests'}"
-    done = subprocess.run([sys.executable, "-c", INTERPRETED], env=environment, text=True, capture_output=True,
-                          timeout=240)
+    done = subprocess.run(
+        [sys.executable, "-c", INTERPRETED], env=environment, text=True, capture_output=True, timeout=240
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     key = "interpreter / two-way / float16 / D 16 / k 8"
     assert f"(tuned: {key} of {path})" in done.stderr and "has no entry for" in done.stderr

@@ -22,7 +22,7 @@ from stilts_launcher.rank_place import FIRST_PORT, PORTS, free_port
 
 LEADER = Path(__file__).parent / "programs" / "lead_ranks.py"
 # `python -m stilts_launcher.rank` finds this one first, because its folder stands first in PYTHONPATH.
-CHILD = '''
+CHILD = """
 import json, os, signal, sys, time
 from pathlib import Path
 
@@ -52,7 +52,7 @@ while time.monotonic() < deadline:
         Path(f"{rank}.received").write_text(received[0])
         sys.exit(85)
 sys.exit(99)
-'''
+"""
 
 
 @pytest.fixture
@@ -66,8 +66,14 @@ def folder(tmp_path: Path) -> Path:
 
 def lead(folder: Path, count: int, actions: dict[int, str], grace: float = 0.3) -> subprocess.Popen[str]:
     environment = {k: v for k, v in ranks.environment().items() if k != "OMP_NUM_THREADS"}
-    return subprocess.Popen([sys.executable, str(LEADER), str(count), str(grace), json.dumps(actions), "more"],
-                            cwd=folder, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    return subprocess.Popen(
+        [sys.executable, str(LEADER), str(count), str(grace), json.dumps(actions), "more"],
+        cwd=folder,
+        env=environment,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
 
 
 def ended(leader: subprocess.Popen[str]) -> int:
@@ -131,9 +137,12 @@ def test_the_others_get_time_to_end_by_themselves(folder: Path) -> None:
 
 
 def test_a_rank_that_stays_is_asked_where_it_hangs_before_it_is_killed(folder: Path) -> None:
-    hanging = CHILD.replace("received = []", """received = []
+    hanging = CHILD.replace(
+        "received = []",
+        """received = []
 import faulthandler
-faulthandler.register(signal.SIGUSR2, open(f"{rank}.stack", "a"))""")
+faulthandler.register(signal.SIGUSR2, open(f"{rank}.stack", "a"))""",
+    )
     (folder / "stilts_launcher" / "rank.py").write_text(hanging)
     leader = lead(folder, 2, {0: "stubborn", 1: "exit 7"})
     [stubborn, _] = started(folder, 2)

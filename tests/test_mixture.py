@@ -84,10 +84,15 @@ def test_tasks_are_drawn_with_capped_and_tempered_proportions(unit: str, part: d
         assert abs(count - draws * p) < 5 * (draws * p * (1 - p)) ** 0.5, name
 
 
-@pytest.mark.parametrize("items, values, steps", [
-    (100, {"num_train_epochs": 2, "train_batch_size": 32}, 7), (64, {"num_train_epochs": 1, "train_batch_size": 32}, 2),
-    (3, {"num_train_epochs": 0.1, "train_batch_size": 32}, 1), (100, {"max_steps": 5}, 5),
-])
+@pytest.mark.parametrize(
+    "items, values, steps",
+    [
+        (100, {"num_train_epochs": 2, "train_batch_size": 32}, 7),
+        (64, {"num_train_epochs": 1, "train_batch_size": 32}, 2),
+        (3, {"num_train_epochs": 0.1, "train_batch_size": 32}, 1),
+        (100, {"max_steps": 5}, 5),
+    ],
+)
 def test_steps_come_from_epochs_unless_they_are_given(items: int, values: dict[str, Any], steps: int) -> None:
     assert total_steps(items, TrainingPart(**values)) == steps
 

@@ -42,8 +42,9 @@ SIZES: dict[str, Any] = {"hidden_size": 16, "num_hidden_layers": 1, "num_attenti
 
 
 def xlmr_config(**more: Any) -> XLMRobertaConfig:
-    return XLMRobertaConfig(**{**SIZES, "vocab_size": 60, "max_position_embeddings": 66, "type_vocab_size": 1,
-                               "pad_token_id": 1, **more})
+    return XLMRobertaConfig(
+        **{**SIZES, "vocab_size": 60, "max_position_embeddings": 66, "type_vocab_size": 1, "pad_token_id": 1, **more}
+    )
 
 
 @pytest.fixture
@@ -65,8 +66,12 @@ def test_each_family_reads_off_logits_of_its_shape() -> None:
     assert len(heads["squad"].tokens) == sum(small.tasks()["squad"].rows.row_lengths[:3])
     assert list(logits) == sorted(small.tasks())
     assert {name: tuple(value.shape) for name, value in logits.items()} == {
-        "nli": (3, 3), "nli2": (3, 3), "copa": (3 * 2, 1), "squad": (len(heads["squad"].tokens), 2),
-        "tags": (len(heads["tags"].gold), 4), "mlm": (len(heads["mlm"].gold), small.VOCABULARY),
+        "nli": (3, 3),
+        "nli2": (3, 3),
+        "copa": (3 * 2, 1),
+        "squad": (len(heads["squad"].tokens), 2),
+        "tags": (len(heads["tags"].gold), 4),
+        "mlm": (len(heads["mlm"].gold), small.VOCABULARY),
     }
 
 
@@ -206,8 +211,9 @@ def empty_weights(folder: Path) -> None:
 
 
 def other_weights(folder: Path) -> None:
-    DistilBertModel(DistilBertConfig(vocab_size=60, max_position_embeddings=66, dim=16, n_layers=1, n_heads=2,
-                                     hidden_dim=32)).save_pretrained(folder / "other")
+    DistilBertModel(
+        DistilBertConfig(vocab_size=60, max_position_embeddings=66, dim=16, n_layers=1, n_heads=2, hidden_dim=32)
+    ).save_pretrained(folder / "other")
     (folder / "other" / "model.safetensors").replace(folder / "model.safetensors")
 
 
@@ -261,8 +267,9 @@ def bert(types: int = 2) -> tuple[MultiTask, Batch]:
     torch.manual_seed(0)
     config = BertConfig(**{**SIZES, "vocab_size": encoder.vocabulary, "type_vocab_size": types})
     model = build_model(BertModel(config, add_pooling_layer=False), [HeadSpec("nli", "pair", ("a", "b"))], 1)
-    rows = encode_pair([Pair("1", "the cat", "on mat", "a"), Pair("2", "the", "a b c d", "b")], encoder, ("a", "b"),
-                       TrainingPart())
+    rows = encode_pair(
+        [Pair("1", "the cat", "on mat", "a"), Pair("2", "the", "a b c d", "b")], encoder, ("a", "b"), TrainingPart()
+    )
     return model.eval(), pack_rows([(rows, 0), (rows, 1)], encoder)
 
 

@@ -32,8 +32,15 @@ OFFLINE = ("--no-deps", "--no-build-isolation", "--no-index", "--disable-pip-ver
 def call(*command: object, cwd: Path, **variables: str) -> str:
     """Output of a command; its whole output is shown where it fails."""
     clean = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
-    done = subprocess.run([str(part) for part in command], cwd=cwd, env={**clean, **variables}, text=True,
-                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=120)
+    done = subprocess.run(
+        [str(part) for part in command],
+        cwd=cwd,
+        env={**clean, **variables},
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        timeout=120,
+    )
     assert done.returncode == 0, f"{command}\n{done.stdout}"
     return done.stdout
 
@@ -137,9 +144,22 @@ def test_editable_install_works_from_another_folder(sources: Path, tmp_path: Pat
     own = call(python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))", cwd=tmp_path).strip()
     shared = {sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}
     Path(own, "shared.pth").write_text("\n".join(sorted(shared)) + "\n")
-    call(sys.executable, "-m", "pip", "--python", python, "install", *OFFLINE, "--ignore-installed", "-e", sources,
-         cwd=elsewhere)
+    call(
+        sys.executable,
+        "-m",
+        "pip",
+        "--python",
+        python,
+        "install",
+        *OFFLINE,
+        "--ignore-installed",
+        "-e",
+        sources,
+        cwd=elsewhere,
+    )
     assert call(environment / "bin" / "stilts", "--version", cwd=elsewhere) == f"stilts-ds {__version__}\n"
-    program = ("import stilts_ds, stilts_launcher, importlib.util as u\n"
-               "print(stilts_ds.__file__, u.find_spec('stilts_kernels') is not None)")
+    program = (
+        "import stilts_ds, stilts_launcher, importlib.util as u\n"
+        "print(stilts_ds.__file__, u.find_spec('stilts_kernels') is not None)"
+    )
     assert call(python, "-c", program, cwd=elsewhere).split() == [str(sources / "stilts_ds" / "__init__.py"), "True"]

@@ -34,8 +34,14 @@ from stilts_ds.model.encoder import compile_layers, load_encoder, recompute_acti
 from stilts_ds.model.multitask import MultiTask
 from stilts_ds.rows.batch import Batch
 
-SIZES: dict[str, Any] = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32,
-                         "vocab_size": 60, "max_position_embeddings": 66}
+SIZES: dict[str, Any] = {
+    "hidden_size": 16,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 32,
+    "vocab_size": 60,
+    "max_position_embeddings": 66,
+}
 LENGTHS = (7, 7, 5, 3, 3, 1, 7)
 gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 
@@ -91,9 +97,19 @@ def test_a_compiled_run_draws_the_curve_of_any_other(tmp_path: Path) -> None:
     """Two ranks, ZeRO 2, no dropout."""
     losses = []
     for name, compiled in (("plain", "false"), ("compiled", "true")):
-        said = stilts("run", "quickstart", *SMALL, "intermediate={nli: [mnli, ccg]}", "targets=[tatoeba]",
-                      "launch.nproc=2", "model.dropout=0", "engine.zero_stage=2", f"engine.torch_compile={compiled}",
-                      f"name={name}", cwd=tmp_path)
+        said = stilts(
+            "run",
+            "quickstart",
+            *SMALL,
+            "intermediate={nli: [mnli, ccg]}",
+            "targets=[tatoeba]",
+            "launch.nproc=2",
+            "model.dropout=0",
+            "engine.zero_stage=2",
+            f"engine.torch_compile={compiled}",
+            f"name={name}",
+            cwd=tmp_path,
+        )
         assert ("layers are compiled" in said) == (name == "compiled")
         (curve,) = (tmp_path / "runs" / name / "phases").glob("intermediate-*/metrics.jsonl")
         records = [json.loads(line) for line in curve.read_text().splitlines()]
@@ -105,8 +121,11 @@ def test_a_compiled_run_draws_the_curve_of_any_other(tmp_path: Path) -> None:
 def test_packed_rows_have_the_loss_and_the_gradients_of_padded_ones(checkpointing: bool) -> None:
     """Within twice what padded float32 itself loses against float64 (and 1e-6 relative)."""
     batch, found = batch_of(), {}
-    for name, packed, dtype in (("packed", True, torch.float32), ("padded", False, torch.float32),
-                                ("exact", False, torch.float64)):
+    for name, packed, dtype in (
+        ("packed", True, torch.float32),
+        ("padded", False, torch.float32),
+        ("exact", False, torch.float64),
+    ):
         model = small.model(packed=packed).train().to(dtype)
         if checkpointing:
             recompute_activations(model.encoder)
@@ -160,11 +179,14 @@ def test_positions_begin_where_the_model_begins() -> None:
     assert first_position(BertModel(BertConfig(**SIZES))) == 0
 
 
-@pytest.mark.parametrize("model_class, config, packs", [
-    (XLMRobertaModel, XLMRobertaConfig(**SIZES, pad_token_id=1), True),
-    (BertModel, BertConfig(**SIZES, pad_token_id=0), True),
-    (DebertaV2Model, DebertaV2Config(**SIZES, relative_attention=True, pos_att_type=["p2c", "c2p"]), False),
-])
+@pytest.mark.parametrize(
+    "model_class, config, packs",
+    [
+        (XLMRobertaModel, XLMRobertaConfig(**SIZES, pad_token_id=1), True),
+        (BertModel, BertConfig(**SIZES, pad_token_id=0), True),
+        (DebertaV2Model, DebertaV2Config(**SIZES, relative_attention=True, pos_att_type=["p2c", "c2p"]), False),
+    ],
+)
 def test_a_model_is_packed_only_where_that_is_exact(
     model_class: Any, config: Any, packs: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -38,8 +38,15 @@ from stilts_ds.run_dir import PhaseDir, write_json
 # 514 positions and 1 token type of 1,024, a LayerNorm; 24 layers of four 1,024 x 1,024 and two 1,024 x 4,096 matrices
 # with their biases and two LayerNorms: 527,360 + 2,048 + 24 * 12,596,224.
 LARGE = Shape(layers=24, hidden=1024, heads=16, intermediate=4096, vocabulary=250_002, body=302_838_784)
-STUDY = ["intermediate={none: [], nli: [mnli]}", "targets=[xnli, udpos]", "intermediate_training.max_steps=4",
-         "target_training.max_steps=-1", "evaluation.max_examples=5", "launch.nproc=1", "engine.zero_stage=1"]
+STUDY = [
+    "intermediate={none: [], nli: [mnli]}",
+    "targets=[xnli, udpos]",
+    "intermediate_training.max_steps=4",
+    "target_training.max_steps=-1",
+    "evaluation.max_examples=5",
+    "launch.nproc=1",
+    "engine.zero_stage=1",
+]
 
 
 def states(trained: int, stage: int, dtype: str, count: int, **engine: Any) -> Memory:
@@ -48,8 +55,16 @@ def states(trained: int, stage: int, dtype: str, count: int, **engine: Any) -> M
 
 
 def test_parameters_of_xlmr_large(tmp_path: Path) -> None:
-    config = {"model_type": "xlm-roberta", "num_hidden_layers": 24, "hidden_size": 1024, "num_attention_heads": 16,
-              "intermediate_size": 4096, "vocab_size": 250_002, "max_position_embeddings": 514, "type_vocab_size": 1}
+    config = {
+        "model_type": "xlm-roberta",
+        "num_hidden_layers": 24,
+        "hidden_size": 1024,
+        "num_attention_heads": 16,
+        "intermediate_size": 4096,
+        "vocab_size": 250_002,
+        "max_position_embeddings": 514,
+        "type_vocab_size": 1,
+    }
     (tmp_path / "config.json").write_text(json.dumps(config))
     assert shape_of(tmp_path) == LARGE
     head = get_family("pair").trained.parameters(1024, 3, 250_002, 1024)
@@ -67,8 +82,14 @@ def test_parameters_of_the_toy_model_are_those_of_its_weight_file() -> None:
 def test_other_architectures_take_the_count_of_their_files(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "distilbert", "dim": 8}))
     assert shape_of(tmp_path) is None
-    config = {"model_type": "xlm-other", "num_hidden_layers": 1, "hidden_size": 4, "num_attention_heads": 1,
-              "intermediate_size": 8, "vocab_size": 10}
+    config = {
+        "model_type": "xlm-other",
+        "num_hidden_layers": 1,
+        "hidden_size": 4,
+        "num_attention_heads": 1,
+        "intermediate_size": 8,
+        "vocab_size": 10,
+    }
     (tmp_path / "config.json").write_text(json.dumps(config))
     assert shape_of(tmp_path) is None  # no weight file that says
     shapes = {"w": [25, 2]}
@@ -83,8 +104,9 @@ def test_other_architectures_take_the_count_of_their_files(tmp_path: Path) -> No
 
 
 def write_header(folder: Path, shapes: dict[str, list[int]]) -> None:
-    header = json.dumps({name: {"dtype": "F32", "shape": shape, "data_offsets": [0, 0]}
-                         for name, shape in shapes.items()}).encode()
+    header = json.dumps(
+        {name: {"dtype": "F32", "shape": shape, "data_offsets": [0, 0]} for name, shape in shapes.items()}
+    ).encode()
     (folder / "model.safetensors").write_bytes(len(header).to_bytes(8, "little") + header)
 
 
@@ -95,19 +117,22 @@ def test_parameters_of_heads_are_those_that_are_built() -> None:
         assert get_family(spec.family).trained.parameters(16, len(spec.labels), small.VOCABULARY, 16) == real
 
 
-@pytest.mark.parametrize(("stage", "dtype", "count", "weights", "gradients", "optimizer"), [
-    (0, "fp32", 4, 4_000, 4_000, 8_000),
-    (1, "fp32", 4, 4_000, 4_000, 3_000),  # a float32 master copy and two moments, a quarter each
-    (2, "fp32", 4, 4_000, 1_000, 3_000),
-    (3, "fp32", 4, 1_000, 1_000, 3_000),
-    (0, "fp16", 4, 2_000, 2_000, 12_000),
-    (1, "bf16", 4, 2_000, 2_000, 3_000),
-    (2, "bf16", 4, 2_000, 500, 3_000),
-    (3, "bf16", 4, 500, 500, 3_000),
-    (1, "bf16", 1, 2_000, 2_000, 12_000),  # 16 bytes a parameter, as in the ZeRO paper
-    (3, "bf16", 1, 2_000, 2_000, 12_000),
-    (2, "bf16", 3, 2_000, 668, 4_008),  # 1,000 parameters are dealt as three times 334
-])
+@pytest.mark.parametrize(
+    ("stage", "dtype", "count", "weights", "gradients", "optimizer"),
+    [
+        (0, "fp32", 4, 4_000, 4_000, 8_000),
+        (1, "fp32", 4, 4_000, 4_000, 3_000),  # a float32 master copy and two moments, a quarter each
+        (2, "fp32", 4, 4_000, 1_000, 3_000),
+        (3, "fp32", 4, 1_000, 1_000, 3_000),
+        (0, "fp16", 4, 2_000, 2_000, 12_000),
+        (1, "bf16", 4, 2_000, 2_000, 3_000),
+        (2, "bf16", 4, 2_000, 500, 3_000),
+        (3, "bf16", 4, 500, 500, 3_000),
+        (1, "bf16", 1, 2_000, 2_000, 12_000),  # 16 bytes a parameter, as in the ZeRO paper
+        (3, "bf16", 1, 2_000, 2_000, 12_000),
+        (2, "bf16", 3, 2_000, 668, 4_008),  # 1,000 parameters are dealt as three times 334
+    ],
+)
 def test_state_bytes_of_a_thousand_parameters(
     stage: int, dtype: str, count: int, weights: int, gradients: int, optimizer: int
 ) -> None:
@@ -207,10 +232,13 @@ def test_states_of_phases(tmp_path: Path) -> None:
 def test_a_plan_needs_neither_torch_nor_tokenizers(tmp_path: Path) -> None:
     heavy = ["torch", "deepspeed", "transformers", "tokenizers", "datasets", "mpi4py", "triton"]
     words = ["plan", "quickstart", *STUDY, "--ranks", "4"]
-    program = (f"import sys\nsys.modules.update(dict.fromkeys({heavy}))\n"  # None: importing them is an error
-               f"from stilts_launcher.cli import main\nsys.exit(main({words}))")
-    done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, env=ranks.environment(), capture_output=True,
-                          text=True)
+    program = (
+        f"import sys\nsys.modules.update(dict.fromkeys({heavy}))\n"  # None: importing them is an error
+        f"from stilts_launcher.cli import main\nsys.exit(main({words}))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=tmp_path, env=ranks.environment(), capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stderr
     assert "estimates are for 4 ranks; fp32" in done.stdout
     assert done.stdout.count("tokens unknown until the data are read") == 5
@@ -220,16 +248,36 @@ def test_a_plan_needs_neither_torch_nor_tokenizers(tmp_path: Path) -> None:
 
 def test_local_data_count_as_full_data_sets_until_they_are_read(shared_data: Path, tmp_path: Path) -> None:
     folders = [f"data.{part}={shared_data / part}" for part in ("intermediate", "xtreme")]
-    shown = stilts("plan", "mini_xlmr", "model.name_or_path=toy", *folders, "targets=[xnli, panx, xquad]",
-                   "intermediate={none: [], q: [hellaswag]}", "target_training.max_steps=-1",
-                   "data.max_train_examples=null", "data.train_split={}", "engine.dtype=bf16", "--gpu-memory", "80",
-                   cwd=tmp_path)
+    shown = stilts(
+        "plan",
+        "mini_xlmr",
+        "model.name_or_path=toy",
+        *folders,
+        "targets=[xnli, panx, xquad]",
+        "intermediate={none: [], q: [hellaswag]}",
+        "target_training.max_steps=-1",
+        "data.max_train_examples=null",
+        "data.train_split={}",
+        "engine.dtype=bf16",
+        "--gpu-memory",
+        "80",
+        cwd=tmp_path,
+    )
     assert "about 49,088 steps (of the full data set's 392,702 examples)" in shown
     assert "bf16" in shown and "stage 0" not in shown
     assert "stage 1 fits in 80 GiB, in every phase" in shown
     assert "no stage fits in 0.001 GiB" in stilts(  # settings may stand behind options
-        "plan", "mini_xlmr", "model.name_or_path=toy", *folders, "--gpu-memory", "0.001", "targets=[xquad]",
-        "intermediate={none: []}", "data.train_split={}", cwd=tmp_path)
+        "plan",
+        "mini_xlmr",
+        "model.name_or_path=toy",
+        *folders,
+        "--gpu-memory",
+        "0.001",
+        "targets=[xquad]",
+        "intermediate={none: []}",
+        "data.train_split={}",
+        cwd=tmp_path,
+    )
     stilts("plan", "mini_xlmr", "--gpu-memry", "1", "targets=[xquad]", cwd=tmp_path, status=2)
 
 
@@ -249,8 +297,20 @@ TABLE = {  # GiB by stage and per_device_train_batch_size
 ])  # fmt: skip
 def test_advice_names_the_smallest_stage_and_the_largest_batch(gib: float, beside: float, told: str) -> None:
     def memory_at(size: int) -> dict[int, Memory]:
-        return {stage: Memory(weights=sizes[size] * GIB, gradients=0, optimizer=0, buffers=0, gathered=0, step=0,
-                              activations=0, build=0, host=0) for stage, sizes in TABLE.items()}
+        return {
+            stage: Memory(
+                weights=sizes[size] * GIB,
+                gradients=0,
+                optimizer=0,
+                buffers=0,
+                gathered=0,
+                step=0,
+                activations=0,
+                build=0,
+                host=0,
+            )
+            for stage, sizes in TABLE.items()
+        }
 
     setting = TrainingPart(per_device_train_batch_size=8, train_batch_size=32)
     phase = SimpleNamespace(id="one", setting=lambda: setting)
@@ -266,9 +326,19 @@ def test_doctor_tells_what_fits_on_this_machine(tmp_path: Path) -> None:
 
 
 def test_a_model_that_is_not_here_has_unknown_memory(shared_data: Path, tmp_path: Path) -> None:
-    shown = stilts("plan", "mini_xlmr", "model.name_or_path=someone/unknown", "intermediate={none: []}",
-                   f"data.xtreme={shared_data / 'xtreme'}", "targets=[panx]", "data.train_split={}",
-                   "--gpu-memory", "80", cwd=tmp_path, HF_HOME=str(tmp_path / "empty"))
+    shown = stilts(
+        "plan",
+        "mini_xlmr",
+        "model.name_or_path=someone/unknown",
+        "intermediate={none: []}",
+        f"data.xtreme={shared_data / 'xtreme'}",
+        "targets=[panx]",
+        "data.train_split={}",
+        "--gpu-memory",
+        "80",
+        cwd=tmp_path,
+        HF_HOME=str(tmp_path / "empty"),
+    )
     assert "memory unknown until model and data are on this machine (`stilts fetch`)" in shown
     assert "whether it fits in 80 GiB is unknown" in shown
 

@@ -18,18 +18,48 @@ from stilts_launcher.rank_place import FIRST_PORT, PORTS, RankPlace, free_port
 from stilts_ds.errors import UserError
 
 PROGRAM = Path(__file__).parent / "programs" / "join_ranks.py"
-TORCHRUN = {"RANK": "3", "LOCAL_RANK": "1", "WORLD_SIZE": "4", "MASTER_ADDR": "n7", "MASTER_PORT": "29501",
-            "GROUP_RANK": "1", "TORCHELASTIC_RUN_ID": "x"}
-MPI = {"OMPI_COMM_WORLD_RANK": "1", "OMPI_COMM_WORLD_LOCAL_RANK": "1", "OMPI_COMM_WORLD_SIZE": "2",
-       "PMIX_NAMESPACE": "prterun-n0-1@1"}
+TORCHRUN = {
+    "RANK": "3",
+    "LOCAL_RANK": "1",
+    "WORLD_SIZE": "4",
+    "MASTER_ADDR": "n7",
+    "MASTER_PORT": "29501",
+    "GROUP_RANK": "1",
+    "TORCHELASTIC_RUN_ID": "x",
+}
+MPI = {
+    "OMPI_COMM_WORLD_RANK": "1",
+    "OMPI_COMM_WORLD_LOCAL_RANK": "1",
+    "OMPI_COMM_WORLD_SIZE": "2",
+    "PMIX_NAMESPACE": "prterun-n0-1@1",
+}
 MPI_OF_ONE = {"OMPI_COMM_WORLD_RANK": "0", "OMPI_COMM_WORLD_LOCAL_RANK": "0", "OMPI_COMM_WORLD_SIZE": "1"}
 # What sbatch puts into the batch script and everything started from it: task 0 of all tasks, but no step.
-BATCH = {"SLURM_JOB_ID": "17", "SLURM_NTASKS": "2", "SLURM_PROCID": "0", "SLURM_LOCALID": "0", "SLURM_NODEID": "0",
-         "SLURM_JOB_NODELIST": "n[0-1]", "SLURM_JOB_NUM_NODES": "2"}
-STEP = {**BATCH, "SLURM_STEP_ID": "0", "SLURM_STEP_NUM_TASKS": "2", "SLURM_PROCID": "1", "SLURM_LOCALID": "1",
-        "SLURM_STEP_NUM_NODES": "1", "SLURM_STEP_NODELIST": "n0"}
-TWO_NODES = {**STEP, "SLURM_LOCALID": "0", "SLURM_STEP_NUM_NODES": "2", "SLURM_STEP_NODELIST": "n[0-1]",
-             "STILTS_MASTER_ADDR": "n0"}
+BATCH = {
+    "SLURM_JOB_ID": "17",
+    "SLURM_NTASKS": "2",
+    "SLURM_PROCID": "0",
+    "SLURM_LOCALID": "0",
+    "SLURM_NODEID": "0",
+    "SLURM_JOB_NODELIST": "n[0-1]",
+    "SLURM_JOB_NUM_NODES": "2",
+}
+STEP = {
+    **BATCH,
+    "SLURM_STEP_ID": "0",
+    "SLURM_STEP_NUM_TASKS": "2",
+    "SLURM_PROCID": "1",
+    "SLURM_LOCALID": "1",
+    "SLURM_STEP_NUM_NODES": "1",
+    "SLURM_STEP_NODELIST": "n0",
+}
+TWO_NODES = {
+    **STEP,
+    "SLURM_LOCALID": "0",
+    "SLURM_STEP_NUM_NODES": "2",
+    "SLURM_STEP_NODELIST": "n[0-1]",
+    "STILTS_MASTER_ADDR": "n0",
+}
 
 
 def without(environment: dict[str, str], name: str) -> dict[str, str]:
@@ -50,14 +80,18 @@ def place(environment: dict[str, str]) -> RankPlace | None:
         pytest.param({**TORCHRUN, **STEP}, (3, 1, 4, "n7", "torchrun"), id="torchrun under srun, one agent a node"),
         pytest.param(MPI, (1, 1, 2, "host-of-rank-0", "mpirun"), id="mpirun"),
         pytest.param({**MPI, **BATCH}, (1, 1, 2, "host-of-rank-0", "mpirun"), id="mpirun in sbatch"),
-        pytest.param({**MPI, **TORCHRUN, "RANK": "1", "WORLD_SIZE": "2"}, (1, 1, 2, "n7", "torchrun"),
-                     id="mpirun and the same place set by hand"),
+        pytest.param(
+            {**MPI, **TORCHRUN, "RANK": "1", "WORLD_SIZE": "2"},
+            (1, 1, 2, "n7", "torchrun"),
+            id="mpirun and the same place set by hand",
+        ),
         pytest.param(MPI_OF_ONE, (0, 0, 1, "host-of-rank-0", "mpirun"), id="mpirun of one"),
         pytest.param(STEP, (1, 1, 2, "127.0.0.1", "srun"), id="srun on one node"),
         pytest.param(TWO_NODES, (1, 0, 2, "n0", "srun"), id="srun on two nodes"),
         pytest.param({**BATCH, "SLURM_NTASKS": "1"}, None, id="sbatch of one task"),
-        pytest.param({**STEP, "SLURM_NTASKS": "1", "SLURM_STEP_NUM_TASKS": "1", "SLURM_PROCID": "0"}, None,
-                     id="srun of one task"),
+        pytest.param(
+            {**STEP, "SLURM_NTASKS": "1", "SLURM_STEP_NUM_TASKS": "1", "SLURM_PROCID": "0"}, None, id="srun of one task"
+        ),
         pytest.param({"SLURM_NTASKS": "8"}, None, id="Slurm's settings without a job"),
     ],
 )
@@ -133,8 +167,13 @@ def test_a_port_is_below_the_clients_range_and_the_same_on_all_ranks() -> None:
 
 
 def test_jobs_steps_and_restarts_have_ports_of_their_own() -> None:
-    changed = [port(), port(SLURM_JOB_ID="18"), port(SLURM_STEP_ID="1"), port(SLURM_RESTART_COUNT="1"),
-               port(SLURM_RESTART_COUNT="2")]
+    changed = [
+        port(),
+        port(SLURM_JOB_ID="18"),
+        port(SLURM_STEP_ID="1"),
+        port(SLURM_RESTART_COUNT="1"),
+        port(SLURM_RESTART_COUNT="2"),
+    ]
     assert len(set(changed)) == len(changed)
 
 
@@ -164,14 +203,21 @@ def test_real_mpi_ranks_find_and_join_each_other() -> None:
     ended = subprocess.run(command, env=ranks.environment(), capture_output=True, text=True, timeout=90)
     assert ended.returncode == 0, ended.stderr
     assert sorted(line for line in ended.stdout.splitlines() if line.startswith("rank")) == [
-        "rank 0 of 2 by mpirun: sum 3", "rank 1 of 2 by mpirun: sum 3"]
+        "rank 0 of 2 by mpirun: sum 3",
+        "rank 1 of 2 by mpirun: sum 3",
+    ]
 
 
 def test_torchrun_ranks_find_and_join_each_other() -> None:
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     command = [*torchrun, str(PROGRAM), "token"]
-    ended = subprocess.run(command, env=ranks.environment(TORCH_DISABLE_SHARE_RDZV_TCP_STORE="1"), capture_output=True,
-                           text=True, timeout=90)
+    ended = subprocess.run(
+        command,
+        env=ranks.environment(TORCH_DISABLE_SHARE_RDZV_TCP_STORE="1"),
+        capture_output=True,
+        text=True,
+        timeout=90,
+    )
     assert ended.returncode == 0, ended.stderr
     assert "rank 0 of 2 by torchrun: sum 3" in ended.stdout and "rank 1 of 2 by torchrun: sum 3" in ended.stdout
 
@@ -182,9 +228,13 @@ def test_ranks_of_two_runs_that_meet_at_one_port_leave_with_an_error() -> None:
     shared = str(free_port())
     meeting = [
         subprocess.Popen(
-            [sys.executable, str(PROGRAM), token], text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-            env=ranks.environment(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE="2", MASTER_ADDR="127.0.0.1",
-                                  MASTER_PORT=shared),
+            [sys.executable, str(PROGRAM), token],
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=ranks.environment(
+                RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE="2", MASTER_ADDR="127.0.0.1", MASTER_PORT=shared
+            ),
         )
         for rank, token in ((0, "run A"), (1, "run B"))
     ]

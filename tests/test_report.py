@@ -42,8 +42,9 @@ def copy(finished: RunDir, tmp_path: Path) -> RunDir:
 
 
 def result_of(run: RunDir, condition: str, task: str) -> tuple[Path, dict]:
-    [found] = [p for p in sorted(run.root.glob(f"phases/*/results/{task}.json"))
-               if read_json(p)["condition"] == condition]
+    [found] = [
+        p for p in sorted(run.root.glob(f"phases/*/results/{task}.json")) if read_json(p)["condition"] == condition
+    ]
     return found, read_json(found)
 
 
@@ -123,10 +124,13 @@ def test_published_scores_stand_beside_a_complete_run_of_the_same_model(tmp_path
     assert "Beside the published scores of XLM-R Large" in run.report.read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize(("model", "reason"), [
-    ("facebook/tiny", "this run's model is facebook/tiny"),
-    (LARGE, "No target compares with the published scores. xnli: not scored in ar bg el es fr hi ru th tr ur vi."),
-])
+@pytest.mark.parametrize(
+    ("model", "reason"),
+    [
+        ("facebook/tiny", "this run's model is facebook/tiny"),
+        (LARGE, "No target compares with the published scores. xnli: not scored in ar bg el es fr hi ru th tr ur vi."),
+    ],
+)
 def test_published_scores_are_not_shown_beside_what_does_not_compare(model: str, reason: str, tmp_path: Path) -> None:
     run = build_run(tmp_path, targets=["xnli"], model=model, examples=20)
     write_report(run, QUICK)

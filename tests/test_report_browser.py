@@ -57,8 +57,10 @@ def test_the_page_does_not_scroll_sideways(run: RunDir, browser: Chromium, width
 
 def test_the_matrix_shows_the_numbers_of_the_json(run: RunDir, browser: Chromium) -> None:
     browser.open(run.root / "report.html", 1280)
-    shown = browser.value("[...document.querySelectorAll('.matrix tbody tr')].map(r => "
-                          "[...r.querySelectorAll('td')].map(c => c.querySelector('b')?.textContent ?? c.textContent))")
+    shown = browser.value(
+        "[...document.querySelectorAll('.matrix tbody tr')].map(r => "
+        "[...r.querySelectorAll('td')].map(c => c.querySelector('b')?.textContent ?? c.textContent))"
+    )
     matrix = read_json(run.results)["statistics"]["tables"]["matrix"]
     assert len(shown) == len(matrix) == 5
     for row, cells in zip(shown, matrix.values()):
@@ -76,8 +78,10 @@ def test_colour_marks_exactly_the_significant_cells(run: RunDir, browser: Chromi
     browser.open(run.root / "report.html", 1280)
     cells = [c for row in read_json(run.results)["statistics"]["tables"]["matrix"].values() for c in row.values()]
     significant = sum(bool(cell and cell.get("significant")) for cell in cells)
-    coloured = browser.value("[...document.querySelectorAll('.matrix td')].filter(c => "
-                             "getComputedStyle(c).backgroundColor != 'rgba(0, 0, 0, 0)').length")
+    coloured = browser.value(
+        "[...document.querySelectorAll('.matrix td')].filter(c => "
+        "getComputedStyle(c).backgroundColor != 'rgba(0, 0, 0, 0)').length"
+    )
     assert coloured == significant > 0
 
 

@@ -31,8 +31,11 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> RunDir:
 
 
 def phase_of(run: RunDir, kind: str, condition: str, train: str = "") -> PhaseDir:
-    [found] = [p.id for p in load_run(run).phases.values()
-               if p.kind == kind and p.condition == condition and train in ("", *p.train)]
+    [found] = [
+        p.id
+        for p in load_run(run).phases.values()
+        if p.kind == kind and p.condition == condition and train in ("", *p.train)
+    ]
     return run.phase(found)
 
 
@@ -105,8 +108,10 @@ def test_durations() -> None:
 
 def test_the_picture_is_the_same_twice(run: RunDir) -> None:
     pytest.importorskip("matplotlib", reason="matplotlib is an optional extra")
-    first, second = (write_report(run, Settings(resamples=500), png=True) and (run.root / "report.png").read_bytes()
-                     for _ in range(2))
+    first, second = (
+        write_report(run, Settings(resamples=500), png=True) and (run.root / "report.png").read_bytes()
+        for _ in range(2)
+    )
     assert first == second and first.startswith(b"\x89PNG")
 
 
@@ -158,11 +163,24 @@ def test_hub_ids_are_told_from_folders(name: str, expected: bool) -> None:
 def test_a_dry_run_lists_what_would_be_uploaded(run: RunDir) -> None:
     """In a fresh process that cannot reach anything: no network is needed."""
     folder = phase_of(run, "target", HOSTILE, "mnli")
-    said = stilts("push", folder.root, "--repo", "someone/xlmr-squad", "--dry-run", cwd=run.root,
-                  HF_ENDPOINT="http://127.0.0.1:9", HF_HUB_OFFLINE="1")
+    said = stilts(
+        "push",
+        folder.root,
+        "--repo",
+        "someone/xlmr-squad",
+        "--dry-run",
+        cwd=run.root,
+        HF_ENDPOINT="http://127.0.0.1:9",
+        HF_HUB_OFFLINE="1",
+    )
     assert "Would go to someone/xlmr-squad:" in said
     assert [line.split()[0] for line in said.strip().split("\n")[1:]] == [
-        "config.json", "heads.safetensors", "heads.json", "README.md", "total"]
+        "config.json",
+        "heads.safetensors",
+        "heads.json",
+        "README.md",
+        "total",
+    ]
     assert "stilts.json" not in said  # names folders of the machine
 
 
@@ -180,15 +198,25 @@ def test_an_upload_is_one_commit_of_the_listed_files(run: RunDir, monkeypatch: p
     monkeypatch.setattr("huggingface_hub.HfApi", Hub)
     folder = phase_of(run, "target", "mnli", "mnli")
     said = push(folder, "me/model", private=True)
-    assert calls == [("make me/model private=True exist_ok=True", []),
-                     ("me/model", [upload.target for upload in uploads(folder, "me/model")])]
+    assert calls == [
+        ("make me/model private=True exist_ok=True", []),
+        ("me/model", [upload.target for upload in uploads(folder, "me/model")]),
+    ]
     assert said.startswith("https://hub/me/model now holds:")
 
 
 def test_an_upload_without_a_network_ends_with_a_remedy(run: RunDir) -> None:
     folder = phase_of(run, "target", "mnli", "mnli")
-    said = stilts("push", folder.root, "--repo", "me/model", cwd=run.root, status=2, HF_ENDPOINT="http://127.0.0.1:9",
-                  HF_TOKEN="hf_none")
+    said = stilts(
+        "push",
+        folder.root,
+        "--repo",
+        "me/model",
+        cwd=run.root,
+        status=2,
+        HF_ENDPOINT="http://127.0.0.1:9",
+        HF_TOKEN="hf_none",
+    )
     assert "did not take the upload to me/model" in said and "Traceback" not in said
 
 
@@ -198,8 +226,9 @@ def test_the_uploaded_card_names_the_repository(run: RunDir) -> None:
     assert b'from_pretrained("me/model")' in card.content and b"YOUR-NAME" not in card.content
 
 
-@pytest.mark.parametrize(("repo", "message"), [("model", "needs an owner"), ("a/b/c", "no repository name"),
-                                               ("a/--x", "no repository name")])
+@pytest.mark.parametrize(
+    ("repo", "message"), [("model", "needs an owner"), ("a/b/c", "no repository name"), ("a/--x", "no repository name")]
+)
 def test_a_bad_repository_name_is_refused(run: RunDir, repo: str, message: str) -> None:
     with pytest.raises(UserError, match=message):
         push(phase_of(run, "intermediate", "mnli"), repo, dry_run=True)

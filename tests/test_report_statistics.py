@@ -33,8 +33,9 @@ def made(tmp_path: Path) -> RunDir:
 def test_median_over_seeds_and_their_number(tmp_path: Path) -> None:
     run = build_run(tmp_path, targets=["xnli"], seeds=(1, 2, 3))
     write_report(run, QUICK)
-    runs = [read_json(p)["main"] for p in run.root.glob("phases/*/results/xnli.json")
-            if read_json(p)["condition"] == "none"]
+    runs = [
+        read_json(p)["main"] for p in run.root.glob("phases/*/results/xnli.json") if read_json(p)["condition"] == "none"
+    ]
     medians = {code: sorted(one[code] for one in runs)[1] for code in runs[0]}
     assert read_json(run.results)["rows"]["none"]["tasks"]["xnli"]["languages"] == medians
     assert table(run, "matrix")["none"]["xnli"]["score"] == pytest.approx(fmean(medians.values()))
@@ -46,8 +47,16 @@ def test_the_median_of_three_seeds_is_printed_and_the_mean_is_tested(tmp_path: P
 
     run = build_run(tmp_path, skill, {"none": [], "mnli": ["mnli"]}, ["xnli"], {"xnli": ["en"]}, (1, 2, 3), examples=50)
     write_report(run, QUICK)
-    scores = {c: np.array([list(read_json(p)["main"].values()) for p in run.root.glob("phases/*/results/xnli.json")
-                           if read_json(p)["condition"] == c]) for c in ("none", "mnli")}
+    scores = {
+        c: np.array(
+            [
+                list(read_json(p)["main"].values())
+                for p in run.root.glob("phases/*/results/xnli.json")
+                if read_json(p)["condition"] == c
+            ]
+        )
+        for c in ("none", "mnli")
+    }
     cell = table(run, "matrix")["mnli"]["xnli"]
     median = {c: np.median(found, axis=0).mean() for c, found in scores.items()}
     mean = {c: found.mean() for c, found in scores.items()}
@@ -61,8 +70,11 @@ def test_the_median_of_three_seeds_is_printed_and_the_mean_is_tested(tmp_path: P
     assert "Tests, intervals and p-values are of the mean over seeds." in text
     assert f"<small>mean {cell['mean_gain']:+.1f}</small>" in (run.root / "report.html").read_text(encoding="utf-8")
     with open(run.root / "report.csv", encoding="utf-8", newline="") as file:
-        [row] = [row for row in csv.DictReader(file)
-                 if (row["table"], row["row"], row["column"]) == ("matrix", "mnli", "xnli")]
+        [row] = [
+            row
+            for row in csv.DictReader(file)
+            if (row["table"], row["row"], row["column"]) == ("matrix", "mnli", "xnli")
+        ]
     assert {k: float(row[k]) for k in ("score", "gain", "mean", "mean_gain", "p")} == {
         k: cell[k] for k in ("score", "gain", "mean", "mean_gain", "p")
     }

@@ -95,8 +95,15 @@ MLQA = {"answer_rules": "mlqa"}
     ],
 )  # fmt: skip
 def test_one_language_of_every_family(
-    family: str, metrics: str, main_score: str, more: dict[str, str], gold: Any, predicted: Any, language: str,
-    expected: dict[str, float], main: float,
+    family: str,
+    metrics: str,
+    main_score: str,
+    more: dict[str, str],
+    gold: Any,
+    predicted: Any,
+    language: str,
+    expected: dict[str, float],
+    main: float,
 ) -> None:
     of_family = task("t", family, language, metrics, main_score, **more)
     scores = score.score_values(of_family, gold, predicted, language)

@@ -159,16 +159,24 @@ def test_a_pickle_among_retrieval_shards_is_refused_and_a_part_is_made_again(tmp
     assert not canary.exists()
 
 
-COMMANDS = ("stilts_launcher.cli", "stilts_launcher.rank", "stilts_launcher.supervise", "stilts_launcher.fetch",
-            "stilts_ds.phases", "stilts_ds.trial")
+COMMANDS = (
+    "stilts_launcher.cli",
+    "stilts_launcher.rank",
+    "stilts_launcher.supervise",
+    "stilts_launcher.fetch",
+    "stilts_ds.phases",
+    "stilts_ds.trial",
+)
 
 
 @pytest.mark.parametrize("module", COMMANDS)
 def test_every_command_forbids_torch_to_unpickle_code(module: str, tmp_path: Path, canary: Path) -> None:
     """Even a library that asks for it by `weights_only=False`, as DeepSpeed does, and a user's shell that allows it."""
     evil_pickle(tmp_path / "x.pt", canary, "zip")
-    program = (f"import {module}, torch\ntry:\n    torch.load({str(tmp_path / 'x.pt')!r}, weights_only=False)\n"
-               "except Exception as error:\n    print(type(error).__name__)")
+    program = (
+        f"import {module}, torch\ntry:\n    torch.load({str(tmp_path / 'x.pt')!r}, weights_only=False)\n"
+        "except Exception as error:\n    print(type(error).__name__)"
+    )
     extra = {"TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD": "1", "TORCH_FORCE_WEIGHTS_ONLY_LOAD": "0"}
     command = [sys.executable, "-c", program]
     done = subprocess.run(command, env=ranks.environment(**extra), capture_output=True, text=True)
@@ -178,9 +186,27 @@ def test_every_command_forbids_torch_to_unpickle_code(module: str, tmp_path: Pat
 
 # --- the source itself -----------------------------------------------------------------------------------------------
 
-FORBIDDEN = {"eval", "exec", "compile", "__import__", "os.system", "os.popen", "pickle.load", "pickle.loads",
-             "marshal.loads", "shelve.open", "joblib.load", "yaml.load", "yaml.unsafe_load", "yaml.full_load",
-             "dill.load", "tempfile.mktemp", "shutil.unpack_archive", "subprocess.getoutput", "pandas.read_pickle"}
+FORBIDDEN = {
+    "eval",
+    "exec",
+    "compile",
+    "__import__",
+    "os.system",
+    "os.popen",
+    "pickle.load",
+    "pickle.loads",
+    "marshal.loads",
+    "shelve.open",
+    "joblib.load",
+    "yaml.load",
+    "yaml.unsafe_load",
+    "yaml.full_load",
+    "dill.load",
+    "tempfile.mktemp",
+    "shutil.unpack_archive",
+    "subprocess.getoutput",
+    "pandas.read_pickle",
+}
 ARCHIVES = {"tarfile", "pickle", "marshal", "shelve", "dill", "joblib", "telnetlib", "ftplib"}
 KEYWORDS = {"shell": False, "trust_remote_code": False, "allow_pickle": False, "weights_only": True}
 
@@ -305,7 +331,7 @@ def test_an_odd_model_name_is_no_path_to_anything(name: str, tmp_path: Path, mon
 
 # --- what is shown ---------------------------------------------------------------------------------------------------
 
-HTML = '<script>alert(1)</script><img src=x onerror=alert(1)>"\'><svg onload=x>'
+HTML = "<script>alert(1)</script><img src=x onerror=alert(1)>\"'><svg onload=x>"
 MARKDOWN = "![x](http://evil/x.png) [y](javascript:x) `</code><b>"
 LATEX = r"\input{/etc/passwd}\write18{touch x} $x^2$ %"
 CSV = '=cmd|"/c calc"!A1'

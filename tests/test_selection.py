@@ -86,7 +86,11 @@ class FakeTrainer(Trainer):
     ],
 )
 def test_training_stops_after_patience_evaluations_without_a_better_one(
-    every: int, patience: int, scores: dict[int, float], evaluated: list[int], best: int,
+    every: int,
+    patience: int,
+    scores: dict[int, float],
+    evaluated: list[int],
+    best: int,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     setting = TrainingPart(eval_steps=every, early_stopping_patience=patience, logging_steps=100, save_steps=0)
@@ -105,6 +109,7 @@ def test_training_stops_after_patience_evaluations_without_a_better_one(
 
 def study(folder: Path, **more: Any) -> Data:
     """English MNLI with three train rows and two dev rows, German with one train row."""
+
     def write(path: Path, texts: list[str]) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         rows = [{"pairID": t, "sentence1": t, "sentence2": t, "gold_label": "neutral"} for t in texts]
@@ -180,8 +185,17 @@ def dev(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, *tasks: str) -> tuple[d
     monkeypatch.setattr(Data, "tokenizer", None)
     monkeypatch.setattr(Data, "dev", dev_split)
     data = study(tmp_path)
-    phase = Phase(id="id", kind="intermediate", condition="c", init="", train=tasks, evaluate=(), seed=1,
-                  training=TrainingPart().model_dump(), lengths={})
+    phase = Phase(
+        id="id",
+        kind="intermediate",
+        condition="c",
+        init="",
+        train=tasks,
+        evaluate=(),
+        seed=1,
+        training=TrainingPart().model_dump(),
+        lengths={},
+    )
     world: Any = SimpleNamespace(first=True)
     return selection.dev_scores(None, {name: data.task(name) for name in tasks}, data, phase, world), seen
 

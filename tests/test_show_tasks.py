@@ -116,6 +116,7 @@ def test_files_are_compared_with_the_published_hash_and_size(tmp_path: Path) -> 
 def test_official_files_have_the_published_hashes() -> None:
     shown = show_files([get_task("tatoeba"), get_task("xquad"), get_task("xcopa")], DataSource(xtreme=REAL))
     assert shown.count("the same") == 14 + 4 + 6 and "DIFFERENT" not in shown
-    [german] = [line for line in show_files([get_task("udpos")], DataSource(xtreme=REAL), "de").split("\n")
-                if "_gsd-" in line]
+    [german] = [
+        line for line in show_files([get_task("udpos")], DataSource(xtreme=REAL), "de").split("\n") if "_gsd-" in line
+    ]
     assert "977 of 22,358" in german

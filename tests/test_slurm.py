@@ -99,8 +99,16 @@ def test_a_job_survives_what_a_cluster_does_to_it(cluster: Cluster, undisturbed:
 
 def test_a_failed_phase_stops_what_needs_it_and_says_why(cluster: Cluster, tmp_path: Path) -> None:
     """Every step's gradient is infinite: the phase fails, is not started for ever, and its children never start."""
-    shown = stilts(tmp_path, cluster, "submit", "study.yaml", "intermediate_training.learning_rate=1e30",
-                   "intermediate={mnli: [mnli]}", "--cluster", "profile.yaml")
+    shown = stilts(
+        tmp_path,
+        cluster,
+        "submit",
+        "study.yaml",
+        "intermediate_training.learning_rate=1e30",
+        "intermediate={mnli: [mnli]}",
+        "--cluster",
+        "profile.yaml",
+    )
     run = tmp_path / "runs" / "study"
     phases = {p["id"]: p for p in json.loads((run / "plan.json").read_text())["phases"]}
     first = next(p for p in phases if p.startswith("intermediate"))
@@ -139,8 +147,16 @@ def test_two_submissions_of_one_recipe_make_one_set_of_jobs(cluster: Cluster, tm
 def test_a_job_that_keeps_crashing_stops_by_itself(cluster: Cluster, tmp_path: Path) -> None:
     """The ranks get too little memory to start: two attempts without progress are enough."""
     (tmp_path / "profile.yaml").write_text(PROFILE + 'setup: ["ulimit -v 1200000"]\n')
-    stilts(tmp_path, cluster, "submit", "study.yaml", "intermediate={none: []}", "targets=[tatoeba]", "--cluster",
-           "profile.yaml")
+    stilts(
+        tmp_path,
+        cluster,
+        "submit",
+        "study.yaml",
+        "intermediate={none: []}",
+        "targets=[tatoeba]",
+        "--cluster",
+        "profile.yaml",
+    )
     run = tmp_path / "runs" / "study"
     until(lambda: not cluster.run("squeue", "-h"), "an empty queue", run)
     [phase] = study.phase_ids(run)

@@ -32,7 +32,9 @@ def feed(rank: int = 0, world_size: int = 2, packed: bool = True) -> Feed:
 
 def same(a: Any, b: Any) -> bool:
     return a.items == b.items and all(
-        torch.equal(x.input_ids, y.input_ids) and n == m and x.heads.keys() == y.heads.keys()
+        torch.equal(x.input_ids, y.input_ids)
+        and n == m
+        and x.heads.keys() == y.heads.keys()
         and all(torch.equal(x.heads[h].gold, y.heads[h].gold) for h in x.heads)
         for (x, n), (y, m) in zip(a.batches, b.batches, strict=True)
     )
@@ -94,8 +96,11 @@ def test_operations_are_those_of_the_encoder_s_matrix_products() -> None:
     model.encoder.set_attn_implementation("eager")  # the counter does not see inside fused attention
     with FlopCounterMode(display=False) as counter:
         model.encoder(ids).last_hidden_state.sum().backward()
-    found = speed.tags({"real": rows * length, "computed": 200, "squares": rows * length**2},
-                       {"data": 0.1, "forward": 0.5, "backward": 1.0, "update": 0.2}, 2.0)
+    found = speed.tags(
+        {"real": rows * length, "computed": 200, "squares": rows * length**2},
+        {"data": 0.1, "forward": 0.5, "backward": 1.0, "update": 0.2},
+        2.0,
+    )
     # The first layer's inputs need gradients (embeddings are trained), so all products have both backward halves.
     assert found["train/mfu"] * speed.peak * 2.0 == pytest.approx(counter.get_total_flops(), rel=1e-3)
     assert found["train/tokens_per_second"] == 80
@@ -105,8 +110,16 @@ def test_operations_are_those_of_the_encoder_s_matrix_products() -> None:
 
 
 def test_the_log_ends_with_where_the_time_went_and_a_profile_is_written_on_request(tmp_path: Path) -> None:
-    said = stilts("run", "quickstart", *SMALL, "intermediate={nli: [mnli, ccg]}", "targets=[tatoeba]",
-                  "intermediate_training.max_steps=6", "engine.profile=true", cwd=tmp_path)
+    said = stilts(
+        "run",
+        "quickstart",
+        *SMALL,
+        "intermediate={nli: [mnli, ccg]}",
+        "targets=[tatoeba]",
+        "intermediate_training.max_steps=6",
+        "engine.profile=true",
+        cwd=tmp_path,
+    )
     (phase,) = (tmp_path / "runs/quickstart/phases").glob("intermediate-*")
     assert "padding 0.0%; time: data " in said
     lines = [json.loads(line) for line in (phase / "metrics.jsonl").read_text().splitlines()]

@@ -40,8 +40,16 @@ def stilts(folder: Path, *words: object, answer: str = "", **extra: str) -> subp
     """One command in `folder`, with `answer` on its standard input."""
     command = [sys.executable, "-m", "stilts_launcher.cli", *map(str, words)]
     environment = ranks.environment(HF_MODULES_CACHE=str(folder / "modules"), PYTHONSAFEPATH="", **extra)
-    return subprocess.run(command, cwd=folder, env=environment, input=answer, text=True, timeout=240,
-                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    return subprocess.run(
+        command,
+        cwd=folder,
+        env=environment,
+        input=answer,
+        text=True,
+        timeout=240,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
 
 
 # --- a model with code of its own ------------------------------------------------------------------------------------
@@ -50,8 +58,10 @@ def stilts(folder: Path, *words: object, answer: str = "", **extra: str) -> subp
 def model_with_code(folder: Path, canary: Path) -> Path:
     """The toy model under a type of its own, whose configuration, model and tokenizer are code beside it."""
     shutil.copytree(TOY, folder)
-    for name, classes in (("config.json", {"AutoConfig": "evil.Config", "AutoModel": "evil.Model"}),
-                          ("tokenizer_config.json", {"AutoTokenizer": ["evil.Words", "evil.Words"]})):
+    for name, classes in (
+        ("config.json", {"AutoConfig": "evil.Config", "AutoModel": "evil.Model"}),
+        ("tokenizer_config.json", {"AutoTokenizer": ["evil.Words", "evil.Words"]}),
+    ):
         described = json.loads((folder / name).read_text())
         described |= {"auto_map": classes}
         described |= {"model_type": "evil"} if name == "config.json" else {"tokenizer_class": "EvilWords"}
@@ -113,8 +123,9 @@ def trained(run: RunDir) -> PhaseDir:
     return run.phase(read_json(run.plan)["phases"][0]["id"])
 
 
-@pytest.mark.parametrize("place", ["predictions/xnli", "encoder/config.json", "checkpoints/step-000002/shard",
-                                   "results/xnli.json"])
+@pytest.mark.parametrize(
+    "place", ["predictions/xnli", "encoder/config.json", "checkpoints/step-000002/shard", "results/xnli.json"]
+)
 def test_a_link_out_of_a_phase_is_refused_at_any_depth(place: str, run: RunDir, tmp_path: Path) -> None:
     outside = tmp_path / "outside"
     outside.mkdir()
@@ -145,14 +156,30 @@ def test_a_rank_writes_no_log_through_a_link(logs: str, tmp_path: Path) -> None:
     victim.write_text("mine\n") if logs.endswith(".log") else victim.mkdir()
     (run.root / logs).symlink_to(victim)
     [place] = ranks.places(1)
-    done = subprocess.run([sys.executable, "-m", "stilts_launcher.rank", str(run.root), "phase"], env=place, text=True,
-                          cwd=tmp_path, capture_output=True, timeout=120)
+    done = subprocess.run(
+        [sys.executable, "-m", "stilts_launcher.rank", str(run.root), "phase"],
+        env=place,
+        text=True,
+        cwd=tmp_path,
+        capture_output=True,
+        timeout=120,
+    )
     assert done.returncode == 2 and "is a link out of the run folder" in done.stderr, done.stderr[-2000:]
     assert victim.read_text() == "mine\n" if victim.is_file() else not list(victim.iterdir())
 
 
-@pytest.mark.parametrize("place", ["encoder/notes.txt", "encoder/config.json", "heads.safetensors", "heads.json",
-                                   "README.md", "encoder", "encoder/folder"])
+@pytest.mark.parametrize(
+    "place",
+    [
+        "encoder/notes.txt",
+        "encoder/config.json",
+        "heads.safetensors",
+        "heads.json",
+        "README.md",
+        "encoder",
+        "encoder/folder",
+    ],
+)
 def test_push_uploads_nothing_through_a_link(place: str, run: RunDir, tmp_path: Path) -> None:
     folder = trained(run)
     secret = tmp_path / "secret"
@@ -226,8 +253,14 @@ def test_ranks_import_nothing_from_the_working_directory(tmp_path: Path, canary:
     """The command itself is started as its installed script is: that one does not look there either."""
     for name in ("torch", "random", "tokenizers", "stilts_ds", "pkgutil", "sitecustomize"):
         (tmp_path / f"{name}.py").write_text(f"open({str(canary)!r}, 'a').write('{name} ')\n")
-    done = subprocess.run([sys.executable, "-P", "-m", "stilts_launcher.cli", "run", "quickstart", *TINY],
-                          cwd=tmp_path, env=ranks.environment(), text=True, capture_output=True, timeout=240)
+    done = subprocess.run(
+        [sys.executable, "-P", "-m", "stilts_launcher.cli", "run", "quickstart", *TINY],
+        cwd=tmp_path,
+        env=ranks.environment(),
+        text=True,
+        capture_output=True,
+        timeout=240,
+    )
     assert done.returncode == 0, done.stderr[-2000:]
     assert not canary.exists(), canary.read_text()
 
@@ -236,7 +269,7 @@ def test_ranks_import_nothing_from_the_working_directory(tmp_path: Path, canary:
 def test_a_job_imports_nothing_from_the_folder_where_it_was_submitted(script: Path, tmp_path: Path) -> None:
     """The script's last command is Python or srun; what stands in its place tells its environment."""
     tool = tmp_path / "tool"
-    tool.write_text(f"#!/bin/sh\necho \"$PYTHONSAFEPATH\" > {tmp_path}/told\n")
+    tool.write_text(f'#!/bin/sh\necho "$PYTHONSAFEPATH" > {tmp_path}/told\n')
     tool.chmod(0o755)
     (tmp_path / "srun").symlink_to(tool)
     environment = {**os.environ, "STILTS_PYTHON": str(tool), "PATH": f"{tmp_path}:{os.environ['PATH']}"}
@@ -293,10 +326,12 @@ def test_ranks_on_one_machine_listen_on_loopback_only(tmp_path: Path) -> None:
 
 def test_a_stranger_that_joins_first_has_its_pickle_not_read(tmp_path: Path, canary: Path) -> None:
     first, second = ranks.places(2)
-    rank = subprocess.Popen([sys.executable, str(JOIN), "token"], env=first, text=True, stdout=subprocess.PIPE,
-                            stderr=subprocess.STDOUT)
-    stranger = subprocess.run([sys.executable, "-c", STRANGER, str(canary)], env=second, text=True,
-                              capture_output=True, timeout=100)
+    rank = subprocess.Popen(
+        [sys.executable, str(JOIN), "token"], env=first, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
+    stranger = subprocess.run(
+        [sys.executable, "-c", STRANGER, str(canary)], env=second, text=True, capture_output=True, timeout=100
+    )
     assert stranger.returncode != 0 and rank.poll() is None
     rank.kill()
     assert "sum" not in rank.communicate()[0] and not canary.exists()

@@ -192,8 +192,10 @@ def test_several_tasks_take_the_multitask_part_and_keep_their_own_lengths() -> N
         ({"data": {"train_split": {"mlqa": "dev"}}}, "split: mlqa is trained on squad_v1; give that one"),
         ({"evaluation": {"splits": {"xquad": "dev"}}}, "xquad has no split .dev. of its own; it has test"),
         ({"intermediate": {"a": ["mnli", "qqp"]}, "sampling": {"weights": {"mnli": 2}}}, "no weight for qqp"),
-        ({"intermediate": {"a": ["mnli", "qqp"]}, "sampling": {"weights": {"mnli": 2, "qqp": 1, "ccg": 1}}},
-         "weights.ccg: no condition mixes ccg"),
+        (
+            {"intermediate": {"a": ["mnli", "qqp"]}, "sampling": {"weights": {"mnli": 2, "qqp": 1, "ccg": 1}}},
+            "weights.ccg: no condition mixes ccg",
+        ),
         ({"intermediate": {"a": ["mnli", "mlm"]}, "sampling": {"weights": {"mnli": 2}}}, "no weight for mlm"),
     ],
 )

@@ -49,8 +49,12 @@ def test_a_value_stays_as_it_was_read(name: str) -> None:
 
 def test_an_old_plan_is_what_everybody_uses() -> None:
     plan = Plan.load(OLD / "plan.json")
-    assert (plan.name, plan.seeds, plan.targets[0], list(plan.use)) == ("quickstart", (1,), "xnli",
-                                                                        ["none", "multitask"])
+    assert (plan.name, plan.seeds, plan.targets[0], list(plan.use)) == (
+        "quickstart",
+        (1,),
+        "xnli",
+        ["none", "multitask"],
+    )
     assert len(plan.phases) == 15 and {kind: sum(phase.kind == kind for phase in plan.phases) for kind in
                                        ("intermediate", "target", "retrieval")} == {
         "intermediate": 1, "target": 12, "retrieval": 2}  # fmt: skip

@@ -43,8 +43,10 @@ RECORDS: dict[str, tuple[list[Any], tuple[str, ...]]] = {
     "pair": ([Pair(str(i), text(i), text(i + 1), "ab"[i % 2]) for i in range(23)], ("a", "b")),
     "choice": ([Choice(str(i), text(i), (text(i + 1), text(i + 2)), i % 2) for i in range(23)], ()),
     "span": ([Span(str(i), text(i), f"x {text(i // 4, 40)}", (Answer("x", 0),)) for i in range(23)], ()),
-    "tag": ([Tagged(str(i), tuple(f"w{text(i)}".split()), tuple("N" * len(f"w{text(i)}".split()))) for i in range(23)],
-            ("N",)),  # fmt: skip
+    "tag": (
+        [Tagged(str(i), tuple(f"w{text(i)}".split()), tuple("N" * len(f"w{text(i)}".split()))) for i in range(23)],
+        ("N",),
+    ),  # fmt: skip
     "text": ([Text(str(i), text(i, 40), "de") for i in range(23)], ("de",)),
     "bitext": ([Sentence(str(i), text(i, 40)) for i in range(23)], ()),
 }
@@ -53,7 +55,8 @@ RECORDS: dict[str, tuple[list[Any], tuple[str, ...]]] = {
 def same(a: Rows, b: Rows) -> bool:
     pairs = [(getattr(a, name), getattr(b, name)) for name in (*Rows.ARRAYS, "touched")]
     return a.tally == b.tally and all(
-        (x is None and y is None) or (x.dtype == y.dtype and np.array_equal(x, y)) for x, y in pairs)
+        (x is None and y is None) or (x.dtype == y.dtype and np.array_equal(x, y)) for x, y in pairs
+    )
 
 
 @pytest.mark.parametrize("family", RECORDS)

@@ -21,11 +21,26 @@ from types import SimpleNamespace
 
 import ranks
 
-MODULES = ("deepspeed", "deepspeed.comm.torch", "tensorboard", "torch.utils.tensorboard", "transformers",
-           "transformers.models.xlm_roberta.modeling_xlm_roberta", "stilts_ds.phases", "stilts_ds.report.write",
-           "stilts_kernels", "stilts_launcher.rank", "stilts_launcher.cli", "stilts_launcher.start")
-HANDLERS = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL, signal.SIGUSR1: signal.SIG_DFL,
-            signal.SIGUSR2: signal.SIG_DFL}
+MODULES = (
+    "deepspeed",
+    "deepspeed.comm.torch",
+    "tensorboard",
+    "torch.utils.tensorboard",
+    "transformers",
+    "transformers.models.xlm_roberta.modeling_xlm_roberta",
+    "stilts_ds.phases",
+    "stilts_ds.report.write",
+    "stilts_kernels",
+    "stilts_launcher.rank",
+    "stilts_launcher.cli",
+    "stilts_launcher.start",
+)
+HANDLERS = {
+    signal.SIGINT: signal.default_int_handler,
+    signal.SIGTERM: signal.SIG_DFL,
+    signal.SIGUSR1: signal.SIG_DFL,
+    signal.SIGUSR2: signal.SIG_DFL,
+}
 
 
 def load() -> None:
@@ -101,7 +116,7 @@ def start(folder: Path, arguments: Sequence[str], log: int, environment: Mapping
 
 
 def _rank(command: Sequence[str], env: Mapping[str, str], stdin: int) -> Forked:
-    """The launcher's `Popen` of a rank, forked. Ranks read nothing: `stdin` is the null device, as the launcher asks."""
+    """The launcher's `Popen` of a rank, forked. Ranks read nothing: `stdin` is the null device."""
     from stilts_launcher import rank
 
     assert stdin == subprocess.DEVNULL

@@ -48,8 +48,15 @@ def topk(queries: Tensor, bank: Tensor | Index, k: int, metric: str = "inner", m
 
 
 @torch.no_grad()
-def mine(source: Tensor, target: Tensor, k: int = 4, margin: str = "ratio", retrieval: str = "max",
-         metric: str = "cosine", memory: int = DEFAULT_MEMORY) -> MinedPairs:
+def mine(
+    source: Tensor,
+    target: Tensor,
+    k: int = 4,
+    margin: str = "ratio",
+    retrieval: str = "max",
+    metric: str = "cosine",
+    memory: int = DEFAULT_MEMORY,
+) -> MinedPairs:
     """Pairs of translations among source [Q, D] and target [N, D], best margin first (see `mining`).
 
     k neighbours each way, both from one pass over the scores. Raises ValueError as `topk` does, for either direction.

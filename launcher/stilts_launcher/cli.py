@@ -15,7 +15,9 @@ from stilts_ds.recipe_paths import resolve_paths
 from stilts_ds.run_dir import RunDir
 
 BENCHMARKS = {
-    "kernels": "stilts_bench.kernels", "pipeline": "stilts_bench.pipeline", "training": "stilts_bench.training",
+    "kernels": "stilts_bench.kernels",
+    "pipeline": "stilts_bench.pipeline",
+    "training": "stilts_bench.training",
 }
 
 
@@ -88,8 +90,13 @@ def build_parser() -> argparse.ArgumentParser:
             part.add_argument("--split", default="test", choices=["dev", "test"], help="split to read (default: test)")
             part.add_argument("--output", type=Path, help="also write scores.json, .csv and .md into this folder")
         if name == "report":
-            part.add_argument("--resamples", type=_count, default=0, metavar="N",
-                              help="of the paired bootstrap (default: as many as the number of comparisons needs)")
+            part.add_argument(
+                "--resamples",
+                type=_count,
+                default=0,
+                metavar="N",
+                help="of the paired bootstrap (default: as many as the number of comparisons needs)",
+            )
             part.add_argument("--level", type=_share, default=0.05, metavar="P", help="of corrected significance")
             part.add_argument("--png", action="store_true", help="also write report.png (needs matplotlib)")
     part = add("submit", submit, "hand a recipe's plan to a cluster's launcher (Slurm), one job for each phase")

@@ -100,8 +100,11 @@ def _download_model(name: str, revision: str | None) -> Path:
 def model_files_of(files: list[str]) -> list[str]:
     """Patterns of what training needs of a model repository: one format of the weights, safetensors where offered."""
     safe = any(file.endswith(".safetensors") and "/" not in file for file in files)
-    weights = ["model*.safetensors", "model.safetensors.index.json"] if safe else [
-        "pytorch_model*.bin", "pytorch_model.bin.index.json"]
+    weights = (
+        ["model*.safetensors", "model.safetensors.index.json"]
+        if safe
+        else ["pytorch_model*.bin", "pytorch_model.bin.index.json"]
+    )
     wanted = ("config.json", *TOKENIZER_FILES, *weights)
     return [file for file in files if "/" not in file and any(Path(file).match(one) for one in wanted)]
 

@@ -30,8 +30,12 @@ def start_ranks(arguments: list[str], count: int, threads: int | None, program: 
     with passing_signals_to(children):  # from the first one on: a signal now must not leave it behind
         for rank in range(count):
             place = RankPlace(rank, rank, count, "127.0.0.1", port, "stilts")
-            extra = {"STILTS_RUN_TOKEN": token, "STILTS_LAUNCHER": str(os.getpid()),
-                     "OMP_NUM_THREADS": str(threads), "TOKENIZERS_PARALLELISM": "true"}
+            extra = {
+                "STILTS_RUN_TOKEN": token,
+                "STILTS_LAUNCHER": str(os.getpid()),
+                "OMP_NUM_THREADS": str(threads),
+                "TOKENIZERS_PARALLELISM": "true",
+            }
             command = [sys.executable, "-m", program, *arguments]
             environment = {**os.environ, **place.variables(), **extra, **OWN_CODE_ONLY}
             # A library that asks a question gets no answer.

@@ -35,8 +35,10 @@ def needs_of(recipe: Recipe, data: Data) -> tuple[list[Need], list[str]]:
         splits = {data.train_split(name), data.dev_split(name)}
         if labels_from_train(task):
             splits.add("train")
-        found += [Need(name, split, task.train_language if split == "train" else task.pivot)
-                  for split in sorted(splits, reverse=True)]
+        found += [
+            Need(name, split, task.train_language if split == "train" else task.pivot)
+            for split in sorted(splits, reverse=True)
+        ]
         if task.translation and labels_from_train(task):
             found.append(Need(task.origin, "train", task.pivot))  # the tag set is the English task's
     for task in [data.task(task.name) for task in targets]:

@@ -35,9 +35,7 @@ def _plan(run: RunDir) -> Plan:
     return Plan.load(run.plan)
 
 
-def _row(
-    run: RunDir, phase: Phase, jobs: dict[str, str], queued: dict[str, QueuedJob]
-) -> tuple[str, str, str, str]:
+def _row(run: RunDir, phase: Phase, jobs: dict[str, str], queued: dict[str, QueuedJob]) -> tuple[str, str, str, str]:
     folder = run.phase(phase.id)
     job = jobs.get(phase.id, "")
     state, text = _state(folder, queued.get(job), job, phase, run)

@@ -52,8 +52,9 @@ class Feed:
         items = self.mixture.step(step)
         weights = loss_weights(items, self.collate.tasks, self.collate.mlm_probability)
         mine = self._deal(self._costs(items))[self.rank]
-        return StepData(items, [(self.collate([(p, *items[p]) for p in part], step, weights), len(part))
-                                for part in mine])
+        return StepData(
+            items, [(self.collate([(p, *items[p]) for p in part], step, weights), len(part)) for part in mine]
+        )
 
     def largest(self, step: int) -> int:
         """Tokens that the encoder computes in the largest micro-batch of any rank."""

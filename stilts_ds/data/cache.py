@@ -106,8 +106,12 @@ def _set_aside(target: Path) -> None:
     except FileNotFoundError:  # another process did the same
         aside.rmdir()
     else:
-        log.warning("rows in %s are damaged and made again; the old ones are now %s, which may be removed when no run "
-                    "uses this cache", target, aside)
+        log.warning(
+            "rows in %s are damaged and made again; the old ones are now %s, which may be removed when no run "
+            "uses this cache",
+            target,
+            aside,
+        )
 
 
 def _is_as_written(target: Path) -> bool:

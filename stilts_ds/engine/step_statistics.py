@@ -57,14 +57,25 @@ class Statistics:
         if not self.setup.world.first:
             return
         folder = self.setup.folder
-        self.monitor = Monitor(folder.metrics, self.setup.tensorboard, self.setup.title, progress.step,
-                               progress.selected_step, self.total_steps)
+        self.monitor = Monitor(
+            folder.metrics,
+            self.setup.tensorboard,
+            self.setup.title,
+            progress.step,
+            progress.selected_step,
+            self.total_steps,
+        )
         if self.setup.engine_part.profile:
             self.profiler = profiler(folder.root / "profile.json", self.setup.world.device)
             self.profiler.start()
 
     def add(
-        self, step: int, rate: float, sums: torch.Tensor, norm: torch.Tensor, batches: list[tuple[Batch, int]],
+        self,
+        step: int,
+        rate: float,
+        sums: torch.Tensor,
+        norm: torch.Tensor,
+        batches: list[tuple[Batch, int]],
         items: list[Item],
     ) -> None:
         """Take in a 0-based step of this rank: its loss sums and gradient norm on the device, its micro-batches."""

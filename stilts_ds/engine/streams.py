@@ -35,8 +35,10 @@ class Streams:
             self.others = list({id(v): v for v in found if isinstance(v, self.accelerator.Stream)}.values())
         zero = engine.config.get("zero_optimization", {})
         if zero.get("stage") and not self.others and not self.accelerator.is_synchronized_device():
-            log.warning("DeepSpeed %s keeps its streams elsewhere: the host may wait for the device in each step",
-                        deepspeed.__version__)
+            log.warning(
+                "DeepSpeed %s keeps its streams elsewhere: the host may wait for the device in each step",
+                deepspeed.__version__,
+            )
         # With offload the host itself reads what the device has sent: there it has to wait.
         self.host_may_run_ahead = bool(self.others) and not (zero.get("offload_optimizer") or zero.get("offload_param"))
 

@@ -154,8 +154,9 @@ def joined(token: str, timeout_seconds: int) -> Iterator[World]:
     store = _meeting_place(rank, size, max(timeout, MEETING))
     _check_token(store, token, rank, size)
     bound: dict[str, Any] = {"device_id": device} if device.type == "cuda" and size > 1 else {}  # as DeepSpeed does
-    dist.init_process_group(name, store=dist.PrefixStore("ranks", store), rank=rank, world_size=size,
-                            timeout=max(timeout, MEETING), **bound)
+    dist.init_process_group(
+        name, store=dist.PrefixStore("ranks", store), rank=rank, world_size=size, timeout=max(timeout, MEETING), **bound
+    )
     try:
         deepspeed.init_distributed(dist_backend=name, auto_mpi_discovery=False, verbose=False, timeout=timeout)
         dist.distributed_c10d._set_pg_timeout(timeout)
@@ -204,6 +205,7 @@ def _check_token(store: dist.Store, token: str, rank: int, size: int) -> None:
     What ranks lay into the store are hashes that only who knows the token can make, each for its own rank, and they are
     compared as bytes.
     """
+
     def mark(of: int) -> str:
         return hmac.digest(token.encode(), f"rank {of}".encode(), "sha256").hex()
 

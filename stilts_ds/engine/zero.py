@@ -75,8 +75,10 @@ def build_engine(model: MultiTask, part: EnginePart, setting: TrainingPart, worl
         # The MLM head reads the word embeddings outside the module that owns them.
         deepspeed.zero.register_external_parameter(model, model.word_embedding)
     optimizer = torch.optim.AdamW(
-        parameter_groups(model, setting.weight_decay), lr=setting.learning_rate,
-        betas=(setting.adam_beta1, setting.adam_beta2), eps=setting.adam_epsilon,
+        parameter_groups(model, setting.weight_decay),
+        lr=setting.learning_rate,
+        betas=(setting.adam_beta1, setting.adam_beta2),
+        eps=setting.adam_epsilon,
         fused=True,  # one pass over each tensor and no temporaries, on GPUs and CPUs alike
     )
     config = deepspeed_config(part, setting, world.size, micro_batches)
@@ -102,8 +104,9 @@ def call_off_bad_steps(engine: Any, part: EnginePart) -> None:
     """Stages 1-3: let Adam's kernel skip a step whose norm is not finite. DeepSpeed would have the host wait for the
     norm and skip the step there; with fp16 it still does, since the next loss scale depends on the norm."""
     if LOOKS_AT_NORM is None:
-        log.warning("DeepSpeed %s looks at gradient norms in its own way: the host may wait in each step",
-                    deepspeed.__version__)
+        log.warning(
+            "DeepSpeed %s looks at gradient norms in its own way: the host may wait in each step", deepspeed.__version__
+        )
     place = "cpu" if part.offload_optimizer else engine.device  # where Adam works
 
     def look(adam: torch.optim.Optimizer, *_: Any) -> None:

@@ -70,8 +70,10 @@ def _check_recipe(recipe: Recipe) -> None:
     if limits:
         raise UserError(f"evaluation.{limits[0]} leaves test rows out; run the recipe without it before submitting")
     if recipe.data.source == "hub" and "udpos" in recipe.targets:
-        raise UserError("udpos from the hub has other words than XTREME's files, and other sentences in five languages "
-                        "(docs/data_files.md); set data.source=local, with Universal Dependencies 2.5 in data.xtreme")
+        raise UserError(
+            "udpos from the hub has other words than XTREME's files, and other sentences in five languages "
+            "(docs/data_files.md); set data.source=local, with Universal Dependencies 2.5 in data.xtreme"
+        )
 
 
 def _line(name: str, choice: Choice) -> str:

@@ -59,8 +59,10 @@ def scores_markdown(scores: Mapping[str, Any], tasks: Mapping[str, Task]) -> str
     parts.append(_table(summary, [[_cell(scores[key]) for key in summary]]))
     mean = scores["mean_of_tasks"]
     if scores["all_task"] is None and mean["tasks"]:
-        parts.append(f"Mean of {', '.join(mean['tasks'])}: {_cell(mean['score'])}. It is not XTREME's score, which is "
-                     "the mean of its nine tasks.")
+        parts.append(
+            f"Mean of {', '.join(mean['tasks'])}: {_cell(mean['score'])}. It is not XTREME's score, which is "
+            "the mean of its nine tasks."
+        )
     parts.append(_table(["task", "score"], [[name, _cell(scores[name]["avg_metric"])] for name in tasks]))
     for name, task in tasks.items():
         parts += [f"## {name}", _task_table(scores[name], task)]

@@ -24,9 +24,7 @@ from stilts_ds.plan_file import Phase
 from stilts_ds.tasks.spec import Task
 
 
-def dev_scores(
-    forward: Any, tasks: Mapping[str, Task], data: Data, phase: Phase, world: World
-) -> dict[str, float]:
+def dev_scores(forward: Any, tasks: Mapping[str, Task], data: Data, phase: Phase, world: World) -> dict[str, float]:
     """Scores by TensorBoard tag on English dev (rank 0; {} elsewhere).
 
     `selection/<task>` is a task's main score, `selection` the mean over the tasks with labels; text alone selects by

@@ -186,11 +186,17 @@ def write_lines(path: Path, lines: Iterable[str]) -> None:
 def check_count(path: Path, found: int, wanted: int) -> None:
     """Check a one-line-per-example file's line count. Raises UserError with the first line too many or missing."""
     if found > wanted:
-        fail(path, wanted + 1, f"one line too many: {counted(found, 'line')} for {counted(wanted, 'example')}; "
-             "predict this split again")
+        fail(
+            path,
+            wanted + 1,
+            f"one line too many: {counted(found, 'line')} for {counted(wanted, 'example')}; predict this split again",
+        )
     if found < wanted:
-        fail(path, found + 1, f"is missing: {counted(found, 'line')} for {counted(wanted, 'example')}; "
-             "predict this split again")
+        fail(
+            path,
+            found + 1,
+            f"is missing: {counted(found, 'line')} for {counted(wanted, 'example')}; predict this split again",
+        )
 
 
 def some(names: Sequence[str], shown: int = 5) -> str:

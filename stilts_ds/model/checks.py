@@ -110,8 +110,9 @@ def check_dropout(encoder: Any, rate: float, name: str) -> None:
     acts = not torch.equal(*passes)
     if rate == 0 and acts or rate >= 0.05 and not acts:
         can = "cannot be turned off" if acts else "cannot be set"
-        raise UserError(f"model.dropout={rate}: the dropout of {name} ({encoder.config.model_type}) {can}; "
-                        "leave model.dropout out")
+        raise UserError(
+            f"model.dropout={rate}: the dropout of {name} ({encoder.config.model_type}) {can}; leave model.dropout out"
+        )
 
 
 def uses_token_types(encoder: Any) -> bool:
@@ -159,8 +160,14 @@ def _row(batch: Batch, row: int) -> Batch:
     mine = slice(int(batch.offsets[row]), int(batch.offsets[row + 1]))
     length = batch.lengths[row]
     zeros = torch.zeros(length, dtype=torch.long)
-    return Batch(batch.input_ids[mine], batch.token_type_ids[mine], zeros, batch.position[mine],
-                 torch.tensor([0, length]), (length,))
+    return Batch(
+        batch.input_ids[mine],
+        batch.token_type_ids[mine],
+        zeros,
+        batch.position[mine],
+        torch.tensor([0, length]),
+        (length,),
+    )
 
 
 def _rest(batch: Batch) -> tuple[Any, ...]:

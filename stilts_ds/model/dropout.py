@@ -9,16 +9,27 @@ DROPOUT = re.compile(r"dropout|pdrop")
 # Heads of transformers, which are not used, and whole layers or tokens that are left out at random.
 OTHERS = re.compile(r"classif|summary|pooler|^qa_|^seq_|layerdrop|token_dropout")
 # Which of a configuration's rates the heads take: hidden dropout where there is one.
-HIDDEN = ("hidden_dropout_prob", "hidden_dropout", "dropout", "dropout_rate", "resid_pdrop", "mlp_dropout",
-          "embedding_dropout", "attention_dropout")
+HIDDEN = (
+    "hidden_dropout_prob",
+    "hidden_dropout",
+    "dropout",
+    "dropout_rate",
+    "resid_pdrop",
+    "mlp_dropout",
+    "embedding_dropout",
+    "attention_dropout",
+)
 BERTS = 0.1  # for an encoder without any dropout
 
 
 def dropout_keys(config: Any) -> list[str]:
     """The keys of a configuration that hold hidden and attention dropout."""
     values = config.to_dict()
-    return [key for key, value in values.items()
-            if DROPOUT.search(key) and not OTHERS.search(key) and type(value) in (int, float)]
+    return [
+        key
+        for key, value in values.items()
+        if DROPOUT.search(key) and not OTHERS.search(key) and type(value) in (int, float)
+    ]
 
 
 def set_dropout(config: Any, rate: float) -> None:

@@ -16,8 +16,11 @@ def encode_packed(encoder: Any, batch: Batch, token_types: bool, layer: int | No
     position_ids = batch.position + first_position(encoder)
     types = {"token_type_ids": batch.token_type_ids[None]} if token_types else {}
     out = encoder(
-        input_ids=batch.input_ids[None], position_ids=position_ids[None], packing=packing,
-        output_hidden_states=layer is not None, **types,
+        input_ids=batch.input_ids[None],
+        position_ids=position_ids[None],
+        packing=packing,
+        output_hidden_states=layer is not None,
+        **types,
     )
     return (out.last_hidden_state if layer is None else out.hidden_states[layer])[0]
 
@@ -36,7 +39,9 @@ def encode_padded(
     types = {"token_type_ids": table(batch.token_type_ids, 0)} if token_types else {}
     out = encoder(
         input_ids=table(batch.input_ids, filler(encoder)),
-        attention_mask=table(torch.ones_like(batch.input_ids), 0), output_hidden_states=layer is not None, **types,
+        attention_mask=table(torch.ones_like(batch.input_ids), 0),
+        output_hidden_states=layer is not None,
+        **types,
     )
     hidden = out.last_hidden_state if layer is None else out.hidden_states[layer]
     return hidden.flatten(0, 1)[place]

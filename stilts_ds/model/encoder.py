@@ -56,7 +56,11 @@ def load_encoder(
             model_class = model_class[0]
         takes_pooler = "add_pooling_layer" in inspect.signature(model_class.__init__).parameters
         model, info = model_class.from_pretrained(
-            str(path), config=config, revision=revision, dtype=torch.float32, output_loading_info=True,
+            str(path),
+            config=config,
+            revision=revision,
+            dtype=torch.float32,
+            output_loading_info=True,
             trust_remote_code=False,
             attn_implementation=None if setting.attn_implementation == "packed" else setting.attn_implementation,
             ignore_mismatched_sizes=True,  # refused below, by name
@@ -144,8 +148,12 @@ def compile_layers(model: Any) -> None:
 
 
 # Parts of a checkpoint's language modelling head and what they are here: RoBERTa's relatives, and BERT's.
-HEAD_PARTS = (("lm_head.", ""), ("cls.predictions.transform.dense.", "dense."),
-              ("cls.predictions.transform.LayerNorm.", "layer_norm."), ("cls.predictions.", ""))
+HEAD_PARTS = (
+    ("lm_head.", ""),
+    ("cls.predictions.transform.dense.", "dense."),
+    ("cls.predictions.transform.LayerNorm.", "layer_norm."),
+    ("cls.predictions.", ""),
+)
 OLD_NAMES = {"layer_norm.gamma": "layer_norm.weight", "layer_norm.beta": "layer_norm.bias"}
 LANGUAGE_HEAD = ("dense.weight", "dense.bias", "layer_norm.weight", "layer_norm.bias", "bias")
 

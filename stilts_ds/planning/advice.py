@@ -21,13 +21,17 @@ def advice(recipe: Recipe, found: list[Estimate], gib: float, beside: float = 0)
     stage = _smallest_stage(trains, None, space)
     if stage is not None:
         batch = _largest_batch(trains, stage, space)
-        return (f"stage {stage} fits in {gib:g} GiB, in every phase{counted}; per_device_train_batch_size may be up to "
-                f"{batch} (it is {_list(current)})")
+        return (
+            f"stage {stage} fits in {gib:g} GiB, in every phase{counted}; per_device_train_batch_size may be up to "
+            f"{batch} (it is {_list(current)})"
+        )
     for size in (2**power for power in range(10, -1, -1) if 2**power < max(current)):
         stage = _smallest_stage(trains, size, space)
         if stage is not None:
-            return (f"no stage fits in {gib:g} GiB with per_device_train_batch_size {_list(current)}{counted}; stage "
-                    f"{stage} does with {size}")
+            return (
+                f"no stage fits in {gib:g} GiB with per_device_train_batch_size {_list(current)}{counted}; stage "
+                f"{stage} does with {size}"
+            )
     worst = max(trains, key=lambda one: min(m.peak for m in one.memory_at(1).values()))
     remedies = "more ranks"
     if not recipe.engine.gradient_checkpointing:

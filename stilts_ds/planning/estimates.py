@@ -129,7 +129,8 @@ def calibrated(found: list[Estimate], trial: Trial, ranks: int) -> list[Estimate
     rate = trial.tokens_per_second / len(trial.ranks) * ranks
     return [
         dataclasses.replace(one, hours=one.size.tokens / rate / 3600)
-        if one.size is not None and one.size.tokens is not None else one
+        if one.size is not None and one.size.tokens is not None
+        else one
         for one in found
     ]
 
@@ -138,9 +139,15 @@ def to_json(found: list[Estimate]) -> list[dict[str, Any]]:
     """Plain values, bytes for memory."""
     return [
         {
-            "id": one.phase.id, "state": one.state, "train": one.phase.train, "evaluate": one.phase.evaluate,
-            "from": one.phase.init, "size": None if one.size is None else dataclasses.asdict(one.size),
-            "parameters": one.parameters, "vocabulary_rows": one.vocabulary and one.vocabulary[0], "hours": one.hours,
+            "id": one.phase.id,
+            "state": one.state,
+            "train": one.phase.train,
+            "evaluate": one.phase.evaluate,
+            "from": one.phase.init,
+            "size": None if one.size is None else dataclasses.asdict(one.size),
+            "parameters": one.parameters,
+            "vocabulary_rows": one.vocabulary and one.vocabulary[0],
+            "hours": one.hours,
             "memory_bytes": {stage: {**dataclasses.asdict(m), "peak": m.peak} for stage, m in one.memory.items()},
         }
         for one in found

@@ -85,8 +85,15 @@ def value_bytes(dtype: str) -> int:
 
 
 def memory(
-    shape: Shape, trained: int, largest: int, engine: EnginePart, ranks: int, batch: MicroBatch, *,
-    eager: bool = False, cpu: bool = False,
+    shape: Shape,
+    trained: int,
+    largest: int,
+    engine: EnginePart,
+    ranks: int,
+    batch: MicroBatch,
+    *,
+    eager: bool = False,
+    cpu: bool = False,
 ) -> Memory:
     """Memory of one of `ranks` ranks that train `trained` parameters, the largest single one of `largest` values.
 

@@ -61,7 +61,13 @@ def phase_size(phase: Phase, recipe: Recipe, data: Data) -> PhaseSize:
     steps = setting.max_steps if setting.max_steps > 0 else None if items is None else total_steps(items, setting)
     longest = max(phase.setting(name).max_seq_length for name in phase.train)
     return PhaseSize(
-        False, steps, None, None, longest, _width_by_file(phase, data), items,
+        False,
+        steps,
+        None,
+        None,
+        longest,
+        _width_by_file(phase, data),
+        items,
         _masked_share(phase, setting, data),
     )
 

@@ -77,8 +77,11 @@ def _score_task(data: RunData, task: Task, settings: Settings) -> dict[str, Scor
     if not runs:
         return {}
     # Only languages that every condition and seed has: means over different languages cannot be compared.
-    shared = [code for code in next(iter(runs.values()))[0].main
-              if all(code in run.main for some in runs.values() for run in some)]
+    shared = [
+        code
+        for code in next(iter(runs.values()))[0].main
+        if all(code in run.main for some in runs.values() for run in some)
+    ]
     if not shared:
         return {}
     counts = _read_counts(data, task, shared)
@@ -130,8 +133,10 @@ def _read_counts(data: RunData, task: Task, languages: Sequence[str]) -> Counts 
 
 def _check(found: float, scored: float, predictions: object, phase: Phase) -> None:
     if abs(found - scored) > 1e-6:
-        raise UserError(f"{predictions} scores {found:.4f}, but the results of {phase.id} say {scored:.4f}; "
-                        "run `stilts score` on the run")
+        raise UserError(
+            f"{predictions} scores {found:.4f}, but the results of {phase.id} say {scored:.4f}; "
+            "run `stilts score` on the run"
+        )
 
 
 def _resample(
@@ -142,8 +147,12 @@ def _resample(
     unit = family_of(task).drawing_units({code: counts.names(code) for code in languages})
     for first in dict.fromkeys(unit.values()):
         codes = [code for code in languages if unit[code] == first]
-        columns = [(condition, seed, code) for code in codes for condition in scores
-                   for seed in range(scores[condition].shape[1])]
+        columns = [
+            (condition, seed, code)
+            for code in codes
+            for condition in scores
+            for seed in range(scores[condition].shape[1])
+        ]
         drawn_units = [counts.units[code][condition][seed] for condition, seed, code in columns]
         above, below = table_of(drawn_units, metric)
         if counts.texts is not None:

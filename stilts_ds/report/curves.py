@@ -70,8 +70,10 @@ def svg(title: str, lines: Sequence[Line], conditions: Sequence[str]) -> str:
         colour, dash = COLOURS[where % len(COLOURS)], DASHES[where // len(COLOURS) % len(DASHES)]
         path = " ".join(f"{x:.1f},{y:.1f}" for x, y in (place(*point) for point in line.points))
         dashed = f' stroke-dasharray="{dash}"' if dash else ""
-        parts.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="1.6"{dashed}>'
-                     f"<title>{escape(line.condition)}, seed {line.seed}</title></polyline>")
+        parts.append(
+            f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="1.6"{dashed}>'
+            f"<title>{escape(line.condition)}, seed {line.seed}</title></polyline>"
+        )
     said = escape(f"{title}: training loss against steps", quote=True)
     return (f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{said}" xmlns="http://www.w3.org/2000/svg">'
             + "".join(parts) + "</svg>")  # fmt: skip
@@ -82,8 +84,10 @@ def _axes(place: Callable[[float, float], tuple[float, float]], last: int, top: 
     parts = []
     for value in ticks(0, top):
         y = place(0, value)[1]
-        parts += [f'<line x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}" class="grid"/>',
-                  f'<text x="{LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{value:g}</text>']
+        parts += [
+            f'<line x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}" class="grid"/>',
+            f'<text x="{LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{value:g}</text>',
+        ]
     for step in ticks(0, last):
         x = place(step, 0)[0]
         parts.append(f'<text x="{x:.1f}" y="{bottom + 16}" text-anchor="middle">{step:g}</text>')
@@ -94,11 +98,13 @@ def _axes(place: Callable[[float, float], tuple[float, float]], last: int, top: 
 def key(lines: Sequence[Line], conditions: Sequence[str]) -> str:
     """The chart's legend: a coloured stroke for each condition."""
     present = [c for c in conditions if any(line.condition == c for line in lines)]
-    return "".join(f'<li>{_stroke(conditions.index(c))}{escape(c)}</li>' for c in present)
+    return "".join(f"<li>{_stroke(conditions.index(c))}{escape(c)}</li>" for c in present)
 
 
 def _stroke(where: int) -> str:
     dash = DASHES[where // len(COLOURS) % len(DASHES)]
     dashed = f' stroke-dasharray="{dash}"' if dash else ""
-    return (f'<svg viewBox="0 0 24 8" class="stroke" aria-hidden="true"><line x1="0" x2="24" y1="4" y2="4" '
-            f'stroke="{COLOURS[where % len(COLOURS)]}" stroke-width="3"{dashed}/></svg>')
+    return (
+        f'<svg viewBox="0 0 24 8" class="stroke" aria-hidden="true"><line x1="0" x2="24" y1="4" y2="4" '
+        f'stroke="{COLOURS[where % len(COLOURS)]}" stroke-width="3"{dashed}/></svg>'
+    )

@@ -25,8 +25,10 @@ def inputs_sheet(data: RunData) -> Sheet:
             rows.append((task, run.split, "all" if limit is None else f"first {limit}", _predicted_with(run),
                          _rows_of(data, run), data_hash(run)[:DIGITS] or "not recorded"))  # fmt: skip
     columns = ("target", "split", "examples", "predicted with", "rows", "data (SHA-256)")
-    notes = ("The hash stands for the source files of all languages together; `results.json` has it whole, and that of "
-             "each language.",)
+    notes = (
+        "The hash stands for the source files of all languages together; `results.json` has it whole, and that of "
+        "each language.",
+    )
     return Sheet("What was scored, and how", columns, tuple(rows), notes)
 
 
@@ -60,8 +62,10 @@ def duplicates_sheet(data: RunData) -> Sheet:
         for one in overlaps.found:
             found[one.train, one.task, one.language, f"{one.examples:,}", f"{one.of:,}"] = None
     columns = ("trained on", "target", "language", "examples", "of")
-    notes = ("Examples of the scored split whose texts are those of an example that was trained on, but for case, "
-             "spaces and Unicode forms. `data.duplicates: exclude` leaves them out of training.",)
+    notes = (
+        "Examples of the scored split whose texts are those of an example that was trained on, but for case, "
+        "spaces and Unicode forms. `data.duplicates: exclude` leaves them out of training.",
+    )
     return Sheet("Scored examples in the training data", columns, tuple(found), notes)
 
 

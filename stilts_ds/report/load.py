@@ -136,8 +136,10 @@ def collect(run: RunDir, plan: Plan, phases: dict[str, Phase]) -> Results:
                 if path.exists():
                     result = Result.load(path)
                     if (result.task, result.phase) != (task, phase_id):
-                        raise UserError(f"{path} is the result of another task or phase; delete it and run "
-                                        f"`stilts score` on the run")
+                        raise UserError(
+                            f"{path} is the result of another task or phase; delete it and run "
+                            f"`stilts score` on the run"
+                        )
                     found[condition][task].append(result)
     return found
 
@@ -184,8 +186,10 @@ def _of_other_files(result: Result, read: Mapping[tuple[str, str], str]) -> str:
     languages = [code for code, digest in result.data.items() if read.get((result.task, code), digest) != digest]
     if not languages:
         return ""
-    return (f"its test files in {' '.join(languages)} are not those of the other results; `stilts evaluate` on the "
-            "run scores all of them on the files that are there now")
+    return (
+        f"its test files in {' '.join(languages)} are not those of the other results; `stilts evaluate` on the "
+        "run scores all of them on the files that are there now"
+    )
 
 
 def curve_changed(folder: PhaseDir, status: PhaseStatus) -> bool:
@@ -240,8 +244,7 @@ def what_is_missing(
     found = []
     for phase in phases.values():
         state = statuses[phase.id].state
-        scored = {r.task for tasks in results.values() for runs in tasks.values() for r in runs
-                  if r.phase == phase.id}
+        scored = {r.task for tasks in results.values() for runs in tasks.values() for r in runs if r.phase == phase.id}
         lacking = [task for task in phase.evaluate if task not in scored]
         if lacking:
             found.append(f"No scores of {', '.join(lacking)} from the phase `{phase.title}`, which is {state}.")
@@ -262,8 +265,10 @@ def _missing_languages(task: str, results: Results) -> list[str]:
     if not lacking:
         return []
     whole = len(shared) + len(lacking)
-    return [f"{task}: not scored in {len(lacking)} of {whole} languages ({' '.join(lacking)}). Means are over the "
-            "others; the benchmark's average over all languages is withheld."]
+    return [
+        f"{task}: not scored in {len(lacking)} of {whole} languages ({' '.join(lacking)}). Means are over the "
+        "others; the benchmark's average over all languages is withheld."
+    ]
 
 
 def _other_sizes(task: str, results: Results) -> list[str]:

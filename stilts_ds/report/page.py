@@ -63,15 +63,29 @@ def page(data: RunData, tables: Tables, settings: Settings, metrics: str) -> str
 
 def _facts(data: RunData) -> str:
     seeds = len(data.plan.seeds)
-    facts = [f"model {data.plan.model}", f"data {data.plan.source}", f"{seeds} seed{'s' * (seeds > 1)}",
-             f"{counted(len(data.conditions), 'condition')}", f"{counted(len(data.targets), 'target')}"]
+    facts = [
+        f"model {data.plan.model}",
+        f"data {data.plan.source}",
+        f"{seeds} seed{'s' * (seeds > 1)}",
+        f"{counted(len(data.conditions), 'condition')}",
+        f"{counted(len(data.targets), 'target')}",
+    ]
     return f'<p class="facts">{" · ".join(escape(fact) for fact in facts)}</p>'
 
 
 def _nav(data: RunData, tables: Tables) -> str:
-    places = [("matrix", "Matrix"), *([("missing", "Missing")] if data.missing else []), ("languages", "Languages"),
-              ("gap", "Transfer gap"), ("groups", "Groups"), ("published", "Published"), ("curves", "Curves"),
-              ("inputs", "Inputs"), ("cost", "Cost"), ("provenance", "Provenance")]
+    places = [
+        ("matrix", "Matrix"),
+        *([("missing", "Missing")] if data.missing else []),
+        ("languages", "Languages"),
+        ("gap", "Transfer gap"),
+        ("groups", "Groups"),
+        ("published", "Published"),
+        ("curves", "Curves"),
+        ("inputs", "Inputs"),
+        ("cost", "Cost"),
+        ("provenance", "Provenance"),
+    ]
     return "<nav>" + "".join(f'<a href="#{where}">{text}</a>' for where, text in places) + "</nav>"
 
 
@@ -96,8 +110,10 @@ def _missing(data: RunData) -> str:
 def _matrix(data: RunData, tables: Tables, settings: Settings, metrics: str) -> str:
     shown = {table.name for table in tables.languages}
     links = {t: f"#languages-{t}" for t in tables.matrix.columns if f"languages-{t}" in shown}
-    explained = (f"{metrics} Mean over languages, median over seeds. Large figures are gains over "
-                 f"{data.baseline} in points, small ones scores; a target's name leads to its languages.")
+    explained = (
+        f"{metrics} Mean over languages, median over seeds. Large figures are gains over "
+        f"{data.baseline} in points, small ones scores; a target's name leads to its languages."
+    )
     return _section("matrix", "Gains by condition and target", "\n".join([
         f"<p>{escape(explained)}</p>", table_html(tables.matrix, links), _scale(scale_of([tables.matrix])),
         _notes(tables.matrix, settings), f'<p class="small">{escape(tested(settings))}</p>',
@@ -117,16 +133,20 @@ def _swatch(value: float, scale: float) -> str:
 
 
 def _drill_down(tables: Tables, settings: Settings) -> str:
-    parts = [f"<details><summary>{escape(table.title)}</summary>"
-             f'<div id="{escape(table.name, quote=True)}">{_with_notes(table, settings)}</div></details>'
-             for table in tables.languages]
+    parts = [
+        f"<details><summary>{escape(table.title)}</summary>"
+        f'<div id="{escape(table.name, quote=True)}">{_with_notes(table, settings)}</div></details>'
+        for table in tables.languages
+    ]
     return "\n".join(parts) or "<p>No target has scores yet.</p>"
 
 
 def _groups(tables: Tables, settings: Settings) -> str:
     parts = [f"<h3>{escape(table.title)}</h3>{_with_notes(table, settings)}" for table in tables.groups]
-    return "\n".join(parts) or ("<p>None: no language of this run is one of XTREME's or XTREME-R's, so no family, "
-                                "script or Wikipedia size is known.</p>")
+    return "\n".join(parts) or (
+        "<p>None: no language of this run is one of XTREME's or XTREME-R's, so no family, "
+        "script or Wikipedia size is known.</p>"
+    )
 
 
 def _published(tables: Tables, settings: Settings) -> str:
@@ -151,8 +171,10 @@ def table_html(table: Table, links: dict[str, str]) -> str:
     rows = "\n".join(_row(row, scale) for row in table.rows)
     label = escape(table.title, quote=True)
     corner = f'<th scope="col">{escape(table.corner)}</th>'
-    return (f'<div class="frame" tabindex="0" role="region" aria-label="{label}"><table class="{_class(table)}">'
-            f"<thead><tr>{corner}{head}</tr></thead>\n<tbody>{rows}</tbody></table></div>")
+    return (
+        f'<div class="frame" tabindex="0" role="region" aria-label="{label}"><table class="{_class(table)}">'
+        f"<thead><tr>{corner}{head}</tr></thead>\n<tbody>{rows}</tbody></table></div>"
+    )
 
 
 def _class(table: Table) -> str:
@@ -195,8 +217,10 @@ def _cell(cell: Cell, scale: float) -> str:
     mean = ""
     if mean_differs(cell.gain):  # the mark belongs to what is tested
         mean, mark = f"<small>mean {signed(cell.gain.value)}{mark}</small>", ""
-    return (f'<td class="{kind}"{style} title="{escape(_told(cell.gain), quote=True)}">'
-            f"<b>{signed(printed_gain(cell.gain))}{mark}</b>{mean}<small>{score}</small>{note}</td>")
+    return (
+        f'<td class="{kind}"{style} title="{escape(_told(cell.gain), quote=True)}">'
+        f"<b>{signed(printed_gain(cell.gain))}{mark}</b>{mean}<small>{score}</small>{note}</td>"
+    )
 
 
 def _told(gain: Difference) -> str:
@@ -211,8 +235,10 @@ def _sheet(sheet: Sheet) -> str:
     head = "".join(f'<th scope="col">{escape(column)}</th>' for column in sheet.columns)
     rows = "\n".join(_sheet_row(row) for row in sheet.rows)
     notes = "".join(f'<p class="small">{escape(note)}</p>' for note in sheet.notes)
-    return (f'<div class="frame" tabindex="0" role="region" aria-label="{escape(sheet.title, quote=True)}"><table>'
-            f"<thead><tr>{head}</tr></thead>\n<tbody>{rows}</tbody></table></div>{notes}")
+    return (
+        f'<div class="frame" tabindex="0" role="region" aria-label="{escape(sheet.title, quote=True)}"><table>'
+        f"<thead><tr>{head}</tr></thead>\n<tbody>{rows}</tbody></table></div>{notes}"
+    )
 
 
 def _sheet_row(row: Sequence[str]) -> str:
@@ -247,4 +273,3 @@ def _provenance(data: RunData) -> str:
     lines = "".join(f"<dt>{escape(what)}</dt><dd>{escape(value)}</dd>" for what, value in provenance_lines(data))
     recipe = data.run.recipe.read_text(encoding="utf-8")
     return f"<dl>{lines}</dl><details><summary>The recipe</summary><pre>{escape(recipe)}</pre></details>"
-

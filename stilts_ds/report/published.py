@@ -41,14 +41,21 @@ def published_table(data: RunData, matrix: Table) -> tuple[Table | None, str]:
         Row(f"this run: {row.label}", tuple(_own(row, matrix.columns.index(task)) for task in columns))
         for row in matrix.rows
     ]
-    rows = [_published("XLM-R Large (XTREME leaderboard)", XLMR_LARGE, columns),
-            _published("XLM-R Large, best per target (Phang et al. 2020)", PHANG_2020, columns), *own]
-    notes = ["Published numbers are those of the XTREME leaderboard, from hidden labels; their seeds and settings "
-             "are not this run's.", *left_out]
+    rows = [
+        _published("XLM-R Large (XTREME leaderboard)", XLMR_LARGE, columns),
+        _published("XLM-R Large, best per target (Phang et al. 2020)", PHANG_2020, columns),
+        *own,
+    ]
+    notes = [
+        "Published numbers are those of the XTREME leaderboard, from hidden labels; their seeds and settings "
+        "are not this run's.",
+        *left_out,
+    ]
     if unchecked := [task for task in UNCHECKED if task in columns]:
         notes.append(f"Phang et al., {' and '.join(unchecked)}: not checked against the paper.")
-    return Table("published", "Beside the published scores of XLM-R Large", "scores", columns, tuple(rows),
-                 tuple(notes)), ""
+    return Table(
+        "published", "Beside the published scores of XLM-R Large", "scores", columns, tuple(rows), tuple(notes)
+    ), ""
 
 
 def _own(row: Row, column: int) -> Cell:

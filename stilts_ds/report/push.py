@@ -36,8 +36,9 @@ def uploads(folder: PhaseDir, repo: str) -> list[Upload]:
     card = folder.root / CARD
     if not card.is_file():
         raise UserError(f"{folder.root} has no {CARD}; `stilts report {folder.root.parent.parent}` writes it")
-    within = sorted(path for path in folder.encoder.rglob("*")
-                    if path.name != LINEAGE and (path.is_symlink() or not path.is_dir()))
+    within = sorted(
+        path for path in folder.encoder.rglob("*") if path.name != LINEAGE and (path.is_symlink() or not path.is_dir())
+    )
     beside = [folder.heads, folder.heads_json]
     for path in (folder.encoder, *within, *beside, card):
         if path.is_symlink():
@@ -52,13 +53,17 @@ def uploads(folder: PhaseDir, repo: str) -> list[Upload]:
 def _check_record(folder: PhaseDir, files: list[Path]) -> None:
     """Raise UserError where the files are not those that heads.json names, with their hashes."""
     if problem := model_damage(folder.root):
-        raise UserError(f"{problem}; nothing is uploaded: delete {folder.status_json}, and the same `stilts run` "
-                        "trains this phase again")
+        raise UserError(
+            f"{problem}; nothing is uploaded: delete {folder.status_json}, and the same `stilts run` "
+            "trains this phase again"
+        )
     written = read_sealed(folder.heads_json).get("files", {})
     for path in files:
         if path.relative_to(folder.root).as_posix() not in written:
-            raise UserError(f"{path} is not among the files that training wrote ({HEADS_JSON}); take it out of the "
-                            "folder, and upload it by other means if it belongs there")
+            raise UserError(
+                f"{path} is not among the files that training wrote ({HEADS_JSON}); take it out of the "
+                "folder, and upload it by other means if it belongs there"
+            )
 
 
 def push(folder: PhaseDir, repo: str, private: bool = False, dry_run: bool = False) -> str:
@@ -82,16 +87,19 @@ def _upload(files: list[Upload], repo: str, private: bool) -> str:
     """One commit with all files; returns the repository's address."""
     from huggingface_hub import CommitOperationAdd, HfApi
 
-    operations = [CommitOperationAdd(file.target, file.content if file.content is not None else file.source)
-                  for file in files]
+    operations = [
+        CommitOperationAdd(file.target, file.content if file.content is not None else file.source) for file in files
+    ]
     api = HfApi()
     try:
         address = api.create_repo(repo, private=private, exist_ok=True)
         api.create_commit(repo, operations, commit_message="Encoder, heads and card from stilts-ds")
     except Exception as error:  # the HTTP client below huggingface_hub, and with it the errors, differ by version
         reason = str(error).strip().split("\n")[0]
-        raise UserError(f"the hub did not take the upload to {repo} ({reason}); check the network and the owner, "
-                        "and log in with `hf auth login`") from error
+        raise UserError(
+            f"the hub did not take the upload to {repo} ({reason}); check the network and the owner, "
+            "and log in with `hf auth login`"
+        ) from error
     return str(address)
 
 

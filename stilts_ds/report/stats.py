@@ -119,9 +119,7 @@ def cluster_sums(counts: Floats, cluster: NDArray[np.intp]) -> Floats:
 # --- seeds -----------------------------------------------------------------------------------------------------------
 
 
-def over_seeds(
-    scores: Mapping[str, Floats], seeds: Mapping[str, Sequence[int]], baseline: str
-) -> dict[str, Floats]:
+def over_seeds(scores: Mapping[str, Floats], seeds: Mapping[str, Sequence[int]], baseline: str) -> dict[str, Floats]:
     """Seeds summarised: condition -> [1 + R, S, L] gives condition -> [2 + R, L] (median, mean, resamples of the mean).
 
     A resample of the mean is the mean over all seeds under the drawn examples, moved by what other seeds might have

@@ -62,8 +62,9 @@ class Table:
 
     def to_json(self) -> dict[str, Any]:
         """row -> column -> score and gain, at full precision."""
-        return {row.label: {column: cell_json(cell) for column, cell in zip(self.columns, row.cells)}
-                for row in self.rows}
+        return {
+            row.label: {column: cell_json(cell) for column, cell in zip(self.columns, row.cells)} for row in self.rows
+        }
 
 
 @dataclass(frozen=True)
@@ -80,8 +81,18 @@ def cell_json(cell: Cell) -> dict[str, Any] | None:
     if cell.score is None and cell.gain is None:
         return None
     gain = cell.gain
-    tested = {"mean_gain": gain.value, "low": gain.low, "high": gain.high, "p": gain.p, "p_adjusted": gain.adjusted,
-              "significant": gain.significant} if gain else {}
+    tested = (
+        {
+            "mean_gain": gain.value,
+            "low": gain.low,
+            "high": gain.high,
+            "p": gain.p,
+            "p_adjusted": gain.adjusted,
+            "significant": gain.significant,
+        }
+        if gain
+        else {}
+    )
     found: dict[str, Any] = {"score": cell.score}
     found |= {"mean": cell.mean} if cell.mean is not None else {}
     found |= {"gain": printed_gain(gain), **tested} if gain else {}
@@ -99,8 +110,10 @@ def correct(tables: Sequence[Table], method: Callable[[Sequence[float]], list[fl
         p = next(adjusted)
         return replace(cell, gain=replace(cell.gain, adjusted=p, significant=p < level))
 
-    return [replace(table, rows=tuple(replace(row, cells=tuple(map(judged, row.cells))) for row in table.rows))
-            for table in tables]
+    return [
+        replace(table, rows=tuple(replace(row, cells=tuple(map(judged, row.cells))) for row in table.rows))
+        for table in tables
+    ]
 
 
 # --- cells as text ---------------------------------------------------------------------------------------------------

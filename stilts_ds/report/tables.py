@@ -35,9 +35,11 @@ GROUPINGS = {
 }
 ZERO_SHOT = "zero-shot mean"
 CHOICES = 10_000  # resamples of the seeds that choose anew
-MEDIAN_AND_MEAN = ("Scores are medians over seeds, as in the paper. Tests, intervals and p-values are of the mean over "
-                   "seeds. Where the two gains differ in print both stand, the tested one after `mean` and with the "
-                   "mark.")
+MEDIAN_AND_MEAN = (
+    "Scores are medians over seeds, as in the paper. Tests, intervals and p-values are of the mean over "
+    "seeds. Where the two gains differ in print both stand, the tested one after `mean` and with the "
+    "mark."
+)
 
 
 @dataclass(frozen=True)
@@ -66,14 +68,18 @@ def with_resamples(data: RunData, settings: Settings) -> Settings:
 
 def build_tables(data: RunData, scores: Scores, settings: Settings) -> Tables:
     """Every summary table is corrected by itself (Holm), the languages of all targets together (Benjamini-Hochberg)."""
-    matrix, gap, *groups = (holm_corrected(table, settings) for table in
-                            (matrix_table(data, scores, settings), gap_table(data, scores, settings),
-                             *group_tables(data, scores, settings)))
+    uncorrected = (
+        matrix_table(data, scores, settings),
+        gap_table(data, scores, settings),
+        *group_tables(data, scores, settings),
+    )
+    matrix, gap, *groups = (holm_corrected(table, settings) for table in uncorrected)
     languages = [language_table(data, scores, task, settings) for task in data.targets if any_scores(scores, task)]
     whole = with_chosen_cells(data, matrix)
     published, why_not = published_table(data, whole)
-    return Tables(whole, gap, tuple(groups),
-                  tuple(correct(languages, benjamini_hochberg, settings.level)), published, why_not)
+    return Tables(
+        whole, gap, tuple(groups), tuple(correct(languages, benjamini_hochberg, settings.level)), published, why_not
+    )
 
 
 def holm_corrected(table: Table, settings: Settings) -> Table:
@@ -83,9 +89,11 @@ def holm_corrected(table: Table, settings: Settings) -> Table:
     if settings.resamples >= fewest_resamples(made, settings.level):
         return judged
     compared = counted(made, "comparison is", "comparisons are")
-    note = (f"{compared} corrected here, but {settings.resamples:,} resamples show no p-value small enough "
-            "for the first of them: nothing can be significant. Use --resamples "
-            f"{enough_resamples(made, settings.level)}.")
+    note = (
+        f"{compared} corrected here, but {settings.resamples:,} resamples show no p-value small enough "
+        "for the first of them: nothing can be significant. Use --resamples "
+        f"{enough_resamples(made, settings.level)}."
+    )
     return replace(judged, notes=(*judged.notes, note))
 
 
@@ -107,8 +115,10 @@ def matrix_table(data: RunData, scores: Scores, settings: Settings) -> Table:
     rows = []
     for condition in data.conditions:
         own = means[condition]
-        cells = [_cell(own.get(t), base.get(t), condition != data.baseline, settings, marks_of(data, t))
-                 for t in data.targets]
+        cells = [
+            _cell(own.get(t), base.get(t), condition != data.baseline, settings, marks_of(data, t))
+            for t in data.targets
+        ]
         whole = all(t in own for t in data.targets)
         average = mean_of([own[t] for t in data.targets]) if whole else None
         other = mean_of([base[t] for t in data.targets]) if all(t in base for t in data.targets) else None
@@ -118,8 +128,9 @@ def matrix_table(data: RunData, scores: Scores, settings: Settings) -> Table:
     if len(data.conditions) > 1:
         rows.append(_chosen_row(data, means, settings))
     notes = [f"A gain is the difference to {data.baseline}."] if len(data.conditions) > 1 else []
-    return Table("matrix", "Conditions and targets", "condition", (*data.targets, "average"), tuple(rows),
-                 (*notes, *_notes_on_tests(data, scores)))
+    notes.extend(_notes_on_tests(data, scores))
+    columns = (*data.targets, "average")
+    return Table("matrix", "Conditions and targets", "condition", columns, tuple(rows), tuple(notes))
 
 
 def _notes_on_tests(data: RunData, scores: Scores) -> list[str]:
@@ -129,8 +140,10 @@ def _notes_on_tests(data: RunData, scores: Scores) -> list[str]:
         notes.append(MEDIAN_AND_MEAN)
     unknown = [t for t in data.targets if any(t in tasks and tasks[t].clusters_unknown for tasks in scores.values())]
     if unknown:
-        notes.append(f"{', '.join(unknown)}: examples share texts, but this run's labels do not say which (an earlier "
-                     "version wrote them). They are drawn one by one, so these intervals are too narrow.")
+        notes.append(
+            f"{', '.join(unknown)}: examples share texts, but this run's labels do not say which (an earlier "
+            "version wrote them). They are drawn one by one, so these intervals are too narrow."
+        )
     return notes
 
 
@@ -216,15 +229,19 @@ def with_chosen_cells(data: RunData, matrix: Table) -> Table:
         return matrix
     by_condition = {row.label: dict(zip(matrix.columns, row.cells)) for row in matrix.rows[:-1]}
     chosen = choose_best(data)
-    cells = [replace(by_condition[chosen[t]][t], note=chosen[t]) if t in chosen and cell.score is None else cell
-             for t, cell in zip(matrix.columns, matrix.rows[-1].cells)]
+    cells = [
+        replace(by_condition[chosen[t]][t], note=chosen[t]) if t in chosen and cell.score is None else cell
+        for t, cell in zip(matrix.columns, matrix.rows[-1].cells)
+    ]
     last = replace(matrix.rows[-1], cells=tuple(cells))
     return replace(matrix, rows=(*matrix.rows[:-1], last), notes=(*matrix.notes, _note_on_choice(data, chosen)))
 
 
 def _note_on_choice(data: RunData, chosen: dict[str, str]) -> str:
-    note = (f"{BEST}: the condition, {data.baseline} included, with the best score on the English dev examples of the "
-            "target's training task; test scores take no part in the choice")
+    note = (
+        f"{BEST}: the condition, {data.baseline} included, with the best score on the English dev examples of the "
+        "target's training task; test scores take no part in the choice"
+    )
     on_scored = [t for t in chosen if selected_on_scored(data, t)]
     note += f", but for {', '.join(on_scored)}, where these are the scored English examples." if on_scored else "."
     unchosen = [t for t in data.targets if t not in chosen]
@@ -238,8 +255,10 @@ def _note_on_choice(data: RunData, chosen: dict[str, str]) -> str:
         note += f" Drawing the seeds anew, another condition would be chosen so often: {shares}."
     if by_one := [t for t in chosen if t not in otherwise]:
         note += f" {', '.join(by_one)}: one seed, so how sure the choice is cannot be told."
-    return (note + " How much hangs on the dev examples themselves is not shown: a run keeps their scores and not "
-            "their predictions.")
+    return (
+        note + " How much hangs on the dev examples themselves is not shown: a run keeps their scores and not "
+        "their predictions."
+    )
 
 
 # --- gaps and groups -------------------------------------------------------------------------------------------------
@@ -258,8 +277,10 @@ def gap_table(data: RunData, scores: Scores, settings: Settings) -> Table:
         Row(c, tuple(_cell(gaps[c].get(t), gaps[data.baseline].get(t), c != data.baseline, settings) for t in columns))
         for c in data.conditions
     ]
-    note = ("Points by which the training language's score exceeds the mean of the other languages. With each "
-            f"the change against {data.baseline}: above 0 the gap has grown, below 0 it has closed.")
+    note = (
+        "Points by which the training language's score exceeds the mean of the other languages. With each "
+        f"the change against {data.baseline}: above 0 the gap has grown, below 0 it has closed."
+    )
     return Table("gap", "Transfer gap", "condition", columns, tuple(rows), (note,))
 
 
@@ -281,8 +302,10 @@ def group_tables(data: RunData, scores: Scores, settings: Settings) -> list[Tabl
             members.setdefault(kind_of(LANGUAGES[code]), set()).add(code)
         order = ["large", "medium", "small"] if name == "wikipedia" else sorted(members)
         rows = tuple(_group_row(data, scores, settings, group, members[group]) for group in order if group in members)
-        notes = ["Mean over targets of the mean over the group's languages, without the training language; targets "
-                 "that have none of them are left out."]
+        notes = [
+            "Mean over targets of the mean over the group's languages, without the training language; targets "
+            "that have none of them are left out."
+        ]
         if partial := [c for c in data.conditions if set(scores[c]) != set(scores[data.baseline])]:
             notes.append(f"{', '.join(partial)}: lacks targets; its gains are over those that the baseline has too.")
         if strangers := sorted(codes - set(known)):
@@ -297,8 +320,9 @@ def _group_row(data: RunData, scores: Scores, settings: Settings, group: str, me
     cells = []
     for condition in data.conditions:
         shared = {t for t in scores[condition] if t in base} if condition != data.baseline else set(base)
-        ours, other = (_group_mean({t: s for t, s in tasks.items() if t in shared}, members)
-                       for tasks in (scores[condition], base))
+        ours, other = (
+            _group_mean({t: s for t, s in tasks.items() if t in shared}, members) for tasks in (scores[condition], base)
+        )
         cells.append(_cell(ours, other, condition != data.baseline, settings))
     return Row(group, tuple(cells), " ".join(sorted(members)))
 
@@ -329,8 +353,14 @@ def language_table(data: RunData, scores: Scores, task: str, settings: Settings)
         rows.append(row(ZERO_SHOT, others))
     run = next(run for tasks in data.results.values() for run in tasks.get(task, []))
     notes = ["* marks the language of training."] if pivot in first.languages else []
-    return Table(f"languages-{task}", f"{task} ({run.split} split)", "language", columns, tuple(rows),
-                 (*notes, *(note for note in data.missing if note.startswith(f"{task}: "))))
+    return Table(
+        f"languages-{task}",
+        f"{task} ({run.split} split)",
+        "language",
+        columns,
+        tuple(rows),
+        (*notes, *(note for note in data.missing if note.startswith(f"{task}: "))),
+    )
 
 
 def seed_tables(data: RunData, scores: Scores) -> list[Table]:

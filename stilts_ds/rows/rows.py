@@ -73,8 +73,17 @@ class Rows:
             return self
         rows = int(self.items[count])
         tokens = int(self.starts[rows])
-        cut = {"input_ids": tokens, "starts": rows + 1, "second": rows, "example": rows, "items": count + 1,
-               "label": count, "span": rows, "token_label": tokens, "place": tokens}
+        cut = {
+            "input_ids": tokens,
+            "starts": rows + 1,
+            "second": rows,
+            "example": rows,
+            "items": count + 1,
+            "label": count,
+            "span": rows,
+            "token_label": tokens,
+            "place": tokens,
+        }
         arrays = {name: getattr(self, name) for name in self.ARRAYS}
         kept: dict[str, Any] = {n: None if a is None else a[: cut[n]] for n, a in arrays.items()}
         return Rows(**kept, tally=self.tally)

@@ -30,8 +30,10 @@ class Template:
     def pair_cost(self) -> int:
         """Special tokens of two segments. Raises UserError where nothing stands between them."""
         if not self.middle:
-            raise UserError("the model's tokenizer puts no token between two texts, so that they cannot be told apart; "
-                            "use another encoder")
+            raise UserError(
+                "the model's tokenizer puts no token between two texts, so that they cannot be told apart; "
+                "use another encoder"
+            )
         return len(self.prefix) + len(self.middle) + len(self.suffix)
 
     @property
@@ -54,8 +56,9 @@ class Tokenizer:
         self.name = name
         self.space = _own_space(self.backend)
         # Before words had their own space, such a tokenizer's rows were others.
-        self.fingerprint = hash_json([json.loads(self.backend.to_str()), self.space] if self.space else
-                                     json.loads(self.backend.to_str()))
+        self.fingerprint = hash_json(
+            [json.loads(self.backend.to_str()), self.space] if self.space else json.loads(self.backend.to_str())
+        )
         self.unk = tokenizer.unk_token_id
         self.mask = tokenizer.mask_token_id
         self.special = frozenset(tokenizer.all_special_ids)

@@ -45,8 +45,14 @@ class RowsWriter:
         """Append rows; `lengths`, `second` and `example` are [R], and `width` of them are an item."""
         assert len(ids) == lengths.sum() and len(lengths) % width == 0
         rows = np.arange(width, len(lengths) + 1, width)
-        found = {"input_ids": ids, "starts": self._tokens + np.cumsum(lengths), "second": second, "example": example,
-                 "items": self._rows + rows, **arrays}
+        found = {
+            "input_ids": ids,
+            "starts": self._tokens + np.cumsum(lengths),
+            "second": second,
+            "example": example,
+            "items": self._rows + rows,
+            **arrays,
+        }
         assert found.keys() == self._columns.keys()
         for name, array in found.items():
             self._columns[name].append(array)

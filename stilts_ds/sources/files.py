@@ -36,8 +36,10 @@ def read_lines(path: Path) -> Iterator[tuple[int, str]]:
     """
     for number, line in _raw_lines(path):
         if "\r" in line:
-            raise UserError(f"{path}:{number}: a carriage return (CR) stands inside the line, as in files with the "
-                            "line ends of old Macs; end lines with LF (`tr '\\r' '\\n'`), or remove it")
+            raise UserError(
+                f"{path}:{number}: a carriage return (CR) stands inside the line, as in files with the "
+                "line ends of old Macs; end lines with LF (`tr '\\r' '\\n'`), or remove it"
+            )
         yield number, line
 
 
@@ -78,8 +80,9 @@ def check_head(path: Path) -> None:
         if start.startswith(magic):
             raise UserError(f"{path}: {meaning}")
     if b"\0" in head:
-        raise UserError(f"{path}: holds NUL bytes, so it is no UTF-8 text (UTF-16, or not text at all); "
-                        "give a UTF-8 text file")
+        raise UserError(
+            f"{path}: holds NUL bytes, so it is no UTF-8 text (UTF-16, or not text at all); give a UTF-8 text file"
+        )
 
 
 def _decode(raw: bytes, path: Path, number: int) -> str:

@@ -78,5 +78,7 @@ def _is_language(name: str) -> bool:
 
 
 def _refuse(path: Path, problem: str) -> NoReturn:
-    raise UserError(f"{path}: would not be read as text of a language: {problem}. {LAYOUT}; rename it, unpack it or "
-                    "move it out of the folder")
+    raise UserError(
+        f"{path}: would not be read as text of a language: {problem}. {LAYOUT}; rename it, unpack it or "
+        "move it out of the folder"
+    )

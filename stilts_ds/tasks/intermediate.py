@@ -245,9 +245,7 @@ COMMONSENSEQA = Task(
     url="https://www.tau-nlp.org/commonsenseqa",
 )
 
-_TEXT_FILES = (
-    Local("lines", "*.txt", names_language=True, otherwise=Local("lines", "*/*.txt", names_language=True)),
-)
+_TEXT_FILES = (Local("lines", "*.txt", names_language=True, otherwise=Local("lines", "*/*.txt", names_language=True)),)
 MLM = Task(
     name="mlm",
     title="Multilingual masked language modelling",

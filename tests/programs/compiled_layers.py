@@ -56,8 +56,10 @@ def main(model: str) -> None:
         step(encoder, batches[0])
         seconds = time.perf_counter() - begun
         compiled = speed(encoder, batches)
-        print(f"{dtype}: {plain:.0f} tokens/s, compiled {compiled:.0f} ({compiled / plain:.2f} times); "
-              f"compiling took {seconds:.0f} s")
+        print(
+            f"{dtype}: {plain:.0f} tokens/s, compiled {compiled:.0f} ({compiled / plain:.2f} times); "
+            f"compiling took {seconds:.0f} s"
+        )
 
 
 if __name__ == "__main__":

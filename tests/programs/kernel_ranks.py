@@ -50,8 +50,13 @@ def search(comm: Any, rank: int, size: int, folder: Path) -> dict[str, Any]:
     half = topk_ranks(own_queries.half(), own_bank.half(), 5, comm, memory=MEMORY)
     pairs = mine_ranks(own_queries, own_bank, 4, comm, memory=MEMORY)
     files = topk_files(queries, sorted(folder.glob("bank-*.npy")), 5, folder / f"parts-{size}", comm, memory=MEMORY)
-    return {"values": found.values, "indices": found.indices, "half": half.values, "pairs": list(pairs),
-            "files": list(files)}
+    return {
+        "values": found.values,
+        "indices": found.indices,
+        "half": half.values,
+        "pairs": list(pairs),
+        "files": list(files),
+    }
 
 
 def broken(fault: str, comm: Any, rank: int, size: int, folder: Path) -> str:

@@ -20,7 +20,11 @@ from stilts_ds import export, phase_setup, phases
 from stilts_ds.engine.progress import SELECTION, Progress
 
 PLACES: dict[str, Any] = {  # the process is killed when a function returns
-    "withdraw": phases, "export_model": phase_setup, "save_encoder": export, "_link": export, "publish": phases,
+    "withdraw": phases,
+    "export_model": phase_setup,
+    "save_encoder": export,
+    "_link": export,
+    "publish": phases,
 }
 
 

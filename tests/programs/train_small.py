@@ -40,7 +40,12 @@ LINEAR = torch.nn.functional.linear
 
 
 def reference(
-    out: Path, setting: TrainingPart, sampling: SamplingPart, seed: int, model: MultiTask, tasks: dict[str, TaskRows],
+    out: Path,
+    setting: TrainingPart,
+    sampling: SamplingPart,
+    seed: int,
+    model: MultiTask,
+    tasks: dict[str, TaskRows],
     bad_step: int | None,
 ) -> None:
     from stilts_ds.engine.zero import parameter_groups
@@ -122,13 +127,22 @@ def spoil(model: MultiTask, bad_step: int) -> None:
 class NoWaiting(TorchDispatchMode):
     """Fails on what has a host wait for a GPU: reading a value, shapes that depend on values, copying a constant."""
 
-    READING = ("_local_scalar_dense", "is_nonzero", "nonzero", "masked_select", "unique", "equal", "repeat_interleave",
-               "lift_fresh")  # the last is torch.tensor(number): a copy from the host that the host waits for
+    READING = (
+        "_local_scalar_dense",
+        "is_nonzero",
+        "nonzero",
+        "masked_select",
+        "unique",
+        "equal",
+        "repeat_interleave",
+        "lift_fresh",
+    )  # the last is torch.tensor(number): a copy from the host that the host waits for
 
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         name = function.overloadpacket.__name__
         masked = name in ("index", "index_put", "index_put_") and any(
-            each is not None and each.dtype in (torch.bool, torch.uint8) for each in args[1])
+            each is not None and each.dtype in (torch.bool, torch.uint8) for each in args[1]
+        )
         sized = name == "repeat_interleave" and (kwargs or {}).get("output_size") is not None
         if (name in self.READING and not sized) or masked:
             raise AssertionError(f"{function} waits for the device")

@@ -1,6 +1,6 @@
 """Print docs/data_files.md: sizes of the test sets and hashes of the official files, as the literals know them.
 
-    python tests/tools/data_files.py > docs/data_files.md
+python tests/tools/data_files.py > docs/data_files.md
 """
 
 from __future__ import annotations

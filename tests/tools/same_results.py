@@ -373,8 +373,8 @@ def parser() -> argparse.ArgumentParser:
     record.add_argument("out", type=Path)
     plans = verbs.add_parser("plans", help="write how a checkout plans the shipped recipes")
     plans.add_argument("out", type=Path)
-    plans.add_argument("--checkout", type=Path, default=CHECKOUT,
-                       help="whose code plans, also one without this tool; default: the checkout of this file")
+    checkout_help = "whose code plans, also one without this tool; default: the checkout of this file"
+    plans.add_argument("--checkout", type=Path, default=CHECKOUT, help=checkout_help)
     both = verbs.add_parser("compare", help="compare two records or run folders")
     both.add_argument("left", type=Path, metavar="A")
     both.add_argument("right", type=Path, metavar="B")

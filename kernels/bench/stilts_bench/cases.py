@@ -52,8 +52,9 @@ class Case:
         """This case with no side longer than `size`, under a name that says so; its goal holds for the full size."""
         if max(self.queries, self.rows) <= size:
             return self
-        return replace(self, name=f"{self.name}-max{size}", queries=min(self.queries, size),
-                       rows=min(self.rows, size), goal=None)
+        return replace(
+            self, name=f"{self.name}-max{size}", queries=min(self.queries, size), rows=min(self.rows, size), goal=None
+        )
 
     @property
     def gflop(self) -> float:
@@ -143,8 +144,10 @@ def topk_methods(queries: Tensor, bank: Tensor, k: int) -> dict[str, Method]:
 
 def gpu_topk_methods(queries: Tensor, bank: Tensor, k: int) -> dict[str, Method]:
     """Ours, torch, and FAISS where its build has a GPU; all start from rows in GPU memory."""
-    methods: dict[str, Method] = {"ours": lambda: topk(queries, bank, k),
-                                  "torch matmul + topk": lambda: torch_topk(queries, bank, k, 1024)}
+    methods: dict[str, Method] = {
+        "ours": lambda: topk(queries, bank, k),
+        "torch matmul + topk": lambda: torch_topk(queries, bank, k, 1024),
+    }
     faiss = optional("faiss")
     if faiss is not None and hasattr(faiss, "StandardGpuResources"):
         optional("faiss.contrib.torch_utils")  # lets FAISS read torch's GPU memory
@@ -224,8 +227,9 @@ def bare_matmul(case: Case, dtype: torch.dtype, device: torch.device) -> Method:
     """Products of random tiles, as many as the case has; tiles that fill the device."""
     height, width = (1024, TILE) if device.type == "cpu" else (8192, 8192)
     step, width = min(height, case.queries), min(width, case.rows)
-    left, right = (torch.randn(rows, case.dim + EXTRA_COLUMNS * (device.type == "cpu")).to(device, dtype)
-                   for rows in (step, width))
+    left, right = (
+        torch.randn(rows, case.dim + EXTRA_COLUMNS * (device.type == "cpu")).to(device, dtype) for rows in (step, width)
+    )
     out = torch.empty(width, step, dtype=dtype, device=device)
     times = max(1, round(case.queries * case.rows / out.numel()))
     return lambda: [torch.mm(right, left.T, out=out) for _ in range(times)]

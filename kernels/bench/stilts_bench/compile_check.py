@@ -64,12 +64,15 @@ class Compiled:
         return f"{self.registers} registers, limit {self.limit}" if self.registers > self.limit else ""
 
     def __str__(self) -> str:
-        return (f"sm_{self.capability}  {self.name:<44}  registers {self.registers:3d}  spills {self.spills}  "
-                f"shared {self.shared_bytes:6d} B  tensor instructions {self.tensor_instructions}")
+        return (
+            f"sm_{self.capability}  {self.name:<44}  registers {self.registers:3d}  spills {self.spills}  "
+            f"shared {self.shared_bytes:6d} B  tensor instructions {self.tensor_instructions}"
+        )
 
 
-def compile_search(capability: int, k: int, two_way: bool = False, config: Config | None = None,
-                   dim: int = DIM) -> Compiled:
+def compile_search(
+    capability: int, k: int, two_way: bool = False, config: Config | None = None, dim: int = DIM
+) -> Compiled:
     """Compiles the search kernel as it runs on sm_<capability>, for bfloat16 rows of `dim` columns."""
     config = config or candidates(capability, kept_groups(k), two_way)[0]
     constants = kernel_constants(config, dim, kept_groups(k), two_way)
@@ -83,30 +86,59 @@ def compile_search(capability: int, k: int, two_way: bool = False, config: Confi
 def compile_pairs(capability: int, unit: bool) -> Compiled:
     """Compiles the exact scorer for bfloat16 rows."""
     constants = {"DIM": DIM, "UNIT": unit, "BP": PAIR_BLOCK, "BD": PAIR_DEPTH}
-    types = {"queries": "*bf16", "bank": "*bf16", "query_norms": "*fp32", "bank_norms": "*fp32", "query": "*i64",
-             "row": "*i64", "out": "*fp64", "pair_count": "i32", "query_stride": "i64", "query_step": "i32",
-             "bank_stride": "i64", "bank_step": "i32", **dict.fromkeys(constants, "constexpr")}
+    types = {
+        "queries": "*bf16",
+        "bank": "*bf16",
+        "query_norms": "*fp32",
+        "bank_norms": "*fp32",
+        "query": "*i64",
+        "row": "*i64",
+        "out": "*fp64",
+        "pair_count": "i32",
+        "query_stride": "i64",
+        "query_step": "i32",
+        "bank_stride": "i64",
+        "bank_step": "i32",
+        **dict.fromkeys(constants, "constexpr"),
+    }
     name = f"pair scores{', unit rows' if unit else ''}"
     return assemble(pair_score_kernel, types, constants, capability, name, 255, {})
 
 
-def assemble(kernel: Any, types: dict[str, str], constants: dict[str, int], capability: int, name: str, limit: int,
-             options: dict[str, int]) -> Compiled:
+def assemble(
+    kernel: Any,
+    types: dict[str, str],
+    constants: dict[str, int],
+    capability: int,
+    name: str,
+    limit: int,
+    options: dict[str, int],
+) -> Compiled:
     """Compiles one kernel to machine code and counts; torch allocations are 16-byte aligned, as Triton is told."""
     aligned = {(i,): [["tt.divisibility", 16]] for i, kind in enumerate(types.values()) if kind.startswith("*")}
-    compiled = triton.compile(ASTSource(kernel, types, constants, aligned), target=GPUTarget("cuda", capability, 32),
-                              options=options)
+    compiled = triton.compile(
+        ASTSource(kernel, types, constants, aligned), target=GPUTarget("cuda", capability, 32), options=options
+    )
     usage, code = disassemble(compiled.asm["cubin"])
     registers = int(re.findall(r"REG:(\d+)", usage)[0])
-    return Compiled(name, capability, limit, registers, len(re.findall(r"\b(?:LDL|STL)\b", code)),
-                    compiled.metadata.shared, len(re.findall(r"\bHG?MMA\b", code)))
+    return Compiled(
+        name,
+        capability,
+        limit,
+        registers,
+        len(re.findall(r"\b(?:LDL|STL)\b", code)),
+        compiled.metadata.shared,
+        len(re.findall(r"\bHG?MMA\b", code)),
+    )
 
 
 def signature(config: Config, constants: dict[str, int]) -> dict[str, str]:
     """Argument types: tensor descriptors for TMA, else pointers."""
     tma, depth = config["USE_TMA"], config["BK"]
-    sides = {name: f"tensordesc<bf16[{config[rows]},{depth}]>" if tma else "*bf16"
-             for name, rows in (("queries", "BM"), ("bank", "BN"))}
+    sides = {
+        name: f"tensordesc<bf16[{config[rows]},{depth}]>" if tma else "*bf16"
+        for name, rows in (("queries", "BM"), ("bank", "BN"))
+    }
     counts = dict.fromkeys(("query_count", "bank_count", "tiles_per_split"), "i32")
     return {**sides, **dict.fromkeys(POINTERS, "*i32"), **counts, **dict.fromkeys(constants, "constexpr")}
 
@@ -117,8 +149,9 @@ def disassemble(cubin: bytes) -> tuple[str, str]:
         file.write(cubin)
         file.flush()
         commands = ([str(TOOLS / "cuobjdump"), "-res-usage", file.name], [str(TOOLS / "nvdisasm"), "-c", file.name])
-        usage, code = (subprocess.run(command, capture_output=True, text=True, check=True).stdout
-                       for command in commands)
+        usage, code = (
+            subprocess.run(command, capture_output=True, text=True, check=True).stdout for command in commands
+        )
     return usage, code
 
 

@@ -63,8 +63,13 @@ def time_methods(methods: dict[str, Method], rounds: int, device: torch.device =
     return seconds
 
 
-def run_case(case: Case, rounds: int, sides: tuple[torch.Tensor, torch.Tensor] | None = None,
-             device: torch.device = CPU, only: Sequence[str] = ()) -> Result:
+def run_case(
+    case: Case,
+    rounds: int,
+    sides: tuple[torch.Tensor, torch.Tensor] | None = None,
+    device: torch.device = CPU,
+    only: Sequence[str] = (),
+) -> Result:
     """Gate, then measurements; a case that runs once is gated on the run that is timed. Raises ValueError when our
     result is not exact or `only` names nothing."""
     sides = sides or make_data(case, device=device)
@@ -85,18 +90,34 @@ def run_case(case: Case, rounds: int, sides: tuple[torch.Tensor, torch.Tensor] |
         seconds = time_methods({**chosen, **products}, rounds, device)
     baseline = next((name for name in BASELINES if name in seconds), None)
     return {
-        "case": case.name, "kind": case.kind, "queries": case.queries, "rows": case.rows, "dim": case.dim, "k": case.k,
-        "data": case.data, "goal": case.goal, "recall": recall, "gated_rows": len(gated(case.queries)),
-        "path": report.path, "searched_rows": report.rows, "certified_rows": report.certified,
+        "case": case.name,
+        "kind": case.kind,
+        "queries": case.queries,
+        "rows": case.rows,
+        "dim": case.dim,
+        "k": case.k,
+        "data": case.data,
+        "goal": case.goal,
+        "recall": recall,
+        "gated_rows": len(gated(case.queries)),
+        "path": report.path,
+        "searched_rows": report.rows,
+        "certified_rows": report.certified,
         "survivors_per_row": report.survivors_per_row,
-        "methods": {name: summary(product if name in products else case, times, memory.get(name))
-                    for name, times in seconds.items()},
-        "baseline": baseline, "ratio": ratio(seconds, baseline), "rounds": rounds, "machine": machine(device),
+        "methods": {
+            name: summary(product if name in products else case, times, memory.get(name))
+            for name, times in seconds.items()
+        },
+        "baseline": baseline,
+        "ratio": ratio(seconds, baseline),
+        "rounds": rounds,
+        "machine": machine(device),
     }
 
 
-def measure_once(methods: dict[str, Method], device: torch.device) -> tuple[dict[str, Any], dict[str, list[float]],
-                                                                           dict[str, int | None]]:
+def measure_once(
+    methods: dict[str, Method], device: torch.device
+) -> tuple[dict[str, Any], dict[str, list[float]], dict[str, int | None]]:
     """What each method found, its seconds and its extra memory, all from one run of each."""
     found: dict[str, Any] = {}
     seconds: dict[str, list[float]] = {}
@@ -140,13 +161,17 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--max-size", type=int, metavar="ROWS", help="cut both sides of every case to this many rows")
-    parser.add_argument("--only", nargs="+", default=[], metavar="METHOD",
-                        help="time only methods that begin so, and one bare product")
+    parser.add_argument(
+        "--only", nargs="+", default=[], metavar="METHOD", help="time only methods that begin so, and one bare product"
+    )
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--embeddings", nargs=2, type=Path, metavar=("QUERIES", "BANK"), help="two .npy files")
     parser.add_argument("--k", type=int, default=4, help="neighbours for --embeddings")
-    parser.add_argument("--tune", action="store_true",
-                        help="on a GPU: time the fused kernel's candidate configurations and record the fastest")
+    parser.add_argument(
+        "--tune",
+        action="store_true",
+        help="on a GPU: time the fused kernel's candidate configurations and record the fastest",
+    )
     parser.add_argument("--out", type=Path, help="result file (.jsonl), appended to; with --tune the record (.json)")
     parser.add_argument("--compare", nargs=2, type=Path, metavar=("A", "B"), help="compare two result files and stop")
     return parser.parse_args(argv)

@@ -75,18 +75,32 @@ def search_bank(path: str) -> dict[str, Any]:
     extra = peak_extra_bytes(lambda: found.append(topk_float64(Rows(queries, "queries"), rows, K, memory=SCRATCH)))
     seconds = time.process_time() - start
     report = last_report()
-    return {"queries": QUERIES, "rows": ROWS, "dim": DIM, "k": K, "bank": "float16 .npy, memory-mapped",
-            "extra_peak_mb": None if extra is None else extra / 1e6, "cpu_s": seconds,
-            "gflops": 2e-9 * QUERIES * ROWS * DIM / seconds, "report": str(report),
-            "scratch_mb": SCRATCH / 1e6, "malloc": MALLOC,
-            "recall_of_sample": sample_recall(queries, bank, found[0][1])}
+    return {
+        "queries": QUERIES,
+        "rows": ROWS,
+        "dim": DIM,
+        "k": K,
+        "bank": "float16 .npy, memory-mapped",
+        "extra_peak_mb": None if extra is None else extra / 1e6,
+        "cpu_s": seconds,
+        "gflops": 2e-9 * QUERIES * ROWS * DIM / seconds,
+        "report": str(report),
+        "scratch_mb": SCRATCH / 1e6,
+        "malloc": MALLOC,
+        "recall_of_sample": sample_recall(queries, bank, found[0][1]),
+    }
 
 
 def sample_recall(queries: torch.Tensor, bank: torch.Tensor, indices: torch.Tensor) -> float:
     """Recall of a few evenly spaced queries against float64."""
     which = torch.arange(0, len(queries), len(queries) // GATE_QUERIES)
-    scores = torch.cat([queries[which].double() @ bank[start : start + WRITE_ROWS].double().T
-                        for start in range(0, len(bank), WRITE_ROWS)], dim=1)
+    scores = torch.cat(
+        [
+            queries[which].double() @ bank[start : start + WRITE_ROWS].double().T
+            for start in range(0, len(bank), WRITE_ROWS)
+        ],
+        dim=1,
+    )
     least = scores.topk(K, dim=1).values[:, -1:]
     return float((scores.gather(1, indices[which]) >= least - 1e-15).double().mean())
 
@@ -96,11 +110,13 @@ def measure_memory() -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "bank.npy"
         write_bank(path, ROWS, DIM)
-        program = ("import json, sys; from stilts_bench.memory import search_bank; "
-                   "print(json.dumps(search_bank(sys.argv[1])))")
+        program = (
+            "import json, sys; from stilts_bench.memory import search_bank; print(json.dumps(search_bank(sys.argv[1])))"
+        )
         environment = {**os.environ, **MALLOC, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-        done = subprocess.run([sys.executable, "-c", program, str(path)], capture_output=True, text=True,
-                              env=environment)
+        done = subprocess.run(
+            [sys.executable, "-c", program, str(path)], capture_output=True, text=True, env=environment
+        )
     if done.returncode:
         raise ValueError(f"the search in a process of its own failed:\n{done.stderr}")
     return json.loads(done.stdout.splitlines()[-1])

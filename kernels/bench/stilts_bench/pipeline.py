@@ -110,9 +110,15 @@ def window_case(name: str, encoder: Tokenizer, tokenizer: Any, folder: Path, rou
         return encoded(name, records, encoder, SPAN_SETTING, target)
 
     def theirs() -> Any:
-        return tokenizer(*texts, truncation="only_second", max_length=SPAN_SETTING.max_seq_length,
-                         stride=SPAN_SETTING.doc_stride, return_overflowing_tokens=True, return_offsets_mapping=True,
-                         padding="max_length")
+        return tokenizer(
+            *texts,
+            truncation="only_second",
+            max_length=SPAN_SETTING.max_seq_length,
+            stride=SPAN_SETTING.doc_stride,
+            return_overflowing_tokens=True,
+            return_offsets_mapping=True,
+            padding="max_length",
+        )
 
     rows = ours()
     check_windows(rows, theirs(), records)
@@ -177,11 +183,19 @@ def build(model: str, folder: str) -> Result:
     Path("/proc/self/clear_refs").write_text("5")  # resets VmHWM
     start, wall = time.process_time(), time.perf_counter()
     hash_files([Path(folder) / BUILT])
-    rows = cached_rows(Path(folder) / "cache", KEY, lambda scratch: encoded(
-        task.name, read_examples(task, "train", "en", source), encoder, PAIR_SETTING, scratch))
+    rows = cached_rows(
+        Path(folder) / "cache",
+        KEY,
+        lambda scratch: encoded(task.name, read_examples(task, "train", "en", source), encoder, PAIR_SETTING, scratch),
+    )
     seconds = {"cpu_s": time.process_time() - start, "wall_s": time.perf_counter() - wall}
-    return {"rows": len(rows), "tokens": int(rows.starts[-1]), **seconds, "peak_mb": resident("VmHWM"),
-            "extra_peak_mb": resident("VmHWM") - before}
+    return {
+        "rows": len(rows),
+        "tokens": int(rows.starts[-1]),
+        **seconds,
+        "peak_mb": resident("VmHWM"),
+        "extra_peak_mb": resident("VmHWM") - before,
+    }
 
 
 def load(folder: str) -> Result:
@@ -197,8 +211,15 @@ def load(folder: str) -> Result:
     counted = time.perf_counter()
     rows.touched = None
     check(bool(np.array_equal(ids_in(rows), touched)), "the ids noted while building are not those in the rows")
-    return {"load_s": loaded - start, "extra_mb": after - before, "touched": len(touched), "touched_s": found - loaded,
-            "lengths_s": counted - found, "scan_s": time.perf_counter() - counted, "items": len(lengths)}
+    return {
+        "load_s": loaded - start,
+        "extra_mb": after - before,
+        "touched": len(touched),
+        "touched_s": found - loaded,
+        "lengths_s": counted - found,
+        "scan_s": time.perf_counter() - counted,
+        "items": len(lengths),
+    }
 
 
 def alone(call: str, *arguments: str) -> Result:
@@ -218,8 +239,12 @@ def build_case(count: int, model: str, folder: Path, rounds: int) -> Result:
         built = alone("build", model, scratch)
         loads = [alone("load", scratch) for _ in range(rounds)]
         size = sum(path.stat().st_size for path in (Path(scratch) / "cache").rglob("*.npy"))
-    return {"case": f"build {count}", **built, "cache_mb": size / 1e6,
-            "load": {name: statistics.median(one[name] for one in loads) for name in loads[0]}}
+    return {
+        "case": f"build {count}",
+        **built,
+        "cache_mb": size / 1e6,
+        "load": {name: statistics.median(one[name] for one in loads) for name in loads[0]},
+    }
 
 
 def plan_case(count: int, lengths: dict[str, np.ndarray]) -> Result:
@@ -238,16 +263,26 @@ def plan_case(count: int, lengths: dict[str, np.ndarray]) -> Result:
         seconds.append(time.process_time() - start)
         loads = [sum(costs[p] for part in rank for p in part) for rank in dealt]
         slowest.append(max(loads) * RANKS / sum(loads))
-    return {"case": f"plan {count}", "rows": count, "examples": BATCH, "ranks": RANKS, "steps": STEPS,
-            "start_s": started, "median_s": statistics.median(seconds), "max_s": max(seconds),
-            "slowest_rank": {"median": statistics.median(slowest), "max": max(slowest)}}
+    return {
+        "case": f"plan {count}",
+        "rows": count,
+        "examples": BATCH,
+        "ranks": RANKS,
+        "steps": STEPS,
+        "start_s": started,
+        "median_s": statistics.median(seconds),
+        "max_s": max(seconds),
+        "slowest_rank": {"median": statistics.median(slowest), "max": max(slowest)},
+    }
 
 
 def lengths_of(encoder: Tokenizer, folder: Path) -> dict[str, np.ndarray]:
     """Row lengths of real tasks."""
     settings = {name: PAIR_SETTING for name in PAIRS} | {name: SPAN_SETTING for name in SPANS}
-    return {name: encoded(name, records_of(name, folder), encoder, setting).item_tokens
-            for name, setting in settings.items()}
+    return {
+        name: encoded(name, records_of(name, folder), encoder, setting).item_tokens
+        for name, setting in settings.items()
+    }
 
 
 def measurements(given: argparse.Namespace) -> Iterator[Result]:
@@ -271,15 +306,19 @@ def line(result: Result) -> str:
         rates = ", ".join(f"{name} {m[f'{unit}_per_s']:,.0f}" for name, m in result["methods"].items())
         return f"{case} {unit} a CPU second: {rates}; ratio {result['ratio']:.2f}; all {result['rows']} examples equal"
     if kind == "plan":
-        return (f"{case} {result['median_s'] * 1e3:.3f} ms a step (longest {result['max_s'] * 1e3:.1f} ms); slowest of "
-                f"{RANKS} ranks {result['slowest_rank']['median']:.4f} of its share, at most "
-                f"{result['slowest_rank']['max']:.4f}")
+        return (
+            f"{case} {result['median_s'] * 1e3:.3f} ms a step (longest {result['max_s'] * 1e3:.1f} ms); slowest of "
+            f"{RANKS} ranks {result['slowest_rank']['median']:.4f} of its share, at most "
+            f"{result['slowest_rank']['max']:.4f}"
+        )
     loaded = result["load"]
-    return (f"{case} {result['cpu_s']:.1f} CPU s, {result['tokens'] / result['cpu_s']:,.0f} tokens a CPU second, peak "
-            f"{result['peak_mb']:.0f} MB ({result['extra_peak_mb']:.1f} MB of it for building), cache "
-            f"{result['cache_mb']:.0f} MB; loaded in {loaded['load_s'] * 1e3:.1f} ms and {loaded['extra_mb']:.1f} MB, "
-            f"{loaded['touched']} touched ids in {loaded['touched_s'] * 1e3:.2f} ms "
-            f"(by scanning {loaded['scan_s'] * 1e3:.0f} ms)")
+    return (
+        f"{case} {result['cpu_s']:.1f} CPU s, {result['tokens'] / result['cpu_s']:,.0f} tokens a CPU second, peak "
+        f"{result['peak_mb']:.0f} MB ({result['extra_peak_mb']:.1f} MB of it for building), cache "
+        f"{result['cache_mb']:.0f} MB; loaded in {loaded['load_s'] * 1e3:.1f} ms and {loaded['extra_mb']:.1f} MB, "
+        f"{loaded['touched']} touched ids in {loaded['touched_s'] * 1e3:.2f} ms "
+        f"(by scanning {loaded['scan_s'] * 1e3:.0f} ms)"
+    )
 
 
 def machine() -> Result:

@@ -21,8 +21,13 @@ Result = dict[str, Any]
 
 def summary(case: Case, times: list[float], memory: int | None) -> Result:
     median = statistics.median(times)
-    return {"median_s": median, "min_s": min(times), "max_s": max(times), "gflops": case.gflop / median,
-            "extra_peak_mb": None if memory is None else memory / 1e6}
+    return {
+        "median_s": median,
+        "min_s": min(times),
+        "max_s": max(times),
+        "gflops": case.gflop / median,
+        "extra_peak_mb": None if memory is None else memory / 1e6,
+    }
 
 
 def ratio(seconds: dict[str, list[float]], baseline: str | None) -> Result | None:
@@ -30,8 +35,11 @@ def ratio(seconds: dict[str, list[float]], baseline: str | None) -> Result | Non
     if baseline is None or "ours" not in seconds:
         return None
     rounds = [theirs / ours for theirs, ours in zip(seconds[baseline], seconds["ours"])]
-    return {"median": statistics.median(seconds[baseline]) / statistics.median(seconds["ours"]), "min": min(rounds),
-            "max": max(rounds)}
+    return {
+        "median": statistics.median(seconds[baseline]) / statistics.median(seconds["ours"]),
+        "min": min(rounds),
+        "max": max(rounds),
+    }
 
 
 def machine(device: torch.device = CPU) -> Result:
@@ -41,8 +49,14 @@ def machine(device: torch.device = CPU) -> Result:
     model = re.search(r"model name\s*: (.*)", text)
     features = [name for name in ("amx_bf16", "avx512_bf16", "avx512f", "avx2") if re.search(rf"\b{name}\b", text)]
     versions = {name: getattr(optional(name), "__version__", None) for name in ("torch", "triton", "numpy", "faiss")}
-    return {"cpu": model[1] if model else platform.processor(), "features": features, "gpu": name_of(device),
-            "threads": torch.get_num_threads(), "python": platform.python_version(), **versions}
+    return {
+        "cpu": model[1] if model else platform.processor(),
+        "features": features,
+        "gpu": name_of(device),
+        "threads": torch.get_num_threads(),
+        "python": platform.python_version(),
+        **versions,
+    }
 
 
 def commit() -> str:
@@ -58,19 +72,27 @@ def commit() -> str:
 def table(result: Result) -> str:
     """A case's methods as text."""
     peak = max(method["gflops"] for name, method in result["methods"].items() if name.endswith("alone"))
-    lines = [f"{result['case']}: {result['queries']} x {result['rows']}, D {result['dim']}, k {result['k']}; recall "
-             f"{result['recall']:.4f} ({result['gated_rows']} queries checked); {result['certified_rows']} of "
-             f"{result['searched_rows']} rows certified, "
-             f"{result['survivors_per_row']:.1f} survivors a row; {result['path']}",
-             f"  {'method':<28} {'median s':>9} {'min':>8} {'max':>8} {'GFLOP/s':>8} {'of peak':>8} {'extra MB':>9}"]
+    lines = [
+        f"{result['case']}: {result['queries']} x {result['rows']}, D {result['dim']}, k {result['k']}; recall "
+        f"{result['recall']:.4f} ({result['gated_rows']} queries checked); {result['certified_rows']} of "
+        f"{result['searched_rows']} rows certified, "
+        f"{result['survivors_per_row']:.1f} survivors a row; {result['path']}",
+        f"  {'method':<28} {'median s':>9} {'min':>8} {'max':>8} {'GFLOP/s':>8} {'of peak':>8} {'extra MB':>9}",
+    ]
     for name, row in result["methods"].items():
         extra = "" if row["extra_peak_mb"] is None else f"{row['extra_peak_mb']:.0f}"
-        lines.append(f"  {name:<28} {row['median_s']:9.4f} {row['min_s']:8.4f} {row['max_s']:8.4f} "
-                     f"{row['gflops']:8.0f} {row['gflops'] / peak:8.0%} {extra:>9}")
+        lines.append(
+            f"  {name:<28} {row['median_s']:9.4f} {row['min_s']:8.4f} {row['max_s']:8.4f} "
+            f"{row['gflops']:8.0f} {row['gflops'] / peak:8.0%} {extra:>9}"
+        )
     if result["ratio"]:
         goal = "" if result["goal"] is None else f", goal {result['goal']}"
-        lines.append("  {} over ours: {median:.2f} (single rounds {min:.2f} to {max:.2f})".format(
-            result["baseline"], **result["ratio"]) + goal)
+        lines.append(
+            "  {} over ours: {median:.2f} (single rounds {min:.2f} to {max:.2f})".format(
+                result["baseline"], **result["ratio"]
+            )
+            + goal
+        )
     return "\n".join(lines)
 
 
@@ -104,8 +126,13 @@ def plot(results: Sequence[Result], path: Path) -> None:
     if pyplot is None or not timed:
         return
     heights = [len(result["methods"]) + 1.5 for result in timed]
-    figure, panels = pyplot.subplots(len(timed), figsize=(8, 0.3 * sum(heights)), layout="constrained", squeeze=False,
-                                     gridspec_kw={"height_ratios": heights})
+    figure, panels = pyplot.subplots(
+        len(timed),
+        figsize=(8, 0.3 * sum(heights)),
+        layout="constrained",
+        squeeze=False,
+        gridspec_kw={"height_ratios": heights},
+    )
     for axes, result in zip(panels[:, 0], timed):
         draw(axes, result)
     on_gpu = any(result.get("machine", {}).get("gpu") for result in timed)
@@ -118,8 +145,10 @@ def plot(results: Sequence[Result], path: Path) -> None:
 def draw(axes: Any, result: Result) -> None:
     """One case: the bare products grey, ours dark, the others light; slowest at the bottom."""
     rates = sorted((method["gflops"], name) for name, method in result["methods"].items())
-    colours = ["0.75" if name.endswith("alone") else "tab:blue" if name.startswith("ours") else "tab:orange"
-               for _, name in rates]
+    colours = [
+        "0.75" if name.endswith("alone") else "tab:blue" if name.startswith("ours") else "tab:orange"
+        for _, name in rates
+    ]
     bars = axes.barh([name for _, name in rates], [rate for rate, _ in rates], color=colours)
     axes.bar_label(bars, fmt="%.0f", padding=3, fontsize="small")
     axes.margins(x=0.1)

@@ -55,15 +55,25 @@ WHERE = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.
 
 
 def recipe_for(given: argparse.Namespace, attention: str, rows: str) -> Recipe:
-    training = {"max_seq_length": given.max_seq_length, "train_batch_size": BATCH, "per_device_train_batch_size": BATCH,
-                "max_steps": 10_000, "save_steps": 0}
-    return parse_recipe({
-        "name": "bench", "targets": ["xnli"], "intermediate": {"nine": NINE},
-        "model": {"name_or_path": given.model, "attn_implementation": attention, "dropout": 0.0},
-        "data": {"intermediate": str(given.intermediate), "xtreme": str(given.intermediate)},
-        "intermediate_training": training,
-        "engine": {"zero_stage": 1 if given.dtype == "bf16" else 0, "dtype": given.dtype, "vocabulary_rows": rows},
-    }, "the benchmark's recipe")
+    training = {
+        "max_seq_length": given.max_seq_length,
+        "train_batch_size": BATCH,
+        "per_device_train_batch_size": BATCH,
+        "max_steps": 10_000,
+        "save_steps": 0,
+    }
+    return parse_recipe(
+        {
+            "name": "bench",
+            "targets": ["xnli"],
+            "intermediate": {"nine": NINE},
+            "model": {"name_or_path": given.model, "attn_implementation": attention, "dropout": 0.0},
+            "data": {"intermediate": str(given.intermediate), "xtreme": str(given.intermediate)},
+            "intermediate_training": training,
+            "engine": {"zero_stage": 1 if given.dtype == "bf16" else 0, "dtype": given.dtype, "vocabulary_rows": rows},
+        },
+        "the benchmark's recipe",
+    )
 
 
 def setup_for(recipe: Recipe, folder: Path, world: World) -> TrainingSetup:
@@ -96,8 +106,9 @@ class Draws:
 
         pool = [item for batch in self.mixed(200) for item in batch]
         lengths = {name: task.rows.item_lengths for name, task in self.setup.tasks.items()}
-        order = get_length_grouped_indices([int(lengths[name][item]) for name, item in pool], BATCH,
-                                           generator=torch.Generator().manual_seed(1))
+        order = get_length_grouped_indices(
+            [int(lengths[name][item]) for name, item in pool], BATCH, generator=torch.Generator().manual_seed(1)
+        )
         step = len(pool) // BATCH // count  # spread over the pool: its batches differ in length
         return [[pool[i] for i in order[b * BATCH : (b + 1) * BATCH]] for b in range(step // 2, 200, step)][:count]
 
@@ -137,7 +148,8 @@ class Clock:
 def padded_to(width: int, model: MultiTask) -> MultiTask:
     """The model with rows padded to `width` tokens at least (0: to the longest of a batch)."""
     model._encode = lambda batch, layer=None: encode_padded(  # type: ignore[method-assign]
-        model.encoder, batch, model.uses_token_types, layer, width)
+        model.encoder, batch, model.uses_token_types, layer, width
+    )
     return model
 
 
@@ -150,8 +162,11 @@ def gradient_errors(ours: MultiTask, theirs: MultiTask, batch: Batch) -> dict[st
     """Relative distances of all gradients together: of packed from padded rows, and of each from float64."""
     exact = copy.deepcopy(ours).double()
     packed, padded, double = (_gradients(model, batch) for model in (ours, theirs, exact))
-    return {"packed_to_padded": _distance(packed, padded), "packed_to_float64": _distance(packed, double),
-            "padded_to_float64": _distance(padded, double)}
+    return {
+        "packed_to_padded": _distance(packed, padded),
+        "packed_to_float64": _distance(packed, double),
+        "padded_to_float64": _distance(padded, double),
+    }
 
 
 def _gradients(model: MultiTask, batch: Batch) -> dict[str, torch.Tensor]:
@@ -184,8 +199,13 @@ def padding_case(
     real = sum(sum(batch.lengths) for batch in made)
     computed = sum(len(batch.lengths) * max(width, *batch.lengths) for batch in made)
     return {
-        "case": f"padding: {name}", "batches": len(made), "real_tokens": real, "token_ratio": computed / real,
-        "gradient_errors": errors, "seconds": seconds, "ratio": sum(seconds["padded"]) / sum(seconds["packed"]),
+        "case": f"padding: {name}",
+        "batches": len(made),
+        "real_tokens": real,
+        "token_ratio": computed / real,
+        "gradient_errors": errors,
+        "seconds": seconds,
+        "ratio": sum(seconds["padded"]) / sum(seconds["packed"]),
         "packed_tokens_per_s": real / sum(seconds["packed"]),
     }
 
@@ -195,10 +215,16 @@ def whole_step_case(
 ) -> Result:
     """Whole optimiser steps on the same batches: our engine, and Hugging Face's Trainer with its own defaults."""
     own, other = our_steps(ours, batches, clock), hugging_face_steps(plain, batches, clock)
-    return {"case": f"step: {name}", "batches": len(batches) - 1, "seconds": {"ours": own, "hugging_face": other},
-            "ratio": sum(other[1:]) / sum(own[1:]),
-            "examples_per_s": {"ours": BATCH * len(own[1:]) / sum(own[1:]),
-                               "hugging_face": BATCH * len(other[1:]) / sum(other[1:])}}
+    return {
+        "case": f"step: {name}",
+        "batches": len(batches) - 1,
+        "seconds": {"ours": own, "hugging_face": other},
+        "ratio": sum(other[1:]) / sum(own[1:]),
+        "examples_per_s": {
+            "ours": BATCH * len(own[1:]) / sum(own[1:]),
+            "hugging_face": BATCH * len(other[1:]) / sum(other[1:]),
+        },
+    }
 
 
 def our_steps(setup: TrainingSetup, batches: list[list[Item]], clock: Clock) -> list[float]:
@@ -243,15 +269,25 @@ def hugging_face_steps(setup: TrainingSetup, batches: list[list[Item]], clock: C
     ends = Ends()
     with tempfile.TemporaryDirectory() as scratch:
         arguments = TrainingArguments(
-            scratch, per_device_train_batch_size=BATCH, max_steps=len(batches),
-            learning_rate=setup.setting.learning_rate, weight_decay=setup.setting.weight_decay,
-            report_to="none", save_strategy="no", disable_tqdm=True,
-            logging_strategy="no", use_cpu=setup.world.device.type == "cpu", bf16=setup.engine_part.dtype == "bf16",
+            scratch,
+            per_device_train_batch_size=BATCH,
+            max_steps=len(batches),
+            learning_rate=setup.setting.learning_rate,
+            weight_decay=setup.setting.weight_decay,
+            report_to="none",
+            save_strategy="no",
+            disable_tqdm=True,
+            logging_strategy="no",
+            use_cpu=setup.world.device.type == "cpu",
+            bf16=setup.engine_part.dtype == "bf16",
             remove_unused_columns=False,
         )
         InOrder(
-            AsHuggingFace(padded_to(0, setup.model)), arguments, train_dataset=[item for b in batches for item in b],
-            data_collator=lambda items: {"batch": collated(setup, items)}, callbacks=[ends],
+            AsHuggingFace(padded_to(0, setup.model)),
+            arguments,
+            train_dataset=[item for b in batches for item in b],
+            data_collator=lambda items: {"batch": collated(setup, items)},
+            callbacks=[ends],
         ).train()
     return [b - a for a, b in zip(ends.marks, ends.marks[1:])]
 
@@ -274,8 +310,11 @@ def measurements(given: argparse.Namespace, folder: Path, world: World) -> Itera
     if find_spec("accelerate") is None:
         print("whole steps are not compared: Hugging Face's Trainer needs `pip install accelerate`", flush=True)
         return
-    for name, batches in (("nine tasks mixed", draws.mixed(n + 1)), ("grouped by length", draws.by_length(n + 1)),
-                          ("mnli alone", draws.mixed(n + 1, "mnli"))):
+    for name, batches in (
+        ("nine tasks mixed", draws.mixed(n + 1)),
+        ("grouped by length", draws.by_length(n + 1)),
+        ("mnli alone", draws.mixed(n + 1, "mnli")),
+    ):
         plain = setup_for(recipe_for(given, "sdpa", "all"), folder, world)
         yield whole_step_case(name, batches, setup_for(packed, folder, world), plain, clock)
 
@@ -283,12 +322,16 @@ def measurements(given: argparse.Namespace, folder: Path, world: World) -> Itera
 def line(result: Result) -> str:
     """One measurement as text."""
     if result["case"].startswith("padding"):
-        return (f"{result['case']}: {result['ratio']:.2f} times (tokens {result['token_ratio']:.2f} times), packed "
-                f"{result['packed_tokens_per_s']:,.0f} tokens/s; gradients differ by "
-                f"{result['gradient_errors']['packed_to_padded']:.1e}")
+        return (
+            f"{result['case']}: {result['ratio']:.2f} times (tokens {result['token_ratio']:.2f} times), packed "
+            f"{result['packed_tokens_per_s']:,.0f} tokens/s; gradients differ by "
+            f"{result['gradient_errors']['packed_to_padded']:.1e}"
+        )
     speed = result["examples_per_s"]
-    return (f"{result['case']}: {result['ratio']:.2f} times ({speed['ours']:.2f} examples/s against "
-            f"{speed['hugging_face']:.2f} with Hugging Face's Trainer)")
+    return (
+        f"{result['case']}: {result['ratio']:.2f} times ({speed['ours']:.2f} examples/s against "
+        f"{speed['hugging_face']:.2f} with Hugging Face's Trainer)"
+    )
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -303,8 +346,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     os.environ.update({name: os.environ.get(name, value) for name, value in WHERE.items()})
     if not torch.cuda.is_available():
         torch.set_num_threads(1)
-    about = {"machine": machine(), "time": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-             "dtype": given.dtype}
+    about = {
+        "machine": machine(),
+        "time": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "dtype": given.dtype,
+    }
     with tempfile.TemporaryDirectory() as scratch, joined("bench", 1800) as world:
         for result in measurements(given, Path(scratch), world):
             print(line(result), flush=True)

@@ -53,9 +53,15 @@ def tune(queries: Tensor, bank: Tensor, k: int, two_way: bool, path: Path, round
         raise ValueError(f"{key}: no candidate gives the right result: {rejected}")
     medians = time_launches(search, right, rounds)
     best = min(range(len(right)), key=medians.__getitem__)
-    entry = {"config": right[best], "queries": len(queries), "rows": len(bank), "rejected": rejected,
-             "median_ms": {describe(config): median for config, median in zip(right, medians)},
-             "tflops": 2e-9 * len(queries) * len(bank) * queries.shape[1] / medians[best], **versions()}
+    entry = {
+        "config": right[best],
+        "queries": len(queries),
+        "rows": len(bank),
+        "rejected": rejected,
+        "median_ms": {describe(config): median for config, median in zip(right, medians)},
+        "tflops": 2e-9 * len(queries) * len(bank) * queries.shape[1] / medians[best],
+        **versions(),
+    }
     save_entry(path, key, entry)
     return {"key": key, **entry}
 
@@ -66,8 +72,13 @@ def need_gpu(rows: Tensor) -> None:
 
 
 def versions() -> dict[str, str | None]:
-    return {"torch": torch.__version__, "triton": triton.__version__, "cuda": torch.version.cuda,
-            "python": platform.python_version(), "time": datetime.now(timezone.utc).isoformat(timespec="seconds")}
+    return {
+        "torch": torch.__version__,
+        "triton": triton.__version__,
+        "cuda": torch.version.cuda,
+        "python": platform.python_version(),
+        "time": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+    }
 
 
 def why_wrong(queries: Tensor, bank: Tensor, k: int, two_way: bool, config: Config) -> str:
@@ -118,8 +129,9 @@ def tune_all(path: Path, dims: tuple[int, ...] = DIMS, ks: tuple[int, ...] = KS)
         raise RuntimeError("tuning needs a CUDA device and torch sees none")
     generator = torch.Generator("cuda").manual_seed(5)
     for dim in dims:
-        queries, bank = (torch.randn(count, dim, generator=generator, device="cuda").bfloat16()
-                         for count in (QUERIES, ROWS))
+        queries, bank = (
+            torch.randn(count, dim, generator=generator, device="cuda").bfloat16() for count in (QUERIES, ROWS)
+        )
         for k in ks:
             for two_way in (False, True):
                 yield tune(queries, bank, k, two_way, path)

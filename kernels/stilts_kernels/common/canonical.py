@@ -70,6 +70,12 @@ def sampled_dots(left: Tensor, counts: Tensor, right: Tensor, column: Tensor) ->
     torch.cumsum(counts, dim=0, out=row_bounds[1:])
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta state")
-        pattern = torch.sparse_csr_tensor(row_bounds, column, left.new_zeros(len(column)), (len(left), len(right)),
-                                          device=left.device, check_invariants=False)
+        pattern = torch.sparse_csr_tensor(
+            row_bounds,
+            column,
+            left.new_zeros(len(column)),
+            (len(left), len(right)),
+            device=left.device,
+            check_invariants=False,
+        )
     return torch.sparse.sampled_addmm(pattern, left, right.T, beta=0.0).values()

@@ -90,8 +90,9 @@ class TorchCollectives(Collectives):
 
     def collect(self, tensor: Tensor, owner: int) -> list[Tensor]:
         parts = [torch.empty_like(tensor) for _ in range(self.size)] if self.rank == owner else []
-        torch.distributed.gather(as_bytes(tensor), [as_bytes(part) for part in parts] or None,
-                                 dst=self._everywhere(owner), group=self.group)
+        torch.distributed.gather(
+            as_bytes(tensor), [as_bytes(part) for part in parts] or None, dst=self._everywhere(owner), group=self.group
+        )
         return parts
 
     def _everywhere(self, rank: int) -> int:
@@ -113,5 +114,6 @@ def collectives_of(comm: Any) -> Collectives:
         return MpiCollectives(comm)
     if torch.distributed.is_available() and isinstance(comm, torch.distributed.ProcessGroup):
         return TorchCollectives(comm)
-    raise ValueError(f"cannot communicate over {type(comm).__name__}: pass None, an mpi4py communicator or a process "
-                     "group")
+    raise ValueError(
+        f"cannot communicate over {type(comm).__name__}: pass None, an mpi4py communicator or a process group"
+    )

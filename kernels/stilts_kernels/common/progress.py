@@ -18,5 +18,9 @@ def report_progress(progress: Progress | None, done: int, total: int) -> int:
 def bar(done: int, total: int, width: int = 40) -> None:
     """A progress bar on standard error, for rank 0 to pass as `progress`."""
     filled = width * done // total
-    print(f"\r[{'#' * filled}{'.' * (width - filled)}] {done}/{total}", end="\n" if done == total else "",
-          file=sys.stderr, flush=True)
+    print(
+        f"\r[{'#' * filled}{'.' * (width - filled)}] {done}/{total}",
+        end="\n" if done == total else "",
+        file=sys.stderr,
+        flush=True,
+    )

@@ -18,8 +18,10 @@ class Report:
     survivors_per_row: float
 
     def __str__(self) -> str:
-        return (f"{self.path}: {self.certified} of {self.rows} rows certified, "
-                f"{self.survivors_per_row:.1f} survivors a row scored in float64")
+        return (
+            f"{self.path}: {self.certified} of {self.rows} rows certified, "
+            f"{self.survivors_per_row:.1f} survivors a row scored in float64"
+        )
 
 
 _reports: list[Report] = []

@@ -24,8 +24,9 @@ class Rows:
     Raises ValueError when `data` is not a two-dimensional strided float32, bfloat16 or float16 tensor with D <= 4096.
     """
 
-    def __init__(self, data: Tensor, name: str, unit: bool = False, release: Callable[[], None] | None = None,
-                 first: int = 0) -> None:
+    def __init__(
+        self, data: Tensor, name: str, unit: bool = False, release: Callable[[], None] | None = None, first: int = 0
+    ) -> None:
         check_matrix(data, name)
         self.data, self.name, self.unit = data, name, unit
         self._release, self._first = release, first

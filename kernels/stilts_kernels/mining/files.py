@@ -25,8 +25,16 @@ from stilts_kernels.topk.cpu import DEFAULT_MEMORY, topk_float64
 
 
 @torch.no_grad()
-def topk_files(queries: Tensor, shards: Sequence[str | Path], k: int, folder: str | Path, comm: Any = None,
-               metric: str = "inner", memory: int = DEFAULT_MEMORY, progress: Progress | None = None) -> TopK:
+def topk_files(
+    queries: Tensor,
+    shards: Sequence[str | Path],
+    k: int,
+    folder: str | Path,
+    comm: Any = None,
+    metric: str = "inner",
+    memory: int = DEFAULT_MEMORY,
+    progress: Progress | None = None,
+) -> TopK:
     """Top-k of queries [Q, D] (the same on every rank) in a bank of .npy files, split over the ranks.
 
     Files are memory-mapped and searched one by one; each result is kept in `folder`, a folder all ranks share, and
@@ -58,8 +66,16 @@ def check_files(queries: Tensor, shards: Sequence[str | Path], k: int) -> list[i
     return counts
 
 
-def search_files(queries: Tensor, shards: Sequence[str | Path], parts: Sequence[Path], numbers: range, k: int,
-                 unit: bool, memory: int, progress: Progress | None) -> None:
+def search_files(
+    queries: Tensor,
+    shards: Sequence[str | Path],
+    parts: Sequence[Path],
+    numbers: range,
+    k: int,
+    unit: bool,
+    memory: int,
+    progress: Progress | None,
+) -> None:
     """Searches the files `numbers` and writes their parts, skipping those that are up to date."""
     queries_hash = content_hash(queries)
     for done, number in enumerate(numbers, start=1):

@@ -53,8 +53,9 @@ def match(forward: tuple[Tensor, Tensor], backward: tuple[Tensor, Tensor], retri
     if retrieval == "intersect":
         mutual = best_source[best_target] == sources
         return ordered(sources[mutual], best_target[mutual], target_margin[mutual])
-    union = ordered(torch.cat([sources, best_source]), torch.cat([best_target, targets]),
-                    torch.cat([target_margin, source_margin]))
+    union = ordered(
+        torch.cat([sources, best_source]), torch.cat([best_target, targets]), torch.cat([target_margin, source_margin])
+    )
     return one_to_one(union)
 
 

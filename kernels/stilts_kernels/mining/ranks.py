@@ -27,8 +27,15 @@ from stilts_kernels.topk.cpu import DEFAULT_MEMORY, topk_float64
 
 
 @torch.no_grad()
-def topk_ranks(queries: Tensor, bank: Tensor, k: int, comm: Any, metric: str = "inner",
-               memory: int = DEFAULT_MEMORY, progress: Progress | None = None) -> TopK:
+def topk_ranks(
+    queries: Tensor,
+    bank: Tensor,
+    k: int,
+    comm: Any,
+    metric: str = "inner",
+    memory: int = DEFAULT_MEMORY,
+    progress: Progress | None = None,
+) -> TopK:
     """Top-k of this rank's queries [Q, D] in the whole bank, of which this rank holds `bank` [N, D].
 
     Indices count the bank over all ranks in rank order. `memory` bounds scratch bytes per rank. Collective: raises the
@@ -49,8 +56,17 @@ def topk_ranks(queries: Tensor, bank: Tensor, k: int, comm: Any, metric: str = "
 
 
 @torch.no_grad()
-def mine_ranks(source: Tensor, target: Tensor, k: int, comm: Any, margin: str = "ratio", retrieval: str = "max",
-               metric: str = "cosine", memory: int = DEFAULT_MEMORY, progress: Progress | None = None) -> MinedPairs:
+def mine_ranks(
+    source: Tensor,
+    target: Tensor,
+    k: int,
+    comm: Any,
+    margin: str = "ratio",
+    retrieval: str = "max",
+    metric: str = "cosine",
+    memory: int = DEFAULT_MEMORY,
+    progress: Progress | None = None,
+) -> MinedPairs:
     """`stilts_kernels.mine` over sides split among ranks: all pairs, with global indices, on every rank.
 
     Every score is computed once, by the rank that holds the target row. Collective, raises as `topk_ranks`.
@@ -73,8 +89,9 @@ def mine_ranks(source: Tensor, target: Tensor, k: int, comm: Any, margin: str = 
 class Layout:
     """How both sides lie over the ranks; made collectively, so a bad shard on one rank raises on all."""
 
-    def __init__(self, ranks: Collectives, queries: Tensor, bank: Tensor, k: int, memory: int,
-                 names: tuple[str, str]) -> None:
+    def __init__(
+        self, ranks: Collectives, queries: Tensor, bank: Tensor, k: int, memory: int, names: tuple[str, str]
+    ) -> None:
         ranks.agree(partial(check_shard, queries, names[0]))
         ranks.agree(partial(check_shard, bank, names[1]))
         shapes = ranks.gather((tuple(queries.shape), str(queries.dtype), tuple(bank.shape), k, memory))
@@ -141,8 +158,9 @@ def local_two_way(block: Tensor, target: Tensor, k: int, unit: bool, memory: int
     return padded_to(forward, k), padded_to(backward, k)
 
 
-def neighbours_ranks(ranks: Collectives, layout: Layout, source: Tensor, target: Tensor, k: int, unit: bool,
-                     progress: Progress | None) -> tuple[Neighbours, Neighbours]:
+def neighbours_ranks(
+    ranks: Collectives, layout: Layout, source: Tensor, target: Tensor, k: int, unit: bool, progress: Progress | None
+) -> tuple[Neighbours, Neighbours]:
     """Neighbours, with global indices, of this rank's source rows and of its target rows."""
     forward = [no_neighbours(0, k)]
     backward = padded_to(no_neighbours(len(target), 0), k)
@@ -187,5 +205,7 @@ def padded_to(ranking: Ranked, k: int) -> Ranked:
     missing = k - values.shape[1]
     if missing == 0:
         return values, indices
-    return (torch.nn.functional.pad(values, (0, missing), value=-torch.inf),
-            torch.nn.functional.pad(indices, (0, missing), value=-1))
+    return (
+        torch.nn.functional.pad(values, (0, missing), value=-torch.inf),
+        torch.nn.functional.pad(indices, (0, missing), value=-1),
+    )

@@ -30,8 +30,9 @@ from stilts_kernels.topk.shortlist import Shortlist
 SIDE_ROWS = 2048  # of a block of scores that both directions read: 8 MB, and each direction's floor rises fast
 
 
-def mine_cpu(source: Tensor, target: Tensor, k: int, margin: str, retrieval: str, metric: str,
-             memory: int = DEFAULT_MEMORY) -> MinedPairs:
+def mine_cpu(
+    source: Tensor, target: Tensor, k: int, margin: str, retrieval: str, metric: str, memory: int = DEFAULT_MEMORY
+) -> MinedPairs:
     """See `stilts_kernels.mine`."""
     check_choices(margin, retrieval)
     unit = is_cosine(metric)
@@ -50,8 +51,9 @@ def mine_cuda(source: Tensor, target: Tensor, k: int, margin: str, retrieval: st
     return MinedPairs(pairs.source.cpu(), pairs.target.cpu(), pairs.score.cpu())
 
 
-def two_way(source: Rows, target: Rows, k_forward: int, k_backward: int, screen: str = "auto",
-            memory: int = DEFAULT_MEMORY) -> tuple[Neighbours, Neighbours]:
+def two_way(
+    source: Rows, target: Rows, k_forward: int, k_backward: int, screen: str = "auto", memory: int = DEFAULT_MEMORY
+) -> tuple[Neighbours, Neighbours]:
     """Exact neighbours of source in target and of target in source; each score is computed once.
 
     Scratch stays within `memory` bytes: a quarter for the survivors of the targets in work, the rest for the search.
@@ -80,8 +82,10 @@ class SideSearch:
     def __init__(self, rows: Rows, k: int) -> None:
         device = rows.data.device
         self.k, self.failed = k, torch.zeros(rows.count, dtype=torch.bool, device=device)
-        self.best = Neighbours(torch.full((rows.count, k), -torch.inf, dtype=torch.float64, device=device),
-                               torch.full((rows.count, k), -1, device=device))
+        self.best = Neighbours(
+            torch.full((rows.count, k), -torch.inf, dtype=torch.float64, device=device),
+            torch.full((rows.count, k), -1, device=device),
+        )
 
     def shortlist(self, rows: Rows, opposite: Rows) -> Shortlist:
         """An empty shortlist for some rows of this side and some of the other."""
@@ -95,8 +99,16 @@ class SideSearch:
         self.failed[rows] |= failed
 
 
-def search_tile(source: Rows, rows: slice, target: Rows, columns: slice, forward: SideSearch, backward: SideSearch,
-                screen: str, memory: int) -> int:
+def search_tile(
+    source: Rows,
+    rows: slice,
+    target: Rows,
+    columns: slice,
+    forward: SideSearch,
+    backward: SideSearch,
+    screen: str,
+    memory: int,
+) -> int:
     """Searches some source rows against some target rows, both ways; returns how many pairs were scored."""
     some_source, some_target = source.part(rows.start, rows.stop), target.part(columns.start, columns.stop)
     forward_list = forward.shortlist(some_source, some_target)
@@ -104,8 +116,13 @@ def search_tile(source: Rows, rows: slice, target: Rows, columns: slice, forward
     sweep_both(some_source, some_target, forward_list, backward_list, getattr(torch, screen))
     forward_source, forward_target = forward_list.finish()
     backward_target, backward_source = backward_list.finish()
-    scores = scores_of(some_source, some_target, torch.cat([forward_source, backward_source]),
-                       torch.cat([forward_target, backward_target]), scoring_step(source.dim, memory))
+    scores = scores_of(
+        some_source,
+        some_target,
+        torch.cat([forward_source, backward_source]),
+        torch.cat([forward_target, backward_target]),
+        scoring_step(source.dim, memory),
+    )
     forward_scores, backward_scores = scores.split([len(forward_source), len(backward_source)])
 
     best = best_pairs(forward_list, forward_source, forward_target, forward_scores)

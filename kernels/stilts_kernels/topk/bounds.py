@@ -58,8 +58,9 @@ class Panel:
     def part(self, start: int, stop: int) -> Panel:
         """The panel of rows start..stop, counted within this panel; shares memory."""
         cut = slice(start, stop)
-        return Panel(self.start + start, self.rows[cut], self.norm[cut], self.error[cut], self.shift[cut],
-                     self.centre_norm)
+        return Panel(
+            self.start + start, self.rows[cut], self.norm[cut], self.error[cut], self.shift[cut], self.centre_norm
+        )
 
 
 def centre_of(rows: Rows) -> Tensor:
@@ -77,8 +78,9 @@ class PanelMaker:
     `shift_column` is 0 for the bank and 2 for queries, so that each side's shift meets the other side's ones.
     """
 
-    def __init__(self, rows: Rows, centre: Tensor, other_centre: Tensor | None, shift_column: int,
-                 dtype: torch.dtype) -> None:
+    def __init__(
+        self, rows: Rows, centre: Tensor, other_centre: Tensor | None, shift_column: int, dtype: torch.dtype
+    ) -> None:
         self.rows, self.centre, self.other_centre = rows, centre, other_centre
         self.shift_column, self.dtype = shift_column, dtype
         self._step = min(GPU_ROWS_PER_STEP if centre.is_cuda else ROWS_PER_STEP, max(1, rows.count))

@@ -10,8 +10,9 @@ from stilts_kernels.topk.kernel import EMPTY, GROUP, Config, group_columns, key_
 MOST_CANDIDATES, CANDIDATES_PER_K = 4096, 64  # of one column; with more it is searched pair by pair
 
 
-def row_candidates(keys: Tensor, tiles: Tensor, error: Tensor, k: int, tile_columns: int,
-                   count: int) -> tuple[Tensor, Tensor, Tensor]:
+def row_candidates(
+    keys: Tensor, tiles: Tensor, error: Tensor, k: int, tile_columns: int, count: int
+) -> tuple[Tensor, Tensor, Tensor]:
     """(query, row, bound): pairs [P] that may be among the k best, and the upper bound [Q] of all other groups.
 
     keys, tiles int32 [splits, Q, kept] of the row kernel, error [Q]; bank rows count to `count`.
@@ -32,8 +33,9 @@ def row_candidates(keys: Tensor, tiles: Tensor, error: Tensor, k: int, tile_colu
     return query[:, None].expand_as(rows)[inside], rows[inside], dropped
 
 
-def column_candidates(best: Tensor, second: Tensor, error: Tensor, k: int, config: Config,
-                      count: int) -> tuple[Tensor, Tensor, Tensor]:
+def column_candidates(
+    best: Tensor, second: Tensor, error: Tensor, k: int, config: Config, count: int
+) -> tuple[Tensor, Tensor, Tensor]:
     """(column, row, failed): pairs [P] that hold the k best of every column, and columns [n] with too many of them.
 
     best, second int32 [n, blocks]: each block's two best groups of a column; rows count to `count` over all blocks.

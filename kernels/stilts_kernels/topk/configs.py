@@ -80,8 +80,9 @@ def load_record(path: Path) -> dict[str, Any]:
         entries = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is not a record of tuned configurations: {error}") from error
-    if not isinstance(entries, dict) or not all(isinstance(entry, dict) and ENTRY in entry
-                                                for entry in entries.values()):
+    if not isinstance(entries, dict) or not all(
+        isinstance(entry, dict) and ENTRY in entry for entry in entries.values()
+    ):
         raise ValueError(f"{path} is not a record of tuned configurations: expected {{key: {{config: ...}}}}")
     return entries
 
@@ -106,8 +107,7 @@ def device_facts(device: torch.device) -> tuple[str, int]:
 def choose_config(device: torch.device, dtype: torch.dtype, dim: int, kept: int, two_way: bool) -> Config:
     """The configuration of a search on `device`; says in the log where it comes from."""
     gpu, capability = device_facts(device)
-    config, origin = resolve(record_path(), capability, record_key(gpu, dtype, dim, kept, two_way), kept,
-                             two_way)
+    config, origin = resolve(record_path(), capability, record_key(gpu, dtype, dim, kept, two_way), kept, two_way)
     log.info("fused kernel: %s (%s)", describe(config), origin)
     return config
 
@@ -120,8 +120,9 @@ def resolve(path: Path, capability: int, key: str, kept: int, two_way: bool) -> 
     if entry is None:
         return known[0], f"default: {path} has no entry for {key}"
     if entry[ENTRY] not in known:
-        log.warning("%s: the configuration of %s is not a candidate of this version; tune again. Taking the default",
-                    path, key)
+        log.warning(
+            "%s: the configuration of %s is not a candidate of this version; tune again. Taking the default", path, key
+        )
         return known[0], "default: the recorded configuration is no candidate"
     return entry[ENTRY], f"tuned: {key} of {path}"
 

@@ -50,8 +50,14 @@ class Index:
         self.panels = list(make_panels(maker, fitting(BANK_ROWS, dtype)))
 
 
-def topk_cpu(queries: Tensor, bank: Tensor | Index, k: int, metric: str = "inner", screen: str = "auto",
-             memory: int = DEFAULT_MEMORY) -> TopK:
+def topk_cpu(
+    queries: Tensor,
+    bank: Tensor | Index,
+    k: int,
+    metric: str = "inner",
+    screen: str = "auto",
+    memory: int = DEFAULT_MEMORY,
+) -> TopK:
     """The k best bank rows of every query; see `stilts_kernels.topk`."""
     check_matrix(queries, "queries")
     index = bank if isinstance(bank, Index) else None
@@ -60,8 +66,9 @@ def topk_cpu(queries: Tensor, bank: Tensor | Index, k: int, metric: str = "inner
     return TopK(values.float(), indices)
 
 
-def topk_float64(queries: Rows, bank: Rows, k: int, screen: str = "auto", memory: int = DEFAULT_MEMORY,
-                 index: Index | None = None) -> Ranked:
+def topk_float64(
+    queries: Rows, bank: Rows, k: int, screen: str = "auto", memory: int = DEFAULT_MEMORY, index: Index | None = None
+) -> Ranked:
     """Canonical top-k of every query: (values float64 [Q, k], indices int64 [Q, k]); ranks and shards merge these."""
     check_pair(queries, bank, k)
     screen = index.screen if index else choose_screen(screen)
@@ -80,8 +87,9 @@ def topk_float64(queries: Rows, bank: Rows, k: int, screen: str = "auto", memory
     return values, indices
 
 
-def one_pass(queries: Rows, bank: Rows, k: int, screen: str, cap: int, step: int,
-             index: Index | None = None) -> tuple[Tensor, Tensor, tuple[int, int]]:
+def one_pass(
+    queries: Rows, bank: Rows, k: int, screen: str, cap: int, step: int, index: Index | None = None
+) -> tuple[Tensor, Tensor, tuple[int, int]]:
     """Top-k of every query: (values float64, indices, (rows certified, survivors scored))."""
     dtype = getattr(torch, screen)
     centre, bank_centre = (index.centre, index.centre) if index else (centre_of(queries), centre_of(bank))
@@ -110,11 +118,17 @@ def sweep(queries: list[Panel], bank: Iterable[Panel], forward: Shortlist, backw
         for query_panel in queries:
             scores = buffer[: len(bank_panel) * len(query_panel)].view(len(bank_panel), len(query_panel))
             torch.mm(bank_panel.rows, query_panel.rows.T, out=scores)
-            forward.collect(scores, score_error(query_panel, bank_panel), UNIT_ROUNDOFF[dtype], query_panel.start,
-                            bank_panel.start)
+            forward.collect(
+                scores, score_error(query_panel, bank_panel), UNIT_ROUNDOFF[dtype], query_panel.start, bank_panel.start
+            )
             if backward is not None:
-                backward.collect(scores.T, score_error(bank_panel, query_panel), UNIT_ROUNDOFF[dtype],
-                                 bank_panel.start, query_panel.start)
+                backward.collect(
+                    scores.T,
+                    score_error(bank_panel, query_panel),
+                    UNIT_ROUNDOFF[dtype],
+                    bank_panel.start,
+                    query_panel.start,
+                )
 
 
 def best_pairs(shortlist: Shortlist, row: Tensor, column: Tensor, score: Tensor) -> Ranked:
@@ -130,16 +144,18 @@ def best_pairs(shortlist: Shortlist, row: Tensor, column: Tensor, score: Tensor)
     return values, indices
 
 
-def search_failed_rows(queries: Rows, bank: Rows, shortlist: Shortlist, values: Tensor, indices: Tensor,
-                       screen: str) -> None:
+def search_failed_rows(
+    queries: Rows, bank: Rows, shortlist: Shortlist, values: Tensor, indices: Tensor, screen: str
+) -> None:
     """Searches the failed rows again, in float32 or, after that, pair by pair; fills values and indices in place."""
     for failed in shortlist.failed.nonzero()[:, 0].split(REDO_ROWS):
         if len(failed) == 0:  # an empty tensor splits into one empty part
             break
         if screen == "bfloat16":
             failed_queries = Rows(queries.data[failed], queries.name, queries.unit)
-            values[failed], indices[failed], _ = one_pass(failed_queries, bank, shortlist.k, "float32", CAP_SECOND,
-                                                          REDO_ROWS)
+            values[failed], indices[failed], _ = one_pass(
+                failed_queries, bank, shortlist.k, "float32", CAP_SECOND, REDO_ROWS
+            )
         else:
             values[failed], indices[failed] = exhaustive(queries, failed, bank, shortlist.k)
 

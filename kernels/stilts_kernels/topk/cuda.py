@@ -85,8 +85,17 @@ class Limits:
 class Search:
     """One exact search of queries [Q, D] in bank [N, D]; `k_backward` asks for the other direction too."""
 
-    def __init__(self, queries: Rows, bank: Rows, k: int, k_backward: int = 0, limits: Limits | None = None,
-                 config: Config | None = None, splits: int = 0, kept: int = 0) -> None:
+    def __init__(
+        self,
+        queries: Rows,
+        bank: Rows,
+        k: int,
+        k_backward: int = 0,
+        limits: Limits | None = None,
+        config: Config | None = None,
+        splits: int = 0,
+        kept: int = 0,
+    ) -> None:
         check_pair(queries, bank, k)
         if k_backward:
             check_pair(bank, queries, k_backward)
@@ -122,8 +131,9 @@ class Search:
         """(forward [Q, k], backward [N, k_backward] or empty)."""
         dim = self.queries.dim
         bank_rows = self.limits.rows_of_bank(dim)
-        query_rows = self.limits.rows_of_queries(max(self.k, self.k_backward), dim, self.bank.count, self.config["BM"],
-                                                 self.two_way)
+        query_rows = self.limits.rows_of_queries(
+            max(self.k, self.k_backward), dim, self.bank.count, self.config["BM"], self.two_way
+        )
         forward: list[Ranked] = []
         backward = [self._no_neighbours(stop - start) for start, stop in spans(self.bank.count, bank_rows)]
         for start, stop in spans(self.queries.count, query_rows):
@@ -139,16 +149,19 @@ class Search:
 
     def _no_neighbours(self, count: int) -> Ranked:
         device = self.bank.data.device
-        return (torch.empty(count, 0, dtype=torch.float64, device=device),
-                torch.empty(count, 0, dtype=torch.int64, device=device))
+        return (
+            torch.empty(count, 0, dtype=torch.float64, device=device),
+            torch.empty(count, 0, dtype=torch.int64, device=device),
+        )
 
     def _search_block(self, left: Panel, right: Panel) -> tuple[Ranked, Ranked | None]:
         """Neighbours of a block of queries in a block of the bank, global indices, and the other way with two_way."""
         blocks = triton.cdiv(len(left), self.config["BM"])
         tiles = triton.cdiv(len(right), self.config["BN"])
         splits = self.splits or splits_for(blocks, tiles, self.k)
-        keys, key_tiles, best, second = launch(self.columns(left), self.columns(right), self.kept, splits, self.config,
-                                               self.two_way)
+        keys, key_tiles, best, second = launch(
+            self.columns(left), self.columns(right), self.kept, splits, self.config, self.two_way
+        )
         error = score_error(left, right)
         query, row, dropped = row_candidates(keys, key_tiles, error, self.k, self.config["BN"], len(right))
         values, indices = self._rank(left, right, query, row, self.k)
@@ -200,8 +213,9 @@ class Search:
         nearest = []
         for start, stop in spans(len(right), self.limits.columns(k, len(best))):
             some_columns = right.part(start, stop)
-            column, row, failed = column_candidates(best[:, start:stop].T, second[:, start:stop].T, error[start:stop],
-                                                    k, self.config, len(left))
+            column, row, failed = column_candidates(
+                best[:, start:stop].T, second[:, start:stop].T, error[start:stop], k, self.config, len(left)
+            )
             self.failed_columns[some_columns.start : some_columns.start + len(some_columns)] |= failed
             nearest.append(self._rank(left, some_columns, row, column, k, backward=True))
         return concatenated(nearest)
@@ -212,8 +226,9 @@ class Search:
         columns = self.failed_columns.nonzero()[:, 0]
         if len(columns):
             values, indices = backward
-            values[columns], indices[columns] = exhaustive(self.bank, columns, self.queries, self.k_backward,
-                                                           self.score.swapped())
+            values[columns], indices[columns] = exhaustive(
+                self.bank, columns, self.queries, self.k_backward, self.score.swapped()
+            )
         rows = self.queries.count + (self.bank.count if self.two_way else 0)
         failures = int(self.failed_rows.sum()) + len(columns)
         path = "triton interpreter" if interpreted() else "triton fused, cuda"

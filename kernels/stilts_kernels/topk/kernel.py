@@ -49,8 +49,9 @@ def sortable_key(x: tl.tensor, group: tl.tensor, GROUP_BITS: tl.constexpr) -> tl
 
 
 @triton.jit
-def row_keys(acc: tl.tensor, BM: tl.constexpr, BN: tl.constexpr, GROUPS: tl.constexpr,
-             GROUP_BITS: tl.constexpr) -> tl.tensor:
+def row_keys(
+    acc: tl.tensor, BM: tl.constexpr, BN: tl.constexpr, GROUPS: tl.constexpr, GROUP_BITS: tl.constexpr
+) -> tl.tensor:
     """Keys [BM, GROUPS] of the group maxima of a tile of scores; all reductions stay inside a thread."""
     split = tl.reshape(acc, [BM, GROUPS // 4, BN // (2 * GROUPS), 4, 2])
     maxima = tl.reshape(tl.max(tl.max(split, axis=4), axis=2), [BM, GROUPS])
@@ -59,7 +60,11 @@ def row_keys(acc: tl.tensor, BM: tl.constexpr, BN: tl.constexpr, GROUPS: tl.cons
 
 @triton.jit
 def column_keys(  # type: ignore[no-untyped-def]  # Triton reads annotations as types
-    acc, BM: tl.constexpr, BN: tl.constexpr, ROW_GROUPS: tl.constexpr, GROUP_BITS: tl.constexpr,
+    acc,
+    BM: tl.constexpr,
+    BN: tl.constexpr,
+    ROW_GROUPS: tl.constexpr,
+    GROUP_BITS: tl.constexpr,
 ):
     """(best, second) int32 keys [BN] of the row groups of a tile of scores; `second` is empty for one group.
 
@@ -74,9 +79,25 @@ def column_keys(  # type: ignore[no-untyped-def]  # Triton reads annotations as 
 
 @triton.jit
 def group_topk_kernel(  # type: ignore[no-untyped-def]  # Triton reads annotations as types
-    queries, bank, out_keys, out_tiles, out_best, out_second, query_count, bank_count, tiles_per_split,
-    DIM: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, K: tl.constexpr, GROUPS: tl.constexpr,
-    ROW_GROUPS: tl.constexpr, GROUP_BITS: tl.constexpr, STAGES: tl.constexpr, USE_TMA: tl.constexpr,
+    queries,
+    bank,
+    out_keys,
+    out_tiles,
+    out_best,
+    out_second,
+    query_count,
+    bank_count,
+    tiles_per_split,
+    DIM: tl.constexpr,
+    BM: tl.constexpr,
+    BN: tl.constexpr,
+    BK: tl.constexpr,
+    K: tl.constexpr,
+    GROUPS: tl.constexpr,
+    ROW_GROUPS: tl.constexpr,
+    GROUP_BITS: tl.constexpr,
+    STAGES: tl.constexpr,
+    USE_TMA: tl.constexpr,
     TWO_WAY: tl.constexpr,
 ):
     """out_keys, out_tiles int32 [splits, Q, K]: the K best groups of each query in this program's split, unsorted.
@@ -99,10 +120,16 @@ def group_topk_kernel(  # type: ignore[no-untyped-def]  # Triton reads annotatio
             else:
                 depth = d + tl.arange(0, BK)
                 row, column = block * BM + tl.arange(0, BM), tile * BN + tl.arange(0, BN)
-                left = tl.load(queries + row[:, None].to(tl.int64) * DIM + depth[None, :],
-                               mask=(row[:, None] < query_count) & (depth[None, :] < DIM), other=0.0)
-                right = tl.load(bank + column[:, None].to(tl.int64) * DIM + depth[None, :],
-                                mask=(column[:, None] < bank_count) & (depth[None, :] < DIM), other=0.0)
+                left = tl.load(
+                    queries + row[:, None].to(tl.int64) * DIM + depth[None, :],
+                    mask=(row[:, None] < query_count) & (depth[None, :] < DIM),
+                    other=0.0,
+                )
+                right = tl.load(
+                    bank + column[:, None].to(tl.int64) * DIM + depth[None, :],
+                    mask=(column[:, None] < bank_count) & (depth[None, :] < DIM),
+                    other=0.0,
+                )
             acc = tl.dot(left, right.T, acc)
         columns = tile * BN + tl.arange(0, BN)
         if (tile + 1) * BN > bank_count:  # a mask on every tile would double the cost of the filter
@@ -137,9 +164,22 @@ def group_topk_kernel(  # type: ignore[no-untyped-def]  # Triton reads annotatio
 
 @triton.jit
 def pair_score_kernel(  # type: ignore[no-untyped-def]  # Triton reads annotations as types
-    queries, bank, query_norms, bank_norms, query, row, out, pair_count,
-    query_stride, query_step, bank_stride, bank_step,
-    DIM: tl.constexpr, UNIT: tl.constexpr, BP: tl.constexpr, BD: tl.constexpr,
+    queries,
+    bank,
+    query_norms,
+    bank_norms,
+    query,
+    row,
+    out,
+    pair_count,
+    query_stride,
+    query_step,
+    bank_stride,
+    bank_step,
+    DIM: tl.constexpr,
+    UNIT: tl.constexpr,
+    BP: tl.constexpr,
+    BD: tl.constexpr,
 ):
     """out float64 [P]: dot products of queries[query[p]] and bank[row[p]], float32 rows, of unit length with UNIT.
 
@@ -173,13 +213,24 @@ def kept_groups(k: int) -> int:
 
 def kernel_constants(config: Config, dim: int, kept: int, two_way: bool = False) -> dict[str, int]:
     """constexpr arguments of `group_topk_kernel` for one configuration."""
-    return {"DIM": dim, "BM": config["BM"], "BN": config["BN"], "BK": config["BK"],
-            "K": kept, "GROUPS": config["BN"] // GROUP, "ROW_GROUPS": config["ROW_GROUPS"],
-            "GROUP_BITS": GROUP_BITS, "STAGES": config["STAGES"], "USE_TMA": config["USE_TMA"], "TWO_WAY": two_way}
+    return {
+        "DIM": dim,
+        "BM": config["BM"],
+        "BN": config["BN"],
+        "BK": config["BK"],
+        "K": kept,
+        "GROUPS": config["BN"] // GROUP,
+        "ROW_GROUPS": config["ROW_GROUPS"],
+        "GROUP_BITS": GROUP_BITS,
+        "STAGES": config["STAGES"],
+        "USE_TMA": config["USE_TMA"],
+        "TWO_WAY": two_way,
+    }
 
 
-def launch(queries: Tensor, bank: Tensor, kept: int, splits: int, config: Config,
-           two_way: bool = False) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def launch(
+    queries: Tensor, bank: Tensor, kept: int, splits: int, config: Config, two_way: bool = False
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Row keys and tiles int32 [splits, Q, kept], column keys (best, second) int32 [blocks, N] (one unused element
     without two_way).
 
@@ -191,11 +242,23 @@ def launch(queries: Tensor, bank: Tensor, kept: int, splits: int, config: Config
     keys, where = torch.empty(2, splits, len(queries), kept, dtype=torch.int32, device=queries.device)
     column_shape = (2, blocks, len(bank)) if two_way else (2, 1, 1)
     best, second = torch.empty(column_shape, dtype=torch.int32, device=queries.device)
-    sides = [TensorDescriptor.from_tensor(side, [config[size], config["BK"]]) if config["USE_TMA"] else side
-             for side, size in ((queries, "BM"), (bank, "BN"))]
-    group_topk_kernel[(blocks, splits)](*sides, keys, where, best, second, len(queries), len(bank),
-                                        triton.cdiv(tiles, splits), **constants, num_warps=config["num_warps"],
-                                        maxnreg=config["maxnreg"])
+    sides = [
+        TensorDescriptor.from_tensor(side, [config[size], config["BK"]]) if config["USE_TMA"] else side
+        for side, size in ((queries, "BM"), (bank, "BN"))
+    ]
+    group_topk_kernel[(blocks, splits)](
+        *sides,
+        keys,
+        where,
+        best,
+        second,
+        len(queries),
+        len(bank),
+        triton.cdiv(tiles, splits),
+        **constants,
+        num_warps=config["num_warps"],
+        maxnreg=config["maxnreg"],
+    )
     return keys, where, best, second
 
 
@@ -218,8 +281,19 @@ class PairScores:
             strides = (*queries.data.stride(), *bank.data.stride())
             size = INTERPRETED_PAIRS if interpreted() else PAIR_BLOCK
             pair_score_kernel[(triton.cdiv(len(query), size),)](
-                queries.data, bank.data, *self.norms, query.contiguous(), row.contiguous(), out, len(query), *strides,
-                DIM=queries.dim, UNIT=queries.unit, BP=size, BD=PAIR_DEPTH)
+                queries.data,
+                bank.data,
+                *self.norms,
+                query.contiguous(),
+                row.contiguous(),
+                out,
+                len(query),
+                *strides,
+                DIM=queries.dim,
+                UNIT=queries.unit,
+                BP=size,
+                BD=PAIR_DEPTH,
+            )
         return out
 
 
@@ -227,8 +301,9 @@ def row_norms(rows: Rows) -> Tensor:
     """Euclidean lengths float32 [N], as `rows.normalize` computes them; one unused element when not scaled."""
     if not rows.unit:
         return torch.ones(1, device=rows.data.device)
-    return torch.cat([torch.linalg.vector_norm(part.float().contiguous(), dim=1)
-                      for part in rows.data.split(NORM_ROWS)])
+    return torch.cat(
+        [torch.linalg.vector_norm(part.float().contiguous(), dim=1) for part in rows.data.split(NORM_ROWS)]
+    )
 
 
 def key_bounds(keys: Tensor, error: Tensor) -> tuple[Tensor, Tensor]:

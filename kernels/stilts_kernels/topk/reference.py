@@ -36,8 +36,9 @@ def topk_of(matrix: Tensor, k: int) -> tuple[Tensor, Tensor]:
     return values[:, :k], indices[:, :k]
 
 
-def exhaustive(queries: Rows, which: Tensor, bank: Rows, k: int,
-               score: Score = canonical_scores) -> tuple[Tensor, Tensor]:
+def exhaustive(
+    queries: Rows, which: Tensor, bank: Rows, k: int, score: Score = canonical_scores
+) -> tuple[Tensor, Tensor]:
     """Canonical top-k of the queries `which` [F] by scoring every pair: (values float64, indices) [F, k]."""
     values = torch.empty(len(which), k, dtype=torch.float64, device=which.device)
     indices = torch.empty(len(which), k, dtype=torch.int64, device=which.device)

@@ -12,7 +12,7 @@ TRIALS = 12  # products timed to choose a screen: some 30 ms, once
 
 @lru_cache
 def fastest_screen() -> str:
-    """"bfloat16" where this processor has the instructions and they win a timed product, else "float32".
+    """ "bfloat16" where this processor has the instructions and they win a timed product, else "float32".
 
     Having them is not enough: avx512_bf16 without AMX multiplies slower than float32 on some processors.
     """

@@ -50,8 +50,11 @@ def _check_settings(profile: Profile) -> None:
     """Refuse keys that the launcher would pass over in silence."""
     known = launcher_of(profile).settings | COMMON
     # A value equal to the default asks for nothing; a submitted run's copy of its profile holds every key.
-    given = [name for name in Profile.model_fields if getattr(profile, name) != Profile.model_fields[name].get_default(
-        call_default_factory=True)]
+    given = [
+        name
+        for name in Profile.model_fields
+        if getattr(profile, name) != Profile.model_fields[name].get_default(call_default_factory=True)
+    ]
     given += [name for resources in profile.jobs.values() for name in resources if name in Resources.model_fields]
     for name in given:
         if name not in known:

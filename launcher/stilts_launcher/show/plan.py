@@ -18,7 +18,10 @@ from stilts_launcher.start import prepare_run, run_of
 
 
 def show_plan(
-    recipe: Recipe, ranks: int | None = None, gpu_memory: float | None = None, trial: bool = False,
+    recipe: Recipe,
+    ranks: int | None = None,
+    gpu_memory: float | None = None,
+    trial: bool = False,
     as_json: bool = False,
 ) -> str:
     """Make the run folder and plan of `recipe` and describe it. Nothing is trained but a trial, if asked for.
@@ -31,9 +34,19 @@ def show_plan(
     count = ranks or (recipe.launch.nproc if recipe.launch.nproc != "auto" else 1)
     found, measured = _estimated(recipe, plan, count, trial, lacking)
     if as_json:
-        return json.dumps({"name": recipe.name, "folder": str(run.root), "ranks": count, "dtype": recipe.engine.dtype,
-                           "lacking": lacking, "trial": None if measured is None else measured.to_json(),
-                           "phases": to_json(found), "use": plan.use}, indent=1)
+        return json.dumps(
+            {
+                "name": recipe.name,
+                "folder": str(run.root),
+                "ranks": count,
+                "dtype": recipe.engine.dtype,
+                "lacking": lacking,
+                "trial": None if measured is None else measured.to_json(),
+                "phases": to_json(found),
+                "use": plan.use,
+            },
+            indent=1,
+        )
     by_auto = ranks is None and recipe.launch.nproc == "auto"
     lines = [*_head(recipe, run, found, count, by_auto), ""]
     lines += [line for one in found for line in _describe(one, plan)]
@@ -95,9 +108,11 @@ def _describe(one: Estimate, plan: Plan) -> list[str]:
     lines.append(f"  from {phase.init or plan.model}" + (f", used by {', '.join(users)}" if users else ""))
     if one.size is not None:
         setting = phase.setting()
-        lines.append(f"  train {', '.join(phase.train)}: {_steps(one)} of "
-                     f"{counted(setting.train_batch_size, 'example')}, "
-                     f"learning_rate {setting.learning_rate:g}, seed {phase.seed}")
+        lines.append(
+            f"  train {', '.join(phase.train)}: {_steps(one)} of "
+            f"{counted(setting.train_batch_size, 'example')}, "
+            f"learning_rate {setting.learning_rate:g}, seed {phase.seed}"
+        )
         tokens = "unknown until the data are read" if one.size.tokens is None else f"{one.size.tokens:,}"
         lines.append(f"  tokens {tokens}" + (f", {one.hours:.2f} hours" if one.hours is not None else ""))
         lines.append(f"  {_memory(one)}")

@@ -69,8 +69,10 @@ class Side:
     def check(self) -> None:
         """Raises UserError for sizes that differ, no sentences, or an id that occurs twice."""
         if not len(self.ids) == len(self.texts) == len(self.embeddings) or not self.ids:
-            sizes = (f"{counted(len(self.ids), 'id')}, {counted(len(self.texts), 'text')}, "
-                     f"{counted(len(self.embeddings), 'embedding')}")
+            sizes = (
+                f"{counted(len(self.ids), 'id')}, {counted(len(self.texts), 'text')}, "
+                f"{counted(len(self.embeddings), 'embedding')}"
+            )
             raise UserError(f"side {self.name!r} has {sizes}; there must be one of each per sentence")
         name, times = Counter(self.ids).most_common(1)[0]
         if times > 1:

@@ -213,8 +213,12 @@ def check_sides(path: Path, pairs: Sequence[Pair], gold: Sequence[Pair]) -> None
                 fail(path, number, f"{id!r} is an id of the other side in the labels; {EXCHANGED}")
             [*known] = prefixes[side]
             if len(known) == 1 and known[0] and _side_name(id) != known[0]:
-                fail(path, number, f"{id!r} is no id of this side, whose ids in the labels begin with {known[0]!r}; "
-                     "write source id TAB pivot id, of this language")
+                fail(
+                    path,
+                    number,
+                    f"{id!r} is no id of this side, whose ids in the labels begin with {known[0]!r}; "
+                    "write source id TAB pivot id, of this language",
+                )
 
 
 EXCHANGED = "write source id TAB pivot id, in predictions and labels alike"

@@ -17,7 +17,10 @@ from stilts_ds.rows.writer import RowsWriter
 
 
 def encode_bitext(
-    records: Iterable[Sentence], tokenizer: Tokenizer, labels: Sequence[str], setting: TrainingPart,
+    records: Iterable[Sentence],
+    tokenizer: Tokenizer,
+    labels: Sequence[str],
+    setting: TrainingPart,
     folder: Path | None = None,
 ) -> Rows:
     """The end of a sentence longer than a row is cut and counted."""

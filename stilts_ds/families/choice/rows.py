@@ -22,7 +22,10 @@ from stilts_ds.rows.writer import RowsWriter
 
 
 def encode_choice(
-    records: Iterable[Choice], tokenizer: Tokenizer, labels: Sequence[str], setting: TrainingPart,
+    records: Iterable[Choice],
+    tokenizer: Tokenizer,
+    labels: Sequence[str],
+    setting: TrainingPart,
     folder: Path | None = None,
 ) -> Rows:
     """Rows of one question stand together; every question of a task must have the same number of choices."""

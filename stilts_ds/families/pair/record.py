@@ -80,14 +80,18 @@ def read_qqp(part: Part) -> Iterator[Pair]:
     lines = read_lines(part.path)
     number, header = next(lines)
     if tuple(unquote(cell) for cell in header.split("\t")) != QQP_HEADER:
-        raise UserError(f"{part.path}:{number}: the header must be {' '.join(QQP_HEADER)}, with tabs between them; "
-                        "use GLUE's train.tsv and dev.tsv")
+        raise UserError(
+            f"{part.path}:{number}: the header must be {' '.join(QQP_HEADER)}, with tabs between them; "
+            "use GLUE's train.tsv and dev.tsv"
+        )
     for number, line in lines:
         cells = [unquote(cell) for cell in line.split("\t")]
         where = f"{part.path}:{number}"
         if len(cells) > len(QQP_HEADER):
-            raise UserError(f"{where}: {counted(len(cells), 'column')}, expected {len(QQP_HEADER)}; "
-                            "remove tabs inside the questions")
+            raise UserError(
+                f"{where}: {counted(len(cells), 'column')}, expected {len(QQP_HEADER)}; "
+                "remove tabs inside the questions"
+            )
         if len(cells) < len(QQP_HEADER):
             part.tally["rows with missing columns"] += 1
             continue
@@ -106,11 +110,14 @@ def read_pair_tsv(part: Part) -> Iterator[Pair]:
         cells = [unquote(cell) for cell in line.split("\t")]
         columns = columns or len(cells)
         if len(cells) not in (2, 3):
-            raise UserError(f"{where}: {counted(len(cells), 'column')}, expected text, text and perhaps a label; "
-                            "check the file")
+            raise UserError(
+                f"{where}: {counted(len(cells), 'column')}, expected text, text and perhaps a label; check the file"
+            )
         if len(cells) != columns:
-            raise UserError(f"{where}: {counted(len(cells), 'column')}, but {columns} on the lines before; "
-                            "give every row its label, or none")
+            raise UserError(
+                f"{where}: {counted(len(cells), 'column')}, but {columns} on the lines before; "
+                "give every row its label, or none"
+            )
         if not rows and HEADER_NAMES.issuperset(cell.lower() for cell in cells[:2]):
             raise UserError(f"{where}: is a header, not a pair of texts; remove the line")
         given = cells[2].strip(" ") if columns == 3 else ""

@@ -19,7 +19,10 @@ from stilts_ds.rows.writer import RowsWriter
 
 
 def encode_pair(
-    records: Iterable[Pair], tokenizer: Tokenizer, labels: Sequence[str], setting: TrainingPart,
+    records: Iterable[Pair],
+    tokenizer: Tokenizer,
+    labels: Sequence[str],
+    setting: TrainingPart,
     folder: Path | None = None,
 ) -> Rows:
     """One row a pair. `labels` is the label list of the head, in index order."""

@@ -26,7 +26,10 @@ from stilts_ds.rows.writer import RowsWriter
 
 
 def encode_span(
-    records: Iterable[Span], tokenizer: Tokenizer, labels: Sequence[str], setting: TrainingPart,
+    records: Iterable[Span],
+    tokenizer: Tokenizer,
+    labels: Sequence[str],
+    setting: TrainingPart,
     folder: Path | None = None,
 ) -> Rows:
     """Windows of question and context. A window that lacks the first gold answer points at position 0."""

@@ -119,8 +119,7 @@ def _check_answered(gold: Sequence[Span], predicted: Mapping[str, str]) -> None:
     missing = [question.id for question in gold if question.id not in predicted]
     if missing:
         lacking = counted(len(missing), "question has", "questions have")
-        raise UserError(f"{lacking} no prediction, first {missing[0]!r}; "
-                        "predict all of them")
+        raise UserError(f"{lacking} no prediction, first {missing[0]!r}; predict all of them")
     bare = [question.id for question in gold if not question.answers and not question.impossible]
     if bare or not gold:
         raise UserError(f"no gold answers for question {bare[0] if bare else '(none)'!r}; give a labelled split")

@@ -62,13 +62,16 @@ def rejoin(n_words: int, chunks: Iterable[Chunk]) -> NDArray[np.int64]:
     times = np.zeros(n_words, dtype=np.int64)
     for word_index, tag_ids in chunks:
         if np.shape(word_index) != np.shape(tag_ids):
-            raise UserError(f"a chunk has {counted(len(word_index), 'token')} but {counted(len(tag_ids), 'tag')}; "
-                            "encode the task again")
+            raise UserError(
+                f"a chunk has {counted(len(word_index), 'token')} but {counted(len(tag_ids), 'tag')}; "
+                "encode the task again"
+            )
         first = word_index >= 0
         words = word_index[first]
         if words.size and words.max() >= n_words:
-            raise UserError(f"a chunk tags word {words.max()} of a sentence of {counted(n_words, 'word')}; "
-                            "encode the task again")
+            raise UserError(
+                f"a chunk tags word {words.max()} of a sentence of {counted(n_words, 'word')}; encode the task again"
+            )
         tags[words] = tag_ids[first]
         np.add.at(times, words, 1)
     if (times != 1).any():
@@ -138,12 +141,19 @@ def check_sentences(path: Path, found: Sequence[int], wanted: Sequence[int]) -> 
     for number, (words, expected) in enumerate(zip(found, wanted), start=1):
         if words != expected:
             at = lines[number - 1][expected] if words > expected else ends[number - 1]
-            fail(path, at, f"sentence {number} has {counted(words, 'tag')} for {counted(expected, 'word')}; "
-                 "predict this split again")
+            fail(
+                path,
+                at,
+                f"sentence {number} has {counted(words, 'tag')} for {counted(expected, 'word')}; "
+                "predict this split again",
+            )
     if len(found) != len(wanted):
         line = lines[len(wanted)][0] if len(found) > len(wanted) else max(ends, default=1)
-        fail(path, line, f"{counted(len(found), 'sentence')} for {counted(len(wanted), 'gold sentence')}; "
-             "predict this split again")
+        fail(
+            path,
+            line,
+            f"{counted(len(found), 'sentence')} for {counted(len(wanted), 'gold sentence')}; predict this split again",
+        )
 
 
 def expect(records: Sequence[Tagged]) -> Expected:

@@ -98,8 +98,10 @@ def read_tag_tsv(part: Part) -> Iterator[Tagged]:
             prefixed = has_prefix
         elif prefixed != has_prefix and (prefixed or len(words) > 1):
             # A lone word such as `de:` may stand in a file without prefixes.
-            raise UserError(f"{where}: words of this sentence {'begin' if has_prefix else 'do not begin'} with "
-                            f"{part.language!r} and a colon, unlike those before; make all words of the file alike")
+            raise UserError(
+                f"{where}: words of this sentence {'begin' if has_prefix else 'do not begin'} with "
+                f"{part.language!r} and a colon, unlike those before; make all words of the file alike"
+            )
         if prefixed:
             words = [word.partition(":")[2] for word in words]
         tags = None
@@ -116,16 +118,20 @@ LANGUAGE_PREFIX = re.compile(r"([a-z]{2,3}(?:-[a-z]+)*):")
 
 def _check_columns(cells: list[str], columns: int, where: str) -> None:
     if columns > 2:
-        raise UserError(f"{where}: {counted(columns, 'column')}, expected word TAB tag; "
-                        "keep these two (`cut -f` and their numbers)")
+        raise UserError(
+            f"{where}: {counted(columns, 'column')}, expected word TAB tag; keep these two (`cut -f` and their numbers)"
+        )
     if len(cells) != columns or not cells[-1]:
         wanted = "a word" if columns == 1 else "word TAB tag"
-        raise UserError(f"{where}: {counted(len(cells), 'column')}, expected {wanted} as on the first line; "
-                        "repair the line")
+        raise UserError(
+            f"{where}: {counted(len(cells), 'column')}, expected {wanted} as on the first line; repair the line"
+        )
     if columns == 1 and " " in cells[0]:
         # Taken for a word, it would hold its own gold tag.
-        raise UserError(f"{where}: white space inside the only column ({shorten(cells[0])}); "
-                        "separate word and tag by one tab, and remove spaces inside words")
+        raise UserError(
+            f"{where}: white space inside the only column ({shorten(cells[0])}); "
+            "separate word and tag by one tab, and remove spaces inside words"
+        )
 
 
 def _has_prefix(words: Sequence[str], language: str, where: str) -> bool:
@@ -135,8 +141,10 @@ def _has_prefix(words: Sequence[str], language: str, where: str) -> bool:
     if codes == {language}:
         return True
     if len(words) > 1 and len(codes) == 1 and codes != {""}:
-        raise UserError(f"{where}: words begin with {codes.pop()!r} and a colon in a file for {language!r}; "
-                        "give this language's file, or take the prefix off")
+        raise UserError(
+            f"{where}: words begin with {codes.pop()!r} and a colon in a file for {language!r}; "
+            "give this language's file, or take the prefix off"
+        )
     return False
 
 
@@ -161,8 +169,9 @@ def read_conllu(part: Part) -> Iterator[Tagged]:
 def _conllu_row(line: str, where: str) -> tuple[str, list[str]]:
     cells = line.split("\t")
     if len(cells) != CONLLU_COLUMNS:
-        raise UserError(f"{where}: {counted(len(cells), 'column')}, CoNLL-U has {CONLLU_COLUMNS}; "
-                        "download the treebank again")
+        raise UserError(
+            f"{where}: {counted(len(cells), 'column')}, CoNLL-U has {CONLLU_COLUMNS}; download the treebank again"
+        )
     return where, cells
 
 
@@ -276,8 +285,9 @@ def tags(row: Mapping[str, Any], where: str, context: RowContext) -> Tagged:
     names = getattr(getattr(context.features[column], "feature", None), "names", None)
     found = [_tag(value, names, where) for value in values] if names else texts_field(row, column, where)
     if not words or len(words) != len(found):
-        raise UserError(f"{where}: {counted(len(words), 'token')} but {counted(len(found), 'tag')}; "
-                        "check the data set's revision")
+        raise UserError(
+            f"{where}: {counted(len(words), 'token')} but {counted(len(found), 'tag')}; check the data set's revision"
+        )
     return Tagged(where, tuple(words), tuple(check_label(one, context.task.labels, where) for one in found))
 
 

@@ -20,7 +20,10 @@ from stilts_ds.rows.writer import RowsWriter
 
 
 def encode_tag(
-    records: Iterable[Tagged], tokenizer: Tokenizer, labels: Sequence[str], setting: TrainingPart,
+    records: Iterable[Tagged],
+    tokenizer: Tokenizer,
+    labels: Sequence[str],
+    setting: TrainingPart,
     folder: Path | None = None,
 ) -> Rows:
     out = RowsWriter(folder, "token_label", "place")
@@ -47,8 +50,10 @@ def word_pieces(sentences: Sequence[Sequence[str]], tokenizer: Tokenizer) -> Sli
     if tokenizer.unk is None:
         if empty.any():
             word = words[int(empty.argmax())]
-            raise UserError(f"the tokenizer of {tokenizer.name} makes no token of the word {word!r} and has no unknown "
-                            "token; take the word out, or use another encoder")
+            raise UserError(
+                f"the tokenizer of {tokenizer.name} makes no token of the word {word!r} and has no unknown "
+                "token; take the word out, or use another encoder"
+            )
         return found
     return Slices(np.append(found.flat, np.int32(tokenizer.unk)), np.where(empty, unknown, found.first),
                   np.where(empty, 1, found.length))  # fmt: skip
@@ -66,7 +71,12 @@ def _tag_indices(record: Tagged, known: dict[str, int], out: RowsWriter) -> list
 
 
 def _append_sentences(
-    out: RowsWriter, tokenizer: Tokenizer, pieces: Slices, tags: np.ndarray, counts: Sequence[int], index: int,
+    out: RowsWriter,
+    tokenizer: Tokenizer,
+    pieces: Slices,
+    tags: np.ndarray,
+    counts: Sequence[int],
+    index: int,
     room: int,
 ) -> None:
     """Rows of sentences that have `counts` words; a word's place is its number in its sentence."""

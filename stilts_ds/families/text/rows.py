@@ -20,7 +20,10 @@ from stilts_ds.rows.writer import RowsWriter
 
 
 def encode_text(
-    records: Iterable[Text], tokenizer: Tokenizer, labels: Sequence[str], setting: TrainingPart,
+    records: Iterable[Text],
+    tokenizer: Tokenizer,
+    labels: Sequence[str],
+    setting: TrainingPart,
     folder: Path | None = None,
 ) -> Rows:
     """A text longer than a row becomes several rows, so that nothing is dropped.
@@ -28,8 +31,10 @@ def encode_text(
     `labels` are languages: a row's label is its language, by which the mixture draws.
     """
     if tokenizer.mask is None:
-        raise UserError(f"the tokenizer of {tokenizer.name} has no mask token, which masked language modelling needs; "
-                        "leave mlm out, or use another encoder")
+        raise UserError(
+            f"the tokenizer of {tokenizer.name} has no mask token, which masked language modelling needs; "
+            "leave mlm out, or use another encoder"
+        )
     out = RowsWriter(folder, "label")
     room = setting.max_seq_length - tokenizer.template.single_cost
     index_of = {label: index for index, label in enumerate(labels)}
