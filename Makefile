@@ -32,10 +32,10 @@ lint: setup
 	$(BIN)/python -m mypy
 
 fuzz: setup
-	$(BIN)/python tests/fuzz.py $(ARGS)
+	$(BIN)/python tests/tools/fuzz.py $(ARGS)
 
 campaign: setup
-	$(BIN)/python tests/campaign.py $(ARGS)
+	$(BIN)/python tests/tools/campaign.py $(ARGS)
 
 bench: setup
 	$(BIN)/python -m pip install -q -c $(VENV)/constraints.txt faiss-cpu matplotlib

@@ -10,7 +10,7 @@ import pytest
 import ranks
 import study
 
-SHARED = ranks.ROOT.parent / "shared"
+SHARED = ranks.SHARED
 
 
 LONGEST = ("test_slurm.py", "test_engine.py", "test_checkpoints.py", "test_deepspeed.py", "test_faults.py")

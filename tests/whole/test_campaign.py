@@ -1,0 +1,52 @@
+"""The fault campaign, short: a few kills of one study. The long one is `make campaign`."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import fire
+import ranks
+from fire import Fight, Setting
+
+
+def test_a_study_that_is_killed_again_and_again_ends_at_the_numbers_of_a_quiet_one(tmp_path: Path) -> None:
+    program = ranks.ROOT / "tests/tools/campaign.py"
+    few = ["--kills", "5", "--stages", "2", "--ranks", "1", "--seed", "5", "--clean-ends", "1", "--output", "fired"]
+    done = subprocess.run(
+        [sys.executable, str(program), *few],
+        cwd=tmp_path,
+        env=ranks.environment(),
+        text=True,
+        timeout=900,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
+    assert done.returncode == 0, done.stdout[-6000:]
+    assert "5 kills in" in done.stdout and "0 hangs, 0 studies with a difference" in done.stdout
+
+
+def test_a_difference_of_one_bit_is_seen(tmp_path: Path) -> None:
+    """What the comparison looks at, on files written by hand."""
+    ours, quiet = Fight(tmp_path / "a", Setting(0, 1)), Fight(tmp_path / "b", Setting(0, 1))
+    for fight in (ours, quiet):
+        folder = fight.run / "phases" / "target-x"
+        for name, text in (
+            ("metrics.jsonl", '{"step": 1, "train/loss": 0.5, "time/data_share": 0.1}\n'),
+            ("heads.safetensors", "weights"),
+            ("predictions/xnli/test-qaa.tsv", "yes\n"),
+            ("results/xnli.json", '{"mean": 33.0, "provenance": "here"}'),
+        ):
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_text(text)
+    assert fire.differences(fire.left_by(ours.run), fire.left_by(quiet.run)) == []
+    folder = ours.run / "phases" / "target-x"
+    (folder / "heads.safetensors").write_text("weighty")
+    (folder / "metrics.jsonl").write_text('{"step": 1, "train/loss": 0.25}\n')
+    (folder / "predictions/xnli/test-qaa.tsv").unlink()
+    assert fire.differences(fire.left_by(ours.run), fire.left_by(quiet.run)) == [
+        "phases/target-x/heads.safetensors",
+        "phases/target-x/predictions/xnli/test-qaa.tsv",
+        "target-x/curve",
+    ]
