@@ -251,7 +251,8 @@ ON_STREAMS = [(2, 2, "fp32"), (3, 2, "bf16"), (0, 2, "fp32"), (1, 2, "bf16"), (3
 @pytest.mark.parametrize("stage, size, dtype", some_slow(ON_STREAMS, ON_STREAMS[2:]))
 def test_no_step_waits_for_streams_and_none_races(stage: int, size: int, dtype: str, tmp_path: Path) -> None:
     """DeepSpeed's own code for GPUs, on streams that know what is ordered (tests/helpers/streams.py). At stage 3 the
-    host is held two gathers ahead of a device that never catches up; waits for a stream or the device would empty it."""
+    host is held two gathers ahead of a device that never catches up; waits for a stream or the device would empty it.
+    """
     for found in on_streams(tmp_path, stage, size, dtype, ordered=True):
         assert found["streams"] == (0, 1, 1, 2)[stage]  # of DeepSpeed's own: it does run its code for GPUs
         assert found["races"] == {}
