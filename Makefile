@@ -1,5 +1,6 @@
 # make quickstart   set everything up and run the main job in miniature
 # make test         set everything up and run the tests
+# make check        the tests of under a minute: no processes, no cluster, no training
 # make fuzz         a hundred thousand malformed inputs
 # make campaign     kill real studies again and again and compare what they end with (see docs/reliability.md)
 # make lint, make bench, make clean
@@ -17,7 +18,7 @@ BIN := $(VENV)/bin
 # One stamp for each choice of torch: another choice sets up again.
 READY := $(VENV)/.ready-$(shell printf '%s' '$(TORCH)' | cksum | cut -d ' ' -f 1)
 
-.PHONY: quickstart test lint fuzz campaign bench setup clean
+.PHONY: quickstart test check lint fuzz campaign bench setup clean
 .DELETE_ON_ERROR:
 
 quickstart: setup
@@ -25,6 +26,9 @@ quickstart: setup
 
 test: setup
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder $(ARGS)
+
+check: setup
+	$(BIN)/python -m pytest tests/unit tests/families -n $(JOBS) -m 'not processes and not slow and not gpu' $(ARGS)
 
 lint: setup
 	$(BIN)/python -m ruff check .

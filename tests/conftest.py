@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+from collections.abc import Generator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import ranks
@@ -16,9 +19,53 @@ SHARED = ranks.SHARED
 LONGEST = ("test_slurm.py", "test_engine.py", "test_checkpoints.py", "test_deepspeed.py", "test_faults.py")
 
 
+# Fixtures that start programs: who asks for one starts processes, too.
+WITH_PROCESSES = {"toy_run", "undisturbed", "mini_xlmr"}
+STARTS = {"subprocess.Popen", "os.fork", "os.posix_spawn", "os.system"}
+QUICK = ("unit", "families")  # the folders of `make check`
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Files that take minutes come first, so that none of them is left to one process at the end."""
     items.sort(key=lambda item: item.path.name not in LONGEST)
+    for item in items:
+        fixtures = set(getattr(item, "fixturenames", ()))
+        marks = {mark.name for mark in item.iter_markers()}
+        if fixtures & WITH_PROCESSES or marks & {"cluster", "browser"}:
+            item.add_marker(pytest.mark.processes)
+
+
+class Watch:
+    """Which test runs, for the audit hook below; an audit hook cannot be taken away again."""
+
+    test: pytest.Item | None = None
+    process = os.getpid()
+
+
+def refuse_processes(event: str, arguments: tuple[Any, ...]) -> None:
+    """`make check` leaves out the tests marked `processes`; so a quick test without the mark starts none.
+
+    The one exception asks git for the commit, which each record of a run does.
+    """
+    if event not in STARTS or Watch.test is None or os.getpid() != Watch.process:
+        return
+    if event == "subprocess.Popen" and arguments[0] == "git":
+        return
+    raise AssertionError(f"{Watch.test.nodeid} starts a process: mark it with pytest.mark.processes")
+
+
+sys.addaudithook(refuse_processes)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None]:
+    in_quick_folder = item.path.parent.name in QUICK
+    if in_quick_folder and item.get_closest_marker("processes") is None:
+        Watch.test = item
+    try:
+        return (yield)
+    finally:
+        Watch.test = None
 
 
 @pytest.fixture(scope="session")

@@ -14,6 +14,8 @@ from stilts_ds.engine import checkpoint
 from stilts_ds.errors import UnreadableError
 from stilts_ds.run_dir import read_sealed, write_sealed
 
+pytestmark = pytest.mark.processes
+
 
 @pytest.fixture(scope="module")
 def three_checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -13,6 +13,8 @@ from engine_runs import PROGRAM, run, settings, some_slow
 
 from stilts_ds.ds_files import ALLOWED, ALLOWED_ZERO
 
+pytestmark = pytest.mark.processes
+
 MASTERS = [(stage, offload) for stage in (1, 2, 3) for offload in (False, True)]
 
 

@@ -22,6 +22,8 @@ from stilts_ds.config import TrainingPart
 from stilts_ds.engine import streams
 from stilts_ds.engine.optim import learning_rate
 
+pytestmark = pytest.mark.processes
+
 
 @pytest.mark.parametrize(
     "ratio, rates",

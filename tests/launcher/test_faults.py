@@ -16,16 +16,17 @@ import pytest
 import ranks
 import study
 from disk import fill, small_disk
+from mpi import ON_ANY_MACHINE, mpiexec
 from study import curve, phase_ids, rank_pids, reached, scores, state, until
-from test_ranks import mpiexec
 
 from stilts_ds.engine.checkpoint import require_space
 from stilts_ds.export import check_export
 from stilts_ds.run_dir import PhaseDir, read_sealed
 
+pytestmark = pytest.mark.processes
+
 STILTS = [sys.executable, "-m", "stilts_launcher.cli"]
 BASELINE = "intermediate={none: []}"  # two phases of the study, without the long one
-ON_MPI = ["--allow-run-as-root", "--oversubscribe"]
 
 
 def first_phase(folder: Path) -> tuple[Path, str]:
@@ -182,7 +183,7 @@ def test_a_checkpoint_that_does_not_fit_is_not_begun(tmp_path: Path) -> None:
 
 
 def test_mpirun_gives_the_numbers_of_any_other_start(tmp_path: Path, undisturbed: Path) -> None:
-    command = [mpiexec(), *ON_MPI, "-n", "2", *STILTS, "run", "study.yaml", BASELINE]
+    command = [mpiexec(), *ON_ANY_MACHINE, "-n", "2", *STILTS, "run", "study.yaml", BASELINE]
     output = study.start(tmp_path, command).communicate(timeout=300)[0]
     run = tmp_path / "runs" / "study"
     assert scores(run).items() <= scores(undisturbed).items() and len(scores(run)) == 2, output
@@ -194,7 +195,9 @@ def test_mpirun_gives_the_numbers_of_any_other_start(tmp_path: Path, undisturbed
 def test_mpirun_ends_soon_when_one_of_three_ranks_fails(how: str, tmp_path: Path) -> None:
     program = [sys.executable, str(ranks.PROGRAMS / "failing_rank.py")]
     last = STILTS if how == "killed" else program
-    command = [mpiexec(), *ON_MPI, "-n", "2", *STILTS, "run", "study.yaml", ":", "-n", "1", *last, "run", "study.yaml"]
+    study_ranks = ["-n", "2", *STILTS, "run", "study.yaml"]
+    last_rank = ["-n", "1", *last, "run", "study.yaml"]
+    command = [mpiexec(), *ON_ANY_MACHINE, *study_ranks, ":", *last_rank]
     process = study.start(tmp_path, command)
     run, phase = first_phase(tmp_path)
     if how == "killed":

@@ -20,6 +20,8 @@ from stilts_ds.errors import UserError, redacted
 from stilts_ds.model_files import TOY, check_weights
 from stilts_ds.tasks.registry import get_task
 
+pytestmark = pytest.mark.processes
+
 STUDY = [
     "intermediate={none: [], nli: [mnli]}",
     "targets=[xnli, udpos, tatoeba, bucc2018]",

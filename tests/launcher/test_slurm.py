@@ -15,7 +15,10 @@ import study
 from slurm_cluster import Cluster
 from study import curve, rank_pids, reached, scores, state, until
 
-pytestmark = pytest.mark.skipif(slurm_cluster.why_not() is not None, reason=str(slurm_cluster.why_not()))
+pytestmark = [
+    pytest.mark.cluster,
+    pytest.mark.skipif(slurm_cluster.why_not() is not None, reason=str(slurm_cluster.why_not())),
+]
 
 PROFILE = 'nodes: 2\nntasks_per_node: 1\ntime: "00:30:00"\nstop_seconds: 60\n'
 

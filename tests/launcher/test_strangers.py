@@ -26,6 +26,8 @@ from stilts_ds.report.write import write_report
 from stilts_ds.rows.tokenizer import Tokenizer
 from stilts_ds.run_dir import PhaseDir, RunDir, read_json, write_json
 
+pytestmark = pytest.mark.processes
+
 TINY = ["output_dir=runs", "name=r", "targets=[xnli]", "intermediate={none: []}", "launch.nproc=1",
         "target_training.max_steps=2", "target_training.train_batch_size=4", "target_training.max_seq_length=40",
         "target_training.eval_examples=8", "data.max_train_examples=20", "evaluation.max_examples=4"]  # fmt: skip
@@ -294,23 +296,10 @@ dist.all_gather_object([None, None], Evil(), group=objects)
 """
 
 
-def listening(process: int) -> set[str]:
-    """Addresses in hexadecimal (little endian) at which a process listens."""
-    links = [os.readlink(path) for path in Path(f"/proc/{process}/fd").iterdir() if path.is_symlink()]
-    sockets = {link.removeprefix("socket:[").rstrip("]") for link in links if link.startswith("socket:")}
-    found = set()
-    for table in ("tcp", "tcp6"):
-        for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]:
-            columns = line.split()
-            if columns[3] == "0A" and columns[9] in sockets:
-                found.add(columns[1].split(":")[0])
-    return found
-
-
 LOOK = """
 import os, sys
 sys.path[:0] = sys.argv[2:]
-from test_strangers import listening
+from listening import listening
 from stilts_ds.engine.world import joined
 with joined(sys.argv[1], 60) as world:
     print(sorted(world.gather(sorted(listening(os.getpid())))))
@@ -320,7 +309,7 @@ with joined(sys.argv[1], 60) as world:
 def test_ranks_on_one_machine_listen_on_loopback_only(tmp_path: Path) -> None:
     program = tmp_path / "look.py"
     program.write_text(LOOK)
-    said = ranks.run(program, "token", Path(__file__).parent, ranks=2, GLOO_SOCKET_IFNAME="nothere0")
+    said = ranks.run(program, "token", ranks.PROGRAMS.parent, ranks=2, GLOO_SOCKET_IFNAME="nothere0")
     assert said.strip().splitlines()[-1] == "[['0100007F'], ['0100007F']]"
 
 

@@ -10,6 +10,8 @@ from conftest import stilts
 
 from stilts_ds.config import load_recipe
 
+pytestmark = pytest.mark.processes
+
 TOY = [
     "model={name_or_path: toy}", "data={source: toy, max_train_examples: 200}", "seeds=[1]", "targets=[xnli, tatoeba]",
     "intermediate_training={max_steps: 2, train_batch_size: 4, max_seq_length: 96, window_step: 32, "

@@ -21,6 +21,8 @@ from study import until
 from stilts_ds.report.load import load_run
 from stilts_ds.run_dir import RunDir
 
+pytestmark = pytest.mark.processes
+
 
 def result_paths(run: Path, task: str) -> dict[str, Path]:
     """condition -> its result file."""

@@ -14,7 +14,10 @@ from stilts_ds.report.table import signed
 from stilts_ds.report.write import write_report
 from stilts_ds.run_dir import RunDir, read_json
 
-pytestmark = pytest.mark.skipif(find_chromium() is None, reason="needs chromium: apt-get install chromium")
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(find_chromium() is None, reason="needs chromium: apt-get install chromium"),
+]
 WIDTHS = pytest.mark.parametrize("width", [390, 820, 1280])
 
 

@@ -166,6 +166,7 @@ def test_nothing_but_the_command_line_loads_a_benchmark(name: str) -> None:
     assert name == "stilts_launcher.cli" or "stilts_bench" not in MODULES[name].read_text(encoding="utf-8")
 
 
+@pytest.mark.processes
 def test_a_search_on_a_cpu_needs_no_triton() -> None:
     """Also for `topk` on a CPU: the function keeps its name although a package of that name stands below it."""
     program = (
@@ -208,6 +209,7 @@ def test_folders_that_would_shadow_packages_are_no_packages() -> None:
         assert not (ROOT / folder / "__init__.py").exists(), folder
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("name", LIGHT)
 def test_light_modules_load_no_heavy_package(name: str) -> None:
     """In a fresh interpreter: a login node plans and submits without torch."""

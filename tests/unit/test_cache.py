@@ -188,6 +188,7 @@ def start(folder: Path, keys: int, processes: int) -> list[str]:
     return outputs
 
 
+@pytest.mark.processes
 def test_processes_that_build_the_same_rows_at_one_time_all_get_them(tmp_path: Path) -> None:
     """Half of the folders are not there, half are damaged."""
     start(tmp_path, 40, 1)
@@ -236,6 +237,7 @@ def as_user(user: int, umask: int, work: Callable[[], object]) -> str:
     os._exit(0)
 
 
+@pytest.mark.processes
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can be two other users")
 @pytest.mark.parametrize("umask", [0o002, 0o022])
 def test_a_cache_of_a_group_works_for_its_second_user_or_says_what_to_set(umask: int) -> None:

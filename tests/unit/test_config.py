@@ -246,6 +246,7 @@ def schema_keys(schema: Any) -> set[str]:
     return set(schema.get("properties", ())) | set().union(*map(schema_keys, schema.values()))
 
 
+@pytest.mark.processes
 def test_the_printed_schema_covers_every_key_and_refuses_others() -> None:
     shown = subprocess.run(
         [sys.executable, "-m", "stilts_launcher.cli", "schema"],

@@ -47,6 +47,7 @@ def stilts(*words: str, folder: Path, **variables: str) -> subprocess.CompletedP
                           env={**ranks.environment(), **variables})  # fmt: skip
 
 
+@pytest.mark.processes
 def test_a_file_in_a_folder_s_place_ends_in_a_sentence(tmp_path: Path) -> None:
     (tmp_path / "runs").write_text("no folder")
     done = stilts("plan", "quickstart", folder=tmp_path)
@@ -55,6 +56,7 @@ def test_a_file_in_a_folder_s_place_ends_in_a_sentence(tmp_path: Path) -> None:
     assert line.startswith(f"error: {tmp_path}/runs") and "Not a directory" in line or "File exists" in line
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("encoding", ["latin-1", "ascii", "utf-8"])
 def test_a_terminal_of_another_encoding_gets_what_it_can_show(tmp_path: Path, encoding: str) -> None:
     for side in ("predictions", "labels"):

@@ -54,6 +54,7 @@ def bash(program: Path, folder: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(["bash", str(program)], cwd=folder, capture_output=True, text=True, check=True)
 
 
+@pytest.mark.processes
 def test_the_commands_that_a_dry_run_prints_run_nothing_but_sbatch(tmp_path: Path) -> None:
     """Pasted into a shell, each word arrives as it was meant; one start of bash for all of them."""
     lines, expected = [f"sbatch() {{ printf '%s\\0' \"$@\" >> {CANARY}.words; printf '\\1' >> {CANARY}.words; }}"], []
@@ -72,6 +73,7 @@ def test_the_commands_that_a_dry_run_prints_run_nothing_but_sbatch(tmp_path: Pat
     assert not (tmp_path / CANARY).exists()
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("word", HOSTILE[:4])
 def test_without_quotes_the_canary_would_be_there(word: str, tmp_path: Path) -> None:
     """The payloads work: what the tests above look for can happen."""
@@ -111,6 +113,7 @@ def planned_run(folder: Path) -> RunDir:
     return run
 
 
+@pytest.mark.processes
 def test_the_setup_file_and_the_batch_scripts_run_only_what_the_site_wrote(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -139,6 +142,7 @@ def test_the_setup_file_and_the_batch_scripts_run_only_what_the_site_wrote(
     assert not list(tmp_path.rglob(CANARY))
 
 
+@pytest.mark.processes
 def test_a_phase_chosen_by_array_index_is_one_word(tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     stub = tmp_path / "python"

@@ -68,6 +68,7 @@ def test_the_peak_is_that_of_the_fastest_way(monkeypatch: pytest.MonkeyPatch) ->
     assert stopwatch.peak_rate(CPU, torch.bfloat16) == 7.5 and stopwatch.peak_rate(CPU, torch.float32) == 1.0
 
 
+@pytest.mark.processes
 def test_what_was_chosen_stands_in_the_status_and_the_report(tmp_path: Path) -> None:
     stilts("run", "quickstart", "intermediate={none: []}", "targets=[pawsx]", "target_training.max_steps=2",
            "evaluation.max_examples=10", "engine={dtype: auto, zero_stage: 1}", cwd=tmp_path)  # fmt: skip

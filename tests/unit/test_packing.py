@@ -65,6 +65,7 @@ compiler = pytest.mark.skipif(
 )
 
 
+@pytest.mark.processes
 @compiler
 @pytest.mark.parametrize("checkpointing", [False, True])
 def test_compiled_layers_have_the_loss_and_the_gradients_of_others_and_are_compiled_once(

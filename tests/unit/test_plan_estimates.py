@@ -229,6 +229,7 @@ def test_states_of_phases(tmp_path: Path) -> None:
     assert state_of(folder) == "done (cached)"
 
 
+@pytest.mark.processes
 def test_a_plan_needs_neither_torch_nor_tokenizers(tmp_path: Path) -> None:
     heavy = ["torch", "deepspeed", "transformers", "tokenizers", "datasets", "mpi4py", "triton"]
     words = ["plan", "quickstart", *STUDY, "--ranks", "4"]
@@ -246,6 +247,7 @@ def test_a_plan_needs_neither_torch_nor_tokenizers(tmp_path: Path) -> None:
     assert "hours are not estimated" in done.stdout and "stage 3" in done.stdout
 
 
+@pytest.mark.processes
 def test_local_data_count_as_full_data_sets_until_they_are_read(shared_data: Path, tmp_path: Path) -> None:
     folders = [f"data.{part}={shared_data / part}" for part in ("intermediate", "xtreme")]
     shown = stilts(
@@ -319,12 +321,14 @@ def test_advice_names_the_smallest_stage_and_the_largest_batch(gib: float, besid
     assert advice(recipe, found, gib, beside * GIB).startswith(told)
 
 
+@pytest.mark.processes
 def test_doctor_tells_what_fits_on_this_machine(tmp_path: Path) -> None:
     shown = stilts("doctor", "quickstart", *STUDY, cwd=tmp_path)
     assert re.search(r"ok +quickstart: stage 0 fits in [0-9.]+ GiB, in every phase; per_device_train_batch_size", shown)
     assert "--trial needs a recipe" in stilts("doctor", "--trial", cwd=tmp_path, status=2)
 
 
+@pytest.mark.processes
 def test_a_model_that_is_not_here_has_unknown_memory(shared_data: Path, tmp_path: Path) -> None:
     shown = stilts(
         "plan",

@@ -47,6 +47,7 @@ while True:
 """
 
 
+@pytest.mark.processes
 def test_a_kill_while_writing_leaves_the_old_or_the_new_content(tmp_path: Path) -> None:
     path, chance, in_the_middle = tmp_path / "status.json", random.Random(0), 0
     for _ in range(6):

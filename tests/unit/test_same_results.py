@@ -192,6 +192,7 @@ def test_a_run_that_is_not_finished_is_not_recorded(tmp_path: Path, capsys: pyte
     assert status == 2 and f"{TRAINED} is stopped:SIGTERM; record a run when all its phases are done" in line
 
 
+@pytest.mark.processes
 def test_the_shipped_recipes_are_planned_as_before(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Every phase id and every phase's text, 600 of them, as they were recorded.
 
@@ -211,6 +212,7 @@ def test_the_shipped_recipes_are_planned_as_before(tmp_path: Path, capsys: pytes
     assert status == 1 and told.startswith("xstilts: ") and told.endswith(line)
 
 
+@pytest.mark.processes
 def test_the_program_tells_its_use() -> None:
     told = subprocess.run([sys.executable, str(TOOL), "--help"], capture_output=True, text=True, check=True).stdout
     assert all(verb in told for verb in ("record RUN_DIR OUT.json", "plans OUT.json", "compare A B"))

@@ -28,6 +28,7 @@ def hits(folder: Path, texts: list[str]) -> list[str]:
     return [str(path) for path in folder.rglob("*") if path.is_file() and any(w in path.read_bytes() for w in wanted)]
 
 
+@pytest.mark.processes
 def test_a_run_writes_no_secret_of_its_environment(tmp_path: Path) -> None:
     """Logs, TensorBoard events, statuses, provenance, reports, caches, models, and what was printed."""
     few = [*SMALL, "targets=[tatoeba, udpos]", "intermediate={none: []}", "target_training.max_steps=2",
@@ -41,6 +42,7 @@ def test_a_run_writes_no_secret_of_its_environment(tmp_path: Path) -> None:
     assert not any(secret in shown for secret in SECRETS.values())
 
 
+@pytest.mark.processes
 def test_what_is_handed_to_slurm_holds_no_secret(tmp_path: Path) -> None:
     """The commands of a dry run, and the files that a submission makes before Slurm is asked."""
     profile = tmp_path / "cluster.yaml"
@@ -79,6 +81,7 @@ def test_a_token_in_a_cluster_profile_is_refused(line: str, tmp_path: Path) -> N
     assert TOKEN not in str(refusal.value)
 
 
+@pytest.mark.processes
 def test_logs_hold_neither_tokens_nor_tracebacks_with_them(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", KEY)
     try:

@@ -169,6 +169,7 @@ COMMANDS = (
 )
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("module", COMMANDS)
 def test_every_command_forbids_torch_to_unpickle_code(module: str, tmp_path: Path, canary: Path) -> None:
     """Even a library that asks for it by `weights_only=False`, as DeepSpeed does, and a user's shell that allows it."""

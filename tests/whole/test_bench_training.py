@@ -14,6 +14,8 @@ from stilts_bench.training import gradient_errors, padded_to
 
 from stilts_ds.batches.collate import Collator
 
+pytestmark = pytest.mark.processes
+
 
 def batch_of(count: int = 24):
     tasks = small.tasks()

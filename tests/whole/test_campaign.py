@@ -7,8 +7,11 @@ import sys
 from pathlib import Path
 
 import fire
+import pytest
 import ranks
 from fire import Fight, Setting
+
+pytestmark = pytest.mark.processes
 
 
 def test_a_study_that_is_killed_again_and_again_ends_at_the_numbers_of_a_quiet_one(tmp_path: Path) -> None:

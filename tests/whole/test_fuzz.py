@@ -11,6 +11,8 @@ from fuzz_target import Target
 
 from stilts_ds.errors import UserError
 
+pytestmark = pytest.mark.processes
+
 INPUTS = 3000  # over all targets together
 WHOLE = sum(target.weight for target in fuzz.TARGETS)
 

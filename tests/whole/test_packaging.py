@@ -18,6 +18,8 @@ import ranks
 from stilts_ds import __version__
 from stilts_ds.config import Recipe, shipped_recipes
 
+pytestmark = pytest.mark.processes
+
 ROOT = ranks.ROOT
 INSTALLED_AS = {
     "stilts_ds": "stilts_ds",

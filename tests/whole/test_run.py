@@ -20,6 +20,8 @@ from stilts_ds.errors import UserError
 from stilts_ds.export import check_export
 from stilts_ds.run_dir import PhaseDir
 
+pytestmark = pytest.mark.processes
+
 
 def read(path: Path) -> dict:
     return json.loads(path.read_text(encoding="utf-8"))

@@ -17,6 +17,8 @@ from stilts_ds.plan import make_plan
 from stilts_ds.plan_file import Phase
 from stilts_ds.tasks.registry import get_task
 
+pytestmark = pytest.mark.processes
+
 NINE = ("anli_plus", "mnli", "qqp", "squad_v1", "squad_v2", "hellaswag", "ccg", "cosmosqa", "commonsenseqa")
 TARGETS = ["xnli", "pawsx", "udpos", "panx", "xquad", "mlqa", "tydiqa", "bucc2018", "tatoeba"]
 
