@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
 
 from stilts_ds.toy.dice import Dice
 from stilts_ds.toy.lexicon import (
@@ -40,8 +39,8 @@ class Event:
     negated: bool = False
 
     def without(self, *modifiers: str) -> Event:
-        absent: dict[str, Any] = dict.fromkeys(modifiers)
-        return replace(self, **absent)
+        # Not `dataclasses.replace`, which looks each field up again: a world takes 200,000 of these.
+        return Event(**{**vars(self), **dict.fromkeys(modifiers)})
 
     def modifiers(self) -> list[str]:
         return [slot for slot in MODIFIERS if getattr(self, slot) is not None]

@@ -65,6 +65,7 @@ def canary(tmp_path: Path) -> Path:
     return tmp_path / "canary"
 
 
+@pytest.mark.processes
 def test_the_payload_works(canary: Path) -> None:
     """Otherwise no other test of this file would show anything."""
     pickle.loads(pickle.dumps(Evil(canary)))

@@ -114,6 +114,7 @@ def test_languages_have_distinct_codes() -> None:
     assert iso3_of("qaa") == name_of("qaa") == "qaa"
 
 
+@pytest.mark.processes
 def test_reading_imports_no_heavy_library() -> None:
     """Login nodes have neither torch nor DeepSpeed."""
     code = (

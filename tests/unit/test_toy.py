@@ -6,11 +6,15 @@ import csv
 import hashlib
 import json
 import re
+import zlib
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from stilts_ds.toy import LANGUAGES, PIVOT
 from stilts_ds.toy.dice import Dice
@@ -58,6 +62,13 @@ def questions(path: Path) -> list[tuple[str, dict[str, Any]]]:
 def squad_files(world: Path) -> list[Path]:
     folders = ("intermediate/squad_v1", "intermediate/squad_v2", "xtreme/xquad", "xtreme/mlqa", "xtreme/tydiqa")
     return [path for folder in folders for path in sorted((world / folder).rglob("*.json"))]
+
+
+@given(st.integers(0, 2**32), st.lists(st.integers(1, 2**32 - 1) | st.integers(1, 120), min_size=1, max_size=600))
+def test_dice_draw_as_numpy_draws(seed: int, stops: list[int]) -> None:
+    dice = Dice(seed, "a name")
+    numpys = np.random.Generator(np.random.PCG64([seed, zlib.crc32(b"a name")]))
+    assert [dice.below(stop) for stop in stops] == [int(numpys.integers(stop)) for stop in stops]
 
 
 def test_same_seed_same_bytes_and_other_seed_other_bytes(world: Path, tmp_path: Path) -> None:
