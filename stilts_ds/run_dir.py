@@ -256,6 +256,7 @@ class PhaseDir:
         curve: str | None = None,
         error: str | None = None,
         dtype: str | None = None,
+        started_from: str | None = None,
     ) -> None:
         """Write the phase's state. What is not given stays as it was, but for joules and the error."""
         before = self.read_status()
@@ -270,6 +271,7 @@ class PhaseDir:
             best=before.best if best is None else best,
             curve=before.curve if curve is None else curve,
             dtype=before.dtype if dtype is None else dtype,
+            started_from=before.started_from if started_from is None else started_from,
             error=error,
         )
         write_sealed(self.status_json, status.to_json(before))

@@ -29,6 +29,7 @@ def prepare_run(recipe: Recipe, lacking: dict[str, str] | None = None) -> Plan:
     """
     from stilts_ds.data.data import Data
     from stilts_ds.model_files import check_folder, fingerprint, model_path
+    from stilts_ds.phase_names import EarlierPhases
     from stilts_ds.plan import check_tasks, make_plan
 
     check_tasks(recipe)
@@ -51,12 +52,27 @@ def prepare_run(recipe: Recipe, lacking: dict[str, str] | None = None) -> Plan:
             lacking[task] = str(problem)
             return "not here"
 
-    plan = make_plan(recipe, fingerprint(path, recipe.model.revision), data_hash)
+    earlier = EarlierPhases.of(run, recipe, path)
+    plan = make_plan(recipe, fingerprint(path, recipe.model.revision), data_hash, earlier)
     if lacking:
         return plan
     write_atomically(run.recipe, recipe_yaml(recipe))
     plan.save(run.plan)
+    complete_records(run, recipe, plan)
     return plan
+
+
+def complete_records(run: RunDir, recipe: Recipe, plan: Plan) -> None:
+    """Write the hashes of weights into what an earlier version left without them, while they are still the same."""
+    from stilts_ds.evaluate.stamp import complete_stamps
+    from stilts_ds.lineage import note_start, predicting_weights
+
+    for phase in plan.phases:
+        folder = run.phase(phase.id)
+        if folder.status_json.exists():
+            note_start(run, recipe, phase)
+        if folder.predictions.exists():
+            complete_stamps(folder, predicting_weights(run, recipe, phase))
 
 
 def run_recipe(recipe: Recipe, only: str | None = None, phases: list[str] | None = None) -> int:

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 from stilts_ds.errors import UserError, counted, printable
+from stilts_ds.lineage import is_outdated
 from stilts_ds.plan_file import Phase, Plan
 from stilts_ds.run_dir import PhaseDir, RunDir
 from stilts_launcher.backends.base import QueuedJob
@@ -45,6 +46,8 @@ def _row(run: RunDir, phase: Phase, jobs: dict[str, str], queued: dict[str, Queu
 def _state(folder: PhaseDir, queued: QueuedJob | None, job: str, phase: Phase, run: RunDir) -> tuple[str, str]:
     """A word for the state and what is known beyond it."""
     status = folder.read_status()
+    if status.state == "done" and queued is None and is_outdated(run, phase):
+        return "outdated", f"{phase.init} has other weights since it started from it"
     if status.state == "done":
         return "done", f"{status.seconds:.0f} s" if status.seconds is not None else ""
     if queued is not None and queued.waiting:

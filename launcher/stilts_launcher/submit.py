@@ -20,6 +20,8 @@ import yaml
 
 from stilts_ds.config import Recipe, load_recipe
 from stilts_ds.errors import UserError, counted
+from stilts_ds.lineage import unfinished
+from stilts_ds.phase_names import left_alone
 from stilts_ds.plan_file import Phase, Plan
 from stilts_ds.run_dir import (
     COMMIT,
@@ -70,16 +72,18 @@ def submit_plan(run: RunDir, plan: Plan, profile: Profile, dry_run: bool = False
     recorded = jobs_of(run)
     queued = {} if dry_run or not recorded else launcher_of(profile).queue()
     live = {phase: job for phase, job in recorded.items() if job in queued}
-    todo = [p for p in phases if run.phase(p.id).status() != "done" and p.id not in live]
+    todo = [phase for phase in unfinished(run, phases) if phase.id not in live]
     if not todo and (not phases or REPORT in live or run.results.exists()):
         return f"nothing to submit: all {counted(len(phases), 'phase')} of {run.root} are done or in the queue"
     if not dry_run:
         run.logs.mkdir(exist_ok=True)  # launchers do not make it, and a job without its log file dies in silence
         write_atomically(run.jobs / "setup.sh", setup_text(run, profile))
-    return _submit_all(run, todo, live, profile, dry_run)
+    return _submit_all(run, plan, todo, live, profile, dry_run)
 
 
-def _submit_all(run: RunDir, todo: list[Phase], live: dict[str, str], profile: Profile, dry_run: bool) -> str:
+def _submit_all(
+    run: RunDir, plan: Plan, todo: list[Phase], live: dict[str, str], profile: Profile, dry_run: bool
+) -> str:
     """Hand the jobs in, each after what it needs. When one is refused, those of this call are taken back."""
     launcher = launcher_of(profile)
     ids = dict(live)  # by phase, as far as they are handed in
@@ -110,7 +114,8 @@ def _submit_all(run: RunDir, todo: list[Phase], live: dict[str, str], profile: P
         raise
     if dry_run:
         return "\n".join(lines)
-    return "\n".join([*lines, "", f"`stilts status {run.root}` shows how they are doing"])
+    notes = left_alone(run, plan, todo)
+    return "\n".join([*lines, "", *notes, f"`stilts status {run.root}` shows how they are doing"])
 
 
 def _line(job: Job, submitted: Submitted) -> str:

@@ -23,6 +23,7 @@ from typing import Annotated
 from pydantic import Strict, ValidationError
 
 from stilts_ds.errors import UserError, counted, print_anywhere, printable, redacted
+from stilts_ds.lineage import unfinished
 from stilts_ds.plan_file import Plan
 from stilts_ds.run_dir import PhaseDir, RunDir, read_json, write_json
 from stilts_ds.values import Value
@@ -77,12 +78,13 @@ class Supervisor:
         self.job, self.restart = current.id, current.restarts
 
     def work(self) -> int:
-        if self.phase not in {phase.id for phase in Plan.load(self.run.plan).phases}:
+        planned = [phase for phase in Plan.load(self.run.plan).phases if phase.id == self.phase]
+        if not planned:
             raise UserError(f"{self.run.plan} has no phase {self.phase!r}; `stilts plan` lists them")
         busy = f"another job is at work in {self.folder.root}; `stilts status` shows it"
         with folder_lock(self.folder.root, busy):  # only one job works on a phase at a time
             while True:
-                if self.folder.status() == "done":
+                if not unfinished(self.run, planned):
                     say(f"{self.phase} is done")
                     return 0
                 attempt = self._note_attempt()

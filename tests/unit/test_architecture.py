@@ -38,6 +38,8 @@ LAYERS = [
     "families",
     "plan_file",
     "trial_file",
+    "phase_names",
+    "lineage",
     "plan",
     "data",
     "monitor",
