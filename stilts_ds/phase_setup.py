@@ -27,12 +27,14 @@ from stilts_ds.export import check_export, export_model, publish, withdraw
 from stilts_ds.families.build import build_model
 from stilts_ds.families.registry import get_family
 from stilts_ds.lineage import is_outdated, start_over_if_outdated
+from stilts_ds.locks import phase_lock
 from stilts_ds.model.encoder import load_encoder, read_language_head
 from stilts_ds.model.heads import HeadSpec, set_language_head
 from stilts_ds.model.multitask import MultiTask
 from stilts_ds.model.vocabulary import narrow_vocabulary
 from stilts_ds.model_files import Limits, limits_of, model_path, parameter_count
-from stilts_ds.plan_file import Phase
+from stilts_ds.phase_names import left_alone
+from stilts_ds.plan_file import Phase, Plan
 from stilts_ds.rows.rows import Rows, touched_ids
 from stilts_ds.run_dir import RunDir, folder_bytes, provenance
 
@@ -100,6 +102,19 @@ def bytes_to_write(parameters: int | None, phases: list[Phase], run: RunDir) -> 
             most = (parameters or 0) * (12 * checkpoints + 4 * (checkpoints + 1))
             needed.append(most - folder_bytes(run.phase(phase.id).checkpoints))
     return max(needed)
+
+
+def check_folders(run: RunDir, plan: Plan, phases: Sequence[Phase]) -> None:
+    """Look at the folders of the phases that are to run, on rank 0: whole, and nobody at work in them."""
+    run.check_links()
+    for phase in phases:
+        folder = run.phase(phase.id)
+        folder.read_status()
+        if folder.root.exists():  # refused now, and not hours later when it is the phase's turn
+            with phase_lock(folder):
+                pass
+    for sentence in left_alone(run, plan, phases):
+        log.info("%s", sentence)
 
 
 def take_up(run: RunDir, phase: Phase, only: str | None) -> None:

@@ -11,8 +11,9 @@ import argparse
 import logging
 import shutil
 import sys
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,15 +22,16 @@ from stilts_ds.data.data import Data, prepare_data
 from stilts_ds.engine.cost import Cost
 from stilts_ds.engine.number_format import with_format
 from stilts_ds.engine.preempt import Stopped
+from stilts_ds.engine.preflight import check_same_start
 from stilts_ds.engine.ranks import run_as_rank
 from stilts_ds.engine.world import World
 from stilts_ds.errors import UserError, redacted
 from stilts_ds.evaluate.score_run import score_phase
 from stilts_ds.evaluate.zero_shot import evaluate_phase
 from stilts_ds.lineage import start_weights
+from stilts_ds.locks import phase_lock
 from stilts_ds.model.encoder import quiet
-from stilts_ds.phase_names import left_alone
-from stilts_ds.phase_setup import check_start, take_up, train_phase
+from stilts_ds.phase_setup import check_folders, check_start, take_up, train_phase
 from stilts_ds.phase_status import PhaseStatus
 from stilts_ds.plan_file import Phase, Plan
 from stilts_ds.run_dir import RunDir, hash_file, provenance, write_json
@@ -50,18 +52,17 @@ def run_phases(run: RunDir, wanted: list[str], only: str | None, world: World) -
     data = Data(recipe, run.root)
 
     def check_files() -> None:
-        run.check_links()
-        for phase in chosen:
-            run.phase(phase.id).read_status()
-        for sentence in left_alone(run, plan, chosen):
-            log.info("%s", sentence)
+        check_folders(run, plan, chosen)
         prepare_data(data, chosen)
 
     world.on_rank_0(check_files)
     for number, phase in enumerate(chosen, start=1):
         if world.first:
             log.info("phase %d/%d: %s", number, len(chosen), phase.title)
-        run_phase(run, recipe, phase, data, only, world)
+        with ExitStack() as until_it_ends:
+            hold = partial(until_it_ends.enter_context, phase_lock(run.phase(phase.id)))
+            world.on_rank_0(hold)
+            run_phase(run, recipe, phase, data, only, world)
 
 
 def run_phase(run: RunDir, recipe: Recipe, phase: Phase, data: Data, only: str | None, world: World) -> None:
@@ -120,10 +121,18 @@ def main(arguments: list[str] | None = None) -> int:
     return run_ranks(RunDir(given.run_dir), given.phases, given.only)
 
 
-def run_ranks(run: RunDir, wanted: list[str], only: str | None = None, before: Callable[[], None] | None = None) -> int:
-    """Join the other ranks and run phases; rank 0 calls `before` first. Returns the exit status (engine/ranks.py)."""
+def run_ranks(
+    run: RunDir,
+    wanted: list[str],
+    only: str | None = None,
+    before: Callable[[], None] | None = None,
+    given: Mapping[str, Any] | None = None,
+) -> int:
+    """Join the other ranks and run phases; rank 0 calls `before` first. `given`: what each rank was started with, which
+    must be alike. Returns the exit status (engine/ranks.py)."""
 
     def work(world: World) -> None:
+        check_same_start(world, given or {})
         world.on_rank_0(before)
         run_phases(run, wanted, only, world)
 

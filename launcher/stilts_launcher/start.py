@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
-from pathlib import Path
+from contextlib import ExitStack, suppress
 
 from stilts_ds.config import Recipe, recipe_yaml
 from stilts_ds.errors import UserError
+from stilts_ds.locks import phase_lock, run_lock
 from stilts_ds.plan_file import Plan
 from stilts_ds.run_dir import RunDir, write_atomically
 from stilts_launcher import local
@@ -67,11 +65,11 @@ def complete_records(run: RunDir, recipe: Recipe, plan: Plan) -> None:
     from stilts_ds.evaluate.stamp import complete_stamps
     from stilts_ds.lineage import note_start, predicting_weights
 
-    for phase in plan.phases:
+    begun = [phase for phase in plan.phases if run.phase(phase.id).status_json.exists()]
+    for phase in begun:
         folder = run.phase(phase.id)
-        if folder.status_json.exists():
+        with suppress(UserError), phase_lock(folder):  # a job that works there keeps its own records
             note_start(run, recipe, phase)
-        if folder.predictions.exists():
             complete_stamps(folder, predicting_weights(run, recipe, phase))
 
 
@@ -101,7 +99,9 @@ def _as_a_rank(place: RankPlace, recipe: Recipe, run: RunDir, only: str | None, 
             until_the_end.enter_context(run_lock(run))
             prepare_run(recipe)
 
-        return run_ranks(run, phases, only, before)
+        # `launch` is how ranks are started on one machine, and these are started.
+        given = {**recipe.model_dump(mode="json", exclude={"launch"}), "--only": only, "--phase": phases}
+        return run_ranks(run, phases, only, before, given)
 
 
 def rank_count(recipe: Recipe) -> int:
@@ -110,30 +110,3 @@ def rank_count(recipe: Recipe) -> int:
     import torch
 
     return max(1, torch.cuda.device_count())
-
-
-@contextmanager
-def run_lock(run: RunDir) -> Iterator[None]:
-    """Only one `stilts run` or `submit` works in a run folder at a time."""
-    with folder_lock(run.root, f"another stilts is at work in {run.root}; wait for it, or give another name=..."):
-        yield
-
-
-def no_link(path: str, flags: int) -> int:
-    """Opens a file, but not through a link, which could stand for any file of the user's."""
-    try:
-        return os.open(path, flags | os.O_NOFOLLOW, 0o666)
-    except OSError as error:
-        raise UserError(f"{path} cannot be opened ({error.strerror}); delete it if it is a link") from None
-
-
-@contextmanager
-def folder_lock(folder: Path, refusal: str) -> Iterator[None]:
-    """Hold a folder's lock; raises UserError with `refusal` where another process has it. A dead holder lets go."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / ".lock", "a", opener=no_link) as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise UserError(refusal) from None
-        yield

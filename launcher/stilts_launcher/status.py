@@ -7,11 +7,11 @@ from pathlib import Path
 
 from stilts_ds.errors import UserError, counted, printable
 from stilts_ds.lineage import is_outdated
+from stilts_ds.locks import run_lock
 from stilts_ds.plan_file import Phase, Plan
 from stilts_ds.run_dir import PhaseDir, RunDir
 from stilts_launcher.backends.base import QueuedJob
 from stilts_launcher.backends.registry import launcher_of, load_profile, profile_of
-from stilts_launcher.start import run_lock
 from stilts_launcher.submit import REPORT, jobs_of, submit_plan
 
 

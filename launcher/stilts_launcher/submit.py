@@ -15,12 +15,14 @@ import sys
 import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import yaml
 
 from stilts_ds.config import Recipe, load_recipe
 from stilts_ds.errors import UserError, counted
 from stilts_ds.lineage import unfinished
+from stilts_ds.locks import run_lock
 from stilts_ds.phase_names import left_alone
 from stilts_ds.plan_file import Phase, Plan
 from stilts_ds.run_dir import (
@@ -37,7 +39,7 @@ from stilts_ds.run_dir import (
 from stilts_launcher.backends.base import Job, Submitted
 from stilts_launcher.backends.registry import launcher_of, profile_of
 from stilts_launcher.cluster import JobKind, Profile
-from stilts_launcher.start import prepare_run, run_lock, run_of
+from stilts_launcher.start import prepare_run, run_of
 
 REPORT = "report"
 JOB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")  # they become arguments of commands: no option, no path
@@ -139,10 +141,13 @@ def grouped(todo: Iterable[Phase], name: str) -> list[tuple[JobKind, str, tuple[
 
 
 def jobs_of(run: RunDir) -> dict[str, str]:
-    """The last job of each phase (and of the report), by phase id."""
+    """The last job of each phase (and of the report), by phase id. A copy of a run folder has none: they are the
+    original's."""
     path = run.jobs / "jobs.json"
     noted = read_json(path) if path.exists() else {"jobs": {}}
     jobs = noted.get("jobs") if isinstance(noted, dict) else None
+    if jobs and not _is_where_it_was_submitted(run, noted):
+        return {}
     if not isinstance(jobs, dict) or not all(isinstance(j, str) and JOB_ID.fullmatch(j) for j in jobs.values()):
         raise UserError(f"{path} holds no ids of jobs; delete it, look into the queue what runs, and submit again")
     return jobs
@@ -150,7 +155,24 @@ def jobs_of(run: RunDir) -> dict[str, str]:
 
 def _record(run: RunDir, ids: Mapping[str, str], dry_run: bool) -> None:
     if not dry_run:
-        write_json(run.jobs / "jobs.json", {"submitted": round(time.time(), 1), "jobs": {**jobs_of(run), **ids}})
+        noted = {"submitted": round(time.time(), 1), "folder": identity(run), "jobs": {**jobs_of(run), **ids}}
+        write_json(run.jobs / "jobs.json", noted)
+
+
+def identity(run: RunDir) -> dict[str, Any]:
+    """What tells a run folder from its copies: its path, and its number in its file system, which moves with it."""
+    status = run.root.stat()
+    return {"path": str(run.root.resolve()), "inode": [status.st_dev, status.st_ino]}
+
+
+def _is_where_it_was_submitted(run: RunDir, noted: Mapping[str, Any]) -> bool:
+    """Whether this is the folder whose jobs are noted there: at its path, or moved within its file system."""
+    here, folder = identity(run), noted.get("folder")
+    if isinstance(folder, dict):
+        return any(here[key] == folder.get(key) for key in here)
+    # Earlier versions noted no folder; the jobs' setup names the code that was copied into it.
+    setup = run.jobs / "setup.sh"
+    return not setup.exists() or f"{here['path']}/jobs/code-" in setup.read_text(encoding="utf-8", errors="replace")
 
 
 def setup_text(run: RunDir, profile: Profile) -> str:

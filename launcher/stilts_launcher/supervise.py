@@ -24,12 +24,12 @@ from pydantic import Strict, ValidationError
 
 from stilts_ds.errors import UserError, counted, print_anywhere, printable, redacted
 from stilts_ds.lineage import unfinished
+from stilts_ds.locks import HELD_BY_JOB, phase_lock
 from stilts_ds.plan_file import Plan
 from stilts_ds.run_dir import PhaseDir, RunDir, read_json, write_json
 from stilts_ds.values import Value
 from stilts_launcher.backends.registry import launcher_of, profile_of
 from stilts_launcher.rank_place import OWN_CODE_ONLY
-from stilts_launcher.start import folder_lock
 
 USER_ERROR, CANCELLED, STOPPED = 2, 143, 85
 
@@ -81,8 +81,7 @@ class Supervisor:
         planned = [phase for phase in Plan.load(self.run.plan).phases if phase.id == self.phase]
         if not planned:
             raise UserError(f"{self.run.plan} has no phase {self.phase!r}; `stilts plan` lists them")
-        busy = f"another job is at work in {self.folder.root}; `stilts status` shows it"
-        with folder_lock(self.folder.root, busy):  # only one job works on a phase at a time
+        with phase_lock(self.folder):
             while True:
                 if not unfinished(self.run, planned):
                     say(f"{self.phase} is done")
@@ -105,7 +104,7 @@ class Supervisor:
     def _start_ranks(self, attempt: int) -> tuple[str, str]:
         """Start the ranks once and wait; returns the outcome and, for a crash, what is known of it."""
         token = f"{self.job}.{self.restart}.{attempt}"
-        environment = {**self.environment, **OWN_CODE_ONLY, "STILTS_RUN_TOKEN": token}
+        environment = {**self.environment, **OWN_CODE_ONLY, "STILTS_RUN_TOKEN": token, HELD_BY_JOB: self.phase}
         if (stop_at := self._stop_at()) is not None:
             environment["STILTS_STOP_AT"] = str(stop_at)
         say(f"{self.phase}: attempt {attempt} of job {self.job}")

@@ -5,11 +5,13 @@ Runs at every start in about a second; a finding is a UserError that names the n
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import shutil
 import socket
 import time
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +45,31 @@ def check_ranks(world: World, folder: Path, needed_bytes: int) -> None:
     problem = _problem(facts, folder, needed_bytes)
     if problem is not None:
         raise UserError(problem)
+
+
+def check_same_start(world: World, given: Mapping[str, Any]) -> None:
+    """Check that every rank was started with the same settings: rank 0's recipe is written and used by all of them.
+
+    Raises UserError on every rank, naming the first setting that differs. A collective.
+    """
+    flat = {key: json.dumps(value, sort_keys=True) for key, value in flattened(given)}
+    starts = world.all_gather(flat)
+    for rank, theirs in enumerate(starts):
+        for key in sorted({*theirs, *starts[0]}):
+            if theirs.get(key) != starts[0].get(key):
+                raise UserError(
+                    f"rank {rank} was started with {key}={theirs.get(key, '(none)')}, rank 0 with "
+                    f"{starts[0].get(key, '(none)')}; start all ranks with one recipe and the same settings"
+                )
+
+
+def flattened(value: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """The settings of nested sections by dotted name."""
+    for key, inner in value.items():
+        if isinstance(inner, Mapping):
+            yield from flattened(inner, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", inner
 
 
 def _facts(world: World, marker: Path) -> dict[str, Any]:

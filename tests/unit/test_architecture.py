@@ -25,6 +25,7 @@ LAYERS = [
     "values",
     "phase_status",
     "run_dir",
+    "locks",
     "yaml_files",
     "config",
     "recipe_paths",
