@@ -15,6 +15,7 @@ from stilts_ds.batches.collate import TaskRows
 from stilts_ds.config import EvaluationPart, Recipe
 from stilts_ds.data.data import Data
 from stilts_ds.ds_files import base_config
+from stilts_ds.engine.checkpoint import await_saved
 from stilts_ds.engine.loop import train
 from stilts_ds.engine.preflight import check_ranks
 from stilts_ds.engine.progress import Progress
@@ -125,6 +126,7 @@ def take_up(run: RunDir, phase: Phase, only: str | None) -> None:
             "`stilts run` trains that again"
         )
     start_over_if_outdated(run, phase)
+    await_saved(run.phase(phase.id))
 
 
 def train_phase(run: RunDir, recipe: Recipe, phase: Phase, data: Data, world: World) -> Progress:

@@ -6,13 +6,13 @@ import os
 from contextlib import ExitStack, suppress
 
 from stilts_ds.config import Recipe, recipe_yaml
-from stilts_ds.errors import UserError
+from stilts_ds.errors import UserError, counted
 from stilts_ds.locks import phase_lock, run_lock
 from stilts_ds.plan_file import Plan
 from stilts_ds.run_dir import RunDir, write_atomically
 from stilts_launcher import local
 from stilts_launcher.discover import discover
-from stilts_launcher.rank_place import RankPlace
+from stilts_launcher.rank_place import RankPlace, usable_cores
 
 
 def run_of(recipe: Recipe) -> RunDir:
@@ -105,8 +105,20 @@ def _as_a_rank(place: RankPlace, recipe: Recipe, run: RunDir, only: str | None, 
 
 
 def rank_count(recipe: Recipe) -> int:
-    if recipe.launch.nproc != "auto":
-        return recipe.launch.nproc
+    """Ranks to start on this machine. Raises UserError for more than there are GPUs, or cores without GPUs, unless the
+    recipe says that this is meant."""
+    wanted = recipe.launch.nproc
+    if wanted == 1:
+        return 1
     import torch
 
-    return max(1, torch.cuda.device_count())
+    devices = torch.cuda.device_count()
+    if wanted == "auto":
+        return max(1, devices)
+    there, what = (devices, "GPU") if devices else (usable_cores(), "core")
+    if wanted > there and not recipe.launch.oversubscribe:
+        raise UserError(
+            f"launch.nproc={wanted}, but this machine has {counted(there, what)} to use; give a smaller number, or "
+            "launch.oversubscribe=true"
+        )
+    return wanted

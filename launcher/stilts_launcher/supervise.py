@@ -32,6 +32,7 @@ from stilts_launcher.backends.registry import launcher_of, profile_of
 from stilts_launcher.rank_place import OWN_CODE_ONLY
 
 USER_ERROR, CANCELLED, STOPPED = 2, 143, 85
+REFUSAL = "UserError: "  # how an error begins that the same start would meet again
 
 
 def main(arguments: list[str]) -> int:
@@ -92,7 +93,7 @@ class Supervisor:
                 if outcome == "stopped:SIGUSR1":
                     return self._continue_later()
                 if outcome.startswith("stopped:"):
-                    return CANCELLED
+                    return self._leave()
                 if outcome == "refused":
                     self.folder.set_status("failed", error=text)
                     return USER_ERROR
@@ -110,8 +111,11 @@ class Supervisor:
         say(f"{self.phase}: attempt {attempt} of job {self.job}")
         code = self.launcher.start_ranks([str(self.run.root), self.phase], self.profile, environment)
         status = self.folder.read_status()
+        told = status.error if status.token == token else None
+        # srun gives the highest status of all ranks, and those that it ended have another than the one that refused.
+        if status.state == "failed" and told and told.startswith(REFUSAL):
+            return "refused", told
         if code == USER_ERROR and status.state != "done":
-            told = status.error if status.token == token else None
             return "refused", told or "refused before the phase began; `stilts logs` shows why"
         if status.token != token:
             return "crashed", f"the ranks ended with status {code} before the phase began"
@@ -127,6 +131,17 @@ class Supervisor:
             say(f"the time limit is unknown ({problem}); only a signal will stop the ranks")
             return None
         return None if left is None else time.time() + max(0, left - self.profile.stop_seconds)
+
+    def _leave(self) -> int:
+        """After SIGTERM: a job that has to make room is continued, one that was taken back stays so."""
+        if self.launcher.preempted(self.job):
+            say(f"job {self.job} makes room for another one and goes back into the queue, to be continued")
+            try:
+                self.launcher.requeue(self.job)
+            except UserError as problem:
+                say(f"{problem}; `stilts retry` continues from here")
+            return STOPPED
+        return CANCELLED
 
     def _continue_later(self) -> int:
         before = [attempt.at for attempt in self._earlier()]

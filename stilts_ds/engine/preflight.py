@@ -76,12 +76,37 @@ def _facts(world: World, marker: Path) -> dict[str, Any]:
     return {
         "node": os.environ.get("STILTS_NODE") or socket.gethostname(),
         "device": torch.cuda.get_device_name(world.device) if world.device.type == "cuda" else "CPU",
+        "gpu": _gpu_identity(world.device),
         "versions": {**versions(), "commit": git_commit()},
         "sees": _appears(marker),
         "free": shutil.disk_usage(marker.parent).free,
         "sum": _sum_of_ranks(world),
         "size": world.size,
     }
+
+
+def _gpu_identity(device: torch.device) -> str:
+    """What tells this rank's GPU, or part of one (MIG), from the others of its node; empty for a CPU."""
+    if device.type != "cuda":
+        return ""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
+    index = device.index or 0
+    if index < len(visible) and visible[index].startswith("MIG-"):
+        return visible[index]
+    return str(getattr(torch.cuda.get_device_properties(device), "uuid", ""))
+
+
+def _shared_gpu(facts: list[dict[str, Any]]) -> str | None:
+    """Which two ranks work on one GPU, or None."""
+    seen: dict[tuple[str, str], int] = {}
+    for rank, fact in enumerate(facts):
+        if not fact["gpu"]:
+            continue
+        first = seen.setdefault((fact["node"], fact["gpu"]), rank)
+        if first != rank:
+            where = f"ranks {first} and {rank} on {fact['node']}"
+            return f"{where} were given one and the same GPU ({fact['gpu']}); start one rank for each GPU"
+    return None
 
 
 def _appears(marker: Path) -> bool:
@@ -116,6 +141,8 @@ def _problem(facts: list[dict[str, Any]], folder: Path, needed_bytes: int) -> st
                 )
         if fact["sum"] != size * (size + 1) / 2:
             return f"{where}: an all-reduce gave {fact['sum']} in place of {size * (size + 1) / 2}; check its network"
+    if shared := _shared_gpu(facts):
+        return shared
     if first["free"] < needed_bytes:
         return (
             f"{folder} has {first['free'] / 1e9:.1f} GB free, and a phase may write {needed_bytes / 1e9:.1f} GB "

@@ -73,6 +73,7 @@ def test_a_file_system_without_locks_is_no_other_stilts(
     assert not (tmp_path / HOLDER).exists()
 
 
+@pytest.mark.processes
 def test_without_locks_a_killed_holder_lets_go_and_a_living_one_does_not(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -98,6 +99,7 @@ def test_without_locks_nobody_decides_about_a_holder_on_another_machine(
         pass
 
 
+@pytest.mark.processes
 def test_a_phase_is_one_processes_at_a_time_and_its_jobs_ranks_work_under_the_jobs_lock(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
