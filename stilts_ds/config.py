@@ -16,6 +16,7 @@ import yaml
 from pydantic import Field, field_validator, model_validator
 
 from stilts_ds.errors import UserError, did_you_mean
+from stilts_ds.values import RankCount
 from stilts_ds.yaml_files import Part, parse_part, read_part
 
 RECIPES = Path(__file__).parent / "recipes"
@@ -229,8 +230,9 @@ class EnginePart(Part):
 class LaunchPart(Part):
     """How `stilts run` starts ranks on this machine."""
 
-    nproc: int | Literal["auto"] = Field("auto", description="ranks; `auto`: one per GPU, or 1 without GPUs")
-    omp_num_threads: int | None = Field(None, ge=1, description="CPU threads a rank; default: cores / nproc")
+    nproc: RankCount = Field("auto", description="ranks; `auto`: one per GPU, or 1 without GPUs")
+    oversubscribe: bool = Field(False, description="allow more ranks than GPUs, or than cores without GPUs")
+    omp_num_threads: int | None = Field(None, ge=1, description="threads a rank; null: OMP_NUM_THREADS, cores / nproc")
 
 
 class EvaluationPart(Part):

@@ -34,9 +34,10 @@ def _is_on_cpu(value: Any) -> bool:
 # What an own file may set, and what each value must be. These keys move work in time, memory and traffic; training and
 # resuming are tested with them. DeepSpeed has some hundred more. Some change results, others the way in which weights
 # and Adam's moments are kept, which checkpoints then would miss or mix up, so none is passed on untried.
+COMMUNICATION = "communication_data_type"
 ALLOWED: dict[str, Check] = {
     "zero_optimization": lambda value: isinstance(value, dict),
-    "communication_data_type": lambda value: value in ("fp32", "bf16", "fp16"),
+    COMMUNICATION: lambda value: value in ("fp32", "bf16", "fp16"),
 }
 ALLOWED_ZERO: dict[str, Check] = {
     "stage": _is_size,
@@ -105,6 +106,14 @@ def base_config(part: EnginePart) -> dict[str, Any]:
             f"engine.ds_config: {path}: offload_param needs engine.zero_stage=3 and engine.offload_optimizer=true"
         )
     return config
+
+
+def numbers_in(part: EnginePart) -> dict[str, Any]:
+    """What an own DeepSpeed file sets that changes numbers: the format in which gradients are summed over ranks."""
+    if part.ds_config is None:
+        return {}
+    given = base_config(part).get(COMMUNICATION)
+    return {} if given in (None, part.dtype) else {COMMUNICATION: given}
 
 
 def _check_keys(path: Path, given: dict[str, Any], allowed: Mapping[str, Check], prefix: str) -> None:

@@ -8,6 +8,7 @@ import logging
 import math
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -149,12 +150,56 @@ def weight_files(folder: Path) -> list[Path]:
 
 
 def fingerprint(path: str, revision: str | None) -> str:
-    """Hash of what will be loaded: the files of a folder; name and revision of a hub model."""
+    """Hash of what will be loaded: configuration, weights and all vocabulary files of a folder; name and revision of a
+    hub model."""
     folder = Path(path)
     if not folder.exists():
         return hash_json([path, revision])
+    others = [[file.name, hash_file(file)] for file in _other_vocabulary(folder)]
+    return hash_json([*_hashes(folder), *others])
+
+
+def earlier_fingerprint(path: str, revision: str | None) -> str:
+    """The hash that named phases before all vocabulary files counted."""
+    folder = Path(path)
+    return hash_json(_hashes(folder)) if folder.exists() else hash_json([path, revision])
+
+
+def _hashes(folder: Path) -> list[str]:
     files = [folder / "config.json", *weight_files(folder), *sorted(folder.glob("tokenizer*"))]
-    return hash_json([hash_file(file) for file in files if file.exists()])
+    return [hash_file(file) for file in files if file.exists()]
+
+
+def _other_vocabulary(folder: Path) -> list[Path]:
+    """Vocabulary files that are not called tokenizer*."""
+    files = {file for pattern in TOKENIZER_FILES for file in folder.glob(pattern) if file.is_file()}
+    return sorted(files - set(folder.glob("tokenizer*")))
+
+
+def vocabulary_is_in_tokenizer_json(path: str) -> bool:
+    """Whether the files called tokenizer* say all about a model's vocabulary; so it is for one on the hub, whose
+    revision does."""
+    folder = Path(path)
+    return not folder.exists() or (folder / "tokenizer.json").exists() or not _other_vocabulary(folder)
+
+
+def pretrained_weights(path: str, revision: str | None) -> str:
+    """Hash that stands for a pretrained model's weights: a folder's, or the commit that the hub's cache holds. Empty
+    where nobody can tell, because the model is not on this machine."""
+    folder = model_folder(path, revision)
+    if folder is None:
+        return ""
+    if not Path(path).exists():  # a snapshot's folder is called after its commit
+        return hash_json([path, folder.name])
+    return _hash_of_weights(
+        tuple((str(file), file.stat().st_mtime_ns, file.stat().st_size) for file in weight_files(folder))
+    )
+
+
+@lru_cache(maxsize=4)
+def _hash_of_weights(files: tuple[tuple[str, int, int], ...]) -> str:
+    """One hash over weight files, given with their time and size: a start asks for it more than once."""
+    return hash_json([hash_file(Path(name)) for name, _, _ in files])
 
 
 def model_folder(name_or_path: str, revision: str | None) -> Path | None:

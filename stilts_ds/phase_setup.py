@@ -15,21 +15,27 @@ from stilts_ds.batches.collate import TaskRows
 from stilts_ds.config import EvaluationPart, Recipe
 from stilts_ds.data.data import Data
 from stilts_ds.ds_files import base_config
+from stilts_ds.engine.checkpoint import await_saved
+from stilts_ds.engine.loop import train
 from stilts_ds.engine.preflight import check_ranks
+from stilts_ds.engine.progress import Progress
 from stilts_ds.engine.training_setup import TrainingSetup
 from stilts_ds.engine.world import World
 from stilts_ds.engine.zero import check_deepspeed
 from stilts_ds.errors import UserError
 from stilts_ds.evaluate.selection import dev_scores
-from stilts_ds.export import check_export, export_model
+from stilts_ds.export import check_export, export_model, publish, withdraw
 from stilts_ds.families.build import build_model
 from stilts_ds.families.registry import get_family
+from stilts_ds.lineage import is_outdated, start_over_if_outdated
+from stilts_ds.locks import phase_lock
 from stilts_ds.model.encoder import load_encoder, read_language_head
 from stilts_ds.model.heads import HeadSpec, set_language_head
 from stilts_ds.model.multitask import MultiTask
 from stilts_ds.model.vocabulary import narrow_vocabulary
 from stilts_ds.model_files import Limits, limits_of, model_path, parameter_count
-from stilts_ds.plan_file import Phase
+from stilts_ds.phase_names import left_alone
+from stilts_ds.plan_file import Phase, Plan
 from stilts_ds.rows.rows import Rows, touched_ids
 from stilts_ds.run_dir import RunDir, folder_bytes, provenance
 
@@ -97,6 +103,48 @@ def bytes_to_write(parameters: int | None, phases: list[Phase], run: RunDir) -> 
             most = (parameters or 0) * (12 * checkpoints + 4 * (checkpoints + 1))
             needed.append(most - folder_bytes(run.phase(phase.id).checkpoints))
     return max(needed)
+
+
+def check_folders(run: RunDir, plan: Plan, phases: Sequence[Phase]) -> None:
+    """Look at the folders of the phases that are to run, on rank 0: whole, and nobody at work in them."""
+    run.check_links()
+    for phase in phases:
+        folder = run.phase(phase.id)
+        folder.read_status()
+        if folder.root.exists():  # refused now, and not hours later when it is the phase's turn
+            with phase_lock(folder):
+                pass
+    for sentence in left_alone(run, plan, phases):
+        log.info("%s", sentence)
+
+
+def take_up(run: RunDir, phase: Phase, only: str | None) -> None:
+    """Make sure, on rank 0, that what a phase has done so far was made from the encoder that it starts from now."""
+    if only == "evaluate" and phase.train and is_outdated(run, phase):
+        raise UserError(
+            f"{phase.init} was trained again, with other weights, since {phase.id} started from it; "
+            "`stilts run` trains that again"
+        )
+    start_over_if_outdated(run, phase)
+    await_saved(run.phase(phase.id))
+
+
+def train_phase(run: RunDir, recipe: Recipe, phase: Phase, data: Data, world: World) -> Progress:
+    """Train one phase from the pretrained model or an earlier phase's encoder, with new heads, and publish its best
+    model.
+
+    Returns where training ended and which model it kept.
+    """
+    folder = run.phase(phase.id)
+    world.on_rank_0(lambda: withdraw(folder))
+    progress = train(set_up_training(run, recipe, phase, data, world))
+    world.on_rank_0(lambda: publish(folder, progress.best_step))
+    if world.first:
+        log.info(
+            "%s: best dev score %.2f at step %d of %d", phase.id, progress.best_score, progress.best_step, progress.step
+        )
+    release_memory()
+    return progress
 
 
 def set_up_training(run: RunDir, recipe: Recipe, phase: Phase, data: Data, world: World) -> TrainingSetup:

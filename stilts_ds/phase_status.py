@@ -8,7 +8,7 @@ from stilts_ds.values import Value
 
 # What a new state keeps of the status before it. Joules are not kept: a start that could not count them (a crash, a
 # rank without a counter) would leave a sum that lacks its share.
-KEPT = ("seconds", "world_size", "best", "curve", "dtype")
+KEPT = ("seconds", "world_size", "best", "curve", "dtype", "started_from")
 
 
 class TaskBest(Value):
@@ -37,7 +37,8 @@ class PhaseStatus(Value):
     `state` is `running`, `trained`, `done`, `stopped:<signal>`, `failed`, or `pending` where there is no file yet.
     `trained`: the model is exported. `token` tells one start of the ranks from another. `at` is in seconds since 1970.
     `seconds` (wall time), `joules` (all GPUs) and `world_size` are of all starts so far. `curve` is the SHA-256 of
-    metrics.jsonl as training left it. `dtype` is what `engine.dtype: auto` chose for the phase.
+    metrics.jsonl as training left it. `dtype` is what `engine.dtype: auto` chose for the phase. `started_from` is the
+    hash of the encoder's weights that the phase started from (stilts_ds.lineage).
     """
 
     state: str = "pending"
@@ -51,6 +52,7 @@ class PhaseStatus(Value):
     curve: str | None = None
     error: str | None = None
     dtype: str | None = None
+    started_from: str | None = None
 
     @property
     def pending(self) -> bool:

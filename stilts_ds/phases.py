@@ -11,26 +11,27 @@ import argparse
 import logging
 import shutil
 import sys
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from stilts_ds.config import Recipe, written_recipe
 from stilts_ds.data.data import Data, prepare_data
 from stilts_ds.engine.cost import Cost
-from stilts_ds.engine.loop import train
 from stilts_ds.engine.number_format import with_format
 from stilts_ds.engine.preempt import Stopped
-from stilts_ds.engine.progress import Progress
+from stilts_ds.engine.preflight import check_same_start
 from stilts_ds.engine.ranks import run_as_rank
 from stilts_ds.engine.world import World
 from stilts_ds.errors import UserError, redacted
 from stilts_ds.evaluate.score_run import score_phase
 from stilts_ds.evaluate.zero_shot import evaluate_phase
-from stilts_ds.export import publish, withdraw
+from stilts_ds.lineage import start_weights
+from stilts_ds.locks import phase_lock
 from stilts_ds.model.encoder import quiet
-from stilts_ds.phase_setup import check_start, release_memory, set_up_training
+from stilts_ds.phase_setup import check_folders, check_start, take_up, train_phase
 from stilts_ds.phase_status import PhaseStatus
 from stilts_ds.plan_file import Phase, Plan
 from stilts_ds.run_dir import RunDir, hash_file, provenance, write_json
@@ -41,7 +42,8 @@ log = logging.getLogger(__name__)
 def run_phases(run: RunDir, wanted: list[str], only: str | None, world: World) -> None:
     """Run the wanted phases (all: []) of a planned run."""
     recipe = written_recipe(run.recipe)
-    phases = Plan.load(run.plan).phases
+    plan = Plan.load(run.plan)
+    phases = plan.phases
     unknown = set(wanted) - {phase.id for phase in phases}
     if unknown:
         raise UserError(f"{run.plan} has no phase {sorted(unknown)[0]}")
@@ -50,24 +52,27 @@ def run_phases(run: RunDir, wanted: list[str], only: str | None, world: World) -
     data = Data(recipe, run.root)
 
     def check_files() -> None:
-        run.check_links()
-        for phase in chosen:
-            run.phase(phase.id).read_status()
+        check_folders(run, plan, chosen)
         prepare_data(data, chosen)
 
     world.on_rank_0(check_files)
     for number, phase in enumerate(chosen, start=1):
         if world.first:
             log.info("phase %d/%d: %s", number, len(chosen), phase.title)
-        run_phase(run, recipe, phase, data, only, world)
+        with ExitStack() as until_it_ends:
+            hold = partial(until_it_ends.enter_context, phase_lock(run.phase(phase.id)))
+            world.on_rank_0(hold)
+            run_phase(run, recipe, phase, data, only, world)
 
 
 def run_phase(run: RunDir, recipe: Recipe, phase: Phase, data: Data, only: str | None, world: World) -> None:
     """One phase, resumed where it stands; its status file says how it went and what it cost."""
     folder = run.phase(phase.id)
+    world.on_rank_0(lambda: take_up(run, phase, only))
     state, trained = world.broadcast((folder.status(), folder.is_trained()) if world.first else None)
+    started_from = start_weights(run, recipe, phase) if world.first else ""
     cost = Cost(folder.read_status() if world.first else PhaseStatus(), world)
-    if world.first and state == "pending":
+    if world.first and not trained:
         write_json(folder.phase_json, {**phase.to_json(), "provenance": provenance().to_json()})
     if world.first and phase.train:
         write_json(folder.duplicates, data.overlaps(phase).model_dump())
@@ -84,7 +89,8 @@ def run_phase(run: RunDir, recipe: Recipe, phase: Phase, data: Data, only: str |
                 raise UserError(f"{phase.id} is not trained yet ({state}); `stilts run` trains it")
             chosen = with_format(recipe, folder.read_status().dtype if world.first else None, world)
             # The status keeps what `auto` chose: a later start, perhaps on another machine, goes on in that format.
-            save_status("running", dtype=chosen.engine.dtype if recipe.engine.dtype == "auto" else None)
+            dtype = chosen.engine.dtype if recipe.engine.dtype == "auto" else None
+            save_status("running", dtype=dtype, started_from=started_from)
             best = train_phase(run, chosen, phase, data, world).chosen()
             save_status("trained", best=best, curve=hash_file(folder.metrics) if world.first else "")
         if world.first:  # the published model is what later phases and evaluation need
@@ -94,7 +100,7 @@ def run_phase(run: RunDir, recipe: Recipe, phase: Phase, data: Data, only: str |
         if phase.evaluate:
             evaluate_phase(run, recipe, phase, data, world)
             world.on_rank_0(lambda: score_phase(run, recipe, phase, data))
-        save_status("done")
+        save_status("done", started_from=None if phase.train else started_from)
     except Stopped as stopped:
         save_status(f"stopped:{stopped}")
         raise
@@ -106,24 +112,6 @@ def run_phase(run: RunDir, recipe: Recipe, phase: Phase, data: Data, only: str |
         raise
 
 
-def train_phase(run: RunDir, recipe: Recipe, phase: Phase, data: Data, world: World) -> Progress:
-    """Train one phase from the pretrained model or an earlier phase's encoder, with new heads, and publish its best
-    model.
-
-    Returns where training ended and which model it kept.
-    """
-    folder = run.phase(phase.id)
-    world.on_rank_0(lambda: withdraw(folder))
-    progress = train(set_up_training(run, recipe, phase, data, world))
-    world.on_rank_0(lambda: publish(folder, progress.best_step))
-    if world.first:
-        log.info(
-            "%s: best dev score %.2f at step %d of %d", phase.id, progress.best_score, progress.best_step, progress.step
-        )
-    release_memory()
-    return progress
-
-
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m stilts_ds.phases", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("run_dir", type=Path)
@@ -133,10 +121,18 @@ def main(arguments: list[str] | None = None) -> int:
     return run_ranks(RunDir(given.run_dir), given.phases, given.only)
 
 
-def run_ranks(run: RunDir, wanted: list[str], only: str | None = None, before: Callable[[], None] | None = None) -> int:
-    """Join the other ranks and run phases; rank 0 calls `before` first. Returns the exit status (engine/ranks.py)."""
+def run_ranks(
+    run: RunDir,
+    wanted: list[str],
+    only: str | None = None,
+    before: Callable[[], None] | None = None,
+    given: Mapping[str, Any] | None = None,
+) -> int:
+    """Join the other ranks and run phases; rank 0 calls `before` first. `given`: what each rank was started with, which
+    must be alike. Returns the exit status (engine/ranks.py)."""
 
     def work(world: World) -> None:
+        check_same_start(world, given or {})
         world.on_rank_0(before)
         run_phases(run, wanted, only, world)
 

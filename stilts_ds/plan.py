@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from stilts_ds.config import NAME, ROW_KEYS, Recipe
+from stilts_ds.ds_files import numbers_in
 from stilts_ds.errors import UserError, did_you_mean
 from stilts_ds.families.registry import family_of
+from stilts_ds.phase_names import EarlierPhases, counted_lengths, counted_sampling, counted_training, phase_id
 from stilts_ds.plan_file import Kind, Phase, Plan
-from stilts_ds.run_dir import hash_json, provenance
+from stilts_ds.run_dir import provenance
 from stilts_ds.sources.draw import DRAW
 from stilts_ds.tasks.registry import get_task
 from stilts_ds.tasks.spec import Task
@@ -25,22 +28,36 @@ def train_task_of(task: Task) -> str:
     return task.train_on or task.name
 
 
-def make_plan(recipe: Recipe, model_hash: str, data_hash: Callable[[str], str]) -> Plan:
+@dataclass(frozen=True)
+class Origin:
+    """What a phase starts from: `init` as in the plan, and its name or hash as phases' names hold it, today's and the
+    earlier one."""
+
+    init: str
+    named: str
+    named_earlier: str
+
+
+def make_plan(
+    recipe: Recipe, model_hash: str, data_hash: Callable[[str], str], earlier: EarlierPhases | None = None
+) -> Plan:
     """The plan of a recipe: each phase after the one it starts from.
 
-    `data_hash(task)` is the hash of a task's train and dev files. Raises UserError for unknown or unfit tasks.
+    `data_hash(task)` is the hash of a task's train and dev files. Phases of the run folder with `earlier` names keep
+    them. Raises UserError for unknown or unfit tasks.
     """
     check_tasks(recipe)
+    planner = _Planner(recipe, data_hash, earlier or EarlierPhases())
+    pretrained = Origin("", model_hash, planner.earlier.model_hash)
     phases: dict[str, Phase] = {}
     use: dict[str, list[str]] = {condition: [] for condition in recipe.intermediate}
     for condition, names in recipe.intermediate.items():
         for seed in recipe.seeds:
-            init = ""
+            origin = pretrained
             if names:
-                first = _phase(recipe, "intermediate", condition, "", model_hash, names, [], seed, data_hash)
+                first, origin = planner.phase("intermediate", condition, pretrained, names, [], seed)
                 phases.setdefault(first.id, first)
-                init = first.id
-            for phase in _after(recipe, condition, init, init or model_hash, seed, data_hash):
+            for phase in planner.after(condition, origin, seed):
                 phases.setdefault(phase.id, phase)
                 use[condition] += [phase.id] if phase.id not in use[condition] else []
     return Plan(
@@ -55,68 +72,86 @@ def make_plan(recipe: Recipe, model_hash: str, data_hash: Callable[[str], str]) 
     )
 
 
-def _after(
-    recipe: Recipe, condition: str, init: str, origin: str, seed: int, data_hash: Callable[[str], str]
-) -> Iterable[Phase]:
-    """Target phases (targets with one train task share one) and the retrieval phase of one encoder."""
-    targets = [get_task(name) for name in recipe.targets]
-    retrieval = [task.name for task in targets if not task.trains]
-    if retrieval:  # nothing is drawn at random: the pretrained encoder's retrieval is the same for every seed
-        yield _phase(recipe, "retrieval", condition, init, origin, [], retrieval, seed if init else 0, data_hash)
-    for source in dict.fromkeys(train_task_of(task) for task in targets if task.trains):
-        scored = [task.name for task in targets if task.trains and train_task_of(task) == source]
-        yield _phase(recipe, "target", condition, init, origin, [source], scored, seed, data_hash)
+@dataclass(frozen=True)
+class _Planner:
+    """Makes the phases of one recipe."""
 
+    recipe: Recipe
+    data_hash: Callable[[str], str]
+    earlier: EarlierPhases
 
-def _phase(
-    recipe: Recipe,
-    kind: Kind,
-    condition: str,
-    init: str,
-    origin: str,
-    train: list[str],
-    evaluate: list[str],
-    seed: int,
-    data_hash: Callable[[str], str],
-) -> Phase:
-    tasks = [get_task(name) for name in train]
-    # A target keeps its own settings when it trains on another task's data (XNLI on MNLI, XQuAD on SQuAD).
-    alone = "" if not tasks else tasks[0].origin if kind == "target" else only_task(tasks)
-    defaults = get_task(evaluate[0] if kind == "target" else alone).training if alone else {}
-    mlm, several = any(not family_of(task).labelled for task in tasks), bool(tasks) and not alone
-    training = recipe.training(kind, defaults, alone, several, mlm).in_use() if train else {}
-    lengths = {task.name: _lengths(recipe, task) for task in tasks} if several else {}
-    if several:  # rows of several tasks have no common lengths and cuts
-        training = {key: value for key, value in training.items() if key not in ROW_KEYS}
-    content = {
-        "kind": kind,
-        "origin": origin,
-        "train": sorted(train),
-        "seed": seed,
-        "training": training,
-        "lengths": lengths,
-        "evaluate": sorted(evaluate) if kind == "retrieval" else [],
-        "sampling": recipe.sampling.model_dump() if len(train) > 1 or mlm else {},
-        "dtype": recipe.engine.dtype,
-        "dropout": recipe.model.dropout,
-        "max_train_examples": recipe.data.max_train_examples,
-        "train_split": {t: s for t, s in recipe.data.train_split.items() if t in train},
-        "data": {task: data_hash(task) for task in sorted(train)},
-    }
-    if train:  # what a model is chosen by decides which one is kept, and when training ends
-        content["selection"] = _selection(recipe, tasks)
-    label = "-".join(train) if 0 < len(train) <= 2 else condition
-    return Phase(
-        id=f"{kind}-{label}-{hash_json(content)[:12]}",
-        kind=kind,
-        condition=condition,
-        init=init,
-        train=tuple(train),
-        evaluate=tuple(evaluate),
-        seed=seed,
-        training=training,
-        lengths=lengths,
-    )
+    def after(self, condition: str, origin: Origin, seed: int) -> Iterable[Phase]:
+        """Target phases (targets with one train task share one) and the retrieval phase of one encoder."""
+        targets = [get_task(name) for name in self.recipe.targets]
+        retrieval = [task.name for task in targets if not task.trains]
+        if retrieval:  # nothing is drawn at random: the pretrained encoder's retrieval is the same for every seed
+            drawn = seed if origin.init else 0
+            yield self.phase("retrieval", condition, origin, [], retrieval, drawn)[0]
+        for source in dict.fromkeys(train_task_of(task) for task in targets if task.trains):
+            scored = [task.name for task in targets if task.trains and train_task_of(task) == source]
+            yield self.phase("target", condition, origin, [source], scored, seed)[0]
+
+    def phase(
+        self, kind: Kind, condition: str, origin: Origin, train: list[str], evaluate: list[str], seed: int
+    ) -> tuple[Phase, Origin]:
+        """A phase, and what the phases behind it start from."""
+        recipe = self.recipe
+        tasks = [get_task(name) for name in train]
+        # A target keeps its own settings when it trains on another task's data (XNLI on MNLI, XQuAD on SQuAD).
+        alone = "" if not tasks else tasks[0].origin if kind == "target" else only_task(tasks)
+        defaults = get_task(evaluate[0] if kind == "target" else alone).training if alone else {}
+        mlm, several = any(not family_of(task).labelled for task in tasks), bool(tasks) and not alone
+        training = recipe.training(kind, defaults, alone, several, mlm).in_use() if train else {}
+        lengths = {task.name: _lengths(recipe, task) for task in tasks} if several else {}
+        if several:  # rows of several tasks have no common lengths and cuts
+            training = {key: value for key, value in training.items() if key not in ROW_KEYS}
+        content = {
+            "kind": kind,
+            "origin": origin.named,
+            "train": sorted(train),
+            "seed": seed,
+            "training": counted_training(training, tasks),
+            "lengths": counted_lengths(lengths),
+            "evaluate": sorted(evaluate) if kind == "retrieval" else [],
+        }
+        before: dict[str, Any] = {**content, "origin": origin.named_earlier, "training": training, "lengths": lengths}
+        before |= self._of_training(train, tasks, counted=False)
+        if train:
+            content |= self._of_training(train, tasks, counted=True)
+        label = "-".join(train) if 0 < len(train) <= 2 else condition
+        named, named_earlier = phase_id(kind, label, content), self.earlier.find(kind, label, before, content)
+        phase = Phase(
+            id=named_earlier if named_earlier in self.earlier and named not in self.earlier else named,
+            kind=kind,
+            condition=condition,
+            init=origin.init,
+            train=tuple(train),
+            evaluate=tuple(evaluate),
+            seed=seed,
+            training=training,
+            lengths=lengths,
+        )
+        return phase, Origin(phase.id, named, named_earlier)
+
+    def _of_training(self, train: Sequence[str], tasks: Sequence[Task], counted: bool) -> dict[str, Any]:
+        """What a model that is trained depends on besides its settings; not `counted`: as earlier names held it, those
+        of phases that train nothing, too."""
+        recipe = self.recipe
+        mlm = any(not family_of(task).labelled for task in tasks)
+        sampling = counted_sampling(recipe, mlm) if counted else recipe.sampling.model_dump()
+        content: dict[str, Any] = {
+            "sampling": sampling if len(train) > 1 or mlm else {},
+            "dtype": recipe.engine.dtype,
+            "dropout": recipe.model.dropout,
+            "max_train_examples": recipe.data.max_train_examples,
+            "train_split": {t: s for t, s in recipe.data.train_split.items() if t in train},
+            "data": {task: self.data_hash(task) for task in sorted(train)},
+        }
+        if train:  # what a model is chosen by decides which one is kept, and when training ends
+            content["selection"] = _selection(recipe, tasks)
+        if counted:
+            content["deepspeed"] = numbers_in(recipe.engine)
+        return content
 
 
 def _lengths(recipe: Recipe, task: Task) -> dict[str, int | str]:

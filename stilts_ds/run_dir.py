@@ -16,8 +16,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import xxhash
-
 from stilts_ds import __version__
 from stilts_ds.errors import UnreadableError, UserError
 from stilts_ds.phase_status import Best, PhaseStatus
@@ -131,6 +129,8 @@ def hash_file(path: Path) -> str:
 def checksum(path: Path) -> str:
     """XXH3-128 of a file's bytes, in hex: finds accidents, not forgery, five times as fast as SHA-256. For the large
     files that this program writes for itself and looks at again, checkpoints and caches."""
+    import xxhash  # a batch script outside the ranks' container does without
+
     return _digest(path, xxhash.xxh3_128())
 
 
@@ -256,6 +256,7 @@ class PhaseDir:
         curve: str | None = None,
         error: str | None = None,
         dtype: str | None = None,
+        started_from: str | None = None,
     ) -> None:
         """Write the phase's state. What is not given stays as it was, but for joules and the error."""
         before = self.read_status()
@@ -270,6 +271,7 @@ class PhaseDir:
             best=before.best if best is None else best,
             curve=before.curve if curve is None else curve,
             dtype=before.dtype if dtype is None else dtype,
+            started_from=before.started_from if started_from is None else started_from,
             error=error,
         )
         write_sealed(self.status_json, status.to_json(before))

@@ -8,9 +8,9 @@ beside a model would say every field twice.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Strict, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Strict, ValidationError
 
 from stilts_ds.errors import UserError
 
@@ -20,6 +20,15 @@ ValueT = TypeVar("ValueT", bound="Value")
 # A list in JSON, a tuple in Python: nothing can be appended to a frozen value. Only the container is converted; what
 # stands in it is as strict as the rest.
 JsonList = Annotated[tuple[T, ...], Strict(False)]
+
+
+def _at_least_one(count: int | str) -> int | str:
+    if isinstance(count, int) and count < 1:
+        raise ValueError("give 1 or more, or `auto`")
+    return count
+
+
+RankCount = Annotated[int | Literal["auto"], AfterValidator(_at_least_one)]
 
 
 class Value(BaseModel):

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Any
 
 from stilts_ds import __version__
-from stilts_ds.config import Recipe, load_recipe, shipped_recipes
+from stilts_ds.config import NAME, Recipe, load_recipe, shipped_recipes
 from stilts_ds.errors import UserError, os_problem, print_anywhere, printable
 from stilts_ds.recipe_paths import resolve_paths
 from stilts_ds.run_dir import RunDir
@@ -174,11 +175,17 @@ def recipe_of(given: argparse.Namespace) -> Recipe:
 
 
 def recipe_of_run(run: RunDir) -> Recipe:
-    """The resolved recipe inside a run folder; raises UserError where there is none."""
+    """The resolved recipe inside a run folder, for work in just that folder, also where it was copied or moved.
+
+    Raises UserError where there is none, or the folder has a name that no run can have.
+    """
     from stilts_ds.report.load import read_recipe
 
     run.check_links()
-    return read_recipe(run)
+    recipe, folder = read_recipe(run), run.root.resolve()
+    if not re.fullmatch(NAME, folder.name):
+        raise UserError(f"{folder.name!r} is no name of a run; use letters, digits, '.', '_' and '-'")
+    return recipe.model_copy(update={"output_dir": folder.parent, "name": folder.name})
 
 
 def run(given: argparse.Namespace) -> int:

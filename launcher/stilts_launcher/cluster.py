@@ -14,6 +14,7 @@ from pydantic import Field, field_validator, model_validator
 from stilts_ds.config import Part, parse_part
 
 JobKind = Literal["intermediate", "target", "report"]
+REPORT_TIME = "00:30:00"
 TIME = re.compile(r"(\d+-)?\d+(:\d\d){0,2}|UNLIMITED")
 
 
@@ -113,10 +114,12 @@ class Profile(Resources):
         return self
 
     def resources(self, kind: JobKind) -> Resources:
-        """The resources of one kind of job. The report needs no GPU and one task, wherever it runs."""
+        """The resources of one kind of job. The report takes one core for a minute, wherever it runs: what other jobs
+        ask for beyond partition and memory would give it a whole node."""
         base = {name: getattr(self, name) for name in Resources.model_fields}
         if kind == "report":
             base |= {"nodes": 1, "gpus_per_node": 0, "ntasks_per_node": 1}
+            base |= {"cpus_per_task": None, "constraint": None, "extra": [], "time": self.time and REPORT_TIME}
         return parse_part(Resources, {**base, **self.jobs.get(kind, {})}, f"jobs.{kind}")
 
 

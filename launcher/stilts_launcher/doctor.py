@@ -14,6 +14,7 @@ from stilts_ds.config import Recipe
 from stilts_ds.run_dir import git_commit, versions
 from stilts_launcher.rank_place import OWN_CODE_ONLY, free_port
 
+PROBE_SECONDS = 120
 PROBE = """
 import os, sys, torch, deepspeed
 backend = "nccl" if torch.cuda.is_available() else "gloo"
@@ -114,9 +115,18 @@ def _two_ranks() -> str:
             )
             for r in range(_size())
         ]
-        outputs = [rank.communicate(timeout=120)[0] for rank in ranks]
-    if any(rank.returncode for rank in ranks):
-        raise RuntimeError(f"all-reduce failed: {outputs[0].strip()[-300:]}")
+        try:
+            outputs = [rank.communicate(timeout=PROBE_SECONDS)[0] for rank in ranks]
+        except subprocess.TimeoutExpired:
+            raise RuntimeError(f"the ranks did not end within {PROBE_SECONDS} s; they hang in NCCL or gloo") from None
+        finally:  # also those that hang: they would keep their GPUs
+            for rank in ranks:
+                rank.kill()
+                rank.wait()
+    failed = [(number, output) for number, (rank, output) in enumerate(zip(ranks, outputs)) if rank.returncode]
+    if failed:
+        number, output = failed[0]
+        raise RuntimeError(f"all-reduce failed on rank {number}: {output.strip()[-300:]}")
     return f"all-reduce over {_size()} ranks is right"
 
 

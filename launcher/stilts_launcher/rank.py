@@ -18,7 +18,7 @@ def main(arguments: list[str]) -> int:
         die_with(int(launcher))
     from stilts_ds.errors import UserError
     from stilts_launcher.discover import discover
-    from stilts_launcher.rank_place import RankPlace, free_port
+    from stilts_launcher.rank_place import RankPlace, free_port, usable_cores
 
     try:
         place = discover(os.environ) or RankPlace(0, 0, 1, "127.0.0.1", free_port(), "alone")
@@ -26,6 +26,9 @@ def main(arguments: list[str]) -> int:
         print(f"error: {problem}", file=sys.stderr)
         return 2
     os.environ.update(place.variables())
+    # Before torch is imported, which reads it. Cores that a rank is bound to alone are its own, others are shared.
+    sharing = 1 if "mask" in os.environ.get("SLURM_CPU_BIND_TYPE", "") else place.on_node
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, usable_cores() // sharing)))
     from stilts_ds.phases import main as run_phases
 
     return run_phases(arguments)

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 import socket
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 
 from stilts_ds.errors import UserError
 
 # For ranks: Python does not import from the working directory, where a stranger's `random.py` may lie (from 3.11 on).
 OWN_CODE_ONLY = {"PYTHONSAFEPATH": "1"}
+CPU_MAX = Path("/sys/fs/cgroup/cpu.max")  # "quota period" in microseconds, or "max period"
 FIRST_PORT, PORTS = 20000, 12000  # below the range that kernels hand out to clients (32768-60999)
 
 
@@ -19,7 +23,7 @@ class RankPlace:
     """This process's rank, and where rank 0 listens.
 
     `starter` is the program that started the ranks, for messages; `node` the name that it gives this machine, empty
-    where the host name will do.
+    where the host name will do; `on_node` how many of the ranks share this machine, 1 where nobody says.
     """
 
     rank: int
@@ -29,6 +33,7 @@ class RankPlace:
     port: int
     starter: str
     node: str = ""
+    on_node: int = 1
 
     def variables(self) -> dict[str, str]:
         """Torchrun's five variables, and STILTS_NODE where the starter names the machine."""
@@ -50,6 +55,16 @@ def read_number(environment: Mapping[str, str], name: str, starter: str) -> int:
             f"{name}={text[:80]} is not a number; start all ranks with one {starter}, or unset its variables"
         )
     return int(text)
+
+
+def usable_cores() -> int:
+    """Cores that this process may use: those it is bound to, and no more than its control group gives it time for."""
+    cores = len(os.sched_getaffinity(0))
+    with suppress(OSError, ValueError):
+        quota, period = CPU_MAX.read_text(encoding="ascii").split()
+        if quota != "max":
+            cores = min(cores, max(1, int(quota) // int(period)))
+    return cores
 
 
 def free_port() -> int:

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
-from pathlib import Path
+from contextlib import ExitStack, suppress
 
 from stilts_ds.config import Recipe, recipe_yaml
-from stilts_ds.errors import UserError
+from stilts_ds.errors import UserError, counted
+from stilts_ds.locks import phase_lock, run_lock
 from stilts_ds.plan_file import Plan
 from stilts_ds.run_dir import RunDir, write_atomically
 from stilts_launcher import local
 from stilts_launcher.discover import discover
-from stilts_launcher.rank_place import RankPlace
+from stilts_launcher.rank_place import RankPlace, usable_cores
 
 
 def run_of(recipe: Recipe) -> RunDir:
@@ -29,6 +27,7 @@ def prepare_run(recipe: Recipe, lacking: dict[str, str] | None = None) -> Plan:
     """
     from stilts_ds.data.data import Data
     from stilts_ds.model_files import check_folder, fingerprint, model_path
+    from stilts_ds.phase_names import EarlierPhases
     from stilts_ds.plan import check_tasks, make_plan
 
     check_tasks(recipe)
@@ -51,12 +50,27 @@ def prepare_run(recipe: Recipe, lacking: dict[str, str] | None = None) -> Plan:
             lacking[task] = str(problem)
             return "not here"
 
-    plan = make_plan(recipe, fingerprint(path, recipe.model.revision), data_hash)
+    earlier = EarlierPhases.of(run, recipe, path)
+    plan = make_plan(recipe, fingerprint(path, recipe.model.revision), data_hash, earlier)
     if lacking:
         return plan
     write_atomically(run.recipe, recipe_yaml(recipe))
     plan.save(run.plan)
+    complete_records(run, recipe, plan)
     return plan
+
+
+def complete_records(run: RunDir, recipe: Recipe, plan: Plan) -> None:
+    """Write the hashes of weights into what an earlier version left without them, while they are still the same."""
+    from stilts_ds.evaluate.stamp import complete_stamps
+    from stilts_ds.lineage import note_start, predicting_weights
+
+    begun = [phase for phase in plan.phases if run.phase(phase.id).status_json.exists()]
+    for phase in begun:
+        folder = run.phase(phase.id)
+        with suppress(UserError), phase_lock(folder):  # a job that works there keeps its own records
+            note_start(run, recipe, phase)
+            complete_stamps(folder, predicting_weights(run, recipe, phase))
 
 
 def run_recipe(recipe: Recipe, only: str | None = None, phases: list[str] | None = None) -> int:
@@ -85,39 +99,26 @@ def _as_a_rank(place: RankPlace, recipe: Recipe, run: RunDir, only: str | None, 
             until_the_end.enter_context(run_lock(run))
             prepare_run(recipe)
 
-        return run_ranks(run, phases, only, before)
+        # `launch` is how ranks are started on one machine, and these are started.
+        given = {**recipe.model_dump(mode="json", exclude={"launch"}), "--only": only, "--phase": phases}
+        return run_ranks(run, phases, only, before, given)
 
 
 def rank_count(recipe: Recipe) -> int:
-    if recipe.launch.nproc != "auto":
-        return recipe.launch.nproc
+    """Ranks to start on this machine. Raises UserError for more than there are GPUs, or cores without GPUs, unless the
+    recipe says that this is meant."""
+    wanted = recipe.launch.nproc
+    if wanted == 1:
+        return 1
     import torch
 
-    return max(1, torch.cuda.device_count())
-
-
-@contextmanager
-def run_lock(run: RunDir) -> Iterator[None]:
-    """Only one `stilts run` or `submit` works in a run folder at a time."""
-    with folder_lock(run.root, f"another stilts is at work in {run.root}; wait for it, or give another name=..."):
-        yield
-
-
-def no_link(path: str, flags: int) -> int:
-    """Opens a file, but not through a link, which could stand for any file of the user's."""
-    try:
-        return os.open(path, flags | os.O_NOFOLLOW, 0o666)
-    except OSError as error:
-        raise UserError(f"{path} cannot be opened ({error.strerror}); delete it if it is a link") from None
-
-
-@contextmanager
-def folder_lock(folder: Path, refusal: str) -> Iterator[None]:
-    """Hold a folder's lock; raises UserError with `refusal` where another process has it. A dead holder lets go."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / ".lock", "a", opener=no_link) as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise UserError(refusal) from None
-        yield
+    devices = torch.cuda.device_count()
+    if wanted == "auto":
+        return max(1, devices)
+    there, what = (devices, "GPU") if devices else (usable_cores(), "core")
+    if wanted > there and not recipe.launch.oversubscribe:
+        raise UserError(
+            f"launch.nproc={wanted}, but this machine has {counted(there, what)} to use; give a smaller number, or "
+            "launch.oversubscribe=true"
+        )
+    return wanted

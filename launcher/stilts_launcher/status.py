@@ -6,12 +6,16 @@ import re
 from pathlib import Path
 
 from stilts_ds.errors import UserError, counted, printable
+from stilts_ds.lineage import is_outdated
+from stilts_ds.locks import run_lock
+from stilts_ds.phase_status import PhaseStatus
 from stilts_ds.plan_file import Phase, Plan
 from stilts_ds.run_dir import PhaseDir, RunDir
 from stilts_launcher.backends.base import QueuedJob
 from stilts_launcher.backends.registry import launcher_of, load_profile, profile_of
-from stilts_launcher.start import run_lock
 from stilts_launcher.submit import REPORT, jobs_of, submit_plan
+
+NOT_WRITTEN = "(not written yet)"
 
 
 def run_status(run: RunDir) -> str:
@@ -46,7 +50,7 @@ def _state(folder: PhaseDir, queued: QueuedJob | None, job: str, phase: Phase, r
     """A word for the state and what is known beyond it."""
     status = folder.read_status()
     if status.state == "done":
-        return "done", f"{status.seconds:.0f} s" if status.seconds is not None else ""
+        return _done_state(status, queued is None and is_outdated(run, phase), phase)
     if queued is not None and queued.waiting:
         again = "" if status.pending else f", {_where(folder)}"
         return "queued", queued.reason + again
@@ -61,7 +65,21 @@ def _state(folder: PhaseDir, queued: QueuedJob | None, job: str, phase: Phase, r
         return status.state, "" if status.pending else _where(folder)
     if status.pending and phase.init and run.phase(phase.init).status() != "done":
         return "not run", f"needs {phase.init}"
-    return "lost", "its job ended without a word (cancelled, or its node failed)"
+    return "lost", _last_words(run, job, phase.id)
+
+
+def _done_state(status: PhaseStatus, outdated: bool, phase: Phase) -> tuple[str, str]:
+    if outdated:
+        return "outdated", f"{phase.init} has other weights since it started from it"
+    return "done", f"{status.seconds:.0f} s" if status.seconds is not None else ""
+
+
+def _last_words(run: RunDir, job: str, phase: str) -> str:
+    """What a job's log ends with, where the phase's own files say nothing: a line of `setup` that failed, say."""
+    lines = [line for path in _log_files(run, phase, None) for line in _tail(path, 3).splitlines() if line.strip()]
+    if not lines or lines == [NOT_WRITTEN]:
+        return "its job ended without a word (cancelled, or its node failed)"
+    return f"its job ended: {lines[-1].strip()[:300]}"
 
 
 def _where(folder: PhaseDir) -> str:
@@ -93,7 +111,11 @@ def run_logs(run: RunDir, phase: str | None, rank: int | None, lines: int) -> st
 
 
 def _interesting(run: RunDir, phases: list[str]) -> list[str]:
-    return [p for p in phases if run.phase(p).status() not in ("done", "pending")]
+    """Phases that began and are not done, and those whose job has left a log and is not in the queue."""
+    jobs = jobs_of(run)
+    begun = [p for p in phases if run.phase(p).status() not in ("done", "pending")]
+    silent = [p for p in phases if p in jobs and run.phase(p).status() == "pending" and _log_files(run, p, None)]
+    return [p for p in phases if p in begun or p in silent]
 
 
 def _log_files(run: RunDir, phase: str, rank: int | None) -> list[Path]:
@@ -105,7 +127,7 @@ def _log_files(run: RunDir, phase: str, rank: int | None) -> list[Path]:
 
 def _tail(path: Path, lines: int) -> str:
     if not path.exists():
-        return "(not written yet)"
+        return NOT_WRITTEN
     return "\n".join(path.read_text(encoding="utf-8", errors="replace").splitlines()[-lines:]).expandtabs()
 
 

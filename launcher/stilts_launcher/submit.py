@@ -15,11 +15,15 @@ import sys
 import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import yaml
 
 from stilts_ds.config import Recipe, load_recipe
 from stilts_ds.errors import UserError, counted
+from stilts_ds.lineage import unfinished
+from stilts_ds.locks import run_lock
+from stilts_ds.phase_names import left_alone
 from stilts_ds.plan_file import Phase, Plan
 from stilts_ds.run_dir import (
     COMMIT,
@@ -35,7 +39,7 @@ from stilts_ds.run_dir import (
 from stilts_launcher.backends.base import Job, Submitted
 from stilts_launcher.backends.registry import launcher_of, profile_of
 from stilts_launcher.cluster import JobKind, Profile
-from stilts_launcher.start import prepare_run, run_lock, run_of
+from stilts_launcher.start import prepare_run, run_of
 
 REPORT = "report"
 JOB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")  # they become arguments of commands: no option, no path
@@ -70,16 +74,18 @@ def submit_plan(run: RunDir, plan: Plan, profile: Profile, dry_run: bool = False
     recorded = jobs_of(run)
     queued = {} if dry_run or not recorded else launcher_of(profile).queue()
     live = {phase: job for phase, job in recorded.items() if job in queued}
-    todo = [p for p in phases if run.phase(p.id).status() != "done" and p.id not in live]
+    todo = [phase for phase in unfinished(run, phases) if phase.id not in live]
     if not todo and (not phases or REPORT in live or run.results.exists()):
         return f"nothing to submit: all {counted(len(phases), 'phase')} of {run.root} are done or in the queue"
     if not dry_run:
         run.logs.mkdir(exist_ok=True)  # launchers do not make it, and a job without its log file dies in silence
         write_atomically(run.jobs / "setup.sh", setup_text(run, profile))
-    return _submit_all(run, todo, live, profile, dry_run)
+    return _submit_all(run, plan, todo, live, profile, dry_run)
 
 
-def _submit_all(run: RunDir, todo: list[Phase], live: dict[str, str], profile: Profile, dry_run: bool) -> str:
+def _submit_all(
+    run: RunDir, plan: Plan, todo: list[Phase], live: dict[str, str], profile: Profile, dry_run: bool
+) -> str:
     """Hand the jobs in, each after what it needs. When one is refused, those of this call are taken back."""
     launcher = launcher_of(profile)
     ids = dict(live)  # by phase, as far as they are handed in
@@ -110,7 +116,8 @@ def _submit_all(run: RunDir, todo: list[Phase], live: dict[str, str], profile: P
         raise
     if dry_run:
         return "\n".join(lines)
-    return "\n".join([*lines, "", f"`stilts status {run.root}` shows how they are doing"])
+    notes = left_alone(run, plan, todo)
+    return "\n".join([*lines, "", *notes, f"`stilts status {run.root}` shows how they are doing"])
 
 
 def _line(job: Job, submitted: Submitted) -> str:
@@ -134,10 +141,13 @@ def grouped(todo: Iterable[Phase], name: str) -> list[tuple[JobKind, str, tuple[
 
 
 def jobs_of(run: RunDir) -> dict[str, str]:
-    """The last job of each phase (and of the report), by phase id."""
+    """The last job of each phase (and of the report), by phase id. A copy of a run folder has none: they are the
+    original's."""
     path = run.jobs / "jobs.json"
     noted = read_json(path) if path.exists() else {"jobs": {}}
     jobs = noted.get("jobs") if isinstance(noted, dict) else None
+    if jobs and not _is_where_it_was_submitted(run, noted):
+        return {}
     if not isinstance(jobs, dict) or not all(isinstance(j, str) and JOB_ID.fullmatch(j) for j in jobs.values()):
         raise UserError(f"{path} holds no ids of jobs; delete it, look into the queue what runs, and submit again")
     return jobs
@@ -145,7 +155,24 @@ def jobs_of(run: RunDir) -> dict[str, str]:
 
 def _record(run: RunDir, ids: Mapping[str, str], dry_run: bool) -> None:
     if not dry_run:
-        write_json(run.jobs / "jobs.json", {"submitted": round(time.time(), 1), "jobs": {**jobs_of(run), **ids}})
+        noted = {"submitted": round(time.time(), 1), "folder": identity(run), "jobs": {**jobs_of(run), **ids}}
+        write_json(run.jobs / "jobs.json", noted)
+
+
+def identity(run: RunDir) -> dict[str, Any]:
+    """What tells a run folder from its copies: its path, and its number in its file system, which moves with it."""
+    status = run.root.stat()
+    return {"path": str(run.root.resolve()), "inode": [status.st_dev, status.st_ino]}
+
+
+def _is_where_it_was_submitted(run: RunDir, noted: Mapping[str, Any]) -> bool:
+    """Whether this is the folder whose jobs are noted there: at its path, or moved within its file system."""
+    here, folder = identity(run), noted.get("folder")
+    if isinstance(folder, dict):
+        return any(here[key] == folder.get(key) for key in here)
+    # Earlier versions noted no folder; the jobs' setup names the code that was copied into it.
+    setup = run.jobs / "setup.sh"
+    return not setup.exists() or f"{here['path']}/jobs/code-" in setup.read_text(encoding="utf-8", errors="replace")
 
 
 def setup_text(run: RunDir, profile: Profile) -> str:

@@ -23,14 +23,16 @@ from typing import Annotated
 from pydantic import Strict, ValidationError
 
 from stilts_ds.errors import UserError, counted, print_anywhere, printable, redacted
+from stilts_ds.lineage import unfinished
+from stilts_ds.locks import HELD_BY_JOB, phase_lock
 from stilts_ds.plan_file import Plan
 from stilts_ds.run_dir import PhaseDir, RunDir, read_json, write_json
 from stilts_ds.values import Value
 from stilts_launcher.backends.registry import launcher_of, profile_of
 from stilts_launcher.rank_place import OWN_CODE_ONLY
-from stilts_launcher.start import folder_lock
 
 USER_ERROR, CANCELLED, STOPPED = 2, 143, 85
+REFUSAL = "UserError: "  # how an error begins that the same start would meet again
 
 
 def main(arguments: list[str]) -> int:
@@ -77,12 +79,12 @@ class Supervisor:
         self.job, self.restart = current.id, current.restarts
 
     def work(self) -> int:
-        if self.phase not in {phase.id for phase in Plan.load(self.run.plan).phases}:
+        planned = [phase for phase in Plan.load(self.run.plan).phases if phase.id == self.phase]
+        if not planned:
             raise UserError(f"{self.run.plan} has no phase {self.phase!r}; `stilts plan` lists them")
-        busy = f"another job is at work in {self.folder.root}; `stilts status` shows it"
-        with folder_lock(self.folder.root, busy):  # only one job works on a phase at a time
+        with phase_lock(self.folder):
             while True:
-                if self.folder.status() == "done":
+                if not unfinished(self.run, planned):
                     say(f"{self.phase} is done")
                     return 0
                 attempt = self._note_attempt()
@@ -91,7 +93,7 @@ class Supervisor:
                 if outcome == "stopped:SIGUSR1":
                     return self._continue_later()
                 if outcome.startswith("stopped:"):
-                    return CANCELLED
+                    return self._leave()
                 if outcome == "refused":
                     self.folder.set_status("failed", error=text)
                     return USER_ERROR
@@ -103,14 +105,17 @@ class Supervisor:
     def _start_ranks(self, attempt: int) -> tuple[str, str]:
         """Start the ranks once and wait; returns the outcome and, for a crash, what is known of it."""
         token = f"{self.job}.{self.restart}.{attempt}"
-        environment = {**self.environment, **OWN_CODE_ONLY, "STILTS_RUN_TOKEN": token}
+        environment = {**self.environment, **OWN_CODE_ONLY, "STILTS_RUN_TOKEN": token, HELD_BY_JOB: self.phase}
         if (stop_at := self._stop_at()) is not None:
             environment["STILTS_STOP_AT"] = str(stop_at)
         say(f"{self.phase}: attempt {attempt} of job {self.job}")
         code = self.launcher.start_ranks([str(self.run.root), self.phase], self.profile, environment)
         status = self.folder.read_status()
+        told = status.error if status.token == token else None
+        # srun gives the highest status of all ranks, and those that it ended have another than the one that refused.
+        if status.state == "failed" and told and told.startswith(REFUSAL):
+            return "refused", told
         if code == USER_ERROR and status.state != "done":
-            told = status.error if status.token == token else None
             return "refused", told or "refused before the phase began; `stilts logs` shows why"
         if status.token != token:
             return "crashed", f"the ranks ended with status {code} before the phase began"
@@ -126,6 +131,17 @@ class Supervisor:
             say(f"the time limit is unknown ({problem}); only a signal will stop the ranks")
             return None
         return None if left is None else time.time() + max(0, left - self.profile.stop_seconds)
+
+    def _leave(self) -> int:
+        """After SIGTERM: a job that has to make room is continued, one that was taken back stays so."""
+        if self.launcher.preempted(self.job):
+            say(f"job {self.job} makes room for another one and goes back into the queue, to be continued")
+            try:
+                self.launcher.requeue(self.job)
+            except UserError as problem:
+                say(f"{problem}; `stilts retry` continues from here")
+            return STOPPED
+        return CANCELLED
 
     def _continue_later(self) -> int:
         before = [attempt.at for attempt in self._earlier()]

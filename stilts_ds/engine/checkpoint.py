@@ -24,6 +24,7 @@ import shutil
 import threading
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,7 @@ from stilts_ds.engine import zero_state
 from stilts_ds.engine.world import World
 from stilts_ds.errors import UnreadableError, UserError
 from stilts_ds.run_dir import (
+    PhaseDir,
     best_model,
     checksum,
     model_damage,
@@ -51,6 +53,7 @@ log = logging.getLogger(__name__)
 MANIFEST = "manifest.json"
 CHECKSUM = "xxh3_128"
 WEIGHT, MOMENTS = "weight", ("exp_avg", "exp_avg_sq")
+VISIBLE_SECONDS = 20.0  # what a network file system may take to show a new file on other nodes
 WRITING_SECONDS = 3600.0  # what rank 0 grants the other ranks to write their shards
 
 
@@ -323,6 +326,34 @@ def remove_lost(folder: Path, chosen: Path | None) -> None:
     _prune_best_models(folder, until=math.inf)
 
 
+def await_visible(path: Path, seconds: float = VISIBLE_SECONDS) -> bool:
+    """Whether a file is there, at last: a network file system may take its time to show it on another node."""
+    deadline = time.monotonic() + seconds
+    while True:
+        with suppress(OSError):
+            if path.name in os.listdir(path.parent):  # listing, because a missing name may be cached
+                return True
+        if time.monotonic() >= deadline:
+            return False
+        time.sleep(0.2)
+
+
+def await_saved(phase: PhaseDir, seconds: float = VISIBLE_SECONDS) -> None:
+    """Wait for the checkpoint of a phase that was stopped, which saved before it left, as its status says. Says so
+    where none appears."""
+    folder, status = phase.checkpoints, phase.read_status()
+    if not status.state.startswith("stopped:") or status.trained or not phase.metrics.exists():
+        return
+    deadline = time.monotonic() + seconds
+    while not ((tags := tags_in(folder)) and is_committed(tags[-1])):
+        if time.monotonic() >= deadline:
+            log.warning("%s: the phase was %s, and its last checkpoint is not here", folder, status.state)
+            return
+        if folder.exists():
+            os.listdir(folder)  # makes a network file system look again
+        time.sleep(0.2)
+
+
 def find(folder: Path, world: World) -> Checkpoint | None:
     """The newest whole checkpoint, the same on every rank; None to start at step 0. What lies after it is removed. A
     collective."""
@@ -337,4 +368,6 @@ def find(folder: Path, world: World) -> Checkpoint | None:
             error = problem
     world.agree(error, "choosing a checkpoint")
     chosen = world.broadcast(chosen)
+    if chosen is not None:
+        await_visible(folder / chosen / MANIFEST)
     return None if chosen is None else Checkpoint(folder / chosen, read_sealed(folder / chosen / MANIFEST))

@@ -1,8 +1,9 @@
 """Stopping on a signal: the handler only sets a flag; all ranks act on it together between two steps or batches.
 
-SIGUSR1 (a time limit is near), SIGTERM (cancelled) and SIGINT (Ctrl-C) all save and leave; which one it was stands in
-the phase's status file, because what follows differs: only USR1 may be continued without being asked. A time to stop
-at (STILTS_STOP_AT, seconds since 1970) counts as SIGUSR1: a signal may come late, or while Python still starts.
+SIGUSR1 (a time limit is near), SIGTERM (cancelled), SIGINT (Ctrl-C) and SIGHUP (the terminal is gone) all save and
+leave; which one it was stands in the phase's status file, because what follows differs: only USR1 may be continued
+without being asked. A time to stop at (STILTS_STOP_AT, seconds since 1970) counts as SIGUSR1: a signal may come late,
+or while Python still starts.
 
 No torch here: the handlers are installed before the heavy imports.
 """
@@ -30,6 +31,8 @@ class Stopped(Exception):
 def install_handlers() -> None:
     for number in (signal.SIGUSR1, signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _note)
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # started with nohup, a run outlives its terminal
+        signal.signal(signal.SIGHUP, _note)
 
 
 def die_with(launcher: int) -> None:

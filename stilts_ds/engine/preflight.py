@@ -5,11 +5,13 @@ Runs at every start in about a second; a finding is a UserError that names the n
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import shutil
 import socket
 import time
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -45,16 +47,66 @@ def check_ranks(world: World, folder: Path, needed_bytes: int) -> None:
         raise UserError(problem)
 
 
+def check_same_start(world: World, given: Mapping[str, Any]) -> None:
+    """Check that every rank was started with the same settings: rank 0's recipe is written and used by all of them.
+
+    Raises UserError on every rank, naming the first setting that differs. A collective.
+    """
+    flat = {key: json.dumps(value, sort_keys=True) for key, value in flattened(given)}
+    starts = world.all_gather(flat)
+    for rank, theirs in enumerate(starts):
+        for key in sorted({*theirs, *starts[0]}):
+            if theirs.get(key) != starts[0].get(key):
+                raise UserError(
+                    f"rank {rank} was started with {key}={theirs.get(key, '(none)')}, rank 0 with "
+                    f"{starts[0].get(key, '(none)')}; start all ranks with one recipe and the same settings"
+                )
+
+
+def flattened(value: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """The settings of nested sections by dotted name."""
+    for key, inner in value.items():
+        if isinstance(inner, Mapping):
+            yield from flattened(inner, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", inner
+
+
 def _facts(world: World, marker: Path) -> dict[str, Any]:
     return {
         "node": os.environ.get("STILTS_NODE") or socket.gethostname(),
         "device": torch.cuda.get_device_name(world.device) if world.device.type == "cuda" else "CPU",
+        "gpu": _gpu_identity(world.device),
         "versions": {**versions(), "commit": git_commit()},
         "sees": _appears(marker),
         "free": shutil.disk_usage(marker.parent).free,
         "sum": _sum_of_ranks(world),
         "size": world.size,
     }
+
+
+def _gpu_identity(device: torch.device) -> str:
+    """What tells this rank's GPU, or part of one (MIG), from the others of its node; empty for a CPU."""
+    if device.type != "cuda":
+        return ""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
+    index = device.index or 0
+    if index < len(visible) and visible[index].startswith("MIG-"):
+        return visible[index]
+    return str(getattr(torch.cuda.get_device_properties(device), "uuid", ""))
+
+
+def _shared_gpu(facts: list[dict[str, Any]]) -> str | None:
+    """Which two ranks work on one GPU, or None."""
+    seen: dict[tuple[str, str], int] = {}
+    for rank, fact in enumerate(facts):
+        if not fact["gpu"]:
+            continue
+        first = seen.setdefault((fact["node"], fact["gpu"]), rank)
+        if first != rank:
+            where = f"ranks {first} and {rank} on {fact['node']}"
+            return f"{where} were given one and the same GPU ({fact['gpu']}); start one rank for each GPU"
+    return None
 
 
 def _appears(marker: Path) -> bool:
@@ -89,6 +141,8 @@ def _problem(facts: list[dict[str, Any]], folder: Path, needed_bytes: int) -> st
                 )
         if fact["sum"] != size * (size + 1) / 2:
             return f"{where}: an all-reduce gave {fact['sum']} in place of {size * (size + 1) / 2}; check its network"
+    if shared := _shared_gpu(facts):
+        return shared
     if first["free"] < needed_bytes:
         return (
             f"{folder} has {first['free'] / 1e9:.1f} GB free, and a phase may write {needed_bytes / 1e9:.1f} GB "

@@ -6,6 +6,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from stilts_ds.config import EnginePart, written_recipe
@@ -13,6 +14,7 @@ from stilts_ds.engine.logs import set_up_logging
 from stilts_ds.engine.preempt import Stopped, install_handlers
 from stilts_ds.engine.world import World, joined
 from stilts_ds.errors import UserError, first_line, is_full_disk, os_problem, printable, redacted
+from stilts_ds.locks import HELD_BY_JOB
 from stilts_ds.run_dir import RunDir, hash_json
 
 log = logging.getLogger(__name__)
@@ -43,12 +45,25 @@ def run_as_rank(run: RunDir, logs: Path, work: Callable[[World], None]) -> int:
     except UserError as problem:
         if rank == 0:
             print(f"error: {problem}", file=sys.stderr, flush=True)
+            _note_refusal(run, problem)
         return USER_ERROR
     except Exception as problem:
         log.exception("rank %d failed", rank)
         _say_why(problem, rank, run)
         return FAILED
     return DONE
+
+
+def _note_refusal(run: RunDir, problem: UserError) -> None:
+    """Leave in the status of a job's phase why it did not begin: the job would start its ranks again for nothing."""
+    phase = os.environ.get(HELD_BY_JOB)
+    if phase is None:
+        return
+    folder = run.phase(phase)
+    with suppress(UserError, OSError):
+        status = folder.read_status()
+        if status.token != os.environ.get("STILTS_RUN_TOKEN", "") or status.state != "failed":
+            folder.set_status("failed", error=f"{type(problem).__name__}: {problem}")
 
 
 def _join(run: RunDir, work: Callable[[World], None]) -> None:

@@ -24,6 +24,12 @@ def write_stacks_to(path: Path) -> None:
     faulthandler.register(SHOW_STACKS, log)
 
 
+def write_now() -> None:
+    """Write where every thread of this process is into its log."""
+    if _log:
+        faulthandler.dump_traceback(_log[0])
+
+
 def expect_progress(seconds: float) -> None:
     """Write the stacks unless this or `expect_nothing` is called again within `seconds`."""
     if _log:

@@ -13,6 +13,7 @@ import logging
 import os
 import re
 import socket
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from stilts_ds.engine import wire
+from stilts_ds.engine import heartbeat, wire
 from stilts_ds.errors import UserError
 
 if not torch.cuda.is_available():
@@ -29,6 +30,7 @@ if not torch.cuda.is_available():
 
 log = logging.getLogger(__name__)
 LOOKING = datetime.timedelta(seconds=20)  # for ranks that are all there
+RESOLVING = datetime.timedelta(seconds=60)  # until a name server knows a node that has just come up
 MEETING = datetime.timedelta(minutes=5)  # until the last node of a job has started its ranks
 PATIENCE = datetime.timedelta(hours=2)  # for what rank 0 does alone: reading and tokenising everything, mining
 VARIABLES = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
@@ -151,8 +153,9 @@ def joined(token: str, timeout_seconds: int) -> Iterator[World]:
     device = _device(int(os.environ["LOCAL_RANK"]))
     name = "nccl" if device.type == "cuda" else "gloo"
     rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
-    store = _meeting_place(rank, size, max(timeout, MEETING))
+    store = _meeting_place(rank, size, MEETING)
     _check_token(store, token, rank, size)
+    beats = dist.PrefixStore(_restart_count(), _own_connection(heartbeat.patience(timeout_seconds)))
     bound: dict[str, Any] = {"device_id": device} if device.type == "cuda" and size > 1 else {}  # as DeepSpeed does
     dist.init_process_group(
         name, store=dist.PrefixStore("ranks", store), rank=rank, world_size=size, timeout=max(timeout, MEETING), **bound
@@ -163,7 +166,8 @@ def joined(token: str, timeout_seconds: int) -> Iterator[World]:
         objects = dist.new_group(backend="gloo", timeout=max(timeout, PATIENCE))
         prompt = dist.new_group(backend="gloo", timeout=timeout)
         world = World(dist.get_rank(), int(os.environ["LOCAL_RANK"]), dist.get_world_size(), device, objects, prompt)
-        yield world
+        with heartbeat.watched(beats, rank, size, timeout_seconds):
+            yield world
     finally:
         # Leaving without this ends in SIGABRT now and then, and a job that finished would count as failed.
         dist.destroy_process_group()
@@ -185,9 +189,56 @@ def _meeting_place(rank: int, size: int, patience: datetime.timedelta) -> dist.S
                 raise RuntimeError(f"rank 0 cannot listen on {here}:{port} ({error.strerror})") from error
             port = server.getsockname()[1]
             listening = {"master_listen_fd": server.detach()}  # the store's from now on
-    store = dist.TCPStore(address, port, size, keeps, patience, **listening)
-    # Torchrun's store outlives ranks that it starts again, and so does what they laid into it.
-    return dist.PrefixStore(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"), store)
+    _await_address(address)
+    if not keeps:
+        _await_listener(address, port, patience)
+    store = dist.TCPStore(address, port, size, keeps, patience, wait_for_workers=False, **listening)
+    os.environ["STILTS_STORE"] = f"{address} {port}"
+    return dist.PrefixStore(_restart_count(), store)
+
+
+def _own_connection(patience: datetime.timedelta) -> dist.Store:
+    """Another connection to the store: calls of one wait for each other."""
+    address, port = os.environ["STILTS_STORE"].split()
+    return dist.TCPStore(address, int(port), None, False, patience, wait_for_workers=False)
+
+
+def _restart_count() -> str:
+    """Torchrun's store outlives ranks that it starts again, and so does what they laid into it."""
+    return os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+
+
+def _await_address(address: str) -> None:
+    """Raise UserError, in a sentence and in time, where the address of rank 0 means nothing here."""
+    deadline = time.monotonic() + RESOLVING.total_seconds()
+    while True:
+        try:
+            socket.getaddrinfo(address, None)
+            return
+        except (OSError, UnicodeError) as error:
+            if time.monotonic() > deadline:
+                raise UserError(
+                    f"the address of rank 0, {address}, cannot be resolved here ({error}); set STILTS_MASTER_ADDR (or "
+                    "MASTER_ADDR) to one that every node knows"
+                ) from None
+        time.sleep(0.5)
+
+
+def _await_listener(address: str, port: int, patience: datetime.timedelta) -> None:
+    """Wait until rank 0, or torchrun for it, listens. Raises UserError after `patience`: torch would try for twice as
+    long, and end in a trace of C++ frames."""
+    deadline = time.monotonic() + patience.total_seconds()
+    while True:
+        try:
+            socket.create_connection((address, port), timeout=10).close()
+            return
+        except OSError as error:
+            if time.monotonic() > deadline:
+                raise UserError(
+                    f"rank 0 does not listen at {address}:{port} after {patience.total_seconds():.0f} s "
+                    f"({error.strerror or error}); look whether it was started and whether its node can be reached"
+                ) from None
+        time.sleep(0.5)
 
 
 def _loopback(address: str) -> str:
@@ -211,6 +262,7 @@ def _check_token(store: dist.Store, token: str, rank: int, size: int) -> None:
 
     store.set(f"mark/{rank}", mark(rank))
     others = range(1, size) if rank == 0 else [0]
+    _await_marks(store, list(others), size)
     same = all([hmac.compare_digest(store.get(f"mark/{other}"), mark(other).encode()) for other in others])
     store.set(f"compared/{rank}", "")
     if rank == 0 and size > 1:  # the store ends with rank 0: the others must have looked
@@ -222,10 +274,31 @@ def _check_token(store: dist.Store, token: str, rank: int, size: int) -> None:
         )
 
 
+def _await_marks(store: dist.Store, others: list[int], size: int) -> None:
+    """Wait for the other ranks. Raises UserError that names those that did not come."""
+    deadline = time.monotonic() + MEETING.total_seconds()
+    missing = others
+    while missing := [other for other in missing if not store.check([f"mark/{other}"])]:
+        if time.monotonic() > deadline:
+            names = ", ".join(map(str, missing[:8])) + (" ..." if len(missing) > 8 else "")
+            raise UserError(
+                f"{len(missing)} of {size} ranks did not come within {MEETING.total_seconds():.0f} s (rank {names}); "
+                "look into their logs, and whether their nodes can be reached"
+            )
+        time.sleep(0.05)
+
+
 def _device(local_rank: int) -> torch.device:
     if not torch.cuda.is_available():
         return torch.device("cpu")
-    if local_rank >= torch.cuda.device_count():
-        raise UserError(f"local rank {local_rank} has no GPU ({torch.cuda.device_count()} seen); start fewer ranks")
-    torch.cuda.set_device(local_rank)
-    return torch.device("cuda", local_rank)
+    count = torch.cuda.device_count()
+    # A launcher may show each rank just the one that is its own (--gpus-per-task, --gpu-bind): that is number 0 to it.
+    # Whether two ranks were given the same one is looked at when they have met (engine/preflight.py).
+    index = 0 if count == 1 else local_rank
+    if index >= count:
+        raise UserError(
+            f"local rank {local_rank} has no GPU, since {count} are seen on its node; start one rank for each, or let "
+            "the launcher show each rank one GPU"
+        )
+    torch.cuda.set_device(index)
+    return torch.device("cuda", index)

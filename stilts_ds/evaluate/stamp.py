@@ -5,6 +5,7 @@ A file is predicted again when this changes, and its scores bear these settings,
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from pydantic import ValidationError
 from stilts_ds.config import EvaluationPart
 from stilts_ds.data.split import Split
 from stilts_ds.errors import UserError
-from stilts_ds.run_dir import RunDir, hash_file, hash_json, read_json, write_json
+from stilts_ds.run_dir import PhaseDir, RunDir, hash_file, hash_json, read_json, write_json
 from stilts_ds.values import Value, check_value
 
 # What says where and how fast predictions are made, and not which ones.
@@ -23,21 +24,24 @@ NO_INPUTS = {"languages", "splits", "per_device_eval_batch_size"}
 class Stamp(Value):
     """The inputs of one prediction file, and the hashes of the files that were written from them.
 
-    `settings` are those of the recipe's `evaluation` section, `data` stands for the files that the examples came from,
-    and `files` names what was written by its path inside the run.
+    `weights` is the hash of the model that predicted (stilts_ds.lineage), `settings` are those of the recipe's
+    `evaluation` section, `data` stands for the files that the examples came from, and `files` names what was written by
+    its path inside the run.
     """
 
     phase: str
+    weights: str = ""  # earlier versions of this program kept none
     settings: dict[str, Any]
     split: str
     data: str
     files: dict[str, str]
 
     @classmethod
-    def of(cls, phase_id: str, part: EvaluationPart, split: Split) -> Stamp:
+    def of(cls, phase_id: str, weights: str, part: EvaluationPart, split: Split) -> Stamp:
         """The inputs of a file that is yet to be written."""
         settings = part.model_dump(mode="json", exclude=NO_INPUTS)
-        return cls(phase=phase_id, settings=settings, split=split.name, data=hash_json([split.hash]), files={})
+        data = hash_json([split.hash])
+        return cls(phase=phase_id, weights=weights, settings=settings, split=split.name, data=data, files={})
 
     @classmethod
     def load(cls, predictions: Path) -> Stamp:
@@ -72,6 +76,16 @@ class Stamp(Value):
             raise UserError(
                 f"{_stamp_path(predictions)} holds no settings of this version ({fault}); run `stilts evaluate`"
             ) from None
+
+
+def complete_stamps(folder: PhaseDir, weights: str) -> None:
+    """Write the hash of a phase's model into stamps that an earlier version of this program left without it. Called
+    before anything trains, while the model is still the one that predicted."""
+    for path in sorted(folder.predictions.glob("*/.*.inputs.json")) if weights else []:
+        with suppress(UserError):  # a damaged stamp is predicted again
+            stamp = check_value(Stamp, read_json(path), path, "")
+            if not stamp.weights:
+                write_json(path, stamp.model_copy(update={"weights": weights}).model_dump())
 
 
 def _stamp_path(predictions: Path) -> Path:

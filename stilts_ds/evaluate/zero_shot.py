@@ -20,6 +20,7 @@ from stilts_ds.evaluate.stamp import Stamp
 from stilts_ds.export import load_trained
 from stilts_ds.families.base import Prediction
 from stilts_ds.families.files import shared_texts_file, write_shared_texts
+from stilts_ds.lineage import predicting_weights
 from stilts_ds.plan_file import Phase
 from stilts_ds.run_dir import RunDir
 
@@ -27,12 +28,13 @@ log = logging.getLogger(__name__)
 
 
 def evaluate_phase(run: RunDir, recipe: Recipe, phase: Phase, data: Data, world: World) -> None:
-    """Predict every (task, language) of the phase that is not predicted yet. A collective."""
+    """Predict every (task, language) of the phase that its model has not predicted yet. A collective."""
     predictor: Predictor | None = None
+    weights = predicting_weights(run, recipe, phase) if world.first else ""
     for split in wanted(phase, data):
         stop_if_requested(world)
         path = prediction_path(run, phase, split)
-        stamp = Stamp.of(phase.id, recipe.evaluation, split)
+        stamp = Stamp.of(phase.id, weights, recipe.evaluation, split)
         if world.broadcast(world.first and stamp.is_of(run, path)):
             continue
         predictor = predictor or _load_predictor(run, recipe, phase, data, world)

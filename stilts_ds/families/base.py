@@ -246,6 +246,8 @@ class Family:
     metrics: Callable[[Task], Mapping[str, Metric]]  # by name, the ones that a task can ask for
 
     # --- what most families do
+    # Training settings that its rows depend on, besides max_seq_length. Others do not name a phase.
+    row_settings: tuple[str, ...] = ()
     take: Callable[[Iterable[Any], int, int | None], Iterator[Any]] = take_first  # records, skip, limit
     # By local schema: raised when its reader gives other records of the same file, so that nothing older is reused.
     reader_versions: Mapping[str, int] = field(default_factory=dict)

@@ -10,6 +10,7 @@ from typing import Any
 from stilts_ds.config import EnginePart, Recipe
 from stilts_ds.data.data import Data
 from stilts_ds.families.registry import family_of
+from stilts_ds.lineage import is_outdated
 from stilts_ds.model_files import Shape, model_folder, shape_of
 from stilts_ds.plan_file import Phase, Plan
 from stilts_ds.planning.memory import Memory, largest_parameter, memory, trained_parameters
@@ -52,13 +53,14 @@ def estimates(recipe: Recipe, run: RunDir, plan: Plan, ranks: int, cpu: bool = F
     data = Data(recipe, run.root)
     folder = model_folder(recipe.model.name_or_path, recipe.model.revision)
     shape = shape_of(folder) if folder is not None and (folder / "config.json").exists() else None
-    return [_estimate(phase, recipe, data, run.phase(phase.id), shape, ranks, cpu) for phase in plan.phases]
+    return [_estimate(phase, recipe, data, run, shape, ranks, cpu) for phase in plan.phases]
 
 
 def _estimate(
-    phase: Phase, recipe: Recipe, data: Data, folder: PhaseDir, shape: Shape | None, ranks: int, cpu: bool
+    phase: Phase, recipe: Recipe, data: Data, run: RunDir, shape: Shape | None, ranks: int, cpu: bool
 ) -> Estimate:
-    state = state_of(folder)
+    folder = run.phase(phase.id)
+    state = "outdated, will run again" if is_outdated(run, phase) else state_of(folder)
     if not phase.train:
         return Estimate(phase, state)
     size = phase_size(phase, recipe, data)

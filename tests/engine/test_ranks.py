@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import shutil
-import stat
 import subprocess
 import sys
 import time
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -87,6 +84,19 @@ def place(environment: dict[str, str]) -> RankPlace | None:
             id="mpirun and the same place set by hand",
         ),
         pytest.param(MPI_OF_ONE, (0, 0, 1, "host-of-rank-0", "mpirun"), id="mpirun of one"),
+        pytest.param(
+            {"PMI_RANK": "1", "PMI_SIZE": "4", "MPI_LOCALRANKID": "1", "MPI_LOCALNRANKS": "2"},
+            (1, 1, 4, "host-of-rank-0", "mpiexec"),
+            id="Intel MPI and MPICH",
+        ),
+        pytest.param(
+            {"PALS_RANKID": "3", "PALS_LOCAL_RANKID": "1", "PMI_SIZE": "4"},
+            (3, 1, 4, "host-of-rank-0", "mpiexec"),
+            id="Cray PALS",
+        ),
+        pytest.param(
+            {**STEP, "PMI_RANK": "1", "PMI_SIZE": "2"}, (1, 1, 2, "127.0.0.1", "srun"), id="srun that offers PMI, too"
+        ),
         pytest.param(STEP, (1, 1, 2, "127.0.0.1", "srun"), id="srun on one node"),
         pytest.param(TWO_NODES, (1, 0, 2, "n0", "srun"), id="srun on two nodes"),
         pytest.param({**BATCH, "SLURM_NTASKS": "1"}, None, id="sbatch of one task"),
@@ -115,6 +125,8 @@ def test_a_known_start_gives_its_place(environment: dict[str, str], expected: An
         pytest.param({**TORCHRUN, "MASTER_PORT": ""}, "MASTER_PORT= is not a number", id="empty port"),
         pytest.param({**TORCHRUN, **MPI}, "contradict Open MPI's rank 1 of 2", id="torchrun's and MPI's places differ"),
         pytest.param({"OMPI_COMM_WORLD_RANK": "0"}, "OMPI_COMM_WORLD_LOCAL_RANK", id="half of Open MPI"),
+        pytest.param({"PMI_RANK": "0", "PMI_SIZE": "2"}, "PMI_RANK names a rank of an MPI start", id="half of PMI"),
+        pytest.param({"PALS_RANKID": "0", "PALS_LOCAL_RANKID": "0"}, "none of PMI_SIZE, PALS_SIZE", id="half of PALS"),
         pytest.param(without(STEP, "SLURM_STEP_NUM_TASKS"), "SLURM_STEP_NUM_TASKS", id="half of srun"),
         pytest.param({**BATCH, "SLURM_NTASKS": "two"}, "SLURM_NTASKS=two is not a number", id="tasks in words"),
     ],
@@ -125,20 +137,49 @@ def test_a_start_that_cannot_be_meant_is_refused(environment: dict[str, str], me
     assert message in str(problem.value)
 
 
-@pytest.mark.skipif(shutil.which("scontrol") is not None, reason="here scontrol exists")
-def test_without_scontrol_the_address_is_asked_for() -> None:
+@pytest.mark.parametrize(
+    "nodes, first",
+    [
+        ("n[0-1]", "n0"),
+        ("n[007-120,301],m3", "n007"),
+        ("login,n[1-2]", "login"),
+        ("r[2-3]n[10-12].site", "r2n10.site"),
+        ("n7", "n7"),
+    ],
+)
+def test_the_address_is_the_first_of_the_steps_nodes_without_any_command(
+    nodes: str, first: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ranks in a container have none of Slurm's commands."""
+    monkeypatch.setenv("PATH", "/nonexistent")
+    found = place({**without(TWO_NODES, "STILTS_MASTER_ADDR"), "SLURM_STEP_NODELIST": nodes})
+    assert found is not None and found.address == first
+
+
+@pytest.mark.parametrize("nodes", ["", "-n0", "n[", "n[a-b]", "n 0"])
+def test_a_node_list_that_is_none_asks_for_the_address(nodes: str) -> None:
     with pytest.raises(UserError, match="set STILTS_MASTER_ADDR"):
-        place(without(TWO_NODES, "STILTS_MASTER_ADDR"))
+        place({**without(TWO_NODES, "STILTS_MASTER_ADDR"), "SLURM_STEP_NODELIST": nodes})
 
 
-def test_the_address_is_the_first_of_the_steps_nodes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """`scontrol show hostnames` as a cluster answers it: one name a line."""
-    script = tmp_path / "scontrol"
-    script.write_text('#!/bin/sh\n[ "$*" = "show hostnames n[0-1]" ] && printf "n0\\nn1\\n"\n')
-    script.chmod(script.stat().st_mode | stat.S_IXUSR)
-    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
-    found = place(without(TWO_NODES, "STILTS_MASTER_ADDR"))
-    assert found is not None and found.address == "n0"
+def test_where_ranks_are_on_several_machines_rank_0_offers_no_loopback_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A name that means 127.0.1.1, as Debian writes it into /etc/hosts."""
+    monkeypatch.setattr("socket.gethostname", lambda: "localhost")
+    offered: list[str] = []
+
+    def exchange(text: str) -> str:
+        offered.append(text)
+        return text or "n0 1"
+
+    here = {**MPI, "OMPI_COMM_WORLD_RANK": "0", "OMPI_COMM_WORLD_LOCAL_RANK": "0", "OMPI_COMM_WORLD_LOCAL_SIZE": "2"}
+    alone = discover(here, exchange)
+    assert alone is not None and alone.address == "127.0.0.1"
+    try:
+        spread = discover({**here, "OMPI_COMM_WORLD_LOCAL_SIZE": "1"}, exchange)
+    except UserError as problem:  # a machine without any route
+        assert "means a loopback address" in str(problem)
+    else:
+        assert spread is not None and not spread.address.startswith(("127.", "localhost"))
 
 
 def test_the_variables_are_torchruns_five_and_lead_back_to_the_same_place() -> None:

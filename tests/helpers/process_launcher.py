@@ -91,6 +91,12 @@ class Processes:
                     with suppress(ProcessLookupError):
                         os.kill(int((folder / "pid").read_text()), signal.SIGTERM)
 
+    def check(self, profile: Profile) -> None:
+        pass  # nothing in its settings can be wrong
+
+    def preempted(self, job: str) -> bool:
+        return False
+
     def seconds_left(self, job: str) -> float | None:
         return None  # processes have no time limit
 

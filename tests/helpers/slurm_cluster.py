@@ -35,7 +35,7 @@ def _program(name: str) -> str | None:
 class Cluster:
     """Daemons in `folder`; `environment` makes Slurm's commands speak to them."""
 
-    def __init__(self, folder: Path, cpus: int = 4, kill_wait: int = 10, down_after: int = 20) -> None:
+    def __init__(self, folder: Path, cpus: int = 4, kill_wait: int = 10, down_after: int = 20, more: str = "") -> None:
         self.folder = folder
         self.conf = folder / "slurm.conf"
         host = socket.gethostname()
@@ -68,7 +68,7 @@ SlurmdTimeout={down_after}
 NodeName={NODES[0]} NodeHostname={host} NodeAddr=127.0.0.1 Port={port + 1000} CPUs={cpus} RealMemory=8000 State=UNKNOWN
 NodeName={NODES[1]} NodeHostname={host} NodeAddr=127.0.0.1 Port={port + 1001} CPUs={cpus} RealMemory=8000 State=UNKNOWN
 PartitionName=main Nodes=ALL Default=YES MaxTime=INFINITE State=UP OverSubscribe=NO
-"""
+{more}"""
         )
         (folder / "state").mkdir(exist_ok=True)
         self.children: dict[str, subprocess.Popen[bytes]] = {}
@@ -158,8 +158,9 @@ def _node_of(pid: int) -> str:
 
 
 @contextmanager
-def running(folder: Path) -> Iterator[Cluster]:
-    cluster = Cluster(folder)
+def running(folder: Path, more: str = "") -> Iterator[Cluster]:
+    """A cluster that runs; `more` lines of its slurm.conf."""
+    cluster = Cluster(folder, more=more)
     try:
         cluster.start()
         yield cluster

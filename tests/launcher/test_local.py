@@ -150,7 +150,7 @@ faulthandler.register(signal.SIGUSR2, open(f"{rank}.stack", "a"))""",
     assert "rank.py" in (folder / "0.stack").read_text() and (folder / "1.stack").read_text() == ""
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT, signal.SIGHUP])
 def test_signals_are_passed_on_and_the_ranks_leave_by_themselves(number: signal.Signals, folder: Path) -> None:
     leader = lead(folder, 2, {0: "wait", 1: "wait"}, grace=20)
     started(folder, 2)

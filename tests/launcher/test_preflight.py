@@ -19,7 +19,14 @@ FOLDER = Path("/data/runs/study")
 
 def facts(**second: Any) -> list[dict[str, Any]]:
     """Two good ranks on two nodes; `second` changes the second one."""
-    good = {"device": "CPU", "versions": {"torch": "2.13.0", "commit": "abc"}, "sees": True, "free": 10**9, "sum": 3.0}
+    good = {
+        "device": "CPU",
+        "gpu": "",
+        "versions": {"torch": "2.13.0", "commit": "abc"},
+        "sees": True,
+        "free": 10**9,
+        "sum": 3.0,
+    }
     return [{**good, "node": "n0"}, {**good, "node": "n1", **second}]
 
 

@@ -12,7 +12,15 @@ import ranks
 import study
 from stilts_launcher.backends.base import CurrentJob, Job, rank_program, script
 from stilts_launcher.backends.registry import load_profile
-from stilts_launcher.backends.slurm import Slurm, sbatch_command, seconds_of, srun_command
+from stilts_launcher.backends.slurm import (
+    Slurm,
+    sbatch_command,
+    seconds_of,
+    seconds_of_limit,
+    srun_command,
+    step_environment,
+    submitted_id,
+)
 from stilts_launcher.cluster import Profile
 from stilts_launcher.supervise import STOPPED, Supervisor
 
@@ -53,6 +61,11 @@ def test_the_scripts_are_clean_bash(kind: str) -> None:
         ('time: "1 day"', "give hours:minutes:seconds"),
         ('partition: "a\\nb"', "control characters"),
         ("extra: [nice]", "'nice' is no option; write --option=value"),
+        ("extra: [--dependency=afterok:7]", "would override the plan's own --dependency"),
+        ("extra: [--arr=0-3]", "would override the plan's own --array"),
+        ("jobs: {target: {extra: [--no-requeue]}}", "would override the plan's own --no-requeue"),
+        ("{time: 00:05:00, stop_seconds: 300}", "intermediate jobs of 00:05:00 save 300 s before their end"),
+        ("{time: 01:00:00, jobs: {target: {time: '5'}}}", "target jobs of 5 save 300 s before their end"),
         ("nodes: 0", "nodes"),
         ("jobs: {traget: {nodes: 1}}", "jobs.traget"),
         ("jobs: {target: {account: x}}", "unknown key 'account'"),
@@ -133,6 +146,35 @@ def test_without_slurm_the_message_says_what_works(tmp_path: Path) -> None:
 )
 def test_slurms_times_are_read(text: str, seconds: int | None) -> None:
     assert seconds_of(text) == seconds
+
+
+@pytest.mark.parametrize(
+    "text, seconds",
+    [("30", 1800), ("1:30", 90), ("2:03:04", 7384), ("1-2", 93600), ("1-02:03", 93780), ("UNLIMITED", None)],
+)
+def test_a_time_limit_is_read_as_sbatch_does(text: str, seconds: int | None) -> None:
+    assert seconds_of_limit(text) == seconds
+
+
+@pytest.mark.parametrize(
+    "printed, job",
+    [("17", "17"), ("17;cluster", "17"), ("Your project has 3 % of its quota left\n17", "17"), ("17\nthanks!", "17")],
+)
+def test_the_id_of_a_job_is_found_among_a_sites_own_lines(printed: str, job: str) -> None:
+    assert submitted_id(printed) == job
+
+
+def test_an_sbatch_without_an_id_is_quoted() -> None:
+    with pytest.raises(UserError, match="no id of a job, but 'handed in, thanks'"):
+        submitted_id("handed in, thanks")
+
+
+def test_ranks_get_what_the_job_has_whatever_the_site_exports() -> None:
+    given = {"SLURM_EXPORT_ENV": "NONE", "STILTS_RUN_TOKEN": "t"}
+    assert step_environment(given) == {"STILTS_RUN_TOKEN": "t"}  # and no number of cores: that is Slurm's choice
+    asked = step_environment({**given, "SLURM_CPUS_PER_TASK": "8"})
+    assert (asked["SRUN_CPUS_PER_TASK"], asked["OMP_NUM_THREADS"]) == ("8", "8")
+    assert step_environment({"SLURM_CPUS_PER_TASK": "8", "OMP_NUM_THREADS": "2"})["OMP_NUM_THREADS"] == "2"
 
 
 def supervisor(tmp_path: Path, restart: int, attempts: list[dict[str, object]], **profile: int) -> Supervisor:

@@ -17,9 +17,9 @@ import ranks
 import torch
 import xxhash
 from safetensors.torch import save_file
-from stilts_launcher.start import folder_lock
 
 from stilts_ds.errors import UserError
+from stilts_ds.locks import folder_lock
 from stilts_ds.run_dir import (
     Provenance,
     RunDir,

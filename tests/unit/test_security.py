@@ -24,12 +24,12 @@ from report_runs import build_run
 from stilts_kernels.mining.files import topk_files
 from stilts_launcher import status
 from stilts_launcher.backends.registry import load_profile
-from stilts_launcher.start import folder_lock
 
 from stilts_ds.config import ModelPart, load_recipe, written_recipe
 from stilts_ds.data.cache import cached_rows
 from stilts_ds.engine import checkpoint
 from stilts_ds.errors import UserError
+from stilts_ds.locks import folder_lock
 from stilts_ds.model.encoder import load_encoder, read_language_head
 from stilts_ds.model_files import check_folder, check_weights, model_folder
 from stilts_ds.report.stats import Settings

@@ -149,8 +149,9 @@ def test_where_rows_are_cut_names_a_phase_and_what_is_not_in_force_does_not() ->
 
     plain = ids()
     assert ids(window_step=None, pair_truncation_side="left") == ids(doc_stride=128) == plain
-    others = [ids(window_step=128), ids(window_step=96), ids(pair_truncation_side="right"), ids(doc_stride=96)]
+    others = [ids(window_step=128), ids(window_step=96), ids(max_query_length=32), ids(doc_stride=96)]
     assert len({tuple(names) for names in (plain, *others)}) == 5
+    assert ids(pair_truncation_side="right") == plain  # questions have no such side
 
 
 def test_settings_of_a_phase_with_one_task_are_the_task_s_also_with_text_or_translations_beside_it() -> None:

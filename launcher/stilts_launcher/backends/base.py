@@ -67,7 +67,7 @@ class CurrentJob:
 
 
 class Launcher(Protocol):
-    """Six functions act for a launcher; two more read what it tells its processes through their environment.
+    """Eight functions act for a launcher; two more read what it tells its processes through their environment.
 
     Ids of jobs are letters, digits, `.`, `_` and `-`, and do not begin with a mark. All functions raise UserError with
     the launcher's own words where it refuses or is not there.
@@ -79,6 +79,9 @@ class Launcher(Protocol):
         (`registry.COMMON`). A profile that sets any other key is refused."""
 
     # --- on a login node
+
+    def check(self, profile: Profile) -> None:
+        """Raise UserError, naming the key, for settings with which its jobs cannot work as planned."""
 
     def submit(self, job: Job, profile: Profile, dry_run_as: str | None = None) -> Submitted:
         """Hand a job in. Its output goes to `<job.run>/logs/<job.name>-<id>.log`, with the id of each phase's own job.
@@ -101,6 +104,10 @@ class Launcher(Protocol):
     def requeue(self, job: str) -> None:
         """Put the running job back into the queue under the same id, to be started again from its beginning. The
         caller leaves right after, if the launcher did not end it."""
+
+    def preempted(self, job: str) -> bool:
+        """Whether the running job, whose ranks were asked to stop, has to make room for another one and is to be
+        continued; false where a user took it back."""
 
     def start_ranks(self, arguments: Sequence[str], profile: Profile, environment: Mapping[str, str]) -> int:
         """Start `rank_program(environment, arguments)` as the job's ranks and wait; returns their exit status.

@@ -60,3 +60,4 @@ def _check_settings(profile: Profile) -> None:
         if name not in known:
             reads = ", ".join(sorted(known))
             raise UserError(f"{name}: the launcher {profile.backend!r} does not read this key; it reads {reads}")
+    launcher_of(profile).check(profile)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
@@ -35,7 +36,7 @@ class Slurm:
 
     def submit(self, job: Job, profile: Profile, dry_run_as: str | None = None) -> Submitted:
         command = sbatch_command(job, profile, script(job.kind))
-        job_id = dry_run_as if dry_run_as is not None else _call(command).split(";")[0]  # id[;cluster]
+        job_id = dry_run_as if dry_run_as is not None else submitted_id(_call(command, _outside_a_job()))
         elements = tuple(f"{job_id}_{index}" for index in range(len(job.phases)))
         return Submitted(job_id, elements, tuple(command))
 
@@ -51,6 +52,18 @@ class Slurm:
     def cancel(self, jobs: Sequence[str]) -> None:
         _call(["scancel", *jobs])
 
+    def check(self, profile: Profile) -> None:
+        for kind in ("intermediate", "target", "report"):
+            asked = profile.resources(kind)
+            for option in asked.extra:
+                _check_extra(option)
+            limit = seconds_of_limit(asked.time or "")
+            if kind != "report" and limit is not None and limit <= profile.stop_seconds:
+                raise UserError(
+                    f"time: {kind} jobs of {asked.time} save {profile.stop_seconds} s before their end, which leaves "
+                    "no second for work; give a longer time, or a smaller stop_seconds"
+                )
+
     def seconds_left(self, job: str) -> float | None:
         return seconds_of(_call(["squeue", "-h", "-j", job, "-o", "%L"]))
 
@@ -58,14 +71,21 @@ class Slurm:
         _call(["scontrol", "requeue", job])
         time.sleep(SECONDS_TO_BE_ENDED)  # Slurm ends this process; leaving by itself would count as finished
 
+    def preempted(self, job: str) -> bool:
+        return _facts(job).get("PreemptTime", "None") not in ("None", "N/A", "Unknown", "(null)")
+
     def start_ranks(self, arguments: Sequence[str], profile: Profile, environment: Mapping[str, str]) -> int:
-        # srun does not take over --cpus-per-task from sbatch (Slurm 22.05 and later): each rank would get one core.
-        cores = environment.get("SLURM_CPUS_PER_TASK", "1")
-        variables = {"OMP_NUM_THREADS": cores, **environment, "SRUN_CPUS_PER_TASK": cores}
         step = srun_command(rank_program(environment, arguments), profile.container)
+        variables = step_environment(environment)
         return subprocess.call(step, env=variables, stdin=subprocess.DEVNULL)  # srun hands its own to rank 0
 
     def current_job(self, environment: Mapping[str, str]) -> CurrentJob:
+        """What Slurm says of SLURM_JOB_ID. The other variables may be those of a job from inside which it was
+        submitted, so they count only where Slurm cannot be asked."""
+        if facts := _facts(environment.get("SLURM_JOB_ID", "")):
+            element = f"{facts.get('ArrayJobId')}_{facts.get('ArrayTaskId')}"
+            job = element if facts.get("ArrayTaskId", "").isdecimal() else facts["JobId"]
+            return CurrentJob(job, int(facts.get("Restarts", "0")))
         count = environment.get("SLURM_RESTART_COUNT", "0")
         return CurrentJob(_job_id(environment), int(count) if count.isascii() and count.isdigit() else 0)
 
@@ -89,6 +109,7 @@ class Slurm:
             port=_port(environment),
             starter="srun",
             node=environment.get("SLURMD_NODENAME", ""),
+            on_node=_tasks_on_node(environment),
         )
 
 
@@ -137,6 +158,68 @@ def _dependency(job: Job) -> str | None:
     return f"afterany:{':'.join(arrays)}"
 
 
+# Options of sbatch that the plan itself gives (dependencies, arrays, logs, the warning before the end), and those with
+# which its jobs would not be found again or do nothing.
+OWNED = (
+    "array",
+    "dependency",
+    "kill-on-invalid-dep",
+    "no-requeue",
+    "output",
+    "parsable",
+    "signal",
+    "test-only",
+    "wrap",
+)
+
+
+def _check_extra(option: str) -> None:
+    """Raise UserError for an option that would take the place of one of the plan's. Slurm accepts shortened names."""
+    name = option.removeprefix("--").partition("=")[0]
+    taken = [owned for owned in OWNED if name and owned.startswith(name)]
+    if taken:
+        raise UserError(f"extra: {option!r} would override the plan's own --{taken[0]}; leave it out")
+
+
+def submitted_id(printed: str) -> str:
+    """The job's id in what sbatch prints: `id` or `id;cluster`, the last such line, since a site's wrapper may print
+    lines of its own. Raises UserError where there is none."""
+    for line in reversed(printed.splitlines()):
+        if named := re.fullmatch(r"(\d+)(;[\w.-]+)?", line.strip()):
+            return named[1]
+    raise UserError(
+        f"sbatch printed no id of a job, but {printed[:300]!r}; look whether it was handed in (squeue --me)"
+    )
+
+
+def _outside_a_job() -> dict[str, str]:
+    """This process's environment without the job that it may run in (a notebook, say): a job that is handed in would
+    take its identity and its shape for its own."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("SLURM_") or name == "SLURM_CONF"}
+
+
+def step_environment(environment: Mapping[str, str]) -> dict[str, str]:
+    """The environment of a job's ranks."""
+    # Of a site or user with SBATCH_EXPORT=NONE: srun would hand on nothing, neither the run's token nor its code.
+    variables = {name: value for name, value in environment.items() if name != "SLURM_EXPORT_ENV"}
+    # srun does not take over --cpus-per-task from sbatch (Slurm 22.05 and later). Where nothing was asked for, the
+    # choice stays Slurm's, and each rank takes its threads from the cores that it may use.
+    if cores := environment.get("SLURM_CPUS_PER_TASK"):
+        variables = {"OMP_NUM_THREADS": cores, **variables, "SRUN_CPUS_PER_TASK": cores}
+    return variables
+
+
+def _facts(job: str) -> dict[str, str]:
+    """What Slurm knows of a job, by its words; {} where it cannot be asked."""
+    if not job:
+        return {}
+    try:
+        shown = _call(["scontrol", "show", "job", "-o", job])
+    except UserError:
+        return {}
+    return dict(word.split("=", 1) for word in shown.split() if "=" in word)
+
+
 def srun_command(program: Sequence[str], container: Container | None) -> list[str]:
     """Start the ranks of a job's allocation. A rank that fails ends its step."""
     step = ["srun", "--kill-on-bad-exit=1"]
@@ -149,10 +232,10 @@ def srun_command(program: Sequence[str], container: Container | None) -> list[st
     return [*step, container.runtime, "exec", "--nv", *binds, container.image, *program]
 
 
-def _call(command: Sequence[str]) -> str:
+def _call(command: Sequence[str], environment: Mapping[str, str] | None = None) -> str:
     """Output of one of Slurm's commands; raises UserError with its own words when it fails or is not there."""
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment)
     except FileNotFoundError:
         raise UserError(f"{command[0]} is not on this machine; `stilts run` works without Slurm") from None
     except subprocess.TimeoutExpired:
@@ -182,6 +265,28 @@ def seconds_of(text: str) -> float | None:
     return int(days or 0) * 86400 + seconds
 
 
+def seconds_of_limit(text: str) -> float | None:
+    """A time limit as sbatch reads it, in seconds: minutes[:seconds], hours:minutes:seconds, or days-hours[:minutes
+    [:seconds]]; None for none."""
+    days, dash, clock = text.strip().rpartition("-")
+    numbers = [int(part) for part in clock.split(":") if part.isdecimal()]
+    if len(numbers) != len(clock.split(":")):
+        return None
+    if dash:
+        hours, minutes, seconds = [*numbers, 0, 0][:3]
+    elif len(numbers) == 3:
+        hours, minutes, seconds = numbers
+    else:
+        hours, (minutes, seconds) = 0, [*numbers, 0][:2]
+    return int(days or 0) * 86400 + hours * 3600 + minutes * 60 + seconds
+
+
+def _tasks_on_node(environment: Mapping[str, str]) -> int:
+    """The first number of `2(x3),1`: as many tasks on each of three nodes, one on the last; near enough for threads."""
+    first = re.match(r"[1-9][0-9]{0,5}", environment.get("SLURM_STEP_TASKS_PER_NODE", ""))
+    return int(first[0]) if first else 1
+
+
 def _address(environment: Mapping[str, str]) -> str:
     """Where rank 0 listens: what the user says, this machine for a step on one node, or the step's first node."""
     if given := environment.get("STILTS_MASTER_ADDR"):
@@ -192,13 +297,12 @@ def _address(environment: Mapping[str, str]) -> str:
 
 
 def _first_host(nodes: str) -> str:
-    try:
-        if nodes.startswith("-") or not nodes.isprintable():
-            raise OSError("no node list")
-        shown = subprocess.run(["scontrol", "show", "hostnames", nodes], capture_output=True, text=True, check=True)
-    except (OSError, subprocess.CalledProcessError) as error:
-        raise UserError(f"scontrol cannot expand the node list {nodes!r}; set STILTS_MASTER_ADDR yourself") from error
-    return shown.stdout.split("\n")[0]
+    """The first host of a list such as `n[01-04,7],m3`, read without Slurm's commands: inside a container there are
+    none, and thousands of ranks would ask the controller at once. Raises UserError for what is no list."""
+    first = re.match(r"(?:[A-Za-z0-9._-]|\[[0-9][0-9,-]*\])+(?=,|$)", nodes)
+    if first is None or nodes.startswith("-"):
+        raise UserError(f"Slurm's node list {nodes!r} cannot be read; set STILTS_MASTER_ADDR yourself")
+    return re.sub(r"\[([0-9]+)[0-9,-]*\]", r"\1", first[0])
 
 
 def _port(environment: Mapping[str, str]) -> int:

@@ -22,6 +22,7 @@ PAIR = Family(
     texts=record.texts,
     fields=record.fields,
     encode=rows.encode_pair,
+    row_settings=("pair_truncation_side",),
     files=predictions.files,
     metrics=score.metrics,
     drawing_units=drawn_by_line,

@@ -23,6 +23,7 @@ SPAN = Family(
     texts=record.texts,
     fields=record.fields,
     encode=rows.encode_span,
+    row_settings=("doc_stride", "window_step", "max_query_length"),
     files=predictions.files,
     metrics=score.metrics,
     drawing_units=score.drawing_units,

@@ -1,0 +1,112 @@
+"""Who is frozen: each rank tells twice a second that it lives, wherever its work is, and leaves when another does not.
+
+Collectives of a training step time out by themselves. Elsewhere ranks may wait for hours, while rank 0 reads or mines,
+and a rank that was stopped, swapped out or lost with its machine would not be missed. A thread beats for it: it stands
+still when its process does, and not when its work takes long.
+"""
+
+from __future__ import annotations
+
+import datetime
+import logging
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Protocol
+
+from stilts_ds.engine import stacks
+
+log = logging.getLogger(__name__)
+BEAT_SECONDS = 0.5
+FAILED = 1  # the exit status, as of any other failure (engine/ranks.py)
+
+
+class Beats(Protocol):
+    """What is asked of the store in which ranks meet."""
+
+    def set(self, key: str, value: str) -> None: ...
+
+    def check(self, keys: list[str]) -> bool: ...
+
+    def get(self, key: str) -> bytes: ...
+
+
+class Silence:
+    """How long each of the `others` has not been heard, in seconds during which this process ran itself: where all were
+    stopped together (a suspended job), nobody is missing."""
+
+    def __init__(self, others: Sequence[int]) -> None:
+        self.last: dict[int, bytes] = dict.fromkeys(others, b"")
+        self.seconds = dict.fromkeys(others, 0.0)
+
+    def pass_time(self, seconds: float) -> None:
+        for rank in self.seconds:
+            self.seconds[rank] += min(seconds, 2 * BEAT_SECONDS)
+
+    def hear(self, rank: int, beat: bytes) -> None:
+        if beat != self.last[rank]:
+            self.last[rank], self.seconds[rank] = beat, 0.0
+
+    def missing(self, limit: float) -> list[int]:
+        return [rank for rank, seconds in self.seconds.items() if seconds > limit]
+
+
+@contextmanager
+def watched(store: Beats, rank: int, size: int, limit: float) -> Iterator[None]:
+    """Beat for this rank, and end this process when one that it watches has been silent for `limit` seconds: rank 0
+    watches all, the others rank 0, which keeps the store."""
+    others = range(1, size) if rank == 0 else [0]
+    silence, over = Silence(others), threading.Event()
+    threads = [
+        threading.Thread(target=_beat, args=(store, rank, silence, over), daemon=True, name="heartbeat"),
+        threading.Thread(target=_watch, args=(silence, limit, over, _leave), daemon=True, name="watch"),
+    ]
+    for thread in threads if size > 1 else []:
+        thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+
+
+def _beat(store: Beats, rank: int, silence: Silence, over: threading.Event) -> None:
+    """Tell and hear. Where the store's keeper is frozen, these calls do not come back, and `_watch` counts."""
+    number = 0
+    while not over.wait(BEAT_SECONDS):
+        number += 1
+        try:
+            store.set(f"beat/{rank}", str(number))
+            for other in silence.last:
+                if store.check([f"beat/{other}"]):  # a beat that was never laid down would be waited for
+                    silence.hear(other, store.get(f"beat/{other}"))
+        except RuntimeError:  # the store is gone, and rank 0 with it; where that is no end, its silence tells
+            time.sleep(BEAT_SECONDS)
+
+
+def _watch(silence: Silence, limit: float, over: threading.Event, leave: Callable[[list[int], float], None]) -> None:
+    before = time.monotonic()
+    while not over.wait(BEAT_SECONDS):
+        now = time.monotonic()
+        silence.pass_time(now - before)
+        before = now
+        if missing := silence.missing(limit):
+            leave(missing, limit)
+            return
+
+
+def _leave(missing: list[int], limit: float) -> None:
+    """Name who is missing, and where this rank was, and end this process: its work waits inside a library."""
+    names = ", ".join(map(str, missing))
+    text = f"[rank {names} does not answer] for {limit:.0f} s: frozen, or gone with its machine; this start ends"
+    log.error(text)
+    print(f"error: {text}", file=sys.stderr, flush=True)
+    stacks.write_now()
+    os._exit(FAILED)
+
+
+def patience(limit: float) -> datetime.timedelta:
+    """How long a call of the watch's own connection to the store may take."""
+    return datetime.timedelta(seconds=2 * limit + 60)
