@@ -171,6 +171,12 @@ def model_folder(name_or_path: str, revision: str | None) -> Path | None:
     return Path(found).parent if isinstance(found, str) else None
 
 
+def model_source(name_or_path: str, revision: str | None) -> tuple[str, str | None]:
+    """What to load a model from: its folder, which asks no hub about each file, or the hub's name and revision."""
+    folder = model_folder(name_or_path, revision)
+    return (str(folder), None) if folder is not None else (name_or_path, revision)
+
+
 def tokenizer_hash(name_or_path: str, revision: str | None) -> str:
     """Hash of what decides on token ids: the tokenizer's files (hub without cache: its name) and transformers' version.
 

@@ -165,11 +165,15 @@ def _share(text: str) -> float:
 
 
 def recipe_of(given: argparse.Namespace) -> Recipe:
+    from stilts_ds.data.data import hub_commits_path
     from stilts_ds.ds_files import base_config
     from stilts_ds.model_files import fit_retrieval_length
+    from stilts_ds.model_hub import pin_model
 
     recipe = resolve_paths(load_recipe(given.recipe, given.overrides))
     base_config(recipe.engine)  # a faulty DeepSpeed file is told before data are read
+    # Whoever looks at the model's files looks at the commit that the run keeps; the hub is asked later.
+    recipe = pin_model(recipe, hub_commits_path(recipe, recipe.output_dir / recipe.name), ask=False)
     return fit_retrieval_length(recipe)
 
 
