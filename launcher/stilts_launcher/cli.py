@@ -34,6 +34,7 @@ def main(arguments: list[str] | None = None) -> int:
     if rest:
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     try:
+        check_docstrings()
         return given.verb(given)
     except UserError as problem:
         print(f"error: {problem}", file=sys.stderr)
@@ -43,6 +44,15 @@ def main(arguments: list[str] | None = None) -> int:
     except OSError as problem:
         print(f"error: {os_problem(problem)}", file=sys.stderr)
         return 1
+
+
+def check_docstrings() -> None:
+    """Refuse a Python without docstrings: transformers reads its own, and stumbles far from the cause."""
+    if sys.flags.optimize >= 2:
+        raise UserError(
+            "Python runs without docstrings (PYTHONOPTIMIZE=2 or -OO), which transformers needs; unset the variable, "
+            "or give 1 at most"
+        )
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -18,7 +18,6 @@ from conftest import stilts
 from hub_files import MODEL, STUDY, fill_hub, model_files
 from hub_server import TOKEN, Fault, Hub, hub_in_a_box
 
-
 # --- what goes wrong -------------------------------------------------------------------------------------------------
 
 

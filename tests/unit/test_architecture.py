@@ -22,6 +22,7 @@ SOURCES = {
 # The story from its first line to its last: a module imports only what stands before it, or beside it in its package.
 LAYERS = [
     "errors",
+    "escape",
     "hub_client",
     "values",
     "phase_status",
