@@ -118,6 +118,9 @@ lists for masked language modelling or text encoding, and some others, each tiny
 attention are 16 tokens wide here), and so they have with only the touched rows of the vocabulary. *Refused*: `stilts`
 ends before training with this reason. Weights from the hub were not tried here.
 
+X-MOD stays refused: the language of each row would have to reach its adapters from data to prediction, XTREME has
+languages for which it has none, and it would then be compared with models that are not told the language.
+
 | model type | verdict | rows, or the reason |
 |---|---|---|
 """
