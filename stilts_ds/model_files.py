@@ -66,7 +66,8 @@ NAMES = {
     "num_attention_heads": ("num_attention_heads", "n_heads", "n_head"),
     "vocab_size": ("vocab_size", "n_words"),
 }
-NOT_TRAINED = re.compile(r"pooler|position_ids$|token_type_ids$")
+# Tensors of weight files that are no parameters of the encoder: the last ones are I-BERT's, of its integer arithmetic.
+NOT_TRAINED = re.compile(r"pooler|position_ids$|token_type_ids$|_integer$|scaling_factor$|\.(?:x_min|x_max|shift)$")
 
 
 def model_path(name_or_path: str) -> str:

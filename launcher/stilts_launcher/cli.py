@@ -10,7 +10,7 @@ from typing import Any
 
 from stilts_ds import __version__
 from stilts_ds.config import Recipe, load_recipe, shipped_recipes
-from stilts_ds.errors import UserError, os_problem, print_anywhere, printable
+from stilts_ds.errors import UserError, check_docstrings, os_problem, print_anywhere, printable
 from stilts_ds.recipe_paths import resolve_paths
 from stilts_ds.run_dir import RunDir
 
@@ -44,15 +44,6 @@ def main(arguments: list[str] | None = None) -> int:
     except OSError as problem:
         print(f"error: {os_problem(problem)}", file=sys.stderr)
         return 1
-
-
-def check_docstrings() -> None:
-    """Refuse a Python without docstrings: transformers reads its own, and stumbles far from the cause."""
-    if sys.flags.optimize >= 2:
-        raise UserError(
-            "Python runs without docstrings (PYTHONOPTIMIZE=2 or -OO), which transformers needs; unset the variable, "
-            "or give 1 at most"
-        )
 
 
 def build_parser() -> argparse.ArgumentParser:
