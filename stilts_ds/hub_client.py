@@ -114,8 +114,12 @@ def seconds_to_wait(error: Exception, attempt: int) -> float | None:
 
 def hub_problem(error: Exception, repository: Repository, tries: int = 1) -> str:
     """What the hub refused, and what to do about it."""
+    return _no_access(error, repository) or _failure(error, repository, tries)
+
+
+def _no_access(error: Exception, repository: Repository) -> str:
+    """What the hub does not give to this login; empty where something else is wrong."""
     status, code, name = _status(error), _error_code(error), f"{repository.kind} {repository.name}"
-    goes_on = "the same command goes on with what is already here"
     if "Invalid credentials" in _header(error, "X-Error-Message"):
         return "the hub does not know the token in HF_TOKEN or of `hf auth login`; log in again, or unset it"
     if code == "GatedRepo":
@@ -130,22 +134,29 @@ def hub_problem(error: Exception, repository: Repository, tries: int = 1) -> str
         return f"the hub has no {name} that you may read; check the name, or log in with `hf auth login`"
     if status == 403:
         return f"your login may not do this with {name}; check the owner, and that the token may write"
+    return ""
+
+
+def _failure(error: Exception, repository: Repository, tries: int) -> str:
+    """What went wrong on the way, or in the hub."""
+    status, count = _status(error), counted(tries, "try", "tries")
+    goes_on = "the same command goes on with what is already here"
     if status == 429:
         return (
             f"the hub answers 429 (too many requests); wait some minutes or log in with `hf auth login`, and {goes_on}"
         )
     if status is not None and status >= 500:
-        return f"the hub failed in {counted(tries, 'try', 'tries')} (HTTP {status}); try later, and {goes_on}"
+        return f"the hub failed in {count} (HTTP {status}); try later, and {goes_on}"
     if _is_short(error):
-        return f"a file arrived incomplete in {counted(tries, 'try', 'tries')} ({_reason(error)}); {goes_on}"
+        return f"a file arrived incomplete in {count} ({_reason(error)}); {goes_on}"
     if offline_by_setting():
         return f"HF_HUB_OFFLINE is set and the cache in HF_HOME={cache_home()} does not have it; run `stilts fetch`"
     if _is_broken_connection(error):
         return (
-            f"no connection to {endpoint()} in {counted(tries, 'try', 'tries')} ({_reason(error)}); check the network "
-            "and HTTPS_PROXY, or fill the cache (HF_HOME) on a machine with network"
+            f"no connection to {endpoint()} in {count} ({_reason(error)}); check the network and HTTPS_PROXY, or fill "
+            "the cache (HF_HOME) on a machine with network"
         )
-    return f"{_reason(error)}; check the name and the revision of {name}"
+    return f"{_reason(error)}; check the name and the revision of {repository.kind} {repository.name}"
 
 
 # --- what an exception says ------------------------------------------------------------------------------------------

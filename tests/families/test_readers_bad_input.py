@@ -105,7 +105,7 @@ def test_training_needs_labels(source: DataSource) -> None:
         rows(source, "pawsx", "train")
 
 
-@pytest.mark.parametrize("content", ["\n", "\n\n", " \n"])
+@pytest.mark.parametrize("content", ["\u3000\n", "\x85\n\u2003\n"])  # white space that no editor shows
 def test_a_label_file_of_blank_lines_is_refused(content: str, tmp_path: Path) -> None:
     texts, labels = tmp_path / "test-de.tsv", tmp_path / "labels.txt"
     texts.write_text("a\tb\n")

@@ -18,6 +18,9 @@ from conftest import stilts
 from hub_files import MODEL, STUDY, fill_hub, model_files
 from hub_server import TOKEN, Fault, Hub, hub_in_a_box
 
+pytestmark = pytest.mark.processes
+
+
 # --- what goes wrong -------------------------------------------------------------------------------------------------
 
 
