@@ -30,7 +30,9 @@ class ModelPart(Part):
     """The pretrained encoder."""
 
     name_or_path: str = Field("toy", description="hub id or folder of an encoder; `toy` is a tiny XLM-R")
-    revision: str | None = Field(None, description="hub revision (a commit pins the weights)")
+    revision: str | None = Field(
+        None, description="hub revision; a commit pins the weights, a branch is kept at the commit that it first had"
+    )
     dropout: float | None = Field(
         None, ge=0, lt=1, description="hidden and attention dropout; null keeps the model's own"
     )

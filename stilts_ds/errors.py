@@ -87,6 +87,15 @@ def print_anywhere() -> None:
             stream.reconfigure(errors="backslashreplace")
 
 
+def check_docstrings() -> None:
+    """Refuse a Python without docstrings: transformers reads its own, and stumbles far from the cause."""
+    if sys.flags.optimize >= 2:
+        raise UserError(
+            "Python runs without docstrings (PYTHONOPTIMIZE=2 or -OO), which transformers needs; unset the variable, "
+            "or give 1 at most"
+        )
+
+
 def counted(number: int, noun: str, plural: str = "") -> str:
     """`1 phase`, `2 phases`, `1,234 phases`; `plural` for a noun that does not just take an s."""
     return f"{number:,} {noun if number == 1 else plural or noun + 's'}"

@@ -22,7 +22,7 @@ from stilts_ds.families.build import build_model
 from stilts_ds.model.encoder import load_encoder, save_encoder
 from stilts_ds.model.heads import HeadSpec
 from stilts_ds.model.multitask import MultiTask
-from stilts_ds.model_files import model_path
+from stilts_ds.model_files import model_source
 from stilts_ds.rows.tokenizer import Tokenizer
 from stilts_ds.run_dir import (
     HEADS_JSON,
@@ -114,7 +114,7 @@ def _part(parameters: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.T
 def load_trained(folder: PhaseDir | None, recipe: Recipe, device: torch.device) -> MultiTask:
     """The exported model for prediction, in float32 and evaluation mode; without a folder the pretrained encoder."""
     specs: list[HeadSpec] = []
-    source, revision = model_path(recipe.model.name_or_path), recipe.model.revision
+    source, revision = model_source(recipe.model.name_or_path, recipe.model.revision)
     if folder is not None:
         check_export(folder)
         specs = read_heads(folder.root)

@@ -67,7 +67,8 @@ NAMES = {
     "num_attention_heads": ("num_attention_heads", "n_heads", "n_head"),
     "vocab_size": ("vocab_size", "n_words"),
 }
-NOT_TRAINED = re.compile(r"pooler|position_ids$|token_type_ids$")
+# Tensors of weight files that are no parameters of the encoder: the last ones are I-BERT's, of its integer arithmetic.
+NOT_TRAINED = re.compile(r"pooler|position_ids$|token_type_ids$|_integer$|scaling_factor$|\.(?:x_min|x_max|shift)$")
 
 
 def model_path(name_or_path: str) -> str:
@@ -214,6 +215,12 @@ def model_folder(name_or_path: str, revision: str | None) -> Path | None:
     except ValueError:  # no repository can have this name
         return None
     return Path(found).parent if isinstance(found, str) else None
+
+
+def model_source(name_or_path: str, revision: str | None) -> tuple[str, str | None]:
+    """What to load a model from: its folder, which asks no hub about each file, or the hub's name and revision."""
+    folder = model_folder(name_or_path, revision)
+    return (str(folder), None) if folder is not None else (name_or_path, revision)
 
 
 def tokenizer_hash(name_or_path: str, revision: str | None) -> str:

@@ -33,7 +33,7 @@ from stilts_ds.model.encoder import load_encoder, read_language_head
 from stilts_ds.model.heads import HeadSpec, set_language_head
 from stilts_ds.model.multitask import MultiTask
 from stilts_ds.model.vocabulary import narrow_vocabulary
-from stilts_ds.model_files import Limits, limits_of, model_path, parameter_count
+from stilts_ds.model_files import Limits, limits_of, model_path, model_source, parameter_count
 from stilts_ds.phase_names import left_alone
 from stilts_ds.plan_file import Phase, Plan
 from stilts_ds.rows.rows import Rows, touched_ids
@@ -164,11 +164,11 @@ def set_up_training(run: RunDir, recipe: Recipe, phase: Phase, data: Data, world
     source = str(run.phase(phase.init).encoder) if phase.init else model_path(recipe.model.name_or_path)
     if phase.init:
         check_export(run.phase(phase.init))
-    revision = None if phase.init else recipe.model.revision
-    encoder = load_encoder(source, recipe.model, revision, world.device, recipe.engine.dtype)
+    stored, revision = (source, None) if phase.init else model_source(source, recipe.model.revision)
+    encoder = load_encoder(stored, recipe.model, revision, world.device, recipe.engine.dtype)
     language_head = None
     if any(get_family(spec.family).trained.ties_embeddings for spec in specs):  # it predicts every vocabulary row
-        language_head = read_language_head(source, revision)
+        language_head = read_language_head(stored, revision)
     elif recipe.engine.vocabulary_rows == "touched":
         train_touched_rows(encoder, [task.rows for task in rows.values()], phase, data, world)
     lineage = {"init": source, "phase": phase.to_json(), "provenance": provenance().to_json()}

@@ -11,7 +11,7 @@ from typing import Any
 
 from stilts_ds import __version__
 from stilts_ds.config import NAME, Recipe, load_recipe, shipped_recipes
-from stilts_ds.errors import UserError, os_problem, print_anywhere, printable
+from stilts_ds.errors import UserError, check_docstrings, os_problem, print_anywhere, printable
 from stilts_ds.recipe_paths import resolve_paths
 from stilts_ds.run_dir import RunDir
 
@@ -35,6 +35,7 @@ def main(arguments: list[str] | None = None) -> int:
     if rest:
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     try:
+        check_docstrings()
         return given.verb(given)
     except UserError as problem:
         print(f"error: {problem}", file=sys.stderr)
@@ -166,11 +167,15 @@ def _share(text: str) -> float:
 
 
 def recipe_of(given: argparse.Namespace) -> Recipe:
+    from stilts_ds.data.data import hub_commits_path
     from stilts_ds.ds_files import base_config
     from stilts_ds.model_files import fit_retrieval_length
+    from stilts_ds.model_hub import pin_model
 
     recipe = resolve_paths(load_recipe(given.recipe, given.overrides))
     base_config(recipe.engine)  # a faulty DeepSpeed file is told before data are read
+    # Whoever looks at the model's files looks at the commit that the run keeps; the hub is asked later.
+    recipe = pin_model(recipe, hub_commits_path(recipe, recipe.output_dir / recipe.name), ask=False)
     return fit_retrieval_length(recipe)
 
 

@@ -15,6 +15,7 @@ from stilts_ds.config import Part, parse_part
 
 JobKind = Literal["intermediate", "target", "report"]
 REPORT_TIME = "00:30:00"
+GPUS = re.compile(r"(?:[A-Za-z][A-Za-z0-9_.-]*:)?(\d{1,4})")
 TIME = re.compile(r"(\d+-)?\d+(:\d\d){0,2}|UNLIMITED")
 
 
@@ -23,7 +24,7 @@ class Resources(Part):
 
     partition: str | None = None
     nodes: int = Field(1, ge=1)
-    gpus_per_node: int = Field(0, ge=0)
+    gpus_per_node: int | str = Field(0, description="GPUs of a node, such as 4, or with their type a100:4")
     ntasks_per_node: int | None = Field(None, ge=1, description="ranks on a node; default: one for each GPU, or one")
     cpus_per_task: int | None = Field(None, ge=1)
     mem: str | None = Field(None, description="memory of a node, such as 120G")
@@ -39,6 +40,13 @@ class Resources(Part):
         if isinstance(value, str) and not TIME.fullmatch(value):
             raise ValueError('give hours:minutes:seconds or days-hours:minutes:seconds, such as "1-12:00:00"')
         return value
+
+    @field_validator("gpus_per_node", mode="before")
+    @classmethod
+    def _gpus(cls, value: Any) -> Any:
+        if isinstance(value, bool) or not GPUS.fullmatch(str(value)):
+            raise ValueError("give the number of GPUs, such as 4, or type and number, such as a100:4")
+        return int(value) if str(value).isdigit() else value
 
     @field_validator("mem", mode="before")
     @classmethod
@@ -61,7 +69,8 @@ class Resources(Part):
     @property
     def tasks(self) -> int:
         """Ranks on each node."""
-        return self.ntasks_per_node or max(1, self.gpus_per_node)
+        gpus = int(str(self.gpus_per_node).rpartition(":")[2])
+        return self.ntasks_per_node or max(1, gpus)
 
 
 class Container(Part):

@@ -11,20 +11,20 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import urllib.error
-import urllib.request
 from pathlib import Path
 
 from stilts_ds.config import Recipe, written_recipe
-from stilts_ds.data.data import Data, prepare_data
+from stilts_ds.data.data import Data, hub_commits_path, prepare_data
 from stilts_ds.errors import UserError, counted, redacted
-from stilts_ds.model_files import TOKENIZER_FILES, check_folder, check_weights, model_folder, model_path
+from stilts_ds.hub_client import cache_home, go_offline_without_network
+from stilts_ds.model_files import check_folder, check_weights, model_folder, model_path
+from stilts_ds.model_hub import download_model, is_hub_model, model_files_of, pin_model
 from stilts_ds.plan_file import Plan
 from stilts_ds.run_dir import RunDir
 from stilts_launcher.needs import ensure_local, needs_of
-from stilts_launcher.start import prepare_run, run_of
+from stilts_launcher.start import prepare_run, run_of, uses_hub
 
-PROBE_SECONDS = 10.0
+__all__ = ["fetch_recipe", "model_files_of"]  # what is fetched of a model is asked of this module
 
 
 def fetch_recipe(recipe: Recipe) -> str:
@@ -35,9 +35,10 @@ def fetch_recipe(recipe: Recipe) -> str:
         from stilts_ds.toy.world import ensure_toy_world
 
         ensure_toy_world(run.root / "data", recipe.data.seed)
+    recipe, model_problems = _fetch_model(recipe, run, unreachable)
     data = Data(recipe, run.root)
     needs, problems = needs_of(recipe, data)
-    problems = [*_model_problems(recipe, unreachable), *problems]
+    problems = [*model_problems, *problems]
     for need in needs:
         problems += ensure_local(need, data)
     if problems:
@@ -48,65 +49,21 @@ def fetch_recipe(recipe: Recipe) -> str:
     return "\n".join(_summary(recipe, data, len(needs)))
 
 
-def uses_hub(recipe: Recipe) -> bool:
-    return recipe.data.source == "hub" or not Path(model_path(recipe.model.name_or_path)).exists()
-
-
-def go_offline_without_network() -> str | None:
-    """None where the hub answers; otherwise why it does not, and from then on only the cache is looked at.
-
-    To be called before huggingface_hub is imported, which reads the environment once.
-    """
-    if os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE"):
-        return "HF_HUB_OFFLINE is set (unset it to use the network)"
-    endpoint = os.environ.get("HF_ENDPOINT", "https://huggingface.co")
-    try:
-        with urllib.request.urlopen(endpoint, timeout=PROBE_SECONDS):
-            return None
-    except urllib.error.HTTPError:
-        return None  # something answers; what it says to the real requests counts
-    except (OSError, ValueError) as error:
-        os.environ["HF_HUB_OFFLINE"] = "1"
-        return f"{endpoint} cannot be reached ({redacted(str(getattr(error, 'reason', error)))})"
-
-
-def _model_problems(recipe: Recipe, unreachable: str | None) -> list[str]:
-    name, revision = recipe.model.name_or_path, recipe.model.revision
+def _fetch_model(recipe: Recipe, run: RunDir, unreachable: str | None) -> tuple[Recipe, list[str]]:
+    """The recipe with its model at a commit, and what is wrong with the model's files."""
+    name = recipe.model.name_or_path
     try:
         check_folder(model_path(name))
-        folder = model_folder(name, revision)
-        if not Path(model_path(name)).exists() and unreachable is None:
-            folder = _download_model(name, revision)
+        recipe = pin_model(recipe, hub_commits_path(recipe, run.root), ask=True)
+        folder = model_folder(name, recipe.model.revision)
+        if is_hub_model(recipe) and unreachable is None:
+            folder = download_model(name, recipe.model.revision)
         if folder is None:
-            return [f"model {name} is not in the Hugging Face cache"]
+            return recipe, [f"model {name} is not in the Hugging Face cache"]
         check_weights(folder)
     except UserError as problem:
-        return [str(problem)]
-    return []
-
-
-def _download_model(name: str, revision: str | None) -> Path:
-    """Configuration, tokenizer and weights of a hub model, into the cache. Raises UserError with the hub's reason."""
-    from huggingface_hub import HfApi, snapshot_download
-
-    try:
-        files = HfApi().list_repo_files(name, revision=revision)
-        return Path(snapshot_download(name, revision=revision, allow_patterns=model_files_of(files)))
-    except Exception as error:  # the hub client raises many kinds
-        reason = redacted(str(error) or type(error).__name__).strip().split("\n")[0][:200]
-        raise UserError(f"cannot fetch model {name} from the hub: {reason}") from None
-
-
-def model_files_of(files: list[str]) -> list[str]:
-    """Patterns of what training needs of a model repository: one format of the weights, safetensors where offered."""
-    safe = any(file.endswith(".safetensors") and "/" not in file for file in files)
-    weights = (
-        ["model*.safetensors", "model.safetensors.index.json"]
-        if safe
-        else ["pytorch_model*.bin", "pytorch_model.bin.index.json"]
-    )
-    wanted = ("config.json", *TOKENIZER_FILES, *weights)
-    return [file for file in files if "/" not in file and any(Path(file).match(one) for one in wanted)]
+        return recipe, [str(problem)]
+    return recipe, []
 
 
 def _report(problems: list[str], recipe: Recipe, unreachable: str | None) -> str:
@@ -118,12 +75,6 @@ def _report(problems: list[str], recipe: Recipe, unreachable: str | None) -> str
             "is a network and the same HF_HOME is seen, or set HF_HOME to a cache that was filled"
         )
     return "\n".join(lines)
-
-
-def cache_home() -> str:
-    """The Hugging Face cache that counts, by the library's own rule."""
-    base = os.environ.get("XDG_CACHE_HOME", "~/.cache")
-    return os.path.expanduser(os.environ.get("HF_HOME", os.path.join(base, "huggingface")))
 
 
 def _check_offline(run: RunDir) -> None:

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from contextlib import ExitStack, suppress
 
-from stilts_ds.config import Recipe, recipe_yaml
+from stilts_ds.config import Recipe, recipe_yaml, written_recipe
 from stilts_ds.errors import UserError, counted
+from stilts_ds.hub_client import cache_home, go_offline_without_network
 from stilts_ds.locks import phase_lock, run_lock
+from stilts_ds.model_hub import ensure_model, is_hub_model, moves, pin_model
 from stilts_ds.plan_file import Plan
 from stilts_ds.run_dir import RunDir, write_atomically
 from stilts_launcher import local
 from stilts_launcher.discover import discover
 from stilts_launcher.rank_place import RankPlace, usable_cores
+
+log = logging.getLogger(__name__)
 
 
 def run_of(recipe: Recipe) -> RunDir:
@@ -25,7 +30,7 @@ def prepare_run(recipe: Recipe, lacking: dict[str, str] | None = None) -> Plan:
     With a dict as `lacking`, tasks without data are noted there, with what to do, in place of an error; such a plan
     is for looking at and not written, since its phases' names are not final.
     """
-    from stilts_ds.data.data import Data
+    from stilts_ds.data.data import Data, hub_commits_path
     from stilts_ds.model_files import check_folder, fingerprint, model_path
     from stilts_ds.phase_names import EarlierPhases
     from stilts_ds.plan import check_tasks, make_plan
@@ -39,6 +44,9 @@ def prepare_run(recipe: Recipe, lacking: dict[str, str] | None = None) -> Plan:
         ensure_toy_world(run.root / "data", recipe.data.seed)
     path = model_path(recipe.model.name_or_path)
     check_folder(path)
+    recipe = pin_model(recipe, hub_commits_path(recipe, run.root), ask=lacking is None)
+    if lacking is not None and moves(recipe):
+        lacking["model"] = f"the commit of model {path} is not known before `stilts fetch` brings it"
     data = Data(recipe, run.root)
 
     def data_hash(task: str) -> str:
@@ -77,10 +85,13 @@ def run_recipe(recipe: Recipe, only: str | None = None, phases: list[str] | None
     """Run a recipe on this machine's ranks, or as one rank of several. Returns the exit status."""
     run = run_of(recipe)
     place = discover(os.environ)
+    if uses_hub(recipe) and (unreachable := go_offline_without_network()):
+        log.warning("%s; only the cache in HF_HOME=%s is looked at", unreachable, cache_home())
     if place is not None:
         return _as_a_rank(place, recipe, run, only, phases or [])
     with run_lock(run):
         prepare_run(recipe)
+        ensure_model(written_recipe(run.recipe))
         count = rank_count(recipe)
         arguments = [str(run.root), *(phases or []), *(["--only", only] if only else [])]
         os.environ["STILTS_COLLECTIVE_TIMEOUT"] = str(recipe.engine.collective_timeout)
@@ -98,10 +109,15 @@ def _as_a_rank(place: RankPlace, recipe: Recipe, run: RunDir, only: str | None, 
         def before() -> None:
             until_the_end.enter_context(run_lock(run))
             prepare_run(recipe)
+            ensure_model(written_recipe(run.recipe))
 
         # `launch` is how ranks are started on one machine, and these are started.
         given = {**recipe.model_dump(mode="json", exclude={"launch"}), "--only": only, "--phase": phases}
         return run_ranks(run, phases, only, before, given)
+
+
+def uses_hub(recipe: Recipe) -> bool:
+    return recipe.data.source == "hub" or is_hub_model(recipe)
 
 
 def rank_count(recipe: Recipe) -> int:

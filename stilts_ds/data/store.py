@@ -12,7 +12,7 @@ from typing import Any
 
 from stilts_ds.config import ModelPart
 from stilts_ds.errors import counted
-from stilts_ds.model_files import model_path, tokenizer_hash
+from stilts_ds.model_files import model_source, tokenizer_hash
 from stilts_ds.rows.rows import Rows
 from stilts_ds.rows.tokenizer import Tokenizer
 from stilts_ds.run_dir import read_json, write_json
@@ -33,7 +33,7 @@ class Store:
 
     @cached_property
     def tokenizer(self) -> Tokenizer:
-        tokenizer = Tokenizer.load(model_path(self.model.name_or_path), self.model.revision)
+        tokenizer = Tokenizer.load(*model_source(self.model.name_or_path, self.model.revision))
         self._note_tokenizer(tokenizer)
         return tokenizer
 

@@ -42,7 +42,7 @@ def set_up_logging(folder: Path) -> None:
         handler.setFormatter(Redacting("%(asctime)s %(message)s", datefmt="%H:%M:%S"))
     # torch renames collectives that DeepSpeed still calls by their old names, once a call.
     warnings.filterwarnings("ignore", category=FutureWarning, module="torch.distributed")
-    for noisy in ("DeepSpeed", "transformers", "torch", "datasets"):
+    for noisy in ("DeepSpeed", "transformers", "torch", "datasets", "httpx", "httpx2"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     logging.getLogger("stilts_ds.data.reader").setLevel(logging.WARNING)  # what was read is told once, by prepare
     for name in ("stilts_ds", "__main__"):

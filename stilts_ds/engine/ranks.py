@@ -46,6 +46,8 @@ def run_as_rank(run: RunDir, logs: Path, work: Callable[[World], None]) -> int:
         if rank == 0:
             print(f"error: {problem}", file=sys.stderr, flush=True)
             _note_refusal(run, problem)
+        else:  # it may concern this rank's machine alone
+            log.error("error: %s", problem)
         return USER_ERROR
     except Exception as problem:
         log.exception("rank %d failed", rank)

@@ -141,6 +141,7 @@ def joined(token: str, timeout_seconds: int) -> Iterator[World]:
     if missing:
         starters = "`stilts run`, torchrun, mpirun or a cluster's launcher"
         raise UserError(f"{', '.join(missing)} not set; start ranks with {starters}")
+    check_accelerator()
     import deepspeed
 
     # On CPUs DeepSpeed would compile a shared-memory operator at start-up, which serves inference only: a minute of
@@ -189,6 +190,8 @@ def _meeting_place(rank: int, size: int, patience: datetime.timedelta) -> dist.S
                 raise RuntimeError(f"rank 0 cannot listen on {here}:{port} ({error.strerror})") from error
             port = server.getsockname()[1]
             listening = {"master_listen_fd": server.detach()}  # the store's from now on
+    else:
+        check_interfaces()
     _await_address(address)
     if not keeps:
         _await_listener(address, port, patience)
@@ -239,6 +242,31 @@ def _await_listener(address: str, port: int, patience: datetime.timedelta) -> No
                     f"({error.strerror or error}); look whether it was started and whether its node can be reached"
                 ) from None
         time.sleep(0.5)
+
+
+def check_accelerator() -> None:
+    """Raise UserError for a DS_ACCELERATOR left in the environment that DeepSpeed would follow into an error."""
+    wanted = os.environ.get("DS_ACCELERATOR", "")
+    if wanted not in ("", "cpu", "cuda"):
+        raise UserError(f"DS_ACCELERATOR={wanted}: training runs on `cuda` and `cpu` only; unset it")
+    if wanted == "cuda" and not torch.cuda.is_available():
+        raise UserError(
+            "DS_ACCELERATOR=cuda is set, but torch sees no GPU here; unset it to train on the CPU, or look at the "
+            "driver and CUDA_VISIBLE_DEVICES"
+        )
+
+
+def check_interfaces() -> None:
+    """Raise UserError for network devices in GLOO_SOCKET_IFNAME that this machine has not got; gloo's own error does
+    not name the variable."""
+    value = os.environ.get("GLOO_SOCKET_IFNAME", "")
+    present = [name for _, name in socket.if_nameindex()]
+    absent = [name for name in value.split(",") if name and name not in present]
+    if absent:
+        raise UserError(
+            f"GLOO_SOCKET_IFNAME={value}: {socket.gethostname()} has no network device {absent[0]!r}; unset the "
+            f"variable, or name one of {', '.join(present)}"
+        )
 
 
 def _loopback(address: str) -> str:

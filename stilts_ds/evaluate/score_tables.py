@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from stilts_ds.errors import counted
+from stilts_ds.escape import csv_text, markdown_escape, markdown_prose
 from stilts_ds.evaluate.score import group_of
 from stilts_ds.evaluate.sizes import told
 from stilts_ds.run_dir import write_atomically
@@ -30,7 +31,8 @@ def scores_csv(scores: Mapping[str, Any], tasks: Mapping[str, Task]) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(CSV_COLUMNS)
-    writer.writerows((scores["split"], *row) for row in _rows(scores, tasks))
+    for *names, score in _rows(scores, tasks):
+        writer.writerow((*map(csv_text, (scores["split"], *names)), score))
     return text.getvalue()
 
 
@@ -54,7 +56,7 @@ def scores_markdown(scores: Mapping[str, Any], tasks: Mapping[str, Task]) -> str
     """A page with the overall and group scores, a table per task, and what is missing; two decimals."""
     parts = [f"# Scores on the {scores['split']} split", "In percent. A dash is a withheld average."]
     if scores["settings"]:
-        parts.append("\n".join(f"- {key}: {value}" for key, value in scores["settings"].items()))
+        parts.append("\n".join(f"- {key}: {markdown_prose(str(value))}" for key, value in scores["settings"].items()))
     summary = ["all_task", *_groups(tasks)]
     parts.append(_table(summary, [[_cell(scores[key]) for key in summary]]))
     mean = scores["mean_of_tasks"]
@@ -84,7 +86,8 @@ def _missing(scores: Mapping[str, Any]) -> list[str]:
         present = scores["mean_of_present"][name]
         languages = counted(present["languages"], "language")
         mean = f"mean of the {languages} present of {present['of']}: {_cell(present['score'])}"
-        parts.append("\n".join([f"{name} ({mean})", "", *(f"- {lang}: {why}" for lang, why in reasons.items())]))
+        lines = [f"- {markdown_prose(language)}: {markdown_prose(why)}" for language, why in reasons.items()]
+        parts.append("\n".join([f"{name} ({mean})", "", *lines]))
     return parts
 
 
@@ -95,8 +98,11 @@ def _sizes(scores: Mapping[str, Any]) -> list[str]:
     lines = []
     for name, languages in scores["other_sizes"].items():
         others = {code: (sizes["found"], sizes["benchmark"]) for code, sizes in languages.items()}
-        lines.append(f"- {name}: {told(others)} examples")
-    lines += [f"- {name}: size unknown in {' '.join(codes)}" for name, codes in scores["unknown_sizes"].items()]
+        lines.append(f"- {name}: {markdown_prose(told(others))} examples")
+    lines += [
+        f"- {name}: size unknown in {markdown_prose(' '.join(codes))}"
+        for name, codes in scores["unknown_sizes"].items()
+    ]
     if not lines:
         return []
     return ["## Not known to be the benchmark's test sets", "\n".join(lines)]
@@ -107,5 +113,5 @@ def _cell(value: float | None) -> str:
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [header, ["---"] * len(header), *rows]
+    lines = [map(markdown_escape, header), ["---"] * len(header), *(map(markdown_escape, row) for row in rows)]
     return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)

@@ -8,9 +8,9 @@ from typing import Any
 import yaml
 
 from stilts_ds.data.data import fitted_task
+from stilts_ds.escape import markdown_code, markdown_escape
 from stilts_ds.plan_file import Phase
 from stilts_ds.report.load import RunData
-from stilts_ds.report.text import markdown_code, markdown_escape
 from stilts_ds.run_dir import write_atomically
 from stilts_ds.tasks.languages import LANGUAGES, name_of
 from stilts_ds.tasks.registry import get_task

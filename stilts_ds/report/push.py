@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from stilts_ds.errors import UserError
+from stilts_ds.hub_client import Repository, ask_hub
 from stilts_ds.report.card import CARD, REPOSITORY
 from stilts_ds.run_dir import HEADS_JSON, PhaseDir, model_damage, read_sealed
 
@@ -87,19 +88,16 @@ def _upload(files: list[Upload], repo: str, private: bool) -> str:
     """One commit with all files; returns the repository's address."""
     from huggingface_hub import CommitOperationAdd, HfApi
 
-    operations = [
-        CommitOperationAdd(file.target, file.content if file.content is not None else file.source) for file in files
-    ]
+    doing, repository = f"the hub did not take the upload to {repo}", Repository(repo)
     api = HfApi()
-    try:
-        address = api.create_repo(repo, private=private, exist_ok=True)
+    address = ask_hub(lambda: api.create_repo(repo, private=private, exist_ok=True), repository, doing)
+
+    def commit() -> None:
+        # Made anew for each try: an operation remembers what was done with it. Files that arrived are not sent again.
+        operations = [CommitOperationAdd(file.target, file.content or file.source) for file in files]
         api.create_commit(repo, operations, commit_message="Encoder, heads and card from stilts-ds")
-    except Exception as error:  # the HTTP client below huggingface_hub, and with it the errors, differ by version
-        reason = str(error).strip().split("\n")[0]
-        raise UserError(
-            f"the hub did not take the upload to {repo} ({reason}); check the network and the owner, "
-            "and log in with `hf auth login`"
-        ) from error
+
+    ask_hub(commit, repository, doing)
     return str(address)
 
 

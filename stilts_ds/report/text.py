@@ -7,7 +7,7 @@ import csv
 import io
 from collections.abc import Iterable, Sequence
 
-from stilts_ds.errors import printable
+from stilts_ds.escape import csv_text, markdown_escape, on_one_line
 from stilts_ds.report.table import Cell, Row, Sheet, Table, cell_text, gain_text, number, printed_gain
 
 CSV_COLUMNS = (
@@ -17,27 +17,6 @@ CSV_COLUMNS = (
 
 
 # --- Markdown --------------------------------------------------------------------------------------------------------
-
-
-def _on_one_line(text: str) -> str:
-    return printable(" ".join(text.split()))
-
-
-def markdown_escape(text: str) -> str:
-    """Text that a Markdown table shows as it is: no new cells, lines, code or HTML."""
-    return markdown_prose(text).replace("`", "\\`")
-
-
-def markdown_prose(text: str) -> str:
-    """A sentence of this program's own, which may have code in backticks; names in it make no lines and no HTML."""
-    plain = _on_one_line(text).replace("\\", "\\\\").replace("|", "\\|")
-    plain = plain.replace("](", "]\\(")  # neither links nor images
-    return plain.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-
-
-def markdown_code(text: str) -> str:
-    """Text between backticks, which it cannot leave."""
-    return f"`{_on_one_line(text.replace('`', chr(39)))}`"
 
 
 def markdown_table(table: Table) -> str:
@@ -84,7 +63,7 @@ def csv_tables(tables: Iterable[Table]) -> str:
     for table in tables:
         for row in table.rows:
             for column, cell in zip(table.columns, row.cells):
-                writer.writerow((table.name, _harmless(row.label), _harmless(column), *_csv_cell(cell)))
+                writer.writerow((table.name, csv_text(row.label), csv_text(column), *_csv_cell(cell)))
     return text.getvalue()
 
 
@@ -92,13 +71,7 @@ def _csv_cell(cell: Cell) -> tuple[object, ...]:
     gain = cell.gain
     printed = printed_gain(gain) if gain else None
     tested = (gain.value, gain.low, gain.high, gain.p, gain.adjusted, gain.significant) if gain else (None,) * 6
-    return (cell.score, printed, cell.mean, *tested, cell.mark, _harmless(cell.note))
-
-
-def _harmless(text: str) -> str:
-    """A leading = + - or @ would be a formula."""
-    text = printable(text)
-    return f"'{text}" if text[:1] in ("=", "+", "-", "@", "\t", "\r") else text
+    return (cell.score, printed, cell.mean, *tested, cell.mark, csv_text(cell.note))
 
 
 # --- LaTeX -----------------------------------------------------------------------------------------------------------
@@ -112,12 +85,12 @@ _LATEX = {
 
 
 def latex_escape(text: str) -> str:
-    return "".join(_LATEX.get(character, character) for character in _on_one_line(text))
+    return "".join(_LATEX.get(character, character) for character in on_one_line(text))
 
 
 def latex_tables(title: str, tables: Iterable[Table], marks: Sequence[str]) -> str:
     """A fragment for \\input: one `table` environment a table; needs the package booktabs."""
-    head = [f"% {_on_one_line(title)}", r"% \usepackage[T1]{fontenc} \usepackage{booktabs}"]
+    head = [f"% {on_one_line(title)}", r"% \usepackage[T1]{fontenc} \usepackage{booktabs}"]
     return "\n\n".join([*head, *(_latex_table(table, marks) for table in tables)]) + "\n"
 
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from stilts_ds.errors import counted, printable
+from stilts_ds.escape import markdown_code, markdown_escape, markdown_prose
 from stilts_ds.report.card import write_cards
 from stilts_ds.report.compare import score_run
 from stilts_ds.report.inputs import duplicates_sheet, inputs_sheet
@@ -19,9 +20,6 @@ from stilts_ds.report.tables import Tables, build_tables, seed_tables, tested, w
 from stilts_ds.report.text import (
     csv_tables,
     latex_tables,
-    markdown_code,
-    markdown_escape,
-    markdown_prose,
     markdown_sheet,
     markdown_table,
     stacked_markdown,

@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from stilts_ds.config import TextHubPart
-from stilts_ds.errors import UserError, redacted
+from stilts_ds.errors import UserError
+from stilts_ds.hub_client import Repository, ask_hub
 from stilts_ds.run_dir import read_json, write_json
 from stilts_ds.sources.files import check_text, shorten
 from stilts_ds.tasks.languages import iso3_of, name_of
@@ -90,18 +91,17 @@ def load_text(corpus: TextHubPart, language: str, streaming: bool) -> Any:
 
 
 def load_rows(hub: Hub, config: str, **options: bool) -> Any:
-    """The `datasets.Dataset` of one configuration and split. Raises UserError with the library's own reason."""
+    """The `datasets.Dataset` of one configuration and split. Raises UserError with what the hub refused."""
     try:
         import datasets
-
-        rows = datasets.load_dataset(hub.repo, config, split=hub.split, revision=hub.revision, **options)
     except ImportError:
         raise UserError("data.source=hub needs the package `datasets`; install it, or use local files") from None
-    except (OSError, ValueError, RuntimeError) as error:
-        reason = redacted(str(error) or type(error).__name__).split("\n")[0][:200]
-        where = f"{hub.repo} (configuration {config}, split {hub.split}, revision {hub.revision})"
-        remedy = "fill the cache (HF_HOME) on a machine with network, or set data.source=local"
-        raise UserError(f"cannot load {where} from the hub: {reason}; {remedy}") from None
+
+    def load() -> Any:
+        return datasets.load_dataset(hub.repo, config, split=hub.split, revision=hub.revision, **options)
+
+    where = f"{hub.repo} (configuration {config}, split {hub.split}, revision {hub.revision})"
+    rows = ask_hub(load, Repository(hub.repo, "dataset", hub.revision), f"cannot load {where} from the hub")
     _check_revision(rows, hub, config)
     return rows
 

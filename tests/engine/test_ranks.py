@@ -13,6 +13,7 @@ from mpi import ON_ANY_MACHINE, mpiexec
 from stilts_launcher.discover import discover
 from stilts_launcher.rank_place import FIRST_PORT, PORTS, RankPlace, free_port
 
+from stilts_ds.engine.world import check_accelerator, check_interfaces
 from stilts_ds.errors import UserError
 
 PROGRAM = ranks.PROGRAMS / "join_ranks.py"
@@ -277,3 +278,29 @@ def test_ranks_of_two_runs_that_meet_at_one_port_leave_with_an_error() -> None:
     for shown, problem in outputs:
         assert "ranks of different runs met" in problem and "sum" not in shown
     assert time.monotonic() - started < 45
+
+
+# --- variables left in the environment -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("value", "message"), [
+    ("cuda", "torch sees no GPU here; unset it to train on the CPU"),
+    ("xpu", "DS_ACCELERATOR=xpu: training runs on `cuda` and `cpu` only"),
+])  # fmt: skip
+def test_an_accelerator_that_is_not_here_is_told_by_its_variable(
+    value: str, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    monkeypatch.setenv("DS_ACCELERATOR", value)
+    with pytest.raises(UserError, match=message):
+        check_accelerator()
+    monkeypatch.setenv("DS_ACCELERATOR", "cpu")
+    check_accelerator()
+
+
+def test_a_network_device_that_is_not_here_is_told_by_its_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GLOO_SOCKET_IFNAME", "lo,ib9")
+    with pytest.raises(UserError, match=r"GLOO_SOCKET_IFNAME=lo,ib9: .* has no network device 'ib9'; unset .* lo"):
+        check_interfaces()
+    monkeypatch.setenv("GLOO_SOCKET_IFNAME", "lo")
+    check_interfaces()

@@ -105,6 +105,16 @@ def test_training_needs_labels(source: DataSource) -> None:
         rows(source, "pawsx", "train")
 
 
+@pytest.mark.parametrize("content", ["\u3000\n", "\x85\n\u2003\n"])  # white space that no editor shows
+def test_a_label_file_of_blank_lines_is_refused(content: str, tmp_path: Path) -> None:
+    texts, labels = tmp_path / "test-de.tsv", tmp_path / "labels.txt"
+    texts.write_text("a\tb\n")
+    labels.write_text(content)
+    part = Part(texts, get_task("xnli"), "de", "test", labels=labels)
+    with pytest.raises(UserError, match=r"labels.txt holds blank lines only; download the file again"):
+        list(READERS["pair_tsv"](part))
+
+
 SCHEMAS = [(schema, task.name) for task in TASKS.values() for split in task.local.values()
            for schema in {entry.schema for entry in split}]  # fmt: skip
 PIECES = st.sampled_from(

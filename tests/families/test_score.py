@@ -199,3 +199,21 @@ def test_score_files(folders: tuple[Path, Path], tmp_path: Path) -> None:
     page = (tmp_path / "out" / "scores.md").read_text()
     assert page.startswith("# Scores on the dev split\n")
     assert "- pooling: mean\n- hidden_states: 14\n" in page and "| accuracy | 100.00 | 100.00 |" in page
+
+
+def test_what_a_score_s_page_quotes_makes_no_cells_links_or_formulas(tmp_path: Path) -> None:
+    """Reasons and settings may quote paths and lines of somebody's files."""
+    labels = tmp_path / "l" / "xnli" / "test-de.tsv"
+    labels.parent.mkdir(parents=True)
+    labels.write_text("neutral\n")
+    tasks = {"xnli": XTREME["xnli"]}
+    folder = tmp_path / "<b>](x)|"
+    folder.mkdir()
+    scores = score.score_folder(folder, tmp_path / "l", "test", tasks)
+    assert "<b>](x)|" in scores["missing"]["xnli"]["de"]
+    scores["settings"] = {"split": "\x1b[2J|<script>"}
+    page = score_tables.scores_markdown(scores, tasks)
+    assert "&lt;b&gt;]\\(x)\\|" in page and "x1b[2J\\|&lt;script&gt;" in page
+    assert not any(mark in page for mark in ("<b>", "\x1b", "](x)", "<script>"))
+    lines = score_tables.scores_csv({**scores, "split": "=1+1"}, tasks).splitlines()
+    assert all(line.startswith("'=1+1,") for line in lines[1:])

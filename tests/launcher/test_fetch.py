@@ -14,10 +14,10 @@ import datasets
 import pytest
 import ranks
 from conftest import stilts
-from stilts_launcher.fetch import model_files_of
 
 from stilts_ds.errors import UserError, redacted
 from stilts_ds.model_files import TOY, check_weights
+from stilts_ds.model_hub import model_files_of
 from stilts_ds.tasks.registry import get_task
 
 pytestmark = pytest.mark.processes

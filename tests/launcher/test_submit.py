@@ -87,6 +87,8 @@ def test_a_bad_profile_is_refused_by_name(line: str, problem: str, tmp_path: Pat
         ("time: 24:00:00", "time", "24:00:00"),  # a number in base 60 in YAML 1.1
         ("time: 1-00:30:00", "time", "1-00:30:00"),
         ("mem: 64000", "mem", "64000"),
+        ("gpus_per_node: a100:4", "gpus_per_node", "a100:4"),
+        ("gpus_per_node: '4'", "gpus_per_node", 4),
         ("account: 0815", "account", "0815"),
         ("qos: no", "qos", "no"),
         ("setup: module load cuda", "setup", ["module load cuda"]),
@@ -99,6 +101,8 @@ def test_values_of_a_profile_are_read_as_they_are_meant(line: str, key: str, val
     profile = load_profile(path)
     assert getattr(profile, key) == value
     assert profile.resources("target").mem in (None, "64000")
+    assert profile.resources("target").tasks == (4 if key == "gpus_per_node" else 1)
+    assert profile.resources("report").tasks == 1
 
 
 @pytest.mark.parametrize("name", ["a b", "a;touch x", "a'b", "a\nb", "$(touch x)", "../up", ""])

@@ -33,6 +33,7 @@ from stilts_ds.families.build import build_model
 from stilts_ds.model.dropout import dropout_keys
 from stilts_ds.model.encoder import load_encoder, quiet
 from stilts_ds.model.vocabulary import narrow_vocabulary
+from stilts_ds.model_files import shape_of
 from stilts_ds.rows.batch import Batch
 
 # What users bring besides those that transformers counts as text encoders.
@@ -115,8 +116,12 @@ lists for masked language modelling or text encoding, and some others, each tiny
 {told}.
 
 *Right*: rows of 3 to 40 tokens, packed or padded, have the hidden states of `AutoModel` for each row alone (windows of
-attention are 16 tokens wide here), and so they have with only the touched rows of the vocabulary. *Refused*: `stilts`
-ends before training with this reason. Weights from the hub were not tried here.
+attention are 16 tokens wide here), and so they have with only the touched rows of the vocabulary; `stilts plan` counts
+the parameters that are built (without a pooler, which nothing reads), and `model.dropout` acts, or the row says what
+does not. *Refused*: `stilts` ends before training with this reason. Weights from the hub were not tried here.
+
+X-MOD stays refused: the language of each row would have to reach its adapters from data to prediction, XTREME has
+languages for which it has none, and it would then be compared with models that are not told the language.
 
 | model type | verdict | rows, or the reason |
 |---|---|---|
@@ -182,9 +187,26 @@ def compared(encoder: Any, folder: Path) -> tuple[str, str]:
             return "WRONG", "touched vocabulary rows give other hidden states"
     except UserError:
         ways.append("`vocabulary_rows: all` only")
-    if not dropout_keys(encoder.config):
-        ways.append("no dropout to set")
+    # Some models always have a pooler. Nothing reads it, so that it is not trained and not planned.
+    built = sum(value.numel() for name, value in encoder.named_parameters() if "pooler" not in name)
+    planned = shape_of(folder)
+    if planned is None:
+        ways.append("its size is not planned")
+    elif planned.parameters != built:
+        return "WRONG", f"{planned.parameters} parameters are planned, {built} built"
+    ways += dropout_of(encoder, folder)
     return "right", ", ".join(ways)
+
+
+def dropout_of(encoder: Any, folder: Path) -> list[str]:
+    """What is to be said about `model.dropout`; [] where it acts: load_encoder refuses it where it does not."""
+    if not dropout_keys(encoder.config):
+        return ["no dropout to set"]
+    try:
+        load_encoder(folder, ModelPart(dropout=0.25))
+    except UserError:
+        return ["`model.dropout` refused"]
+    return []
 
 
 def plain(problem: Exception, folder: str) -> str:

@@ -22,6 +22,8 @@ SOURCES = {
 # The story from its first line to its last: a module imports only what stands before it, or beside it in its package.
 LAYERS = [
     "errors",
+    "escape",
+    "hub_client",
     "values",
     "phase_status",
     "run_dir",
@@ -34,6 +36,7 @@ LAYERS = [
     "sources",
     "toy",
     "model_files",
+    "model_hub",
     "rows",
     "model",
     "families",

@@ -74,3 +74,10 @@ def test_a_terminal_of_another_encoding_gets_what_it_can_show(tmp_path: Path, en
     assert done.returncode == 0, done.stderr
     shown = "K\u0142odzko" if encoding == "utf-8" else "K\\u0142odzko"
     assert shown in done.stdout.decode(encoding)
+
+
+def test_a_python_without_docstrings_is_refused_by_its_variable(tmp_path: Path) -> None:
+    """transformers would stumble over them while it loads a model, and blame the folder."""
+    command = [sys.executable, "-OO", "-m", "stilts_launcher.cli", "tasks"]
+    done = subprocess.run(command, cwd=tmp_path, env=ranks.environment(), capture_output=True, text=True)
+    assert done.returncode == 2 and "PYTHONOPTIMIZE=2 or -OO" in done.stderr

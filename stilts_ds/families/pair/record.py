@@ -141,6 +141,8 @@ def _labels(part: Part) -> list[str | None]:
     """A label a line (XNLI), or a table with an id and a column per language (PAWS-X); `?` is an unknown label."""
     assert part.labels is not None
     rows = [(number, line.split("\t")) for number, line in filled_lines(part.labels)]
+    if not rows:
+        raise UserError(f"{part.labels} holds blank lines only; download the file again")
     column = 0
     if len(rows[0][1]) > 1:
         column = _column(rows.pop(0)[1], part.labels, part.language)
