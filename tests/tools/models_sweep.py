@@ -168,7 +168,7 @@ def compared(encoder: Any, folder: Path) -> tuple[str, str]:
     given = batch()
     model = build_model(encoder, [], 1).eval()
     reference = transformers.AutoModel.from_pretrained(folder, trust_remote_code=False).eval()
-    found = model._encode(given)  # the last hidden states, which heads read
+    found = model.backbone.hidden_states(given)  # the last hidden states, which heads read
     ways = ["packed" if model.packs else "padded"]
     for row in range(len(LENGTHS)):
         mine = given.row == row
@@ -178,7 +178,7 @@ def compared(encoder: Any, folder: Path) -> tuple[str, str]:
     narrow = copy.deepcopy(model)
     try:
         narrow_vocabulary(narrow.encoder, np.unique(given.input_ids.numpy()), keep_rest=True)
-        if not torch.equal(narrow._encode(given), found):
+        if not torch.equal(narrow.backbone.hidden_states(given), found):
             return "WRONG", "touched vocabulary rows give other hidden states"
     except UserError:
         ways.append("`vocabulary_rows: all` only")

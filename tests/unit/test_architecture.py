@@ -32,6 +32,7 @@ LAYERS = [
     "tasks",
     "sources",
     "toy",
+    "model_kinds",
     "model_files",
     "rows",
     "model",
