@@ -85,7 +85,7 @@ def grouped_attention(
     scaling: float | None,
     window: int | None = None,
 ) -> torch.Tensor:
-    """[T, h, d] each to [T, h, d]: one call for each run of equal lengths. Only rows longer than `window` get a mask."""
+    """[T, h, d] each to [T, h, d]: one call for each run of equal lengths. Rows longer than `window` get a mask."""
     sizes = [rows * length for rows, length in packing.runs]
     parts = []
     for (rows, length), *qkv in zip(packing.runs, *(each.split(sizes) for each in (query, key, value))):
