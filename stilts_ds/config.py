@@ -26,9 +26,9 @@ NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 
 
 class ModelPart(Part):
-    """The pretrained encoder."""
+    """The pretrained encoder or decoder."""
 
-    name_or_path: str = Field("toy", description="hub id or folder of an encoder; `toy` is a tiny XLM-R")
+    name_or_path: str = Field("toy", description="hub id or folder of an encoder or decoder; `toy` is a tiny XLM-R")
     revision: str | None = Field(None, description="hub revision (a commit pins the weights)")
     dropout: float | None = Field(
         None, ge=0, lt=1, description="hidden and attention dropout; null keeps the model's own"

@@ -13,7 +13,7 @@ from typing import Any
 
 from stilts_ds.config import EvaluationPart, Recipe
 from stilts_ds.errors import UserError
-from stilts_ds.model_kinds import Sees, sees_of, ties_output
+from stilts_ds.model_kinds import GATED, Sees, sees_of, ties_output
 from stilts_ds.run_dir import hash_file, hash_json, read_json
 
 log = logging.getLogger(__name__)
@@ -195,7 +195,8 @@ def tokenizer_hash(name_or_path: str, revision: str | None) -> str:
 class Shape:
     """A backbone's sizes. `body` is its parameters but for the word embeddings, whose rows have `width` values: the
     hidden size, or `embedding` where that is another. `sees` is which way its tokens see, `output` the parameters of a
-    decoder's output layer where that is not the word embeddings."""
+    decoder's output layer where that is not the word embeddings, and `gated` whether its feed-forward part has a gate.
+    """
 
     layers: int
     hidden: int
@@ -206,6 +207,7 @@ class Shape:
     embedding: int | None = None
     sees: Sees = "both"
     output: int = 0
+    gated: bool = False
 
     @property
     def width(self) -> int:
@@ -242,7 +244,8 @@ def shape_of(folder: Path) -> Shape | None:
     words, whole = shapes
     width = None if words[1] == hidden else words[1]
     output = vocabulary * hidden if sees == "left" and not ties_output(config) else 0
-    return Shape(layers, hidden, heads, inner, vocabulary, whole - math.prod(words), width, sees, output)
+    gated = config.get("model_type") in GATED
+    return Shape(layers, hidden, heads, inner, vocabulary, whole - math.prod(words), width, sees, output, gated)
 
 
 def size_of(config: dict[str, Any], name: str) -> int | None:

@@ -27,6 +27,9 @@ DECODERS: Mapping[str, bool] = {
     "xglm": True,
 }
 
+# Decoders whose feed-forward part has a gate: a second matrix of the same size, whose output multiplies the first's.
+GATED = frozenset(DECODERS) - {"gpt2", "gpt_neox", "xglm"}
+
 
 def sees_of(config: Mapping[str, Any]) -> Sees:
     """Which way the tokens of a model with this config.json see, as it claims."""

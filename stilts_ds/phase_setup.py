@@ -23,16 +23,18 @@ from stilts_ds.errors import UserError
 from stilts_ds.evaluate.selection import dev_scores
 from stilts_ds.export import check_export, export_model
 from stilts_ds.families.build import build_model
-from stilts_ds.families.registry import get_family
+from stilts_ds.families.registry import family_of, get_family
 from stilts_ds.model.backbone import Backbone
 from stilts_ds.model.encoder import load_encoder, read_language_head, read_output_layer
 from stilts_ds.model.heads import HeadSpec, set_language_head
 from stilts_ds.model.multitask import MultiTask
 from stilts_ds.model.vocabulary import narrow_vocabulary
 from stilts_ds.model_files import Limits, limits_of, model_path, parameter_count
+from stilts_ds.model_kinds import sentence_token
 from stilts_ds.plan_file import Phase
 from stilts_ds.rows.rows import Rows, touched_ids
 from stilts_ds.run_dir import RunDir, folder_bytes, provenance
+from stilts_ds.tasks.registry import get_task
 
 log = logging.getLogger(__name__)
 
@@ -60,6 +62,8 @@ def check_settings(recipe: Recipe, phases: list[Phase], limits: Limits, world: W
         if not phase.train:
             continue
         setting = phase.setting()
+        for name in phase.train:
+            family_of(get_task(name)).verbs(limits.sees)  # which refuses families that a decoder cannot learn
         longest = max(phase.setting(name).max_seq_length for name in phase.train)
         if limits.tokens is not None and longest > limits.tokens:
             raise UserError(f"{phase.title}: max_seq_length={longest}, but the model takes {limits.tokens} tokens")
@@ -83,7 +87,7 @@ def check_retrieval(part: EvaluationPart, phases: Sequence[Phase], limits: Limit
             f"evaluation.retrieval_layer={layer}, but the model has {limits.layers} layers; "
             f"give 0 to {limits.layers}, or -1 for the last"
         )
-    if limits.sees == "left" and part.retrieval_pooling == "first":
+    if part.retrieval_pooling == "first" and sentence_token(limits.sees) == "last":
         raise UserError(
             "evaluation.retrieval_pooling=first, but the model reads from left to right, so that the first token has "
             "seen nothing of its sentence; give mean or last"

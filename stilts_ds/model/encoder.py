@@ -17,6 +17,7 @@ from torch import nn
 from stilts_ds.config import ModelPart
 from stilts_ds.errors import UserError, counted, first_line
 from stilts_ds.model import attention
+from stilts_ds.model.backbone import Backbone
 from stilts_ds.model.checks import check_dropout, check_hidden_states, packs_exactly
 from stilts_ds.model.dropout import set_dropout
 from stilts_ds.model_files import check_folder, read_config, refuse_own_code, shards_in
@@ -87,6 +88,9 @@ def load_encoder(
             "the folder holds another model or only a part of one"
         )
     check_hidden_states(model, str(path))
+    backbone = Backbone(model)
+    if backbone.sees == "left":
+        log.info("%s: it reads from left to right; a row's %s token stands for it", path, backbone.sentence_token)
     if setting.dropout is not None:
         check_dropout(model, setting.dropout, str(path))
     if setting.attn_implementation == "packed":

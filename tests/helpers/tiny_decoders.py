@@ -34,6 +34,7 @@ def config(kind: str, vocabulary: int = 200, **more: Any) -> Any:
         "qwen2": (T.Qwen2Config, SHARED),
         "qwen2, window": (T.Qwen2Config, {**SHARED, **QWEN_WINDOW}),
         "qwen3": (T.Qwen3Config, {**SHARED, "head_dim": 16, "tie_word_embeddings": True}),
+        "gpt_neox": (T.GPTNeoXConfig, SIZES),
         "gemma": (T.GemmaConfig, {**SIZES, "num_key_value_heads": 1, "head_dim": 16}),
         "gemma2": (T.Gemma2Config, {**SHARED, "head_dim": 8, "sliding_window": 8}),
         "gemma3": (T.Gemma3TextConfig, {**SHARED, "head_dim": 8, "sliding_window": 8, "layer_types": WINDOWS}),
@@ -42,7 +43,7 @@ def config(kind: str, vocabulary: int = 200, **more: Any) -> Any:
     return kind_class(vocab_size=vocabulary, max_position_embeddings=128, pad_token_id=None, **sizes, **more)
 
 
-KINDS = ("gpt2", "llama", "qwen2", "qwen2, window", "qwen3", "gemma", "gemma2", "gemma3")
+KINDS = ("gpt2", "gpt_neox", "llama", "qwen2", "qwen2, window", "qwen3", "gemma", "gemma2", "gemma3")
 
 
 def plain_tokenizer(lines: list[str], pieces: int = 400, **names: str) -> Any:

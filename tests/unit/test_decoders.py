@@ -31,10 +31,10 @@ from stilts_ds.model.checks import check_hidden_states
 from stilts_ds.model.encoder import load_encoder, read_output_layer, recompute_activations, save_encoder
 from stilts_ds.model.heads import HeadSpec, set_language_head
 from stilts_ds.model.pooling import pool
-from stilts_ds.model_files import Limits, shape_of
+from stilts_ds.model_files import Limits, Shape, shape_of
 from stilts_ds.model_kinds import DECODERS, ties_output
 from stilts_ds.phase_setup import check_retrieval
-from stilts_ds.planning.memory import trained_parameters
+from stilts_ds.planning.memory import MicroBatch, activations, trained_parameters
 from stilts_ds.rows.batch import Batch
 from stilts_ds.rows.tokenizer import Template, Tokenizer
 
@@ -189,7 +189,7 @@ def test_a_word_is_read_at_its_last_token() -> None:
     assert verbs.target_count(rows, 0, 0.15) == len(learnt.gold) == 3
 
 
-@pytest.mark.parametrize("kind", ["gpt2", "llama", "gemma2"])
+@pytest.mark.parametrize("kind", ["gpt2", "gpt_neox", "llama", "gemma2"])
 def test_text_is_learnt_with_the_models_own_next_token_loss(kind: str, tmp_path: Path) -> None:
     """Tied, untied and with capped logits; the sum of the loss's terms is that of AutoModelForCausalLM."""
     own = tiny_decoders.save_model(kind, tmp_path, 400)
@@ -235,6 +235,25 @@ def test_a_pair_is_learnt_at_the_last_token_and_not_at_the_first(tmp_path: Path)
             optimizer.step()
         accuracy[name] = float((logits.argmax(1) == gold).float().mean())
     assert accuracy == {"first": 0.5, "last": 1.0}
+
+
+@pytest.mark.parametrize("name", ["nli", "copa", "squad", "mlm"])
+def test_each_family_says_how_many_targets_a_decoder_reads_and_stays_inside_the_item(name: str) -> None:
+    task = dataclasses.replace(small.tasks()[name], sees="left")
+    rows, masking = task.rows, evaluation_masking(small.tokenizer_stub(), 0.15)  # type: ignore[arg-type]
+    for item in range(len(rows)):
+        row, last = int(rows.items[item]), int(rows.items[item + 1])
+        starts = rows.starts[row:last].tolist()
+        targets = task.verbs.targets(rows, item, starts, rows.input_ids, masking)
+        assert task.target_count(item, 0.15) == len(targets.gold)
+        assert all(starts[0] <= token < rows.starts[last] for token in targets.tokens)
+
+
+def test_a_gate_keeps_twice_the_inner_values_of_a_feed_forward_part() -> None:
+    plain = Shape(layers=3, hidden=32, heads=4, intermediate=64, vocabulary=200, body=1, sees="left")
+    gated, batch = dataclasses.replace(plain, gated=True), MicroBatch(rows=2, length=10)
+    more = activations(gated, batch, 4, False) - activations(plain, batch, 4, False)
+    assert more == 3 * 20 * 2 * 64 * 4  # layers, tokens, values of 64 each, bytes
 
 
 def test_a_family_without_verbs_for_decoders_is_refused_by_name() -> None:
