@@ -13,6 +13,7 @@ import small
 import tiny_decoders
 import torch
 import transformers as T
+from tokenizers import processors
 from torch.testing import assert_close
 
 from stilts_ds.batches.collate import Collator
@@ -153,6 +154,17 @@ def test_a_template_ends_texts_where_the_tokenizer_adds_nothing() -> None:
     assert named.fingerprint != Tokenizer(named.tokenizer, "model").fingerprint
     with pytest.raises(UserError, match="has no token that ends a text.*name one as eos_token"):
         decoder_tokenizer(unk_token="<unk>")
+
+
+def test_a_template_keeps_what_the_tokenizer_adds() -> None:
+    """Llama's puts its first token before each of two texts, and nothing at the end."""
+    plain = tiny_decoders.plain_tokenizer(LINES, bos_token="<s>", eos_token="</s>")
+    start, end = plain.bos_token_id, plain.eos_token_id
+    plain.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single="<s> $A", pair="<s> $A <s> $B", special_tokens=[("<s>", start)]
+    )
+    assert Tokenizer(plain, "model", "left").template == Template((start,), (start,), (end,), (end,))
+    assert Tokenizer(plain, "model").template == Template((start,), (start,), (), ())
 
 
 def test_a_sentence_is_read_at_its_last_token() -> None:
