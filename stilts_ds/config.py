@@ -244,9 +244,7 @@ class EvaluationPart(Part):
     max_examples: int | None = Field(None, ge=1, description="use only the first N examples of a language")
     max_bitext: int | None = Field(None, ge=1, description="use only the first N sentences of a side in retrieval")
     retrieval_layer: int = Field(-1, description="hidden_states index that is mean-pooled; 0 is the embedding output")
-    retrieval_pooling: Literal["mean", "first", "last"] = Field(
-        "mean", description="mean over all tokens, or the first or last token; decoders have no use for the first"
-    )
+    retrieval_pooling: Literal["mean", "first", "last"] = Field("mean", description="all tokens' mean, or one of them")
     retrieval_max_seq_length: int = Field(512, ge=8)
     n_best: int = Field(20, ge=1, description="answer candidates of a window")
     max_answer_length: int = Field(30, ge=1, description="tokens of an answer")
