@@ -27,9 +27,9 @@ NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 
 
 class ModelPart(Part):
-    """The pretrained encoder."""
+    """The pretrained encoder or decoder."""
 
-    name_or_path: str = Field("toy", description="hub id or folder of an encoder; `toy` is a tiny XLM-R")
+    name_or_path: str = Field("toy", description="hub id or folder of an encoder or decoder; `toy` is a tiny XLM-R")
     revision: str | None = Field(
         None, description="hub revision; a commit pins the weights, a branch is kept at the commit that it first had"
     )
@@ -248,7 +248,7 @@ class EvaluationPart(Part):
     max_examples: int | None = Field(None, ge=1, description="use only the first N examples of a language")
     max_bitext: int | None = Field(None, ge=1, description="use only the first N sentences of a side in retrieval")
     retrieval_layer: int = Field(-1, description="hidden_states index that is mean-pooled; 0 is the embedding output")
-    retrieval_pooling: Literal["mean", "first"] = Field("mean", description="mean over all tokens, or the first token")
+    retrieval_pooling: Literal["mean", "first", "last"] = Field("mean", description="all tokens' mean, or one of them")
     retrieval_max_seq_length: int = Field(512, ge=8)
     n_best: int = Field(20, ge=1, description="answer candidates of a window")
     max_answer_length: int = Field(30, ge=1, description="tokens of an answer")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,8 @@ from safetensors.torch import load_file, save_file
 from stilts_ds.config import Recipe
 from stilts_ds.errors import UserError
 from stilts_ds.families.build import build_model
+from stilts_ds.families.registry import get_family
+from stilts_ds.model.backbone import Backbone
 from stilts_ds.model.encoder import load_encoder, save_encoder
 from stilts_ds.model.heads import HeadSpec
 from stilts_ds.model.multitask import MultiTask
@@ -50,7 +52,8 @@ def export_model(
     """Write encoder, tokenizer and heads into `folder`, which is emptied first; `heads.json` says that all is there."""
     shutil.rmtree(folder, ignore_errors=True)
     target = PhaseDir(folder)
-    save_encoder(encoder, _part(parameters, PREFIX_ENCODER), target.encoder)
+    output_layer = _output_layer(Backbone(encoder), specs, parameters)
+    save_encoder(encoder, _part(parameters, PREFIX_ENCODER), target.encoder, output_layer)
     tokenizer.save(target.encoder)
     write_json(target.encoder / LINEAGE, lineage)
     save_file(_part(parameters, PREFIX_HEADS), target.heads)
@@ -61,6 +64,16 @@ def export_model(
     files |= _on_disk([target.heads])
     described = {"heads": [spec.to_json() for spec in specs], "step": lineage["step"], "files": files}
     write_sealed(target.heads_json, described)
+
+
+def _output_layer(
+    backbone: Backbone, specs: Sequence[HeadSpec], parameters: dict[str, torch.Tensor]
+) -> torch.Tensor | None:
+    """The output layer that a decoder's phase has trained, where that is a matrix of its own."""
+    if backbone.sees == "both" or backbone.ties_output:
+        return None
+    trained = [spec.name for spec in specs if get_family(spec.family).verbs(backbone.sees).ties_embeddings]
+    return parameters[f"{PREFIX_HEADS}{trained[0]}.weight"] if trained else None
 
 
 def publish(folder: PhaseDir, step: int) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 
 from stilts_ds.config import EvaluationPart, Recipe
 from stilts_ds.errors import UserError
+from stilts_ds.model_kinds import GATED, Sees, sees_of, ties_output
 from stilts_ds.run_dir import hash_file, hash_json, read_json
 
 log = logging.getLogger(__name__)
@@ -62,13 +63,18 @@ FROM_PADDING = (
 # Names of the same size in configurations.
 NAMES = {
     "num_hidden_layers": ("num_hidden_layers", "n_layers", "num_layers", "n_layer"),
-    "hidden_size": ("hidden_size", "dim", "emb_dim", "d_model"),
-    "intermediate_size": ("intermediate_size", "hidden_dim", "d_inner", "ffn_dim"),
-    "num_attention_heads": ("num_attention_heads", "n_heads", "n_head"),
+    "hidden_size": ("hidden_size", "dim", "emb_dim", "d_model", "n_embd"),
+    "intermediate_size": ("intermediate_size", "hidden_dim", "d_inner", "ffn_dim", "n_inner"),
+    "num_attention_heads": ("num_attention_heads", "n_heads", "n_head", "attention_heads"),
     "vocab_size": ("vocab_size", "n_words"),
 }
+WORDS = re.compile(r"embed|^(.+\.)?wte\b")  # word embeddings, under any name
+OUTPUTS = re.compile(r"^(lm_head|embed_out)\.")  # a decoder's output layer beside its body
 # Tensors of weight files that are no parameters of the encoder: the last ones are I-BERT's, of its integer arithmetic.
-NOT_TRAINED = re.compile(r"pooler|position_ids$|token_type_ids$|_integer$|scaling_factor$|\.(?:x_min|x_max|shift)$")
+NOT_TRAINED = re.compile(
+    r"pooler|position_ids$|token_type_ids$|inv_freq$|_integer$|scaling_factor$|\.(?:x_min|x_max|shift)$"
+)
+MASKS = re.compile(r"attn\.(masked_)?bias$")  # of old GPT-2 files, four-dimensional or single values
 
 
 def model_path(name_or_path: str) -> str:
@@ -241,8 +247,10 @@ def tokenizer_hash(name_or_path: str, revision: str | None) -> str:
 
 @dataclass(frozen=True)
 class Shape:
-    """An encoder's sizes. `body` is its parameters but for the word embeddings, whose rows have `width` values: the
-    hidden size, or `embedding` where that is another."""
+    """A backbone's sizes. `body` is its parameters but for the word embeddings, whose rows have `width` values: the
+    hidden size, or `embedding` where that is another. `sees` is which way its tokens see, `output` the parameters of a
+    decoder's output layer where that is not the word embeddings, and `gated` whether its feed-forward part has a gate.
+    """
 
     layers: int
     hidden: int
@@ -251,6 +259,9 @@ class Shape:
     vocabulary: int
     body: int
     embedding: int | None = None
+    sees: Sees = "both"
+    output: int = 0
+    gated: bool = False
 
     @property
     def width(self) -> int:
@@ -268,7 +279,11 @@ def shape_of(folder: Path) -> Shape | None:
     pooler and no task head: those are not used.
     """
     config = read_config(folder)
-    sizes = [size_of(config, name) for name in NAMES]
+    sees = sees_of(config)
+    named = {name: size_of(config, name) for name in NAMES}
+    if named["intermediate_size"] is None and named["hidden_size"] is not None and sees == "left":
+        named["intermediate_size"] = 4 * named["hidden_size"]  # GPT-2's `n_inner: null`
+    sizes = list(named.values())
     if None in sizes:
         return None
     layers, hidden, inner, heads, vocabulary = (int(size) for size in sizes if size is not None)
@@ -282,7 +297,9 @@ def shape_of(folder: Path) -> Shape | None:
         return None
     words, whole = shapes
     width = None if words[1] == hidden else words[1]
-    return Shape(layers, hidden, heads, inner, vocabulary, whole - math.prod(words), width)
+    output = vocabulary * hidden if sees == "left" and not ties_output(config) else 0
+    gated = config.get("model_type") in GATED
+    return Shape(layers, hidden, heads, inner, vocabulary, whole - math.prod(words), width, sees, output, gated)
 
 
 def size_of(config: dict[str, Any], name: str) -> int | None:
@@ -295,14 +312,26 @@ def _encoder_shapes(folder: Path, vocabulary: int) -> tuple[list[int], int] | No
     """Shape of the word embeddings in the weight files, and the values of the whole encoder; None without them."""
     shapes = {name: tensor["shape"] for file in sorted(folder.glob("*.safetensors"))
               for name, tensor in _header(file)[1].items() if name != "__metadata__"}  # fmt: skip
-    words = [name for name, shape in shapes.items() if "embed" in name and len(shape) == 2 and shape[0] == vocabulary]
+    words = [
+        name
+        for name, shape in shapes.items()
+        if WORDS.search(name) and not OUTPUTS.search(name) and len(shape) == 2 and shape[0] == vocabulary
+    ]
     if not words:
         return None
     # Under a task head the encoder's names begin with its own, such as `electra.`.
     first = words[0].split(".")[0]
-    prefix = "" if "embed" in first else f"{first}."
-    used = (shape for name, shape in shapes.items() if name.startswith(prefix) and not NOT_TRAINED.search(name))
-    return shapes[words[0]], sum(map(math.prod, used))
+    prefix = "" if WORDS.search(first) else f"{first}."
+    used = {name: shape for name, shape in shapes.items() if name.startswith(prefix) and not OUTPUTS.search(name)}
+    sizes = (
+        math.prod(shape) for name, shape in used.items() if not NOT_TRAINED.search(name) and not _is_mask(name, shape)
+    )
+    return shapes[words[0]], sum(sizes)
+
+
+def _is_mask(name: str, shape: list[int]) -> bool:
+    """Whether a tensor is a mask of attention that old versions of transformers saved beside the weights."""
+    return MASKS.search(name) is not None and len(shape) in (0, 4)
 
 
 def check_weights(folder: Path) -> None:
@@ -370,7 +399,7 @@ def longest_row(path: str) -> int | None:
     if not Path(path).exists():
         return None
     config = read_config(Path(path))
-    positions = int(config.get("max_position_embeddings") or 512)
+    positions = int(config.get("max_position_embeddings") or config.get("n_positions") or 512)
     kind = config.get("model_type", "")
     if kind == "big_bird":  # longer rows are attended to at random
         blocks = 5 + 2 * int(config.get("num_random_blocks") or 3)
@@ -382,17 +411,20 @@ def longest_row(path: str) -> int | None:
 
 @dataclass(frozen=True)
 class Limits:
-    """What a model takes: tokens of a row, and layers; None where that is not known (a hub model not yet fetched)."""
+    """What a model takes: tokens of a row, and layers; None where that is not known (a hub model not yet fetched).
+    `sees`: which way its tokens see, as far as is known."""
 
     tokens: int | None
     layers: int | None
+    sees: Sees = "both"
 
 
 def limits_of(name_or_path: str, revision: str | None) -> Limits:
     folder = model_folder(name_or_path, revision)
     if folder is None or not (folder / "config.json").exists():
         return Limits(None, None)
-    return Limits(longest_row(str(folder)), size_of(read_config(folder), "num_hidden_layers"))
+    config = read_config(folder)
+    return Limits(longest_row(str(folder)), size_of(config, "num_hidden_layers"), sees_of(config))
 
 
 def fit_retrieval_length(recipe: Recipe) -> Recipe:

@@ -26,18 +26,21 @@ from stilts_ds.errors import UserError
 from stilts_ds.evaluate.selection import dev_scores
 from stilts_ds.export import check_export, export_model, publish, withdraw
 from stilts_ds.families.build import build_model
-from stilts_ds.families.registry import get_family
+from stilts_ds.families.registry import family_of, get_family
 from stilts_ds.lineage import is_outdated, start_over_if_outdated
 from stilts_ds.locks import phase_lock
-from stilts_ds.model.encoder import load_encoder, read_language_head
+from stilts_ds.model.backbone import Backbone
+from stilts_ds.model.encoder import load_encoder, read_language_head, read_output_layer
 from stilts_ds.model.heads import HeadSpec, set_language_head
 from stilts_ds.model.multitask import MultiTask
 from stilts_ds.model.vocabulary import narrow_vocabulary
 from stilts_ds.model_files import Limits, limits_of, model_path, model_source, parameter_count
+from stilts_ds.model_kinds import sentence_token
 from stilts_ds.phase_names import left_alone
 from stilts_ds.plan_file import Phase, Plan
 from stilts_ds.rows.rows import Rows, touched_ids
 from stilts_ds.run_dir import RunDir, folder_bytes, provenance
+from stilts_ds.tasks.registry import get_task
 
 log = logging.getLogger(__name__)
 
@@ -65,6 +68,8 @@ def check_settings(recipe: Recipe, phases: list[Phase], limits: Limits, world: W
         if not phase.train:
             continue
         setting = phase.setting()
+        for name in phase.train:
+            family_of(get_task(name)).verbs(limits.sees)  # which refuses families that a decoder cannot learn
         longest = max(phase.setting(name).max_seq_length for name in phase.train)
         if limits.tokens is not None and longest > limits.tokens:
             raise UserError(f"{phase.title}: max_seq_length={longest}, but the model takes {limits.tokens} tokens")
@@ -75,7 +80,8 @@ def check_settings(recipe: Recipe, phases: list[Phase], limits: Limits, world: W
 
 
 def check_retrieval(part: EvaluationPart, phases: Sequence[Phase], limits: Limits) -> None:
-    """Refuse rows and layers for retrieval that the model has not got, before the phases that retrieval waits for."""
+    """Refuse rows, layers and sentence tokens for retrieval that the model has not got, before the phases that
+    retrieval waits for."""
     if all(phase.train for phase in phases):
         return
     length, layer = part.retrieval_max_seq_length, part.retrieval_layer
@@ -86,6 +92,11 @@ def check_retrieval(part: EvaluationPart, phases: Sequence[Phase], limits: Limit
         raise UserError(
             f"evaluation.retrieval_layer={layer}, but the model has {limits.layers} layers; "
             f"give 0 to {limits.layers}, or -1 for the last"
+        )
+    if part.retrieval_pooling == "first" and sentence_token(limits.sees) == "last":
+        raise UserError(
+            "evaluation.retrieval_pooling=first, but the model reads from left to right, so that the first token has "
+            "seen nothing of its sentence; give mean or last"
         )
 
 
@@ -155,7 +166,9 @@ def set_up_training(run: RunDir, recipe: Recipe, phase: Phase, data: Data, world
     setting, folder = phase.setting(), run.phase(phase.id)
     splits = {name: data.train(name, phase.setting(name)) for name in sorted(phase.train)}
     rows = {
-        name: TaskRows(name, index, split.family, split.task.head_name, split.rows(phase.setting(name)))
+        name: TaskRows(
+            name, index, split.family, split.task.head_name, split.rows(phase.setting(name)), data.tokenizer.sees
+        )
         for index, (name, split) in enumerate(splits.items())
     }
     specs = head_specs(rows, data)
@@ -166,9 +179,15 @@ def set_up_training(run: RunDir, recipe: Recipe, phase: Phase, data: Data, world
         check_export(run.phase(phase.init))
     stored, revision = (source, None) if phase.init else model_source(source, recipe.model.revision)
     encoder = load_encoder(stored, recipe.model, revision, world.device, recipe.engine.dtype)
+    backbone = Backbone(encoder)
+    if data.tokenizer.sees != backbone.sees:
+        raise UserError(
+            f"{source} is another kind of model than {data.tokenizer.name}, by whose tokenizer the rows were made; "
+            "delete its phase, and the same command trains it again"
+        )
     language_head = None
-    if any(get_family(spec.family).trained.ties_embeddings for spec in specs):  # it predicts every vocabulary row
-        language_head = read_language_head(stored, revision)
+    if any(task.verbs.ties_embeddings for task in rows.values()):  # it predicts every vocabulary row
+        language_head = read_output(stored, revision, backbone)
     elif recipe.engine.vocabulary_rows == "touched":
         train_touched_rows(encoder, [task.rows for task in rows.values()], phase, data, world)
     lineage = {"init": source, "phase": phase.to_json(), "provenance": provenance().to_json()}
@@ -194,12 +213,20 @@ def set_up_training(run: RunDir, recipe: Recipe, phase: Phase, data: Data, world
     )
 
 
+def read_output(source: str, revision: str | None, backbone: Backbone) -> dict[str, torch.Tensor] | None:
+    """The pretrained weights of a language modelling head, {} where a decoder's head has none but the word embeddings;
+    None where the checkpoint lacks them."""
+    if backbone.sees == "both":
+        return read_language_head(source, revision)
+    return {} if backbone.ties_output else read_output_layer(source, revision)
+
+
 def load_language_head(
     model: MultiTask, pretrained: Mapping[str, torch.Tensor] | None, source: str, world: World
 ) -> None:
-    """Give masked language modelling the head that its checkpoint was pretrained with; None: `source` has none."""
+    """Give language modelling the head that its checkpoint was pretrained with; None: `source` has none."""
     for spec in model.specs.values():
-        if not model.head(spec.name).ties_embeddings:
+        if not get_family(spec.family).verbs(model.backbone.sees).ties_embeddings:
             continue
         if pretrained is not None:
             set_language_head(model.heads[spec.name], pretrained, source)

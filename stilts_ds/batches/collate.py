@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
 
-from stilts_ds.families.base import Family, ItemTargets, Masking
+from stilts_ds.families.base import Family, HeadVerbs, ItemTargets, Masking
+from stilts_ds.model_kinds import Sees
 from stilts_ds.rows.batch import Batch, Targets, pack_rows, window_cells
 from stilts_ds.rows.rows import Rows
 from stilts_ds.rows.tokenizer import Tokenizer
@@ -16,13 +18,19 @@ from stilts_ds.rows.tokenizer import Tokenizer
 
 @dataclass(frozen=True)
 class TaskRows:
-    """One training task's rows and how its loss is formed. `index` is the task's place in the losses by task."""
+    """One training task's rows and how its loss is formed. `index` is the task's place in the losses by task, `sees`
+    which way the model's tokens see."""
 
     name: str
     index: int
     family: Family
     head: str
     rows: Rows
+    sees: Sees = "both"
+
+    @cached_property
+    def verbs(self) -> HeadVerbs:
+        return self.family.verbs(self.sees)
 
     @property
     def groups(self) -> np.ndarray | None:
@@ -31,7 +39,7 @@ class TaskRows:
 
     def target_count(self, item: int, mlm_probability: float) -> int:
         """Loss terms of an item: what a step's loss is divided by. Known to every rank without communication."""
-        return self.family.trained.target_count(self.rows, item, mlm_probability)
+        return self.verbs.target_count(self.rows, item, mlm_probability)
 
 
 class Collator:
@@ -47,8 +55,8 @@ class Collator:
         for number, (position, name, item) in enumerate(items):
             task = self.tasks[name]
             masking = Masking(self.tokenizer, self.mlm_probability, self._generator(step, position))
-            targets = task.family.trained.targets(task.rows, item, packed.starts(number), packed.ids, masking)
-            draft = drafts.setdefault(task.head, Draft(task.family.trained.by_window))
+            targets = task.verbs.targets(task.rows, item, packed.starts(number), packed.ids, masking)
+            draft = drafts.setdefault(task.head, Draft(task.verbs.by_window))
             draft.add(targets, weights[name], task.index)
         packed.batch.heads = {head: draft.targets() for head, draft in drafts.items()}
         return packed.batch

@@ -14,6 +14,7 @@ from stilts_ds.data.split import Split
 from stilts_ds.data.store import Store
 from stilts_ds.errors import UserError
 from stilts_ds.families.registry import family_of
+from stilts_ds.model_files import limits_of
 from stilts_ds.plan import Phase
 from stilts_ds.rows.rows import Rows
 from stilts_ds.rows.tokenizer import Tokenizer
@@ -201,8 +202,11 @@ class Data:
 
 
 def fitted_task(name: str, recipe: Recipe) -> Task:
-    """The task's literal, speaking the toy world's languages when the recipe's data come from there."""
+    """The task's literal as the recipe's model can learn it, speaking the toy world's languages when the recipe's data
+    come from there."""
     task = get_task(name)
+    if limits_of(recipe.model.name_or_path, recipe.model.revision).sees == "left":
+        task = family_of(task).left_task(task)
     if recipe.data.source != "toy":
         return task
     languages = tuple(LANGUAGES) if len(task.languages) > 1 else (PIVOT,)

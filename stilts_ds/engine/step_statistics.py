@@ -46,7 +46,8 @@ class Statistics:
     def __init__(self, setup: TrainingSetup, total_steps: int) -> None:
         self.setup, self.total_steps = setup, total_steps
         self.watch = Stopwatch(setup.world.device)
-        self.speed = Speed(setup.model.encoder, setup.world.device, setup.engine_part.dtype, setup.world.size)
+        operations = setup.model.backbone.operations()
+        self.speed = Speed(operations, setup.world.device, setup.engine_part.dtype, setup.world.size)
         self.chance = ChanceWatch({name: setup.model.specs[task.head] for name, task in setup.tasks.items()})
         self.steps = Steps()
         self.monitor: Monitor | None = None

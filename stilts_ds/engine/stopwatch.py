@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
+from stilts_ds.model.backbone import Operations
 from stilts_ds.model.checks import DTYPES
 
 PARTS = ("data", "forward", "backward", "update")
@@ -61,17 +61,12 @@ def _event() -> Any:
 class Speed:
     """Counts and times of steps as rates by TensorBoard tag; sums them up for the end of the log.
 
-    Operations are those of the encoder's matrix products, forward and backward: 6 for each weight and token, and 12 h
-    for each layer and pair of tokens of a row, h the hidden size (Narayanan et al. 2021, arXiv 2104.04473, appendix).
-    Heads, embeddings and the optimizer are not counted, and recomputed activations not twice. Make it before an engine
-    shards the encoder.
+    `operations` are those of the backbone's matrix products, forward and backward. Heads, embeddings and the optimizer
+    are not counted, and recomputed activations not twice.
     """
 
-    def __init__(self, encoder: Any, device: torch.device, dtype: str, world_size: int) -> None:
-        tables = {id(m.weight) for m in encoder.modules() if isinstance(m, nn.Embedding)}
-        tables.add(id(encoder.get_input_embeddings().weight))
-        self.weights = sum(p.numel() for p in encoder.parameters() if p.dim() == 2 and id(p) not in tables)
-        self.by_pair = 12 * encoder.config.hidden_size * encoder.config.num_hidden_layers
+    def __init__(self, operations: Operations, device: torch.device, dtype: str, world_size: int) -> None:
+        self.operations = operations
         self.peak = world_size * peak_rate(device, DTYPES[dtype])
         self.totals: dict[str, float] = defaultdict(float)
 
@@ -95,7 +90,7 @@ class Speed:
         )
 
     def _rates(self, counts: Mapping[str, float], seconds: float) -> dict[str, float]:
-        operations = 6 * self.weights * counts["real"] + self.by_pair * counts["squares"]
+        operations = self.operations.of(counts["real"], counts["squares"])
         return {"train/tokens_per_second": counts["real"] / seconds, "train/mfu": operations / seconds / self.peak}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from typing import Any
 
 import torch
@@ -22,6 +23,7 @@ from stilts_ds.model.encoder import compile_layers, recompute_activations
 from stilts_ds.model.multitask import MultiTask
 
 log = logging.getLogger(__name__)
+NOT_DECAYED = re.compile(r"bias$|norm|\bln_", re.IGNORECASE)  # biases and LayerNorm, which GPT-2 calls `ln_1`
 LINEAR = torch.nn.functional.linear  # torch's own
 LOOKS_AT_NORM = getattr(stage3, "is_invalid_grad_norm", None)  # DeepSpeed's own; a version without it looks elsewhere
 
@@ -150,7 +152,7 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, An
     plain: list[nn.Parameter] = []
     decayed: list[nn.Parameter] = []
     for name, parameter in model.named_parameters():
-        (plain if name.endswith("bias") or "norm" in name.lower() else decayed).append(parameter)
+        (plain if NOT_DECAYED.search(name) else decayed).append(parameter)
     return [{"params": decayed, "weight_decay": weight_decay}, {"params": plain, "weight_decay": 0.0}]
 
 

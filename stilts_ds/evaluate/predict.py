@@ -15,8 +15,9 @@ from stilts_ds.config import EvaluationPart, TrainingPart
 from stilts_ds.engine.preempt import stop_if_requested
 from stilts_ds.engine.world import World
 from stilts_ds.errors import UserError
-from stilts_ds.families.base import Family, Output, evaluation_masking
+from stilts_ds.families.base import Family, HeadVerbs, Output, evaluation_masking
 from stilts_ds.model.pooling import pool
+from stilts_ds.model_kinds import Sees
 from stilts_ds.rows.batch import Batch, Targets, pack_rows, window_cells
 from stilts_ds.rows.rows import Rows
 from stilts_ds.rows.tokenizer import Tokenizer
@@ -48,19 +49,24 @@ class Predictor:
     def first(self) -> bool:
         return self.world.first
 
+    @property
+    def sees(self) -> Sees:
+        return self.tokenizer.sees
+
     @torch.no_grad()
     def outputs(self, family: Family, head: str, rows: Rows, setting: TrainingPart) -> list[Output]:
         """Outputs of all items in order, on rank 0 ([] elsewhere). A collective."""
         by_item: dict[int, Output] = {}
+        verbs = family.verbs(self.sees)
         for items in shard(rows.item_lengths.tolist(), self.batch_size, self.world):
             stop_if_requested(self.world)
-            batch, counts = self._batch(family, head, rows, items, setting)
+            batch, counts = self._batch(verbs, head, rows, items, setting)
             logits = self.forward(batch.to(self.world.device), "logits")[head]
-            by_item.update(zip(items, _split(family, logits, counts)))
+            by_item.update(zip(items, _split(verbs, logits, counts)))
         return _in_order(self.world.gather(by_item), len(rows))
 
     def _batch(
-        self, family: Family, head: str, rows: Rows, items: Sequence[int], setting: TrainingPart
+        self, verbs: HeadVerbs, head: str, rows: Rows, items: Sequence[int], setting: TrainingPart
     ) -> tuple[Batch, list[int]]:
         """The rows of some items with what a head reads of them, and how many tokens that is for each."""
         packed = PackedItems([(rows, item) for item in items], self.tokenizer)
@@ -68,11 +74,10 @@ class Predictor:
             return packed.batch, []
         masking = evaluation_masking(self.tokenizer, setting.mlm_probability)
         tokens = [
-            family.trained.reads(rows, item, packed.starts(number), packed.ids, masking)
-            for number, item in enumerate(items)
+            verbs.reads(rows, item, packed.starts(number), packed.ids, masking) for number, item in enumerate(items)
         ]
         counts = [len(places) for places in tokens]
-        cells, longest = window_cells(counts if family.trained.by_window else [])
+        cells, longest = window_cells(counts if verbs.by_window else [])
         none = torch.zeros(0, dtype=torch.long)
         read = torch.from_numpy(np.concatenate(tokens).astype(np.int64))
         packed.batch.heads[head] = Targets(read, none, none.float(), none, cells, longest)
@@ -101,11 +106,11 @@ def _in_order(parts: list[dict[int, Any]], count: int) -> list[Any]:
     return [merged[item] for item in range(count)]
 
 
-def _split(family: Family, logits: torch.Tensor, counts: Sequence[int]) -> list[Output]:
+def _split(verbs: HeadVerbs, logits: torch.Tensor, counts: Sequence[int]) -> list[Output]:
     """Cut a batch's logits into items; `counts` are the tokens read of each."""
     if not counts:
         return []
     values = logits.float().cpu().numpy()
     if not np.isfinite(values).all():
         raise UserError("the model's outputs are not finite; its weights are damaged, train it again")
-    return [family.trained.output(part) for part in np.split(values, np.cumsum(counts)[:-1])]
+    return [verbs.output(part) for part in np.split(values, np.cumsum(counts)[:-1])]

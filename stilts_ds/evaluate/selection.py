@@ -61,20 +61,20 @@ def split_scores(
     Raises UserError where the split has no labels.
     """
     task, family = split.task, split.family
-    rows = split.rows(setting)
+    verbs, rows = family.verbs(predictor.sees), split.rows(setting)
     outputs = predictor.outputs(family, task.head_name, rows, setting)
     if not predictor.first:
         return {}, 0.0
     records = split.records()
     gold: Any
-    if family.trained.dev_gold is not None:
-        gold = family.trained.dev_gold(rows, evaluation_masking(predictor.tokenizer, setting.mlm_probability))
+    if verbs.dev_gold is not None:
+        gold = verbs.dev_gold(rows, evaluation_masking(predictor.tokenizer, setting.mlm_probability))
     else:
         gold = family.label_values(family, task, records)
     if gold is None:
         raise UserError(f"{split.title} has examples without a label; select on a labelled dev split")
-    tuned = family.trained.tune(records, rows, outputs, part)
-    predicted = family.trained.decode(records, rows, outputs, split.labels, tuned)
+    tuned = verbs.tune(records, rows, outputs, part)
+    predicted = verbs.decode(records, rows, outputs, split.labels, tuned)
     metrics, main = metrics_of(task), main_metric(task)
     scores = scores_of(metrics, gold, predicted, task.pivot)
     return scores, main.of_scores(scores)

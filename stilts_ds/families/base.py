@@ -15,6 +15,7 @@ Legend: T tokens, m tokens that a head reads of one item, n targets of an item, 
 
 from __future__ import annotations
 
+import dataclasses
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -25,8 +26,10 @@ from typing import Any, Protocol
 import numpy as np
 
 from stilts_ds.config import EvaluationPart, TextHubPart, TrainingPart
+from stilts_ds.errors import UserError
 from stilts_ds.families.files import PredictionFile
 from stilts_ds.families.metrics import Metric
+from stilts_ds.model_kinds import Sees
 from stilts_ds.rows.rows import Rows
 from stilts_ds.rows.tokenizer import Tokenizer
 from stilts_ds.sources.hub import Converter
@@ -67,6 +70,10 @@ class Model(Protocol):
     @property
     def first(self) -> bool:
         """Whether this is rank 0."""
+
+    @property
+    def sees(self) -> Sees:
+        """Which tokens of its row a token sees."""
 
     def outputs(self, family: Family, head: str, rows: Rows, setting: TrainingPart) -> list[Output]:
         """Output of a head for each item of `rows`, in order; [] on other ranks."""
@@ -143,6 +150,10 @@ def one_target(rows: Rows, item: int, mlm_probability: float) -> int:
     return 1
 
 
+def same_task(task: Task) -> Task:
+    return task
+
+
 def same_settings(
     records: Sequence[Any], rows: Rows, outputs: Sequence[Output], part: EvaluationPart
 ) -> EvaluationPart:
@@ -179,8 +190,21 @@ class HeadVerbs:
     # Gold values of dev rows where they are not the records' (masked tokens).
     dev_gold: Callable[[Rows, Masking], list[Any]] | None = None
     by_window: bool = False  # it chooses among the tokens of a window, so logits are arranged window by window
-    # Its output layer is the word embeddings: all their rows train, and a checkpoint's own head goes on.
+    # Its output layer is the backbone's own, mostly the word embeddings: all their rows train, and a checkpoint's own
+    # head goes on. What an output layer apart from them adds is no part of `parameters`.
     ties_embeddings: bool = False
+
+
+def reads_last_tokens(head: HeadVerbs) -> HeadVerbs:
+    """The verbs of a head of first tokens where a model reads from left to right: the last token of a row has seen all
+    of it, the first nothing but itself."""
+
+    def targets(rows: Rows, item: int, starts: Sequence[int], ids: np.ndarray, masking: Masking) -> ItemTargets:
+        gold = head.targets(rows, item, starts, ids, masking).gold
+        lengths = rows.row_lengths[rows.items[item] : rows.items[item + 1]]
+        return ItemTargets(np.asarray(starts) + lengths - 1, gold)
+
+    return dataclasses.replace(head, targets=targets, reads=reads_targets(targets))
 
 
 def evaluation_rows(split: EvaluationSplit, setting: TrainingPart, part: EvaluationPart) -> Any:
@@ -207,7 +231,7 @@ def predict_with_head(family: Family, asked: Prediction) -> Any:
     outputs = asked.model.outputs(family, asked.head, rows, asked.setting)
     if not asked.model.first:
         return None
-    return family.trained.decode(asked.split.records(), rows, outputs, asked.labels, asked.part)
+    return family.verbs(asked.model.sees).decode(asked.split.records(), rows, outputs, asked.labels, asked.part)
 
 
 def gold_values(family: Family, task: Task, records: Sequence[Any]) -> list[Any] | None:
@@ -248,6 +272,10 @@ class Family:
     # --- what most families do
     # Training settings that its rows depend on, besides max_seq_length. Others do not name a phase.
     row_settings: tuple[str, ...] = ()
+    # The head's verbs where the model reads from left to right; None: such a model cannot be trained on this family.
+    left_head: HeadVerbs | None = None
+    # The task's literal where the model reads from left to right (other metrics).
+    left_task: Callable[[Task], Task] = same_task
     take: Callable[[Iterable[Any], int, int | None], Iterator[Any]] = take_first  # records, skip, limit
     # By local schema: raised when its reader gives other records of the same file, so that nothing older is reused.
     reader_versions: Mapping[str, int] = field(default_factory=dict)
@@ -298,3 +326,16 @@ class Family:
         if self.head is None:
             raise ValueError(f"family {self.name!r} trains nothing")
         return self.head
+
+    def verbs(self, sees: Sees) -> HeadVerbs:
+        """The head's verbs with a model whose tokens see so. Raises ValueError for a family that trains nothing, and
+        UserError for one that no model trains that reads from left to right."""
+        if sees == "both":
+            return self.trained
+        if self.trained and self.left_head is None:
+            raise UserError(
+                f"tasks of family {self.name!r} need a model whose tokens see both sides of them, and this one reads "
+                "from left to right; use an encoder, or leave these tasks out"
+            )
+        assert self.left_head is not None
+        return self.left_head

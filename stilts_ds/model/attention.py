@@ -4,7 +4,8 @@ Legend: T tokens of all rows, B rows, h heads, d size of a head.
 
 On CPUs rows of equal length are attended to together. On GPUs torch's nested tensors choose a variable-length kernel
 (FlashAttention for half precision, memory-efficient attention for float32), with dropout where the model has it;
-torch's own `varlen_attn` has none, so it would train another model.
+torch's own `varlen_attn` has none, so it would train another model. Rows that are longer than a decoder's window of
+attention take the way of CPUs everywhere: nested tensors know no window.
 """
 
 from __future__ import annotations
@@ -19,14 +20,20 @@ from torch import nn
 from torch.nn import functional
 
 NAME = "stilts_packed"  # under which transformers finds it
+# What some models ask of attention and this one cannot do: a cap on scores, biases by position, sinks.
+UNKNOWN = ("softcap", "position_bias", "s_aux")
 
 
 @dataclass(frozen=True)
 class Packing:
-    """Where rows stand among the T tokens: `lengths` [B] on the host, `offsets` [B + 1] on the device."""
+    """Where rows stand among the T tokens: `lengths` [B] on the host, `offsets` [B + 1] on the device.
+
+    `causal`: a token sees itself and what stands left of it in its row, and not all of the row.
+    """
 
     lengths: tuple[int, ...]
     offsets: torch.Tensor
+    causal: bool = False
 
     @cached_property
     def runs(self) -> list[tuple[int, int]]:
@@ -43,30 +50,62 @@ def packed_attention(
     dropout: float = 0.0,
     scaling: float | None = None,
     packing: Packing | None = None,
-    **unused: Any,
+    sliding_window: int | None = None,
+    **others: Any,
 ) -> tuple[torch.Tensor, None]:
-    """An attention function of transformers: query, key, value [1, h, T, d] to ([1, T, h, d], no weights).
+    """An attention function of transformers: query [1, h, T, d], key and value [1, h / groups, T, d] to ([1, T, h, d],
+    no weights). `sliding_window` holds for decoders: the tokens, itself among them, that a token sees at most.
 
-    Raises ValueError without `packing`: there is no mask that could tell rows apart.
+    Raises ValueError without `packing`, since there is no mask that could tell rows apart, and for what a model asks
+    of attention beyond that (UNKNOWN).
     """
     if packing is None:
         raise ValueError("packed attention needs to know where rows begin; call the model through MultiTask")
+    for name in UNKNOWN:
+        if others.get(name) is not None:
+            raise ValueError(f"packed attention has no {name}")
+    groups = query.shape[1] // key.shape[1]
+    if groups > 1:  # grouped-query attention: neighbouring heads share keys and values
+        key, value = (shared.repeat_interleave(groups, dim=1) for shared in (key, value))
     q, k, v = (each[0].transpose(0, 1) for each in (query, key, value))
-    attend = nested_attention if query.is_cuda else grouped_attention
-    return attend(q, k, v, packing, dropout, scaling)[None], None
+    window = None
+    if packing.causal and sliding_window is not None and sliding_window < max(packing.lengths):
+        window = sliding_window
+    if query.is_cuda and window is None:
+        return nested_attention(q, k, v, packing, dropout, scaling)[None], None
+    return grouped_attention(q, k, v, packing, dropout, scaling, window)[None], None
 
 
 def grouped_attention(
-    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, packing: Packing, dropout: float, scaling: float | None
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    packing: Packing,
+    dropout: float,
+    scaling: float | None,
+    window: int | None = None,
 ) -> torch.Tensor:
-    """[T, h, d] each to [T, h, d]: one call for each run of equal lengths. No call has a mask."""
+    """[T, h, d] each to [T, h, d]: one call for each run of equal lengths. Rows longer than `window` get a mask."""
     sizes = [rows * length for rows, length in packing.runs]
     parts = []
     for (rows, length), *qkv in zip(packing.runs, *(each.split(sizes) for each in (query, key, value))):
         q, k, v = (part.reshape(rows, length, *part.shape[1:]).transpose(1, 2) for part in qkv)
-        seen = functional.scaled_dot_product_attention(q, k, v, dropout_p=dropout, scale=scaling)
+        band = None
+        if window is not None and length > window:
+            band = causal_band(length, window, query.device)
+        # torch takes a mask or the word that there is a causal one, not both.
+        causal = packing.causal and band is None
+        seen = functional.scaled_dot_product_attention(
+            q, k, v, attn_mask=band, dropout_p=dropout, is_causal=causal, scale=scaling
+        )
         parts.append(seen.transpose(1, 2).reshape(rows * length, *query.shape[1:]))
     return torch.cat(parts)
+
+
+def causal_band(length: int, window: int, device: torch.device) -> torch.Tensor:
+    """Which keys each query of a row sees, bool [length, length]: itself and the `window - 1` before it."""
+    ones = torch.ones(length, length, dtype=torch.bool, device=device)
+    return ones.tril() & ones.triu(1 - window)
 
 
 def nested_attention(
@@ -80,5 +119,5 @@ def nested_attention(
         ).transpose(1, 2)
         for each in (query, key, value)
     )
-    seen = functional.scaled_dot_product_attention(q, k, v, dropout_p=dropout, scale=scaling)
+    seen = functional.scaled_dot_product_attention(q, k, v, dropout_p=dropout, is_causal=packing.causal, scale=scaling)
     return seen.transpose(1, 2).contiguous().values()

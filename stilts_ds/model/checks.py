@@ -1,19 +1,22 @@
-"""What an encoder must do before anything is trained: tried with a few small rows when it is loaded, not assumed.
+"""What a network must do before anything is trained: tried with a few small rows when it is loaded, not assumed.
 
-A row's hidden states must be its own: the same alone, beside longer rows, and packed behind others. Legend: T tokens of
-all rows, H hidden size.
+A row's hidden states must be its own: the same alone, beside longer rows, and packed behind others. And its tokens must
+see what its configuration claims (stilts_ds.model_kinds): where a decoder was taken for an encoder, heads would read a
+first token that has seen nothing, and stay at chance in silence. Legend: T tokens of all rows, H hidden size.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import re
+from collections.abc import Callable
 from typing import Any
 
 import torch
 
 from stilts_ds.errors import UserError, first_line
-from stilts_ds.model.encode import encode_packed, encode_padded
+from stilts_ds.model.backbone import Backbone
 from stilts_ds.rows.batch import Batch
 
 log = logging.getLogger(__name__)
@@ -24,12 +27,14 @@ WINDOW = re.compile(r"window|^local_attention$|attn_chunk_length$|attention_chun
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 # In half precision the two ways round otherwise; a kernel that reads other rows is off by far more.
 HALF_TOLERANCE = 0.1
+SAME = 1e-6  # what rounding leaves of states that the same weights make of the same tokens
 REFUSED = 1e-3  # what no rounding explains: ten times what keeps a model from being packed
 FAILURES = (TypeError, ValueError, IndexError, KeyError, RuntimeError, AttributeError, AssertionError)
 
 
 def check_hidden_states(encoder: Any, name: str) -> None:
-    """Raise UserError for an encoder whose tokens do not see what follows, or whose rows see more than themselves.
+    """Raise UserError for a network whose tokens see other tokens than it claims, or whose rows see more than
+    themselves.
 
     Rows longer than every window that its configuration names are among those that are tried.
     """
@@ -37,31 +42,59 @@ def check_hidden_states(encoder: Any, name: str) -> None:
     encoder.eval()
     try:
         with torch.no_grad():
-            problem = _problem(encoder, _sample(encoder))
+            backbone, batch = Backbone(encoder), _sample(encoder)
+            rows = [_row(batch, row) for row in range(len(batch.lengths))]
+            problem = _shape_problem(backbone, rows[0]) or _sight_problem(backbone, rows[0])
+            problem = problem or _row_problem(backbone, batch, rows)
     except FAILURES as error:
         problem = f"it cannot encode rows of token ids: {first_line(error)}"
     encoder.train(training)
     if problem:
-        raise UserError(f"{name} ({encoder.config.model_type}): {problem}; use another encoder")
+        raise UserError(f"{name} ({encoder.config.model_type}): {problem}; use another model")
 
 
-def _problem(encoder: Any, batch: Batch) -> str | None:
-    types = uses_token_types(encoder)
-    rows = [_row(batch, row) for row in range(len(batch.lengths))]
-    alone = [encode_padded(encoder, row, types) for row in rows]
+def _shape_problem(backbone: Backbone, row: Batch) -> str | None:
+    """What is wrong with the form of hidden states."""
+    last = backbone.padded(row)
     for layer in (0, -1):  # what retrieval reads
-        if encode_padded(encoder, rows[0], types, layer).shape != alone[0].shape:
+        if backbone.padded(row, layer).shape != last.shape:
             return f"hidden state {layer} has not one vector for each token"
+    if last.shape[1] != backbone.network.config.hidden_size:
+        return f"its hidden states have {last.shape[1]} values, its configuration says {backbone.head_shape().hidden}"
+    return None
+
+
+def _sight_problem(backbone: Backbone, row: Batch) -> str | None:
+    """Whether tokens see what the configuration claims: tokens of both sides, or those on their left alone."""
+    states = backbone.padded(row)
+    # Of a change at the end of a row all other tokens know where they see both ways, and none where they see left.
+    end_changed = backbone.padded(_with_other_token(row, -1))
+    if backbone.sees == "both":
+        if torch.equal(end_changed[0], states[0]):
+            return "its first token knows nothing of the tokens behind it, as where a model reads from left to right"
+        return None
+    if not _close(end_changed[:-1], states[:-1], SAME):
+        return "its type is known to read from left to right, but later tokens change the states of earlier ones"
+    if torch.equal(backbone.padded(_with_other_token(row, -2))[-1], states[-1]):
+        return "its last token knows nothing of the token before it, and cannot stand for a row"
+    return None
+
+
+def _row_problem(backbone: Backbone, batch: Batch, rows: list[Batch]) -> str | None:
+    """Whether each row's hidden states are its own."""
+    alone = [backbone.padded(row) for row in rows]
     if not all(bool(states.isfinite().all()) for states in alone):
         return "its hidden states are not finite; its weights are damaged"
-    changed = rows[0].input_ids.clone()
-    changed[-1] -= 1
-    other = encode_padded(encoder, Batch(changed, *_rest(rows[0])), types)
-    if torch.equal(other[0], alone[0][0]):
-        return "its first token knows nothing of the tokens behind it, as where a model reads from left to right"
-    if not _close(encode_padded(encoder, batch, types), torch.cat(alone), REFUSED):
+    if not _close(backbone.padded(batch), torch.cat(alone), REFUSED):
         return "hidden states of a row depend on padding and on the rows beside it, or are other ones at every pass"
     return None
+
+
+def _with_other_token(row: Batch, place: int) -> Batch:
+    """The row with another token at one place."""
+    changed = row.input_ids.clone()
+    changed[place] -= 1
+    return dataclasses.replace(row, input_ids=changed)
 
 
 def packs_exactly(encoder: Any, attention: str, device: torch.device, dtype: str) -> bool:
@@ -71,14 +104,14 @@ def packs_exactly(encoder: Any, attention: str, device: torch.device, dtype: str
     `encoder` runs with attention of its own and is left with packed `attention` if that works, as it was if not.
     """
     before, training = encoder.config._attn_implementation, encoder.training
-    batch, types = _sample(encoder).to(device), uses_token_types(encoder)
+    backbone, batch = Backbone(encoder), _sample(encoder).to(device)
 
     def both() -> bool:
         kinds = [torch.float32, *({DTYPES[dtype]} - {torch.float32})]
         encoder.set_attn_implementation(before)
-        expected = [_cast(encode_padded, encoder, batch, types, kind) for kind in kinds]
+        expected = [_cast(backbone.padded, batch, kind) for kind in kinds]
         encoder.set_attn_implementation(attention)
-        found = [_cast(encode_packed, encoder, batch, types, kind) for kind in kinds]
+        found = [_cast(backbone.packed, batch, kind) for kind in kinds]
         return _close(found[0], expected[0]) and all(
             bool((a - b).norm() <= HALF_TOLERANCE * b.norm()) for a, b in zip(found[1:], expected[1:])
         )
@@ -105,7 +138,7 @@ def check_dropout(encoder: Any, rate: float, name: str) -> None:
     training, row = encoder.training, _row(_sample(encoder), 3)
     encoder.train()
     with torch.no_grad(), torch.random.fork_rng(devices=[]):
-        passes = [encode_padded(encoder, row, uses_token_types(encoder)) for _ in range(2)]
+        passes = [Backbone(encoder).padded(row) for _ in range(2)]
     encoder.train(training)
     acts = not torch.equal(*passes)
     if rate == 0 and acts or rate >= 0.05 and not acts:
@@ -113,10 +146,6 @@ def check_dropout(encoder: Any, rate: float, name: str) -> None:
         raise UserError(
             f"model.dropout={rate}: the dropout of {name} ({encoder.config.model_type}) {can}; leave model.dropout out"
         )
-
-
-def uses_token_types(encoder: Any) -> bool:
-    return int(getattr(encoder.config, "type_vocab_size", 1) or 1) > 1
 
 
 def largest_window(config: Any) -> int:
@@ -128,11 +157,11 @@ def largest_window(config: Any) -> int:
     return max(found)
 
 
-def _cast(run: Any, encoder: Any, batch: Batch, types: bool, dtype: torch.dtype) -> torch.Tensor:
+def _cast(run: Callable[[Batch], torch.Tensor], batch: Batch, dtype: torch.dtype) -> torch.Tensor:
     """Hidden states, float32, with matrix products and attention in `dtype`."""
     half = dtype != torch.float32
     with torch.autocast(batch.input_ids.device.type, dtype if half else torch.bfloat16, enabled=half):
-        return run(encoder, batch, types).float()
+        return run(batch).float()
 
 
 def _close(found: torch.Tensor, expected: torch.Tensor, tolerance: float = 1e-4) -> bool:
@@ -168,7 +197,3 @@ def _row(batch: Batch, row: int) -> Batch:
         torch.tensor([0, length]),
         (length,),
     )
-
-
-def _rest(batch: Batch) -> tuple[Any, ...]:
-    return batch.token_type_ids, batch.row, batch.position, batch.offsets, batch.lengths

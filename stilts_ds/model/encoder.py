@@ -1,10 +1,11 @@
-"""Hugging Face encoders in and out: the only module that loads or saves a transformer."""
+"""Hugging Face encoders and decoders in and out: the only module that loads or saves a transformer."""
 
 from __future__ import annotations
 
 import inspect
 import json
 import logging
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from zipfile import is_zipfile
@@ -16,12 +17,14 @@ from torch import nn
 from stilts_ds.config import ModelPart
 from stilts_ds.errors import UserError, counted, first_line
 from stilts_ds.model import attention
+from stilts_ds.model.backbone import Backbone
 from stilts_ds.model.checks import check_dropout, check_hidden_states, packs_exactly
 from stilts_ds.model.dropout import set_dropout
 from stilts_ds.model_files import check_folder, read_config, refuse_own_code, shards_in
 
 log = logging.getLogger(__name__)
 CPU = torch.device("cpu")
+NameOf = Callable[[str], "str | None"]  # a checkpoint's parameter -> what it is called here; None: not wanted
 
 
 def quiet() -> None:
@@ -35,13 +38,13 @@ def quiet() -> None:
 def load_encoder(
     path: str | Path, setting: ModelPart, revision: str | None = None, device: torch.device = CPU, dtype: str = "fp32"
 ) -> nn.Module:
-    """Load the encoder of any checkpoint in float32 on the CPU, without pooler or task head.
+    """Load the encoder or decoder of any checkpoint in float32 on the CPU, without pooler or task head.
 
     With `attn_implementation: packed` it takes packed rows where that gives its own hidden states, which is tried on
     the `device` and in the `dtype` (of `engine.dtype`) that it will run with; the log says so where it does not.
 
     Raises UserError for a folder without configuration or weights, weights that do not fit the configuration, a model
-    that is code of its own, which is never run, and one that is no encoder of rows of tokens, with the reason.
+    that is code of its own, which is never run, and one that makes no hidden states of rows of tokens, with the reason.
     """
     from transformers import AutoConfig, AutoModel
 
@@ -85,6 +88,9 @@ def load_encoder(
             "the folder holds another model or only a part of one"
         )
     check_hidden_states(model, str(path))
+    backbone = Backbone(model)
+    if backbone.sees == "left":
+        log.info("%s: it reads from left to right; a row's %s token stands for it", path, backbone.sentence_token)
     if setting.dropout is not None:
         check_dropout(model, setting.dropout, str(path))
     if setting.attn_implementation == "packed":
@@ -93,21 +99,22 @@ def load_encoder(
 
 
 def check_kind(config: Any, name: str) -> None:
-    """Raise UserError for a kind of model that is no encoder of tokens in any language, as its configuration says."""
+    """Raise UserError for a kind of model that does not read tokens of any language by itself, as its configuration
+    says."""
     from transformers.models.auto.modeling_auto import MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES as TO_SEQUENCES
 
     kind = config.model_type
     if getattr(config, "is_encoder_decoder", False) or kind in TO_SEQUENCES:
         problem = "it is an encoder-decoder, whose hidden states are its decoder's"
     elif getattr(config, "is_decoder", False):
-        problem = "it reads from left to right (is_decoder), so that its first token knows nothing of the text"
+        problem = "is_decoder makes an encoder of it that reads from left to right, which no head was made for"
     elif getattr(config, "vocab_size", None) is None:
         problem = "it has no vocabulary of tokens; it reads characters, images or sounds"
     elif kind == "xmod" or (getattr(config, "use_lang_emb", False) and int(getattr(config, "n_langs", 1)) > 1):
         problem = "it needs the language of each text (adapters or embeddings of languages), which it does not get here"
     else:
         return
-    raise UserError(f"{name} ({kind}): {problem}; use another encoder")
+    raise UserError(f"{name} ({kind}): {problem}; use another model")
 
 
 def pack(model: Any, name: str, device: torch.device = CPU, dtype: str = "fp32") -> None:
@@ -156,6 +163,7 @@ HEAD_PARTS = (
 )
 OLD_NAMES = {"layer_norm.gamma": "layer_norm.weight", "layer_norm.beta": "layer_norm.bias"}
 LANGUAGE_HEAD = ("dense.weight", "dense.bias", "layer_norm.weight", "layer_norm.bias", "bias")
+OUTPUT_LAYER = ("lm_head.weight", "embed_out.weight")  # a decoder's, where it is not its word embeddings
 
 
 def read_language_head(path: str | Path, revision: str | None = None) -> dict[str, torch.Tensor] | None:
@@ -164,21 +172,33 @@ def read_language_head(path: str | Path, revision: str | None = None) -> dict[st
     Only these tensors are read. None where the checkpoint has no such head, only a part of it or, in BERT's form, one
     with another activation than GELU. Its decoder is the word embeddings, and so is not read.
     """
-    found: dict[str, torch.Tensor] = {}
-    for file in _weight_files(str(path), revision):
-        try:
-            found |= _head_tensors(file)
-        except MemoryError:
-            raise
-        except Exception as error:  # pickled code is refused here; damaged files end in every kind
-            remedy = "convert the model to safetensors, or copy it again"
-            raise UserError(f"cannot read the weights in {file}: {first_line(error)}; {remedy}") from error
+    found = _read_tensors(str(path), revision, _name_in_head)
     # Older checkpoints hold the bias of the output as the decoder's.
     if "bias" not in found and "decoder.bias" in found:
         found["bias"] = found["decoder.bias"]
     if not set(LANGUAGE_HEAD) <= set(found) or _activation(str(path), revision) != "gelu":
         return None
     return {name: found[name].float() for name in LANGUAGE_HEAD}
+
+
+def read_output_layer(path: str | Path, revision: str | None = None) -> dict[str, torch.Tensor] | None:
+    """A decoder's output layer where it is a matrix of its own, float32 on the CPU; None where it was not kept."""
+    found = _read_tensors(str(path), revision, lambda key: "weight" if key in OUTPUT_LAYER else None)
+    return {"weight": found["weight"].float()} if found else None
+
+
+def _read_tensors(path: str, revision: str | None, name_of: NameOf) -> dict[str, torch.Tensor]:
+    """The tensors of a checkpoint that `name_of` gives a name, by that name."""
+    found: dict[str, torch.Tensor] = {}
+    for file in _weight_files(path, revision, name_of):
+        try:
+            found |= _tensors_in(file, name_of)
+        except MemoryError:
+            raise
+        except Exception as error:  # pickled code is refused here; damaged files end in every kind
+            remedy = "convert the model to safetensors, or copy it again"
+            raise UserError(f"cannot read the weights in {file}: {first_line(error)}; {remedy}") from error
+    return found
 
 
 def _activation(path: str, revision: str | None) -> str:
@@ -189,8 +209,8 @@ def _activation(path: str, revision: str | None) -> str:
     return str(config.get("hidden_act", "gelu"))
 
 
-def _weight_files(path: str, revision: str | None) -> list[Path]:
-    """The weight files of a folder or hub model that hold the head; several where the model is split."""
+def _weight_files(path: str, revision: str | None, name_of: NameOf) -> list[Path]:
+    """The weight files of a folder or hub model that hold what `name_of` names; several where the model is split."""
     from transformers.utils import cached_file
 
     for name in ("model.safetensors", "pytorch_model.bin"):
@@ -203,17 +223,17 @@ def _weight_files(path: str, revision: str | None) -> list[Path]:
         index = cached_file(path, f"{name}.index.json", **quietly)
         if index is not None:
             places = shards_in(Path(index))
-            parts = sorted({part for key, part in places.items() if _name_in_head(key)})
+            parts = sorted({part for key, part in places.items() if name_of(key)})
             return [Path(file) for part in parts if (file := cached_file(path, part, **quietly)) is not None]
     return []
 
 
-def _head_tensors(file: Path) -> dict[str, torch.Tensor]:
+def _tensors_in(file: Path, name_of: NameOf) -> dict[str, torch.Tensor]:
     if file.suffix != ".safetensors":
         whole = torch.load(file, map_location="cpu", weights_only=True, mmap=is_zipfile(file))
-        return {name: value for key, value in whole.items() if (name := _name_in_head(key))}
+        return {name: value for key, value in whole.items() if (name := name_of(key))}
     with safe_open(file, "pt") as stored:
-        return {name: stored.get_tensor(key) for key in stored.keys() if (name := _name_in_head(key))}  # noqa: SIM118
+        return {name: stored.get_tensor(key) for key in stored.keys() if (name := name_of(key))}  # noqa: SIM118
 
 
 def _name_in_head(key: str) -> str | None:
@@ -225,10 +245,32 @@ def _name_in_head(key: str) -> str | None:
     return None
 
 
-def save_encoder(model: Any, state: dict[str, torch.Tensor], folder: Path) -> None:
-    """Write `state` (this encoder's parameters, float32, on the CPU) so that AutoModel.from_pretrained loads it."""
+def _language_model(
+    model: Any, state: dict[str, torch.Tensor], output_layer: torch.Tensor
+) -> tuple[Any, dict[str, torch.Tensor]]:
+    """A decoder with its output layer, without memory for weights of its own, and its parameters."""
+    from transformers import AutoModelForCausalLM
+
+    with torch.device("meta"):
+        whole = AutoModelForCausalLM.from_config(model.config, attn_implementation="eager")
+    output = whole.get_output_embeddings()
+    name = next(name for name, module in whole.named_modules() if module is output)
+    parameters = {f"{whole.base_model_prefix}.{key}": value for key, value in state.items()}
+    return whole, {**parameters, f"{name}.weight": output_layer}
+
+
+def save_encoder(
+    model: Any, state: dict[str, torch.Tensor], folder: Path, output_layer: torch.Tensor | None = None
+) -> None:
+    """Write `state` (this network's parameters, float32, on the CPU) so that AutoModel.from_pretrained loads it.
+
+    With a decoder's trained `output_layer`, AutoModelForCausalLM loads the whole language model from the same folder.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    model.save_pretrained(folder, state_dict=state)
+    whole = model
+    if output_layer is not None:
+        whole, state = _language_model(model, state, output_layer)
+    whole.save_pretrained(folder, state_dict=state)
     # transformers writes the type of the live model, which DeepSpeed has cast, and loads weights in the type that is
     # written: what everybody else loads would be rounded, and not the model that was scored.
     path = folder / "config.json"

@@ -15,6 +15,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from stilts_ds.errors import UserError
+from stilts_ds.model_kinds import Sees
 from stilts_ds.rows.batch import Targets
 
 
@@ -33,14 +34,18 @@ class HeadSpec:
 
 @dataclass(frozen=True)
 class HeadShape:
-    """What a head takes from the encoder: hidden size, width of word embeddings, dropout, vocabulary size, epsilon of
-    LayerNorm."""
+    """What a head takes from the backbone: hidden size, width of word embeddings, dropout, vocabulary size, epsilon of
+    LayerNorm; which way tokens see; and of a decoder's own output layer, whether it is the word embeddings and what
+    its logits are capped at (softly; None: they are not)."""
 
     hidden: int
     embedding: int
     dropout: float
     vocabulary: int
     epsilon: float
+    sees: Sees = "both"
+    ties_output: bool = True
+    logit_cap: float | None = None
 
 
 class Head(nn.Module):
@@ -70,7 +75,7 @@ class Head(nn.Module):
 
 
 class SentenceHead(Head):
-    """Dense, tanh, projection of the first token (RobertaClassificationHead's form): [m, H] to [m, C]."""
+    """Dense, tanh, projection of the sentence token (RobertaClassificationHead's form): [m, H] to [m, C]."""
 
     def __init__(self, spec: HeadSpec, shape: HeadShape, outputs: int) -> None:
         super().__init__(spec)
@@ -113,8 +118,31 @@ class MaskedLanguageModelHead(Head):
         return F.linear(self.layer_norm(F.gelu(self.dense(features))), embedding, self.bias)
 
 
+class NextTokenHead(Head):
+    """A decoder's own output layer: scores of the next token from each token's hidden state, [m, H] to [m, V].
+
+    It is the word embeddings, or a matrix of its own (`weight`) where the decoder does not tie the two. Logits are
+    capped as the decoder does it: cap * tanh(logit / cap) (Gemma Team 2024, arXiv 2408.00118, section 2).
+    """
+
+    def __init__(self, spec: HeadSpec, shape: HeadShape) -> None:
+        super().__init__(spec)
+        self.ties_embeddings = shape.ties_output
+        self.cap = shape.logit_cap
+        if not shape.ties_output:
+            self.weight = nn.Parameter(torch.empty(shape.vocabulary, shape.hidden))
+
+    def forward(self, features: torch.Tensor, embedding: torch.Tensor | None = None) -> torch.Tensor:
+        logits = F.linear(features, self.weight if embedding is None else embedding)
+        return logits if self.cap is None else self.cap * torch.tanh(logits / self.cap)
+
+    def reset_parameters(self) -> None:
+        if not self.ties_embeddings:
+            nn.init.normal_(self.weight, std=0.02)
+
+
 def set_language_head(head: nn.Module, weights: Mapping[str, torch.Tensor], source: str) -> None:
-    """Load pretrained weights [dense, layer_norm, bias] into a language modelling head.
+    """Load pretrained weights into a language modelling head, by the names of its parameters.
 
     Raises UserError where a shape differs.
     """

@@ -1,4 +1,4 @@
-"""One shared encoder and one head per label space.
+"""One shared backbone and one head per label space.
 
 Every forward pass runs ALL heads in one sorted order, on every rank and micro-batch; a head without examples gets an
 empty slice. Its loss is a true zero, so each parameter has a gradient in every step, in the same order on all ranks.
@@ -16,48 +16,42 @@ from typing import Any, cast
 import torch
 from torch import nn
 
-from stilts_ds.model import attention
-from stilts_ds.model.checks import uses_token_types
-from stilts_ds.model.encode import encode_packed, encode_padded
+from stilts_ds.model.backbone import Backbone
 from stilts_ds.model.heads import Head
 from stilts_ds.rows.batch import Batch, Targets
 
 
 class MultiTask(nn.Module):
-    """Encoder and heads.
+    """A backbone's network, under the name `encoder` that its files have, and heads.
 
     forward(batch, "loss") returns (weighted loss sum, per-task loss sums [tasks], per-task target counts [tasks]);
     forward(batch, "logits") returns {head: logits} for the heads in the batch;
     forward(batch, "hidden", layer) returns the hidden states [T, H] of one layer (0 is the embedding output).
 
-    Rows go through the encoder packed, where it was loaded so (stilts_ds.model.encoder), or padded to the longest;
-    both give the hidden states of the batch's T tokens.
     """
 
-    def __init__(self, encoder: Any, heads: Mapping[str, Head], tasks: int) -> None:
+    def __init__(self, backbone: Backbone, heads: Mapping[str, Head], tasks: int) -> None:
         super().__init__()
-        self.encoder = encoder
+        self.backbone = backbone
+        self.encoder = backbone.network
         self.specs = {name: heads[name].spec for name in sorted(heads)}
         self.tasks = tasks
         self.heads = nn.ModuleDict({name: heads[name] for name in self.specs})
-        config = encoder.config
-        self.uses_token_types = uses_token_types(encoder)
-        self.packs = getattr(config, "_attn_implementation", None) == attention.NAME
+
+    @property
+    def packs(self) -> bool:
+        """Whether rows go through the network without padding."""
+        return self.backbone.packs
 
     @property
     def word_embedding(self) -> torch.Tensor:
-        return self.encoder.get_input_embeddings().weight
+        return self.backbone.word_embedding
 
     def forward(self, batch: Batch, mode: str = "loss", layer: int = -1) -> Any:
         if mode == "hidden":
-            return self._encode(batch, layer)
-        hidden = self._encode(batch)
+            return self.backbone.hidden_states(batch, layer)
+        hidden = self.backbone.hidden_states(batch)
         return self._losses(hidden, batch) if mode == "loss" else self._logits(hidden, batch)
-
-    def _encode(self, batch: Batch, layer: int | None = None) -> torch.Tensor:
-        """Hidden states [T, H] of the last layer, or of hidden_states index `layer`."""
-        run = encode_packed if self.packs else encode_padded
-        return run(self.encoder, batch, self.uses_token_types, layer)
 
     def head(self, name: str) -> Head:
         return cast(Head, self.heads[name])

@@ -24,7 +24,13 @@ def first_pool(hidden_TH: Tensor, offsets: Tensor) -> Tensor:
     return hidden_TH[offsets[:-1]].to(torch.float32)
 
 
-POOLINGS: Mapping[str, Callable[[Tensor, Tensor], Tensor]] = {"mean": mean_pool, "first": first_pool}
+def last_pool(hidden_TH: Tensor, offsets: Tensor) -> Tensor:
+    """Hidden state of each sentence's last token, the one that has seen all others where a model reads from left to
+    right: [B, H], float32."""
+    return hidden_TH[offsets[1:] - 1].to(torch.float32)
+
+
+POOLINGS: Mapping[str, Callable[[Tensor, Tensor], Tensor]] = {"mean": mean_pool, "first": first_pool, "last": last_pool}
 
 
 def pool(hidden_TH: Tensor, offsets: Tensor, pooling: str = "mean") -> Tensor:

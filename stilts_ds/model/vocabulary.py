@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from stilts_ds.errors import UserError
-from stilts_ds.model.encode import filler
+from stilts_ds.model.backbone import filler
 
 
 class TouchedEmbedding(nn.Embedding):

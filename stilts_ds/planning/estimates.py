@@ -87,7 +87,7 @@ def _estimate(
 
 def vocabulary_rows(phase: Phase, recipe: Recipe, data: Data, size: PhaseSize, shape: Shape) -> int:
     """Word-embedding rows that train: those counted in cached rows, or all where none are cached or all must."""
-    heads = [family_of(data.task(name)).trained for name in phase.train]
+    heads = [family_of(data.task(name)).verbs(shape.sees) for name in phase.train]
     all_train = recipe.engine.vocabulary_rows == "all" or any(head.ties_embeddings for head in heads)
     if all_train or size.vocabulary_rows is None:
         return shape.vocabulary

@@ -150,11 +150,13 @@ def activations(shape: Shape, batch: MicroBatch, s: int, checkpointing: bool, at
 
     A layer keeps its input, query, key, value and the attention's output, both LayerNorms' inputs and one output (8 H),
     the feed-forward part before and after GELU (2 I), and two dropout masks of a byte a value: 34 H bytes a token where
-    s = 2 and I = 4 H, as in the paper. With `attention_matrix` (eager attention) probabilities, their dropout and its
+    s = 2 and I = 4 H, as in the paper. A feed-forward part with a gate keeps the gate before and after its activation
+    and the product besides (4 I in all). With `attention_matrix` (eager attention) probabilities, their dropout and its
     mask come on top. Checkpointing keeps the layers' inputs and one whole layer.
     """
     hidden, tokens = shape.hidden, batch.tokens
-    layer = tokens * ((8 * hidden + 2 * shape.intermediate) * s + 2 * hidden)
+    inner = shape.intermediate * (4 if shape.gated else 2)
+    layer = tokens * ((8 * hidden + inner) * s + 2 * hidden)
     if attention_matrix:
         layer += batch.rows * shape.heads * batch.length**2 * (2 * s + 1)
     layers = shape.layers * tokens * hidden * s + layer if checkpointing else shape.layers * layer

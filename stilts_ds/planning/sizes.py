@@ -17,7 +17,7 @@ from stilts_ds.config import Recipe, TrainingPart
 from stilts_ds.data.data import Data
 from stilts_ds.errors import UserError
 from stilts_ds.families.registry import family_of
-from stilts_ds.model_files import Shape
+from stilts_ds.model_files import Shape, limits_of
 from stilts_ds.plan_file import Phase
 from stilts_ds.planning.memory import MicroBatch
 from stilts_ds.rows.rows import Rows, ids_in, touched_ids
@@ -108,8 +108,11 @@ def _languages_of_items(rows: dict[str, Rows], data: Data) -> dict[str, np.ndarr
 
 def _masked_share(phase: Phase, setting: TrainingPart, data: Data) -> float:
     """Share of the tokens for which there are scores over the whole vocabulary."""
-    over_vocabulary = any(family_of(data.task(name)).trained.ties_embeddings for name in phase.train)
-    return setting.mlm_probability if over_vocabulary else 0.0
+    model = data.recipe.model
+    sees = limits_of(model.name_or_path, model.revision).sees
+    if not any(family_of(data.task(name)).verbs(sees).ties_embeddings for name in phase.train):
+        return 0.0
+    return setting.mlm_probability if sees == "both" else 1.0
 
 
 def _sizes_by_literal(phase: Phase, setting: TrainingPart, data: Data) -> dict[str, int] | None:
@@ -154,5 +157,7 @@ def heads_of(phase: Phase, data: Data, shape: Shape) -> list[int] | None:
             labels = len(data.labels(task.name)) if family.labelled else 0
         except UserError:
             return None
-        counts[task.head_name] = family.trained.parameters(shape.hidden, labels, shape.vocabulary, shape.width)
+        verbs = family.verbs(shape.sees)
+        count = verbs.parameters(shape.hidden, labels, shape.vocabulary, shape.width)
+        counts[task.head_name] = count + (shape.output if verbs.ties_embeddings else 0)
     return list(counts.values())

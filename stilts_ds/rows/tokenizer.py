@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ import numpy as np
 
 from stilts_ds.errors import UserError, first_line
 from stilts_ds.model_files import check_tokenizer, model_folder, read_config, refuse_own_code, size_of
+from stilts_ds.model_kinds import Sees, sees_of
 from stilts_ds.rows.pieces import Words
 from stilts_ds.rows.slices import Slices
 from stilts_ds.run_dir import hash_json
@@ -32,7 +34,7 @@ class Template:
         if not self.middle:
             raise UserError(
                 "the model's tokenizer puts no token between two texts, so that they cannot be told apart; "
-                "use another encoder"
+                "use another model"
             )
         return len(self.prefix) + len(self.middle) + len(self.suffix)
 
@@ -42,23 +44,27 @@ class Template:
 
 
 class Tokenizer:
-    """A fast Hugging Face tokenizer with the operations that encoding needs."""
+    """A fast Hugging Face tokenizer with the operations that encoding needs. `sees` is how the model's tokens see."""
 
-    def __init__(self, tokenizer: Any, name: str) -> None:
+    def __init__(self, tokenizer: Any, name: str, sees: Sees = "both") -> None:
         if not getattr(tokenizer, "is_fast", False):
             raise UserError(f"the tokenizer of {name} gives no character offsets; use a model with a tokenizer.json")
         self.tokenizer = tokenizer
         self.backend = tokenizer.backend_tokenizer
         self.backend.no_truncation()
         self.backend.no_padding()
-        self.template = _template(tokenizer)
+        given = _template(tokenizer)
+        self.sees = sees
+        self.template = given if sees == "both" else _closed(given, tokenizer, name)
         self.words = Words(self.backend)
         self.name = name
         self.space = _own_space(self.backend)
-        # Before words had their own space, such a tokenizer's rows were others.
-        self.fingerprint = hash_json(
-            [json.loads(self.backend.to_str()), self.space] if self.space else json.loads(self.backend.to_str())
-        )
+        state = json.loads(self.backend.to_str())
+        # What rows depend on besides: before words had their own space, and rows an end, they were others.
+        besides: list[Any] = [self.space] if self.space else []
+        if self.template != given:
+            besides.append(dataclasses.asdict(self.template))
+        self.fingerprint = hash_json([state, *besides] if besides else state)
         self.unk = tokenizer.unk_token_id
         self.mask = tokenizer.mask_token_id
         self.special = frozenset(tokenizer.all_special_ids)
@@ -73,7 +79,7 @@ class Tokenizer:
         try:
             loaded = AutoTokenizer.from_pretrained(str(path), revision=revision, trust_remote_code=False)
             _check_ids(loaded, str(path), revision)
-            return cls(loaded, str(path))
+            return cls(loaded, str(path), _sees(str(path), revision))
         except UserError:
             raise
         except BaseException as error:  # damaged files end in all kinds, a panic of the Rust library among them
@@ -124,6 +130,37 @@ def _check_ids(tokenizer: Any, path: str, revision: str | None) -> None:
 
 def _only_sentencepiece(folder: Path) -> bool:
     return not (folder / "tokenizer.json").exists() and any(folder.glob("*.model"))
+
+
+def _sees(path: str, revision: str | None) -> Sees:
+    """Which way the tokens of the model beside a tokenizer see; `both` where there is no model."""
+    from transformers.utils import cached_file
+
+    file = cached_file(path, "config.json", revision=revision, _raise_exceptions_for_missing_entries=False)
+    return "both" if file is None else sees_of(read_config(Path(file).parent))
+
+
+def _closed(template: Template, tokenizer: Any, name: str) -> Template:
+    """The template of a decoder: where its tokenizer puts nothing, a token between two texts and one at a row's end.
+
+    The last token stands for the row, and should be the same in all rows. It is the token that ends a text (GPT-2's
+    `<|endoftext|>`); between two texts, the tokenizer's separator where it has one.
+    Raises UserError for a tokenizer that has neither.
+    """
+    separator, end = tokenizer.sep_token_id, tokenizer.eos_token_id
+    end = separator if end is None else end
+    if end is None:
+        raise UserError(
+            f"the tokenizer of {name} has no token that ends a text, which a model that reads from left to right needs "
+            "to stand for a row; name one as eos_token in tokenizer_config.json"
+        )
+    separator = end if separator is None else separator
+    return Template(
+        template.prefix,
+        template.middle or (separator,),
+        template.suffix or (end,),
+        template.single_suffix or (end,),
+    )
 
 
 def _template(tokenizer: Any) -> Template:

@@ -12,6 +12,7 @@ from typing import Any
 import models_sweep
 import numpy as np
 import pytest
+import tiny_decoders
 import torch
 import transformers as T
 from ranks import ROOT
@@ -26,6 +27,7 @@ from stilts_ds.model.encoder import load_encoder, read_language_head
 from stilts_ds.model.heads import HeadSpec, set_language_head
 from stilts_ds.model.vocabulary import narrow_vocabulary
 from stilts_ds.model_files import Limits, fit_retrieval_length, limits_of, shape_of
+from stilts_ds.model_kinds import sees_of
 from stilts_ds.phase_setup import check_retrieval
 from stilts_ds.planning.memory import trained_parameters
 from stilts_ds.rows.batch import Batch
@@ -127,6 +129,9 @@ TOUCHED = np.array([0, 2, 3, 5, *range(10, 60)])  # without the padding ids 1 of
         T.ElectraConfig(**SIZES, **WIDE, embedding_size=16),
         T.AlbertConfig(**SIZES, **WIDE, embedding_size=16, pad_token_id=0),
         T.RemBertConfig(**SIZES, **WIDE, input_embedding_size=16, pad_token_id=0),
+        tiny_decoders.config("gpt2", pad_token_id=None),
+        tiny_decoders.config("qwen3"),
+        tiny_decoders.config("gemma3"),
     ],
     ids=lambda config: config.model_type,
 )
@@ -210,8 +215,7 @@ REFUSED: list[tuple[Any, str]] = [
         r"mbart.*encoder-decoder",
     ),
     (T.MT5Config(vocab_size=200, d_model=32, d_kv=8, d_ff=64, num_layers=1, num_heads=4), r"mt5.*encoder-decoder"),
-    (T.XGLMConfig(vocab_size=200, d_model=32, ffn_dim=64, num_layers=1, attention_heads=4), r"xglm.*left to right"),
-    (gemma(use_bidirectional_attention=False), r"gemma3_text.*left to right"),
+    (T.BioGptConfig(**SIZES), r"biogpt.*left to right"),
     (T.BertConfig(**SIZES, is_decoder=True), r"bert.*left to right"),
     (T.XmodConfig(**SIZES, **ROBERTA, languages=["en_XX", "de_DE"], default_language="en_XX"), r"xmod.*the language"),
     (T.XLMConfig(vocab_size=200, emb_dim=32, n_layers=1, n_heads=4, n_langs=3, use_lang_emb=True), "the language"),
@@ -272,12 +276,13 @@ POSITIONS: dict[str, Any] = {"max_position_embeddings": 40, "pad_token_id": 1}
         (T.BertConfig(**SIZES, **POSITIONS), 40),
         (distilbert(max_position_embeddings=40), 40),
         (T.ElectraConfig(**SIZES, **POSITIONS), 40),
+        (T.GPT2Config(vocab_size=200, n_embd=32, n_layer=3, n_head=4, n_positions=40), 40),
     ],
     ids=lambda value: getattr(value, "model_type", ""),
 )
 def test_the_longest_row_is_the_longest_that_each_kind_takes(config: Any, longest: int, tmp_path: Path) -> None:
     folder = saved(config, tmp_path / "model")
-    assert limits_of(str(folder), None) == Limits(longest, 3)
+    assert limits_of(str(folder), None) == Limits(longest, 3, sees_of(config.to_dict()))
     encoder: Any = load_encoder(folder, ModelPart(attn_implementation="eager")).eval()
     encoder(input_ids=torch.full((1, longest), 50))
     with pytest.raises((IndexError, RuntimeError)):
@@ -329,7 +334,7 @@ def test_berts_language_head_gives_the_checkpoints_own_logits(activation: str, o
     assert_close(found, plain(input_ids=batch.input_ids[None]).logits[0], rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("kind", ["xlm-roberta", "modernbert", "deberta-v2", "fnet", "canine", "mbart"])
+@pytest.mark.parametrize("kind", ["xlm-roberta", "modernbert", "deberta-v2", "fnet", "canine", "mbart", "qwen3"])
 def test_the_page_of_models_says_what_is_found(kind: str) -> None:
     """A sample; the whole page takes minutes."""
     assert models_sweep.table([kind])[0] in (ROOT / "docs" / "models.md").read_text(encoding="utf-8").split("\n")

@@ -90,7 +90,7 @@ def test_ranks_share_a_step_s_examples_and_the_largest_micro_batch_is_known(pack
 def test_operations_are_those_of_the_encoder_s_matrix_products() -> None:
     """Against torch's own counter, which sees every product of forward and backward."""
     model = small.model(packed=False, specs=[], hidden=32, layers=3, heads=4)
-    speed = Speed(model.encoder, CPU, "fp32", world_size=2)
+    speed = Speed(model.backbone.operations(), CPU, "fp32", world_size=2)
     rows, length = 4, 40
     ids = torch.full((rows, length), 5)
     model.encoder.set_attn_implementation("eager")  # the counter does not see inside fused attention

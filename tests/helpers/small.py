@@ -31,6 +31,7 @@ SPECS = [
 def tokenizer_stub() -> SimpleNamespace:
     return SimpleNamespace(
         template=Template((0,), (2, 2), (2,), (2,)),
+        sees="both",
         pad=1,
         unk=3,
         mask=VOCABULARY - 1,

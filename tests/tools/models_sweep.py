@@ -1,4 +1,4 @@
-"""Every text encoder of the installed transformers, tiny and with random weights: right, or refused by name?
+"""Text encoders of the installed transformers and known decoders, tiny, with random weights: right or refused by name?
 
     models_sweep.py > docs/models.md        all of them (some minutes of one core)
     models_sweep.py bert canine             the table's rows of these
@@ -34,10 +34,11 @@ from stilts_ds.model.dropout import dropout_keys
 from stilts_ds.model.encoder import load_encoder, quiet
 from stilts_ds.model.vocabulary import narrow_vocabulary
 from stilts_ds.model_files import shape_of
+from stilts_ds.model_kinds import DECODERS
 from stilts_ds.rows.batch import Batch
 
 # What users bring besides those that transformers counts as text encoders.
-MORE = ("canine", "gemma3_text", "xglm", "xlnet")
+MORE = ("bloom", "canine", "falcon", "gpt_neo", "gptj", "opt", "xlnet", *DECODERS)
 VOCABULARY, LENGTHS = 200, (40, 3, 17)
 LARGE = 5_000_000  # parameters of what is not tiny in spite of the sizes below
 SIZES: dict[str, Any] = {
@@ -48,6 +49,9 @@ SIZES: dict[str, Any] = {
     "num_hidden_layers": 2,
     "n_layers": 2,
     "n_layer": 2,
+    "n_embd": 32,
+    "n_inner": 64,
+    "n_positions": 128,
     "num_layers": 2,
     "encoder_layers": 1,
     "decoder_layers": 1,
@@ -69,6 +73,8 @@ SIZES: dict[str, Any] = {
     "attention_heads": 4,
     "d_kv": 8,
     "d_head": 8,
+    "rotary_dim": 4,
+    "word_embed_proj_dim": 32,
     "vocab_size": VOCABULARY,
     "pad_token_id": 1,
     "max_position_embeddings": 128,
@@ -79,7 +85,6 @@ SIZES: dict[str, Any] = {
     "block_size": 16,
     "block_sizes": [1, 1],
     "block_repeats": [1, 1],
-    "use_bidirectional_attention": True,
     "embedding_size": 16,
     "input_embedding_size": 16,
     "bos_token_id": 0,
@@ -109,11 +114,11 @@ OTHERS: dict[str, dict[str, Any]] = {
     "reformer": {"hidden_size": 32, "num_attention_heads": 2},
 }
 
-PAGE = """# Which encoders work
+PAGE = """# Which models work
 
 Made by `python tests/tools/models_sweep.py > docs/models.md` with transformers {version}: every model type that it
-lists for masked language modelling or text encoding, and some others, each tiny and with random weights. {types} types:
-{told}.
+lists for masked language modelling or text encoding, the known decoders, and some others, each tiny and with random
+weights. {types} types: {told}.
 
 *Right*: rows of 3 to 40 tokens, packed or padded, have the hidden states of `AutoModel` for each row alone (windows of
 attention are 16 tokens wide here), and so they have with only the touched rows of the vocabulary; `stilts plan` counts
@@ -122,6 +127,21 @@ does not. *Refused*: `stilts` ends before training with this reason. Weights fro
 
 X-MOD stays refused: the language of each row would have to reach its adapters from data to prediction, XTREME has
 languages for which it has none, and it would then be compared with models that are not told the language.
+
+## Decoders
+
+A model type marked *left to right* is a decoder: a token sees itself and what stands left of it. That is known by its
+type and tried when it is loaded: later tokens must not change the hidden states of earlier ones there, and must change
+them everywhere else. Everything that an encoder learns a decoder learns, too, with these differences:
+
+- Pairs and the choices of a question are read at a row's **last** token, because the first has seen nothing of the row.
+  Where the tokenizer adds no special tokens (GPT-2, Qwen), the token that ends a text (`eos_token`) is put at a row's
+  end and, if there is no separator (`sep_token`), between two texts. A tokenizer without any is refused.
+- A word's tag is read at its last piece, and "no answer" at the last token of a window.
+- `mlm` is next-token prediction with the model's own output layer. It selects by `next_token_accuracy`, and
+  `mlm_probability` does not act. After it, `encoder/` is also what `AutoModelForCausalLM` loads; other phases keep an
+  output layer only where it is the word embeddings.
+- A sentence's vector is the mean of its tokens' states, or the last one's (`evaluation.retrieval_pooling`).
 
 | model type | verdict | rows, or the reason |
 |---|---|---|
@@ -173,8 +193,10 @@ def compared(encoder: Any, folder: Path) -> tuple[str, str]:
     given = batch()
     model = build_model(encoder, [], 1).eval()
     reference = transformers.AutoModel.from_pretrained(folder, trust_remote_code=False).eval()
-    found = model._encode(given)  # the last hidden states, which heads read
+    found = model.backbone.hidden_states(given)  # the last hidden states, which heads read
     ways = ["packed" if model.packs else "padded"]
+    if model.backbone.sees == "left":
+        ways.append("left to right")
     for row in range(len(LENGTHS)):
         mine = given.row == row
         alone = reference(input_ids=given.input_ids[mine][None]).last_hidden_state[0]
@@ -183,7 +205,7 @@ def compared(encoder: Any, folder: Path) -> tuple[str, str]:
     narrow = copy.deepcopy(model)
     try:
         narrow_vocabulary(narrow.encoder, np.unique(given.input_ids.numpy()), keep_rest=True)
-        if not torch.equal(narrow._encode(given), found):
+        if not torch.equal(narrow.backbone.hidden_states(given), found):
             return "WRONG", "touched vocabulary rows give other hidden states"
     except UserError:
         ways.append("`vocabulary_rows: all` only")
@@ -212,7 +234,7 @@ def dropout_of(encoder: Any, folder: Path) -> list[str]:
 def plain(problem: Exception, folder: str) -> str:
     """The first line of a message, without the folder and what would break a table."""
     text = str(problem).replace(folder, "").strip().split("\n")[0]
-    text = re.sub(r"^\([a-z0-9_-]+\): |; use another encoder$", "", text.strip()).replace("|", "/")
+    text = re.sub(r"^\([a-z0-9_-]+\): |; use another model$", "", text.strip()).replace("|", "/")
     return text[:160]
 
 

@@ -35,6 +35,7 @@ LAYERS = [
     "tasks",
     "sources",
     "toy",
+    "model_kinds",
     "model_files",
     "model_hub",
     "rows",

@@ -275,7 +275,7 @@ def bert(types: int = 2) -> tuple[MultiTask, Batch]:
 
 def test_bert_sees_the_second_segment() -> None:
     model, batch = bert()
-    assert model.uses_token_types and longest_row("bert-base-cased") is None
+    assert model.backbone.uses_token_types and longest_row("bert-base-cased") is None
     with torch.no_grad():
         ours = model(batch, "hidden")
         theirs = pieces.bert_tokenizer()([["the cat", "on mat"], ["the", "a b c d"]], padding=True, return_tensors="pt")
@@ -287,5 +287,5 @@ def test_bert_sees_the_second_segment() -> None:
 
 def test_a_model_with_one_token_type_gets_none() -> None:
     model, batch = bert(types=1)
-    assert not model.uses_token_types and batch.token_type_ids.any()
+    assert not model.backbone.uses_token_types and batch.token_type_ids.any()
     model(batch, "hidden")  # a type of 1 would be outside its embedding

@@ -29,7 +29,7 @@ from stilts_ds.config import ModelPart
 from stilts_ds.families.build import build_model
 from stilts_ds.model import attention
 from stilts_ds.model.attention import Packing, grouped_attention, nested_attention
-from stilts_ds.model.encode import first_position
+from stilts_ds.model.backbone import first_position
 from stilts_ds.model.encoder import compile_layers, load_encoder, recompute_activations, save_encoder
 from stilts_ds.model.multitask import MultiTask
 from stilts_ds.rows.batch import Batch

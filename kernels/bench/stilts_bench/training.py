@@ -39,7 +39,6 @@ from stilts_ds.engine.training_setup import TrainingSetup
 from stilts_ds.engine.world import World, joined
 from stilts_ds.engine.zero import destroy_engine
 from stilts_ds.errors import UserError
-from stilts_ds.model.encode import encode_padded
 from stilts_ds.model.multitask import MultiTask
 from stilts_ds.model_files import fingerprint
 from stilts_ds.phase_setup import set_up_training
@@ -147,9 +146,8 @@ class Clock:
 
 def padded_to(width: int, model: MultiTask) -> MultiTask:
     """The model with rows padded to `width` tokens at least (0: to the longest of a batch)."""
-    model._encode = lambda batch, layer=None: encode_padded(  # type: ignore[method-assign]
-        model.encoder, batch, model.uses_token_types, layer, width
-    )
+    backbone = model.backbone
+    backbone.hidden_states = lambda batch, layer=None: backbone.padded(batch, layer, width)  # type: ignore[method-assign]
     return model
 
 

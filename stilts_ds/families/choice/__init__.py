@@ -1,19 +1,22 @@
 """A prompt and several candidates, one of them right: HellaSwag, Cosmos QA, CommonsenseQA, COPA."""
 
-from stilts_ds.families.base import Family, HeadVerbs, drawn_by_line, reads_targets
+from stilts_ds.families.base import Family, HeadVerbs, drawn_by_line, reads_last_tokens, reads_targets
 from stilts_ds.families.choice import predictions, record, rows, score
+
+HEAD = HeadVerbs(
+    module="stilts_ds.families.choice.head",
+    targets=rows.targets,
+    reads=reads_targets(rows.targets),
+    output=predictions.output,
+    decode=predictions.decode,
+    parameters=rows.head_parameters,
+)
 
 CHOICE = Family(
     name="choice",
     group="multi_choice",
-    head=HeadVerbs(
-        module="stilts_ds.families.choice.head",
-        targets=rows.targets,
-        reads=reads_targets(rows.targets),
-        output=predictions.output,
-        decode=predictions.decode,
-        parameters=rows.head_parameters,
-    ),
+    head=HEAD,
+    left_head=reads_last_tokens(HEAD),
     readers=record.READERS,
     converters=record.CONVERTERS,
     is_labelled=record.is_labelled,

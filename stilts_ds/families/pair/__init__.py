@@ -1,20 +1,23 @@
 """Two texts and the relation between them: NLI and paraphrase."""
 
-from stilts_ds.families.base import Family, HeadVerbs, drawn_by_line, reads_targets
+from stilts_ds.families.base import Family, HeadVerbs, drawn_by_line, reads_last_tokens, reads_targets
 from stilts_ds.families.files import read_shared_texts
 from stilts_ds.families.pair import predictions, record, rows, score
+
+HEAD = HeadVerbs(
+    module="stilts_ds.families.pair.head",
+    targets=rows.targets,
+    reads=reads_targets(rows.targets),
+    output=predictions.output,
+    decode=predictions.decode,
+    parameters=rows.head_parameters,
+)
 
 PAIR = Family(
     name="pair",
     group="classification",
-    head=HeadVerbs(
-        module="stilts_ds.families.pair.head",
-        targets=rows.targets,
-        reads=reads_targets(rows.targets),
-        output=predictions.output,
-        decode=predictions.decode,
-        parameters=rows.head_parameters,
-    ),
+    head=HEAD,
+    left_head=reads_last_tokens(HEAD),
     readers=record.READERS,
     converters=record.CONVERTERS,
     is_labelled=record.is_labelled,

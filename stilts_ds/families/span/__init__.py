@@ -1,21 +1,26 @@
 """Questions whose answer is a span of a context: SQuAD, XQuAD, MLQA, TyDiQA-GoldP."""
 
+from dataclasses import replace
+
 from stilts_ds.families.base import Family, HeadVerbs, reads_targets
 from stilts_ds.families.span import predictions, record, rows, score
+
+HEAD = HeadVerbs(
+    module="stilts_ds.families.span.head",
+    targets=rows.targets,
+    reads=reads_targets(rows.targets),
+    output=predictions.output,
+    decode=predictions.decode,
+    parameters=rows.head_parameters,
+    tune=predictions.tune,
+    by_window=True,
+)
 
 SPAN = Family(
     name="span",
     group="qa",
-    head=HeadVerbs(
-        module="stilts_ds.families.span.head",
-        targets=rows.targets,
-        reads=reads_targets(rows.targets),
-        output=predictions.output,
-        decode=predictions.decode,
-        parameters=rows.head_parameters,
-        tune=predictions.tune,
-        by_window=True,
-    ),
+    head=HEAD,
+    left_head=replace(HEAD, targets=rows.left_targets, reads=reads_targets(rows.left_targets)),
     readers=record.READERS,
     converters=record.CONVERTERS,
     is_labelled=record.is_labelled,

@@ -167,6 +167,18 @@ def targets(rows: Rows, item: int, starts: Sequence[int], ids: np.ndarray, maski
     return ItemTargets(np.arange(starts[0], starts[0] + length), rows.span[row : row + 1])
 
 
+def left_targets(rows: Rows, item: int, starts: Sequence[int], ids: np.ndarray, masking: Masking) -> ItemTargets:
+    """The same where a model reads from left to right. A window's first and last token change places.
+
+    "No answer" is what the window's first place says, and the first token has not seen the window; the last one has.
+    Neither is a token of the context.
+    """
+    window = targets(rows, item, starts, ids, masking)
+    tokens = window.tokens.copy()
+    tokens[[0, -1]] = tokens[[-1, 0]]
+    return ItemTargets(tokens, window.gold)
+
+
 def head_parameters(hidden: int, labels: int, vocabulary: int, embedding: int) -> int:
     """A projection to two scores, with biases."""
     return 2 * hidden + 2

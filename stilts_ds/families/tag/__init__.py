@@ -1,20 +1,25 @@
 """A tag for each word: part of speech, named entities, CCG supertags."""
 
+from dataclasses import replace
+
 from stilts_ds.families.base import Family, HeadVerbs
 from stilts_ds.families.tag import predictions, record, rows, score
+
+HEAD = HeadVerbs(
+    module="stilts_ds.families.tag.head",
+    targets=rows.targets,
+    reads=rows.reads,
+    output=predictions.output,
+    decode=predictions.decode,
+    parameters=rows.head_parameters,
+    target_count=rows.target_count,
+)
 
 TAG = Family(
     name="tag",
     group="tagging",
-    head=HeadVerbs(
-        module="stilts_ds.families.tag.head",
-        targets=rows.targets,
-        reads=rows.reads,
-        output=predictions.output,
-        decode=predictions.decode,
-        parameters=rows.head_parameters,
-        target_count=rows.target_count,
-    ),
+    head=HEAD,
+    left_head=replace(HEAD, targets=rows.left_targets, reads=rows.left_reads),
     readers=record.READERS,
     converters=record.CONVERTERS,
     is_labelled=record.is_labelled,

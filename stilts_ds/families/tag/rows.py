@@ -134,10 +134,36 @@ def _labelled(rows: Rows, row: int) -> tuple[np.ndarray, np.ndarray]:
 
 def reads(rows: Rows, item: int, starts: Sequence[int], ids: np.ndarray, masking: Masking) -> np.ndarray:
     """The first token of every word of the chunk, tagged or not."""
-    assert rows.place is not None
+    return _first_tokens(rows, int(rows.items[item])) + starts[0]
+
+
+def left_targets(rows: Rows, item: int, starts: Sequence[int], ids: np.ndarray, masking: Masking) -> ItemTargets:
+    """The same where a model reads from left to right: a word's last token has seen all of the word."""
+    assert rows.token_label is not None
     row = int(rows.items[item])
+    first = _first_tokens(rows, row)
+    labels = rows.token_label[int(rows.starts[row]) + first]
+    last = _last_tokens(rows, row, first, masking)
+    return ItemTargets(last[labels >= 0] + starts[0], labels[labels >= 0])
+
+
+def left_reads(rows: Rows, item: int, starts: Sequence[int], ids: np.ndarray, masking: Masking) -> np.ndarray:
+    """The last token of every word of the chunk, tagged or not."""
+    row = int(rows.items[item])
+    return _last_tokens(rows, row, _first_tokens(rows, row), masking) + starts[0]
+
+
+def _first_tokens(rows: Rows, row: int) -> np.ndarray:
+    """The place in a row of each word's first token."""
+    assert rows.place is not None
     word_of = rows.place[rows.starts[row] : rows.starts[row + 1], 0]
-    return np.flatnonzero(word_of >= 0) + starts[0]
+    return np.flatnonzero(word_of >= 0)
+
+
+def _last_tokens(rows: Rows, row: int, first: np.ndarray, masking: Masking) -> np.ndarray:
+    """The place in a row of each word's last token: before the next word begins, or the special tokens at the end."""
+    end = int(rows.row_lengths[row]) - len(masking.tokenizer.template.single_suffix)
+    return np.append(first[1:], end) - 1
 
 
 def head_parameters(hidden: int, labels: int, vocabulary: int, embedding: int) -> int:

@@ -1,22 +1,36 @@
-"""Running text for masked language modelling: what is learnt are its own tokens."""
+"""Running text for language modelling, masked or from left to right: what is learnt are its own tokens."""
+
+from dataclasses import replace
 
 from stilts_ds.families.base import Family, HeadVerbs, reads_targets
 from stilts_ds.families.text import predictions, record, rows, score
 
+MASKED = HeadVerbs(
+    module="stilts_ds.families.text.head",
+    targets=rows.targets,
+    reads=reads_targets(rows.targets),
+    output=predictions.output,
+    decode=predictions.decode,
+    parameters=rows.head_parameters,
+    target_count=rows.target_count,
+    dev_gold=predictions.dev_gold,
+    ties_embeddings=True,
+)
+NEXT = replace(
+    MASKED,
+    targets=rows.next_targets,
+    reads=reads_targets(rows.next_targets),
+    parameters=rows.no_parameters,
+    target_count=rows.next_count,
+    dev_gold=predictions.next_tokens,
+)
+
 TEXT = Family(
     name="text",
     group="",
-    head=HeadVerbs(
-        module="stilts_ds.families.text.head",
-        targets=rows.targets,
-        reads=reads_targets(rows.targets),
-        output=predictions.output,
-        decode=predictions.decode,
-        parameters=rows.head_parameters,
-        target_count=rows.target_count,
-        dev_gold=predictions.dev_gold,
-        ties_embeddings=True,
-    ),
+    head=MASKED,
+    left_head=NEXT,
+    left_task=score.left_task,
     readers=record.READERS,
     converters={},
     is_labelled=record.is_labelled,

@@ -1,4 +1,4 @@
-"""Masked tokens and what a model puts in their place. Only dev measures it: running text is no target task."""
+"""Masked or next tokens, and what a model puts in their place. Only dev measures it: running text is no target task."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from stilts_ds.tasks.spec import Task
 
 
 def output(logits: np.ndarray) -> np.ndarray:
-    """The likeliest token at each masked place, [m]."""
+    """The likeliest token at each place that is read, [m]."""
     return logits.argmax(-1)
 
 
@@ -34,6 +34,14 @@ def dev_gold(rows: Rows, masking: Masking) -> list[np.ndarray]:
         row = int(rows.items[item])
         ids = rows.input_ids[rows.starts[row] : rows.starts[row + 1]].copy()
         gold.append(targets(rows, item, [0], ids, masking).gold)
+    return gold
+
+
+def next_tokens(rows: Rows, masking: Masking) -> list[np.ndarray]:
+    """The tokens of each row that a model predicts from those before them."""
+    gold = []
+    for row in rows.items[:-1].tolist():
+        gold.append(np.asarray(rows.input_ids[rows.starts[row] + 1 : rows.starts[row + 1]]))
     return gold
 
 

@@ -1,4 +1,5 @@
-"""Running text to rows, and the masking of their tokens (Devlin et al. 2019, section 3.1)."""
+"""Running text to rows, and what is learnt from them: masked tokens (Devlin et al. 2019, section 3.1), or next tokens
+where a model reads from left to right."""
 
 from __future__ import annotations
 
@@ -30,7 +31,7 @@ def encode_text(
 
     `labels` are languages: a row's label is its language, by which the mixture draws.
     """
-    if tokenizer.mask is None:
+    if tokenizer.mask is None and tokenizer.sees == "both":
         raise UserError(
             f"the tokenizer of {tokenizer.name} has no mask token, which masked language modelling needs; "
             "leave mlm out, or use another encoder"
@@ -91,6 +92,23 @@ def targets(rows: Rows, item: int, starts: Sequence[int], ids: np.ndarray, maski
     gold = row_ids[chosen]
     row_ids[:] = masked
     return ItemTargets(chosen + first, gold)
+
+
+def next_count(rows: Rows, item: int, mlm_probability: float) -> int:
+    """Every token of the row but its first."""
+    return int(rows.row_lengths[rows.items[item]]) - 1
+
+
+def next_targets(rows: Rows, item: int, starts: Sequence[int], ids: np.ndarray, masking: Masking) -> ItemTargets:
+    """Each token but the last is read, and gold is the one after it."""
+    first = starts[0]
+    last = first + next_count(rows, item, masking.probability)
+    return ItemTargets(np.arange(first, last), ids[first + 1 : last + 1].copy())
+
+
+def no_parameters(hidden: int, labels: int, vocabulary: int, embedding: int) -> int:
+    """A decoder's output layer is its own."""
+    return 0
 
 
 def head_parameters(hidden: int, labels: int, vocabulary: int, embedding: int) -> int:

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from stilts_ds.config import ModelPart
-from stilts_ds.model.encode import encode_packed
+from stilts_ds.model.backbone import Backbone
 from stilts_ds.model.encoder import compile_layers, load_encoder
 from stilts_ds.rows.batch import Batch
 
@@ -30,7 +30,7 @@ def batch(seed: int) -> Batch:
 
 
 def step(encoder: Any, rows: Batch) -> None:
-    encode_packed(encoder, rows, token_types=False).float().square().mean().backward()
+    Backbone(encoder).packed(rows).float().square().mean().backward()
     encoder.zero_grad()
 
 
