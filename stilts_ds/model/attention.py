@@ -18,15 +18,19 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from stilts_ds.model.masks import Masks, attend
+
 NAME = "stilts_packed"  # under which transformers finds it
 
 
 @dataclass(frozen=True)
 class Packing:
-    """Where rows stand among the T tokens: `lengths` [B] on the host, `offsets` [B + 1] on the device."""
+    """Where rows stand among the T tokens: `lengths` [B] on the host, `offsets` [B + 1] on the device; and, in training,
+    what draws the masks of their attention."""
 
     lengths: tuple[int, ...]
     offsets: torch.Tensor
+    masks: Masks | None = None
 
     @cached_property
     def runs(self) -> list[tuple[int, int]]:
@@ -52,8 +56,10 @@ def packed_attention(
     if packing is None:
         raise ValueError("packed attention needs to know where rows begin; call the model through MultiTask")
     q, k, v = (each[0].transpose(0, 1) for each in (query, key, value))
-    attend = nested_attention if query.is_cuda else grouped_attention
-    return attend(q, k, v, packing, dropout, scaling)[None], None
+    if dropout and packing.masks is not None:
+        return masked_attention(q, k, v, packing, dropout, scaling)[None], None
+    attend_rows = nested_attention if query.is_cuda else grouped_attention
+    return attend_rows(q, k, v, packing, dropout, scaling)[None], None
 
 
 def grouped_attention(
@@ -65,6 +71,25 @@ def grouped_attention(
     for (rows, length), *qkv in zip(packing.runs, *(each.split(sizes) for each in (query, key, value))):
         q, k, v = (part.reshape(rows, length, *part.shape[1:]).transpose(1, 2) for part in qkv)
         seen = functional.scaled_dot_product_attention(q, k, v, dropout_p=dropout, scale=scaling)
+        parts.append(seen.transpose(1, 2).reshape(rows * length, *query.shape[1:]))
+    return torch.cat(parts)
+
+
+def masked_attention(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, packing: Packing, dropout: float, scaling: float | None
+) -> torch.Tensor:
+    """The same with dropout whose masks are those of `packing`: no call of torch's takes masks, so that probabilities
+    are written to memory."""
+    assert packing.masks is not None
+    keys, site = packing.masks.attention_sites(query.shape[1])
+    sizes = [rows * length for rows, length in packing.runs]
+    keys_of_runs = keys.split([rows for rows, _ in packing.runs])
+    parts = []
+    for (rows, length), keys_of_run, *qkv in zip(
+        packing.runs, keys_of_runs, *(each.split(sizes) for each in (query, key, value))
+    ):
+        q, k, v = (part.reshape(rows, length, *part.shape[1:]).transpose(1, 2) for part in qkv)
+        seen = attend(q, k, v, keys_of_run.flatten(), site, dropout, scaling)
         parts.append(seen.transpose(1, 2).reshape(rows * length, *query.shape[1:]))
     return torch.cat(parts)
 

@@ -7,12 +7,18 @@ from typing import Any
 import torch
 
 from stilts_ds.model.attention import Packing
+from stilts_ds.model.masks import Masks
 from stilts_ds.rows.batch import Batch
 
 
-def encode_packed(encoder: Any, batch: Batch, token_types: bool, layer: int | None = None) -> torch.Tensor:
-    """All rows as one sequence of T tokens whose positions start again with each row: nothing is paid for padding."""
-    packing = Packing(batch.lengths, batch.offsets)
+def encode_packed(
+    encoder: Any, batch: Batch, token_types: bool, layer: int | None = None, masks: Masks | None = None
+) -> torch.Tensor:
+    """All rows as one sequence of T tokens whose positions start again with each row: nothing is paid for padding.
+
+    Attention's dropout is that of `masks`, inside whose `of(batch)` it must be called then; else torch's own.
+    """
+    packing = Packing(batch.lengths, batch.offsets, masks)
     position_ids = batch.position + first_position(encoder)
     types = {"token_type_ids": batch.token_type_ids[None]} if token_types else {}
     out = encoder(

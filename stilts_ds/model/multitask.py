@@ -20,6 +20,7 @@ from stilts_ds.model import attention
 from stilts_ds.model.checks import uses_token_types
 from stilts_ds.model.encode import encode_packed, encode_padded
 from stilts_ds.model.heads import Head
+from stilts_ds.model.masks import Masks
 from stilts_ds.rows.batch import Batch, Targets
 
 
@@ -43,6 +44,7 @@ class MultiTask(nn.Module):
         config = encoder.config
         self.uses_token_types = uses_token_types(encoder)
         self.packs = getattr(config, "_attn_implementation", None) == attention.NAME
+        self.masks = Masks()
 
     @property
     def word_embedding(self) -> torch.Tensor:
@@ -51,13 +53,20 @@ class MultiTask(nn.Module):
     def forward(self, batch: Batch, mode: str = "loss", layer: int = -1) -> Any:
         if mode == "hidden":
             return self._encode(batch, layer)
-        hidden = self._encode(batch)
+        if self.training and batch.mask_keys is not None:
+            with self.masks.of(batch, self.packs):
+                return self._outputs(batch, mode, self.masks)
+        return self._outputs(batch, mode)
+
+    def _outputs(self, batch: Batch, mode: str, masks: Masks | None = None) -> Any:
+        hidden = self._encode(batch, masks=masks)
         return self._losses(hidden, batch) if mode == "loss" else self._logits(hidden, batch)
 
-    def _encode(self, batch: Batch, layer: int | None = None) -> torch.Tensor:
+    def _encode(self, batch: Batch, layer: int | None = None, masks: Masks | None = None) -> torch.Tensor:
         """Hidden states [T, H] of the last layer, or of hidden_states index `layer`."""
-        run = encode_packed if self.packs else encode_padded
-        return run(self.encoder, batch, self.uses_token_types, layer)
+        if self.packs:
+            return encode_packed(self.encoder, batch, self.uses_token_types, layer, masks)
+        return encode_padded(self.encoder, batch, self.uses_token_types, layer)
 
     def head(self, name: str) -> Head:
         return cast(Head, self.heads[name])
@@ -65,7 +74,8 @@ class MultiTask(nn.Module):
     def _run_head(self, name: str, hidden: torch.Tensor, targets: Targets) -> torch.Tensor:
         read = hidden[targets.tokens]
         head = self.head(name)
-        return head(read, self.word_embedding) if head.ties_embeddings else head(read)
+        with self.masks.reading(targets.tokens):
+            return head(read, self.word_embedding) if head.ties_embeddings else head(read)
 
     def _losses(self, hidden: torch.Tensor, batch: Batch) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         total = hidden.new_zeros((), dtype=torch.float32)
