@@ -73,7 +73,8 @@ class Trainer:
     def take_step(self, progress: Progress) -> None:
         """One optimiser step on the global batch of `progress.step`."""
         step, world, watch = progress.step, self.setup.world, self.statistics.watch
-        # Dropout depends on nothing but (seed, step, rank): no random state to save.
+        # Dropout masks come with the batches. What else a model draws depends on (seed, step, rank): no random state
+        # has to be saved.
         torch.manual_seed(hash_seed(self.setup.seed, step, world.rank))
         rate = learning_rate(step, self.mixture.total_steps, self.setup.setting)
         set_learning_rate(self.engine, rate)

@@ -77,7 +77,7 @@ def test_compiled_layers_have_the_loss_and_the_gradients_of_others_and_are_compi
         model = small.model().train()
         names = [name for name, _ in model.named_parameters()]
         if checkpointing:
-            recompute_activations(model.encoder)
+            recompute_activations(model.encoder, model.masks)
         if compiled:
             torch._dynamo.reset()
             compile_layers(model.encoder)
@@ -129,7 +129,7 @@ def test_packed_rows_have_the_loss_and_the_gradients_of_padded_ones(checkpointin
     ):
         model = small.model(packed=packed).train().to(dtype)
         if checkpointing:
-            recompute_activations(model.encoder)
+            recompute_activations(model.encoder, model.masks)
         found[name] = gradients(model, batch)
     exact = found["exact"]
     assert found["packed"][0] == pytest.approx(exact[0], rel=1e-6)

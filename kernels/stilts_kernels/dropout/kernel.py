@@ -1,7 +1,7 @@
 """The Triton kernel of dropout: hashes, masks and scales in one pass over the elements; no mask is in memory.
 
-A program owns a tile of planes and elements. It makes the planes' keys and the places' words itself, so the masks cost
-integer operations in registers and no memory traffic beyond the tensor's own.
+A program owns a tile of planes and elements. It reads the words of its places, which all planes share, and makes the
+planes' keys and the masks in registers: there is no memory traffic beyond the tensor's own.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from stilts_kernels.dropout.hashing import GOLDEN, LANES, MIX_1, MIX_2, WORD_1, WORD_2, scale_of
+from stilts_kernels.dropout.hashing import GOLDEN, LANES, MIX_1, MIX_2, WORD_1, WORD_2, plane_words, scale_of
 
 STEP = tl.constexpr(GOLDEN)
 FACTOR_1, FACTOR_2 = tl.constexpr(MIX_1), tl.constexpr(MIX_2)
@@ -34,16 +34,15 @@ def fold_key(key: tl.tensor, index: tl.tensor) -> tl.tensor:
 
 
 @triton.jit
-def keep(key: tl.tensor, row: tl.tensor, column: tl.tensor, least: tl.tensor) -> tl.tensor:
-    """Which elements (row, column) of planes with uint64 `key` stay; all three are broadcast (`reference.keep_mask`)."""
-    place = fold_key(fold_key(row.to(tl.uint64) * 0, row), column >> 1).to(tl.uint32)
-    word = key.to(tl.uint32) ^ place
-    word = word * tl.full([1], ODD_1, tl.uint32)
-    word = (word ^ (word >> 15)) + (key >> 32).to(tl.uint32)
-    word = word * tl.full([1], ODD_2, tl.uint32)
-    word = word ^ (word >> 16)
+def keep(key: tl.tensor, word: tl.tensor, column: tl.tensor, least: tl.tensor) -> tl.tensor:
+    """Which elements stay, of planes with uint64 `key`, at places of uint32 `word` (`hashing.plane_words`) whose column
+    says which half of the bits is theirs. All are broadcast (`reference.keep_mask`)."""
+    bits = (key.to(tl.uint32) ^ word) * tl.full([1], ODD_1, tl.uint32)
+    bits = (bits ^ (bits >> 15)) + (key >> 32).to(tl.uint32)
+    bits = bits * tl.full([1], ODD_2, tl.uint32)
+    bits = bits ^ (bits >> 16)
     # The lane's 16 bits go to the top, and come back with their sign.
-    lane = (word << (16 - 16 * (column & 1)).to(tl.uint32)).to(tl.int32, bitcast=True) >> 16
+    lane = (bits << (16 - 16 * (column & 1)).to(tl.uint32)).to(tl.int32, bitcast=True) >> 16
     return lane >= least
 
 
@@ -51,6 +50,7 @@ def keep(key: tl.tensor, row: tl.tensor, column: tl.tensor, least: tl.tensor) ->
 def dropout_kernel(
     x: tl.tensor,
     keys: tl.tensor,
+    words: tl.tensor,
     out: tl.tensor,
     planes: tl.tensor,
     elements: tl.tensor,
@@ -66,7 +66,9 @@ def dropout_kernel(
     element = tl.program_id(1) * BE + tl.arange(0, BE)
     key = tl.load(keys + plane, mask=plane < planes, other=0).to(tl.uint64, bitcast=True)
     key = fold_key(key, tl.full([1], 0, tl.uint64) + site)
-    kept = keep(key[:, None], (element // width)[None, :], (element % width)[None, :], least)
+    row, column = element // width, element % width
+    word = tl.load(words + row * ((width + 1) // 2) + column // 2, mask=element < elements, other=0)
+    kept = keep(key[:, None], word.to(tl.uint32, bitcast=True)[None, :], column[None, :], least)
     place = plane.to(tl.int64)[:, None] * elements + element[None, :]
     inside = (plane < planes)[:, None] & (element < elements)[None, :]
     value = tl.load(x + place, mask=inside, other=0.0).to(tl.float32) * scale
@@ -83,5 +85,6 @@ def launch(x: Tensor, keys: Tensor, site: int, threshold: int) -> Tensor:
     tile = {"BP": max(1, BLOCK_PLANES * BLOCK_ELEMENTS // block), "BE": block}
     grid = triton.cdiv(planes, tile["BP"]), triton.cdiv(height * width, tile["BE"])
     least = threshold - LANES // 2
-    dropout_kernel[grid](x, keys, out, planes, height * width, width, site, least, scale_of(threshold), **tile)
+    words = plane_words(height, width, x.device)
+    dropout_kernel[grid](x, keys, words, out, planes, height * width, width, site, least, scale_of(threshold), **tile)
     return out
