@@ -24,9 +24,10 @@ from stilts_ds.evaluate.selection import dev_scores
 from stilts_ds.export import check_export, export_model
 from stilts_ds.families.build import build_model
 from stilts_ds.families.registry import get_family
+from stilts_ds.model.checks import masks_follow_rows
 from stilts_ds.model.encoder import load_encoder, read_language_head
 from stilts_ds.model.heads import HeadSpec, set_language_head
-from stilts_ds.model.multitask import MultiTask
+from stilts_ds.model.multitask import MultiTask, packs
 from stilts_ds.model.vocabulary import narrow_vocabulary
 from stilts_ds.model_files import Limits, limits_of, model_path, parameter_count
 from stilts_ds.plan_file import Phase
@@ -118,6 +119,7 @@ def set_up_training(run: RunDir, recipe: Recipe, phase: Phase, data: Data, world
         check_export(run.phase(phase.init))
     revision = None if phase.init else recipe.model.revision
     encoder = load_encoder(source, recipe.model, revision, world.device, recipe.engine.dtype)
+    warn_of_dropout(encoder, source, world)
     language_head = None
     if any(get_family(spec.family).trained.ties_embeddings for spec in specs):  # it predicts every vocabulary row
         language_head = read_language_head(source, revision)
@@ -144,6 +146,17 @@ def set_up_training(run: RunDir, recipe: Recipe, phase: Phase, data: Data, world
             folder.best(step), encoder, data.tokenizer, specs, parameters, {**lineage, "step": step}
         ),
     )
+
+
+def warn_of_dropout(encoder: Any, source: str, world: World) -> None:
+    """Say so where the masks of an encoder's dropout are not those of its rows: the curve depends on the ranks then."""
+    if world.first and not masks_follow_rows(encoder, packs(encoder)):
+        log.warning(
+            "%s (%s): its dropout masks depend on the rows beside a row, so that other numbers of ranks or "
+            "micro-batches draw other losses; model.dropout=0 gives one curve",
+            source,
+            encoder.config.model_type,
+        )
 
 
 def load_language_head(

@@ -57,6 +57,8 @@ class Trainer:
         progress = Progress()
         if found is not None:
             found.optimizer_into(self.engine)
+            if self.setup.world.first:
+                found.warn_of_masks(self.setup.model)
             progress = Progress(**found.manifest["state"])
             self.saver.last_step = progress.step
         self.statistics.start(progress)

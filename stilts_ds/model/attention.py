@@ -3,8 +3,8 @@
 Legend: T tokens of all rows, B rows, h heads, d size of a head.
 
 On CPUs rows of equal length are attended to together. On GPUs torch's nested tensors choose a variable-length kernel
-(FlashAttention for half precision, memory-efficient attention for float32), with dropout where the model has it;
-torch's own `varlen_attn` has none, so it would train another model.
+(FlashAttention for half precision, memory-efficient attention for float32). With dropout neither takes masks that
+depend on the example: there it is our own attention, step by step on a CPU and in Triton kernels on a GPU.
 """
 
 from __future__ import annotations
@@ -57,7 +57,8 @@ def packed_attention(
         raise ValueError("packed attention needs to know where rows begin; call the model through MultiTask")
     q, k, v = (each[0].transpose(0, 1) for each in (query, key, value))
     if dropout and packing.masks is not None:
-        return masked_attention(q, k, v, packing, dropout, scaling)[None], None
+        attend_masked = fused_attention if query.is_cuda else masked_attention
+        return attend_masked(q, k, v, packing, dropout, scaling)[None], None
     attend_rows = nested_attention if query.is_cuda else grouped_attention
     return attend_rows(q, k, v, packing, dropout, scaling)[None], None
 
@@ -79,7 +80,7 @@ def masked_attention(
     query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, packing: Packing, dropout: float, scaling: float | None
 ) -> torch.Tensor:
     """The same with dropout whose masks are those of `packing`: no call of torch's takes masks, so that probabilities
-    are written to memory."""
+    are written to memory, as torch itself does on CPUs where there is dropout."""
     assert packing.masks is not None
     keys, site = packing.masks.attention_sites(query.shape[1])
     sizes = [rows * length for rows, length in packing.runs]
@@ -92,6 +93,19 @@ def masked_attention(
         seen = attend(q, k, v, keys_of_run.flatten(), site, dropout, scaling)
         parts.append(seen.transpose(1, 2).reshape(rows * length, *query.shape[1:]))
     return torch.cat(parts)
+
+
+def fused_attention(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, packing: Packing, dropout: float, scaling: float | None
+) -> torch.Tensor:
+    """The same on a GPU, in kernels that hash the masks where they need them."""
+    from stilts_kernels.dropout import attention  # triton: only where there is a GPU
+
+    assert packing.masks is not None
+    keys, site = packing.masks.attention_sites(query.shape[1])
+    return attention.fused_attention(
+        query, key, value, packing.offsets, max(packing.lengths), keys, site, dropout, scaling
+    )
 
 
 def nested_attention(

@@ -14,6 +14,7 @@ import torch
 
 from stilts_ds.errors import UserError, first_line
 from stilts_ds.model.encode import encode_packed, encode_padded
+from stilts_ds.model.masks import Masks, row_keys
 from stilts_ds.rows.batch import Batch
 
 log = logging.getLogger(__name__)
@@ -115,6 +116,29 @@ def check_dropout(encoder: Any, rate: float, name: str) -> None:
         )
 
 
+def masks_follow_rows(encoder: Any, packed: bool) -> bool:
+    """Whether dropout masks are a row's own: in training, its hidden states are the same alone and beside other rows.
+
+    Not so where a model drops elements of tensors in which `Masks` does not find the rows.
+    """
+    training, batch = encoder.training, _sample(encoder)
+    batch.mask_keys = row_keys(0, 0, [(row, 0) for row in range(len(batch.lengths))])
+    rows = [_row(batch, row) for row in range(len(batch.lengths))]
+    encoder.train()
+    with torch.no_grad():
+        together, *alone = (_with_masks(encoder, rows_of_batch, packed) for rows_of_batch in (batch, *rows))
+    encoder.train(training)
+    return _close(together, torch.cat(alone), REFUSED)
+
+
+def _with_masks(encoder: Any, batch: Batch, packed: bool) -> torch.Tensor:
+    masks, types = Masks(), uses_token_types(encoder)
+    with masks.of(batch, packed):
+        if packed:
+            return encode_packed(encoder, batch, types, masks=masks)
+        return encode_padded(encoder, batch, types)
+
+
 def uses_token_types(encoder: Any) -> bool:
     return int(getattr(encoder.config, "type_vocab_size", 1) or 1) > 1
 
@@ -167,6 +191,7 @@ def _row(batch: Batch, row: int) -> Batch:
         batch.position[mine],
         torch.tensor([0, length]),
         (length,),
+        mask_keys=None if batch.mask_keys is None else batch.mask_keys[[0, 1 + row]],
     )
 
 

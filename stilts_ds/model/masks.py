@@ -27,6 +27,7 @@ from torch.overrides import TorchFunctionMode
 
 from stilts_ds.rows.batch import Batch
 
+SCHEME = 1  # of masks; another one draws others, and checkpoints name theirs
 STREAM = 4  # of the seed; batches/ draws its own from 0 to 3
 # Sites are numbered in each kind of tensor by itself, so that other kinds can come and go.
 TOKENS, PLANES, HEADS, SHARED = (kind << 20 for kind in range(4))

@@ -24,6 +24,11 @@ from stilts_ds.model.masks import Masks
 from stilts_ds.rows.batch import Batch, Targets
 
 
+def packs(encoder: Any) -> bool:
+    """Whether an encoder takes packed rows (stilts_ds.model.encoder)."""
+    return getattr(encoder.config, "_attn_implementation", None) == attention.NAME
+
+
 class MultiTask(nn.Module):
     """Encoder and heads.
 
@@ -41,9 +46,8 @@ class MultiTask(nn.Module):
         self.specs = {name: heads[name].spec for name in sorted(heads)}
         self.tasks = tasks
         self.heads = nn.ModuleDict({name: heads[name] for name in self.specs})
-        config = encoder.config
         self.uses_token_types = uses_token_types(encoder)
-        self.packs = getattr(config, "_attn_implementation", None) == attention.NAME
+        self.packs = packs(encoder)
         self.masks = Masks()
 
     @property

@@ -10,6 +10,9 @@ import pytest
 import torch
 from engine_runs import PROGRAM, run, settings, some_slow
 
+from stilts_ds.model.masks import SCHEME
+from stilts_ds.run_dir import read_sealed, write_sealed
+
 CELLS = [(stage, size, "example") for stage in (0, 1, 2, 3) for size in (1, 2, 3)]
 CELLS += [(0, 2, "step"), (3, 3, "step")]
 DEFAULT = [(0, 2, "example"), (2, 3, "example"), (3, 2, "example")]
@@ -72,6 +75,20 @@ def test_a_run_with_dropout_is_handed_over_without_leaving_its_curve(
         run(PROGRAM, tmp_path / "out.pt", json.dumps(here), ranks=size)
     ours, reference = (torch.load(tmp_path / name, weights_only=True) for name in ("out.pt", "reference.pt"))
     expect_same(ours, reference)
+
+
+@pytest.mark.parametrize("dropout", [0.1, pytest.param(0.0, marks=pytest.mark.slow)])
+def test_a_checkpoint_with_other_masks_is_continued_with_a_warning(dropout: float, tmp_path: Path) -> None:
+    """One of a version that named no masks; where nothing is dropped they do not matter."""
+    stopped = given(tmp_path, 0) | {"dropout": dropout}
+    run(PROGRAM, tmp_path / "out.pt", json.dumps(stopped | {"stop_at": 2}))
+    (manifest,) = (tmp_path / "phase" / "checkpoints").glob("step-*/manifest.json")
+    written = read_sealed(manifest)
+    assert written.pop("masks") == SCHEME
+    write_sealed(manifest, written)
+    said = run(PROGRAM, tmp_path / "out.pt", json.dumps(stopped))
+    assert ("drew other dropout masks" in said) == (dropout > 0)
+    assert len(torch.load(tmp_path / "out.pt", weights_only=True)["curve"]) == 6
 
 
 @pytest.mark.parametrize("stage", [pytest.param(0, marks=pytest.mark.slow), 3])

@@ -30,6 +30,7 @@ from transformers.models.auto.modeling_auto import (
 from stilts_ds.config import ModelPart
 from stilts_ds.errors import UserError
 from stilts_ds.families.build import build_model
+from stilts_ds.model.checks import masks_follow_rows
 from stilts_ds.model.dropout import dropout_keys
 from stilts_ds.model.encoder import load_encoder, quiet
 from stilts_ds.model.vocabulary import narrow_vocabulary
@@ -116,7 +117,9 @@ lists for masked language modelling or text encoding, and some others, each tiny
 
 *Right*: rows of 3 to 40 tokens, packed or padded, have the hidden states of `AutoModel` for each row alone (windows of
 attention are 16 tokens wide here), and so they have with only the touched rows of the vocabulary. *Refused*: `stilts`
-ends before training with this reason. Weights from the hub were not tried here.
+ends before training with this reason. Dropout masks are a row's own, whatever stands beside it; the table says where
+they are not, and losses with dropout depend on the number of ranks (`stilts` warns). Weights from the hub were not tried
+here.
 
 | model type | verdict | rows, or the reason |
 |---|---|---|
@@ -184,7 +187,17 @@ def compared(encoder: Any, folder: Path) -> tuple[str, str]:
         ways.append("`vocabulary_rows: all` only")
     if not dropout_keys(encoder.config):
         ways.append("no dropout to set")
+    elif not masks_follow_rows(dropping(folder), model.packs):
+        ways.append("dropout depends on the ranks")
     return "right", ", ".join(ways)
+
+
+def dropping(folder: Path) -> Any:
+    """The encoder with so much dropout that other masks show."""
+    try:
+        return load_encoder(folder, ModelPart(dropout=0.3))
+    except UserError:  # its dropout cannot be set
+        return load_encoder(folder, ModelPart())
 
 
 def plain(problem: Exception, folder: str) -> str:

@@ -21,7 +21,7 @@ from typing import Any
 
 import torch
 import triton
-from stilts_kernels.dropout.attention import HALF_TILE, TILE
+from stilts_kernels.dropout.attention import tile_of
 from stilts_kernels.dropout.attention_kernel import forward_kernel, key_gradient_kernel, query_gradient_kernel
 from stilts_kernels.dropout.kernel import BLOCK_ELEMENTS, BLOCK_PLANES, dropout_kernel
 from stilts_kernels.topk.configs import candidates
@@ -44,6 +44,7 @@ MAX_REGISTERS = {90: 168}
 SHARED_LIMIT = {90: 227 << 10, 80: 163 << 10}  # bytes a program may have
 DIM = 1024
 TOOLS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
+ATTENTION = (forward_kernel, query_gradient_kernel, key_gradient_kernel)
 POINTER = {torch.bfloat16: "*bf16", torch.float32: "*fp32"}
 POINTERS = ("out_keys", "out_tiles", "out_best", "out_second")
 
@@ -125,14 +126,14 @@ def compile_dropout(capability: int, dtype: torch.dtype) -> Compiled:
 
 def compile_attention(capability: int, kernel: Any, dtype: torch.dtype, size: int = 64) -> Compiled:
     """Compiles a kernel of attention with dropout, for heads of `size`."""
-    block = TILE.get(dtype, HALF_TILE)
-    constants = {"BM": block, "BN": block, "BD": size}
+    constants = tile_of(dtype, size)
+    options = {"num_warps": constants.pop("num_warps")}
     others = {"logs": "*fp32", "deltas": "*fp32", "offsets": "*i64", "keys": "*i64", "words": "*i32"}
     others |= dict.fromkeys(("heads", "size", "stride", "site", "least"), "i32")
     others |= dict.fromkeys(("scale", "factor"), "fp32") | dict.fromkeys(constants, "constexpr")
     types = {name: others.get(name, POINTER[dtype]) for name in kernel.arg_names}
     name = f"attention with dropout  {kernel.fn.__name__}  {dtype}"
-    return assemble(kernel, types, constants, capability, name, 255, {})
+    return assemble(kernel, types, constants, capability, name, 255, options)
 
 
 def assemble(
@@ -197,7 +198,7 @@ def kernels(every_candidate: bool) -> Iterator[Compiled]:
             yield compile_pairs(capability, unit)
         for dtype in POINTER:
             yield compile_dropout(capability, dtype)
-            for kernel in (forward_kernel, query_gradient_kernel, key_gradient_kernel):
+            for kernel in ATTENTION:
                 yield compile_attention(capability, kernel, dtype)
 
 

@@ -11,8 +11,15 @@ from torch import Tensor
 from stilts_kernels.dropout.attention_kernel import forward_kernel, key_gradient_kernel, query_gradient_kernel
 from stilts_kernels.dropout.hashing import LANES, plane_words, scale_of, threshold_of
 
-TILE = {torch.float32: 32}  # queries and keys of a program; float32 takes twice the registers
-HALF_TILE = 64
+# Queries and keys of a program. Masks take registers beside the scores: larger tiles spill (bench/compile_check.py).
+TILE = {"BM": 32, "BN": 32, "num_warps": 4}
+HALF_TILE = {"BM": 64, "BN": 32, "num_warps": 8}
+
+
+def tile_of(dtype: torch.dtype, size: int) -> dict[str, int]:
+    """The kernels' constants for heads of `size`: that of a program's vectors is a power of two, as dots need."""
+    tile = TILE if dtype == torch.float32 else HALF_TILE
+    return {**tile, "BD": max(16, triton.next_power_of_2(size))}
 
 
 def fused_attention(
@@ -52,12 +59,9 @@ class Settings:
         side = triton.next_power_of_2(self.longest)
         return plane_words(side, side, device)
 
-    def tile(self, query: Tensor) -> dict[str, int]:
-        block = TILE.get(query.dtype, HALF_TILE)
-        return {"BM": block, "BN": block, "BD": max(16, triton.next_power_of_2(query.shape[2]))}
-
-    def grid(self, query: Tensor, keys: Tensor) -> tuple[int, int]:
-        return triton.cdiv(self.longest, self.tile(query)["BM"]), keys.numel()
+    def grid(self, block: int, keys: Tensor) -> tuple[int, int]:
+        """Programs of `block` queries or keys, for each row and head."""
+        return triton.cdiv(self.longest, block), keys.numel()
 
 
 class FusedAttention(torch.autograd.Function):
@@ -69,9 +73,9 @@ class FusedAttention(torch.autograd.Function):
     ) -> Tensor:
         out = torch.empty_like(query)
         logs = torch.empty(query.shape[:2], dtype=torch.float32, device=query.device)
-        words, grid = settings.words(query.device), settings.grid(query, keys)
-        numbers, tile = settings.numbers(query, words), settings.tile(query)
-        forward_kernel[grid](query, key, value, out, logs, offsets, keys, words, *numbers, **tile)
+        words = settings.words(query.device)
+        numbers, tile = settings.numbers(query, words), tile_of(query.dtype, query.shape[2])
+        forward_kernel[settings.grid(tile["BM"], keys)](query, key, value, out, logs, offsets, keys, words, *numbers, **tile)
         context.save_for_backward(query, key, value, out, logs, offsets, keys)
         context.settings = settings
         return out
@@ -83,9 +87,9 @@ class FusedAttention(torch.autograd.Function):
         # The sum of a query's gradients times probabilities, in which dropout cancels out.
         deltas = (gradient.float() * out.float()).sum(-1)
         dq, dk, dv = torch.empty_like(query), torch.empty_like(key), torch.empty_like(value)
-        words, grid = settings.words(query.device), settings.grid(query, keys)
-        numbers, tile = settings.numbers(query, words), settings.tile(query)
+        words = settings.words(query.device)
+        numbers, tile = settings.numbers(query, words), tile_of(query.dtype, query.shape[2])
         inputs = query, key, value, gradient, logs, deltas
-        query_gradient_kernel[grid](*inputs, dq, offsets, keys, words, *numbers, **tile)
-        key_gradient_kernel[grid](*inputs, dk, dv, offsets, keys, words, *numbers, **tile)
+        query_gradient_kernel[settings.grid(tile["BM"], keys)](*inputs, dq, offsets, keys, words, *numbers, **tile)
+        key_gradient_kernel[settings.grid(tile["BN"], keys)](*inputs, dk, dv, offsets, keys, words, *numbers, **tile)
         return dq, dk, dv, None, None, None

@@ -23,7 +23,7 @@ def dropout(x: Tensor, keys: Tensor, site: int, rate: float) -> Tensor:
         raise ValueError(f"dropout has {len(x)} planes, but {len(keys)} keys")
     if threshold == 0 or not x.numel():
         return x
-    kind = OnCpu if x.device.type == "cpu" else OnGpu
+    kind = OnGpu if x.is_cuda else OnCpu
     return kind.apply(x, keys, site, threshold)
 
 
