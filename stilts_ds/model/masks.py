@@ -197,7 +197,10 @@ def attend(
     scale = query.shape[-1] ** -0.5 if scale is None else scale
     scores = (query * scale) @ key.transpose(-2, -1)
     if mask is not None:
-        scores = scores.masked_fill(~mask, -torch.inf) if mask.dtype == torch.bool else scores + mask
+        # Finite: padding that sees nothing must not become NaN, which would reach rows as 0 * NaN in the next layer.
+        lowest = torch.finfo(scores.dtype).min
+        masked = scores.masked_fill(~mask, lowest) if mask.dtype == torch.bool else scores + mask
+        scores = masked.clamp_min(lowest)
     probabilities = scores.softmax(-1)
     kept = dropout(probabilities.flatten(0, 1), keys, site, rate)
     return kept.view(probabilities.shape) @ value

@@ -12,13 +12,14 @@ from stilts_kernels.dropout.attention_kernel import forward_kernel, key_gradient
 from stilts_kernels.dropout.hashing import LANES, plane_words, scale_of, threshold_of
 
 # Queries and keys of a program. Masks take registers beside the scores: larger tiles spill (bench/compile_check.py).
+LARGE_HEAD = 64
 TILE = {"BM": 32, "BN": 32, "num_warps": 4}
 HALF_TILE = {"BM": 64, "BN": 32, "num_warps": 8}
 
 
 def tile_of(dtype: torch.dtype, size: int) -> dict[str, int]:
     """The kernels' constants for heads of `size`: that of a program's vectors is a power of two, as dots need."""
-    tile = TILE if dtype == torch.float32 else HALF_TILE
+    tile = TILE if dtype == torch.float32 or size > LARGE_HEAD else HALF_TILE
     return {**tile, "BD": max(16, triton.next_power_of_2(size))}
 
 
