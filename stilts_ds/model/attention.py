@@ -25,7 +25,7 @@ NAME = "stilts_packed"  # under which transformers finds it
 
 @dataclass(frozen=True)
 class Packing:
-    """Where rows stand among the T tokens: `lengths` [B] on the host, `offsets` [B + 1] on the device; and, in training,
+    """Where rows stand among the T tokens: `lengths` [B] on the host, `offsets` [B + 1] on the device; in training also
     what draws the masks of their attention."""
 
     lengths: tuple[int, ...]

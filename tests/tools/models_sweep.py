@@ -118,8 +118,8 @@ lists for masked language modelling or text encoding, and some others, each tiny
 *Right*: rows of 3 to 40 tokens, packed or padded, have the hidden states of `AutoModel` for each row alone (windows of
 attention are 16 tokens wide here), and so they have with only the touched rows of the vocabulary. *Refused*: `stilts`
 ends before training with this reason. Dropout masks are a row's own, whatever stands beside it; the table says where
-they are not, and losses with dropout depend on the number of ranks (`stilts` warns). Weights from the hub were not tried
-here.
+they are not, and losses with dropout depend on the number of ranks (`stilts` warns). Weights from the hub were not
+tried here.
 
 | model type | verdict | rows, or the reason |
 |---|---|---|

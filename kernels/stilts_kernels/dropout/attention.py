@@ -76,7 +76,9 @@ class FusedAttention(torch.autograd.Function):
         logs = torch.empty(query.shape[:2], dtype=torch.float32, device=query.device)
         words = settings.words(query.device)
         numbers, tile = settings.numbers(query, words), tile_of(query.dtype, query.shape[2])
-        forward_kernel[settings.grid(tile["BM"], keys)](query, key, value, out, logs, offsets, keys, words, *numbers, **tile)
+        forward_kernel[settings.grid(tile["BM"], keys)](
+            query, key, value, out, logs, offsets, keys, words, *numbers, **tile
+        )
         context.save_for_backward(query, key, value, out, logs, offsets, keys)
         context.settings = settings
         return out

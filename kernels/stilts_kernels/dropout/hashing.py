@@ -55,7 +55,9 @@ def plane_words(height: int, width: int, device: torch.device) -> Tensor:
 
     Cached, since all planes of a size share it; the elements of a smaller plane have the same words in a larger one.
     """
-    rows = fold(torch.zeros((height, 1), dtype=torch.int64, device=device), torch.arange(height, device=device)[:, None])
+    rows = fold(
+        torch.zeros((height, 1), dtype=torch.int64, device=device), torch.arange(height, device=device)[:, None]
+    )
     words = fold(rows, torch.arange((width + 1) // 2, device=device))
     return words.to(torch.int32)  # the low half
 
