@@ -13,6 +13,8 @@ from engine_runs import PROGRAM, run, settings, some_slow
 from stilts_ds.model.masks import SCHEME
 from stilts_ds.run_dir import read_sealed, write_sealed
 
+pytestmark = pytest.mark.processes
+
 CELLS = [(stage, size, "example") for stage in (0, 1, 2, 3) for size in (1, 2, 3)]
 CELLS += [(0, 2, "step"), (3, 3, "step")]
 DEFAULT = [(0, 2, "example"), (2, 3, "example"), (3, 2, "example")]

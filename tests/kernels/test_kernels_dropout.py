@@ -188,6 +188,7 @@ print("interpreter agrees")
 """
 
 
+@pytest.mark.processes
 def test_the_interpreted_kernels_drop_what_the_reference_drops() -> None:
     """Hidden states to the bit (not bfloat16, which the interpreter truncates); attention up to float32's rounding."""
     pytest.importorskip("triton")

@@ -107,8 +107,16 @@ def forward_kernel(
 
 @triton.jit
 def probabilities_and_gradients(
-    queries: tl.tensor, keys_: tl.tensor, values: tl.tensor, gradient: tl.tensor, log: tl.tensor, delta: tl.tensor,
-    kept: tl.tensor, inside: tl.tensor, scale: tl.tensor, factor: tl.tensor,
+    queries: tl.tensor,
+    keys_: tl.tensor,
+    values: tl.tensor,
+    gradient: tl.tensor,
+    log: tl.tensor,
+    delta: tl.tensor,
+    kept: tl.tensor,
+    inside: tl.tensor,
+    scale: tl.tensor,
+    factor: tl.tensor,
 ):
     """(probabilities after dropout, gradients of the scores before they are scaled), [m, n] each."""
     scores = tl.dot(queries, tl.trans(keys_), input_precision="ieee") * scale
