@@ -83,7 +83,7 @@ class Pass:
             return TOKENS, self.plane_keys(self.longest), (rows * self.longest, 1, width)
         if not self.packed and x.dim() > 2 and shape[0] == rows:
             keys = self.plane_keys(*shape[1:-2])
-            return PLANES, keys, (len(keys), *shape[-2:])
+            return PLANES, keys, (len(keys), shape[-2], width)
         # Tensors of no row, such as embeddings of distances: one mask for all rows of a step.
         return SHARED, self.step, (1, x.numel() // width, width)
 
@@ -195,12 +195,16 @@ def attend(
 ) -> Tensor:
     """Attention with dropout of its probabilities, [B, h, L, d] each; `keys` [B * h]."""
     scale = query.shape[-1] ** -0.5 if scale is None else scale
+    given = query.dtype
+    exact = torch.promote_types(given, torch.float32)
+    if query.device.type == "cpu":  # where torch, too, computes attention of half precision in float32
+        query, key, value = query.to(exact), key.to(exact), value.to(exact)
     scores = (query * scale) @ key.transpose(-2, -1)
     if mask is not None:
         # Finite: padding that sees nothing must not become NaN, which would reach rows as 0 * NaN in the next layer.
         lowest = torch.finfo(scores.dtype).min
         masked = scores.masked_fill(~mask, lowest) if mask.dtype == torch.bool else scores + mask
         scores = masked.clamp_min(lowest)
-    probabilities = scores.softmax(-1)
+    probabilities = scores.softmax(-1, dtype=exact).to(value.dtype)
     kept = dropout(probabilities.flatten(0, 1), keys, site, rate)
-    return kept.view(probabilities.shape) @ value
+    return (kept.view(probabilities.shape) @ value).to(given)

@@ -62,7 +62,7 @@ def keep_tile(
 
 
 @triton.jit
-def row_of(offsets: tl.tensor, keys: tl.tensor, heads: tl.tensor, site: tl.tensor):
+def row_of(offsets: tl.tensor, keys: tl.tensor, heads: tl.tensor, site: tl.tensor) -> tuple[tl.tensor, ...]:
     """(first token, length, head, key [1]) of this program's row and head."""
     number = tl.program_id(1)
     first = tl.load(offsets + number // heads)
@@ -117,7 +117,7 @@ def probabilities_and_gradients(
     inside: tl.tensor,
     scale: tl.tensor,
     factor: tl.tensor,
-):
+) -> tuple[tl.tensor, ...]:
     """(probabilities after dropout, gradients of the scores before they are scaled), [m, n] each."""
     scores = tl.dot(queries, tl.trans(keys_), input_precision="ieee") * scale
     weights = tl.where(inside, tl.exp(scores - log[:, None]), 0.0)
