@@ -30,6 +30,7 @@ from stilts_ds.families.registry import family_of, get_family
 from stilts_ds.lineage import is_outdated, start_over_if_outdated
 from stilts_ds.locks import phase_lock
 from stilts_ds.model.backbone import Backbone
+from stilts_ds.model.checks import masks_follow_rows
 from stilts_ds.model.encoder import load_encoder, read_language_head, read_output_layer
 from stilts_ds.model.heads import HeadSpec, set_language_head
 from stilts_ds.model.multitask import MultiTask
@@ -179,6 +180,7 @@ def set_up_training(run: RunDir, recipe: Recipe, phase: Phase, data: Data, world
         check_export(run.phase(phase.init))
     stored, revision = (source, None) if phase.init else model_source(source, recipe.model.revision)
     encoder = load_encoder(stored, recipe.model, revision, world.device, recipe.engine.dtype)
+    warn_of_dropout(encoder, source, world)
     backbone = Backbone(encoder)
     if data.tokenizer.sees != backbone.sees:
         raise UserError(
@@ -219,6 +221,17 @@ def read_output(source: str, revision: str | None, backbone: Backbone) -> dict[s
     if backbone.sees == "both":
         return read_language_head(source, revision)
     return {} if backbone.ties_output else read_output_layer(source, revision)
+
+
+def warn_of_dropout(encoder: Any, source: str, world: World) -> None:
+    """Say so where the masks of an encoder's dropout are not those of its rows: the curve depends on the ranks then."""
+    if world.first and not masks_follow_rows(encoder):
+        log.warning(
+            "%s (%s): its dropout masks depend on the rows beside a row, so that other numbers of ranks or "
+            "micro-batches draw other losses; model.dropout=0 gives one curve",
+            source,
+            encoder.config.model_type,
+        )
 
 
 def load_language_head(

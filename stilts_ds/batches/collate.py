@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from stilts_ds.families.base import Family, HeadVerbs, ItemTargets, Masking
+from stilts_ds.model.masks import row_keys
 from stilts_ds.model_kinds import Sees
 from stilts_ds.rows.batch import Batch, Targets, pack_rows, window_cells
 from stilts_ds.rows.rows import Rows
@@ -49,7 +50,8 @@ class Collator:
         self.tasks, self.tokenizer, self.mlm_probability, self.seed = tasks, tokenizer, mlm_probability, seed
 
     def __call__(self, items: Sequence[tuple[int, str, int]], step: int, weights: Mapping[str, float]) -> Batch:
-        """`items` are (position in the global batch, task, item); the position seeds an item's masking."""
+        """`items` are (position in the global batch, task, item); the position seeds what is masked in an item, and its
+        dropout."""
         packed = PackedItems([(self.tasks[name].rows, item) for _, name, item in items], self.tokenizer)
         drafts: dict[str, Draft] = {}
         for number, (position, name, item) in enumerate(items):
@@ -59,6 +61,8 @@ class Collator:
             draft = drafts.setdefault(task.head, Draft(task.verbs.by_window))
             draft.add(targets, weights[name], task.index)
         packed.batch.heads = {head: draft.targets() for head, draft in drafts.items()}
+        positions = [position for position, _, _ in items]
+        packed.batch.mask_keys = row_keys(self.seed, step, packed.numbered(positions))
         return packed.batch
 
     def _generator(self, step: int, position: int) -> Callable[[int], np.random.Generator]:
@@ -81,6 +85,12 @@ class PackedItems:
     def starts(self, number: int) -> list[int]:
         """Place in the batch of the first token of each row of the item with that number."""
         return self._starts[self._bounds[number] : self._bounds[number + 1]]
+
+    def numbered(self, names: Sequence[int]) -> list[tuple[int, int]]:
+        """(name of its item, place inside it) of each row, where items have the given names."""
+        counts = np.diff(self._bounds).tolist()
+        rows = [(name, row) for name, count in zip(names, counts) for row in range(count)]
+        return rows or [(0, 0)]  # the row that stands in where there is none
 
     @property
     def ids(self) -> np.ndarray:

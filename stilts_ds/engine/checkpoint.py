@@ -36,6 +36,9 @@ from torch import nn
 from stilts_ds.engine import zero_state
 from stilts_ds.engine.world import World
 from stilts_ds.errors import UnreadableError, UserError
+from stilts_ds.model import masks
+from stilts_ds.model.dropout import has_dropout
+from stilts_ds.model.multitask import MultiTask
 from stilts_ds.run_dir import (
     PhaseDir,
     best_model,
@@ -76,7 +79,13 @@ class Saver:
         self.last_step, self.last_time = step, time.monotonic()
         tensors = _owned_tensors(engine, self.world)
         scalars = zero_state.scalars(engine)
-        head = {"step": step, "state": dict(state), "world_size": self.world.size, "optimizer": scalars}
+        head = {
+            "step": step,
+            "state": dict(state),
+            "world_size": self.world.size,
+            "optimizer": scalars,
+            "masks": masks.SCHEME,
+        }
         target = self.folder / f"step-{step:06d}"
         if self.world.first:
             shutil.rmtree(target, ignore_errors=True)  # torn, or of a run that was continued from an older one
@@ -252,6 +261,16 @@ class Checkpoint:
         for kind in (WEIGHT, *MOMENTS):
             for key, value in self._tensors(kind):
                 zero_state.set_whole_state(engine, own[key], kind, value)
+
+    def warn_of_masks(self, model: MultiTask) -> None:
+        """Say so where the steps before drew dropout masks in another way than those that follow will."""
+        if self.manifest.get("masks") != masks.SCHEME and has_dropout(model):
+            log.warning(
+                "%s was written by a version that drew other dropout masks: the phase goes on, but its curve from here "
+                "on is not the one that a start from step 0 draws. Delete %s to train the phase anew",
+                self.folder,
+                self.folder.parent,
+            )
 
     def _tensors(self, kind: str) -> Any:
         """(parameter name, tensor) of one kind, in an order that is the same on all ranks."""

@@ -57,6 +57,8 @@ class Trainer:
         progress = Progress()
         if found is not None:
             found.optimizer_into(self.engine)
+            if self.setup.world.first:
+                found.warn_of_masks(self.setup.model)
             progress = Progress(**found.manifest["state"])
             self.saver.last_step = progress.step
         self.statistics.start(progress)
@@ -73,7 +75,8 @@ class Trainer:
     def take_step(self, progress: Progress) -> None:
         """One optimiser step on the global batch of `progress.step`."""
         step, world, watch = progress.step, self.setup.world, self.statistics.watch
-        # Dropout depends on nothing but (seed, step, rank): no random state to save.
+        # Dropout masks come with the batches. What else a model draws depends on (seed, step, rank): no random state
+        # has to be saved.
         torch.manual_seed(hash_seed(self.setup.seed, step, world.rank))
         rate = learning_rate(step, self.mixture.total_steps, self.setup.setting)
         set_learning_rate(self.engine, rate)

@@ -70,7 +70,7 @@ def build_engine(model: MultiTask, part: EnginePart, setting: TrainingPart, worl
     _check_precision(part, world)
     _check_same_model(model, world)
     if part.gradient_checkpointing:
-        recompute_activations(model.encoder)
+        recompute_activations(model.encoder, model.masks)
     if part.torch_compile:
         compile_layers(model.encoder)
     if part.zero_stage == 3 and any(model.head(name).ties_embeddings for name in model.specs):

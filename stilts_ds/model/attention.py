@@ -3,9 +3,11 @@
 Legend: T tokens of all rows, B rows, h heads, d size of a head.
 
 On CPUs rows of equal length are attended to together. On GPUs torch's nested tensors choose a variable-length kernel
-(FlashAttention for half precision, memory-efficient attention for float32), with dropout where the model has it;
-torch's own `varlen_attn` has none, so it would train another model. Rows that are longer than a decoder's window of
-attention take the way of CPUs everywhere: nested tensors know no window.
+(FlashAttention for half precision, memory-efficient attention for float32). Rows that are longer than a decoder's
+window of attention take the way of CPUs everywhere: nested tensors know no window.
+
+With dropout none of these takes masks that depend on the example: there it is our own attention, step by step on a CPU
+and in Triton kernels on a GPU. The kernels see both ways; a decoder with dropout takes the way of CPUs.
 """
 
 from __future__ import annotations
@@ -19,6 +21,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from stilts_ds.model.masks import Masks, attend
+
 NAME = "stilts_packed"  # under which transformers finds it
 # What some models ask of attention and this one cannot do: a cap on scores, biases by position, sinks.
 UNKNOWN = ("softcap", "position_bias", "s_aux")
@@ -28,12 +32,14 @@ UNKNOWN = ("softcap", "position_bias", "s_aux")
 class Packing:
     """Where rows stand among the T tokens: `lengths` [B] on the host, `offsets` [B + 1] on the device.
 
-    `causal`: a token sees itself and what stands left of it in its row, and not all of the row.
+    `causal`: a token sees itself and what stands left of it in its row, and not all of the row. `masks`, in training:
+    what draws the dropout masks of their attention.
     """
 
     lengths: tuple[int, ...]
     offsets: torch.Tensor
     causal: bool = False
+    masks: Masks | None = None
 
     @cached_property
     def runs(self) -> list[tuple[int, int]]:
@@ -71,6 +77,10 @@ def packed_attention(
     window = None
     if packing.causal and sliding_window is not None and sliding_window < max(packing.lengths):
         window = sliding_window
+    if dropout and packing.masks is not None:
+        if query.is_cuda and not packing.causal:
+            return fused_attention(q, k, v, packing, dropout, scaling)[None], None
+        return masked_attention(q, k, v, packing, dropout, scaling, window)[None], None
     if query.is_cuda and window is None:
         return nested_attention(q, k, v, packing, dropout, scaling)[None], None
     return grouped_attention(q, k, v, packing, dropout, scaling, window)[None], None
@@ -106,6 +116,45 @@ def causal_band(length: int, window: int, device: torch.device) -> torch.Tensor:
     """Which keys each query of a row sees, bool [length, length]: itself and the `window - 1` before it."""
     ones = torch.ones(length, length, dtype=torch.bool, device=device)
     return ones.tril() & ones.triu(1 - window)
+
+
+def masked_attention(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    packing: Packing,
+    dropout: float,
+    scaling: float | None,
+    window: int | None = None,
+) -> torch.Tensor:
+    """The same with dropout whose masks are those of `packing`: no call of torch's takes masks, so that probabilities
+    are written to memory, as torch itself does on CPUs where there is dropout."""
+    assert packing.masks is not None
+    keys, site = packing.masks.attention_sites(query.shape[1])
+    sizes = [rows * length for rows, length in packing.runs]
+    keys_of_runs = keys.split([rows for rows, _ in packing.runs])
+    parts = []
+    for (rows, length), keys_of_run, *qkv in zip(
+        packing.runs, keys_of_runs, *(each.split(sizes) for each in (query, key, value))
+    ):
+        q, k, v = (part.reshape(rows, length, *part.shape[1:]).transpose(1, 2) for part in qkv)
+        band = causal_band(length, window or length, query.device) if packing.causal else None
+        seen = attend(q, k, v, keys_of_run.flatten(), site, dropout, scaling, band)
+        parts.append(seen.transpose(1, 2).reshape(rows * length, *query.shape[1:]))
+    return torch.cat(parts)
+
+
+def fused_attention(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, packing: Packing, dropout: float, scaling: float | None
+) -> torch.Tensor:
+    """The same on a GPU, in kernels that hash the masks where they need them."""
+    from stilts_kernels.dropout import attention  # triton: only where there is a GPU
+
+    assert packing.masks is not None
+    keys, site = packing.masks.attention_sites(query.shape[1])
+    return attention.fused_attention(
+        query, key, value, packing.offsets, max(packing.lengths), keys, site, dropout, scaling
+    )
 
 
 def nested_attention(

@@ -15,6 +15,7 @@ from stilts_ds.model import attention
 from stilts_ds.model.attention import Packing
 from stilts_ds.model.dropout import hidden_dropout
 from stilts_ds.model.heads import HeadShape
+from stilts_ds.model.masks import Masks
 from stilts_ds.model_kinds import Sees, SentenceToken, sees_of, sentence_token, ties_output
 from stilts_ds.rows.batch import Batch
 
@@ -59,14 +60,17 @@ class Backbone:
 
     # --- hidden states -----------------------------------------------------------------------------------------------
 
-    def hidden_states(self, batch: Batch, layer: int | None = None) -> torch.Tensor:
-        """Hidden states [T, H] of the last layer, or of index `layer` (0 is the embedding output)."""
-        return self.packed(batch, layer) if self.packs else self.padded(batch, layer)
+    def hidden_states(self, batch: Batch, layer: int | None = None, masks: Masks | None = None) -> torch.Tensor:
+        """Hidden states [T, H] of the last layer, or of index `layer` (0 is the embedding output).
 
-    def packed(self, batch: Batch, layer: int | None = None) -> torch.Tensor:
+        In training, dropout is that of `masks`, inside whose `of(batch)` it must be called then; else torch's own.
+        """
+        return self.packed(batch, layer, masks) if self.packs else self.padded(batch, layer)
+
+    def packed(self, batch: Batch, layer: int | None = None, masks: Masks | None = None) -> torch.Tensor:
         """All rows as one sequence of T tokens whose positions start again with each row: nothing is paid for
         padding."""
-        packing = Packing(batch.lengths, batch.offsets, causal=self.sees == "left")
+        packing = Packing(batch.lengths, batch.offsets, self.sees == "left", masks)
         position_ids = batch.position + first_position(self.network)
         out = self.network(
             input_ids=batch.input_ids[None],

@@ -17,6 +17,7 @@ import torch
 
 from stilts_ds.errors import UserError, first_line
 from stilts_ds.model.backbone import Backbone
+from stilts_ds.model.masks import Masks, row_keys
 from stilts_ds.rows.batch import Batch
 
 log = logging.getLogger(__name__)
@@ -148,6 +149,27 @@ def check_dropout(encoder: Any, rate: float, name: str) -> None:
         )
 
 
+def masks_follow_rows(encoder: Any) -> bool:
+    """Whether dropout masks are a row's own: in training, its hidden states are the same alone and beside other rows.
+
+    Not so where a model drops elements of tensors in which `Masks` does not find the rows.
+    """
+    training, backbone, batch = encoder.training, Backbone(encoder), _sample(encoder)
+    batch.mask_keys = row_keys(0, 0, [(row, 0) for row in range(len(batch.lengths))])
+    rows = [_row(batch, row) for row in range(len(batch.lengths))]
+    encoder.train()
+    with torch.no_grad():
+        together, *alone = (_with_masks(backbone, rows_of_batch) for rows_of_batch in (batch, *rows))
+    encoder.train(training)
+    return _close(together, torch.cat(alone), REFUSED)
+
+
+def _with_masks(backbone: Backbone, batch: Batch) -> torch.Tensor:
+    masks = Masks()
+    with masks.of(batch, backbone.packs):
+        return backbone.hidden_states(batch, masks=masks)
+
+
 def largest_window(config: Any) -> int:
     """The widest attention window that a configuration names; 0 where it names none."""
     found = [0]
@@ -196,4 +218,5 @@ def _row(batch: Batch, row: int) -> Batch:
         batch.position[mine],
         torch.tensor([0, length]),
         (length,),
+        mask_keys=None if batch.mask_keys is None else batch.mask_keys[[0, 1 + row]],
     )

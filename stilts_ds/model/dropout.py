@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from torch import nn
+
 DROPOUT = re.compile(r"dropout|pdrop")
 # Heads of transformers, which are not used, and whole layers or tokens that are left out at random.
 OTHERS = re.compile(r"classif|summary|pooler|^qa_|^seq_|layerdrop|token_dropout")
@@ -35,6 +37,14 @@ def dropout_keys(config: Any) -> list[str]:
 def set_dropout(config: Any, rate: float) -> None:
     for key in dropout_keys(config):
         setattr(config, key, rate)
+
+
+def has_dropout(model: Any) -> bool:
+    """Whether a model, its heads included, drops anything in training."""
+    if any(isinstance(module, nn.Dropout) and module.p > 0 for module in model.modules()):
+        return True
+    config = model.encoder.config
+    return any(getattr(config, key) > 0 for key in dropout_keys(config))
 
 
 def hidden_dropout(config: Any) -> float:

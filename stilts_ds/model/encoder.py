@@ -20,6 +20,7 @@ from stilts_ds.model import attention
 from stilts_ds.model.backbone import Backbone
 from stilts_ds.model.checks import check_dropout, check_hidden_states, packs_exactly
 from stilts_ds.model.dropout import set_dropout
+from stilts_ds.model.masks import Masks
 from stilts_ds.model_files import check_folder, read_config, refuse_own_code, shards_in
 
 log = logging.getLogger(__name__)
@@ -134,10 +135,11 @@ def pack(model: Any, name: str, device: torch.device = CPU, dtype: str = "fp32")
         log.warning("%s: packed rows give it other hidden states; rows are padded to the longest of a batch", name)
 
 
-def recompute_activations(model: Any) -> None:
-    """Gradient checkpointing, under the name that newer versions of transformers give it, or its older one."""
+def recompute_activations(model: Any, masks: Masks) -> None:
+    """Gradient checkpointing, under the name that newer versions of transformers give it, or its older one. What is
+    computed again draws the same `masks`."""
     enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
-    enable({"use_reentrant": False})
+    enable({"use_reentrant": False, "context_fn": masks.again})
 
 
 def compile_layers(model: Any) -> None:

@@ -18,6 +18,7 @@ from torch import nn
 
 from stilts_ds.model.backbone import Backbone
 from stilts_ds.model.heads import Head
+from stilts_ds.model.masks import Masks
 from stilts_ds.rows.batch import Batch, Targets
 
 
@@ -37,6 +38,7 @@ class MultiTask(nn.Module):
         self.specs = {name: heads[name].spec for name in sorted(heads)}
         self.tasks = tasks
         self.heads = nn.ModuleDict({name: heads[name] for name in self.specs})
+        self.masks = Masks()
 
     @property
     def packs(self) -> bool:
@@ -50,7 +52,13 @@ class MultiTask(nn.Module):
     def forward(self, batch: Batch, mode: str = "loss", layer: int = -1) -> Any:
         if mode == "hidden":
             return self.backbone.hidden_states(batch, layer)
-        hidden = self.backbone.hidden_states(batch)
+        if self.training and batch.mask_keys is not None:
+            with self.masks.of(batch, self.packs):
+                return self._outputs(batch, mode, self.masks)
+        return self._outputs(batch, mode)
+
+    def _outputs(self, batch: Batch, mode: str, masks: Masks | None = None) -> Any:
+        hidden = self.backbone.hidden_states(batch, masks=masks)
         return self._losses(hidden, batch) if mode == "loss" else self._logits(hidden, batch)
 
     def head(self, name: str) -> Head:
@@ -59,7 +67,8 @@ class MultiTask(nn.Module):
     def _run_head(self, name: str, hidden: torch.Tensor, targets: Targets) -> torch.Tensor:
         read = hidden[targets.tokens]
         head = self.head(name)
-        return head(read, self.word_embedding) if head.ties_embeddings else head(read)
+        with self.masks.reading(targets.tokens):
+            return head(read, self.word_embedding) if head.ties_embeddings else head(read)
 
     def _losses(self, hidden: torch.Tensor, batch: Batch) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         total = hidden.new_zeros((), dtype=torch.float32)

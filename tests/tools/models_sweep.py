@@ -30,6 +30,7 @@ from transformers.models.auto.modeling_auto import (
 from stilts_ds.config import ModelPart
 from stilts_ds.errors import UserError
 from stilts_ds.families.build import build_model
+from stilts_ds.model.checks import masks_follow_rows
 from stilts_ds.model.dropout import dropout_keys
 from stilts_ds.model.encoder import load_encoder, quiet
 from stilts_ds.model.vocabulary import narrow_vocabulary
@@ -123,7 +124,9 @@ weights. {types} types: {told}.
 *Right*: rows of 3 to 40 tokens, packed or padded, have the hidden states of `AutoModel` for each row alone (windows of
 attention are 16 tokens wide here), and so they have with only the touched rows of the vocabulary; `stilts plan` counts
 the parameters that are built (without a pooler, which nothing reads), and `model.dropout` acts, or the row says what
-does not. *Refused*: `stilts` ends before training with this reason. Weights from the hub were not tried here.
+does not. Dropout masks are a row's own, whatever stands beside it; the table says where they are not, and losses with
+dropout depend on the number of ranks (`stilts` warns). *Refused*: `stilts` ends before training with this reason.
+Weights from the hub were not tried here.
 
 X-MOD stays refused: the language of each row would have to reach its adapters from data to prediction, XTREME has
 languages for which it has none, and it would then be compared with models that are not told the language.
@@ -221,14 +224,19 @@ def compared(encoder: Any, folder: Path) -> tuple[str, str]:
 
 
 def dropout_of(encoder: Any, folder: Path) -> list[str]:
-    """What is to be said about `model.dropout`; [] where it acts: load_encoder refuses it where it does not."""
+    """What is to be said about `model.dropout`; [] where it acts and its masks are a row's own: load_encoder refuses it
+    where it does not act."""
     if not dropout_keys(encoder.config):
         return ["no dropout to set"]
+    said = []
     try:
-        load_encoder(folder, ModelPart(dropout=0.25))
+        dropping = load_encoder(folder, ModelPart(dropout=0.3))  # so much of it that other masks show
     except UserError:
-        return ["`model.dropout` refused"]
-    return []
+        said.append("`model.dropout` refused")
+        dropping = load_encoder(folder, ModelPart())
+    if not masks_follow_rows(dropping):
+        said.append("dropout depends on the ranks")
+    return said
 
 
 def plain(problem: Exception, folder: str) -> str:

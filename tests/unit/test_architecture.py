@@ -58,14 +58,14 @@ LAYERS = [
     "phases",
     "trial",
 ]
-KERNEL_LAYERS = ["common", "topk", "mining"]
+KERNEL_LAYERS = ["common", "dropout", "topk", "mining"]
 HEAVY = {  # package -> the modules (or packages of modules) that may name it
     "deepspeed": ["stilts_ds.engine"],
     "transformers": ["stilts_ds.model.encoder", "stilts_ds.rows.tokenizer", "stilts_ds.toy", "stilts_bench.training"],
     "tokenizers": ["stilts_ds.toy"],
     "datasets": ["stilts_ds.sources.hub"],
     "tensorboard": ["stilts_ds.monitor"],
-    "stilts_kernels": ["stilts_ds.model.pooling", "stilts_ds.families.bitext.head", "stilts_bench"],
+    "stilts_kernels": ["stilts_ds.model", "stilts_ds.families.bitext.head", "stilts_bench"],
     "mpi4py": ["stilts_launcher.discover", "stilts_launcher.doctor"],
 }
 LIGHT = [

@@ -74,10 +74,10 @@ def test_compiled_layers_have_the_loss_and_the_gradients_of_others_and_are_compi
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))  # not what other instructions were compiled for
     found = []
     for compiled in (False, True):
-        model = small.model().train()
+        model = small.model(dropout=0.1).train()
         names = [name for name, _ in model.named_parameters()]
         if checkpointing:
-            recompute_activations(model.encoder)
+            recompute_activations(model.encoder, model.masks)
         if compiled:
             torch._dynamo.reset()
             compile_layers(model.encoder)
@@ -95,7 +95,7 @@ def test_compiled_layers_have_the_loss_and_the_gradients_of_others_and_are_compi
 @compiler
 @pytest.mark.slow
 def test_a_compiled_run_draws_the_curve_of_any_other(tmp_path: Path) -> None:
-    """Two ranks, ZeRO 2, no dropout."""
+    """Two ranks, ZeRO 2, with the model's dropout."""
     losses = []
     for name, compiled in (("plain", "false"), ("compiled", "true")):
         said = stilts(
@@ -105,7 +105,6 @@ def test_a_compiled_run_draws_the_curve_of_any_other(tmp_path: Path) -> None:
             "intermediate={nli: [mnli, ccg]}",
             "targets=[tatoeba]",
             "launch.nproc=2",
-            "model.dropout=0",
             "engine.zero_stage=2",
             f"engine.torch_compile={compiled}",
             f"name={name}",
@@ -127,9 +126,9 @@ def test_packed_rows_have_the_loss_and_the_gradients_of_padded_ones(checkpointin
         ("padded", False, torch.float32),
         ("exact", False, torch.float64),
     ):
-        model = small.model(packed=packed).train().to(dtype)
+        model = small.model(packed=packed, dropout=0.1).train().to(dtype)
         if checkpointing:
-            recompute_activations(model.encoder)
+            recompute_activations(model.encoder, model.masks)
         found[name] = gradients(model, batch)
     exact = found["exact"]
     assert found["packed"][0] == pytest.approx(exact[0], rel=1e-6)

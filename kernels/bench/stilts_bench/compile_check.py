@@ -19,7 +19,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 import triton
+from stilts_kernels.dropout.attention import tile_of
+from stilts_kernels.dropout.attention_kernel import forward_kernel, key_gradient_kernel, query_gradient_kernel
+from stilts_kernels.dropout.kernel import BLOCK_ELEMENTS, BLOCK_PLANES, dropout_kernel
 from stilts_kernels.topk.configs import candidates
 from stilts_kernels.topk.kernel import (
     PAIR_BLOCK,
@@ -40,6 +44,8 @@ MAX_REGISTERS = {90: 168}
 SHARED_LIMIT = {90: 227 << 10, 80: 163 << 10}  # bytes a program may have
 DIM = 1024
 TOOLS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
+ATTENTION = (forward_kernel, query_gradient_kernel, key_gradient_kernel)
+POINTER = {torch.bfloat16: "*bf16", torch.float32: "*fp32"}
 POINTERS = ("out_keys", "out_tiles", "out_best", "out_second")
 
 
@@ -105,6 +111,31 @@ def compile_pairs(capability: int, unit: bool) -> Compiled:
     return assemble(pair_score_kernel, types, constants, capability, name, 255, {})
 
 
+def compile_dropout(capability: int, dtype: torch.dtype) -> Compiled:
+    """Compiles dropout of hidden states."""
+    pointer = POINTER[dtype]
+    constants = {"BP": BLOCK_PLANES, "BE": BLOCK_ELEMENTS}
+    types = {
+        **{"x": pointer, "keys": "*i64", "words": "*i32", "out": pointer},
+        **dict.fromkeys(("planes", "elements", "width", "site", "least"), "i32"),
+        "scale": "fp32",
+        **dict.fromkeys(constants, "constexpr"),
+    }
+    return assemble(dropout_kernel, types, constants, capability, f"dropout  {dtype}", 255, {})
+
+
+def compile_attention(capability: int, kernel: Any, dtype: torch.dtype, size: int = 64) -> Compiled:
+    """Compiles a kernel of attention with dropout, for heads of `size`."""
+    constants = tile_of(dtype, size)
+    options = {"num_warps": constants.pop("num_warps")}
+    others = {"logs": "*fp32", "deltas": "*fp32", "offsets": "*i64", "keys": "*i64", "words": "*i32"}
+    others |= dict.fromkeys(("heads", "size", "stride", "site", "least"), "i32")
+    others |= dict.fromkeys(("scale", "factor"), "fp32") | dict.fromkeys(constants, "constexpr")
+    types = {name: others.get(name, POINTER[dtype]) for name in kernel.arg_names}
+    name = f"attention with dropout  {kernel.fn.__name__}  {dtype}"
+    return assemble(kernel, types, constants, capability, name, 255, options)
+
+
 def assemble(
     kernel: Any,
     types: dict[str, str],
@@ -165,6 +196,10 @@ def kernels(every_candidate: bool) -> Iterator[Compiled]:
                     yield compile_search(capability, k, two_way, config)
         for unit in (False, True):
             yield compile_pairs(capability, unit)
+        for dtype in POINTER:
+            yield compile_dropout(capability, dtype)
+            for kernel in ATTENTION:
+                yield compile_attention(capability, kernel, dtype)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -173,7 +208,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if list(arguments) not in ([], ["--candidates"]):
         print("usage: python -m stilts_bench.compile_check [--candidates]", file=sys.stderr)
         return 2
-    print("search kernels: direction, k, D, then BM BN BK stages warps row-groups")
+    print("kernels; of a search: direction, k, D, then BM BN BK stages warps row-groups")
     failed = 0
     for compiled in kernels(bool(arguments)):
         reason = compiled.fails()
