@@ -158,11 +158,22 @@ class TrainingPart(Part):
         description="in place of doc_stride: context tokens from the start of a question-answering window to the start "
         "of the next, which jiant and XTREME's baseline call doc_stride; null: windows share doc_stride tokens",
     )
-    max_query_length: int = Field(64, ge=1, description="question tokens kept in a question-answering window")
+    max_query_length: int = Field(
+        64,
+        ge=1,
+        description="question tokens kept in a question-answering window; "
+        "trained retrieval: tokens of a query's row, special tokens included",
+    )
     pair_truncation_side: Literal["left", "right"] = Field(
         "left",
         description="side at which the longer part of a too long sentence pair loses tokens: `left` is its "
         "front, `right` its end, as in jiant. Multiple choice always loses the front",
+    )
+    pool_size: int = Field(
+        4,
+        ge=2,
+        description="trained retrieval: so many consecutive examples of a step are one pool, in which each example's "
+        "candidate is a wrong one for the others; fixed, whatever the ranks and micro-batches",
     )
     mlm_probability: float = Field(0.15, gt=0, lt=1)
     logging_steps: int = Field(10, ge=1)

@@ -85,6 +85,8 @@ def _phase(
     defaults = get_task(evaluate[0] if kind == "target" else alone).training if alone else {}
     mlm, several = any(not family_of(task).labelled for task in tasks), bool(tasks) and not alone
     training = recipe.training(kind, defaults, alone, several, mlm).in_use() if train else {}
+    if training and not any(_is_pooled(task) for task in tasks):
+        training.pop("pool_size")  # phases that read no pools keep their names, whatever it says
     lengths = {task.name: _lengths(recipe, task) for task in tasks} if several else {}
     if several:  # rows of several tasks have no common lengths and cuts
         training = {key: value for key, value in training.items() if key not in ROW_KEYS}
@@ -117,6 +119,12 @@ def _phase(
         training=training,
         lengths=lengths,
     )
+
+
+def _is_pooled(task: Task) -> bool:
+    """Whether the task's examples are each other's wrong candidates (trained retrieval)."""
+    head = family_of(task).head
+    return head is not None and head.pooled
 
 
 def _lengths(recipe: Recipe, task: Task) -> dict[str, int | str]:
