@@ -30,9 +30,7 @@ class ModelPart(Part):
 
     name_or_path: str = Field("toy", description="hub id or folder of an encoder; `toy` is a tiny XLM-R")
     revision: str | None = Field(None, description="hub revision (a commit pins the weights)")
-    dropout: float | None = Field(
-        None, ge=0, lt=1, description="hidden and attention dropout; null keeps the model's own"
-    )
+    dropout: float | None = Field(None, ge=0, lt=1, description="hidden and attention dropout; null: the model's own")
     attn_implementation: Literal["packed", "sdpa", "eager"] = Field(
         "packed",
         description="`packed`: rows stand one after the other without padding, where the model allows it; "
@@ -159,22 +157,14 @@ class TrainingPart(Part):
         "of the next, which jiant and XTREME's baseline call doc_stride; null: windows share doc_stride tokens",
     )
     max_query_length: int = Field(
-        64,
-        ge=1,
-        description="question tokens kept in a question-answering window; "
-        "trained retrieval: tokens of a query's row, special tokens included",
+        64, ge=1, description="question tokens kept in a window, or of a retrieval query's row"
     )
     pair_truncation_side: Literal["left", "right"] = Field(
         "left",
         description="side at which the longer part of a too long sentence pair loses tokens: `left` is its "
         "front, `right` its end, as in jiant. Multiple choice always loses the front",
     )
-    pool_size: int = Field(
-        4,
-        ge=2,
-        description="trained retrieval: so many consecutive examples of a step are one pool, in which each example's "
-        "candidate is a wrong one for the others; fixed, whatever the ranks and micro-batches",
-    )
+    pool_size: int = Field(4, ge=2, description="trained retrieval: consecutive examples that share their candidates")
     mlm_probability: float = Field(0.15, gt=0, lt=1)
     logging_steps: int = Field(10, ge=1)
     eval_steps: int = Field(0, ge=0, description="evaluate English dev every N steps; 0: only at the end")
@@ -275,6 +265,7 @@ class Recipe(Part):
     data: DataPart = DataPart()
     intermediate: dict[str, list[str]] = Field({"none": []}, description="conditions: a name and its tasks")
     targets: list[str] = Field(min_length=1)
+    benchmark: Literal["xtreme", "xtreme-r"] = Field("xtreme", description="whose languages, average and submission")
     sampling: SamplingPart = SamplingPart()
     intermediate_training: dict[str, Any] = Field(default_factory=dict, description="training.* of phase 2")
     target_training: dict[str, Any] = Field(default_factory=dict, description="training.* of phase 3")

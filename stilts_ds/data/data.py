@@ -19,6 +19,7 @@ from stilts_ds.rows.rows import Rows
 from stilts_ds.rows.tokenizer import Tokenizer
 from stilts_ds.run_dir import hash_json
 from stilts_ds.sources.source import DataSource
+from stilts_ds.tasks.benchmarks import get_benchmark
 from stilts_ds.tasks.registry import get_task
 from stilts_ds.tasks.spec import Task
 from stilts_ds.toy import LANGUAGES, PIVOT
@@ -201,8 +202,8 @@ class Data:
 
 
 def fitted_task(name: str, recipe: Recipe) -> Task:
-    """The task's literal, speaking the toy world's languages when the recipe's data come from there."""
-    task = get_task(name)
+    """The task's literal in the languages of the recipe's benchmark; or, with toy data, the toy world's."""
+    task = get_benchmark(recipe.benchmark).fitted(get_task(name))
     if recipe.data.source != "toy":
         return task
     languages = tuple(LANGUAGES) if len(task.languages) > 1 else (PIVOT,)
