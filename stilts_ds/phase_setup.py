@@ -23,7 +23,7 @@ from stilts_ds.errors import UserError
 from stilts_ds.evaluate.selection import dev_scores
 from stilts_ds.export import check_export, export_model
 from stilts_ds.families.build import build_model
-from stilts_ds.families.registry import get_family
+from stilts_ds.families.registry import family_of, get_family, pool_size
 from stilts_ds.model.encoder import load_encoder, read_language_head
 from stilts_ds.model.heads import HeadSpec, set_language_head
 from stilts_ds.model.multitask import MultiTask
@@ -32,6 +32,7 @@ from stilts_ds.model_files import Limits, limits_of, model_path, parameter_count
 from stilts_ds.plan_file import Phase
 from stilts_ds.rows.rows import Rows, touched_ids
 from stilts_ds.run_dir import RunDir, folder_bytes, provenance
+from stilts_ds.tasks.registry import get_task
 
 log = logging.getLogger(__name__)
 
@@ -62,6 +63,12 @@ def check_settings(recipe: Recipe, phases: list[Phase], limits: Limits, world: W
         longest = max(phase.setting(name).max_seq_length for name in phase.train)
         if limits.tokens is not None and longest > limits.tokens:
             raise UserError(f"{phase.title}: max_seq_length={longest}, but the model takes {limits.tokens} tokens")
+        pool = pool_size((family_of(get_task(name)) for name in phase.train), setting)
+        if setting.train_batch_size // pool < world.size and pool > 1:
+            raise UserError(
+                f"{phase.title}: train_batch_size={setting.train_batch_size} makes {setting.train_batch_size // pool} "
+                f"pools of pool_size={pool}, fewer than the {world.size} ranks; raise train_batch_size"
+            )
         if setting.train_batch_size < world.size:
             raise UserError(
                 f"{phase.title}: train_batch_size={setting.train_batch_size} is less than the {world.size} ranks"

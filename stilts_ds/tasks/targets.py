@@ -172,8 +172,8 @@ PANX = Task(
     test_sizes=test_sizes.PANX,
     training={"train_batch_size": 32, "num_train_epochs": 10, "max_seq_length": 256},
     licence="none stated (Wikipedia text)",
-    note="The languages that XTREME-R adds are not pinned on the hub: the commit of `unimelb-nlp/wikiann` that is read is "
-    "kept in the cache (hub_commits.json).",
+    note="The languages that XTREME-R adds are not pinned on the hub: the commit of `unimelb-nlp/wikiann` that is read "
+    "is kept in the cache (hub_commits.json).",
     url=XTREME_URL,
 )
 
@@ -199,8 +199,8 @@ XQUAD = Task(
     test_sizes=test_sizes.XQUAD,
     training={"train_batch_size": 16, "num_train_epochs": 2, **QA_LENGTHS},
     licence="CC BY-SA 4.0",
-    note="XQuAD has one split; select models on the dev split of SQuAD 1.1. Romanian, which XTREME-R adds, is not pinned "
-    "on the hub: the commit of `google/xquad` that is read is kept in the cache (hub_commits.json).",
+    note="XQuAD has one split; select models on the dev split of SQuAD 1.1. Romanian, which XTREME-R adds, is not "
+    "pinned on the hub: the commit of `google/xquad` that is read is kept in the cache (hub_commits.json).",
     url=XTREME_URL,
 )
 

@@ -51,7 +51,7 @@ class DualEncoderHead(Head):
         if targets.pool is not None:
             strangers = targets.pool[:, None] != targets.pool[None, :]
             scores = scores.masked_fill(strangers, float("-inf"))
-        return torch.logsumexp(scores, 1) - scores.diagonal()
+        return -functional.log_softmax(scores, 1).diagonal()
 
 
 def build(spec: HeadSpec, shape: HeadShape) -> Head:
