@@ -173,6 +173,7 @@ class TrainingPart(Part):
     save_steps: int = Field(500, ge=0, description="checkpoint every N steps; 0: none")
     save_minutes: float = Field(0.0, ge=0, description="and whenever the last one is N minutes old; 0: never")
     save_total_limit: int = Field(2, ge=1, description="checkpoints kept")
+    keep_head: bool = Field(False, description="go on with the head of the phase before, where it has one of this kind")
 
     @model_validator(mode="after")
     def _one_rule_for_windows(self) -> TrainingPart:
@@ -185,12 +186,12 @@ class TrainingPart(Part):
     def in_use(self) -> dict[str, Any]:
         """The settings that act, as plans keep them and the names of phases and cached rows hash them.
 
-        Of `doc_stride` and `window_step`, the one that is not in force is left out. So is `pair_truncation_side` where
-        it is the default: phases and rows keep the names that they had before there was a choice.
+        Of `doc_stride` and `window_step`, the one that is not in force is left out, as are defaults of later settings:
+        phases and rows keep the names that they had before there was a choice.
         """
         unused = {"window_step" if self.window_step is None else "doc_stride"}
-        if self.pair_truncation_side == "left":
-            unused.add("pair_truncation_side")
+        defaults = {"pair_truncation_side": "left", "keep_head": False}
+        unused |= {name for name, value in defaults.items() if getattr(self, name) == value}
         return self.model_dump(exclude=unused)
 
     def rows_in_use(self) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from stilts_ds.engine.world import World
 from stilts_ds.engine.zero import check_deepspeed
 from stilts_ds.errors import UserError
 from stilts_ds.evaluate.selection import dev_scores
-from stilts_ds.export import check_export, export_model
+from stilts_ds.export import check_export, export_model, keep_head
 from stilts_ds.families.build import build_model
 from stilts_ds.families.registry import family_of, get_family, pool_size
 from stilts_ds.model.encoder import load_encoder, read_language_head
@@ -31,7 +31,7 @@ from stilts_ds.model.vocabulary import narrow_vocabulary
 from stilts_ds.model_files import Limits, limits_of, model_path, parameter_count
 from stilts_ds.plan_file import Phase
 from stilts_ds.rows.rows import Rows, touched_ids
-from stilts_ds.run_dir import RunDir, folder_bytes, provenance
+from stilts_ds.run_dir import PhaseDir, RunDir, folder_bytes, provenance
 from stilts_ds.tasks.registry import get_task
 
 log = logging.getLogger(__name__)
@@ -133,6 +133,8 @@ def set_up_training(run: RunDir, recipe: Recipe, phase: Phase, data: Data, world
     lineage = {"init": source, "phase": phase.to_json(), "provenance": provenance().to_json()}
     model = build_model(encoder, specs, len(rows))
     load_language_head(model, language_head, source, world)
+    if setting.keep_head:
+        lineage["kept_heads"] = keep_heads(model, specs, run.phase(phase.init) if phase.init else None, world)
     folder.root.mkdir(parents=True, exist_ok=True)
     return TrainingSetup(
         title=phase.id,
@@ -151,6 +153,15 @@ def set_up_training(run: RunDir, recipe: Recipe, phase: Phase, data: Data, world
             folder.best(step), encoder, data.tokenizer, specs, parameters, {**lineage, "step": step}
         ),
     )
+
+
+def keep_heads(model: MultiTask, specs: Sequence[HeadSpec], before: PhaseDir | None, world: World) -> dict[str, str]:
+    """For each head the one of the phase before that it goes on with, "" where it is new."""
+    kept = {spec.name: keep_head(model, spec, before) if before is not None else "" for spec in specs}
+    if world.first:
+        for name, origin in kept.items():
+            log.info("keep_head: the head %s %s", name, f"goes on with that of {origin}" if origin else "is new")
+    return kept
 
 
 def load_language_head(

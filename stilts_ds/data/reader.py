@@ -82,9 +82,11 @@ class Origin:
         if family_of(self.task).multilingual:
             contents = self.corpus.model_dump() if self.corpus else hash_files(self.files)
             return hash_json([contents, list(self.languages), self.max_passages])
-        if self.hub:
-            return hash_json([[h.repo, h.config, h.split, h.revision, self.language] for h in self.hub])
         known = family_of(self.task).reader_versions
+        if self.hub:
+            read = [[h.repo, h.config, h.split, h.revision, self.language] for h in self.hub]
+            changed = [known[h.schema] for h in self.hub if h.schema in known]
+            return hash_json([read, changed] if changed else read)
         versions = {schema: known[schema] for schema, _ in self.parts if schema in known}
         return hash_json([hash_files(self.files), versions]) if versions else hash_files(self.files)
 

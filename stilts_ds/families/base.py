@@ -252,7 +252,7 @@ class Family:
 
     # --- what most families do
     take: Callable[[Iterable[Any], int, int | None], Iterator[Any]] = take_first  # records, skip, limit
-    # By local schema: raised when its reader gives other records of the same file, so that nothing older is reused.
+    # By schema: raised when its reader gives other records of the same file or rows, so that nothing older is reused.
     reader_versions: Mapping[str, int] = field(default_factory=dict)
     # Rows of a record's item where there are several (the choices of a question); None: one row an item.
     rows_of_item: Callable[[Any], int] | None = None

@@ -339,9 +339,9 @@ XCOPA = Task(
     },
     sizes={"train": 400, "dev": 100, "test": 500},
     test_sizes=test_sizes.XCOPA,
-    training={"train_batch_size": 16, "num_train_epochs": 5, "max_seq_length": 256},
+    training={"train_batch_size": 32, "num_train_epochs": 5, "max_seq_length": 128},
     licence="CC BY 4.0; English COPA: BSD-2-Clause",
-    note="XTREME-R's task: English COPA trains it. Batch size and epochs are this project's choice. The hub's copy "
+    note="English COPA trains it; XTREME-R trains Social IQa before and keeps its head (keep_head). The hub's copy "
     "has no English dev split; take local files to select models.",
     url="https://github.com/cambridgeltl/xcopa",
 )

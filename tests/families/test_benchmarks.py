@@ -12,7 +12,7 @@ import ranks
 from scoring_cases import MOCK, NO_MOCK
 from stilts_launcher import cli
 
-from stilts_ds.config import parse_recipe
+from stilts_ds.config import load_recipe, parse_recipe
 from stilts_ds.data.data import fitted_task
 from stilts_ds.errors import UserError
 from stilts_ds.evaluate.score import score_folder
@@ -20,6 +20,7 @@ from stilts_ds.families.ranking.record import Wanted
 from stilts_ds.families.ranking.score import Ranking
 from stilts_ds.families.registry import family_of
 from stilts_ds.families.span.record import Answer, Span
+from stilts_ds.plan import make_plan
 from stilts_ds.tasks.benchmarks import XTREME, XTREME_R, get_benchmark
 from stilts_ds.tasks.languages import XTREME_R as FIFTY
 from stilts_ds.tasks.registry import TASKS
@@ -142,3 +143,21 @@ def test_the_command_scores_the_benchmark_it_is_asked_for(whole: Path, capsys: p
     assert "all_task_qa_f1" in shown and "It is not XTREME-R's score, which is the mean of its 10 tasks." in shown
     scores = json.loads((whole / "out/scores.json").read_text())
     assert list(scores["missing"]) == ["lareqa"] and scores["benchmark"] == "xtreme-r"
+
+
+# --- the recipe ------------------------------------------------------------------------------------------------------
+
+
+def test_the_recipe_plans_each_training_once() -> None:
+    """Ten targets; SQuAD is trained once a condition and seed for XQuAD and MLQA, and the ones that settings tell apart
+    (its sentences for LAReQA) stand by themselves."""
+    recipe = load_recipe("xtreme_r")
+    plan = make_plan(recipe, "model", lambda task: "data")
+    assert recipe.benchmark == "xtreme-r" and set(recipe.targets) == set(XTREME_R.tasks)
+    runs = len(recipe.intermediate) * len(recipe.seeds)
+    assert len({phase.id for phase in plan.phases}) == len(plan.phases) == 145
+    squad = [phase for phase in plan.phases if phase.kind == "target" and phase.train == ("squad_v1",)]
+    assert len(squad) == runs and {phase.evaluate for phase in squad} == {("xquad", "mlqa")}
+    ranked = [phase for phase in plan.phases if phase.kind == "target" and phase.evaluate == ("lareqa",)]
+    assert len(ranked) == runs and {phase.training["pool_size"] for phase in ranked} == {4}
+    assert {phase.training.get("keep_head") for phase in plan.phases if phase.evaluate == ("xcopa",)} == {True}

@@ -15,6 +15,7 @@ CHOICE = Family(
         parameters=rows.head_parameters,
     ),
     readers=record.READERS,
+    reader_versions=record.READER_VERSIONS,
     converters=record.CONVERTERS,
     is_labelled=record.is_labelled,
     gold=record.gold,
