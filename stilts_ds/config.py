@@ -156,9 +156,7 @@ class TrainingPart(Part):
         description="in place of doc_stride: context tokens from the start of a question-answering window to the start "
         "of the next, which jiant and XTREME's baseline call doc_stride; null: windows share doc_stride tokens",
     )
-    max_query_length: int = Field(
-        64, ge=1, description="question tokens kept in a window, or of a retrieval query's row"
-    )
+    max_query_length: int = Field(64, ge=1, description="question tokens kept in a window, or in a query's own row")
     pair_truncation_side: Literal["left", "right"] = Field(
         "left",
         description="side at which the longer part of a too long sentence pair loses tokens: `left` is its "
