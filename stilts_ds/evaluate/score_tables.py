@@ -70,7 +70,7 @@ def scores_markdown(scores: Mapping[str, Any], tasks: Mapping[str, Task]) -> str
     if scores["all_task"] is None and mean["tasks"]:
         parts.append(
             f"Mean of {', '.join(mean['tasks'])}: {_cell(mean['score'])}. It is not {benchmark.title}'s score, "
-            f"which is the mean of its {len(benchmark.tasks)} tasks."
+            f"which is the mean of its {counted(len(benchmark.tasks), 'task')}."
         )
     parts.append(_table(["task", "score"], [[name, _cell(scores[name]["avg_metric"])] for name in tasks]))
     for name, task in tasks.items():

@@ -112,6 +112,7 @@ def reference(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     return torch.load(out, weights_only=True)
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("stage, ranks", some_slow(CELLS, [cell for cell in CELLS if cell not in ((0, 1), (3, 2))]))
 def test_losses_and_weights_are_those_of_one_process(
     stage: int, ranks: int, tmp_path: Path, reference: dict[str, Any]

@@ -239,7 +239,7 @@ def xquad_r(**changes: Any) -> dict[str, Any]:
     "changes, problem",
     [
         ({"sentence_breaks": [[0, 6], [5, 9]]}, r"sentence_breaks\[1\]: \[5, 9\] begins before the sentence in front"),
-        ({"sentence_breaks": [[0, 4], [5, 10]]}, r"\[5, 10\] is no range of the paragraph's 9 characters"),
+        ({"sentence_breaks": [[0, 4], [5, 10]]}, r"\[5, 10\] is no range of a paragraph of 9 characters"),
         ({"sentence_breaks": [[0, 4], 5]}, r"sentence_breaks\[1\]: 5 is no pair of places"),
         ({"answers": [{"text": " ", "answer_start": 4}]}, r"qas\[0\]: the answer at character 4 stands in no sentence"),
         ({"answers": []}, "the question has no answer, so no candidate is right"),

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import stilts_kernels
 import torch
 from torch import Tensor, nn
@@ -59,6 +60,11 @@ def build(spec: HeadSpec, shape: HeadShape) -> Head:
 
 
 # --- search ----------------------------------------------------------------------------------------------------------
+
+
+def as_tensors(*sides: np.ndarray) -> list[Tensor]:
+    """Vectors [N, H] as the search takes them, float32."""
+    return [torch.from_numpy(np.ascontiguousarray(side, np.float32)) for side in sides]
 
 
 def nearest(queries: Tensor, candidates: Tensor, k: int) -> Tensor:

@@ -63,11 +63,9 @@ def rank(
 
     With `whole`, right candidates behind these are given with their ranks.
     """
-    import torch
+    from stilts_ds.families.ranking.head import as_tensors, nearest, ranks_of
 
-    from stilts_ds.families.ranking.head import nearest, ranks_of
-
-    left, right = (torch.from_numpy(np.ascontiguousarray(side, np.float32)) for side in (queries, bank))
+    left, right = as_tensors(queries, bank)
     best = nearest(left, right, TOP).tolist()
     ids = [candidate.id for candidate in candidates]
     chosen = [tuple(ids[index] for index in indices) for indices in best]

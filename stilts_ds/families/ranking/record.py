@@ -13,7 +13,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from stilts_ds.errors import UserError
+from stilts_ds.errors import UserError, counted
 from stilts_ds.families.ranking.sentences import sentence_bounds
 from stilts_ds.sources.files import id_field, int_field, list_field, read_json, shorten, text_field
 from stilts_ds.sources.hub import Converter, RowContext
@@ -69,7 +69,7 @@ def fields(record: Query, most: int) -> list[tuple[str, str]]:
     """The query, the first of its right candidates, and how many it searches."""
     right = set(record.right)
     shown = [(f"right: {one.id}", one.text) for one in record.pool if one.id in right][:most]
-    return [("query", record.text), *shown, ("searches", f"{len(record.pool):,} candidates")]
+    return [("query", record.text), *shown, ("searches", counted(len(record.pool), "candidate"))]
 
 
 def candidate_text(sentence: str, context: str) -> str:
@@ -177,7 +177,7 @@ def _given_bounds(paragraph: Any, context: str, where: str) -> list[Bounds]:
             raise UserError(f"{place}: {shorten(pair)} is no pair of places; write [start, end]")
         start, end = pair
         if not start < end <= len(context) or start < 0:
-            problem = f"{place}: [{start}, {end}] is no range of the paragraph's {len(context)} characters"
+            problem = f"{place}: [{start}, {end}] is no range of a paragraph of {counted(len(context), 'character')}"
             raise UserError(f"{problem}; use the original file")
         if start < last:
             raise UserError(f"{place}: [{start}, {end}] begins before the sentence in front of it ends, at {last}; "
