@@ -45,9 +45,9 @@ def test_the_loss_is_the_softmax_from_query_to_candidate() -> None:
     """Rows only: the same with the candidates choosing among the queries would be another number."""
     given = logits([[1, 0], [0, 1]], [[1, 0], [0.6, 0.8]], 10)
     losses = head().losses(given, targets([0, 0]))
-    assert losses.mean().item() == pytest.approx(0.00924266714535272, abs=2e-8)  # float32
+    assert losses.mean().item() == pytest.approx(0.00924266714535272, abs=5e-8)  # float32
     by_hand = [math.log(1 + math.exp(6 - 10)), math.log(1 + math.exp(0 - 8))]
-    assert losses.tolist() == pytest.approx(by_hand, abs=2e-8)
+    assert losses.tolist() == pytest.approx(by_hand, abs=5e-8)
     assert sum(by_hand) / 2 == pytest.approx(0.00924266714535272, abs=1e-16)
 
 
