@@ -33,9 +33,7 @@ class ModelPart(Part):
     revision: str | None = Field(
         None, description="hub revision; a commit pins the weights, a branch is kept at the commit that it first had"
     )
-    dropout: float | None = Field(
-        None, ge=0, lt=1, description="hidden and attention dropout; null keeps the model's own"
-    )
+    dropout: float | None = Field(None, ge=0, lt=1, description="hidden and attention dropout; null: the model's own")
     attn_implementation: Literal["packed", "sdpa", "eager"] = Field(
         "packed",
         description="`packed`: rows stand one after the other without padding, where the model allows it; "
@@ -161,12 +159,13 @@ class TrainingPart(Part):
         description="in place of doc_stride: context tokens from the start of a question-answering window to the start "
         "of the next, which jiant and XTREME's baseline call doc_stride; null: windows share doc_stride tokens",
     )
-    max_query_length: int = Field(64, ge=1, description="question tokens kept in a question-answering window")
+    max_query_length: int = Field(64, ge=1, description="question tokens kept in a window, or in a query's own row")
     pair_truncation_side: Literal["left", "right"] = Field(
         "left",
         description="side at which the longer part of a too long sentence pair loses tokens: `left` is its "
         "front, `right` its end, as in jiant. Multiple choice always loses the front",
     )
+    pool_size: int = Field(4, ge=2, description="trained retrieval: consecutive examples that share their candidates")
     mlm_probability: float = Field(0.15, gt=0, lt=1)
     logging_steps: int = Field(10, ge=1)
     eval_steps: int = Field(0, ge=0, description="evaluate English dev every N steps; 0: only at the end")
@@ -175,6 +174,7 @@ class TrainingPart(Part):
     save_steps: int = Field(500, ge=0, description="checkpoint every N steps; 0: none")
     save_minutes: float = Field(0.0, ge=0, description="and whenever the last one is N minutes old; 0: never")
     save_total_limit: int = Field(2, ge=1, description="checkpoints kept")
+    keep_head: bool = Field(False, description="go on with the head of the phase before, where it has one of this kind")
 
     @model_validator(mode="after")
     def _one_rule_for_windows(self) -> TrainingPart:
@@ -187,12 +187,12 @@ class TrainingPart(Part):
     def in_use(self) -> dict[str, Any]:
         """The settings that act, as plans keep them and the names of phases and cached rows hash them.
 
-        Of `doc_stride` and `window_step`, the one that is not in force is left out. So is `pair_truncation_side` where
-        it is the default: phases and rows keep the names that they had before there was a choice.
+        Of `doc_stride` and `window_step`, the one that is not in force is left out, as are defaults of later settings:
+        phases and rows keep the names that they had before there was a choice.
         """
         unused = {"window_step" if self.window_step is None else "doc_stride"}
-        if self.pair_truncation_side == "left":
-            unused.add("pair_truncation_side")
+        defaults = {"pair_truncation_side": "left", "keep_head": False}
+        unused |= {name for name, value in defaults.items() if getattr(self, name) == value}
         return self.model_dump(exclude=unused)
 
     def rows_in_use(self) -> dict[str, Any]:
@@ -268,6 +268,7 @@ class Recipe(Part):
     data: DataPart = DataPart()
     intermediate: dict[str, list[str]] = Field({"none": []}, description="conditions: a name and its tasks")
     targets: list[str] = Field(min_length=1)
+    benchmark: Literal["xtreme", "xtreme-r"] = Field("xtreme", description="whose languages, average and submission")
     sampling: SamplingPart = SamplingPart()
     intermediate_training: dict[str, Any] = Field(default_factory=dict, description="training.* of phase 2")
     target_training: dict[str, Any] = Field(default_factory=dict, description="training.* of phase 3")

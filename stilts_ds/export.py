@@ -28,6 +28,7 @@ from stilts_ds.model_files import model_source
 from stilts_ds.rows.tokenizer import Tokenizer
 from stilts_ds.run_dir import (
     HEADS_JSON,
+    LINEAGE,
     PhaseDir,
     hash_file,
     model_damage,
@@ -38,7 +39,6 @@ from stilts_ds.run_dir import (
 )
 
 PREFIX_ENCODER, PREFIX_HEADS = "encoder.", "heads."
-LINEAGE = "stilts.json"
 
 
 def export_model(
@@ -136,6 +136,24 @@ def load_trained(folder: PhaseDir | None, recipe: Recipe, device: torch.device) 
     if folder is not None:
         model.heads.load_state_dict(load_file(folder.heads))
     return model.to(device).eval()
+
+
+def keep_head(model: MultiTask, spec: HeadSpec, before: PhaseDir) -> str:
+    """Load the weights of the one head of an earlier phase that is of the same family and labels into a head.
+
+    Returns that head's name, "" where the phase has none; choices may be of another number, since one score is given
+    to each. Raises UserError where several could be meant.
+    """
+    alike = [head for head in read_heads(before.root) if (head.family, head.labels) == (spec.family, spec.labels)]
+    if len(alike) > 1:
+        names = ", ".join(head.name for head in alike)
+        raise UserError(f"keep_head: {before.root} has several heads for {spec.name!r}: {names}; set keep_head=false")
+    if not alike:
+        return ""
+    prefix = f"{alike[0].name}."
+    weights = {name.removeprefix(prefix): t for name, t in load_file(before.heads).items() if name.startswith(prefix)}
+    model.heads[spec.name].load_state_dict(weights)
+    return alike[0].name
 
 
 def read_heads(folder: Path) -> list[HeadSpec]:

@@ -24,9 +24,9 @@ from stilts_ds.engine.world import World
 from stilts_ds.engine.zero import check_deepspeed
 from stilts_ds.errors import UserError
 from stilts_ds.evaluate.selection import dev_scores
-from stilts_ds.export import check_export, export_model, publish, withdraw
+from stilts_ds.export import check_export, export_model, keep_head, publish, withdraw
 from stilts_ds.families.build import build_model
-from stilts_ds.families.registry import family_of, get_family
+from stilts_ds.families.registry import family_of, get_family, pool_size
 from stilts_ds.lineage import is_outdated, start_over_if_outdated
 from stilts_ds.locks import phase_lock
 from stilts_ds.model.backbone import Backbone
@@ -40,7 +40,7 @@ from stilts_ds.model_kinds import sentence_token
 from stilts_ds.phase_names import left_alone
 from stilts_ds.plan_file import Phase, Plan
 from stilts_ds.rows.rows import Rows, touched_ids
-from stilts_ds.run_dir import RunDir, folder_bytes, provenance
+from stilts_ds.run_dir import PhaseDir, RunDir, folder_bytes, provenance
 from stilts_ds.tasks.registry import get_task
 
 log = logging.getLogger(__name__)
@@ -74,6 +74,12 @@ def check_settings(recipe: Recipe, phases: list[Phase], limits: Limits, world: W
         longest = max(phase.setting(name).max_seq_length for name in phase.train)
         if limits.tokens is not None and longest > limits.tokens:
             raise UserError(f"{phase.title}: max_seq_length={longest}, but the model takes {limits.tokens} tokens")
+        pool = pool_size((family_of(get_task(name)) for name in phase.train), setting)
+        if setting.train_batch_size // pool < world.size and pool > 1:
+            raise UserError(
+                f"{phase.title}: train_batch_size={setting.train_batch_size} makes {setting.train_batch_size // pool} "
+                f"pools of pool_size={pool}, fewer than the {world.size} ranks; raise train_batch_size"
+            )
         if setting.train_batch_size < world.size:
             raise UserError(
                 f"{phase.title}: train_batch_size={setting.train_batch_size} is less than the {world.size} ranks"
@@ -195,6 +201,8 @@ def set_up_training(run: RunDir, recipe: Recipe, phase: Phase, data: Data, world
     lineage = {"init": source, "phase": phase.to_json(), "provenance": provenance().to_json()}
     model = build_model(encoder, specs, len(rows))
     load_language_head(model, language_head, source, world)
+    if setting.keep_head:
+        lineage["kept_heads"] = keep_heads(model, specs, run.phase(phase.init) if phase.init else None, world)
     folder.root.mkdir(parents=True, exist_ok=True)
     return TrainingSetup(
         title=phase.id,
@@ -232,6 +240,15 @@ def warn_of_dropout(encoder: Any, source: str, world: World) -> None:
             source,
             encoder.config.model_type,
         )
+
+
+def keep_heads(model: MultiTask, specs: Sequence[HeadSpec], before: PhaseDir | None, world: World) -> dict[str, str]:
+    """For each head the one of the phase before that it goes on with, "" where it is new."""
+    kept = {spec.name: keep_head(model, spec, before) if before is not None else "" for spec in specs}
+    if world.first:
+        for name, origin in kept.items():
+            log.info("keep_head: the head %s %s", name, f"goes on with that of {origin}" if origin else "is new")
+    return kept
 
 
 def load_language_head(

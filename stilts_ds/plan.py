@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from stilts_ds.config import NAME, ROW_KEYS, Recipe
+from stilts_ds.config import NAME, ROW_KEYS, Recipe, TrainingPart
 from stilts_ds.ds_files import numbers_in
 from stilts_ds.errors import UserError, did_you_mean
 from stilts_ds.families.registry import family_of
@@ -101,7 +101,12 @@ class _Planner:
         alone = "" if not tasks else tasks[0].origin if kind == "target" else only_task(tasks)
         defaults = get_task(evaluate[0] if kind == "target" else alone).training if alone else {}
         mlm, several = any(not family_of(task).labelled for task in tasks), bool(tasks) and not alone
-        training = recipe.training(kind, defaults, alone, several, mlm).in_use() if train else {}
+        setting = recipe.training(kind, defaults, alone, several, mlm)
+        training = setting.in_use() if train else {}
+        if any(_is_pooled(task) for task in tasks):
+            _check_pool_size("+".join(train), setting)
+        elif train:
+            training.pop("pool_size")  # phases that read no pools keep their names, whatever it says
         lengths = {task.name: _lengths(recipe, task) for task in tasks} if several else {}
         if several:  # rows of several tasks have no common lengths and cuts
             training = {key: value for key, value in training.items() if key not in ROW_KEYS}
@@ -154,6 +159,12 @@ class _Planner:
         return content
 
 
+def _is_pooled(task: Task) -> bool:
+    """Whether the task's examples are each other's wrong candidates (trained retrieval)."""
+    head = family_of(task).head
+    return head is not None and head.pooled
+
+
 def _lengths(recipe: Recipe, task: Task) -> dict[str, int | str]:
     """What rows of one of several tasks trained together depend on: the task's own, as in a phase by itself."""
     mlm = not family_of(task).labelled
@@ -190,6 +201,7 @@ def check_tasks(recipe: Recipe) -> None:
             raise UserError(f"targets: {name} is training data; score {task.origin}")
     _check_task_keys(recipe)
     _check_weights(recipe)
+    _check_pools(recipe)
 
 
 def _check_task_keys(recipe: Recipe) -> None:
@@ -254,6 +266,24 @@ def _check_condition(recipe: Recipe, condition: str, names: Sequence[str]) -> No
         if not task.trains:
             problem = f"intermediate.{condition}: {task.name} is retrieval and has nothing to train on"
             raise UserError(f"{problem}; leave it out")
+
+
+def _check_pools(recipe: Recipe) -> None:
+    """Pools of trained retrieval are consecutive examples of a step, which must all be of one task."""
+    for condition, names in recipe.intermediate.items():
+        pooled = [name for name in names if _is_pooled(get_task(name))]
+        if pooled and len(names) > 1 and recipe.sampling.unit == "example":
+            raise UserError(f"intermediate.{condition}: {pooled[0]} needs steps of its own; set sampling.unit=step")
+
+
+def _check_pool_size(where: str, setting: TrainingPart) -> None:
+    """Steps and micro-batches hold whole pools."""
+    batch, part, pool = setting.train_batch_size, setting.per_device_train_batch_size, setting.pool_size
+    if batch % pool:
+        raise UserError(f"{where}: train_batch_size={batch} is no multiple of pool_size={pool}; set one that is")
+    if part < pool:
+        problem = f"per_device_train_batch_size={part} is less than pool_size={pool}, which one rank computes at once"
+        raise UserError(f"{where}: {problem}; raise the one or lower the other")
 
 
 def _check_weights(recipe: Recipe) -> None:

@@ -23,6 +23,7 @@ from stilts_ds.values import Value, check_value
 
 COMMIT = "COMMIT"
 HEADS_JSON = "heads.json"
+LINEAGE = "stilts.json"  # beside the encoder: what it was made from
 VERSIONED = ("torch", "deepspeed", "transformers", "tokenizers", "datasets", "numpy", "triton", "mpi4py")
 
 

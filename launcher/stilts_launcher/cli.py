@@ -90,6 +90,12 @@ def build_parser() -> argparse.ArgumentParser:
             part.add_argument("--predictions", type=Path, help="folder <task>/<split>-<language>.tsv|json")
             part.add_argument("--labels", type=Path, help="folder of the same layout")
             part.add_argument("--split", default="test", choices=["dev", "test"], help="split to read (default: test)")
+            part.add_argument(
+                "--benchmark", choices=["xtreme", "xtreme-r"], help="all of its tasks, missing ones named"
+            )
+            part.add_argument(
+                "--qa-f1", action="store_true", help="also the average with question answering by F1 only"
+            )
             part.add_argument("--output", type=Path, help="also write scores.json, .csv and .md into this folder")
         if name == "report":
             part.add_argument(
@@ -124,7 +130,7 @@ def build_parser() -> argparse.ArgumentParser:
     part.add_argument("--repo", required=True, metavar="OWNER/NAME", help="the hub's repository, made if need be")
     part.add_argument("--private", action="store_true", help="make the repository private when it is made")
     part.add_argument("--dry-run", action="store_true", help="only list what would be uploaded; needs no network")
-    part = add("submission", submission, "write a run's predictions as XTREME's nine-folder submission and check it")
+    part = add("submission", submission, "write a run's predictions as a submission to its benchmark and check it")
     part.add_argument("run_dir", type=Path, help="folder of the run")
     one = part.add_mutually_exclusive_group()
     one.add_argument("--condition", help="row of the table to submit (default: the run's last)")
@@ -254,7 +260,10 @@ def evaluate(given: argparse.Namespace) -> int:
 
 def score(given: argparse.Namespace) -> int:
     if given.run_dir is None:
-        return _score_folders(given)
+        from stilts_launcher.score_folders import score_folders
+
+        say(score_folders(given))
+        return 0
     from stilts_ds.data.data import Data
     from stilts_ds.evaluate.score_run import score_phase
     from stilts_ds.plan_file import Plan
@@ -266,23 +275,6 @@ def score(given: argparse.Namespace) -> int:
         if phase.evaluate:
             score_phase(folder, recipe, phase, data)
     return report(given)
-
-
-def _score_folders(given: argparse.Namespace) -> int:
-    from stilts_ds.evaluate.score import score_folder
-    from stilts_ds.evaluate.score_tables import scores_markdown, write_scores
-    from stilts_ds.tasks.registry import TASKS
-
-    if given.predictions is None or given.labels is None:
-        raise UserError("give a run folder, or both --predictions and --labels")
-    tasks = {name: task for name, task in TASKS.items() if (given.labels / name).is_dir()}
-    if not tasks:
-        raise UserError(f"{given.labels} has no folder named after a task; see `stilts tasks`")
-    scores = score_folder(given.predictions, given.labels, given.split, tasks)
-    say(scores_markdown(scores, tasks))
-    if given.output:
-        write_scores(given.output, scores, tasks)
-    return 0
 
 
 def report(given: argparse.Namespace) -> int:

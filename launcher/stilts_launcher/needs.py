@@ -62,7 +62,7 @@ def ensure_local(need: Need, data: Data) -> list[str]:
     task = data.task(need.task)
     if family_of(task).corpus is not None and data.source.text_hub is not None:
         return []  # its rows are all that a run needs, and they are made with the others
-    if not data.source.from_hub(owner(task, need.split), need.split):
+    if not data.source.from_hub(owner(task, need.split), need.split, need.language):
         return missing_parts(task, need.split, need.language, data.source)
     try:
         hub.fetch(data.origin(task, need.split, need.language).hub, need.language)

@@ -44,10 +44,16 @@ class TaskRows:
 
 
 class Collator:
-    """Builds training batches. `weights[task]` is the factor of each of the task's loss terms in this step."""
+    """Builds training batches. `weights[task]` is the factor of each of the task's loss terms in this step.
 
-    def __init__(self, tasks: Mapping[str, TaskRows], tokenizer: Tokenizer, mlm_probability: float, seed: int) -> None:
+    `pool_size` consecutive places of the global batch share their candidates where a task is trained retrieval.
+    """
+
+    def __init__(
+        self, tasks: Mapping[str, TaskRows], tokenizer: Tokenizer, mlm_probability: float, seed: int, pool_size: int = 1
+    ) -> None:
         self.tasks, self.tokenizer, self.mlm_probability, self.seed = tasks, tokenizer, mlm_probability, seed
+        self.pool_size = pool_size
 
     def __call__(self, items: Sequence[tuple[int, str, int]], step: int, weights: Mapping[str, float]) -> Batch:
         """`items` are (position in the global batch, task, item); the position seeds what is masked in an item, and its
@@ -58,8 +64,8 @@ class Collator:
             task = self.tasks[name]
             masking = Masking(self.tokenizer, self.mlm_probability, self._generator(step, position))
             targets = task.verbs.targets(task.rows, item, packed.starts(number), packed.ids, masking)
-            draft = drafts.setdefault(task.head, Draft(task.verbs.by_window))
-            draft.add(targets, weights[name], task.index)
+            draft = drafts.setdefault(task.head, Draft(task.verbs))
+            draft.add(targets, weights[name], task.index, position // self.pool_size)
         packed.batch.heads = {head: draft.targets() for head, draft in drafts.items()}
         positions = [position for position, _, _ in items]
         packed.batch.mask_keys = row_keys(self.seed, step, packed.numbered(positions))
@@ -101,20 +107,25 @@ class PackedItems:
 class Draft:
     """A head's targets while a batch is being filled."""
 
-    def __init__(self, by_window: bool) -> None:
-        self.by_window = by_window
+    def __init__(self, verbs: HeadVerbs) -> None:
+        self.by_window, self.pooled = verbs.by_window, verbs.pooled
         self.items: list[ItemTargets] = []
         self.weight: list[np.ndarray] = []
         self.task: list[np.ndarray] = []
+        self.pool: list[np.ndarray] = []
 
-    def add(self, targets: ItemTargets, weight: float, task: int) -> None:
+    def add(self, targets: ItemTargets, weight: float, task: int, pool: int = 0) -> None:
         """Take in an item's targets; `weight` is the factor of each of its loss terms."""
         self.items.append(targets)
         self.weight.append(np.full(len(targets.gold), weight, np.float32))
         self.task.append(np.full(len(targets.gold), task))
+        self.pool.append(np.full(len(targets.gold), pool))
 
     def targets(self) -> Targets:
         columns = [item.tokens for item in self.items], [item.gold for item in self.items], self.task
         tokens, gold, task = (torch.from_numpy(np.concatenate(column).astype(np.int64)) for column in columns)
         windows = [len(item.tokens) for item in self.items] if self.by_window else []
-        return Targets(tokens, gold, torch.from_numpy(np.concatenate(self.weight)), task, *window_cells(windows))
+        weight = torch.from_numpy(np.concatenate(self.weight))
+        pool = torch.from_numpy(np.concatenate(self.pool)) if self.pooled else None
+        cells, longest = window_cells(windows)
+        return Targets(tokens, gold, weight, task, cells, pool, longest)

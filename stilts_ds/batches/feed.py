@@ -51,22 +51,26 @@ class Feed:
     def make(self, step: int) -> StepData:
         items = self.mixture.step(step)
         weights = loss_weights(items, self.collate.tasks, self.collate.mlm_probability)
-        mine = self._deal(self._costs(items))[self.rank]
+        mine = self._deal(items)[self.rank]
         return StepData(
             items, [(self.collate([(p, *items[p]) for p in part], step, weights), len(part)) for part in mine]
         )
 
     def largest(self, step: int) -> int:
         """Tokens that the encoder computes in the largest micro-batch of any rank."""
-        costs = self._costs(self.mixture.step(step))
-        parts = [[costs[place] for place in part] for rank in self._deal(costs) for part in rank if part]
+        items = self.mixture.step(step)
+        costs = self._costs(items)
+        parts = [[costs[place] for place in part] for rank in self._deal(items) for part in rank if part]
         return max(sum(part) if self.packed else len(part) * max(part) for part in parts)
 
     def _costs(self, items: list[Item]) -> list[int]:
         return [int(self.lengths[name][item]) for name, item in items]
 
-    def _deal(self, costs: list[int]) -> list[list[list[int]]]:
-        return deal(costs, self.world_size, self.micro_batches, padded=not self.packed)
+    def _deal(self, items: list[Item]) -> list[list[list[int]]]:
+        """The step's places by rank and micro-batch; a pool of trained retrieval stays together."""
+        pooled = any(self.collate.tasks[name].verbs.pooled for name, _ in items)
+        pool = self.collate.pool_size if pooled else 1
+        return deal(self._costs(items), self.world_size, self.micro_batches, padded=not self.packed, pool=pool)
 
     def close(self) -> None:
         self.worker.shutdown(wait=True, cancel_futures=True)

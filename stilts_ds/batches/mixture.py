@@ -169,26 +169,44 @@ def _ordinals(drawn: np.ndarray, kinds: int) -> np.ndarray:
     return ordinal
 
 
-def micro_batch_count(setting: TrainingPart, world_size: int) -> int:
-    """Micro-batches of a step on each rank (gradient accumulation steps)."""
-    share = math.ceil(setting.train_batch_size / world_size)
-    return math.ceil(share / setting.per_device_train_batch_size)
+def micro_batch_count(setting: TrainingPart, world_size: int, pool: int = 1) -> int:
+    """Micro-batches of a step on each rank (gradient accumulation steps), each of whole pools."""
+    pools = math.ceil(setting.train_batch_size / pool)
+    share = math.ceil(pools / world_size)
+    return math.ceil(share / max(1, setting.per_device_train_batch_size // pool))
 
 
-def deal(lengths: Sequence[int], world_size: int, micro_batches: int, padded: bool = False) -> list[list[list[int]]]:
+def deal(
+    lengths: Sequence[int], world_size: int, micro_batches: int, padded: bool = False, pool: int = 1
+) -> list[list[list[int]]]:
     """Deal a step's items over ranks and micro-batches so that the slowest rank has little more than its share.
 
     Longest first to the rank with the fewest tokens so far and room left (LPT), then exchanges between the heaviest and
     the lightest rank; a rank's items go over its micro-batches by the same rule or, where rows will be `padded`, so
     that items of like length share one. Returns [rank][micro-batch] -> positions in `lengths`, longest first; a
-    micro-batch may be empty.
+    micro-batch may be empty. Each `pool` consecutive items are dealt as one.
     """
+    if pool > 1:
+        return _deal_pools(lengths, world_size, micro_batches, padded, pool)
     size = np.asarray(lengths)
     room = math.ceil(math.ceil(len(size) / world_size) / micro_batches) * micro_batches
     ranks = _spread(size, np.argsort(-size, kind="stable"), world_size, room)
     if padded:
         return [[part.tolist() for part in np.array_split(mine, micro_batches)] for mine in ranks]
     return [[part.tolist() for part in _spread(size, mine, micro_batches, room // micro_batches)] for mine in ranks]
+
+
+def _deal_pools(
+    lengths: Sequence[int], world_size: int, micro_batches: int, padded: bool, pool: int
+) -> list[list[list[int]]]:
+    """Pools dealt by the sum of their items: a loss term's candidates are in one micro-batch of one rank."""
+    firsts = range(0, len(lengths), pool)
+    costs = [sum(lengths[first : first + pool]) for first in firsts]
+
+    def places(pools: Sequence[int]) -> list[int]:
+        return [place for number in pools for place in range(number * pool, min((number + 1) * pool, len(lengths)))]
+
+    return [[places(part) for part in rank] for rank in deal(costs, world_size, micro_batches, padded)]
 
 
 def _spread(size: np.ndarray, items: np.ndarray, bins: int, room: int) -> list[np.ndarray]:

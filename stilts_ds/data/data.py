@@ -20,6 +20,7 @@ from stilts_ds.rows.rows import Rows
 from stilts_ds.rows.tokenizer import Tokenizer
 from stilts_ds.run_dir import hash_json
 from stilts_ds.sources.source import DataSource
+from stilts_ds.tasks.benchmarks import get_benchmark
 from stilts_ds.tasks.registry import get_task
 from stilts_ds.tasks.spec import Task
 from stilts_ds.toy import LANGUAGES, PIVOT
@@ -202,9 +203,9 @@ class Data:
 
 
 def fitted_task(name: str, recipe: Recipe) -> Task:
-    """The task's literal as the recipe's model can learn it, speaking the toy world's languages when the recipe's data
-    come from there."""
-    task = get_task(name)
+    """The task's literal in the languages of the recipe's benchmark, as the recipe's model can learn it; or, with toy
+    data, in the toy world's languages."""
+    task = get_benchmark(recipe.benchmark).fitted(get_task(name))
     if limits_of(recipe.model.name_or_path, recipe.model.revision).sees == "left":
         task = family_of(task).left_task(task)
     if recipe.data.source != "toy":

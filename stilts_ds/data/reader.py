@@ -29,7 +29,7 @@ from stilts_ds.sources.draw import at_places, draw_places
 from stilts_ds.sources.local import parts_of
 from stilts_ds.sources.source import DataSource, Part
 from stilts_ds.tasks.registry import check_language, owner
-from stilts_ds.tasks.spec import Hub, Task
+from stilts_ds.tasks.spec import Hub, Task, serves
 
 log = logging.getLogger(__name__)
 
@@ -64,6 +64,8 @@ class Origin:
     def files(self) -> list[Path]:
         """Every local file that the split depends on, labels included; none for what the hub serves."""
         beside = {path for _, part in self.parts for path in (part.labels, part.pivot) if path is not None}
+        own = {part.path for _, part in self.parts}
+        beside |= {path for _, part in self.parts for _, path in part.pool if path not in own}
         return [part.path for _, part in self.parts] + sorted(beside)
 
     @property
@@ -80,9 +82,11 @@ class Origin:
         if family_of(self.task).multilingual:
             contents = self.corpus.model_dump() if self.corpus else hash_files(self.files)
             return hash_json([contents, list(self.languages), self.max_passages])
-        if self.hub:
-            return hash_json([[h.repo, h.config, h.split, h.revision, self.language] for h in self.hub])
         known = family_of(self.task).reader_versions
+        if self.hub:
+            read = [[h.repo, h.config, h.split, h.revision, self.language] for h in self.hub]
+            changed = [known[h.schema] for h in self.hub if h.schema in known]
+            return hash_json([read, changed] if changed else read)
         versions = {schema: known[schema] for schema, _ in self.parts if schema in known}
         return hash_json([hash_files(self.files), versions]) if versions else hash_files(self.files)
 
@@ -166,9 +170,10 @@ def find_origin(task: Task, split: str, language: str, source: DataSource) -> Or
     if family_of(task).corpus is not None and source.text_hub is not None:
         return Origin(serving, split, language, corpus=source.text_hub, max_passages=source.max_text_passages)
     check_language(serving, language)
-    if source.from_hub(serving, split):
+    if source.from_hub(serving, split, language):
         hub.check_offer(serving, split, language)
-        pinned = tuple(hub.pin(data_set, source.hub_commits) for data_set in serving.hub[split])
+        entries = [entry for entry in serving.hub[split] if serves(entry, language)]
+        pinned = tuple(hub.pin(data_set, source.hub_commits) for data_set in entries)
         return Origin(serving, split, language, hub=pinned)
     parts = parts_of(serving, split, language, source)
     return Origin(serving, split, language, tuple(parts), max_passages=source.max_text_passages)

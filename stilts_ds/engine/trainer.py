@@ -29,6 +29,7 @@ from stilts_ds.engine.zero import (
 )
 from stilts_ds.engine.zero_state import full_parameters
 from stilts_ds.errors import counted
+from stilts_ds.families.registry import pool_size
 from stilts_ds.model.vocabulary import widen
 from stilts_ds.rows.batch import Batch
 
@@ -43,8 +44,9 @@ class Trainer:
         sizes = {name: len(task.rows) for name, task in setup.tasks.items()}
         groups = {name: task.groups for name, task in setup.tasks.items() if task.groups is not None}
         self.mixture = Mixture(sizes, setup.setting, setup.sampling, setup.seed, groups)
-        self.micro_batches = micro_batch_count(setup.setting, setup.world.size)
-        collate = Collator(setup.tasks, setup.tokenizer, setup.setting.mlm_probability, setup.seed)
+        pool = pool_size((task.family for task in setup.tasks.values()), setup.setting)
+        self.micro_batches = micro_batch_count(setup.setting, setup.world.size, pool)
+        collate = Collator(setup.tasks, setup.tokenizer, setup.setting.mlm_probability, setup.seed, pool)
         world = setup.world
         self.feed = Feed(self.mixture, collate, self.micro_batches, world.rank, world.size, setup.model.packs)
         self.statistics = Statistics(setup, self.mixture.total_steps)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -44,6 +44,14 @@ class Predictor:
     tokenizer: Tokenizer
     batch_size: int
     world: World
+    kept: dict[str, Any] = field(default_factory=dict)
+
+    def once(self, name: str, compute: Callable[[], Any]) -> Any:
+        """What `compute` gave when it was last asked for by this name; another name takes its place. A collective."""
+        if name not in self.kept:
+            self.kept.clear()  # one pool of candidates may take gigabytes
+            self.kept[name] = compute()
+        return self.kept[name]
 
     @property
     def first(self) -> bool:
@@ -80,7 +88,7 @@ class Predictor:
         cells, longest = window_cells(counts if verbs.by_window else [])
         none = torch.zeros(0, dtype=torch.long)
         read = torch.from_numpy(np.concatenate(tokens).astype(np.int64))
-        packed.batch.heads[head] = Targets(read, none, none.float(), none, cells, longest)
+        packed.batch.heads[head] = Targets(read, none, none.float(), none, cells, longest=longest)
         return packed.batch, counts
 
     @torch.no_grad()

@@ -1,4 +1,4 @@
-"""A run's submission to XTREME: its predictions as the nine folders, checked before they are sent."""
+"""A run's submission to its benchmark: predictions in a folder for each task, checked before they are sent."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from stilts_ds.data.data import Data
 from stilts_ds.errors import UserError, counted
 from stilts_ds.evaluate.choose import Choice, choose_best, choose_condition, choose_seed
 from stilts_ds.evaluate.submission import (
-    SUBMITTED_TASKS,
     describe_files,
     manifest_path,
     unknown_test_sizes,
@@ -21,6 +20,7 @@ from stilts_ds.families.files import Expected
 from stilts_ds.families.registry import family_of
 from stilts_ds.plan_file import Plan
 from stilts_ds.run_dir import RunDir, hash_file, provenance, write_json
+from stilts_ds.tasks.benchmarks import get_benchmark
 from stilts_ds.tasks.file_hashes import SHA256
 from stilts_ds.tasks.spec import Task
 
@@ -34,18 +34,19 @@ def write_run_submission(
     that is missing, malformed or not the benchmark's.
     """
     _check_recipe(recipe)
+    benchmark = get_benchmark(recipe.benchmark)
     plan = Plan.load(run.plan)
     chosen_seed = choose_seed(plan, seed)
     chosen = choose_best(run, plan, chosen_seed) if best else choose_condition(run, plan, condition, chosen_seed)
-    chosen = {name: choice for name, choice in chosen.items() if name in SUBMITTED_TASKS}
+    chosen = {name: choice for name, choice in chosen.items() if name in benchmark.tasks}
     data = Data(recipe, run.root)
     tasks = {name: data.task(name) for name in chosen}
     manifest = manifest_path(output)
     manifest.unlink(missing_ok=True)  # what it told is no longer in the folder
     expected = {(name, code): found for name, task in tasks.items() for code, found in _expected(task, data).items()}
     folders = {name: run.phase(choice.phase.id).predictions / name for name, choice in chosen.items()}
-    written = write_submission(folders, output, tasks, expected)
-    unknown = unknown_test_sizes(tasks)
+    written = write_submission(folders, output, tasks, expected, benchmark)
+    unknown = unknown_test_sizes(tasks, benchmark)
     files = {name: _source_files(task, data) for name, task in tasks.items()}
     described = {name: _described(choice, output, tasks[name], files[name]) for name, choice in chosen.items()}
     write_json(manifest, {

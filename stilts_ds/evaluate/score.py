@@ -2,8 +2,8 @@
 
 No model and no torch. `score_folder` returns XTREME's JSON (`all_task`, a key per group, and per task `accuracy`,
 `f1`, `avg_f1`, `avg_metric`, ...), all in percent. An average over a set that is not complete is None: the languages
-that lack a file are listed under `missing`, and `mean_of_present` holds what can be said about the others. `complete`
-says whether this is XTREME's whole: each of its tasks and languages, with as many examples as its test sets have.
+that lack a file are listed under `missing`, and `mean_of_present` holds what can be said about the others. `complete`:
+this is the benchmark's whole, each of its tasks and languages, with as many examples as its test sets have.
 """
 
 from __future__ import annotations
@@ -17,21 +17,16 @@ from stilts_ds.errors import UserError, did_you_mean
 from stilts_ds.evaluate.sizes import benchmark_sizes, other_sizes, unknown_sizes
 from stilts_ds.families.metrics import scores_of
 from stilts_ds.families.registry import family_of, main_metric, metrics_of
+from stilts_ds.tasks.benchmarks import XTREME, Benchmark
 from stilts_ds.tasks.spec import Task
 
 SPLITS = ("train", "dev", "test")
-# XTREME's tasks by group. An overall or group score is the benchmark's only where all of these are there.
-XTREME_GROUPS: Mapping[str, tuple[str, ...]] = {
-    "classification": ("xnli", "pawsx"),
-    "tagging": ("udpos", "panx"),
-    "qa": ("xquad", "mlqa", "tydiqa"),
-    "retrieval": ("bucc2018", "tatoeba"),
-}
+QA_BY_F1 = "all_task_qa_f1"
 
 
-def group_of(task: Task) -> str:
-    """XTREME's group that a task's score belongs to."""
-    return family_of(task).group
+def group_of(task: Task, benchmark: Benchmark = XTREME) -> str:
+    """The benchmark's group that a task's score belongs to; its family's for another task."""
+    return benchmark.group_of(task, family_of(task).group)
 
 
 def score_values(task: Task, gold: Sequence[Any], predicted: Any, language: str) -> dict[str, float]:
@@ -67,10 +62,14 @@ def score_folder(
     split: str,
     tasks: Mapping[str, Task],
     settings: Mapping[str, Any] | None = None,
+    benchmark: Benchmark = XTREME,
+    qa_by_f1: bool = False,
 ) -> dict[str, Any]:
     """Score `<predictions>/<task>/<split>-<language>.*` against the same paths under `labels`; see the module text.
 
     Only files of `split` are read. `settings` (pooling, hidden layer, ...) are recorded and printed with the scores.
+    `benchmark` says which tasks the overall and group scores are over. `qa_by_f1` adds, under a name of its own, the
+    average that some publish: question answering by F1 alone.
     """
     if split not in SPLITS:
         raise UserError(f"unknown split {split!r}{did_you_mean(split, SPLITS)}")
@@ -87,7 +86,10 @@ def score_folder(
         folders = (predictions / name, labels / name)
         by_task[name], examples[name] = _task_scores(folders, split, task, present)
     averages = {name: scores["avg_metric"] for name, scores in by_task.items()}
-    result |= _overall(averages, tasks)
+    result |= _overall(averages, tasks, benchmark)
+    if qa_by_f1:
+        result[QA_BY_F1] = _overall_by_f1(averages, by_task, benchmark)
+    result["benchmark"] = benchmark.name
     result["mean_of_tasks"] = _mean_of_tasks(averages)
     result |= by_task
     result["missing"] = {name: reasons for name, reasons in missing.items() if reasons}
@@ -156,17 +158,27 @@ def _mean_of_present(task: Task, scores: Mapping[str, Any]) -> dict[str, Any]:
     return {"score": mean, "languages": present, "of": len(task.languages)}
 
 
-def _overall(averages: Mapping[str, float | None], tasks: Mapping[str, Task]) -> dict[str, float | None]:
+def _overall(
+    averages: Mapping[str, float | None], tasks: Mapping[str, Task], benchmark: Benchmark
+) -> dict[str, float | None]:
     """`all_task` and one key per group, whatever the order of tasks.
 
-    They are XTREME's: None where one of its tasks is not there or its average is withheld, and for a group that XTREME
-    has not. Tasks beyond its nine count for none of them.
+    They are the benchmark's: None where one of its tasks is not there or its average is withheld, and for a group that
+    it has not. Tasks beyond its own count for none of them.
     """
-    scores: dict[str, float | None] = {"all_task": None, **{group_of(task): None for task in tasks.values()}}
-    for group in scores.keys() & XTREME_GROUPS.keys():
-        scores[group] = _mean_or_none([averages.get(name) for name in XTREME_GROUPS[group]])
-    nine = [name for names in XTREME_GROUPS.values() for name in names]
-    return scores | {"all_task": _mean_or_none([averages.get(name) for name in nine])}
+    scores: dict[str, float | None] = {"all_task": None}
+    scores |= {group_of(task, benchmark): None for task in tasks.values()}
+    for group in scores.keys() & benchmark.groups.keys():
+        scores[group] = _mean_or_none([averages.get(name) for name in benchmark.groups[group]])
+    return scores | {"all_task": _mean_or_none([averages.get(name) for name in benchmark.tasks])}
+
+
+def _overall_by_f1(
+    averages: Mapping[str, float | None], scores: Mapping[str, Mapping[str, Any]], benchmark: Benchmark
+) -> float | None:
+    """The mean over the benchmark's tasks with F1 in place of question answering's mean of F1 and exact match."""
+    by_f1 = {name: scores[name].get("avg_f1") for name in benchmark.groups["qa"] if name in scores}
+    return _mean_or_none([{**averages, **by_f1}.get(name) for name in benchmark.tasks])
 
 
 def _mean_of_tasks(averages: Mapping[str, float | None]) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from stilts_ds.evaluate.sizes import benchmark_sizes
 from stilts_ds.evaluate.stamp import Stamp
 from stilts_ds.families.registry import family_of, main_metric
 from stilts_ds.plan_file import Phase
-from stilts_ds.run_dir import RunDir, provenance
+from stilts_ds.run_dir import LINEAGE, RunDir, provenance, read_json
 from stilts_ds.tasks.spec import Task
 
 
@@ -70,8 +70,17 @@ def score_task(run: RunDir, recipe: Recipe, phase: Phase, name: str, data: Data)
         data={language: stamp.data for language, stamp in stamps.items()},
         examples=examples,
         benchmark=benchmark_sizes(task, split),
+        head=_kept_head(run, phase),
         provenance=provenance(),
     )
+
+
+def _kept_head(run: RunDir, phase: Phase) -> str:
+    """Where a phase with `keep_head` has its head from, as its export says; "" for others."""
+    if not phase.training.get("keep_head"):
+        return ""
+    kept = read_json(run.phase(phase.id).encoder / LINEAGE)["kept_heads"]
+    return ", ".join(f"kept from {origin}" if origin else "new" for origin in kept.values())
 
 
 def settings_of(recipe: Recipe, task: Task, part: EvaluationPart) -> Settings:

@@ -11,9 +11,10 @@ from typing import Any
 
 from stilts_ds.errors import counted
 from stilts_ds.escape import csv_text, markdown_escape, markdown_prose
-from stilts_ds.evaluate.score import group_of
+from stilts_ds.evaluate.score import QA_BY_F1, group_of
 from stilts_ds.evaluate.sizes import told
 from stilts_ds.run_dir import write_atomically
+from stilts_ds.tasks.benchmarks import Benchmark, get_benchmark
 from stilts_ds.tasks.spec import Task
 
 CSV_COLUMNS = ("split", "task", "group", "metric", "language", "score")
@@ -37,19 +38,26 @@ def scores_csv(scores: Mapping[str, Any], tasks: Mapping[str, Task]) -> str:
 
 
 def _rows(scores: Mapping[str, Any], tasks: Mapping[str, Task]) -> Iterator[tuple[str, str, str, str, float | None]]:
-    yield "all_task", "all_task", "score", "average", scores["all_task"]
-    for group in _groups(tasks):
+    benchmark = get_benchmark(scores["benchmark"])
+    for overall in _overall_keys(scores):
+        yield overall, overall, "score", "average", scores[overall]
+    for group in _groups(tasks, benchmark):
         yield group, group, "score", "average", scores[group]
     for name, task in tasks.items():
         for metric, value in scores[name].items():
             if isinstance(value, Mapping):
-                yield from ((name, group_of(task), metric, lang, score) for lang, score in value.items())
+                yield from ((name, group_of(task, benchmark), metric, lang, score) for lang, score in value.items())
             else:
-                yield name, group_of(task), metric.removeprefix("avg_"), "average", value
+                yield name, group_of(task, benchmark), metric.removeprefix("avg_"), "average", value
 
 
-def _groups(tasks: Mapping[str, Task]) -> list[str]:
-    return list(dict.fromkeys(group_of(task) for task in tasks.values()))
+def _overall_keys(scores: Mapping[str, Any]) -> list[str]:
+    """The benchmark's average, and the one by F1 alone where it was asked for."""
+    return ["all_task", *([QA_BY_F1] if QA_BY_F1 in scores else [])]
+
+
+def _groups(tasks: Mapping[str, Task], benchmark: Benchmark) -> list[str]:
+    return list(dict.fromkeys(group_of(task, benchmark) for task in tasks.values()))
 
 
 def scores_markdown(scores: Mapping[str, Any], tasks: Mapping[str, Task]) -> str:
@@ -57,13 +65,14 @@ def scores_markdown(scores: Mapping[str, Any], tasks: Mapping[str, Task]) -> str
     parts = [f"# Scores on the {scores['split']} split", "In percent. A dash is a withheld average."]
     if scores["settings"]:
         parts.append("\n".join(f"- {key}: {markdown_prose(str(value))}" for key, value in scores["settings"].items()))
-    summary = ["all_task", *_groups(tasks)]
+    benchmark = get_benchmark(scores["benchmark"])
+    summary = [*_overall_keys(scores), *_groups(tasks, benchmark)]
     parts.append(_table(summary, [[_cell(scores[key]) for key in summary]]))
     mean = scores["mean_of_tasks"]
     if scores["all_task"] is None and mean["tasks"]:
         parts.append(
-            f"Mean of {', '.join(mean['tasks'])}: {_cell(mean['score'])}. It is not XTREME's score, which is "
-            "the mean of its nine tasks."
+            f"Mean of {', '.join(mean['tasks'])}: {_cell(mean['score'])}. It is not {benchmark.title}'s score, "
+            f"which is the mean of its {counted(len(benchmark.tasks), 'task')}."
         )
     parts.append(_table(["task", "score"], [[name, _cell(scores[name]["avg_metric"])] for name in tasks]))
     for name, task in tasks.items():

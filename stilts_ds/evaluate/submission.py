@@ -1,4 +1,4 @@
-"""The benchmark's nine-folder submission: gathered from a run's predictions and checked before it is sent.
+"""A benchmark's submission, a folder for each task: gathered from a run's predictions and checked before it is sent.
 
 Layout (paper, Scoring): one folder per task, `test-{language}.tsv`, or `.json` for question answering.
 """
@@ -14,9 +14,9 @@ from stilts_ds.evaluate.sizes import other_sizes, told
 from stilts_ds.families.files import Expected, read_text
 from stilts_ds.families.registry import family_of
 from stilts_ds.run_dir import hash_file, write_atomically
+from stilts_ds.tasks.benchmarks import XTREME, Benchmark
 from stilts_ds.tasks.spec import Task
 
-SUBMITTED_TASKS = ("udpos", "panx", "xnli", "pawsx", "xquad", "mlqa", "tydiqa", "bucc2018", "tatoeba")
 SPLIT = "test"
 
 
@@ -27,17 +27,20 @@ def submission_files(task: Task) -> dict[str, str]:
 
 
 def validate_submission(
-    folder: Path, tasks: Mapping[str, Task], expected: Mapping[tuple[str, str], Expected]
+    folder: Path,
+    tasks: Mapping[str, Task],
+    expected: Mapping[tuple[str, str], Expected],
+    benchmark: Benchmark = XTREME,
 ) -> list[str]:
     """Every problem of a submission folder, one message each; an empty list means that it can be sent.
 
-    `tasks` holds the nine tasks by name and `expected` what the run's data of (task, language) ask for; a file without
-    an entry there is checked for its format and label set only. Whatever the run's data are, a file answers as many
-    examples as the benchmark's test set has, where that is known. Raises UserError if `tasks` lacks one of the nine.
+    `tasks` holds the benchmark's tasks by name, `expected` what the run's data of (task, language) ask for. A file that
+    has no entry there is checked for its format and label set only. Whatever the run's data are, a file answers as many
+    examples as the benchmark's test set has, where that is known. Raises UserError if `tasks` lacks one.
     """
     problems: list[str] = []
-    for name in SUBMITTED_TASKS:
-        task = _task(tasks, name)
+    for name in benchmark.tasks:
+        task = _task(tasks, name, benchmark)
         files = submission_files(task)
         missing = [language for language, file in files.items() if not (folder / name / file).is_file()]
         if missing:
@@ -51,12 +54,13 @@ def validate_submission(
                 problems.append(str(error))
         problems += _size_problems(task, found)
         problems += _strangers(folder / name, set(files.values()))
-    return sorted(problems) + _strangers(folder, set(SUBMITTED_TASKS))
+    return sorted(problems) + _strangers(folder, set(benchmark.tasks))
 
 
-def _task(tasks: Mapping[str, Task], name: str) -> Task:
+def _task(tasks: Mapping[str, Task], name: str, benchmark: Benchmark) -> Task:
     if name not in tasks:
-        raise UserError(f"a submission needs the task {name!r}; the nine are {', '.join(SUBMITTED_TASKS)}")
+        every = ", ".join(benchmark.tasks)
+        raise UserError(f"a submission to {benchmark.title} needs the task {name!r}; its tasks are {every}")
     return tasks[name]
 
 
@@ -82,11 +86,11 @@ def _size_problems(task: Task, found: Mapping[str, int]) -> list[str]:
     return [f"{problem}; predict the whole files (docs/data_files.md)"] if others else []
 
 
-def unknown_test_sizes(tasks: Mapping[str, Task]) -> dict[str, list[str]]:
+def unknown_test_sizes(tasks: Mapping[str, Task], benchmark: Benchmark = XTREME) -> dict[str, list[str]]:
     """By task, the languages whose files cannot be checked to be whole: of mined pairs, or of an unknown test set."""
     unknown = {}
-    for name in SUBMITTED_TASKS:
-        task = _task(tasks, name)
+    for name in benchmark.tasks:
+        task = _task(tasks, name, benchmark)
         counted = task.test_sizes if family_of(task).files(task).one_each else {}
         if lacking := [language for language in task.languages if language not in counted]:
             unknown[name] = lacking
@@ -98,16 +102,17 @@ def write_submission(
     out: Path,
     tasks: Mapping[str, Task],
     expected: Mapping[tuple[str, str], Expected],
+    benchmark: Benchmark = XTREME,
 ) -> list[Path]:
-    """Gather the test files of the nine tasks into `out`; `predictions` names the folder with each task's files.
+    """Gather the test files of the benchmark's tasks into `out`; `predictions` names the folder with each task's files.
 
     Files are written in the benchmark's plain form (UTF-8, LF, no byte order mark). Returns the files written. Raises
     UserError listing everything that is missing or wrong; the problems are found after writing, so `out` then holds
     what there is.
     """
     written: list[Path] = []
-    for name in SUBMITTED_TASKS:
-        task = _task(tasks, name)
+    for name in benchmark.tasks:
+        task = _task(tasks, name, benchmark)
         for language, file in submission_files(task).items():
             source = predictions[name] / file if name in predictions else None
             if source is not None and source.is_file():
@@ -115,7 +120,7 @@ def write_submission(
                 written.append(out / name / file)
             else:  # an earlier submission's file must not pass for this one's
                 (out / name / file).unlink(missing_ok=True)
-    problems = validate_submission(out, tasks, expected)
+    problems = validate_submission(out, tasks, expected, benchmark)
     if problems:
         raise UserError(f"{out} cannot be submitted yet ({counted(len(problems), 'problem')}):\n" + "\n".join(problems))
     return written
@@ -137,7 +142,7 @@ def _write_graded(source: Path, target: Path, task: Task, expected: Expected | N
 
 
 def manifest_path(out: Path) -> Path:
-    """Beside the submission's folder, which may hold nothing but the nine."""
+    """Beside the submission's folder, which may hold nothing but the tasks."""
     return out.with_name(f"{out.name}.json")
 
 

@@ -78,6 +78,9 @@ class Model(Protocol):
     def outputs(self, family: Family, head: str, rows: Rows, setting: TrainingPart) -> list[Output]:
         """Output of a head for each item of `rows`, in order; [] on other ranks."""
 
+    def once(self, name: str, compute: Callable[[], Any]) -> Any:
+        """What `compute` gave when it was last asked for by this name; another name takes its place. A collective."""
+
     def vectors(self, rows: Rows, part: EvaluationPart) -> Any:
         """Sentence vectors, a float32 tensor [N, H] of one row a sentence; empty on other ranks."""
 
@@ -189,6 +192,8 @@ class HeadVerbs:
     tune: Callable[[Sequence[Any], Rows, Sequence[Output], EvaluationPart], EvaluationPart] = same_settings
     # Gold values of dev rows where they are not the records' (masked tokens).
     dev_gold: Callable[[Rows, Masking], list[Any]] | None = None
+    # Whether a loss term sees other items: those of its pool, which one rank has in one micro-batch (`pool_size`).
+    pooled: bool = False
     by_window: bool = False  # it chooses among the tokens of a window, so logits are arranged window by window
     # Its output layer is the backbone's own, mostly the word embeddings: all their rows train, and a checkpoint's own
     # head goes on. What an output layer apart from them adds is no part of `parameters`.
@@ -277,7 +282,7 @@ class Family:
     # The task's literal where the model reads from left to right (other metrics).
     left_task: Callable[[Task], Task] = same_task
     take: Callable[[Iterable[Any], int, int | None], Iterator[Any]] = take_first  # records, skip, limit
-    # By local schema: raised when its reader gives other records of the same file, so that nothing older is reused.
+    # By schema: raised when its reader gives other records of the same file or rows, so that nothing older is reused.
     reader_versions: Mapping[str, int] = field(default_factory=dict)
     # Rows of a record's item where there are several (the choices of a question); None: one row an item.
     rows_of_item: Callable[[Any], int] | None = None

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterable, Sequence, Set
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
@@ -202,6 +202,20 @@ def check_count(path: Path, found: int, wanted: int) -> None:
 def some(names: Sequence[str], shown: int = 5) -> str:
     more = f" and {len(names) - shown} more" if len(names) > shown else ""
     return ", ".join(repr(name) for name in names[:shown]) + more
+
+
+def check_ids(
+    path: Path, predicted: Mapping[str, Any], wanted: Set[str], what: str = "question", partly: bool = False
+) -> None:
+    """Check that exactly the wanted ids are answered or, with `partly`, no others. Raises UserError listing them."""
+    missing, unknown = sorted(wanted - predicted.keys()), sorted(predicted.keys() - wanted)
+    if missing and not partly:
+        plural = f"{what[:-1]}ies" if what.endswith("y") else f"{what}s"
+        fail(path, 1, f"{len(missing)} of {len(wanted)} {plural} have no answer: {some(missing)}; predict them too")
+    if unknown:
+        line = line_of(read_text(path), unknown[0], 1)
+        strangers = counted(len(unknown), f"{what} id is", f"{what} ids are")
+        fail(path, line, f"{strangers} not in the labels: {some(unknown)}; remove them")
 
 
 def check_indices(path: Path, indices: Sequence[int], options: int) -> None:

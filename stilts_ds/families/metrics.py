@@ -78,7 +78,8 @@ class Metric:
     The score is 100 * sum(above) / sum(below) over the named columns; a column named twice counts twice. `formula`
     computes it from the columns' sums, in the order of operations that the benchmark's own scorer has. A metric with
     `parts` is their mean. Where they do not share the columns below the line, `above` and `below` are empty: such a
-    metric selects models, and is not resampled.
+    metric selects models, and is not resampled. A `diagnostic` one says how a model answers and not how well: right
+    predictions need not give 100, and nothing is selected by it.
     """
 
     name: str
@@ -87,6 +88,7 @@ class Metric:
     below: tuple[str, ...]
     formula: Callable[[Units], float]
     parts: tuple[str, ...] = ()
+    diagnostic: bool = False
 
     def score(self, units: Units) -> float:
         return self.formula(units)
@@ -108,10 +110,19 @@ class Metric:
 
 
 def ratio_metric(
-    name: str, count: Count, above: str, below: str, scale: Callable[[float, float], float] = share
+    name: str,
+    count: Count,
+    above: str,
+    below: str,
+    scale: Callable[[float, float], float] = share,
+    diagnostic: bool = False,
 ) -> Metric:
     """A share of one column in another, such as accuracy."""
-    return Metric(name, count, (above,), (below,), lambda units: scale(units.sum(above), units.sum(below)))
+
+    def score(units: Units) -> float:
+        return scale(units.sum(above), units.sum(below))
+
+    return Metric(name, count, (above,), (below,), score, diagnostic=diagnostic)
 
 
 def f1_metrics(count: Count) -> dict[str, Metric]:

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
+from stilts_ds.config import TrainingPart
 from stilts_ds.errors import UserError, did_you_mean
 from stilts_ds.families.base import Family
 from stilts_ds.families.bitext import BITEXT
 from stilts_ds.families.choice import CHOICE
 from stilts_ds.families.metrics import Metric
 from stilts_ds.families.pair import PAIR
+from stilts_ds.families.ranking import RANKING
 from stilts_ds.families.span import SPAN
 from stilts_ds.families.tag import TAG
 from stilts_ds.families.text import TEXT
 from stilts_ds.tasks.spec import Task
 
-FAMILIES: dict[str, Family] = {family.name: family for family in (PAIR, CHOICE, SPAN, TAG, TEXT, BITEXT)}
+FAMILIES: dict[str, Family] = {family.name: family for family in (PAIR, CHOICE, SPAN, TAG, TEXT, BITEXT, RANKING)}
 
 
 def family_of(task: Task) -> Family:
@@ -27,6 +29,12 @@ def get_family(name: str) -> Family:
     if name not in FAMILIES:
         raise UserError(f"unknown family {name!r}{did_you_mean(name, FAMILIES)}")
     return FAMILIES[name]
+
+
+def pool_size(families: Iterable[Family], setting: TrainingPart) -> int:
+    """How many consecutive items of a step one loss term sees: 1 where no family trains retrieval."""
+    pooled = any(family.head is not None and family.head.pooled for family in families)
+    return setting.pool_size if pooled else 1
 
 
 def metrics_of(task: Task) -> list[Metric]:

@@ -16,7 +16,7 @@ from stilts_ds.batches.mixture import Mixture, epoch_items, micro_batch_count, t
 from stilts_ds.config import Recipe, TrainingPart
 from stilts_ds.data.data import Data
 from stilts_ds.errors import UserError
-from stilts_ds.families.registry import family_of
+from stilts_ds.families.registry import family_of, pool_size
 from stilts_ds.model_files import Shape, limits_of
 from stilts_ds.plan_file import Phase
 from stilts_ds.planning.memory import MicroBatch
@@ -40,12 +40,13 @@ class PhaseSize:
     width: int | None
     items: int | None
     masked_share: float
+    pool: int = 1  # items that stay together in one micro-batch (trained retrieval)
 
     def micro_batch(self, setting: TrainingPart, ranks: int) -> MicroBatch:
         """The largest micro-batch that a rank may get: as many items as fit, all of the longest row."""
-        share = math.ceil(setting.train_batch_size / ranks)
-        items = math.ceil(share / micro_batch_count(setting, ranks))
-        rows = items * (self.width or 1)
+        share = math.ceil(math.ceil(setting.train_batch_size / self.pool) / ranks)
+        pools = math.ceil(share / micro_batch_count(setting, ranks, self.pool))
+        rows = pools * self.pool * (self.width or 1)
         return MicroBatch(rows, self.longest_row, math.ceil(rows * self.longest_row * self.masked_share))
 
 
@@ -69,6 +70,7 @@ def phase_size(phase: Phase, recipe: Recipe, data: Data) -> PhaseSize:
         _width_by_file(phase, data),
         items,
         _masked_share(phase, setting, data),
+        _pool(phase, setting, data),
     )
 
 
@@ -97,6 +99,7 @@ def _from_rows(
         width=max(int((one.items[1:] - one.items[:-1]).max()) for one in train.values()),
         items=sum(len(one) for one in train.values()),
         masked_share=_masked_share(phase, setting, data),
+        pool=_pool(phase, setting, data),
     )
 
 
@@ -113,6 +116,10 @@ def _masked_share(phase: Phase, setting: TrainingPart, data: Data) -> float:
     if not any(family_of(data.task(name)).verbs(sees).ties_embeddings for name in phase.train):
         return 0.0
     return setting.mlm_probability if sees == "both" else 1.0
+
+
+def _pool(phase: Phase, setting: TrainingPart, data: Data) -> int:
+    return pool_size((family_of(data.task(name)) for name in phase.train), setting)
 
 
 def _sizes_by_literal(phase: Phase, setting: TrainingPart, data: Data) -> dict[str, int] | None:

@@ -26,7 +26,8 @@ class Targets:
     labelled or masked one (tag, text), or every token of a window, window after window (span). gold is [n] or, for
     span, [n, 2]: first and last answer token inside the window. weight [n] multiplies each target's loss; task [n] is
     the index of the target's task in the list of training tasks, for the loss by task. cells [m, 2] say for span in
-    which window and where inside it each of `tokens` stands.
+    which window and where inside it each of `tokens` stands. pool [n] says for trained retrieval which targets choose
+    among each other's candidates: those of one number.
     """
 
     tokens: torch.Tensor
@@ -34,6 +35,7 @@ class Targets:
     weight: torch.Tensor
     task: torch.Tensor
     cells: torch.Tensor | None = None
+    pool: torch.Tensor | None = None
     longest: int = 1  # tokens of the longest window
 
 

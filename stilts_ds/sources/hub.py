@@ -22,7 +22,7 @@ from stilts_ds.hub_client import Repository, ask_hub
 from stilts_ds.run_dir import read_json, write_json
 from stilts_ds.sources.files import check_text, shorten
 from stilts_ds.tasks.languages import iso3_of, name_of
-from stilts_ds.tasks.spec import Hub, Task
+from stilts_ds.tasks.spec import Hub, Task, serves
 
 log = logging.getLogger(__name__)
 COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -57,9 +57,8 @@ def row_by_row(convert: Callable[[Mapping[str, Any], str, RowContext], Any]) -> 
 
 def offers(task: Task, split: str, language: str) -> bool:
     """Whether the literal names hub data for the split in this language."""
-    return bool(task.hub.get(split)) and all(
-        language == task.pivot or "{" in hub.config or hub.names_language for hub in task.hub[split]
-    )
+    entries = [hub for hub in task.hub.get(split, ()) if serves(hub, language)]
+    return bool(entries) and all(language == task.pivot or "{" in hub.config or hub.names_language for hub in entries)
 
 
 def check_offer(task: Task, split: str, language: str) -> None:

@@ -12,7 +12,7 @@ from stilts_ds.sources.language_files import language_files, language_of
 from stilts_ds.sources.source import DataSource, Part
 from stilts_ds.tasks.languages import iso3_of
 from stilts_ds.tasks.registry import check_language, owner
-from stilts_ds.tasks.spec import Local, Task
+from stilts_ds.tasks.spec import Local, Task, serves
 
 
 def parts_of(task: Task, split: str, language: str, source: DataSource) -> list[tuple[str, Part]]:
@@ -23,19 +23,22 @@ def parts_of(task: Task, split: str, language: str, source: DataSource) -> list[
     if split not in task.local:
         raise UserError(f"{task.name} has no split {split!r}{did_you_mean(split, task.local)} {task.note}".rstrip())
     blank = Part(source.folder_of(task), task, language, split, limit=source.max_text_passages)
-    return [part for local in task.local[split] for part in _parts(local, blank)]
+    serving = [local for local in task.local[split] if serves(local, language)]
+    return [part for local in serving for part in _parts(local, blank)]
 
 
 def missing_parts(task: Task, split: str, language: str, source: DataSource) -> list[str]:
     """What is wrong with each missing or unusable file of a split, and where to get it; [] where all can be read."""
     owned = owner(task, split)
-    entries = [dataclasses.replace(owned, local={split: (one,)}) for one in owned.local.get(split, ())]
+    entries = [
+        dataclasses.replace(owned, local={split: (one,)}) for one in owned.local.get(split, ()) if serves(one, language)
+    ]
     problems = []
     for entry in entries or [owned]:
         try:
             check_language(entry, language)
             for _, part in parts_of(entry, split, language, source):
-                for path in (part.path, part.labels, part.pivot):
+                for path in (part.path, part.labels, part.pivot, *(path for _, path in part.pool)):
                     if path is not None:
                         check_head(path)
         except UserError as problem:
@@ -52,7 +55,8 @@ def _parts(local: Local, blank: Part) -> list[tuple[str, Part]]:
         raise UserError(_missing(folder, local, blank))
     labels = _beside(chosen.labels, blank, required=blank.split != "test") if chosen.labels else None
     pivot = _beside(chosen.pivot, blank, required=True) if chosen.pivot else None
-    filled = dataclasses.replace(blank, labels=labels, pivot=pivot)
+    pool = _pool(chosen, blank) if chosen.pool else ()
+    filled = dataclasses.replace(blank, labels=labels, pivot=pivot, pool=pool)
     return [(chosen.schema, _at(filled, path, chosen)) for path in paths]
 
 
@@ -65,7 +69,7 @@ def _at(blank: Part, path: Path, local: Local) -> Part:
 
 def _check_monolingual(local: Local, blank: Part) -> None:
     only_pivot = not any(hole in local.path for hole in ("{language}", "{iso3}"))
-    if only_pivot and blank.language != blank.task.pivot:
+    if only_pivot and not local.rows_name_language and blank.language != blank.task.pivot:
         where = f"{blank.task.name} {blank.split}"
         raise UserError(f"{where} exists for {blank.task.pivot!r} only, not for {blank.language!r}; ask for that")
 
@@ -93,6 +97,22 @@ def _beside(pattern: str, blank: Part, required: bool) -> Path | None:
     if required:
         raise UserError(f"{blank.task.name}: there is no file {path}; get it from {blank.task.url}")
     return None
+
+
+def _pool(local: Local, blank: Part) -> tuple[tuple[str, Path], ...]:
+    """The candidates' files: one, or one of each language. Raises UserError where one is missing: a smaller pool would
+    make every query easier."""
+    if "{language}" not in local.pool:
+        return (("", _pool_file(local, blank, blank.language)),)
+    return tuple((code, _pool_file(local, blank, code)) for code in sorted(blank.task.languages))
+
+
+def _pool_file(local: Local, blank: Part, language: str) -> Path:
+    path = blank.path / fill(local.pool, blank.task, language)
+    if not path.is_file():
+        why = "its candidates are searched by the queries of every language"
+        raise UserError(f"{blank.task.name}: there is no file {path}, and {why}; get it from {blank.task.url}")
+    return path
 
 
 def _missing(folder: Path, local: Local, blank: Part) -> str:

@@ -9,7 +9,7 @@ from typing import Literal
 
 from stilts_ds.config import TextHubPart
 from stilts_ds.errors import UserError
-from stilts_ds.tasks.spec import Task
+from stilts_ds.tasks.spec import Task, serves
 
 
 @dataclass(frozen=True)
@@ -31,9 +31,10 @@ class DataSource:
     max_text_passages: int | None = None
     hub_commits: Path | None = None
 
-    def from_hub(self, task: Task, split: str) -> bool:
-        """Whether the hub serves this split; what it has not got (CCGbank, BUCC, translations) is local."""
-        return self.kind == "hub" and split in task.hub
+    def from_hub(self, task: Task, split: str, language: str | None = None) -> bool:
+        """Whether the hub serves this split (in a language, where one is given); what it has not got is local."""
+        entries = task.hub.get(split, ())
+        return self.kind == "hub" and any(language is None or serves(entry, language) for entry in entries)
 
     def folder_of(self, task: Task) -> Path:
         """The folder that `task`'s paths are relative to. Raises UserError where it is not set or does not exist."""
@@ -52,7 +53,8 @@ class DataSource:
 
 @dataclass(frozen=True)
 class Part:
-    """One file of a split. `labels` and `pivot` are the files beside it, where its schema has them.
+    """One file of a split. `labels` and `pivot` are the files beside it, where its schema has them. `pool`: the files
+    of candidates that its queries search, each with its language ("" where one file holds all).
 
     `tally` counts the rows that a reader leaves out, by reason. `limit`: read only so many lines of running text.
     """
@@ -63,5 +65,6 @@ class Part:
     split: str
     labels: Path | None = None
     pivot: Path | None = None
+    pool: tuple[tuple[str, Path], ...] = ()
     tally: Counter[str] = field(default_factory=Counter)
     limit: int | None = None

@@ -6,10 +6,12 @@ import dataclasses
 import re
 
 from stilts_ds.errors import UserError, did_you_mean
-from stilts_ds.tasks import intermediate, targets
+from stilts_ds.tasks import intermediate, retrieval, targets
 from stilts_ds.tasks.spec import Task
 
-TASKS: dict[str, Task] = {task.name: task for task in (*intermediate.TASKS, *targets.TASKS)}
+TASKS: dict[str, Task] = {
+    task.name: task for task in (*intermediate.TASKS, *retrieval.INTERMEDIATE, *targets.TASKS, *retrieval.TARGETS)
+}
 
 
 def get_task(name: str) -> Task:

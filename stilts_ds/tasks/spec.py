@@ -17,7 +17,10 @@ class Local:
     `{pivot_iso3}` are filled in; a path without a language holds the pivot language. `*` globs are allowed: all
     matches are read, in the order of their file names. `labels` is a file with the labels of a test file that has
     none itself (bitext: the gold pairs); a test split may lack it. `pivot` is the other side of a bitext. Where no
-    file matches `path`, `otherwise` is read instead. `names_language`: a file is in the language that it is named
+    file matches `path`, `otherwise` is read instead. `pool` are the files with the candidates that a split's queries
+    search: those of all of the task's languages, whichever is asked for. `languages` limits an entry to some of the
+    task's languages (none: all of them). `rows_name_language`: one file holds all languages and its rows say theirs.
+    `names_language`: a file is in the language that it is named
     after or, inside a folder, that its folder is named after (running text); all layouts are read at once.
     """
 
@@ -26,6 +29,9 @@ class Local:
     labels: str = ""
     pivot: str = ""
     otherwise: Local | None = None
+    pool: str = ""
+    languages: tuple[str, ...] = ()
+    rows_name_language: bool = False
     names_language: bool = False
 
 
@@ -35,7 +41,8 @@ class Hub:
 
     In `config`, `{language}`, `{iso3}` and `{name}` (the language's English name) are filled in; without any of them
     the rows are the pivot language's or, with `names_language`, say their language themselves. `revision` is a commit,
-    or a branch where none is known (see stilts_ds.sources.hub.pin).
+    or a branch where none is known (see stilts_ds.sources.hub.pin). `languages` limits an entry to some of the task's
+    languages (none: all of them).
     """
 
     schema: str
@@ -44,6 +51,12 @@ class Hub:
     split: str
     revision: str
     names_language: bool = False
+    languages: tuple[str, ...] = ()
+
+
+def serves(entry: Local | Hub, language: str) -> bool:
+    """Whether an entry of a split holds a language."""
+    return not entry.languages or language in entry.languages
 
 
 @dataclass(frozen=True)

@@ -24,15 +24,23 @@ def _words(text: str) -> tuple[str, ...]:
 
 UPOS = _words("ADJ ADP ADV AUX CCONJ DET INTJ NOUN NUM PART PRON PROPN PUNCT SCONJ SYM VERB X")
 NER_TAGS = _words("B-LOC B-ORG B-PER I-LOC I-ORG I-PER O")
+XQUAD_LANGUAGES = _words("en es de el ru tr ar vi th zh hi")
 PANX_LANGUAGES = _words(
     "ar he vi id jv ms tl eu ml ta te af nl en de el bn hi mr ur fa fr it pt es bg ru ja ka ko th sw yo my zh kk tr et "
     "fi hu"
 )
+# What XTREME-R adds; its five treebanks are of UD 2.7, while the others stay on 2.5.
+UD27_LANGUAGES = _words("lt pl ro uk wo")
+PANX_ADDED = _words("az gu lt pa pl qu ro uk")
+UD25_LANGUAGES = _words(
+    "af ar bg de el en es et eu fa fi fr he hi hu id it ja kk ko mr nl pt ru ta te th tl tr ur vi yo zh"
+)
 NOT_IN_TATOEBA = ("en", "ms", "my", "yo")
+TATOEBA_LANGUAGES = tuple(language for language in PANX_LANGUAGES if language not in NOT_IN_TATOEBA)
 
 
-def _xtreme(schema: str, config: str, split: str) -> tuple[Hub, ...]:
-    return (Hub(schema, "google/xtreme", config, split, XTREME_COMMIT),)
+def _xtreme(schema: str, config: str, split: str, languages: tuple[str, ...] = ()) -> tuple[Hub, ...]:
+    return (Hub(schema, "google/xtreme", config, split, XTREME_COMMIT, languages=languages),)
 
 
 def _tydiqa(split: str) -> tuple[Hub, ...]:
@@ -102,9 +110,7 @@ UDPOS = Task(
     title="POS (UD 2.5)",
     family="tag",
     role="target",
-    languages=_words(
-        "af ar bg de el en es et eu fa fi fr he hi hu id it ja kk ko mr nl pt ru ta te th tl tr ur vi yo zh"
-    ),
+    languages=UD25_LANGUAGES,
     metrics=("f1", "precision", "recall", "token_accuracy"),
     main_score="f1",
     labels=UPOS,
@@ -116,13 +122,20 @@ UDPOS = Task(
                 "conllu",
                 "ud-treebanks-v2.5/*/{language}_*-ud-test.conllu",
                 otherwise=Local("tag_tsv", "udpos/test-{language}.tsv"),
+                languages=UD25_LANGUAGES,
+            ),
+            Local(
+                "conllu",
+                "ud-treebanks-v2.7/*/{language}_*-ud-test.conllu",
+                otherwise=Local("tag_tsv", "udpos/test-{language}.tsv"),
+                languages=UD27_LANGUAGES,
             ),
         ),
     },
     hub={
         "train": _xtreme("hub_tags", "udpos.{name}", "train"),
         "dev": _xtreme("hub_tags", "udpos.{name}", "validation"),
-        "test": _xtreme("hub_tags", "udpos.{name}", "test"),
+        "test": _xtreme("hub_tags", "udpos.{name}", "test", UD25_LANGUAGES),
     },
     sizes={"train": 21_253, "dev": 3_974},
     test_sizes=test_sizes.UDPOS,
@@ -150,12 +163,17 @@ PANX = Task(
     hub={
         "train": _xtreme("hub_tags", "PAN-X.{language}", "train"),
         "dev": _xtreme("hub_tags", "PAN-X.{language}", "validation"),
-        "test": _xtreme("hub_tags", "PAN-X.{language}", "test"),
+        "test": (
+            *_xtreme("hub_tags", "PAN-X.{language}", "test", PANX_LANGUAGES),
+            Hub("hub_tags", "unimelb-nlp/wikiann", "{language}", "test", "main", languages=PANX_ADDED),
+        ),
     },
     sizes={"train": 20_000, "dev": 10_000},
     test_sizes=test_sizes.PANX,
     training={"train_batch_size": 32, "num_train_epochs": 10, "max_seq_length": 256},
     licence="none stated (Wikipedia text)",
+    note="The languages that XTREME-R adds are not pinned on the hub: the commit of `unimelb-nlp/wikiann` that is read "
+    "is kept in the cache (hub_commits.json).",
     url=XTREME_URL,
 )
 
@@ -164,19 +182,25 @@ XQUAD = Task(
     title="XQuAD",
     family="span",
     role="target",
-    languages=_words("en es de el ru tr ar vi th zh hi"),
+    languages=XQUAD_LANGUAGES,
     metrics=("exact_match", "f1"),
     main_score="exact_match_f1",
     shared_text="context",
     head="span",
     train_on="squad_v1",
     local={"test": (Local("squad_json", "xquad/xquad.{language}.json"),)},
-    hub={"test": _xtreme("hub_squad", "XQuAD.{language}", "validation")},
+    hub={
+        "test": (
+            *_xtreme("hub_squad", "XQuAD.{language}", "validation", XQUAD_LANGUAGES),
+            Hub("hub_squad", "google/xquad", "xquad.{language}", "validation", "main", languages=("ro",)),
+        )
+    },
     sizes={"train": 87_599, "test": 1_190},
     test_sizes=test_sizes.XQUAD,
     training={"train_batch_size": 16, "num_train_epochs": 2, **QA_LENGTHS},
     licence="CC BY-SA 4.0",
-    note="XQuAD has one split; select models on the dev split of SQuAD 1.1.",
+    note="XQuAD has one split; select models on the dev split of SQuAD 1.1. Romanian, which XTREME-R adds, is not "
+    "pinned on the hub: the commit of `google/xquad` that is read is kept in the cache (hub_commits.json).",
     url=XTREME_URL,
 )
 
@@ -268,7 +292,7 @@ TATOEBA = Task(
     title="Tatoeba",
     family="bitext",
     role="target",
-    languages=tuple(language for language in PANX_LANGUAGES if language not in NOT_IN_TATOEBA),
+    languages=TATOEBA_LANGUAGES,
     metrics=("accuracy",),
     main_score="accuracy",
     predictions="nearest",
@@ -286,7 +310,7 @@ TATOEBA = Task(
             ),
         )
     },
-    hub={"test": _xtreme("hub_parallel", "tatoeba.{iso3}", "validation")},
+    hub={"test": _xtreme("hub_parallel", "tatoeba.{iso3}", "validation", TATOEBA_LANGUAGES)},
     test_sizes=test_sizes.TATOEBA,
     training={"max_seq_length": 512},
     licence="CC BY 2.0 FR",
@@ -315,9 +339,9 @@ XCOPA = Task(
     },
     sizes={"train": 400, "dev": 100, "test": 500},
     test_sizes=test_sizes.XCOPA,
-    training={"train_batch_size": 16, "num_train_epochs": 5, "max_seq_length": 256},
+    training={"train_batch_size": 32, "num_train_epochs": 5, "max_seq_length": 128},
     licence="CC BY 4.0; English COPA: BSD-2-Clause",
-    note="XTREME-R's task: English COPA trains it. Batch size and epochs are this project's choice. The hub's copy "
+    note="English COPA trains it; XTREME-R trains Social IQa before and keeps its head (keep_head). The hub's copy "
     "has no English dev split; take local files to select models.",
     url="https://github.com/cambridgeltl/xcopa",
 )

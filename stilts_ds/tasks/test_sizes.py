@@ -36,4 +36,5 @@ TATOEBA = {
     **_all("ar he vi id tl eu af nl de el bn hi mr ur fa fr it pt es bg ru ja ko zh tr et fi hu", 1_000),
     "jv": 205, "ml": 687, "ta": 307, "te": 234, "ka": 746, "th": 548, "sw": 390, "kk": 575,
 }  # fmt: skip
+LAREQA = _all("ar de el en es hi ru th tr vi zh", 1_190)
 XCOPA = _all("et ht id it qu sw ta th tr vi zh", 500)

@@ -19,6 +19,24 @@ def paragraph(reading: Reading, code: str, name: str, with_impossible: bool) -> 
     return {"context": shown.context, "qas": [question]}
 
 
+def sentence_breaks(context: str) -> list[list[int]]:
+    """[start, end) of each sentence, as XQuAD-R's files give them: every one ends with a full stop and a space."""
+    breaks, start = [], 0
+    while start < len(context):
+        stop = context.find(". ", start)
+        end = len(context) if stop < 0 else stop + 1
+        breaks.append([start, end])
+        start = end + 1
+    return breaks
+
+
+def write_xquad_r(path: Path, readings: Sequence[Reading], code: str) -> None:
+    """SQuAD's format with sentence breaks; ids are the same in every language."""
+    paragraphs = [paragraph(one, code, f"lareqa-{index}", False) for index, one in enumerate(readings)]
+    marked = [{**one, "sentence_breaks": sentence_breaks(one["context"])} for one in paragraphs]
+    write_json(path, {"data": [{"paragraphs": marked}]})
+
+
 def write_squad(
     path: Path, readings: Sequence[Reading], code: str, version: str, with_impossible: bool = False
 ) -> None:

@@ -1,7 +1,9 @@
-"""Writes the nine target tasks in XTREME's layout: small pivot train sets, dev and labelled test files per language.
+"""Writes the nine target tasks in XTREME's layout, and XTREME-R's LAReQA: small pivot train sets, dev and labelled test
+files per language.
 
 A task's dev and test rows are the same meanings in every language, as in XNLI, PAWS-X, XQuAD and MLQA. XNLI is
-fine-tuned on the intermediate folder's MNLI, XQuAD and MLQA on its SQuAD v1.1, so they have no train file of their own.
+fine-tuned on the intermediate folder's MNLI, XQuAD, MLQA and LAReQA on its SQuAD v1.1, so they have no train file of
+their own.
 """
 
 from __future__ import annotations
@@ -17,11 +19,12 @@ from stilts_ds.toy.meanings import Event, event
 from stilts_ds.toy.relations import Relation, inference, paraphrase
 from stilts_ds.toy.render import VARIANTS, sentence, text
 from stilts_ds.toy.sources import Source, write_lines, write_tsv
-from stilts_ds.toy.squad import write_squad
+from stilts_ds.toy.squad import write_squad, write_xquad_r
 
 TRAIN_ROWS = {"pawsx": 800, "udpos": 300, "panx": 300, "tydiqa": 400}
 EVAL_ROWS = 120
 TATOEBA_ROWS = 150
+LAREQA_ROWS = 60
 BUCC_ROWS, BUCC_GOLD = 150, 50
 Worded = tuple[Event, int]
 Writer = Callable[[Source, Path], None]
@@ -102,6 +105,12 @@ def write_tydiqa(source: Source, folder: Path) -> None:
         write_squad(base / "tydiqa-goldp-v1.1-dev" / f"tydiqa.{code}.dev.json", dev, code, f"tydiqa-{code}")
 
 
+def write_lareqa(source: Source, folder: Path) -> None:
+    readings = source.draw("lareqa", LAREQA_ROWS, reading)
+    for code in LANGUAGES:
+        write_xquad_r(folder / "lareqa" / "xquad-r" / f"{code}.json", readings, code)
+
+
 def write_bucc(source: Source, folder: Path) -> None:
     for code in LANGUAGES:
         if code != PIVOT:
@@ -150,6 +159,7 @@ WRITERS: tuple[Writer, ...] = (
     write_xquad,
     write_mlqa,
     write_tydiqa,
+    write_lareqa,
     write_bucc,
     write_tatoeba,
 )

@@ -16,6 +16,7 @@ from family_contract import (
     Reference,
     Sample,
     over_outputs,
+    over_pool,
     over_tokens,
     over_window,
 )
@@ -31,8 +32,22 @@ from stilts_ds.toy.world import write_world
 # The loss of each family by hand. A new family brings its own.
 REFERENCES: dict[str, Reference] = {
     "pair": over_outputs, "choice": over_tokens, "span": over_window, "tag": over_outputs, "text": over_outputs,
+    "ranking": over_pool,
 }  # fmt: skip
-CHECKED = ["qqp", "hellaswag", "squad_v1", "squad_v2", "ccg", "panx", "mlm", "bucc2018", "tatoeba", "xnli", "mlqa"]
+CHECKED = [
+    "qqp",
+    "hellaswag",
+    "squad_v1",
+    "squad_v2",
+    "ccg",
+    "panx",
+    "mlm",
+    "bucc2018",
+    "tatoeba",
+    "xnli",
+    "mlqa",
+    "reqa_squad",
+]
 
 
 @pytest.fixture(scope="module")

@@ -113,7 +113,7 @@ def test_xcopa_asks_copas_question(source: DataSource) -> None:
     row = {"idx": 2, "premise": "Sataa.", "choice1": "a", "choice2": "b", "question": "effect", "label": 0}
     put(source, "xcopa", "xcopa/et/val.et.jsonl", [row, {**row, "question": "cause"}])
     found = rows(source, "xcopa", language="et")
-    assert [one.prompt for one in found] == ["Sataa. What happened as a result?", "Sataa. What was the cause?"]
+    assert [one.prompt for one in found] == ["Sataa. What was the effect?", "Sataa. What was the cause?"]
 
 
 def test_squad_answers_and_impossible_questions(source: DataSource) -> None:

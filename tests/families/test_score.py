@@ -15,6 +15,7 @@ from stilts_ds.evaluate import score, score_tables
 from stilts_ds.families.pair import predictions as pair
 from stilts_ds.families.registry import main_metric
 from stilts_ds.families.span.record import Answer, Span
+from stilts_ds.tasks.benchmarks import XTREME as BENCHMARK
 from stilts_ds.tasks.registry import get_task
 
 needs_mock = pytest.mark.skipif(not MOCK.is_dir(), reason=NO_MOCK)
@@ -155,7 +156,7 @@ def test_splits_are_never_mixed(folders: tuple[Path, Path]) -> None:
 
 @needs_mock
 def test_only_the_whole_benchmark_has_its_overall_scores(mock_scores: dict[str, Any]) -> None:
-    assert sorted(name for names in score.XTREME_GROUPS.values() for name in names) == sorted(XTREME)
+    assert sorted(name for names in BENCHMARK.groups.values() for name in names) == sorted(XTREME)
     part = {name: XTREME[name] for name in ("pawsx", "xnli", "xquad")}
     scores = score.score_folder(MOCK / "predictions", MOCK / "labels", "test", part)
     assert (scores["all_task"], scores["qa"]) == (None, None)

@@ -28,6 +28,10 @@ SPECS = [
 ]
 
 
+# Trained retrieval beside a task of another kind: each step is of one of them.
+RANKED = [HeadSpec("nli", "pair", ("a", "b", "c")), HeadSpec("reqa", "ranking", width=2)]
+
+
 def tokenizer_stub() -> SimpleNamespace:
     return SimpleNamespace(
         template=Template((0,), (2, 2), (2,), (2,)),

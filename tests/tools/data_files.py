@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from stilts_ds.sources.local import fill
-from stilts_ds.tasks import intermediate, targets
+from stilts_ds.tasks import intermediate, retrieval, targets
 from stilts_ds.tasks.file_hashes import SHA256
 from stilts_ds.tasks.spec import Local, Task
 
@@ -69,7 +69,7 @@ def page() -> str:
 
 
 def _sizes() -> Iterator[list[str]]:
-    for task in targets.TASKS:
+    for task in (*targets.TASKS, *retrieval.TARGETS):
         for size in dict.fromkeys(task.test_sizes.values()):
             codes = [code for code, own in task.test_sizes.items() if own == size]
             yield [f"`{task.name}`", f"{size:,}", " ".join(codes)]
@@ -77,7 +77,7 @@ def _sizes() -> Iterator[list[str]]:
 
 def _files() -> Iterator[list[str]]:
     """A row for each file with a known hash; otherwise one for each entry of a literal."""
-    for task in (*intermediate.TASKS, *targets.TASKS):
+    for task in (*intermediate.TASKS, *retrieval.INTERMEDIATE, *targets.TASKS, *retrieval.TARGETS):
         if task.name == "mlm":
             continue
         for split, entries in task.local.items():

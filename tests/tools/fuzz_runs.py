@@ -21,13 +21,14 @@ from stilts_launcher.submit import submit_plan
 
 from stilts_ds.errors import UserError
 from stilts_ds.evaluate.score import score_file, score_folder
-from stilts_ds.evaluate.submission import SUBMITTED_TASKS, validate_submission
+from stilts_ds.evaluate.submission import validate_submission
 from stilts_ds.families.registry import family_of
 from stilts_ds.phase_status import Best, TaskBest
 from stilts_ds.plan_file import Plan
 from stilts_ds.report.stats import Settings
 from stilts_ds.report.write import write_report
 from stilts_ds.run_dir import RunDir, write_json
+from stilts_ds.tasks.benchmarks import XTREME as BENCHMARK
 from stilts_ds.tasks.registry import get_task
 from stilts_ds.tasks.spec import Task
 
@@ -100,7 +101,7 @@ def make_scorer(name: str, code: str, folder: Path) -> Once:
 
 
 def make_submission(folder: Path) -> Once:
-    tasks = {name: dataclasses.replace(get_task(name), languages=("de",), test_sizes={}) for name in SUBMITTED_TASKS}
+    tasks = {name: dataclasses.replace(get_task(name), languages=("de",), test_sizes={}) for name in BENCHMARK.tasks}
     for task in tasks.values():
         write_pair(folder / "made", task, "de")
     sent = folder / "sent"

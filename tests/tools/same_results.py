@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 CHECKOUT = Path(__file__).resolve().parents[2]
-RECIPES = ("quickstart", "xstilts", "xstilts_single_gpu", "xlmr_xl_zero3", "mini_xlmr")
+RECIPES = ("quickstart", "xstilts", "xstilts_single_gpu", "xlmr_xl_zero3", "mini_xlmr", "xtreme_r")
 # Of provenance, only the hash of the pretrained model's files decides a result; the rest tells what made it, and where.
 MAKERS = ("git_commit", "versions", "platform")
 # Metrics of the machine and not of data and seed.

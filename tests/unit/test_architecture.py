@@ -65,7 +65,12 @@ HEAVY = {  # package -> the modules (or packages of modules) that may name it
     "tokenizers": ["stilts_ds.toy"],
     "datasets": ["stilts_ds.sources.hub"],
     "tensorboard": ["stilts_ds.monitor"],
-    "stilts_kernels": ["stilts_ds.model", "stilts_ds.families.bitext.head", "stilts_bench"],
+    "stilts_kernels": [
+        "stilts_ds.model",
+        "stilts_ds.families.bitext.head",
+        "stilts_ds.families.ranking.head",
+        "stilts_bench",
+    ],
     "mpi4py": ["stilts_launcher.discover", "stilts_launcher.doctor"],
 }
 LIGHT = [
@@ -288,7 +293,19 @@ def test_slurms_words_would_be_found() -> None:
 
 # --- families --------------------------------------------------------------------------------------------------------
 
-RECORD_CLASSES = {"Pair", "Choice", "Span", "Answer", "Tagged", "Text", "Bitext", "Sentence"}
+RECORD_CLASSES = {
+    "Pair",
+    "Choice",
+    "Span",
+    "Answer",
+    "Tagged",
+    "Text",
+    "Bitext",
+    "Sentence",
+    "Query",
+    "Candidate",
+    "Wanted",
+}
 OUTSIDE = [
     name
     for name in MODULES

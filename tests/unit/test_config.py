@@ -184,6 +184,7 @@ def test_settings_that_are_not_in_force_change_no_name() -> None:
     assert TrainingPart().rows_in_use() == rows and list(TrainingPart().rows_in_use()) == list(rows)
     everything = TrainingPart().model_dump()
     assert everything.pop("window_step") is None and everything.pop("pair_truncation_side") == "left"
+    assert everything.pop("keep_head") is False
     assert TrainingPart().in_use() == everything
     given = TrainingPart(window_step=128, pair_truncation_side="right")
     assert given.rows_in_use() == {

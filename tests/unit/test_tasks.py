@@ -13,7 +13,7 @@ import ranks
 from stilts_ds.config import TrainingPart
 from stilts_ds.errors import UserError
 from stilts_ds.families.registry import family_of
-from stilts_ds.tasks import intermediate, targets
+from stilts_ds.tasks import intermediate, retrieval, targets
 from stilts_ds.tasks.languages import LANGUAGES, XTREME, XTREME_R, iso3_of, name_of
 from stilts_ds.tasks.registry import TASKS, get_task
 from stilts_ds.tasks.spec import Local, Task
@@ -42,9 +42,11 @@ def entries(task: Task) -> list[Local]:
 
 
 def test_the_paper_has_nine_intermediate_and_nine_target_tasks() -> None:
-    assert [task.name for task in intermediate.TASKS] == [*SIZES, "mlm"]
+    assert [task.name for task in intermediate.TASKS] == [*SIZES, "mlm", "siqa"]
     assert [task.name for task in targets.TASKS] == list(LANGUAGE_COUNTS)
-    assert len(TASKS) == 20
+    ranked = [*retrieval.INTERMEDIATE, *retrieval.TARGETS]
+    assert [task.name for task in ranked] == ["reqa_squad", "wikipedia_links", "lareqa", "mewslix"]
+    assert len(TASKS) == 25
 
 
 def test_languages_per_task_and_overall() -> None:
@@ -62,7 +64,7 @@ def test_literal_is_well_formed(task: Task) -> None:
     assert len(set(task.labels)) == len(task.labels)
     assert TrainingPart(**task.training)
     assert task.train_on == "" or task.train_on in TASKS
-    assert task.role == ("target" if task in targets.TASKS else "intermediate")
+    assert task.role == ("target" if task in (*targets.TASKS, *retrieval.TARGETS) else "intermediate")
 
 
 @every_task
@@ -99,7 +101,7 @@ def test_shared_heads_agree_in_family_and_labels() -> None:
 
 def test_only_retrieval_trains_nothing() -> None:
     assert {name for name, task in TASKS.items() if not task.trains} == {"bucc2018", "tatoeba"}
-    assert {name for name, task in TASKS.items() if task.train_on} == {"xnli", "xquad", "mlqa"}
+    assert {name for name, task in TASKS.items() if task.train_on} == {"xnli", "xquad", "mlqa", "lareqa", "mewslix"}
 
 
 def test_get_task_suggests_the_nearest_name() -> None:

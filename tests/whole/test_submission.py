@@ -17,6 +17,7 @@ from stilts_ds.families.pair.record import Pair
 from stilts_ds.families.registry import family_of
 from stilts_ds.families.span.record import Answer, Span
 from stilts_ds.families.tag.record import Tagged
+from stilts_ds.tasks.benchmarks import XTREME as BENCHMARK
 from stilts_ds.tasks.registry import TASKS
 from stilts_ds.tasks.spec import Task
 
@@ -54,7 +55,7 @@ def expected() -> dict[tuple[str, str], Expected]:
 
 
 def folders(run: Path) -> dict[str, Path]:
-    return {name: run / name for name in submission.SUBMITTED_TASKS}
+    return {name: run / name for name in BENCHMARK.tasks}
 
 
 @pytest.fixture
@@ -72,7 +73,7 @@ def run(tmp_path: Path) -> Path:
 def test_whole_submission_is_written(run: Path, tmp_path: Path) -> None:
     written = submission.write_submission(folders(run), tmp_path / "out", tasks(), expected())
     assert len(written) == 18
-    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == sorted(submission.SUBMITTED_TASKS)
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == sorted(BENCHMARK.tasks)
     assert [p.name for p in sorted((tmp_path / "out" / "xquad").iterdir())] == ["test-en.json", "test-es.json"]
     assert submission.validate_submission(tmp_path / "out", tasks(), expected()) == []
 
@@ -154,7 +155,7 @@ def test_right_sizes_pass_and_unknown_ones_are_told(run: Path, tmp_path: Path) -
 
 
 def test_the_real_literals_leave_only_mined_pairs_unknown() -> None:
-    real = {name: TASKS[name] for name in submission.SUBMITTED_TASKS}
+    real = {name: TASKS[name] for name in BENCHMARK.tasks}
     assert submission.unknown_test_sizes(real) == {"bucc2018": ["de", "fr", "ru", "zh"]}
 
 

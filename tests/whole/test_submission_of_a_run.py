@@ -13,12 +13,12 @@ from stilts_ds.config import Recipe, parse_recipe, recipe_yaml
 from stilts_ds.data.data import Data
 from stilts_ds.errors import UserError
 from stilts_ds.evaluate.run_submission import write_run_submission as submit
-from stilts_ds.evaluate.submission import SUBMITTED_TASKS
 from stilts_ds.families.registry import family_of
 from stilts_ds.phase_status import Best, TaskBest
 from stilts_ds.plan import make_plan
 from stilts_ds.plan_file import Plan
 from stilts_ds.run_dir import RunDir, hash_file, read_json, write_atomically
+from stilts_ds.tasks.benchmarks import XTREME as BENCHMARK
 from stilts_ds.toy.world import ensure_toy_world
 
 CONDITIONS = {"none": [], "mnli": ["mnli"], "qqp": ["qqp"]}
@@ -33,7 +33,7 @@ DEV: Mapping[str, Mapping[str, float]] = {
 def recipe_of(folder: Path, seeds: list[int], **more: Any) -> Recipe:
     values = {
         "name": "study", "output_dir": str(folder), "seeds": seeds, "model": {"name_or_path": "toy"},
-        "data": {"source": "toy"}, "intermediate": CONDITIONS, "targets": list(SUBMITTED_TASKS), **more,
+        "data": {"source": "toy"}, "intermediate": CONDITIONS, "targets": list(BENCHMARK.tasks), **more,
     }  # fmt: skip
     return parse_recipe(values, "test")
 
@@ -64,7 +64,7 @@ def build(folder: Path) -> tuple[RunDir, Recipe]:
 def write_gold(folder: Path, recipe: Recipe, run: RunDir) -> None:
     """What a perfect model predicts, in prediction files."""
     data = Data(recipe, run.root)
-    for task in map(data.task, SUBMITTED_TASKS):
+    for task in map(data.task, BENCHMARK.tasks):
         family, files = family_of(task), family_of(task).files(task)
         for code in task.languages:
             gold = family.label_values(family, task, data.evaluation(task, "test", code).records())
@@ -102,7 +102,7 @@ def test_one_conditions_submission_names_condition_and_seed(finished: tuple[RunD
     assert "xnli: condition mnli, seed 2, English dev 80.2 (named)" in said
     assert "tatoeba: condition mnli, seed 2 (named)" in said
     told = manifest(tmp_path / "out")
-    assert (told["run"], told["seed"]) == ("study", 2) and list(told["tasks"]) == list(SUBMITTED_TASKS)
+    assert (told["run"], told["seed"]) == ("study", 2) and list(told["tasks"]) == list(BENCHMARK.tasks)
     plan = Plan.load(finished[0].plan)
     phases = {phase.id: phase for phase in plan.phases}
     for name, task in told["tasks"].items():

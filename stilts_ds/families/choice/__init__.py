@@ -18,6 +18,7 @@ CHOICE = Family(
     head=HEAD,
     left_head=reads_last_tokens(HEAD),
     readers=record.READERS,
+    reader_versions=record.READER_VERSIONS,
     converters=record.CONVERTERS,
     is_labelled=record.is_labelled,
     gold=record.gold,

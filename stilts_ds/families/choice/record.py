@@ -1,4 +1,4 @@
-"""Multiple choice: HellaSwag, Cosmos QA, CommonsenseQA, COPA and XCOPA."""
+"""Multiple choice: HellaSwag, Cosmos QA, CommonsenseQA, Social IQa, COPA and XCOPA."""
 
 from __future__ import annotations
 
@@ -23,7 +23,8 @@ from stilts_ds.sources.files import (
 from stilts_ds.sources.hub import Converter, RowContext, row_by_row
 from stilts_ds.sources.source import Part
 
-COPA_QUESTIONS = {"cause": "What was the cause?", "effect": "What happened as a result?"}
+COPA_QUESTIONS = {"cause": "What was the cause?", "effect": "What was the effect?"}  # XTREME-R's run_xcopa.py
+SIQA_ANSWERS = "ABC"
 COSMOS_COLUMNS = ("context", "question", "answer0", "answer1", "answer2", "answer3")
 
 
@@ -101,6 +102,22 @@ def copa_row(row: dict[str, Any], where: str) -> Choice:
     return make_choice(id_field(row, "idx", where), prompt, choices, None if label == -1 else label, where)
 
 
+def siqa_row(row: dict[str, Any], where: str) -> Choice:
+    """Context and question make the prompt; `correct` is the right answer's letter, absent in the test split."""
+    prompt = f"{text_field(row, 'context', where)} {text_field(row, 'question', where)}"
+    choices = tuple(text_field(row, f"answer{letter}", where) for letter in SIQA_ANSWERS)
+    key = text_field(row, "correct", where) if "correct" in row else ""
+    if key and key not in SIQA_ANSWERS:
+        raise UserError(f"{where}: `correct` is {key[:20]!r}, expected A, B or C; repair the row")
+    label = SIQA_ANSWERS.index(key) if key else None
+    return make_choice(id_field(row, "id", where), prompt, choices, label, where)
+
+
+def read_siqa(part: Part) -> Iterator[Choice]:
+    for where, row in read_json_lines(part.path):
+        yield siqa_row(row, where)
+
+
 def read_hellaswag(part: Part) -> Iterator[Choice]:
     for where, row in read_json_lines(part.path):
         yield hellaswag_row(row, where)
@@ -155,7 +172,10 @@ READERS: dict[str, Callable[[Part], Iterator[Choice]]] = {
     "commonsenseqa_jsonl": read_commonsenseqa,
     "cosmosqa_csv": read_cosmosqa,
     "copa_jsonl": read_copa,
+    "siqa_jsonl": read_siqa,
 }
+# 2: the question for an effect is XTREME-R's.
+READER_VERSIONS = {"copa_jsonl": 2, "hub_copa": 2}
 
 
 # --- hub rows ---------------------------------------------------------------------------------------------------------
@@ -180,7 +200,16 @@ def copa(row: Mapping[str, Any], where: str, context: RowContext) -> Choice:
     return copa_row(dict(row), where)
 
 
+def siqa(row: Mapping[str, Any], where: str, context: RowContext) -> Choice:
+    """The hub counts the answers from 1."""
+    number = text_field(row, "label", where).strip()
+    if number not in ("1", "2", "3"):
+        raise UserError(f"{where}: `label` is {number[:20]!r}, expected 1, 2 or 3; check the data set's revision")
+    return siqa_row({**row, "correct": SIQA_ANSWERS[int(number) - 1]}, where)
+
+
 CONVERTERS: dict[str, Converter] = {
+    "hub_siqa": row_by_row(siqa),
     "hub_hellaswag": row_by_row(hellaswag),
     "hub_cosmosqa": row_by_row(cosmosqa),
     "hub_commonsenseqa": row_by_row(commonsenseqa),

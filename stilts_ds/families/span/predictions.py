@@ -6,7 +6,7 @@ What a head says of a window is (start logits [L], end logits [L]); the windows 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence, Set
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -14,16 +14,15 @@ from typing import Any
 import numpy as np
 
 from stilts_ds.config import EvaluationPart
-from stilts_ds.errors import counted
 from stilts_ds.families.files import (
     Expected,
     PredictionFile,
+    check_ids,
     check_labelled,
     fail,
     line_of,
     load_json,
     read_text,
-    some,
 )
 from stilts_ds.families.span.decode import Decoded, best_null_threshold, decode_spans
 from stilts_ds.families.span.record import Answer, Span
@@ -163,17 +162,6 @@ def _question_json(span: Span) -> dict[str, Any]:
 
 def check(path: Path, predicted: Mapping[str, str], gold: Iterable[Span]) -> None:
     check_ids(path, predicted, {span.id for span in gold})
-
-
-def check_ids(path: Path, predicted: Mapping[str, str], wanted: Set[str]) -> None:
-    """Check that exactly the wanted questions are answered. Raises UserError listing missing or unknown ids."""
-    missing, unknown = sorted(wanted - predicted.keys()), sorted(predicted.keys() - wanted)
-    if missing:
-        fail(path, 1, f"{len(missing)} of {len(wanted)} questions have no answer: {some(missing)}; predict them too")
-    if unknown:
-        line = line_of(read_text(path), unknown[0], 1)
-        strangers = counted(len(unknown), "question id is", "question ids are")
-        fail(path, line, f"{strangers} not in the labels: {some(unknown)}; remove them")
 
 
 def expect(records: Sequence[Span]) -> Expected:

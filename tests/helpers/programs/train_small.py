@@ -31,6 +31,7 @@ from stilts_ds.batches.mixture import Mixture
 from stilts_ds.config import EnginePart, SamplingPart, TrainingPart
 from stilts_ds.engine.optim import learning_rate
 from stilts_ds.engine.preempt import Stopped, install_handlers
+from stilts_ds.families.registry import pool_size
 from stilts_ds.model.multitask import MultiTask
 from stilts_ds.model.vocabulary import narrow_vocabulary
 from stilts_ds.rows.rows import touched_ids
@@ -52,7 +53,8 @@ def reference(
 
     optimizer = torch.optim.AdamW(parameter_groups(model, setting.weight_decay), eps=setting.adam_epsilon)
     mixture = Mixture({n: len(t.rows) for n, t in tasks.items()}, setting, sampling, seed)
-    collate = Collator(tasks, small.tokenizer_stub(), setting.mlm_probability, seed)
+    pool = pool_size((task.family for task in tasks.values()), setting)
+    collate = Collator(tasks, small.tokenizer_stub(), setting.mlm_probability, seed, pool)
     curve = []
     for step in range(mixture.total_steps):
         items = mixture.step(step)
@@ -237,9 +239,13 @@ def main() -> None:
     setting = TrainingPart(**given.get("training", {}))
     sampling = SamplingPart(**given.get("sampling", {}))
     stage, seed = given["stage"], given.get("seed", 3)
-    specs = [spec for spec in small.SPECS if spec.name not in given.get("without", [])]
+    every = small.RANKED if given.get("ranked") else small.SPECS
+    specs = [spec for spec in every if spec.name not in given.get("without", [])]
     model = small.model(dropout=given.get("dropout", 0.0), specs=specs, vocabulary=given.get("vocabulary", 60))
     tasks = small.tasks(specs)
+    if given.get("ranked"):  # a new model gives all texts nearly one vector: their scores would be all alike
+        for weight in (parameter for parameter in model.encoder.parameters() if parameter.dim() > 1):
+            weight.data *= 10
     if stage < 0:
         return reference(out, setting, sampling, seed, model, tasks, given.get("bad_step"))
     from stilts_ds.engine import checkpoint

@@ -1,0 +1,31 @@
+"""`stilts score --predictions DIR --labels DIR`: scores of any folders in the submission layout, without a run."""
+
+from __future__ import annotations
+
+import argparse
+
+from stilts_ds.errors import UserError
+
+
+def score_folders(given: argparse.Namespace) -> str:
+    """The scores of a predictions folder against a labels folder; also written into files where `--output` says."""
+    from stilts_ds.evaluate.score import score_folder
+    from stilts_ds.evaluate.score_tables import scores_markdown, write_scores
+    from stilts_ds.tasks.benchmarks import XTREME, get_benchmark
+    from stilts_ds.tasks.registry import TASKS
+
+    if given.predictions is None or given.labels is None:
+        raise UserError("give a run folder, or both --predictions and --labels")
+    benchmark = get_benchmark(given.benchmark or XTREME.name)
+    if given.benchmark is None:
+        tasks = {name: task for name, task in TASKS.items() if (given.labels / name).is_dir()}
+    else:
+        tasks = {name: benchmark.fitted(TASKS[name]) for name in benchmark.tasks}
+    if not any((given.labels / name).is_dir() for name in tasks):
+        raise UserError(f"{given.labels} has no folder named after a task; see `stilts tasks`")
+    scores = score_folder(
+        given.predictions, given.labels, given.split, tasks, benchmark=benchmark, qa_by_f1=given.qa_f1
+    )
+    if given.output:
+        write_scores(given.output, scores, tasks)
+    return scores_markdown(scores, tasks)

@@ -1,0 +1,35 @@
+"""Queries that rank candidates of many languages: LAReQA's questions and answers, Mewsli-X's mentions and entities."""
+
+from stilts_ds.families.base import Family, HeadVerbs, reads_targets
+from stilts_ds.families.files import read_shared_texts
+from stilts_ds.families.ranking import mentions, predictions, record, rows, score
+
+RANKING = Family(
+    name="ranking",
+    group="retrieval",
+    head=HeadVerbs(
+        module="stilts_ds.families.ranking.head",
+        targets=rows.targets,
+        reads=reads_targets(rows.targets),
+        output=predictions.output,
+        decode=predictions.decode,
+        parameters=rows.head_parameters,
+        pooled=True,
+    ),
+    readers={**record.READERS, **mentions.READERS},
+    converters=record.CONVERTERS,
+    is_labelled=record.is_labelled,
+    gold=record.gold,
+    texts=record.texts,
+    fields=record.fields,
+    encode=rows.encode_ranking,
+    files=predictions.files,
+    metrics=score.metrics,
+    rows_of_item=rows.rows_of_item,
+    predict=predictions.predict,
+    evaluation_rows=predictions.evaluation_rows,
+    row_settings=("max_query_length",),
+    drawing_units=score.drawing_units,
+    shared_texts=read_shared_texts,
+    writes_shared_texts=True,
+)

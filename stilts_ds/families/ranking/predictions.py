@@ -1,0 +1,210 @@
+"""JSON by query id: its best candidates, best first; labels `{query id: [ids of right candidates]}`.
+
+Two layouts, named by the task's literal (`Task.predictions`): `best` is a list of ids, which is Mewsli-X's; `ranked`
+adds the ranks of right candidates behind the list, so that the full mean average precision can be formed from the file:
+`{"best": [ids], "further": {id: rank}}`. Both are read in either layout.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from stilts_ds.config import EvaluationPart, TrainingPart
+from stilts_ds.families.base import EvaluationSplit, Family, Prediction
+from stilts_ds.families.files import (
+    Expected,
+    PredictionFile,
+    check_ids,
+    check_labelled,
+    fail,
+    line_of,
+    load_json,
+    read_text,
+)
+from stilts_ds.families.ranking.record import Candidate, Query, Wanted
+from stilts_ds.families.ranking.score import TOP, Ranking
+from stilts_ds.rows.rows import Rows
+from stilts_ds.run_dir import write_atomically
+from stilts_ds.tasks.spec import Task
+
+# --- predicting ------------------------------------------------------------------------------------------------------
+
+
+def output(logits: np.ndarray) -> np.ndarray:
+    """The vectors of an item's rows [m, H], without the scale."""
+    return logits[:, :-1]
+
+
+def decode(
+    records: Sequence[Query], rows: Rows, outputs: Sequence[np.ndarray], labels: Sequence[str], part: EvaluationPart
+) -> dict[str, Ranking]:
+    """Rankings of dev queries among the right candidates of all of them: what selects a model."""
+    vectors = np.stack(outputs)
+    place: dict[str, int] = {}
+    bank = []
+    for record, candidate in zip(records, vectors[:, 1]):
+        if record.right[0] not in place:
+            place[record.right[0]] = len(place)
+            bank.append(candidate)
+    candidates = [Candidate(id, "") for id in place]
+    return rank(records, candidates, vectors[:, 0], np.stack(bank), whole=True)
+
+
+def rank(
+    records: Sequence[Query], candidates: Sequence[Candidate], queries: np.ndarray, bank: np.ndarray, whole: bool
+) -> dict[str, Ranking]:
+    """The ranking of each query [N, H] among the candidates [M, H]: the best TOP, of equal ones the earlier first.
+
+    With `whole`, right candidates behind these are given with their ranks.
+    """
+    from stilts_ds.families.ranking.head import as_tensors, nearest, ranks_of
+
+    left, right = as_tensors(queries, bank)
+    best = nearest(left, right, TOP).tolist()
+    ids = [candidate.id for candidate in candidates]
+    chosen = [tuple(ids[index] for index in indices) for indices in best]
+    if not whole:
+        return {record.id: Ranking(named) for record, named in zip(records, chosen)}
+    place = {id: index for index, id in enumerate(ids)}
+    wanted = [[place[id] for id in record.right] for record in records]
+    ranks = ranks_of(left, right, wanted)
+    return {
+        record.id: Ranking(named, _further(record, named, at))
+        for record, named, at in zip(records, chosen, ranks)
+    }  # fmt: skip
+
+
+def _further(record: Query, best: Sequence[str], ranks: Sequence[int]) -> dict[str, int]:
+    """The ranks of right candidates that are not among the best."""
+    return {id: rank for id, rank in zip(record.right, ranks) if id not in best}
+
+
+def evaluation_rows(split: EvaluationSplit, setting: TrainingPart, part: EvaluationPart) -> tuple[Rows, Rows]:
+    """Rows of a language's queries and of the whole pool; all languages find the pool's in the cache."""
+    records = split.records()
+    queries = [Candidate(record.id, record.text) for record in records]
+    short = setting.model_copy(update={"max_seq_length": setting.max_query_length})
+    return _rows_of(split, queries, short), _rows_of(split, records[0].pool, setting)
+
+
+def _rows_of(split: EvaluationSplit, texts: Sequence[Candidate], setting: TrainingPart) -> Rows:
+    return split.rows_of(texts, [[text.id, text.text] for text in texts], setting)
+
+
+def predict(family: Family, asked: Prediction) -> dict[str, Ranking] | None:
+    """Rankings of one language's queries; None on ranks other than 0. A collective.
+
+    The pool's vectors are computed once for all languages of a task.
+    """
+    split, model = asked.split, asked.model
+    records = split.records()
+    rows, pool_rows = evaluation_rows(split, asked.setting, asked.part)
+
+    def outputs(of: Rows) -> list[np.ndarray]:
+        return model.outputs(family, asked.head, of, asked.setting)
+
+    pool = model.once(f"candidates of {split.task.name} {split.name}", lambda: outputs(pool_rows))
+    queries = outputs(rows)
+    if not model.first:
+        return None
+    whole = _names_ranks(split.task) and all(record.right for record in records)
+    return rank(records, records[0].pool, np.concatenate(queries), np.concatenate(pool), whole)
+
+
+def _names_ranks(task: Task) -> bool:
+    return task.predictions == "ranked"
+
+
+# --- files -----------------------------------------------------------------------------------------------------------
+
+
+def read(path: Path, labels: Iterable[str] = ()) -> dict[str, Ranking]:
+    text = read_text(path)
+    rankings = load_json(path, text)
+    if not isinstance(rankings, dict):
+        fail(path, 1, "is not a JSON object; write {query id: [candidate ids, best first]}")
+    return {id: _ranking(path, text, id, value) for id, value in rankings.items()}
+
+
+def _ranking(path: Path, text: str, id: str, value: Any) -> Ranking:
+    best, further = value, {}
+    if isinstance(value, dict) and value.keys() == {"best", "further"}:
+        best, further = value["best"], value["further"]
+    line = line_of(text, id, 1)
+    if not isinstance(best, list) or not all(isinstance(name, str) for name in best):
+        fail(path, line, f"the ranking of {id!r} is no list of candidate ids; write them best first")
+    if not isinstance(further, dict) or not all(type(rank) is int for rank in further.values()):
+        fail(path, line, f"`further` of {id!r} must give ranks by candidate id")
+    early = [name for name, rank in further.items() if rank <= len(best)]
+    if early:
+        fail(
+            path,
+            line,
+            f"{early[0]!r} of {id!r} has rank {further[early[0]]}, where `best` names another; predict again",
+        )
+    return Ranking(tuple(best), further)
+
+
+def read_labels(path: Path, labels: Iterable[str] = ()) -> list[Wanted]:
+    text = read_text(path)
+    found = load_json(path, text)
+    if not isinstance(found, dict):
+        fail(path, 1, "is not a JSON object; write {query id: [ids of right candidates]}")
+    for id, right in found.items():
+        if not isinstance(right, list) or not right or not all(isinstance(name, str) for name in right):
+            fail(path, line_of(text, id, 1), f"query {id!r} has no list of right candidates; give a labelled file")
+    return check_labelled(path, [Wanted(id, tuple(name.strip() for name in right)) for id, right in found.items()])
+
+
+def write_best(path: Path, values: Mapping[str, Ranking]) -> None:
+    _write(path, {id: list(ranking.best) for id, ranking in values.items()})
+
+
+def write_ranked(path: Path, values: Mapping[str, Ranking]) -> None:
+    named = {id: {"best": list(ranking.best), "further": dict(ranking.further)} for id, ranking in values.items()}
+    _write(path, named)
+
+
+def write_labels(path: Path, values: Iterable[Wanted]) -> None:
+    _write(path, {wanted.id: list(wanted.right) for wanted in values})
+
+
+def _write(path: Path, values: Mapping[str, Any]) -> None:
+    """A query a line."""
+    lines = [
+        f"{json.dumps(id, ensure_ascii=False)}: {json.dumps(value, ensure_ascii=False)}" for id, value in values.items()
+    ]
+    write_atomically(path, "{\n" + ",\n".join(lines) + "\n}\n")
+
+
+def check(path: Path, predicted: Mapping[str, Ranking], gold: Iterable[Wanted], partly: bool = False) -> None:
+    """Check that the labels' queries are answered. With `partly`, some need not be: they count as 0 (Mewsli-X)."""
+    check_ids(path, predicted, {wanted.id for wanted in gold}, "query", partly)
+
+
+def check_expected(path: Path, values: Mapping[str, Ranking], expected: Expected, partly: bool = False) -> None:
+    check_ids(path, values, expected.ids, "query", partly)
+
+
+def expect(records: Sequence[Query]) -> Expected:
+    return Expected(len(records), ids=frozenset(record.id for record in records))
+
+
+def _file(write: Callable[[Path, Any], None], partly: bool) -> PredictionFile:
+    return PredictionFile(
+        ".json", read, read_labels, write, write_labels, partial(check, partly=partly),
+        partial(check_expected, partly=partly), expect, one_each=not partly,
+    )  # fmt: skip
+
+
+FILES = {"ranked": _file(write_ranked, partly=False), "best": _file(write_best, partly=True)}
+
+
+def files(task: Task) -> PredictionFile:
+    return FILES[task.predictions]

@@ -1,0 +1,57 @@
+"""The languages that XTREME-R adds: read from their own files, and never from those of another release."""
+
+from __future__ import annotations
+
+import gzip
+from pathlib import Path
+
+import pytest
+import ranks
+from reader_files import conllu
+
+from stilts_ds.data.reader import find_origin, read_examples
+from stilts_ds.errors import UserError
+from stilts_ds.sources.source import DataSource
+from stilts_ds.tasks.benchmarks import XTREME_R
+from stilts_ds.tasks.registry import TASKS
+
+REAL = ranks.SHARED / "data/xtreme_r"
+needs_real = pytest.mark.skipif(not REAL.is_dir(), reason=f"no XTREME-R data in {REAL}")
+
+
+@needs_real
+@pytest.mark.parametrize("language", ["az", "lt", "pl", "ro", "uk"])
+def test_tatoeba_has_a_thousand_pairs_of_each(language: str, tmp_path: Path) -> None:
+    (tmp_path / "tatoeba").symlink_to(REAL / "tatoeba_r")
+    task = XTREME_R.fitted(TASKS["tatoeba"])
+    [bitext] = read_examples(task, "test", language, DataSource(xtreme=tmp_path))
+    assert len(bitext.source) == len(bitext.pivot) == len(bitext.gold) == task.test_sizes[language] == 1_000
+    with pytest.raises(UserError, match=f"tatoeba has no language '{language}'"):
+        find_origin(TASKS["tatoeba"], "test", language, DataSource(xtreme=tmp_path))
+
+
+@needs_real
+def test_xquad_asks_in_romanian(tmp_path: Path) -> None:
+    [packed] = (REAL / "xquad_ro").glob("**/*.json.gz")
+    (tmp_path / "xquad").mkdir()
+    (tmp_path / "xquad/xquad.ro.json").write_bytes(gzip.decompress(packed.read_bytes()))
+    task = XTREME_R.fitted(TASKS["xquad"])
+    assert len(list(read_examples(task, "test", "ro", DataSource(xtreme=tmp_path)))) == task.test_sizes["ro"] == 1_190
+
+
+def test_a_language_is_read_from_its_own_release_of_universal_dependencies(tmp_path: Path) -> None:
+    """Both releases hold Polish; XTREME-R's Polish is of 2.7, and its German stays on 2.5."""
+    for release, word in (("2.5", "old"), ("2.7", "new")):
+        for name, code in (("UD_Polish-PDB", "pl_pdb"), ("UD_German-GSD", "de_gsd")):
+            file = tmp_path / f"ud-treebanks-v{release}" / name / f"{code}-ud-test.conllu"
+            file.parent.mkdir(parents=True)
+            file.write_text(conllu(f"1 {word} {word} NOUN", ""))
+    task, source = XTREME_R.fitted(TASKS["udpos"]), DataSource(xtreme=tmp_path)
+    words = {code: [one.words for one in read_examples(task, "test", code, source)] for code in ("pl", "de")}
+    assert words == {"pl": [("new",)], "de": [("old",)]}
+
+
+def test_the_hub_serves_what_it_has_of_the_added_languages() -> None:
+    hub, panx, udpos = DataSource("hub"), XTREME_R.fitted(TASKS["panx"]), XTREME_R.fitted(TASKS["udpos"])
+    assert hub.from_hub(panx, "test", "az") and hub.from_hub(panx, "test", "de") and hub.from_hub(udpos, "test", "de")
+    assert not hub.from_hub(udpos, "test", "wo")  # of Universal Dependencies 2.7: local

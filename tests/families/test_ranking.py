@@ -1,0 +1,274 @@
+"""Ranked retrieval: LAReQA's candidates and right answers, average precision, sentence breaking, files, bad input."""
+
+from __future__ import annotations
+
+import dataclasses
+import gzip
+import json
+import unicodedata
+import zlib
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import ranks
+import torch
+
+from stilts_ds.data.reader import read_examples
+from stilts_ds.errors import UserError
+from stilts_ds.families.ranking import predictions, score
+from stilts_ds.families.ranking.head import nearest, ranks_of
+from stilts_ds.families.ranking.record import Candidate, Query, Wanted
+from stilts_ds.families.ranking.score import Ranking, average_precision
+from stilts_ds.families.ranking.sentences import sentence_bounds
+from stilts_ds.sources.source import DataSource
+from stilts_ds.tasks.registry import get_task
+
+REAL = ranks.SHARED / "data/xtreme_r/lareqa"
+needs_real = pytest.mark.skipif(not REAL.is_dir(), reason=f"no XQuAD-R in {REAL}")
+LAREQA = get_task("lareqa")
+Rank = Callable[[Sequence[Query], Sequence[Candidate], np.ndarray, np.ndarray], dict[str, Ranking]]
+# Mean average precision at 20 by question language of vectors that anybody can compute (`trigrams` below).
+MINI = {
+    "ar": 7.035199, "de": 9.992661, "el": 9.469128, "en": 10.593880, "es": 10.449471, "hi": 7.301449, "ru": 7.331456,
+    "th": 7.467825, "tr": 11.368436, "vi": 10.020050, "zh": 7.763781,
+}  # fmt: skip
+WHOLE = {
+    "ar": 4.815633, "de": 5.860726, "el": 5.685388, "en": 6.135116, "es": 5.702324, "hi": 5.212676, "ru": 5.807023,
+    "th": 6.201553, "tr": 6.084713, "vi": 6.328934, "zh": 3.185327,
+}  # fmt: skip
+
+
+def trigrams(texts: Sequence[str]) -> np.ndarray:
+    """A text's character trigrams (NFKC, lower case) in 512 buckets by CRC-32, signed by its bit 16, of length 1."""
+    vectors = np.zeros((len(texts), 512))
+    for row, text in enumerate(texts):
+        plain = unicodedata.normalize("NFKC", text).lower()
+        for place in range(len(plain) - 2):
+            code = zlib.crc32(plain[place : place + 3].encode())
+            vectors[row, code % 512] += 1 if code >> 16 & 1 else -1
+    return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+
+
+def questions(folder: Path) -> dict[str, list[Query]]:
+    source = DataSource(xtreme=folder)
+    return {code: list(read_examples(LAREQA, "test", code, source)) for code in LAREQA.languages}
+
+
+def rank_in_float64(
+    records: Sequence[Query], pool: Sequence[Candidate], queries: np.ndarray, bank: np.ndarray
+) -> dict[str, Ranking]:
+    """The reference's arithmetic: many of these scores are equal, and stay so in float64 only."""
+    found = {}
+    for first in range(0, len(records), 128):
+        scores = torch.from_numpy(queries[first : first + 128] @ bank.T)
+        best = torch.sort(scores, dim=1, descending=True, stable=True).indices[:, :20].tolist()
+        for record, row in zip(records[first : first + 128], best):
+            found[record.id] = Ranking(tuple(pool[index].id for index in row))
+    return found
+
+
+def trigram_scores(asked: dict[str, list[Query]], rank: Rank) -> dict[str, float]:
+    """mAP@20 of each question language, in percent."""
+    pool = next(iter(asked.values()))[0].pool
+    bank = trigrams([candidate.text for candidate in pool])
+    scores = {}
+    for code, records in asked.items():
+        found = rank(records, pool, trigrams([query.text for query in records]), bank)
+        gold = [Wanted(query.id, query.right) for query in records]
+        scores[code] = score.METRICS["map_at_20"].score(score.count(gold, found, code))
+    return scores
+
+
+@pytest.fixture(scope="module")
+def mini(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Query]]:
+    folder = tmp_path_factory.mktemp("mini")
+    (folder / "lareqa").symlink_to(REAL / "mini")
+    return questions(folder)
+
+
+@needs_real
+def test_the_small_set_ranks_as_the_reference_does(mini: dict[str, list[Query]]) -> None:
+    assert sum(map(len, mini.values())) == 517 and len(mini["de"][0].pool) == 146
+    assert {len(query.right) for records in mini.values() for query in records} == {11}
+    scores = trigram_scores(mini, partial(predictions.rank, whole=False))
+    assert scores == pytest.approx(MINI, abs=5e-7)
+    total = sum(scores[code] * len(records) for code, records in mini.items())
+    assert total / 517 == pytest.approx(8.981212493, abs=1e-9)
+
+
+@needs_real
+@pytest.mark.slow
+def test_the_whole_set_ranks_as_the_reference_does(tmp_path: Path) -> None:
+    folder = tmp_path / "lareqa/xquad-r"
+    folder.mkdir(parents=True)
+    for packed in (REAL / "xquad-r").glob("*.json.gz"):
+        (folder / packed.stem).write_bytes(gzip.decompress(packed.read_bytes()))
+    asked = questions(tmp_path)
+    assert sum(map(len, asked.values())) == 13_090 and len(asked["de"][0].pool) == 13_014
+    assert {len(query.right) for records in asked.values() for query in records} == {11}
+    scores = trigram_scores(asked, rank_in_float64)
+    assert scores == pytest.approx(WHOLE, abs=5e-7)
+    assert sum(scores.values()) / 11 == pytest.approx(5.547219316, abs=1e-9)
+
+
+@needs_real
+def test_english_sentences_are_broken_as_people_break_them() -> None:
+    """Boundary F1 of sentences on XQuAD-R's English; the reference's breaker has 0.9932."""
+    data = json.loads(gzip.decompress((REAL / "xquad-r/en.json.gz").read_bytes()))
+    same = ours = theirs = 0
+    for paragraph in (paragraph for article in data["data"] for paragraph in article["paragraphs"]):
+        context = paragraph["context"]
+        given = {(start, start + len(context[start:end].rstrip())) for start, end in paragraph["sentence_breaks"]}
+        found = {(start, start + len(context[start:end].rstrip())) for start, end in sentence_bounds(context)}
+        same, ours, theirs = same + len(given & found), ours + len(found), theirs + len(given)
+    assert 2 * same / (ours + theirs) == pytest.approx(0.9927751806, abs=1e-9) and same / theirs > 0.985
+
+
+@pytest.mark.parametrize(
+    "text, sentences",
+    [
+        ("Mr. A. B. Smith paid $3.50. He left.", ["Mr. A. B. Smith paid $3.50. ", "He left."]),
+        ("She lives in the U.S. He does not.", ["She lives in the U.S. ", "He does not."]),
+        ('He said "No." Then (c. 1900) it rained!  Why?', ['He said "No." ', "Then (c. 1900) it rained!  ", "Why?"]),
+        ("In Oct. 1917 it began", ["In Oct. 1917 it began"]),
+        ("", []),
+    ],
+)
+def test_a_full_stop_ends_a_sentence_only_where_one_begins(text: str, sentences: list[str]) -> None:
+    assert [text[start:end] for start, end in sentence_bounds(text)] == sentences
+
+
+# --- scores ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "k, expected",
+    [(20, (1 + 2 / 3 + 3 / 6) / 3), (None, (1 + 2 / 3 + 3 / 6) / 3), (3, (1 + 2 / 3) / 3), (2, 0.5)],
+)
+def test_average_precision_by_hand(k: int | None, expected: float) -> None:
+    assert average_precision("abc", list("axbyzc"), k) == pytest.approx(expected, abs=1e-15)
+
+
+def test_a_candidate_that_is_named_twice_counts_once() -> None:
+    assert average_precision("ab", list("aab"), 20) == pytest.approx((1 + 2 / 3) / 2)
+
+
+def test_the_full_mean_takes_ranks_behind_the_list_and_nothing_for_what_is_nowhere() -> None:
+    gold = [Wanted("q", ("de_0", "en_0", "en_1"))]
+    best = ("de_0", "de_7", "en_0")
+    whole = {"q": Ranking(best, {"en_1": 30})}
+    assert score.METRICS["map"].score(score.count(gold, whole, "de")) == pytest.approx(100 * (1 + 2 / 3 + 3 / 30) / 3)
+    assert score.METRICS["map"].score(score.count(gold, {"q": Ranking(best)}, "de")) == pytest.approx(500 / 9)
+    # Of the first three answers (as many as are right) two are German.
+    assert score.METRICS["own_language"].score(score.count(gold, whole, "de")) == pytest.approx(200 / 3)
+    assert score.METRICS["map_at_20"].score(score.count(gold, {}, "de")) == 0
+
+
+def test_equal_scores_keep_the_lower_index_in_the_best_and_in_the_ranks() -> None:
+    bank = torch.eye(4)[[0, 1, 0, 2, 0]]
+    queries = torch.tensor([[1.0, 0.5, 0.0, 0.0]])
+    assert nearest(queries, bank, 20).tolist() == [[0, 2, 4, 1, 3]]
+    assert ranks_of(queries, bank, [[4, 3, 2]]) == [[3, 5, 2]]
+
+
+def test_ranks_are_those_of_a_whole_stable_sort() -> None:
+    generator = torch.Generator().manual_seed(5)
+    queries = torch.randint(-2, 3, (40, 6), generator=generator).float()
+    bank = torch.randint(-2, 3, (90, 6), generator=generator).float()
+    order = torch.sort(queries @ bank.T, dim=1, descending=True, stable=True).indices
+    right = [torch.randperm(90, generator=generator)[:3].tolist() for _ in range(40)]
+    expected = [[row.index(index) + 1 for index in indices] for row, indices in zip(order.tolist(), right)]
+    assert ranks_of(queries, bank, right) == expected
+    assert nearest(queries, bank, 20).tolist() == order[:, :20].tolist()
+
+
+# --- files -----------------------------------------------------------------------------------------------------------
+
+
+def test_both_layouts_come_back_as_they_were(tmp_path: Path) -> None:
+    values = {"q1": Ranking(("de_0", "en_3"), {"en_9": 40}), "q2": Ranking(("x",))}
+    path = tmp_path / "test-de.json"
+    predictions.FILES["ranked"].write(path, values)
+    assert predictions.read(path) == values
+    lists = {id: Ranking(ranking.best) for id, ranking in values.items()}
+    predictions.FILES["best"].write(path, lists)
+    assert json.loads(path.read_text()) == {"q1": ["de_0", "en_3"], "q2": ["x"]} and predictions.read(path) == lists
+
+
+@pytest.mark.parametrize(
+    "content, problem",
+    [
+        ('["a"]', "line 1: is not a JSON object"),
+        ('{"q": "a"}', "the ranking of 'q' is no list"),
+        ('{"q": {"best": ["a", "b"], "further": {"c": 2}}}', "'c' of 'q' has rank 2, where `best` names another"),
+        ('{"q": ["a"], "q": []}', "repeats the id 'q'"),
+    ],
+)
+def test_a_faulty_prediction_file_is_refused(content: str, problem: str, tmp_path: Path) -> None:
+    path = tmp_path / "test-de.json"
+    path.write_text(content)
+    with pytest.raises(UserError, match=problem):
+        predictions.read(path)
+
+
+def test_every_question_must_be_answered_and_no_other(tmp_path: Path) -> None:
+    path, gold = tmp_path / "test-de.json", [Wanted("a", ("x",)), Wanted("b", ("x",))]
+    path.write_text('{"a": []}')
+    with pytest.raises(UserError, match="1 of 2 queries have no answer: 'b'"):
+        predictions.FILES["ranked"].check(path, {"a": Ranking(())}, gold)
+    predictions.FILES["best"].check(path, {"a": Ranking(())}, gold)  # Mewsli-X counts what is missing as 0
+    with pytest.raises(UserError, match="1 query id is not in the labels: 'c'"):
+        predictions.FILES["best"].check(path, {"c": Ranking(())}, gold)
+
+
+# --- bad input -------------------------------------------------------------------------------------------------------
+
+
+def xquad_r(**changes: Any) -> dict[str, Any]:
+    answers = [{"text": "Two", "answer_start": 5}]
+    paragraph = {"context": "One. Two.", "sentence_breaks": [[0, 4], [5, 9]]}
+    paragraph["qas"] = [{"id": "q", "question": "?", "answers": changes.pop("answers", answers)}]
+    return {"data": [{"paragraphs": [{**paragraph, **changes}]}]}
+
+
+@pytest.mark.parametrize(
+    "changes, problem",
+    [
+        ({"sentence_breaks": [[0, 6], [5, 9]]}, r"sentence_breaks\[1\]: \[5, 9\] begins before the sentence in front"),
+        ({"sentence_breaks": [[0, 4], [5, 10]]}, r"\[5, 10\] is no range of a paragraph of 9 characters"),
+        ({"sentence_breaks": [[0, 4], 5]}, r"sentence_breaks\[1\]: 5 is no pair of places"),
+        ({"answers": [{"text": " ", "answer_start": 4}]}, r"qas\[0\]: the answer at character 4 stands in no sentence"),
+        ({"answers": []}, "the question has no answer, so no candidate is right"),
+    ],
+)
+def test_a_faulty_question_file_is_refused(changes: dict[str, Any], problem: str, tmp_path: Path) -> None:
+    folder = tmp_path / "lareqa/xquad-r"
+    folder.mkdir(parents=True)
+    (folder / "en.json").write_text(json.dumps(xquad_r(**changes)))
+    task = dataclasses.replace(LAREQA, languages=("en",))
+    with pytest.raises(UserError, match=r"en\.json: data\[0\]\.paragraphs\[0\].*" + problem):
+        list(read_examples(task, "test", "en", DataSource(xtreme=tmp_path)))
+
+
+def test_a_language_without_its_file_makes_the_pool_too_small(tmp_path: Path) -> None:
+    folder = tmp_path / "lareqa/xquad-r"
+    folder.mkdir(parents=True)
+    (folder / "en.json").write_text(json.dumps(xquad_r()))
+    with pytest.raises(UserError, match=r"there is no file .*ar\.json, and its candidates are searched by"):
+        list(read_examples(LAREQA, "test", "en", DataSource(xtreme=tmp_path)))
+
+
+def test_a_sentence_that_stands_twice_is_right_in_both_places(tmp_path: Path) -> None:
+    folder = tmp_path / "lareqa/xquad-r"
+    folder.mkdir(parents=True)
+    twice = xquad_r(context="Two.\nTwo.", sentence_breaks=[[0, 4], [5, 9]])
+    for code in ("en", "de"):
+        (folder / f"{code}.json").write_text(json.dumps(twice))
+    task = dataclasses.replace(LAREQA, languages=("en", "de"))
+    [query] = read_examples(task, "test", "en", DataSource(xtreme=tmp_path))
+    assert query.right == ("de_0_0", "de_0_1", "en_0_0", "en_0_1")
+    assert query.pool[3].text == "Two.Two.Two."  # the sentence, then its paragraph without newlines
