@@ -335,12 +335,11 @@ class Family:
     def verbs(self, sees: Sees) -> HeadVerbs:
         """The head's verbs with a model whose tokens see so. Raises ValueError for a family that trains nothing, and
         UserError for one that no model trains that reads from left to right."""
-        if sees == "both":
+        if sees == "both" or self.head is None:
             return self.trained
-        if self.trained and self.left_head is None:
+        if self.left_head is None:
             raise UserError(
                 f"tasks of family {self.name!r} need a model whose tokens see both sides of them, and this one reads "
                 "from left to right; use an encoder, or leave these tasks out"
             )
-        assert self.left_head is not None
         return self.left_head

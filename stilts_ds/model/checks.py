@@ -30,6 +30,7 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 HALF_TOLERANCE = 0.1
 SAME = 1e-6  # what rounding leaves of states that the same weights make of the same tokens
 REFUSED = 1e-3  # what no rounding explains: ten times what keeps a model from being packed
+DAMAGED = "its hidden states are not finite; its weights are damaged"
 FAILURES = (TypeError, ValueError, IndexError, KeyError, RuntimeError, AttributeError, AssertionError)
 
 
@@ -55,8 +56,10 @@ def check_hidden_states(encoder: Any, name: str) -> None:
 
 
 def _shape_problem(backbone: Backbone, row: Batch) -> str | None:
-    """What is wrong with the form of hidden states."""
+    """What is wrong with hidden states, whatever they say."""
     last = backbone.padded(row)
+    if not last.isfinite().all():
+        return DAMAGED
     for layer in (0, -1):  # what retrieval reads
         if backbone.padded(row, layer).shape != last.shape:
             return f"hidden state {layer} has not one vector for each token"
@@ -85,7 +88,7 @@ def _row_problem(backbone: Backbone, batch: Batch, rows: list[Batch]) -> str | N
     """Whether each row's hidden states are its own."""
     alone = [backbone.padded(row) for row in rows]
     if not all(bool(states.isfinite().all()) for states in alone):
-        return "its hidden states are not finite; its weights are damaged"
+        return DAMAGED
     if not _close(backbone.padded(batch), torch.cat(alone), REFUSED):
         return "hidden states of a row depend on padding and on the rows beside it, or are other ones at every pass"
     return None

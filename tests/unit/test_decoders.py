@@ -119,6 +119,14 @@ def test_a_model_that_sees_what_it_should_not_is_found_out(tmp_path: Path) -> No
         check_hidden_states(encoder, "folder")
 
 
+def test_damaged_weights_of_a_decoder_are_called_so(tmp_path: Path) -> None:
+    tiny_decoders.save_model("gpt2", tmp_path)
+    model: Any = T.AutoModel.from_pretrained(tmp_path)
+    torch.nn.init.constant_(model.h[1].attn.c_proj.weight, float("nan"))
+    with pytest.raises(UserError, match=r"folder \(gpt2\): its hidden states are not finite; its weights are damaged"):
+        check_hidden_states(model, "folder")
+
+
 def test_a_decoder_that_mixes_no_tokens_is_found_out(tmp_path: Path) -> None:
     tiny_decoders.save_model("gpt2", tmp_path)
     model: Any = T.AutoModel.from_pretrained(tmp_path)
