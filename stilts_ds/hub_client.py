@@ -103,7 +103,9 @@ def ask_hub(call: Callable[[], Answer], repository: Repository, doing: str) -> A
 
 def seconds_to_wait(error: Exception, attempt: int) -> float | None:
     """Seconds until the next try; None where another try would end alike, or was the last."""
-    if attempt >= len(WAITS) or not (_status(error) in BUSY or _is_broken_connection(error) or _is_short(error)):
+    if offline_by_setting() or attempt >= len(WAITS):  # without network the answer comes at once
+        return None
+    if not (_status(error) in BUSY or _is_broken_connection(error) or _is_short(error)):
         return None
     named = _header(error, "Retry-After")
     if named.isdigit():

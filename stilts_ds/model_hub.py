@@ -29,9 +29,9 @@ def pin_model(recipe: Recipe, kept: Path, ask: bool) -> Recipe:
     there, by the hub if it may be asked, or by the copy in the cache. Where nobody knows, the recipe comes back as it
     is: the model is not here either. Raises UserError with what the hub refused.
     """
-    if not moves(recipe):
-        return recipe
     name, revision = recipe.model.name_or_path, recipe.model.revision
+    if not is_hub_model(recipe) or COMMIT.fullmatch(revision or ""):
+        return recipe
     moving = f"models/{name}@{revision or 'main'}"
     commits = kept_commits(kept)
     commit = commits.get(moving)
@@ -44,11 +44,6 @@ def pin_model(recipe: Recipe, kept: Path, ask: bool) -> Recipe:
         with contextlib.suppress(OSError):  # a cache that is only read
             write_json(kept, {**commits, moving: commit})
     return recipe.model_copy(update={"model": recipe.model.model_copy(update={"revision": commit})})
-
-
-def moves(recipe: Recipe) -> bool:
-    """Whether the recipe's model is one of the hub at a revision that is no commit."""
-    return is_hub_model(recipe) and not COMMIT.fullmatch(recipe.model.revision or "")
 
 
 def _newest_commit(name: str, revision: str | None) -> str | None:

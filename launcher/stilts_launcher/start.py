@@ -10,7 +10,7 @@ from stilts_ds.config import Recipe, recipe_yaml, written_recipe
 from stilts_ds.errors import UserError, counted
 from stilts_ds.hub_client import cache_home, go_offline_without_network
 from stilts_ds.locks import phase_lock, run_lock
-from stilts_ds.model_hub import ensure_model, is_hub_model, moves, pin_model
+from stilts_ds.model_hub import ensure_model, is_hub_model, pin_model
 from stilts_ds.plan_file import Plan
 from stilts_ds.run_dir import RunDir, write_atomically
 from stilts_launcher import local
@@ -45,8 +45,6 @@ def prepare_run(recipe: Recipe, lacking: dict[str, str] | None = None) -> Plan:
     path = model_path(recipe.model.name_or_path)
     check_folder(path)
     recipe = pin_model(recipe, hub_commits_path(recipe, run.root), ask=lacking is None)
-    if lacking is not None and moves(recipe):
-        lacking["model"] = f"the commit of model {path} is not known before `stilts fetch` brings it"
     data = Data(recipe, run.root)
 
     def data_hash(task: str) -> str:

@@ -175,6 +175,17 @@ def test_a_failing_download_is_a_user_error(monkeypatch: pytest.MonkeyPatch) -> 
         rows("hellaswag")
 
 
+def test_without_network_nothing_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    def asleep(seconds: float) -> None:
+        raise AssertionError(f"waits {seconds} s")
+
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr(hub_client.time, "sleep", asleep)
+    monkeypatch.setattr(datasets, "load_dataset", lambda *_, **__: (_ for _ in ()).throw(ConnectionError("offline")))
+    with pytest.raises(UserError, match="HF_HUB_OFFLINE is set and the cache in HF_HOME=.* does not have it"):
+        rows("hellaswag")
+
+
 # --- moving revisions ------------------------------------------------------------------------------------------------
 
 COSMOS = TASKS["cosmosqa"].hub["dev"][0]
