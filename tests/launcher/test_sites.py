@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import os
 import threading
 import time
@@ -12,7 +13,7 @@ import pytest
 import torch
 from small_recipe import recipe
 from stilts_launcher import doctor, start
-from stilts_launcher.rank_place import usable_cores
+from stilts_launcher.rank_place import free_port, usable_cores
 from stilts_launcher.status import run_logs, run_status
 from stilts_launcher.submit import identity
 from stilts_launcher.supervise import USER_ERROR, Supervisor
@@ -174,3 +175,19 @@ def test_an_error_that_would_come_again_ends_the_job_at_its_first_attempt(
     monkeypatch.setattr("stilts_launcher.supervise.launcher_of", lambda profile: Queue(work))
     assert Supervisor(submitted, phase.id, {}).work() == USER_ERROR and starts == ["17_0.0.0"]
     assert "fetch them" in (submitted.phase(phase.id).read_status().error or "")
+
+
+def test_who_does_not_come_is_named_in_a_sentence_and_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    short = datetime.timedelta(seconds=1)
+    assert datetime.timedelta(minutes=5) == world.MEETING and world.RESOLVING < world.MEETING
+    monkeypatch.setattr(world, "MEETING", short)
+    monkeypatch.setattr(world, "RESOLVING", short)
+    port = free_port()
+    with pytest.raises(UserError, match=f"rank 0 does not listen at 127.0.0.1:{port} after 1 s"):
+        world._await_listener("127.0.0.1", port, short)
+    with pytest.raises(UserError, match="the address of rank 0, no-such-host.invalid, cannot be resolved here"):
+        world._await_address("no-such-host.invalid")
+    store = torch.distributed.HashStore()
+    store.set("mark/1", "here")
+    with pytest.raises(UserError, match=r"2 of 4 ranks did not come within 1 s \(rank 2, 3\)"):
+        world._await_marks(store, [1, 2, 3], 4)

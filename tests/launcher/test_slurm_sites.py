@@ -111,9 +111,11 @@ def test_a_line_of_setup_that_fails_is_shown_in_its_own_words(cluster: Cluster, 
 
 
 def test_the_cores_of_a_rank_are_slurms_choice_where_nothing_was_asked_for(cluster: Cluster, tmp_path: Path) -> None:
-    script = tmp_path / "job.sh"
+    script, shows = tmp_path / "job.sh", tmp_path / "shows"
+    shows.write_text("#!/bin/bash\nenv\n")
+    shows.chmod(0o755)
     code = "from stilts_launcher.backends.slurm import Slurm; from stilts_launcher.cluster import Profile; import os; "
-    code += "Slurm().start_ranks([], Profile(), {**os.environ, 'STILTS_PYTHON': '/bin/env'})"
+    code += f"Slurm().start_ranks([], Profile(), {{**os.environ, 'STILTS_PYTHON': '{shows}'}})"
     lines = ["#!/bin/bash", f"export PYTHONPATH={ranks.environment()['PYTHONPATH']}", f'{sys.executable} -c "{code}"']
     script.write_text("\n".join(lines) + "\n")
     seen = {}
