@@ -71,6 +71,7 @@ class DataPart(Part):
     translated: Path | None = Field(None, description="folder of translated intermediate tasks, <language>/...")
     text: Path | None = Field(None, description="folder of <language>.txt files for masked language modelling")
     text_hub: TextHubPart | None = Field(None, description="text of the hub in place of `text`")
+    noise: Path | None = Field(None, description="folder of dictionaries, misspellings and keyboards for noise")
     max_text_passages: int | None = Field(None, ge=1, description="use only the first N passages of a language")
     seed: int = Field(20, description="seed of the toy world")
     cache: Path | None = Field(None, description="folder of tokenised rows; default: cache/ inside the run")

@@ -13,6 +13,7 @@ from typing import Any
 from stilts_ds.config import NAME, ROW_KEYS, Recipe
 from stilts_ds.errors import UserError, did_you_mean
 from stilts_ds.families.registry import family_of
+from stilts_ds.noise.kinds import KINDS
 from stilts_ds.plan_file import Kind, Phase, Plan
 from stilts_ds.run_dir import hash_json, provenance
 from stilts_ds.sources.draw import DRAW
@@ -151,10 +152,24 @@ def check_tasks(recipe: Recipe) -> None:
         task = _task(name, "targets")
         if not family_of(task).group:
             raise UserError(f"targets: {name} is running text and has no score; leave it out")
+        if task.noise is not None:
+            check_noise(task)
         if task.translation:
             raise UserError(f"targets: {name} is training data; score {task.origin}")
     _check_task_keys(recipe)
     _check_weights(recipe)
+
+
+def check_noise(task: Task) -> None:
+    """Raise UserError for noise that a task's family cannot bear: each of its words has a label."""
+    family = family_of(task)
+    if task.noise is None:
+        return
+    if family.noisy is None or (family.given_words and not KINDS[task.noise.kind].in_tokens):
+        fitting = ", ".join(name for name, kind in KINDS.items() if kind.in_tokens)
+        raise UserError(f"{task.name}: {task.noise.kind} noise would change which words there are; take {fitting}")
+    if task.noise.context and task.shared_text != "context":
+        raise UserError(f"{task.name}: {task.plain_name} has no passages; leave -context out")
 
 
 def _check_task_keys(recipe: Recipe) -> None:

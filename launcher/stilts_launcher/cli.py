@@ -13,6 +13,7 @@ from stilts_ds.config import Recipe, load_recipe, shipped_recipes
 from stilts_ds.errors import UserError, os_problem, print_anywhere, printable
 from stilts_ds.recipe_paths import resolve_paths
 from stilts_ds.run_dir import RunDir
+from stilts_launcher import noise
 
 BENCHMARKS = {
     "kernels": "stilts_bench.kernels",
@@ -140,6 +141,7 @@ def build_parser() -> argparse.ArgumentParser:
     part.add_argument("--xtreme", type=Path, help="XTREME's download folder")
     part.add_argument("--translated", type=Path, help="folder of translated tasks such as mnli.de, DIR/<language>/...")
     part.add_argument("--text", type=Path, help="folder of <language>.txt files (task mlm)")
+    noise.add_arguments(add("noise", noise.write, "write noisy test sets of a task as files in the benchmark's layout"))
     add("schema", schema, "print the recipe's JSON schema, for editors")
     part = add("doctor", doctor, "check this machine: versions, ranks, collectives, memory, disk, and what fits on it")
     part.add_argument("recipe", nargs="?", help=f"also name the ZeRO stage and batch for {recipes}")
@@ -259,11 +261,11 @@ def score(given: argparse.Namespace) -> int:
 def _score_folders(given: argparse.Namespace) -> int:
     from stilts_ds.evaluate.score import score_folder
     from stilts_ds.evaluate.score_tables import scores_markdown, write_scores
-    from stilts_ds.tasks.registry import TASKS
+    from stilts_ds.tasks.registry import tasks_named
 
     if given.predictions is None or given.labels is None:
         raise UserError("give a run folder, or both --predictions and --labels")
-    tasks = {name: task for name, task in TASKS.items() if (given.labels / name).is_dir()}
+    tasks = tasks_named(path.name for path in given.labels.glob("*") if path.is_dir())
     if not tasks:
         raise UserError(f"{given.labels} has no folder named after a task; see `stilts tasks`")
     scores = score_folder(given.predictions, given.labels, given.split, tasks)

@@ -20,9 +20,11 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from stilts_ds.config import TextHubPart
+from stilts_ds.data.noisy import noise_key, noisy_records
 from stilts_ds.errors import UserError, counted
 from stilts_ds.families.base import Family, Record
 from stilts_ds.families.registry import family_of
+from stilts_ds.noise.noiser import Tally
 from stilts_ds.run_dir import hash_files, hash_json
 from stilts_ds.sources import hub
 from stilts_ds.sources.draw import at_places, draw_places
@@ -49,7 +51,8 @@ class Exclusion(Protocol):
 class Origin:
     """Where one split of a task in one language comes from: files (each with its schema), hub data sets, or a corpus.
 
-    `task` is the one whose files serve the split. `max_passages` limits running text.
+    `task` is the one whose files serve the split. `max_passages` limits running text. `noise` is the folder of
+    word lists.
     """
 
     task: Task
@@ -59,6 +62,7 @@ class Origin:
     hub: tuple[Hub, ...] = ()
     corpus: TextHubPart | None = None
     max_passages: int | None = None
+    noise: Path | None = None
 
     @property
     def files(self) -> list[Path]:
@@ -76,7 +80,14 @@ class Origin:
 
     @cached_property
     def hash(self) -> str:
-        """Hash of what is read: contents of files (read once for it), or repository, configuration and revision."""
+        """Hash of what is read: contents of files (read once for it), or repository, configuration and revision; and
+        of what noise makes of it."""
+        if self.task.noise is None:
+            return self._clean_hash
+        return hash_json([self._clean_hash, noise_key(self.task, self.language, self.noise)])
+
+    @property
+    def _clean_hash(self) -> str:
         if family_of(self.task).multilingual:
             contents = self.corpus.model_dump() if self.corpus else hash_files(self.files)
             return hash_json([contents, list(self.languages), self.max_passages])
@@ -96,7 +107,13 @@ class Origin:
         counts = Counter() if tally is None else tally
         streams = self._streams(counts, exclusion)
         records = in_turn(streams) if family_of(self.task).multilingual else chain.from_iterable(streams)
+        if self.task.noise is not None:
+            records = iter(self.with_noise(records)[0])
         return self._checked(records, counts)
+
+    def with_noise(self, records: Iterable[Record]) -> tuple[list[Record], Tally]:
+        """All records of the split with the task's noise, and what it did to them."""
+        return noisy_records(self.task, self.split, self.language, list(records), self.noise)
 
     def draw(
         self, skip: int, limit: int | None, tally: Counter[str] | None = None, exclusion: Exclusion | None = None
@@ -106,6 +123,7 @@ class Origin:
         `tally` counts what is left out of the whole files. Raises UserError as `read` does.
         """
         counts: Counter[str] = Counter() if tally is None else tally
+        assert self.task.noise is None, "examples that are drawn train or select, on clean text"
         # The files are read twice, so that no more than one record of them is in memory at a time.
         sizes = [sum(1 for _ in stream) for stream in self._streams(Counter(), exclusion)]
         places = draw_places(sizes, skip, limit)
@@ -169,9 +187,10 @@ def find_origin(task: Task, split: str, language: str, source: DataSource) -> Or
     if source.from_hub(serving, split):
         hub.check_offer(serving, split, language)
         pinned = tuple(hub.pin(data_set, source.hub_commits) for data_set in serving.hub[split])
-        return Origin(serving, split, language, hub=pinned)
+        return Origin(serving, split, language, hub=pinned, noise=source.noise)
     parts = parts_of(serving, split, language, source)
-    return Origin(serving, split, language, tuple(parts), max_passages=source.max_text_passages)
+    passages = source.max_text_passages
+    return Origin(serving, split, language, tuple(parts), max_passages=passages, noise=source.noise)
 
 
 def read_examples(

@@ -1,11 +1,13 @@
-"""Every task by name, and the translations of intermediate tasks: `mnli.de` is MNLI with a German train split."""
+"""Every task by name, and its variants: `mnli.de` is MNLI with a German train split, `xnli@typo-5` XNLI with noise."""
 
 from __future__ import annotations
 
 import dataclasses
 import re
+from collections.abc import Iterable
 
 from stilts_ds.errors import UserError, did_you_mean
+from stilts_ds.noise.spec import MARK, parse_noise
 from stilts_ds.tasks import intermediate, targets
 from stilts_ds.tasks.spec import Task
 
@@ -14,12 +16,22 @@ TASKS: dict[str, Task] = {task.name: task for task in (*intermediate.TASKS, *tar
 
 def get_task(name: str) -> Task:
     """The task called `name`. Raises UserError with the nearest names for an unknown one."""
+    clean, mark, noise = name.partition(MARK)
+    if mark:
+        return _noisy(name, get_task(clean), noise)
     origin, dot, language = name.partition(".")
     if dot:
         return _translated(name, get_task(origin), language)
     if name not in TASKS:
         raise UserError(f"unknown task {name!r}{did_you_mean(name, TASKS)}")
     return TASKS[name]
+
+
+def tasks_named(names: Iterable[str]) -> dict[str, Task]:
+    """The tasks among some names of folders, in the order of the tasks; noisy ones after the clean one."""
+    order = list(TASKS)
+    tasks = [get_task(name) for name in sorted(names) if name.partition(MARK)[0] in TASKS]
+    return {task.name: task for task in sorted(tasks, key=lambda task: order.index(task.plain_name))}
 
 
 def _translated(name: str, task: Task, language: str) -> Task:
@@ -38,6 +50,24 @@ def _translated(name: str, task: Task, language: str) -> Task:
         sizes={},
         translation=language,
         note=f"The file stands in data.translated/{language}; English dev selects. {task.note}".rstrip(),
+    )
+
+
+def _noisy(name: str, task: Task, noise: str) -> Task:
+    """The same task with noise in the texts that are scored; it is trained and selected as ever, on clean text."""
+    if task.role != "target":
+        raise UserError(f"{name!r}: noise is for the texts of targets that are scored; {task.name} trains")
+    spec = parse_noise(name, noise)
+    return dataclasses.replace(
+        task,
+        name=name,
+        title=f"{task.title}, {spec}",
+        head=task.head_name,
+        train_on=task.train_on or (task.name if "train" in task.local else ""),
+        local={split: files for split, files in task.local.items() if split != "train"},
+        hub={split: data_sets for split, data_sets in task.hub.items() if split != "train"},
+        noise=spec,
+        note=f"Texts of {task.name} with noise. {task.note}".rstrip(),
     )
 
 

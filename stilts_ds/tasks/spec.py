@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from stilts_ds.noise.spec import MARK, NoiseSpec
+
 Role = Literal["intermediate", "target"]
 
 
@@ -63,7 +65,8 @@ class Task:
     (bitext: none), `test_sizes` the examples of the benchmark's test set by language, as far as they are known (a gold
     pair of BUCC, an English sentence of Tatoeba). `url` tells where its files come from. `folder` names the data folder
     that its files are in where its role does not (`text`). `translation` is the language that the train split was
-    translated into (`mnli.de`, see registry); the dev split stays English.
+    translated into (`mnli.de`, see registry); the dev split stays English. `noise` is what is done to the texts of its
+    scored splits (`xnli@typo-5`).
     """
 
     name: str
@@ -90,11 +93,17 @@ class Task:
     title: str = ""
     url: str = ""
     translation: str = ""
+    noise: NoiseSpec | None = None
 
     @property
     def origin(self) -> str:
         """The name of the English task that this one is translated from; its own name for all others."""
         return self.name.split(".")[0]
+
+    @property
+    def plain_name(self) -> str:
+        """The name of the task without what was done to its texts."""
+        return self.name.partition(MARK)[0]
 
     @property
     def train_language(self) -> str:

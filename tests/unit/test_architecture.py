@@ -29,6 +29,7 @@ LAYERS = [
     "config",
     "recipe_paths",
     "ds_files",
+    "noise",
     "tasks",
     "sources",
     "toy",

@@ -1,7 +1,7 @@
 """A prompt and several candidates, one of them right: HellaSwag, Cosmos QA, CommonsenseQA, COPA."""
 
 from stilts_ds.families.base import Family, HeadVerbs, drawn_by_line, reads_targets
-from stilts_ds.families.choice import predictions, record, rows, score
+from stilts_ds.families.choice import noisy, predictions, record, rows, score
 
 CHOICE = Family(
     name="choice",
@@ -25,4 +25,6 @@ CHOICE = Family(
     metrics=score.metrics,
     rows_of_item=rows.rows_of_item,
     drawing_units=drawn_by_line,
+    noisy=noisy.noisy,
+    writers=noisy.WRITERS,
 )

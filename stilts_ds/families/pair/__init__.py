@@ -2,7 +2,7 @@
 
 from stilts_ds.families.base import Family, HeadVerbs, drawn_by_line, reads_targets
 from stilts_ds.families.files import read_shared_texts
-from stilts_ds.families.pair import predictions, record, rows, score
+from stilts_ds.families.pair import noisy, predictions, record, rows, score
 
 PAIR = Family(
     name="pair",
@@ -27,4 +27,6 @@ PAIR = Family(
     drawing_units=drawn_by_line,
     shared_texts=read_shared_texts,
     writes_shared_texts=True,
+    noisy=noisy.noisy,
+    writers=noisy.WRITERS,
 )

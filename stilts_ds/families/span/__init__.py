@@ -1,7 +1,7 @@
 """Questions whose answer is a span of a context: SQuAD, XQuAD, MLQA, TyDiQA-GoldP."""
 
 from stilts_ds.families.base import Family, HeadVerbs, reads_targets
-from stilts_ds.families.span import predictions, record, rows, score
+from stilts_ds.families.span import noisy, predictions, record, rows, score
 
 SPAN = Family(
     name="span",
@@ -29,4 +29,6 @@ SPAN = Family(
     settings=predictions.settings,
     selection_settings=predictions.settings,
     shared_texts=predictions.shared_texts,
+    noisy=noisy.noisy,
+    writers=noisy.WRITERS,
 )

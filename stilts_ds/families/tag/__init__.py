@@ -1,7 +1,7 @@
 """A tag for each word: part of speech, named entities, CCG supertags."""
 
 from stilts_ds.families.base import Family, HeadVerbs
-from stilts_ds.families.tag import predictions, record, rows, score
+from stilts_ds.families.tag import noisy, predictions, record, rows, score
 
 TAG = Family(
     name="tag",
@@ -26,4 +26,7 @@ TAG = Family(
     metrics=score.metrics,
     labels_in=record.tags_in,
     reader_versions=record.READER_VERSIONS,
+    noisy=noisy.noisy,
+    writers=noisy.WRITERS,
+    given_words=True,
 )
