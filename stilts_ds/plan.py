@@ -154,6 +154,8 @@ def check_tasks(recipe: Recipe) -> None:
             raise UserError(f"targets: {name} is running text and has no score; leave it out")
         if task.noise is not None:
             check_noise(task)
+            if task.plain_name not in recipe.targets:
+                raise UserError(f"targets: {name} shows what noise costs {task.plain_name}; score that, too")
         if task.translation:
             raise UserError(f"targets: {name} is training data; score {task.origin}")
     _check_task_keys(recipe)

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from stilts_ds.errors import UserError
+from stilts_ds.errors import UserError, counted
 
 TABLE = Path(__file__).with_name("keyboards.tsv")
 NO_KEY, NO_KEYBOARD = "·", "-"
@@ -43,7 +43,8 @@ def parse_keyboard(line: str, where: str) -> Keyboard:
     """One line of a table of keyboards. Raises UserError for a line of another form."""
     cells = line.split("\t")
     if len(cells) != 3 + len(ROW_STARTS):
-        raise UserError(f"{where}: {len(cells)} columns, expected language, layout, script and four rows of keys")
+        columns = counted(len(cells), "column")
+        raise UserError(f"{where}: {columns}, expected language, layout, script and four rows of keys")
     language, layout, script, *rows = cells
     if layout == NO_KEYBOARD:
         return Keyboard(language, script, {})

@@ -142,7 +142,10 @@ def _drill_down(tables: Tables, settings: Settings) -> str:
 
 
 def _groups(tables: Tables, settings: Settings) -> str:
-    parts = [f"<h3>{escape(table.title)}</h3>{_with_notes(table, settings)}" for table in tables.groups]
+    parts = [
+        f"<h3>{escape(table.title)}</h3>{_with_notes(table, settings)}"
+        for table in [*tables.groups, *tables.robustness]
+    ]
     return "\n".join(parts) or (
         "<p>None: no language of this run is one of XTREME's or XTREME-R's, so no family, "
         "script or Wikipedia size is known.</p>"

@@ -63,7 +63,8 @@ class Task:
     index order; empty for a tag task means that the train split's own tags are used, sorted (CCG). The entries of a
     split in `local` and in `hub` are all read, one after the other. `sizes` are the full data set's examples in English
     (bitext: none), `test_sizes` the examples of the benchmark's test set by language, as far as they are known (a gold
-    pair of BUCC, an English sentence of Tatoeba). `url` tells where its files come from. `folder` names the data folder
+    pair of BUCC, an English sentence of Tatoeba). `chance` is the main score of guessing where that is not
+    near 0. `url` tells where its files come from. `folder` names the data folder
     that its files are in where its role does not (`text`). `translation` is the language that the train split was
     translated into (`mnli.de`, see registry); the dev split stays English. `noise` is what is done to the texts of its
     scored splits (`xnli@typo-5`).
@@ -87,6 +88,7 @@ class Task:
     train_on: str = ""
     sizes: Mapping[str, int] = field(default_factory=dict)
     test_sizes: Mapping[str, int] = field(default_factory=dict)
+    chance: float = 0.0
     training: Mapping[str, Any] = field(default_factory=dict)
     licence: str = ""
     note: str = ""
@@ -104,6 +106,11 @@ class Task:
     def plain_name(self) -> str:
         """The name of the task without what was done to its texts."""
         return self.name.partition(MARK)[0]
+
+    @property
+    def is_variant(self) -> bool:
+        """Whether the task stands beside another one of the same test set, whose scores it is compared with."""
+        return self.noise is not None
 
     @property
     def train_language(self) -> str:

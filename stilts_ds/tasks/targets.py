@@ -53,6 +53,7 @@ XNLI = Task(
     metrics=("accuracy",),
     main_score="accuracy",
     shared_text="text_a",
+    chance=100 / 3,
     labels=NLI_LABELS,
     head="nli",
     train_on="mnli",
@@ -80,6 +81,7 @@ PAWSX = Task(
     metrics=("accuracy",),
     main_score="accuracy",
     labels=("0", "1"),
+    chance=50.0,
     local={
         "train": (Local("pair_tsv", "pawsx/train-{language}.tsv"),),
         "dev": (Local("pair_tsv", "pawsx/dev-{language}.tsv"),),
@@ -299,6 +301,7 @@ XCOPA = Task(
     name="xcopa",
     title="XCOPA",
     family="choice",
+    chance=50.0,
     role="target",
     languages=_words("et ht id it qu sw ta th tr vi zh"),
     metrics=("accuracy",),
