@@ -340,7 +340,7 @@ class Recipe(Part):
             parts = [self.intermediate_training, self.multitask_training if several else {}]
             parts.append(self.mlm_training if mlm else {})
         merged: dict[str, Any] = dict(task_defaults)
-        for part in (*parts, self.task_training.get(task, {})):
+        for part in (*parts, self.task_training.get(task.partition("~")[0], {})):
             if "doc_stride" in part:  # it takes the place of a window_step from a section that it wins over
                 merged.pop("window_step", None)
             merged |= part

@@ -18,7 +18,7 @@ from stilts_ds.plan_file import Kind, Phase, Plan
 from stilts_ds.run_dir import hash_json, provenance
 from stilts_ds.sources.draw import DRAW
 from stilts_ds.tasks.registry import get_task
-from stilts_ds.tasks.spec import Task
+from stilts_ds.tasks.spec import FROM, Task
 
 
 def train_task_of(task: Task) -> str:
@@ -101,12 +101,12 @@ def _phase(
         "dtype": recipe.engine.dtype,
         "dropout": recipe.model.dropout,
         "max_train_examples": recipe.data.max_train_examples,
-        "train_split": {t: s for t, s in recipe.data.train_split.items() if t in train},
+        "train_split": {t: s for t, s in recipe.data.train_split.items() if t in {task.base_name for task in tasks}},
         "data": {task: data_hash(task) for task in sorted(train)},
     }
     if train:  # what a model is chosen by decides which one is kept, and when training ends
         content["selection"] = _selection(recipe, tasks)
-    label = "-".join(train) if 0 < len(train) <= 2 else condition
+    label = "-".join(train).replace(FROM, ".") if 0 < len(train) <= 2 else condition
     return Phase(
         id=f"{kind}-{label}-{hash_json(content)[:12]}",
         kind=kind,
@@ -131,7 +131,8 @@ def _selection(recipe: Recipe, tasks: Sequence[Task]) -> dict[str, Any]:
     chosen: dict[str, Any] = {"drawn": DRAW, "by": {task.name: task.main_score for task in tasks}}
     for task in tasks:
         chosen |= family_of(task).selection_settings(recipe.evaluation)
-    split = {task.name: recipe.data.dev_split[task.name] for task in tasks if task.name in recipe.data.dev_split}
+    given = recipe.data.dev_split
+    split = {task.name: given[task.base_name] for task in tasks if task.base_name in given}
     return chosen | ({"dev_split": split} if split else {})
 
 
@@ -156,6 +157,10 @@ def check_tasks(recipe: Recipe) -> None:
             check_noise(task)
             if task.plain_name not in recipe.targets:
                 raise UserError(f"targets: {name} shows what noise costs {task.plain_name}; score that, too")
+        if task.second and task.base_name not in recipe.targets:
+            raise UserError(f"targets: {name} is compared with {task.base_name}; score that, too")
+        if task.source and task.base_name not in recipe.targets:
+            raise UserError(f"targets: {name} is compared with {task.base_name}, trained on English; score that, too")
         if task.translation:
             raise UserError(f"targets: {name} is training data; score {task.origin}")
     _check_task_keys(recipe)
@@ -187,15 +192,20 @@ def _check_task_keys(recipe: Recipe) -> None:
     for section, values in by_task.items():
         for name in values:
             task = _task(name, section)
-            if task.translation:
-                raise UserError(f"{section}: {name} follows {task.origin}; give that one")
+            trains = section in ("task_training", "data.train_split", "data.dev_split")
+            if task.translation or (task.source and trains):
+                raise UserError(f"{section}: {name} follows {base_name(task)}; give that one")
             # XNLI's phase trains MNLI: what is set for XNLI would have no effect.
-            if section in ("task_training", "data.train_split", "data.dev_split") and task.train_on:
+            if trains and task.train_on:
                 raise UserError(f"{section}: {name} is trained on {task.train_on}; give that one")
     for name, split in recipe.data.dev_split.items():
         _check_dev_split(recipe, get_task(name), split)
     for name, split in recipe.evaluation.splits.items():
         _check_scored_split(get_task(name), split)
+
+
+def base_name(task: Task) -> str:
+    return task.origin if task.translation else task.base_name
 
 
 def _check_dev_split(recipe: Recipe, task: Task, split: str) -> None:

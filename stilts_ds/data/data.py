@@ -21,7 +21,7 @@ from stilts_ds.rows.tokenizer import Tokenizer
 from stilts_ds.run_dir import hash_json
 from stilts_ds.sources.source import DataSource
 from stilts_ds.tasks.registry import get_task
-from stilts_ds.tasks.spec import Task
+from stilts_ds.tasks.spec import FROM, Task
 from stilts_ds.toy import LANGUAGES, PIVOT
 
 log = logging.getLogger(__name__)
@@ -97,8 +97,9 @@ class Data:
                 yield from (self.split(task, split, language) for language in self.languages(task, split)[0])
 
     def _clean_targets(self) -> list[Task]:
-        """The targets, each once and without noise: a text with errors in it is no train example's twin."""
-        clean = dict.fromkeys(get_task(name).plain_name for name in self.recipe.targets)
+        """The targets, each once and without noise: a text with errors in it is no train example's twin, and which
+        language trains does not change what is scored."""
+        clean = dict.fromkeys(get_task(name).base_name for name in self.recipe.targets)
         return [self.task(name) for name in clean]
 
     def overlaps(self, phase: Phase) -> Overlaps:
@@ -128,10 +129,10 @@ class Data:
         return self._origins[key]
 
     def train_split(self, name: str) -> str:
-        return self.recipe.data.train_split.get(name, "train")
+        return self.recipe.data.train_split.get(self.task(name).base_name, "train")
 
     def dev_split(self, name: str) -> str:
-        return self.recipe.data.dev_split.get(self.task(name).origin, "dev")
+        return self.recipe.data.dev_split.get(base_of(self.task(name)), "dev")
 
     def scored_split(self, task: Task) -> str:
         """The split that `task` is scored on."""
@@ -152,7 +153,7 @@ class Data:
         if wanted == "present" and not self.source.from_hub(task, split):
             return self._present(task, split)
         lists = wanted if isinstance(wanted, dict) else {}
-        chosen = lists.get(task.name, lists.get(task.plain_name, list(task.languages)))
+        chosen = lists.get(task.name, lists.get(task.base_name, list(task.languages)))
         unknown = [code for code in chosen if code not in task.languages]
         if unknown:
             raise UserError(f"evaluation.languages.{task.name}: {unknown[0]!r} is no language of it: {task.languages}")
@@ -216,6 +217,11 @@ class Data:
         return noted["special"] if noted else []
 
 
+def base_of(task: Task) -> str:
+    """The task that settings by task name: translations and other source languages follow it."""
+    return task.origin.partition(FROM)[0]
+
+
 def fitted_task(name: str, recipe: Recipe) -> Task:
     """The task's literal, speaking the toy world's languages when the recipe's data come from there."""
     task = get_task(name)
@@ -225,13 +231,14 @@ def fitted_task(name: str, recipe: Recipe) -> Task:
     if not task.trains:  # retrieval: the pivot is the other side of each language
         languages = tuple(code for code in LANGUAGES if code != PIVOT)
     # MLQA's answer rules are lists of real languages' articles.
-    return dataclasses.replace(task, languages=languages, pivot=PIVOT, answer_rules="squad", test_sizes={})
+    pivot = task.source or PIVOT
+    return dataclasses.replace(task, languages=languages, pivot=pivot, answer_rules="squad", test_sizes={})
 
 
 def scored_split(recipe: Recipe, task: Task) -> str:
     """The split that a recipe scores `task` on."""
     splits = recipe.evaluation.splits
-    return splits.get(task.name, splits.get(task.plain_name, "test"))
+    return splits.get(task.name, splits.get(task.base_name, "test"))
 
 
 def data_source(recipe: Recipe, run_folder: Path) -> DataSource:

@@ -33,7 +33,7 @@ def noisy_records(
     noise, apply = task.noise, family_of(task).noisy
     if noise is None or apply is None:
         raise ValueError(f"{task.name} has no noise")
-    where = f"{task.plain_name} {split} {language}"
+    where = f"{task.base_name} {split} {language}"
     if noise.rate == 0:
         return list(records), Tally()
     collected = Collector(noise)

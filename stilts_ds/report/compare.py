@@ -166,9 +166,9 @@ def _resample(
             )  # fmt: skip
             above, below = cluster_sums(above, cluster), cluster_sums(below, cluster)
         # Noise may not apply to all languages that are drawn together: the clean task says which these are.
-        named = draws.setdefault((task.plain_name, codes[0]), codes)
-        draws.update({(task.plain_name, code): named for code in codes})
-        rng = generator("examples", task.plain_name, *named)
+        named = draws.setdefault((task.base_name, codes[0]), codes)
+        draws.update({(task.base_name, code): named for code in codes})
+        rng = generator("examples", task.base_name, *named)
         drawn = ratio_replicates(above, below, settings.resamples, rng)
         for k, (condition, seed, code) in enumerate(columns):
             moves = _moves(counts.spreads[code][condition][seed], settings.resamples, task, code)

@@ -68,6 +68,17 @@ class RunData:
         return [name for name in self.plan.targets if not get_task(name).is_variant]
 
     @property
+    def source_targets(self) -> list[str]:
+        """The targets that another language than English trains, as they are scored on clean text."""
+        tasks = map(get_task, self.plan.targets)
+        return [task.name for task in tasks if task.source and task.noise is None]
+
+    @property
+    def crossed_targets(self) -> list[str]:
+        """The targets whose second text is in one language."""
+        return [name for name in self.plan.targets if get_task(name).second]
+
+    @property
     def noisy_targets(self) -> list[str]:
         return [name for name in self.plan.targets if get_task(name).noise is not None]
 

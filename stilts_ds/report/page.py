@@ -143,8 +143,7 @@ def _drill_down(tables: Tables, settings: Settings) -> str:
 
 def _groups(tables: Tables, settings: Settings) -> str:
     parts = [
-        f"<h3>{escape(table.title)}</h3>{_with_notes(table, settings)}"
-        for table in [*tables.groups, *tables.robustness]
+        f"<h3>{escape(table.title)}</h3>{_with_notes(table, settings)}" for table in [*tables.groups, *tables.variants]
     ]
     return "\n".join(parts) or (
         "<p>None: no language of this run is one of XTREME's or XTREME-R's, so no family, "

@@ -13,7 +13,7 @@ from stilts_ds.report.holm import holm_corrected
 from stilts_ds.report.inputs import fitted_on_scored, selected_on_scored
 from stilts_ds.report.load import RunData
 from stilts_ds.report.published import published_table
-from stilts_ds.report.robustness import robustness_tables
+from stilts_ds.report.sources import variant_tables
 from stilts_ds.report.stats import (
     Floats,
     Settings,
@@ -49,7 +49,7 @@ class Tables:
     matrix: Table
     gap: Table
     groups: tuple[Table, ...]
-    robustness: tuple[Table, ...]
+    variants: tuple[Table, ...]
     languages: tuple[Table, ...]
     published: Table | None
     why_not_published: str
@@ -59,7 +59,7 @@ class Tables:
             self.matrix,
             self.gap,
             *self.groups,
-            *self.robustness,
+            *self.variants,
             *self.languages,
             *([self.published] if self.published else []),
         ]
@@ -86,12 +86,12 @@ def build_tables(data: RunData, scores: Scores, settings: Settings) -> Tables:
     languages = [language_table(data, scores, task, settings) for task in data.targets if any_scores(scores, task)]
     whole = with_chosen_cells(data, matrix)
     published, why_not = published_table(data, whole)
-    noise = robustness_tables(data, scores, settings)
+    variants = variant_tables(data, scores, settings)
     return Tables(
         whole,
         gap,
         tuple(groups),
-        tuple(noise),
+        variants,
         tuple(correct(languages, benjamini_hochberg, settings.level)),
         published,
         why_not,

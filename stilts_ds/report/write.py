@@ -83,7 +83,7 @@ def markdown_report(data: RunData, tables: Tables, settings: Settings) -> str:
     if data.missing:
         parts += ["## What is missing\n", "\n".join(f"- {markdown_prose(note)}" for note in data.missing) + "\n"]
     parts += [f"## How the gains were tested\n\n{tested(settings)}\n"]
-    for table in [tables.gap, *tables.groups, *tables.robustness, *tables.languages]:
+    for table in [tables.gap, *tables.groups, *tables.variants, *tables.languages]:
         if table.columns and table.rows:
             parts += _markdown_section(table, settings)
     parts += _published(tables, settings)

@@ -8,6 +8,8 @@ from typing import Any, Literal
 
 from stilts_ds.noise.spec import MARK, NoiseSpec
 
+WITH = "+"  # stands before the language of the second text
+FROM = "~"  # stands before the language that trains a target
 Role = Literal["intermediate", "target"]
 
 
@@ -67,7 +69,10 @@ class Task:
     near 0. `url` tells where its files come from. `folder` names the data folder
     that its files are in where its role does not (`text`). `translation` is the language that the train split was
     translated into (`mnli.de`, see registry); the dev split stays English. `noise` is what is done to the texts of its
-    scored splits (`xnli@typo-5`).
+    scored splits (`xnli@typo-5`). `source` is another language than the pivot
+    that it is trained and selected in (`panx~de`); its train split is its own, or a translation of `translated_task`.
+    `second` is the language of the second text of every example, whichever language the first is in (`xnli+de`);
+    `parallel_rows` says that row i is the same example in all languages.
     """
 
     name: str
@@ -96,6 +101,10 @@ class Task:
     url: str = ""
     translation: str = ""
     noise: NoiseSpec | None = None
+    source: str = ""
+    translated_task: str = ""
+    second: str = ""
+    parallel_rows: bool = False
 
     @property
     def origin(self) -> str:
@@ -108,9 +117,14 @@ class Task:
         return self.name.partition(MARK)[0]
 
     @property
+    def base_name(self) -> str:
+        """The name of the task in the benchmark: without noise, and whichever language trains it."""
+        return self.plain_name.partition(FROM)[0].partition(WITH)[0]
+
+    @property
     def is_variant(self) -> bool:
         """Whether the task stands beside another one of the same test set, whose scores it is compared with."""
-        return self.noise is not None
+        return self.noise is not None or bool(self.source or self.second)
 
     @property
     def train_language(self) -> str:

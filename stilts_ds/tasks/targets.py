@@ -54,6 +54,7 @@ XNLI = Task(
     main_score="accuracy",
     shared_text="text_a",
     chance=100 / 3,
+    parallel_rows=True,
     labels=NLI_LABELS,
     head="nli",
     train_on="mnli",
@@ -82,6 +83,7 @@ PAWSX = Task(
     main_score="accuracy",
     labels=("0", "1"),
     chance=50.0,
+    parallel_rows=True,
     local={
         "train": (Local("pair_tsv", "pawsx/train-{language}.tsv"),),
         "dev": (Local("pair_tsv", "pawsx/dev-{language}.tsv"),),

@@ -27,6 +27,7 @@ PAIR = Family(
     drawing_units=drawn_by_line,
     shared_texts=read_shared_texts,
     writes_shared_texts=True,
+    cross=record.cross,
     noisy=noisy.noisy,
     writers=noisy.WRITERS,
 )

@@ -54,6 +54,15 @@ def fields(record: Pair, most: int) -> list[tuple[str, str]]:
     return [("text a", record.text_a), ("text b", record.text_b), ("label", record.label or "none")]
 
 
+def cross(record: Pair, other: Pair, where: str) -> Pair:
+    """The first text of one and the second of the other, which must be the same example. Raises UserError if not."""
+    if None not in (record.label, other.label) and record.label != other.label:
+        raise UserError(
+            f"{where}: {record.id} is {record.label} and {other.id} {other.label}; the rows are not parallel"
+        )
+    return Pair(record.id, record.text_a, other.text_b, other.label if record.label is None else record.label)
+
+
 def read_nli(part: Part) -> Iterator[Pair]:
     """MultiNLI 1.0 and SNLI 1.0 JSON lines; rows that the annotators disagreed on (`-`) are dropped."""
     for where, row in read_json_lines(part.path):
