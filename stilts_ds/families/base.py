@@ -257,6 +257,8 @@ class Family:
     rows_of_item: Callable[[Any], int] | None = None
     # The texts that make a record what it is; None where records are not compared.
     texts: Callable[[Any], tuple[str, ...]] | None = None
+    # Numbers by which a report tells records apart: name -> one for each record. None where a record is a whole split.
+    attributes: Callable[[Sequence[Any]], dict[str, list[float]]] | None = None
     # The labels that a record shows, where a task without a label list takes those of its train split (open tag sets).
     labels_in: Callable[[Any], Iterable[str]] | None = None
     # Passages of a hub corpus, one stream a language, and the corpus's languages (running text).

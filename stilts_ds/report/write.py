@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from stilts_ds.errors import counted, printable
+from stilts_ds.report.buckets import bucket_sheets
 from stilts_ds.report.card import write_cards
 from stilts_ds.report.compare import score_run
 from stilts_ds.report.inputs import duplicates_sheet, inputs_sheet
@@ -87,7 +88,13 @@ def markdown_report(data: RunData, tables: Tables, settings: Settings) -> str:
         if table.columns and table.rows:
             parts += _markdown_section(table, settings)
     parts += _published(tables, settings)
-    for sheet in (inputs_sheet(data), duplicates_sheet(data), selection_sheet(data), cost_sheet(data)):
+    for sheet in (
+        *bucket_sheets(data, settings),
+        inputs_sheet(data),
+        duplicates_sheet(data),
+        selection_sheet(data),
+        cost_sheet(data),
+    ):
         if sheet.rows:
             parts += [f"## {sheet.title}\n", markdown_sheet(sheet), "\n\n".join(sheet.notes) + "\n"]
     lines = [f"- {what}: {markdown_code(value)}" for what, value in provenance_lines(data)]

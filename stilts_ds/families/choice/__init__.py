@@ -25,6 +25,7 @@ CHOICE = Family(
     metrics=score.metrics,
     rows_of_item=rows.rows_of_item,
     drawing_units=drawn_by_line,
+    attributes=record.attributes,
     noisy=noisy.noisy,
     writers=noisy.WRITERS,
 )

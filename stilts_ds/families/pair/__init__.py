@@ -28,6 +28,7 @@ PAIR = Family(
     shared_texts=read_shared_texts,
     writes_shared_texts=True,
     cross=record.cross,
+    attributes=record.attributes,
     noisy=noisy.noisy,
     writers=noisy.WRITERS,
 )

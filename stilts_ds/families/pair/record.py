@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,6 +40,13 @@ class Pair:
 
 def texts(record: Pair) -> tuple[str, ...]:
     return (record.text_a, record.text_b)
+
+
+def attributes(records: Sequence[Pair]) -> dict[str, list[float]]:
+    return {
+        "characters of the first text": [float(len(record.text_a)) for record in records],
+        "characters of the second text": [float(len(record.text_b)) for record in records],
+    }
 
 
 def is_labelled(record: Pair) -> bool:

@@ -29,6 +29,7 @@ SPAN = Family(
     settings=predictions.settings,
     selection_settings=predictions.settings,
     shared_texts=predictions.shared_texts,
+    attributes=record.attributes,
     noisy=noisy.noisy,
     writers=noisy.WRITERS,
 )

@@ -26,6 +26,7 @@ TAG = Family(
     metrics=score.metrics,
     labels_in=record.tags_in,
     reader_versions=record.READER_VERSIONS,
+    attributes=record.attributes,
     noisy=noisy.noisy,
     writers=noisy.WRITERS,
     given_words=True,
