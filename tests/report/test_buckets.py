@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -29,12 +31,18 @@ def test_buckets_have_equal_counts_from_low_to_high() -> None:
     assert buckets_of([2.0] * 8) == [] and buckets_of([1.0, 2.0]) == []
 
 
+def told(family: str, records: Sequence[Any]) -> dict[str, list[float]]:
+    attributes = FAMILIES[family].attributes
+    assert attributes is not None
+    return attributes(records)
+
+
 def test_families_tell_lengths_of_what_they_judge() -> None:
-    pair = FAMILIES["pair"].attributes([Pair("1", "abc", "de", None)])
+    pair = told("pair", [Pair("1", "abc", "de", None)])
     assert list(pair.values()) == [[3], [2]]
-    span = FAMILIES["span"].attributes([Span("1", "why?", "because", (Answer("be", 0),)), Span("2", "w?", "b", ())])
+    span = told("span", [Span("1", "why?", "because", (Answer("be", 0),)), Span("2", "w?", "b", ())])
     assert list(span.values()) == [[4, 2], [7, 1], [2, 0]]
-    tag = FAMILIES["tag"].attributes([Tagged("1", ("a", "b"), ("B-LOC", "O")), Tagged("2", ("a",), ("O",))])
+    tag = told("tag", [Tagged("1", ("a", "b"), ("B-LOC", "O")), Tagged("2", ("a",), ("O",))])
     assert tag == {"words": [2, 1], "words in entities, in 100": [50, 0]}
 
 

@@ -16,6 +16,7 @@ from stilts_ds.plan import check_tasks
 from stilts_ds.report.robustness import area, relative_drop, worst_of
 from stilts_ds.report.stats import difference, generator, ratio_replicates
 from stilts_ds.report.write import write_report
+from stilts_ds.run_dir import RunDir
 from stilts_ds.tasks.registry import get_task
 
 TARGETS = ("xnli", "xnli@typo-2", "xnli@typo-10", "xnli@typo-10-s2", "xnli@case-10")
@@ -30,7 +31,7 @@ def planted(condition: str, task: str, language: str) -> float:
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory):
+def run(tmp_path_factory: pytest.TempPathFactory) -> RunDir:
     conditions = {"none": [], "mnli": ["mnli"], "qqp": ["qqp"]}
     made = build_run(
         tmp_path_factory.mktemp("noise"), planted, conditions, TARGETS, LANGUAGES, examples=1500
@@ -51,7 +52,7 @@ def test_drops_are_shares_of_what_there_is_to_lose() -> None:
     assert get_task("xnli").chance == pytest.approx(33.333333333) and get_task("xcopa").chance == 50
 
 
-def test_a_planted_interaction_is_found_and_a_pure_shift_is_not(run) -> None:
+def test_a_planted_interaction_is_found_and_a_pure_shift_is_not(run: RunDir) -> None:
     costs = table(run, "noise-costs-xnli")
     mnli, qqp = costs["mnli"], costs["qqp"]
     assert mnli["typo-10"]["significant"] and mnli["typo-10"]["mean_gain"] == pytest.approx(5, abs=2.5)
@@ -61,7 +62,7 @@ def test_a_planted_interaction_is_found_and_a_pure_shift_is_not(run) -> None:
     assert "More robust than none: mnli (typo-10)." in text and "qqp (typo" not in text
 
 
-def test_costs_are_differences_of_the_printed_scores_over_the_same_languages(run) -> None:
+def test_costs_are_differences_of_the_printed_scores_over_the_same_languages(run: RunDir) -> None:
     curve, costs = table(run, "noise-xnli-typo"), table(run, "noise-costs-xnli")
     for condition, row in curve.items():
         assert row["0"]["score"] - row["10"]["score"] == pytest.approx(costs[condition]["typo-10"]["score"], abs=1e-9)
@@ -74,13 +75,13 @@ def test_costs_are_differences_of_the_printed_scores_over_the_same_languages(run
     assert relative["typo-10, above chance"]["score"] > share
 
 
-def test_a_language_that_noise_does_not_apply_to_has_no_cell(run) -> None:
+def test_a_language_that_noise_does_not_apply_to_has_no_cell(run: RunDir) -> None:
     by_language = table(run, "noise-languages-xnli-mnli")
     assert by_language["hi"]["case-10"] is None and by_language["hi"]["typo-10"]["p"] <= 1
     assert by_language["de"]["case-10"]["score"] is not None
 
 
-def test_noisy_targets_stand_in_no_average(run) -> None:
+def test_noisy_targets_stand_in_no_average(run: RunDir) -> None:
     matrix = table(run, "matrix")["none"]
     assert list(matrix) == ["xnli", "average"] and matrix["xnli"]["score"] == matrix["average"]["score"]
 
