@@ -205,6 +205,7 @@ def test_a_new_kind_is_one_function(source: DataSource) -> None:
         KINDS.pop("doubled", None)
 
 
+@pytest.mark.processes
 def test_the_command_writes_files_and_lists_empty_cells(source: DataSource, tmp_path: Path) -> None:
     said = stilts("noise", "xnli", "--kind", "case", "--rate", 5, "--language", "de", "--language", "hi", "--xtreme",
                   source.xtreme, "--output", "out", cwd=tmp_path)  # fmt: skip

@@ -128,13 +128,13 @@ def test_the_matrix_of_sources_has_fair_means_and_tested_gains(tmp_path: Path) -
     assert list(table(run, "matrix")["none"]) == ["panx", "average"]  # other sources stand in no average
 
 
+@pytest.mark.processes
 def test_a_source_language_trains_selects_and_is_scored(tmp_path: Path) -> None:
     stilts(
-        "run", "quickstart", "intermediate={none: []}", "targets=[panx, panx~qab, panx~qab@typo-5]",
-        "data.train_split={panx: dev}", "target_training.max_steps=3", "target_training.eval_examples=20",
-        "evaluation.max_examples=20", "launch.nproc=1", "data.source=toy", cwd=tmp_path,
+        "run", "source_language_small", "targets=[panx, panx~qab, panx~qab@typo-5]", "target_training.max_steps=3",
+        "evaluation.max_examples=20", cwd=tmp_path,
     )  # fmt: skip
-    run = tmp_path / "runs/quickstart"
+    run = tmp_path / "runs/source_language_small"
     [phase] = run.glob("phases/target-panx.qab-*")
     dev = [json.loads(line) for line in (phase / "metrics.jsonl").read_text().splitlines()]
     assert any("eval/panx~qab/qab/f1" in line for line in dev)
