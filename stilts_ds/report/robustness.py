@@ -128,7 +128,8 @@ def robustness_tables(data: RunData, scores: Scores, settings: Settings) -> list
             continue
         tables += _curve_tables(data, name, noisy, costs)
         judged = holm_corrected(cost_table(data, name, costs, settings), settings)
-        tables.append(replace(judged, notes=(*judged.notes, verdict(judged, costs, data.baseline))))
+        said = (verdict(judged, costs, data.baseline),) if len(costs) > 1 else ()
+        tables.append(replace(judged, notes=(*judged.notes, *said)))
         tables.append(_relative_table(data, name, costs))
         tables += [holm_corrected(table, settings) for table in _language_tables(data, name, costs, settings)]
     return tables
@@ -227,22 +228,24 @@ def _language_tables(data: RunData, name: str, costs: Costs, settings: Settings)
     """A condition's costs by language: absolute drops are compared within a language, never over scripts."""
     base = costs[data.baseline]
     for condition, own in costs.items():
-        if condition == data.baseline:
-            continue
+        compared = None if condition == data.baseline else base
         languages = dict.fromkeys(code for cost in own.values() for code in cost.languages)
         rows = []
         for code in languages:
-            cells = [_language_cell(own[spec], base[spec], code, settings) for spec in own]
+            cells = [_language_cell(own[spec], compared and compared[spec], code, settings) for spec in own]
             rows.append(Row(code, tuple(cells)))
         yield Table(f"noise-languages-{name}-{condition}", f"{name} after {condition}: what noise costs by language",
                     "language", tuple(map(str, own)), tuple(rows), (ABOUT_COSTS,))  # fmt: skip
 
 
-def _language_cell(own: Cost, base: Cost, code: str, settings: Settings) -> Cell:
-    if code not in own.languages or code not in base.languages:
+def _language_cell(own: Cost, base: Cost | None, code: str, settings: Settings) -> Cell:
+    if code not in own.languages:
         return Cell(note="does not apply")
-    ours, theirs = own.drop[:, own.languages.index(code)], base.drop[:, base.languages.index(code)]
-    return Cell(float(ours[0]), gain(theirs, ours, settings))
+    ours = own.drop[:, own.languages.index(code)]
+    if base is None:
+        return Cell(float(ours[0]))
+    # Only languages that every condition has are scored at all, so the baseline has this one.
+    return Cell(float(ours[0]), gain(base.drop[:, base.languages.index(code)], ours, settings))
 
 
 def more_robust(cost: Cell, own: Cost, base: Cost) -> bool:

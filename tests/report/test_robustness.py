@@ -79,6 +79,8 @@ def test_a_language_that_noise_does_not_apply_to_has_no_cell(run: RunDir) -> Non
     by_language = table(run, "noise-languages-xnli-mnli")
     assert by_language["hi"]["case-10"] is None and by_language["hi"]["typo-10"]["p"] <= 1
     assert by_language["de"]["case-10"]["score"] is not None
+    baseline = table(run, "noise-languages-xnli-none")["de"]["typo-10"]
+    assert baseline["score"] > 5 and "p" not in baseline
 
 
 def test_noisy_targets_stand_in_no_average(run: RunDir) -> None:
