@@ -82,6 +82,8 @@ def test_a_planted_weakness_stands_in_its_bucket(tmp_path: Path) -> None:
         ("3", "100", "149", "100.0"),
         ("4", "150", "199", "50.0"),
     ]
+    page = run.report.with_suffix(".html").read_text()
+    assert '<section id="kinds">' in page and '<a href="#kinds">' in page and page.count("length, 4 of 4") == 1
     low, high = map(float, rows[3][4:])
     half = 1.96 * 100 * np.sqrt(0.25 / 50)  # of a share of one half in 50 examples
     assert low == pytest.approx(50 - half, abs=4) and high == pytest.approx(50 + half, abs=4)

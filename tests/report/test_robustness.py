@@ -59,6 +59,8 @@ def test_a_planted_interaction_is_found_and_a_pure_shift_is_not(run: RunDir) -> 
     assert not mnli["typo-2"]["significant"] and not mnli["case-10"]["significant"]
     assert not any(qqp[noise]["significant"] for noise in ("typo-2", "typo-10", "case-10"))
     text = run.report.read_text(encoding="utf-8")
+    page = run.report.with_suffix(".html").read_text(encoding="utf-8")
+    assert '<section id="variants">' in page and "More robust than none: mnli (typo-10)." in page
     assert "More robust than none: mnli (typo-10)." in text and "qqp (typo" not in text
 
 
