@@ -53,10 +53,10 @@ def write_noise_files(task: Task, split: str, languages: Sequence[str], source: 
 
 def _summary(task: Task, files: dict[str, dict[str, Any]]) -> Iterable[str]:
     for language, row in files.items():
-        yield (
-            f"{task.name} {language}: {row['edits_per_100_letters']:.2f} edits in 100 letters, "
-            f"{row['words_touched_percent']:.1f} % of the words; {', '.join(row['sha256'])}"
-        )
+        touched = row["words_touched_percent"]
+        words = "" if touched is None else f"{touched:.1f} % of the words; "
+        rate = f"{row['edits_per_100_letters']:.2f} edits in 100 letters; {words}"
+        yield f"{task.name} {language}: {rate}{', '.join(row['sha256'])}"
 
 
 def _write_language(origin: Origin, folder: Path) -> dict[str, Any]:
@@ -79,11 +79,12 @@ def _write_language(origin: Origin, folder: Path) -> dict[str, Any]:
 
 
 def _rates(tally: Tally) -> dict[str, Any]:
+    touched = tally.words_touched_percent
     return {
         "letters": tally.letters,
         "edits": tally.edits,
         "edits_per_100_letters": round(tally.edits_per_100_letters, 4),
-        "words_touched_percent": round(tally.words_touched_percent, 4),
+        "words_touched_percent": None if touched is None else round(touched, 4),
     }
 
 

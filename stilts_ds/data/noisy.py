@@ -45,10 +45,17 @@ def noisy_records(
     if not tally.edits:
         raise Nowhere(f"{task.name} {split} {language}: {noise.kind} noise finds nothing to change in these texts")
     log.info(
-        "%s %s %s: %d edits, %.2f in 100 letters; %.1f %% of the words",
-        task.name, split, language, tally.edits, tally.edits_per_100_letters, tally.words_touched_percent,
+        "%s %s %s: %d edits, %s",
+        task.name, split, language, tally.edits, told(tally),
     )  # fmt: skip
     return changed, tally
+
+
+def told(tally: Tally) -> str:
+    """The realised rate, and the share of the words that it touched where there are words."""
+    rate = f"{tally.edits_per_100_letters:.2f} in 100 letters"
+    touched = tally.words_touched_percent
+    return rate if touched is None else f"{rate}; {touched:.1f} % of the words"
 
 
 def _words(task: Task, language: str, lists: Path | None) -> dict[str, tuple[str, ...]]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import random
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import accumulate
 from typing import Protocol
@@ -19,7 +19,7 @@ from stilts_ds.errors import UserError
 from stilts_ds.noise import hangul
 from stilts_ds.noise.clusters import Clusters, Edit, Noised, apply_edits, clusters_of, words_touched
 from stilts_ds.noise.keyboards import Keyboard, covered, keyboards, nearest_keyboard
-from stilts_ds.noise.kinds import KINDS, Kind, Letters, Site, Writing
+from stilts_ds.noise.kinds import KINDS, UNSPACED, Kind, Letters, Site, Writing
 from stilts_ds.noise.scripts import lower, script_of
 from stilts_ds.noise.spec import NoiseSpec
 
@@ -50,7 +50,7 @@ class TextNoise(Protocol):
 
 @dataclass
 class Tally:
-    """What noise did to the texts of one split."""
+    """What noise did to the texts of one split; `words` is 0 where no spaces stand between words."""
 
     letters: int = 0
     edits: int = 0
@@ -62,12 +62,14 @@ class Tally:
         return 100 * self.edits / max(1, self.letters)
 
     @property
-    def words_touched_percent(self) -> float:
-        return 100 * self.words_touched / max(1, self.words)
+    def words_touched_percent(self) -> float | None:
+        return 100 * self.words_touched / self.words if self.words else None
 
-    def add(self, text: Clusters, edits: Sequence[Edit]) -> None:
+    def add(self, text: Clusters, edits: Sequence[Edit], spaced: bool) -> None:
         self.letters += len(text.letters)
         self.edits += len(edits)
+        if not spaced:
+            return
         self.words += len(text.words)
         self.words_touched += words_touched(text, edits)
 
@@ -138,7 +140,7 @@ class Noiser:
                 taken.update(range(edit.first, edit.last))
                 if not edit.text:
                     left[text.word_of[edit.first]] -= 1
-        self.tally.add(text, edits)
+        self.tally.add(text, edits, self.writing.script not in UNSPACED)
         return edits
 
 
@@ -159,8 +161,6 @@ class Collector:
 
 
 # --- how a language is written ----------------------------------------------------------------------------------------
-
-WordList = Callable[[str], "Mapping[str, Sequence[str]] | None"]  # language -> its words; None where there are none
 
 
 def empty_cell(spec: NoiseSpec, language: str) -> str:

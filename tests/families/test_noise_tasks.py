@@ -119,6 +119,13 @@ def test_tags_stay_as_many_and_entities_keep_their_words_under_code_switching(
     assert [len(record.words) for record in (first, second)] == [len(record.tags) for record in (first, second)]
 
 
+def test_words_are_counted_where_spaces_stand_between_them(source: DataSource, tmp_path: Path) -> None:
+    put(source, "xnli", "xnli/test-zh.tsv", "这条街今天禁止行人通行\t尤尔根说的\tneutral\n" * 5)
+    write_noise_files(get_task("xnli@char-10"), "test", ["de", "zh"], source, tmp_path / "out")
+    files = json.loads((tmp_path / "out/xnli@char-10/noise.json").read_text())["files"]
+    assert files["zh"]["words_touched_percent"] is None and files["de"]["words_touched_percent"] > 20
+
+
 def test_copas_question_stays_and_the_english_side_of_a_bitext_too(source: DataSource) -> None:
     [choice] = noisy(source, "xcopa@typo-20")
     assert choice.prompt.endswith(" What happened as a result?") and choice.choices != ("Wasser floss heraus.",)
