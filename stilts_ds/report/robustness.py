@@ -228,11 +228,11 @@ def _language_tables(data: RunData, name: str, costs: Costs, settings: Settings)
     """A condition's costs by language: absolute drops are compared within a language, never over scripts."""
     base = costs[data.baseline]
     for condition, own in costs.items():
-        compared = None if condition == data.baseline else base
+        compared: Mapping[NoiseSpec, Cost] = {} if condition == data.baseline else base
         languages = dict.fromkeys(code for cost in own.values() for code in cost.languages)
         rows = []
         for code in languages:
-            cells = [_language_cell(own[spec], compared and compared[spec], code, settings) for spec in own]
+            cells = [_language_cell(own[spec], compared.get(spec), code, settings) for spec in own]
             rows.append(Row(code, tuple(cells)))
         yield Table(f"noise-languages-{name}-{condition}", f"{name} after {condition}: what noise costs by language",
                     "language", tuple(map(str, own)), tuple(rows), (ABOUT_COSTS,))  # fmt: skip
