@@ -73,6 +73,7 @@ def test_rows_that_are_not_parallel_are_refused(source: DataSource) -> None:
         rows(source, "xnli+de", "test", "en")
 
 
+@pytest.mark.processes  # a report asks the system which processor it is
 def test_every_pair_of_languages_stands_in_the_report(tmp_path: Path) -> None:
     targets, languages = ("xnli", "xnli+en", "xnli+de"), ["en", "de", "sw"]
     run = build_run(tmp_path, lambda *_: 0.7, {"none": []}, targets, dict.fromkeys(targets, languages), examples=60)

@@ -57,6 +57,7 @@ def test_pieces_are_counted_by_the_models_tokenizer() -> None:
         assert found["unknown pieces in 100"][number] == pytest.approx(unknown, abs=1e-3)
 
 
+@pytest.mark.processes  # a report asks the system which processor it is
 def test_a_planted_weakness_stands_in_its_bucket(tmp_path: Path) -> None:
     run = build_run(tmp_path, lambda *_: 1.0, {"none": []}, ("pawsx",), {"pawsx": ["en"]}, examples=200)
     [predictions] = run.root.glob("phases/*/predictions/pawsx/test-en.tsv")

@@ -90,6 +90,7 @@ def test_noisy_targets_stand_in_no_average(run: RunDir) -> None:
     assert list(matrix) == ["xnli", "average"] and matrix["xnli"]["score"] == matrix["average"]["score"]
 
 
+@pytest.mark.processes  # a report asks the system which processor it is
 def test_equal_predictions_cost_nothing_with_p_1(tmp_path: Path) -> None:
     run = build_run(
         tmp_path, lambda *_: 1.0, {"none": [], "mnli": ["mnli"]}, TARGETS[:2], LANGUAGES, examples=60

@@ -113,6 +113,7 @@ def german_is_best(condition: str, task: str, language: str) -> float:
     return 0.5 + better
 
 
+@pytest.mark.processes  # a report asks the system which processor it is
 def test_the_matrix_of_sources_has_fair_means_and_tested_gains(tmp_path: Path) -> None:
     run = build_run(tmp_path, german_is_best, {"none": []}, TARGETS, LANGUAGES, examples=200)
     write_report(run, QUICK)
