@@ -46,7 +46,7 @@ setup(
     packages=packages(),
     package_dir={**PACKAGES, "stilts_ds.ds_configs": "ds_configs", "stilts_launcher.slurm": "slurm"},
     package_data={
-        "stilts_ds": ["recipes/*.yaml", "report/page.css", "toy/model/*", "py.typed"],
+        "stilts_ds": ["recipes/*.yaml", "noise/keyboards.tsv", "report/page.css", "toy/model/*", "py.typed"],
         "stilts_ds.ds_configs": ["*.json"],
         "stilts_launcher.slurm": ["*.sbatch", "README.md", "profiles/*.yaml"],
     },
@@ -61,6 +61,7 @@ setup(
         "tensorboard>=2.18",
         "triton>=3.6; platform_system == 'Linux'",
         "numpy>=1.26",
+        "regex>=2024.4",  # grapheme clusters and scripts; transformers brings it anyway
         "pydantic>=2.7",
         "pyyaml>=6.0",
         "safetensors>=0.4",

@@ -72,6 +72,7 @@ class DataPart(Part):
     translated: Path | None = Field(None, description="folder of translated intermediate tasks, <language>/...")
     text: Path | None = Field(None, description="folder of <language>.txt files for masked language modelling")
     text_hub: TextHubPart | None = Field(None, description="text of the hub in place of `text`")
+    noise: Path | None = Field(None, description="folder of dictionaries, misspellings and keyboards for noise")
     max_text_passages: int | None = Field(None, ge=1, description="use only the first N passages of a language")
     seed: int = Field(20, description="seed of the toy world")
     cache: Path | None = Field(None, description="folder of tokenised rows; default: cache/ inside the run")
@@ -344,7 +345,7 @@ class Recipe(Part):
             parts = [self.intermediate_training, self.multitask_training if several else {}]
             parts.append(self.mlm_training if mlm else {})
         merged: dict[str, Any] = dict(task_defaults)
-        for part in (*parts, self.task_training.get(task, {})):
+        for part in (*parts, self.task_training.get(task.partition("~")[0], {})):
             if "doc_stride" in part:  # it takes the place of a window_step from a section that it wins over
                 merged.pop("window_step", None)
             merged |= part

@@ -15,12 +15,13 @@ from stilts_ds.config import NAME, ROW_KEYS, Recipe, TrainingPart
 from stilts_ds.ds_files import numbers_in
 from stilts_ds.errors import UserError, did_you_mean
 from stilts_ds.families.registry import family_of
+from stilts_ds.noise.kinds import KINDS
 from stilts_ds.phase_names import EarlierPhases, counted_lengths, counted_sampling, counted_training, phase_id
 from stilts_ds.plan_file import Kind, Phase, Plan
 from stilts_ds.run_dir import provenance
 from stilts_ds.sources.draw import DRAW
 from stilts_ds.tasks.registry import get_task
-from stilts_ds.tasks.spec import Task
+from stilts_ds.tasks.spec import FROM, Task
 
 
 def train_task_of(task: Task) -> str:
@@ -123,7 +124,7 @@ class _Planner:
         before |= self._of_training(train, tasks, counted=False)
         if train:
             content |= self._of_training(train, tasks, counted=True)
-        label = "-".join(train) if 0 < len(train) <= 2 else condition
+        label = "-".join(train).replace(FROM, ".") if 0 < len(train) <= 2 else condition
         named, named_earlier = phase_id(kind, label, content), self.earlier.find(kind, label, before, content)
         phase = Phase(
             id=named_earlier if named_earlier in self.earlier and named not in self.earlier else named,
@@ -143,13 +144,16 @@ class _Planner:
         of phases that train nothing, too."""
         recipe = self.recipe
         mlm = any(not family_of(task).labelled for task in tasks)
+        names = {task.base_name for task in tasks}
         sampling = counted_sampling(recipe, mlm) if counted else recipe.sampling.model_dump()
         content: dict[str, Any] = {
             "sampling": sampling if len(train) > 1 or mlm else {},
             "dtype": recipe.engine.dtype,
             "dropout": recipe.model.dropout,
             "max_train_examples": recipe.data.max_train_examples,
-            "train_split": {t: s for t, s in recipe.data.train_split.items() if t in train},
+            "train_split": {
+                t: s for t, s in recipe.data.train_split.items() if t in {task.base_name for task in tasks}
+            },
             "data": {task: self.data_hash(task) for task in sorted(train)},
         }
         if train:  # what a model is chosen by decides which one is kept, and when training ends
@@ -176,7 +180,8 @@ def _selection(recipe: Recipe, tasks: Sequence[Task]) -> dict[str, Any]:
     chosen: dict[str, Any] = {"drawn": DRAW, "by": {task.name: task.main_score for task in tasks}}
     for task in tasks:
         chosen |= family_of(task).selection_settings(recipe.evaluation)
-    split = {task.name: recipe.data.dev_split[task.name] for task in tasks if task.name in recipe.data.dev_split}
+    given = recipe.data.dev_split
+    split = {task.name: given[task.base_name] for task in tasks if task.base_name in given}
     return chosen | ({"dev_split": split} if split else {})
 
 
@@ -197,11 +202,31 @@ def check_tasks(recipe: Recipe) -> None:
         task = _task(name, "targets")
         if not family_of(task).group:
             raise UserError(f"targets: {name} is running text and has no score; leave it out")
+        if task.noise is not None:
+            check_noise(task)
+            if task.plain_name not in recipe.targets:
+                raise UserError(f"targets: {name} shows what noise costs {task.plain_name}; score that, too")
+        if task.second and task.base_name not in recipe.targets:
+            raise UserError(f"targets: {name} is compared with {task.base_name}; score that, too")
+        if task.source and task.base_name not in recipe.targets:
+            raise UserError(f"targets: {name} is compared with {task.base_name}, trained on English; score that, too")
         if task.translation:
             raise UserError(f"targets: {name} is training data; score {task.origin}")
     _check_task_keys(recipe)
     _check_weights(recipe)
     _check_pools(recipe)
+
+
+def check_noise(task: Task) -> None:
+    """Raise UserError for noise that a task's family cannot bear: each of its words has a label."""
+    family = family_of(task)
+    if task.noise is None:
+        return
+    if family.noisy is None or (family.given_words and not KINDS[task.noise.kind].in_tokens):
+        fitting = ", ".join(name for name, kind in KINDS.items() if kind.in_tokens)
+        raise UserError(f"{task.name}: {task.noise.kind} noise would change which words there are; take {fitting}")
+    if task.noise.context and task.shared_text != "context":
+        raise UserError(f"{task.name}: {task.plain_name} has no passages; leave -context out")
 
 
 def _check_task_keys(recipe: Recipe) -> None:
@@ -217,15 +242,20 @@ def _check_task_keys(recipe: Recipe) -> None:
     for section, values in by_task.items():
         for name in values:
             task = _task(name, section)
-            if task.translation:
-                raise UserError(f"{section}: {name} follows {task.origin}; give that one")
+            trains = section in ("task_training", "data.train_split", "data.dev_split")
+            if task.translation or (task.source and trains):
+                raise UserError(f"{section}: {name} follows {base_name(task)}; give that one")
             # XNLI's phase trains MNLI: what is set for XNLI would have no effect.
-            if section in ("task_training", "data.train_split", "data.dev_split") and task.train_on:
+            if trains and task.train_on:
                 raise UserError(f"{section}: {name} is trained on {task.train_on}; give that one")
     for name, split in recipe.data.dev_split.items():
         _check_dev_split(recipe, get_task(name), split)
     for name, split in recipe.evaluation.splits.items():
         _check_scored_split(get_task(name), split)
+
+
+def base_name(task: Task) -> str:
+    return task.origin if task.translation else task.base_name
 
 
 def _check_dev_split(recipe: Recipe, task: Task, split: str) -> None:

@@ -12,13 +12,13 @@ def score_folders(given: argparse.Namespace) -> str:
     from stilts_ds.evaluate.score import score_folder
     from stilts_ds.evaluate.score_tables import scores_markdown, write_scores
     from stilts_ds.tasks.benchmarks import XTREME, get_benchmark
-    from stilts_ds.tasks.registry import TASKS
+    from stilts_ds.tasks.registry import TASKS, tasks_named
 
     if given.predictions is None or given.labels is None:
         raise UserError("give a run folder, or both --predictions and --labels")
     benchmark = get_benchmark(given.benchmark or XTREME.name)
     if given.benchmark is None:
-        tasks = {name: task for name, task in TASKS.items() if (given.labels / name).is_dir()}
+        tasks = tasks_named(path.name for path in given.labels.glob("*") if path.is_dir())
     else:
         tasks = {name: benchmark.fitted(TASKS[name]) for name in benchmark.tasks}
     if not any((given.labels / name).is_dir() for name in tasks):

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from stilts_ds.config import Recipe, TrainingPart
 from stilts_ds.data.duplicates import Exclusion, Overlap, Overlaps, overlaps, tell
+from stilts_ds.data.noisy import empty_cells
 from stilts_ds.data.reader import Origin, find_origin
 from stilts_ds.data.split import Split
 from stilts_ds.data.store import Store
@@ -22,7 +23,7 @@ from stilts_ds.run_dir import hash_json
 from stilts_ds.sources.source import DataSource
 from stilts_ds.tasks.benchmarks import get_benchmark
 from stilts_ds.tasks.registry import get_task
-from stilts_ds.tasks.spec import Task
+from stilts_ds.tasks.spec import FROM, Task
 from stilts_ds.toy import LANGUAGES, PIVOT
 
 log = logging.getLogger(__name__)
@@ -92,10 +93,16 @@ class Data:
 
     def _scored_whole(self) -> Iterator[Split]:
         """The scored splits of every target and language, whatever the recipe's limits take of them."""
-        for task in map(self.task, self.recipe.targets):
+        for task in self._clean_targets():
             split = self.scored_split(task)
             if family_of(task).texts is not None:
                 yield from (self.split(task, split, language) for language in self.languages(task, split)[0])
+
+    def _clean_targets(self) -> list[Task]:
+        """The targets, each once and without noise: a text with errors in it is no train example's twin, and which
+        language trains does not change what is scored."""
+        clean = dict.fromkeys(get_task(name).base_name for name in self.recipe.targets)
+        return [self.task(name) for name in clean]
 
     def overlaps(self, phase: Phase) -> Overlaps:
         """Which scored examples are in the training data of a phase. Counted once for the same data."""
@@ -108,7 +115,7 @@ class Data:
     def _scored_here(self) -> list[Split]:
         """What the recipe scores, as far as its data are on this machine: an intermediate phase can train without."""
         splits: list[Split] = []
-        for task in map(self.task, self.recipe.targets):
+        for task in self._clean_targets():
             if family_of(task).texts is None:
                 continue
             try:
@@ -124,21 +131,31 @@ class Data:
         return self._origins[key]
 
     def train_split(self, name: str) -> str:
-        return self.recipe.data.train_split.get(name, "train")
+        return self.recipe.data.train_split.get(self.task(name).base_name, "train")
 
     def dev_split(self, name: str) -> str:
-        return self.recipe.data.dev_split.get(self.task(name).origin, "dev")
+        return self.recipe.data.dev_split.get(base_of(self.task(name)), "dev")
 
     def scored_split(self, task: Task) -> str:
         """The split that `task` is scored on."""
         return scored_split(self.recipe, task)
 
     def languages(self, task: Task, split: str) -> tuple[list[str], list[str]]:
-        """Languages to score, and those of the task that are left out (with `evaluation.languages: present`)."""
+        """Languages to score, and those of the task that are left out: by `evaluation.languages`, or since the task's
+        noise does not apply to them."""
+        chosen, left_out = self._asked(task, split)
+        if task.noise is None:
+            return chosen, left_out
+        empty = empty_cells(task, chosen, self.source)
+        return [code for code in chosen if code not in empty], [*left_out, *empty]
+
+    def _asked(self, task: Task, split: str) -> tuple[list[str], list[str]]:
+        """The languages that `evaluation.languages` asks for, and the others."""
         wanted = self.recipe.evaluation.languages
         if wanted == "present" and not self.source.from_hub(task, split):
             return self._present(task, split)
-        chosen = wanted.get(task.name, list(task.languages)) if isinstance(wanted, dict) else list(task.languages)
+        lists = wanted if isinstance(wanted, dict) else {}
+        chosen = lists.get(task.name, lists.get(task.base_name, list(task.languages)))
         unknown = [code for code in chosen if code not in task.languages]
         if unknown:
             raise UserError(f"evaluation.languages.{task.name}: {unknown[0]!r} is no language of it: {task.languages}")
@@ -202,6 +219,11 @@ class Data:
         return noted["special"] if noted else []
 
 
+def base_of(task: Task) -> str:
+    """The task that settings by task name: translations and other source languages follow it."""
+    return task.origin.partition(FROM)[0]
+
+
 def fitted_task(name: str, recipe: Recipe) -> Task:
     """The task's literal in the languages of the recipe's benchmark, as the recipe's model can learn it; or, with toy
     data, in the toy world's languages."""
@@ -214,12 +236,14 @@ def fitted_task(name: str, recipe: Recipe) -> Task:
     if not task.trains:  # retrieval: the pivot is the other side of each language
         languages = tuple(code for code in LANGUAGES if code != PIVOT)
     # MLQA's answer rules are lists of real languages' articles.
-    return dataclasses.replace(task, languages=languages, pivot=PIVOT, answer_rules="squad", test_sizes={})
+    pivot = task.source or PIVOT
+    return dataclasses.replace(task, languages=languages, pivot=pivot, answer_rules="squad", test_sizes={})
 
 
 def scored_split(recipe: Recipe, task: Task) -> str:
     """The split that a recipe scores `task` on."""
-    return recipe.evaluation.splits.get(task.name, "test")
+    splits = recipe.evaluation.splits
+    return splits.get(task.name, splits.get(task.base_name, "test"))
 
 
 def data_source(recipe: Recipe, run_folder: Path) -> DataSource:
@@ -228,11 +252,11 @@ def data_source(recipe: Recipe, run_folder: Path) -> DataSource:
         folder = run_folder / "data"
         return DataSource(
             "local", folder / "intermediate", folder / "xtreme", folder / "text", folder / "translated",
-            max_text_passages=part.max_text_passages,
+            max_text_passages=part.max_text_passages, noise=part.noise,
         )  # fmt: skip
     return DataSource(
         part.source, part.intermediate, part.xtreme, part.text, part.translated, part.text_hub, part.max_text_passages,
-        hub_commits_path(recipe, run_folder),
+        hub_commits_path(recipe, run_folder), part.noise,
     )  # fmt: skip
 
 

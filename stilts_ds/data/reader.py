@@ -15,14 +15,16 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import chain
+from itertools import chain, zip_longest
 from pathlib import Path
 from typing import Any, Protocol
 
 from stilts_ds.config import TextHubPart
+from stilts_ds.data.noisy import noise_key, noisy_records
 from stilts_ds.errors import UserError, counted
 from stilts_ds.families.base import Family, Record
 from stilts_ds.families.registry import family_of
+from stilts_ds.noise.noiser import Tally
 from stilts_ds.run_dir import hash_files, hash_json
 from stilts_ds.sources import hub
 from stilts_ds.sources.draw import at_places, draw_places
@@ -49,7 +51,8 @@ class Exclusion(Protocol):
 class Origin:
     """Where one split of a task in one language comes from: files (each with its schema), hub data sets, or a corpus.
 
-    `task` is the one whose files serve the split. `max_passages` limits running text.
+    `task` is the one whose files serve the split. `max_passages` limits running text. `noise` is the folder of
+    word lists, `second` serves the second text of each example where that is in another language.
     """
 
     task: Task
@@ -59,6 +62,8 @@ class Origin:
     hub: tuple[Hub, ...] = ()
     corpus: TextHubPart | None = None
     max_passages: int | None = None
+    noise: Path | None = None
+    second: Origin | None = None
 
     @property
     def files(self) -> list[Path]:
@@ -78,7 +83,16 @@ class Origin:
 
     @cached_property
     def hash(self) -> str:
-        """Hash of what is read: contents of files (read once for it), or repository, configuration and revision."""
+        """Hash of what is read: contents of files (read once for it), or repository, configuration and revision; and
+        of what noise makes of it."""
+        if self.second is not None:
+            return hash_json([self._clean_hash, self.second.hash])
+        if self.task.noise is None:
+            return self._clean_hash
+        return hash_json([self._clean_hash, noise_key(self.task, self.language, self.noise)])
+
+    @property
+    def _clean_hash(self) -> str:
         if family_of(self.task).multilingual:
             contents = self.corpus.model_dump() if self.corpus else hash_files(self.files)
             return hash_json([contents, list(self.languages), self.max_passages])
@@ -100,7 +114,25 @@ class Origin:
         counts = Counter() if tally is None else tally
         streams = self._streams(counts, exclusion)
         records = in_turn(streams) if family_of(self.task).multilingual else chain.from_iterable(streams)
+        if self.second is not None:
+            records = self._crossed(records, self.second)
+        if self.task.noise is not None:
+            records = iter(self.with_noise(records)[0])
         return self._checked(records, counts)
+
+    def _crossed(self, records: Iterable[Record], second: Origin) -> Iterator[Record]:
+        """Each record with the second text of the record in its row of another language."""
+        cross = family_of(self.task).cross
+        assert cross is not None
+        where = f"{self.task.name} {self.split} {self.language}"
+        for record, other in zip_longest(records, second.read()):
+            if record is None or other is None:
+                raise UserError(f"{where}: {self.language} and {second.language} have different numbers of rows")
+            yield cross(record, other, where)
+
+    def with_noise(self, records: Iterable[Record]) -> tuple[list[Record], Tally]:
+        """All records of the split with the task's noise, and what it did to them."""
+        return noisy_records(self.task, self.split, self.language, list(records), self.noise)
 
     def draw(
         self, skip: int, limit: int | None, tally: Counter[str] | None = None, exclusion: Exclusion | None = None
@@ -110,6 +142,7 @@ class Origin:
         `tally` counts what is left out of the whole files. Raises UserError as `read` does.
         """
         counts: Counter[str] = Counter() if tally is None else tally
+        assert self.task.noise is None, "examples that are drawn train or select, on clean text"
         # The files are read twice, so that no more than one record of them is in memory at a time.
         sizes = [sum(1 for _ in stream) for stream in self._streams(Counter(), exclusion)]
         places = draw_places(sizes, skip, limit)
@@ -167,6 +200,8 @@ def find_origin(task: Task, split: str, language: str, source: DataSource) -> Or
     Raises UserError for missing files, and for a language that the task has not.
     """
     serving = owner(task, split)
+    if serving.parallel_rows and serving.second:
+        return _crossed_origin(serving, split, language, source)
     if family_of(task).corpus is not None and source.text_hub is not None:
         return Origin(serving, split, language, corpus=source.text_hub, max_passages=source.max_text_passages)
     check_language(serving, language)
@@ -174,9 +209,20 @@ def find_origin(task: Task, split: str, language: str, source: DataSource) -> Or
         hub.check_offer(serving, split, language)
         entries = [entry for entry in serving.hub[split] if serves(entry, language)]
         pinned = tuple(hub.pin(data_set, source.hub_commits) for data_set in entries)
-        return Origin(serving, split, language, hub=pinned)
+        return Origin(serving, split, language, hub=pinned, noise=source.noise)
     parts = parts_of(serving, split, language, source)
-    return Origin(serving, split, language, tuple(parts), max_passages=source.max_text_passages)
+    passages = source.max_text_passages
+    return Origin(serving, split, language, tuple(parts), max_passages=passages, noise=source.noise)
+
+
+def _crossed_origin(task: Task, split: str, language: str, source: DataSource) -> Origin:
+    """Of two languages of one test set: the first text of one, the second of the other."""
+    check_language(task, language)
+    plain = dataclasses.replace(task, second="")
+    first = find_origin(plain, split, language, source)
+    if language == task.second:  # the ordinary test set
+        return first
+    return dataclasses.replace(first, task=task, second=find_origin(plain, split, task.second, source))
 
 
 def read_examples(

@@ -15,6 +15,7 @@ from stilts_ds.data.data import Data
 from stilts_ds.data.split import Split
 from stilts_ds.engine.preempt import stop_if_requested
 from stilts_ds.engine.world import World
+from stilts_ds.evaluate.attributes import attributes_file, write_attributes
 from stilts_ds.evaluate.predict import Predictor
 from stilts_ds.evaluate.stamp import Stamp
 from stilts_ds.export import load_trained
@@ -71,7 +72,7 @@ def _written(run: RunDir, split: Split, path: Path) -> list[Path]:
     """A prediction file and what is written with it."""
     kept = [path.with_name(name) for name in split.family.kept_files(split.name, split.language)]
     labels = label_path(run, split, path)
-    return [path, labels, shared_texts_file(labels), *kept]
+    return [path, labels, shared_texts_file(labels), attributes_file(labels), *kept]
 
 
 def _predict(
@@ -92,5 +93,6 @@ def _predict(
     if gold is None:
         return
     files.write_labels(labels, gold)
+    write_attributes(labels, split, data.tokenizer)
     if split.task.shared_text and split.family.writes_shared_texts:
         write_shared_texts(labels, [getattr(record, split.task.shared_text) for record in records])

@@ -5,6 +5,7 @@ A family is a folder, `families/<name>/`, with the same files in each:
     record.py        the typed record, its readers (local schemas, hub converters), what is labelled, how it is shown
     rows.py          records -> rows; how many targets an item has; which tokens a head reads
     head.py          module, loss and parameter count; the only file that imports torch
+    noisy.py         records with noise in their texts and labels that still hold, and their files
     predictions.py   model outputs -> predictions; the prediction and label files: read, write, check
     score.py         metrics and which languages share their items
 
@@ -30,6 +31,7 @@ from stilts_ds.errors import UserError
 from stilts_ds.families.files import PredictionFile
 from stilts_ds.families.metrics import Metric
 from stilts_ds.model_kinds import Sees
+from stilts_ds.noise.noiser import TextNoise
 from stilts_ds.rows.rows import Rows
 from stilts_ds.rows.tokenizer import Tokenizer
 from stilts_ds.sources.hub import Converter
@@ -39,6 +41,8 @@ from stilts_ds.tasks.spec import Task
 Record = Any  # a family's own frozen dataclass (record.py), with an `id`
 Output = Any  # what a head says of one item, as numpy; see the family's predictions.py
 Reader = Callable[[Part], Iterator[Any]]
+Noisy = Callable[[Sequence[Any], TextNoise, Task], list[Any]]
+Writer = Callable[[Part, Sequence[Any]], None]  # writes records to the part's files, in the part's schema
 Encode = Callable[[Iterable[Any], Tokenizer, Sequence[str], TrainingPart, "Path | None"], Rows]
 
 
@@ -288,11 +292,19 @@ class Family:
     rows_of_item: Callable[[Any], int] | None = None
     # The texts that make a record what it is; None where records are not compared.
     texts: Callable[[Any], tuple[str, ...]] | None = None
+    # Numbers by which a report tells records apart: name -> one for each record. None where a record is a whole split.
+    attributes: Callable[[Sequence[Any]], dict[str, list[float]]] | None = None
     # The labels that a record shows, where a task without a label list takes those of its train split (open tag sets).
     labels_in: Callable[[Any], Iterable[str]] | None = None
     # Passages of a hub corpus, one stream a language, and the corpus's languages (running text).
     corpus: Callable[[TextHubPart, int | None, str, Counter[str]], list[Iterator[Any]]] | None = None
     corpus_languages: Callable[[TextHubPart], tuple[str, ...]] | None = None
+    # Records of a whole split -> the same with noise in their texts; None where noise means nothing (running text).
+    noisy: Noisy | None = None
+    writers: Mapping[str, Writer] = field(default_factory=dict)  # by local schema, for files that others can read
+    # A record with the second text of the same example in another language; raises UserError where they are not one.
+    cross: Callable[[Any, Any, str], Any] | None = None
+    given_words: bool = False  # whether a text is a list of words, each with a label
     predict: Callable[[Family, Prediction], Any] = predict_with_head
     # What the label file of an evaluation split holds; None where the split has no labels.
     label_values: Callable[[Family, Task, Sequence[Any]], Any] = gold_values

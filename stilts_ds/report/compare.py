@@ -58,6 +58,8 @@ class Counts:
 
 
 Scores = dict[str, dict[str, Scored]]  # condition -> task
+# (task, language) -> the languages that were drawn together: they name the random numbers of the draws.
+Draws = dict[tuple[str, str], list[str]]
 
 
 def score_run(data: RunData, settings: Settings) -> Scores:
@@ -66,13 +68,15 @@ def score_run(data: RunData, settings: Settings) -> Scores:
     Raises UserError where prediction files do not give the scores of the result files.
     """
     found: Scores = {condition: {} for condition in data.conditions}
-    for task in data.targets:
-        for condition, scored in _score_task(data, fitted_task(task, data.recipe), settings).items():
+    draws: Draws = {}
+    variants = [task for task in data.plan.targets if task not in data.targets]
+    for task in [*data.targets, *variants]:  # a noisy test set is drawn as its clean one is
+        for condition, scored in _score_task(data, fitted_task(task, data.recipe), settings, draws).items():
             found[condition][task] = scored
     return found
 
 
-def _score_task(data: RunData, task: Task, settings: Settings) -> dict[str, Scored]:
+def _score_task(data: RunData, task: Task, settings: Settings, draws: Draws) -> dict[str, Scored]:
     runs = {c: data.results[c][task.name] for c in data.conditions if data.results.get(c, {}).get(task.name)}
     if not runs:
         return {}
@@ -84,14 +88,14 @@ def _score_task(data: RunData, task: Task, settings: Settings) -> dict[str, Scor
     ]
     if not shared:
         return {}
-    counts = _read_counts(data, task, shared)
+    counts = read_counts(data, task, shared)
     found = {}
     for condition, some in runs.items():
         observed = np.array([[run.main[code] for code in shared] for run in some])[None]
         scores = observed if counts is None else np.zeros((1 + settings.resamples, *observed.shape[1:]))
         found[condition] = scores
     if counts is not None:
-        _resample(counts, task, shared, found, settings)
+        _resample(counts, task, shared, found, settings, draws)
     summarised = over_seeds(found, {c: [run.seed for run in some] for c, some in runs.items()}, data.baseline)
     unknown = bool(task.shared_text) and counts is not None and counts.texts is None
     return {
@@ -99,7 +103,7 @@ def _score_task(data: RunData, task: Task, settings: Settings) -> dict[str, Scor
     }
 
 
-def _read_counts(data: RunData, task: Task, languages: Sequence[str]) -> Counts | None:
+def read_counts(data: RunData, task: Task, languages: Sequence[str]) -> Counts | None:
     """What every score is a ratio of, None where a prediction or label file is not there."""
     family, metric = family_of(task), main_metric(task)
     files = family.files(task)
@@ -140,9 +144,10 @@ def _check(found: float, scored: float, predictions: object, phase: Phase) -> No
 
 
 def _resample(
-    counts: Counts, task: Task, languages: Sequence[str], scores: dict[str, Floats], settings: Settings
+    counts: Counts, task: Task, languages: Sequence[str], scores: dict[str, Floats], settings: Settings, draws: Draws
 ) -> None:
-    """Fill `scores` (condition -> [1 + R, S, L]): one draw serves all conditions, seeds and translations."""
+    """Fill `scores` (condition -> [1 + R, S, L]): one draw serves all conditions, seeds and translations, and the noisy
+    twins of an example."""
     metric = main_metric(task)
     unit = family_of(task).drawing_units({code: counts.names(code) for code in languages})
     for first in dict.fromkeys(unit.values()):
@@ -160,7 +165,10 @@ def _resample(
                 _items(drawn_units), {code: counts.names(code) for code in codes}, counts.texts
             )  # fmt: skip
             above, below = cluster_sums(above, cluster), cluster_sums(below, cluster)
-        rng = generator("examples", task.name, *codes)
+        # Noise may not apply to all languages that are drawn together: the clean task says which these are.
+        named = draws.setdefault((task.base_name, codes[0]), codes)
+        draws.update({(task.base_name, code): named for code in codes})
+        rng = generator("examples", task.base_name, *named)
         drawn = ratio_replicates(above, below, settings.resamples, rng)
         for k, (condition, seed, code) in enumerate(columns):
             moves = _moves(counts.spreads[code][condition][seed], settings.resamples, task, code)

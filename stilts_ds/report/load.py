@@ -24,6 +24,7 @@ from stilts_ds.evaluate.sizes import told
 from stilts_ds.phase_status import PhaseStatus
 from stilts_ds.plan_file import Phase, Plan
 from stilts_ds.run_dir import PhaseDir, RunDir, hash_file
+from stilts_ds.tasks.registry import get_task
 
 CURVE_CHANGED = "The curve of the phase `{}` (metrics.jsonl) is damaged or lacks steps; so may be what is read off it."
 Results = dict[str, dict[str, list[Result]]]  # condition -> task -> one result a seed
@@ -63,7 +64,23 @@ class RunData:
 
     @property
     def targets(self) -> list[str]:
-        return list(self.plan.targets)
+        """The targets that stand in the matrix and in its average: variants have tables of their own."""
+        return [name for name in self.plan.targets if not get_task(name).is_variant]
+
+    @property
+    def source_targets(self) -> list[str]:
+        """The targets that another language than English trains, as they are scored on clean text."""
+        tasks = map(get_task, self.plan.targets)
+        return [task.name for task in tasks if task.source and task.noise is None]
+
+    @property
+    def crossed_targets(self) -> list[str]:
+        """The targets whose second text is in one language."""
+        return [name for name in self.plan.targets if get_task(name).second]
+
+    @property
+    def noisy_targets(self) -> list[str]:
+        return [name for name in self.plan.targets if get_task(name).noise is not None]
 
     @property
     def baseline(self) -> str:

@@ -32,19 +32,21 @@ from stilts_ds.report.tables import Tables, tested
 POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 
 
-def page(data: RunData, tables: Tables, settings: Settings, metrics: str) -> str:
+def page(data: RunData, tables: Tables, settings: Settings, metrics: str, kinds: Sequence[Sheet] = ()) -> str:
     """The whole page as text; the same run gives the same bytes."""
     name = escape(data.plan.name)
     style = (files("stilts_ds.report") / "page.css").read_text(encoding="utf-8")
     body = [
         f"<header><h1>{name}</h1>{_facts(data)}</header>",
-        _nav(data, tables),
+        _nav(data, tables, kinds),
         "<main>",
         _matrix(data, tables, settings, metrics),
         _missing(data),
         _section("languages", "Language by language", _drill_down(tables, settings)),
         _section("gap", tables.gap.title, _with_notes(tables.gap, settings) if tables.gap.columns else _none()),
         _section("groups", "Groups of languages", _groups(tables, settings)),
+        *([_section("variants", VARIANTS, _variants(tables, settings))] if tables.variants else []),
+        *([_section("kinds", KINDS, _kinds(kinds))] if kinds else []),
         _section("published", "Beside the published scores", _published(tables, settings)),
         _section("curves", "Learning curves", _curves(data)),
         _section("inputs", inputs_sheet(data).title, _inputs(data)),
@@ -73,13 +75,15 @@ def _facts(data: RunData) -> str:
     return f'<p class="facts">{" · ".join(escape(fact) for fact in facts)}</p>'
 
 
-def _nav(data: RunData, tables: Tables) -> str:
+def _nav(data: RunData, tables: Tables, kinds: Sequence[Sheet]) -> str:
     places = [
         ("matrix", "Matrix"),
         *([("missing", "Missing")] if data.missing else []),
         ("languages", "Languages"),
         ("gap", "Transfer gap"),
         ("groups", "Groups"),
+        *([("variants", VARIANTS)] if tables.variants else []),
+        *([("kinds", KINDS)] if kinds else []),
         ("published", "Published"),
         ("curves", "Curves"),
         ("inputs", "Inputs"),
@@ -87,6 +91,17 @@ def _nav(data: RunData, tables: Tables) -> str:
         ("provenance", "Provenance"),
     ]
     return "<nav>" + "".join(f'<a href="#{where}">{text}</a>' for where, text in places) + "</nav>"
+
+
+VARIANTS, KINDS = "Noise, sources and pairs", "Kinds of examples"
+
+
+def _variants(tables: Tables, settings: Settings) -> str:
+    return "\n".join(f"<h3>{escape(table.title)}</h3>{_with_notes(table, settings)}" for table in tables.variants)
+
+
+def _kinds(kinds: Sequence[Sheet]) -> str:
+    return "\n".join(f"<h3>{escape(sheet.title)}</h3>{_sheet(sheet)}" for sheet in kinds)
 
 
 def _section(where: str, title: str, content: str) -> str:

@@ -9,18 +9,18 @@ import numpy as np
 
 from stilts_ds.errors import counted
 from stilts_ds.report.compare import Scored, Scores, gain, mean_of
+from stilts_ds.report.holm import holm_corrected
 from stilts_ds.report.inputs import fitted_on_scored, selected_on_scored
 from stilts_ds.report.load import RunData
 from stilts_ds.report.published import published_table
+from stilts_ds.report.sources import variant_tables
 from stilts_ds.report.stats import (
     Floats,
     Settings,
     benjamini_hochberg,
     enough_resamples,
-    fewest_resamples,
     generator,
     group_mean,
-    holm,
     transfer_gap,
 )
 from stilts_ds.report.table import CHOSEN, FITTED, PARTIAL, SELECTED, Cell, Row, Table, correct
@@ -49,12 +49,20 @@ class Tables:
     matrix: Table
     gap: Table
     groups: tuple[Table, ...]
+    variants: tuple[Table, ...]
     languages: tuple[Table, ...]
     published: Table | None
     why_not_published: str
 
     def all(self) -> list[Table]:
-        return [self.matrix, self.gap, *self.groups, *self.languages, *([self.published] if self.published else [])]
+        return [
+            self.matrix,
+            self.gap,
+            *self.groups,
+            *self.variants,
+            *self.languages,
+            *([self.published] if self.published else []),
+        ]
 
 
 def with_resamples(data: RunData, settings: Settings) -> Settings:
@@ -62,7 +70,8 @@ def with_resamples(data: RunData, settings: Settings) -> Settings:
     if settings.resamples:
         return settings
     others = len(data.conditions) - 1
-    comparisons = others * (len(data.targets) + 1) + (1 if others else 0)  # every cell, and the best per target
+    matrix = others * (len(data.targets) + 1) + (1 if others else 0)  # every cell, and the best per target
+    comparisons = max(matrix, others * len(data.noisy_targets))
     return replace(settings, resamples=enough_resamples(comparisons, settings.level))
 
 
@@ -77,24 +86,16 @@ def build_tables(data: RunData, scores: Scores, settings: Settings) -> Tables:
     languages = [language_table(data, scores, task, settings) for task in data.targets if any_scores(scores, task)]
     whole = with_chosen_cells(data, matrix)
     published, why_not = published_table(data, whole)
+    variants = variant_tables(data, scores, settings)
     return Tables(
-        whole, gap, tuple(groups), tuple(correct(languages, benjamini_hochberg, settings.level)), published, why_not
+        whole,
+        gap,
+        tuple(groups),
+        variants,
+        tuple(correct(languages, benjamini_hochberg, settings.level)),
+        published,
+        why_not,
     )
-
-
-def holm_corrected(table: Table, settings: Settings) -> Table:
-    """A table corrected by itself, with a warning where the resamples are too few to show anything."""
-    [judged] = correct([table], holm, settings.level)
-    made = sum(cell.gain is not None and cell.gain.p is not None for row in table.rows for cell in row.cells)
-    if settings.resamples >= fewest_resamples(made, settings.level):
-        return judged
-    compared = counted(made, "comparison is", "comparisons are")
-    note = (
-        f"{compared} corrected here, but {settings.resamples:,} resamples show no p-value small enough "
-        "for the first of them: nothing can be significant. Use --resamples "
-        f"{enough_resamples(made, settings.level)}."
-    )
-    return replace(judged, notes=(*judged.notes, note))
 
 
 def any_scores(scores: Scores, task: str) -> bool:

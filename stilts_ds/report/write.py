@@ -7,6 +7,7 @@ from pathlib import Path
 
 from stilts_ds.errors import counted, printable
 from stilts_ds.escape import markdown_code, markdown_escape, markdown_prose
+from stilts_ds.report.buckets import bucket_sheets
 from stilts_ds.report.card import write_cards
 from stilts_ds.report.compare import score_run
 from stilts_ds.report.inputs import duplicates_sheet, inputs_sheet
@@ -15,7 +16,7 @@ from stilts_ds.report.page import page
 from stilts_ds.report.provenance import cost_sheet, provenance_lines, selection_sheet
 from stilts_ds.report.results_json import results_json
 from stilts_ds.report.stats import Settings
-from stilts_ds.report.table import Table, legend
+from stilts_ds.report.table import Sheet, Table, legend
 from stilts_ds.report.tables import Tables, build_tables, seed_tables, tested, with_resamples
 from stilts_ds.report.text import (
     csv_tables,
@@ -44,10 +45,11 @@ def write_report(run: RunDir, settings: Settings | None = None, png: bool = Fals
     marks = legend(tables.all(), settings.level)
     summary = _summary(data, tables, settings)
     write_json(run.results, results_json(data, scores, tables, settings))
-    write_atomically(run.report, markdown_report(data, tables, settings))
+    kinds = bucket_sheets(data, settings)
+    write_atomically(run.report, markdown_report(data, tables, settings, kinds))
     write_atomically(beside(run, ".csv"), csv_tables([*tables.all(), *seed_tables(data, scores)]))
     write_atomically(beside(run, ".tex"), latex_tables(data.plan.name, tables.all(), marks))
-    write_atomically(beside(run, ".html"), page(data, tables, settings, METRICS))
+    write_atomically(beside(run, ".html"), page(data, tables, settings, METRICS, kinds))
     write_cards(data)
     if png:
         from stilts_ds.report.png import write_png
@@ -68,7 +70,7 @@ def _summary(data: RunData, tables: Tables, settings: Settings) -> str:
     return "\n".join(parts) + "\n"
 
 
-def markdown_report(data: RunData, tables: Tables, settings: Settings) -> str:
+def markdown_report(data: RunData, tables: Tables, settings: Settings, kinds: Sequence[Sheet] = ()) -> str:
     plan = data.plan
     parts = [
         f"# {markdown_escape(plan.name)}\n",
@@ -81,11 +83,17 @@ def markdown_report(data: RunData, tables: Tables, settings: Settings) -> str:
     if data.missing:
         parts += ["## What is missing\n", "\n".join(f"- {markdown_prose(note)}" for note in data.missing) + "\n"]
     parts += [f"## How the gains were tested\n\n{tested(settings)}\n"]
-    for table in [tables.gap, *tables.groups, *tables.languages]:
+    for table in [tables.gap, *tables.groups, *tables.variants, *tables.languages]:
         if table.columns and table.rows:
             parts += _markdown_section(table, settings)
     parts += _published(tables, settings)
-    for sheet in (inputs_sheet(data), duplicates_sheet(data), selection_sheet(data), cost_sheet(data)):
+    for sheet in (
+        *kinds,
+        inputs_sheet(data),
+        duplicates_sheet(data),
+        selection_sheet(data),
+        cost_sheet(data),
+    ):
         if sheet.rows:
             parts += [f"## {sheet.title}\n", markdown_sheet(sheet), "\n\n".join(sheet.notes) + "\n"]
     lines = [f"- {what}: {markdown_code(value)}" for what, value in provenance_lines(data)]

@@ -223,6 +223,14 @@ def unquote(cell: str) -> str:
     return inner.replace('""', '"') if quoted and '"' not in inner.replace('""', "") else cell
 
 
+def quote_cell(text: str, where: str) -> str:
+    """A text as a cell that reads back as it is. Raises UserError for one that would break the table."""
+    if any(separator in text for separator in "\t\n\r"):
+        raise UserError(f"{where}: a text holds a tab or a line end, which a table of lines cannot hold; remove it")
+    needs_quotes = unquote(text) != text
+    return '"' + text.replace('"', '""') + '"' if needs_quotes else text
+
+
 def check_label(label: str, labels: tuple[str, ...], where: str) -> str:
     """The label itself. Raises UserError if the task does not know it."""
     if labels and label not in labels:

@@ -19,7 +19,8 @@ class DataSource:
     `intermediate` holds the English intermediate tasks, `xtreme` is XTREME's download folder. Translated intermediate
     tasks are always local: `translated`/<language> is laid out as `intermediate`. Text for masked language modelling
     comes from files in `text` or from `text_hub`, whatever `kind` is; at most `max_text_passages` of a language.
-    `hub_commits` is the file that keeps the commits behind moving revisions.
+    `hub_commits` is the file that keeps the commits behind moving revisions. `noise` holds word lists and keyboards for
+    noise (stilts_ds.sources.noise_lists).
     """
 
     kind: Literal["local", "hub"] = "local"
@@ -30,6 +31,7 @@ class DataSource:
     text_hub: TextHubPart | None = None
     max_text_passages: int | None = None
     hub_commits: Path | None = None
+    noise: Path | None = None
 
     def from_hub(self, task: Task, split: str, language: str | None = None) -> bool:
         """Whether the hub serves this split (in a language, where one is given); what it has not got is local."""

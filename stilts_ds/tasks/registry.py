@@ -1,13 +1,16 @@
-"""Every task by name, and the translations of intermediate tasks: `mnli.de` is MNLI with a German train split."""
+"""Every task by name, and its variants: `mnli.de` is MNLI with a German train split, `xnli@typo-5` XNLI with
+noise, `panx~de` PAN-X trained on German, and `xnli+de` XNLI with German hypotheses."""
 
 from __future__ import annotations
 
 import dataclasses
 import re
+from collections.abc import Iterable
 
 from stilts_ds.errors import UserError, did_you_mean
+from stilts_ds.noise.spec import MARK, parse_noise
 from stilts_ds.tasks import intermediate, retrieval, targets
-from stilts_ds.tasks.spec import Task
+from stilts_ds.tasks.spec import FROM, WITH, Task
 
 TASKS: dict[str, Task] = {
     task.name: task for task in (*intermediate.TASKS, *retrieval.INTERMEDIATE, *targets.TASKS, *retrieval.TARGETS)
@@ -16,12 +19,29 @@ TASKS: dict[str, Task] = {
 
 def get_task(name: str) -> Task:
     """The task called `name`. Raises UserError with the nearest names for an unknown one."""
+    clean, mark, noise = name.partition(MARK)
+    if mark:
+        return _noisy(name, get_task(clean), noise)
+    target, mark, second = name.partition(WITH)
+    if mark:
+        return _crossed(name, get_task(target), second)
+    target, mark, source = name.partition(FROM)
+    if mark:
+        return _trained_in(name, get_task(target), source)
     origin, dot, language = name.partition(".")
     if dot:
         return _translated(name, get_task(origin), language)
     if name not in TASKS:
         raise UserError(f"unknown task {name!r}{did_you_mean(name, TASKS)}")
     return TASKS[name]
+
+
+def tasks_named(names: Iterable[str]) -> dict[str, Task]:
+    """The tasks among some names of folders, in the order of the tasks; noisy ones after the clean one."""
+    order = list(TASKS)
+    known = [name for name in sorted(names) if re.split(f"[{MARK}{FROM}{WITH}]", name)[0] in TASKS]
+    tasks = sorted(map(get_task, known), key=lambda task: order.index(task.base_name))
+    return {task.name: task for task in tasks}
 
 
 def _translated(name: str, task: Task, language: str) -> Task:
@@ -43,11 +63,106 @@ def _translated(name: str, task: Task, language: str) -> Task:
     )
 
 
+def _noisy(name: str, task: Task, noise: str) -> Task:
+    """The same task with noise in the texts that are scored; it is trained and selected as ever, on clean text."""
+    if task.second:
+        raise UserError(f"{name!r}: a noisy text is in one language; give {task.base_name}{MARK}{noise}")
+    if task.role != "target":
+        raise UserError(f"{name!r}: noise is for the texts of targets that are scored; {task.name} trains")
+    spec = parse_noise(name, noise)
+    return dataclasses.replace(
+        task,
+        name=name,
+        title=f"{task.title}, {spec}",
+        head=task.head_name,
+        train_on=task.train_on or (task.name if "train" in task.local else ""),
+        local={split: files for split, files in task.local.items() if split != "train"},
+        hub={split: data_sets for split, data_sets in task.hub.items() if split != "train"},
+        noise=spec,
+        note=f"Texts of {task.name} with noise. {task.note}".rstrip(),
+    )
+
+
+def _trained_in(name: str, task: Task, language: str) -> Task:
+    """The same target, trained in another language and selected on that language's dev split.
+
+    The train split is the target's own or, where another task's serves it (XNLI), a translation of that one. A target
+    without a dev split (XQuAD) is selected on the translation's.
+    """
+    if task.role != "target" or not task.trains:
+        raise UserError(f"{name!r}: only targets that are trained have another source language")
+    if not re.fullmatch("[a-z]{2,3}", language) or language == task.pivot:
+        raise UserError(f"{name!r}: write the language as a code of two or three letters other than {task.pivot!r}")
+    local, hub = dict(task.local), dict(task.hub)
+    if task.train_on:
+        translated = get_task(task.train_on)
+        local = {"dev": translated.local["dev"], **local, "train": translated.local["train"]}
+    return dataclasses.replace(
+        task,
+        name=name,
+        title=f"{task.title}, trained on {language}",
+        head=task.head_name,
+        train_on="",
+        local=local,
+        hub=hub,
+        sizes={},
+        pivot=language,
+        source=language,
+        translated_task=task.train_on,
+        note=f"Trained and selected on {language}. {task.note}".rstrip(),
+    )
+
+
+CROSSED_HOLE = "question-{language}"  # of MLQA's files, which there are for all pairs of languages
+
+
+def _crossed(name: str, task: Task, second: str) -> Task:
+    """The same test set with the second text of each example in one language: a row of the generalised setting.
+
+    MLQA has files for all pairs of languages; XNLI and PAWS-X are parallel row by row.
+    """
+    paths = [local.path for files in task.local.values() for local in files]
+    has_files = any(CROSSED_HOLE in path for path in paths)
+    if not has_files and not task.parallel_rows:
+        raise UserError(f"{name!r}: the languages of {task.name} are not parallel row by row")
+    if second not in task.languages:
+        raise UserError(f"{name!r}: {task.name} has no language {second!r}{did_you_mean(second, task.languages)}")
+    filled = CROSSED_HOLE.format(language=second)
+    local = {
+        split: tuple(dataclasses.replace(one, path=one.path.replace(CROSSED_HOLE, filled)) for one in files)
+        for split, files in task.local.items()
+        if split != "train"
+    }
+    return dataclasses.replace(
+        task,
+        name=name,
+        title=f"{task.title}, second text in {second}",
+        head=task.head_name,
+        train_on=task.train_on or task.name,
+        local=local,
+        hub={} if has_files else {split: sets for split, sets in task.hub.items() if split != "train"},
+        second=second,
+        parallel_rows=task.parallel_rows and not has_files,
+        note=f"The second text of {task.name} in {second}. {task.note}".rstrip(),
+    )
+
+
+def _serves_from_translation(task: Task, split: str) -> bool:
+    """Whether a target that is trained in another language reads a split of translated files."""
+    return bool(task.translated_task) and (split == "train" or split not in TASKS[task.base_name].local)
+
+
 def owner(task: Task, split: str) -> Task:
     """The task whose files serve `split`: itself, or `train_on` for a split that it has not (XNLI trains on MNLI).
 
     A translated task has a train split in its language; for all others the English task serves.
     """
+    if _serves_from_translation(task, split):
+        source = get_task(task.translated_task)
+        name = f"{source.name}.{task.source}"
+        return dataclasses.replace(
+            source, name=name, languages=(task.source,), pivot=task.source, hub={}, translation=task.source
+        )
     if task.translation and split == "train":
         return dataclasses.replace(task, languages=(task.translation,), pivot=task.translation)
     other = task.origin if task.translation else task.train_on

@@ -6,6 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from stilts_ds.noise.spec import MARK, NoiseSpec
+
+WITH = "+"  # stands before the language of the second text
+FROM = "~"  # stands before the language that trains a target
 Role = Literal["intermediate", "target"]
 
 
@@ -74,9 +78,14 @@ class Task:
     index order; empty for a tag task means that the train split's own tags are used, sorted (CCG). The entries of a
     split in `local` and in `hub` are all read, one after the other. `sizes` are the full data set's examples in English
     (bitext: none), `test_sizes` the examples of the benchmark's test set by language, as far as they are known (a gold
-    pair of BUCC, an English sentence of Tatoeba). `url` tells where its files come from. `folder` names the data folder
+    pair of BUCC, an English sentence of Tatoeba). `chance` is the main score of guessing where that is not
+    near 0. `url` tells where its files come from. `folder` names the data folder
     that its files are in where its role does not (`text`). `translation` is the language that the train split was
-    translated into (`mnli.de`, see registry); the dev split stays English.
+    translated into (`mnli.de`, see registry); the dev split stays English. `noise` is what is done to the texts of its
+    scored splits (`xnli@typo-5`). `source` is another language than the pivot
+    that it is trained and selected in (`panx~de`); its train split is its own, or a translation of `translated_task`.
+    `second` is the language of the second text of every example, whichever language the first is in (`xnli+de`);
+    `parallel_rows` says that row i is the same example in all languages.
     """
 
     name: str
@@ -97,17 +106,38 @@ class Task:
     train_on: str = ""
     sizes: Mapping[str, int] = field(default_factory=dict)
     test_sizes: Mapping[str, int] = field(default_factory=dict)
+    chance: float = 0.0
     training: Mapping[str, Any] = field(default_factory=dict)
     licence: str = ""
     note: str = ""
     title: str = ""
     url: str = ""
     translation: str = ""
+    noise: NoiseSpec | None = None
+    source: str = ""
+    translated_task: str = ""
+    second: str = ""
+    parallel_rows: bool = False
 
     @property
     def origin(self) -> str:
         """The name of the English task that this one is translated from; its own name for all others."""
         return self.name.split(".")[0]
+
+    @property
+    def plain_name(self) -> str:
+        """The name of the task without what was done to its texts."""
+        return self.name.partition(MARK)[0]
+
+    @property
+    def base_name(self) -> str:
+        """The name of the task in the benchmark: without noise, and whichever language trains it."""
+        return self.plain_name.partition(FROM)[0].partition(WITH)[0]
+
+    @property
+    def is_variant(self) -> bool:
+        """Whether the task stands beside another one of the same test set, whose scores it is compared with."""
+        return self.noise is not None or bool(self.source or self.second)
 
     @property
     def train_language(self) -> str:

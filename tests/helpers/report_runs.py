@@ -146,7 +146,7 @@ def layout(task: Task) -> str:
 
 
 def gold_values(task: Task, code: str, examples: int) -> Any:
-    dice = random.Random(f"{task.name} {code} {examples}")
+    dice = random.Random(f"{task.base_name} {code} {examples}")
     if layout(task) == "pair":
         return [dice.choice(task.labels) for _ in range(examples)]
     if layout(task) in ("nearest", "choice"):

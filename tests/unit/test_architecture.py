@@ -32,6 +32,7 @@ LAYERS = [
     "config",
     "recipe_paths",
     "ds_files",
+    "noise",
     "tasks",
     "sources",
     "toy",

@@ -1,7 +1,7 @@
 """Sentences and their translations, found by comparing vectors: BUCC 2018 mines pairs, Tatoeba looks for neighbours."""
 
 from stilts_ds.families.base import Family
-from stilts_ds.families.bitext import predictions, record, rows, score
+from stilts_ds.families.bitext import noisy, predictions, record, rows, score
 
 BITEXT = Family(
     name="bitext",
@@ -25,4 +25,6 @@ BITEXT = Family(
     fits_on_scored=predictions.fits_on_scored,
     kept_files=predictions.kept_files,
     spread=predictions.spread,
+    noisy=noisy.noisy,
+    writers=noisy.WRITERS,
 )

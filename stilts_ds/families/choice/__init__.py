@@ -1,7 +1,7 @@
 """A prompt and several candidates, one of them right: HellaSwag, Cosmos QA, CommonsenseQA, COPA."""
 
 from stilts_ds.families.base import Family, HeadVerbs, drawn_by_line, reads_last_tokens, reads_targets
-from stilts_ds.families.choice import predictions, record, rows, score
+from stilts_ds.families.choice import noisy, predictions, record, rows, score
 
 HEAD = HeadVerbs(
     module="stilts_ds.families.choice.head",
@@ -29,4 +29,7 @@ CHOICE = Family(
     metrics=score.metrics,
     rows_of_item=rows.rows_of_item,
     drawing_units=drawn_by_line,
+    attributes=record.attributes,
+    noisy=noisy.noisy,
+    writers=noisy.WRITERS,
 )

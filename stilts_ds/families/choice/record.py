@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,6 +40,13 @@ class Choice:
 
 def texts(record: Choice) -> tuple[str, ...]:
     return (record.prompt, *record.choices)
+
+
+def attributes(records: Sequence[Choice]) -> dict[str, list[float]]:
+    return {
+        "characters of the prompt": [float(len(record.prompt)) for record in records],
+        "characters of the choices": [float(sum(map(len, record.choices))) for record in records],
+    }
 
 
 def is_labelled(record: Choice) -> bool:

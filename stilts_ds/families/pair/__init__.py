@@ -2,7 +2,7 @@
 
 from stilts_ds.families.base import Family, HeadVerbs, drawn_by_line, reads_last_tokens, reads_targets
 from stilts_ds.families.files import read_shared_texts
-from stilts_ds.families.pair import predictions, record, rows, score
+from stilts_ds.families.pair import noisy, predictions, record, rows, score
 
 HEAD = HeadVerbs(
     module="stilts_ds.families.pair.head",
@@ -31,4 +31,8 @@ PAIR = Family(
     drawing_units=drawn_by_line,
     shared_texts=read_shared_texts,
     writes_shared_texts=True,
+    cross=record.cross,
+    attributes=record.attributes,
+    noisy=noisy.noisy,
+    writers=noisy.WRITERS,
 )

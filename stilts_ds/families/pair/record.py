@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,6 +42,13 @@ def texts(record: Pair) -> tuple[str, ...]:
     return (record.text_a, record.text_b)
 
 
+def attributes(records: Sequence[Pair]) -> dict[str, list[float]]:
+    return {
+        "characters of the first text": [float(len(record.text_a)) for record in records],
+        "characters of the second text": [float(len(record.text_b)) for record in records],
+    }
+
+
 def is_labelled(record: Pair) -> bool:
     return record.label is not None
 
@@ -52,6 +59,15 @@ def gold(record: Pair) -> str | None:
 
 def fields(record: Pair, most: int) -> list[tuple[str, str]]:
     return [("text a", record.text_a), ("text b", record.text_b), ("label", record.label or "none")]
+
+
+def cross(record: Pair, other: Pair, where: str) -> Pair:
+    """The first text of one and the second of the other, which must be the same example. Raises UserError if not."""
+    if None not in (record.label, other.label) and record.label != other.label:
+        raise UserError(
+            f"{where}: {record.id} is {record.label} and {other.id} {other.label}; the rows are not parallel"
+        )
+    return Pair(record.id, record.text_a, other.text_b, other.label if record.label is None else record.label)
 
 
 def read_nli(part: Part) -> Iterator[Pair]:

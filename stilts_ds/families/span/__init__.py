@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from stilts_ds.families.base import Family, HeadVerbs, reads_targets
-from stilts_ds.families.span import predictions, record, rows, score
+from stilts_ds.families.span import noisy, predictions, record, rows, score
 
 HEAD = HeadVerbs(
     module="stilts_ds.families.span.head",
@@ -35,4 +35,7 @@ SPAN = Family(
     settings=predictions.settings,
     selection_settings=predictions.settings,
     shared_texts=predictions.shared_texts,
+    attributes=record.attributes,
+    noisy=noisy.noisy,
+    writers=noisy.WRITERS,
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,6 +35,16 @@ class Span:
 
 def texts(record: Span) -> tuple[str, ...]:
     return (record.context, record.question)
+
+
+def attributes(records: Sequence[Span]) -> dict[str, list[float]]:
+    return {
+        "characters of the question": [float(len(record.question)) for record in records],
+        "characters of the passage": [float(len(record.context)) for record in records],
+        "characters of the answer": [
+            float(len(record.answers[0].text)) if record.answers else 0.0 for record in records
+        ],
+    }
 
 
 def is_labelled(record: Span) -> bool:

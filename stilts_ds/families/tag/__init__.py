@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from stilts_ds.families.base import Family, HeadVerbs
-from stilts_ds.families.tag import predictions, record, rows, score
+from stilts_ds.families.tag import noisy, predictions, record, rows, score
 
 HEAD = HeadVerbs(
     module="stilts_ds.families.tag.head",
@@ -31,4 +31,8 @@ TAG = Family(
     metrics=score.metrics,
     labels_in=record.tags_in,
     reader_versions=record.READER_VERSIONS,
+    attributes=record.attributes,
+    noisy=noisy.noisy,
+    writers=noisy.WRITERS,
+    given_words=True,
 )

@@ -1,0 +1,64 @@
+"""What is known of each scored example besides its label: lengths, pieces in a hundred characters, unknown pieces.
+
+Written beside the label file when a split is predicted, since a report sees neither texts nor tokenizer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from stilts_ds.data.split import Split
+from stilts_ds.errors import UserError
+from stilts_ds.rows.tokenizer import Tokenizer
+from stilts_ds.run_dir import read_json, write_json
+
+PIECES, UNKNOWN = "pieces in 100 characters", "unknown pieces in 100"
+Attributes = Mapping[str, Sequence[float]]  # name -> a number for each example, in the order of the labels
+
+
+def attributes_file(labels: Path) -> Path:
+    """`test-de.attributes.json` beside the label file `test-de.tsv`."""
+    return labels.with_suffix(".attributes.json")
+
+
+def write_attributes(labels: Path, split: Split, tokenizer: Tokenizer) -> None:
+    """Write what the family tells of each example and what the tokenizer makes of its texts; nothing for families
+    whose examples are no texts of their own (bitext)."""
+    family = split.family
+    if family.attributes is None or family.texts is None:
+        return
+    records = split.records()
+    found = family.attributes(records)
+    texts = ["".join(family.texts(record)) for record in records]
+    write_json(attributes_file(labels), {**found, **_of_pieces(texts, tokenizer)})
+
+
+def _of_pieces(texts: Sequence[str], tokenizer: Tokenizer) -> dict[str, list[float]]:
+    slices = tokenizer.slices(texts)
+    unknown = np.add.reduceat(np.append(slices.flat[slices.positions] == tokenizer.unk, 0), _starts(slices.length))
+    pieces = np.maximum(1, slices.length)
+    characters = np.array([max(1, len(text)) for text in texts])
+    return {
+        PIECES: np.round(100 * slices.length / characters, 3).tolist(),
+        UNKNOWN: np.round(100 * unknown * (slices.length > 0) / pieces, 3).tolist(),
+    }
+
+
+def _starts(lengths: np.ndarray) -> np.ndarray:
+    return np.asarray(np.cumsum(lengths) - lengths)
+
+
+def read_attributes(labels: Path, examples: int) -> Attributes:
+    """What stands beside a label file; {} where an older run wrote none. Raises UserError for other examples."""
+    path = attributes_file(labels)
+    if not path.exists():
+        return {}
+    found: Any = read_json(path)
+    fits = isinstance(found, dict) and all(isinstance(v, list) and len(v) == examples for v in found.values())
+    if not fits or not all(isinstance(number, (int, float)) for values in found.values() for number in values):
+        raise UserError(f"{path} does not hold a number for each of the examples; run `stilts evaluate` on the run")
+    return found

@@ -1,0 +1,45 @@
+"""Bitext with noise on the side that is not English; ids and gold pairs stay."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+from stilts_ds.families.base import Writer
+from stilts_ds.families.bitext.record import Bitext, Sentence
+from stilts_ds.families.files import write_lines
+from stilts_ds.noise.noiser import TextNoise
+from stilts_ds.sources.source import Part
+from stilts_ds.tasks.spec import Task
+
+
+def noisy(records: Sequence[Bitext], noise: TextNoise, task: Task) -> list[Bitext]:
+    """The source side gets noise, the English side stays what everything is compared with."""
+    return [dataclasses.replace(record, source=_noisy_side(record.source, noise)) for record in records]
+
+
+def _noisy_side(side: Sequence[Sentence], noise: TextNoise) -> list[Sentence]:
+    return [Sentence(sentence.id, noise.text(sentence.text, sentence.id, "source").text) for sentence in side]
+
+
+def write_lines_of_sides(part: Part, records: Sequence[Bitext]) -> None:
+    """A sentence a line, in a file for each side (Tatoeba)."""
+    assert part.pivot is not None
+    for record in records:
+        write_lines(part.path, [sentence.text for sentence in record.source])
+        write_lines(part.pivot, [sentence.text for sentence in record.pivot])
+
+
+def write_bucc(part: Part, records: Sequence[Bitext]) -> None:
+    """`id TAB text` on both sides; the file of gold pairs is copied."""
+    assert part.pivot is not None
+    for record in records:
+        write_lines(part.path, [f"{sentence.id}\t{sentence.text}" for sentence in record.source])
+        write_lines(part.pivot, [f"{sentence.id}\t{sentence.text}" for sentence in record.pivot])
+
+
+WRITERS: dict[str, Writer] = {
+    "aligned_lines": write_lines_of_sides,
+    "unaligned_lines": write_lines_of_sides,
+    "bucc": write_bucc,
+}

@@ -1,0 +1,49 @@
+"""Choices with noise in the premise and in all candidates."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from stilts_ds.families.base import Writer
+from stilts_ds.families.choice.record import COPA_QUESTIONS, Choice
+from stilts_ds.families.files import write_lines
+from stilts_ds.noise.noiser import TextNoise
+from stilts_ds.sources.source import Part
+from stilts_ds.tasks.spec import Task
+
+
+def noisy(records: Sequence[Choice], noise: TextNoise, task: Task) -> list[Choice]:
+    """Prompt and choices get noise; COPA's question, which this project adds to the premise, stays."""
+    changed = []
+    for record in records:
+        kept = (len(record.prompt) - len(_question(record.prompt)), len(record.prompt))
+        prompt = noise.text(record.prompt, record.id, "prompt", [kept] if kept[0] < kept[1] else [])
+        choices = (noise.text(text, record.id, f"choice {n}").text for n, text in enumerate(record.choices))
+        changed.append(dataclasses.replace(record, prompt=prompt.text, choices=tuple(choices)))
+    return changed
+
+
+def _question(prompt: str) -> str:
+    """COPA's question at the end of a prompt, with the space before it; empty where there is none."""
+    endings = (f" {question}" for question in COPA_QUESTIONS.values())
+    return next((ending for ending in endings if prompt.endswith(ending)), "")
+
+
+def write_copa(part: Part, records: Sequence[Choice]) -> None:
+    """XCOPA's JSON lines."""
+    write_lines(part.path, [json.dumps(_copa_row(record), ensure_ascii=False) for record in records])
+
+
+def _copa_row(record: Choice) -> dict[str, Any]:
+    ending = _question(record.prompt)
+    kinds = {f" {question}": kind for kind, question in COPA_QUESTIONS.items()}
+    row: dict[str, Any] = {"premise": record.prompt.removesuffix(ending)}
+    row |= {f"choice{number}": text for number, text in enumerate(record.choices, start=1)}
+    row |= {"question": kinds[ending], "idx": record.id}
+    return row if record.label is None else row | {"label": record.label}
+
+
+WRITERS: dict[str, Writer] = {"copa_jsonl": write_copa}

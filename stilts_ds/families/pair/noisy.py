@@ -1,0 +1,44 @@
+"""Pairs with noise in both texts."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+from stilts_ds.families.base import Writer
+from stilts_ds.families.files import write_lines
+from stilts_ds.families.pair.record import Pair
+from stilts_ds.noise.noiser import TextNoise
+from stilts_ds.sources.files import quote_cell
+from stilts_ds.sources.source import Part
+from stilts_ds.tasks.spec import Task
+
+
+def noisy(records: Sequence[Pair], noise: TextNoise, task: Task) -> list[Pair]:
+    """Both texts get noise. A premise that several pairs stand on stays one text for all of them."""
+    return [
+        dataclasses.replace(
+            record,
+            text_a=noise.text(record.text_a, _first_key(record, task), "text_a").text,
+            text_b=noise.text(record.text_b, record.id, "text_b").text,
+        )
+        for record in records
+    ]
+
+
+def _first_key(record: Pair, task: Task) -> str:
+    return record.text_a if task.shared_text == "text_a" else record.id
+
+
+def write_pairs(part: Part, records: Sequence[Pair]) -> None:
+    """`text TAB text TAB label`; where labels stand in a file of their own, that file is copied."""
+    lines = []
+    for record in records:
+        cells = [quote_cell(record.text_a, record.id), quote_cell(record.text_b, record.id)]
+        if part.labels is None and record.label is not None:
+            cells.append(record.label)
+        lines.append("\t".join(cells))
+    write_lines(part.path, lines)
+
+
+WRITERS: dict[str, Writer] = {"pair_tsv": write_pairs}

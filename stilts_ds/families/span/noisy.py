@@ -1,0 +1,66 @@
+"""Questions with noise: the question alone, or the passage, too, with its answers untouched and their places moved."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from stilts_ds.errors import UserError
+from stilts_ds.families.base import Writer
+from stilts_ds.families.span.record import Answer, Span
+from stilts_ds.noise.noiser import TextNoise
+from stilts_ds.run_dir import write_atomically
+from stilts_ds.sources.source import Part
+from stilts_ds.tasks.spec import Task
+
+Answers = Mapping[str, Sequence[tuple[int, int]]]  # a context -> start and end of every answer that it holds
+
+
+def noisy(records: Sequence[Span], noise: TextNoise, task: Task) -> list[Span]:
+    """No edit reaches into a gold answer. A passage stays one text for all questions about it."""
+    answers = _answers_by_context(records) if noise.spec.context else {}
+    changed = []
+    for record in records:
+        question = noise.text(record.question, record.id, "question").text
+        quiet = dataclasses.replace(record, question=question)
+        changed.append(_noisy_context(quiet, noise, answers) if noise.spec.context else quiet)
+    return changed
+
+
+def _answers_by_context(records: Sequence[Span]) -> Answers:
+    found: defaultdict[str, list[tuple[int, int]]] = defaultdict(list)
+    for record in records:
+        found[record.context] += [(answer.start, answer.start + len(answer.text)) for answer in record.answers]
+    return found
+
+
+def _noisy_context(record: Span, noise: TextNoise, answers: Answers) -> Span:
+    context = noise.text(record.context, record.context, "context", answers.get(record.context, ()))
+    moved = tuple(Answer(answer.text, context.moved(answer.start)) for answer in record.answers)
+    for answer in moved:
+        if context.text[answer.start : answer.start + len(answer.text)] != answer.text:
+            raise UserError(f"question {record.id}: noise would cut the gold answer {answer.text[:60]!r}")
+    return dataclasses.replace(record, context=context.text, answers=moved)
+
+
+def write_squad(part: Part, records: Sequence[Span]) -> None:
+    """SQuAD's JSON: a paragraph for each run of questions about one context."""
+    paragraphs: list[dict[str, Any]] = []
+    for record in records:
+        if not paragraphs or paragraphs[-1]["context"] != record.context:
+            paragraphs.append({"context": record.context, "qas": []})
+        paragraphs[-1]["qas"].append(_question_row(record))
+    content = {"version": "1.1", "data": [{"title": part.path.stem, "paragraphs": paragraphs}]}
+    write_atomically(part.path, json.dumps(content, ensure_ascii=False) + "\n")
+
+
+def _question_row(record: Span) -> dict[str, Any]:
+    answers = [{"text": answer.text, "answer_start": answer.start} for answer in record.answers]
+    row: dict[str, Any] = {"id": record.id, "question": record.question, "answers": answers}
+    return row | {"is_impossible": True} if record.impossible else row
+
+
+WRITERS: dict[str, Writer] = {"squad_json": write_squad}

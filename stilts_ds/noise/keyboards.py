@@ -1,0 +1,89 @@
+"""Which keys are neighbours: layouts of 50 languages, or of a file in the same form.
+
+A line of the table is a language, its layout, its script and four rows of keys, the row of digits first, with tabs
+between them; see the head of keyboards.tsv.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from stilts_ds.errors import UserError, counted
+
+TABLE = Path(__file__).with_name("keyboards.tsv")
+NO_KEY, NO_KEYBOARD = "·", "-"
+ROW_STARTS = (0.0, 0.5, 0.75, 1.25)  # of the four rows, in widths of a key
+# A finger slips along its row nine times as often as to another row (MulTypo, cisnlp/multypo).
+ALONG_ROW, ACROSS_ROWS = 9, 1
+
+Neighbours = Mapping[str, tuple[tuple[str, int], ...]]  # a letter -> (letter, weight) of each neighbouring key
+
+
+@dataclass(frozen=True)
+class Keyboard:
+    """One language's keyboard. `neighbours` is empty where no keyboard types the script directly."""
+
+    language: str
+    script: str
+    neighbours: Neighbours
+
+
+@functools.cache
+def keyboards() -> dict[str, Keyboard]:
+    """The keyboard of every language of the table."""
+    lines = TABLE.read_text(encoding="utf-8").splitlines()
+    parsed = (parse_keyboard(line, str(TABLE)) for line in lines if not line.startswith("#"))
+    return {keyboard.language: keyboard for keyboard in parsed}
+
+
+def parse_keyboard(line: str, where: str) -> Keyboard:
+    """One line of a table of keyboards. Raises UserError for a line of another form."""
+    cells = line.split("\t")
+    if len(cells) != 3 + len(ROW_STARTS):
+        columns = counted(len(cells), "column")
+        raise UserError(f"{where}: {columns}, expected language, layout, script and four rows of keys")
+    language, layout, script, *rows = cells
+    if layout == NO_KEYBOARD:
+        return Keyboard(language, script, {})
+    return Keyboard(language, script, _neighbours([row.split() for row in rows]))
+
+
+def _neighbours(rows: Sequence[Sequence[str]]) -> Neighbours:
+    keys = [(row, ROW_STARTS[row] + place, key) for row, names in enumerate(rows) for place, key in enumerate(names)]
+    found: dict[str, list[tuple[str, int]]] = {}
+    for row, x, key in keys:
+        close = [(_weight(row, x, other_row, other_x), other) for other_row, other_x, other in keys]
+        for level in (0, 1):
+            letter = _letter(key, level)
+            around = [(_letter(other, level), weight) for weight, other in close if weight]
+            if letter:
+                found[letter] = [(neighbour, weight) for neighbour, weight in around if neighbour]
+    return {letter: tuple(around) for letter, around in found.items() if around}
+
+
+def _letter(key: str, level: int) -> str:
+    """A key's letter alone (level 0) or under Shift (1); empty where it has none of its own there."""
+    letter = key[:1] if level == 0 else key[1:]
+    return "" if letter == NO_KEY else letter
+
+
+def _weight(row: int, x: float, other_row: int, other_x: float) -> int:
+    """How often a finger that means one key hits the other; 0 for keys that do not touch."""
+    if row == other_row:
+        return ALONG_ROW if abs(x - other_x) == 1 else 0
+    return ACROSS_ROWS if abs(row - other_row) == 1 and abs(x - other_x) < 1 else 0
+
+
+def nearest_keyboard(letters: Mapping[str, int]) -> Keyboard:
+    """The keyboard that types most of a text whose language has none in the table; English first of equal ones."""
+    every = [keyboards()["en"], *keyboards().values()]
+    return max(every, key=lambda keyboard: covered(keyboard.neighbours, letters))
+
+
+def covered(neighbours: Neighbours, letters: Mapping[str, int]) -> float:
+    """The share of a text's letters (letter -> times) that stand on a keyboard."""
+    on_keys = sum(times for letter, times in letters.items() if letter in neighbours)
+    return on_keys / max(1, sum(letters.values()))

@@ -1,0 +1,256 @@
+"""What noise costs, and whether a condition bears it better than the baseline does.
+
+A condition is more robust where it loses fewer points than the baseline: a difference of differences, resampled with an
+example's clean prediction and all its noisy ones together. A condition that is merely better on clean text has a
+difference of 0 there.
+
+Legend: R resamples, L languages; *replicates* as in stats.py, [2 + R] or [2 + R, L].
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from stilts_ds.families.metrics import Metric, Units
+from stilts_ds.families.registry import main_metric
+from stilts_ds.noise.spec import NoiseSpec
+from stilts_ds.report.compare import Scores, gain, read_counts
+from stilts_ds.report.holm import holm_corrected
+from stilts_ds.report.load import RunData
+from stilts_ds.report.stats import Floats, Settings
+from stilts_ds.report.table import Cell, Row, Table
+from stilts_ds.tasks.registry import get_task
+
+ABOUT_COSTS = (
+    "Points that noise costs, in brackets how many fewer than it costs the baseline (a difference of differences: "
+    "above 0 the condition bears noise better). Means over the languages that the noise applies to, the same for all "
+    "conditions, and over its draws. Holm's correction over all kinds, rates and conditions here."
+)
+
+
+# --- numbers ----------------------------------------------------------------------------------------------------------
+
+
+def area(rates: Sequence[float], scores: Sequence[float]) -> float:
+    """The mean score over the range of rates, by the trapezoid rule: 100 99 98 95 90 at 0 1 2 5 10 has 95."""
+    pairs = sorted(zip(rates, scores))
+    steps = [(b - a) * (y + z) / 2 for (a, y), (b, z) in zip(pairs, pairs[1:])]
+    return sum(steps) / (pairs[-1][0] - pairs[0][0])
+
+
+def relative_drop(clean: float, noisy: float, chance: float = 0.0) -> float | None:
+    """The share of the clean score above `chance` that noise takes, in percent; None where there is none to take."""
+    above = clean - chance
+    return 100 * (clean - noisy) / above if above > 0 else None
+
+
+def worst_of(draws: Sequence[Units], metric: Metric) -> float:
+    """The score under the worst of several draws, in percent; of one draw its own score.
+
+    Where every item counts for one, whatever is predicted (accuracy, exact match), each item has its worst draw: it
+    is right if it is right in all. Where what is predicted counts below the line (F1), the draw with the lowest score.
+    """
+    ratios = [metric.ratio(units) for units in draws]
+    below = ratios[0][1]
+    alike = all(units.names == draws[0].names for units in draws)
+    if alike and all(np.array_equal(below, other) for _, other in ratios):
+        return 100 * float(np.min([above for above, _ in ratios], axis=0).sum()) / float(below.sum())
+    return min(metric.score(units) for units in draws)
+
+
+# --- one noisy test set after one condition ---------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Scores of one task after one condition on clean and on noisy text, [2 + R, L]; several draws are averaged."""
+
+    languages: tuple[str, ...]
+    clean: Floats
+    noisy: Floats
+
+    @property
+    def drop(self) -> Floats:
+        return self.clean - self.noisy
+
+    @property
+    def mean_drop(self) -> Floats:
+        return self.drop.mean(axis=1)
+
+
+Costs = dict[str, dict[NoiseSpec, Cost]]  # condition -> noise, its first draw
+
+
+def costs_of(task: str, noisy: Mapping[NoiseSpec, Sequence[str]], scores: Scores) -> Costs:
+    """What each noise costs after each condition, over the languages that all of them are scored in."""
+    names = [name for draws in noisy.values() for name in draws]
+    scored = {condition: tasks for condition, tasks in scores.items() if all(t in tasks for t in (task, *names))}
+    found: Costs = {}
+    for condition, tasks in scored.items():
+        found[condition] = {}
+        for spec, draws in noisy.items():
+            shared = [code for code in tasks[task].languages if all(code in tasks[name].languages for name in draws)]
+            if shared:
+                clean = _columns(tasks[task].languages, tasks[task].replicates, shared)
+                every = [_columns(tasks[name].languages, tasks[name].replicates, shared) for name in draws]
+                rows = min(len(part) for part in (clean, *every))
+                found[condition][spec] = Cost(tuple(shared), clean[:rows], np.mean([e[:rows] for e in every], axis=0))
+    return found
+
+
+def _columns(languages: Sequence[str], replicates: Floats, wanted: Sequence[str]) -> Floats:
+    return replicates[:, [list(languages).index(code) for code in wanted]]
+
+
+def noisy_versions(data: RunData, task: str) -> dict[NoiseSpec, list[str]]:
+    """The noisy targets of one task: noise -> the names of its draws."""
+    found: dict[NoiseSpec, list[str]] = {}
+    for name in data.noisy_targets:
+        noisy = get_task(name)
+        if noisy.plain_name == task and noisy.noise is not None:
+            found.setdefault(replace(noisy.noise, draw=1), []).append(name)
+    return dict(sorted(found.items(), key=lambda item: (item[0].kind, item[0].context, item[0].rate)))
+
+
+# --- tables -----------------------------------------------------------------------------------------------------------
+
+
+def robustness_tables(data: RunData, scores: Scores, settings: Settings) -> list[Table]:
+    """For each task with noisy versions: curves, costs with tests, and costs by language; each corrected by itself."""
+    tables: list[Table] = []
+    for name in data.targets:
+        noisy = noisy_versions(data, name)
+        costs = costs_of(name, noisy, scores) if noisy else {}
+        if not costs or data.baseline not in costs:
+            continue
+        tables += _curve_tables(data, name, noisy, costs)
+        judged = holm_corrected(cost_table(data, name, costs, settings), settings)
+        said = (verdict(judged, costs, data.baseline),) if len(costs) > 1 else ()
+        tables.append(replace(judged, notes=(*judged.notes, *said)))
+        tables.append(_relative_table(data, name, costs))
+        tables += [holm_corrected(table, settings) for table in _language_tables(data, name, costs, settings)]
+    return tables
+
+
+def _curve_tables(data: RunData, name: str, noisy: Mapping[NoiseSpec, Sequence[str]], costs: Costs) -> Iterator[Table]:
+    """A kind's scores over its rates, the area under them, and the worst of several draws."""
+    for kind, context in dict.fromkeys((spec.kind, spec.context) for spec in noisy):
+        specs = [spec for spec in noisy if (spec.kind, spec.context) == (kind, context)]
+        drawn = [spec for spec in specs if len(noisy[spec]) > 1]
+        rows = []
+        for condition, own in costs.items():
+            if not all(spec in own for spec in specs):
+                continue
+            values = [float(own[specs[0]].clean[0].mean()), *(float(own[spec].noisy[0].mean()) for spec in specs)]
+            cells = [*values, area([0, *(spec.rate for spec in specs)], values)]
+            cells += [worst_score(data, name, noisy[spec], condition, own[spec].languages) for spec in drawn]
+            rows.append(Row(condition, tuple(Cell(value) for value in cells)))
+        columns = ("0", *(str(spec.rate) for spec in specs), "area")
+        columns += tuple(f"{spec.rate}, worst of {len(noisy[spec])}" for spec in drawn)
+        label = f"{kind} in passages, too" if context else kind
+        notes = ["Scores over errors in 100 letters (words, for switch and natural); area: their mean over the rates."]
+        yield Table(f"noise-{name}-{kind}{'-context' * context}", f"{name} under {label}", "condition", columns,
+                    tuple(rows), tuple(notes))  # fmt: skip
+
+
+def worst_score(data: RunData, name: str, draws: Sequence[str], condition: str, languages: Sequence[str]) -> float:
+    """The mean over languages and seeds of the score under the worst of the draws. Raises no error where files are
+    missing: costs are of those that are there."""
+    tasks = [get_task(draw) for draw in draws]
+    counts = [read_counts(data, task, languages) for task in tasks]
+    metric = main_metric(tasks[0])
+    scores = []
+    for code in languages:
+        by_draw = [count.units[code][condition] for count in counts if count is not None]
+        scores += [worst_of(units, metric) for units in zip(*by_draw)]
+    return float(np.mean(scores)) if scores else float("nan")
+
+
+def cost_table(data: RunData, name: str, costs: Costs, settings: Settings) -> Table:
+    """Mean drops, and how many points fewer than the baseline a condition loses."""
+    specs = list(costs[data.baseline])
+    rows = []
+    for condition, own in costs.items():
+        cells = [_cost_cell(own.get(spec), costs[data.baseline][spec], condition, data, settings) for spec in specs]
+        rows.append(Row(condition, tuple(cells)))
+    return Table(f"noise-costs-{name}", f"{name}: what noise costs", "condition", tuple(map(str, specs)), tuple(rows),
+                 (ABOUT_COSTS,))  # fmt: skip
+
+
+def verdict(table: Table, costs: Costs, baseline: str) -> str:
+    """Which conditions bear which noise better than the baseline, after correction."""
+    better = [
+        f"{row.label} ({column})"
+        for row in table.rows
+        for column, cell, spec in zip(table.columns, row.cells, costs[baseline])
+        if spec in costs[row.label] and more_robust(cell, costs[row.label][spec], costs[baseline][spec])
+    ]
+    if not better:
+        return f"No condition is shown to bear noise better than {baseline}."
+    return f"More robust than {baseline}: {', '.join(better)}."
+
+
+def _cost_cell(own: Cost | None, base: Cost, condition: str, data: RunData, settings: Settings) -> Cell:
+    if own is None:
+        return Cell()
+    value = float(own.mean_drop[0])
+    if condition == data.baseline:
+        return Cell(value)
+    return Cell(value, gain(base.mean_drop, own.mean_drop, settings))
+
+
+def _relative_table(data: RunData, name: str, costs: Costs) -> Table:
+    """Drops in percent of the clean score and, where guessing has one, of the score above chance."""
+    chance = get_task(name).chance
+    specs = list(costs[data.baseline])
+    columns = [str(spec) for spec in specs] + [f"{spec}, above chance" for spec in specs if chance]
+    rows = []
+    for condition, own in costs.items():
+        cells = [_relative(own.get(spec), 0.0) for spec in specs]
+        cells += [_relative(own.get(spec), chance) for spec in specs if chance]
+        rows.append(Row(condition, tuple(map(Cell, cells))))
+    notes = ("The drop in percent of the clean score. A condition that only rises on clean text loses as many points "
+             "as before, and a smaller share.",)  # fmt: skip
+    return Table(f"noise-relative-{name}", f"{name}: what noise costs, in percent", "condition", tuple(columns),
+                 tuple(rows), notes)  # fmt: skip
+
+
+def _relative(own: Cost | None, chance: float) -> float | None:
+    if own is None:
+        return None
+    return relative_drop(float(own.clean[0].mean()), float(own.noisy[0].mean()), chance)
+
+
+def _language_tables(data: RunData, name: str, costs: Costs, settings: Settings) -> Iterator[Table]:
+    """A condition's costs by language: absolute drops are compared within a language, never over scripts."""
+    base = costs[data.baseline]
+    for condition, own in costs.items():
+        compared: Mapping[NoiseSpec, Cost] = {} if condition == data.baseline else base
+        languages = dict.fromkeys(code for cost in own.values() for code in cost.languages)
+        rows = []
+        for code in languages:
+            cells = [_language_cell(own[spec], compared.get(spec), code, settings) for spec in own]
+            rows.append(Row(code, tuple(cells)))
+        yield Table(f"noise-languages-{name}-{condition}", f"{name} after {condition}: what noise costs by language",
+                    "language", tuple(map(str, own)), tuple(rows), (ABOUT_COSTS,))  # fmt: skip
+
+
+def _language_cell(own: Cost, base: Cost | None, code: str, settings: Settings) -> Cell:
+    if code not in own.languages:
+        return Cell(note="does not apply")
+    ours = own.drop[:, own.languages.index(code)]
+    if base is None:
+        return Cell(float(ours[0]))
+    # Only languages that every condition has are scored at all, so the baseline has this one.
+    return Cell(float(ours[0]), gain(base.drop[:, base.languages.index(code)], ours, settings))
+
+
+def more_robust(cost: Cell, own: Cost, base: Cost) -> bool:
+    """Whether a tested cell says that a condition bears noise better: it loses significantly fewer points, and a
+    smaller share of its own clean score."""
+    fewer = cost.gain is not None and bool(cost.gain.significant) and cost.gain.value > 0
+    shares = [_relative(own, 0.0), _relative(base, 0.0)]
+    return fewer and shares[0] is not None and shares[1] is not None and shares[0] < shares[1]

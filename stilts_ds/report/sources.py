@@ -1,0 +1,130 @@
+"""Tables of a target's variants. Which language is the best source: one row a source, one column a language scored.
+
+Turc et al. 2021 (arXiv 2106.16171): a source is good at its own language, so a fair mean leaves every source out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from stilts_ds.report.compare import Scored, Scores, gain
+from stilts_ds.report.holm import holm_corrected
+from stilts_ds.report.load import RunData
+from stilts_ds.report.robustness import robustness_tables
+from stilts_ds.report.stats import Floats, Settings
+from stilts_ds.report.table import Cell, Row, Table
+from stilts_ds.tasks.registry import get_task
+
+ALL, UNSEEN = "all", "no source"
+ABOUT = (
+    "A row is the language that trains and selects, a column one that is scored; in brackets the gain over the first "
+    "row. `all` is the mean over the languages scored, `no source` over those that train no row: a source is good at "
+    "its own language."
+)
+OWN = "*"
+MIXED = "mixed"
+
+
+ABOUT_PAIRS = (
+    "A row is the language of the first text, a column that of the second (of MLQA: context and question); equal "
+    "languages are the ordinary test set. `mixed` is the mean over the pairs of different languages."
+)
+
+
+def variant_tables(data: RunData, scores: Scores, settings: Settings) -> tuple[Table, ...]:
+    """The tables of noisy targets, of other source languages and of pairs of languages, each corrected by itself."""
+    makers = (robustness_tables, source_tables, pair_tables)
+    return tuple(table for make in makers for table in make(data, scores, settings))
+
+
+def pair_tables(data: RunData, scores: Scores, settings: Settings) -> list[Table]:
+    """For each target with crossed versions and each condition, the scores of every pair of languages."""
+    tables = []
+    for name in data.targets:
+        seconds = {get_task(crossed).second: crossed for crossed in data.crossed_targets}
+        seconds = {code: crossed for code, crossed in seconds.items() if get_task(crossed).base_name == name}
+        for condition in data.conditions if seconds else []:
+            table = _pair_table(data, name, seconds, scores, condition, settings)
+            if table is not None:
+                tables.append(holm_corrected(table, settings))
+    return tables
+
+
+def _pair_table(
+    data: RunData, name: str, seconds: Mapping[str, str], scores: Scores, condition: str, settings: Settings
+) -> Table | None:
+    own, base = scores.get(condition, {}), scores.get(data.baseline, {})
+    columns = [code for code, crossed in seconds.items() if crossed in own and crossed in base]
+    if not columns:
+        return None
+    every = [own[seconds[code]].languages for code in columns]
+    shared = [code for code in every[0] if all(code in languages for languages in every)]
+    rows = []
+    for first in shared:
+        groups = {second: [second] for second in columns} | {MIXED: [second for second in columns if second != first]}
+        cells = []
+        for codes in groups.values():
+            ours, theirs = (_pairs_mean(tasks, seconds, first, codes) for tasks in (own, base))
+            tested = gain(ours, theirs, settings) if condition != data.baseline else None
+            cells.append(Cell() if ours is None else Cell(float(ours[0]), tested, mean=float(ours[1])))
+        rows.append(Row(first, tuple(cells)))
+    title = f"{name} after {condition}: every pair of languages"
+    return Table(f"pairs-{name}-{condition}", title, "first text", (*columns, MIXED), tuple(rows), (ABOUT_PAIRS,))
+
+
+def _pairs_mean(
+    scored: Mapping[str, Scored], seconds: Mapping[str, str], first: str, codes: list[str]
+) -> Floats | None:
+    """Replicates [2 + R] of the mean over pairs with one first language; None where a pair is not scored."""
+    parts = [scored[seconds[code]] for code in codes]
+    if not parts or not all(first in part.languages for part in parts):
+        return None
+    return np.asarray(np.mean([part.replicates[:, part.languages.index(first)] for part in parts], axis=0))
+
+
+def source_tables(data: RunData, scores: Scores, settings: Settings) -> list[Table]:
+    """For each target with several source languages and each condition, the matrix of source and target."""
+    tables = []
+    for name in data.targets:
+        variants = {get_task(v).source: v for v in data.source_targets if get_task(v).base_name == name}
+        for condition in data.conditions if variants else []:
+            table = _table(data, name, variants, scores.get(condition, {}), condition, settings)
+            if table is not None:
+                tables.append(holm_corrected(table, settings))
+    return tables
+
+
+def _table(
+    data: RunData, name: str, variants: Mapping[str, str], scored: Mapping[str, Scored], condition: str,
+    settings: Settings,
+) -> Table | None:  # fmt: skip
+    pivot = next((run.pivot for tasks in data.results.values() for run in tasks.get(name, [])), "")
+    rows = {pivot: name, **variants}
+    there = {source: scored[task] for source, task in rows.items() if task in scored}
+    if pivot not in there or len(there) < 2:
+        return None
+    shared = [code for code in there[pivot].languages if all(code in own.languages for own in there.values())]
+    unseen = [code for code in shared if code not in rows]
+    columns = {code: [code] for code in shared} | {ALL: shared} | ({UNSEEN: unseen} if unseen else {})
+    base = {column: _mean(there[pivot], codes) for column, codes in columns.items()}
+    made = []
+    for source, own in there.items():
+        means = {column: _mean(own, codes) for column, codes in columns.items()}
+        cells = [_cell(means[c], None if source == pivot else base[c], OWN * (c == source), settings) for c in columns]
+        made.append(Row(source, tuple(cells)))
+    title = f"{name} after {condition}: which language trains"
+    return Table(f"sources-{name}-{condition}", title, "trained on", tuple(columns), tuple(made),
+                 (ABOUT, f"{OWN} marks the language of training."))  # fmt: skip
+
+
+def _mean(scored: Scored, codes: list[str]) -> Floats:
+    """Replicates [2 + R] of the mean over some languages."""
+    return np.asarray(scored.replicates[:, [scored.languages.index(code) for code in codes]].mean(axis=1))
+
+
+def _cell(means: Floats, english: Floats | None, mark: str, settings: Settings) -> Cell:
+    return Cell(
+        float(means[0]), None if english is None else gain(means, english, settings), mark, mean=float(means[1])
+    )

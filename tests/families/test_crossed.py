@@ -1,0 +1,92 @@
+"""Test sets whose two texts are in different languages: the diagonal is the ordinary set, and labels are the same."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from reader_files import empty_source, put, rows
+from report_runs import QUICK, build_run, table
+
+from stilts_ds.data.reader import find_origin, read_examples
+from stilts_ds.errors import UserError
+from stilts_ds.report.write import write_report
+from stilts_ds.sources.source import DataSource
+from stilts_ds.tasks.registry import get_task
+
+ENGLISH = "one premise\tfirst\tneutral\none premise\tsecond\tentailment\n"
+GERMAN = "eine Prämisse\terste\tneutral\neine Prämisse\tzweite\tentailment\n"
+
+
+@pytest.fixture()
+def source(tmp_path: Path) -> DataSource:
+    source = empty_source(tmp_path)
+    put(source, "xnli", "xnli/test-en.tsv", ENGLISH)
+    put(source, "xnli", "xnli/test-de.tsv", GERMAN)
+    return source
+
+
+def test_the_first_text_is_one_languages_and_the_second_the_others(source: DataSource) -> None:
+    pairs = rows(source, "xnli+de", "test", "en")
+    assert [(pair.text_a, pair.text_b, pair.label) for pair in pairs] == [
+        ("one premise", "erste", "neutral"),
+        ("one premise", "zweite", "entailment"),
+    ]
+
+
+def test_the_diagonal_is_the_ordinary_set_to_the_hash(source: DataSource) -> None:
+    assert rows(source, "xnli+de", "test", "de") == rows(source, "xnli", "test", "de")
+    crossed, plain = (find_origin(get_task(name), "test", "de", source) for name in ("xnli+de", "xnli"))
+    assert crossed.hash == plain.hash != find_origin(get_task("xnli+de"), "test", "en", source).hash
+
+
+def test_there_are_as_many_cells_as_pairs_of_languages() -> None:
+    cells = {name: len(get_task(name).languages) ** 2 for name in ("xnli", "pawsx", "mlqa")}
+    assert cells == {"xnli": 225, "pawsx": 49, "mlqa": 49}
+    assert all(get_task(f"mlqa+{code}").languages == get_task("mlqa").languages for code in get_task("mlqa").languages)
+    [file] = get_task("mlqa+de").local["test"]
+    assert file.path == "mlqa/MLQA_V1/test/test-context-{language}-question-de.json"
+    assert (get_task("xnli+de").train_on, get_task("pawsx+de").train_on, get_task("mlqa+de").train_on) == (
+        "mnli", "pawsx", "squad_v1",
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "name, message",
+    [
+        ("xquad+de", "the languages of xquad are not parallel row by row"),
+        ("xnli+xx", "xnli has no language 'xx'"),
+        ("xnli+de@typo-5", "a noisy text is in one language; give xnli@typo-5"),
+    ],
+)
+def test_sets_that_cannot_be_crossed_are_refused(name: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        get_task(name)
+
+
+def test_rows_that_are_not_parallel_are_refused(source: DataSource) -> None:
+    put(source, "xnli", "xnli/test-de.tsv", "a\tb\tneutral\n")
+    with pytest.raises(UserError, match="en and de have different numbers of rows"):
+        rows(source, "xnli+de", "test", "en")
+    put(source, "xnli", "xnli/test-de.tsv", GERMAN.replace("entailment", "contradiction"))
+    with pytest.raises(UserError, match="test-en:2 is entailment and test-de:2 contradiction; the rows are not"):
+        rows(source, "xnli+de", "test", "en")
+
+
+@pytest.mark.processes  # a report asks the system which processor it is
+def test_every_pair_of_languages_stands_in_the_report(tmp_path: Path) -> None:
+    targets, languages = ("xnli", "xnli+en", "xnli+de"), ["en", "de", "sw"]
+    run = build_run(tmp_path, lambda *_: 0.7, {"none": []}, targets, dict.fromkeys(targets, languages), examples=60)
+    write_report(run, QUICK)
+    pairs = table(run, "pairs-xnli-none")
+    assert list(pairs) == languages and list(pairs["sw"]) == ["en", "de", "mixed"]
+    assert pairs["en"]["mixed"]["score"] == pairs["en"]["de"]["score"]
+    assert pairs["sw"]["mixed"]["score"] == pytest.approx((pairs["sw"]["en"]["score"] + pairs["sw"]["de"]["score"]) / 2)
+
+
+def test_real_test_sets_are_parallel(shared_data: Path) -> None:
+    source = DataSource("local", xtreme=shared_data / "xtreme")
+    german = list(read_examples(get_task("xnli"), "dev", "de", source))
+    crossed = list(read_examples(get_task("xnli+sw"), "dev", "de", source))
+    assert [pair.text_a for pair in crossed] == [pair.text_a for pair in german] and len(crossed) == 2490
+    assert [pair.label for pair in crossed] == [pair.label for pair in german]

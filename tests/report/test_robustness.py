@@ -1,0 +1,144 @@
+"""What noise costs: areas and drops by hand, a planted interaction, a pure shift, false positives, the worst draw."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import small_recipe
+from report_runs import QUICK, build_run, table
+
+from stilts_ds.errors import UserError
+from stilts_ds.families.metrics import ACCURACY, Units
+from stilts_ds.families.registry import main_metric
+from stilts_ds.plan import check_tasks
+from stilts_ds.report.robustness import area, relative_drop, worst_of
+from stilts_ds.report.stats import difference, generator, ratio_replicates
+from stilts_ds.report.write import write_report
+from stilts_ds.run_dir import RunDir
+from stilts_ds.tasks.registry import get_task
+
+TARGETS = ("xnli", "xnli@typo-2", "xnli@typo-10", "xnli@typo-10-s2", "xnli@case-10")
+LANGUAGES = {name: ["en", "de", "sw", "hi"] for name in TARGETS} | {"xnli@case-10": ["en", "de", "sw"]}
+
+
+def planted(condition: str, task: str, language: str) -> float:
+    """`mnli` bears typos better by five points; `qqp` is five points better with and without noise."""
+    clean = 0.8 + 0.05 * (condition == "qqp")
+    cost = {"typo-2": 0.05, "typo-10": 0.15}.get(task.partition("@")[2].removesuffix("-s2"), 0.0)
+    return clean - cost + 0.05 * (condition == "mnli" and "typo-10" in task)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> RunDir:
+    conditions = {"none": [], "mnli": ["mnli"], "qqp": ["qqp"]}
+    made = build_run(
+        tmp_path_factory.mktemp("noise"), planted, conditions, TARGETS, LANGUAGES, examples=1500
+    )  # fmt: skip
+    write_report(made, QUICK)
+    return made
+
+
+def test_the_area_under_a_curve_is_its_mean_over_the_rates() -> None:
+    assert area((0, 1, 2, 5, 10), (100, 99, 98, 95, 90)) == 95.0
+    assert area((10, 0), (50, 100)) == 75.0
+
+
+def test_drops_are_shares_of_what_there_is_to_lose() -> None:
+    assert relative_drop(80.0, 60.0) == 25.0
+    assert relative_drop(80.0, 60.0, chance=40.0) == 50.0
+    assert relative_drop(30.0, 20.0, chance=100 / 3) is None
+    assert get_task("xnli").chance == pytest.approx(33.333333333) and get_task("xcopa").chance == 50
+
+
+def test_a_planted_interaction_is_found_and_a_pure_shift_is_not(run: RunDir) -> None:
+    costs = table(run, "noise-costs-xnli")
+    mnli, qqp = costs["mnli"], costs["qqp"]
+    assert mnli["typo-10"]["significant"] and mnli["typo-10"]["mean_gain"] == pytest.approx(5, abs=2.5)
+    assert not mnli["typo-2"]["significant"] and not mnli["case-10"]["significant"]
+    assert not any(qqp[noise]["significant"] for noise in ("typo-2", "typo-10", "case-10"))
+    text = run.report.read_text(encoding="utf-8")
+    page = run.report.with_suffix(".html").read_text(encoding="utf-8")
+    assert '<section id="variants">' in page and "More robust than none: mnli (typo-10)." in page
+    assert "More robust than none: mnli (typo-10)." in text and "qqp (typo" not in text
+
+
+def test_costs_are_differences_of_the_printed_scores_over_the_same_languages(run: RunDir) -> None:
+    curve, costs = table(run, "noise-xnli-typo"), table(run, "noise-costs-xnli")
+    for condition, row in curve.items():
+        assert row["0"]["score"] - row["10"]["score"] == pytest.approx(costs[condition]["typo-10"]["score"], abs=1e-9)
+        by_hand = area((0, 2, 10), [row[rate]["score"] for rate in ("0", "2", "10")])
+        assert row["area"]["score"] == pytest.approx(by_hand)
+        assert row["10, worst of 2"]["score"] < row["10"]["score"]
+    relative = table(run, "noise-relative-xnli")["none"]
+    share = 100 * costs["none"]["typo-10"]["score"] / curve["none"]["0"]["score"]
+    assert relative["typo-10"]["score"] == pytest.approx(share)
+    assert relative["typo-10, above chance"]["score"] > share
+
+
+def test_a_language_that_noise_does_not_apply_to_has_no_cell(run: RunDir) -> None:
+    by_language = table(run, "noise-languages-xnli-mnli")
+    assert by_language["hi"]["case-10"] is None and by_language["hi"]["typo-10"]["p"] <= 1
+    assert by_language["de"]["case-10"]["score"] is not None
+    baseline = table(run, "noise-languages-xnli-none")["de"]["typo-10"]
+    assert baseline["score"] > 5 and "p" not in baseline
+
+
+def test_noisy_targets_stand_in_no_average(run: RunDir) -> None:
+    matrix = table(run, "matrix")["none"]
+    assert list(matrix) == ["xnli", "average"] and matrix["xnli"]["score"] == matrix["average"]["score"]
+
+
+@pytest.mark.processes  # a report asks the system which processor it is
+def test_equal_predictions_cost_nothing_with_p_1(tmp_path: Path) -> None:
+    run = build_run(
+        tmp_path, lambda *_: 1.0, {"none": [], "mnli": ["mnli"]}, TARGETS[:2], LANGUAGES, examples=60
+    )  # fmt: skip
+    write_report(run, QUICK)
+    cell = table(run, "noise-costs-xnli")["mnli"]["typo-2"]
+    assert (cell["score"], cell["mean_gain"], cell["p"]) == (0, 0, 1)
+
+
+def test_false_positives_come_at_the_level() -> None:
+    """600 null studies in which noise costs both conditions 10 points: the two-sided test at 5 % rejects 5 %."""
+    found = 0
+    for study in range(600):
+        dice = np.random.default_rng([7, study])
+        hard = dice.random(200)  # of an example, for every model: clean and noisy predictions go together
+        shares = (0.8, 0.7, 0.85, 0.75)  # clean and noisy of the baseline, then of a condition that is better
+        right = np.stack([hard * 0.5 + dice.random(200) * 0.5 < share for share in shares], axis=1).astype(float)
+        scores = ratio_replicates(right, np.ones_like(right), 400, generator("null", study))
+        costs = scores[:, [0, 2]] - scores[:, [1, 3]]
+        expected = np.mean([_cost(share) for share in ((0.8, 0.7), (0.85, 0.75))], axis=0)
+        null = costs[:, 0] - costs[:, 1] - (_cost((0.8, 0.7)) - _cost((0.85, 0.75)))
+        found += (difference(null, 0.05).p or 1) < 0.05
+        assert expected > 0
+    assert 0.03 < found / 600 < 0.075
+
+
+def _cost(shares: tuple[float, float]) -> float:
+    """The true cost, in points, of the simulated models: the sum of two uniform halves is below a share."""
+
+    def below(x: float) -> float:  # distribution of (u + v) / 2
+        return 2 * x * x if x < 0.5 else 1 - 2 * (1 - x) ** 2
+
+    return 100 * (below(shares[0]) - below(shares[1]))
+
+
+def test_the_worst_of_one_draw_is_the_plain_score_and_of_two_what_both_have_right() -> None:
+    gold = ["a", "b", "c", "d"]
+    first = ACCURACY.count(gold, ["a", "b", "c", "x"], "en")
+    second = ACCURACY.count(gold, ["a", "x", "c", "d"], "en")
+    assert worst_of([first], ACCURACY) == ACCURACY.score(first) == 75
+    assert worst_of([first, second], ACCURACY) == 50
+    f1 = main_metric(get_task("panx"))
+    draws = [f1.count([["B-LOC", "O"]], [tags], "en") for tags in (["B-LOC", "O"], ["B-LOC", "B-PER"])]
+    assert worst_of(draws, f1) == min(map(f1.score, draws)) < 100
+    assert worst_of(draws[:1], f1) == 100
+    assert isinstance(first, Units)
+
+
+def test_noise_without_its_clean_task_is_refused() -> None:
+    with pytest.raises(UserError, match="targets: xnli@typo-5 shows what noise costs xnli; score that, too"):
+        check_tasks(small_recipe.recipe(targets=["xnli@typo-5"]))
