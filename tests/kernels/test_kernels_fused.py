@@ -116,7 +116,7 @@ print("interpreter agrees")
 def test_interpreter_is_exact(program: str) -> None:
     """In a process of its own: Triton reads TRITON_INTERPRET when imported. bfloat16 is broken there."""
     environment = ranks.environment(TRITON_INTERPRET="1")
-    environment["PYTHONPATH"] += f":{ranks.ROOT / 'tests'}"
+    environment["PYTHONPATH"] += f":{ranks.ROOT / 'tests' / 'helpers'}"
     done = subprocess.run([sys.executable, "-c", program], env=environment, text=True, capture_output=True, timeout=400)
     assert done.returncode == 0 and "interpreter agrees" in done.stdout, done.stderr[-3000:]
 

@@ -184,7 +184,7 @@ BAD_CALLS = [
     ((GOOD, GOOD, 2, "l2"), "metric"),
     ((torch.zeros(2, 4), GOOD, 2, "cosine"), "queries: row 0 is a zero vector"),
     ((GOOD, torch.cat([GOOD, torch.zeros(1, 4)]), 2, "cosine"), "bank: row 9 is a zero vector"),
-    ((torch.ones(2, 4097), torch.ones(3, 4097), 1), "outside 1..4096"),
+    ((torch.ones(2, 8193), torch.ones(3, 8193), 1), "outside 1..8192"),
 ]
 
 

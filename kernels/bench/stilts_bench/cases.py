@@ -20,7 +20,7 @@ from stilts_kernels.mining.match import pairs_from
 from stilts_kernels.mining.two_way import two_way
 from stilts_kernels.topk.bounds import EXTRA_COLUMNS
 from stilts_kernels.topk.cpu import topk_cpu
-from stilts_kernels.topk.screen import fastest_screen
+from stilts_kernels.topk.screen import multiplies_bfloat16
 from torch import Tensor
 
 from stilts_bench.device import CPU
@@ -219,7 +219,7 @@ def numpy_topk(numpy: ModuleType, queries: Any, bank: Any, k: int, step: int = 2
 def matmul_methods(case: Case, device: torch.device = CPU) -> dict[str, Method]:
     """The bare products of the case's shape in tiles, nothing kept: the measured peaks, the fastest last."""
     names = ["float32"] if device.type == "cpu" else []
-    names += ["bfloat16"] if device.type != "cpu" or fastest_screen() != "float32" else []
+    names += ["bfloat16"] if device.type != "cpu" or multiplies_bfloat16() else []
     return {f"{name} matmul alone": bare_matmul(case, getattr(torch, name), device) for name in names}
 
 

@@ -23,6 +23,7 @@ from stilts_kernels.common.report import log
 from stilts_kernels.topk.kernel import Config, interpreted
 
 ENTRY = "config"
+LEAST_CAPABILITY = 80  # older tensor cores multiply no bfloat16 and add up with fewer bits
 # maxnreg tells the assembler what to schedule for: left alone, it takes up to 193 registers for the two-way kernel with
 # triton 3.6 and 3.7, none of them needed.
 HOPPER = {"BM": 128, "BN": 128, "BK": 64, "STAGES": 3, "num_warps": 8, "ROW_GROUPS": 8, "USE_TMA": 1, "maxnreg": 168}
@@ -107,6 +108,11 @@ def device_facts(device: torch.device) -> tuple[str, int]:
 def choose_config(device: torch.device, dtype: torch.dtype, dim: int, kept: int, two_way: bool) -> Config:
     """The configuration of a search on `device`; says in the log where it comes from."""
     gpu, capability = device_facts(device)
+    if 0 < capability < LEAST_CAPABILITY:
+        raise ValueError(
+            f"{gpu} has tensor cores of compute capability {capability / 10:.0f}, whose sums no bound here covers: "
+            "move the rows to the CPU"
+        )
     config, origin = resolve(record_path(), capability, record_key(gpu, dtype, dim, kept, two_way), kept, two_way)
     log.info("fused kernel: %s (%s)", describe(config), origin)
     return config
