@@ -6,9 +6,9 @@
 one transformers imports.
 ds_configs/*.json travel inside the library as `stilts_ds.ds_configs`, slurm/ inside the launcher.
 
-The int8 screen of `stilts_kernels` is an extension in C++ that needs neither Python's nor torch's headers. It is optional:
-without a compiler the installation goes on, and searches take another path. In a checkout that is not installed,
-`python setup.py build_ext --inplace` builds it.
+The int8 screen of `stilts_kernels` is an extension in C++ that needs neither Python's nor torch's headers. It is
+optional: without a compiler the installation goes on, and searches take another path. In a checkout that is not
+installed, `python setup.py build_ext --inplace` builds it.
 """
 
 import hashlib

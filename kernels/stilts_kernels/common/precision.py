@@ -49,7 +49,9 @@ def exact_float32(dim: int, device: torch.device) -> Iterator[None]:
 
 def matmul_settings(device: torch.device) -> Any:
     """Where torch keeps the precision of float32 products on this kind of device."""
-    return torch.backends.cuda.matmul if device.type == "cuda" else torch.backends.mkldnn.matmul
+    if device.type == "cuda":
+        return torch.backends.cuda.matmul
+    return torch.backends.mkldnn.matmul  # type: ignore[attr-defined]
 
 
 def keeps_float32(dim: int, device: torch.device) -> bool:

@@ -25,7 +25,6 @@ from stilts_kernels.common.rows import Rows, is_cosine
 from stilts_kernels.mining.ranks import check_shard, no_neighbours
 from stilts_kernels.topk.cpu import DEFAULT_MEMORY, topk_float64
 
-
 PATIENCE, PAUSE = 60.0, 0.5  # seconds a shared file system may show another rank's file late, and between two looks
 
 

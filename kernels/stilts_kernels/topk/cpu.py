@@ -103,6 +103,7 @@ def one_pass(
     queries: Rows, bank: Rows, k: int, screen: str, cap: int, step: int, index: Index | None = None
 ) -> tuple[Tensor, Tensor, tuple[int, int]]:
     """Top-k of every query: (values float64, indices, (rows certified, survivors scored))."""
+    shortlist: Shortlist | Survivors
     if screen == "int8":
         shortlist = int8_survivors(queries, bank, k, cap, step, index)
     else:

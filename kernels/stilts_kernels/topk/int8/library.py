@@ -1,7 +1,7 @@
 """The built extension `screen.cpp`: found, checked and called through ctypes.
 
-It is optional: `setup.py` builds it where a C++ compiler is. Without it, or where it was built from other sources, every
-search takes the float32 or bfloat16 screen of torch, and the log says so once.
+It is optional: `setup.py` builds it where a C++ compiler is. Without it, or where it was built from other sources,
+every search takes the float32 or bfloat16 screen of torch, and the log says so once.
 
     STILTS_KERNELS_ISA=avx2        at most these instructions: none, portable, avx2, avx512-vnni or amx
 """
@@ -26,7 +26,7 @@ NAMES = {
     2: "avx2",
     3: "avx512-vnni",
     4: "amx",
-}  # by number, as `Isa` of screen.cpp; the last is the newest
+}  # numbers of `Isa` in screen.cpp
 PORTABLE, AVX2 = 1, 2
 SETTING = "STILTS_KERNELS_ISA"
 BUILD = "python setup.py build_ext --inplace"

@@ -93,19 +93,24 @@ TARGET static void cap(float* value, int wide, bool query) {
 }
 
 TARGET static void pack_bank(const Quantised& to, long row, const float* value) {
-  uint8_t* bytes = (uint8_t*)to.bytes + row * to.wide;
-  for (int i = 0; i < to.wide; i++) bytes[i] = (uint8_t)((int)value[i] + 128);
+  const int wide = to.wide;  // a local: a store of bytes might change what `to` holds, for all the compiler knows
+  uint8_t* bytes = (uint8_t*)to.bytes + row * wide;
+  for (int i = 0; i < wide; i++) bytes[i] = (uint8_t)((int)value[i] + 128);
 }
 
 TARGET static void pack_query(const Quantised& to, long row, const float* value) {
-  int8_t* bytes = (int8_t*)to.bytes + row / PANEL * to.wide * PANEL + row % PANEL * 4;
-  int16_t* lanes = to.lanes + row / PANEL * (to.wide / SEGMENT) * 2 * PANEL + row % PANEL * 2;
+  const int wide = to.wide;
+  int8_t packed[MOST_DIM];
+  for (int i = 0; i < wide; i++) packed[i] = (int8_t)(int)value[i];
+  int8_t* bytes = (int8_t*)to.bytes + row / PANEL * wide * PANEL + row % PANEL * 4;
+  for (int i = 0; i < wide; i += 4) std::copy(packed + i, packed + i + 4, bytes + (long)i * PANEL);
+  int16_t* lanes = to.lanes + row / PANEL * (wide / SEGMENT) * 2 * PANEL + row % PANEL * 2;
   int total = 0;
-  for (int first = 0; first < to.wide; first += SEGMENT) {
+  for (int first = 0; first < wide; first += SEGMENT) {
     int sum[2] = {};
-    for (int i = first; i < first + SEGMENT; i++) {
-      bytes[(long)(i / 4) * 4 * PANEL + i % 4] = (int8_t)value[i];
-      sum[i / 2 % 2] += (int)value[i];
+    for (int i = first; i < first + SEGMENT; i += 4) {
+      sum[0] += packed[i] + packed[i + 1];
+      sum[1] += packed[i + 2] + packed[i + 3];
     }
     for (int lane = 0; lane < 2; lane++) lanes[first / SEGMENT * 2 * PANEL + lane] = (int16_t)(-128 * sum[lane]);
     total += sum[0] + sum[1];
@@ -116,27 +121,28 @@ TARGET static void pack_query(const Quantised& to, long row, const float* value)
 TARGET static void quantise(const Quantised& to) {
   alignas(64) float centred[MOST_DIM], value[MOST_DIM];
   const float other_norm = std::sqrt(dot(to.other, to.other, to.dim)) * 1.001f + UNDERFLOW_NORM;
+  const int dim = to.dim, wide = to.wide;
   for (long n = 0; n < to.count; n++) {
     const float* x = to.rows + n * to.stride;
     const long row = to.first + n;
-    for (int i = 0; i < to.dim; i++) centred[i] = x[i] - to.centre[i];
-    for (int i = to.dim; i < to.wide; i++) centred[i] = 0;
-    const float shift = dot(centred, to.other, to.dim);
-    to.length[row] = std::sqrt(dot(x, x, to.dim)) * 1.001f + UNDERFLOW_NORM;
-    if (to.signs) rotate(centred, to.dim, to.signs);
-    const float most = largest(centred, to.wide);
-    const float rms = std::sqrt(dot(centred, centred, to.dim) / to.dim);
+    for (int i = 0; i < dim; i++) centred[i] = x[i] - to.centre[i];
+    for (int i = dim; i < wide; i++) centred[i] = 0;
+    const float shift = dot(centred, to.other, dim);
+    to.length[row] = std::sqrt(dot(x, x, dim)) * 1.001f + UNDERFLOW_NORM;
+    if (to.signs) rotate(centred, dim, to.signs);
+    const float most = largest(centred, wide);
+    const float rms = std::sqrt(dot(centred, centred, dim) / dim);
     float by = 127 / most;
     if (rms > 0) by = std::min(by, to.most_rms / rms);
-    for (int i = 0; i < to.wide; i++) value[i] = std::nearbyint(centred[i] * by);
-    if (to.capped) cap(value, to.wide, to.query);
-    const float kept = std::sqrt(dot(value, value, to.wide));
+    for (int i = 0; i < wide; i++) value[i] = std::nearbyint(centred[i] * by);
+    if (to.capped) cap(value, wide, to.query);
+    const float kept = std::sqrt(dot(value, value, wide));
     // Rows of NaN are refused by their length; their bytes must still be numbers.
-    for (int i = 0; i < to.wide; i++) {
+    for (int i = 0; i < wide; i++) {
       if (!(std::fabs(value[i]) <= 127)) value[i] = 0;
       centred[i] = centred[i] * by - value[i];
     }
-    const float lost = std::sqrt(dot(centred, centred, to.wide));
+    const float lost = std::sqrt(dot(centred, centred, wide));
     const float scale = 1 / by, norm = kept * scale * 1.001f;
     const float rounded = (to.signs ? 64 : 16) * ROUNDOFF * (norm + lost * scale);
     const float error = lost * scale * 1.001f + rounded;

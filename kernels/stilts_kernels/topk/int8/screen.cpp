@@ -1,6 +1,6 @@
 // Exact top-k over int8 rows: sums of products in integers, upper bounds compared with the floor in registers, hits scored
-// in float32 at once. The proof and the register plans stand in docs/int8-screen.md, ten lines of numpy that do the same in
-// reference.py. One source for all processors: the parts below are compiled once for each instruction set, and
+// in float32 at once. The proof, the register plans and ten lines of numpy that do the same stand in docs/int8-screen.md.
+// One source for all processors: the parts below are compiled once for each instruction set, and
 // `instruction_sets` says which of them this processor has. Called through ctypes, so it knows neither Python nor torch.
 #include "screen.h"
 

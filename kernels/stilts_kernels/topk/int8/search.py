@@ -11,6 +11,7 @@ import ctypes
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -123,10 +124,8 @@ class Search:
         self.workers = [Worker(frame, queries, panels, ahead, back) for panels in ranges for _ in range(self.shares)]
 
     def feed(self, chunk: Chunk) -> None:
-        calls = []
-        for number, worker in enumerate(self.workers):
-            calls.append(lambda worker=worker, share=number % self.shares: worker.search(chunk, share, self.shares))
-        in_threads(calls)
+        workers = enumerate(self.workers)
+        in_threads([partial(worker.search, chunk, number % self.shares, self.shares) for number, worker in workers])
 
     def finish(self) -> tuple[Survivors, Survivors]:
         """What is left ahead (of queries) and back (of bank rows)."""

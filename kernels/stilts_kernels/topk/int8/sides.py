@@ -5,7 +5,7 @@ The proof, in docs/int8-screen.md, needs of a query q and a bank row x, with q' 
     q.x = q'.x' + c.x' + q.m <= Q.X + |q'-Q| |X| + |q'| |x'-X| + shift + level
 
 where Q and X are what the bytes stand for, `shift` is c.x' of the row and `level` is q.m of the query, both enlarged by
-what computing them loses. `reference` says the same in ten lines of numpy.
+what computing them loses. That page has the same in ten lines of numpy.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import ctypes
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -67,7 +68,7 @@ class Frame:
 
     @classmethod
     def of(cls, isa: int, bank: Rows, queries: Rows | None = None) -> Frame:
-        """Centres of both sides, the bank's for both without queries; a rotation where the bank's sample asks for it."""
+        """Both centres, the bank's twice without queries; a rotation where the bank's sample asks for it."""
         centre = centre_of(bank).contiguous()
         query_centre = centre if queries is None else centre_of(queries).contiguous()
         signs = None
@@ -163,12 +164,12 @@ class PreparedQueries:
     bytes: Tensor
     sums: Tensor
     lanes: Tensor
+    values: Tensor
     scale: Tensor
     norm: Tensor
     error: Tensor
     level: Tensor
     length: Tensor
-    values: Tensor
 
     @property
     def panels(self) -> int:
@@ -198,8 +199,8 @@ def prepare_queries(rows: Rows, frame: Frame, threads: int) -> PreparedQueries:
         torch.zeros(count * frame.wide, dtype=torch.int8, device="cpu"),
         torch.zeros(count, dtype=torch.int32, device="cpu"),
         torch.zeros(count * 2 * (frame.wide // SEGMENT), dtype=torch.int16, device="cpu"),
-        *floats,
         rows.block(0, rows.count),
+        *floats,
     )
     for start in range(0, rows.count, QUANTISE_ROWS):
         stop = min(rows.count, start + QUANTISE_ROWS)
@@ -249,4 +250,4 @@ def quantise(
         library.loaded().quantise_rows(frame.isa, ctypes.byref(task))
 
     step = padded(-(-len(block) // threads), PANEL)
-    in_threads([lambda at=at: some_rows(at, min(len(block), at + step)) for at in range(0, len(block), step)])
+    in_threads([partial(some_rows, at, min(len(block), at + step)) for at in range(0, len(block), step)])
