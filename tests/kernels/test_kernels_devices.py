@@ -1,6 +1,6 @@
 """Everything a search makes lies where its inputs lie, in the format that the proof counts on. Shown without a GPU:
-with the inputs on the CPU and torch's default device elsewhere, a tensor made without a device cannot be used together with
-the others; with another default dtype, one made without a dtype loses digits or does not fit."""
+with the inputs on the CPU and torch's default device elsewhere, a tensor made without a device cannot be used together
+with the others; with another default dtype, one made without a dtype loses digits or does not fit."""
 
 from __future__ import annotations
 

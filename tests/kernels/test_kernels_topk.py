@@ -14,9 +14,10 @@ from stilts_kernels.common.rows import Rows
 from stilts_kernels.topk import reference
 from stilts_kernels.topk.bounds import EXTRA_COLUMNS, PanelMaker, score_error
 from stilts_kernels.topk.cpu import topk_cpu
+from stilts_kernels.topk.int8 import library
 from torch import Tensor
 
-SCREENS = ("bfloat16", "float32")
+SCREENS = ("bfloat16", "float32", "int8") if library.instruction_sets() else ("bfloat16", "float32")
 SHAPES = [
     (1, 1, 1, 1),
     (1, 2, 1, 2),

@@ -58,7 +58,12 @@ HEAVY = {  # package -> the modules (or packages of modules) that may name it
     "tokenizers": ["stilts_ds.toy"],
     "datasets": ["stilts_ds.sources.hub"],
     "tensorboard": ["stilts_ds.monitor"],
-    "stilts_kernels": ["stilts_ds.model.pooling", "stilts_ds.families.bitext.head", "stilts_bench"],
+    "stilts_kernels": [
+        "stilts_ds.model.pooling",
+        "stilts_ds.families.bitext.head",
+        "stilts_launcher.doctor",
+        "stilts_bench",
+    ],
     "mpi4py": ["stilts_launcher.discover", "stilts_launcher.doctor"],
 }
 LIGHT = [

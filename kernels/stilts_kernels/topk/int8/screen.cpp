@@ -173,6 +173,19 @@ void quantise_rows(int isa, const Quantised* to) {
   portable::quantise(*to);
 }
 
+// The bare sums int32 [32][32] of 32 bank rows with one panel, for tests.
+void screen_sums(int isa, const uint8_t* bank, long wide, const Queries* q, int32_t* out) {
+  const Starts starts = {q->sums, q->lanes};
+#if ON_X86
+  if (isa == AVX2) return avx2::sums_of(bank, wide, q->bytes, starts, out);
+  if (isa == VNNI) return vnni::sums_of(bank, wide, q->bytes, starts, out);
+#if __GNUC__ >= 11
+  if (isa == AMX) return amx::sums_of(bank, wide, q->bytes, starts, out);
+#endif
+#endif
+  portable::sums_of(bank, wide, q->bytes, starts, out);
+}
+
 Screen* screen_new(const Best* queries, const Best* rows, long query_count, long row_count, long dim) {
   const size_t few = 1 << 16, some = 2 * (query_count * queries->k + row_count * rows->k);
   return new Screen{*queries, *rows, query_count, row_count, (dot_roundings(dim) + 4) * ROUNDOFF, {}, std::max(few, some)};

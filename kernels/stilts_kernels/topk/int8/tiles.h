@@ -131,6 +131,15 @@ TARGET static void tile(const uint8_t* bank, long wide, const int8_t* panel, con
 }
 #endif
 
+// The sums of 32 bank rows with one panel.
+TARGET static void begin_tiles();
+TARGET static void end_tiles();
+TARGET static void sums_of(const uint8_t* bank, long wide, const int8_t* panel, const Starts& starts, int32_t* out) {
+  begin_tiles();
+  for (int row = 0; row < 32; row += TILE_ROWS) tile(bank + row * wide, wide, panel, starts, out + row * PANEL);
+  end_tiles();
+}
+
 // AMX must be told the shape of its registers, and must forget it again: a configured processor saves 8 KB more at every
 // change of process.
 TARGET static void begin_tiles() {
