@@ -196,7 +196,7 @@ def test_no_neighbour_is_dropped_in_either_direction(
 @EACH
 @pytest.mark.usefixtures("limited")
 @pytest.mark.parametrize(
-    "queries, rows, dim, k", [(1, 1, 1, 1), (33, 500, 17, 5), (70, 1300, 100, 4), (3, 64, 8192, 3)]
+    "queries, rows, dim, k", [(1, 1, 4, 1), (33, 500, 17, 5), (70, 1300, 100, 4), (3, 64, 8192, 3)]
 )
 def test_searches_equal_those_of_float32(isa: int, queries: int, rows: int, dim: int, k: int) -> None:
     """To the bit: one way, with an Index, of 16-bit and strided rows, and both ways."""

@@ -64,12 +64,12 @@ class Worker:
     def __init__(
         self, frame: Frame, queries: PreparedQueries, panels: range, ahead: Direction, back: Direction
     ) -> None:
-        self._handle = None  # until all that it needs is there
+        self._library, self._handle = library.loaded(), None  # a handle when all that it needs is there
         self.frame, self.panels = frame, panels
         self.queries = queries.part(frame, panels.start, panels.stop)
         self.ahead, self._keep_ahead = self._best(len(panels) * PANEL, ahead)
         self.back, self._keep_back = self._best(padded(back.rows, PANEL) if back.k else 0, back)
-        self._handle = library.loaded().screen_new(
+        self._handle = self._library.screen_new(
             ctypes.byref(self.ahead),
             ctypes.byref(self.back),
             ctypes.c_long(len(panels) * PANEL),
@@ -86,7 +86,7 @@ class Worker:
         """Searches its share of the chunk's rows, in whole panels."""
         step = padded(-(-chunk.rows // shares), PANEL)
         first, last = min(chunk.rows, share * step), min(chunk.rows, (share + 1) * step)
-        library.loaded().screen_search(
+        self._library.screen_search(
             ctypes.c_void_p(self._handle),
             self.frame.isa,
             ctypes.byref(chunk.bank),
@@ -96,7 +96,7 @@ class Worker:
 
     def __del__(self) -> None:
         if self._handle is not None:
-            library.loaded().screen_free(self._handle)
+            self._library.screen_free(self._handle)
             self._handle = None
 
     def floors(self) -> tuple[Tensor, Tensor]:
@@ -104,9 +104,9 @@ class Worker:
 
     def hits(self) -> tuple[Tensor, Tensor, Tensor]:
         """(query, row, upper bound) of the pairs left."""
-        count = library.loaded().screen_finish(self._handle)
+        count = self._library.screen_finish(self._handle)
         packed = torch.empty(count, 3, dtype=torch.int32, device="cpu")
-        library.loaded().screen_hits(self._handle, address(packed))
+        self._library.screen_hits(self._handle, address(packed))
         query = packed[:, 0] + self.panels.start * PANEL
         return query, packed[:, 1].contiguous(), packed[:, 2].contiguous().view(torch.float32)
 
