@@ -88,7 +88,7 @@ def run_case(
     if brief:
         gated_rows = min(BRIEF_ROWS, case.queries)
         report, recall = check(case, sides, ours(), gated_rows)
-        memory = {}
+        memory = dict.fromkeys(chosen)
         seconds = time_methods(chosen, rounds, device)
     elif case.once:
         found, seconds, memory = measure_once({"ours": ours, **chosen}, device)

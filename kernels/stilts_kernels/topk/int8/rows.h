@@ -79,11 +79,12 @@ TARGET static void cap(float* value, int wide, bool query) {
       if (both > 128) value[i] = std::trunc(value[i] * (128 / both)), value[i + 1] = std::trunc(value[i + 1] * (128 / both));
     }
   for (int first = 0; first < wide; first += SEGMENT) {
-    float squares[4] = {};
-    for (int i = first; i < first + SEGMENT; i += 4)
-      for (int j = 0; j < 4; j++) squares[j] += value[i + j] * value[i + j];
+    float squares[16] = {};  // 16, not 4: a loop that a compiler puts into vectors
+    for (int i = first; i < first + SEGMENT; i += 16)
+      for (int j = 0; j < 16; j++) squares[j] += value[i + j] * value[i + j];
     for (int lane = 0; lane < 2; lane++) {
-      const float both = squares[2 * lane] + squares[2 * lane + 1];
+      float both = 0;
+      for (int j = 2 * lane; j < 16; j += 4) both += squares[j] + squares[j + 1];
       if (both <= most) continue;
       const float shrink = std::sqrt(most / both) * (1 - 4 * ROUNDOFF);
       for (int i = first + 2 * lane; i < first + SEGMENT; i += 4)
