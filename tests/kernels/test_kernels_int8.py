@@ -295,6 +295,7 @@ def test_an_extension_that_is_missing_or_of_other_sources_is_not_taken(
 
 
 @pytest.mark.slow
+@pytest.mark.processes
 @pytest.mark.parametrize("compiler", ["g++", "clang++", "/nonexistent/c++"])
 def test_setup_builds_the_extension_or_goes_on_without(compiler: str, tmp_path: Path) -> None:
     if compiler == "clang++" and shutil.which(compiler) is None:

@@ -150,6 +150,7 @@ print("cosines are right")
 """
 
 
+@pytest.mark.processes
 def test_the_last_resort_divides_every_row_by_its_own_length() -> None:
     pytest.importorskip("triton")
     environment = ranks.environment(TRITON_INTERPRET="1")
