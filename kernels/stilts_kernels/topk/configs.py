@@ -23,6 +23,7 @@ from stilts_kernels.common.report import log
 from stilts_kernels.topk.kernel import Config, interpreted
 
 ENTRY = "config"
+BLACKWELL = 100  # sm_100 and what came after it
 LEAST_CAPABILITY = 80  # older tensor cores multiply no bfloat16 and add up with fewer bits
 # maxnreg tells the assembler what to schedule for: left alone, it takes up to 193 registers for the two-way kernel with
 # triton 3.6 and 3.7, none of them needed.
@@ -35,6 +36,8 @@ def candidates(capability: int, kept: int, two_way: bool) -> list[Config]:
     """Configurations worth timing on sm_<capability> (0: the interpreter); the first is the default."""
     if capability == 0:
         return [INTERPRETER, {**INTERPRETER, "ROW_GROUPS": 2}]
+    if capability >= BLACKWELL:
+        return [{**HOPPER, "maxnreg": 255, **change} for change in blackwell_changes(kept, two_way)]
     if capability >= 90:
         return [{**HOPPER, **change} for change in hopper_changes(kept, two_way)]
     return [{**AMPERE, **change} for change in ampere_changes(kept, two_way)]
@@ -49,6 +52,13 @@ def hopper_changes(kept: int, two_way: bool) -> list[Config]:
         return [{}, {"STAGES": 4}, narrow]
     slim = {"num_warps": 4, "ROW_GROUPS": 4}  # at k = 16 it would need 186 registers
     return [wide, {**wide, "STAGES": 4}, {}, {"STAGES": 4}, *([slim] if kept <= 8 else [])]
+
+
+def blackwell_changes(kept: int, two_way: bool) -> list[Config]:
+    """Smaller tiles than Hopper's, whose accumulators spill here; with them nothing does (`compile_check`)."""
+    if not two_way:
+        return [{}]
+    return [{"BN": 64}] if kept <= 16 else [{"BM": 64, "BN": 64, "num_warps": 4, "ROW_GROUPS": 4}]
 
 
 def ampere_changes(kept: int, two_way: bool) -> list[Config]:
