@@ -37,7 +37,7 @@ def candidates(capability: int, kept: int, two_way: bool) -> list[Config]:
     if capability == 0:
         return [INTERPRETER, {**INTERPRETER, "ROW_GROUPS": 2}]
     if capability >= BLACKWELL:
-        return [{**HOPPER, "maxnreg": 255, **change} for change in blackwell_changes(kept, two_way)]
+        return [{**HOPPER, "maxnreg": 255, **change} for change in blackwell_changes(capability, kept, two_way)]
     if capability >= 90:
         return [{**HOPPER, **change} for change in hopper_changes(kept, two_way)]
     return [{**AMPERE, **change} for change in ampere_changes(kept, two_way)]
@@ -54,10 +54,11 @@ def hopper_changes(kept: int, two_way: bool) -> list[Config]:
     return [wide, {**wide, "STAGES": 4}, {}, {"STAGES": 4}, *([slim] if kept <= 8 else [])]
 
 
-def blackwell_changes(kept: int, two_way: bool) -> list[Config]:
-    """Smaller tiles than Hopper's, whose accumulators spill here; with them nothing does (`compile_check`)."""
+def blackwell_changes(capability: int, kept: int, two_way: bool) -> list[Config]:
+    """Smaller tiles than Hopper's, whose accumulators spill here (`compile_check`)."""
     if not two_way:
-        return [{}]
+        # sm_120 has no memory of its own for accumulators: they share the registers with 64 groups a row.
+        return [{"BN": 64}] if kept > 16 and capability >= 120 else [{}]
     return [{"BN": 64}] if kept <= 16 else [{"BM": 64, "BN": 64, "num_warps": 4, "ROW_GROUPS": 4}]
 
 
