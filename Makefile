@@ -49,7 +49,7 @@ setup: $(READY)
 
 # torch goes first and alone, so that no other package decides which build is taken. What it brought is then kept; the
 # pin of triton gives way to the one that this torch asks for.
-$(READY): setup.py pyproject.toml constraints.txt
+$(READY): setup.py pyproject.toml constraints.txt $(wildcard kernels/stilts_kernels/topk/int8/*.cpp kernels/stilts_kernels/topk/int8/*.h)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
 		{ echo "error: $(PYTHON) is missing or older than Python 3.10; name another one: make PYTHON=python3.11 ..." >&2; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || \

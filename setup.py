@@ -5,11 +5,16 @@
 `launcher`, `kernels` and `bench` are deliberately no packages themselves: a package called `kernels` would shadow the
 one transformers imports.
 ds_configs/*.json travel inside the library as `stilts_ds.ds_configs`, slurm/ inside the launcher.
+
+The int8 screen of `stilts_kernels` is an extension in C++ that needs neither Python's nor torch's headers. It is
+optional: without a compiler the installation goes on, and searches take another path. In a checkout that is not
+installed, `python setup.py build_ext --inplace` builds it.
 """
 
+import hashlib
 from pathlib import Path
 
-from setuptools import find_packages, setup
+from setuptools import Extension, find_packages, setup
 
 ROOT = Path(__file__).resolve().parent
 PACKAGES = {
@@ -29,6 +34,32 @@ def packages() -> list[str]:
     return [*found, "stilts_ds.ds_configs", "stilts_launcher.slurm"]
 
 
+INT8_SCREEN = "kernels/stilts_kernels/topk/int8"
+INT8_SOURCES = (
+    "screen.cpp",
+    "screen.h",
+    "tiles.h",
+    "rows.h",
+    "search.h",
+)  # as `library.SOURCES`, which checks the hash
+
+
+def int8_screen() -> Extension:
+    """Instruction sets are chosen when it runs, so no flag names a processor."""
+    digest = hashlib.sha256()
+    for name in INT8_SOURCES:
+        digest.update((ROOT / INT8_SCREEN / name).read_bytes())
+    return Extension(
+        "stilts_kernels.topk.int8._screen",
+        sources=[f"{INT8_SCREEN}/screen.cpp"],
+        depends=[f"{INT8_SCREEN}/{name}" for name in INT8_SOURCES],
+        define_macros=[("SCREEN_SOURCES", f'"{digest.hexdigest()[:16]}"')],
+        extra_compile_args=["-std=c++17", "-O3", "-fno-math-errno", "-fno-trapping-math", "-w"],
+        language="c++",
+        optional=True,
+    )
+
+
 def version() -> str:
     text = (ROOT / "stilts_ds" / "__init__.py").read_text(encoding="utf-8")
     return next(line for line in text.splitlines() if line.startswith("__version__")).split('"')[1]
@@ -45,7 +76,9 @@ setup(
     python_requires=">=3.10",
     packages=packages(),
     package_dir={**PACKAGES, "stilts_ds.ds_configs": "ds_configs", "stilts_launcher.slurm": "slurm"},
+    ext_modules=[int8_screen()],
     package_data={
+        "stilts_kernels.topk.int8": ["*.cpp", "*.h"],
         "stilts_ds": ["recipes/*.yaml", "noise/keyboards.tsv", "report/page.css", "toy/model/*", "py.typed"],
         "stilts_ds.ds_configs": ["*.json"],
         "stilts_launcher.slurm": ["*.sbatch", "README.md", "profiles/*.yaml"],

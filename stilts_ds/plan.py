@@ -151,9 +151,7 @@ class _Planner:
             "dtype": recipe.engine.dtype,
             "dropout": recipe.model.dropout,
             "max_train_examples": recipe.data.max_train_examples,
-            "train_split": {
-                t: s for t, s in recipe.data.train_split.items() if t in {task.base_name for task in tasks}
-            },
+            "train_split": {t: s for t, s in recipe.data.train_split.items() if t in names},
             "data": {task: self.data_hash(task) for task in sorted(train)},
         }
         if train:  # what a model is chosen by decides which one is kept, and when training ends

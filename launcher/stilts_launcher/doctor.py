@@ -38,6 +38,7 @@ def examine(recipe: Recipe | None = None, trial: bool = False) -> int:
         ("disk", _disk),
         ("two ranks", _two_ranks),
         ("triton", _triton),
+        ("search", _search),
         ("mpi", _mpi),
     ]
     if recipe is not None:
@@ -140,6 +141,13 @@ def _triton() -> str:
     import triton
 
     return f"{triton.__version__}"
+
+
+def _search() -> str:
+    """Which arithmetic retrieval takes on this CPU; without the extension it is slower, and right all the same."""
+    from stilts_kernels.topk.int8 import library
+
+    return library.describe()
 
 
 def _mpi() -> str:

@@ -1,5 +1,6 @@
-"""Everything a search makes lies where its inputs lie. Shown without a GPU: with the inputs on the CPU and torch's
-default device elsewhere, a tensor made without a device cannot be used together with the others."""
+"""Everything a search makes lies where its inputs lie, in the format that the proof counts on. Shown without a GPU:
+with the inputs on the CPU and torch's default device elsewhere, a tensor made without a device cannot be used together
+with the others; with another default dtype, one made without a dtype loses digits or does not fit."""
 
 from __future__ import annotations
 
@@ -37,6 +38,7 @@ FACTORIES = {
     "tensor",
     "zeros",
 }
+TAKES_DTYPE = {"sparse_csr_tensor": {"dtype"}}  # from its values
 QUERIES, BANK = anisotropic(70, 32, 1), anisotropic(900, 32, 2)
 FEW, EQUAL = gaussian(3, 5, 1), torch.ones(5000, 5)
 TIES = gaussian(60, 12, 3).repeat(20, 1)
@@ -62,6 +64,21 @@ def test_a_search_stays_on_the_device_of_its_inputs(name: str) -> None:
     with torch.device("meta"):
         found = SEARCHES[name]()
     assert all(torch.equal(ours, theirs) for ours, theirs in zip(found, expected, strict=True))
+
+
+@pytest.fixture(params=[torch.bfloat16, torch.float16, torch.float64], ids=str)
+def default_dtype(request: pytest.FixtureRequest) -> Iterator[None]:
+    torch.set_default_dtype(request.param)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
+@pytest.mark.usefixtures("default_dtype")
+def test_a_search_does_not_depend_on_the_default_dtype() -> None:
+    found = {name: search() for name, search in SEARCHES.items()}
+    torch.set_default_dtype(torch.float32)
+    for name, search in SEARCHES.items():
+        assert all(torch.equal(ours, theirs) for ours, theirs in zip(found[name], search(), strict=True)), name
 
 
 def test_files_are_searched_in_cpu_memory(tmp_path: Path) -> None:
@@ -99,6 +116,9 @@ expected = list(searches())
 with torch.device("meta"):
     found = list(searches())
 assert all(torch.equal(*pair) for pair in zip(found, expected, strict=True))
+torch.set_default_dtype(torch.float64)
+found = list(searches())
+assert all(torch.equal(*pair) for pair in zip(found, expected, strict=True))
 print("the same", len(found))
 """
 
@@ -106,7 +126,7 @@ print("the same", len(found))
 def test_the_fused_search_stays_on_the_device_of_its_inputs() -> None:
     pytest.importorskip("triton")
     environment = ranks.environment(TRITON_INTERPRET="1")
-    environment["PYTHONPATH"] += f":{ranks.ROOT / 'tests'}"
+    environment["PYTHONPATH"] += f":{ranks.ROOT / 'tests' / 'helpers'}"
     done = subprocess.run(
         [sys.executable, "-c", INTERPRETED], env=environment, text=True, capture_output=True, timeout=300
     )
@@ -114,21 +134,28 @@ def test_the_fused_search_stays_on_the_device_of_its_inputs() -> None:
 
 
 def without_device(tree: ast.AST) -> Iterator[ast.Call]:
-    """Calls of torch's factory functions that leave the device to torch's default."""
+    """Calls of torch's factory functions that leave the device, or a dtype other than theirs, to torch's default."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in FACTORIES:
             of_torch = isinstance(node.func.value, ast.Name) and node.func.value.id == "torch"
-            if of_torch and not any(keyword.arg == "device" for keyword in node.keywords):
+            names = {keyword.arg for keyword in node.keywords}
+            if of_torch and not names >= {"device", "dtype"} - TAKES_DTYPE.get(node.func.attr, set()):
                 yield node
 
 
 @pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: path.stem)
-def test_every_new_tensor_names_its_device(path: Path) -> None:
+def test_every_new_tensor_names_its_device_and_dtype(path: Path) -> None:
     """Lines that the searches above do not reach."""
     calls = [f"{path.name}:{node.lineno}" for node in without_device(ast.parse(path.read_text(encoding="utf-8")))]
     assert not calls
 
 
 def test_a_tensor_without_a_device_would_be_found() -> None:
-    tree = ast.parse("torch.arange(3)\ntorch.full((2,), 1, device=rows.device)\nrows.new_zeros(2)\nx.torch.ones(2)")
-    assert [node.lineno for node in without_device(tree)] == [1]
+    lines = [
+        "torch.arange(3)",
+        "torch.full((2,), 1, dtype=torch.int64, device=rows.device)",
+        "rows.new_zeros(2)",
+        "x.torch.ones(2)",
+        "torch.zeros(2, device=rows.device)",
+    ]
+    assert [node.lineno for node in without_device(ast.parse("\n".join(lines)))] == [1, 5]

@@ -81,7 +81,7 @@ def test_resumes_after_a_kill(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     """SIGKILL after two of three files: the next run searches the third alone and gives the same bits."""
     paths, searched = write_shards(tmp_path), []
     environment = ranks.environment()
-    environment["PYTHONPATH"] += f":{ranks.ROOT / 'tests'}"
+    environment["PYTHONPATH"] += f":{ranks.ROOT / 'tests' / 'helpers'}"
     done = subprocess.run(
         [sys.executable, "-c", KILLED, str(tmp_path)], env=environment, capture_output=True, timeout=120
     )
@@ -135,3 +135,31 @@ def test_npy_headers(tmp_path: Path) -> None:
         np.save(path, array)
         with pytest.raises(ValueError, match="C-ordered"):
             open_npy(path)
+
+
+def test_two_searches_share_a_folder_and_keep_apart(tmp_path: Path) -> None:
+    """Each merges its own parts alone, also when the other wrote its parts in between."""
+    paths, folder = write_shards(tmp_path), tmp_path / "out"
+    other = gaussian(21, 16, 9)
+    for queries in (QUERIES, other, QUERIES):
+        whole = topk(queries, BANK, 5)
+        shared = files.topk_files(queries, paths, 5, folder)
+        assert torch.equal(shared.values, whole.values) and torch.equal(shared.indices, whole.indices)
+    assert len(list(folder.glob("part-*.pt"))) == 6
+
+
+def test_a_part_of_another_search_is_never_merged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not even under the right name, as a file system may show yesterday's file."""
+    monkeypatch.setattr(files, "PAUSE", 0.01)
+    [path, *_] = write_shards(tmp_path)
+    files.topk_files(QUERIES, [path], 5, tmp_path / "out")
+    [part] = (tmp_path / "out").iterdir()
+    assert files.awaited_part(part, torch.load(part, weights_only=True)["key"])["values"].shape == (21, 5)
+    with pytest.raises(ValueError, match="of another search: do all ranks share its folder"):
+        files.awaited_part(part, "another key", patience=0.05)
+
+
+def test_ranks_that_ask_different_questions_are_refused() -> None:
+    files.check_same_question([["a", 3], ["a", 3]])
+    with pytest.raises(ValueError, match="ranks 0 and 2 search for different queries"):
+        files.check_same_question([["a", 3], ["a", 3], ["b", 3]])

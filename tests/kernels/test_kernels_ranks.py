@@ -65,6 +65,7 @@ def test_error_on_one_rank_raises_on_all(kind: str, tmp_path: Path) -> None:
         assert raised["nan"].startswith("rank 1: bank: row 1 holds NaN")
         assert raised["k"] == "ranks differ in k: [5, 6]"
         assert raised["file"].startswith("rank 1: bank shard") and raised["file"].endswith("gone.npy is missing")
+        assert raised["queries"].startswith("ranks 0 and 1 search for different queries")
 
 
 @pytest.mark.parametrize(

@@ -14,9 +14,10 @@ from stilts_kernels.common.rows import Rows
 from stilts_kernels.topk import reference
 from stilts_kernels.topk.bounds import EXTRA_COLUMNS, PanelMaker, score_error
 from stilts_kernels.topk.cpu import topk_cpu
+from stilts_kernels.topk.int8 import library
 from torch import Tensor
 
-SCREENS = ("bfloat16", "float32")
+SCREENS = ("bfloat16", "float32", "int8") if library.instruction_sets() else ("bfloat16", "float32")
 SHAPES = [
     (1, 1, 1, 1),
     (1, 2, 1, 2),
@@ -184,7 +185,7 @@ BAD_CALLS = [
     ((GOOD, GOOD, 2, "l2"), "metric"),
     ((torch.zeros(2, 4), GOOD, 2, "cosine"), "queries: row 0 is a zero vector"),
     ((GOOD, torch.cat([GOOD, torch.zeros(1, 4)]), 2, "cosine"), "bank: row 9 is a zero vector"),
-    ((torch.ones(2, 4097), torch.ones(3, 4097), 1), "outside 1..4096"),
+    ((torch.ones(2, 8193), torch.ones(3, 8193), 1), "outside 1..8192"),
 ]
 
 

@@ -97,7 +97,7 @@ def test_interpreted_tuning_writes_what_searches_read(tmp_path: Path) -> None:
     """The tuner itself: gate, times, record; then a search that says it took the recorded configuration."""
     path = tmp_path / "tuned.json"
     environment = ranks.environment(TRITON_INTERPRET="1", STILTS_KERNELS_TUNED=str(path))
-    environment["PYTHONPATH"] += f":{ranks.ROOT / 'tests'}"
+    environment["PYTHONPATH"] += f":{ranks.ROOT / 'tests' / 'helpers'}"
     done = subprocess.run(
         [sys.executable, "-c", INTERPRETED], env=environment, text=True, capture_output=True, timeout=240
     )

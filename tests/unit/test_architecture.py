@@ -70,6 +70,7 @@ HEAVY = {  # package -> the modules (or packages of modules) that may name it
         "stilts_ds.model",
         "stilts_ds.families.bitext.head",
         "stilts_ds.families.ranking.head",
+        "stilts_launcher.doctor",
         "stilts_bench",
     ],
     "mpi4py": ["stilts_launcher.discover", "stilts_launcher.doctor"],

@@ -20,7 +20,7 @@ from stilts_kernels.mining.match import pairs_from
 from stilts_kernels.mining.two_way import two_way
 from stilts_kernels.topk.bounds import EXTRA_COLUMNS
 from stilts_kernels.topk.cpu import topk_cpu
-from stilts_kernels.topk.screen import fastest_screen
+from stilts_kernels.topk.screen import multiplies_bfloat16
 from torch import Tensor
 
 from stilts_bench.device import CPU
@@ -219,7 +219,7 @@ def numpy_topk(numpy: ModuleType, queries: Any, bank: Any, k: int, step: int = 2
 def matmul_methods(case: Case, device: torch.device = CPU) -> dict[str, Method]:
     """The bare products of the case's shape in tiles, nothing kept: the measured peaks, the fastest last."""
     names = ["float32"] if device.type == "cpu" else []
-    names += ["bfloat16"] if device.type != "cpu" or fastest_screen() != "float32" else []
+    names += ["bfloat16"] if device.type != "cpu" or multiplies_bfloat16() else []
     return {f"{name} matmul alone": bare_matmul(case, getattr(torch, name), device) for name in names}
 
 
@@ -235,9 +235,12 @@ def bare_matmul(case: Case, dtype: torch.dtype, device: torch.device) -> Method:
     return lambda: [torch.mm(right, left.T, out=out) for _ in range(times)]
 
 
-def gate_topk(queries: Tensor, bank: Tensor, k: int, found: tuple[Tensor, Tensor]) -> float:
-    """Recall against float64, by value: the share of returned indices whose float64 score is among the k best."""
-    which = gated(len(queries))
+def gate_topk(queries: Tensor, bank: Tensor, k: int, found: tuple[Tensor, Tensor], rows: int | None = None) -> float:
+    """Recall against float64, by value: the share of returned indices whose float64 score is among the k best.
+
+    Of evenly spaced `rows` queries, or as many as `gated` says.
+    """
+    which = gated(len(queries)) if rows is None else torch.arange(rows) * len(queries) // rows
     right = 0
     for part in which.to(queries.device).split(GATE_ROWS):
         scores = scores_float64(queries[part], bank)
@@ -259,12 +262,18 @@ def gated(rows: int) -> Tensor:
     return torch.arange(rows) if rows <= GATE_ALL else torch.arange(GATE_SAMPLE) * rows // GATE_SAMPLE
 
 
-def gate_mine(source: Tensor, target: Tensor, k: int, found: tuple[Neighbours, Neighbours, MinedPairs]) -> float:
+def gate_mine(
+    source: Tensor,
+    target: Tensor,
+    k: int,
+    found: tuple[Neighbours, Neighbours, MinedPairs],
+    rows: int | None = None,
+) -> float:
     """Recall of both directions of the search that was scored."""
     forward, backward, _ = found
-    ahead = gate_topk(source, target, k, forward)
-    back = gate_topk(target, source, k, backward)
-    counts = len(gated(len(source))), len(gated(len(target)))
+    ahead = gate_topk(source, target, k, forward, rows)
+    back = gate_topk(target, source, k, backward, rows)
+    counts = [rows or len(gated(len(side))) for side in (source, target)]
     return (ahead * counts[0] + back * counts[1]) / sum(counts)
 
 

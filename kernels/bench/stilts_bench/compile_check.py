@@ -37,11 +37,11 @@ from stilts_kernels.topk.kernel import (
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-TARGETS = (90, 80)
+TARGETS = (100, 90, 80)
 GATED_K = (4, 16)
 ALL_K = (4, 16, 64)
 MAX_REGISTERS = {90: 168}
-SHARED_LIMIT = {90: 227 << 10, 80: 163 << 10}  # bytes a program may have
+SHARED_LIMIT = {120: 99 << 10, 100: 227 << 10, 90: 227 << 10, 80: 163 << 10}  # bytes a program may have
 DIM = 1024
 TOOLS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
 ATTENTION = (forward_kernel, query_gradient_kernel, key_gradient_kernel)
@@ -159,7 +159,7 @@ def assemble(
         registers,
         len(re.findall(r"\b(?:LDL|STL)\b", code)),
         compiled.metadata.shared,
-        len(re.findall(r"\bHG?MMA\b", code)),
+        len(re.findall(r"\b(?:HG?MMA|UTC\w*MMA)\b", code)),
     )
 
 

@@ -7,6 +7,7 @@
 
     ... --max-size 16384    no side of a case longer          ... --only ours         fewer methods timed
     ... --device cuda       the same cases on a GPU, bfloat16 rows
+    ... --brief             on a busy machine: times alone, gated on 64 rows, without memory and bare products
 
 bucc-1m takes hours: each method runs once, and that run gives the result that is gated, the time and the memory; the
 bare product beside it has 65,536 rows a side.
@@ -48,6 +49,7 @@ from stilts_bench.device import CPU, check_device, extra_bytes, seconds_of
 from stilts_bench.memory import measure_memory
 from stilts_bench.results import Result, commit, compare, machine, plot, ratio, results_folder, summary, table
 
+BRIEF_ROWS = 64  # that a brief run is gated on
 PRODUCT_SIZE = 65_536  # rows a side of the bare product beside a case that runs once
 BASELINES = ("faiss IndexFlatIP", "faiss both ways", "torch matmul + topk", "torch matmul + topk both ways")
 
@@ -69,17 +71,26 @@ def run_case(
     sides: tuple[torch.Tensor, torch.Tensor] | None = None,
     device: torch.device = CPU,
     only: Sequence[str] = (),
+    brief: bool = False,
 ) -> Result:
-    """Gate, then measurements; a case that runs once is gated on the run that is timed. Raises ValueError when our
-    result is not exact or `only` names nothing."""
+    """Gate, then measurements; a case that runs once is gated on the run that is timed, a brief one on a few rows.
+    Raises ValueError when our result is not exact or `only` names nothing."""
     sides = sides or make_data(case, device=device)
     methods = (topk_methods if case.kind == "topk" else mine_methods)(*sides, case.k)
     ours, chosen = methods["ours"], chosen_methods(methods, only)
     product = case.at_most(PRODUCT_SIZE) if case.once else case
     products = matmul_methods(product, device)
-    if only or case.once:
+    if brief:
+        products = {}
+    elif only or case.once:
         products = dict([products.popitem()])  # the last is the peak that rates are compared with
-    if case.once:
+    gated_rows = len(gated(case.queries))
+    if brief:
+        gated_rows = min(BRIEF_ROWS, case.queries)
+        report, recall = check(case, sides, ours(), gated_rows)
+        memory = dict.fromkeys(chosen)
+        seconds = time_methods(chosen, rounds, device)
+    elif case.once:
         found, seconds, memory = measure_once({"ours": ours, **chosen}, device)
         report, recall = check(case, sides, found["ours"])
         rounds = 1
@@ -99,7 +110,7 @@ def run_case(
         "data": case.data,
         "goal": case.goal,
         "recall": recall,
-        "gated_rows": len(gated(case.queries)),
+        "gated_rows": gated_rows,
         "path": report.path,
         "searched_rows": report.rows,
         "certified_rows": report.certified,
@@ -129,11 +140,16 @@ def measure_once(
     return found, seconds, memory
 
 
-def check(case: Case, sides: tuple[torch.Tensor, torch.Tensor], found: Any) -> tuple[Report, float]:
-    """The report of the search that gave `found`, and its recall. Raises ValueError where that is below 1."""
+def check(
+    case: Case, sides: tuple[torch.Tensor, torch.Tensor], found: Any, rows: int | None = None
+) -> tuple[Report, float]:
+    """The report of the search that gave `found`, and its recall, of evenly spaced `rows` where that is given.
+
+    Raises ValueError where it is below 1.
+    """
     report = last_report()
     assert report is not None
-    recall = (gate_topk if case.kind == "topk" else gate_mine)(*sides, case.k, found)
+    recall = (gate_topk if case.kind == "topk" else gate_mine)(*sides, case.k, found, rows)
     if recall < 1:
         raise ValueError(f"{case.name}: recall {recall} against float64: no time is reported for a wrong result")
     return report, recall
@@ -164,6 +180,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--only", nargs="+", default=[], metavar="METHOD", help="time only methods that begin so, and one bare product"
     )
+    parser.add_argument("--brief", action="store_true", help="times alone, gated on a few rows: for a busy machine")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--embeddings", nargs=2, type=Path, metavar=("QUERIES", "BANK"), help="two .npy files")
     parser.add_argument("--k", type=int, default=4, help="neighbours for --embeddings")
@@ -202,7 +219,7 @@ def measurements(arguments: argparse.Namespace) -> Iterator[Result]:
         cases = QUICK if arguments.quick else wanted if arguments.case else CASES
         chosen = [(case.at_most(arguments.max_size) if arguments.max_size else case, None) for case in cases]
     for case, sides in chosen:
-        result = run_case(case, rounds, sides, device, arguments.only)
+        result = run_case(case, rounds, sides, device, arguments.only, arguments.brief)
         print(table(result), flush=True)
         yield result
     if "memory" in (arguments.case or []):

@@ -3,11 +3,13 @@
     collectives_of(MPI.COMM_WORLD)    collectives_of(torch.distributed.group.WORLD)    collectives_of(None)
 
 `Collectives.agree` runs one rank's share of work so that an error on any rank raises on every rank: nobody is left
-waiting in a collective the failed rank never reaches.
+waiting in a collective the failed rank never reaches. Only JSON and the bytes of tensors travel: nothing that a rank
+receives is unpickled.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -16,6 +18,7 @@ import torch.distributed
 from torch import Tensor
 
 Result = TypeVar("Result")
+MPI_BYTES = 1 << 28  # of one message: MPI counts bytes in 32 bits
 
 
 class Collectives:
@@ -24,8 +27,22 @@ class Collectives:
     rank, size = 0, 1
 
     def gather(self, item: Any) -> list[Any]:
-        """Every rank's picklable item, in rank order, on every rank."""
-        return [item]
+        """Every rank's item, in rank order, on every rank: text, numbers, and lists and dicts of them (JSON)."""
+        content = torch.frombuffer(bytearray(json.dumps(item).encode()), dtype=torch.uint8)
+        return [json.loads(bytes(text.tolist())) for text in self.gather_rows(content)]
+
+    def gather_rows(self, rows: Tensor) -> list[Tensor]:
+        """Every rank's CPU tensor, in rank order, on every rank; they may differ in their number of rows alone."""
+        counts = torch.stack(self._gather_alike(torch.tensor([len(rows)], dtype=torch.int64, device="cpu")))[:, 0]
+        padded = torch.zeros(int(counts.max()), *rows.shape[1:], dtype=rows.dtype, device="cpu")
+        padded[: len(rows)] = rows
+        if padded.numel() == 0:
+            return [padded for _ in range(self.size)]
+        return [alike[:count] for alike, count in zip(self._gather_alike(padded), counts.tolist())]
+
+    def _gather_alike(self, tensor: Tensor) -> list[Tensor]:
+        """Every rank's contiguous CPU tensor of one shape, in rank order, on every rank."""
+        return [tensor]
 
     def broadcast(self, tensor: Tensor, owner: int) -> Tensor:
         """Fills a contiguous CPU tensor with the owner's; shapes and dtypes must match."""
@@ -56,11 +73,15 @@ class MpiCollectives(Collectives):
     def __init__(self, comm: Any) -> None:
         self.comm, self.rank, self.size = comm, comm.Get_rank(), comm.Get_size()
 
-    def gather(self, item: Any) -> list[Any]:
-        return self.comm.allgather(item)
+    def _gather_alike(self, tensor: Tensor) -> list[Tensor]:
+        gathered = [torch.empty_like(tensor) for _ in range(self.size)]
+        gathered[self.rank].copy_(tensor)
+        # One broadcast a rank, not one Allgather: its buffer would hold all ranks' bytes under one 32-bit count.
+        return [self.broadcast(share, owner) for owner, share in enumerate(gathered)]
 
     def broadcast(self, tensor: Tensor, owner: int) -> Tensor:
-        self.comm.Bcast(as_bytes(tensor), root=owner)
+        for message in as_bytes(tensor).split(MPI_BYTES):
+            self.comm.Bcast(message, root=owner)
         return tensor
 
     def collect(self, tensor: Tensor, owner: int) -> list[Tensor]:
@@ -79,10 +100,10 @@ class TorchCollectives(Collectives):
         self.group = group
         self.rank, self.size = torch.distributed.get_rank(group), torch.distributed.get_world_size(group)
 
-    def gather(self, item: Any) -> list[Any]:
-        items: list[Any] = [None] * self.size
-        torch.distributed.all_gather_object(items, item, group=self.group)
-        return items
+    def _gather_alike(self, tensor: Tensor) -> list[Tensor]:
+        gathered = [torch.empty_like(tensor) for _ in range(self.size)]
+        torch.distributed.all_gather([as_bytes(share) for share in gathered], as_bytes(tensor), group=self.group)
+        return gathered
 
     def broadcast(self, tensor: Tensor, owner: int) -> Tensor:
         torch.distributed.broadcast(as_bytes(tensor), self._everywhere(owner), group=self.group)

@@ -51,7 +51,7 @@ def rank_within_rows(row: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
 
 def running_place(row: Tensor) -> Tensor:
     """Place of each entry among the equal entries before it, for `row` [P] that never falls."""
-    position = torch.arange(len(row), device=row.device)
+    position = torch.arange(len(row), dtype=torch.int64, device=row.device)
     begins = torch.ones_like(row, dtype=torch.bool)
     begins[1:] = row[1:] != row[:-1]
     return position - torch.cummax(position * begins, dim=0).values

@@ -12,32 +12,61 @@ import torch
 from torch import Tensor
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
-MAX_DIM = 4096
+MAX_DIM = 8192
 MAX_NORM = 1e15  # products of two such rows stay finite in float32
+# Below this float32 squares of a row's numbers may underflow, so its length is computed in float64.
+SMALL_NORM = 1e-9
+LEAST_NORM = 2.0**-126  # of a row that is to be scaled: below it float32 itself runs out of digits
 SAMPLE_RUNS, SAMPLE_RUN = 64, 16
+LENGTH_CELLS = 1 << 23  # numbers widened to float64 at once while lengths are computed: 64 MB
 METRICS = ("inner", "cosine")
 
 
 class Rows:
     """Rows of a [N, D] tensor, optionally scaled to unit length as they are read.
 
-    Raises ValueError when `data` is not a two-dimensional strided float32, bfloat16 or float16 tensor with D <= 4096.
+    `lengths` float32 [N], where they are given, are what rows are divided by; else each read computes them. Raises
+    ValueError when `data` is not a two-dimensional strided float32, bfloat16 or float16 tensor with D <= MAX_DIM.
     """
 
     def __init__(
-        self, data: Tensor, name: str, unit: bool = False, release: Callable[[], None] | None = None, first: int = 0
+        self,
+        data: Tensor,
+        name: str,
+        unit: bool = False,
+        release: Callable[[], None] | None = None,
+        first: int = 0,
+        lengths: Tensor | None = None,
     ) -> None:
         check_matrix(data, name)
-        self.data, self.name, self.unit = data, name, unit
-        self._release, self._first = release, first
+        self.data, self.name, self.unit, self.lengths = data, name, unit, lengths
+        self._release, self.first = release, first
 
     def part(self, start: int, stop: int) -> Rows:
-        """Rows start..stop; messages about them keep their numbers in the whole."""
-        return Rows(self.data[start:stop], self.name, self.unit, self._release, self._first + start)
+        """Rows start..stop with their lengths; messages about them keep their numbers in the whole."""
+        lengths = None if self.lengths is None else self.lengths[start:stop]
+        return Rows(self.data[start:stop], self.name, self.unit, self._release, self.first + start, lengths)
+
+    def measured(self) -> Rows:
+        """The same rows with `lengths`, each summed in an order that depends on D alone (`fixed_order_lengths`).
+
+        A reduction of torch on a GPU takes another order for another number of rows, so a row would differ from itself
+        in a batch. Raises ValueError on rows that cannot be scaled.
+        """
+        if not self.unit or self.lengths is not None:
+            return self
+        lengths = fixed_order_lengths(self.data)
+        check_lengths(lengths, self.name, self.first)
+        return Rows(self.data, self.name, self.unit, self._release, self.first, lengths)
+
+    def select(self, index: Tensor) -> Rows:
+        """The rows `index` [P], numbered from 0, with their lengths."""
+        lengths = None if self.lengths is None else self.lengths[index]
+        return Rows(self.data[index], self.name, self.unit, lengths=lengths)
 
     def check_norms(self, norms: Tensor, start: int) -> None:
         """`check_norms` of the rows from `start` on, named by their numbers in the whole."""
-        check_norms(norms, self.name, self._first + start)
+        check_norms(norms, self.name, self.first + start)
 
     @property
     def count(self) -> int:
@@ -50,12 +79,20 @@ class Rows:
     def block(self, start: int, stop: int) -> Tensor:
         """Rows start..stop as float32 [stop - start, D]; may share memory with `data`: do not write to it."""
         rows = self.data[start:stop].float()
-        return normalize(rows, self.name, self._first + start) if self.unit else rows.contiguous()
+        if not self.unit:
+            return rows.contiguous()
+        if self.lengths is not None:
+            return rows / self.lengths[start:stop, None]
+        return normalize(rows, self.name, self.first + start)
 
     def take(self, index: Tensor) -> Tensor:
         """Rows `index` [P] as float32 [P, D]."""
         rows = self.data[index].float()
-        return normalize(rows, self.name) if self.unit else rows
+        if not self.unit:
+            return rows
+        if self.lengths is not None:
+            return rows / self.lengths[index, None]
+        return normalize(rows, self.name)
 
     def sample(self) -> Tensor:
         """Up to 1024 rows in evenly spaced runs, float32; enough to place a centre (any centre is correct).
@@ -127,12 +164,52 @@ def normalize(rows: Tensor, name: str = "rows", start: int = 0) -> Tensor:
     Raises ValueError for NaN, infinite or zero rows: a zero vector has no direction and would match anything.
     """
     rows = rows.float().contiguous()
-    norms = torch.linalg.vector_norm(rows, dim=1)
-    check_norms(norms, name, start)
-    if not bool((norms > 0).all()):
-        row = start + int((norms == 0).nonzero()[0, 0])
-        raise ValueError(f"{name}: row {row} is a zero vector and cannot be normalised")
-    return rows / norms[:, None]
+    lengths = lengths_of(rows)
+    check_lengths(lengths, name, start)
+    return rows / lengths[:, None]
+
+
+def lengths_of(rows: Tensor) -> Tensor:
+    """Euclidean lengths float32 [N] of float32 rows [N, D], also where their squares underflow."""
+    lengths = torch.linalg.vector_norm(rows, dim=1)
+    small = lengths < SMALL_NORM
+    if bool(small.any()):
+        lengths[small] = torch.linalg.vector_norm(rows[small].double(), dim=1).float()
+    return lengths
+
+
+def check_lengths(lengths: Tensor, name: str, start: int = 0) -> None:
+    """Raises ValueError naming the first row that cannot be scaled to unit length: not finite, zero or too short."""
+    check_norms(lengths, name, start)
+    short = lengths < LEAST_NORM
+    if not bool(short.any()):
+        return
+    row = int(short.nonzero()[0, 0])
+    if lengths[row] == 0:
+        raise ValueError(f"{name}: row {start + row} is a zero vector and cannot be normalised")
+    raise ValueError(
+        f"{name}: row {start + row} is so short (length below {LEAST_NORM:.1e}) that float32 holds no direction of it; "
+        "scale the rows up before they are stored"
+    )
+
+
+def fixed_order_lengths(data: Tensor) -> Tensor:
+    """Euclidean lengths float32 [N] of rows [N, D]: float64 sums, in halves, rounded once.
+
+    Squares of float32 are exact in float64, and the halves are added number by number, so neither the device nor the
+    number of rows decides a bit.
+    """
+    lengths = torch.empty(len(data), dtype=torch.float32, device=data.device)
+    step = max(1, LENGTH_CELLS // data.shape[1])
+    for start in range(0, len(data), step):
+        sums = data[start : start + step].double().square()
+        while sums.shape[1] > 1:
+            half = sums.shape[1] // 2
+            odd = sums.shape[1] - half
+            sums[:, :half] += sums[:, odd:]
+            sums = sums[:, :odd]
+        lengths[start : start + step] = sums[:, 0].sqrt().float()
+    return lengths
 
 
 def mean_pool_packed(tokens: Tensor, cu_seqlens: Tensor) -> Tensor:
@@ -145,7 +222,7 @@ def mean_pool_packed(tokens: Tensor, cu_seqlens: Tensor) -> Tensor:
     ends_fit = cu_seqlens.numel() > 1 and int(cu_seqlens[0]) == 0 and int(cu_seqlens[-1]) == tokens.shape[0]
     if not ends_fit or bool((lengths < 1).any()):
         raise ValueError(f"cu_seqlens must rise strictly from 0 to {tokens.shape[0]}, the number of tokens")
-    sequence = torch.repeat_interleave(torch.arange(len(lengths), device=tokens.device), lengths)
+    sequence = torch.repeat_interleave(torch.arange(len(lengths), dtype=torch.int64, device=tokens.device), lengths)
     sums = torch.zeros(len(lengths), tokens.shape[1], dtype=torch.float64, device=tokens.device)
     sums.index_add_(0, sequence, tokens.double())
     return (sums / lengths[:, None]).float()

@@ -8,7 +8,9 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,31 @@ from stilts_kernels.common.ranking import Ranked, TopK, merge_topk
 from stilts_kernels.common.rows import Rows, is_cosine
 from stilts_kernels.mining.ranks import check_shard, no_neighbours
 from stilts_kernels.topk.cpu import DEFAULT_MEMORY, topk_float64
+
+PATIENCE, PAUSE = 60.0, 0.5  # seconds a shared file system may show another rank's file late, and between two looks
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is asked of every file: queries, k, whether rows are scaled. Parts of one question are merged, no others."""
+
+    queries: Tensor
+    k: int
+    unit: bool
+    hash: str
+
+    @classmethod
+    def of(cls, queries: Tensor, k: int, unit: bool) -> Question:
+        text = json.dumps([content_hash(queries), k, unit])
+        return cls(queries, k, unit, hashlib.sha256(text.encode()).hexdigest())
+
+    def path(self, folder: Path, number: int) -> Path:
+        """Where the part of file `number` lies; another question's parts lie beside it under other names."""
+        return folder / f"part-{number:05d}-{self.hash[:16]}.pt"
+
+    def key(self, bank: Tensor, release: Callable[[], None]) -> str:
+        """Names the question and the content of one file."""
+        return hashlib.sha256(f"{self.hash} {content_hash(bank, release)}".encode()).hexdigest()
 
 
 @torch.no_grad()
@@ -38,16 +65,31 @@ def topk_files(
     """Top-k of queries [Q, D] (the same on every rank) in a bank of .npy files, split over the ranks.
 
     Files are memory-mapped and searched one by one; each result is kept in `folder`, a folder all ranks share, and
-    reused when the queries, the file's content, k and the metric hash to the same value. Indices count rows over the
-    files in the given order. Collective: a missing or bad file raises ValueError on every rank.
+    reused when the queries, the file's content, k and the metric hash to the same value. Several searches may share the
+    folder. Indices count rows over the files in the given order. Collective: a missing or bad file, or queries that
+    differ between ranks, raise ValueError on every rank.
     """
     ranks = collectives_of(comm)
     unit = ranks.agree(lambda: is_cosine(metric))
     counts = ranks.agree(lambda: check_files(queries, shards, k))
-    parts = [Path(folder) / f"part-{number:05d}.pt" for number in range(len(shards))]
+    question = ranks.agree(lambda: Question.of(queries, k, unit))
+    check_same_question(ranks.gather([question.hash, len(shards)]))
     numbers = range(ranks.rank, len(shards), ranks.size)
-    ranks.agree(lambda: search_files(queries, shards, parts, numbers, k, unit, memory, progress))
+    searched = ranks.agree(lambda: search_files(question, shards, Path(folder), numbers, memory, progress))
+    # What each rank searched just now, and no other file of that name, is merged.
+    keys = {int(number): key for of_rank in ranks.gather(searched) for number, key in of_rank.items()}
+    parts = [(question.path(Path(folder), number), keys[number]) for number in range(len(shards))]
     return TopK(*ranks.agree(lambda: merge_files(parts, counts, k)))
+
+
+def check_same_question(questions: Sequence[Sequence[Any]]) -> None:
+    """Raises the same ValueError on every rank unless all ranks ask the same of as many files."""
+    for rank, question in enumerate(questions):
+        if question != questions[0]:
+            raise ValueError(
+                f"ranks 0 and {rank} search for different queries, k, metric or number of files: topk_files wants the "
+                "same on every rank (topk_ranks takes queries that are split)"
+            )
 
 
 def check_files(queries: Tensor, shards: Sequence[str | Path], k: int) -> list[int]:
@@ -67,40 +109,40 @@ def check_files(queries: Tensor, shards: Sequence[str | Path], k: int) -> list[i
 
 
 def search_files(
-    queries: Tensor,
+    question: Question,
     shards: Sequence[str | Path],
-    parts: Sequence[Path],
+    folder: Path,
     numbers: range,
-    k: int,
-    unit: bool,
     memory: int,
     progress: Progress | None,
-) -> None:
-    """Searches the files `numbers` and writes their parts, skipping those that are up to date."""
-    queries_hash = content_hash(queries)
+) -> dict[str, str]:
+    """Searches the files `numbers` and writes their parts, skipping those that are up to date: the key of each part."""
+    keys = {}
     for done, number in enumerate(numbers, start=1):
         bank, release = open_npy(shards[number])
-        question = json.dumps([queries_hash, content_hash(bank, release), k, unit])
-        key = hashlib.sha256(question.encode()).hexdigest()
-        if load_part(parts[number], key) is None:
-            rows = Rows(bank, str(shards[number]), unit, release)
-            if len(bank):
-                query_rows = Rows(queries, "queries", unit)
-                values, indices = topk_float64(query_rows, rows, min(k, len(bank)), memory=memory)
-            else:
-                values, indices = no_neighbours(len(queries), 0)
-            save_part(parts[number], {"key": key, "values": values, "indices": indices})
+        key, path = question.key(bank, release), question.path(folder, number)
+        if load_part(path, key) is None:
+            values, indices = search_file(question, Rows(bank, str(shards[number]), question.unit, release), memory)
+            save_part(path, {"key": key, "values": values, "indices": indices})
+        keys[str(number)] = key
         report_progress(progress, done, len(numbers))
+    return keys
 
 
-def merge_files(parts: Sequence[Path], counts: Sequence[int], k: int) -> Ranked:
-    """(values float32, indices) of the best k over all parts, one part in memory at a time."""
+def search_file(question: Question, bank: Rows, memory: int) -> Ranked:
+    """The k best rows of one file, or all where it has fewer."""
+    if bank.count == 0:
+        return no_neighbours(len(question.queries), 0)
+    queries = Rows(question.queries, "queries", question.unit)
+    return topk_float64(queries, bank, min(question.k, bank.count), memory=memory)
+
+
+def merge_files(parts: Sequence[tuple[Path, str]], counts: Sequence[int], k: int) -> Ranked:
+    """(values float32, indices) of the best k over all parts (path, key), one part in memory at a time."""
     merged: Ranked | None = None
     first_row = 0
-    for path, count in zip(parts, counts):
-        part = load_part(path, None)
-        if part is None:
-            raise ValueError(f"{path} is missing or damaged: do all ranks share its folder?")
+    for (path, key), count in zip(parts, counts):
+        part = awaited_part(path, key)
         fresh = (part["values"], part["indices"] + first_row)
         merged = merge_topk([merged, fresh], k) if merged else fresh
         first_row += count
@@ -108,8 +150,21 @@ def merge_files(parts: Sequence[Path], counts: Sequence[int], k: int) -> Ranked:
     return merged[0].float(), merged[1]
 
 
-def load_part(path: Path, key: str | None) -> dict[str, Any] | None:
-    """A finished part, or None when there is none for this key (None: any)."""
+def awaited_part(path: Path, key: str, patience: float = PATIENCE) -> dict[str, Any]:
+    """The part of this key, which its rank has written; a shared file system may show it some seconds later.
+
+    Raises ValueError where it does not appear.
+    """
+    give_up = time.monotonic() + patience
+    while (part := load_part(path, key)) is None:
+        if time.monotonic() >= give_up:
+            raise ValueError(f"{path} is missing, damaged or of another search: do all ranks share its folder?")
+        time.sleep(PAUSE)
+    return part
+
+
+def load_part(path: Path, key: str) -> dict[str, Any] | None:
+    """A finished part, or None when there is none for this key."""
     if not path.is_file():
         return None
     try:
@@ -119,7 +174,7 @@ def load_part(path: Path, key: str | None) -> dict[str, Any] | None:
         raise
     except Exception:  # torn, damaged, or pickled code, which is refused: the file is searched again
         return None
-    return part if whole and key in (None, part["key"]) else None
+    return part if whole and part["key"] == key else None
 
 
 def save_part(path: Path, part: dict[str, Any]) -> None:

@@ -44,8 +44,8 @@ def match(forward: tuple[Tensor, Tensor], backward: tuple[Tensor, Tensor], retri
     """Pairs from each source's best (margin, target) and each target's best (margin, source)."""
     target_margin, best_target = forward
     source_margin, best_source = backward
-    sources = torch.arange(len(best_target), device=best_target.device)
-    targets = torch.arange(len(best_source), device=best_source.device)
+    sources = torch.arange(len(best_target), dtype=torch.int64, device=best_target.device)
+    targets = torch.arange(len(best_source), dtype=torch.int64, device=best_source.device)
     if retrieval == "forward":
         return ordered(sources, best_target, target_margin)
     if retrieval == "backward":
@@ -73,7 +73,7 @@ def one_to_one(pairs: MinedPairs) -> MinedPairs:
     In rounds over all that is left: a pair that comes first for its source and for its target is kept whatever stands
     between, and what shares a side with it goes. Among neighbours a few rounds do, as margins rise along every chain.
     """
-    left = torch.arange(len(pairs.source), device=pairs.source.device)
+    left = torch.arange(len(pairs.source), dtype=torch.int64, device=pairs.source.device)
     kept = [left[:0]]
     while len(left):
         source, target = pairs.source[left], pairs.target[left]
@@ -89,5 +89,6 @@ def one_to_one(pairs: MinedPairs) -> MinedPairs:
 
 def first_place(number: Tensor, place: Tensor) -> Tensor:
     """For each entry the lowest `place` [P] among the entries of the same `number` [P]."""
-    first = torch.full((int(number.max()) + 1,), torch.iinfo(torch.int64).max, device=number.device)
+    last = torch.iinfo(torch.int64).max
+    first = torch.full((int(number.max()) + 1,), last, dtype=torch.int64, device=number.device)
     return first.scatter_reduce_(0, number, place, "amin")[number]

@@ -79,8 +79,8 @@ def mine_ranks(
         raise ValueError(f"k = {k} is outside 1..{sum(layout.query_counts)}, the number of rows of source")
     forward, backward = neighbours_ranks(ranks, layout, source, target, k, unit, progress)
     source_mean, target_mean = forward.values.mean(dim=1), backward.values.mean(dim=1)
-    all_source_means = torch.cat(ranks.gather(source_mean))
-    all_target_means = torch.cat(ranks.gather(target_mean))
+    all_source_means = torch.cat(ranks.gather_rows(source_mean))
+    all_target_means = torch.cat(ranks.gather_rows(target_mean))
     best_targets = best_margin(forward, source_mean, all_target_means, margin)
     best_sources = best_margin(backward, target_mean, all_source_means, margin)
     return match(of_all_ranks(ranks, best_targets), of_all_ranks(ranks, best_sources), retrieval)
@@ -94,7 +94,7 @@ class Layout:
     ) -> None:
         ranks.agree(partial(check_shard, queries, names[0]))
         ranks.agree(partial(check_shard, bank, names[1]))
-        shapes = ranks.gather((tuple(queries.shape), str(queries.dtype), tuple(bank.shape), k, memory))
+        shapes = ranks.gather([list(queries.shape), str(queries.dtype), list(bank.shape), k, memory])
         query_shapes, dtypes, bank_shapes, ks, memories = zip(*shapes)
         self.query_counts = [shape[0] for shape in query_shapes]
         self.bank_counts = [shape[0] for shape in bank_shapes]
@@ -189,8 +189,8 @@ def collect_on_owner(ranks: Collectives, layout: Layout, in_shard: Ranked, owner
 
 def of_all_ranks(ranks: Collectives, best: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
     """Every rank's (margin, index) one after the other."""
-    margin, index = zip(*ranks.gather(best))
-    return torch.cat(margin), torch.cat(index)
+    margin, index = best
+    return torch.cat(ranks.gather_rows(margin)), torch.cat(ranks.gather_rows(index))
 
 
 def no_neighbours(rows: int, k: int) -> Ranked:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from stilts_kernels.common.canonical import canonical_scores
+from stilts_kernels.common.precision import exact_float32
 from stilts_kernels.common.ranking import Ranked, merge_topk, slices
 from stilts_kernels.common.report import Report, save_report
 from stilts_kernels.common.rows import Rows, check_pair, is_cosine
@@ -24,7 +25,9 @@ from stilts_kernels.topk.cpu import (
     shortlist_bytes,
     sweep,
 )
-from stilts_kernels.topk.screen import choose_screen, describe_path
+from stilts_kernels.topk.int8.search import Direction, Survivors, collect
+from stilts_kernels.topk.int8.sides import Frame
+from stilts_kernels.topk.screen import choose_screen, describe_path, int8_instructions
 from stilts_kernels.topk.shortlist import Shortlist
 
 SIDE_ROWS = 2048  # of a block of scores that both directions read: 8 MB, and each direction's floor rises fast
@@ -67,9 +70,10 @@ def two_way(
     target_rows = max(SIDE_ROWS, survivor_memory // shortlist_bytes(k_backward))
     forward, backward = SideSearch(source, k_forward), SideSearch(target, k_backward)
     scored = 0
-    for rows in slices(source.count, source_rows):
-        for columns in slices(target.count, target_rows):
-            scored += search_tile(source, rows, target, columns, forward, backward, screen, search_memory)
+    with exact_float32(source.dim, source.data.device):
+        for rows in slices(source.count, source_rows):
+            for columns in slices(target.count, target_rows):
+                scored += search_tile(source, rows, target, columns, forward, backward, screen, search_memory)
     count = source.count + target.count
     failed = int(forward.failed.sum()) + int(backward.failed.sum())
     save_report(Report(describe_path(screen) + ", two-way", count, count - failed, scored / count))
@@ -84,12 +88,17 @@ class SideSearch:
         self.k, self.failed = k, torch.zeros(rows.count, dtype=torch.bool, device=device)
         self.best = Neighbours(
             torch.full((rows.count, k), -torch.inf, dtype=torch.float64, device=device),
-            torch.full((rows.count, k), -1, device=device),
+            torch.full((rows.count, k), -1, dtype=torch.int64, device=device),
         )
 
     def shortlist(self, rows: Rows, opposite: Rows) -> Shortlist:
         """An empty shortlist for some rows of this side and some of the other."""
-        return Shortlist(rows.count, min(self.k, opposite.count), max(CAP_FIRST, 16 * self.k), rows.data.device)
+        direction = self.direction(rows, opposite)
+        return Shortlist(direction.rows, direction.k, direction.cap, rows.data.device)
+
+    def direction(self, rows: Rows, opposite: Rows) -> Direction:
+        """What is asked about some rows of this side and some of the other."""
+        return Direction(rows.count, min(self.k, opposite.count), max(CAP_FIRST, 16 * self.k))
 
     def merge(self, rows: slice, fresh: Ranked, first: int, failed: Tensor) -> None:
         """Takes in neighbours of `rows` whose indices count from `first` on, above all that were taken in before."""
@@ -111,9 +120,7 @@ def search_tile(
 ) -> int:
     """Searches some source rows against some target rows, both ways; returns how many pairs were scored."""
     some_source, some_target = source.part(rows.start, rows.stop), target.part(columns.start, columns.stop)
-    forward_list = forward.shortlist(some_source, some_target)
-    backward_list = backward.shortlist(some_target, some_source)
-    sweep_both(some_source, some_target, forward_list, backward_list, getattr(torch, screen))
+    forward_list, backward_list = screened(some_source, some_target, forward, backward, screen)
     forward_source, forward_target = forward_list.finish()
     backward_target, backward_source = backward_list.finish()
     scores = scores_of(
@@ -132,6 +139,18 @@ def search_tile(
     search_failed_rows(some_target, some_source, backward_list, *best, screen)
     backward.merge(columns, best, rows.start, backward_list.failed)
     return len(scores)
+
+
+def screened(
+    source: Rows, target: Rows, forward: SideSearch, backward: SideSearch, screen: str
+) -> tuple[Shortlist | Survivors, Shortlist | Survivors]:
+    """The pairs that may be neighbours ahead and back, each score bounded once."""
+    if screen == "int8":
+        frame = Frame.of(int8_instructions(), target, source)
+        return collect(source, target, frame, forward.direction(source, target), backward.direction(target, source))
+    forward_list, backward_list = forward.shortlist(source, target), backward.shortlist(target, source)
+    sweep_both(source, target, forward_list, backward_list, getattr(torch, screen))
+    return forward_list, backward_list
 
 
 def scores_of(source: Rows, target: Rows, source_row: Tensor, target_row: Tensor, step: int) -> Tensor:

@@ -17,14 +17,22 @@ Bound. Write Q, X for the stored low-precision q', x', and u for the unit roundo
                      + tiny                                                        flushed denormals
     |stored score - score| <= u |score|                                            rounding the product's output
 
-with g = 2 (D + 4) 2^-24 >= gamma_n of any summation order with two roundings a term (Higham, Accuracy and Stability of
-Numerical Algorithms, 2nd ed., section 3.1). The norms of the rounding errors q'-Q and x'-X are measured, not estimated;
-every norm is computed in float32, whose relative error of at most D 2^-24 the factor SAFETY covers.
+On a CPU g = 2 (D + 4) 2^-24 >= gamma_n of any summation order with two roundings a term (Higham, Accuracy and Stability
+of Numerical Algorithms, 2nd ed., section 3.1; AMX and VDPBF16PS round twice a pair). Tensor cores follow another rule:
+a block of n products and the accumulator are aligned to the largest and cut to 23 + e bits, which loses at most
+((n + 1) 2^-e + 1) 2^-23 of the absolute sum a block (Fasi, Higham, Mikaitis and Pranesh, Numerical behavior of NVIDIA
+tensor cores, PeerJ CS 2021). That is 1.4 D 2^-24 on sm_80 (n 8, e 1) and 0.7 D 2^-24 on sm_90 (n 16, e 2), within
+g = 2; the worst of any n >= 4 and e >= 0 is 3, which architectures without a published measurement take.
+
+The norms of the rounding errors q'-Q and x'-X are measured, not estimated. Every norm is computed in float32: its
+relative error of at most D 2^-24 is covered by the factor SAFETY, and numbers so small that their squares underflow, by
+UNDERFLOW sqrt(D) added to each.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -33,6 +41,10 @@ from stilts_kernels.common.rows import MAX_NORM, Rows
 
 EXTRA_COLUMNS = 4
 SAFETY = 1.001
+UNDERFLOW = 2.0**-63  # squares of smaller numbers may be flushed to zero
+# Of g, in units of D 2^-24, by compute capability; a CPU's is the first.
+CPU_ROUNDINGS, UNMEASURED_ROUNDINGS = 2.0, 3.0
+TENSOR_CORE_ROUNDINGS = {(8, 0): 2.0, (9, 0): 2.0}
 SPLIT = 2.0**-16  # what two bfloat16 parts of a shift can miss, relative
 FLOAT32_ROUNDOFF = 2.0**-24
 SMALLEST_NORMAL = 2.0**-126
@@ -84,14 +96,17 @@ class PanelMaker:
         self.rows, self.centre, self.other_centre = rows, centre, other_centre
         self.shift_column, self.dtype = shift_column, dtype
         self._step = min(GPU_ROWS_PER_STEP if centre.is_cuda else ROWS_PER_STEP, max(1, rows.count))
-        self._scratch = torch.empty(2, self._step, rows.dim, device=centre.device)
-        self.centre_norm = 0.0 if other_centre is None else float(torch.linalg.vector_norm(other_centre))
+        self._scratch = torch.empty(2, self._step, rows.dim, dtype=torch.float32, device=centre.device)
+        self.underflow = UNDERFLOW * rows.dim**0.5  # what a norm computed in float32 can miss
+        self.centre_norm = 0.0
+        if other_centre is not None:
+            self.centre_norm = float(torch.linalg.vector_norm(other_centre)) + self.underflow
 
     def __call__(self, start: int, stop: int) -> Panel:
         """The panel of rows start..stop. Raises ValueError on NaN, infinite or oversized rows."""
         count, dim, device = stop - start, self.rows.dim, self.centre.device
         stored = torch.zeros(count, dim + EXTRA_COLUMNS, dtype=self.dtype, device=device)
-        norm, error, shift = torch.zeros(3, count, device=device)
+        norm, error, shift = torch.zeros(3, count, dtype=torch.float32, device=device)
         panel = Panel(start, stored, norm, error, shift, self.centre_norm)
         panel.rows[:, dim + 2 - self.shift_column : dim + 4 - self.shift_column] = 1
         for first in range(0, count, self._step):
@@ -111,7 +126,8 @@ class PanelMaker:
         if self.other_centre is not None:
             self._store_shift(panel, torch.mv(centred, self.other_centre))
         torch.linalg.vector_norm(widened.sub_(centred), dim=1, out=panel.error)
-        panel.error.add_(panel.norm, alpha=1.01 * FLOAT32_ROUNDOFF)
+        panel.error.add_(panel.norm, alpha=1.01 * FLOAT32_ROUNDOFF).add_(self.underflow)
+        panel.norm.add_(self.underflow)
 
     def _store_shift(self, panel: Panel, shift: Tensor) -> None:
         panel.shift.copy_(shift)
@@ -121,13 +137,21 @@ class PanelMaker:
         panel.rows[:, column + 1] = (shift - high.float()).to(self.dtype)
 
 
+@lru_cache
+def accumulation_roundings(device: torch.device) -> float:
+    """What adding up D products on `device` loses at most, in units of D 2^-24 of their absolute sum (g above)."""
+    if device.type != "cuda":
+        return CPU_ROUNDINGS
+    return TENSOR_CORE_ROUNDINGS.get(torch.cuda.get_device_capability(device), UNMEASURED_ROUNDINGS)
+
+
 def score_error(panel: Panel, opposite: Panel) -> Tensor:
     """Bound [n] on |score - exact| of each row of `panel` against every row of `opposite` (see the module)."""
     # The largest norm, error and shift of the other side hold for every pair of a row.
     largest_norm, largest_error = opposite.norm.max(), opposite.error.max()
     shifts = panel.shift.abs() + opposite.shift.abs().max()
     columns = panel.rows.shape[1]
-    gamma = 2 * columns * FLOAT32_ROUNDOFF
+    gamma = accumulation_roundings(panel.rows.device) * columns * FLOAT32_ROUNDOFF
     length = panel.norm + panel.error  # at least |q'|, which was not stored
     storing = panel.error * largest_norm + length * largest_error
     accumulating = gamma * (panel.norm * largest_norm + 1.01 * shifts) + SPLIT * shifts

@@ -55,7 +55,8 @@ def column_candidates(
     column_of_group, block = one_group.nonzero(as_tuple=True)
     rows_of_group = group_rows(best[column_of_group, block], config) + block[:, None] * block_rows
     column_of_block, block = whole_block.nonzero(as_tuple=True)
-    rows_of_block = torch.arange(block_rows, device=block.device) + block[:, None] * block_rows
+    row_in_block = torch.arange(block_rows, dtype=torch.int64, device=block.device)
+    rows_of_block = row_in_block + block[:, None] * block_rows
     row = torch.cat([rows_of_group.reshape(-1), rows_of_block.reshape(-1)])
     column = torch.cat([column_of_group.repeat_interleave(group_height), column_of_block.repeat_interleave(block_rows)])
     inside = row < count
@@ -65,7 +66,7 @@ def column_candidates(
 def floor_of(lower: Tensor, k: int) -> Tensor:
     """The k-th largest lower bound [n, 1] of lower [n, G]; -inf where there are fewer."""
     if k > lower.shape[1]:
-        return torch.full((len(lower), 1), -torch.inf, device=lower.device)
+        return torch.full((len(lower), 1), -torch.inf, dtype=lower.dtype, device=lower.device)
     return lower.topk(k, dim=1).values[:, -1:]
 
 
@@ -73,5 +74,5 @@ def group_rows(keys: Tensor, config: Config) -> Tensor:
     """Rows within a block [P, BM / ROW_GROUPS] of packed row groups [P]; the inverse of `kernel.column_keys`."""
     height = config["BM"] // config["ROW_GROUPS"]
     group = (keys.long() & GROUP - 1)[:, None]
-    inner = torch.arange(height, device=keys.device)
+    inner = torch.arange(height, dtype=torch.int64, device=keys.device)
     return group * 16 + inner // 16 * 16 * config["ROW_GROUPS"] + inner % 16

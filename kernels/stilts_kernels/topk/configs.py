@@ -23,6 +23,8 @@ from stilts_kernels.common.report import log
 from stilts_kernels.topk.kernel import Config, interpreted
 
 ENTRY = "config"
+BLACKWELL = 100  # sm_100 and what came after it
+LEAST_CAPABILITY = 80  # older tensor cores multiply no bfloat16 and add up with fewer bits
 # maxnreg tells the assembler what to schedule for: left alone, it takes up to 193 registers for the two-way kernel with
 # triton 3.6 and 3.7, none of them needed.
 HOPPER = {"BM": 128, "BN": 128, "BK": 64, "STAGES": 3, "num_warps": 8, "ROW_GROUPS": 8, "USE_TMA": 1, "maxnreg": 168}
@@ -34,6 +36,8 @@ def candidates(capability: int, kept: int, two_way: bool) -> list[Config]:
     """Configurations worth timing on sm_<capability> (0: the interpreter); the first is the default."""
     if capability == 0:
         return [INTERPRETER, {**INTERPRETER, "ROW_GROUPS": 2}]
+    if capability >= BLACKWELL:
+        return [{**HOPPER, "maxnreg": 255, **change} for change in blackwell_changes(capability, kept, two_way)]
     if capability >= 90:
         return [{**HOPPER, **change} for change in hopper_changes(kept, two_way)]
     return [{**AMPERE, **change} for change in ampere_changes(kept, two_way)]
@@ -48,6 +52,14 @@ def hopper_changes(kept: int, two_way: bool) -> list[Config]:
         return [{}, {"STAGES": 4}, narrow]
     slim = {"num_warps": 4, "ROW_GROUPS": 4}  # at k = 16 it would need 186 registers
     return [wide, {**wide, "STAGES": 4}, {}, {"STAGES": 4}, *([slim] if kept <= 8 else [])]
+
+
+def blackwell_changes(capability: int, kept: int, two_way: bool) -> list[Config]:
+    """Smaller tiles than Hopper's, whose accumulators spill here (`compile_check`)."""
+    if not two_way:
+        # sm_120 has no memory of its own for accumulators: they share the registers with 64 groups a row.
+        return [{"BN": 64}] if kept > 16 and capability >= 120 else [{}]
+    return [{"BN": 64}] if kept <= 16 else [{"BM": 64, "BN": 64, "num_warps": 4, "ROW_GROUPS": 4}]
 
 
 def ampere_changes(kept: int, two_way: bool) -> list[Config]:
@@ -107,6 +119,11 @@ def device_facts(device: torch.device) -> tuple[str, int]:
 def choose_config(device: torch.device, dtype: torch.dtype, dim: int, kept: int, two_way: bool) -> Config:
     """The configuration of a search on `device`; says in the log where it comes from."""
     gpu, capability = device_facts(device)
+    if 0 < capability < LEAST_CAPABILITY:
+        raise ValueError(
+            f"{gpu} has tensor cores of compute capability {capability / 10:.0f}, whose sums no bound here covers: "
+            "move the rows to the CPU"
+        )
     config, origin = resolve(record_path(), capability, record_key(gpu, dtype, dim, kept, two_way), kept, two_way)
     log.info("fused kernel: %s (%s)", describe(config), origin)
     return config

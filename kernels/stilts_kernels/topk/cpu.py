@@ -1,8 +1,9 @@
 """Exact top-k on a CPU: low-precision screen, proof, float64 finish.
 
-1. Centre both sides, store them in bfloat16 where the processor multiplies it fast (AMX, avx512_bf16), else float32.
+1. Centre both sides, store them in what the processor multiplies fastest (`screen`): int8, bfloat16 or float32.
 2. One blocked matrix product; each block of scores stays in cache and is dropped at once. A pair survives when its
-   score's upper bound reaches the k-th best lower bound of its row (`shortlist`, bound in `bounds`).
+   score's upper bound reaches the k-th best lower bound of its row (`shortlist`, bound in `bounds`; int8 writes no
+   scores at all, `int8`).
 3. Survivors, about 2 k to 3 k a row, are scored in float64 (`canonical_scores`) and the best k kept.
 
 So every row is exact by construction (*certified*) unless it collects too many survivors, as among hundreds of equal
@@ -18,36 +19,46 @@ import torch
 from torch import Tensor
 
 from stilts_kernels.common.canonical import MAX_STEP, canonical_scores
+from stilts_kernels.common.precision import exact_float32
 from stilts_kernels.common.ranking import Ranked, TopK, rank_within_rows, slices
 from stilts_kernels.common.report import Report, save_report
 from stilts_kernels.common.rows import Rows, check_matrix, check_pair, is_cosine
 from stilts_kernels.topk.bounds import UNIT_ROUNDOFF, Panel, PanelMaker, centre_of, score_error
+from stilts_kernels.topk.int8.search import Direction, Survivors, collect
+from stilts_kernels.topk.int8.sides import CHUNK_ROWS, SEGMENT, Frame, prepare_bank
 from stilts_kernels.topk.reference import exhaustive
-from stilts_kernels.topk.screen import choose_screen, describe_path
+from stilts_kernels.topk.screen import choose_screen, describe_path, int8_instructions, screen_bytes
 from stilts_kernels.topk.shortlist import Shortlist
 
 BANK_ROWS = 4096  # of one product in bfloat16: 4096 x 1024 scores, 8 MB; see `fitting`
 QUERY_ROWS = 1024
+BLOCK_ROWS = 192  # as in int8/screen.h: the int8 screen takes so many bank rows at a time
 CAP_FIRST, CAP_SECOND = 256, 4096  # candidates a row may collect (or 16 k) before it is searched another way
 REDO_ROWS = 512
 DEFAULT_MEMORY = 1 << 30
 
 
 class Index:
-    """A bank [N, D] with its screening copy kept (2 (D + 10) bytes a row), to be searched many times.
+    """A bank [N, D] with its screening copy kept, to be searched many times.
 
-    Centres queries at the bank's mean, which it knows, instead of their own. Raises ValueError on bad rows.
+    The copy takes D + 28 bytes a row with the int8 screen (D rounded up to 64), 2 D + 20 with bfloat16, 4 D + 28 with
+    float32. Centres queries at the bank's mean, which it knows, instead of their own. Raises ValueError on bad rows.
     """
 
     @torch.no_grad()
     def __init__(self, bank: Tensor, metric: str = "inner", screen: str = "auto") -> None:
         self.rows, self.screen = Rows(bank, "bank", is_cosine(metric)), choose_screen(screen)
-        dtype = getattr(torch, self.screen)
         if bank.device.type != "cpu":
             raise ValueError(f"bank is on {bank.device}; an Index is for CPU banks, pass the tensor itself to topk")
+        if self.screen == "int8":
+            self.frame = Frame.of(int8_instructions(), self.rows)
+            self.prepared = prepare_bank(self.rows, self.frame, torch.get_num_threads())
+            return
+        dtype = getattr(torch, self.screen)
         self.centre = centre_of(self.rows)
         maker = PanelMaker(self.rows, self.centre, self.centre, 0, dtype)
-        self.panels = list(make_panels(maker, fitting(BANK_ROWS, dtype)))
+        with exact_float32(bank.shape[1], bank.device):
+            self.panels = list(make_panels(maker, fitting(BANK_ROWS, dtype)))
 
 
 def topk_cpu(
@@ -78,11 +89,12 @@ def topk_float64(
     values = torch.empty(queries.count, k, dtype=torch.float64, device=device)
     indices = torch.empty(queries.count, k, dtype=torch.int64, device=device)
     certified = scored = 0
-    for part in slices(queries.count, pass_rows):
-        some_queries = queries.part(part.start, part.stop)
-        values[part], indices[part], counts = one_pass(some_queries, bank, k, screen, CAP_FIRST, step, index)
-        certified += counts[0]
-        scored += counts[1]
+    with exact_float32(queries.dim, device):
+        for part in slices(queries.count, pass_rows):
+            some_queries = queries.part(part.start, part.stop)
+            values[part], indices[part], counts = one_pass(some_queries, bank, k, screen, CAP_FIRST, step, index)
+            certified += counts[0]
+            scored += counts[1]
     save_report(Report(describe_path(screen), queries.count, certified, scored / queries.count))
     return values, indices
 
@@ -91,6 +103,34 @@ def one_pass(
     queries: Rows, bank: Rows, k: int, screen: str, cap: int, step: int, index: Index | None = None
 ) -> tuple[Tensor, Tensor, tuple[int, int]]:
     """Top-k of every query: (values float64, indices, (rows certified, survivors scored))."""
+    shortlist: Shortlist | Survivors
+    if screen == "int8":
+        shortlist = int8_survivors(queries, bank, k, cap, step, index)
+    else:
+        shortlist = shortlisted(queries, bank, k, screen, cap, index)
+    row, column = shortlist.finish()
+    scores = canonical_scores(queries, bank, row, column, step)
+    values, indices = best_pairs(shortlist, row, column, scores)
+    search_failed_rows(queries, bank, shortlist, values, indices, screen)
+    return values, indices, (queries.count - int(shortlist.failed.sum()), len(row))
+
+
+def int8_survivors(queries: Rows, bank: Rows, k: int, cap: int, step: int, index: Index | None) -> Survivors:
+    """The pairs that the int8 screen leaves of every query."""
+    # Queries are centred at the bank's mean, too: that is what an Index knows.
+    frame = index.frame if index else Frame.of(int8_instructions(), bank)
+    ahead, back = Direction(queries.count, k, max(cap, 16 * k)), Direction(0, 0, 0)
+    prepared = index.prepared if index else None
+    return collect(queries, bank, frame, ahead, back, prepared, chunk_rows(step))[0]
+
+
+def chunk_rows(step: int) -> int:
+    """Bank rows prepared at a time where `step` rows of each side are scored at a time: both follow from the memory."""
+    return max(BLOCK_ROWS, min(CHUNK_ROWS, 2 * step // BLOCK_ROWS * BLOCK_ROWS))
+
+
+def shortlisted(queries: Rows, bank: Rows, k: int, screen: str, cap: int, index: Index | None) -> Shortlist:
+    """The pairs that a bfloat16 or float32 screen leaves of every query."""
     dtype = getattr(torch, screen)
     centre, bank_centre = (index.centre, index.centre) if index else (centre_of(queries), centre_of(bank))
     query_panels = list(make_panels(PanelMaker(queries, centre, None, 2, dtype), QUERY_ROWS))
@@ -101,11 +141,7 @@ def one_pass(
         bank_panels = make_panels(PanelMaker(bank, bank_centre, centre, 0, dtype), fitting(BANK_ROWS, dtype))
     shortlist = Shortlist(queries.count, k, max(cap, 16 * k), queries.data.device)
     sweep(query_panels, bank_panels, shortlist)
-    row, column = shortlist.finish()
-    scores = canonical_scores(queries, bank, row, column, step)
-    values, indices = best_pairs(shortlist, row, column, scores)
-    search_failed_rows(queries, bank, shortlist, values, indices, screen)
-    return values, indices, (queries.count - int(shortlist.failed.sum()), len(row))
+    return shortlist
 
 
 def sweep(queries: list[Panel], bank: Iterable[Panel], forward: Shortlist, backward: Shortlist | None = None) -> None:
@@ -131,30 +167,29 @@ def sweep(queries: list[Panel], bank: Iterable[Panel], forward: Shortlist, backw
                 )
 
 
-def best_pairs(shortlist: Shortlist, row: Tensor, column: Tensor, score: Tensor) -> Ranked:
+def best_pairs(shortlist: Shortlist | Survivors, row: Tensor, column: Tensor, score: Tensor) -> Ranked:
     """The k best of each row's survivors: (values float64 [Q, k], indices); failed rows hold NaN and -1."""
     order, place = rank_within_rows(row, score)
     keep = place < shortlist.k
     order, place = order[keep], place[keep]
     shape = shortlist.rows, shortlist.k
     values = torch.full(shape, float("nan"), dtype=torch.float64, device=row.device)
-    indices = torch.full(shape, -1, device=row.device)
+    indices = torch.full(shape, -1, dtype=torch.int64, device=row.device)
     values[row[order], place] = score[order]
     indices[row[order], place] = column[order]
     return values, indices
 
 
 def search_failed_rows(
-    queries: Rows, bank: Rows, shortlist: Shortlist, values: Tensor, indices: Tensor, screen: str
+    queries: Rows, bank: Rows, shortlist: Shortlist | Survivors, values: Tensor, indices: Tensor, screen: str
 ) -> None:
     """Searches the failed rows again, in float32 or, after that, pair by pair; fills values and indices in place."""
     for failed in shortlist.failed.nonzero()[:, 0].split(REDO_ROWS):
         if len(failed) == 0:  # an empty tensor splits into one empty part
             break
-        if screen == "bfloat16":
-            failed_queries = Rows(queries.data[failed], queries.name, queries.unit)
+        if screen != "float32":
             values[failed], indices[failed], _ = one_pass(
-                failed_queries, bank, shortlist.k, "float32", CAP_SECOND, REDO_ROWS
+                queries.select(failed), bank, shortlist.k, "float32", CAP_SECOND, REDO_ROWS
             )
         else:
             values[failed], indices[failed] = exhaustive(queries, failed, bank, shortlist.k)
@@ -174,10 +209,15 @@ def fitting(rows: int, dtype: torch.dtype) -> int:
 
 def queries_per_pass(queries: Rows, k: int, memory: int, screen: str) -> int:
     """How many queries one pass over the bank serves within `memory` bytes. Raises ValueError below the minimum."""
-    screening = BANK_ROWS * (4 * QUERY_ROWS + 2 * queries.dim + 32)
-    scoring = 20 * queries.dim * scoring_step(queries.dim, memory)
+    step = scoring_step(queries.dim, memory)
+    scoring = 20 * queries.dim * step
+    row_bytes = screen_bytes(screen) * queries.dim + shortlist_bytes(k)
+    if screen == "int8":
+        screening = chunk_rows(step) * (5 * queries.dim + SEGMENT + 28)
+        row_bytes += 4 * queries.dim + SEGMENT + 32  # the float32 rows that hits are scored with
+    else:
+        screening = BANK_ROWS * (4 * QUERY_ROWS + 2 * queries.dim + 32)
     scratch = max(screening, scoring)  # one is freed before the other
-    row_bytes = getattr(torch, screen).itemsize * queries.dim + shortlist_bytes(k)
     if memory < scratch + QUERY_ROWS * row_bytes:
         raise ValueError(f"memory of {memory} bytes is below the {scratch + QUERY_ROWS * row_bytes} a search needs")
     return (memory - scratch) // row_bytes // QUERY_ROWS * QUERY_ROWS

@@ -25,13 +25,14 @@ import triton
 from torch import Tensor
 
 from stilts_kernels.common.canonical import by_block
+from stilts_kernels.common.precision import exact_float32
 from stilts_kernels.common.ranking import Ranked, merge_topk, rank_within_rows
 from stilts_kernels.common.report import Report, log, save_report
 from stilts_kernels.common.rows import Rows, check_pair
 from stilts_kernels.topk.bounds import Panel, PanelMaker, centre_of, score_error
 from stilts_kernels.topk.candidates import column_candidates, row_candidates
 from stilts_kernels.topk.configs import choose_config
-from stilts_kernels.topk.kernel import GROUP, MAX_KEPT, Config, PairScores, interpreted, kept_groups, launch
+from stilts_kernels.topk.kernel import GROUP, MAX_KEPT, Config, interpreted, kept_groups, launch, pair_scores
 from stilts_kernels.topk.reference import exhaustive
 
 KEPT_SHARE = 4  # for k > 64: a split is expected to hold a quarter of what it could keep
@@ -41,13 +42,13 @@ LEAST_SPLITS, PROGRAMS = 8, 1056  # programs: eight for each of an H200's 132 mu
 
 def topk_cuda(queries: Rows, bank: Rows, k: int) -> Ranked:
     """Canonical top-k on a GPU, or under the interpreter: (values float64 [Q, k], indices int64 [Q, k])."""
-    with device_of(bank):
+    with device_of(bank), exact_float32(bank.dim, bank.data.device):
         return Search(queries, bank, k).run()[0]
 
 
 def two_way_cuda(source: Rows, target: Rows, k_forward: int, k_backward: int) -> tuple[Ranked, Ranked]:
     """Neighbours of source in target and of target in source; every score is computed once. As `mining.two_way`."""
-    with device_of(target):
+    with device_of(target), exact_float32(target.dim, target.data.device):
         return Search(source, target, k_forward, k_backward).run()
 
 
@@ -100,12 +101,13 @@ class Search:
         if k_backward:
             check_pair(bank, queries, k_backward)
         device = bank.data.device
-        self.queries, self.bank, self.k, self.k_backward = queries, bank, k, k_backward
+        self.queries, self.bank = queries.measured(), bank.measured()
+        self.k, self.k_backward = k, k_backward
         self.limits, self.splits, self.two_way = limits or Limits(), splits, k_backward > 0
         self.kept = kept or kept_groups(k)
         self._make_panel_makers()
         self.config = config or choose_config(device, self.left.dtype, queries.dim, self.kept, self.two_way)
-        self.score, self.scored = PairScores(queries, bank), 0
+        self.scored = 0
         self.failed_rows = torch.zeros(queries.count, dtype=torch.bool, device=device)
         self.failed_columns = torch.zeros(bank.count, dtype=torch.bool, device=device)
 
@@ -118,7 +120,7 @@ class Search:
         else:
             dtype = bank.data.dtype if self.exact else torch.bfloat16
         if self.exact:
-            zero = torch.zeros(queries.dim, device=bank.data.device)
+            zero = torch.zeros(queries.dim, dtype=torch.float32, device=bank.data.device)
             self.left = PanelMaker(queries, zero, None, 2, dtype)
             self.right = PanelMaker(bank, zero, None, 0, dtype)
             return
@@ -194,7 +196,7 @@ class Search:
         ranked, neighbour = (row, query) if backward else (query, row)
         ranked_panel, neighbour_panel = (right, left) if backward else (left, right)
         order = by_block(ranked, neighbour)
-        score = self.score(self.queries, self.bank, query[order] + left.start, row[order] + right.start)
+        score = pair_scores(self.queries, self.bank, query[order] + left.start, row[order] + right.start)
         ranked = ranked[order]
         neighbour = neighbour[order] + neighbour_panel.start
         order, place = rank_within_rows(ranked, score)
@@ -202,7 +204,7 @@ class Search:
         order, place = order[among_best], place[among_best]
         shape = len(ranked_panel), k
         values = torch.full(shape, -torch.inf, dtype=torch.float64, device=query.device)
-        indices = torch.full(shape, -1, device=query.device)
+        indices = torch.full(shape, -1, dtype=torch.int64, device=query.device)
         values[ranked[order], place] = score[order]
         indices[ranked[order], place] = neighbour[order]
         return values, indices
@@ -227,7 +229,7 @@ class Search:
         if len(columns):
             values, indices = backward
             values[columns], indices[columns] = exhaustive(
-                self.bank, columns, self.queries, self.k_backward, self.score.swapped()
+                self.bank, columns, self.queries, self.k_backward, pair_scores
             )
         rows = self.queries.count + (self.bank.count if self.two_way else 0)
         failures = int(self.failed_rows.sum()) + len(columns)
@@ -240,11 +242,10 @@ class Search:
         if len(queries) == 0:
             return
         if self.kept == MAX_KEPT:
-            values[queries], indices[queries] = exhaustive(self.queries, queries, self.bank, self.k, self.score)
+            values[queries], indices[queries] = exhaustive(self.queries, queries, self.bank, self.k, pair_scores)
             return
         log.info("%d rows without proof: searched again with %d groups a split", len(queries), MAX_KEPT)
-        some_queries = Rows(self.queries.data[queries], self.queries.name, self.queries.unit)
-        search = Search(some_queries, self.bank, self.k, limits=self.limits, kept=MAX_KEPT)
+        search = Search(self.queries.select(queries), self.bank, self.k, limits=self.limits, kept=MAX_KEPT)
         values[queries], indices[queries] = search.run()[0]
 
 

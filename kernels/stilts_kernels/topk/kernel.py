@@ -35,7 +35,6 @@ NO_KEY = tl.constexpr(EMPTY)
 LEAST_KEPT, MAX_KEPT = 8, 64  # groups a split keeps of each query
 PAIR_BLOCK, PAIR_DEPTH = 8, 128  # larger blocks spill
 INTERPRETED_PAIRS = 512
-NORM_ROWS = 1 << 15
 
 Config = dict[str, int]
 
@@ -262,48 +261,40 @@ def launch(
     return keys, where, best, second
 
 
-class PairScores:
-    """Canonical scores of pairs of rows on a GPU or under the interpreter; made once for a search."""
+def pair_scores(queries: Rows, bank: Rows, query: Tensor, row: Tensor) -> Tensor:
+    """Canonical scores float64 [P] of the pairs (query[p], row[p]), int64, on a GPU or under the interpreter.
 
-    def __init__(self, queries: Rows, bank: Rows) -> None:
-        self.norms = [row_norms(side) for side in (queries, bank)]
-
-    def swapped(self) -> PairScores:
-        """For pairs whose sides change places; the scores are the same to the last bit."""
-        other = PairScores.__new__(PairScores)
-        other.norms = self.norms[::-1]
-        return other
-
-    def __call__(self, queries: Rows, bank: Rows, query: Tensor, row: Tensor) -> Tensor:
-        """float64 [P] of the pairs (query[p], row[p]), int64."""
-        out = torch.empty(len(query), dtype=torch.float64, device=query.device)
-        if len(query):
-            strides = (*queries.data.stride(), *bank.data.stride())
-            size = INTERPRETED_PAIRS if interpreted() else PAIR_BLOCK
-            pair_score_kernel[(triton.cdiv(len(query), size),)](
-                queries.data,
-                bank.data,
-                *self.norms,
-                query.contiguous(),
-                row.contiguous(),
-                out,
-                len(query),
-                *strides,
-                DIM=queries.dim,
-                UNIT=queries.unit,
-                BP=size,
-                BD=PAIR_DEPTH,
-            )
+    Under cosine both sides are `measured`: lengths belong to the rows, so a part of a side brings its own.
+    """
+    out = torch.empty(len(query), dtype=torch.float64, device=query.device)
+    if len(query) == 0:
         return out
-
-
-def row_norms(rows: Rows) -> Tensor:
-    """Euclidean lengths float32 [N], as `rows.normalize` computes them; one unused element when not scaled."""
-    if not rows.unit:
-        return torch.ones(1, device=rows.data.device)
-    return torch.cat(
-        [torch.linalg.vector_norm(part.float().contiguous(), dim=1) for part in rows.data.split(NORM_ROWS)]
+    strides = (*queries.data.stride(), *bank.data.stride())
+    size = INTERPRETED_PAIRS if interpreted() else PAIR_BLOCK
+    pair_score_kernel[(triton.cdiv(len(query), size),)](
+        queries.data,
+        bank.data,
+        divisors(queries),
+        divisors(bank),
+        query.contiguous(),
+        row.contiguous(),
+        out,
+        len(query),
+        *strides,
+        DIM=queries.dim,
+        UNIT=queries.unit,
+        BP=size,
+        BD=PAIR_DEPTH,
     )
+    return out
+
+
+def divisors(rows: Rows) -> Tensor:
+    """The lengths float32 [N] that unit rows are divided by; one unused element where rows are not scaled."""
+    if not rows.unit:
+        return torch.ones(1, dtype=torch.float32, device=rows.data.device)
+    assert rows.lengths is not None, "unit rows must be measured before their pairs are scored"
+    return rows.lengths
 
 
 def key_bounds(keys: Tensor, error: Tensor) -> tuple[Tensor, Tensor]:
@@ -318,6 +309,6 @@ def key_bounds(keys: Tensor, error: Tensor) -> tuple[Tensor, Tensor]:
 def group_columns(keys: Tensor, tiles: Tensor, tile_columns: int) -> Tensor:
     """Bank rows [P, 16] of packed groups [P]; the inverse of the reshape in `row_keys`."""
     group = keys & (1 << GROUP_BITS) - 1
-    inner = torch.arange(GROUP, device=keys.device)
+    inner = torch.arange(GROUP, dtype=torch.int64, device=keys.device)
     start = tiles.long() * tile_columns + group // 4 * 64 + group % 4 * 2
     return start[:, None] + inner // 2 * 8 + inner % 2

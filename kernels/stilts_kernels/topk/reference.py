@@ -54,7 +54,7 @@ def canonical_row(queries: Rows, query: int, bank: Rows, score: Score = canonica
     row = torch.empty(bank.count, dtype=torch.float64, device=bank.data.device)
     query_row = queries.part(query, query + 1)
     for start in range(0, bank.count, CELLS_PER_STEP):
-        index = torch.arange(start, min(bank.count, start + CELLS_PER_STEP), device=row.device)
+        index = torch.arange(start, min(bank.count, start + CELLS_PER_STEP), dtype=torch.int64, device=row.device)
         row[index] = score(query_row, bank, torch.zeros_like(index), index)
     check_norms(row.abs() ** 0.5, f"{queries.name} row {query} against {bank.name}")
     return row

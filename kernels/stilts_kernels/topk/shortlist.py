@@ -24,9 +24,9 @@ class Shortlist:
 
     def __init__(self, rows: int, k: int, cap: int, device: torch.device) -> None:
         self.rows, self.k, self.cap = rows, k, cap
-        self.floor = torch.full((rows,), -NEVER, device=device)
+        self.floor = torch.full((rows,), -NEVER, dtype=torch.float32, device=device)
         self.failed = torch.zeros(rows, dtype=torch.bool, device=device)
-        self._best = torch.full((rows, k), -NEVER, device=device)
+        self._best = torch.full((rows, k), -NEVER, dtype=torch.float32, device=device)
         self._pairs: list[tuple[Tensor, Tensor, Tensor]] = []  # row, column, upper
         self._count, self._prune_at = 0, max(MIN_PRUNE, 2 * rows * k)
 
@@ -62,7 +62,8 @@ class Shortlist:
 
     def _raise_floor(self, part: slice, row: Tensor, lower: Tensor) -> None:
         place = running_place(row)
-        fresh = torch.full((part.stop - part.start, int(place.max()) + 1), -NEVER, device=row.device)
+        shape = part.stop - part.start, int(place.max()) + 1
+        fresh = torch.full(shape, -NEVER, dtype=torch.float32, device=row.device)
         fresh[row, place] = lower
         best = torch.cat([self._best[part], fresh], dim=1).topk(self.k, dim=1).values
         self._best[part] = best
@@ -161,7 +162,7 @@ def descend(fine: Tensor, groups: int, row: Tensor, group: Tensor, least: Tensor
     """(row, column, value) of the members in fine [C, R] of the groups (group, row) that reach `least` [R]."""
     extent = 1 + (fine.shape[0] - 1) * fine.stride(0) + (fine.shape[1] - 1) * fine.stride(1)
     flat = torch.as_strided(fine, (extent,), (1,))  # one index instead of two, in either layout
-    members = torch.arange(0, fine.shape[0], groups, device=fine.device)
+    members = torch.arange(0, fine.shape[0], groups, dtype=torch.int64, device=fine.device)
     place = (group * fine.stride(0) + row * fine.stride(1))[:, None] + members * fine.stride(0)
     values = flat.index_select(0, place.view(-1)).float().view(place.shape)
     hit, member = (values >= least[row, None]).nonzero(as_tuple=True)

@@ -2,8 +2,8 @@
 
 CASE `search`: ranks hold uneven shares (one even none of the queries) of the same data; OUT gets every result.
 The bank also lies beside OUT as bank-*.npy files.
-CASE `broken`: in turn the last rank has no bank, a NaN in it, another k, and a file that is not there; OUT gets what
-each rank raised.
+CASE `broken`: in turn the last rank has no bank, a NaN in it, another k, a file that is not there, and other queries
+for the same files; OUT gets what each rank raised.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from stilts_kernels.mining.files import topk_files
 from stilts_kernels.mining.ranks import mine_ranks, topk_ranks
 
 MEMORY = 40 << 20
+FAULTS = ("missing", "nan", "k", "file", "queries")
 
 
 def data() -> tuple[torch.Tensor, torch.Tensor]:
@@ -72,6 +73,8 @@ def broken(fault: str, comm: Any, rank: int, size: int, folder: Path) -> str:
         if fault == "file":
             paths = [folder / "gone.npy" if last else folder / "bank-0.npy", folder / "bank-1.npy"]
             topk_files(queries, paths, 5, folder / "parts", comm, memory=MEMORY)
+        if fault == "queries":
+            topk_files(queries + last, [folder / "bank-0.npy"], 5, folder / "parts", comm, memory=MEMORY)
         topk_ranks(share(queries, rank, size, 0), own_bank, 6 if last and fault == "k" else 5, comm, memory=MEMORY)
     except ValueError as error:
         return str(error)
@@ -92,7 +95,7 @@ def main(kind: str, case: str, out: str) -> None:
     if case == "search":
         result = search(comm, rank, size, Path(out).parent)
     else:
-        result = {fault: broken(fault, comm, rank, size, Path(out).parent) for fault in ("missing", "nan", "k", "file")}
+        result = {fault: broken(fault, comm, rank, size, Path(out).parent) for fault in FAULTS}
     results = gathered(result, comm, kind, size)
     if rank == 0:
         torch.save(results, out)

@@ -1,0 +1,164 @@
+// Rows to bytes, and float32 scores of pairs, for one instruction set (see tiles.h).
+
+#if SCREEN_ISA >= 3
+TARGET static float dot(const float* a, const float* b, long n) {
+  __m512 sum[4] = {_mm512_setzero_ps(), _mm512_setzero_ps(), _mm512_setzero_ps(), _mm512_setzero_ps()};
+  long i = 0;
+  for (; i + 64 <= n; i += 64)
+    for (int j = 0; j < 4; j++)
+      sum[j] = _mm512_fmadd_ps(_mm512_loadu_ps(a + i + 16 * j), _mm512_loadu_ps(b + i + 16 * j), sum[j]);
+  for (; i < n; i += 16) {
+    const __mmask16 inside = n - i >= 16 ? 0xFFFF : (1u << (n - i)) - 1;
+    sum[0] = _mm512_fmadd_ps(_mm512_maskz_loadu_ps(inside, a + i), _mm512_maskz_loadu_ps(inside, b + i), sum[0]);
+  }
+  return _mm512_reduce_add_ps(_mm512_add_ps(_mm512_add_ps(sum[0], sum[1]), _mm512_add_ps(sum[2], sum[3])));
+}
+#elif SCREEN_ISA == 2
+TARGET static float dot(const float* a, const float* b, long n) {
+  __m256 sum[4] = {_mm256_setzero_ps(), _mm256_setzero_ps(), _mm256_setzero_ps(), _mm256_setzero_ps()};
+  long i = 0;
+  for (; i + 32 <= n; i += 32)
+    for (int j = 0; j < 4; j++)
+      sum[j] = _mm256_fmadd_ps(_mm256_loadu_ps(a + i + 8 * j), _mm256_loadu_ps(b + i + 8 * j), sum[j]);
+  for (; i + 8 <= n; i += 8) sum[0] = _mm256_fmadd_ps(_mm256_loadu_ps(a + i), _mm256_loadu_ps(b + i), sum[0]);
+  float tail = 0;
+  for (; i < n; i++) tail += a[i] * b[i];
+  const __m256 all = _mm256_add_ps(_mm256_add_ps(sum[0], sum[1]), _mm256_add_ps(sum[2], sum[3]));
+  __m128 half = _mm_add_ps(_mm256_castps256_ps128(all), _mm256_extractf128_ps(all, 1));
+  half = _mm_add_ps(half, _mm_movehl_ps(half, half));
+  return _mm_cvtss_f32(_mm_add_ss(half, _mm_movehdup_ps(half))) + tail;
+}
+#else
+TARGET static float dot(const float* a, const float* b, long n) {
+  float sum[16] = {};  // independent sums, which a compiler may put into vectors
+  long i = 0;
+  for (; i + 16 <= n; i += 16)
+    for (int j = 0; j < 16; j++) sum[j] += a[i + j] * b[i + j];
+  float total = 0;
+  for (; i < n; i++) total += a[i] * b[i];
+  for (int j = 0; j < 16; j++) total += sum[j];
+  return total;
+}
+#endif
+
+// The largest magnitude of n numbers, n a multiple of 16; at least 1e-28, so that a row of almost nothing is not scaled
+// beyond what float32 holds.
+TARGET static float largest(const float* a, long n) {
+  float most[16];
+  for (int j = 0; j < 16; j++) most[j] = 1e-28f;
+  for (long i = 0; i < n; i += 16)
+    for (int j = 0; j < 16; j++) most[j] = std::fabs(a[i + j]) > most[j] ? std::fabs(a[i + j]) : most[j];
+  return *std::max_element(most, most + 16);
+}
+
+// Random signs and a Walsh-Hadamard transform of the first p numbers, then of the last p (p a power of two, p <= dim < 2
+// p): orthogonal, and spreads outlier dimensions over all others. Every stage rounds once.
+TARGET static void rotate(float* row, int dim, const float* signs) {
+  int p = 1;
+  while (2 * p <= dim) p *= 2;
+  for (int window = 0; window < 2; window++) {
+    float* y = row + (window ? dim - p : 0);
+    const float scale = 1 / std::sqrt((float)p);
+    for (int i = 0; i < p; i++) y[i] *= signs[i] * scale;
+    for (int half = p / 2; half; half /= 2)
+      for (int pair = 0; pair < p; pair += 2 * half)
+        for (int i = pair; i < pair + half; i++) {
+          const float left = y[i], right = y[i + half];
+          y[i] = left + right, y[i + half] = left - right;
+        }
+    if (p == dim) return;
+  }
+}
+
+// Keeps what the AVX2 tile counts on; what it takes away is measured as any rounding is.
+TARGET static void cap(float* value, int wide, bool query) {
+  const float most = 32767;  // of the squares of a lane: integers below 2^24, so the comparison is exact
+  if (query)
+    for (int i = 0; i < wide; i += 2) {
+      const float both = std::fabs(value[i]) + std::fabs(value[i + 1]);
+      if (both > 128) value[i] = std::trunc(value[i] * (128 / both)), value[i + 1] = std::trunc(value[i + 1] * (128 / both));
+    }
+  for (int first = 0; first < wide; first += SEGMENT) {
+    float squares[16] = {};  // 16, not 4: a loop that a compiler puts into vectors
+    for (int i = first; i < first + SEGMENT; i += 16)
+      for (int j = 0; j < 16; j++) squares[j] += value[i + j] * value[i + j];
+    for (int lane = 0; lane < 2; lane++) {
+      float both = 0;
+      for (int j = 2 * lane; j < 16; j += 4) both += squares[j] + squares[j + 1];
+      if (both <= most) continue;
+      const float shrink = std::sqrt(most / both) * (1 - 4 * ROUNDOFF);
+      for (int i = first + 2 * lane; i < first + SEGMENT; i += 4)
+        value[i] = std::trunc(value[i] * shrink), value[i + 1] = std::trunc(value[i + 1] * shrink);
+    }
+  }
+}
+
+TARGET static void pack_bank(const Quantised& to, long row, const float* value) {
+  const int wide = to.wide;  // a local: a store of bytes might change what `to` holds, for all the compiler knows
+  uint8_t* bytes = (uint8_t*)to.bytes + row * wide;
+  for (int i = 0; i < wide; i++) bytes[i] = (uint8_t)((int)value[i] + 128);
+}
+
+TARGET static void pack_query(const Quantised& to, long row, const float* value) {
+  const int wide = to.wide;
+  int8_t packed[MOST_DIM];
+  for (int i = 0; i < wide; i++) packed[i] = (int8_t)(int)value[i];
+  int8_t* bytes = (int8_t*)to.bytes + row / PANEL * wide * PANEL + row % PANEL * 4;
+  for (int i = 0; i < wide; i += 4) std::copy(packed + i, packed + i + 4, bytes + (long)i * PANEL);
+  int16_t* lanes = to.lanes + row / PANEL * (wide / SEGMENT) * 2 * PANEL + row % PANEL * 2;
+  int total = 0;
+  for (int first = 0; first < wide; first += SEGMENT) {
+    int sum[2] = {};
+    for (int i = first; i < first + SEGMENT; i += 4) {
+      sum[0] += packed[i] + packed[i + 1];
+      sum[1] += packed[i + 2] + packed[i + 3];
+    }
+    for (int lane = 0; lane < 2; lane++) lanes[first / SEGMENT * 2 * PANEL + lane] = (int16_t)(-128 * sum[lane]);
+    total += sum[0] + sum[1];
+  }
+  to.sums[row] = -128 * total;
+}
+
+TARGET static void quantise(const Quantised& to) {
+  alignas(64) float centred[MOST_DIM], value[MOST_DIM];
+  const float other_norm = std::sqrt(dot(to.other, to.other, to.dim)) * 1.001f + UNDERFLOW_NORM;
+  const int dim = to.dim, wide = to.wide;
+  for (long n = 0; n < to.count; n++) {
+    const float* x = to.rows + n * to.stride;
+    const long row = to.first + n;
+    for (int i = 0; i < dim; i++) centred[i] = x[i] - to.centre[i];
+    for (int i = dim; i < wide; i++) centred[i] = 0;
+    const float shift = dot(centred, to.other, dim);
+    to.length[row] = std::sqrt(dot(x, x, dim)) * 1.001f + UNDERFLOW_NORM;
+    if (to.signs) rotate(centred, dim, to.signs);
+    const float most = largest(centred, wide);
+    const float rms = std::sqrt(dot(centred, centred, dim) / dim);
+    float by = 127 / most;
+    if (rms > 0) by = std::min(by, to.most_rms / rms);
+    for (int i = 0; i < wide; i++) value[i] = std::nearbyint(centred[i] * by);
+    if (to.capped) cap(value, wide, to.query);
+    const float kept = std::sqrt(dot(value, value, wide));
+    // Rows of NaN are refused by their length; their bytes must still be numbers.
+    for (int i = 0; i < wide; i++) {
+      if (!(std::fabs(value[i]) <= 127)) value[i] = 0;
+      centred[i] = centred[i] * by - value[i];
+    }
+    const float lost = std::sqrt(dot(centred, centred, wide));
+    const float scale = 1 / by, norm = kept * scale * 1.001f;
+    const float rounded = (to.signs ? 64 : 16) * ROUNDOFF * (norm + lost * scale);
+    const float error = lost * scale * 1.001f + rounded;
+    to.scale[row] = scale, to.norm[row] = norm;
+    // A query's partner in the bound is |q'| itself; of a bank row both are needed.
+    to.error[row] = error;
+    if (to.query) {
+      to.norm[row] = norm + error;
+      pack_query(to, row, value);
+    } else {
+      const float arithmetic = 16 * ROUNDOFF * (norm + error);
+      to.error[row] = error + arithmetic;
+      const float roundings = (2 * dot_roundings(to.dim) + 16) * ROUNDOFF;
+      to.shift[row] = shift + other_norm * (roundings * (norm + error) + UNDERFLOW_NORM);
+      pack_bank(to, row, value);
+    }
+  }
+}

@@ -1,0 +1,216 @@
+// Exact top-k over int8 rows: sums of products in integers, upper bounds compared with the floor in registers, hits scored
+// in float32 at once. The proof, the register plans and ten lines of numpy that do the same stand in docs/int8-screen.md.
+// One source for all processors: the parts below are compiled once for each instruction set, and
+// `instruction_sets` says which of them this processor has. Called through ctypes, so it knows neither Python nor torch.
+#include "screen.h"
+
+#include <algorithm>
+#include <cmath>
+#include <memory>
+#include <vector>
+
+#if defined(__x86_64__) && defined(__GNUC__)
+#define ON_X86 1
+#include <cpuid.h>
+#include <immintrin.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+#else
+#define ON_X86 0
+#endif
+
+#ifndef SCREEN_SOURCES
+#define SCREEN_SOURCES "unknown"
+#endif
+
+static const float ROUNDOFF = 0x1p-24f;
+static const float UNDERFLOW_NORM = 0x1p-56f;    // squares of numbers below 2^-63 may be lost, of at most 8192 of them
+static const float UNDERFLOW_SCORE = 0x1p-110f;  // products and bounds below 2^-126 may be lost
+
+// `dot` of a part below rounds each product at most so often.
+static float dot_roundings(long dim) { return dim / 16 + 40.0f; }
+
+static void raise(Best& best, int row, float value) {
+  float* top = best.top + (long)row * best.k;
+  int place = best.k - 1;
+  if (!(value > top[place])) return;
+  for (; place > 0 && top[place - 1] < value; place--) top[place] = top[place - 1];
+  top[place] = value;
+  best.floor[row] = std::max(best.floor[row], top[best.k - 1]);
+}
+
+static bool more_promising(const Hit& a, const Hit& b) { return a.upper > b.upper; }
+
+// The state of one search: floors and surviving hits.
+struct Screen {
+  Best queries, rows;  // rows.k 0: one way
+  long query_count, row_count;
+  float slack;
+  std::vector<Hit> hits;
+  size_t prune_at;
+  long scored = 0;
+
+  bool reaches(const Hit& hit, float upper) const {
+    return upper >= queries.floor[hit.query] || (rows.k && upper >= rows.floor[hit.row]);
+  }
+
+  void prune_if_many() {
+    if (hits.size() > prune_at) prune();
+  }
+
+  // Drops hits below the floors, and gives up rows that keep more than their cap.
+  void prune() {
+    drop();
+    bool over = give_up(queries, query_count, &Hit::query);
+    if (rows.k) over |= give_up(rows, row_count, &Hit::row);
+    if (over) drop();
+    prune_at = std::max(prune_at, 2 * hits.size());
+  }
+
+  void drop() {
+    const auto dead = [this](const Hit& hit) { return !reaches(hit, hit.upper); };
+    hits.erase(std::remove_if(hits.begin(), hits.end(), dead), hits.end());
+  }
+
+  bool give_up(Best& best, long count, int32_t Hit::*row) {
+    std::vector<int> survivors(count);
+    for (const Hit& hit : hits) survivors[hit.*row] += hit.upper >= best.floor[hit.*row];
+    bool over = false;
+    for (long i = 0; i < count; i++)
+      if (survivors[i] > best.cap) best.floor[i] = INFINITY, over = true;
+    return over;
+  }
+};
+
+namespace portable {
+#define SCREEN_ISA 1
+#define TARGET
+#include "tiles.h"
+#include "rows.h"
+#include "search.h"
+#undef SCREEN_ISA
+#undef TARGET
+}  // namespace portable
+
+#if ON_X86
+#define AVX512 "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni"
+// What an unaligned dword is to the compiler: a load and a broadcast in one instruction.
+static inline int four_bytes_as_int(const uint8_t* from) {
+  int bytes;
+  __builtin_memcpy(&bytes, from, 4);
+  return bytes;
+}
+
+namespace avx2 {
+#define SCREEN_ISA 2
+#define TARGET __attribute__((target("avx2,fma")))
+TARGET static inline __m256i four_bytes(const uint8_t* from) { return _mm256_set1_epi32(four_bytes_as_int(from)); }
+#include "tiles.h"
+#include "rows.h"
+#include "search.h"
+#undef SCREEN_ISA
+#undef TARGET
+}  // namespace avx2
+
+namespace vnni {
+#define SCREEN_ISA 3
+#define TARGET __attribute__((target(AVX512)))
+#include "tiles.h"
+#include "rows.h"
+#include "search.h"
+#undef SCREEN_ISA
+#undef TARGET
+}  // namespace vnni
+
+#if __GNUC__ >= 11
+namespace amx {
+#define SCREEN_ISA 4
+#define TARGET __attribute__((target(AVX512 ",amx-tile,amx-int8")))
+#include "tiles.h"
+#include "rows.h"
+#include "search.h"
+#undef SCREEN_ISA
+#undef TARGET
+}  // namespace amx
+#endif
+
+static bool has_amx() {
+  unsigned a = 0, b = 0, c = 0, d = 0;
+  if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || !(d >> 24 & 1) || !(d >> 25 & 1)) return false;
+  const int request_permission = 0x1023, tile_data = 18;  // arch_prctl(ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA)
+  return syscall(SYS_arch_prctl, request_permission, tile_data) == 0;
+}
+#endif
+
+enum Isa { PORTABLE = 1, AVX2 = 2, VNNI = 3, AMX = 4 };
+
+extern "C" {
+// One bit an instruction set (1 << Isa) that this processor runs and this build knows.
+int instruction_sets() {
+  int sets = 1 << PORTABLE;
+#if ON_X86
+  __builtin_cpu_init();
+  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) sets |= 1 << AVX2;
+  if (__builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
+      __builtin_cpu_supports("avx512dq")) {
+    sets |= 1 << VNNI;
+#if __GNUC__ >= 11
+    if (has_amx()) sets |= 1 << AMX;
+#endif
+  }
+#endif
+  return sets;
+}
+
+// Names the sources that this was built from.
+const char* screen_sources() { return SCREEN_SOURCES; }
+
+void quantise_rows(int isa, const Quantised* to) {
+#if ON_X86
+  if (isa == AVX2) return avx2::quantise(*to);
+  if (isa >= VNNI) return vnni::quantise(*to);
+#endif
+  portable::quantise(*to);
+}
+
+// The bare sums int32 [32][32] of 32 bank rows with one panel, for tests.
+void screen_sums(int isa, const uint8_t* bank, long wide, const Queries* q, int32_t* out) {
+  const Starts starts = {q->sums, q->lanes};
+#if ON_X86
+  if (isa == AVX2) return avx2::sums_of(bank, wide, q->bytes, starts, out);
+  if (isa == VNNI) return vnni::sums_of(bank, wide, q->bytes, starts, out);
+#if __GNUC__ >= 11
+  if (isa == AMX) return amx::sums_of(bank, wide, q->bytes, starts, out);
+#endif
+#endif
+  portable::sums_of(bank, wide, q->bytes, starts, out);
+}
+
+Screen* screen_new(const Best* queries, const Best* rows, long query_count, long row_count, long dim) {
+  const size_t few = 1 << 16, some = 2 * (query_count * queries->k + row_count * rows->k);
+  return new Screen{*queries, *rows, query_count, row_count, (dot_roundings(dim) + 4) * ROUNDOFF, {}, std::max(few, some)};
+}
+
+void screen_search(Screen* screen, int isa, const Bank* x, const Queries* q, long dim, long wide, long first, long last) {
+#if ON_X86
+  if (isa == AVX2) return avx2::search(*screen, *x, *q, dim, wide, first, last);
+  if (isa == VNNI) return vnni::search(*screen, *x, *q, dim, wide, first, last);
+#if __GNUC__ >= 11
+  if (isa == AMX) return amx::search(*screen, *x, *q, dim, wide, first, last);
+#endif
+#endif
+  portable::search(*screen, *x, *q, dim, wide, first, last);
+}
+
+// The number of hits that are left; `screen_hits` copies them.
+long screen_finish(Screen* screen) {
+  screen->prune();
+  return (long)screen->hits.size();
+}
+
+void screen_hits(const Screen* screen, Hit* out) { std::copy(screen->hits.begin(), screen->hits.end(), out); }
+
+long screen_scored(const Screen* screen) { return screen->scored; }
+
+void screen_free(Screen* screen) { delete screen; }
+}

@@ -1,0 +1,62 @@
+// What the parts of the int8 screen share: shapes, and the structures that Python fills (library.py mirrors them).
+#pragma once
+#include <cstdint>
+
+enum {
+  PANEL = 32,     // queries of one panel
+  SEGMENT = 64,   // numbers between two widenings of the AVX2 tile; rows are padded to whole segments
+  BLOCK = 192,    // bank rows that stay in cache while all panels pass: 192 KB at D 1024
+  MOST_DIM = 8192
+};
+
+// Bank rows x as stored: x' = x - centre, X = scale * (bytes - 128). All arrays begin at row `first` of the search.
+struct Bank {
+  const uint8_t* bytes;  // [rows][wide]
+  const float *scale, *norm;  // norm: at least |X|
+  const float* error;    // at least |x' - X|, and what the arithmetic of a score loses
+  const float* shift;    // at least c . x', c the queries' centre; NaN in padding, which never compares
+  const float* length;   // at least |x|
+  const float* values;   // float32 rows, `stride` apart, to be multiplied by `factor` each
+  const float* factor;
+  long first, stride;
+};
+
+struct Queries {
+  const int8_t* bytes;   // [panels][wide / 4][32][4]
+  const int32_t* sums;   // [panels][32]: -128 times the sum of a query's bytes
+  const int16_t* lanes;  // [panels][segments][32][2]: the same of every lane, modulo 2^16
+  const float *scale, *norm, *error;  // norm: at least |q'|, error: at least |q' - Q|
+  const float* level;    // at least q . m, m the bank's centre; NaN in padding
+  const float *length, *values;       // values: [queries][dim]
+  long panels;
+};
+
+// The k best lower bounds of every row so far, falling; the last of them is the floor. A row that is given up has an
+// infinite floor.
+struct Best {
+  float *top, *floor;
+  int k, cap;  // cap: survivors of one row before it is given up
+};
+
+struct Starts {
+  const int32_t* sums;
+  const int16_t* lanes;
+};
+
+struct Hit {
+  int32_t query, row;
+  float upper;
+};
+
+struct Quantised {
+  const float *rows, *centre, *other;  // other: the centre of the other side
+  const float* signs;                  // of the rotation, or null
+  long count, stride, first;           // first: number of the first row in the outputs
+  int dim, wide, query;                // query: 1 packs panels, 0 bank rows
+  float most_rms;                      // numbers are scaled to at most this root mean square
+  int capped;                          // 1 keeps what the AVX2 tile asks for
+  void* bytes;
+  int32_t* sums;
+  int16_t* lanes;
+  float *scale, *norm, *error, *shift, *length;
+};

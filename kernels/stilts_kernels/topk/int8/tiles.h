@@ -1,0 +1,161 @@
+// Sums of products of int8 rows, one tile at a time, for one instruction set. Included once for each of them with
+//
+//   SCREEN_ISA      1 portable, 2 AVX2, 3 AVX-512 VNNI, 4 AMX
+//   TARGET          the function attribute that allows its instructions
+//
+// Every tile computes, for TILE_ROWS bank rows and the 32 queries of a panel,
+//
+//   out[row][query] = sum over d of (bank[row][d] - 128) * panel[d][query]
+//
+// exactly, in int32. Bank bytes are unsigned, value + 128; query bytes are signed. The offset leaves again by `start`,
+// -128 times the sum of the query's bytes, which is where the accumulators begin.
+// Layouts (both padded with zeros, the bank with 128): bank [rows][wide], wide a multiple of 64;
+// panel [wide / 4][32 queries][4 bytes]. The register plan of every tile stands in docs/int8-screen.md.
+
+#if SCREEN_ISA == 2
+// AVX2 has no instruction that multiplies int8 into int32. vpmaddubsw adds two products in int16; 16 such steps are added
+// with vpaddw modulo 2^16, and only then widened. That is exact: the true sum of a lane over a segment's 32 numbers lies
+// within +-32767 (Cauchy-Schwarz: `quantise` caps the squares of both lanes at 32767), and an int16 that is right modulo
+// 2^16 and known to lie in range is right. Nothing saturates: |w1| + |w2| <= 128 holds for query bytes and u <= 255.
+enum { TILE_ROWS = 4 };
+
+TARGET static void half_tile(const uint8_t* bank, long wide, const int8_t* panel, const int16_t* lanes, int32_t* out) {
+  const __m256i ones = _mm256_set1_epi16(1);
+  __m256i total[4][2];
+  for (int r = 0; r < 4; r++) total[r][0] = total[r][1] = _mm256_setzero_si256();
+  for (long first = 0; first < wide; first += SEGMENT) {
+    const __m256i* start = (const __m256i*)(lanes + first / SEGMENT * 2 * PANEL);
+    const __m256i left = _mm256_loadu_si256(start), right = _mm256_loadu_si256(start + 1);
+    __m256i sum00 = left, sum01 = right, sum10 = left, sum11 = right;
+    __m256i sum20 = left, sum21 = right, sum30 = left, sum31 = right;
+    for (long d = first; d < first + SEGMENT; d += 4) {
+      const __m256i w0 = _mm256_loadu_si256((const __m256i*)(panel + d * PANEL));
+      const __m256i w1 = _mm256_loadu_si256((const __m256i*)(panel + d * PANEL + 32));
+      const __m256i x0 = four_bytes(bank + d), x1 = four_bytes(bank + wide + d);
+      sum00 = _mm256_add_epi16(sum00, _mm256_maddubs_epi16(x0, w0));
+      sum01 = _mm256_add_epi16(sum01, _mm256_maddubs_epi16(x0, w1));
+      sum10 = _mm256_add_epi16(sum10, _mm256_maddubs_epi16(x1, w0));
+      sum11 = _mm256_add_epi16(sum11, _mm256_maddubs_epi16(x1, w1));
+      const __m256i x2 = four_bytes(bank + 2 * wide + d), x3 = four_bytes(bank + 3 * wide + d);
+      sum20 = _mm256_add_epi16(sum20, _mm256_maddubs_epi16(x2, w0));
+      sum21 = _mm256_add_epi16(sum21, _mm256_maddubs_epi16(x2, w1));
+      sum30 = _mm256_add_epi16(sum30, _mm256_maddubs_epi16(x3, w0));
+      sum31 = _mm256_add_epi16(sum31, _mm256_maddubs_epi16(x3, w1));
+    }
+    total[0][0] = _mm256_add_epi32(total[0][0], _mm256_madd_epi16(sum00, ones));
+    total[0][1] = _mm256_add_epi32(total[0][1], _mm256_madd_epi16(sum01, ones));
+    total[1][0] = _mm256_add_epi32(total[1][0], _mm256_madd_epi16(sum10, ones));
+    total[1][1] = _mm256_add_epi32(total[1][1], _mm256_madd_epi16(sum11, ones));
+    total[2][0] = _mm256_add_epi32(total[2][0], _mm256_madd_epi16(sum20, ones));
+    total[2][1] = _mm256_add_epi32(total[2][1], _mm256_madd_epi16(sum21, ones));
+    total[3][0] = _mm256_add_epi32(total[3][0], _mm256_madd_epi16(sum30, ones));
+    total[3][1] = _mm256_add_epi32(total[3][1], _mm256_madd_epi16(sum31, ones));
+  }
+  for (int r = 0; r < 4; r++)
+    for (int half = 0; half < 2; half++)
+      _mm256_storeu_si256((__m256i*)(out + r * PANEL + 8 * half), total[r][half]);
+}
+
+TARGET static void tile(const uint8_t* bank, long wide, const int8_t* panel, const Starts& starts, int32_t* out) {
+  // Two halves of 16 queries: 8 accumulators, 2 query vectors and 4 of bank bytes fit 16 registers, 32 queries do not.
+  half_tile(bank, wide, panel, starts.lanes, out);
+  half_tile(bank, wide, panel + 64, starts.lanes + 32, out + 16);
+}
+
+#elif SCREEN_ISA == 3
+// vpdpbusd adds four products of unsigned and signed bytes to an int32: |sum| <= 255 * 127 * 8192 < 2^31 cannot overflow.
+enum { TILE_ROWS = 8 };
+
+TARGET static void tile(const uint8_t* bank, long wide, const int8_t* panel, const Starts& starts, int32_t* out) {
+  const __m512i left = _mm512_loadu_si512(starts.sums), right = _mm512_loadu_si512(starts.sums + 16);
+  __m512i sum[TILE_ROWS][2];
+#pragma GCC unroll 8
+  for (int r = 0; r < TILE_ROWS; r++) sum[r][0] = left, sum[r][1] = right;
+  for (long d = 0; d < wide; d += 4) {
+    const __m512i w0 = _mm512_loadu_si512(panel + d * PANEL), w1 = _mm512_loadu_si512(panel + d * PANEL + 64);
+#pragma GCC unroll 8
+    for (int r = 0; r < TILE_ROWS; r++) {
+      const __m512i x = _mm512_set1_epi32(four_bytes_as_int(bank + r * wide + d));
+      sum[r][0] = _mm512_dpbusd_epi32(sum[r][0], x, w0);
+      sum[r][1] = _mm512_dpbusd_epi32(sum[r][1], x, w1);
+    }
+  }
+#pragma GCC unroll 8
+  for (int r = 0; r < TILE_ROWS; r++) {
+    _mm512_storeu_si512(out + r * PANEL, sum[r][0]);
+    _mm512_storeu_si512(out + r * PANEL + 16, sum[r][1]);
+  }
+}
+
+#elif SCREEN_ISA == 4
+// A tile register holds 16 rows of 64 bytes. Registers 0 to 3 are the sums of 2 x 2 blocks of 16 x 16, 4 and 5 bank rows,
+// 6 and 7 queries: four multiplications for four loads.
+enum { TILE_ROWS = 32 };
+
+TARGET static void tile(const uint8_t* bank, long wide, const int8_t* panel, const Starts& starts, int32_t* out) {
+  _tile_loadd(0, starts.sums, 0);  // a stride of 0: every row begins with the queries' offsets
+  _tile_loadd(1, starts.sums + 16, 0);
+  _tile_loadd(2, starts.sums, 0);
+  _tile_loadd(3, starts.sums + 16, 0);
+  for (long d = 0; d < wide; d += 64) {
+    _tile_loadd(4, bank + d, wide);
+    _tile_loadd(6, panel + d * PANEL, 4 * PANEL);
+    _tile_dpbusd(0, 4, 6);
+    _tile_loadd(7, panel + d * PANEL + 64, 4 * PANEL);
+    _tile_dpbusd(1, 4, 7);
+    _tile_loadd(5, bank + 16 * wide + d, wide);
+    _tile_dpbusd(2, 5, 6);
+    _tile_dpbusd(3, 5, 7);
+  }
+  _tile_stored(0, out, 4 * PANEL);
+  _tile_stored(1, out + 16, 4 * PANEL);
+  _tile_stored(2, out + 16 * PANEL, 4 * PANEL);
+  _tile_stored(3, out + 16 * PANEL + 16, 4 * PANEL);
+}
+
+#else
+enum { TILE_ROWS = 4 };
+
+TARGET static void tile(const uint8_t* bank, long wide, const int8_t* panel, const Starts& starts, int32_t* out) {
+  for (int r = 0; r < TILE_ROWS; r++) {
+    int32_t sum[4 * PANEL] = {};  // every fourth belongs to one query: a loop that a compiler puts into vectors
+    for (long d = 0; d < wide; d += 4) {
+      uint8_t four[4 * PANEL];
+      for (int q = 0; q < PANEL; q++) std::copy(bank + r * wide + d, bank + r * wide + d + 4, four + 4 * q);
+      const int8_t* w = panel + d * PANEL;
+      for (int i = 0; i < 4 * PANEL; i++) sum[i] += (int16_t)((int16_t)four[i] * (int16_t)w[i]);
+    }
+    for (int q = 0; q < PANEL; q++)
+      out[r * PANEL + q] = starts.sums[q] + sum[4 * q] + sum[4 * q + 1] + sum[4 * q + 2] + sum[4 * q + 3];
+  }
+}
+#endif
+
+// The sums of 32 bank rows with one panel.
+TARGET static void begin_tiles();
+TARGET static void end_tiles();
+TARGET static void sums_of(const uint8_t* bank, long wide, const int8_t* panel, const Starts& starts, int32_t* out) {
+  begin_tiles();
+  for (int row = 0; row < 32; row += TILE_ROWS) tile(bank + row * wide, wide, panel, starts, out + row * PANEL);
+  end_tiles();
+}
+
+// AMX must be told the shape of its registers, and must forget it again: a configured processor saves 8 KB more at every
+// change of process.
+TARGET static void begin_tiles() {
+#if SCREEN_ISA == 4
+  struct alignas(64) Shape {
+    uint8_t palette = 1, start = 0, unused[14] = {};
+    uint16_t bytes[16] = {64, 64, 64, 64, 64, 64, 64, 64};
+    uint8_t rows[16] = {16, 16, 16, 16, 16, 16, 16, 16};
+  };
+  const Shape shape;
+  _tile_loadconfig(&shape);
+#endif
+}
+
+TARGET static void end_tiles() {
+#if SCREEN_ISA == 4
+  _tile_release();
+#endif
+}
