@@ -46,7 +46,7 @@ setup(
     packages=packages(),
     package_dir={**PACKAGES, "stilts_ds.ds_configs": "ds_configs", "stilts_launcher.slurm": "slurm"},
     package_data={
-        "stilts_ds": ["recipes/*.yaml", "report/page.css", "toy/model/*", "py.typed"],
+        "stilts_ds": ["recipes/*.yaml", "report/page.css", "toy/model/*", "execute/drivers/*", "py.typed"],
         "stilts_ds.ds_configs": ["*.json"],
         "stilts_launcher.slurm": ["*.sbatch", "README.md", "profiles/*.yaml"],
     },
