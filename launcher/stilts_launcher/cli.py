@@ -13,8 +13,10 @@ from stilts_ds.config import Recipe, load_recipe, shipped_recipes
 from stilts_ds.errors import UserError, os_problem, print_anywhere, printable
 from stilts_ds.recipe_paths import resolve_paths
 from stilts_ds.run_dir import RunDir
+from stilts_launcher.execute import add_execute, score_files
 
 BENCHMARKS = {
+    "execute": "stilts_bench.execute",
     "kernels": "stilts_bench.kernels",
     "pipeline": "stilts_bench.pipeline",
     "training": "stilts_bench.training",
@@ -87,6 +89,7 @@ def build_parser() -> argparse.ArgumentParser:
         if name == "score":
             part.add_argument("--predictions", type=Path, help="folder <task>/<split>-<language>.tsv|json")
             part.add_argument("--labels", type=Path, help="folder of the same layout")
+            part.add_argument("--verdicts", type=Path, nargs="+", help="file of `stilts execute`; two are compared")
             part.add_argument("--split", default="test", choices=["dev", "test"], help="split to read (default: test)")
             part.add_argument("--output", type=Path, help="also write scores.json, .csv and .md into this folder")
         if name == "report":
@@ -140,6 +143,7 @@ def build_parser() -> argparse.ArgumentParser:
     part.add_argument("--xtreme", type=Path, help="XTREME's download folder")
     part.add_argument("--translated", type=Path, help="folder of translated tasks such as mnli.de, DIR/<language>/...")
     part.add_argument("--text", type=Path, help="folder of <language>.txt files (task mlm)")
+    add_execute(add)
     add("schema", schema, "print the recipe's JSON schema, for editors")
     part = add("doctor", doctor, "check this machine: versions, ranks, collectives, memory, disk, and what fits on it")
     part.add_argument("recipe", nargs="?", help=f"also name the ZeRO stage and batch for {recipes}")
@@ -257,6 +261,9 @@ def score(given: argparse.Namespace) -> int:
 
 
 def _score_folders(given: argparse.Namespace) -> int:
+    if given.verdicts:
+        say(score_files(*given.verdicts))
+        return 0
     from stilts_ds.evaluate.score import score_folder
     from stilts_ds.evaluate.score_tables import scores_markdown, write_scores
     from stilts_ds.tasks.registry import TASKS
