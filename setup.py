@@ -79,7 +79,14 @@ setup(
     ext_modules=[int8_screen()],
     package_data={
         "stilts_kernels.topk.int8": ["*.cpp", "*.h"],
-        "stilts_ds": ["recipes/*.yaml", "noise/keyboards.tsv", "report/page.css", "toy/model/*", "py.typed"],
+        "stilts_ds": [
+            "recipes/*.yaml",
+            "noise/keyboards.tsv",
+            "report/page.css",
+            "toy/model/*",
+            "execute/drivers/*",
+            "py.typed",
+        ],
         "stilts_ds.ds_configs": ["*.json"],
         "stilts_launcher.slurm": ["*.sbatch", "README.md", "profiles/*.yaml"],
     },

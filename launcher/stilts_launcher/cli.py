@@ -15,8 +15,10 @@ from stilts_ds.errors import UserError, check_docstrings, os_problem, print_anyw
 from stilts_ds.recipe_paths import resolve_paths
 from stilts_ds.run_dir import RunDir
 from stilts_launcher import noise
+from stilts_launcher.execute import add_execute
 
 BENCHMARKS = {
+    "execute": "stilts_bench.execute",
     "kernels": "stilts_bench.kernels",
     "pipeline": "stilts_bench.pipeline",
     "training": "stilts_bench.training",
@@ -90,6 +92,7 @@ def build_parser() -> argparse.ArgumentParser:
         if name == "score":
             part.add_argument("--predictions", type=Path, help="folder <task>/<split>-<language>.tsv|json")
             part.add_argument("--labels", type=Path, help="folder of the same layout")
+            part.add_argument("--verdicts", type=Path, nargs="+", help="file of `stilts execute`; two are compared")
             part.add_argument("--split", default="test", choices=["dev", "test"], help="split to read (default: test)")
             part.add_argument(
                 "--benchmark", choices=["xtreme", "xtreme-r"], help="all of its tasks, missing ones named"
@@ -150,6 +153,7 @@ def build_parser() -> argparse.ArgumentParser:
     part.add_argument("--translated", type=Path, help="folder of translated tasks such as mnli.de, DIR/<language>/...")
     part.add_argument("--text", type=Path, help="folder of <language>.txt files (task mlm)")
     noise.add_arguments(add("noise", noise.write, "write noisy test sets of a task as files in the benchmark's layout"))
+    add_execute(add)
     add("schema", schema, "print the recipe's JSON schema, for editors")
     part = add("doctor", doctor, "check this machine: versions, ranks, collectives, memory, disk, and what fits on it")
     part.add_argument("recipe", nargs="?", help=f"also name the ZeRO stage and batch for {recipes}")

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from stilts_ds.config import Recipe
 from stilts_ds.run_dir import git_commit, versions
+from stilts_launcher.execute import languages_state, sandbox_state
 from stilts_launcher.rank_place import OWN_CODE_ONLY, free_port
 
 PROBE_SECONDS = 120
@@ -50,7 +51,17 @@ def examine(recipe: Recipe | None = None, trial: bool = False) -> int:
         except Exception as problem:  # a check that fails is a finding, whatever it raises
             failed += 1
             print(f"FAIL  {name}: {str(problem).splitlines()[-1] if str(problem) else type(problem).__name__}")
+    _show_execution()
     return 1 if failed else 0
+
+
+def _show_execution() -> None:
+    """Training needs no sandbox: where it cannot be had, that is said and is no failure."""
+    for name, state in (("sandbox", sandbox_state), ("languages", languages_state)):
+        try:
+            print(f"ok    {name}: {state()}")
+        except Exception as problem:
+            print(f"none  {name}: {problem}")
 
 
 def _versions() -> str:

@@ -5,10 +5,14 @@ from __future__ import annotations
 import argparse
 
 from stilts_ds.errors import UserError
+from stilts_launcher.execute import score_files
 
 
 def score_folders(given: argparse.Namespace) -> str:
-    """The scores of a predictions folder against a labels folder; also written into files where `--output` says."""
+    """The scores of a predictions folder against a labels folder, or of verdicts; also written into files where
+    `--output` says."""
+    if given.verdicts:
+        return score_files(*given.verdicts)
     from stilts_ds.evaluate.score import score_folder
     from stilts_ds.evaluate.score_tables import scores_markdown, write_scores
     from stilts_ds.tasks.benchmarks import XTREME, get_benchmark

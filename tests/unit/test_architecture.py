@@ -24,6 +24,7 @@ LAYERS = [
     "errors",
     "escape",
     "hub_client",
+    "execute",
     "values",
     "phase_status",
     "run_dir",
@@ -76,6 +77,8 @@ HEAVY = {  # package -> the modules (or packages of modules) that may name it
     "mpi4py": ["stilts_launcher.discover", "stilts_launcher.doctor"],
 }
 LIGHT = [
+    "stilts_ds.execute.floors",
+    "stilts_launcher.execute",
     "stilts_launcher.cli",
     "stilts_launcher.discover",
     "stilts_launcher.local",
@@ -162,6 +165,14 @@ def test_the_kernels_stand_on_torch_and_triton_alone(name: str) -> None:
     allowed = {"torch", "triton", "stilts_kernels", *sys.stdlib_module_names}
     for target, _ in imports(MODULES[name]):
         assert target.split(".")[0] in allowed, f"{name} imports {target}"
+
+
+@pytest.mark.parametrize("name", [name for name in MODULES if name.startswith("stilts_ds.execute")])
+def test_executing_programs_stands_on_the_standard_library(name: str) -> None:
+    """So that it can be read in one sitting, copied to a machine that has nothing, and carried into the sandbox."""
+    for target, _ in imports(MODULES[name]):
+        alone = target.split(".")[0] in sys.stdlib_module_names
+        assert alone or target.startswith(("stilts_ds.execute", "stilts_ds.errors")), f"{name} imports {target}"
 
 
 @pytest.mark.parametrize("name", [name for name in MODULES if name.startswith("stilts_kernels.")])

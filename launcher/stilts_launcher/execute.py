@@ -1,0 +1,161 @@
+"""`stilts execute`: programs from a file into the sandbox, verdicts into a file, scores and floors onto the screen."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from stilts_ds.errors import UserError, counted, printable
+from stilts_ds.execute.benchmarks import READERS, Problem, read_problems, read_samples
+from stilts_ds.execute.errata import known_errata
+from stilts_ds.execute.floors import Floor, floors
+from stilts_ds.execute.languages import LANGUAGES, missing, toolchain
+from stilts_ds.execute.passk import paired_difference, score_verdicts, scores_table
+from stilts_ds.execute.policy import find_bwrap, find_python
+from stilts_ds.execute.pool import JUDGES, Settings, execute, tool_path
+from stilts_ds.execute.probe import LAYERS
+from stilts_ds.execute.programs import Program, Verdict, read_programs, read_verdicts, write_verdicts
+from stilts_ds.execute.worker import Worker
+
+
+def add_execute(add: Callable[[str, Any, str], argparse.ArgumentParser]) -> None:
+    """Declare the verb and its options."""
+    part = add("execute", run_programs, "run programs that a model wrote in a sandbox and write a verdict for each")
+    part.add_argument("programs", type=Path, nargs="?", help="JSON lines of programs, or of samples of a benchmark")
+    part.add_argument("-o", "--output", type=Path, required=True, metavar="FILE", help="verdicts, as JSON lines")
+    part.add_argument("--benchmark", choices=sorted(READERS), help="whose problems the samples answer")
+    part.add_argument("--problems", type=Path, metavar="FILE", help="the benchmark's file, as its authors ship it")
+    part.add_argument("--split", choices=["prompt", "train", "dev", "test"], help="only problems of this split")
+    part.add_argument("--canonical", action="store_true", help="execute the benchmark's own solutions")
+    part.add_argument("--floors", action="store_true", help="also score constant, empty and shuffled programs")
+    part.add_argument("--workers", type=int, default=2, metavar="N", help="programs at a time (default: 2)")
+    part.add_argument("--seconds", type=float, default=3.0, metavar="S", help="CPU seconds of a program (default: 3)")
+    part.add_argument("--judge", choices=JUDGES, default="strict", help="how answers are compared (default: strict)")
+    part.add_argument("--one-process", action="store_true", help="program and tests together: faster, verdicts weak")
+    part.add_argument("--readable", action="append", default=[], metavar="DIR", help="shown read-only in the sandbox")
+    part.add_argument("--skip-bad", action="store_true", help="execute the rest where rows are faulty")
+
+
+def run_programs(given: argparse.Namespace) -> int:
+    """The verb. Raises UserError for faulty files, options that do not go together, and a missing layer."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    settings = Settings(
+        workers=given.workers,
+        seconds=given.seconds,
+        judge=given.judge,
+        apart=not given.one_process,
+        readable=tuple(str(Path(folder).resolve()) for folder in given.readable),
+    )
+    problems = _problems(given)
+    programs, faults = _programs(given, problems)
+    for fault in faults:
+        print(printable(f"left out: {fault}"))
+    verdicts = execute(programs, settings)
+    write_verdicts(given.output, verdicts)
+    floor_rows = floors(list(problems.values()), settings) if given.floors else []
+    versions = _versions(programs, settings)
+    _write_summary(given.output.with_suffix(".summary.json"), settings, versions, verdicts, floor_rows)
+    print(printable(_shown(given, problems, verdicts, settings, versions, floor_rows)))
+    return 0
+
+
+def _problems(given: argparse.Namespace) -> dict[str, Problem]:
+    if (given.benchmark is None) != (given.problems is None):
+        raise UserError("--benchmark and --problems go together: whose problems, and the file that holds them")
+    if given.benchmark is None:
+        if given.canonical or given.floors or given.split:
+            raise UserError("--canonical, --floors and --split need --benchmark and --problems")
+        return {}
+    return read_problems(given.benchmark, given.problems, given.split)
+
+
+def _programs(given: argparse.Namespace, problems: dict[str, Problem]) -> tuple[list[Program], list[str]]:
+    if given.canonical:
+        if given.programs is not None:
+            raise UserError("--canonical executes the benchmark's own solutions: give no file of programs beside it")
+        programs = [problem.program(problem.canonical) for problem in problems.values() if problem.canonical]
+        if not programs:
+            raise UserError(f"{given.problems}: the benchmark has no solutions for this language")
+        return programs, []
+    if given.programs is None:
+        raise UserError("give a file of programs, or --canonical with a benchmark")
+    if problems:
+        return read_samples(given.programs, problems, given.skip_bad)
+    return read_programs(given.programs, given.skip_bad)
+
+
+def _versions(programs: list[Program], settings: Settings) -> dict[str, str]:
+    path = tool_path(settings)
+    languages = dict.fromkeys(program.language for program in programs)
+    present = [name for name in languages if not missing(name, path)]
+    return {name: toolchain(name, find_python()[0], path) for name in present}
+
+
+def _write_summary(
+    path: Path, settings: Settings, versions: dict[str, str], verdicts: list[Verdict], floor_rows: list[Floor]
+) -> None:
+    """What a score depends on beside the programs: settings and versions."""
+    scores = []
+    for score in score_verdicts(verdicts):
+        values = {f"pass@{k}": None if value is None else float(value) for k, value in score.values.items()}
+        scores.append({**asdict(score), "values": values})
+    summary = {
+        "settings": asdict(settings),
+        "toolchains": versions,
+        "scores": scores,
+        "floors": [asdict(floor) for floor in floor_rows],
+    }
+    path.write_text(json.dumps(summary, indent=1) + "\n", encoding="ascii")
+
+
+def _shown(
+    given: argparse.Namespace,
+    problems: dict[str, Problem],
+    verdicts: list[Verdict],
+    settings: Settings,
+    versions: dict[str, str],
+    floor_rows: list[Floor],
+) -> str:
+    lines = [scores_table(score_verdicts(verdicts), versions), f"judge: {settings.judge}; verdicts: {given.output}"]
+    for floor in floor_rows:
+        share = 100 * floor.passed / floor.problems
+        named = f"{floor.kind} {floor.text!r}" if floor.text else floor.kind
+        lines.append(f"floor of {floor.language}, {named}: {floor.passed} of {floor.problems} ({share:.2f} %)")
+    errata = known_errata(given.benchmark or "", problems)
+    if errata:
+        lines.append(f"{counted(len(errata), 'problem')} with known errata: {', '.join(sorted(errata))}")
+    return "\n".join(lines)
+
+
+def score_files(path: Path, other: Path | None = None, *more: Path) -> str:
+    """pass@k of a verdicts file, and its difference to another's. Executes nothing."""
+    if more:
+        raise UserError("--verdicts takes one file, or two to compare")
+    verdicts = read_verdicts(path)
+    shown = scores_table(score_verdicts(verdicts), {})
+    if other is None:
+        return shown
+    difference = paired_difference(verdicts, read_verdicts(other))
+    interval = f"{100 * difference.low:+.2f} to {100 * difference.high:+.2f}"
+    over = counted(difference.problems, "problem")
+    return f"{shown}\npass@1 less that of {other}: {100 * difference.value:+.2f} ({interval}, bootstrap over {over})"
+
+
+def sandbox_state() -> str:
+    """For `stilts doctor`: the layers that hold here. Raises Refused, which names the one that does not."""
+    worker = Worker()
+    worker.close()
+    user = "this user" if worker.uid is None else f"user {worker.uid}"
+    return f"{find_bwrap()} as {user}; tried and held: {', '.join(LAYERS)}"
+
+
+def languages_state() -> str:
+    """For `stilts doctor`: languages whose programs can be executed, and commands that others lack."""
+    present = [f"{language.title} ({toolchain(name)})" for name, language in LANGUAGES.items() if not missing(name)]
+    absent = [f"{language.title} ({', '.join(missing(name))})" for name, language in LANGUAGES.items() if missing(name)]
+    return ", ".join(present) + (f"; withheld for lack of commands: {', '.join(absent)}" if absent else "")

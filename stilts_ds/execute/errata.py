@@ -1,0 +1,40 @@
+"""Problems known to be faulty or special, by benchmark: what is wrong with them, not with a model.
+
+Each was found by executing the benchmark's own solutions (docs/execute.md has the command).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+OBJECTS = "its tests need objects, types or modules of the program: one process, a weak verdict"
+INDENTED = "the canonical solution is indented wrongly"
+CONVERTED = "the conversion from MBPP damaged a text of the test"
+
+ERRATA: dict[str, dict[str, str]] = {
+    "mbpp": {
+        "MBPP/123": "the canonical solution takes about four CPU seconds and more on slow machines",
+        **dict.fromkeys(("MBPP/367", "MBPP/533", "MBPP/596", "MBPP/601", "MBPP/927"), OBJECTS),
+    },
+    "mbpp_sanitized": {
+        "MBPP/123": "the canonical solution takes about four CPU seconds and more on slow machines",
+        "MBPP/596": OBJECTS,
+    },
+    "mbxp": {
+        **dict.fromkeys(
+            ("MBPP/56", "MBPP/349", "MBPP/899", "MBPP/967"),
+            "the entry point is called check, as the tests' function is; it is renamed here, so that the problem works",
+        ),
+        **dict.fromkeys(("MBPP/64", "MBPP/966"), INDENTED),
+        **dict.fromkeys(("MBPP/367", "MBPP/927"), "the tests need a tree that the conversion left out"),
+        "MBPP/601": "the tests need a class that the conversion left out",
+        "MBPP/341": "the test expects a set's order, which differs between versions of Python",
+        "MBPP/596": "the test expects sizes in bytes, which differ between versions of Python",
+        **dict.fromkeys(("MBPP/160", "MBPP/607", "MBPP/631", "MBPP/642"), CONVERTED),
+    },
+}
+
+
+def known_errata(benchmark: str, problems: Collection[str]) -> dict[str, str]:
+    """Of these problems those with a known erratum, and what it is."""
+    return {name: text for name, text in ERRATA.get(benchmark, {}).items() if name in problems}

@@ -1,0 +1,149 @@
+"""The files of `stilts execute`: bad rows are named by line and remedy, verdicts come back as they were written."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import stilts
+from sandboxes import needs_sandbox
+
+from stilts_ds.errors import UserError
+from stilts_ds.execute import Program, Settings, Verdict, execute, read_programs, read_verdicts, write_verdicts
+
+pytestmark = pytest.mark.processes
+
+GOOD = {"id": "p/0", "program": "def f(x):\n    return x\n", "tests": "assert f(1) == 1\n", "entry": "f"}
+BAD: dict[str, tuple[Any, str]] = {
+    "no id": ({**GOOD, "id": None}, "has no 'id'; give the problem's name"),
+    "empty id": ({**GOOD, "id": ""}, "has no 'id'"),
+    "no program": ({key: GOOD[key] for key in ("id", "tests", "entry")}, "has no 'program'; add it"),
+    "program of another type": ({**GOOD, "program": ["x"]}, "'program' is [\"x\"], and a text is needed"),
+    "unknown language": ({**GOOD, "language": "pyton"}, "unknown language 'pyton'; did you mean python"),
+    "unknown key": ({**GOOD, "test": "x"}, "unknown key 'test'; did you mean tests"),
+    "null characters": ({**GOOD, "program": "x\0y"}, "holds a null character, so it is no source text"),
+    "ten megabytes": (
+        {**GOOD, "program": "#" * 10_000_000},
+        "the program has 10,000,000 characters, more than 1,048,576",
+    ),
+    "tests that do not parse": ({**GOOD, "tests": "assert f(1 == "}, "the tests are no Python"),
+    "no tests": ({**GOOD, "tests": " \n"}, "'tests' are empty, and every program would pass"),
+    "no entry point": ({**GOOD, "entry": ""}, "'entry' is ''; name the function that the tests call"),
+    "an entry point that is no name": ({**GOOD, "entry": "f()"}, "'entry' is 'f()'"),
+    "a sample that is no number": ({**GOOD, "sample": "two"}, "'sample' is \"two\"; number samples 0, 1, 2, ..."),
+    "a list": ([1, 2], "not a JSON object; write one object a line"),
+}
+
+
+def write(path: Path, *rows: Any) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+@pytest.mark.parametrize("kind", BAD)
+def test_a_bad_row_is_named_by_line_and_remedy_and_the_rest_is_kept_if_asked(kind: str, tmp_path: Path) -> None:
+    row, message = BAD[kind]
+    path = write(tmp_path / "programs.jsonl", GOOD, row, {**GOOD, "id": "p/1"})
+    with pytest.raises(UserError) as refusal:
+        read_programs(path)
+    assert f"{path}:2: " in str(refusal.value) and message in str(refusal.value)
+    assert "--skip-bad" in str(refusal.value)
+    programs, faults = read_programs(path, skip_bad=True)
+    assert [program.id for program in programs] == ["p/0", "p/1"] and len(faults) == 1
+
+
+def test_the_same_sample_twice_is_refused_with_both_lines(tmp_path: Path) -> None:
+    path = write(tmp_path / "programs.jsonl", GOOD, {**GOOD, "sample": 1}, GOOD)
+    with pytest.raises(UserError, match=r"programs.jsonl:3: id 'p/0', sample 0 stands in .*programs.jsonl:1 already"):
+        read_programs(path)
+
+
+def test_binary_files_broken_json_and_damaged_gzip_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "programs.jsonl"
+    path.write_bytes(b"\xff\xfe\x00binary\n")
+    with pytest.raises(UserError, match=r"programs.jsonl:1: not UTF-8 text"):
+        read_programs(path)
+    path.write_text('{"id": 1,\n')
+    with pytest.raises(UserError, match=r"programs.jsonl:1: not JSON"):
+        read_programs(path)
+    path.write_bytes(gzip.compress(json.dumps(GOOD).encode())[:-9])
+    with pytest.raises(UserError, match="the compressed file is damaged"):
+        read_programs(path)
+    path.write_text("\n")
+    with pytest.raises(UserError, match="no program to execute in it"):
+        read_programs(path)
+
+
+def test_a_gzipped_file_is_read_as_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "programs.jsonl.gz"
+    path.write_bytes(gzip.compress(json.dumps(GOOD).encode()))
+    assert read_programs(path) == ([Program(**GOOD)], [])
+
+
+def test_verdicts_are_read_as_they_were_written_and_steer_no_terminal(tmp_path: Path) -> None:
+    verdicts = [
+        Verdict("p/0", 0, "python", "passed", seconds=0.5, limit=3.0),
+        Verdict("p/0", 1, "python", "error", "\x1b]0;owned\x07 \u202e", weak=True),
+    ]
+    path = tmp_path / "verdicts.jsonl"
+    write_verdicts(path, verdicts)
+    assert read_verdicts(path) == verdicts
+    assert path.read_bytes().isascii() and b"\x1b" not in path.read_bytes()
+    assert [entry.name for entry in tmp_path.iterdir()] == ["verdicts.jsonl"]
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ({"verdict": "pass"}, "unknown verdict 'pass'; did you mean passed"),
+        ({"sample": "0"}, "'sample' is no number"),
+        ({"passed": True}, "unknown key 'passed'"),
+    ],
+)
+def test_verdict_files_are_checked(row: dict[str, Any], message: str, tmp_path: Path) -> None:
+    whole = {"id": "p", "sample": 0, "language": "python", "verdict": "passed"}
+    with pytest.raises(UserError, match=f"v.jsonl:1: {message}"):
+        read_verdicts(write(tmp_path / "v.jsonl", {**whole, **row}))
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"workers": 0}, "workers is 0: give 1 to 256"),
+        ({"seconds": 0}, "seconds is 0: give 0.1 to 3600"),
+        ({"judge": "kind"}, "judge is 'kind': give strict, benchmark, exit-status"),
+    ],
+)
+def test_settings_are_checked(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        Settings(**settings)
+
+
+def test_an_exit_status_is_no_verdict_on_python() -> None:
+    with pytest.raises(UserError, match="use strict or benchmark for Python"):
+        execute([Program(**GOOD)], Settings(judge="exit-status"))
+
+
+@needs_sandbox
+def test_the_command_writes_verdicts_a_summary_and_a_table(tmp_path: Path) -> None:
+    path = write(tmp_path / "programs.jsonl", GOOD, {**GOOD, "sample": 1, "program": "def f(x): return 2"}, [1])
+    refused = stilts("execute", path, "-o", "v.jsonl", cwd=tmp_path, status=2)
+    assert "programs.jsonl:3: not a JSON object" in refused and not (tmp_path / "v.jsonl").exists()
+    shown = stilts("execute", path, "-o", "v.jsonl", "--skip-bad", cwd=tmp_path)
+    assert "left out: " in shown and "judge: strict" in shown and "50.00" in shown
+    summary = json.loads((tmp_path / "v.summary.json").read_text())
+    assert summary["toolchains"]["python"].startswith("Python 3.")
+    assert summary["scores"][0]["values"] == {"pass@1": 0.5, "pass@10": None, "pass@100": None}
+    scored = stilts("score", "--verdicts", "v.jsonl", "v.jsonl", cwd=tmp_path)
+    assert "pass@1 less that of v.jsonl: +0.00 (+0.00 to +0.00, bootstrap over 1 problem)" in scored
+
+
+def test_options_that_need_each_other_are_named(tmp_path: Path) -> None:
+    path = write(tmp_path / "programs.jsonl", GOOD)
+    shown = stilts("execute", path, "-o", "v.jsonl", "--benchmark", "humaneval", cwd=tmp_path, status=2)
+    assert "--benchmark and --problems go together" in shown
+    shown = stilts("execute", path, "-o", "v.jsonl", "--floors", cwd=tmp_path, status=2)
+    assert "--canonical, --floors and --split need --benchmark" in shown

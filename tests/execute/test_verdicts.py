@@ -1,0 +1,182 @@
+"""Verdicts: what passes, what does not, which are weak, and how long a program may take."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+import hostile
+import pytest
+from sandboxes import needs_sandbox, skip_without
+
+from stilts_ds.execute import Program, Settings, Verdict, execute
+from stilts_ds.execute.languages import LANGUAGES
+from stilts_ds.execute.pool import Workers
+from stilts_ds.execute.programs import VERDICTS
+
+pytestmark = [needs_sandbox, pytest.mark.processes]
+QUICK = Settings(workers=2, seconds=1.0, rerun=False)
+
+
+def verdicts_of(*rows: tuple[str, str], settings: Settings = QUICK, entry: str = "f") -> list[Verdict]:
+    """Verdicts of (program, tests) pairs, in one call."""
+    programs = [Program(f"p/{number}", program, tests, "python", entry) for number, (program, tests) in enumerate(rows)]
+    return execute(programs, settings)
+
+
+def test_values_of_every_plain_type_arrive_as_they_were_returned() -> None:
+    values = (
+        "None", "True", "-7", "10 ** 5000", "2.5", "float('inf')", "'\\ud800 text'", "b'raw'", "1 + 2j", "[1, [2]]",
+        "(1, (2,))", "{1, 2}", "frozenset({1})", "{(1, 2): [3], None: {4}}", "range(1, 9, 2)", "bytearray(b'x')",
+    )  # fmt: skip
+    rows = [
+        (f"def f(x):\n    return {value}", f"got = f({value})\nassert got == {value} and type(got) is type({value})")
+        for value in values
+    ]
+    assert [verdict.verdict for verdict in verdicts_of(*rows)] == ["passed"] * len(values)
+
+
+def test_arguments_arrive_as_the_tests_gave_them() -> None:
+    program = "def f(*args, **named):\n    return repr((args, named))"
+    given = "(1, 2.5, 'x', [None, True], {'a': (1, {2})}, key=b'raw')"
+    assert verdicts_of((program, f"assert f{given} == repr((lambda *a, **n: (a, n)){given})"))[0].passed
+
+
+def test_dictionaries_and_iterators_of_the_standard_library_count_as_what_they_hold() -> None:
+    program = "import collections\ndef f(kind):\n    return {}"
+    rows = [
+        (program.format("collections.Counter('aab')"), "assert f(1) == {'a': 2, 'b': 1}"),
+        (program.format("collections.deque([1, 2])"), "assert f(1) == [1, 2]"),
+        (program.format("collections.namedtuple('P', 'x y')(1, 2)"), "assert f(1) == (1, 2)"),
+        (program.format("(n * n for n in range(4))"), "assert list(f(1)) == [0, 1, 4, 9]"),
+        (program.format("{1: 2}.keys()"), "assert f(1) == {1}"),
+        ("import re\ndef f(text):\n    return re.match('a', text)", "assert f('ab') and not f('b')"),
+    ]
+    assert [verdict.verdict for verdict in verdicts_of(*rows)] == ["passed"] * len(rows)
+
+
+def test_wrong_programs_are_told_apart_by_how_they_are_wrong() -> None:
+    rows = [
+        ("def f(x):\n    return x + 1", "assert f(1) == 1"),
+        ("def f(x):\n    return undefined", "assert f(1) == 1"),
+        ("def f(x):\n    return object()", "assert f(1) == 1"),
+        ("def f(x)\n    return 1", "assert f(1) == 1"),
+        ("def g(x):\n    return 1", "assert f(1) == 1"),
+        ("def f(x):\n    while True: pass", "assert f(1) == 1"),
+        ("def f(x):\n    return 1", "assert 1 == 1"),
+        ("def f(x):\n    raise SystemExit(0)", "try:\n    f(1)\nexcept BaseException:\n    pass"),
+    ]
+    expected = ["failed", "error", "wrong-type", "error", "error", "timeout", "bad-tests", "error"]
+    seen = verdicts_of(*rows)
+    assert [verdict.verdict for verdict in seen] == expected
+    assert set(expected) < set(VERDICTS)
+    assert "does not define f" in seen[4].reason and "never call f" in seen[6].reason
+
+
+def test_an_exception_that_the_tests_expect_is_a_pass() -> None:
+    tests = "try:\n    f(1)\n    assert False\nexcept ValueError:\n    pass"
+    assert verdicts_of(("def f(x):\n    raise ValueError('no')", tests))[0].passed
+    assert not verdicts_of(("def f(x):\n    raise KeyError('no')", tests))[0].passed
+
+
+def test_tests_that_need_the_programs_objects_get_one_process_and_a_weak_verdict() -> None:
+    tree = "class Node:\n    def __init__(self, value): self.value = value\ndef f(node):\n    return node.value"
+    kinds = "def f(values, kind):\n    return [value for value in values if not isinstance(value, kind)]"
+    weak_objects, weak_types, strong = verdicts_of(
+        (tree, "root = Node(3)\nassert f(root) == 3"),
+        (kinds, "assert f([1, 'a'], int) == ['a']"),
+        ("def f(x):\n    return x", "assert f(3) == 3"),
+    )
+    assert weak_objects.passed and weak_objects.weak
+    assert weak_types.passed and weak_types.weak
+    assert strong.passed and not strong.weak
+
+
+def test_a_program_cannot_choose_the_weak_way() -> None:
+    """It may say that its answer is an object; that is a wrong type, and no reason to give it the tests."""
+    program = "class Same:\n    def __eq__(self, other): return True\ndef f(x):\n    return Same()"
+    [verdict] = verdicts_of((program, "assert f(1) == 1"))
+    assert (verdict.verdict, verdict.weak) == ("wrong-type", False)
+
+
+def test_a_slow_problem_gets_ten_times_its_own_solutions_seconds_and_a_second_chance_alone() -> None:
+    slow = "import time\ndef f(x):\n    while time.process_time() < {}: pass\n    return x\n"
+    tests = "assert f(1) == 1"
+    programs = [
+        Program("slow", slow.format(1.3), tests, "python", "f", canonical=slow.format(0.3)),
+        Program("quick", slow.format(1.3), tests, "python", "f", canonical="def f(x): return x"),
+    ]
+    right, wrong = execute(programs, Settings(workers=1, seconds=1.0))
+    assert right.passed and right.alone and right.limit >= 3
+    assert wrong.verdict == "timeout" and wrong.alone and wrong.limit == 1.0
+
+
+def test_verdicts_come_in_the_order_of_the_programs() -> None:
+    rows = [(f"def f(x):\n    return {number}", "assert f(1) % 3 == 0") for number in range(20)]
+    seen = verdicts_of(*rows)
+    assert [verdict.id for verdict in seen] == [f"p/{number}" for number in range(20)]
+    assert [verdict.passed for verdict in seen] == [number % 3 == 0 for number in range(20)]
+
+
+def test_a_worker_that_dies_is_replaced_and_only_its_sample_is_lost() -> None:
+    workers = Workers(QUICK)
+    programs = [Program(str(n), "def f(x): return x", "assert f(1) == 1", "python", "f") for n in range(3)]
+    with workers.of("python", 1) as started:
+        os.kill(started[0].process.pid, signal.SIGKILL)
+        seen = workers.run(started, programs, lambda program: 1.0, lambda verdict: None)
+    assert [verdict.verdict for verdict in seen] == ["error", "passed", "passed"]
+    assert "new one was started" in seen[0].reason
+
+
+@pytest.mark.parametrize("language", ["javascript", "php", "ruby", "perl"])
+def test_script_languages_are_judged_in_two_processes(language: str) -> None:
+    skip_without(language)
+    honest, tests = hostile.HONEST[language], hostile.TESTS[language]
+    wrong = honest.replace("+", "*")
+    forged = {
+        "javascript": "is equal to everything",
+        "php": "is true",
+        "ruby": "is equal to everything",
+        "perl": "overloads eq",
+    }[language]
+    texts = [honest, wrong, hostile.ATTACKS[language][forged], hostile.ATTACKS[language]["exits"]]
+    programs = [Program(str(number), text, tests, language, "add") for number, text in enumerate(texts)]
+    seen = execute(programs, QUICK)
+    assert [verdict.passed for verdict in seen] == [True, False, False, False]
+    assert not any(verdict.weak for verdict in seen)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("language", ["go", "java", "cpp"])
+def test_compiled_languages_are_judged_in_one_process_and_say_so(language: str) -> None:
+    skip_without(language)
+    texts = [hostile.HONEST[language], hostile.HONEST[language].replace("+", "*"), hostile.ATTACKS[language]["exits"]]
+    programs = [Program(str(n), text, hostile.TESTS[language], language, "add") for n, text in enumerate(texts)]
+    seen = execute(programs, Settings(workers=1))
+    assert [(verdict.passed, verdict.weak) for verdict in seen] == [(True, True), (False, True), (False, True)]
+
+
+def test_a_benchmarks_loose_comparison_is_a_setting() -> None:
+    skip_without("php")
+    tests = hostile.TESTS["php"]
+    programs = [Program("p", hostile.ATTACKS["php"]["is true"], tests, "php", "add")]
+    [strict] = execute(programs, QUICK)
+    [loose] = execute(programs, Settings(judge="benchmark", rerun=False))
+    assert (strict.verdict, loose.verdict) == ("failed", "passed")
+
+
+def test_a_missing_toolchain_withholds_and_fails_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    from dataclasses import replace
+
+    monkeypatch.setitem(LANGUAGES, "perl", replace(LANGUAGES["perl"], commands=("perl-that-is-nowhere",)))
+    from stilts_ds.execute.languages import missing
+
+    missing.cache_clear()
+    programs = [
+        Program("p", hostile.HONEST["perl"], hostile.TESTS["perl"], "perl", "add"),
+        Program("q", hostile.HONEST["python"], hostile.TESTS["python"], "python", "add"),
+    ]
+    withheld, passed = execute(programs, QUICK)
+    missing.cache_clear()
+    assert withheld.verdict == "withheld" and "perl-that-is-nowhere" in withheld.reason
+    assert passed.passed
