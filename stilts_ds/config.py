@@ -91,7 +91,7 @@ class DataPart(Part):
         "`exclude` leaves them out of training",
     )
     max_train_examples: int | None = Field(
-        None, ge=1, description="train on N examples of each task, drawn from its files in proportion to their sizes"
+        None, ge=1, description="train on N examples of each task, drawn from all its files"
     )
 
     @model_validator(mode="after")
@@ -109,15 +109,11 @@ class SamplingPart(Part):
     )
     temperature: float = Field(1.0, gt=0, description="T in p ~ min(n, cap)^(1/T)")
     cap: int | None = Field(None, ge=1, description="cap on a task's size in that formula")
-    mlm_share: float | None = Field(
-        None, gt=0, lt=1, description="share of `mlm` beside other tasks; null: it is weighted as any task"
-    )
+    mlm_share: float | None = Field(None, gt=0, lt=1, description="share of `mlm` beside other tasks; null: by weight")
     language_exponent: float = Field(
         0.3, ge=0, le=1, description="alpha in p ~ n^alpha for a language's n rows of text (Conneau et al. 2020, 3.1)"
     )
-    unit: Literal["step", "example"] = Field(
-        "step", description="draw one task for a whole step (as jiant does), or one for each example of it"
-    )
+    unit: Literal["step", "example"] = Field("step", description="draw a task for each step (as jiant does) or example")
 
     @model_validator(mode="after")
     def _settings_act(self) -> SamplingPart:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.metadata
-import json
 import logging
 import math
 import re
@@ -16,6 +15,7 @@ from stilts_ds.config import EvaluationPart, Recipe
 from stilts_ds.errors import UserError
 from stilts_ds.model_kinds import GATED, Sees, sees_of, ties_output
 from stilts_ds.run_dir import hash_file, hash_json, read_json
+from stilts_ds.weight_files import parameter_count, shards_in, weight_files, weights_header
 
 log = logging.getLogger(__name__)
 TOY = Path(__file__).parent / "toy" / "model"
@@ -150,10 +150,6 @@ def read_config(folder: Path) -> dict[str, Any]:
         if size is not None and (isinstance(size, bool) or not isinstance(size, int) or not 0 <= size <= most):
             raise UserError(f"{path}: {name} is {str(size)[:40]}; {remedy}")
     return config
-
-
-def weight_files(folder: Path) -> list[Path]:
-    return sorted([*folder.glob("*.safetensors"), *folder.glob("pytorch_model*.bin")])
 
 
 def fingerprint(path: str, revision: str | None) -> str:
@@ -311,7 +307,7 @@ def size_of(config: dict[str, Any], name: str) -> int | None:
 def _encoder_shapes(folder: Path, vocabulary: int) -> tuple[list[int], int] | None:
     """Shape of the word embeddings in the weight files, and the values of the whole encoder; None without them."""
     shapes = {name: tensor["shape"] for file in sorted(folder.glob("*.safetensors"))
-              for name, tensor in _header(file)[1].items() if name != "__metadata__"}  # fmt: skip
+              for name, tensor in weights_header(file)[1].items() if name != "__metadata__"}  # fmt: skip
     words = [
         name
         for name, shape in shapes.items()
@@ -332,66 +328,6 @@ def _encoder_shapes(folder: Path, vocabulary: int) -> tuple[list[int], int] | No
 def _is_mask(name: str, shape: list[int]) -> bool:
     """Whether a tensor is a mask of attention that old versions of transformers saved beside the weights."""
     return MASKS.search(name) is not None and len(shape) in (0, 4)
-
-
-def check_weights(folder: Path) -> None:
-    """Raise UserError where a weight file is missing, cut short, or no safetensors file although it is called so."""
-    files = weight_files(folder)
-    for index in folder.glob("*.safetensors.index.json"):
-        wanted = set(shards_in(index).values())
-        missing = sorted(wanted - {file.name for file in files})
-        if missing:
-            raise UserError(f"{folder} lacks {missing[0]}, which {index.name} names; fetch the model again")
-    if not files:
-        raise UserError(f"{folder} has no weights (*.safetensors or pytorch_model*.bin); fetch the model again")
-    for file in files:
-        if file.suffix == ".safetensors":
-            length, header = _header(file)
-            ends = [tensor["data_offsets"][1] for name, tensor in header.items() if name != "__metadata__"]
-            expected = 8 + length + max(ends, default=0)
-            if file.stat().st_size != expected:
-                size = file.stat().st_size
-                raise UserError(f"{file} has {size} of {expected} bytes; copy or download it again")
-
-
-def shards_in(index: Path) -> dict[str, str]:
-    """The weight file of each parameter of a split model. Raises UserError for what names no file beside the index."""
-    found = read_json(index)
-    places = found.get("weight_map") if isinstance(found, dict) else None
-    plain = isinstance(places, dict) and all(isinstance(f, str) and f == Path(f).name for f in places.values())
-    if not isinstance(places, dict) or not plain:
-        raise UserError(f"{index} is no index of weight files; fetch the model again")
-    return places
-
-
-def parameter_count(path: str) -> int | None:
-    """Parameters in a model folder, read off its weight files' headers; None for hub models and other formats."""
-    folder = Path(path)
-    files = sorted(folder.glob("*.safetensors")) if folder.exists() else []
-    return sum(_parameters_in(file) for file in files) or None
-
-
-def _parameters_in(file: Path) -> int:
-    return sum(math.prod(tensor["shape"]) for name, tensor in _header(file)[1].items() if name != "__metadata__")
-
-
-def _header(file: Path) -> tuple[int, dict[str, Any]]:
-    """Length in bytes and content of a safetensors file's header."""
-    with open(file, "rb") as data:
-        length = int.from_bytes(data.read(8), "little")
-        if not 0 < length < min(100_000_000, file.stat().st_size):
-            raise UserError(f"{file} is no safetensors file (its header is damaged); copy or download it again")
-        try:
-            header = json.loads(data.read(length))
-            for name, tensor in header.items():
-                if name != "__metadata__":
-                    numbers = [*tensor["shape"], *tensor["data_offsets"]]
-                    sensible = all(type(n) is int and 0 <= n < 1 << 50 for n in numbers)
-                    if len(tensor["data_offsets"]) != 2 or not sensible:
-                        raise ValueError(f"{name[:60]!r} has no sensible shape")
-            return length, header
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-            raise UserError(f"{file}: its header is damaged ({error}); copy or download it again") from error
 
 
 def longest_row(path: str) -> int | None:

@@ -10,9 +10,10 @@ from pathlib import Path
 from stilts_ds.config import Recipe
 from stilts_ds.errors import UserError
 from stilts_ds.hub_client import Repository, ask_hub, cache_home, offline_by_setting
-from stilts_ds.model_files import TOKENIZER_FILES, check_weights, model_folder, model_path
+from stilts_ds.model_files import TOKENIZER_FILES, model_folder, model_path
 from stilts_ds.run_dir import hash_file, write_json
 from stilts_ds.sources.hub import COMMIT, HUB_SECONDS, kept_commits
+from stilts_ds.weight_files import check_weights
 
 log = logging.getLogger(__name__)
 SHA256 = re.compile(r"[0-9a-f]{64}")

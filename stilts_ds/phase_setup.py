@@ -35,13 +35,14 @@ from stilts_ds.model.encoder import load_encoder, read_language_head, read_outpu
 from stilts_ds.model.heads import HeadSpec, set_language_head
 from stilts_ds.model.multitask import MultiTask
 from stilts_ds.model.vocabulary import narrow_vocabulary
-from stilts_ds.model_files import Limits, limits_of, model_path, model_source, parameter_count
+from stilts_ds.model_files import Limits, limits_of, model_path, model_source
 from stilts_ds.model_kinds import sentence_token
 from stilts_ds.phase_names import left_alone
 from stilts_ds.plan_file import Phase, Plan
 from stilts_ds.rows.rows import Rows, touched_ids
 from stilts_ds.run_dir import PhaseDir, RunDir, folder_bytes, provenance
 from stilts_ds.tasks.registry import get_task
+from stilts_ds.weight_files import parameter_count
 
 log = logging.getLogger(__name__)
 

@@ -102,13 +102,8 @@ def build_parser() -> argparse.ArgumentParser:
             )
             part.add_argument("--output", type=Path, help="also write scores.json, .csv and .md into this folder")
         if name == "report":
-            part.add_argument(
-                "--resamples",
-                type=_count,
-                default=0,
-                metavar="N",
-                help="of the paired bootstrap (default: as many as the number of comparisons needs)",
-            )
+            help_text = "of the paired bootstrap (default: as many as the number of comparisons needs)"
+            part.add_argument("--resamples", type=_count, default=0, metavar="N", help=help_text)
             part.add_argument("--level", type=_share, default=0.05, metavar="P", help="of corrected significance")
             part.add_argument("--png", action="store_true", help="also write report.png (needs matplotlib)")
     part = add("submit", submit, "hand a recipe's plan to a cluster's launcher (Slurm), one job for each phase")

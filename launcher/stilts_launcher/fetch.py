@@ -17,10 +17,11 @@ from stilts_ds.config import Recipe, written_recipe
 from stilts_ds.data.data import Data, hub_commits_path, prepare_data
 from stilts_ds.errors import UserError, counted, redacted
 from stilts_ds.hub_client import cache_home, go_offline_without_network
-from stilts_ds.model_files import check_folder, check_weights, model_folder, model_path
+from stilts_ds.model_files import check_folder, model_folder, model_path
 from stilts_ds.model_hub import download_model, is_hub_model, model_files_of, pin_model
 from stilts_ds.plan_file import Plan
 from stilts_ds.run_dir import RunDir
+from stilts_ds.weight_files import check_weights
 from stilts_launcher.needs import ensure_local, needs_of
 from stilts_launcher.start import prepare_run, run_of, uses_hub
 

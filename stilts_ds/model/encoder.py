@@ -21,7 +21,8 @@ from stilts_ds.model.backbone import Backbone
 from stilts_ds.model.checks import check_dropout, check_hidden_states, packs_exactly
 from stilts_ds.model.dropout import set_dropout
 from stilts_ds.model.masks import Masks
-from stilts_ds.model_files import check_folder, read_config, refuse_own_code, shards_in
+from stilts_ds.model_files import check_folder, read_config, refuse_own_code
+from stilts_ds.weight_files import shards_in
 
 log = logging.getLogger(__name__)
 CPU = torch.device("cpu")

@@ -16,9 +16,10 @@ import ranks
 from conftest import stilts
 
 from stilts_ds.errors import UserError, redacted
-from stilts_ds.model_files import TOY, check_weights
+from stilts_ds.model_files import TOY
 from stilts_ds.model_hub import model_files_of
 from stilts_ds.tasks.registry import get_task
+from stilts_ds.weight_files import check_weights
 
 pytestmark = pytest.mark.processes
 

@@ -27,18 +27,11 @@ from stilts_ds.engine import checkpoint
 from stilts_ds.errors import UserError
 from stilts_ds.export import export_model, load_trained
 from stilts_ds.model.encoder import load_encoder, quiet, read_language_head
-from stilts_ds.model_files import (
-    TOY,
-    check_weights,
-    fingerprint,
-    longest_row,
-    parameter_count,
-    shape_of,
-    tokenizer_hash,
-)
+from stilts_ds.model_files import TOY, fingerprint, longest_row, shape_of, tokenizer_hash
 from stilts_ds.rows.rows import Rows
 from stilts_ds.rows.tokenizer import Tokenizer
 from stilts_ds.run_dir import PhaseDir, read_json, write_sealed
+from stilts_ds.weight_files import check_weights, parameter_count
 
 SETTING = ModelPart(attn_implementation="eager")
 DTYPES = (torch.float64, torch.float16, torch.int32, torch.bool, torch.bfloat16)

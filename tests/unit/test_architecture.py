@@ -38,6 +38,7 @@ LAYERS = [
     "sources",
     "toy",
     "model_kinds",
+    "weight_files",
     "model_files",
     "model_hub",
     "rows",

@@ -20,7 +20,7 @@ from conftest import stilts
 from stilts_ds.batches.mixture import Mixture
 from stilts_ds.config import EnginePart, SamplingPart, TrainingPart, parse_recipe
 from stilts_ds.families.registry import get_family
-from stilts_ds.model_files import TOY, Shape, parameter_count, shape_of
+from stilts_ds.model_files import TOY, Shape, shape_of
 from stilts_ds.planning.advice import advice
 from stilts_ds.planning.estimates import Estimate, state_of
 from stilts_ds.planning.memory import (
@@ -34,6 +34,7 @@ from stilts_ds.planning.memory import (
 )
 from stilts_ds.planning.sizes import PhaseSize
 from stilts_ds.run_dir import PhaseDir, write_json
+from stilts_ds.weight_files import parameter_count
 
 # 514 positions and 1 token type of 1,024, a LayerNorm; 24 layers of four 1,024 x 1,024 and two 1,024 x 4,096 matrices
 # with their biases and two LayerNorms: 527,360 + 2,048 + 24 * 12,596,224.

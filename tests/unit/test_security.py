@@ -31,7 +31,7 @@ from stilts_ds.engine import checkpoint
 from stilts_ds.errors import UserError
 from stilts_ds.locks import folder_lock
 from stilts_ds.model.encoder import load_encoder, read_language_head
-from stilts_ds.model_files import check_folder, check_weights, model_folder
+from stilts_ds.model_files import check_folder, model_folder
 from stilts_ds.report.stats import Settings
 from stilts_ds.report.write import write_report
 from stilts_ds.rows.rows import Rows
@@ -45,6 +45,7 @@ from stilts_ds.run_dir import (
     write_sealed,
 )
 from stilts_ds.sources.files import read_lines
+from stilts_ds.weight_files import check_weights
 
 PACKAGES = ("stilts_ds", "launcher", "kernels")
 SOURCES = [path for folder in PACKAGES for path in sorted((ranks.ROOT / folder).rglob("*.py"))]

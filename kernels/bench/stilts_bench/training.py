@@ -39,6 +39,7 @@ from stilts_ds.engine.training_setup import TrainingSetup
 from stilts_ds.engine.world import World, joined
 from stilts_ds.engine.zero import destroy_engine
 from stilts_ds.errors import UserError
+from stilts_ds.model.masks import Masks
 from stilts_ds.model.multitask import MultiTask
 from stilts_ds.model_files import fingerprint
 from stilts_ds.phase_setup import set_up_training
@@ -147,7 +148,11 @@ class Clock:
 def padded_to(width: int, model: MultiTask) -> MultiTask:
     """The model with rows padded to `width` tokens at least (0: to the longest of a batch)."""
     backbone = model.backbone
-    backbone.hidden_states = lambda batch, layer=None: backbone.padded(batch, layer, width)  # type: ignore[method-assign]
+
+    def padded(batch: Batch, layer: int | None = None, masks: Masks | None = None) -> torch.Tensor:
+        return backbone.padded(batch, layer, width)  # inside `masks.of(batch)`, as the model calls it
+
+    backbone.hidden_states = padded  # type: ignore[method-assign]
     return model
 
 

@@ -1,0 +1,75 @@
+"""The weight files of a model folder: which there are, whether they are whole, and what their headers say."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+from stilts_ds.errors import UserError
+from stilts_ds.run_dir import read_json
+
+
+def weight_files(folder: Path) -> list[Path]:
+    return sorted([*folder.glob("*.safetensors"), *folder.glob("pytorch_model*.bin")])
+
+
+def check_weights(folder: Path) -> None:
+    """Raise UserError where a weight file is missing, cut short, or no safetensors file although it is called so."""
+    files = weight_files(folder)
+    for index in folder.glob("*.safetensors.index.json"):
+        wanted = set(shards_in(index).values())
+        missing = sorted(wanted - {file.name for file in files})
+        if missing:
+            raise UserError(f"{folder} lacks {missing[0]}, which {index.name} names; fetch the model again")
+    if not files:
+        raise UserError(f"{folder} has no weights (*.safetensors or pytorch_model*.bin); fetch the model again")
+    for file in files:
+        if file.suffix == ".safetensors":
+            length, header = weights_header(file)
+            ends = [tensor["data_offsets"][1] for name, tensor in header.items() if name != "__metadata__"]
+            expected = 8 + length + max(ends, default=0)
+            if file.stat().st_size != expected:
+                size = file.stat().st_size
+                raise UserError(f"{file} has {size} of {expected} bytes; copy or download it again")
+
+
+def shards_in(index: Path) -> dict[str, str]:
+    """The weight file of each parameter of a split model. Raises UserError for what names no file beside the index."""
+    found = read_json(index)
+    places = found.get("weight_map") if isinstance(found, dict) else None
+    plain = isinstance(places, dict) and all(isinstance(f, str) and f == Path(f).name for f in places.values())
+    if not isinstance(places, dict) or not plain:
+        raise UserError(f"{index} is no index of weight files; fetch the model again")
+    return places
+
+
+def parameter_count(path: str) -> int | None:
+    """Parameters in a model folder, read off its weight files' headers; None for hub models and other formats."""
+    folder = Path(path)
+    files = sorted(folder.glob("*.safetensors")) if folder.exists() else []
+    return sum(_parameters_in(file) for file in files) or None
+
+
+def _parameters_in(file: Path) -> int:
+    return sum(math.prod(tensor["shape"]) for name, tensor in weights_header(file)[1].items() if name != "__metadata__")
+
+
+def weights_header(file: Path) -> tuple[int, dict[str, Any]]:
+    """Length in bytes and content of a safetensors file's header."""
+    with open(file, "rb") as data:
+        length = int.from_bytes(data.read(8), "little")
+        if not 0 < length < min(100_000_000, file.stat().st_size):
+            raise UserError(f"{file} is no safetensors file (its header is damaged); copy or download it again")
+        try:
+            header = json.loads(data.read(length))
+            for name, tensor in header.items():
+                if name != "__metadata__":
+                    numbers = [*tensor["shape"], *tensor["data_offsets"]]
+                    sensible = all(type(n) is int and 0 <= n < 1 << 50 for n in numbers)
+                    if len(tensor["data_offsets"]) != 2 or not sensible:
+                        raise ValueError(f"{name[:60]!r} has no sensible shape")
+            return length, header
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            raise UserError(f"{file}: its header is damaged ({error}); copy or download it again") from error
