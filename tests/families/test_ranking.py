@@ -19,7 +19,7 @@ import torch
 
 from stilts_ds.data.reader import read_examples
 from stilts_ds.errors import UserError
-from stilts_ds.families.ranking import predictions, score
+from stilts_ds.families.ranking import RANKING, predictions, score
 from stilts_ds.families.ranking.head import nearest, ranks_of
 from stilts_ds.families.ranking.record import Candidate, Query, Wanted
 from stilts_ds.families.ranking.score import Ranking, average_precision
@@ -223,6 +223,21 @@ def test_every_question_must_be_answered_and_no_other(tmp_path: Path) -> None:
     predictions.FILES["best"].check(path, {"a": Ranking(())}, gold)  # Mewsli-X counts what is missing as 0
     with pytest.raises(UserError, match="1 query id is not in the labels: 'c'"):
         predictions.FILES["best"].check(path, {"c": Ranking(())}, gold)
+
+
+def test_the_hubs_rows_of_a_paragraph_share_their_sentences() -> None:
+    text = "It is one. It is two."
+    asked = [("a", text, 3), ("b", text, 17), ("c", "No.", 0)]
+    rows: list[dict[str, Any]] = [
+        {"id": id, "question": "?", "context": context, "answers": {"text": ["x"], "answer_start": [start]}}
+        for id, context, start in asked
+    ]
+    found = list(RANKING.converters["hub_squad_sentences"](rows, "squad", None))  # type: ignore[arg-type]
+    assert [query.right for query in found] == [("0_0",), ("0_1",), ("1_0",)]
+    assert found[1].pool[0].text == "It is two.It is one. It is two."
+    rows[0]["answers"] = {"text": [], "answer_start": []}
+    with pytest.raises(UserError, match=r"squad\[0\]: the question has no answer"):
+        list(RANKING.converters["hub_squad_sentences"](rows, "squad", None))  # type: ignore[arg-type]
 
 
 # --- bad input -------------------------------------------------------------------------------------------------------

@@ -68,6 +68,7 @@ class Hub:
         self.requests: list[tuple[str, str, str, bool]] = []
         self.lock = threading.Lock()
         self.url = self.storage = ""
+        self.closed = False
 
     def put(self, name: str, files: Files, commit: str = "", **options: bool) -> str:
         """Add a commit to a repository (`models/owner/name`, `datasets/owner/name`); returns its id."""
@@ -99,6 +100,7 @@ def hub_in_a_box() -> Iterator[Hub]:
     try:
         yield hub
     finally:
+        hub.closed = True  # connections that were kept alive end, too
         server.shutdown()
         server.server_close()
         thread.join()
@@ -121,6 +123,9 @@ class _Handler(BaseHTTPRequestHandler):
         parts = urlsplit(self.path)
         path = unquote(parts.path)
         self.body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        if self.hub.closed:
+            self.close_connection = True
+            return
         login = "Authorization" in self.headers
         with self.hub.lock:
             self.hub.requests.append((self.command, path, self.headers.get("Range", ""), login))

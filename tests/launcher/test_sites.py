@@ -25,6 +25,8 @@ from stilts_ds.locks import HELD_BY_JOB
 from stilts_ds.plan import make_plan
 from stilts_ds.run_dir import PhaseDir, RunDir, write_json
 
+pytestmark = pytest.mark.processes  # a plan asks git for the commit
+
 
 def see_gpus(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
     """There is no GPU here: torch says how many it sees."""
@@ -96,7 +98,6 @@ def test_a_checkpoint_that_shows_up_late_is_waited_for(tmp_path: Path, caplog: p
     await_saved(phase, seconds=1e9)
 
 
-@pytest.mark.processes
 def test_doctor_ends_ranks_that_hang_and_quotes_the_one_that_failed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor, "_size", lambda: 2)
     monkeypatch.setattr(doctor, "PROBE_SECONDS", 3)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -130,7 +131,7 @@ def made_run(folder: Path) -> RunDir:
 def test_a_copy_works_in_itself_and_owns_no_jobs_and_a_moved_folder_keeps_them(tmp_path: Path) -> None:
     run = made_run(tmp_path)
     assert jobs_of(run) == {"a": "77_0"}
-    subprocess.run(["cp", "-r", run.root, tmp_path / "copy"], check=True)
+    shutil.copytree(run.root, tmp_path / "copy")
     copy = RunDir(tmp_path / "copy")
     recipe = recipe_of_run(copy)
     assert (recipe.output_dir, recipe.name) == (tmp_path, "copy") and jobs_of(copy) == {}
@@ -143,7 +144,7 @@ def test_jobs_that_an_earlier_version_noted_are_of_the_folder_that_their_setup_n
     run = made_run(tmp_path)
     write_json(run.jobs / "jobs.json", {"submitted": 1.0, "jobs": {"a": "77_0"}})
     (run.jobs / "setup.sh").write_text(f"export PYTHONPATH={run.root}/jobs/code-0123\n")
-    subprocess.run(["cp", "-r", run.root, tmp_path / "copy"], check=True)
+    shutil.copytree(run.root, tmp_path / "copy")
     assert jobs_of(run) == {"a": "77_0"} and jobs_of(RunDir(tmp_path / "copy")) == {}
 
 

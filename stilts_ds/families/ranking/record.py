@@ -244,9 +244,9 @@ def squad_sentences(rows: Iterable[Mapping[str, Any]], name: str, context: RowCo
         if paragraph != last:
             number, last, bounds = number + 1, paragraph, sentence_bounds(paragraph)
         starts = list_field(row.get("answers"), "answer_start", where)
-        if not starts:
+        if not starts or not isinstance(starts[0], int):
             raise UserError(f"{where}: the question has no answer; use SQuAD 1.1")
-        yield _training_query(row, paragraph, bounds, int(starts[0]), number, where)
+        yield _training_query(row, paragraph, bounds, starts[0], number, where)
 
 
 CONVERTERS: dict[str, Converter] = {"hub_squad_sentences": squad_sentences}
