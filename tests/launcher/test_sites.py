@@ -25,7 +25,7 @@ from stilts_ds.locks import HELD_BY_JOB
 from stilts_ds.plan import make_plan
 from stilts_ds.run_dir import PhaseDir, RunDir, write_json
 
-pytestmark = pytest.mark.processes  # a plan asks git for the commit
+pytestmark = pytest.mark.processes  # a plan asks git and uname what made it
 
 
 def see_gpus(monkeypatch: pytest.MonkeyPatch, count: int) -> None:

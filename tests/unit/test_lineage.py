@@ -16,7 +16,7 @@ from stilts_ds.plan import make_plan
 from stilts_ds.plan_file import Phase
 from stilts_ds.run_dir import PhaseDir, RunDir, write_json, write_sealed
 
-pytestmark = pytest.mark.processes  # a plan asks git for the commit
+pytestmark = pytest.mark.processes  # a plan asks git and uname what made it
 VALUE = recipe(intermediate={"nli": ["mnli"]}, targets=["xnli", "tatoeba"])
 
 

@@ -17,7 +17,7 @@ from stilts_ds.plan import make_plan
 from stilts_ds.plan_file import Phase
 from stilts_ds.run_dir import RunDir, hash_json, write_atomically, write_json
 
-pytestmark = pytest.mark.processes  # a plan asks git for the commit
+pytestmark = pytest.mark.processes  # a plan asks git and uname what made it
 TRAINED = {"intermediate": {"none": [], "nli": ["mnli", "squad_v1"]}, "targets": ["xnli", "tatoeba"]}
 
 
