@@ -57,7 +57,7 @@ def _described(environment: Mapping[str, str], exchange: Callable[[str], str] | 
         return _met(mpi, exchange)
     places = (launcher.place(environment) for launcher in LAUNCHERS.values())
     place = next((place for place in places if place is not None), None)
-    if place is None and (pmi := _pmi(environment)):  # srun sets some of these, too, for MPI programs
+    if place is None and (pmi := _pmi(environment)):  # launchers set some of these, too, for MPI programs
         return _met(pmi, exchange)
     return place
 

@@ -27,7 +27,7 @@ def main(arguments: list[str]) -> int:
         return 2
     os.environ.update(place.variables())
     # Before torch is imported, which reads it. Cores that a rank is bound to alone are its own, others are shared.
-    sharing = 1 if "mask" in os.environ.get("SLURM_CPU_BIND_TYPE", "") else place.on_node
+    sharing = 1 if place.bound else place.on_node
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, usable_cores() // sharing)))
     from stilts_ds.phases import main as run_phases
 

@@ -23,7 +23,8 @@ class RankPlace:
     """This process's rank, and where rank 0 listens.
 
     `starter` is the program that started the ranks, for messages; `node` the name that it gives this machine, empty
-    where the host name will do; `on_node` how many of the ranks share this machine, 1 where nobody says.
+    where the host name will do; `on_node` how many of the ranks share this machine, 1 where nobody says; `bound`
+    whether each of them has cores that are its own.
     """
 
     rank: int
@@ -34,6 +35,7 @@ class RankPlace:
     starter: str
     node: str = ""
     on_node: int = 1
+    bound: bool = False
 
     def variables(self) -> dict[str, str]:
         """Torchrun's five variables, and STILTS_NODE where the starter names the machine."""

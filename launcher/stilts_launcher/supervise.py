@@ -112,7 +112,7 @@ class Supervisor:
         code = self.launcher.start_ranks([str(self.run.root), self.phase], self.profile, environment)
         status = self.folder.read_status()
         told = status.error if status.token == token else None
-        # srun gives the highest status of all ranks, and those that it ended have another than the one that refused.
+        # A launcher gives the highest status of all ranks; those that it ended have another than the one that refused.
         if status.state == "failed" and told and told.startswith(REFUSAL):
             return "refused", told
         if code == USER_ERROR and status.state != "done":

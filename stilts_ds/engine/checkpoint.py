@@ -37,7 +37,6 @@ from stilts_ds.engine import zero_state
 from stilts_ds.engine.world import World
 from stilts_ds.errors import UnreadableError, UserError
 from stilts_ds.model import masks
-from stilts_ds.model.dropout import has_dropout
 from stilts_ds.model.multitask import MultiTask
 from stilts_ds.run_dir import (
     PhaseDir,
@@ -264,7 +263,7 @@ class Checkpoint:
 
     def warn_of_masks(self, model: MultiTask) -> None:
         """Say so where the steps before drew dropout masks in another way than those that follow will."""
-        if self.manifest.get("masks") != masks.SCHEME and has_dropout(model):
+        if self.manifest.get("masks") != masks.SCHEME and model.drops:
             log.warning(
                 "%s was written by a version that drew other dropout masks: the phase goes on, but its curve from here "
                 "on is not the one that a start from step 0 draws. Delete %s to train the phase anew",

@@ -70,7 +70,12 @@ def build_engine(model: MultiTask, part: EnginePart, setting: TrainingPart, worl
     _check_precision(part, world)
     _check_same_model(model, world)
     if part.gradient_checkpointing:
-        recompute_activations(model.encoder, model.masks)
+        if part.torch_compile and model.drops:  # torch compiles no contexts of what is computed again
+            raise UserError(
+                "engine.torch_compile and engine.gradient_checkpointing do not go together with dropout; "
+                "turn one of them off, or set model.dropout=0"
+            )
+        recompute_activations(model.encoder, model.masks if model.drops else None)
     if part.torch_compile:
         compile_layers(model.encoder)
     if part.zero_stage == 3 and any(model.head(name).ties_embeddings for name in model.specs):

@@ -136,11 +136,12 @@ def pack(model: Any, name: str, device: torch.device = CPU, dtype: str = "fp32")
         log.warning("%s: packed rows give it other hidden states; rows are padded to the longest of a batch", name)
 
 
-def recompute_activations(model: Any, masks: Masks) -> None:
+def recompute_activations(model: Any, masks: Masks | None) -> None:
     """Gradient checkpointing, under the name that newer versions of transformers give it, or its older one. What is
-    computed again draws the same `masks`."""
+    computed again draws the same `masks`; None for a model without dropout."""
     enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
-    enable({"use_reentrant": False, "context_fn": masks.again})
+    contexts = {} if masks is None else {"context_fn": masks.again}
+    enable({"use_reentrant": False, **contexts})
 
 
 def compile_layers(model: Any) -> None:

@@ -17,6 +17,7 @@ import torch
 from torch import nn
 
 from stilts_ds.model.backbone import Backbone
+from stilts_ds.model.dropout import has_dropout
 from stilts_ds.model.heads import Head
 from stilts_ds.model.masks import Masks
 from stilts_ds.rows.batch import Batch, Targets
@@ -39,6 +40,7 @@ class MultiTask(nn.Module):
         self.tasks = tasks
         self.heads = nn.ModuleDict({name: heads[name] for name in self.specs})
         self.masks = Masks()
+        self.drops = has_dropout(self)
 
     @property
     def packs(self) -> bool:
@@ -52,7 +54,7 @@ class MultiTask(nn.Module):
     def forward(self, batch: Batch, mode: str = "loss", layer: int = -1) -> Any:
         if mode == "hidden":
             return self.backbone.hidden_states(batch, layer)
-        if self.training and batch.mask_keys is not None:
+        if self.training and self.drops and batch.mask_keys is not None:
             with self.masks.of(batch, self.packs):
                 return self._outputs(batch, mode, self.masks)
         return self._outputs(batch, mode)

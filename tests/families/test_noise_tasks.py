@@ -128,7 +128,7 @@ def test_words_are_counted_where_spaces_stand_between_them(source: DataSource, t
 
 def test_copas_question_stays_and_the_english_side_of_a_bitext_too(source: DataSource) -> None:
     [choice] = noisy(source, "xcopa@typo-20")
-    assert choice.prompt.endswith(" What happened as a result?") and choice.choices != ("Wasser floss heraus.",)
+    assert choice.prompt.endswith(" What was the effect?") and choice.choices != ("Wasser floss heraus.",)
     [bitext], [clean] = noisy(source, "tatoeba@typo-20"), noisy(source, "tatoeba")
     assert bitext.pivot == clean.pivot and bitext.source != clean.source and bitext.gold == clean.gold
 

@@ -129,7 +129,7 @@ def test_no_content_crashes_a_reader(tmp_path: Path, content: Any, beside: Any, 
     paths = [tmp_path / name for name in ("data", "beside")]
     for path, value in zip(paths, (content, beside)):
         path.write_bytes(value if isinstance(value, bytes) else value.encode("utf-8", "surrogatepass"))
-    part = Part(paths[0], get_task(which[1]), "en", "dev", pivot=paths[1], labels=paths[1])
+    part = Part(paths[0], get_task(which[1]), "en", "dev", pivot=paths[1], labels=paths[1], pool=(("en", paths[1]),))
     try:
         list(READERS[which[0]](part))
     except UserError as error:

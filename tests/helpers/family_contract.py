@@ -205,7 +205,7 @@ class Contract:
 
     def _batch(self) -> tuple[Batch, list[ItemTargets]]:
         packed, items = self._packed()
-        draft = Draft(self.family)
+        draft = Draft(self.family.trained)
         targets = [self._targets(packed, number, item) for number, item in enumerate(items)]
         for item in targets:
             draft.add(item, 1.0, 0)

@@ -19,6 +19,7 @@ from stilts_ds.families.base import Record
 from stilts_ds.families.bitext.record import Bitext
 from stilts_ds.families.choice.record import Choice
 from stilts_ds.families.pair.record import Pair
+from stilts_ds.families.ranking.record import Query
 from stilts_ds.families.registry import family_of
 from stilts_ds.families.span.record import Span
 from stilts_ds.families.tag.record import Tagged
@@ -35,6 +36,8 @@ SQUAD = {"version": "1.1", "data": [{"title": "Ada", "paragraphs": [
     ]},
     {"context": "Ein Haus.", "qas": [{"id": "q3", "question": "Was?", "answers": [], "is_impossible": True}]},
 ]}]}  # fmt: skip
+ANSWERED = SQUAD["data"][0]["paragraphs"][0]  # type: ignore[index]
+SQUAD_V1 = {"version": "1.1", "data": [{"title": "Ada", "paragraphs": [ANSWERED]}]}
 NLI = [
     {"gold_label": label, "sentence1": "It rains.", "sentence2": "It is\twet — ü.", "pairID": str(i)}
     for i, label in enumerate(("entailment", "neutral", "-", "contradiction"))
@@ -52,6 +55,23 @@ COPA = [
     {"premise": "It fell.", "choice1": "a", "choice2": "b", "question": q, "label": i, "idx": i}
     for i, q in enumerate(("cause", "effect"))
 ]
+SIQA = [
+    {"context": "Ann fell.", "question": "Why?", "answerA": "a", "answerB": "b", "answerC": "c", "correct": key}
+    for key in "AC"
+]
+XQUAD_R = {"data": [{"paragraphs": [
+    {"context": "One. Two.", "sentence_breaks": [[0, 4], [5, 9]], "qas": [
+        {"id": "q1", "question": "Which?", "answers": [{"text": "Two", "answer_start": 5}]}]},
+]}]}  # fmt: skip
+ENTITIES = [
+    {"entity_id": id, "description": "A judge. Of Leeds.",
+     "sentence_spans": [{"start": 0, "end": 8}, {"start": 9, "end": 18}]}
+    for id in ("Q1", "Q2")
+]  # fmt: skip
+SMITH = {"example_id": "m1", "entity_id": "Q2", "mention_span": {"start": 5, "end": 10, "text": "Smith"}}
+NEWS = {"document_id": "d1", "language": "de", "text": "Then Smith left.", "sentence_spans": [{"start": 0, "end": 16}]}
+MENTIONS = [{"context": NEWS, "mentions": [SMITH]}]
+MENTION_PAIRS = [{"contextual_mention": {"context": NEWS, "mention": SMITH}, "entity": ENTITIES[1]}]
 TAGS = "Ann\tB-PER\nwent\tO\n\nto\tO\nRome\tB-LOC\n"
 POS = "Sie\tPRON\ngeht\tVERB\n\nRom\tPROPN\n"
 CONLLU = "# sent_id = 1\n" + "".join(
@@ -73,7 +93,10 @@ FILES: dict[str, Any] = {
     "ud-treebanks-v2.5/UD_X/de_x-ud-test.conllu": CONLLU, "xquad/xquad.de.json": SQUAD,
     "bucc2018/de-en.dev.de": SIDES[0], "bucc2018/de-en.dev.en": SIDES[1], "bucc2018/de-en.dev.gold": SIDES[2],
     "tatoeba/tatoeba.deu-eng.deu": "Haus\nRegen\n", "tatoeba/tatoeba.deu-eng.eng": "house\nrain\n",
-    "xcopa/et/test.et.jsonl": COPA,
+    "xcopa/et/test.et.jsonl": COPA, "siqa/socialIQa_v1.4_dev.jsonl": SIQA,
+    **{f"lareqa/xquad-r/{code}.json": XQUAD_R for code in get_task("lareqa").languages},
+    "squad_v1/dev-v1.1.json": SQUAD_V1, "mewslix/wikipedia_pairs-dev.jsonl": MENTION_PAIRS,
+    "mewslix/wikinews_mentions-dev.jsonl": MENTIONS, "mewslix/candidate_set_entities.jsonl": ENTITIES,
 }  # fmt: skip
 # (task, split, language, the files that are damaged)
 SPLITS: tuple[tuple[str, str, str, tuple[str, ...]], ...] = (
@@ -97,6 +120,11 @@ SPLITS: tuple[tuple[str, str, str, tuple[str, ...]], ...] = (
     ("bucc2018", "dev", "de", ("bucc2018/de-en.dev.de", "bucc2018/de-en.dev.en", "bucc2018/de-en.dev.gold")),
     ("tatoeba", "test", "de", ("tatoeba/tatoeba.deu-eng.deu", "tatoeba/tatoeba.deu-eng.eng")),
     ("xcopa", "test", "et", ("xcopa/et/test.et.jsonl",)),
+    ("siqa", "dev", "en", ("siqa/socialIQa_v1.4_dev.jsonl",)),
+    ("reqa_squad", "dev", "en", ("squad_v1/dev-v1.1.json",)),
+    ("lareqa", "test", "de", ("lareqa/xquad-r/de.json", "lareqa/xquad-r/ar.json")),
+    ("wikipedia_links", "dev", "en", ("mewslix/wikipedia_pairs-dev.jsonl",)),
+    ("mewslix", "dev", "de", ("mewslix/wikinews_mentions-dev.jsonl", "mewslix/candidate_set_entities.jsonl")),
 )  # fmt: skip
 
 
@@ -164,6 +192,9 @@ def check_record(record: Record, task: Task, split: str) -> None:
         texts += [record.question, record.context]
         assert type(record.impossible) is bool and not (record.impossible and record.answers)
         assert all(record.context[a.start : a.start + len(a.text)] == a.text and a.text for a in record.answers)
+    elif isinstance(record, Query):
+        texts += [record.text, *record.right, *(candidate.text for candidate in record.pool)]
+        assert set(record.right) <= {candidate.id for candidate in record.pool} and record.text
     elif isinstance(record, Tagged):
         texts += record.words
         assert record.words and (record.tags is None or len(record.tags) == len(record.words))

@@ -76,6 +76,7 @@ def test_a_terminal_of_another_encoding_gets_what_it_can_show(tmp_path: Path, en
     assert shown in done.stdout.decode(encoding)
 
 
+@pytest.mark.processes
 def test_a_python_without_docstrings_is_refused_by_its_variable(tmp_path: Path) -> None:
     """transformers would stumble over them while it loads a model, and blame the folder."""
     command = [sys.executable, "-OO", "-m", "stilts_launcher.cli", "tasks"]

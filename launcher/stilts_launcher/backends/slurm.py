@@ -110,6 +110,7 @@ class Slurm:
             starter="srun",
             node=environment.get("SLURMD_NODENAME", ""),
             on_node=_tasks_on_node(environment),
+            bound="mask" in environment.get("SLURM_CPU_BIND_TYPE", ""),
         )
 
 
