@@ -69,12 +69,8 @@ def build_engine(model: MultiTask, part: EnginePart, setting: TrainingPart, worl
     """Wrap `model` in a DeepSpeed engine with AdamW. The learning rate is set by the loop in every step."""
     _check_precision(part, world)
     _check_same_model(model, world)
+    check_compilation(part, model.drops)
     if part.gradient_checkpointing:
-        if part.torch_compile and model.drops:  # torch compiles no contexts of what is computed again
-            raise UserError(
-                "engine.torch_compile and engine.gradient_checkpointing do not go together with dropout; "
-                "turn one of them off, or set model.dropout=0"
-            )
         recompute_activations(model.encoder, model.masks if model.drops else None)
     if part.torch_compile:
         compile_layers(model.encoder)
@@ -95,6 +91,16 @@ def build_engine(model: MultiTask, part: EnginePart, setting: TrainingPart, worl
     if part.zero_stage > 0:
         call_off_bad_steps(engine, part)
     return engine
+
+
+def check_compilation(part: EnginePart, drops: bool) -> None:
+    """Raise UserError for compiled layers whose activations are computed again with the same dropout masks: torch
+    compiles no contexts of what is computed again. `drops` is whether the model has dropout."""
+    if part.torch_compile and part.gradient_checkpointing and drops:
+        raise UserError(
+            "engine.torch_compile and engine.gradient_checkpointing do not go together with dropout; "
+            "turn one of them off, or set model.dropout=0"
+        )
 
 
 def set_exact_weights(engine: Any, exact: dict[str, torch.Tensor]) -> None:

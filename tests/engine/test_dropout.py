@@ -10,6 +10,9 @@ import pytest
 import torch
 from engine_runs import PROGRAM, run, settings, some_slow
 
+from stilts_ds.config import EnginePart
+from stilts_ds.engine.zero import check_compilation
+from stilts_ds.errors import UserError
 from stilts_ds.model.masks import SCHEME
 from stilts_ds.run_dir import read_sealed, write_sealed
 
@@ -101,3 +104,11 @@ def test_activations_that_are_computed_again_take_the_same_masks(
     recomputed["engine"]["gradient_checkpointing"] = True
     run(PROGRAM, tmp_path / "out.pt", json.dumps(recomputed), ranks=2)
     expect_same(torch.load(tmp_path / "out.pt", weights_only=True), references["example"])
+
+
+def test_compiled_layers_whose_activations_are_computed_again_are_refused_with_dropout() -> None:
+    part = EnginePart(torch_compile=True, gradient_checkpointing=True)
+    with pytest.raises(UserError, match="do not go together with dropout; turn one of them off, or set model.dropout"):
+        check_compilation(part, drops=True)
+    check_compilation(part, drops=False)
+    check_compilation(EnginePart(torch_compile=True), drops=True)
