@@ -23,7 +23,7 @@ from stilts_ds.plan_file import Plan
 from stilts_ds.run_dir import RunDir
 from stilts_ds.weight_files import check_weights
 from stilts_launcher.needs import ensure_local, needs_of
-from stilts_launcher.start import prepare_run, run_of, uses_hub
+from stilts_launcher.start import ensure_toy_data, prepare_run, run_of, uses_hub
 
 __all__ = ["fetch_recipe", "model_files_of"]  # what is fetched of a model is asked of this module
 
@@ -33,9 +33,7 @@ def fetch_recipe(recipe: Recipe) -> str:
     run = run_of(recipe)
     unreachable = go_offline_without_network() if uses_hub(recipe) else None
     if recipe.data.source == "toy":
-        from stilts_ds.toy.world import ensure_toy_world
-
-        ensure_toy_world(run.root / "data", recipe.data.seed)
+        ensure_toy_data(recipe, run)
     recipe, model_problems = _fetch_model(recipe, run, unreachable)
     data = Data(recipe, run.root)
     needs, problems = needs_of(recipe, data)

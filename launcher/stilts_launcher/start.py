@@ -24,6 +24,17 @@ def run_of(recipe: Recipe) -> RunDir:
     return RunDir(recipe.output_dir / recipe.name)
 
 
+def ensure_toy_data(recipe: Recipe, run: RunDir) -> None:
+    """Generate the toy world's files that a recipe reads, where they are not there yet."""
+    from stilts_ds.families.registry import family_of
+    from stilts_ds.tasks.registry import get_task
+    from stilts_ds.toy.world import ensure_toy_world
+
+    trained = {name for names in recipe.intermediate.values() for name in names}
+    reads_text = any(not family_of(get_task(name)).labelled for name in trained)
+    ensure_toy_world(run.root / "data", recipe.data.seed, reads_text)
+
+
 def prepare_run(recipe: Recipe, lacking: dict[str, str] | None = None) -> Plan:
     """Make the run folder, generate the toy world where asked, plan, and write recipe and plan. Returns the plan.
 
@@ -39,9 +50,7 @@ def prepare_run(recipe: Recipe, lacking: dict[str, str] | None = None) -> Plan:
     run = run_of(recipe)
     run.check_links()
     if recipe.data.source == "toy":
-        from stilts_ds.toy.world import ensure_toy_world
-
-        ensure_toy_world(run.root / "data", recipe.data.seed)
+        ensure_toy_data(recipe, run)
     path = model_path(recipe.model.name_or_path)
     check_folder(path)
     recipe = pin_model(recipe, hub_commits_path(recipe, run.root), ask=lacking is None)

@@ -1,7 +1,7 @@
 """The embedded default: a miniature world with four artificial languages, all nine intermediate and nine target tasks.
 
     from stilts_ds.toy.world import write_world
-    write_world(Path("data/toy"), seed=1)      # about three seconds, no network
+    write_world(Path("data/toy"), seed=1)      # about ten seconds, no network
 
 Everything is rendered from meanings (`meanings.py`), so labels are true by construction in every language.
 """

@@ -15,18 +15,35 @@ from stilts_ds.toy.sources import Source, write_lines
 TEXT_LINES = 8000
 
 
-def ensure_toy_world(folder: Path, seed: int) -> None:
-    """Generate the miniature world once; a folder of another seed is generated anew."""
+def ensure_toy_world(folder: Path, seed: int, with_text: bool = True) -> None:
+    """Generate the miniature world once; a folder of another seed is generated anew.
+
+    `with_text`: its running text, too. That is half of the work, and only masked language modelling reads it.
+    """
     marker = folder / "seed.txt"
-    if marker.exists() and marker.read_bytes() == str(seed).encode():
-        return
+    if not marker.exists() or marker.read_bytes() != str(seed).encode():
+        _write_tasks_once(folder, seed)
+    if with_text and not (folder / "text").is_dir():
+        _write_text_once(folder, seed)
+
+
+def _write_tasks_once(folder: Path, seed: int) -> None:
     folder.parent.mkdir(parents=True, exist_ok=True)
     fresh = fresh_folder(folder)
     try:
-        write_world(fresh, seed)
+        write_tasks(fresh, seed)
         (fresh / "seed.txt").write_text(str(seed))
         shutil.rmtree(folder, ignore_errors=True)
         os.rename(fresh, folder)
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
+
+
+def _write_text_once(folder: Path, seed: int) -> None:
+    fresh = fresh_folder(folder / "text")
+    try:
+        write_text(fresh, seed)
+        os.rename(fresh / "text", folder / "text")
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
 
