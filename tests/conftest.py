@@ -15,6 +15,11 @@ import study
 
 SHARED = ranks.SHARED
 
+# Test processes side by side share the cores: two of them with a thread for each core spend their time waiting for each
+# other. Before torch is imported, which reads it.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 
 LONGEST = ("test_slurm.py", "test_engine.py", "test_checkpoints.py", "test_deepspeed.py", "test_faults.py")
 
