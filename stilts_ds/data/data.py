@@ -23,7 +23,7 @@ from stilts_ds.run_dir import hash_json
 from stilts_ds.sources.source import DataSource
 from stilts_ds.tasks.benchmarks import get_benchmark
 from stilts_ds.tasks.registry import get_task
-from stilts_ds.tasks.spec import FROM, Task
+from stilts_ds.tasks.spec import FROM, Local, Task
 from stilts_ds.toy import LANGUAGES, PIVOT
 
 log = logging.getLogger(__name__)
@@ -237,7 +237,14 @@ def fitted_task(name: str, recipe: Recipe) -> Task:
         languages = tuple(code for code in LANGUAGES if code != PIVOT)
     # MLQA's answer rules are lists of real languages' articles.
     pivot = task.source or PIVOT
-    return dataclasses.replace(task, languages=languages, pivot=pivot, answer_rules="squad", test_sizes={})
+    local = {split: _of_any_language(entries) for split, entries in task.local.items()}
+    return dataclasses.replace(task, languages=languages, pivot=pivot, local=local, answer_rules="squad", test_sizes={})
+
+
+def _of_any_language(entries: tuple[Local, ...]) -> tuple[Local, ...]:
+    """A split's files without those that only some real languages have; where all are such, the first of them."""
+    general = tuple(entry for entry in entries if not entry.languages)
+    return general or tuple(dataclasses.replace(entry, languages=()) for entry in entries[:1])
 
 
 def scored_split(recipe: Recipe, task: Task) -> str:
