@@ -133,7 +133,7 @@ def test_cancelled_jobs_leave_the_queue_and_what_waits_for_them_never_starts(
 
 @pytest.mark.parametrize("name", EVERY)
 def test_a_launcher_has_the_functions_of_the_protocol(name: str) -> None:
-    assert len(FUNCTIONS) == 8
+    assert len(FUNCTIONS) == 10
     for function in FUNCTIONS:
         expected = inspect.signature(getattr(Launcher, function), eval_str=False)
         assert inspect.signature(getattr(type(EVERY[name]), function), eval_str=False) == expected, function

@@ -29,7 +29,7 @@ from pathlib import Path
 rank, action = os.environ["RANK"], json.loads(sys.argv[1]).get(os.environ["RANK"], "end")
 received = []
 if action != "stubborn":
-    for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT):
+    for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, lambda n, _: received.append(signal.Signals(n).name))
 else:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)

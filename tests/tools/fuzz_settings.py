@@ -211,7 +211,7 @@ def make_environment(folder: Path) -> Once:
                 variables.pop(name, None)
             else:
                 variables[name] = dice.choice((word(dice), "0", "1", "2", "3", "-1", "65536", " 1", "1_0", "१"))
-        place = discover(variables, lambda text: text)
+        place = discover(variables, lambda text: text or "rank-0 29500")
         if place is not None:
             assert 0 <= place.rank < place.size and 0 <= place.local_rank < place.size and 0 < place.port < 65536
             assert place.address and place.address.isprintable() and " " not in place.address

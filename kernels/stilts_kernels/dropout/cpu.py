@@ -18,16 +18,16 @@ BLOCK = 1 << 17  # elements of a block for each thread: its words and one factor
 def dropout_cpu(x: Tensor, keys: Tensor, threshold: int) -> tuple[Tensor, Tensor]:
     """Planes x [K, height, width] with `keys` int64 [K]: (the planes after dropout, kept int8 of the same shape)."""
     _, height, width = x.shape
-    out = torch.empty(x.shape, dtype=x.dtype)
-    kept = torch.empty(x.shape, dtype=torch.int8)
+    out = torch.empty(x.shape, dtype=x.dtype, device=x.device)
+    kept = torch.empty(x.shape, dtype=torch.int8, device=x.device)
     low, high = keys.view(torch.int32).view(-1, 2, 1).split(1, dim=1)  # little-endian, as CPUs that torch runs on
     step = planes_of_block(x)
     places = plane_words(height, width, x.device).view(1, 1, -1)
-    words = torch.empty(min(step, len(x)), 1, places.numel(), dtype=torch.int32)
+    words = torch.empty(min(step, len(x)), 1, places.numel(), dtype=torch.int32, device=x.device)
     shifted = torch.empty_like(words)
     bits = words.view(torch.int16).view(len(words), height, -1)[:, :, :width]
-    flags = torch.empty(bits.shape, dtype=torch.int16)
-    factor = torch.empty(bits.shape, dtype=x.dtype)
+    flags = torch.empty(bits.shape, dtype=torch.int16, device=x.device)
+    factor = torch.empty(bits.shape, dtype=x.dtype, device=x.device)
     for start in range(0, len(x), step):
         stop = min(start + step, len(x))
         size = stop - start
@@ -53,9 +53,9 @@ def hash_words(low: Tensor, high: Tensor, places: Tensor, words: Tensor, shifted
 
 def apply_kept(x: Tensor, kept: Tensor, threshold: int) -> Tensor:
     """`x` where kept and scaled, zero elsewhere: what the backward pass does to a gradient."""
-    out = torch.empty(x.shape, dtype=x.dtype)
+    out = torch.empty(x.shape, dtype=x.dtype, device=x.device)
     step = planes_of_block(x)
-    factor = torch.empty(min(step, len(x)), *x.shape[1:], dtype=x.dtype)
+    factor = torch.empty(min(step, len(x)), *x.shape[1:], dtype=x.dtype, device=x.device)
     for start in range(0, len(x), step):
         planes = slice(start, min(start + step, len(x)))
         size = planes.stop - start

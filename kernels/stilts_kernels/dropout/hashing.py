@@ -56,9 +56,10 @@ def plane_words(height: int, width: int, device: torch.device) -> Tensor:
     Cached, since all planes of a size share it; the elements of a smaller plane have the same words in a larger one.
     """
     rows = fold(
-        torch.zeros((height, 1), dtype=torch.int64, device=device), torch.arange(height, device=device)[:, None]
+        torch.zeros((height, 1), dtype=torch.int64, device=device),
+        torch.arange(height, dtype=torch.int64, device=device)[:, None],
     )
-    words = fold(rows, torch.arange((width + 1) // 2, device=device))
+    words = fold(rows, torch.arange((width + 1) // 2, dtype=torch.int64, device=device))
     return words.to(torch.int32)  # the low half
 
 

@@ -211,14 +211,18 @@ def step_environment(environment: Mapping[str, str]) -> dict[str, str]:
 
 
 def _facts(job: str) -> dict[str, str]:
-    """What Slurm knows of a job, by its words; {} where it cannot be asked."""
+    """What Slurm knows of a job, by its words; {} where it cannot be asked.
+
+    The number of an array's last element is the array's own, too, for which Slurm shows every element, a line each.
+    """
     if not job:
         return {}
     try:
         shown = _call(["scontrol", "show", "job", "-o", job])
     except UserError:
         return {}
-    return dict(word.split("=", 1) for word in shown.split() if "=" in word)
+    jobs = [dict(word.split("=", 1) for word in line.split() if "=" in word) for line in shown.splitlines()]
+    return next((facts for facts in jobs if facts.get("JobId") == job), jobs[0] if jobs else {})
 
 
 def srun_command(program: Sequence[str], container: Container | None) -> list[str]:

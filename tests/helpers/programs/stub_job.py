@@ -12,6 +12,9 @@ import sys
 import time
 from pathlib import Path
 
+# The launcher under test may be a helper beside this folder.
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
 
 def main() -> int:
     if sys.argv[2] == "stilts_launcher.cli":  # the report's job
