@@ -23,7 +23,7 @@ from stilts_launcher.backends.base import Job, Launcher
 from stilts_launcher.backends.registry import COMMON, LAUNCHERS, load_profile
 from stilts_launcher.backends.slurm import Slurm
 from stilts_launcher.cluster import Profile
-from stilts_launcher.submit import check_backend
+from stilts_launcher.submit import check_backend, identity
 from study import reached, state, until
 
 from stilts_ds.errors import UserError
@@ -180,7 +180,7 @@ def test_a_run_whose_jobs_are_still_with_another_launcher_is_not_submitted(
     monkeypatch.setitem(LAUNCHERS, "processes", EVERY["processes"])
     run = run_folder(tmp_path, EVERY["processes"])
     job = EVERY["processes"].submit(Job("target", "study", run, ("a",)), PROFILE)
-    write_json(run / "jobs" / "jobs.json", {"jobs": {"a": job.phase_ids[0]}})
+    write_json(run / "jobs" / "jobs.json", {"folder": identity(RunDir(run)), "jobs": {"a": job.phase_ids[0]}})
     (run / "jobs" / "profile.yaml").write_text("backend: processes\n")
     with pytest.raises(UserError, match="are still in the queue of 'processes'; `stilts cancel"):
         check_backend(RunDir(run), Profile())

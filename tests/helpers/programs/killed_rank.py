@@ -16,15 +16,15 @@ from typing import Any
 
 from stilts_launcher import cli, local, rank
 
-from stilts_ds import export, phase_setup, phases
+from stilts_ds import export, phase_setup
 from stilts_ds.engine.progress import SELECTION, Progress
 
 PLACES: dict[str, Any] = {  # the process is killed when a function returns
-    "withdraw": phases,
+    "withdraw": phase_setup,
     "export_model": phase_setup,
     "save_encoder": export,
     "_link": export,
-    "publish": phases,
+    "publish": phase_setup,
 }
 
 
