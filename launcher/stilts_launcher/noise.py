@@ -28,7 +28,7 @@ def add_arguments(part: argparse.ArgumentParser) -> None:
 
 def write(given: argparse.Namespace) -> int:
     from stilts_ds.data.noise_files import write_noise_files
-    from stilts_ds.plan import check_noise
+    from stilts_ds.planner import check_noise
     from stilts_ds.sources.source import DataSource
     from stilts_ds.tasks.registry import get_task
 

@@ -49,7 +49,7 @@ LAYERS = [
     "trial_file",
     "phase_names",
     "lineage",
-    "plan",
+    "planner",
     "data",
     "monitor",
     "batches",
@@ -58,6 +58,7 @@ LAYERS = [
     "evaluate",
     "planning",
     "report",
+    "study",
     "phase_setup",
     "phases",
     "trial",
@@ -76,6 +77,7 @@ HEAVY = {  # package -> the modules (or packages of modules) that may name it
         "stilts_launcher.doctor",
         "stilts_bench",
     ],
+    "pandas": ["stilts_ds.study", "stilts_launcher.python"],
     "mpi4py": ["stilts_launcher.discover", "stilts_launcher.doctor"],
 }
 LIGHT = [
@@ -85,7 +87,7 @@ LIGHT = [
     "stilts_launcher.discover",
     "stilts_launcher.local",
     "stilts_ds.config",
-    "stilts_ds.plan",
+    "stilts_ds.planner",
     "stilts_ds.plan_file",
     "stilts_ds.trial_file",
     "stilts_ds.evaluate.result",
