@@ -97,7 +97,7 @@ PartitionName=main Nodes=ALL Default=YES MaxTime=INFINITE State=UP OverSubscribe
     def kill_node(self, node: str) -> None:
         """As if the machine had lost power: its daemon, its step daemons and their tasks are gone."""
         self.children.pop(node).kill()
-        for pid in _processes_of(node):
+        for pid in _processes_of(node, self.conf):
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
 
@@ -140,21 +140,23 @@ def _ensure_munge() -> None:
     subprocess.run([program], check=True, user=account.pw_uid, group=account.pw_gid, extra_groups=[])
 
 
-def _processes_of(node: str) -> list[int]:
-    """Tasks of a node, which know its name, and the step daemons right above them."""
+def _processes_of(node: str, conf: Path) -> list[int]:
+    """Tasks of one cluster's node, which know its name, and the step daemons right above them."""
     listing = subprocess.run(["ps", "-eww", "-o", "pid,ppid,args"], capture_output=True, text=True).stdout.splitlines()
     table = {int(p): (int(pp), args) for p, pp, args in (line.split(None, 2) for line in listing[1:])}
-    tasks = {pid for pid in table if _node_of(pid) == node}
+    tasks = {pid for pid in table if _is_of(pid, node, conf)}
     parents = {table[pid][0] for pid in tasks}
     return sorted(tasks | {pid for pid in parents if "slurmstepd" in table.get(pid, (0, ""))[1]})
 
 
-def _node_of(pid: int) -> str:
+def _is_of(pid: int, node: str, conf: Path) -> bool:
+    """Whether a process is a task of this node. Clusters of other tests have nodes of the same names: the
+    configuration's path tells them apart."""
     try:
         environment = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
     except OSError:
-        return ""
-    return next((e.split(b"=", 1)[1].decode() for e in environment if e.startswith(b"SLURMD_NODENAME=")), "")
+        return False
+    return {f"SLURMD_NODENAME={node}".encode(), f"SLURM_CONF={conf}".encode()} <= set(environment)
 
 
 @contextmanager
