@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -18,11 +17,12 @@ import torch
 from torch import Tensor
 
 from stilts_kernels.common.collectives import collectives_of
-from stilts_kernels.common.npy import open_npy, raw_bytes
+from stilts_kernels.common.npy import open_npy
 from stilts_kernels.common.progress import Progress, report_progress
 from stilts_kernels.common.ranking import Ranked, TopK, merge_topk
 from stilts_kernels.common.rows import Rows, is_cosine
-from stilts_kernels.mining.ranks import check_shard, no_neighbours
+from stilts_kernels.mining.layout import check_shard, no_neighbours
+from stilts_kernels.mining.parts import content_hash, load_part, save_part
 from stilts_kernels.topk.cpu import DEFAULT_MEMORY, topk_float64
 
 PATIENCE, PAUSE = 60.0, 0.5  # seconds a shared file system may show another rank's file late, and between two looks
@@ -161,40 +161,3 @@ def awaited_part(path: Path, key: str, patience: float = PATIENCE) -> dict[str, 
             raise ValueError(f"{path} is missing, damaged or of another search: do all ranks share its folder?")
         time.sleep(PAUSE)
     return part
-
-
-def load_part(path: Path, key: str) -> dict[str, Any] | None:
-    """A finished part, or None when there is none for this key."""
-    if not path.is_file():
-        return None
-    try:
-        part = torch.load(path, map_location="cpu", weights_only=True)
-        whole = part["sum"] == part_sum(part)
-    except MemoryError:
-        raise
-    except Exception:  # torn, damaged, or pickled code, which is refused: the file is searched again
-        return None
-    return part if whole and part["key"] == key else None
-
-
-def save_part(path: Path, part: dict[str, Any]) -> None:
-    """Writes a part whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_suffix(f".{os.getpid()}.tmp")
-    torch.save({**part, "sum": part_sum(part)}, draft)
-    os.replace(draft, path)
-
-
-def part_sum(part: dict[str, Any]) -> str:
-    """Hash of a part's numbers, which tells a damaged file."""
-    return content_hash(part["values"]) + content_hash(part["indices"])
-
-
-def content_hash(rows: Tensor, release: Callable[[], None] = lambda: None, step: int = 1 << 14) -> str:
-    """SHA-256 of shape, dtype and content, read in blocks."""
-    digest = hashlib.sha256(f"{tuple(rows.shape)} {rows.dtype}".encode())
-    for start in range(0, len(rows), step):
-        block = rows[start : start + step].contiguous()
-        digest.update(raw_bytes(block))
-        release()
-    return digest.hexdigest()
