@@ -47,7 +47,7 @@ class Run:
         data = self._data
         missing = counted(len(data.missing), "thing is missing", "things are missing")
         lacking = f", {missing}" if data.missing else ""
-        return f"Run({str(data.run.root)!r}: {', '.join(data.conditions)} on {len(data.targets)} targets{lacking})"
+        return f"Run({str(data.run.root)!r}: {', '.join(data.conditions)} on {counted(len(data.targets), 'target')}{lacking})"
 
     @property
     def conditions(self) -> list[str]:
