@@ -45,9 +45,10 @@ class Run:
 
     def __repr__(self) -> str:
         data = self._data
-        missing = counted(len(data.missing), "thing is missing", "things are missing")
-        lacking = f", {missing}" if data.missing else ""
-        return f"Run({str(data.run.root)!r}: {', '.join(data.conditions)} on {counted(len(data.targets), 'target')}{lacking})"
+        what = f"{', '.join(data.conditions)} on {counted(len(data.targets), 'target')}"
+        if data.missing:
+            what += ", " + counted(len(data.missing), "thing is missing", "things are missing")
+        return f"Run({str(data.run.root)!r}: {what})"
 
     @property
     def conditions(self) -> list[str]:
