@@ -10,6 +10,7 @@ import pwd
 import shutil
 import signal
 import socket
+import stat
 import subprocess
 import time
 from collections.abc import Iterator
@@ -33,13 +34,25 @@ def _program(name: str) -> str | None:
 
 
 class Cluster:
-    """Daemons in `folder`; `environment` makes Slurm's commands speak to them."""
+    """Daemons in `folder`; `environment` makes Slurm's commands speak to them. Each node has `gpus` make-believe GPUs,
+    null devices that Slurm hands out as it does real ones, telling each rank which are its own."""
 
-    def __init__(self, folder: Path, cpus: int = 4, kill_wait: int = 10, down_after: int = 20, more: str = "") -> None:
+    def __init__(
+        self, folder: Path, cpus: int = 4, kill_wait: int = 10, down_after: int = 20, more: str = "", gpus: int = 0
+    ) -> None:
         self.folder = folder
         self.conf = folder / "slurm.conf"
         host = socket.gethostname()
         port = 16800 + os.getpid() % 500 * 2
+        node_has = f"CPUs={cpus} RealMemory=8000" + (f" Gres=gpu:{gpus}" if gpus else "")
+        if gpus:
+            more += "GresTypes=gpu\n"
+            (folder / "gres.conf").write_text(
+                "".join(f"NodeName={node} Name=gpu File={folder}/{node}-gpu[0-{gpus - 1}]\n" for node in NODES)
+            )
+            for node in NODES:
+                for number in range(gpus):
+                    os.mknod(folder / f"{node}-gpu{number}", stat.S_IFCHR | 0o600, os.makedev(1, 3))
         self.conf.write_text(
             f"""ClusterName=stilts
 SlurmctldHost={host}(127.0.0.1)
@@ -65,8 +78,8 @@ JobAcctGatherType=jobacct_gather/none
 MpiDefault=none
 KillWait={kill_wait}
 SlurmdTimeout={down_after}
-NodeName={NODES[0]} NodeHostname={host} NodeAddr=127.0.0.1 Port={port + 1000} CPUs={cpus} RealMemory=8000 State=UNKNOWN
-NodeName={NODES[1]} NodeHostname={host} NodeAddr=127.0.0.1 Port={port + 1001} CPUs={cpus} RealMemory=8000 State=UNKNOWN
+NodeName={NODES[0]} NodeHostname={host} NodeAddr=127.0.0.1 Port={port + 1000} {node_has} State=UNKNOWN
+NodeName={NODES[1]} NodeHostname={host} NodeAddr=127.0.0.1 Port={port + 1001} {node_has} State=UNKNOWN
 PartitionName=main Nodes=ALL Default=YES MaxTime=INFINITE State=UP OverSubscribe=NO
 {more}"""
         )
@@ -160,9 +173,9 @@ def _is_of(pid: int, node: str, conf: Path) -> bool:
 
 
 @contextmanager
-def running(folder: Path, more: str = "") -> Iterator[Cluster]:
-    """A cluster that runs; `more` lines of its slurm.conf."""
-    cluster = Cluster(folder, more=more)
+def running(folder: Path, more: str = "", gpus: int = 0) -> Iterator[Cluster]:
+    """A cluster that runs; `more` lines of its slurm.conf, and make-believe `gpus` of each node."""
+    cluster = Cluster(folder, more=more, gpus=gpus)
     try:
         cluster.start()
         yield cluster
