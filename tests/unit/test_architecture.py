@@ -35,6 +35,7 @@ LAYERS = [
     "recipe_paths",
     "ds_files",
     "noise",
+    "checklist",
     "tasks",
     "sources",
     "toy",
