@@ -12,7 +12,7 @@ from stilts_ds import __version__
 from stilts_ds.config import Recipe, shipped_recipes
 from stilts_ds.errors import UserError, check_docstrings, os_problem, print_anywhere, printable
 from stilts_ds.run_dir import RunDir
-from stilts_launcher import compare, noise
+from stilts_launcher import checklist, compare, noise
 from stilts_launcher.execute import add_execute
 from stilts_launcher.options import resamples_of, share_of
 from stilts_launcher.recipes import recipe_of_run, resolved_recipe
@@ -149,6 +149,9 @@ def build_parser() -> argparse.ArgumentParser:
     part.add_argument("--translated", type=Path, help="folder of translated tasks such as mnli.de, DIR/<language>/...")
     part.add_argument("--text", type=Path, help="folder of <language>.txt files (task mlm)")
     noise.add_arguments(add("noise", noise.write, "write noisy test sets of a task as files in the benchmark's layout"))
+    checklist.add_arguments(
+        add("checklist", checklist.write, "write MultiCheckList's cases from its table of templates")
+    )
     add_execute(add)
     add("schema", schema, "print the recipe's JSON schema, for editors")
     part = add("doctor", doctor, "check this machine: versions, ranks, collectives, memory, disk, and what fits on it")

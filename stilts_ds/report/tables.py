@@ -78,10 +78,12 @@ def with_resamples(data: RunData, settings: Settings) -> Settings:
 
 def build_tables(data: RunData, scores: Scores, settings: Settings) -> Tables:
     """Every summary table is corrected by itself (Holm), the languages of all targets together (Benjamini-Hochberg)."""
+    # Noisy, crossed and checked targets have tables of their own.
+    scores_of_targets = {c: {t: s for t, s in tasks.items() if t in data.targets} for c, tasks in scores.items()}
     uncorrected = (
         matrix_table(data, scores, settings),
         gap_table(data, scores, settings),
-        *group_tables(data, scores, settings),
+        *group_tables(data, scores_of_targets, settings),
     )
     matrix, gap, *groups = (holm_corrected(table, settings) for table in uncorrected)
     languages = [language_table(data, scores, task, settings) for task in data.targets if any_scores(scores, task)]

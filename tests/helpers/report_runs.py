@@ -155,6 +155,11 @@ def gold_values(task: Task, code: str, examples: int) -> Any:
         return [[dice.choice(task.labels) for _ in range(dice.randint(3, 12))] for _ in range(examples)]
     if layout(task) == "pairs":
         return [(f"{code}-{i}", f"en-{i}") for i in range(examples)]
+    if task.answer_rules == "multichecklist":  # four questions a case
+        return [
+            Span(f"animal.{i // 4}.{i % 4}", "what?", f"She has a dog {i}.", (Answer(f"a dog {i}", 8),))
+            for i in range(examples)
+        ]
     return [Span(f"q{i}", "why?", f"because of item {i}", (Answer(f"item {i}", 11),)) for i in range(examples)]
 
 

@@ -29,6 +29,7 @@ LAYERS = [
     "recipe_paths",
     "ds_files",
     "noise",
+    "checklist",
     "tasks",
     "sources",
     "toy",
