@@ -11,6 +11,9 @@ OBJECTS = "its tests need objects, types or modules of the program: one process,
 INDENTED = "the canonical solution is indented wrongly"
 CONVERTED = "the conversion from MBPP damaged a text of the test"
 
+CRATES_OF_TESTS = "the tests need the crate rand, and the sandbox has no crates: no program passes"
+CRATES = "the canonical solution needs a crate, and the sandbox has none"
+
 ERRATA: dict[str, dict[str, str]] = {
     "mbpp": {
         "MBPP/123": "the canonical solution takes about four CPU seconds and more on slow machines",
@@ -19,6 +22,10 @@ ERRATA: dict[str, dict[str, str]] = {
     "mbpp_sanitized": {
         "MBPP/123": "the canonical solution takes about four CPU seconds and more on slow machines",
         "MBPP/596": OBJECTS,
+    },
+    "humaneval_x": {
+        **dict.fromkeys(("Rust/32", "Rust/38", "Rust/50", "Rust/53"), CRATES_OF_TESTS),
+        **dict.fromkeys(("Rust/91", "Rust/162"), CRATES),
     },
     "mbxp": {
         **dict.fromkeys(

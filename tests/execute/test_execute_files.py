@@ -124,15 +124,15 @@ def test_settings_are_checked(settings: dict[str, Any], message: str) -> None:
 
 def test_an_exit_status_is_no_verdict_on_python() -> None:
     with pytest.raises(UserError, match="use strict or benchmark for Python"):
-        execute([Program(**GOOD)], Settings(judge="exit-status"))
+        execute([Program(**GOOD)], Settings(allow=True, judge="exit-status"))
 
 
 @needs_sandbox
 def test_the_command_writes_verdicts_a_summary_and_a_table(tmp_path: Path) -> None:
     path = write(tmp_path / "programs.jsonl", GOOD, {**GOOD, "sample": 1, "program": "def f(x): return 2"}, [1])
-    refused = stilts("execute", path, "-o", "v.jsonl", cwd=tmp_path, status=2)
+    refused = stilts("execute", "--allow", path, "-o", "v.jsonl", cwd=tmp_path, status=2)
     assert "programs.jsonl:3: not a JSON object" in refused and not (tmp_path / "v.jsonl").exists()
-    shown = stilts("execute", path, "-o", "v.jsonl", "--skip-bad", cwd=tmp_path)
+    shown = stilts("execute", "--allow", path, "-o", "v.jsonl", "--skip-bad", cwd=tmp_path)
     assert "left out: " in shown and "judge: strict" in shown and "50.00" in shown
     summary = json.loads((tmp_path / "v.summary.json").read_text())
     assert summary["toolchains"]["python"].startswith("Python 3.")
@@ -143,7 +143,7 @@ def test_the_command_writes_verdicts_a_summary_and_a_table(tmp_path: Path) -> No
 
 def test_options_that_need_each_other_are_named(tmp_path: Path) -> None:
     path = write(tmp_path / "programs.jsonl", GOOD)
-    shown = stilts("execute", path, "-o", "v.jsonl", "--benchmark", "humaneval", cwd=tmp_path, status=2)
+    shown = stilts("execute", "--allow", path, "-o", "v.jsonl", "--benchmark", "humaneval", cwd=tmp_path, status=2)
     assert "--benchmark and --problems go together" in shown
-    shown = stilts("execute", path, "-o", "v.jsonl", "--floors", cwd=tmp_path, status=2)
+    shown = stilts("execute", "--allow", path, "-o", "v.jsonl", "--floors", cwd=tmp_path, status=2)
     assert "--canonical, --floors and --split need --benchmark" in shown
