@@ -146,16 +146,6 @@ def test_script_languages_are_judged_in_two_processes(language: str) -> None:
     assert not any(verdict.weak for verdict in seen)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("language", ["go", "java", "cpp"])
-def test_compiled_languages_are_judged_in_one_process_and_say_so(language: str) -> None:
-    skip_without(language)
-    texts = [hostile.HONEST[language], hostile.HONEST[language].replace("+", "*"), hostile.ATTACKS[language]["exits"]]
-    programs = [Program(str(n), text, hostile.TESTS[language], language, "add") for n, text in enumerate(texts)]
-    seen = execute(programs, Settings(allow=True, workers=1))
-    assert [(verdict.passed, verdict.weak) for verdict in seen] == [(True, True), (False, True), (False, True)]
-
-
 def test_a_benchmarks_loose_comparison_is_a_setting() -> None:
     skip_without("php")
     tests = hostile.TESTS["php"]
