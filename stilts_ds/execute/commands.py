@@ -148,11 +148,14 @@ def csharp(program: str, tests: str, nonce: str) -> Given:
     return given(files, compiler, step("mono", "program.exe"))
 
 
+# A function marked as a test, with the comments that may stand in between.
+RUST_TEST = re.compile(r"#\[test\]((?:\s|//[^\n]*\n|/\*.*?\*/)*)fn (\w+)", re.DOTALL)
+
+
 def rust(program: str, tests: str, nonce: str) -> Given:
     """HumanEval-X's tests are functions marked `#[test]`, which ends a program by itself; here a main calls them."""
-    names = re.findall(r"#\[test\]\s*fn (\w+)", tests)
-    plain = re.sub(r"#\[test\]\s*fn", "pub fn", tests.replace("#[cfg(test)]", ""))
-    calls = "".join(f"    tests::{name}();\n" for name in names)
+    plain = RUST_TEST.sub(r"\1pub fn \2", tests.replace("#[cfg(test)]", ""))
+    calls = "".join(f"    tests::{name}();\n" for _, name in RUST_TEST.findall(tests))
     text = f'{program}\n{plain}\nfn main() {{\n{calls}    println!("\\n{nonce}");\n}}\n'
     compiler = step("rustc", "--edition=2021", "-O", "--cap-lints=allow", "-o", "program", "main.rs")
     return given({"main.rs": text}, compiler, step("./program"))

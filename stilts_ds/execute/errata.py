@@ -12,7 +12,7 @@ INDENTED = "the canonical solution is indented wrongly"
 CONVERTED = "the conversion from MBPP damaged a text of the test"
 
 CRATES_OF_TESTS = "the tests need the crate rand, and the sandbox has no crates: no program passes"
-CRATES = "the canonical solution needs a crate, and the sandbox has none"
+PACKAGE = "the canonical solution needs a package beside the language's own: {}"
 
 ERRATA: dict[str, dict[str, str]] = {
     "mbpp": {
@@ -24,8 +24,17 @@ ERRATA: dict[str, dict[str, str]] = {
         "MBPP/596": OBJECTS,
     },
     "humaneval_x": {
-        **dict.fromkeys(("Rust/32", "Rust/38", "Rust/50", "Rust/53"), CRATES_OF_TESTS),
-        **dict.fromkeys(("Rust/91", "Rust/162"), CRATES),
+        "Rust/32": "the tests stand in a comment: no program passes",
+        **dict.fromkeys(("Rust/38", "Rust/50", "Rust/53"), CRATES_OF_TESTS),
+        "Rust/91": PACKAGE.format("regex"),
+        "Rust/162": PACKAGE.format("md5"),
+        **dict.fromkeys(("CPP/22", "CPP/137"), PACKAGE.format("Boost")),
+        "CPP/162": PACKAGE.format("OpenSSL"),
+        **dict.fromkeys(
+            ("JavaScript/112", "JavaScript/155"),
+            "the canonical solution fails the tests, which console.assert alone would only print",
+        ),
+        "JavaScript/162": PACKAGE.format("js-md5"),
     },
     "mbxp": {
         **dict.fromkeys(

@@ -9,11 +9,14 @@ import hostile
 import pytest
 from sandboxes import needs_sandbox, skip_without
 
+from stilts_ds.errors import UserError
 from stilts_ds.execute import Program, Settings, execute
+from stilts_ds.execute.commands import rust
 from stilts_ds.execute.compile_server import CompileServer, _unpack
 from stilts_ds.execute.executor import start_slot
 from stilts_ds.execute.languages import CPP, CSHARP, GO, JAVA, LANGUAGES, PATH
 from stilts_ds.execute.pool import shared_cache
+from stilts_ds.execute.programs import check_program
 from stilts_ds.execute.worker import WorkerLost
 
 pytestmark = [needs_sandbox, pytest.mark.processes]
@@ -102,6 +105,15 @@ def test_values_of_c_sharp_are_equal_by_type_and_content() -> None:
     tests += f"var compare = new CompareLogic();\n{checks}}} }} }}\n"
     [verdict] = execute([Program("same", program, tests, "csharp", "Add")], ALONE)
     assert (verdict.verdict, verdict.reason) == ("passed", "")
+
+
+def test_every_function_that_rusts_tests_mark_is_called() -> None:
+    tests = "#[cfg(test)]\nmod tests {\n#[test]\n    fn one() {}\n#[test] // why\n    /* and\n how */ fn two() {}\n}"
+    [main] = rust("", tests, "7").get("files", {}).values()
+    assert "tests::one();\n    tests::two();\n" in main and main.count("pub fn ") == 2
+    assert "#[" not in main
+    with pytest.raises(UserError, match="x:1: the tests mark no function with #.test., so that none would run"):
+        check_program(Program("p", "fn add() {}", "mod tests {}", "rust", "add"), "x:1")
 
 
 def test_every_language_is_a_constant_with_what_it_needs() -> None:

@@ -177,6 +177,17 @@ def test_executing_programs_stands_on_the_standard_library(name: str) -> None:
         assert alone or target.startswith(("stilts_ds.execute", "stilts_ds.errors")), f"{name} imports {target}"
 
 
+def test_nothing_that_trains_or_evaluates_can_execute_programs() -> None:
+    """They are executed by a verb of its own, where somebody has allowed it; a score needs the arithmetic alone."""
+    users = {
+        name: {target for target, _ in imports(path) if f"{target}.".startswith("stilts_ds.execute.")}
+        for name, path in MODULES.items()
+        if not name.startswith(("stilts_ds.execute", "stilts_launcher.execute", "stilts_bench.execute"))
+        and "stilts_ds.execute" in path.read_text(encoding="utf-8")
+    }
+    assert users == {"stilts_ds.evaluate.recode": {"stilts_ds.execute.passk"}}
+
+
 @pytest.mark.parametrize("name", [name for name in MODULES if name.startswith("stilts_kernels.")])
 def test_a_kernel_imports_only_operations_before_its_own(name: str) -> None:
     """Mining stands on top-k, both stand on what they share, nothing on the package's front door."""
