@@ -104,6 +104,18 @@ def ending(status: int, used: resource.struct_rusage) -> dict[str, Any]:
     return {"status": status, "seconds": used.ru_utime + used.ru_stime}
 
 
+def confine_side(header: Header, filter_program: bytes, kept: dict[int, int], ready: int) -> None:
+    """Keep these descriptors (old -> new), confine this process for ever, and say on `ready` that it is."""
+    confine.keep_descriptors({**kept, ready: 90})
+    try:
+        confine.confine(header["limits"], header["cpu"], filter_program)
+    except BaseException as problem:
+        os.write(90, b"x" + str(problem)[:200].encode())
+        os._exit(1)
+    os.write(90, READY)
+    os.close(90)
+
+
 # --- a sample --------------------------------------------------------------------------------------------------------
 
 
@@ -129,18 +141,10 @@ def run_sample(header: Header, filter_program: bytes, own_namespace: int) -> dic
 
 
 def _start(header: Header, filter_program: bytes, own_namespace: int, verdict: int) -> list[Side]:
-    limits, cpu, mode = header["limits"], header["cpu"], header["mode"]
-    entry, nonce = header.get("entry", ""), header.get("nonce", "")
+    mode, entry, nonce = header["mode"], header.get("entry", ""), header.get("nonce", "")
 
     def confined(kept: dict[int, int], ready: int) -> None:
-        confine.keep_descriptors({**kept, ready: 90})
-        try:
-            confine.confine(limits, cpu, filter_program)
-        except BaseException as problem:
-            os.write(90, b"x" + str(problem)[:200].encode())
-            os._exit(1)
-        os.write(90, READY)
-        os.close(90)
+        confine_side(header, filter_program, kept, ready)
 
     if mode in ("calls", "command-calls"):
         calls_read, calls_write = os.pipe()
@@ -178,6 +182,18 @@ def _start(header: Header, filter_program: bytes, own_namespace: int, verdict: i
         last_act(lambda: say(command_sides.run_alone(given, nonce, header.get("by_status", False))))
 
     return [start_side(header, alone, [verdict], own_namespace)]
+
+
+def become_server(header: Header, filter_program: bytes, own_namespace: int) -> None:
+    """Give the worker's own pipes to a server, confined as a program is, and end with it."""
+
+    def server(ready: int) -> None:
+        given = json.loads(read_frame(0, MAX_BLOB))
+        confine_side(header, filter_program, {0: 0, 1: 1}, ready)
+        last_act(lambda: command_sides.become_server(given))
+
+    side = start_side(header, server, [0, 1], own_namespace)
+    os.waitpid(side.pid, 0)
 
 
 def say(outcome: dict[str, Any]) -> None:
@@ -332,6 +348,8 @@ def main() -> None:
         except EOFError:
             return
         try:
+            if header["mode"] == "server":
+                return become_server(header, filter_program, own_namespace)
             result = run_sample(header, filter_program, own_namespace)
         except EOFError as problem:
             result = {"verdict": "refused", "reason": str(problem)}

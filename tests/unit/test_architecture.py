@@ -155,6 +155,17 @@ def test_executing_programs_stands_on_the_standard_library() -> None:
             assert alone or target.startswith(("stilts_ds.execute", "stilts_ds.errors")), f"{name} imports {target}"
 
 
+def test_nothing_that_trains_or_evaluates_can_execute_programs() -> None:
+    """They are executed by a verb of its own, where somebody has allowed it; a score needs the arithmetic alone."""
+    executing = ("stilts_ds.execute", "stilts_launcher.execute", "stilts_bench.execute")
+    users = {}
+    for name in MODULES:
+        taken = {target for target, _ in imports(name) if f"{target}.".startswith("stilts_ds.execute.")}
+        if taken and not name.startswith(executing):
+            users[name] = taken
+    assert users == {"stilts_ds.evaluate.recode": {"stilts_ds.execute.passk"}}
+
+
 def test_a_kernel_imports_only_operations_before_its_own() -> None:
     """Mining stands on top-k, both stand on what they share, nothing on the package's front door."""
     for name in named("stilts_kernels."):
