@@ -16,6 +16,7 @@ from stilts_ds.recipe_paths import resolve_paths
 from stilts_ds.run_dir import RunDir
 from stilts_launcher import noise
 from stilts_launcher.execute import add_execute
+from stilts_launcher.mining import add_mining
 
 BENCHMARKS = {
     "execute": "stilts_bench.execute",
@@ -31,7 +32,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = build_parser()
     cut = 1 if words[:1] == ["bench"] else len(words)  # argparse would not hand on options
     given, rest = parser.parse_known_args(words[:cut])
-    given.options = words[cut:]
+    given.options, given.words = words[cut:], words
     if hasattr(given, "overrides"):  # argparse takes a list of them in one place only; they may stand behind options
         given.overrides += [word for word in rest if "=" in word and not word.startswith("-")]
         rest = [word for word in rest if word not in given.overrides]
@@ -149,6 +150,7 @@ def build_parser() -> argparse.ArgumentParser:
     part.add_argument("--text", type=Path, help="folder of <language>.txt files (task mlm)")
     noise.add_arguments(add("noise", noise.write, "write noisy test sets of a task as files in the benchmark's layout"))
     add_execute(add)
+    add_mining(add)
     add("schema", schema, "print the recipe's JSON schema, for editors")
     part = add("doctor", doctor, "check this machine: versions, ranks, collectives, memory, disk, and what fits on it")
     part.add_argument("recipe", nargs="?", help=f"also name the ZeRO stage and batch for {recipes}")
