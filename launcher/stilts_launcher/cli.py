@@ -14,6 +14,7 @@ from stilts_ds.errors import UserError, check_docstrings, os_problem, print_anyw
 from stilts_ds.run_dir import RunDir
 from stilts_launcher import checklist, compare, noise
 from stilts_launcher.execute import add_execute
+from stilts_launcher.mining import add_mining
 from stilts_launcher.options import resamples_of, share_of
 from stilts_launcher.recipes import recipe_of_run, resolved_recipe
 
@@ -31,7 +32,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = build_parser()
     cut = 1 if words[:1] == ["bench"] else len(words)  # argparse would not hand on options
     given, rest = parser.parse_known_args(words[:cut])
-    given.options = words[cut:]
+    given.options, given.words = words[cut:], words
     if hasattr(given, "overrides"):  # argparse takes a list of them in one place only; they may stand behind options
         given.overrides += [word for word in rest if "=" in word and not word.startswith("-")]
         rest = [word for word in rest if word not in given.overrides]
@@ -153,6 +154,7 @@ def build_parser() -> argparse.ArgumentParser:
         add("checklist", checklist.write, "write MultiCheckList's cases from its table of templates")
     )
     add_execute(add)
+    add_mining(add)
     add("schema", schema, "print the recipe's JSON schema, for editors")
     part = add("doctor", doctor, "check this machine: versions, ranks, collectives, memory, disk, and what fits on it")
     part.add_argument("recipe", nargs="?", help=f"also name the ZeRO stage and batch for {recipes}")
