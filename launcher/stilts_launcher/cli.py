@@ -94,6 +94,7 @@ def build_parser() -> argparse.ArgumentParser:
             part.add_argument("--predictions", type=Path, help="folder <task>/<split>-<language>.tsv|json")
             part.add_argument("--labels", type=Path, help="folder of the same layout")
             part.add_argument("--verdicts", type=Path, nargs="+", help="file of `stilts execute`; two are compared")
+            part.add_argument("--perturbed", type=Path, nargs="+", help="verdicts on perturbed prompts: RP, RD, RR")
             part.add_argument("--split", default="test", choices=["dev", "test"], help="split to read (default: test)")
             part.add_argument(
                 "--benchmark", choices=["xtreme", "xtreme-r"], help="all of its tasks, missing ones named"
@@ -234,6 +235,8 @@ def score(given: argparse.Namespace) -> int:
 
         say(score_folders(given))
         return 0
+    if given.verdicts or given.perturbed:
+        raise UserError("--verdicts and --perturbed are files of `stilts execute`, and no run is read: leave it out")
     from stilts_ds.data.data import Data
     from stilts_ds.evaluate.score_run import score_phase
     from stilts_ds.plan_file import Plan

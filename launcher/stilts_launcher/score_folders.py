@@ -11,6 +11,8 @@ from stilts_launcher.execute import score_files
 def score_folders(given: argparse.Namespace) -> str:
     """The scores of a predictions folder against a labels folder, or of verdicts; also written into files where
     `--output` says."""
+    if given.perturbed:
+        return _robustness(given)
     if given.verdicts:
         return score_files(*given.verdicts)
     from stilts_ds.evaluate.score import score_folder, tasks_to_score
@@ -25,3 +27,12 @@ def score_folders(given: argparse.Namespace) -> str:
     if given.output:
         write_scores(given.output, scores, tasks)
     return scores_markdown(scores, tasks)
+
+
+def _robustness(given: argparse.Namespace) -> str:
+    """RP@k, RD@k and RR@k of verdicts on perturbed prompts (ReCode) beside those on the prompts as they are."""
+    from stilts_ds.evaluate.recode_files import robustness_of_files, robustness_table
+
+    if not given.verdicts or len(given.verdicts) != 1:
+        raise UserError("--perturbed needs --verdicts with one file: that of the prompts as they are")
+    return robustness_table(robustness_of_files(given.verdicts[0], given.perturbed), len(given.perturbed))
