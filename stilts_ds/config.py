@@ -16,6 +16,7 @@ import yaml
 from pydantic import Field, field_validator, model_validator
 
 from stilts_ds.errors import UserError, did_you_mean
+from stilts_ds.robust import Robust
 from stilts_ds.values import RankCount
 from stilts_ds.yaml_files import Part, parse_part, read_part
 
@@ -172,6 +173,7 @@ class TrainingPart(Part):
     save_minutes: float = Field(0.0, ge=0, description="and whenever the last one is N minutes old; 0: never")
     save_total_limit: int = Field(2, ge=1, description="checkpoints kept")
     keep_head: bool = Field(False, description="go on with the head of the phase before, where it has one of this kind")
+    robust: Robust | None = Field(None, description="robust training: a `method` and its settings (docs/robustness.md)")
 
     @model_validator(mode="after")
     def _one_rule_for_windows(self) -> TrainingPart:
@@ -188,7 +190,7 @@ class TrainingPart(Part):
         phases and rows keep the names that they had before there was a choice.
         """
         unused = {"window_step" if self.window_step is None else "doc_stride"}
-        defaults = {"pair_truncation_side": "left", "keep_head": False}
+        defaults = {"pair_truncation_side": "left", "keep_head": False, "robust": None}
         unused |= {name for name, value in defaults.items() if getattr(self, name) == value}
         return self.model_dump(exclude=unused)
 
@@ -363,8 +365,7 @@ def load_recipe(name_or_path: str, overrides: Sequence[str] = ()) -> Recipe:
 
     Raises UserError naming the file and key, with the nearest known names.
     """
-    path = find_recipe(name_or_path)
-    return read_part(Recipe, path, overrides)
+    return read_part(Recipe, find_recipe(name_or_path), overrides)
 
 
 def find_recipe(name_or_path: str) -> Path:
@@ -373,9 +374,8 @@ def find_recipe(name_or_path: str) -> Path:
         if not path.is_file():
             raise UserError(f"recipe {path} does not exist; shipped recipes: {', '.join(shipped_recipes())}")
         return path
-    shipped = RECIPES / f"{name_or_path}.yaml"
     if name_or_path in shipped_recipes():
-        return shipped
+        return RECIPES / f"{name_or_path}.yaml"
     raise UserError(
         f"no recipe is called {name_or_path!r}{did_you_mean(name_or_path, shipped_recipes())} (or give a .yaml file)"
     )

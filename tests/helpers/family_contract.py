@@ -283,7 +283,7 @@ class Contract:
 class TranslationVectors:
     """A model that gives a sentence and its translation the same vector (families.base.Model)."""
 
-    first = True
+    first, comm, device = True, None, torch.device("cpu")
 
     def __init__(self, record: Any) -> None:
         number = {pivot: i for i, (_, pivot) in enumerate(sorted(record.gold))}
@@ -297,6 +297,9 @@ class TranslationVectors:
         ]
         self.sides = [[n if n >= 0 else next(spare) for n in side] for side in self.sides]
         self.size = size
+
+    def stop_if_requested(self) -> None:
+        pass
 
     def vectors(self, rows: Rows, part: EvaluationPart) -> torch.Tensor:
         side = self.sides.pop(0)

@@ -25,10 +25,12 @@ LAYERS = [
     "run_dir",
     "locks",
     "yaml_files",
+    "robust",
     "config",
     "recipe_paths",
     "ds_files",
     "noise",
+    "checklist",
     "tasks",
     "sources",
     "toy",
@@ -43,7 +45,8 @@ LAYERS = [
     "trial_file",
     "phase_names",
     "lineage",
-    "plan",
+    "augmentation",
+    "planner",
     "data",
     "monitor",
     "batches",
@@ -52,6 +55,7 @@ LAYERS = [
     "evaluate",
     "planning",
     "report",
+    "study",
     "phase_setup",
     "phases",
     "trial",
@@ -70,6 +74,7 @@ HEAVY = {  # package -> the modules (or packages of modules) that may name it
         "stilts_launcher.doctor",
         "stilts_bench",
     ],
+    "pandas": ["stilts_ds.study", "stilts_launcher.python"],
     "mpi4py": ["stilts_launcher.discover", "stilts_launcher.doctor"],
 }
 LIGHT = [
@@ -79,7 +84,7 @@ LIGHT = [
     "stilts_launcher.discover",
     "stilts_launcher.local",
     "stilts_ds.config",
-    "stilts_ds.plan",
+    "stilts_ds.planner",
     "stilts_ds.plan_file",
     "stilts_ds.trial_file",
     "stilts_ds.evaluate.result",
@@ -150,6 +155,17 @@ def test_executing_programs_stands_on_the_standard_library() -> None:
         for target, _ in imports(name):
             alone = target.split(".")[0] in sys.stdlib_module_names
             assert alone or target.startswith(("stilts_ds.execute", "stilts_ds.errors")), f"{name} imports {target}"
+
+
+def test_nothing_that_trains_or_evaluates_can_execute_programs() -> None:
+    """They are executed by a verb of its own, where somebody has allowed it; a score needs the arithmetic alone."""
+    executing = ("stilts_ds.execute", "stilts_launcher.execute", "stilts_bench.execute")
+    users = {}
+    for name in MODULES:
+        taken = {target for target, _ in imports(name) if f"{target}.".startswith("stilts_ds.execute.")}
+        if taken and not name.startswith(executing):
+            users[name] = taken
+    assert users == {"stilts_ds.evaluate.recode": {"stilts_ds.execute.passk"}}
 
 
 def test_a_kernel_imports_only_operations_before_its_own() -> None:
