@@ -60,9 +60,9 @@ def stop_this_rank_if_requested() -> None:
 def stop_or_save(world: World, overdue: bool) -> bool:
     """Between two training steps: raise Stopped on every rank if any was asked to stop; otherwise return whether rank 0
     finds a checkpoint overdue. Clocks differ, so only rank 0's counts. One collective for both questions."""
-    found = world.all_gather((_asked(), overdue), prompt=True)
-    _raise_first([name for name, _ in found])
-    return found[0][1]
+    answers = world.all_gather((_asked(), overdue), prompt=True)
+    _raise_first([name for name, _ in answers])
+    return answers[0][1]
 
 
 def _raise_first(names: list[str | None]) -> None:

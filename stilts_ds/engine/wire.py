@@ -55,11 +55,11 @@ def _told(value: Any, arrays: list[bytes]) -> Any:
 def _heard(told: Any, message: bytes, at: int) -> tuple[Any, int]:
     """The value, and where the next array begins."""
     if isinstance(told, list):
-        found = []
+        rebuilt = []
         for one in told:
             value, at = _heard(one, message, at)
-            found.append(value)
-        return found, at
+            rebuilt.append(value)
+        return rebuilt, at
     if not isinstance(told, dict):
         return told, at
     [(kind, content)] = told.items()

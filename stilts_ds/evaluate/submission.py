@@ -45,14 +45,14 @@ def validate_submission(
         missing = [language for language, file in files.items() if not (folder / name / file).is_file()]
         if missing:
             problems.append(f"{name}: no prediction for {' '.join(missing)} ({folder / name}); predict these languages")
-        found: dict[str, int] = {}
+        counts: dict[str, int] = {}
         for language in [language for language in files if language not in missing]:
             path = folder / name / files[language]
             try:
-                found[language] = _examples(path, task, expected.get((name, language)))
+                counts[language] = _examples(path, task, expected.get((name, language)))
             except UserError as error:
                 problems.append(str(error))
-        problems += _size_problems(task, found)
+        problems += _size_problems(task, counts)
         problems += _strangers(folder / name, set(files.values()))
     return sorted(problems) + _strangers(folder, set(benchmark.tasks))
 
@@ -65,8 +65,8 @@ def _task(tasks: Mapping[str, Task], name: str, benchmark: Benchmark) -> Task:
 
 
 def _strangers(folder: Path, known: Set[str]) -> list[str]:
-    found = sorted(path.name for path in folder.glob("*") if path.name not in known)
-    return [f"{folder / name} does not belong to a submission; remove it" for name in found]
+    strangers = sorted(path.name for path in folder.glob("*") if path.name not in known)
+    return [f"{folder / name} does not belong to a submission; remove it" for name in strangers]
 
 
 def _examples(path: Path, task: Task, expected: Expected | None) -> int:
@@ -78,10 +78,10 @@ def _examples(path: Path, task: Task, expected: Expected | None) -> int:
     return len(values)
 
 
-def _size_problems(task: Task, found: Mapping[str, int]) -> list[str]:
+def _size_problems(task: Task, counts: Mapping[str, int]) -> list[str]:
     if not family_of(task).files(task).one_each:
         return []
-    others = other_sizes(found, task.test_sizes)
+    others = other_sizes(counts, task.test_sizes)
     problem = f"{task.name}: other numbers of examples than in the benchmark's test set: {told(others)}"
     return [f"{problem}; predict the whole files (docs/data_files.md)"] if others else []
 

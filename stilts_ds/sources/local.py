@@ -82,10 +82,10 @@ def _find(folder: Path, local: Local, task: Task, language: str) -> tuple[Local 
     choice: Local | None = local
     while choice is not None:
         path = fill(choice.path, task, language)
-        found = sorted(folder.glob(path), key=lambda one: (one.name, str(one))) if "*" in path else [folder / path]
-        found = [one for one in found if one.is_file()]
-        if found:
-            return choice, found
+        files = sorted(folder.glob(path), key=lambda one: (one.name, str(one))) if "*" in path else [folder / path]
+        files = [one for one in files if one.is_file()]
+        if files:
+            return choice, files
         choice = choice.otherwise
     return None, []
 
