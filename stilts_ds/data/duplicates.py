@@ -92,7 +92,7 @@ def overlaps(train: Split, scored: Sequence[Split], folder: Path) -> list[Overla
     return overlapping
 
 
-def tell(overlapping: Sequence[Overlap]) -> None:
+def warn_of_overlaps(overlapping: Sequence[Overlap]) -> None:
     """One warning for each pair of tasks."""
     for train, task in dict.fromkeys((overlap.train, overlap.task) for overlap in overlapping):
         some = [overlap for overlap in overlapping if (overlap.train, overlap.task) == (train, task)]

@@ -25,7 +25,7 @@ def unknown_sizes(counts: Sizes, benchmark: Sizes) -> tuple[str, ...]:
     return tuple(language for language in counts if language not in benchmark)
 
 
-def told(others: Mapping[str, tuple[int, int]]) -> str:
+def sizes_text(others: Mapping[str, tuple[int, int]]) -> str:
     """`de 977 instead of 22,358; fr ru 10 instead of 1,000`."""
     by_sizes: dict[tuple[int, int], list[str]] = {}
     for language, sizes in others.items():

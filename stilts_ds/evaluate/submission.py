@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from stilts_ds.errors import UserError, counted
-from stilts_ds.evaluate.sizes import other_sizes, told
+from stilts_ds.evaluate.sizes import other_sizes, sizes_text
 from stilts_ds.families.files import Expected, read_text
 from stilts_ds.families.registry import family_of
 from stilts_ds.run_dir import hash_file, write_atomically
@@ -82,7 +82,7 @@ def _size_problems(task: Task, counts: Mapping[str, int]) -> list[str]:
     if not family_of(task).files(task).one_each:
         return []
     others = other_sizes(counts, task.test_sizes)
-    problem = f"{task.name}: other numbers of examples than in the benchmark's test set: {told(others)}"
+    problem = f"{task.name}: other numbers of examples than in the benchmark's test set: {sizes_text(others)}"
     return [f"{problem}; predict the whole files (docs/data_files.md)"] if others else []
 
 

@@ -27,7 +27,7 @@ from stilts_ds.families.bitext.rows import encode_texts
 from stilts_ds.mining.job import Job, on_all, on_first, progress_log, refuse_existing
 from stilts_ds.mining.models import Encoder, ModelFolder
 from stilts_ds.mining.texts import TextFile, Texts
-from stilts_ds.mining.vectors import STORED, make_empty, note, note_of, vectors_digest
+from stilts_ds.mining.vectors import STORED, make_empty, note_content, note_of, vectors_digest
 from stilts_ds.rows.writer import HEADER
 from stilts_ds.run_dir import write_sealed
 
@@ -71,7 +71,7 @@ def embed(
         job.begin({"texts": text_file.digest, "lines": text_file.lines, "stored": stored, **model_folder.inputs()})
         draft = embed_file(ranks, model_folder, text_file, job.work, stored, device)
         digest = on_first(ranks, lambda: vectors_digest(draft))
-        described = note(text_file.digest, text_file.lines, digest, model_folder.inputs())
+        described = note_content(text_file.digest, text_file.lines, digest, model_folder.inputs())
         beside = job.work / "note.json"
         on_first(ranks, lambda: write_sealed(beside, described))
         job.publish(draft, (beside, note_of(path)))

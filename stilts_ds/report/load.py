@@ -20,7 +20,7 @@ from stilts_ds.data.duplicates import Overlaps
 from stilts_ds.errors import UserError
 from stilts_ds.evaluate.result import Result
 from stilts_ds.evaluate.score_run import settings_of
-from stilts_ds.evaluate.sizes import told
+from stilts_ds.evaluate.sizes import sizes_text
 from stilts_ds.phase_status import PhaseStatus
 from stilts_ds.plan_file import Phase, Plan
 from stilts_ds.run_dir import PhaseDir, RunDir, hash_file
@@ -299,5 +299,5 @@ def _missing_languages(task: str, results: Results) -> list[str]:
 def _other_sizes(task: str, results: Results) -> list[str]:
     """A note where a result is over other examples than the benchmark's test set; they need not be the same in all."""
     runs = [run for tasks in results.values() for run in tasks.get(task, [])]
-    kinds = dict.fromkeys(told(run.other_sizes) for run in runs if run.other_sizes)
+    kinds = dict.fromkeys(sizes_text(run.other_sizes) for run in runs if run.other_sizes)
     return [f"{task}: not the benchmark's test set, by its number of examples: {kind}." for kind in kinds]

@@ -233,12 +233,12 @@ def _cell(cell: Cell, scale: float) -> str:
     if mean_differs(cell.gain):  # the mark belongs to what is tested
         mean, mark = f"<small>mean {signed(cell.gain.value)}{mark}</small>", ""
     return (
-        f'<td class="{kind}"{style} title="{escape(_told(cell.gain), quote=True)}">'
+        f'<td class="{kind}"{style} title="{escape(_gain_text(cell.gain), quote=True)}">'
         f"<b>{signed(printed_gain(cell.gain))}{mark}</b>{mean}<small>{score}</small>{note}</td>"
     )
 
 
-def _told(gain: Difference) -> str:
+def _gain_text(gain: Difference) -> str:
     if gain.p is None or gain.low is None or gain.high is None:
         return "not tested"
     adjusted = "" if gain.adjusted is None else f", corrected {gain.adjusted:.2g}"

@@ -147,7 +147,7 @@ def _memory(one: Estimate) -> str:
 def _foot(
     recipe: Recipe, estimated: list[Estimate], ranks: int, gpu_memory: float | None, trial: Trial | None
 ) -> list[str]:
-    beside = _beside(trial, estimated, ranks) if trial else 0
+    beside = _extra_bytes(trial, estimated, ranks) if trial else 0
     lines = [advice(recipe, estimated, gpu_memory, max(0, beside))] if gpu_memory else []
     if trial is None:
         return [*lines, "hours are not estimated: `stilts plan ... --trial` measures a few steps"]
@@ -157,7 +157,7 @@ def _foot(
     return [*lines, f"training still to run: {sum(known):.2f} hours{scaled}; evaluation is not in it"]
 
 
-def _beside(trial: Trial, estimated: list[Estimate], ranks: int) -> int:
+def _extra_bytes(trial: Trial, estimated: list[Estimate], ranks: int) -> int:
     """Bytes that the trial's fullest rank took on top of the formula's: Python, contexts, temporaries, fragments. They
     are taken to be the same at every stage. 0 where the two do not compare."""
     one = next(one for one in estimated if one.phase.id == trial.phase)
@@ -174,7 +174,7 @@ def _trial_lines(trial: Trial, one: Estimate, ranks: int) -> list[str]:
         f"{trial.device}: {trial.tokens_per_second:,.0f} tokens/s, peak {peak / GIB:.2f} GiB of {where} memory"
     ]
     if trial.stage in one.memory and ranks == count:
-        rest = _beside(trial, [one], ranks)
+        rest = _extra_bytes(trial, [one], ranks)
         lines.append(f"the formula gives {one.memory[trial.stage].peak / GIB:.2f} GiB for that, {_difference(rest)}")
         if rest > 0:
             by_stage = ", ".join(f"stage {stage} {(m.peak + rest) / GIB:.2f}" for stage, m in one.memory.items())
