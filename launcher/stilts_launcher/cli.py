@@ -186,10 +186,10 @@ def _rank_0() -> bool:
 
 def _finish(folder: RunDir, png: bool = False, **settings: Any) -> None:
     from stilts_ds.report.stats import Settings
-    from stilts_ds.report.write import beside, write_report
+    from stilts_ds.report.write import report_path, write_report
 
     say(f"\n{write_report(folder, Settings(**settings), png)}")
-    say(f"Report with every language: {beside(folder, '.html')} (and .md, .csv, .tex)")
+    say(f"Report with every language: {report_path(folder, '.html')} (and .md, .csv, .tex)")
     say(f"Curves: tensorboard --logdir {folder.tensorboard}")
 
 

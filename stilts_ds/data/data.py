@@ -9,7 +9,7 @@ from pathlib import Path
 
 from stilts_ds.augmentation import augmentation_of
 from stilts_ds.config import Recipe, TrainingPart
-from stilts_ds.data.duplicates import Exclusion, Overlap, Overlaps, overlaps, tell
+from stilts_ds.data.duplicates import Exclusion, Overlap, Overlaps, overlaps, warn_of_overlaps
 from stilts_ds.data.noisy import empty_cells
 from stilts_ds.data.reader import Origin, find_origin
 from stilts_ds.data.split import Split
@@ -294,4 +294,4 @@ def prepare_data(data: Data, phases: Iterable[Phase]) -> None:
             for split in data.evaluations(task):
                 split.family.evaluation_rows(split, setting, data.recipe.evaluation)
     data.store.verify = False
-    tell(told)
+    warn_of_overlaps(told)

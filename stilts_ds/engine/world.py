@@ -61,7 +61,7 @@ class World:
         mine, lengths = _measured(value, self.size, self.objects)
         found = [torch.empty_like(mine) for _ in range(self.size)] if self.first else None
         dist.gather(mine, found, dst=0, group=self.objects)
-        return _heard(found or [], lengths)
+        return _decode_all(found or [], lengths)
 
     def broadcast(self, value: Any) -> Any:
         """Rank 0's value, on every rank."""
@@ -78,7 +78,7 @@ class World:
         mine, lengths = _measured(value, self.size, group)
         found = [torch.empty_like(mine) for _ in range(self.size)]
         dist.all_gather(found, mine, group=group)
-        return _heard(found, lengths)
+        return _decode_all(found, lengths)
 
     def on_rank_0(self, work: Callable[[], None] | None) -> None:
         """Do `work` on rank 0 while the others wait; its UserError ends all of them alike."""
@@ -127,7 +127,7 @@ def _measured(value: Any, size: int, group: Any) -> tuple[torch.Tensor, list[int
     return torch.nn.functional.pad(message, (0, max(found) - len(message))), found
 
 
-def _heard(messages: list[torch.Tensor], lengths: list[int]) -> list[Any]:
+def _decode_all(messages: list[torch.Tensor], lengths: list[int]) -> list[Any]:
     return [wire.from_bytes(one[:length].numpy().tobytes()) for one, length in zip(messages, lengths)]
 
 
