@@ -22,7 +22,7 @@ from stilts_ds.engine import preflight, world
 from stilts_ds.engine.checkpoint import MANIFEST, await_saved, await_visible
 from stilts_ds.errors import UserError
 from stilts_ds.locks import HELD_BY_JOB
-from stilts_ds.plan import make_plan
+from stilts_ds.planner import make_plan
 from stilts_ds.run_dir import PhaseDir, RunDir, write_json
 
 pytestmark = pytest.mark.processes  # a plan asks git and uname what made it
