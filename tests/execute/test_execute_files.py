@@ -35,6 +35,9 @@ BAD: dict[str, tuple[Any, str]] = {
     "no tests": ({**GOOD, "tests": " \n"}, "'tests' are empty, and every program would pass"),
     "no entry point": ({**GOOD, "entry": ""}, "'entry' is ''; name the function that the tests call"),
     "an entry point that is no name": ({**GOOD, "entry": "f()"}, "'entry' is 'f()'"),
+    "a script without an entry point": ({**GOOD, "language": "js", "entry": ""}, "'entry' is ''; name the function"),
+    "an entry point that is code": ({**GOOD, "language": "php", "entry": "f() {} function g"}, "'entry' is 'f() {}"),
+    "tests that mark none": ({**GOOD, "language": "rust"}, "the tests mark no function with #[test]"),
     "a sample that is no number": ({**GOOD, "sample": "two"}, "'sample' is \"two\"; number samples 0, 1, 2, ..."),
     "a list": ([1, 2], "not a JSON object; write one object a line"),
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import math
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -110,6 +111,14 @@ def test_languages_and_splits_are_data(tmp_path: Path) -> None:
         read_problems("mbxp", path, "train")
     edges = {1: "prompt", 10: "prompt", 11: "test", 510: "test", 511: "dev", 600: "dev", 601: "train", 974: "train"}
     assert {number: mbpp_split(f"MBJSP/{number}") for number in edges} == edges
+
+
+def test_a_solution_that_is_not_there_is_none_and_no_fault(tmp_path: Path) -> None:
+    rows = [{**MXEVAL, "task_id": f"p/{n}", "canonical_solution": value} for n, value in enumerate((None, math.nan))]
+    problems = read_problems("humaneval_xl", write(tmp_path / "x.jsonl", *rows))
+    assert [problem.canonical for problem in problems.values()] == ["", ""]
+    with pytest.raises(UserError, match="x.jsonl:1: 'canonical_solution' is 3, and a text is needed"):
+        read_problems("humaneval_xl", write(tmp_path / "x.jsonl", {**MXEVAL, "canonical_solution": 3}))
 
 
 def test_humaneval_x_tells_language_and_entry_point_from_its_rows(tmp_path: Path) -> None:
