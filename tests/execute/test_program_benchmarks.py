@@ -147,7 +147,7 @@ def test_humaneval_x_puts_rusts_comment_after_the_declaration_and_leaves_crates_
         "prompt": "/* Are they equal? */\n",
         "declaration": "use std::cmp;\nuse rand::Rng;\nuse regex::Regex;\nuse md5;\nfn same(a: i8, b: i8) -> bool {\n",
         "canonical_solution": "    a == b\n}\n",
-        "test": "#[cfg(test)]\nmod tests {\n    use super::*;\n}\n",
+        "test": "#[cfg(test)]\nmod tests {\n    use super::*;\n    #[test]\n    fn one() {}\n}\n",
     }
     [problem] = read_problems("humaneval_x", write(tmp_path / "x.jsonl", row)).values()
     assert (problem.language, problem.entry) == ("rust", "same")
