@@ -119,6 +119,9 @@ def test_verdict_files_are_checked(row: dict[str, Any], message: str, tmp_path: 
     [
         ({"workers": 0}, "workers is 0: give 1 to 256"),
         ({"seconds": 0}, "seconds is 0: give 0.1 to 3600"),
+        ({"readable": ("/nowhere/at/all",)}, "readable: /nowhere/at/all is no folder; give the whole path"),
+        ({"readable": ("/tmp",)}, "readable: /tmp cannot be shown: the sandbox has a folder of its own there"),
+        ({"readable": ("/",)}, "readable: / cannot be shown"),
         ({"judge": "kind"}, "judge is 'kind': give strict, benchmark, exit-status"),
     ],
 )
