@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import argparse
 import json
-import re
 import sys
 from pathlib import Path
 from typing import Any
 
 from stilts_ds import __version__
-from stilts_ds.config import NAME, Recipe, load_recipe, shipped_recipes
+from stilts_ds.config import Recipe, shipped_recipes
 from stilts_ds.errors import UserError, check_docstrings, os_problem, print_anywhere, printable
-from stilts_ds.recipe_paths import resolve_paths
 from stilts_ds.run_dir import RunDir
-from stilts_launcher import noise
+from stilts_launcher import checklist, compare, noise
 from stilts_launcher.execute import add_execute
+from stilts_launcher.mining import add_mining
+from stilts_launcher.options import resamples_of, share_of
+from stilts_launcher.recipes import recipe_of_run, resolved_recipe
 
 BENCHMARKS = {
     "execute": "stilts_bench.execute",
@@ -31,7 +32,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = build_parser()
     cut = 1 if words[:1] == ["bench"] else len(words)  # argparse would not hand on options
     given, rest = parser.parse_known_args(words[:cut])
-    given.options = words[cut:]
+    given.options, given.words = words[cut:], words
     if hasattr(given, "overrides"):  # argparse takes a list of them in one place only; they may stand behind options
         given.overrides += [word for word in rest if "=" in word and not word.startswith("-")]
         rest = [word for word in rest if word not in given.overrides]
@@ -93,6 +94,7 @@ def build_parser() -> argparse.ArgumentParser:
             part.add_argument("--predictions", type=Path, help="folder <task>/<split>-<language>.tsv|json")
             part.add_argument("--labels", type=Path, help="folder of the same layout")
             part.add_argument("--verdicts", type=Path, nargs="+", help="file of `stilts execute`; two are compared")
+            part.add_argument("--perturbed", type=Path, nargs="+", help="verdicts on perturbed prompts: RP, RD, RR")
             part.add_argument("--split", default="test", choices=["dev", "test"], help="split to read (default: test)")
             part.add_argument(
                 "--benchmark", choices=["xtreme", "xtreme-r"], help="all of its tasks, missing ones named"
@@ -103,9 +105,10 @@ def build_parser() -> argparse.ArgumentParser:
             part.add_argument("--output", type=Path, help="also write scores.json, .csv and .md into this folder")
         if name == "report":
             help_text = "of the paired bootstrap (default: as many as the number of comparisons needs)"
-            part.add_argument("--resamples", type=_count, default=0, metavar="N", help=help_text)
-            part.add_argument("--level", type=_share, default=0.05, metavar="P", help="of corrected significance")
+            part.add_argument("--resamples", type=resamples_of, default=0, metavar="N", help=help_text)
+            part.add_argument("--level", type=share_of, default=0.05, metavar="P", help="of corrected significance")
             part.add_argument("--png", action="store_true", help="also write report.png (needs matplotlib)")
+    compare.add_arguments(add("compare", compare.compare, "test runs, or conditions of one, against each other"))
     part = add("submit", submit, "hand a recipe's plan to a cluster's launcher (Slurm), one job for each phase")
     part.add_argument("recipe", help=recipes)
     part.add_argument("overrides", nargs="*", metavar="key=value", help=overrides)
@@ -148,7 +151,11 @@ def build_parser() -> argparse.ArgumentParser:
     part.add_argument("--translated", type=Path, help="folder of translated tasks such as mnli.de, DIR/<language>/...")
     part.add_argument("--text", type=Path, help="folder of <language>.txt files (task mlm)")
     noise.add_arguments(add("noise", noise.write, "write noisy test sets of a task as files in the benchmark's layout"))
+    checklist.add_arguments(
+        add("checklist", checklist.write, "write MultiCheckList's cases from its table of templates")
+    )
     add_execute(add)
+    add_mining(add)
     add("schema", schema, "print the recipe's JSON schema, for editors")
     part = add("doctor", doctor, "check this machine: versions, ranks, collectives, memory, disk, and what fits on it")
     part.add_argument("recipe", nargs="?", help=f"also name the ZeRO stage and batch for {recipes}")
@@ -159,45 +166,8 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _count(text: str) -> int:
-    value = int(text)
-    if value < 100:
-        raise argparse.ArgumentTypeError("give at least 100 resamples")
-    return value
-
-
-def _share(text: str) -> float:
-    value = float(text)
-    if not 0 < value < 1:
-        raise argparse.ArgumentTypeError("give a share between 0 and 1, such as 0.05")
-    return value
-
-
 def recipe_of(given: argparse.Namespace) -> Recipe:
-    from stilts_ds.data.data import hub_commits_path
-    from stilts_ds.ds_files import base_config
-    from stilts_ds.model_files import fit_retrieval_length
-    from stilts_ds.model_hub import pin_model
-
-    recipe = resolve_paths(load_recipe(given.recipe, given.overrides))
-    base_config(recipe.engine)  # a faulty DeepSpeed file is told before data are read
-    # Whoever looks at the model's files looks at the commit that the run keeps; the hub is asked later.
-    recipe = pin_model(recipe, hub_commits_path(recipe, recipe.output_dir / recipe.name), ask=False)
-    return fit_retrieval_length(recipe)
-
-
-def recipe_of_run(run: RunDir) -> Recipe:
-    """The resolved recipe inside a run folder, for work in just that folder, also where it was copied or moved.
-
-    Raises UserError where there is none, or the folder has a name that no run can have.
-    """
-    from stilts_ds.report.load import read_recipe
-
-    run.check_links()
-    recipe, folder = read_recipe(run), run.root.resolve()
-    if not re.fullmatch(NAME, folder.name):
-        raise UserError(f"{folder.name!r} is no name of a run; use letters, digits, '.', '_' and '-'")
-    return recipe.model_copy(update={"output_dir": folder.parent, "name": folder.name})
+    return resolved_recipe(given.recipe, given.overrides)
 
 
 def run(given: argparse.Namespace) -> int:
@@ -265,6 +235,8 @@ def score(given: argparse.Namespace) -> int:
 
         say(score_folders(given))
         return 0
+    if given.verdicts or given.perturbed:
+        raise UserError("--verdicts and --perturbed are files of `stilts execute`, and no run is read: leave it out")
     from stilts_ds.data.data import Data
     from stilts_ds.evaluate.score_run import score_phase
     from stilts_ds.plan_file import Plan

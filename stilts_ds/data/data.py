@@ -7,6 +7,7 @@ import logging
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from stilts_ds.augmentation import augmentation_of
 from stilts_ds.config import Recipe, TrainingPart
 from stilts_ds.data.duplicates import Exclusion, Overlap, Overlaps, overlaps, tell
 from stilts_ds.data.noisy import empty_cells
@@ -16,7 +17,7 @@ from stilts_ds.data.store import Store
 from stilts_ds.errors import UserError
 from stilts_ds.families.registry import family_of
 from stilts_ds.model_files import limits_of
-from stilts_ds.plan import Phase
+from stilts_ds.plan_file import Phase
 from stilts_ds.rows.rows import Rows
 from stilts_ds.rows.tokenizer import Tokenizer
 from stilts_ds.run_dir import hash_json
@@ -66,7 +67,8 @@ class Data:
         skip = setting.eval_examples if split == self.dev_split(name) else 0
         limit = self.recipe.data.max_train_examples
         chosen = self.split(task, split, task.train_language, skip, limit, self._draws(task))
-        return dataclasses.replace(chosen, exclusion=self._exclusion)
+        copies = augmentation_of(setting.robust, self.recipe.data.noise)
+        return dataclasses.replace(chosen, exclusion=self._exclusion, augmentation=copies)
 
     def dev(self, name: str, setting: TrainingPart) -> Split:
         """The English dev examples that select a model."""
@@ -109,7 +111,8 @@ class Data:
         found: list[Overlap] = []
         scored = self._scored_here() if phase.train else []
         for name in phase.train:
-            found += overlaps(self.train(name, phase.setting(name)), scored, self.store.folder)
+            clean = dataclasses.replace(self.train(name, phase.setting(name)), augmentation=None)
+            found += overlaps(clean, scored, self.store.folder)
         return Overlaps(found=tuple(found))
 
     def _scored_here(self) -> list[Split]:

@@ -74,11 +74,12 @@ def _write_language(origin: Origin, folder: Path) -> dict[str, Any]:
     return {
         "sha256": {str(path.relative_to(folder)): hash_file(path) for path in paths},
         "examples": len(records),
-        **_rates(tally),
+        **rates(tally),
     }
 
 
-def _rates(tally: Tally) -> dict[str, Any]:
+def rates(tally: Tally) -> dict[str, Any]:
+    """What noise did, for a manifest."""
     touched = tally.words_touched_percent
     return {
         "letters": tally.letters,

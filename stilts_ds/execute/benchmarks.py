@@ -280,9 +280,14 @@ def _rows(path: Path) -> Iterator[tuple[str, Any]]:
 
 def read_problems(benchmark: str, path: Path, split: str | None = None) -> dict[str, Problem]:
     """Problems of a benchmark's file by id, all or those of a split. Raises UserError with file, line and remedy."""
+    return {problem.id: problem for _, problem in problem_rows(benchmark, path, split)}
+
+
+def problem_rows(benchmark: str, path: Path, split: str | None = None) -> list[tuple[dict[str, Any], Problem]]:
+    """Each row of a benchmark's file with the problem in it; see `read_problems`."""
     if benchmark not in READERS:
         raise UserError(f"unknown benchmark {benchmark!r}{did_you_mean(benchmark, READERS)}")
-    problems: dict[str, Problem] = {}
+    found: dict[str, tuple[dict[str, Any], Problem]] = {}
     for number, (where, row) in enumerate(_rows(path)):
         if isinstance(row, UserError):
             raise row
@@ -290,13 +295,13 @@ def read_problems(benchmark: str, path: Path, split: str | None = None) -> dict[
         if problem is None or (split is not None and problem.split != split):
             continue
         check_program(problem.program(""), where)
-        if problem.id in problems:
+        if problem.id in found:
             raise UserError(f"{where}: problem {problem.id!r} stands there twice; take one out")
-        problems[problem.id] = problem
-    if not problems:
+        found[problem.id] = row, problem
+    if not found:
         kind = f" of split {split!r}" if split else ""
         raise UserError(f"{path}: no problem{kind} in it; is it a file of {benchmark}?")
-    return problems
+    return list(found.values())
 
 
 def read_samples(path: Path, problems: dict[str, Problem], skip_bad: bool = False) -> tuple[list[Program], list[str]]:

@@ -15,6 +15,7 @@ from stilts_ds.model_files import Shape, model_folder, shape_of
 from stilts_ds.plan_file import Phase, Plan
 from stilts_ds.planning.memory import Memory, largest_parameter, memory, trained_parameters
 from stilts_ds.planning.sizes import PhaseSize, heads_of, phase_size
+from stilts_ds.robust import passes_of
 from stilts_ds.run_dir import PhaseDir, RunDir, read_json
 from stilts_ds.trial_file import Trial
 
@@ -45,7 +46,8 @@ class Estimate:
         setting = self.phase.setting()
         if self.size.tokens is not None:
             return self.size.tokens
-        return (self.size.steps or 0) * setting.train_batch_size * setting.max_seq_length
+        most_tokens = (self.size.steps or 0) * setting.train_batch_size * setting.max_seq_length
+        return most_tokens * passes_of(setting.robust)
 
 
 def estimates(recipe: Recipe, run: RunDir, plan: Plan, ranks: int, cpu: bool = False) -> list[Estimate]:

@@ -43,7 +43,8 @@ class Targets:
 class Batch:
     """Rows for the encoder. On [T]: input_ids, token_type_ids (for models that have them), row (which one a token
     stands in) and position (inside it, from 0); offsets [B + 1] and, on the host, lengths of the rows. mask_keys
-    [1 + B], in training: what dropout masks are drawn from, of the step and of each row (stilts_ds.model.masks)."""
+    [1 + B], in training: what dropout masks are drawn from, of the step and of each row (stilts_ds.model.masks).
+    disturbance [T, E], in robust training: what is added to the word embeddings (stilts_ds.model.disturb)."""
 
     input_ids: torch.Tensor
     token_type_ids: torch.Tensor
@@ -53,6 +54,7 @@ class Batch:
     lengths: tuple[int, ...]
     heads: dict[str, Targets] = field(default_factory=dict)
     mask_keys: torch.Tensor | None = None
+    disturbance: torch.Tensor | None = None
 
     def to(self, device: torch.device) -> Batch:
         return _moved(self, device)

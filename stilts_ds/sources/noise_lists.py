@@ -2,6 +2,7 @@
 
     dictionaries/de-en.tsv      word TAB translation; read both ways
     misspellings/de.tsv         word TAB misspelling [TAB misspelling ...]
+    synonyms/en.tsv             word TAB synonym [TAB synonym ...]
     keyboards/de.tsv            one line, as in stilts_ds/noise/keyboards.tsv; wins over that table
 
 Lines that begin with # say where a list comes from and under which licence; they are logged.

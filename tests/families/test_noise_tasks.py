@@ -18,7 +18,7 @@ from stilts_ds.errors import UserError
 from stilts_ds.evaluate.score import score_folder
 from stilts_ds.noise.clusters import Edit
 from stilts_ds.noise.kinds import KINDS, Site, kind
-from stilts_ds.plan import check_tasks
+from stilts_ds.planner import check_tasks
 from stilts_ds.sources.source import DataSource
 from stilts_ds.tasks.registry import get_task, tasks_named
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from stilts_ds.augmentation import augmentation_of, check_augmentation
 from stilts_ds.config import NAME, ROW_KEYS, Recipe, TrainingPart
 from stilts_ds.ds_files import numbers_in
 from stilts_ds.errors import UserError, did_you_mean
@@ -123,7 +124,7 @@ class _Planner:
         before: dict[str, Any] = {**content, "origin": origin.named_earlier, "training": training, "lengths": lengths}
         before |= self._of_training(train, tasks, counted=False)
         if train:
-            content |= self._of_training(train, tasks, counted=True)
+            content |= self._of_training(train, tasks, counted=True) | self._of_copies("+".join(train), tasks, setting)
         label = "-".join(train).replace(FROM, ".") if 0 < len(train) <= 2 else condition
         named, named_earlier = phase_id(kind, label, content), self.earlier.find(kind, label, before, content)
         phase = Phase(
@@ -159,6 +160,14 @@ class _Planner:
         if counted:
             content["deepspeed"] = numbers_in(recipe.engine)
         return content
+
+    def _of_copies(self, where: str, tasks: Sequence[Task], setting: TrainingPart) -> dict[str, Any]:
+        """What copies with noise depend on besides the settings. Raises UserError where there can be none."""
+        augmentation = augmentation_of(setting.robust, self.recipe.data.noise)
+        if augmentation is None:
+            return {}
+        check_augmentation(where, augmentation, tasks)
+        return {"copies": {task.name: augmentation.key(task.train_language) for task in tasks}}
 
 
 def _is_pooled(task: Task) -> bool:
