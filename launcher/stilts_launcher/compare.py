@@ -6,15 +6,13 @@ import argparse
 import json
 
 from stilts_ds.errors import printable
-from stilts_launcher.options import resamples_of, share_of
+from stilts_launcher.options import add_test_options
 
 
 def add_arguments(part: argparse.ArgumentParser) -> None:
     part.add_argument("runs", nargs="+", metavar="RUN[:CONDITION]", help="folders of runs; the first is the baseline")
     part.add_argument("--targets", nargs="+", default=[], metavar="TASK", help="only these (default: all in common)")
-    help_text = "of the paired bootstrap (default: as many as the number of comparisons needs)"
-    part.add_argument("--resamples", type=resamples_of, default=0, metavar="N", help=help_text)
-    part.add_argument("--level", type=share_of, default=0.05, metavar="P", help="of corrected significance")
+    add_test_options(part)
     part.add_argument("--json", action="store_true", help="print JSON at full precision")
 
 

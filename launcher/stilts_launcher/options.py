@@ -1,8 +1,15 @@
-"""Values of options that several verbs take."""
+"""Options that several verbs take."""
 
 from __future__ import annotations
 
 import argparse
+
+
+def add_test_options(part: argparse.ArgumentParser) -> None:
+    """How differences are tested."""
+    help_text = "of the paired bootstrap (default: as many as the number of comparisons needs)"
+    part.add_argument("--resamples", type=resamples_of, default=0, metavar="N", help=help_text)
+    part.add_argument("--level", type=share_of, default=0.05, metavar="P", help="of corrected significance")
 
 
 def resamples_of(text: str) -> int:
