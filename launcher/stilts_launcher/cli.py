@@ -14,7 +14,7 @@ from stilts_ds.config import NAME, Recipe, load_recipe, shipped_recipes
 from stilts_ds.errors import UserError, check_docstrings, os_problem, print_anywhere, printable
 from stilts_ds.recipe_paths import resolve_paths
 from stilts_ds.run_dir import RunDir
-from stilts_launcher import noise
+from stilts_launcher import attack, noise
 from stilts_launcher.execute import add_execute
 
 BENCHMARKS = {
@@ -148,6 +148,7 @@ def build_parser() -> argparse.ArgumentParser:
     part.add_argument("--xtreme", type=Path, help="XTREME's download folder")
     part.add_argument("--translated", type=Path, help="folder of translated tasks such as mnli.de, DIR/<language>/...")
     part.add_argument("--text", type=Path, help="folder of <language>.txt files (task mlm)")
+    attack.add_arguments(add("attack", attack.run, "put noise where it hurts a trained model most, by its loss"))
     noise.add_arguments(add("noise", noise.write, "write noisy test sets of a task as files in the benchmark's layout"))
     add_execute(add)
     add("schema", schema, "print the recipe's JSON schema, for editors")
@@ -261,13 +262,11 @@ def evaluate(given: argparse.Namespace) -> int:
 
 
 def score(given: argparse.Namespace) -> int:
-    if given.run_dir is None:
+    if given.run_dir is None or given.verdicts or given.perturbed:
         from stilts_launcher.score_folders import score_folders
 
         say(score_folders(given))
         return 0
-    if given.verdicts or given.perturbed:
-        raise UserError("--verdicts and --perturbed are files of `stilts execute`, and no run is read: leave it out")
     from stilts_ds.data.data import Data
     from stilts_ds.evaluate.score_run import score_phase
     from stilts_ds.plan_file import Plan
