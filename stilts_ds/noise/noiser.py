@@ -177,6 +177,28 @@ class Noiser:
 
 
 @dataclass
+class Recorder:
+    """Stands in for a Noiser and notes each text as it was and as it is."""
+
+    noiser: Noiser
+    texts: list[tuple[str, str]] = field(default_factory=list)
+
+    @property
+    def spec(self) -> NoiseSpec:
+        return self.noiser.spec
+
+    def text(self, text: str, example: str, field: str, protected: Spans = ()) -> Noised:
+        made = self.noiser.text(text, example, field, protected)
+        self.texts.append((text, made.text))
+        return made
+
+    def tokens(self, tokens: Sequence[str], example: str, protected: Sequence[bool] = ()) -> tuple[str, ...]:
+        made = self.noiser.tokens(tokens, example, protected)
+        self.texts.append((" ".join(tokens), " ".join(made)))
+        return made
+
+
+@dataclass
 class Collector:
     """Stands where a Noiser will, changes nothing, and counts the letters that would be at risk."""
 
