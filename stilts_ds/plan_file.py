@@ -1,6 +1,6 @@
 """What stands in plan.json: the phases of a run, which of them each condition uses, and what made the plan.
 
-`stilts_ds.plan` makes a `Plan` of a recipe; everything else reads one. No torch here: a login node can plan.
+`stilts_ds.planner` makes a `Plan` of a recipe; everything else reads one. No torch here: a login node can plan.
 """
 
 from __future__ import annotations

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import argparse
 import json
-import re
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from stilts_ds import __version__
-from stilts_ds.config import NAME, Recipe, load_recipe, shipped_recipes
+from stilts_ds.config import Recipe, shipped_recipes
 from stilts_ds.errors import UserError, check_docstrings, os_problem, print_anywhere, printable
-from stilts_ds.recipe_paths import resolve_paths
 from stilts_ds.run_dir import RunDir
-from stilts_launcher import attack, noise
+from stilts_launcher import attack, checklist, compare, noise
 from stilts_launcher.execute import add_execute
+from stilts_launcher.mining import add_mining
+from stilts_launcher.options import add_test_options
+from stilts_launcher.recipes import recipe_of_run, resolved_recipe
 
 BENCHMARKS = {
     "execute": "stilts_bench.execute",
@@ -31,7 +33,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = build_parser()
     cut = 1 if words[:1] == ["bench"] else len(words)  # argparse would not hand on options
     given, rest = parser.parse_known_args(words[:cut])
-    given.options = words[cut:]
+    given.options, given.words = words[cut:], words
     if hasattr(given, "overrides"):  # argparse takes a list of them in one place only; they may stand behind options
         given.overrides += [word for word in rest if "=" in word and not word.startswith("-")]
         rest = [word for word in rest if word not in given.overrides]
@@ -50,6 +52,9 @@ def main(arguments: list[str] | None = None) -> int:
         return 1
 
 
+Add = Callable[[str, Callable[[argparse.Namespace], int], str], argparse.ArgumentParser]
+
+
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="stilts",
@@ -58,73 +63,101 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"stilts-ds {__version__}")
     verbs = parser.add_subparsers(metavar="VERB", required=True)
-    overrides = "recipe settings, such as engine.zero_stage=3 seeds=[1,2]; `stilts schema` lists them all"
-    recipes = f"a shipped recipe ({', '.join(shipped_recipes())}) or a YAML file"
 
-    def add(name: str, verb: Any, text: str) -> argparse.ArgumentParser:
+    def add(name: str, verb: Callable[[argparse.Namespace], int], text: str) -> argparse.ArgumentParser:
         made = verbs.add_parser(name, help=text, description=text)
         made.set_defaults(verb=verb)
         return made
 
-    for name, verb, text in (
-        ("run", run, "train, evaluate, score and report a recipe; started again, it continues where it was"),
-        ("plan", plan, "show what `run` would do: phases, steps, tokens, memory, and what is done already"),
-        ("fetch", fetch, "bring model, tokenizer and data onto this machine, tokenise them, check them offline"),
-        ("train", train, "only the training of a recipe's phases"),
-    ):
-        part = add(name, verb, text)
-        part.add_argument("recipe", help=recipes)
-        part.add_argument("overrides", nargs="*", metavar="key=value", help=overrides)
-        if name == "plan":
-            part.add_argument("--ranks", type=int, metavar="N", help="estimate for N ranks (default: the recipe's)")
-            part.add_argument("--gpu-memory", type=float, metavar="GIB", help="name the ZeRO stage and batch that fit")
-            part.add_argument("--trial", action="store_true", help="measure a few steps of the largest phase here")
-            part.add_argument("--json", action="store_true", help="print JSON")
-        elif name != "fetch":
-            part.add_argument("--phase", action="append", default=[], metavar="ID", help="only this phase (repeatable)")
-    for name, verb, text in (
-        ("evaluate", evaluate, "predict with a run's trained phases whatever is not predicted yet"),
-        ("score", score, "score a run's predictions, or any predictions folder against a labels folder"),
-        ("report", report, "test a run's gains and write report.html, .md, .csv, .tex, results.json and model cards"),
-    ):
-        part = add(name, verb, text)
-        part.add_argument("run_dir", type=Path, nargs="?" if name == "score" else None, help="folder of the run")
-        if name == "score":
-            part.add_argument("--predictions", type=Path, help="folder <task>/<split>-<language>.tsv|json")
-            part.add_argument("--labels", type=Path, help="folder of the same layout")
-            part.add_argument("--verdicts", type=Path, nargs="+", help="file of `stilts execute`; two are compared")
-            part.add_argument("--perturbed", type=Path, nargs="+", help="verdicts on perturbed prompts: RP, RD, RR")
-            part.add_argument("--split", default="test", choices=["dev", "test"], help="split to read (default: test)")
-            part.add_argument(
-                "--benchmark", choices=["xtreme", "xtreme-r"], help="all of its tasks, missing ones named"
-            )
-            part.add_argument(
-                "--qa-f1", action="store_true", help="also the average with question answering by F1 only"
-            )
-            part.add_argument("--output", type=Path, help="also write scores.json, .csv and .md into this folder")
-        if name == "report":
-            help_text = "of the paired bootstrap (default: as many as the number of comparisons needs)"
-            part.add_argument("--resamples", type=_count, default=0, metavar="N", help=help_text)
-            part.add_argument("--level", type=_share, default=0.05, metavar="P", help="of corrected significance")
-            part.add_argument("--png", action="store_true", help="also write report.png (needs matplotlib)")
-    part = add("submit", submit, "hand a recipe's plan to a cluster's launcher (Slurm), one job for each phase")
-    part.add_argument("recipe", help=recipes)
+    _add_study(add)
+    _add_results(add)
+    _add_cluster(add)
+    _add_publishing(add)
+    _add_data(add)
+    add_execute(add)
+    add_mining(add)
+    _add_machine(add)
+    return parser
+
+
+def _add_recipe(part: argparse.ArgumentParser) -> None:
+    part.add_argument("recipe", help=_recipes())
+    _add_overrides(part)
+
+
+def _recipes() -> str:
+    return f"a shipped recipe ({', '.join(shipped_recipes())}) or a YAML file"
+
+
+def _add_overrides(part: argparse.ArgumentParser) -> None:
+    overrides = "recipe settings, such as engine.zero_stage=3 seeds=[1,2]; `stilts schema` lists them all"
     part.add_argument("overrides", nargs="*", metavar="key=value", help=overrides)
+
+
+def _add_study(add: Add) -> None:
+    """Verbs that take a recipe."""
+    train_text = "only the training of a recipe's phases"
+    run_text = "train, evaluate, score and report a recipe; started again, it continues where it was"
+    for name, verb, text in (("run", run, run_text), ("train", train, train_text)):
+        part = add(name, verb, text)
+        _add_recipe(part)
+        part.add_argument("--phase", action="append", default=[], metavar="ID", help="only this phase (repeatable)")
+    part = add("plan", plan, "show what `run` would do: phases, steps, tokens, memory, and what is done already")
+    _add_recipe(part)
+    part.add_argument("--ranks", type=int, metavar="N", help="estimate for N ranks (default: the recipe's)")
+    part.add_argument("--gpu-memory", type=float, metavar="GIB", help="name the ZeRO stage and batch that fit")
+    part.add_argument("--trial", action="store_true", help="measure a few steps of the largest phase here")
+    part.add_argument("--json", action="store_true", help="print JSON")
+    _add_recipe(
+        add("fetch", fetch, "bring model, tokenizer and data onto this machine, tokenise them, check them offline")
+    )
+
+
+def _add_results(add: Add) -> None:
+    """Verbs that take a run's folder and look at what came out."""
+    part = add("evaluate", evaluate, "predict with a run's trained phases whatever is not predicted yet")
+    part.add_argument("run_dir", type=Path, help="folder of the run")
+    part = add("score", score, "score a run's predictions, or any predictions folder against a labels folder")
+    part.add_argument("run_dir", type=Path, nargs="?", help="folder of the run")
+    part.add_argument("--predictions", type=Path, help="folder <task>/<split>-<language>.tsv|json")
+    part.add_argument("--labels", type=Path, help="folder of the same layout")
+    part.add_argument("--verdicts", type=Path, nargs="+", help="file of `stilts execute`; two are compared")
+    part.add_argument("--perturbed", type=Path, nargs="+", help="verdicts on perturbed prompts: RP, RD, RR")
+    part.add_argument("--split", default="test", choices=["dev", "test"], help="split to read (default: test)")
+    part.add_argument("--benchmark", choices=["xtreme", "xtreme-r"], help="all of its tasks, missing ones named")
+    part.add_argument("--qa-f1", action="store_true", help="also the average with question answering by F1 only")
+    part.add_argument("--output", type=Path, help="also write scores.json, .csv and .md into this folder")
+    part = add(
+        "report", report, "test a run's gains and write report.html, .md, .csv, .tex, results.json and model cards"
+    )
+    part.add_argument("run_dir", type=Path, help="folder of the run")
+    add_test_options(part)
+    part.add_argument("--png", action="store_true", help="also write report.png (needs matplotlib)")
+    compare.add_arguments(add("compare", compare.compare, "test runs, or conditions of one, against each other"))
+    attack.add_arguments(add("attack", attack.run, "put noise where it hurts a trained model most, by its loss"))
+
+
+def _add_cluster(add: Add) -> None:
+    part = add("submit", submit, "hand a recipe's plan to a cluster's launcher (Slurm), one job for each phase")
+    _add_recipe(part)
     part.add_argument("--cluster", type=Path, required=True, metavar="PROFILE", help="YAML file; see slurm/profiles/")
     part.add_argument("--dry-run", action="store_true", help="print the commands that would submit, and submit nothing")
-    for name, verb, text in (
-        ("status", status, "show what each phase of a submitted run is doing"),
-        ("logs", logs, "show the logs of what runs or failed"),
-        ("cancel", cancel, "cancel a run's jobs; running ones save first"),
-        ("retry", retry, "submit again what is neither done nor in the queue"),
-    ):
-        part = add(name, verb, text)
-        part.add_argument("run_dir", type=Path, help="folder of the run")
-        if name in ("logs", "cancel"):
-            part.add_argument("--phase", metavar="ID", help="only phases whose id holds this")
-        if name == "logs":
-            part.add_argument("--rank", type=int, help="the log of this rank instead of the batch job's")
-            part.add_argument("--lines", type=int, default=40, help="lines of each log (default: 40)")
+    some_phases = "only phases whose id holds this"
+    part = add("status", status, "show what each phase of a submitted run is doing")
+    part.add_argument("run_dir", type=Path, help="folder of the run")
+    part = add("logs", logs, "show the logs of what runs or failed")
+    part.add_argument("run_dir", type=Path, help="folder of the run")
+    part.add_argument("--phase", metavar="ID", help=some_phases)
+    part.add_argument("--rank", type=int, help="the log of this rank instead of the batch job's")
+    part.add_argument("--lines", type=int, default=40, help="lines of each log (default: 40)")
+    part = add("cancel", cancel, "cancel a run's jobs; running ones save first")
+    part.add_argument("run_dir", type=Path, help="folder of the run")
+    part.add_argument("--phase", metavar="ID", help=some_phases)
+    part = add("retry", retry, "submit again what is neither done nor in the queue")
+    part.add_argument("run_dir", type=Path, help="folder of the run")
+
+
+def _add_publishing(add: Add) -> None:
     part = add("push", push, "upload a phase's encoder, heads and model card to the Hugging Face hub")
     part.add_argument("phase_dir", type=Path, metavar="PHASE", help="folder of a trained phase: runs/NAME/phases/ID")
     part.add_argument("--repo", required=True, metavar="OWNER/NAME", help="the hub's repository, made if need be")
@@ -137,6 +170,9 @@ def build_parser() -> argparse.ArgumentParser:
     one.add_argument("--best", action="store_true", help="of each target the condition that is best on English dev")
     part.add_argument("--seed", type=int, metavar="N", help="seed to submit, where the run has several")
     part.add_argument("--output", type=Path, help="folder to write (default: submission/ in the run)")
+
+
+def _add_data(add: Add) -> None:
     part = add("tasks", tasks, "list the tasks, or show examples of one")
     part.add_argument("task", nargs="?", help="show this task")
     part.add_argument("--show", type=int, default=0, metavar="N", help="print the first N examples")
@@ -148,58 +184,24 @@ def build_parser() -> argparse.ArgumentParser:
     part.add_argument("--xtreme", type=Path, help="XTREME's download folder")
     part.add_argument("--translated", type=Path, help="folder of translated tasks such as mnli.de, DIR/<language>/...")
     part.add_argument("--text", type=Path, help="folder of <language>.txt files (task mlm)")
-    attack.add_arguments(add("attack", attack.run, "put noise where it hurts a trained model most, by its loss"))
     noise.add_arguments(add("noise", noise.write, "write noisy test sets of a task as files in the benchmark's layout"))
-    add_execute(add)
+    checklist.add_arguments(
+        add("checklist", checklist.write, "write MultiCheckList's cases from its table of templates")
+    )
+
+
+def _add_machine(add: Add) -> None:
     add("schema", schema, "print the recipe's JSON schema, for editors")
     part = add("doctor", doctor, "check this machine: versions, ranks, collectives, memory, disk, and what fits on it")
-    part.add_argument("recipe", nargs="?", help=f"also name the ZeRO stage and batch for {recipes}")
-    part.add_argument("overrides", nargs="*", metavar="key=value", help=overrides)
+    part.add_argument("recipe", nargs="?", help=f"also name the ZeRO stage and batch for {_recipes()}")
+    _add_overrides(part)
     part.add_argument("--trial", action="store_true", help="measure a few steps of the recipe's largest phase for that")
     part = add("bench", bench, f"benchmark {' or '.join(BENCHMARKS)}; see `stilts bench NAME -h` (no name: kernels)")
     part.add_argument("options", nargs=argparse.REMAINDER, help="name and options of the benchmark")
-    return parser
-
-
-def _count(text: str) -> int:
-    value = int(text)
-    if value < 100:
-        raise argparse.ArgumentTypeError("give at least 100 resamples")
-    return value
-
-
-def _share(text: str) -> float:
-    value = float(text)
-    if not 0 < value < 1:
-        raise argparse.ArgumentTypeError("give a share between 0 and 1, such as 0.05")
-    return value
 
 
 def recipe_of(given: argparse.Namespace) -> Recipe:
-    from stilts_ds.data.data import hub_commits_path
-    from stilts_ds.ds_files import base_config
-    from stilts_ds.model_files import fit_retrieval_length
-    from stilts_ds.model_hub import pin_model
-
-    recipe = resolve_paths(load_recipe(given.recipe, given.overrides))
-    base_config(recipe.engine)  # a faulty DeepSpeed file is told before data are read
-    # Whoever looks at the model's files looks at the commit that the run keeps; the hub is asked later.
-    recipe = pin_model(recipe, hub_commits_path(recipe, recipe.output_dir / recipe.name), ask=False)
-    return fit_retrieval_length(recipe)
-
-
-def recipe_of_run(run: RunDir) -> Recipe:
-    """The resolved recipe inside a run folder, for work in just that folder, also where it was copied or moved.
-
-    Raises UserError where there is none, or the folder has a name that no run can have.
-    """
-    from stilts_ds.report.load import read_recipe
-
-    run.check_links()
-    recipe, folder = read_recipe(run), run.root.resolve()
-    if not re.fullmatch(NAME, folder.name):
-        raise UserError(f"{folder.name!r} is no name of a run; use letters, digits, '.', '_' and '-'")
-    return recipe.model_copy(update={"output_dir": folder.parent, "name": folder.name})
+    return resolved_recipe(given.recipe, given.overrides)
 
 
 def run(given: argparse.Namespace) -> int:
@@ -364,15 +366,9 @@ def tasks(given: argparse.Namespace) -> int:
 
 
 def schema(given: argparse.Namespace) -> int:
-    from stilts_ds.config import TrainingPart
+    from stilts_launcher.show.schema import recipe_schema
 
-    full = Recipe.model_json_schema()
-    training = TrainingPart.model_json_schema()
-    training["required"] = []
-    for key in ("intermediate_training", "target_training", "multitask_training", "mlm_training"):
-        full["properties"][key] = {**full["properties"][key], **training}
-    full["properties"]["task_training"]["additionalProperties"] = training
-    say(json.dumps(full, indent=1))
+    say(json.dumps(recipe_schema(), indent=1))
     return 0
 
 

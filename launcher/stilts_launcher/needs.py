@@ -8,7 +8,7 @@ from stilts_ds.config import Recipe
 from stilts_ds.data.data import Data
 from stilts_ds.errors import UserError
 from stilts_ds.families.registry import family_of
-from stilts_ds.plan import check_tasks, train_task_of
+from stilts_ds.planner import check_tasks, train_task_of
 from stilts_ds.sources import hub
 from stilts_ds.sources.local import missing_parts
 from stilts_ds.tasks.registry import get_task, owner

@@ -44,7 +44,7 @@ def prepare_run(recipe: Recipe, lacking: dict[str, str] | None = None) -> Plan:
     from stilts_ds.data.data import Data, hub_commits_path
     from stilts_ds.model_files import check_folder, fingerprint, model_path
     from stilts_ds.phase_names import EarlierPhases
-    from stilts_ds.plan import check_tasks, make_plan
+    from stilts_ds.planner import check_tasks, make_plan
 
     check_tasks(recipe)
     run = run_of(recipe)

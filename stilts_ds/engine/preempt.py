@@ -52,6 +52,11 @@ def stop_if_requested(world: World) -> None:
     _raise_first(world.all_gather(_asked()))
 
 
+def stop_this_rank_if_requested() -> None:
+    """Raise Stopped on this rank where it was asked to stop, for work in which no rank waits for another."""
+    _raise_first([_asked()])
+
+
 def stop_or_save(world: World, overdue: bool) -> bool:
     """Between two training steps: raise Stopped on every rank if any was asked to stop; otherwise return whether rank 0
     finds a checkpoint overdue. Clocks differ, so only rank 0's counts. One collective for both questions."""

@@ -22,7 +22,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from stilts_ds.engine import heartbeat, wire
+from stilts_ds.engine import heartbeat, pulse, wire
 from stilts_ds.errors import UserError
 
 if not torch.cuda.is_available():
@@ -167,7 +167,8 @@ def joined(token: str, timeout_seconds: int) -> Iterator[World]:
         objects = dist.new_group(backend="gloo", timeout=max(timeout, PATIENCE))
         prompt = dist.new_group(backend="gloo", timeout=timeout)
         world = World(dist.get_rank(), int(os.environ["LOCAL_RANK"]), dist.get_world_size(), device, objects, prompt)
-        with heartbeat.watched(beats, rank, size, timeout_seconds):
+        here = pulse.here(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]))
+        with heartbeat.watched(beats, rank, size, timeout_seconds, here):
             yield world
     finally:
         # Leaving without this ends in SIGABRT now and then, and a job that finished would count as failed.

@@ -141,7 +141,19 @@ def _mxeval(row: dict[str, Any], where: str, number: int) -> Problem:
     )
 
 
-HUMANEVAL_X = {"python": "python", "cpp": "cpp", "java": "java", "javascript": "javascript", "js": "javascript"}
+HUMANEVAL_X = {
+    "python": "python",
+    "cpp": "cpp",
+    "java": "java",
+    "javascript": "javascript",
+    "js": "javascript",
+    "rust": "rust",
+}
+_DECLARED = {  # what the entry point's name looks like in a declaration; elsewhere it stands before a bracket
+    "python": r"def (\w+)\(",
+    "javascript": r"(?:const|function|let|var) (\w+)",
+    "rust": r"fn (\w+)",
+}
 
 
 def _humaneval_x(row: dict[str, Any], where: str, number: int) -> Problem:
@@ -151,21 +163,27 @@ def _humaneval_x(row: dict[str, Any], where: str, number: int) -> Problem:
     if language is None:
         raise UserError(f"{where}: {identity}: HumanEval-X is read for {', '.join(sorted(set(HUMANEVAL_X.values())))}")
     prompt = text_of(row, "prompt", where)
-    pattern = {"python": r"def (\w+)\(", "javascript": r"(?:const|function|let|var) (\w+)"}.get(language, r"(\w+)\s*\(")
-    names = re.findall(pattern, text_of(row, "declaration", where))
+    declaration = text_of(row, "declaration", where)
+    names = re.findall(_DECLARED.get(language, r"(\w+)\s*\("), declaration)
     if not names:
         raise UserError(f"{where}: {identity}: no entry point in its 'declaration'; mend the row")
-    entry = names[-1]
-    tests = text_of(row, "test", where)
+    if language == "rust":
+        prompt = _rust_declaration(declaration) + prompt
     return Problem(
         id=identity,
         language=language,
         prompt=prompt,
-        entry=entry,
-        tests=tests,
-        helpers=python_helpers(prompt, entry) if language == "python" else "",
+        entry=names[-1],
+        tests=text_of(row, "test", where),
+        helpers=python_helpers(prompt, names[-1]) if language == "python" else "",
         canonical=text_of(row, "canonical_solution", where, ""),
     )
+
+
+def _rust_declaration(declaration: str) -> str:
+    """Rust's prompts are a comment, which the benchmark puts after the declaration. Its crates are left out: a compiler
+    without cargo has none, and but six problems (`errata`) name them without using them."""
+    return re.sub(r"^use (?:rand::Rng|regex::Regex|md5);\n", "", declaration, flags=re.MULTILINE)
 
 
 # --- MBPP ------------------------------------------------------------------------------------------------------------

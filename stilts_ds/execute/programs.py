@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from stilts_ds.errors import UserError, counted, did_you_mean, printable
+from stilts_ds.execute.commands import RUST_TEST
 from stilts_ds.execute.languages import ALIASES
 
 MAX_PROGRAM = 1 << 20  # characters; a program that a model wrote has a few thousand
@@ -186,6 +187,8 @@ def check_program(program: Program, where: str) -> None:
         raise UserError(f"{where}: 'entry' is {program.entry!r}; name the function that the tests call")
     if program.language == "python":
         check_python_tests(program, where)
+    if program.language == "rust" and not RUST_TEST.search(program.tests):
+        raise UserError(f"{where}: the tests mark no function with #[test], so that none would run; mark one")
 
 
 def check_python_tests(program: Program, where: str) -> None:

@@ -69,7 +69,18 @@ def evaluation_masking(tokenizer: Tokenizer, probability: float) -> Masking:
 
 
 class Model(Protocol):
-    """What a family may ask of a model when it predicts. Both are collectives; only rank 0 gets values."""
+    """What a family may ask of a model when it predicts. `outputs`, `once` and `vectors` are collectives."""
+
+    @property
+    def comm(self) -> Any:
+        """What the ranks talk over: a process group that moves CPU tensors, or None for one rank alone."""
+
+    @property
+    def device(self) -> Any:
+        """Where this rank computes, a torch.device."""
+
+    def stop_if_requested(self) -> None:
+        """Raise on every rank if any of them was asked to stop. A collective."""
 
     @property
     def first(self) -> bool:
@@ -86,7 +97,8 @@ class Model(Protocol):
         """What `compute` gave when it was last asked for by this name; another name takes its place. A collective."""
 
     def vectors(self, rows: Rows, part: EvaluationPart) -> Any:
-        """Sentence vectors, a float32 tensor [N, H] of one row a sentence; empty on other ranks."""
+        """Sentence vectors of this rank's share of the rows, a float32 tensor [n, H] of one row a sentence; the shares
+        follow each other in rank order."""
 
 
 class EvaluationSplit(Protocol):

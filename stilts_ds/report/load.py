@@ -64,8 +64,16 @@ class RunData:
 
     @property
     def targets(self) -> list[str]:
-        """The targets that stand in the matrix and in its average: variants have tables of their own."""
-        return [name for name in self.plan.targets if not get_task(name).is_variant]
+        """The targets that stand in the matrix and in its average: variants have tables of their own, and so have
+        targets that no average holds."""
+        tasks = map(get_task, self.plan.targets)
+        return [task.name for task in tasks if task.in_averages and not task.is_variant]
+
+    @property
+    def checked_targets(self) -> list[str]:
+        """The targets that are no part of any average, as they are scored on clean text."""
+        tasks = map(get_task, self.plan.targets)
+        return [task.name for task in tasks if not task.in_averages and not task.is_variant]
 
     @property
     def source_targets(self) -> list[str]:

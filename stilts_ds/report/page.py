@@ -26,7 +26,7 @@ from stilts_ds.report.table import (
     printed_gain,
     signed,
 )
-from stilts_ds.report.tables import Tables, tested
+from stilts_ds.report.tables import LANGUAGES_OF, Tables, tested
 
 # Nothing may be loaded or run, also if a name in the page should one day slip through unescaped.
 POLICY = "default-src 'none'; style-src 'unsafe-inline'"
@@ -124,7 +124,7 @@ def _missing(data: RunData) -> str:
 
 def _matrix(data: RunData, tables: Tables, settings: Settings, metrics: str) -> str:
     shown = {table.name for table in tables.languages}
-    links = {t: f"#languages-{t}" for t in tables.matrix.columns if f"languages-{t}" in shown}
+    links = {t: f"#{LANGUAGES_OF}{t}" for t in tables.matrix.columns if f"{LANGUAGES_OF}{t}" in shown}
     explained = (
         f"{metrics} Mean over languages, median over seeds. Large figures are gains over "
         f"{data.baseline} in points, small ones scores; a target's name leads to its languages."

@@ -34,6 +34,7 @@ GROUPINGS = {
     "wikipedia": ("size of the language's Wikipedia", lambda language: language.wikipedia),
 }
 ZERO_SHOT = "zero-shot mean"
+LANGUAGES_OF = "languages-"  # and the task: the name of a table of its languages
 CHOICES = 10_000  # resamples of the seeds that choose anew
 MEDIAN_AND_MEAN = (
     "Scores are medians over seeds, as in the paper. Tests, intervals and p-values are of the mean over "
@@ -77,10 +78,12 @@ def with_resamples(data: RunData, settings: Settings) -> Settings:
 
 def build_tables(data: RunData, scores: Scores, settings: Settings) -> Tables:
     """Every summary table is corrected by itself (Holm), the languages of all targets together (Benjamini-Hochberg)."""
+    # Noisy, crossed and checked targets have tables of their own.
+    scores_of_targets = {c: {t: s for t, s in tasks.items() if t in data.targets} for c, tasks in scores.items()}
     uncorrected = (
         matrix_table(data, scores, settings),
         gap_table(data, scores, settings),
-        *group_tables(data, scores, settings),
+        *group_tables(data, scores_of_targets, settings),
     )
     matrix, gap, *groups = (holm_corrected(table, settings) for table in uncorrected)
     languages = [language_table(data, scores, task, settings) for task in data.targets if any_scores(scores, task)]
@@ -355,7 +358,7 @@ def language_table(data: RunData, scores: Scores, task: str, settings: Settings)
     run = next(run for tasks in data.results.values() for run in tasks.get(task, []))
     notes = ["* marks the language of training."] if pivot in first.languages else []
     return Table(
-        f"languages-{task}",
+        f"{LANGUAGES_OF}{task}",
         f"{task} ({run.split} split)",
         "language",
         columns,

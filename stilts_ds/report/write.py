@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from stilts_ds.errors import counted, printable
 from stilts_ds.escape import markdown_code, markdown_escape, markdown_prose
 from stilts_ds.report.buckets import bucket_sheets
 from stilts_ds.report.card import write_cards
+from stilts_ds.report.checked import checked_sheets, checked_tables
 from stilts_ds.report.compare import score_run
 from stilts_ds.report.inputs import duplicates_sheet, inputs_sheet
 from stilts_ds.report.load import RunData, load_run
@@ -42,10 +44,11 @@ def write_report(run: RunDir, settings: Settings | None = None, png: bool = Fals
     settings = with_resamples(data, settings or Settings())
     scores = score_run(data, settings)
     tables = build_tables(data, scores, settings)
+    tables = replace(tables, variants=(*tables.variants, *checked_tables(data, scores, settings)))
     marks = legend(tables.all(), settings.level)
     summary = _summary(data, tables, settings)
     write_json(run.results, results_json(data, scores, tables, settings))
-    kinds = bucket_sheets(data, settings)
+    kinds = [*checked_sheets(data), *bucket_sheets(data, settings)]
     write_atomically(run.report, markdown_report(data, tables, settings, kinds))
     write_atomically(beside(run, ".csv"), csv_tables([*tables.all(), *seed_tables(data, scores)]))
     write_atomically(beside(run, ".tex"), latex_tables(data.plan.name, tables.all(), marks))

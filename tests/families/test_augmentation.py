@@ -13,7 +13,7 @@ from small_recipe import recipe
 from stilts_ds.config import Recipe, TrainingPart
 from stilts_ds.data.data import Data
 from stilts_ds.errors import UserError
-from stilts_ds.plan import make_plan
+from stilts_ds.planner import make_plan
 from stilts_ds.run_dir import hash_file
 
 SYNONYMS = "# written for this test\nhouse\thome\tbuilding\nriver\tstream\nold\tancient\tformer\taged\n"

@@ -21,7 +21,7 @@ from stilts_ds.evaluate.touched import Touched, write_touched
 from stilts_ds.model_files import TOY
 from stilts_ds.noise.clusters import Edit
 from stilts_ds.noise.kinds import KINDS, Site, kind
-from stilts_ds.plan import check_tasks
+from stilts_ds.planner import check_tasks
 from stilts_ds.rows.tokenizer import Tokenizer
 from stilts_ds.sources.source import DataSource
 from stilts_ds.tasks.registry import get_task, tasks_named

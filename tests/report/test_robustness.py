@@ -13,7 +13,7 @@ from stilts_ds.errors import UserError
 from stilts_ds.evaluate.touched import touched_file
 from stilts_ds.families.metrics import ACCURACY, Units
 from stilts_ds.families.registry import main_metric
-from stilts_ds.plan import check_tasks
+from stilts_ds.planner import check_tasks
 from stilts_ds.report.robustness import area, relative_drop, worst_of
 from stilts_ds.report.stats import difference, generator, ratio_replicates
 from stilts_ds.report.write import write_report

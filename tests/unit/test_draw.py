@@ -14,7 +14,7 @@ import pytest
 from stilts_ds.config import TrainingPart, parse_recipe
 from stilts_ds.data.data import Data
 from stilts_ds.errors import UserError
-from stilts_ds.plan import make_plan
+from stilts_ds.planner import make_plan
 from stilts_ds.sources.draw import draw_places, drawn_order, proportional_shares
 from stilts_ds.tasks.registry import get_task
 

@@ -12,8 +12,8 @@ from stilts_ds.errors import UserError
 from stilts_ds.evaluate.stamp import Stamp, complete_stamps
 from stilts_ds.lineage import is_outdated, model_weights, note_start, start_over_if_outdated, start_weights, unfinished
 from stilts_ds.phase_setup import take_up
-from stilts_ds.plan import make_plan
 from stilts_ds.plan_file import Phase
+from stilts_ds.planner import make_plan
 from stilts_ds.run_dir import PhaseDir, RunDir, write_json, write_sealed
 
 pytestmark = pytest.mark.processes  # a plan asks git and uname what made it

@@ -13,8 +13,8 @@ from small_recipe import recipe
 from stilts_ds.config import Recipe, recipe_yaml
 from stilts_ds.model_files import TOY, fingerprint
 from stilts_ds.phase_names import EarlierPhases, left_alone
-from stilts_ds.plan import make_plan
 from stilts_ds.plan_file import Phase
+from stilts_ds.planner import make_plan
 from stilts_ds.run_dir import RunDir, hash_json, write_atomically, write_json
 
 pytestmark = pytest.mark.processes  # a plan asks git and uname what made it

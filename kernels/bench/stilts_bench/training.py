@@ -43,7 +43,7 @@ from stilts_ds.model.masks import Masks
 from stilts_ds.model.multitask import MultiTask
 from stilts_ds.model_files import fingerprint
 from stilts_ds.phase_setup import set_up_training
-from stilts_ds.plan import make_plan
+from stilts_ds.planner import make_plan
 from stilts_ds.rows.batch import Batch
 from stilts_ds.run_dir import RunDir
 from stilts_ds.tasks.registry import get_task

@@ -46,28 +46,28 @@ def evaluation_rows(split: EvaluationSplit, setting: TrainingPart, part: Evaluat
 
 
 def predict(family: Family, asked: Prediction) -> Any:
-    """Indices or mined pairs; None on ranks other than 0. A collective."""
+    """Indices or mined pairs; None on ranks other than 0. A collective: vectors stay on the ranks that made them."""
     rows_of_sides = evaluation_rows(asked.split, asked.setting, asked.part)
-    source, pivot = (asked.model.vectors(rows, asked.part) for rows in rows_of_sides)
-    if not asked.model.first:
-        return None
-    from stilts_ds.families.bitext.head import bucc_mine, bucc_predict, tatoeba_predict
+    model = asked.model
+    source, pivot = (model.vectors(rows, asked.part) for rows in rows_of_sides)
+    from stilts_ds.families.bitext.head import Place, Side, bucc_mine, bucc_predict, tatoeba_predict
 
-    split = asked.split
+    split, place = asked.split, Place(model.comm, model.device, model.stop_if_requested)
     [record] = split.records()
     if not _mines(split.task):
-        return tatoeba_predict(source, pivot)
-    sides = _side(split.language, record.source, source), _side(split.task.pivot, record.pivot, pivot)
-    mined = bucc_mine(*sides)
+        nearest = tatoeba_predict(source, pivot, place)
+        return nearest if model.first else None
+
+    def side(name: str, sentences: Sequence[Sentence], vectors: Any) -> Side:
+        return Side(name, [s.id for s in sentences], [s.text for s in sentences], vectors)
+
+    sides = side(split.language, record.source, source), side(split.task.pivot, record.pivot, pivot)
+    mined = bucc_mine(*sides, place=place)
+    if not model.first:
+        return None
     threshold = _threshold(asked, mined, record)
     _keep_spread(asked, mined, record)
     return bucc_predict(mined, threshold)
-
-
-def _side(name: str, sentences: Sequence[Sentence], vectors: Any) -> Any:
-    from stilts_ds.families.bitext.head import Side
-
-    return Side(name, [s.id for s in sentences], [s.text for s in sentences], vectors)
 
 
 def _threshold(asked: Prediction, mined: Any, record: Bitext) -> float:

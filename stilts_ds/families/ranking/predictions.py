@@ -199,7 +199,7 @@ def expect(records: Sequence[Query]) -> Expected:
 def _file(write: Callable[[Path, Any], None], partly: bool) -> PredictionFile:
     return PredictionFile(
         ".json", read, read_labels, write, write_labels, partial(check, partly=partly),
-        partial(check_expected, partly=partly), expect, one_each=not partly,
+        partial(check_expected, partly=partly), expect, one_each=not partly, right=lambda wanted: list(wanted.right),
     )  # fmt: skip
 
 

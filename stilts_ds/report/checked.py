@@ -1,0 +1,49 @@
+"""Targets that no average holds, in tables of their own: MultiCheckList's error rates."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from statistics import median
+
+from stilts_ds.report.compare import Scores
+from stilts_ds.report.load import RunData
+from stilts_ds.report.stats import Settings, benjamini_hochberg
+from stilts_ds.report.table import Sheet, Table, correct
+from stilts_ds.report.tables import any_scores, language_table
+from stilts_ds.tasks.registry import get_task
+
+ABOUT = (
+    "Error rates in percent: the share of cases of which at least one answer is wrong. Lower is better, so a gain "
+    "below 0 is an improvement. They are in no average."
+)
+
+
+def checked_tables(data: RunData, scores: Scores, settings: Settings) -> list[Table]:
+    """Each such target's languages against conditions; corrected together, apart from the targets of the matrix."""
+    tables = [language_table(data, scores, task, settings) for task in data.checked_targets if any_scores(scores, task)]
+    told = [replace(table, notes=(ABOUT, *table.notes)) for table in tables]
+    return correct(told, benjamini_hochberg, settings.level)
+
+
+def checked_sheets(data: RunData) -> list[Sheet]:
+    """The same by test, a sheet for each target and condition: medians over seeds, and nothing tested."""
+    return [
+        sheet
+        for task in data.checked_targets
+        for condition in data.conditions
+        for sheet in _sheets(data, task, condition)
+    ]
+
+
+def _sheets(data: RunData, name: str, condition: str) -> list[Sheet]:
+    runs = data.results.get(condition, {}).get(name, [])
+    if not runs:
+        return []
+    metrics = get_task(name).metrics
+    languages = [code for code in runs[0].languages if all(code in run.languages for run in runs)]
+    rows = []
+    for code in languages:
+        medians = [median(run.languages[code][metric] for run in runs) for metric in metrics]
+        rows.append((code, *(f"{value:.1f}" for value in medians)))
+    title = f"{name} by test, after {condition}"
+    return [Sheet(title, ("language", *(metric.replace("_", " ") for metric in metrics)), tuple(rows), (ABOUT,))]
