@@ -12,7 +12,7 @@ from typing import Any
 from stilts_ds import __version__
 from stilts_ds.errors import UserError, check_docstrings, os_problem, print_anywhere
 from stilts_ds.run_dir import RunDir
-from stilts_launcher import checklist, compare, noise
+from stilts_launcher import attack, checklist, compare, noise
 from stilts_launcher.cluster_verbs import add_cluster_verbs
 from stilts_launcher.execute import add_execute
 from stilts_launcher.mining import add_mining
@@ -123,6 +123,7 @@ def _add_results(add: Add) -> None:
     add_test_options(part)
     part.add_argument("--png", action="store_true", help="also write report.png (needs matplotlib)")
     compare.add_arguments(add("compare", compare.compare, "test runs, or conditions of one, against each other"))
+    attack.add_arguments(add("attack", attack.run, "put noise where it hurts a trained model most, by its loss"))
 
 
 def _add_publishing(add: Add) -> None:
@@ -223,13 +224,11 @@ def evaluate(given: argparse.Namespace) -> int:
 
 
 def score(given: argparse.Namespace) -> int:
-    if given.run_dir is None:
+    if given.run_dir is None or given.verdicts or given.perturbed:
         from stilts_launcher.score_folders import score_folders
 
         say(score_folders(given))
         return 0
-    if given.verdicts or given.perturbed:
-        raise UserError("--verdicts and --perturbed are files of `stilts execute`, and no run is read: leave it out")
     from stilts_ds.data.data import Data
     from stilts_ds.evaluate.score_run import score_phase
     from stilts_ds.plan_file import Plan
