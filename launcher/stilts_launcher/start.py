@@ -65,7 +65,7 @@ def prepare_run(recipe: Recipe, lacking: dict[str, str] | None = None) -> Plan:
             lacking[task] = str(problem)
             return "not here"
 
-    earlier = EarlierPhases.of(run, recipe, path)
+    earlier = EarlierPhases.of(run, recipe, path, data.used_whole)
     plan = make_plan(recipe, fingerprint(path, recipe.model.revision), data_hash, earlier)
     if lacking:
         return plan

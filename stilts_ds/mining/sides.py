@@ -13,7 +13,7 @@ from stilts_kernels.common.collectives import Collectives
 from torch import Tensor
 
 from stilts_ds.errors import UserError, counted
-from stilts_ds.mining.embed import embed, find_model, scan
+from stilts_ds.mining.embed_texts import embed, find_model, scan
 from stilts_ds.mining.job import on_all, on_first
 from stilts_ds.mining.models import Encoder
 from stilts_ds.mining.texts import TextFile, Texts
