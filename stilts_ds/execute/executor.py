@@ -176,11 +176,13 @@ class Executor:
         self, worker: Worker, language: Language, header: dict[str, Any], *sides: Given
     ) -> dict[str, Any]:
         cpu = header["cpu"]
+        # What a compile server has compiled already needs no time for it.
+        compiling = 0 if language.server else language.compile_seconds
         for given in sides:
-            self._set_limits(given, cpu, language.compile_seconds)
-        header["wall"] += language.compile_seconds
+            self._set_limits(given, cpu, compiling)
+        header["wall"] += compiling
         header["program_cpu"] = cpu
-        header["cpu"] = cpu + language.compile_seconds + 1  # of the process that starts compiler and program
+        header["cpu"] = cpu + compiling + 1  # of the process that starts compiler and program
         return worker.ask(header, language.limits, *sides)
 
     def _set_limits(self, given: Given, cpu: int, compiling: int) -> None:
