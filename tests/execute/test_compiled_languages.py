@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import signal
+from dataclasses import replace
 
 import hostile
 import pytest
 from sandboxes import needs_sandbox, skip_without
 
 from stilts_ds.errors import UserError
-from stilts_ds.execute import Program, Settings, execute
+from stilts_ds.execute import Program, Settings, execute, languages
 from stilts_ds.execute.commands import rust
 from stilts_ds.execute.compile_server import CompileServer, _unpack
 from stilts_ds.execute.executor import start_slot
@@ -125,3 +126,11 @@ def test_every_language_is_a_constant_with_what_it_needs() -> None:
         assert language.name == "python" or (language.tools and language.version and language.together)
         assert not language.driver or language.interpreter
     assert CPP.warm is not None and CSHARP.warm is None
+
+
+def test_a_compiler_that_does_not_name_its_version_loses_no_verdict(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(languages, "VERSION_SECONDS", 0.2)
+    monkeypatch.setitem(LANGUAGES, "perl", replace(LANGUAGES["perl"], version=("sleep", "60")))
+    languages.toolchain.cache_clear()
+    assert languages.toolchain("perl") == "sleep, which did not name its version within 0.2 s"
+    languages.toolchain.cache_clear()
