@@ -165,7 +165,9 @@ class Executor:
         if slot.compiler is not None:
             compiled = slot.compiler.compile(given["files"])
             if compiled.problem:
-                return {"verdict": "compile-error", "reason": compiled.problem.splitlines()[0]}
+                # Who ran out of time is executed once more, alone: the machine may be to blame.
+                verdict = "timeout" if compiled.lost else "compile-error"
+                return {"verdict": verdict, "reason": compiled.problem.splitlines()[0]}
             given["files"] = {}
             given["binary"] = {name: base64.b64encode(text).decode() for name, text in compiled.classes.items()}
             given["env"]["CLASSPATH"] = f".:{languages.class_path(language, self.settings.tool_path)}"
