@@ -11,14 +11,18 @@ import small_recipe
 from conftest import stilts
 from reader_files import empty_source, put, rows
 
+from stilts_ds.data.data import Data
 from stilts_ds.data.noise_files import write_noise_files
 from stilts_ds.data.noisy import empty_cells
 from stilts_ds.data.reader import find_origin, read_examples
 from stilts_ds.errors import UserError
 from stilts_ds.evaluate.score import score_folder
+from stilts_ds.evaluate.touched import Touched, write_touched
+from stilts_ds.model_files import TOY
 from stilts_ds.noise.clusters import Edit
 from stilts_ds.noise.kinds import KINDS, Site, kind
 from stilts_ds.planner import check_tasks
+from stilts_ds.rows.tokenizer import Tokenizer
 from stilts_ds.sources.source import DataSource
 from stilts_ds.tasks.registry import get_task, tasks_named
 
@@ -131,6 +135,22 @@ def test_copas_question_stays_and_the_english_side_of_a_bitext_too(source: DataS
     assert choice.prompt.endswith(" What was the effect?") and choice.choices != ("Wasser floss heraus.",)
     [bitext], [clean] = noisy(source, "tatoeba@typo-20"), noisy(source, "tatoeba")
     assert bitext.pivot == clean.pivot and bitext.source != clean.source and bitext.gold == clean.gold
+
+
+def test_what_noise_touched_is_written_beside_the_labels(tmp_path: Path, source: DataSource) -> None:
+    local = {"source": "local", "xtreme": str(source.xtreme)}
+    data = Data(small_recipe.recipe(targets=["xnli", "xnli@typo-20", "panx", "panx@char-20"], data=local), tmp_path)
+    for name in ("xnli@typo-20", "panx@char-20", "xnli"):
+        split, labels = data.split(get_task(name), "test", "de"), tmp_path / f"{name}.tsv"
+        write_touched(labels, split, Tokenizer.load(TOY))
+        found = Touched.load(labels)
+        if name == "xnli":
+            assert found is None
+            continue
+        _, tally = split.origin.with_noise(split.origin.clean().read())
+        assert found is not None and found.errors == pytest.approx(tally.edits_per_100_letters, abs=1e-4)
+        assert found.words == pytest.approx(tally.words_touched_percent, abs=1e-4)
+        assert found.words > found.errors and 10 < found.pieces < 100
 
 
 def test_a_noisy_task_has_its_own_hash_and_trains_as_the_clean_one(source: DataSource) -> None:
