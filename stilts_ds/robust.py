@@ -60,12 +60,12 @@ class AdversarialSteps(Part):
     @model_serializer(mode="wrap")
     def _that_act(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Phases are named by what they depend on, and a setting without effect would be refused when it is read."""
-        found: dict[str, Any] = dump(self)
+        values: dict[str, Any] = dump(self)
         if self.steps == 1:
-            found.pop("step_size", None)
+            values.pop("step_size", None)
         if self.radius == 0:
-            found.pop("magnitude", None)
-        return found
+            values.pop("magnitude", None)
+        return values
 
 
 METHODS: dict[str, type[Part]] = {

@@ -10,7 +10,7 @@ from typing import Any
 
 from stilts_ds.augmentation import augmentation_of
 from stilts_ds.config import Recipe, TrainingPart
-from stilts_ds.data.duplicates import Exclusion, Overlap, Overlaps, overlaps, tell
+from stilts_ds.data.duplicates import Exclusion, Overlap, Overlaps, overlaps, warn_of_overlaps
 from stilts_ds.data.noisy import empty_cells
 from stilts_ds.data.reader import Origin, find_origin
 from stilts_ds.data.split import Split
@@ -223,6 +223,16 @@ class Data:
         dev = self.dev(name, setting).find_rows(setting, noted["fingerprint"])
         return None if train is None or dev is None else (train, dev)
 
+    def used_whole(self, name: str, setting: TrainingPart) -> bool:
+        """Whether the cache has the rows of an earlier version that trained on the whole train split and selected on
+        all dev examples, of which it took the first and not drawn ones."""
+        noted = self.store.noted_tokenizer()
+        if noted is None:
+            return False
+        train = self.train(name, setting).find_rows(setting, noted["fingerprint"])
+        first = dataclasses.replace(self.dev(name, setting), drawn=False).find_rows(setting, noted["fingerprint"])
+        return train is not None and first is not None and len(set(first.example.tolist())) < setting.eval_examples
+
     @property
     def special_tokens(self) -> list[int]:
         """Ids of the special tokens, noted when rows were cached; [] before."""
@@ -302,4 +312,4 @@ def prepare_data(data: Data, phases: Iterable[Phase]) -> None:
             for split in data.evaluations(task):
                 split.family.evaluation_rows(split, setting, data.recipe.evaluation)
     data.store.verify = False
-    tell(told)
+    warn_of_overlaps(told)

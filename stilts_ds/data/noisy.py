@@ -42,7 +42,7 @@ def noisy_records(
         raise Nowhere(f"{task.name} {split} {language}: {noise.kind} noise finds nothing to change in these texts")
     log.info(
         "%s %s %s: %d edits, %s",
-        task.name, split, language, tally.edits, told(tally),
+        task.name, split, language, tally.edits, tally_text(tally),
     )  # fmt: skip
     return changed, tally
 
@@ -72,7 +72,7 @@ def noise_effect(
     return recorder.noiser.tally, recorder.texts
 
 
-def told(tally: Tally) -> str:
+def tally_text(tally: Tally) -> str:
     """The realised rate, and the share of the words that it touched where there are words."""
     rate = f"{tally.edits_per_100_letters:.2f} in 100 letters"
     touched = tally.words_touched_percent

@@ -58,14 +58,14 @@ def choose_best(run: RunDir, plan: Plan, seed: int) -> dict[str, Choice]:
     if not trained:
         raise UserError("no target of the run is trained, so none has an English dev score; name a --condition")
     overall = _best({condition: fmean(by_target.values()) for condition, by_target in scores.items()})
-    found = {}
+    chosen = {}
     for target in plan.targets:
         if target in trained:
             best = _best({condition: by_target[target] for condition, by_target in scores.items()})
-            found[target] = _choice(run, plan, best, target, seed, OWN_DEV)
+            chosen[target] = _choice(run, plan, best, target, seed, OWN_DEV)
         else:
-            found[target] = _choice(run, plan, overall, target, seed, OTHERS_DEV)
-    return found
+            chosen[target] = _choice(run, plan, overall, target, seed, OTHERS_DEV)
+    return chosen
 
 
 def _best(scores: Mapping[str, float]) -> str:

@@ -107,15 +107,15 @@ def _source_files(task: Task, data: Data) -> dict[str, dict[str, Any]]:
 
     XTREME's script takes the answers out of XQuAD's files, so its copies are not the published ones and may be right.
     """
-    found = {}
+    files = {}
     for language in data.languages(task, "test")[0]:
         for path in data.origin(task, "test", language).files:
             relative = path.relative_to(data.source.folder_of(task)).as_posix()
             digest = hash_file(path)
             published = SHA256[relative] == digest if relative in SHA256 else None
-            found[relative] = {"sha256": digest, "published": published}
-    return found
+            files[relative] = {"sha256": digest, "published": published}
+    return files
 
 
 def _others(files: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    return [path for found in files.values() for path, about in found.items() if about["published"] is False]
+    return [path for of_task in files.values() for path, about in of_task.items() if about["published"] is False]

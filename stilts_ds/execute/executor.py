@@ -7,6 +7,7 @@ import math
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from stilts_ds.errors import UserError
@@ -50,11 +51,22 @@ class Settings:
             raise UserError(f"judge is {self.judge!r}: give {', '.join(JUDGES)}")
         if not 0.1 <= self.seconds <= 3600:
             raise UserError(f"seconds is {self.seconds}: give 0.1 to 3600 CPU seconds")
+        for folder in self.readable:
+            _check_readable(folder)
 
     @property
     def tool_path(self) -> str:
         """Where the commands of toolchains are looked for."""
         return ":".join([*(f"{folder}/.bin" for folder in self.readable), languages.PATH])
+
+
+def _check_readable(folder: str) -> None:
+    """Raise UserError for what could not be shown inside, or would be hidden there."""
+    path = Path(folder)
+    if not path.is_absolute() or not path.is_dir():
+        raise UserError(f"readable: {folder} is no folder; give the whole path of one")
+    if path.parts[1:2] in ((), ("tmp",), ("cache",), ("proc",), ("dev",)):
+        raise UserError(f"readable: {folder} cannot be shown: the sandbox has a folder of its own there; move it")
 
 
 def wall_limit(seconds: float) -> float:

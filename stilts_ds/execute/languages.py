@@ -226,6 +226,8 @@ def toolchain(name: str, python: str = "/usr/bin/python3", path: str = PATH) -> 
         [command, *argv[1:]], capture_output=True, text=True, timeout=60, stdin=subprocess.DEVNULL, env=variables
     )
     lines = (shown.stdout.strip() or shown.stderr.strip()).splitlines()
-    text = lines[0] if lines else "unknown"
+    # kotlinc lets Java's warnings stand before its version.
+    told = [line.removeprefix("info: ") for line in lines if "warning" not in line.lower()]
+    text = told[0] if told else "unknown"
     named = text.lower().startswith(argv[0].split("/")[-1][:2])
     return text if named else f"{argv[0]} {text}"

@@ -163,8 +163,8 @@ def load_json(path: Path, text: str) -> Any:
         return seen
 
     def no_constants(word: str) -> NoReturn:
-        found = re.search(rf"[:\[,]\s*{re.escape(word)}", text)
-        line = text.count("\n", 0, found.end() if found else 0) + 1
+        match = re.search(rf"[:\[,]\s*{re.escape(word)}", text)
+        line = text.count("\n", 0, match.end() if match else 0) + 1
         fail(path, line, f"{word} is not a value; the prediction went wrong, predict again")
 
     try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import math
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -112,6 +113,14 @@ def test_languages_and_splits_are_data(tmp_path: Path) -> None:
     assert {number: mbpp_split(f"MBJSP/{number}") for number in edges} == edges
 
 
+def test_a_solution_that_is_not_there_is_none_and_no_fault(tmp_path: Path) -> None:
+    rows = [{**MXEVAL, "task_id": f"p/{n}", "canonical_solution": value} for n, value in enumerate((None, math.nan))]
+    problems = read_problems("humaneval_xl", write(tmp_path / "x.jsonl", *rows))
+    assert [problem.canonical for problem in problems.values()] == ["", ""]
+    with pytest.raises(UserError, match="x.jsonl:1: 'canonical_solution' is 3, and a text is needed"):
+        read_problems("humaneval_xl", write(tmp_path / "x.jsonl", {**MXEVAL, "canonical_solution": 3}))
+
+
 def test_humaneval_x_tells_language_and_entry_point_from_its_rows(tmp_path: Path) -> None:
     row = {
         "task_id": "CPP/0",
@@ -138,7 +147,7 @@ def test_humaneval_x_puts_rusts_comment_after_the_declaration_and_leaves_crates_
         "prompt": "/* Are they equal? */\n",
         "declaration": "use std::cmp;\nuse rand::Rng;\nuse regex::Regex;\nuse md5;\nfn same(a: i8, b: i8) -> bool {\n",
         "canonical_solution": "    a == b\n}\n",
-        "test": "#[cfg(test)]\nmod tests {\n    use super::*;\n}\n",
+        "test": "#[cfg(test)]\nmod tests {\n    use super::*;\n    #[test]\n    fn one() {}\n}\n",
     }
     [problem] = read_problems("humaneval_x", write(tmp_path / "x.jsonl", row)).values()
     assert (problem.language, problem.entry) == ("rust", "same")

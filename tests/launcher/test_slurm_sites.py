@@ -40,7 +40,10 @@ INSIDE_A_JOB = {
     "SLURM_ARRAY_TASK_ID": "3",
     "SLURM_RESTART_COUNT": "50",
     "SLURM_CPUS_PER_GPU": "7",
+    "SRUN_CPUS_PER_TASK": "7",
 }
+# Defaults of a user for other work.
+HABITS = {"SBATCH_EXPORT": "NONE", "SBATCH_NO_REQUEUE": "1", "SBATCH_OPEN_MODE": "t", "SBATCH_ARRAY_INX": "0-1"}
 STUB, GPU_STUB = ranks.PROGRAMS / "stub_rank.py", ranks.PROGRAMS / "gpu_rank.py"
 
 
@@ -84,9 +87,9 @@ def submit(
 
 
 def test_a_sites_habits_cost_no_phase(cluster: Cluster, tmp_path: Path) -> None:
-    """Submitted from inside a job at a site with --export=NONE, preempted with a grace period, continued to the end;
-    a copy of the folder that is cancelled meanwhile changes nothing."""
-    run = submit(tmp_path, cluster, "true", SBATCH_EXPORT="NONE", **INSIDE_A_JOB)
+    """Submitted from inside a job by a user of --export=NONE and --no-requeue, preempted with a grace period, continued
+    to the end; a copy of the folder that is cancelled meanwhile changes nothing."""
+    run = submit(tmp_path, cluster, "true", **HABITS, **INSIDE_A_JOB)
     [first, behind] = study.phase_ids(run.root)
     if not first.startswith("intermediate"):
         first, behind = behind, first
@@ -99,7 +102,7 @@ def test_a_sites_habits_cost_no_phase(cluster: Cluster, tmp_path: Path) -> None:
     job = json.loads((run.jobs / "jobs.json").read_text())["jobs"][first]
     [given] = json.loads(starts.read_text())
     assert given["STILTS_RUN_TOKEN"] == f"{job}.0.0" and given["PYTHONPATH"].startswith(f"{run.jobs}/code-")
-    assert given["HF_HUB_OFFLINE"] == "1" and "SLURM_CPUS_PER_GPU" not in given
+    assert given["HF_HUB_OFFLINE"] == "1" and not {"SLURM_CPUS_PER_GPU", "SRUN_CPUS_PER_TASK"} & set(given)
 
     cluster.run("sbatch", "-p", "high", "-N2", "--exclusive", "-t", "5", "--wrap", "sleep 4", check=True)
     until(lambda: study.state(run.root, first) == "stopped:SIGTERM", "the ranks to have saved", run.root)

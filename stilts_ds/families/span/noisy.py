@@ -31,10 +31,10 @@ def noisy(records: Sequence[Span], noise: TextNoise, task: Task) -> list[Span]:
 
 
 def _answers_by_context(records: Sequence[Span]) -> Answers:
-    found: defaultdict[str, list[tuple[int, int]]] = defaultdict(list)
+    answers: defaultdict[str, list[tuple[int, int]]] = defaultdict(list)
     for record in records:
-        found[record.context] += [(answer.start, answer.start + len(answer.text)) for answer in record.answers]
-    return found
+        answers[record.context] += [(answer.start, answer.start + len(answer.text)) for answer in record.answers]
+    return answers
 
 
 def _noisy_context(record: Span, noise: TextNoise, answers: Answers) -> Span:
