@@ -160,7 +160,7 @@ def sentences(draw: st.DrawFn) -> tuple[str, str]:
 
 
 @given(sentences(), st.sampled_from(["typo", "char"]), st.integers(0, 40), st.integers(0, 10**6))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 def test_no_mark_is_ever_left_alone_and_no_word_vanishes(
     sentence: tuple[str, str], kind: str, rate: int, example: int
 ) -> None:
