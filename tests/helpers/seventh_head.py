@@ -1,9 +1,0 @@
-"""The head of the test's own family (seventh_family.py)."""
-
-from __future__ import annotations
-
-from stilts_ds.model.heads import Head, HeadShape, HeadSpec, TokenHead
-
-
-def build(spec: HeadSpec, shape: HeadShape) -> Head:
-    return TokenHead(spec, shape, outputs=len(spec.labels))
