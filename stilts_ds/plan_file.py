@@ -53,6 +53,16 @@ class Phase(Value):
         return TrainingPart(**{**self.training, **self.lengths.get(task, {})})
 
     @property
+    def label(self) -> str:
+        """The name that people read: condition, seed and what the phase is for, such as `none/seed1/xnli`."""
+        if self.kind == "retrieval":
+            what = "retrieval"
+        else:
+            what = "+".join(self.evaluate) if self.evaluate else "intermediate"
+        # Retrieval from the pretrained model depends on no seed: all seeds have it in common.
+        return f"{self.condition}/seed{self.seed}/{what}" if self.seed else f"{self.condition}/{what}"
+
+    @property
     def title(self) -> str:
         what = "+".join(self.train) if self.kind != "retrieval" else "retrieval"
         return f"{self.kind} {what} (after {self.condition}, seed {self.seed})"

@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from stilts_ds import __version__
-from stilts_ds.config import Recipe, shipped_recipes
-from stilts_ds.errors import UserError, check_docstrings, os_problem, print_anywhere, printable
+from stilts_ds.errors import UserError, check_docstrings, os_problem, print_anywhere
 from stilts_ds.run_dir import RunDir
-from stilts_launcher import checklist, compare, noise
+from stilts_launcher import attack, checklist, compare, noise
+from stilts_launcher.cluster_verbs import add_cluster_verbs
 from stilts_launcher.execute import add_execute
 from stilts_launcher.mining import add_mining
-from stilts_launcher.options import add_test_options
-from stilts_launcher.recipes import recipe_of_run, resolved_recipe
+from stilts_launcher.options import Add, add_overrides, add_recipe, add_test_options, recipe_of, recipes_help, say
+from stilts_launcher.recipes import recipe_of_run
 
 BENCHMARKS = {
     "execute": "stilts_bench.execute",
@@ -52,9 +52,6 @@ def main(arguments: list[str] | None = None) -> int:
         return 1
 
 
-Add = Callable[[str, Callable[[argparse.Namespace], int], str], argparse.ArgumentParser]
-
-
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="stilts",
@@ -71,7 +68,7 @@ def build_parser() -> argparse.ArgumentParser:
 
     _add_study(add)
     _add_results(add)
-    _add_cluster(add)
+    add_cluster_verbs(add)
     _add_publishing(add)
     _add_data(add)
     add_execute(add)
@@ -80,35 +77,27 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _add_recipe(part: argparse.ArgumentParser) -> None:
-    part.add_argument("recipe", help=_recipes())
-    _add_overrides(part)
-
-
-def _recipes() -> str:
-    return f"a shipped recipe ({', '.join(shipped_recipes())}) or a YAML file"
-
-
-def _add_overrides(part: argparse.ArgumentParser) -> None:
-    overrides = "recipe settings, such as engine.zero_stage=3 seeds=[1,2]; `stilts schema` lists them all"
-    part.add_argument("overrides", nargs="*", metavar="key=value", help=overrides)
-
-
 def _add_study(add: Add) -> None:
     """Verbs that take a recipe."""
     train_text = "only the training of a recipe's phases"
     run_text = "train, evaluate, score and report a recipe; started again, it continues where it was"
     for name, verb, text in (("run", run, run_text), ("train", train, train_text)):
         part = add(name, verb, text)
-        _add_recipe(part)
-        part.add_argument("--phase", action="append", default=[], metavar="ID", help="only this phase (repeatable)")
+        add_recipe(part)
+        part.add_argument(
+            "--phase",
+            action="append",
+            default=[],
+            metavar="NAME",
+            help="only this phase, such as none/seed1/xnli, or its id (repeatable)",
+        )
     part = add("plan", plan, "show what `run` would do: phases, steps, tokens, memory, and what is done already")
-    _add_recipe(part)
+    add_recipe(part)
     part.add_argument("--ranks", type=int, metavar="N", help="estimate for N ranks (default: the recipe's)")
     part.add_argument("--gpu-memory", type=float, metavar="GIB", help="name the ZeRO stage and batch that fit")
     part.add_argument("--trial", action="store_true", help="measure a few steps of the largest phase here")
     part.add_argument("--json", action="store_true", help="print JSON")
-    _add_recipe(
+    add_recipe(
         add("fetch", fetch, "bring model, tokenizer and data onto this machine, tokenise them, check them offline")
     )
 
@@ -134,26 +123,7 @@ def _add_results(add: Add) -> None:
     add_test_options(part)
     part.add_argument("--png", action="store_true", help="also write report.png (needs matplotlib)")
     compare.add_arguments(add("compare", compare.compare, "test runs, or conditions of one, against each other"))
-
-
-def _add_cluster(add: Add) -> None:
-    part = add("submit", submit, "hand a recipe's plan to a cluster's launcher (Slurm), one job for each phase")
-    _add_recipe(part)
-    part.add_argument("--cluster", type=Path, required=True, metavar="PROFILE", help="YAML file; see slurm/profiles/")
-    part.add_argument("--dry-run", action="store_true", help="print the commands that would submit, and submit nothing")
-    some_phases = "only phases whose id holds this"
-    part = add("status", status, "show what each phase of a submitted run is doing")
-    part.add_argument("run_dir", type=Path, help="folder of the run")
-    part = add("logs", logs, "show the logs of what runs or failed")
-    part.add_argument("run_dir", type=Path, help="folder of the run")
-    part.add_argument("--phase", metavar="ID", help=some_phases)
-    part.add_argument("--rank", type=int, help="the log of this rank instead of the batch job's")
-    part.add_argument("--lines", type=int, default=40, help="lines of each log (default: 40)")
-    part = add("cancel", cancel, "cancel a run's jobs; running ones save first")
-    part.add_argument("run_dir", type=Path, help="folder of the run")
-    part.add_argument("--phase", metavar="ID", help=some_phases)
-    part = add("retry", retry, "submit again what is neither done nor in the queue")
-    part.add_argument("run_dir", type=Path, help="folder of the run")
+    attack.add_arguments(add("attack", attack.run, "put noise where it hurts a trained model most, by its loss"))
 
 
 def _add_publishing(add: Add) -> None:
@@ -192,15 +162,11 @@ def _add_data(add: Add) -> None:
 def _add_machine(add: Add) -> None:
     add("schema", schema, "print the recipe's JSON schema, for editors")
     part = add("doctor", doctor, "check this machine: versions, ranks, collectives, memory, disk, and what fits on it")
-    part.add_argument("recipe", nargs="?", help=f"also name the ZeRO stage and batch for {_recipes()}")
-    _add_overrides(part)
+    part.add_argument("recipe", nargs="?", help=f"also name the ZeRO stage and batch for {recipes_help()}")
+    add_overrides(part)
     part.add_argument("--trial", action="store_true", help="measure a few steps of the recipe's largest phase for that")
     part = add("bench", bench, f"benchmark {' or '.join(BENCHMARKS)}; see `stilts bench NAME -h` (no name: kernels)")
     part.add_argument("options", nargs=argparse.REMAINDER, help="name and options of the benchmark")
-
-
-def recipe_of(given: argparse.Namespace) -> Recipe:
-    return resolved_recipe(given.recipe, given.overrides)
 
 
 def run(given: argparse.Namespace) -> int:
@@ -213,11 +179,6 @@ def run(given: argparse.Namespace) -> int:
     return status
 
 
-def say(text: str) -> None:
-    """Print what may quote a stranger's file: names, examples, states."""
-    print(printable(text))
-
-
 def _rank_0() -> bool:
     import os
 
@@ -226,10 +187,10 @@ def _rank_0() -> bool:
 
 def _finish(folder: RunDir, png: bool = False, **settings: Any) -> None:
     from stilts_ds.report.stats import Settings
-    from stilts_ds.report.write import beside, write_report
+    from stilts_ds.report.write import report_path, write_report
 
     say(f"\n{write_report(folder, Settings(**settings), png)}")
-    say(f"Report with every language: {beside(folder, '.html')} (and .md, .csv, .tex)")
+    say(f"Report with every language: {report_path(folder, '.html')} (and .md, .csv, .tex)")
     say(f"Curves: tensorboard --logdir {folder.tensorboard}")
 
 
@@ -263,13 +224,11 @@ def evaluate(given: argparse.Namespace) -> int:
 
 
 def score(given: argparse.Namespace) -> int:
-    if given.run_dir is None:
+    if given.run_dir is None or given.verdicts or given.perturbed:
         from stilts_launcher.score_folders import score_folders
 
         say(score_folders(given))
         return 0
-    if given.verdicts or given.perturbed:
-        raise UserError("--verdicts and --perturbed are files of `stilts execute`, and no run is read: leave it out")
     from stilts_ds.data.data import Data
     from stilts_ds.evaluate.score_run import score_phase
     from stilts_ds.plan_file import Plan
@@ -295,42 +254,6 @@ def push(given: argparse.Namespace) -> int:
     from stilts_ds.run_dir import PhaseDir
 
     say(push_phase(PhaseDir(given.phase_dir), given.repo, given.private, given.dry_run))
-    return 0
-
-
-def submit(given: argparse.Namespace) -> int:
-    from stilts_launcher.backends.registry import load_profile
-    from stilts_launcher.submit import submit_recipe
-
-    say(submit_recipe(recipe_of(given), load_profile(given.cluster), given.dry_run))
-    return 0
-
-
-def status(given: argparse.Namespace) -> int:
-    from stilts_launcher.status import run_status
-
-    say(run_status(RunDir(given.run_dir)))
-    return 0
-
-
-def logs(given: argparse.Namespace) -> int:
-    from stilts_launcher.status import run_logs
-
-    say(run_logs(RunDir(given.run_dir), given.phase, given.rank, given.lines))
-    return 0
-
-
-def cancel(given: argparse.Namespace) -> int:
-    from stilts_launcher.status import cancel_jobs
-
-    say(cancel_jobs(RunDir(given.run_dir), given.phase))
-    return 0
-
-
-def retry(given: argparse.Namespace) -> int:
-    from stilts_launcher.status import retry_run
-
-    say(retry_run(RunDir(given.run_dir)))
     return 0
 
 

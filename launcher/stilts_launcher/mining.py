@@ -261,7 +261,7 @@ def _as_a_rank(given: argparse.Namespace, work: Work) -> int:
     from stilts_ds.engine.preflight import check_same_start
     from stilts_ds.engine.ranks import run_as_rank
     from stilts_ds.engine.world import World
-    from stilts_ds.mining.job import remove_unbegun, work_folder
+    from stilts_ds.mining.job import remove_if_bare, work_folder
     from stilts_ds.model.encoder import quiet
     from stilts_ds.run_dir import RunDir
 
@@ -277,4 +277,4 @@ def _as_a_rank(given: argparse.Namespace, work: Work) -> int:
         return run_as_rank(RunDir(folder), folder / "logs", as_rank)
     finally:
         if os.environ["RANK"] == "0":
-            remove_unbegun(folder)
+            remove_if_bare(folder)

@@ -11,6 +11,8 @@ from stilts_launcher.execute import score_files
 def score_folders(given: argparse.Namespace) -> str:
     """The scores of a predictions folder against a labels folder, or of verdicts; also written into files where
     `--output` says."""
+    if given.run_dir is not None:
+        raise UserError("--verdicts and --perturbed are files of `stilts execute`, and no run is read: leave it out")
     if given.perturbed:
         return _robustness(given)
     if given.verdicts:

@@ -78,13 +78,13 @@ def prepare_run(recipe: Recipe, lacking: dict[str, str] | None = None) -> Plan:
 def complete_records(run: RunDir, recipe: Recipe, plan: Plan) -> None:
     """Write the hashes of weights into what an earlier version left without them, while they are still the same."""
     from stilts_ds.evaluate.stamp import complete_stamps
-    from stilts_ds.lineage import note_start, predicting_weights
+    from stilts_ds.lineage import predicting_weights, save_start
 
     begun = [phase for phase in plan.phases if run.phase(phase.id).status_json.exists()]
     for phase in begun:
         folder = run.phase(phase.id)
         with suppress(UserError), phase_lock(folder):  # a job that works there keeps its own records
-            note_start(run, recipe, phase)
+            save_start(run, recipe, phase)
             complete_stamps(folder, predicting_weights(run, recipe, phase))
 
 

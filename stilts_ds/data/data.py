@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 from stilts_ds.augmentation import augmentation_of
 from stilts_ds.config import Recipe, TrainingPart
-from stilts_ds.data.duplicates import Exclusion, Overlap, Overlaps, overlaps, tell
+from stilts_ds.data.duplicates import DuplicateExclusion, Overlap, Overlaps, overlaps, warn_of_overlaps
 from stilts_ds.data.noisy import empty_cells
 from stilts_ds.data.reader import Origin, find_origin
 from stilts_ds.data.split import Split
@@ -40,7 +41,8 @@ class Data:
         self._tasks: dict[str, Task] = {}
         self._labels: dict[str, tuple[str, ...]] = {}
         self._origins: dict[tuple[str, str, str], Origin] = {}
-        self._exclusion = Exclusion(self._scored_whole) if recipe.data.duplicates == "exclude" else None
+        self._computed: dict[str, Any] = {}
+        self._exclusion = DuplicateExclusion(self._scored_whole) if recipe.data.duplicates == "exclude" else None
 
     @property
     def tokenizer(self) -> Tokenizer:
@@ -126,6 +128,12 @@ class Data:
             except UserError as problem:
                 log.info("training data are not compared with %s: %s", task.name, problem)
         return splits
+
+    def once(self, name: str, compute: Callable[[], Any]) -> Any:
+        """What `compute` gives, computed when it is asked for by this name for the first time."""
+        if name not in self._computed:
+            self._computed[name] = compute()
+        return self._computed[name]
 
     def origin(self, task: Task, split: str, language: str) -> Origin:
         key = (task.name, split, language)
@@ -304,4 +312,4 @@ def prepare_data(data: Data, phases: Iterable[Phase]) -> None:
             for split in data.evaluations(task):
                 split.family.evaluation_rows(split, setting, data.recipe.evaluation)
     data.store.verify = False
-    tell(told)
+    warn_of_overlaps(told)

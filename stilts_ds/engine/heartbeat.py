@@ -112,13 +112,13 @@ def watched(store: Beats, rank: int, size: int, limit: float, here: str) -> Iter
 
 def _beat(store: Beats, rank: int, place: str, silence: Silence, over: threading.Event) -> None:
     """Tell and hear. Where the store's keeper is frozen, these calls do not come back, and `_watch` counts."""
-    number, found = 0, False
+    number, reached = 0, False
     while not over.wait(BEAT_SECONDS):
         number += 1
         try:
-            if not found:
+            if not reached:
                 store.set(f"pulse/{rank}", place)
-                found = True
+                reached = True
             store.set(f"beat/{rank}", str(number))
             for other in silence.last:
                 if store.check([f"beat/{other}"]):  # a beat that was never laid down would be waited for

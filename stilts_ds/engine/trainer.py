@@ -60,14 +60,14 @@ class Trainer:
         self.streams = Streams(self.engine)
         self.saver = checkpoint.Saver(setup.folder.checkpoints, setup.world, setup.setting.save_total_limit)
 
-    def resume(self, found: checkpoint.Checkpoint | None) -> Progress:
+    def resume(self, saved: checkpoint.Checkpoint | None) -> Progress:
         """The progress of a checkpoint, or of a phase that begins; the engine's moments and the curves follow it."""
         progress = Progress()
-        if found is not None:
-            found.optimizer_into(self.engine)
+        if saved is not None:
+            saved.optimizer_into(self.engine)
             if self.setup.world.first:
-                found.warn_of_masks(self.setup.model)
-            progress = Progress(**found.manifest["state"])
+                saved.warn_of_masks(self.setup.model)
+            progress = Progress(**saved.manifest["state"])
             self.saver.last_step = progress.step
         self.statistics.start(progress)
         if self.setup.world.first:

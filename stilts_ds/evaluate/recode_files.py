@@ -35,10 +35,10 @@ def robustness_of_files(nominal: Path, perturbed: Sequence[Path]) -> dict[int, R
     return {k: robustness(first, others, k) for k in KS if k <= first.shape[1]}
 
 
-def robustness_table(found: Mapping[int, Robustness], perturbed: int) -> str:
+def robustness_table(by_k: Mapping[int, Robustness], perturbed: int) -> str:
     """A Markdown table in percent; `-` for a drop of nothing."""
     lines = [f"| k | pass@k | RP{perturbed}@k | RD{perturbed}@k | RR{perturbed}@k |", "|--:|--:|--:|--:|--:|"]
-    for k, values in found.items():
+    for k, values in by_k.items():
         drop = "-" if values.drop is None else f"{100 * values.drop:.2f}"
         shares = f"{100 * values.passed:.2f} | {100 * values.robust:.2f} | {drop} | {100 * values.relative:.2f}"
         lines.append(f"| {k} | {shares} |")
@@ -46,15 +46,15 @@ def robustness_table(found: Mapping[int, Robustness], perturbed: int) -> str:
 
 
 def _samples(path: Path) -> Samples:
-    found: dict[str, dict[int, Verdict]] = {}
+    samples: dict[str, dict[int, Verdict]] = {}
     for verdict in read_verdicts(path):
         if verdict.verdict == WITHHELD:
             raise UserError(
                 f"{path}: {verdict.id!r}, sample {verdict.sample} was withheld ({verdict.reason}); execute it where "
                 "its toolchain is"
             )
-        found.setdefault(verdict.id, {})[verdict.sample] = verdict
-    return {name: found[name] for name in sorted(found)}
+        samples.setdefault(verdict.id, {})[verdict.sample] = verdict
+    return {name: samples[name] for name in sorted(samples)}
 
 
 def _checked(samples: Samples, path: Path, clean: Samples, nominal: Path) -> Samples:

@@ -152,12 +152,12 @@ def _sizes(examples: Mapping[str, Mapping[str, int]], split: str, tasks: Mapping
     """By task, the languages whose number of examples is not the benchmark's, and those where that is not known."""
     others: dict[str, dict[str, dict[str, int]]] = {}
     unknown: dict[str, list[str]] = {}
-    for name, found in examples.items():
+    for name, sizes in examples.items():
         benchmark = benchmark_sizes(tasks[name], split)
-        differing = other_sizes(found, benchmark)
+        differing = other_sizes(sizes, benchmark)
         if differing:
             others[name] = {code: {"found": a, "benchmark": b} for code, (a, b) in differing.items()}
-        if without := unknown_sizes(found, benchmark):
+        if without := unknown_sizes(sizes, benchmark):
             unknown[name] = list(without)
     return {"other_sizes": others, "unknown_sizes": unknown}
 

@@ -128,6 +128,12 @@ def _mxeval(row: dict[str, Any], where: str, number: int) -> Problem:
     tests = text_of(row, "test", where)
     identity = text_of(row, "task_id", where)
     python = language == "python"
+    solution = row.get("canonical_solution")
+    # null, and NaN in HumanEval-XL's Chinese files, stand for a solution that is not there.
+    if solution is None or solution != solution:
+        solution = ""
+    if not isinstance(solution, str):
+        raise UserError(f"{where}: 'canonical_solution' is {json.dumps(solution)[:60]}, and a text is needed")
     return Problem(
         id=identity,
         language=language,
@@ -135,7 +141,7 @@ def _mxeval(row: dict[str, Any], where: str, number: int) -> Problem:
         entry=entry,
         tests=_check_call(tests, entry) if python else tests,
         helpers=python_helpers(prompt, entry) if python else "",
-        canonical=row.get("canonical_solution") or "",
+        canonical=solution,
         natural_language=text_of(row, "natural_language", where, ""),
         split=mbpp_split(identity) if identity.startswith("MB") else "test",
     )

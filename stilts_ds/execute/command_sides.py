@@ -107,7 +107,12 @@ def _read_available(descriptor: int, tail: bytes, poll: Any) -> bytes:
 
 
 def _reason(status: int, errors: str, output: str) -> str:
-    told = [line.strip() for line in errors.splitlines() if line.strip()] or output.splitlines()
+    # Go begins with a line `# command-line-arguments`, which says nothing.
+    told = [line.strip() for line in errors.splitlines() if line.strip() and not line.startswith("# ")]
+    told = told or output.splitlines()
+    # Mono says on the next line what was not handled.
+    if len(told) > 1 and told[0].endswith(":"):
+        told = [f"{told[0]} {told[1]}"]
     how = f"signal {os.WTERMSIG(status)}" if os.WIFSIGNALED(status) else f"exit status {os.WEXITSTATUS(status)}"
     return f"{how}: {short(told[0])}" if told else how
 

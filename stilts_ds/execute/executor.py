@@ -7,6 +7,7 @@ import math
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from stilts_ds.errors import UserError
@@ -50,11 +51,22 @@ class Settings:
             raise UserError(f"judge is {self.judge!r}: give {', '.join(JUDGES)}")
         if not 0.1 <= self.seconds <= 3600:
             raise UserError(f"seconds is {self.seconds}: give 0.1 to 3600 CPU seconds")
+        for folder in self.readable:
+            _check_readable(folder)
 
     @property
     def tool_path(self) -> str:
         """Where the commands of toolchains are looked for."""
         return ":".join([*(f"{folder}/.bin" for folder in self.readable), languages.PATH])
+
+
+def _check_readable(folder: str) -> None:
+    """Raise UserError for what could not be shown inside, or would be hidden there."""
+    path = Path(folder)
+    if not path.is_absolute() or not path.is_dir():
+        raise UserError(f"readable: {folder} is no folder; give the whole path of one")
+    if path.parts[1:2] in ((), ("tmp",), ("cache",), ("proc",), ("dev",)):
+        raise UserError(f"readable: {folder} cannot be shown: the sandbox has a folder of its own there; move it")
 
 
 def wall_limit(seconds: float) -> float:
@@ -153,7 +165,9 @@ class Executor:
         if slot.compiler is not None:
             compiled = slot.compiler.compile(given["files"])
             if compiled.problem:
-                return {"verdict": "compile-error", "reason": compiled.problem.splitlines()[0]}
+                # Who ran out of time is executed once more, alone: the machine may be to blame.
+                verdict = "timeout" if compiled.lost else "compile-error"
+                return {"verdict": verdict, "reason": compiled.problem.splitlines()[0]}
             given["files"] = {}
             given["binary"] = {name: base64.b64encode(text).decode() for name, text in compiled.classes.items()}
             given["env"]["CLASSPATH"] = f".:{languages.class_path(language, self.settings.tool_path)}"
@@ -164,11 +178,13 @@ class Executor:
         self, worker: Worker, language: Language, header: dict[str, Any], *sides: Given
     ) -> dict[str, Any]:
         cpu = header["cpu"]
+        # What a compile server has compiled already needs no time for it.
+        compiling = 0 if language.server else language.compile_seconds
         for given in sides:
-            self._set_limits(given, cpu, language.compile_seconds)
-        header["wall"] += language.compile_seconds
+            self._set_limits(given, cpu, compiling)
+        header["wall"] += compiling
         header["program_cpu"] = cpu
-        header["cpu"] = cpu + language.compile_seconds + 1  # of the process that starts compiler and program
+        header["cpu"] = cpu + compiling + 1  # of the process that starts compiler and program
         return worker.ask(header, language.limits, *sides)
 
     def _set_limits(self, given: Given, cpu: int, compiling: int) -> None:

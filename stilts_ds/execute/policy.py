@@ -68,8 +68,8 @@ def find_bwrap() -> str:
     if path is None:
         raise Refused("bubblewrap", "there is no bwrap on PATH")
     shown = subprocess.run([path, "--version"], capture_output=True, text=True, timeout=20, stdin=subprocess.DEVNULL)
-    found = re.search(r"(\d+)\.(\d+)", shown.stdout)
-    if found is None or tuple(map(int, found.groups())) < BWRAP_NEEDED:
+    match = re.search(r"(\d+)\.(\d+)", shown.stdout)
+    if match is None or tuple(map(int, match.groups())) < BWRAP_NEEDED:
         raise Refused("bubblewrap", f"{path} is {shown.stdout.strip() or 'broken'}, and 0.8.0 or newer is needed")
     return path
 

@@ -9,7 +9,7 @@ import signal
 import struct
 import subprocess
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -95,7 +95,7 @@ class Worker:
             raise Refused("user", f"root may not become another user here ({problem.strerror})") from None
         try:
             self._send(frame(_modules()))
-            self.layers = self._examine()
+            self.layers = self._examine(shown)
         except WorkerLost:
             said = self.close()
             raise policy.explain_start(said) from None
@@ -103,8 +103,8 @@ class Worker:
             self.close()
             raise
 
-    def _examine(self) -> dict[str, str]:
-        result = self.ask({"mode": "probe", "cpu": 5, "wall": 20.0}, Limits(), {})
+    def _examine(self, shown: Sequence[str]) -> dict[str, str]:
+        result = self.ask({"mode": "probe", "cpu": 5, "wall": 20.0}, Limits(), {"shown": list(shown)})
         if result["verdict"] != "probed":
             raise policy.explain_start(f"{result['reason']}")
         layers = {name: str(result["layers"].get(name, "was not examined")) for name in LAYERS}

@@ -51,7 +51,6 @@ WARM = [
 ]
 
 Header = dict[str, Any]
-Body = Callable[[], None]
 
 
 class Side:
@@ -176,7 +175,7 @@ def _start(header: Header, filter_program: bytes, own_namespace: int, verdict: i
         if mode == "together":
             last_act(lambda: say(python_sides.run_together(given["program"], given["tests"], nonce)))
         if mode == "probe":
-            last_act(lambda: say({"verdict": "probed", "reason": "", "layers": probe.examine()}))
+            last_act(lambda: say({"verdict": "probed", "reason": "", "layers": probe.examine(given["shown"])}))
         if mode == "warm":
             last_act(lambda: say(command_sides.warm_up(given)))
         last_act(lambda: say(command_sides.run_alone(given, nonce, header.get("by_status", False))))

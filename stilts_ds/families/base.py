@@ -34,6 +34,7 @@ from stilts_ds.model_kinds import Sees
 from stilts_ds.noise.noiser import TextNoise
 from stilts_ds.rows.rows import Rows
 from stilts_ds.rows.tokenizer import Tokenizer
+from stilts_ds.run_dir import read_json
 from stilts_ds.sources.hub import Converter
 from stilts_ds.sources.source import Part
 from stilts_ds.tasks.spec import Task
@@ -244,6 +245,12 @@ class Prediction:
     part: EvaluationPart
     model: Model
     folder: Path
+    # What is kept beside the predictions, by file name: rank 0 writes it. A later split of the pair may read it.
+    kept: dict[str, Any] = field(default_factory=dict)
+
+    def read_kept(self, name: str) -> Any:
+        """What was kept under this name, by this start or an earlier one. Raises UserError where nothing was."""
+        return self.kept[name] if name in self.kept else read_json(self.folder / name)
 
 
 def predict_with_head(family: Family, asked: Prediction) -> Any:
@@ -330,6 +337,8 @@ class Family:
     selection_settings: Callable[[EvaluationPart], dict[str, Any]] = no_settings
     # Split, language -> files that predicting keeps beside its own.
     kept_files: Callable[[str, str], tuple[str, ...]] = no_files
+    # Sentences of a split's larger side, where predicting is a search between two sides; one rank may do a small one.
+    searched_rows: Callable[[EvaluationSplit], int] | None = None
     # Folder of predictions, split, language -> scores that a file might have had, had a parameter been fitted to other
     # examples; [] where nothing is fitted or kept.
     spread: Callable[[Path, str, str], list[float]] = no_spread

@@ -84,9 +84,9 @@ class Job:
         return self
 
     def __exit__(self, *error: object) -> None:
-        """Not a collective: other ranks may be gone. Where nothing was begun, nothing stays."""
+        """Not a collective: other ranks may be gone. Where nothing was finished, nothing stays."""
         if self.ranks.rank == 0 and self._held:
-            remove_unbegun(self.work)
+            remove_if_bare(self.work)
         self._until_the_end.close()
 
     def _take(self) -> None:
@@ -132,15 +132,17 @@ class Job:
 
 def strangers(work: Path) -> bool:
     """Whether a folder that names no inputs holds more than a lock and logs, and so is somebody's own."""
-    if not work.exists() or (work / NOTED).exists():
-        return False
-    return not work.is_dir() or any(path.name not in OURS for path in work.iterdir())
+    return work.exists() and not (work / NOTED).exists() and not _is_bare(work)
 
 
-def remove_unbegun(work: Path) -> None:
-    """Remove the work folder of a start that ended before it noted its inputs."""
-    if work.is_dir() and not (work / NOTED).exists() and not strangers(work):
+def remove_if_bare(work: Path) -> None:
+    """Remove a work folder in which nothing is finished: a start that was refused leaves nothing behind."""
+    if work.exists() and _is_bare(work):
         shutil.rmtree(work, ignore_errors=True)
+
+
+def _is_bare(work: Path) -> bool:
+    return work.is_dir() and all(path.name in (*OURS, NOTED) for path in work.iterdir())
 
 
 def work_folder(output: Path) -> Path:

@@ -98,13 +98,13 @@ def vocabulary_rows(phase: Phase, recipe: Recipe, data: Data, size: PhaseSize, s
 
 def allowed_engines(engine: EnginePart) -> list[EnginePart]:
     """The recipe's engine at each stage that it may run at; its own DeepSpeed file counts for its own stage."""
-    found = []
+    engines = []
     for stage in STAGES:
         if stage == 0 and (engine.dtype == "bf16" or engine.offload_optimizer):
             continue
         own = engine.ds_config if stage == engine.zero_stage else None
-        found.append(engine.model_copy(update={"zero_stage": stage, "ds_config": own}))
-    return found
+        engines.append(engine.model_copy(update={"zero_stage": stage, "ds_config": own}))
+    return engines
 
 
 def state_of(folder: PhaseDir) -> str:
@@ -125,7 +125,7 @@ def saved_step(folder: PhaseDir) -> int | None:
     return int(read_json(manifests[-1])["step"]) if manifests else None
 
 
-def calibrated(found: list[Estimate], trial: Trial, ranks: int) -> list[Estimate]:
+def calibrated(estimated: list[Estimate], trial: Trial, ranks: int) -> list[Estimate]:
     """Hours of each phase whose tokens are known: at the trial's tokens a second and rank, whatever the ranks.
 
     Training only. More ranks than the trial's communicate more, which is not counted.
@@ -135,11 +135,11 @@ def calibrated(found: list[Estimate], trial: Trial, ranks: int) -> list[Estimate
         dataclasses.replace(one, hours=one.size.tokens / rate / 3600)
         if one.size is not None and one.size.tokens is not None
         else one
-        for one in found
+        for one in estimated
     ]
 
 
-def to_json(found: list[Estimate]) -> list[dict[str, Any]]:
+def to_json(estimated: list[Estimate]) -> list[dict[str, Any]]:
     """Plain values, bytes for memory."""
     return [
         {
@@ -154,5 +154,5 @@ def to_json(found: list[Estimate]) -> list[dict[str, Any]]:
             "hours": one.hours,
             "memory_bytes": {stage: {**dataclasses.asdict(m), "peak": m.peak} for stage, m in one.memory.items()},
         }
-        for one in found
+        for one in estimated
     ]

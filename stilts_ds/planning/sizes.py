@@ -54,9 +54,9 @@ class PhaseSize:
 def phase_size(phase: Phase, recipe: Recipe, data: Data) -> PhaseSize:
     """Sizes of a phase that trains; from the tasks' literals where files that it needs are missing."""
     setting = phase.setting()
-    found = {name: _cached(data, name, phase.setting(name)) for name in phase.train}
-    cached = {name: rows for name, rows in found.items() if rows is not None}
-    if len(cached) == len(found):
+    cached_rows = {name: _cached(data, name, phase.setting(name)) for name in phase.train}
+    cached = {name: rows for name, rows in cached_rows.items() if rows is not None}
+    if len(cached) == len(cached_rows):
         return _from_rows(phase, recipe, setting, data, cached)
     sizes = _sizes_by_literal(phase, setting, data)
     items = None if sizes is None else round(epoch_items(sizes, recipe.sampling))

@@ -68,13 +68,13 @@ def score_run(data: RunData, settings: Settings) -> Scores:
 
     Raises UserError where prediction files do not give the scores of the result files.
     """
-    found: Scores = {condition: {} for condition in data.conditions}
+    scores: Scores = {condition: {} for condition in data.conditions}
     draws: Draws = {}
     variants = [task for task in data.plan.targets if task not in data.targets]
     for task in [*data.targets, *variants]:  # a noisy test set is drawn as its clean one is
         for condition, scored in _score_task(data, fitted_task(task, data.recipe), settings, draws).items():
-            found[condition][task] = scored
-    return found
+            scores[condition][task] = scored
+    return scores
 
 
 def _score_task(data: RunData, task: Task, settings: Settings, draws: Draws) -> dict[str, Scored]:
@@ -107,14 +107,14 @@ def resampled(
     shared = shared_languages(runs.values())
     if not shared:
         return {}
-    found = {}
+    by_condition = {}
     for condition, some in runs.items():
         observed = np.array([[run.main[code] for code in shared] for run in some])[None]
         scores = observed if counts is None else np.zeros((1 + settings.resamples, *observed.shape[1:]))
-        found[condition] = scores
+        by_condition[condition] = scores
     if counts is not None:
-        _resample(counts, task, shared, found, settings, draws)
-    summarised = over_seeds(found, {c: [run.seed for run in some] for c, some in runs.items()}, baseline)
+        _resample(counts, task, shared, by_condition, settings, draws)
+    summarised = over_seeds(by_condition, {c: [run.seed for run in some] for c, some in runs.items()}, baseline)
     unknown = bool(task.shared_text) and counts is not None and counts.texts is None
     return {
         condition: Scored(tuple(shared), summarised[condition], len(some), unknown) for condition, some in runs.items()
@@ -153,10 +153,10 @@ def read_counts(data: RunData, task: Task, languages: Sequence[str]) -> Counts |
     return Counts(counts, known if len(known) == len(languages) else None, spreads)
 
 
-def _check(found: float, scored: float, predictions: object, phase: Phase) -> None:
-    if abs(found - scored) > 1e-6:
+def _check(computed: float, scored: float, predictions: object, phase: Phase) -> None:
+    if abs(computed - scored) > 1e-6:
         raise UserError(
-            f"{predictions} scores {found:.4f}, but the results of {phase.id} say {scored:.4f}; "
+            f"{predictions} scores {computed:.4f}, but the results of {phase.id} say {scored:.4f}; "
             "run `stilts score` on the run"
         )
 

@@ -75,7 +75,7 @@ Moved = TypeVar("Moved", Batch, Targets)
 
 def _moved(value: Moved, device: torch.device) -> Moved:
     """A copy with every tensor on `device`. From pinned memory that takes no time of the host's."""
-    found = {}
+    moved = {}
     for each in fields(value):
         part = getattr(value, each.name)
         if isinstance(part, torch.Tensor):
@@ -83,8 +83,8 @@ def _moved(value: Moved, device: torch.device) -> Moved:
             part = pinned.to(device, non_blocking=True)
         elif isinstance(part, dict):
             part = {name: _moved(targets, device) for name, targets in part.items()}
-        found[each.name] = part
-    return type(value)(**found)
+        moved[each.name] = part
+    return type(value)(**moved)
 
 
 def pack_rows(rows_of: Sequence[tuple[Rows, int]], tokenizer: Tokenizer) -> Batch:

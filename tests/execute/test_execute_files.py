@@ -35,6 +35,9 @@ BAD: dict[str, tuple[Any, str]] = {
     "no tests": ({**GOOD, "tests": " \n"}, "'tests' are empty, and every program would pass"),
     "no entry point": ({**GOOD, "entry": ""}, "'entry' is ''; name the function that the tests call"),
     "an entry point that is no name": ({**GOOD, "entry": "f()"}, "'entry' is 'f()'"),
+    "a script without an entry point": ({**GOOD, "language": "js", "entry": ""}, "'entry' is ''; name the function"),
+    "an entry point that is code": ({**GOOD, "language": "php", "entry": "f() {} function g"}, "'entry' is 'f() {}"),
+    "tests that mark none": ({**GOOD, "language": "rust"}, "the tests mark no function with #[test]"),
     "a sample that is no number": ({**GOOD, "sample": "two"}, "'sample' is \"two\"; number samples 0, 1, 2, ..."),
     "a list": ([1, 2], "not a JSON object; write one object a line"),
 }
@@ -116,6 +119,9 @@ def test_verdict_files_are_checked(row: dict[str, Any], message: str, tmp_path: 
     [
         ({"workers": 0}, "workers is 0: give 1 to 256"),
         ({"seconds": 0}, "seconds is 0: give 0.1 to 3600"),
+        ({"readable": ("/nowhere/at/all",)}, "readable: /nowhere/at/all is no folder; give the whole path"),
+        ({"readable": ("/tmp",)}, "readable: /tmp cannot be shown: the sandbox has a folder of its own there"),
+        ({"readable": ("/",)}, "readable: / cannot be shown"),
         ({"judge": "kind"}, "judge is 'kind': give strict, benchmark, exit-status"),
     ],
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import math
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +18,7 @@ from stilts_ds.execute import Settings, execute
 from stilts_ds.execute.benchmarks import Problem, mbpp_entry, mbpp_split, read_problems, read_samples
 from stilts_ds.execute.errata import ERRATA, known_errata
 from stilts_ds.execute.floors import floors, shuffled
+from stilts_ds.execute.languages import LANGUAGES, missing
 
 pytestmark = pytest.mark.processes
 
@@ -112,6 +114,14 @@ def test_languages_and_splits_are_data(tmp_path: Path) -> None:
     assert {number: mbpp_split(f"MBJSP/{number}") for number in edges} == edges
 
 
+def test_a_solution_that_is_not_there_is_none_and_no_fault(tmp_path: Path) -> None:
+    rows = [{**MXEVAL, "task_id": f"p/{n}", "canonical_solution": value} for n, value in enumerate((None, math.nan))]
+    problems = read_problems("humaneval_xl", write(tmp_path / "x.jsonl", *rows))
+    assert [problem.canonical for problem in problems.values()] == ["", ""]
+    with pytest.raises(UserError, match="x.jsonl:1: 'canonical_solution' is 3, and a text is needed"):
+        read_problems("humaneval_xl", write(tmp_path / "x.jsonl", {**MXEVAL, "canonical_solution": 3}))
+
+
 def test_humaneval_x_tells_language_and_entry_point_from_its_rows(tmp_path: Path) -> None:
     row = {
         "task_id": "CPP/0",
@@ -138,7 +148,7 @@ def test_humaneval_x_puts_rusts_comment_after_the_declaration_and_leaves_crates_
         "prompt": "/* Are they equal? */\n",
         "declaration": "use std::cmp;\nuse rand::Rng;\nuse regex::Regex;\nuse md5;\nfn same(a: i8, b: i8) -> bool {\n",
         "canonical_solution": "    a == b\n}\n",
-        "test": "#[cfg(test)]\nmod tests {\n    use super::*;\n}\n",
+        "test": "#[cfg(test)]\nmod tests {\n    use super::*;\n    #[test]\n    fn one() {}\n}\n",
     }
     [problem] = read_problems("humaneval_x", write(tmp_path / "x.jsonl", row)).values()
     assert (problem.language, problem.entry) == ("rust", "same")
@@ -205,6 +215,14 @@ def test_floors_are_executed_under_the_same_judge(tmp_path: Path) -> None:
     assert (found["constant"].text, found["constant"].passed, found["constant"].problems) == ("return True", 1, 3)
     assert found["empty"].passed == 0 and found["shuffled"].passed == 0
     assert sorted(program.id for program in shuffled(problems)) == ["0", "1", "2"]
+
+
+def test_a_language_without_its_toolchain_has_no_floor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(LANGUAGES, "php", replace(LANGUAGES["php"], tools=("php-that-is-nowhere",)))
+    missing.cache_clear()
+    problems = list(read_problems("mbxp", write(tmp_path / "x.jsonl", MXEVAL)).values())
+    assert floors(problems, Settings(allow=True)) == []
+    missing.cache_clear()
 
 
 def test_errata_are_told_for_the_problems_at_hand() -> None:

@@ -151,10 +151,10 @@ def test_a_job_that_ended_before_its_ranks_is_shown_in_its_own_words(
     submitted: RunDir, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("stilts_launcher.status.launcher_of", lambda profile: Queue())
-    assert "its job ended without a word" in run_status(submitted)
+    assert "its job ended without a word" in run_status(submitted).text()
     submitted.logs.mkdir()
     (submitted.logs / "study-target-17_0.log").write_text("setup.sh: line 1: module: command not found\n\n")
-    assert "its job ended: setup.sh: line 1: module: command not found" in run_status(submitted)
+    assert "its job ended: setup.sh: line 1: module: command not found" in run_status(submitted).text()
     assert "module: command not found" in run_logs(submitted, None, None, 40)
 
 

@@ -381,5 +381,5 @@ def test_the_terminal_is_not_steered(tmp_path: Path) -> None:
     run.phase(phase).set_status("failed", error=f"it broke {ANSI}")
     (run.logs / phase).mkdir(parents=True)
     (run.logs / phase / "rank-0.log").write_text(f"a line {ANSI}\n", encoding="utf-8")
-    shown = [status.run_status(run), status.run_logs(run, phase, None, 5), str(UserError(f"{ANSI}; give text"))]
+    shown = [status.run_status(run).text(), status.run_logs(run, phase, None, 5), str(UserError(f"{ANSI}; give text"))]
     assert all("\x1b" not in text and "\u202e" not in text and "\\x1b" in text for text in shown)

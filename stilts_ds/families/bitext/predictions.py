@@ -25,7 +25,7 @@ from stilts_ds.families.files import (
     write_lines,
 )
 from stilts_ds.rows.rows import Rows
-from stilts_ds.run_dir import read_json, write_json
+from stilts_ds.run_dir import read_json
 from stilts_ds.tasks.spec import Task
 
 Pair = tuple[str, str]
@@ -43,6 +43,12 @@ def evaluation_rows(split: EvaluationSplit, setting: TrainingPart, part: Evaluat
         return split.rows_of(side, [[sentence.id, sentence.text] for sentence in side], length)
 
     return rows_of_side(record.source), rows_of_side(record.pivot)
+
+
+def searched_rows(split: EvaluationSplit) -> int:
+    """Sentences of the larger side."""
+    [record] = split.records()
+    return max(len(record.source), len(record.pivot))
 
 
 def predict(family: Family, asked: Prediction) -> Any:
@@ -75,14 +81,14 @@ def _threshold(asked: Prediction, mined: Any, record: Bitext) -> float:
     from stilts_ds.families.bitext.head import best_threshold, drawn_thresholds
 
     split = asked.split
-    kept = asked.folder / _threshold_file(split.language)
+    file = _threshold_file(split.language)
     if split.name != "dev":
-        return float(read_json(kept)["threshold"])
+        return float(asked.read_kept(file)["threshold"])
     if record.gold is None:
         raise UserError(f"{split.task.name} dev-{split.language} has no gold pairs to choose the mining threshold on")
     value, f1 = best_threshold(mined, set(record.gold))
     drawn = drawn_thresholds(mined, set(record.gold), [sentence.id for sentence in record.source])
-    write_json(kept, {"threshold": value, "dev_f1": f1, "drawn": drawn})
+    asked.kept[file] = {"threshold": value, "dev_f1": f1, "drawn": drawn}
     return value
 
 
@@ -91,9 +97,9 @@ def _keep_spread(asked: Prediction, mined: Any, record: Bitext) -> None:
     from stilts_ds.families.bitext.head import f1_at
 
     split = asked.split
-    drawn = read_json(asked.folder / _threshold_file(split.language)).get("drawn", [])  # none from earlier versions
+    drawn = asked.read_kept(_threshold_file(split.language)).get("drawn", [])  # none from earlier versions
     if record.gold is not None:
-        write_json(asked.folder / _spread_file(split.name, split.language), f1_at(mined, set(record.gold), drawn))
+        asked.kept[_spread_file(split.name, split.language)] = f1_at(mined, set(record.gold), drawn)
 
 
 def _threshold_file(language: str) -> str:
