@@ -14,7 +14,7 @@ from stilts_ds.config import NAME, Recipe, load_recipe, shipped_recipes
 from stilts_ds.errors import UserError, check_docstrings, os_problem, print_anywhere, printable
 from stilts_ds.recipe_paths import resolve_paths
 from stilts_ds.run_dir import RunDir
-from stilts_launcher import checklist, noise
+from stilts_launcher import checklist, noise, score_folders
 from stilts_launcher.execute import add_execute
 
 BENCHMARKS = {
@@ -89,18 +89,12 @@ def build_parser() -> argparse.ArgumentParser:
     ):
         part = add(name, verb, text)
         part.add_argument("run_dir", type=Path, nargs="?" if name == "score" else None, help="folder of the run")
-        if name == "score":
-            part.add_argument("--predictions", type=Path, help="folder <task>/<split>-<language>.tsv|json")
-            part.add_argument("--labels", type=Path, help="folder of the same layout")
-            part.add_argument("--verdicts", type=Path, nargs="+", help="file of `stilts execute`; two are compared")
-            part.add_argument("--split", default="test", choices=["dev", "test"], help="split to read (default: test)")
-            part.add_argument(
-                "--benchmark", choices=["xtreme", "xtreme-r"], help="all of its tasks, missing ones named"
-            )
+        if name in ("score", "report"):
             part.add_argument(
                 "--qa-f1", action="store_true", help="also the average with question answering by F1 only"
             )
-            part.add_argument("--output", type=Path, help="also write scores.json, .csv and .md into this folder")
+        if name == "score":
+            score_folders.add_arguments(part)
         if name == "report":
             help_text = "of the paired bootstrap (default: as many as the number of comparisons needs)"
             part.add_argument("--resamples", type=_count, default=0, metavar="N", help=help_text)
@@ -224,11 +218,11 @@ def _rank_0() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
-def _finish(folder: RunDir, png: bool = False, **settings: Any) -> None:
+def _finish(folder: RunDir, png: bool = False, qa_f1: bool = False, **settings: Any) -> None:
     from stilts_ds.report.stats import Settings
     from stilts_ds.report.write import beside, write_report
 
-    say(f"\n{write_report(folder, Settings(**settings), png)}")
+    say(f"\n{write_report(folder, Settings(**settings), png, qa_f1)}")
     say(f"Report with every language: {beside(folder, '.html')} (and .md, .csv, .tex)")
     say(f"Curves: tensorboard --logdir {folder.tensorboard}")
 
@@ -264,9 +258,7 @@ def evaluate(given: argparse.Namespace) -> int:
 
 def score(given: argparse.Namespace) -> int:
     if given.run_dir is None:
-        from stilts_launcher.score_folders import score_folders
-
-        say(score_folders(given))
+        say(score_folders.score_folders(given))
         return 0
     from stilts_ds.data.data import Data
     from stilts_ds.evaluate.score_run import score_phase
@@ -274,6 +266,10 @@ def score(given: argparse.Namespace) -> int:
 
     folder = RunDir(given.run_dir)
     recipe = recipe_of_run(folder)
+    if given.benchmark not in (None, recipe.benchmark):
+        raise UserError(
+            f"--benchmark {given.benchmark}: this run's recipe names {recipe.benchmark}, whose languages it has"
+        )
     data = Data(recipe, folder.root)
     for phase in Plan.load(folder.plan).phases:
         if phase.evaluate:
@@ -283,7 +279,7 @@ def score(given: argparse.Namespace) -> int:
 
 def report(given: argparse.Namespace) -> int:
     folder = RunDir(given.run_dir)
-    options = ("resamples", "level", "png")  # `stilts score` ends in a report too, with their defaults
+    options = ("resamples", "level", "png", "qa_f1")  # `stilts score` ends in a report too, with their defaults
     _finish(folder, **{name: getattr(given, name) for name in options if hasattr(given, name)})
     return 0
 

@@ -3,9 +3,20 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
 from stilts_ds.errors import UserError
 from stilts_launcher.execute import score_files
+
+
+def add_arguments(part: argparse.ArgumentParser) -> None:
+    """What `stilts score` takes in place of a run."""
+    part.add_argument("--predictions", type=Path, help="folder <task>/<split>-<language>.tsv|json")
+    part.add_argument("--labels", type=Path, help="folder of the same layout")
+    part.add_argument("--verdicts", type=Path, nargs="+", help="file of `stilts execute`; two are compared")
+    part.add_argument("--split", default="test", choices=["dev", "test"], help="split to read (default: test)")
+    part.add_argument("--benchmark", choices=["xtreme", "xtreme-r"], help="all of its tasks, missing ones named")
+    part.add_argument("--output", type=Path, help="also write scores.json, .csv and .md into this folder")
 
 
 def score_folders(given: argparse.Namespace) -> str:
