@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -156,8 +157,18 @@ def test_the_recipe_plans_each_training_once() -> None:
     assert recipe.benchmark == "xtreme-r" and set(recipe.targets) == set(XTREME_R.tasks)
     runs = len(recipe.intermediate) * len(recipe.seeds)
     assert len({phase.id for phase in plan.phases}) == len(plan.phases) == 145
+    assert Counter(phase.kind for phase in plan.phases) == {"intermediate": 12, "target": 120, "retrieval": 13}
+    trainings = Counter(phase.train for phase in plan.phases if phase.kind == "target")
+    assert len(trainings) == 8 and set(trainings.values()) == {runs}
     squad = [phase for phase in plan.phases if phase.kind == "target" and phase.train == ("squad_v1",)]
     assert len(squad) == runs and {phase.evaluate for phase in squad} == {("xquad", "mlqa")}
     ranked = [phase for phase in plan.phases if phase.kind == "target" and phase.evaluate == ("lareqa",)]
     assert len(ranked) == runs and {phase.training["pool_size"] for phase in ranked} == {4}
     assert {phase.training.get("keep_head") for phase in plan.phases if phase.evaluate == ("xcopa",)} == {True}
+
+
+def test_multichecklist_is_scored_by_the_run_on_squad() -> None:
+    recipe = load_recipe("xtreme_r", ["targets=[xquad, mlqa, multichecklist]", "seeds=[1]"])
+    plan = make_plan(recipe, "model", lambda task: "data")
+    targets = [phase for phase in plan.phases if phase.kind == "target"]
+    assert {phase.evaluate for phase in targets} == {("xquad", "mlqa", "multichecklist")} and len(targets) == 5
