@@ -13,7 +13,7 @@ from typing import Any
 
 from stilts_ds.config import EvaluationPart, Recipe
 from stilts_ds.errors import UserError
-from stilts_ds.model_kinds import GATED, Sees, sees_of, ties_output
+from stilts_ds.model_kinds import GATED, Sees, sees_of, sentence_token, ties_output
 from stilts_ds.run_dir import hash_file, hash_json, read_json
 from stilts_ds.weight_files import parameter_count, shards_in, weight_files, weights_header
 
@@ -213,10 +213,10 @@ def model_folder(name_or_path: str, revision: str | None) -> Path | None:
     from huggingface_hub import try_to_load_from_cache
 
     try:
-        found = try_to_load_from_cache(path, "config.json", revision=revision)
+        cached = try_to_load_from_cache(path, "config.json", revision=revision)
     except ValueError:  # no repository can have this name
         return None
-    return Path(found).parent if isinstance(found, str) else None
+    return Path(cached).parent if isinstance(cached, str) else None
 
 
 def model_source(name_or_path: str, revision: str | None) -> tuple[str, str | None]:
@@ -300,8 +300,8 @@ def shape_of(folder: Path) -> Shape | None:
 
 def size_of(config: dict[str, Any], name: str) -> int | None:
     """A size under any of its names; None where a configuration has none of them."""
-    found = (config.get(other) for other in NAMES[name])
-    return next((size for size in found if type(size) is int), None)
+    values = (config.get(other) for other in NAMES[name])
+    return next((size for size in values if type(size) is int), None)
 
 
 def _encoder_shapes(folder: Path, vocabulary: int) -> tuple[list[int], int] | None:
@@ -361,6 +361,24 @@ def limits_of(name_or_path: str, revision: str | None) -> Limits:
         return Limits(None, None)
     config = read_config(folder)
     return Limits(longest_row(str(folder)), size_of(config, "num_hidden_layers"), sees_of(config))
+
+
+def vector_setting_problem(length: int, layer: int, pooling: str, limits: Limits) -> tuple[str, str] | None:
+    """Which of the settings of sentence vectors a model cannot have ("max_seq_length", "layer" or "pooling"), and why;
+    None where it can have all."""
+    if limits.tokens is not None and length > limits.tokens:
+        return "max_seq_length", f"={length}, but the model takes {limits.tokens} tokens"
+    # The embeddings' output is hidden state 0, and the last layer's is -1, too.
+    if limits.layers is not None and not -limits.layers - 1 <= layer <= limits.layers:
+        return "layer", (
+            f"={layer}, but the model has {limits.layers} layers; give 0 to {limits.layers}, or -1 for the last"
+        )
+    if pooling == "first" and sentence_token(limits.sees) == "last":
+        return "pooling", (
+            "=first, but the model reads from left to right, so that the first token has seen nothing of its sentence; "
+            "give mean or last"
+        )
+    return None
 
 
 def fit_retrieval_length(recipe: Recipe) -> Recipe:

@@ -66,9 +66,14 @@ def _cached_commit(name: str, revision: str | None) -> str | None:
 
 def ensure_model(recipe: Recipe) -> Path:
     """The folder with the recipe's model; downloaded where it is a hub model that is not whole in the cache."""
-    name, revision = recipe.model.name_or_path, recipe.model.revision
+    return ensure_model_files(recipe.model.name_or_path, recipe.model.revision)
+
+
+def ensure_model_files(name: str, revision: str | None) -> Path:
+    """The folder of a local model, or of a hub model whose files are in the cache, and are fetched where they are not.
+    Raises UserError where that cannot be."""
     folder = model_folder(name, revision)
-    if folder is not None and (not is_hub_model(recipe) or _is_whole(folder)):
+    if folder is not None and (Path(model_path(name)).exists() or _is_whole(folder)):
         return folder
     if offline_by_setting():
         raise UserError(

@@ -35,8 +35,7 @@ from stilts_ds.model.encoder import load_encoder, read_language_head, read_outpu
 from stilts_ds.model.heads import HeadSpec, set_language_head
 from stilts_ds.model.multitask import MultiTask
 from stilts_ds.model.vocabulary import narrow_vocabulary
-from stilts_ds.model_files import Limits, limits_of, model_path, model_source
-from stilts_ds.model_kinds import sentence_token
+from stilts_ds.model_files import Limits, limits_of, model_path, model_source, vector_setting_problem
 from stilts_ds.phase_names import left_alone
 from stilts_ds.plan_file import Phase, Plan
 from stilts_ds.rows.rows import Rows, touched_ids
@@ -93,19 +92,9 @@ def check_retrieval(part: EvaluationPart, phases: Sequence[Phase], limits: Limit
     if all(phase.train for phase in phases):
         return
     length, layer = part.retrieval_max_seq_length, part.retrieval_layer
-    if limits.tokens is not None and length > limits.tokens:
-        raise UserError(f"evaluation.retrieval_max_seq_length={length}, but the model takes {limits.tokens} tokens")
-    # The embeddings' output is hidden state 0, and the last layer's is -1, too.
-    if limits.layers is not None and not -limits.layers - 1 <= layer <= limits.layers:
-        raise UserError(
-            f"evaluation.retrieval_layer={layer}, but the model has {limits.layers} layers; "
-            f"give 0 to {limits.layers}, or -1 for the last"
-        )
-    if part.retrieval_pooling == "first" and sentence_token(limits.sees) == "last":
-        raise UserError(
-            "evaluation.retrieval_pooling=first, but the model reads from left to right, so that the first token has "
-            "seen nothing of its sentence; give mean or last"
-        )
+    problem = vector_setting_problem(length, layer, part.retrieval_pooling, limits)
+    if problem is not None:
+        raise UserError(f"evaluation.retrieval_{problem[0]}{problem[1]}")
 
 
 def bytes_to_write(parameters: int | None, phases: list[Phase], run: RunDir) -> int:

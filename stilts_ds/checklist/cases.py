@@ -141,13 +141,13 @@ class _Writer:
     def examples(self, draw: Draw) -> list[tuple[str, str, str]]:
         """(context, question, answer) for each context and question. Raises _Unsayable where a text is lacking."""
         chosen = {name: self._english(name, row) for name, row in draw.rows.values()}
-        found = []
+        filled = []
         for context in self.template.contexts:
             shown = self._filled(context, draw, {**chosen, **_property(draw, 0)})
             for place, (question, answer) in enumerate(zip(self.template.questions, self.template.answers)):
                 asked = self._filled(question, draw, {**chosen, **_property(draw, place)})
-                found.append((shown, asked, self._answer(answer, draw, chosen, context, shown)))
-        return found
+                filled.append((shown, asked, self._answer(answer, draw, chosen, context, shown)))
+        return filled
 
     def _english(self, name: str, row: int) -> frozenset[str]:
         """What conditions may call a fill-in."""

@@ -16,13 +16,13 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 import torch.distributed as dist
 
-from stilts_ds.engine import heartbeat, wire
+from stilts_ds.engine import heartbeat, pulse, wire
 from stilts_ds.errors import UserError
 
 if not torch.cuda.is_available():
@@ -53,18 +53,27 @@ class World:
     def first(self) -> bool:
         return self.rank == 0
 
+    def alone(self) -> World:
+        """This rank as if it were the only one, for work in which ranks do not wait for each other."""
+        return replace(self, rank=0, size=1, objects=None, prompt=None)
+
     def barrier(self) -> None:
-        dist.barrier(group=self.objects)
+        if self.objects is not None:
+            dist.barrier(group=self.objects)
 
     def gather(self, value: Any) -> list[Any]:
         """The ranks' values in rank order, on rank 0; [] elsewhere."""
+        if self.objects is None:
+            return [value]
         mine, lengths = _measured(value, self.size, self.objects)
         found = [torch.empty_like(mine) for _ in range(self.size)] if self.first else None
         dist.gather(mine, found, dst=0, group=self.objects)
-        return _heard(found or [], lengths)
+        return _decode_all(found or [], lengths)
 
     def broadcast(self, value: Any) -> Any:
         """Rank 0's value, on every rank."""
+        if self.objects is None:
+            return value
         message = _as_tensor(wire.to_bytes(value)) if self.first else None
         length = torch.tensor([0 if message is None else len(message)])
         dist.broadcast(length, src=0, group=self.objects)
@@ -74,11 +83,13 @@ class World:
 
     def all_gather(self, value: Any, prompt: bool = False) -> list[Any]:
         """The ranks' values in rank order, on every rank."""
+        if self.objects is None:
+            return [value]
         group = self.prompt if prompt else self.objects
         mine, lengths = _measured(value, self.size, group)
         found = [torch.empty_like(mine) for _ in range(self.size)]
         dist.all_gather(found, mine, group=group)
-        return _heard(found, lengths)
+        return _decode_all(found, lengths)
 
     def on_rank_0(self, work: Callable[[], None] | None) -> None:
         """Do `work` on rank 0 while the others wait; its UserError ends all of them alike."""
@@ -127,7 +138,7 @@ def _measured(value: Any, size: int, group: Any) -> tuple[torch.Tensor, list[int
     return torch.nn.functional.pad(message, (0, max(found) - len(message))), found
 
 
-def _heard(messages: list[torch.Tensor], lengths: list[int]) -> list[Any]:
+def _decode_all(messages: list[torch.Tensor], lengths: list[int]) -> list[Any]:
     return [wire.from_bytes(one[:length].numpy().tobytes()) for one, length in zip(messages, lengths)]
 
 
@@ -167,7 +178,8 @@ def joined(token: str, timeout_seconds: int) -> Iterator[World]:
         objects = dist.new_group(backend="gloo", timeout=max(timeout, PATIENCE))
         prompt = dist.new_group(backend="gloo", timeout=timeout)
         world = World(dist.get_rank(), int(os.environ["LOCAL_RANK"]), dist.get_world_size(), device, objects, prompt)
-        with heartbeat.watched(beats, rank, size, timeout_seconds):
+        here = pulse.here(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]))
+        with heartbeat.watched(beats, rank, size, timeout_seconds, here):
             yield world
     finally:
         # Leaving without this ends in SIGABRT now and then, and a job that finished would count as failed.

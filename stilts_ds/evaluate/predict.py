@@ -1,4 +1,5 @@
-"""What a model says of rows: sharded over ranks with exact row counts, gathered on rank 0."""
+"""What a model says of rows: sharded over ranks with exact row counts. A head's outputs are gathered on rank 0; vectors
+stay where they are made."""
 
 from __future__ import annotations
 
@@ -15,10 +16,10 @@ from stilts_ds.config import EvaluationPart, TrainingPart
 from stilts_ds.engine.preempt import stop_if_requested
 from stilts_ds.engine.world import World
 from stilts_ds.errors import UserError
+from stilts_ds.evaluate.embedding import CHUNK, Embedder, batch_count, share_of
 from stilts_ds.families.base import Family, HeadVerbs, Output, evaluation_masking
-from stilts_ds.model.pooling import pool
 from stilts_ds.model_kinds import Sees
-from stilts_ds.rows.batch import Batch, Targets, pack_rows, window_cells
+from stilts_ds.rows.batch import Batch, Targets, window_cells
 from stilts_ds.rows.rows import Rows
 from stilts_ds.rows.tokenizer import Tokenizer
 
@@ -61,6 +62,17 @@ class Predictor:
     def sees(self) -> Sees:
         return self.tokenizer.sees
 
+    @property
+    def comm(self) -> Any:
+        return self.world.objects
+
+    @property
+    def device(self) -> torch.device:
+        return self.world.device
+
+    def stop_if_requested(self) -> None:
+        stop_if_requested(self.world)
+
     @torch.no_grad()
     def outputs(self, family: Family, head: str, rows: Rows, setting: TrainingPart) -> list[Output]:
         """Outputs of all items in order, on rank 0 ([] elsewhere). A collective."""
@@ -91,18 +103,24 @@ class Predictor:
         packed.batch.heads[head] = Targets(read, none, none.float(), none, cells, longest=longest)
         return packed.batch, counts
 
-    @torch.no_grad()
     def vectors(self, rows: Rows, part: EvaluationPart) -> torch.Tensor:
-        """Pooled hidden states [N, H] of one row a sentence, float32 on rank 0 (empty elsewhere). A collective."""
-        by_item: dict[int, np.ndarray] = {}
-        for items in shard(rows.item_lengths.tolist(), self.batch_size, self.world):
-            stop_if_requested(self.world)
-            batch = pack_rows([(rows, i) for i in items], self.tokenizer).to(self.world.device)
-            hidden = self.forward(batch, "hidden", part.retrieval_layer)
-            vectors = pool(hidden, batch.offsets, part.retrieval_pooling)
-            by_item.update(zip(items, vectors.cpu().numpy()))
-        whole = _in_order(self.world.gather(by_item), len(rows))
-        return torch.from_numpy(np.stack(whole)) if whole else torch.zeros(0)
+        """Pooled hidden states of this rank's share of the rows, one row a sentence: float32 [n, H] on the CPU. The
+        ranks' shares follow each other in rank order. A collective."""
+        embedder = Embedder(
+            self.forward, self.tokenizer, self.world.device, self.batch_size,
+            part.retrieval_layer, part.retrieval_pooling,
+        )  # fmt: skip
+        shares = [share_of(len(rows), rank, self.world.size) for rank in range(self.world.size)]
+        first, stop = shares[self.world.rank]
+        chunks = [
+            embedder.chunk(rows, begin, min(stop, begin + CHUNK), between=self.stop_if_requested)
+            for begin in range(first, max(stop, first + 1), CHUNK)
+        ]
+        # All ranks ask before each of their batches whether to stop; those with fewer go on asking.
+        counts = [batch_count(begin, end, self.batch_size) for begin, end in shares]
+        for _ in range(max(counts) - counts[self.world.rank]):
+            self.stop_if_requested()
+        return torch.cat(chunks)
 
 
 def _in_order(parts: list[dict[int, Any]], count: int) -> list[Any]:

@@ -6,44 +6,128 @@ benchmark's submission layout. Scoring is a program of its own that reads these 
 
 from __future__ import annotations
 
+import dataclasses
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from stilts_ds.config import Recipe
 from stilts_ds.data.data import Data
 from stilts_ds.data.split import Split
 from stilts_ds.engine.preempt import stop_if_requested
 from stilts_ds.engine.world import World
+from stilts_ds.errors import UserError
 from stilts_ds.evaluate.attributes import attributes_file, write_attributes
 from stilts_ds.evaluate.predict import Predictor
+from stilts_ds.evaluate.seen import Training
 from stilts_ds.evaluate.stamp import Stamp
+from stilts_ds.evaluate.touched import touched_file, write_touched
+from stilts_ds.evaluate.waves import LanguagePair, divide, do_or_raise_together, pairs_of
 from stilts_ds.export import load_trained
 from stilts_ds.families.base import Prediction
 from stilts_ds.families.files import shared_texts_file, write_shared_texts
 from stilts_ds.lineage import predicting_weights
 from stilts_ds.plan_file import Phase
-from stilts_ds.run_dir import RunDir
+from stilts_ds.run_dir import RunDir, write_json
 
 log = logging.getLogger(__name__)
 
 
 def evaluate_phase(run: RunDir, recipe: Recipe, phase: Phase, data: Data, world: World) -> None:
     """Predict every (task, language) of the phase that its model has not predicted yet. A collective."""
-    predictor: Predictor | None = None
-    weights = predicting_weights(run, recipe, phase) if world.first else ""
-    for split in wanted(phase, data):
+    evaluation = PhaseEvaluation(run, recipe, phase, data, world)
+    splits = list(wanted(phase, data))
+    is_done = world.broadcast([evaluation.is_done(split) for split in splits] if world.first else None)
+    pairs = pairs_of([split for split, done in zip(splits, is_done) if not done])
+    sizes: list[int | None] = []
+    world.on_rank_0(lambda: sizes.extend(pair.size() for pair in pairs))
+    waves, together = divide(world.broadcast(sizes), world.size)
+    for wave in waves:
         stop_if_requested(world)
-        path = prediction_path(run, phase, split)
-        stamp = Stamp.of(phase.id, weights, recipe.evaluation, split)
-        if world.broadcast(world.first and stamp.is_of(run, path)):
-            continue
-        predictor = predictor or _load_predictor(run, recipe, phase, data, world)
-        _predict(run, recipe, phase, split, data, path, predictor)
-        if world.first:
-            stamp.save(run, path, _written(run, split, path))
-            log.info("%s: %s %s-%s predicted", phase.id, split.task.name, split.name, split.language)
-        world.barrier()
+        evaluation.predict_wave([pairs[number] for number in wave])
+    for number in together:
+        for split in pairs[number].splits:
+            stop_if_requested(world)
+            evaluation.predict_together(split)
+
+
+class PhaseEvaluation:
+    """Predicting with the model of one phase."""
+
+    def __init__(self, run: RunDir, recipe: Recipe, phase: Phase, data: Data, world: World) -> None:
+        self.run, self.recipe, self.phase, self.data, self.world = run, recipe, phase, data, world
+        self.weights = predicting_weights(run, recipe, phase) if world.first else ""
+
+    @cached_property
+    def predictor(self) -> Predictor:
+        """The phase's own model, or for a phase that trains nothing the one that it starts from."""
+        phase = self.phase
+        source = self.run.phase(phase.id) if phase.train else self.run.phase(phase.init) if phase.init else None
+        model = load_trained(source, self.recipe, self.world.device)
+        batch_size = self.recipe.evaluation.per_device_eval_batch_size
+        return Predictor(model, self.data.tokenizer, batch_size, self.world)
+
+    def is_done(self, split: Split) -> bool:
+        """Whether a split's prediction file is what this model predicts (on rank 0)."""
+        path = prediction_path(self.run, self.phase, split)
+        return self._stamp(split).is_of(self.run, path)
+
+    def predict_together(self, split: Split) -> None:
+        """All ranks predict one split. A collective."""
+        asked = self._asked(split, self.predictor)
+        predictions = split.family.predict(split.family, asked)
+        if self.world.first:
+            self._write(split, predictions, asked.kept)
+        self.world.barrier()
+
+    def predict_wave(self, pairs: Sequence[LanguagePair]) -> None:
+        """Rank r predicts all splits of the r-th pair by itself, and rank 0 writes them. A collective."""
+        predictor = dataclasses.replace(self.predictor, world=self.world.alone(), kept={})
+        splits = pairs[self.world.rank].splits if self.world.rank < len(pairs) else ()
+
+        def predict() -> list[Any]:
+            found = []
+            kept: dict[str, Any] = {}
+            for split in splits:
+                asked = dataclasses.replace(self._asked(split, predictor), kept=kept)
+                found.append(split.family.predict(split.family, asked))
+            return [found, kept]
+
+        gathered = self.world.gather(do_or_raise_together(self.world, predict))
+        for pair, (found, kept) in zip(pairs, gathered):
+            for split, predictions in zip(pair.splits, found):
+                names = split.family.kept_files(split.name, split.language)
+                self._write(split, predictions, {name: kept[name] for name in names if name in kept})
+        self.world.barrier()
+
+    def _asked(self, split: Split, predictor: Predictor) -> Prediction:
+        phase, data = self.phase, self.data
+        source = data.task(phase.train[0]) if phase.train else split.task  # whose head and labels predict
+        folder = prediction_path(self.run, phase, split).parent
+        return Prediction(
+            split,
+            source.head_name,
+            data.labels(source.name),
+            phase.setting(),
+            self.recipe.evaluation,
+            predictor,
+            folder,
+        )
+
+    def _stamp(self, split: Split) -> Stamp:
+        return Stamp.of(self.phase.id, self.weights, self.recipe.evaluation, split)
+
+    def _write(self, split: Split, predictions: Any, kept: Mapping[str, Any]) -> None:
+        """Write the predictions of one split, what is kept beside them and, where it has labels, the label file."""
+        path = prediction_path(self.run, self.phase, split)
+        for name, value in kept.items():
+            write_json(path.with_name(name), value)
+        split.family.files(split.task).write(path, predictions)
+        _write_labels(self.run, self.phase, split, self.data, path)
+        self._stamp(split).save(self.run, path, _written(self.run, split, path))
+        log.info("%s: %s %s-%s predicted", self.phase.id, split.task.name, split.name, split.language)
 
 
 def wanted(phase: Phase, data: Data) -> Iterator[Split]:
@@ -61,38 +145,39 @@ def label_path(run: RunDir, split: Split, path: Path) -> Path:
     return run.labels / split.task.name / path.name
 
 
-def _load_predictor(run: RunDir, recipe: Recipe, phase: Phase, data: Data, world: World) -> Predictor:
-    """The phase's own model, or for a phase that trains nothing the one that it starts from."""
-    source = run.phase(phase.id) if phase.train else run.phase(phase.init) if phase.init else None
-    model = load_trained(source, recipe, world.device)
-    return Predictor(model, data.tokenizer, recipe.evaluation.per_device_eval_batch_size, world)
-
-
 def _written(run: RunDir, split: Split, path: Path) -> list[Path]:
     """A prediction file and what is written with it."""
     kept = [path.with_name(name) for name in split.family.kept_files(split.name, split.language)]
     labels = label_path(run, split, path)
-    return [path, labels, shared_texts_file(labels), attributes_file(labels), *kept]
+    return [path, labels, shared_texts_file(labels), attributes_file(labels), touched_file(labels), *kept]
 
 
-def _predict(
-    run: RunDir, recipe: Recipe, phase: Phase, split: Split, data: Data, path: Path, predictor: Predictor
-) -> None:
-    """Write the predictions of one split and, where it has labels, the label file. A collective."""
-    source = data.task(phase.train[0]) if phase.train else split.task  # whose head and labels predict
-    asked = Prediction(
-        split, source.head_name, data.labels(source.name), phase.setting(), recipe.evaluation, predictor, path.parent
-    )
-    predictions = split.family.predict(split.family, asked)
-    if not predictor.first:
-        return
+def _training_of(phase: Phase, data: Data) -> Training | None:
+    """What the phase was trained on for its target; None where nothing is trained, or the files of an earlier training
+    are no longer here. Read once in a start."""
+    if not phase.train:
+        return None
+    [name] = phase.train  # a target's phase trains one task
+
+    def read() -> Training | None:
+        try:
+            return Training.of(data.train(name, phase.setting(name)))
+        except UserError as problem:
+            log.info("which examples were seen in training is not told: %s", problem)
+            return None
+
+    training: Training | None = data.once(f"training data of {name}, {phase.training}", read)
+    return training
+
+
+def _write_labels(run: RunDir, phase: Phase, split: Split, data: Data, path: Path) -> None:
     files = split.family.files(split.task)
-    files.write(path, predictions)
     labels, records = label_path(run, split, path), split.records()
     gold = split.family.label_values(split.family, split.task, records)
     if gold is None:
         return
     files.write_labels(labels, gold)
-    write_attributes(labels, split, data.tokenizer)
+    write_attributes(labels, split, data.tokenizer, _training_of(phase, data))
+    write_touched(labels, split, data.tokenizer)
     if split.task.shared_text and split.family.writes_shared_texts:
         write_shared_texts(labels, [getattr(record, split.task.shared_text) for record in records])

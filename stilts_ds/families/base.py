@@ -34,6 +34,7 @@ from stilts_ds.model_kinds import Sees
 from stilts_ds.noise.noiser import TextNoise
 from stilts_ds.rows.rows import Rows
 from stilts_ds.rows.tokenizer import Tokenizer
+from stilts_ds.run_dir import read_json
 from stilts_ds.sources.hub import Converter
 from stilts_ds.sources.source import Part
 from stilts_ds.tasks.spec import Task
@@ -69,7 +70,18 @@ def evaluation_masking(tokenizer: Tokenizer, probability: float) -> Masking:
 
 
 class Model(Protocol):
-    """What a family may ask of a model when it predicts. Both are collectives; only rank 0 gets values."""
+    """What a family may ask of a model when it predicts. `outputs`, `once` and `vectors` are collectives."""
+
+    @property
+    def comm(self) -> Any:
+        """What the ranks talk over: a process group that moves CPU tensors, or None for one rank alone."""
+
+    @property
+    def device(self) -> Any:
+        """Where this rank computes, a torch.device."""
+
+    def stop_if_requested(self) -> None:
+        """Raise on every rank if any of them was asked to stop. A collective."""
 
     @property
     def first(self) -> bool:
@@ -86,7 +98,8 @@ class Model(Protocol):
         """What `compute` gave when it was last asked for by this name; another name takes its place. A collective."""
 
     def vectors(self, rows: Rows, part: EvaluationPart) -> Any:
-        """Sentence vectors, a float32 tensor [N, H] of one row a sentence; empty on other ranks."""
+        """Sentence vectors of this rank's share of the rows, a float32 tensor [n, H] of one row a sentence; the shares
+        follow each other in rank order."""
 
 
 class EvaluationSplit(Protocol):
@@ -232,6 +245,12 @@ class Prediction:
     part: EvaluationPart
     model: Model
     folder: Path
+    # What is kept beside the predictions, by file name: rank 0 writes it. A later split of the pair may read it.
+    kept: dict[str, Any] = field(default_factory=dict)
+
+    def read_kept(self, name: str) -> Any:
+        """What was kept under this name, by this start or an earlier one. Raises UserError where nothing was."""
+        return self.kept[name] if name in self.kept else read_json(self.folder / name)
 
 
 def predict_with_head(family: Family, asked: Prediction) -> Any:
@@ -318,6 +337,8 @@ class Family:
     selection_settings: Callable[[EvaluationPart], dict[str, Any]] = no_settings
     # Split, language -> files that predicting keeps beside its own.
     kept_files: Callable[[str, str], tuple[str, ...]] = no_files
+    # Sentences of a split's larger side, where predicting is a search between two sides; one rank may do a small one.
+    searched_rows: Callable[[EvaluationSplit], int] | None = None
     # Folder of predictions, split, language -> scores that a file might have had, had a parameter been fitted to other
     # examples; [] where nothing is fitted or kept.
     spread: Callable[[Path, str, str], list[float]] = no_spread

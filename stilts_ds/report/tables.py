@@ -30,6 +30,7 @@ from stilts_ds.tasks.registry import get_task
 
 BEST = "best per target"
 ZERO_SHOT = "zero-shot mean"
+LANGUAGES_OF = "languages-"  # and the task: the name of a table of its languages
 CHOICES = 10_000  # resamples of the seeds that choose anew
 MEDIAN_AND_MEAN = (
     "Scores are medians over seeds, as in the paper. Tests, intervals and p-values are of the mean over "
@@ -299,7 +300,7 @@ def language_table(data: RunData, scores: Scores, task: str, settings: Settings)
     run = next(run for tasks in data.results.values() for run in tasks.get(task, []))
     notes = ["* marks the language of training."] if pivot in first.languages else []
     return Table(
-        f"languages-{task}",
+        f"{LANGUAGES_OF}{task}",
         f"{task} ({run.split} split)",
         "language",
         columns,

@@ -57,18 +57,18 @@ def write_report(run: RunDir, settings: Settings | None = None, png: bool = Fals
     kinds = [*(sheet for sheet in resources if sheet.rows), *checked_sheets(data), *bucket_sheets(data, settings)]
     write_json(run.results, results_json(data, scores, tables, settings, found, averages))
     write_atomically(run.report, markdown_report(data, tables, settings, kinds))
-    write_atomically(beside(run, ".csv"), csv_tables([*tables.all(), *seed_tables(data, scores)]))
-    write_atomically(beside(run, ".tex"), latex_tables(data.plan.name, tables.all(), marks))
-    write_atomically(beside(run, ".html"), page(data, tables, settings, METRICS, kinds))
+    write_atomically(report_path(run, ".csv"), csv_tables([*tables.all(), *seed_tables(data, scores)]))
+    write_atomically(report_path(run, ".tex"), latex_tables(data.plan.name, tables.all(), marks))
+    write_atomically(report_path(run, ".html"), page(data, tables, settings, METRICS, kinds))
     write_cards(data)
     if png:
         from stilts_ds.report.png import write_png
 
-        write_png(tables.matrix, beside(run, ".png"), legend([tables.matrix], settings.level))
+        write_png(tables.matrix, report_path(run, ".png"), legend([tables.matrix], settings.level))
     return printable(summary)
 
 
-def beside(run: RunDir, suffix: str) -> Path:
+def report_path(run: RunDir, suffix: str) -> Path:
     """`report.html` and the like, beside `report.md`."""
     return run.report.with_suffix(suffix)
 

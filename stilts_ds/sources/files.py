@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -34,13 +35,28 @@ def read_lines(path: Path) -> Iterator[tuple[int, str]]:
     Raises UserError for a missing or empty file, content that is no text, invalid UTF-8, and carriage returns inside a
     line: where other programs end a line there, the file would have fewer lines here than there.
     """
-    for number, line in _raw_lines(path):
-        if "\r" in line:
-            raise UserError(
-                f"{path}:{number}: a carriage return (CR) stands inside the line, as in files with the "
-                "line ends of old Macs; end lines with LF (`tr '\\r' '\\n'`), or remove it"
-            )
-        yield number, line
+    check_head(path)
+    with _open(path) as file:
+        for number, raw in enumerate(file, 1):
+            yield number, _one_line(raw, path, number)
+
+
+def _one_line(raw: bytes, path: Path, number: int) -> str:
+    line = _decode(raw, path, number)
+    if "\r" in line:
+        raise UserError(
+            f"{path}:{number}: a carriage return (CR) stands inside the line, as in files with the "
+            "line ends of old Macs; end lines with LF (`tr '\\r' '\\n'`), or remove it"
+        )
+    return line
+
+
+def split_id(line: str, where: str) -> tuple[str, str]:
+    """Id and text of a line `id TAB text`. Raises UserError where it is none."""
+    id, tab, text = line.partition("\t")
+    if not tab or not id:
+        raise UserError(f"{where}: expected id TAB text; download the file again")
+    return id, text
 
 
 def filled_lines(path: Path) -> Iterator[tuple[int, str]]:
@@ -53,6 +69,30 @@ def filled_lines(path: Path) -> Iterator[tuple[int, str]]:
             yield number, line
         else:
             blank.append((number, line))
+
+
+def indexed_lines(path: Path, step: int) -> Iterator[tuple[int, str, int | None]]:
+    """The lines of `read_lines`; each first one of `step` lines with the byte at which it begins, the others with None.
+
+    `lines_from` starts at such a byte, without the lines before.
+    """
+    place = 0
+    check_head(path)
+    with _open(path) as file:
+        for number, raw in enumerate(file, 1):
+            yield number, _one_line(raw, path, number), place if (number - 1) % step == 0 else None
+            place += len(raw)
+
+
+def lines_from(path: Path, place: int, number: int, count: int) -> list[str]:
+    """`count` lines from the byte `place` on, where line `number` begins. Raises UserError as `read_lines`, and where
+    the file ends before."""
+    with _open(path) as file:
+        file.seek(place)
+        lines = [_one_line(raw, path, number + i) for i, raw in enumerate(islice(file, count))]
+    if len(lines) < count:
+        raise UserError(f"{path}: has fewer lines than when it was looked at; let no program write it meanwhile")
+    return lines
 
 
 def _raw_lines(path: Path) -> Iterator[tuple[int, str]]:
@@ -205,8 +245,8 @@ def _field(row: Any, key: str, where: str) -> Any:
     if not isinstance(row, dict):
         raise UserError(f"{where}: expected a JSON object with `{key}`; check the file's schema")
     if key not in row:
-        found = ", ".join(sorted(map(str, row))[:8]) or "none"
-        raise UserError(f"{where}: there is no field `{key}` (found: {found}); check the file's schema")
+        fields = ", ".join(sorted(map(str, row))[:8]) or "none"
+        raise UserError(f"{where}: there is no field `{key}` (found: {fields}); check the file's schema")
     return row[key]
 
 

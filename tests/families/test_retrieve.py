@@ -23,18 +23,6 @@ def test_each_sentence_is_pooled_over_its_own_tokens() -> None:
         pool(hidden, offsets, "maen")
 
 
-@pytest.mark.parametrize("n, m, k", [(1, 1, 1), (7, 13, 4), (5, 3, 4), (17, 11, 11)])
-def test_topk_equals_the_whole_score_matrix(n: int, m: int, k: int) -> None:
-    generator = torch.Generator().manual_seed(n * m)
-    queries, bank = torch.randn(n, 3, generator=generator), torch.randn(m, 3, generator=generator)
-    bank[m // 2] = bank[0]
-    values, indices = retrieve.topk(queries, bank, k)
-    scores = queries @ bank.T
-    assert values.shape == indices.shape == (n, min(k, m))
-    torch.testing.assert_close(values, scores.topk(min(k, m), dim=1).values)
-    torch.testing.assert_close(scores.gather(1, indices), values)
-
-
 def test_tatoeba_each_english_sentence_picks_a_foreign_one() -> None:
     source = torch.tensor([[1.0, 0.0], [0.0, 5.0], [-3.0, 0.1]])
     english = torch.tensor([[-1.0, 0.0], [9.0, 1.0]])

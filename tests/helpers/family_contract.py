@@ -5,6 +5,7 @@ A `Sample` is a task with real files in their official layout, and a float64 ref
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -191,7 +192,7 @@ class Contract:
 
     # --- how it is asked ---------------------------------------------------------------------------------------------
 
-    @property
+    @functools.cached_property
     def rows(self) -> Rows:
         return self.split.rows(SETTING)
 
@@ -282,7 +283,7 @@ class Contract:
 class TranslationVectors:
     """A model that gives a sentence and its translation the same vector (families.base.Model)."""
 
-    first = True
+    first, comm, device = True, None, torch.device("cpu")
 
     def __init__(self, record: Any) -> None:
         number = {pivot: i for i, (_, pivot) in enumerate(sorted(record.gold))}
@@ -296,6 +297,9 @@ class TranslationVectors:
         ]
         self.sides = [[n if n >= 0 else next(spare) for n in side] for side in self.sides]
         self.size = size
+
+    def stop_if_requested(self) -> None:
+        pass
 
     def vectors(self, rows: Rows, part: EvaluationPart) -> torch.Tensor:
         side = self.sides.pop(0)

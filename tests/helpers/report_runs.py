@@ -15,8 +15,8 @@ from stilts_ds.evaluate.score_run import settings_of
 from stilts_ds.families.files import write_shared_texts
 from stilts_ds.families.registry import family_of, main_metric
 from stilts_ds.families.span.record import Answer, Span
-from stilts_ds.plan import make_plan
 from stilts_ds.plan_file import Phase, Plan
+from stilts_ds.planner import make_plan
 from stilts_ds.report.stats import Settings
 from stilts_ds.run_dir import Provenance, RunDir, hash_file, read_json, write_atomically, write_sealed
 from stilts_ds.tasks.registry import get_task

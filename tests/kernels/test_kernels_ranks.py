@@ -43,7 +43,9 @@ def run(kind: str, case: str, count: int, folder: Path) -> list[dict[str, Any]]:
     return torch.load(out, weights_only=True)
 
 
-@pytest.mark.parametrize("kind, count", [("mpi", 1), ("mpi", 2), ("mpi", 3), ("gloo", 2)])
+@pytest.mark.parametrize(
+    "kind, count", [("mpi", 1), ("mpi", 2), ("mpi", 3), ("mpi", 4), ("gloo", 2), ("gloo", 3), ("gloo", 4)]
+)
 def test_ranks_are_bit_equal_to_one_process(kind: str, count: int, tmp_path: Path) -> None:
     write_files(tmp_path)
     results = run(kind, "search", count, tmp_path)

@@ -21,6 +21,19 @@ Result = TypeVar("Result")
 MPI_BYTES = 1 << 28  # of one message: MPI counts bytes in 32 bits
 
 
+class Pending:
+    """Messages under way; `requests` have a `wait` each."""
+
+    def __init__(self, requests: list[Any]) -> None:
+        self.requests = requests
+
+    def wait(self) -> None:
+        """Returns when all have arrived."""
+        for request in self.requests:
+            request.wait()
+        self.requests = []
+
+
 class Collectives:
     """One process on its own; also the interface of the two below."""
 
@@ -53,6 +66,13 @@ class Collectives:
         """Every rank's tensor of one shape, in rank order, on the owner; an empty list elsewhere."""
         del owner
         return [tensor]
+
+    def shift(self, outgoing: Tensor, incoming: Tensor) -> Pending:
+        """Starts sending a contiguous CPU tensor to the next rank, of the last one to rank 0, and receiving into
+        `incoming` what the rank before sends. Both are the caller's again after `wait()`. An empty tensor is not sent;
+        the rank that would receive it gives an empty one, too."""
+        incoming.copy_(outgoing)
+        return Pending([])
 
     def agree(self, work: Callable[[], Result]) -> Result:
         """work(), or ValueError on all ranks naming every rank where it raised."""
@@ -92,6 +112,13 @@ class MpiCollectives(Collectives):
         self.comm.Gather(as_bytes(tensor), as_bytes(parts), root=owner)
         return list(parts)
 
+    def shift(self, outgoing: Tensor, incoming: Tensor) -> Pending:
+        after, before = (self.rank + 1) % self.size, (self.rank - 1) % self.size
+        sent, received = as_bytes(outgoing).split(MPI_BYTES), as_bytes(incoming).split(MPI_BYTES)
+        requests = [self.comm.Irecv(message, source=before) for message in received if len(message)]
+        requests += [self.comm.Isend(message, dest=after) for message in sent if len(message)]
+        return Pending(requests)
+
 
 class TorchCollectives(Collectives):
     """A torch.distributed process group whose backend moves CPU tensors (gloo)."""
@@ -115,6 +142,18 @@ class TorchCollectives(Collectives):
             as_bytes(tensor), [as_bytes(part) for part in parts] or None, dst=self._everywhere(owner), group=self.group
         )
         return parts
+
+    def shift(self, outgoing: Tensor, incoming: Tensor) -> Pending:
+        if self.size == 1:  # gloo sends nothing to oneself
+            return super().shift(outgoing, incoming)
+        after, before = (self.rank + 1) % self.size, (self.rank - 1) % self.size
+        requests = []
+        if incoming.numel():
+            received = as_bytes(incoming)
+            requests.append(torch.distributed.irecv(received, self._everywhere(before), group=self.group))
+        if outgoing.numel():
+            requests.append(torch.distributed.isend(as_bytes(outgoing), self._everywhere(after), group=self.group))
+        return Pending(requests)
 
     def _everywhere(self, rank: int) -> int:
         return torch.distributed.get_global_rank(self.group, rank)

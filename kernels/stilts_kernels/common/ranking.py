@@ -39,6 +39,23 @@ def merge_topk(rankings: Sequence[Ranked], k: int) -> Ranked:
     return merged_values, merged_indices
 
 
+def merge_in_any_order(first: Ranked, second: Ranked, k: int) -> Ranked:
+    """Best k of two rankings of the same rows [n, *] whatever their indices: falling score, then rising index."""
+    width = min(k, first[0].shape[1] + second[0].shape[1])
+    merged_values = first[0].new_empty(len(first[0]), width)
+    merged_indices = first[1].new_empty(len(first[1]), width)
+    for block in slices(len(first[0])):
+        values = torch.cat([first[0][block], second[0][block]], dim=1)
+        indices = torch.cat([first[1][block], second[1][block]], dim=1)
+        # Two stable sorts: by index, then by score, so that equal scores stand in the order of their indices.
+        order = torch.sort(indices, dim=1, stable=True).indices
+        by_score = torch.sort(values.gather(1, order), dim=1, descending=True, stable=True).indices[:, :k]
+        order = order.gather(1, by_score)
+        merged_values[block] = values.gather(1, order)
+        merged_indices[block] = indices.gather(1, order)
+    return merged_values, merged_indices
+
+
 def rank_within_rows(row: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
     """(order, place): `order` sorts by row, then by falling value; place[i] is the rank of order[i] within its row.
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -18,14 +17,41 @@ import torch
 from torch import Tensor
 
 from stilts_kernels.common.collectives import collectives_of
-from stilts_kernels.common.npy import open_npy, raw_bytes
+from stilts_kernels.common.npy import open_npy
 from stilts_kernels.common.progress import Progress, report_progress
 from stilts_kernels.common.ranking import Ranked, TopK, merge_topk
 from stilts_kernels.common.rows import Rows, is_cosine
-from stilts_kernels.mining.ranks import check_shard, no_neighbours
+from stilts_kernels.mining.layout import check_shard, no_neighbours
+from stilts_kernels.mining.parts import content_hash, load_part, save_part
 from stilts_kernels.topk.cpu import DEFAULT_MEMORY, topk_float64
 
 PATIENCE, PAUSE = 60.0, 0.5  # seconds a shared file system may show another rank's file late, and between two looks
+
+
+@dataclass(frozen=True)
+class FilePart:
+    """The rows start..stop of a .npy file, as a shard of its own."""
+
+    path: str | Path
+    start: int
+    stop: int
+
+    def open(self) -> tuple[Tensor, Callable[[], None]]:
+        rows, release = open_npy(self.path)
+        if not 0 <= self.start <= self.stop <= len(rows):
+            raise ValueError(f"{self.path} has {len(rows)} rows; there are none {self.start}..{self.stop}")
+        return rows[self.start : self.stop], release
+
+    def __str__(self) -> str:
+        return f"{self.path} from row {self.start} on"
+
+
+Shard = str | Path | FilePart
+
+
+def open_shard(shard: Shard) -> tuple[Tensor, Callable[[], None]]:
+    """The rows of a shard, memory-mapped, and what lets their pages go."""
+    return shard.open() if isinstance(shard, FilePart) else open_npy(shard)
 
 
 @dataclass(frozen=True)
@@ -54,7 +80,7 @@ class Question:
 @torch.no_grad()
 def topk_files(
     queries: Tensor,
-    shards: Sequence[str | Path],
+    shards: Sequence[Shard],
     k: int,
     folder: str | Path,
     comm: Any = None,
@@ -62,7 +88,7 @@ def topk_files(
     memory: int = DEFAULT_MEMORY,
     progress: Progress | None = None,
 ) -> TopK:
-    """Top-k of queries [Q, D] (the same on every rank) in a bank of .npy files, split over the ranks.
+    """Top-k of queries [Q, D] (the same on every rank) in a bank of .npy files or parts of them, split over the ranks.
 
     Files are memory-mapped and searched one by one; each result is kept in `folder`, a folder all ranks share, and
     reused when the queries, the file's content, k and the metric hash to the same value. Several searches may share the
@@ -92,14 +118,15 @@ def check_same_question(questions: Sequence[Sequence[Any]]) -> None:
             )
 
 
-def check_files(queries: Tensor, shards: Sequence[str | Path], k: int) -> list[int]:
+def check_files(queries: Tensor, shards: Sequence[Shard], k: int) -> list[int]:
     """Rows of every file. Raises ValueError naming a file that is missing or does not fit."""
     check_shard(queries, "queries")
     counts = []
     for path in shards:
-        if not Path(path).is_file():
+        file = path.path if isinstance(path, FilePart) else path
+        if not Path(file).is_file():
             raise ValueError(f"bank shard {path} is missing")
-        tensor, _ = open_npy(path)
+        tensor, _ = open_shard(path)
         if tensor.shape[1] != queries.shape[1]:
             raise ValueError(f"{path} has D = {tensor.shape[1]}, queries have D = {queries.shape[1]}")
         counts.append(len(tensor))
@@ -110,7 +137,7 @@ def check_files(queries: Tensor, shards: Sequence[str | Path], k: int) -> list[i
 
 def search_files(
     question: Question,
-    shards: Sequence[str | Path],
+    shards: Sequence[Shard],
     folder: Path,
     numbers: range,
     memory: int,
@@ -119,7 +146,7 @@ def search_files(
     """Searches the files `numbers` and writes their parts, skipping those that are up to date: the key of each part."""
     keys = {}
     for done, number in enumerate(numbers, start=1):
-        bank, release = open_npy(shards[number])
+        bank, release = open_shard(shards[number])
         key, path = question.key(bank, release), question.path(folder, number)
         if load_part(path, key) is None:
             values, indices = search_file(question, Rows(bank, str(shards[number]), question.unit, release), memory)
@@ -161,40 +188,3 @@ def awaited_part(path: Path, key: str, patience: float = PATIENCE) -> dict[str, 
             raise ValueError(f"{path} is missing, damaged or of another search: do all ranks share its folder?")
         time.sleep(PAUSE)
     return part
-
-
-def load_part(path: Path, key: str) -> dict[str, Any] | None:
-    """A finished part, or None when there is none for this key."""
-    if not path.is_file():
-        return None
-    try:
-        part = torch.load(path, map_location="cpu", weights_only=True)
-        whole = part["sum"] == part_sum(part)
-    except MemoryError:
-        raise
-    except Exception:  # torn, damaged, or pickled code, which is refused: the file is searched again
-        return None
-    return part if whole and part["key"] == key else None
-
-
-def save_part(path: Path, part: dict[str, Any]) -> None:
-    """Writes a part whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_suffix(f".{os.getpid()}.tmp")
-    torch.save({**part, "sum": part_sum(part)}, draft)
-    os.replace(draft, path)
-
-
-def part_sum(part: dict[str, Any]) -> str:
-    """Hash of a part's numbers, which tells a damaged file."""
-    return content_hash(part["values"]) + content_hash(part["indices"])
-
-
-def content_hash(rows: Tensor, release: Callable[[], None] = lambda: None, step: int = 1 << 14) -> str:
-    """SHA-256 of shape, dtype and content, read in blocks."""
-    digest = hashlib.sha256(f"{tuple(rows.shape)} {rows.dtype}".encode())
-    for start in range(0, len(rows), step):
-        block = rows[start : start + step].contiguous()
-        digest.update(raw_bytes(block))
-        release()
-    return digest.hexdigest()

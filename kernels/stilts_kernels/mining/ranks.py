@@ -1,15 +1,14 @@
 """Search and mining over sides split among ranks, bit-equal to one process holding all of them.
 
-Every rank holds a shard of each side, in rank order; queries travel in blocks, results return to their owner (12 bytes
-per query, rank and neighbour).
+Every rank holds a shard of each side, in rank order. A search one way sends the queries round in blocks, and results
+return to their owner (12 bytes per query, rank and neighbour); mining sends the targets round a ring (`ring`).
 
-Equality holds because every path ranks the same canonical float64 scores (`canonical_scores`), and because shards are
-merged in order of their rows by a stable sort, which keeps the lower index first.
+Equality holds because every path ranks the same canonical float64 scores (`canonical_scores`), and because equal scores
+keep the lower index first wherever lists are merged.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
@@ -19,10 +18,12 @@ from torch import Tensor
 from stilts_kernels.common.collectives import Collectives, collectives_of
 from stilts_kernels.common.progress import Progress, report_progress
 from stilts_kernels.common.ranking import Ranked, TopK, merge_topk
-from stilts_kernels.common.rows import Rows, check_matrix, is_cosine
+from stilts_kernels.common.rows import Rows, is_cosine
+from stilts_kernels.mining.layout import Layout, no_neighbours, padded_to
 from stilts_kernels.mining.margin import Neighbours, best_margin
 from stilts_kernels.mining.match import MinedPairs, check_choices, match
-from stilts_kernels.mining.two_way import two_way
+from stilts_kernels.mining.ring import CPU, Search, neighbours_ring
+from stilts_kernels.mining.state import SearchState
 from stilts_kernels.topk.cpu import DEFAULT_MEMORY, topk_float64
 
 
@@ -69,76 +70,53 @@ def mine_ranks(
 ) -> MinedPairs:
     """`stilts_kernels.mine` over sides split among ranks: all pairs, with global indices, on every rank.
 
-    Every score is computed once, by the rank that holds the target row. Collective, raises as `topk_ranks`.
+    Every score is computed once. Collective, raises as `topk_ranks`.
     """
     ranks = collectives_of(comm)
     ranks.agree(lambda: check_choices(margin, retrieval))
+    forward, backward = neighbours_ranks(source, target, k, ranks, metric, memory, progress)
+    return pairs_of_ranks(ranks, forward, backward, margin, retrieval)
+
+
+@torch.no_grad()
+def neighbours_ranks(
+    source: Tensor,
+    target: Tensor,
+    k: int,
+    comm: Any,
+    metric: str = "cosine",
+    memory: int = DEFAULT_MEMORY,
+    progress: Progress | None = None,
+    device: torch.device = CPU,
+    state: SearchState | None = None,
+) -> tuple[Neighbours, Neighbours]:
+    """The k neighbours, with global indices, of this rank's source [Q, D] among all targets, and of its target [N, D]
+    among all of the source.
+
+    Shards and results lie in CPU memory, products are computed on `device`. `state` keeps what is found, for a later
+    start (see `ring`). Collective: raises the same ValueError on every rank when any rank's input is bad.
+    """
+    ranks = collectives_of(comm)
     unit = ranks.agree(lambda: is_cosine(metric))
     layout = Layout(ranks, source, target, k, memory, ("source", "target"))
     if k > sum(layout.query_counts):
         raise ValueError(f"k = {k} is outside 1..{sum(layout.query_counts)}, the number of rows of source")
-    forward, backward = neighbours_ranks(ranks, layout, source, target, k, unit, progress)
-    source_mean, target_mean = forward.values.mean(dim=1), backward.values.mean(dim=1)
-    all_source_means = torch.cat(ranks.gather_rows(source_mean))
-    all_target_means = torch.cat(ranks.gather_rows(target_mean))
-    best_targets = best_margin(forward, source_mean, all_target_means, margin)
-    best_sources = best_margin(backward, target_mean, all_source_means, margin)
+    return neighbours_ring(Search(ranks, layout, source, target, unit, device), progress, state)
+
+
+@torch.no_grad()
+def pairs_of_ranks(comm: Any, forward: Neighbours, backward: Neighbours, margin: str, retrieval: str) -> MinedPairs:
+    """All pairs, on every rank, from what `neighbours_ranks` gave on each. Collective."""
+    ranks = collectives_of(comm)
+    source_mean, target_mean = means_of_ranks(ranks, forward), means_of_ranks(ranks, backward)
+    best_targets = best_margin(forward, forward.values.mean(dim=1), target_mean, margin)
+    best_sources = best_margin(backward, backward.values.mean(dim=1), source_mean, margin)
     return match(of_all_ranks(ranks, best_targets), of_all_ranks(ranks, best_sources), retrieval)
 
 
-class Layout:
-    """How both sides lie over the ranks; made collectively, so a bad shard on one rank raises on all."""
-
-    def __init__(
-        self, ranks: Collectives, queries: Tensor, bank: Tensor, k: int, memory: int, names: tuple[str, str]
-    ) -> None:
-        ranks.agree(partial(check_shard, queries, names[0]))
-        ranks.agree(partial(check_shard, bank, names[1]))
-        shapes = ranks.gather([list(queries.shape), str(queries.dtype), list(bank.shape), k, memory])
-        query_shapes, dtypes, bank_shapes, ks, memories = zip(*shapes)
-        self.query_counts = [shape[0] for shape in query_shapes]
-        self.bank_counts = [shape[0] for shape in bank_shapes]
-        self.dtypes = [getattr(torch, dtype.removeprefix("torch.")) for dtype in dtypes]
-        self.dim, self.k = queries.shape[1], k
-        self.memory = min(memories)  # blocks must be cut alike on all ranks
-        self.search_memory = self.memory * 3 // 4  # the rest holds the block of queries and its results
-        dims = {shape[1] for shape in (*query_shapes, *bank_shapes)}
-        self.check(dims, set(ks), names)
-
-    def check(self, dims: set[int], ks: set[int], names: tuple[str, str]) -> None:
-        """Raises the same ValueError on every rank."""
-        for what, values in (("D", dims), ("k", ks)):
-            if len(values) > 1:
-                raise ValueError(f"ranks differ in {what}: {sorted(values)}")
-        k = self.k
-        for counts, name in ((self.query_counts, names[0]), (self.bank_counts, names[1])):
-            if sum(counts) == 0:
-                raise ValueError(f"{name} is empty on all ranks")
-        if not 1 <= k <= sum(self.bank_counts):
-            raise ValueError(f"k = {k} is outside 1..{sum(self.bank_counts)}, the number of rows of {names[1]}")
-
-    def blocks(self) -> Iterator[tuple[int, int, int]]:
-        """(owner, start, stop) of every block of queries, in order of their global rows; a quarter of the memory."""
-        step = max(1, self.memory // 4 // (self.dim * 4 + 32 * self.k))
-        for owner, count in enumerate(self.query_counts):
-            for start in range(0, count, step):
-                yield owner, start, min(count, start + step)
-
-    def share(self, ranks: Collectives, queries: Tensor, owner: int, start: int, stop: int) -> Tensor:
-        """The owner's block of queries, on every rank."""
-        block = torch.empty(stop - start, self.dim, dtype=self.dtypes[owner], device="cpu")
-        if ranks.rank == owner:
-            block.copy_(queries[start:stop])
-        return ranks.broadcast(block, owner)
-
-
-def check_shard(side: Tensor, name: str) -> None:
-    """Raises ValueError unless `side` is a readable CPU shard; it may be empty, but not missing."""
-    if side is None:
-        raise ValueError(f"the shard of {name} is missing")
-    check_matrix(side, name)
-    if side.device.type != "cpu":
-        raise ValueError(f"{name} is on {side.device}; shards are exchanged in CPU memory")
+def means_of_ranks(ranks: Collectives, neighbours: Neighbours) -> Tensor:
+    """Mean similarity of each row of a side to its k neighbours, float64, of all ranks one after the other."""
+    return torch.cat(ranks.gather_rows(neighbours.values.mean(dim=1)))
 
 
 def local_topk(block: Tensor, bank: Tensor, k: int, unit: bool, memory: int) -> Ranked:
@@ -147,33 +125,6 @@ def local_topk(block: Tensor, bank: Tensor, k: int, unit: bool, memory: int) -> 
         return padded_to(no_neighbours(len(block), 0), k)
     queries, shard = Rows(block, "queries", unit), Rows(bank, "bank", unit)
     return padded_to(topk_float64(queries, shard, min(k, len(bank)), memory=memory), k)
-
-
-def local_two_way(block: Tensor, target: Tensor, k: int, unit: bool, memory: int) -> tuple[Ranked, Ranked]:
-    """Neighbours of a source block in this rank's targets and of the targets in the block, padded to k."""
-    if len(target) == 0:
-        return local_topk(block, target, k, unit, memory), no_neighbours(0, k)
-    source, shard = Rows(block, "source", unit), Rows(target, "target", unit)
-    forward, backward = two_way(source, shard, min(k, len(target)), min(k, len(block)), memory=memory)
-    return padded_to(forward, k), padded_to(backward, k)
-
-
-def neighbours_ranks(
-    ranks: Collectives, layout: Layout, source: Tensor, target: Tensor, k: int, unit: bool, progress: Progress | None
-) -> tuple[Neighbours, Neighbours]:
-    """Neighbours, with global indices, of this rank's source rows and of its target rows."""
-    forward = [no_neighbours(0, k)]
-    backward = padded_to(no_neighbours(len(target), 0), k)
-    done, total = 0, sum(layout.query_counts)
-    for owner, start, stop in layout.blocks():
-        block = layout.share(ranks, source, owner, start, stop)
-        in_shard, in_block = ranks.agree(partial(local_two_way, block, target, k, unit, layout.search_memory))
-        forward += collect_on_owner(ranks, layout, in_shard, owner, k)
-        block_values, block_indices = in_block
-        backward = merge_topk([backward, (block_values, block_indices.add_(done))], k)
-        done = report_progress(progress, done + stop - start, total)
-    values, indices = (torch.cat(side) for side in zip(*forward))
-    return Neighbours(values, indices), Neighbours(*backward)
 
 
 def collect_on_owner(ranks: Collectives, layout: Layout, in_shard: Ranked, owner: int, k: int) -> list[Ranked]:
@@ -191,21 +142,3 @@ def of_all_ranks(ranks: Collectives, best: tuple[Tensor, Tensor]) -> tuple[Tenso
     """Every rank's (margin, index) one after the other."""
     margin, index = best
     return torch.cat(ranks.gather_rows(margin)), torch.cat(ranks.gather_rows(index))
-
-
-def no_neighbours(rows: int, k: int) -> Ranked:
-    """(values, indices) [rows, k] of no search, in CPU memory, where results of shards are exchanged."""
-    values = torch.empty(rows, k, dtype=torch.float64, device="cpu")
-    return values, torch.empty(rows, k, dtype=torch.int64, device="cpu")
-
-
-def padded_to(ranking: Ranked, k: int) -> Ranked:
-    """(values, indices) with -inf and -1 up to k columns, for shards of fewer than k rows."""
-    values, indices = ranking
-    missing = k - values.shape[1]
-    if missing == 0:
-        return values, indices
-    return (
-        torch.nn.functional.pad(values, (0, missing), value=-torch.inf),
-        torch.nn.functional.pad(indices, (0, missing), value=-1),
-    )

@@ -24,6 +24,7 @@ BITEXT = Family(
     settings=predictions.settings,
     fits_on_scored=predictions.fits_on_scored,
     kept_files=predictions.kept_files,
+    searched_rows=predictions.searched_rows,
     spread=predictions.spread,
     noisy=noisy.noisy,
     writers=noisy.WRITERS,

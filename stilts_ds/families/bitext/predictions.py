@@ -25,7 +25,7 @@ from stilts_ds.families.files import (
     write_lines,
 )
 from stilts_ds.rows.rows import Rows
-from stilts_ds.run_dir import read_json, write_json
+from stilts_ds.run_dir import read_json
 from stilts_ds.tasks.spec import Task
 
 Pair = tuple[str, str]
@@ -45,29 +45,35 @@ def evaluation_rows(split: EvaluationSplit, setting: TrainingPart, part: Evaluat
     return rows_of_side(record.source), rows_of_side(record.pivot)
 
 
-def predict(family: Family, asked: Prediction) -> Any:
-    """Indices or mined pairs; None on ranks other than 0. A collective."""
-    rows_of_sides = evaluation_rows(asked.split, asked.setting, asked.part)
-    source, pivot = (asked.model.vectors(rows, asked.part) for rows in rows_of_sides)
-    if not asked.model.first:
-        return None
-    from stilts_ds.families.bitext.head import bucc_mine, bucc_predict, tatoeba_predict
+def searched_rows(split: EvaluationSplit) -> int:
+    """Sentences of the larger side."""
+    [record] = split.records()
+    return max(len(record.source), len(record.pivot))
 
-    split = asked.split
+
+def predict(family: Family, asked: Prediction) -> Any:
+    """Indices or mined pairs; None on ranks other than 0. A collective: vectors stay on the ranks that made them."""
+    rows_of_sides = evaluation_rows(asked.split, asked.setting, asked.part)
+    model = asked.model
+    source, pivot = (model.vectors(rows, asked.part) for rows in rows_of_sides)
+    from stilts_ds.families.bitext.head import Place, Side, bucc_mine, bucc_predict, tatoeba_predict
+
+    split, place = asked.split, Place(model.comm, model.device, model.stop_if_requested)
     [record] = split.records()
     if not _mines(split.task):
-        return tatoeba_predict(source, pivot)
-    sides = _side(split.language, record.source, source), _side(split.task.pivot, record.pivot, pivot)
-    mined = bucc_mine(*sides)
+        nearest = tatoeba_predict(source, pivot, place)
+        return nearest if model.first else None
+
+    def side(name: str, sentences: Sequence[Sentence], vectors: Any) -> Side:
+        return Side(name, [s.id for s in sentences], [s.text for s in sentences], vectors)
+
+    sides = side(split.language, record.source, source), side(split.task.pivot, record.pivot, pivot)
+    mined = bucc_mine(*sides, place=place)
+    if not model.first:
+        return None
     threshold = _threshold(asked, mined, record)
     _keep_spread(asked, mined, record)
     return bucc_predict(mined, threshold)
-
-
-def _side(name: str, sentences: Sequence[Sentence], vectors: Any) -> Any:
-    from stilts_ds.families.bitext.head import Side
-
-    return Side(name, [s.id for s in sentences], [s.text for s in sentences], vectors)
 
 
 def _threshold(asked: Prediction, mined: Any, record: Bitext) -> float:
@@ -75,14 +81,14 @@ def _threshold(asked: Prediction, mined: Any, record: Bitext) -> float:
     from stilts_ds.families.bitext.head import best_threshold, drawn_thresholds
 
     split = asked.split
-    kept = asked.folder / _threshold_file(split.language)
+    file = _threshold_file(split.language)
     if split.name != "dev":
-        return float(read_json(kept)["threshold"])
+        return float(asked.read_kept(file)["threshold"])
     if record.gold is None:
         raise UserError(f"{split.task.name} dev-{split.language} has no gold pairs to choose the mining threshold on")
     value, f1 = best_threshold(mined, set(record.gold))
     drawn = drawn_thresholds(mined, set(record.gold), [sentence.id for sentence in record.source])
-    write_json(kept, {"threshold": value, "dev_f1": f1, "drawn": drawn})
+    asked.kept[file] = {"threshold": value, "dev_f1": f1, "drawn": drawn}
     return value
 
 
@@ -91,9 +97,9 @@ def _keep_spread(asked: Prediction, mined: Any, record: Bitext) -> None:
     from stilts_ds.families.bitext.head import f1_at
 
     split = asked.split
-    drawn = read_json(asked.folder / _threshold_file(split.language)).get("drawn", [])  # none from earlier versions
+    drawn = asked.read_kept(_threshold_file(split.language)).get("drawn", [])  # none from earlier versions
     if record.gold is not None:
-        write_json(asked.folder / _spread_file(split.name, split.language), f1_at(mined, set(record.gold), drawn))
+        asked.kept[_spread_file(split.name, split.language)] = f1_at(mined, set(record.gold), drawn)
 
 
 def _threshold_file(language: str) -> str:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from stilts_ds.errors import UserError, counted
-from stilts_ds.sources.files import filled_lines, text_field
+from stilts_ds.sources.files import filled_lines, split_id, text_field
 from stilts_ds.sources.hub import Converter, RowContext
 from stilts_ds.sources.source import Part
 from stilts_ds.tasks.languages import iso3_of
@@ -124,10 +124,8 @@ def read_bucc(part: Part) -> Iterator[Bitext]:
 def _sentences(path: Path) -> list[Sentence]:
     by_id: dict[str, Sentence] = {}
     for number, line in filled_lines(path):
-        id, tab, text = line.partition("\t")
         where = f"{path}:{number}"
-        if not tab or not id:
-            raise UserError(f"{where}: expected id TAB text; download the file again")
+        id, text = split_id(line, where)
         if id in by_id:
             raise UserError(f"{where}: id {id[:40]!r} occurs twice; make ids unique")
         by_id[id] = Sentence(id, text)

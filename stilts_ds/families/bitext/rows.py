@@ -24,10 +24,15 @@ def encode_bitext(
     folder: Path | None = None,
 ) -> Rows:
     """The end of a sentence longer than a row is cut and counted."""
+    return encode_texts((record.text for record in records), tokenizer, setting.max_seq_length, folder)
+
+
+def encode_texts(texts_of_side: Iterable[str], tokenizer: Tokenizer, length: int, folder: Path | None = None) -> Rows:
+    """A row of at most `length` tokens for each text."""
     out = RowsWriter(folder)
-    room = setting.max_seq_length - tokenizer.template.single_cost
-    for first, chunk in chunks(records):
-        texts = tokenizer.slices([r.text for r in chunk])
+    room = length - tokenizer.template.single_cost
+    for first, chunk in chunks(texts_of_side):
+        texts = tokenizer.slices(chunk)
         out.tally["sentences cut to max_seq_length"] += int(np.count_nonzero(texts.length > room))
         laid = lay_out_singles(tokenizer.template, texts.up_to(room))
         out.append(laid.ids, laid.lengths, laid.lengths, np.arange(first, first + len(chunk)))

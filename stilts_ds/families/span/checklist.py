@@ -74,11 +74,11 @@ def read_checklist(part: Part) -> Iterator[Span]:
 
 def case_of(id: str, where: str) -> tuple[str, str]:
     """The test of a question, and its case. Raises UserError for the id of another data set's question."""
-    found = _ID.fullmatch(id)
-    if not found:
+    match = _ID.fullmatch(id)
+    if not match:
         raise UserError(f"{where}: {shorten(id)} is no id of MultiCheckList (test.case.number); make the files with "
                         "`stilts checklist`")  # fmt: skip
-    return found[1], f"{found[1]}.{found[2]}"
+    return match[1], f"{match[1]}.{match[2]}"
 
 
 def normalise(text: str, language: str) -> str:

@@ -104,10 +104,10 @@ def question_of(row: Any, context: str, place: str) -> Span:
 
 def check_answer(text: str, start: int, context: str, where: str) -> Answer:
     """An answer that stands in the context at `start` (characters). Raises UserError if it does not."""
-    found = context[start : start + len(text)] if start >= 0 else ""
-    if found != text:
+    at_start = context[start : start + len(text)] if start >= 0 else ""
+    if at_start != text:
         problem = f"{where}: the answer {shorten(text)} is not at character {start} of the context"
-        raise UserError(f"{problem}, which reads {shorten(found)}; correct answer_start or use the original file")
+        raise UserError(f"{problem}, which reads {shorten(at_start)}; correct answer_start or use the original file")
     return Answer(text, start)
 
 

@@ -1,0 +1,52 @@
+"""Results of a part of a search in a file: written whole or not at all, read back only where its key fits."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from stilts_kernels.common.npy import raw_bytes
+
+
+def load_part(path: Path, key: str) -> dict[str, Any] | None:
+    """A finished part, or None when there is none for this key."""
+    if not path.is_file():
+        return None
+    try:
+        part = torch.load(path, map_location="cpu", weights_only=True)
+        whole = part["sum"] == part_sum(part)
+    except MemoryError:
+        raise
+    except Exception:  # torn, damaged, or pickled code, which is refused: it is searched again
+        return None
+    return part if whole and part["key"] == key else None
+
+
+def save_part(path: Path, part: dict[str, Any]) -> None:
+    """Writes a part whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_suffix(f".{os.getpid()}.tmp")
+    torch.save({**part, "sum": part_sum(part)}, draft)
+    os.replace(draft, path)
+
+
+def part_sum(part: dict[str, Any]) -> str:
+    """Hash of a part's tensors in the order of their names, which tells a damaged file."""
+    tensors = [part[name] for name in sorted(part) if isinstance(part[name], Tensor)]
+    return "".join(content_hash(tensor) for tensor in tensors)
+
+
+def content_hash(rows: Tensor, release: Callable[[], None] = lambda: None, step: int = 1 << 14) -> str:
+    """SHA-256 of shape, dtype and content, read in blocks."""
+    digest = hashlib.sha256(f"{tuple(rows.shape)} {rows.dtype}".encode())
+    for start in range(0, len(rows), step):
+        block = rows[start : start + step].contiguous()
+        digest.update(raw_bytes(block))
+        release()
+    return digest.hexdigest()

@@ -1,0 +1,280 @@
+"""`stilts embed`, `stilts mine` and `stilts search`: options, and on which ranks they run."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from stilts_ds.engine.preempt import Stopped, die_with, install_handlers
+from stilts_ds.errors import UserError, counted, printable
+from stilts_launcher.discover import discover
+
+STOPPED = 85
+Work = Callable[[Any, Any], None]  # what the ranks talk over (None: alone), the device -> nothing
+
+
+def add_mining(add: Callable[[str, Any, str], argparse.ArgumentParser]) -> None:
+    """Declare the three verbs."""
+    part = add("embed", embed, "write the sentence vectors of a text file, on all ranks, resumed where it stopped")
+    part.add_argument("model", help="a model's folder, the folder of a trained phase, or a hub id")
+    part.add_argument("texts", type=Path, help="UTF-8 file, a sentence a line")
+    part.add_argument("-o", "--output", type=Path, required=True, metavar="FILE.npy", help="a new file")
+    part.add_argument("--stored", default="fp32", choices=["fp32", "fp16"], help="numbers in the file (default: fp32)")
+    _add_encoder(part)
+    _add_common(part)
+
+    part = add("mine", mine, "mine pairs of translations from two sides (texts or vectors), on all ranks")
+    part.add_argument("source", type=Path, help="UTF-8 file, a sentence a line; or vectors (.npy)")
+    part.add_argument("target", type=Path, help="the same for the other language")
+    part.add_argument("-o", "--output", type=Path, required=True, metavar="FILE", help="a new .tsv, .jsonl or .parquet")
+    part.add_argument("--model", help="makes the vectors of texts: a folder, a trained phase's folder, or a hub id")
+    part.add_argument("--source-vectors", type=Path, metavar="FILE.npy", help="a vector for each line of the source")
+    part.add_argument("--target-vectors", type=Path, metavar="FILE.npy", help="a vector for each line of the target")
+    part.add_argument(
+        "--mode",
+        default="mine",
+        choices=["mine", "search", "score"],
+        help="mine pairs; the best target of each source sentence; or scores of line i with line i (default: mine)",
+    )
+    part.add_argument(
+        "--margin",
+        default="ratio",
+        choices=["ratio", "distance", "absolute"],
+        help="how a cosine is compared with those of the neighbours (default: ratio)",
+    )
+    part.add_argument(
+        "--retrieval",
+        default="max",
+        choices=["max", "forward", "backward", "intersect"],
+        help="which candidates become pairs (default: max)",
+    )
+    part.add_argument("-k", type=int, default=4, metavar="N", help="neighbours each way (default: 4)")
+    part.add_argument("--threshold", type=float, metavar="X", help="keep scores of at least X (default: above 0)")
+    part.add_argument("--unify", action="store_true", help="equal texts of a side count as one sentence, its first")
+    part.add_argument(
+        "--drop-repeated", action="store_true", help="with --unify: no pairs of texts that stand twice on their side"
+    )
+    part.add_argument("--gold", type=Path, metavar="FILE", help="lines `source id TAB target id` to score pairs with")
+    part.add_argument(
+        "--dev-part",
+        type=float,
+        default=0.5,
+        metavar="SHARE",
+        help="share of the source sentences whose gold chooses the threshold, where none is given (default: 0.5)",
+    )
+    _add_encoder(part)
+    _add_memory(part)
+    _add_common(part)
+
+    part = add("search", search, "find the nearest neighbours of each row of one side in another, on all ranks")
+    part.add_argument("queries", type=Path, help="UTF-8 file, a sentence a line; or vectors (.npy)")
+    part.add_argument("bank", type=Path, help="what is searched, of the same kind")
+    part.add_argument("-o", "--output", type=Path, required=True, metavar="FILE", help="a new .tsv, .jsonl or .parquet")
+    part.add_argument("--model", help="makes the vectors of texts: a folder, a trained phase's folder, or a hub id")
+    part.add_argument("--query-vectors", type=Path, metavar="FILE.npy", help="a vector for each line of the queries")
+    part.add_argument("--bank-vectors", type=Path, metavar="FILE.npy", help="a vector for each line of the bank")
+    part.add_argument("-k", type=int, default=16, metavar="N", help="neighbours of a query (default: 16)")
+    part.add_argument("--metric", default="cosine", choices=["cosine", "inner"], help="(default: cosine)")
+    _add_encoder(part)
+    _add_memory(part)
+    _add_common(part)
+
+
+def _add_encoder(part: argparse.ArgumentParser) -> None:
+    part.add_argument("--revision", metavar="REV", help="of a hub id: branch, tag or commit")
+    part.add_argument("--layer", type=int, default=-1, metavar="N", help="hidden state, from 0 (default: the last)")
+    part.add_argument(
+        "--pooling", default="mean", choices=["mean", "first", "last"], help="tokens of the vector (default: mean)"
+    )
+    part.add_argument("--prefix", default="", metavar="TEXT", help="stands before each text, such as 'query: '")
+    part.add_argument("--dtype", default="fp32", choices=["fp32", "bf16"], help="of the network (default: fp32)")
+    part.add_argument("--max-length", type=int, metavar="N", help="tokens of a sentence (default: 512 or the model's)")
+    part.add_argument("--batch-size", type=int, default=32, metavar="N", help="sentences of a batch (default: 32)")
+
+
+def _add_memory(part: argparse.ArgumentParser) -> None:
+    part.add_argument("--memory", type=float, default=1.0, metavar="GIB", help="scratch of a rank (default: 1)")
+
+
+def _add_common(part: argparse.ArgumentParser) -> None:
+    part.add_argument("--ids", action="store_true", help="lines of text files are `id TAB text`")
+    part.add_argument(
+        "--ranks", type=int, metavar="N", help="ranks to start on this machine (default: one for each GPU, or one)"
+    )
+
+
+def embed(given: argparse.Namespace) -> int:
+    def work(comm: Any, device: Any) -> None:
+        from stilts_ds.mining import Texts
+        from stilts_ds.mining import embed as embed_texts
+
+        made = embed_texts(
+            _encoder(given.model, given), Texts(given.texts, ids=given.ids), given.output,
+            stored=given.stored, comm=comm, device=device,
+        )  # fmt: skip
+        _say(comm, f"{made}: vectors of {given.texts}")
+
+    return _on_ranks(given, work)
+
+
+def mine(given: argparse.Namespace) -> int:
+    def work(comm: Any, device: Any) -> None:
+        from stilts_ds.mining import MiningSettings, Texts
+        from stilts_ds.mining import mine as mine_pairs
+
+        settings = MiningSettings(
+            given.mode, given.margin, given.retrieval, given.k, given.threshold,
+            given.unify, given.drop_repeated, given.dev_part, _bytes(given),
+        )  # fmt: skip
+        result = mine_pairs(
+            Texts(given.source, given.source_vectors, given.ids),
+            Texts(given.target, given.target_vectors, given.ids),
+            given.output,
+            model=_encoder(given.model, given),
+            settings=settings,
+            gold=given.gold,
+            comm=comm,
+            device=device,
+        )
+        _say(comm, _told(result, given))
+
+    return _on_ranks(given, work)
+
+
+def search(given: argparse.Namespace) -> int:
+    def work(comm: Any, device: Any) -> None:
+        from stilts_ds.mining import Texts
+        from stilts_ds.mining import search as search_bank
+
+        count = search_bank(
+            Texts(given.queries, given.query_vectors, given.ids),
+            Texts(given.bank, given.bank_vectors, given.ids),
+            given.output,
+            k=given.k,
+            metric=given.metric,
+            model=_encoder(given.model, given),
+            memory=_bytes(given),
+            comm=comm,
+            device=device,
+        )
+        _say(comm, f"{given.output}: {counted(count, 'neighbour')}")
+
+    return _on_ranks(given, work)
+
+
+def _encoder(model: str | None, given: argparse.Namespace) -> Any:
+    from stilts_ds.mining import Encoder, VectorSettings
+
+    if model is None:
+        return None
+    settings = VectorSettings(
+        given.layer, given.pooling, given.prefix, given.dtype, given.max_length, given.batch_size
+    )  # fmt: skip
+    return Encoder(model, given.revision, settings)
+
+
+def _bytes(given: argparse.Namespace) -> int:
+    if not 0 < given.memory < 1 << 20:
+        raise UserError(f"--memory {given.memory:g}: give GiB above 0")
+    return int(given.memory * (1 << 30))
+
+
+def _told(result: Any, given: argparse.Namespace) -> str:
+    """What was mined, as the terminal shows it."""
+    lines = [f"{result.output}: {counted(result.count, 'line')}"]
+    if result.errors is not None:
+        lines.append(f"errors: {result.errors:,} of {result.count:,} sentences found another line than their own")
+    judgement = result.judgement
+    if judgement is not None:
+        scores, dev = judgement.scores, judgement.dev
+        shown = f"precision {scores.precision:.2f}  recall {scores.recall:.2f}  F1 {scores.f1:.2f}"
+        if dev is None:
+            lines.append(f"threshold {judgement.threshold:.6f} (given)")
+        else:
+            lines.append(f"threshold {judgement.threshold:.6f}, the best for {counted(dev.gold, 'gold pair')}")
+        where = "on the pairs that chose it" if dev == scores else "on the other pairs"
+        lines.append(f"{shown}  ({counted(scores.gold, 'gold pair')}{'' if dev is None else ', ' + where})")
+    return "\n".join(lines)
+
+
+def _say(comm: Any, text: str) -> None:
+    if os.environ.get("RANK", "0") == "0" or comm is None:
+        print(printable(text), flush=True)
+
+
+# --- ranks -----------------------------------------------------------------------------------------------------------
+
+
+def _on_ranks(given: argparse.Namespace, work: Work) -> int:
+    """Do `work` as one of the ranks that a launcher started, on ranks that are started here, or alone."""
+    install_handlers()  # before the heavy imports, so that a stop asked for meanwhile is not lost
+    if launcher := os.environ.get("STILTS_LAUNCHER"):
+        die_with(int(launcher))
+    place = discover(os.environ)
+    if place is not None:
+        os.environ.update(place.variables())
+        return _as_a_rank(given, work)
+    count = _rank_count(given.ranks)
+    if count == 1:
+        return _alone(work)
+    from stilts_launcher import local
+
+    return local.start_ranks(given.words, count, None, program="stilts_launcher.cli")
+
+
+def _rank_count(wanted: int | None) -> int:
+    import torch
+
+    from stilts_launcher.rank_place import usable_cores
+
+    devices = torch.cuda.device_count()
+    if wanted is None:
+        return max(1, devices)
+    most, what = (devices, "GPU") if devices else (usable_cores(), "core")
+    if not 1 <= wanted <= most:
+        raise UserError(f"--ranks {wanted}: this machine has {counted(most, what)} to use; give 1 to {most}")
+    return wanted
+
+
+def _alone(work: Work) -> int:
+    import torch
+
+    from stilts_ds.model.encoder import quiet
+
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    quiet()
+    device = torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
+    try:
+        work(None, device)
+    except Stopped as stopped:
+        print(f"stopped by {stopped}; what is finished is kept, the same command continues", file=sys.stderr)
+        return STOPPED
+    return 0
+
+
+def _as_a_rank(given: argparse.Namespace, work: Work) -> int:
+    from stilts_ds.engine.preflight import check_same_start
+    from stilts_ds.engine.ranks import run_as_rank
+    from stilts_ds.engine.world import World
+    from stilts_ds.mining.job import remove_if_bare, work_folder
+    from stilts_ds.model.encoder import quiet
+    from stilts_ds.run_dir import RunDir
+
+    folder = work_folder(given.output)
+    options = {name: str(value) for name, value in vars(given).items() if name not in ("verb", "words", "options")}
+
+    def as_rank(world: World) -> None:
+        check_same_start(world, options)
+        work(world.objects, world.device)
+
+    quiet()
+    try:
+        return run_as_rank(RunDir(folder), folder / "logs", as_rank)
+    finally:
+        if os.environ["RANK"] == "0":
+            remove_if_bare(folder)

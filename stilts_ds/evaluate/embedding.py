@@ -1,0 +1,81 @@
+"""Sentence vectors: how texts are cut into batches, and the forward pass of one batch.
+
+Evaluation and `stilts embed` make the same batches of the same texts, whatever the number of ranks, so that a vector
+has the same bits wherever it is computed: a chunk is CHUNK consecutive sentences, whose batches hold sentences of like
+length; a rank has whole chunks.
+
+Shapes: N sentences of a side, n of this rank, H hidden size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from stilts_ds.model.pooling import pool
+from stilts_ds.rows.batch import pack_rows
+from stilts_ds.rows.rows import Rows
+from stilts_ds.rows.tokenizer import Tokenizer
+
+CHUNK = 4096  # sentences: enough to sort by length, few enough to share among ranks and to do again after a stop
+
+
+def share_of(count: int, rank: int, size: int) -> tuple[int, int]:
+    """The sentences first..stop of `count` that a rank embeds: whole chunks, as even as those allow."""
+    chunks = -(-count // CHUNK)
+    first, stop = (chunks * part // size * CHUNK for part in (rank, rank + 1))
+    return min(first, count), min(stop, count)
+
+
+def batch_count(first: int, stop: int, batch_size: int) -> int:
+    """Batches of the chunks first..stop."""
+    sizes = [min(stop, begin + CHUNK) - begin for begin in range(first, stop, CHUNK)]
+    return sum(-(-size // batch_size) for size in sizes)
+
+
+def batches(lengths: np.ndarray, batch_size: int) -> Iterator[np.ndarray]:
+    """Batches of the items of one chunk of `lengths` [n]: longest first, neighbours of like length."""
+    order = np.argsort(-lengths, kind="stable")
+    for start in range(0, len(order), batch_size):
+        yield order[start : start + batch_size]
+
+
+@dataclass(frozen=True)
+class Embedder:
+    """A model that makes sentence vectors: `forward` is a MultiTask's, `layer` a hidden_states index (0: the embedding
+    output), `pooling` one of stilts_ds.model.pooling."""
+
+    forward: Callable[..., Any]
+    tokenizer: Tokenizer
+    device: torch.device
+    batch_size: int
+    layer: int = -1
+    pooling: str = "mean"
+
+    @torch.no_grad()
+    def __call__(self, rows: Rows, items: Sequence[int]) -> torch.Tensor:
+        """Vectors of some rows, [len(items), H] float32 on the CPU."""
+        batch = pack_rows([(rows, int(item)) for item in items], self.tokenizer).to(self.device)
+        hidden = self.forward(batch, "hidden", self.layer)
+        return pool(hidden, batch.offsets, self.pooling).cpu()[: len(items)]
+
+    def width(self) -> int:
+        """The hidden size H, from a row without a text."""
+        batch = pack_rows([], self.tokenizer).to(self.device)
+        with torch.no_grad():
+            return int(self.forward(batch, "hidden", self.layer).shape[1])
+
+    def chunk(self, rows: Rows, first: int, stop: int, between: Callable[[], None]) -> torch.Tensor:
+        """Vectors [stop - first, H] of the rows first..stop, at most a chunk; calls `between` before each batch."""
+        vectors = None
+        for places in batches(rows.item_lengths[first:stop], self.batch_size):
+            between()
+            fresh = self(rows, (places + first).tolist())
+            if vectors is None:
+                vectors = torch.empty(stop - first, fresh.shape[1])
+            vectors[torch.from_numpy(places)] = fresh
+        return torch.empty(0, self.width()) if vectors is None else vectors

@@ -1,0 +1,214 @@
+"""A piece of work that many ranks do and that may be stopped: its work folder, its inputs, and its output.
+
+While `pairs.tsv` is being made, `pairs.tsv.work/` beside it holds what is finished. Its `job.json` names all inputs by
+their content: a start with the same ones goes on, a start with others is refused. The output appears whole, under a
+name that nothing had before, and the work folder goes.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, TypeVar
+
+from stilts_kernels.common.collectives import Collectives
+from stilts_kernels.common.progress import Progress
+
+from stilts_ds.engine.preempt import Stopped, stop_this_rank_if_requested
+from stilts_ds.errors import UserError
+from stilts_ds.locks import HOLDER, LOCK, folder_lock
+from stilts_ds.run_dir import hash_json, read_sealed, write_sealed
+
+log = logging.getLogger(__name__)
+Result = TypeVar("Result")
+PROGRESS_SECONDS = 10.0
+NOTED = "job.json"
+OURS = (LOCK, HOLDER, "logs")
+
+
+def on_first(ranks: Collectives, work: Callable[[], Result]) -> Result:
+    """What `work` gives on rank 0 (plain JSON values), on every rank; its UserError is raised on all. A collective."""
+    problem, result = "", None
+    if ranks.rank == 0:
+        try:
+            result = work()
+        except UserError as error:
+            problem = str(error)
+    problem, result = ranks.gather([problem, result])[0]
+    if problem:
+        raise UserError(problem)
+    return result
+
+
+def on_all(ranks: Collectives, work: Callable[[], Result]) -> Result:
+    """`work` on every rank; a UserError of any of them, and being asked to stop, is raised on all. A collective."""
+    problem, signal, result = "", "", None
+    try:
+        result = work()
+    except UserError as error:
+        problem = str(error)
+    except Stopped as stopped:
+        signal = str(stopped)
+    told = ranks.gather([problem, signal])
+    for text, _ in told:
+        if text:
+            raise UserError(text)
+    for _, name in told:
+        if name:
+            raise Stopped(name)
+    return result  # type: ignore[return-value]
+
+
+def stop_together(ranks: Collectives) -> None:
+    """Raise Stopped on every rank if any was asked to stop. A collective."""
+    on_all(ranks, stop_this_rank_if_requested)
+
+
+class Job:
+    """The work for one output file. Its methods are collectives."""
+
+    def __init__(self, ranks: Collectives, output: Path) -> None:
+        self.ranks, self.output = ranks, output
+        self.work = work_folder(output)
+        self._noted = self.work / NOTED
+        self._held = False
+        self._until_the_end = ExitStack()
+
+    def __enter__(self) -> Job:
+        on_first(self.ranks, self._take)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """Not a collective: other ranks may be gone. Where nothing was finished, nothing stays."""
+        if self.ranks.rank == 0 and self._held:
+            remove_if_bare(self.work)
+        self._until_the_end.close()
+
+    def _take(self) -> None:
+        refuse_existing(self.output)
+        if not self.output.parent.is_dir():
+            raise UserError(f"{self.output.parent} is no folder; make it, or write elsewhere")
+        if strangers(self.work):
+            raise UserError(f"{self.work} is no work folder of this program; move it, or give another output")
+        refusal = f"another stilts is at work on {self.output}; wait for it, or give another output"
+        self._until_the_end.enter_context(folder_lock(self.work, refusal))
+        self._held = True
+
+    def begin(self, inputs: Mapping[str, Any]) -> str:
+        """Note the inputs (plain JSON values), or compare them with those that an earlier start noted. Returns their
+        hash. Raises UserError naming the first that differs."""
+        return on_first(self.ranks, lambda: self._begin(inputs))
+
+    def _begin(self, inputs: Mapping[str, Any]) -> str:
+        if not self._noted.exists():
+            write_sealed(self._noted, {"inputs": dict(inputs)})
+            return hash_json(dict(inputs))
+        earlier = read_sealed(self._noted)["inputs"]
+        for name in sorted({*earlier, *inputs}):
+            if earlier.get(name) != inputs.get(name):
+                raise UserError(
+                    f"{self.work} holds unfinished work for which {name} was {shown(earlier.get(name))}, and now it is "
+                    f"{shown(inputs.get(name))}; give the earlier inputs to continue it, or delete that folder"
+                )
+        log.info("going on with the work in %s", self.work)
+        return hash_json(dict(inputs))
+
+    def publish(self, draft: Path, *more: tuple[Path, Path]) -> None:
+        """Give the finished `draft` the output's name, and further (draft, name) pairs before it; the work folder goes.
+        Raises UserError where a file has such a name by now."""
+
+        def put() -> None:
+            for made, name in (*more, (draft, self.output)):
+                put_new(made, name)
+            shutil.rmtree(self.work)
+
+        on_first(self.ranks, put)
+
+
+def strangers(work: Path) -> bool:
+    """Whether a folder that names no inputs holds more than a lock and logs, and so is somebody's own."""
+    return work.exists() and not (work / NOTED).exists() and not _is_bare(work)
+
+
+def remove_if_bare(work: Path) -> None:
+    """Remove a work folder in which nothing is finished: a start that was refused leaves nothing behind."""
+    if work.exists() and _is_bare(work):
+        shutil.rmtree(work, ignore_errors=True)
+
+
+def _is_bare(work: Path) -> bool:
+    return work.is_dir() and all(path.name in (*OURS, NOTED) for path in work.iterdir())
+
+
+def work_folder(output: Path) -> Path:
+    return output.with_name(f"{output.name}.work")
+
+
+def refuse_existing(output: Path) -> None:
+    """Raise UserError where the output is there already."""
+    if output.exists() or output.is_symlink():
+        raise UserError(f"{output} exists; nothing is overwritten: give another name, or remove it")
+
+
+def put_new(draft: Path, name: Path) -> None:
+    """Rename a finished file, never over another one; its bytes are on the disk first."""
+    with open(draft, "rb") as file:
+        os.fsync(file.fileno())
+    try:
+        os.link(draft, name)  # a rename would replace what came there meanwhile
+    except FileExistsError:
+        refuse_existing(name)
+    except OSError:  # a file system without hard links
+        refuse_existing(name)
+        os.rename(draft, name)
+        return
+    draft.unlink()
+
+
+def shown(value: Any) -> str:
+    """An input as a message names it; hashes by their first digits."""
+    text = str(value)
+    return f"{text[:12]}..." if len(text) in (32, 64) and " " not in text else text
+
+
+class ProgressLog:
+    """Tells how far this rank's work is, at most every ten seconds, with the time that is left."""
+
+    def __init__(self, what: str, unit: str) -> None:
+        self.what, self.unit = what, unit
+        self.started_at = self.told_at = time.monotonic()
+        self.first_done: int | None = None
+
+    def __call__(self, done: int, total: int) -> None:
+        now = time.monotonic()
+        if self.first_done is None:  # what an earlier start did says nothing about the speed of this one
+            self.first_done, self.started_at = done, now
+            return
+        fresh = done - self.first_done
+        if fresh <= 0 or (now - self.told_at < PROGRESS_SECONDS and done < total):
+            return
+        self.told_at = now
+        rate = fresh / max(now - self.started_at, 1e-9)
+        left = time_left((total - done) / rate)
+        log.info("%s: %s of %s %s, %.3g/s, %s left", self.what, f"{done:,}", f"{total:,}", self.unit, rate, left)
+
+
+def progress_log(ranks: Collectives, what: str, unit: str) -> Progress:
+    """Rank 0's progress log; the other ranks' says nothing."""
+    return ProgressLog(what, unit) if ranks.rank == 0 else _say_nothing
+
+
+def _say_nothing(done: int, total: int) -> None:
+    pass
+
+
+def time_left(seconds: float) -> str:
+    """`40 s`, `12 min`, `3.5 h`."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -1,0 +1,292 @@
+"""Bitext mining from files to a file: pairs of translations, the best translation of each sentence, or scores of
+sentences that are aligned already.
+
+The margins and ways of retrieval are those of LASER (Artetxe and Schwenk 2019; stilts_kernels.mining).
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from stilts_kernels.common.canonical import canonical_scores
+from stilts_kernels.common.collectives import Collectives, collectives_of
+from stilts_kernels.common.progress import Progress
+from stilts_kernels.common.rows import Rows
+from stilts_kernels.mining.margin import MARGINS
+from stilts_kernels.mining.match import RETRIEVALS
+from stilts_kernels.mining.ranks import means_of_ranks, pairs_of_ranks
+from stilts_kernels.mining.state import SearchState
+
+from stilts_ds.errors import UserError, did_you_mean
+from stilts_ds.families.bitext.head import Distinct, Mined, Pair, Place, neighbours_both_ways, text_digests
+from stilts_ds.mining.gold import Judgement, Scores, judge, read_gold
+from stilts_ds.mining.job import Job, on_first, progress_log, refuse_existing, stop_together
+from stilts_ds.mining.models import Encoder
+from stilts_ds.mining.pairs_file import TAB_FAULT, check_name, write_table
+from stilts_ds.mining.sides import Side, check_widths, describe, find_side, with_vectors
+from stilts_ds.mining.texts import Texts
+from stilts_ds.run_dir import hash_file
+
+log = logging.getLogger(__name__)
+CPU = torch.device("cpu")
+MODES = ("mine", "search", "score")
+
+
+@dataclass(frozen=True)
+class MiningSettings:
+    """What is mined. `k` neighbours each way (fewer where a side has fewer). `mode`: `mine` pairs, `search` the best
+    target of every source sentence, or `score` line i of the source with line i of the target. `unify`: equal texts of
+    a side count as one sentence, its first; `drop_repeated` then leaves out pairs with a text that occurs more than
+    once on its side. `threshold`: keep scores of at least this (None: scores above 0). `dev_part`: the share of the
+    source sentences whose gold pairs choose the threshold. `memory`: scratch bytes of a rank."""
+
+    mode: str = "mine"
+    margin: str = "ratio"
+    retrieval: str = "max"
+    k: int = 4
+    threshold: float | None = None
+    unify: bool = False
+    drop_repeated: bool = False
+    dev_part: float = 0.5
+    memory: int = 1 << 30
+
+    def check(self, has_gold: bool) -> None:
+        """Raise UserError for values that none can be, and for settings that another one makes void."""
+        for name, value, known in (
+            ("mode", self.mode, MODES), ("margin", self.margin, MARGINS), ("retrieval", self.retrieval, RETRIEVALS),
+        ):  # fmt: skip
+            if value not in known:
+                raise UserError(f"unknown {name} {value!r}{did_you_mean(value, known)}")
+        if self.k < 1:
+            raise UserError(f"k {self.k}: give 1 neighbour or more")
+        if self.memory < 1 << 24:
+            raise UserError("memory: give 16 MiB or more")
+        if self.threshold is not None and not math.isfinite(self.threshold):
+            raise UserError(f"threshold {self.threshold}: give a finite number")
+        if not 0 < self.dev_part <= 1:
+            raise UserError(f"dev part {self.dev_part}: give a share above 0, at most 1")
+        if self.drop_repeated and not self.unify:
+            raise UserError("drop_repeated needs unify: without it equal texts are sentences of their own")
+        if self.mode != "mine" and (self.unify or has_gold or self.retrieval != "max" or self.threshold is not None):
+            raise UserError(
+                f"mode {self.mode} takes no unify, gold, retrieval or threshold: every sentence gets a line"
+            )
+
+
+DEFAULTS = MiningSettings()
+
+
+@dataclass(frozen=True)
+class MiningResult:
+    """`count` lines were written to `output`. `judgement`: threshold and scores against the gold pairs, where these
+    were given. `errors`: for mode `search` with sides of one length, how many sentences found another line than their
+    own."""
+
+    output: Path
+    count: int
+    judgement: Judgement | None = None
+    errors: int | None = None
+
+
+def mine(
+    source: str | Path | Texts,
+    target: str | Path | Texts,
+    output: str | Path,
+    *,
+    model: str | Path | Encoder | None = None,
+    settings: MiningSettings = DEFAULTS,
+    gold: str | Path | None = None,
+    comm: Any = None,
+    device: torch.device = CPU,
+) -> MiningResult:
+    """Mine `source` and `target`, text files of a sentence a line (`Texts` says more) or vectors (.npy), into `output`:
+    .tsv, .jsonl or .parquet with the columns score, source, target and, of texts, source_text and target_text.
+
+    Vectors of texts are given, or made by `model` as `embed` makes them. `gold` is a file of `source id TAB target id`;
+    ids are those of the text files, else row numbers from 0. On many ranks a collective over `comm` (an mpi4py
+    communicator or a gloo process group), bit-equal to one rank; the files lie where all ranks see them. A start that
+    was stopped is continued by the same call.
+
+    Raises UserError for every fault of the inputs, naming file and line, and for an output that exists.
+    """
+    ranks, path = collectives_of(comm), Path(output)
+    encoder = Encoder(model) if isinstance(model, (str, Path)) else model
+    gold_file = None if gold is None else Path(gold)
+
+    def check() -> None:
+        settings.check(gold is not None)
+        check_name(path)
+        refuse_existing(path)
+
+    on_first(ranks, check)
+    with Job(ranks, path) as job:
+        fault = TAB_FAULT if path.suffix == ".tsv" else ""
+        sides = [find_side(ranks, side, encoder, fault) for side in (source, target)]
+        gold_pairs = on_first(ranks, lambda: _gold(gold_file, sides))
+        inputs = {
+            "source": describe(sides[0]),
+            "target": describe(sides[1]),
+            "gold": on_first(ranks, lambda: "" if gold_file is None else hash_file(gold_file)),
+            **asdict(settings),
+        }
+        key = job.begin(inputs)
+        left, right = (
+            with_vectors(ranks, side, encoder, job.work / f"{name}.npy", device)
+            for name, side in zip(("source", "target"), sides)
+        )
+        on_first(ranks, lambda: check_widths(left, right))
+        mining = Mining(ranks, settings, left, right, device)
+        mining.search(SearchState(job.work, key))
+        draft = job.work / f"pairs{path.suffix}"
+        result = mining.write(path, draft, gold_pairs)
+        job.publish(draft)
+    return result
+
+
+def _gold(path: Path | None, sides: Sequence[Side]) -> list[list[str]] | None:
+    if path is None:
+        return None
+    source_ids, target_ids = (side.texts.all_ids() if side.texts else side.ids for side in sides)
+    return [list(pair) for pair in read_gold(path, source_ids, target_ids)]
+
+
+class Mining:
+    """One search for pairs; all methods but those with an underscore are collectives."""
+
+    def __init__(
+        self, ranks: Collectives, settings: MiningSettings, source: Side, target: Side, device: torch.device
+    ) -> None:
+        self.ranks, self.settings, self.sides, self.device = ranks, settings, (source, target), device
+        self.vectors = [side.open() for side in self.sides]
+        self.distinct = [self._distinct(side) for side in self.sides]
+        self.k = min(settings.k, *(len(distinct.rows) for distinct in self.distinct))
+        if self.k < settings.k:
+            log.info("k is %d: a side has no more sentences", self.k)
+        if settings.mode == "score":
+            on_first(ranks, self._check_aligned)
+
+    def _check_aligned(self) -> None:
+        counts = [len(vectors) for vectors in self.vectors]
+        if counts[0] != counts[1]:
+            names = [str(side.path) for side in self.sides]
+            raise UserError(
+                f"mode score takes sides that are aligned line by line, but {names[0]} has {counts[0]:,} lines and "
+                f"{names[1]} {counts[1]:,}; give sides of one length"
+            )
+
+    def _distinct(self, side: Side) -> Distinct:
+        """The rows that take part. A collective: ranks look at a share of the texts each."""
+        if not self.settings.unify:
+            return Distinct.all(len(side.open()))
+        if side.texts is None:
+            raise UserError(f"{side.path}: unify compares texts, and vectors alone have none; give the texts, too")
+        return Distinct.of_digests(text_digests(side.texts.all_texts()))
+
+    def search(self, state: SearchState) -> None:
+        """Neighbours both ways of this rank's rows."""
+        shares = []
+        for side, vectors, distinct in zip(self.sides, self.vectors, self.distinct):
+            first, stop = side.share(self.ranks)
+            rows = vectors[first:stop]
+            # Without repeated texts the rows stay in their mapped file.
+            shares.append(rows[distinct.within(first, stop)] if self.settings.unify else rows)
+        told = progress_log(self.ranks, "searching", "steps")
+        place = Tracked(self.ranks, self.device, partial(stop_together, self.ranks), told)
+        left, right = shares
+        self.forward, self.backward = neighbours_both_ways(
+            left, right, self.k, place, memory=self.settings.memory, state=state
+        )
+
+    def write(self, output: Path, draft: Path, gold: Sequence[Sequence[str]] | None) -> MiningResult:
+        """Write the table to `draft`; returns what is told about it, on every rank."""
+        settings = self.settings
+        if settings.mode == "score":
+            scored = self._scores_of_lines()
+        else:
+            retrieval = "forward" if settings.mode == "search" else settings.retrieval
+            pairs = pairs_of_ranks(self.ranks, self.forward, self.backward, settings.margin, retrieval)
+            scored = list(zip(pairs.source.tolist(), pairs.target.tolist(), pairs.score.tolist()))
+        told = on_first(self.ranks, lambda: self._write(draft, output.suffix, scored, gold))
+        judgement = None if told["judgement"] is None else judgement_of(told["judgement"])
+        return MiningResult(output, told["count"], judgement, told["errors"])
+
+    def _scores_of_lines(self) -> list[tuple[int, int, float]]:
+        """(line, line, margin) of all lines, in order. A collective."""
+        source_mean, target_mean = means_of_ranks(self.ranks, self.forward), means_of_ranks(self.ranks, self.backward)
+        first, stop = self.sides[0].share(self.ranks)
+        line = torch.arange(stop - first)
+        left, right = (Rows(vectors[first:stop], "rows", unit=True) for vectors in self.vectors)
+        cosines = canonical_scores(left, right, line, line) if len(line) else torch.empty(0, dtype=torch.float64)
+        means = (source_mean[first:stop] + target_mean[first:stop]) / 2
+        own = MARGINS[self.settings.margin](cosines, means).float()
+        scores = torch.cat(self.ranks.gather_rows(own)).tolist()
+        return [(number, number, score) for number, score in enumerate(scores)]
+
+    def _write(
+        self, draft: Path, suffix: str, scored: list[tuple[int, int, float]], gold: Sequence[Sequence[str]] | None
+    ) -> dict[str, Any]:
+        settings = self.settings
+        names = [side.ids for side in self.sides]
+        mined = [
+            (row, Mined(names[0][row[0]], names[1][row[1]], score))
+            for row, score in self._kept(scored)
+        ]  # fmt: skip
+        judgement, errors = None, None
+        if settings.mode == "search":
+            mined.sort(key=lambda entry: entry[0][0])
+            if len(names[0]) == len(names[1]):
+                errors = sum(row[0] != row[1] for row, _ in mined)
+        threshold = settings.threshold
+        if gold is not None:
+            pairs: set[Pair] = {(pair[0], pair[1]) for pair in gold}
+            judgement = judge([item for _, item in mined], pairs, settings.dev_part, threshold)
+            threshold = judgement.threshold
+        if threshold is not None:
+            mined = [entry for entry in mined if entry[1].score >= threshold]
+        columns = ["score", "source", "target"]
+        texts = [None if side.texts is None else list(side.texts.all_texts()) for side in self.sides]
+        columns += [f"{name}_text" for name, side in zip(("source", "target"), texts) if side is not None]
+        count = write_table(draft, suffix, columns, self._cells(mined, texts))
+        return {"count": count, "judgement": None if judgement is None else asdict(judgement), "errors": errors}
+
+    def _kept(self, scored: list[tuple[int, int, float]]) -> Iterator[tuple[tuple[int, int], float]]:
+        """((source row, target row), score) of what may be written, thresholds aside."""
+        settings, (left, right) = self.settings, self.distinct
+        all_lines = settings.mode != "mine"
+        for i, j, score in scored:
+            if settings.drop_repeated and not (left.once[i] and right.once[j]):
+                continue
+            if all_lines or settings.threshold is not None or score > 0:
+                yield (int(left.rows[i]), int(right.rows[j])), score
+
+    def _cells(
+        self, mined: Sequence[tuple[tuple[int, int], Mined]], texts: Sequence[list[str] | None]
+    ) -> Iterator[list[Any]]:
+        for rows, item in mined:
+            cells: list[Any] = [item.score, item.source, item.target]
+            cells += [side[row] for side, row in zip(texts, rows) if side is not None]
+            yield cells
+
+
+@dataclass(frozen=True)
+class Tracked(Place):
+    """A place of a search that tells how far it is."""
+
+    told: Progress = lambda done, total: None
+
+    def progress(self, done: int, total: int) -> None:
+        self.between()
+        self.told(done, total)
+
+
+def judgement_of(value: dict[str, Any]) -> Judgement:
+    """What `dataclasses.asdict` made of a judgement, as a judgement."""
+    dev = None if value["dev"] is None else Scores(**value["dev"])
+    return Judgement(value["threshold"], dev, Scores(**value["scores"]))

@@ -1,0 +1,112 @@
+"""A side of a search: sentences with their vectors, or vectors alone."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from stilts_kernels.common.collectives import Collectives
+from torch import Tensor
+
+from stilts_ds.errors import UserError, counted
+from stilts_ds.mining.embed_texts import embed, find_model, scan
+from stilts_ds.mining.job import on_all, on_first
+from stilts_ds.mining.models import Encoder
+from stilts_ds.mining.texts import TextFile, Texts
+from stilts_ds.mining.vectors import check_note, check_rows, open_vectors, vectors_digest, vectors_of_texts
+
+
+@dataclass(frozen=True)
+class Side:
+    """`path` is what the user gave: a text file, or vectors (.npy). `vectors`: the file with the vectors, None until
+    the texts are embedded. `digest` stands for everything that the side holds."""
+
+    path: Path
+    texts: TextFile | None
+    vectors: Path | None
+    digest: str
+
+    @property
+    def ids(self) -> Sequence[str]:
+        """A name for each row: the ids of the text file, or row numbers from 0."""
+        if self.texts is not None:
+            return self.texts.all_ids()
+        return [str(row) for row in range(len(self.open()))]
+
+    def open(self) -> Tensor:
+        """The vectors [N, H], memory-mapped."""
+        assert self.vectors is not None, "texts are embedded first"
+        return open_vectors(self.vectors)
+
+    def share(self, ranks: Collectives) -> tuple[int, int]:
+        """The rows first..stop of this rank."""
+        count = len(self.open())
+        return count * ranks.rank // ranks.size, count * (ranks.rank + 1) // ranks.size
+
+
+def find_side(ranks: Collectives, given: str | Path | Texts, encoder: Encoder | None, tab_fault: str = "") -> Side:
+    """Look at a side. A collective.
+
+    Raises UserError for faulty texts (file and line), vectors that are none, do not belong to the texts or changed
+    since they were made, and texts for which there are neither vectors nor a model.
+    """
+    given = given if isinstance(given, Texts) else Texts(given)
+    path = Path(given.path)
+    if path.suffix == ".npy":
+        if given.vectors is not None:
+            raise UserError(f"{path} holds vectors itself; give the texts in its place, or no other vectors")
+        return Side(path, None, path, on_first(ranks, lambda: _check_side(path, None)))
+    texts = scan(ranks, given, tab_fault)
+    if given.vectors is not None:
+        vectors = Path(given.vectors)
+        digest = on_first(ranks, lambda: _check_side(vectors, texts))
+        return Side(path, texts, vectors, f"{texts.digest} {digest}")
+    if encoder is None:
+        raise UserError(f"{path} holds texts: name the model that makes their vectors (--model), or give vectors")
+    model = find_model(ranks, encoder)
+    return Side(path, texts, None, f"{texts.digest} {model.inputs()}")
+
+
+def _check_side(path: Path, texts: TextFile | None) -> str:
+    """The digest of a file of vectors that belongs to `texts`."""
+    open_vectors(path)
+    digest = vectors_digest(path)
+    if texts is not None:
+        vectors_of_texts(path, texts.lines, texts.path)
+        check_note(path, digest, texts.digest, texts.path)
+    else:
+        check_note(path, digest, None, None)
+    return digest
+
+
+def with_vectors(ranks: Collectives, side: Side, encoder: Encoder | None, output: Path, device: torch.device) -> Side:
+    """The side with its vectors; texts are embedded into the file `output`, unless an earlier start did so. Then all
+    rows are looked at. A collective."""
+    texts = side.texts
+    if side.vectors is None:
+        assert texts is not None and encoder is not None
+        if not on_first(ranks, output.exists):
+            embed(encoder, Texts(side.path, ids=texts.ids), output, comm=ranks, device=device)
+        on_first(ranks, lambda: _check_side(output, texts))
+        side = dataclasses.replace(side, vectors=output)
+    on_all(ranks, lambda: check_rows(side.open(), side.vectors or side.path, *side.share(ranks)))
+    return side
+
+
+def check_widths(source: Side, target: Side) -> None:
+    """Raise UserError where the sides' vectors are of another width."""
+    widths = [side.open().shape[1] for side in (source, target)]
+    if widths[0] != widths[1]:
+        raise UserError(
+            f"{source.path} has {counted(widths[0], 'number')} a vector and {target.path} {widths[1]:,}; "
+            "make both with one model"
+        )
+
+
+def describe(side: Side) -> dict[str, Any]:
+    """What work on a side depends on."""
+    return {"path": str(side.path), "content": side.digest}

@@ -1,0 +1,86 @@
+"""Files of sentences, one a line: looked at once, then read in pieces by whoever needs them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from stilts_ds.errors import UserError
+from stilts_ds.evaluate.embedding import CHUNK
+from stilts_ds.sources.files import indexed_lines, lines_from, split_id
+
+
+@dataclass(frozen=True)
+class Texts:
+    """A text file as the user gives it: a sentence a line; with `ids`, `id TAB text`; `vectors`: the .npy file with a
+    vector for each line, where there is one already."""
+
+    path: str | Path
+    vectors: str | Path | None = None
+    ids: bool = False
+
+
+@dataclass(frozen=True)
+class TextFile:
+    """`lines` sentences; with `ids`, lines are `id TAB text`. `places`: the byte where each CHUNK of lines begins.
+
+    `digest` is the SHA-256 of the lines, whatever the line ends.
+    """
+
+    path: Path
+    lines: int
+    ids: bool
+    digest: str
+    places: tuple[int, ...]
+
+    @classmethod
+    def scan(cls, path: Path, ids: bool, tab_fault: str = "") -> TextFile:
+        """Look at all of a file. Raises UserError with file and line for bytes that are no UTF-8, a missing or repeated
+        id, and an empty file. `tab_fault`: why a tab inside a text is a fault, "" where it is none."""
+        digest, places, seen = hashlib.sha256(), [], dict[str, int]()
+        number = 0
+        for number, line, place in indexed_lines(path, CHUNK):
+            if place is not None:
+                places.append(place)
+            text = line
+            if ids:
+                id, text = split_id(line, f"{path}:{number}")
+                if id in seen:
+                    raise UserError(f"{path}:{number}: id {id[:40]!r} is that of line {seen[id]}, too; make ids unique")
+                seen[id] = number
+            if tab_fault and "\t" in text:
+                raise UserError(f"{path}:{number}: a tab stands inside the text, {tab_fault}")
+            digest.update(line.encode() + b"\n")
+        return cls(path, number, ids, digest.hexdigest(), tuple(places))
+
+    def to_json(self) -> dict[str, Any]:
+        return {**asdict(self), "path": str(self.path)}
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> TextFile:
+        return cls(**{**value, "path": Path(value["path"]), "places": tuple(value["places"])})
+
+    def read(self, first: int, stop: int) -> list[str]:
+        """The texts of the lines first..stop, counted from 0, at most to the end of their chunk of CHUNK lines."""
+        return [text for _, text in self._cells(first, stop)]
+
+    def all_texts(self) -> Iterator[str]:
+        return (text for _, text in self._all())
+
+    def all_ids(self) -> list[str]:
+        """The ids of all lines; without ids these are numbered from 0."""
+        return [id for id, _ in self._all()] if self.ids else [str(number) for number in range(self.lines)]
+
+    def _all(self) -> Iterator[tuple[str, str]]:
+        for first in range(0, self.lines, CHUNK):
+            yield from self._cells(first, min(self.lines, first + CHUNK))
+
+    def _cells(self, first: int, stop: int) -> list[tuple[str, str]]:
+        chunk, skip = divmod(first, CHUNK)
+        lines = lines_from(self.path, self.places[chunk], chunk * CHUNK + 1, skip + stop - first)[skip:]
+        if not self.ids:
+            return [("", line) for line in lines]
+        return [split_id(line, f"{self.path}:{first + i + 1}") for i, line in enumerate(lines)]
