@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,11 @@ from stilts_ds.data.reader import find_origin, read_examples
 from stilts_ds.errors import UserError
 from stilts_ds.evaluate.score import score_folder
 from stilts_ds.evaluate.touched import Touched, write_touched
+from stilts_ds.families.registry import family_of
 from stilts_ds.model_files import TOY
-from stilts_ds.noise.clusters import Edit
+from stilts_ds.noise.clusters import Edit, Noised
 from stilts_ds.noise.kinds import KINDS, Site, kind
+from stilts_ds.noise.spec import NoiseSpec
 from stilts_ds.planner import check_tasks
 from stilts_ds.rows.tokenizer import Tokenizer
 from stilts_ds.sources.source import DataSource
@@ -180,6 +183,33 @@ def test_a_set_that_would_be_clean_is_not_called_noisy(source: DataSource, tmp_p
     lists = DataSource("local", xtreme=source.xtreme, noise=tmp_path / "lists")
     with pytest.raises(UserError, match="natural noise finds nothing to change in these texts"):
         noisy(lists, "xnli@natural-10")
+
+
+@dataclass
+class Careless:
+    """Noise that pays no heed to what is protected: it puts one text in place of another."""
+
+    change: tuple[int, int, str]
+    spec: NoiseSpec = NoiseSpec("typo", 5, context=True)
+
+    def text(self, text: str, example: str, field: str, protected: object = ()) -> Noised:
+        if field != "context":
+            return Noised(text, ())
+        start, end, new = self.change
+        return Noised(text[:start] + new + text[end:], (self.change,))
+
+
+@pytest.mark.parametrize("change", [(22, 23, ""), (18, 21, " J"), (30, 32, "xx")], ids=["inside", "start", "end"])
+def test_a_gold_answer_that_an_edit_would_cut_ends_with_a_message(
+    change: tuple[int, int, str], source: DataSource
+) -> None:
+    task = get_task("xquad@typo-5-context")
+    [record, *_] = rows(source, "xquad", "test", "de")
+    assert record.answers[0].start == 19 and len(record.answers[0].text) == 13
+    with pytest.raises(UserError, match="question a: noise would cut the gold answer 'Jürgen Müller'"):
+        family_of(task).noisy([record], Careless(change), task)
+    [moved] = family_of(task).noisy([record], Careless((0, 2, "Einst im")), task)
+    assert moved.answers[0].start == 25
 
 
 def test_a_dictionary_with_one_column_is_refused_with_its_line(source: DataSource, tmp_path: Path) -> None:
