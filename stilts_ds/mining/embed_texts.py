@@ -68,7 +68,9 @@ def embed(
     with Job(ranks, path) as job:
         text_file = scan(ranks, given)
         found = find_model(ranks, encoder)
-        job.begin({"texts": text_file.digest, "lines": text_file.lines, "stored": stored, **found.inputs()})
+        job.begin(
+            {"the content of texts": text_file.digest, "lines": text_file.lines, "stored": stored, **found.inputs()}
+        )
         draft = embed_file(ranks, found, text_file, job.work, stored, device)
         digest = on_first(ranks, lambda: vectors_digest(draft))
         described = note(text_file.digest, text_file.lines, digest, found.inputs())
