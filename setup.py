@@ -102,6 +102,7 @@ setup(
         "triton>=3.6; platform_system == 'Linux'",
         "numpy>=1.26",
         "regex>=2024.4",  # grapheme clusters and scripts; transformers brings it anyway
+        "pandas>=2.2",  # datasets brings it anyway
         "pydantic>=2.7",
         "pyyaml>=6.0",
         "safetensors>=0.4",

@@ -16,8 +16,9 @@ import yaml
 from pydantic import Field, field_validator, model_validator
 
 from stilts_ds.errors import UserError, did_you_mean
+from stilts_ds.robust import Robust
 from stilts_ds.values import RankCount
-from stilts_ds.yaml_files import Part, parse_part, read_part
+from stilts_ds.yaml_files import Section, parse_section, read_section
 
 RECIPES = Path(__file__).parent / "recipes"
 # Training keys that token rows depend on.
@@ -26,7 +27,7 @@ HUB_ID = r"^[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*$"
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 
 
-class ModelPart(Part):
+class ModelPart(Section):
     """The pretrained encoder or decoder."""
 
     name_or_path: str = Field("toy", description="hub id or folder of an encoder or decoder; `toy` is a tiny XLM-R")
@@ -41,13 +42,13 @@ class ModelPart(Part):
     )
 
 
-class TextHubPart(Part):
+class TextHubPart(Section):
     """Running text of the Hugging Face hub (plain parquet) for masked language modelling."""
 
     repo: str = Field(pattern=HUB_ID, description="data set, such as wikimedia/wikipedia")
     config: str = Field(description="configuration, with {language} in it, such as 20231101.{language}")
     revision: str = Field(pattern="^[0-9a-f]{40}$", description="commit: what is read never changes")
-    split: str = "train"
+    split: str = Field("train", description="split of the data set that is read")
     column: str = Field("text", description="column that holds a passage")
     languages: list[str] | None = Field(None, min_length=1, description="languages; null: XTREME's 40")
 
@@ -59,7 +60,7 @@ class TextHubPart(Part):
         return config
 
 
-class DataPart(Part):
+class DataPart(Section):
     """Where the data are."""
 
     source: Literal["toy", "local", "hub"] = Field(
@@ -101,7 +102,7 @@ class DataPart(Part):
         return self
 
 
-class SamplingPart(Part):
+class SamplingPart(Section):
     """How tasks are mixed in a multi-task phase, and languages in masked language modelling."""
 
     weights: Literal["size", "uniform"] | dict[str, float] = Field(
@@ -126,13 +127,13 @@ class SamplingPart(Part):
         return self
 
 
-class TrainingPart(Part):
+class TrainingPart(Section):
     """Optimisation of one training phase (Hugging Face names)."""
 
-    learning_rate: float = Field(1e-5, gt=0)
+    learning_rate: float = Field(1e-5, gt=0, description="peak learning rate")
     train_batch_size: int = Field(32, ge=1, description="examples of one optimiser step over all ranks")
     per_device_train_batch_size: int = Field(32, ge=1, description="most examples in one micro-batch of a rank")
-    num_train_epochs: float = Field(2.0, gt=0, le=1e6)
+    num_train_epochs: float = Field(2.0, gt=0, le=1e6, description="passes over the items of the phase's tasks")
     max_steps: int = Field(-1, description="optimiser steps; -1 derives them from num_train_epochs")
 
     @field_validator("max_steps")
@@ -142,12 +143,12 @@ class TrainingPart(Part):
             raise ValueError("give the number of steps, or -1 to derive it from num_train_epochs")
         return steps
 
-    warmup_ratio: float = Field(0.1, ge=0, le=1)
-    weight_decay: float = Field(0.01, ge=0)
-    adam_beta1: float = Field(0.9, ge=0, lt=1)
-    adam_beta2: float = Field(0.999, ge=0, lt=1)
-    adam_epsilon: float = Field(1e-8, gt=0)
-    max_grad_norm: float = Field(1.0, ge=0, description="0 switches clipping off")
+    warmup_ratio: float = Field(0.1, ge=0, le=1, description="share of steps in which the learning rate rises from 0")
+    weight_decay: float = Field(0.01, ge=0, description="AdamW's; none on biases and LayerNorm weights")
+    adam_beta1: float = Field(0.9, ge=0, lt=1, description="decay of Adam's mean of gradients")
+    adam_beta2: float = Field(0.999, ge=0, lt=1, description="decay of Adam's mean of squared gradients")
+    adam_epsilon: float = Field(1e-8, gt=0, description="added to the root of that mean before dividing by it")
+    max_grad_norm: float = Field(1.0, ge=0, description="gradients are clipped to this norm; 0 switches it off")
     max_seq_length: int = Field(256, ge=8, description="tokens in a row, special tokens included")
     doc_stride: int = Field(128, ge=1, description="tokens shared by neighbouring question-answering windows")
     window_step: int | None = Field(
@@ -163,8 +164,8 @@ class TrainingPart(Part):
         "front, `right` its end, as in jiant. Multiple choice always loses the front",
     )
     pool_size: int = Field(4, ge=2, description="trained retrieval: consecutive examples that share their candidates")
-    mlm_probability: float = Field(0.15, gt=0, lt=1)
-    logging_steps: int = Field(10, ge=1)
+    mlm_probability: float = Field(0.15, gt=0, lt=1, description="share of a row's tokens that is masked")
+    logging_steps: int = Field(10, ge=1, description="steps between two lines in the log")
     eval_steps: int = Field(0, ge=0, description="evaluate English dev every N steps; 0: only at the end")
     eval_examples: int = Field(500, ge=1, description="dev examples of each task used for selection")
     early_stopping_patience: int = Field(30, ge=1, description="evaluations without a better one before stopping")
@@ -172,6 +173,7 @@ class TrainingPart(Part):
     save_minutes: float = Field(0.0, ge=0, description="and whenever the last one is N minutes old; 0: never")
     save_total_limit: int = Field(2, ge=1, description="checkpoints kept")
     keep_head: bool = Field(False, description="go on with the head of the phase before, where it has one of this kind")
+    robust: Robust | None = Field(None, description="robust training: a `method` and its settings (docs/robustness.md)")
 
     @model_validator(mode="after")
     def _one_rule_for_windows(self) -> TrainingPart:
@@ -188,7 +190,7 @@ class TrainingPart(Part):
         phases and rows keep the names that they had before there was a choice.
         """
         unused = {"window_step" if self.window_step is None else "doc_stride"}
-        defaults = {"pair_truncation_side": "left", "keep_head": False}
+        defaults = {"pair_truncation_side": "left", "keep_head": False, "robust": None}
         unused |= {name for name, value in defaults.items() if getattr(self, name) == value}
         return self.model_dump(exclude=unused)
 
@@ -197,10 +199,10 @@ class TrainingPart(Part):
         return {name: value for name, value in self.in_use().items() if name in ROW_KEYS}
 
 
-class EnginePart(Part):
+class EnginePart(Section):
     """DeepSpeed. What only DeepSpeed owns stands in ds_configs/zero<stage>.json."""
 
-    zero_stage: Literal[0, 1, 2, 3] = 1
+    zero_stage: Literal[0, 1, 2, 3] = Field(1, description="what ZeRO shards; 1: optimiser state, 2: gradients, 3: all")
     dtype: Literal["auto", "fp32", "bf16", "fp16"] = Field(
         "fp32",
         description="numbers of weights and activations; `auto`: bf16 where this device multiplies it clearly "
@@ -226,7 +228,7 @@ class EnginePart(Part):
     )
 
 
-class LaunchPart(Part):
+class LaunchPart(Section):
     """How `stilts run` starts ranks on this machine."""
 
     nproc: RankCount = Field("auto", description="ranks; `auto`: one per GPU, or 1 without GPUs")
@@ -234,10 +236,10 @@ class LaunchPart(Part):
     omp_num_threads: int | None = Field(None, ge=1, description="threads a rank; null: OMP_NUM_THREADS, cores / nproc")
 
 
-class EvaluationPart(Part):
+class EvaluationPart(Section):
     """Zero-shot evaluation."""
 
-    per_device_eval_batch_size: int = Field(32, ge=1)
+    per_device_eval_batch_size: int = Field(32, ge=1, description="items in a batch of a rank")
     languages: dict[str, list[str]] | Literal["all", "present"] = Field(
         "all", description="`all` of a task's languages, those `present` in the data folder, or lists by task"
     )
@@ -246,7 +248,7 @@ class EvaluationPart(Part):
     max_bitext: int | None = Field(None, ge=1, description="use only the first N sentences of a side in retrieval")
     retrieval_layer: int = Field(-1, description="hidden_states index that is mean-pooled; 0 is the embedding output")
     retrieval_pooling: Literal["mean", "first", "last"] = Field("mean", description="all tokens' mean, or one of them")
-    retrieval_max_seq_length: int = Field(512, ge=8)
+    retrieval_max_seq_length: int = Field(512, ge=8, description="tokens in a row of retrieval")
     n_best: int = Field(20, ge=1, description="answer candidates of a window")
     max_answer_length: int = Field(30, ge=1, description="tokens of an answer")
     null_threshold: float | None = Field(
@@ -255,16 +257,16 @@ class EvaluationPart(Part):
     )
 
 
-class Recipe(Part):
+class Recipe(Section):
     """A whole study."""
 
     name: str = Field(pattern=NAME, description="the run's folder name")
     output_dir: Path = Field(Path("runs"), description="folder of runs")
-    seeds: list[int] = Field([1], min_length=1)
+    seeds: list[int] = Field([1], min_length=1, description="one full study for each; tables show the median")
     model: ModelPart = ModelPart()
     data: DataPart = DataPart()
     intermediate: dict[str, list[str]] = Field({"none": []}, description="conditions: a name and its tasks")
-    targets: list[str] = Field(min_length=1)
+    targets: list[str] = Field(min_length=1, description="tasks that are scored")
     benchmark: Literal["xtreme", "xtreme-r"] = Field("xtreme", description="whose languages, average and submission")
     sampling: SamplingPart = SamplingPart()
     intermediate_training: dict[str, Any] = Field(default_factory=dict, description="training.* of phase 2")
@@ -363,8 +365,7 @@ def load_recipe(name_or_path: str, overrides: Sequence[str] = ()) -> Recipe:
 
     Raises UserError naming the file and key, with the nearest known names.
     """
-    path = find_recipe(name_or_path)
-    return read_part(Recipe, path, overrides)
+    return read_section(Recipe, find_recipe(name_or_path), overrides)
 
 
 def find_recipe(name_or_path: str) -> Path:
@@ -373,9 +374,8 @@ def find_recipe(name_or_path: str) -> Path:
         if not path.is_file():
             raise UserError(f"recipe {path} does not exist; shipped recipes: {', '.join(shipped_recipes())}")
         return path
-    shipped = RECIPES / f"{name_or_path}.yaml"
     if name_or_path in shipped_recipes():
-        return shipped
+        return RECIPES / f"{name_or_path}.yaml"
     raise UserError(
         f"no recipe is called {name_or_path!r}{did_you_mean(name_or_path, shipped_recipes())} (or give a .yaml file)"
     )
@@ -387,12 +387,12 @@ def shipped_recipes() -> list[str]:
 
 def written_recipe(path: Path) -> Recipe:
     """The resolved recipe of a run folder. Raises UserError naming the file."""
-    return read_part(Recipe, path)
+    return read_section(Recipe, path)
 
 
 def parse_recipe(values: Mapping[str, Any], where: str) -> Recipe:
     """Check nested values against the schema; `where` is named in the message."""
-    return parse_part(Recipe, values, where)
+    return parse_section(Recipe, values, where)
 
 
 def recipe_yaml(recipe: Recipe) -> str:

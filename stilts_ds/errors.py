@@ -35,7 +35,7 @@ _TOKEN = re.compile(r"hf_[A-Za-z0-9]{8,}|(?:AKIA|ASIA)[0-9A-Z]{16}|(?<=://)[^/\s
 
 def printable(text: str) -> str:
     """The text with all that would steer a terminal as Python escapes; line feeds stay."""
-    return _STEERING.sub(lambda found: ascii(found[0])[1:-1], text)
+    return _STEERING.sub(lambda match: ascii(match[0])[1:-1], text)
 
 
 def redacted(text: str) -> str:

@@ -106,12 +106,12 @@ def _link(source: str | Path, target: str | Path) -> None:
 
 def _on_disk(paths: Iterable[Path]) -> dict[str, str]:
     """Hashes of files by name, once their bytes have left the page cache: a power cut leaves them whole."""
-    found = {}
+    hashes = {}
     for path in sorted(paths):
         with open(path, "rb") as file:
             os.fsync(file.fileno())
-        found[path.name] = hash_file(path)
-    return found
+        hashes[path.name] = hash_file(path)
+    return hashes
 
 
 def check_export(folder: PhaseDir) -> None:

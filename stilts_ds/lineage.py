@@ -77,7 +77,7 @@ def start_over_if_outdated(run: RunDir, phase: Phase) -> None:
     folder.status_json.unlink()
 
 
-def note_start(run: RunDir, recipe: Recipe, phase: Phase) -> None:
+def save_start(run: RunDir, recipe: Recipe, phase: Phase) -> None:
     """Complete the status of a phase that an earlier version of this program left without `started_from`."""
     folder = run.phase(phase.id)
     before = folder.read_status()

@@ -213,10 +213,10 @@ def model_folder(name_or_path: str, revision: str | None) -> Path | None:
     from huggingface_hub import try_to_load_from_cache
 
     try:
-        found = try_to_load_from_cache(path, "config.json", revision=revision)
+        cached = try_to_load_from_cache(path, "config.json", revision=revision)
     except ValueError:  # no repository can have this name
         return None
-    return Path(found).parent if isinstance(found, str) else None
+    return Path(cached).parent if isinstance(cached, str) else None
 
 
 def model_source(name_or_path: str, revision: str | None) -> tuple[str, str | None]:
@@ -300,8 +300,8 @@ def shape_of(folder: Path) -> Shape | None:
 
 def size_of(config: dict[str, Any], name: str) -> int | None:
     """A size under any of its names; None where a configuration has none of them."""
-    found = (config.get(other) for other in NAMES[name])
-    return next((size for size in found if type(size) is int), None)
+    values = (config.get(other) for other in NAMES[name])
+    return next((size for size in values if type(size) is int), None)
 
 
 def _encoder_shapes(folder: Path, vocabulary: int) -> tuple[list[int], int] | None:

@@ -4,12 +4,13 @@ What changes no number is left out: how often training saves and logs, how a bat
 settings that no task of the phase reads. Changing these continues a phase.
 
 An earlier naming hashed more of the former and less of the latter. A phase that it left in a run folder keeps its name
-there, and what it has done, as long as everything that counts is the same (`EarlierPhases`).
+there, and what it has done, as long as everything that counts is the same (`EarlierPhases`). The first naming, before
+that one, did not say which examples select; its phases are kept where there was nothing to choose.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,8 @@ from stilts_ds.tasks.spec import Task
 # does, beyond rounding).
 NO_NUMBERS = ("save_steps", "save_minutes", "save_total_limit", "logging_steps", "per_device_train_batch_size")
 HASH_DIGITS = 12
+# Tasks that another score selects since the first naming (it was accuracy alone).
+OTHER_SCORE = {"qqp"}
 
 
 def counted_training(training: Mapping[str, Any], tasks: Sequence[Task]) -> dict[str, Any]:
@@ -74,16 +77,20 @@ def same_label(name: str) -> str:
 
 @dataclass(frozen=True)
 class EarlierPhases:
-    """Phases with names of the earlier kind in a run folder.
+    """Phases with names of the earlier kinds in a run folder.
 
-    `folders` are their settings by id; `model_hash` is the model's fingerprint as it was taken then.
+    `folders` are their settings by id; `model_hash` is the model's fingerprint as it was taken then. `used_whole(task,
+    settings)` says whether a phase of the first naming trained and was selected on all examples that there are.
     """
 
     model_hash: str = ""
     folders: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    used_whole: Callable[[str, TrainingPart], bool] = lambda task, setting: False
 
     @classmethod
-    def of(cls, run: RunDir, recipe: Recipe, model: str) -> EarlierPhases:
+    def of(
+        cls, run: RunDir, recipe: Recipe, model: str, used_whole: Callable[[str, TrainingPart], bool] | None = None
+    ) -> EarlierPhases:
         """Those of a run folder that the recipe may take over. Reads the recipe that the last start left there.
 
         None where what those names left out may have changed since: numbers of a DeepSpeed file, or
@@ -100,7 +107,7 @@ class EarlierPhases:
                 continue
             if isinstance(described, dict) and isinstance(described.get("training"), dict):
                 folders[path.parent.name] = described
-        return cls(hashed, folders)
+        return cls(hashed, folders, used_whole or cls.used_whole)
 
     def find(self, kind: str, label: str, content: Mapping[str, Any], counted: Mapping[str, Any]) -> str:
         """The id that a phase with this `content` (as it was hashed then) had or has in the folder.
@@ -108,10 +115,18 @@ class EarlierPhases:
         `counted` holds the phase's `training` and `lengths` as far as they count today. In all other settings, those
         that the phase was trained with are taken.
         """
-        computed = phase_id(kind, label, content)
-        for name, described in self.folders.items():
-            if same_label(name) != f"{kind}-{label}":
-                continue
+        there = [name for name in self.folders if same_label(name) == f"{kind}-{label}"]
+        found = self._match(there, kind, label, content, counted)
+        if found is None and there and (first := self._as_named_first(content)) is not None:
+            found = self._match(there, kind, label, first, counted)
+        return found or phase_id(kind, label, content)
+
+    def _match(
+        self, names: Sequence[str], kind: str, label: str, content: Mapping[str, Any], counted: Mapping[str, Any]
+    ) -> str | None:
+        """Which of the phases `names` has this content, with its own settings where they do not count."""
+        for name in names:
+            described = self.folders[name]
             theirs = {
                 **content,
                 "training": _with_theirs(content["training"], counted["training"], described["training"]),
@@ -122,7 +137,24 @@ class EarlierPhases:
             }
             if phase_id(kind, label, theirs) == name:
                 return name
-        return computed
+        return None
+
+    def _as_named_first(self, content: Mapping[str, Any]) -> dict[str, Any] | None:
+        """The content as the first naming hashed it: without what selects.
+
+        None where that may have been something else than today: the first examples of a file where they are drawn now,
+        another score, or settings of answers, which no name recorded.
+        """
+        selection = content.get("selection")
+        if selection is None or set(selection) != {"drawn", "by"} or OTHER_SCORE & set(selection["by"]):
+            return None
+        if content["max_train_examples"] is not None or content["train_split"]:
+            return None
+        for task in content["train"]:
+            setting = TrainingPart(**{**content["training"], **content["lengths"].get(task, {})})
+            if not self.used_whole(task, setting):
+                return None
+        return {key: value for key, value in content.items() if key != "selection"}
 
     def __contains__(self, name: str) -> bool:
         return name in self.folders

@@ -25,7 +25,7 @@ from stilts_ds.engine.preempt import Stopped
 from stilts_ds.engine.preflight import check_same_start
 from stilts_ds.engine.ranks import run_as_rank
 from stilts_ds.engine.world import World
-from stilts_ds.errors import UserError, redacted
+from stilts_ds.errors import UserError, did_you_mean, redacted
 from stilts_ds.evaluate.score_run import score_phase
 from stilts_ds.evaluate.zero_shot import evaluate_phase
 from stilts_ds.lineage import start_weights
@@ -40,14 +40,15 @@ log = logging.getLogger(__name__)
 
 
 def run_phases(run: RunDir, wanted: list[str], only: str | None, world: World) -> None:
-    """Run the wanted phases (all: []) of a planned run."""
+    """Run the wanted phases (all: []) of a planned run, by id or label."""
     recipe = written_recipe(run.recipe)
     plan = Plan.load(run.plan)
     phases = plan.phases
-    unknown = set(wanted) - {phase.id for phase in phases}
-    if unknown:
-        raise UserError(f"{run.plan} has no phase {sorted(unknown)[0]}")
-    chosen = [phase for phase in phases if not wanted or phase.id in wanted]
+    names = {name for phase in phases for name in (phase.id, phase.label)}
+    for name in wanted:
+        if name not in names:
+            raise UserError(f"{run.plan} has no phase {name}{did_you_mean(name, names)}")
+    chosen = [phase for phase in phases if not wanted or phase.id in wanted or phase.label in wanted]
     check_start(run, recipe, chosen, phases, world)
     data = Data(recipe, run.root)
 

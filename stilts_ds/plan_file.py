@@ -1,6 +1,6 @@
 """What stands in plan.json: the phases of a run, which of them each condition uses, and what made the plan.
 
-`stilts_ds.plan` makes a `Plan` of a recipe; everything else reads one. No torch here: a login node can plan.
+`stilts_ds.planner` makes a `Plan` of a recipe; everything else reads one. No torch here: a login node can plan.
 """
 
 from __future__ import annotations
@@ -51,6 +51,16 @@ class Phase(Value):
     def setting(self, task: str = "") -> TrainingPart:
         """The phase's training settings, with those that the rows of one of its tasks depend on."""
         return TrainingPart(**{**self.training, **self.lengths.get(task, {})})
+
+    @property
+    def label(self) -> str:
+        """The name that people read: condition, seed and what the phase is for, such as `none/seed1/xnli`."""
+        if self.kind == "retrieval":
+            what = "retrieval"
+        else:
+            what = "+".join(self.evaluate) if self.evaluate else "intermediate"
+        # Retrieval from the pretrained model depends on no seed: all seeds have it in common.
+        return f"{self.condition}/seed{self.seed}/{what}" if self.seed else f"{self.condition}/{what}"
 
     @property
     def title(self) -> str:

@@ -48,8 +48,8 @@ def absolute(path: str | Path, key: str) -> Path:
     Raises UserError that names `key` where there is no such variable or user.
     """
 
-    def value(found: re.Match[str]) -> str:
-        name = found[1] or found[2]
+    def value(match: re.Match[str]) -> str:
+        name = match[1] or match[2]
         if not os.environ.get(name):
             raise UserError(f"{key}: {path}: ${name} is not set; set it, or write the path without it")
         return os.environ[name]

@@ -365,13 +365,13 @@ def git_commit() -> str:
 
 def versions() -> dict[str, str]:
     """Versions of Python, this package and the libraries that decide a result."""
-    found = {"python": platform.python_version(), "stilts-ds": __version__}
+    versions_of = {"python": platform.python_version(), "stilts-ds": __version__}
     for name in VERSIONED:
         try:
-            found[name] = importlib.metadata.version(name)
+            versions_of[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
             continue
-    return found
+    return versions_of
 
 
 class Provenance(Value):

@@ -37,8 +37,8 @@ def check_weights(folder: Path) -> None:
 
 def shards_in(index: Path) -> dict[str, str]:
     """The weight file of each parameter of a split model. Raises UserError for what names no file beside the index."""
-    found = read_json(index)
-    places = found.get("weight_map") if isinstance(found, dict) else None
+    index_file = read_json(index)
+    places = index_file.get("weight_map") if isinstance(index_file, dict) else None
     plain = isinstance(places, dict) and all(isinstance(f, str) and f == Path(f).name for f in places.values())
     if not isinstance(places, dict) or not plain:
         raise UserError(f"{index} is no index of weight files; fetch the model again")

@@ -9,9 +9,11 @@ from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
+import forked
 import pytest
 import ranks
 import study
+from built_once import built_once
 
 SHARED = ranks.SHARED
 
@@ -86,15 +88,27 @@ def mini_xlmr(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tool = SHARED / "tools" / "make_mini_xlmr.py"
     if not tool.exists():
         pytest.skip("needs ../shared/tools/make_mini_xlmr.py, which is not here")
-    folder = tmp_path_factory.mktemp("mini-xlmr")
-    made = subprocess.run([sys.executable, str(tool), str(folder)], capture_output=True, text=True)
-    if made.returncode:
-        pytest.skip(f"the small XLM-R could not be built: {made.stderr.strip().splitlines()[-1:]}")
-    return folder
+
+    def build(folder: Path) -> None:
+        made = subprocess.run([sys.executable, str(tool), str(folder)], capture_output=True, text=True)
+        if made.returncode:
+            pytest.skip(f"the small XLM-R could not be built: {made.stderr.strip().splitlines()[-1:]}")
+
+    return built_once(tmp_path_factory, "mini-xlmr", build)
 
 
-def stilts(*arguments: object, cwd: Path, status: int = 0, timeout: int = 300, **extra: str) -> str:
-    """Run the command as a user would; returns what it printed and checks its exit status."""
+def stilts(
+    *arguments: object, cwd: Path, status: int = 0, timeout: int = 300, warm: bool | None = None, **extra: str
+) -> str:
+    """Run the command as a user would; returns what it printed and checks its exit status.
+
+    `warm`: forked with its imports done, as are its ranks. By default what starts ranks: processes that import torch,
+    transformers and DeepSpeed each take longer than most of what is looked at here.
+    """
+    if warm or (warm is None and arguments[0] in ("run", "train", "evaluate")):
+        ended = forked.stilts(cwd, arguments, extra, timeout)
+        assert ended.returncode == status, ended.output[-6000:]
+        return ended.output
     command = [sys.executable, "-m", "stilts_launcher.cli", *map(str, arguments)]
     done = subprocess.run(
         command,
@@ -122,13 +136,14 @@ SMALL = [
 @pytest.fixture(scope="session")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The small study on two ranks of this machine, where nothing went wrong."""
-    folder = tmp_path_factory.mktemp("undisturbed")
-    study.stilts(folder, "run", "study.yaml")
+    folder = built_once(tmp_path_factory, "undisturbed", lambda folder: study.stilts(folder, "run", "study.yaml"))
     return folder / "runs" / "study"
 
 
 @pytest.fixture(scope="session")
 def toy_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run that most tests look at is started just as a user starts it. Each test process has its own: some tests
+    damage it and mend it again."""
     folder = tmp_path_factory.mktemp("toy")
-    stilts("run", "quickstart", *SMALL, cwd=folder)
+    stilts("run", "quickstart", *SMALL, cwd=folder, warm=False)
     return folder / "runs" / "quickstart"

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import argparse
 import json
-import re
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from stilts_ds import __version__
-from stilts_ds.config import NAME, Recipe, load_recipe, shipped_recipes
-from stilts_ds.errors import UserError, check_docstrings, os_problem, print_anywhere, printable
-from stilts_ds.recipe_paths import resolve_paths
+from stilts_ds.errors import UserError, check_docstrings, os_problem, print_anywhere
 from stilts_ds.run_dir import RunDir
-from stilts_launcher import noise
+from stilts_launcher import attack, checklist, compare, noise
+from stilts_launcher.cluster_verbs import add_cluster_verbs
 from stilts_launcher.execute import add_execute
 from stilts_launcher.mining import add_mining
+from stilts_launcher.options import Add, add_overrides, add_recipe, add_test_options, recipe_of, recipes_help, say
+from stilts_launcher.recipes import recipe_of_run
 
 BENCHMARKS = {
     "execute": "stilts_bench.execute",
@@ -59,72 +60,73 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"stilts-ds {__version__}")
     verbs = parser.add_subparsers(metavar="VERB", required=True)
-    overrides = "recipe settings, such as engine.zero_stage=3 seeds=[1,2]; `stilts schema` lists them all"
-    recipes = f"a shipped recipe ({', '.join(shipped_recipes())}) or a YAML file"
 
-    def add(name: str, verb: Any, text: str) -> argparse.ArgumentParser:
+    def add(name: str, verb: Callable[[argparse.Namespace], int], text: str) -> argparse.ArgumentParser:
         made = verbs.add_parser(name, help=text, description=text)
         made.set_defaults(verb=verb)
         return made
 
-    for name, verb, text in (
-        ("run", run, "train, evaluate, score and report a recipe; started again, it continues where it was"),
-        ("plan", plan, "show what `run` would do: phases, steps, tokens, memory, and what is done already"),
-        ("fetch", fetch, "bring model, tokenizer and data onto this machine, tokenise them, check them offline"),
-        ("train", train, "only the training of a recipe's phases"),
-    ):
+    _add_study(add)
+    _add_results(add)
+    add_cluster_verbs(add)
+    _add_publishing(add)
+    _add_data(add)
+    add_execute(add)
+    add_mining(add)
+    _add_machine(add)
+    return parser
+
+
+def _add_study(add: Add) -> None:
+    """Verbs that take a recipe."""
+    train_text = "only the training of a recipe's phases"
+    run_text = "train, evaluate, score and report a recipe; started again, it continues where it was"
+    for name, verb, text in (("run", run, run_text), ("train", train, train_text)):
         part = add(name, verb, text)
-        part.add_argument("recipe", help=recipes)
-        part.add_argument("overrides", nargs="*", metavar="key=value", help=overrides)
-        if name == "plan":
-            part.add_argument("--ranks", type=int, metavar="N", help="estimate for N ranks (default: the recipe's)")
-            part.add_argument("--gpu-memory", type=float, metavar="GIB", help="name the ZeRO stage and batch that fit")
-            part.add_argument("--trial", action="store_true", help="measure a few steps of the largest phase here")
-            part.add_argument("--json", action="store_true", help="print JSON")
-        elif name != "fetch":
-            part.add_argument("--phase", action="append", default=[], metavar="ID", help="only this phase (repeatable)")
-    for name, verb, text in (
-        ("evaluate", evaluate, "predict with a run's trained phases whatever is not predicted yet"),
-        ("score", score, "score a run's predictions, or any predictions folder against a labels folder"),
-        ("report", report, "test a run's gains and write report.html, .md, .csv, .tex, results.json and model cards"),
-    ):
-        part = add(name, verb, text)
-        part.add_argument("run_dir", type=Path, nargs="?" if name == "score" else None, help="folder of the run")
-        if name == "score":
-            part.add_argument("--predictions", type=Path, help="folder <task>/<split>-<language>.tsv|json")
-            part.add_argument("--labels", type=Path, help="folder of the same layout")
-            part.add_argument("--verdicts", type=Path, nargs="+", help="file of `stilts execute`; two are compared")
-            part.add_argument("--split", default="test", choices=["dev", "test"], help="split to read (default: test)")
-            part.add_argument(
-                "--benchmark", choices=["xtreme", "xtreme-r"], help="all of its tasks, missing ones named"
-            )
-            part.add_argument(
-                "--qa-f1", action="store_true", help="also the average with question answering by F1 only"
-            )
-            part.add_argument("--output", type=Path, help="also write scores.json, .csv and .md into this folder")
-        if name == "report":
-            help_text = "of the paired bootstrap (default: as many as the number of comparisons needs)"
-            part.add_argument("--resamples", type=_count, default=0, metavar="N", help=help_text)
-            part.add_argument("--level", type=_share, default=0.05, metavar="P", help="of corrected significance")
-            part.add_argument("--png", action="store_true", help="also write report.png (needs matplotlib)")
-    part = add("submit", submit, "hand a recipe's plan to a cluster's launcher (Slurm), one job for each phase")
-    part.add_argument("recipe", help=recipes)
-    part.add_argument("overrides", nargs="*", metavar="key=value", help=overrides)
-    part.add_argument("--cluster", type=Path, required=True, metavar="PROFILE", help="YAML file; see slurm/profiles/")
-    part.add_argument("--dry-run", action="store_true", help="print the commands that would submit, and submit nothing")
-    for name, verb, text in (
-        ("status", status, "show what each phase of a submitted run is doing"),
-        ("logs", logs, "show the logs of what runs or failed"),
-        ("cancel", cancel, "cancel a run's jobs; running ones save first"),
-        ("retry", retry, "submit again what is neither done nor in the queue"),
-    ):
-        part = add(name, verb, text)
-        part.add_argument("run_dir", type=Path, help="folder of the run")
-        if name in ("logs", "cancel"):
-            part.add_argument("--phase", metavar="ID", help="only phases whose id holds this")
-        if name == "logs":
-            part.add_argument("--rank", type=int, help="the log of this rank instead of the batch job's")
-            part.add_argument("--lines", type=int, default=40, help="lines of each log (default: 40)")
+        add_recipe(part)
+        part.add_argument(
+            "--phase",
+            action="append",
+            default=[],
+            metavar="NAME",
+            help="only this phase, such as none/seed1/xnli, or its id (repeatable)",
+        )
+    part = add("plan", plan, "show what `run` would do: phases, steps, tokens, memory, and what is done already")
+    add_recipe(part)
+    part.add_argument("--ranks", type=int, metavar="N", help="estimate for N ranks (default: the recipe's)")
+    part.add_argument("--gpu-memory", type=float, metavar="GIB", help="name the ZeRO stage and batch that fit")
+    part.add_argument("--trial", action="store_true", help="measure a few steps of the largest phase here")
+    part.add_argument("--json", action="store_true", help="print JSON")
+    add_recipe(
+        add("fetch", fetch, "bring model, tokenizer and data onto this machine, tokenise them, check them offline")
+    )
+
+
+def _add_results(add: Add) -> None:
+    """Verbs that take a run's folder and look at what came out."""
+    part = add("evaluate", evaluate, "predict with a run's trained phases whatever is not predicted yet")
+    part.add_argument("run_dir", type=Path, help="folder of the run")
+    part = add("score", score, "score a run's predictions, or any predictions folder against a labels folder")
+    part.add_argument("run_dir", type=Path, nargs="?", help="folder of the run")
+    part.add_argument("--predictions", type=Path, help="folder <task>/<split>-<language>.tsv|json")
+    part.add_argument("--labels", type=Path, help="folder of the same layout")
+    part.add_argument("--verdicts", type=Path, nargs="+", help="file of `stilts execute`; two are compared")
+    part.add_argument("--perturbed", type=Path, nargs="+", help="verdicts on perturbed prompts: RP, RD, RR")
+    part.add_argument("--split", default="test", choices=["dev", "test"], help="split to read (default: test)")
+    part.add_argument("--benchmark", choices=["xtreme", "xtreme-r"], help="all of its tasks, missing ones named")
+    part.add_argument("--qa-f1", action="store_true", help="also the average with question answering by F1 only")
+    part.add_argument("--output", type=Path, help="also write scores.json, .csv and .md into this folder")
+    part = add(
+        "report", report, "test a run's gains and write report.html, .md, .csv, .tex, results.json and model cards"
+    )
+    part.add_argument("run_dir", type=Path, help="folder of the run")
+    add_test_options(part)
+    part.add_argument("--png", action="store_true", help="also write report.png (needs matplotlib)")
+    compare.add_arguments(add("compare", compare.compare, "test runs, or conditions of one, against each other"))
+    attack.add_arguments(add("attack", attack.run, "put noise where it hurts a trained model most, by its loss"))
+
+
+def _add_publishing(add: Add) -> None:
     part = add("push", push, "upload a phase's encoder, heads and model card to the Hugging Face hub")
     part.add_argument("phase_dir", type=Path, metavar="PHASE", help="folder of a trained phase: runs/NAME/phases/ID")
     part.add_argument("--repo", required=True, metavar="OWNER/NAME", help="the hub's repository, made if need be")
@@ -137,6 +139,9 @@ def build_parser() -> argparse.ArgumentParser:
     one.add_argument("--best", action="store_true", help="of each target the condition that is best on English dev")
     part.add_argument("--seed", type=int, metavar="N", help="seed to submit, where the run has several")
     part.add_argument("--output", type=Path, help="folder to write (default: submission/ in the run)")
+
+
+def _add_data(add: Add) -> None:
     part = add("tasks", tasks, "list the tasks, or show examples of one")
     part.add_argument("task", nargs="?", help="show this task")
     part.add_argument("--show", type=int, default=0, metavar="N", help="print the first N examples")
@@ -149,57 +154,19 @@ def build_parser() -> argparse.ArgumentParser:
     part.add_argument("--translated", type=Path, help="folder of translated tasks such as mnli.de, DIR/<language>/...")
     part.add_argument("--text", type=Path, help="folder of <language>.txt files (task mlm)")
     noise.add_arguments(add("noise", noise.write, "write noisy test sets of a task as files in the benchmark's layout"))
-    add_execute(add)
-    add_mining(add)
+    checklist.add_arguments(
+        add("checklist", checklist.write, "write MultiCheckList's cases from its table of templates")
+    )
+
+
+def _add_machine(add: Add) -> None:
     add("schema", schema, "print the recipe's JSON schema, for editors")
     part = add("doctor", doctor, "check this machine: versions, ranks, collectives, memory, disk, and what fits on it")
-    part.add_argument("recipe", nargs="?", help=f"also name the ZeRO stage and batch for {recipes}")
-    part.add_argument("overrides", nargs="*", metavar="key=value", help=overrides)
+    part.add_argument("recipe", nargs="?", help=f"also name the ZeRO stage and batch for {recipes_help()}")
+    add_overrides(part)
     part.add_argument("--trial", action="store_true", help="measure a few steps of the recipe's largest phase for that")
     part = add("bench", bench, f"benchmark {' or '.join(BENCHMARKS)}; see `stilts bench NAME -h` (no name: kernels)")
     part.add_argument("options", nargs=argparse.REMAINDER, help="name and options of the benchmark")
-    return parser
-
-
-def _count(text: str) -> int:
-    value = int(text)
-    if value < 100:
-        raise argparse.ArgumentTypeError("give at least 100 resamples")
-    return value
-
-
-def _share(text: str) -> float:
-    value = float(text)
-    if not 0 < value < 1:
-        raise argparse.ArgumentTypeError("give a share between 0 and 1, such as 0.05")
-    return value
-
-
-def recipe_of(given: argparse.Namespace) -> Recipe:
-    from stilts_ds.data.data import hub_commits_path
-    from stilts_ds.ds_files import base_config
-    from stilts_ds.model_files import fit_retrieval_length
-    from stilts_ds.model_hub import pin_model
-
-    recipe = resolve_paths(load_recipe(given.recipe, given.overrides))
-    base_config(recipe.engine)  # a faulty DeepSpeed file is told before data are read
-    # Whoever looks at the model's files looks at the commit that the run keeps; the hub is asked later.
-    recipe = pin_model(recipe, hub_commits_path(recipe, recipe.output_dir / recipe.name), ask=False)
-    return fit_retrieval_length(recipe)
-
-
-def recipe_of_run(run: RunDir) -> Recipe:
-    """The resolved recipe inside a run folder, for work in just that folder, also where it was copied or moved.
-
-    Raises UserError where there is none, or the folder has a name that no run can have.
-    """
-    from stilts_ds.report.load import read_recipe
-
-    run.check_links()
-    recipe, folder = read_recipe(run), run.root.resolve()
-    if not re.fullmatch(NAME, folder.name):
-        raise UserError(f"{folder.name!r} is no name of a run; use letters, digits, '.', '_' and '-'")
-    return recipe.model_copy(update={"output_dir": folder.parent, "name": folder.name})
 
 
 def run(given: argparse.Namespace) -> int:
@@ -212,11 +179,6 @@ def run(given: argparse.Namespace) -> int:
     return status
 
 
-def say(text: str) -> None:
-    """Print what may quote a stranger's file: names, examples, states."""
-    print(printable(text))
-
-
 def _rank_0() -> bool:
     import os
 
@@ -225,10 +187,10 @@ def _rank_0() -> bool:
 
 def _finish(folder: RunDir, png: bool = False, **settings: Any) -> None:
     from stilts_ds.report.stats import Settings
-    from stilts_ds.report.write import beside, write_report
+    from stilts_ds.report.write import report_path, write_report
 
     say(f"\n{write_report(folder, Settings(**settings), png)}")
-    say(f"Report with every language: {beside(folder, '.html')} (and .md, .csv, .tex)")
+    say(f"Report with every language: {report_path(folder, '.html')} (and .md, .csv, .tex)")
     say(f"Curves: tensorboard --logdir {folder.tensorboard}")
 
 
@@ -262,7 +224,7 @@ def evaluate(given: argparse.Namespace) -> int:
 
 
 def score(given: argparse.Namespace) -> int:
-    if given.run_dir is None:
+    if given.run_dir is None or given.verdicts or given.perturbed:
         from stilts_launcher.score_folders import score_folders
 
         say(score_folders(given))
@@ -292,42 +254,6 @@ def push(given: argparse.Namespace) -> int:
     from stilts_ds.run_dir import PhaseDir
 
     say(push_phase(PhaseDir(given.phase_dir), given.repo, given.private, given.dry_run))
-    return 0
-
-
-def submit(given: argparse.Namespace) -> int:
-    from stilts_launcher.backends.registry import load_profile
-    from stilts_launcher.submit import submit_recipe
-
-    say(submit_recipe(recipe_of(given), load_profile(given.cluster), given.dry_run))
-    return 0
-
-
-def status(given: argparse.Namespace) -> int:
-    from stilts_launcher.status import run_status
-
-    say(run_status(RunDir(given.run_dir)))
-    return 0
-
-
-def logs(given: argparse.Namespace) -> int:
-    from stilts_launcher.status import run_logs
-
-    say(run_logs(RunDir(given.run_dir), given.phase, given.rank, given.lines))
-    return 0
-
-
-def cancel(given: argparse.Namespace) -> int:
-    from stilts_launcher.status import cancel_jobs
-
-    say(cancel_jobs(RunDir(given.run_dir), given.phase))
-    return 0
-
-
-def retry(given: argparse.Namespace) -> int:
-    from stilts_launcher.status import retry_run
-
-    say(retry_run(RunDir(given.run_dir)))
     return 0
 
 
@@ -364,15 +290,9 @@ def tasks(given: argparse.Namespace) -> int:
 
 
 def schema(given: argparse.Namespace) -> int:
-    from stilts_ds.config import TrainingPart
+    from stilts_launcher.show.schema import recipe_schema
 
-    full = Recipe.model_json_schema()
-    training = TrainingPart.model_json_schema()
-    training["required"] = []
-    for key in ("intermediate_training", "target_training", "multitask_training", "mlm_training"):
-        full["properties"][key] = {**full["properties"][key], **training}
-    full["properties"]["task_training"]["additionalProperties"] = training
-    say(json.dumps(full, indent=1))
+    say(json.dumps(recipe_schema(), indent=1))
     return 0
 
 

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from stilts_ds.config import Part, parse_part
+from stilts_ds.config import Section, parse_section
 
 JobKind = Literal["intermediate", "target", "report"]
 REPORT_TIME = "00:30:00"
@@ -19,17 +19,17 @@ GPUS = re.compile(r"(?:[A-Za-z][A-Za-z0-9_.-]*:)?(\d{1,4})")
 TIME = re.compile(r"(\d+-)?\d+(:\d\d){0,2}|UNLIMITED")
 
 
-class Resources(Part):
+class Resources(Section):
     """What a job asks for; an unset value leaves the choice to the launcher."""
 
-    partition: str | None = None
-    nodes: int = Field(1, ge=1)
+    partition: str | None = Field(None, description="queue that the job waits in")
+    nodes: int = Field(1, ge=1, description="machines of a job")
     gpus_per_node: int | str = Field(0, description="GPUs of a node, such as 4, or with their type a100:4")
     ntasks_per_node: int | None = Field(None, ge=1, description="ranks on a node; default: one for each GPU, or one")
-    cpus_per_task: int | None = Field(None, ge=1)
+    cpus_per_task: int | None = Field(None, ge=1, description="cores of a rank")
     mem: str | None = Field(None, description="memory of a node, such as 120G")
     time: str | None = Field(None, description='time limit of a job, such as "12:00:00"; a longer phase is continued')
-    constraint: str | None = None
+    constraint: str | None = Field(None, description="features that the nodes must have")
     extra: list[str] = Field(default_factory=list, description="more options of the submission, as --option=value")
 
     @field_validator("time", mode="before")
@@ -73,12 +73,12 @@ class Resources(Part):
         return self.ntasks_per_node or max(1, gpus)
 
 
-class Container(Part):
+class Container(Section):
     """A container that the ranks run in. The batch script itself stays outside, where the launcher's commands are."""
 
-    runtime: Literal["apptainer", "singularity", "pyxis"]
-    image: str
-    mounts: list[str] = Field(default_factory=list, description="source:target")
+    runtime: Literal["apptainer", "singularity", "pyxis"] = Field(description="program that runs the container")
+    image: str = Field(description="path or address of the image")
+    mounts: list[str] = Field(default_factory=list, description="folders that the ranks see, each as source:target")
 
     @field_validator("image", "mounts")
     @classmethod
@@ -93,14 +93,14 @@ class Profile(Resources):
     """The resources of every job, what differs by kind of job, and the site's ways."""
 
     backend: str = Field("slurm", description="the launcher: a name in backends/registry.py")
-    account: str | None = None
-    qos: str | None = None
-    reservation: str | None = None
+    account: str | None = Field(None, description="project that the jobs are charged to")
+    qos: str | None = Field(None, description="quality of service, which sets limits and priority")
+    reservation: str | None = Field(None, description="reserved nodes to run on")
     setup: list[str] = Field(
         default_factory=list, description="shell lines before Python starts, such as `module load cuda`"
     )
     python: str | None = Field(None, description="Python of the jobs; default: the one that submits")
-    container: Container | None = None
+    container: Container | None = Field(None, description="container that the ranks run in; null: none")
     jobs: dict[JobKind, dict[str, Any]] = Field(
         default_factory=dict, description="other resources for intermediate, target or report jobs"
     )
@@ -129,7 +129,7 @@ class Profile(Resources):
         if kind == "report":
             base |= {"nodes": 1, "gpus_per_node": 0, "ntasks_per_node": 1}
             base |= {"cpus_per_task": None, "constraint": None, "extra": [], "time": self.time and REPORT_TIME}
-        return parse_part(Resources, {**base, **self.jobs.get(kind, {})}, f"jobs.{kind}")
+        return parse_section(Resources, {**base, **self.jobs.get(kind, {})}, f"jobs.{kind}")
 
 
 def one_line(value: Any) -> Any:

@@ -91,12 +91,12 @@ def _met(numbers: _Numbers, exchange: Callable[[str], str] | None) -> RankPlace:
 
 def _torchrun(environment: Mapping[str, str]) -> RankPlace | None:
     names = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
-    found = [name for name in names if name in environment]
-    if not {"RANK", "WORLD_SIZE"} & set(found):
+    given = [name for name in names if name in environment]
+    if not {"RANK", "WORLD_SIZE"} & set(given):
         return None
-    if len(found) < len(names):
-        missing = sorted(set(names) - set(found))
-        raise UserError(f"{', '.join(sorted(found))} are set, but not {', '.join(missing)}; set all five or none")
+    if len(given) < len(names):
+        missing = sorted(set(names) - set(given))
+        raise UserError(f"{', '.join(sorted(given))} are set, but not {', '.join(missing)}; set all five or none")
     rank, local, size, port = (read_number(environment, name, "torchrun") for name in (*names[:3], "MASTER_PORT"))
     if not 0 <= rank < size:
         raise UserError(f"RANK={rank} is not below WORLD_SIZE={size}; start all ranks with torchrun, or unset both")
@@ -126,7 +126,7 @@ def _pmi(environment: Mapping[str, str]) -> _Numbers | None:
     process is not alone, and must not train by itself."""
     if not any(name in environment for name in PMI_RANKS):
         return None
-    found = []
+    numbers = []
     for names in (PMI_RANKS, PMI_LOCAL_RANKS, PMI_SIZES):
         present = [name for name in names if name in environment]
         if not present:
@@ -135,8 +135,8 @@ def _pmi(environment: Mapping[str, str]) -> _Numbers | None:
                 f"{given} names a rank of an MPI start, but none of {', '.join(names)} is set; start ranks with "
                 "torchrun, or set RANK, LOCAL_RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT yourself"
             )
-        found.append(read_number(environment, present[0], "mpiexec"))
-    rank, local, size = found
+        numbers.append(read_number(environment, present[0], "mpiexec"))
+    rank, local, size = numbers
     sizes = [name for name in PMI_LOCAL_SIZES if name in environment]
     local_size = read_number(environment, sizes[0], "mpiexec") if sizes else 1
     return _Numbers(rank, local, size, local_size, "mpiexec")
@@ -172,7 +172,7 @@ def _mpi_exchange(text: str, numbers: _Numbers) -> str:
             f"{numbers.starter} started {numbers.size} ranks, but mpi4py sees {size}: it was built for another MPI; "
             "install mpi4py for this one, or start ranks with torchrun"
         )
-    found = str(MPI.COMM_WORLD.bcast(text, root=0))
+    address = str(MPI.COMM_WORLD.bcast(text, root=0))
     # MPI has done its work. Were it left open, a rank that fails later would wait in its exit handler for the others.
     MPI.Finalize()
-    return found
+    return address

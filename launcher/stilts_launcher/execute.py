@@ -13,14 +13,16 @@ from typing import Any
 from stilts_ds.errors import UserError, counted, printable
 from stilts_ds.execute.benchmarks import READERS, Problem, read_problems, read_samples
 from stilts_ds.execute.errata import known_errata
+from stilts_ds.execute.executor import Settings
 from stilts_ds.execute.floors import Floor, floors
 from stilts_ds.execute.languages import LANGUAGES, missing, toolchain
 from stilts_ds.execute.passk import paired_difference, score_verdicts, scores_table
 from stilts_ds.execute.policy import find_bwrap, find_python
-from stilts_ds.execute.pool import JUDGES, Settings, execute, tool_path
+from stilts_ds.execute.pool import CONSENT, execute
 from stilts_ds.execute.probe import LAYERS
 from stilts_ds.execute.programs import Program, Verdict, read_programs, read_verdicts, write_verdicts
 from stilts_ds.execute.worker import Worker
+from stilts_launcher.execute_settings import add_settings, read_settings
 
 
 def add_execute(add: Callable[[str, Any, str], argparse.ArgumentParser]) -> None:
@@ -33,24 +35,16 @@ def add_execute(add: Callable[[str, Any, str], argparse.ArgumentParser]) -> None
     part.add_argument("--split", choices=["prompt", "train", "dev", "test"], help="only problems of this split")
     part.add_argument("--canonical", action="store_true", help="execute the benchmark's own solutions")
     part.add_argument("--floors", action="store_true", help="also score constant, empty and shuffled programs")
-    part.add_argument("--workers", type=int, default=2, metavar="N", help="programs at a time (default: 2)")
-    part.add_argument("--seconds", type=float, default=3.0, metavar="S", help="CPU seconds of a program (default: 3)")
-    part.add_argument("--judge", choices=JUDGES, default="strict", help="how answers are compared (default: strict)")
-    part.add_argument("--one-process", action="store_true", help="program and tests together: faster, verdicts weak")
-    part.add_argument("--readable", action="append", default=[], metavar="DIR", help="shown read-only in the sandbox")
+    add_settings(part)
     part.add_argument("--skip-bad", action="store_true", help="execute the rest where rows are faulty")
 
 
 def run_programs(given: argparse.Namespace) -> int:
     """The verb. Raises UserError for faulty files, options that do not go together, and a missing layer."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    settings = Settings(
-        workers=given.workers,
-        seconds=given.seconds,
-        judge=given.judge,
-        apart=not given.one_process,
-        readable=tuple(str(Path(folder).resolve()) for folder in given.readable),
-    )
+    settings = read_settings(given)
+    if not settings.allow:
+        raise UserError(CONSENT)
     problems = _problems(given)
     programs, faults = _programs(given, problems)
     for fault in faults:
@@ -90,7 +84,7 @@ def _programs(given: argparse.Namespace, problems: dict[str, Problem]) -> tuple[
 
 
 def _versions(programs: list[Program], settings: Settings) -> dict[str, str]:
-    path = tool_path(settings)
+    path = settings.tool_path
     languages = dict.fromkeys(program.language for program in programs)
     present = [name for name in languages if not missing(name, path)]
     return {name: toolchain(name, find_python()[0], path) for name in present}

@@ -8,7 +8,7 @@ from stilts_ds.config import Recipe
 from stilts_ds.data.data import Data
 from stilts_ds.errors import UserError
 from stilts_ds.families.registry import family_of
-from stilts_ds.plan import check_tasks, train_task_of
+from stilts_ds.planner import check_tasks, train_task_of
 from stilts_ds.sources import hub
 from stilts_ds.sources.local import missing_parts
 from stilts_ds.tasks.registry import get_task, owner
@@ -27,7 +27,7 @@ class Need:
 def needs_of(recipe: Recipe, data: Data) -> tuple[list[Need], list[str]]:
     """Everything that training and evaluation will read, each once, and the problems met in asking."""
     check_tasks(recipe)
-    found, problems = [], []
+    needs, problems = [], []
     intermediate = [name for names in recipe.intermediate.values() for name in names]
     targets = [get_task(name) for name in recipe.targets]
     for name in [*intermediate, *(train_task_of(task) for task in targets if task.trains)]:
@@ -35,21 +35,21 @@ def needs_of(recipe: Recipe, data: Data) -> tuple[list[Need], list[str]]:
         splits = {data.train_split(name), data.dev_split(name)}
         if labels_from_train(task):
             splits.add("train")
-        found += [
+        needs += [
             Need(name, split, task.train_language if split == "train" else task.pivot)
             for split in sorted(splits, reverse=True)
         ]
         if task.translation and labels_from_train(task):
-            found.append(Need(task.origin, "train", task.pivot))  # the tag set is the English task's
+            needs.append(Need(task.origin, "train", task.pivot))  # the tag set is the English task's
     for task in [data.task(task.name) for task in targets]:
         try:
             scored = data.scored_split(task)
             languages = data.languages(task, scored)[0]
             splits_needed = family_of(task).predicted_splits(task, scored)
-            found += [Need(task.name, split, language) for split in splits_needed for language in languages]
+            needs += [Need(task.name, split, language) for split in splits_needed for language in languages]
         except UserError as problem:
             problems.append(str(problem))
-    return list(dict.fromkeys(found)), problems
+    return list(dict.fromkeys(needs)), problems
 
 
 def labels_from_train(task: Task) -> bool:

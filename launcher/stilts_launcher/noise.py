@@ -1,4 +1,4 @@
-"""`stilts noise`: noisy test sets as files."""
+"""`stilts noise`: noisy test sets, and code benchmarks with noisy wording, as files."""
 
 from __future__ import annotations
 
@@ -6,11 +6,14 @@ import argparse
 from pathlib import Path
 
 from stilts_ds.errors import UserError
+from stilts_ds.execute.benchmarks import READERS
 from stilts_ds.noise.kinds import KINDS
 
 
 def add_arguments(part: argparse.ArgumentParser) -> None:
-    part.add_argument("task", help="a target task; `stilts tasks` lists them")
+    part.add_argument("task", nargs="?", help="a target task; `stilts tasks` lists them")
+    part.add_argument("--benchmark", choices=sorted(READERS), help="in place of a task: a code benchmark")
+    part.add_argument("--problems", type=Path, metavar="FILE", help="the code benchmark's file")
     part.add_argument("--kind", required=True, action="append", metavar="KIND", help=f"{', '.join(KINDS)} (repeatable)")
     part.add_argument(
         "--rate", type=int, action="append", metavar="N", help="errors in 100 letters, or words (default: 1 2 5 10)"
@@ -27,20 +30,37 @@ def add_arguments(part: argparse.ArgumentParser) -> None:
 
 
 def write(given: argparse.Namespace) -> int:
-    from stilts_ds.data.noise_files import write_noise_files
-    from stilts_ds.plan import check_noise
-    from stilts_ds.sources.source import DataSource
-    from stilts_ds.tasks.registry import get_task
-
     if given.draws < 1:
         raise UserError("--draws: give at least 1")
-    source = DataSource("local" if given.xtreme else "hub", xtreme=given.xtreme, noise=given.lists)
+    if (given.benchmark is None) != (given.problems is None):
+        raise UserError("--benchmark and --problems go together: whose prompts, and the file that holds them")
+    if (given.task is None) == (given.benchmark is None):
+        raise UserError("give a target task, or --benchmark and --problems of a code benchmark")
     for kind in given.kind:
         for rate in given.rate or (1, 2, 5, 10):
             for draw in range(1, given.draws + 1):
                 context = "-context" if given.context else ""
                 number = f"-s{draw}" if draw > 1 else ""
-                task = get_task(f"{given.task}@{kind}-{rate}{context}{number}")
-                check_noise(task)
-                print(write_noise_files(task, given.split, given.language or task.languages, source, given.output))
+                print(_written(given, f"{kind}-{rate}{context}{number}"))
     return 0
+
+
+def _written(given: argparse.Namespace, noise: str) -> str:
+    """Write the files of one kind, rate and draw; returns what is told of them."""
+    from stilts_ds.data.noise_files import write_noise_files
+    from stilts_ds.data.prompt_noise import write_noisy_prompts
+    from stilts_ds.noise.spec import MARK, parse_noise
+    from stilts_ds.planner import check_noise
+    from stilts_ds.sources.source import DataSource
+    from stilts_ds.tasks.registry import get_task
+
+    if given.benchmark is not None:
+        if given.context or len(given.language or []) > 1 or given.xtreme is not None:
+            raise UserError("a code benchmark takes no --context, no --xtreme and at most one --language")
+        spec = parse_noise(f"{given.benchmark}{MARK}{noise}", noise)
+        code = given.language[0] if given.language else None
+        return write_noisy_prompts(given.benchmark, given.problems, spec, code, given.lists, given.output)
+    source = DataSource("local" if given.xtreme else "hub", xtreme=given.xtreme, noise=given.lists)
+    task = get_task(f"{given.task}{MARK}{noise}")
+    check_noise(task)
+    return write_noise_files(task, given.split, given.language or task.languages, source, given.output)

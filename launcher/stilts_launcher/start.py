@@ -44,7 +44,7 @@ def prepare_run(recipe: Recipe, lacking: dict[str, str] | None = None) -> Plan:
     from stilts_ds.data.data import Data, hub_commits_path
     from stilts_ds.model_files import check_folder, fingerprint, model_path
     from stilts_ds.phase_names import EarlierPhases
-    from stilts_ds.plan import check_tasks, make_plan
+    from stilts_ds.planner import check_tasks, make_plan
 
     check_tasks(recipe)
     run = run_of(recipe)
@@ -65,7 +65,7 @@ def prepare_run(recipe: Recipe, lacking: dict[str, str] | None = None) -> Plan:
             lacking[task] = str(problem)
             return "not here"
 
-    earlier = EarlierPhases.of(run, recipe, path)
+    earlier = EarlierPhases.of(run, recipe, path, data.used_whole)
     plan = make_plan(recipe, fingerprint(path, recipe.model.revision), data_hash, earlier)
     if lacking:
         return plan
@@ -78,13 +78,13 @@ def prepare_run(recipe: Recipe, lacking: dict[str, str] | None = None) -> Plan:
 def complete_records(run: RunDir, recipe: Recipe, plan: Plan) -> None:
     """Write the hashes of weights into what an earlier version left without them, while they are still the same."""
     from stilts_ds.evaluate.stamp import complete_stamps
-    from stilts_ds.lineage import note_start, predicting_weights
+    from stilts_ds.lineage import predicting_weights, save_start
 
     begun = [phase for phase in plan.phases if run.phase(phase.id).status_json.exists()]
     for phase in begun:
         folder = run.phase(phase.id)
         with suppress(UserError), phase_lock(folder):  # a job that works there keeps its own records
-            note_start(run, recipe, phase)
+            save_start(run, recipe, phase)
             complete_stamps(folder, predicting_weights(run, recipe, phase))
 
 

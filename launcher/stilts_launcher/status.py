@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import re
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from stilts_ds.errors import UserError, counted, printable
 from stilts_ds.lineage import is_outdated
@@ -16,21 +21,70 @@ from stilts_launcher.backends.registry import launcher_of, load_profile, profile
 from stilts_launcher.submit import REPORT, jobs_of, submit_plan
 
 NOT_WRITTEN = "(not written yet)"
+CLEAR = "\x1b[H\x1b[2J"  # a terminal's screen, from its first line
+LOOK_AGAIN = 1.0  # seconds between two looks at logs that are followed
+ASK_AGAIN = 10.0  # seconds between two questions to the launcher meanwhile
 
 
-def run_status(run: RunDir) -> str:
-    """One line for each phase: what it does, in which job, and what went wrong."""
+@dataclass(frozen=True)
+class StatusRow:
+    """What one phase does. `label` is its name for people, `phase` its id and folder, which the report has none of.
+    `state` is a word, `text` what is known beyond it, `job` the launcher's id."""
+
+    label: str
+    phase: str
+    state: str
+    job: str
+    text: str
+
+
+@dataclass(frozen=True)
+class RunStatus:
+    """A run's rows, and how many of its phases are done."""
+
+    root: Path
+    rows: tuple[StatusRow, ...]
+    done: int
+    phases: int
+
+    @property
+    def complete(self) -> bool:
+        return all(row.state == "done" for row in self.rows)
+
+    @property
+    def moving(self) -> bool:
+        """Whether anything waits or runs; what else is not done stays so until somebody does something."""
+        return any(row.state in ("queued", "running") for row in self.rows)
+
+    def text(self) -> str:
+        widths = [max(len(getattr(row, name)) for row in self.rows) for name in ("label", "phase", "state")]
+        lines = [
+            f"{row.label:<{widths[0]}}  {row.phase:<{widths[1]}}  {row.state:<{widths[2]}}  {row.job:<12}  {row.text}"
+            for row in self.rows
+        ]
+        head = f"{self.root}: {self.done} of {counted(self.phases, 'phase')} done"
+        return printable("\n".join([head, "", *(line.rstrip() for line in lines)]))
+
+    def to_json(self) -> dict[str, Any]:
+        rows = [asdict(row) for row in self.rows]
+        return {
+            "run": str(self.root), "done": self.done, "phases": self.phases, "complete": self.complete,
+            "moving": self.moving, "rows": rows,
+        }  # fmt: skip
+
+
+def run_status(run: RunDir) -> RunStatus:
+    """What each phase does, in which job, and what went wrong."""
     phases = _plan(run).phases
     jobs = jobs_of(run)
     queued = launcher_of(profile_of(run)).queue() if jobs else {}
     rows = [_row(run, phase, jobs, queued) for phase in phases]
     if REPORT in jobs:
         job = jobs[REPORT]
-        rows.append(("report", *_report_state(run, job, queued), job))
-    widths = [max(len(row[i]) for row in rows) for i in range(3)]
-    lines = [f"{a:<{widths[0]}}  {b:<{widths[1]}}  {d:<12}  {c}".rstrip() for a, b, c, d in rows]
-    done = sum(run.phase(p.id).status() == "done" for p in phases)
-    return printable("\n".join([f"{run.root}: {done} of {counted(len(phases), 'phase')} done", "", *lines]))
+        state, text = _report_state(run, job, queued)
+        rows.append(StatusRow(REPORT, "", state, job, text))
+    done = sum(run.phase(phase.id).status() == "done" for phase in phases)
+    return RunStatus(run.root, tuple(rows), done, len(phases))
 
 
 def _plan(run: RunDir) -> Plan:
@@ -39,11 +93,10 @@ def _plan(run: RunDir) -> Plan:
     return Plan.load(run.plan)
 
 
-def _row(run: RunDir, phase: Phase, jobs: dict[str, str], queued: dict[str, QueuedJob]) -> tuple[str, str, str, str]:
-    folder = run.phase(phase.id)
+def _row(run: RunDir, phase: Phase, jobs: dict[str, str], queued: dict[str, QueuedJob]) -> StatusRow:
     job = jobs.get(phase.id, "")
-    state, text = _state(folder, queued.get(job), job, phase, run)
-    return phase.id, state, text, job
+    state, text = _state(run.phase(phase.id), queued.get(job), job, phase, run)
+    return StatusRow(phase.label, phase.id, state, job, text)
 
 
 def _state(folder: PhaseDir, queued: QueuedJob | None, job: str, phase: Phase, run: RunDir) -> tuple[str, str]:
@@ -102,12 +155,26 @@ def _report_state(run: RunDir, job: str, queued: dict[str, QueuedJob]) -> tuple[
 
 def run_logs(run: RunDir, phase: str | None, rank: int | None, lines: int) -> str:
     """The last lines of a phase's batch log, or of one rank; without a phase, of everything that runs or failed."""
-    phases = [p.id for p in _plan(run).phases]
-    chosen = [p for p in phases if phase in p] if phase else _interesting(run, phases)
-    if not chosen:
-        raise UserError(f"no phase of {run.root} is called {phase!r}" if phase else "nothing runs and nothing failed")
+    chosen = _chosen(run, phase)
     files = [path for p in chosen for path in _log_files(run, p, rank)]
     return printable("\n".join(f"==> {path} <==\n{_tail(path, lines)}" for path in files))
+
+
+def _chosen(run: RunDir, phase: str | None) -> list[str]:
+    """Ids of the phases whose id or label holds `phase`; None: of what runs or failed. Raises UserError for none."""
+    phases = _plan(run).phases
+    if phase is None:
+        chosen = _interesting(run, [one.id for one in phases])
+    else:
+        chosen = [one.id for one in phases if _is_meant(one, phase)]
+    if not chosen:
+        raise UserError(f"no phase of {run.root} is called {phase!r}" if phase else "nothing runs and nothing failed")
+    return chosen
+
+
+def _is_meant(phase: Phase, words: str) -> bool:
+    """Whether some words of a command name a phase, by its id or by its label."""
+    return words in phase.id or words in phase.label
 
 
 def _interesting(run: RunDir, phases: list[str]) -> list[str]:
@@ -116,6 +183,54 @@ def _interesting(run: RunDir, phases: list[str]) -> list[str]:
     begun = [p for p in phases if run.phase(p).status() not in ("done", "pending")]
     silent = [p for p in phases if p in jobs and run.phase(p).status() == "pending" and _log_files(run, p, None)]
     return [p for p in phases if p in begun or p in silent]
+
+
+def watch_status(run: RunDir, seconds: float) -> RunStatus:
+    """Print the status, look again every so many seconds, and print it where it has changed, until nothing waits or
+    runs. Returns the last one."""
+    shown = ""
+    while True:
+        now = run_status(run)
+        if now.text() != shown:
+            shown = now.text()
+            print((CLEAR if sys.stdout.isatty() else "") + shown, flush=True)
+        if not now.moving:
+            return now
+        time.sleep(seconds)
+
+
+def follow_logs(run: RunDir, phase: str | None, rank: int | None, lines: int, say: Callable[[str], None]) -> None:
+    """Say the last lines of the logs that `run_logs` shows, and what is added to them while anything waits or runs."""
+    chosen = _chosen(run, phase)
+    files = [path for p in chosen for path in _log_files(run, p, rank)]
+    read = {path: path.stat().st_size if path.exists() else 0 for path in files}
+    say(run_logs(run, phase, rank, lines))
+    last = files[-1] if files else None
+    asked = time.monotonic()
+    while True:
+        for path in files:
+            added = _added(path, read)
+            if added:
+                say(printable(added if path == last else f"==> {path} <==\n{added}"))
+                last = path
+        if time.monotonic() - asked > ASK_AGAIN:
+            if not run_status(run).moving:
+                return
+            asked = time.monotonic()
+        time.sleep(LOOK_AGAIN)
+
+
+def _added(path: Path, read: dict[Path, int]) -> str:
+    """Whole lines that a file has beyond what was read; a file that was begun anew is read from its start."""
+    if not path.exists():
+        return ""
+    size = path.stat().st_size
+    start = read[path] if read[path] <= size else 0
+    with open(path, "rb") as file:
+        file.seek(start)
+        whole = file.read(size - start).rpartition(b"\n")[0]
+    read[path] = start + len(whole) + (1 if whole else 0)
+    return whole.decode("utf-8", errors="replace").expandtabs()
 
 
 def _log_files(run: RunDir, phase: str, rank: int | None) -> list[Path]:
@@ -136,7 +251,10 @@ def cancel_jobs(run: RunDir, phase: str | None) -> str:
     recorded = jobs_of(run)
     launcher = launcher_of(profile_of(run))
     queued = launcher.queue() if recorded else {}
-    jobs = {p: j for p, j in recorded.items() if j in queued and (phase is None or phase in p)}
+    meant = {one.id for one in _plan(run).phases if phase is None or _is_meant(one, phase)}
+    if phase is None:
+        meant.add(REPORT)
+    jobs = {p: j for p, j in recorded.items() if j in queued and p in meant}
     if not jobs:
         return "no job of this run is in the queue" + (f" for {phase}" if phase else "")
     # Those that wait go first, so that none of them starts because another ends.

@@ -192,9 +192,9 @@ def setup_text(run: RunDir, profile: Profile) -> str:
 
 def snapshot(run: RunDir) -> Path:
     """A copy of this project's code inside the run: jobs that start tomorrow run what was submitted today."""
-    found = {name: _package(name) for name in ("stilts_ds", "stilts_launcher", "stilts_kernels")}
-    configs = found["stilts_ds"].parent / "ds_configs"  # a checkout; an installed package has them inside
-    sources = [(found[name], name) for name in found] + (
+    packages = {name: _package(name) for name in ("stilts_ds", "stilts_launcher", "stilts_kernels")}
+    configs = packages["stilts_ds"].parent / "ds_configs"  # a checkout; an installed package has them inside
+    sources = [(packages[name], name) for name in packages] + (
         [(configs, "stilts_ds/ds_configs")] if configs.is_dir() else []
     )
     fresh = fresh_folder(run.jobs / "code")

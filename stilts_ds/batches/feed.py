@@ -40,13 +40,13 @@ class Feed:
     def __call__(self, step: int) -> StepData:
         """The data of a 0-based step; the next one's are begun."""
         if self.ahead is not None and self.ahead[0] == step:
-            found = self.ahead[1].result()
+            batches = self.ahead[1].result()
         else:
-            found = self.worker.submit(self.make, step).result()
+            batches = self.worker.submit(self.make, step).result()
         self.ahead = None
         if step + 1 < self.mixture.total_steps:
             self.ahead = step + 1, self.worker.submit(self.make, step + 1)
-        return found
+        return batches
 
     def make(self, step: int) -> StepData:
         items = self.mixture.step(step)

@@ -55,11 +55,11 @@ class Mixture:
             items = self.streams[index].items(np.arange(first, first + self.batch_size))
             return [(self.tasks[index], item) for item in items.tolist()]
         draws = slice(step * self.batch_size, (step + 1) * self.batch_size)
-        drawn, found = self.drawn[draws], np.empty(self.batch_size, np.int64)
+        drawn, numbers = self.drawn[draws], np.empty(self.batch_size, np.int64)
         for index in np.unique(drawn).tolist():
             mine = drawn == index
-            found[mine] = self.streams[index].items(self.ordinal[draws][mine])
-        return [(self.tasks[index], item) for index, item in zip(drawn.tolist(), found.tolist())]
+            numbers[mine] = self.streams[index].items(self.ordinal[draws][mine])
+        return [(self.tasks[index], item) for index, item in zip(drawn.tolist(), numbers.tolist())]
 
     def tokens(self, item_tokens: Mapping[str, np.ndarray]) -> int:
         """Tokens of all steps together, where `item_tokens[task]` [I] are each item's."""
@@ -76,7 +76,7 @@ class Stream:
         self.draws = draws
         self.members: list[np.ndarray | range] = [range(size)]
         if group_of is not None:
-            self.members = [found for g in np.unique(group_of) if len(found := np.flatnonzero(group_of == g))]
+            self.members = [members for g in np.unique(group_of) if len(members := np.flatnonzero(group_of == g))]
         self.group, self.nth = None, None
         if len(self.members) > 1:
             weights = np.array([float(len(m)) for m in self.members]) ** exponent
@@ -91,11 +91,11 @@ class Stream:
         if self.group is None or self.nth is None:
             return self._of_group(0, positions)
         group, nth = self.group[positions], self.nth[positions]
-        found = np.empty(len(positions), np.int64)
+        numbers = np.empty(len(positions), np.int64)
         for one in np.unique(group).tolist():
             mine = group == one
-            found[mine] = self._of_group(one, nth[mine])
-        return found
+            numbers[mine] = self._of_group(one, nth[mine])
+        return numbers
 
     def _of_group(self, group: int, nth: np.ndarray) -> np.ndarray:
         """The nth items of a group's shuffled epochs."""
@@ -220,11 +220,11 @@ def _spread(size: np.ndarray, items: np.ndarray, bins: int, room: int) -> list[n
         parts[index].append(item)
         if len(parts[index]) < room:
             heapq.heappush(queue, (held + tokens, index))
-    found = [np.array(part, np.int64) for part in parts]
+    positions = [np.array(part, np.int64) for part in parts]
     for _ in range(2 * bins):
-        if not _exchange(size, found):
+        if not _exchange(size, positions):
             break
-    return [part[np.argsort(-size[part], kind="stable")] for part in found]
+    return [part[np.argsort(-size[part], kind="stable")] for part in positions]
 
 
 def _exchange(size: np.ndarray, parts: list[np.ndarray]) -> bool:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
+from stilts_ds.augmentation import augmentation_of
 from stilts_ds.config import Recipe, TrainingPart
-from stilts_ds.data.duplicates import Exclusion, Overlap, Overlaps, overlaps, tell
+from stilts_ds.data.duplicates import DuplicateExclusion, Overlap, Overlaps, overlaps, warn_of_overlaps
 from stilts_ds.data.noisy import empty_cells
 from stilts_ds.data.reader import Origin, find_origin
 from stilts_ds.data.split import Split
@@ -16,7 +18,7 @@ from stilts_ds.data.store import Store
 from stilts_ds.errors import UserError
 from stilts_ds.families.registry import family_of
 from stilts_ds.model_files import limits_of
-from stilts_ds.plan import Phase
+from stilts_ds.plan_file import Phase
 from stilts_ds.rows.rows import Rows
 from stilts_ds.rows.tokenizer import Tokenizer
 from stilts_ds.run_dir import hash_json
@@ -39,7 +41,8 @@ class Data:
         self._tasks: dict[str, Task] = {}
         self._labels: dict[str, tuple[str, ...]] = {}
         self._origins: dict[tuple[str, str, str], Origin] = {}
-        self._exclusion = Exclusion(self._scored_whole) if recipe.data.duplicates == "exclude" else None
+        self._computed: dict[str, Any] = {}
+        self._exclusion = DuplicateExclusion(self._scored_whole) if recipe.data.duplicates == "exclude" else None
 
     @property
     def tokenizer(self) -> Tokenizer:
@@ -66,7 +69,8 @@ class Data:
         skip = setting.eval_examples if split == self.dev_split(name) else 0
         limit = self.recipe.data.max_train_examples
         chosen = self.split(task, split, task.train_language, skip, limit, self._draws(task))
-        return dataclasses.replace(chosen, exclusion=self._exclusion)
+        copies = augmentation_of(setting.robust, self.recipe.data.noise)
+        return dataclasses.replace(chosen, exclusion=self._exclusion, augmentation=copies)
 
     def dev(self, name: str, setting: TrainingPart) -> Split:
         """The English dev examples that select a model."""
@@ -109,7 +113,8 @@ class Data:
         found: list[Overlap] = []
         scored = self._scored_here() if phase.train else []
         for name in phase.train:
-            found += overlaps(self.train(name, phase.setting(name)), scored, self.store.folder)
+            clean = dataclasses.replace(self.train(name, phase.setting(name)), augmentation=None)
+            found += overlaps(clean, scored, self.store.folder)
         return Overlaps(found=tuple(found))
 
     def _scored_here(self) -> list[Split]:
@@ -123,6 +128,12 @@ class Data:
             except UserError as problem:
                 log.info("training data are not compared with %s: %s", task.name, problem)
         return splits
+
+    def once(self, name: str, compute: Callable[[], Any]) -> Any:
+        """What `compute` gives, computed when it is asked for by this name for the first time."""
+        if name not in self._computed:
+            self._computed[name] = compute()
+        return self._computed[name]
 
     def origin(self, task: Task, split: str, language: str) -> Origin:
         key = (task.name, split, language)
@@ -212,6 +223,16 @@ class Data:
         dev = self.dev(name, setting).find_rows(setting, noted["fingerprint"])
         return None if train is None or dev is None else (train, dev)
 
+    def used_whole(self, name: str, setting: TrainingPart) -> bool:
+        """Whether the cache has the rows of an earlier version that trained on the whole train split and selected on
+        all dev examples, of which it took the first and not drawn ones."""
+        noted = self.store.noted_tokenizer()
+        if noted is None:
+            return False
+        train = self.train(name, setting).find_rows(setting, noted["fingerprint"])
+        first = dataclasses.replace(self.dev(name, setting), drawn=False).find_rows(setting, noted["fingerprint"])
+        return train is not None and first is not None and len(set(first.example.tolist())) < setting.eval_examples
+
     @property
     def special_tokens(self) -> list[int]:
         """Ids of the special tokens, noted when rows were cached; [] before."""
@@ -291,4 +312,4 @@ def prepare_data(data: Data, phases: Iterable[Phase]) -> None:
             for split in data.evaluations(task):
                 split.family.evaluation_rows(split, setting, data.recipe.evaluation)
     data.store.verify = False
-    tell(told)
+    warn_of_overlaps(told)

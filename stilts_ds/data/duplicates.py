@@ -81,21 +81,21 @@ def overlaps(train: Split, scored: Sequence[Split], folder: Path) -> list[Overla
     except UserError:  # not counted yet, or damaged
         pass
     trained = np.unique(digests_of(train))
-    found = []
+    overlapping = []
     for split in comparable:
         digests = digests_of(split)
         common = int(np.isin(digests, trained).sum())
         if common:
-            found.append(Overlap(train=train.task.name, task=split.task.name, split=split.name,
+            overlapping.append(Overlap(train=train.task.name, task=split.task.name, split=split.name,
                                  language=split.language, examples=common, of=len(digests)))  # fmt: skip
-    write_json(path, Overlaps(found=tuple(found)).model_dump())
-    return found
+    write_json(path, Overlaps(found=tuple(overlapping)).model_dump())
+    return overlapping
 
 
-def tell(found: Sequence[Overlap]) -> None:
+def warn_of_overlaps(overlapping: Sequence[Overlap]) -> None:
     """One warning for each pair of tasks."""
-    for train, task in dict.fromkeys((overlap.train, overlap.task) for overlap in found):
-        some = [overlap for overlap in found if (overlap.train, overlap.task) == (train, task)]
+    for train, task in dict.fromkeys((overlap.train, overlap.task) for overlap in overlapping):
+        some = [overlap for overlap in overlapping if (overlap.train, overlap.task) == (train, task)]
         counts = ", ".join(f"{overlap.language} {overlap.examples} of {overlap.of}" for overlap in some)
         log.warning(
             "training on %s sees examples that %s %s scores (%s); data.duplicates=exclude leaves them out of training",
@@ -103,7 +103,7 @@ def tell(found: Sequence[Overlap]) -> None:
         )  # fmt: skip
 
 
-class Exclusion:
+class DuplicateExclusion:
     """The scored examples that must not be trained on. `key` stands for the files and tasks that they come from."""
 
     def __init__(self, scored: Callable[[], Iterable[Split]]) -> None:

@@ -6,7 +6,6 @@ OUT/xnli@typo-5/noise.json           version, hash and error rates of every file
 
 from __future__ import annotations
 
-import dataclasses
 import shutil
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -61,8 +60,7 @@ def _summary(task: Task, files: dict[str, dict[str, Any]]) -> Iterable[str]:
 
 def _write_language(origin: Origin, folder: Path) -> dict[str, Any]:
     """Write one language's files; returns their hashes and what noise did."""
-    clean = dataclasses.replace(origin, task=dataclasses.replace(origin.task, noise=None))
-    records, tally = origin.with_noise(clean.read())
+    records, tally = origin.with_noise(origin.clean().read())
     local = _writable(origin)
     part = _part(local, origin, folder)
     paths = [path for path in (part.path, part.pivot, part.labels) if path is not None]
@@ -74,11 +72,12 @@ def _write_language(origin: Origin, folder: Path) -> dict[str, Any]:
     return {
         "sha256": {str(path.relative_to(folder)): hash_file(path) for path in paths},
         "examples": len(records),
-        **_rates(tally),
+        **rates(tally),
     }
 
 
-def _rates(tally: Tally) -> dict[str, Any]:
+def rates(tally: Tally) -> dict[str, Any]:
+    """What noise did, for a manifest."""
     touched = tally.words_touched_percent
     return {
         "letters": tally.letters,

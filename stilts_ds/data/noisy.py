@@ -13,7 +13,7 @@ import regex
 from stilts_ds.errors import UserError
 from stilts_ds.families.registry import family_of
 from stilts_ds.noise.kinds import KINDS
-from stilts_ds.noise.noiser import VERSION, Collector, Nowhere, Tally, empty_cell, make_noiser
+from stilts_ds.noise.noiser import VERSION, Collector, Noiser, Nowhere, Recorder, Tally, empty_cell, make_noiser
 from stilts_ds.run_dir import hash_files
 from stilts_ds.sources.noise_lists import list_files, read_keyboard, read_words
 from stilts_ds.sources.source import DataSource
@@ -33,25 +33,46 @@ def noisy_records(
     noise, apply = task.noise, family_of(task).noisy
     if noise is None or apply is None:
         raise ValueError(f"{task.name} has no noise")
-    where = f"{task.base_name} {split} {language}"
     if noise.rate == 0:
         return list(records), Tally()
-    collected = Collector(noise)
-    apply(records, collected, task)
-    words = _words(task, language, lists)
-    noiser = make_noiser(collected, language, where, words, read_keyboard(lists, language))
+    noiser = make_split_noiser(task, split, language, records, lists)
     changed = apply(records, noiser, task)
     tally = noiser.tally
     if not tally.edits:
         raise Nowhere(f"{task.name} {split} {language}: {noise.kind} noise finds nothing to change in these texts")
     log.info(
         "%s %s %s: %d edits, %s",
-        task.name, split, language, tally.edits, told(tally),
+        task.name, split, language, tally.edits, tally_text(tally),
     )  # fmt: skip
     return changed, tally
 
 
-def told(tally: Tally) -> str:
+def make_split_noiser(task: Task, split: str, language: str, records: Sequence[Any], lists: Path | None) -> Noiser:
+    """The noise of a split whose clean records, all of them, are given. Raises Nowhere where it does not apply."""
+    noise, apply = task.noise, family_of(task).noisy
+    if noise is None or apply is None:
+        raise ValueError(f"{task.name} has no noise")
+    collected = Collector(noise)
+    apply(records, collected, task)
+    where = f"{task.base_name} {split} {language}"
+    return make_noiser(collected, language, where, _words(task, language, lists), read_keyboard(lists, language))
+
+
+def noise_effect(
+    task: Task, split: str, language: str, records: Sequence[Any], lists: Path | None
+) -> tuple[Tally, list[tuple[str, str]]]:
+    """What the noise did to the clean records of a split, and each of their texts as it was and as it is."""
+    noise, apply = task.noise, family_of(task).noisy
+    if noise is None or apply is None:
+        raise ValueError(f"{task.name} has no noise")
+    if noise.rate == 0:
+        return Tally(), []
+    recorder = Recorder(make_split_noiser(task, split, language, records, lists))
+    apply(records, recorder, task)
+    return recorder.noiser.tally, recorder.texts
+
+
+def tally_text(tally: Tally) -> str:
     """The realised rate, and the share of the words that it touched where there are words."""
     rate = f"{tally.edits_per_100_letters:.2f} in 100 letters"
     touched = tally.words_touched_percent

@@ -134,6 +134,10 @@ class Origin:
         """All records of the split with the task's noise, and what it did to them."""
         return noisy_records(self.task, self.split, self.language, list(records), self.noise)
 
+    def clean(self) -> Origin:
+        """The same split without noise."""
+        return dataclasses.replace(self, task=dataclasses.replace(self.task, noise=None))
+
     def draw(
         self, skip: int, limit: int | None, tally: Counter[str] | None = None, exclusion: Exclusion | None = None
     ) -> Iterator[Record]:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from stilts_ds.augmentation import Augmentation
 from stilts_ds.config import TrainingPart
 from stilts_ds.data.cache import cached_rows, find_rows
+from stilts_ds.data.noisy import noisy_records
 from stilts_ds.data.reader import Exclusion, Origin
 from stilts_ds.data.store import KEPT_BYTES, Records, Store
 from stilts_ds.errors import UserError
@@ -29,7 +32,7 @@ class Split:
     """What `task` reads as its split `name` in `language`: `limit` records (None: all) after `skip` others.
 
     They are the first ones of the files or, if `drawn`, drawn from them (see stilts_ds.sources.draw). Records that
-    `exclusion` names are left out before.
+    `exclusion` names are left out before. Token rows are made of the copies that `augmentation` asks for.
 
     `labels` is the label list of the task's head, in index order: open tag sets and languages of text filled in.
     """
@@ -44,6 +47,7 @@ class Split:
     limit: int | None = None
     drawn: bool = False
     exclusion: Exclusion | None = field(default=None, compare=False, repr=False)
+    augmentation: Augmentation | None = None
 
     @property
     def family(self) -> Family:
@@ -94,7 +98,7 @@ class Split:
             # Evaluation asks for the same records again, to decode. Training does not, and its splits may be large.
             streams = self.name == "train" or self._bytes() > KEPT_BYTES
             records = self.stream(tally) if streams else self.records(tally)
-            rows = self.family.encode(records, self.store.tokenizer, self.labels, setting, folder)
+            rows = self.family.encode(self.copied(records), self.store.tokenizer, self.labels, setting, folder)
             rows.tally.update(tally)
             if not len(rows):
                 raise UserError(f"{self.title} has no examples")
@@ -103,6 +107,18 @@ class Split:
         rows = cached_rows(self.store.folder, key, build, self.store.verify)
         self.store.log_once(self.title, rows)
         return rows
+
+    def copied(self, records: Iterable[Any]) -> Iterable[Any]:
+        """The records in their noisy copies, after themselves where these stay."""
+        made = self.augmentation
+        if made is None:
+            return records
+        clean = list(records)
+        copies = [
+            noisy_records(made.noisy(self.task, number), self.name, self.language, clean, made.lists)[0]
+            for number in range(1, made.copies + 1)
+        ]
+        return chain(clean if made.keeps_clean else (), *copies)
 
     def rows_of(self, records: Sequence[Any], content: Any, setting: TrainingPart) -> Rows:
         """Rows of some of its records' parts (the sides of a bitext), found again by what stands in them."""
@@ -130,6 +146,7 @@ class Split:
             "files": self.hash,
             **({"drawn": DRAW} if self._is_drawn else {}),
             **({"without": self.exclusion.key} if self.exclusion is not None else {}),
+            **({"copies": self.augmentation.key(self.language)} if self.augmentation is not None else {}),
         }
 
 

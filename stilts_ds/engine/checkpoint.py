@@ -151,13 +151,13 @@ def require_space(folder: Path, needed: int) -> None:
 
 def _owned_tensors(engine: Any, world: World) -> dict[str, torch.Tensor]:
     """This rank's share, in host memory: every W-th parameter whole. Gathering is a collective."""
-    found: dict[str, torch.Tensor] = {}
+    tensors: dict[str, torch.Tensor] = {}
     zero_state.link_moments(engine)
     for index, (name, parameter) in enumerate(engine.module.named_parameters()):
         values = zero_state.whole_state(engine, parameter, (WEIGHT, *MOMENTS))
         if index % world.size == world.rank:
-            found |= {f"{kind}/{name}": value.to("cpu", torch.float32, copy=True) for kind, value in values.items()}
-    return found
+            tensors |= {f"{kind}/{name}": value.to("cpu", torch.float32, copy=True) for kind, value in values.items()}
+    return tensors
 
 
 def write_shard(target: Path, rank: int, tensors: dict[str, torch.Tensor]) -> None:
@@ -219,8 +219,8 @@ def tags_in(folder: Path) -> list[Path]:
 
 
 def _numbered(folder: Path, kind: str) -> list[Path]:
-    found = [path for path in folder.glob(f"{kind}-*") if path.name.removeprefix(f"{kind}-").isdecimal()]
-    return sorted(found, key=_step)
+    numbered = [path for path in folder.glob(f"{kind}-*") if path.name.removeprefix(f"{kind}-").isdecimal()]
+    return sorted(numbered, key=_step)
 
 
 def _step(path: Path) -> int:
@@ -379,9 +379,9 @@ def find(folder: Path, world: World) -> Checkpoint | None:
     error: BaseException | None = None
     if world.first:
         try:
-            found = newest(folder)
-            chosen = None if found is None else found.name
-            remove_lost(folder, found)
+            latest = newest(folder)
+            chosen = None if latest is None else latest.name
+            remove_lost(folder, latest)
         except UserError as problem:
             error = problem
     world.agree(error, "choosing a checkpoint")

@@ -48,7 +48,7 @@ class ChanceWatch:
 
     def stuck(self) -> list[str]:
         """A sentence for each task that is at chance over its last 50 steps; each task is told once."""
-        found = []
+        stuck_heads = []
         for name, chance in sorted(self.chance.items()):
             recent = self.recent[name]
             if len(recent) < WINDOW or name in self.told:
@@ -56,8 +56,8 @@ class ChanceWatch:
             mean = sum(recent) / len(recent)
             if mean > LEARNED * chance:
                 self.told.add(name)
-                found.append(
+                stuck_heads.append(
                     f"{name} is at chance: mean loss {mean:.3f} over its last {WINDOW} steps, guessing gives "
                     f"{chance:.3f}; look at its examples, learning_rate and the number of steps"
                 )
-        return found
+        return stuck_heads

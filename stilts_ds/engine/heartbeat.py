@@ -2,7 +2,8 @@
 
 Collectives of a training step time out by themselves. Elsewhere ranks may wait for hours, while rank 0 reads or mines,
 and a rank that was stopped, swapped out or lost with its machine would not be missed. A thread beats for it: it stands
-still when its process does, and not when its work takes long.
+still when its process does, and not when its work takes long. A single call that holds the interpreter's lock silences
+it, too; so a silent rank's process is asked whether it lives (engine/pulse.py) before it is given up.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Protocol
 
-from stilts_ds.engine import stacks
+from stilts_ds.engine import pulse, stacks
 
 log = logging.getLogger(__name__)
 BEAT_SECONDS = 0.5
@@ -41,6 +42,7 @@ class Silence:
     def __init__(self, others: Sequence[int]) -> None:
         self.last: dict[int, bytes] = dict.fromkeys(others, b"")
         self.seconds = dict.fromkeys(others, 0.0)
+        self.places: dict[int, str] = {}  # where the process of each rank that was heard once answers
 
     def pass_time(self, seconds: float) -> None:
         for rank in self.seconds:
@@ -50,48 +52,91 @@ class Silence:
         if beat != self.last[rank]:
             self.last[rank], self.seconds[rank] = beat, 0.0
 
+    def answered(self, rank: int) -> None:
+        """It has not beaten, but its process lives."""
+        self.seconds[rank] = 0.0
+
     def missing(self, limit: float) -> list[int]:
         return [rank for rank, seconds in self.seconds.items() if seconds > limit]
 
 
+class Questions:
+    """Asks silent ranks whether their processes live, each in a thread, which stays as long as there is no answer."""
+
+    def __init__(self, silence: Silence) -> None:
+        self.silence = silence
+        self.threads: dict[int, threading.Thread] = {}
+        self.told: set[int] = set()
+
+    def ask(self, rank: int) -> None:
+        """Ask a rank, unless it was never heard or owes an answer."""
+        before = self.threads.get(rank)
+        if rank not in self.silence.places or (before is not None and before.is_alive()):
+            return
+        self.threads[rank] = threading.Thread(target=self._ask, args=(rank,), daemon=True, name=f"ask rank {rank}")
+        self.threads[rank].start()
+
+    def _ask(self, rank: int) -> None:
+        if not pulse.answers(self.silence.places[rank]):
+            return
+        self.silence.answered(rank)
+        if rank not in self.told:  # once: it may go on for an hour
+            self.told.add(rank)
+            log.warning(
+                "rank %d is silent, but its process lives: one call holds its interpreter; it is waited for", rank
+            )
+
+
 @contextmanager
-def watched(store: Beats, rank: int, size: int, limit: float) -> Iterator[None]:
-    """Beat for this rank, and end this process when one that it watches has been silent for `limit` seconds: rank 0
-    watches all, the others rank 0, which keeps the store."""
+def watched(store: Beats, rank: int, size: int, limit: float, here: str) -> Iterator[None]:
+    """Beat for this rank, and end this process when one that it watches has been silent for `limit` seconds and does
+    not answer either: rank 0 watches all, the others rank 0. `here` is this rank's address for the others."""
+    if size == 1:
+        yield
+        return
     others = range(1, size) if rank == 0 else [0]
     silence, over = Silence(others), threading.Event()
+    place, keeper = pulse.answering(here)
     threads = [
-        threading.Thread(target=_beat, args=(store, rank, silence, over), daemon=True, name="heartbeat"),
+        threading.Thread(target=_beat, args=(store, rank, place, silence, over), daemon=True, name="heartbeat"),
         threading.Thread(target=_watch, args=(silence, limit, over, _leave), daemon=True, name="watch"),
     ]
-    for thread in threads if size > 1 else []:
+    for thread in threads:
         thread.start()
     try:
         yield
     finally:
         over.set()
+        del keeper
 
 
-def _beat(store: Beats, rank: int, silence: Silence, over: threading.Event) -> None:
+def _beat(store: Beats, rank: int, place: str, silence: Silence, over: threading.Event) -> None:
     """Tell and hear. Where the store's keeper is frozen, these calls do not come back, and `_watch` counts."""
-    number = 0
+    number, reached = 0, False
     while not over.wait(BEAT_SECONDS):
         number += 1
         try:
+            if not reached:
+                store.set(f"pulse/{rank}", place)
+                reached = True
             store.set(f"beat/{rank}", str(number))
             for other in silence.last:
                 if store.check([f"beat/{other}"]):  # a beat that was never laid down would be waited for
+                    if other not in silence.places:
+                        silence.places[other] = store.get(f"pulse/{other}").decode()
                     silence.hear(other, store.get(f"beat/{other}"))
         except RuntimeError:  # the store is gone, and rank 0 with it; where that is no end, its silence tells
             time.sleep(BEAT_SECONDS)
 
 
 def _watch(silence: Silence, limit: float, over: threading.Event, leave: Callable[[list[int], float], None]) -> None:
-    before = time.monotonic()
+    before, questions = time.monotonic(), Questions(silence)
     while not over.wait(BEAT_SECONDS):
         now = time.monotonic()
         silence.pass_time(now - before)
         before = now
+        for rank in silence.missing(limit / 2):  # so that the other half is left for the answer
+            questions.ask(rank)
         if missing := silence.missing(limit):
             leave(missing, limit)
             return

@@ -15,11 +15,11 @@ def train(setup: TrainingSetup) -> Progress:
 
     Raises Stopped after saving when a signal asked for it; UserError when losses or gradients stay non-finite.
     """
-    found = checkpoint.find(setup.folder.checkpoints, setup.world)
-    if found is not None:
-        found.weights_into(setup.model)  # before the engine shards it, and casts it with lower precision
+    saved = checkpoint.find(setup.folder.checkpoints, setup.world)
+    if saved is not None:
+        saved.weights_into(setup.model)  # before the engine shards it, and casts it with lower precision
     trainer = Trainer(setup)
-    progress = trainer.resume(found)
+    progress = trainer.resume(saved)
     total = trainer.mixture.total_steps
     try:
         trainer.select_if_due(progress)  # a stop may have come while dev was being evaluated

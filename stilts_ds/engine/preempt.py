@@ -30,9 +30,9 @@ class Stopped(Exception):
 
 def install_handlers() -> None:
     for number in (signal.SIGUSR1, signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, _note)
+        signal.signal(number, _on_signal)
     if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # started with nohup, a run outlives its terminal
-        signal.signal(signal.SIGHUP, _note)
+        signal.signal(signal.SIGHUP, _on_signal)
 
 
 def die_with(launcher: int) -> None:
@@ -43,26 +43,26 @@ def die_with(launcher: int) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
 
-def _note(number: int, frame: FrameType | None) -> None:
+def _on_signal(number: int, frame: FrameType | None) -> None:
     _received.append(signal.Signals(number).name)
 
 
 def stop_if_requested(world: World) -> None:
     """Raise Stopped on every rank if any of them was asked to stop (a collective)."""
-    _raise_first(world.all_gather(_asked()))
+    _raise_first(world.all_gather(_requested()))
 
 
 def stop_this_rank_if_requested() -> None:
     """Raise Stopped on this rank where it was asked to stop, for work in which no rank waits for another."""
-    _raise_first([_asked()])
+    _raise_first([_requested()])
 
 
 def stop_or_save(world: World, overdue: bool) -> bool:
     """Between two training steps: raise Stopped on every rank if any was asked to stop; otherwise return whether rank 0
     finds a checkpoint overdue. Clocks differ, so only rank 0's counts. One collective for both questions."""
-    found = world.all_gather((_asked(), overdue), prompt=True)
-    _raise_first([name for name, _ in found])
-    return found[0][1]
+    answers = world.all_gather((_requested(), overdue), prompt=True)
+    _raise_first([name for name, _ in answers])
+    return answers[0][1]
 
 
 def _raise_first(names: list[str | None]) -> None:
@@ -71,7 +71,7 @@ def _raise_first(names: list[str | None]) -> None:
             raise Stopped(name)
 
 
-def _asked() -> str | None:
+def _requested() -> str | None:
     if _received:
         return _received[0]
     return "SIGUSR1" if time.time() > float(os.environ.get("STILTS_STOP_AT", "inf")) else None

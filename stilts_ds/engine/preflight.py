@@ -96,7 +96,7 @@ def _gpu_identity(device: torch.device) -> str:
     return str(getattr(torch.cuda.get_device_properties(device), "uuid", ""))
 
 
-def _shared_gpu(facts: list[dict[str, Any]]) -> str | None:
+def shared_gpu(facts: list[dict[str, Any]]) -> str | None:
     """Which two ranks work on one GPU, or None."""
     seen: dict[tuple[str, str], int] = {}
     for rank, fact in enumerate(facts):
@@ -141,7 +141,7 @@ def _problem(facts: list[dict[str, Any]], folder: Path, needed_bytes: int) -> st
                 )
         if fact["sum"] != size * (size + 1) / 2:
             return f"{where}: an all-reduce gave {fact['sum']} in place of {size * (size + 1) / 2}; check its network"
-    if shared := _shared_gpu(facts):
+    if shared := shared_gpu(facts):
         return shared
     if first["free"] < needed_bytes:
         return (

@@ -45,7 +45,7 @@ def run_as_rank(run: RunDir, logs: Path, work: Callable[[World], None]) -> int:
     except UserError as problem:
         if rank == 0:
             print(f"error: {problem}", file=sys.stderr, flush=True)
-            _note_refusal(run, problem)
+            _save_refusal(run, problem)
         else:  # it may concern this rank's machine alone
             log.error("error: %s", problem)
         return USER_ERROR
@@ -56,7 +56,7 @@ def run_as_rank(run: RunDir, logs: Path, work: Callable[[World], None]) -> int:
     return DONE
 
 
-def _note_refusal(run: RunDir, problem: UserError) -> None:
+def _save_refusal(run: RunDir, problem: UserError) -> None:
     """Leave in the status of a job's phase why it did not begin: the job would start its ranks again for nothing."""
     phase = os.environ.get(HELD_BY_JOB)
     if phase is None:

@@ -21,6 +21,7 @@ from stilts_ds.engine.stopwatch import Speed, Stopwatch, profiler
 from stilts_ds.engine.training_setup import TrainingSetup
 from stilts_ds.errors import UserError, counted
 from stilts_ds.monitor import Monitor, memory_gib
+from stilts_ds.robust import passes_of
 from stilts_ds.rows.batch import Batch
 
 log = logging.getLogger(__name__)
@@ -45,6 +46,7 @@ class Statistics:
 
     def __init__(self, setup: TrainingSetup, total_steps: int) -> None:
         self.setup, self.total_steps = setup, total_steps
+        self.passes = passes_of(setup.setting.robust)
         self.watch = Stopwatch(setup.world.device)
         operations = setup.model.backbone.operations()
         self.speed = Speed(operations, setup.world.device, setup.engine_part.dtype, setup.world.size)
@@ -90,12 +92,13 @@ class Statistics:
             self.profiler.step()
 
     def _tokens(self, batch: Batch, examples: int) -> tuple[int, int, int]:
-        """Real tokens, tokens that the encoder computes, and the sum of the rows' squared lengths."""
+        """Real tokens, tokens that the encoder computes, and the sum of the rows' squared lengths; of all passes."""
         if not examples:  # a row of special tokens stands in, so that all ranks run the encoder alike
             return 0, 0, 0
         real = len(batch.input_ids)
         computed = real if self.setup.model.packs else batch.padded_tokens
-        return real, computed, sum(length * length for length in batch.lengths)
+        squares = sum(length * length for length in batch.lengths)
+        return real * self.passes, computed * self.passes, squares * self.passes
 
     # --- the flush ---------------------------------------------------------------------------------------------------
 

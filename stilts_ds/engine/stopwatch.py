@@ -46,10 +46,10 @@ class Stopwatch:
             torch.cuda.synchronize(self.device)
         for part, first, last in self.events:
             self.seconds[part] += first.elapsed_time(last) / 1000
-        found = {part: self.seconds[part] for part in PARTS}
+        seconds = {part: self.seconds[part] for part in PARTS}
         self.seconds.clear()
         self.events.clear()
-        return found
+        return seconds
 
 
 def _event() -> Any:
@@ -126,9 +126,9 @@ def profiler(path: Path, device: torch.device) -> Any:
     trace for chrome://tracing or Perfetto, to `path`."""
     from torch.profiler import ProfilerActivity, profile, schedule
 
-    def write(found: Any) -> None:
+    def write(trace: Any) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        found.export_chrome_trace(str(path))
+        trace.export_chrome_trace(str(path))
 
     activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if device.type == "cuda" else [])]
     return profile(activities=activities, schedule=schedule(wait=1, warmup=1, active=3, repeat=1), on_trace_ready=write)

@@ -31,8 +31,8 @@ class Streams:
         self.others: list[Any] = []
         if not self.accelerator.is_synchronized_device():
             holders = (engine.optimizer, getattr(engine.optimizer, "parameter_offload", None))
-            found = [value for holder in holders if holder is not None for value in vars(holder).values()]
-            self.others = list({id(v): v for v in found if isinstance(v, self.accelerator.Stream)}.values())
+            values = [value for holder in holders if holder is not None for value in vars(holder).values()]
+            self.others = list({id(v): v for v in values if isinstance(v, self.accelerator.Stream)}.values())
         zero = engine.config.get("zero_optimization", {})
         if zero.get("stage") and not self.others and not self.accelerator.is_synchronized_device():
             log.warning(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
 from dataclasses import asdict
 
 import numpy as np
@@ -30,7 +31,9 @@ from stilts_ds.engine.zero import (
 from stilts_ds.engine.zero_state import full_parameters
 from stilts_ds.errors import counted
 from stilts_ds.families.registry import pool_size
+from stilts_ds.model.disturb import ascended, first_disturbance
 from stilts_ds.model.vocabulary import widen
+from stilts_ds.robust import AdversarialSteps, passes_of
 from stilts_ds.rows.batch import Batch
 
 log = logging.getLogger(__name__)
@@ -50,18 +53,21 @@ class Trainer:
         world = setup.world
         self.feed = Feed(self.mixture, collate, self.micro_batches, world.rank, world.size, setup.model.packs)
         self.statistics = Statistics(setup, self.mixture.total_steps)
-        self.engine = build_engine(setup.model, setup.engine_part, setup.setting, setup.world, self.micro_batches)
+        self.passes = passes_of(setup.setting.robust)
+        # Every pass over a micro-batch adds to the gradients of one update, as a micro-batch of its own would.
+        accumulated = self.micro_batches * self.passes
+        self.engine = build_engine(setup.model, setup.engine_part, setup.setting, setup.world, accumulated)
         self.streams = Streams(self.engine)
         self.saver = checkpoint.Saver(setup.folder.checkpoints, setup.world, setup.setting.save_total_limit)
 
-    def resume(self, found: checkpoint.Checkpoint | None) -> Progress:
+    def resume(self, saved: checkpoint.Checkpoint | None) -> Progress:
         """The progress of a checkpoint, or of a phase that begins; the engine's moments and the curves follow it."""
         progress = Progress()
-        if found is not None:
-            found.optimizer_into(self.engine)
+        if saved is not None:
+            saved.optimizer_into(self.engine)
             if self.setup.world.first:
-                found.warn_of_masks(self.setup.model)
-            progress = Progress(**found.manifest["state"])
+                saved.warn_of_masks(self.setup.model)
+            progress = Progress(**saved.manifest["state"])
             self.saver.last_step = progress.step
         self.statistics.start(progress)
         if self.setup.world.first:
@@ -92,27 +98,47 @@ class Trainer:
         self.statistics.add(step, rate, sums, norm, data.batches, data.items)
 
     def _forward_backward(self, batches: list[tuple[Batch, int]]) -> torch.Tensor:
-        """Run this rank's micro-batches; returns the loss, then loss sums by task and target counts by task."""
-        world, device, watch = self.setup.world, self.setup.world.device, self.statistics.watch
+        """Run this rank's micro-batches; returns the loss, then loss sums by task and target counts by task. Of several
+        passes, the mean."""
+        device = self.setup.world.device
         totals = torch.zeros(1 + 2 * len(self.setup.tasks), device=device)
         self.engine.train()
         for batch, _ in batches:
-            expect_progress(self.setup.engine_part.collective_timeout)
-            try:
-                with watch("forward"):
-                    loss, sums, counts = self.engine(batch.to(device))
-                with watch("backward"):
-                    # DeepSpeed averages gradients over ranks; the loss is a sum over them.
-                    self.engine.backward(loss * world.size, scale_wrt_gas=False)
-            except RuntimeError as problem:
-                if explained := explain_memory(problem, batch, self.setup.setting):
-                    raise explained from problem
-                raise
-            totals += torch.cat([loss.detach()[None], sums, counts])
-            if self.setup.engine_part.zero_stage > 0 or not self.engine.is_gradient_accumulation_boundary():
-                with watch("update"):
-                    self._advance()
+            for disturbed in self._disturbed(batch.to(device)):
+                totals += self._pass(disturbed) / self.passes
         return totals
+
+    def _disturbed(self, batch: Batch) -> Iterator[Batch]:
+        """A micro-batch once for each pass. In robust training each has a disturbance of the word embeddings, which
+        follows the gradient that the pass before has left."""
+        robust = self.setup.setting.robust
+        delta = first_disturbance(robust, batch, self.setup.model.backbone.embedding_width)
+        for number in range(1, self.passes + 1):
+            if delta is not None:
+                batch.disturbance = delta.requires_grad_(number < self.passes)
+            yield batch
+            if number < self.passes:
+                assert isinstance(robust, AdversarialSteps) and delta is not None and delta.grad is not None
+                delta = ascended(delta.detach(), delta.grad, batch, robust.step_size, robust.radius)
+
+    def _pass(self, batch: Batch) -> torch.Tensor:
+        """One pass over a micro-batch, forward and backward; returns what `_forward_backward` sums up."""
+        world, watch = self.setup.world, self.statistics.watch
+        expect_progress(self.setup.engine_part.collective_timeout)
+        try:
+            with watch("forward"):
+                loss, sums, counts = self.engine(batch)
+            with watch("backward"):
+                # DeepSpeed averages gradients over ranks; the loss is a sum over them, and a mean over the passes.
+                self.engine.backward(loss / self.passes * world.size, scale_wrt_gas=False)
+        except RuntimeError as problem:
+            if explained := explain_memory(problem, batch, self.setup.setting):
+                raise explained from problem
+            raise
+        if self.setup.engine_part.zero_stage > 0 or not self.engine.is_gradient_accumulation_boundary():
+            with watch("update"):
+                self._advance()
+        return torch.cat([loss.detach()[None], sums, counts])
 
     def _advance(self) -> None:
         """DeepSpeed's step(): counts a micro-batch; at the last one it updates the weights."""

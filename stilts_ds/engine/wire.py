@@ -19,7 +19,7 @@ def to_bytes(value: Any) -> bytes:
     """The message that says `value`. Raises TypeError for what is neither plain (None, booleans, numbers, text), an
     array of numbers, nor a list, tuple or dict of such."""
     arrays: list[bytes] = []
-    head = json.dumps(_told(value, arrays)).encode()
+    head = json.dumps(_encode(value, arrays)).encode()
     return b"".join([len(head).to_bytes(8, "little"), head, *arrays])
 
 
@@ -27,7 +27,7 @@ def from_bytes(message: bytes) -> Any:
     """The value that `message` says. Raises ValueError where it says none."""
     start = 8 + int.from_bytes(message[:8], "little")
     try:
-        value, end = _heard(json.loads(message[8:start]), message, start)
+        value, end = _decode(json.loads(message[8:start]), message, start)
     except (KeyError, TypeError, RecursionError, AttributeError) as error:
         raise ValueError(f"a rank sent what is no message ({error})") from error
     if end != len(message):
@@ -35,7 +35,7 @@ def from_bytes(message: bytes) -> Any:
     return value
 
 
-def _told(value: Any, arrays: list[bytes]) -> Any:
+def _encode(value: Any, arrays: list[bytes]) -> Any:
     if isinstance(value, np.generic):
         value = value.item()
     if value is None or isinstance(value, (bool, int, float, str)):
@@ -44,22 +44,22 @@ def _told(value: Any, arrays: list[bytes]) -> Any:
         arrays.append(np.ascontiguousarray(value).tobytes())
         return {"array": [value.dtype.str, list(value.shape)]}
     if isinstance(value, list):
-        return [_told(one, arrays) for one in value]
+        return [_encode(one, arrays) for one in value]
     if isinstance(value, tuple):
-        return {"tuple": [_told(one, arrays) for one in value]}
+        return {"tuple": [_encode(one, arrays) for one in value]}
     if isinstance(value, dict):
-        return {"dict": [[_told(key, arrays), _told(one, arrays)] for key, one in value.items()]}
+        return {"dict": [[_encode(key, arrays), _encode(one, arrays)] for key, one in value.items()]}
     raise TypeError(f"ranks exchange plain values and arrays of numbers, not {type(value).__name__}")
 
 
-def _heard(told: Any, message: bytes, at: int) -> tuple[Any, int]:
+def _decode(told: Any, message: bytes, at: int) -> tuple[Any, int]:
     """The value, and where the next array begins."""
     if isinstance(told, list):
-        found = []
+        rebuilt = []
         for one in told:
-            value, at = _heard(one, message, at)
-            found.append(value)
-        return found, at
+            value, at = _decode(one, message, at)
+            rebuilt.append(value)
+        return rebuilt, at
     if not isinstance(told, dict):
         return told, at
     [(kind, content)] = told.items()
@@ -69,5 +69,5 @@ def _heard(told: Any, message: bytes, at: int) -> tuple[Any, int]:
             raise ValueError("a rank sent an array that holds no numbers")
         array = np.frombuffer(message, dtype, int(np.prod(shape, dtype=np.int64)), at).reshape(shape).copy()
         return array, at + array.nbytes
-    values, at = _heard(content, message, at)
+    values, at = _decode(content, message, at)
     return (tuple(values) if kind == "tuple" else {key: value for key, value in values}), at

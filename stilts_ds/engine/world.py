@@ -22,7 +22,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from stilts_ds.engine import heartbeat, wire
+from stilts_ds.engine import heartbeat, pulse, wire
 from stilts_ds.errors import UserError
 
 if not torch.cuda.is_available():
@@ -68,7 +68,7 @@ class World:
         mine, lengths = _measured(value, self.size, self.objects)
         found = [torch.empty_like(mine) for _ in range(self.size)] if self.first else None
         dist.gather(mine, found, dst=0, group=self.objects)
-        return _heard(found or [], lengths)
+        return _decode_all(found or [], lengths)
 
     def broadcast(self, value: Any) -> Any:
         """Rank 0's value, on every rank."""
@@ -89,7 +89,7 @@ class World:
         mine, lengths = _measured(value, self.size, group)
         found = [torch.empty_like(mine) for _ in range(self.size)]
         dist.all_gather(found, mine, group=group)
-        return _heard(found, lengths)
+        return _decode_all(found, lengths)
 
     def on_rank_0(self, work: Callable[[], None] | None) -> None:
         """Do `work` on rank 0 while the others wait; its UserError ends all of them alike."""
@@ -138,7 +138,7 @@ def _measured(value: Any, size: int, group: Any) -> tuple[torch.Tensor, list[int
     return torch.nn.functional.pad(message, (0, max(found) - len(message))), found
 
 
-def _heard(messages: list[torch.Tensor], lengths: list[int]) -> list[Any]:
+def _decode_all(messages: list[torch.Tensor], lengths: list[int]) -> list[Any]:
     return [wire.from_bytes(one[:length].numpy().tobytes()) for one, length in zip(messages, lengths)]
 
 
@@ -178,7 +178,8 @@ def joined(token: str, timeout_seconds: int) -> Iterator[World]:
         objects = dist.new_group(backend="gloo", timeout=max(timeout, PATIENCE))
         prompt = dist.new_group(backend="gloo", timeout=timeout)
         world = World(dist.get_rank(), int(os.environ["LOCAL_RANK"]), dist.get_world_size(), device, objects, prompt)
-        with heartbeat.watched(beats, rank, size, timeout_seconds):
+        here = pulse.here(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]))
+        with heartbeat.watched(beats, rank, size, timeout_seconds, here):
             yield world
     finally:
         # Leaving without this ends in SIGABRT now and then, and a job that finished would count as failed.

@@ -122,10 +122,10 @@ def call_off_bad_steps(engine: Any, part: EnginePart) -> None:
         )
     place = "cpu" if part.offload_optimizer else engine.device  # where Adam works
 
-    def look(adam: torch.optim.Optimizer, *_: Any) -> None:
+    def check_step(adam: torch.optim.Optimizer, *_: Any) -> None:
         call_off_unless_finite(adam, engine.optimizer._global_grad_norm.to(place))
 
-    adam_of(engine).register_step_pre_hook(look)
+    adam_of(engine).register_step_pre_hook(check_step)
     for stage in (stage_1_and_2, stage3):
         stage.is_invalid_grad_norm = LOOKS_AT_NORM if part.dtype == "fp16" else lambda norm: False
 

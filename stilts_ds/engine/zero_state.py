@@ -39,7 +39,7 @@ def whole_state(engine: Any, parameter: nn.Parameter, kinds: Iterable[str]) -> d
 
     Before the first step of an optimiser there are no moments: they are left out.
     """
-    found = {}
+    whole = {}
     for kind in kinds:
         if is_whole(engine):
             state = engine.optimizer.state.get(parameter, {"step": 0})  # also 0 where all steps were skipped
@@ -49,8 +49,8 @@ def whole_state(engine: Any, parameter: nn.Parameter, kinds: Iterable[str]) -> d
         else:
             value = safe_get_full_optimizer_state(parameter, kind) if _optimizer_steps(engine) else None
         if value is not None:
-            found[kind] = value.detach().view(getattr(parameter, "ds_shape", parameter.shape))
-    return found
+            whole[kind] = value.detach().view(getattr(parameter, "ds_shape", parameter.shape))
+    return whole
 
 
 def set_whole_state(engine: Any, parameter: nn.Parameter, kind: str, value: torch.Tensor) -> None:

@@ -13,6 +13,7 @@ import numpy as np
 
 from stilts_ds.data.split import Split
 from stilts_ds.errors import UserError
+from stilts_ds.evaluate.seen import Training
 from stilts_ds.rows.tokenizer import Tokenizer
 from stilts_ds.run_dir import read_json, write_json
 
@@ -25,16 +26,17 @@ def attributes_file(labels: Path) -> Path:
     return labels.with_suffix(".attributes.json")
 
 
-def write_attributes(labels: Path, split: Split, tokenizer: Tokenizer) -> None:
-    """Write what the family tells of each example and what the tokenizer makes of its texts; nothing for families
-    whose examples are no texts of their own (bitext)."""
+def write_attributes(labels: Path, split: Split, tokenizer: Tokenizer, training: Training | None = None) -> None:
+    """Write what the family tells of each example, what the tokenizer makes of its texts, and what of it was in the
+    target's `training`; nothing for families whose examples are no texts of their own (bitext)."""
     family = split.family
     if family.attributes is None or family.texts is None:
         return
     records = split.records()
     found = family.attributes(records)
     texts = ["".join(family.texts(record)) for record in records]
-    write_json(attributes_file(labels), {**found, **_of_pieces(texts, tokenizer)})
+    met = {} if training is None else training.attributes(family, records)
+    write_json(attributes_file(labels), {**found, **_of_pieces(texts, tokenizer), **met})
 
 
 def _of_pieces(texts: Sequence[str], tokenizer: Tokenizer) -> dict[str, list[float]]:

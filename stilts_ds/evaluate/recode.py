@@ -10,12 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from math import comb
+from fractions import Fraction
 
 import numpy as np
 from numpy.typing import NDArray
 
 from stilts_ds.errors import UserError, counted
+from stilts_ds.execute.passk import pass_at_k
 
 Bools = NDArray[np.bool_]
 
@@ -57,5 +58,5 @@ def robustness(nominal: Bools, perturbed: Bools, k: int) -> Robustness:
 
 def at_k(counts: Iterable[int], samples: int, k: int) -> float:
     """The mean chance that at least one of k of the samples is among those counted (Chen et al. 2021, pass@k)."""
-    chances = [1 - comb(samples - int(count), k) / comb(samples, k) for count in counts]
-    return sum(chances) / len(chances)
+    chances = [pass_at_k(samples, int(count), k) for count in counts]
+    return float(sum(chances, Fraction()) / len(chances))

@@ -9,7 +9,7 @@ from typing import Any
 from stilts_ds.config import Recipe
 from stilts_ds.data.data import Data
 from stilts_ds.errors import UserError, counted
-from stilts_ds.evaluate.choose import Choice, choose_best, choose_condition, choose_seed
+from stilts_ds.evaluate.choose import ChosenPhase, choose_best, choose_condition, choose_seed
 from stilts_ds.evaluate.submission import (
     describe_files,
     manifest_path,
@@ -77,13 +77,13 @@ def _check_recipe(recipe: Recipe) -> None:
         )
 
 
-def _line(name: str, choice: Choice) -> str:
+def _line(name: str, choice: ChosenPhase) -> str:
     seed = "any seed" if choice.seed is None else f"seed {choice.seed}"
     dev = "" if choice.dev_score is None else f", English dev {choice.dev_score:.1f}"
     return f"{name}: condition {choice.condition}, {seed}{dev} ({choice.chosen_by})"
 
 
-def _described(choice: Choice, output: Path, task: Task, files: Mapping[str, Any]) -> dict[str, Any]:
+def _described(choice: ChosenPhase, output: Path, task: Task, files: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "condition": choice.condition,
         "seed": choice.seed,
@@ -107,15 +107,15 @@ def _source_files(task: Task, data: Data) -> dict[str, dict[str, Any]]:
 
     XTREME's script takes the answers out of XQuAD's files, so its copies are not the published ones and may be right.
     """
-    found = {}
+    files = {}
     for language in data.languages(task, "test")[0]:
         for path in data.origin(task, "test", language).files:
             relative = path.relative_to(data.source.folder_of(task)).as_posix()
             digest = hash_file(path)
             published = SHA256[relative] == digest if relative in SHA256 else None
-            found[relative] = {"sha256": digest, "published": published}
-    return found
+            files[relative] = {"sha256": digest, "published": published}
+    return files
 
 
 def _others(files: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    return [path for found in files.values() for path, about in found.items() if about["published"] is False]
+    return [path for of_task in files.values() for path, about in of_task.items() if about["published"] is False]

@@ -17,7 +17,8 @@ from stilts_ds.errors import UserError, did_you_mean
 from stilts_ds.evaluate.sizes import benchmark_sizes, other_sizes, unknown_sizes
 from stilts_ds.families.metrics import scores_of
 from stilts_ds.families.registry import family_of, main_metric, metrics_of
-from stilts_ds.tasks.benchmarks import XTREME, Benchmark
+from stilts_ds.tasks.benchmarks import XTREME, Benchmark, get_benchmark
+from stilts_ds.tasks.registry import TASKS, tasks_named
 from stilts_ds.tasks.spec import Task
 
 SPLITS = ("train", "dev", "test")
@@ -45,6 +46,21 @@ def read_values(predictions: Path, labels: Path, task: Task) -> tuple[Any, Any]:
     predicted = files.read(predictions, task.labels)
     files.check(predictions, predicted, gold)
     return gold, predicted
+
+
+def tasks_to_score(labels: Path, benchmark: str | None = None) -> tuple[dict[str, Task], Benchmark]:
+    """The tasks that a labels folder is scored on: those that it has folders of, or all of a benchmark's.
+
+    Raises UserError for an unknown benchmark, and where the folder has none of them.
+    """
+    chosen = get_benchmark(benchmark or XTREME.name)
+    if benchmark is None:
+        tasks = tasks_named(path.name for path in labels.glob("*") if path.is_dir())
+    else:
+        tasks = {name: chosen.fitted(TASKS[name]) for name in chosen.tasks}
+    if not any((labels / name).is_dir() for name in tasks):
+        raise UserError(f"{labels} has no folder named after a task; see `stilts tasks`")
+    return tasks, chosen
 
 
 # --- folders ---------------------------------------------------------------------------------------------------------
@@ -136,12 +152,12 @@ def _sizes(examples: Mapping[str, Mapping[str, int]], split: str, tasks: Mapping
     """By task, the languages whose number of examples is not the benchmark's, and those where that is not known."""
     others: dict[str, dict[str, dict[str, int]]] = {}
     unknown: dict[str, list[str]] = {}
-    for name, found in examples.items():
+    for name, sizes in examples.items():
         benchmark = benchmark_sizes(tasks[name], split)
-        differing = other_sizes(found, benchmark)
+        differing = other_sizes(sizes, benchmark)
         if differing:
             others[name] = {code: {"found": a, "benchmark": b} for code, (a, b) in differing.items()}
-        if without := unknown_sizes(found, benchmark):
+        if without := unknown_sizes(sizes, benchmark):
             unknown[name] = list(without)
     return {"other_sizes": others, "unknown_sizes": unknown}
 

@@ -50,7 +50,7 @@ def score_task(run: RunDir, recipe: Recipe, phase: Phase, name: str, data: Data)
         stamps[language] = Stamp.load(predictions)
         settings[language] = settings_of(recipe, task, stamps[language].part(predictions))
     _check_alike(settings, run, phase, name)
-    main = {language: main_metric(task).of_scores(found) for language, found in scores.items()}
+    main = {language: main_metric(task).of_scores(of_language) for language, of_language in scores.items()}
     missing = [*left_out, *unlabelled]
     mean_of_present = sum(main.values()) / len(main) if main else None
     return Result(

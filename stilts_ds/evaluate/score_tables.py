@@ -12,7 +12,7 @@ from typing import Any
 from stilts_ds.errors import counted
 from stilts_ds.escape import csv_text, markdown_escape, markdown_prose
 from stilts_ds.evaluate.score import QA_BY_F1, group_of
-from stilts_ds.evaluate.sizes import told
+from stilts_ds.evaluate.sizes import sizes_text
 from stilts_ds.run_dir import write_atomically
 from stilts_ds.tasks.benchmarks import Benchmark, get_benchmark
 from stilts_ds.tasks.spec import Task
@@ -107,7 +107,7 @@ def _sizes(scores: Mapping[str, Any]) -> list[str]:
     lines = []
     for name, languages in scores["other_sizes"].items():
         others = {code: (sizes["found"], sizes["benchmark"]) for code, sizes in languages.items()}
-        lines.append(f"- {name}: {markdown_prose(told(others))} examples")
+        lines.append(f"- {name}: {markdown_prose(sizes_text(others))} examples")
     lines += [
         f"- {name}: size unknown in {markdown_prose(' '.join(codes))}"
         for name, codes in scores["unknown_sizes"].items()

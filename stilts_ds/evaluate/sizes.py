@@ -14,21 +14,21 @@ def benchmark_sizes(task: Task, split: str) -> dict[str, int]:
     return dict(task.test_sizes) if split == "test" else {}
 
 
-def other_sizes(found: Sizes, benchmark: Sizes) -> dict[str, tuple[int, int]]:
+def other_sizes(counts: Sizes, benchmark: Sizes) -> dict[str, tuple[int, int]]:
     """Languages with another number of examples than the benchmark's: (found, the benchmark's)."""
-    known = {language: benchmark[language] for language in found if language in benchmark}
-    return {language: (found[language], size) for language, size in known.items() if found[language] != size}
+    known = {language: benchmark[language] for language in counts if language in benchmark}
+    return {language: (counts[language], size) for language, size in known.items() if counts[language] != size}
 
 
-def unknown_sizes(found: Sizes, benchmark: Sizes) -> tuple[str, ...]:
+def unknown_sizes(counts: Sizes, benchmark: Sizes) -> tuple[str, ...]:
     """Languages of which nobody knows here how many examples the benchmark has."""
-    return tuple(language for language in found if language not in benchmark)
+    return tuple(language for language in counts if language not in benchmark)
 
 
-def told(others: Mapping[str, tuple[int, int]]) -> str:
+def sizes_text(others: Mapping[str, tuple[int, int]]) -> str:
     """`de 977 instead of 22,358; fr ru 10 instead of 1,000`."""
     by_sizes: dict[tuple[int, int], list[str]] = {}
     for language, sizes in others.items():
         by_sizes.setdefault(sizes, []).append(language)
-    groups = [f"{' '.join(codes)} {found:,} instead of {size:,}" for (found, size), codes in by_sizes.items()]
+    groups = [f"{' '.join(codes)} {count:,} instead of {size:,}" for (count, size), codes in by_sizes.items()]
     return "; ".join(groups)

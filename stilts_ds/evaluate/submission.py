@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from stilts_ds.errors import UserError, counted
-from stilts_ds.evaluate.sizes import other_sizes, told
+from stilts_ds.evaluate.sizes import other_sizes, sizes_text
 from stilts_ds.families.files import Expected, read_text
 from stilts_ds.families.registry import family_of
 from stilts_ds.run_dir import hash_file, write_atomically
@@ -45,14 +45,14 @@ def validate_submission(
         missing = [language for language, file in files.items() if not (folder / name / file).is_file()]
         if missing:
             problems.append(f"{name}: no prediction for {' '.join(missing)} ({folder / name}); predict these languages")
-        found: dict[str, int] = {}
+        counts: dict[str, int] = {}
         for language in [language for language in files if language not in missing]:
             path = folder / name / files[language]
             try:
-                found[language] = _examples(path, task, expected.get((name, language)))
+                counts[language] = _examples(path, task, expected.get((name, language)))
             except UserError as error:
                 problems.append(str(error))
-        problems += _size_problems(task, found)
+        problems += _size_problems(task, counts)
         problems += _strangers(folder / name, set(files.values()))
     return sorted(problems) + _strangers(folder, set(benchmark.tasks))
 
@@ -65,8 +65,8 @@ def _task(tasks: Mapping[str, Task], name: str, benchmark: Benchmark) -> Task:
 
 
 def _strangers(folder: Path, known: Set[str]) -> list[str]:
-    found = sorted(path.name for path in folder.glob("*") if path.name not in known)
-    return [f"{folder / name} does not belong to a submission; remove it" for name in found]
+    strangers = sorted(path.name for path in folder.glob("*") if path.name not in known)
+    return [f"{folder / name} does not belong to a submission; remove it" for name in strangers]
 
 
 def _examples(path: Path, task: Task, expected: Expected | None) -> int:
@@ -78,11 +78,11 @@ def _examples(path: Path, task: Task, expected: Expected | None) -> int:
     return len(values)
 
 
-def _size_problems(task: Task, found: Mapping[str, int]) -> list[str]:
+def _size_problems(task: Task, counts: Mapping[str, int]) -> list[str]:
     if not family_of(task).files(task).one_each:
         return []
-    others = other_sizes(found, task.test_sizes)
-    problem = f"{task.name}: other numbers of examples than in the benchmark's test set: {told(others)}"
+    others = other_sizes(counts, task.test_sizes)
+    problem = f"{task.name}: other numbers of examples than in the benchmark's test set: {sizes_text(others)}"
     return [f"{problem}; predict the whole files (docs/data_files.md)"] if others else []
 
 

@@ -18,9 +18,12 @@ from stilts_ds.data.data import Data
 from stilts_ds.data.split import Split
 from stilts_ds.engine.preempt import stop_if_requested
 from stilts_ds.engine.world import World
+from stilts_ds.errors import UserError
 from stilts_ds.evaluate.attributes import attributes_file, write_attributes
 from stilts_ds.evaluate.predict import Predictor
+from stilts_ds.evaluate.seen import Training
 from stilts_ds.evaluate.stamp import Stamp
+from stilts_ds.evaluate.touched import touched_file, write_touched
 from stilts_ds.evaluate.waves import LanguagePair, divide, do_or_raise_together, pairs_of
 from stilts_ds.export import load_trained
 from stilts_ds.families.base import Prediction
@@ -122,7 +125,7 @@ class PhaseEvaluation:
         for name, value in kept.items():
             write_json(path.with_name(name), value)
         split.family.files(split.task).write(path, predictions)
-        _write_labels(self.run, split, self.data, path)
+        _write_labels(self.run, self.phase, split, self.data, path)
         self._stamp(split).save(self.run, path, _written(self.run, split, path))
         log.info("%s: %s %s-%s predicted", self.phase.id, split.task.name, split.name, split.language)
 
@@ -146,16 +149,35 @@ def _written(run: RunDir, split: Split, path: Path) -> list[Path]:
     """A prediction file and what is written with it."""
     kept = [path.with_name(name) for name in split.family.kept_files(split.name, split.language)]
     labels = label_path(run, split, path)
-    return [path, labels, shared_texts_file(labels), attributes_file(labels), *kept]
+    return [path, labels, shared_texts_file(labels), attributes_file(labels), touched_file(labels), *kept]
 
 
-def _write_labels(run: RunDir, split: Split, data: Data, path: Path) -> None:
+def _training_of(phase: Phase, data: Data) -> Training | None:
+    """What the phase was trained on for its target; None where nothing is trained, or the files of an earlier training
+    are no longer here. Read once in a start."""
+    if not phase.train:
+        return None
+    [name] = phase.train  # a target's phase trains one task
+
+    def read() -> Training | None:
+        try:
+            return Training.of(data.train(name, phase.setting(name)))
+        except UserError as problem:
+            log.info("which examples were seen in training is not told: %s", problem)
+            return None
+
+    training: Training | None = data.once(f"training data of {name}, {phase.training}", read)
+    return training
+
+
+def _write_labels(run: RunDir, phase: Phase, split: Split, data: Data, path: Path) -> None:
     files = split.family.files(split.task)
     labels, records = label_path(run, split, path), split.records()
     gold = split.family.label_values(split.family, split.task, records)
     if gold is None:
         return
     files.write_labels(labels, gold)
-    write_attributes(labels, split, data.tokenizer)
+    write_attributes(labels, split, data.tokenizer, _training_of(phase, data))
+    write_touched(labels, split, data.tokenizer)
     if split.task.shared_text and split.family.writes_shared_texts:
         write_shared_texts(labels, [getattr(record, split.task.shared_text) for record in records])

@@ -128,6 +128,12 @@ def _mxeval(row: dict[str, Any], where: str, number: int) -> Problem:
     tests = text_of(row, "test", where)
     identity = text_of(row, "task_id", where)
     python = language == "python"
+    solution = row.get("canonical_solution")
+    # null, and NaN in HumanEval-XL's Chinese files, stand for a solution that is not there.
+    if solution is None or solution != solution:
+        solution = ""
+    if not isinstance(solution, str):
+        raise UserError(f"{where}: 'canonical_solution' is {json.dumps(solution)[:60]}, and a text is needed")
     return Problem(
         id=identity,
         language=language,
@@ -135,13 +141,25 @@ def _mxeval(row: dict[str, Any], where: str, number: int) -> Problem:
         entry=entry,
         tests=_check_call(tests, entry) if python else tests,
         helpers=python_helpers(prompt, entry) if python else "",
-        canonical=row.get("canonical_solution") or "",
+        canonical=solution,
         natural_language=text_of(row, "natural_language", where, ""),
         split=mbpp_split(identity) if identity.startswith("MB") else "test",
     )
 
 
-HUMANEVAL_X = {"python": "python", "cpp": "cpp", "java": "java", "javascript": "javascript", "js": "javascript"}
+HUMANEVAL_X = {
+    "python": "python",
+    "cpp": "cpp",
+    "java": "java",
+    "javascript": "javascript",
+    "js": "javascript",
+    "rust": "rust",
+}
+_DECLARED = {  # what the entry point's name looks like in a declaration; elsewhere it stands before a bracket
+    "python": r"def (\w+)\(",
+    "javascript": r"(?:const|function|let|var) (\w+)",
+    "rust": r"fn (\w+)",
+}
 
 
 def _humaneval_x(row: dict[str, Any], where: str, number: int) -> Problem:
@@ -151,21 +169,27 @@ def _humaneval_x(row: dict[str, Any], where: str, number: int) -> Problem:
     if language is None:
         raise UserError(f"{where}: {identity}: HumanEval-X is read for {', '.join(sorted(set(HUMANEVAL_X.values())))}")
     prompt = text_of(row, "prompt", where)
-    pattern = {"python": r"def (\w+)\(", "javascript": r"(?:const|function|let|var) (\w+)"}.get(language, r"(\w+)\s*\(")
-    names = re.findall(pattern, text_of(row, "declaration", where))
+    declaration = text_of(row, "declaration", where)
+    names = re.findall(_DECLARED.get(language, r"(\w+)\s*\("), declaration)
     if not names:
         raise UserError(f"{where}: {identity}: no entry point in its 'declaration'; mend the row")
-    entry = names[-1]
-    tests = text_of(row, "test", where)
+    if language == "rust":
+        prompt = _rust_declaration(declaration) + prompt
     return Problem(
         id=identity,
         language=language,
         prompt=prompt,
-        entry=entry,
-        tests=tests,
-        helpers=python_helpers(prompt, entry) if language == "python" else "",
+        entry=names[-1],
+        tests=text_of(row, "test", where),
+        helpers=python_helpers(prompt, names[-1]) if language == "python" else "",
         canonical=text_of(row, "canonical_solution", where, ""),
     )
+
+
+def _rust_declaration(declaration: str) -> str:
+    """Rust's prompts are a comment, which the benchmark puts after the declaration. Its crates are left out: a compiler
+    without cargo has none, and but six problems (`errata`) name them without using them."""
+    return re.sub(r"^use (?:rand::Rng|regex::Regex|md5);\n", "", declaration, flags=re.MULTILINE)
 
 
 # --- MBPP ------------------------------------------------------------------------------------------------------------
@@ -256,9 +280,14 @@ def _rows(path: Path) -> Iterator[tuple[str, Any]]:
 
 def read_problems(benchmark: str, path: Path, split: str | None = None) -> dict[str, Problem]:
     """Problems of a benchmark's file by id, all or those of a split. Raises UserError with file, line and remedy."""
+    return {problem.id: problem for _, problem in problem_rows(benchmark, path, split)}
+
+
+def problem_rows(benchmark: str, path: Path, split: str | None = None) -> list[tuple[dict[str, Any], Problem]]:
+    """Each row of a benchmark's file with the problem in it; see `read_problems`."""
     if benchmark not in READERS:
         raise UserError(f"unknown benchmark {benchmark!r}{did_you_mean(benchmark, READERS)}")
-    problems: dict[str, Problem] = {}
+    found: dict[str, tuple[dict[str, Any], Problem]] = {}
     for number, (where, row) in enumerate(_rows(path)):
         if isinstance(row, UserError):
             raise row
@@ -266,13 +295,13 @@ def read_problems(benchmark: str, path: Path, split: str | None = None) -> dict[
         if problem is None or (split is not None and problem.split != split):
             continue
         check_program(problem.program(""), where)
-        if problem.id in problems:
+        if problem.id in found:
             raise UserError(f"{where}: problem {problem.id!r} stands there twice; take one out")
-        problems[problem.id] = problem
-    if not problems:
+        found[problem.id] = row, problem
+    if not found:
         kind = f" of split {split!r}" if split else ""
         raise UserError(f"{path}: no problem{kind} in it; is it a file of {benchmark}?")
-    return problems
+    return list(found.values())
 
 
 def read_samples(path: Path, problems: dict[str, Problem], skip_bad: bool = False) -> tuple[list[Program], list[str]]:

@@ -6,6 +6,7 @@ signalled), so that what it reports about an exit status is true.
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import json
 import os
@@ -18,6 +19,7 @@ from typing import Any
 from stilts_ds.execute.python_sides import short
 from stilts_ds.execute.wire import dump, write_frame
 
+# A path inside the sandbox: on the /tmp of one side, which is empty when the side starts and gone when it ends.
 WORK = "/tmp/work"
 CAPTURED = 1 << 20  # bytes of output that are looked at; the rest is read and thrown away
 TAIL = 4096
@@ -32,6 +34,10 @@ def prepare(given: Given) -> None:
     for name, text in given["files"].items():
         with open(name, "w", encoding="utf-8", errors="surrogatepass") as file:
             file.write(text)
+    for name, content in given.get("binary", {}).items():
+        os.makedirs(os.path.dirname(name) or ".", exist_ok=True)
+        with open(name, "wb") as binary:
+            binary.write(base64.b64decode(content))
 
 
 def execute_step(step: Given, env: dict[str, str]) -> None:
@@ -101,7 +107,12 @@ def _read_available(descriptor: int, tail: bytes, poll: Any) -> bytes:
 
 
 def _reason(status: int, errors: str, output: str) -> str:
-    told = [line.strip() for line in errors.splitlines() if line.strip()] or output.splitlines()
+    # Go begins with a line `# command-line-arguments`, which says nothing.
+    told = [line.strip() for line in errors.splitlines() if line.strip() and not line.startswith("# ")]
+    told = told or output.splitlines()
+    # Mono says on the next line what was not handled.
+    if len(told) > 1 and told[0].endswith(":"):
+        told = [f"{told[0]} {told[1]}"]
     how = f"signal {os.WTERMSIG(status)}" if os.WIFSIGNALED(status) else f"exit status {os.WEXITSTATUS(status)}"
     return f"{how}: {short(told[0])}" if told else how
 
@@ -139,6 +150,12 @@ def warm_up(given: Given) -> Given:
     """Compile once what later samples of this worker find in /cache."""
     prepare(given)
     return compile_steps({**given, "steps": [*given["steps"], {}]}) or {"verdict": "passed", "reason": ""}
+
+
+def become_server(given: Given) -> None:
+    """Become a server that reads requests from descriptor 0 and answers on 1: the parent's pipes."""
+    prepare(given)
+    execute_step(given["steps"][-1], given["env"])
 
 
 def run_program_side(given: Given) -> None:

@@ -19,7 +19,7 @@ from stilts_ds.execute import seccomp
 CLONE_NEWNS, CLONE_NEWPID = 0x00020000, 0x20000000
 MS_NOSUID, MS_NODEV, MS_REMOUNT, MS_BIND, MS_REC, MS_PRIVATE = 2, 4, 32, 4096, 16384, 1 << 18
 MS_RDONLY = 1
-PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_CAPBSET_DROP, PR_SET_CHILD_SUBREAPER, PR_CAP_AMBIENT = 1, 4, 24, 36, 47
+PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_CAPBSET_DROP, PR_CAP_AMBIENT = 1, 4, 24, 47
 PR_CAP_AMBIENT_CLEAR_ALL = 4
 CAP_SETPCAP, CAP_SYS_ADMIN = 8, 21
 _CAPABILITY_VERSION = 0x20080522
@@ -27,6 +27,11 @@ SYS_CAPSET = {"x86_64": 126, "aarch64": 91}
 CACHE = b"/cache"  # what a warm-up leaves for later samples: a precompiled header, Go's packages
 
 libc = ctypes.CDLL(None, use_errno=True)
+# Made once, before any fork: a forked side would pay for each new object with a page of its own.
+_NO_CAPABILITIES = (
+    ctypes.create_string_buffer(struct.pack("<II", _CAPABILITY_VERSION, 0)),
+    ctypes.create_string_buffer(bytes(24)),
+)
 
 
 def _check(result: int, what: str) -> None:
@@ -39,12 +44,47 @@ def mount(source: bytes, target: bytes, kind: bytes, flags: int, options: bytes 
     _check(libc.mount(source, target, kind, flags, options), f"mount {target.decode()}")
 
 
-def unshare_for_one_side(scratch_mb: int, cache_writable: bool) -> None:
-    """New process and mount namespaces for the next fork, with an empty /tmp of this size.
+def enter_own_namespace() -> int:
+    """Fork into a process namespace of this worker's own, and return its descriptor, to which `fork_as_first` returns.
+
+    bubblewrap's own belongs to the user namespace around the worker's, so that nobody here could return to it.
+    """
+    _check(libc.unshare(CLONE_NEWPID | CLONE_NEWNS), "unshare")
+    pid = os.fork()
+    if pid != 0:
+        # The pipes are the child's. This process stays, because the sandbox ends with it.
+        os.close(0)
+        os.close(1)
+        os.waitpid(pid, 0)
+        os._exit(0)
+    libc.prctl(PR_SET_PDEATHSIG, 9, 0, 0, 0)
+    mount(b"none", b"/", b"", MS_REC | MS_PRIVATE)
+    mount(b"proc", b"/proc", b"proc", MS_NOSUID | MS_NODEV)
+    return os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
+
+
+def fork_as_first(own_namespace: int) -> int:
+    """Fork a child that is the first process of a new process namespace; 0 in the child, as `os.fork` has it.
+
+    This process then returns to its own namespace, so that it can do the same again. That saves the process
+    in between, of which each side would need one otherwise: a fork of a warm Python is what takes the time.
+    """
+    _check(libc.unshare(CLONE_NEWPID), "unshare")
+    pid = -1
+    try:
+        pid = os.fork()
+    finally:
+        if pid != 0:
+            _check(libc.setns(own_namespace, CLONE_NEWPID), "setns")
+    return pid
+
+
+def mount_for_one_side(scratch_mb: int, cache_writable: bool) -> None:
+    """As the first process: a mount namespace of its own, with an empty /tmp of this size.
 
     The IPC namespace is the worker's: a new one for each sample takes long, and the filter refuses what it holds.
     """
-    _check(libc.unshare(CLONE_NEWPID | CLONE_NEWNS), "unshare")
+    _check(libc.unshare(CLONE_NEWNS), "unshare")
     mount(b"none", b"/", b"", MS_REC | MS_PRIVATE)
     mount(b"tmpfs", b"/tmp", b"tmpfs", MS_NOSUID | MS_NODEV, b"size=%dm,nr_inodes=8192,mode=755" % scratch_mb)
     if not cache_writable:
@@ -85,10 +125,8 @@ def drop_capabilities() -> None:
     for number in (CAP_SETPCAP, CAP_SYS_ADMIN):  # all that bubblewrap has left to the worker
         libc.prctl(PR_CAPBSET_DROP, number, 0, 0, 0)
     libc.prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0)
-    header = ctypes.create_string_buffer(struct.pack("<II", _CAPABILITY_VERSION, 0))
-    nothing = ctypes.create_string_buffer(bytes(24))
     number = SYS_CAPSET[os.uname().machine]
-    _check(libc.syscall(number, header, nothing), "capset")
+    _check(libc.syscall(number, *_NO_CAPABILITIES), "capset")
 
 
 def confine(limits: dict[str, Any], cpu: int, filter_program: bytes) -> None:

@@ -11,6 +11,9 @@ OBJECTS = "its tests need objects, types or modules of the program: one process,
 INDENTED = "the canonical solution is indented wrongly"
 CONVERTED = "the conversion from MBPP damaged a text of the test"
 
+CRATES_OF_TESTS = "the tests need the crate rand, and the sandbox has no crates: no program passes"
+PACKAGE = "the canonical solution needs a package beside the language's own: {}"
+
 ERRATA: dict[str, dict[str, str]] = {
     "mbpp": {
         "MBPP/123": "the canonical solution takes about four CPU seconds and more on slow machines",
@@ -19,6 +22,19 @@ ERRATA: dict[str, dict[str, str]] = {
     "mbpp_sanitized": {
         "MBPP/123": "the canonical solution takes about four CPU seconds and more on slow machines",
         "MBPP/596": OBJECTS,
+    },
+    "humaneval_x": {
+        "Rust/32": "the tests stand in a comment: no program passes",
+        **dict.fromkeys(("Rust/38", "Rust/50", "Rust/53"), CRATES_OF_TESTS),
+        "Rust/91": PACKAGE.format("regex"),
+        "Rust/162": PACKAGE.format("md5"),
+        **dict.fromkeys(("CPP/22", "CPP/137"), PACKAGE.format("Boost")),
+        "CPP/162": PACKAGE.format("OpenSSL"),
+        **dict.fromkeys(
+            ("JavaScript/112", "JavaScript/155"),
+            "the canonical solution fails the tests, which console.assert alone would only print",
+        ),
+        "JavaScript/162": PACKAGE.format("js-md5"),
     },
     "mbxp": {
         **dict.fromkeys(

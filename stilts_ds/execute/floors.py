@@ -8,31 +8,46 @@ from __future__ import annotations
 import random
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from stilts_ds.execute.benchmarks import Problem
-from stilts_ds.execute.pool import Settings, execute
+from stilts_ds.execute.executor import Settings
+from stilts_ds.execute.languages import missing
+from stilts_ds.execute.pool import execute
 from stilts_ds.execute.programs import Program
 
-# language -> (what an empty body is, constant bodies). The closing brace is the body's: prompts end in an open one.
-_BRACED = ("return true;", "return false;", "return 0;", "return 1;", 'return "";')
-_CURLY_JS = (*_BRACED, "return [];")
-BODIES: dict[str, tuple[str, tuple[str, ...]]] = {
-    "python": (
-        "    pass\n",
-        ("    return True\n", "    return False\n", "    return 0\n", "    return []\n", "    return ''\n"),
+
+@dataclass(frozen=True)
+class Bodies:
+    """Bodies of a function that need no thought, after a prompt that ends in its open head."""
+
+    empty: str
+    constants: tuple[str, ...]
+
+
+def _bodies(indent: str, end: str, constants: tuple[str, ...], empty: str = "") -> Bodies:
+    """Each constant as a line of its own; `end` closes what the prompt has opened."""
+    return Bodies(empty + end, tuple(f"{indent}{text}\n{end}" for text in constants))
+
+
+_RETURNS = ("return true;", "return false;", "return 0;", "return 1;", 'return "";')
+_SCRIPT = _bodies("  ", "}\n", (*_RETURNS, "return [];"))
+BODIES: dict[str, Bodies] = {
+    "python": _bodies(
+        "    ", "", ("return True", "return False", "return 0", "return []", "return ''"), empty="    pass\n"
     ),
-    "javascript": ("}\n", tuple(f"  {text}\n}}\n" for text in _CURLY_JS)),
-    "typescript": ("}\n", tuple(f"  {text}\n}}\n" for text in _CURLY_JS)),
-    "php": ("}\n", tuple(f"  {text}\n}}\n" for text in _CURLY_JS)),
-    "perl": ("}\n", tuple(f"  {text}\n}}\n" for text in ("return 1;", "return 0;", "return '';", "return [];"))),
-    "ruby": ("end\n", tuple(f"  {text}\nend\n" for text in ("true", "false", "0", "[]", "''"))),
-    "go": ("}\n", tuple(f"\treturn {text}\n}}\n" for text in ("true", "false", "0", '""'))),
-    "java": (
-        "    }\n}\n",
-        tuple(f"        return {text};\n    }}\n}}\n" for text in ("true", "false", "0", '""', "null")),
-    ),
-    "cpp": ("}\n", tuple(f"    return {text};\n}}\n" for text in ("true", "false", "0", '""', "{}"))),
+    "javascript": _SCRIPT,
+    "typescript": _SCRIPT,
+    "php": _SCRIPT,
+    "perl": _bodies("  ", "}\n", ("return 1;", "return 0;", "return '';", "return [];")),
+    "ruby": _bodies("  ", "end\n", ("true", "false", "0", "[]", "''")),
+    "go": _bodies("\t", "}\n", ("return true", "return false", "return 0", 'return ""')),
+    "java": _bodies("        ", "    }\n}\n", (*_RETURNS, "return null;")),
+    "kotlin": _bodies("    ", "}\n", ("return true", "return false", "return 0", 'return ""', "return listOf()")),
+    "scala": _bodies("        ", "    }\n", ("true", "false", "0", '""', "List()")),
+    "cpp": _bodies("    ", "}\n", (*_RETURNS, "return {};")),
+    "csharp": _bodies("            ", "        }\n", (*_RETURNS, "return null;")),
+    "rust": _bodies("    ", "}\n", ("return true;", "return false;", "return 0;", "return String::new();", "vec![]")),
 }
 
 
@@ -75,25 +90,32 @@ def shuffled(problems: Sequence[Problem], seed: int = 0) -> list[Program]:
 
 
 def floors(problems: Sequence[Problem], settings: Settings) -> list[Floor]:
-    """The floors of every language among the problems: best constant body, empty body, shuffled solutions."""
+    """The floors of every language among the problems: best constant body, empty body, shuffled solutions.
+
+    A language whose toolchain is missing has none, as it has no score.
+    """
     results = []
     for language in dict.fromkeys(problem.language for problem in problems):
-        chosen = [problem for problem in problems if problem.language == language]
-        empty, constants = BODIES[language]
-        best: Floor | None = None
-        for text in constants:
-            floor = _floor(
-                language, "constant", text.split("\n")[0].strip(), [bodied(p, text) for p in chosen], settings
-            )
-            best = floor if best is None or floor.passed > best.passed else best
-        assert best is not None
-        results += [best, _floor(language, "empty", "", [bodied(problem, empty) for problem in chosen], settings)]
-        others = shuffled(chosen)
-        if others:
-            results.append(_floor(language, "shuffled", "", others, settings))
+        if missing(language, settings.tool_path):
+            continue
+        results += _floors_of_language(language, [p for p in problems if p.language == language], settings)
     return results
 
 
-def _floor(language: str, kind: str, text: str, programs: list[Program], settings: Settings) -> Floor:
-    passed = sum(verdict.passed for verdict in execute(programs, settings))
-    return Floor(language, kind, text, passed, len(programs))
+def _floors_of_language(language: str, problems: list[Problem], settings: Settings) -> list[Floor]:
+    """All kinds in one call, because workers and what they compile once take long to start."""
+    bodies = BODIES[language]
+    kinds = [("constant", text.split("\n")[0].strip(), text) for text in bodies.constants]
+    kinds.append(("empty", "", bodies.empty))
+    groups = [(kind, name, [bodied(problem, text) for problem in problems]) for kind, name, text in kinds]
+    others = shuffled(problems)
+    if others:
+        groups.append(("shuffled", "", others))
+    # The number of a sample tells the kinds apart.
+    programs = [replace(program, sample=number) for number, (_, _, group) in enumerate(groups) for program in group]
+    passed = [0] * len(groups)
+    for verdict in execute(programs, settings):
+        passed[verdict.sample] += verdict.passed
+    found = [Floor(language, kind, name, count, len(group)) for (kind, name, group), count in zip(groups, passed)]
+    constants = [floor for floor in found if floor.kind == "constant"]
+    return [max(constants, key=lambda floor: floor.passed), *found[len(constants) :]]

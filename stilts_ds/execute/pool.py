@@ -3,159 +3,50 @@
 from __future__ import annotations
 
 import logging
-import math
+import os
 import queue
-import secrets
+import shutil
+import tempfile
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import replace
 
 from stilts_ds.errors import UserError, counted
 from stilts_ds.execute import languages
-from stilts_ds.execute.judges import strict_tests, with_comparison
-from stilts_ds.execute.languages import LANGUAGES, Given
-from stilts_ds.execute.policy import Refused
+from stilts_ds.execute.executor import Executor, Settings, Slot, fill_cache, start_slot
+from stilts_ds.execute.languages import LANGUAGES, Language
 from stilts_ds.execute.programs import Program, Verdict
-from stilts_ds.execute.worker import Worker, WorkerLost
+from stilts_ds.execute.worker import WorkerLost
 
 log = logging.getLogger(__name__)
 
 CANONICAL_SECONDS = 60.0  # what a solution known to be right may take when it is timed
 SLOWER = 10.0  # how much slower than that solution a right program may be
-
-
-JUDGES = ("strict", "benchmark", "exit-status")
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How programs are executed.
-
-    `seconds` are of the CPU; the wall clock's limit is three times as much and five. `judge` is how answers are
-    compared: "strict" compares types too; "benchmark" leaves the tests as they are; "exit-status" believes that exit
-    status 0 is a pass, as MBXP's harness does, which is only good for repeating its numbers. `apart` is the
-    two-process verdict, where a language has it. `rerun` gives timeouts their second chance. `readable` are folders
-    shown read-only inside, such as node_modules or a toolchain outside /usr.
-    """
-
-    workers: int = 2
-    seconds: float = 3.0
-    judge: str = "strict"
-    apart: bool = True
-    rerun: bool = True
-    readable: tuple[str, ...] = ()
-
-    def __post_init__(self) -> None:
-        if not 1 <= self.workers <= 256:
-            raise UserError(f"workers is {self.workers}: give 1 to 256")
-        if self.judge not in JUDGES:
-            raise UserError(f"judge is {self.judge!r}: give {', '.join(JUDGES)}")
-        if not 0.1 <= self.seconds <= 3600:
-            raise UserError(f"seconds is {self.seconds}: give 0.1 to 3600 CPU seconds")
-
-
-def wall_limit(seconds: float) -> float:
-    """A loaded machine gives a program a share of a core only, and starting costs time as well."""
-    return 3 * seconds + 5
-
-
-# --- one sample ------------------------------------------------------------------------------------------------------
-
-
-def modules_folder(readable: Sequence[str]) -> str:
-    """Where node finds packages: what is made readable, and Debian's."""
-    return ":".join([*readable, "/usr/share/nodejs", "/usr/lib/nodejs"])
-
-
-class Executor:
-    """Asks a worker for verdicts. Knows how a program of each language is put to it, and which way is possible."""
-
-    def __init__(self, settings: Settings):
-        self.settings = settings
-
-    def __call__(self, worker: Worker, program: Program, seconds: float) -> Verdict:
-        """Two processes first; where the tests need the program's objects, one, and a weak verdict."""
-        language = LANGUAGES[program.language]
-        by_status = self.settings.judge == "exit-status"
-        apart = self.settings.apart and not by_status and (program.language == "python" or bool(language.source))
-        if apart:
-            result = self._ask(worker, program, seconds, apart=True)
-            if result["verdict"] != "objects":
-                return self._verdict(program, result, seconds, weak=False)
-        return self._verdict(program, self._ask(worker, program, seconds, apart=False), seconds, weak=True)
-
-    def tests_of(self, program: Program) -> str:
-        """The tests under the judge that is asked for."""
-        return strict_tests(program.language, program.tests) if self.settings.judge == "strict" else program.tests
-
-    def _ask(self, worker: Worker, program: Program, seconds: float, apart: bool) -> dict[str, Any]:
-        nonce = secrets.token_hex(16)
-        language = LANGUAGES[program.language]
-        tests = self.tests_of(program) if apart else with_comparison(program.language, self.tests_of(program))
-        header: dict[str, Any] = {"cpu": math.ceil(seconds), "wall": wall_limit(seconds), "nonce": nonce}
-        if program.language == "python":
-            if apart:
-                blobs: tuple[Any, ...] = (
-                    program.program.encode("utf-8", "surrogatepass"),
-                    {
-                        "helpers": program.helpers,
-                        "tests": tests,
-                    },
-                )
-                header |= {"mode": "calls", "entry": program.entry}
-                del header["nonce"]  # nothing that the program's process inherits may be worth having
-            else:
-                blobs = ({"program": program.program, "tests": tests},)
-                header |= {"mode": "together"}
-            return self._checked(worker.ask(header, language.limits, *blobs), nonce, apart)
-        header["wall"] += language.compile_seconds
-        if apart:
-            header |= {"mode": "command-calls"}
-            del header["nonce"]
-            folder = modules_folder(self.settings.readable)
-            blobs = languages.sides(language, program.program, program.helpers + tests, program.entry, folder)
-        else:
-            assert language.together is not None
-            header |= {"mode": "command", "by_status": self.settings.judge == "exit-status"}
-            blobs = (language.together(program.program, tests, nonce),)
-        for blob in blobs:
-            self._set_limits(blob, header["cpu"], language.compile_seconds)
-        header["program_cpu"] = header["cpu"]
-        header["cpu"] += language.compile_seconds + 1  # of the process that starts compiler and program
-        return self._checked(worker.ask(header, language.limits, *blobs), nonce, apart)
-
-    def _set_limits(self, given: Given, cpu: int, compiling: int) -> None:
-        for step in given["steps"]:
-            step["cpu"], step["wall"] = compiling, compiling
-        given["steps"][-1] |= {"cpu": cpu, "wall": wall_limit(cpu)}
-        paths = [*(f"{folder}/.bin" for folder in self.settings.readable), languages.PATH]
-        given["env"]["PATH"] = ":".join(paths)
-        given["env"].setdefault("NODE_PATH", modules_folder(self.settings.readable))
-
-    def _checked(self, result: dict[str, Any], nonce: str, apart: bool) -> dict[str, Any]:
-        """A pass of the weak way must hold this run's number."""
-        by_status = self.settings.judge == "exit-status"
-        if result["verdict"] == "passed" and not apart and not by_status and result.get("nonce") != nonce:
-            return {**result, "verdict": "error", "reason": "ended before the tests did"}
-        return result
-
-    def _verdict(self, program: Program, result: dict[str, Any], seconds: float, weak: bool) -> Verdict:
-        return Verdict(
-            id=program.id,
-            sample=program.sample,
-            language=program.language,
-            verdict=result["verdict"],
-            reason=str(result.get("reason", ""))[:200],
-            weak=weak,
-            seconds=float(result.get("seconds", 0.0)),
-            limit=seconds,
-            natural_language=program.natural_language,
-        )
+CONSENT = (
+    "programs that a model wrote are run only where you allow it: --allow, `execute.allow: true` in a file for "
+    "--settings, or Settings(allow=True); docs/execute.md says what they can and cannot reach"
+)
 
 
 # --- workers ---------------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def shared_cache(language: Language, settings: Settings) -> Iterator[str | None]:
+    """A folder with what all workers of the language read: Go's packages, C++'s precompiled header. None for others."""
+    if language.warm is None:
+        yield None
+        return
+    # As root the workers are other users, who need not be able to enter the folder that TMPDIR names.
+    folder = tempfile.mkdtemp(prefix="stilts-cache-", dir="/tmp" if os.getuid() == 0 else None)
+    try:
+        os.chmod(folder, 0o755)
+        log.info("compiling once what all %s programs use", language.title)
+        fill_cache(language, settings, folder)
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 class Workers:
@@ -164,35 +55,25 @@ class Workers:
     def __init__(self, settings: Settings):
         self.settings = settings
         self.execute = Executor(settings)
+        self.cache: str | None = None
 
     @contextmanager
-    def of(self, language: str, count: int) -> Iterator[list[Worker]]:
-        workers: list[Worker] = []
-        try:
-            for _ in range(count):
-                workers.append(self.start(language))
-            yield workers
-        finally:
-            for worker in workers:
-                worker.close()
-
-    def start(self, language: str) -> Worker:
-        """A new worker, with its precompiled header or packages. Raises Refused where a layer is missing."""
+    def of(self, language: str, count: int) -> Iterator[list[Slot]]:
+        """Raises Refused where a layer is missing, or the language's compiler does not work."""
         known = LANGUAGES[language]
-        worker = Worker(self.settings.readable, known.cache_mb)
-        if known.warm is not None:
-            header = {"mode": "warm", "cpu": 310, "wall": 600.0, "nonce": ""}
-            given = known.warm()
-            given["steps"][0] |= {"cpu": 300, "wall": 600.0}
-            result = worker.ask(header, replace(known.limits, file_mb=known.cache_mb), given)
-            if result["verdict"] != "passed":
-                worker.close()
-                raise Refused("compiler", f"{known.title} cannot compile here: {result['reason']}")
-        return worker
+        slots: list[Slot] = []
+        with shared_cache(known, self.settings) as self.cache:
+            try:
+                for _ in range(count):
+                    slots.append(start_slot(known, self.settings, self.cache))
+                yield slots
+            finally:
+                for slot in slots:
+                    slot.close()
 
     def run(
         self,
-        workers: list[Worker],
+        slots: list[Slot],
         programs: Sequence[Program],
         seconds: Callable[[Program], float],
         done: Callable[[Verdict], None],
@@ -208,7 +89,7 @@ class Workers:
             try:
                 while not problems:
                     index = waiting.get_nowait()
-                    verdict = self._one(workers, slot, programs[index], seconds(programs[index]))
+                    verdict = self._one(slots, slot, programs[index], seconds(programs[index]))
                     verdicts[index] = verdict
                     done(verdict)
             except queue.Empty:
@@ -216,7 +97,7 @@ class Workers:
             except BaseException as problem:
                 problems.append(problem)
 
-        threads = [threading.Thread(target=serve, args=(slot,), daemon=True) for slot in range(len(workers))]
+        threads = [threading.Thread(target=serve, args=(slot,), daemon=True) for slot in range(len(slots))]
         for thread in threads:
             thread.start()
         for thread in threads:
@@ -225,12 +106,12 @@ class Workers:
             raise problems[0]
         return [verdict for verdict in verdicts if verdict is not None]
 
-    def _one(self, workers: list[Worker], slot: int, program: Program, seconds: float) -> Verdict:
+    def _one(self, slots: list[Slot], slot: int, program: Program, seconds: float) -> Verdict:
         try:
-            return self.execute(workers[slot], program, seconds)
+            return self.execute(slots[slot], program, seconds)
         except WorkerLost as problem:
-            workers[slot].close()
-            workers[slot] = self.start(program.language)
+            slots[slot].close()
+            slots[slot] = start_slot(LANGUAGES[program.language], self.settings, self.cache)
             reason = f"the sandbox {problem}; a new one was started"
             return Verdict(
                 program.id,
@@ -250,9 +131,12 @@ def execute(
 
     Languages whose toolchain is missing are withheld, never failed. Programs that run out of time are executed once
     more, alone, with ten times the seconds that the problem's canonical solution takes on this machine where that is
-    more. Raises Refused, a UserError, where a layer of the sandbox is missing; `done` is called with each verdict.
+    more. `done` is called with each verdict. Raises UserError without `settings.allow`, and Refused, which is one too,
+    where a layer of the sandbox is missing.
     """
     settings = settings or Settings()
+    if not settings.allow:
+        raise UserError(CONSENT)
     if settings.judge == "exit-status" and any(program.language == "python" for program in programs):
         raise UserError("the judge exit-status is for programs that a command runs; use strict or benchmark for Python")
     report = done or (lambda verdict: None)
@@ -260,7 +144,7 @@ def execute(
     verdicts: dict[tuple[str, int], Verdict] = {}
     for language in dict.fromkeys(program.language for program in programs):
         chosen = [program for program in programs if program.language == language]
-        absent = languages.missing(language, tool_path(settings))
+        absent = languages.missing(language, settings.tool_path)
         if absent:
             log.warning("%s is not here: %s withheld", " and ".join(absent), counted(len(chosen), "program"))
             given = [withheld(program, absent) for program in chosen]
@@ -268,10 +152,6 @@ def execute(
             given = _of_language(workers, language, chosen, settings, report)
         verdicts |= {verdict.key: verdict for verdict in given}
     return [verdicts[program.key] for program in programs]
-
-
-def tool_path(settings: Settings) -> str:
-    return ":".join([*(f"{folder}/.bin" for folder in settings.readable), languages.PATH])
 
 
 def withheld(program: Program, absent: Sequence[str]) -> Verdict:
@@ -303,7 +183,7 @@ def _of_language(
     return verdicts
 
 
-def _limit_of(workers: Workers, started: list[Worker], program: Program, seconds: float) -> float:
+def _limit_of(workers: Workers, started: list[Slot], program: Program, seconds: float) -> float:
     """Ten times what the problem's canonical solution takes here, at least the usual seconds."""
     if not program.canonical:
         return seconds

@@ -11,6 +11,7 @@ import errno
 import os
 import resource
 import signal
+from collections.abc import Sequence
 
 from stilts_ds.execute import seccomp
 from stilts_ds.execute.confine import CACHE, libc
@@ -19,9 +20,13 @@ ENVIRONMENT = {"PATH", "HOME", "LANG", "TZ", "PYTHONHASHSEED", "PERL_HASH_SEED",
 LAYERS = ("user", "capabilities", "system calls", "processes", "network", "files", "environment", "limits")
 
 
-def examine() -> dict[str, str]:
-    """Layer -> what is wrong with it."""
-    checks = (_user, _capabilities, _system_calls, _processes, _network, _files, _environment, _limits)
+def examine(shown: Sequence[str] = ()) -> dict[str, str]:
+    """Layer -> what is wrong with it. `shown` are folders that somebody has asked to show."""
+
+    def files() -> str:
+        return _files(shown)
+
+    checks = (_user, _capabilities, _system_calls, _processes, _network, files, _environment, _limits)
     found = {}
     for layer, check in zip(LAYERS, checks):
         try:
@@ -88,10 +93,28 @@ def _network() -> str:
     return "" if devices <= {"lo"} else f"devices {' '.join(sorted(devices))}"
 
 
-def _files() -> str:
-    strange = set(os.listdir("/")) - set(
-        ["bin", "sbin", "lib", "lib64", "lib32", "libx32", "usr", "etc", "proc", "dev", "tmp", "cache", "opt"]
-    )
+ROOT = {"bin", "sbin", "lib", "lib64", "lib32", "libx32", "usr", "etc", "proc", "dev", "tmp", "cache"}
+
+
+def _beside_shown(shown: Sequence[str]) -> set[str]:
+    """What is there beside the usual folders and the way down to those that are shown."""
+    names: dict[str, set[str]] = {"/": set(ROOT)}
+    for folder in shown:
+        parts = folder.strip("/").split("/")
+        if parts[0] in ROOT:
+            names["/"].add(parts[0])
+            continue
+        for depth, part in enumerate(parts):
+            names.setdefault("/" + "/".join(parts[:depth]), set()).add(part)
+    strange = set()
+    for folder, expected in names.items():
+        if folder not in shown:
+            strange |= {os.path.join(folder, name) for name in set(os.listdir(folder)) - expected}
+    return strange
+
+
+def _files(shown: Sequence[str]) -> str:
+    strange = _beside_shown(shown)
     if strange:
         return f"sees {' '.join(sorted(strange))}"
     for folder in ("/", "/usr", "/etc", "/dev", "/dev/shm", CACHE.decode()):

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import ast
 import json
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from stilts_ds.errors import UserError, counted, did_you_mean, printable
-from stilts_ds.execute.languages import ALIASES
+from stilts_ds.execute.commands import RUST_TEST
+from stilts_ds.execute.languages import ALIASES, LANGUAGES
 
 MAX_PROGRAM = 1 << 20  # characters; a program that a model wrote has a few thousand
+ENTRY = re.compile(r"[^\W\d][\w$]*[?!]?|\$[\w$]+")  # a function's name; in Ruby it may end so, in JavaScript begin so
 VERDICTS = ("passed", "failed", "error", "wrong-type", "timeout", "memory", "compile-error", "bad-tests", "withheld")
 
 
@@ -182,10 +185,18 @@ def check_program(program: Program, where: str) -> None:
         raise UserError(f"{where}: the program holds a null character, so it is no source text; take the row out")
     if not program.tests.strip():
         raise UserError(f"{where}: 'tests' are empty, and every program would pass; give the problem's tests")
-    if not program.entry.isidentifier() and program.language == "python":
+    if program.language == "python":
+        named = program.entry.isidentifier()
+    elif LANGUAGES[program.language].driver:
+        named = ENTRY.fullmatch(program.entry) is not None
+    else:
+        named = True  # program and tests are compiled together: nothing calls the function by its name
+    if not named:
         raise UserError(f"{where}: 'entry' is {program.entry!r}; name the function that the tests call")
     if program.language == "python":
         check_python_tests(program, where)
+    if program.language == "rust" and not RUST_TEST.search(program.tests):
+        raise UserError(f"{where}: the tests mark no function with #[test], so that none would run; mark one")
 
 
 def check_python_tests(program: Program, where: str) -> None:

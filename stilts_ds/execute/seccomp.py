@@ -152,11 +152,13 @@ class _Filter(ctypes.Structure):
     _fields_ = [("length", ctypes.c_ushort), ("program", ctypes.c_char_p)]
 
 
+_libc = ctypes.CDLL(None, use_errno=True)  # opened before any fork
+
+
 def install(program: bytes) -> None:
     """Put this process and all its descendants under the filter, for ever. Raises OSError."""
-    libc = ctypes.CDLL(None, use_errno=True)
     given = _Filter(len(program) // 8, program)
-    if libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0):
+    if _libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0):
         raise OSError(ctypes.get_errno(), "no_new_privs")
-    if libc.prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, ctypes.byref(given), 0, 0):
+    if _libc.prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, ctypes.byref(given), 0, 0):
         raise OSError(ctypes.get_errno(), "seccomp filter")

@@ -9,14 +9,14 @@ import signal
 import struct
 import subprocess
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from stilts_ds.execute import policy
-from stilts_ds.execute.policy import Limits, Refused
+from stilts_ds.execute.policy import Cache, Limits, Refused
 from stilts_ds.execute.probe import LAYERS
 
 PACKAGE = Path(__file__).parent
@@ -49,6 +49,12 @@ class WorkerLost(Exception):
     """The worker ended or did not answer in time; its namespace is killed."""
 
 
+def _request(header: dict[str, Any], limits: Limits, *blobs: bytes | Mapping[str, Any]) -> bytes:
+    parts = [json.dumps({**header, "limits": asdict(limits)}).encode()]
+    parts += [blob if isinstance(blob, bytes) else json.dumps(blob).encode() for blob in blobs]
+    return b"".join(map(frame, parts))
+
+
 def frame(content: bytes) -> bytes:
     return struct.pack("<I", len(content)) + content
 
@@ -59,14 +65,16 @@ class Worker:
     Raises Refused where a layer is missing: the first thing a new worker does is to try what a program could do.
     """
 
-    def __init__(self, readable: tuple[str, ...] = (), cache_mb: int = 1):
+    def __init__(self, readable: tuple[str, ...] = (), cache: Cache | None = None):
         policy.check_architecture()
         bwrap = policy.for_every_user(policy.find_bwrap())
         python, base = policy.find_python()
         shown = (*readable, base) if base else readable
-        command = policy.sandbox_command(bwrap, python, shown, BOOTSTRAP, cache_mb)
         self.claim = policy.claim_uid()
         self.uid = self.claim[0] if self.claim else None
+        if cache is not None and cache.writable and self.uid is not None:
+            os.chown(cache.folder, self.uid, self.uid)
+        command = policy.sandbox_command(bwrap, python, shown, BOOTSTRAP, cache)
         identity: dict[str, Any] = {}
         if self.uid is not None:
             identity = {"user": self.uid, "group": self.uid, "extra_groups": []}
@@ -87,7 +95,7 @@ class Worker:
             raise Refused("user", f"root may not become another user here ({problem.strerror})") from None
         try:
             self._send(frame(_modules()))
-            self.layers = self._examine()
+            self.layers = self._examine(shown)
         except WorkerLost:
             said = self.close()
             raise policy.explain_start(said) from None
@@ -95,8 +103,8 @@ class Worker:
             self.close()
             raise
 
-    def _examine(self) -> dict[str, str]:
-        result = self.ask({"mode": "probe", "cpu": 5, "wall": 20.0}, Limits(), {})
+    def _examine(self, shown: Sequence[str]) -> dict[str, str]:
+        result = self.ask({"mode": "probe", "cpu": 5, "wall": 20.0}, Limits(), {"shown": list(shown)})
         if result["verdict"] != "probed":
             raise policy.explain_start(f"{result['reason']}")
         layers = {name: str(result["layers"].get(name, "was not examined")) for name in LAYERS}
@@ -107,15 +115,29 @@ class Worker:
 
     def ask(self, header: dict[str, Any], limits: Limits, *blobs: bytes | Mapping[str, Any]) -> dict[str, Any]:
         """Execute one sample. Raises WorkerLost where no answer comes within its deadline and GRACE seconds."""
-        parts = [json.dumps({**header, "limits": asdict(limits)}).encode()]
-        parts += [blob if isinstance(blob, bytes) else json.dumps(blob).encode() for blob in blobs]
         deadline = time.monotonic() + header["wall"] + GRACE
-        self._send(b"".join(map(frame, parts)), deadline)
+        self._send(_request(header, limits, *blobs), deadline)
         (size,) = struct.unpack("<I", self._read(4, deadline))
         if size > 1 << 20:
             raise WorkerLost("answer too long")
         answer: dict[str, Any] = json.loads(self._read(size, deadline))
         return answer
+
+    def serve(self, header: dict[str, Any], limits: Limits, given: Mapping[str, Any]) -> None:
+        """Turn the sandbox into a server that reads and writes the worker's pipes itself; `exchange` speaks with it."""
+        self._send(_request(header, limits, given))
+
+    def exchange(self, request: bytes, seconds: float, most: int) -> bytes:
+        """Send bytes to a server and return the content of the frame that it answers with, at most `most` bytes.
+
+        Raises WorkerLost where it has ended, says too much, or takes longer than `seconds`.
+        """
+        deadline = time.monotonic() + seconds
+        self._send(request, deadline)
+        size = int.from_bytes(self._read(4, deadline), "big")
+        if size > most:
+            raise WorkerLost("gave an answer that is too long")
+        return self._read(size, deadline)
 
     def _send(self, data: bytes, deadline: float | None = None) -> None:
         assert self.process.stdin is not None
@@ -135,7 +157,7 @@ class Worker:
     def _read(self, size: int, deadline: float) -> bytes:
         assert self.process.stdout is not None
         descriptor = self.process.stdout.fileno()
-        data = b""
+        data = bytearray()
         while len(data) < size:
             ready, _, _ = select.select([descriptor], [], [], max(0.0, deadline - time.monotonic()))
             if not ready:
@@ -144,7 +166,7 @@ class Worker:
             if not chunk:
                 raise WorkerLost("ended")
             data += chunk
-        return data
+        return bytes(data)
 
     def close(self) -> str:
         """Kill the sandbox, with all that is in it, and return what bubblewrap said."""

@@ -14,6 +14,7 @@ import os
 import resource
 import select
 import signal
+import sys
 import time
 from collections.abc import Callable
 from typing import Any
@@ -50,24 +51,31 @@ WARM = [
 ]
 
 Header = dict[str, Any]
-Body = Callable[[], None]
 
 
 class Side:
-    """A confined process, and what says how it ended: its guardian's pipe, or a descriptor of the process itself."""
+    """A confined process. `ended` is readable when it has ended; `cpu` are the seconds that it may use."""
 
-    def __init__(self, pid: int, status: int, guarded: bool, cpu: float):
-        self.pid, self.status, self.guarded = pid, status, guarded
-        self.cpu = cpu  # seconds that it may use
+    def __init__(self, pid: int, cpu: float):
+        self.pid = pid
+        self.ended = os.pidfd_open(pid)
+        self.cpu = cpu
         self.report: dict[str, Any] | None = None
 
 
-def start_plain_side(header: Header, body: Callable[[int], None], ends: list[int]) -> Side:
-    """Fork a side that needs no namespaces of its own. Raises EOFError where it could not be confined."""
+def start_side(header: Header, body: Callable[[int], None], ends: list[int], own_namespace: int | None) -> Side:
+    """Fork a side, as the first process of new namespaces; where `own_namespace` is None, in those of this process.
+
+    `body` gets the descriptor on which it says that it has read what it was given. `ends` are the descriptors that
+    only the side may keep. Raises EOFError where the side could not be confined.
+    """
     ready_read, ready_write = os.pipe()
-    pid = os.fork()
+    try:
+        pid = os.fork() if own_namespace is None else confine.fork_as_first(own_namespace)
+    except OSError as problem:
+        raise EOFError(str(problem)) from None
     if pid == 0:
-        run_body(body, ready_write)
+        run_body(header, body, ready_write, own_namespace is not None)
     os.close(ready_write)
     for end in ends:
         os.close(end)
@@ -75,14 +83,15 @@ def start_plain_side(header: Header, body: Callable[[int], None], ends: list[int
     os.close(ready_read)
     if answer[:1] != READY:
         raise EOFError(answer[1:].decode("utf-8", "replace") or "the side ended while it was set up")
-    return Side(pid, os.pidfd_open(pid), False, cpu_of(header))
+    return Side(pid, header.get("program_cpu") or header["cpu"])
 
 
-def run_body(body: Callable[[int], None], ready: int, before: Callable[[], None] | None = None) -> None:
+def run_body(header: Header, body: Callable[[int], None], ready: int, first: bool) -> None:
     """In the child: set up, then the body, which never returns once a program may have run."""
     try:
-        if before is not None:
-            before()
+        if first:
+            confine.mount_for_one_side(header["limits"]["scratch_mb"], header["mode"] == "warm")
+            confine.mount_own_proc()
         body(ready)
     except BaseException as problem:
         os.write(ready, b"x" + str(problem)[:200].encode())
@@ -90,70 +99,37 @@ def run_body(body: Callable[[int], None], ready: int, before: Callable[[], None]
         os._exit(1)
 
 
-def cpu_of(header: Header) -> float:
-    return header.get("program_cpu") or header["cpu"]
-
-
-def start_side(header: Header, body: Callable[[int], None], ends: list[int]) -> Side:
-    """Fork a guardian, which makes the namespaces, forks the side and reports its end.
-
-    `body` gets the descriptor on which it says that it has read what it was given. `ends` are the descriptors that
-    only the side may keep. Raises EOFError where the side could not be confined.
-    """
-    status_read, status_write = os.pipe()
-    guardian = os.fork()
-    if guardian == 0:
-        try:
-            _guard(header, body, status_read, status_write)
-        except BaseException as problem:
-            write_frame(status_write, json.dumps({"refused": str(problem)[:200]}).encode())
-        finally:
-            os._exit(0)
-    os.close(status_write)
-    for end in ends:
-        os.close(end)
-    started = load(read_frame(status_read))
-    if "refused" in started:
-        raise EOFError(started["refused"])
-    return Side(started["pid"], status_read, True, cpu_of(header))
-
-
-def _guard(header: Header, body: Callable[[int], None], status_read: int, status_write: int) -> None:
-    os.close(status_read)
-    confine.unshare_for_one_side(header["limits"]["scratch_mb"], header["mode"] == "warm")
-    ready_read, ready_write = os.pipe()
-    pid = os.fork()
-    if pid == 0:
-        run_body(body, ready_write, confine.mount_own_proc)
-    os.close(ready_write)
-    os.close(0)  # the side alone reads its part of the sample
-    answer = os.read(ready_read, 300)
-    if answer[:1] != READY:
-        raise OSError(answer[1:].decode("utf-8", "replace") or "the side ended while it was set up")
-    write_frame(status_write, json.dumps({"pid": pid}).encode())
-    _, status, used = os.wait4(pid, 0)
-    write_frame(status_write, json.dumps(ending(status, used)).encode())
-
-
 def ending(status: int, used: resource.struct_rusage) -> dict[str, Any]:
     return {"status": status, "seconds": used.ru_utime + used.ru_stime}
+
+
+def confine_side(header: Header, filter_program: bytes, kept: dict[int, int], ready: int) -> None:
+    """Keep these descriptors (old -> new), confine this process for ever, and say on `ready` that it is."""
+    confine.keep_descriptors({**kept, ready: 90})
+    try:
+        confine.confine(header["limits"], header["cpu"], filter_program)
+    except BaseException as problem:
+        os.write(90, b"x" + str(problem)[:200].encode())
+        os._exit(1)
+    os.write(90, READY)
+    os.close(90)
 
 
 # --- a sample --------------------------------------------------------------------------------------------------------
 
 
-def run_sample(header: Header, filter_program: bytes) -> dict[str, Any]:
+def run_sample(header: Header, filter_program: bytes, own_namespace: int) -> dict[str, Any]:
     """Start the sides, wait for the verdict or the deadline, kill both namespaces, return what happened."""
     started = time.monotonic()
     verdict_read, verdict_write = os.pipe()
-    sides = _start(header, filter_program, verdict_write)
+    sides = _start(header, filter_program, own_namespace, verdict_write)
     try:
         outcome = _wait(header, sides, verdict_read, started + header["wall"])
     finally:
         os.close(verdict_read)
         for side in sides:
             _stop(side)
-            os.close(side.status)
+            os.close(side.ended)
         kill_everything()
     program = sides[0]
     if program.report is not None:
@@ -163,19 +139,11 @@ def run_sample(header: Header, filter_program: bytes) -> dict[str, Any]:
     return outcome
 
 
-def _start(header: Header, filter_program: bytes, verdict: int) -> list[Side]:
-    limits, cpu, mode = header["limits"], header["cpu"], header["mode"]
-    entry, nonce = header.get("entry", ""), header.get("nonce", "")
+def _start(header: Header, filter_program: bytes, own_namespace: int, verdict: int) -> list[Side]:
+    mode, entry, nonce = header["mode"], header.get("entry", ""), header.get("nonce", "")
 
     def confined(kept: dict[int, int], ready: int) -> None:
-        confine.keep_descriptors({**kept, ready: 90})
-        try:
-            confine.confine(limits, cpu, filter_program)
-        except BaseException as problem:
-            os.write(90, b"x" + str(problem)[:200].encode())
-            os._exit(1)
-        os.write(90, READY)
-        os.close(90)
+        confine_side(header, filter_program, kept, ready)
 
     if mode in ("calls", "command-calls"):
         calls_read, calls_write = os.pipe()
@@ -196,10 +164,10 @@ def _start(header: Header, filter_program: bytes, verdict: int) -> list[Side]:
             candidate = python_sides.Candidate(3, 4)
             last_act(lambda: say(python_sides.run_tests(given["helpers"], given["tests"], entry, candidate)))
 
-        first = start_side(header, program, [calls_read, replies_write])
+        first = start_side(header, program, [calls_read, replies_write], own_namespace)
         # Python tests write no files, and the program sees neither their process nor its namespace.
-        start_tests = start_plain_side if mode == "calls" else start_side
-        return [first, start_tests(header, tests, [calls_write, replies_read, verdict])]
+        namespace_of_tests = None if mode == "calls" else own_namespace
+        return [first, start_side(header, tests, [calls_write, replies_read, verdict], namespace_of_tests)]
 
     def alone(ready: int) -> None:
         given = json.loads(read_frame(0, MAX_BLOB))
@@ -207,12 +175,24 @@ def _start(header: Header, filter_program: bytes, verdict: int) -> list[Side]:
         if mode == "together":
             last_act(lambda: say(python_sides.run_together(given["program"], given["tests"], nonce)))
         if mode == "probe":
-            last_act(lambda: say({"verdict": "probed", "reason": "", "layers": probe.examine()}))
+            last_act(lambda: say({"verdict": "probed", "reason": "", "layers": probe.examine(given["shown"])}))
         if mode == "warm":
             last_act(lambda: say(command_sides.warm_up(given)))
         last_act(lambda: say(command_sides.run_alone(given, nonce, header.get("by_status", False))))
 
-    return [start_side(header, alone, [verdict])]
+    return [start_side(header, alone, [verdict], own_namespace)]
+
+
+def become_server(header: Header, filter_program: bytes, own_namespace: int) -> None:
+    """Give the worker's own pipes to a server, confined as a program is, and end with it."""
+
+    def server(ready: int) -> None:
+        given = json.loads(read_frame(0, MAX_BLOB))
+        confine_side(header, filter_program, {0: 0, 1: 1}, ready)
+        last_act(lambda: command_sides.become_server(given))
+
+    side = start_side(header, server, [0, 1], own_namespace)
+    os.waitpid(side.pid, 0)
 
 
 def say(outcome: dict[str, Any]) -> None:
@@ -233,7 +213,7 @@ def _wait(header: Header, sides: list[Side], verdict: int, deadline: float) -> d
     poll = select.poll()
     poll.register(verdict, select.POLLIN)
     for side in sides:
-        poll.register(side.status, select.POLLIN)
+        poll.register(side.ended, select.POLLIN)
     patience = WATCH_AFTER
     while True:
         left = deadline - time.monotonic()
@@ -243,9 +223,9 @@ def _wait(header: Header, sides: list[Side], verdict: int, deadline: float) -> d
         if verdict in ready:
             return _read_verdict(verdict, sides)
         for side in sides:
-            if side.status in ready:
+            if side.ended in ready:
                 side.report = _report(side)
-                poll.unregister(side.status)
+                poll.unregister(side.ended)
         if sides[-1].report is not None:  # the side that would write the verdict; its pipe is read above, if it did
             return ended_without_verdict(sides)
         if not ready:
@@ -272,7 +252,7 @@ def _read_verdict(verdict: int, sides: list[Side]) -> dict[str, Any]:
         return {"verdict": "error", "reason": "no verdict could be read"}
     if outcome["verdict"] != "ended":
         return outcome
-    # The tests say that the program is gone; its guardian says why.
+    # The tests say that the program is gone; its ending says why.
     if sides[0].report is None:
         sides[0].report = _report(sides[0], patience=2.0)
     return cut_off(sides[0]) or {**outcome, "verdict": "error"}
@@ -302,16 +282,11 @@ def cut_off(side: Side) -> dict[str, Any] | None:
 
 
 def _report(side: Side, patience: float = 0.5) -> dict[str, Any] | None:
-    if not select.select([side.status], [], [], patience)[0]:
+    """How the side ended, or None where it has not after so many seconds."""
+    if not select.select([side.ended], [], [], patience)[0]:
         return None
-    if not side.guarded:
-        _, status, used = os.wait4(side.pid, 0)
-        return ending(status, used)
-    try:
-        report = load(read_frame(side.status))
-    except (EOFError, WireError):
-        return None
-    return report if "status" in report else None
+    _, status, used = os.wait4(side.pid, 0)
+    return ending(status, used)
 
 
 def _stop(side: Side) -> None:
@@ -354,7 +329,10 @@ def usage() -> tuple[float, int]:
 
 def main() -> None:
     """Serve samples from descriptor 0 to descriptor 1 until the parent closes the pipe."""
-    confine.libc.prctl(confine.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    try:
+        own_namespace = confine.enter_own_namespace()
+    except OSError as problem:
+        sys.exit(f"no process namespace: {problem}")
     confine.prefer_for_oom()
     confine.hide_from_descendants()
     for name in WARM:
@@ -369,7 +347,9 @@ def main() -> None:
         except EOFError:
             return
         try:
-            result = run_sample(header, filter_program)
+            if header["mode"] == "server":
+                return become_server(header, filter_program, own_namespace)
+            result = run_sample(header, filter_program, own_namespace)
         except EOFError as problem:
             result = {"verdict": "refused", "reason": str(problem)}
             kill_everything()

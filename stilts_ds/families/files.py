@@ -44,6 +44,10 @@ def check_nothing(path: Path, predicted: Any, gold: Any) -> None:
     """For files that need no counterpart of the gold values."""
 
 
+def itself(gold: Any) -> Any:
+    return gold
+
+
 @dataclass(frozen=True)
 class PredictionFile:
     """How a family's predictions and labels stand in files.
@@ -52,7 +56,8 @@ class PredictionFile:
     values. The writers are atomic and raise ValueError for values that would not read back as they are.
     check(path, predicted, gold) raises UserError where predictions do not answer what the gold values ask;
     expect(records) and check_expected(path, values, expected) do so for a test file without labels. `one_each`: whether
-    there is a value for each example, so that their number tells the test set's.
+    there is a value for each example, so that their number tells the test set's. right(gold value) is what of it a
+    reader holds against a prediction.
     """
 
     suffix: str
@@ -64,6 +69,7 @@ class PredictionFile:
     check_expected: Callable[[Path, Any, Expected], None]
     expect: Callable[[Sequence[Any]], Expected] = expect_count
     one_each: bool = True
+    right: Callable[[Any], Any] = itself
 
     def name(self, split: str, language: str) -> str:
         """`test-de.tsv`, or `test-de.json` for answers."""
@@ -157,8 +163,8 @@ def load_json(path: Path, text: str) -> Any:
         return seen
 
     def no_constants(word: str) -> NoReturn:
-        found = re.search(rf"[:\[,]\s*{re.escape(word)}", text)
-        line = text.count("\n", 0, found.end() if found else 0) + 1
+        match = re.search(rf"[:\[,]\s*{re.escape(word)}", text)
+        line = text.count("\n", 0, match.end() if match else 0) + 1
         fail(path, line, f"{word} is not a value; the prediction went wrong, predict again")
 
     try:
@@ -252,7 +258,7 @@ def read_shared_texts(task: Any, labels: Path, gold: Sequence[Any]) -> list[str]
 # --- an index a line (choices, nearest sentences) --------------------------------------------------------------------
 
 
-def _written_index(value: Any) -> int:
+def written_index(value: Any) -> int:
     if int(value) != value or value < 0:
         raise ValueError(f"{value!r} is not an index from 0")
     return int(value)
@@ -267,7 +273,7 @@ def read_gold_indices(path: Path, labels: Iterable[str] = ()) -> list[int]:
 
 
 def write_indices(path: Path, values: Iterable[Any]) -> None:
-    write_lines(path, [str(_written_index(value)) for value in values])
+    write_lines(path, [str(written_index(value)) for value in values])
 
 
 def check_as_many(path: Path, predicted: Sequence[Any], gold: Sequence[Any]) -> None:

@@ -27,7 +27,7 @@ from stilts_ds.families.bitext.rows import encode_texts
 from stilts_ds.mining.job import Job, on_all, on_first, progress_log, refuse_existing
 from stilts_ds.mining.models import Encoder, ModelFolder
 from stilts_ds.mining.texts import TextFile, Texts
-from stilts_ds.mining.vectors import STORED, make_empty, note, note_of, vectors_digest
+from stilts_ds.mining.vectors import STORED, make_empty, note_content, note_of, vectors_digest
 from stilts_ds.rows.writer import HEADER
 from stilts_ds.run_dir import write_sealed
 
@@ -67,13 +67,12 @@ def embed(
     on_first(ranks, check)
     with Job(ranks, path) as job:
         text_file = scan(ranks, given)
-        found = find_model(ranks, encoder)
-        job.begin(
-            {"the content of texts": text_file.digest, "lines": text_file.lines, "stored": stored, **found.inputs()}
-        )
-        draft = embed_file(ranks, found, text_file, job.work, stored, device)
+        model_folder = find_model(ranks, encoder)
+        content = {"the content of texts": text_file.digest, "lines": text_file.lines}
+        job.begin({**content, "stored": stored, **model_folder.inputs()})
+        draft = embed_file(ranks, model_folder, text_file, job.work, stored, device)
         digest = on_first(ranks, lambda: vectors_digest(draft))
-        described = note(text_file.digest, text_file.lines, digest, found.inputs())
+        described = note_content(text_file.digest, text_file.lines, digest, model_folder.inputs())
         beside = job.work / "note.json"
         on_first(ranks, lambda: write_sealed(beside, described))
         job.publish(draft, (beside, note_of(path)))
@@ -89,12 +88,12 @@ def scan(ranks: Collectives, given: Texts, tab_fault: str = "") -> TextFile:
 def find_model(ranks: Collectives, encoder: Encoder) -> ModelFolder:
     """The model's folder. Rank 0 fetches it where it is to be downloaded; the others find it then. A collective."""
     on_first(ranks, lambda: str(ModelFolder.find(encoder).folder))
-    found = on_all(ranks, lambda: ModelFolder.find(encoder))
-    digests = ranks.gather(found.digest)
+    model_folder = on_all(ranks, lambda: ModelFolder.find(encoder))
+    digests = ranks.gather(model_folder.digest)
     for rank, digest in enumerate(digests):
         if digest != digests[0]:
             raise UserError(f"rank {rank} finds other files of {encoder.model} than rank 0; give all ranks the same")
-    return found
+    return model_folder
 
 
 def embed_file(

@@ -98,9 +98,9 @@ class ModelFolder:
 
 
 @lru_cache(maxsize=1)
-def _loaded(found: ModelFolder, device: torch.device) -> Embedder:
-    settings = found.settings
-    encoder = load_encoder(found.folder, ModelPart(), None, device, settings.dtype)
+def _loaded(folder: ModelFolder, device: torch.device) -> Embedder:
+    settings = folder.settings
+    encoder = load_encoder(folder.folder, ModelPart(), None, device, settings.dtype)
     model = build_model(encoder, [], 0).to(device, DTYPES[settings.dtype]).eval()
-    tokenizer = Tokenizer.load(found.folder)
+    tokenizer = Tokenizer.load(folder.folder)
     return Embedder(model, tokenizer, device, settings.batch_size, settings.layer, settings.pooling)

@@ -65,13 +65,13 @@ def search(
         on_first(ranks, lambda: check_widths(left, right))
         told = progress_log(ranks, "searching", "parts")
         try:
-            found = topk_files(
+            nearest = topk_files(
                 left.open(), parts_of(right, ranks.size), k, job.work / "parts", ranks, metric, memory, told
             )
         except ValueError as error:
             raise UserError(f"cannot search: {error}") from error
         draft = job.work / f"neighbours{path.suffix}"
-        count = on_first(ranks, partial(_write, draft, path.suffix, left, right, found))
+        count = on_first(ranks, partial(_write, draft, path.suffix, left, right, nearest))
         stop_together(ranks)
         job.publish(draft)
     return count
@@ -85,17 +85,17 @@ def parts_of(bank: Side, ranks: int) -> list[FilePart]:
     return [FilePart(bank.vectors, start, min(count, start + rows)) for start in range(0, count, rows)]
 
 
-def _write(draft: Path, suffix: str, queries: Side, bank: Side, found: TopK) -> int:
+def _write(draft: Path, suffix: str, queries: Side, bank: Side, nearest: TopK) -> int:
     columns = ["score", "query", "rank", "neighbour"]
     texts = [None if side.texts is None else list(side.texts.all_texts()) for side in (queries, bank)]
     columns += [name for name, side in zip(("query_text", "neighbour_text"), texts) if side is not None]
-    return write_table(draft, suffix, columns, _rows(found, queries.ids, bank.ids, texts))
+    return write_table(draft, suffix, columns, _rows(nearest, queries.ids, bank.ids, texts))
 
 
 def _rows(
-    found: TopK, query_ids: Sequence[str], bank_ids: Sequence[str], texts: Sequence[list[str] | None]
+    nearest: TopK, query_ids: Sequence[str], bank_ids: Sequence[str], texts: Sequence[list[str] | None]
 ) -> Iterator[list[Any]]:
-    for query, (values, indices) in enumerate(zip(found.values.tolist(), found.indices.tolist())):
+    for query, (values, indices) in enumerate(zip(nearest.values.tolist(), nearest.indices.tolist())):
         for rank, (score, row) in enumerate(zip(values, indices), start=1):
             cells: list[Any] = [score, query_ids[query], rank, bank_ids[row]]
             cells += [side[number] for side, number in zip(texts, (query, row)) if side is not None]

@@ -60,11 +60,11 @@ def find_side(ranks: Collectives, given: str | Path | Texts, encoder: Encoder | 
     if path.suffix == ".npy":
         if given.vectors is not None:
             raise UserError(f"{path} holds vectors itself; give the texts in its place, or no other vectors")
-        return Side(path, None, path, on_first(ranks, lambda: _look_at(path, None)))
+        return Side(path, None, path, on_first(ranks, lambda: _check_side(path, None)))
     texts = scan(ranks, given, tab_fault)
     if given.vectors is not None:
         vectors = Path(given.vectors)
-        digest = on_first(ranks, lambda: _look_at(vectors, texts))
+        digest = on_first(ranks, lambda: _check_side(vectors, texts))
         return Side(path, texts, vectors, hash_json([texts.digest, digest]))
     if encoder is None:
         raise UserError(f"{path} holds texts: name the model that makes their vectors (--model), or give vectors")
@@ -72,7 +72,7 @@ def find_side(ranks: Collectives, given: str | Path | Texts, encoder: Encoder | 
     return Side(path, texts, None, hash_json([texts.digest, model.inputs()]))
 
 
-def _look_at(path: Path, texts: TextFile | None) -> str:
+def _check_side(path: Path, texts: TextFile | None) -> str:
     """The digest of a file of vectors that belongs to `texts`."""
     open_vectors(path)
     digest = vectors_digest(path)
@@ -92,7 +92,7 @@ def with_vectors(ranks: Collectives, side: Side, encoder: Encoder | None, output
         assert texts is not None and encoder is not None
         if not on_first(ranks, output.exists):
             embed(encoder, Texts(side.path, ids=texts.ids), output, comm=ranks, device=device)
-        on_first(ranks, lambda: _look_at(output, texts))
+        on_first(ranks, lambda: _check_side(output, texts))
         side = dataclasses.replace(side, vectors=output)
     on_all(ranks, lambda: check_rows(side.open(), side.vectors or side.path, *side.share(ranks)))
     return side

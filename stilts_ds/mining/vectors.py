@@ -89,5 +89,5 @@ def vectors_digest(path: Path) -> str:
     return checksum(path)
 
 
-def note(texts: str, lines: int, digest: str, settings: dict[str, Any]) -> dict[str, Any]:
+def note_content(texts: str, lines: int, digest: str, settings: dict[str, Any]) -> dict[str, Any]:
     return {"texts": texts, "lines": lines, "checksum": digest, "settings": settings}

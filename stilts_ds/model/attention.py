@@ -12,6 +12,7 @@ and in Triton kernels on a GPU. The kernels see both ways; a decoder with dropou
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import groupby
@@ -96,18 +97,34 @@ def grouped_attention(
     window: int | None = None,
 ) -> torch.Tensor:
     """[T, h, d] each to [T, h, d]: one call for each run of equal lengths. Rows longer than `window` get a mask."""
-    sizes = [rows * length for rows, length in packing.runs]
-    parts = []
-    for (rows, length), *qkv in zip(packing.runs, *(each.split(sizes) for each in (query, key, value))):
-        q, k, v = (part.reshape(rows, length, *part.shape[1:]).transpose(1, 2) for part in qkv)
+
+    def seen_by(number: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+        length = packing.runs[number][1]
         band = None
         if window is not None and length > window:
             band = causal_band(length, window, query.device)
         # torch takes a mask or the word that there is a causal one, not both.
         causal = packing.causal and band is None
-        seen = functional.scaled_dot_product_attention(
+        return functional.scaled_dot_product_attention(
             q, k, v, attn_mask=band, dropout_p=dropout, is_causal=causal, scale=scaling
         )
+
+    return of_runs(packing, (query, key, value), seen_by)
+
+
+def of_runs(
+    packing: Packing, query_key_value: Sequence[torch.Tensor], seen_by: Callable[..., torch.Tensor]
+) -> torch.Tensor:
+    """[T, h, d]: what `seen_by(number of the run, q, k, v)` gives for the [rows, h, length, d] of each run of rows of
+    one length, put together as packed rows again."""
+    query = query_key_value[0]
+    sizes = [rows * length for rows, length in packing.runs]
+    pieces = zip(*(tensor.split(sizes) for tensor in query_key_value))
+    parts = []
+    for number, of_run in enumerate(pieces):
+        rows, length = packing.runs[number]
+        q, k, v = (part.reshape(rows, length, *part.shape[1:]).transpose(1, 2) for part in of_run)
+        seen = seen_by(number, q, k, v)
         parts.append(seen.transpose(1, 2).reshape(rows * length, *query.shape[1:]))
     return torch.cat(parts)
 
@@ -131,17 +148,14 @@ def masked_attention(
     are written to memory, as torch itself does on CPUs where there is dropout."""
     assert packing.masks is not None
     keys, site = packing.masks.attention_sites(query.shape[1])
-    sizes = [rows * length for rows, length in packing.runs]
     keys_of_runs = keys.split([rows for rows, _ in packing.runs])
-    parts = []
-    for (rows, length), keys_of_run, *qkv in zip(
-        packing.runs, keys_of_runs, *(each.split(sizes) for each in (query, key, value))
-    ):
-        q, k, v = (part.reshape(rows, length, *part.shape[1:]).transpose(1, 2) for part in qkv)
+
+    def seen_by(number: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+        length = packing.runs[number][1]
         band = causal_band(length, window or length, query.device) if packing.causal else None
-        seen = attend(q, k, v, keys_of_run.flatten(), site, dropout, scaling, band)
-        parts.append(seen.transpose(1, 2).reshape(rows * length, *query.shape[1:]))
-    return torch.cat(parts)
+        return attend(q, k, v, keys_of_runs[number].flatten(), site, dropout, scaling, band)
+
+    return of_runs(packing, (query, key, value), seen_by)
 
 
 def fused_attention(

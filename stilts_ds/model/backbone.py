@@ -5,6 +5,8 @@ Legend: T tokens of all rows, H hidden size.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -58,14 +60,43 @@ class Backbone:
     def word_embedding(self) -> torch.Tensor:
         return self.network.get_input_embeddings().weight
 
+    @property
+    def embedding_width(self) -> int:
+        """Channels of the word embeddings, also where an engine has spread their matrix over ranks."""
+        return int(self.network.get_input_embeddings().embedding_dim)
+
     # --- hidden states -----------------------------------------------------------------------------------------------
 
     def hidden_states(self, batch: Batch, layer: int | None = None, masks: Masks | None = None) -> torch.Tensor:
         """Hidden states [T, H] of the last layer, or of index `layer` (0 is the embedding output).
 
         In training, dropout is that of `masks`, inside whose `of(batch)` it must be called then; else torch's own.
+        A batch's `disturbance` is added to its word embeddings.
         """
-        return self.packed(batch, layer, masks) if self.packs else self.padded(batch, layer)
+        with self._disturbed(batch):
+            return self.packed(batch, layer, masks) if self.packs else self.padded(batch, layer)
+
+    @contextmanager
+    def _disturbed(self, batch: Batch) -> Iterator[None]:
+        """Inside, the word embeddings come out with the batch's disturbance. Padding has none."""
+        disturbance = batch.disturbance
+        if disturbance is None:
+            yield
+            return
+
+        def add(module: nn.Module, inputs: Any, embedded: torch.Tensor) -> torch.Tensor:
+            added = disturbance
+            if not self.packs:
+                rows, width = embedded.shape[:2]
+                table = disturbance.new_zeros((rows * width, disturbance.shape[1]))
+                added = table.index_copy(0, batch.row * width + batch.position, disturbance)
+            return embedded + added.view(embedded.shape).to(embedded.dtype)
+
+        handle = self.network.get_input_embeddings().register_forward_hook(add)
+        try:
+            yield
+        finally:
+            handle.remove()
 
     def packed(self, batch: Batch, layer: int | None = None, masks: Masks | None = None) -> torch.Tensor:
         """All rows as one sequence of T tokens whose positions start again with each row: nothing is paid for

@@ -115,9 +115,9 @@ def packs_exactly(encoder: Any, attention: str, device: torch.device, dtype: str
         encoder.set_attn_implementation(before)
         expected = [_cast(backbone.padded, batch, kind) for kind in kinds]
         encoder.set_attn_implementation(attention)
-        found = [_cast(backbone.packed, batch, kind) for kind in kinds]
-        return _close(found[0], expected[0]) and all(
-            bool((a - b).norm() <= HALF_TOLERANCE * b.norm()) for a, b in zip(found[1:], expected[1:])
+        states = [_cast(backbone.packed, batch, kind) for kind in kinds]
+        return _close(states[0], expected[0]) and all(
+            bool((a - b).norm() <= HALF_TOLERANCE * b.norm()) for a, b in zip(states[1:], expected[1:])
         )
 
     encoder.eval()
@@ -175,11 +175,11 @@ def _with_masks(backbone: Backbone, batch: Batch) -> torch.Tensor:
 
 def largest_window(config: Any) -> int:
     """The widest attention window that a configuration names; 0 where it names none."""
-    found = [0]
+    windows = [0]
     for key, value in config.to_dict().items():
         if WINDOW.search(key):
-            found += [one for one in (value if isinstance(value, list) else [value]) if type(one) is int]
-    return max(found)
+            windows += [one for one in (value if isinstance(value, list) else [value]) if type(one) is int]
+    return max(windows)
 
 
 def _cast(run: Callable[[Batch], torch.Tensor], batch: Batch, dtype: torch.dtype) -> torch.Tensor:
@@ -189,9 +189,9 @@ def _cast(run: Callable[[Batch], torch.Tensor], batch: Batch, dtype: torch.dtype
         return run(batch).float()
 
 
-def _close(found: torch.Tensor, expected: torch.Tensor, tolerance: float = 1e-4) -> bool:
+def _close(computed: torch.Tensor, expected: torch.Tensor, tolerance: float = 1e-4) -> bool:
     """Rounding grows with the largest value of a hidden state, and some models have very large ones."""
-    return torch.allclose(found, expected, rtol=tolerance, atol=tolerance * max(1.0, float(expected.abs().max())))
+    return torch.allclose(computed, expected, rtol=tolerance, atol=tolerance * max(1.0, float(expected.abs().max())))
 
 
 def _sample(encoder: Any) -> Batch:

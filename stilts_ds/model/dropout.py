@@ -49,5 +49,5 @@ def has_dropout(model: Any) -> bool:
 
 def hidden_dropout(config: Any) -> float:
     """The rate that heads take from an encoder."""
-    found = (getattr(config, key, None) for key in HIDDEN)
-    return float(next((rate for rate in found if rate is not None), BERTS))
+    rates = (getattr(config, key, None) for key in HIDDEN)
+    return float(next((rate for rate in rates if rate is not None), BERTS))

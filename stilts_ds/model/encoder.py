@@ -176,33 +176,33 @@ def read_language_head(path: str | Path, revision: str | None = None) -> dict[st
     Only these tensors are read. None where the checkpoint has no such head, only a part of it or, in BERT's form, one
     with another activation than GELU. Its decoder is the word embeddings, and so is not read.
     """
-    found = _read_tensors(str(path), revision, _name_in_head)
+    tensors = _read_tensors(str(path), revision, _name_in_head)
     # Older checkpoints hold the bias of the output as the decoder's.
-    if "bias" not in found and "decoder.bias" in found:
-        found["bias"] = found["decoder.bias"]
-    if not set(LANGUAGE_HEAD) <= set(found) or _activation(str(path), revision) != "gelu":
+    if "bias" not in tensors and "decoder.bias" in tensors:
+        tensors["bias"] = tensors["decoder.bias"]
+    if not set(LANGUAGE_HEAD) <= set(tensors) or _activation(str(path), revision) != "gelu":
         return None
-    return {name: found[name].float() for name in LANGUAGE_HEAD}
+    return {name: tensors[name].float() for name in LANGUAGE_HEAD}
 
 
 def read_output_layer(path: str | Path, revision: str | None = None) -> dict[str, torch.Tensor] | None:
     """A decoder's output layer where it is a matrix of its own, float32 on the CPU; None where it was not kept."""
-    found = _read_tensors(str(path), revision, lambda key: "weight" if key in OUTPUT_LAYER else None)
-    return {"weight": found["weight"].float()} if found else None
+    tensors = _read_tensors(str(path), revision, lambda key: "weight" if key in OUTPUT_LAYER else None)
+    return {"weight": tensors["weight"].float()} if tensors else None
 
 
 def _read_tensors(path: str, revision: str | None, name_of: NameOf) -> dict[str, torch.Tensor]:
     """The tensors of a checkpoint that `name_of` gives a name, by that name."""
-    found: dict[str, torch.Tensor] = {}
+    tensors: dict[str, torch.Tensor] = {}
     for file in _weight_files(path, revision, name_of):
         try:
-            found |= _tensors_in(file, name_of)
+            tensors |= _tensors_in(file, name_of)
         except MemoryError:
             raise
         except Exception as error:  # pickled code is refused here; damaged files end in every kind
             remedy = "convert the model to safetensors, or copy it again"
             raise UserError(f"cannot read the weights in {file}: {first_line(error)}; {remedy}") from error
-    return found
+    return tensors
 
 
 def _activation(path: str, revision: str | None) -> str:

@@ -78,5 +78,5 @@ def narrow_vocabulary(encoder: nn.Module, ids: np.ndarray, keep_rest: bool) -> N
 
 def widen(model: nn.Module, parameters: dict[str, torch.Tensor], decay: float) -> dict[str, torch.Tensor]:
     """`parameters` of `model` by name with every `TouchedEmbedding` whole again."""
-    found = {f"{n}.weight": m for n, m in model.named_modules() if isinstance(m, TouchedEmbedding)}
-    return parameters | {name: layer.whole(parameters[name], decay) for name, layer in found.items()}
+    layers = {f"{n}.weight": m for n, m in model.named_modules() if isinstance(m, TouchedEmbedding)}
+    return parameters | {name: layer.whole(parameters[name], decay) for name, layer in layers.items()}

@@ -7,6 +7,7 @@
     clusters.py   a text as grapheme clusters, edits of them, offsets before and after
     kinds.py      one function a kind of noise
     noiser.py     which edits an example gets
+    greedy.py     the same edits where an opponent wants them
 
 Knows strings and languages, no task and no file.
 """

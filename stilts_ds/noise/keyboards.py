@@ -53,15 +53,15 @@ def parse_keyboard(line: str, where: str) -> Keyboard:
 
 def _neighbours(rows: Sequence[Sequence[str]]) -> Neighbours:
     keys = [(row, ROW_STARTS[row] + place, key) for row, names in enumerate(rows) for place, key in enumerate(names)]
-    found: dict[str, list[tuple[str, int]]] = {}
+    neighbours: dict[str, list[tuple[str, int]]] = {}
     for row, x, key in keys:
         close = [(_weight(row, x, other_row, other_x), other) for other_row, other_x, other in keys]
         for level in (0, 1):
             letter = _letter(key, level)
             around = [(_letter(other, level), weight) for weight, other in close if weight]
             if letter:
-                found[letter] = [(neighbour, weight) for neighbour, weight in around if neighbour]
-    return {letter: tuple(around) for letter, around in found.items() if around}
+                neighbours[letter] = [(neighbour, weight) for neighbour, weight in around if neighbour]
+    return {letter: tuple(around) for letter, around in neighbours.items() if around}
 
 
 def _letter(key: str, level: int) -> str:

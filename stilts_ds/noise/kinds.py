@@ -323,7 +323,13 @@ def natural(site: Site) -> Edit | None:
     return _exchanged(site)
 
 
-def _exchanged(site: Site) -> Edit | None:
+@kind(unit="word", empty=no_spaced_words, list_name="synonyms")
+def synonym(site: Site) -> Edit | None:
+    """The word itself or one of its synonyms, out of a list, all of them equally likely."""
+    return _exchanged(site, may_stay=True)
+
+
+def _exchanged(site: Site, may_stay: bool = False) -> Edit | None:
     first, last = site.text.words[site.word]
     word = site.text.word(site.word)
     small = "".join(lower(letter, site.writing.language) for letter in word)
@@ -332,6 +338,9 @@ def _exchanged(site: Site) -> Edit | None:
     options = [option for option in known if option != word and not (site.tokens and len(option.split()) > 1)]
     if not options:
         return None
-    drawn = options[site.dice.randrange(len(options))]
+    number = site.dice.randrange(len(options) + may_stay)
+    if number == len(options):
+        return None
+    drawn = options[number]
     new = like_case(drawn[0], word, site.writing.language) + drawn[1:]
     return None if new == word else Edit(first, last, new)

@@ -75,6 +75,39 @@ class Tally:
 
 
 @dataclass
+class Draft:
+    """A text while it is edited: `wanted` edits, tried at the places in `order`."""
+
+    text: Clusters
+    key: str  # what is drawn at a place depends on it and the place
+    kind: Kind
+    writing: Writing
+    tokens: bool
+    wanted: int
+    order: list[int]
+    taken: set[int]  # clusters that were edited or are protected
+    letters_left: list[int]  # of each word
+    edits: list[Edit] = field(default_factory=list)
+
+    def edit_at(self, place: int) -> Edit | None:
+        """The edit that is drawn at a place; None where there can be none beside those that were made."""
+        if place in self.taken:
+            return None
+        dice = random.Random(f"{self.key} {place}")
+        site = Site(self.text, place, self.writing, dice, self.taken, self.letters_left, self.tokens)
+        edit = self.kind.edit(site)
+        if edit is None or not self.taken.isdisjoint(range(edit.first, edit.last)):
+            return None
+        return edit
+
+    def make(self, edit: Edit) -> None:
+        self.edits.append(edit)
+        self.taken.update(range(edit.first, edit.last))
+        if not edit.text:
+            self.letters_left[self.text.word_of[edit.first]] -= 1
+
+
+@dataclass
 class Noiser:
     """Noise of one split: `where` names task, split and language."""
 
@@ -116,8 +149,8 @@ class Noiser:
         assert len(noisy) == len(tokens) and all(noisy)
         return noisy
 
-    def _edits(self, text: Clusters, name: str, protected: Spans, tokens: bool) -> list[Edit]:
-        """The edits of one text, in the order in which they were drawn."""
+    def begin(self, text: Clusters, name: str, protected: Spans, tokens: bool) -> Draft:
+        """A text before its first edit: how many it gets, and the order of the places where they are tried."""
         # `random.Random` gives the same numbers for the same text in every version of Python.
         key = f"stilts-ds noise {VERSION} {self.spec.kind} {self.spec.draw} {self.where} {name}"
         dice = random.Random(key)
@@ -127,21 +160,42 @@ class Noiser:
         ranks = {place: dice.random() for place in places}
         taken = {place for start, end in protected for place in text.inside(start, end)}
         left = [sum(text.is_letter[first:last]) for first, last in text.words]
-        edits: list[Edit] = []
-        for place in sorted(places, key=ranks.__getitem__):
-            if len(edits) == wanted:
+        order = sorted(places, key=ranks.__getitem__)
+        return Draft(text, key, self.kind, self.writing, tokens, wanted, order, taken, left)
+
+    def _edits(self, text: Clusters, name: str, protected: Spans, tokens: bool) -> list[Edit]:
+        """The edits of one text, in the order in which they were drawn."""
+        draft = self.begin(text, name, protected, tokens)
+        for place in draft.order:
+            if len(draft.edits) == draft.wanted:
                 break
-            edit = None
-            if place not in taken:
-                site = Site(text, place, self.writing, random.Random(f"{key} {place}"), taken, left, tokens)
-                edit = self.kind.edit(site)
-            if edit is not None and taken.isdisjoint(range(edit.first, edit.last)):
-                edits.append(edit)
-                taken.update(range(edit.first, edit.last))
-                if not edit.text:
-                    left[text.word_of[edit.first]] -= 1
-        self.tally.add(text, edits, self.writing.script not in UNSPACED)
-        return edits
+            edit = draft.edit_at(place)
+            if edit is not None:
+                draft.make(edit)
+        self.tally.add(text, draft.edits, self.writing.script not in UNSPACED)
+        return draft.edits
+
+
+@dataclass
+class Recorder:
+    """Stands in for a Noiser and notes each text as it was and as it is."""
+
+    noiser: Noiser
+    texts: list[tuple[str, str]] = field(default_factory=list)
+
+    @property
+    def spec(self) -> NoiseSpec:
+        return self.noiser.spec
+
+    def text(self, text: str, example: str, field: str, protected: Spans = ()) -> Noised:
+        made = self.noiser.text(text, example, field, protected)
+        self.texts.append((text, made.text))
+        return made
+
+    def tokens(self, tokens: Sequence[str], example: str, protected: Sequence[bool] = ()) -> tuple[str, ...]:
+        made = self.noiser.tokens(tokens, example, protected)
+        self.texts.append((" ".join(tokens), " ".join(made)))
+        return made
 
 
 @dataclass

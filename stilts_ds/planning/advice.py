@@ -7,12 +7,12 @@ from stilts_ds.planning.estimates import Estimate
 from stilts_ds.planning.memory import GIB
 
 
-def advice(recipe: Recipe, found: list[Estimate], gib: float, beside: float = 0) -> str:
+def advice(recipe: Recipe, estimated: list[Estimate], gib: float, beside: float = 0) -> str:
     """A sentence: the smallest stage that fits every phase into `gib` GiB a rank, and the largest batch there.
 
     `beside`: bytes that a trial found to be taken on top of the formula's, 0 without a trial.
     """
-    trains = [one for one in found if one.memory]
+    trains = [one for one in estimated if one.memory]
     if not trains:
         return f"whether it fits in {gib:g} GiB is unknown until model and data are on this machine"
     space = gib * GIB - beside
@@ -44,7 +44,7 @@ def advice(recipe: Recipe, found: list[Estimate], gib: float, beside: float = 0)
 def _smallest_stage(trains: list[Estimate], size: int | None, space: float) -> int | None:
     """With micro-batches of `size`, or each phase's own."""
     by_phase = [one.memory if size is None else one.memory_at(size) for one in trains]
-    return next((stage for stage in by_phase[0] if all(found[stage].peak <= space for found in by_phase)), None)
+    return next((stage for stage in by_phase[0] if all(of_phase[stage].peak <= space for of_phase in by_phase)), None)
 
 
 def _largest_batch(trains: list[Estimate], stage: int, space: float) -> int:

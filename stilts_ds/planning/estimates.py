@@ -15,6 +15,7 @@ from stilts_ds.model_files import Shape, model_folder, shape_of
 from stilts_ds.plan_file import Phase, Plan
 from stilts_ds.planning.memory import Memory, largest_parameter, memory, trained_parameters
 from stilts_ds.planning.sizes import PhaseSize, heads_of, phase_size
+from stilts_ds.robust import passes_of
 from stilts_ds.run_dir import PhaseDir, RunDir, read_json
 from stilts_ds.trial_file import Trial
 
@@ -45,7 +46,8 @@ class Estimate:
         setting = self.phase.setting()
         if self.size.tokens is not None:
             return self.size.tokens
-        return (self.size.steps or 0) * setting.train_batch_size * setting.max_seq_length
+        most_tokens = (self.size.steps or 0) * setting.train_batch_size * setting.max_seq_length
+        return most_tokens * passes_of(setting.robust)
 
 
 def estimates(recipe: Recipe, run: RunDir, plan: Plan, ranks: int, cpu: bool = False) -> list[Estimate]:
@@ -96,13 +98,13 @@ def vocabulary_rows(phase: Phase, recipe: Recipe, data: Data, size: PhaseSize, s
 
 def allowed_engines(engine: EnginePart) -> list[EnginePart]:
     """The recipe's engine at each stage that it may run at; its own DeepSpeed file counts for its own stage."""
-    found = []
+    engines = []
     for stage in STAGES:
         if stage == 0 and (engine.dtype == "bf16" or engine.offload_optimizer):
             continue
         own = engine.ds_config if stage == engine.zero_stage else None
-        found.append(engine.model_copy(update={"zero_stage": stage, "ds_config": own}))
-    return found
+        engines.append(engine.model_copy(update={"zero_stage": stage, "ds_config": own}))
+    return engines
 
 
 def state_of(folder: PhaseDir) -> str:
@@ -123,7 +125,7 @@ def saved_step(folder: PhaseDir) -> int | None:
     return int(read_json(manifests[-1])["step"]) if manifests else None
 
 
-def calibrated(found: list[Estimate], trial: Trial, ranks: int) -> list[Estimate]:
+def calibrated(estimated: list[Estimate], trial: Trial, ranks: int) -> list[Estimate]:
     """Hours of each phase whose tokens are known: at the trial's tokens a second and rank, whatever the ranks.
 
     Training only. More ranks than the trial's communicate more, which is not counted.
@@ -133,11 +135,11 @@ def calibrated(found: list[Estimate], trial: Trial, ranks: int) -> list[Estimate
         dataclasses.replace(one, hours=one.size.tokens / rate / 3600)
         if one.size is not None and one.size.tokens is not None
         else one
-        for one in found
+        for one in estimated
     ]
 
 
-def to_json(found: list[Estimate]) -> list[dict[str, Any]]:
+def to_json(estimated: list[Estimate]) -> list[dict[str, Any]]:
     """Plain values, bytes for memory."""
     return [
         {
@@ -152,5 +154,5 @@ def to_json(found: list[Estimate]) -> list[dict[str, Any]]:
             "hours": one.hours,
             "memory_bytes": {stage: {**dataclasses.asdict(m), "peak": m.peak} for stage, m in one.memory.items()},
         }
-        for one in found
+        for one in estimated
     ]

@@ -20,6 +20,7 @@ from stilts_ds.families.registry import family_of, pool_size
 from stilts_ds.model_files import Shape, limits_of
 from stilts_ds.plan_file import Phase
 from stilts_ds.planning.memory import MicroBatch
+from stilts_ds.robust import copies_of, passes_of
 from stilts_ds.rows.rows import Rows, ids_in, touched_ids
 
 
@@ -28,8 +29,8 @@ class PhaseSize:
     """Sizes of one training phase.
 
     `steps` None: not known before the data are read. `exact`: counted in cached rows, not taken from the task's
-    literal. `tokens` are real ones over all steps. `vocabulary_rows` None: not counted yet. `width`: rows of an item
-    (choices of a question), None where not known yet.
+    literal. `tokens` are real ones over all steps and passes. `vocabulary_rows` None: not counted yet. `width`: rows of
+    an item (choices of a question), None where not known yet.
     """
 
     exact: bool
@@ -53,9 +54,9 @@ class PhaseSize:
 def phase_size(phase: Phase, recipe: Recipe, data: Data) -> PhaseSize:
     """Sizes of a phase that trains; from the tasks' literals where files that it needs are missing."""
     setting = phase.setting()
-    found = {name: _cached(data, name, phase.setting(name)) for name in phase.train}
-    cached = {name: rows for name, rows in found.items() if rows is not None}
-    if len(cached) == len(found):
+    cached_rows = {name: _cached(data, name, phase.setting(name)) for name in phase.train}
+    cached = {name: rows for name, rows in cached_rows.items() if rows is not None}
+    if len(cached) == len(cached_rows):
         return _from_rows(phase, recipe, setting, data, cached)
     sizes = _sizes_by_literal(phase, setting, data)
     items = None if sizes is None else round(epoch_items(sizes, recipe.sampling))
@@ -93,7 +94,7 @@ def _from_rows(
     return PhaseSize(
         exact=True,
         steps=mixture.total_steps,
-        tokens=mixture.tokens({name: one.item_tokens for name, one in train.items()}),
+        tokens=mixture.tokens({name: one.item_tokens for name, one in train.items()}) * passes_of(setting.robust),
         vocabulary_rows=len(touched_ids(both, special, vocabulary)),
         longest_row=max(int(one.row_lengths.max()) for one in train.values()),
         width=max(int((one.items[1:] - one.items[:-1]).max()) for one in train.values()),
@@ -136,7 +137,7 @@ def _sizes_by_literal(phase: Phase, setting: TrainingPart, data: Data) -> dict[s
         if split not in task.sizes and not free:
             return None
         size = task.sizes.get(split, 1) - (setting.eval_examples if split == data.dev_split(name) else 0)
-        sizes[name] = min(size, data.recipe.data.max_train_examples or size)
+        sizes[name] = min(size, data.recipe.data.max_train_examples or size) * copies_of(setting.robust)
     return sizes
 
 

@@ -36,13 +36,17 @@ class Bucket:
 
 
 def buckets_of(values: Sequence[float], number: int = BUCKETS) -> list[Bucket]:
-    """Buckets of equal counts (sizes differ by at most one), from low to high; equal values by place.
+    """Buckets of equal counts (sizes differ by at most one), from low to high; equal values by place. Of an attribute
+    with two values, such as whether an example was seen in training, a bucket for each.
 
     [] where there is nothing to tell apart: one value, or fewer examples than buckets.
     """
     if len(values) < number or min(values) == max(values):
         return []
     order = np.argsort(np.asarray(values, dtype=np.float64), kind="stable")
+    if len(set(values)) == 2:
+        second = sum(value == min(values) for value in values)
+        return [Bucket(part, values[part[0]], values[part[-1]]) for part in (order[:second], order[second:])]
     return [Bucket(part, values[part[0]], values[part[-1]]) for part in np.array_split(order, number)]
 
 
@@ -72,11 +76,12 @@ def _rows(
     for name in dict.fromkeys(name for attributes in known.values() for name in attributes):
         by_language = {code: buckets_of(known[code].get(name, ())) for code in languages}
         told = {code: buckets for code, buckets in by_language.items() if buckets}
-        for number in range(BUCKETS if told else 0):
-            parts = {code: buckets[number] for code, buckets in told.items()}
+        count = max(map(len, told.values()), default=0)
+        for number in range(count):
+            parts = {code: buckets[number] for code, buckets in told.items() if len(buckets) == count}
             cells = [_cell(task, counts, parts, condition, settings) for condition in conditions]
             low, high = (min(p.low for p in parts.values()), max(p.high for p in parts.values()))
-            yield (f"{name}, {number + 1} of {BUCKETS}", f"{low:.4g}", f"{high:.4g}", *cells)
+            yield (f"{name}, {number + 1} of {count}", f"{low:.4g}", f"{high:.4g}", *cells)
 
 
 def _attributes(data: RunData, task: Task, code: str, examples: int) -> Attributes:

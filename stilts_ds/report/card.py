@@ -50,10 +50,10 @@ def _metadata(data: RunData, phase: Phase) -> dict[str, Any]:
     """The hub's metadata. A base model is named only where it is a hub id; a licence is the publisher's to name."""
     model = data.plan.model
     languages = sorted({code for _, codes in _scored(data, phase) for code in codes} & set(LANGUAGES))
-    found: dict[str, Any] = {"library_name": "transformers"}
-    found |= {"base_model": model} if is_hub_id(model) else {}
-    found |= {"language": languages} if languages else {}
-    return found | {"tags": ["stilts", "cross-lingual", phase.kind, *phase.train]}
+    metadata: dict[str, Any] = {"library_name": "transformers"}
+    metadata |= {"base_model": model} if is_hub_id(model) else {}
+    metadata |= {"language": languages} if languages else {}
+    return metadata | {"tags": ["stilts", "cross-lingual", phase.kind, *phase.train]}
 
 
 def is_hub_id(model: str) -> bool:
@@ -127,13 +127,13 @@ def _data_line(name: str) -> str:
 def _scored(data: RunData, phase: Phase) -> list[tuple[str, dict[str, float]]]:
     """task -> score by language: of this phase, or of the phases that start from its encoder."""
     mine = {phase.id} if phase.evaluate else {one.id for one in data.phases.values() if one.init == phase.id}
-    found: dict[str, dict[str, float]] = {}
+    scores: dict[str, dict[str, float]] = {}
     for tasks in data.results.values():
         for task, runs in tasks.items():
             for run in runs:
                 if run.phase in mine:
-                    found[task] = run.main
-    return [(task, found[task]) for task in data.targets if task in found]
+                    scores[task] = run.main
+    return [(task, scores[task]) for task in data.targets if task in scores]
 
 
 def _scores(data: RunData, phase: Phase) -> str:

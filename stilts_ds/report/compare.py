@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from stilts_ds.data.data import fitted_task
 from stilts_ds.errors import UserError
+from stilts_ds.evaluate.result import Result
 from stilts_ds.evaluate.score import read_values
 from stilts_ds.families.metrics import Metric, Units
 from stilts_ds.families.registry import family_of, main_metric
@@ -67,36 +68,53 @@ def score_run(data: RunData, settings: Settings) -> Scores:
 
     Raises UserError where prediction files do not give the scores of the result files.
     """
-    found: Scores = {condition: {} for condition in data.conditions}
+    scores: Scores = {condition: {} for condition in data.conditions}
     draws: Draws = {}
     variants = [task for task in data.plan.targets if task not in data.targets]
     for task in [*data.targets, *variants]:  # a noisy test set is drawn as its clean one is
         for condition, scored in _score_task(data, fitted_task(task, data.recipe), settings, draws).items():
-            found[condition][task] = scored
-    return found
+            scores[condition][task] = scored
+    return scores
 
 
 def _score_task(data: RunData, task: Task, settings: Settings, draws: Draws) -> dict[str, Scored]:
     runs = {c: data.results[c][task.name] for c in data.conditions if data.results.get(c, {}).get(task.name)}
-    if not runs:
-        return {}
-    # Only languages that every condition and seed has: means over different languages cannot be compared.
-    shared = [
-        code
-        for code in next(iter(runs.values()))[0].main
-        if all(code in run.main for some in runs.values() for run in some)
-    ]
+    shared = shared_languages(runs.values())
+    counts = read_counts(data, task, shared) if shared else None
+    return resampled(task, runs, counts, data.baseline, settings, draws)
+
+
+def shared_languages(runs: Iterable[Sequence[Result]]) -> list[str]:
+    """The languages that every condition and seed has: means over different languages cannot be compared."""
+    results = [result for some in runs for result in some]
+    if not results:
+        return []
+    return [code for code in results[0].main if all(code in result.main for result in results)]
+
+
+def resampled(
+    task: Task,
+    runs: Mapping[str, Sequence[Result]],
+    counts: Counts | None,
+    baseline: str,
+    settings: Settings,
+    draws: Draws,
+) -> dict[str, Scored]:
+    """One task's scores by condition, each seed one result, over the languages that all of them have.
+
+    `counts` are of these results, None where there is nothing to resample. A task without results gives {}.
+    """
+    shared = shared_languages(runs.values())
     if not shared:
         return {}
-    counts = read_counts(data, task, shared)
-    found = {}
+    by_condition = {}
     for condition, some in runs.items():
         observed = np.array([[run.main[code] for code in shared] for run in some])[None]
         scores = observed if counts is None else np.zeros((1 + settings.resamples, *observed.shape[1:]))
-        found[condition] = scores
+        by_condition[condition] = scores
     if counts is not None:
-        _resample(counts, task, shared, found, settings, draws)
-    summarised = over_seeds(found, {c: [run.seed for run in some] for c, some in runs.items()}, data.baseline)
+        _resample(counts, task, shared, by_condition, settings, draws)
+    summarised = over_seeds(by_condition, {c: [run.seed for run in some] for c, some in runs.items()}, baseline)
     unknown = bool(task.shared_text) and counts is not None and counts.texts is None
     return {
         condition: Scored(tuple(shared), summarised[condition], len(some), unknown) for condition, some in runs.items()
@@ -135,10 +153,10 @@ def read_counts(data: RunData, task: Task, languages: Sequence[str]) -> Counts |
     return Counts(counts, known if len(known) == len(languages) else None, spreads)
 
 
-def _check(found: float, scored: float, predictions: object, phase: Phase) -> None:
-    if abs(found - scored) > 1e-6:
+def _check(computed: float, scored: float, predictions: object, phase: Phase) -> None:
+    if abs(computed - scored) > 1e-6:
         raise UserError(
-            f"{predictions} scores {found:.4f}, but the results of {phase.id} say {scored:.4f}; "
+            f"{predictions} scores {computed:.4f}, but the results of {phase.id} say {scored:.4f}; "
             "run `stilts score` on the run"
         )
 

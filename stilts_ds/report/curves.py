@@ -29,13 +29,13 @@ class Line:
 
 def charts(data: RunData) -> list[tuple[str, list[Line]]]:
     """(title, lines) of every chart that has a curve: intermediate phases together, then each target's."""
-    found: dict[str, list[Line]] = {}
+    lines: dict[str, list[Line]] = {}
     for phase in data.phases.values():
         points = thinned(data.curves[phase.id].loss)
         if points:
             title = "Intermediate training" if phase.kind == "intermediate" else f"Target: {' + '.join(phase.train)}"
-            found.setdefault(title, []).append(Line(phase.condition, phase.seed, points))
-    return list(found.items())
+            lines.setdefault(title, []).append(Line(phase.condition, phase.seed, points))
+    return list(lines.items())
 
 
 def thinned(points: Points, most: int = POINTS) -> Points:

@@ -43,8 +43,8 @@ def data_hash(run: Result) -> str:
 
 
 def _predicted_with(run: Result) -> str:
-    found = [f"{key} {value}" for key, value in run.settings.items() if key not in OF_THE_RUN and value is not None]
-    return ", ".join(found) or "-"
+    settings = [f"{key} {value}" for key, value in run.settings.items() if key not in OF_THE_RUN and value is not None]
+    return ", ".join(settings) or "-"
 
 
 def _rows_of(data: RunData, run: Result) -> str:
@@ -57,16 +57,16 @@ def _rows_of(data: RunData, run: Result) -> str:
 
 def duplicates_sheet(data: RunData) -> Sheet:
     """Scored examples whose texts are in the training data: one row for each training task, target and language."""
-    found: dict[tuple[str, ...], None] = {}  # an ordered set: phases of several seeds say the same
+    rows: dict[tuple[str, ...], None] = {}  # an ordered set: phases of several seeds say the same
     for overlaps in data.overlaps.values():
         for one in overlaps.found:
-            found[one.train, one.task, one.language, f"{one.examples:,}", f"{one.of:,}"] = None
+            rows[one.train, one.task, one.language, f"{one.examples:,}", f"{one.of:,}"] = None
     columns = ("trained on", "target", "language", "examples", "of")
     notes = (
         "Examples of the scored split whose texts are those of an example that was trained on, but for case, "
         "spaces and Unicode forms. `data.duplicates: exclude` leaves them out of training.",
     )
-    return Sheet("Scored examples in the training data", columns, tuple(found), notes)
+    return Sheet("Scored examples in the training data", columns, tuple(rows), notes)
 
 
 def selected_on_scored(data: RunData, task: str) -> bool:

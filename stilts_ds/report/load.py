@@ -20,7 +20,7 @@ from stilts_ds.data.duplicates import Overlaps
 from stilts_ds.errors import UserError
 from stilts_ds.evaluate.result import Result
 from stilts_ds.evaluate.score_run import settings_of
-from stilts_ds.evaluate.sizes import told
+from stilts_ds.evaluate.sizes import sizes_text
 from stilts_ds.phase_status import PhaseStatus
 from stilts_ds.plan_file import Phase, Plan
 from stilts_ds.run_dir import PhaseDir, RunDir, hash_file
@@ -64,8 +64,16 @@ class RunData:
 
     @property
     def targets(self) -> list[str]:
-        """The targets that stand in the matrix and in its average: variants have tables of their own."""
-        return [name for name in self.plan.targets if not get_task(name).is_variant]
+        """The targets that stand in the matrix and in its average: variants have tables of their own, and so have
+        targets that no average holds."""
+        tasks = map(get_task, self.plan.targets)
+        return [task.name for task in tasks if task.in_averages and not task.is_variant]
+
+    @property
+    def checked_targets(self) -> list[str]:
+        """The targets that are no part of any average, as they are scored on clean text."""
+        tasks = map(get_task, self.plan.targets)
+        return [task.name for task in tasks if not task.in_averages and not task.is_variant]
 
     @property
     def source_targets(self) -> list[str]:
@@ -96,14 +104,14 @@ class RunData:
 
         Conditions without a training phase (retrieval) or where a seed's score is not there yet are left out.
         """
-        found = {}
+        by_condition = {}
         for condition in self.conditions:
             phases = [phase for phase in self.phases_of(condition, task) if phase.train]
             scores = [self.curves[phase.id].best_dev for phase in phases]
             known = [score for score in scores if score is not None]
             if known and len(known) == len(scores):
-                found[condition] = known
-        return found
+                by_condition[condition] = known
+        return by_condition
 
 
 def baseline_of(plan: Plan) -> str:
@@ -145,7 +153,7 @@ def read_recipe(run: RunDir) -> Recipe:
 
 def collect(run: RunDir, plan: Plan, phases: dict[str, Phase]) -> Results:
     """All results on disk. A phase that conditions or seeds share counts for each of them."""
-    found: Results = defaultdict(lambda: defaultdict(list))
+    results: Results = defaultdict(lambda: defaultdict(list))
     for condition, names in plan.use.items():
         for phase_id in names:
             for task in phases[phase_id].evaluate:
@@ -157,8 +165,8 @@ def collect(run: RunDir, plan: Plan, phases: dict[str, Phase]) -> Results:
                             f"{path} is the result of another task or phase; delete it and run "
                             f"`stilts score` on the run"
                         )
-                    found[condition][task].append(result)
-    return found
+                    results[condition][task].append(result)
+    return results
 
 
 def results_alike(recipe: Recipe, plan: Plan, results: Results) -> tuple[Results, list[str]]:
@@ -258,19 +266,19 @@ def what_is_missing(
     plan: Plan, phases: dict[str, Phase], results: Results, statuses: dict[str, PhaseStatus]
 ) -> list[str]:
     """One sentence for each phase without its results, and for each task with languages that are not scored."""
-    found = []
+    missing = []
     for phase in phases.values():
         state = statuses[phase.id].state
         scored = {r.task for tasks in results.values() for runs in tasks.values() for r in runs if r.phase == phase.id}
         lacking = [task for task in phase.evaluate if task not in scored]
         if lacking:
-            found.append(f"No scores of {', '.join(lacking)} from the phase `{phase.title}`, which is {state}.")
+            missing.append(f"No scores of {', '.join(lacking)} from the phase `{phase.title}`, which is {state}.")
         elif state != "done":
             older = "; its scores are those of an earlier start" if phase.evaluate else ""
-            found.append(f"The phase `{phase.title}` is {state}{older}.")
+            missing.append(f"The phase `{phase.title}` is {state}{older}.")
     for task in plan.targets:
-        found += [*_missing_languages(task, results), *_other_sizes(task, results)]
-    return found
+        missing += [*_missing_languages(task, results), *_other_sizes(task, results)]
+    return missing
 
 
 def _missing_languages(task: str, results: Results) -> list[str]:
@@ -291,5 +299,5 @@ def _missing_languages(task: str, results: Results) -> list[str]:
 def _other_sizes(task: str, results: Results) -> list[str]:
     """A note where a result is over other examples than the benchmark's test set; they need not be the same in all."""
     runs = [run for tasks in results.values() for run in tasks.get(task, [])]
-    kinds = dict.fromkeys(told(run.other_sizes) for run in runs if run.other_sizes)
+    kinds = dict.fromkeys(sizes_text(run.other_sizes) for run in runs if run.other_sizes)
     return [f"{task}: not the benchmark's test set, by its number of examples: {kind}." for kind in kinds]

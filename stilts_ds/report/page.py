@@ -26,7 +26,7 @@ from stilts_ds.report.table import (
     printed_gain,
     signed,
 )
-from stilts_ds.report.tables import Tables, tested
+from stilts_ds.report.tables import LANGUAGES_OF, Tables, tested
 
 # Nothing may be loaded or run, also if a name in the page should one day slip through unescaped.
 POLICY = "default-src 'none'; style-src 'unsafe-inline'"
@@ -124,7 +124,7 @@ def _missing(data: RunData) -> str:
 
 def _matrix(data: RunData, tables: Tables, settings: Settings, metrics: str) -> str:
     shown = {table.name for table in tables.languages}
-    links = {t: f"#languages-{t}" for t in tables.matrix.columns if f"languages-{t}" in shown}
+    links = {t: f"#{LANGUAGES_OF}{t}" for t in tables.matrix.columns if f"{LANGUAGES_OF}{t}" in shown}
     explained = (
         f"{metrics} Mean over languages, median over seeds. Large figures are gains over "
         f"{data.baseline} in points, small ones scores; a target's name leads to its languages."
@@ -143,8 +143,8 @@ def _scale(scale: float) -> str:
 
 
 def _swatch(value: float, scale: float) -> str:
-    found = colours(Difference(value, significant=value != 0), scale)
-    return f'<i style="background:{found[0] if found else "#fff"}"></i>'
+    colour = colours(Difference(value, significant=value != 0), scale)
+    return f'<i style="background:{colour[0] if colour else "#fff"}"></i>'
 
 
 def _drill_down(tables: Tables, settings: Settings) -> str:
@@ -225,20 +225,20 @@ def _cell(cell: Cell, scale: float) -> str:
     score = number(cell.score) + escape(cell.mark)
     if cell.gain is None:
         return f"<td><b>{score}</b>{note}</td>"
-    found = colours(cell.gain, scale)
-    style = f' style="background:{found[0]};color:{found[1]}"' if found else ""
-    kind = "sure" if found else "unsure"
+    colour = colours(cell.gain, scale)
+    style = f' style="background:{colour[0]};color:{colour[1]}"' if colour else ""
+    kind = "sure" if colour else "unsure"
     mark = gain_mark(cell.gain)
     mean = ""
     if mean_differs(cell.gain):  # the mark belongs to what is tested
         mean, mark = f"<small>mean {signed(cell.gain.value)}{mark}</small>", ""
     return (
-        f'<td class="{kind}"{style} title="{escape(_told(cell.gain), quote=True)}">'
+        f'<td class="{kind}"{style} title="{escape(_gain_text(cell.gain), quote=True)}">'
         f"<b>{signed(printed_gain(cell.gain))}{mark}</b>{mean}<small>{score}</small>{note}</td>"
     )
 
 
-def _told(gain: Difference) -> str:
+def _gain_text(gain: Difference) -> str:
     if gain.p is None or gain.low is None or gain.high is None:
         return "not tested"
     adjusted = "" if gain.adjusted is None else f", corrected {gain.adjusted:.2g}"
@@ -280,8 +280,8 @@ def _curves(data: RunData) -> str:
 
 def _inputs(data: RunData) -> str:
     duplicates = duplicates_sheet(data)
-    found = f"<h3>{escape(duplicates.title)}</h3>{_sheet(duplicates)}" if duplicates.rows else ""
-    return _sheet(inputs_sheet(data)) + found
+    section = f"<h3>{escape(duplicates.title)}</h3>{_sheet(duplicates)}" if duplicates.rows else ""
+    return _sheet(inputs_sheet(data)) + section
 
 
 def _provenance(data: RunData) -> str:

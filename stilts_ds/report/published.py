@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from stilts_ds.evaluate.sizes import told
+from stilts_ds.evaluate.sizes import sizes_text
 from stilts_ds.report.load import RunData
 from stilts_ds.report.table import Cell, Row, Table
 
@@ -82,7 +82,7 @@ def _obstacle(data: RunData, task: str) -> str:
         if run.mean is None:
             return f"not scored in {' '.join(run.missing)}"
         if run.other_sizes:
-            return f"not the benchmark's test set: {told(run.other_sizes)} examples"
+            return f"not the benchmark's test set: {sizes_text(run.other_sizes)} examples"
         if run.unknown_sizes:
             return f"size unknown in {' '.join(run.unknown_sizes)}"
     return ""

@@ -43,7 +43,11 @@ def uploads(folder: PhaseDir, repo: str) -> list[Upload]:
     beside = [folder.heads, folder.heads_json]
     for path in (folder.encoder, *within, *beside, card):
         if path.is_symlink():
-            raise UserError(f"{path} is a link, and what it leads to would be published; put a copy in its place")
+            # Where it leads is what must not be published; a name that a stranger gave the link says nothing.
+            raise UserError(
+                f"{path.parent} holds a link to {path.readlink()}, which would be published; put a copy in its place, "
+                f"or delete it (`find {path.parent} -maxdepth 1 -type l` names it)"
+            )
     _check_record(folder, [*within, folder.heads])
     files = [Upload(path, path.relative_to(folder.encoder).as_posix()) for path in within]
     files += [Upload(path, path.name) for path in beside]

@@ -14,8 +14,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from stilts_ds.evaluate.touched import Touched
 from stilts_ds.families.metrics import Metric, Units
-from stilts_ds.families.registry import main_metric
+from stilts_ds.families.registry import family_of, main_metric
 from stilts_ds.noise.spec import NoiseSpec
 from stilts_ds.report.compare import Scores, gain, read_counts
 from stilts_ds.report.holm import holm_corrected
@@ -28,6 +29,12 @@ ABOUT_COSTS = (
     "Points that noise costs, in brackets how many fewer than it costs the baseline (a difference of differences: "
     "above 0 the condition bears noise better). Means over the languages that the noise applies to, the same for all "
     "conditions, and over its draws. Holm's correction over all kinds, rates and conditions here."
+)
+
+ABOUT_TOUCHED = (
+    "Errors that were made in 100 letters, percent of the words with one, and percent of the clean texts' pieces (of "
+    "the model's tokenizer) that the noisy texts lack; of whole test sets, the mean over draws. Where fewer pieces "
+    "change, less is lost: compare costs within a language."
 )
 
 
@@ -131,6 +138,7 @@ def robustness_tables(data: RunData, scores: Scores, settings: Settings) -> list
         said = (verdict(judged, costs, data.baseline),) if len(costs) > 1 else ()
         tables.append(replace(judged, notes=(*judged.notes, *said)))
         tables.append(_relative_table(data, name, costs))
+        tables += _touched_tables(data, name, noisy)
         tables += [holm_corrected(table, settings) for table in _language_tables(data, name, costs, settings)]
     return tables
 
@@ -216,6 +224,46 @@ def _relative_table(data: RunData, name: str, costs: Costs) -> Table:
              "as before, and a smaller share.",)  # fmt: skip
     return Table(f"noise-relative-{name}", f"{name}: what noise costs, in percent", "condition", tuple(columns),
                  tuple(rows), notes)  # fmt: skip
+
+
+def _touched_tables(data: RunData, name: str, noisy: Mapping[NoiseSpec, Sequence[str]]) -> Iterator[Table]:
+    """What noise did to the texts by language, the mean over its draws; none where an older run did not write it."""
+    by_noise = {spec: _touched(data, draws) for spec, draws in noisy.items()}
+    languages = dict.fromkeys(code for found in by_noise.values() for code in found)
+    rows = []
+    for code in languages:
+        cells = [cell for found in by_noise.values() for cell in _touched_cells(found.get(code, []))]
+        rows.append(Row(code, tuple(cells)))
+    columns = tuple(f"{spec}, {what}" for spec in noisy for what in ("errors", "words", "pieces"))
+    if rows:
+        yield Table(f"noise-touched-{name}", f"{name}: what noise did to the texts", "language", columns, tuple(rows),
+                    (ABOUT_TOUCHED,))  # fmt: skip
+
+
+def _touched(data: RunData, draws: Sequence[str]) -> dict[str, list[Touched]]:
+    """By language, what each draw did, as it stands beside the labels."""
+    found: dict[str, list[Touched]] = {}
+    for draw in draws:
+        task = get_task(draw)
+        results = [result for by_task in data.results.values() for result in by_task.get(draw, [])]
+        for code in results[0].main if results else ():
+            labels = data.run.labels / draw / family_of(task).files(task).name(results[0].split, code)
+            touched = Touched.load(labels)
+            if touched is not None:
+                found.setdefault(code, []).append(touched)
+    return found
+
+
+def _touched_cells(found: Sequence[Touched]) -> list[Cell]:
+    """Errors in 100 letters, percent of the words and percent of the pieces."""
+    if not found:
+        return [Cell(note="does not apply")] * 3
+    words = [touched.words for touched in found if touched.words is not None]
+    return [
+        Cell(float(np.mean([touched.errors for touched in found]))),
+        Cell(float(np.mean(words))) if words else Cell(note="no spaces"),
+        Cell(float(np.mean([touched.pieces for touched in found]))),
+    ]
 
 
 def _relative(own: Cost | None, chance: float) -> float | None:

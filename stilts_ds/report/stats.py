@@ -142,8 +142,8 @@ def over_seeds(scores: Mapping[str, Floats], seeds: Mapping[str, Sequence[int]],
 def _degrees_of_freedom(seeds: Mapping[str, int], baseline: str) -> int:
     """The fewest of any comparison with the baseline that has seeds to compare; 0 where none has."""
     of_baseline = seeds.get(baseline, 1) - 1
-    found = [number - 1 + of_baseline for condition, number in seeds.items() if condition != baseline]
-    return min((number for number in found if number), default=of_baseline)
+    degrees = [number - 1 + of_baseline for condition, number in seeds.items() if condition != baseline]
+    return min((number for number in degrees if number), default=of_baseline)
 
 
 def _over_seeds(scores: Floats, weights: Floats) -> Floats:

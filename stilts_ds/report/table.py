@@ -93,10 +93,10 @@ def cell_json(cell: Cell) -> dict[str, Any] | None:
         if gain
         else {}
     )
-    found: dict[str, Any] = {"score": cell.score}
-    found |= {"mean": cell.mean} if cell.mean is not None else {}
-    found |= {"gain": printed_gain(gain), **tested} if gain else {}
-    return found | ({"note": cell.note} if cell.note else {})
+    value: dict[str, Any] = {"score": cell.score}
+    value |= {"mean": cell.mean} if cell.mean is not None else {}
+    value |= {"gain": printed_gain(gain), **tested} if gain else {}
+    return value | ({"note": cell.note} if cell.note else {})
 
 
 def correct(tables: Sequence[Table], method: Callable[[Sequence[float]], list[float]], level: float) -> list[Table]:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from stilts_ds.errors import counted, printable
 from stilts_ds.escape import markdown_code, markdown_escape, markdown_prose
 from stilts_ds.report.buckets import bucket_sheets
 from stilts_ds.report.card import write_cards
+from stilts_ds.report.checked import checked_sheets, checked_tables
 from stilts_ds.report.compare import score_run
+from stilts_ds.report.correlation import correlation_sheet, correlations
+from stilts_ds.report.groups import count_sheet
 from stilts_ds.report.inputs import duplicates_sheet, inputs_sheet
 from stilts_ds.report.load import RunData, load_run
 from stilts_ds.report.page import page
@@ -42,23 +46,26 @@ def write_report(run: RunDir, settings: Settings | None = None, png: bool = Fals
     settings = with_resamples(data, settings or Settings())
     scores = score_run(data, settings)
     tables = build_tables(data, scores, settings)
+    tables = replace(tables, variants=(*tables.variants, *checked_tables(data, scores, settings)))
     marks = legend(tables.all(), settings.level)
     summary = _summary(data, tables, settings)
-    write_json(run.results, results_json(data, scores, tables, settings))
-    kinds = bucket_sheets(data, settings)
+    found = correlations(data, scores, settings)
+    resources = [count_sheet(data, scores), correlation_sheet(found, settings)]
+    kinds = [*(sheet for sheet in resources if sheet.rows), *checked_sheets(data), *bucket_sheets(data, settings)]
+    write_json(run.results, results_json(data, scores, tables, settings, found))
     write_atomically(run.report, markdown_report(data, tables, settings, kinds))
-    write_atomically(beside(run, ".csv"), csv_tables([*tables.all(), *seed_tables(data, scores)]))
-    write_atomically(beside(run, ".tex"), latex_tables(data.plan.name, tables.all(), marks))
-    write_atomically(beside(run, ".html"), page(data, tables, settings, METRICS, kinds))
+    write_atomically(report_path(run, ".csv"), csv_tables([*tables.all(), *seed_tables(data, scores)]))
+    write_atomically(report_path(run, ".tex"), latex_tables(data.plan.name, tables.all(), marks))
+    write_atomically(report_path(run, ".html"), page(data, tables, settings, METRICS, kinds))
     write_cards(data)
     if png:
         from stilts_ds.report.png import write_png
 
-        write_png(tables.matrix, beside(run, ".png"), legend([tables.matrix], settings.level))
+        write_png(tables.matrix, report_path(run, ".png"), legend([tables.matrix], settings.level))
     return printable(summary)
 
 
-def beside(run: RunDir, suffix: str) -> Path:
+def report_path(run: RunDir, suffix: str) -> Path:
     """`report.html` and the like, beside `report.md`."""
     return run.report.with_suffix(suffix)
 

@@ -43,7 +43,8 @@ class Targets:
 class Batch:
     """Rows for the encoder. On [T]: input_ids, token_type_ids (for models that have them), row (which one a token
     stands in) and position (inside it, from 0); offsets [B + 1] and, on the host, lengths of the rows. mask_keys
-    [1 + B], in training: what dropout masks are drawn from, of the step and of each row (stilts_ds.model.masks)."""
+    [1 + B], in training: what dropout masks are drawn from, of the step and of each row (stilts_ds.model.masks).
+    disturbance [T, E], in robust training: what is added to the word embeddings (stilts_ds.model.disturb)."""
 
     input_ids: torch.Tensor
     token_type_ids: torch.Tensor
@@ -53,6 +54,7 @@ class Batch:
     lengths: tuple[int, ...]
     heads: dict[str, Targets] = field(default_factory=dict)
     mask_keys: torch.Tensor | None = None
+    disturbance: torch.Tensor | None = None
 
     def to(self, device: torch.device) -> Batch:
         return _moved(self, device)
@@ -73,7 +75,7 @@ Moved = TypeVar("Moved", Batch, Targets)
 
 def _moved(value: Moved, device: torch.device) -> Moved:
     """A copy with every tensor on `device`. From pinned memory that takes no time of the host's."""
-    found = {}
+    moved = {}
     for each in fields(value):
         part = getattr(value, each.name)
         if isinstance(part, torch.Tensor):
@@ -81,8 +83,8 @@ def _moved(value: Moved, device: torch.device) -> Moved:
             part = pinned.to(device, non_blocking=True)
         elif isinstance(part, dict):
             part = {name: _moved(targets, device) for name, targets in part.items()}
-        found[each.name] = part
-    return type(value)(**found)
+        moved[each.name] = part
+    return type(value)(**moved)
 
 
 def pack_rows(rows_of: Sequence[tuple[Rows, int]], tokenizer: Tokenizer) -> Batch:

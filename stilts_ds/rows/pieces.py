@@ -34,10 +34,10 @@ def tokenise(backend: Any, texts: Sequence[str]) -> tuple[Slices, np.ndarray]:
     Leading white space is left out of a token's characters.
     """
     encoded = backend.encode_batch(list(texts), add_special_tokens=False)
-    found = Slices.of([e.ids for e in encoded])
+    tokens = Slices.of([e.ids for e in encoded])
     numbers = chain.from_iterable(chain.from_iterable(e.offsets for e in encoded))
-    offsets = np.fromiter(numbers, np.int32, 2 * len(found.flat)).reshape(-1, 2)
-    return found, _without_spaces(texts, found, offsets)
+    offsets = np.fromiter(numbers, np.int32, 2 * len(tokens.flat)).reshape(-1, 2)
+    return tokens, _without_spaces(texts, tokens, offsets)
 
 
 def _without_spaces(texts: Sequence[str], tokens: Slices, offsets: np.ndarray) -> np.ndarray:
@@ -81,8 +81,8 @@ class Words:
         if self.plain is None:
             return tokenise(self.backend, texts)
         known = np.fromiter((self.plain.fullmatch(text) is not None for text in texts), bool, len(texts))
-        parts = self._look_up([text for text, found in zip(texts, known.tolist()) if found])
-        others = tokenise(self.backend, [text for text, found in zip(texts, known.tolist()) if not found])
+        parts = self._look_up([text for text, is_known in zip(texts, known.tolist()) if is_known])
+        others = tokenise(self.backend, [text for text, is_known in zip(texts, known.tolist()) if not is_known])
         first, length = np.empty((2, len(texts)), np.int64)
         first[known], first[~known] = parts[0].first, others[0].first + len(parts[0].flat)
         length[known], length[~known] = parts[0].length, others[0].length
@@ -126,26 +126,26 @@ class Words:
 
     def _at_ends(self, keys: Sequence[str]) -> tuple[Slices, np.ndarray]:
         """Words that begin a text, and the empty word behind a last space; that one comes after another word."""
-        found, offsets = tokenise(self.backend, [key[1:] or f"{OTHER} " for key in keys])
+        tokens, offsets = tokenise(self.backend, [key[1:] or f"{OTHER} " for key in keys])
         empty = np.fromiter((not key for key in keys), bool, len(keys))
-        shift = np.repeat(np.where(empty, len(OTHER) + 1, 0), found.length)
+        shift = np.repeat(np.where(empty, len(OTHER) + 1, 0), tokens.length)
         skip = np.where(empty, self.other, 0)
-        return found.part(skip, found.length - skip), offsets - shift[:, None].astype(np.int32)
+        return tokens.part(skip, tokens.length - skip), offsets - shift[:, None].astype(np.int32)
 
     def _between(self, keys: Sequence[str]) -> tuple[Slices, np.ndarray]:
         """Words behind other words: many in one text, which is cut again where words begin."""
         size = WORDS_IN_TEXT
         texts = [[OTHER, *keys[i : i + size]] for i in range(0, len(keys), size)]
-        found, offsets = tokenise(self.backend, [" ".join(words) for words in texts])
+        tokens, offsets = tokenise(self.backend, [" ".join(words) for words in texts])
         words = list(chain.from_iterable(texts))
         sizes = np.fromiter(map(len, words), np.int64, len(words)) + 1
         begin = np.cumsum(sizes) - sizes  # as if the texts stood behind one another
-        text_begin = np.repeat(begin[:: size + 1], found.length)
+        text_begin = np.repeat(begin[:: size + 1], tokens.length)
         word = np.searchsorted(begin, text_begin + offsets[:, 0], side="right") - 1
         offsets = offsets - (begin[word] - text_begin)[:, None].astype(np.int32)
         length = np.bincount(word, minlength=len(words))
         mine = np.arange(len(words)) % (size + 1) != 0
-        return Slices(found.flat, np.cumsum(length) - length, length).take(mine), offsets
+        return Slices(tokens.flat, np.cumsum(length) - length, length).take(mine), offsets
 
 
 def cuts_at_spaces(state: dict[str, Any]) -> bool:

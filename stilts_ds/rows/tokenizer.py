@@ -97,8 +97,8 @@ class Tokenizer:
     def slices(self, texts: Sequence[str]) -> Slices:
         """Token ids of each text, without special tokens; a text that occurs twice is tokenised once."""
         number = {text: i for i, text in enumerate(dict.fromkeys(texts))}
-        found, _ = self.words.tokenise(list(number))
-        return found.take(np.fromiter((number[text] for text in texts), np.int64, len(texts)))
+        pieces, _ = self.words.tokenise(list(number))
+        return pieces.take(np.fromiter((number[text] for text in texts), np.int64, len(texts)))
 
     def ids_and_offsets(self, texts: Sequence[str]) -> tuple[Slices, np.ndarray]:
         """Token ids of each text and the (start, end) characters of each token of the flat array, int32 [T, 2].

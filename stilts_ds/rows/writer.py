@@ -45,7 +45,7 @@ class RowsWriter:
         """Append rows; `lengths`, `second` and `example` are [R], and `width` of them are an item."""
         assert len(ids) == lengths.sum() and len(lengths) % width == 0
         rows = np.arange(width, len(lengths) + 1, width)
-        found = {
+        columns = {
             "input_ids": ids,
             "starts": self._tokens + np.cumsum(lengths),
             "second": second,
@@ -53,8 +53,8 @@ class RowsWriter:
             "items": self._rows + rows,
             **arrays,
         }
-        assert found.keys() == self._columns.keys()
-        for name, array in found.items():
+        assert columns.keys() == self._columns.keys()
+        for name, array in columns.items():
             self._columns[name].append(array)
         self._tokens += len(ids)
         self._rows += len(lengths)

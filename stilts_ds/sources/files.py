@@ -245,8 +245,8 @@ def _field(row: Any, key: str, where: str) -> Any:
     if not isinstance(row, dict):
         raise UserError(f"{where}: expected a JSON object with `{key}`; check the file's schema")
     if key not in row:
-        found = ", ".join(sorted(map(str, row))[:8]) or "none"
-        raise UserError(f"{where}: there is no field `{key}` (found: {found}); check the file's schema")
+        fields = ", ".join(sorted(map(str, row))[:8]) or "none"
+        raise UserError(f"{where}: there is no field `{key}` (found: {fields}); check the file's schema")
     return row[key]
 
 

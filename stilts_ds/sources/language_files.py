@@ -23,20 +23,20 @@ LAYOUT = f"text is read from <language>{SUFFIX} and <language>/*{SUFFIX}"
 
 def language_files(folder: Path) -> list[Path]:
     """The text files, in the order of their names. Raises UserError for what might be text and would not be read."""
-    found: list[Path] = []
+    files: list[Path] = []
     for entry in _visible(folder):
         if entry.is_dir():
-            found += _files_in(entry)
+            files += _files_in(entry)
         elif entry.name.endswith(SUFFIX):
             if not _is_language(entry.stem):
                 _refuse(entry, "its name is no language code (such as de or zh-Hant)")
-            found.append(entry)
+            files.append(entry)
         elif _is_language(entry.name.split(".")[0]) and "." in entry.name:
             _refuse(entry, f"it does not end in {SUFFIX}")
-    for path in found:
+    for path in files:
         if path.parent == folder and (folder / path.stem).is_dir():
             _refuse(path, f"the folder {path.stem} holds this language, too, and the same text may stand in both")
-    return sorted(found, key=lambda path: (path.name, str(path)))
+    return sorted(files, key=lambda path: (path.name, str(path)))
 
 
 def language_of(path: Path, folder: Path) -> str:
@@ -52,7 +52,7 @@ def _files_in(folder: Path) -> list[Path]:
         if text is not None:
             _refuse(text, f"its folder's name, {folder.name!r}, is no language code (such as de or zh-Hant)")
         return []
-    found = []
+    files = []
     for path in inside:
         if path.is_dir():
             if next(path.rglob(f"*{SUFFIX}"), None) is not None:
@@ -61,12 +61,12 @@ def _files_in(folder: Path) -> list[Path]:
             if path.name.endswith(SUFFIX):
                 _refuse(path, "it looks like a note about the text, not text")
         elif path.name.endswith(SUFFIX):
-            found.append(path)
+            files.append(path)
         else:
             _refuse(path, f"it does not end in {SUFFIX}")
-    if not found:
+    if not files:
         _refuse(folder, f"it holds no {SUFFIX} file")
-    return found
+    return files
 
 
 def _visible(folder: Path) -> list[Path]:

@@ -53,8 +53,8 @@ def _parts(local: Local, blank: Part) -> list[tuple[str, Part]]:
     chosen, paths = _find(folder, local, task, blank.language)
     if chosen is None:
         raise UserError(_missing(folder, local, blank))
-    labels = _beside(chosen.labels, blank, required=blank.split != "test") if chosen.labels else None
-    pivot = _beside(chosen.pivot, blank, required=True) if chosen.pivot else None
+    labels = _companion(chosen.labels, blank, required=blank.split != "test") if chosen.labels else None
+    pivot = _companion(chosen.pivot, blank, required=True) if chosen.pivot else None
     pool = _pool(chosen, blank) if chosen.pool else ()
     filled = dataclasses.replace(blank, labels=labels, pivot=pivot, pool=pool)
     return [(chosen.schema, _at(filled, path, chosen)) for path in paths]
@@ -82,15 +82,15 @@ def _find(folder: Path, local: Local, task: Task, language: str) -> tuple[Local 
     choice: Local | None = local
     while choice is not None:
         path = fill(choice.path, task, language)
-        found = sorted(folder.glob(path), key=lambda one: (one.name, str(one))) if "*" in path else [folder / path]
-        found = [one for one in found if one.is_file()]
-        if found:
-            return choice, found
+        files = sorted(folder.glob(path), key=lambda one: (one.name, str(one))) if "*" in path else [folder / path]
+        files = [one for one in files if one.is_file()]
+        if files:
+            return choice, files
         choice = choice.otherwise
     return None, []
 
 
-def _beside(pattern: str, blank: Part, required: bool) -> Path | None:
+def _companion(pattern: str, blank: Part, required: bool) -> Path | None:
     path = blank.path / fill(pattern, blank.task, blank.language)
     if path.is_file():
         return path

@@ -2,6 +2,7 @@
 
     dictionaries/de-en.tsv      word TAB translation; read both ways
     misspellings/de.tsv         word TAB misspelling [TAB misspelling ...]
+    synonyms/en.tsv             word TAB synonym [TAB synonym ...]
     keyboards/de.tsv            one line, as in stilts_ds/noise/keyboards.tsv; wins over that table
 
 Lines that begin with # say where a list comes from and under which licence; they are logged.
@@ -34,14 +35,14 @@ def list_files(folder: Path | None, name: str, language: str) -> list[Path]:
 
 def read_words(folder: Path | None, name: str, language: str) -> Words:
     """What each word of a language may be exchanged for, out of all of its lists. Raises UserError for a bad line."""
-    found: dict[str, dict[str, None]] = {}
+    lists: dict[str, dict[str, None]] = {}
     for path in list_files(folder, name, language):
         backwards = "-" in path.stem and path.stem.split("-")[1] == language
         for word, others in _rows(path):
             pairs = [(other, word) for other in others] if backwards else [(word, other) for other in others]
             for key, value in pairs:
-                found.setdefault(key, {})[value] = None
-    return {word: tuple(others) for word, others in found.items()}
+                lists.setdefault(key, {})[value] = None
+    return {word: tuple(others) for word, others in lists.items()}
 
 
 def _rows(path: Path) -> Iterator[tuple[str, list[str]]]:

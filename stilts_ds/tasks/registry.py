@@ -9,11 +9,18 @@ from collections.abc import Iterable
 
 from stilts_ds.errors import UserError, did_you_mean
 from stilts_ds.noise.spec import MARK, parse_noise
-from stilts_ds.tasks import intermediate, retrieval, targets
+from stilts_ds.tasks import checklist, intermediate, retrieval, targets
 from stilts_ds.tasks.spec import FROM, WITH, Task
 
 TASKS: dict[str, Task] = {
-    task.name: task for task in (*intermediate.TASKS, *retrieval.INTERMEDIATE, *targets.TASKS, *retrieval.TARGETS)
+    task.name: task
+    for task in (
+        *intermediate.TASKS,
+        *retrieval.INTERMEDIATE,
+        *targets.TASKS,
+        *retrieval.TARGETS,
+        *checklist.TASKS,
+    )
 }
 
 

@@ -85,7 +85,8 @@ class Task:
     scored splits (`xnli@typo-5`). `source` is another language than the pivot
     that it is trained and selected in (`panx~de`); its train split is its own, or a translation of `translated_task`.
     `second` is the language of the second text of every example, whichever language the first is in (`xnli+de`);
-    `parallel_rows` says that row i is the same example in all languages.
+    `parallel_rows` says that row i is the same example in all languages. `in_averages` is false for a target whose
+    scores stand in a table of their own (MultiCheckList's error rates).
     """
 
     name: str
@@ -118,6 +119,7 @@ class Task:
     translated_task: str = ""
     second: str = ""
     parallel_rows: bool = False
+    in_averages: bool = True
 
     @property
     def origin(self) -> str:

@@ -18,21 +18,21 @@ SUPER_GLUE_COMMIT = "3de24cf8022e94f4ee4b9d55a6f539891524d646"
 XTREME_URL = "https://github.com/google-research/xtreme (scripts/download_data.sh)"
 
 
-def _words(text: str) -> tuple[str, ...]:
+def words(text: str) -> tuple[str, ...]:
     return tuple(text.split())
 
 
-UPOS = _words("ADJ ADP ADV AUX CCONJ DET INTJ NOUN NUM PART PRON PROPN PUNCT SCONJ SYM VERB X")
-NER_TAGS = _words("B-LOC B-ORG B-PER I-LOC I-ORG I-PER O")
-XQUAD_LANGUAGES = _words("en es de el ru tr ar vi th zh hi")
-PANX_LANGUAGES = _words(
+UPOS = words("ADJ ADP ADV AUX CCONJ DET INTJ NOUN NUM PART PRON PROPN PUNCT SCONJ SYM VERB X")
+NER_TAGS = words("B-LOC B-ORG B-PER I-LOC I-ORG I-PER O")
+XQUAD_LANGUAGES = words("en es de el ru tr ar vi th zh hi")
+PANX_LANGUAGES = words(
     "ar he vi id jv ms tl eu ml ta te af nl en de el bn hi mr ur fa fr it pt es bg ru ja ka ko th sw yo my zh kk tr et "
     "fi hu"
 )
 # What XTREME-R adds; its five treebanks are of UD 2.7, while the others stay on 2.5.
-UD27_LANGUAGES = _words("lt pl ro uk wo")
-PANX_ADDED = _words("az gu lt pa pl qu ro uk")
-UD25_LANGUAGES = _words(
+UD27_LANGUAGES = words("lt pl ro uk wo")
+PANX_ADDED = words("az gu lt pa pl qu ro uk")
+UD25_LANGUAGES = words(
     "af ar bg de el en es et eu fa fi fr he hi hu id it ja kk ko mr nl pt ru ta te th tl tr ur vi yo zh"
 )
 NOT_IN_TATOEBA = ("en", "ms", "my", "yo")
@@ -57,7 +57,7 @@ XNLI = Task(
     title="XNLI",
     family="pair",
     role="target",
-    languages=_words("ar bg de el en es fr hi ru sw th tr ur vi zh"),
+    languages=words("ar bg de el en es fr hi ru sw th tr ur vi zh"),
     metrics=("accuracy",),
     main_score="accuracy",
     shared_text="text_a",
@@ -86,7 +86,7 @@ PAWSX = Task(
     title="PAWS-X",
     family="pair",
     role="target",
-    languages=_words("de en es fr ja ko zh"),
+    languages=words("de en es fr ja ko zh"),
     metrics=("accuracy",),
     main_score="accuracy",
     labels=("0", "1"),
@@ -213,7 +213,7 @@ MLQA = Task(
     title="MLQA",
     family="span",
     role="target",
-    languages=_words("en es de ar hi vi zh"),
+    languages=words("en es de ar hi vi zh"),
     metrics=("exact_match", "f1"),
     main_score="exact_match_f1",
     shared_text="context",
@@ -241,7 +241,7 @@ TYDIQA = Task(
     title="TyDiQA-GoldP",
     family="span",
     role="target",
-    languages=_words("en ar bn fi id ko ru sw te"),
+    languages=words("en ar bn fi id ko ru sw te"),
     metrics=("exact_match", "f1"),
     main_score="exact_match_f1",
     shared_text="context",
@@ -269,7 +269,7 @@ BUCC2018 = Task(
     title="BUCC 2018",
     family="bitext",
     role="target",
-    languages=_words("de fr ru zh"),
+    languages=words("de fr ru zh"),
     metrics=("f1", "precision", "recall"),
     main_score="f1",
     predictions="pairs",
@@ -329,9 +329,10 @@ XCOPA = Task(
     family="choice",
     chance=50.0,
     role="target",
-    languages=_words("et ht id it qu sw ta th tr vi zh"),
+    languages=words("et ht id it qu sw ta th tr vi zh"),
     metrics=("accuracy",),
     main_score="accuracy",
+    predictions="label_lines",
     local={
         "train": (Local("copa_jsonl", "xcopa/{language}/train.{language}.jsonl"),),
         "dev": (Local("copa_jsonl", "xcopa/{language}/val.{language}.jsonl"),),

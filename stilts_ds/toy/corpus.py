@@ -33,7 +33,7 @@ def retold(dice: Dice, events: list[Event]) -> Event:
     return chosen.without(*[slot for slot in chosen.modifiers() if dice.chance(20)])
 
 
-def told(dice: Dice, meaning: Event, code: str, guest: str) -> str:
+def worded(dice: Dice, meaning: Event, code: str, guest: str) -> str:
     """Word an event in `code`, each word borrowed from `guest` with the same chance."""
     tokens = sentence(meaning, code, dice.below(VARIANTS), borrow=lambda: guest if dice.chance(BORROWED) else code)
     return lay_out(tokens)[0]
@@ -47,8 +47,8 @@ def line(dice: Dice, code: str) -> str:
     kind = dice.below(100)
     guest = other if kind < SWITCHED else code
     last = other if SWITCHED <= kind < SWITCHED + BILINGUAL else code
-    sentences = [told(dice, one, code, guest) for one in events]
-    ending = told(dice, retold(dice, events), last, guest if last == code else last)
+    sentences = [worded(dice, one, code, guest) for one in events]
+    ending = worded(dice, retold(dice, events), last, guest if last == code else last)
     return " ".join([*sentences, ending] if dice.chance(70) or last == code else [ending, *sentences])
 
 

@@ -70,12 +70,12 @@ def words(code: str) -> dict[str, str]:
     """Return the word of every concept: two or three syllables, no two alike."""
     language = PROFILES[code]
     dice = Dice(LEXICON_SEED, code)
-    found: dict[str, str] = {}
-    while len(found) < len(CONCEPTS):
+    lexicon: dict[str, str] = {}
+    while len(lexicon) < len(CONCEPTS):
         word = "".join(dice.pick(language.onsets) + dice.pick(language.vowels) for _ in range(2 + dice.chance(30)))
-        if word not in found:
-            found[word] = CONCEPTS[len(found)]
-    return {concept: word for word, concept in found.items()}
+        if word not in lexicon:
+            lexicon[word] = CONCEPTS[len(lexicon)]
+    return {concept: word for word, concept in lexicon.items()}
 
 
 def inflect(word: str, affix: tuple[str, str]) -> str:

@@ -25,13 +25,13 @@ class Source:
     def draw(self, name: str, count: int, make: Callable[[Dice, int], T]) -> list[T]:
         """Return `count` new examples; `make` gets the example's index, by which it balances labels. Shuffled."""
         dice = self.dice(name)
-        found: list[T] = []
-        while len(found) < count:
-            example = make(dice, len(found))
+        examples: list[T] = []
+        while len(examples) < count:
+            example = make(dice, len(examples))
             if example not in self._seen:
                 self._seen.add(example)
-                found.append(example)
-        return dice.shuffled(found)
+                examples.append(example)
+        return dice.shuffled(examples)
 
 
 def write_lines(path: Path, lines: Iterable[str]) -> None:

@@ -126,7 +126,7 @@ def _write_bucc_split(source: Source, folder: Path, code: str, split: str) -> No
     dice = source.dice(f"bucc2018/{name}/order")
     sides = {code: dice.shuffled(shared + rest[::2]), PIVOT: dice.shuffled(shared + rest[1::2])}
     for side, collection in sides.items():
-        rows = ((bucc_id(side, place), text(*_said(worded, side))) for place, worded in enumerate(collection))
+        rows = ((bucc_id(side, place), text(*_rendered(worded, side))) for place, worded in enumerate(collection))
         write_tsv(folder / f"{name}.{side}", rows)
     gold = ((bucc_id(code, sides[code].index(one)), bucc_id(PIVOT, sides[PIVOT].index(one))) for one in shared)
     write_tsv(folder / f"{name}.gold", sorted(gold))
@@ -136,7 +136,7 @@ def bucc_id(code: str, place: int) -> str:
     return f"{code}-{place + 1:09d}"
 
 
-def _said(worded: Worded, code: str) -> tuple[Event, str, int]:
+def _rendered(worded: Worded, code: str) -> tuple[Event, str, int]:
     """The pivot always uses its plain wording, so that a translation is not a word-for-word copy."""
     return worded[0], code, 0 if code == PIVOT else worded[1]
 
@@ -147,7 +147,7 @@ def write_tatoeba(source: Source, folder: Path) -> None:
             continue
         drawn = source.draw(f"tatoeba/{code}", TATOEBA_ROWS, worded_event)
         for side in (code, PIVOT):
-            lines = (text(*_said(worded, side)) for worded in drawn)
+            lines = (text(*_rendered(worded, side)) for worded in drawn)
             write_lines(folder / "tatoeba" / f"tatoeba.{code}-{PIVOT}.{side}", lines)
 
 

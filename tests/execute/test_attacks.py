@@ -97,36 +97,41 @@ def test_an_attack_of_every_kind_neither_passes_nor_harms(readable_folder: Path)
         assert seen["uids"] and 0 not in seen["uids"]
 
 
-@needs_sandbox
-@pytest.mark.skipif(os.getuid() != 0, reason="this is an ordinary user: the other tests are about it")
-def test_an_attack_of_every_kind_neither_passes_nor_harms_as_an_ordinary_user(readable_folder: Path) -> None:
-    """With the system's Python and a copy of the package alone: it needs nothing but the standard library."""
+def battery_of_a_user(folder: Path, attacks: list[list[str]]) -> dict[str, Any]:
+    """As an ordinary user, with the system's Python and a copy of the package alone: it needs nothing else."""
+    if os.getuid() != 0:
+        pytest.skip("this is an ordinary user: the other tests are about it")
     if not Path("/usr/bin/python3").exists():
         pytest.skip("needs /usr/bin/python3, which every user may run")
-    package = readable_folder / "stilts_ds"
+    package = folder / "stilts_ds"
     package.mkdir()
     for name in ("__init__.py", "errors.py"):
         shutil.copy(ranks.ROOT / "stilts_ds" / name, package)
     shutil.copytree(ranks.ROOT / "stilts_ds/execute", package / "execute", ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copy(BATTERY, readable_folder)
-    given = readable_folder / "attacks.json"
-    given.write_text(json.dumps({"attacks": rows("python", SHORT["python"]), "workers": 2}))
+    shutil.copy(BATTERY, folder)
+    given = folder / "attacks.json"
+    given.write_text(json.dumps({"attacks": attacks, "workers": 2}))
     done = subprocess.run(
-        ["/usr/bin/python3", "-B", str(readable_folder / "battery.py"), str(given)],
+        ["/usr/bin/python3", "-B", str(folder / "battery.py"), str(given)],
         capture_output=True,
         text=True,
         timeout=400,
-        env={"PATH": "/usr/bin:/bin", "PYTHONPATH": str(readable_folder), "HOME": "/nonexistent"},
-        cwd=readable_folder,
+        env={"PATH": "/usr/bin:/bin", "PYTHONPATH": str(folder), "HOME": "/nonexistent"},
+        cwd=folder,
         start_new_session=True,
         user=NOBODY,
         group=NOBODY,
         extra_groups=[],
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    seen = json.loads(done.stdout)
-    check(seen, "python")
+    seen: dict[str, Any] = json.loads(done.stdout)
     assert seen["uid"] == NOBODY and seen["uids"] == []
+    return seen
+
+
+@needs_sandbox
+def test_an_attack_of_every_kind_neither_passes_nor_harms_as_an_ordinary_user(readable_folder: Path) -> None:
+    check(battery_of_a_user(readable_folder, rows("python", SHORT["python"])), "python")
 
 
 @needs_sandbox
@@ -135,3 +140,11 @@ def test_an_attack_of_every_kind_neither_passes_nor_harms_as_an_ordinary_user(re
 def test_no_attack_in_another_language_passes_harms_or_stays(language: str, readable_folder: Path) -> None:
     skip_without(language)
     check(battery(readable_folder, rows(language)), language)
+
+
+@needs_sandbox
+@pytest.mark.slow
+@pytest.mark.parametrize("language", list(hostile.ATTACKS))
+def test_no_attack_passes_harms_or_stays_as_an_ordinary_user(language: str, readable_folder: Path) -> None:
+    skip_without(language)
+    check(battery_of_a_user(readable_folder, rows(language)), language)

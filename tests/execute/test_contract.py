@@ -14,7 +14,7 @@ import pytest
 import ranks
 from sandboxes import needs_sandbox
 
-from stilts_ds.execute import policy, worker
+from stilts_ds.execute import Program, Settings, execute, policy, worker
 from stilts_ds.execute.policy import Refused
 from stilts_ds.execute.probe import LAYERS
 from stilts_ds.execute.worker import Worker, processes_of
@@ -140,6 +140,31 @@ def test_a_sandbox_that_shows_too_much_is_refused(layer: str, monkeypatch: pytes
     with pytest.raises(Refused) as refusal:
         Worker()
     assert refusal.value.layer == layer
+
+
+@needs_sandbox
+def test_a_folder_that_is_shown_is_seen_and_nothing_beside_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Below any folder of the machine, as packages in a home are."""
+    shown = Path(tempfile.mkdtemp(prefix="stilts-shown-", dir="/var/tmp"))
+    shown.chmod(0o755)
+    (shown / "file").write_text("7")
+    reading = f"def f(x):\n    return open({str(shown / 'file')!r}).read()\n"
+    program = Program("p", reading, "assert f(1) == '7'\n", "python", "f")
+    try:
+        [verdict] = execute([program], Settings(allow=True, readable=(str(shown),)))
+        assert verdict.passed, verdict
+        made = policy.sandbox_command
+
+        def leaking(*given: object) -> list[str]:
+            command = made(*given)  # type: ignore[arg-type]
+            split = command.index("--remount-ro")
+            return [*command[:split], "--dir", "/var/tmp/more", *command[split:]]
+
+        monkeypatch.setattr(policy, "sandbox_command", leaking)
+        with pytest.raises(Refused, match="sees /var/tmp/more"):
+            Worker((str(shown),))
+    finally:
+        shutil.rmtree(shown)
 
 
 @needs_sandbox

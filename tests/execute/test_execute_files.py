@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import gzip
 import json
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 from conftest import stilts
 from sandboxes import needs_sandbox
+from stilts_launcher.execute_settings import add_settings, read_settings
 
 from stilts_ds.errors import UserError
 from stilts_ds.execute import Program, Settings, Verdict, execute, read_programs, read_verdicts, write_verdicts
@@ -33,6 +35,9 @@ BAD: dict[str, tuple[Any, str]] = {
     "no tests": ({**GOOD, "tests": " \n"}, "'tests' are empty, and every program would pass"),
     "no entry point": ({**GOOD, "entry": ""}, "'entry' is ''; name the function that the tests call"),
     "an entry point that is no name": ({**GOOD, "entry": "f()"}, "'entry' is 'f()'"),
+    "a script without an entry point": ({**GOOD, "language": "js", "entry": ""}, "'entry' is ''; name the function"),
+    "an entry point that is code": ({**GOOD, "language": "php", "entry": "f() {} function g"}, "'entry' is 'f() {}"),
+    "tests that mark none": ({**GOOD, "language": "rust"}, "the tests mark no function with #[test]"),
     "a sample that is no number": ({**GOOD, "sample": "two"}, "'sample' is \"two\"; number samples 0, 1, 2, ..."),
     "a list": ([1, 2], "not a JSON object; write one object a line"),
 }
@@ -114,6 +119,9 @@ def test_verdict_files_are_checked(row: dict[str, Any], message: str, tmp_path: 
     [
         ({"workers": 0}, "workers is 0: give 1 to 256"),
         ({"seconds": 0}, "seconds is 0: give 0.1 to 3600"),
+        ({"readable": ("/nowhere/at/all",)}, "readable: /nowhere/at/all is no folder; give the whole path"),
+        ({"readable": ("/tmp",)}, "readable: /tmp cannot be shown: the sandbox has a folder of its own there"),
+        ({"readable": ("/",)}, "readable: / cannot be shown"),
         ({"judge": "kind"}, "judge is 'kind': give strict, benchmark, exit-status"),
     ],
 )
@@ -122,17 +130,64 @@ def test_settings_are_checked(settings: dict[str, Any], message: str) -> None:
         Settings(**settings)
 
 
+def test_nothing_is_executed_without_consent(tmp_path: Path) -> None:
+    for settings in (None, Settings(), Settings(workers=1)):
+        with pytest.raises(UserError, match="run only where you allow it: --allow, `execute.allow: true` in a file"):
+            execute([Program(**GOOD)], settings)
+    path = write(tmp_path / "programs.jsonl", GOOD)
+    refused = stilts("execute", path, "-o", "v.jsonl", cwd=tmp_path, status=2)
+    assert "run only where you allow it" in refused
+    (tmp_path / "no.yaml").write_text("execute:\n  workers: 1\n")
+    refused = stilts("execute", path, "-o", "v.jsonl", "--settings", "no.yaml", cwd=tmp_path, status=2)
+    assert "run only where you allow it" in refused
+    assert not (tmp_path / "v.jsonl").exists()
+
+
+def test_settings_come_from_a_file_and_options_win_over_it(tmp_path: Path) -> None:
+    file = tmp_path / "execute.yaml"
+    more = "apart: false, rerun: false, readable: [/opt]"
+    file.write_text(f"execute: {{allow: true, workers: 3, seconds: 2, judge: benchmark, {more}}}\n")
+    parser = argparse.ArgumentParser()
+    add_settings(parser)
+
+    def read(*words: str) -> Settings:
+        return read_settings(parser.parse_args([*words]))
+
+    assert read() == Settings()
+    assert read("--settings", str(file)) == Settings(True, 3, 2.0, "benchmark", False, False, ("/opt",))
+    chosen = read("--settings", str(file), "--workers", "1", "--judge", "strict", "--readable", "/srv")
+    assert chosen == Settings(True, 1, 2.0, "strict", False, False, ("/opt", "/srv"))
+    assert read("--allow", "--one-process", "--seconds", "9") == Settings(allow=True, seconds=9.0, apart=False)
+    for text, message in (
+        ("execute: {alow: true}", "execute.yaml: unknown key 'execute.alow'; did you mean allow"),
+        ("execute: {workers: 0}", "execute.yaml: .*execute.workers"),
+        ("allow: true", "execute.yaml: unknown key 'allow'"),
+    ):
+        file.write_text(text)
+        with pytest.raises(UserError, match=message):
+            read("--settings", str(file))
+
+
+@needs_sandbox
+def test_consent_in_a_file_is_consent(tmp_path: Path) -> None:
+    path = write(tmp_path / "programs.jsonl", GOOD)
+    (tmp_path / "execute.yaml").write_text("execute:\n  allow: true\n  workers: 1\n")
+    stilts("execute", path, "-o", "v.jsonl", "--settings", "execute.yaml", cwd=tmp_path)
+    assert [verdict.passed for verdict in read_verdicts(tmp_path / "v.jsonl")] == [True]
+    assert json.loads((tmp_path / "v.summary.json").read_text())["settings"]["workers"] == 1
+
+
 def test_an_exit_status_is_no_verdict_on_python() -> None:
     with pytest.raises(UserError, match="use strict or benchmark for Python"):
-        execute([Program(**GOOD)], Settings(judge="exit-status"))
+        execute([Program(**GOOD)], Settings(allow=True, judge="exit-status"))
 
 
 @needs_sandbox
 def test_the_command_writes_verdicts_a_summary_and_a_table(tmp_path: Path) -> None:
     path = write(tmp_path / "programs.jsonl", GOOD, {**GOOD, "sample": 1, "program": "def f(x): return 2"}, [1])
-    refused = stilts("execute", path, "-o", "v.jsonl", cwd=tmp_path, status=2)
+    refused = stilts("execute", "--allow", path, "-o", "v.jsonl", cwd=tmp_path, status=2)
     assert "programs.jsonl:3: not a JSON object" in refused and not (tmp_path / "v.jsonl").exists()
-    shown = stilts("execute", path, "-o", "v.jsonl", "--skip-bad", cwd=tmp_path)
+    shown = stilts("execute", "--allow", path, "-o", "v.jsonl", "--skip-bad", cwd=tmp_path)
     assert "left out: " in shown and "judge: strict" in shown and "50.00" in shown
     summary = json.loads((tmp_path / "v.summary.json").read_text())
     assert summary["toolchains"]["python"].startswith("Python 3.")
@@ -143,7 +198,7 @@ def test_the_command_writes_verdicts_a_summary_and_a_table(tmp_path: Path) -> No
 
 def test_options_that_need_each_other_are_named(tmp_path: Path) -> None:
     path = write(tmp_path / "programs.jsonl", GOOD)
-    shown = stilts("execute", path, "-o", "v.jsonl", "--benchmark", "humaneval", cwd=tmp_path, status=2)
+    shown = stilts("execute", "--allow", path, "-o", "v.jsonl", "--benchmark", "humaneval", cwd=tmp_path, status=2)
     assert "--benchmark and --problems go together" in shown
-    shown = stilts("execute", path, "-o", "v.jsonl", "--floors", cwd=tmp_path, status=2)
+    shown = stilts("execute", "--allow", path, "-o", "v.jsonl", "--floors", cwd=tmp_path, status=2)
     assert "--canonical, --floors and --split need --benchmark" in shown

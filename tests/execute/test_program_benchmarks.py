@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import gzip
 import json
+import math
+import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +18,7 @@ from stilts_ds.execute import Settings, execute
 from stilts_ds.execute.benchmarks import Problem, mbpp_entry, mbpp_split, read_problems, read_samples
 from stilts_ds.execute.errata import ERRATA, known_errata
 from stilts_ds.execute.floors import floors, shuffled
+from stilts_ds.execute.languages import LANGUAGES, missing
 
 pytestmark = pytest.mark.processes
 
@@ -65,7 +69,7 @@ def test_solutions_of_every_python_form_pass_and_set_up_code_runs_after_the_prog
     files["mhumaneval"].write_text(json.dumps([unindented]))
     programs = [program for name, path in files.items() for program in solutions(read_problems(name, path))]
     assert len(programs) == 4
-    verdicts = execute(programs, Settings(workers=2))
+    verdicts = execute(programs, Settings(allow=True, workers=2))
     assert [(verdict.verdict, verdict.weak) for verdict in verdicts] == [
         ("passed", False),
         ("passed", True),  # its tests need Node, which the program defines
@@ -85,7 +89,7 @@ def test_an_entry_point_called_check_does_not_collide_with_the_tests_own(tmp_pat
         "canonical_solution": "    return n % 2 == 0\n",
     }
     problems = read_problems("mbxp", write(tmp_path / "mbxp.jsonl", row))
-    [verdict] = execute(solutions(problems), Settings(workers=1))
+    [verdict] = execute(solutions(problems), Settings(allow=True, workers=1))
     assert (verdict.verdict, verdict.weak) == ("passed", False)
 
 
@@ -110,6 +114,14 @@ def test_languages_and_splits_are_data(tmp_path: Path) -> None:
     assert {number: mbpp_split(f"MBJSP/{number}") for number in edges} == edges
 
 
+def test_a_solution_that_is_not_there_is_none_and_no_fault(tmp_path: Path) -> None:
+    rows = [{**MXEVAL, "task_id": f"p/{n}", "canonical_solution": value} for n, value in enumerate((None, math.nan))]
+    problems = read_problems("humaneval_xl", write(tmp_path / "x.jsonl", *rows))
+    assert [problem.canonical for problem in problems.values()] == ["", ""]
+    with pytest.raises(UserError, match="x.jsonl:1: 'canonical_solution' is 3, and a text is needed"):
+        read_problems("humaneval_xl", write(tmp_path / "x.jsonl", {**MXEVAL, "canonical_solution": 3}))
+
+
 def test_humaneval_x_tells_language_and_entry_point_from_its_rows(tmp_path: Path) -> None:
     row = {
         "task_id": "CPP/0",
@@ -124,8 +136,23 @@ def test_humaneval_x_tells_language_and_entry_point_from_its_rows(tmp_path: Path
         ("cpp", "same"),
         ("javascript", "same"),
     ]
-    with pytest.raises(UserError, match=r"x.jsonl:1: Rust/0: HumanEval-X is read for cpp, java, javascript, python"):
-        read_problems("humaneval_x", write(tmp_path / "x.jsonl", {**row, "task_id": "Rust/0"}))
+    with pytest.raises(
+        UserError, match=r"x.jsonl:1: Go/0: HumanEval-X is read for cpp, java, javascript, python, rust"
+    ):
+        read_problems("humaneval_x", write(tmp_path / "x.jsonl", {**row, "task_id": "Go/0"}))
+
+
+def test_humaneval_x_puts_rusts_comment_after_the_declaration_and_leaves_crates_out(tmp_path: Path) -> None:
+    row = {
+        "task_id": "Rust/0",
+        "prompt": "/* Are they equal? */\n",
+        "declaration": "use std::cmp;\nuse rand::Rng;\nuse regex::Regex;\nuse md5;\nfn same(a: i8, b: i8) -> bool {\n",
+        "canonical_solution": "    a == b\n}\n",
+        "test": "#[cfg(test)]\nmod tests {\n    use super::*;\n    #[test]\n    fn one() {}\n}\n",
+    }
+    [problem] = read_problems("humaneval_x", write(tmp_path / "x.jsonl", row)).values()
+    assert (problem.language, problem.entry) == ("rust", "same")
+    assert problem.prompt == "use std::cmp;\nfn same(a: i8, b: i8) -> bool {\n/* Are they equal? */\n"
 
 
 def test_an_entry_point_is_the_function_that_the_first_test_calls() -> None:
@@ -184,10 +211,18 @@ def test_floors_are_executed_under_the_same_judge(tmp_path: Path) -> None:
             {"task_id": str(number), "prompt": head, "entry_point": name, "canonical_solution": solution, "test": check}
         )
     problems = list(read_problems("humaneval", write(tmp_path / "x.jsonl", *rows)).values())
-    found = {floor.kind: floor for floor in floors(problems, Settings(workers=2, rerun=False))}
+    found = {floor.kind: floor for floor in floors(problems, Settings(allow=True, workers=2, rerun=False))}
     assert (found["constant"].text, found["constant"].passed, found["constant"].problems) == ("return True", 1, 3)
     assert found["empty"].passed == 0 and found["shuffled"].passed == 0
     assert sorted(program.id for program in shuffled(problems)) == ["0", "1", "2"]
+
+
+def test_a_language_without_its_toolchain_has_no_floor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(LANGUAGES, "php", replace(LANGUAGES["php"], tools=("php-that-is-nowhere",)))
+    missing.cache_clear()
+    problems = list(read_problems("mbxp", write(tmp_path / "x.jsonl", MXEVAL)).values())
+    assert floors(problems, Settings(allow=True)) == []
+    missing.cache_clear()
 
 
 def test_errata_are_told_for_the_problems_at_hand() -> None:
@@ -202,7 +237,7 @@ def test_solutions_of_the_real_humaneval_pass(shared_data: Path) -> None:
     problems = read_problems("humaneval", shared_data / "code/humaneval/HumanEval.jsonl.gz")
     assert len(problems) == 164
     chosen = [*list(problems.values())[::8], *(problems[f"HumanEval/{number}"] for number in (10, 38, 50))]
-    verdicts = execute(solutions({problem.id: problem for problem in chosen}), Settings())
+    verdicts = execute(solutions({problem.id: problem for problem in chosen}), Settings(allow=True))
     assert [verdict for verdict in verdicts if not verdict.passed or verdict.weak] == []
 
 
@@ -219,18 +254,52 @@ def test_solutions_of_the_real_humaneval_pass(shared_data: Path) -> None:
 )
 def test_all_solutions_pass(benchmark: str, file: str, passed: int, weak: list[int], shared_data: Path) -> None:
     problems = read_problems(benchmark, shared_data / "code" / file)
-    verdicts = execute(solutions(problems), Settings())
+    verdicts = execute(solutions(problems), Settings(allow=True))
     assert sum(verdict.passed for verdict in verdicts) == len(verdicts) == passed
     assert [verdict.id for verdict in verdicts if verdict.weak] == [f"MBPP/{number}" for number in weak]
 
 
 @needs_sandbox
 @pytest.mark.slow
-@pytest.mark.parametrize(("language", "stem"), [("php", "mbphp"), ("python", "mbpp")])
+def test_all_python_solutions_of_humaneval_xl_pass_in_23_natural_languages(shared_data: Path) -> None:
+    files = sorted((shared_data / "code/humaneval_xl/python").glob("*.jsonl*"))
+    programs = []
+    for file in files:
+        language = file.name.split(".")[0]
+        programs += [
+            replace(program, id=f"{language}: {program.id}")
+            for program in solutions(read_problems("humaneval_xl", file))
+        ]
+    verdicts = execute(programs, Settings(allow=True))
+    assert (len(files), len(verdicts)) == (23, 1840)
+    assert [verdict.id for verdict in verdicts if not verdict.passed or verdict.weak] == []
+
+
+EXPLAINED = {
+    # They end the process, or close PHP, before the tests: an exit status takes that for a pass.
+    "php": {"MBPHP/175", "MBPHP/241", "MBPHP/933"},
+    # The order of a set, and sizes in bytes, which depend on the version of Python.
+    "python": {"MBPP/341", "MBPP/596"},
+    "javascript": set(),
+    # Three need the package heap-js, which was there; one sets `module.exports` beside imports.
+    "typescript": {"MBTSP/108", "MBTSP/175", "MBTSP/372", "MBTSP/943"},
+}
+
+
+@needs_sandbox
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("language", "stem"), [("php", "mbphp"), ("python", "mbpp"), ("javascript", "mbjsp"), ("typescript", "mbtsp")]
+)
 def test_published_programs_get_the_verdicts_of_an_independent_execution(
     language: str, stem: str, shared_data: Path
 ) -> None:
-    """But for programs that end the process inside the function, which an exit status takes for a pass."""
+    """But for those that are explained one by one."""
+    readable: tuple[str, ...] = ()
+    if language in ("javascript", "typescript"):
+        if "NODE_MODULES" not in os.environ:
+            pytest.skip("needs NODE_MODULES, a folder made by: npm install lodash esbuild heap-js")
+        readable = (os.environ["NODE_MODULES"],)
     code = shared_data / "code"
     file = next((code / "mbxp").glob(f"{stem}_release_*.jsonl.gz"))
     programs, _ = read_samples(code / f"mbxp/examples/{stem}_samples.jsonl.gz", read_problems("mbxp", file))
@@ -238,9 +307,9 @@ def test_published_programs_get_the_verdicts_of_an_independent_execution(
     with gzip.open(code / f"mbxp_verdicts/{language}.jsonl.gz", "rt") as rows:
         for row in map(json.loads, rows):
             reference[row["task_id"]] = row["passed"]
-    verdicts = execute(programs, Settings(judge="benchmark"))
+    verdicts = execute(programs, Settings(allow=True, judge="benchmark", readable=readable))
     differing = {verdict.id for verdict in verdicts if verdict.passed != reference[verdict.id]}
-    if language == "php":
-        assert differing == {"MBPHP/175", "MBPHP/241", "MBPHP/933"}
-    else:  # a set's order and sizes in bytes, which depend on the version of Python
-        assert differing <= {"MBPP/341", "MBPP/596"}
+    if language == "python":
+        assert differing <= EXPLAINED[language]
+    else:
+        assert differing == EXPLAINED[language]

@@ -20,7 +20,7 @@ from stilts_ds.families.ranking.record import Wanted
 from stilts_ds.families.ranking.score import Ranking
 from stilts_ds.families.registry import family_of
 from stilts_ds.families.span.record import Answer, Span
-from stilts_ds.plan import make_plan
+from stilts_ds.planner import make_plan
 from stilts_ds.tasks.benchmarks import XTREME, XTREME_R, get_benchmark
 from stilts_ds.tasks.languages import XTREME_R as FIFTY
 from stilts_ds.tasks.registry import TASKS

@@ -27,7 +27,8 @@ from stilts_ds.families.base import Family
 from stilts_ds.families.registry import FAMILIES, main_metric, metrics_of
 from stilts_ds.sources.source import DataSource
 from stilts_ds.tasks.registry import TASKS
-from stilts_ds.toy.world import write_world
+from stilts_ds.toy import intermediate
+from stilts_ds.toy import world as world_module
 
 # The loss of each family by hand. A new family brings its own.
 REFERENCES: dict[str, Reference] = {
@@ -52,8 +53,13 @@ CHECKED = [
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The toy world with few rows: a contract looks at some dozen of them."""
     folder = tmp_path_factory.mktemp("world")
-    write_world(folder, 3)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(intermediate, "TRAIN_ROWS", dict.fromkeys(intermediate.TRAIN_ROWS, 8))
+        patch.setattr(intermediate, "DEV_ROWS", 60)
+        patch.setattr(world_module, "TEXT_LINES", 200)
+        world_module.write_world(folder, 3)
     return folder
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +12,20 @@ import small_recipe
 from conftest import stilts
 from reader_files import empty_source, put, rows
 
+from stilts_ds.data.data import Data
 from stilts_ds.data.noise_files import write_noise_files
 from stilts_ds.data.noisy import empty_cells
 from stilts_ds.data.reader import find_origin, read_examples
 from stilts_ds.errors import UserError
 from stilts_ds.evaluate.score import score_folder
-from stilts_ds.noise.clusters import Edit
+from stilts_ds.evaluate.touched import Touched, write_touched
+from stilts_ds.families.registry import family_of
+from stilts_ds.model_files import TOY
+from stilts_ds.noise.clusters import Edit, Noised
 from stilts_ds.noise.kinds import KINDS, Site, kind
-from stilts_ds.plan import check_tasks
+from stilts_ds.noise.spec import NoiseSpec
+from stilts_ds.planner import check_tasks
+from stilts_ds.rows.tokenizer import Tokenizer
 from stilts_ds.sources.source import DataSource
 from stilts_ds.tasks.registry import get_task, tasks_named
 
@@ -133,6 +140,22 @@ def test_copas_question_stays_and_the_english_side_of_a_bitext_too(source: DataS
     assert bitext.pivot == clean.pivot and bitext.source != clean.source and bitext.gold == clean.gold
 
 
+def test_what_noise_touched_is_written_beside_the_labels(tmp_path: Path, source: DataSource) -> None:
+    local = {"source": "local", "xtreme": str(source.xtreme)}
+    data = Data(small_recipe.recipe(targets=["xnli", "xnli@typo-20", "panx", "panx@char-20"], data=local), tmp_path)
+    for name in ("xnli@typo-20", "panx@char-20", "xnli"):
+        split, labels = data.split(get_task(name), "test", "de"), tmp_path / f"{name}.tsv"
+        write_touched(labels, split, Tokenizer.load(TOY))
+        found = Touched.load(labels)
+        if name == "xnli":
+            assert found is None
+            continue
+        _, tally = split.origin.with_noise(split.origin.clean().read())
+        assert found is not None and found.errors == pytest.approx(tally.edits_per_100_letters, abs=1e-4)
+        assert found.words == pytest.approx(tally.words_touched_percent, abs=1e-4)
+        assert found.words > found.errors and 10 < found.pieces < 100
+
+
 def test_a_noisy_task_has_its_own_hash_and_trains_as_the_clean_one(source: DataSource) -> None:
     hashes = {find_origin(get_task(name), "test", "de", source).hash for name in
               ("xnli", "xnli@typo-5", "xnli@typo-10", "xnli@typo-5-s2", "xnli@char-5")}  # fmt: skip
@@ -160,6 +183,33 @@ def test_a_set_that_would_be_clean_is_not_called_noisy(source: DataSource, tmp_p
     lists = DataSource("local", xtreme=source.xtreme, noise=tmp_path / "lists")
     with pytest.raises(UserError, match="natural noise finds nothing to change in these texts"):
         noisy(lists, "xnli@natural-10")
+
+
+@dataclass
+class Careless:
+    """Noise that pays no heed to what is protected: it puts one text in place of another."""
+
+    change: tuple[int, int, str]
+    spec: NoiseSpec = NoiseSpec("typo", 5, context=True)
+
+    def text(self, text: str, example: str, field: str, protected: object = ()) -> Noised:
+        if field != "context":
+            return Noised(text, ())
+        start, end, new = self.change
+        return Noised(text[:start] + new + text[end:], (self.change,))
+
+
+@pytest.mark.parametrize("change", [(22, 23, ""), (18, 21, " J"), (30, 32, "xx")], ids=["inside", "start", "end"])
+def test_a_gold_answer_that_an_edit_would_cut_ends_with_a_message(
+    change: tuple[int, int, str], source: DataSource
+) -> None:
+    task = get_task("xquad@typo-5-context")
+    [record, *_] = rows(source, "xquad", "test", "de")
+    assert record.answers[0].start == 19 and len(record.answers[0].text) == 13
+    with pytest.raises(UserError, match="question a: noise would cut the gold answer 'Jürgen Müller'"):
+        family_of(task).noisy([record], Careless(change), task)
+    [moved] = family_of(task).noisy([record], Careless((0, 2, "Einst im")), task)
+    assert moved.answers[0].start == 25
 
 
 def test_a_dictionary_with_one_column_is_refused_with_its_line(source: DataSource, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ A `Sample` is a task with real files in their official layout, and a float64 ref
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -191,7 +192,7 @@ class Contract:
 
     # --- how it is asked ---------------------------------------------------------------------------------------------
 
-    @property
+    @functools.cached_property
     def rows(self) -> Rows:
         return self.split.rows(SETTING)
 

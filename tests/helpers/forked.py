@@ -11,12 +11,12 @@ import os
 import runpy
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from multiprocessing import forkserver
 from pathlib import Path
 from unittest import mock
 
-from ranks import environment, places
+from ranks import PROGRAMS, environment, places
 from warm import MODULES
 
 SERVER = multiprocessing.get_context("forkserver")
@@ -39,6 +39,11 @@ class Rank:
     def send_signal(self, number: int) -> None:
         assert self.process.pid is not None
         os.kill(self.process.pid, number)
+
+    def ended(self, timeout: float) -> Rank:
+        """This process, when it has ended; `output` is what it has printed."""
+        self.output = self.communicate(timeout)[0]
+        return self
 
     def communicate(self, timeout: float) -> tuple[str, None]:
         """What it has printed, when it has ended. Kills it and raises TimeoutError where it does not."""
@@ -63,6 +68,13 @@ def _live(program: str, arguments: list[str], place: dict[str, str], output: str
 def start(program: Path | str, *arguments: object, ranks: int, **extra: str) -> list[Rank]:
     _serve()
     return [Rank(str(program), [*map(str, arguments)], place) for place in places(ranks, **extra)]
+
+
+def stilts(folder: Path, arguments: Sequence[object], extra: Mapping[str, str] = {}, timeout: float = 400) -> Rank:
+    """`stilts ARGUMENTS` in `folder` to its end, launcher and ranks forked (programs/warm_stilts.py)."""
+    _serve()
+    program = PROGRAMS / "warm_stilts.py"
+    return Rank(str(program), [str(folder), *map(str, arguments)], environment(**extra)).ended(timeout)
 
 
 def _serve() -> None:

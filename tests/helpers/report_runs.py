@@ -15,8 +15,8 @@ from stilts_ds.evaluate.score_run import settings_of
 from stilts_ds.families.files import write_shared_texts
 from stilts_ds.families.registry import family_of, main_metric
 from stilts_ds.families.span.record import Answer, Span
-from stilts_ds.plan import make_plan
 from stilts_ds.plan_file import Phase, Plan
+from stilts_ds.planner import make_plan
 from stilts_ds.report.stats import Settings
 from stilts_ds.run_dir import Provenance, RunDir, hash_file, read_json, write_atomically, write_sealed
 from stilts_ds.tasks.registry import get_task
@@ -149,12 +149,17 @@ def gold_values(task: Task, code: str, examples: int) -> Any:
     dice = random.Random(f"{task.base_name} {code} {examples}")
     if layout(task) == "pair":
         return [dice.choice(task.labels) for _ in range(examples)]
-    if layout(task) in ("nearest", "choice"):
+    if layout(task) in ("nearest", "choice", "label_lines"):
         return dice.sample(range(examples), examples)
     if layout(task) == "tag":
         return [[dice.choice(task.labels) for _ in range(dice.randint(3, 12))] for _ in range(examples)]
     if layout(task) == "pairs":
         return [(f"{code}-{i}", f"en-{i}") for i in range(examples)]
+    if task.answer_rules == "multichecklist":  # four questions a case
+        return [
+            Span(f"animal.{i // 4}.{i % 4}", "what?", f"She has a dog {i}.", (Answer(f"a dog {i}", 8),))
+            for i in range(examples)
+        ]
     return [Span(f"q{i}", "why?", f"because of item {i}", (Answer(f"item {i}", 11),)) for i in range(examples)]
 
 
@@ -166,7 +171,7 @@ def guesses(task: Task, gold: Any, share: float, dice: random.Random) -> Any:
 
     if layout(task) == "pair":
         return [g if right() else next(label for label in task.labels if label != g) for g in gold]
-    if layout(task) in ("nearest", "choice"):
+    if layout(task) in ("nearest", "choice", "label_lines"):
         return [g if right() else (g + 1) % len(gold) for g in gold]
     if layout(task) == "tag":
         return [[t if right() else dice.choice(task.labels) for t in tags] for tags in gold]

@@ -10,6 +10,7 @@ import pwd
 import shutil
 import signal
 import socket
+import stat
 import subprocess
 import time
 from collections.abc import Iterator
@@ -33,13 +34,25 @@ def _program(name: str) -> str | None:
 
 
 class Cluster:
-    """Daemons in `folder`; `environment` makes Slurm's commands speak to them."""
+    """Daemons in `folder`; `environment` makes Slurm's commands speak to them. Each node has `gpus` make-believe GPUs,
+    null devices that Slurm hands out as it does real ones, telling each rank which are its own."""
 
-    def __init__(self, folder: Path, cpus: int = 4, kill_wait: int = 10, down_after: int = 20, more: str = "") -> None:
+    def __init__(
+        self, folder: Path, cpus: int = 4, kill_wait: int = 10, down_after: int = 20, more: str = "", gpus: int = 0
+    ) -> None:
         self.folder = folder
         self.conf = folder / "slurm.conf"
         host = socket.gethostname()
         port = 16800 + os.getpid() % 500 * 2
+        node_has = f"CPUs={cpus} RealMemory=8000" + (f" Gres=gpu:{gpus}" if gpus else "")
+        if gpus:
+            more += "GresTypes=gpu\n"
+            (folder / "gres.conf").write_text(
+                "".join(f"NodeName={node} Name=gpu File={folder}/{node}-gpu[0-{gpus - 1}]\n" for node in NODES)
+            )
+            for node in NODES:
+                for number in range(gpus):
+                    os.mknod(folder / f"{node}-gpu{number}", stat.S_IFCHR | 0o600, os.makedev(1, 3))
         self.conf.write_text(
             f"""ClusterName=stilts
 SlurmctldHost={host}(127.0.0.1)
@@ -65,8 +78,8 @@ JobAcctGatherType=jobacct_gather/none
 MpiDefault=none
 KillWait={kill_wait}
 SlurmdTimeout={down_after}
-NodeName={NODES[0]} NodeHostname={host} NodeAddr=127.0.0.1 Port={port + 1000} CPUs={cpus} RealMemory=8000 State=UNKNOWN
-NodeName={NODES[1]} NodeHostname={host} NodeAddr=127.0.0.1 Port={port + 1001} CPUs={cpus} RealMemory=8000 State=UNKNOWN
+NodeName={NODES[0]} NodeHostname={host} NodeAddr=127.0.0.1 Port={port + 1000} {node_has} State=UNKNOWN
+NodeName={NODES[1]} NodeHostname={host} NodeAddr=127.0.0.1 Port={port + 1001} {node_has} State=UNKNOWN
 PartitionName=main Nodes=ALL Default=YES MaxTime=INFINITE State=UP OverSubscribe=NO
 {more}"""
         )
@@ -97,7 +110,7 @@ PartitionName=main Nodes=ALL Default=YES MaxTime=INFINITE State=UP OverSubscribe
     def kill_node(self, node: str) -> None:
         """As if the machine had lost power: its daemon, its step daemons and their tasks are gone."""
         self.children.pop(node).kill()
-        for pid in _processes_of(node):
+        for pid in _processes_of(node, self.conf):
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
 
@@ -140,27 +153,29 @@ def _ensure_munge() -> None:
     subprocess.run([program], check=True, user=account.pw_uid, group=account.pw_gid, extra_groups=[])
 
 
-def _processes_of(node: str) -> list[int]:
-    """Tasks of a node, which know its name, and the step daemons right above them."""
+def _processes_of(node: str, conf: Path) -> list[int]:
+    """Tasks of one cluster's node, which know its name, and the step daemons right above them."""
     listing = subprocess.run(["ps", "-eww", "-o", "pid,ppid,args"], capture_output=True, text=True).stdout.splitlines()
     table = {int(p): (int(pp), args) for p, pp, args in (line.split(None, 2) for line in listing[1:])}
-    tasks = {pid for pid in table if _node_of(pid) == node}
+    tasks = {pid for pid in table if _is_of(pid, node, conf)}
     parents = {table[pid][0] for pid in tasks}
     return sorted(tasks | {pid for pid in parents if "slurmstepd" in table.get(pid, (0, ""))[1]})
 
 
-def _node_of(pid: int) -> str:
+def _is_of(pid: int, node: str, conf: Path) -> bool:
+    """Whether a process is a task of this node. Clusters of other tests have nodes of the same names: the
+    configuration's path tells them apart."""
     try:
         environment = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
     except OSError:
-        return ""
-    return next((e.split(b"=", 1)[1].decode() for e in environment if e.startswith(b"SLURMD_NODENAME=")), "")
+        return False
+    return {f"SLURMD_NODENAME={node}".encode(), f"SLURM_CONF={conf}".encode()} <= set(environment)
 
 
 @contextmanager
-def running(folder: Path, more: str = "") -> Iterator[Cluster]:
-    """A cluster that runs; `more` lines of its slurm.conf."""
-    cluster = Cluster(folder, more=more)
+def running(folder: Path, more: str = "", gpus: int = 0) -> Iterator[Cluster]:
+    """A cluster that runs; `more` lines of its slurm.conf, and make-believe `gpus` of each node."""
+    cluster = Cluster(folder, more=more, gpus=gpus)
     try:
         cluster.start()
         yield cluster

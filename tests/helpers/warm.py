@@ -98,21 +98,28 @@ def _live(work: Callable[[], int], environment: Mapping[str, str]) -> None:
 
 def start(folder: Path, arguments: Sequence[str], log: int, environment: Mapping[str, str]) -> Forked:
     """`stilts ARGUMENTS` in `folder`, in a session of its own, with its output in the file descriptor `log`."""
-    from stilts_launcher import cli, local
 
     def launch() -> int:
         os.setsid()
         os.chdir(folder)
         for descriptor in (1, 2):
             os.dup2(log, descriptor)
-        sys.stdout, sys.stderr = (open(descriptor, "w", buffering=1, closefd=False) for descriptor in (1, 2))  # noqa: SIM115
-        local.subprocess = SimpleNamespace(Popen=_rank, DEVNULL=subprocess.DEVNULL)  # type: ignore[assignment]
-        return cli.main(list(arguments))
+        return run_here(arguments)
 
     made = Forked(launch, environment)
     while made.poll() is None and os.getsid(made.pid) != made.pid:
         time.sleep(0.001)
     return made
+
+
+def run_here(arguments: Sequence[str]) -> int:
+    """`stilts ARGUMENTS` in this forked process, whose output is in its file descriptors; returns the status."""
+    from stilts_launcher import cli, local
+
+    # By lines: what stood in a buffer would be printed once more by each forked rank.
+    sys.stdout, sys.stderr = (open(descriptor, "w", buffering=1, closefd=False) for descriptor in (1, 2))  # noqa: SIM115
+    local.subprocess = SimpleNamespace(Popen=_rank, DEVNULL=subprocess.DEVNULL)  # type: ignore[assignment]
+    return cli.main(list(arguments))
 
 
 def _rank(command: Sequence[str], env: Mapping[str, str], stdin: int) -> Forked:

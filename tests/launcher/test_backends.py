@@ -245,7 +245,7 @@ def test_a_plan_is_submitted_shown_cancelled_and_retried_through_another_launche
         return study.stilts(tmp_path, *arguments, environment=environment)
 
     def row(shown: str, phase: str) -> str:
-        return next(line for line in shown.splitlines() if line.startswith(phase))
+        return next(line for line in shown.splitlines() if phase in line.split()[:2])  # its name, and its id
 
     profile(tmp_path, "backend: processes\nntasks_per_node: 2\n")
     few = ["intermediate={mnli: [mnli]}", "targets=[xnli]", "intermediate_training.max_steps=150"]
@@ -259,6 +259,11 @@ def test_a_plan_is_submitted_shown_cancelled_and_retried_through_another_launche
     shown = stilts("status", run)
     assert "running" in row(shown, first) and "waits for p1-0" in row(shown, child) and "queued" in row(shown, report)
     assert f"{first}: attempt 0 of job p1-0" in stilts("logs", run)
+    told = json.loads(stilts("status", run, "--json"))
+    assert [row["label"] for row in told["rows"]] == ["mnli/seed1/intermediate", "mnli/seed1/xnli", "report"]
+    assert told["moving"] and not told["complete"]
+    command = [sys.executable, "-m", "stilts_launcher.cli", "logs", str(run), "--phase", "mnli/seed1/inter", "--follow"]
+    following = study.start(tmp_path, command, environment)
 
     # The signal that says that time is short: saved, put back, continued under the same id.
     for pid in study.rank_pids(run, first):
@@ -276,12 +281,14 @@ def test_a_plan_is_submitted_shown_cancelled_and_retried_through_another_launche
     until(lambda: "queued" not in (shown := stilts("status", run)) and "running" not in shown, "an empty queue", run)
     shown = stilts("status", run)
     assert "by SIGTERM" in row(shown, first) and "not run" in row(shown, child), shown
+    followed = following.communicate(timeout=120)[0]  # nothing runs, so nothing is to come
+    assert following.returncode == 0 and f"{first}: attempt 1 of job p1-0" in followed, followed
+    assert study.stilts(tmp_path, "status", run, "--watch", fails=True, environment=environment) == f"{shown}"
 
     shown = stilts("retry", run)
     assert "study-intermediate: 1 phase\n" in shown and "study-report" in shown
-    for phase in (first, child):
-        until(lambda phase=phase: state(run, phase) == "done", f"the end of {phase}", run, 900)  # type: ignore[misc]
-    until(lambda: (run / "report.md").exists(), "the report", run)
-    assert "2 of 2 phases done" in stilts("status", run)
+    watched = stilts("status", run, "--watch", "0.5")  # ends where nothing waits or runs, with status 0
+    assert (run / "report.md").exists() and watched.rstrip().endswith(str(run / "report.md"))
+    assert watched.count("2 of 2 phases done") >= 1 and "0 of 2 phases done" in watched
     assert "nothing to submit" in stilts("retry", run)
     assert study.curve(run, first)[-1][0] == 150

@@ -11,7 +11,7 @@ from stilts_ds.config import EnginePart, parse_recipe
 from stilts_ds.engine import ranks as ranks_of_engine
 from stilts_ds.engine.preflight import _on_nodes, _problem
 from stilts_ds.phase_setup import bytes_to_write
-from stilts_ds.plan import make_plan
+from stilts_ds.planner import make_plan
 from stilts_ds.run_dir import RunDir, write_atomically
 
 FOLDER = Path("/data/runs/study")

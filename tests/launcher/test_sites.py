@@ -22,7 +22,7 @@ from stilts_ds.engine import preflight, world
 from stilts_ds.engine.checkpoint import MANIFEST, await_saved, await_visible
 from stilts_ds.errors import UserError
 from stilts_ds.locks import HELD_BY_JOB
-from stilts_ds.plan import make_plan
+from stilts_ds.planner import make_plan
 from stilts_ds.run_dir import PhaseDir, RunDir, write_json
 
 pytestmark = pytest.mark.processes  # a plan asks git and uname what made it
@@ -48,9 +48,9 @@ def test_two_ranks_on_one_gpu_are_named() -> None:
     def fact(node: str, gpu: str) -> dict[str, Any]:
         return {"node": node, "gpu": gpu}
 
-    assert preflight._shared_gpu([fact("n0", "GPU-a"), fact("n1", "GPU-a"), fact("n0", "GPU-b")]) is None
-    assert preflight._shared_gpu([fact("n0", ""), fact("n0", "")]) is None  # CPUs
-    told = preflight._shared_gpu([fact("n0", "GPU-a"), fact("n0", "GPU-b"), fact("n0", "GPU-a")])
+    assert preflight.shared_gpu([fact("n0", "GPU-a"), fact("n1", "GPU-a"), fact("n0", "GPU-b")]) is None
+    assert preflight.shared_gpu([fact("n0", ""), fact("n0", "")]) is None  # CPUs
+    told = preflight.shared_gpu([fact("n0", "GPU-a"), fact("n0", "GPU-b"), fact("n0", "GPU-a")])
     assert told is not None and told.startswith("ranks 0 and 2 on n0 were given one and the same GPU (GPU-a)")
 
 
@@ -151,10 +151,10 @@ def test_a_job_that_ended_before_its_ranks_is_shown_in_its_own_words(
     submitted: RunDir, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("stilts_launcher.status.launcher_of", lambda profile: Queue())
-    assert "its job ended without a word" in run_status(submitted)
+    assert "its job ended without a word" in run_status(submitted).text()
     submitted.logs.mkdir()
     (submitted.logs / "study-target-17_0.log").write_text("setup.sh: line 1: module: command not found\n\n")
-    assert "its job ended: setup.sh: line 1: module: command not found" in run_status(submitted)
+    assert "its job ended: setup.sh: line 1: module: command not found" in run_status(submitted).text()
     assert "module: command not found" in run_logs(submitted, None, None, 40)
 
 

@@ -1,4 +1,5 @@
-"""A real two-node Slurm cluster with a site's habits: preemption with grace, `--export=NONE`, submission from a job."""
+"""A real two-node Slurm cluster with a site's habits: preemption with grace, `--export=NONE`, submission from a job,
+GPUs that are shown to ranks one by one."""
 
 from __future__ import annotations
 
@@ -7,8 +8,9 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,6 +20,7 @@ import study
 from slurm_cluster import Cluster
 from study import until
 
+from stilts_ds.engine.preflight import shared_gpu
 from stilts_ds.run_dir import RunDir
 
 pytestmark = [
@@ -38,26 +41,37 @@ INSIDE_A_JOB = {
     "SLURM_ARRAY_TASK_ID": "3",
     "SLURM_RESTART_COUNT": "50",
     "SLURM_CPUS_PER_GPU": "7",
+    "SRUN_CPUS_PER_TASK": "7",
 }
-STUB = ranks.PROGRAMS / "stub_rank.py"
+# Defaults of a user for other work.
+HABITS = {"SBATCH_EXPORT": "NONE", "SBATCH_NO_REQUEUE": "1", "SBATCH_OPEN_MODE": "t", "SBATCH_ARRAY_INX": "0-1"}
+STUB, GPU_STUB = ranks.PROGRAMS / "stub_rank.py", ranks.PROGRAMS / "gpu_rank.py"
 
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    with slurm_cluster.running(tmp_path_factory.mktemp("slurm"), SITE) as found:
+    with slurm_cluster.running(tmp_path_factory.mktemp("slurm"), SITE, gpus=2) as found:
         yield found
 
 
-def submit(folder: Path, cluster: Cluster, setup: str, **environment: str) -> RunDir:
-    """Hand a plan of three retrieval phases behind one intermediate phase in, whose ranks are stubs."""
+def submit(
+    folder: Path,
+    cluster: Cluster,
+    setup: str,
+    stub: Path = STUB,
+    asks: Mapping[str, Any] = {},
+    environment: Mapping[str, str] = {},
+) -> RunDir:
+    """Hand a plan of a retrieval phase behind an intermediate phase in, whose ranks are stubs. `asks` is more of the
+    cluster profile, `environment` what the one who submits has besides."""
     python = folder / "python"
     real = shlex.quote(sys.executable)
     python.write_text(
-        f'#!/bin/bash\ncase " $* " in *" stilts_launcher.rank "*) shift 2; exec {real} {STUB} "$@";; esac\n'
+        f'#!/bin/bash\ncase " $* " in *" stilts_launcher.rank "*) shift 2; exec {real} {stub} "$@";; esac\n'
         f'exec {real} "$@"\n'
     )
     python.chmod(0o755)
-    profile = {"partition": "low", "nodes": 2, "time": "00:30:00", "python": str(python)}
+    profile = {"partition": "low", "nodes": 2, "time": "00:30:00", "python": str(python), **asks}
     profile["setup"] = [f"export SLURM_CONF={cluster.conf}", setup]
     (folder / "profile.yaml").write_text(json.dumps(profile))
     study.stilts(
@@ -74,9 +88,9 @@ def submit(folder: Path, cluster: Cluster, setup: str, **environment: str) -> Ru
 
 
 def test_a_sites_habits_cost_no_phase(cluster: Cluster, tmp_path: Path) -> None:
-    """Submitted from inside a job at a site with --export=NONE, preempted with a grace period, continued to the end;
-    a copy of the folder that is cancelled meanwhile changes nothing."""
-    run = submit(tmp_path, cluster, "true", SBATCH_EXPORT="NONE", **INSIDE_A_JOB)
+    """Submitted from inside a job by a user of --export=NONE and --no-requeue, preempted with a grace period, continued
+    to the end; a copy of the folder that is cancelled meanwhile changes nothing."""
+    run = submit(tmp_path, cluster, "true", environment={**HABITS, **INSIDE_A_JOB})
     [first, behind] = study.phase_ids(run.root)
     if not first.startswith("intermediate"):
         first, behind = behind, first
@@ -89,7 +103,7 @@ def test_a_sites_habits_cost_no_phase(cluster: Cluster, tmp_path: Path) -> None:
     job = json.loads((run.jobs / "jobs.json").read_text())["jobs"][first]
     [given] = json.loads(starts.read_text())
     assert given["STILTS_RUN_TOKEN"] == f"{job}.0.0" and given["PYTHONPATH"].startswith(f"{run.jobs}/code-")
-    assert given["HF_HUB_OFFLINE"] == "1" and "SLURM_CPUS_PER_GPU" not in given
+    assert given["HF_HUB_OFFLINE"] == "1" and not {"SLURM_CPUS_PER_GPU", "SRUN_CPUS_PER_TASK"} & set(given)
 
     cluster.run("sbatch", "-p", "high", "-N2", "--exclusive", "-t", "5", "--wrap", "sleep 4", check=True)
     until(lambda: study.state(run.root, first) == "stopped:SIGTERM", "the ranks to have saved", run.root)
@@ -126,6 +140,29 @@ def test_the_cores_of_a_rank_are_slurms_choice_where_nothing_was_asked_for(clust
         subprocess.run(command, env=cluster.environment, check=False, capture_output=True, timeout=120)
         seen[name] = [line for line in out.read_text().splitlines() if line.startswith("SRUN_CPUS_PER_TASK=")]
     assert seen == {"asked": ["SRUN_CPUS_PER_TASK=2"], "unset": []}
+
+
+ONE_BY_ONE = ["--gpus-per-task=1", "--gpu-bind=single:1"]
+
+
+@pytest.mark.parametrize("extra", [ONE_BY_ONE, []], ids=["one by one", "all"])
+def test_each_rank_takes_a_gpu_of_its_own_however_they_are_shown(
+    extra: list[str], cluster: Cluster, tmp_path: Path
+) -> None:
+    """A site may show each rank just one GPU, under any number, or all of its node to each."""
+    asks = {"nodes": 1, "gpus_per_node": 2, "extra": extra}
+    run = submit(tmp_path, cluster, "true", stub=GPU_STUB, asks=asks)
+    [first] = [phase for phase in study.phase_ids(run.root) if phase.startswith("intermediate")]
+    until(lambda: study.state(run.root, first) in ("done", "failed"), "the end of the phase", run.root)
+    study.stilts(tmp_path, "cancel", run.root, environment=cluster.environment)
+    seen = [json.loads((run.phase(first).root / f"gpu-{rank}.json").read_text()) for rank in range(2)]
+    visible = [fact["visible"] for fact in seen]
+    if extra:
+        assert all(len(shown.split(",")) == 1 for shown in visible) and [fact["index"] for fact in seen] == [0, 0]
+    else:
+        assert visible == ["0,1", "0,1"] and [fact["index"] for fact in seen] == [0, 1]
+    assert len({fact["gpu"] for fact in seen}) == 2 and shared_gpu(seen) is None
+    until(lambda: not cluster.run("squeue", "-h"), "an empty queue", run.root)
 
 
 def test_the_batch_script_of_mining_starts_a_rank_for_each_task(cluster: Cluster, tmp_path: Path) -> None:

@@ -193,7 +193,8 @@ def test_push_uploads_nothing_through_a_link(place: str, run: RunDir, tmp_path: 
     else:
         secret.write_text("PRIVATE KEY")
     (folder.root / place).symlink_to(secret)
-    with pytest.raises(UserError, match=f"{place} is a link, and what it leads to would be published"):
+    holder = (folder.root / place).parent
+    with pytest.raises(UserError, match=f"{holder} holds a link to {secret}, which would be published"):
         push(folder, "me/model", dry_run=True)
 
 

@@ -19,6 +19,7 @@ from stilts_launcher.backends.slurm import (
     seconds_of_limit,
     srun_command,
     step_environment,
+    submission_environment,
     submitted_id,
 )
 from stilts_launcher.cluster import Profile
@@ -179,6 +180,13 @@ def test_ranks_get_what_the_job_has_whatever_the_site_exports() -> None:
     asked = step_environment({**given, "SLURM_CPUS_PER_TASK": "8"})
     assert (asked["SRUN_CPUS_PER_TASK"], asked["OMP_NUM_THREADS"]) == ("8", "8")
     assert step_environment({"SLURM_CPUS_PER_TASK": "8", "OMP_NUM_THREADS": "2"})["OMP_NUM_THREADS"] == "2"
+
+
+def test_jobs_take_neither_an_outer_jobs_shape_nor_defaults_that_end_them_early() -> None:
+    kept = {"SLURM_CONF": "/etc/slurm.conf", "SBATCH_ACCOUNT": "physics", "PATH": "/bin"}
+    outer = {"SLURM_JOB_ID": "7", "SLURM_RESTART_COUNT": "50", "SRUN_CPUS_PER_TASK": "4"}
+    defaults = {"SBATCH_NO_REQUEUE": "1", "SBATCH_OPEN_MODE": "t", "SBATCH_ARRAY_INX": "1-9", "SBATCH_WAIT": "1"}
+    assert submission_environment({**kept, **outer, **defaults}) == kept
 
 
 def supervisor(tmp_path: Path, restart: int, attempts: list[dict[str, object]], **profile: int) -> Supervisor:

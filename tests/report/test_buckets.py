@@ -11,8 +11,10 @@ import numpy as np
 import pytest
 from report_runs import QUICK, build_run
 
+from stilts_ds.data.duplicates import digest_of
 from stilts_ds.errors import UserError
 from stilts_ds.evaluate.attributes import _of_pieces, attributes_file, read_attributes
+from stilts_ds.evaluate.seen import SEEN, WORDS, Training
 from stilts_ds.families.pair.record import Pair
 from stilts_ds.families.registry import FAMILIES
 from stilts_ds.families.span.record import Answer, Span
@@ -29,6 +31,22 @@ def test_buckets_have_equal_counts_from_low_to_high() -> None:
     assert [sorted(bucket.items) for bucket in buckets] == [[1, 3, 4], [0, 2], [5, 7], [6, 8]]
     assert [(bucket.low, bucket.high) for bucket in buckets] == [(1, 3), (4, 5), (6, 7), (8, 9)]
     assert buckets_of([2.0] * 8) == [] and buckets_of([1.0, 2.0]) == []
+
+
+def test_an_attribute_with_two_values_has_a_bucket_for_each() -> None:
+    seen, unseen = buckets_of([1.0, 0.0, 0.0, 1.0, 0.0, 0.0])[::-1]
+    assert sorted(seen.items) == [0, 3] and sorted(unseen.items) == [1, 2, 4, 5]
+    assert (unseen.low, unseen.high, seen.low, seen.high) == (0, 0, 1, 1)
+
+
+def test_what_was_seen_in_training_is_told_of_examples_and_words() -> None:
+    pairs = FAMILIES["pair"]
+    train = Training(frozenset({digest_of(("The dog ran.", "It moved."))}), frozenset({"dog", "ran", "it", "moved"}))
+    records = [Pair("1", "the dog  ran.", "It moved.", None), Pair("2", "A «dog» sat.", "It lay, still!", None)]
+    assert train.attributes(pairs, records) == {SEEN: [1, 0], WORDS: [80, pytest.approx(100 * 2 / 6, abs=1e-3)]}
+    tags = FAMILIES["tag"]
+    sentence = Tagged("1", ("Dog", "Berlin", ".", "ran"), ("O", "B-LOC", "O", "O"))
+    assert train.attributes(tags, [sentence])[WORDS] == [pytest.approx(100 * 2 / 3, abs=1e-3)]
 
 
 def told(family: str, records: Sequence[Any]) -> dict[str, list[float]]:

@@ -10,13 +10,14 @@ import small_recipe
 from report_runs import QUICK, build_run, table
 
 from stilts_ds.errors import UserError
+from stilts_ds.evaluate.touched import touched_file
 from stilts_ds.families.metrics import ACCURACY, Units
 from stilts_ds.families.registry import main_metric
-from stilts_ds.plan import check_tasks
+from stilts_ds.planner import check_tasks
 from stilts_ds.report.robustness import area, relative_drop, worst_of
 from stilts_ds.report.stats import difference, generator, ratio_replicates
 from stilts_ds.report.write import write_report
-from stilts_ds.run_dir import RunDir
+from stilts_ds.run_dir import RunDir, write_json
 from stilts_ds.tasks.registry import get_task
 
 TARGETS = ("xnli", "xnli@typo-2", "xnli@typo-10", "xnli@typo-10-s2", "xnli@case-10")
@@ -36,6 +37,9 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> RunDir:
     made = build_run(
         tmp_path_factory.mktemp("noise"), planted, conditions, TARGETS, LANGUAGES, examples=1500
     )  # fmt: skip
+    for draw, errors, words in (("xnli@typo-10", 9.0, 40.0), ("xnli@typo-10-s2", 11.0, None)):
+        touched = {"errors": errors, "words": words, "pieces": 30.0}
+        write_json(touched_file(made.labels / draw / "test-de.tsv"), touched)
     write_report(made, QUICK)
     return made
 
@@ -83,6 +87,14 @@ def test_a_language_that_noise_does_not_apply_to_has_no_cell(run: RunDir) -> Non
     assert by_language["de"]["case-10"]["score"] is not None
     baseline = table(run, "noise-languages-xnli-none")["de"]["typo-10"]
     assert baseline["score"] > 5 and "p" not in baseline
+
+
+def test_what_noise_did_to_the_texts_stands_beside_what_it_costs(run: RunDir) -> None:
+    touched = table(run, "noise-touched-xnli")
+    assert list(touched) == ["de"], "languages of which nothing is known have no row"
+    row = touched["de"]
+    assert row["typo-10, errors"]["score"] == 10 and row["typo-10, pieces"]["score"] == 30
+    assert row["typo-10, words"]["score"] == 40 and row["typo-2, errors"] is None
 
 
 def test_noisy_targets_stand_in_no_average(run: RunDir) -> None:

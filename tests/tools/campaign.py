@@ -260,8 +260,12 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--ranks", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--kills-per-study", type=int, default=13)
     parser.add_argument("--damage", type=float, default=0.2, help="share of kills after which a file is damaged")
+    parser.add_argument(
+        "--limit", type=float, default=fire.LIMIT, help="seconds that anything may take; more is a hang"
+    )
     parser.add_argument("--output", type=Path, default=Path("campaign"))
     given = parser.parse_args(arguments)
+    fire.LIMIT = given.limit
     given.output.mkdir(parents=True, exist_ok=True)
     record = Record(given.output / "kills.jsonl")
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background processes ignore it, and theirs too

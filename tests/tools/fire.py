@@ -25,7 +25,7 @@ from warm import Forked
 from stilts_ds.plan_file import Phase, Plan
 from stilts_ds.run_dir import hash_file
 
-LIMIT = 300.0  # seconds that anything may take; more is a hang
+LIMIT = 300.0  # seconds that anything may take; more is a hang (`campaign.py --limit`, for a busy machine)
 STEPS = {"intermediate": 90, "target": 30}
 RECIPE = """
 name: study

@@ -63,6 +63,10 @@ XQUAD_R = {"data": [{"paragraphs": [
     {"context": "One. Two.", "sentence_breaks": [[0, 4], [5, 9]], "qas": [
         {"id": "q1", "question": "Which?", "answers": [{"text": "Two", "answer_start": 5}]}]},
 ]}]}  # fmt: skip
+CHECKLIST = {"data": [{"title": "animal 0", "paragraphs": [
+    {"context": "Ann has a dog.", "qas": [
+        {"id": "animal.0.0", "question": "What animal?", "answers": [{"text": "a dog", "answer_start": 8}]}]},
+]}]}  # fmt: skip
 ENTITIES = [
     {"entity_id": id, "description": "A judge. Of Leeds.",
      "sentence_spans": [{"start": 0, "end": 8}, {"start": 9, "end": 18}]}
@@ -95,7 +99,8 @@ FILES: dict[str, Any] = {
     "tatoeba/tatoeba.deu-eng.deu": "Haus\nRegen\n", "tatoeba/tatoeba.deu-eng.eng": "house\nrain\n",
     "xcopa/et/test.et.jsonl": COPA, "siqa/socialIQa_v1.4_dev.jsonl": SIQA,
     **{f"lareqa/xquad-r/{code}.json": XQUAD_R for code in get_task("lareqa").languages},
-    "squad_v1/dev-v1.1.json": SQUAD_V1, "mewslix/wikipedia_pairs-dev.jsonl": MENTION_PAIRS,
+    "multichecklist/test-de.json": CHECKLIST, "squad_v1/dev-v1.1.json": SQUAD_V1,
+    "mewslix/wikipedia_pairs-dev.jsonl": MENTION_PAIRS,
     "mewslix/wikinews_mentions-dev.jsonl": MENTIONS, "mewslix/candidate_set_entities.jsonl": ENTITIES,
 }  # fmt: skip
 # (task, split, language, the files that are damaged)
@@ -117,6 +122,7 @@ SPLITS: tuple[tuple[str, str, str, tuple[str, ...]], ...] = (
     ("udpos", "test", "te", ("udpos/test-te.tsv",)),
     ("udpos", "test", "de", ("ud-treebanks-v2.5/UD_X/de_x-ud-test.conllu",)),
     ("xquad", "test", "de", ("xquad/xquad.de.json",)),
+    ("multichecklist", "test", "de", ("multichecklist/test-de.json",)),
     ("bucc2018", "dev", "de", ("bucc2018/de-en.dev.de", "bucc2018/de-en.dev.en", "bucc2018/de-en.dev.gold")),
     ("tatoeba", "test", "de", ("tatoeba/tatoeba.deu-eng.deu", "tatoeba/tatoeba.deu-eng.eng")),
     ("xcopa", "test", "et", ("xcopa/et/test.et.jsonl",)),

@@ -164,7 +164,7 @@ def shown(text: str) -> None:
 
 READ_BACK: dict[str, Callable[[RunDir], None]] = {
     "report": report,
-    "status": lambda run: shown(status.run_status(run)),
+    "status": lambda run: shown(status.run_status(run).text()),
     "logs": lambda run: shown(status.run_logs(run, None, None, 5)),
     "submit": lambda run: shown(submit_plan(run, Plan.load(run.plan), Profile(), dry_run=True)),
 }

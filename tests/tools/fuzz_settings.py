@@ -19,7 +19,7 @@ from stilts_launcher.discover import discover
 from stilts_ds.config import NAME, EnginePart, Recipe, load_recipe, parse_recipe, recipe_yaml
 from stilts_ds.ds_files import ALLOWED, ALLOWED_ZERO, base_config
 from stilts_ds.errors import UserError
-from stilts_ds.plan import make_plan
+from stilts_ds.planner import make_plan
 from stilts_ds.recipe_paths import resolve_paths
 from stilts_ds.yaml_files import parse_yaml
 

@@ -6,20 +6,22 @@ import json
 import re
 import subprocess
 import sys
+import typing
 from pathlib import Path
 from typing import Any
 
 import pytest
 import ranks
 import yaml
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 from small_recipe import recipe, written
+from stilts_launcher.cluster import Profile
 
 from stilts_ds import config
 from stilts_ds.config import EnginePart, Recipe, TrainingPart, load_recipe, parse_recipe, recipe_yaml
 from stilts_ds.ds_files import ALLOWED, ALLOWED_ZERO, base_config
 from stilts_ds.errors import UserError
-from stilts_ds.plan import check_tasks
+from stilts_ds.planner import check_tasks
 from stilts_ds.recipe_paths import resolve_paths
 from stilts_ds.tasks.registry import TASKS
 from stilts_ds.yaml_files import apply_override
@@ -237,6 +239,39 @@ def keys(part: type[BaseModel]) -> set[str]:
         if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
             found |= keys(field.annotation)
     return found
+
+
+def undescribed(part: type[BaseModel]) -> list[str]:
+    """Settings, here and in the sections inside, that no description explains; a section's is its docstring."""
+    missing = []
+    for name, field in part.model_fields.items():
+        inside = [type_ for type_ in (field.annotation, *typing.get_args(field.annotation)) if is_section(type_)]
+        described = bool(field.description) or any("__doc__" in vars(type_) and type_.__doc__ for type_ in inside)
+        missing += [] if described else [f"{part.__name__}.{name}"]
+        for section in inside:
+            missing += undescribed(section)
+    return missing
+
+
+def is_section(annotation: Any) -> bool:
+    return isinstance(annotation, type) and issubclass(annotation, BaseModel)
+
+
+@pytest.mark.parametrize("schema", [Recipe, TrainingPart, Profile])
+def test_every_setting_is_described(schema: type[BaseModel]) -> None:
+    """Editors show the description while a recipe or a cluster profile is written."""
+    assert undescribed(schema) == []
+
+
+def test_a_setting_without_a_description_would_be_found() -> None:
+    class Inner(BaseModel):
+        size: int = 1
+
+    class Outer(BaseModel):
+        inner: Inner | None = Field(None, description="a section")
+        bare: Inner = Inner()
+
+    assert undescribed(Outer) == ["Inner.size", "Outer.bare", "Inner.size"]
 
 
 def schema_keys(schema: Any) -> set[str]:

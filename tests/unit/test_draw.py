@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import random
 from collections import Counter
@@ -14,7 +15,7 @@ import pytest
 from stilts_ds.config import TrainingPart, parse_recipe
 from stilts_ds.data.data import Data
 from stilts_ds.errors import UserError
-from stilts_ds.plan import make_plan
+from stilts_ds.planner import make_plan
 from stilts_ds.sources.draw import draw_places, drawn_order, proportional_shares
 from stilts_ds.tasks.registry import get_task
 
@@ -132,6 +133,19 @@ def test_a_whole_split_keeps_its_cache(tmp_path: Path) -> None:
     whole = data_of(tmp_path).train("anli_plus", SETTING)
     assert set(whole.identity) == {"task", "family", "split", "language", "skip", "limit", "labels", "files"}
     assert "drawn" in data_of(tmp_path).dev("anli_plus", SETTING).identity
+
+
+@pytest.mark.parametrize("most, whole", [(500, False), (928, False), (929, True)])
+def test_what_an_earlier_version_selected_on_is_known_to_be_all_or_not(tmp_path: Path, most: int, whole: bool) -> None:
+    """It took the first dev examples; 928 are all there are, which its cache says only where it asked for more."""
+    write_anli_plus(tmp_path / "files")
+    setting, data = TrainingPart(eval_examples=most), data_of(tmp_path)
+    assert not data.used_whole("anli_plus", setting)  # no rows yet
+    data.train("anli_plus", setting).rows(setting)
+    assert not data.used_whole("anli_plus", setting)
+    dataclasses.replace(data.dev("anli_plus", setting), drawn=False).rows(setting)
+    assert data.used_whole("anli_plus", setting) == whole
+    assert not data_of(tmp_path, max_train_examples=9).used_whole("anli_plus", setting)
 
 
 def test_a_faulty_row_is_found_wherever_it_stands(tmp_path: Path) -> None:

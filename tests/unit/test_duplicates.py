@@ -13,8 +13,8 @@ from stilts_ds.config import TrainingPart, parse_recipe
 from stilts_ds.data import duplicates
 from stilts_ds.data.data import Data, prepare_data
 from stilts_ds.data.duplicates import Overlap, digest_of
-from stilts_ds.plan import make_plan
 from stilts_ds.plan_file import Phase
+from stilts_ds.planner import make_plan
 
 SETTING = TrainingPart(eval_examples=2)
 

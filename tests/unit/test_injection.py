@@ -16,8 +16,8 @@ from stilts_launcher.submit import setup_text
 
 from stilts_ds.config import parse_recipe, recipe_yaml
 from stilts_ds.errors import UserError
-from stilts_ds.plan import make_plan
 from stilts_ds.plan_file import Phase, Plan
+from stilts_ds.planner import make_plan
 from stilts_ds.run_dir import RunDir, write_atomically, write_json
 
 CANARY = "canary"

@@ -10,10 +10,10 @@ from small_recipe import recipe
 
 from stilts_ds.errors import UserError
 from stilts_ds.evaluate.stamp import Stamp, complete_stamps
-from stilts_ds.lineage import is_outdated, model_weights, note_start, start_over_if_outdated, start_weights, unfinished
+from stilts_ds.lineage import is_outdated, model_weights, save_start, start_over_if_outdated, start_weights, unfinished
 from stilts_ds.phase_setup import take_up
-from stilts_ds.plan import make_plan
 from stilts_ds.plan_file import Phase
+from stilts_ds.planner import make_plan
 from stilts_ds.run_dir import PhaseDir, RunDir, write_json, write_sealed
 
 pytestmark = pytest.mark.processes  # a plan asks git and uname what made it
@@ -78,11 +78,11 @@ def test_a_status_of_an_earlier_version_learns_what_the_phase_started_from_once(
     folder.status_json.unlink()
     folder.set_status("done", seconds=7.5)
     assert folder.read_status().started_from is None and not is_outdated(run, target)
-    note_start(run, VALUE, target)
+    save_start(run, VALUE, target)
     status = folder.read_status()
     assert (status.started_from, status.seconds, status.state) == (before.started_from, 7.5, "done")
     export(run.phase(first.id), "other weights")
-    note_start(run, VALUE, target)
+    save_start(run, VALUE, target)
     assert folder.read_status() == status
 
 

@@ -15,7 +15,7 @@ from types import SimpleNamespace
 
 import pytest
 import ranks
-from stilts_launcher.cli import recipe_of_run
+from stilts_launcher.recipes import recipe_of_run
 from stilts_launcher.submit import identity, jobs_of
 
 from stilts_ds.config import recipe_yaml

@@ -101,7 +101,7 @@ LENGTHS = st.lists(st.integers(1, 300), min_size=1, max_size=70)
 
 
 @given(LENGTHS, st.integers(1, 9), st.integers(1, 24))
-@hypothesis_settings(max_examples=300, deadline=None)
+@hypothesis_settings(max_examples=150, deadline=None)
 def test_every_item_is_dealt_once_and_micro_batches_stay_small(lengths: list[int], world: int, per_device: int) -> None:
     setting = TrainingPart(train_batch_size=len(lengths), per_device_train_batch_size=per_device)
     count = micro_batch_count(setting, world)
@@ -113,7 +113,7 @@ def test_every_item_is_dealt_once_and_micro_batches_stay_small(lengths: list[int
 
 
 @given(LENGTHS, st.integers(1, 9), st.integers(1, 6))
-@hypothesis_settings(max_examples=500, deadline=None)
+@hypothesis_settings(max_examples=200, deadline=None)
 def test_no_rank_has_more_than_its_share_and_one_item(lengths: list[int], world: int, count: int) -> None:
     loads = [sum(lengths[p] for part in rank for p in part) for rank in deal(lengths, world, count)]
     assert max(loads) <= sum(lengths) / world + max(lengths)

@@ -96,7 +96,9 @@ def test_compiled_layers_have_the_loss_and_the_gradients_of_others_and_are_compi
 
 
 @compiler
+@pytest.mark.processes
 @pytest.mark.slow
+@pytest.mark.processes
 def test_a_compiled_run_draws_the_curve_of_any_other(tmp_path: Path) -> None:
     """Two ranks, ZeRO 2, with the model's dropout."""
     losses = []

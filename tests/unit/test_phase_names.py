@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 from small_recipe import recipe
 
-from stilts_ds.config import Recipe, recipe_yaml
+from stilts_ds.config import Recipe, TrainingPart, recipe_yaml
 from stilts_ds.model_files import TOY, fingerprint
 from stilts_ds.phase_names import EarlierPhases, left_alone
-from stilts_ds.plan import make_plan
 from stilts_ds.plan_file import Phase
+from stilts_ds.planner import make_plan
 from stilts_ds.run_dir import RunDir, hash_json, write_atomically, write_json
 
 pytestmark = pytest.mark.processes  # a plan asks git and uname what made it
@@ -115,7 +115,7 @@ def earlier_content(phase: Phase, origin: str, value: Recipe) -> dict[str, Any]:
         "data": {task: f"data of {task}" for task in train},
     }
     if train:
-        by = {"squad_v1": "exact_match_f1", "mnli": "accuracy"}
+        by = {"squad_v1": "exact_match_f1", "mnli": "accuracy", "qqp": "accuracy"}
         answers = {"n_best": 20, "max_answer_length": 30, "null_threshold": None} if "squad_v1" in train else {}
         content["selection"] = {"drawn": SELECTED["drawn"], "by": {task: by[task] for task in phase.train}, **answers}
     return content
@@ -167,6 +167,52 @@ def test_they_are_not_kept_where_what_they_left_out_may_have_changed(earlier_run
     (model / "vocab.txt").write_text("one word")
     value = recipe(**TRAINED, model={"name_or_path": str(model)})
     assert not EarlierPhases.of(earlier_run, value, str(model)).folders
+
+
+def first_run(folder: Path, **values: Any) -> RunDir:
+    """Phases of the recipe, done, under names of the first naming, which did not say what selects."""
+    value, run = recipe(**values), RunDir(folder)
+    write_atomically(run.recipe, recipe_yaml(value))
+    names = {"": EarlierPhases.of(run, value, str(TOY)).model_hash}
+    for phase in make_plan(value, "whatever", lambda task: f"data of {task}").phases:
+        content = earlier_content(phase, names[phase.init], value)
+        content.pop("selection", None)
+        names[phase.id] = f"{phase.id.rpartition('-')[0]}-{hash_json(content)[:12]}"
+        folder_of = run.phase(names[phase.id])
+        write_json(folder_of.phase_json, {**phase.to_json(), "id": names[phase.id], "init": names[phase.init]})
+    return run
+
+
+@pytest.mark.parametrize(
+    "trained, used_whole, kept",
+    [
+        (["mnli"], True, {"retrieval none", "target none", "intermediate nli", "retrieval nli", "target nli"}),
+        (["mnli"], False, {"retrieval none"}),  # selected on the first examples of a file
+        (["mnli", "squad_v1"], True, {"retrieval none", "target none"}),  # no name said which answers are looked at
+        (["mnli", "qqp"], True, {"retrieval none", "target none"}),  # selected by accuracy alone
+    ],
+    ids=["whole", "first examples", "answers", "another score"],
+)
+def test_phases_of_the_first_naming_are_kept_where_there_was_nothing_to_choose(
+    trained: list[str], used_whole: bool, kept: set[str], tmp_path: Path
+) -> None:
+    values = {**TRAINED, "intermediate": {"none": [], "nli": trained}}
+    run = first_run(tmp_path, **values)
+    there = {path.name for path in (run.root / "phases").iterdir()}
+    assert len(there) == 5
+    asked = []
+
+    def whole(task: str, setting: TrainingPart) -> bool:
+        asked.append((task, setting.eval_examples))
+        return used_whole
+
+    earlier = EarlierPhases.of(run, recipe(**values), str(TOY), whole)
+    model = fingerprint(str(TOY), None)
+    now = planned(model, earlier, **values, target_training={"save_steps": 3})
+    assert {name for name, phase in now.items() if phase.id in there} == kept
+    assert set(asked) == {("mnli", 500)}
+    shortened = planned(model, earlier, **values, data={"max_train_examples": 9})
+    assert not there & {phase.id for phase in shortened.values()}
 
 
 def test_phases_of_the_same_label_that_are_left_alone_are_named_with_the_difference(earlier_run: RunDir) -> None:

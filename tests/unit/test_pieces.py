@@ -43,7 +43,7 @@ def unrolled(found: tuple[Slices, np.ndarray]) -> list[tuple[list[int], list[lis
 
 @pytest.mark.parametrize("name", BACKENDS)
 @given(st.lists(st.lists(TEXT, max_size=5), min_size=1, max_size=3))
-@hypothesis_settings(max_examples=150, deadline=None)
+@hypothesis_settings(max_examples=60, deadline=None)
 def test_words_that_are_looked_up_equal_texts_that_are_tokenised(name: str, batches: list[list[str]]) -> None:
     words = Words(BACKENDS[name])
     assert words.plain is not None

@@ -13,7 +13,7 @@ from stilts_ds.config import parse_recipe
 from stilts_ds.data.data import fitted_task
 from stilts_ds.evaluate.score import score_folder
 from stilts_ds.evaluate.score_tables import scores_markdown
-from stilts_ds.evaluate.sizes import benchmark_sizes, other_sizes, told, unknown_sizes
+from stilts_ds.evaluate.sizes import benchmark_sizes, other_sizes, sizes_text, unknown_sizes
 from stilts_ds.report.stats import Settings
 from stilts_ds.report.write import write_report
 from stilts_ds.run_dir import read_json
@@ -79,7 +79,7 @@ def test_sizes_are_compared_language_by_language() -> None:
 
 def test_languages_of_the_same_sizes_are_named_together() -> None:
     others = {"en": (200, 5_010), "de": (200, 5_010), "fr": (5, 7)}
-    assert told(others) == "en de 200 instead of 5,010; fr 5 instead of 7"
+    assert sizes_text(others) == "en de 200 instead of 5,010; fr 5 instead of 7"
 
 
 # --- scores ---------------------------------------------------------------------------------------------------------

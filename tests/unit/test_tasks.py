@@ -13,7 +13,7 @@ import ranks
 from stilts_ds.config import TrainingPart
 from stilts_ds.errors import UserError
 from stilts_ds.families.registry import family_of
-from stilts_ds.tasks import intermediate, retrieval, targets
+from stilts_ds.tasks import checklist, intermediate, retrieval, targets
 from stilts_ds.tasks.languages import LANGUAGES, XTREME, XTREME_R, iso3_of, name_of
 from stilts_ds.tasks.registry import TASKS, get_task
 from stilts_ds.tasks.spec import Local, Task
@@ -46,7 +46,8 @@ def test_the_paper_has_nine_intermediate_and_nine_target_tasks() -> None:
     assert [task.name for task in targets.TASKS] == list(LANGUAGE_COUNTS)
     ranked = [*retrieval.INTERMEDIATE, *retrieval.TARGETS]
     assert [task.name for task in ranked] == ["reqa_squad", "wikipedia_links", "lareqa", "mewslix"]
-    assert len(TASKS) == 25
+    assert [task.name for task in checklist.TASKS] == ["multichecklist"]
+    assert len(TASKS) == 26
 
 
 def test_languages_per_task_and_overall() -> None:
@@ -64,7 +65,7 @@ def test_literal_is_well_formed(task: Task) -> None:
     assert len(set(task.labels)) == len(task.labels)
     assert TrainingPart(**task.training)
     assert task.train_on == "" or task.train_on in TASKS
-    assert task.role == ("target" if task in (*targets.TASKS, *retrieval.TARGETS) else "intermediate")
+    assert task.role == ("target" if task in (*targets.TASKS, *retrieval.TARGETS, *checklist.TASKS) else "intermediate")
 
 
 @every_task
@@ -92,7 +93,8 @@ def test_anli_plus_is_the_sum_of_its_parts() -> None:
 
 def test_shared_heads_agree_in_family_and_labels() -> None:
     assert {name for name, task in TASKS.items() if task.head_name == "nli"} == {"anli_plus", "mnli", "xnli"}
-    assert {name for name, task in TASKS.items() if task.head_name == "span"} == {"squad_v1", "xquad", "mlqa"}
+    spans = {name for name, task in TASKS.items() if task.head_name == "span"}
+    assert spans == {"squad_v1", "xquad", "mlqa", "multichecklist"}
     for task in TASKS.values():
         for other in TASKS.values():
             if task.head_name == other.head_name:
@@ -101,7 +103,8 @@ def test_shared_heads_agree_in_family_and_labels() -> None:
 
 def test_only_retrieval_trains_nothing() -> None:
     assert {name for name, task in TASKS.items() if not task.trains} == {"bucc2018", "tatoeba"}
-    assert {name for name, task in TASKS.items() if task.train_on} == {"xnli", "xquad", "mlqa", "lareqa", "mewslix"}
+    served = {name for name, task in TASKS.items() if task.train_on}
+    assert served == {"xnli", "xquad", "mlqa", "lareqa", "mewslix", "multichecklist"}
 
 
 def test_get_task_suggests_the_nearest_name() -> None:
@@ -112,7 +115,7 @@ def test_get_task_suggests_the_nearest_name() -> None:
 
 def test_languages_have_distinct_codes() -> None:
     assert (iso3_of("zh"), iso3_of("sw"), iso3_of("fa"), name_of("fa")) == ("cmn", "swh", "pes", "Persian")
-    assert len({language.iso3 for language in LANGUAGES.values()}) == 50
+    assert len({language.iso3 for language in LANGUAGES.values()}) == len(LANGUAGES) == 51
     assert iso3_of("qaa") == name_of("qaa") == "qaa"
 
 

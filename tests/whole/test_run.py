@@ -16,6 +16,7 @@ import torch
 from conftest import SMALL, stilts
 from safetensors.torch import load_file
 
+import stilts_ds
 from stilts_ds.errors import UserError
 from stilts_ds.export import check_export
 from stilts_ds.run_dir import PhaseDir
@@ -227,3 +228,21 @@ def test_a_bad_row_is_found_before_training(toy_run: Path, tmp_path: Path) -> No
     said = stilts("run", "quickstart", *SMALL, cwd=tmp_path, status=2)
     assert "test-qac.tsv:7" in said and "Traceback" not in said
     assert not list(tmp_path.glob("runs/*/phases/*/metrics.jsonl"))
+
+
+def test_python_runs_and_plans_as_the_command_does(
+    toy_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(toy_run.parent, tmp_path / "runs", symlinks=True)
+    monkeypatch.chdir(tmp_path)
+    left = stilts_ds.load(toy_run).scores()
+    retrieval = next((tmp_path / "runs").glob("quickstart/phases/retrieval-*/predictions/tatoeba"))
+    shutil.rmtree(retrieval)
+    assert set(stilts_ds.plan("quickstart", *SMALL).id) == set(left.phase) | {
+        folder.name for folder in toy_run.glob("phases/intermediate-*")
+    }
+    again = stilts_ds.run("quickstart", *SMALL)
+    assert retrieval.is_dir() and not again.missing
+    assert again.scores().equals(left)
+    with pytest.raises(UserError, match="engine.zero_stage"):
+        stilts_ds.run("quickstart", "engine.zero_stage=7")

@@ -13,8 +13,8 @@ from conftest import stilts
 
 from stilts_ds.config import Recipe, load_recipe, parse_recipe
 from stilts_ds.errors import UserError
-from stilts_ds.plan import make_plan
 from stilts_ds.plan_file import Phase
+from stilts_ds.planner import make_plan
 from stilts_ds.tasks.registry import get_task
 
 pytestmark = pytest.mark.processes

@@ -15,8 +15,8 @@ from stilts_ds.errors import UserError
 from stilts_ds.evaluate.run_submission import write_run_submission as submit
 from stilts_ds.families.registry import family_of
 from stilts_ds.phase_status import Best, TaskBest
-from stilts_ds.plan import make_plan
 from stilts_ds.plan_file import Plan
+from stilts_ds.planner import make_plan
 from stilts_ds.run_dir import RunDir, hash_file, read_json, write_atomically
 from stilts_ds.tasks.benchmarks import XTREME as BENCHMARK
 from stilts_ds.toy.world import ensure_toy_world

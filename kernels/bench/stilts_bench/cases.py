@@ -172,30 +172,30 @@ def mine_methods(source: Tensor, target: Tensor, k: int) -> dict[str, Method]:
 
 def our_mine(source: Tensor, target: Tensor, k: int) -> tuple[Neighbours, Neighbours, MinedPairs]:
     """The steps of `mine`, which returns the pairs alone; the gate wants the neighbours too."""
-    found = [Neighbours(*side) for side in both_ways(source, target, k)]
-    pairs = pairs_from(found[0], found[1], "ratio", "max")
-    return found[0], found[1], MinedPairs(*(part.cpu() for part in pairs))
+    neighbours = [Neighbours(*side) for side in both_ways(source, target, k)]
+    pairs = pairs_from(neighbours[0], neighbours[1], "ratio", "max")
+    return neighbours[0], neighbours[1], MinedPairs(*(part.cpu() for part in pairs))
 
 
 def torch_mine(source: Tensor, target: Tensor, k: int) -> MinedPairs:
     """Two searches that write their scores, then the same margin and matching as ours."""
     ahead, back = torch_topk(source, target, k, 1024), torch_topk(target, source, k, 1024)
-    found = [Neighbours(values.double().cpu(), indices.cpu()) for values, indices in (ahead, back)]
-    return pairs_from(found[0], found[1], "ratio", "max")
+    neighbours = [Neighbours(values.double().cpu(), indices.cpu()) for values, indices in (ahead, back)]
+    return pairs_from(neighbours[0], neighbours[1], "ratio", "max")
 
 
 def faiss_mine(faiss: ModuleType, source: Tensor, target: Tensor, k: int) -> MinedPairs:
     """Two exact FAISS searches, then the same margin and matching as ours."""
-    found = []
+    neighbours = []
     for queries, bank in ((source, target), (target, source)):
         flat = faiss.knn(queries.numpy(), bank.numpy(), k, metric=faiss.METRIC_INNER_PRODUCT)
         values, indices = from_numpy(flat)
-        found.append(Neighbours(values.double(), indices))
-    return pairs_from(found[0], found[1], "ratio", "max")
+        neighbours.append(Neighbours(values.double(), indices))
+    return pairs_from(neighbours[0], neighbours[1], "ratio", "max")
 
 
-def from_numpy(found: tuple[Any, Any]) -> tuple[Tensor, Tensor]:
-    return torch.from_numpy(found[0]), torch.from_numpy(found[1])
+def from_numpy(arrays: tuple[Any, Any]) -> tuple[Tensor, Tensor]:
+    return torch.from_numpy(arrays[0]), torch.from_numpy(arrays[1])
 
 
 def torch_topk(queries: Tensor, bank: Tensor, k: int, step: int = 256) -> tuple[Tensor, Tensor]:
@@ -235,7 +235,7 @@ def bare_matmul(case: Case, dtype: torch.dtype, device: torch.device) -> Method:
     return lambda: [torch.mm(right, left.T, out=out) for _ in range(times)]
 
 
-def gate_topk(queries: Tensor, bank: Tensor, k: int, found: tuple[Tensor, Tensor], rows: int | None = None) -> float:
+def gate_topk(queries: Tensor, bank: Tensor, k: int, result: tuple[Tensor, Tensor], rows: int | None = None) -> float:
     """Recall against float64, by value: the share of returned indices whose float64 score is among the k best.
 
     Of evenly spaced `rows` queries, or as many as `gated` says.
@@ -245,7 +245,7 @@ def gate_topk(queries: Tensor, bank: Tensor, k: int, found: tuple[Tensor, Tensor
     for part in which.to(queries.device).split(GATE_ROWS):
         scores = scores_float64(queries[part], bank)
         least = scores.topk(k, dim=1).values[:, -1:] * (1 - 1e-12) - 1e-15
-        indices = found[1][part].sort(dim=1).values
+        indices = result[1][part].sort(dim=1).values
         good = scores.gather(1, indices) >= least
         good[:, 1:] &= indices[:, 1:] != indices[:, :-1]
         right += int(good.sum())
@@ -266,11 +266,11 @@ def gate_mine(
     source: Tensor,
     target: Tensor,
     k: int,
-    found: tuple[Neighbours, Neighbours, MinedPairs],
+    result: tuple[Neighbours, Neighbours, MinedPairs],
     rows: int | None = None,
 ) -> float:
     """Recall of both directions of the search that was scored."""
-    forward, backward, _ = found
+    forward, backward, _ = result
     ahead = gate_topk(source, target, k, forward, rows)
     back = gate_topk(target, source, k, backward, rows)
     counts = [rows or len(gated(len(side))) for side in (source, target)]

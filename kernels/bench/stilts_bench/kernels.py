@@ -91,8 +91,8 @@ def run_case(
         memory = dict.fromkeys(chosen)
         seconds = time_methods(chosen, rounds, device)
     elif case.once:
-        found, seconds, memory = measure_once({"ours": ours, **chosen}, device)
-        report, recall = check(case, sides, found["ours"])
+        results, seconds, memory = measure_once({"ours": ours, **chosen}, device)
+        report, recall = check(case, sides, results["ours"])
         rounds = 1
         seconds |= time_methods(products, rounds, device)
     else:
@@ -130,26 +130,26 @@ def measure_once(
     methods: dict[str, Method], device: torch.device
 ) -> tuple[dict[str, Any], dict[str, list[float]], dict[str, int | None]]:
     """What each method found, its seconds and its extra memory, all from one run of each."""
-    found: dict[str, Any] = {}
+    results: dict[str, Any] = {}
     seconds: dict[str, list[float]] = {}
 
     def run(name: str) -> None:
-        seconds[name] = [seconds_of(lambda: found.update({name: methods[name]()}), device)]
+        seconds[name] = [seconds_of(lambda: results.update({name: methods[name]()}), device)]
 
     memory = {name: extra_bytes(partial(run, name), device) for name in methods}
-    return found, seconds, memory
+    return results, seconds, memory
 
 
 def check(
-    case: Case, sides: tuple[torch.Tensor, torch.Tensor], found: Any, rows: int | None = None
+    case: Case, sides: tuple[torch.Tensor, torch.Tensor], result: Any, rows: int | None = None
 ) -> tuple[Report, float]:
-    """The report of the search that gave `found`, and its recall, of evenly spaced `rows` where that is given.
+    """The report of the search that gave `result`, and its recall, of evenly spaced `rows` where that is given.
 
     Raises ValueError where it is below 1.
     """
     report = last_report()
     assert report is not None
-    recall = (gate_topk if case.kind == "topk" else gate_mine)(*sides, case.k, found, rows)
+    recall = (gate_topk if case.kind == "topk" else gate_mine)(*sides, case.k, result, rows)
     if recall < 1:
         raise ValueError(f"{case.name}: recall {recall} against float64: no time is reported for a wrong result")
     return report, recall

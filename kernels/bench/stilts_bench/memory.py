@@ -33,9 +33,9 @@ GATE_QUERIES = 8
 
 def resident(field: str) -> int:
     """Bytes in VmRSS (now) or VmHWM (highest since the last reset), mapped files included."""
-    found = re.search(rf"{field}:\s+(\d+) kB", STATUS.read_text())
-    assert found is not None, f"{STATUS} has no {field}"
-    return int(found[1]) * 1024
+    match = re.search(rf"{field}:\s+(\d+) kB", STATUS.read_text())
+    assert match is not None, f"{STATUS} has no {field}"
+    return int(match[1]) * 1024
 
 
 def peak_extra_bytes(method: Callable[[], Any]) -> int | None:
@@ -71,8 +71,8 @@ def search_bank(path: str) -> dict[str, Any]:
     topk_float64(Rows(queries[:64], "queries"), Rows(bank[:4096], "bank"), K)  # libraries loaded, kernels built
     release()
     start = time.process_time()
-    found: list[Any] = []
-    extra = peak_extra_bytes(lambda: found.append(topk_float64(Rows(queries, "queries"), rows, K, memory=SCRATCH)))
+    results: list[Any] = []
+    extra = peak_extra_bytes(lambda: results.append(topk_float64(Rows(queries, "queries"), rows, K, memory=SCRATCH)))
     seconds = time.process_time() - start
     report = last_report()
     return {
@@ -87,7 +87,7 @@ def search_bank(path: str) -> dict[str, Any]:
         "report": str(report),
         "scratch_mb": SCRATCH / 1e6,
         "malloc": MALLOC,
-        "recall_of_sample": sample_recall(queries, bank, found[0][1]),
+        "recall_of_sample": sample_recall(queries, bank, results[0][1]),
     }
 
 

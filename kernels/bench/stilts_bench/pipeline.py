@@ -90,10 +90,10 @@ def pair_case(name: str, encoder: Tokenizer, tokenizer: Any, folder: Path, round
     def theirs() -> Any:
         return tokenizer(*texts, truncation=True, max_length=most)
 
-    rows, found = ours(), theirs()["input_ids"]
+    rows, their_ids = ours(), theirs()["input_ids"]
     lengths = rows.row_lengths
     for i in np.flatnonzero(lengths < most).tolist():  # they cut over-long pairs elsewhere
-        check(row(rows, i) == found[i], f"{name}: example {records[i].id} has other ids")
+        check(row(rows, i) == their_ids[i], f"{name}: example {records[i].id} has other ids")
     with tempfile.TemporaryDirectory() as scratch:
         seconds = race({"ours": lambda: ours(Path(scratch)), "hugging face": theirs}, rounds)
     tokens = int(lengths.sum())
@@ -169,9 +169,9 @@ def write_rows(path: Path, records: Sequence[Pair], count: int) -> None:
 
 def resident(field: str) -> float:
     """MB in VmRSS (now) or VmHWM (highest since the last reset), mapped files included."""
-    found = re.search(rf"{field}:\s+(\d+) kB", STATUS.read_text())
-    assert found is not None
-    return int(found[1]) * 1024 / 1e6
+    match = re.search(rf"{field}:\s+(\d+) kB", STATUS.read_text())
+    assert match is not None
+    return int(match[1]) * 1024 / 1e6
 
 
 def build(model: str, folder: str) -> Result:
@@ -206,7 +206,7 @@ def load(folder: str) -> Result:
     loaded = time.perf_counter()
     assert rows is not None
     touched, after = ids_in(rows), resident("VmRSS")
-    found = time.perf_counter()
+    all_touched = time.perf_counter()
     lengths = rows.item_lengths
     counted = time.perf_counter()
     rows.touched = None
@@ -215,8 +215,8 @@ def load(folder: str) -> Result:
         "load_s": loaded - start,
         "extra_mb": after - before,
         "touched": len(touched),
-        "touched_s": found - loaded,
-        "lengths_s": counted - found,
+        "touched_s": all_touched - loaded,
+        "lengths_s": counted - all_touched,
         "scan_s": time.perf_counter() - counted,
         "items": len(lengths),
     }

@@ -43,7 +43,7 @@ from stilts_ds.model.masks import Masks
 from stilts_ds.model.multitask import MultiTask
 from stilts_ds.model_files import fingerprint
 from stilts_ds.phase_setup import set_up_training
-from stilts_ds.plan import make_plan
+from stilts_ds.planner import make_plan
 from stilts_ds.rows.batch import Batch
 from stilts_ds.run_dir import RunDir
 from stilts_ds.tasks.registry import get_task
@@ -174,13 +174,13 @@ def gradient_errors(ours: MultiTask, theirs: MultiTask, batch: Batch) -> dict[st
 
 def _gradients(model: MultiTask, batch: Batch) -> dict[str, torch.Tensor]:
     backward(model, batch)
-    found = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+    gradients = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
     model.zero_grad(set_to_none=True)
-    return found
+    return gradients
 
 
-def _distance(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> float:
-    gap = sum(float((found[name].double() - value.double()).square().sum()) for name, value in expected.items())
+def _distance(computed: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> float:
+    gap = sum(float((computed[name].double() - value.double()).square().sum()) for name, value in expected.items())
     return (gap / sum(float(value.double().square().sum()) for value in expected.values())) ** 0.5
 
 

@@ -85,11 +85,11 @@ def why_wrong(queries: Tensor, bank: Tensor, k: int, two_way: bool, config: Conf
     """Why this configuration must not be used, or an empty string: a launch that fails, or scores unlike float64's."""
     queries, bank = queries[:GATE_QUERIES], bank[:GATE_ROWS]
     try:
-        found = Search(Rows(queries, "queries"), Rows(bank, "bank"), k, k if two_way else 0, config=config).run()
+        result = Search(Rows(queries, "queries"), Rows(bank, "bank"), k, k if two_way else 0, config=config).run()
     except Exception as error:  # too much shared memory, say; the reason goes into the record
         return f"{type(error).__name__}: {error}"
     sides = ((queries, bank), (bank, queries))
-    for (left, right), (values, indices), way in zip(sides[: 1 + two_way], found, ("queries", "bank rows")):
+    for (left, right), (values, indices), way in zip(sides[: 1 + two_way], result, ("queries", "bank rows")):
         expected, _ = reference_topk(left, right, k)
         scores = (left.float().double() @ right.float().double().T).gather(1, indices)
         for what in (values, scores):

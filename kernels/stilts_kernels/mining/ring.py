@@ -90,11 +90,11 @@ def neighbours_ring(
         for hop in range(ranks.size):
             passing = Passing(search, travelling, block, last=hop + 1 == ranks.size)
             try:
-                found = ranks.agree(partial(search_block, search, travelling.rows))
+                nearest = ranks.agree(partial(search_block, search, travelling.rows))
             finally:
                 passing.rows_arrive()  # also after an error, which all ranks raise: nobody writes into freed memory
-            forward = merged(forward, found[0], search.first_row(travelling.owner, block), k)
-            travelling.best = merged(travelling.best, found[1], search.first_source, k)
+            forward = merged(forward, nearest[0], search.first_row(travelling.owner, block), k)
+            travelling.best = merged(travelling.best, nearest[1], search.first_source, k)
             travelling = passing.finish(travelling)
             report_progress(progress, block * ranks.size + hop + 1, hops)
         backward.append(travelling.best)
@@ -153,10 +153,10 @@ def search_block(search: Search, target: Tensor) -> tuple[Ranked, Ranked]:
     if takes_fused_kernel(search.device):
         from stilts_kernels.topk.cuda import two_way_cuda
 
-        found = two_way_cuda(left, right, ahead, back)
+        neighbours = two_way_cuda(left, right, ahead, back)
     else:
-        found = two_way(left, right, ahead, back, memory=search.layout.search_memory)
-    forward, backward = ((values.cpu(), indices.cpu()) for values, indices in found)
+        neighbours = two_way(left, right, ahead, back, memory=search.layout.search_memory)
+    forward, backward = ((values.cpu(), indices.cpu()) for values, indices in neighbours)
     return padded_to(forward, k), padded_to(backward, k)
 
 

@@ -36,7 +36,9 @@ class Slurm:
 
     def submit(self, job: Job, profile: Profile, dry_run_as: str | None = None) -> Submitted:
         command = sbatch_command(job, profile, script(job.kind))
-        job_id = dry_run_as if dry_run_as is not None else submitted_id(_call(command, _outside_a_job()))
+        job_id = (
+            dry_run_as if dry_run_as is not None else submitted_id(_call(command, submission_environment(os.environ)))
+        )
         elements = tuple(f"{job_id}_{index}" for index in range(len(job.phases)))
         return Submitted(job_id, elements, tuple(command))
 
@@ -193,16 +195,27 @@ def submitted_id(printed: str) -> str:
     )
 
 
-def _outside_a_job() -> dict[str, str]:
-    """This process's environment without the job that it may run in (a notebook, say): a job that is handed in would
-    take its identity and its shape for its own."""
-    return {name: value for name, value in os.environ.items() if not name.startswith("SLURM_") or name == "SLURM_CONF"}
+# A user's or site's defaults that sbatch puts above the batch scripts' own lines: a job that is not requeued is lost at
+# its time limit, a report is one job, logs go on, and sbatch says at once what it handed in.
+DEFAULTS = ("SBATCH_NO_REQUEUE", "SBATCH_OPEN_MODE", "SBATCH_ARRAY_INX", "SBATCH_WAIT")
+
+
+def submission_environment(environment: Mapping[str, str]) -> dict[str, str]:
+    """An environment to hand jobs in from: without the job that this process may run in (a notebook, say), whose
+    identity and shape a new one would take for its own, and without defaults that the plan's jobs cannot live with."""
+    dropped = {*DEFAULTS, "SRUN_CPUS_PER_TASK"}
+    return {
+        name: value
+        for name, value in environment.items()
+        if name == "SLURM_CONF" or not (name.startswith("SLURM_") or name in dropped)
+    }
 
 
 def step_environment(environment: Mapping[str, str]) -> dict[str, str]:
     """The environment of a job's ranks."""
     # Of a site or user with SBATCH_EXPORT=NONE: srun would hand on nothing, neither the run's token nor its code.
-    variables = {name: value for name, value in environment.items() if name != "SLURM_EXPORT_ENV"}
+    dropped = ("SLURM_EXPORT_ENV", "SRUN_EXPORT_ENV")
+    variables = {name: value for name, value in environment.items() if name not in dropped}
     # srun does not take over --cpus-per-task from sbatch (Slurm 22.05 and later). Where nothing was asked for, the
     # choice stays Slurm's, and each rank takes its threads from the cores that it may use.
     if cores := environment.get("SLURM_CPUS_PER_TASK"):

@@ -32,7 +32,7 @@ def show_plan(
     lacking: dict[str, str] = {}
     run, plan = run_of(recipe), prepare_run(recipe, lacking)
     count = ranks or (recipe.launch.nproc if recipe.launch.nproc != "auto" else 1)
-    found, measured = _estimated(recipe, plan, count, trial, lacking)
+    estimated, measured = _estimated(recipe, plan, count, trial, lacking)
     if as_json:
         return json.dumps(
             {
@@ -42,15 +42,15 @@ def show_plan(
                 "dtype": recipe.engine.dtype,
                 "lacking": lacking,
                 "trial": None if measured is None else measured.to_json(),
-                "phases": to_json(found),
+                "phases": to_json(estimated),
                 "use": plan.use,
             },
             indent=1,
         )
     by_auto = ranks is None and recipe.launch.nproc == "auto"
-    lines = [*_head(recipe, run, found, count, by_auto), ""]
-    lines += [line for one in found for line in _describe(one, plan)]
-    lines += ["", *_foot(recipe, found, count, gpu_memory, measured)]
+    lines = [*_head(recipe, run, estimated, count, by_auto), ""]
+    lines += [line for one in estimated for line in _describe(one, plan)]
+    lines += ["", *_foot(recipe, estimated, count, gpu_memory, measured)]
     if lacking:
         lines += ["", "This cannot run yet, and the names of its phases will change:"]
         lines += [f"  {problem}" for problem in lacking.values()]
@@ -61,10 +61,10 @@ def show_advice(recipe: Recipe, ranks: int, memory: float, trial: bool = False, 
     """Only what fits on a machine with `ranks` ranks of `memory` GiB each, CPUs or GPUs, and what a trial measured."""
     lacking: dict[str, str] = {}
     plan = prepare_run(recipe, lacking)
-    found, measured = _estimated(recipe, plan, ranks, trial, lacking, cpu)
+    estimated, measured = _estimated(recipe, plan, ranks, trial, lacking, cpu)
     if measured is None:
-        return advice(recipe, found, memory)
-    return "\n".join(_foot(recipe, found, ranks, memory, measured))
+        return advice(recipe, estimated, memory)
+    return "\n".join(_foot(recipe, estimated, ranks, memory, measured))
 
 
 def _estimated(
@@ -74,29 +74,29 @@ def _estimated(
     if trial and lacking:
         raise UserError("\n".join(lacking.values()))
     run = run_of(recipe)
-    found = estimates(recipe, run, plan, ranks, cpu)
+    estimated = estimates(recipe, run, plan, ranks, cpu)
     if not trial:
-        return found, None
-    measured = _trial(recipe, run, plan, found)
+        return estimated, None
+    measured = _trial(recipe, run, plan, estimated)
     return calibrated(estimates(recipe, run, plan, ranks, measured.on_cpu), measured, ranks), measured
 
 
-def _trial(recipe: Recipe, run: RunDir, plan: Plan, found: list[Estimate]) -> Trial:
+def _trial(recipe: Recipe, run: RunDir, plan: Plan, estimated: list[Estimate]) -> Trial:
     from stilts_launcher.trial import run_trial
 
-    largest = max(found, key=lambda one: one.work)
+    largest = max(estimated, key=lambda one: one.work)
     if not largest.phase.train:
         raise UserError(f"{recipe.name} trains nothing, so there is nothing to try")
     return run_trial(recipe, run, plan, largest.phase)
 
 
-def _head(recipe: Recipe, run: RunDir, found: list[Estimate], ranks: int, by_auto: bool) -> list[str]:
-    done = sum(one.state.startswith("done") for one in found)
+def _head(recipe: Recipe, run: RunDir, estimated: list[Estimate], ranks: int, by_auto: bool) -> list[str]:
+    done = sum(one.state.startswith("done") for one in estimated)
     hint = "; --ranks N plans for N" if by_auto else ""
-    kinds = Counter(one.phase.kind for one in found)
+    kinds = Counter(one.phase.kind for one in estimated)
     by_kind = ", ".join(f"{kinds[kind]} {kind}" for kind in get_args(Kind) if kinds[kind])
     return [
-        f"{recipe.name}: {counted(len(found), 'phase')} ({by_kind}) in {run.root}, {done} of them done",
+        f"{recipe.name}: {counted(len(estimated), 'phase')} ({by_kind}) in {run.root}, {done} of them done",
         f"estimates are for {counted(ranks, 'rank')}{hint}; {recipe.engine.dtype}, GiB on one rank",
     ]
 
@@ -145,22 +145,22 @@ def _memory(one: Estimate) -> str:
 
 
 def _foot(
-    recipe: Recipe, found: list[Estimate], ranks: int, gpu_memory: float | None, trial: Trial | None
+    recipe: Recipe, estimated: list[Estimate], ranks: int, gpu_memory: float | None, trial: Trial | None
 ) -> list[str]:
-    beside = _beside(trial, found, ranks) if trial else 0
-    lines = [advice(recipe, found, gpu_memory, max(0, beside))] if gpu_memory else []
+    beside = _extra_bytes(trial, estimated, ranks) if trial else 0
+    lines = [advice(recipe, estimated, gpu_memory, max(0, beside))] if gpu_memory else []
     if trial is None:
         return [*lines, "hours are not estimated: `stilts plan ... --trial` measures a few steps"]
-    known = [one.hours for one in found if one.hours is not None and not one.state.startswith(("done", "trained"))]
-    lines += _trial_lines(trial, next(one for one in found if one.phase.id == trial.phase), ranks)
+    known = [one.hours for one in estimated if one.hours is not None and not one.state.startswith(("done", "trained"))]
+    lines += _trial_lines(trial, next(one for one in estimated if one.phase.id == trial.phase), ranks)
     scaled = "" if ranks == len(trial.ranks) else f" (rate a rank times {ranks} ranks, communication not counted)"
     return [*lines, f"training still to run: {sum(known):.2f} hours{scaled}; evaluation is not in it"]
 
 
-def _beside(trial: Trial, found: list[Estimate], ranks: int) -> int:
+def _extra_bytes(trial: Trial, estimated: list[Estimate], ranks: int) -> int:
     """Bytes that the trial's fullest rank took on top of the formula's: Python, contexts, temporaries, fragments. They
     are taken to be the same at every stage. 0 where the two do not compare."""
-    one = next(one for one in found if one.phase.id == trial.phase)
+    one = next(one for one in estimated if one.phase.id == trial.phase)
     if trial.stage not in one.memory or ranks != len(trial.ranks):
         return 0
     return trial.peak - one.memory[trial.stage].peak
@@ -174,7 +174,7 @@ def _trial_lines(trial: Trial, one: Estimate, ranks: int) -> list[str]:
         f"{trial.device}: {trial.tokens_per_second:,.0f} tokens/s, peak {peak / GIB:.2f} GiB of {where} memory"
     ]
     if trial.stage in one.memory and ranks == count:
-        rest = _beside(trial, [one], ranks)
+        rest = _extra_bytes(trial, [one], ranks)
         lines.append(f"the formula gives {one.memory[trial.stage].peak / GIB:.2f} GiB for that, {_difference(rest)}")
         if rest > 0:
             by_stage = ", ".join(f"stage {stage} {(m.peak + rest) / GIB:.2f}" for stage, m in one.memory.items())

@@ -159,10 +159,10 @@ def _examples(task: Task, split: str, language: str, count: int | None) -> str:
         published = task.test_sizes.get(language)
     else:
         published = task.sizes.get(split) if language == task.pivot else None
-    found = "-" if count is None else f"{count:,}"
+    shown = "-" if count is None else f"{count:,}"
     if published is None or published == count:
-        return found
-    return f"{found} of {published:,}"
+        return shown
+    return f"{shown} of {published:,}"
 
 
 def _published(relative: str, digest: str) -> str:

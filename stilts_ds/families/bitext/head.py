@@ -53,9 +53,9 @@ def checked(embeddings: Tensor, name: str, place: Place) -> Tensor:
     rows = embeddings.to(torch.float32)
     lengths = torch.linalg.vector_norm(rows.double(), dim=1)
     bad = torch.nonzero(~(torch.isfinite(lengths) & (lengths > 0)))
-    found = [len(rows), int(bad[0]) if len(bad) else -1]
+    summary = [len(rows), int(bad[0]) if len(bad) else -1]
     first = 0
-    for count, row in place.ranks.gather(found):
+    for count, row in place.ranks.gather(summary):
         if row >= 0:
             raise UserError(
                 f"the embedding of {name} sentence {first + row} is not finite, or zero; use an earlier checkpoint or "
@@ -76,8 +76,8 @@ def tatoeba_predict(source: Tensor, pivot: Tensor, place: Place = HERE) -> list[
     if not all(sum(sizes) for sizes in zip(*ranks.gather([len(source), len(pivot)]))):
         raise UserError("a side of the bitext has no sentences; check its text files")
     queries, bank = checked(pivot, "pivot", place), checked(source, "source", place)
-    found = topk_ranks(queries, bank, 1, ranks, metric="cosine", progress=place.progress)
-    return [int(i) for i in torch.cat(ranks.gather_rows(found.indices[:, 0]))]
+    nearest = topk_ranks(queries, bank, 1, ranks, metric="cosine", progress=place.progress)
+    return [int(i) for i in torch.cat(ranks.gather_rows(nearest.indices[:, 0]))]
 
 
 # --- BUCC ------------------------------------------------------------------------------------------------------------
@@ -145,9 +145,9 @@ def bucc_mine(source: Side, target: Side, k: int = 4, place: Place = HERE) -> li
         for side, distinct, first in zip((source, target), kept, first_rows)
     )
     k = min(k, len(kept[0].rows), len(kept[1].rows))
-    found = pairs_of_ranks(ranks, *neighbours_both_ways(x, y, k, place), "ratio", "max")
+    pairs = pairs_of_ranks(ranks, *neighbours_both_ways(x, y, k, place), "ratio", "max")
     mined = []
-    for i, j, score in zip(found.source.tolist(), found.target.tolist(), found.score.tolist()):
+    for i, j, score in zip(pairs.source.tolist(), pairs.target.tolist(), pairs.score.tolist()):
         if score > 0 and kept[0].once[i] and kept[1].once[j]:
             mined.append(Mined(source.ids[kept[0].rows[i]], target.ids[kept[1].rows[j]], score))
     return mined

@@ -162,20 +162,20 @@ def _labels(part: Part) -> list[str | None]:
     column = 0
     if len(rows[0][1]) > 1:
         column = _column(rows.pop(0)[1], part.labels, part.language)
-    found: list[str | None] = []
+    labels: list[str | None] = []
     for number, cells in rows:
         where = f"{part.labels}:{number}"
         if column >= len(cells):
             raise UserError(f"{where}: only {counted(len(cells), 'column')}; download the file again")
         label = cells[column].strip(" ")
-        found.append(None if label == "?" else check_label(label, part.task.labels, where))
-    return found
+        labels.append(None if label == "?" else check_label(label, part.task.labels, where))
+    return labels
 
 
 def _column(header: list[str], path: Path, language: str) -> int:
     if language not in header:
-        found = ", ".join(header)[:200]
-        raise UserError(f"{path}:1: no column {language!r} (found: {found}); add the language's labels")
+        columns = ", ".join(header)[:200]
+        raise UserError(f"{path}:1: no column {language!r} (found: {columns}); add the language's labels")
     return header.index(language)
 
 

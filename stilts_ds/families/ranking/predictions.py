@@ -153,13 +153,13 @@ def _ranking(path: Path, text: str, id: str, value: Any) -> Ranking:
 
 def read_labels(path: Path, labels: Iterable[str] = ()) -> list[Wanted]:
     text = read_text(path)
-    found = load_json(path, text)
-    if not isinstance(found, dict):
+    right_ids = load_json(path, text)
+    if not isinstance(right_ids, dict):
         fail(path, 1, "is not a JSON object; write {query id: [ids of right candidates]}")
-    for id, right in found.items():
+    for id, right in right_ids.items():
         if not isinstance(right, list) or not right or not all(isinstance(name, str) for name in right):
             fail(path, line_of(text, id, 1), f"query {id!r} has no list of right candidates; give a labelled file")
-    return check_labelled(path, [Wanted(id, tuple(name.strip() for name in right)) for id, right in found.items()])
+    return check_labelled(path, [Wanted(id, tuple(name.strip() for name in right)) for id, right in right_ids.items()])
 
 
 def write_best(path: Path, values: Mapping[str, Ranking]) -> None:
@@ -199,7 +199,7 @@ def expect(records: Sequence[Query]) -> Expected:
 def _file(write: Callable[[Path, Any], None], partly: bool) -> PredictionFile:
     return PredictionFile(
         ".json", read, read_labels, write, write_labels, partial(check, partly=partly),
-        partial(check_expected, partly=partly), expect, one_each=not partly,
+        partial(check_expected, partly=partly), expect, one_each=not partly, right=lambda wanted: list(wanted.right),
     )  # fmt: skip
 
 

@@ -37,22 +37,22 @@ def sentence_bounds(text: str) -> list[tuple[int, int]]:
 
     A newline alone ends none: in SQuAD's paragraphs it stands inside formulas."""
     starts = [0]
-    for found in _END.finditer(text):
-        if _ends_sentence(text, found):
-            starts.append(found.end())
+    for match in _END.finditer(text):
+        if _ends_sentence(text, match):
+            starts.append(match.end())
     return list(zip(starts, [*starts[1:], len(text)])) if text else []
 
 
-def _ends_sentence(text: str, found: re.Match[str]) -> bool:
+def _ends_sentence(text: str, match: re.Match[str]) -> bool:
     """Whether a mark with white space and a capital behind it ends a sentence."""
-    if found["mark"] != ".":
+    if match["mark"] != ".":
         return True
-    stop = found.start("mark")
+    stop = match.start("mark")
     before = _WORD_BEFORE.search(text, max(0, stop - LONGEST_WORD), stop)
     word = before[1] if before else ""
-    after = _WORD_AFTER.match(text, found.end())
+    after = _WORD_AFTER.match(text, match.end())
     following = after[1] if after else ""
-    if found["close"]:
+    if match["close"]:
         return True
     if _is_abbreviation(word):
         return following.lower() in BEGINNERS and following[:1].isupper() and word.lower() not in TITLES

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from stilts_ds.families.base import Family, HeadVerbs, reads_targets
-from stilts_ds.families.span import noisy, predictions, record, rows, score
+from stilts_ds.families.span import checklist, noisy, predictions, record, rows, score
 
 HEAD = HeadVerbs(
     module="stilts_ds.families.span.head",
@@ -21,7 +21,7 @@ SPAN = Family(
     group="qa",
     head=HEAD,
     left_head=replace(HEAD, targets=rows.left_targets, reads=reads_targets(rows.left_targets)),
-    readers=record.READERS,
+    readers={**record.READERS, **checklist.READERS},
     converters=record.CONVERTERS,
     is_labelled=record.is_labelled,
     gold=record.gold,

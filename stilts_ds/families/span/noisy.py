@@ -11,6 +11,7 @@ from typing import Any
 from stilts_ds.errors import UserError
 from stilts_ds.families.base import Writer
 from stilts_ds.families.span.record import Answer, Span
+from stilts_ds.noise.clusters import Noised
 from stilts_ds.noise.noiser import TextNoise
 from stilts_ds.run_dir import write_atomically
 from stilts_ds.sources.source import Part
@@ -31,19 +32,27 @@ def noisy(records: Sequence[Span], noise: TextNoise, task: Task) -> list[Span]:
 
 
 def _answers_by_context(records: Sequence[Span]) -> Answers:
-    found: defaultdict[str, list[tuple[int, int]]] = defaultdict(list)
+    answers: defaultdict[str, list[tuple[int, int]]] = defaultdict(list)
     for record in records:
-        found[record.context] += [(answer.start, answer.start + len(answer.text)) for answer in record.answers]
-    return found
+        answers[record.context] += [(answer.start, answer.start + len(answer.text)) for answer in record.answers]
+    return answers
 
 
 def _noisy_context(record: Span, noise: TextNoise, answers: Answers) -> Span:
     context = noise.text(record.context, record.context, "context", answers.get(record.context, ()))
-    moved = tuple(Answer(answer.text, context.moved(answer.start)) for answer in record.answers)
-    for answer in moved:
-        if context.text[answer.start : answer.start + len(answer.text)] != answer.text:
-            raise UserError(f"question {record.id}: noise would cut the gold answer {answer.text[:60]!r}")
+    moved = tuple(_moved(answer, context, record.id) for answer in record.answers)
     return dataclasses.replace(record, context=context.text, answers=moved)
+
+
+def _moved(answer: Answer, context: Noised, question: str) -> Answer:
+    """An answer where it stands in the noisy context. Raises UserError where an edit has changed it."""
+    try:
+        start = context.moved(answer.start)
+    except ValueError:
+        start = -1
+    if start < 0 or context.text[start : start + len(answer.text)] != answer.text:
+        raise UserError(f"question {question}: noise would cut the gold answer {answer.text[:60]!r}; protect its place")
+    return Answer(answer.text, start)
 
 
 def write_squad(part: Part, records: Sequence[Span]) -> None:

@@ -172,7 +172,12 @@ def check_expected(path: Path, values: Mapping[str, str], expected: Expected) ->
     check_ids(path, values, expected.ids)
 
 
-FILE = PredictionFile(".json", read, read_labels, write, write_labels, check, check_expected, expect)
+def right(question: Span) -> list[str]:
+    """The texts that answer a question; none answers an impossible one."""
+    return [answer.text for answer in question.answers]
+
+
+FILE = PredictionFile(".json", read, read_labels, write, write_labels, check, check_expected, expect, right=right)
 
 
 def files(task: Task) -> PredictionFile:

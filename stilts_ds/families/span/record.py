@@ -69,7 +69,7 @@ def _shown_answers(record: Span) -> str:
 def read_squad(part: Part) -> Iterator[Span]:
     """Yield the questions in file order. Raises UserError for an id that occurs twice or a misplaced answer."""
     seen: set[str] = set()
-    for place, paragraph in _paragraphs(read_json(part.path), str(part.path)):
+    for place, paragraph in squad_paragraphs(read_json(part.path), str(part.path)):
         context = text_field(paragraph, "context", place)
         for index, question in enumerate(list_field(paragraph, "qas", place)):
             span = question_of(question, context, f"{place}.qas[{index}]")
@@ -79,7 +79,8 @@ def read_squad(part: Part) -> Iterator[Span]:
             yield span
 
 
-def _paragraphs(data: Any, where: str) -> Iterator[tuple[str, Any]]:
+def squad_paragraphs(data: Any, where: str) -> Iterator[tuple[str, Any]]:
+    """Every paragraph of SQuAD's JSON, with where it stands."""
     for a, article in enumerate(list_field(data, "data", where)):
         place = f"{where}: data[{a}]"
         for p, paragraph in enumerate(list_field(article, "paragraphs", place)):
@@ -103,10 +104,10 @@ def question_of(row: Any, context: str, place: str) -> Span:
 
 def check_answer(text: str, start: int, context: str, where: str) -> Answer:
     """An answer that stands in the context at `start` (characters). Raises UserError if it does not."""
-    found = context[start : start + len(text)] if start >= 0 else ""
-    if found != text:
+    at_start = context[start : start + len(text)] if start >= 0 else ""
+    if at_start != text:
         problem = f"{where}: the answer {shorten(text)} is not at character {start} of the context"
-        raise UserError(f"{problem}, which reads {shorten(found)}; correct answer_start or use the original file")
+        raise UserError(f"{problem}, which reads {shorten(at_start)}; correct answer_start or use the original file")
     return Answer(text, start)
 
 

@@ -145,7 +145,7 @@ def _check_room(records: Sequence[Span], room: np.ndarray, length: np.ndarray, s
 
 def _answer_tokens(records: Sequence[Span], tokens: Slices, offsets: np.ndarray) -> np.ndarray:
     """First and last context token of the first gold answer of each question, [N, 2]; -1 where there is none."""
-    found = np.full((len(records), 2), -1)
+    bounds = np.full((len(records), 2), -1)
     for i, record in enumerate(records):
         if record.impossible or not record.answers or not tokens.length[i]:
             continue
@@ -155,8 +155,8 @@ def _answer_tokens(records: Sequence[Span], tokens: Slices, offsets: np.ndarray)
         before = mine[::-1, 0] < answer.start + len(answer.text.rstrip())
         first, last = int(after.argmax()), len(mine) - 1 - int(before.argmax())
         if after[first] and before[len(mine) - 1 - last] and first <= last:
-            found[i] = first, last
-    return found
+            bounds[i] = first, last
+    return bounds
 
 
 def targets(rows: Rows, item: int, starts: Sequence[int], ids: np.ndarray, masking: Masking) -> ItemTargets:

@@ -11,10 +11,12 @@ from functools import lru_cache
 
 from stilts_ds.errors import UserError, counted, did_you_mean
 from stilts_ds.families.metrics import Metric, Units, mean_metric, percent, ratio_metric
+from stilts_ds.families.span import checklist
 from stilts_ds.families.span.record import Span
 from stilts_ds.tasks.spec import Task
 
 Normalise = Callable[[str], str]
+MULTICHECKLIST = "multichecklist"  # answer rules of its own, and error rates by case
 
 _ASCII_PUNCTUATION = str.maketrans("", "", string.punctuation)
 _MLQA_ARTICLES = {
@@ -94,8 +96,10 @@ def metrics(task: Task) -> Mapping[str, Metric]:
     """`exact_match`, `f1` and their mean `exact_match_f1`, by the answer rules that the task's literal names.
 
     SQuAD 2.0's rules for empty answers hold if any question is impossible. Counting raises UserError when questions
-    have no prediction, or no gold answer.
+    have no prediction, or no gold answer. MultiCheckList is scored by case.
     """
+    if task.answer_rules == MULTICHECKLIST:
+        return checklist.METRICS
     rules = ANSWER_RULES[task.answer_rules]
 
     def count(gold: Sequence[Span], predicted: Mapping[str, str], language: str) -> Units:

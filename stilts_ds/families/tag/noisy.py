@@ -14,11 +14,11 @@ from stilts_ds.sources.source import Part
 from stilts_ds.tasks.spec import Task
 
 IN_ENTITY = ("B-", "I-")
-EXCHANGES_WORDS = "switch"
+EXCHANGES_WORDS = ("switch", "synonym")
 
 
 def noisy(records: Sequence[Tagged], noise: TextNoise, task: Task) -> list[Tagged]:
-    """Edits stay inside a word. A word of another language never takes the place of a named entity's."""
+    """Edits stay inside a word. No other word takes the place of a named entity's."""
     return [
         dataclasses.replace(record, words=noise.tokens(record.words, record.id, _protected(record, noise, task)))
         for record in records
@@ -27,7 +27,7 @@ def noisy(records: Sequence[Tagged], noise: TextNoise, task: Task) -> list[Tagge
 
 def _protected(record: Tagged, noise: TextNoise, task: Task) -> list[bool]:
     """Which words must stay what they are."""
-    if noise.spec.kind != EXCHANGES_WORDS:
+    if noise.spec.kind not in EXCHANGES_WORDS:
         return [False] * len(record.words)
     marks_entities = any(label.startswith(IN_ENTITY) for label in task.labels)
     if record.tags is None:

@@ -132,13 +132,13 @@ def check(path: Path, predicted: Sequence[Sequence[str]], gold: Sequence[Sequenc
     check_sentences(path, [len(tags) for tags in predicted], [len(tags) for tags in gold])
 
 
-def check_sentences(path: Path, found: Sequence[int], wanted: Sequence[int]) -> None:
+def check_sentences(path: Path, sizes: Sequence[int], wanted: Sequence[int]) -> None:
     """Check the number of tags of each sentence. Raises UserError with the line where they part."""
-    if list(found) == list(wanted):
+    if list(sizes) == list(wanted):
         return
     lines = [[number for number, _ in sentence] for sentence in _numbered_sentences(path)]
     ends = [sentence[-1] + 1 for sentence in lines]
-    for number, (words, expected) in enumerate(zip(found, wanted), start=1):
+    for number, (words, expected) in enumerate(zip(sizes, wanted), start=1):
         if words != expected:
             at = lines[number - 1][expected] if words > expected else ends[number - 1]
             fail(
@@ -147,12 +147,12 @@ def check_sentences(path: Path, found: Sequence[int], wanted: Sequence[int]) -> 
                 f"sentence {number} has {counted(words, 'tag')} for {counted(expected, 'word')}; "
                 "predict this split again",
             )
-    if len(found) != len(wanted):
-        line = lines[len(wanted)][0] if len(found) > len(wanted) else max(ends, default=1)
+    if len(sizes) != len(wanted):
+        line = lines[len(wanted)][0] if len(sizes) > len(wanted) else max(ends, default=1)
         fail(
             path,
             line,
-            f"{counted(len(found), 'sentence')} for {counted(len(wanted), 'gold sentence')}; predict this split again",
+            f"{counted(len(sizes), 'sentence')} for {counted(len(wanted), 'gold sentence')}; predict this split again",
         )
 
 

@@ -32,12 +32,12 @@ def texts(record: Tagged) -> tuple[str, ...]:
 
 def attributes(records: Sequence[Tagged]) -> dict[str, list[float]]:
     """A sentence's words and, where tags name entities, the words that stand in one, in a hundred."""
-    found = {"words": [float(len(record.words)) for record in records]}
+    values = {"words": [float(len(record.words)) for record in records]}
     inside = [sum(tag.startswith(("B-", "I-")) for tag in record.tags or ()) for record in records]
     if any(inside):
         shares = (100 * count / len(record.words) for count, record in zip(inside, records))
-        found["words in entities, in 100"] = [round(share, 3) for share in shares]
-    return found
+        values["words in entities, in 100"] = [round(share, 3) for share in shares]
+    return values
 
 
 def is_labelled(record: Tagged) -> bool:
@@ -146,8 +146,8 @@ def _check_columns(cells: list[str], columns: int, where: str) -> None:
 
 def _has_prefix(words: Sequence[str], language: str, where: str) -> bool:
     """Whether all words of a sentence begin with the file's language. Raises UserError if it is another language."""
-    found = [LANGUAGE_PREFIX.match(word) for word in words]
-    codes = {match[1] if match else "" for match in found}
+    matches = [LANGUAGE_PREFIX.match(word) for word in words]
+    codes = {match[1] if match else "" for match in matches}
     if codes == {language}:
         return True
     if len(words) > 1 and len(codes) == 1 and codes != {""}:
@@ -293,12 +293,12 @@ def tags(row: Mapping[str, Any], where: str, context: RowContext) -> Tagged:
     column = "ner_tags" if "ner_tags" in row else "pos_tags"
     words, values = texts_field(row, "tokens", where), list_field(row, column, where)
     names = getattr(getattr(context.features[column], "feature", None), "names", None)
-    found = [_tag(value, names, where) for value in values] if names else texts_field(row, column, where)
-    if not words or len(words) != len(found):
+    tagged = [_tag(value, names, where) for value in values] if names else texts_field(row, column, where)
+    if not words or len(words) != len(tagged):
         raise UserError(
-            f"{where}: {counted(len(words), 'token')} but {counted(len(found), 'tag')}; check the data set's revision"
+            f"{where}: {counted(len(words), 'token')} but {counted(len(tagged), 'tag')}; check the data set's revision"
         )
-    return Tagged(where, tuple(words), tuple(check_label(one, context.task.labels, where) for one in found))
+    return Tagged(where, tuple(words), tuple(check_label(one, context.task.labels, where) for one in tagged))
 
 
 def _tag(value: Any, names: list[str], where: str) -> str:

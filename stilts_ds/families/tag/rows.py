@@ -44,9 +44,9 @@ def word_pieces(sentences: Sequence[Sequence[str]], tokenizer: Tokenizer) -> Sli
     """
     space = tokenizer.space
     words = [f"{space}{word}" if number else word for words in sentences for number, word in enumerate(words)]
-    found = tokenizer.slices(words)
-    unknown = len(found.flat)
-    empty = found.length == 0
+    slices = tokenizer.slices(words)
+    unknown = len(slices.flat)
+    empty = slices.length == 0
     if tokenizer.unk is None:
         if empty.any():
             word = words[int(empty.argmax())]
@@ -54,9 +54,9 @@ def word_pieces(sentences: Sequence[Sequence[str]], tokenizer: Tokenizer) -> Sli
                 f"the tokenizer of {tokenizer.name} makes no token of the word {word!r} and has no unknown "
                 "token; take the word out, or use another encoder"
             )
-        return found
-    return Slices(np.append(found.flat, np.int32(tokenizer.unk)), np.where(empty, unknown, found.first),
-                  np.where(empty, 1, found.length))  # fmt: skip
+        return slices
+    return Slices(np.append(slices.flat, np.int32(tokenizer.unk)), np.where(empty, unknown, slices.first),
+                  np.where(empty, 1, slices.length))  # fmt: skip
 
 
 def _tag_indices(record: Tagged, known: dict[str, int], out: RowsWriter) -> list[int]:
@@ -64,10 +64,10 @@ def _tag_indices(record: Tagged, known: dict[str, int], out: RowsWriter) -> list
     missed."""
     if record.tags is None:
         return [-1] * len(record.words)
-    found = [known.get(tag, -1) for tag in record.tags]
-    if missing := found.count(-1):
+    indices = [known.get(tag, -1) for tag in record.tags]
+    if missing := indices.count(-1):
         out.tally["tags not in the label list"] += missing
-    return found
+    return indices
 
 
 def _append_sentences(

@@ -17,16 +17,16 @@ def chunks(tags: Sequence[str]) -> set[Chunk]:
     hyphen. A tag without a hyphen is its own type, so runs of one part of speech form one chunk; yet tags that begin
     with S (SYM, SCONJ) still read as single-word chunks. `I-X` without a `B-X` before it opens a chunk.
     """
-    found: set[Chunk] = set()
+    spans: set[Chunk] = set()
     before, start = ("O", ""), 0
     for i, tag in enumerate([*tags, "O"]):
         now = (tag[0], tag.rsplit("-", 1)[-1])
         if _ends(before, now):
-            found.add((before[1], start, i - 1))
+            spans.add((before[1], start, i - 1))
         if _starts(before, now):
             start = i
         before = now
-    return found
+    return spans
 
 
 def _ends(before: tuple[str, str], now: tuple[str, str]) -> bool:

@@ -62,8 +62,8 @@ def _hub_stream(corpus: TextHubPart, code: str, limit: int | None, split: str, t
     yield from _passages(named, f"{corpus.repo} {code}", code, split, tally)
 
 
-def _passages(found: Passages, name: str, language: str, split: str, tally: Counter[str]) -> Iterator[Text]:
-    for number, passage in found:
+def _passages(passages: Passages, name: str, language: str, split: str, tally: Counter[str]) -> Iterator[Text]:
+    for number, passage in passages:
         if (number % HELD_OUT == 0) != (split == "dev"):
             continue
         if passage.strip():

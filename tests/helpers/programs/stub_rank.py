@@ -26,7 +26,7 @@ def stop(number: int, frame: object) -> None:
 
 signal.signal(signal.SIGTERM, stop)
 if first:
-    wanted = ("SLURM_", "STILTS_", "PYTHONPATH", "HF_HUB_OFFLINE", "OMP_")
+    wanted = ("SLURM_", "SRUN_", "STILTS_", "PYTHONPATH", "HF_HUB_OFFLINE", "OMP_")
     before = json.loads(starts.read_text()) if starts.exists() else []
     write_json(starts, [*before, {key: value for key, value in os.environ.items() if key.startswith(wanted)}])
     folder.set_status("running")

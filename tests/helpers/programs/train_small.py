@@ -32,8 +32,11 @@ from stilts_ds.config import EnginePart, SamplingPart, TrainingPart
 from stilts_ds.engine.optim import learning_rate
 from stilts_ds.engine.preempt import Stopped, install_handlers
 from stilts_ds.families.registry import pool_size
+from stilts_ds.model.disturb import first_disturbance
 from stilts_ds.model.multitask import MultiTask
 from stilts_ds.model.vocabulary import narrow_vocabulary
+from stilts_ds.robust import passes_of
+from stilts_ds.rows.batch import Batch
 from stilts_ds.rows.rows import touched_ids
 from stilts_ds.run_dir import PhaseDir, hash_file, write_sealed
 
@@ -67,10 +70,9 @@ def reference(
         weights = {name: shown / len(items) / total for name, (shown, total) in counts.items()}
         batch = collate([(i, *item) for i, item in enumerate(items)], step, weights)
         model.train()
-        loss, _, _ = model(batch)
         for parameter in model.parameters():
             parameter.grad = torch.zeros_like(parameter)
-        loss.backward()
+        loss = reference_passes(model, batch, setting)
         if setting.max_grad_norm:
             torch.nn.utils.clip_grad_norm_(model.parameters(), setting.max_grad_norm)
         for group in optimizer.param_groups:
@@ -79,6 +81,31 @@ def reference(
             optimizer.step()
         curve.append(math.nan if step == bad_step else loss.item())
     torch.save({"curve": curve, "parameters": dict(model.named_parameters())}, out)
+
+
+def reference_passes(model: MultiTask, batch: Batch, setting: TrainingPart) -> torch.Tensor:
+    """The mean loss over the disturbances of the global batch, with its gradients; one row after the other, as FreeLB
+    is written down."""
+    robust = setting.robust
+    delta = first_disturbance(robust, batch, model.backbone.embedding_width)
+    passes = passes_of(robust)
+    losses = []
+    for number in range(passes):
+        if delta is not None:
+            batch.disturbance = delta = delta.detach().requires_grad_()
+        loss, _, _ = model(batch)
+        (loss / passes).backward()
+        losses.append(loss.detach())
+        if number + 1 == passes:
+            break
+        moved = []
+        for before, gradient in zip(delta.detach().split(batch.lengths), delta.grad.split(batch.lengths)):
+            after = before + robust.step_size * gradient / gradient.norm().clamp_min(1e-30)
+            if robust.radius is not None and after.norm() > robust.radius:
+                after = after * (robust.radius / after.norm())
+            moved.append(after)
+        delta = torch.cat(moved)
+    return torch.stack(losses).mean()
 
 
 def stop_after(steps: int) -> None:

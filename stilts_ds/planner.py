@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from stilts_ds.augmentation import augmentation_of, check_augmentation
 from stilts_ds.config import NAME, ROW_KEYS, Recipe, TrainingPart
 from stilts_ds.ds_files import numbers_in
 from stilts_ds.errors import UserError, did_you_mean
@@ -30,7 +31,7 @@ def train_task_of(task: Task) -> str:
 
 
 @dataclass(frozen=True)
-class Origin:
+class PhaseStart:
     """What a phase starts from: `init` as in the plan, and its name or hash as phases' names hold it, today's and the
     earlier one."""
 
@@ -49,7 +50,7 @@ def make_plan(
     """
     check_tasks(recipe)
     planner = _Planner(recipe, data_hash, earlier or EarlierPhases())
-    pretrained = Origin("", model_hash, planner.earlier.model_hash)
+    pretrained = PhaseStart("", model_hash, planner.earlier.model_hash)
     phases: dict[str, Phase] = {}
     use: dict[str, list[str]] = {condition: [] for condition in recipe.intermediate}
     for condition, names in recipe.intermediate.items():
@@ -81,7 +82,7 @@ class _Planner:
     data_hash: Callable[[str], str]
     earlier: EarlierPhases
 
-    def after(self, condition: str, origin: Origin, seed: int) -> Iterable[Phase]:
+    def after(self, condition: str, origin: PhaseStart, seed: int) -> Iterable[Phase]:
         """Target phases (targets with one train task share one) and the retrieval phase of one encoder."""
         targets = [get_task(name) for name in self.recipe.targets]
         retrieval = [task.name for task in targets if not task.trains]
@@ -93,8 +94,8 @@ class _Planner:
             yield self.phase("target", condition, origin, [source], scored, seed)[0]
 
     def phase(
-        self, kind: Kind, condition: str, origin: Origin, train: list[str], evaluate: list[str], seed: int
-    ) -> tuple[Phase, Origin]:
+        self, kind: Kind, condition: str, origin: PhaseStart, train: list[str], evaluate: list[str], seed: int
+    ) -> tuple[Phase, PhaseStart]:
         """A phase, and what the phases behind it start from."""
         recipe = self.recipe
         tasks = [get_task(name) for name in train]
@@ -123,7 +124,7 @@ class _Planner:
         before: dict[str, Any] = {**content, "origin": origin.named_earlier, "training": training, "lengths": lengths}
         before |= self._of_training(train, tasks, counted=False)
         if train:
-            content |= self._of_training(train, tasks, counted=True)
+            content |= self._of_training(train, tasks, counted=True) | self._of_copies("+".join(train), tasks, setting)
         label = "-".join(train).replace(FROM, ".") if 0 < len(train) <= 2 else condition
         named, named_earlier = phase_id(kind, label, content), self.earlier.find(kind, label, before, content)
         phase = Phase(
@@ -137,7 +138,7 @@ class _Planner:
             training=training,
             lengths=lengths,
         )
-        return phase, Origin(phase.id, named, named_earlier)
+        return phase, PhaseStart(phase.id, named, named_earlier)
 
     def _of_training(self, train: Sequence[str], tasks: Sequence[Task], counted: bool) -> dict[str, Any]:
         """What a model that is trained depends on besides its settings; not `counted`: as earlier names held it, those
@@ -159,6 +160,14 @@ class _Planner:
         if counted:
             content["deepspeed"] = numbers_in(recipe.engine)
         return content
+
+    def _of_copies(self, where: str, tasks: Sequence[Task], setting: TrainingPart) -> dict[str, Any]:
+        """What copies with noise depend on besides the settings. Raises UserError where there can be none."""
+        augmentation = augmentation_of(setting.robust, self.recipe.data.noise)
+        if augmentation is None:
+            return {}
+        check_augmentation(where, augmentation, tasks)
+        return {"copies": {task.name: augmentation.key(task.train_language) for task in tasks}}
 
 
 def _is_pooled(task: Task) -> bool:

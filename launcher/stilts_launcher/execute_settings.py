@@ -1,0 +1,63 @@
+"""Settings of `stilts execute`: from a file, from options of the command, which win, or as they are left out."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+
+from stilts_ds.execute.executor import Settings
+from stilts_ds.yaml_files import Section, read_section
+
+_DEFAULTS = Settings()
+
+
+class ExecutePart(Section):
+    """The section `execute` of a file of settings."""
+
+    allow: bool = Field(_DEFAULTS.allow, description="run programs that a model wrote; without it none is run")
+    workers: int = Field(_DEFAULTS.workers, ge=1, le=256, description="programs at a time")
+    seconds: float = Field(_DEFAULTS.seconds, ge=0.1, le=3600, description="CPU seconds of a program")
+    judge: Literal["strict", "benchmark", "exit-status"] = Field("strict", description="how answers are compared")
+    apart: bool = Field(_DEFAULTS.apart, description="program and tests in two processes, where a language has it")
+    rerun: bool = Field(_DEFAULTS.rerun, description="execute programs that ran out of time once more, alone")
+    readable: list[Path] = Field([], description="folders shown read-only in the sandbox")
+
+
+class SettingsFile(Section):
+    """A file of settings: one section."""
+
+    execute: ExecutePart = ExecutePart()
+
+
+def add_settings(part: argparse.ArgumentParser) -> None:
+    """Declare the options. None stands for an option that was not given."""
+    part.add_argument("--allow", action="store_true", help="consent to run programs that nobody has read")
+    part.add_argument(
+        "--settings", type=Path, metavar="FILE", help="YAML with a section `execute`; options win over it"
+    )
+    part.add_argument("--workers", type=int, metavar="N", help="programs at a time (default: 2)")
+    part.add_argument("--seconds", type=float, metavar="S", help="CPU seconds of a program (default: 3)")
+    part.add_argument("--judge", choices=["strict", "benchmark", "exit-status"], help="comparison (default: strict)")
+    part.add_argument("--one-process", action="store_true", help="program and tests together: faster, verdicts weak")
+    part.add_argument("--readable", action="append", default=[], metavar="DIR", help="shown read-only in the sandbox")
+
+
+def read_settings(given: argparse.Namespace) -> Settings:
+    """Raises UserError for a faulty file, with the file, the key and the remedy, and for values out of range."""
+    values = asdict(_DEFAULTS)
+    if given.settings is not None:
+        values = read_section(SettingsFile, given.settings).execute.model_dump()
+    folders = [*values.pop("readable"), *given.readable]
+    settings = Settings(**values, readable=tuple(str(Path(folder).resolve()) for folder in folders))
+    for key in ("workers", "seconds", "judge"):
+        if getattr(given, key) is not None:
+            settings = replace(settings, **{key: getattr(given, key)})
+    if given.allow:
+        settings = replace(settings, allow=True)
+    if given.one_process:
+        settings = replace(settings, apart=False)
+    return settings

@@ -1,0 +1,63 @@
+"""What several verbs have in common: options, the recipe that they name, and how they print."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+
+from stilts_ds.config import Recipe, shipped_recipes
+from stilts_ds.errors import printable
+from stilts_launcher.recipes import resolved_recipe
+
+Add = Callable[[str, Callable[[argparse.Namespace], int], str], argparse.ArgumentParser]
+
+
+def add_recipe(part: argparse.ArgumentParser) -> None:
+    part.add_argument("recipe", help=recipes_help())
+    add_overrides(part)
+
+
+def recipes_help() -> str:
+    return f"a shipped recipe ({', '.join(shipped_recipes())}) or a YAML file"
+
+
+def add_overrides(part: argparse.ArgumentParser) -> None:
+    overrides = "recipe settings, such as engine.zero_stage=3 seeds=[1,2]; `stilts schema` lists them all"
+    part.add_argument("overrides", nargs="*", metavar="key=value", help=overrides)
+
+
+def recipe_of(given: argparse.Namespace) -> Recipe:
+    return resolved_recipe(given.recipe, given.overrides)
+
+
+def say(text: str) -> None:
+    """Print what may quote a stranger's file: names, examples, states."""
+    print(printable(text), flush=True)
+
+
+def add_test_options(part: argparse.ArgumentParser) -> None:
+    """How differences are tested."""
+    help_text = "of the paired bootstrap (default: as many as the number of comparisons needs)"
+    part.add_argument("--resamples", type=resamples_of, default=0, metavar="N", help=help_text)
+    part.add_argument("--level", type=share_of, default=0.05, metavar="P", help="of corrected significance")
+
+
+def resamples_of(text: str) -> int:
+    value = int(text)
+    if value < 100:
+        raise argparse.ArgumentTypeError("give at least 100 resamples")
+    return value
+
+
+def share_of(text: str) -> float:
+    value = float(text)
+    if not 0 < value < 1:
+        raise argparse.ArgumentTypeError("give a share between 0 and 1, such as 0.05")
+    return value
+
+
+def seconds_of(text: str) -> float:
+    value = float(text)
+    if not 0.1 <= value <= 86400:
+        raise argparse.ArgumentTypeError("give seconds from 0.1 to 86400")
+    return value

@@ -1,0 +1,41 @@
+"""What `stilts run` and `stilts plan` do, for notebooks and scripts: `stilts_ds.run` and `stilts_ds.plan`."""
+
+from __future__ import annotations
+
+import json
+
+import pandas
+
+from stilts_ds.errors import UserError
+from stilts_ds.report.write import write_report
+from stilts_ds.study import Run, load
+from stilts_launcher.recipes import resolved_recipe
+from stilts_launcher.show.plan import show_plan
+from stilts_launcher.start import run_of, run_recipe
+
+
+def plan(recipe: str, *overrides: str) -> pandas.DataFrame:
+    """One row for each phase of a recipe, with steps, tokens, memory and what is done already. Nothing is trained.
+
+    `plan("quickstart", "seeds=[1,2]")`: `overrides` are words as on the command line. `attrs["lacking"]` of the result
+    holds a sentence for each task whose data are not there. Raises UserError naming the setting at fault.
+    """
+    described = json.loads(show_plan(resolved_recipe(recipe, overrides), as_json=True))
+    frame = pandas.DataFrame(described["phases"])
+    frame.attrs["lacking"] = described["lacking"]
+    return frame
+
+
+def run(recipe: str, *overrides: str) -> Run:
+    """Train, evaluate, score and report a recipe on this machine's ranks, or go on where it was. Returns the run.
+
+    The ranks are processes of their own, and their log goes where this one's output goes. Raises UserError for a faulty
+    recipe and where the run ends early: the log, and runs/NAME/logs, say why.
+    """
+    resolved = resolved_recipe(recipe, overrides)
+    status = run_recipe(resolved)
+    folder = run_of(resolved)
+    if status:
+        raise UserError(f"the run ended early, with exit status {status}; its log and {folder.root} say why")
+    write_report(folder)
+    return load(folder.root)

@@ -1,0 +1,214 @@
+"""One sample on one worker: how a program of each language is put to it, and which way to a verdict is possible."""
+
+from __future__ import annotations
+
+import base64
+import math
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from stilts_ds.errors import UserError
+from stilts_ds.execute import commands, languages
+from stilts_ds.execute.commands import Given
+from stilts_ds.execute.compile_server import CompileServer
+from stilts_ds.execute.judges import strict_tests, with_comparison
+from stilts_ds.execute.languages import LANGUAGES, Language
+from stilts_ds.execute.policy import Cache, Refused
+from stilts_ds.execute.programs import Program, Verdict
+from stilts_ds.execute.worker import Worker
+
+JUDGES = ("strict", "benchmark", "exit-status")
+CACHE_MB = 512  # the largest file that is compiled once: C++'s precompiled header has about 150
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How programs are executed.
+
+    `allow` is the consent to run what nobody has read: without it nothing is. `seconds` are of the CPU; the wall
+    clock's limit is three times as much and five. `judge` is how answers are compared: "strict" compares types too;
+    "benchmark" leaves the tests as they are; "exit-status" believes that exit status 0 is a pass, as MBXP's harness
+    does, which is only good for repeating its numbers. `apart` is the two-process verdict, where a language has it.
+    `rerun` gives timeouts their second chance. `readable` are folders shown read-only inside, such as node_modules or
+    a toolchain outside /usr.
+    """
+
+    allow: bool = False
+    workers: int = 2
+    seconds: float = 3.0
+    judge: str = "strict"
+    apart: bool = True
+    rerun: bool = True
+    readable: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.workers <= 256:
+            raise UserError(f"workers is {self.workers}: give 1 to 256")
+        if self.judge not in JUDGES:
+            raise UserError(f"judge is {self.judge!r}: give {', '.join(JUDGES)}")
+        if not 0.1 <= self.seconds <= 3600:
+            raise UserError(f"seconds is {self.seconds}: give 0.1 to 3600 CPU seconds")
+        for folder in self.readable:
+            _check_readable(folder)
+
+    @property
+    def tool_path(self) -> str:
+        """Where the commands of toolchains are looked for."""
+        return ":".join([*(f"{folder}/.bin" for folder in self.readable), languages.PATH])
+
+
+def _check_readable(folder: str) -> None:
+    """Raise UserError for what could not be shown inside, or would be hidden there."""
+    path = Path(folder)
+    if not path.is_absolute() or not path.is_dir():
+        raise UserError(f"readable: {folder} is no folder; give the whole path of one")
+    if path.parts[1:2] in ((), ("tmp",), ("cache",), ("proc",), ("dev",)):
+        raise UserError(f"readable: {folder} cannot be shown: the sandbox has a folder of its own there; move it")
+
+
+def wall_limit(seconds: float) -> float:
+    """A loaded machine gives a program a share of a core only, and starting costs time as well."""
+    return 3 * seconds + 5
+
+
+def modules_folder(readable: Sequence[str]) -> str:
+    """Where node finds packages: what is made readable, and Debian's."""
+    return ":".join([*readable, "/usr/share/nodejs", "/usr/lib/nodejs"])
+
+
+@dataclass
+class Slot:
+    """A worker, and the compiler that stays warm beside it where the language has one."""
+
+    worker: Worker
+    compiler: CompileServer | None = None
+
+    def close(self) -> None:
+        self.worker.close()
+        if self.compiler is not None:
+            self.compiler.close()
+
+
+def start_slot(language: Language, settings: Settings, cache: str | None) -> Slot:
+    """Raises Refused where a layer is missing."""
+    shared = Cache(cache) if cache is not None else None
+    compiler = CompileServer(language, settings.readable, settings.tool_path) if language.server else None
+    return Slot(Worker(settings.readable, shared), compiler)
+
+
+def fill_cache(language: Language, settings: Settings, folder: str) -> None:
+    """Compile into the folder what all programs of the language use. Raises Refused where that is not possible."""
+    assert language.warm is not None
+    given = language.warm()
+    given["steps"][0] |= {"cpu": 300, "wall": 600.0}
+    header = {"mode": "warm", "cpu": 310, "wall": 600.0, "nonce": ""}
+    worker = Worker(settings.readable, Cache(folder, writable=True))
+    try:
+        result = worker.ask(header, replace(language.limits, file_mb=CACHE_MB), given)
+    finally:
+        worker.close()
+    if result["verdict"] != "passed":
+        raise Refused("compiler", f"{language.title} cannot compile here: {result['reason']}")
+
+
+class Executor:
+    """Asks a worker for verdicts."""
+
+    def __init__(self, settings: Settings):
+        self.settings = settings
+        self.by_status = settings.judge == "exit-status"
+
+    def __call__(self, slot: Slot, program: Program, seconds: float) -> Verdict:
+        """Two processes first; where the tests need the program's objects, one, and a weak verdict."""
+        language = LANGUAGES[program.language]
+        has_two = program.language == "python" or bool(language.driver)
+        if self.settings.apart and has_two and not self.by_status:
+            result = self._apart(slot.worker, language, program, seconds)
+            if result["verdict"] != "objects":
+                return self._verdict(program, result, seconds, weak=False)
+        result = self._together(slot, language, program, seconds)
+        return self._verdict(program, result, seconds, weak=True)
+
+    def tests_of(self, program: Program) -> str:
+        """The tests under the judge that is asked for."""
+        return strict_tests(program.language, program.tests) if self.settings.judge == "strict" else program.tests
+
+    def _apart(self, worker: Worker, language: Language, program: Program, seconds: float) -> dict[str, Any]:
+        """Two processes. Nothing that the program's process inherits may be worth having: there is no nonce."""
+        tests = self.tests_of(program)
+        header: dict[str, Any] = {"cpu": math.ceil(seconds), "wall": wall_limit(seconds)}
+        if program.language == "python":
+            header |= {"mode": "calls", "entry": program.entry}
+            source = program.program.encode("utf-8", "surrogatepass")
+            return worker.ask(header, language.limits, source, {"helpers": program.helpers, "tests": tests})
+        header |= {"mode": "command-calls"}
+        tests = language.opening + program.helpers + tests
+        both = commands.sides(
+            language.driver, language.interpreter, program.program, tests, program.entry, language.typed
+        )
+        return self._ask_commands(worker, language, header, *both)
+
+    def _together(self, slot: Slot, language: Language, program: Program, seconds: float) -> dict[str, Any]:
+        """One process, whose tests end with this run's number."""
+        nonce = secrets.token_hex(16)
+        tests = with_comparison(program.language, self.tests_of(program))
+        header = {"cpu": math.ceil(seconds), "wall": wall_limit(seconds), "nonce": nonce}
+        if program.language == "python":
+            header |= {"mode": "together"}
+            result = slot.worker.ask(header, language.limits, {"program": program.program, "tests": tests})
+            return self._checked(result, nonce)
+        assert language.together is not None
+        given = language.together(program.program, tests, nonce)
+        if slot.compiler is not None:
+            compiled = slot.compiler.compile(given["files"])
+            if compiled.problem:
+                # Who ran out of time is executed once more, alone: the machine may be to blame.
+                verdict = "timeout" if compiled.lost else "compile-error"
+                return {"verdict": verdict, "reason": compiled.problem.splitlines()[0]}
+            given["files"] = {}
+            given["binary"] = {name: base64.b64encode(text).decode() for name, text in compiled.classes.items()}
+            given["env"]["CLASSPATH"] = f".:{languages.class_path(language, self.settings.tool_path)}"
+        header |= {"mode": "command", "by_status": self.by_status}
+        return self._checked(self._ask_commands(slot.worker, language, header, given), nonce)
+
+    def _ask_commands(
+        self, worker: Worker, language: Language, header: dict[str, Any], *sides: Given
+    ) -> dict[str, Any]:
+        cpu = header["cpu"]
+        # What a compile server has compiled already needs no time for it.
+        compiling = 0 if language.server else language.compile_seconds
+        for given in sides:
+            self._set_limits(given, cpu, compiling)
+        header["wall"] += compiling
+        header["program_cpu"] = cpu
+        header["cpu"] = cpu + compiling + 1  # of the process that starts compiler and program
+        return worker.ask(header, language.limits, *sides)
+
+    def _set_limits(self, given: Given, cpu: int, compiling: int) -> None:
+        for step in given["steps"]:
+            step["cpu"], step["wall"] = compiling, compiling
+        given["steps"][-1] |= {"cpu": cpu, "wall": wall_limit(cpu)}
+        given["env"]["PATH"] = self.settings.tool_path
+        given["env"].setdefault("NODE_PATH", modules_folder(self.settings.readable))
+
+    def _checked(self, result: dict[str, Any], nonce: str) -> dict[str, Any]:
+        """A pass of the weak way must hold this run's number."""
+        if result["verdict"] == "passed" and not self.by_status and result.get("nonce") != nonce:
+            return {**result, "verdict": "error", "reason": "ended before the tests did"}
+        return result
+
+    def _verdict(self, program: Program, result: dict[str, Any], seconds: float, weak: bool) -> Verdict:
+        return Verdict(
+            id=program.id,
+            sample=program.sample,
+            language=program.language,
+            verdict=result["verdict"],
+            reason=str(result.get("reason", ""))[:200],
+            weak=weak,
+            seconds=float(result.get("seconds", 0.0)),
+            limit=seconds,
+            natural_language=program.natural_language,
+        )

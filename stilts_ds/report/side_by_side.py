@@ -1,0 +1,221 @@
+"""Conditions of several runs side by side, each tested against the first one on the targets that all of them have.
+
+The runs may be of different recipes and models. Examples are drawn as in a run's own report: one draw serves all
+columns, so a test is paired, and it needs the same test files everywhere.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from stilts_ds.data.data import fitted_task
+from stilts_ds.errors import UserError, did_you_mean
+from stilts_ds.evaluate.result import Result
+from stilts_ds.report.compare import Counts, Scored, gain, mean_of, read_counts, resampled, shared_languages
+from stilts_ds.report.holm import holm_corrected
+from stilts_ds.report.load import RunData, load_run
+from stilts_ds.report.stats import Floats, Settings, enough_resamples
+from stilts_ds.report.table import Cell, Row, Table
+from stilts_ds.run_dir import RunDir
+
+AVERAGE = "average"
+# What a model brings along: a run of another model, or one whose data came another way, is what people compare.
+NOT_COMPARED = ("model", "data")
+
+
+@dataclass(frozen=True)
+class Column:
+    """One condition of one run. `label` is what the table calls it."""
+
+    label: str
+    data: RunData
+    condition: str
+
+    def results(self, task: str) -> list[Result]:
+        """The condition's results of a target, one a seed."""
+        return self.data.results.get(self.condition, {}).get(task, [])
+
+
+def tables_side_by_side(names: Sequence[str], targets: Sequence[str], settings: Settings) -> list[Table]:
+    """The comparisons of `RUN` or `RUN:CONDITION`, corrected by Holm's method within each table.
+
+    Where no condition is named, each condition that all runs have gets a table. Empty `targets` are all that the first
+    run has. Raises UserError for a run or condition that is not there, fewer than two columns, and targets of which
+    none can be compared.
+    """
+    return [_table(columns, targets, settings) for columns in _groups(names)]
+
+
+# --- which conditions ------------------------------------------------------------------------------------------------
+
+
+def _groups(names: Sequence[str]) -> list[list[Column]]:
+    if len(names) < 2:
+        raise UserError("comparing takes two runs or more, such as runs/a runs/b, or runs/a:none runs/a:mnli")
+    twice = [name for name, times in Counter(names).items() if times > 1]
+    if twice:
+        raise UserError(f"{twice[0]} is named twice; a comparison with itself says nothing")
+    loaded: dict[Path, RunData] = {}
+    asked = []
+    for name in names:
+        folder, condition = _split_name(name)
+        if folder not in loaded:
+            loaded[folder] = load_run(RunDir(folder))
+        asked.append((name, loaded[folder], condition))
+    if any(condition for _, _, condition in asked):
+        return [[Column(name, data, _only_condition(name, data, condition)) for name, data, condition in asked]]
+    conditions = [c for c in asked[0][1].conditions if all(c in data.conditions for _, data, _ in asked)]
+    if not conditions:
+        each = "; ".join(f"{name} has {', '.join(data.conditions)}" for name, data, _ in asked)
+        raise UserError(f"no condition is in all runs ({each}); name one of each, such as {names[0]}:CONDITION")
+    return [[Column(f"{name}:{c}", data, c) for name, data, _ in asked] for c in conditions]
+
+
+def _split_name(name: str) -> tuple[Path, str]:
+    """Folder and condition of `RUN` or `RUN:CONDITION`; a folder's own name may hold a colon."""
+    folder, colon, condition = name.rpartition(":")
+    if Path(name).is_dir() or not colon:
+        return Path(name), ""
+    return Path(folder), condition
+
+
+def _only_condition(name: str, data: RunData, condition: str) -> str:
+    if condition in data.conditions:
+        return condition
+    known = ", ".join(data.conditions)
+    if condition:
+        raise UserError(
+            f"{name}: there is no condition {condition!r}{did_you_mean(condition, data.conditions)}: {known}"
+        )
+    if len(data.conditions) > 1:
+        raise UserError(f"{name} has several conditions ({known}); name one, as in {name}:{data.conditions[0]}")
+    return data.conditions[0]
+
+
+# --- what can be compared --------------------------------------------------------------------------------------------
+
+
+def _table(columns: Sequence[Column], targets: Sequence[str], settings: Settings) -> Table:
+    first = columns[0]
+    unknown = [task for task in targets if task not in first.data.plan.targets]
+    if unknown:
+        known = first.data.plan.targets
+        raise UserError(
+            f"{first.label} has no target {unknown[0]!r}{did_you_mean(unknown[0], known)}: {', '.join(known)}"
+        )
+    notes, compared = [], []
+    for task in targets or first.data.targets:
+        obstacle = _obstacle(columns, task)
+        if obstacle:
+            notes.append(f"{task} is not compared: {obstacle}.")
+            continue
+        compared.append(task)
+        notes.extend(_remarks(columns, task))
+    if not compared:
+        raise UserError("there is nothing to compare: " + " ".join(notes))
+    comparisons = (len(columns) - 1) * (len(compared) + 1)
+    if not settings.resamples:
+        settings = replace(settings, resamples=enough_resamples(comparisons, settings.level))
+    scored = {task: _scored(columns, task, settings) for task in compared}
+    return holm_corrected(_rows(columns, scored, notes, settings), settings)
+
+
+def _obstacle(columns: Sequence[Column], task: str) -> str:
+    """Why a target cannot be compared; empty where it can."""
+    without = [column.label for column in columns if not column.results(task)]
+    if without:
+        return f"{without[0]} has no results of it"
+    for what, values in _facts(columns, task).items():
+        if len(set(values)) > 1:
+            return f"{what} is " + ", ".join(f"{value} in {c.label}" for c, value in zip(columns, values))
+    languages = shared_languages(column.results(task) for column in columns)
+    if not languages:
+        return "no language is scored in all of them"
+    return _other_files(columns, task, languages)
+
+
+def _facts(columns: Sequence[Column], task: str) -> dict[str, list[str]]:
+    """What decides which examples are scored, one value a column."""
+    firsts = [column.results(task)[0] for column in columns]
+    return {
+        "the split": [result.split for result in firsts],
+        "max_examples": [str(result.settings.get("max_examples")) for result in firsts],
+    }
+
+
+def _other_files(columns: Sequence[Column], task: str, languages: Iterable[str]) -> str:
+    """The first language whose files differ, or of whose files a run does not say what they were."""
+    for code in languages:
+        hashes = [result.data.get(code, "") for column in columns for result in column.results(task)]
+        if "" in hashes:
+            return f"an earlier version scored it in {code} without keeping what its files were; `stilts score` does"
+        if len(set(hashes)) > 1:
+            return f"its test files in {code} are not the same everywhere"
+    return ""
+
+
+def _remarks(columns: Sequence[Column], task: str) -> list[str]:
+    """Settings of the evaluation that differ: another model may well be read at another layer, but it must be said."""
+    first, *others = columns
+    wanted = first.results(task)[0].settings
+    remarks: list[str] = []
+    for column in others:
+        own = column.results(task)[0].settings
+        for key, value in wanted.items():
+            if key not in NOT_COMPARED and own.get(key) != value:
+                remarks.append(f"{task}: {key} is {value} in {first.label} and {own.get(key)} in {column.label}.")
+    return remarks
+
+
+# --- scores ----------------------------------------------------------------------------------------------------------
+
+
+def _scored(columns: Sequence[Column], task: str, settings: Settings) -> dict[str, Scored]:
+    runs = {column.label: column.results(task) for column in columns}
+    counts = _counts(columns, task, shared_languages(runs.values()))
+    fitted = fitted_task(task, columns[0].data.recipe)
+    return resampled(fitted, runs, counts, columns[0].label, settings, {})
+
+
+def _counts(columns: Sequence[Column], task: str, languages: Sequence[str]) -> Counts | None:
+    """The counts of each column's own run, under the columns' labels; None where one lacks predictions or labels."""
+    merged: Counts | None = None
+    for column in columns:
+        own = read_counts(column.data, fitted_task(task, column.data.recipe), languages)
+        if own is None:
+            return None
+        units = {code: {column.label: own.units[code][column.condition]} for code in languages}
+        spreads = {code: {column.label: own.spreads[code][column.condition]} for code in languages}
+        if merged is None:
+            merged = Counts(units, own.texts, spreads)
+            continue
+        for code in languages:
+            merged.units[code].update(units[code])
+            merged.spreads[code].update(spreads[code])
+    return merged
+
+
+def _rows(
+    columns: Sequence[Column], scored: Mapping[str, Mapping[str, Scored]], notes: Sequence[str], settings: Settings
+) -> Table:
+    labels = [column.label for column in columns]
+    means = {task: {label: own[label].replicates.mean(axis=1) for label in labels} for task, own in scored.items()}
+    rows = [Row(task, _cells(labels, means[task], settings)) for task in scored]
+    if len(scored) > 1:
+        averages = {label: mean_of([means[task][label] for task in scored]) for label in labels}
+        rows.append(Row(AVERAGE, _cells(labels, averages, settings)))
+    about = f"Means over the languages that all have. A gain is the difference to {labels[0]}."
+    title = f"{labels[0]} and {', '.join(labels[1:])}"
+    return Table("side_by_side", title, "target", tuple(labels), tuple(rows), (about, *notes))
+
+
+def _cells(labels: Sequence[str], means: Mapping[str, Floats], settings: Settings) -> tuple[Cell, ...]:
+    base = means[labels[0]]
+    cells = [Cell(float(base[0]), mean=float(base[1]))]
+    for label in labels[1:]:
+        own = means[label]
+        cells.append(Cell(float(own[0]), gain(own, base, settings), mean=float(own[1])))
+    return tuple(cells)
