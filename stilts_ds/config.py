@@ -18,7 +18,7 @@ from pydantic import Field, field_validator, model_validator
 from stilts_ds.errors import UserError, did_you_mean
 from stilts_ds.robust import Robust
 from stilts_ds.values import RankCount
-from stilts_ds.yaml_files import Part, parse_part, read_part
+from stilts_ds.yaml_files import Section, parse_section, read_section
 
 RECIPES = Path(__file__).parent / "recipes"
 # Training keys that token rows depend on.
@@ -27,7 +27,7 @@ HUB_ID = r"^[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*$"
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 
 
-class ModelPart(Part):
+class ModelPart(Section):
     """The pretrained encoder or decoder."""
 
     name_or_path: str = Field("toy", description="hub id or folder of an encoder or decoder; `toy` is a tiny XLM-R")
@@ -42,7 +42,7 @@ class ModelPart(Part):
     )
 
 
-class TextHubPart(Part):
+class TextHubPart(Section):
     """Running text of the Hugging Face hub (plain parquet) for masked language modelling."""
 
     repo: str = Field(pattern=HUB_ID, description="data set, such as wikimedia/wikipedia")
@@ -60,7 +60,7 @@ class TextHubPart(Part):
         return config
 
 
-class DataPart(Part):
+class DataPart(Section):
     """Where the data are."""
 
     source: Literal["toy", "local", "hub"] = Field(
@@ -102,7 +102,7 @@ class DataPart(Part):
         return self
 
 
-class SamplingPart(Part):
+class SamplingPart(Section):
     """How tasks are mixed in a multi-task phase, and languages in masked language modelling."""
 
     weights: Literal["size", "uniform"] | dict[str, float] = Field(
@@ -127,7 +127,7 @@ class SamplingPart(Part):
         return self
 
 
-class TrainingPart(Part):
+class TrainingPart(Section):
     """Optimisation of one training phase (Hugging Face names)."""
 
     learning_rate: float = Field(1e-5, gt=0, description="peak learning rate")
@@ -199,7 +199,7 @@ class TrainingPart(Part):
         return {name: value for name, value in self.in_use().items() if name in ROW_KEYS}
 
 
-class EnginePart(Part):
+class EnginePart(Section):
     """DeepSpeed. What only DeepSpeed owns stands in ds_configs/zero<stage>.json."""
 
     zero_stage: Literal[0, 1, 2, 3] = Field(1, description="what ZeRO shards; 1: optimiser state, 2: gradients, 3: all")
@@ -228,7 +228,7 @@ class EnginePart(Part):
     )
 
 
-class LaunchPart(Part):
+class LaunchPart(Section):
     """How `stilts run` starts ranks on this machine."""
 
     nproc: RankCount = Field("auto", description="ranks; `auto`: one per GPU, or 1 without GPUs")
@@ -236,7 +236,7 @@ class LaunchPart(Part):
     omp_num_threads: int | None = Field(None, ge=1, description="threads a rank; null: OMP_NUM_THREADS, cores / nproc")
 
 
-class EvaluationPart(Part):
+class EvaluationPart(Section):
     """Zero-shot evaluation."""
 
     per_device_eval_batch_size: int = Field(32, ge=1, description="items in a batch of a rank")
@@ -257,7 +257,7 @@ class EvaluationPart(Part):
     )
 
 
-class Recipe(Part):
+class Recipe(Section):
     """A whole study."""
 
     name: str = Field(pattern=NAME, description="the run's folder name")
@@ -365,7 +365,7 @@ def load_recipe(name_or_path: str, overrides: Sequence[str] = ()) -> Recipe:
 
     Raises UserError naming the file and key, with the nearest known names.
     """
-    return read_part(Recipe, find_recipe(name_or_path), overrides)
+    return read_section(Recipe, find_recipe(name_or_path), overrides)
 
 
 def find_recipe(name_or_path: str) -> Path:
@@ -387,12 +387,12 @@ def shipped_recipes() -> list[str]:
 
 def written_recipe(path: Path) -> Recipe:
     """The resolved recipe of a run folder. Raises UserError naming the file."""
-    return read_part(Recipe, path)
+    return read_section(Recipe, path)
 
 
 def parse_recipe(values: Mapping[str, Any], where: str) -> Recipe:
     """Check nested values against the schema; `where` is named in the message."""
-    return parse_part(Recipe, values, where)
+    return parse_section(Recipe, values, where)
 
 
 def recipe_yaml(recipe: Recipe) -> str:

@@ -31,7 +31,7 @@ def train_task_of(task: Task) -> str:
 
 
 @dataclass(frozen=True)
-class Origin:
+class PhaseStart:
     """What a phase starts from: `init` as in the plan, and its name or hash as phases' names hold it, today's and the
     earlier one."""
 
@@ -50,7 +50,7 @@ def make_plan(
     """
     check_tasks(recipe)
     planner = _Planner(recipe, data_hash, earlier or EarlierPhases())
-    pretrained = Origin("", model_hash, planner.earlier.model_hash)
+    pretrained = PhaseStart("", model_hash, planner.earlier.model_hash)
     phases: dict[str, Phase] = {}
     use: dict[str, list[str]] = {condition: [] for condition in recipe.intermediate}
     for condition, names in recipe.intermediate.items():
@@ -82,7 +82,7 @@ class _Planner:
     data_hash: Callable[[str], str]
     earlier: EarlierPhases
 
-    def after(self, condition: str, origin: Origin, seed: int) -> Iterable[Phase]:
+    def after(self, condition: str, origin: PhaseStart, seed: int) -> Iterable[Phase]:
         """Target phases (targets with one train task share one) and the retrieval phase of one encoder."""
         targets = [get_task(name) for name in self.recipe.targets]
         retrieval = [task.name for task in targets if not task.trains]
@@ -94,8 +94,8 @@ class _Planner:
             yield self.phase("target", condition, origin, [source], scored, seed)[0]
 
     def phase(
-        self, kind: Kind, condition: str, origin: Origin, train: list[str], evaluate: list[str], seed: int
-    ) -> tuple[Phase, Origin]:
+        self, kind: Kind, condition: str, origin: PhaseStart, train: list[str], evaluate: list[str], seed: int
+    ) -> tuple[Phase, PhaseStart]:
         """A phase, and what the phases behind it start from."""
         recipe = self.recipe
         tasks = [get_task(name) for name in train]
@@ -138,7 +138,7 @@ class _Planner:
             training=training,
             lengths=lengths,
         )
-        return phase, Origin(phase.id, named, named_earlier)
+        return phase, PhaseStart(phase.id, named, named_earlier)
 
     def _of_training(self, train: Sequence[str], tasks: Sequence[Task], counted: bool) -> dict[str, Any]:
         """What a model that is trained depends on besides its settings; not `counted`: as earlier names held it, those

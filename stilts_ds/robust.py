@@ -13,10 +13,10 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from stilts_ds.errors import did_you_mean
-from stilts_ds.yaml_files import Part
+from stilts_ds.yaml_files import Section
 
 
-class Synonyms(Part):
+class Synonyms(Section):
     """Smoothing by synonyms: in each copy of an example every word that has n synonyms becomes itself or one of them,
     each with probability 1 / (n + 1). The copies take the place of the example, as in the paper's code."""
 
@@ -24,7 +24,7 @@ class Synonyms(Part):
     copies: int = Field(3, ge=1, le=100, description="copies of each example")
 
 
-class NoisyCopies(Part):
+class NoisyCopies(Section):
     """Noise as augmentation: each example as it is, and copies with errors in their texts."""
 
     method: Literal["noise"]
@@ -32,14 +32,14 @@ class NoisyCopies(Part):
     copies: int = Field(1, ge=1, le=100, description="noisy copies of each example, each with errors of its own")
 
 
-class RandomStep(Part):
+class RandomStep(Section):
     """Smoothing by a random disturbance of each row's word embeddings, uniform in a ball."""
 
     method: Literal["random"]
     radius: float = Field(ge=0, description="of the ball: the longest disturbance of a row")
 
 
-class AdversarialSteps(Part):
+class AdversarialSteps(Section):
     """FreeLB (Zhu et al. 2020, arXiv 1909.11764): disturbances of a row's word embeddings that climb the loss, and a
     gradient that is the mean over all of them."""
 
@@ -68,7 +68,7 @@ class AdversarialSteps(Part):
         return values
 
 
-METHODS: dict[str, type[Part]] = {
+METHODS: dict[str, type[Section]] = {
     "synonyms": Synonyms,
     "noise": NoisyCopies,
     "random": RandomStep,
@@ -78,7 +78,7 @@ METHODS: dict[str, type[Part]] = {
 
 def _check_keys(value: Any) -> Any:
     """Say in the recipe's words which method there is and what it takes, as a union of classes would not."""
-    if value is None or isinstance(value, Part):
+    if value is None or isinstance(value, Section):
         return value
     known = ", ".join(METHODS)
     if not isinstance(value, Mapping) or "method" not in value:

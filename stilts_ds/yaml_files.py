@@ -188,7 +188,7 @@ def apply_override(values: dict[str, Any], override: str, texts: dict[str, Any] 
 # --- schemas ----------------------------------------------------------------------------------------------------------
 
 
-class Part(BaseModel):
+class Section(BaseModel):
     """A section of the recipe. Unknown keys are errors; a finished recipe does not change."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False)
@@ -201,10 +201,10 @@ class Part(BaseModel):
         return value
 
 
-PartT = typing.TypeVar("PartT", bound=Part)
+SectionT = typing.TypeVar("SectionT", bound=Section)
 
 
-def read_part(kind: type[PartT], path: Path, overrides: Sequence[str] = ()) -> PartT:
+def read_section(kind: type[SectionT], path: Path, overrides: Sequence[str] = ()) -> SectionT:
     """A section from a YAML file, with `key.sub=value` overrides applied and checked.
 
     Raises UserError naming the file, or the override where that is at fault.
@@ -214,7 +214,7 @@ def read_part(kind: type[PartT], path: Path, overrides: Sequence[str] = ()) -> P
         raise UserError(f"{path} must hold keys and values, such as `name: my-study`")
     for override in overrides:
         apply_override(document.value, override, document.texts)
-    return parse_part(kind, document.value, _blame(str(path), overrides), document.texts)
+    return parse_section(kind, document.value, _blame(str(path), overrides), document.texts)
 
 
 Blame = Callable[[Sequence[Any], bool], str]  # place of a fault, whether the key itself is unknown -> who is at fault
@@ -236,7 +236,7 @@ def _blame(path: str, overrides: Sequence[str]) -> Blame:
     return blame
 
 
-def parse_part(kind: type[PartT], values: Mapping[str, Any], where: str | Blame, texts: Any = None) -> PartT:
+def parse_section(kind: type[SectionT], values: Mapping[str, Any], where: str | Blame, texts: Any = None) -> SectionT:
     """Check values against a schema; raises UserError naming `where`, the key and the nearest known keys.
 
     With the texts of a document, `values` are changed to what was meant: a text where YAML saw a number or a truth
@@ -290,7 +290,7 @@ def _place(values: Any, location: Sequence[Any]) -> list[Any]:
     return place
 
 
-def _message(kind: type[Part], values: Any, blame: Blame, problem: Mapping[str, Any]) -> str:
+def _message(kind: type[Section], values: Any, blame: Blame, problem: Mapping[str, Any]) -> str:
     place = ".".join(str(part) for part in problem["loc"])
     at = problem["loc"] if problem["type"] == "missing" else _place(values, problem["loc"])
     where = blame(at, problem["type"] == "extra_forbidden")
@@ -309,7 +309,7 @@ def _message(kind: type[Part], values: Any, blame: Blame, problem: Mapping[str, 
     )
 
 
-def _keys_at(kind: type[Part], location: Sequence[Any]) -> list[str]:
+def _keys_at(kind: type[Section], location: Sequence[Any]) -> list[str]:
     """The keys of the section at a validation error's location."""
     part: Any = kind
     for name in location:

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from stilts_ds.config import Part, parse_part
+from stilts_ds.config import Section, parse_section
 
 JobKind = Literal["intermediate", "target", "report"]
 REPORT_TIME = "00:30:00"
@@ -19,7 +19,7 @@ GPUS = re.compile(r"(?:[A-Za-z][A-Za-z0-9_.-]*:)?(\d{1,4})")
 TIME = re.compile(r"(\d+-)?\d+(:\d\d){0,2}|UNLIMITED")
 
 
-class Resources(Part):
+class Resources(Section):
     """What a job asks for; an unset value leaves the choice to the launcher."""
 
     partition: str | None = Field(None, description="queue that the job waits in")
@@ -73,7 +73,7 @@ class Resources(Part):
         return self.ntasks_per_node or max(1, gpus)
 
 
-class Container(Part):
+class Container(Section):
     """A container that the ranks run in. The batch script itself stays outside, where the launcher's commands are."""
 
     runtime: Literal["apptainer", "singularity", "pyxis"] = Field(description="program that runs the container")
@@ -129,7 +129,7 @@ class Profile(Resources):
         if kind == "report":
             base |= {"nodes": 1, "gpus_per_node": 0, "ntasks_per_node": 1}
             base |= {"cpus_per_task": None, "constraint": None, "extra": [], "time": self.time and REPORT_TIME}
-        return parse_part(Resources, {**base, **self.jobs.get(kind, {})}, f"jobs.{kind}")
+        return parse_section(Resources, {**base, **self.jobs.get(kind, {})}, f"jobs.{kind}")
 
 
 def one_line(value: Any) -> Any:

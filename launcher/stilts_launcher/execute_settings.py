@@ -10,12 +10,12 @@ from typing import Literal
 from pydantic import Field
 
 from stilts_ds.execute.executor import Settings
-from stilts_ds.yaml_files import Part, read_part
+from stilts_ds.yaml_files import Section, read_section
 
 _DEFAULTS = Settings()
 
 
-class ExecutePart(Part):
+class ExecutePart(Section):
     """The section `execute` of a file of settings."""
 
     allow: bool = Field(_DEFAULTS.allow, description="run programs that a model wrote; without it none is run")
@@ -27,7 +27,7 @@ class ExecutePart(Part):
     readable: list[Path] = Field([], description="folders shown read-only in the sandbox")
 
 
-class SettingsFile(Part):
+class SettingsFile(Section):
     """A file of settings: one section."""
 
     execute: ExecutePart = ExecutePart()
@@ -50,7 +50,7 @@ def read_settings(given: argparse.Namespace) -> Settings:
     """Raises UserError for a faulty file, with the file, the key and the remedy, and for values out of range."""
     values = asdict(_DEFAULTS)
     if given.settings is not None:
-        values = read_part(SettingsFile, given.settings).execute.model_dump()
+        values = read_section(SettingsFile, given.settings).execute.model_dump()
     folders = [*values.pop("readable"), *given.readable]
     settings = Settings(**values, readable=tuple(str(Path(folder).resolve()) for folder in folders))
     for key in ("workers", "seconds", "judge"):

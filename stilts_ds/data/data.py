@@ -10,7 +10,7 @@ from typing import Any
 
 from stilts_ds.augmentation import augmentation_of
 from stilts_ds.config import Recipe, TrainingPart
-from stilts_ds.data.duplicates import Exclusion, Overlap, Overlaps, overlaps, warn_of_overlaps
+from stilts_ds.data.duplicates import DuplicateExclusion, Overlap, Overlaps, overlaps, warn_of_overlaps
 from stilts_ds.data.noisy import empty_cells
 from stilts_ds.data.reader import Origin, find_origin
 from stilts_ds.data.split import Split
@@ -42,7 +42,7 @@ class Data:
         self._labels: dict[str, tuple[str, ...]] = {}
         self._origins: dict[tuple[str, str, str], Origin] = {}
         self._computed: dict[str, Any] = {}
-        self._exclusion = Exclusion(self._scored_whole) if recipe.data.duplicates == "exclude" else None
+        self._exclusion = DuplicateExclusion(self._scored_whole) if recipe.data.duplicates == "exclude" else None
 
     @property
     def tokenizer(self) -> Tokenizer:

@@ -103,7 +103,7 @@ def warn_of_overlaps(overlapping: Sequence[Overlap]) -> None:
         )  # fmt: skip
 
 
-class Exclusion:
+class DuplicateExclusion:
     """The scored examples that must not be trained on. `key` stands for the files and tasks that they come from."""
 
     def __init__(self, scored: Callable[[], Iterable[Split]]) -> None:

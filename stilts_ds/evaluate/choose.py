@@ -16,7 +16,7 @@ OTHERS_DEV = "best mean of the other targets' English dev scores, since it has n
 
 
 @dataclass(frozen=True)
-class Choice:
+class ChosenPhase:
     """The phase whose predictions of a target are sent. `seed` is None where nothing was drawn at random.
 
     `dev_score` is the phase's own on English dev, in percent; None where it trained nothing (retrieval).
@@ -39,7 +39,7 @@ def choose_seed(plan: Plan, seed: int | None) -> int:
     return plan.seeds[0] if seed is None else seed
 
 
-def choose_condition(run: RunDir, plan: Plan, condition: str | None, seed: int) -> dict[str, Choice]:
+def choose_condition(run: RunDir, plan: Plan, condition: str | None, seed: int) -> dict[str, ChosenPhase]:
     """Every target after one condition; the last one of the recipe if none is named."""
     chosen = condition or list(plan.use)[-1]
     if chosen not in plan.use:
@@ -47,7 +47,7 @@ def choose_condition(run: RunDir, plan: Plan, condition: str | None, seed: int) 
     return {target: _choice(run, plan, chosen, target, seed, NAMED) for target in plan.targets}
 
 
-def choose_best(run: RunDir, plan: Plan, seed: int) -> dict[str, Choice]:
+def choose_best(run: RunDir, plan: Plan, seed: int) -> dict[str, ChosenPhase]:
     """Every target after the condition that is best on English dev; of equals the first in the recipe's order.
 
     The scores are those of the models that are sent. Targets that train nothing have no dev score: the condition with
@@ -87,9 +87,9 @@ def _dev_scores(run: RunDir, plan: Plan, condition: str, seed: int) -> dict[str,
     return scores
 
 
-def _choice(run: RunDir, plan: Plan, condition: str, target: str, seed: int, by: str) -> Choice:
+def _choice(run: RunDir, plan: Plan, condition: str, target: str, seed: int, by: str) -> ChosenPhase:
     phase = _phase(plan, condition, target, seed)
-    return Choice(condition, seed if _depends_on_seed(phase) else None, phase, _dev_score(run, phase), by)
+    return ChosenPhase(condition, seed if _depends_on_seed(phase) else None, phase, _dev_score(run, phase), by)
 
 
 def _phase(plan: Plan, condition: str, target: str, seed: int) -> Phase:

@@ -9,7 +9,7 @@ from typing import Any
 from stilts_ds.config import Recipe
 from stilts_ds.data.data import Data
 from stilts_ds.errors import UserError, counted
-from stilts_ds.evaluate.choose import Choice, choose_best, choose_condition, choose_seed
+from stilts_ds.evaluate.choose import ChosenPhase, choose_best, choose_condition, choose_seed
 from stilts_ds.evaluate.submission import (
     describe_files,
     manifest_path,
@@ -77,13 +77,13 @@ def _check_recipe(recipe: Recipe) -> None:
         )
 
 
-def _line(name: str, choice: Choice) -> str:
+def _line(name: str, choice: ChosenPhase) -> str:
     seed = "any seed" if choice.seed is None else f"seed {choice.seed}"
     dev = "" if choice.dev_score is None else f", English dev {choice.dev_score:.1f}"
     return f"{name}: condition {choice.condition}, {seed}{dev} ({choice.chosen_by})"
 
 
-def _described(choice: Choice, output: Path, task: Task, files: Mapping[str, Any]) -> dict[str, Any]:
+def _described(choice: ChosenPhase, output: Path, task: Task, files: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "condition": choice.condition,
         "seed": choice.seed,

@@ -110,6 +110,9 @@ def _reason(status: int, errors: str, output: str) -> str:
     # Go begins with a line `# command-line-arguments`, which says nothing.
     told = [line.strip() for line in errors.splitlines() if line.strip() and not line.startswith("# ")]
     told = told or output.splitlines()
+    # Mono says on the next line what was not handled.
+    if len(told) > 1 and told[0].endswith(":"):
+        told = [f"{told[0]} {told[1]}"]
     how = f"signal {os.WTERMSIG(status)}" if os.WIFSIGNALED(status) else f"exit status {os.WEXITSTATUS(status)}"
     return f"{how}: {short(told[0])}" if told else how
 

@@ -25,10 +25,11 @@ SOURCE = "CompileServer.java"
 
 @dataclass(frozen=True)
 class Compiled:
-    """Class files by their paths, or what is wrong with the program."""
+    """Class files by their paths, or what is wrong with the program; `lost` where the compiler gave no answer."""
 
     classes: dict[str, bytes]
     problem: str = ""
+    lost: bool = False
 
 
 class CompileServer:
@@ -50,7 +51,7 @@ class CompileServer:
             except WorkerLost as problem:
                 lost = str(problem)
                 self.close()
-        return Compiled({}, f"the compiler {lost} (limit {self.language.compile_seconds} s)")
+        return Compiled({}, f"the compiler {lost} (limit {self.language.compile_seconds} s)", lost=True)
 
     def close(self) -> None:
         if self.worker is not None:

@@ -165,7 +165,9 @@ class Executor:
         if slot.compiler is not None:
             compiled = slot.compiler.compile(given["files"])
             if compiled.problem:
-                return {"verdict": "compile-error", "reason": compiled.problem.splitlines()[0]}
+                # Who ran out of time is executed once more, alone: the machine may be to blame.
+                verdict = "timeout" if compiled.lost else "compile-error"
+                return {"verdict": verdict, "reason": compiled.problem.splitlines()[0]}
             given["files"] = {}
             given["binary"] = {name: base64.b64encode(text).decode() for name, text in compiled.classes.items()}
             given["env"]["CLASSPATH"] = f".:{languages.class_path(language, self.settings.tool_path)}"
@@ -176,11 +178,13 @@ class Executor:
         self, worker: Worker, language: Language, header: dict[str, Any], *sides: Given
     ) -> dict[str, Any]:
         cpu = header["cpu"]
+        # What a compile server has compiled already needs no time for it.
+        compiling = 0 if language.server else language.compile_seconds
         for given in sides:
-            self._set_limits(given, cpu, language.compile_seconds)
-        header["wall"] += language.compile_seconds
+            self._set_limits(given, cpu, compiling)
+        header["wall"] += compiling
         header["program_cpu"] = cpu
-        header["cpu"] = cpu + language.compile_seconds + 1  # of the process that starts compiler and program
+        header["cpu"] = cpu + compiling + 1  # of the process that starts compiler and program
         return worker.ask(header, language.limits, *sides)
 
     def _set_limits(self, given: Given, cpu: int, compiling: int) -> None:

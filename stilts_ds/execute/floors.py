@@ -8,10 +8,11 @@ from __future__ import annotations
 import random
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from stilts_ds.execute.benchmarks import Problem
 from stilts_ds.execute.executor import Settings
+from stilts_ds.execute.languages import missing
 from stilts_ds.execute.pool import execute
 from stilts_ds.execute.programs import Program
 
@@ -89,25 +90,32 @@ def shuffled(problems: Sequence[Problem], seed: int = 0) -> list[Program]:
 
 
 def floors(problems: Sequence[Problem], settings: Settings) -> list[Floor]:
-    """The floors of every language among the problems: best constant body, empty body, shuffled solutions."""
+    """The floors of every language among the problems: best constant body, empty body, shuffled solutions.
+
+    A language whose toolchain is missing has none, as it has no score.
+    """
     results = []
     for language in dict.fromkeys(problem.language for problem in problems):
-        chosen = [problem for problem in problems if problem.language == language]
-        bodies = BODIES[language]
-        constants = [_constant(language, text, chosen, settings) for text in bodies.constants]
-        empty = _floor(language, "empty", "", [bodied(problem, bodies.empty) for problem in chosen], settings)
-        results += [max(constants, key=lambda floor: floor.passed), empty]
-        others = shuffled(chosen)
-        if others:
-            results.append(_floor(language, "shuffled", "", others, settings))
+        if missing(language, settings.tool_path):
+            continue
+        results += _floors_of_language(language, [p for p in problems if p.language == language], settings)
     return results
 
 
-def _constant(language: str, text: str, problems: list[Problem], settings: Settings) -> Floor:
-    programs = [bodied(problem, text) for problem in problems]
-    return _floor(language, "constant", text.split("\n")[0].strip(), programs, settings)
-
-
-def _floor(language: str, kind: str, text: str, programs: list[Program], settings: Settings) -> Floor:
-    passed = sum(verdict.passed for verdict in execute(programs, settings))
-    return Floor(language, kind, text, passed, len(programs))
+def _floors_of_language(language: str, problems: list[Problem], settings: Settings) -> list[Floor]:
+    """All kinds in one call, because workers and what they compile once take long to start."""
+    bodies = BODIES[language]
+    kinds = [("constant", text.split("\n")[0].strip(), text) for text in bodies.constants]
+    kinds.append(("empty", "", bodies.empty))
+    groups = [(kind, name, [bodied(problem, text) for problem in problems]) for kind, name, text in kinds]
+    others = shuffled(problems)
+    if others:
+        groups.append(("shuffled", "", others))
+    # The number of a sample tells the kinds apart.
+    programs = [replace(program, sample=number) for number, (_, _, group) in enumerate(groups) for program in group]
+    passed = [0] * len(groups)
+    for verdict in execute(programs, settings):
+        passed[verdict.sample] += verdict.passed
+    found = [Floor(language, kind, name, count, len(group)) for (kind, name, group), count in zip(groups, passed)]
+    constants = [floor for floor in found if floor.kind == "constant"]
+    return [max(constants, key=lambda floor: floor.passed), *found[len(constants) :]]

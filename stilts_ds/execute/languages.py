@@ -22,6 +22,9 @@ RESERVING = Limits(memory_mb=1536, memory_kind="data", total_mb=3072, processes=
 COMPILING = Limits(memory_mb=2048, memory_kind="data", total_mb=3072, processes=96, files=256, scratch_mb=128)
 
 
+VERSION_SECONDS = 120  # for the command that names a version; Kotlin's takes seconds on an idle machine
+
+
 @dataclass(frozen=True)
 class Language:
     """One programming language. `tools` are the commands that it needs, all of them."""
@@ -222,9 +225,17 @@ def toolchain(name: str, python: str = "/usr/bin/python3", path: str = PATH) -> 
     command = shutil.which(argv[0], path=path) or argv[0]
     # Scripts such as kotlinc look for java on PATH.
     variables = {"PATH": path, "LANG": "C.UTF-8"}
-    shown = subprocess.run(
-        [command, *argv[1:]], capture_output=True, text=True, timeout=60, stdin=subprocess.DEVNULL, env=variables
-    )
+    try:
+        shown = subprocess.run(
+            [command, *argv[1:]],
+            capture_output=True,
+            text=True,
+            timeout=VERSION_SECONDS,
+            stdin=subprocess.DEVNULL,
+            env=variables,
+        )
+    except subprocess.TimeoutExpired:  # verdicts are there by now: a slow compiler must not lose them
+        return f"{argv[0]}, which did not name its version within {VERSION_SECONDS} s"
     lines = (shown.stdout.strip() or shown.stderr.strip()).splitlines()
     # kotlinc lets Java's warnings stand before its version.
     told = [line.removeprefix("info: ") for line in lines if "warning" not in line.lower()]

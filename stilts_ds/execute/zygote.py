@@ -51,7 +51,6 @@ WARM = [
 ]
 
 Header = dict[str, Any]
-Body = Callable[[], None]
 
 
 class Side:

@@ -258,7 +258,7 @@ def read_shared_texts(task: Any, labels: Path, gold: Sequence[Any]) -> list[str]
 # --- an index a line (choices, nearest sentences) --------------------------------------------------------------------
 
 
-def _written_index(value: Any) -> int:
+def written_index(value: Any) -> int:
     if int(value) != value or value < 0:
         raise ValueError(f"{value!r} is not an index from 0")
     return int(value)
@@ -273,7 +273,7 @@ def read_gold_indices(path: Path, labels: Iterable[str] = ()) -> list[int]:
 
 
 def write_indices(path: Path, values: Iterable[Any]) -> None:
-    write_lines(path, [str(_written_index(value)) for value in values])
+    write_lines(path, [str(written_index(value)) for value in values])
 
 
 def check_as_many(path: Path, predicted: Sequence[Any], gold: Sequence[Any]) -> None:

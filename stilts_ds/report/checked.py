@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from statistics import median
 
-from stilts_ds.report.compare import Scores
+from stilts_ds.families.metrics import Metric, Units
+from stilts_ds.families.registry import metrics_of
+from stilts_ds.report.cells import any_scores
+from stilts_ds.report.compare import Scores, read_counts
 from stilts_ds.report.load import RunData
 from stilts_ds.report.stats import Settings, benjamini_hochberg
 from stilts_ds.report.table import Sheet, Table, correct
-from stilts_ds.report.tables import any_scores, language_table
+from stilts_ds.report.tables import language_table
 from stilts_ds.tasks.registry import get_task
 
 ABOUT = (
@@ -39,11 +43,19 @@ def _sheets(data: RunData, name: str, condition: str) -> list[Sheet]:
     runs = data.results.get(condition, {}).get(name, [])
     if not runs:
         return []
-    metrics = get_task(name).metrics
+    task = get_task(name)
+    metrics = metrics_of(task)
     languages = [code for code in runs[0].languages if all(code in run.languages for run in runs)]
+    counts = read_counts(data, task, languages)
     rows = []
-    for code in languages:
-        medians = [median(run.languages[code][metric] for run in runs) for metric in metrics]
-        rows.append((code, *(f"{value:.1f}" for value in medians)))
+    for code in languages if counts else []:
+        units = counts.units[code][condition] if counts else []
+        rows.append((code, *(_median(metric, units) for metric in metrics)))
     title = f"{name} by test, after {condition}"
-    return [Sheet(title, ("language", *(metric.replace("_", " ") for metric in metrics)), tuple(rows), (ABOUT,))]
+    return [Sheet(title, ("language", *(metric.name.replace("_", " ") for metric in metrics)), tuple(rows), (ABOUT,))]
+
+
+def _median(metric: Metric, units: Sequence[Units]) -> str:
+    """The median over seeds; a dash where there is nothing to count, as where max_examples leaves a test out."""
+    scores = [metric.score(one) for one in units if one.total(metric.below).sum() > 0]
+    return f"{median(scores):.1f}" if scores else "-"

@@ -8,6 +8,7 @@ from typing import Any
 
 from stilts_ds.evaluate.result import Result
 from stilts_ds.report.compare import Scored, Scores
+from stilts_ds.report.correlation import Correlation, correlations_json
 from stilts_ds.report.inputs import data_hash, duplicates_sheet
 from stilts_ds.report.load import RunData
 from stilts_ds.report.provenance import hub_commits
@@ -15,7 +16,9 @@ from stilts_ds.report.stats import Settings
 from stilts_ds.report.tables import Tables, choose_best, chosen_otherwise, is_whole
 
 
-def results_json(data: RunData, scores: Scores, tables: Tables, settings: Settings) -> dict[str, Any]:
+def results_json(
+    data: RunData, scores: Scores, tables: Tables, settings: Settings, found: Sequence[Correlation] = ()
+) -> dict[str, Any]:
     """Medians over seeds of every cell, each seed's scores, and the judged tables. No time and no path stands in it.
 
     The cells are over the languages that the tables are over: those that all conditions and seeds have.
@@ -28,6 +31,7 @@ def results_json(data: RunData, scores: Scores, tables: Tables, settings: Settin
         "level": settings.level,
         "best_per_target": choose_best(data),
         "chosen_otherwise": chosen_otherwise(data),
+        **({"correlations": correlations_json(found)} if found else {}),
         "tables": {table.name: table.to_json() for table in tables.all()},
     }
     return {

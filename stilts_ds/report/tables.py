@@ -8,7 +8,9 @@ from statistics import median
 import numpy as np
 
 from stilts_ds.errors import counted
-from stilts_ds.report.compare import Scored, Scores, gain, mean_of
+from stilts_ds.report.cells import any_scores, judged_cell, pivot_of
+from stilts_ds.report.compare import Scored, Scores, mean_of
+from stilts_ds.report.groups import group_tables
 from stilts_ds.report.holm import holm_corrected
 from stilts_ds.report.inputs import fitted_on_scored, selected_on_scored
 from stilts_ds.report.load import RunData
@@ -20,7 +22,6 @@ from stilts_ds.report.stats import (
     benjamini_hochberg,
     enough_resamples,
     generator,
-    group_mean,
     transfer_gap,
 )
 from stilts_ds.report.table import CHOSEN, FITTED, PARTIAL, SELECTED, Cell, Row, Table, correct
@@ -28,11 +29,6 @@ from stilts_ds.tasks.languages import LANGUAGES, name_of
 from stilts_ds.tasks.registry import get_task
 
 BEST = "best per target"
-GROUPINGS = {
-    "family": ("language family", lambda language: language.family),
-    "script": ("script", lambda language: language.script),
-    "wikipedia": ("size of the language's Wikipedia", lambda language: language.wikipedia),
-}
 ZERO_SHOT = "zero-shot mean"
 LANGUAGES_OF = "languages-"  # and the task: the name of a table of its languages
 CHOICES = 10_000  # resamples of the seeds that choose anew
@@ -101,10 +97,6 @@ def build_tables(data: RunData, scores: Scores, settings: Settings) -> Tables:
     )
 
 
-def any_scores(scores: Scores, task: str) -> bool:
-    return any(task in tasks for tasks in scores.values())
-
-
 # --- the matrix ------------------------------------------------------------------------------------------------------
 
 
@@ -120,14 +112,14 @@ def matrix_table(data: RunData, scores: Scores, settings: Settings) -> Table:
     for condition in data.conditions:
         own = means[condition]
         cells = [
-            _cell(own.get(t), base.get(t), condition != data.baseline, settings, marks_of(data, t))
+            judged_cell(own.get(t), base.get(t), condition != data.baseline, settings, marks_of(data, t))
             for t in data.targets
         ]
         whole = all(t in own for t in data.targets)
         average = mean_of([own[t] for t in data.targets]) if whole else None
         other = mean_of([base[t] for t in data.targets]) if all(t in base for t in data.targets) else None
         mark = "" if all(is_whole(data, t) for t in data.targets) else PARTIAL
-        cells.append(_cell(average, other, condition != data.baseline, settings, mark))
+        cells.append(judged_cell(average, other, condition != data.baseline, settings, mark))
         rows.append(Row(condition, tuple(cells), _seeds(data, scores[condition])))
     if len(data.conditions) > 1:
         rows.append(_chosen_row(data, means, settings))
@@ -149,13 +141,6 @@ def _notes_on_tests(data: RunData, scores: Scores) -> list[str]:
             "version wrote them). They are drawn one by one, so these intervals are too narrow."
         )
     return notes
-
-
-def _cell(ours: Floats | None, base: Floats | None, compare: bool, settings: Settings, mark: str = "") -> Cell:
-    if ours is None:
-        return Cell()
-    tested = gain(ours, base, settings) if compare else None
-    return Cell(float(ours[0]), tested, mark, mean=float(ours[1]))
 
 
 def is_whole(data: RunData, task: str) -> bool:
@@ -224,7 +209,7 @@ def _chosen_row(data: RunData, means: dict[str, dict[str, Floats]], settings: Se
     mark = PARTIAL * any(not is_whole(data, t) for t in chosen)
     mark += CHOSEN * (len(chosen) < len(data.targets))
     differs = any(c != data.baseline for c in chosen.values())
-    return Row(BEST, (*cells, _cell(ours, base, differs, settings, mark)), "on English dev")
+    return Row(BEST, (*cells, judged_cell(ours, base, differs, settings, mark)), "on English dev")
 
 
 def with_chosen_cells(data: RunData, matrix: Table) -> Table:
@@ -265,7 +250,7 @@ def _note_on_choice(data: RunData, chosen: dict[str, str]) -> str:
     )
 
 
-# --- gaps and groups -------------------------------------------------------------------------------------------------
+# --- gaps ------------------------------------------------------------------------------------------------------------
 
 
 def gap_table(data: RunData, scores: Scores, settings: Settings) -> Table:
@@ -278,7 +263,12 @@ def gap_table(data: RunData, scores: Scores, settings: Settings) -> Table:
                 gaps[condition][task] = gap
     columns = tuple(t for t in data.targets if any(t in found for found in gaps.values()))
     rows = [
-        Row(c, tuple(_cell(gaps[c].get(t), gaps[data.baseline].get(t), c != data.baseline, settings) for t in columns))
+        Row(
+            c,
+            tuple(
+                judged_cell(gaps[c].get(t), gaps[data.baseline].get(t), c != data.baseline, settings) for t in columns
+            ),
+        )
         for c in data.conditions
     ]
     note = (
@@ -286,54 +276,6 @@ def gap_table(data: RunData, scores: Scores, settings: Settings) -> Table:
         f"the change against {data.baseline}: above 0 the gap has grown, below 0 it has closed."
     )
     return Table("gap", "Transfer gap", "condition", columns, tuple(rows), (note,))
-
-
-def pivot_of(data: RunData, task: str) -> str:
-    return next(run.pivot for tasks in data.results.values() for run in tasks.get(task, []))
-
-
-def group_tables(data: RunData, scores: Scores, settings: Settings) -> list[Table]:
-    """Means by language family, script and Wikipedia size, over the languages that nothing was trained in."""
-    pivots = {pivot_of(data, t) for t in data.targets if any_scores(scores, t)}
-    codes = {code for tasks in scores.values() for s in tasks.values() for code in s.languages} - pivots
-    known = sorted(codes & set(LANGUAGES))
-    if not known:
-        return []
-    tables = []
-    for name, (title, kind_of) in GROUPINGS.items():
-        members: dict[str, set[str]] = {}
-        for code in known:
-            members.setdefault(kind_of(LANGUAGES[code]), set()).add(code)
-        order = ["large", "medium", "small"] if name == "wikipedia" else sorted(members)
-        rows = tuple(_group_row(data, scores, settings, group, members[group]) for group in order if group in members)
-        notes = [
-            "Mean over targets of the mean over the group's languages, without the training language; targets "
-            "that have none of them are left out."
-        ]
-        if partial := [c for c in data.conditions if set(scores[c]) != set(scores[data.baseline])]:
-            notes.append(f"{', '.join(partial)}: lacks targets; its gains are over those that the baseline has too.")
-        if strangers := sorted(codes - set(known)):
-            notes.append(f"Not in the table of languages, so in no group: {' '.join(strangers)}.")
-        tables.append(Table(name, f"By {title}", title, tuple(data.conditions), rows, tuple(notes)))
-    return tables
-
-
-def _group_row(data: RunData, scores: Scores, settings: Settings, group: str, members: set[str]) -> Row:
-    """Conditions that lack a target are compared on the targets that they share with the baseline."""
-    base = scores[data.baseline]
-    cells = []
-    for condition in data.conditions:
-        shared = {t for t in scores[condition] if t in base} if condition != data.baseline else set(base)
-        ours, other = (
-            _group_mean({t: s for t, s in tasks.items() if t in shared}, members) for tasks in (scores[condition], base)
-        )
-        cells.append(_cell(ours, other, condition != data.baseline, settings))
-    return Row(group, tuple(cells), " ".join(sorted(members)))
-
-
-def _group_mean(tasks: dict[str, Scored], members: set[str]) -> Floats | None:
-    rows = min((len(s.replicates) for s in tasks.values()), default=0)
-    return group_mean({t: (s.languages, s.replicates[:rows]) for t, s in tasks.items()}, members)
 
 
 # --- languages -------------------------------------------------------------------------------------------------------
@@ -349,7 +291,7 @@ def language_table(data: RunData, scores: Scores, task: str, settings: Settings)
     def row(label: str, chosen: list[int], detail: str = "") -> Row:
         found = {c: s.replicates[:, chosen].mean(axis=1) for c, s in present.items()}
         other = base.replicates[:, chosen].mean(axis=1) if base else None
-        return Row(label, tuple(_cell(found[c], other, c != data.baseline, settings) for c in columns), detail)
+        return Row(label, tuple(judged_cell(found[c], other, c != data.baseline, settings) for c in columns), detail)
 
     rows = [row(code + "*" * (code == pivot), [i], _about(code)) for i, code in enumerate(first.languages)]
     others = [i for i, code in enumerate(first.languages) if code != pivot]

@@ -12,6 +12,8 @@ from stilts_ds.report.buckets import bucket_sheets
 from stilts_ds.report.card import write_cards
 from stilts_ds.report.checked import checked_sheets, checked_tables
 from stilts_ds.report.compare import score_run
+from stilts_ds.report.correlation import correlation_sheet, correlations
+from stilts_ds.report.groups import count_sheet
 from stilts_ds.report.inputs import duplicates_sheet, inputs_sheet
 from stilts_ds.report.load import RunData, load_run
 from stilts_ds.report.page import page
@@ -47,8 +49,10 @@ def write_report(run: RunDir, settings: Settings | None = None, png: bool = Fals
     tables = replace(tables, variants=(*tables.variants, *checked_tables(data, scores, settings)))
     marks = legend(tables.all(), settings.level)
     summary = _summary(data, tables, settings)
-    write_json(run.results, results_json(data, scores, tables, settings))
-    kinds = [*checked_sheets(data), *bucket_sheets(data, settings)]
+    found = correlations(data, scores, settings)
+    resources = [count_sheet(data, scores), correlation_sheet(found, settings)]
+    kinds = [*(sheet for sheet in resources if sheet.rows), *checked_sheets(data), *bucket_sheets(data, settings)]
+    write_json(run.results, results_json(data, scores, tables, settings, found))
     write_atomically(run.report, markdown_report(data, tables, settings, kinds))
     write_atomically(report_path(run, ".csv"), csv_tables([*tables.all(), *seed_tables(data, scores)]))
     write_atomically(report_path(run, ".tex"), latex_tables(data.plan.name, tables.all(), marks))

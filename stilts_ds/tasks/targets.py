@@ -332,6 +332,7 @@ XCOPA = Task(
     languages=words("et ht id it qu sw ta th tr vi zh"),
     metrics=("accuracy",),
     main_score="accuracy",
+    predictions="label_lines",
     local={
         "train": (Local("copa_jsonl", "xcopa/{language}/train.{language}.jsonl"),),
         "dev": (Local("copa_jsonl", "xcopa/{language}/val.{language}.jsonl"),),

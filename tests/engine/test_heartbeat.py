@@ -70,7 +70,7 @@ def test_a_frozen_rank_is_named_by_those_that_wait_for_it(frozen: int) -> None:
 
 
 @pytest.mark.processes
-@pytest.mark.parametrize("busy", [1, 0])
+@pytest.mark.parametrize("busy", [1, pytest.param(0, marks=pytest.mark.slow)])
 def test_a_rank_in_one_long_call_is_silent_and_not_frozen(busy: int) -> None:
     """Its beating thread cannot run for three times as long as a frozen rank is waited for."""
     with two_ranks(busy) as processes:

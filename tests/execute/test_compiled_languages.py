@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import os
 import signal
+from dataclasses import replace
+from pathlib import Path
 
 import hostile
 import pytest
 from sandboxes import needs_sandbox, skip_without
 
 from stilts_ds.errors import UserError
-from stilts_ds.execute import Program, Settings, execute
+from stilts_ds.execute import Program, Settings, execute, languages
 from stilts_ds.execute.commands import rust
 from stilts_ds.execute.compile_server import CompileServer, _unpack
 from stilts_ds.execute.executor import start_slot
 from stilts_ds.execute.languages import CPP, CSHARP, GO, JAVA, LANGUAGES, PATH
 from stilts_ds.execute.pool import shared_cache
 from stilts_ds.execute.programs import check_program
-from stilts_ds.execute.worker import WorkerLost
+from stilts_ds.execute.worker import Worker, WorkerLost, processes_of
 
 pytestmark = [needs_sandbox, pytest.mark.processes]
 ALONE = Settings(allow=True, workers=1)
@@ -36,6 +38,18 @@ def test_compiled_languages_are_judged_in_one_process_and_say_so(language: str) 
     assert all(verdict.weak for verdict in seen)
 
 
+def assert_confined(worker: Worker) -> None:
+    """As root its processes can be told by their user id: the compiler has no capability, and the filter."""
+    if worker.uid is None:
+        return
+    compilers = []
+    for process in processes_of(worker.uid):
+        status = dict(line.split(":\t", 1) for line in Path(f"/proc/{process}/status").read_text().splitlines())
+        if status["Name"] == "java":
+            compilers.append({name: status[name] for name in ("Seccomp", "NoNewPrivs", "CapEff", "CapBnd")})
+    assert compilers == [{"Seccomp": "2", "NoNewPrivs": "1", "CapEff": "0" * 16, "CapBnd": "0" * 16}]
+
+
 def test_a_compile_server_that_is_lost_is_started_anew_and_no_program_is_blamed() -> None:
     skip_without("java")
     server = CompileServer(JAVA, (), PATH)
@@ -45,11 +59,24 @@ def test_a_compile_server_that_is_lost_is_started_anew_and_no_program_is_blamed(
         # Nothing of one program is there for the next.
         assert "cannot find symbol" in server.compile({"B.java": "class B { int x = A.three(); }"}).problem
         assert server.worker is not None
+        assert_confined(server.worker)
         os.kill(server.worker.process.pid, signal.SIGKILL)
         again = server.compile({"inner/C.java": "class C { class D {} }"})
         assert sorted(again.classes) == ["C$D.class", "C.class"] and not again.problem
     finally:
         server.close()
+
+
+def test_a_compiler_that_takes_too_long_is_a_timeout_that_is_tried_once_more_alone() -> None:
+    skip_without("java")
+    impatient = replace(JAVA, compile_seconds=-1000)  # the limit is over before the compiler has started
+    server = CompileServer(impatient, (), PATH)
+    compiled = server.compile({"A.java": "class A {}"})
+    assert compiled.lost and not compiled.classes and "does not" in compiled.problem and server.worker is None
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(LANGUAGES, "java", impatient)
+        [verdict] = execute([Program("p", hostile.HONEST["java"], hostile.TESTS["java"], "java", "add")], ALONE)
+    assert (verdict.verdict, verdict.alone) == ("timeout", True) and "the compiler" in verdict.reason
 
 
 def test_an_answer_of_a_compile_server_that_is_cut_off_is_a_lost_server() -> None:
@@ -125,3 +152,11 @@ def test_every_language_is_a_constant_with_what_it_needs() -> None:
         assert language.name == "python" or (language.tools and language.version and language.together)
         assert not language.driver or language.interpreter
     assert CPP.warm is not None and CSHARP.warm is None
+
+
+def test_a_compiler_that_does_not_name_its_version_loses_no_verdict(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(languages, "VERSION_SECONDS", 0.2)
+    monkeypatch.setitem(LANGUAGES, "perl", replace(LANGUAGES["perl"], version=("sleep", "60")))
+    languages.toolchain.cache_clear()
+    assert languages.toolchain("perl") == "sleep, which did not name its version within 0.2 s"
+    languages.toolchain.cache_clear()

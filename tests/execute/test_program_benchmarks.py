@@ -18,6 +18,7 @@ from stilts_ds.execute import Settings, execute
 from stilts_ds.execute.benchmarks import Problem, mbpp_entry, mbpp_split, read_problems, read_samples
 from stilts_ds.execute.errata import ERRATA, known_errata
 from stilts_ds.execute.floors import floors, shuffled
+from stilts_ds.execute.languages import LANGUAGES, missing
 
 pytestmark = pytest.mark.processes
 
@@ -214,6 +215,14 @@ def test_floors_are_executed_under_the_same_judge(tmp_path: Path) -> None:
     assert (found["constant"].text, found["constant"].passed, found["constant"].problems) == ("return True", 1, 3)
     assert found["empty"].passed == 0 and found["shuffled"].passed == 0
     assert sorted(program.id for program in shuffled(problems)) == ["0", "1", "2"]
+
+
+def test_a_language_without_its_toolchain_has_no_floor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(LANGUAGES, "php", replace(LANGUAGES["php"], tools=("php-that-is-nowhere",)))
+    missing.cache_clear()
+    problems = list(read_problems("mbxp", write(tmp_path / "x.jsonl", MXEVAL)).values())
+    assert floors(problems, Settings(allow=True)) == []
+    missing.cache_clear()
 
 
 def test_errata_are_told_for_the_problems_at_hand() -> None:

@@ -17,6 +17,7 @@ from stilts_ds.errors import UserError
 from stilts_ds.export import export_model, keep_head
 from stilts_ds.families.choice.record import Choice
 from stilts_ds.families.choice.record import siqa as hub_siqa
+from stilts_ds.families.registry import family_of
 from stilts_ds.model.heads import HeadSpec
 from stilts_ds.run_dir import PhaseDir
 from stilts_ds.sources.source import DataSource
@@ -69,6 +70,40 @@ def test_every_row_of_the_official_files_is_read(tmp_path: Path) -> None:
     task = get_task("xcopa")
     counts = {code: len(list(read_examples(task, "test", code, source))) for code in task.languages}
     assert counts == dict.fromkeys(task.languages, 500) and len(counts) == 11
+
+
+# --- XCOPA's prediction files ----------------------------------------------------------------------------------------
+
+
+def test_xcopa_is_answered_in_xtreme_rs_layout(tmp_path: Path) -> None:
+    task = get_task("xcopa")
+    files = family_of(task).files(task)
+    path = tmp_path / files.name("test", "et")
+    files.write(path, [1, 0])
+    assert path.name == "test-et.jsonl" and path.read_text() == '{"label": 1}\n{"label": 0}\n'
+    assert files.read(path) == files.read_labels(path) == [1, 0]
+    # The data set's own rows hold their label, so that they can be scored against.
+    path.write_text('{"premise": "It rained.", "label": 1, "idx": 4}\n')
+    assert files.read_labels(path) == [1]
+    siqa = get_task("siqa")
+    assert family_of(siqa).files(siqa).name("dev", "en") == "dev-en.tsv"
+
+
+@pytest.mark.parametrize(
+    "line, problem",
+    [
+        ("1", r"test-et\.jsonl.*line 2.*`label` is None, which is no index from 0; write \{\"label\": 0\} a line"),
+        ('{"label": true}', "line 2.*`label` is True"),
+        ('{"label": -1}', "line 2.*`label` is -1"),
+        ("{", "line 2.*is not JSON"),
+    ],
+)
+def test_a_faulty_line_is_named(line: str, problem: str, tmp_path: Path) -> None:
+    task = get_task("xcopa")
+    path = tmp_path / "test-et.jsonl"
+    path.write_text(f'{{"label": 0}}\n{line}\n')
+    with pytest.raises(UserError, match=problem):
+        family_of(task).files(task).read(path)
 
 
 # --- keeping a head --------------------------------------------------------------------------------------------------

@@ -149,7 +149,7 @@ def gold_values(task: Task, code: str, examples: int) -> Any:
     dice = random.Random(f"{task.base_name} {code} {examples}")
     if layout(task) == "pair":
         return [dice.choice(task.labels) for _ in range(examples)]
-    if layout(task) in ("nearest", "choice"):
+    if layout(task) in ("nearest", "choice", "label_lines"):
         return dice.sample(range(examples), examples)
     if layout(task) == "tag":
         return [[dice.choice(task.labels) for _ in range(dice.randint(3, 12))] for _ in range(examples)]
@@ -171,7 +171,7 @@ def guesses(task: Task, gold: Any, share: float, dice: random.Random) -> Any:
 
     if layout(task) == "pair":
         return [g if right() else next(label for label in task.labels if label != g) for g in gold]
-    if layout(task) in ("nearest", "choice"):
+    if layout(task) in ("nearest", "choice", "label_lines"):
         return [g if right() else (g + 1) % len(gold) for g in gold]
     if layout(task) == "tag":
         return [[t if right() else dice.choice(task.labels) for t in tags] for tags in gold]

@@ -59,10 +59,10 @@ def submit(
     setup: str,
     stub: Path = STUB,
     asks: Mapping[str, Any] = {},
-    **environment: str,
+    environment: Mapping[str, str] = {},
 ) -> RunDir:
-    """Hand a plan of three retrieval phases behind one intermediate phase in, whose ranks are stubs. `asks` is more of
-    the cluster profile."""
+    """Hand a plan of a retrieval phase behind an intermediate phase in, whose ranks are stubs. `asks` is more of the
+    cluster profile, `environment` what the one who submits has besides."""
     python = folder / "python"
     real = shlex.quote(sys.executable)
     python.write_text(
@@ -89,7 +89,7 @@ def submit(
 def test_a_sites_habits_cost_no_phase(cluster: Cluster, tmp_path: Path) -> None:
     """Submitted from inside a job by a user of --export=NONE and --no-requeue, preempted with a grace period, continued
     to the end; a copy of the folder that is cancelled meanwhile changes nothing."""
-    run = submit(tmp_path, cluster, "true", **HABITS, **INSIDE_A_JOB)
+    run = submit(tmp_path, cluster, "true", environment={**HABITS, **INSIDE_A_JOB})
     [first, behind] = study.phase_ids(run.root)
     if not first.startswith("intermediate"):
         first, behind = behind, first

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from stilts_ds.errors import UserError
 from stilts_ds.families.bitext.predictions import FILES, check_pair_ids
+from stilts_ds.families.choice.predictions import LABEL_LINES
 from stilts_ds.families.files import INDEX_FILE, PredictionFile
 from stilts_ds.families.pair import predictions as pair
 from stilts_ds.families.registry import family_of
@@ -253,7 +254,7 @@ def test_a_task_s_literal_says_which_layout_its_files_have() -> None:
     tasks = [get_task(name) for name in ("bucc2018", "tatoeba", "xcopa", "mlqa")]
     layouts = {task.name: family_of(task).files(task) for task in tasks}
     assert layouts["bucc2018"] is FILES["pairs"] and layouts["tatoeba"] is FILES["nearest"]
-    assert layouts["xcopa"] is INDEX_FILE
+    assert layouts["xcopa"] is LABEL_LINES
     assert layouts["mlqa"].name("dev", "zh") == "dev-zh.json"
     with pytest.raises(UserError, match="family 'text'"):
         family_of(get_task("mlm")).files(get_task("mlm"))

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import ranks
 import torch
 from stilts_kernels import mine as mine_tensors
 from stilts_kernels import topk
@@ -153,6 +155,20 @@ def test_search_gives_the_kernels_neighbours(metric: str, sides: tuple[Path, Pat
     assert [int(row["neighbour"]) for row in rows] == expected.indices.flatten().tolist()
     assert [row["score"] for row in rows] == expected.values.flatten().tolist()
     assert [(row["query"], row["rank"]) for row in rows[:4]] == [("0", 1), ("0", 2), ("0", 3), ("1", 1)]
+
+
+def test_the_example_of_the_page_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    page = (ranks.ROOT / "docs" / "mining.md").read_text(encoding="utf-8")
+    [code] = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "de.txt").write_text("a\nb c\nd\n")
+    (tmp_path / "en.txt").write_text("b c\nd\n")
+    exec(code, {})
+    assert "pairs in pairs.jsonl" in capsys.readouterr().out
+    mined = [json.loads(line) for line in (tmp_path / "pairs.jsonl").read_text().splitlines()]
+    assert {(row["source_text"], row["target_text"]) for row in mined} == {("b c", "b c"), ("d", "d")}
+    nearest = read_tsv(tmp_path / "nearest.tsv")
+    assert [row[1:] for row in nearest if row[2] == "1"] == [["0", "1", "1", "b c", "b c"], ["1", "1", "2", "d", "d"]]
 
 
 # --- faults ----------------------------------------------------------------------------------------------------------

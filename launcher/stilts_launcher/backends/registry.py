@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from stilts_ds.config import parse_part
+from stilts_ds.config import parse_section
 from stilts_ds.errors import UserError
 from stilts_ds.run_dir import RunDir
 from stilts_ds.yaml_files import read_yaml
@@ -39,7 +39,7 @@ def load_profile(path: Path) -> Profile:
     if not isinstance(document.value, dict):
         raise UserError(f"{path} must hold keys and values, such as `partition: gpu`")
     try:
-        profile = parse_part(Profile, document.value, str(path), document.texts)
+        profile = parse_section(Profile, document.value, str(path), document.texts)
         _check_settings(profile)
     except UserError as error:  # of one kind of job, or of the launcher: they know the key, not the file
         raise UserError(str(error) if str(path) in str(error) else f"{path}: {error}") from None

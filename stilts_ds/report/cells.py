@@ -1,0 +1,23 @@
+"""What the tables of a report share: a judged cell, and what is scored at all."""
+
+from __future__ import annotations
+
+from stilts_ds.report.compare import Scores, gain
+from stilts_ds.report.load import RunData
+from stilts_ds.report.stats import Floats, Settings
+from stilts_ds.report.table import Cell
+
+
+def judged_cell(ours: Floats | None, base: Floats | None, compare: bool, settings: Settings, mark: str = "") -> Cell:
+    if ours is None:
+        return Cell()
+    tested = gain(ours, base, settings) if compare else None
+    return Cell(float(ours[0]), tested, mark, mean=float(ours[1]))
+
+
+def any_scores(scores: Scores, task: str) -> bool:
+    return any(task in tasks for tasks in scores.values())
+
+
+def pivot_of(data: RunData, task: str) -> str:
+    return next(run.pivot for tasks in data.results.values() for run in tasks.get(task, []))

@@ -1,0 +1,113 @@
+"""How much there is to learn a language from, three scales: data only, of XTREME-R's fifty languages.
+
+`joshi` is the class of Joshi et al. 2020 (arXiv 2004.09095), 0 to 5, of the entry with the language's name. `cc100` is
+the size of its part of CC-100 in GiB, None where it has none (Conneau et al. 2020, arXiv 1911.02116; Chinese: the
+simplified script, the traditional one has 16.6 more); XLM-R was pretrained on CC-100. `syntax` is the distance of its
+syntactic features from those of English (URIEL's k-nearest-neighbour predictions, Littell et al. 2017). `in_mbert`:
+whether multilingual BERT was pretrained on its Wikipedia, whose size stands in stilts_ds.tasks.languages.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What a language has: see the module."""
+
+    code: str
+    joshi: int
+    cc100: float | None
+    syntax: float
+    in_mbert: bool = True
+
+
+_ALL = (
+    Resources("af", 3, 1.3, 0.1506),
+    Resources("ar", 5, 28, 0.3556),
+    Resources("az", 1, 6.5, 0.4666),
+    Resources("bg", 3, 57.5, 0.1422),
+    Resources("bn", 3, 8.4, 0.4166),
+    Resources("de", 5, 66.6, 0.0975),
+    Resources("el", 3, 46.9, 0.2169),
+    Resources("en", 5, 300.8, 0.0),
+    Resources("es", 5, 53.3, 0.1784),
+    Resources("et", 3, 6.1, 0.2162),
+    Resources("eu", 4, 2, 0.3765),
+    Resources("fa", 4, 111.6, 0.4794),
+    Resources("fi", 4, 54.3, 0.2892),
+    Resources("fr", 5, 56.8, 0.1882),
+    Resources("gu", 1, 1.9, 0.4166),
+    Resources("he", 3, 31.6, 0.2486),
+    Resources("hi", 4, 20.2, 0.3838),
+    Resources("ht", 2, None, 0.2703),
+    Resources("hu", 4, 58.4, 0.306),
+    Resources("id", 3, 148.3, 0.2735),
+    Resources("it", 4, 30.2, 0.1422),
+    Resources("ja", 5, 69.3, 0.4998),
+    Resources("jv", 1, 0.2, 0.3989),
+    Resources("ka", 3, 9.1, 0.3151),
+    Resources("kk", 3, 6.4, 0.5525),
+    Resources("ko", 4, 54.2, 0.4472),
+    Resources("lt", 3, 13.7, 0.3068),
+    Resources("ml", 1, 7.6, 0.4643),
+    Resources("mr", 2, 2.8, 0.4352),
+    Resources("ms", 3, 8.5, 0.2979),
+    Resources("my", 1, 0.4, 0.6051),
+    Resources("nl", 4, 29.3, 0.0757),
+    Resources("pa", 2, 0.8, 0.3873),
+    Resources("pl", 4, 44.6, 0.2136),
+    Resources("pt", 4, 49.1, 0.1576),
+    Resources("qu", 1, None, 0.5276, in_mbert=False),
+    Resources("ro", 3, 61.4, 0.2041),
+    Resources("ru", 4, 278, 0.1882),
+    Resources("sw", 2, 1.6, 0.5262),
+    Resources("ta", 3, 12.2, 0.4865),
+    Resources("te", 1, 4.7, 0.4794),
+    Resources("th", 3, 71.7, 0.3606),
+    Resources("tl", 3, 3.1, 0.3912),
+    Resources("tr", 4, 20.9, 0.4933),
+    Resources("uk", 3, 84.6, 0.1527),
+    Resources("ur", 3, 5.7, 0.3838),
+    Resources("vi", 4, 137.3, 0.3397),
+    Resources("wo", 2, None, 0.3609, in_mbert=False),
+    Resources("yo", 2, None, 0.3997),
+    Resources("zh", 5, 46.9, 0.2876),
+)
+RESOURCES: dict[str, Resources] = {one.code: one for one in _ALL}
+
+JOSHI = ("high (classes 4 and 5)", "mid (class 3)", "low (classes 0 to 2)")
+CC100 = ("more than 50 GiB", "10 to 50 GiB", "2 to 10 GiB", "at most 2 GiB", "not in CC-100")
+PRETRAINING = ("in the pretraining", "not in the pretraining")
+# Which pretraining a model had, by a part of its name.
+_MODELS = {"xlm-r": "XLM-R", "xlmr": "XLM-R", "bert-base-multilingual": "mBERT", "mbert": "mBERT"}
+
+
+def joshi_group(code: str) -> str:
+    """Which of JOSHI a language is in."""
+    joshi = RESOURCES[code].joshi
+    if joshi >= 4:
+        return JOSHI[0]
+    return JOSHI[1] if joshi == 3 else JOSHI[2]
+
+
+def cc100_group(code: str) -> str:
+    """Which of CC100 a language is in."""
+    size = RESOURCES[code].cc100
+    if size is None:
+        return CC100[-1]
+    limits = zip((50.0, 10.0, 2.0), CC100)
+    return next((group for limit, group in limits if size > limit), CC100[3])
+
+
+def pretraining_of(model: str) -> str:
+    """The kind of model by its name, `XLM-R` or `mBERT`; "" where the name does not tell."""
+    name = model.rstrip("/").rsplit("/", 1)[-1].lower()
+    return next((kind for part, kind in _MODELS.items() if part in name), "")
+
+
+def is_unseen(code: str, pretraining: str) -> bool:
+    """Whether a model of this kind met no text in the language before it is trained here."""
+    resources = RESOURCES[code]
+    return resources.cc100 is None if pretraining == "XLM-R" else not resources.in_mbert
