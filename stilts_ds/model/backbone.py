@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from stilts_ds.errors import UserError
+from stilts_ds.errors import UserError, counted
 from stilts_ds.model import attention
 from stilts_ds.model.attention import Packing
 from stilts_ds.model.dropout import hidden_dropout
@@ -107,10 +107,8 @@ class Backbone:
         finally:
             handle.remove()
         if len(calls) != 1:  # nothing would have been disturbed, or not what was meant
-            kind = self.network.config.model_type
-            raise UserError(
-                f"{ROBUST} does not work with {kind}: it calls its word embeddings {len(calls)} times a pass"
-            )
+            kind, times = self.network.config.model_type, counted(len(calls), "time")
+            raise UserError(f"{ROBUST} does not work with {kind}: it calls its word embeddings {times} a pass")
 
     def packed(self, batch: Batch, layer: int | None = None, masks: Masks | None = None) -> torch.Tensor:
         """All rows as one sequence of T tokens whose positions start again with each row: nothing is paid for
