@@ -97,6 +97,11 @@ Methods = Annotated[Synonyms | NoisyCopies | RandomStep | AdversarialSteps, Fiel
 Robust = Annotated[Methods, BeforeValidator(_check_keys)]
 
 
+def disturbs(robust: Robust | None) -> bool:
+    """Whether word embeddings are disturbed in each step; else texts were changed before, or nothing."""
+    return isinstance(robust, RandomStep | AdversarialSteps)
+
+
 def passes_of(robust: Robust | None) -> int:
     """How often a step runs the model forward and backward on each of its rows."""
     return robust.steps if isinstance(robust, AdversarialSteps) else 1

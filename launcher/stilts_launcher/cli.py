@@ -121,6 +121,7 @@ def _add_results(add: Add) -> None:
     )
     part.add_argument("run_dir", type=Path, help="folder of the run")
     add_test_options(part)
+    part.add_argument("--qa-f1", action="store_true", help="also the average with question answering by F1 only")
     part.add_argument("--png", action="store_true", help="also write report.png (needs matplotlib)")
     compare.add_arguments(add("compare", compare.compare, "test runs, or conditions of one, against each other"))
     attack.add_arguments(add("attack", attack.run, "put noise where it hurts a trained model most, by its loss"))
@@ -185,11 +186,11 @@ def _rank_0() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
-def _finish(folder: RunDir, png: bool = False, **settings: Any) -> None:
+def _finish(folder: RunDir, png: bool = False, qa_f1: bool = False, **settings: Any) -> None:
     from stilts_ds.report.stats import Settings
     from stilts_ds.report.write import report_path, write_report
 
-    say(f"\n{write_report(folder, Settings(**settings), png)}")
+    say(f"\n{write_report(folder, Settings(**settings), png, qa_f1)}")
     say(f"Report with every language: {report_path(folder, '.html')} (and .md, .csv, .tex)")
     say(f"Curves: tensorboard --logdir {folder.tensorboard}")
 
@@ -235,6 +236,8 @@ def score(given: argparse.Namespace) -> int:
 
     folder = RunDir(given.run_dir)
     recipe = recipe_of_run(folder)
+    if given.benchmark not in (None, recipe.benchmark):
+        raise UserError(f"--benchmark {given.benchmark}: this run's recipe names {recipe.benchmark}; leave it out")
     data = Data(recipe, folder.root)
     for phase in Plan.load(folder.plan).phases:
         if phase.evaluate:
@@ -244,7 +247,7 @@ def score(given: argparse.Namespace) -> int:
 
 def report(given: argparse.Namespace) -> int:
     folder = RunDir(given.run_dir)
-    options = ("resamples", "level", "png")  # `stilts score` ends in a report too, with their defaults
+    options = ("resamples", "level", "png", "qa_f1")  # `stilts score` ends in a report too, with their defaults
     _finish(folder, **{name: getattr(given, name) for name in options if hasattr(given, name)})
     return 0
 

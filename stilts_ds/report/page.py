@@ -93,7 +93,7 @@ def _nav(data: RunData, tables: Tables, kinds: Sequence[Sheet]) -> str:
     return "<nav>" + "".join(f'<a href="#{where}">{text}</a>' for where, text in places) + "</nav>"
 
 
-VARIANTS, KINDS = "Noise, sources and pairs", "Kinds of examples"
+VARIANTS, KINDS = "Noise, sources and pairs", "Benchmark, resources and kinds of examples"
 
 
 def _variants(tables: Tables, settings: Settings) -> str:

@@ -17,7 +17,12 @@ from stilts_ds.report.tables import Tables, choose_best, chosen_otherwise, is_wh
 
 
 def results_json(
-    data: RunData, scores: Scores, tables: Tables, settings: Settings, found: Sequence[Correlation] = ()
+    data: RunData,
+    scores: Scores,
+    tables: Tables,
+    settings: Settings,
+    found: Sequence[Correlation] = (),
+    averages: Mapping[str, Mapping[str, float | None]] | None = None,
 ) -> dict[str, Any]:
     """Medians over seeds of every cell, each seed's scores, and the judged tables. No time and no path stands in it.
 
@@ -38,6 +43,7 @@ def results_json(
         "name": data.plan.name,
         "targets": data.targets,
         "rows": rows,
+        "benchmark": {"name": data.recipe.benchmark, "averages": {c: dict(own) for c, own in (averages or {}).items()}},
         "missing": list(data.missing),
         "duplicates": [list(row) for row in duplicates_sheet(data).rows],
         **({"hub_commits": commits} if commits else {}),

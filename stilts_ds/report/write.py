@@ -8,6 +8,7 @@ from pathlib import Path
 
 from stilts_ds.errors import counted, printable
 from stilts_ds.escape import markdown_code, markdown_escape, markdown_prose
+from stilts_ds.report.benchmark import benchmark_averages, benchmark_sheet
 from stilts_ds.report.buckets import bucket_sheets
 from stilts_ds.report.card import write_cards
 from stilts_ds.report.checked import checked_sheets, checked_tables
@@ -37,10 +38,11 @@ METRICS = (
 )
 
 
-def write_report(run: RunDir, settings: Settings | None = None, png: bool = False) -> str:
+def write_report(run: RunDir, settings: Settings | None = None, png: bool = False, qa_by_f1: bool = False) -> str:
     """Collect all finished results, write the report beside them, and return the summary table as text.
 
-    Raises UserError for a missing or broken file, and for `png` without matplotlib.
+    `qa_by_f1` adds the benchmark's average with question answering by F1 alone, under its own name. Raises UserError
+    for a missing or broken file, and for `png` without matplotlib.
     """
     data = load_run(run)
     settings = with_resamples(data, settings or Settings())
@@ -50,9 +52,10 @@ def write_report(run: RunDir, settings: Settings | None = None, png: bool = Fals
     marks = legend(tables.all(), settings.level)
     summary = _summary(data, tables, settings)
     found = correlations(data, scores, settings)
-    resources = [count_sheet(data, scores), correlation_sheet(found, settings)]
+    averages = benchmark_averages(data, scores, qa_by_f1)
+    resources = [benchmark_sheet(data, averages), count_sheet(data, scores), correlation_sheet(found, settings)]
     kinds = [*(sheet for sheet in resources if sheet.rows), *checked_sheets(data), *bucket_sheets(data, settings)]
-    write_json(run.results, results_json(data, scores, tables, settings, found))
+    write_json(run.results, results_json(data, scores, tables, settings, found, averages))
     write_atomically(run.report, markdown_report(data, tables, settings, kinds))
     write_atomically(report_path(run, ".csv"), csv_tables([*tables.all(), *seed_tables(data, scores)]))
     write_atomically(report_path(run, ".tex"), latex_tables(data.plan.name, tables.all(), marks))

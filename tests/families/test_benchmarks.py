@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from stilts_launcher import cli
 
 from stilts_ds.config import load_recipe, parse_recipe
 from stilts_ds.data.data import fitted_task
+from stilts_ds.data.reader import read_examples
 from stilts_ds.errors import UserError
 from stilts_ds.evaluate.score import score_folder
 from stilts_ds.families.ranking.record import Wanted
@@ -21,10 +23,14 @@ from stilts_ds.families.ranking.score import Ranking
 from stilts_ds.families.registry import family_of
 from stilts_ds.families.span.record import Answer, Span
 from stilts_ds.planner import make_plan
+from stilts_ds.sources.source import DataSource
 from stilts_ds.tasks.benchmarks import XTREME, XTREME_R, get_benchmark
 from stilts_ds.tasks.languages import XTREME_R as FIFTY
 from stilts_ds.tasks.registry import TASKS
 from stilts_ds.tasks.spec import Task
+from stilts_ds.toy import LANGUAGES as TOY_LANGUAGES
+from stilts_ds.toy.sources import Source
+from stilts_ds.toy.targets import write_lareqa
 
 MEWSLIX = ranks.SHARED / "data/xtreme_r/mewslix_mock"
 needs_mock = pytest.mark.skipif(not (MOCK.is_dir() and MEWSLIX.is_dir()), reason=NO_MOCK)
@@ -156,8 +162,33 @@ def test_the_recipe_plans_each_training_once() -> None:
     assert recipe.benchmark == "xtreme-r" and set(recipe.targets) == set(XTREME_R.tasks)
     runs = len(recipe.intermediate) * len(recipe.seeds)
     assert len({phase.id for phase in plan.phases}) == len(plan.phases) == 145
+    assert Counter(phase.kind for phase in plan.phases) == {"intermediate": 12, "target": 120, "retrieval": 13}
+    trainings = Counter(phase.train for phase in plan.phases if phase.kind == "target")
+    assert len(trainings) == 8 and set(trainings.values()) == {runs}
     squad = [phase for phase in plan.phases if phase.kind == "target" and phase.train == ("squad_v1",)]
     assert len(squad) == runs and {phase.evaluate for phase in squad} == {("xquad", "mlqa")}
     ranked = [phase for phase in plan.phases if phase.kind == "target" and phase.evaluate == ("lareqa",)]
     assert len(ranked) == runs and {phase.training["pool_size"] for phase in ranked} == {4}
     assert {phase.training.get("keep_head") for phase in plan.phases if phase.evaluate == ("xcopa",)} == {True}
+
+
+def test_multichecklist_is_scored_by_the_run_on_squad() -> None:
+    recipe = load_recipe("xtreme_r", ["targets=[xquad, mlqa, multichecklist]", "seeds=[1]"])
+    plan = make_plan(recipe, "model", lambda task: "data")
+    targets = [phase for phase in plan.phases if phase.kind == "target"]
+    assert {phase.evaluate for phase in targets} == {("xquad", "mlqa", "multichecklist")} and len(targets) == 5
+
+
+def test_the_quickstarts_world_has_a_small_lareqa(tmp_path: Path) -> None:
+    """A question searches the sentences of all four languages, and is answered once in each."""
+    recipe = load_recipe("quickstart")
+    write_lareqa(Source(recipe.data.seed), tmp_path)
+    task = fitted_task("lareqa", recipe)
+    assert "lareqa" in recipe.targets and task.languages == TOY_LANGUAGES
+    asked = {code: list(read_examples(task, "test", code, DataSource(xtreme=tmp_path))) for code in task.languages}
+    assert {len(queries) for queries in asked.values()} == {60}
+    pool = [candidate.id for candidate in asked["qac"][0].pool]
+    assert len(pool) == len(set(pool)) and pool == [one.id for one in asked["qad"][0].pool]
+    for query in asked["qab"]:
+        assert [id.partition("_")[0] for id in query.right] == list(TOY_LANGUAGES)
+        assert set(query.right) < set(pool)

@@ -81,10 +81,10 @@ def test_xcopa_is_answered_in_xtreme_rs_layout(tmp_path: Path) -> None:
     path = tmp_path / files.name("test", "et")
     files.write(path, [1, 0])
     assert path.name == "test-et.jsonl" and path.read_text() == '{"label": 1}\n{"label": 0}\n'
-    assert files.read(path) == files.read_labels(path) == [1, 0]
+    assert files.read(path, ()) == files.read_labels(path, ()) == [1, 0]
     # The data set's own rows hold their label, so that they can be scored against.
     path.write_text('{"premise": "It rained.", "label": 1, "idx": 4}\n')
-    assert files.read_labels(path) == [1]
+    assert files.read_labels(path, ()) == [1]
     siqa = get_task("siqa")
     assert family_of(siqa).files(siqa).name("dev", "en") == "dev-en.tsv"
 
@@ -103,7 +103,7 @@ def test_a_faulty_line_is_named(line: str, problem: str, tmp_path: Path) -> None
     path = tmp_path / "test-et.jsonl"
     path.write_text(f'{{"label": 0}}\n{line}\n')
     with pytest.raises(UserError, match=problem):
-        family_of(task).files(task).read(path)
+        family_of(task).files(task).read(path, ())
 
 
 # --- keeping a head --------------------------------------------------------------------------------------------------
