@@ -59,10 +59,13 @@ def export_model(
     save_file(_part(parameters, PREFIX_HEADS), target.heads)
     for weights in (target.heads, *target.encoder.glob("*.safetensors")):
         open_to_others(weights)
+    # Hashed after they are on disk: heads.json vouches for bytes that a power cut cannot take back.
     hashes = _on_disk(target.encoder.iterdir())
+    # Without the lineage: it says where the model is from, and nobody who loads the model depends on it.
     files = {f"encoder/{name}": digest for name, digest in hashes.items() if name != LINEAGE}
     files |= _on_disk([target.heads])
     described = {"heads": [spec.to_json() for spec in specs], "step": lineage["step"], "files": files}
+    # Last: a folder without it is one that a killed start left half written.
     write_sealed(target.heads_json, described)
 
 
@@ -91,6 +94,7 @@ def publish(folder: PhaseDir, step: int) -> None:
 
 def withdraw(folder: PhaseDir) -> None:
     """Remove the model of a phase that is not trained: an earlier start had got that far when it was killed."""
+    # First, so that nobody takes a model for whole while its files go.
     folder.heads_json.unlink(missing_ok=True)
     folder.heads.unlink(missing_ok=True)
     shutil.rmtree(folder.encoder, ignore_errors=True)
@@ -100,6 +104,7 @@ def _link(source: str | Path, target: str | Path) -> None:
     try:
         os.link(source, target)
     except OSError:
+        # A file system without hard links: its copy has to reach the disk like the first one.
         shutil.copyfile(source, target)
         _on_disk([Path(target)])
 
@@ -130,6 +135,7 @@ def load_trained(folder: PhaseDir | None, recipe: Recipe, device: torch.device) 
     source, revision = model_source(recipe.model.name_or_path, recipe.model.revision)
     if folder is not None:
         check_export(folder)
+        # The exported encoder is a folder of its own; the revision is that of the hub model it came from.
         specs = read_heads(folder.root)
         source, revision = str(folder.encoder), None
     model = build_model(load_encoder(source, recipe.model, revision, device), specs, len(specs))

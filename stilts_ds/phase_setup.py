@@ -107,6 +107,7 @@ def bytes_to_write(parameters: int | None, phases: list[Phase], run: RunDir) -> 
     needed = [0]
     for phase in phases:
         if phase.train:
+            # The newest is written whole before the oldest goes: for a while there is one more than is kept.
             checkpoints = phase.setting().save_total_limit + 1
             most = (parameters or 0) * (12 * checkpoints + 4 * (checkpoints + 1))
             needed.append(most - folder_bytes(run.phase(phase.id).checkpoints))
@@ -170,8 +171,10 @@ def set_up_training(run: RunDir, recipe: Recipe, phase: Phase, data: Data, world
     }
     specs = head_specs(rows, data)
     tasks = {name: split.task for name, split in splits.items()}
-    torch.manual_seed(phase.seed)  # new heads
+    # Heads are new in each phase: by its seed they begin alike on every rank and in every start.
+    torch.manual_seed(phase.seed)
     source = str(run.phase(phase.init).encoder) if phase.init else model_path(recipe.model.name_or_path)
+    # An encoder that changed since its phase exported it would be trained on under the same name.
     if phase.init:
         check_export(run.phase(phase.init))
     stored, revision = (source, None) if phase.init else model_source(source, recipe.model.revision)

@@ -100,8 +100,12 @@ class _Planner:
         recipe = self.recipe
         tasks = [get_task(name) for name in train]
         # A target keeps its own settings when it trains on another task's data (XNLI on MNLI, XQuAD on SQuAD).
-        alone = "" if not tasks else tasks[0].origin if kind == "target" else only_task(tasks)
-        defaults = get_task(evaluate[0] if kind == "target" else alone).training if alone else {}
+        # A phase of one task has the settings of that task's literal; one of several tasks has the defaults.
+        alone = only_task(tasks) if tasks else ""
+        settings_of = alone
+        if kind == "target" and tasks:
+            alone, settings_of = tasks[0].origin, evaluate[0]
+        defaults = get_task(settings_of).training if alone else {}
         mlm, several = any(not family_of(task).labelled for task in tasks), bool(tasks) and not alone
         setting = recipe.training(kind, defaults, alone, several, mlm)
         training = setting.in_use() if train else {}

@@ -20,14 +20,14 @@ class Synonyms(Section):
     """Smoothing by synonyms: in each copy of an example every word that has n synonyms becomes itself or one of them,
     each with probability 1 / (n + 1). The copies take the place of the example, as in the paper's code."""
 
-    method: Literal["synonyms"]
+    method: Literal["synonyms"] = Field(description="copies of an example with synonyms in place of words")
     copies: int = Field(3, ge=1, le=100, description="copies of each example")
 
 
 class NoisyCopies(Section):
     """Noise as augmentation: each example as it is, and copies with errors in their texts."""
 
-    method: Literal["noise"]
+    method: Literal["noise"] = Field(description="an example and copies of it with errors")
     noise: str = Field(description="kind and rate as in a noisy target's name, such as typo-5")
     copies: int = Field(1, ge=1, le=100, description="noisy copies of each example, each with errors of its own")
 
@@ -35,7 +35,7 @@ class NoisyCopies(Section):
 class RandomStep(Section):
     """Smoothing by a random disturbance of each row's word embeddings, uniform in a ball."""
 
-    method: Literal["random"]
+    method: Literal["random"] = Field(description="random disturbances of word embeddings")
     radius: float = Field(ge=0, description="of the ball: the longest disturbance of a row")
 
 
@@ -43,7 +43,7 @@ class AdversarialSteps(Section):
     """FreeLB (Zhu et al. 2020, arXiv 1909.11764): disturbances of a row's word embeddings that climb the loss, and a
     gradient that is the mean over all of them."""
 
-    method: Literal["adversarial"]
+    method: Literal["adversarial"] = Field(description="disturbances of word embeddings that climb the loss")
     steps: int = Field(2, ge=1, le=100, description="disturbances (K): each costs a forward and a backward pass")
     step_size: float = Field(0.1, gt=0, description="length of a step along the gradient")
     magnitude: float = Field(0.2, ge=0, description="of the first one, uniform in +-magnitude / sqrt(size of the row)")
@@ -95,6 +95,11 @@ def _check_keys(value: Any) -> Any:
 
 Methods = Annotated[Synonyms | NoisyCopies | RandomStep | AdversarialSteps, Field(discriminator="method")]
 Robust = Annotated[Methods, BeforeValidator(_check_keys)]
+
+
+def disturbs(robust: Robust | None) -> bool:
+    """Whether word embeddings are disturbed in each step; else texts were changed before, or nothing."""
+    return isinstance(robust, RandomStep | AdversarialSteps)
 
 
 def passes_of(robust: Robust | None) -> int:

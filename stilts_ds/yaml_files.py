@@ -302,11 +302,9 @@ def _message(kind: type[Section], values: Any, blame: Blame, problem: Mapping[st
     text = problem["msg"].removeprefix("Value error, ")
     if problem["type"] == "list_type":
         text += "; write a list in brackets, such as [1, 2]"
-    return (
-        f"{where}: {place + ': ' if place else ''}{text} (got {str(problem['input'])[:80]!r})"
-        if place
-        else f"{where}: {text}"
-    )
+    if not place:  # a rule of several keys: what was given for all of them says nothing
+        return f"{where}: {text}"
+    return f"{where}: {place}: {text} (got {str(problem['input'])[:80]!r})"
 
 
 def _keys_at(kind: type[Section], location: Sequence[Any]) -> list[str]:

@@ -103,9 +103,11 @@ def stilts(
     """Run the command as a user would; returns what it printed and checks its exit status.
 
     `warm`: forked with its imports done, as are its ranks. By default what starts ranks: processes that import torch,
-    transformers and DeepSpeed each take longer than most of what is looked at here.
+    transformers and DeepSpeed each take longer than most of what is looked at here. Not with an environment of its own:
+    libraries read theirs when they are imported.
     """
-    if warm or (warm is None and arguments[0] in ("run", "train", "evaluate")):
+    starts_ranks = arguments[0] in ("run", "train", "evaluate")
+    if warm or (warm is None and starts_ranks and not extra):
         ended = forked.stilts(cwd, arguments, extra, timeout)
         assert ended.returncode == status, ended.output[-6000:]
         return ended.output

@@ -104,7 +104,9 @@ def wait_for(children: list[subprocess.Popen[bytes]], received: Sequence[int] = 
         time.sleep(0.05)
     codes = [child.returncode for child in children]
     failures = [code for code in codes if code > 0]
-    return failures[0] if failures else (1 if any(codes) else 0)
+    if failures:
+        return failures[0]
+    return 1 if any(codes) else 0  # those that signals ended have negative numbers, which are no exit status
 
 
 def end(children: list[subprocess.Popen[bytes]]) -> None:

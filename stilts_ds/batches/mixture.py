@@ -38,8 +38,10 @@ class Mixture:
         shares = task_shares(sizes, sampling)
         self.total_steps = total_steps(epoch_items(sizes, sampling), setting)
         draws = self.total_steps if self.unit == "step" else self.total_steps * self.batch_size
+        # All draws at once, from a stream of their own: a step is looked up, never replayed.
         p = [shares[task] for task in self.tasks]
         self.drawn = np.random.default_rng([seed, 0]).choice(len(p), size=draws, p=p).astype(np.int16)
+        # How often a task came before says which of its items a draw gets, wherever training is taken up.
         self.ordinal = _ordinals(self.drawn, len(self.tasks))
         examples = np.bincount(self.drawn, minlength=len(p)) * (self.batch_size if self.unit == "step" else 1)
         self.streams = [
@@ -76,7 +78,7 @@ class Stream:
         self.draws = draws
         self.members: list[np.ndarray | range] = [range(size)]
         if group_of is not None:
-            self.members = [members for g in np.unique(group_of) if len(members := np.flatnonzero(group_of == g))]
+            self.members = [np.flatnonzero(group_of == group) for group in np.unique(group_of)]
         self.group, self.nth = None, None
         if len(self.members) > 1:
             weights = np.array([float(len(m)) for m in self.members]) ** exponent
@@ -112,11 +114,13 @@ class Stream:
         total = 0
         for group, members in enumerate(self.members):
             mine = cost[np.asarray(members)]
+            # Whole epochs hold every item once; only the last one has to be looked at.
             epochs, rest = divmod(draws[group], len(members))
             total += epochs * int(mine.sum()) + int(mine[self._order(group, epochs, len(members))[:rest]].sum())
         return total
 
     def _order(self, group: int, epoch: int, size: int) -> np.ndarray:
+        # Only the newest epoch is kept: steps come in order, and one at another place is computed again.
         if self._orders.get(group, (-1,))[0] != epoch:
             key = [self.seed, 1, self.task, epoch, *([group] if self.group is not None else [])]
             self._orders[group] = epoch, np.random.default_rng(key).permutation(size)
@@ -129,6 +133,7 @@ def task_shares(sizes: Mapping[str, int], sampling: SamplingPart) -> dict[str, f
     Fixed weights are checked by the plan; a task alone has the share 1, whatever the weights say.
     """
     others = {task: n for task, n in sizes.items() if task != MLM.name}
+    # A share beside other tasks; text alone has no one to share with.
     fixed = sampling.mlm_share if others and len(others) < len(sizes) else None
     weights = {task: _weight(task, n, sampling) for task, n in (sizes if fixed is None else others).items()}
     scale = (1 - (fixed or 0)) / sum(weights.values())
@@ -189,6 +194,7 @@ def deal(
     if pool > 1:
         return _deal_pools(lengths, world_size, micro_batches, padded, pool)
     size = np.asarray(lengths)
+    # So many items a rank that micro-batches stay within per_device_train_batch_size.
     room = math.ceil(math.ceil(len(size) / world_size) / micro_batches) * micro_batches
     ranks = _spread(size, np.argsort(-size, kind="stable"), world_size, room)
     if padded:
@@ -218,9 +224,11 @@ def _spread(size: np.ndarray, items: np.ndarray, bins: int, room: int) -> list[n
     for item, tokens in zip(items.tolist(), size[items].tolist()):
         held, index = heapq.heappop(queue)
         parts[index].append(item)
+        # A bin that is full leaves the queue, however few tokens it holds.
         if len(parts[index]) < room:
             heapq.heappush(queue, (held + tokens, index))
     positions = [np.array(part, np.int64) for part in parts]
+    # Bounded: exchanges help by less and less, and a step must not wait for the last tokens.
     for _ in range(2 * bins):
         if not _exchange(size, positions):
             break
@@ -232,6 +240,7 @@ def _exchange(size: np.ndarray, parts: list[np.ndarray]) -> bool:
     sums = [int(size[part].sum()) for part in parts]
     heavy, light = int(np.argmax(sums)), int(np.argmin(sums))
     gap = sums[heavy] - sums[light]
+    # A gap of one token cannot be halved.
     if gap < 2 or not len(parts[light]):
         return False
     moved = size[parts[heavy]][:, None] - size[parts[light]][None, :]

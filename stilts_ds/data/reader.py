@@ -93,12 +93,14 @@ class Origin:
 
     @property
     def _clean_hash(self) -> str:
+        # Running text: a language that joins changes what the others are mixed with, so all of them count.
         if family_of(self.task).multilingual:
             contents = self.corpus.model_dump() if self.corpus else hash_files(self.files)
             return hash_json([contents, list(self.languages), self.max_passages])
         known = family_of(self.task).reader_versions
         if self.hub:
             read = [[h.repo, h.config, h.split, h.revision, self.language] for h in self.hub]
+            # Empty for readers that never changed: their hashes, and with them caches and phases, stay as they were.
             changed = [known[h.schema] for h in self.hub if h.schema in known]
             return hash_json([read, changed] if changed else read)
         versions = {schema: known[schema] for schema, _ in self.parts if schema in known}
@@ -113,6 +115,7 @@ class Origin:
         """
         counts = Counter() if tally is None else tally
         streams = self._streams(counts, exclusion)
+        # Languages take turns, so that a limit on examples does not take the first language alone.
         records = in_turn(streams) if family_of(self.task).multilingual else chain.from_iterable(streams)
         if self.second is not None:
             records = self._crossed(records, self.second)
@@ -125,6 +128,7 @@ class Origin:
         cross = family_of(self.task).cross
         assert cross is not None
         where = f"{self.task.name} {self.split} {self.language}"
+        # Not `zip`: it would drop the rest of the longer side without a word.
         for record, other in zip_longest(records, second.read()):
             if record is None or other is None:
                 raise UserError(f"{where}: {self.language} and {second.language} have different numbers of rows")
@@ -185,6 +189,7 @@ class Origin:
             has_label = family.is_labelled(record)
             if self.split == "train" and not has_label:
                 raise UserError(f"{where}: example {record.id!r} has no label; train on a labelled file")
+            # The first example says which kind of split this is.
             labelled = has_label if labelled is None else labelled
             if has_label != labelled and not self._labels_beside:
                 # One unlabelled example would leave the whole split unscored.

@@ -17,8 +17,11 @@ class Cost:
     def __init__(self, before: PhaseStatus, world: World) -> None:
         self.world, self.started = world, time.time()
         self.seconds = before.seconds or 0.0
-        whole = before.state.startswith(("stopped:", "done"))  # not killed, not failed
-        self.joules: float | None = 0.0 if before.pending else before.joules if whole else None
+        # A start that was killed or failed has left no reading of what it used: from then on the sum is not known.
+        ended_well = before.state.startswith(("stopped:", "done"))
+        self.joules = before.joules if ended_well else None
+        if before.pending:
+            self.joules = 0.0
         self.counter = energy_counter(world.device)
         self.counted = self.counter()
 

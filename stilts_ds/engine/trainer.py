@@ -33,7 +33,7 @@ from stilts_ds.errors import counted
 from stilts_ds.families.registry import pool_size
 from stilts_ds.model.disturb import ascended, first_disturbance
 from stilts_ds.model.vocabulary import widen
-from stilts_ds.robust import AdversarialSteps, passes_of
+from stilts_ds.robust import AdversarialSteps, disturbs, passes_of
 from stilts_ds.rows.batch import Batch
 
 log = logging.getLogger(__name__)
@@ -112,6 +112,9 @@ class Trainer:
         """A micro-batch once for each pass. In robust training each has a disturbance of the word embeddings, which
         follows the gradient that the pass before has left."""
         robust = self.setup.setting.robust
+        if not disturbs(robust):
+            yield batch
+            return
         delta = first_disturbance(robust, batch, self.setup.model.backbone.embedding_width)
         for number in range(1, self.passes + 1):
             if delta is not None:

@@ -34,6 +34,12 @@ def full_parameters(engine: Any) -> dict[str, torch.Tensor]:
     return whole
 
 
+def _moment(optimizer: Any, parameter: nn.Parameter, kind: str) -> torch.Tensor | None:
+    """None before the parameter's first step; its count of steps is also 0 where all of them were skipped."""
+    state = optimizer.state.get(parameter, {"step": 0})
+    return state[kind] if state["step"] > 0 else None
+
+
 def whole_state(engine: Any, parameter: nn.Parameter, kinds: Iterable[str]) -> dict[str, torch.Tensor]:
     """Float32 `weight`, `exp_avg` and `exp_avg_sq` of one parameter, whole, on every rank. A collective.
 
@@ -42,8 +48,7 @@ def whole_state(engine: Any, parameter: nn.Parameter, kinds: Iterable[str]) -> d
     whole = {}
     for kind in kinds:
         if is_whole(engine):
-            state = engine.optimizer.state.get(parameter, {"step": 0})  # also 0 where all steps were skipped
-            value = parameter.detach() if kind == "weight" else state[kind] if state["step"] > 0 else None
+            value = parameter.detach() if kind == "weight" else _moment(engine.optimizer, parameter, kind)
         elif kind == "weight":
             value = safe_get_full_fp32_param(parameter)
         else:

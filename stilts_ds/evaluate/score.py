@@ -110,6 +110,7 @@ def score_folder(
     result |= by_task
     result["missing"] = {name: reasons for name, reasons in missing.items() if reasons}
     result |= _sizes(examples, split, tasks)
+    # Complete and comparable: all tasks whole, and each test set as large as the benchmark's.
     result["complete"] = result["all_task"] is not None and not result["other_sizes"] and not result["unknown_sizes"]
     result["mean_of_present"] = {name: _mean_of_present(tasks[name], by_task[name]) for name in result["missing"]}
     return result
@@ -140,6 +141,7 @@ def _task_scores(
         examples[language] = len(gold)
         for metric, value in score_values(task, gold, predicted, language).items():
             scores.setdefault(metric, {})[language] = value
+    # An average over fewer languages is another number under the same name: it is withheld.
     if not present or len(present) < len(task.languages):
         withheld = {f"avg_{metric}": None for metric in scores}
         return scores | withheld | {"avg_metric": None}, examples
@@ -205,4 +207,5 @@ def _mean_of_tasks(averages: Mapping[str, float | None]) -> dict[str, Any]:
 
 def _mean_or_none(values: Sequence[float | None]) -> float | None:
     known = [value for value in values if value is not None]
+    # fsum: the mean does not depend on the order of the tasks.
     return math.fsum(known) / len(known) if known and len(known) == len(values) else None

@@ -63,8 +63,8 @@ class PhaseEvaluation:
     @cached_property
     def predictor(self) -> Predictor:
         """The phase's own model, or for a phase that trains nothing the one that it starts from."""
-        phase = self.phase
-        source = self.run.phase(phase.id) if phase.train else self.run.phase(phase.init) if phase.init else None
+        trained_by = self.phase.id if self.phase.train else self.phase.init
+        source = self.run.phase(trained_by) if trained_by else None  # None: the pretrained model itself
         model = load_trained(source, self.recipe, self.world.device)
         batch_size = self.recipe.evaluation.per_device_eval_batch_size
         return Predictor(model, self.data.tokenizer, batch_size, self.world)

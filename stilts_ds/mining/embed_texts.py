@@ -68,7 +68,8 @@ def embed(
     with Job(ranks, path) as job:
         text_file = scan(ranks, given)
         model_folder = find_model(ranks, encoder)
-        job.begin({"texts": text_file.digest, "lines": text_file.lines, "stored": stored, **model_folder.inputs()})
+        content = {"the content of texts": text_file.digest, "lines": text_file.lines}
+        job.begin({**content, "stored": stored, **model_folder.inputs()})
         draft = embed_file(ranks, model_folder, text_file, job.work, stored, device)
         digest = on_first(ranks, lambda: vectors_digest(draft))
         described = note_content(text_file.digest, text_file.lines, digest, model_folder.inputs())

@@ -131,9 +131,8 @@ def mine(
         sides = [find_side(ranks, side, encoder, fault) for side in (source, target)]
         gold_pairs = on_first(ranks, lambda: _gold(gold_file, sides))
         inputs = {
-            "source": describe(sides[0]),
-            "target": describe(sides[1]),
-            "gold": on_first(ranks, lambda: "" if gold_file is None else hash_file(gold_file)),
+            **describe(source=sides[0], target=sides[1]),
+            "the content of gold": on_first(ranks, lambda: "" if gold_file is None else hash_file(gold_file)),
             **asdict(settings),
         }
         key = job.begin(inputs)

@@ -57,7 +57,7 @@ def search(
     with Job(ranks, path) as job:
         fault = TAB_FAULT if path.suffix == ".tsv" else ""
         sides = [find_side(ranks, side, encoder, fault) for side in (queries, bank)]
-        job.begin({"queries": describe(sides[0]), "bank": describe(sides[1]), "k": k, "metric": metric})
+        job.begin({**describe(queries=sides[0], bank=sides[1]), "k": k, "metric": metric})
         left, right = (
             with_vectors(ranks, side, encoder, job.work / f"{name}.npy", device)
             for name, side in zip(("queries", "bank"), sides)

@@ -18,6 +18,7 @@ from stilts_ds.mining.job import on_all, on_first
 from stilts_ds.mining.models import Encoder
 from stilts_ds.mining.texts import TextFile, Texts
 from stilts_ds.mining.vectors import check_note, check_rows, open_vectors, vectors_digest, vectors_of_texts
+from stilts_ds.run_dir import hash_json
 
 
 @dataclass(frozen=True)
@@ -64,11 +65,11 @@ def find_side(ranks: Collectives, given: str | Path | Texts, encoder: Encoder | 
     if given.vectors is not None:
         vectors = Path(given.vectors)
         digest = on_first(ranks, lambda: _check_side(vectors, texts))
-        return Side(path, texts, vectors, f"{texts.digest} {digest}")
+        return Side(path, texts, vectors, hash_json([texts.digest, digest]))
     if encoder is None:
         raise UserError(f"{path} holds texts: name the model that makes their vectors (--model), or give vectors")
     model = find_model(ranks, encoder)
-    return Side(path, texts, None, f"{texts.digest} {model.inputs()}")
+    return Side(path, texts, None, hash_json([texts.digest, model.inputs()]))
 
 
 def _check_side(path: Path, texts: TextFile | None) -> str:
@@ -107,6 +108,7 @@ def check_widths(source: Side, target: Side) -> None:
         )
 
 
-def describe(side: Side) -> dict[str, Any]:
-    """What work on a side depends on."""
-    return {"path": str(side.path), "content": side.digest}
+def describe(**sides: Side) -> dict[str, Any]:
+    """What work on sides depends on, by their names: the paths, and what stands in the files."""
+    paths = {name: str(side.path) for name, side in sides.items()}
+    return {**paths, **{f"the content of {name}": side.digest for name, side in sides.items()}}

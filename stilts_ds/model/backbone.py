@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from stilts_ds.errors import UserError, counted
 from stilts_ds.model import attention
 from stilts_ds.model.attention import Packing
 from stilts_ds.model.dropout import hidden_dropout
@@ -20,6 +21,8 @@ from stilts_ds.model.heads import HeadShape
 from stilts_ds.model.masks import Masks
 from stilts_ds.model_kinds import Sees, SentenceToken, sees_of, sentence_token, ties_output
 from stilts_ds.rows.batch import Batch
+
+ROBUST = "robust.method=random or adversarial"
 
 
 @dataclass(frozen=True)
@@ -62,8 +65,12 @@ class Backbone:
 
     @property
     def embedding_width(self) -> int:
-        """Channels of the word embeddings, also where an engine has spread their matrix over ranks."""
-        return int(self.network.get_input_embeddings().embedding_dim)
+        """Channels of the word embeddings, also where an engine has spread their matrix over ranks. Raises UserError
+        for word embeddings that are no table."""
+        layer = self.network.get_input_embeddings()
+        if not isinstance(layer, nn.Embedding):
+            raise UserError(f"{ROBUST} needs word embeddings in a table, and the model's are a {type(layer).__name__}")
+        return layer.embedding_dim
 
     # --- hidden states -----------------------------------------------------------------------------------------------
 
@@ -83,8 +90,10 @@ class Backbone:
         if disturbance is None:
             yield
             return
+        calls: list[nn.Module] = []
 
         def add(module: nn.Module, inputs: Any, embedded: torch.Tensor) -> torch.Tensor:
+            calls.append(module)
             added = disturbance
             if not self.packs:
                 rows, width = embedded.shape[:2]
@@ -97,6 +106,9 @@ class Backbone:
             yield
         finally:
             handle.remove()
+        if len(calls) != 1:  # nothing would have been disturbed, or not what was meant
+            kind, times = self.network.config.model_type, counted(len(calls), "time")
+            raise UserError(f"{ROBUST} does not work with {kind}: it calls its word embeddings {times} a pass")
 
     def packed(self, batch: Batch, layer: int | None = None, masks: Masks | None = None) -> torch.Tensor:
         """All rows as one sequence of T tokens whose positions start again with each row: nothing is paid for

@@ -116,7 +116,9 @@ def state_of(folder: PhaseDir) -> str:
         return "trained, evaluation will run"
     step = saved_step(folder)
     what = "will run" if step is None else f"partly done (step {step})"
-    return f"{what}, failed before" if state == "failed" else f"{what}, {state}" if state == "running" else what
+    if state == "failed":
+        return f"{what}, failed before"
+    return f"{what}, running" if state == "running" else what
 
 
 def saved_step(folder: PhaseDir) -> int | None:
@@ -131,12 +133,12 @@ def calibrated(estimated: list[Estimate], trial: Trial, ranks: int) -> list[Esti
     Training only. More ranks than the trial's communicate more, which is not counted.
     """
     rate = trial.tokens_per_second / len(trial.ranks) * ranks
-    return [
-        dataclasses.replace(one, hours=one.size.tokens / rate / 3600)
-        if one.size is not None and one.size.tokens is not None
-        else one
-        for one in estimated
-    ]
+    with_hours = []
+    for estimate in estimated:
+        tokens = estimate.size.tokens if estimate.size is not None else None
+        hours = estimate.hours if tokens is None else tokens / rate / 3600
+        with_hours.append(dataclasses.replace(estimate, hours=hours))
+    return with_hours
 
 
 def to_json(estimated: list[Estimate]) -> list[dict[str, Any]]:

@@ -102,8 +102,11 @@ def memory(
     """
     s, stage, partition = value_bytes(engine.dtype), engine.zero_stage, -(-trained // ranks)
     offload = engine.offload_optimizer and stage > 0
+    # Stage 3 alone divides the weights; the others keep a whole copy on each rank.
     weights = s * (partition if stage == 3 else trained)
-    gradients = 0 if offload and stage > 1 else s * (partition if stage >= 2 else trained)
+    gradients = s * (partition if stage >= 2 else trained)
+    if offload and stage > 1:  # each bucket goes to the host as soon as it is reduced
+        gradients = 0
     zero = base_config(engine).get("zero_optimization", {})
     buffers, gathered = _communication(zero, stage, s, trained, largest, ranks)
     if cpu:

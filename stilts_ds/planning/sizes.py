@@ -60,7 +60,11 @@ def phase_size(phase: Phase, recipe: Recipe, data: Data) -> PhaseSize:
         return _from_rows(phase, recipe, setting, data, cached)
     sizes = _sizes_by_literal(phase, setting, data)
     items = None if sizes is None else round(epoch_items(sizes, recipe.sampling))
-    steps = setting.max_steps if setting.max_steps > 0 else None if items is None else total_steps(items, setting)
+    steps = None  # neither given nor to be derived: the literals do not know every size
+    if setting.max_steps > 0:
+        steps = setting.max_steps
+    elif items is not None:
+        steps = total_steps(items, setting)
     longest = max(phase.setting(name).max_seq_length for name in phase.train)
     return PhaseSize(
         False,
@@ -85,20 +89,24 @@ def _cached(data: Data, name: str, setting: TrainingPart) -> tuple[Rows, Rows] |
 def _from_rows(
     phase: Phase, recipe: Recipe, setting: TrainingPart, data: Data, rows: dict[str, tuple[Rows, Rows]]
 ) -> PhaseSize:
-    train = {name: pair[0] for name, pair in rows.items()}
-    items = {name: len(rows) for name, rows in train.items()}
+    train = {name: train_rows for name, (train_rows, _) in rows.items()}
+    items = {name: len(task_rows) for name, task_rows in train.items()}
     mixture = Mixture(items, setting, recipe.sampling, phase.seed, _languages_of_items(train, data))
-    both = [part for pair in rows.values() for part in pair]
+    tokens = mixture.tokens({name: task_rows.item_tokens for name, task_rows in train.items()})
+    # Dev rows select in between: the vocabulary rows that train are those of both splits (engine.vocabulary_rows).
+    both_splits = [split_rows for pair in rows.values() for split_rows in pair]
     special = data.special_tokens
-    vocabulary = max([*special, *(int(ids_in(part)[-1]) for part in both)]) + 1
+    largest_ids = [int(ids_in(split_rows)[-1]) for split_rows in both_splits]
+    vocabulary = max([*special, *largest_ids]) + 1
+    rows_per_item = [int((task_rows.items[1:] - task_rows.items[:-1]).max()) for task_rows in train.values()]
     return PhaseSize(
         exact=True,
         steps=mixture.total_steps,
-        tokens=mixture.tokens({name: one.item_tokens for name, one in train.items()}) * passes_of(setting.robust),
-        vocabulary_rows=len(touched_ids(both, special, vocabulary)),
-        longest_row=max(int(one.row_lengths.max()) for one in train.values()),
-        width=max(int((one.items[1:] - one.items[:-1]).max()) for one in train.values()),
-        items=sum(len(one) for one in train.values()),
+        tokens=tokens * passes_of(setting.robust),
+        vocabulary_rows=len(touched_ids(both_splits, special, vocabulary)),
+        longest_row=max(int(task_rows.row_lengths.max()) for task_rows in train.values()),
+        width=max(rows_per_item),
+        items=sum(items.values()),
         masked_share=_masked_share(phase, setting, data),
         pool=_pool(phase, setting, data),
     )

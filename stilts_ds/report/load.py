@@ -109,6 +109,7 @@ class RunData:
             phases = [phase for phase in self.phases_of(condition, task) if phase.train]
             scores = [self.curves[phase.id].best_dev for phase in phases]
             known = [score for score in scores if score is not None]
+            # A mean over some of the seeds is another number than the one over all.
             if known and len(known) == len(scores):
                 by_condition[condition] = known
         return by_condition
@@ -160,6 +161,7 @@ def collect(run: RunDir, plan: Plan, phases: dict[str, Phase]) -> Results:
                 path = run.phase(phase_id).result(task)
                 if path.exists():
                     result = Result.load(path)
+                    # A file that was copied here from another phase would be averaged as if it were this one's.
                     if (result.task, result.phase) != (task, phase_id):
                         raise UserError(
                             f"{path} is the result of another task or phase; delete it and run "
@@ -179,6 +181,7 @@ def results_alike(recipe: Recipe, plan: Plan, results: Results) -> tuple[Results
     apart: dict[str, None] = {}  # an ordered set: conditions share phases
     read: dict[tuple[str, str], str] = {}  # (task, language) -> hash of the files it was first scored on
     baseline = baseline_of(plan)
+    # The baseline first: it says which files the others have to be scored on, since gains are differences to it.
     for condition in sorted(plan.use, key=lambda name: name != baseline):
         for task, some in results.get(condition, {}).items():
             for result in some:
@@ -224,6 +227,7 @@ def curve_changed(folder: PhaseDir, status: PhaseStatus) -> bool:
     steps = {step for step, _ in read_curve(folder.metrics).loss}
     if not folder.metrics.exists() or hash_file(folder.metrics) != status.curve:
         return True
+    # A curve can be whole by its hash and still lack steps, where a start wrote it anew without the earlier ones.
     return len(steps) < status.best.of
 
 

@@ -95,16 +95,23 @@ def _cost(data: RunData, phases: Iterable[Phase]) -> tuple[str, ...]:
     statuses, curves = [data.statuses[p.id] for p in chosen], [data.curves[p.id] for p in chosen]
     timed = [(s.seconds, s.world_size) for s in statuses if s.seconds is not None and s.world_size is not None]
     joules = [s.joules for s in statuses if s.joules is not None]
-    told = bool(chosen) and len(timed) == len(chosen)
+    done = sum(status.state == "done" for status in statuses)
+    last_steps = [curve.loss[-1][0] for curve in curves if curve.loss]
     peaks = [v for c in curves for k, v in (c.peak or {}).items() if k.startswith(_memory(data))]
+    wall_time = rank_hours = kilowatt_hours = "-"
+    if chosen and len(timed) == len(chosen):
+        wall_time = duration(sum(seconds for seconds, _ in timed))
+        rank_hours = f"{sum(seconds * ranks for seconds, ranks in timed) / 3600:.2f}"
+    if chosen and len(joules) == len(chosen):
+        kilowatt_hours = f"{sum(joules) / 3.6e6:.2f}"
     return (
         str(len(chosen)),
-        str(sum(status.state == "done" for status in statuses)),
-        f"{sum(c.loss[-1][0] for c in curves if c.loss):,}" if any(c.loss for c in curves) else "-",
-        duration(sum(seconds for seconds, _ in timed)) if told else "-",
-        f"{sum(seconds * ranks for seconds, ranks in timed) / 3600:.2f}" if told else "-",
+        str(done),
+        f"{sum(last_steps):,}" if last_steps else "-",
+        wall_time,
+        rank_hours,
         f"{max(peaks):.1f}" if peaks else "-",
-        f"{sum(joules) / 3.6e6:.2f}" if chosen and len(joules) == len(chosen) else "-",
+        kilowatt_hours,
     )
 
 

@@ -162,7 +162,9 @@ def cuts_at_spaces(state: dict[str, Any]) -> bool:
 
 
 def _flat(part: dict[str, Any] | None, key: str) -> list[dict[str, Any]]:
-    return [] if part is None else part[key] if part["type"] == "Sequence" else [part]
+    if part is None:
+        return []
+    return part[key] if part["type"] == "Sequence" else [part]
 
 
 def _is_character_wise(part: dict[str, Any]) -> bool:

@@ -64,6 +64,7 @@ def filled_lines(path: Path) -> Iterator[tuple[int, str]]:
     blank: list[tuple[int, str]] = []
     for number, line in read_lines(path):
         if line.strip():
+            # A blank line with more behind it is a row with nothing in it, which the reader refuses by its number.
             yield from blank
             blank = []
             yield number, line
@@ -80,6 +81,7 @@ def indexed_lines(path: Path, step: int) -> Iterator[tuple[int, str, int | None]
     check_head(path)
     with _open(path) as file:
         for number, raw in enumerate(file, 1):
+            # Bytes, not characters: only they can be sought without reading what comes before.
             yield number, _one_line(raw, path, number), place if (number - 1) % step == 0 else None
             place += len(raw)
 
@@ -112,6 +114,7 @@ def _open(path: Path) -> Any:
 def check_head(path: Path) -> None:
     """Raise UserError if the file is empty or its first bytes show that it is not the data."""
     with _open(path) as file:
+        # Enough for every magic number and the beginning of a web page that was saved in place of the data.
         head = file.read(512)
     if not head.strip():
         raise UserError(f"{path}: is empty; {AGAIN}")
@@ -127,6 +130,7 @@ def check_head(path: Path) -> None:
 
 def _decode(raw: bytes, path: Path, number: int) -> str:
     try:
+        # Windows programs write a byte order mark before the first line; inside the text it would be a character.
         text = raw.decode("utf-8-sig" if number == 1 else "utf-8")
     except UnicodeDecodeError as error:
         where = f"{path}:{number}: byte {error.start + 1} of the line (0x{error.object[error.start]:02x})"
@@ -148,6 +152,7 @@ def read_json_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
             where = f"{path}:{number}"
             try:
                 row = parse_json(line, where)
+            # The first line of one indented JSON value is a bare bracket: say what the file is, not where it breaks.
             except UserError:
                 if first:
                     _check_not_one_value(path)

@@ -64,9 +64,10 @@ class _Renderer:
         concept = WH[self.asked]
         if self.asked == "patient" and self.event.patient.startswith(("PER", "ORG")):
             concept = "who"
-        adverbial = self.asked in ("place", "time")
-        ccg = self.adverb if adverbial else "N/N" if self.asked == "number" else "NP"
-        return Token(self.word(concept), "ADV" if adverbial else "PRON", ccg)
+        word = self.word(concept)
+        if self.asked in ("place", "time"):
+            return Token(word, "ADV", self.adverb)
+        return Token(word, "PRON", "N/N" if self.asked == "number" else "NP")
 
     def agent(self) -> list[Token]:
         if self.asked == "agent":

@@ -121,9 +121,11 @@ def write_bucc(source: Source, folder: Path) -> None:
 def _write_bucc_split(source: Source, folder: Path, code: str, split: str) -> None:
     """Two shuffled collections that share the first `BUCC_GOLD` meanings; the gold file says where those ended up."""
     name = f"{code}-{PIVOT}.{split}"
+    # Two collections of BUCC_ROWS that share BUCC_GOLD meanings hold so many different ones.
     meanings = source.draw(f"bucc2018/{name}", 2 * BUCC_ROWS - BUCC_GOLD, worded_event)
     shared, rest = meanings[:BUCC_GOLD], meanings[BUCC_GOLD:]
     dice = source.dice(f"bucc2018/{name}/order")
+    # Shuffled, so that the place in a collection tells nothing about which sentence is the translation.
     sides = {code: dice.shuffled(shared + rest[::2]), PIVOT: dice.shuffled(shared + rest[1::2])}
     for side, collection in sides.items():
         rows = ((bucc_id(side, place), text(*_rendered(worded, side))) for place, worded in enumerate(collection))

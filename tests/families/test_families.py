@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import os
+import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import ranks
 import seventh_family
 from family_contract import (
     PART,
@@ -104,6 +109,66 @@ def seventh(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
 def test_a_seventh_family_is_held_to_the_contract_by_being_registered(seventh: Path, tmp_path: Path) -> None:
     source = DataSource("local", xtreme=seventh)
     Contract(Sample(seventh_family.TASK, source, "dev", "de", over_outputs), tmp_path).check_all()
+
+
+MOOD = """
+MOOD = Task(
+    name="mood",
+    title="Moods",
+    family="sentence",
+    role="target",
+    languages=("en", "de"),
+    metrics=("accuracy",),
+    main_score="accuracy",
+    labels=("bad", "good"),
+    local={"test": (Local("label_tsv", "mood/test-{language}.tsv"),)},
+)
+"""
+PROGRAM = """
+from stilts_launcher.cli import main
+from stilts_ds.families.build import build_head
+from stilts_ds.model.heads import HeadShape, HeadSpec
+
+assert main(["tasks", "mood", "--show", "1", "--split", "test", "--language", "de", "--xtreme", "xtreme"]) == 0
+head = build_head(HeadSpec("mood", "sentence", ("bad", "good")), HeadShape(8, 8, 0.0, 50, 1e-5))
+print(sum(parameter.numel() for parameter in head.parameters()), "parameters")
+"""
+
+
+@pytest.mark.processes
+def test_a_family_is_added_as_the_contributing_page_says(tmp_path: Path) -> None:
+    """One folder and its line in the registry, in a copy of the checkout; then a task may name it."""
+    page = (ranks.ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    told = page.split("## Adding a family")[1].split("\n## ")[0]
+    folder = ranks.ROOT / "tests" / "helpers" / "sentence_family"
+    files = {path.name for path in folder.glob("*.py")}
+    assert files == {"__init__.py", "record.py", "rows.py", "head.py", "predictions.py", "score.py"}
+    assert all(f"`{name}`" in told for name in files)
+
+    checkout = tmp_path / "checkout"
+    without_caches = shutil.ignore_patterns("__pycache__")
+    for name in ("stilts_ds", "launcher"):
+        shutil.copytree(ranks.ROOT / name, checkout / name, ignore=without_caches)
+    shutil.copytree(folder, checkout / "stilts_ds/families/sentence", ignore=without_caches)
+    put_before(checkout / "stilts_ds/families/registry.py", "from stilts_ds.families.span import",
+               "from stilts_ds.families.sentence import SENTENCE\n")  # fmt: skip
+    put_before(checkout / "stilts_ds/families/registry.py", "RANKING)}", "SENTENCE, ")
+    put_before(checkout / "stilts_ds/tasks/targets.py", "TASKS = (", f"{MOOD}\n")
+    put_before(checkout / "stilts_ds/tasks/targets.py", "XNLI, PAWSX, UDPOS", "MOOD, ")
+    seventh_family.write_files(tmp_path / "xtreme")
+    path = os.pathsep.join([str(checkout), str(checkout / "launcher"), str(ranks.ROOT / "kernels")])
+    environment = ranks.environment() | {"PYTHONPATH": path}
+    command = [sys.executable, "-c", PROGRAM]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "text      the grim thing number 0 in de\n  label     bad" in done.stdout
+    assert "18 parameters" in done.stdout  # 8 for each of two labels, and a bias for each
+
+
+def put_before(path: Path, anchor: str, text: str) -> None:
+    source = path.read_text(encoding="utf-8")
+    assert source.count(anchor) == 1, f"{path} has changed: {anchor}"
+    path.write_text(source.replace(anchor, f"{text}{anchor}"), encoding="utf-8")
 
 
 def always_the_first(records: Any, rows: Any, outputs: Any, labels: Any, part: Any) -> list[str]:

@@ -123,7 +123,7 @@ PIECES = st.sampled_from(
 CONTENT = st.one_of(st.binary(max_size=80), st.lists(PIECES | st.text(max_size=4), max_size=30).map("".join))
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(content=CONTENT, beside=CONTENT, which=st.sampled_from(sorted(set(SCHEMAS)) + [("conllu", "udpos")]))
 def test_no_content_crashes_a_reader(tmp_path: Path, content: Any, beside: Any, which: tuple[str, str]) -> None:
     paths = [tmp_path / name for name in ("data", "beside")]
@@ -146,7 +146,7 @@ JSON_VALUES = st.recursive(
 )  # fmt: skip
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(value=JSON_VALUES, schema=st.sampled_from(sorted(name for name in READERS if "json" in name)))
 def test_no_json_of_another_shape_crashes_a_reader(tmp_path: Path, value: Any, schema: str) -> None:
     path = tmp_path / "data"

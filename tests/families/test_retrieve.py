@@ -75,7 +75,7 @@ def quadratic_mine(source: Side, target: Side, k: int) -> dict[tuple[str, str], 
     return found
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(st.integers(1, 12), st.integers(1, 12), st.integers(1, 5), st.integers(0, 10**6), st.data())
 def test_mining_equals_the_quadratic_version(n: int, m: int, k: int, seed: int, data: st.DataObject) -> None:
     generator = torch.Generator().manual_seed(seed)

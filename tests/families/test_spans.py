@@ -46,7 +46,7 @@ def cases(draw: st.DrawFn) -> tuple[str, list[Any]]:
     return context, windows
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(cases(), st.integers(1, 5), st.integers(1, 4))
 def test_decoding_equals_brute_force(case: tuple[str, list[Any]], n_best: int, longest: int) -> None:
     context, windows = case
@@ -135,7 +135,7 @@ def test_best_null_threshold() -> None:
         best_null_threshold(gold, {"a": found["a"], "b": found["b"]})
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(st.lists(st.tuples(st.integers(-3, 3), st.integers(0, 2), st.integers(0, 2)), min_size=1, max_size=12))
 def test_threshold_sweep_equals_brute_force(rows: list[tuple[int, int, int]]) -> None:
     margins, answered, unanswered = (np.array(column, float) for column in zip(*rows))

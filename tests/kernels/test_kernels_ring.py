@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import ranks
 import torch
 from kernel_cases import gaussian
 from stilts_kernels import mine
@@ -111,3 +114,38 @@ def test_one_process_shifts_to_itself() -> None:
     incoming = torch.empty(3)
     Collectives().shift(torch.arange(3.0), incoming).wait()
     assert incoming.tolist() == [0, 1, 2]
+
+
+INTERPRETED = """
+import torch
+from kernel_cases import gaussian
+from stilts_kernels.common.rows import Rows
+from stilts_kernels.mining import ring
+from stilts_kernels.mining.layout import Layout
+from stilts_kernels.mining.ranks import neighbours_ranks
+from stilts_kernels.topk.cuda import two_way_cuda
+
+source, target = gaussian(21, 16, 1), gaussian(34, 16, 2)
+source[:6] = target[:6] + 0.1 * source[:6]
+target[20:26] = target[:6]
+whole = two_way_cuda(Rows(source, "source", True), Rows(target, "target", True), 4, 4)
+ring.takes_fused_kernel = lambda device: True
+for rows in (10, 34):
+    Layout.target_rows = rows
+    found = neighbours_ranks(source, target, 4, None)
+    for ours, theirs in zip(found, whole):
+        assert torch.equal(ours.values, theirs[0]) and torch.equal(ours.indices, theirs[1]), rows
+print("equal")
+"""
+
+
+@pytest.mark.processes
+def test_the_fused_kernel_searches_blocks_to_the_same_bits() -> None:
+    """Under the interpreter, in a process of its own: Triton reads TRITON_INTERPRET when it is imported."""
+    pytest.importorskip("triton")
+    environment = ranks.environment(TRITON_INTERPRET="1")
+    environment["PYTHONPATH"] += f":{ranks.ROOT / 'tests' / 'helpers'}"
+    done = subprocess.run(
+        [sys.executable, "-c", INTERPRETED], env=environment, text=True, capture_output=True, timeout=240
+    )
+    assert done.returncode == 0 and done.stdout == "equal\n", done.stderr[-2000:]

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import ranks
 import slurm_cluster
@@ -162,3 +163,26 @@ def test_each_rank_takes_a_gpu_of_its_own_however_they_are_shown(
         assert visible == ["0,1", "0,1"] and [fact["index"] for fact in seen] == [0, 1]
     assert len({fact["gpu"] for fact in seen}) == 2 and shared_gpu(seen) is None
     until(lambda: not cluster.run("squeue", "-h"), "an empty queue", run.root)
+
+
+def test_the_batch_script_of_mining_starts_a_rank_for_each_task(cluster: Cluster, tmp_path: Path) -> None:
+    """Two ranks on two nodes write what one process writes."""
+    beside = Path(sys.executable).parent
+    if not (beside / "stilts").exists():
+        pytest.skip("the `stilts` command is not installed beside this Python")
+    generator = np.random.default_rng(1)
+    for name in ("x", "y"):
+        np.save(tmp_path / f"{name}.npy", generator.normal(size=(200, 16)).astype(np.float32))
+    study.stilts(tmp_path, "mine", "x.npy", "y.npy", "-o", "one.tsv")
+    place = {**ranks.environment(), **cluster.environment, "PYTHONPATH": ranks.environment()["PYTHONPATH"]}
+    place["PATH"] = f"{beside}:{place['PATH']}"
+    script, log = ranks.ROOT / "slurm" / "mine.sbatch", tmp_path / "job.log"
+    command = ["sbatch", "--wait", "-p", "low", "-N2", "--ntasks-per-node=1", "-o", str(log), str(script)]
+    done = subprocess.run(
+        [*command, "mine", "x.npy", "y.npy", "-o", "two.tsv"], cwd=tmp_path, env=place, capture_output=True, timeout=240
+    )
+    assert done.returncode == 0, log.read_text()
+    assert (tmp_path / "two.tsv").read_bytes() == (tmp_path / "one.tsv").read_bytes()
+    assert not (tmp_path / "two.tsv.work").exists()
+    done = subprocess.run([*command, "fetch"], cwd=tmp_path, env=place, capture_output=True, timeout=120)
+    assert done.returncode == 2 and "usage: sbatch" in log.read_text()

@@ -286,6 +286,18 @@ def test_a_count_that_does_not_agree_would_be_found() -> None:
         assert list(plain_counts(ast.parse(line))) == [], line
 
 
+def test_no_choice_stands_inside_another() -> None:
+    """`a if b else c if d else e` needs a second reading: name the cases one after the other."""
+    nested = [
+        f"{name}:{node.lineno}"
+        for name in MODULES
+        for node in ast.walk(tree_of(name))
+        if isinstance(node, ast.IfExp)
+        and any(isinstance(inner, ast.IfExp) for part in ast.iter_child_nodes(node) for inner in ast.walk(part))
+    ]
+    assert nested == []
+
+
 # --- launchers -------------------------------------------------------------------------------------------------------
 
 SLURMS = re.compile(r"(?<![.\w])(sbatch|squeue|sacct|scancel|scontrol|srun)\b|\bSLURMD?_|\bSRUN_")  # not x.sbatch

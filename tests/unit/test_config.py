@@ -16,6 +16,7 @@ import yaml
 from pydantic import BaseModel, Field
 from small_recipe import recipe, written
 from stilts_launcher.cluster import Profile
+from stilts_launcher.execute_settings import SettingsFile
 
 from stilts_ds import config
 from stilts_ds.config import EnginePart, Recipe, TrainingPart, load_recipe, parse_recipe, recipe_yaml
@@ -186,7 +187,7 @@ def test_settings_that_are_not_in_force_change_no_name() -> None:
     assert TrainingPart().rows_in_use() == rows and list(TrainingPart().rows_in_use()) == list(rows)
     everything = TrainingPart().model_dump()
     assert everything.pop("window_step") is None and everything.pop("pair_truncation_side") == "left"
-    assert everything.pop("keep_head") is False
+    assert everything.pop("keep_head") is False and everything.pop("robust") is None
     assert TrainingPart().in_use() == everything
     given = TrainingPart(window_step=128, pair_truncation_side="right")
     assert given.rows_in_use() == {
@@ -245,19 +246,22 @@ def undescribed(part: type[BaseModel]) -> list[str]:
     """Settings, here and in the sections inside, that no description explains; a section's is its docstring."""
     missing = []
     for name, field in part.model_fields.items():
-        inside = [type_ for type_ in (field.annotation, *typing.get_args(field.annotation)) if is_section(type_)]
-        described = bool(field.description) or any("__doc__" in vars(type_) and type_.__doc__ for type_ in inside)
+        inside = sections_in(field.annotation)
+        described = bool(field.description) or any(vars(section).get("__doc__") for section in inside)
         missing += [] if described else [f"{part.__name__}.{name}"]
         for section in inside:
             missing += undescribed(section)
     return missing
 
 
-def is_section(annotation: Any) -> bool:
-    return isinstance(annotation, type) and issubclass(annotation, BaseModel)
+def sections_in(annotation: Any) -> list[type[BaseModel]]:
+    """The sections that an annotation names, also as one of several or inside a list."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [section for part in typing.get_args(annotation) for section in sections_in(part)]
 
 
-@pytest.mark.parametrize("schema", [Recipe, TrainingPart, Profile])
+@pytest.mark.parametrize("schema", [Recipe, TrainingPart, Profile, SettingsFile])
 def test_every_setting_is_described(schema: type[BaseModel]) -> None:
     """Editors show the description while a recipe or a cluster profile is written."""
     assert undescribed(schema) == []

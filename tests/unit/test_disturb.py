@@ -12,6 +12,7 @@ import small
 import torch
 
 from stilts_ds.batches.collate import Collator
+from stilts_ds.errors import UserError
 from stilts_ds.model.disturb import ascended, first_disturbance, row_norms
 from stilts_ds.model.masks import row_keys
 from stilts_ds.robust import AdversarialSteps, RandomStep
@@ -144,3 +145,15 @@ def test_all_passes_of_a_step_have_the_same_dropout_masks() -> None:
     losses = [model(batch)[0].item() for _ in range(3)]
     assert losses[0] == losses[1] == losses[2]
     assert model(batch_of([0, 1, 2], step=1))[0].item() != losses[0]
+
+
+def test_a_model_that_looks_its_words_up_elsewhere_is_refused() -> None:
+    """Else it would train as if nothing had been asked for."""
+    model, batch = small.model().eval(), batch_of([0, 1])
+    disturbed = replace(batch, disturbance=first_disturbance(RandomStep(method="random", radius=1.0), batch, WIDTH))
+    model.encoder.get_input_embeddings = lambda: torch.nn.Embedding(2, WIDTH)
+    with pytest.raises(UserError, match="does not work with xlm-roberta: it calls its word embeddings 0 times a pass"):
+        model.backbone.hidden_states(disturbed)
+    model.encoder.get_input_embeddings = lambda: torch.nn.Linear(2, WIDTH)
+    with pytest.raises(UserError, match="needs word embeddings in a table, and the model's are a Linear"):
+        _ = model.backbone.embedding_width

@@ -35,7 +35,7 @@ from stilts_ds.rows.tokenizer import Template, Tokenizer
 XLMR = Tokenizer(pieces.xlmr_tokenizer(), "xlmr")
 BERT = Tokenizer(pieces.bert_tokenizer(), "bert")
 WORD = st.text(alphabet="abcdehnostéß", min_size=1, max_size=9)
-QUICK = hypothesis_settings(max_examples=150, deadline=None)
+QUICK = hypothesis_settings(max_examples=80, deadline=None)
 
 
 def tokens(rows: Rows, row: int, encoder: Tokenizer = XLMR) -> str:

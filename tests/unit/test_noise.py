@@ -89,7 +89,8 @@ def test_an_empty_cell_says_why() -> None:
 
 
 def test_keyboards_know_every_language_of_the_benchmarks() -> None:
-    assert set(keyboards()) == set(LANGUAGES)
+    # Hausa is a language of MultiCheckList alone; it takes the keyboard that has most of its letters.
+    assert set(keyboards()) == set(LANGUAGES) - {"ha"}
     assert {code for code, keyboard in keyboards().items() if not keyboard.neighbours} == {"ja", "zh"}
     german = dict(keyboards()["de"].neighbours["z"])
     assert german == {"t": 9, "u": 9, "g": 1, "h": 1}
@@ -160,7 +161,7 @@ def sentences(draw: st.DrawFn) -> tuple[str, str]:
 
 
 @given(sentences(), st.sampled_from(["typo", "char"]), st.integers(0, 40), st.integers(0, 10**6))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 def test_no_mark_is_ever_left_alone_and_no_word_vanishes(
     sentence: tuple[str, str], kind: str, rate: int, example: int
 ) -> None:

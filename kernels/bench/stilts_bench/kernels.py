@@ -215,9 +215,14 @@ def measurements(arguments: argparse.Namespace) -> Iterator[Result]:
         case, (queries, bank) = own_vectors(arguments.embeddings, arguments.k)
         chosen = [(case, (queries.to(device), bank.to(device)))]
     else:
-        wanted = [case for case in (*CASES, *LARGE) if case.name in (arguments.case or [])]
-        cases = QUICK if arguments.quick else wanted if arguments.case else CASES
-        chosen = [(case.at_most(arguments.max_size) if arguments.max_size else case, None) for case in cases]
+        cases: Sequence[Case] = CASES
+        if arguments.case:
+            cases = [case for case in (*CASES, *LARGE) if case.name in arguments.case]
+        if arguments.quick:
+            cases = QUICK
+        if arguments.max_size:
+            cases = [case.at_most(arguments.max_size) for case in cases]
+        chosen = [(case, None) for case in cases]
     for case, sides in chosen:
         result = run_case(case, rounds, sides, device, arguments.only, arguments.brief)
         print(table(result), flush=True)

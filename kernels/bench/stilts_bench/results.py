@@ -160,13 +160,16 @@ def plot(results: Sequence[Result], path: Path) -> None:
     print(f"plot: {path}")
 
 
+def _colour(method: str) -> str:
+    if method.endswith("alone"):
+        return "0.75"
+    return "tab:blue" if method.startswith("ours") else "tab:orange"
+
+
 def draw(axes: Any, result: Result) -> None:
     """One case: the bare products grey, ours dark, the others light; slowest at the bottom."""
     rates = sorted((method["gflops"], name) for name, method in result["methods"].items())
-    colours = [
-        "0.75" if name.endswith("alone") else "tab:blue" if name.startswith("ours") else "tab:orange"
-        for _, name in rates
-    ]
+    colours = [_colour(name) for _, name in rates]
     bars = axes.barh([name for _, name in rates], [rate for rate, _ in rates], color=colours)
     axes.bar_label(bars, fmt="%.0f", padding=3, fontsize="small")
     axes.margins(x=0.1)

@@ -49,6 +49,7 @@ def topk_ranks(
     done, total = 0, sum(layout.query_counts)
     for owner, start, stop in layout.blocks():
         block = layout.share(ranks, queries, owner, start, stop)
+        # Every rank searches the same block of queries in its own shard: no rank ever holds the whole bank.
         in_shard = ranks.agree(partial(local_topk, block, bank, k, unit, layout.search_memory))
         rankings += collect_on_owner(ranks, layout, in_shard, owner, k)
         done = report_progress(progress, done + stop - start, total)
@@ -109,6 +110,7 @@ def pairs_of_ranks(comm: Any, forward: Neighbours, backward: Neighbours, margin:
     """All pairs, on every rank, from what `neighbours_ranks` gave on each. Collective."""
     ranks = collectives_of(comm)
     source_mean, target_mean = means_of_ranks(ranks, forward), means_of_ranks(ranks, backward)
+    # A margin needs the other side's mean similarity, which is why the means of all ranks are gathered first.
     best_targets = best_margin(forward, forward.values.mean(dim=1), target_mean, margin)
     best_sources = best_margin(backward, backward.values.mean(dim=1), source_mean, margin)
     return match(of_all_ranks(ranks, best_targets), of_all_ranks(ranks, best_sources), retrieval)
@@ -122,6 +124,7 @@ def means_of_ranks(ranks: Collectives, neighbours: Neighbours) -> Tensor:
 def local_topk(block: Tensor, bank: Tensor, k: int, unit: bool, memory: int) -> Ranked:
     """Top-k of a block in this rank's shard alone, padded to k; indices count within the shard."""
     if len(bank) == 0:
+        # A rank without rows still takes part, with nothing found: the exchange behind this is a collective.
         return padded_to(no_neighbours(len(block), 0), k)
     queries, shard = Rows(block, "queries", unit), Rows(bank, "bank", unit)
     return padded_to(topk_float64(queries, shard, min(k, len(bank)), memory=memory), k)
@@ -130,6 +133,7 @@ def local_topk(block: Tensor, bank: Tensor, k: int, unit: bool, memory: int) -> 
 def collect_on_owner(ranks: Collectives, layout: Layout, in_shard: Ranked, owner: int, k: int) -> list[Ranked]:
     """On the owner, the merged top-k with global indices, as a list of one; elsewhere an empty list."""
     values = ranks.collect(in_shard[0].contiguous(), owner)
+    # 32 bits hold a place in one shard, and halve what travels; places in the whole bank are made on the owner.
     indices = ranks.collect(in_shard[1].int(), owner)
     if not values:
         return []

@@ -150,7 +150,7 @@ def search_block(search: Search, target: Tensor) -> tuple[Ranked, Ranked]:
     left = Rows(source, "source", search.unit)
     right = Rows(target.to(search.device), "target", search.unit)
     ahead, back = min(k, len(target)), min(k, len(source))
-    if search.device.type == "cuda":
+    if takes_fused_kernel(search.device):
         from stilts_kernels.topk.cuda import two_way_cuda
 
         neighbours = two_way_cuda(left, right, ahead, back)
@@ -158,6 +158,11 @@ def search_block(search: Search, target: Tensor) -> tuple[Ranked, Ranked]:
         neighbours = two_way(left, right, ahead, back, memory=search.layout.search_memory)
     forward, backward = ((values.cpu(), indices.cpu()) for values, indices in neighbours)
     return padded_to(forward, k), padded_to(backward, k)
+
+
+def takes_fused_kernel(device: torch.device) -> bool:
+    """Whether blocks are searched by the Triton kernel."""
+    return device.type == "cuda"
 
 
 def merged(best: Ranked, fresh: Ranked, first: int, k: int) -> Ranked:

@@ -130,9 +130,11 @@ def search_tile(
         torch.cat([forward_target, backward_target]),
         scoring_step(source.dim, memory),
     )
+    # What a screen let through is scored exactly here; only then are the neighbours chosen.
     forward_scores, backward_scores = scores.split([len(forward_source), len(backward_source)])
 
     best = best_pairs(forward_list, forward_source, forward_target, forward_scores)
+    # Rows whose shortlist could not be proved whole are searched without the screen: the result stays exact.
     search_failed_rows(some_source, some_target, forward_list, *best, screen)
     forward.merge(rows, best, columns.start, forward_list.failed)
     best = best_pairs(backward_list, backward_target, backward_source, backward_scores)
@@ -155,6 +157,7 @@ def screened(
 
 def scores_of(source: Rows, target: Rows, source_row: Tensor, target_row: Tensor, step: int) -> Tensor:
     """Canonical scores [P] of both directions' pairs; one found both ways is scored once."""
+    # Both numbers in one integer of 64 bits, so that a pair is one key to sort by.
     pairs, place = torch.unique((source_row << 32) + target_row, return_inverse=True)
     return canonical_scores(source, target, pairs >> 32, pairs & 0xFFFFFFFF, step)[place]
 

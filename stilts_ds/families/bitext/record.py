@@ -87,8 +87,10 @@ def take(records: Iterable[Bitext], skip: int, limit: int | None) -> Iterator[Bi
 def _shorten(record: Bitext, limit: int) -> Bitext:
     """The first `limit` sentences of each side, those of gold pairs first, in the files' order."""
     assert record.gold is not None
+    # Half of a side at most, so that sentences without a partner remain among which a pair has to be found.
     kept = sorted(record.gold)[: limit // 2]
     sources, pivots = {a for a, _ in kept}, {b for _, b in kept}
+    # A sentence whose partner goes must go, too: it would be counted as one that has none.
     dropped_sources, dropped_pivots = {a for a, _ in record.gold} - sources, {b for _, b in record.gold} - pivots
 
     def take_side(side: Sequence[Sentence], needed: set[str], unwanted: set[str]) -> list[Sentence]:
@@ -117,6 +119,7 @@ def read_bucc(part: Part) -> Iterator[Bitext]:
     gold = None
     if part.labels is not None:
         ids = [{sentence.id for sentence in side} for side in (source, pivot)]
+        # A dev or test side is searched as a whole; which pairs are right is a set, their order says nothing.
         gold = frozenset(_gold(part.labels, ids[0], ids[1]))
     yield Bitext(_name(part), source, pivot, gold)
 
@@ -140,6 +143,7 @@ def _gold(path: Path, sources: Collection[str], pivots: Collection[str]) -> list
         if len(cells) != 2:
             columns = counted(len(cells), "column")
             raise UserError(f"{where}: {columns}, expected source id TAB pivot id; repair the line")
+        # Both sides number their sentences alike in some files: only ids that fit the other way alone are exchanged.
         if cells[0] in pivots and cells[1] in sources and not (cells[0] in sources and cells[1] in pivots):
             raise UserError(f"{where}: the ids stand in the other order; write source id TAB pivot id")
         for id, known in zip(cells, (sources, pivots)):

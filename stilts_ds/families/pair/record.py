@@ -109,6 +109,7 @@ def read_qqp(part: Part) -> Iterator[Pair]:
                 "remove tabs inside the questions"
             )
         if len(cells) < len(QQP_HEADER):
+            # GLUE's own train.tsv has a few rows that lack columns.
             part.tally["rows with missing columns"] += 1
             continue
         yield Pair(cells[0], cells[3], cells[4], check_label(cells[5], part.task.labels, where))
@@ -134,6 +135,7 @@ def read_pair_tsv(part: Part) -> Iterator[Pair]:
                 f"{where}: {counted(len(cells), 'column')}, but {columns} on the lines before; "
                 "give every row its label, or none"
             )
+        # XTREME's files have no header; one that somebody has put there would be an example.
         if not rows and HEADER_NAMES.issuperset(cell.lower() for cell in cells[:2]):
             raise UserError(f"{where}: is a header, not a pair of texts; remove the line")
         given = cells[2].strip(" ") if columns == 3 else ""
@@ -160,6 +162,7 @@ def _labels(part: Part) -> list[str | None]:
     if not rows:
         raise UserError(f"{part.labels} holds blank lines only; download the file again")
     column = 0
+    # PAWS-X has one table for all languages, whose first line names them.
     if len(rows[0][1]) > 1:
         column = _column(rows.pop(0)[1], part.labels, part.language)
     labels: list[str | None] = []

@@ -67,6 +67,7 @@ def decode_spans(
         _check_logits(number, start, end)
         for span, score in _window_spans(context, (start, end, offsets), n_best, max_answer_length).items():
             best[span] = max(score, best.get(span, score))
+    # Ties go to the earlier span on every machine, so that files of predictions are equal to the byte.
     ranked = sorted(best.items(), key=lambda item: (-item[1], item[0]))[:n_best]
     candidates = tuple(Candidate(context[a:b], a, b, score) for (a, b), score in ranked)
     decoded = Decoded(candidates[0].text if candidates else "", candidates, _null_score(windows))
@@ -81,6 +82,7 @@ def _null_score(windows: Sequence[Window]) -> float:
 
 def _check_logits(number: int, start: Floats, end: Floats) -> None:
     for name, logits in (("start", start), ("end", end)):
+        # Also true of NaN, with which every comparison is false; -infinite is how a token is ruled out.
         bad = ~(logits < np.inf)
         if bad.any():
             at = int(np.argmax(bad))
@@ -96,6 +98,7 @@ def _window_spans(context: str, window: Window, n_best: int, longest: int) -> di
     if not len(start):
         return {}
     scores = _pair_scores(start, end, min(longest, len(start)))
+    # Some pairs trim to one span or to none, so twice as many are taken at first, and more until enough are distinct.
     wanted = 2 * n_best
     while True:
         spans = _distinct(context, scores, offsets, wanted)
@@ -106,6 +109,7 @@ def _window_spans(context: str, window: Window, n_best: int, longest: int) -> di
 
 def _pair_scores(start: Floats, end: Floats, longest: int) -> Floats:
     """[L, longest] scores of the spans from token i to token i + j; -inf past the last token."""
+    # A view of the end logits shifted by 0 ... longest - 1: L x longest sums instead of L x L.
     padded = np.concatenate([end, np.full(longest - 1, -np.inf)])
     return start[:, None] + np.lib.stride_tricks.sliding_window_view(padded, longest)
 
@@ -114,6 +118,7 @@ def _distinct(context: str, scores: Floats, offsets: NDArray[np.integer], wanted
     """Trimmed spans among the `wanted` best scores (and all equal to the last of them), best score each."""
     flat = scores.ravel()
     if wanted < flat.size:
+        # All that equal the last one stay in: which of them a partition would keep is not defined.
         lowest = np.partition(flat, flat.size - wanted)[flat.size - wanted]
         chosen = np.flatnonzero((flat >= lowest) & (flat > -np.inf))
     else:
@@ -161,7 +166,9 @@ def sweep_threshold(margins: Floats, answered: Floats, unanswered: Floats) -> tu
     order = np.argsort(margins, kind="stable")
     margins, gain = margins[order], (answered - unanswered)[order]
     totals = unanswered.sum() + np.concatenate([[0.0], np.cumsum(gain)])
+    # Questions of one margin stand on one side of any threshold: only where it changes can one lie.
     edges = np.flatnonzero(np.concatenate([[True], margins[1:] > margins[:-1], [True]]))
+    # From the end: of equal totals the one that keeps most answers.
     best = int(edges[::-1][np.argmax(totals[edges][::-1])])
     return _between(margins[margins < np.inf], best), 100 * float(totals[best]) / len(margins)
 
@@ -176,4 +183,5 @@ def _between(margins: Floats, count: int) -> float:
         return float(margins[-1]) + 1
     low, high = float(margins[count - 1]), float(margins[count])
     middle = (low + high) / 2
+    # Between neighbouring floats there is no middle: it rounds to one of them, and only `low` divides them.
     return middle if middle < high else low

@@ -39,6 +39,7 @@ def encode_span(
         questions = tokenizer.slices([r.question for r in chunk])
         long = int(np.count_nonzero(questions.length > setting.max_query_length))
         if long:
+            # Told once a data set: what of a question is lost cannot be seen in the scores.
             out.tally["questions cut to max_query_length"] += long
         which = contexts.prepare([r.context for r in chunk])
         cut = questions.up_to(setting.max_query_length)
@@ -58,6 +59,7 @@ class Contexts:
     def prepare(self, texts: Sequence[str]) -> np.ndarray:
         """The number of each text's context; only texts that the last chunk had not are tokenised."""
         unique = dict.fromkeys(texts)
+        # Questions of one context follow each other, so the last context of a chunk often is the next one's first.
         old = [text for text in unique if text in self.number]
         new = [text for text in unique if text not in self.number]
         kept = self.tokens.take(np.array([self.number[text] for text in old], np.int64))
@@ -119,10 +121,12 @@ def _append_windows(
     heads = questions.take(cut.question)
     laid = lay_out([template.prefix, heads, template.middle, parts, template.suffix], len(cut.question))
     second = laid.inside(3)
+    # Only context tokens have a place in the text: an answer cannot begin in the question or a special token.
     place = np.full((len(laid.ids), 2), -1, np.int32)
     place[spread(laid.begins[3], parts.length)] = contexts.offsets[parts.positions]
     answers = _answer_tokens(records, tokens, contexts.offsets)[cut.question]
     inside = (answers[:, 0] >= cut.begin) & (answers[:, 1] < cut.end)
+    # A window that has not all of the answer points at position 0, as one without an answer does (BERT's SQuAD).
     span = np.where(inside[:, None], answers + (second - cut.begin)[:, None], 0)
     out.append(laid.ids, laid.lengths, second, index + cut.question, span=span, place=place)
 
@@ -152,6 +156,7 @@ def _answer_tokens(records: Sequence[Span], tokens: Slices, offsets: np.ndarray)
         answer = record.answers[0]
         mine = offsets[tokens.first[i] : tokens.first[i] + tokens.length[i]]
         after = mine[:, 1] > answer.start
+        # White space at its end belongs to no token.
         before = mine[::-1, 0] < answer.start + len(answer.text.rstrip())
         first, last = int(after.argmax()), len(mine) - 1 - int(before.argmax())
         if after[first] and before[len(mine) - 1 - last] and first <= last:

@@ -1,4 +1,4 @@
-"""The head of the test's own family (seventh_family.py)."""
+"""The module; the only file that imports torch."""
 
 from __future__ import annotations
 
