@@ -95,8 +95,8 @@ def values_of(task: Task) -> tuple[Any, Any]:
         gold = [Wanted("a", ("x",)), Wanted("b", ("y",))]
         return gold, {"a": Ranking(("x", "y")), "b": Ranking(("x", "y"))}
     if task.family == "span":
-        gold = [Span(id, "?", "one two", (Answer("one two", 0),)) for id in "ab"]
-        return gold, {"a": "one two", "b": "one"}
+        spans = [Span(id, "?", "one two", (Answer("one two", 0),)) for id in "ab"]
+        return spans, {"a": "one two", "b": "one"}
     if task.family == "tag":
         return [[task.labels[0]], [task.labels[0]]], [[task.labels[0]], [task.labels[-1]]]
     if task.labels:
@@ -115,7 +115,7 @@ def whole(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def score_whole(folder: Path, **options: bool) -> dict[str, Any]:
+def score_whole(folder: Path, **options: Any) -> dict[str, Any]:
     return score_folder(folder / "predictions", folder / "labels", "test", TEN, benchmark=XTREME_R, **options)
 
 

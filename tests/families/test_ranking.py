@@ -248,7 +248,7 @@ def test_the_hubs_rows_of_a_paragraph_share_their_sentences() -> None:
 
 def xquad_r(**changes: Any) -> dict[str, Any]:
     answers = [{"text": "Two", "answer_start": 5}]
-    paragraph = {"context": "One. Two.", "sentence_breaks": [[0, 4], [5, 9]]}
+    paragraph: dict[str, Any] = {"context": "One. Two.", "sentence_breaks": [[0, 4], [5, 9]]}
     paragraph["qas"] = [{"id": "q", "question": "?", "answers": changes.pop("answers", answers)}]
     return {"data": [{"paragraphs": [{**paragraph, **changes}]}]}
 
