@@ -5,6 +5,8 @@ A file without an entry has no hash that was found and could be trusted; docs/da
 
 from __future__ import annotations
 
+from stilts_ds.tasks import treebanks
+
 SHA256: dict[str, str] = {
     "squad_v1/train-v1.1.json": "3527663986b8295af4f7fcdff1ba1ff3f72d07d61a20f487cb238a6ef92fd955",
     "squad_v1/dev-v1.1.json": "95aa6a52d5d6a735563366753ca50492a658031da74f301ac5238b03966972c9",
@@ -121,4 +123,5 @@ SHA256: dict[str, str] = {
     "tatoeba/tatoeba.fin-eng.eng": "322e610359f4d24852e673bbe4524d52c26dbf980aca0760e95c66dc21ecd504",
     "tatoeba/tatoeba.hun-eng.hun": "56bd0682be8c1db6568313650b3310d641cc8d0019d12dd7caf201302350eeac",
     "tatoeba/tatoeba.hun-eng.eng": "5323266e91ddee67ed1ae00d6bbac0cdf3d37749d1b2da3459bf0d424bc71383",
+    **treebanks.SHA256,
 }

@@ -5,12 +5,14 @@ python tests/tools/data_files.py > docs/data_files.md
 
 from __future__ import annotations
 
+import fnmatch
 from collections.abc import Iterator
 
 from stilts_ds.sources.local import fill
 from stilts_ds.tasks import intermediate, retrieval, targets
 from stilts_ds.tasks.file_hashes import SHA256
 from stilts_ds.tasks.spec import Local, Task
+from stilts_ds.tasks.treebanks import SENTENCES
 
 INTRODUCTION = """\
 # Data files: sizes and hashes
@@ -58,6 +60,8 @@ Where the hashes are from: `download_checksums` in the metadata of `squad`, `squ
 `commonsense_qa`, `xquad` and `xcopa` (same place as above); XQuAD's and XCOPA's were compared with the files in their
 authors' repositories (commits 60cac41 and e2e9d7f) and are the same. Tatoeba's were computed from LASER's repository
 (commit 74bc6ae). XTREME's script takes the answers out of its copies of XQuAD's files, which then have other hashes.
+Those of POS, and the sentences of each file, were computed from the treebanks' own repositories at their tags r2.5 and
+r2.7; the files of Arabic NYUAD and PADT, German HDT, Hindi HDTB and Russian SynTagRus could not be had so.
 """
 
 
@@ -90,9 +94,8 @@ def _rows(task: Task, split: str, entry: Local, alone: bool) -> Iterator[list[st
     for code in task.languages:
         size = _size(task, split, code) if alone else None
         for path in (entry.path, entry.pivot):
-            filled = fill(path, task, code)
-            if filled in SHA256:
-                known.append(_row(task, split, filled, size, f"`{SHA256[filled]}`"))
+            for file in fnmatch.filter(SHA256, fill(path, task, code)) if path else ():
+                known.append(_row(task, split, file, SENTENCES.get(file, size), f"`{SHA256[file]}`"))
     if known:
         yield from known
         return

@@ -1,6 +1,7 @@
 """A test set is the benchmark's only if it has as many examples: in scores, report and published table."""
 
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,9 @@ from stilts_ds.evaluate.score_tables import scores_markdown
 from stilts_ds.evaluate.sizes import benchmark_sizes, other_sizes, sizes_text, unknown_sizes
 from stilts_ds.report.stats import Settings
 from stilts_ds.report.write import write_report
-from stilts_ds.run_dir import read_json
+from stilts_ds.run_dir import hash_file, read_json
 from stilts_ds.sources.files import read_lines
-from stilts_ds.tasks import targets
+from stilts_ds.tasks import targets, treebanks
 from stilts_ds.tasks.languages import iso3_of
 from stilts_ds.tasks.registry import TASKS
 
@@ -49,6 +50,26 @@ def test_german_pos_has_four_treebanks_and_greek_only_modern_greek() -> None:
     assert sizes["de"] == 977 + 18_459 + 1_922 + 1_000  # GSD, HDT, LIT, PUD
     assert sizes["el"] == 456  # the hub's rows add 2,353 sentences of Ancient Greek
     assert sizes["fr"] == 2_289 + 12 + 416 + 110 + 1_000 + 456 + 726  # FQB, what is left of FTB, GSD, ParTUT, PUD, ...
+
+
+def test_the_treebanks_files_add_up_to_the_sizes_of_pos() -> None:
+    sums = Counter[str]()
+    for path, sentences in treebanks.SENTENCES.items():
+        if path.startswith("ud-treebanks-v2.5/"):
+            sums[Path(path).name.partition("_")[0]] += sentences
+    sizes = dict(TASKS["udpos"].test_sizes)
+    sizes["en"] += 500  # ESL has no words
+    sizes["fr"] += 2_541 - 12  # FTB has few
+    not_had = {"ar": 680, "de": 18_459, "hi": 1_684, "ru": 6_491}  # PADT, HDT, HDTB, SynTagRus
+    assert {code: size - not_had.get(code, 0) for code, size in sizes.items()} == sums
+
+
+@pytest.mark.skipif(not UD.is_dir(), reason="../shared/data is not here")
+def test_hashes_of_treebanks_are_those_of_the_files_at_hand() -> None:
+    found = sorted(UD.glob("ud-treebanks-v2.5/*/*-ud-test.conllu"))
+    assert len(found) == 4
+    for file in found:
+        assert treebanks.SHA256[file.relative_to(UD).as_posix()] == hash_file(file), file
 
 
 @pytest.mark.skipif(not UD.is_dir(), reason="../shared/data is not here")
