@@ -123,5 +123,31 @@ SHA256: dict[str, str] = {
     "tatoeba/tatoeba.fin-eng.eng": "322e610359f4d24852e673bbe4524d52c26dbf980aca0760e95c66dc21ecd504",
     "tatoeba/tatoeba.hun-eng.hun": "56bd0682be8c1db6568313650b3310d641cc8d0019d12dd7caf201302350eeac",
     "tatoeba/tatoeba.hun-eng.eng": "5323266e91ddee67ed1ae00d6bbac0cdf3d37749d1b2da3459bf0d424bc71383",
+    "lareqa/xquad-r/ar.json": "c52922d3b8ac1ae03ed5ac38647ad59870dca3dda2beefe18ecdc30729acb69d",
+    "lareqa/xquad-r/de.json": "16fb0f4bf4916154b585a20c24c66074591c9718a1affe764ff4697572328949",
+    "lareqa/xquad-r/el.json": "163fd43ee785a30eb534ae2061e9eaa766a7ee4e8ffce5e4b422480c150f64b6",
+    "lareqa/xquad-r/en.json": "7b0954f39297c27a31fef610f0883337dd2907fa8699151dc922afdd0fa12ffe",
+    "lareqa/xquad-r/es.json": "f8e836b2d91009c4363e04315f7ede363eedbbb49c67dda60de6c4aa782f58de",
+    "lareqa/xquad-r/hi.json": "ea45ba8ae4513d1533b222bebdc02a90bc319c055d3aeea68584a053d2e92872",
+    "lareqa/xquad-r/ru.json": "7f4dff853538b9a5fcc28c070b8bb983a5c5d190ac747b8e005a1ada9cab18f1",
+    "lareqa/xquad-r/th.json": "c3a041864c3a9fb0b4dd91cfdf99cf36b411b3e704c58a303c97bc6dc786cfe4",
+    "lareqa/xquad-r/tr.json": "f3e8c13002bbce154a4578f535f7533cb70f3da08840e6b62735935baec7bd94",
+    "lareqa/xquad-r/vi.json": "e35926bf5cc6fc6ecbdfca49467aabeb454f08d152d7818143a906bd31dde995",
+    "lareqa/xquad-r/zh.json": "80c2cde7b9c2fb134c303cbb52f2ba396ead9eb0014aec43993543d2ba9e93ed",
     **treebanks.SHA256,
+}
+
+# Rows of files whose split is made of several, and of the treebanks. SNLI's are with those without a label.
+EXAMPLES: dict[str, int] = {
+    "anli_v1.0/R1/train.jsonl": 16_946,
+    "anli_v1.0/R2/train.jsonl": 45_460,
+    "anli_v1.0/R3/train.jsonl": 100_459,
+    "anli_v1.0/R1/dev.jsonl": 1_000,
+    "anli_v1.0/R2/dev.jsonl": 1_000,
+    "anli_v1.0/R3/dev.jsonl": 1_200,
+    "mnli/multinli_1.0_train.jsonl": 392_702,
+    "mnli/multinli_1.0_dev_matched.jsonl": 9_815,
+    "snli/snli_1.0_train.jsonl": 550_152,
+    "snli/snli_1.0_dev.jsonl": 10_000,
+    **treebanks.SENTENCES,
 }

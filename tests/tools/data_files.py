@@ -10,9 +10,9 @@ from collections.abc import Iterator
 
 from stilts_ds.sources.local import fill
 from stilts_ds.tasks import intermediate, retrieval, targets
-from stilts_ds.tasks.file_hashes import SHA256
+from stilts_ds.tasks.archives import ARCHIVES
+from stilts_ds.tasks.file_hashes import EXAMPLES, SHA256
 from stilts_ds.tasks.spec import Local, Task
-from stilts_ds.tasks.treebanks import SENTENCES
 
 INTRODUCTION = """\
 # Data files: sizes and hashes
@@ -53,7 +53,7 @@ pairs come from whole files. Train and dev sizes are those of English.
 ## Files
 
 SHA-256 of the files as their authors publish them. A dash stands where no hash was found that could be trusted: the
-files come in an archive, are made by XTREME's scripts, or have to be licensed.
+files come in an archive ([below](#archives)), are made by XTREME's scripts, or have to be licensed.
 """
 HASH_SOURCES = """
 Where the hashes are from: `download_checksums` in the metadata of `squad`, `squad_v2`, `hellaswag`, `cosmos_qa`,
@@ -61,7 +61,18 @@ Where the hashes are from: `download_checksums` in the metadata of `squad`, `squ
 authors' repositories (commits 60cac41 and e2e9d7f) and are the same. Tatoeba's were computed from LASER's repository
 (commit 74bc6ae). XTREME's script takes the answers out of its copies of XQuAD's files, which then have other hashes.
 Those of POS, and the sentences of each file, were computed from the treebanks' own repositories at their tags r2.5 and
-r2.7; the files of Arabic NYUAD and PADT, German HDT, Hindi HDTB and Russian SynTagRus could not be had so.
+r2.7; the files of Arabic NYUAD and PADT, German HDT, Hindi HDTB and Russian SynTagRus could not be had so. LAReQA's
+were computed from its repository (commit 9bc8c7f). Rows of ANLI and SNLI are `num_examples` in the metadata.
+"""
+
+
+ARCHIVE_INTRODUCTION = """
+## Archives
+
+What most of the others come in. SHA-256 and bytes are `download_checksums` in the same metadata, for `xtreme`, `snli`,
+`multi_nli`, `glue`, `social_i_qa` and `super_glue`. The metadata have ANLI 0.1; the hash of 1.0 is the one that two
+public programs check their download with. Not here: CCGbank, which has to be licensed, Mewsli-X, which is made by
+scripts, and Universal Dependencies 2.7.
 """
 
 
@@ -69,6 +80,7 @@ def page() -> str:
     return "".join([
         INTRODUCTION, "\n", _table(["task", "test examples", "languages"], _sizes()), SOURCES, "\n",
         _table(["task", "split", "file", "examples", "SHA-256"], _files()), HASH_SOURCES,
+        ARCHIVE_INTRODUCTION, "\n", _table(["tasks", "archive", "bytes", "SHA-256"], _archives()),
     ])  # fmt: skip
 
 
@@ -91,19 +103,24 @@ def _files() -> Iterator[list[str]]:
 
 def _rows(task: Task, split: str, entry: Local, alone: bool) -> Iterator[list[str]]:
     known = []
-    for code in task.languages:
+    for code in entry.languages or task.languages:
         size = _size(task, split, code) if alone else None
         for path in (entry.path, entry.pivot):
             for file in fnmatch.filter(SHA256, fill(path, task, code)) if path else ():
-                known.append(_row(task, split, file, SENTENCES.get(file, size), f"`{SHA256[file]}`"))
+                known.append(_row(task, split, file, EXAMPLES.get(file, size), f"`{SHA256[file]}`"))
     if known:
         yield from known
         return
     sizes = {_size(task, split, code) for code in task.languages} if alone else {None}
     if len(sizes) == 1:
-        yield _row(task, split, entry.path, sizes.pop(), "-")
+        yield _row(task, split, entry.path, EXAMPLES.get(entry.path, sizes.pop()), "-")
     else:  # one entry stands for the files of all languages
         yield _row(task, split, entry.path, _size(task, split, task.pivot), "-", " (English)")
+
+
+def _archives() -> Iterator[list[str]]:
+    for one in ARCHIVES:
+        yield [" ".join(f"`{name}`" for name in one.tasks.split()), one.url, f"{one.size:,}", f"`{one.sha256}`"]
 
 
 def _row(task: Task, split: str, path: str, size: int | None, digest: str, of: str = "") -> list[str]:
