@@ -53,7 +53,7 @@ class SearchState:
             "indices": forward[1],
             "backward_values": values,
             "backward_indices": indices,
-            "sizes": torch.tensor([len(side) for side, _ in backward]),
+            "sizes": torch.tensor([len(side) for side, _ in backward], dtype=torch.int64, device="cpu"),
         }
         save_part(self._path(ranks, done), part)
         ranks.gather(done)  # all have saved: only now may earlier files go

@@ -62,6 +62,8 @@ def read_checklist(part: Part) -> Iterator[Span]:
             where = f"{place}.qas[{index}]"
             answers = list_field(row, "answers", where)
             texts = tuple(text_field(answer, "text", where) for answer in answers)
+            if not all(text.strip() for text in texts) or not texts:
+                raise UserError(f"{where}: every answer needs a text; make the files with `stilts checklist`")
             question = question_of({**row, "answers": []}, context, where)
             case_of(question.id, where)
             if question.id in seen:
