@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 from collections import Counter
@@ -18,6 +19,7 @@ from stilts_ds.data.data import fitted_task
 from stilts_ds.data.reader import read_examples
 from stilts_ds.errors import UserError
 from stilts_ds.evaluate.score import score_folder
+from stilts_ds.evaluate.submission import validate_submission, write_submission
 from stilts_ds.families.ranking.record import Wanted
 from stilts_ds.families.ranking.score import Ranking
 from stilts_ds.families.registry import family_of
@@ -149,6 +151,23 @@ def test_the_command_scores_the_benchmark_it_is_asked_for(whole: Path, capsys: p
     assert "all_task_qa_f1" in shown and "It is not XTREME-R's score, which is the mean of its 10 tasks." in shown
     scores = json.loads((whole / "out/scores.json").read_text())
     assert list(scores["missing"]) == ["lareqa"] and scores["benchmark"] == "xtreme-r"
+
+
+def test_a_submission_holds_the_ten_tasks_in_their_own_layouts(whole: Path) -> None:
+    """Of sizes that nobody checks here: the files of this test hold two examples each."""
+    tasks = {name: dataclasses.replace(task, test_sizes={}) for name, task in TEN.items()}
+    folders = {name: whole / "predictions" / name for name in tasks}
+    written = write_submission(folders, whole / "out", tasks, {}, XTREME_R)
+    assert len(written) == sum(len(task.languages) for task in tasks.values())
+    assert {path.name for path in (whole / "out").iterdir()} == set(XTREME_R.tasks)
+    assert (whole / "out/xcopa/test-it.jsonl").read_text().splitlines() == ['{"label": 0}', '{"label": 1}']
+    assert len(list((whole / "out/mewslix").iterdir())) == len(TEN["mewslix"].languages) == 11
+    assert validate_submission(whole / "out", tasks, {}, XTREME_R) == []
+    (whole / "out/lareqa/test-th.json").unlink()
+    [problem] = validate_submission(whole / "out", tasks, {}, XTREME_R)
+    assert problem.startswith("lareqa: no prediction for th")
+    [first, *_] = validate_submission(whole / "predictions", TEN, {}, XTREME_R)  # and where the sizes are known
+    assert "other numbers of examples than in the benchmark's test set" in first
 
 
 # --- the recipe ------------------------------------------------------------------------------------------------------
