@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import logging
 import math
+import os
 import re
 from dataclasses import dataclass
 from functools import lru_cache
@@ -192,7 +193,7 @@ def pretrained_weights(path: str, revision: str | None) -> str:
     folder = model_folder(path, revision)
     if folder is None:
         return ""
-    if not Path(path).exists():  # a snapshot's folder is called after its commit
+    if not os.path.exists(path):  # a snapshot's folder is called after its commit
         return hash_json([path, folder.name])
     return _hash_of_weights(
         tuple((str(file), file.stat().st_mtime_ns, file.stat().st_size) for file in weight_files(folder))
@@ -208,7 +209,7 @@ def _hash_of_weights(files: tuple[tuple[str, int, int], ...]) -> str:
 def model_folder(name_or_path: str, revision: str | None) -> Path | None:
     """Where a model's files are on this machine: its folder or the hub cache's. None where there are none."""
     path = model_path(name_or_path)
-    if Path(path).exists():
+    if os.path.exists(path):
         return Path(path)
     from huggingface_hub import try_to_load_from_cache
 
@@ -332,7 +333,7 @@ def _is_mask(name: str, shape: list[int]) -> bool:
 
 def longest_row(path: str) -> int | None:
     """Longest row that a model folder's position embeddings allow, special tokens included; None for hub models."""
-    if not Path(path).exists():
+    if not os.path.exists(path):
         return None
     config = read_config(Path(path))
     positions = int(config.get("max_position_embeddings") or config.get("n_positions") or 512)

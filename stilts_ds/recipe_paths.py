@@ -37,7 +37,8 @@ def resolve_paths(recipe: Recipe) -> Recipe:
 def _model_place(name: str) -> str:
     """A hub id or `toy` as it is, a folder as an absolute path."""
     is_path = name.startswith(("~", ".", "/")) or VARIABLE.search(name) is not None
-    if name != "toy" and (is_path or Path(name).exists()):
+    # os.path: a name that no file system takes, such as one that is too long, is no file, and no error either.
+    if name != "toy" and (is_path or os.path.exists(name)):
         return str(absolute(name, "model.name_or_path"))
     return name
 

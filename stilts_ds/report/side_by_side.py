@@ -6,6 +6,7 @@ columns, so a test is paired, and it needs the same test files everywhere.
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -77,7 +78,7 @@ def _groups(names: Sequence[str]) -> list[list[Column]]:
 def _split_name(name: str) -> tuple[Path, str]:
     """Folder and condition of `RUN` or `RUN:CONDITION`; a folder's own name may hold a colon."""
     folder, colon, condition = name.rpartition(":")
-    if Path(name).is_dir() or not colon:
+    if os.path.isdir(name) or not colon:
         return Path(name), ""
     return Path(folder), condition
 
