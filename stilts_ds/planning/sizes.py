@@ -150,7 +150,8 @@ def _sizes_by_literal(phase: Phase, setting: TrainingPart, data: Data) -> dict[s
 
 
 def _width_by_file(phase: Phase, data: Data) -> int | None:
-    """Most rows of a task's first item (choices of its first question); None where that would mean to ask the hub."""
+    """Most rows of a task's first item (choices of its first question); None where that would mean to ask the
+    hub, or the files are not here: the plan names them."""
     widths = [1]
     for task in map(data.task, phase.train):
         rows_of_item = family_of(task).rows_of_item
@@ -159,8 +160,11 @@ def _width_by_file(phase: Phase, data: Data) -> int | None:
         split = data.train_split(task.name)
         if data.source.from_hub(task, split):
             return None
-        first = islice(data.origin(task, split, task.train_language).read(), 1)
-        widths += [rows_of_item(record) for record in first]
+        try:
+            origin = data.origin(task, split, task.train_language)
+        except UserError:
+            return None
+        widths += [rows_of_item(record) for record in islice(origin.read(), 1)]
     return max(widths)
 
 

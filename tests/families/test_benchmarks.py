@@ -173,6 +173,14 @@ def test_a_submission_holds_the_ten_tasks_in_their_own_layouts(whole: Path) -> N
 # --- the recipe ------------------------------------------------------------------------------------------------------
 
 
+def test_the_plan_is_shown_where_no_data_are_here(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Mewsli-X is not on the hub: the plan says so, and shows every phase all the same."""
+    assert cli.main(["plan", "xtreme_r", "data.source=hub", f"output_dir={tmp_path}", "--json"]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert len({phase["id"] for phase in shown["phases"]}) == len(shown["phases"]) == 145
+    assert shown["lacking"]["wikipedia_links"].startswith("wikipedia_links: data.xtreme is not set")
+
+
 def test_the_recipe_plans_each_training_once() -> None:
     """Ten targets; SQuAD is trained once a condition and seed for XQuAD and MLQA, and the ones that settings tell apart
     (its sentences for LAReQA) stand by themselves."""
