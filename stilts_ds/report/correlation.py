@@ -23,10 +23,18 @@ from stilts_ds.tasks.resources import RESOURCES
 FEWEST = 5  # languages of a correlation that is told
 RESAMPLES = 2_000  # of an interval that is read, and not tested
 ALL = "all targets"
-SCALES: Mapping[str, Callable[[str], float | None]] = {
-    "log CC-100 size": lambda code: None if RESOURCES[code].cc100 is None else math.log(RESOURCES[code].cc100 or 1.0),
-    "URIEL distance": lambda code: RESOURCES[code].syntax,
-}
+
+
+def _log_size(code: str) -> float | None:
+    size = RESOURCES[code].cc100
+    return None if size is None else math.log(size)
+
+
+def _distance(code: str) -> float | None:
+    return RESOURCES[code].syntax
+
+
+SCALES: Mapping[str, Callable[[str], float | None]] = {"log CC-100 size": _log_size, "URIEL distance": _distance}
 
 
 @dataclass(frozen=True)

@@ -50,10 +50,11 @@ def groupings(model: str) -> list[Grouping]:
     ]  # fmt: skip
     pretraining = pretraining_of(model)
     if pretraining:
-        title = f"{pretraining}'s pretraining"
-        found.append(
-            Grouping("pretraining", title, PRETRAINING, lambda c: PRETRAINING[is_unseen(c, pretraining)], fifty)
-        )
+
+        def seen(code: str) -> str:
+            return PRETRAINING[is_unseen(code, pretraining)]
+
+        found.append(Grouping("pretraining", f"{pretraining}'s pretraining", PRETRAINING, seen, fifty))
     return found
 
 
