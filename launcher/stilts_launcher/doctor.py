@@ -15,7 +15,10 @@ from stilts_ds.run_dir import git_commit, versions
 from stilts_launcher.execute import languages_state, sandbox_state
 from stilts_launcher.rank_place import OWN_CODE_ONLY, free_port
 
+# Importing torch and DeepSpeed from a cold network drive takes most of it.
 PROBE_SECONDS = 120
+# A program of its own, since a process can be only one rank. On CPUs DeepSpeed would compile a shared-memory operator
+# for a minute (engine/world.py). Ranks add up 1 .. n, whose sum n (n + 1) / 2 none of them could have by itself.
 PROBE = """
 import os, sys, torch, deepspeed
 backend = "nccl" if torch.cuda.is_available() else "gloo"
@@ -32,6 +35,7 @@ assert value.item() == size * (size + 1) / 2, value
 
 def examine(recipe: Recipe | None = None, trial: bool = False) -> int:
     """Run all checks and print a line for each; with a recipe, also which stage and batch fit here."""
+    # From cheap to dear, so that the first lines come at once.
     checks: list[tuple[str, Callable[[], str]]] = [
         ("versions", _versions),
         ("devices", _devices),
@@ -43,6 +47,7 @@ def examine(recipe: Recipe | None = None, trial: bool = False) -> int:
         ("mpi", _mpi),
     ]
     if recipe is not None:
+        # Last, since with --trial it trains.
         checks.append((recipe.name, lambda: _advice(recipe, trial)))
     failed = 0
     for name, check in checks:
@@ -104,6 +109,7 @@ def _disk() -> str:
 
 
 def _two_ranks() -> str:
+    # One number for all: ranks that chose for themselves would never meet.
     port = str(free_port())
     with tempfile.TemporaryDirectory() as folder:  # of its own: a program imports from the folder where it lies
         program = Path(folder) / "probe.py"
@@ -135,6 +141,7 @@ def _two_ranks() -> str:
             for rank in ranks:
                 rank.kill()
                 rank.wait()
+    # A negative status, of a rank that a signal ended, is a failure too.
     failed = [(number, output) for number, (rank, output) in enumerate(zip(ranks, outputs)) if rank.returncode]
     if failed:
         number, output = failed[0]
@@ -145,6 +152,7 @@ def _two_ranks() -> str:
 def _size() -> int:
     import torch
 
+    # Two on CPUs, the fewest that talk to each other; on GPUs one each, as a run starts them.
     return max(1, torch.cuda.device_count()) if torch.cuda.is_available() else 2
 
 

@@ -54,6 +54,7 @@ def task_card(task: Task) -> str:
         "metrics": ", ".join(map(_metric, task.metrics)),
         "main score": _metric(task.main_score),
         "sizes": ", ".join(f"{split} {size:,}" for split, size in task.sizes.items()) or "-",
+        # A zero-shot target trains on another task's data, or on none (retrieval).
         "trains on": task.train_on or (task.name if "train" in task.local else "nothing"),
         "training": ", ".join(f"{key}={value}" for key, value in task.training.items()) or "-",
         "files": "\n".join(_files(task.local.items())) or "-",
@@ -69,16 +70,21 @@ def _files(splits: Iterable[tuple[str, Sequence[Local]]]) -> list[str]:
     lines = []
     for split, entries in splits:
         for entry in entries:
+            # Benchmarks were shipped under several names; all are shown, in the order in which they are looked for.
             choice: Local | None = entry
             while choice is not None:
-                beside = [path for path in (choice.pivot, choice.labels) if path]
-                lines.append(f"{split}: {choice.path}{' with ' if beside else ''}{' and '.join(beside)}")
+                companions = [path for path in (choice.pivot, choice.labels) if path]
+                lines.append(f"{split}: {choice.path}{' with ' if companions else ''}{' and '.join(companions)}")
                 choice = choice.otherwise
     return lines
 
 
 def _hub(splits: Iterable[tuple[str, Sequence[Hub]]]) -> list[str]:
-    return [f"{split}: {one.repo} {one.config} {one.split} @ {one.revision}" for split, ones in splits for one in ones]
+    return [
+        f"{split}: {entry.repo} {entry.config} {entry.split} @ {entry.revision}"
+        for split, entries in splits
+        for entry in entries
+    ]
 
 
 def show_examples(task: Task, split: str, language: str, source: DataSource, n: int, model: str | None = None) -> str:
@@ -96,6 +102,7 @@ def show_examples(task: Task, split: str, language: str, source: DataSource, n: 
     from stilts_ds.rows.tokenizer import Tokenizer
     from stilts_launcher.show.rows import show_rows
 
+    # Imports of transformers come after the plain case above, which needs seconds less without them.
     tokenizer = Tokenizer.load(model_path(model))
     return "\n\n".join(f"{show_record(task, record, n)}\n{show_rows(task, record, tokenizer)}" for record in records)
 
@@ -158,6 +165,7 @@ def _examples(task: Task, split: str, language: str, count: int | None) -> str:
     if split == "test":
         published = task.test_sizes.get(language)
     else:
+        # Sizes of train and dev are published for English alone; test sets for each language.
         published = task.sizes.get(split) if language == task.pivot else None
     shown = "-" if count is None else f"{count:,}"
     if published is None or published == count:
