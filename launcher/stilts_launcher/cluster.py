@@ -16,7 +16,6 @@ from stilts_ds.config import Section, parse_section
 JobKind = Literal["intermediate", "target", "report"]
 # A report computes for a minute; short jobs are started in the gaps that longer ones leave.
 REPORT_TIME = "00:30:00"
-
 GPUS = re.compile(r"(?:[A-Za-z][A-Za-z0-9_.-]*:)?(\d{1,4})")
 TIME = re.compile(r"(\d+-)?\d+(:\d\d){0,2}|UNLIMITED")
 

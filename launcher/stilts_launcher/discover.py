@@ -81,7 +81,6 @@ def _met(numbers: _Numbers, exchange: Callable[[str], str] | None) -> RankPlace:
     # Only rank 0's text is sent, so the others look for neither an address nor a port.
     meeting_point = f"{_own_address(numbers.local_size == numbers.size)} {free_port()}" if numbers.rank == 0 else ""
     address, port = exchanged(meeting_point).split()
-
     return RankPlace(
         numbers.rank,
         numbers.local_rank,

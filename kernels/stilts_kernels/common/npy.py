@@ -22,8 +22,10 @@ def open_npy(path: str | Path) -> tuple[Tensor, Callable[[], None]]:
     """
     with open(path, "rb") as file:
         header, offset = read_npy_header(file.read(4096), path)  # refuses an empty file, which cannot be mapped
+        # Copy on write: torch asks for memory that may be written, and the file must not change.
         mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
     shape, dtype = header.get("shape"), NPY_DTYPES.get(str(header.get("descr")))
+    # `type(...) is int`, since True is an int to isinstance.
     matrix = isinstance(shape, tuple) and len(shape) == 2 and all(type(size) is int and size >= 0 for size in shape)
     if dtype is None or shape is None or header.get("fortran_order") is not False or not matrix:
         raise ValueError(f"{path}: needs a C-ordered [N, D] array of float32 or float16, got {header}")
@@ -50,6 +52,7 @@ def read_npy_header(head: bytes, path: str | Path) -> tuple[dict, int]:
     offset = 8 + width + length
     try:
         header = ast.literal_eval(head[8 + width : offset].decode("latin-1"))
+    # All that literal_eval raises for hostile text, nesting and size included.
     except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
         header = None
     if not isinstance(header, dict):

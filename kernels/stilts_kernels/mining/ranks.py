@@ -109,6 +109,7 @@ def neighbours_ranks(
 def pairs_of_ranks(comm: Any, forward: Neighbours, backward: Neighbours, margin: str, retrieval: str) -> MinedPairs:
     """All pairs, on every rank, from what `neighbours_ranks` gave on each. Collective."""
     ranks = collectives_of(comm)
+    # n numbers, not n k: neighbours stay where they are.
     source_mean, target_mean = means_of_ranks(ranks, forward), means_of_ranks(ranks, backward)
     # A margin needs the other side's mean similarity, which is why the means of all ranks are gathered first.
     best_targets = best_margin(forward, forward.values.mean(dim=1), target_mean, margin)
@@ -135,6 +136,7 @@ def collect_on_owner(ranks: Collectives, layout: Layout, in_shard: Ranked, owner
     values = ranks.collect(in_shard[0].contiguous(), owner)
     # 32 bits hold a place in one shard, and halve what travels; places in the whole bank are made on the owner.
     indices = ranks.collect(in_shard[1].int(), owner)
+    # Not the owner, which alone merges.
     if not values:
         return []
     first_rows = [sum(layout.bank_counts[:rank]) for rank in range(ranks.size)]

@@ -35,7 +35,6 @@ class Slurm:
     settings = frozenset(Resources.model_fields) | {"account", "qos", "reservation", "container", "array_limit"}
 
     def submit(self, job: Job, profile: Profile, dry_run_as: str | None = None) -> Submitted:
-
         command = sbatch_command(job, profile, script(job.kind))
         job_id = (
             dry_run_as if dry_run_as is not None else submitted_id(_call(command, submission_environment(os.environ)))

@@ -69,10 +69,12 @@ class Frame:
     @classmethod
     def of(cls, isa: int, bank: Rows, queries: Rows | None = None) -> Frame:
         """Both centres, the bank's twice without queries; a rotation where the bank's sample asks for it."""
+        # Its address goes to the extension, which knows no strides.
         centre = centre_of(bank).contiguous()
         query_centre = centre if queries is None else centre_of(queries).contiguous()
         signs = None
         if needs_rotation(bank, centre, isa == library.AVX2):
+            # A fixed seed: any signs are right, and with the same ones a search leaves the same survivors again.
             generator = torch.Generator(device="cpu").manual_seed(0)
             coins = torch.randint(0, 2, (bank.dim,), generator=generator, dtype=torch.int64, device="cpu")
             signs = (2 * coins - 1).float()
