@@ -78,6 +78,7 @@ def run_case(
     sides = sides or make_data(case, device=device)
     methods = (topk_methods if case.kind == "topk" else mine_methods)(*sides, case.k)
     ours, chosen = methods["ours"], chosen_methods(methods, only)
+    # A bare product of a case of hours would take as long itself.
     product = case.at_most(PRODUCT_SIZE) if case.once else case
     products = matmul_methods(product, device)
     if brief:
@@ -91,14 +92,17 @@ def run_case(
         memory = dict.fromkeys(chosen)
         seconds = time_methods(chosen, rounds, device)
     elif case.once:
+        # `ours` is always in it, even if --only leaves it out: it is what the gate checks.
         results, seconds, memory = measure_once({"ours": ours, **chosen}, device)
         report, recall = check(case, sides, results["ours"])
         rounds = 1
         seconds |= time_methods(products, rounds, device)
     else:
         report, recall = check(case, sides, ours())
+        # In runs of their own: timed rounds are interleaved, and a peak must belong to one method.
         memory = {name: extra_bytes(method, device) for name, method in chosen.items()}
         seconds = time_methods({**chosen, **products}, rounds, device)
+    # FAISS where it is installed, else torch: the first of them that was timed.
     baseline = next((name for name in BASELINES if name in seconds), None)
     return {
         "case": case.name,
@@ -147,6 +151,7 @@ def check(
 
     Raises ValueError where it is below 1.
     """
+    # Read at once: the next search of this process replaces it.
     report = last_report()
     assert report is not None
     recall = (gate_topk if case.kind == "topk" else gate_mine)(*sides, case.k, result, rows)
@@ -196,6 +201,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def tune(path: Path | None) -> int:
     """Tunes every direction, D and k; prints each entry as it is recorded."""
+    # Imports of the tuner's side stay here.
     from stilts_kernels.topk.configs import describe, record_path  # needs triton, the rest of the benchmark does not
 
     from stilts_bench.tuner import tune_all
@@ -208,6 +214,7 @@ def tune(path: Path | None) -> int:
 
 def measurements(arguments: argparse.Namespace) -> Iterator[Result]:
     """Runs the chosen cases one by one, printing each as it is done."""
+    # Three are enough to see that nothing is broken.
     rounds = 3 if arguments.quick else arguments.rounds
     device = check_device(arguments.device)
     chosen: list[tuple[Case, tuple[torch.Tensor, torch.Tensor] | None]]
@@ -249,6 +256,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             return tune(arguments.out)
         for result in measurements(arguments):
             results.append(result)
+            # After each case: an interrupted run of hours keeps what it has.
             with path.open("a", encoding="utf-8") as file:
                 line = {**result, "time": stamp.isoformat(timespec="seconds"), "commit": code}
                 file.write(json.dumps(line) + "\n")
