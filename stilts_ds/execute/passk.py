@@ -21,6 +21,7 @@ def pass_at_k(samples: int, right: int, k: int) -> Fraction:
     """The chance that k of the samples, drawn without putting back, hold a right one. Needs 1 <= k <= samples."""
     if not 0 <= right <= samples or not 1 <= k <= samples:
         raise ValueError(f"pass@{k} of {right} right ones in {samples} samples is not defined")
+    # Exact, where the paper's own program multiplies floats, each of them rounded.
     return 1 - Fraction(comb(samples - right, k), comb(samples, k))
 
 
@@ -39,6 +40,7 @@ class Score:
 
 def counts(verdicts: Iterable[Verdict]) -> dict[str, tuple[int, int]]:
     """Problem -> (samples, right ones). A withheld verdict is no sample."""
+    # Withheld programs are left out of the tally, but `Score.withheld` counts them: nothing goes unseen.
     tally: dict[str, list[int]] = defaultdict(lambda: [0, 0])
     for verdict in verdicts:
         if verdict.verdict != "withheld":
@@ -87,21 +89,24 @@ class Difference:
 
 
 def paired_difference(
-    ours: Sequence[Verdict], theirs: Sequence[Verdict], k: int = 1, resamples: int = 2000, seed: int = 0
+    verdicts: Sequence[Verdict], baseline: Sequence[Verdict], k: int = 1, resamples: int = 2000, seed: int = 0
 ) -> Difference:
     """Percentile interval (95 %) of the difference over problems that both files hold.
 
     Raises UserError where they hold different problems: a difference of means over different sets means nothing.
     """
-    mine, other = counts(ours), counts(theirs)
-    if set(mine) != set(other):
-        strange = sorted(set(mine) ^ set(other))
+    tally, baseline_tally = counts(verdicts), counts(baseline)
+    if set(tally) != set(baseline_tally):
+        strange = sorted(set(tally) ^ set(baseline_tally))
         raise UserError(f"the files hold different problems, such as {strange[0]}; execute the same set with both")
-    if not mine or min(samples for samples, _ in (*mine.values(), *other.values())) < k:
+    if not tally or min(samples for samples, _ in (*tally.values(), *baseline_tally.values())) < k:
         raise UserError(f"a problem has fewer than {k} samples; choose a smaller --k")
-    gains = [float(pass_at_k(*mine[name], k) - pass_at_k(*other[name], k)) for name in sorted(mine)]
+    # Paired: of one problem both scores are drawn together, since problems differ far more than models do.
+    gains = [float(pass_at_k(*tally[name], k) - pass_at_k(*baseline_tally[name], k)) for name in sorted(tally)]
     draw = random.Random(seed)
+    # Problems are drawn, not samples: the question is what other problems of this kind would have given.
     means = sorted(sum(draw.choices(gains, k=len(gains))) / len(gains) for _ in range(resamples))
+    # 2.5 % of the resamples lie below the interval and as many above it.
     cut = round(0.025 * resamples)
     return Difference(sum(gains) / len(gains), means[cut], means[resamples - 1 - cut], len(gains))
 
