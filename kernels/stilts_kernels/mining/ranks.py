@@ -109,7 +109,6 @@ def neighbours_ranks(
 def pairs_of_ranks(comm: Any, forward: Neighbours, backward: Neighbours, margin: str, retrieval: str) -> MinedPairs:
     """All pairs, on every rank, from what `neighbours_ranks` gave on each. Collective."""
     ranks = collectives_of(comm)
-    # n numbers, not n k: neighbours stay where they are.
     source_mean, target_mean = means_of_ranks(ranks, forward), means_of_ranks(ranks, backward)
     # A margin needs the other side's mean similarity, which is why the means of all ranks are gathered first.
     best_targets = best_margin(forward, forward.values.mean(dim=1), target_mean, margin)
