@@ -190,7 +190,7 @@ def run(given: argparse.Namespace) -> int:
 
     recipe = recipe_of(given)
     status = run_recipe(recipe, phases=given.phase)
-    # Started by torchrun, srun or mpirun, this line runs on every rank; one of them writes the report.
+    # Started by torchrun, mpirun or a cluster's launcher, this line runs on every rank; one of them writes the report.
     if status == 0 and _rank_0():
         _finish(run_of(recipe))
     return status

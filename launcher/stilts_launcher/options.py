@@ -59,7 +59,7 @@ def share_of(text: str) -> float:
 
 def seconds_of(text: str) -> float:
     value = float(text)
-    # Slurm's controller is asked each time, so a slip such as 0 must not ask it without a pause.
+    # The launcher is asked each time, so a slip such as 0 must not ask it without a pause.
     if not 0.1 <= value <= 86400:
         raise argparse.ArgumentTypeError("give seconds from 0.1 to 86400")
     return value
