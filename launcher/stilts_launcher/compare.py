@@ -26,7 +26,8 @@ def compare(given: argparse.Namespace) -> int:
     tables = tables_side_by_side(given.runs, given.targets, settings)
     if given.json:
         # Notes say what was not compared and why: figures without them would mislead, in JSON as on the screen.
-        print(json.dumps({table.title: table.to_json() | {"notes": list(table.notes)} for table in tables}, indent=1))
+        by_title = {table.title: table.to_json() | {"notes": list(table.notes)} for table in tables}
+        print(json.dumps(by_title, indent=1))
         return 0
     for table in tables:
         print(printable("\n".join([markdown_table(table), *table.notes, ""])))

@@ -55,7 +55,9 @@ def examine(recipe: Recipe | None = None, trial: bool = False) -> int:
             print(f"ok    {name}: {check()}")
         except Exception as problem:  # a check that fails is a finding, whatever it raises
             failed += 1
-            print(f"FAIL  {name}: {str(problem).splitlines()[-1] if str(problem) else type(problem).__name__}")
+            # The last line: subprocess and torch put the cause behind their tracebacks.
+            lines = str(problem).splitlines() or [type(problem).__name__]
+            print(f"FAIL  {name}: {lines[-1]}")
     _show_execution()
     return 1 if failed else 0
 
@@ -70,7 +72,8 @@ def _show_execution() -> None:
 
 
 def _versions() -> str:
-    return ", ".join(f"{name} {version}" for name, version in versions().items()) + f"; commit {git_commit()[:12]}"
+    installed = ", ".join(f"{name} {version}" for name, version in versions().items())
+    return f"{installed}; commit {git_commit()[:12]}"
 
 
 def _devices() -> str:

@@ -101,8 +101,10 @@ def _write_summary(
     """What a score depends on beside the programs: settings and versions."""
     scores = []
     for score in score_verdicts(verdicts):
-        # Scores are exact fractions until here; JSON has only floats.
-        values = {f"pass@{k}": None if value is None else float(value) for k, value in score.values.items()}
+        values: dict[str, float | None] = {}
+        for k, value in score.values.items():
+            # Scores are exact fractions until here; JSON has only floats.
+            values[f"pass@{k}"] = None if value is None else float(value)
         scores.append({**asdict(score), "values": values})
     summary = {
         "settings": asdict(settings),
@@ -159,6 +161,11 @@ def sandbox_state() -> str:
 
 def languages_state() -> str:
     """For `stilts doctor`: languages whose programs can be executed, and commands that others lack."""
-    present = [f"{language.title} ({toolchain(name)})" for name, language in LANGUAGES.items() if not missing(name)]
-    absent = [f"{language.title} ({', '.join(missing(name))})" for name, language in LANGUAGES.items() if missing(name)]
+    present, absent = [], []
+    for name, language in LANGUAGES.items():
+        lacking = missing(name)
+        if lacking:
+            absent.append(f"{language.title} ({', '.join(lacking)})")
+        else:
+            present.append(f"{language.title} ({toolchain(name)})")
     return ", ".join(present) + (f"; withheld for lack of commands: {', '.join(absent)}" if absent else "")

@@ -36,10 +36,9 @@ def needs_of(recipe: Recipe, data: Data) -> tuple[list[Need], list[str]]:
         if labels_from_train(task):
             # Also where a recipe trains on another split: the list of labels must not change with the split.
             splits.add("train")
-        needs += [
-            Need(name, split, task.train_language if split == "train" else task.pivot)
-            for split in sorted(splits, reverse=True)
-        ]
+        for split in sorted(splits, reverse=True):
+            language = task.train_language if split == "train" else task.pivot
+            needs.append(Need(name, split, language))
         if task.translation and labels_from_train(task):
             needs.append(Need(task.origin, "train", task.pivot))  # the tag set is the English task's
     # A target that cannot be asked about is noted, and the others are asked all the same.

@@ -188,7 +188,8 @@ def _interesting(run: RunDir, phases: list[str]) -> list[str]:
     jobs = jobs_of(run)
     begun = [p for p in phases if run.phase(p).status() not in ("done", "pending")]
     # A job whose log is all there is died before its ranks began.
-    silent = [p for p in phases if p in jobs and run.phase(p).status() == "pending" and _log_files(run, p, None)]
+    submitted = [p for p in phases if p in jobs and run.phase(p).status() == "pending"]
+    silent = [p for p in submitted if _log_files(run, p, None)]
     return [p for p in phases if p in begun or p in silent]
 
 
@@ -212,7 +213,7 @@ def follow_logs(run: RunDir, phase: str | None, rank: int | None, lines: int, sa
     chosen = _chosen(run, phase)
     files = [path for p in chosen for path in _log_files(run, p, rank)]
     # Sizes are taken before the last lines are shown: a line written in between comes twice rather than never.
-    read = {path: path.stat().st_size if path.exists() else 0 for path in files}
+    read = {path: _size(path) for path in files}
     say(run_logs(run, phase, rank, lines))
     last = files[-1] if files else None
     asked = time.monotonic()
@@ -229,6 +230,10 @@ def follow_logs(run: RunDir, phase: str | None, rank: int | None, lines: int, sa
                 return
             asked = time.monotonic()
         time.sleep(LOOK_AGAIN)
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
 
 
 def _added(path: Path, read: dict[Path, int]) -> str:

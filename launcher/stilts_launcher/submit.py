@@ -142,7 +142,10 @@ def grouped(todo: Iterable[Phase], name: str) -> list[tuple[JobKind, str, tuple[
         if phase.init:
             label += f"-seed{phase.seed}"  # without: the pretrained model, where all seeds wait for nothing
         groups.setdefault((kind, phase.init), [label]).append(phase.id)
-    return [(kind, f"{name}-{label}", tuple(ids)) for (kind, _), (label, *ids) in groups.items()]
+    grouped_phases = []
+    for (kind, _), (label, *ids) in groups.items():
+        grouped_phases.append((kind, f"{name}-{label}", tuple(ids)))
+    return grouped_phases
 
 
 def jobs_of(run: RunDir) -> dict[str, str]:

@@ -109,7 +109,11 @@ def _mhumaneval(row: dict[str, Any], where: str, number: int) -> Problem:
     first = solution.lstrip("\n")
     if first and not first[0].isspace():
         # Row 0 alone begins at the margin; a body must be indented to stand after its head.
-        solution = "\n".join(f"    {line}" if line.strip() else line for line in solution.split("\n"))
+        # Not textwrap.indent, which would also begin a line at a form feed.
+        lines = []
+        for line in solution.split("\n"):
+            lines.append(f"    {line}" if line.strip() else line)
+        solution = "\n".join(lines)
     entry = _entry_of(prompt, where)
     return Problem(
         id=str(row.get("task_id", f"mHumanEval/{number}")),

@@ -119,7 +119,9 @@ def _floors_of_language(language: str, problems: list[Problem], settings: Settin
     passed = [0] * len(groups)
     for verdict in execute(programs, settings):
         passed[verdict.sample] += verdict.passed
-    rows = [Floor(language, kind, name, count, len(group)) for (kind, name, group), count in zip(groups, passed)]
+    rows = []
+    for (kind, name, group), count in zip(groups, passed):
+        rows.append(Floor(language, kind, name, count, len(group)))
     constants = [floor for floor in rows if floor.kind == "constant"]
     # Of the constants only the best: it is the one that a model could learn to write everywhere.
     return [max(constants, key=lambda floor: floor.passed), *rows[len(constants) :]]

@@ -102,13 +102,17 @@ def paired_difference(
     if not tally or min(samples for samples, _ in (*tally.values(), *baseline_tally.values())) < k:
         raise UserError(f"a problem has fewer than {k} samples; choose a smaller --k")
     # Paired: of one problem both scores are drawn together, since problems differ far more than models do.
-    gains = [float(pass_at_k(*tally[name], k) - pass_at_k(*baseline_tally[name], k)) for name in sorted(tally)]
+    gains = []
+    for name in sorted(tally):
+        gain = pass_at_k(*tally[name], k) - pass_at_k(*baseline_tally[name], k)
+        gains.append(float(gain))
     draw = random.Random(seed)
+    count = len(gains)
     # Problems are drawn, not samples: the question is what other problems of this kind would have given.
-    means = sorted(sum(draw.choices(gains, k=len(gains))) / len(gains) for _ in range(resamples))
+    means = sorted(sum(draw.choices(gains, k=count)) / count for _ in range(resamples))
     # 2.5 % of the resamples lie below the interval and as many above it.
     cut = round(0.025 * resamples)
-    return Difference(sum(gains) / len(gains), means[cut], means[resamples - 1 - cut], len(gains))
+    return Difference(sum(gains) / count, means[cut], means[resamples - 1 - cut], count)
 
 
 def scores_table(scores: Sequence[Score], toolchains: dict[str, str]) -> str:
@@ -117,9 +121,16 @@ def scores_table(scores: Sequence[Score], toolchains: dict[str, str]) -> str:
     head = ["language", "natural", "problems", "samples", *(f"pass@{k}" for k in ks), "weak", "withheld", "toolchain"]
     rows = [head]
     for score in scores:
-        shown = ["-" if score.values[k] is None else f"{100 * float(score.values[k] or 0):.2f}" for k in ks]
+        shown = [_percent(score.values[k]) for k in ks]
         numbers = [str(score.problems), str(score.samples), *shown, str(score.weak), str(score.withheld)]
         rows.append([score.language, score.natural_language or "-", *numbers, toolchains.get(score.language, "-")])
     widths = [max(len(row[column]) for row in rows) for column in range(len(head))]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in rows]
+    lines = []
+    for row in rows:
+        cells = [cell.ljust(width) for cell, width in zip(row, widths)]
+        lines.append("  ".join(cells).rstrip())
     return "\n".join(lines)
+
+
+def _percent(value: Fraction | None) -> str:
+    return "-" if value is None else f"{100 * float(value):.2f}"

@@ -51,9 +51,10 @@ class WorkerLost(Exception):
 
 def _request(header: dict[str, Any], limits: Limits, *blobs: bytes | Mapping[str, Any]) -> bytes:
     # The header by itself: the zygote reads that, and leaves the rest in the pipe to the sides.
-    parts = [json.dumps({**header, "limits": asdict(limits)}).encode()]
-    parts += [blob if isinstance(blob, bytes) else json.dumps(blob).encode() for blob in blobs]
-    return b"".join(map(frame, parts))
+    contents = [json.dumps({**header, "limits": asdict(limits)}).encode()]
+    for blob in blobs:
+        contents.append(blob if isinstance(blob, bytes) else json.dumps(blob).encode())
+    return b"".join(map(frame, contents))
 
 
 def frame(content: bytes) -> bytes:

@@ -206,7 +206,7 @@ def from_numpy(arrays: tuple[Any, Any]) -> tuple[Tensor, Tensor]:
 
 def torch_topk(queries: Tensor, bank: Tensor, k: int, step: int = 256) -> tuple[Tensor, Tensor]:
     """Whole rows of scores, `step` queries at a time."""
-    blocks = [torch.topk(queries[start : start + step] @ bank.T, k, dim=1) for start in range(0, len(queries), step)]
+    blocks = [torch.topk(block @ bank.T, k, dim=1) for block in queries.split(step)]
     return torch.cat([block.values for block in blocks]), torch.cat([block.indices for block in blocks])
 
 

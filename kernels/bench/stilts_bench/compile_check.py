@@ -175,11 +175,12 @@ def assemble(
 
 def signature(config: Config, constants: dict[str, int]) -> dict[str, str]:
     """Argument types: tensor descriptors for TMA, else pointers."""
-    tma, depth = config["USE_TMA"], config["BK"]
-    sides = {
-        name: f"tensordesc<bf16[{config[rows]},{depth}]>" if tma else "*bf16"
-        for name, rows in (("queries", "BM"), ("bank", "BN"))
-    }
+    sides = {"queries": "*bf16", "bank": "*bf16"}
+    if config["USE_TMA"]:
+        sides = {
+            "queries": f"tensordesc<bf16[{config['BM']},{config['BK']}]>",
+            "bank": f"tensordesc<bf16[{config['BN']},{config['BK']}]>",
+        }
     counts = dict.fromkeys(("query_count", "bank_count", "tiles_per_split"), "i32")
     return {**sides, **dict.fromkeys(POINTERS, "*i32"), **counts, **dict.fromkeys(constants, "constexpr")}
 

@@ -142,7 +142,10 @@ def check_windows(rows: Rows, encoding: Any, records: Sequence[Span]) -> None:
         real = sum(encoding["attention_mask"][i])
         check(row(rows, i) == encoding["input_ids"][i][:real], f"window {i} has other ids")
         segments, offsets = encoding.sequence_ids(i), encoding["offset_mapping"][i]
-        expected = [_trim(record.context, *offsets[t]) if segments[t] == 1 else (-1, -1) for t in range(real)]
+        expected = []
+        for segment, (start, end) in zip(segments[:real], offsets[:real]):
+            # Segment 1 is the context; all else has no characters there.
+            expected.append(_trim(record.context, start, end) if segment == 1 else (-1, -1))
         characters = rows.place[rows.starts[i] : rows.starts[i + 1]].tolist()
         check([tuple(span) for span in characters] == expected, f"window {i} has other characters")
 
@@ -260,7 +263,8 @@ def plan_case(count: int, lengths: dict[str, np.ndarray]) -> Result:
     """Planning a step of BATCH examples for RANKS ranks, where the tasks have `count` rows together."""
     # The real lengths, repeated: planning costs depend on how many rows there are and how their lengths vary.
     share = count / sum(map(len, lengths.values()))
-    rows = {name: np.resize(real, max(1, round(len(real) * share))) for name, real in lengths.items()}
+    counts = {name: max(1, round(len(real) * share)) for name, real in lengths.items()}
+    rows = {name: np.resize(real, counts[name]) for name, real in lengths.items()}
     setting = TrainingPart(train_batch_size=BATCH, max_steps=STEPS)
     start = time.process_time()
     sizes = {name: len(costs) for name, costs in rows.items()}

@@ -129,8 +129,8 @@ def compare(paths: Sequence[Path]) -> str:
     for name in shared:
         a, b = first[name].get("methods", {}), second[name].get("methods", {})
         for method in (method for method in a if method in b):
-            times = a[method]["median_s"], b[method]["median_s"]
-            lines.append(f"{name:<20} {method:<28} {times[0]:9.4f} {times[1]:9.4f} {times[0] / times[1]:9.2f}")
+            a_s, b_s = a[method]["median_s"], b[method]["median_s"]
+            lines.append(f"{name:<20} {method:<28} {a_s:9.4f} {b_s:9.4f} {a_s / b_s:9.2f}")
     return "\n".join(lines)
 
 

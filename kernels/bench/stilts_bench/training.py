@@ -113,8 +113,9 @@ class Draws:
         order = get_length_grouped_indices(
             [int(lengths[name][item]) for name, item in pool], BATCH, generator=torch.Generator().manual_seed(1)
         )
-        step = len(pool) // BATCH // count  # spread over the pool: its batches differ in length
-        return [[pool[i] for i in order[b * BATCH : (b + 1) * BATCH]] for b in range(step // 2, 200, step)][:count]
+        batches = [[pool[i] for i in order[start : start + BATCH]] for start in range(0, len(pool), BATCH)]
+        step = len(batches) // count  # spread over the pool: its batches differ in length
+        return batches[step // 2 :: step][:count]
 
     def _drawn(self, unit: str, count: int, only: str = "") -> list[list[Item]]:
         sizes = {only: self.sizes[only]} if only else self.sizes
@@ -127,8 +128,9 @@ def collated(setup: TrainingSetup, items: list[Item]) -> Batch:
     """One batch with all items, longest first, as a step makes it."""
     collate = Collator(setup.tasks, setup.tokenizer, setup.setting.mlm_probability, setup.seed)
     weights = loss_weights(items, setup.tasks, setup.setting.mlm_probability)
+    tokens = [int(setup.tasks[name].rows.item_tokens[item]) for name, item in items]
     # As `deal` gives a rank its examples: longest first.
-    order = sorted(range(len(items)), key=lambda i: -int(setup.tasks[items[i][0]].rows.item_tokens[items[i][1]]))
+    order = sorted(range(len(items)), key=lambda position: -tokens[position])
     return collate([(position, *items[position]) for position in order], 0, weights)
 
 
@@ -186,8 +188,12 @@ def _gradients(model: MultiTask, batch: Batch) -> dict[str, torch.Tensor]:
 
 
 def _distance(computed: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> float:
-    gap = sum(float((computed[name].double() - value.double()).square().sum()) for name, value in expected.items())
-    return (gap / sum(float(value.double().square().sum()) for value in expected.values())) ** 0.5
+    gap, total = 0.0, 0.0
+    for name, gradient in expected.items():
+        exact = gradient.double()
+        gap += float((computed[name].double() - exact).square().sum())
+        total += float(exact.square().sum())
+    return (gap / total) ** 0.5
 
 
 def padding_case(

@@ -111,7 +111,8 @@ def time_launches(search: Search, configs: list[Config], rounds: int) -> list[fl
     for number in range(rounds + 1):
         # Round by round over all configurations, so that a GPU that heats up slows all of them.
         for config, seen in zip(configs, times):
-            splits = splits_for(triton.cdiv(len(left), config["BM"]), triton.cdiv(len(right), config["BN"]), search.k)
+            blocks, tiles = triton.cdiv(len(left), config["BM"]), triton.cdiv(len(right), config["BN"])
+            splits = splits_for(blocks, tiles, search.k)
             taken = milliseconds(partial(launch, *sides, search.kept, splits, config, search.two_way), sides[0])
             # Round 0 compiles and warms up.
             if number:

@@ -48,7 +48,8 @@ class Collectives:
     def gather_rows(self, rows: Tensor) -> list[Tensor]:
         """Every rank's CPU tensor, in rank order, on every rank; they may differ in their number of rows alone."""
         # Counts first, since backends exchange tensors of one shape only.
-        counts = torch.stack(self._gather_alike(torch.tensor([len(rows)], dtype=torch.int64, device="cpu")))[:, 0]
+        count = torch.tensor([len(rows)], dtype=torch.int64, device="cpu")
+        counts = torch.cat(self._gather_alike(count))
         padded = torch.zeros(int(counts.max()), *rows.shape[1:], dtype=rows.dtype, device="cpu")
         padded[: len(rows)] = rows
         if padded.numel() == 0:

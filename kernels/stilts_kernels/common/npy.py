@@ -26,7 +26,8 @@ def open_npy(path: str | Path) -> tuple[Tensor, Callable[[], None]]:
         mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
     shape, dtype = header.get("shape"), NPY_DTYPES.get(str(header.get("descr")))
     # `type(...) is int`, since True is an int to isinstance.
-    matrix = isinstance(shape, tuple) and len(shape) == 2 and all(type(size) is int and size >= 0 for size in shape)
+    sizes_fit = isinstance(shape, tuple) and all(type(size) is int and size >= 0 for size in shape)
+    matrix = sizes_fit and len(shape) == 2
     if dtype is None or shape is None or header.get("fortran_order") is not False or not matrix:
         raise ValueError(f"{path}: needs a C-ordered [N, D] array of float32 or float16, got {header}")
     count = shape[0] * shape[1]

@@ -223,7 +223,7 @@ def mean_pool_packed(tokens: Tensor, cu_seqlens: Tensor) -> Tensor:
     do not start at 0, end at T and rise strictly (an empty sequence has no mean).
     """
     lengths = cu_seqlens.diff()
-    ends_fit = cu_seqlens.numel() > 1 and int(cu_seqlens[0]) == 0 and int(cu_seqlens[-1]) == tokens.shape[0]
+    ends_fit = cu_seqlens.numel() > 1 and cu_seqlens[[0, -1]].tolist() == [0, tokens.shape[0]]
     if not ends_fit or bool((lengths < 1).any()):
         raise ValueError(f"cu_seqlens must rise strictly from 0 to {tokens.shape[0]}, the number of tokens")
     sequence = torch.repeat_interleave(torch.arange(len(lengths), dtype=torch.int64, device=tokens.device), lengths)

@@ -22,8 +22,8 @@ class Layout:
         ranks.agree(partial(check_shard, queries, names[0]))
         ranks.agree(partial(check_shard, bank, names[1]))
         # One exchange for all that the ranks must know of each other. Dtypes travel as text, since only JSON does.
-        shapes = ranks.gather([list(queries.shape), str(queries.dtype), list(bank.shape), str(bank.dtype), k, memory])
-        query_shapes, dtypes, bank_shapes, bank_dtypes, ks, memories = zip(*shapes)
+        described = [list(queries.shape), str(queries.dtype), list(bank.shape), str(bank.dtype), k, memory]
+        query_shapes, dtypes, bank_shapes, bank_dtypes, ks, memories = zip(*ranks.gather(described))
         self.query_counts = [shape[0] for shape in query_shapes]
         self.bank_counts = [shape[0] for shape in bank_shapes]
         self.dtypes = [getattr(torch, dtype.removeprefix("torch.")) for dtype in dtypes]
@@ -50,7 +50,8 @@ class Layout:
     def target_rows(self) -> int:
         """Rows of a block of the bank that travels: a quarter of the memory holds it, the one that comes, and lists."""
         # 16 k bytes a row: a float64 value and an int64 index for each neighbour.
-        return max(1, self.memory // 4 // (2 * (self.dim * 4 + 16 * self.k) + 32 * self.k))
+        block_bytes = self.dim * 4 + 16 * self.k
+        return max(1, self.memory // 4 // (2 * block_bytes + 32 * self.k))
 
     def blocks(self) -> Iterator[tuple[int, int, int]]:
         """(owner, start, stop) of every block of queries, in order of their global rows; a quarter of the memory."""

@@ -73,4 +73,7 @@ class SearchState:
         """Numbers of blocks after which this rank's lists are there, and whole where that is checked."""
         paths = sorted(self.folder.glob(f"search-{ranks.rank}-of-{ranks.size}-*.pt"))
         numbers = {int(path.stem.rpartition("-")[2]): path for path in paths}
-        return [done for done, path in numbers.items() if not check or load_part(path, self._key(ranks)) is not None]
+        if not check:
+            return list(numbers)
+        key = self._key(ranks)
+        return [done for done, path in numbers.items() if load_part(path, key) is not None]

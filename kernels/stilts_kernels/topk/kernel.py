@@ -253,12 +253,9 @@ def launch(
     keys, where = torch.empty(2, splits, len(queries), kept, dtype=torch.int32, device=queries.device)
     column_shape = (2, blocks, len(bank)) if two_way else (2, 1, 1)
     best, second = torch.empty(column_shape, dtype=torch.int32, device=queries.device)
-    sides = [
-        TensorDescriptor.from_tensor(side, [config[size], config["BK"]]) if config["USE_TMA"] else side
-        for side, size in ((queries, "BM"), (bank, "BN"))
-    ]
     group_topk_kernel[(blocks, splits)](
-        *sides,
+        kernel_side(queries, config["BM"], config),
+        kernel_side(bank, config["BN"], config),
         keys,
         where,
         best,
@@ -271,6 +268,11 @@ def launch(
         maxnreg=config["maxnreg"],
     )
     return keys, where, best, second
+
+
+def kernel_side(rows: Tensor, height: int, config: Config) -> Tensor | TensorDescriptor:
+    """What the kernel reads a side by: a descriptor of tiles `height` x BK where TMA is used, else the rows."""
+    return TensorDescriptor.from_tensor(rows, [height, config["BK"]]) if config["USE_TMA"] else rows
 
 
 def pair_scores(queries: Rows, bank: Rows, query: Tensor, row: Tensor) -> Tensor:

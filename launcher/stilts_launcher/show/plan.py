@@ -139,7 +139,7 @@ def _steps(estimate: Estimate) -> str:
 def _memory(estimate: Estimate) -> str:
     if estimate.parameters is None or estimate.vocabulary is None:
         return "memory unknown until model and data are on this machine (`stilts fetch`)"
-    by_stage = ", ".join(f"stage {stage} {m.peak / GIB:.2f}" for stage, m in estimate.memory.items())
+    by_stage = _peaks(estimate)
     rows, size = estimate.vocabulary
     assert estimate.size is not None
     least = "" if estimate.size.width else "at least (choices of a question unknown) "
@@ -148,6 +148,11 @@ def _memory(estimate: Estimate) -> str:
     offloaded = f", and {host / GIB:.2f} of host memory" if host else ""
     parameters = counted(estimate.parameters, "parameter")
     return f"memory {least}{by_stage}{offloaded} ({parameters}, {rows:,} of {size:,} vocabulary rows)"
+
+
+def _peaks(estimate: Estimate, extra: int = 0) -> str:
+    """Peak memory at each ZeRO stage, in GiB of one rank, with `extra` bytes on top."""
+    return ", ".join(f"stage {stage} {(memory.peak + extra) / GIB:.2f}" for stage, memory in estimate.memory.items())
 
 
 def _foot(
@@ -190,8 +195,7 @@ def _trial_lines(trial: Trial, estimate: Estimate, ranks: int) -> list[str]:
             f"the formula gives {estimate.memory[trial.stage].peak / GIB:.2f} GiB for that, {_difference(extra)}"
         )
         if extra > 0:
-            by_stage = ", ".join(f"stage {stage} {(m.peak + extra) / GIB:.2f}" for stage, m in estimate.memory.items())
-            lines.append(f"with the difference added, the phase takes {by_stage}")
+            lines.append(f"with the difference added, the phase takes {_peaks(estimate, extra)}")
     return lines
 
 

@@ -27,9 +27,13 @@ def tasks_table() -> str:
 
 
 def _row(task: Task) -> tuple[str, ...]:
-    sizes = [f"{task.sizes[split]:,}" if split in task.sizes else "-" for split in ("train", "dev")]
+    sizes = [_size(task, split) for split in ("train", "dev")]
     metric = _metric(task.main_score)
     return (task.name, task.family, task.role, *sizes, _languages(task.languages), metric, task.licence)
+
+
+def _size(task: Task, split: str) -> str:
+    return f"{task.sizes[split]:,}" if split in task.sizes else "-"
 
 
 def _metric(name: str) -> str:
@@ -42,7 +46,11 @@ def _languages(codes: Sequence[str]) -> str:
 
 def _columns(rows: Sequence[Sequence[str]]) -> str:
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in rows)
+    lines = []
+    for row in rows:
+        cells = [cell.ljust(width) for cell, width in zip(row, widths)]
+        lines.append("  ".join(cells).rstrip())
+    return "\n".join(lines)
 
 
 def task_card(task: Task) -> str:
@@ -63,7 +71,9 @@ def task_card(task: Task) -> str:
         "from": task.url,
         "note": "\n".join(textwrap.wrap(task.note, WIDTH)) or "-",
     }
-    return "\n".join(f"{key:<10} {value}".replace("\n", "\n" + " " * 11) for key, value in facts.items())
+    # Further lines of a value stand under its first one, behind the column of keys.
+    indent = "\n" + " " * 11
+    return "\n".join(f"{key:<10} " + value.replace("\n", indent) for key, value in facts.items())
 
 
 def _files(splits: Iterable[tuple[str, Sequence[Local]]]) -> list[str]:

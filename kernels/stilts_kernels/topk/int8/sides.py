@@ -95,8 +95,10 @@ def needs_rotation(rows: Rows, centre: Tensor, capped: bool) -> bool:
         return True
     if not capped:
         return False
-    segments = torch.nn.functional.pad(centred, (0, -rows.dim % SEGMENT)).view(len(centred), -1, SEGMENT // 4, 2, 2)
-    lane_rms = segments.square().mean(dim=(2, 4)).amax(dim=(1, 2)).sqrt()
+    padded_rows = torch.nn.functional.pad(centred, (0, -rows.dim % SEGMENT))
+    # A lane of the AVX2 tile adds every second pair of numbers of a segment.
+    lanes = padded_rows.view(len(centred), -1, SEGMENT // 4, 2, 2)
+    lane_rms = lanes.square().mean(dim=(2, 4)).amax(dim=(1, 2)).sqrt()
     return float((lane_rms / rms).median()) > HIGH_LANE
 
 
