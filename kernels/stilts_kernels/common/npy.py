@@ -8,6 +8,7 @@ import mmap
 import struct
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -25,10 +26,7 @@ def open_npy(path: str | Path) -> tuple[Tensor, Callable[[], None]]:
         # Copy on write: torch asks for memory that may be written, and the file must not change.
         mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
     shape, dtype = header.get("shape"), NPY_DTYPES.get(str(header.get("descr")))
-    # `type(...) is int`, since True is an int to isinstance.
-    sizes_fit = isinstance(shape, tuple) and all(type(size) is int and size >= 0 for size in shape)
-    matrix = sizes_fit and len(shape) == 2
-    if dtype is None or shape is None or header.get("fortran_order") is not False or not matrix:
+    if dtype is None or shape is None or header.get("fortran_order") is not False or not is_matrix(shape):
         raise ValueError(f"{path}: needs a C-ordered [N, D] array of float32 or float16, got {header}")
     count = shape[0] * shape[1]
     if len(mapped) < offset + count * dtype.itemsize:
@@ -37,6 +35,14 @@ def open_npy(path: str | Path) -> tuple[Tensor, Callable[[], None]]:
         return torch.empty(shape, dtype=dtype, device="cpu"), lambda: None
     tensor = torch.frombuffer(mapped, dtype=dtype, count=count, offset=offset).view(shape)
     return tensor, lambda: mapped.madvise(mmap.MADV_DONTNEED)
+
+
+def is_matrix(shape: Any) -> bool:
+    """Whether the shape in a header is [N, D]."""
+    if not isinstance(shape, tuple) or len(shape) != 2:
+        return False
+    # `type(...) is int`, since True is an int to isinstance.
+    return all(type(size) is int and size >= 0 for size in shape)
 
 
 def raw_bytes(rows: Tensor) -> ctypes.Array[ctypes.c_char]:
