@@ -202,7 +202,6 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def tune(path: Path | None) -> int:
     """Tunes every direction, D and k; prints each entry as it is recorded."""
-    # Imports of the tuner's side stay here.
     from stilts_kernels.topk.configs import describe, record_path  # needs triton, the rest of the benchmark does not
 
     from stilts_bench.tuner import tune_all

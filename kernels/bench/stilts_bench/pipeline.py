@@ -138,7 +138,7 @@ def check_windows(rows: Rows, encoding: Any, records: Sequence[Span]) -> None:
     check(len(rows) == len(encoding["input_ids"]), "another number of windows")
     for i in range(len(rows)):
         record = records[int(rows.example[i])]
-        # Theirs are padded to the longest, ours never.
+        # Theirs are padded to max_length, ours never.
         real = sum(encoding["attention_mask"][i])
         check(row(rows, i) == encoding["input_ids"][i][:real], f"window {i} has other ids")
         segments, offsets = encoding.sequence_ids(i), encoding["offset_mapping"][i]

@@ -74,8 +74,7 @@ class FusedAttention(torch.autograd.Function):
         context: Any, query: Tensor, key: Tensor, value: Tensor, offsets: Tensor, keys: Tensor, settings: Settings
     ) -> Tensor:
         out = torch.empty_like(query)
-        # float32 also for 16-bit inputs: probabilities are made again from it, and an error of it would scale all of
-        # them.
+        # float32 also for 16-bit inputs: all probabilities of a row are made again from it, and share its error.
         logs = torch.empty(query.shape[:2], dtype=torch.float32, device=query.device)
         words = settings.words(query.device)
         numbers, tile = settings.numbers(query, words), tile_of(query.dtype, query.shape[2])

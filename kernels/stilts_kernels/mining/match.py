@@ -34,7 +34,7 @@ def check_choices(margin: str, retrieval: str) -> None:
 
 def pairs_from(forward: Neighbours, backward: Neighbours, margin: str, retrieval: str) -> MinedPairs:
     """Scores both directions' neighbours and matches them."""
-    # Each direction divides by the means of both, which is why both searches come before any margin.
+    # A margin compares with the means of both directions, so both searches come before any margin.
     source_mean, target_mean = forward.values.mean(dim=1), backward.values.mean(dim=1)
     best_targets = best_margin(forward, source_mean, target_mean, margin)
     best_sources = best_margin(backward, target_mean, source_mean, margin)

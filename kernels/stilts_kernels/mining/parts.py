@@ -47,7 +47,7 @@ def content_hash(rows: Tensor, release: Callable[[], None] = lambda: None, step:
     """SHA-256 of shape, dtype and content, read in blocks."""
     digest = hashlib.sha256(f"{tuple(rows.shape)} {rows.dtype}".encode())
     for start in range(0, len(rows), step):
-        # Hashed a block at a time: a mapped file is larger than memory.
+        # Hashed a block at a time: a mapped file may be larger than memory.
         block = rows[start : start + step].contiguous()
         digest.update(raw_bytes(block))
         release()

@@ -135,7 +135,7 @@ def shortlisted(queries: Rows, bank: Rows, k: int, screen: str, cap: int, index:
     """The pairs that a bfloat16 or float32 screen leaves of every query."""
     dtype = getattr(torch, screen)
     centre, bank_centre = (index.centre, index.centre) if index else (centre_of(queries), centre_of(bank))
-    # Shift column 2: the constants of queries stand where the bank has ones, so that one product adds both sides's.
+    # Shift column 2: the constants of queries stand where the bank has ones, so that one product adds both.
     query_panels = list(make_panels(PanelMaker(queries, centre, None, 2, dtype), QUERY_ROWS))
     bank_panels: Iterable[Panel]
     if index:

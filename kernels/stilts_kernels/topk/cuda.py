@@ -140,8 +140,7 @@ class Search:
         # Lists without columns: the first merge then has nothing to rank beside what it takes in.
         backward = [self._no_neighbours(stop - start) for start, stop in spans(self.bank.count, bank_rows)]
         for start, stop in spans(self.queries.count, query_rows):
-            # Made once for each block of queries; blocks of the bank are made again for every one, so memory holds two
-            # blocks.
+            # Blocks of the bank are made again for every block of queries: memory never holds more than one of each.
             left = self.left(start, stop)
             nearest = self._no_neighbours(stop - start)
             for number, (first, last) in enumerate(spans(self.bank.count, bank_rows)):
