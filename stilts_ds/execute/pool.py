@@ -91,7 +91,7 @@ class Workers:
             try:
                 while not problems:
                     index = waiting.get_nowait()
-                    verdict = self._one(slots, slot, programs[index], seconds(programs[index]))
+                    verdict = self._verdict(slots, slot, programs[index], seconds(programs[index]))
                     verdicts[index] = verdict
                     done(verdict)
             except queue.Empty:
@@ -110,7 +110,7 @@ class Workers:
             raise problems[0]
         return [verdict for verdict in verdicts if verdict is not None]
 
-    def _one(self, slots: list[Slot], slot: int, program: Program, seconds: float) -> Verdict:
+    def _verdict(self, slots: list[Slot], slot: int, program: Program, seconds: float) -> Verdict:
         try:
             return self.execute(slots[slot], program, seconds)
         except WorkerLost as problem:
@@ -186,7 +186,7 @@ def _of_language(
             if program.id not in limits:
                 limits[program.id] = _limit_of(workers, started, program, settings.seconds)
             # On one worker, and with nothing beside it: the first timeout may have been the neighbours' doing.
-            [again] = workers.run(started[:1], [program], lambda it: limits[it.id], lambda verdict: None)
+            [again] = workers.run(started[:1], [program], lambda sample: limits[sample.id], lambda verdict: None)
             verdicts[index] = replace(again, alone=True)
     return verdicts
 

@@ -136,7 +136,6 @@ def embed_chunks(
     width = embedder.width()
     with open(path, "r+b") as file, open(path.with_name(f"done-{rank:05d}.jsonl"), "a", encoding="ascii") as done:
         done.write("\n")  # ends a line that a kill cut short
-        # As the file says, which an earlier start may have made.
         stored = STORED[header_dtype(path)]
         spans = [(chunk, chunk * CHUNK, min(texts.lines, (chunk + 1) * CHUNK)) for chunk in chunks]
         total = sum(stop - first for _, first, stop in spans)
