@@ -35,7 +35,6 @@ assert value.item() == size * (size + 1) / 2, value
 
 def examine(recipe: Recipe | None = None, trial: bool = False) -> int:
     """Run all checks and print a line for each; with a recipe, also which stage and batch fit here."""
-    # From cheap to dear, so that the first lines come at once.
     checks: list[tuple[str, Callable[[], str]]] = [
         ("versions", _versions),
         ("devices", _devices),
