@@ -37,6 +37,7 @@ def pin_model(recipe: Recipe, kept: Path, ask: bool) -> Recipe:
     commits = kept_commits(kept)
     commit = commits.get(moving)
     if commit is None:
+        # The hub first: the cache may hold an older commit of the branch, from another study.
         commit = (_newest_commit(name, revision) if ask else None) or _cached_commit(name, revision)
     if commit is None:
         return recipe
@@ -51,6 +52,7 @@ def _newest_commit(name: str, revision: str | None) -> str | None:
     """The commit behind a branch now; None without network."""
     if go_offline_without_network():
         return None
+    # Here, and not above: its import reads HF_HUB_OFFLINE, which may be set only when the network is found absent.
     from huggingface_hub import HfApi
 
     def newest() -> str | None:
@@ -88,6 +90,7 @@ def _is_whole(folder: Path) -> bool:
         check_weights(folder)
     except UserError:
         return False
+    # A download that was cut may have brought the weights and no tokenizer.
     return any(True for pattern in TOKENIZER_FILES for _ in folder.glob(pattern))
 
 
@@ -99,6 +102,7 @@ def download_model(name: str, revision: str | None) -> Path:
     from huggingface_hub import HfApi, snapshot_download
 
     def download() -> Path:
+        # Asked first, because which weight files to take depends on which there are.
         files = HfApi().list_repo_files(name, revision=revision)
         return Path(snapshot_download(name, revision=revision, allow_patterns=model_files_of(files)))
 
@@ -117,7 +121,9 @@ def model_files_of(files: list[str]) -> list[str]:
         else ["pytorch_model*.bin", "pytorch_model.bin.index.json"]
     )
     wanted = ("config.json", *TOKENIZER_FILES, *weights)
-    return [file for file in files if "/" not in file and any(Path(file).match(one) for one in wanted)]
+    # Folders of a repository hold other formats (onnx/, coreml/) and older versions.
+    at_top = [file for file in files if "/" not in file]
+    return [file for file in at_top if any(Path(file).match(pattern) for pattern in wanted)]
 
 
 def check_hashes(folder: Path) -> None:
