@@ -160,11 +160,13 @@ HUMANEVAL_X = {
     "javascript": "javascript",
     "js": "javascript",
     "rust": "rust",
+    "go": "go",
 }
 _DECLARED = {  # what the entry point's name looks like in a declaration; elsewhere it stands before a bracket
     "python": r"def (\w+)\(",
     "javascript": r"(?:const|function|let|var) (\w+)",
     "rust": r"fn (\w+)",
+    "go": r"func (\w+)\(",
 }
 
 
@@ -186,7 +188,8 @@ def _humaneval_x(row: dict[str, Any], where: str, number: int) -> Problem:
         language=language,
         prompt=prompt,
         entry=names[-1],
-        tests=text_of(row, "test", where),
+        # Go's rows keep what the tests import apart.
+        tests=text_of(row, "test_setup", where, "") + text_of(row, "test", where),
         helpers=python_helpers(prompt, names[-1]) if language == "python" else "",
         canonical=text_of(row, "canonical_solution", where, ""),
     )

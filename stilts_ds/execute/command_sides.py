@@ -32,6 +32,7 @@ def prepare(given: Given) -> None:
     os.makedirs(WORK, exist_ok=True)
     os.chdir(WORK)
     for name, text in given["files"].items():
+        os.makedirs(os.path.dirname(name) or ".", exist_ok=True)
         with open(name, "w", encoding="utf-8", errors="surrogatepass") as file:
             file.write(text)
     for name, content in given.get("binary", {}).items():

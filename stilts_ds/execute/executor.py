@@ -57,7 +57,8 @@ class Settings:
     @property
     def tool_path(self) -> str:
         """Where the commands of toolchains are looked for."""
-        return ":".join([*(f"{folder}/.bin" for folder in self.readable), languages.PATH])
+        own = [f"{folder}/{name}" for folder in self.readable for name in (".bin", "bin")]  # npm's, and a toolchain's
+        return ":".join([*own, languages.PATH])
 
 
 def _check_readable(folder: str) -> None:

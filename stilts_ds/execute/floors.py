@@ -49,6 +49,7 @@ BODIES: dict[str, Bodies] = {
     "cpp": _bodies("    ", "}\n", (*_RETURNS, "return {};")),
     "csharp": _bodies("            ", "        }\n", (*_RETURNS, "return null;")),
     "rust": _bodies("    ", "}\n", ("return true;", "return false;", "return 0;", "return String::new();", "vec![]")),
+    "swift": _bodies("    ", "}\n", ("return true", "return false", "return 0", 'return ""', "return []")),
 }
 
 

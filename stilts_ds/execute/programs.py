@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from stilts_ds.errors import UserError, counted, did_you_mean, printable
+from stilts_ds.execute import golang
 from stilts_ds.execute.commands import RUST_TEST
 from stilts_ds.execute.languages import ALIASES, LANGUAGES
 
@@ -203,6 +204,9 @@ def check_program(program: Program, where: str) -> None:
         check_python_tests(program, where)
     if program.language == "rust" and not RUST_TEST.search(program.tests):
         raise UserError(f"{where}: the tests mark no function with #[test], so that none would run; mark one")
+    problem = golang.tests_problem(program.tests) if program.language == "go" else None
+    if problem:
+        raise UserError(f"{where}: {problem}")
 
 
 def check_python_tests(program: Program, where: str) -> None:
