@@ -19,15 +19,16 @@ from stilts_kernels.common.canonical import canonical_scores
 from stilts_kernels.common.collectives import Collectives, collectives_of
 from stilts_kernels.common.progress import Progress
 from stilts_kernels.common.rows import Rows
-from stilts_kernels.mining.margin import MARGINS
+from stilts_kernels.mining.margin import MARGINS, Neighbours
 from stilts_kernels.mining.match import RETRIEVALS
 from stilts_kernels.mining.ranks import means_of_ranks, pairs_of_ranks
 from stilts_kernels.mining.state import SearchState
 
 from stilts_ds.errors import UserError, did_you_mean
 from stilts_ds.families.bitext.head import Distinct, Mined, Pair, Place, neighbours_both_ways, text_digests
+from stilts_ds.mining.candidates import DEFAULT_NPROBE, IndexSettings, Search, SideRows, neighbours_by_index
 from stilts_ds.mining.gold import Judgement, Scores, judge, read_gold
-from stilts_ds.mining.job import Job, on_first, progress_log, refuse_existing, stop_together
+from stilts_ds.mining.job import Job, on_all, on_first, progress_log, refuse_existing, stop_together
 from stilts_ds.mining.models import Encoder
 from stilts_ds.mining.pairs_file import TAB_FAULT, check_name, write_table
 from stilts_ds.mining.sides import Side, check_widths, describe, find_side, with_vectors
@@ -37,6 +38,7 @@ from stilts_ds.run_dir import hash_file
 log = logging.getLogger(__name__)
 CPU = torch.device("cpu")
 MODES = ("mine", "search", "score")
+WAYS = ("exact", "ivf")
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,9 @@ class MiningSettings:
     target of every source sentence, or `score` line i of the source with line i of the target. `unify`: equal texts of
     a side count as one sentence, its first; `drop_repeated` then leaves out pairs with a text that occurs more than
     once on its side. `threshold`: keep scores of at least this (None: scores above 0). `dev_part`: the share of the
-    source sentences whose gold pairs choose the threshold. `memory`: scratch bytes of a rank."""
+    source sentences whose gold pairs choose the threshold. `memory`: scratch bytes of a rank. `neighbours`: `exact`, or
+    `ivf`: the best that an approximate index of `nlist` lists, of which `nprobe` are read, names
+    (stilts_ds.mining.candidates says what None means)."""
 
     mode: str = "mine"
     margin: str = "ratio"
@@ -56,11 +60,20 @@ class MiningSettings:
     drop_repeated: bool = False
     dev_part: float = 0.5
     memory: int = 1 << 30
+    neighbours: str = "exact"
+    nlist: int | None = None
+    nprobe: int | None = None
+
+    @property
+    def index(self) -> IndexSettings:
+        """How the approximate index is made and read."""
+        return IndexSettings(self.nlist, DEFAULT_NPROBE if self.nprobe is None else self.nprobe)
 
     def check(self, has_gold: bool) -> None:
         """Raise UserError for values that none can be, and for settings that another one makes void."""
         for name, value, known in (
             ("mode", self.mode, MODES), ("margin", self.margin, MARGINS), ("retrieval", self.retrieval, RETRIEVALS),
+            ("neighbours", self.neighbours, WAYS),
         ):  # fmt: skip
             if value not in known:
                 raise UserError(f"unknown {name} {value!r}{did_you_mean(value, known)}")
@@ -74,6 +87,10 @@ class MiningSettings:
             raise UserError(f"dev part {self.dev_part}: give a share above 0, at most 1")
         if self.drop_repeated and not self.unify:
             raise UserError("drop_repeated needs unify: without it equal texts are sentences of their own")
+        if self.neighbours == "ivf":
+            self.index.check()
+        elif self.nlist is not None or self.nprobe is not None:
+            raise UserError("nlist and nprobe belong to the approximate index: set neighbours to ivf, or leave them out")
         if self.mode != "mine" and (self.unify or has_gold or self.retrieval != "max" or self.threshold is not None):
             raise UserError(
                 f"mode {self.mode} takes no unify, gold, retrieval or threshold: every sentence gets a line"
@@ -125,7 +142,7 @@ def mine(
         check_name(path)
         refuse_existing(path)
 
-    on_first(ranks, check)
+    on_all(ranks, check)  # every rank needs the packages that the settings name
     with Job(ranks, path) as job:
         fault = TAB_FAULT if path.suffix == ".tsv" else ""
         sides = [find_side(ranks, side, encoder, fault) for side in (source, target)]
@@ -142,7 +159,7 @@ def mine(
         )
         on_first(ranks, lambda: check_widths(left, right))
         mining = Mining(ranks, settings, left, right, device)
-        mining.search(SearchState(job.work, key))
+        mining.search(job.work, key)
         draft = job.work / f"pairs{path.suffix}"
         result = mining.write(path, draft, gold_pairs)
         job.publish(draft)
@@ -188,8 +205,11 @@ class Mining:
             raise UserError(f"{side.path}: unify compares texts, and vectors alone have none; give the texts, too")
         return Distinct.of_digests(text_digests(side.texts.all_texts()))
 
-    def search(self, state: SearchState) -> None:
-        """Neighbours both ways of this rank's rows."""
+    def search(self, work: Path, key: str) -> None:
+        """Neighbours both ways of this rank's rows; what is finished is kept in the folder `work` under `key`."""
+        if self.settings.neighbours == "ivf":
+            self.forward, self.backward = self._by_index(work, key)
+            return
         shares = []
         for side, vectors, distinct in zip(self.sides, self.vectors, self.distinct):
             first, stop = side.share(self.ranks)
@@ -200,8 +220,22 @@ class Mining:
         place = Tracked(self.ranks, self.device, partial(stop_together, self.ranks), told)
         left, right = shares
         self.forward, self.backward = neighbours_both_ways(
-            left, right, self.k, place, memory=self.settings.memory, state=state
+            left, right, self.k, place, memory=self.settings.memory, state=SearchState(work, key)
         )
+
+    def _by_index(self, work: Path, key: str) -> tuple[Neighbours, Neighbours]:
+        index = self.settings.index
+        if self.ranks.rank == 0:
+            log.info(
+                "approximate: neighbours are sought in %d lists of a FAISS index a sentence; scores and margins are "
+                "exact, but pairs may be missed", index.nprobe
+            )  # fmt: skip
+        told = progress_log(self.ranks, "searching", "blocks")
+        source, target = (
+            SideRows(name, vectors, distinct.rows)
+            for name, vectors, distinct in zip(("source", "target"), self.vectors, self.distinct)
+        )
+        return neighbours_by_index(Search(self.ranks, self.k, index, work, key, told), source, target)
 
     def write(self, output: Path, draft: Path, gold: Sequence[Sequence[str]] | None) -> MiningResult:
         """Write the table to `draft`; returns what is told about it, on every rank."""
