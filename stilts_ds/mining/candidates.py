@@ -1,8 +1,8 @@
 """Neighbours by way of an approximate index: FAISS names candidates, our exact scores rank them.
 
-A bank's vectors are divided among `nlist` lists by k-means (an inverted file, IVF; Jegou, Douze and Schmid 2011), 8 bits
-a number. A query reads the `nprobe` lists nearest to it; the best of what it meets there, several times k, are scored as
-the exact search scores them. So a neighbour may be missed, but no score is approximate.
+A bank's vectors are divided among `nlist` lists by k-means (an inverted file, IVF; Jegou, Douze and Schmid 2011), with
+8 bits a number. A query reads the `nprobe` lists nearest to it; the best of what it meets there, several times k, are
+scored as the exact search scores them. So a neighbour may be missed, but no score is approximate.
 
 Work on disk is cut by rows of the sides, never by ranks: index files of INDEX_ROWS vectors, answers to QUERY_ROWS
 queries. Hence any number of ranks finds the same neighbours, and continues what others began.
@@ -33,16 +33,18 @@ from torch import Tensor
 from stilts_ds.engine.preempt import stop_this_rank_if_requested
 from stilts_ds.errors import UserError, counted
 from stilts_ds.mining.job import on_all
-from stilts_ds.mining.scale import default_nlist
+from stilts_ds.mining.scale import (
+    CANDIDATES,
+    DEFAULT_NPROBE,
+    INDEX_ROWS,
+    ITERATIONS,
+    QUERY_ROWS,
+    TRAINING_ROWS,
+    default_nlist,
+)
 
 log = logging.getLogger(__name__)
-INDEX_ROWS = 1 << 18  # vectors of one index file: what one rank makes, and makes again after a kill
-QUERY_ROWS = 1 << 14  # queries asked together: FAISS's products differ in their last bits with the number of rows
 ADDED_ROWS = 1 << 14  # vectors put into an index between two looks at signals
-TRAINING_ROWS = 40  # vectors a list that k-means looks at; FAISS warns below 39
-ITERATIONS = 10  # of k-means, FAISS's own number for inverted files
-DEFAULT_NPROBE = 32  # lists: docs/scale.md says what it finds and what others do
-CANDIDATES = 4  # times k are scored exactly, because 8 bits a number change the order of near neighbours
 
 
 @dataclass(frozen=True)
@@ -101,6 +103,7 @@ def neighbours_by_index(search: Search, source: SideRows, target: SideRows) -> t
 
     Raises UserError for rows that have no direction.
     """
+    logging.getLogger("faiss").setLevel(logging.WARNING)  # it tells which of its builds it loads
     import faiss
 
     faiss.omp_set_num_threads(torch.get_num_threads())

@@ -22,6 +22,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from datetime import datetime, timezone
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +45,7 @@ from stilts_ds.run_dir import provenance
 Result = dict[str, Any]
 K = 4
 LASER_WIDTH, LASER_ROWS = 1024, 100_000
-EXACT_CELLS = 1.0e11  # scores up to which the exact search is run whole; beyond, a part of the queries
+WHOLE_ROWS, PART_ROWS = 100_000, 20_000  # sides up to which the exact search is run whole; else so many queries of it
 
 
 def seconds_of(work: Callable[[], Any]) -> tuple[float, Any]:
@@ -89,8 +90,8 @@ def approximate_case(count: int, width: int, nprobes: Sequence[int], folder: Pat
     """Both directions by the index, for each number of lists read, beside the exact search of the same rows."""
     source, target = bitext(count, width)
     left, right = Rows(torch.from_numpy(source), "source", True), Rows(torch.from_numpy(target), "target", True)
-    whole = count * count <= EXACT_CELLS
-    queries = count if whole else int(EXACT_CELLS / count)
+    whole = count <= WHOLE_ROWS
+    queries = count if whole else PART_ROWS
     chosen = torch.linspace(0, count - 1, queries).long()
     if whole:
         exact_seconds, exact = seconds_of(lambda: two_way(left, right, K, K))
@@ -119,7 +120,7 @@ def approximate_case(count: int, width: int, nprobes: Sequence[int], folder: Pat
                 "ratio": exact_seconds / sum(seconds.values()),
                 "recall_forward": recall(found[0].indices[chosen], exact[0].indices),
                 "recall_backward": recall(found[1].indices[chosen], exact[1].indices),
-                "translations_found": float((found[0].indices == torch.from_numpy(translation(count))[:, None]).any(1).float().mean()),
+                "translations_found": recall(found[0].indices, torch.from_numpy(translation(count))[:, None]),
                 "pair_recall": pair_recall(found, exact) if whole else None,
             }
         )  # fmt: skip
@@ -191,8 +192,9 @@ def laser_case(rows: int, width: int, folder: Path) -> Result:
     if same < 0.999:  # float32 sums of FAISS turn a few equal margins round
         raise UserError(f"only {same:.2%} of the pairs are the same: no time is reported for another result")
     return {
-        "case": "laser", "rows": rows, "dim": width, "k": K, "ours_seconds": our_seconds, "theirs_seconds": their_seconds,
-        "their_stages": stages, "ratio": their_seconds / our_seconds, "goal": 3, "same_pairs": same,
+        "case": "laser", "rows": rows, "dim": width, "k": K, "ours_seconds": our_seconds,
+        "theirs_seconds": their_seconds, "their_stages": stages, "ratio": their_seconds / our_seconds, "goal": 3,
+        "same_pairs": same,
     }  # fmt: skip
 
 
@@ -204,9 +206,9 @@ def embed_case(model: str, lines: Sequence[str], rounds: int, folder: Path) -> R
     ours: list[float] = []
     theirs: list[float] = []
     encoder = Encoder(model)
-    for number in range(rounds + 1):
-        path = folder / f"vectors-{number}.npy"
-        seconds, _ = seconds_of(lambda: embed(encoder, texts, path))
+    paths = [folder / f"vectors-{number}.npy" for number in range(rounds + 1)]
+    for path in paths:
+        seconds, _ = seconds_of(partial(embed, encoder, texts, path))
         ours.append(seconds)
         seconds, vectors = seconds_of(lambda: encode(lines))
         theirs.append(seconds)
@@ -216,7 +218,7 @@ def embed_case(model: str, lines: Sequence[str], rounds: int, folder: Path) -> R
     median_ours, median_theirs = np.median(ours[1:]), np.median(theirs[1:])  # the first round loads the model
     characters = sorted(map(len, lines))
     return {
-        "case": "embed", "sentences": len(lines), "characters": [characters[0], characters[len(lines) // 2], characters[-1]],
+        "case": "embed", "sentences": len(lines), "characters": characters[:: max(1, len(lines) // 4)],
         "rounds": rounds, "ours_seconds": float(median_ours), "theirs_seconds": float(median_theirs),
         "ratio": float(median_theirs / median_ours), "goal": 2, "largest_difference": worst,
     }  # fmt: skip
@@ -253,7 +255,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--texts", type=Path, help="for embed: a file of sentences of mixed lengths")
     parser.add_argument("--rows", type=int, help="of a side, in place of each case's own number")
     parser.add_argument("--width", type=int, help="numbers of a vector, in place of each case's own")
-    parser.add_argument("--nprobe", type=int, nargs="+", default=[8, 32], help="lists that a query reads")
+    parser.add_argument("--nprobe", type=int, nargs="+", default=[16], help="lists that a query reads")
     parser.add_argument("--rounds", type=int, default=3, help="of embed (default: 3)")
     parser.add_argument("--out", type=Path, help="append the results to this file")
     given = parser.parse_args(arguments)
@@ -262,19 +264,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if "embed" in chosen and (given.model is None or given.texts is None):
         raise UserError("case embed needs --model and --texts")
     torch.set_num_threads(1)
+    code = provenance().to_json()  # as the run begins
     for case in chosen:
         with tempfile.TemporaryDirectory() as scratch:
             for result in _results(case, given, Path(scratch)):
                 print(json.dumps(result), flush=True)
-                fixed = {
-                    "benchmark": "mining",
-                    "machine": machine(),
-                    "time": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-                    "provenance": provenance().to_json(),
-                }
                 if given.out:
+                    written = datetime.now(timezone.utc).isoformat(timespec="seconds")
+                    line = {"benchmark": "mining", **result, "machine": machine(), "time": written, "provenance": code}
                     with given.out.open("a", encoding="utf-8") as file:
-                        file.write(json.dumps({**result, **fixed}) + "\n")
+                        file.write(json.dumps(line) + "\n")
     return 0
 
 

@@ -1,6 +1,6 @@
 """Ranks of the mining benchmark: processes that mine files together over gloo and tell their own CPU seconds.
 
-    python -m stilts_bench.mining_ranks FOLDER SOURCE.npy        one rank, its place in torchrun's variables
+python -m stilts_bench.mining_ranks FOLDER SOURCE.npy        one rank, its place in torchrun's variables
 """
 
 from __future__ import annotations
