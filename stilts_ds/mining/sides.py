@@ -16,7 +16,7 @@ from stilts_ds.errors import UserError, counted
 from stilts_ds.mining.embed_texts import embed, find_model, scan
 from stilts_ds.mining.job import on_all, on_first
 from stilts_ds.mining.models import Encoder
-from stilts_ds.mining.texts import TextFile, Texts
+from stilts_ds.mining.texts import RowNames, TextFile, Texts
 from stilts_ds.mining.vectors import check_note, check_rows, open_vectors, vectors_digest, vectors_of_texts
 from stilts_ds.run_dir import hash_json
 
@@ -36,7 +36,7 @@ class Side:
         """A name for each row: the ids of the text file, or row numbers from 0."""
         if self.texts is not None:
             return self.texts.all_ids()
-        return [str(row) for row in range(len(self.open()))]
+        return RowNames(len(self.open()))
 
     def open(self) -> Tensor:
         """The vectors [N, H], memory-mapped."""

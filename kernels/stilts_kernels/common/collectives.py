@@ -70,6 +70,16 @@ class Collectives:
         del owner
         return [tensor]
 
+    def collect_rows(self, rows: Tensor, owner: int) -> list[Tensor]:
+        """Every rank's CPU tensor, in rank order, on the owner; an empty list elsewhere. They may differ in their
+        number of rows alone."""
+        counts = self.gather(len(rows))
+        if not any(counts):
+            return [rows for _ in counts] if self.rank == owner else []
+        padded = torch.zeros(max(counts), *rows.shape[1:], dtype=rows.dtype, device="cpu")
+        padded[: len(rows)] = rows
+        return [alike[:count] for alike, count in zip(self.collect(padded, owner), counts)]
+
     def shift(self, outgoing: Tensor, incoming: Tensor) -> Pending:
         """Starts sending a contiguous CPU tensor to the next rank, of the last one to rank 0, and receiving into
         `incoming` what the rank before sends. Both are the caller's again after `wait()`. An empty tensor is not sent;
