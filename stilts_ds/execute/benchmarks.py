@@ -223,9 +223,14 @@ def mbpp_entry(code: str, tests: list[str]) -> str | None:
     return (of_solution or unknown or [None])[0]
 
 
+def _unix_lines(code: str) -> str:
+    """Code whose lines end in a line feed alone: all but two of MBPP's end in CR LF, and four programs in CR."""
+    return re.sub("\r\n?", "\n", code)
+
+
 def _mbpp(row: dict[str, Any], where: str, number: int) -> Problem:
     """Official and sanitised MBPP. A completion is a whole program; the set-up code runs after it, for it uses it."""
-    code = text_of(row, "code", where, "").replace("\r\n", "\n")
+    code = _unix_lines(text_of(row, "code", where, ""))
     tests = row.get("test_list")
     if not isinstance(tests, list) or not tests or not all(isinstance(test, str) for test in tests):
         raise UserError(f"{where}: 'test_list' is no list of texts; mend the row")
@@ -233,7 +238,7 @@ def _mbpp(row: dict[str, Any], where: str, number: int) -> Problem:
     if entry is None:
         raise UserError(f"{where}: no entry point: no test calls a function; mend 'test_list'")
     imports = [str(line) for line in row.get("test_imports", [])]
-    setup = text_of(row, "test_setup_code", where, "").replace("\r\n", "\n")
+    setup = _unix_lines(text_of(row, "test_setup_code", where, ""))
     identity = f"MBPP/{row.get('task_id')}"
     return Problem(
         id=identity,
