@@ -251,8 +251,8 @@ def toolchain(name: str, python: str = "/usr/bin/python3", path: str = PATH) -> 
         return f"{argv[0]}, which did not name its version within {VERSION_SECONDS} s"
     lines = (shown.stdout.strip() or shown.stderr.strip()).splitlines()
     # kotlinc lets Java's warnings stand before its version.
-    told = [line.removeprefix("info: ") for line in lines if "warning" not in line.lower()]
-    text = told[0] if told else "unknown"
+    messages = [line.removeprefix("info: ") for line in lines if "warning" not in line.lower()]
+    text = messages[0] if messages else "unknown"
     named = text.lower().startswith(argv[0].split("/")[-1][:2])
     version = text if named else f"{argv[0]} {text}"
     return f"{version}, {language.stand_in}" if language.stand_in else version

@@ -106,10 +106,11 @@ def _row_problem(backbone: Backbone, batch: Batch, rows: list[Batch]) -> str | N
     return None
 
 
-def _with_other_token(row: Batch, place: int) -> Batch:
+def _with_other_token(row: Batch, index: int) -> Batch:
     """The row with another token at one place."""
     changed = row.input_ids.clone()
-    changed[place] -= 1
+    # A neighbour in the vocabulary's middle: no special token, which models may treat in their own way.
+    changed[index] -= 1
     return dataclasses.replace(row, input_ids=changed)
 
 
@@ -195,7 +196,8 @@ def _windows(settings: Mapping[Any, Any]) -> Iterator[int]:
         if isinstance(value, Mapping):  # such as NeoMME's `per_layer_config`
             yield from _windows(value)
         elif WINDOW.search(str(key)):
-            yield from (one for one in (value if isinstance(value, list) else [value]) if type(one) is int)
+            sizes = value if isinstance(value, list) else [value]
+            yield from (size for size in sizes if type(size) is int)  # not True, which some use as a switch
 
 
 def _cast(run: Callable[[Batch], torch.Tensor], batch: Batch, dtype: torch.dtype) -> torch.Tensor:
@@ -227,14 +229,14 @@ def _sample(encoder: Any) -> Batch:
 
 def _row(batch: Batch, row: int) -> Batch:
     """One row of a batch, as a batch."""
-    mine = slice(int(batch.offsets[row]), int(batch.offsets[row + 1]))
+    tokens = slice(int(batch.offsets[row]), int(batch.offsets[row + 1]))
     length = batch.lengths[row]
     zeros = torch.zeros(length, dtype=torch.long)
     return Batch(
-        batch.input_ids[mine],
-        batch.token_type_ids[mine],
+        batch.input_ids[tokens],
+        batch.token_type_ids[tokens],
         zeros,
-        batch.position[mine],
+        batch.position[tokens],
         torch.tensor([0, length]),
         (length,),
         mask_keys=None if batch.mask_keys is None else batch.mask_keys[[0, 1 + row]],
