@@ -241,7 +241,7 @@ def _neighbour(site: Site, cluster: str) -> str | None:
 def _hangul_typo(site: Site) -> Edit | None:
     """The slip happens at one jamo of the syllable; what comes out is whole syllables again."""
     parts = hangul.split_syllable(site.cluster)
-    place = site.dice.randrange(3 if parts[2] else 2)
+    position = site.dice.randrange(3 if parts[2] else 2)
     operation, after = pick(site.dice, OPERATIONS), site.partner()
     if operation == "swap" and after is not None:
         return site.swapped(after)
@@ -249,19 +249,19 @@ def _hangul_typo(site: Site) -> Edit | None:
         return site.becomes(hangul.exchanged(site.cluster, 2, ""))
     if operation in ("delete", "swap") and site.may_delete():
         return site.becomes("")
-    slipped = _jamo_slip(site, parts[place], place)
+    slipped = _jamo_slip(site, parts[position], position)
     if operation == "insert" or slipped == site.cluster:
         return site.becomes(site.cluster + slipped)
     return site.becomes(slipped)
 
 
-def _jamo_slip(site: Site, jamo: str, place: int) -> str:
+def _jamo_slip(site: Site, jamo: str, position: int) -> str:
     """The syllable with a neighbouring key's jamo; itself where no neighbour can stand at that place."""
     around = site.writing.neighbours.get(jamo, ())
-    fitting = [(other, weight) for other, weight in around if other in hangul.SETS[place]]
+    fitting = [(neighbour, weight) for neighbour, weight in around if neighbour in hangul.SETS[position]]
     if not fitting:
         return site.cluster
-    return hangul.exchanged(site.cluster, place, pick(site.dice, fitting))
+    return hangul.exchanged(site.cluster, position, pick(site.dice, fitting))
 
 
 @kind(empty=no_case)

@@ -107,8 +107,9 @@ def load_rows(hub: Hub, config: str, **options: bool) -> Any:
 
 def _check_revision(rows: Any, hub: Hub, config: str) -> None:
     """Without network `datasets` takes the newest copy in its cache, whatever revision was asked for."""
+    # A stream has no cache files, and comes from the network.
     folders = [Path(file["filename"]).parent for file in getattr(rows, "cache_files", [])]
-    others = [one for one in folders if COMMIT.fullmatch(one.name) and one.name != hub.revision]
+    others = [folder for folder in folders if COMMIT.fullmatch(folder.name) and folder.name != hub.revision]
     if others and COMMIT.fullmatch(hub.revision):
         raise UserError(
             f"{hub.repo} {config}: the cache has revision {others[0].name}, but {hub.revision} is wanted; remove "
@@ -128,6 +129,7 @@ def pin(hub: Hub, kept: Path | None) -> Hub:
     """
     if COMMIT.fullmatch(hub.revision):
         return hub
+    # What is kept comes first: a branch that has moved since must not change a study that has begun.
     commits = kept_commits(kept)
     commit = commits.get(moving_name(hub)) or _newest_commit(hub.repo, hub.revision) or _cached_commit(hub)
     if commit is None:
@@ -180,6 +182,7 @@ def _cached_commit(hub: Hub) -> str | None:
     """The commit of the copy that `datasets` takes without network: of several the newest."""
     import datasets
 
+    # `datasets` writes <owner>___<name>/<configuration>/<version>/<commit>.
     folder = Path(datasets.config.HF_DATASETS_CACHE) / hub.repo.replace("/", "___")
     copies = [path for path in folder.glob("*/*/*") if COMMIT.fullmatch(path.name)]
     newest = max(copies, key=lambda path: path.stat().st_mtime, default=None)
