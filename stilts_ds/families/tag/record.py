@@ -148,11 +148,11 @@ def _check_columns(cells: list[str], columns: int, where: str) -> None:
 
 def _has_prefix(words: Sequence[str], language: str, where: str) -> bool:
     """Whether all words of a sentence begin with the file's language. Raises UserError if it is another language."""
-    matches = [LANGUAGE_PREFIX.match(word) for word in words]
-    codes = {match[1] if match else "" for match in matches}
+    prefixes = (LANGUAGE_PREFIX.match(word) for word in words)
+    codes = {prefix and prefix[1] for prefix in prefixes}  # None among them: a word without a prefix
     if codes == {language}:
         return True
-    if len(words) > 1 and len(codes) == 1 and codes != {""}:
+    if len(words) > 1 and len(codes) == 1 and codes != {None}:
         raise UserError(
             f"{where}: words begin with {codes.pop()!r} and a colon in a file for {language!r}; "
             "give this language's file, or take the prefix off"
