@@ -18,6 +18,7 @@ from stilts_ds.sources.files import id_field, int_field, list_field, read_json_l
 from stilts_ds.sources.source import Part
 
 _BRACED = re.compile(r"\{(.*?)\}")
+_MARKED = re.compile(r"\{ ?(.*?) ?\}")  # in a query's text; noise may have taken a space
 ORIGINAL = "use the original file"
 
 
@@ -90,6 +91,12 @@ def mention_text(sentence: str, start: int, end: int, where: str) -> str:
         problem = f"{where}: a brace in {shorten(sentence)} has no partner beside the mention"
         raise UserError(f"{problem}; braces mark mentions, so remove it")
     return plain(f"{mention}: {left} {{ {mention} }} {right}")
+
+
+def mention_of(text: str) -> str | None:
+    """The mention that a text of `mention_text`, or the sentence of one, marks; None where braces mark none."""
+    marked = _MARKED.search(text)
+    return None if marked is None else marked.group(1)
 
 
 def plain(text: str) -> str:
