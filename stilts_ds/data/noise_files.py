@@ -52,9 +52,10 @@ def write_noise_files(task: Task, split: str, languages: Sequence[str], source: 
         "clean": clean,
     }  # fmt: skip
     write_json(folder / MANIFEST, manifest)
-    told = [f"{task.name} {code}: empty, {why}" for code, why in empty.items()]
-    told += [f"{task.name} {code}: a clean file, whose candidates the others search" for code in clean]
-    return "\n".join([*_summary(task, files), *told])
+    lines = [*_summary(task, files)]
+    lines += [f"{task.name} {code}: empty, {why}" for code, why in empty.items()]
+    lines += [f"{task.name} {code}: a clean file, whose candidates the others search" for code in clean]
+    return "\n".join(lines)
 
 
 def _summary(task: Task, files: dict[str, dict[str, Any]]) -> Iterable[str]:
@@ -71,9 +72,9 @@ def _copy_searched(origin: Origin, written: Collection[str], folder: Path) -> li
     copied = []
     for language, path in origin.parts[0][1].pool if origin.parts else ():
         if language and language not in written:
-            place = _part(_writable(origin), dataclasses.replace(origin, language=language), folder).path
-            place.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(path, place)
+            target = _part(_writable(origin), dataclasses.replace(origin, language=language), folder).path
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, target)
             copied.append(language)
     return copied
 

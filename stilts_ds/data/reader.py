@@ -183,7 +183,7 @@ class Origin:
         yield from family_of(self.task).converters[data_set.schema](rows, name, context)
 
     @property
-    def _labels_beside(self) -> bool:
+    def _has_labels_file(self) -> bool:
         """Whether a file of labels stands beside the examples: it may say that some are not known (`?`)."""
         return any(split_file.labels is not None for _, split_file in self.parts)
 
@@ -198,7 +198,7 @@ class Origin:
                 raise UserError(f"{where}: example {record.id!r} has no label; train on a labelled file")
             # The first example says which kind of split this is.
             labelled = has_label if labelled is None else labelled
-            if has_label != labelled and not self._labels_beside:
+            if has_label != labelled and not self._has_labels_file:
                 # One unlabelled example would leave the whole split unscored.
                 problem = (
                     "has a label, and those before have none" if has_label else "has no label, unlike those before"

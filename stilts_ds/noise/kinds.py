@@ -2,7 +2,7 @@
 
 Edits are one keystroke, letter or word each, so their number is the error rate. What a letter may become is
 `scripts.py`'s to say; that no word loses its last letter, that no cluster changes twice and that protected text stays
-is held here once, by `Site`, for all kinds.
+is ensured here once, by `Site`, for all kinds.
 """
 
 from __future__ import annotations
@@ -208,7 +208,7 @@ def _slip(site: Site, near: str | None, whole: bool = False) -> Edit | None:
         return site.becomes("")
     if operation == "insert" or near is None:
         extra = site.cluster if near is None else near  # a key held too long doubles its letter
-        return site.becomes(_beside(site, extra))
+        return site.becomes(_with_extra(site, extra))
     # The base letter goes and its marks stay, as they do where the wrong key was hit.
     marks = "" if whole else _marks(site.cluster)
     if marks and is_independent_vowel(near):  # it bears no vowel sign: the key was hit beside the right one
@@ -216,7 +216,7 @@ def _slip(site: Site, near: str | None, whole: bool = False) -> Edit | None:
     return site.becomes(near + marks) or site.becomes(site.cluster + near)
 
 
-def _beside(site: Site, extra: str) -> str:
+def _with_extra(site: Site, extra: str) -> str:
     after = site.dice.random() < 0.5
     return site.cluster + extra if after else extra + site.cluster
 

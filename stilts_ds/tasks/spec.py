@@ -140,6 +140,7 @@ class Task:
     @property
     def is_variant(self) -> bool:
         """Whether the task stands beside another one of the same test set, whose scores it is compared with."""
+        # Not a translation (mnli.de), which is another train split and not another test set.
         return self.noise is not None or bool(self.source or self.second)
 
     @property
@@ -148,7 +149,7 @@ class Task:
 
     @property
     def head_name(self) -> str:
-        return self.head or self.name
+        return self.head or self.name  # a task that names no head shares it with none
 
     @property
     def trains(self) -> bool:

@@ -67,7 +67,7 @@ XNLI = Task(
     parallel_rows=True,
     labels=NLI_LABELS,
     head="nli",
-    train_on="mnli",
+    train_on="mnli",  # XNLI has dev and test splits only
     local={
         "dev": (Local("pair_tsv", "xnli/dev-{language}.tsv"),),
         "test": (Local("pair_tsv", "xnli/test-{language}.tsv", labels="xnli/test-labels.txt"),),
@@ -97,6 +97,7 @@ PAWSX = Task(
     local={
         "train": (Local("pair_tsv", "pawsx/train-{language}.tsv"),),
         "dev": (Local("pair_tsv", "pawsx/dev-{language}.tsv"),),
+        # One table of labels for all languages, where XNLI has one list of them.
         "test": (Local("pair_tsv", "pawsx/test-{language}.tsv", labels="pawsx/test-labels.tsv"),),
     },
     hub={
@@ -193,13 +194,14 @@ XQUAD = Task(
     languages=XQUAD_LANGUAGES,
     metrics=("exact_match", "f1"),
     main_score="exact_match_f1",
-    shared_text="context",
+    shared_text="context",  # several questions stand on one paragraph
     head="span",
     train_on="squad_v1",
     local={"test": (Local("squad_json", "xquad/xquad.{language}.json"),)},
     hub={
         "test": (
             *_xtreme("hub_squad", "XQuAD.{language}", "validation", XQUAD_LANGUAGES),
+            # XTREME's data set has not got Romanian, which XTREME-R adds.
             Hub("hub_squad", "google/xquad", "xquad.{language}", "validation", "main", languages=("ro",)),
         )
     },
@@ -221,7 +223,7 @@ MLQA = Task(
     metrics=("exact_match", "f1"),
     main_score="exact_match_f1",
     shared_text="context",
-    answer_rules="mlqa",
+    answer_rules="mlqa",  # each language's own articles; XQuAD and TyDiQA are compared by SQuAD's, which are English
     head="span",
     train_on="squad_v1",
     # XTREME scores questions in the language of their context; `mlqa+de` reads the crossed files.
@@ -278,6 +280,7 @@ BUCC2018 = Task(
     metrics=("f1", "precision", "recall"),
     main_score="f1",
     predictions="pairs",
+    # Both sides are numbered sentences; the gold file names which of them are pairs.
     local={
         split: (
             Local(
@@ -304,7 +307,7 @@ TATOEBA = Task(
     languages=TATOEBA_LANGUAGES,
     metrics=("accuracy",),
     main_score="accuracy",
-    predictions="nearest",
+    predictions="nearest",  # every sentence has a translation, so an index a line says it all
     local={
         "test": (
             Local(
@@ -344,6 +347,7 @@ XCOPA = Task(
         "test": (Local("copa_jsonl", "xcopa/{language}/test.{language}.jsonl"),),
     },
     hub={
+        # English is SuperGLUE's COPA, of which XCOPA is a translation and has no copy.
         "train": (Hub("hub_copa", "aps/super_glue", "copa", "train", SUPER_GLUE_COMMIT),),
         "dev": _repo("hub_copa", "cambridgeltl/xcopa", "validation", XCOPA_COMMIT),
         "test": _repo("hub_copa", "cambridgeltl/xcopa", "test", XCOPA_COMMIT),
