@@ -331,7 +331,7 @@ class RunDir:
         return self.root / "report.md"
 
     def check_links(self, subfolder: str = "") -> None:
-        """Raise UserError where a link leads out of the run, or its folder `part`, at any depth: what is written must
+        """Raise UserError where a link leads out of the run, or its folder `subfolder`, at any depth: what is written must
         stay in the folder that was named."""
         inside = self.root.resolve()
         top = self.root / subfolder

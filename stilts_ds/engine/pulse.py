@@ -45,7 +45,8 @@ def answering(address: str) -> tuple[str, Any]:
 
 
 def answers(address_and_port: str) -> bool:
-    """Whether the process at `address_and_port` answers. Does not come back while that one is frozen: call it in a thread."""
+    """Whether the process at `address_and_port` ("ADDRESS PORT") answers. Does not come back while that one is frozen:
+    call it in a thread."""
     address, port = address_and_port.split()
     try:
         socket.create_connection((address, int(port)), timeout=CONNECTING).close()  # torch tells much about a refusal
