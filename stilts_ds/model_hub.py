@@ -9,7 +9,7 @@ from pathlib import Path
 
 from stilts_ds.config import Recipe
 from stilts_ds.errors import UserError
-from stilts_ds.hub_client import Repository, ask_hub, cache_home, offline_by_setting
+from stilts_ds.hub_client import Repository, ask_hub, cache_home, go_offline_without_network
 from stilts_ds.model_files import TOKENIZER_FILES, model_folder, model_path
 from stilts_ds.run_dir import hash_file, write_json
 from stilts_ds.sources.hub import COMMIT, HUB_SECONDS, kept_commits
@@ -50,7 +50,7 @@ def pin_model(recipe: Recipe, kept: Path, ask: bool) -> Recipe:
 
 def _newest_commit(name: str, revision: str | None) -> str | None:
     """The commit behind a branch now; None without network."""
-    if offline_by_setting():
+    if go_offline_without_network():
         return None
     # Here, and not above: its import reads HF_HUB_OFFLINE, which may be set only when the network is found absent.
     from huggingface_hub import HfApi
@@ -77,10 +77,10 @@ def ensure_model_files(name: str, revision: str | None) -> Path:
     folder = model_folder(name, revision)
     if folder is not None and (Path(model_path(name)).exists() or _is_whole(folder)):
         return folder
-    if offline_by_setting():
+    if unreachable := go_offline_without_network():
         raise UserError(
-            f"model {name} is not in the Hugging Face cache (HF_HOME={cache_home()}); run `stilts fetch` where there "
-            "is a network"
+            f"model {name} is not in the Hugging Face cache (HF_HOME={cache_home()}), and {unreachable}; run "
+            "`stilts fetch` where there is a network"
         )
     return download_model(name, revision)
 

@@ -242,7 +242,9 @@ def check_noise(task: Task) -> None:
     family = family_of(task)
     if task.noise is None:
         return
-    if family.noisy is None or (family.given_words and not KINDS[task.noise.kind].in_tokens):
+    if family.noisy is None:
+        raise UserError(f"{task.name}: {task.plain_name} has no texts that bear noise; leave it out")
+    if family.given_words and not KINDS[task.noise.kind].in_tokens:
         fitting = ", ".join(name for name, kind in KINDS.items() if kind.in_tokens)
         raise UserError(f"{task.name}: {task.noise.kind} noise would change which words there are; take {fitting}")
     if task.noise.context and task.shared_text != "context":

@@ -110,6 +110,9 @@ def check_kind(config: Any, name: str) -> None:
         problem = "it is an encoder-decoder, whose hidden states are its decoder's"
     elif getattr(config, "is_decoder", False):
         problem = "is_decoder makes an encoder of it that reads from left to right, which no head was made for"
+    elif "text_config" in config.sub_configs:
+        parts = ", ".join(sorted(config.sub_configs))
+        problem = f"it reads texts beside images or sounds ({parts}), and no part of it is taken alone"
     elif getattr(config, "vocab_size", None) is None:
         problem = "it has no vocabulary of tokens; it reads characters, images or sounds"
     elif kind == "xmod" or (getattr(config, "use_lang_emb", False) and int(getattr(config, "n_langs", 1)) > 1):

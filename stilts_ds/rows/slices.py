@@ -38,6 +38,11 @@ class Slices:
         # Views: the flat array is shared and never copied.
         return Slices(self.flat, self.first, np.minimum(self.length, most))
 
+    def lists(self) -> list[list[int]]:
+        """Each slice's tokens."""
+        ends = self.first + self.length
+        return [self.flat[first:end].tolist() for first, end in zip(self.first.tolist(), ends.tolist())]
+
     @property
     def positions(self) -> np.ndarray:
         """Where the slices' tokens stand in `flat`, one slice after the other."""
