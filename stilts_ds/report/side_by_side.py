@@ -123,9 +123,9 @@ def _tables(columns: Sequence[Column], targets: Sequence[str], settings: Setting
         raise UserError("there is nothing to compare: " + " ".join(notes))
     noisy, costs_notes = _comparable(columns, targets or first.data.noisy_targets)
     versions = {task: _versions(first.data, task, noisy) for task in compared}
-    versions = {task: own for task, own in versions.items() if own}
+    versions = {task: of_task for task, of_task in versions.items() if of_task}
     if not settings.resamples:
-        rows = max(len(compared) + 1, sum(len(own) for own in versions.values()))
+        rows = max(len(compared) + 1, sum(len(of_task) for of_task in versions.values()))
         settings = replace(settings, resamples=enough_resamples((len(columns) - 1) * rows, settings.level))
     # One draw of the examples serves a clean test set and its noisy ones; the clean one says which languages it is of.
     draws: Draws = {}
