@@ -301,7 +301,6 @@ class Mining:
         keep = torch.ones(len(pairs.score), dtype=torch.bool)
         if settings.threshold is not None:
             keep &= pairs.score.double() >= settings.threshold
-        # The rule of XTREME's scripts: without a threshold, what scores 0 or less is no pair.
         # LASER's default: without a threshold, what scores 0 or less is no pair.
         elif settings.mode == "mine":
             keep &= pairs.score > 0
