@@ -173,7 +173,8 @@ class Data:
         chosen = lists.get(task.name, lists.get(task.base_name, list(task.languages)))
         unknown = [code for code in chosen if code not in task.languages]
         if unknown:
-            raise UserError(f"evaluation.languages.{task.name}: {unknown[0]!r} is no language of it: {task.languages}")
+            has = ", ".join(task.languages)
+            raise UserError(f"evaluation.languages.{task.name}: {unknown[0]!r} is no language of it; it has {has}")
         return chosen, [code for code in task.languages if code not in chosen]
 
     def _present(self, task: Task, split: str) -> tuple[list[str], list[str]]:

@@ -97,12 +97,29 @@ def load_rows(hub: Hub, config: str, **options: bool) -> Any:
         raise UserError("data.source=hub needs the package `datasets`; install it, or use local files") from None
 
     def load() -> Any:
+        if hub.in_folder:
+            return datasets.load_dataset("parquet", data_files=_parquet_files(hub, config), split="train", **options)
         return datasets.load_dataset(hub.repo, config, split=hub.split, revision=hub.revision, **options)
 
     where = f"{hub.repo} (configuration {config}, split {hub.split}, revision {hub.revision})"
     rows = ask_hub(load, Repository(hub.repo, "dataset", hub.revision), f"cannot load {where} from the hub")
     _check_revision(rows, hub, config)
     return rows
+
+
+def _parquet_files(hub: Hub, config: str) -> list[str]:
+    """The files of a configuration that is a folder, in the cache; fetched where they are not there yet.
+
+    `datasets` could load such a folder as well, but would not find it in its cache again without network.
+    """
+    from huggingface_hub import snapshot_download
+
+    pattern = f"{config}/{hub.split}/*.parquet"
+    folder = snapshot_download(hub.repo, repo_type="dataset", revision=hub.revision, allow_patterns=pattern)
+    files = sorted(str(path) for path in Path(folder).glob(pattern))
+    if not files:
+        raise FileNotFoundError(f"there are no files {pattern}")
+    return files
 
 
 def _check_revision(rows: Any, hub: Hub, config: str) -> None:
@@ -181,12 +198,16 @@ def _newest_commit(repo: str, revision: str) -> str | None:
 
 
 def _cached_commit(hub: Hub) -> str | None:
-    """The commit of the copy that `datasets` takes without network: of several the newest."""
+    """The commit of the copy that is taken without network: of several the newest."""
     import datasets
+    from huggingface_hub.constants import HF_HUB_CACHE
 
-    # `datasets` writes <owner>___<name>/<configuration>/<version>/<commit>.
-    folder = Path(datasets.config.HF_DATASETS_CACHE) / hub.repo.replace("/", "___")
-    copies = [path for path in folder.glob("*/*/*") if COMMIT.fullmatch(path.name)]
+    if hub.in_folder:
+        folders = Path(HF_HUB_CACHE, f"datasets--{hub.repo.replace('/', '--')}").glob("snapshots/*")
+    else:
+        # `datasets` writes <owner>___<name>/<configuration>/<version>/<commit>.
+        folders = Path(datasets.config.HF_DATASETS_CACHE, hub.repo.replace("/", "___")).glob("*/*/*")
+    copies = [path for path in folders if COMMIT.fullmatch(path.name)]
     newest = max(copies, key=lambda path: path.stat().st_mtime, default=None)
     return None if newest is None else newest.name
 

@@ -1,7 +1,8 @@
 """The target tasks of XTREME, and XCOPA of XTREME-R, one literal each.
 
 Files are laid out as XTREME's own download folder. Sizes are those of English (test sets: of every language, from
-test_sizes.py), hyper-parameters those of the paper's third phase. Hub revisions are commits.
+test_sizes.py), hyper-parameters those of the paper's third phase. Hub revisions are commits, or branches where no
+commit is known.
 """
 
 from __future__ import annotations
@@ -30,9 +31,12 @@ PANX_LANGUAGES = words(
     "ar he vi id jv ms tl eu ml ta te af nl en de el bn hi mr ur fa fr it pt es bg ru ja ka ko th sw yo my zh kk tr et "
     "fi hu"
 )
-# What XTREME-R adds; its five treebanks are of UD 2.7, while the others stay on 2.5.
+# What XTREME-R adds; its treebanks are of UD 2.7, while the other languages' stay on 2.5.
 UD27_LANGUAGES = words("lt pl ro uk wo")
+# Those that the hub has. It lacks the test file of Lithuanian HSE, and half a test set would be none.
+UD27_ON_HUB = {"pl": "lfg pdb pud", "ro": "nonstandard rrt simonero", "uk": "iu", "wo": "wtb"}
 PANX_ADDED = words("az gu lt pa pl qu ro uk")
+TATOEBA_ADDED = words("az lt pl ro uk")
 UD25_LANGUAGES = words(
     "af ar bg de el en es et eu fa fi fr he hi hu id it ja kk ko mr nl pt ru ta te th tl tr ur vi yo zh"
 )
@@ -48,6 +52,20 @@ def _xtreme(schema: str, config: str, split: str, languages: tuple[str, ...] = (
 def _tydiqa(split: str) -> tuple[Hub, ...]:
     """One data set for all languages: a row's id says which one it is in."""
     return (Hub("hub_tydiqa", "google/xtreme", "tydiqa", split, XTREME_COMMIT, names_language=True),)
+
+
+# The hub's own branch of parquet files of data sets that have a loading script, one folder a configuration.
+PARQUET_BRANCH = "refs/convert/parquet"
+
+
+def _treebanks() -> tuple[Hub, ...]:
+    """The test sets of UD 2.7, in the order of their files."""
+    repo = "universal-dependencies/universal_dependencies"
+    return tuple(
+        Hub("hub_treebank", repo, f"{{language}}_{name}", "test", PARQUET_BRANCH, languages=(code,), in_folder=True)
+        for code, names in UD27_ON_HUB.items()
+        for name in words(names)
+    )
 
 
 def _repo(schema: str, repo: str, split: str, revision: str) -> tuple[Hub, ...]:
@@ -143,14 +161,15 @@ UDPOS = Task(
     hub={
         "train": _xtreme("hub_tags", "udpos.{name}", "train"),
         "dev": _xtreme("hub_tags", "udpos.{name}", "validation"),
-        "test": _xtreme("hub_tags", "udpos.{name}", "test", UD25_LANGUAGES),
+        "test": (*_xtreme("hub_tags", "udpos.{name}", "test", UD25_LANGUAGES), *_treebanks()),
     },
     sizes={"train": 21_253, "dev": 3_974},
     test_sizes=test_sizes.UDPOS,
     training={"train_batch_size": 32, "num_train_epochs": 10, "max_seq_length": 256},
     licence="per treebank, CC BY-SA and others",
     note="XTREME's own test files have no tags, so the treebanks come first. The hub's rows keep the parts of "
-    "multiword tokens where XTREME's files hold the fused form. kk, th, tl and yo have no dev split.",
+    "multiword tokens where XTREME's files hold the fused form; those of UD 2.7, not pinned there, are fused as XTREME "
+    "does. kk, th, tl and yo have no dev split.",
     url=XTREME_URL,
 )
 
@@ -322,12 +341,25 @@ TATOEBA = Task(
             ),
         )
     },
-    hub={"test": _xtreme("hub_parallel", "tatoeba.{iso3}", "validation", TATOEBA_LANGUAGES)},
+    hub={
+        "test": (
+            *_xtreme("hub_parallel", "tatoeba.{iso3}", "validation", TATOEBA_LANGUAGES),
+            Hub(
+                "hub_parallel",
+                "mteb/tatoeba-bitext-mining",
+                "{iso3}-eng",
+                "test",
+                PARQUET_BRANCH,
+                languages=TATOEBA_ADDED,
+                in_folder=True,
+            ),
+        )
+    },
     test_sizes=test_sizes.TATOEBA,
     training={"max_seq_length": 512},
     licence="CC BY 2.0 FR",
     note="XTREME's prepared files ({language}-en) sort the English side, so they carry no gold; the original files "
-    "come first.",
+    "come first. The languages that XTREME-R adds are not pinned on the hub.",
     url=XTREME_URL,
 )
 
