@@ -166,7 +166,7 @@ def plan_lines(sides: Sides, cluster: Cluster, costs: Costs, nlist: int | None, 
         ),
         "exact search",
         *_table(
-            ("operations", f"{operations:.3g} ({2 * sides.width / costs.score / 1e12:.3g} x 10^12 a second of a rank)"),
+            ("operations", f"{operations:.3g} ({2 * sides.width / costs.score:.3g} a second of a rank)"),
             ("time", f"{hours(run.seconds)}{_failing(cluster, run)}"),
             ("shards", f"{counted(counts.blocks, 'block')} of {counts.block_rows:,} targets a rank, "
              f"{counted(counts.hops, 'hop')}"),
@@ -181,9 +181,10 @@ def plan_lines(sides: Sides, cluster: Cluster, costs: Costs, nlist: int | None, 
     works = [scale.index_work(bank, sides, nlist, probes) for bank in (sides.target, sides.source)]
     crossing = scale.crossing(sides, costs, probes)
     seconds = scale.index_seconds(sides, cluster, costs.index, nlist, probes)
+    lists = " and ".join(f"{work.nlist:,}" for work in works)
     return [
         *lines,
-        f"approximate index (--neighbours ivf): {works[0].nprobe} of {works[0].nlist:,} and {works[1].nlist:,} lists read",
+        f"approximate index (--neighbours ivf): {works[0].nprobe} of {lists} lists read",
         *_table(
             ("time", f"{hours(seconds)}, without failures"),
             ("index", f"{size(sum(work.file_bytes for work in works))} in {sum(work.files for work in works):,} files"),
