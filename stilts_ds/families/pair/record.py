@@ -61,12 +61,10 @@ def fields(record: Pair, most: int) -> list[tuple[str, str]]:
     return [("text a", record.text_a), ("text b", record.text_b), ("label", record.label or "none")]
 
 
-def cross(record: Pair, other: Pair, where: str) -> Pair:
-    """The first text of one and the second of the other, which must be the same example. Raises UserError if not."""
+def cross(record: Pair, other: Pair) -> Pair | None:
+    """The first text of one and the second of the other; None where the two have different labels."""
     if None not in (record.label, other.label) and record.label != other.label:
-        raise UserError(
-            f"{where}: {record.id} is {record.label} and {other.id} {other.label}; the rows are not parallel"
-        )
+        return None
     return Pair(record.id, record.text_a, other.text_b, other.label if record.label is None else record.label)
 
 
