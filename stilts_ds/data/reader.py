@@ -34,7 +34,7 @@ from stilts_ds.tasks.registry import check_language, owner
 from stilts_ds.tasks.spec import Hub, Task, serves
 
 log = logging.getLogger(__name__)
-# Of the rows of two languages, as a share. PAWS-X has 2.2 % (dev, German and Korean); rows out of step have half or more.
+# A share of the rows. PAWS-X has 2.2 % between German and Korean (dev); rows out of step have half or more.
 MOST_DIFFERING = 0.05
 
 
