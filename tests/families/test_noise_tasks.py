@@ -172,6 +172,11 @@ def test_candidates_stay_and_a_mention_is_misspelled_alike_in_both_of_its_places
         assert made.pool == pool and made.right == ("Q1",)
 
 
+def test_a_row_of_xcopa_keeps_its_number_as_a_number(source: DataSource, tmp_path: Path) -> None:
+    write_noise_files(get_task("xcopa@case-0"), "test", ["it"], source, tmp_path)
+    assert json.loads((tmp_path / "xcopa@case-0/xcopa/it/test.it.jsonl").read_text()) == COPA[0]
+
+
 def test_what_noise_touched_is_written_beside_the_labels(tmp_path: Path, source: DataSource) -> None:
     local = {"source": "local", "xtreme": str(source.xtreme)}
     data = Data(small_recipe.recipe(targets=["xnli", "xnli@typo-20", "panx", "panx@char-20"], data=local), tmp_path)
