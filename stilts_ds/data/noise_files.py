@@ -40,6 +40,7 @@ def write_noise_files(task: Task, split: str, languages: Sequence[str], source: 
         if language not in empty:
             try:
                 files[language] = _write_language(find_origin(task, split, language, source), folder)
+            # Only the texts tell, so a language can turn out to be empty as late as this.
             except Nowhere as problem:
                 empty[language] = str(problem)
     if not files:
@@ -81,13 +82,14 @@ def _write_language(origin: Origin, folder: Path) -> dict[str, Any]:
     """Write one language's files; returns their hashes and what noise did."""
     records, tally = origin.with_noise(origin.clean().read())
     local = _writable(origin)
-    part = _part(local, origin, folder)
-    paths = [path for path in (part.path, part.pivot, part.labels) if path is not None]
+    target = _part(local, origin, folder)
+    paths = [path for path in (target.path, target.pivot, target.labels) if path is not None]
     for path in paths:
         path.parent.mkdir(parents=True, exist_ok=True)
-    if part.labels is not None:
-        shutil.copyfile(_given_labels(origin), part.labels)
-    family_of(origin.task).writers[local.schema](part, records)
+    # Copied and not written anew: noise changes no label, and the file may hold more than this language's.
+    if target.labels is not None:
+        shutil.copyfile(_given_labels(origin), target.labels)
+    family_of(origin.task).writers[local.schema](target, records)
     return {
         "sha256": {str(path.relative_to(folder)): hash_file(path) for path in paths},
         "examples": len(records),
@@ -112,6 +114,7 @@ def _writable(origin: Origin) -> Local:
     for entry in origin.task.local.get(origin.split, ()):
         local: Local | None = entry
         while local is not None:
+            # A pattern names no file to write to.
             if local.schema in writers and "*" not in local.path:
                 return local
             local = local.otherwise
@@ -128,8 +131,8 @@ def _part(local: Local, origin: Origin, folder: Path) -> Part:
 
 
 def _has_labels(origin: Origin) -> bool:
-    return any(part.labels is not None for _, part in origin.parts)
+    return any(split_file.labels is not None for _, split_file in origin.parts)
 
 
 def _given_labels(origin: Origin) -> Path:
-    return next(part.labels for _, part in origin.parts if part.labels is not None)
+    return next(split_file.labels for _, split_file in origin.parts if split_file.labels is not None)

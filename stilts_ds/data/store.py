@@ -66,6 +66,7 @@ class Store:
         """
         if key not in self._kept:
             self._kept[key] = read(), weight
+        # Taken out before anything leaves: what weighs too much may be the first to go.
         records, _ = self._kept[key]
         self._kept.move_to_end(key)
         while sum(size for _, size in self._kept.values()) > KEPT_BYTES:

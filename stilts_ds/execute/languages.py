@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
-from stilts_ds.execute import commands
+from stilts_ds.execute import commands, golang
 from stilts_ds.execute.commands import NODE, PATH, PHP_COMMAND, Given, Together, script
 from stilts_ds.execute.policy import Limits
 
@@ -112,10 +112,10 @@ GO = Language(
     title="Go",
     tools=("go",),
     version=("go", "version"),
-    together=commands.go,
+    together=golang.go,
     limits=COMPILING,
     compile_seconds=60,
-    warm=commands.go_warm,
+    warm=golang.go_warm,
     aliases=("golang",),
 )
 JAVA = Language(
@@ -182,6 +182,15 @@ RUST = Language(
     compile_seconds=60,
     aliases=("rs",),
 )
+SWIFT = Language(
+    name="swift",
+    title="Swift",
+    tools=("swiftc",),
+    version=("swiftc", "--version"),
+    together=commands.swift,
+    limits=COMPILING,
+    compile_seconds=60,
+)
 
 _ALL = (
     PYTHON,
@@ -197,6 +206,7 @@ _ALL = (
     CPP,
     CSHARP,
     RUST,
+    SWIFT,
 )
 LANGUAGES: dict[str, Language] = {language.name: language for language in _ALL}
 ALIASES = {alias: language.name for language in _ALL for alias in (language.name, *language.aliases)}
@@ -238,7 +248,7 @@ def toolchain(name: str, python: str = "/usr/bin/python3", path: str = PATH) -> 
         return f"{argv[0]}, which did not name its version within {VERSION_SECONDS} s"
     lines = (shown.stdout.strip() or shown.stderr.strip()).splitlines()
     # kotlinc lets Java's warnings stand before its version.
-    told = [line.removeprefix("info: ") for line in lines if "warning" not in line.lower()]
-    text = told[0] if told else "unknown"
+    messages = [line.removeprefix("info: ") for line in lines if "warning" not in line.lower()]
+    text = messages[0] if messages else "unknown"
     named = text.lower().startswith(argv[0].split("/")[-1][:2])
     return text if named else f"{argv[0]} {text}"

@@ -69,6 +69,7 @@ def _groups(names: Sequence[str]) -> list[list[Column]]:
     asked = []
     for name in names:
         folder, condition = _split_name(name)
+        # Two conditions of one run share its files, which may be large.
         if folder not in loaded:
             loaded[folder] = load_run(RunDir(folder))
         asked.append((name, loaded[folder], condition))
@@ -76,14 +77,17 @@ def _groups(names: Sequence[str]) -> list[list[Column]]:
         return [[Column(name, data, _only_condition(name, data, condition)) for name, data, condition in asked]]
     conditions = [c for c in asked[0][1].conditions if all(c in data.conditions for _, data, _ in asked)]
     if not conditions:
-        each = "; ".join(f"{name} has {', '.join(data.conditions)}" for name, data, _ in asked)
-        raise UserError(f"no condition is in all runs ({each}); name one of each, such as {names[0]}:CONDITION")
+        conditions_by_run = "; ".join(f"{name} has {', '.join(data.conditions)}" for name, data, _ in asked)
+        raise UserError(
+            f"no condition is in all runs ({conditions_by_run}); name one of each, such as {names[0]}:CONDITION"
+        )
     return [[Column(f"{name}:{c}", data, c) for name, data, _ in asked] for c in conditions]
 
 
 def _split_name(name: str) -> tuple[Path, str]:
     """Folder and condition of `RUN` or `RUN:CONDITION`; a folder's own name may hold a colon."""
     folder, colon, condition = name.rpartition(":")
+    # A folder that is there wins: a colon may stand in its name.
     if os.path.isdir(name) or not colon:
         return Path(name), ""
     return Path(folder), condition
@@ -156,12 +160,13 @@ def _versions(data: RunData, task: str, noisy: Collection[str]) -> Versions:
 
 def _obstacle(columns: Sequence[Column], task: str) -> str:
     """Why a target cannot be compared; empty where it can."""
+    # From the plainest obstacle to the subtlest: only the first is told.
     without = [column.label for column in columns if not column.results(task)]
     if without:
         return f"{without[0]} has no results of it"
-    for what, values in _facts(columns, task).items():
+    for fact, values in _facts(columns, task).items():
         if len(set(values)) > 1:
-            return f"{what} is " + ", ".join(f"{value} in {c.label}" for c, value in zip(columns, values))
+            return f"{fact} is " + ", ".join(f"{value} in {c.label}" for c, value in zip(columns, values))
     languages = shared_languages(column.results(task) for column in columns)
     if not languages:
         return "no language is scored in all of them"
@@ -194,10 +199,10 @@ def _remarks(columns: Sequence[Column], task: str) -> list[str]:
     wanted = first.results(task)[0].settings
     remarks: list[str] = []
     for column in others:
-        own = column.results(task)[0].settings
+        settings = column.results(task)[0].settings
         for key, value in wanted.items():
-            if key not in NOT_COMPARED and own.get(key) != value:
-                remarks.append(f"{task}: {key} is {value} in {first.label} and {own.get(key)} in {column.label}.")
+            if key not in NOT_COMPARED and settings.get(key) != value:
+                remarks.append(f"{task}: {key} is {value} in {first.label} and {settings.get(key)} in {column.label}.")
     return remarks
 
 
@@ -215,13 +220,13 @@ def _counts(columns: Sequence[Column], task: str, languages: Sequence[str]) -> C
     """The counts of each column's own run, under the columns' labels; None where one lacks predictions or labels."""
     merged: Counts | None = None
     for column in columns:
-        own = read_counts(column.data, fitted_task(task, column.data.recipe), languages)
-        if own is None:
+        counts = read_counts(column.data, fitted_task(task, column.data.recipe), languages)
+        if counts is None:
             return None
-        units = {code: {column.label: own.units[code][column.condition]} for code in languages}
-        spreads = {code: {column.label: own.spreads[code][column.condition]} for code in languages}
+        units = {code: {column.label: counts.units[code][column.condition]} for code in languages}
+        spreads = {code: {column.label: counts.spreads[code][column.condition]} for code in languages}
         if merged is None:
-            merged = Counts(units, own.texts, spreads)
+            merged = Counts(units, counts.texts, spreads)
             continue
         for code in languages:
             merged.units[code].update(units[code])
@@ -233,7 +238,8 @@ def _rows(
     columns: Sequence[Column], scored: Mapping[str, Mapping[str, Scored]], notes: Sequence[str], settings: Settings
 ) -> Table:
     labels = [column.label for column in columns]
-    means = {task: {label: own[label].replicates.mean(axis=1) for label in labels} for task, own in scored.items()}
+    means = {task: {label: by_label[label].replicates.mean(axis=1) for label in labels}
+             for task, by_label in scored.items()}  # fmt: skip
     rows = [Row(task, _cells(labels, means[task], settings)) for task in scored]
     if len(scored) > 1:
         averages = {label: mean_of([means[task][label] for task in scored]) for label in labels}
@@ -247,8 +253,8 @@ def _cells(labels: Sequence[str], means: Mapping[str, Floats], settings: Setting
     base = means[labels[0]]
     cells = [Cell(float(base[0]), mean=float(base[1]))]
     for label in labels[1:]:
-        own = means[label]
-        cells.append(Cell(float(own[0]), gain(own, base, settings), mean=float(own[1])))
+        ours = means[label]
+        cells.append(Cell(float(ours[0]), gain(ours, base, settings), mean=float(ours[1])))
     return tuple(cells)
 
 
@@ -261,21 +267,23 @@ def _costs(
 ) -> Table:
     """What noise costs in each column, and how many points fewer than in the first."""
     labels = [column.label for column in columns]
-    by_label = {label: {task: own[label] for task, own in scored.items()} for label in labels}
+    by_label = {label: {task: of_task[label] for task, of_task in scored.items()} for label in labels}
     rows, compared = [], []
     for task, noisy in versions.items():
         costs = costs_of(task, noisy, by_label)
         for spec, base in costs[labels[0]].items():
-            own = [costs[label][spec] for label in labels]
-            cells = [cost_cell(own[0], None, settings), *(cost_cell(cost, base, settings) for cost in own[1:])]
+            by_column = [costs[label][spec] for label in labels]
+            # The first column stands beside itself without a gain.
+            cells = [cost_cell(by_column[0], None, settings)]
+            cells += [cost_cell(cost, base, settings) for cost in by_column[1:]]
             rows.append(Row(f"{task}{MARK}{spec}", tuple(cells)))
-            compared.append((own, base))
+            compared.append((by_column, base))
     title = f"{labels[0]} and {', '.join(labels[1:])}: what noise costs"
     table = Table(COSTS, title, "noise", tuple(labels), tuple(rows), (ABOUT_COSTS, *notes))
     table = holm_corrected(table, settings)
     judged = [
         (label, row.label, cell, cost, base)
-        for row, (own, base) in zip(table.rows, compared)
-        for label, cell, cost in zip(labels[1:], row.cells[1:], own[1:])
+        for row, (by_column, base) in zip(table.rows, compared)
+        for label, cell, cost in zip(labels[1:], row.cells[1:], by_column[1:])
     ]
     return replace(table, notes=(*table.notes, verdict(judged, labels[0])))

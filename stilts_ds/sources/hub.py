@@ -18,7 +18,7 @@ from typing import Any
 
 from stilts_ds.config import TextHubPart
 from stilts_ds.errors import UserError
-from stilts_ds.hub_client import Repository, ask_hub
+from stilts_ds.hub_client import Repository, ask_hub, go_offline_without_network
 from stilts_ds.run_dir import read_json, write_json
 from stilts_ds.sources.files import check_text, shorten
 from stilts_ds.tasks.languages import iso3_of, name_of
@@ -166,6 +166,8 @@ def kept_commits(kept: Path | None) -> dict[str, str]:
 @functools.lru_cache
 def _newest_commit(repo: str, revision: str) -> str | None:
     """The commit behind a branch now; None where the hub does not answer. Asked once in the life of the process."""
+    if go_offline_without_network():
+        return None
     from huggingface_hub import HfApi
 
     try:

@@ -134,6 +134,7 @@ class Task:
     @property
     def base_name(self) -> str:
         """The name of the task in the benchmark: without noise, and whichever language trains it."""
+        # A name is task, then `~` or `+` with a language, then `@` with the noise (registry.get_task).
         return self.plain_name.partition(FROM)[0].partition(WITH)[0]
 
     @property
@@ -159,4 +160,5 @@ class Task:
         """The key of the recipe's `data` section that its files' paths start from."""
         if self.translation:
             return "translated"
+        # A target's train split may be another task's: whoever reads files asks the task that owns the split.
         return self.folder or {"intermediate": "intermediate", "target": "xtreme"}[self.role]

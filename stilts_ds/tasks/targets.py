@@ -22,6 +22,7 @@ def words(text: str) -> tuple[str, ...]:
     return tuple(text.split())
 
 
+# Tags in the order of the indices of the head.
 UPOS = words("ADJ ADP ADV AUX CCONJ DET INTJ NOUN NUM PART PRON PROPN PUNCT SCONJ SYM VERB X")
 NER_TAGS = words("B-LOC B-ORG B-PER I-LOC I-ORG I-PER O")
 XQUAD_LANGUAGES = words("en es de el ru tr ar vi th zh hi")
@@ -35,6 +36,7 @@ PANX_ADDED = words("az gu lt pa pl qu ro uk")
 UD25_LANGUAGES = words(
     "af ar bg de el en es et eu fa fi fr he hi hu id it ja kk ko mr nl pt ru ta te th tl tr ur vi yo zh"
 )
+# Of XTREME's forty languages; English is the other side of every pair.
 NOT_IN_TATOEBA = ("en", "ms", "my", "yo")
 TATOEBA_LANGUAGES = tuple(language for language in PANX_LANGUAGES if language not in NOT_IN_TATOEBA)
 
@@ -61,7 +63,7 @@ XNLI = Task(
     metrics=("accuracy",),
     main_score="accuracy",
     shared_text="text_a",
-    chance=100 / 3,
+    chance=100 / 3,  # each label has a third of the pairs
     parallel_rows=True,
     labels=NLI_LABELS,
     head="nli",
@@ -116,12 +118,13 @@ UDPOS = Task(
     role="target",
     languages=UD25_LANGUAGES,
     metrics=("f1", "precision", "recall", "token_accuracy"),
-    main_score="f1",
+    main_score="f1",  # XTREME scores POS by seqeval's F1 of chunks, as it does NER
     labels=UPOS,
     local={
         "train": (Local("tag_tsv", "udpos/train-{language}.tsv"),),
         "dev": (Local("tag_tsv", "udpos/dev-{language}.tsv"),),
         "test": (
+            # One entry a release: a language's treebanks of the other one would be other test sentences.
             Local(
                 "conllu",
                 "ud-treebanks-v2.5/*/{language}_*-ud-test.conllu",
@@ -169,6 +172,7 @@ PANX = Task(
         "dev": _xtreme("hub_tags", "PAN-X.{language}", "validation"),
         "test": (
             *_xtreme("hub_tags", "PAN-X.{language}", "test", PANX_LANGUAGES),
+            # XTREME's data set has not got the languages that XTREME-R adds.
             Hub("hub_tags", "unimelb-nlp/wikiann", "{language}", "test", "main", languages=PANX_ADDED),
         ),
     },
@@ -220,6 +224,7 @@ MLQA = Task(
     answer_rules="mlqa",
     head="span",
     train_on="squad_v1",
+    # XTREME scores questions in the language of their context; `mlqa+de` reads the crossed files.
     local={
         "dev": (Local("squad_json", "mlqa/MLQA_V1/dev/dev-context-{language}-question-{language}.json"),),
         "test": (Local("squad_json", "mlqa/MLQA_V1/test/test-context-{language}-question-{language}.json"),),
@@ -245,7 +250,7 @@ TYDIQA = Task(
     metrics=("exact_match", "f1"),
     main_score="exact_match_f1",
     shared_text="context",
-    head="tydiqa",
+    head="tydiqa",  # trained on its own questions, while XQuAD and MLQA are scored with SQuAD's head
     local={
         "train": (Local("squad_json", "tydiqa/tydiqa-goldp-v1.1-train/tydiqa.{language}.train.json"),),
         "dev": _TYDIQA_DEV,

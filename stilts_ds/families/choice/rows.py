@@ -33,10 +33,12 @@ def encode_choice(
     width = 0
     for first, chunk in chunks(records):
         width = width or len(chunk[0].choices)
+        # Logits are reshaped to [questions, width], which has no place for a question of another width.
         for record in chunk:
             if len(record.choices) != width:
                 count = counted(len(record.choices), "choice")
                 raise UserError(f"example {record.id} has {count}, the ones before it {width}")
+        # A prompt is tokenised once and its pieces are taken for each of its candidates.
         question = np.repeat(np.arange(len(chunk)), width)
         prompts = tokenizer.slices([r.prompt for r in chunk]).take(question)
         choices = tokenizer.slices([choice for r in chunk for choice in r.choices])
@@ -53,6 +55,7 @@ def rows_of_item(record: Choice) -> int:
 def targets(rows: Rows, item: int, starts: Sequence[int], ids: np.ndarray, masking: Masking) -> ItemTargets:
     """The first token of each of the item's rows stands for it."""
     assert rows.label is not None
+    # One gold value for several tokens: the loss is over the candidates, not over each of them.
     return ItemTargets(np.asarray(starts), rows.label[item : item + 1])
 
 

@@ -34,6 +34,7 @@ def attributes(records: Sequence[Tagged]) -> dict[str, list[float]]:
     """A sentence's words and, where tags name entities, the words that stand in one, in a hundred."""
     values = {"words": [float(len(record.words)) for record in records]}
     inside = [sum(tag.startswith(("B-", "I-")) for tag in record.tags or ()) for record in records]
+    # Parts of speech have no entities: a column of zeros would be a bucket of its own in the report.
     if any(inside):
         shares = (100 * count / len(record.words) for count, record in zip(inside, records))
         values["words in entities, in 100"] = [round(share, 3) for share in shares]
@@ -71,10 +72,10 @@ PRECEDENCE: Mapping[str, tuple[str, ...]] = {
 }
 
 
-def sentences(part: Part) -> Iterator[Lines]:
+def sentences(split_file: Part) -> Iterator[Lines]:
     """Yield the non-blank lines of each sentence, with their numbers; blank lines stand between sentences."""
     lines: Lines = []
-    for number, line in read_lines(part.path):
+    for number, line in read_lines(split_file.path):
         if line.strip():
             lines.append((number, line))
         elif lines:
@@ -84,42 +85,43 @@ def sentences(part: Part) -> Iterator[Lines]:
         yield lines
 
 
-def read_tag_tsv(part: Part) -> Iterator[Tagged]:
+def read_tag_tsv(split_file: Part) -> Iterator[Tagged]:
     """`word TAB tag`, or only words (XTREME's test files); one file has either one column or two throughout.
 
     Words may begin with their language (`de:Haus`, as in PAN-X's archives): XTREME takes that off. Lines that begin a
     document (`-DOCSTART-`) are no words. Columns that are separated by spaces are refused.
     """
     columns, prefixed = 0, None
-    for lines in sentences(part):
+    for lines in sentences(split_file):
         rows = [(number, [cell.strip(" ") for cell in line.split("\t")]) for number, line in lines]
         words_of_text = [(number, cells) for number, cells in rows if cells[0].split(" ")[0] != DOCUMENT]
         if len(words_of_text) < len(rows):
-            part.tally[f"lines of {DOCUMENT}"] += len(rows) - len(words_of_text)
+            split_file.tally[f"lines of {DOCUMENT}"] += len(rows) - len(words_of_text)
         if not words_of_text:
             continue
-        columns = columns or len(words_of_text[0][1])
+        columns = columns or len(words_of_text[0][1])  # the first sentence says how many the file has
         for number, cells in words_of_text:
-            _check_columns(cells, columns, f"{part.path}:{number}")
-        first, where = words_of_text[0][0], f"{part.path}:{words_of_text[0][0]}"
+            _check_columns(cells, columns, f"{split_file.path}:{number}")
+        first, where = words_of_text[0][0], f"{split_file.path}:{words_of_text[0][0]}"
         words = [cells[0] for _, cells in words_of_text]
-        has_prefix = _has_prefix(words, part.language, where)
+        has_prefix = _has_prefix(words, split_file.language, where)
         if prefixed is None:
             prefixed = has_prefix
         elif prefixed != has_prefix and (prefixed or len(words) > 1):
             # A lone word such as `de:` may stand in a file without prefixes.
             raise UserError(
                 f"{where}: words of this sentence {'begin' if has_prefix else 'do not begin'} with "
-                f"{part.language!r} and a colon, unlike those before; make all words of the file alike"
+                f"{split_file.language!r} and a colon, unlike those before; make all words of the file alike"
             )
         if prefixed:
             words = [word.partition(":")[2] for word in words]
         tags = None
         if columns == 2:
             tags = tuple(
-                check_label(cells[1], part.task.labels, f"{part.path}:{number}") for number, cells in words_of_text
+                check_label(cells[1], split_file.task.labels, f"{split_file.path}:{number}")
+                for number, cells in words_of_text
             )
-        yield Tagged(f"{part.path.stem}:{first}", tuple(words), tags)
+        yield Tagged(f"{split_file.path.stem}:{first}", tuple(words), tags)
 
 
 DOCUMENT = "-DOCSTART-"  # CoNLL's line before each document
@@ -158,22 +160,23 @@ def _has_prefix(words: Sequence[str], language: str, where: str) -> bool:
     return False
 
 
-def read_conllu(part: Part) -> Iterator[Tagged]:
+def read_conllu(split_file: Part) -> Iterator[Tagged]:
     """CoNLL-U with the conventions of XTREME's POS files.
 
     A multiword token is one word, its fused form; empty nodes (8.1) are left out; spaces and zero-width non-joiners
     inside words are removed; sentences whose words are withheld (`_`) are dropped.
     """
-    for lines in sentences(part):
-        rows = [_conllu_row(line, f"{part.path}:{number}") for number, line in lines if not line.startswith("#")]
-        words, tags = _fuse(rows, part)
+    for lines in sentences(split_file):
+        rows = [_conllu_row(line, f"{split_file.path}:{number}") for number, line in lines if not line.startswith("#")]
+        words, tags = _fuse(rows, split_file)
         if not words:
             continue
+        # One word may be left: XTREME's preparation keeps a sentence only where two are not withheld.
         withheld = words.count("_")
         if withheld and withheld >= len(words) - 1:
-            part.tally["sentences whose words are withheld"] += 1
+            split_file.tally["sentences whose words are withheld"] += 1
             continue
-        yield Tagged(f"{part.path.stem}:{lines[0][0]}", words, tags)
+        yield Tagged(f"{split_file.path.stem}:{lines[0][0]}", words, tags)
 
 
 def _conllu_row(line: str, where: str) -> tuple[str, list[str]]:
@@ -195,14 +198,14 @@ class _Word:
     heads: tuple[int, ...]
 
 
-def _fuse(rows: Sequence[tuple[str, list[str]]], part: Part) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def _fuse(rows: Sequence[tuple[str, list[str]]], split_file: Part) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Words and tags, one for each multiword token and each word outside of them."""
     forms: dict[int, str] = {}  # by the number of the first word
     last_of: dict[int, int] = {}  # first word of a multiword token -> its last
     words: dict[int, _Word] = {}
     for where, cells in rows:
         if "." in cells[0]:
-            continue
+            continue  # an empty node, which stands in no text
         first, _, end = cells[0].partition("-")
         if not (first.isascii() and first.isdigit() and (not end or end.isascii() and end.isdigit())):
             raise UserError(f"{where}: {cells[0][:20]!r} is no CoNLL-U word number; download the treebank again")
@@ -210,13 +213,13 @@ def _fuse(rows: Sequence[tuple[str, list[str]]], part: Part) -> tuple[tuple[str,
             forms[_number(first)] = _clean(cells[1], where)
             last_of[_number(first)] = _range_end(first, end, where)
         else:
-            word = _word(cells, where, part)
+            word = _word(cells, where, split_file)
             words[word.number] = word
-    return _surface(forms, last_of, words, rows[-1][0] if rows else str(part.path), part.language)
+    return _surface(forms, last_of, words, rows[-1][0] if rows else str(split_file.path), split_file.language)
 
 
-def _word(cells: list[str], where: str, part: Part) -> _Word:
-    tag = check_label(cells[3], part.task.labels, where)
+def _word(cells: list[str], where: str, split_file: Part) -> _Word:
+    tag = check_label(cells[3], split_file.task.labels, where)
     heads = [cells[6]] + [edge.split(":")[0] for edge in cells[8].split("|")]
     # A head may be unknown (`_`) or an empty node (8.1), which no surface word hangs on.
     known = (_number(head) for head in heads if head.isascii() and head.isdigit())
@@ -263,8 +266,8 @@ def _clean(form: str, where: str) -> str:
 
 def _fused_tag(parts: Sequence[_Word], words: Mapping[int, _Word], language: str) -> str:
     """The tag of the part with the fewest ancestors; the language's order of tags breaks ties."""
-    counts = [len(_ancestors(part, words)) for part in parts]
-    highest = [part.tag for part, count in zip(parts, counts) if count == min(counts)]
+    counts = [len(_ancestors(word, words)) for word in parts]
+    highest = [word.tag for word, count in zip(parts, counts) if count == min(counts)]
     order = PRECEDENCE.get(language, PRECEDENCE[""])
     return next((tag for tag in order if tag in highest), highest[0])
 
@@ -292,13 +295,14 @@ READER_VERSIONS = {"conllu": 2}
 def tags(row: Mapping[str, Any], where: str, context: RowContext) -> Tagged:
     column = "ner_tags" if "ner_tags" in row else "pos_tags"
     words, values = texts_field(row, "tokens", where), list_field(row, column, where)
+    # Class labels are numbers whose names stand in the data set's features; other data sets have the tags as texts.
     names = getattr(getattr(context.features[column], "feature", None), "names", None)
     tagged = [_tag(value, names, where) for value in values] if names else texts_field(row, column, where)
     if not words or len(words) != len(tagged):
         raise UserError(
             f"{where}: {counted(len(words), 'token')} but {counted(len(tagged), 'tag')}; check the data set's revision"
         )
-    return Tagged(where, tuple(words), tuple(check_label(one, context.task.labels, where) for one in tagged))
+    return Tagged(where, tuple(words), tuple(check_label(tag, context.task.labels, where) for tag in tagged))
 
 
 def _tag(value: Any, names: list[str], where: str) -> str:
