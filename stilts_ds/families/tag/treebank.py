@@ -32,25 +32,26 @@ PRECEDENCE: Mapping[str, tuple[str, ...]] = {
 }
 
 
-def read_conllu(part: Part) -> Iterator[Tagged]:
+def read_conllu(split_file: Part) -> Iterator[Tagged]:
     """CoNLL-U with the conventions of XTREME's POS files.
 
     A multiword token is one word, its fused form; empty nodes (8.1) are left out; spaces and zero-width non-joiners
     inside words are removed; sentences whose words are withheld (`_`) are dropped.
     """
-    for lines in sentences(part):
-        rows = [_conllu_row(line, f"{part.path}:{number}") for number, line in lines if not line.startswith("#")]
-        words, tags = _fuse(rows, part)
+    for lines in sentences(split_file):
+        rows = [_conllu_row(line, f"{split_file.path}:{number}") for number, line in lines if not line.startswith("#")]
+        words, tags = _fuse(rows, split_file)
         if not words:
             continue
         if _are_withheld(words):
-            part.tally[WITHHELD] += 1
+            split_file.tally[WITHHELD] += 1
             continue
-        yield Tagged(f"{part.path.stem}:{lines[0][0]}", words, tags)
+        yield Tagged(f"{split_file.path.stem}:{lines[0][0]}", words, tags)
 
 
 def _are_withheld(words: Sequence[str]) -> bool:
     """Whether a treebank's licence keeps the sentence's words back: all of them, or all but one, are `_`."""
+    # One word may be shown, as in XTREME's preparation, which drops such a sentence, too.
     withheld = words.count("_")
     return withheld > 0 and withheld >= len(words) - 1
 
@@ -74,14 +75,14 @@ class _Word:
     heads: tuple[int, ...]
 
 
-def _fuse(rows: Sequence[tuple[str, list[str]]], part: Part) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def _fuse(rows: Sequence[tuple[str, list[str]]], split_file: Part) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Words and tags, one for each multiword token and each word outside of them."""
     forms: dict[int, str] = {}  # by the number of the first word
     last_of: dict[int, int] = {}  # first word of a multiword token -> its last
     words: dict[int, _Word] = {}
     for where, cells in rows:
         if "." in cells[0]:
-            continue
+            continue  # an empty node, which stands in no text
         first, _, end = cells[0].partition("-")
         if not (first.isascii() and first.isdigit() and (not end or end.isascii() and end.isdigit())):
             raise UserError(f"{where}: {cells[0][:20]!r} is no CoNLL-U word number; download the treebank again")
@@ -89,13 +90,13 @@ def _fuse(rows: Sequence[tuple[str, list[str]]], part: Part) -> tuple[tuple[str,
             forms[_number(first)] = _clean(cells[1], where)
             last_of[_number(first)] = _range_end(first, end, where)
         else:
-            word = _word(cells, where, part)
+            word = _word(cells, where, split_file)
             words[word.number] = word
-    return _surface(forms, last_of, words, rows[-1][0] if rows else str(part.path), part.language)
+    return _surface(forms, last_of, words, rows[-1][0] if rows else str(split_file.path), split_file.language)
 
 
-def _word(cells: list[str], where: str, part: Part) -> _Word:
-    tag = check_label(cells[3], part.task.labels, where)
+def _word(cells: list[str], where: str, split_file: Part) -> _Word:
+    tag = check_label(cells[3], split_file.task.labels, where)
     heads = [cells[6]] + [edge.split(":")[0] for edge in cells[8].split("|")]
     # A head may be unknown (`_`) or an empty node (8.1), which no surface word hangs on.
     known = (_number(head) for head in heads if head.isascii() and head.isdigit())
@@ -142,8 +143,8 @@ def _clean(form: str, where: str) -> str:
 
 def _fused_tag(parts: Sequence[_Word], words: Mapping[int, _Word], language: str) -> str:
     """The tag of the part with the fewest ancestors; the language's order of tags breaks ties."""
-    counts = [len(_ancestors(part, words)) for part in parts]
-    highest = [part.tag for part, count in zip(parts, counts) if count == min(counts)]
+    counts = [len(_ancestors(word, words)) for word in parts]
+    highest = [word.tag for word, count in zip(parts, counts) if count == min(counts)]
     order = PRECEDENCE.get(language, PRECEDENCE[""])
     return next((tag for tag in order if tag in highest), highest[0])
 
@@ -195,8 +196,8 @@ def treebank_row(row: Mapping[str, Any], where: str, context: RowContext) -> Tag
             forms[len(words) + 1] = _clean(form, where)
             continue
         check_label(tag, context.task.labels, where)
-        found = [head] * head.isdecimal() + ENHANCED_HEAD.findall(edges)
-        words[len(words) + 1] = _Word(len(words) + 1, _clean(form, where), tag, tuple(map(_number, found)))
+        known_heads = [head] * head.isdecimal() + ENHANCED_HEAD.findall(edges)
+        words[len(words) + 1] = _Word(len(words) + 1, _clean(form, where), tag, tuple(map(_number, known_heads)))
 
     counts = _part_counts(lines, text_field(row, "text", where), where)
     last_of = {first: first + count - 1 for first, count in zip(forms, counts)}
@@ -213,27 +214,28 @@ def _part_counts(lines: Sequence[tuple[str, bool]], text: str, where: str) -> tu
     letters = "".join(text.split())
 
     @functools.cache
-    def ways(index: int, place: int) -> tuple[tuple[int, ...], ...]:
-        """At most two ways to spell the letters from `place` on with the lines from `index` on."""
+    def ways(index: int, start: int) -> tuple[tuple[int, ...], ...]:
+        """At most two ways to spell the letters from `start` on with the lines from `index` on."""
         while index < len(spelled):
             form, is_multiword = spelled[index]
-            if not letters.startswith(form, place):
+            if not letters.startswith(form, start):
                 return ()
-            index, place = index + 1, place + len(form)
+            index, start = index + 1, start + len(form)
             if is_multiword:
-                found: list[tuple[int, ...]] = []
+                # Two are enough to know that the text leaves it open.
+                spellings: list[tuple[int, ...]] = []
                 for end in range(index + 1, len(spelled) + 1):
-                    if spelled[end - 1][1] or len(found) > 1:
+                    if spelled[end - 1][1] or len(spellings) > 1:
                         break
-                    found += [(end - index, *rest) for rest in ways(end, place)]
-                return tuple(found[:2])
-        return ((),) if place == len(letters) else ()
+                    spellings += [(end - index, *following) for following in ways(end, start)]
+                return tuple(spellings[:2])
+        return ((),) if start == len(letters) else ()
 
-    found = ways(0, 0)
-    if len(found) != 1:
-        why = "more than one way" if found else "no way"
+    spellings = ways(0, 0)
+    if len(spellings) != 1:
+        why = "more than one way" if spellings else "no way"
         raise UserError(f"{where}: its words spell its text in {why}: {shorten(text)}; use the treebank's file")
-    return found[0]
+    return spellings[0]
 
 
 CONVERTERS: dict[str, Converter] = {"hub_treebank": row_by_row(treebank_row)}
