@@ -42,6 +42,7 @@ class Language:
     compile_seconds: int = 0  # of the CPU and of the wall clock, for compiling one program
     warm: Callable[[], Given] | None = None  # what is compiled once, into /cache
     server: tuple[str, ...] = ()  # compiler and options of its compile server
+    stand_in: str = ""  # what the results say of a library that tests name and a file in drivers/ stands in for
     library: str = ""  # command whose installation holds the compiler's and the language's class files
     aliases: tuple[str, ...] = ()
 
@@ -116,6 +117,7 @@ GO = Language(
     limits=COMPILING,
     compile_seconds=60,
     warm=golang.go_warm,
+    stand_in="a stand-in for testify",
     aliases=("golang",),
 )
 JAVA = Language(
@@ -170,6 +172,7 @@ CSHARP = Language(
     together=commands.csharp,
     limits=RESERVING,
     compile_seconds=60,
+    stand_in="a stand-in for CompareNetObjects",
     aliases=("c#", "cs"),
 )
 RUST = Language(
@@ -251,4 +254,5 @@ def toolchain(name: str, python: str = "/usr/bin/python3", path: str = PATH) -> 
     messages = [line.removeprefix("info: ") for line in lines if "warning" not in line.lower()]
     text = messages[0] if messages else "unknown"
     named = text.lower().startswith(argv[0].split("/")[-1][:2])
-    return text if named else f"{argv[0]} {text}"
+    version = text if named else f"{argv[0]} {text}"
+    return f"{version}, {language.stand_in}" if language.stand_in else version

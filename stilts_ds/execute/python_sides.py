@@ -13,7 +13,7 @@ import sys
 import types
 from typing import Any
 
-from stilts_ds.execute.wire import WireError, decode, dump, encode, load, read_frame, write_frame
+from stilts_ds.execute.wire import MAX_DEPTH, WireError, decode, dump, encode, load, read_frame, write_frame
 
 Outcome = dict[str, Any]
 
@@ -88,7 +88,8 @@ class Candidate:
     def __call__(self, *positional: Any, **named: Any) -> Any:
         self.called += 1
         try:
-            request = encode([list(positional), named])
+            # As deep again as an answer: what the program returned can be handed back, and is no object of the tests.
+            request = encode([list(positional), named], -MAX_DEPTH)
         except WireError as problem:
             raise NeedsObjects(f"an argument is no plain value: {problem}") from None
         try:

@@ -63,7 +63,7 @@ def _encode_rare(value: Any, kind: type, depth: int) -> Any:
         return {kind.__name__: value.hex()}
     if kind is complex:
         return {"complex": [value.real, value.imag]}
-    if kind is re.Match:
+    if kind in (re.Match, Matched):
         return {"match": []}
     if kind is range:
         return {"range": [value.start, value.stop, value.step]}

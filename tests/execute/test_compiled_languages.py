@@ -178,6 +178,12 @@ def test_functions_that_go_test_would_run_are_tests_of_a_program_without_package
     assert seen["exits"].verdict == seen["exits when loaded"].verdict == "error" and seen["honest"].weak
 
 
+def test_the_results_say_what_stands_in_for_a_library_of_the_tests() -> None:
+    skip_without("go")
+    assert re.fullmatch(r"go version \S+ \S+, a stand-in for testify", languages.toolchain("go"))
+    assert "stand-in" not in languages.toolchain("perl")
+
+
 def test_values_of_go_are_equal_by_type_and_content() -> None:
     skip_without("go")
     same = [

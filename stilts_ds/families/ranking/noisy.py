@@ -30,15 +30,15 @@ def _noisy_text(record: Query, noise: TextNoise) -> str:
     return f"{mention_of(sentence)}:{sentence}"
 
 
-def write_xquad_r(part: Part, records: Sequence[Query]) -> None:
+def write_xquad_r(split_file: Part, records: Sequence[Query]) -> None:
     """The clean file with other questions: paragraphs, sentence breaks and answers are in no query."""
-    [clean] = [path for language, path in part.pool if language == part.language]
+    [clean] = [path for language, path in split_file.pool if language == split_file.language]
     content = read_json(clean)
     paragraphs = [paragraph for article in content["data"] for paragraph in article["paragraphs"]]
     rows = [row for paragraph in paragraphs for row in paragraph["qas"]]
     for row, record in zip(rows, records, strict=True):
         row["question"] = record.text
-    write_atomically(part.path, json.dumps(content, ensure_ascii=False) + "\n")
+    write_atomically(split_file.path, json.dumps(content, ensure_ascii=False) + "\n")
 
 
 WRITERS: dict[str, Writer] = {"xquad_r": write_xquad_r}
