@@ -213,17 +213,20 @@ def _say(comm: Any, text: str) -> None:
 def _on_ranks(given: argparse.Namespace, work: Work) -> int:
     """Do `work` as one of the ranks that a launcher started, on ranks that are started here, or alone."""
     install_handlers()  # before the heavy imports, so that a stop asked for meanwhile is not lost
+    # A rank of ours dies with the process that started it; one of a cluster's launcher has none to die with.
     if launcher := os.environ.get("STILTS_LAUNCHER"):
         die_with(int(launcher))
-    place = discover(os.environ)
-    if place is not None:
-        os.environ.update(place.variables())
+    rank_place = discover(os.environ)
+    if rank_place is not None:
+        os.environ.update(rank_place.variables())
         return _as_a_rank(given, work)
     count = _rank_count(given.ranks)
+    # Without a process group: a single rank has nobody to meet.
     if count == 1:
         return _alone(work)
     from stilts_launcher import local
 
+    # The ranks are this very command again, which then finds their variables in its environment.
     return local.start_ranks(given.words, count, None, program="stilts_launcher.cli")
 
 
@@ -235,9 +238,9 @@ def _rank_count(wanted: int | None) -> int:
     devices = torch.cuda.device_count()
     if wanted is None:
         return max(1, devices)
-    most, what = (devices, "GPU") if devices else (usable_cores(), "core")
+    most, unit = (devices, "GPU") if devices else (usable_cores(), "core")
     if not 1 <= wanted <= most:
-        raise UserError(f"--ranks {wanted}: this machine has {counted(most, what)} to use; give 1 to {most}")
+        raise UserError(f"--ranks {wanted}: this machine has {counted(most, unit)} to use; give 1 to {most}")
     return wanted
 
 
@@ -246,11 +249,13 @@ def _alone(work: Work) -> int:
 
     from stilts_ds.model.encoder import quiet
 
+    # On standard error: standard output is for results.
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     quiet()
     device = torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
     try:
         work(None, device)
+    # Its own exit status, by which a batch script tells a stop from a failure.
     except Stopped as stopped:
         print(f"stopped by {stopped}; what is finished is kept, the same command continues", file=sys.stderr)
         return STOPPED
@@ -266,6 +271,7 @@ def _as_a_rank(given: argparse.Namespace, work: Work) -> int:
     from stilts_ds.run_dir import RunDir
 
     folder = work_folder(given.output)
+    # What was asked for must be alike on all ranks; how it was worded need not be.
     options = {name: str(value) for name, value in vars(given).items() if name not in ("verb", "words", "options")}
 
     def as_rank(world: World) -> None:
@@ -276,5 +282,6 @@ def _as_a_rank(given: argparse.Namespace, work: Work) -> int:
     try:
         return run_as_rank(RunDir(folder), folder / "logs", as_rank)
     finally:
+        # A start that was refused leaves no folder behind, though the ranks' logs were in it.
         if os.environ["RANK"] == "0":
             remove_if_bare(folder)

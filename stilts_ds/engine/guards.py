@@ -39,7 +39,7 @@ class ChanceWatch:
         sizes = {name: spec.width if spec.width > 1 else len(spec.labels) for name, spec in tasks.items()}
         self.chance = {name: math.log(size) for name, size in sizes.items() if size > 1}
         self.recent: dict[str, deque[float]] = defaultdict(lambda: deque(maxlen=WINDOW))
-        self.told: set[str] = set()
+        self.reported: set[str] = set()
 
     def add(self, losses: Iterable[tuple[str, float]]) -> None:
         """Mean losses of one step by task."""
@@ -51,11 +51,11 @@ class ChanceWatch:
         stuck_heads = []
         for name, chance in sorted(self.chance.items()):
             recent = self.recent[name]
-            if len(recent) < WINDOW or name in self.told:
+            if len(recent) < WINDOW or name in self.reported:
                 continue
             mean = sum(recent) / len(recent)
             if mean > LEARNED * chance:
-                self.told.add(name)
+                self.reported.add(name)
                 stuck_heads.append(
                     f"{name} is at chance: mean loss {mean:.3f} over its last {WINDOW} steps, guessing gives "
                     f"{chance:.3f}; look at its examples, learning_rate and the number of steps"

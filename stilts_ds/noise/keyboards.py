@@ -52,13 +52,14 @@ def parse_keyboard(line: str, where: str) -> Keyboard:
 
 
 def _neighbours(rows: Sequence[Sequence[str]]) -> Neighbours:
-    keys = [(row, ROW_STARTS[row] + place, key) for row, names in enumerate(rows) for place, key in enumerate(names)]
+    keys = [(row, ROW_STARTS[row] + column, key) for row, names in enumerate(rows) for column, key in enumerate(names)]
     neighbours: dict[str, list[tuple[str, int]]] = {}
     for row, x, key in keys:
-        close = [(_weight(row, x, other_row, other_x), other) for other_row, other_x, other in keys]
+        weights = [(hit, _weight(row, x, hit_row, hit_x)) for hit_row, hit_x, hit in keys]
+        # A finger slips with or without Shift: a capital becomes a capital.
         for level in (0, 1):
             letter = _letter(key, level)
-            around = [(_letter(other, level), weight) for weight, other in close if weight]
+            around = [(_letter(hit, level), weight) for hit, weight in weights if weight]
             if letter:
                 neighbours[letter] = [(neighbour, weight) for neighbour, weight in around if neighbour]
     return {letter: tuple(around) for letter, around in neighbours.items() if around}
@@ -70,11 +71,12 @@ def _letter(key: str, level: int) -> str:
     return "" if letter == NO_KEY else letter
 
 
-def _weight(row: int, x: float, other_row: int, other_x: float) -> int:
-    """How often a finger that means one key hits the other; 0 for keys that do not touch."""
-    if row == other_row:
-        return ALONG_ROW if abs(x - other_x) == 1 else 0
-    return ACROSS_ROWS if abs(row - other_row) == 1 and abs(x - other_x) < 1 else 0
+def _weight(row: int, x: float, hit_row: int, hit_x: float) -> int:
+    """How often a finger that means one key hits another; 0 for keys that do not touch."""
+    if row == hit_row:
+        return ALONG_ROW if abs(x - hit_x) == 1 else 0
+    # Rows are shifted, so a key touches those of the next row that overlap with it.
+    return ACROSS_ROWS if abs(row - hit_row) == 1 and abs(x - hit_x) < 1 else 0
 
 
 def nearest_keyboard(letters: Mapping[str, int]) -> Keyboard:

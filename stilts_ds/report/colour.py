@@ -34,7 +34,7 @@ def colours(gain: Difference | None, scale: float) -> tuple[str, str] | None:
 
 
 def css(colour: RGB) -> str:
-    return "#" + "".join(f"{round(part):02x}" for part in colour)
+    return "#" + "".join(f"{round(channel):02x}" for channel in colour)
 
 
 def contrast(a: RGB, b: RGB) -> float:

@@ -38,6 +38,19 @@ BAD: dict[str, tuple[Any, str]] = {
     "a script without an entry point": ({**GOOD, "language": "js", "entry": ""}, "'entry' is ''; name the function"),
     "an entry point that is code": ({**GOOD, "language": "php", "entry": "f() {} function g"}, "'entry' is 'f() {}"),
     "tests that mark none": ({**GOOD, "language": "rust"}, "the tests mark no function with #[test]"),
+    "Go tests that hold none": ({**GOOD, "language": "go"}, "the tests have no `func main()` and no `func Test"),
+    "Go tests with more of testify": (
+        {
+            **GOOD,
+            "language": "go",
+            "tests": 'import "github.com/stretchr/testify/assert"\nfunc TestF(t *testing.T) { assert.True(t, f()) }',
+        },
+        "the tests call assert.True, and of github.com/stretchr/testify/assert only New and Equal are here",
+    ),
+    "Go tests for Go's runner": (
+        {**GOOD, "language": "go", "tests": 'func TestF(t *testing.T) { t.Run("one", func(t *testing.T) {}) }'},
+        "the tests call t.Run(), which needs Go's own runner of tests",
+    ),
     "a sample that is no number": ({**GOOD, "sample": "two"}, "'sample' is \"two\"; number samples 0, 1, 2, ..."),
     "a list": ([1, 2], "not a JSON object; write one object a line"),
 }

@@ -228,7 +228,7 @@ def test_without_network_nothing_is_waited_for(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setattr(hub_client.time, "sleep", asleep)
     monkeypatch.setattr(datasets, "load_dataset", lambda *_, **__: (_ for _ in ()).throw(ConnectionError("offline")))
-    with pytest.raises(UserError, match="HF_HUB_OFFLINE is set and the cache in HF_HOME=.* does not have it"):
+    with pytest.raises(UserError, match="HF_HUB_OFFLINE is set, and the cache in HF_HOME=.* does not have it"):
         rows("hellaswag")
 
 

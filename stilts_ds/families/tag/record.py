@@ -32,6 +32,7 @@ def attributes(records: Sequence[Tagged]) -> dict[str, list[float]]:
     """A sentence's words and, where tags name entities, the words that stand in one, in a hundred."""
     values = {"words": [float(len(record.words)) for record in records]}
     inside = [sum(tag.startswith(("B-", "I-")) for tag in record.tags or ()) for record in records]
+    # Parts of speech have no entities: a column of zeros would be a bucket of its own in the report.
     if any(inside):
         shares = (100 * count / len(record.words) for count, record in zip(inside, records))
         values["words in entities, in 100"] = [round(share, 3) for share in shares]
@@ -55,10 +56,10 @@ def tags_in(record: Tagged) -> tuple[str, ...]:
     return record.tags or ()
 
 
-def sentences(part: Part) -> Iterator[Lines]:
+def sentences(split_file: Part) -> Iterator[Lines]:
     """Yield the non-blank lines of each sentence, with their numbers; blank lines stand between sentences."""
     lines: Lines = []
-    for number, line in read_lines(part.path):
+    for number, line in read_lines(split_file.path):
         if line.strip():
             lines.append((number, line))
         elif lines:
@@ -68,42 +69,43 @@ def sentences(part: Part) -> Iterator[Lines]:
         yield lines
 
 
-def read_tag_tsv(part: Part) -> Iterator[Tagged]:
+def read_tag_tsv(split_file: Part) -> Iterator[Tagged]:
     """`word TAB tag`, or only words (XTREME's test files); one file has either one column or two throughout.
 
     Words may begin with their language (`de:Haus`, as in PAN-X's archives): XTREME takes that off. Lines that begin a
     document (`-DOCSTART-`) are no words. Columns that are separated by spaces are refused.
     """
     columns, prefixed = 0, None
-    for lines in sentences(part):
+    for lines in sentences(split_file):
         rows = [(number, [cell.strip(" ") for cell in line.split("\t")]) for number, line in lines]
         words_of_text = [(number, cells) for number, cells in rows if cells[0].split(" ")[0] != DOCUMENT]
         if len(words_of_text) < len(rows):
-            part.tally[f"lines of {DOCUMENT}"] += len(rows) - len(words_of_text)
+            split_file.tally[f"lines of {DOCUMENT}"] += len(rows) - len(words_of_text)
         if not words_of_text:
             continue
-        columns = columns or len(words_of_text[0][1])
+        columns = columns or len(words_of_text[0][1])  # the first sentence says how many the file has
         for number, cells in words_of_text:
-            _check_columns(cells, columns, f"{part.path}:{number}")
-        first, where = words_of_text[0][0], f"{part.path}:{words_of_text[0][0]}"
+            _check_columns(cells, columns, f"{split_file.path}:{number}")
+        first, where = words_of_text[0][0], f"{split_file.path}:{words_of_text[0][0]}"
         words = [cells[0] for _, cells in words_of_text]
-        has_prefix = _has_prefix(words, part.language, where)
+        has_prefix = _has_prefix(words, split_file.language, where)
         if prefixed is None:
             prefixed = has_prefix
         elif prefixed != has_prefix and (prefixed or len(words) > 1):
             # A lone word such as `de:` may stand in a file without prefixes.
             raise UserError(
                 f"{where}: words of this sentence {'begin' if has_prefix else 'do not begin'} with "
-                f"{part.language!r} and a colon, unlike those before; make all words of the file alike"
+                f"{split_file.language!r} and a colon, unlike those before; make all words of the file alike"
             )
         if prefixed:
             words = [word.partition(":")[2] for word in words]
         tags = None
         if columns == 2:
             tags = tuple(
-                check_label(cells[1], part.task.labels, f"{part.path}:{number}") for number, cells in words_of_text
+                check_label(cells[1], split_file.task.labels, f"{split_file.path}:{number}")
+                for number, cells in words_of_text
             )
-        yield Tagged(f"{part.path.stem}:{first}", tuple(words), tags)
+        yield Tagged(f"{split_file.path.stem}:{first}", tuple(words), tags)
 
 
 DOCUMENT = "-DOCSTART-"  # CoNLL's line before each document
@@ -130,11 +132,11 @@ def _check_columns(cells: list[str], columns: int, where: str) -> None:
 
 def _has_prefix(words: Sequence[str], language: str, where: str) -> bool:
     """Whether all words of a sentence begin with the file's language. Raises UserError if it is another language."""
-    matches = [LANGUAGE_PREFIX.match(word) for word in words]
-    codes = {match[1] if match else "" for match in matches}
+    prefixes = (LANGUAGE_PREFIX.match(word) for word in words)
+    codes = {prefix and prefix[1] for prefix in prefixes}  # None among them: a word without a prefix
     if codes == {language}:
         return True
-    if len(words) > 1 and len(codes) == 1 and codes != {""}:
+    if len(words) > 1 and len(codes) == 1 and codes != {None}:
         raise UserError(
             f"{where}: words begin with {codes.pop()!r} and a colon in a file for {language!r}; "
             "give this language's file, or take the prefix off"
@@ -155,11 +157,12 @@ def tags(row: Mapping[str, Any], where: str, context: RowContext) -> Tagged:
         raise UserError(
             f"{where}: {counted(len(words), 'token')} but {counted(len(tagged), 'tag')}; check the data set's revision"
         )
-    return Tagged(where, tuple(words), tuple(check_label(one, context.task.labels, where) for one in tagged))
+    return Tagged(where, tuple(words), tuple(check_label(tag, context.task.labels, where) for tag in tagged))
 
 
 def tag_names(row: Mapping[str, Any], column: str, where: str, context: RowContext) -> list[str]:
-    """The tags of a column by name; rows hold their numbers where the data set's features have the names."""
+    """The tags of a column by name."""
+    # Class labels are numbers whose names stand in the data set's features; other data sets have the tags as texts.
     names = getattr(getattr(context.features[column], "feature", None), "names", None)
     if not names:
         return texts_field(row, column, where)

@@ -32,25 +32,28 @@ PRECEDENCE: Mapping[str, tuple[str, ...]] = {
 }
 
 
-def read_conllu(part: Part) -> Iterator[Tagged]:
+def read_conllu(split_file: Part) -> Iterator[Tagged]:
     """CoNLL-U with the conventions of XTREME's POS files.
 
     A multiword token is one word, its fused form; empty nodes (8.1) are left out; spaces and zero-width non-joiners
     inside words are removed; sentences whose words are withheld (`_`) are dropped.
     """
-    for lines in sentences(part):
-        rows = [_conllu_row(line, f"{part.path}:{number}") for number, line in lines if not line.startswith("#")]
-        words, tags = _fuse(rows, part)
+    for lines in sentences(split_file):
+        rows = [_conllu_row(line, f"{split_file.path}:{number}") for number, line in lines if not line.startswith("#")]
+        words, tags = _fuse(rows, split_file)
         if not words:
             continue
         if _are_withheld(words):
-            part.tally[WITHHELD] += 1
+            split_file.tally[WITHHELD] += 1
             continue
-        yield Tagged(f"{part.path.stem}:{lines[0][0]}", words, tags)
+        yield Tagged(f"{split_file.path.stem}:{lines[0][0]}", words, tags)
 
 
 def _are_withheld(words: Sequence[str]) -> bool:
-    """Whether a treebank's licence keeps the sentence's words back: all of them, or all but one, are `_`."""
+    """Whether a treebank's licence keeps the sentence's words back: they are `_`.
+
+    One word may be left: XTREME's preparation keeps a sentence only where two are not withheld.
+    """
     withheld = words.count("_")
     return withheld > 0 and withheld >= len(words) - 1
 
@@ -74,14 +77,14 @@ class _Word:
     heads: tuple[int, ...]
 
 
-def _fuse(rows: Sequence[tuple[str, list[str]]], part: Part) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def _fuse(rows: Sequence[tuple[str, list[str]]], split_file: Part) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Words and tags, one for each multiword token and each word outside of them."""
     forms: dict[int, str] = {}  # by the number of the first word
     last_of: dict[int, int] = {}  # first word of a multiword token -> its last
     words: dict[int, _Word] = {}
     for where, cells in rows:
         if "." in cells[0]:
-            continue
+            continue  # an empty node, which stands in no text
         first, _, end = cells[0].partition("-")
         if not (first.isascii() and first.isdigit() and (not end or end.isascii() and end.isdigit())):
             raise UserError(f"{where}: {cells[0][:20]!r} is no CoNLL-U word number; download the treebank again")
@@ -89,13 +92,13 @@ def _fuse(rows: Sequence[tuple[str, list[str]]], part: Part) -> tuple[tuple[str,
             forms[_number(first)] = _clean(cells[1], where)
             last_of[_number(first)] = _range_end(first, end, where)
         else:
-            word = _word(cells, where, part)
+            word = _word(cells, where, split_file)
             words[word.number] = word
-    return _surface(forms, last_of, words, rows[-1][0] if rows else str(part.path), part.language)
+    return _surface(forms, last_of, words, rows[-1][0] if rows else str(split_file.path), split_file.language)
 
 
-def _word(cells: list[str], where: str, part: Part) -> _Word:
-    tag = check_label(cells[3], part.task.labels, where)
+def _word(cells: list[str], where: str, split_file: Part) -> _Word:
+    tag = check_label(cells[3], split_file.task.labels, where)
     heads = [cells[6]] + [edge.split(":")[0] for edge in cells[8].split("|")]
     # A head may be unknown (`_`) or an empty node (8.1), which no surface word hangs on.
     known = (_number(head) for head in heads if head.isascii() and head.isdigit())
@@ -142,8 +145,8 @@ def _clean(form: str, where: str) -> str:
 
 def _fused_tag(parts: Sequence[_Word], words: Mapping[int, _Word], language: str) -> str:
     """The tag of the part with the fewest ancestors; the language's order of tags breaks ties."""
-    counts = [len(_ancestors(part, words)) for part in parts]
-    highest = [part.tag for part, count in zip(parts, counts) if count == min(counts)]
+    counts = [len(_ancestors(word, words)) for word in parts]
+    highest = [word.tag for word, count in zip(parts, counts) if count == min(counts)]
     order = PRECEDENCE.get(language, PRECEDENCE[""])
     return next((tag for tag in order if tag in highest), highest[0])
 
