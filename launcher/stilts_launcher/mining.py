@@ -13,6 +13,7 @@ from typing import Any
 from stilts_ds.engine.preempt import Stopped, die_with, install_handlers
 from stilts_ds.errors import UserError, counted, printable
 from stilts_launcher.discover import discover
+from stilts_launcher.mining_plan import add_plan, check_plan, plan
 
 STOPPED = 85
 Work = Callable[[Any, Any], None]  # what the ranks talk over (None: alone), the device -> nothing
@@ -29,9 +30,9 @@ def add_mining(add: Callable[[str, Any, str], argparse.ArgumentParser]) -> None:
     _add_common(part)
 
     part = add("mine", mine, "mine pairs of translations from two sides (texts or vectors), on all ranks")
-    part.add_argument("source", type=Path, help="UTF-8 file, a sentence a line; or vectors (.npy)")
-    part.add_argument("target", type=Path, help="the same for the other language")
-    part.add_argument("-o", "--output", type=Path, required=True, metavar="FILE", help="a new .tsv, .jsonl or .parquet")
+    part.add_argument("source", type=Path, nargs="?", help="UTF-8 file, a sentence a line; or vectors (.npy)")
+    part.add_argument("target", type=Path, nargs="?", help="the same for the other language")
+    part.add_argument("-o", "--output", type=Path, metavar="FILE", help="a new .tsv, .jsonl or .parquet")
     part.add_argument("--model", help="makes the vectors of texts: a folder, a trained phase's folder, or a hub id")
     part.add_argument("--source-vectors", type=Path, metavar="FILE.npy", help="a vector for each line of the source")
     part.add_argument("--target-vectors", type=Path, metavar="FILE.npy", help="a vector for each line of the target")
@@ -67,9 +68,18 @@ def add_mining(add: Callable[[str, Any, str], argparse.ArgumentParser]) -> None:
         metavar="SHARE",
         help="share of the source sentences whose gold chooses the threshold, where none is given (default: 0.5)",
     )
+    part.add_argument(
+        "--neighbours",
+        default="exact",
+        choices=["exact", "ivf"],
+        help="all sentences are compared, or those that an approximate FAISS index names (default: exact)",
+    )
+    part.add_argument("--nlist", type=int, metavar="N", help="lists of the index (default: about 4 sqrt(sentences))")
+    part.add_argument("--nprobe", type=int, metavar="N", help="lists that a sentence is compared with (default: 32)")
     _add_encoder(part)
     _add_memory(part)
     _add_common(part)
+    add_plan(part)
 
     part = add("search", search, "find the nearest neighbours of each row of one side in another, on all ranks")
     part.add_argument("queries", type=Path, help="UTF-8 file, a sentence a line; or vectors (.npy)")
@@ -123,6 +133,10 @@ def embed(given: argparse.Namespace) -> int:
 
 
 def mine(given: argparse.Namespace) -> int:
+    check_plan(given)
+    if given.plan:
+        return plan(given, _encoder(given.model, given), _bytes(given))
+
     def work(comm: Any, device: Any) -> None:
         from stilts_ds.mining import MiningSettings, Texts
         from stilts_ds.mining import mine as mine_pairs
@@ -130,6 +144,7 @@ def mine(given: argparse.Namespace) -> int:
         settings = MiningSettings(
             given.mode, given.margin, given.retrieval, given.k, given.threshold,
             given.unify, given.drop_repeated, given.dev_part, _bytes(given),
+            given.neighbours, given.nlist, given.nprobe,
         )  # fmt: skip
         result = mine_pairs(
             Texts(given.source, given.source_vectors, given.ids),

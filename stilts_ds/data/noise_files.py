@@ -70,7 +70,7 @@ def _copy_searched(origin: Origin, written: Collection[str], folder: Path) -> li
     """Copy the files of candidates in languages without a noisy file: every query searches them, too. Returns these
     languages, whose own queries are clean."""
     copied = []
-    for language, path in origin.parts[0][1].pool if origin.parts else ():
+    for language, path in _pool(origin):
         if language and language not in written:
             target = _part(_writable(origin), dataclasses.replace(origin, language=language), folder).path
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -127,8 +127,13 @@ def _part(local: Local, origin: Origin, folder: Path) -> Part:
     labels = folder / fill(local.labels, task, origin.language) if local.labels and _has_labels(origin) else None
     pivot = folder / fill(local.pivot, task, origin.language) if local.pivot else None
     path = folder / fill(local.path, task, origin.language)
-    pool = origin.parts[0][1].pool  # what is searched gets no noise: the clean files say what it is
-    return Part(path, task, origin.language, origin.split, labels, pivot, pool)
+    # What is searched gets no noise: the clean files say what it is.
+    return Part(path, task, origin.language, origin.split, labels, pivot, _pool(origin))
+
+
+def _pool(origin: Origin) -> tuple[tuple[str, Path], ...]:
+    """The files of candidates, by language; none for what the hub serves."""
+    return next((split_file.pool for _, split_file in origin.parts), ())
 
 
 def _has_labels(origin: Origin) -> bool:

@@ -24,7 +24,9 @@ from stilts_ds.noise.scripts import lower, script_of
 from stilts_ds.noise.spec import NoiseSpec
 
 # Raised when the same example would get other edits: noisy texts of different versions are not the same test set.
-VERSION = 1
+VERSION = 2
+# It is part of every draw and stays: a new version changes the texts that it is about, and no others.
+SALT = "stilts-ds noise 1"
 BETWEEN_TOKENS = "\n"  # no kind edits it, and no token holds it
 FEWEST_ON_KEYBOARD = 0.5  # of a text's letters, on a keyboard that is said to be its language's
 
@@ -153,7 +155,7 @@ class Noiser:
     def begin(self, text: Clusters, name: str, protected: Spans, tokens: bool) -> Draft:
         """A text before its first edit: how many it gets, and the order of the places where they are tried."""
         # `random.Random` gives the same numbers for the same text in every version of Python.
-        key = f"stilts-ds noise {VERSION} {self.spec.kind} {self.spec.draw} {self.where} {name}"
+        key = f"{SALT} {self.spec.kind} {self.spec.draw} {self.where} {name}"
         dice = random.Random(key)
         places = text.letters if self.kind.unit == "letter" else [first for first, _ in text.words]
         # Rounded at random, and by the same number at every rate: a short text gets its share of errors, too.

@@ -68,7 +68,7 @@ def lower(cluster: str, language: str, ends_word: bool = False) -> str:
     elif cluster == "İ":
         return "i"  # str.lower would add a dot above
     small = cluster.lower()
-    return "ς" if small == "σ" and ends_word else small
+    return "ς" if cluster == "Σ" and ends_word else small
 
 
 def like_case(cluster: str, model: str, language: str) -> str:

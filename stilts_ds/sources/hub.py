@@ -203,11 +203,11 @@ def _cached_commit(hub: Hub) -> str | None:
     from huggingface_hub.constants import HF_HUB_CACHE
 
     if hub.in_folder:
-        places = Path(HF_HUB_CACHE, f"datasets--{hub.repo.replace('/', '--')}").glob("snapshots/*")
+        folders = Path(HF_HUB_CACHE, f"datasets--{hub.repo.replace('/', '--')}").glob("snapshots/*")
     else:
         # `datasets` writes <owner>___<name>/<configuration>/<version>/<commit>.
-        places = Path(datasets.config.HF_DATASETS_CACHE, hub.repo.replace("/", "___")).glob("*/*/*")
-    copies = [path for path in places if COMMIT.fullmatch(path.name)]
+        folders = Path(datasets.config.HF_DATASETS_CACHE, hub.repo.replace("/", "___")).glob("*/*/*")
+    copies = [path for path in folders if COMMIT.fullmatch(path.name)]
     newest = max(copies, key=lambda path: path.stat().st_mtime, default=None)
     return None if newest is None else newest.name
 

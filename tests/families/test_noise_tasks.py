@@ -93,7 +93,7 @@ def test_files_of_a_noisy_task_are_read_by_the_clean_one_as_the_same_examples(
     clean = [vars_of(record) for record in rows(written, task.plain_name, split, language)]
     assert clean == [vars_of(record) for record in noisy(source, name, split)]
     manifest = json.loads((tmp_path / "out" / name / "noise.json").read_text())
-    assert manifest["files"][language]["edits"] > 0 and manifest["generator"]["noise"] == "1"
+    assert manifest["files"][language]["edits"] > 0 and manifest["generator"]["noise"] == "2"
     # LAReQA's questions search the candidates of ten more languages, whose own questions have no noise.
     assert manifest["clean"] == [code for code in POOLED.get(task.plain_name, ()) if code != language]
     assert all(len(digest) == 64 for digest in manifest["files"][language]["sha256"].values())
@@ -170,6 +170,11 @@ def test_candidates_stay_and_a_mention_is_misspelled_alike_in_both_of_its_places
         assert mention is not None and made.text.count("{") == 1 and made.text != text
         assert made.text.startswith(f"{mention}: ") and f"{{ {mention} }}" in made.text
         assert made.pool == pool and made.right == ("Q1",)
+
+
+def test_a_row_of_xcopa_keeps_its_number_as_a_number(source: DataSource, tmp_path: Path) -> None:
+    write_noise_files(get_task("xcopa@case-0"), "test", ["it"], source, tmp_path)
+    assert json.loads((tmp_path / "xcopa@case-0/xcopa/it/test.it.jsonl").read_text()) == COPA[0]
 
 
 def test_what_noise_touched_is_written_beside_the_labels(tmp_path: Path, source: DataSource) -> None:
