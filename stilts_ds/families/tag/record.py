@@ -161,7 +161,8 @@ def tags(row: Mapping[str, Any], where: str, context: RowContext) -> Tagged:
 
 
 def tag_names(row: Mapping[str, Any], column: str, where: str, context: RowContext) -> list[str]:
-    """The tags of a column by name; rows hold their numbers where the data set's features have the names."""
+    """The tags of a column by name."""
+    # Class labels are numbers whose names stand in the data set's features; other data sets have the tags as texts.
     names = getattr(getattr(context.features[column], "feature", None), "names", None)
     if not names:
         return texts_field(row, column, where)

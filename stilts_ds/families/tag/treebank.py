@@ -50,8 +50,10 @@ def read_conllu(split_file: Part) -> Iterator[Tagged]:
 
 
 def _are_withheld(words: Sequence[str]) -> bool:
-    """Whether a treebank's licence keeps the sentence's words back: all of them, or all but one, are `_`."""
-    # One word may be shown, as in XTREME's preparation, which drops such a sentence, too.
+    """Whether a treebank's licence keeps the sentence's words back: they are `_`.
+
+    One word may be left: XTREME's preparation keeps a sentence only where two are not withheld.
+    """
     withheld = words.count("_")
     return withheld > 0 and withheld >= len(words) - 1
 
