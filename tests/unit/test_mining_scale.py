@@ -72,7 +72,7 @@ def test_failures_cost_what_was_not_kept() -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(scale, "block_rows", lambda *arguments: 10)
         run = scale.simulate(sides, cluster, unit, iter([350.0, 250.0]))
-        # A block of 200 s is kept; 350 s end in the second; the next start keeps the second block and ends in the third.
+        # A block of 200 s is kept; 350 s end in the second; the next start keeps that one and ends in the third.
         assert (run.restarts, run.hops) == (2, 4 + 3 + 2)
         assert run.seconds == pytest.approx(350 + 1000 + 250 + 1000 + 200)
         never = scale.simulate(sides, dataclasses.replace(cluster, restart_seconds=0.0), unit, iter([150.0] * 20_000))
