@@ -167,7 +167,7 @@ def trained_index(bank: SideRows, nlist: int) -> Any:
 
     # Among unit rows Euclidean neighbours are those by cosine, and k-means finds lists also where all rows share a
     # large mean, as those of XLM-R do.
-    index = faiss.index_factory(bank.vectors.shape[1], f"IVF{nlist},SQ8", faiss.METRIC_L2)
+    index: Any = faiss.index_factory(bank.vectors.shape[1], f"IVF{nlist},SQ8", faiss.METRIC_L2)
     index.cp.niter = ITERATIONS
     index.cp.min_points_per_centroid = 1  # it would warn of lists that a small side makes short
     sample = np.linspace(0, bank.count - 1, min(bank.count, TRAINING_ROWS * nlist)).astype(np.int64)
