@@ -83,7 +83,7 @@ UNTRIED = "it may change results or what checkpoints hold, and is not tried with
 
 
 def base_config(engine: EnginePart) -> dict[str, Any]:
-    """The JSON that `part` means. Raises UserError where an own file cannot be read or sets what it may not."""
+    """The JSON that `engine` means. Raises UserError where an own file cannot be read or sets what it may not."""
     if engine.ds_config is None:
         return json.loads(_shipped(f"zero{engine.zero_stage}.json"))
     path = Path(engine.ds_config)

@@ -21,6 +21,7 @@ from stilts_ds.phase_names import EarlierPhases, counted_lengths, counted_sampli
 from stilts_ds.plan_file import Kind, Phase, Plan
 from stilts_ds.run_dir import provenance
 from stilts_ds.sources.draw import DRAW
+from stilts_ds.tasks.benchmarks import get_benchmark
 from stilts_ds.tasks.registry import get_task
 from stilts_ds.tasks.spec import FROM, Task
 
@@ -242,7 +243,9 @@ def check_noise(task: Task) -> None:
     family = family_of(task)
     if task.noise is None:
         return
-    if family.noisy is None or (family.given_words and not KINDS[task.noise.kind].in_tokens):
+    if family.noisy is None:
+        raise UserError(f"{task.name}: {task.plain_name} has no texts that bear noise; leave it out")
+    if family.given_words and not KINDS[task.noise.kind].in_tokens:
         fitting = ", ".join(name for name, kind in KINDS.items() if kind.in_tokens)
         raise UserError(f"{task.name}: {task.noise.kind} noise would change which words there are; take {fitting}")
     if task.noise.context and task.shared_text != "context":
@@ -272,6 +275,19 @@ def _check_task_keys(recipe: Recipe) -> None:
         _check_dev_split(recipe, get_task(name), split)
     for name, split in recipe.evaluation.splits.items():
         _check_scored_split(get_task(name), split)
+    _check_languages(recipe)
+
+
+def _check_languages(recipe: Recipe) -> None:
+    """Languages to score are the benchmark's. The toy world's own are compared where its files are read."""
+    asked = recipe.evaluation.languages
+    if recipe.data.source == "toy" or not isinstance(asked, dict):
+        return
+    for name, codes in asked.items():
+        known = get_benchmark(recipe.benchmark).fitted(get_task(name)).languages
+        if unknown := [code for code in codes if code not in known]:
+            problem = f"evaluation.languages.{name}: {unknown[0]!r} is no language of {name} in {recipe.benchmark}"
+            raise UserError(f"{problem}; it has {', '.join(known)}")
 
 
 def base_name(task: Task) -> str:

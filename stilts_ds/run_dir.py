@@ -331,8 +331,8 @@ class RunDir:
         return self.root / "report.md"
 
     def check_links(self, subfolder: str = "") -> None:
-        """Raise UserError where a link leads out of the run, or its folder `part`, at any depth: what is written must
-        stay in the folder that was named."""
+        """Raise UserError where a link leads out of the run at any depth, or below its `subfolder`: what is written
+        must stay in the folder that was named."""
         inside = self.root.resolve()
         top = self.root / subfolder
         within = (Path(folder, name) for folder, folders, files in os.walk(top) for name in (*folders, *files))

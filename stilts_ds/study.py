@@ -22,7 +22,7 @@ from stilts_ds.evaluate.score import read_values, score_folder, tasks_to_score
 from stilts_ds.families.registry import family_of, main_metric
 from stilts_ds.report.compare import score_run
 from stilts_ds.report.load import RunData, load_run
-from stilts_ds.report.side_by_side import tables_side_by_side
+from stilts_ds.report.side_by_side import COSTS, tables_side_by_side
 from stilts_ds.report.stats import Settings
 from stilts_ds.report.table import Cell, Table
 from stilts_ds.report.tables import LANGUAGES_OF, ZERO_SHOT, build_tables, with_resamples
@@ -176,13 +176,14 @@ def compare(*names: str, targets: Sequence[str] = (), resamples: int = 0, level:
     rows: list[tuple[Any, ...]] = []
     for table in tables_side_by_side(names, targets, Settings(resamples, level)):
         baseline, *others = table.columns
+        measure = "cost" if table.name == COSTS else "score"
         for row in table.rows:
             base, *cells = row.cells
             rows.extend(
-                (label, baseline, row.label, base.score, cell.score, *_gain_values(cell))
+                (label, baseline, row.label, measure, base.score, cell.score, *_gain_values(cell))
                 for label, cell in zip(others, cells)
             )
-    columns = ["condition", "baseline", "task", "baseline_score", "score", *GAIN_COLUMNS]
+    columns = ["condition", "baseline", "task", "measure", "baseline_score", "score", *GAIN_COLUMNS]
     return pandas.DataFrame(rows, columns=columns)
 
 

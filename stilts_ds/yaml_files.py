@@ -219,7 +219,9 @@ def read_section(kind: type[SectionT], path: Path, overrides: Sequence[str] = ()
     return parse_section(kind, document.value, _blame(str(path), overrides), document.texts)
 
 
-Blame = Callable[[Sequence[Any], bool], str]  # place of a fault, whether the key itself is unknown -> who is at fault
+Blame = Callable[
+    [Sequence[Any], bool], str
+]  # key path of a fault, whether the key itself is unknown -> who is at fault
 
 
 def _blame(path: str, overrides: Sequence[str]) -> Blame:
@@ -245,7 +247,7 @@ def parse_section(kind: type[SectionT], values: Mapping[str, Any], where: str | 
     With the texts of a document, `values` are changed to what was meant: a text where YAML saw a number or a truth
     value and the schema asks for a text, and a list of one where it asks for a list.
     """
-    blame: Blame = where if callable(where) else lambda place, unknown: where
+    blame: Blame = where if callable(where) else lambda key_path, unknown: where
     try:
         check_plain(values)
     except ValueError as error:

@@ -173,7 +173,8 @@ class Data:
         chosen = lists.get(task.name, lists.get(task.base_name, list(task.languages)))
         unknown = [code for code in chosen if code not in task.languages]
         if unknown:
-            raise UserError(f"evaluation.languages.{task.name}: {unknown[0]!r} is no language of it: {task.languages}")
+            has = ", ".join(task.languages)
+            raise UserError(f"evaluation.languages.{task.name}: {unknown[0]!r} is no language of it; it has {has}")
         return chosen, [code for code in task.languages if code not in chosen]
 
     def _present(self, task: Task, split: str) -> tuple[list[str], list[str]]:
@@ -222,28 +223,28 @@ class Data:
 
     def find_rows(self, name: str, setting: TrainingPart) -> tuple[Rows, Rows] | None:
         """Train and dev rows where both are in the cache already; reads no example and loads no tokenizer."""
-        noted = self.store.noted_tokenizer()
-        if noted is None:
+        saved = self.store.saved_tokenizer()
+        if saved is None:
             return None
-        train = self.train(name, setting).find_rows(setting, noted["fingerprint"])
-        dev = self.dev(name, setting).find_rows(setting, noted["fingerprint"])
+        train = self.train(name, setting).find_rows(setting, saved["fingerprint"])
+        dev = self.dev(name, setting).find_rows(setting, saved["fingerprint"])
         return None if train is None or dev is None else (train, dev)
 
     def used_whole(self, name: str, setting: TrainingPart) -> bool:
         """Whether the cache has the rows of an earlier version that trained on the whole train split and selected on
         all dev examples, of which it took the first and not drawn ones."""
-        noted = self.store.noted_tokenizer()
-        if noted is None:
+        saved = self.store.saved_tokenizer()
+        if saved is None:
             return False
-        train = self.train(name, setting).find_rows(setting, noted["fingerprint"])
-        first = dataclasses.replace(self.dev(name, setting), drawn=False).find_rows(setting, noted["fingerprint"])
+        train = self.train(name, setting).find_rows(setting, saved["fingerprint"])
+        first = dataclasses.replace(self.dev(name, setting), drawn=False).find_rows(setting, saved["fingerprint"])
         return train is not None and first is not None and len(set(first.example.tolist())) < setting.eval_examples
 
     @property
     def special_tokens(self) -> list[int]:
         """Ids of the special tokens, noted when rows were cached; [] before."""
-        noted = self.store.noted_tokenizer()
-        return noted["special"] if noted else []
+        saved = self.store.saved_tokenizer()
+        return saved["special"] if saved else []
 
 
 def base_of(task: Task) -> str:

@@ -1,13 +1,15 @@
 """Noisy test sets as files in the benchmark's own layout, so that anyone can score against the same strings.
 
 OUT/xnli@typo-5/xnli/test-de.tsv     what XTREME's download folder has there, with noise
-OUT/xnli@typo-5/noise.json           version, hash and error rates of every file; the cells that are empty, and why
+OUT/xnli@typo-5/noise.json           version, hash and error rates of every file; the cells that are empty, and why;
+                                     files that are there because others search them, without noise
 """
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,12 +45,17 @@ def write_noise_files(task: Task, split: str, languages: Sequence[str], source: 
                 empty[language] = str(problem)
     if not files:
         raise UserError(f"{task.name}: nothing was written; {next(iter(empty.values()))}")
+    clean = _copy_searched(find_origin(task, split, next(iter(files)), source), files, folder)
     manifest = {
         "task": task.plain_name, "noise": task.noise.kind, "rate": task.noise.rate, "draw": task.noise.draw,
         "context": task.noise.context, "split": split, "generator": generator(), "files": files, "empty": empty,
+        "clean": clean,
     }  # fmt: skip
     write_json(folder / MANIFEST, manifest)
-    return "\n".join([*_summary(task, files), *(f"{task.name} {code}: empty, {why}" for code, why in empty.items())])
+    lines = [*_summary(task, files)]
+    lines += [f"{task.name} {code}: empty, {why}" for code, why in empty.items()]
+    lines += [f"{task.name} {code}: a clean file, whose candidates the others search" for code in clean]
+    return "\n".join(lines)
 
 
 def _summary(task: Task, files: dict[str, dict[str, Any]]) -> Iterable[str]:
@@ -57,6 +64,19 @@ def _summary(task: Task, files: dict[str, dict[str, Any]]) -> Iterable[str]:
         words = "" if touched is None else f"{touched:.1f} % of the words; "
         rate = f"{row['edits_per_100_letters']:.2f} edits in 100 letters; {words}"
         yield f"{task.name} {language}: {rate}{', '.join(row['sha256'])}"
+
+
+def _copy_searched(origin: Origin, written: Collection[str], folder: Path) -> list[str]:
+    """Copy the files of candidates in languages without a noisy file: every query searches them, too. Returns these
+    languages, whose own queries are clean."""
+    copied = []
+    for language, path in _pool(origin):
+        if language and language not in written:
+            target = _part(_writable(origin), dataclasses.replace(origin, language=language), folder).path
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, target)
+            copied.append(language)
+    return copied
 
 
 def _write_language(origin: Origin, folder: Path) -> dict[str, Any]:
@@ -107,7 +127,13 @@ def _part(local: Local, origin: Origin, folder: Path) -> Part:
     labels = folder / fill(local.labels, task, origin.language) if local.labels and _has_labels(origin) else None
     pivot = folder / fill(local.pivot, task, origin.language) if local.pivot else None
     path = folder / fill(local.path, task, origin.language)
-    return Part(path, task, origin.language, origin.split, labels, pivot)
+    # What is searched gets no noise: the clean files say what it is.
+    return Part(path, task, origin.language, origin.split, labels, pivot, _pool(origin))
+
+
+def _pool(origin: Origin) -> tuple[tuple[str, Path], ...]:
+    """The files of candidates, by language; none for what the hub serves."""
+    return next((split_file.pool for _, split_file in origin.parts), ())
 
 
 def _has_labels(origin: Origin) -> bool:

@@ -138,7 +138,7 @@ class Split:
     @property
     def identity(self) -> dict[str, Any]:
         """What its records depend on."""
-        return {
+        identity = {
             "task": self.task.name,
             "family": self.task.family,
             "split": self.name,
@@ -147,11 +147,15 @@ class Split:
             "limit": self.limit,
             "labels": self.labels,
             "files": self.hash,
-            # Keys that came later stand only where they apply, so that older rows are still found.
-            **({"drawn": DRAW} if self._is_drawn else {}),
-            **({"without": self.exclusion.key} if self.exclusion is not None else {}),
-            **({"copies": self.augmentation.key(self.language)} if self.augmentation is not None else {}),
         }
+        # Keys that came later stand only where they apply, so that older rows are still found.
+        if self._is_drawn:
+            identity["drawn"] = DRAW
+        if self.exclusion is not None:
+            identity["without"] = self.exclusion.key
+        if self.augmentation is not None:
+            identity["copies"] = self.augmentation.key(self.language)
+        return identity
 
 
 def encoding_key(setting: TrainingPart, fingerprint: str) -> dict[str, Any]:

@@ -118,6 +118,9 @@ def attack_split(split: Split, task: Task, victim: Victim, width: int, examples:
     family = family_of(task)
     if family.head is None or family.noisy is None or not family.labelled:
         raise UserError(f"{task.name}: nothing is trained for it, so no loss guides an attack; compare draws instead")
+    if family.head.pooled:
+        problem = "its loss compares the queries of a pool, and one query alone has none"
+        raise UserError(f"{task.name}: {problem}; compare draws instead")
     # Stray letters are drawn from the whole file, as they are in the noisy test set.
     whole = list(split.origin.read())
     noiser = make_split_noiser(task, split.name, split.language, whole, split.origin.noise)

@@ -87,7 +87,7 @@ def _kept_head(run: RunDir, phase: Phase) -> str:
 
 
 def settings_of(recipe: Recipe, task: Task, evaluation: EvaluationPart) -> Settings:
-    """What a reader must know to compare the numbers of a task that was predicted with the settings `part`."""
+    """What a reader must know to compare the numbers of a task that was predicted with the settings `evaluation`."""
     return {
         "model": recipe.model.name_or_path,
         "data": recipe.data.source,

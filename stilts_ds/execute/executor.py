@@ -57,8 +57,9 @@ class Settings:
     @property
     def tool_path(self) -> str:
         """Where the commands of toolchains are looked for."""
-        own = [f"{folder}/{name}" for folder in self.readable for name in (".bin", "bin")]  # npm's, and a toolchain's
-        return ":".join([*own, languages.PATH])
+        # .bin is npm's, bin a toolchain's. They come first: who shows a folder wants the commands in it.
+        folders = [f"{folder}/{name}" for folder in self.readable for name in (".bin", "bin")]
+        return ":".join([*folders, languages.PATH])
 
 
 def _check_readable(folder: str) -> None:

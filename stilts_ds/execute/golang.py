@@ -86,10 +86,10 @@ def _built(sources: dict[str, str], packages: dict[str, str] | None = None) -> G
 def with_imports(text: str) -> str:
     """A file of package main that imports what it uses: Go refuses an import that is not used, and a prompt's imports
     are those of the benchmark's own solution."""
-    own = [spec for block in IMPORT.findall(text) for spec in SPECIFICATION.findall("".join(block))]
+    imported = [spec for block in IMPORT.findall(text) for spec in SPECIFICATION.findall("".join(block))]
     code = IMPORT.sub("", PACKAGE.sub("", text, count=1))
     used = set(re.findall(r"\b(\w+)\.", NO_CODE.sub(" ", code)))
-    kept = [(alias, path) for alias, path in own if alias in ("_", ".") or _name(alias, path) in used]
+    kept = [(alias, path) for alias, path in imported if alias in ("_", ".") or _name(alias, path) in used]
     named = {_name(alias, path) for alias, path in kept}
     kept += [("", path) for path in IMPORTED if _name("", path) in used - named]
     imports = "".join(f'\t{alias} "{path}"\n' for alias, path in kept)

@@ -321,8 +321,8 @@ class Family:
     # Records of a whole split -> the same with noise in their texts; None where noise means nothing (running text).
     noisy: Noisy | None = None
     writers: Mapping[str, Writer] = field(default_factory=dict)  # by local schema, for files that others can read
-    # A record with the second text of the same example in another language; raises UserError where they are not one.
-    cross: Callable[[Any, Any, str], Any] | None = None
+    # A record with the second text of the same example in another language; None where the two have other labels.
+    cross: Callable[[Any, Any], Any] | None = None
     given_words: bool = False  # whether a text is a list of words, each with a label
     predict: Callable[[Family, Prediction], Any] = predict_with_head
     # What the label file of an evaluation split holds; None where the split has no labels.

@@ -1,4 +1,4 @@
-"""Costs of mining, measured in seconds on small shapes of made-up vectors; stilts_ds.mining.scale makes hours of them."""
+"""Costs of mining in seconds, measured on small shapes of made-up vectors; stilts_ds.mining.scale reckons with them."""
 
 from __future__ import annotations
 

@@ -145,6 +145,19 @@ def hop_seconds(sides: Sides, cluster: Cluster, costs: Costs) -> float:
     return max(searched, sent) + rows * ENTRY * sides.k / cluster.network
 
 
+def last_block(sides: Sides, cluster: Cluster) -> float:
+    """The length of a rank's last block of targets, the others being 1."""
+    counts, share = ring(sides, cluster), largest_share(sides.target, cluster.ranks)
+    return (share - (counts.blocks - 1) * counts.block_rows) / min(share, counts.block_rows)
+
+
+def exact_seconds(sides: Sides, cluster: Cluster, costs: Costs) -> float:
+    """A whole exact search without failures."""
+    counts = ring(sides, cluster)
+    hops = cluster.ranks * (counts.blocks - 1 + last_block(sides, cluster))
+    return start_seconds(sides, cluster) + hops * hop_seconds(sides, cluster, costs) + counts.gathered / cluster.network
+
+
 @dataclass(frozen=True)
 class Run:
     """A simulated search: seconds from first to last start, how often it was started again, the hops made, those made
@@ -173,9 +186,7 @@ def simulate(
 ) -> Run:
     """Go through an exact search block by block. `failures`: seconds from each start until the job is killed."""
     counts, hop, start = ring(sides, cluster), hop_seconds(sides, cluster, costs), start_seconds(sides, cluster)
-    # The last block is the shorter one; a share of a hop for it keeps the sum of all hops right.
-    share = largest_share(sides.target, cluster.ranks)
-    last = (share - (counts.blocks - 1) * counts.block_rows) / min(share, counts.block_rows)
+    last = last_block(sides, cluster)
     sent = counts.sent / counts.hops
     seconds = total_sent = 0.0
     done = saved = restarts = hops = saves = 0
@@ -278,8 +289,7 @@ def crossing(sides: Sides, costs: Costs, nprobe: int = DEFAULT_NPROBE) -> int | 
     for step in range(80):
         rows = round(1000 * 10 ** (step / 8))
         both = Sides(rows, rows, sides.width, sides.number_bytes, sides.k)
-        exact = simulate(both, alone, costs, iter(())).seconds
-        if index_seconds(both, alone, costs.index, nprobe=nprobe) < exact:
+        if index_seconds(both, alone, costs.index, nprobe=nprobe) < exact_seconds(both, alone, costs):
             return rows
     return None
 

@@ -24,8 +24,8 @@ class Texts:
 
 
 class RowNames(Sequence[str]):
-    """Names of `count` sentences without ids: their numbers from 0. They are made when they are asked for, because those
-    of a billion sentences would take 60 GB."""
+    """Names of `count` sentences without ids: their numbers from 0. They are made when they are asked for, because
+    those of a billion sentences would take 60 GB."""
 
     def __init__(self, count: int) -> None:
         self._rows = range(count)

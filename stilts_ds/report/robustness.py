@@ -9,7 +9,7 @@ Legend: R resamples, L languages; *replicates* as in stats.py, [2 + R] or [2 + R
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -89,12 +89,13 @@ class Cost:
 
 
 Costs = dict[str, dict[NoiseSpec, Cost]]  # condition -> noise, its first draw
+Judged = tuple[str, str, Cell, Cost, Cost]  # condition, noise, tested cell, its cost and the baseline's
 
 
 def costs_of(task: str, noisy: Mapping[NoiseSpec, Sequence[str]], scores: Scores) -> Costs:
     """What each noise costs after each condition, over the languages that all of them are scored in."""
-    names = [name for draws in noisy.values() for name in draws]
-    scored = {condition: tasks for condition, tasks in scores.items() if all(t in tasks for t in (task, *names))}
+    needed = {task, *(name for draws in noisy.values() for name in draws)}
+    scored = {condition: tasks for condition, tasks in scores.items() if needed <= tasks.keys()}
     costs: Costs = {}
     for condition, tasks in scored.items():
         costs[condition] = {}
@@ -136,7 +137,7 @@ def robustness_tables(data: RunData, scores: Scores, settings: Settings) -> list
             continue
         tables += _curve_tables(data, name, noisy, costs)
         judged = holm_corrected(cost_table(data, name, costs, settings), settings)
-        said = (verdict(judged, costs, data.baseline),) if len(costs) > 1 else ()
+        said = (verdict(_judged(judged, costs, data.baseline), data.baseline),) if len(costs) > 1 else ()
         tables.append(replace(judged, notes=(*judged.notes, *said)))
         tables.append(_relative_table(data, name, costs))
         tables += _touched_tables(data, name, noisy)
@@ -185,35 +186,40 @@ def cost_table(data: RunData, name: str, costs: Costs, settings: Settings) -> Ta
     """Mean drops, and how many points fewer than the baseline a condition loses."""
     specs = list(costs[data.baseline])
     rows = []
+    base = costs[data.baseline]
     for condition, by_noise in costs.items():
-        cells = [
-            _cost_cell(by_noise.get(spec), costs[data.baseline][spec], condition, data, settings) for spec in specs
-        ]
+        # The baseline stands beside itself without a gain.
+        compared = {} if condition == data.baseline else base
+        cells = [cost_cell(by_noise.get(spec), compared.get(spec), settings) for spec in specs]
         rows.append(Row(condition, tuple(cells)))
     return Table(f"noise-costs-{name}", f"{name}: what noise costs", "condition", tuple(map(str, specs)), tuple(rows),
                  (ABOUT_COSTS,))  # fmt: skip
 
 
-def verdict(table: Table, costs: Costs, baseline: str) -> str:
+def cost_cell(cost: Cost | None, base: Cost | None, settings: Settings) -> Cell:
+    """The mean drop and, beside a baseline's, how many points fewer it is; empty where there is no cost."""
+    if cost is None:
+        return Cell()
+    value = float(cost.mean_drop[0])
+    return Cell(value) if base is None else Cell(value, gain(base.mean_drop, cost.mean_drop, settings))
+
+
+def _judged(table: Table, costs: Costs, baseline: str) -> Iterator[Judged]:
+    """The tested cells of a table of costs."""
+    for row in table.rows:
+        for column, cell, spec in zip(table.columns, row.cells, costs[baseline]):
+            if spec in costs[row.label]:
+                yield row.label, column, cell, costs[row.label][spec], costs[baseline][spec]
+
+
+def verdict(judged: Iterable[Judged], baseline: str) -> str:
     """Which conditions bear which noise better than the baseline, after correction."""
     better = [
-        f"{row.label} ({column})"
-        for row in table.rows
-        for column, cell, spec in zip(table.columns, row.cells, costs[baseline])
-        if spec in costs[row.label] and more_robust(cell, costs[row.label][spec], costs[baseline][spec])
+        f"{condition} ({noise})" for condition, noise, cell, cost, base in judged if more_robust(cell, cost, base)
     ]
     if not better:
         return f"No condition is shown to bear noise better than {baseline}."
     return f"More robust than {baseline}: {', '.join(better)}."
-
-
-def _cost_cell(cost: Cost | None, base: Cost, condition: str, data: RunData, settings: Settings) -> Cell:
-    if cost is None:
-        return Cell()
-    value = float(cost.mean_drop[0])
-    if condition == data.baseline:
-        return Cell(value)
-    return Cell(value, gain(base.mean_drop, cost.mean_drop, settings))
 
 
 def _relative_table(data: RunData, name: str, costs: Costs) -> Table:

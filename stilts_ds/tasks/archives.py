@@ -14,7 +14,7 @@ class Archive:
 
     tasks: str
     url: str
-    size: int  # bytes
+    size: int | None  # bytes, where known
     sha256: str
 
 
@@ -121,6 +121,12 @@ ARCHIVES = (
         "5ff973e44345a5f69b94cc1427158e14e851c967d58773cc2ac5a1d3adaca409",
     ),
     # ANLI+ is ANLI with all of SNLI and MNLI, so three archives serve it.
+    Archive(
+        "udpos",
+        "https://lindat.mff.cuni.cz/repository/xmlui/bitstream/handle/11234/1-3424/ud-treebanks-v2.7.tgz",
+        None,
+        "ee61f186ac5701440f9d2889ca26da35f18d433255b5a188b0df30bc1525502b",
+    ),
     Archive(
         "anli_plus",
         "https://nlp.stanford.edu/projects/snli/snli_1.0.zip",

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from stilts_ds.errors import UserError, did_you_mean
-from stilts_ds.tasks import targets
+from stilts_ds.tasks import targets, test_sizes
 from stilts_ds.tasks.spec import Task
 
 
@@ -52,7 +52,6 @@ XTREME = Benchmark(
     },
 )
 
-_TATOEBA_ADDED = ("az", "lt", "pl", "ro", "uk")
 # XTREME-R leaves out PAWS-X and BUCC, where models had little left to gain, and adds XCOPA, Mewsli-X and LAReQA.
 XTREME_R = Benchmark(
     name="xtreme-r",
@@ -68,9 +67,14 @@ XTREME_R = Benchmark(
         "udpos": targets.UDPOS.languages + targets.UD27_LANGUAGES,
         "panx": targets.PANX_LANGUAGES + targets.PANX_ADDED,
         "xquad": (*targets.XQUAD.languages, "ro"),
-        "tatoeba": targets.TATOEBA.languages + _TATOEBA_ADDED,
+        "tatoeba": targets.TATOEBA.languages + targets.TATOEBA_ADDED,
     },
-    test_sizes={"xquad": {"ro": 1_190}, "tatoeba": dict.fromkeys(_TATOEBA_ADDED, 1_000)},
+    test_sizes={
+        "udpos": test_sizes.UDPOS_ADDED,
+        "panx": test_sizes.PANX_ADDED,
+        "xquad": {"ro": 1_190},
+        "tatoeba": dict.fromkeys(targets.TATOEBA_ADDED, 1_000),
+    },
 )
 
 BENCHMARKS: dict[str, Benchmark] = {benchmark.name: benchmark for benchmark in (XTREME, XTREME_R)}

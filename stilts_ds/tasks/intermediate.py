@@ -29,6 +29,7 @@ def _glue(config: str, schema: str, split: str) -> Hub:
 
 
 def _anli(split: str) -> tuple[Hub, ...]:
+    # The hub has a split for each round, as the release has a folder.
     rounds = ("r1", "r2", "r3")
     return tuple(Hub("hub_nli", "facebook/anli", "plain_text", f"{split}_{name}", ANLI_COMMIT) for name in rounds)
 

@@ -5,12 +5,15 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import TypeVar
 
 from stilts_ds.errors import UserError, did_you_mean
 from stilts_ds.noise.spec import MARK, parse_noise
 from stilts_ds.tasks import checklist, intermediate, retrieval, targets
 from stilts_ds.tasks.spec import FROM, WITH, Local, Task
+
+Entries = TypeVar("Entries")  # what serves a split: files, or data sets of the hub
 
 TASKS: dict[str, Task] = {
     task.name: task
@@ -79,15 +82,16 @@ def _noisy(name: str, task: Task, noise: str) -> Task:
     if task.role != "target":
         raise UserError(f"{name!r}: noise is for the texts of targets that are scored; {task.name} trains")
     spec = parse_noise(name, noise)
+    # The clean task trains it, so clean and noisy scores are those of one model.
+    trainer = task.train_on or (task.name if "train" in task.local else "")
     return dataclasses.replace(
         task,
         name=name,
         title=f"{task.title}, {spec}",
         head=task.head_name,
-        # The clean task trains it, so clean and noisy scores are those of one model.
-        train_on=task.train_on or (task.name if "train" in task.local else ""),
-        local={split: files for split, files in task.local.items() if split != "train"},
-        hub={split: data_sets for split, data_sets in task.hub.items() if split != "train"},
+        train_on=trainer,
+        local=_without_train(task.local),
+        hub=_without_train(task.hub),
         noise=spec,
         note=f"Texts of {task.name} with noise. {task.note}".rstrip(),
     )
@@ -138,9 +142,9 @@ def _crossed(name: str, task: Task, second: str) -> Task:
         raise UserError(f"{name!r}: the languages of {task.name} are not parallel row by row")
     if second not in task.languages:
         raise UserError(f"{name!r}: {task.name} has no language {second!r}{did_you_mean(second, task.languages)}")
-    local = {split: _filled(files, second) for split, files in task.local.items() if split != "train"}
+    local = {split: _filled(files, second) for split, files in _without_train(task.local).items()}
     # MLQA's hub entries are those with both texts in one language, so its crossed files are local.
-    hub = {} if has_files else {split: sets for split, sets in task.hub.items() if split != "train"}
+    hub = {} if has_files else _without_train(task.hub)
     return dataclasses.replace(
         task,
         name=name,
@@ -153,6 +157,10 @@ def _crossed(name: str, task: Task, second: str) -> Task:
         parallel_rows=task.parallel_rows and not has_files,  # a file that is crossed needs no second one beside it
         note=f"The second text of {task.name} in {second}. {task.note}".rstrip(),
     )
+
+
+def _without_train(splits: Mapping[str, Entries]) -> dict[str, Entries]:
+    return {split: entries for split, entries in splits.items() if split != "train"}
 
 
 def _filled(files: tuple[Local, ...], second: str) -> tuple[Local, ...]:

@@ -97,7 +97,7 @@ def cc100_group(code: str) -> str:
     size = RESOURCES[code].cc100
     if size is None:
         return CC100[-1]
-    limits = zip((50.0, 10.0, 2.0), CC100)
+    limits = zip((50.0, 10.0, 2.0), CC100)  # GiB; `zip` leaves out the groups below the last limit
     return next((group for limit, group in limits if size > limit), CC100[3])
 
 

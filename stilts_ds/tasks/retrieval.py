@@ -98,6 +98,7 @@ WIKIPEDIA_LINKS = Task(
         "train": (Local("mewslix_pairs", "mewslix/wikipedia_pairs-train.jsonl"),),
         "dev": (Local("mewslix_pairs", "mewslix/wikipedia_pairs-dev.jsonl"),),
     },
+    sizes={"train": 167_719, "dev": 14_051},
     training=MEWSLIX_TRAINING,
     licence="CC BY-SA 3.0",
     note="Only local files, as Mewsli-X's release has them.",
@@ -123,6 +124,7 @@ MEWSLIX = Task(
     head="entities",
     train_on="wikipedia_links",
     local={"dev": _mentions("dev"), "test": _mentions("test")},
+    test_sizes=test_sizes.MEWSLIX,
     training=MEWSLIX_TRAINING,
     licence="CC BY 2.5",
     note="The test file's entities are blanked: score `evaluation.splits: {mewslix: dev}`, and submit test. One entity "

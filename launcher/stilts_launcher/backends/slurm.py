@@ -176,16 +176,39 @@ OWNED = (
     "parsable",
     "signal",
     "test-only",
+    "wait",
     "wrap",
 )
+# Options that the profile has a key for, which is checked and planned with.
+KEYED = (
+    "account",
+    "constraint",
+    "cpus-per-task",
+    "gpus-per-node",
+    "mem",
+    "nodes",
+    "ntasks-per-node",
+    "partition",
+    "qos",
+    "reservation",
+    "time",
+)
+WHOLE = ("gpus", "ntasks")  # options themselves, and no short forms of longer ones
 
 
 def _check_extra(option: str) -> None:
-    """Raise UserError for an option that would take the place of one of the plan's. Slurm accepts shortened names."""
+    """Raise UserError for an option that would take the place of one of the plan's or the profile's. Slurm accepts
+    shortened names."""
     name = option.removeprefix("--").partition("=")[0]
+    if name in WHOLE:
+        return
     taken = [owned for owned in OWNED if name and owned.startswith(name)]
     if taken:
         raise UserError(f"extra: {option!r} would override the plan's own --{taken[0]}; leave it out")
+    keyed = [long for long in KEYED if name and long.startswith(name)]
+    if keyed:
+        key = keyed[0].replace("-", "_")
+        raise UserError(f"extra: {option!r} would pass by the profile's key `{key}`; set that one")
 
 
 def submitted_id(printed: str) -> str:

@@ -187,13 +187,16 @@ READERS: dict[str, Callable[[Part], Iterator[Bitext]]] = {
 }
 
 
+SIDES = (("source_sentence", "target_sentence"), ("sentence1", "sentence2"))  # as XTREME's copy, as mteb's
+
+
 def parallel(rows: Iterable[Mapping[str, Any]], name: str, context: RowContext) -> Iterator[Bitext]:
     """Both sides of a hub data set of parallel rows; row i translates row i. Raises UserError where there are none."""
-    columns = ("source_sentence", "target_sentence")
     pivot = context.task.pivot
     sides: tuple[list[Sentence], list[Sentence]] = ([], [])
     for index, row in enumerate(rows):
         where = f"{name}[{index}]"
+        columns = next((pair for pair in SIDES if pair[0] in row), SIDES[0])
         # The hub's rows may have the English sentence on either side.
         swapped = row.get("source_lang") in (pivot, iso3_of(pivot))
         for side, column in zip(sides, reversed(columns) if swapped else columns):

@@ -45,7 +45,8 @@ def _copa_row(record: Choice) -> dict[str, Any]:
     kinds = {f" {question}": kind for kind, question in COPA_QUESTIONS.items()}
     row: dict[str, Any] = {"premise": record.prompt.removesuffix(ending)}
     row |= {f"choice{number}": text for number, text in enumerate(record.choices, start=1)}
-    row |= {"question": kinds[ending], "idx": record.id}
+    number = int(record.id) if record.id.isdecimal() else record.id  # XCOPA numbers its rows
+    row |= {"question": kinds[ending], "idx": number}
     return row if record.label is None else row | {"label": record.label}
 
 

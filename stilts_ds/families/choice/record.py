@@ -58,8 +58,11 @@ def gold(record: Choice) -> int | None:
 
 
 def fields(record: Choice, most: int) -> list[tuple[str, str]]:
-    marks = ("*" if index == record.label else " " for index in range(len(record.choices)))
-    return [("prompt", record.prompt), *((f"choice {mark}", text) for mark, text in zip(marks, record.choices))]
+    shown = [("prompt", record.prompt)]
+    for index, text in enumerate(record.choices):
+        mark = "*" if index == record.label else " "
+        shown.append((f"choice {mark}", text))
+    return shown
 
 
 def make_choice(id: str, prompt: str, choices: tuple[str, ...], label: int | None, where: str) -> Choice:

@@ -43,9 +43,13 @@ def encode_choice(
         prompts = tokenizer.slices([r.prompt for r in chunk]).take(question)
         choices = tokenizer.slices([choice for r in chunk for choice in r.choices])
         laid = lay_out_pairs(out, tokenizer.template, prompts, choices, setting.max_seq_length, "left")
-        label = np.asarray([-1 if r.label is None else r.label for r in chunk], np.int32)
+        label = np.asarray([_label_index(record) for record in chunk], np.int32)
         out.append(laid.ids, laid.lengths, laid.inside(3), first + question, width, label=label)
     return out.rows()
+
+
+def _label_index(record: Choice) -> int:
+    return -1 if record.label is None else record.label
 
 
 def rows_of_item(record: Choice) -> int:

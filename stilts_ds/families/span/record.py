@@ -38,12 +38,12 @@ def texts(record: Span) -> tuple[str, ...]:
 
 
 def attributes(records: Sequence[Span]) -> dict[str, list[float]]:
+    # The first answer is the one that is learnt; a question without any has one of no length.
+    answers = [record.answers[0].text if record.answers else "" for record in records]
     return {
         "characters of the question": [float(len(record.question)) for record in records],
         "characters of the passage": [float(len(record.context)) for record in records],
-        "characters of the answer": [
-            float(len(record.answers[0].text)) if record.answers else 0.0 for record in records
-        ],
+        "characters of the answer": [float(len(answer)) for answer in answers],
     }
 
 

@@ -45,7 +45,10 @@ def word_pieces(sentences: Sequence[Sequence[str]], tokenizer: Tokenizer) -> Sli
     """
     # Byte-level tokenizers tell a word inside a text from one at its beginning by the space in front.
     space = tokenizer.space
-    words = [f"{space}{word}" if number else word for words in sentences for number, word in enumerate(words)]
+    words: list[str] = []
+    for sentence in sentences:
+        words += sentence[:1]
+        words += [f"{space}{word}" for word in sentence[1:]]
     slices = tokenizer.slices(words)
     unknown = len(slices.flat)
     empty = slices.length == 0
