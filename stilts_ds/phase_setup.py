@@ -242,7 +242,9 @@ def warn_of_dropout(encoder: Any, source: str, world: World) -> None:
 
 def keep_heads(model: MultiTask, specs: Sequence[HeadSpec], before: PhaseDir | None, world: World) -> dict[str, str]:
     """For each head the one of the phase before that it goes on with, "" where it is new."""
-    kept = {spec.name: keep_head(model, spec, before) if before is not None else "" for spec in specs}
+    kept = {spec.name: "" for spec in specs}
+    if before is not None:
+        kept = {spec.name: keep_head(model, spec, before) for spec in specs}
     if world.first:
         for name, origin in kept.items():
             log.info("keep_head: the head %s %s", name, f"goes on with that of {origin}" if origin else "is new")

@@ -102,7 +102,7 @@ def measure(setup: TrainingSetup) -> Measured:
         # None: a new start, as the temporary folder has no checkpoints.
         trainer.resume(None)
         # ZeRO-3 leaves each rank a shard, and the whole size in `ds_numel`.
-        trained = sum(p.numel() if not hasattr(p, "ds_numel") else p.ds_numel for p in setup.model.parameters())
+        trained = sum(getattr(parameter, "ds_numel", parameter.numel()) for parameter in setup.model.parameters())
         total = trainer.mixture.total_steps
         chosen = [heaviest(trainer), *np.linspace(0, total - 1, min(STEPS, total)).astype(int).tolist()]
         # The first step allocates buffers and compiles, so it is not among the timed ones.

@@ -23,6 +23,7 @@ from stilts_launcher.recipes import recipe_of_run
 BENCHMARKS = {
     "execute": "stilts_bench.execute",
     "kernels": "stilts_bench.kernels",
+    "mining": "stilts_bench.mining",
     "pipeline": "stilts_bench.pipeline",
     "training": "stilts_bench.training",
 }

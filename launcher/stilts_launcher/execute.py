@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import tempfile
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -46,6 +47,7 @@ def run_programs(given: argparse.Namespace) -> int:
     # Before any file is read: a study must not find out after an hour that it lacked consent.
     if not settings.allow:
         raise UserError(CONSENT)
+    _check_output(given)
     problems = _problems(given)
     programs, faults = _programs(given, problems)
     for fault in faults:
@@ -59,6 +61,19 @@ def run_programs(given: argparse.Namespace) -> int:
     _write_summary(given.output.with_suffix(".summary.json"), settings, versions, verdicts, floor_rows)
     print(printable(_shown(given, problems, verdicts, settings, versions, floor_rows)))
     return 0
+
+
+def _check_output(given: argparse.Namespace) -> None:
+    """Before anything is executed: an hour's verdicts must have a place. Raises UserError or OSError."""
+    output: Path = given.output
+    if output.is_dir():
+        raise UserError(f"--output {output} is a folder; name the file of verdicts in it, such as verdicts.jsonl")
+    for file in (given.programs, given.problems):
+        if file is not None and file.resolve() == output.resolve():
+            raise UserError(f"--output {output} is the file that is read; give the verdicts another name")
+    output.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=output.parent):  # an OSError says which folder is closed
+        pass
 
 
 def _problems(given: argparse.Namespace) -> dict[str, Problem]:

@@ -101,7 +101,10 @@ def _sides_of_files(given: argparse.Namespace, model: Any) -> tuple[Sides, float
     from stilts_ds.mining.texts import TextFile
     from stilts_ds.mining.vectors import open_vectors, vectors_of_texts
 
-    counts, widths, sizes, texts = [], [], [], []
+    counts: list[int] = []
+    sizes: list[int] = []
+    texts: list[TextFile] = []
+    widths: dict[str, int] = {}
     for path, vectors in ((given.source, given.source_vectors), (given.target, given.target_vectors)):
         if path.suffix == ".npy":
             vectors = path
@@ -110,24 +113,24 @@ def _sides_of_files(given: argparse.Namespace, model: Any) -> tuple[Sides, float
             counts.append(texts[-1].lines)
         if vectors is not None:
             rows = open_vectors(vectors)
-            widths.append(rows.shape[1])
+            widths[str(vectors)] = rows.shape[1]
             sizes.append(rows.element_size())
             if path.suffix == ".npy":
                 counts.append(len(rows))
             else:
                 vectors_of_texts(vectors, counts[-1], path)
     embed = 0.0
-    if len(widths) < 2:
+    if len(sizes) < 2:
         if model is None and given.width is None:
             raise UserError("texts without vectors: name the model that makes them (--model), or give --width")
         if model is not None:
-            width, embed = _embedding(model, texts[0])
-            widths.append(width)
-    width = given.width or widths[0]
-    if any(other != width for other in widths):
-        raise UserError(
-            f"vectors of {' and '.join(map(str, sorted({width, *widths})))} numbers; make all with one model"
-        )
+            widths[str(given.model)], embed = _embedding(model, texts[0])
+    if given.width is not None:
+        widths["--width"] = given.width
+    width = next(iter(widths.values()))
+    if any(other != width for other in widths.values()):
+        found = ", ".join(f"{name}: {counted(other, 'number')} a vector" for name, other in widths.items())
+        raise UserError(f"{found}; the vectors of both sides must be of one model")
     return Sides(counts[0], counts[1], width, max(sizes, default=4), given.k), embed
 
 

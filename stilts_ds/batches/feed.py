@@ -31,11 +31,11 @@ class Feed:
     ) -> None:
         self.mixture, self.collate, self.micro_batches = mixture, collate, micro_batches
         self.rank, self.world_size, self.packed = rank, world_size, packed
-        self.lengths = {
-            # What an item costs: packed rows their tokens, padded ones the longest of the item's rows each.
-            name: task.rows.item_tokens if packed else task.rows.item_lengths
-            for name, task in collate.tasks.items()
-        }
+        # What an item costs: packed rows their tokens, padded ones the longest of the item's rows each.
+        if packed:
+            self.lengths = {name: task.rows.item_tokens for name, task in collate.tasks.items()}
+        else:
+            self.lengths = {name: task.rows.item_lengths for name, task in collate.tasks.items()}
         # A thread, not a process: numpy and the tokenised rows need no copy, and tensors no second trip.
         self.worker = ThreadPoolExecutor(1, thread_name_prefix="batches")
         self.ahead: tuple[int, Future[StepData]] | None = None
@@ -54,11 +54,12 @@ class Feed:
     def make(self, step: int) -> StepData:
         items = self.mixture.step(step)
         weights = loss_weights(items, self.collate.tasks, self.collate.mlm_probability)
-        batches_of_rank = self._deal(items)[self.rank]
-        return StepData(
-            items,
-            [(self.collate([(p, *items[p]) for p in batch], step, weights), len(batch)) for batch in batches_of_rank],
-        )
+        batches = []
+        for positions in self._deal(items)[self.rank]:
+            # An item's place in the global batch goes with it: what is masked and dropped depends on it.
+            placed = [(position, *items[position]) for position in positions]
+            batches.append((self.collate(placed, step, weights), len(positions)))
+        return StepData(items, batches)
 
     def largest(self, step: int) -> int:
         """Tokens that the encoder computes in the largest micro-batch of any rank."""
@@ -66,8 +67,10 @@ class Feed:
         costs = self._costs(items)
         micro_batches = [batch for rank in self._deal(items) for batch in rank if batch]
         costs_of = [[costs[position] for position in batch] for batch in micro_batches]
+        if self.packed:
+            return max(map(sum, costs_of))
         # Padded rows all cost as much as the longest of their batch.
-        return max(sum(batch) if self.packed else len(batch) * max(batch) for batch in costs_of)
+        return max(len(batch) * max(batch) for batch in costs_of)
 
     def _costs(self, items: list[Item]) -> list[int]:
         return [int(self.lengths[name][item]) for name, item in items]

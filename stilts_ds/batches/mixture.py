@@ -137,7 +137,8 @@ def task_shares(sizes: Mapping[str, int], sampling: SamplingPart) -> dict[str, f
     others = {task: n for task, n in sizes.items() if task != MLM.name}
     # A share beside other tasks; text alone has no one to share with.
     fixed = sampling.mlm_share if others and len(others) < len(sizes) else None
-    weights = {task: _weight(task, n, sampling) for task, n in (sizes if fixed is None else others).items()}
+    weighted = sizes if fixed is None else others
+    weights = {task: _weight(task, n, sampling) for task, n in weighted.items()}
     scale = (1 - (fixed or 0)) / sum(weights.values())
     shares = {task: weight * scale for task, weight in weights.items()}
     return shares if fixed is None else {**shares, MLM.name: fixed}

@@ -140,7 +140,7 @@ class Origin:
         rows = list(zip_longest(records, second.read()))
         if any(None in row for row in rows):
             raise UserError(f"{where}: {self.language} and {second.language} have different numbers of rows")
-        crossed = [cross(first, other) for first, other in rows]
+        crossed = [cross(first, second_record) for first, second_record in rows]
         differing = crossed.count(None)
         if differing > MOST_DIFFERING * len(rows):
             problem = f"{differing} of {counted(len(rows), 'row')} have another label in {second.language}"

@@ -87,10 +87,10 @@ def scores_markdown(scores: Mapping[str, Any], tasks: Mapping[str, Task]) -> str
 
 def _task_table(scores: Mapping[str, Any], task: Task) -> str:
     metrics = [metric for metric, values in scores.items() if isinstance(values, Mapping)]
-    rows = [
-        [metric, *(_cell(scores[metric].get(lang)) for lang in task.languages), _cell(scores[f"avg_{metric}"])]
-        for metric in metrics
-    ]
+    rows = []
+    for metric in metrics:
+        by_language = [_cell(scores[metric].get(language)) for language in task.languages]
+        rows.append([metric, *by_language, _cell(scores[f"avg_{metric}"])])
     return _table(["metric", *task.languages, "average"], rows)
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from math import comb
 
-from stilts_ds.errors import UserError
+from stilts_ds.errors import UserError, printable
 from stilts_ds.execute.programs import Verdict
 
 
@@ -124,6 +124,7 @@ def scores_table(scores: Sequence[Score], toolchains: dict[str, str]) -> str:
         shown = [_percent(score.values[k]) for k in ks]
         numbers = [str(score.problems), str(score.samples), *shown, str(score.weak), str(score.withheld)]
         rows.append([score.language, score.natural_language or "-", *numbers, toolchains.get(score.language, "-")])
+    rows = [[printable(" ".join(cell.split())) for cell in row] for row in rows]  # names come out of files
     widths = [max(len(row[column]) for row in rows) for column in range(len(head))]
     lines = []
     for row in rows:

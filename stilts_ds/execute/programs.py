@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import keyword
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
@@ -17,6 +18,15 @@ from stilts_ds.execute.languages import ALIASES, LANGUAGES
 
 MAX_PROGRAM = 1 << 20  # characters; a program that a model wrote has a few thousand
 ENTRY = re.compile(r"[^\W\d][\w$]*[?!]?|\$[\w$]+")  # a function's name; in Ruby it may end so, in JavaScript begin so
+VERDICT_TYPES: dict[str, tuple[type, ...]] = {
+    "sample": (int,),
+    "reason": (str,),
+    "weak": (bool,),
+    "seconds": (float, int),
+    "limit": (float, int),
+    "alone": (bool,),
+    "natural_language": (str,),
+}
 VERDICTS = ("passed", "failed", "error", "wrong-type", "timeout", "memory", "compile-error", "bad-tests", "withheld")
 
 
@@ -95,14 +105,14 @@ def read_rows(path: Path) -> Iterator[tuple[str, Any]]:
                 # Bad rows come out as errors in their place, so that the caller may leave them out and go on.
                 where = f"{path}:{number}"
                 if raw.strip():
-                    yield where, _parse(raw, where)
+                    yield where, _parse(raw, where, "utf-8-sig" if number == 1 else "utf-8")
         except (EOFError, gzip.BadGzipFile, OSError) as problem:
             raise UserError(f"{path}: the compressed file is damaged ({problem}); fetch it again") from None
 
 
-def _parse(raw: bytes, where: str) -> Any:
+def _parse(raw: bytes, where: str, encoding: str) -> Any:
     try:
-        value = json.loads(raw.decode("utf-8"))
+        value = json.loads(raw.decode(encoding))
     except UnicodeDecodeError:
         return UserError(f"{where}: not UTF-8 text; write programs as JSON lines in UTF-8")
     except (ValueError, RecursionError) as problem:
@@ -193,7 +203,7 @@ def check_program(program: Program, where: str) -> None:
     if not program.tests.strip():
         raise UserError(f"{where}: 'tests' are empty, and every program would pass; give the problem's tests")
     if program.language == "python":
-        named = program.entry.isidentifier()
+        named = program.entry.isidentifier() and not keyword.iskeyword(program.entry)
     elif LANGUAGES[program.language].driver:
         named = ENTRY.fullmatch(program.entry) is not None
     else:
@@ -242,8 +252,13 @@ def read_verdicts(path: Path) -> list[Verdict]:
             text_of(row, key, where)
         if row["verdict"] not in VERDICTS:
             raise UserError(f"{where}: unknown verdict {row['verdict']!r}{did_you_mean(row['verdict'], VERDICTS)}")
-        if not isinstance(row.get("sample"), int):
-            raise UserError(f"{where}: 'sample' is no number; give a file that `stilts execute` wrote")
+        for key, kinds in VERDICT_TYPES.items():
+            if type(row.get(key, kinds[0]())) not in kinds:
+                raise UserError(
+                    f"{where}: {key!r} is {json.dumps(row[key])[:60]}; give a file that `stilts execute` wrote"
+                )
+        if "sample" not in row:
+            raise UserError(f"{where}: has no 'sample'; give a file that `stilts execute` wrote")
         verdict = Verdict(**row)
         if verdict.key in verdicts:
             raise UserError(f"{where}: id {verdict.id!r}, sample {verdict.sample} stands there twice")

@@ -146,7 +146,7 @@ def build_index(search: Search, bank: SideRows) -> list[Path]:
 
     def choose_lists() -> None:
         if ranks.rank == 0 and not empty.exists():
-            log.info("index of the %s: %s lists, chosen by k-means", bank.name, f"{nlist:,}")
+            log.info("index of the %s: k-means chooses %s", bank.name, counted(nlist, "list"))
             write_index(trained_index(bank, nlist), empty)
 
     on_all(ranks, choose_lists)
@@ -168,8 +168,9 @@ def trained_index(bank: SideRows, nlist: int) -> Any:
 
     # Among unit rows Euclidean neighbours are those by cosine, and k-means finds lists also where all rows share a
     # large mean, as those of XLM-R do.
-    index = faiss.index_factory(bank.vectors.shape[1], f"IVF{nlist},SQ8", faiss.METRIC_L2)
+    index: Any = faiss.index_factory(bank.vectors.shape[1], f"IVF{nlist},SQ8", faiss.METRIC_L2)
     index.cp.niter = ITERATIONS
+    index.cp.min_points_per_centroid = 1  # it would warn of lists that a small side makes short
     # Evenly over the rows: the first ones of a file that is sorted by topic would stand for one topic.
     sample = np.linspace(0, bank.count - 1, min(bank.count, TRAINING_ROWS * nlist)).astype(np.int64)
     chosen = SideRows(bank.name, bank.vectors, bank.rows[sample])
@@ -204,7 +205,9 @@ class OpenIndex:
     def __init__(self, files: list[Path], nprobe: int) -> None:
         import faiss
 
-        self.files = [faiss.read_index(str(path), faiss.IO_FLAG_MMAP | faiss.IO_FLAG_READ_ONLY) for path in files]
+        self.files: list[Any] = [
+            faiss.read_index(str(path), faiss.IO_FLAG_MMAP | faiss.IO_FLAG_READ_ONLY) for path in files
+        ]
         self.nprobe = min(nprobe, self.files[0].nlist)
         for file in self.files:
             file.nprobe = self.nprobe

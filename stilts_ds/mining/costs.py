@@ -1,4 +1,4 @@
-"""Costs of mining in seconds, measured on small shapes of made-up vectors: what stilts_ds.mining.scale calculates with."""
+"""Costs of mining in seconds, measured on small shapes of made-up vectors; stilts_ds.mining.scale reckons with them."""
 
 from __future__ import annotations
 

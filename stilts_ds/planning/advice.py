@@ -44,7 +44,9 @@ def advice(recipe: Recipe, estimated: list[Estimate], gib: float, overhead: floa
 
 def _smallest_stage(trains: list[Estimate], size: int | None, space: float) -> int | None:
     """With micro-batches of `size`, or each phase's own."""
-    by_phase = [estimate.memory if size is None else estimate.memory_at(size) for estimate in trains]
+    by_phase = [estimate.memory for estimate in trains]
+    if size is not None:
+        by_phase = [estimate.memory_at(size) for estimate in trains]
     # Ascending: a higher stage only adds communication once everything fits.
     for stage in by_phase[0]:
         if all(of_phase[stage].peak <= space for of_phase in by_phase):

@@ -150,18 +150,21 @@ def calibrated(estimated: list[Estimate], trial: Trial, ranks: int) -> list[Esti
 
 def to_json(estimated: list[Estimate]) -> list[dict[str, Any]]:
     """Plain values, bytes for memory."""
-    return [
-        {
-            "id": estimate.phase.id,
-            "state": estimate.state,
-            "train": estimate.phase.train,
-            "evaluate": estimate.phase.evaluate,
-            "from": estimate.phase.init,
-            "size": None if estimate.size is None else dataclasses.asdict(estimate.size),
-            "parameters": estimate.parameters,
-            "vocabulary_rows": estimate.vocabulary and estimate.vocabulary[0],
-            "hours": estimate.hours,
-            "memory_bytes": {stage: {**dataclasses.asdict(m), "peak": m.peak} for stage, m in estimate.memory.items()},
-        }
-        for estimate in estimated
-    ]
+    return [_estimate_json(estimate) for estimate in estimated]
+
+
+def _estimate_json(estimate: Estimate) -> dict[str, Any]:
+    # `peak` is a property, which asdict leaves out.
+    memory_bytes = {stage: {**dataclasses.asdict(m), "peak": m.peak} for stage, m in estimate.memory.items()}
+    return {
+        "id": estimate.phase.id,
+        "state": estimate.state,
+        "train": estimate.phase.train,
+        "evaluate": estimate.phase.evaluate,
+        "from": estimate.phase.init,
+        "size": None if estimate.size is None else dataclasses.asdict(estimate.size),
+        "parameters": estimate.parameters,
+        "vocabulary_rows": estimate.vocabulary and estimate.vocabulary[0],
+        "hours": estimate.hours,
+        "memory_bytes": memory_bytes,
+    }

@@ -43,7 +43,8 @@ def thinned(points: Points, most: int = POINTS) -> Points:
     # Rounded up, so that no more than `most` groups come out.
     size = -(-len(points) // most) if points else 1
     groups = [points[i : i + size] for i in range(0, len(points), size)]
-    return tuple((group[-1][0], sum(value for _, value in group) / len(group)) for group in groups)
+    means = [sum(value for _, value in group) / len(group) for group in groups]
+    return tuple((group[-1][0], mean) for group, mean in zip(groups, means))
 
 
 def ticks(low: float, high: float, wanted: int = 4) -> list[float]:
@@ -71,7 +72,8 @@ def svg(title: str, lines: Sequence[Line], conditions: Sequence[str]) -> str:
     for line in lines:
         where = conditions.index(line.condition)
         colour, dash = COLOURS[where % len(COLOURS)], DASHES[where // len(COLOURS) % len(DASHES)]
-        path = " ".join(f"{x:.1f},{y:.1f}" for x, y in (at(*point) for point in line.points))
+        pixels = [at(*point) for point in line.points]
+        path = " ".join(f"{x:.1f},{y:.1f}" for x, y in pixels)
         dashed = f' stroke-dasharray="{dash}"' if dash else ""
         parts.append(
             f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="1.6"{dashed}>'

@@ -135,11 +135,11 @@ def _group_row(data: RunData, scores: Scores, settings: Settings, group: str, me
     base = scores[data.baseline]
     cells = []
     for condition in data.conditions:
-        shared = {t for t in scores[condition] if t in base} if condition != data.baseline else set(base)
-        ours, baseline = (
-            _group_mean({t: s for t, s in tasks.items() if t in shared}, members) for tasks in (scores[condition], base)
-        )
-        cells.append(judged_cell(ours, baseline, condition != data.baseline, settings))
+        scored = scores[condition]
+        shared = scored.keys() & base.keys()
+        ours = _group_mean({task: of_task for task, of_task in scored.items() if task in shared}, members)
+        base_mean = _group_mean({task: of_task for task, of_task in base.items() if task in shared}, members)
+        cells.append(judged_cell(ours, base_mean, condition != data.baseline, settings))
     return Row(group, tuple(cells), " ".join(sorted(members)))
 
 

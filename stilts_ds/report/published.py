@@ -38,10 +38,10 @@ def published_table(data: RunData, matrix: Table) -> tuple[Table | None, str]:
     left_out = [f"{task}: {obstacle}." for task, obstacle in obstacles.items() if obstacle]
     if not columns:
         return None, " ".join(["No target compares with the published scores.", *left_out])
-    rows_of_run = [
-        Row(f"this run: {row.label}", tuple(_own(row, matrix.columns.index(task)) for task in columns))
-        for row in matrix.rows
-    ]
+    rows_of_run = []
+    for row in matrix.rows:
+        cells = [_own(row, matrix.columns.index(task)) for task in columns]
+        rows_of_run.append(Row(f"this run: {row.label}", tuple(cells)))
     rows = [
         _published("XLM-R Large (XTREME leaderboard)", XLMR_LARGE, columns),
         _published("XLM-R Large, best per target (Phang et al. 2020)", PHANG_2020, columns),

@@ -53,7 +53,8 @@ def results_json(
 
 
 def _row_json(data: RunData, condition: str, scored: Mapping[str, Scored]) -> dict[str, Any]:
-    tasks = {task: _cell_json(data, condition, task, scored[task]) if task in scored else None for task in data.targets}
+    tasks: dict[str, dict[str, Any] | None] = dict.fromkeys(data.targets)
+    tasks |= {task: _cell_json(data, condition, task, scored[task]) for task in data.targets if task in scored}
     means = [cell["mean_of_present"] for cell in tasks.values() if cell]
     # An average over some of the targets is another number than the one that people compare.
     complete = len(means) == len(tasks)

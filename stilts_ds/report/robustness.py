@@ -94,8 +94,8 @@ Judged = tuple[str, str, Cell, Cost, Cost]  # condition, noise, tested cell, its
 
 def costs_of(task: str, noisy: Mapping[NoiseSpec, Sequence[str]], scores: Scores) -> Costs:
     """What each noise costs after each condition, over the languages that all of them are scored in."""
-    names = [name for draws in noisy.values() for name in draws]
-    scored = {condition: tasks for condition, tasks in scores.items() if all(t in tasks for t in (task, *names))}
+    needed = {task, *(name for draws in noisy.values() for name in draws)}
+    scored = {condition: tasks for condition, tasks in scores.items() if needed <= tasks.keys()}
     costs: Costs = {}
     for condition, tasks in scored.items():
         costs[condition] = {}

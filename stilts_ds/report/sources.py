@@ -117,7 +117,10 @@ def _table(
     made = []
     for source, of_source in there.items():
         means = {column: _mean(of_source, codes) for column, codes in columns.items()}
-        cells = [_cell(means[c], None if source == pivot else base[c], OWN * (c == source), settings) for c in columns]
+        cells = []
+        for column in columns:
+            compared = None if source == pivot else base[column]
+            cells.append(_cell(means[column], compared, OWN * (column == source), settings))
         made.append(Row(source, tuple(cells)))
     title = f"{name} after {condition}: which language trains"
     return Table(f"sources-{name}-{condition}", title, "trained on", tuple(columns), tuple(made),

@@ -111,10 +111,11 @@ def correct(tables: Sequence[Table], method: Callable[[Sequence[float]], list[fl
         p = next(adjusted)
         return replace(cell, gain=replace(cell.gain, adjusted=p, significant=p < level))
 
-    return [
-        replace(table, rows=tuple(replace(row, cells=tuple(map(judged, row.cells))) for row in table.rows))
-        for table in tables
-    ]
+    corrected = []
+    for table in tables:
+        rows = [replace(row, cells=tuple(map(judged, row.cells))) for row in table.rows]
+        corrected.append(replace(table, rows=tuple(rows)))
+    return corrected
 
 
 # --- cells as text ---------------------------------------------------------------------------------------------------

@@ -141,13 +141,17 @@ def _notes_on_tests(data: RunData, scores: Scores) -> list[str]:
     # The median of one or two seeds is their mean.
     if len(data.plan.seeds) > 2 and len(data.conditions) > 1:
         notes.append(MEDIAN_AND_MEAN)
-    unknown = [t for t in data.targets if any(t in tasks and tasks[t].clusters_unknown for tasks in scores.values())]
+    unknown = [t for t in data.targets if _clusters_unknown(scores, t)]
     if unknown:
         notes.append(
             f"{', '.join(unknown)}: examples share texts, but this run's labels do not say which (an earlier "
             "version wrote them). They are drawn one by one, so these intervals are too narrow."
         )
     return notes
+
+
+def _clusters_unknown(scores: Scores, task: str) -> bool:
+    return any(task in by_target and by_target[task].clusters_unknown for by_target in scores.values())
 
 
 def is_whole(data: RunData, task: str) -> bool:
@@ -228,10 +232,12 @@ def with_chosen_cells(data: RunData, matrix: Table) -> Table:
         return matrix
     by_condition = {row.label: dict(zip(matrix.columns, row.cells)) for row in matrix.rows[:-1]}
     chosen = choose_best(data)
-    cells = [
-        replace(by_condition[chosen[t]][t], note=chosen[t]) if t in chosen and cell.score is None else cell
-        for t, cell in zip(matrix.columns, matrix.rows[-1].cells)
-    ]
+    cells = []
+    for target, cell in zip(matrix.columns, matrix.rows[-1].cells):
+        if target in chosen and cell.score is None:
+            condition = chosen[target]
+            cell = replace(by_condition[condition][target], note=condition)
+        cells.append(cell)
     last = replace(matrix.rows[-1], cells=tuple(cells))
     return replace(matrix, rows=(*matrix.rows[:-1], last), notes=(*matrix.notes, _note_on_choice(data, chosen)))
 

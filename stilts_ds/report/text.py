@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Iterable, Sequence
 
 from stilts_ds.escape import csv_text, markdown_escape, on_one_line
@@ -108,7 +109,7 @@ def _latex_table(table: Table, marks: Sequence[str]) -> str:
 
 
 def _label(name: str) -> str:
-    return "".join(c if c.isalnum() or c == "-" else "-" for c in name)
+    return re.sub(r"[\W_]", "-", name)
 
 
 def _latex_row(row: Row) -> str:

@@ -87,7 +87,7 @@ class Rows:
             "place": tokens,
         }
         arrays = {name: getattr(self, name) for name in self.ARRAYS}
-        kept: dict[str, Any] = {n: None if a is None else a[: cut[n]] for n, a in arrays.items()}
+        kept: dict[str, Any] = {name: array[: cut[name]] for name, array in arrays.items() if array is not None}
         # `touched` is left out: it is of all rows, and is computed anew for these.
         return Rows(**kept, tally=self.tally)
 

@@ -13,6 +13,7 @@ from stilts_ds.rows.rows import Rows
 # The .npy format wants a multiple of 64; the text of these headers takes less than 128.
 HEADER = 128  # bytes; fixed, so that the header can be written again when the length is known
 WIDTH = {"span": (2,), "place": (2,)}
+BOUNDS = ("starts", "items")  # arrays that say where rows and items begin
 
 
 class RowsWriter:
@@ -24,11 +25,10 @@ class RowsWriter:
     def __init__(self, folder: Path | None, *arrays: str) -> None:
         self.folder = folder
         names = ("input_ids", "starts", "second", "example", "items", *arrays)
-        self._columns = {
-            name: Column(folder, name, np.int64 if name in ("starts", "items") else np.int32, WIDTH.get(name, ()))
-            for name in names
-        }
-        for name in ("starts", "items"):
+        # int64 where tokens and rows are counted, since a split may hold more than 2^31 tokens.
+        dtypes = dict.fromkeys(BOUNDS, np.int64)
+        self._columns = {name: Column(folder, name, dtypes.get(name, np.int32), WIDTH.get(name, ())) for name in names}
+        for name in BOUNDS:
             # Both hold one entry more than there are rows or items: where the first begins.
             self._columns[name].append(np.zeros(1, np.int64))
         self._tokens = self._rows = 0

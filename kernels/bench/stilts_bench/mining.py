@@ -28,6 +28,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from stilts_kernels.common.collectives import Collectives
 from stilts_kernels.common.rows import Rows, normalize
 from stilts_kernels.mining.margin import Neighbours
 from stilts_kernels.mining.match import pairs_from
@@ -39,7 +40,7 @@ from stilts_bench.mining_ranks import rank_seconds
 from stilts_bench.results import machine
 from stilts_ds.errors import UserError
 from stilts_ds.mining import Encoder, MiningSettings, Texts, embed, mine
-from stilts_ds.mining.candidates import IndexSettings, Search, SideRows, neighbours_by_index
+from stilts_ds.mining.candidates import IndexSettings, Search, SideRows, build_index, neighbours_by_index
 from stilts_ds.run_dir import provenance
 
 Result = dict[str, Any]
@@ -129,30 +130,17 @@ def approximate_case(count: int, width: int, nprobes: Sequence[int], folder: Pat
 
 def by_index(source: np.ndarray, target: np.ndarray, nprobe: int, folder: Path) -> tuple[Any, dict[str, float]]:
     """Neighbours both ways, and the seconds of making both indices and of the rest."""
-    from stilts_kernels.common.collectives import Collectives
-
-    from stilts_ds.mining import candidates
-
-    made: list[float] = []
-    build = candidates.build_index
-
-    def timed(*arguments: Any) -> Any:
-        seconds, files = seconds_of(lambda: build(*arguments))
-        made.append(seconds)
-        return files
-
     with tempfile.TemporaryDirectory(dir=folder) as work:
         sides = [
             SideRows(name, torch.from_numpy(rows), np.arange(len(rows)))
             for name, rows in (("source", source), ("target", target))
         ]
         search = Search(Collectives(), K, IndexSettings(nprobe=nprobe), Path(work), "", lambda done, total: None)
-        candidates.build_index = timed
-        try:
-            total, neighbours = seconds_of(lambda: neighbours_by_index(search, *sides))
-        finally:
-            candidates.build_index = build
-    return neighbours, {"index": sum(made), "search": total - sum(made)}
+        made = sum(seconds_of(partial(build_index, search, side))[0] for side in sides)
+        total, neighbours = seconds_of(
+            lambda: neighbours_by_index(search, sides[0], sides[1])
+        )  # finds both indices made
+    return neighbours, {"index": made, "search": total}
 
 
 def recall(indices: torch.Tensor, exact: torch.Tensor) -> float:
@@ -183,7 +171,7 @@ def laser_case(rows: int, width: int, folder: Path) -> Result:
         np.save(files[-1], side)
     ours, laser = folder / "ours.tsv", folder / "laser.tsv"
     sides = [Texts(text, vectors=file) for text, file in zip(texts, files)]
-    our_seconds, _ = seconds_of(lambda: mine(*sides, ours, settings=MiningSettings(threshold=0.0)))
+    our_seconds, _ = seconds_of(lambda: mine(sides[0], sides[1], ours, settings=MiningSettings(threshold=0.0)))
     their_seconds, stages = seconds_of(lambda: laser_mine(texts, files, laser, K))
     a, b = (
         {tuple(line.rsplit("\t", 2)[1:]) for line in path.read_text().splitlines()} for path in (ours, laser)

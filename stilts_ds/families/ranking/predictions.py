@@ -108,7 +108,7 @@ def _rows_of(split: EvaluationSplit, texts: Sequence[Candidate], setting: Traini
 def predict(family: Family, asked: Prediction) -> dict[str, Ranking] | None:
     """Rankings of one language's queries; None on ranks other than 0. A collective.
 
-    The pool's vectors are computed once for all languages of a task.
+    The pool's vectors are computed once for all languages of a task and its noisy versions.
     """
     split, model = asked.split, asked.model
     records = split.records()
@@ -117,7 +117,7 @@ def predict(family: Family, asked: Prediction) -> dict[str, Ranking] | None:
     def outputs(of: Rows) -> list[np.ndarray]:
         return model.outputs(family, asked.head, of, asked.setting)
 
-    pool = model.once(f"candidates of {split.task.name} {split.name}", lambda: outputs(pool_rows))
+    pool = model.once(f"candidates of {split.task.plain_name} {split.name}", lambda: outputs(pool_rows))
     queries = outputs(rows)
     if not model.first:
         return None

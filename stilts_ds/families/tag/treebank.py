@@ -198,8 +198,8 @@ def treebank_row(row: Mapping[str, Any], where: str, context: RowContext) -> Tag
             forms[len(words) + 1] = _clean(form, where)
             continue
         check_label(tag, context.task.labels, where)
-        found = [head] * head.isdecimal() + ENHANCED_HEAD.findall(edges)
-        words[len(words) + 1] = _Word(len(words) + 1, _clean(form, where), tag, tuple(map(_number, found)))
+        known_heads = [head] * head.isdecimal() + ENHANCED_HEAD.findall(edges)
+        words[len(words) + 1] = _Word(len(words) + 1, _clean(form, where), tag, tuple(map(_number, known_heads)))
 
     counts = _part_counts(lines, text_field(row, "text", where), where)
     last_of = {first: first + count - 1 for first, count in zip(forms, counts)}
@@ -216,27 +216,28 @@ def _part_counts(lines: Sequence[tuple[str, bool]], text: str, where: str) -> tu
     letters = "".join(text.split())
 
     @functools.cache
-    def ways(index: int, place: int) -> tuple[tuple[int, ...], ...]:
-        """At most two ways to spell the letters from `place` on with the lines from `index` on."""
+    def ways(index: int, start: int) -> tuple[tuple[int, ...], ...]:
+        """At most two ways to spell the letters from `start` on with the lines from `index` on."""
         while index < len(spelled):
             form, is_multiword = spelled[index]
-            if not letters.startswith(form, place):
+            if not letters.startswith(form, start):
                 return ()
-            index, place = index + 1, place + len(form)
+            index, start = index + 1, start + len(form)
             if is_multiword:
-                found: list[tuple[int, ...]] = []
+                # Two are enough to know that the text leaves it open.
+                spellings: list[tuple[int, ...]] = []
                 for end in range(index + 1, len(spelled) + 1):
-                    if spelled[end - 1][1] or len(found) > 1:
+                    if spelled[end - 1][1] or len(spellings) > 1:
                         break
-                    found += [(end - index, *rest) for rest in ways(end, place)]
-                return tuple(found[:2])
-        return ((),) if place == len(letters) else ()
+                    spellings += [(end - index, *following) for following in ways(end, start)]
+                return tuple(spellings[:2])
+        return ((),) if start == len(letters) else ()
 
-    found = ways(0, 0)
-    if len(found) != 1:
-        why = "more than one way" if found else "no way"
+    spellings = ways(0, 0)
+    if len(spellings) != 1:
+        why = "more than one way" if spellings else "no way"
         raise UserError(f"{where}: its words spell its text in {why}: {shorten(text)}; use the treebank's file")
-    return found[0]
+    return spellings[0]
 
 
 CONVERTERS: dict[str, Converter] = {"hub_treebank": row_by_row(treebank_row)}
