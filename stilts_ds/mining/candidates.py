@@ -78,9 +78,9 @@ class SideRows:
     def count(self) -> int:
         return len(self.rows)
 
-    def unit(self, part: slice) -> Tensor:
+    def unit(self, span: slice) -> Tensor:
         """Some rows, scaled to unit length, float32."""
-        taken = self.vectors[torch.from_numpy(self.rows[part])]
+        taken = self.vectors[torch.from_numpy(self.rows[span])]
         return Rows(taken, self.name, unit=True).block(0, len(taken))
 
 
@@ -114,20 +114,21 @@ def neighbours_by_index(search: Search, source: SideRows, target: SideRows) -> t
 def _one_way(search: Search, queries: SideRows, bank: SideRows) -> Neighbours:
     files = build_index(search, bank)
     blocks = -(-queries.count // QUERY_ROWS)
-    first, stop = (blocks * part // search.ranks.size for part in (search.ranks.rank, search.ranks.rank + 1))
+    first, stop = (blocks * number // search.ranks.size for number in (search.ranks.rank, search.ranks.rank + 1))
 
     def answers() -> list[Ranked]:
+        # Opened by each rank for itself: mapped pages are shared by the ranks of a machine.
         index = OpenIndex(files, search.settings.nprobe)
-        found = []
+        answered = []
         search.progress(0, stop - first)
         for block in range(first, stop):
             stop_this_rank_if_requested()
-            found.append(_kept_answer(search, index, queries, bank, block))
+            answered.append(_kept_answer(search, index, queries, bank, block))
             search.progress(block + 1 - first, stop - first)
-        return found
+        return answered
 
-    found = [no_neighbours(0, search.k), *on_all(search.ranks, answers)]
-    values, indices = (torch.cat(side) for side in zip(*found))
+    answered = [no_neighbours(0, search.k), *on_all(search.ranks, answers)]
+    values, indices = (torch.cat(side) for side in zip(*answered))
     return Neighbours(values, indices)
 
 
@@ -170,20 +171,21 @@ def trained_index(bank: SideRows, nlist: int) -> Any:
     index: Any = faiss.index_factory(bank.vectors.shape[1], f"IVF{nlist},SQ8", faiss.METRIC_L2)
     index.cp.niter = ITERATIONS
     index.cp.min_points_per_centroid = 1  # it would warn of lists that a small side makes short
+    # Evenly over the rows: the first ones of a file that is sorted by topic would stand for one topic.
     sample = np.linspace(0, bank.count - 1, min(bank.count, TRAINING_ROWS * nlist)).astype(np.int64)
     chosen = SideRows(bank.name, bank.vectors, bank.rows[sample])
     index.train(chosen.unit(slice(None)).numpy())
     return index
 
 
-def filled_index(empty: Path, bank: SideRows, part: slice) -> Any:
+def filled_index(empty: Path, bank: SideRows, span: slice) -> Any:
     """The index `empty` with the rows `part` of a bank."""
     import faiss
 
     index = faiss.read_index(str(empty))
-    for some in slices(part.stop - part.start, ADDED_ROWS):
+    for some in slices(span.stop - span.start, ADDED_ROWS):
         stop_this_rank_if_requested()
-        rows = slice(part.start + some.start, part.start + some.stop)
+        rows = slice(span.start + some.start, span.start + some.stop)
         index.add_with_ids(bank.unit(rows).numpy(), np.arange(rows.start, rows.stop))
     return index
 
@@ -229,9 +231,9 @@ class OpenIndex:
 def _kept_answer(search: Search, index: OpenIndex, queries: SideRows, bank: SideRows, block: int) -> Ranked:
     """The neighbours of a block of queries, from the folder or found now and kept there."""
     path = search.folder / f"near-{queries.name}-{block:08d}.pt"
-    part = load_part(path, search.key)
-    if part is not None:
-        return part["values"], part["indices"]
+    saved = load_part(path, search.key)
+    if saved is not None:
+        return saved["values"], saved["indices"]
     rows = queries.unit(slice(block * QUERY_ROWS, (block + 1) * QUERY_ROWS))
     try:
         values, indices = nearest(index, rows, bank, search.k)
@@ -247,12 +249,12 @@ def nearest(index: OpenIndex, queries: Tensor, bank: SideRows, k: int) -> Ranked
     A query that finds fewer than k candidates is searched exactly: its mean needs k neighbours.
     """
     candidates = index.candidates(queries, min(CANDIDATES * k, bank.count))
-    query, place = torch.nonzero(candidates >= 0, as_tuple=True)
-    row = candidates[query, place]
+    query, slot = torch.nonzero(candidates >= 0, as_tuple=True)
+    row = candidates[query, slot]
     scores = torch.full(candidates.shape, -torch.inf, dtype=torch.float64)
     # The queries are unit rows already; scaled once more they would differ in a bit from those of the exact search.
     left, right = Rows(queries, "queries"), Rows(bank.vectors, bank.name, unit=True)
-    scores[query, place] = canonical_scores(left, right, query, torch.from_numpy(bank.rows)[row])
+    scores[query, slot] = canonical_scores(left, right, query, torch.from_numpy(bank.rows)[row])
     values, indices = merge_in_any_order((scores, candidates), (scores[:, :0], candidates[:, :0]), k)
     short = torch.nonzero((indices < 0).any(dim=1))[:, 0]
     if len(short):
@@ -264,10 +266,10 @@ def nearest(index: OpenIndex, queries: Tensor, bank: SideRows, k: int) -> Ranked
 def exact_neighbours(queries: Tensor, bank: SideRows, k: int) -> Ranked:
     """The k nearest of unit queries [n, D] in the whole bank, a part of it in memory at a time."""
     best: Ranked | None = None
-    for part in slices(bank.count, INDEX_ROWS):
-        rows = Rows(bank.unit(part), bank.name)
+    for span in slices(bank.count, INDEX_ROWS):
+        rows = Rows(bank.unit(span), bank.name)
         values, indices = topk_float64(Rows(queries, "queries"), rows, min(k, rows.count))
-        fresh = padded_to((values, indices + part.start), k)
+        fresh = padded_to((values, indices + span.start), k)
         best = fresh if best is None else merge_topk([best, fresh], k)
     assert best is not None, "a side has at least one row"
     return best

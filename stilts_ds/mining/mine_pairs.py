@@ -187,6 +187,7 @@ class Mining:
         self.ranks, self.settings, self.sides, self.device = ranks, settings, (source, target), device
         self.vectors = [side.open() for side in self.sides]
         self.distinct = [self._distinct(side) for side in self.sides]
+        # Margins need k neighbours on both sides, so the smaller side decides.
         self.k = min(settings.k, *(len(distinct.rows) for distinct in self.distinct))
         if self.k < settings.k:
             log.info("k is %d: a side has no more sentences", self.k)
@@ -221,11 +222,12 @@ class Mining:
             rows = vectors[first:stop]
             # Without repeated texts the rows stay in their mapped file.
             shares.append(rows[distinct.within(first, stop)] if self.settings.unify else rows)
-        told = progress_log(self.ranks, "searching", "steps")
-        place = Tracked(self.ranks, self.device, partial(stop_together, self.ranks), told)
+        progress = progress_log(self.ranks, "searching", "steps")
+        # Between two steps all ranks look whether one of them was asked to stop: the search is a collective.
+        search_place = Tracked(self.ranks, self.device, partial(stop_together, self.ranks), progress)
         left, right = shares
         self.forward, self.backward = neighbours_both_ways(
-            left, right, self.k, place, memory=self.settings.memory, state=SearchState(work, key)
+            left, right, self.k, search_place, memory=self.settings.memory, state=SearchState(work, key)
         )
 
     def _by_index(self, work: Path, key: str) -> tuple[Neighbours, Neighbours]:
@@ -235,12 +237,12 @@ class Mining:
                 "approximate: neighbours are sought in %d lists of a FAISS index a sentence; scores and margins are "
                 "exact, but pairs may be missed", index.nprobe
             )  # fmt: skip
-        told = progress_log(self.ranks, "searching", "blocks")
+        progress = progress_log(self.ranks, "searching", "blocks")
         source, target = (
             SideRows(name, vectors, distinct.rows)
             for name, vectors, distinct in zip(("source", "target"), self.vectors, self.distinct)
         )
-        return neighbours_by_index(Search(self.ranks, self.k, index, work, key, told), source, target)
+        return neighbours_by_index(Search(self.ranks, self.k, index, work, key, progress), source, target)
 
     def write(self, output: Path, draft: Path, gold: Sequence[Sequence[str]] | None) -> MiningResult:
         """Write the table to `draft`; returns what is told about it, on every rank."""
@@ -250,9 +252,10 @@ class Mining:
         else:
             retrieval = "forward" if settings.mode == "search" else settings.retrieval
             pairs = pairs_on_first(self.ranks, self.forward, self.backward, settings.margin, retrieval)
-        told = on_first(self.ranks, lambda: self._write(draft, output.suffix, pairs, gold))
-        judgement = None if told["judgement"] is None else judgement_of(told["judgement"])
-        return MiningResult(output, told["count"], judgement, told["errors"])
+        # Rank 0 writes; what it found goes to the others as plain values, so that all return the same.
+        outcome = on_first(self.ranks, lambda: self._write(draft, output.suffix, pairs, gold))
+        judgement = None if outcome["judgement"] is None else judgement_of(outcome["judgement"])
+        return MiningResult(output, outcome["count"], judgement, outcome["errors"])
 
     def _scores_of_lines(self) -> MinedPairs | None:
         """The margins of all lines, in order, on rank 0. A collective."""
@@ -262,8 +265,9 @@ class Mining:
         left, right = (Rows(vectors[first:stop], "rows", unit=True) for vectors in self.vectors)
         cosines = canonical_scores(left, right, line, line) if len(line) else torch.empty(0, dtype=torch.float64)
         means = (source_mean[first:stop] + target_mean[first:stop]) / 2
-        own = MARGINS[self.settings.margin](cosines, means).float()
-        scores = self.ranks.collect_rows(own, 0)
+        # float32 as in the other modes, so that one pair has one score in all of them.
+        margins = MARGINS[self.settings.margin](cosines, means).float()
+        scores = self.ranks.collect_rows(margins, 0)
         if self.ranks.rank != 0:
             return None
         lines = torch.arange(sum(map(len, scores)))
@@ -276,11 +280,13 @@ class Mining:
         names = [side.ids for side in self.sides]
         pairs = self._kept(pairs)
         judgement, errors = None, None
+        # Sides of one length are taken to be aligned, as those of Tatoeba are: then every other line is an error.
         if self.settings.mode == "search" and len(names[0]) == len(names[1]):
             errors = int((pairs.source != pairs.target).sum())
         if gold is not None:
             wanted: set[Pair] = {(pair[0], pair[1]) for pair in gold}
             mined = [Mined(names[0][i], names[1][j], score) for i, j, score in lines_of(pairs)]
+            # Judged before the threshold, which the dev part is to choose among all scores.
             judgement = judge(mined, wanted, self.settings.dev_part, self.settings.threshold)
             pairs = chosen(pairs, pairs.score.double() >= judgement.threshold)
         columns = ["score", "source", "target"]
@@ -295,6 +301,7 @@ class Mining:
         keep = torch.ones(len(pairs.score), dtype=torch.bool)
         if settings.threshold is not None:
             keep &= pairs.score.double() >= settings.threshold
+        # LASER's default: without a threshold, what scores 0 or less is no pair.
         elif settings.mode == "mine":
             keep &= pairs.score > 0
         left, right = ((torch.from_numpy(side.rows), torch.from_numpy(side.once)) for side in self.distinct)
@@ -330,11 +337,11 @@ def cells_of(
 class Tracked(Place):
     """A place of a search that tells how far it is."""
 
-    told: Progress = lambda done, total: None
+    log_progress: Progress = lambda done, total: None
 
     def progress(self, done: int, total: int) -> None:
         self.between()
-        self.told(done, total)
+        self.log_progress(done, total)
 
 
 def judgement_of(value: dict[str, Any]) -> Judgement:

@@ -60,9 +60,10 @@ class TextFile:
         id, and an empty file. `tab_fault`: why a tab inside a text is a fault, "" where it is none."""
         digest, places, seen = hashlib.sha256(), [], dict[str, int]()
         number = 0
-        for number, line, place in indexed_lines(path, CHUNK):
-            if place is not None:
-                places.append(place)
+        # One pass for checks, hash and offsets: the file may be larger than memory.
+        for number, line, offset in indexed_lines(path, CHUNK):
+            if offset is not None:
+                places.append(offset)
             text = line
             if ids:
                 id, text = split_id(line, f"{path}:{number}")
@@ -71,6 +72,7 @@ class TextFile:
                 seen[id] = number
             if tab_fault and "\t" in text:
                 raise UserError(f"{path}:{number}: a tab stands inside the text, {tab_fault}")
+            # Of the lines as they are read: a file with other line ends holds the same sentences.
             digest.update(line.encode() + b"\n")
         return cls(path, number, ids, digest.hexdigest(), tuple(places))
 
@@ -98,6 +100,7 @@ class TextFile:
 
     def _cells(self, first: int, stop: int) -> list[tuple[str, str]]:
         chunk, skip = divmod(first, CHUNK)
+        # From the start of the chunk: only its offset is known, so the lines before `first` are read and dropped.
         lines = lines_from(self.path, self.places[chunk], chunk * CHUNK + 1, skip + stop - first)[skip:]
         if not self.ids:
             return [("", line) for line in lines]

@@ -45,6 +45,7 @@ class Packing:
     @cached_property
     def runs(self) -> list[tuple[int, int]]:
         """(rows, length) of neighbouring rows of one length, in order."""
+        # Of neighbours only: sorting rows by length here would mean to move every tensor.
         return [(len(list(same)), length) for length, same in groupby(self.lengths)]
 
 
@@ -74,7 +75,7 @@ def packed_attention(
     groups = query.shape[1] // key.shape[1]
     if groups > 1:  # grouped-query attention: neighbouring heads share keys and values
         key, value = (shared.repeat_interleave(groups, dim=1) for shared in (key, value))
-    q, k, v = (each[0].transpose(0, 1) for each in (query, key, value))
+    q, k, v = (tensor[0].transpose(0, 1) for tensor in (query, key, value))
     window = None
     if packing.causal and sliding_window is not None and sliding_window < max(packing.lengths):
         window = sliding_window
@@ -120,13 +121,15 @@ def of_runs(
     query = query_key_value[0]
     sizes = [rows * length for rows, length in packing.runs]
     pieces = zip(*(tensor.split(sizes) for tensor in query_key_value))
-    parts = []
+    seen_by_runs = []
     for number, of_run in enumerate(pieces):
         rows, length = packing.runs[number]
-        q, k, v = (part.reshape(rows, length, *part.shape[1:]).transpose(1, 2) for part in of_run)
+        q, k, v = (
+            tensor_of_run.reshape(rows, length, *tensor_of_run.shape[1:]).transpose(1, 2) for tensor_of_run in of_run
+        )
         seen = seen_by(number, q, k, v)
-        parts.append(seen.transpose(1, 2).reshape(rows * length, *query.shape[1:]))
-    return torch.cat(parts)
+        seen_by_runs.append(seen.transpose(1, 2).reshape(rows * length, *query.shape[1:]))
+    return torch.cat(seen_by_runs)
 
 
 def causal_band(length: int, window: int, device: torch.device) -> torch.Tensor:
@@ -178,9 +181,9 @@ def nested_attention(
     shortest, longest = min(packing.lengths), max(packing.lengths)
     q, k, v = (
         torch.nested.nested_tensor_from_jagged(
-            each.contiguous(), packing.offsets, min_seqlen=shortest, max_seqlen=longest
+            tensor.contiguous(), packing.offsets, min_seqlen=shortest, max_seqlen=longest
         ).transpose(1, 2)
-        for each in (query, key, value)
+        for tensor in (query, key, value)
     )
     seen = functional.scaled_dot_product_attention(q, k, v, dropout_p=dropout, is_causal=packing.causal, scale=scaling)
     return seen.transpose(1, 2).contiguous().values()

@@ -98,14 +98,14 @@ def approximate_case(count: int, width: int, nprobes: Sequence[int], folder: Pat
         exact_seconds, exact = seconds_of(lambda: two_way(left, right, K, K))
     else:
         # A part of the source against all targets, both ways as the whole would be; its time grows with the sources.
-        part = left.select(chosen)
-        exact_seconds, (forward, _) = seconds_of(lambda: two_way(part, right, K, K))
+        sample = left.select(chosen)
+        exact_seconds, (forward, _) = seconds_of(lambda: two_way(sample, right, K, K))
         exact_seconds *= count / queries
         backward = topk_float64(right.select(chosen), left, K)
         exact = (forward, Neighbours(*backward))
     rows = []
     for nprobe in nprobes:
-        found, seconds = by_index(source, target, nprobe, folder)
+        neighbours, seconds = by_index(source, target, nprobe, folder)
         rows.append(
             {
                 "case": f"approximate-{count}",
@@ -119,10 +119,10 @@ def approximate_case(count: int, width: int, nprobes: Sequence[int], folder: Pat
                 "approximate_seconds": sum(seconds.values()),
                 "stages": seconds,
                 "ratio": exact_seconds / sum(seconds.values()),
-                "recall_forward": recall(found[0].indices[chosen], exact[0].indices),
-                "recall_backward": recall(found[1].indices[chosen], exact[1].indices),
-                "translations_found": recall(found[0].indices, torch.from_numpy(translation(count))[:, None]),
-                "pair_recall": pair_recall(found, exact) if whole else None,
+                "recall_forward": recall(neighbours[0].indices[chosen], exact[0].indices),
+                "recall_backward": recall(neighbours[1].indices[chosen], exact[1].indices),
+                "translations_found": recall(neighbours[0].indices, torch.from_numpy(translation(count))[:, None]),
+                "pair_recall": pair_recall(neighbours, exact) if whole else None,
             }
         )  # fmt: skip
     return rows
@@ -137,22 +137,24 @@ def by_index(source: np.ndarray, target: np.ndarray, nprobe: int, folder: Path) 
         ]
         search = Search(Collectives(), K, IndexSettings(nprobe=nprobe), Path(work), "", lambda done, total: None)
         made = sum(seconds_of(partial(build_index, search, side))[0] for side in sides)
-        total, found = seconds_of(lambda: neighbours_by_index(search, sides[0], sides[1]))  # finds both indices made
-    return found, {"index": made, "search": total}
+        total, neighbours = seconds_of(
+            lambda: neighbours_by_index(search, sides[0], sides[1])
+        )  # finds both indices made
+    return neighbours, {"index": made, "search": total}
 
 
-def recall(found: torch.Tensor, exact: torch.Tensor) -> float:
+def recall(indices: torch.Tensor, exact: torch.Tensor) -> float:
     """The share of exact neighbours [n, k] that were found."""
-    return float((exact[:, :, None] == found[:, None, :]).any(2).double().mean())
+    return float((exact[:, :, None] == indices[:, None, :]).any(2).double().mean())
 
 
-def pair_recall(found: tuple[Neighbours, Neighbours], exact: tuple[Neighbours, Neighbours]) -> float:
+def pair_recall(neighbours: tuple[Neighbours, Neighbours], exact: tuple[Neighbours, Neighbours]) -> float:
     """The share of the exact search's pairs (ratio margin, max) that the index's neighbours give, too."""
-    ours, theirs = (
+    by_index, by_search = (
         set(zip(pairs.source.tolist(), pairs.target.tolist()))
-        for pairs in (pairs_from(*found, "ratio", "max"), pairs_from(*exact, "ratio", "max"))
+        for pairs in (pairs_from(*neighbours, "ratio", "max"), pairs_from(*exact, "ratio", "max"))
     )
-    return len(ours & theirs) / len(theirs)
+    return len(by_index & by_search) / len(by_search)
 
 
 # --- the goals -------------------------------------------------------------------------------------------------------
@@ -167,12 +169,12 @@ def laser_case(rows: int, width: int, folder: Path) -> Result:
         texts[-1].write_text("".join(f"{name} sentence {row}\n" for row in range(rows)))
         files.append(folder / f"{name}.npy")
         np.save(files[-1], side)
-    ours, theirs = folder / "ours.tsv", folder / "laser.tsv"
+    ours, laser = folder / "ours.tsv", folder / "laser.tsv"
     sides = [Texts(text, vectors=file) for text, file in zip(texts, files)]
     our_seconds, _ = seconds_of(lambda: mine(sides[0], sides[1], ours, settings=MiningSettings(threshold=0.0)))
-    their_seconds, stages = seconds_of(lambda: laser_mine(texts, files, theirs, K))
+    their_seconds, stages = seconds_of(lambda: laser_mine(texts, files, laser, K))
     a, b = (
-        {tuple(line.rsplit("\t", 2)[1:]) for line in path.read_text().splitlines()} for path in (ours, theirs)
+        {tuple(line.rsplit("\t", 2)[1:]) for line in path.read_text().splitlines()} for path in (ours, laser)
     )  # fmt: skip
     same = len(a & b) / len(a | b)
     if same < 0.999:  # float32 sums of FAISS turn a few equal margins round
@@ -190,18 +192,18 @@ def embed_case(model: str, lines: Sequence[str], rounds: int, folder: Path) -> R
     texts.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
     encode = encode_with_sentence_transformers(model)
     ours: list[float] = []
-    theirs: list[float] = []
+    baseline: list[float] = []
     encoder = Encoder(model)
     paths = [folder / f"vectors-{number}.npy" for number in range(rounds + 1)]
     for path in paths:
         seconds, _ = seconds_of(partial(embed, encoder, texts, path))
         ours.append(seconds)
         seconds, vectors = seconds_of(lambda: encode(lines))
-        theirs.append(seconds)
+        baseline.append(seconds)
         worst = float(np.abs(np.load(path) - vectors).max())
         if worst > 1e-3:
             raise UserError(f"vectors differ by {worst:.1e}: no time is reported for another result")
-    median_ours, median_theirs = np.median(ours[1:]), np.median(theirs[1:])  # the first round loads the model
+    median_ours, median_theirs = np.median(ours[1:]), np.median(baseline[1:])  # the first round loads the model
     characters = sorted(map(len, lines))
     return {
         "case": "embed", "sentences": len(lines), "characters": characters[:: max(1, len(lines) // 4)],
@@ -217,11 +219,11 @@ def ranks_case(rows: int, width: int, folder: Path) -> Result:
     np.save(folder / "source-1.npy", source)
     more = [bitext(rows, width, seed)[0] for seed in (2, 3, 4)]
     np.save(folder / "source-4.npy", np.concatenate([source, *more]))
-    one = rank_seconds(folder, "source-1.npy", 1)
+    [single] = rank_seconds(folder, "source-1.npy", 1)
     four = rank_seconds(folder, "source-4.npy", 4)
     return {
-        "case": "ranks", "rows": rows, "dim": width, "one_rank_seconds": one[0], "four_ranks_seconds": four,
-        "ratio": max(four) / one[0], "goal": 1.15,
+        "case": "ranks", "rows": rows, "dim": width, "one_rank_seconds": single, "four_ranks_seconds": four,
+        "ratio": max(four) / single, "goal": 1.15,
     }  # fmt: skip
 
 
@@ -249,6 +251,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     chosen = given.case or cases
     if "embed" in chosen and (given.model is None or given.texts is None):
         raise UserError("case embed needs --model and --texts")
+    # CPU seconds of several threads would hold their waiting for each other.
     torch.set_num_threads(1)
     code = provenance().to_json()  # as the run begins
     for case in chosen:

@@ -19,6 +19,7 @@ def laser_mine(texts: Sequence[Path], vectors: Sequence[Path], output: Path, k: 
     at a time in Python, the union sorted and walked through. Returns CPU seconds of its stages."""
     import faiss
 
+    # FAISS starts a thread for each core whatever torch is told.
     faiss.omp_set_num_threads(torch.get_num_threads())
     began = time.process_time()
     source_texts, target_texts = (path.read_text(encoding="utf-8").splitlines() for path in texts)
@@ -38,12 +39,13 @@ def laser_mine(texts: Sequence[Path], vectors: Sequence[Path], output: Path, k: 
     used_source: set[int] = set()
     used_target: set[int] = set()
     with output.open("w", encoding="utf-8") as file:
-        for place in np.argsort(-score):
-            i, j = int(source[place]), int(target[place])
+        # Best first; a sentence that is taken is passed over, as in LASER's retrieval "max".
+        for position in np.argsort(-score):
+            i, j = int(source[position]), int(target[position])
             if i not in used_source and j not in used_target:
                 used_source.add(i)
                 used_target.add(j)
-                file.write(f"{score[place]}\t{source_texts[i]}\t{target_texts[j]}\n")
+                file.write(f"{score[position]}\t{source_texts[i]}\t{target_texts[j]}\n")
     return {"search": searched - began, "margins": time.process_time() - searched}
 
 
@@ -63,8 +65,8 @@ def margins(
     scores = np.zeros(candidates.shape)
     for i in range(scores.shape[0]):
         for j in range(scores.shape[1]):
-            other = candidates[i, j]
-            scores[i, j] = x[i].dot(y[other]) / ((own_mean[i] + other_mean[other]) / 2)
+            neighbour = candidates[i, j]
+            scores[i, j] = x[i].dot(y[neighbour]) / ((own_mean[i] + other_mean[neighbour]) / 2)
     return scores
 
 
@@ -78,4 +80,5 @@ def encode_with_sentence_transformers(model: str) -> Callable[[Sequence[str]], n
     network = models.Transformer(model, max_seq_length=512)
     pooling = models.Pooling(network.get_embedding_dimension(), pooling_mode="mean")
     encoder = SentenceTransformer(modules=[network, pooling], device="cpu")
+    # Its own defaults: what its users get without asking.
     return lambda lines: encoder.encode(list(lines), batch_size=32, show_progress_bar=False)

@@ -18,22 +18,22 @@ def rank_seconds(folder: Path, source: str, count: int) -> list[float]:
     """CPU seconds of each of `count` ranks that mine `source` with target.npy, from the moment that all are there."""
     started = []
     for rank in range(count):
-        place = {
+        variables = {
             "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(count), "LOCAL_WORLD_SIZE": str(count),
             "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29611",
         }  # fmt: skip
         started.append(
             subprocess.Popen(
                 [sys.executable, "-m", __name__, str(folder), source],
-                env={**os.environ, **place, "OMP_NUM_THREADS": "1"},
+                env={**os.environ, **variables, "OMP_NUM_THREADS": "1"},
                 stdout=subprocess.PIPE,
                 text=True,
             )
         )
-    told = [process.communicate()[0] for process in started]
+    outputs = [process.communicate()[0] for process in started]
     if any(process.returncode for process in started):
         raise UserError("a rank of the benchmark failed; its message stands above")
-    return [float(text) for text in told]
+    return [float(output) for output in outputs]
 
 
 def main(folder: str, source: str) -> None:
@@ -44,10 +44,11 @@ def main(folder: str, source: str) -> None:
 
     torch.set_num_threads(1)
     distributed.init_process_group("gloo")
-    place, count = Path(folder), os.environ["WORLD_SIZE"]
+    work, count = Path(folder), os.environ["WORLD_SIZE"]
     distributed.barrier()
+    # From here on: starting Python and importing torch is no part of mining.
     began = time.process_time()
-    mine(place / source, place / "target.npy", place / f"pairs-{count}.tsv", comm=distributed.group.WORLD)
+    mine(work / source, work / "target.npy", work / f"pairs-{count}.tsv", comm=distributed.group.WORLD)
     print(time.process_time() - began)
     distributed.destroy_process_group()
 

@@ -161,6 +161,7 @@ def collect_on_owner(ranks: Collectives, layout: Layout, in_shard: Ranked, owner
     values = ranks.collect(in_shard[0].contiguous(), owner)
     # 32 bits hold a place in one shard, and halve what travels; places in the whole bank are made on the owner.
     indices = ranks.collect(in_shard[1].int(), owner)
+    # Not the owner, which alone merges.
     if not values:
         return []
     first_rows = [sum(layout.bank_counts[:rank]) for rank in range(ranks.size)]
