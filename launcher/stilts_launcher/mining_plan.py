@@ -184,13 +184,14 @@ def plan_lines(sides: Sides, cluster: Cluster, costs: Costs, nlist: int | None, 
     works = [scale.index_work(bank, sides, nlist, probes) for bank in (sides.target, sides.source)]
     crossing = scale.crossing(sides, costs, probes)
     seconds = scale.index_seconds(sides, cluster, costs.index, nlist, probes)
+    files = sum(work.files for work in works)
     lists = " and ".join(f"{work.nlist:,}" for work in works)
     return [
         *lines,
         f"approximate index (--neighbours ivf): {works[0].nprobe} of {lists} lists read",
         *_table(
             ("time", f"{hours(seconds)}, without failures"),
-            ("index", f"{size(sum(work.file_bytes for work in works))} in {sum(work.files for work in works):,} files"),
+            ("index", f"{size(sum(work.file_bytes for work in works))} in {counted(files, 'file')}"),
             ("pays from", "beyond 10^12 rows a side" if crossing is None else f"{crossing:,} rows a side"),
         ),
     ]
