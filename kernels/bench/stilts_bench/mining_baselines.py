@@ -79,7 +79,7 @@ def encode_with_sentence_transformers(model: str) -> Callable[[Sequence[str]], n
     from sentence_transformers import SentenceTransformer, models
 
     network = models.Transformer(model, max_seq_length=512)
-    pooling = models.Pooling(network.get_word_embedding_dimension(), pooling_mode="mean")
+    pooling = models.Pooling(network.get_embedding_dimension(), pooling_mode="mean")
     encoder = SentenceTransformer(modules=[network, pooling], device="cpu")
     # Its own defaults: what its users get without asking.
     return lambda lines: encoder.encode(list(lines), batch_size=32, show_progress_bar=False)
