@@ -69,8 +69,28 @@ def evaluation_masking(tokenizer: Tokenizer, probability: float) -> Masking:
     return Masking(tokenizer, probability, lambda item: np.random.default_rng([11, item]))
 
 
+@dataclass(frozen=True)
+class Writing:
+    """How a model goes on from prompts.
+
+    `names` [I] name the prompts: with the number of the sample they decide what is drawn. `samples` of each prompt are
+    drawn at `temperature` (0: the likeliest token is taken) from the fewest tokens that have a probability of `top_p`.
+    A sample ends with the token `end`, where `is_complete(its ids)`, after `most_tokens` of them, or where its row has
+    `row_limit`.
+    """
+
+    names: Sequence[str]
+    samples: int
+    temperature: float
+    top_p: float
+    end: int
+    most_tokens: int
+    row_limit: int
+    is_complete: Callable[[Sequence[int]], bool]
+
+
 class Model(Protocol):
-    """What a family may ask of a model when it predicts. `outputs`, `once` and `vectors` are collectives."""
+    """What a family may ask of a model when it predicts. `outputs`, `once`, `vectors` and `write` are collectives."""
 
     @property
     def comm(self) -> Any:
@@ -91,6 +111,10 @@ class Model(Protocol):
     def sees(self) -> Sees:
         """Which tokens of its row a token sees."""
 
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """Of the model's rows."""
+
     def outputs(self, family: Family, head: str, rows: Rows, setting: TrainingPart) -> list[Output]:
         """Output of a head for each item of `rows`, in order; [] on other ranks."""
 
@@ -100,6 +124,9 @@ class Model(Protocol):
     def vectors(self, rows: Rows, part: EvaluationPart) -> Any:
         """Sentence vectors of this rank's share of the rows, a float32 tensor [n, H] of one row a sentence; the shares
         follow each other in rank order."""
+
+    def write(self, head: str, rows: Rows, writing: Writing) -> list[list[list[int]]]:
+        """The token ids of each sample of each prompt, without their ends: [I][samples]; [] on other ranks."""
 
 
 class EvaluationSplit(Protocol):
@@ -128,6 +155,10 @@ def take_first(records: Iterable[Any], skip: int, limit: int | None) -> Iterator
 
 def no_settings(part: EvaluationPart) -> dict[str, Any]:
     return {}
+
+
+def nothing_to_do(predictions: Path) -> str | None:
+    return None
 
 
 def no_files(split: str, language: str) -> tuple[str, ...]:
@@ -333,6 +364,10 @@ class Family:
     fits_on_scored: Callable[[Task, str], bool] = nothing_is_fitted
     limit: Callable[[EvaluationPart], int | None] = max_examples  # most records of an evaluation split
     settings: Callable[[EvaluationPart], dict[str, Any]] = no_settings  # what scores depend on, kept with them
+    # Evaluation settings that no other family's predictions depend on.
+    own_settings: tuple[str, ...] = ()
+    # Prediction file -> what has to be done before it can be scored; None where nothing has.
+    unscored: Callable[[Path], str | None] = nothing_to_do
     # What dev scores, by which a model is selected, depend on.
     selection_settings: Callable[[EvaluationPart], dict[str, Any]] = no_settings
     # Split, language -> files that predicting keeps beside its own.

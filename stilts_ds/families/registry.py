@@ -9,6 +9,7 @@ from stilts_ds.errors import UserError, did_you_mean
 from stilts_ds.families.base import Family
 from stilts_ds.families.bitext import BITEXT
 from stilts_ds.families.choice import CHOICE
+from stilts_ds.families.generate import GENERATE
 from stilts_ds.families.metrics import Metric
 from stilts_ds.families.pair import PAIR
 from stilts_ds.families.ranking import RANKING
@@ -17,7 +18,9 @@ from stilts_ds.families.tag import TAG
 from stilts_ds.families.text import TEXT
 from stilts_ds.tasks.spec import Task
 
-FAMILIES: dict[str, Family] = {family.name: family for family in (PAIR, CHOICE, SPAN, TAG, TEXT, BITEXT, RANKING)}
+FAMILIES: dict[str, Family] = {
+    family.name: family for family in (PAIR, CHOICE, SPAN, TAG, TEXT, BITEXT, RANKING, GENERATE)
+}
 
 
 def family_of(task: Task) -> Family:

@@ -86,7 +86,8 @@ class Task:
     that it is trained and selected in (`panx~de`); its train split is its own, or a translation of `translated_task`.
     `second` is the language of the second text of every example, whichever language the first is in (`xnli+de`);
     `parallel_rows` says that row i is the same example in all languages. `in_averages` is false for a target whose
-    scores stand in a table of their own (MultiCheckList's error rates).
+    scores stand in a table of their own (MultiCheckList's error rates). `stop` are the texts before which a program
+    ends that a model writes.
     """
 
     name: str
@@ -120,6 +121,7 @@ class Task:
     second: str = ""
     parallel_rows: bool = False
     in_averages: bool = True
+    stop: tuple[str, ...] = ()
 
     @property
     def origin(self) -> str:
