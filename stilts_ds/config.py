@@ -72,6 +72,7 @@ class DataPart(Section):
     xtreme: Path | None = Field(None, description="XTREME's download folder")
     translated: Path | None = Field(None, description="folder of translated intermediate tasks, <language>/...")
     text: Path | None = Field(None, description="folder of <language>.txt files for masked language modelling")
+    code: Path | None = Field(None, description="folder of the code benchmarks' official files")
     text_hub: TextHubPart | None = Field(None, description="text of the hub in place of `text`")
     noise: Path | None = Field(None, description="folder of dictionaries, misspellings and keyboards for noise")
     max_text_passages: int | None = Field(None, ge=1, description="use only the first N passages of a language")

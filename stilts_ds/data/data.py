@@ -19,6 +19,7 @@ from stilts_ds.errors import UserError
 from stilts_ds.families.registry import family_of
 from stilts_ds.model_files import limits_of
 from stilts_ds.plan_file import Phase
+from stilts_ds.planner import scored_split
 from stilts_ds.rows.rows import Rows
 from stilts_ds.rows.tokenizer import Tokenizer
 from stilts_ds.run_dir import hash_json
@@ -268,12 +269,6 @@ def _of_any_language(entries: tuple[Local, ...]) -> tuple[Local, ...]:
     return general or tuple(dataclasses.replace(entry, languages=()) for entry in entries[:1])
 
 
-def scored_split(recipe: Recipe, task: Task) -> str:
-    """The split that a recipe scores `task` on."""
-    splits = recipe.evaluation.splits
-    return splits.get(task.name, splits.get(task.base_name, "test"))
-
-
 def data_source(recipe: Recipe, run_folder: Path) -> DataSource:
     part = recipe.data
     if part.source == "toy":
@@ -284,7 +279,7 @@ def data_source(recipe: Recipe, run_folder: Path) -> DataSource:
         )  # fmt: skip
     return DataSource(
         part.source, part.intermediate, part.xtreme, part.text, part.translated, part.text_hub, part.max_text_passages,
-        hub_commits_path(recipe, run_folder), part.noise,
+        hub_commits_path(recipe, run_folder), part.noise, part.code,
     )  # fmt: skip
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 
 from stilts_ds.errors import UserError, did_you_mean
 from stilts_ds.noise.spec import MARK, parse_noise
-from stilts_ds.tasks import checklist, intermediate, retrieval, targets
+from stilts_ds.tasks import checklist, intermediate, programming, retrieval, targets
 from stilts_ds.tasks.spec import FROM, WITH, Task
 
 TASKS: dict[str, Task] = {
@@ -20,6 +20,8 @@ TASKS: dict[str, Task] = {
         *targets.TASKS,
         *retrieval.TARGETS,
         *checklist.TASKS,
+        *programming.INTERMEDIATE,
+        *programming.TARGETS,
     )
 }
 

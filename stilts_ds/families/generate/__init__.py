@@ -21,7 +21,7 @@ PREFIX = HeadVerbs(
 
 GENERATE = Family(
     name="generate",
-    group="",
+    group="code",
     head=PREFIX,
     left_head=replace(PREFIX, parameters=no_parameters),
     readers=record.READERS,
