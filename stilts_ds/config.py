@@ -16,6 +16,7 @@ import yaml
 from pydantic import Field, field_validator, model_validator
 
 from stilts_ds.errors import UserError, did_you_mean
+from stilts_ds.generation import GenerationPart
 from stilts_ds.robust import Robust
 from stilts_ds.values import RankCount
 from stilts_ds.yaml_files import Section, parse_section, read_section
@@ -256,33 +257,7 @@ class EvaluationPart(Section):
         None,
         description="answer nothing where `no answer` beats the best answer by more than this; null: always answer",
     )
-    samples: int = Field(1, ge=1, description="programs written for each problem")
-    temperature: float = Field(0.0, ge=0, description="of sampling programs; 0: take the likeliest token")
-    top_p: float = Field(1.0, gt=0, le=1, description="sample among the fewest tokens with this probability")
-    max_new_tokens: int = Field(256, ge=1, description="most tokens of a program")
-    stop: list[str] | None = Field(None, description="texts before which a program ends; null: the task's own")
-
-    @model_validator(mode="after")
-    def _sampled(self) -> EvaluationPart:
-        if self.samples > 1 and not self.temperature:
-            raise ValueError(
-                f"samples={self.samples} at temperature 0 are all the same; set a temperature, or samples=1"
-            )
-        return self
-
-    @field_validator("stop")
-    @classmethod
-    def _stop_strings(cls, stop: list[str] | None) -> list[str] | None:
-        for text in stop or []:
-            if not text:
-                raise ValueError("stop holds an empty text, which stands everywhere; leave it out")
-            longer = [other for other in stop or [] if text in other[:-1]]
-            if longer:
-                raise ValueError(
-                    f"stop: {text!r} is a part of {longer[0]!r}, which therefore never ends a program; "
-                    f"leave {longer[0]!r} out"
-                )
-        return stop
+    generate: GenerationPart = GenerationPart()
 
 
 class Recipe(Section):

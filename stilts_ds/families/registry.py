@@ -34,6 +34,11 @@ def get_family(name: str) -> Family:
     return FAMILIES[name]
 
 
+def settings_of_others(family: Family) -> set[str]:
+    """The evaluation settings that only other families' predictions depend on."""
+    return {key for other in FAMILIES.values() if other is not family for key in other.own_settings}
+
+
 def pool_size(families: Iterable[Family], setting: TrainingPart) -> int:
     """How many consecutive items of a step one loss term sees: 1 where no family trains retrieval."""
     pooled = any(family.head is not None and family.head.pooled for family in families)

@@ -239,7 +239,7 @@ def test_what_a_sample_draws_depends_on_task_item_and_number() -> None:
         ({"samples": 5}, "all the same; set a temperature"),
         (
             {"stop": ["\nif", "\nif x"]},
-            r"'\\nif' is a part of '\\nif x', which therefore never ends.*leave '\\nif x' out",
+            r"'\\nif' is a part of '\\nif x', which therefore never ends.*leave it out",
         ),
         ({"stop": [""]}, "an empty text"),
         ({"top_p": 0}, "top_p"),
@@ -247,4 +247,4 @@ def test_what_a_sample_draws_depends_on_task_item_and_number() -> None:
 )
 def test_settings_that_cannot_be_meant_are_refused(given: dict[str, Any], problem: str) -> None:
     with pytest.raises(UserError, match=problem):
-        parse_recipe({"name": "x", "targets": ["xnli"], "evaluation": given}, "the recipe")
+        parse_recipe({"name": "x", "targets": ["xnli"], "evaluation": {"generate": given}}, "the recipe")

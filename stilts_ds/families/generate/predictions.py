@@ -28,8 +28,7 @@ from stilts_ds.rows.whitespace import CodeTokenizer
 from stilts_ds.run_dir import write_atomically
 from stilts_ds.tasks.spec import Task
 
-# What samples depend on (stilts_ds.config.EvaluationPart).
-SETTINGS = ("samples", "temperature", "top_p", "max_new_tokens", "stop")
+SETTINGS = ("generate",)  # of stilts_ds.config.EvaluationPart
 
 
 # --- dev: the solution's tokens, each foreseen from the right ones before it -----------------------------------------
@@ -57,7 +56,7 @@ def dev_gold(rows: Rows, masking: Masking) -> list[np.ndarray]:
 
 def evaluation_rows(split: EvaluationSplit, setting: TrainingPart, part: EvaluationPart) -> Rows:
     """The prompts alone, as long as they may be beside what is written behind them, and at least half a row."""
-    longest = max(setting.max_seq_length - part.max_new_tokens, setting.max_seq_length // 2)
+    longest = max(setting.max_seq_length - part.generate.max_new_tokens, setting.max_seq_length // 2)
     prompts = [dataclasses.replace(record, solution="") for record in split.records()]
     content = [[record.id, record.prompt] for record in prompts]
     return split.rows_of(prompts, content, TrainingPart(max_seq_length=longest))
@@ -67,7 +66,7 @@ def predict(family: Family, asked: Prediction) -> list[Attempt] | None:
     """The programs of a split, sample after sample of each exercise; None on ranks other than 0. A collective."""
     records: Sequence[Exercise] = asked.split.records()
     rows = evaluation_rows(asked.split, asked.setting, asked.part)
-    task, part = asked.split.task, asked.part
+    task, part = asked.split.task, asked.part.generate
     tokenizer = asked.model.tokenizer
     ends = Endings(CodeTokenizer(tokenizer), tuple(task.stop if part.stop is None else part.stop))
     writing = Writing(
@@ -117,7 +116,7 @@ class Endings:
 
 
 def settings(part: EvaluationPart) -> dict[str, Any]:
-    return {name: getattr(part, name) for name in SETTINGS}
+    return part.generate.model_dump()
 
 
 # --- files -----------------------------------------------------------------------------------------------------------
