@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import median
 
@@ -115,9 +116,7 @@ def matrix_table(data: RunData, scores: Scores, settings: Settings) -> Table:
             judged_cell(own.get(t), base.get(t), condition != data.baseline, settings, marks_of(data, t))
             for t in data.targets
         ]
-        whole = all(t in own for t in data.targets)
-        average = mean_of([own[t] for t in data.targets]) if whole else None
-        other = mean_of([base[t] for t in data.targets]) if all(t in base for t in data.targets) else None
+        average, other = (_mean_of_all(of, data.targets) for of in (own, base))
         mark = "" if all(is_whole(data, t) for t in data.targets) else PARTIAL
         cells.append(judged_cell(average, other, condition != data.baseline, settings, mark))
         rows.append(Row(condition, tuple(cells), _seeds(data, scores[condition])))
@@ -127,6 +126,13 @@ def matrix_table(data: RunData, scores: Scores, settings: Settings) -> Table:
     notes.extend(_notes_on_tests(data, scores))
     columns = (*data.targets, "average")
     return Table("matrix", "Conditions and targets", "condition", columns, tuple(rows), tuple(notes))
+
+
+def _mean_of_all(scores: Mapping[str, Floats], targets: Sequence[str]) -> Floats | None:
+    """The mean over the targets; None where one has no score, or all targets stand in tables of their own."""
+    if not targets or not all(target in scores for target in targets):
+        return None
+    return mean_of([scores[target] for target in targets])
 
 
 def _notes_on_tests(data: RunData, scores: Scores) -> list[str]:

@@ -1,8 +1,8 @@
 """Programs to write and programs to judge: code benchmarks, one literal each, read from their authors' files.
 
 They are in no benchmark's average. Who trains on MBPP's exercises 601-974 is scored on others: HumanEval's, in any
-natural or programming language, and MBPP's 11-510, which MBXP has in twelve of them. Swift, which these benchmarks also have, is left out: nothing here
-executes it.
+natural or programming language, and MBPP's 11-510, which MBXP has in twelve of them. Swift, which these benchmarks also
+have, is left out: nothing here executes it.
 """
 
 from __future__ import annotations
@@ -75,7 +75,6 @@ HUMANEVAL = Task(
     folder="code",
     head="code",
     train_on="mbpp",
-    in_averages=False,
     stop=AFTER_PYTHON,
     local={"test": file("humaneval", "humaneval/HumanEval.jsonl")},
     sizes={**MBPP.sizes, "test": 164},
@@ -114,7 +113,6 @@ MBXP = Task(
     folder="code",
     head="code",
     train_on="mbpp",
-    in_averages=False,
     local={
         "test": tuple(
             local
@@ -146,7 +144,6 @@ def _humaneval_xl(programming: str, name: str, stop: tuple[str, ...] = ()) -> Ta
         folder="code",
         head="code",
         train_on="mbpp",
-        in_averages=False,
         stop=stop,
         local={"test": file("humaneval_xl", f"humaneval_xl/{programming}/{{name}}.jsonl")},
         sizes=MBPP.sizes,
@@ -193,7 +190,6 @@ MULTI_HUMANEVAL = Task(
     folder="code",
     head="code",
     train_on="mbpp",
-    in_averages=False,
     local={
         "test": tuple(local for language in ("python", *_MULTI_SIZES) for local in _multi_humaneval_files(language))
     },

@@ -84,10 +84,14 @@ def _cut(
 
 def target_count(rows: Rows, item: int, mlm_probability: float) -> int:
     """Every token of the solution, and its end."""
+    return _targets_of(rows, item)
+
+
+def _targets_of(rows: Rows, item: int) -> int:
     return int(rows.row_lengths[item] - rows.second[item])
 
 
 def targets(rows: Rows, item: int, starts: Sequence[int], ids: np.ndarray, masking: Masking) -> ItemTargets:
     """The token before each of the solution's is read, and gold is the one after it."""
-    first, count = starts[0] + int(rows.second[item]), target_count(rows, item, masking.probability)
+    first, count = starts[0] + int(rows.second[item]), _targets_of(rows, item)
     return ItemTargets(np.arange(first - 1, first + count - 1), ids[first : first + count].copy())
