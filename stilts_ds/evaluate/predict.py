@@ -18,7 +18,8 @@ from stilts_ds.engine.world import World
 from stilts_ds.errors import UserError
 from stilts_ds.evaluate.embedding import CHUNK, Embedder, batch_count, share_of
 from stilts_ds.evaluate.generate import Generator
-from stilts_ds.families.base import Family, HeadVerbs, Output, Writing, evaluation_masking
+from stilts_ds.families.base import Family, HeadVerbs, Output, evaluation_masking
+from stilts_ds.families.writing import Writing
 from stilts_ds.model_kinds import Sees
 from stilts_ds.rows.batch import Batch, Targets, window_cells
 from stilts_ds.rows.rows import Rows

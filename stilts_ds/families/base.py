@@ -30,6 +30,7 @@ from stilts_ds.config import EvaluationPart, TextHubPart, TrainingPart
 from stilts_ds.errors import UserError
 from stilts_ds.families.files import PredictionFile
 from stilts_ds.families.metrics import Metric
+from stilts_ds.families.writing import Writing
 from stilts_ds.model_kinds import Sees
 from stilts_ds.noise.noiser import TextNoise
 from stilts_ds.rows.rows import Rows
@@ -67,26 +68,6 @@ class Masking:
 def evaluation_masking(tokenizer: Tokenizer, probability: float) -> Masking:
     """The same masking at every evaluation."""
     return Masking(tokenizer, probability, lambda item: np.random.default_rng([11, item]))
-
-
-@dataclass(frozen=True)
-class Writing:
-    """How a model goes on from prompts.
-
-    `names` [I] name the prompts: with the number of the sample they decide what is drawn. `samples` of each prompt are
-    drawn at `temperature` (0: the likeliest token is taken) from the fewest tokens that have a probability of `top_p`.
-    A sample ends with the token `end`, where `is_complete(its ids)`, after `most_tokens` of them, or where its row has
-    `row_limit`.
-    """
-
-    names: Sequence[str]
-    samples: int
-    temperature: float
-    top_p: float
-    end: int
-    most_tokens: int
-    row_limit: int
-    is_complete: Callable[[Sequence[int]], bool]
 
 
 class Model(Protocol):

@@ -25,7 +25,7 @@ def batch_of(count: int = 8) -> Batch:
     """Programs beside pairs."""
     tasks = small.tasks(small.CODED)
     items = [(i, ("code", "nli")[i % 2], i // 2) for i in range(count)]
-    return Collator(tasks, small.tokenizer_stub(), 0.15, 0)(items, 0, {"code": 0.1, "nli": 0.2})  # type: ignore[arg-type]
+    return Collator(tasks, small.tokenizer_stub(), 0.15, 0)(items, 0, {"code": 0.1, "nli": 0.2})
 
 
 def losses_by_hand(batch: Batch) -> tuple[float, float]:

@@ -16,8 +16,8 @@ from stilts_ds.config import parse_recipe
 from stilts_ds.errors import UserError
 from stilts_ds.evaluate.generate import Generator, choose, uniform_numbers
 from stilts_ds.evaluate.predict import Predictor
-from stilts_ds.families.base import Writing
 from stilts_ds.families.build import build_model
+from stilts_ds.families.writing import Writing
 from stilts_ds.model.encoder import pack
 from stilts_ds.model.heads import HeadSpec
 from stilts_ds.model.multitask import MultiTask

@@ -184,7 +184,7 @@ def test_a_family_is_added_as_the_contributing_page_says(tmp_path: Path) -> None
     shutil.copytree(folder, checkout / "stilts_ds/families/sentence", ignore=without_caches)
     put_before(checkout / "stilts_ds/families/registry.py", "from stilts_ds.families.span import",
                "from stilts_ds.families.sentence import SENTENCE\n")  # fmt: skip
-    put_before(checkout / "stilts_ds/families/registry.py", "RANKING)}", "SENTENCE, ")
+    put_before(checkout / "stilts_ds/families/registry.py", "PAIR, CHOICE", "SENTENCE, ")
     put_before(checkout / "stilts_ds/tasks/targets.py", "TASKS = (", f"{MOOD}\n")
     put_before(checkout / "stilts_ds/tasks/targets.py", "XNLI, PAWSX, UDPOS", "MOOD, ")
     seventh_family.write_files(tmp_path / "xtreme")

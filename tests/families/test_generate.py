@@ -114,7 +114,6 @@ class Author:
     """A model that writes the same texts for each prompt."""
 
     first = True
-    sees = "left"
 
     def __init__(self, tokenizer: Tokenizer, texts: list[str]) -> None:
         self.tokenizer, self.texts = tokenizer, texts
@@ -151,7 +150,7 @@ def test_what_a_model_writes_is_a_file_of_programs(decoder: Tokenizer, tmp_path:
         FORM + "    return x\n", FORM + "    return 1", FORM + "    return '\ufffd'\n"
     ]  # fmt: skip
     assert programs[0].tests == "assert f(1) == 1\n" and programs[0].entry == "f"
-    assert FILE.read(path) == attempts
+    assert FILE.read(path, ()) == attempts
     assert author.writing.names == ["humaneval\np/0", "humaneval\np/1"]
 
 
@@ -206,7 +205,7 @@ def test_a_score_is_read_from_verdicts_and_runs_nothing(tmp_path: Path) -> None:
     }
     path, labels = written(tmp_path, told)
     task = TASKS["humaneval"]
-    scores = score_values(task, *reversed(read_values(path, labels, task)[::-1]), "en")
+    scores = score_values(task, *read_values(path, labels, task), "en")
     assert scores == {"pass@1": pytest.approx(50.0), "same_program": 0.0}  # (1/2 + 0 + 1) / 3
 
 

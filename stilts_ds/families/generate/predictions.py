@@ -18,11 +18,12 @@ import numpy as np
 from stilts_ds.config import EvaluationPart, TrainingPart
 from stilts_ds.errors import UserError, counted
 from stilts_ds.execute.programs import Program, read_programs, read_rows, read_verdicts, text_of
-from stilts_ds.families.base import EvaluationSplit, Family, Masking, Prediction, Writing
+from stilts_ds.families.base import EvaluationSplit, Family, Masking, Prediction
 from stilts_ds.families.files import Expected, PredictionFile, check_ids, fail
 from stilts_ds.families.generate.record import Exercise, Gold
 from stilts_ds.families.generate.rows import end_of
 from stilts_ds.families.generate.score import Attempt
+from stilts_ds.families.writing import Writing
 from stilts_ds.rows.rows import Rows
 from stilts_ds.rows.whitespace import CodeTokenizer
 from stilts_ds.run_dir import write_atomically
