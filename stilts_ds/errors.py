@@ -19,6 +19,7 @@ class UserError(Exception):
     """
 
     def __init__(self, message: str) -> None:
+        # Here, and not where errors are printed: every message passes here, also those that go into files.
         super().__init__(printable(redacted(message)))
 
 
@@ -41,6 +42,7 @@ def printable(text: str) -> str:
 def redacted(text: str) -> str:
     """The text without the user's tokens, which a library or a mistyped setting may have put into it."""
     for secret in (os.environ.get(name, "") for name in _SECRETS):
+        # A shorter value is a placeholder ("none", "x") and would black out ordinary words.
         text = text.replace(secret, "(token)") if len(secret) >= 8 else text
     return _TOKEN.sub("(token)", text)
 
@@ -104,6 +106,7 @@ def counted(number: int, noun: str, plural: str = "") -> str:
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """Return `; did you mean A or B?` for the names nearest to `word`, or a list of the known ones."""
     known = sorted(known)
+    # 0.5, where difflib takes 0.6: task names are short, and two right letters of four still point to one.
     near = difflib.get_close_matches(word, known, n=3, cutoff=0.5)
     if near:
         return f"; did you mean {' or '.join(near)}?"

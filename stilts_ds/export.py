@@ -51,6 +51,7 @@ def export_model(
 ) -> None:
     """Write encoder, tokenizer and heads into `folder`, which is emptied first; `heads.json` says that all is there."""
     shutil.rmtree(folder, ignore_errors=True)
+    # The same file names as in a phase's folder, so that publishing is only linking.
     target = PhaseDir(folder)
     output_layer = _output_layer(Backbone(encoder), specs, parameters)
     save_encoder(encoder, _part(parameters, PREFIX_ENCODER), target.encoder, output_layer)
@@ -89,6 +90,7 @@ def publish(folder: PhaseDir, step: int) -> None:
     best = PhaseDir(folder.best(step))
     shutil.copytree(best.encoder, folder.encoder, copy_function=_link)
     _link(best.heads, folder.heads)
+    # Last, as when it was written: it vouches for the rest.
     _link(best.heads_json, folder.heads_json)
 
 
@@ -111,6 +113,7 @@ def _link(source: str | Path, target: str | Path) -> None:
 
 def _on_disk(paths: Iterable[Path]) -> dict[str, str]:
     """Hashes of files by name, once their bytes have left the page cache: a power cut leaves them whole."""
+    # Sorted: heads.json is the same to the byte for the same files.
     hashes = {}
     for path in sorted(paths):
         with open(path, "rb") as file:
@@ -140,6 +143,7 @@ def load_trained(folder: PhaseDir | None, recipe: Recipe, device: torch.device) 
         source, revision = str(folder.encoder), None
     model = build_model(load_encoder(source, recipe.model, revision, device), specs, len(specs))
     if folder is not None:
+        # Strict: a head that is missing or left over is an error, not random weights.
         model.heads.load_state_dict(load_file(folder.heads))
     return model.to(device).eval()
 

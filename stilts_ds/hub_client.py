@@ -10,6 +10,7 @@ import errno
 import functools
 import logging
 import os
+import sys
 import time
 import urllib.error
 import urllib.request
@@ -58,24 +59,38 @@ def offline_by_setting() -> bool:
     return os.environ.get("HF_HUB_OFFLINE", "").upper() in OFFLINE_WORDS
 
 
-@functools.cache
 def go_offline_without_network() -> str | None:
     """None where the hub answers; otherwise why it does not, and from then on only the cache is looked at.
 
-    One question, once in the life of the process, in place of a timeout at each file. To be called before
-    huggingface_hub is imported, which reads the environment once.
+    One question, once in the life of the process, in place of the clients' own retries (23 s) at each file.
     """
+    if unreachable := _unreachable(endpoint()):
+        _set_offline()
+        return unreachable
+    return "HF_HUB_OFFLINE is set (unset it to use the network)" if offline_by_setting() else None
+
+
+@functools.cache
+def _unreachable(address: str) -> str | None:
+    """Why the hub at this address does not answer; None where it does, or where the user forbids to ask it."""
     if offline_by_setting():
-        return "HF_HUB_OFFLINE is set (unset it to use the network)"
-    address = endpoint()
+        return None
     try:
         with urllib.request.urlopen(address, timeout=PROBE_SECONDS):
             return None
     except urllib.error.HTTPError:
         return None  # something answers; what it says to the real requests counts
     except (OSError, ValueError) as error:
-        os.environ["HF_HUB_OFFLINE"] = "1"
         return f"{address} cannot be reached ({redacted(str(getattr(error, 'reason', error)))})"
+
+
+def _set_offline() -> None:
+    """Have the hub's clients look at their caches only, in processes that start from here as well."""
+    os.environ["HF_HUB_OFFLINE"] = "1"
+    # Each client keeps what the environment said when it was imported, and a model's name is resolved with one of them.
+    for client in ("huggingface_hub.constants", "datasets.config"):
+        if (settings := sys.modules.get(client)) is not None:
+            vars(settings)["HF_HUB_OFFLINE"] = True
 
 
 def ask_hub(call: Callable[[], Answer], repository: Repository, doing: str) -> Answer:
@@ -85,6 +100,7 @@ def ask_hub(call: Callable[[], Answer], repository: Repository, doing: str) -> A
     Raises UserError that begins with `doing` ("cannot fetch model X from the hub") and ends with the remedy. What the
     own disk refuses is raised as it is.
     """
+    go_offline_without_network()
     for attempt in range(len(WAITS) + 1):
         try:
             return call()
@@ -152,7 +168,9 @@ def _failure(error: Exception, repository: Repository, tries: int) -> str:
     if _is_short(error):
         return f"a file arrived incomplete in {count} ({_reason(error)}); {goes_on}"
     if offline_by_setting():
-        return f"HF_HUB_OFFLINE is set and the cache in HF_HOME={cache_home()} does not have it; run `stilts fetch`"
+        why = _unreachable(endpoint()) or "HF_HUB_OFFLINE is set"
+        lacking = f"the cache in HF_HOME={cache_home()} does not have it"
+        return f"{why}, and {lacking}; run `stilts fetch` where there is a network"
     if _is_broken_connection(error):
         return (
             f"no connection to {endpoint()} in {count} ({_reason(error)}); check the network and HTTPS_PROXY, or fill "

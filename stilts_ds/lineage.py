@@ -35,6 +35,7 @@ def _weights(folder: PhaseDir, prefix: str) -> str:
     except UserError:  # none yet, or damaged, which is told where the model is loaded
         return ""
     weights = {name: digest for name, digest in files.items() if name.endswith(".safetensors")}
+    # Weights only: a tokenizer file written anew by another library version makes no other model.
     return hash_json({name: digest for name, digest in weights.items() if name.startswith(prefix)})
 
 
@@ -54,6 +55,7 @@ def is_outdated(run: RunDir, phase: Phase) -> bool:
     """Whether the encoder that a phase started from was trained again since, with other weights."""
     recorded = run.phase(phase.id).read_status().started_from
     now = encoder_weights(run.phase(phase.init)) if phase.init else ""
+    # Where either is unknown (an earlier version, a model removed to save space) nothing is redone on suspicion.
     return bool(recorded and now) and recorded != now
 
 
@@ -74,6 +76,7 @@ def start_over_if_outdated(run: RunDir, phase: Phase) -> None:
     again = "it is trained again from its start" if phase.train else "it predicts again"
     log.warning("%s: %s, from which it started, has other weights since; %s", phase.id, phase.init, again)
     shutil.rmtree(folder.checkpoints, ignore_errors=True)
+    # Last: after a kill half way the phase still counts as outdated, and this runs again.
     folder.status_json.unlink()
 
 

@@ -23,6 +23,7 @@ from stilts_ds.run_dir import PhaseDir, RunDir, read_json
 
 log = logging.getLogger(__name__)
 LOCK, HOLDER = ".lock", ".lock.holder"
+# Another has the lock; EACCES where NFS makes flock an fcntl lock. Any other error: there are no locks here.
 HELD = (errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES)
 # Set for ranks of a job, which holds their phase's lock already, perhaps on another node.
 HELD_BY_JOB = "STILTS_PHASE_HELD"
@@ -39,6 +40,7 @@ def run_lock(run: RunDir) -> Iterator[None]:
 @contextmanager
 def phase_lock(folder: PhaseDir) -> Iterator[None]:
     """Only one `stilts run` or job works on a phase at a time. Raises UserError where another one does."""
+    # flock is per open file: a rank that locked again would meet its own job's lock.
     if os.environ.get(HELD_BY_JOB) == folder.root.name:
         yield
         return
@@ -75,18 +77,24 @@ def folder_lock(folder: Path, refusal: str) -> Iterator[None]:
 @contextmanager
 def _holder_file(path: Path, refusal: str) -> Iterator[None]:
     """Hold a folder by a file that names this process. One of a process of this machine that is gone is removed."""
-    mine = {"host": socket.gethostname(), "boot": _boot_id(), "process": os.getpid(), "mark": secrets.token_hex(8)}
-    if not _make(path, mine):
+    this_process = {
+        "host": socket.gethostname(),
+        "boot": _boot_id(),
+        "process": os.getpid(),
+        "mark": secrets.token_hex(8),
+    }
+    if not _make(path, this_process):
         holder = _read_holder(path)
         if _may_live(holder):
             who = f"process {holder.get('process')} on {holder.get('host')}"
             raise UserError(f"{refusal}. {path} names {who}; delete it if that one is gone")
-        if not _take_over(path, holder) or not _make(path, mine):
+        if not _take_over(path, holder) or not _make(path, this_process):
             raise UserError(refusal)
     try:
         yield
     finally:
-        if _read_holder(path) == mine:
+        # Somebody may have deleted it by hand, as the message above allows, and another process works here now.
+        if _read_holder(path) == this_process:
             path.unlink(missing_ok=True)
 
 
@@ -95,6 +103,7 @@ def _make(path: Path, holder: dict[str, Any]) -> bool:
     fresh = path.with_name(f"{path.name}.{holder['mark']}")
     fresh.write_text(json.dumps(holder), encoding="utf-8")
     try:
+        # Written first and linked then: a file that is opened exclusively can be read before it has its content.
         os.link(fresh, path)
     except FileExistsError:
         return False
@@ -105,6 +114,7 @@ def _make(path: Path, holder: dict[str, Any]) -> bool:
 
 def _take_over(path: Path, dead: dict[str, Any]) -> bool:
     """Remove the file of a dead holder; false where somebody else did that first and holds the folder now."""
+    # Renaming is atomic: of two processes that find the same dead holder, one gets the file.
     aside = path.with_name(f"{path.name}.{secrets.token_hex(8)}")
     try:
         os.rename(path, aside)
@@ -132,6 +142,7 @@ def _may_live(holder: dict[str, Any]) -> bool:
     if holder.get("host") != socket.gethostname():
         return True
     process = holder.get("process")
+    # After a reboot another process may bear the number.
     return holder.get("boot") == _boot_id() and isinstance(process, int) and Path(f"/proc/{process}").exists()
 
 

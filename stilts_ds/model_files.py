@@ -130,12 +130,14 @@ def check_tokenizer(folder: Path) -> None:
     if not path.exists():
         return
     described = read_json(path)
-    parts = described if isinstance(described, dict) else {}
-    model, added = parts.get("model"), parts.get("added_tokens")
+    sections = described if isinstance(described, dict) else {}
+    model, added = sections.get("model"), sections.get("added_tokens")
     words = model.get("vocab") if isinstance(model, dict) else None
     ids = list(words.values()) if isinstance(words, dict) else []
-    ids += [one.get("id") for one in added if isinstance(one, dict)] if isinstance(added, list) else []
-    if not all(type(one) is int and 0 <= one <= MOST["vocab_size"] for one in ids):
+    if isinstance(added, list):
+        ids += [token.get("id") for token in added if isinstance(token, dict)]
+    # type(...) is int: true and false are ints to isinstance.
+    if not all(type(token_id) is int and 0 <= token_id <= MOST["vocab_size"] for token_id in ids):
         raise UserError(f"{path} has damaged token ids; give a folder that save_pretrained wrote, or copy it again")
 
 
@@ -159,8 +161,9 @@ def fingerprint(path: str, revision: str | None) -> str:
     folder = Path(path)
     if not folder.exists():
         return hash_json([path, revision])
-    others = [[file.name, hash_file(file)] for file in _other_vocabulary(folder)]
-    return hash_json([*_hashes(folder), *others])
+    # Behind the earlier hashes: a folder without such files keeps its fingerprint, and its phases their names.
+    vocabulary = [[file.name, hash_file(file)] for file in _other_vocabulary(folder)]
+    return hash_json([*_hashes(folder), *vocabulary])
 
 
 def earlier_fingerprint(path: str, revision: str | None) -> str:
@@ -286,6 +289,7 @@ def shape_of(folder: Path) -> Shape | None:
     layers, hidden, inner, heads, vocabulary = (int(size) for size in sizes if size is not None)
     if config.get("model_type") in BERT_LIKE:
         rows = (config.get("max_position_embeddings") or 0) + (config.get("type_vocab_size") or 0)
+        # Four projections of attention, the feed-forward part's two, and two LayerNorms of a layer.
         layer = 4 * (hidden * hidden + hidden) + 2 * hidden * inner + inner + hidden + 4 * hidden
         body = rows * hidden + 2 * hidden + layers * layer
         return Shape(layers, hidden, heads, inner, vocabulary, body)
@@ -301,7 +305,7 @@ def shape_of(folder: Path) -> Shape | None:
 
 def size_of(config: dict[str, Any], name: str) -> int | None:
     """A size under any of its names; None where a configuration has none of them."""
-    values = (config.get(other) for other in NAMES[name])
+    values = (config.get(alias) for alias in NAMES[name])
     return next((size for size in values if type(size) is int), None)
 
 
@@ -341,7 +345,7 @@ def longest_row(path: str) -> int | None:
     if kind == "big_bird":  # longer rows are attended to at random
         blocks = 5 + 2 * int(config.get("num_random_blocks") or 3)
         positions = min(positions, blocks * int(config.get("block_size") or 64))
-    if kind not in FROM_PADDING:
+    if kind not in FROM_PADDING:  # positions count from 0
         return positions
     return positions - int(config.get("pad_token_id") or 0) - 1
 
@@ -385,10 +389,10 @@ def vector_setting_problem(length: int, layer: int, pooling: str, limits: Limits
 def fit_retrieval_length(recipe: Recipe) -> Recipe:
     """The recipe with the default length of retrieval's rows lowered to what its model takes; other lengths are the
     user's, and checked before training."""
-    part = recipe.evaluation
+    evaluation = recipe.evaluation
     default = EvaluationPart.model_fields["retrieval_max_seq_length"].default
     limit = limits_of(recipe.model.name_or_path, recipe.model.revision).tokens
-    if limit is None or limit >= default or part.retrieval_max_seq_length != default:
+    if limit is None or limit >= default or evaluation.retrieval_max_seq_length != default:
         return recipe
     log.info("evaluation.retrieval_max_seq_length is %d: the model takes no longer rows", limit)
-    return recipe.model_copy(update={"evaluation": part.model_copy(update={"retrieval_max_seq_length": limit})})
+    return recipe.model_copy(update={"evaluation": evaluation.model_copy(update={"retrieval_max_seq_length": limit})})

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from stilts_ds.config import Recipe
 from stilts_ds.errors import UserError
-from stilts_ds.hub_client import Repository, ask_hub, cache_home, offline_by_setting
+from stilts_ds.hub_client import Repository, ask_hub, cache_home, go_offline_without_network
 from stilts_ds.model_files import TOKENIZER_FILES, model_folder, model_path
 from stilts_ds.run_dir import hash_file, write_json
 from stilts_ds.sources.hub import COMMIT, HUB_SECONDS, kept_commits
@@ -37,6 +37,7 @@ def pin_model(recipe: Recipe, kept: Path, ask: bool) -> Recipe:
     commits = kept_commits(kept)
     commit = commits.get(moving)
     if commit is None:
+        # The hub first: the cache may hold an older commit of the branch, from another study.
         commit = (_newest_commit(name, revision) if ask else None) or _cached_commit(name, revision)
     if commit is None:
         return recipe
@@ -49,8 +50,9 @@ def pin_model(recipe: Recipe, kept: Path, ask: bool) -> Recipe:
 
 def _newest_commit(name: str, revision: str | None) -> str | None:
     """The commit behind a branch now; None without network."""
-    if offline_by_setting():
+    if go_offline_without_network():
         return None
+    # Here, and not above: its import reads HF_HUB_OFFLINE, which may be set only when the network is found absent.
     from huggingface_hub import HfApi
 
     def newest() -> str | None:
@@ -75,10 +77,10 @@ def ensure_model_files(name: str, revision: str | None) -> Path:
     folder = model_folder(name, revision)
     if folder is not None and (Path(model_path(name)).exists() or _is_whole(folder)):
         return folder
-    if offline_by_setting():
+    if unreachable := go_offline_without_network():
         raise UserError(
-            f"model {name} is not in the Hugging Face cache (HF_HOME={cache_home()}); run `stilts fetch` where there "
-            "is a network"
+            f"model {name} is not in the Hugging Face cache (HF_HOME={cache_home()}), and {unreachable}; run "
+            "`stilts fetch` where there is a network"
         )
     return download_model(name, revision)
 
@@ -88,6 +90,7 @@ def _is_whole(folder: Path) -> bool:
         check_weights(folder)
     except UserError:
         return False
+    # A download that was cut may have brought the weights and no tokenizer.
     return any(True for pattern in TOKENIZER_FILES for _ in folder.glob(pattern))
 
 
@@ -99,6 +102,7 @@ def download_model(name: str, revision: str | None) -> Path:
     from huggingface_hub import HfApi, snapshot_download
 
     def download() -> Path:
+        # Asked first, because which weight files to take depends on which there are.
         files = HfApi().list_repo_files(name, revision=revision)
         return Path(snapshot_download(name, revision=revision, allow_patterns=model_files_of(files)))
 
@@ -117,7 +121,9 @@ def model_files_of(files: list[str]) -> list[str]:
         else ["pytorch_model*.bin", "pytorch_model.bin.index.json"]
     )
     wanted = ("config.json", *TOKENIZER_FILES, *weights)
-    return [file for file in files if "/" not in file and any(Path(file).match(one) for one in wanted)]
+    # Folders of a repository hold other formats (onnx/, coreml/) and older versions.
+    at_top = [file for file in files if "/" not in file]
+    return [file for file in at_top if any(Path(file).match(pattern) for pattern in wanted)]
 
 
 def check_hashes(folder: Path) -> None:

@@ -27,11 +27,13 @@ class Monitor:
     def __init__(
         self, metrics: Path, tensorboard: Path, title: str, start_step: int, evaluated_step: int, total_steps: int
     ) -> None:
+        # Slow to import, and only rank 0 comes here.
         from torch.utils.tensorboard import SummaryWriter
 
         self.bar = _progress_bar(title, start_step, total_steps)
         _keep_steps(metrics, start_step, evaluated_step)
         self.metrics = open(metrics, "a", encoding="utf-8", buffering=1)  # noqa: SIM115 (closed by close())
+        # Without purge_step, TensorBoard would show the steps that are done again twice.
         self.writer = SummaryWriter(str(tensorboard), purge_step=start_step + 1 if start_step else None)
         self.title, self.total_steps = title, total_steps
         self.clock = time.perf_counter()
@@ -58,6 +60,7 @@ class Monitor:
         else:
             self.bar.update(len(records))
             self.bar.set_postfix(loss=f"{last['train/loss']:.4f}")
+        # A killed run keeps its curve up to here.
         self.writer.flush()
 
     def evaluation(self, step: int, scores: dict[str, float]) -> None:
@@ -88,6 +91,7 @@ def _keep_steps(metrics: Path, last: int, evaluated: int) -> None:
     for line in text.split("\n"):
         try:
             record = json.loads(line)
+            # Records of training and of evaluation stand in one file; only the former have a loss.
             if record["step"] > (last if "train/loss" in record else evaluated):
                 continue
         except (json.JSONDecodeError, KeyError, TypeError):
@@ -109,6 +113,7 @@ def _progress_bar(title: str, start: int, total: int) -> Any:
 
 def memory_gib(device: torch.device) -> dict[str, float]:
     """Peak memory so far: of this process (resident set) and, on a GPU, of the tensor allocator."""
+    # ru_maxrss is in KiB on Linux.
     peak = {"memory/host_peak_gib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20}
     if device.type == "cuda":
         peak["memory/device_peak_gib"] = torch.cuda.max_memory_allocated(device) / 2**30

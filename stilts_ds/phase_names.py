@@ -28,6 +28,7 @@ from stilts_ds.tasks.spec import Task
 # Settings of training that change no number: when it saves and logs, and how a batch is cut (as the number of ranks
 # does, beyond rounding).
 NO_NUMBERS = ("save_steps", "save_minutes", "save_total_limit", "logging_steps", "per_device_train_batch_size")
+# 48 bits: a collision among the hundreds of phases of a run is out of the question, and names stay readable.
 HASH_DIGITS = 12
 # Tasks that another score selects since the first naming (it was accuracy alone).
 OTHER_SCORE = {"qqp"}
@@ -38,6 +39,7 @@ def counted_training(training: Mapping[str, Any], tasks: Sequence[Task]) -> dict
     unused = {*NO_NUMBERS, *_unread_rows(tasks)}
     if all(family_of(task).labelled for task in tasks):
         unused.add("mlm_probability")
+    # Steps win over epochs.
     if training.get("max_steps", -1) > 0:
         unused.add("num_train_epochs")
     if training.get("eval_steps") == 0:  # the model is evaluated once, at the end
@@ -62,6 +64,7 @@ def counted_sampling(recipe: Recipe, mlm: bool) -> dict[str, Any]:
 
 def _unread_rows(tasks: Sequence[Task]) -> set[str]:
     """Row settings that the rows of none of the tasks depend on."""
+    # max_seq_length cuts the rows of every family.
     read = {key for task in tasks for key in family_of(task).row_settings}
     return {key for key in ROW_KEYS if key != "max_seq_length" and key not in read}
 
@@ -116,10 +119,10 @@ class EarlierPhases:
         that the phase was trained with are taken.
         """
         there = [name for name in self.folders if same_label(name) == f"{kind}-{label}"]
-        found = self._match(there, kind, label, content, counted)
-        if found is None and there and (first := self._as_named_first(content)) is not None:
-            found = self._match(there, kind, label, first, counted)
-        return found or phase_id(kind, label, content)
+        earlier_id = self._match(there, kind, label, content, counted)
+        if earlier_id is None and there and (first := self._as_named_first(content)) is not None:
+            earlier_id = self._match(there, kind, label, first, counted)
+        return earlier_id or phase_id(kind, label, content)
 
     def _match(
         self, names: Sequence[str], kind: str, label: str, content: Mapping[str, Any], counted: Mapping[str, Any]
@@ -127,7 +130,7 @@ class EarlierPhases:
         """Which of the phases `names` has this content, with its own settings where they do not count."""
         for name in names:
             described = self.folders[name]
-            theirs = {
+            as_trained = {
                 **content,
                 "training": _with_theirs(content["training"], counted["training"], described["training"]),
                 "lengths": {
@@ -135,7 +138,7 @@ class EarlierPhases:
                     for task, settings in content["lengths"].items()
                 },
             }
-            if phase_id(kind, label, theirs) == name:
+            if phase_id(kind, label, as_trained) == name:
                 return name
         return None
 
@@ -148,26 +151,31 @@ class EarlierPhases:
         selection = content.get("selection")
         if selection is None or set(selection) != {"drawn", "by"} or OTHER_SCORE & set(selection["by"]):
             return None
+        # The first naming took the first examples of a file, where they are drawn now.
         if content["max_train_examples"] is not None or content["train_split"]:
             return None
         for task in content["train"]:
             setting = TrainingPart(**{**content["training"], **content["lengths"].get(task, {})})
             if not self.used_whole(task, setting):
                 return None
+        # Without the key, not with an empty one: hashes tell these apart.
         return {key: value for key, value in content.items() if key != "selection"}
 
     def __contains__(self, name: str) -> bool:
         return name in self.folders
 
 
-def _with_theirs(given: Mapping[str, Any], counted: Mapping[str, Any], theirs: Mapping[str, Any]) -> dict[str, Any]:
+def _with_theirs(given: Mapping[str, Any], counted: Mapping[str, Any], recorded: Mapping[str, Any]) -> dict[str, Any]:
     """Settings as they were hashed then: what counts as it is `given`, the rest as the phase in the folder has it."""
+    # A phase that trains nothing has no settings, and its hash holds an empty mapping.
     if not given:
         return {}
-    rest = {key: value for key, value in theirs.items() if key not in counted and key in TrainingPart.model_fields}
+    uncounted = {
+        key: value for key, value in recorded.items() if key not in counted and key in TrainingPart.model_fields
+    }
     if "max_seq_length" not in given:  # several tasks have no common lengths and cuts
-        rest = {key: value for key, value in rest.items() if key not in ROW_KEYS}
-    return {**counted, **rest}
+        uncounted = {key: value for key, value in uncounted.items() if key not in ROW_KEYS}
+    return {**counted, **uncounted}
 
 
 def _recorded_numbers(run: RunDir) -> dict[str, Any]:
@@ -187,6 +195,7 @@ def _vocabulary_is_known(run: RunDir, recipe: Recipe, model: str) -> bool:
     cache = recipe.data.cache or run.root / "cache"
     notes = list(Path(cache).glob("tokenizer-*.json"))
     digest = tokenizer_hash(model, recipe.model.revision)
+    # A second note means that the vocabulary was another one at some time; which phases saw which, nobody can tell.
     return len(notes) == 1 and digest.startswith(notes[0].stem.removeprefix("tokenizer-"))
 
 
@@ -212,12 +221,12 @@ def _difference(run: RunDir, name: str, phase: Phase) -> str:
         described = read_json(path) if path.exists() else {}
     except UserError:
         described = {}
-    theirs = described.get("training", {}) if isinstance(described, dict) else {}
+    recorded = described.get("training", {}) if isinstance(described, dict) else {}
     counted = counted_training(phase.training, [get_task(task) for task in phase.train])
     differing = [
-        f"{key} is {theirs[key]} there and {value} now"
+        f"{key} is {recorded[key]} there and {value} now"
         for key, value in counted.items()
-        if key in theirs and theirs[key] != value
+        if key in recorded and recorded[key] != value
     ]
     if described and described.get("seed") != phase.seed:
         differing.append(f"its seed is {described.get('seed')}")

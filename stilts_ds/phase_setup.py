@@ -71,6 +71,7 @@ def check_settings(recipe: Recipe, phases: list[Phase], limits: Limits, world: W
         setting = phase.setting()
         for name in phase.train:
             family_of(get_task(name)).verbs(limits.sees)  # which refuses families that a decoder cannot learn
+        # Tasks that are trained together may have rows of their own lengths.
         longest = max(phase.setting(name).max_seq_length for name in phase.train)
         if limits.tokens is not None and longest > limits.tokens:
             raise UserError(f"{phase.title}: max_seq_length={longest}, but the model takes {limits.tokens} tokens")
@@ -80,19 +81,20 @@ def check_settings(recipe: Recipe, phases: list[Phase], limits: Limits, world: W
                 f"{phase.title}: train_batch_size={setting.train_batch_size} makes {setting.train_batch_size // pool} "
                 f"pools of pool_size={pool}, fewer than the {world.size} ranks; raise train_batch_size"
             )
+        # Each step deals its examples to the ranks: one of them would get none.
         if setting.train_batch_size < world.size:
             raise UserError(
                 f"{phase.title}: train_batch_size={setting.train_batch_size} is less than the {world.size} ranks"
             )
 
 
-def check_retrieval(part: EvaluationPart, phases: Sequence[Phase], limits: Limits) -> None:
+def check_retrieval(evaluation: EvaluationPart, phases: Sequence[Phase], limits: Limits) -> None:
     """Refuse rows, layers and sentence tokens for retrieval that the model has not got, before the phases that
     retrieval waits for."""
     if all(phase.train for phase in phases):
         return
-    length, layer = part.retrieval_max_seq_length, part.retrieval_layer
-    problem = vector_setting_problem(length, layer, part.retrieval_pooling, limits)
+    length, layer = evaluation.retrieval_max_seq_length, evaluation.retrieval_layer
+    problem = vector_setting_problem(length, layer, evaluation.retrieval_pooling, limits)
     if problem is not None:
         raise UserError(f"evaluation.retrieval_{problem[0]}{problem[1]}")
 
@@ -145,6 +147,7 @@ def train_phase(run: RunDir, recipe: Recipe, phase: Phase, data: Data, world: Wo
     Returns where training ended and which model it kept.
     """
     folder = run.phase(phase.id)
+    # Before training: a model of an earlier start must not be taken for the result of this one.
     world.on_rank_0(lambda: withdraw(folder))
     progress = train(set_up_training(run, recipe, phase, data, world))
     world.on_rank_0(lambda: publish(folder, progress.best_step))
@@ -162,6 +165,7 @@ def set_up_training(run: RunDir, recipe: Recipe, phase: Phase, data: Data, world
     Heads are new, but for a pretrained language model's.
     """
     setting, folder = phase.setting(), run.phase(phase.id)
+    # Sorted, so that every rank numbers the tasks alike.
     splits = {name: data.train(name, phase.setting(name)) for name in sorted(phase.train)}
     rows = {
         name: TaskRows(
@@ -177,6 +181,7 @@ def set_up_training(run: RunDir, recipe: Recipe, phase: Phase, data: Data, world
     # An encoder that changed since its phase exported it would be trained on under the same name.
     if phase.init:
         check_export(run.phase(phase.init))
+    # An exported encoder is a folder and has no revision.
     stored, revision = (source, None) if phase.init else model_source(source, recipe.model.revision)
     encoder = load_encoder(stored, recipe.model, revision, world.device, recipe.engine.dtype)
     warn_of_dropout(encoder, source, world)
@@ -237,7 +242,9 @@ def warn_of_dropout(encoder: Any, source: str, world: World) -> None:
 
 def keep_heads(model: MultiTask, specs: Sequence[HeadSpec], before: PhaseDir | None, world: World) -> dict[str, str]:
     """For each head the one of the phase before that it goes on with, "" where it is new."""
-    kept = {spec.name: keep_head(model, spec, before) if before is not None else "" for spec in specs}
+    kept = {spec.name: "" for spec in specs}
+    if before is not None:
+        kept = {spec.name: keep_head(model, spec, before) for spec in specs}
     if world.first:
         for name, origin in kept.items():
             log.info("keep_head: the head %s %s", name, f"goes on with that of {origin}" if origin else "is new")
@@ -264,6 +271,7 @@ def train_touched_rows(encoder: Any, train: list[Rows], phase: Phase, data: Data
     dev = [data.dev(name, phase.setting(name)).rows(phase.setting(name)) for name in phase.train]
     size = encoder.get_input_embeddings().num_embeddings
     ids = touched_ids([*train, *dev], data.tokenizer.special, size)
+    # Rank 0 alone exports, and puts the rows that were left out back then.
     narrow_vocabulary(encoder, ids, keep_rest=world.first)
     if world.first:
         log.info("%s: %d of %d vocabulary rows are in its data and train", phase.id, len(ids), size)
@@ -276,6 +284,7 @@ def head_specs(tasks: Mapping[str, TaskRows], data: Data) -> list[HeadSpec]:
         width = int(task.rows.items[1] - task.rows.items[0])  # the choices of a question; 1 where an item is one row
         labels = data.labels(name) if task.family.labelled else ()
         spec = HeadSpec(task.head, task.family.name, tuple(labels), width)
+        # Several tasks may share a head (MNLI and its translations), but only with the same labels.
         if specs.setdefault(spec.name, spec) != spec:
             raise UserError(f"tasks of head {spec.name!r} disagree on its labels; give them heads of their own")
     return list(specs.values())

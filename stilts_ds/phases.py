@@ -56,11 +56,13 @@ def run_phases(run: RunDir, wanted: list[str], only: str | None, world: World) -
         check_folders(run, plan, chosen)
         prepare_data(data, chosen)
 
+    # Rank 0 alone reads and tokenises; the others find the rows in the cache.
     world.on_rank_0(check_files)
     for number, phase in enumerate(chosen, start=1):
         if world.first:
             log.info("phase %d/%d: %s", number, len(chosen), phase.title)
         with ExitStack() as until_it_ends:
+            # Only rank 0 takes the lock: a second rank would find it taken.
             hold = partial(until_it_ends.enter_context, phase_lock(run.phase(phase.id)))
             world.on_rank_0(hold)
             run_phase(run, recipe, phase, data, only, world)
@@ -70,9 +72,12 @@ def run_phase(run: RunDir, recipe: Recipe, phase: Phase, data: Data, only: str |
     """One phase, resumed where it stands; its status file says how it went and what it cost."""
     folder = run.phase(phase.id)
     world.on_rank_0(lambda: take_up(run, phase, only))
+    # Read once: on a shared file system other nodes may still see the old file.
     state, trained = world.broadcast((folder.status(), folder.is_trained()) if world.first else None)
+    # Taken before the phase runs, so that a model which changes meanwhile is noticed.
     started_from = start_weights(run, recipe, phase) if world.first else ""
     cost = Cost(folder.read_status() if world.first else PhaseStatus(), world)
+    # A trained phase keeps the provenance of its training.
     if world.first and not trained:
         write_json(folder.phase_json, {**phase.to_json(), "provenance": provenance().to_json()})
     if world.first and phase.train:
@@ -91,6 +96,7 @@ def run_phase(run: RunDir, recipe: Recipe, phase: Phase, data: Data, only: str |
             chosen = with_format(recipe, folder.read_status().dtype if world.first else None, world)
             # The status keeps what `auto` chose: a later start, perhaps on another machine, goes on in that format.
             dtype = chosen.engine.dtype if recipe.engine.dtype == "auto" else None
+            # A killed start leaves `running`, so that `stilts status` and the next start know that it began.
             save_status("running", dtype=dtype, started_from=started_from)
             best = train_phase(run, chosen, phase, data, world).chosen()
             save_status("trained", best=best, curve=hash_file(folder.metrics) if world.first else "")
@@ -100,8 +106,10 @@ def run_phase(run: RunDir, recipe: Recipe, phase: Phase, data: Data, only: str |
             return
         if phase.evaluate:
             evaluate_phase(run, recipe, phase, data, world)
+            # Scores are made of the prediction files, which rank 0 has gathered.
             world.on_rank_0(lambda: score_phase(run, recipe, phase, data))
         save_status("done", started_from=None if phase.train else started_from)
+    # No failure: the checkpoint is written, and the same command goes on.
     except Stopped as stopped:
         save_status(f"stopped:{stopped}")
         raise
@@ -109,6 +117,7 @@ def run_phase(run: RunDir, recipe: Recipe, phase: Phase, data: Data, only: str |
         if world.first:
             with suppress(OSError):  # a full disk must not hide what failed
                 error = redacted(f"{type(problem).__name__}: {problem}")
+                # The cost of this rank only: another rank may be gone, and a collective would wait for it.
                 folder.set_status("failed", **cost.of_this_rank(), error=error)
         raise
 
@@ -133,6 +142,7 @@ def run_ranks(
     must be alike. Returns the exit status (engine/ranks.py)."""
 
     def work(world: World) -> None:
+        # First: ranks that were started with different settings must not go on together.
         check_same_start(world, given or {})
         world.on_rank_0(before)
         run_phases(run, wanted, only, world)

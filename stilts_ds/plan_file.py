@@ -42,8 +42,9 @@ class Phase(Value):
     def _tasks_and_settings_fit(self) -> Phase:
         for name in (*self.train, *self.evaluate):
             get_task(name)
-        for part in (self.training, *self.lengths.values()):
-            check_training(part)
+        for settings in (self.training, *self.lengths.values()):
+            check_training(settings)
+        # The kind says whether a phase trains, and only a phase that trains has settings.
         if bool(self.train) == (self.kind == "retrieval") or bool(self.train) != bool(self.training):
             raise ValueError(f"phase {self.id!r} is called {self.kind} and trains {list(self.train)}")
         return self
@@ -56,16 +57,16 @@ class Phase(Value):
     def label(self) -> str:
         """The name that people read: condition, seed and what the phase is for, such as `none/seed1/xnli`."""
         if self.kind == "retrieval":
-            what = "retrieval"
+            purpose = "retrieval"
         else:
-            what = "+".join(self.evaluate) if self.evaluate else "intermediate"
+            purpose = "+".join(self.evaluate) if self.evaluate else "intermediate"
         # Retrieval from the pretrained model depends on no seed: all seeds have it in common.
-        return f"{self.condition}/seed{self.seed}/{what}" if self.seed else f"{self.condition}/{what}"
+        return f"{self.condition}/seed{self.seed}/{purpose}" if self.seed else f"{self.condition}/{purpose}"
 
     @property
     def title(self) -> str:
-        what = "+".join(self.train) if self.kind != "retrieval" else "retrieval"
-        return f"{self.kind} {what} (after {self.condition}, seed {self.seed})"
+        tasks = "+".join(self.train) if self.kind != "retrieval" else "retrieval"
+        return f"{self.kind} {tasks} (after {self.condition}, seed {self.seed})"
 
     def to_json(self) -> dict[str, Any]:
         return self.model_dump()

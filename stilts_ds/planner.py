@@ -21,6 +21,7 @@ from stilts_ds.phase_names import EarlierPhases, counted_lengths, counted_sampli
 from stilts_ds.plan_file import Kind, Phase, Plan
 from stilts_ds.run_dir import provenance
 from stilts_ds.sources.draw import DRAW
+from stilts_ds.tasks.benchmarks import get_benchmark
 from stilts_ds.tasks.registry import TASKS, get_task
 from stilts_ds.tasks.spec import FROM, Task
 
@@ -48,6 +49,7 @@ def make_plan(
     `data_hash(task)` is the hash of a task's train and dev files. Phases of the run folder with `earlier` names keep
     them. Raises UserError for unknown or unfit tasks.
     """
+    # All names first: a fault in the last condition is found before files are hashed.
     check_tasks(recipe)
     planner = _Planner(recipe, data_hash, earlier or EarlierPhases())
     pretrained = PhaseStart("", model_hash, planner.earlier.model_hash)
@@ -58,6 +60,7 @@ def make_plan(
             origin = pretrained
             if names:
                 first, origin = planner.phase("intermediate", condition, pretrained, names, [], seed)
+                # The first condition that asks for a phase gives it its name for people.
                 phases.setdefault(first.id, first)
             for phase in planner.after(condition, origin, seed):
                 phases.setdefault(phase.id, phase)
@@ -109,6 +112,7 @@ class _Planner:
         mlm, several = any(not family_of(task).labelled for task in tasks), bool(tasks) and not alone
         setting = recipe.training(kind, defaults, alone, several, mlm)
         training = setting.in_use() if train else {}
+        # Only trained retrieval reads pools.
         if any(_is_pooled(task) for task in tasks):
             _check_pool_size("+".join(train), setting)
         elif train:
@@ -123,15 +127,19 @@ class _Planner:
             "seed": seed,
             "training": counted_training(training, tasks),
             "lengths": counted_lengths(lengths),
+            # What a trained phase is scored on does not change its model: a target may be added later.
             "evaluate": sorted(evaluate) if kind == "retrieval" else [],
         }
+        # As earlier versions hashed it: with all settings, counted or not.
         before: dict[str, Any] = {**content, "origin": origin.named_earlier, "training": training, "lengths": lengths}
         before |= self._of_training(train, tasks, counted=False)
         if train:
             content |= self._of_training(train, tasks, counted=True) | self._of_copies("+".join(train), tasks, setting)
+        # Three names or more would make too long a folder name.
         label = "-".join(train).replace(FROM, ".") if 0 < len(train) <= 2 else condition
         named, named_earlier = phase_id(kind, label, content), self.earlier.find(kind, label, before, content)
         phase = Phase(
+            # Today's name wins where the folder has both.
             id=named_earlier if named_earlier in self.earlier and named not in self.earlier else named,
             kind=kind,
             condition=condition,
@@ -152,6 +160,7 @@ class _Planner:
         names = {task.base_name for task in tasks}
         sampling = counted_sampling(recipe, mlm) if counted else recipe.sampling.model_dump()
         content: dict[str, Any] = {
+            # One task alone is mixed with nothing; running text is mixed by language.
             "sampling": sampling if len(train) > 1 or mlm else {},
             "dtype": recipe.engine.dtype,
             "dropout": recipe.model.dropout,
@@ -191,6 +200,7 @@ def _selection(recipe: Recipe, tasks: Sequence[Task]) -> dict[str, Any]:
     chosen: dict[str, Any] = {"drawn": DRAW, "by": {task.name: task.main_score for task in tasks}}
     for task in tasks:
         chosen |= family_of(task).selection_settings(recipe.evaluation)
+    # Only where it is set: phases of recipes without it keep their names.
     given = recipe.data.dev_split
     split = {task.name: given[task.base_name] for task in tasks if task.base_name in given}
     return chosen | ({"dev_split": split} if split else {})
@@ -240,11 +250,9 @@ def check_noise(task: Task) -> None:
     family = family_of(task)
     if task.noise is None:
         return
-    if family.noisy is None and not family.given_words:
-        raise UserError(
-            f"{task.name}: {task.plain_name} takes no noise in a run; write noisy files with `stilts noise`"
-        )
-    if family.noisy is None or (family.given_words and not KINDS[task.noise.kind].in_tokens):
+    if family.noisy is None:
+        raise UserError(f"{task.name}: {task.plain_name} has no texts that bear noise; leave it out")
+    if family.given_words and not KINDS[task.noise.kind].in_tokens:
         fitting = ", ".join(name for name, kind in KINDS.items() if kind.in_tokens)
         raise UserError(f"{task.name}: {task.noise.kind} noise would change which words there are; take {fitting}")
     if task.noise.context and task.shared_text != "context":
@@ -274,6 +282,19 @@ def _check_task_keys(recipe: Recipe) -> None:
         _check_dev_split(recipe, get_task(name), split)
     for name, split in recipe.evaluation.splits.items():
         _check_scored_split(get_task(name), split)
+    _check_languages(recipe)
+
+
+def _check_languages(recipe: Recipe) -> None:
+    """Languages to score are the benchmark's. The toy world's own are compared where its files are read."""
+    asked = recipe.evaluation.languages
+    if recipe.data.source == "toy" or not isinstance(asked, dict):
+        return
+    for name, codes in asked.items():
+        known = get_benchmark(recipe.benchmark).fitted(get_task(name)).languages
+        if unknown := [code for code in codes if code not in known]:
+            problem = f"evaluation.languages.{name}: {unknown[0]!r} is no language of {name} in {recipe.benchmark}"
+            raise UserError(f"{problem}; it has {', '.join(known)}")
 
 
 def base_name(task: Task) -> str:
@@ -297,9 +318,9 @@ def _check_dev_split(recipe: Recipe, task: Task, split: str) -> None:
 
 def _check_scored_split(task: Task, split: str) -> None:
     """A task is scored on a split of its own: SQuAD's dev, which XQuAD selects on, must not bear XQuAD's name."""
-    own = {*task.local, *task.hub}
-    if split not in own:
-        has = ", ".join(sorted(own))
+    splits = {*task.local, *task.hub}
+    if split not in splits:
+        has = ", ".join(sorted(splits))
         raise UserError(f"evaluation.splits.{task.name}: {task.name} has no split {split!r} of its own; it has {has}")
 
 
@@ -349,12 +370,12 @@ def _check_pools(recipe: Recipe) -> None:
 
 def _check_pool_size(where: str, setting: TrainingPart) -> None:
     """Steps and micro-batches hold whole pools."""
-    batch, part, pool = setting.train_batch_size, setting.per_device_train_batch_size, setting.pool_size
+    batch, micro_batch, pool = setting.train_batch_size, setting.per_device_train_batch_size, setting.pool_size
     if batch % pool:
         raise UserError(f"{where}: train_batch_size={batch} is no multiple of pool_size={pool}; set one that is")
-    if part < pool:
-        problem = f"per_device_train_batch_size={part} is less than pool_size={pool}, which one rank computes at once"
-        raise UserError(f"{where}: {problem}; raise the one or lower the other")
+    if micro_batch < pool:
+        too_small = f"per_device_train_batch_size={micro_batch} is less than pool_size={pool}"
+        raise UserError(f"{where}: {too_small}, which one rank computes at once; raise the one or lower the other")
 
 
 def _check_weights(recipe: Recipe) -> None:
@@ -363,6 +384,7 @@ def _check_weights(recipe: Recipe) -> None:
     if not isinstance(weights, dict):
         return
     mixed = {name for names in recipe.intermediate.values() if len(names) > 1 for name in names}
+    # Its share is given, so it needs no weight.
     mixed -= {"mlm"} if recipe.sampling.mlm_share is not None else set()
     for name in sorted(mixed - set(weights)):
         raise UserError(f"sampling.weights has no weight for {name}, which a condition mixes with others; give it one")

@@ -21,6 +21,7 @@ def resolve_paths(recipe: Recipe) -> Recipe:
         for key in ("intermediate", "xtreme", "translated", "text", "code", "noise", "cache")
         if (value := getattr(recipe.data, key)) is not None
     }
+
     ds_config = recipe.engine.ds_config
     if ds_config is not None:
         ds_config = absolute(ds_config, "engine.ds_config")
@@ -29,13 +30,14 @@ def resolve_paths(recipe: Recipe) -> Recipe:
             "output_dir": absolute(recipe.output_dir, "output_dir").resolve(),
             "data": recipe.data.model_copy(update=data),
             "engine": recipe.engine.model_copy(update={"ds_config": ds_config}),
-            "model": recipe.model.model_copy(update={"name_or_path": _model_place(recipe.model.name_or_path)}),
+            "model": recipe.model.model_copy(update={"name_or_path": _absolute_model(recipe.model.name_or_path)}),
         }
     )
 
 
-def _model_place(name: str) -> str:
+def _absolute_model(name: str) -> str:
     """A hub id or `toy` as it is, a folder as an absolute path."""
+    # What begins so is meant as a path, also where there is no such folder: then the message is about a folder.
     is_path = name.startswith(("~", ".", "/")) or VARIABLE.search(name) is not None
     # os.path: a name that no file system takes, such as one that is too long, is no file, and no error either.
     if name != "toy" and (is_path or os.path.exists(name)):

@@ -62,6 +62,7 @@ class AdversarialSteps(Section):
         """Phases are named by what they depend on, and a setting without effect would be refused when it is read."""
         values: dict[str, Any] = dump(self)
         if self.steps == 1:
+            # The same two cases as above.
             values.pop("step_size", None)
         if self.radius == 0:
             values.pop("magnitude", None)
@@ -111,4 +112,5 @@ def copies_of(robust: Robust | None) -> int:
     """How many examples training makes of one."""
     if isinstance(robust, Synonyms):
         return robust.copies
+    # The copies stand beside the example, synonyms in its place.
     return robust.copies + 1 if isinstance(robust, NoisyCopies) else 1

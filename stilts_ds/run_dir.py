@@ -32,6 +32,7 @@ def write_atomically(path: Path, content: str | bytes) -> None:
     follows the umask."""
     path.parent.mkdir(parents=True, exist_ok=True)
     data = content.encode() if isinstance(content, str) else content
+    # Beside the file: a rename is atomic only within one file system.
     temporary = _fresh_name(path)
     try:
         with open(temporary, "xb") as file:  # not mkstemp: what it makes is its user's alone, whatever the umask
@@ -118,6 +119,7 @@ def write_sealed(path: Path, value: dict[str, Any]) -> None:
 
 def hash_json(value: Any) -> str:
     """SHA-256 of a JSON value's canonical form, in hex."""
+    # Sorted and without spaces: equal values hash alike, however their file was written.
     text = json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()
 
@@ -136,6 +138,7 @@ def checksum(path: Path) -> str:
 
 
 def _digest(path: Path, digest: Any) -> str:
+    # One buffer, read into again and again: a weight file must not pass through memory as a whole.
     block = memoryview(bytearray(1 << 18))
     with reading(path), open(path, "rb", buffering=0) as file:
         while size := file.readinto(block):
@@ -268,6 +271,7 @@ class PhaseDir:
             at=round(time.time(), 1),
             seconds=before.seconds if seconds is None else seconds,
             world_size=before.world_size if world_size is None else world_size,
+            # Not kept from before: see phase_status.KEPT.
             joules=joules,
             best=before.best if best is None else best,
             curve=before.curve if curve is None else curve,
@@ -326,11 +330,11 @@ class RunDir:
     def report(self) -> Path:
         return self.root / "report.md"
 
-    def check_links(self, part: str = "") -> None:
-        """Raise UserError where a link leads out of the run, or its folder `part`, at any depth: what is written must
-        stay in the folder that was named."""
+    def check_links(self, subfolder: str = "") -> None:
+        """Raise UserError where a link leads out of the run at any depth, or below its `subfolder`: what is written
+        must stay in the folder that was named."""
         inside = self.root.resolve()
-        top = self.root / part
+        top = self.root / subfolder
         within = (Path(folder, name) for folder, folders, files in os.walk(top) for name in (*folders, *files))
         for path in within if top == self.root else (top, *within):
             if path.is_symlink() and not _lies_in(path, inside):

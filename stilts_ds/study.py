@@ -22,7 +22,7 @@ from stilts_ds.evaluate.score import read_values, score_folder, tasks_to_score
 from stilts_ds.families.registry import family_of, main_metric
 from stilts_ds.report.compare import score_run
 from stilts_ds.report.load import RunData, load_run
-from stilts_ds.report.side_by_side import tables_side_by_side
+from stilts_ds.report.side_by_side import COSTS, tables_side_by_side
 from stilts_ds.report.stats import Settings
 from stilts_ds.report.table import Cell, Table
 from stilts_ds.report.tables import LANGUAGES_OF, ZERO_SHOT, build_tables, with_resamples
@@ -45,10 +45,10 @@ class Run:
 
     def __repr__(self) -> str:
         data = self._data
-        what = f"{', '.join(data.conditions)} on {counted(len(data.targets), 'target')}"
+        summary = f"{', '.join(data.conditions)} on {counted(len(data.targets), 'target')}"
         if data.missing:
-            what += ", " + counted(len(data.missing), "thing is missing", "things are missing")
-        return f"Run({str(data.run.root)!r}: {what})"
+            summary += ", " + counted(len(data.missing), "thing is missing", "things are missing")
+        return f"Run({str(data.run.root)!r}: {summary})"
 
     @property
     def conditions(self) -> list[str]:
@@ -99,6 +99,7 @@ class Run:
         Hochberg over all languages), and `significant` says whether it is below `level`. Nothing is tested, and these
         are empty, where there are no predictions to resample. 0 `resamples`: as many as the comparisons need.
         """
+        # The report's own tables, and not a second computation: the numbers cannot differ.
         settings = with_resamples(self._data, Settings(resamples, level))
         tables = build_tables(self._data, score_run(self._data, settings), settings)
         rows = list(_gains_of_matrix(tables.matrix, self._data))
@@ -112,6 +113,7 @@ class Run:
         rows: list[tuple[Any, ...]] = []
         for phase in self._data.plan.phases:
             curve = self._data.curves[phase.id]
+            # Conditions share phases (SQuAD's for XQuAD and MLQA).
             used = ", ".join(c for c in self._data.conditions if phase.id in self._data.plan.use[c])
             for name, points in (("loss", curve.loss), ("dev", curve.dev)):
                 about = (phase.id, phase.kind, "+".join(phase.train), phase.seed, used or phase.condition, name)
@@ -159,6 +161,7 @@ class Run:
         results = [result for tasks in self._data.results.values() for result in tasks.get(task, [])]
         if not results:
             raise UserError(f"the run has no results of {task} yet; run `stilts evaluate {self._data.run.root}`")
+        # After any condition: a run that was stopped has some results and not others.
         lacking = [result for result in results if language not in result.main]
         if lacking:
             scored = ", ".join(lacking[0].main)
@@ -173,13 +176,14 @@ def compare(*names: str, targets: Sequence[str] = (), resamples: int = 0, level:
     rows: list[tuple[Any, ...]] = []
     for table in tables_side_by_side(names, targets, Settings(resamples, level)):
         baseline, *others = table.columns
+        measure = "cost" if table.name == COSTS else "score"
         for row in table.rows:
             base, *cells = row.cells
             rows.extend(
-                (label, baseline, row.label, base.score, cell.score, *_gain_values(cell))
+                (label, baseline, row.label, measure, base.score, cell.score, *_gain_values(cell))
                 for label, cell in zip(others, cells)
             )
-    columns = ["condition", "baseline", "task", "baseline_score", "score", *GAIN_COLUMNS]
+    columns = ["condition", "baseline", "task", "measure", "baseline_score", "score", *GAIN_COLUMNS]
     return pandas.DataFrame(rows, columns=columns)
 
 
@@ -210,6 +214,7 @@ def _gain_values(cell: Cell) -> tuple[Any, ...]:
 def _gains_of_matrix(table: Table, data: RunData) -> Iterator[tuple[Any, ...]]:
     """Conditions down, targets across. The row of the best condition of each target repeats comparisons."""
     for row in table.rows:
+        # The last rows are summaries of the others.
         if row.label not in data.conditions:
             continue
         for task, cell in zip(table.columns, row.cells):
@@ -231,6 +236,7 @@ def _answers(gold: Any, predicted: Any, units: int, right: Callable[[Any], Any])
     """Gold and predicted values in columns, where there is one of each for every unit."""
     if isinstance(predicted, Mapping):  # by the id of the question
         predicted = [predicted.get(getattr(item, "id", None)) for item in gold]
+    # Spans and tags are counted in other units than the examples that were answered.
     if len(gold) != units or len(predicted) != units:
         return {}
     answers = {"gold": map(right, gold), "predicted": predicted}

@@ -42,17 +42,20 @@ LOOKED_AT = 500  # steps among which the heaviest is looked for
 
 def trial(run: RunDir, phase_id: str, world: World) -> None:
     """Run the trial of a planned run and write trial.json. A collective."""
+    # Before the model: the rest of the peak grows with it, this share does not. KiB on Linux.
     started_with = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     recipe = written_recipe(run.recipe)
     phases = Plan.load(run.plan).phases
     # The encoder of an earlier phase has the same shape as the pretrained one, and may not exist yet.
     [phase] = [phase.model_copy(update={"init": ""}) for phase in phases if phase.id == phase_id]
     check_settings(recipe, [phase], limits_of(recipe.model.name_or_path, recipe.model.revision), world)
+    # `auto` is measured anew: a trial has no status that remembers it.
     recipe = with_format(recipe, None, world)
     data = Data(recipe, run.root)
     world.on_rank_0(lambda: tokenise(data, phases))
     setup = dataclasses.replace(
         set_up_training(run, recipe, phase, data, world),
+        # A trial leaves no model, so there is nothing to select or to export.
         evaluate=lambda forward: {},
         export=lambda parameters, step: None,
     )
@@ -96,10 +99,13 @@ def measure(setup: TrainingSetup) -> Measured:
     """Take the heaviest step, and then the timed ones."""
     trainer = Trainer(setup)
     try:
+        # None: a new start, as the temporary folder has no checkpoints.
         trainer.resume(None)
-        trained = sum(p.numel() if not hasattr(p, "ds_numel") else p.ds_numel for p in setup.model.parameters())
+        # ZeRO-3 leaves each rank a shard, and the whole size in `ds_numel`.
+        trained = sum(getattr(parameter, "ds_numel", parameter.numel()) for parameter in setup.model.parameters())
         total = trainer.mixture.total_steps
         chosen = [heaviest(trainer), *np.linspace(0, total - 1, min(STEPS, total)).astype(int).tolist()]
+        # The first step allocates buffers and compiles, so it is not among the timed ones.
         warm_up, *seconds = [timed(trainer, step) for step in chosen]
         tokens = [_tokens(trainer, step) for step in chosen[1:]]
     finally:
@@ -113,6 +119,7 @@ def timed(trainer: Trainer, step: int) -> float:
     started = time.perf_counter()
     trainer.take_step(progress)
     progress.step += 1
+    # Kernels run asynchronously: only numbers that have arrived on the host end a step.
     trainer.flush(progress)
     return time.perf_counter() - started
 

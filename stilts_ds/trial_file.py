@@ -20,6 +20,7 @@ class RankPeaks(Value):
     host: int
     device: int | None = None
     device_reserved: int | None = None
+    # What Python and the libraries take: memory that no model size explains.
     started_with: int
 
 
@@ -63,4 +64,5 @@ class Trial(Value):
         write_json(path, self.to_json())
 
     def to_json(self) -> dict[str, Any]:
+        # A CPU rank has no device keys, rather than null.
         return self.model_dump(exclude_none=True)

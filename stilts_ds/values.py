@@ -47,9 +47,9 @@ def check_value(kind: type[ValueT], raw: Any, path: Path, remedy: str) -> ValueT
         return kind.model_validate(raw)
     except ValidationError as error:
         first = error.errors()[0]
-        place = ".".join(map(str, first["loc"]))
-        at = f"{place}: " if place else ""  # a fault of the whole stands under no key
+        key = ".".join(map(str, first["loc"]))
+        prefix = f"{key}: " if key else ""  # a fault of the whole stands under no key
         fault = first["msg"].removeprefix("Value error, ")
-        raise UserError(f"{path}: {at}{fault}; {remedy}") from error
+        raise UserError(f"{path}: {prefix}{fault}; {remedy}") from error
     except UserError as error:
         raise UserError(f"{path}: {error}; {remedy}") from None

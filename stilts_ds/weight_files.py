@@ -29,6 +29,7 @@ def check_weights(folder: Path) -> None:
         if file.suffix == ".safetensors":
             length, header = weights_header(file)
             ends = [tensor["data_offsets"][1] for name, tensor in header.items() if name != "__metadata__"]
+            # safetensors: eight bytes with the header's length, the header, and the tensors behind it.
             expected = 8 + length + max(ends, default=0)
             if file.stat().st_size != expected:
                 size = file.stat().st_size
@@ -38,11 +39,15 @@ def check_weights(folder: Path) -> None:
 def shards_in(index: Path) -> dict[str, str]:
     """The weight file of each parameter of a split model. Raises UserError for what names no file beside the index."""
     index_file = read_json(index)
-    places = index_file.get("weight_map") if isinstance(index_file, dict) else None
-    plain = isinstance(places, dict) and all(isinstance(f, str) and f == Path(f).name for f in places.values())
-    if not isinstance(places, dict) or not plain:
+    shards = index_file.get("weight_map") if isinstance(index_file, dict) else None
+    # Plain names only: a path in a stranger's index could lead out of the folder.
+    if not isinstance(shards, dict) or not all(_is_plain_name(file) for file in shards.values()):
         raise UserError(f"{index} is no index of weight files; fetch the model again")
-    return places
+    return shards
+
+
+def _is_plain_name(file: Any) -> bool:
+    return isinstance(file, str) and file == Path(file).name
 
 
 def parameter_count(path: str) -> int | None:
@@ -60,6 +65,7 @@ def weights_header(file: Path) -> tuple[int, dict[str, Any]]:
     """Length in bytes and content of a safetensors file's header."""
     with open(file, "rb") as data:
         length = int.from_bytes(data.read(8), "little")
+        # The length is a stranger's: 100 MB is the most that safetensors itself reads.
         if not 0 < length < min(100_000_000, file.stat().st_size):
             raise UserError(f"{file} is no safetensors file (its header is damaged); copy or download it again")
         try:
@@ -67,6 +73,7 @@ def weights_header(file: Path) -> tuple[int, dict[str, Any]]:
             for name, tensor in header.items():
                 if name != "__metadata__":
                     numbers = [*tensor["shape"], *tensor["data_offsets"]]
+                    # type(...) is int: `true` counts as an int otherwise. No tensor has 2^50 values or bytes.
                     sensible = all(type(n) is int and 0 <= n < 1 << 50 for n in numbers)
                     if len(tensor["data_offsets"]) != 2 or not sensible:
                         raise ValueError(f"{name[:60]!r} has no sensible shape")

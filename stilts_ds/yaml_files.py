@@ -51,6 +51,7 @@ def read_yaml(path: Path) -> Document:
     """The value in a YAML file. Raises UserError naming the file where it cannot be read."""
     try:
         with path.open("rb") as file:
+            # One byte more than allowed tells a file that is too long, without reading all of it.
             raw = file.read(MOST_BYTES + 1)
         text = raw.decode("utf-8-sig")
     except FileNotFoundError:
@@ -89,20 +90,21 @@ def parse_document(text: str, complaint: str, remedy: str = "correct the file") 
 
 def _check(node: yaml.Node, sizes: dict[int, int], depth: int) -> int:
     """The number of values that a node stands for, aliases followed. Raises YAMLError for what no recipe holds."""
-    place, size = f"line {node.start_mark.line + 1}", 1
+    position, size = f"line {node.start_mark.line + 1}", 1
     if depth > DEEPEST:
-        raise yaml.YAMLError(f"{place}: nested too deeply, or a value that holds itself")
+        raise yaml.YAMLError(f"{position}: nested too deeply, or a value that holds itself")
+    # An alias is the same node again: it counts as often as it is used, but is looked at once.
     if id(node) in sizes:
         return sizes[id(node)]
     if isinstance(node, yaml.ScalarNode):
         _keep_text(node)
     if isinstance(node, yaml.MappingNode):
         _check_keys(node)
-        size += sum(_check(part, sizes, depth + 1) for pair in node.value for part in pair)
+        size += sum(_check(child, sizes, depth + 1) for pair in node.value for child in pair)
     elif isinstance(node, yaml.SequenceNode):
-        size += sum(_check(part, sizes, depth + 1) for part in node.value)
+        size += sum(_check(child, sizes, depth + 1) for child in node.value)
     if size > MOST_VALUES:
-        raise yaml.YAMLError(f"{place}: more than {MOST_VALUES} values")
+        raise yaml.YAMLError(f"{position}: more than {MOST_VALUES} values")
     sizes[id(node)] = size
     return size
 
@@ -146,11 +148,11 @@ def check_plain(value: Any) -> None:
     """Raises ValueError for text that neither a file nor a path can hold, and for what looks like a token: settings
     are written into run folders, which are shared."""
     if isinstance(value, dict):
-        for part in (*value, *value.values()):
-            check_plain(part)
+        for child in (*value, *value.values()):
+            check_plain(child)
     elif isinstance(value, list):
-        for part in value:
-            check_plain(part)
+        for child in value:
+            check_plain(child)
     elif isinstance(value, str):
         if any(0xD800 <= ord(letter) < 0xE000 for letter in value):  # an escape can name half a surrogate pair
             raise ValueError("a text holds half of a character (a lone surrogate); write the character itself")
@@ -217,21 +219,24 @@ def read_section(kind: type[SectionT], path: Path, overrides: Sequence[str] = ()
     return parse_section(kind, document.value, _blame(str(path), overrides), document.texts)
 
 
-Blame = Callable[[Sequence[Any], bool], str]  # place of a fault, whether the key itself is unknown -> who is at fault
+Blame = Callable[
+    [Sequence[Any], bool], str
+]  # key path of a fault, whether the key itself is unknown -> who is at fault
 
 
 def _blame(path: str, overrides: Sequence[str]) -> Blame:
     """Says whether a fault stands in the file or came from the command line."""
 
-    def blame(place: Sequence[Any], unknown_key: bool) -> str:
+    def blame(key_path: Sequence[Any], unknown_key: bool) -> str:
+        # The last override of a key is the one in force.
         for override in reversed(overrides):
             keys = tuple(override.partition("=")[0].split("."))
-            if tuple(map(str, place[: len(keys)])) == keys:
+            if tuple(map(str, key_path[: len(keys)])) == keys:
                 return f"command line, {override[:200]!r}"
-            if place and keys[: len(place)] == tuple(place):  # a section that the override is in
-                here = f"command line, {override[:200]!r}"
-                return here if unknown_key else f"{path}, with {override[:200]!r} of the command line"
-        return f"{path}, with {' '.join(overrides)[:200]}" if overrides and not place else path
+            if key_path and keys[: len(key_path)] == tuple(key_path):  # a section that the override is in
+                override_at_fault = f"command line, {override[:200]!r}"
+                return override_at_fault if unknown_key else f"{path}, with {override[:200]!r} of the command line"
+        return f"{path}, with {' '.join(overrides)[:200]}" if overrides and not key_path else path
 
     return blame
 
@@ -242,11 +247,12 @@ def parse_section(kind: type[SectionT], values: Mapping[str, Any], where: str | 
     With the texts of a document, `values` are changed to what was meant: a text where YAML saw a number or a truth
     value and the schema asks for a text, and a list of one where it asks for a list.
     """
-    blame: Blame = where if callable(where) else lambda place, unknown: where
+    blame: Blame = where if callable(where) else lambda key_path, unknown: where
     try:
         check_plain(values)
     except ValueError as error:
         raise UserError(f"{blame((), False)}: {error}") from None
+    # Each round mends at least one value or ends: a mended value may show the next fault behind it.
     while True:
         try:
             return kind.model_validate(values)
@@ -258,10 +264,10 @@ def parse_section(kind: type[SectionT], values: Mapping[str, Any], where: str | 
 
 def _mend(values: Any, texts: Any, problem: Mapping[str, Any]) -> bool:
     """Put what was meant in place of the value that a problem names; False where that is not clear."""
-    place = _place(values, problem["loc"])
-    if texts is None or not place:
+    key_path = _key_path(values, problem["loc"])
+    if texts is None or not key_path:
         return False
-    *parents, last = place
+    *parents, last = key_path
     for name in parents:
         values = values[name]
         texts = texts[name] if isinstance(texts, dict) and name in texts or isinstance(texts, list) else None
@@ -269,9 +275,11 @@ def _mend(values: Any, texts: Any, problem: Mapping[str, Any]) -> bool:
     if not isinstance(given, bool | int | float | str):
         return False
     text = texts[last] if isinstance(texts, list) or isinstance(texts, dict) and last in texts else None
+    # `name: 2024` or `no`: the schema asks for a text, so the written text is meant.
     if problem["type"] in ("string_type", "path_type") and isinstance(text, str) and not isinstance(given, str):
         values[last] = text
         return True
+    # `seeds=1` means [1]. With a comma it may mean several, which is not guessed.
     if problem["type"] == "list_type" and text is not None and "," not in str(text):
         values[last] = [given]
         texts[last] = [text]
@@ -279,41 +287,41 @@ def _mend(values: Any, texts: Any, problem: Mapping[str, Any]) -> bool:
     return False
 
 
-def _place(values: Any, location: Sequence[Any]) -> list[Any]:
+def _key_path(values: Any, location: Sequence[Any]) -> list[Any]:
     """The keys and indices of a validation error's location, without the names of a union's branches."""
-    place = []
+    key_path = []
     for name in location:
         inside = isinstance(values, dict) and name in values
         if inside or (isinstance(values, list) and isinstance(name, int) and name < len(values)):
             values = values[name]
-            place.append(name)
-    return place
+            key_path.append(name)
+    return key_path
 
 
 def _message(kind: type[Section], values: Any, blame: Blame, problem: Mapping[str, Any]) -> str:
-    place = ".".join(str(part) for part in problem["loc"])
-    at = problem["loc"] if problem["type"] == "missing" else _place(values, problem["loc"])
+    key = ".".join(str(name) for name in problem["loc"])
+    at = problem["loc"] if problem["type"] == "missing" else _key_path(values, problem["loc"])
     where = blame(at, problem["type"] == "extra_forbidden")
     if problem["type"] == "extra_forbidden":
         *parents, last = problem["loc"]
-        return f"{where}: unknown key {place!r}{did_you_mean(str(last), _keys_at(kind, parents))}"
+        return f"{where}: unknown key {key!r}{did_you_mean(str(last), _keys_at(kind, parents))}"
     if problem["type"] == "missing":
-        return f"{where}: key {place!r} is missing"
+        return f"{where}: key {key!r} is missing"
     text = problem["msg"].removeprefix("Value error, ")
     if problem["type"] == "list_type":
         text += "; write a list in brackets, such as [1, 2]"
-    if not place:  # a rule of several keys: what was given for all of them says nothing
+    if not key:  # a rule of several keys: what was given for all of them says nothing
         return f"{where}: {text}"
-    return f"{where}: {place}: {text} (got {str(problem['input'])[:80]!r})"
+    return f"{where}: {key}: {text} (got {str(problem['input'])[:80]!r})"
 
 
 def _keys_at(kind: type[Section], location: Sequence[Any]) -> list[str]:
     """The keys of the section at a validation error's location."""
-    part: Any = kind
+    section: Any = kind
     for name in location:
-        if not (isinstance(part, type) and issubclass(part, BaseModel)):
+        if not (isinstance(section, type) and issubclass(section, BaseModel)):
             break
-        part = part.model_fields[name].annotation if name in part.model_fields else None
-        if typing.get_origin(part) in (typing.Union, types.UnionType):
-            part = next(option for option in typing.get_args(part) if isinstance(option, type))
-    return list(part.model_fields) if isinstance(part, type) and issubclass(part, BaseModel) else []
+        section = section.model_fields[name].annotation if name in section.model_fields else None
+        if typing.get_origin(section) in (typing.Union, types.UnionType):
+            section = next(option for option in typing.get_args(section) if isinstance(option, type))
+    return list(section.model_fields) if isinstance(section, type) and issubclass(section, BaseModel) else []

@@ -39,6 +39,7 @@ def topk(queries: Tensor, bank: Tensor | Index, k: int, metric: str = "inner", m
     """
     if isinstance(bank, Index) or not getattr(bank, "is_cuda", False):
         return topk_cpu(queries, bank, k, metric, memory=memory)
+    # Imported here: triton is missing or useless on machines without a GPU.
     from stilts_kernels.topk.cuda import topk_cuda
 
     check_matrix(queries, "queries")
@@ -61,6 +62,7 @@ def mine(
 
     k neighbours each way, both from one pass over the scores. Raises ValueError as `topk` does, for either direction.
     """
+    # Not `target.is_cuda`: what is no tensor at all is refused by name in the CPU path.
     if getattr(target, "is_cuda", False):
         return mine_cuda(source, target, k, margin, retrieval, metric)
     return mine_cpu(source, target, k, margin, retrieval, metric, memory)

@@ -15,14 +15,14 @@ if TYPE_CHECKING:
     from stilts_ds.plan_file import Phase, Plan
 
 
-def add_arguments(part: argparse.ArgumentParser) -> None:
-    part.add_argument("run_dir", type=Path, help="folder of the run")
-    part.add_argument("task", help="a noisy target, such as xnli@typo-5: its errors are the budget")
-    part.add_argument("--condition", action="append", metavar="NAME", help="only this condition (repeatable)")
-    part.add_argument("--seed", type=int, metavar="N", help="of the run's seeds (default: the first)")
-    part.add_argument("--language", action="append", metavar="CODE", help="only this language (repeatable)")
-    part.add_argument("--width", type=int, default=8, metavar="N", help="edits that a round tries (default: 8)")
-    part.add_argument("--examples", type=int, default=100, metavar="N", help="first N of a language (default: 100)")
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("run_dir", type=Path, help="folder of the run")
+    parser.add_argument("task", help="a noisy target, such as xnli@typo-5: its errors are the budget")
+    parser.add_argument("--condition", action="append", metavar="NAME", help="only this condition (repeatable)")
+    parser.add_argument("--seed", type=int, metavar="N", help="of the run's seeds (default: the first)")
+    parser.add_argument("--language", action="append", metavar="CODE", help="only this language (repeatable)")
+    parser.add_argument("--width", type=int, default=8, metavar="N", help="edits that a round tries (default: 8)")
+    parser.add_argument("--examples", type=int, default=100, metavar="N", help="first N of a language (default: 100)")
 
 
 def run(given: argparse.Namespace) -> int:
@@ -55,6 +55,7 @@ def run(given: argparse.Namespace) -> int:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     for condition in _chosen(given.condition, list(plan.use), "--condition"):
         phase = _phase(plan, condition, given.seed, task.plain_name)
+        # Zero-shot: the head and the labels are those of the task that the phase trained on, not of the target.
         source = data.task(phase.train[0])
         model = load_trained(folder.phase(phase.id), recipe, device)
         victim = Victim(
@@ -66,14 +67,16 @@ def run(given: argparse.Namespace) -> int:
             recipe.evaluation,
             device,
         )
-        found = [
+        # The clean split is attacked; the noisy task only says which edits are allowed, and how many.
+        attacks = [
             attack_split(data.evaluation(clean, split, code), task, victim, given.width, given.examples)
             for code in languages
         ]
         path = folder.phase(phase.id).root / "attacks" / f"{task.name}.json"
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_json(path, {"task": task.name, "width": given.width, "languages": [asdict(one) for one in found]})
-        print(_table(f"{task.name} after {condition}, seed {phase.seed}", found))
+        by_language = [asdict(attack) for attack in attacks]
+        write_json(path, {"task": task.name, "width": given.width, "languages": by_language})
+        print(_table(f"{task.name} after {condition}, seed {phase.seed}", attacks))
     return 0
 
 
@@ -86,8 +89,10 @@ def _chosen(asked: list[str] | None, known: list[str], option: str) -> list[str]
 
 def _phase(plan: Plan, condition: str, seed: int | None, target: str) -> Phase:
     """The phase of a condition that was trained for a target. Raises UserError where there is none."""
+    # Seed 0 is a seed like any other, so only None stands for "not given".
     wanted = plan.seeds[0] if seed is None else seed
     for phase in plan.phases:
+        # A phase that only evaluates has no head of its own to differentiate.
         if phase.id in plan.use[condition] and phase.train and target in phase.evaluate and phase.seed == wanted:
             return phase
     raise UserError(
@@ -96,10 +101,10 @@ def _phase(plan: Plan, condition: str, seed: int | None, target: str) -> Phase:
     )
 
 
-def _table(title: str, found: list[Attack]) -> str:
+def _table(title: str, rows: list[Attack]) -> str:
     lines = [title, "| language | examples | clean | plain noise | attacked | edits, plain | edits, attack |"]
     lines.append("|---|--:|--:|--:|--:|--:|--:|")
-    for row in found:
+    for row in rows:
         scores = f"{row.clean:.2f} | {row.noisy:.2f} | {row.attacked:.2f}"
         lines.append(f"| {row.language} | {row.examples} | {scores} | {row.noisy_edits} | {row.edits} |")
     return "\n".join(lines)

@@ -19,34 +19,39 @@ from stilts_launcher.mining import add_mining
 from stilts_launcher.options import Add, add_overrides, add_recipe, add_test_options, recipe_of, recipes_help, say
 from stilts_launcher.recipes import recipe_of_run
 
+# Modules by name: nothing but `stilts bench` imports the benchmarks.
 BENCHMARKS = {
     "execute": "stilts_bench.execute",
     "kernels": "stilts_bench.kernels",
+    "mining": "stilts_bench.mining",
     "pipeline": "stilts_bench.pipeline",
     "training": "stilts_bench.training",
 }
 
 
 def main(arguments: list[str] | None = None) -> int:
+    # Before anything is printed, help included: a table's characters may not exist in a terminal's encoding.
     print_anywhere()
     words = sys.argv[1:] if arguments is None else arguments
     parser = build_parser()
     cut = 1 if words[:1] == ["bench"] else len(words)  # argparse would not hand on options
-    given, rest = parser.parse_known_args(words[:cut])
+    given, unknown = parser.parse_known_args(words[:cut])
     given.options, given.words = words[cut:], words
     if hasattr(given, "overrides"):  # argparse takes a list of them in one place only; they may stand behind options
-        given.overrides += [word for word in rest if "=" in word and not word.startswith("-")]
-        rest = [word for word in rest if word not in given.overrides]
-    if rest:
-        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+        given.overrides += [word for word in unknown if "=" in word and not word.startswith("-")]
+        unknown = [word for word in unknown if word not in given.overrides]
+    if unknown:
+        parser.error(f"unrecognized arguments: {' '.join(unknown)}")
     try:
         check_docstrings()
         return given.verb(given)
     except UserError as problem:
         print(f"error: {problem}", file=sys.stderr)
         return 2
+    # `stilts tasks | head` closes our output early, which is no fault.
     except BrokenPipeError:
         return 0
+    # A full disk or a refused permission: the machine is at fault and not the command, so not status 2.
     except OSError as problem:
         print(f"error: {os_problem(problem)}", file=sys.stderr)
         return 1
@@ -62,9 +67,9 @@ def build_parser() -> argparse.ArgumentParser:
     verbs = parser.add_subparsers(metavar="VERB", required=True)
 
     def add(name: str, verb: Callable[[argparse.Namespace], int], text: str) -> argparse.ArgumentParser:
-        made = verbs.add_parser(name, help=text, description=text)
-        made.set_defaults(verb=verb)
-        return made
+        verb_parser = verbs.add_parser(name, help=text, description=text)
+        verb_parser.set_defaults(verb=verb)
+        return verb_parser
 
     _add_study(add)
     _add_results(add)
@@ -82,21 +87,21 @@ def _add_study(add: Add) -> None:
     train_text = "only the training of a recipe's phases"
     run_text = "train, evaluate, score and report a recipe; started again, it continues where it was"
     for name, verb, text in (("run", run, run_text), ("train", train, train_text)):
-        part = add(name, verb, text)
-        add_recipe(part)
-        part.add_argument(
+        parser = add(name, verb, text)
+        add_recipe(parser)
+        parser.add_argument(
             "--phase",
             action="append",
             default=[],
             metavar="NAME",
             help="only this phase, such as none/seed1/xnli, or its id (repeatable)",
         )
-    part = add("plan", plan, "show what `run` would do: phases, steps, tokens, memory, and what is done already")
-    add_recipe(part)
-    part.add_argument("--ranks", type=int, metavar="N", help="estimate for N ranks (default: the recipe's)")
-    part.add_argument("--gpu-memory", type=float, metavar="GIB", help="name the ZeRO stage and batch that fit")
-    part.add_argument("--trial", action="store_true", help="measure a few steps of the largest phase here")
-    part.add_argument("--json", action="store_true", help="print JSON")
+    parser = add("plan", plan, "show what `run` would do: phases, steps, tokens, memory, and what is done already")
+    add_recipe(parser)
+    parser.add_argument("--ranks", type=int, metavar="N", help="estimate for N ranks (default: the recipe's)")
+    parser.add_argument("--gpu-memory", type=float, metavar="GIB", help="name the ZeRO stage and batch that fit")
+    parser.add_argument("--trial", action="store_true", help="measure a few steps of the largest phase here")
+    parser.add_argument("--json", action="store_true", help="print JSON")
     add_recipe(
         add("fetch", fetch, "bring model, tokenizer and data onto this machine, tokenise them, check them offline")
     )
@@ -104,57 +109,63 @@ def _add_study(add: Add) -> None:
 
 def _add_results(add: Add) -> None:
     """Verbs that take a run's folder and look at what came out."""
-    part = add("evaluate", evaluate, "predict with a run's trained phases whatever is not predicted yet")
-    part.add_argument("run_dir", type=Path, help="folder of the run")
-    part = add("score", score, "score a run's predictions, or any predictions folder against a labels folder")
-    part.add_argument("run_dir", type=Path, nargs="?", help="folder of the run")
-    part.add_argument("--predictions", type=Path, help="folder <task>/<split>-<language>.tsv|json")
-    part.add_argument("--labels", type=Path, help="folder of the same layout")
-    part.add_argument("--verdicts", type=Path, nargs="+", help="file of `stilts execute`; two are compared")
-    part.add_argument("--perturbed", type=Path, nargs="+", help="verdicts on perturbed prompts: RP, RD, RR")
-    part.add_argument("--split", default="test", choices=["dev", "test"], help="split to read (default: test)")
-    part.add_argument("--benchmark", choices=["xtreme", "xtreme-r"], help="all of its tasks, missing ones named")
-    part.add_argument("--qa-f1", action="store_true", help="also the average with question answering by F1 only")
-    part.add_argument("--output", type=Path, help="also write scores.json, .csv and .md into this folder")
-    part = add(
+    parser = add("evaluate", evaluate, "predict with a run's trained phases whatever is not predicted yet")
+    parser.add_argument("run_dir", type=Path, help="folder of the run")
+    parser = add("score", score, "score a run's predictions, or any predictions folder against a labels folder")
+    parser.add_argument("run_dir", type=Path, nargs="?", help="folder of the run")
+    parser.add_argument("--predictions", type=Path, help="folder <task>/<split>-<language>.tsv|json")
+    parser.add_argument("--labels", type=Path, help="folder of the same layout")
+    parser.add_argument("--verdicts", type=Path, nargs="+", help="file of `stilts execute`; two are compared")
+    parser.add_argument("--perturbed", type=Path, nargs="+", help="verdicts on perturbed prompts: RP, RD, RR")
+    parser.add_argument("--split", default="test", choices=["dev", "test"], help="split to read (default: test)")
+    parser.add_argument("--benchmark", choices=["xtreme", "xtreme-r"], help="all of its tasks, missing ones named")
+    parser.add_argument("--qa-f1", action="store_true", help="also the average with question answering by F1 only")
+    parser.add_argument("--output", type=Path, help="also write scores.json, .csv and .md into this folder")
+    parser = add(
         "report", report, "test a run's gains and write report.html, .md, .csv, .tex, results.json and model cards"
     )
-    part.add_argument("run_dir", type=Path, help="folder of the run")
-    add_test_options(part)
-    part.add_argument("--qa-f1", action="store_true", help="also the average with question answering by F1 only")
-    part.add_argument("--png", action="store_true", help="also write report.png (needs matplotlib)")
+    parser.add_argument("run_dir", type=Path, help="folder of the run")
+    add_test_options(parser)
+    parser.add_argument("--qa-f1", action="store_true", help="also the average with question answering by F1 only")
+    parser.add_argument("--png", action="store_true", help="also write report.png (needs matplotlib)")
     compare.add_arguments(add("compare", compare.compare, "test runs, or conditions of one, against each other"))
     attack.add_arguments(add("attack", attack.run, "put noise where it hurts a trained model most, by its loss"))
 
 
 def _add_publishing(add: Add) -> None:
-    part = add("push", push, "upload a phase's encoder, heads and model card to the Hugging Face hub")
-    part.add_argument("phase_dir", type=Path, metavar="PHASE", help="folder of a trained phase: runs/NAME/phases/ID")
-    part.add_argument("--repo", required=True, metavar="OWNER/NAME", help="the hub's repository, made if need be")
-    part.add_argument("--private", action="store_true", help="make the repository private when it is made")
-    part.add_argument("--dry-run", action="store_true", help="only list what would be uploaded; needs no network")
-    part = add("submission", submission, "write a run's predictions as a submission to its benchmark and check it")
-    part.add_argument("run_dir", type=Path, help="folder of the run")
-    one = part.add_mutually_exclusive_group()
-    one.add_argument("--condition", help="row of the table to submit (default: the run's last)")
-    one.add_argument("--best", action="store_true", help="of each target the condition that is best on English dev")
-    part.add_argument("--seed", type=int, metavar="N", help="seed to submit, where the run has several")
-    part.add_argument("--output", type=Path, help="folder to write (default: submission/ in the run)")
+    parser = add("push", push, "upload a phase's encoder, heads and model card to the Hugging Face hub")
+    parser.add_argument("phase_dir", type=Path, metavar="PHASE", help="folder of a trained phase: runs/NAME/phases/ID")
+    parser.add_argument("--repo", required=True, metavar="OWNER/NAME", help="the hub's repository, made if need be")
+    parser.add_argument("--private", action="store_true", help="make the repository private when it is made")
+    parser.add_argument("--dry-run", action="store_true", help="only list what would be uploaded; needs no network")
+    parser = add("submission", submission, "write a run's predictions as a submission to its benchmark and check it")
+    parser.add_argument("run_dir", type=Path, help="folder of the run")
+    condition = parser.add_mutually_exclusive_group()
+    condition.add_argument("--condition", help="row of the table to submit (default: the run's last)")
+    condition.add_argument(
+        "--best", action="store_true", help="of each target the condition that is best on English dev"
+    )
+    parser.add_argument("--seed", type=int, metavar="N", help="seed to submit, where the run has several")
+    parser.add_argument("--output", type=Path, help="folder to write (default: submission/ in the run)")
 
 
 def _add_data(add: Add) -> None:
-    part = add("tasks", tasks, "list the tasks, or show examples of one")
-    part.add_argument("task", nargs="?", help="show this task")
-    part.add_argument("--show", type=int, default=0, metavar="N", help="print the first N examples")
-    part.add_argument("--files", action="store_true", help="print local files with examples, SHA-256 and what is known")
-    part.add_argument("--model", help="also show the examples as this model's tokenizer cuts them (hub id or folder)")
-    part.add_argument("--split", default="train", help="split to show (default: train)")
-    part.add_argument("--language", help="language to show (default: English)")
-    part.add_argument("--intermediate", type=Path, help="folder of the intermediate tasks' files")
-    part.add_argument("--xtreme", type=Path, help="XTREME's download folder")
-    part.add_argument("--translated", type=Path, help="folder of translated tasks such as mnli.de, DIR/<language>/...")
-    part.add_argument("--text", type=Path, help="folder of <language>.txt files (task mlm)")
-    part.add_argument("--code", type=Path, help="folder of the code benchmarks' files")
+    parser = add("tasks", tasks, "list the tasks, or show examples of one")
+    parser.add_argument("task", nargs="?", help="show this task")
+    parser.add_argument("--show", type=int, default=0, metavar="N", help="print the first N examples")
+    parser.add_argument(
+        "--files", action="store_true", help="print local files with examples, SHA-256 and what is known"
+    )
+    parser.add_argument("--model", help="also show the examples as this model's tokenizer cuts them (hub id or folder)")
+    parser.add_argument("--split", default="train", help="split to show (default: train)")
+    parser.add_argument("--language", help="language to show (default: English)")
+    parser.add_argument("--intermediate", type=Path, help="folder of the intermediate tasks' files")
+    parser.add_argument("--xtreme", type=Path, help="XTREME's download folder")
+    parser.add_argument(
+        "--translated", type=Path, help="folder of translated tasks such as mnli.de, DIR/<language>/..."
+    )
+    parser.add_argument("--text", type=Path, help="folder of <language>.txt files (task mlm)")
+    parser.add_argument("--code", type=Path, help="folder of the code benchmarks' files")
     noise.add_arguments(add("noise", noise.write, "write noisy test sets of a task as files in the benchmark's layout"))
     checklist.add_arguments(
         add("checklist", checklist.write, "write MultiCheckList's cases from its table of templates")
@@ -163,12 +174,17 @@ def _add_data(add: Add) -> None:
 
 def _add_machine(add: Add) -> None:
     add("schema", schema, "print the recipe's JSON schema, for editors")
-    part = add("doctor", doctor, "check this machine: versions, ranks, collectives, memory, disk, and what fits on it")
-    part.add_argument("recipe", nargs="?", help=f"also name the ZeRO stage and batch for {recipes_help()}")
-    add_overrides(part)
-    part.add_argument("--trial", action="store_true", help="measure a few steps of the recipe's largest phase for that")
-    part = add("bench", bench, f"benchmark {' or '.join(BENCHMARKS)}; see `stilts bench NAME -h` (no name: kernels)")
-    part.add_argument("options", nargs=argparse.REMAINDER, help="name and options of the benchmark")
+    parser = add(
+        "doctor", doctor, "check this machine: versions, ranks, collectives, memory, disk, and what fits on it"
+    )
+    parser.add_argument("recipe", nargs="?", help=f"also name the ZeRO stage and batch for {recipes_help()}")
+    add_overrides(parser)
+    parser.add_argument(
+        "--trial", action="store_true", help="measure a few steps of the recipe's largest phase for that"
+    )
+    parser = add("bench", bench, f"benchmark {' or '.join(BENCHMARKS)}; see `stilts bench NAME -h` (no name: kernels)")
+    # Options of a benchmark are its own parser's; this one only splits them off.
+    parser.add_argument("options", nargs=argparse.REMAINDER, help="name and options of the benchmark")
 
 
 def run(given: argparse.Namespace) -> int:
@@ -176,6 +192,7 @@ def run(given: argparse.Namespace) -> int:
 
     recipe = recipe_of(given)
     status = run_recipe(recipe, phases=given.phase)
+    # Started by torchrun, mpirun or a cluster's launcher, this line runs on every rank; one of them writes the report.
     if status == 0 and _rank_0():
         _finish(run_of(recipe))
     return status
@@ -236,13 +253,16 @@ def score(given: argparse.Namespace) -> int:
     from stilts_ds.plan_file import Plan
 
     folder = RunDir(given.run_dir)
+    # From the run's folder, not from today's shipped recipe: scores belong to what was trained.
     recipe = recipe_of_run(folder)
+    # A run's benchmark decides which targets there are, so another one cannot be filled from its predictions.
     if given.benchmark not in (None, recipe.benchmark):
         raise UserError(f"--benchmark {given.benchmark}: this run's recipe names {recipe.benchmark}; leave it out")
     data = Data(recipe, folder.root)
     for phase in Plan.load(folder.plan).phases:
         if phase.evaluate:
             score_phase(folder, recipe, phase, data)
+    # The report is made of the scores, and would be outdated from here on.
     return report(given)
 
 
@@ -275,6 +295,7 @@ def tasks(given: argparse.Namespace) -> int:
     from stilts_ds.tasks.registry import TASKS, get_task
     from stilts_launcher.show.tasks import show_examples, show_files, task_card, tasks_table
 
+    # Their order is that of DataSource's fields.
     folders = given.intermediate, given.xtreme, given.text, given.translated
     if given.files:
         chosen = TASKS.values() if given.task is None else [get_task(given.task)]
@@ -288,6 +309,7 @@ def tasks(given: argparse.Namespace) -> int:
     if given.show:
         is_local = any((*folders, given.code))
         source = DataSource("local" if is_local else "hub", *folders, code=given.code)
+        # Other splits are shown in the pivot language, which every task has; training may be in another one.
         language = given.language or (task.train_language if given.split == "train" else task.pivot)
         shown = show_examples(task, given.split, language, source, given.show, given.model)
         say(shown)
@@ -312,9 +334,9 @@ def doctor(given: argparse.Namespace) -> int:
 def bench(given: argparse.Namespace) -> int:
     from importlib import import_module
 
-    beside = Path(__file__).resolve().parents[2] / "kernels" / "bench"  # in a checkout that is not installed
-    if beside.is_dir():
-        sys.path.insert(0, str(beside))
+    bench_folder = Path(__file__).resolve().parents[2] / "kernels" / "bench"  # in a checkout that is not installed
+    if bench_folder.is_dir():
+        sys.path.insert(0, str(bench_folder))
     named = given.options[:1] and given.options[0] in BENCHMARKS
     name, options = (given.options[0], given.options[1:]) if named else ("kernels", given.options)
     return int(import_module(BENCHMARKS[name]).main(options))

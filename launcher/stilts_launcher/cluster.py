@@ -14,6 +14,7 @@ from pydantic import Field, field_validator, model_validator
 from stilts_ds.config import Section, parse_section
 
 JobKind = Literal["intermediate", "target", "report"]
+# A report computes for a minute; short jobs are started in the gaps that longer ones leave.
 REPORT_TIME = "00:30:00"
 GPUS = re.compile(r"(?:[A-Za-z][A-Za-z0-9_.-]*:)?(\d{1,4})")
 TIME = re.compile(r"(\d+-)?\d+(:\d\d){0,2}|UNLIMITED")
@@ -44,6 +45,7 @@ class Resources(Section):
     @field_validator("gpus_per_node", mode="before")
     @classmethod
     def _gpus(cls, value: Any) -> Any:
+        # YAML reads `yes` as True, which Python counts as the number 1.
         if isinstance(value, bool) or not GPUS.fullmatch(str(value)):
             raise ValueError("give the number of GPUs, such as 4, or type and number, such as a100:4")
         return int(value) if str(value).isdigit() else value
@@ -51,12 +53,14 @@ class Resources(Section):
     @field_validator("mem", mode="before")
     @classmethod
     def _plain_number(cls, value: Any) -> Any:
+        # Not isinstance: True is an int to Python, and no size.
         return str(value) if type(value) is int else value  # megabytes to Slurm
 
     @field_validator("extra")
     @classmethod
     def _extra(cls, options: list[str]) -> list[str]:
         for option in options:
+            # Short options have no `=`, and a bare word would become the name of the batch script.
             if not option.startswith("--"):
                 raise ValueError(f"{option!r} is no option; write --option=value")
         return options
@@ -84,6 +88,7 @@ class Container(Section):
     @classmethod
     def _one_line(cls, value: Any) -> Any:
         for text in value if isinstance(value, list) else [value]:
+            # Both travel as words of a command line.
             if text.startswith("-"):
                 raise ValueError(f"{text!r} would be read as an option; give a path or an address")
         return one_line(value)
@@ -118,6 +123,7 @@ class Profile(Resources):
 
     @model_validator(mode="after")
     def _jobs_are_resources(self) -> Profile:
+        # When the profile is read: a typing error in `jobs` must not come up when the last kind of job is submitted.
         for kind in self.jobs:
             self.resources(kind)
         return self
@@ -128,6 +134,7 @@ class Profile(Resources):
         base = {name: getattr(self, name) for name in Resources.model_fields}
         if kind == "report":
             base |= {"nodes": 1, "gpus_per_node": 0, "ntasks_per_node": 1}
+            # A profile without time limits sets none here, either.
             base |= {"cpus_per_task": None, "constraint": None, "extra": [], "time": self.time and REPORT_TIME}
         return parse_section(Resources, {**base, **self.jobs.get(kind, {})}, f"jobs.{kind}")
 

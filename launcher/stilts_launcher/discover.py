@@ -23,29 +23,30 @@ def discover(environment: Mapping[str, str], exchange: Callable[[str], str] | No
     `exchange(text)` returns rank 0's text on every rank (used under Open MPI, which names no address). Raises
     UserError for variables that contradict each other or a start that cannot be meant.
     """
-    place = _described(environment, exchange)
-    if place is not None:
-        _check(place)
-    return place
+    rank_place = _described(environment, exchange)
+    if rank_place is not None:
+        _check(rank_place)
+    return rank_place
 
 
-def _check(place: RankPlace) -> None:
+def _check(rank_place: RankPlace) -> None:
     """Refuse numbers that no starter gives, before ranks wait for each other in vain."""
-    remedy = f"start all ranks with one {place.starter}, or unset its variables"
-    if not 0 <= place.rank < place.size or not 0 <= place.local_rank < place.size:
+    remedy = f"start all ranks with one {rank_place.starter}, or unset its variables"
+    if not 0 <= rank_place.rank < rank_place.size or not 0 <= rank_place.local_rank < rank_place.size:
         raise UserError(
-            f"{place.starter} says rank {place.rank}, local rank {place.local_rank} of {place.size} "
-            f"(RANK, LOCAL_RANK, WORLD_SIZE or theirs), which cannot be; {remedy}"
+            f"{rank_place.starter} says rank {rank_place.rank}, local rank {rank_place.local_rank} of "
+            f"{rank_place.size} (RANK, LOCAL_RANK, WORLD_SIZE or theirs), which cannot be; {remedy}"
         )
-    if not 0 < place.port < 65536:
-        raise UserError(f"MASTER_PORT={place.port} is no port; {remedy}")
-    if not place.address.isprintable() or not place.address or " " in place.address:
-        raise UserError(f"MASTER_ADDR={place.address!r} is no address; {remedy} (or set STILTS_MASTER_ADDR)")
+    if not 0 < rank_place.port < 65536:
+        raise UserError(f"MASTER_PORT={rank_place.port} is no port; {remedy}")
+    if not rank_place.address.isprintable() or not rank_place.address or " " in rank_place.address:
+        raise UserError(f"MASTER_ADDR={rank_place.address!r} is no address; {remedy} (or set STILTS_MASTER_ADDR)")
 
 
 def _described(environment: Mapping[str, str], exchange: Callable[[str], str] | None) -> RankPlace | None:
     torchrun = _torchrun(environment)
     mpi = _open_mpi(environment)
+    # Alike, they are no contradiction: scripts often set torchrun's variables from Open MPI's.
     if torchrun and mpi and (torchrun.rank, torchrun.size) != (mpi.rank, mpi.size):
         raise UserError(
             f"RANK={torchrun.rank}/WORLD_SIZE={torchrun.size} contradict Open MPI's rank {mpi.rank} of {mpi.size}; "
@@ -55,11 +56,12 @@ def _described(environment: Mapping[str, str], exchange: Callable[[str], str] | 
         return torchrun
     if mpi:
         return _met(mpi, exchange)
-    places = (launcher.place(environment) for launcher in LAUNCHERS.values())
-    place = next((place for place in places if place is not None), None)
-    if place is None and (pmi := _pmi(environment)):  # launchers set some of these, too, for MPI programs
+    # Lazily: once a launcher has named the rank, no other one's variables are read and complained about.
+    by_launcher = (launcher.place(environment) for launcher in LAUNCHERS.values())
+    rank_place = next((described for described in by_launcher if described is not None), None)
+    if rank_place is None and (pmi := _pmi(environment)):  # launchers set some of these, too, for MPI programs
         return _met(pmi, exchange)
-    return place
+    return rank_place
 
 
 @dataclass(frozen=True)
@@ -76,8 +78,9 @@ class _Numbers:
 def _met(numbers: _Numbers, exchange: Callable[[str], str] | None) -> RankPlace:
     """The place of a rank that learns from rank 0, over MPI, where that listens."""
     exchanged = exchange or (lambda text: _mpi_exchange(text, numbers))
-    mine = f"{_own_address(numbers.local_size == numbers.size)} {free_port()}" if numbers.rank == 0 else ""
-    address, port = exchanged(mine).split()
+    # Only rank 0's text is sent, so the others look for neither an address nor a port.
+    meeting_point = f"{_own_address(numbers.local_size == numbers.size)} {free_port()}" if numbers.rank == 0 else ""
+    address, port = exchanged(meeting_point).split()
     return RankPlace(
         numbers.rank,
         numbers.local_rank,
@@ -92,6 +95,7 @@ def _met(numbers: _Numbers, exchange: Callable[[str], str] | None) -> RankPlace:
 def _torchrun(environment: Mapping[str, str]) -> RankPlace | None:
     names = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
     given = [name for name in names if name in environment]
+    # MASTER_ADDR and MASTER_PORT alone are often set for a whole site, and start nothing.
     if not {"RANK", "WORLD_SIZE"} & set(given):
         return None
     if len(given) < len(names):

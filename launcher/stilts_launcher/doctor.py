@@ -15,7 +15,10 @@ from stilts_ds.run_dir import git_commit, versions
 from stilts_launcher.execute import languages_state, sandbox_state
 from stilts_launcher.rank_place import OWN_CODE_ONLY, free_port
 
+# Importing torch and DeepSpeed from a cold network drive takes most of it.
 PROBE_SECONDS = 120
+# A program of its own, since a process can be only one rank. On CPUs DeepSpeed would compile a shared-memory operator
+# for a minute (engine/world.py). Ranks add up 1 .. n, whose sum n (n + 1) / 2 none of them could have by itself.
 PROBE = """
 import os, sys, torch, deepspeed
 backend = "nccl" if torch.cuda.is_available() else "gloo"
@@ -43,6 +46,7 @@ def examine(recipe: Recipe | None = None, trial: bool = False) -> int:
         ("mpi", _mpi),
     ]
     if recipe is not None:
+        # Last, since with --trial it trains.
         checks.append((recipe.name, lambda: _advice(recipe, trial)))
     failed = 0
     for name, check in checks:
@@ -50,7 +54,9 @@ def examine(recipe: Recipe | None = None, trial: bool = False) -> int:
             print(f"ok    {name}: {check()}")
         except Exception as problem:  # a check that fails is a finding, whatever it raises
             failed += 1
-            print(f"FAIL  {name}: {str(problem).splitlines()[-1] if str(problem) else type(problem).__name__}")
+            # The last line: subprocess and torch put the cause behind their tracebacks.
+            lines = str(problem).splitlines() or [type(problem).__name__]
+            print(f"FAIL  {name}: {lines[-1]}")
     _show_execution()
     return 1 if failed else 0
 
@@ -65,7 +71,8 @@ def _show_execution() -> None:
 
 
 def _versions() -> str:
-    return ", ".join(f"{name} {version}" for name, version in versions().items()) + f"; commit {git_commit()[:12]}"
+    installed = ", ".join(f"{name} {version}" for name, version in versions().items())
+    return f"{installed}; commit {git_commit()[:12]}"
 
 
 def _devices() -> str:
@@ -104,6 +111,7 @@ def _disk() -> str:
 
 
 def _two_ranks() -> str:
+    # One number for all: ranks that chose for themselves would never meet.
     port = str(free_port())
     with tempfile.TemporaryDirectory() as folder:  # of its own: a program imports from the folder where it lies
         program = Path(folder) / "probe.py"
@@ -135,6 +143,7 @@ def _two_ranks() -> str:
             for rank in ranks:
                 rank.kill()
                 rank.wait()
+    # A negative status, of a rank that a signal ended, is a failure too.
     failed = [(number, output) for number, (rank, output) in enumerate(zip(ranks, outputs)) if rank.returncode]
     if failed:
         number, output = failed[0]
@@ -145,6 +154,7 @@ def _two_ranks() -> str:
 def _size() -> int:
     import torch
 
+    # Two on CPUs, the fewest that talk to each other; on GPUs one each, as a run starts them.
     return max(1, torch.cuda.device_count()) if torch.cuda.is_available() else 2
 
 

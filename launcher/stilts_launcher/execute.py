@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import tempfile
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -27,35 +28,52 @@ from stilts_launcher.execute_settings import add_settings, read_settings
 
 def add_execute(add: Callable[[str, Any, str], argparse.ArgumentParser]) -> None:
     """Declare the verb and its options."""
-    part = add("execute", run_programs, "run programs that a model wrote in a sandbox and write a verdict for each")
-    part.add_argument("programs", type=Path, nargs="?", help="JSON lines of programs, or of samples of a benchmark")
-    part.add_argument("-o", "--output", type=Path, required=True, metavar="FILE", help="verdicts, as JSON lines")
-    part.add_argument("--benchmark", choices=sorted(READERS), help="whose problems the samples answer")
-    part.add_argument("--problems", type=Path, metavar="FILE", help="the benchmark's file, as its authors ship it")
-    part.add_argument("--split", choices=["prompt", "train", "dev", "test"], help="only problems of this split")
-    part.add_argument("--canonical", action="store_true", help="execute the benchmark's own solutions")
-    part.add_argument("--floors", action="store_true", help="also score constant, empty and shuffled programs")
-    add_settings(part)
-    part.add_argument("--skip-bad", action="store_true", help="execute the rest where rows are faulty")
+    parser = add("execute", run_programs, "run programs that a model wrote in a sandbox and write a verdict for each")
+    parser.add_argument("programs", type=Path, nargs="?", help="JSON lines of programs, or of samples of a benchmark")
+    parser.add_argument("-o", "--output", type=Path, required=True, metavar="FILE", help="verdicts, as JSON lines")
+    parser.add_argument("--benchmark", choices=sorted(READERS), help="whose problems the samples answer")
+    parser.add_argument("--problems", type=Path, metavar="FILE", help="the benchmark's file, as its authors ship it")
+    parser.add_argument("--split", choices=["prompt", "train", "dev", "test"], help="only problems of this split")
+    parser.add_argument("--canonical", action="store_true", help="execute the benchmark's own solutions")
+    parser.add_argument("--floors", action="store_true", help="also score constant, empty and shuffled programs")
+    add_settings(parser)
+    parser.add_argument("--skip-bad", action="store_true", help="execute the rest where rows are faulty")
 
 
 def run_programs(given: argparse.Namespace) -> int:
     """The verb. Raises UserError for faulty files, options that do not go together, and a missing layer."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     settings = read_settings(given)
+    # Before any file is read: a study must not find out after an hour that it lacked consent.
     if not settings.allow:
         raise UserError(CONSENT)
+    _check_output(given)
     problems = _problems(given)
     programs, faults = _programs(given, problems)
     for fault in faults:
+        # Only with --skip-bad; without it the first fault ended the command.
         print(printable(f"left out: {fault}"))
     verdicts = execute(programs, settings)
+    # Written before the floors, which execute as many programs again: an error there loses no verdict.
     write_verdicts(given.output, verdicts)
     floor_rows = floors(list(problems.values()), settings) if given.floors else []
     versions = _versions(programs, settings)
     _write_summary(given.output.with_suffix(".summary.json"), settings, versions, verdicts, floor_rows)
     print(printable(_shown(given, problems, verdicts, settings, versions, floor_rows)))
     return 0
+
+
+def _check_output(given: argparse.Namespace) -> None:
+    """Before anything is executed: an hour's verdicts must have a place. Raises UserError or OSError."""
+    output: Path = given.output
+    if output.is_dir():
+        raise UserError(f"--output {output} is a folder; name the file of verdicts in it, such as verdicts.jsonl")
+    for file in (given.programs, given.problems):
+        if file is not None and file.resolve() == output.resolve():
+            raise UserError(f"--output {output} is the file that is read; give the verdicts another name")
+    output.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=output.parent):  # an OSError says which folder is closed
+        pass
 
 
 def _problems(given: argparse.Namespace) -> dict[str, Problem]:
@@ -72,6 +90,7 @@ def _programs(given: argparse.Namespace, problems: dict[str, Problem]) -> tuple[
     if given.canonical:
         if given.programs is not None:
             raise UserError("--canonical executes the benchmark's own solutions: give no file of programs beside it")
+        # Some benchmarks ship no solution for some problems, or for some languages none at all.
         programs = [problem.program(problem.canonical) for problem in problems.values() if problem.canonical]
         if not programs:
             raise UserError(f"{given.problems}: the benchmark has no solutions for this language")
@@ -86,6 +105,7 @@ def _programs(given: argparse.Namespace, problems: dict[str, Problem]) -> tuple[
 def _versions(programs: list[Program], settings: Settings) -> dict[str, str]:
     path = settings.tool_path
     languages = dict.fromkeys(program.language for program in programs)
+    # Programs of a missing language have verdicts that say so; it has no version to ask for.
     present = [name for name in languages if not missing(name, path)]
     return {name: toolchain(name, find_python()[0], path) for name in present}
 
@@ -96,7 +116,10 @@ def _write_summary(
     """What a score depends on beside the programs: settings and versions."""
     scores = []
     for score in score_verdicts(verdicts):
-        values = {f"pass@{k}": None if value is None else float(value) for k, value in score.values.items()}
+        values: dict[str, float | None] = {}
+        for k, value in score.values.items():
+            # Scores are exact fractions until here; JSON has only floats.
+            values[f"pass@{k}"] = None if value is None else float(value)
         scores.append({**asdict(score), "values": values})
     summary = {
         "settings": asdict(settings),
@@ -121,27 +144,30 @@ def _shown(
         named = f"{floor.kind} {floor.text!r}" if floor.text else floor.kind
         lines.append(f"floor of {floor.language}, {named}: {floor.passed} of {floor.problems} ({share:.2f} %)")
     errata = known_errata(given.benchmark or "", problems)
+    # Named, not left out: published scores are over all problems.
     if errata:
         lines.append(f"{counted(len(errata), 'problem')} with known errata: {', '.join(sorted(errata))}")
     return "\n".join(lines)
 
 
-def score_files(path: Path, other: Path | None = None, *more: Path) -> str:
+def score_files(path: Path, baseline: Path | None = None, *more: Path) -> str:
     """pass@k of a verdicts file, and its difference to another's. Executes nothing."""
     if more:
         raise UserError("--verdicts takes one file, or two to compare")
     verdicts = read_verdicts(path)
+    # A file of verdicts says nothing of compilers, and those of this machine need not be those that ran.
     shown = scores_table(score_verdicts(verdicts), {})
-    if other is None:
+    if baseline is None:
         return shown
-    difference = paired_difference(verdicts, read_verdicts(other))
+    difference = paired_difference(verdicts, read_verdicts(baseline))
     interval = f"{100 * difference.low:+.2f} to {100 * difference.high:+.2f}"
     over = counted(difference.problems, "problem")
-    return f"{shown}\npass@1 less that of {other}: {100 * difference.value:+.2f} ({interval}, bootstrap over {over})"
+    return f"{shown}\npass@1 less that of {baseline}: {100 * difference.value:+.2f} ({interval}, bootstrap over {over})"
 
 
 def sandbox_state() -> str:
     """For `stilts doctor`: the layers that hold here. Raises Refused, which names the one that does not."""
+    # A worker tries every layer of the sandbox before it takes work, and raises Refused where one does not hold.
     worker = Worker()
     worker.close()
     user = "this user" if worker.uid is None else f"user {worker.uid}"
@@ -150,6 +176,11 @@ def sandbox_state() -> str:
 
 def languages_state() -> str:
     """For `stilts doctor`: languages whose programs can be executed, and commands that others lack."""
-    present = [f"{language.title} ({toolchain(name)})" for name, language in LANGUAGES.items() if not missing(name)]
-    absent = [f"{language.title} ({', '.join(missing(name))})" for name, language in LANGUAGES.items() if missing(name)]
+    present, absent = [], []
+    for name, language in LANGUAGES.items():
+        lacking = missing(name)
+        if lacking:
+            absent.append(f"{language.title} ({', '.join(lacking)})")
+        else:
+            present.append(f"{language.title} ({toolchain(name)})")
     return ", ".join(present) + (f"; withheld for lack of commands: {', '.join(absent)}" if absent else "")

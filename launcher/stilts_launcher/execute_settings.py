@@ -12,6 +12,7 @@ from pydantic import Field
 from stilts_ds.execute.executor import Settings
 from stilts_ds.yaml_files import Section, read_section
 
+# The library's: what a file and the options leave out is in one place.
 _DEFAULTS = Settings()
 
 
@@ -33,17 +34,17 @@ class SettingsFile(Section):
     execute: ExecutePart = ExecutePart()
 
 
-def add_settings(part: argparse.ArgumentParser) -> None:
+def add_settings(parser: argparse.ArgumentParser) -> None:
     """Declare the options. None stands for an option that was not given."""
-    part.add_argument("--allow", action="store_true", help="consent to run programs that nobody has read")
-    part.add_argument(
+    parser.add_argument("--allow", action="store_true", help="consent to run programs that nobody has read")
+    parser.add_argument(
         "--settings", type=Path, metavar="FILE", help="YAML with a section `execute`; options win over it"
     )
-    part.add_argument("--workers", type=int, metavar="N", help="programs at a time (default: 2)")
-    part.add_argument("--seconds", type=float, metavar="S", help="CPU seconds of a program (default: 3)")
-    part.add_argument("--judge", choices=["strict", "benchmark", "exit-status"], help="comparison (default: strict)")
-    part.add_argument("--one-process", action="store_true", help="program and tests together: faster, verdicts weak")
-    part.add_argument("--readable", action="append", default=[], metavar="DIR", help="shown read-only in the sandbox")
+    parser.add_argument("--workers", type=int, metavar="N", help="programs at a time (default: 2)")
+    parser.add_argument("--seconds", type=float, metavar="S", help="CPU seconds of a program (default: 3)")
+    parser.add_argument("--judge", choices=["strict", "benchmark", "exit-status"], help="comparison (default: strict)")
+    parser.add_argument("--one-process", action="store_true", help="program and tests together: faster, verdicts weak")
+    parser.add_argument("--readable", action="append", default=[], metavar="DIR", help="shown read-only in the sandbox")
 
 
 def read_settings(given: argparse.Namespace) -> Settings:
@@ -51,11 +52,13 @@ def read_settings(given: argparse.Namespace) -> Settings:
     values = asdict(_DEFAULTS)
     if given.settings is not None:
         values = read_section(SettingsFile, given.settings).execute.model_dump()
+    # Folders add up. Every other option replaces the file's value.
     folders = [*values.pop("readable"), *given.readable]
     settings = Settings(**values, readable=tuple(str(Path(folder).resolve()) for folder in folders))
     for key in ("workers", "seconds", "judge"):
         if getattr(given, key) is not None:
             settings = replace(settings, **{key: getattr(given, key)})
+    # Switches only switch on: consent that a file gives is not withdrawn by a command that does not repeat it.
     if given.allow:
         settings = replace(settings, allow=True)
     if given.one_process:

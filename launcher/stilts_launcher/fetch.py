@@ -31,19 +31,23 @@ __all__ = ["fetch_recipe", "model_files_of"]  # what is fetched of a model is as
 def fetch_recipe(recipe: Recipe) -> str:
     """Fetch, tokenise and check. Returns what to print; raises UserError naming everything that is missing."""
     run = run_of(recipe)
+    # One probe, in place of a timeout at each file. A recipe of local files asks no network anything.
     unreachable = go_offline_without_network() if uses_hub(recipe) else None
     if recipe.data.source == "toy":
         ensure_toy_data(recipe, run)
     recipe, model_problems = _fetch_model(recipe, run, unreachable)
     data = Data(recipe, run.root)
     needs, problems = needs_of(recipe, data)
+    # All problems are gathered before any is raised: somebody with a slow line must not learn of them one at a time.
     problems = [*model_problems, *problems]
     for need in needs:
         problems += ensure_local(need, data)
     if problems:
         raise UserError(_report(list(dict.fromkeys(problems)), recipe, unreachable))
+    # Only now: the ids of phases hash the data.
     plan = prepare_run(recipe)
     prepare_data(data, plan.phases)
+    # Without a network, a file that only seemed to be cached would fail a job after hours in the queue.
     _check_offline(run)
     return "\n".join(_summary(recipe, data, len(needs)))
 
@@ -59,6 +63,7 @@ def _fetch_model(recipe: Recipe, run: RunDir, unreachable: str | None) -> tuple[
             folder = download_model(name, recipe.model.revision)
         if folder is None:
             return recipe, [f"model {name} is not in the Hugging Face cache"]
+        # A download that broke off is noticed here, not by a job.
         check_weights(folder)
     except UserError as problem:
         return recipe, [str(problem)]
@@ -78,12 +83,13 @@ def _report(problems: list[str], recipe: Recipe, unreachable: str | None) -> str
 
 def _check_offline(run: RunDir) -> None:
     """Load everything once more in a process that may not use the network."""
+    # In a process of its own: the hub's libraries read these variables once, when they are imported.
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
     command = [sys.executable, "-m", "stilts_launcher.fetch", str(run.root)]
     done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     if done.returncode != 0:
-        told = redacted(done.stdout).strip().split("\n")[-1]
-        raise UserError(f"fetched, but it does not load with HF_HUB_OFFLINE=1: {told.removeprefix('error: ')}")
+        last_line = redacted(done.stdout).strip().split("\n")[-1]
+        raise UserError(f"fetched, but it does not load with HF_HUB_OFFLINE=1: {last_line.removeprefix('error: ')}")
 
 
 def check_run(run: RunDir) -> None:
@@ -94,6 +100,7 @@ def check_run(run: RunDir) -> None:
         raise UserError(f"model {recipe.model.name_or_path} is not in the cache")
     check_weights(folder)
     data = Data(recipe, run.root)
+    # Loaded for the errors that this raises.
     _ = data.tokenizer
     needs, problems = needs_of(recipe, data)
     for need in needs:
@@ -104,6 +111,7 @@ def check_run(run: RunDir) -> None:
 
 
 def _summary(recipe: Recipe, data: Data, splits: int) -> list[str]:
+    # The manifest is written last, so a folder without one is half done.
     rows = [folder for folder in data.store.folder.iterdir() if (folder / "manifest.json").exists()]
     megabytes = sum(file.stat().st_size for folder in rows for file in folder.iterdir()) / 1e6
     lines = [

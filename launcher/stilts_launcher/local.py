@@ -34,7 +34,7 @@ def start_ranks(arguments: list[str], count: int, threads: int | None, program: 
         for rank in range(count):
             if received:  # the ranks that are there would wait for the others
                 break
-            place = RankPlace(rank, rank, count, "127.0.0.1", port, "stilts")
+            rank_place = RankPlace(rank, rank, count, "127.0.0.1", port, "stilts")
             extra = {
                 "STILTS_RUN_TOKEN": token,
                 "STILTS_LAUNCHER": str(os.getpid()),
@@ -42,7 +42,7 @@ def start_ranks(arguments: list[str], count: int, threads: int | None, program: 
                 "TOKENIZERS_PARALLELISM": "true",
             }
             command = [sys.executable, "-m", program, *arguments]
-            environment = {**os.environ, **place.variables(), **extra, **OWN_CODE_ONLY}
+            environment = {**os.environ, **rank_place.variables(), **extra, **OWN_CODE_ONLY}
             # A library that asks a question gets no answer.
             children.append(subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL))
         if received and len(children) < count:
@@ -94,8 +94,8 @@ def wait_for(children: list[subprocess.Popen[bytes]], received: Sequence[int] = 
         if asked_at is None and received:
             asked_at = time.monotonic()
         if asked_at is not None and time.monotonic() - asked_at > LEAVING_SECONDS:
-            told = f"the ranks did not leave within {LEAVING_SECONDS:.0f} s of the signal; they are ended"
-            print(told, file=sys.stderr)
+            message = f"the ranks did not leave within {LEAVING_SECONDS:.0f} s of the signal; they are ended"
+            print(message, file=sys.stderr)
             end(children)
         if failed_at is None and any(child.poll() for child in children):
             failed_at = time.monotonic()

@@ -13,6 +13,7 @@ from typing import Any
 from stilts_ds.engine.preempt import Stopped, die_with, install_handlers
 from stilts_ds.errors import UserError, counted, printable
 from stilts_launcher.discover import discover
+from stilts_launcher.mining_plan import add_plan, check_plan, plan
 
 STOPPED = 85
 Work = Callable[[Any, Any], None]  # what the ranks talk over (None: alone), the device -> nothing
@@ -20,90 +21,105 @@ Work = Callable[[Any, Any], None]  # what the ranks talk over (None: alone), the
 
 def add_mining(add: Callable[[str, Any, str], argparse.ArgumentParser]) -> None:
     """Declare the three verbs."""
-    part = add("embed", embed, "write the sentence vectors of a text file, on all ranks, resumed where it stopped")
-    part.add_argument("model", help="a model's folder, the folder of a trained phase, or a hub id")
-    part.add_argument("texts", type=Path, help="UTF-8 file, a sentence a line")
-    part.add_argument("-o", "--output", type=Path, required=True, metavar="FILE.npy", help="a new file")
-    part.add_argument("--stored", default="fp32", choices=["fp32", "fp16"], help="numbers in the file (default: fp32)")
-    _add_encoder(part)
-    _add_common(part)
+    parser = add("embed", embed, "write the sentence vectors of a text file, on all ranks, resumed where it stopped")
+    parser.add_argument("model", help="a model's folder, the folder of a trained phase, or a hub id")
+    parser.add_argument("texts", type=Path, help="UTF-8 file, a sentence a line")
+    parser.add_argument("-o", "--output", type=Path, required=True, metavar="FILE.npy", help="a new file")
+    parser.add_argument(
+        "--stored", default="fp32", choices=["fp32", "fp16"], help="numbers in the file (default: fp32)"
+    )
+    _add_encoder(parser)
+    _add_common(parser)
 
-    part = add("mine", mine, "mine pairs of translations from two sides (texts or vectors), on all ranks")
-    part.add_argument("source", type=Path, help="UTF-8 file, a sentence a line; or vectors (.npy)")
-    part.add_argument("target", type=Path, help="the same for the other language")
-    part.add_argument("-o", "--output", type=Path, required=True, metavar="FILE", help="a new .tsv, .jsonl or .parquet")
-    part.add_argument("--model", help="makes the vectors of texts: a folder, a trained phase's folder, or a hub id")
-    part.add_argument("--source-vectors", type=Path, metavar="FILE.npy", help="a vector for each line of the source")
-    part.add_argument("--target-vectors", type=Path, metavar="FILE.npy", help="a vector for each line of the target")
-    part.add_argument(
+    parser = add("mine", mine, "mine pairs of translations from two sides (texts or vectors), on all ranks")
+    parser.add_argument("source", type=Path, nargs="?", help="UTF-8 file, a sentence a line; or vectors (.npy)")
+    parser.add_argument("target", type=Path, nargs="?", help="the same for the other language")
+    parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="a new .tsv, .jsonl or .parquet")
+    parser.add_argument("--model", help="makes the vectors of texts: a folder, a trained phase's folder, or a hub id")
+    parser.add_argument("--source-vectors", type=Path, metavar="FILE.npy", help="a vector for each line of the source")
+    parser.add_argument("--target-vectors", type=Path, metavar="FILE.npy", help="a vector for each line of the target")
+    parser.add_argument(
         "--mode",
         default="mine",
         choices=["mine", "search", "score"],
         help="mine pairs; the best target of each source sentence; or scores of line i with line i (default: mine)",
     )
-    part.add_argument(
+    parser.add_argument(
         "--margin",
         default="ratio",
         choices=["ratio", "distance", "absolute"],
         help="how a cosine is compared with those of the neighbours (default: ratio)",
     )
-    part.add_argument(
+    parser.add_argument(
         "--retrieval",
         default="max",
         choices=["max", "forward", "backward", "intersect"],
         help="which candidates become pairs (default: max)",
     )
-    part.add_argument("-k", type=int, default=4, metavar="N", help="neighbours each way (default: 4)")
-    part.add_argument("--threshold", type=float, metavar="X", help="keep scores of at least X (default: above 0)")
-    part.add_argument("--unify", action="store_true", help="equal texts of a side count as one sentence, its first")
-    part.add_argument(
+    parser.add_argument("-k", type=int, default=4, metavar="N", help="neighbours each way (default: 4)")
+    parser.add_argument("--threshold", type=float, metavar="X", help="keep scores of at least X (default: above 0)")
+    parser.add_argument("--unify", action="store_true", help="equal texts of a side count as one sentence, its first")
+    parser.add_argument(
         "--drop-repeated", action="store_true", help="with --unify: no pairs of texts that stand twice on their side"
     )
-    part.add_argument("--gold", type=Path, metavar="FILE", help="lines `source id TAB target id` to score pairs with")
-    part.add_argument(
+    parser.add_argument("--gold", type=Path, metavar="FILE", help="lines `source id TAB target id` to score pairs with")
+    parser.add_argument(
         "--dev-part",
         type=float,
         default=0.5,
         metavar="SHARE",
         help="share of the source sentences whose gold chooses the threshold, where none is given (default: 0.5)",
     )
-    _add_encoder(part)
-    _add_memory(part)
-    _add_common(part)
+    parser.add_argument(
+        "--neighbours",
+        default="exact",
+        choices=["exact", "ivf"],
+        help="all sentences are compared, or those that an approximate FAISS index names (default: exact)",
+    )
+    parser.add_argument("--nlist", type=int, metavar="N", help="lists of the index (default: about 4 sqrt(sentences))")
+    parser.add_argument("--nprobe", type=int, metavar="N", help="lists that a sentence is compared with (default: 32)")
+    _add_encoder(parser)
+    _add_memory(parser)
+    _add_common(parser)
+    add_plan(parser)
 
-    part = add("search", search, "find the nearest neighbours of each row of one side in another, on all ranks")
-    part.add_argument("queries", type=Path, help="UTF-8 file, a sentence a line; or vectors (.npy)")
-    part.add_argument("bank", type=Path, help="what is searched, of the same kind")
-    part.add_argument("-o", "--output", type=Path, required=True, metavar="FILE", help="a new .tsv, .jsonl or .parquet")
-    part.add_argument("--model", help="makes the vectors of texts: a folder, a trained phase's folder, or a hub id")
-    part.add_argument("--query-vectors", type=Path, metavar="FILE.npy", help="a vector for each line of the queries")
-    part.add_argument("--bank-vectors", type=Path, metavar="FILE.npy", help="a vector for each line of the bank")
-    part.add_argument("-k", type=int, default=16, metavar="N", help="neighbours of a query (default: 16)")
-    part.add_argument("--metric", default="cosine", choices=["cosine", "inner"], help="(default: cosine)")
-    _add_encoder(part)
-    _add_memory(part)
-    _add_common(part)
+    parser = add("search", search, "find the nearest neighbours of each row of one side in another, on all ranks")
+    parser.add_argument("queries", type=Path, help="UTF-8 file, a sentence a line; or vectors (.npy)")
+    parser.add_argument("bank", type=Path, help="what is searched, of the same kind")
+    parser.add_argument(
+        "-o", "--output", type=Path, required=True, metavar="FILE", help="a new .tsv, .jsonl or .parquet"
+    )
+    parser.add_argument("--model", help="makes the vectors of texts: a folder, a trained phase's folder, or a hub id")
+    parser.add_argument("--query-vectors", type=Path, metavar="FILE.npy", help="a vector for each line of the queries")
+    parser.add_argument("--bank-vectors", type=Path, metavar="FILE.npy", help="a vector for each line of the bank")
+    parser.add_argument("-k", type=int, default=16, metavar="N", help="neighbours of a query (default: 16)")
+    parser.add_argument("--metric", default="cosine", choices=["cosine", "inner"], help="(default: cosine)")
+    _add_encoder(parser)
+    _add_memory(parser)
+    _add_common(parser)
 
 
-def _add_encoder(part: argparse.ArgumentParser) -> None:
-    part.add_argument("--revision", metavar="REV", help="of a hub id: branch, tag or commit")
-    part.add_argument("--layer", type=int, default=-1, metavar="N", help="hidden state, from 0 (default: the last)")
-    part.add_argument(
+def _add_encoder(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--revision", metavar="REV", help="of a hub id: branch, tag or commit")
+    parser.add_argument("--layer", type=int, default=-1, metavar="N", help="hidden state, from 0 (default: the last)")
+    parser.add_argument(
         "--pooling", default="mean", choices=["mean", "first", "last"], help="tokens of the vector (default: mean)"
     )
-    part.add_argument("--prefix", default="", metavar="TEXT", help="stands before each text, such as 'query: '")
-    part.add_argument("--dtype", default="fp32", choices=["fp32", "bf16"], help="of the network (default: fp32)")
-    part.add_argument("--max-length", type=int, metavar="N", help="tokens of a sentence (default: 512 or the model's)")
-    part.add_argument("--batch-size", type=int, default=32, metavar="N", help="sentences of a batch (default: 32)")
+    parser.add_argument("--prefix", default="", metavar="TEXT", help="stands before each text, such as 'query: '")
+    parser.add_argument("--dtype", default="fp32", choices=["fp32", "bf16"], help="of the network (default: fp32)")
+    parser.add_argument(
+        "--max-length", type=int, metavar="N", help="tokens of a sentence (default: 512 or the model's)"
+    )
+    parser.add_argument("--batch-size", type=int, default=32, metavar="N", help="sentences of a batch (default: 32)")
 
 
-def _add_memory(part: argparse.ArgumentParser) -> None:
-    part.add_argument("--memory", type=float, default=1.0, metavar="GIB", help="scratch of a rank (default: 1)")
+def _add_memory(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--memory", type=float, default=1.0, metavar="GIB", help="scratch of a rank (default: 1)")
 
 
-def _add_common(part: argparse.ArgumentParser) -> None:
-    part.add_argument("--ids", action="store_true", help="lines of text files are `id TAB text`")
-    part.add_argument(
+def _add_common(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--ids", action="store_true", help="lines of text files are `id TAB text`")
+    parser.add_argument(
         "--ranks", type=int, metavar="N", help="ranks to start on this machine (default: one for each GPU, or one)"
     )
 
@@ -123,6 +139,10 @@ def embed(given: argparse.Namespace) -> int:
 
 
 def mine(given: argparse.Namespace) -> int:
+    check_plan(given)
+    if given.plan:
+        return plan(given, _encoder(given.model, given), _bytes(given))
+
     def work(comm: Any, device: Any) -> None:
         from stilts_ds.mining import MiningSettings, Texts
         from stilts_ds.mining import mine as mine_pairs
@@ -130,6 +150,7 @@ def mine(given: argparse.Namespace) -> int:
         settings = MiningSettings(
             given.mode, given.margin, given.retrieval, given.k, given.threshold,
             given.unify, given.drop_repeated, given.dev_part, _bytes(given),
+            given.neighbours, given.nlist, given.nprobe,
         )  # fmt: skip
         result = mine_pairs(
             Texts(given.source, given.source_vectors, given.ids),
@@ -213,17 +234,20 @@ def _say(comm: Any, text: str) -> None:
 def _on_ranks(given: argparse.Namespace, work: Work) -> int:
     """Do `work` as one of the ranks that a launcher started, on ranks that are started here, or alone."""
     install_handlers()  # before the heavy imports, so that a stop asked for meanwhile is not lost
+    # A rank of ours dies with the process that started it; one of a cluster's launcher has none to die with.
     if launcher := os.environ.get("STILTS_LAUNCHER"):
         die_with(int(launcher))
-    place = discover(os.environ)
-    if place is not None:
-        os.environ.update(place.variables())
+    rank_place = discover(os.environ)
+    if rank_place is not None:
+        os.environ.update(rank_place.variables())
         return _as_a_rank(given, work)
     count = _rank_count(given.ranks)
+    # Without a process group: a single rank has nobody to meet.
     if count == 1:
         return _alone(work)
     from stilts_launcher import local
 
+    # The ranks are this very command again, which then finds their variables in its environment.
     return local.start_ranks(given.words, count, None, program="stilts_launcher.cli")
 
 
@@ -235,9 +259,9 @@ def _rank_count(wanted: int | None) -> int:
     devices = torch.cuda.device_count()
     if wanted is None:
         return max(1, devices)
-    most, what = (devices, "GPU") if devices else (usable_cores(), "core")
+    most, unit = (devices, "GPU") if devices else (usable_cores(), "core")
     if not 1 <= wanted <= most:
-        raise UserError(f"--ranks {wanted}: this machine has {counted(most, what)} to use; give 1 to {most}")
+        raise UserError(f"--ranks {wanted}: this machine has {counted(most, unit)} to use; give 1 to {most}")
     return wanted
 
 
@@ -246,11 +270,13 @@ def _alone(work: Work) -> int:
 
     from stilts_ds.model.encoder import quiet
 
+    # On standard error: standard output is for results.
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     quiet()
     device = torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
     try:
         work(None, device)
+    # Its own exit status, by which a batch script tells a stop from a failure.
     except Stopped as stopped:
         print(f"stopped by {stopped}; what is finished is kept, the same command continues", file=sys.stderr)
         return STOPPED
@@ -266,6 +292,7 @@ def _as_a_rank(given: argparse.Namespace, work: Work) -> int:
     from stilts_ds.run_dir import RunDir
 
     folder = work_folder(given.output)
+    # What was asked for must be alike on all ranks; how it was worded need not be.
     options = {name: str(value) for name, value in vars(given).items() if name not in ("verb", "words", "options")}
 
     def as_rank(world: World) -> None:
@@ -276,5 +303,6 @@ def _as_a_rank(given: argparse.Namespace, work: Work) -> int:
     try:
         return run_as_rank(RunDir(folder), folder / "logs", as_rank)
     finally:
+        # A start that was refused leaves no folder behind, though the ranks' logs were in it.
         if os.environ["RANK"] == "0":
             remove_if_bare(folder)

@@ -34,13 +34,14 @@ def needs_of(recipe: Recipe, data: Data) -> tuple[list[Need], list[str]]:
         task = data.task(name)
         splits = {data.train_split(name), data.dev_split(name)}
         if labels_from_train(task):
+            # Also where a recipe trains on another split: the list of labels must not change with the split.
             splits.add("train")
-        needs += [
-            Need(name, split, task.train_language if split == "train" else task.pivot)
-            for split in sorted(splits, reverse=True)
-        ]
+        for split in sorted(splits, reverse=True):
+            language = task.train_language if split == "train" else task.pivot
+            needs.append(Need(name, split, language))
         if task.translation and labels_from_train(task):
             needs.append(Need(task.origin, "train", task.pivot))  # the tag set is the English task's
+    # A target that cannot be asked about is noted, and the others are asked all the same.
     for task in [data.task(task.name) for task in targets]:
         try:
             scored = data.scored_split(task)
@@ -49,6 +50,7 @@ def needs_of(recipe: Recipe, data: Data) -> tuple[list[Need], list[str]]:
             needs += [Need(task.name, split, language) for split in splits_needed for language in languages]
         except UserError as problem:
             problems.append(str(problem))
+    # Tasks share splits (all targets of one source task, say): each is fetched once, in the order of first need.
     return list(dict.fromkeys(needs)), problems
 
 

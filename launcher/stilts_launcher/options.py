@@ -12,18 +12,18 @@ from stilts_launcher.recipes import resolved_recipe
 Add = Callable[[str, Callable[[argparse.Namespace], int], str], argparse.ArgumentParser]
 
 
-def add_recipe(part: argparse.ArgumentParser) -> None:
-    part.add_argument("recipe", help=recipes_help())
-    add_overrides(part)
+def add_recipe(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("recipe", help=recipes_help())
+    add_overrides(parser)
 
 
 def recipes_help() -> str:
     return f"a shipped recipe ({', '.join(shipped_recipes())}) or a YAML file"
 
 
-def add_overrides(part: argparse.ArgumentParser) -> None:
+def add_overrides(parser: argparse.ArgumentParser) -> None:
     overrides = "recipe settings, such as engine.zero_stage=3 seeds=[1,2]; `stilts schema` lists them all"
-    part.add_argument("overrides", nargs="*", metavar="key=value", help=overrides)
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help=overrides)
 
 
 def recipe_of(given: argparse.Namespace) -> Recipe:
@@ -35,15 +35,16 @@ def say(text: str) -> None:
     print(printable(text), flush=True)
 
 
-def add_test_options(part: argparse.ArgumentParser) -> None:
+def add_test_options(parser: argparse.ArgumentParser) -> None:
     """How differences are tested."""
     help_text = "of the paired bootstrap (default: as many as the number of comparisons needs)"
-    part.add_argument("--resamples", type=resamples_of, default=0, metavar="N", help=help_text)
-    part.add_argument("--level", type=share_of, default=0.05, metavar="P", help="of corrected significance")
+    parser.add_argument("--resamples", type=resamples_of, default=0, metavar="N", help=help_text)
+    parser.add_argument("--level", type=share_of, default=0.05, metavar="P", help="of corrected significance")
 
 
 def resamples_of(text: str) -> int:
     value = int(text)
+    # The smallest p-value is 2 / (resamples + 1): fewer than 100 can pass no level below 0.02.
     if value < 100:
         raise argparse.ArgumentTypeError("give at least 100 resamples")
     return value
@@ -58,6 +59,7 @@ def share_of(text: str) -> float:
 
 def seconds_of(text: str) -> float:
     value = float(text)
+    # The launcher is asked each time, so a slip such as 0 must not ask it without a pause.
     if not 0.1 <= value <= 86400:
         raise argparse.ArgumentTypeError("give seconds from 0.1 to 86400")
     return value

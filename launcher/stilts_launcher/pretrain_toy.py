@@ -29,11 +29,13 @@ def main(arguments: list[str]) -> int:
     run = run_of(recipe)
     start = run.root / "random"
     ensure_toy_world(run.root / "data", recipe.data.seed)
+    # Kept when the command is given again, which continues the phase that began with these weights.
     if not start.exists():
         write_tiny_model(run.root / "data", start, seed=recipe.seeds[0])
     recipe = recipe.model_copy(update={"model": recipe.model.model_copy(update={"name_or_path": str(start)})})
     status = run_recipe(recipe)
     if status == 0:
+        # The recipe has one intermediate phase; this fails loudly should it ever get a second one.
         (phase,) = (phase for phase in Plan.load(run.plan).phases if phase.kind == "intermediate")
         shrink(run.phase(phase.id).encoder, Path(arguments[0]))
     return status
@@ -46,7 +48,9 @@ def shrink(encoder: Path, out: Path) -> None:
 
     shutil.copytree(encoder, out, dirs_exist_ok=True)
     weights = {name: value.to(torch.bfloat16) for name, value in load_file(encoder / "model.safetensors").items()}
+    # `init` is a path of this machine, and what stood there was random.
     write_json(out / "stilts.json", {**read_json(encoder / "stilts.json"), "init": "random weights"})
+    # transformers refuses a file whose metadata name no format.
     save_file(weights, out / "model.safetensors", metadata={"format": "pt"})
 
 

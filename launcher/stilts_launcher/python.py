@@ -20,6 +20,7 @@ def plan(recipe: str, *overrides: str) -> pandas.DataFrame:
     `plan("quickstart", "seeds=[1,2]")`: `overrides` are words as on the command line. `attrs["lacking"]` of the result
     holds a sentence for each task whose data are not there. Raises UserError naming the setting at fault.
     """
+    # By way of the text that `stilts plan --json` prints, so that notebooks and command lines see one description.
     described = json.loads(show_plan(resolved_recipe(recipe, overrides), as_json=True))
     frame = pandas.DataFrame(described["phases"])
     frame.attrs["lacking"] = described["lacking"]
@@ -35,7 +36,9 @@ def run(recipe: str, *overrides: str) -> Run:
     resolved = resolved_recipe(recipe, overrides)
     status = run_recipe(resolved)
     folder = run_of(resolved)
+    # The ranks are other processes: of their errors only an exit status arrives here, so the message points at the log.
     if status:
         raise UserError(f"the run ended early, with exit status {status}; its log and {folder.root} say why")
+    # `load` reads the scores of the phases alone; the report is for people, and `stilts run` ends in one, too.
     write_report(folder)
     return load(folder.root)

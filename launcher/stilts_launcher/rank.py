@@ -21,13 +21,13 @@ def main(arguments: list[str]) -> int:
     from stilts_launcher.rank_place import RankPlace, free_port, usable_cores
 
     try:
-        place = discover(os.environ) or RankPlace(0, 0, 1, "127.0.0.1", free_port(), "alone")
+        rank_place = discover(os.environ) or RankPlace(0, 0, 1, "127.0.0.1", free_port(), "alone")
     except UserError as problem:
         print(f"error: {problem}", file=sys.stderr)
         return 2
-    os.environ.update(place.variables())
+    os.environ.update(rank_place.variables())
     # Before torch is imported, which reads it. Cores that a rank is bound to alone are its own, others are shared.
-    sharing = 1 if place.bound else place.on_node
+    sharing = 1 if rank_place.bound else rank_place.on_node
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, usable_cores() // sharing)))
     from stilts_ds.phases import main as run_phases
 

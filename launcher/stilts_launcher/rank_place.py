@@ -61,6 +61,7 @@ def read_number(environment: Mapping[str, str], name: str, starter: str) -> int:
 
 def usable_cores() -> int:
     """Cores that this process may use: those it is bound to, and no more than its control group gives it time for."""
+    # Not os.cpu_count(), which counts the machine's cores, also in a container that has two of them.
     cores = len(os.sched_getaffinity(0))
     with suppress(OSError, ValueError):
         quota, period = CPU_MAX.read_text(encoding="ascii").split()
@@ -74,6 +75,7 @@ def free_port() -> int:
     for _ in range(100):
         port = FIRST_PORT + secrets.randbelow(PORTS)
         with socket.socket() as probe:
+            # As rank 0 will bind it: a port that is only waiting for old connections to end counts as free.
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
                 probe.bind(("127.0.0.1", port))

@@ -13,10 +13,12 @@ def score_folders(given: argparse.Namespace) -> str:
     `--output` says."""
     if given.run_dir is not None:
         raise UserError("--verdicts and --perturbed are files of `stilts execute`, and no run is read: leave it out")
+    # Asked before --verdicts alone, which is here the baseline and not a file to score.
     if given.perturbed:
         return _robustness(given)
     if given.verdicts:
         return score_files(*given.verdicts)
+    # Imported only now: verdicts are scored without any of it.
     from stilts_ds.evaluate.score import score_folder, tasks_to_score
     from stilts_ds.evaluate.score_tables import scores_markdown, write_scores
 

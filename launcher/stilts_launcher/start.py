@@ -31,6 +31,7 @@ def ensure_toy_data(recipe: Recipe, run: RunDir) -> None:
     from stilts_ds.toy.world import ensure_toy_world
 
     trained = {name for names in recipe.intermediate.values() for name in names}
+    # Running text is half of the work of generating the world, and only masked language modelling reads it.
     reads_text = any(not family_of(get_task(name)).labelled for name in trained)
     ensure_toy_world(run.root / "data", recipe.data.seed, reads_text)
 
@@ -48,11 +49,13 @@ def prepare_run(recipe: Recipe, lacking: dict[str, str] | None = None) -> Plan:
 
     check_tasks(recipe)
     run = run_of(recipe)
+    # Through a link out of the folder, this run would write into another one's files.
     run.check_links()
     if recipe.data.source == "toy":
         ensure_toy_data(recipe, run)
     path = model_path(recipe.model.name_or_path)
     check_folder(path)
+    # A plan that is only looked at asks the hub nothing; the commit is then the cached one.
     recipe = pin_model(recipe, hub_commits_path(recipe, run.root), ask=lacking is None)
     data = Data(recipe, run.root)
 
@@ -63,8 +66,10 @@ def prepare_run(recipe: Recipe, lacking: dict[str, str] | None = None) -> Plan:
             if lacking is None:
                 raise
             lacking[task] = str(problem)
+            # Goes into the phases' ids in place of a hash, which is why such a plan is never written.
             return "not here"
 
+    # Phases that an earlier version named otherwise keep their folders, so that they are not trained again.
     earlier = EarlierPhases.of(run, recipe, path, data.used_whole)
     plan = make_plan(recipe, fingerprint(path, recipe.model.revision), data_hash, earlier)
     if lacking:
@@ -91,13 +96,16 @@ def complete_records(run: RunDir, recipe: Recipe, plan: Plan) -> None:
 def run_recipe(recipe: Recipe, only: str | None = None, phases: list[str] | None = None) -> int:
     """Run a recipe on this machine's ranks, or as one rank of several. Returns the exit status."""
     run = run_of(recipe)
-    place = discover(os.environ)
+    rank_place = discover(os.environ)
+    # Before anything imports huggingface_hub, which reads HF_HUB_OFFLINE once.
     if uses_hub(recipe) and (unreachable := go_offline_without_network()):
         log.warning("%s; only the cache in HF_HOME=%s is looked at", unreachable, cache_home())
-    if place is not None:
-        return _as_a_rank(place, recipe, run, only, phases or [])
+    if rank_place is not None:
+        return _as_a_rank(rank_place, recipe, run, only, phases or [])
+    # Held to the end: two starts of one run would train into the same folders.
     with run_lock(run):
         prepare_run(recipe)
+        # The written recipe has the model's commit, so that all ranks find the same files in the cache.
         ensure_model(written_recipe(run.recipe))
         count = rank_count(recipe)
         arguments = [str(run.root), *(phases or []), *(["--only", only] if only else [])]
@@ -105,14 +113,15 @@ def run_recipe(recipe: Recipe, only: str | None = None, phases: list[str] | None
         return local.start_ranks(arguments, count, recipe.launch.omp_num_threads)
 
 
-def _as_a_rank(place: RankPlace, recipe: Recipe, run: RunDir, only: str | None, phases: list[str]) -> int:
+def _as_a_rank(rank_place: RankPlace, recipe: Recipe, run: RunDir, only: str | None, phases: list[str]) -> int:
     from stilts_ds.phases import run_ranks
 
-    os.environ.update(place.variables())
+    os.environ.update(rank_place.variables())
+    # Through the environment, since ranks make their process groups before they read a recipe.
     os.environ["STILTS_COLLECTIVE_TIMEOUT"] = str(recipe.engine.collective_timeout)
 
     with ExitStack() as until_the_end:
-
+        # On rank 0 alone, while the others wait: one rank plans and downloads, for all.
         def before() -> None:
             until_the_end.enter_context(run_lock(run))
             prepare_run(recipe)
@@ -131,6 +140,7 @@ def rank_count(recipe: Recipe) -> int:
     """Ranks to start on this machine. Raises UserError for more than there are GPUs, or cores without GPUs, unless the
     recipe says that this is meant."""
     wanted = recipe.launch.nproc
+    # One rank fits every machine: asking would only import torch, which takes seconds.
     if wanted == 1:
         return 1
     import torch
@@ -138,10 +148,10 @@ def rank_count(recipe: Recipe) -> int:
     devices = torch.cuda.device_count()
     if wanted == "auto":
         return max(1, devices)
-    there, what = (devices, "GPU") if devices else (usable_cores(), "core")
-    if wanted > there and not recipe.launch.oversubscribe:
+    available, unit = (devices, "GPU") if devices else (usable_cores(), "core")
+    if wanted > available and not recipe.launch.oversubscribe:
         raise UserError(
-            f"launch.nproc={wanted}, but this machine has {counted(there, what)} to use; give a smaller number, or "
+            f"launch.nproc={wanted}, but this machine has {counted(available, unit)} to use; give a smaller number, or "
             "launch.oversubscribe=true"
         )
     return wanted

@@ -77,6 +77,7 @@ def run_status(run: RunDir) -> RunStatus:
     """What each phase does, in which job, and what went wrong."""
     phases = _plan(run).phases
     jobs = jobs_of(run)
+    # A run that was never submitted asks no launcher: there may be none on this machine.
     queued = launcher_of(profile_of(run)).queue() if jobs else {}
     rows = [_row(run, phase, jobs, queued) for phase in phases]
     if REPORT in jobs:
@@ -103,21 +104,25 @@ def _state(folder: PhaseDir, queued: QueuedJob | None, job: str, phase: Phase, r
     """A word for the state and what is known beyond it."""
     status = folder.read_status()
     if status.state == "done":
+        # A phase in the queue is about to be trained again, so it is not called outdated.
         return _done_state(status, queued is None and is_outdated(run, phase), phase)
+    # The queue comes before the status file, which still says how the last start of the job ended.
     if queued is not None and queued.waiting:
         again = "" if status.pending else f", {_where(folder)}"
         return "queued", queued.reason + again
     if queued is not None:
-        place = f"{queued.elapsed} on {queued.nodes}" if queued.nodes else queued.elapsed
-        return "running", ", ".join(filter(None, [_where(folder), place]))
+        runs_on = f"{queued.elapsed} on {queued.nodes}" if queued.nodes else queued.elapsed
+        return "running", ", ".join(filter(None, [_where(folder), runs_on]))
     if status.state == "failed":
         return "failed", status.error or ""
     if status.state.startswith("stopped:"):
         return "stopped", f"by {status.state.removeprefix('stopped:')}, {_where(folder)}"
     if not job:
         return status.state, "" if status.pending else _where(folder)
+    # Its job is gone without a trace because the one that it waited for failed: that one needs attention.
     if status.pending and phase.init and run.phase(phase.init).status() != "done":
         return "not run", f"needs {phase.init}"
+    # The status says that it runs, the queue that it does not: the job died before it could write.
     return "lost", _last_words(run, job, phase.id)
 
 
@@ -142,6 +147,7 @@ def _where(folder: PhaseDir) -> str:
     if not folder.metrics.exists():
         return "starting"
     with open(folder.metrics, "rb") as file:
+        # Only its end: the curve of a long phase has megabytes, and a watch reads it again every few seconds.
         file.seek(max(0, folder.metrics.stat().st_size - 4096))
         steps = re.findall(rb'"step": (\d+)', file.read())
     return f"step {steps[-1].decode()}" if steps else "starting"
@@ -164,9 +170,9 @@ def _chosen(run: RunDir, phase: str | None) -> list[str]:
     """Ids of the phases whose id or label holds `phase`; None: of what runs or failed. Raises UserError for none."""
     phases = _plan(run).phases
     if phase is None:
-        chosen = _interesting(run, [one.id for one in phases])
+        chosen = _interesting(run, [planned.id for planned in phases])
     else:
-        chosen = [one.id for one in phases if _is_meant(one, phase)]
+        chosen = [planned.id for planned in phases if _is_meant(planned, phase)]
     if not chosen:
         raise UserError(f"no phase of {run.root} is called {phase!r}" if phase else "nothing runs and nothing failed")
     return chosen
@@ -181,7 +187,9 @@ def _interesting(run: RunDir, phases: list[str]) -> list[str]:
     """Phases that began and are not done, and those whose job has left a log and is not in the queue."""
     jobs = jobs_of(run)
     begun = [p for p in phases if run.phase(p).status() not in ("done", "pending")]
-    silent = [p for p in phases if p in jobs and run.phase(p).status() == "pending" and _log_files(run, p, None)]
+    # A job whose log is all there is died before its ranks began.
+    submitted = [p for p in phases if p in jobs and run.phase(p).status() == "pending"]
+    silent = [p for p in submitted if _log_files(run, p, None)]
     return [p for p in phases if p in begun or p in silent]
 
 
@@ -191,6 +199,7 @@ def watch_status(run: RunDir, seconds: float) -> RunStatus:
     shown = ""
     while True:
         now = run_status(run)
+        # In a log that is not a terminal, equal states would be pages of the same.
         if now.text() != shown:
             shown = now.text()
             print((CLEAR if sys.stdout.isatty() else "") + shown, flush=True)
@@ -203,7 +212,8 @@ def follow_logs(run: RunDir, phase: str | None, rank: int | None, lines: int, sa
     """Say the last lines of the logs that `run_logs` shows, and what is added to them while anything waits or runs."""
     chosen = _chosen(run, phase)
     files = [path for p in chosen for path in _log_files(run, p, rank)]
-    read = {path: path.stat().st_size if path.exists() else 0 for path in files}
+    # Sizes are taken before the last lines are shown: a line written in between comes twice rather than never.
+    read = {path: _size(path) for path in files}
     say(run_logs(run, phase, rank, lines))
     last = files[-1] if files else None
     asked = time.monotonic()
@@ -211,8 +221,10 @@ def follow_logs(run: RunDir, phase: str | None, rank: int | None, lines: int, sa
         for path in files:
             added = _added(path, read)
             if added:
+                # The name of the log again only where another one spoke before.
                 say(printable(added if path == last else f"==> {path} <==\n{added}"))
                 last = path
+        # Looks at files cost nothing; the launcher is asked seldom, since thousands of users share its controller.
         if time.monotonic() - asked > ASK_AGAIN:
             if not run_status(run).moving:
                 return
@@ -220,14 +232,20 @@ def follow_logs(run: RunDir, phase: str | None, rank: int | None, lines: int, sa
         time.sleep(LOOK_AGAIN)
 
 
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
+
+
 def _added(path: Path, read: dict[Path, int]) -> str:
     """Whole lines that a file has beyond what was read; a file that was begun anew is read from its start."""
     if not path.exists():
         return ""
     size = path.stat().st_size
+    # A file shorter than before was begun anew by a restart.
     start = read[path] if read[path] <= size else 0
     with open(path, "rb") as file:
         file.seek(start)
+        # The rest of a line is shown when its end is there: it may stop within a character.
         whole = file.read(size - start).rpartition(b"\n")[0]
     read[path] = start + len(whole) + (1 if whole else 0)
     return whole.decode("utf-8", errors="replace").expandtabs()
@@ -237,6 +255,7 @@ def _log_files(run: RunDir, phase: str, rank: int | None) -> list[Path]:
     if rank is not None:
         return [run.logs / phase / f"rank-{rank}.log"]
     job = jobs_of(run).get(phase)
+    # A phase that was not submitted ran on this machine, where rank 0's log says most.
     return sorted(run.logs.glob(f"*-{job}.log")) if job else [run.logs / phase / "rank-0.log"]
 
 
@@ -251,7 +270,7 @@ def cancel_jobs(run: RunDir, phase: str | None) -> str:
     recorded = jobs_of(run)
     launcher = launcher_of(profile_of(run))
     queued = launcher.queue() if recorded else {}
-    meant = {one.id for one in _plan(run).phases if phase is None or _is_meant(one, phase)}
+    meant = {planned.id for planned in _plan(run).phases if phase is None or _is_meant(planned, phase)}
     if phase is None:
         meant.add(REPORT)
     jobs = {p: j for p, j in recorded.items() if j in queued and p in meant}
@@ -271,5 +290,6 @@ def retry_run(run: RunDir) -> str:
     plan = _plan(run)
     if not run.profile.exists():
         raise UserError(f"{run.root} was not submitted; use `stilts submit RECIPE --cluster PROFILE`")
+    # Two retries at once would submit each phase twice.
     with run_lock(run):
         return submit_plan(run, plan, load_profile(run.profile))

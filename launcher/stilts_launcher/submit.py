@@ -48,6 +48,7 @@ JOB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")  # they become arguments
 def submit_recipe(recipe: Recipe, profile: Profile, dry_run: bool = False) -> str:
     """Plan, write the run folder and submit. Returns what to print."""
     run = run_of(recipe)
+    # Two submissions at once would each hand in every phase.
     with run_lock(run):
         plan = prepare_run(recipe)
         if not dry_run:  # running jobs and `retry` read it
@@ -73,6 +74,7 @@ def submit_plan(run: RunDir, plan: Plan, profile: Profile, dry_run: bool = False
     phases = plan.phases
     recorded = jobs_of(run)
     queued = {} if dry_run or not recorded else launcher_of(profile).queue()
+    # What an earlier submission noted counts only while its job waits or runs; an ended one is submitted anew.
     live = {phase: job for phase, job in recorded.items() if job in queued}
     todo = [phase for phase in unfinished(run, phases) if phase.id not in live]
     if not todo and (not phases or REPORT in live or run.results.exists()):
@@ -104,6 +106,7 @@ def _submit_all(
             after = tuple(sorted(ids[parent] for parent in parents if parent in ids))
             submitted = hand_in(Job(kind, name, run.root, phases, after))
             ids |= dict(zip(phases, submitted.phase_ids))
+            # After each group: if this process is killed, the jobs that it has handed in are known.
             _record(run, ids, dry_run)
         all_phases = tuple(sorted({job for phase, job in ids.items() if phase != REPORT}))
         if REPORT in live and not dry_run:
@@ -111,6 +114,7 @@ def _submit_all(
         submitted = hand_in(Job("report", f"{run.root.name}-report", run.root, after=all_phases))
         _record(run, ids | {REPORT: submitted.id}, dry_run)
     except UserError:
+        # Half a study would wait for jobs that never come.
         if new and not dry_run:
             launcher.cancel(new)
         raise
@@ -131,13 +135,17 @@ def grouped(todo: Iterable[Phase], name: str) -> list[tuple[JobKind, str, tuple[
     """Phases that are handed in together, each group with its kind and name: the intermediate ones, then those that
     start from one encoder."""
     groups: dict[tuple[JobKind, str], list[str]] = {}
+    # Those that others wait for go first, since a dependency names the id of a job that exists.
     for phase in sorted(todo, key=lambda p: p.kind != "intermediate"):
         kind: JobKind = "intermediate" if phase.kind == "intermediate" else "target"
         label = kind if kind == "intermediate" else f"{kind}-{phase.condition}"
         if phase.init:
             label += f"-seed{phase.seed}"  # without: the pretrained model, where all seeds wait for nothing
         groups.setdefault((kind, phase.init), [label]).append(phase.id)
-    return [(kind, f"{name}-{label}", tuple(ids)) for (kind, _), (label, *ids) in groups.items()]
+    grouped_phases = []
+    for (kind, _), (label, *ids) in groups.items():
+        grouped_phases.append((kind, f"{name}-{label}", tuple(ids)))
+    return grouped_phases
 
 
 def jobs_of(run: RunDir) -> dict[str, str]:
@@ -147,6 +155,7 @@ def jobs_of(run: RunDir) -> dict[str, str]:
     noted = read_json(path) if path.exists() else {"jobs": {}}
     jobs = noted.get("jobs") if isinstance(noted, dict) else None
     if jobs and not _is_where_it_was_submitted(run, noted):
+        # The launcher's jobs would save into the original's folder, so cancelling them is not the copy's business.
         return {}
     if not isinstance(jobs, dict) or not all(isinstance(j, str) and JOB_ID.fullmatch(j) for j in jobs.values()):
         raise UserError(f"{path} holds no ids of jobs; delete it, look into the queue what runs, and submit again")
@@ -155,6 +164,7 @@ def jobs_of(run: RunDir) -> dict[str, str]:
 
 def _record(run: RunDir, ids: Mapping[str, str], dry_run: bool) -> None:
     if not dry_run:
+        # What is known is added to, not replaced: the jobs of phases that are done still have logs to show.
         noted = {"submitted": round(time.time(), 1), "folder": identity(run), "jobs": {**jobs_of(run), **ids}}
         write_json(run.jobs / "jobs.json", noted)
 
@@ -184,6 +194,7 @@ def setup_text(run: RunDir, profile: Profile) -> str:
             f"export STILTS_COLLECTIVE_TIMEOUT={load_recipe(str(run.recipe)).engine.collective_timeout}",
             f"export STILTS_PYTHON={shlex.quote(profile.python or sys.executable)}",
             f"export PYTHONPATH={code}${{PYTHONPATH:+:$PYTHONPATH}}",
+            # Nodes of a cluster often have no network; whoever wants it sets 0 in `setup`.
             'export HF_HUB_OFFLINE="${HF_HUB_OFFLINE:-1}"',
             "",
         ]
@@ -203,6 +214,7 @@ def snapshot(run: RunDir) -> Path:
             shutil.copytree(source, fresh / name, ignore=shutil.ignore_patterns("__pycache__"), dirs_exist_ok=True)
         (fresh / "stilts_ds" / COMMIT).write_text(git_commit(), encoding="utf-8")
         target = run.jobs / f"code-{_hash_tree(fresh)[:12]}"
+        # Named by its content: the same code is kept once, and jobs of an earlier submission keep theirs.
         if not target.exists():
             os.rename(fresh, target)
         return target
@@ -215,6 +227,7 @@ def _package(name: str) -> Path:
     spec = importlib.util.find_spec(name)
     if spec is None or spec.origin is None:
         raise UserError(f"package {name} is not installed; see README")
+    # find_spec reads where the package lies and runs none of it.
     return Path(spec.origin).parent
 
 

@@ -31,6 +31,7 @@ from stilts_ds.values import Value
 from stilts_launcher.backends.registry import launcher_of, profile_of
 from stilts_launcher.rank_place import OWN_CODE_ONLY
 
+# 143 is 128 + SIGTERM, as in a shell; 85 is what ranks leave with after a stop that saved everything (engine/ranks.py).
 USER_ERROR, CANCELLED, STOPPED = 2, 143, 85
 REFUSAL = "UserError: "  # how an error begins that the same start would meet again
 
@@ -44,6 +45,7 @@ def main(arguments: list[str]) -> int:
     try:
         run.check_links()
         for phase in arguments[1:]:
+            # The phases of one job follow each other; a later one may start from this one, so a failure ends the job.
             if status := Supervisor(run, phase, os.environ).work():
                 return status
     except UserError as problem:
@@ -56,7 +58,7 @@ def say(text: str) -> None:
     print(f"{time.strftime('%H:%M:%S')} {printable(redacted(text))}", flush=True)
 
 
-Place = tuple[bool, str, int]  # what `progress` says
+Progress = tuple[bool, str, int]  # what `progress` says
 
 
 class Attempt(Value):
@@ -64,7 +66,7 @@ class Attempt(Value):
 
     job: str
     restart: int
-    at: Annotated[Place, Strict(False)]  # a list in JSON
+    at: Annotated[Progress, Strict(False)]  # a list in JSON
 
 
 class Supervisor:
@@ -82,6 +84,7 @@ class Supervisor:
         planned = [phase for phase in Plan.load(self.run.plan).phases if phase.id == self.phase]
         if not planned:
             raise UserError(f"{self.run.plan} has no phase {self.phase!r}; `stilts plan` lists them")
+        # Held over all attempts: two jobs of one phase (submitted twice, say) must not train into one folder.
         with phase_lock(self.folder):
             while True:
                 if not unfinished(self.run, planned):
@@ -94,6 +97,7 @@ class Supervisor:
                     return self._continue_later()
                 if outcome.startswith("stopped:"):
                     return self._leave()
+                # What the recipe or the data forbid, the next start would meet again.
                 if outcome == "refused":
                     self.folder.set_status("failed", error=text)
                     return USER_ERROR
@@ -111,12 +115,13 @@ class Supervisor:
         say(f"{self.phase}: attempt {attempt} of job {self.job}")
         code = self.launcher.start_ranks([str(self.run.root), self.phase], self.profile, environment)
         status = self.folder.read_status()
-        told = status.error if status.token == token else None
+        # An earlier start's error stays in the file until ranks begin anew; by the token this start's is told apart.
+        error = status.error if status.token == token else None
         # A launcher gives the highest status of all ranks; those that it ended have another than the one that refused.
-        if status.state == "failed" and told and told.startswith(REFUSAL):
-            return "refused", told
+        if status.state == "failed" and error and error.startswith(REFUSAL):
+            return "refused", error
         if code == USER_ERROR and status.state != "done":
-            return "refused", told or "refused before the phase began; `stilts logs` shows why"
+            return "refused", error or "refused before the phase began; `stilts logs` shows why"
         if status.token != token:
             return "crashed", f"the ranks ended with status {code} before the phase began"
         if status.state in ("running", "trained"):
@@ -130,6 +135,7 @@ class Supervisor:
         except UserError as problem:
             say(f"the time limit is unknown ({problem}); only a signal will stop the ranks")
             return None
+        # Not in the past, where a job has less time than its warning: it saves at once.
         return None if left is None else time.time() + max(0, left - self.profile.stop_seconds)
 
     def _leave(self) -> int:
@@ -148,6 +154,7 @@ class Supervisor:
         if self.restart >= self.profile.max_requeues:
             say(f"continued {counted(self.restart, 'time')} already (max_requeues); `stilts retry` goes on from here")
             return STOPPED
+        # A slice too short to reach a checkpoint would be continued for ever.
         if len(before) > 1 and progress(self.folder) == before[-1] == before[-2]:
             say("two slices in a row made no progress; give the jobs a longer `time`, then `stilts retry`")
             return STOPPED
@@ -172,6 +179,7 @@ class Supervisor:
         attempts = []
         for note in noted if isinstance(noted, list) else []:
             with suppress(ValidationError):
+                # Notes of another version count as none, like damaged ones.
                 attempts.append(Attempt.model_validate(note))
         return attempts
 
@@ -185,16 +193,18 @@ class Supervisor:
     def _give_up(self) -> str | None:
         """Why the ranks are not started again, or None. Attempts of this start of the job count."""
         this_start = (self.job, self.restart)
-        places = [attempt.at for attempt in self._earlier() if (attempt.job, attempt.restart) == this_start]
-        if len(places) > self.profile.max_restarts:
+        starts = [attempt.at for attempt in self._earlier() if (attempt.job, attempt.restart) == this_start]
+        if len(starts) > self.profile.max_restarts:
             return f"started again {counted(self.profile.max_restarts, 'time')} (max_restarts)"
-        if len(places) > 1 and progress(self.folder) == places[-1] == places[-2]:
+        # One start without progress may be a node's bad luck; two in a row are the phase's own fault.
+        if len(starts) > 1 and progress(self.folder) == starts[-1] == starts[-2]:
             return "two starts in a row made no progress"
         return None
 
 
-def progress(folder: PhaseDir) -> Place:
+def progress(folder: PhaseDir) -> Progress:
     """How far a phase is: trained or not, its newest checkpoint, and how many prediction files it has."""
+    # Numbers in tags have leading zeros, so names sort as steps do. A checkpoint without its manifest is not whole.
     tags = sorted(p.parent.name for p in folder.checkpoints.glob("step-*/manifest.json"))
     trained = folder.status() in ("trained", "done")
     return trained, tags[-1] if tags else "", len(list(folder.predictions.glob("*/*")))

@@ -26,11 +26,14 @@ def run_trial(recipe: Recipe, run: RunDir, plan: Plan, phase: Phase) -> Trial:
         raise UserError("--trial starts its own ranks: call it once, without torchrun, mpirun or a cluster's launcher")
     with tempfile.TemporaryDirectory(prefix="stilts-trial-") as folder:
         trial = RunDir(Path(folder))
+        # The rows are those of the run: its cache is kept, so that the run need not tokenise again.
         data = recipe.data.model_copy(update={"cache": recipe.data.cache or run.root / "cache"})
         if recipe.data.source == "toy":
+            # The toy world lies in the run folder, where the ranks of a run look for it.
             (trial.root / "data").symlink_to(run.root / "data")
         write_atomically(trial.recipe, recipe_yaml(recipe.model_copy(update={"data": data})))
         plan.save(trial.plan)
+        # The run's plan: one made anew in this folder could name the phase otherwise.
         arguments = [str(trial.root), phase.id]
         status = local.start_ranks(
             arguments, rank_count(recipe), recipe.launch.omp_num_threads, program="stilts_ds.trial"

@@ -64,10 +64,12 @@ class Collator:
             task = self.tasks[name]
             masking = Masking(self.tokenizer, self.mlm_probability, self._generator(step, position))
             targets = task.verbs.targets(task.rows, item, packed.starts(number), packed.ids, masking)
+            # By head, not by task: tasks that share a head are computed in one call.
             draft = drafts.setdefault(task.head, Draft(task.verbs))
             draft.add(targets, weights[name], task.index, position // self.pool_size)
         packed.batch.heads = {head: draft.targets() for head, draft in drafts.items()}
         positions = [position for position, _, _ in items]
+        # By position in the global batch: dropout stays the same in every split over ranks and micro-batches.
         packed.batch.mask_keys = row_keys(self.seed, step, packed.numbered(positions))
         return packed.batch
 
@@ -80,6 +82,7 @@ class PackedItems:
     """The rows of items in one batch, and where they stand in it."""
 
     def __init__(self, items: Sequence[tuple[Rows, int]], tokenizer: Tokenizer) -> None:
+        # An item brings all of its rows: the choices of a question must meet in one batch.
         rows_of = [
             (rows, row) for rows, item in items for row in range(int(rows.items[item]), int(rows.items[item + 1]))
         ]
@@ -117,6 +120,7 @@ class Draft:
     def add(self, targets: ItemTargets, weight: float, task: int, pool: int = 0) -> None:
         """Take in an item's targets; `weight` is the factor of each of its loss terms."""
         self.items.append(targets)
+        # Its task's weight for every target: the loss is a mean over the task's targets in the global batch.
         self.weight.append(np.full(len(targets.gold), weight, np.float32))
         self.task.append(np.full(len(targets.gold), task))
         self.pool.append(np.full(len(targets.gold), pool))
@@ -126,6 +130,7 @@ class Draft:
         tokens, gold, task = (torch.from_numpy(np.concatenate(column).astype(np.int64)) for column in columns)
         windows = [len(item.tokens) for item in self.items] if self.by_window else []
         weight = torch.from_numpy(np.concatenate(self.weight))
+        # Only trained retrieval compares targets with each other.
         pool = torch.from_numpy(np.concatenate(self.pool)) if self.pooled else None
         cells, longest = window_cells(windows)
         return Targets(tokens, gold, weight, task, cells, pool, longest)

@@ -31,9 +31,12 @@ class Feed:
     ) -> None:
         self.mixture, self.collate, self.micro_batches = mixture, collate, micro_batches
         self.rank, self.world_size, self.packed = rank, world_size, packed
-        self.lengths = {
-            name: task.rows.item_tokens if packed else task.rows.item_lengths for name, task in collate.tasks.items()
-        }
+        # What an item costs: packed rows their tokens, padded ones the longest of the item's rows each.
+        if packed:
+            self.lengths = {name: task.rows.item_tokens for name, task in collate.tasks.items()}
+        else:
+            self.lengths = {name: task.rows.item_lengths for name, task in collate.tasks.items()}
+        # A thread, not a process: numpy and the tokenised rows need no copy, and tensors no second trip.
         self.worker = ThreadPoolExecutor(1, thread_name_prefix="batches")
         self.ahead: tuple[int, Future[StepData]] | None = None
 
@@ -51,17 +54,23 @@ class Feed:
     def make(self, step: int) -> StepData:
         items = self.mixture.step(step)
         weights = loss_weights(items, self.collate.tasks, self.collate.mlm_probability)
-        mine = self._deal(items)[self.rank]
-        return StepData(
-            items, [(self.collate([(p, *items[p]) for p in part], step, weights), len(part)) for part in mine]
-        )
+        batches = []
+        for positions in self._deal(items)[self.rank]:
+            # An item's place in the global batch goes with it: what is masked and dropped depends on it.
+            placed = [(position, *items[position]) for position in positions]
+            batches.append((self.collate(placed, step, weights), len(positions)))
+        return StepData(items, batches)
 
     def largest(self, step: int) -> int:
         """Tokens that the encoder computes in the largest micro-batch of any rank."""
         items = self.mixture.step(step)
         costs = self._costs(items)
-        parts = [[costs[place] for place in part] for rank in self._deal(items) for part in rank if part]
-        return max(sum(part) if self.packed else len(part) * max(part) for part in parts)
+        micro_batches = [batch for rank in self._deal(items) for batch in rank if batch]
+        costs_of = [[costs[position] for position in batch] for batch in micro_batches]
+        if self.packed:
+            return max(map(sum, costs_of))
+        # Padded rows all cost as much as the longest of their batch.
+        return max(len(batch) * max(batch) for batch in costs_of)
 
     def _costs(self, items: list[Item]) -> list[int]:
         return [int(self.lengths[name][item]) for name, item in items]
@@ -80,7 +89,7 @@ def loss_weights(items: list[Item], tasks: Mapping[str, TaskRows], mlm_probabili
     """Factor of each loss term: a task's loss is its mean over the global batch, weighted by its share of items."""
     weights = {}
     for name in sorted({name for name, _ in items}):
-        task, mine = tasks[name], [item for other, item in items if other == name]
-        targets = sum(task.target_count(item, mlm_probability) for item in mine)
-        weights[name] = len(mine) / len(items) / max(targets, 1)
+        task, items_of_task = tasks[name], [item for task_name, item in items if task_name == name]
+        targets = sum(task.target_count(item, mlm_probability) for item in items_of_task)
+        weights[name] = len(items_of_task) / len(items) / max(targets, 1)
     return weights

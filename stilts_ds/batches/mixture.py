@@ -58,9 +58,10 @@ class Mixture:
             return [(self.tasks[index], item) for item in items.tolist()]
         draws = slice(step * self.batch_size, (step + 1) * self.batch_size)
         drawn, numbers = self.drawn[draws], np.empty(self.batch_size, np.int64)
+        # By task, and not example by example: a stream looks up many items in one call.
         for index in np.unique(drawn).tolist():
-            mine = drawn == index
-            numbers[mine] = self.streams[index].items(self.ordinal[draws][mine])
+            of_task = drawn == index
+            numbers[of_task] = self.streams[index].items(self.ordinal[draws][of_task])
         return [(self.tasks[index], item) for index, item in zip(drawn.tolist(), numbers.tolist())]
 
     def tokens(self, item_tokens: Mapping[str, np.ndarray]) -> int:
@@ -94,18 +95,19 @@ class Stream:
             return self._of_group(0, positions)
         group, nth = self.group[positions], self.nth[positions]
         numbers = np.empty(len(positions), np.int64)
-        for one in np.unique(group).tolist():
-            mine = group == one
-            numbers[mine] = self._of_group(one, nth[mine])
+        for number in np.unique(group).tolist():
+            of_group = group == number
+            numbers[of_group] = self._of_group(number, nth[of_group])
         return numbers
 
     def _of_group(self, group: int, nth: np.ndarray) -> np.ndarray:
         """The nth items of a group's shuffled epochs."""
         members = self.members[group]
         epoch, offset = np.divmod(nth, len(members))
-        for one in np.unique(epoch).tolist():
-            mine = epoch == one
-            offset[mine] = self._order(group, one, len(members))[offset[mine]]
+        # A batch may reach over the end of an epoch, whose order is another one.
+        for number in np.unique(epoch).tolist():
+            of_epoch = epoch == number
+            offset[of_epoch] = self._order(group, number, len(members))[offset[of_epoch]]
         return offset if isinstance(members, range) else members[offset]
 
     def total(self, cost: np.ndarray) -> int:
@@ -113,10 +115,10 @@ class Stream:
         draws = [self.draws] if self.group is None else np.bincount(self.group, minlength=len(self.members)).tolist()
         total = 0
         for group, members in enumerate(self.members):
-            mine = cost[np.asarray(members)]
+            costs = cost[np.asarray(members)]
             # Whole epochs hold every item once; only the last one has to be looked at.
-            epochs, rest = divmod(draws[group], len(members))
-            total += epochs * int(mine.sum()) + int(mine[self._order(group, epochs, len(members))[:rest]].sum())
+            epochs, begun = divmod(draws[group], len(members))
+            total += epochs * int(costs.sum()) + int(costs[self._order(group, epochs, len(members))[:begun]].sum())
         return total
 
     def _order(self, group: int, epoch: int, size: int) -> np.ndarray:
@@ -135,7 +137,8 @@ def task_shares(sizes: Mapping[str, int], sampling: SamplingPart) -> dict[str, f
     others = {task: n for task, n in sizes.items() if task != MLM.name}
     # A share beside other tasks; text alone has no one to share with.
     fixed = sampling.mlm_share if others and len(others) < len(sizes) else None
-    weights = {task: _weight(task, n, sampling) for task, n in (sizes if fixed is None else others).items()}
+    weighted = sizes if fixed is None else others
+    weights = {task: _weight(task, n, sampling) for task, n in weighted.items()}
     scale = (1 - (fixed or 0)) / sum(weights.values())
     shares = {task: weight * scale for task, weight in weights.items()}
     return shares if fixed is None else {**shares, MLM.name: fixed}
@@ -169,8 +172,8 @@ def _ordinals(drawn: np.ndarray, kinds: int) -> np.ndarray:
     """For each draw, how often its task was drawn before."""
     ordinal = np.zeros(len(drawn), np.int64)
     for kind in range(kinds):
-        mine = drawn == kind
-        ordinal[mine] = np.arange(mine.sum())
+        of_kind = drawn == kind
+        ordinal[of_kind] = np.arange(of_kind.sum())
     return ordinal
 
 
@@ -198,8 +201,10 @@ def deal(
     room = math.ceil(math.ceil(len(size) / world_size) / micro_batches) * micro_batches
     ranks = _spread(size, np.argsort(-size, kind="stable"), world_size, room)
     if padded:
-        return [[part.tolist() for part in np.array_split(mine, micro_batches)] for mine in ranks]
-    return [[part.tolist() for part in _spread(size, mine, micro_batches, room // micro_batches)] for mine in ranks]
+        # Sorted by length: what is cut at equal counts has neighbours of like length, and little padding.
+        return [[batch.tolist() for batch in np.array_split(of_rank, micro_batches)] for of_rank in ranks]
+    share = room // micro_batches
+    return [[batch.tolist() for batch in _spread(size, of_rank, micro_batches, share)] for of_rank in ranks]
 
 
 def _deal_pools(
@@ -207,46 +212,47 @@ def _deal_pools(
 ) -> list[list[list[int]]]:
     """Pools dealt by the sum of their items: a loss term's candidates are in one micro-batch of one rank."""
     firsts = range(0, len(lengths), pool)
-    costs = [sum(lengths[first : first + pool]) for first in firsts]
+    ends = [min(first + pool, len(lengths)) for first in firsts]  # the last pool may be short
+    costs = [sum(lengths[first:end]) for first, end in zip(firsts, ends)]
 
-    def places(pools: Sequence[int]) -> list[int]:
-        return [place for number in pools for place in range(number * pool, min((number + 1) * pool, len(lengths)))]
+    def positions(pools: Sequence[int]) -> list[int]:
+        return [position for number in pools for position in range(firsts[number], ends[number])]
 
-    return [[places(part) for part in rank] for rank in deal(costs, world_size, micro_batches, padded)]
+    return [[positions(batch) for batch in rank] for rank in deal(costs, world_size, micro_batches, padded)]
 
 
 def _spread(size: np.ndarray, items: np.ndarray, bins: int, room: int) -> list[np.ndarray]:
     """Items (longest first) over `bins` of at most `room` items with sums of `size` as even as exchanges make them."""
     if bins == 1:
         return [items]
-    parts: list[list[int]] = [[] for _ in range(bins)]
+    items_of_bins: list[list[int]] = [[] for _ in range(bins)]
     queue = [(0, index) for index in range(bins)]
     for item, tokens in zip(items.tolist(), size[items].tolist()):
-        held, index = heapq.heappop(queue)
-        parts[index].append(item)
+        tokens_so_far, index = heapq.heappop(queue)
+        items_of_bins[index].append(item)
         # A bin that is full leaves the queue, however few tokens it holds.
-        if len(parts[index]) < room:
-            heapq.heappush(queue, (held + tokens, index))
-    positions = [np.array(part, np.int64) for part in parts]
+        if len(items_of_bins[index]) < room:
+            heapq.heappush(queue, (tokens_so_far + tokens, index))
+    positions = [np.array(items_of_bin, np.int64) for items_of_bin in items_of_bins]
     # Bounded: exchanges help by less and less, and a step must not wait for the last tokens.
     for _ in range(2 * bins):
         if not _exchange(size, positions):
             break
-    return [part[np.argsort(-size[part], kind="stable")] for part in positions]
+    return [items_of_bin[np.argsort(-size[items_of_bin], kind="stable")] for items_of_bin in positions]
 
 
-def _exchange(size: np.ndarray, parts: list[np.ndarray]) -> bool:
-    """Swap the two items of the heaviest and the lightest part that level them best; False where none helps."""
-    sums = [int(size[part].sum()) for part in parts]
+def _exchange(size: np.ndarray, bins: list[np.ndarray]) -> bool:
+    """Swap the two items of the heaviest and the lightest bin that level them best; False where none helps."""
+    sums = [int(size[bin_items].sum()) for bin_items in bins]
     heavy, light = int(np.argmax(sums)), int(np.argmin(sums))
     gap = sums[heavy] - sums[light]
     # A gap of one token cannot be halved.
-    if gap < 2 or not len(parts[light]):
+    if gap < 2 or not len(bins[light]):
         return False
-    moved = size[parts[heavy]][:, None] - size[parts[light]][None, :]
+    moved = size[bins[heavy]][:, None] - size[bins[light]][None, :]
     left = np.abs(gap - 2 * moved)
     a, b = np.unravel_index(int(np.argmin(left)), left.shape)
     if left[a, b] >= gap:
         return False
-    parts[heavy][a], parts[light][b] = parts[light][b], parts[heavy][a]
+    bins[heavy][a], bins[light][b] = bins[light][b], bins[heavy][a]
     return True

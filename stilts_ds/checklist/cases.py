@@ -98,10 +98,13 @@ def _case(writer: _Writer, seed: int, number: int, seen: set[tuple[str, ...]]) -
             said = writer.examples(draw)
         except _Unsayable:
             continue
-        key = tuple(part for triple in said for part in triple)
+        # By its words, not by its draw: different rows of a list may read alike in a language.
+        key = tuple(text for triple in said for text in triple)
         if key not in seen:
             seen.add(key)
-            examples = (Example(f"{test.id}.{number}.{place}", *triple) for place, triple in enumerate(said))
+            examples = (
+                Example(f"{test.id}.{number}.{number_in_case}", *triple) for number_in_case, triple in enumerate(said)
+            )
             return Case(test.id, number, tuple(examples))
     raise UserError(
         f"{writer.language}: the table has no texts for {number + 1} different cases of {test.name!r}; ask for fewer "
@@ -110,6 +113,7 @@ def _case(writer: _Writer, seed: int, number: int, seen: set[tuple[str, ...]]) -
 
 
 def _draw(english: Template, test: Test, rng: random.Random) -> Draw:
+    # Drawn in English before any language is asked, so that all languages draw the same.
     names = rng.sample(MALE if test.male else MALE + FEMALE, len(NAMES))
     if test.id == "properties":
         first, second = rng.sample(PROPERTIES, 2)
@@ -135,8 +139,9 @@ class _Writer:
         self.items = {name: _items(entries) for name, entries in self.english.lists.items()}
         self.items["property"] = frozenset(PROPERTIES)
         # Some conditions name the template that a fill-in stands in, of tests that share their lists.
-        sharing = [table[PIVOT][one.id] for one in TESTS if (one.lists_of or one.id) == (test.lists_of or test.id)]
-        self.items["template"] = frozenset().union(*(_items(one.all_templates()) for one in sharing))
+        owner = test.lists_of or test.id
+        siblings = [table[PIVOT][sibling.id] for sibling in TESTS if (sibling.lists_of or sibling.id) == owner]
+        self.items["template"] = frozenset().union(*(_items(template.all_templates()) for template in siblings))
 
     def examples(self, draw: Draw) -> list[tuple[str, str, str]]:
         """(context, question, answer) for each context and question. Raises _Unsayable where a text is lacking."""
@@ -144,8 +149,8 @@ class _Writer:
         filled = []
         for context in self.template.contexts:
             shown = self._filled(context, draw, {**chosen, **_property(draw, 0)})
-            for place, (question, answer) in enumerate(zip(self.template.questions, self.template.answers)):
-                asked = self._filled(question, draw, {**chosen, **_property(draw, place)})
+            for index, (question, answer) in enumerate(zip(self.template.questions, self.template.answers)):
+                asked = self._filled(question, draw, {**chosen, **_property(draw, index)})
                 filled.append((shown, asked, self._answer(answer, draw, chosen, context, shown)))
         return filled
 
@@ -175,6 +180,7 @@ class _Writer:
 
     def _text(self, entry: Entry, chosen: Chosen) -> str:
         """The variant that is for the chosen fill-ins, else the one that is for all."""
+        # The specific ones first: the sort is stable, and False comes before True.
         for variant in sorted(entry.variants, key=lambda variant: not variant.holds_for):
             if self._holds(variant.holds_for, chosen):
                 return variant.text
@@ -183,6 +189,7 @@ class _Writer:
     def _holds(self, condition: frozenset[str], chosen: Chosen) -> bool:
         """Of each list that a condition names items of, the chosen one must be among them."""
         concerned = [name for name in chosen if condition & self.items[name]]
+        # A condition that names nothing of what was drawn is about other fill-ins, so its text is not for these.
         return bool(concerned or not condition) and all(condition & chosen[name] for name in concerned)
 
     def _fill(self, text: str, draw: Draw, chosen: Chosen, sentence: bool = True) -> str:
@@ -201,8 +208,8 @@ class _Writer:
         if hole in NAMES:
             return draw.names[NAMES.index(hole)]
         if hole in ("p.p1", "p.p2"):
-            place = PROPERTIES.index(draw.properties[hole == "p.p2"])
-            return self._text(self._property_entries()[place], chosen)
+            index = PROPERTIES.index(draw.properties[hole == "p.p2"])
+            return self._text(self._property_entries()[index], chosen)
         name, _, form = hole.removesuffix("]").partition("[")
         kind, row = draw.rows[name]
         text = self._text(self.template.lists[kind][row], chosen)
@@ -229,13 +236,13 @@ def _items(entries: Sequence[Entry]) -> frozenset[str]:
     return frozenset(item for entry in entries for item in items_of(entry.english))
 
 
-def _with_lists(template: Template, other: Template) -> Template:
-    return Template(template.contexts, template.questions, template.answers, other.lists)
+def _with_lists(template: Template, donor: Template) -> Template:
+    return Template(template.contexts, template.questions, template.answers, donor.lists)
 
 
-def _property(draw: Draw, place: int) -> dict[str, frozenset[str]]:
+def _property(draw: Draw, index: int) -> dict[str, frozenset[str]]:
     """The property that the question at this place asks for, as conditions name it."""
-    return {"property": frozenset({draw.properties[place]})} if draw.properties else {}
+    return {"property": frozenset({draw.properties[index]})} if draw.properties else {}
 
 
 def _begins_sentence(before: str) -> bool:

@@ -88,6 +88,7 @@ Table = Mapping[str, Mapping[str, Template]]  # language -> test id -> template
 
 def read_templates(path: Path) -> Table:
     """The table by language and test. Raises UserError with file and line for what is not in the table's schema."""
+    # Not by the csv module: a quotation mark in a cell is text.
     lines = _lines(path)
     columns = _columns(path, lines[0] if lines else [])
     table: dict[str, dict[str, Template]] = {language: {} for language in columns}
@@ -123,11 +124,11 @@ def _lines(path: Path) -> list[list[str]]:
 def _columns(path: Path, header: Sequence[str]) -> dict[str, list[tuple[int, int | None]]]:
     """language -> its columns, each with the one that says for which fill-ins it holds where there is one."""
     columns: dict[str, list[tuple[int, int | None]]] = {}
-    for place, name in enumerate(header):
-        if place == 0 or name.endswith(WHERE_IT_HOLDS):
+    for column, name in enumerate(header):
+        if column == 0 or name.endswith(WHERE_IT_HOLDS):
             continue
-        follows = header[place + 1] if place + 1 < len(header) else ""
-        columns.setdefault(name, []).append((place, place + 1 if follows == name + WHERE_IT_HOLDS else None))
+        follows = header[column + 1] if column + 1 < len(header) else ""
+        columns.setdefault(name, []).append((column, column + 1 if follows == name + WHERE_IT_HOLDS else None))
     if not header or header[0] != "Field" or PIVOT not in columns:
         raise UserError(f"{path}:1: the columns are not `Field`, `{PIVOT}` and other languages; use the original table")
     strange = [name for name in columns if not re.fullmatch("[a-z]{2,3}", name)]
@@ -146,8 +147,8 @@ def _test_named(name: str, where: str) -> Test:
 def _entry(cells: Sequence[str], places: Sequence[tuple[int, int | None]], test: Test, row: str, where: str) -> Entry:
     """One language's texts of a row. Rows may end early: editors leave out the empty cells at their ends."""
     variants = []
-    for place, condition in places:
-        text = _cell(cells, place)
+    for column, condition in places:
+        text = _cell(cells, column)
         holds = _cell(cells, condition) if condition is not None else ""
         if text:
             _check_holes(text, test, row, where)
@@ -160,14 +161,14 @@ def _entry(cells: Sequence[str], places: Sequence[tuple[int, int | None]], test:
     return Entry(_cell(cells, 1), tuple(variants))
 
 
-def _cell(cells: Sequence[str], place: int) -> str:
-    return cells[place].strip() if place < len(cells) else ""
+def _cell(cells: Sequence[str], column: int) -> str:
+    return cells[column].strip() if column < len(cells) else ""
 
 
 def items_of(text: str) -> Iterator[str]:
     """The parts of a list with commas, without articles and capitals: conditions name fill-ins with and without."""
-    for part in text.split(","):
-        plain = re.sub(r"^(a|an|the)\s+", "", part.strip().lower())
+    for item in text.split(","):
+        plain = re.sub(r"^(a|an|the)\s+", "", item.strip().lower())
         if plain:
             yield plain
 

@@ -26,17 +26,18 @@ def write_checklist(
     if cases < 1:
         raise UserError(f"--cases {cases}: give at least 1")
     table = read_templates(templates)
+    # Before the first file is written: half of what was asked for would look like all of it.
     unknown = [code for code in languages if code not in table]
     if unknown:
         raise UserError(f"--language {unknown[0]}: {templates} has no such column{did_you_mean(unknown[0], table)}")
     made_of = {"generator": VERSION, "seed": seed, "cases": cases, "templates_sha256": hash_file(templates)}
-    told = []
+    summaries = []
     for language in languages or table:
         drawn = list(draw_cases(table, language, seed, cases))
         path = output / f"test-{language}.json"
         write_atomically(path, json.dumps(squad_json(drawn, made_of), ensure_ascii=False, indent=1) + "\n")
-        told.append(_summary(language, drawn))
-    return told
+        summaries.append(_summary(language, drawn))
+    return summaries
 
 
 def squad_json(cases: Sequence[Case], made_of: dict[str, Any]) -> dict[str, Any]:

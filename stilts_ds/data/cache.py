@@ -37,11 +37,12 @@ def cached_rows(folder: Path, key: dict[str, Any], build: Callable[[Path], Rows]
     hashes, which once in a start is enough. Raises UnreadableError where reading fails (the rows stay as they are), and
     UserError where the cache cannot be written.
     """
-    target = _place(folder, key)
+    target = _path_of(folder, key)
     if verify and target.exists() and not _is_as_written(target):
         _set_aside(target)
     if (mapped := _load(target)) is not None:
         return mapped
+    # Beside the target, so that the rename stays inside one file system.
     temporary = _fresh(target)
     try:
         rows = build(temporary)
@@ -57,10 +58,11 @@ def cached_rows(folder: Path, key: dict[str, Any], build: Callable[[Path], Rows]
 
 def find_rows(folder: Path, key: dict[str, Any]) -> Rows | None:
     """Rows for `key`, mapped from `folder`; None where they are not cached. Raises UnreadableError as `cached_rows`."""
-    return _load(_place(folder, key))
+    return _load(_path_of(folder, key))
 
 
-def _place(folder: Path, key: dict[str, Any]) -> Path:
+def _path_of(folder: Path, key: dict[str, Any]) -> Path:
+    # 24 hex digits are 96 bits: enough that two keys do not meet, and short enough for a name.
     return folder / hash_json({**key, "format": FORMAT})[:24]
 
 
@@ -84,6 +86,7 @@ def _finish(temporary: Path, rows: Rows, key: dict[str, Any]) -> None:
         if not path.exists():
             np.save(path, array)
         sizes[name], hashes[name] = path.stat().st_size, checksum(path)
+    # The key itself as well, of which the folder's name is a hash: so a person can see what rows these are.
     described = {"key": key, "sizes": sizes, "hashes": hashes, "tally": dict(rows.tally)}
     write_sealed(temporary / "manifest.json", described)
 
@@ -119,7 +122,7 @@ def _is_as_written(target: Path) -> bool:
         hashes = read_sealed(target / "manifest.json")["hashes"]
         return all(checksum(target / f"{name}.npy") == digest for name, digest in hashes.items())
     except UnreadableError:
-        raise
+        raise  # a disk that does not answer is no damage: the rows may be whole
     except (FileNotFoundError, UserError, KeyError):
         return False
 

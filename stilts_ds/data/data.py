@@ -43,6 +43,7 @@ class Data:
         self._labels: dict[str, tuple[str, ...]] = {}
         self._origins: dict[tuple[str, str, str], Origin] = {}
         self._computed: dict[str, Any] = {}
+        # One for all train splits, because it reads every scored split that the recipe names.
         self._exclusion = DuplicateExclusion(self._scored_whole) if recipe.data.duplicates == "exclude" else None
 
     @property
@@ -67,6 +68,7 @@ class Data:
     def train(self, name: str, setting: TrainingPart) -> Split:
         """The train split, without the examples that select where both are drawn from the same split."""
         task, split = self.task(name), self.train_split(name)
+        # Of one split, the first examples drawn select and the following ones train, so that the two never meet.
         skip = setting.eval_examples if split == self.dev_split(name) else 0
         limit = self.recipe.data.max_train_examples
         chosen = self.split(task, split, task.train_language, skip, limit, self._draws(task))
@@ -111,12 +113,13 @@ class Data:
 
     def overlaps(self, phase: Phase) -> Overlaps:
         """Which scored examples are in the training data of a phase. Counted once for the same data."""
-        found: list[Overlap] = []
+        overlapping: list[Overlap] = []
         scored = self._scored_here() if phase.train else []
         for name in phase.train:
+            # Without noisy copies: an error in a text does not make it another example.
             clean = dataclasses.replace(self.train(name, phase.setting(name)), augmentation=None)
-            found += overlaps(clean, scored, self.store.folder)
-        return Overlaps(found=tuple(found))
+            overlapping += overlaps(clean, scored, self.store.folder)
+        return Overlaps(found=tuple(overlapping))
 
     def _scored_here(self) -> list[Split]:
         """What the recipe scores, as far as its data are on this machine: an intermediate phase can train without."""
@@ -166,11 +169,13 @@ class Data:
         wanted = self.recipe.evaluation.languages
         if wanted == "present" and not self.source.from_hub(task, split):
             return self._present(task, split)
+        # "all", and "present" on the hub, which has every language: no list, so the task's own languages.
         lists = wanted if isinstance(wanted, dict) else {}
         chosen = lists.get(task.name, lists.get(task.base_name, list(task.languages)))
         unknown = [code for code in chosen if code not in task.languages]
         if unknown:
-            raise UserError(f"evaluation.languages.{task.name}: {unknown[0]!r} is no language of it: {task.languages}")
+            has = ", ".join(task.languages)
+            raise UserError(f"evaluation.languages.{task.name}: {unknown[0]!r} is no language of it; it has {has}")
         return chosen, [code for code in task.languages if code not in chosen]
 
     def _present(self, task: Task, split: str) -> tuple[list[str], list[str]]:
@@ -193,6 +198,7 @@ class Data:
         task = self.task(name)
         train = self.origin(task, self.train_split(name), task.train_language)
         dev = self.origin(task, self.dev_split(name), task.pivot)
+        # Only where there is an exclusion: the hashes of all other recipes, and with them their phases, stay.
         without = [self._exclusion.key] if self._exclusion is not None else []
         return hash_json([train.hash, dev.hash, *without])
 
@@ -211,34 +217,35 @@ class Data:
         if task.labels or family.labels_in is None:
             return task.labels
         records = self.origin(task, "train", task.pivot).read()
+        # Sorted: an index of the head must not depend on the order of the file.
         return tuple(sorted({label for record in records for label in family.labels_in(record)}))
 
     # --- rows that are cached already --------------------------------------------------------------------------------
 
     def find_rows(self, name: str, setting: TrainingPart) -> tuple[Rows, Rows] | None:
         """Train and dev rows where both are in the cache already; reads no example and loads no tokenizer."""
-        noted = self.store.noted_tokenizer()
-        if noted is None:
+        saved = self.store.saved_tokenizer()
+        if saved is None:
             return None
-        train = self.train(name, setting).find_rows(setting, noted["fingerprint"])
-        dev = self.dev(name, setting).find_rows(setting, noted["fingerprint"])
+        train = self.train(name, setting).find_rows(setting, saved["fingerprint"])
+        dev = self.dev(name, setting).find_rows(setting, saved["fingerprint"])
         return None if train is None or dev is None else (train, dev)
 
     def used_whole(self, name: str, setting: TrainingPart) -> bool:
         """Whether the cache has the rows of an earlier version that trained on the whole train split and selected on
         all dev examples, of which it took the first and not drawn ones."""
-        noted = self.store.noted_tokenizer()
-        if noted is None:
+        saved = self.store.saved_tokenizer()
+        if saved is None:
             return False
-        train = self.train(name, setting).find_rows(setting, noted["fingerprint"])
-        first = dataclasses.replace(self.dev(name, setting), drawn=False).find_rows(setting, noted["fingerprint"])
+        train = self.train(name, setting).find_rows(setting, saved["fingerprint"])
+        first = dataclasses.replace(self.dev(name, setting), drawn=False).find_rows(setting, saved["fingerprint"])
         return train is not None and first is not None and len(set(first.example.tolist())) < setting.eval_examples
 
     @property
     def special_tokens(self) -> list[int]:
         """Ids of the special tokens, noted when rows were cached; [] before."""
-        noted = self.store.noted_tokenizer()
-        return noted["special"] if noted else []
+        saved = self.store.saved_tokenizer()
+        return saved["special"] if saved else []
 
 
 def base_of(task: Task) -> str:
@@ -254,6 +261,7 @@ def fitted_task(name: str, recipe: Recipe) -> Task:
         task = family_of(task).left_task(task)
     if recipe.data.source != "toy":
         return task
+    # A task in one language is an English one: its place is taken by the toy world's pivot.
     languages = tuple(LANGUAGES) if len(task.languages) > 1 else (PIVOT,)
     if not task.trains:  # retrieval: the pivot is the other side of each language
         languages = tuple(code for code in LANGUAGES if code != PIVOT)
@@ -270,16 +278,17 @@ def _of_any_language(entries: tuple[Local, ...]) -> tuple[Local, ...]:
 
 
 def data_source(recipe: Recipe, run_folder: Path) -> DataSource:
-    part = recipe.data
-    if part.source == "toy":
+    section = recipe.data
+    if section.source == "toy":
         folder = run_folder / "data"
         return DataSource(
             "local", folder / "intermediate", folder / "xtreme", folder / "text", folder / "translated",
-            max_text_passages=part.max_text_passages, noise=part.noise,
+            max_text_passages=section.max_text_passages, noise=section.noise,
         )  # fmt: skip
     return DataSource(
-        part.source, part.intermediate, part.xtreme, part.text, part.translated, part.text_hub, part.max_text_passages,
-        hub_commits_path(recipe, run_folder), part.noise, part.code,
+        section.source, section.intermediate, section.xtreme, section.text, section.translated, section.text_hub,
+        section.max_text_passages, hub_commits_path(recipe, run_folder), section.noise,
+        section.code,
     )  # fmt: skip
 
 
@@ -295,10 +304,11 @@ def hub_commits_path(recipe: Recipe, run_folder: Path) -> Path:
 def prepare_data(data: Data, phases: Iterable[Phase]) -> None:
     """Read and tokenise everything the phases need: a bad row is found before the first step is paid for, and a cache
     that changed since it was written is made again."""
+    # Once in a start: reading every cached array takes long, and later calls trust what was compared here.
     data.store.verify = True
-    told: list[Overlap] = []
+    overlapping: list[Overlap] = []
     for phase in phases:
-        told += [overlap for overlap in data.overlaps(phase).found if overlap not in told]
+        overlapping += [overlap for overlap in data.overlaps(phase).found if overlap not in overlapping]
         setting = phase.setting()
         for name in phase.train:
             data.train(name, phase.setting(name)).rows(phase.setting(name))
@@ -307,4 +317,4 @@ def prepare_data(data: Data, phases: Iterable[Phase]) -> None:
             for split in data.evaluations(task):
                 split.family.evaluation_rows(split, setting, data.recipe.evaluation)
     data.store.verify = False
-    warn_of_overlaps(told)
+    warn_of_overlaps(overlapping)

@@ -54,8 +54,11 @@ class Overlaps(Value):
 def digest_of(texts: Iterable[str]) -> int:
     """A number of 64 bits for an example's texts. Of a million numbers, one of another million is met by chance with
     probability 5e-8."""
-    alike = "\x1f".join(" ".join(unicodedata.normalize("NFKC", text).casefold().split()) for text in texts)
-    return int.from_bytes(hashlib.blake2b(alike.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "little")
+    alike = [" ".join(unicodedata.normalize("NFKC", text).casefold().split()) for text in texts]
+    # The unit separator keeps texts apart: ("a b", "c") is another example than ("a", "b c").
+    joined = "\x1f".join(alike)
+    digest = hashlib.blake2b(joined.encode("utf-8", "surrogatepass"), digest_size=8).digest()
+    return int.from_bytes(digest, "little")
 
 
 def digests_of(split: Split) -> Digests:
@@ -85,6 +88,7 @@ def overlaps(train: Split, scored: Sequence[Split], folder: Path) -> list[Overla
     for split in comparable:
         digests = digests_of(split)
         common = int(np.isin(digests, trained).sum())
+        # Splits without any are not written: a file of zeros for every task and language says nothing.
         if common:
             overlapping.append(Overlap(train=train.task.name, task=split.task.name, split=split.name,
                                  language=split.language, examples=common, of=len(digests)))  # fmt: skip
@@ -95,11 +99,12 @@ def overlaps(train: Split, scored: Sequence[Split], folder: Path) -> list[Overla
 def warn_of_overlaps(overlapping: Sequence[Overlap]) -> None:
     """One warning for each pair of tasks."""
     for train, task in dict.fromkeys((overlap.train, overlap.task) for overlap in overlapping):
-        some = [overlap for overlap in overlapping if (overlap.train, overlap.task) == (train, task)]
-        counts = ", ".join(f"{overlap.language} {overlap.examples} of {overlap.of}" for overlap in some)
+        # By pair of tasks, not by language: XNLI alone would warn fifteen times.
+        of_pair = [overlap for overlap in overlapping if (overlap.train, overlap.task) == (train, task)]
+        counts = ", ".join(f"{overlap.language} {overlap.examples} of {overlap.of}" for overlap in of_pair)
         log.warning(
             "training on %s sees examples that %s %s scores (%s); data.duplicates=exclude leaves them out of training",
-            train, task, some[0].split, counts,
+            train, task, of_pair[0].split, counts,
         )  # fmt: skip
 
 

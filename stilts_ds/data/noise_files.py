@@ -1,13 +1,15 @@
 """Noisy test sets as files in the benchmark's own layout, so that anyone can score against the same strings.
 
 OUT/xnli@typo-5/xnli/test-de.tsv     what XTREME's download folder has there, with noise
-OUT/xnli@typo-5/noise.json           version, hash and error rates of every file; the cells that are empty, and why
+OUT/xnli@typo-5/noise.json           version, hash and error rates of every file; the cells that are empty, and why;
+                                     files that are there because others search them, without noise
 """
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,16 +40,22 @@ def write_noise_files(task: Task, split: str, languages: Sequence[str], source: 
         if language not in empty:
             try:
                 files[language] = _write_language(find_origin(task, split, language, source), folder)
+            # Only the texts tell, so a language can turn out to be empty as late as this.
             except Nowhere as problem:
                 empty[language] = str(problem)
     if not files:
         raise UserError(f"{task.name}: nothing was written; {next(iter(empty.values()))}")
+    clean = _copy_searched(find_origin(task, split, next(iter(files)), source), files, folder)
     manifest = {
         "task": task.plain_name, "noise": task.noise.kind, "rate": task.noise.rate, "draw": task.noise.draw,
         "context": task.noise.context, "split": split, "generator": generator(), "files": files, "empty": empty,
+        "clean": clean,
     }  # fmt: skip
     write_json(folder / MANIFEST, manifest)
-    return "\n".join([*_summary(task, files), *(f"{task.name} {code}: empty, {why}" for code, why in empty.items())])
+    lines = [*_summary(task, files)]
+    lines += [f"{task.name} {code}: empty, {why}" for code, why in empty.items()]
+    lines += [f"{task.name} {code}: a clean file, whose candidates the others search" for code in clean]
+    return "\n".join(lines)
 
 
 def _summary(task: Task, files: dict[str, dict[str, Any]]) -> Iterable[str]:
@@ -58,17 +66,31 @@ def _summary(task: Task, files: dict[str, dict[str, Any]]) -> Iterable[str]:
         yield f"{task.name} {language}: {rate}{', '.join(row['sha256'])}"
 
 
+def _copy_searched(origin: Origin, written: Collection[str], folder: Path) -> list[str]:
+    """Copy the files of candidates in languages without a noisy file: every query searches them, too. Returns these
+    languages, whose own queries are clean."""
+    copied = []
+    for language, path in _pool(origin):
+        if language and language not in written:
+            target = _part(_writable(origin), dataclasses.replace(origin, language=language), folder).path
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, target)
+            copied.append(language)
+    return copied
+
+
 def _write_language(origin: Origin, folder: Path) -> dict[str, Any]:
     """Write one language's files; returns their hashes and what noise did."""
     records, tally = origin.with_noise(origin.clean().read())
     local = _writable(origin)
-    part = _part(local, origin, folder)
-    paths = [path for path in (part.path, part.pivot, part.labels) if path is not None]
+    target = _part(local, origin, folder)
+    paths = [path for path in (target.path, target.pivot, target.labels) if path is not None]
     for path in paths:
         path.parent.mkdir(parents=True, exist_ok=True)
-    if part.labels is not None:
-        shutil.copyfile(_given_labels(origin), part.labels)
-    family_of(origin.task).writers[local.schema](part, records)
+    # Copied and not written anew: noise changes no label, and the file may hold more than this language's.
+    if target.labels is not None:
+        shutil.copyfile(_given_labels(origin), target.labels)
+    family_of(origin.task).writers[local.schema](target, records)
     return {
         "sha256": {str(path.relative_to(folder)): hash_file(path) for path in paths},
         "examples": len(records),
@@ -93,6 +115,7 @@ def _writable(origin: Origin) -> Local:
     for entry in origin.task.local.get(origin.split, ()):
         local: Local | None = entry
         while local is not None:
+            # A pattern names no file to write to.
             if local.schema in writers and "*" not in local.path:
                 return local
             local = local.otherwise
@@ -104,12 +127,18 @@ def _part(local: Local, origin: Origin, folder: Path) -> Part:
     labels = folder / fill(local.labels, task, origin.language) if local.labels and _has_labels(origin) else None
     pivot = folder / fill(local.pivot, task, origin.language) if local.pivot else None
     path = folder / fill(local.path, task, origin.language)
-    return Part(path, task, origin.language, origin.split, labels, pivot)
+    # What is searched gets no noise: the clean files say what it is.
+    return Part(path, task, origin.language, origin.split, labels, pivot, _pool(origin))
+
+
+def _pool(origin: Origin) -> tuple[tuple[str, Path], ...]:
+    """The files of candidates, by language; none for what the hub serves."""
+    return next((split_file.pool for _, split_file in origin.parts), ())
 
 
 def _has_labels(origin: Origin) -> bool:
-    return any(part.labels is not None for _, part in origin.parts)
+    return any(split_file.labels is not None for _, split_file in origin.parts)
 
 
 def _given_labels(origin: Origin) -> Path:
-    return next(part.labels for _, part in origin.parts if part.labels is not None)
+    return next(split_file.labels for _, split_file in origin.parts if split_file.labels is not None)

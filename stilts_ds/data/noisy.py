@@ -33,6 +33,7 @@ def noisy_records(
     noise, apply = task.noise, family_of(task).noisy
     if noise is None or apply is None:
         raise ValueError(f"{task.name} has no noise")
+    # Rate 0 is the clean end of a curve over rates, and no mistake.
     if noise.rate == 0:
         return list(records), Tally()
     noiser = make_split_noiser(task, split, language, records, lists)
@@ -52,8 +53,10 @@ def make_split_noiser(task: Task, split: str, language: str, records: Sequence[A
     noise, apply = task.noise, family_of(task).noisy
     if noise is None or apply is None:
         raise ValueError(f"{task.name} has no noise")
+    # A first pass that only counts letters: what a stray letter may be is drawn from all of the split's.
     collected = Collector(noise)
     apply(records, collected, task)
+    # The name without the training language: `panx~de@typo-5` is scored on the strings of `panx@typo-5`.
     where = f"{task.base_name} {split} {language}"
     return make_noiser(collected, language, where, _words(task, language, lists), read_keyboard(lists, language))
 
@@ -89,8 +92,9 @@ def empty_cells(task: Task, languages: Sequence[str], source: DataSource) -> dic
     """The languages that the task's noise does not apply to, with the reason. Raises UserError where it applies to
     none of those asked for."""
     assert task.noise is not None
-    found = {language: _empty(task, language, source) for language in languages}
-    empty = {language: reason for language, reason in found.items() if reason}
+    reasons = {language: _empty(task, language, source) for language in languages}
+    empty = {language: reason for language, reason in reasons.items() if reason}
+    # A table of empty cells only is a mistake in the recipe; a single one is a fact about the language.
     if languages and len(empty) == len(languages):
         first = next(iter(empty))
         raise UserError(f"{task.name}: applies to none of {', '.join(languages)} ({first}: {empty[first]})")
@@ -101,6 +105,7 @@ def _empty(task: Task, language: str, source: DataSource) -> str:
     """Why noise does not apply to a language; "" where it does."""
     assert task.noise is not None
     name = KINDS[task.noise.kind].list_name
+    # The user's keyboard may type what none of the table does.
     own_keyboard = bool(list_files(source.noise, "keyboards", language))
     reason = "" if own_keyboard else empty_cell(task.noise, language)
     if not reason and name and not list_files(source.noise, name, language):

@@ -47,6 +47,7 @@ def write_noisy_prompts(
     for noise that does not apply to the language, and where nothing would change.
     """
     rows = [_row(row, problem) for row, problem in problem_rows(benchmark, path)]
+    # One language a file: a keyboard and word lists are those of one.
     codes = {language or language_code(row.problem.natural_language) for row in rows}
     if len(codes) != 1:
         raise UserError(f"{path}: prompts in {', '.join(sorted(codes))}; give a file of one language")
@@ -85,9 +86,10 @@ def _row(row: dict[str, Any], problem: Problem) -> NoisyRow:
         return NoisyRow(row, problem, PROMPT, find_text(row[PROMPT], problem.entry, problem.language))
     field = DESCRIPTION if DESCRIPTION in row else PROMPT  # sanitised MBPP has its wording there
     text = str(row.get(field, ""))
+    # Wording that stands alone is put into quotes, so that one reader of docstrings serves both.
     docstring = f'"""{text}"""'
     inside = find_text(docstring, problem.entry, "python")
-    moved = tuple((start - 3, end - 3) for start, end in inside.lines)
+    moved = tuple((start - 3, end - 3) for start, end in inside.lines)  # without the three quotes in front
     return NoisyRow(row, problem, field, PromptText(text, moved, inside.protected))
 
 
@@ -104,6 +106,6 @@ def _noiser(benchmark: str, rows: Sequence[NoisyRow], spec: NoiseSpec, language:
 
 def _noisy(row: NoisyRow, noiser: Noiser) -> dict[str, Any]:
     if noiser.spec.rate == 0:
-        return row.row
+        return row.row  # as it was read, to the byte
     noisy = noiser.text(row.words.text, row.problem.id, row.field, row.words.protected).text
     return {**row.row, row.field: row.words.replaced(noisy)}

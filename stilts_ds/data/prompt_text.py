@@ -61,14 +61,16 @@ def find_text(prompt: str, entry: str, language: str) -> PromptText:
     names = _signature_names(prompt, entry, language)
     for start, end in _documentation(prompt, entry, language):
         lines += _lines_of_words(prompt, start, end, entry)
-    found = PromptText(prompt, tuple(lines), ())
-    return PromptText(prompt, found.lines, tuple(_code_words(found.text, names)))
+    # Code words are found in the lines put together, since that is the text that noise gets.
+    plain = PromptText(prompt, tuple(lines), ())
+    return PromptText(prompt, plain.lines, tuple(_code_words(plain.text, names)))
 
 
 def _documentation(prompt: str, entry: str, language: str) -> list[tuple[int, int]]:
     """The last documentation comment before the function's end: where its text begins and ends."""
     if language == "python":
         begins = [match.start() for match in re.finditer(rf"^[ \t]*(?:async )?def {re.escape(entry)}\b", prompt, re.M)]
+        # The last function of that name: prompts may bring helpers with docstrings of their own in front.
         after = begins[-1] if begins else 0
         strings = [match for match in DOCSTRING.finditer(prompt) if match.start() >= after]
         return [strings[0].span(2)] if strings else []
@@ -82,7 +84,7 @@ def _documentation(prompt: str, entry: str, language: str) -> list[tuple[int, in
 def _lines_of_words(prompt: str, start: int, end: int, entry: str) -> list[tuple[int, int]]:
     """The lines of a comment that hold words, without what stands before them. An example and the output below it, up
     to an empty line, are none."""
-    found: list[tuple[int, int]] = []
+    lines: list[tuple[int, int]] = []
     in_example = False
     spoken = _spellings(entry)
     for match in re.finditer(r"[^\n]+|(?<=\n)(?=\n)", prompt[start:end]):
@@ -96,8 +98,8 @@ def _lines_of_words(prompt: str, start: int, end: int, entry: str) -> list[tuple
         in_example = in_example or DOCTEST.match(line) is not None
         shows_values = EXAMPLE.search(line) is not None or any(f"{name}(" in line for name in spoken)
         if not in_example and not shows_values and any(letter.isalpha() for letter in line):
-            found.append((first, first + len(line)))
-    return found
+            lines.append((first, first + len(line)))
+    return lines
 
 
 def _spellings(entry: str) -> set[str]:
@@ -116,10 +118,11 @@ def _signature_names(prompt: str, entry: str, language: str) -> set[str]:
 
 def _code_words(text: str, names: set[str]) -> list[tuple[int, int]]:
     """Words that are code: names of the signature, literals, and what has signs or digits in it."""
-    found = []
+    words = []
     for match in re.finditer(r"\S+", text):
         bare = match.group().strip(".,;:!?'")
-        is_name = bare in LITERALS or (bare in names and len(bare) > 1) or (len(bare) == 1 and bare in names - {"a"})
-        if is_name or CODE_WORD.search(bare):
-            found.append(match.span())
-    return found
+        # A parameter called `a` is left to be the article, which stands in every description.
+        is_code = bare in LITERALS or bare in names - {"a", ""}
+        if is_code or CODE_WORD.search(bare):
+            words.append(match.span())
+    return words

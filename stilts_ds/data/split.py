@@ -75,6 +75,7 @@ class Split:
 
     def records(self, tally: Counter[str] | None = None) -> Sequence[Any]:
         """The records as a list. Splits of small files are read once in the life of the store."""
+        # A store belongs to one recipe, which has at most one exclusion: whether there is one tells which.
         key = (self.task.name, self.name, self.language, self.skip, self.limit, self._is_drawn, bool(self.exclusion))
         records, left_out = self.store.kept_records(key, self._bytes(), self._read)
         if tally is not None:
@@ -100,6 +101,7 @@ class Split:
             records = self.stream(tally) if streams else self.records(tally)
             rows = self.family.encode(self.copied(records), self.store.tokenizer, self.labels, setting, folder)
             rows.tally.update(tally)
+            # Here and not in the reader, which does not know that a limit or an exclusion left nothing.
             if not len(rows):
                 raise UserError(f"{self.title} has no examples")
             return rows
@@ -110,18 +112,19 @@ class Split:
 
     def copied(self, records: Iterable[Any]) -> Iterable[Any]:
         """The records in their noisy copies, after themselves where these stay."""
-        made = self.augmentation
-        if made is None:
+        augmentation = self.augmentation
+        if augmentation is None:
             return records
-        clean = list(records)
-        copies = [
-            noisy_records(made.noisy(self.task, number), self.name, self.language, clean, made.lists)[0]
-            for number in range(1, made.copies + 1)
-        ]
-        return chain(clean if made.keeps_clean else (), *copies)
+        clean = list(records)  # each copy reads them again
+        copies: list[list[Any]] = []
+        for number in range(1, augmentation.copies + 1):
+            noisy_task = augmentation.noisy(self.task, number)
+            copies.append(noisy_records(noisy_task, self.name, self.language, clean, augmentation.lists)[0])
+        return chain(clean if augmentation.keeps_clean else (), *copies)
 
     def rows_of(self, records: Sequence[Any], content: Any, setting: TrainingPart) -> Rows:
         """Rows of some of its records' parts (the sides of a bitext), found again by what stands in them."""
+        # By content and not by split: the sides and pools of several splits and languages are often the same.
         key = {self.family.name: hash_json(content), **encoding_key(setting, self.store.tokenizer.fingerprint)}
         return cached_rows(
             self.store.folder, key,
@@ -135,7 +138,7 @@ class Split:
     @property
     def identity(self) -> dict[str, Any]:
         """What its records depend on."""
-        return {
+        identity = {
             "task": self.task.name,
             "family": self.task.family,
             "split": self.name,
@@ -144,10 +147,15 @@ class Split:
             "limit": self.limit,
             "labels": self.labels,
             "files": self.hash,
-            **({"drawn": DRAW} if self._is_drawn else {}),
-            **({"without": self.exclusion.key} if self.exclusion is not None else {}),
-            **({"copies": self.augmentation.key(self.language)} if self.augmentation is not None else {}),
         }
+        # Keys that came later stand only where they apply, so that older rows are still found.
+        if self._is_drawn:
+            identity["drawn"] = DRAW
+        if self.exclusion is not None:
+            identity["without"] = self.exclusion.key
+        if self.augmentation is not None:
+            identity["copies"] = self.augmentation.key(self.language)
+        return identity
 
 
 def encoding_key(setting: TrainingPart, fingerprint: str) -> dict[str, Any]:

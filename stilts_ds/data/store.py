@@ -34,23 +34,23 @@ class Store:
     @cached_property
     def tokenizer(self) -> Tokenizer:
         tokenizer = Tokenizer.load(*model_source(self.model.name_or_path, self.model.revision))
-        self._note_tokenizer(tokenizer)
+        self._save_tokenizer(tokenizer)
         return tokenizer
 
     @property
-    def _tokenizer_note(self) -> Path:
+    def _tokenizer_path(self) -> Path:
         return self.folder / f"tokenizer-{tokenizer_hash(self.model.name_or_path, self.model.revision)[:24]}.json"
 
-    def _note_tokenizer(self, tokenizer: Tokenizer) -> None:
+    def _save_tokenizer(self, tokenizer: Tokenizer) -> None:
         """Leave what the rows' keys say of the tokenizer, so that `stilts plan` finds rows without loading it."""
-        note = self._tokenizer_note
-        if not note.exists():
+        path = self._tokenizer_path
+        if not path.exists():
             with contextlib.suppress(OSError):  # a cache that is only read
-                write_json(note, {"fingerprint": tokenizer.fingerprint, "special": sorted(tokenizer.special)})
+                write_json(path, {"fingerprint": tokenizer.fingerprint, "special": sorted(tokenizer.special)})
 
-    def noted_tokenizer(self) -> dict[str, Any] | None:
+    def saved_tokenizer(self) -> dict[str, Any] | None:
         """`fingerprint` and `special` ids of the tokenizer that rows were cached with; None before."""
-        return read_json(self._tokenizer_note) if self._tokenizer_note.exists() else None
+        return read_json(self._tokenizer_path) if self._tokenizer_path.exists() else None
 
     def log_once(self, title: str, rows: Rows) -> None:
         """Say once how many examples there are and what was dropped or cut."""
@@ -66,6 +66,7 @@ class Store:
         """
         if key not in self._kept:
             self._kept[key] = read(), weight
+        # Taken out before anything leaves: what weighs too much may be the first to go.
         records, _ = self._kept[key]
         self._kept.move_to_end(key)
         while sum(size for _, size in self._kept.values()) > KEPT_BYTES:

@@ -89,8 +89,10 @@ class Saver:
         if self.world.first:
             shutil.rmtree(target, ignore_errors=True)  # torn, or of a run that was continued from an older one
             target.mkdir(parents=True)
+        # The folder has to be there before another rank writes its shard into it.
         self.world.barrier()
         self.written.clear()
+        # A daemon: a process that leaves by an error must not wait for it.
         self.writing = threading.Thread(target=self._write, args=(target, tensors, head), daemon=True)
         self.writing.start()
 
@@ -155,6 +157,7 @@ def _owned_tensors(engine: Any, world: World) -> dict[str, torch.Tensor]:
     zero_state.link_moments(engine)
     for index, (name, parameter) in enumerate(engine.module.named_parameters()):
         values = zero_state.whole_state(engine, parameter, (WEIGHT, *MOMENTS))
+        # By index: every rank knows a parameter's owner without asking.
         if index % world.size == world.rank:
             tensors |= {f"{kind}/{name}": value.to("cpu", torch.float32, copy=True) for kind, value in values.items()}
     return tensors
@@ -188,6 +191,7 @@ def _await_shards(target: Path, size: int, given_up: threading.Event) -> dict[st
 
 def _prune(written: Path, keep: int) -> None:
     """Leave `keep` checkpoints: `written`, which was committed just now, and the newest others."""
+    # Torn ones do not count as kept, and are left to the next start.
     others = [tag for tag in tags_in(written.parent) if is_committed(tag) and tag != written]
     for old in others[: max(0, len(others) - (keep - 1))]:
         shutil.rmtree(old, ignore_errors=True)
@@ -239,27 +243,27 @@ class Checkpoint:
 
         Raises UserError where the checkpoint is of another model.
         """
-        own = dict(model.named_parameters())
+        parameters = dict(model.named_parameters())
         seen = set()
         with torch.no_grad():
             for key, value in self._tensors(WEIGHT):
-                if key not in own or own[key].shape != value.shape:
+                if key not in parameters or parameters[key].shape != value.shape:
                     raise UserError(
                         f"{self.folder}: {key} {list(value.shape)} does not fit the model of this recipe "
                         "(was engine.vocabulary_rows changed?); delete the folder to train this phase from its start"
                     )
-                own[key].copy_(value)
+                parameters[key].copy_(value)
                 seen.add(key)
-        if missing := sorted(set(own) - seen):
+        if missing := sorted(set(parameters) - seen):
             raise UserError(f"{self.folder} has no {missing[0]}; delete the folder to train this phase from its start")
 
     def optimizer_into(self, engine: Any) -> None:
         """Set exact weights, Adam's moments and its step number in an engine of any stage. A collective."""
-        own = dict(engine.module.named_parameters())
+        parameters = dict(engine.module.named_parameters())
         zero_state.make_optimizer_state(engine, self.manifest["optimizer"])
         for kind in (WEIGHT, *MOMENTS):
             for key, value in self._tensors(kind):
-                zero_state.set_whole_state(engine, own[key], kind, value)
+                zero_state.set_whole_state(engine, parameters[key], kind, value)
 
     def warn_of_masks(self, model: MultiTask) -> None:
         """Say so where the steps before drew dropout masks in another way than those that follow will."""

@@ -32,5 +32,5 @@ class Cost:
         """For the status file, on rank 0 (a collective)."""
         now = self.counter()
         used = self.world.gather(None if now is None or self.counted is None else now - self.counted)
-        told = self.joules is not None and None not in used
-        return {**self.of_this_rank(), **({"joules": round(self.joules + sum(used), 1)} if told else {})}
+        known = self.joules is not None and None not in used
+        return {**self.of_this_rank(), **({"joules": round(self.joules + sum(used), 1)} if known else {})}

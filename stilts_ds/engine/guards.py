@@ -20,7 +20,9 @@ LEARNED = 0.98  # a task has learned something when its loss is below this share
 
 def explain_memory(problem: RuntimeError, batch: Batch, setting: TrainingPart) -> UserError | None:
     """What to tell about too little memory: the batch and what to change. None where `problem` is another one."""
-    if not isinstance(problem, torch.OutOfMemoryError) and not any(t in str(problem).lower() for t in NO_MEMORY):
+    said = str(problem).lower()
+    # On CPUs it is a plain RuntimeError, which only these words tell from others.
+    if not isinstance(problem, torch.OutOfMemoryError) and not any(words in said for words in NO_MEMORY):
         return None
     return UserError(
         f"out of memory in a micro-batch of {counted(len(batch.lengths), 'row')} and "
@@ -32,14 +34,20 @@ def explain_memory(problem: RuntimeError, batch: Batch, setting: TrainingPart) -
     )
 
 
+def _alternatives(spec: HeadSpec) -> int:
+    """Answers among which a head chooses: the choices of a question, or labels."""
+    return spec.width if spec.width > 1 else len(spec.labels)
+
+
 class ChanceWatch:
     """Notices tasks whose loss does not fall below that of guessing evenly among their labels."""
 
     def __init__(self, tasks: Mapping[str, HeadSpec]) -> None:
-        sizes = {name: spec.width if spec.width > 1 else len(spec.labels) for name, spec in tasks.items()}
+        sizes = {name: _alternatives(spec) for name, spec in tasks.items()}
+        # Heads without a fixed number of answers (spans, masked words) have no chance to be compared with.
         self.chance = {name: math.log(size) for name, size in sizes.items() if size > 1}
         self.recent: dict[str, deque[float]] = defaultdict(lambda: deque(maxlen=WINDOW))
-        self.told: set[str] = set()
+        self.reported: set[str] = set()
 
     def add(self, losses: Iterable[tuple[str, float]]) -> None:
         """Mean losses of one step by task."""
@@ -51,11 +59,11 @@ class ChanceWatch:
         stuck_heads = []
         for name, chance in sorted(self.chance.items()):
             recent = self.recent[name]
-            if len(recent) < WINDOW or name in self.told:
+            if len(recent) < WINDOW or name in self.reported:
                 continue
             mean = sum(recent) / len(recent)
             if mean > LEARNED * chance:
-                self.told.add(name)
+                self.reported.add(name)
                 stuck_heads.append(
                     f"{name} is at chance: mean loss {mean:.3f} over its last {WINDOW} steps, guessing gives "
                     f"{chance:.3f}; look at its examples, learning_rate and the number of steps"

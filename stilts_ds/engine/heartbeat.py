@@ -42,7 +42,7 @@ class Silence:
     def __init__(self, others: Sequence[int]) -> None:
         self.last: dict[int, bytes] = dict.fromkeys(others, b"")
         self.seconds = dict.fromkeys(others, 0.0)
-        self.places: dict[int, str] = {}  # where the process of each rank that was heard once answers
+        self.addresses: dict[int, str] = {}  # where the process of each rank that was heard once answers
 
     def pass_time(self, seconds: float) -> None:
         for rank in self.seconds:
@@ -66,22 +66,22 @@ class Questions:
     def __init__(self, silence: Silence) -> None:
         self.silence = silence
         self.threads: dict[int, threading.Thread] = {}
-        self.told: set[int] = set()
+        self.reported: set[int] = set()
 
     def ask(self, rank: int) -> None:
         """Ask a rank, unless it was never heard or owes an answer."""
         before = self.threads.get(rank)
-        if rank not in self.silence.places or (before is not None and before.is_alive()):
+        if rank not in self.silence.addresses or (before is not None and before.is_alive()):
             return
         self.threads[rank] = threading.Thread(target=self._ask, args=(rank,), daemon=True, name=f"ask rank {rank}")
         self.threads[rank].start()
 
     def _ask(self, rank: int) -> None:
-        if not pulse.answers(self.silence.places[rank]):
+        if not pulse.answers(self.silence.addresses[rank]):
             return
         self.silence.answered(rank)
-        if rank not in self.told:  # once: it may go on for an hour
-            self.told.add(rank)
+        if rank not in self.reported:  # once: it may go on for an hour
+            self.reported.add(rank)
             log.warning(
                 "rank %d is silent, but its process lives: one call holds its interpreter; it is waited for", rank
             )
@@ -96,9 +96,9 @@ def watched(store: Beats, rank: int, size: int, limit: float, here: str) -> Iter
         return
     others = range(1, size) if rank == 0 else [0]
     silence, over = Silence(others), threading.Event()
-    place, keeper = pulse.answering(here)
+    address, keeper = pulse.answering(here)
     threads = [
-        threading.Thread(target=_beat, args=(store, rank, place, silence, over), daemon=True, name="heartbeat"),
+        threading.Thread(target=_beat, args=(store, rank, address, silence, over), daemon=True, name="heartbeat"),
         threading.Thread(target=_watch, args=(silence, limit, over, _leave), daemon=True, name="watch"),
     ]
     for thread in threads:
@@ -110,21 +110,21 @@ def watched(store: Beats, rank: int, size: int, limit: float, here: str) -> Iter
         del keeper
 
 
-def _beat(store: Beats, rank: int, place: str, silence: Silence, over: threading.Event) -> None:
+def _beat(store: Beats, rank: int, address: str, silence: Silence, over: threading.Event) -> None:
     """Tell and hear. Where the store's keeper is frozen, these calls do not come back, and `_watch` counts."""
     number, reached = 0, False
     while not over.wait(BEAT_SECONDS):
         number += 1
         try:
             if not reached:
-                store.set(f"pulse/{rank}", place)
+                store.set(f"pulse/{rank}", address)
                 reached = True
             store.set(f"beat/{rank}", str(number))
-            for other in silence.last:
-                if store.check([f"beat/{other}"]):  # a beat that was never laid down would be waited for
-                    if other not in silence.places:
-                        silence.places[other] = store.get(f"pulse/{other}").decode()
-                    silence.hear(other, store.get(f"beat/{other}"))
+            for peer in silence.last:
+                if store.check([f"beat/{peer}"]):  # a beat that was never laid down would be waited for
+                    if peer not in silence.addresses:
+                        silence.addresses[peer] = store.get(f"pulse/{peer}").decode()
+                    silence.hear(peer, store.get(f"beat/{peer}"))
         except RuntimeError:  # the store is gone, and rank 0 with it; where that is no end, its silence tells
             time.sleep(BEAT_SECONDS)
 

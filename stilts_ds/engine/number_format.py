@@ -23,17 +23,17 @@ def with_format(recipe: Recipe, kept: str | None, world: World) -> Recipe:
     return recipe.model_copy(update={"engine": engine})
 
 
-def choose_format(part: EnginePart, device: torch.device, kept: str | None) -> str:
-    """`fp32`, `bf16` or `fp16` for training with `part` on `device`.
+def choose_format(engine: EnginePart, device: torch.device, kept: str | None) -> str:
+    """`fp32`, `bf16` or `fp16` for training with `engine` on `device`.
 
     `kept` is what an earlier start of the phase has chosen; a phase is trained in one format from its start to its end.
     """
-    if part.dtype != "auto":
-        _warn_if_slow(part.dtype, device)
-        return part.dtype
+    if engine.dtype != "auto":
+        _warn_if_slow(engine.dtype, device)
+        return engine.dtype
     if kept is not None:
         return kept
-    if part.zero_stage == 0:  # DeepSpeed takes a wrong first step in bfloat16 there
+    if engine.zero_stage == 0:  # DeepSpeed takes a wrong first step in bfloat16 there
         return "fp32"
     gain = matmul_rate(device, torch.bfloat16) / matmul_rate(device, torch.float32)
     chosen = "bf16" if gain >= WORTH_IT else "fp32"

@@ -12,6 +12,7 @@ def learning_rate(step: int, total_steps: int, setting: TrainingPart) -> float:
 
     A phase of one step has no warm-up: its only step would have rate 0 and train nothing.
     """
+    # Rounded up, as transformers' get_warmup_steps does.
     warmup = math.ceil(setting.warmup_ratio * total_steps) if total_steps > 1 else 0
     if step < warmup:
         return setting.learning_rate * step / warmup

@@ -52,13 +52,14 @@ def check_same_start(world: World, given: Mapping[str, Any]) -> None:
 
     Raises UserError on every rank, naming the first setting that differs. A collective.
     """
+    # As JSON text, in which equal settings are equal.
     flat = {key: json.dumps(value, sort_keys=True) for key, value in flattened(given)}
     starts = world.all_gather(flat)
-    for rank, theirs in enumerate(starts):
-        for key in sorted({*theirs, *starts[0]}):
-            if theirs.get(key) != starts[0].get(key):
+    for rank, settings in enumerate(starts):
+        for key in sorted({*settings, *starts[0]}):
+            if settings.get(key) != starts[0].get(key):
                 raise UserError(
-                    f"rank {rank} was started with {key}={theirs.get(key, '(none)')}, rank 0 with "
+                    f"rank {rank} was started with {key}={settings.get(key, '(none)')}, rank 0 with "
                     f"{starts[0].get(key, '(none)')}; start all ranks with one recipe and the same settings"
                 )
 
@@ -122,6 +123,7 @@ def _appears(marker: Path) -> bool:
 
 
 def _sum_of_ranks(world: World) -> float:
+    # Every rank another number, so that a missing or doubled one shows in the sum.
     value = torch.full((1024,), float(world.rank + 1), device=world.device)
     dist.all_reduce(value)
     return float(value.min()) if bool((value == value[0]).all()) else float("nan")

@@ -24,10 +24,10 @@ def here(address: str, port: int) -> str:
     Raises OSError where there is no way.
     """
     problem: OSError | None = None
-    for family, kind, _, _, place in socket.getaddrinfo(address, port, type=socket.SOCK_DGRAM):
+    for family, kind, _, _, destination in socket.getaddrinfo(address, port, type=socket.SOCK_DGRAM):
         with socket.socket(family, kind) as probe:
             try:
-                probe.connect(place)  # chooses the way, and sends nothing
+                probe.connect(destination)  # chooses the way, and sends nothing
                 return str(probe.getsockname()[0])
             except OSError as error:
                 problem = error
@@ -44,9 +44,10 @@ def answering(address: str) -> tuple[str, Any]:
     return f"{address} {port}", keeper
 
 
-def answers(place: str) -> bool:
-    """Whether the process at `place` answers. Does not come back while that one is frozen: call it in a thread."""
-    address, port = place.split()
+def answers(address_and_port: str) -> bool:
+    """Whether the process at `address_and_port` ("ADDRESS PORT") answers. Does not come back while that one is frozen:
+    call it in a thread."""
+    address, port = address_and_port.split()
     try:
         socket.create_connection((address, int(port)), timeout=CONNECTING).close()  # torch tells much about a refusal
         asked = dist.TCPStore(address, int(port), None, False, CALLING, wait_for_workers=False)

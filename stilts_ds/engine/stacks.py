@@ -19,8 +19,10 @@ _log: list[TextIO] = []
 def write_stacks_to(path: Path) -> None:
     """From now on stacks go to the end of `path`: on a fatal error, on SHOW_STACKS, and when a step hangs."""
     log = open(path, "a", encoding="utf-8")  # noqa: SIM115 (open as long as the process lives)
+    # Kept: a closed file would take the descriptor that faulthandler writes to.
     _log[:] = [log]
     faulthandler.enable(log)
+    # All threads, which is faulthandler's default: the one that hangs need not be the main one.
     faulthandler.register(SHOW_STACKS, log)
 
 

@@ -121,6 +121,7 @@ class Statistics:
         """A row of numbers for each step, summed over ranks, and each step's gradient norm."""
         table = torch.stack(self.steps.reduced)
         tokens = torch.tensor(self.steps.tokens, dtype=table.dtype, device=table.device)
+        # One table, so one all-reduce and one wait for all steps since the last flush.
         table = torch.cat([table[:, :1], tokens, table[:, 1:]], dim=1)
         dist.all_reduce(table)
         return table.tolist(), torch.stack(self.steps.norms).tolist()
@@ -154,6 +155,7 @@ class Statistics:
             return
         counts = {name: sum(row[i] for row in rows) for i, name in enumerate(COUNTS)}
         rates = self.speed.tags(counts, spent, max(self.monitor.lap(), 1e-9))
+        # The same for all steps of a flush: rates of single steps would need a wait in each.
         shared = {**rates, **memory_gib(self.setup.world.device)}
         records = [{**local, **self._record(row), **shared} for local, row in zip(self.steps.local, rows)]
         self.monitor.steps(records)

@@ -31,22 +31,22 @@ class Stopwatch:
         self.events: list[tuple[str, Any, Any]] = []
 
     @contextmanager
-    def __call__(self, part: str) -> Iterator[None]:
-        on_device = self.device.type == "cuda" and part != "data"
+    def __call__(self, name: str) -> Iterator[None]:
+        on_device = self.device.type == "cuda" and name != "data"
         first = _event() if on_device else time.perf_counter()
         yield
         if on_device:
-            self.events.append((part, first, _event()))
+            self.events.append((name, first, _event()))
         else:
-            self.seconds[part] += time.perf_counter() - first
+            self.seconds[name] += time.perf_counter() - first
 
     def read(self) -> dict[str, float]:
         """Seconds by part; waits for the device, and starts anew."""
         if self.events:
             torch.cuda.synchronize(self.device)
-        for part, first, last in self.events:
-            self.seconds[part] += first.elapsed_time(last) / 1000
-        seconds = {part: self.seconds[part] for part in PARTS}
+        for name, first, last in self.events:
+            self.seconds[name] += first.elapsed_time(last) / 1000
+        seconds = {name: self.seconds[name] for name in PARTS}
         self.seconds.clear()
         self.events.clear()
         return seconds
@@ -67,22 +67,24 @@ class Speed:
 
     def __init__(self, operations: Operations, device: torch.device, dtype: str, world_size: int) -> None:
         self.operations = operations
+        # Measured, not read off a data sheet: CPUs have none, and no product reaches a GPU's.
         self.peak = world_size * peak_rate(device, DTYPES[dtype])
         self.totals: dict[str, float] = defaultdict(float)
 
     def tags(self, counts: Mapping[str, float], parts: Mapping[str, float], seconds: float) -> dict[str, float]:
         """Rates of steps that took `seconds`; counts: tokens (`real`, `computed`) and the rows' summed `squares`."""
+        # The clocks differ (host and device), so the rest may come out below 0.
         spent = {**parts, "other": max(0.0, seconds - sum(parts.values()))}
         for name, value in {**counts, **spent, "seconds": seconds}.items():
             self.totals[name] += value
-        return self._rates(counts, seconds) | {f"time/{part}_share": s / seconds for part, s in spent.items()}
+        return self._rates(counts, seconds) | {f"time/{name}_share": s / seconds for name, s in spent.items()}
 
     def summary(self) -> str:
         """One line for the end of the log; empty before the first step."""
         if not self.totals["seconds"]:
             return ""
         rates = self._rates(self.totals, self.totals["seconds"])
-        shares = ", ".join(f"{part} {self.totals[part] / self.totals['seconds']:.1%}" for part in (*PARTS, "other"))
+        shares = ", ".join(f"{name} {self.totals[name] / self.totals['seconds']:.1%}" for name in (*PARTS, "other"))
         padding = 1 - self.totals["real"] / self.totals["computed"]
         return (
             f"{rates['train/tokens_per_second']:,.0f} tokens/s, {rates['train/mfu']:.1%} of the "
@@ -108,6 +110,7 @@ def matmul_rate(device: torch.device, dtype: torch.dtype) -> float:
 
     Layers multiply by transposed weights, for which libraries have other code than for plain ones.
     """
+    # Large enough to fill the device, small enough to take no noticeable time at the start.
     size = 8192 if device.type == "cuda" else 1024
     a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
     best = float("inf")
@@ -117,7 +120,9 @@ def matmul_rate(device: torch.device, dtype: torch.dtype) -> float:
             torch.mm(a, right)
             if device.type == "cuda":
                 torch.cuda.synchronize(device)
+            # The best and not the mean: whatever disturbs a product only makes it slower.
             best = min(best, time.perf_counter() - started)
+    # A multiplication and an addition for each of size^3 pairs.
     return 2 * size**3 / best
 
 
@@ -130,5 +135,6 @@ def profiler(path: Path, device: torch.device) -> Any:
         path.parent.mkdir(parents=True, exist_ok=True)
         trace.export_chrome_trace(str(path))
 
+    # One step to warm up: the profiler's own start would be in the first one.
     activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if device.type == "cuda" else [])]
     return profile(activities=activities, schedule=schedule(wait=1, warmup=1, active=3, repeat=1), on_trace_ready=write)

@@ -61,11 +61,12 @@ class Streams:
         It also orders memory: what is let go of from now on has its next use on a stream that comes after its last.
         """
         if self.others:
-            first, *rest = self.accelerator.current_stream(), self.accelerator.default_stream(), *self.others
-            for stream in rest:
-                first.wait_stream(stream)
-            for stream in rest:
-                stream.wait_stream(first)
+            current, *others = self.accelerator.current_stream(), self.accelerator.default_stream(), *self.others
+            # Through the current stream: 2 n waits order n streams, where each pair by itself would take n^2.
+            for stream in others:
+                current.wait_stream(stream)
+            for stream in others:
+                stream.wait_stream(current)
 
     @contextmanager
     def _host_runs_ahead(self) -> Iterator[None]:
@@ -79,15 +80,15 @@ class Streams:
             stream.synchronize = self.order
             return stream
 
-        for each in (accelerator, *self.others):  # attributes of an object come before its class's methods
-            each.synchronize = self.order
+        for waiter in (accelerator, *self.others):  # attributes of an object come before its class's methods
+            waiter.synchronize = self.order
         accelerator.current_stream = current
         try:
             yield
         finally:
             del accelerator.current_stream
-            for each in (accelerator, current_stream(), *self.others):
-                vars(each).pop("synchronize", None)
+            for waiter in (accelerator, current_stream(), *self.others):
+                vars(waiter).pop("synchronize", None)
 
 
 class FilledConstants(TorchFunctionMode):

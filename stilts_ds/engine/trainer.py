@@ -52,6 +52,7 @@ class Trainer:
         collate = Collator(setup.tasks, setup.tokenizer, setup.setting.mlm_probability, setup.seed, pool)
         world = setup.world
         self.feed = Feed(self.mixture, collate, self.micro_batches, world.rank, world.size, setup.model.packs)
+        # Before the engine, which may shard the weights that are counted here.
         self.statistics = Statistics(setup, self.mixture.total_steps)
         self.passes = passes_of(setup.setting.robust)
         # Every pass over a micro-batch adds to the gradients of one update, as a micro-batch of its own would.
@@ -86,6 +87,7 @@ class Trainer:
         # Dropout masks come with the batches. What else a model draws depends on (seed, step, rank): no random state
         # has to be saved.
         torch.manual_seed(hash_seed(self.setup.seed, step, world.rank))
+        # Set in every step from its number: there is no scheduler whose state could be lost.
         rate = learning_rate(step, self.mixture.total_steps, self.setup.setting)
         set_learning_rate(self.engine, rate)
         expect_progress(self.setup.engine_part.collective_timeout)
@@ -138,6 +140,7 @@ class Trainer:
             if explained := explain_memory(problem, batch, self.setup.setting):
                 raise explained from problem
             raise
+        # At stage 0 the last micro-batch's step waits for `_update`, which clips and judges first.
         if self.setup.engine_part.zero_stage > 0 or not self.engine.is_gradient_accumulation_boundary():
             with watch("update"):
                 self._advance()
@@ -186,8 +189,10 @@ class Trainer:
         self.statistics.evaluation(progress.step, scores)
         before = progress.best_step
         if progress.record_evaluation(scores):
+            # A collective, so outside of the condition on rank 0.
             parameters = full_parameters(self.engine)
             if self.setup.world.first:
+                # Before the new one is written: a disk need not hold two models that no checkpoint names.
                 self.saver.drop_unnamed_best(before)
                 self.setup.export(widen(self.setup.model, parameters, progress.decay), progress.step)
             self.setup.world.barrier()

@@ -36,5 +36,6 @@ class TrainingSetup:
     folder: PhaseDir
     tensorboard: Path
     world: World
+    # Functions, not modules: the engine stands before evaluation and export in the order of imports.
     evaluate: Callable[[Forward], dict[str, float]]
     export: Callable[[dict[str, torch.Tensor], int], None]

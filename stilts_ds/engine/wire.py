@@ -44,29 +44,32 @@ def _encode(value: Any, arrays: list[bytes]) -> Any:
         arrays.append(np.ascontiguousarray(value).tobytes())
         return {"array": [value.dtype.str, list(value.shape)]}
     if isinstance(value, list):
-        return [_encode(one, arrays) for one in value]
+        return [_encode(element, arrays) for element in value]
     if isinstance(value, tuple):
-        return {"tuple": [_encode(one, arrays) for one in value]}
+        return {"tuple": [_encode(element, arrays) for element in value]}
     if isinstance(value, dict):
-        return {"dict": [[_encode(key, arrays), _encode(one, arrays)] for key, one in value.items()]}
+        # Pairs, since JSON's own objects have texts as keys only.
+        return {"dict": [[_encode(key, arrays), _encode(element, arrays)] for key, element in value.items()]}
     raise TypeError(f"ranks exchange plain values and arrays of numbers, not {type(value).__name__}")
 
 
-def _decode(told: Any, message: bytes, at: int) -> tuple[Any, int]:
+def _decode(encoded: Any, message: bytes, at: int) -> tuple[Any, int]:
     """The value, and where the next array begins."""
-    if isinstance(told, list):
+    if isinstance(encoded, list):
         rebuilt = []
-        for one in told:
-            value, at = _decode(one, message, at)
+        for element in encoded:
+            value, at = _decode(element, message, at)
             rebuilt.append(value)
         return rebuilt, at
-    if not isinstance(told, dict):
-        return told, at
-    [(kind, content)] = told.items()
+    if not isinstance(encoded, dict):
+        return encoded, at
+    [(kind, content)] = encoded.items()
     if kind == "array":
         dtype, shape = np.dtype(content[0]), tuple(content[1])
+        # An array of objects would be made of pointers that another process sent.
         if dtype.kind not in KINDS or not all(type(size) is int and size >= 0 for size in shape):
             raise ValueError("a rank sent an array that holds no numbers")
+        # A copy: arrays over the message's bytes cannot be written to.
         array = np.frombuffer(message, dtype, int(np.prod(shape, dtype=np.int64)), at).reshape(shape).copy()
         return array, at + array.nbytes
     values, at = _decode(content, message, at)

@@ -65,10 +65,10 @@ class World:
         """The ranks' values in rank order, on rank 0; [] elsewhere."""
         if self.objects is None:
             return [value]
-        mine, lengths = _measured(value, self.size, self.objects)
-        found = [torch.empty_like(mine) for _ in range(self.size)] if self.first else None
-        dist.gather(mine, found, dst=0, group=self.objects)
-        return _decode_all(found or [], lengths)
+        message, lengths = _measured(value, self.size, self.objects)
+        buffers = [torch.empty_like(message) for _ in range(self.size)] if self.first else None
+        dist.gather(message, buffers, dst=0, group=self.objects)
+        return _decode_all(buffers or [], lengths)
 
     def broadcast(self, value: Any) -> Any:
         """Rank 0's value, on every rank."""
@@ -86,10 +86,10 @@ class World:
         if self.objects is None:
             return [value]
         group = self.prompt if prompt else self.objects
-        mine, lengths = _measured(value, self.size, group)
-        found = [torch.empty_like(mine) for _ in range(self.size)]
-        dist.all_gather(found, mine, group=group)
-        return _decode_all(found, lengths)
+        message, lengths = _measured(value, self.size, group)
+        buffers = [torch.empty_like(message) for _ in range(self.size)]
+        dist.all_gather(buffers, message, group=group)
+        return _decode_all(buffers, lengths)
 
     def on_rank_0(self, work: Callable[[], None] | None) -> None:
         """Do `work` on rank 0 while the others wait; its UserError ends all of them alike."""
@@ -109,20 +109,20 @@ class World:
             patience = datetime.timedelta(seconds=seconds)
             dist.monitored_barrier(group=self.objects, timeout=patience, wait_all_ranks=True)
         except RuntimeError as problem:
-            if found := re.search(r"Ranks? ([0-9, ]+) failed", str(problem)):
-                return f" [rank {found[1].strip()} does not answer]"
+            if named := re.search(r"Ranks? ([0-9, ]+) failed", str(problem)):
+                return f" [rank {named[1].strip()} does not answer]"
             if not self.first:
                 return " [rank 0 does not answer]"
         return ""
 
-    def agree(self, error: BaseException | None, what: str) -> None:
+    def agree(self, error: BaseException | None, action: str) -> None:
         """Raise on every rank if any of them failed, so that none waits for another that is gone."""
         messages = self.all_gather(None if error is None else f"{type(error).__name__}: {error}")
         if error is not None:
             raise error
         failed = [(rank, message) for rank, message in enumerate(messages) if message]
         if failed:
-            raise RuntimeError(f"{what} failed on rank {failed[0][0]}: {failed[0][1]}")
+            raise RuntimeError(f"{action} failed on rank {failed[0][0]}: {failed[0][1]}")
 
 
 def _as_tensor(message: bytes) -> torch.Tensor:
@@ -134,12 +134,12 @@ def _measured(value: Any, size: int, group: Any) -> tuple[torch.Tensor, list[int
     message = _as_tensor(wire.to_bytes(value))
     lengths = [torch.zeros(1, dtype=torch.long) for _ in range(size)]
     dist.all_gather(lengths, torch.tensor([len(message)]), group=group)
-    found = [int(length) for length in lengths]
-    return torch.nn.functional.pad(message, (0, max(found) - len(message))), found
+    sizes = [int(length) for length in lengths]
+    return torch.nn.functional.pad(message, (0, max(sizes) - len(message))), sizes
 
 
 def _decode_all(messages: list[torch.Tensor], lengths: list[int]) -> list[Any]:
-    return [wire.from_bytes(one[:length].numpy().tobytes()) for one, length in zip(messages, lengths)]
+    return [wire.from_bytes(message[:length].numpy().tobytes()) for message, length in zip(messages, lengths)]
 
 
 @contextmanager
@@ -284,10 +284,10 @@ def check_interfaces() -> None:
 def _loopback(address: str) -> str:
     """The loopback address that `address` means (127.0.0.1 for localhost); empty for any other machine or address."""
     try:
-        found = socket.gethostbyname(address)
+        resolved = socket.gethostbyname(address)
     except OSError:  # the store will say so
         return ""
-    return found if found.startswith("127.") else ""
+    return resolved if resolved.startswith("127.") else ""
 
 
 def _check_token(store: dist.Store, token: str, rank: int, size: int) -> None:
@@ -303,11 +303,11 @@ def _check_token(store: dist.Store, token: str, rank: int, size: int) -> None:
     store.set(f"mark/{rank}", mark(rank))
     others = range(1, size) if rank == 0 else [0]
     _await_marks(store, list(others), size)
-    same = all([hmac.compare_digest(store.get(f"mark/{other}"), mark(other).encode()) for other in others])
+    same = all([hmac.compare_digest(store.get(f"mark/{peer}"), mark(peer).encode()) for peer in others])
     store.set(f"compared/{rank}", "")
     if rank == 0 and size > 1:  # the store ends with rank 0: the others must have looked
         with suppress(RuntimeError):
-            store.wait([f"compared/{other}" for other in others], LOOKING)
+            store.wait([f"compared/{peer}" for peer in others], LOOKING)
     if not same:
         raise UserError(
             "ranks of different runs met at one address and port; start the run again, which draws a new port"
@@ -318,7 +318,7 @@ def _await_marks(store: dist.Store, others: list[int], size: int) -> None:
     """Wait for the other ranks. Raises UserError that names those that did not come."""
     deadline = time.monotonic() + MEETING.total_seconds()
     missing = others
-    while missing := [other for other in missing if not store.check([f"mark/{other}"])]:
+    while missing := [peer for peer in missing if not store.check([f"mark/{peer}"])]:
         if time.monotonic() > deadline:
             names = ", ".join(map(str, missing[:8])) + (" ..." if len(missing) > 8 else "")
             raise UserError(

@@ -39,13 +39,15 @@ def check_deepspeed() -> None:
         )
 
 
-def deepspeed_config(part: EnginePart, setting: TrainingPart, world_size: int, micro_batches: int) -> dict[str, Any]:
+def deepspeed_config(
+    engine_part: EnginePart, setting: TrainingPart, world_size: int, micro_batches: int
+) -> dict[str, Any]:
     """`ds_configs/zero<stage>.json` (or the recipe's own file) with what the recipe owns filled in.
 
     Raises UserError where that file sets what it may not (ds_files.py).
     """
-    config = base_config(part)
-    if part.offload_optimizer:
+    config = base_config(engine_part)
+    if engine_part.offload_optimizer:
         pinned = {"device": "cpu", "pin_memory": torch.cuda.is_available()}
         config["zero_optimization"]["offload_optimizer"] = pinned
     per_device = setting.per_device_train_batch_size
@@ -55,9 +57,9 @@ def deepspeed_config(part: EnginePart, setting: TrainingPart, world_size: int, m
         "train_micro_batch_size_per_gpu": per_device,
         "gradient_accumulation_steps": micro_batches,
         # Absent would mean 1.0. At stage 0 `clip_gradients` does it, with the norm that is known anyway.
-        "gradient_clipping": setting.max_grad_norm if part.zero_stage > 0 else 0.0,
-        "bf16": {"enabled": part.dtype == "bf16", "check_grad_overflow": False},  # call_off_bad_steps does it
-        "fp16": {"enabled": part.dtype == "fp16"},
+        "gradient_clipping": setting.max_grad_norm if engine_part.zero_stage > 0 else 0.0,
+        "bf16": {"enabled": engine_part.dtype == "bf16", "check_grad_overflow": False},  # call_off_bad_steps does it
+        "fp16": {"enabled": engine_part.dtype == "fp16"},
         # Otherwise DeepSpeed refuses torch's AdamW when its state is in host memory.
         "zero_force_ds_cpu_optimizer": False,
         # DeepSpeed's timer has the host wait for the device twice in each micro-batch; Stopwatch needs no wait.
@@ -65,16 +67,18 @@ def deepspeed_config(part: EnginePart, setting: TrainingPart, world_size: int, m
     }
 
 
-def build_engine(model: MultiTask, part: EnginePart, setting: TrainingPart, world: World, micro_batches: int) -> Any:
+def build_engine(
+    model: MultiTask, engine_part: EnginePart, setting: TrainingPart, world: World, micro_batches: int
+) -> Any:
     """Wrap `model` in a DeepSpeed engine with AdamW. The learning rate is set by the loop in every step."""
-    _check_precision(part, world)
+    _check_precision(engine_part, world)
     _check_same_model(model, world)
-    check_compilation(part, model.drops)
-    if part.gradient_checkpointing:
+    check_compilation(engine_part, model.drops)
+    if engine_part.gradient_checkpointing:
         recompute_activations(model.encoder, model.masks if model.drops else None)
-    if part.torch_compile:
+    if engine_part.torch_compile:
         compile_layers(model.encoder)
-    if part.zero_stage == 3 and any(model.head(name).ties_embeddings for name in model.specs):
+    if engine_part.zero_stage == 3 and any(model.head(name).ties_embeddings for name in model.specs):
         # The MLM head reads the word embeddings outside the module that owns them.
         deepspeed.zero.register_external_parameter(model, model.word_embedding)
     optimizer = torch.optim.AdamW(
@@ -84,19 +88,19 @@ def build_engine(model: MultiTask, part: EnginePart, setting: TrainingPart, worl
         eps=setting.adam_epsilon,
         fused=True,  # one pass over each tensor and no temporaries, on GPUs and CPUs alike
     )
-    config = deepspeed_config(part, setting, world.size, micro_batches)
-    exact = {} if part.dtype == "fp32" else {name: weight.detach() for name, weight in model.named_parameters()}
+    config = deepspeed_config(engine_part, setting, world.size, micro_batches)
+    exact = {} if engine_part.dtype == "fp32" else {name: weight.detach() for name, weight in model.named_parameters()}
     engine, *_ = deepspeed.initialize(model=model, optimizer=optimizer, config=config)
     set_exact_weights(engine, exact)
-    if part.zero_stage > 0:
-        call_off_bad_steps(engine, part)
+    if engine_part.zero_stage > 0:
+        call_off_bad_steps(engine, engine_part)
     return engine
 
 
-def check_compilation(part: EnginePart, drops: bool) -> None:
+def check_compilation(engine_part: EnginePart, drops: bool) -> None:
     """Raise UserError for compiled layers whose activations are computed again with the same dropout masks: torch
     compiles no contexts of what is computed again. `drops` is whether the model has dropout."""
-    if part.torch_compile and part.gradient_checkpointing and drops:
+    if engine_part.torch_compile and engine_part.gradient_checkpointing and drops:
         raise UserError(
             "engine.torch_compile and engine.gradient_checkpointing do not go together with dropout; "
             "turn one of them off, or set model.dropout=0"
@@ -113,21 +117,21 @@ def set_exact_weights(engine: Any, exact: dict[str, torch.Tensor]) -> None:
             set_whole_state(engine, parameter, "weight", exact.pop(name))  # gives up host memory one by one
 
 
-def call_off_bad_steps(engine: Any, part: EnginePart) -> None:
+def call_off_bad_steps(engine: Any, engine_part: EnginePart) -> None:
     """Stages 1-3: let Adam's kernel skip a step whose norm is not finite. DeepSpeed would have the host wait for the
     norm and skip the step there; with fp16 it still does, since the next loss scale depends on the norm."""
     if LOOKS_AT_NORM is None:
         log.warning(
             "DeepSpeed %s looks at gradient norms in its own way: the host may wait in each step", deepspeed.__version__
         )
-    place = "cpu" if part.offload_optimizer else engine.device  # where Adam works
+    adam_device = "cpu" if engine_part.offload_optimizer else engine.device  # where Adam works
 
     def check_step(adam: torch.optim.Optimizer, *_: Any) -> None:
-        call_off_unless_finite(adam, engine.optimizer._global_grad_norm.to(place))
+        call_off_unless_finite(adam, engine.optimizer._global_grad_norm.to(adam_device))
 
     adam_of(engine).register_step_pre_hook(check_step)
     for stage in (stage_1_and_2, stage3):
-        stage.is_invalid_grad_norm = LOOKS_AT_NORM if part.dtype == "fp16" else lambda norm: False
+        stage.is_invalid_grad_norm = LOOKS_AT_NORM if engine_part.dtype == "fp16" else lambda norm: False
 
 
 def call_off_unless_finite(adam: Any, norm: torch.Tensor) -> None:
@@ -144,16 +148,16 @@ def destroy_engine(engine: Any) -> None:
     stage_1_and_2.is_invalid_grad_norm = stage3.is_invalid_grad_norm = LOOKS_AT_NORM
 
 
-def _check_precision(part: EnginePart, world: World) -> None:
-    if part.dtype == "fp16" and world.device.type == "cpu":
+def _check_precision(engine_part: EnginePart, world: World) -> None:
+    if engine_part.dtype == "fp16" and world.device.type == "cpu":
         raise UserError("engine.dtype=fp16 has no fast path on CPUs and DeepSpeed refuses it; use fp32 or bf16")
 
 
 def _check_same_model(model: nn.Module, world: World) -> None:
     """Every rank must hold the same parameters in the same order, or collectives would mix them up in silence."""
-    mine = [(name, tuple(p.shape)) for name, p in model.named_parameters()]
-    others = world.all_gather(mine)
-    different = [rank for rank, theirs in enumerate(others) if theirs != others[0]]
+    of_this_rank = [(name, tuple(p.shape)) for name, p in model.named_parameters()]
+    of_ranks = world.all_gather(of_this_rank)
+    different = [rank for rank, of_rank in enumerate(of_ranks) if of_rank != of_ranks[0]]
     if different:
         raise RuntimeError(f"rank {different[0]} built a model with other parameters than rank 0")
 

@@ -29,6 +29,7 @@ def full_parameters(engine: Any) -> dict[str, torch.Tensor]:
     first = torch.distributed.get_rank() == 0
     for name, parameter in engine.module.named_parameters():
         value = whole_state(engine, parameter, ("weight",))["weight"]
+        # One parameter at a time: a whole copy is on rank 0's host only.
         if first:
             whole[name] = value.to("cpu", torch.float32, copy=True)
     return whole
@@ -81,10 +82,10 @@ def set_whole_state(engine: Any, parameter: nn.Parameter, kind: str, value: torc
 def _partition(parameter: Any, value: torch.Tensor) -> torch.Tensor:
     """This rank's part of a stage-3 parameter, padded as DeepSpeed pads it (its own setter forgets to)."""
     size, rank = parameter.ds_tensor.numel(), torch.distributed.get_rank()
-    part = value.new_zeros(size)
-    mine = value.flatten()[rank * size : (rank + 1) * size]
-    part[: len(mine)] = mine
-    return part
+    padded = value.new_zeros(size)
+    values = value.flatten()[rank * size : (rank + 1) * size]
+    padded[: len(values)] = values
+    return padded
 
 
 def is_whole(engine: Any) -> bool:

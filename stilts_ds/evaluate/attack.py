@@ -45,7 +45,7 @@ class Victim:
     head: str
     labels: tuple[str, ...]
     setting: TrainingPart
-    part: EvaluationPart
+    evaluation: EvaluationPart
     device: torch.device
 
     @torch.no_grad()
@@ -55,11 +55,12 @@ class Victim:
         rows = family.encode(records, self.tokenizer, self.labels, self.setting, None)
         losses: list[float] = []
         outputs: list[Output] = []
-        size = self.part.per_device_eval_batch_size
+        size = self.evaluation.per_device_eval_batch_size
         for first in range(0, len(rows), size):
-            found = self._judge_items(task, rows, range(first, min(first + size, len(rows))))
-            losses += found[0]
-            outputs += found[1]
+            items = range(first, min(first + size, len(rows)))
+            losses_of_batch, outputs_of_batch = self._judge_items(task, rows, items)
+            losses += losses_of_batch
+            outputs += outputs_of_batch
         return losses, rows, outputs
 
     def _judge_items(self, task: Task, rows: Rows, items: range) -> tuple[list[float], list[Output]]:
@@ -69,22 +70,24 @@ class Victim:
         draft, terms, tokens = HeadDraft(verbs), [], []
         for number, item in enumerate(items):
             targets = verbs.targets(rows, item, packed.starts(number), packed.ids, masking)
+            # Weight 1 and task 0: the loss is read by target here, and not summed as in training.
             draft.add(targets, 1.0, 0, number)
             terms.append(len(targets.gold))
             tokens.append(len(targets.tokens))
         packed.batch.heads[self.head] = draft.targets()
         batch = packed.batch.to(self.device)
         logits = self.model(batch, "logits")[self.head]
-        each = self.model.head(self.head).losses(logits, batch.heads[self.head]).float().cpu().numpy()
+        by_target = self.model.head(self.head).losses(logits, batch.heads[self.head]).float().cpu().numpy()
         values = logits.float().cpu().numpy()
-        losses = [float(part.mean()) for part in np.split(each, np.cumsum(terms)[:-1])]
-        return losses, [verbs.output(part) for part in np.split(values, np.cumsum(tokens)[:-1])]
+        # A mean over an item's targets: a long sentence must not look harder than a short one.
+        losses = [float(of_item.mean()) for of_item in np.split(by_target, np.cumsum(terms)[:-1])]
+        return losses, [verbs.output(of_item) for of_item in np.split(values, np.cumsum(tokens)[:-1])]
 
     def score(self, task: Task, records: Sequence[Any], language: str) -> float:
         """The task's main score of the model's predictions, in percent."""
         family = family_of(task)
         _, rows, outputs = self.judge(task, records)
-        predicted = family.verbs(self.tokenizer.sees).decode(records, rows, outputs, self.labels, self.part)
+        predicted = family.verbs(self.tokenizer.sees).decode(records, rows, outputs, self.labels, self.evaluation)
         gold = gold_values(family, task, records)
         if gold is None:
             raise UserError(
@@ -115,10 +118,14 @@ def attack_split(split: Split, task: Task, victim: Victim, width: int, examples:
     family = family_of(task)
     if family.head is None or family.noisy is None or not family.labelled:
         raise UserError(f"{task.name}: nothing is trained for it, so no loss guides an attack; compare draws instead")
+    if family.head.pooled:
+        problem = "its loss compares the queries of a pool, and one query alone has none"
+        raise UserError(f"{task.name}: {problem}; compare draws instead")
     # Stray letters are drawn from the whole file, as they are in the noisy test set.
     whole = list(split.origin.read())
     noiser = make_split_noiser(task, split.name, split.language, whole, split.origin.noise)
     records = whole[: min(len(split.records()), examples or len(whole))]
+    # The noiser's tally counts these edits, to stand beside the attack's.
     plain = family.noisy(records, noiser, task)
     chosen: list[Any] = []
     edits = 0
@@ -147,6 +154,7 @@ def _attack(records: Sequence[Any], noiser: Noiser, task: Task, victim: Victim, 
     losses = victim.judge(task, current)[0]
     while True:
         options = [search.options(width) for search in searches]
+        # Every budget is spent, or no edit is left to propose.
         if not any(options):
             return current, sum(search.made for search in searches)
         trials = []
@@ -154,10 +162,12 @@ def _attack(records: Sequence[Any], noiser: Noiser, task: Task, victim: Victim, 
             for option in proposed:
                 with search.tried(option):
                     trials.append(apply([record], search, task)[0])
-        found = iter(zip(victim.judge(task, trials)[0], trials))
+        # All trials of the round in one pass: the model sees full batches, whatever the width.
+        judged = iter(zip(victim.judge(task, trials)[0], trials))
         for number, proposed in enumerate(options):
-            tried = [(*next(found), option) for option in proposed]
+            tried = [(*next(judged), option) for option in proposed]
             best = max(tried, key=lambda entry: entry[0], default=None)
+            # Only what hurts is made: an attacked example is never easier than the clean one.
             if best is not None and best[0] > losses[number]:
                 losses[number], current[number], option = best
                 searches[number].make(option)

@@ -33,16 +33,18 @@ def write_attributes(labels: Path, split: Split, tokenizer: Tokenizer, training:
     if family.attributes is None or family.texts is None:
         return
     records = split.records()
-    found = family.attributes(records)
+    attributes = family.attributes(records)
     texts = ["".join(family.texts(record)) for record in records]
     met = {} if training is None else training.attributes(family, records)
-    write_json(attributes_file(labels), {**found, **_of_pieces(texts, tokenizer), **met})
+    write_json(attributes_file(labels), {**attributes, **_of_pieces(texts, tokenizer), **met})
 
 
 def _of_pieces(texts: Sequence[str], tokenizer: Tokenizer) -> dict[str, list[float]]:
     slices = tokenizer.slices(texts)
+    # reduceat cannot sum nothing: the appended 0 stands in for empty texts at the end, and below they are set to 0.
     unknown = np.add.reduceat(np.append(slices.flat[slices.positions] == tokenizer.unk, 0), _starts(slices.length))
     pieces = np.maximum(1, slices.length)
+    # An empty text has 0 pieces in 1 character, and no division by 0.
     characters = np.array([max(1, len(text)) for text in texts])
     return {
         PIECES: np.round(100 * slices.length / characters, 3).tolist(),
@@ -59,8 +61,8 @@ def read_attributes(labels: Path, examples: int) -> Attributes:
     path = attributes_file(labels)
     if not path.exists():
         return {}
-    found: Any = read_json(path)
-    fits = isinstance(found, dict) and all(isinstance(v, list) and len(v) == examples for v in found.values())
-    if not fits or not all(isinstance(number, (int, float)) for values in found.values() for number in values):
+    attributes: Any = read_json(path)
+    fits = isinstance(attributes, dict) and all(isinstance(v, list) and len(v) == examples for v in attributes.values())
+    if not fits or not all(isinstance(number, (int, float)) for values in attributes.values() for number in values):
         raise UserError(f"{path} does not hold a number for each of the examples; run `stilts evaluate` on the run")
-    return found
+    return attributes

@@ -41,6 +41,7 @@ def choose_seed(plan: Plan, seed: int | None) -> int:
 
 def choose_condition(run: RunDir, plan: Plan, condition: str | None, seed: int) -> dict[str, ChosenPhase]:
     """Every target after one condition; the last one of the recipe if none is named."""
+    # The last: recipes usually begin with the baseline.
     chosen = condition or list(plan.use)[-1]
     if chosen not in plan.use:
         raise UserError(f"the run has no condition {chosen!r}{did_you_mean(chosen, plan.use)}")
@@ -57,6 +58,7 @@ def choose_best(run: RunDir, plan: Plan, seed: int) -> dict[str, ChosenPhase]:
     trained = list(next(iter(scores.values())))
     if not trained:
         raise UserError("no target of the run is trained, so none has an English dev score; name a --condition")
+    # Only over trained targets, the same ones in every condition.
     overall = _best({condition: fmean(by_target.values()) for condition, by_target in scores.items()})
     chosen = {}
     for target in plan.targets:
@@ -69,6 +71,7 @@ def choose_best(run: RunDir, plan: Plan, seed: int) -> dict[str, ChosenPhase]:
 
 
 def _best(scores: Mapping[str, float]) -> str:
+    # max takes the first of equals: the recipe's order decides, not chance.
     return max(scores, key=lambda condition: scores[condition])
 
 
@@ -98,8 +101,8 @@ def _phase(plan: Plan, condition: str, target: str, seed: int) -> Phase:
     scoring: Sequence[Phase] = [phase for phase in plan.phases if phase.id in ids and target in phase.evaluate]
     fitting = [phase for phase in scoring if phase.seed == seed or not _depends_on_seed(phase)]
     if not fitting:
-        what = f"no phase that scores {target} after {condition}, seed {seed}"
-        raise UserError(f"the plan has {what}; run the same `stilts run` again, it plans anew")
+        lacking = f"no phase that scores {target} after {condition}, seed {seed}"
+        raise UserError(f"the plan has {lacking}; run the same `stilts run` again, it plans anew")
     return fitting[0]
 
 
@@ -112,5 +115,6 @@ def _dev_score(run: RunDir, phase: Phase) -> float | None:
     best = run.phase(phase.id).read_status().best
     if not phase.train or best is None:
         return None
+    # A target's phase trains one task: another number would be a fault of the plan.
     [task] = phase.train
     return best.tasks[task].score if task in best.tasks else None

@@ -27,18 +27,20 @@ CHUNK = 4096  # sentences: enough to sort by length, few enough to share among r
 def share_of(count: int, rank: int, size: int) -> tuple[int, int]:
     """The sentences first..stop of `count` that a rank embeds: whole chunks, as even as those allow."""
     chunks = -(-count // CHUNK)
-    first, stop = (chunks * part // size * CHUNK for part in (rank, rank + 1))
+    first, stop = (chunks * boundary // size * CHUNK for boundary in (rank, rank + 1))
     return min(first, count), min(stop, count)
 
 
 def batch_count(first: int, stop: int, batch_size: int) -> int:
     """Batches of the chunks first..stop."""
+    # Each chunk's last batch may be short: counting sentences alone would give too few batches.
     sizes = [min(stop, begin + CHUNK) - begin for begin in range(first, stop, CHUNK)]
     return sum(-(-size // batch_size) for size in sizes)
 
 
 def batches(lengths: np.ndarray, batch_size: int) -> Iterator[np.ndarray]:
     """Batches of the items of one chunk of `lengths` [n]: longest first, neighbours of like length."""
+    # Stable: rows of equal length keep their order, so every machine makes the same batches.
     order = np.argsort(-lengths, kind="stable")
     for start in range(0, len(order), batch_size):
         yield order[start : start + batch_size]
@@ -61,6 +63,7 @@ class Embedder:
         """Vectors of some rows, [len(items), H] float32 on the CPU."""
         batch = pack_rows([(rows, int(item)) for item in items], self.tokenizer).to(self.device)
         hidden = self.forward(batch, "hidden", self.layer)
+        # Without items the batch has a row of special tokens, whose vector is nobody's.
         return pool(hidden, batch.offsets, self.pooling).cpu()[: len(items)]
 
     def width(self) -> int:
@@ -72,10 +75,10 @@ class Embedder:
     def chunk(self, rows: Rows, first: int, stop: int, between: Callable[[], None]) -> torch.Tensor:
         """Vectors [stop - first, H] of the rows first..stop, at most a chunk; calls `between` before each batch."""
         vectors = None
-        for places in batches(rows.item_lengths[first:stop], self.batch_size):
+        for items in batches(rows.item_lengths[first:stop], self.batch_size):
             between()
-            fresh = self(rows, (places + first).tolist())
-            if vectors is None:
-                vectors = torch.empty(stop - first, fresh.shape[1])
-            vectors[torch.from_numpy(places)] = fresh
+            of_batch = self(rows, (items + first).tolist())
+            if vectors is None:  # the width is known from the first batch on
+                vectors = torch.empty(stop - first, of_batch.shape[1])
+            vectors[torch.from_numpy(items)] = of_batch
         return torch.empty(0, self.width()) if vectors is None else vectors

@@ -33,10 +33,11 @@ def shard(lengths: Sequence[int], batch_size: int, world: World) -> list[list[in
 
     Every item stands in exactly one batch of one rank; ranks with fewer batches get empty ones at the end.
     """
+    # Longest first: the batch that needs most memory comes at once, and not at the end of an hour.
     order = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
     batches = [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
-    mine = batches[world.rank :: world.size]
-    return mine + [[]] * (math.ceil(len(batches) / world.size) - len(mine))
+    of_rank = batches[world.rank :: world.size]
+    return of_rank + [[]] * (math.ceil(len(batches) / world.size) - len(of_rank))
 
 
 @dataclass(frozen=True)
@@ -98,24 +99,25 @@ class Predictor:
         tokens = [
             verbs.reads(rows, item, packed.starts(number), packed.ids, masking) for number, item in enumerate(items)
         ]
-        counts = [len(places) for places in tokens]
+        counts = [len(read_tokens) for read_tokens in tokens]
         cells, longest = window_cells(counts if verbs.by_window else [])
         none = torch.zeros(0, dtype=torch.long)
         read = torch.from_numpy(np.concatenate(tokens).astype(np.int64))
         packed.batch.heads[head] = Targets(read, none, none.float(), none, cells, longest=longest)
         return packed.batch, counts
 
-    def vectors(self, rows: Rows, part: EvaluationPart) -> torch.Tensor:
+    def vectors(self, rows: Rows, evaluation: EvaluationPart) -> torch.Tensor:
         """Pooled hidden states of this rank's share of the rows, one row a sentence: float32 [n, H] on the CPU. The
         ranks' shares follow each other in rank order. A collective."""
         embedder = Embedder(
             self.forward, self.tokenizer, self.world.device, self.batch_size,
-            part.retrieval_layer, part.retrieval_pooling,
+            evaluation.retrieval_layer, evaluation.retrieval_pooling,
         )  # fmt: skip
         shares = [share_of(len(rows), rank, self.world.size) for rank in range(self.world.size)]
         first, stop = shares[self.world.rank]
         chunks = [
             embedder.chunk(rows, begin, min(stop, begin + CHUNK), between=self.stop_if_requested)
+            # At least once, also for a rank without sentences: it gives an empty tensor of the right width.
             for begin in range(first, max(stop, first + 1), CHUNK)
         ]
         # All ranks ask before each of their batches whether to stop; those with fewer go on asking.
@@ -137,10 +139,11 @@ class Predictor:
         return _in_order(self.world.gather(by_item), len(rows))
 
 
-def _in_order(parts: list[dict[int, Any]], count: int) -> list[Any]:
-    if not parts:
+def _in_order(by_rank: list[dict[int, Any]], count: int) -> list[Any]:
+    if not by_rank:
         return []
-    merged = {item: value for part in parts for item, value in part.items()}
+    merged = {item: value for of_rank in by_rank for item, value in of_rank.items()}
+    # An item twice or not at all would shift every answer behind it in the file.
     if sorted(merged) != list(range(count)):
         raise RuntimeError(f"{count} items went out, {len(merged)} came back")
     return [merged[item] for item in range(count)]
@@ -151,6 +154,7 @@ def _split(verbs: HeadVerbs, logits: torch.Tensor, counts: Sequence[int]) -> lis
     if not counts:
         return []
     values = logits.float().cpu().numpy()
+    # NaN would still be decoded: argmax answers the first label, and the score would look like a bad model's.
     if not np.isfinite(values).all():
         raise UserError("the model's outputs are not finite; its weights are damaged, train it again")
-    return [verbs.output(part) for part in np.split(values, np.cumsum(counts)[:-1])]
+    return [verbs.output(of_item) for of_item in np.split(values, np.cumsum(counts)[:-1])]

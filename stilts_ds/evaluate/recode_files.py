@@ -28,8 +28,10 @@ def robustness_of_files(nominal: Path, perturbed: Sequence[Path]) -> dict[int, R
     """
     clean = _samples(nominal)
     numbers = {len(samples) for samples in clean.values()}
+    # pass@k with n of its own for each problem would weigh them by chance.
     if len(numbers) > 1:
         raise UserError(f"{nominal}: problems have {min(numbers)} to {max(numbers)} samples; give all as many")
+    # Sample i of one prompt is compared with sample i of another: so both files must have it.
     tables = [_table(_checked(_samples(path), path, clean, nominal)) for path in perturbed]
     first, others = _table(clean), np.stack(tables, axis=1)  # [X, n] and [X, S, n]
     return {k: robustness(first, others, k) for k in KS if k <= first.shape[1]}

@@ -13,12 +13,8 @@ from stilts_ds.values import JsonList, Value, check_value
 
 SplitName = Literal["train", "dev", "test"]
 Settings = dict[str, str | int | float | None]
-LATER = (
-    "data",
-    "examples",
-    "benchmark",
-    "head",
-)  # keys that files of earlier versions lack, and are written again without
+# Keys that files of earlier versions lack, and are written again without.
+LATER = ("data", "examples", "benchmark", "head")
 ROUNDING = 1e-6  # by which sums of floats may leave the range of a score
 
 
@@ -57,6 +53,7 @@ class Result(Value):
     def _holds_scores(cls, raw: Any, check: ValidatorFunctionWrapHandler) -> dict[str, float]:
         fault = "must hold a score from 0 to 100 for each language"
         try:
+            # Pydantic would report each language by itself; one sentence names the rule.
             scores: dict[str, float] = check(raw)
         except ValidationError:
             raise ValueError(fault) from None
@@ -87,5 +84,6 @@ class Result(Value):
 
     def save(self, path: Path) -> None:
         content = {**self.model_dump(), "provenance": self.provenance.to_json()}
+        # A file of an earlier version gets no empty keys when it is saved again.
         unknown = [key for key in LATER if not content[key]]
         write_json(path, {key: value for key, value in content.items() if key not in unknown})

@@ -38,13 +38,17 @@ def write_run_submission(
     plan = Plan.load(run.plan)
     chosen_seed = choose_seed(plan, seed)
     chosen = choose_best(run, plan, chosen_seed) if best else choose_condition(run, plan, condition, chosen_seed)
+    # A run may score more than the benchmark: what is not its own has no place in the folder.
     chosen = {name: choice for name, choice in chosen.items() if name in benchmark.tasks}
     data = Data(recipe, run.root)
     tasks = {name: data.task(name) for name in chosen}
     manifest = manifest_path(output)
     manifest.unlink(missing_ok=True)  # what it told is no longer in the folder
-    expected = {(name, code): found for name, task in tasks.items() for code, found in _expected(task, data).items()}
+    expected = {
+        (name, code): of_language for name, task in tasks.items() for code, of_language in _expected(task, data).items()
+    }
     folders = {name: run.phase(choice.phase.id).predictions / name for name, choice in chosen.items()}
+    # The manifest is written after this check only: where it is, the folder beside it can be sent.
     written = write_submission(folders, output, tasks, expected, benchmark)
     unknown = unknown_test_sizes(tasks, benchmark)
     files = {name: _source_files(task, data) for name, task in tasks.items()}
@@ -112,6 +116,7 @@ def _source_files(task: Task, data: Data) -> dict[str, dict[str, Any]]:
         for path in data.origin(task, "test", language).files:
             relative = path.relative_to(data.source.folder_of(task)).as_posix()
             digest = hash_file(path)
+            # Told, not refused: the user may know why a file differs.
             published = SHA256[relative] == digest if relative in SHA256 else None
             files[relative] = {"sha256": digest, "published": published}
     return files

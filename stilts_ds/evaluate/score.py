@@ -107,6 +107,7 @@ def score_folder(
         result[QA_BY_F1] = _overall_by_f1(averages, by_task, benchmark)
     result["benchmark"] = benchmark.name
     result["mean_of_tasks"] = _mean_of_tasks(averages)
+    # The format of XTREME's own script: tasks stand beside the averages, in one object.
     result |= by_task
     result["missing"] = {name: reasons for name, reasons in missing.items() if reasons}
     result |= _sizes(examples, split, tasks)
@@ -122,9 +123,9 @@ def _missing(predictions: Path, labels: Path, split: str, name: str, task: Task)
     reasons: dict[str, str] = {}
     for language in task.languages:
         file = files.name(split, language)
-        for what, folder in (("labels", labels / name), ("predictions", predictions / name)):
+        for content, folder in (("labels", labels / name), ("predictions", predictions / name)):
             if not (folder / file).is_file():
-                reasons[language] = f"no {what}: {folder / file}"
+                reasons[language] = f"no {content}: {folder / file}"
         to_do = family_of(task).unscored(predictions / name / file)
         if language not in reasons and to_do is not None:
             reasons[language] = to_do
@@ -198,6 +199,7 @@ def _overall_by_f1(
     averages: Mapping[str, float | None], scores: Mapping[str, Mapping[str, Any]], benchmark: Benchmark
 ) -> float | None:
     """The mean over the benchmark's tasks with F1 in place of question answering's mean of F1 and exact match."""
+    # Some papers report QA so; the key has another name, because the number is another.
     by_f1 = {name: scores[name].get("avg_f1") for name in benchmark.groups["qa"] if name in scores}
     return _mean_or_none([{**averages, **by_f1}.get(name) for name in benchmark.tasks])
 

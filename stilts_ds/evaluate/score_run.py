@@ -48,13 +48,15 @@ def score_task(run: RunDir, recipe: Recipe, phase: Phase, name: str, data: Data)
         if to_do is not None:
             log.warning("%s %s is not scored: %s", name, language, to_do)
         if not labels.exists() or to_do is not None:
+            # XTREME's hidden test sets: predicted for the submission, but not to be scored here.
             unlabelled.append(language)
             continue
         gold, predicted = read_values(predictions, labels, task)
         examples[language] = len(gold)
         scores[language] = score_values(task, gold, predicted, language)
         stamps[language] = Stamp.load(predictions)
-        settings[language] = settings_of(recipe, task, stamps[language].part(predictions))
+        # Of the stamp, not of the recipe: that may have been changed since the predictions were made.
+        settings[language] = settings_of(recipe, task, stamps[language].evaluation(predictions))
     _check_alike(settings, run, phase, name)
     main = {language: main_metric(task).of_scores(of_language) for language, of_language in scores.items()}
     missing = [*left_out, *unlabelled]
@@ -70,6 +72,7 @@ def score_task(run: RunDir, recipe: Recipe, phase: Phase, name: str, data: Data)
         main=main,
         missing=tuple(missing),
         unlabelled=tuple(unlabelled),
+        # Withheld: a mean over some languages is another number than the benchmark's.
         mean=None if missing else mean_of_present,
         mean_of_present=mean_of_present,
         settings=next(iter(settings.values()), settings_of(recipe, task, recipe.evaluation)),
@@ -89,13 +92,13 @@ def _kept_head(run: RunDir, phase: Phase) -> str:
     return ", ".join(f"kept from {origin}" if origin else "new" for origin in kept.values())
 
 
-def settings_of(recipe: Recipe, task: Task, part: EvaluationPart) -> Settings:
-    """What a reader must know to compare the numbers of a task that was predicted with the settings `part`."""
+def settings_of(recipe: Recipe, task: Task, evaluation: EvaluationPart) -> Settings:
+    """What a reader must know to compare the numbers of a task that was predicted with the settings `evaluation`."""
     return {
         "model": recipe.model.name_or_path,
         "data": recipe.data.source,
-        "max_examples": part.max_examples,
-        **family_of(task).settings(part),
+        "max_examples": evaluation.max_examples,
+        **family_of(task).settings(evaluation),
     }
 
 
@@ -104,6 +107,7 @@ def _check_alike(settings: dict[str, Settings], run: RunDir, phase: Phase, name:
     languages = list(settings)
     for language in languages[1:]:
         for key, value in settings[language].items():
+            # Against the first: which of the two is the wanted one, nobody can tell here.
             first = settings[languages[0]][key]
             if value != first:
                 raise UserError(

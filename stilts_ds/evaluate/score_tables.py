@@ -32,6 +32,7 @@ def scores_csv(scores: Mapping[str, Any], tasks: Mapping[str, Task]) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(CSV_COLUMNS)
+    # None is written as an empty field.
     for *names, score in _rows(scores, tasks):
         writer.writerow((*map(csv_text, (scores["split"], *names)), score))
     return text.getvalue()
@@ -48,6 +49,7 @@ def _rows(scores: Mapping[str, Any], tasks: Mapping[str, Task]) -> Iterator[tupl
             if isinstance(value, Mapping):
                 yield from ((name, group_of(task, benchmark), metric, lang, score) for lang, score in value.items())
             else:
+                # In the JSON an average is a key of its own; in a table it is one more language.
                 yield name, group_of(task, benchmark), metric.removeprefix("avg_"), "average", value
 
 
@@ -62,42 +64,45 @@ def _groups(tasks: Mapping[str, Task], benchmark: Benchmark) -> list[str]:
 
 def scores_markdown(scores: Mapping[str, Any], tasks: Mapping[str, Task]) -> str:
     """A page with the overall and group scores, a table per task, and what is missing; two decimals."""
-    parts = [f"# Scores on the {scores['split']} split", "In percent. A dash is a withheld average."]
+    sections = [f"# Scores on the {scores['split']} split", "In percent. A dash is a withheld average."]
     if scores["settings"]:
-        parts.append("\n".join(f"- {key}: {markdown_prose(str(value))}" for key, value in scores["settings"].items()))
+        sections.append(
+            "\n".join(f"- {key}: {markdown_prose(str(value))}" for key, value in scores["settings"].items())
+        )
     benchmark = get_benchmark(scores["benchmark"])
     summary = [*_overall_keys(scores), *_groups(tasks, benchmark)]
-    parts.append(_table(summary, [[_cell(scores[key]) for key in summary]]))
+    sections.append(_table(summary, [[_cell(scores[key]) for key in summary]]))
     mean = scores["mean_of_tasks"]
+    # Without it people would average by hand, and take the result for the benchmark's.
     if scores["all_task"] is None and mean["tasks"]:
-        parts.append(
+        sections.append(
             f"Mean of {', '.join(mean['tasks'])}: {_cell(mean['score'])}. It is not {benchmark.title}'s score, "
             f"which is the mean of its {counted(len(benchmark.tasks), 'task')}."
         )
-    parts.append(_table(["task", "score"], [[name, _cell(scores[name]["avg_metric"])] for name in tasks]))
+    sections.append(_table(["task", "score"], [[name, _cell(scores[name]["avg_metric"])] for name in tasks]))
     for name, task in tasks.items():
-        parts += [f"## {name}", _task_table(scores[name], task)]
-    return "\n\n".join(parts + _missing(scores) + _sizes(scores)) + "\n"
+        sections += [f"## {name}", _task_table(scores[name], task)]
+    return "\n\n".join(sections + _missing(scores) + _sizes(scores)) + "\n"
 
 
 def _task_table(scores: Mapping[str, Any], task: Task) -> str:
     metrics = [metric for metric, values in scores.items() if isinstance(values, Mapping)]
-    rows = [
-        [metric, *(_cell(scores[metric].get(lang)) for lang in task.languages), _cell(scores[f"avg_{metric}"])]
-        for metric in metrics
-    ]
+    rows = []
+    for metric in metrics:
+        by_language = [_cell(scores[metric].get(language)) for language in task.languages]
+        rows.append([metric, *by_language, _cell(scores[f"avg_{metric}"])])
     return _table(["metric", *task.languages, "average"], rows)
 
 
 def _missing(scores: Mapping[str, Any]) -> list[str]:
-    parts = ["## Missing"] if scores["missing"] else []
+    sections = ["## Missing"] if scores["missing"] else []
     for name, reasons in scores["missing"].items():
         present = scores["mean_of_present"][name]
         languages = counted(present["languages"], "language")
         mean = f"mean of the {languages} present of {present['of']}: {_cell(present['score'])}"
         lines = [f"- {markdown_prose(language)}: {markdown_prose(why)}" for language, why in reasons.items()]
-        parts.append("\n".join([f"{name} ({mean})", "", *lines]))
-    return parts
+        sections.append("\n".join([f"{name} ({mean})", "", *lines]))
+    return sections
 
 
 def _sizes(scores: Mapping[str, Any]) -> list[str]:

@@ -34,10 +34,11 @@ class Training:
         words: set[str] = set()
         if texts is None:
             return cls(frozenset(), frozenset())
+        # Record by record: of a large train split only digests and words stay in memory.
         for record in split.stream():
-            found = texts(record)
-            digests.add(digest_of(found))
-            words.update(_words(split.family, record, found))
+            texts_of_record = texts(record)
+            digests.add(digest_of(texts_of_record))
+            words.update(_words(split.family, record, texts_of_record))
         return cls(frozenset(digests), frozenset(words))
 
     def attributes(self, family: Family, records: Sequence[Any]) -> dict[str, list[float]]:
@@ -49,6 +50,7 @@ class Training:
             words = list(_words(family, record, texts))
             known = sum(word in self.words for word in words)
             seen.append(float(digest_of(texts) in self.digests))
+            # Rounded: buckets need no more digits, and the file holds a number for each example.
             shares.append(round(100 * known / max(1, len(words)), 3))
         return {SEEN: seen, WORDS: shares}
 
@@ -57,6 +59,7 @@ def _words(family: Family, record: Any, texts: Iterable[str]) -> Iterator[str]:
     """The words of an example, small and without punctuation around them."""
     given = record.words if family.given_words else [word for text in texts for word in text.split()]
     for word in given:
+        # NFKC: full-width letters and ligatures are the same word to a reader.
         bare = unicodedata.normalize("NFKC", word).casefold().strip(AROUND_WORDS)
         if bare:
             yield bare

@@ -31,8 +31,8 @@ def dev_scores(forward: Any, tasks: Mapping[str, Task], data: Data, phase: Phase
     its masked accuracy. Tasks and their translations share the English dev split, which is scored once.
     """
     scores: dict[str, float] = {}
-    part = data.recipe.evaluation
-    predictor = Predictor(forward, data.tokenizer, part.per_device_eval_batch_size, world)
+    evaluation = data.recipe.evaluation
+    predictor = Predictor(forward, data.tokenizer, evaluation.per_device_eval_batch_size, world)
     # Of a task and its translations the first one's settings count.
     trained_as = {tasks[name].origin: name for name in reversed(phase.train)}
     main: dict[str, float] = {}
@@ -41,7 +41,7 @@ def dev_scores(forward: Any, tasks: Mapping[str, Task], data: Data, phase: Phase
         setting = phase.setting(trained_as[name])
         split = data.dev(name, setting)
         tag = _tag(split.task)
-        by_metric, main[name] = split_scores(predictor, split, setting, part)
+        by_metric, main[name] = split_scores(predictor, split, setting, evaluation)
         scores |= {f"{tag}/{metric}": value for metric, value in by_metric.items()}
         scores[f"{SELECTION}/{name}"] = main[name]
         labelled += [name] if split.family.labelled else []
@@ -54,7 +54,7 @@ def _tag(task: Task) -> str:
 
 
 def split_scores(
-    predictor: Predictor, split: Split, setting: TrainingPart, part: EvaluationPart
+    predictor: Predictor, split: Split, setting: TrainingPart, evaluation: EvaluationPart
 ) -> tuple[dict[str, float], float]:
     """Every metric of a dev split, and its main score (rank 0; {} and 0 elsewhere). A collective.
 
@@ -62,18 +62,21 @@ def split_scores(
     """
     task, family = split.task, split.family
     verbs, rows = family.verbs(predictor.sees), split.rows(setting)
+    # Every rank computes its share, and the rest is rank 0's alone.
     outputs = predictor.outputs(family, task.head_name, rows, setting)
     if not predictor.first:
         return {}, 0.0
     records = split.records()
     gold: Any
+    # Masked text has no labels in its records: the masked tokens are the gold.
     if verbs.dev_gold is not None:
         gold = verbs.dev_gold(rows, evaluation_masking(predictor.tokenizer, setting.mlm_probability))
     else:
         gold = family.label_values(family, task, records)
     if gold is None:
         raise UserError(f"{split.title} has examples without a label; select on a labelled dev split")
-    tuned = verbs.tune(records, rows, outputs, part)
+    # Free parameters (the threshold for no answer) at their best on dev: what is selected is the model.
+    tuned = verbs.tune(records, rows, outputs, evaluation)
     predicted = verbs.decode(records, rows, outputs, split.labels, tuned)
     metrics, main = metrics_of(task), main_metric(task)
     scores = scores_of(metrics, gold, predicted, task.pivot)

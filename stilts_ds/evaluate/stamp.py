@@ -38,9 +38,9 @@ class Stamp(Value):
     files: dict[str, str]
 
     @classmethod
-    def of(cls, phase_id: str, weights: str, part: EvaluationPart, split: Split) -> Stamp:
+    def of(cls, phase_id: str, weights: str, evaluation: EvaluationPart, split: Split) -> Stamp:
         """The inputs of a file that is yet to be written."""
-        settings = part.model_dump(mode="json", exclude=NO_INPUTS | settings_of_others(split.family))
+        settings = evaluation.model_dump(mode="json", exclude=NO_INPUTS | settings_of_others(split.family))
         data = hash_json([split.hash])
         return cls(phase=phase_id, weights=weights, settings=settings, split=split.name, data=data, files={})
 
@@ -66,9 +66,10 @@ class Stamp(Value):
         except (UserError, OSError):  # missing or damaged: predict it again
             return False
         names_itself = predictions.relative_to(run.root).as_posix() in kept.files
+        # A stamp that was copied from another file names that one, and not its neighbour here.
         return names_itself and whole and kept == self.model_copy(update={"files": kept.files})
 
-    def part(self, predictions: Path) -> EvaluationPart:
+    def evaluation(self, predictions: Path) -> EvaluationPart:
         """The settings as a recipe's section. Raises UserError naming the file where they are none."""
         try:
             return EvaluationPart(**self.settings)

@@ -54,6 +54,7 @@ def validate_submission(
                 problems.append(str(error))
         problems += _size_problems(task, counts)
         problems += _strangers(folder / name, set(files.values()))
+    # Sorted by task, so that a user can go through them one after the other.
     return sorted(problems) + _strangers(folder, set(benchmark.tasks))
 
 
@@ -91,6 +92,7 @@ def unknown_test_sizes(tasks: Mapping[str, Task], benchmark: Benchmark = XTREME)
     unknown = {}
     for name in benchmark.tasks:
         task = _task(tasks, name, benchmark)
+        # Mined pairs have no fixed number: a shorter file is not an incomplete one.
         counted = task.test_sizes if family_of(task).files(task).one_each else {}
         if lacking := [language for language in task.languages if language not in counted]:
             unknown[name] = lacking
@@ -117,6 +119,7 @@ def write_submission(
             source = predictions[name] / file if name in predictions else None
             if source is not None and source.is_file():
                 _write_graded(source, out / name / file, task, expected.get((name, language)))
+                # Gathered even where others are missing: the user sees everything that lacks in one go.
                 written.append(out / name / file)
             else:  # an earlier submission's file must not pass for this one's
                 (out / name / file).unlink(missing_ok=True)
@@ -133,6 +136,7 @@ def _write_graded(source: Path, target: Path, task: Task, expected: Expected | N
     if expected is None or not expected.order:
         return
     files = family_of(task).files(task)
+    # The benchmark's script compares line by line: the order of our data need not be that of its labels.
     values = files.read(target, task.labels)
     if len(values) == len(expected.order):  # otherwise the check of the whole submission says what is wrong
         files.write(target, [values[line] for line in expected.order])

@@ -45,21 +45,23 @@ def write_touched(labels: Path, split: Split, tokenizer: Tokenizer) -> None:
     if split.task.noise is None:
         return
     origin = split.origin
+    # The clean texts, since the split's own records are noisy already.
     records = list(origin.clean().read())
     tally, texts = noise_effect(split.task, split.name, split.language, records, origin.noise)
     clean, noisy = ([pair[side] for pair in texts] for side in (0, 1))
-    found = Touched(
+    touched = Touched(
         errors=round(tally.edits_per_100_letters, 4),
         words=None if tally.words_touched_percent is None else round(tally.words_touched_percent, 4),
         pieces=round(_changed(clean, noisy, tokenizer), 4),
     )
-    write_json(touched_file(labels), found.model_dump())
+    write_json(touched_file(labels), touched.model_dump())
 
 
 def _changed(clean: list[str], noisy: list[str], tokenizer: Tokenizer) -> float:
     """Percent of the clean texts' pieces that the noisy texts lack, text by text."""
     lost = pieces = 0
     for before, after in zip(_pieces(clean, tokenizer), _pieces(noisy, tokenizer)):
+        # A difference of counters: pieces that only moved within the text are not lost.
         lost += sum((before - after).values())
         pieces += sum(before.values())
     return 100 * lost / max(1, pieces)
@@ -67,9 +69,10 @@ def _changed(clean: list[str], noisy: list[str], tokenizer: Tokenizer) -> float:
 
 def _pieces(texts: list[str], tokenizer: Tokenizer) -> list[Counter[int]]:
     slices: Any = tokenizer.slices(texts)
+    # The slices lie in the order of the tokenizer's cache; `positions` brings them into that of the texts.
     ids = slices.flat[slices.positions].tolist()
-    found, start = [], 0
+    counters, start = [], 0
     for length in slices.length.tolist():
-        found.append(Counter(ids[start : start + length]))
+        counters.append(Counter(ids[start : start + length]))
         start += length
-    return found
+    return counters

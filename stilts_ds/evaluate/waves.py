@@ -51,6 +51,7 @@ def divide(sizes: Sequence[int | None], ranks: int) -> tuple[list[list[int]], li
     if ranks == 1:
         return [], list(range(len(sizes)))
     small = [number for number, size in enumerate(sizes) if size is not None and size <= LARGE]
+    # Longest first: a wave takes as long as its longest pair, so these should be of like length.
     small.sort(key=lambda number: -(sizes[number] or 0))  # stable: equal ones in the order of the plan
     waves = [small[start : start + ranks] for start in range(0, len(small), ranks)]
     if waves and len(waves[-1]) < ranks:
@@ -71,9 +72,10 @@ def do_or_raise_together(world: World, work: Callable[[], Result]) -> Result:
         failure = error
     kinds = {UserError: "input", Stopped: "stop"}
     kind = "" if failure is None else kinds.get(type(failure), "other")
-    told = world.all_gather((kind, "" if failure is None else str(failure)))
+    faults = world.all_gather((kind, "" if failure is None else str(failure)))
+    # A fault of the input wins over a stop: it would come back with the next start.
     for wanted, raised in (("input", UserError), ("stop", Stopped)):
-        for kind, text in told:
+        for kind, text in faults:
             if kind == wanted:
                 raise raised(text)
     world.agree(failure, "predicting a pair of languages")

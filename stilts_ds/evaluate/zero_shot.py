@@ -39,9 +39,11 @@ def evaluate_phase(run: RunDir, recipe: Recipe, phase: Phase, data: Data, world:
     """Predict every (task, language) of the phase that its model has not predicted yet. A collective."""
     evaluation = PhaseEvaluation(run, recipe, phase, data, world)
     splits = list(wanted(phase, data))
+    # Rank 0 alone looks at the files: ranks that disagreed would wait for each other for ever.
     is_done = world.broadcast([evaluation.is_done(split) for split in splits] if world.first else None)
     pairs = pairs_of([split for split, done in zip(splits, is_done) if not done])
     sizes: list[int | None] = []
+    # Sizes are read off the texts, and only rank 0 needs to read them all.
     world.on_rank_0(lambda: sizes.extend(pair.size() for pair in pairs))
     waves, together = divide(world.broadcast(sizes), world.size)
     for wave in waves:
@@ -58,6 +60,7 @@ class PhaseEvaluation:
 
     def __init__(self, run: RunDir, recipe: Recipe, phase: Phase, data: Data, world: World) -> None:
         self.run, self.recipe, self.phase, self.data, self.world = run, recipe, phase, data, world
+        # Only rank 0 compares and writes stamps.
         self.weights = predicting_weights(run, recipe, phase) if world.first else ""
 
     @cached_property
@@ -65,6 +68,7 @@ class PhaseEvaluation:
         """The phase's own model, or for a phase that trains nothing the one that it starts from."""
         trained_by = self.phase.id if self.phase.train else self.phase.init
         source = self.run.phase(trained_by) if trained_by else None  # None: the pretrained model itself
+        # Loaded only when something is to be predicted: a finished phase costs no model.
         model = load_trained(source, self.recipe, self.world.device)
         batch_size = self.recipe.evaluation.per_device_eval_batch_size
         return Predictor(model, self.data.tokenizer, batch_size, self.world)
@@ -76,28 +80,29 @@ class PhaseEvaluation:
 
     def predict_together(self, split: Split) -> None:
         """All ranks predict one split. A collective."""
-        asked = self._asked(split, self.predictor)
-        predictions = split.family.predict(split.family, asked)
+        prediction = self._asked(split, self.predictor)
+        predictions = split.family.predict(split.family, prediction)
         if self.world.first:
-            self._write(split, predictions, asked.kept)
+            self._write(split, predictions, prediction.kept)
         self.world.barrier()
 
     def predict_wave(self, pairs: Sequence[LanguagePair]) -> None:
         """Rank r predicts all splits of the r-th pair by itself, and rank 0 writes them. A collective."""
+        # Alone: the ranks work on different splits here, so no collective may run in between.
         predictor = dataclasses.replace(self.predictor, world=self.world.alone(), kept={})
         splits = pairs[self.world.rank].splits if self.world.rank < len(pairs) else ()
 
         def predict() -> list[Any]:
-            found = []
+            predicted = []
             kept: dict[str, Any] = {}
             for split in splits:
-                asked = dataclasses.replace(self._asked(split, predictor), kept=kept)
-                found.append(split.family.predict(split.family, asked))
-            return [found, kept]
+                prediction = dataclasses.replace(self._asked(split, predictor), kept=kept)
+                predicted.append(split.family.predict(split.family, prediction))
+            return [predicted, kept]
 
         gathered = self.world.gather(do_or_raise_together(self.world, predict))
-        for pair, (found, kept) in zip(pairs, gathered):
-            for split, predictions in zip(pair.splits, found):
+        for pair, (predicted, kept) in zip(pairs, gathered):
+            for split, predictions in zip(pair.splits, predicted):
                 names = split.family.kept_files(split.name, split.language)
                 self._write(split, predictions, {name: kept[name] for name in names if name in kept})
         self.world.barrier()
@@ -122,10 +127,12 @@ class PhaseEvaluation:
     def _write(self, split: Split, predictions: Any, kept: Mapping[str, Any]) -> None:
         """Write the predictions of one split, what is kept beside them and, where it has labels, the label file."""
         path = prediction_path(self.run, self.phase, split)
+        # What dev chose and test needs, before the predictions that were made with it.
         for name, value in kept.items():
             write_json(path.with_name(name), value)
         split.family.files(split.task).write(path, predictions)
         _write_labels(self.run, self.phase, split, self.data, path)
+        # Last: a file without its stamp is predicted again.
         self._stamp(split).save(self.run, path, _written(self.run, split, path))
         log.info("%s: %s %s-%s predicted", self.phase.id, split.task.name, split.name, split.language)
 

@@ -57,6 +57,7 @@ Reader = Callable[[dict[str, Any], str, int], Problem]
 def python_helpers(prompt: str, entry: str) -> str:
     """What stands before the entry point in the prompt: imports, and functions that the tests of some problems call."""
     starts = [match.start() for match in re.finditer(rf"^(async )?def {re.escape(entry)}\b", prompt, re.MULTILINE)]
+    # The last definition: prompts of some problems define helper functions before it.
     helpers = prompt[: starts[-1]] if starts else ""
     try:
         tree = ast.parse(helpers)
@@ -107,7 +108,12 @@ def _mhumaneval(row: dict[str, Any], where: str, number: int) -> Problem:
     solution = text_of(row, "canonical_solution", where, "")
     first = solution.lstrip("\n")
     if first and not first[0].isspace():
-        solution = "\n".join(f"    {line}" if line.strip() else line for line in solution.split("\n"))
+        # Row 0 alone begins at the margin; a body must be indented to stand after its head.
+        # Not textwrap.indent, which would also begin a line at a form feed.
+        lines = []
+        for line in solution.split("\n"):
+            lines.append(f"    {line}" if line.strip() else line)
+        solution = "\n".join(lines)
     entry = _entry_of(prompt, where)
     return Problem(
         id=str(row.get("task_id", f"mHumanEval/{number}")),
@@ -154,11 +160,13 @@ HUMANEVAL_X = {
     "javascript": "javascript",
     "js": "javascript",
     "rust": "rust",
+    "go": "go",
 }
 _DECLARED = {  # what the entry point's name looks like in a declaration; elsewhere it stands before a bracket
     "python": r"def (\w+)\(",
     "javascript": r"(?:const|function|let|var) (\w+)",
     "rust": r"fn (\w+)",
+    "go": r"func (\w+)\(",
 }
 
 
@@ -180,7 +188,8 @@ def _humaneval_x(row: dict[str, Any], where: str, number: int) -> Problem:
         language=language,
         prompt=prompt,
         entry=names[-1],
-        tests=text_of(row, "test", where),
+        # Go's rows keep what the tests import apart.
+        tests=text_of(row, "test_setup", where, "") + text_of(row, "test", where),
         helpers=python_helpers(prompt, names[-1]) if language == "python" else "",
         canonical=text_of(row, "canonical_solution", where, ""),
     )
@@ -208,9 +217,10 @@ def mbpp_entry(code: str, tests: list[str]) -> str | None:
     """The function that the first test calls: one that the solution defines, else the first that Python has not."""
     called = re.findall(r"\b(\w+)\s*\(", tests[0]) if tests else []
     defined = set(re.findall(r"^def +(\w+)", code, re.MULTILINE))
-    own = [name for name in called if name in defined]
+    of_solution = [name for name in called if name in defined]
+    # Tests wrap calls in set(), sorted() and the like, which are no entry points.
     unknown = [name for name in called if name not in dir(builtins) and name not in ("assert", "not")]
-    return (own or unknown or [None])[0]
+    return (of_solution or unknown or [None])[0]
 
 
 def _unix_lines(code: str) -> str:
@@ -290,23 +300,25 @@ def read_problems(benchmark: str, path: Path, split: str | None = None) -> dict[
 
 def problem_rows(benchmark: str, path: Path, split: str | None = None) -> list[tuple[dict[str, Any], Problem]]:
     """Each row of a benchmark's file with the problem in it; see `read_problems`."""
+    # The command line offers only known ones; a caller from Python may give any.
     if benchmark not in READERS:
         raise UserError(f"unknown benchmark {benchmark!r}{did_you_mean(benchmark, READERS)}")
-    found: dict[str, tuple[dict[str, Any], Problem]] = {}
+    problems: dict[str, tuple[dict[str, Any], Problem]] = {}
     for number, (where, row) in enumerate(_rows(path)):
         if isinstance(row, UserError):
             raise row
         problem = READERS[benchmark](row, where, number)
         if problem is None or (split is not None and problem.split != split):
             continue
+        # An empty completion: what is checked here is the problem, before any sample is read.
         check_program(problem.program(""), where)
-        if problem.id in found:
+        if problem.id in problems:
             raise UserError(f"{where}: problem {problem.id!r} stands there twice; take one out")
-        found[problem.id] = row, problem
-    if not found:
+        problems[problem.id] = row, problem
+    if not problems:
         kind = f" of split {split!r}" if split else ""
         raise UserError(f"{path}: no problem{kind} in it; is it a file of {benchmark}?")
-    return list(found.values())
+    return list(problems.values())
 
 
 def read_samples(path: Path, problems: dict[str, Problem], skip_bad: bool = False) -> tuple[list[Program], list[str]]:
@@ -343,6 +355,7 @@ def _sample(row: Any, where: str, problems: dict[str, Problem], numbers: dict[st
     identity = row.get("task_id", row.get("id"))
     if identity is None:
         raise UserError(f"{where}: has no 'task_id'; name the problem that the sample answers")
+    # Samples of MBPP are often numbered 11, 12, ... as the benchmark's own file is.
     name = f"MBPP/{identity}" if f"MBPP/{identity}" in problems else str(identity)
     if name not in problems:
         raise UserError(f"{where}: no problem {name!r} in the problems' file{did_you_mean(name, problems)}")

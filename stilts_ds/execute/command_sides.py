@@ -32,6 +32,7 @@ def prepare(given: Given) -> None:
     os.makedirs(WORK, exist_ok=True)
     os.chdir(WORK)
     for name, text in given["files"].items():
+        os.makedirs(os.path.dirname(name) or ".", exist_ok=True)
         with open(name, "w", encoding="utf-8", errors="surrogatepass") as file:
             file.write(text)
     for name, content in given.get("binary", {}).items():
@@ -76,6 +77,7 @@ def _drain(pid: int, tails: dict[int, bytes], deadline: float) -> dict[int, str]
     """
     ended = os.pidfd_open(pid)
     poll = select.poll()
+    # The process itself is waited for, not the end of its output.
     poll.register(ended, select.POLLIN)
     for descriptor in tails:
         os.set_blocking(descriptor, False)
@@ -108,13 +110,13 @@ def _read_available(descriptor: int, tail: bytes, poll: Any) -> bytes:
 
 def _reason(status: int, errors: str, output: str) -> str:
     # Go begins with a line `# command-line-arguments`, which says nothing.
-    told = [line.strip() for line in errors.splitlines() if line.strip() and not line.startswith("# ")]
-    told = told or output.splitlines()
+    messages = [line.strip() for line in errors.splitlines() if line.strip() and not line.startswith("# ")]
+    messages = messages or output.splitlines()
     # Mono says on the next line what was not handled.
-    if len(told) > 1 and told[0].endswith(":"):
-        told = [f"{told[0]} {told[1]}"]
+    if len(messages) > 1 and messages[0].endswith(":"):
+        messages = [f"{messages[0]} {messages[1]}"]
     how = f"signal {os.WTERMSIG(status)}" if os.WIFSIGNALED(status) else f"exit status {os.WEXITSTATUS(status)}"
-    return f"{how}: {short(told[0])}" if told else how
+    return f"{how}: {short(messages[0])}" if messages else how
 
 
 def compile_steps(given: Given) -> Given | None:

@@ -11,6 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from stilts_ds.execute.command_sides import WORK
+
 Given = dict[str, Any]  # files, steps, env: what `command_sides` reads
 Together = Callable[[str, str, str], Given]  # (program, tests, nonce)
 
@@ -89,31 +91,6 @@ def scala(program: str, tests: str, nonce: str) -> Given:
 
 # --- compiled to machine code, or by a compiler that is quick to start -----------------------------------------------
 
-GO_VARIABLES = {"GO111MODULE": "off", "GOFLAGS": "-p=1", "GOCACHE": "/cache/go", "GOTOOLCHAIN": "local"}
-# Without symbols: linking takes most of the time.
-GO_BUILD = ("go", "build", "-ldflags=-s -w", "-o", "program")
-GO_PACKAGES = (
-    "fmt os errors strings strconv sort math math/big math/rand math/bits math/cmplx regexp reflect unicode "
-    "unicode/utf8 encoding/json bytes time container/heap container/list bufio crypto/md5 encoding/hex"
-)
-
-
-def go(program: str, tests: str, nonce: str) -> Given:
-    """The tests' main gets another name, and the main of a second file calls it."""
-    renamed = re.sub(r"^func main\(\)", "func stiltsTests()", tests, flags=re.MULTILINE)
-    last = f'package main\n\nfunc main() {{\n\tstiltsTests()\n\tstiltsSay("{nonce}\\n")\n}}\n'
-    helper = 'package main\n\nimport "os"\n\nfunc stiltsSay(text string) {\n\tos.Stdout.WriteString("\\n" + text)\n}\n'
-    files = {"main.go": f"{program}\n{renamed}", "last.go": last, "say.go": helper}
-    return given(files, step(*GO_BUILD, *files), step("./program"), **GO_VARIABLES)
-
-
-def go_warm() -> Given:
-    """Compile what programs import, into the cache that all workers read."""
-    imports = "\n".join(f'\t_ "{name}"' for name in GO_PACKAGES.split())
-    text = f"package main\n\nimport (\n{imports}\n)\n\nfunc main() {{}}\n"
-    return given({"main.go": text}, step(*GO_BUILD, "main.go"), **GO_VARIABLES)
-
-
 CPP_OPTIONS = ("-std=c++17", "-O1")
 
 
@@ -165,6 +142,13 @@ def rust(program: str, tests: str, nonce: str) -> Given:
     text = f'{program}\n{plain}\nfn main() {{\n{calls}    println!("\\n{nonce}");\n}}\n'
     compiler = step("rustc", "--edition=2021", "-O", "--cap-lints=allow", "-o", "program", "main.rs")
     return given({"main.rs": text}, compiler, step("./program"))
+
+
+def swift(program: str, tests: str, nonce: str) -> Given:
+    """The tests are calls of `assert`, which optimisation takes out."""
+    text = f'{program}\n{tests}\nprint("\\n{nonce}")\n'
+    compiler = step("swiftc", "-Onone", "-module-cache-path", f"{WORK}/modules", "-o", "program", "main.swift")
+    return given({"main.swift": text}, compiler, step("./program"))
 
 
 # --- program and tests apart -----------------------------------------------------------------------------------------

@@ -94,7 +94,8 @@ def _unpack(answer: bytes) -> Compiled:
         at += 4 + size
     if at != len(answer) or len(parts) % 2 == 0:
         raise WorkerLost("gave no answer that can be read")
-    problem, *rest = parts
+    # The problem, empty where there is none; then name and content of each class file in turn.
+    problem, *files = parts
     if problem:
         return Compiled({}, problem.decode("utf-8", "replace"))
-    return Compiled({name.decode(): content for name, content in zip(rest[::2], rest[1::2])})
+    return Compiled({name.decode(): content for name, content in zip(files[::2], files[1::2])})

@@ -57,7 +57,9 @@ class Settings:
     @property
     def tool_path(self) -> str:
         """Where the commands of toolchains are looked for."""
-        return ":".join([*(f"{folder}/.bin" for folder in self.readable), languages.PATH])
+        # .bin is npm's, bin a toolchain's. They come first: who shows a folder wants the commands in it.
+        folders = [f"{folder}/{name}" for folder in self.readable for name in (".bin", "bin")]
+        return ":".join([*folders, languages.PATH])
 
 
 def _check_readable(folder: str) -> None:
@@ -65,6 +67,7 @@ def _check_readable(folder: str) -> None:
     path = Path(folder)
     if not path.is_absolute() or not path.is_dir():
         raise UserError(f"readable: {folder} is no folder; give the whole path of one")
+    # Mounted over what lies there: a folder below them would be hidden inside.
     if path.parts[1:2] in ((), ("tmp",), ("cache",), ("proc",), ("dev",)):
         raise UserError(f"readable: {folder} cannot be shown: the sandbox has a folder of its own there; move it")
 
@@ -103,6 +106,7 @@ def fill_cache(language: Language, settings: Settings, folder: str) -> None:
     """Compile into the folder what all programs of the language use. Raises Refused where that is not possible."""
     assert language.warm is not None
     given = language.warm()
+    # Once for all workers, so it may take minutes.
     given["steps"][0] |= {"cpu": 300, "wall": 600.0}
     header = {"mode": "warm", "cpu": 310, "wall": 600.0, "nonce": ""}
     worker = Worker(settings.readable, Cache(folder, writable=True))
@@ -127,6 +131,7 @@ class Executor:
         has_two = program.language == "python" or bool(language.driver)
         if self.settings.apart and has_two and not self.by_status:
             result = self._apart(slot.worker, language, program, seconds)
+            # "objects": the tests hand over or name what only the program's process has.
             if result["verdict"] != "objects":
                 return self._verdict(program, result, seconds, weak=False)
         result = self._together(slot, language, program, seconds)
@@ -146,17 +151,19 @@ class Executor:
             return worker.ask(header, language.limits, source, {"helpers": program.helpers, "tests": tests})
         header |= {"mode": "command-calls"}
         tests = language.opening + program.helpers + tests
-        both = commands.sides(
+        program_side, tests_side = commands.sides(
             language.driver, language.interpreter, program.program, tests, program.entry, language.typed
         )
-        return self._ask_commands(worker, language, header, *both)
+        return self._ask_commands(worker, language, header, program_side, tests_side)
 
     def _together(self, slot: Slot, language: Language, program: Program, seconds: float) -> dict[str, Any]:
         """One process, whose tests end with this run's number."""
+        # New for every run and in the tests' last line alone: a program that ends early cannot print it.
         nonce = secrets.token_hex(16)
         tests = with_comparison(program.language, self.tests_of(program))
         header = {"cpu": math.ceil(seconds), "wall": wall_limit(seconds), "nonce": nonce}
         if program.language == "python":
+            # The nonce comes back in the outcome's frame: what Python programs print is not read.
             header |= {"mode": "together"}
             result = slot.worker.ask(header, language.limits, {"program": program.program, "tests": tests})
             return self._checked(result, nonce)
@@ -168,6 +175,7 @@ class Executor:
                 # Who ran out of time is executed once more, alone: the machine may be to blame.
                 verdict = "timeout" if compiled.lost else "compile-error"
                 return {"verdict": verdict, "reason": compiled.problem.splitlines()[0]}
+            # Class files travel instead of the sources: nothing is left to compile in the sample's sandbox.
             given["files"] = {}
             given["binary"] = {name: base64.b64encode(text).decode() for name, text in compiled.classes.items()}
             given["env"]["CLASSPATH"] = f".:{languages.class_path(language, self.settings.tool_path)}"
@@ -192,6 +200,7 @@ class Executor:
             step["cpu"], step["wall"] = compiling, compiling
         given["steps"][-1] |= {"cpu": cpu, "wall": wall_limit(cpu)}
         given["env"]["PATH"] = self.settings.tool_path
+        # A language may have a path of its own there.
         given["env"].setdefault("NODE_PATH", modules_folder(self.settings.readable))
 
     def _checked(self, result: dict[str, Any], nonce: str) -> dict[str, Any]:
@@ -206,6 +215,7 @@ class Executor:
             sample=program.sample,
             language=program.language,
             verdict=result["verdict"],
+            # Cut off: the reason quotes what a program printed.
             reason=str(result.get("reason", ""))[:200],
             weak=weak,
             seconds=float(result.get("seconds", 0.0)),

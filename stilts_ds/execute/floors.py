@@ -30,6 +30,7 @@ def _bodies(indent: str, end: str, constants: tuple[str, ...], empty: str = "") 
     return Bodies(empty + end, tuple(f"{indent}{text}\n{end}" for text in constants))
 
 
+# Values that right answers often are: the best constant of a benchmark is a floor that a model must clear.
 _RETURNS = ("return true;", "return false;", "return 0;", "return 1;", 'return "";')
 _SCRIPT = _bodies("  ", "}\n", (*_RETURNS, "return [];"))
 BODIES: dict[str, Bodies] = {
@@ -48,6 +49,7 @@ BODIES: dict[str, Bodies] = {
     "cpp": _bodies("    ", "}\n", (*_RETURNS, "return {};")),
     "csharp": _bodies("            ", "        }\n", (*_RETURNS, "return null;")),
     "rust": _bodies("    ", "}\n", ("return true;", "return false;", "return 0;", "return String::new();", "vec![]")),
+    "swift": _bodies("    ", "}\n", ("return true", "return false", "return 0", 'return ""', "return []")),
 }
 
 
@@ -68,6 +70,7 @@ def whole_programs(problems: Sequence[Problem]) -> bool:
 
 
 def bodied(problem: Problem, text: str) -> Program:
+    # `*given` takes any number of arguments, which the problem's text alone would tell.
     head = "" if problem.prompt else f"def {problem.entry}(*given):\n"
     return problem.program(head + text)
 
@@ -80,6 +83,7 @@ def shuffled(problems: Sequence[Problem], seed: int = 0) -> list[Program]:
     order = list(range(len(solved)))
     random.Random(seed).shuffle(order)
     programs = []
+    # Each gets the solution of the next in a random circle, so that none keeps its own.
     for index, giver in zip(order, order[1:] + order[:1]):
         solution = solved[giver].canonical
         if not solved[index].prompt:  # a whole program: its function gets the name that the tests call
@@ -116,6 +120,9 @@ def _floors_of_language(language: str, problems: list[Problem], settings: Settin
     passed = [0] * len(groups)
     for verdict in execute(programs, settings):
         passed[verdict.sample] += verdict.passed
-    found = [Floor(language, kind, name, count, len(group)) for (kind, name, group), count in zip(groups, passed)]
-    constants = [floor for floor in found if floor.kind == "constant"]
-    return [max(constants, key=lambda floor: floor.passed), *found[len(constants) :]]
+    rows = []
+    for (kind, name, group), count in zip(groups, passed):
+        rows.append(Floor(language, kind, name, count, len(group)))
+    constants = [floor for floor in rows if floor.kind == "constant"]
+    # Of the constants only the best: it is the one that a model could learn to write everywhere.
+    return [max(constants, key=lambda floor: floor.passed), *rows[len(constants) :]]

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
-from stilts_ds.execute import commands
+from stilts_ds.execute import commands, golang
 from stilts_ds.execute.commands import NODE, PATH, PHP_COMMAND, Given, Together, script
 from stilts_ds.execute.policy import Limits
 
@@ -42,6 +42,7 @@ class Language:
     compile_seconds: int = 0  # of the CPU and of the wall clock, for compiling one program
     warm: Callable[[], Given] | None = None  # what is compiled once, into /cache
     server: tuple[str, ...] = ()  # compiler and options of its compile server
+    stand_in: str = ""  # what the results say of a library that tests name and a file in drivers/ stands in for
     library: str = ""  # command whose installation holds the compiler's and the language's class files
     aliases: tuple[str, ...] = ()
 
@@ -112,10 +113,11 @@ GO = Language(
     title="Go",
     tools=("go",),
     version=("go", "version"),
-    together=commands.go,
+    together=golang.go,
     limits=COMPILING,
     compile_seconds=60,
-    warm=commands.go_warm,
+    warm=golang.go_warm,
+    stand_in="a stand-in for testify",
     aliases=("golang",),
 )
 JAVA = Language(
@@ -170,6 +172,7 @@ CSHARP = Language(
     together=commands.csharp,
     limits=RESERVING,
     compile_seconds=60,
+    stand_in="a stand-in for CompareNetObjects",
     aliases=("c#", "cs"),
 )
 RUST = Language(
@@ -181,6 +184,15 @@ RUST = Language(
     limits=COMPILING,
     compile_seconds=60,
     aliases=("rs",),
+)
+SWIFT = Language(
+    name="swift",
+    title="Swift",
+    tools=("swiftc",),
+    version=("swiftc", "--version"),
+    together=commands.swift,
+    limits=COMPILING,
+    compile_seconds=60,
 )
 
 _ALL = (
@@ -197,6 +209,7 @@ _ALL = (
     CPP,
     CSHARP,
     RUST,
+    SWIFT,
 )
 LANGUAGES: dict[str, Language] = {language.name: language for language in _ALL}
 ALIASES = {alias: language.name for language in _ALL for alias in (language.name, *language.aliases)}
@@ -238,7 +251,8 @@ def toolchain(name: str, python: str = "/usr/bin/python3", path: str = PATH) -> 
         return f"{argv[0]}, which did not name its version within {VERSION_SECONDS} s"
     lines = (shown.stdout.strip() or shown.stderr.strip()).splitlines()
     # kotlinc lets Java's warnings stand before its version.
-    told = [line.removeprefix("info: ") for line in lines if "warning" not in line.lower()]
-    text = told[0] if told else "unknown"
+    messages = [line.removeprefix("info: ") for line in lines if "warning" not in line.lower()]
+    text = messages[0] if messages else "unknown"
     named = text.lower().startswith(argv[0].split("/")[-1][:2])
-    return text if named else f"{argv[0]} {text}"
+    version = text if named else f"{argv[0]} {text}"
+    return f"{version}, {language.stand_in}" if language.stand_in else version

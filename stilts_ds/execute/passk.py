@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from math import comb
 
-from stilts_ds.errors import UserError
+from stilts_ds.errors import UserError, printable
 from stilts_ds.execute.programs import Verdict
 
 
@@ -21,6 +21,7 @@ def pass_at_k(samples: int, right: int, k: int) -> Fraction:
     """The chance that k of the samples, drawn without putting back, hold a right one. Needs 1 <= k <= samples."""
     if not 0 <= right <= samples or not 1 <= k <= samples:
         raise ValueError(f"pass@{k} of {right} right ones in {samples} samples is not defined")
+    # Exact, where the paper's own program multiplies floats, each of them rounded.
     return 1 - Fraction(comb(samples - right, k), comb(samples, k))
 
 
@@ -39,6 +40,7 @@ class Score:
 
 def counts(verdicts: Iterable[Verdict]) -> dict[str, tuple[int, int]]:
     """Problem -> (samples, right ones). A withheld verdict is no sample."""
+    # Withheld programs are left out of the tally, but `Score.withheld` counts them: nothing goes unseen.
     tally: dict[str, list[int]] = defaultdict(lambda: [0, 0])
     for verdict in verdicts:
         if verdict.verdict != "withheld":
@@ -87,23 +89,30 @@ class Difference:
 
 
 def paired_difference(
-    ours: Sequence[Verdict], theirs: Sequence[Verdict], k: int = 1, resamples: int = 2000, seed: int = 0
+    verdicts: Sequence[Verdict], baseline: Sequence[Verdict], k: int = 1, resamples: int = 2000, seed: int = 0
 ) -> Difference:
     """Percentile interval (95 %) of the difference over problems that both files hold.
 
     Raises UserError where they hold different problems: a difference of means over different sets means nothing.
     """
-    mine, other = counts(ours), counts(theirs)
-    if set(mine) != set(other):
-        strange = sorted(set(mine) ^ set(other))
+    tally, baseline_tally = counts(verdicts), counts(baseline)
+    if set(tally) != set(baseline_tally):
+        strange = sorted(set(tally) ^ set(baseline_tally))
         raise UserError(f"the files hold different problems, such as {strange[0]}; execute the same set with both")
-    if not mine or min(samples for samples, _ in (*mine.values(), *other.values())) < k:
+    if not tally or min(samples for samples, _ in (*tally.values(), *baseline_tally.values())) < k:
         raise UserError(f"a problem has fewer than {k} samples; choose a smaller --k")
-    gains = [float(pass_at_k(*mine[name], k) - pass_at_k(*other[name], k)) for name in sorted(mine)]
+    # Paired: of one problem both scores are drawn together, since problems differ far more than models do.
+    gains = []
+    for name in sorted(tally):
+        gain = pass_at_k(*tally[name], k) - pass_at_k(*baseline_tally[name], k)
+        gains.append(float(gain))
     draw = random.Random(seed)
-    means = sorted(sum(draw.choices(gains, k=len(gains))) / len(gains) for _ in range(resamples))
+    count = len(gains)
+    # Problems are drawn, not samples: the question is what other problems of this kind would have given.
+    means = sorted(sum(draw.choices(gains, k=count)) / count for _ in range(resamples))
+    # 2.5 % of the resamples lie below the interval and as many above it.
     cut = round(0.025 * resamples)
-    return Difference(sum(gains) / len(gains), means[cut], means[resamples - 1 - cut], len(gains))
+    return Difference(sum(gains) / count, means[cut], means[resamples - 1 - cut], count)
 
 
 def scores_table(scores: Sequence[Score], toolchains: dict[str, str]) -> str:
@@ -112,9 +121,17 @@ def scores_table(scores: Sequence[Score], toolchains: dict[str, str]) -> str:
     head = ["language", "natural", "problems", "samples", *(f"pass@{k}" for k in ks), "weak", "withheld", "toolchain"]
     rows = [head]
     for score in scores:
-        shown = ["-" if score.values[k] is None else f"{100 * float(score.values[k] or 0):.2f}" for k in ks]
+        shown = [_percent(score.values[k]) for k in ks]
         numbers = [str(score.problems), str(score.samples), *shown, str(score.weak), str(score.withheld)]
         rows.append([score.language, score.natural_language or "-", *numbers, toolchains.get(score.language, "-")])
+    rows = [[printable(" ".join(cell.split())) for cell in row] for row in rows]  # names come out of files
     widths = [max(len(row[column]) for row in rows) for column in range(len(head))]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in rows]
+    lines = []
+    for row in rows:
+        cells = [cell.ljust(width) for cell, width in zip(row, widths)]
+        lines.append("  ".join(cells).rstrip())
     return "\n".join(lines)
+
+
+def _percent(value: Fraction | None) -> str:
+    return "-" if value is None else f"{100 * float(value):.2f}"

@@ -196,9 +196,15 @@ def check_architecture() -> None:
         raise Refused("system calls", "the filter knows Linux on x86_64 and aarch64 only")
 
 
-def explain_start(problem: str) -> Refused:
-    """Why bubblewrap or the worker did not start, by the layer that is missing."""
+def explain_start(problem: str) -> UserError:
+    """Why bubblewrap or the worker did not start: a folder to show that is closed, or the layer that is missing."""
     text = first_line(Exception(problem or "the worker ended"))
+    closed = re.search(r"Can't find source path (.+): Permission denied", text)
+    if closed:
+        return UserError(
+            f"readable: {closed[1]} is closed to the unprivileged user that programs run as; "
+            "move it to where everybody may read it, such as /opt"
+        )
     if re.search(r"namespace|uid map|setting up|No space left|Creating new|Operation not permitted", text):
         return Refused("namespaces", text)
     return Refused("worker", text)

@@ -41,6 +41,7 @@ def shared_cache(language: Language, settings: Settings) -> Iterator[str | None]
     # As root the workers are other users, who need not be able to enter the folder that TMPDIR names.
     folder = tempfile.mkdtemp(prefix="stilts-cache-", dir="/tmp" if os.getuid() == 0 else None)
     try:
+        # Read by other users, and written only while it is filled.
         os.chmod(folder, 0o755)
         log.info("compiling once what all %s programs use", language.title)
         fill_cache(language, settings, folder)
@@ -80,6 +81,7 @@ class Workers:
     ) -> list[Verdict]:
         """Verdicts of all programs, in their order."""
         verdicts: list[Verdict | None] = [None] * len(programs)
+        # One queue for all workers, so that a slow program holds up one of them only.
         waiting: queue.SimpleQueue[int] = queue.SimpleQueue()
         problems: list[BaseException] = []
         for index in range(len(programs)):
@@ -89,14 +91,16 @@ class Workers:
             try:
                 while not problems:
                     index = waiting.get_nowait()
-                    verdict = self._one(slots, slot, programs[index], seconds(programs[index]))
+                    verdict = self._verdict(slots, slot, programs[index], seconds(programs[index]))
                     verdicts[index] = verdict
                     done(verdict)
             except queue.Empty:
                 return
+            # An interrupt, too, must reach the caller, and the other threads must stop.
             except BaseException as problem:
                 problems.append(problem)
 
+        # Threads are enough: each waits for its sandbox, which works in processes of its own.
         threads = [threading.Thread(target=serve, args=(slot,), daemon=True) for slot in range(len(slots))]
         for thread in threads:
             thread.start()
@@ -106,10 +110,11 @@ class Workers:
             raise problems[0]
         return [verdict for verdict in verdicts if verdict is not None]
 
-    def _one(self, slots: list[Slot], slot: int, program: Program, seconds: float) -> Verdict:
+    def _verdict(self, slots: list[Slot], slot: int, program: Program, seconds: float) -> Verdict:
         try:
             return self.execute(slots[slot], program, seconds)
         except WorkerLost as problem:
+            # Whatever the program did to its sandbox ends with it.
             slots[slot].close()
             slots[slot] = start_slot(LANGUAGES[program.language], self.settings, self.cache)
             reason = f"the sandbox {problem}; a new one was started"
@@ -137,11 +142,13 @@ def execute(
     settings = settings or Settings()
     if not settings.allow:
         raise UserError(CONSENT)
+    # Python programs are not run by a command here, so there is no exit status to believe.
     if settings.judge == "exit-status" and any(program.language == "python" for program in programs):
         raise UserError("the judge exit-status is for programs that a command runs; use strict or benchmark for Python")
     report = done or (lambda verdict: None)
     workers = Workers(settings)
     verdicts: dict[tuple[str, int], Verdict] = {}
+    # One language after the other: each has workers and a cache of its own, which are large.
     for language in dict.fromkeys(program.language for program in programs):
         chosen = [program for program in programs if program.language == language]
         absent = languages.missing(language, settings.tool_path)
@@ -178,7 +185,8 @@ def _of_language(
             program = programs[index]
             if program.id not in limits:
                 limits[program.id] = _limit_of(workers, started, program, settings.seconds)
-            [again] = workers.run(started[:1], [program], lambda it: limits[it.id], lambda verdict: None)
+            # On one worker, and with nothing beside it: the first timeout may have been the neighbours' doing.
+            [again] = workers.run(started[:1], [program], lambda sample: limits[sample.id], lambda verdict: None)
             verdicts[index] = replace(again, alone=True)
     return verdicts
 

@@ -27,13 +27,13 @@ def examine(shown: Sequence[str] = ()) -> dict[str, str]:
         return _files(shown)
 
     checks = (_user, _capabilities, _system_calls, _processes, _network, files, _environment, _limits)
-    found = {}
+    problems = {}
     for layer, check in zip(LAYERS, checks):
         try:
-            found[layer] = check()
-        except Exception as problem:
-            found[layer] = f"could not be examined: {problem}"
-    return found
+            problems[layer] = check()
+        except Exception as problem:  # what cannot be tried does not count as holding
+            problems[layer] = f"could not be examined: {problem}"
+    return problems
 
 
 def _status() -> dict[str, str]:
@@ -47,6 +47,7 @@ def _user() -> str:
 
 def _capabilities() -> str:
     status = _status()
+    # All five sets: a capability in any of them may become effective later.
     kept = [name for name in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb") if int(status[name], 16)]
     if kept:
         return f"has {' '.join(kept)}"
@@ -56,6 +57,7 @@ def _capabilities() -> str:
 def _refused(number: int, *arguments: int) -> bool:
     ctypes.set_errno(0)
     result = libc.syscall(number, *(ctypes.c_long(value) for value in arguments))
+    # Another error would mean that the kernel looked at the arguments: the filter let the call through.
     return result == -1 and ctypes.get_errno() in (errno.EPERM, errno.ENOSYS)
 
 
@@ -74,14 +76,17 @@ def _system_calls() -> str:
     if not _refused(special["clone3"], 0, 0):
         allowed.append("clone3")
     if not _refused(special["socketpair"], 2, 1, 0, 0):
+        # Family 2 is AF_INET: packets need no other process than the program itself.
         allowed.append("socketpair beyond AF_UNIX")
     if not _refused(special["ioctl"], 0, 0x5412, 0):
+        # 0x5412: it types into the terminal that started the command.
         allowed.append("TIOCSTI")
     return f"allowed: {', '.join(allowed)}" if allowed else ""
 
 
 def _processes() -> str:
     seen = [name for name in os.listdir("/proc") if name.isdigit()]
+    # A program is the first of its namespace: no process of others, no parent, can be seen or signalled.
     if os.getpid() != 1 or os.getppid() != 0 or seen != ["1"]:
         return f"sees processes {' '.join(seen)}"
     return ""
@@ -90,6 +95,7 @@ def _processes() -> str:
 def _network() -> str:
     with open("/proc/net/dev") as file:
         devices = {line.split(":")[0].strip() for line in file if ":" in line}
+    # lo alone: a network namespace of its own, with nothing behind it.
     return "" if devices <= {"lo"} else f"devices {' '.join(sorted(devices))}"
 
 
@@ -104,8 +110,9 @@ def _beside_shown(shown: Sequence[str]) -> set[str]:
         if parts[0] in ROOT:
             names["/"].add(parts[0])
             continue
-        for depth, part in enumerate(parts):
-            names.setdefault("/" + "/".join(parts[:depth]), set()).add(part)
+        # On the way down to a shown folder, only the next folder of the way may be seen.
+        for depth, name in enumerate(parts):
+            names.setdefault("/" + "/".join(parts[:depth]), set()).add(name)
     strange = set()
     for folder, expected in names.items():
         if folder not in shown:
@@ -121,6 +128,7 @@ def _files(shown: Sequence[str]) -> str:
         with contextlib.suppress(OSError):
             os.close(os.open(os.path.join(folder, "probe"), os.O_CREAT | os.O_WRONLY))
             return f"may write to {folder}"
+    # /etc is shown for the linker's sake; what names users and the machine is not.
     private = [name for name in ("/etc/passwd", "/etc/shadow", "/etc/hostname") if os.path.exists(name)]
     return f"sees {' '.join(private)}" if private else ""
 
@@ -135,6 +143,7 @@ def _limits() -> str:
     unlimited = [name for name in names if resource.getrlimit(getattr(resource, name))[1] == resource.RLIM_INFINITY]
     memory = (resource.getrlimit(resource.RLIMIT_AS)[1], resource.getrlimit(resource.RLIMIT_DATA)[1])
     if resource.RLIM_INFINITY == memory[0] == memory[1]:
+        # One of the two is enough: languages that reserve address space without using it are limited by their data.
         unlimited.append("memory")
     if unlimited:
         return f"none on {' '.join(unlimited)}"

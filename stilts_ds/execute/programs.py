@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import keyword
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
@@ -11,11 +12,21 @@ from pathlib import Path
 from typing import Any
 
 from stilts_ds.errors import UserError, counted, did_you_mean, printable
+from stilts_ds.execute import golang
 from stilts_ds.execute.commands import RUST_TEST
 from stilts_ds.execute.languages import ALIASES, LANGUAGES
 
 MAX_PROGRAM = 1 << 20  # characters; a program that a model wrote has a few thousand
 ENTRY = re.compile(r"[^\W\d][\w$]*[?!]?|\$[\w$]+")  # a function's name; in Ruby it may end so, in JavaScript begin so
+VERDICT_TYPES: dict[str, tuple[type, ...]] = {
+    "sample": (int,),
+    "reason": (str,),
+    "weak": (bool,),
+    "seconds": (float, int),
+    "limit": (float, int),
+    "alone": (bool,),
+    "natural_language": (str,),
+}
 VERDICTS = ("passed", "failed", "error", "wrong-type", "timeout", "memory", "compile-error", "bad-tests", "withheld")
 
 
@@ -76,6 +87,7 @@ class Faults:
     def raise_if_any(self) -> None:
         if self.lines:
             shown = "\n  ".join(self.lines[:20])
+            # Twenty lines fit a terminal, and show what kind of fault it is.
             more = f"\n  and {len(self.lines) - 20} more" if len(self.lines) > 20 else ""
             raise UserError(f"{shown}{more}\nmend them, or add --skip-bad to execute the rest")
 
@@ -85,20 +97,22 @@ def read_rows(path: Path) -> Iterator[tuple[str, Any]]:
     import gzip
 
     with open(path, "rb") as plain:
+        # By its first bytes, not its name: files are renamed when they are unpacked.
         packed = plain.read(2) == b"\x1f\x8b"
     with gzip.open(path, "rb") if packed else path.open("rb") as file:
         try:
             for number, raw in enumerate(file, 1):
+                # Bad rows come out as errors in their place, so that the caller may leave them out and go on.
                 where = f"{path}:{number}"
                 if raw.strip():
-                    yield where, _parse(raw, where)
+                    yield where, _parse(raw, where, "utf-8-sig" if number == 1 else "utf-8")
         except (EOFError, gzip.BadGzipFile, OSError) as problem:
             raise UserError(f"{path}: the compressed file is damaged ({problem}); fetch it again") from None
 
 
-def _parse(raw: bytes, where: str) -> Any:
+def _parse(raw: bytes, where: str, encoding: str) -> Any:
     try:
-        value = json.loads(raw.decode("utf-8"))
+        value = json.loads(raw.decode(encoding))
     except UnicodeDecodeError:
         return UserError(f"{where}: not UTF-8 text; write programs as JSON lines in UTF-8")
     except (ValueError, RecursionError) as problem:
@@ -116,6 +130,7 @@ def read_programs(path: Path, skip_bad: bool = False) -> tuple[list[Program], li
     for where, row in read_rows(path):
         try:
             program = program_of_row(row, where)
+            # Two rows of one key would count as one sample, whichever of them comes last.
             if program.key in seen:
                 raise UserError(
                     f"{where}: id {program.id!r}, sample {program.sample} stands in {seen[program.key]} already; "
@@ -152,6 +167,7 @@ def program_of_row(row: Any, where: str) -> Program:
         if key not in known:
             raise UserError(f"{where}: unknown key {key!r}{did_you_mean(key, known)}")
     identity = row.get("id")
+    # MBPP numbers its problems; True and False are numbers to Python.
     if not isinstance(identity, (str, int)) or isinstance(identity, bool) or identity == "":
         raise UserError(f"{where}: has no 'id'; give the problem's name, such as HumanEval/0")
     sample = row.get("sample", 0)
@@ -183,10 +199,11 @@ def check_program(program: Program, where: str) -> None:
         )
     if "\0" in program.program:
         raise UserError(f"{where}: the program holds a null character, so it is no source text; take the row out")
+    # pass@1 of 100 % from a file without tests is the worst kind of wrong score.
     if not program.tests.strip():
         raise UserError(f"{where}: 'tests' are empty, and every program would pass; give the problem's tests")
     if program.language == "python":
-        named = program.entry.isidentifier()
+        named = program.entry.isidentifier() and not keyword.iskeyword(program.entry)
     elif LANGUAGES[program.language].driver:
         named = ENTRY.fullmatch(program.entry) is not None
     else:
@@ -197,6 +214,9 @@ def check_program(program: Program, where: str) -> None:
         check_python_tests(program, where)
     if program.language == "rust" and not RUST_TEST.search(program.tests):
         raise UserError(f"{where}: the tests mark no function with #[test], so that none would run; mark one")
+    problem = golang.tests_problem(program.tests) if program.language == "go" else None
+    if problem:
+        raise UserError(f"{where}: {problem}")
 
 
 def check_python_tests(program: Program, where: str) -> None:
@@ -209,6 +229,7 @@ def check_python_tests(program: Program, where: str) -> None:
 
 def write_verdicts(path: Path, verdicts: Iterable[Verdict]) -> None:
     """One JSON object a line, in ASCII, so that nothing a program said steers a terminal. Whole or not at all."""
+    # In the same folder, since a file is renamed within one file system only.
     temporary = path.with_name(f".{path.name}.writing")
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(temporary, "w", encoding="ascii") as file:
@@ -231,8 +252,13 @@ def read_verdicts(path: Path) -> list[Verdict]:
             text_of(row, key, where)
         if row["verdict"] not in VERDICTS:
             raise UserError(f"{where}: unknown verdict {row['verdict']!r}{did_you_mean(row['verdict'], VERDICTS)}")
-        if not isinstance(row.get("sample"), int):
-            raise UserError(f"{where}: 'sample' is no number; give a file that `stilts execute` wrote")
+        for key, kinds in VERDICT_TYPES.items():
+            if type(row.get(key, kinds[0]())) not in kinds:
+                raise UserError(
+                    f"{where}: {key!r} is {json.dumps(row[key])[:60]}; give a file that `stilts execute` wrote"
+                )
+        if "sample" not in row:
+            raise UserError(f"{where}: has no 'sample'; give a file that `stilts execute` wrote")
         verdict = Verdict(**row)
         if verdict.key in verdicts:
             raise UserError(f"{where}: id {verdict.id!r}, sample {verdict.sample} stands there twice")

@@ -13,7 +13,7 @@ import sys
 import types
 from typing import Any
 
-from stilts_ds.execute.wire import WireError, decode, dump, encode, load, read_frame, write_frame
+from stilts_ds.execute.wire import MAX_DEPTH, WireError, decode, dump, encode, load, read_frame, write_frame
 
 Outcome = dict[str, Any]
 
@@ -43,6 +43,7 @@ def load_program(source: str) -> types.ModuleType:
     """Execute the program as a module. What stands under `if __name__ == "__main__"` is not what tests ask for."""
     module = types.ModuleType("program")
     sys.modules["program"] = module  # dataclasses and pickle look a class's module up
+    # The name stands in the messages of syntax errors.
     exec(compile(source, "program.py", "exec"), module.__dict__)
     return module
 
@@ -87,7 +88,8 @@ class Candidate:
     def __call__(self, *positional: Any, **named: Any) -> Any:
         self.called += 1
         try:
-            request = encode([list(positional), named])
+            # As deep again as an answer: what the program returned can be handed back, and is no object of the tests.
+            request = encode([list(positional), named], -MAX_DEPTH)
         except WireError as problem:
             raise NeedsObjects(f"an argument is no plain value: {problem}") from None
         try:
@@ -166,6 +168,7 @@ def run_tests(helpers: str, tests: str, entry: str, candidate: Candidate) -> Out
     names: dict[str, Any] = {"__name__": "tests"}
     try:
         exec(compile(helpers, "helpers.py", "exec"), names)
+        # After the helpers, which may define a stub of the same name.
         names[entry] = candidate
         missing = free_names(tests, set(names))
         code = compile(tests, "tests.py", "exec")
@@ -183,8 +186,10 @@ def run_tests(helpers: str, tests: str, entry: str, candidate: Candidate) -> Out
         outcome = {"verdict": "failed", "reason": short(f"assertion {problem}")}
     except BaseException as problem:
         outcome = {"verdict": "error", "reason": short(f"{type(problem).__name__}: {problem}")}
+    # They would pass whatever the program is.
     if outcome["verdict"] == "passed" and not candidate.called:
         return {"verdict": "bad-tests", "reason": f"the tests never call {entry}"}
+    # A test that catches everything must not turn a broken program into a pass.
     return candidate.failure or outcome
 
 

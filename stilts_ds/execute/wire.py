@@ -16,6 +16,7 @@ import types
 from typing import Any
 
 MAX_MESSAGE = 4 << 20  # bytes of one call or one answer
+# Well below Python's own limit of recursion.
 MAX_DEPTH = 60
 MAX_ITEMS = 200_000  # of an iterator, which may have no end
 
@@ -33,6 +34,7 @@ def _iterators() -> tuple[type, ...]:
 
 
 ITERATORS = _iterators()
+# Tests compare all of them with a dict, so a dict is what arrives.
 DICTIONARIES = (dict, collections.OrderedDict, collections.defaultdict, collections.Counter)
 
 
@@ -61,14 +63,16 @@ def _encode_rare(value: Any, kind: type, depth: int) -> Any:
         return {kind.__name__: value.hex()}
     if kind is complex:
         return {"complex": [value.real, value.imag]}
-    if kind is re.Match:
+    if kind in (re.Match, Matched):
         return {"match": []}
     if kind is range:
         return {"range": [value.start, value.stop, value.step]}
     if kind in (type({}.keys()), type({}.values()), type({}.items())):
         return {kind.__name__: [encode(item, depth + 1) for item in value]}
     if issubclass(kind, tuple) and hasattr(kind, "_fields"):
+        # A named tuple compares as its tuple does; its class lives in the program's process alone.
         return {"tuple": [encode(item, depth + 1) for item in tuple(value)]}
+    # Drawn to its end here, under the program's own limits of time and memory.
     if kind in ITERATORS or kind.__module__ == "itertools":
         items = []
         for item in value:
@@ -95,6 +99,7 @@ def decode(value: Any, depth: int = 0) -> Any:
         return raw if kind == "bytes" else bytearray(raw)
     if kind not in _BUILDERS or type(content) is not list:
         raise WireError("not a value")
+    # Items first, then the container, so that a set of hostile items is made of plain ones.
     items = [decode(item, depth + 1) for item in content]
     try:
         return _BUILDERS[kind](items)
@@ -142,6 +147,7 @@ def read_exactly(descriptor: int, size: int) -> bytes:
     """`size` bytes. Raises EOFError where the other side ended first."""
     parts = []
     while size:
+        # A pipe holds less than a message: it arrives in pieces.
         chunk = os.read(descriptor, min(size, 1 << 20))
         if not chunk:
             raise EOFError("the other side ended")

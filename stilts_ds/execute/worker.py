@@ -50,9 +50,11 @@ class WorkerLost(Exception):
 
 
 def _request(header: dict[str, Any], limits: Limits, *blobs: bytes | Mapping[str, Any]) -> bytes:
-    parts = [json.dumps({**header, "limits": asdict(limits)}).encode()]
-    parts += [blob if isinstance(blob, bytes) else json.dumps(blob).encode() for blob in blobs]
-    return b"".join(map(frame, parts))
+    # The header by itself: the zygote reads that, and leaves the rest in the pipe to the sides.
+    contents = [json.dumps({**header, "limits": asdict(limits)}).encode()]
+    for blob in blobs:
+        contents.append(blob if isinstance(blob, bytes) else json.dumps(blob).encode())
+    return b"".join(map(frame, contents))
 
 
 def frame(content: bytes) -> bytes:
@@ -73,6 +75,7 @@ class Worker:
         self.claim = policy.claim_uid()
         self.uid = self.claim[0] if self.claim else None
         if cache is not None and cache.writable and self.uid is not None:
+            # Only the worker that fills the cache may write there.
             os.chown(cache.folder, self.uid, self.uid)
         command = policy.sandbox_command(bwrap, python, shown, BOOTSTRAP, cache)
         identity: dict[str, Any] = {}
@@ -97,6 +100,7 @@ class Worker:
             self._send(frame(_modules()))
             self.layers = self._examine(shown)
         except WorkerLost:
+            # bubblewrap's own words say which layer it could not set up.
             said = self.close()
             raise policy.explain_start(said) from None
         except BaseException:
@@ -118,6 +122,7 @@ class Worker:
         deadline = time.monotonic() + header["wall"] + GRACE
         self._send(_request(header, limits, *blobs), deadline)
         (size,) = struct.unpack("<I", self._read(4, deadline))
+        # A verdict is a few hundred bytes; a length from a broken worker must not be believed.
         if size > 1 << 20:
             raise WorkerLost("answer too long")
         answer: dict[str, Any] = json.loads(self._read(size, deadline))
@@ -142,6 +147,7 @@ class Worker:
     def _send(self, data: bytes, deadline: float | None = None) -> None:
         assert self.process.stdin is not None
         descriptor = self.process.stdin.fileno()
+        # A worker that stopped reading would otherwise hold this process for ever.
         os.set_blocking(descriptor, False)
         limit = deadline or time.monotonic() + 30
         view = memoryview(data)
@@ -171,6 +177,7 @@ class Worker:
     def close(self) -> str:
         """Kill the sandbox, with all that is in it, and return what bubblewrap said."""
         with suppress(ProcessLookupError):
+            # SIGKILL at once: nothing inside has anything to save.
             os.killpg(self.process.pid, signal.SIGKILL)
         # bubblewrap dies with its parent's signal, and its namespace with it (--die-with-parent).
         _, problem = self.process.communicate()
@@ -192,14 +199,15 @@ class Worker:
 
 def processes_of(uid: int) -> list[int]:
     """Process ids of the machine that belong to the user, zombies left out."""
-    found = []
+    processes = []
     for name in os.listdir("/proc"):
         with suppress(OSError):
             if name.isdigit() and os.stat(f"/proc/{name}").st_uid == uid:
+                # The name in brackets may hold spaces and brackets, so fields are counted from its end.
                 state = Path(f"/proc/{name}/stat").read_text().rpartition(")")[2].split()[0]
                 if state not in "ZX":
-                    found.append(int(name))
-    return found
+                    processes.append(int(name))
+    return processes
 
 
 def _modules() -> bytes:

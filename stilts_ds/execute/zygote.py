@@ -71,12 +71,14 @@ def start_side(header: Header, body: Callable[[int], None], ends: list[int], own
     """
     ready_read, ready_write = os.pipe()
     try:
+        # Python's tests side may share the worker's namespaces: it runs no line of the program.
         pid = os.fork() if own_namespace is None else confine.fork_as_first(own_namespace)
     except OSError as problem:
         raise EOFError(str(problem)) from None
     if pid == 0:
         run_body(header, body, ready_write, own_namespace is not None)
     os.close(ready_write)
+    # Held open here, they would keep a side that waits for the end of its pipe waiting for ever.
     for end in ends:
         os.close(end)
     answer = os.read(ready_read, 300)
@@ -164,6 +166,7 @@ def _start(header: Header, filter_program: bytes, own_namespace: int, verdict: i
             candidate = python_sides.Candidate(3, 4)
             last_act(lambda: say(python_sides.run_tests(given["helpers"], given["tests"], entry, candidate)))
 
+        # The program's side first: the pipe holds its source before the tests.
         first = start_side(header, program, [calls_read, replies_write], own_namespace)
         # Python tests write no files, and the program sees neither their process nor its namespace.
         namespace_of_tests = None if mode == "calls" else own_namespace
@@ -225,13 +228,14 @@ def _wait(header: Header, sides: list[Side], verdict: int, deadline: float) -> d
         for side in sides:
             if side.ended in ready:
                 side.report = _report(side)
+                # Readable for ever from now on, so that every later poll would return at once.
                 poll.unregister(side.ended)
         if sides[-1].report is not None:  # the side that would write the verdict; its pipe is read above, if it did
             return ended_without_verdict(sides)
         if not ready:
             patience = WATCH_EVERY
-            seconds, held = usage()
-            if held > header["limits"]["total_mb"] << 20:
+            seconds, memory = usage()
+            if memory > header["limits"]["total_mb"] << 20:
                 return {"verdict": "memory", "reason": "its processes together hold too much memory"}
             # The kernel's limit is for each process; many of them could use many times as much.
             if seconds > header["cpu"] * len(sides) + 1:
@@ -322,6 +326,7 @@ def usage() -> tuple[float, int]:
                 fields = file.read().rpartition(")")[2].split()
         except OSError:
             continue  # ended meanwhile
+        # Ended children count with their parent: a program that forks and waits hides nothing.
         ticks += sum(map(int, fields[11:15]))  # utime, stime, cutime, cstime: proc(5)
         pages += int(fields[21])
     return ticks / os.sysconf("SC_CLK_TCK"), pages * resource.getpagesize()

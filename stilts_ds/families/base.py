@@ -44,7 +44,7 @@ Record = Any  # a family's own frozen dataclass (record.py), with an `id`
 Output = Any  # what a head says of one item, as numpy; see the family's predictions.py
 Reader = Callable[[Part], Iterator[Any]]
 Noisy = Callable[[Sequence[Any], TextNoise, Task], list[Any]]
-Writer = Callable[[Part, Sequence[Any]], None]  # writes records to the part's files, in the part's schema
+Writer = Callable[[Part, Sequence[Any]], None]  # writes records to the split's files, in their schema
 Encode = Callable[[Iterable[Any], Tokenizer, Sequence[str], TrainingPart, "Path | None"], Rows]
 
 
@@ -102,7 +102,7 @@ class Model(Protocol):
     def once(self, name: str, compute: Callable[[], Any]) -> Any:
         """What `compute` gave when it was last asked for by this name; another name takes its place. A collective."""
 
-    def vectors(self, rows: Rows, part: EvaluationPart) -> Any:
+    def vectors(self, rows: Rows, evaluation: EvaluationPart) -> Any:
         """Sentence vectors of this rank's share of the rows, a float32 tensor [n, H] of one row a sentence; the shares
         follow each other in rank order."""
 
@@ -134,7 +134,7 @@ def take_first(records: Iterable[Any], skip: int, limit: int | None) -> Iterator
     return islice(records, skip, None if limit is None else skip + limit)
 
 
-def no_settings(part: EvaluationPart) -> dict[str, Any]:
+def no_settings(evaluation: EvaluationPart) -> dict[str, Any]:
     return {}
 
 
@@ -150,8 +150,8 @@ def no_spread(folder: Path, split: str, language: str) -> list[float]:
     return []
 
 
-def max_examples(part: EvaluationPart) -> int | None:
-    return part.max_examples
+def max_examples(evaluation: EvaluationPart) -> int | None:
+    return evaluation.max_examples
 
 
 def scored_split(task: Task, split: str) -> tuple[str, ...]:
@@ -187,9 +187,9 @@ def same_task(task: Task) -> Task:
 
 
 def same_settings(
-    records: Sequence[Any], rows: Rows, outputs: Sequence[Output], part: EvaluationPart
+    records: Sequence[Any], rows: Rows, outputs: Sequence[Output], evaluation: EvaluationPart
 ) -> EvaluationPart:
-    return part
+    return evaluation
 
 
 Targets = Callable[[Rows, int, Sequence[int], np.ndarray, Masking], ItemTargets]
@@ -241,7 +241,7 @@ def reads_last_tokens(head: HeadVerbs) -> HeadVerbs:
     return dataclasses.replace(head, targets=targets, reads=reads_targets(targets))
 
 
-def evaluation_rows(split: EvaluationSplit, setting: TrainingPart, part: EvaluationPart) -> Any:
+def evaluation_rows(split: EvaluationSplit, setting: TrainingPart, evaluation: EvaluationPart) -> Any:
     """The rows that predicting a split reads, from the cache if they are there."""
     return split.rows(setting)
 
@@ -333,8 +333,8 @@ class Family:
     # Records of a whole split -> the same with noise in their texts; None where noise means nothing (running text).
     noisy: Noisy | None = None
     writers: Mapping[str, Writer] = field(default_factory=dict)  # by local schema, for files that others can read
-    # A record with the second text of the same example in another language; raises UserError where they are not one.
-    cross: Callable[[Any, Any, str], Any] | None = None
+    # A record with the second text of the same example in another language; None where the two have other labels.
+    cross: Callable[[Any, Any], Any] | None = None
     given_words: bool = False  # whether a text is a list of words, each with a label
     predict: Callable[[Family, Prediction], Any] = predict_with_head
     # What the label file of an evaluation split holds; None where the split has no labels.

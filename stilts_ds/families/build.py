@@ -15,6 +15,7 @@ from stilts_ds.model.multitask import MultiTask
 def build_head(spec: HeadSpec, shape: HeadShape) -> Head:
     """A head with new weights."""
     verbs = get_family(spec.family).verbs(shape.sees)
+    # Imported by name and late: the registry is read where there is no torch.
     head: Head = import_module(verbs.module).build(spec, shape)
     head.reset_parameters()
     return head

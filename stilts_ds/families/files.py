@@ -108,6 +108,7 @@ def _one_newline_style(path: Path, text: str) -> str:
     if "\r" not in text:
         return text
     lines = text.split("\n")
+    # What stands behind the last line feed has no line end that could be of another style.
     ends = [line.endswith("\r") for line in lines[:-1]] + [True] * (lines[-1] == "")
     for number, (line, crlf) in enumerate(zip(lines, ends), start=1):
         if not crlf or "\r" in line.removesuffix("\r"):
@@ -123,20 +124,22 @@ def file_lines(path: Path) -> list[str]:
     return lines
 
 
-def read_word(path: Path, number: int, line: str, known: Set[str], what: str) -> str:
+def read_word(path: Path, number: int, line: str, known: Set[str], kind: str) -> str:
     """One line's single word, checked against the known ones (any word if there are none)."""
+    # Spaces alone: a tab would hide a second column, which is a fault to be named.
     word = line.strip(" ")
     if not word:
-        fail(path, number, f"is empty; write one {what} a line")
+        fail(path, number, f"is empty; write one {kind} a line")
     if "\t" in word:
-        fail(path, number, f"holds a tab ({line[:200]!r}); write the {what} alone")
+        fail(path, number, f"holds a tab ({line[:200]!r}); write the {kind} alone")
     if known and word not in known:
-        fail(path, number, f"unknown {what} {word[:60]!r}{did_you_mean(word, known)}")
+        fail(path, number, f"unknown {kind} {word[:60]!r}{did_you_mean(word, known)}")
     return word
 
 
 def _index(path: Path, number: int, line: str) -> int:
     word = read_word(path, number, line, frozenset(), "index")
+    # `isdigit` alone takes superscripts, and int() would read other scripts' digits.
     if not (word.isascii() and word.isdigit() and len(word) < 10):
         fail(path, number, f"{word[:40]!r} is not a whole number from 0; write a 0-based index a line")
     return int(word)
@@ -148,12 +151,15 @@ def _index(path: Path, number: int, line: str) -> int:
 def line_of(text: str, value: str, occurrence: int) -> int:
     """Line of the n-th occurrence of a JSON string in `text` (1 where an escape hides it)."""
     at = -1
+    # Writers differ in whether they escape letters beyond ASCII, so both spellings are looked for.
+    spellings = (json.dumps(value, ensure_ascii=False), json.dumps(value))
     for _ in range(occurrence):
-        at = max(text.find(json.dumps(value, ensure_ascii=False), at + 1), text.find(json.dumps(value), at + 1))
+        at = max(text.find(spelling, at + 1) for spelling in spellings)
     return text.count("\n", 0, at) + 1 if at >= 0 else 1
 
 
 def load_json(path: Path, text: str) -> Any:
+    # Python keeps the last value of a repeated key in silence: a prediction would be lost.
     def no_repeats(items: list[tuple[str, Any]]) -> dict[str, Any]:
         seen: dict[str, Any] = {}
         for key, value in items:
@@ -162,6 +168,7 @@ def load_json(path: Path, text: str) -> Any:
             seen[key] = value
         return seen
 
+    # NaN and Infinity are no JSON, but Python reads them.
     def no_constants(word: str) -> NoReturn:
         match = re.search(rf"[:\[,]\s*{re.escape(word)}", text)
         line = text.count("\n", 0, match.end() if match else 0) + 1
@@ -179,6 +186,7 @@ def load_json(path: Path, text: str) -> Any:
 
 
 def writable(word: str) -> str:
+    # What `read_word` would strip or refuse, so that no file is written that does not read back.
     if not word or word != word.strip() or any(c in word for c in "\t\r\n"):
         raise ValueError(f"cannot write {word!r} on a line of its own")
     return word
@@ -189,20 +197,13 @@ def write_lines(path: Path, lines: Iterable[str]) -> None:
     write_atomically(path, "".join(f"{line}\n" for line in lines))
 
 
-def check_count(path: Path, found: int, wanted: int) -> None:
+def check_count(path: Path, lines: int, examples: int) -> None:
     """Check a one-line-per-example file's line count. Raises UserError with the first line too many or missing."""
-    if found > wanted:
-        fail(
-            path,
-            wanted + 1,
-            f"one line too many: {counted(found, 'line')} for {counted(wanted, 'example')}; predict this split again",
-        )
-    if found < wanted:
-        fail(
-            path,
-            found + 1,
-            f"is missing: {counted(found, 'line')} for {counted(wanted, 'example')}; predict this split again",
-        )
+    counts = f"{counted(lines, 'line')} for {counted(examples, 'example')}; predict this split again"
+    if lines > examples:
+        fail(path, examples + 1, f"one line too many: {counts}")
+    if lines < examples:
+        fail(path, lines + 1, f"is missing: {counts}")
 
 
 def some(names: Sequence[str], shown: int = 5) -> str:
@@ -211,17 +212,18 @@ def some(names: Sequence[str], shown: int = 5) -> str:
 
 
 def check_ids(
-    path: Path, predicted: Mapping[str, Any], wanted: Set[str], what: str = "question", partly: bool = False
+    path: Path, predicted: Mapping[str, Any], wanted: Set[str], noun: str = "question", partly: bool = False
 ) -> None:
     """Check that exactly the wanted ids are answered or, with `partly`, no others. Raises UserError listing them."""
     missing, unknown = sorted(wanted - predicted.keys()), sorted(predicted.keys() - wanted)
     if missing and not partly:
-        plural = f"{what[:-1]}ies" if what.endswith("y") else f"{what}s"
+        plural = f"{noun[:-1]}ies" if noun.endswith("y") else f"{noun}s"
         fail(path, 1, f"{len(missing)} of {len(wanted)} {plural} have no answer: {some(missing)}; predict them too")
     if unknown:
+        # Read again, since a line is only needed where the file is refused.
         line = line_of(read_text(path), unknown[0], 1)
-        strangers = counted(len(unknown), f"{what} id is", f"{what} ids are")
-        fail(path, line, f"{strangers} not in the labels: {some(unknown)}; remove them")
+        unknown_ids = counted(len(unknown), f"{noun} id is", f"{noun} ids are")
+        fail(path, line, f"{unknown_ids} not in the labels: {some(unknown)}; remove them")
 
 
 def check_indices(path: Path, indices: Sequence[int], options: int) -> None:
@@ -241,6 +243,7 @@ def shared_texts_file(labels: Path) -> Path:
 
 def write_shared_texts(labels: Path, texts: Sequence[str]) -> None:
     """Write a number a line beside a label file: equal numbers where items share a text, from 0 as they appear."""
+    # Numbers rather than texts: all that the report asks is which items go together.
     numbers: dict[str, int] = {}
     write_lines(shared_texts_file(labels), [str(numbers.setdefault(text, len(numbers))) for text in texts])
 
@@ -259,6 +262,7 @@ def read_shared_texts(task: Any, labels: Path, gold: Sequence[Any]) -> list[str]
 
 
 def written_index(value: Any) -> int:
+    # Compared as a number, since values may be numpy's integers.
     if int(value) != value or value < 0:
         raise ValueError(f"{value!r} is not an index from 0")
     return int(value)
@@ -283,6 +287,7 @@ def check_as_many(path: Path, predicted: Sequence[Any], gold: Sequence[Any]) -> 
 
 def check_expected_indices(path: Path, values: Sequence[int], expected: Expected) -> None:
     check_count(path, len(values), expected.count)
+    # 0 where the number of choices is not known: then no index can be called wrong.
     if expected.options:
         check_indices(path, values, expected.options)
 

@@ -64,8 +64,10 @@ def percent(above: float, below: float) -> float:
 
 def harmonic_f1(correct: float, predicted: float, gold: float) -> float:
     """F1 from precision and recall, in percent; 0 when nothing is right."""
+    # Also where nothing is predicted or gold, which precision and recall could not be divided by.
     if not correct:
         return 0.0
+    # By way of precision and recall, as seqeval and XTREME's scripts do: 2c / (p + g) rounds otherwise.
     precision, recall = correct / predicted, correct / gold
     return 2 * precision * recall / (precision + recall) * 100
 
@@ -106,7 +108,7 @@ class Metric:
         """This metric's value from scores (or averages of scores) by name."""
         if not self.parts:
             return scores[self.name]
-        return sum(scores[part] for part in self.parts) / len(self.parts)
+        return sum(scores[name] for name in self.parts) / len(self.parts)
 
 
 def ratio_metric(
@@ -130,6 +132,7 @@ def f1_metrics(count: Count) -> dict[str, Metric]:
 
     F1 is 2 * correct / (predicted + gold).
     """
+    # "correct" twice above the line is the 2 of 2 * correct.
     f1 = Metric(
         "f1", count, ("correct", "correct"), ("predicted", "gold"),
         lambda units: harmonic_f1(units.sum("correct"), units.sum("predicted"), units.sum("gold")),
@@ -141,13 +144,14 @@ def f1_metrics(count: Count) -> dict[str, Metric]:
 
 def mean_metric(name: str, *parts: Metric) -> Metric:
     """The mean of metrics that count the same units and share the columns below the line."""
+    # All columns summed, since those below are the same: (a / n + b / n) / 2 is (a + b) / (n + n).
     first = parts[0]
-    above = tuple(column for part in parts for column in part.above)
-    below = tuple(column for part in parts for column in part.below)
+    above = tuple(column for metric in parts for column in metric.above)
+    below = tuple(column for metric in parts for column in metric.below)
     return Metric(
         name, first.count, above, below,
-        lambda units: sum(part.score(units) for part in parts) / len(parts),
-        tuple(part.name for part in parts),
+        lambda units: sum(metric.score(units) for metric in parts) / len(parts),
+        tuple(metric.name for metric in parts),
     )  # fmt: skip
 
 
@@ -155,14 +159,15 @@ def mean_of_different(name: str, *parts: Metric) -> Metric:
     """The mean of metrics that count the same units by different columns, such as accuracy and F1."""
 
     def count(gold: Sequence[Any], predicted: Any, language: str) -> Units:
-        counted = [part.count(gold, predicted, language) for part in parts]
+        counted = [metric.count(gold, predicted, language) for metric in parts]
+        # Columns of one name hold the same counts, or the metrics would not count the same units.
         columns = {column: values for units in counted for column, values in units.columns.items()}
         return Units(counted[0].names, columns)
 
     return Metric(
         name, count, (), (),
-        lambda units: sum(part.score(units) for part in parts) / len(parts),
-        tuple(part.name for part in parts),
+        lambda units: sum(metric.score(units) for metric in parts) / len(parts),
+        tuple(metric.name for metric in parts),
     )  # fmt: skip
 
 
@@ -170,6 +175,7 @@ def check_same_length(gold: Sequence[object], predicted: Sequence[object]) -> No
     """Raise ValueError for unequal lengths or no values at all."""
     if len(gold) != len(predicted):
         raise ValueError(f"{counted(len(gold), 'gold value')} but {counted(len(predicted), 'prediction')}")
+    # Two empty lists agree and say nothing: the score would be 0 or a division by it.
     if not gold:
         raise ValueError("no gold values to score against")
 

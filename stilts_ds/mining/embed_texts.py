@@ -62,6 +62,7 @@ def embed(
             raise UserError(f"unknown number format {stored!r} of the file{did_you_mean(stored, STORED)}")
         if path.suffix != ".npy":
             raise UserError(f"{path}: vectors are written as .npy; end the name so")
+        # The job refuses an existing output; its note would be overwritten just as well.
         refuse_existing(note_of(path))
 
     on_first(ranks, check)
@@ -73,9 +74,9 @@ def embed(
         draft = embed_file(ranks, model_folder, text_file, job.work, stored, device)
         digest = on_first(ranks, lambda: vectors_digest(draft))
         described = note_content(text_file.digest, text_file.lines, digest, model_folder.inputs())
-        beside = job.work / "note.json"
-        on_first(ranks, lambda: write_sealed(beside, described))
-        job.publish(draft, (beside, note_of(path)))
+        note = job.work / "note.json"
+        on_first(ranks, lambda: write_sealed(note, described))
+        job.publish(draft, (note, note_of(path)))
     return path
 
 
@@ -89,6 +90,7 @@ def find_model(ranks: Collectives, encoder: Encoder) -> ModelFolder:
     """The model's folder. Rank 0 fetches it where it is to be downloaded; the others find it then. A collective."""
     on_first(ranks, lambda: str(ModelFolder.find(encoder).folder))
     model_folder = on_all(ranks, lambda: ModelFolder.find(encoder))
+    # Folders may be local to each machine: other files under one name would mix two models' vectors.
     digests = ranks.gather(model_folder.digest)
     for rank, digest in enumerate(digests):
         if digest != digests[0]:
@@ -107,15 +109,17 @@ def embed_file(
 
     def prepare() -> list[int]:
         if not path.exists():
+            # Notes of finished chunks without their file are worth nothing.
             for file in work.glob("done-*.jsonl"):
                 file.unlink()
             make_empty(path, texts.lines, width, stored)
         return left_chunks(path, texts.lines, row_bytes)
 
     left = on_first(ranks, prepare)
-    first, stop = (len(left) * part // ranks.size for part in (ranks.rank, ranks.rank + 1))
-    told = progress_log(ranks, f"embedding {texts.path.name}", "sentences")
-    on_all(ranks, lambda: embed_chunks(embedder, model, texts, path, left[first:stop], ranks.rank, told))
+    # Of the unfinished chunks each rank takes a run: they need not be those of the ranks of an earlier start.
+    first, stop = (len(left) * number // ranks.size for number in (ranks.rank, ranks.rank + 1))
+    progress = progress_log(ranks, f"embedding {texts.path.name}", "sentences")
+    on_all(ranks, lambda: embed_chunks(embedder, model, texts, path, left[first:stop], ranks.rank, progress))
     return path
 
 
@@ -126,9 +130,9 @@ def embed_chunks(
     path: Path,
     chunks: Sequence[int],
     rank: int,
-    told: Progress,
+    progress: Progress,
 ) -> None:
-    """Embed the chunks of those numbers and note each when its rows are on the disk; `told` hears how far it is."""
+    """Embed the chunks of those numbers and note each when its rows are on the disk; `progress` hears how far it is."""
     width = embedder.width()
     with open(path, "r+b") as file, open(path.with_name(f"done-{rank:05d}.jsonl"), "a", encoding="ascii") as done:
         done.write("\n")  # ends a line that a kill cut short
@@ -136,20 +140,23 @@ def embed_chunks(
         spans = [(chunk, chunk * CHUNK, min(texts.lines, (chunk + 1) * CHUNK)) for chunk in chunks]
         total = sum(stop - first for _, first, stop in spans)
         made = 0
-        told(made, total)
+        progress(made, total)
         for chunk, first, stop in spans:
             sentences = (model.settings.prefix + text for text in texts.read(first, stop))
             rows = encode_texts(sentences, embedder.tokenizer, model.length)
             vectors = embedder.chunk(rows, 0, stop - first, between=stop_this_rank_if_requested)
+            # Rounded first: what is finite in float32 may be infinite in float16.
             rounded = vectors.numpy().astype(stored)
             check_finite(rounded, texts.path, first)
             content = rounded.tobytes()
+            # At its own offset: ranks write into one file without waiting for each other.
             os.pwrite(file.fileno(), content, HEADER + first * width * stored.itemsize)
+            # Rows before their note, so that a note is never ahead of what it vouches for.
             os.fsync(file.fileno())
             done.write(json.dumps({"chunk": chunk, "sum": xxhash.xxh3_128_hexdigest(content)}) + "\n")
             done.flush()
             made += stop - first
-            told(made, total)
+            progress(made, total)
 
 
 def check_finite(vectors: np.ndarray, path: Path, first: int) -> None:
@@ -185,6 +192,7 @@ def left_chunks(path: Path, lines: int, row_bytes: int) -> list[int]:
             rows = min(lines - chunk * CHUNK, CHUNK)
             file.seek(HEADER + chunk * CHUNK * row_bytes)
             content = file.read(rows * row_bytes)
+            # The checksum decides: a file system may keep a note and lose the rows.
             if chunk not in noted or noted[chunk] != xxhash.xxh3_128_hexdigest(content):
                 left.append(chunk)
     return left

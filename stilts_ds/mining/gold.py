@@ -43,6 +43,7 @@ def read_gold(path: Path, sources: Sequence[str], targets: Sequence[str]) -> lis
     pair, an id that names no sentence, and more pairs than the smaller side has sentences."""
     pairs = read_gold_pairs(path)
     check_pair_ids(path, pairs, set(sources), set(targets))
+    # As in BUCC, where a sentence has one translation at most.
     most = min(len(sources), len(targets))
     if len(pairs) > most:
         raise UserError(
@@ -61,6 +62,7 @@ def judge(mined: Sequence[Mined], gold: Collection[Pair], dev_part: float, thres
     if threshold is not None:
         return Judgement(threshold, None, _scores(mined, gold, threshold))
     dev_mined, other_mined = _divided(mined, dev_part)
+    # Gold pairs have no score; `_divided` asks for none.
     dev_gold, other_gold = _divided([Mined(*pair, 0.0) for pair in gold], dev_part)
     dev_pairs, other_pairs = {item.pair for item in dev_gold}, {item.pair for item in other_gold}
     if not dev_pairs or (dev_part < 1 and not other_pairs):
@@ -74,11 +76,13 @@ def judge(mined: Sequence[Mined], gold: Collection[Pair], dev_part: float, thres
 
 
 def _divided(items: Sequence[Mined], share: float) -> tuple[list[Mined], list[Mined]]:
-    parts: tuple[list[Mined], list[Mined]] = ([], [])
+    dev: list[Mined] = []
+    others: list[Mined] = []
     for item in items:
-        place = zlib.crc32(item.source.encode()) % STEPS
-        parts[0 if place < share * STEPS else 1].append(item)
-    return parts
+        # By the source's id, so that a sentence's gold pair and its mined pairs are on the same side.
+        step = zlib.crc32(item.source.encode()) % STEPS
+        (dev if step < share * STEPS else others).append(item)
+    return dev, others
 
 
 def _scores(mined: Sequence[Mined], gold: Collection[Pair], threshold: float) -> Scores:

@@ -54,11 +54,12 @@ def on_all(ranks: Collectives, work: Callable[[], Result]) -> Result:
         problem = str(error)
     except Stopped as stopped:
         signal = str(stopped)
-    told = ranks.gather([problem, signal])
-    for text, _ in told:
+    states = ranks.gather([problem, signal])
+    # Errors first: after a stop the same call would only meet them again.
+    for text, _ in states:
         if text:
             raise UserError(text)
-    for _, name in told:
+    for _, name in states:
         if name:
             raise Stopped(name)
     return result  # type: ignore[return-value]
@@ -96,6 +97,7 @@ class Job:
         if strangers(self.work):
             raise UserError(f"{self.work} is no work folder of this program; move it, or give another output")
         refusal = f"another stilts is at work on {self.output}; wait for it, or give another output"
+        # Held by rank 0 alone: the ranks of one start are one holder.
         self._until_the_end.enter_context(folder_lock(self.work, refusal))
         self._held = True
 
@@ -115,6 +117,7 @@ class Job:
                     f"{self.work} holds unfinished work for which {name} was {shown(earlier.get(name))}, and now it is "
                     f"{shown(inputs.get(name))}; give the earlier inputs to continue it, or delete that folder"
                 )
+        # By the same inputs, what is finished there is this start's own work.
         log.info("going on with the work in %s", self.work)
         return hash_json(dict(inputs))
 
@@ -123,6 +126,7 @@ class Job:
         Raises UserError where a file has such a name by now."""
 
         def put() -> None:
+            # The output last: where it is there, everything that belongs to it is.
             for made, name in (*more, (draft, self.output)):
                 put_new(made, name)
             shutil.rmtree(self.work)
@@ -179,8 +183,8 @@ def shown(value: Any) -> str:
 class ProgressLog:
     """Tells how far this rank's work is, at most every ten seconds, with the time that is left."""
 
-    def __init__(self, what: str, unit: str) -> None:
-        self.what, self.unit = what, unit
+    def __init__(self, activity: str, unit: str) -> None:
+        self.activity, self.unit = activity, unit
         self.started_at = self.told_at = time.monotonic()
         self.first_done: int | None = None
 
@@ -195,12 +199,12 @@ class ProgressLog:
         self.told_at = now
         rate = fresh / max(now - self.started_at, 1e-9)
         left = time_left((total - done) / rate)
-        log.info("%s: %s of %s %s, %.3g/s, %s left", self.what, f"{done:,}", f"{total:,}", self.unit, rate, left)
+        log.info("%s: %s of %s %s, %.3g/s, %s left", self.activity, f"{done:,}", f"{total:,}", self.unit, rate, left)
 
 
-def progress_log(ranks: Collectives, what: str, unit: str) -> Progress:
+def progress_log(ranks: Collectives, activity: str, unit: str) -> Progress:
     """Rank 0's progress log; the other ranks' says nothing."""
-    return ProgressLog(what, unit) if ranks.rank == 0 else _say_nothing
+    return ProgressLog(activity, unit) if ranks.rank == 0 else _say_nothing
 
 
 def _say_nothing(done: int, total: int) -> None:

@@ -76,13 +76,16 @@ class ModelFolder:
         cache. Raises UserError where there is none, or settings that the model cannot have."""
         name, revision, settings = str(encoder.model), encoder.revision, encoder.settings
         settings.check()
-        place = Path(name)
-        if not (place / "config.json").exists() and (place / "encoder" / "config.json").exists():
-            place = place / "encoder"
-        check_folder(place if place.exists() else name)
-        folder = ensure_model_files(str(place) if place.exists() else name, revision)
+        path = Path(name)
+        # A phase's folder holds its encoder one level down, beside heads that make no vectors.
+        if not (path / "config.json").exists() and (path / "encoder" / "config.json").exists():
+            path = path / "encoder"
+        # What is no path is a hub's id, which `ensure_model_files` downloads where need be.
+        check_folder(path if path.exists() else name)
+        folder = ensure_model_files(str(path) if path.exists() else name, revision)
         limits = limits_of(str(folder), None)
         length = settings.max_length or min(DEFAULT_LENGTH, limits.tokens or DEFAULT_LENGTH)
+        # Read off the configuration: a length or layer that the model has not is refused before weights are loaded.
         problem = vector_setting_problem(length, settings.layer, settings.pooling, limits)
         if problem is not None:
             raise UserError(f"{problem[0].replace('max_seq_length', 'max length')}{problem[1]}")
@@ -90,6 +93,7 @@ class ModelFolder:
 
     def inputs(self) -> dict[str, Any]:
         """What the vectors depend on, for the note beside them."""
+        # With the length in use, so that a new default does not pass for the old one.
         return {"model": self.digest, **asdict(self.settings), "max_length": self.length}
 
     def load(self, device: torch.device) -> Embedder:
@@ -101,6 +105,7 @@ class ModelFolder:
 def _loaded(folder: ModelFolder, device: torch.device) -> Embedder:
     settings = folder.settings
     encoder = load_encoder(folder.folder, ModelPart(), None, device, settings.dtype)
+    # Without heads: vectors are hidden states.
     model = build_model(encoder, [], 0).to(device, DTYPES[settings.dtype]).eval()
     tokenizer = Tokenizer.load(folder.folder)
     return Embedder(model, tokenizer, device, settings.batch_size, settings.layer, settings.pooling)

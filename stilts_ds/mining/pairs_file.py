@@ -42,6 +42,7 @@ def _tsv(path: Path, columns: Sequence[str], rows: Iterable[Row]) -> None:
             file.write("\t".join(_cell(value) for value in row) + "\n")
 
 
+# Nine digits tell any two float32 numbers apart.
 def _cell(value: Any) -> str:
     return f"{value:.9g}" if isinstance(value, float) else str(value)
 

@@ -63,15 +63,17 @@ def search(
             for name, side in zip(("queries", "bank"), sides)
         )
         on_first(ranks, lambda: check_widths(left, right))
-        told = progress_log(ranks, "searching", "parts")
+        progress = progress_log(ranks, "searching", "parts")
         try:
             nearest = topk_files(
-                left.open(), parts_of(right, ranks.size), k, job.work / "parts", ranks, metric, memory, told
+                left.open(), parts_of(right, ranks.size), k, job.work / "parts", ranks, metric, memory, progress
             )
         except ValueError as error:
             raise UserError(f"cannot search: {error}") from error
+        # In the work folder, so that a table that was cut short never has the output's name.
         draft = job.work / f"neighbours{path.suffix}"
         count = on_first(ranks, partial(_write, draft, path.suffix, left, right, nearest))
+        # Asked before the output gets its name: a stop leaves the parts, and the same call goes on from them.
         stop_together(ranks)
         job.publish(draft)
     return count
@@ -81,6 +83,7 @@ def parts_of(bank: Side, ranks: int) -> list[FilePart]:
     """The bank's file in parts that are searched one by one, at least one for each rank where there are rows enough."""
     assert bank.vectors is not None
     count = len(bank.open())
+    # Smaller parts where the bank has few rows, so that no rank is idle.
     rows = max(1, min(PART_ROWS, -(-count // ranks)))
     return [FilePart(bank.vectors, start, min(count, start + rows)) for start in range(0, count, rows)]
 

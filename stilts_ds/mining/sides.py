@@ -16,7 +16,7 @@ from stilts_ds.errors import UserError, counted
 from stilts_ds.mining.embed_texts import embed, find_model, scan
 from stilts_ds.mining.job import on_all, on_first
 from stilts_ds.mining.models import Encoder
-from stilts_ds.mining.texts import TextFile, Texts
+from stilts_ds.mining.texts import RowNames, TextFile, Texts
 from stilts_ds.mining.vectors import check_note, check_rows, open_vectors, vectors_digest, vectors_of_texts
 from stilts_ds.run_dir import hash_json
 
@@ -36,7 +36,7 @@ class Side:
         """A name for each row: the ids of the text file, or row numbers from 0."""
         if self.texts is not None:
             return self.texts.all_ids()
-        return [str(row) for row in range(len(self.open()))]
+        return RowNames(len(self.open()))
 
     def open(self) -> Tensor:
         """The vectors [N, H], memory-mapped."""
@@ -46,6 +46,7 @@ class Side:
     def share(self, ranks: Collectives) -> tuple[int, int]:
         """The rows first..stop of this rank."""
         count = len(self.open())
+        # Ranges that differ by one row at most, in the order of the ranks.
         return count * ranks.rank // ranks.size, count * (ranks.rank + 1) // ranks.size
 
 
@@ -57,9 +58,11 @@ def find_side(ranks: Collectives, given: str | Path | Texts, encoder: Encoder | 
     """
     given = given if isinstance(given, Texts) else Texts(given)
     path = Path(given.path)
+    # By the name's end: texts may be called anything else.
     if path.suffix == ".npy":
         if given.vectors is not None:
             raise UserError(f"{path} holds vectors itself; give the texts in its place, or no other vectors")
+        # The digest is rank 0's: one rank hashes a file of gigabytes for all.
         return Side(path, None, path, on_first(ranks, lambda: _check_side(path, None)))
     texts = scan(ranks, given, tab_fault)
     if given.vectors is not None:
@@ -69,6 +72,7 @@ def find_side(ranks: Collectives, given: str | Path | Texts, encoder: Encoder | 
     if encoder is None:
         raise UserError(f"{path} holds texts: name the model that makes their vectors (--model), or give vectors")
     model = find_model(ranks, encoder)
+    # Known before the vectors are made, so that a start with other texts or settings is refused at once.
     return Side(path, texts, None, hash_json([texts.digest, model.inputs()]))
 
 
@@ -90,6 +94,7 @@ def with_vectors(ranks: Collectives, side: Side, encoder: Encoder | None, output
     texts = side.texts
     if side.vectors is None:
         assert texts is not None and encoder is not None
+        # `embed` publishes a file only when it is whole.
         if not on_first(ranks, output.exists):
             embed(encoder, Texts(side.path, ids=texts.ids), output, comm=ranks, device=device)
         on_first(ranks, lambda: _check_side(output, texts))

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 from stilts_ds.errors import UserError
 from stilts_ds.evaluate.embedding import CHUNK
@@ -21,6 +21,24 @@ class Texts:
     path: str | Path
     vectors: str | Path | None = None
     ids: bool = False
+
+
+class RowNames(Sequence[str]):
+    """Names of `count` sentences without ids: their numbers from 0. They are made when they are asked for, because
+    those of a billion sentences would take 60 GB."""
+
+    def __init__(self, count: int) -> None:
+        self._rows = range(count)
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    @overload
+    def __getitem__(self, row: int) -> str: ...
+    @overload
+    def __getitem__(self, row: slice) -> Sequence[str]: ...
+    def __getitem__(self, row: int | slice) -> str | Sequence[str]:
+        return [str(number) for number in self._rows[row]] if isinstance(row, slice) else str(self._rows[row])
 
 
 @dataclass(frozen=True)
@@ -42,9 +60,10 @@ class TextFile:
         id, and an empty file. `tab_fault`: why a tab inside a text is a fault, "" where it is none."""
         digest, places, seen = hashlib.sha256(), [], dict[str, int]()
         number = 0
-        for number, line, place in indexed_lines(path, CHUNK):
-            if place is not None:
-                places.append(place)
+        # One pass for checks, hash and offsets: the file may be larger than memory.
+        for number, line, offset in indexed_lines(path, CHUNK):
+            if offset is not None:
+                places.append(offset)
             text = line
             if ids:
                 id, text = split_id(line, f"{path}:{number}")
@@ -53,6 +72,7 @@ class TextFile:
                 seen[id] = number
             if tab_fault and "\t" in text:
                 raise UserError(f"{path}:{number}: a tab stands inside the text, {tab_fault}")
+            # Of the lines as they are read: a file with other line ends holds the same sentences.
             digest.update(line.encode() + b"\n")
         return cls(path, number, ids, digest.hexdigest(), tuple(places))
 
@@ -70,9 +90,9 @@ class TextFile:
     def all_texts(self) -> Iterator[str]:
         return (text for _, text in self._all())
 
-    def all_ids(self) -> list[str]:
+    def all_ids(self) -> Sequence[str]:
         """The ids of all lines; without ids these are numbered from 0."""
-        return [id for id, _ in self._all()] if self.ids else [str(number) for number in range(self.lines)]
+        return [id for id, _ in self._all()] if self.ids else RowNames(self.lines)
 
     def _all(self) -> Iterator[tuple[str, str]]:
         for first in range(0, self.lines, CHUNK):
@@ -80,6 +100,7 @@ class TextFile:
 
     def _cells(self, first: int, stop: int) -> list[tuple[str, str]]:
         chunk, skip = divmod(first, CHUNK)
+        # From the start of the chunk: only its offset is known, so the lines before `first` are read and dropped.
         lines = lines_from(self.path, self.places[chunk], chunk * CHUNK + 1, skip + stop - first)[skip:]
         if not self.ids:
             return [("", line) for line in lines]

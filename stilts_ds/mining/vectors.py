@@ -41,6 +41,7 @@ def check_rows(vectors: Tensor, path: Path, first: int, stop: int) -> None:
     """Raise UserError naming the first of the rows first..stop (counted from 0) that holds NaN or infinity, or is
     zero and so has no direction."""
     for start in range(first, stop, BLOCK):
+        # In float64: the squares of float16's and of large float32 numbers overflow in their own formats.
         lengths = torch.linalg.vector_norm(vectors[start : min(stop, start + BLOCK)].double(), dim=1)
         bad = torch.nonzero(~(torch.isfinite(lengths) & (lengths > 0)))
         if len(bad):
@@ -54,6 +55,7 @@ def check_rows(vectors: Tensor, path: Path, first: int, stop: int) -> None:
 def check_note(path: Path, digest: str, text_digest: str | None, texts: Path | None) -> None:
     """Compare a file of vectors, whose checksum is `digest`, with its note, where it has one. Raises UserError where
     the vectors changed since, or where they are those of other texts than `texts`."""
+    # Vectors from elsewhere have no note and are taken as they are.
     if not note_of(path).exists():
         return
     note = read_sealed(note_of(path))
@@ -81,6 +83,7 @@ def make_empty(path: Path, rows: int, width: int, stored: str) -> None:
     header = npy_header(dtype, (rows, width))
     with open(path, "wb") as file:
         file.write(header)
+        # A hole, not zeros: no disk is written before the rows are there.
         file.truncate(len(header) + rows * width * dtype.itemsize)
 
 

@@ -61,6 +61,7 @@ class Packing:
     @cached_property
     def runs(self) -> list[Run]:
         """Neighbouring rows of one length and prefix, in order."""
+        # Of neighbours only: sorting rows by length here would mean to move every tensor.
         prefix = self.prefix or ((0,) * len(self.lengths) if self.causal else self.lengths)
         return [Run(len(list(same)), *key) for key, same in groupby(zip(self.lengths, prefix))]
 
@@ -116,7 +117,7 @@ def packed_attention(
     groups = query.shape[1] // key.shape[1]
     if groups > 1:  # grouped-query attention: neighbouring heads share keys and values
         key, value = (shared.repeat_interleave(groups, dim=1) for shared in (key, value))
-    q, k, v = (each[0].transpose(0, 1) for each in (query, key, value))
+    q, k, v = (tensor[0].transpose(0, 1) for tensor in (query, key, value))
     if dropout and packing.masks is not None:
         if query.is_cuda and not packing.causal and packing.prefix is None:
             return fused_attention(q, k, v, packing, dropout, scaling)[None], None
@@ -156,13 +157,15 @@ def of_runs(
     query = query_key_value[0]
     sizes = [run.rows * run.length for run in packing.runs]
     pieces = zip(*(tensor.split(sizes) for tensor in query_key_value))
-    parts = []
+    seen_by_runs = []
     for number, of_run in enumerate(pieces):
         rows, length, _ = packing.runs[number]
-        q, k, v = (part.reshape(rows, length, *part.shape[1:]).transpose(1, 2) for part in of_run)
+        q, k, v = (
+            tensor_of_run.reshape(rows, length, *tensor_of_run.shape[1:]).transpose(1, 2) for tensor_of_run in of_run
+        )
         seen = seen_by(number, q, k, v)
-        parts.append(seen.transpose(1, 2).reshape(rows * length, *query.shape[1:]))
-    return torch.cat(parts)
+        seen_by_runs.append(seen.transpose(1, 2).reshape(rows * length, *query.shape[1:]))
+    return torch.cat(seen_by_runs)
 
 
 def masked_attention(
@@ -210,9 +213,9 @@ def nested_attention(
     shortest, longest = min(packing.lengths), max(packing.lengths)
     q, k, v = (
         torch.nested.nested_tensor_from_jagged(
-            each.contiguous(), packing.offsets, min_seqlen=shortest, max_seqlen=longest
+            tensor.contiguous(), packing.offsets, min_seqlen=shortest, max_seqlen=longest
         ).transpose(1, 2)
-        for each in (query, key, value)
+        for tensor in (query, key, value)
     )
     seen = functional.scaled_dot_product_attention(q, k, v, dropout_p=dropout, is_causal=packing.causal, scale=scaling)
     return seen.transpose(1, 2).contiguous().values()

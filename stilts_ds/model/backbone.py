@@ -56,6 +56,7 @@ class Backbone:
         self.sees: Sees = sees_of(described)
         self.sentence_token: SentenceToken = sentence_token(self.sees)
         self.ties_output = ties_output(described)
+        # load_encoder has tried it, and left the name of our attention in the configuration where it works.
         self.packs = getattr(config, "_attn_implementation", None) == attention.NAME
         self.uses_token_types = int(getattr(config, "type_vocab_size", 1) or 1) > 1
 
@@ -101,6 +102,7 @@ class Backbone:
                 added = table.index_copy(0, batch.row * width + batch.position, disturbance)
             return embedded + added.view(embedded.shape).to(embedded.dtype)
 
+        # A hook, and not `inputs_embeds`: ids still take their way through the layer (Gemma's multiplies by a factor).
         handle = self.network.get_input_embeddings().register_forward_hook(add)
         try:
             yield
@@ -137,10 +139,10 @@ class Backbone:
                 "padded even so"
             )
         shape = len(batch.lengths), max(width, *batch.lengths)
-        place = batch.row * shape[1] + batch.position
+        index_in_table = batch.row * shape[1] + batch.position
 
         def table(values: torch.Tensor, filler: int) -> torch.Tensor:
-            return values.new_full((shape[0] * shape[1],), filler).index_copy(0, place, values).view(shape)
+            return values.new_full((shape[0] * shape[1],), filler).index_copy(0, index_in_table, values).view(shape)
 
         out = self.network(
             input_ids=table(batch.input_ids, filler(self.network)),
@@ -148,7 +150,7 @@ class Backbone:
             output_hidden_states=layer is not None,
             **self._options(table(batch.token_type_ids, 0)),
         )
-        return _layer_of(out, layer).flatten(0, 1)[place]
+        return _layer_of(out, layer).flatten(0, 1)[index_in_table]
 
     def _options(self, token_types: torch.Tensor) -> dict[str, Any]:
         options: dict[str, Any] = {"token_type_ids": token_types} if self.uses_token_types else {}
@@ -181,8 +183,10 @@ class Backbone:
         network, config = self.network, self.network.config
         tables = {id(module.weight) for module in network.modules() if isinstance(module, nn.Embedding)}
         tables.add(id(self.word_embedding))
+        # Tables are looked up, not multiplied; biases and norms are vectors.
         weights = sum(p.numel() for p in network.parameters() if p.dim() == 2 and id(p) not in tables)
         width = config.hidden_size
+        # Decoders may have heads that are wider or narrower than hidden_size / heads.
         if self.sees == "left" and getattr(config, "head_dim", None):
             width = config.num_attention_heads * config.head_dim
         return Operations(6 * weights, 12 * width * config.num_hidden_layers, self.sees == "left")

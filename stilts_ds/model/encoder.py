@@ -110,6 +110,9 @@ def check_kind(config: Any, name: str) -> None:
         problem = "it is an encoder-decoder, whose hidden states are its decoder's"
     elif getattr(config, "is_decoder", False):
         problem = "is_decoder makes an encoder of it that reads from left to right, which no head was made for"
+    elif "text_config" in config.sub_configs:
+        parts = ", ".join(sorted(config.sub_configs))
+        problem = f"it reads texts beside images or sounds ({parts}), and no part of it is taken alone"
     elif getattr(config, "vocab_size", None) is None:
         problem = "it has no vocabulary of tokens; it reads characters, images or sounds"
     elif kind == "xmod" or (getattr(config, "use_lang_emb", False) and int(getattr(config, "n_langs", 1)) > 1):
@@ -152,7 +155,7 @@ def compile_layers(model: Any) -> None:
     from transformers import AttentionInterface
 
     AttentionInterface.register(attention.NAME, torch.compiler.disable(attention.packed_attention))
-    layers = max((part for part in model.modules() if isinstance(part, torch.nn.ModuleList)), key=len)
+    layers = max((module for module in model.modules() if isinstance(module, torch.nn.ModuleList)), key=len)
     for layer in layers:
         layer.compile(dynamic=True)
     log.info("%d encoder layers are compiled in the first steps", len(layers))
@@ -226,14 +229,16 @@ def _weight_files(path: str, revision: str | None, name_of: NameOf) -> list[Path
             return [Path(whole)]
         index = cached_file(path, f"{name}.index.json", **quietly)
         if index is not None:
-            places = shards_in(Path(index))
-            parts = sorted({part for key, part in places.items() if name_of(key)})
-            return [Path(file) for part in parts if (file := cached_file(path, part, **quietly)) is not None]
+            shard_of = shards_in(Path(index))
+            # Only the shards that are asked for: a head lies in one of many gigabytes.
+            shards = sorted({shard for key, shard in shard_of.items() if name_of(key)})
+            return [Path(file) for shard in shards if (file := cached_file(path, shard, **quietly)) is not None]
     return []
 
 
 def _tensors_in(file: Path, name_of: NameOf) -> dict[str, torch.Tensor]:
     if file.suffix != ".safetensors":
+        # Tensors only, never pickled code. Files of before torch 1.6 are no zip archives, and cannot be mapped.
         whole = torch.load(file, map_location="cpu", weights_only=True, mmap=is_zipfile(file))
         return {name: value for key, value in whole.items() if (name := name_of(key))}
     with safe_open(file, "pt") as stored:

@@ -30,6 +30,7 @@ class HeadSpec:
     width: int = 1
 
     def to_json(self) -> dict[str, object]:
+        # JSON has no tuples; what is read back must equal what was written.
         return {**asdict(self), "labels": list(self.labels)}
 
 
@@ -65,6 +66,7 @@ class Head(nn.Module):
 
     def losses(self, logits: torch.Tensor, targets: Targets) -> torch.Tensor:
         """Cross-entropy of each target over the outputs, float32 [n]."""
+        # Term by term, because each has a weight of its own; float32, since logits may be of half precision.
         return F.cross_entropy(logits.float(), targets.gold, reduction="none")
 
     def no_targets(self, device: torch.device) -> Targets:
@@ -173,6 +175,7 @@ class MaskedLanguageModelHead(LanguageHead):
         super().__init__(spec, in_chunks)
         self.dense = nn.Linear(shape.hidden, shape.embedding)
         self.layer_norm = nn.LayerNorm(shape.embedding, eps=shape.epsilon)
+        # The bias is the head's own, while the matrix is the encoder's.
         self.bias = nn.Parameter(torch.zeros(shape.vocabulary))
 
     def before_output(self, features: torch.Tensor) -> torch.Tensor:
@@ -215,4 +218,5 @@ def set_language_head(head: nn.Module, weights: Mapping[str, torch.Tensor], sour
         if parameter.shape != weights[name].shape:
             shapes = f"{list(weights[name].shape)}, expected {list(parameter.shape)}"
             raise UserError(f"{source}: lm_head.{name} has shape {shapes}; the folder mixes the files of two models")
+        # In place: the parameter stays the one that the model has registered.
         parameter.data.copy_(weights[name])

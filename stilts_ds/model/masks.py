@@ -124,8 +124,8 @@ class Masks(TorchFunctionMode):
         torch.utils.checkpoint takes them: the second time its sites have the numbers of the first."""
         if self.current is None:
             return nullcontext(), nullcontext()
-        found = self.current
-        return nullcontext(), self._use(Pass(**{**vars(found), "calls": Counter(found.calls)}))
+        first_pass = self.current
+        return nullcontext(), self._use(Pass(**{**vars(first_pass), "calls": Counter(first_pass.calls)}))
 
     @contextmanager
     def _use(self, current: Pass) -> Iterator[None]:

@@ -37,6 +37,7 @@ class MultiTask(nn.Module):
         super().__init__()
         self.backbone = backbone
         self.encoder = backbone.network
+        # Sorted once, here: every loop over heads below takes this order, on all ranks.
         self.specs = {name: heads[name].spec for name in sorted(heads)}
         self.tasks = tasks
         self.heads = nn.ModuleDict({name: heads[name] for name in self.specs})
@@ -55,6 +56,7 @@ class MultiTask(nn.Module):
     def forward(self, batch: Batch, mode: str = "loss", layer: int = -1) -> Any:
         if mode == "hidden":
             return self.backbone.hidden_states(batch, layer)
+        # Without dropout the masks' mode would cost time in every call of torch.
         if self.training and self.drops and batch.mask_keys is not None:
             with self.masks.of(batch, self.packs):
                 return self._outputs(batch, mode, self.masks)
@@ -86,10 +88,12 @@ class MultiTask(nn.Module):
         for name in self.specs:  # sorted by name
             head = self.head(name)
             targets = batch.heads.get(name) or head.no_targets(hidden.device)
-            each = head.losses(self._run_head(name, hidden, targets, "loss"), targets)
-            total = total + (each * targets.weight).sum()
-            sums.index_add_(0, targets.task, each.detach())
-            counts.index_add_(0, targets.task, torch.ones_like(each))
+            losses = head.losses(self._run_head(name, hidden, targets, "loss"), targets)
+            # A head without targets adds an empty sum: zero, and with it a true zero gradient.
+            total = total + (losses * targets.weight).sum()
+            # Losses by task are for the curves only, so they keep no graph.
+            sums.index_add_(0, targets.task, losses.detach())
+            counts.index_add_(0, targets.task, torch.ones_like(losses))
         return total, sums, counts
 
     def _logits(self, hidden: torch.Tensor, batch: Batch, mode: str) -> dict[str, torch.Tensor]:

@@ -21,6 +21,7 @@ def mean_pool(hidden_TH: Tensor, offsets: Tensor) -> Tensor:
 
 def first_pool(hidden_TH: Tensor, offsets: Tensor) -> Tensor:
     """Hidden state of each sentence's first token (`<s>`): [B, H], float32."""
+    # float32, also where the model computes in half precision: neighbours are searched by these numbers.
     return hidden_TH[offsets[:-1]].to(torch.float32)
 
 

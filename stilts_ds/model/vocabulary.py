@@ -23,20 +23,20 @@ class TouchedEmbedding(nn.Embedding):
 
     `touch` makes a layer one of these in place, so that everything else about it stays: its name in the model, and a
     forward of its own kind (Gemma's multiplies by a factor). Any id that is not among `ids` is an index error: nothing
-    untrained is ever read in silence. `rest` is the whole matrix in host memory, for `whole`; one rank needs it.
+    untrained is ever read in silence. `whole_table` is the matrix in host memory, for `whole`; one rank needs it.
     """
 
     ids: torch.Tensor
-    place: torch.Tensor
-    rest: torch.Tensor | None
+    row_of_id: torch.Tensor
+    whole_table: torch.Tensor | None
 
     def forward(self, input_ids: torch.Tensor) -> torch.Tensor:
-        return super().forward(self.place[input_ids])
+        return super().forward(self.row_of_id[input_ids])
 
     def whole(self, trained: torch.Tensor, decay: float) -> torch.Tensor:
         """The matrix [V, H] that training all rows would have given: trained rows in place, the others decayed."""
-        assert self.rest is not None
-        table = self.rest * decay
+        assert self.whole_table is not None
+        table = self.whole_table * decay
         table[self.ids] = trained.to(table)
         return table
 
@@ -48,14 +48,15 @@ def touch(layer: nn.Embedding, ids: np.ndarray, keep_rest: bool) -> TouchedEmbed
         ids = np.union1d(ids, [padding])
     table = layer.weight.detach()
     kind = type(layer)
+    # The class before its own: `forward` translates the ids, and the layer's kind does the rest.
     layer.__class__ = type(f"Touched{kind.__name__}", (TouchedEmbedding, kind), {})
     assert isinstance(layer, TouchedEmbedding)
     layer.ids = torch.from_numpy(np.asarray(ids, np.int64))
     layer.weight = nn.Parameter(table[layer.ids].clone())
-    layer.rest = table if keep_rest else None  # a plain attribute: no parameter, no buffer
-    place = torch.full((rows,), -1, dtype=torch.int64)
-    place[layer.ids] = torch.arange(len(layer.ids))
-    layer.register_buffer("place", place, persistent=False)
+    layer.whole_table = table if keep_rest else None  # a plain attribute: no parameter, no buffer
+    row_of_id = torch.full((rows,), -1, dtype=torch.int64)
+    row_of_id[layer.ids] = torch.arange(len(layer.ids))
+    layer.register_buffer("row_of_id", row_of_id, persistent=False)
     layer.num_embeddings = len(layer.ids)
     layer.padding_idx = None if padding is None else int(np.searchsorted(ids, padding))
     return layer
@@ -70,7 +71,7 @@ def narrow_vocabulary(encoder: nn.Module, ids: np.ndarray, keep_rest: bool) -> N
     layer: Any = encoder.get_input_embeddings()  # type: ignore[operator]
     if not isinstance(layer, nn.Embedding):
         raise UserError(f"the word embeddings are a {type(layer).__name__}; set engine.vocabulary_rows to `all`")
-    owners = [name for name, part in encoder.named_modules() if part._parameters.get("weight") is layer.weight]
+    owners = [name for name, module in encoder.named_modules() if module._parameters.get("weight") is layer.weight]
     if len(owners) > 1:
         raise UserError(f"{owners[0]} and {owners[1]} share the word embeddings; set engine.vocabulary_rows to `all`")
     touch(layer, np.union1d(ids, [filler(encoder)]), keep_rest)

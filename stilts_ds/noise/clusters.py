@@ -44,10 +44,10 @@ class Clusters:
         self.text = text
         self.parts = clusters_of(text)
         self.starts: list[int] = [0]
-        for part in self.parts:
-            self.starts.append(self.starts[-1] + len(part))
-        self.is_letter = [part[0].isalpha() for part in self.parts]
-        self.letters = [place for place, letter in enumerate(self.is_letter) if letter]
+        for cluster in self.parts:
+            self.starts.append(self.starts[-1] + len(cluster))
+        self.is_letter = [cluster[0].isalpha() for cluster in self.parts]
+        self.letters = [index for index, letter in enumerate(self.is_letter) if letter]
         self.words = self._find_words()
         self.word_of = [-1] * len(self.parts)
         for number, (first, last) in enumerate(self.words):
@@ -56,12 +56,13 @@ class Clusters:
     def _find_words(self) -> list[tuple[int, int]]:
         words: list[tuple[int, int]] = []
         first, last = -1, -1  # of the word that grows
-        for place in self.letters:
-            apart = place - last
+        for index in self.letters:
+            apart = index - last
+            # One apostrophe between two letters joins them: l'homme is one word.
             if apart != 0 and not (apart == 1 and last > 0 and self.parts[last] in APOSTROPHES):
                 words.append((first, last))
-                first = place
-            last = place + 1
+                first = index
+            last = index + 1
         return [*words[1:], (first, last)] if self.letters else []
 
     def word(self, number: int) -> str:
@@ -70,8 +71,9 @@ class Clusters:
 
     def inside(self, start: int, end: int) -> range:
         """The clusters that characters `start` to `end` touch."""
+        # Touched, not covered: half a cluster cannot be protected.
         touched = [
-            place for place in range(len(self.parts)) if self.starts[place] < end and start < self.starts[place + 1]
+            index for index in range(len(self.parts)) if self.starts[index] < end and start < self.starts[index + 1]
         ]
         return range(touched[0], touched[-1] + 1) if touched else range(0)
 
@@ -107,5 +109,5 @@ def apply_edits(text: Clusters, edits: Iterable[Edit]) -> Noised:
 
 def words_touched(text: Clusters, edits: Sequence[Edit]) -> int:
     """In how many words at least one cluster changed."""
-    places = (place for edit in edits for place in range(edit.first, edit.last))
-    return len({text.word_of[place] for place in places} - {-1})
+    places = (index for edit in edits for index in range(edit.first, edit.last))
+    return len({text.word_of[index] for index in places} - {-1})

@@ -31,23 +31,23 @@ class GreedyNoiser(Noiser):
     def options(self, width: int) -> list[Option]:
         """The next edits to try, at most `width`, taken from the texts in turn; [] when all have had theirs. No place
         is proposed twice."""
-        found: list[Option] = []
+        proposed: list[Option] = []
         open_drafts = [name for name, draft in self.drafts.items() if len(draft.edits) < draft.wanted]
-        while len(found) < width and open_drafts:
-            for name in open_drafts[: width - len(found)]:
+        while len(proposed) < width and open_drafts:
+            for name in open_drafts[: width - len(proposed)]:
                 edit = self._next_edit(name)
                 if edit is None:
                     open_drafts.remove(name)
                 else:
-                    found.append((name, edit))
-        return found
+                    proposed.append((name, edit))
+        return proposed
 
     def _next_edit(self, name: str) -> Edit | None:
         draft = self.drafts[name]
         for number in range(self.next_place.get(name, 0), len(draft.order)):
             edit = draft.edit_at(draft.order[number])
             if edit is not None:
-                self.next_place[name] = number + 1
+                self.next_place[name] = number + 1  # what was proposed and not made is not proposed again
                 return edit
         self.next_place[name] = len(draft.order)
         return None
@@ -73,5 +73,6 @@ class GreedyNoiser(Noiser):
     def _edits(self, text: Clusters, name: str, protected: Spans, tokens: bool) -> list[Edit]:
         if name not in self.drafts:
             self.drafts[name] = self.begin(text, name, protected, tokens)
+        # A trial belongs to one text; the others of the example are as they stand.
         tried = [self.trial[1]] if self.trial is not None and self.trial[0] == name else []
         return [*self.drafts[name].edits, *tried]

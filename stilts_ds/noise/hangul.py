@@ -15,6 +15,7 @@ def is_syllable(cluster: str) -> bool:
 
 def split_syllable(syllable: str) -> tuple[str, str, str]:
     """Initial, vowel and final (perhaps empty) of one syllable."""
+    # Each initial has 21 vowels with 28 finals each (the empty one among them): 588 syllables.
     number = ord(syllable) - FIRST
     return INITIALS[number // 588], VOWELS[number % 588 // 28], FINALS[number % 28]
 
@@ -24,10 +25,10 @@ def join_syllable(initial: str, vowel: str, final: str) -> str:
     return chr(FIRST + number)
 
 
-def exchanged(syllable: str, place: int, jamo: str) -> str:
+def exchanged(syllable: str, position: int, jamo: str) -> str:
     """The syllable with another jamo at `place` (0 initial, 1 vowel, 2 final); itself where none can stand there."""
     parts = list(split_syllable(syllable))
-    if jamo not in SETS[place]:
+    if jamo not in SETS[position]:
         return syllable
-    parts[place] = jamo
+    parts[position] = jamo
     return join_syllable(*parts)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from stilts_ds.errors import UserError, counted
+from stilts_ds.noise.clusters import clusters_of
 
 TABLE = Path(__file__).with_name("keyboards.tsv")
 NO_KEY, NO_KEYBOARD = "·", "-"
@@ -48,33 +49,43 @@ def parse_keyboard(line: str, where: str) -> Keyboard:
     language, layout, script, *rows = cells
     if layout == NO_KEYBOARD:
         return Keyboard(language, script, {})
-    return Keyboard(language, script, _neighbours([row.split() for row in rows]))
+    return Keyboard(language, script, _neighbours([row.split() for row in rows], where))
 
 
-def _neighbours(rows: Sequence[Sequence[str]]) -> Neighbours:
-    keys = [(row, ROW_STARTS[row] + place, key) for row, names in enumerate(rows) for place, key in enumerate(names)]
+def _neighbours(rows: Sequence[Sequence[str]], where: str) -> Neighbours:
+    keys = [
+        (row, ROW_STARTS[row] + column, _levels(key, where))
+        for row, names in enumerate(rows)
+        for column, key in enumerate(names)
+    ]
     neighbours: dict[str, list[tuple[str, int]]] = {}
-    for row, x, key in keys:
-        close = [(_weight(row, x, other_row, other_x), other) for other_row, other_x, other in keys]
-        for level in (0, 1):
-            letter = _letter(key, level)
-            around = [(_letter(other, level), weight) for weight, other in close if weight]
-            if letter:
-                neighbours[letter] = [(neighbour, weight) for neighbour, weight in around if neighbour]
+    for row, x, levels in keys:
+        close = [(_weight(row, x, hit_row, hit_x), hit) for hit_row, hit_x, hit in keys]
+        # A finger slips with or without Shift: a capital becomes a capital.
+        for level, letter in enumerate(levels):
+            around = [(hit[level], weight) for weight, hit in close if weight and hit[level]]
+            if letter:  # one that stands on two keys has the neighbours of both
+                neighbours.setdefault(letter, []).extend(around)
     return {letter: tuple(around) for letter, around in neighbours.items() if around}
 
 
-def _letter(key: str, level: int) -> str:
-    """A key's letter alone (level 0) or under Shift (1); empty where it has none of its own there."""
-    letter = key[:1] if level == 0 else key[1:]
-    return "" if letter == NO_KEY else letter
+def _levels(key: str, where: str) -> tuple[str, str]:
+    """A key's letter alone and under Shift; empty where it has none of its own there.
+
+    A letter may be more than one character (a base letter with its nukta).
+    """
+    levels = ["" if level == NO_KEY else level for level in clusters_of(key)]
+    if len(levels) > 2 or not all(level[0].isalpha() for level in levels if level):
+        raise UserError(f"{where}: {key!r} is no key; write its letter and the one under Shift, or {NO_KEY} for none")
+    return levels[0], levels[1] if len(levels) == 2 else ""
 
 
-def _weight(row: int, x: float, other_row: int, other_x: float) -> int:
-    """How often a finger that means one key hits the other; 0 for keys that do not touch."""
-    if row == other_row:
-        return ALONG_ROW if abs(x - other_x) == 1 else 0
-    return ACROSS_ROWS if abs(row - other_row) == 1 and abs(x - other_x) < 1 else 0
+def _weight(row: int, x: float, hit_row: int, hit_x: float) -> int:
+    """How often a finger that means one key hits another; 0 for keys that do not touch."""
+    if row == hit_row:
+        return ALONG_ROW if abs(x - hit_x) == 1 else 0
+    # Rows are shifted, so a key touches those of the next row that overlap with it.
+    return ACROSS_ROWS if abs(row - hit_row) == 1 and abs(x - hit_x) < 1 else 0
 
 
 def nearest_keyboard(letters: Mapping[str, int]) -> Keyboard:

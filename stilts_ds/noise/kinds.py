@@ -2,7 +2,7 @@
 
 Edits are one keystroke, letter or word each, so their number is the error rate. What a letter may become is
 `scripts.py`'s to say; that no word loses its last letter, that no cluster changes twice and that protected text stays
-is held here once, by `Site`, for all kinds.
+is ensured here once, by `Site`, for all kinds.
 """
 
 from __future__ import annotations
@@ -208,7 +208,7 @@ def _slip(site: Site, near: str | None, whole: bool = False) -> Edit | None:
         return site.becomes("")
     if operation == "insert" or near is None:
         extra = site.cluster if near is None else near  # a key held too long doubles its letter
-        return site.becomes(_beside(site, extra))
+        return site.becomes(_with_extra(site, extra))
     # The base letter goes and its marks stay, as they do where the wrong key was hit.
     marks = "" if whole else _marks(site.cluster)
     if marks and is_independent_vowel(near):  # it bears no vowel sign: the key was hit beside the right one
@@ -216,7 +216,7 @@ def _slip(site: Site, near: str | None, whole: bool = False) -> Edit | None:
     return site.becomes(near + marks) or site.becomes(site.cluster + near)
 
 
-def _beside(site: Site, extra: str) -> str:
+def _with_extra(site: Site, extra: str) -> str:
     after = site.dice.random() < 0.5
     return site.cluster + extra if after else extra + site.cluster
 
@@ -241,7 +241,7 @@ def _neighbour(site: Site, cluster: str) -> str | None:
 def _hangul_typo(site: Site) -> Edit | None:
     """The slip happens at one jamo of the syllable; what comes out is whole syllables again."""
     parts = hangul.split_syllable(site.cluster)
-    place = site.dice.randrange(3 if parts[2] else 2)
+    position = site.dice.randrange(3 if parts[2] else 2)
     operation, after = pick(site.dice, OPERATIONS), site.partner()
     if operation == "swap" and after is not None:
         return site.swapped(after)
@@ -249,19 +249,19 @@ def _hangul_typo(site: Site) -> Edit | None:
         return site.becomes(hangul.exchanged(site.cluster, 2, ""))
     if operation in ("delete", "swap") and site.may_delete():
         return site.becomes("")
-    slipped = _jamo_slip(site, parts[place], place)
+    slipped = _jamo_slip(site, parts[position], position)
     if operation == "insert" or slipped == site.cluster:
         return site.becomes(site.cluster + slipped)
     return site.becomes(slipped)
 
 
-def _jamo_slip(site: Site, jamo: str, place: int) -> str:
+def _jamo_slip(site: Site, jamo: str, position: int) -> str:
     """The syllable with a neighbouring key's jamo; itself where no neighbour can stand at that place."""
     around = site.writing.neighbours.get(jamo, ())
-    fitting = [(other, weight) for other, weight in around if other in hangul.SETS[place]]
+    fitting = [(neighbour, weight) for neighbour, weight in around if neighbour in hangul.SETS[position]]
     if not fitting:
         return site.cluster
-    return hangul.exchanged(site.cluster, place, pick(site.dice, fitting))
+    return hangul.exchanged(site.cluster, position, pick(site.dice, fitting))
 
 
 @kind(empty=no_case)

@@ -24,7 +24,9 @@ from stilts_ds.noise.scripts import lower, script_of
 from stilts_ds.noise.spec import NoiseSpec
 
 # Raised when the same example would get other edits: noisy texts of different versions are not the same test set.
-VERSION = 1
+VERSION = 2
+# It is part of every draw and stays: a new version changes the texts that it is about, and no others.
+SALT = "stilts-ds noise 1"
 BETWEEN_TOKENS = "\n"  # no kind edits it, and no token holds it
 FEWEST_ON_KEYBOARD = 0.5  # of a text's letters, on a keyboard that is said to be its language's
 
@@ -89,12 +91,12 @@ class Draft:
     letters_left: list[int]  # of each word
     edits: list[Edit] = field(default_factory=list)
 
-    def edit_at(self, place: int) -> Edit | None:
+    def edit_at(self, position: int) -> Edit | None:
         """The edit that is drawn at a place; None where there can be none beside those that were made."""
-        if place in self.taken:
+        if position in self.taken:
             return None
-        dice = random.Random(f"{self.key} {place}")
-        site = Site(self.text, place, self.writing, dice, self.taken, self.letters_left, self.tokens)
+        dice = random.Random(f"{self.key} {position}")
+        site = Site(self.text, position, self.writing, dice, self.taken, self.letters_left, self.tokens)
         edit = self.kind.edit(site)
         if edit is None or not self.taken.isdisjoint(range(edit.first, edit.last)):
             return None
@@ -128,6 +130,7 @@ class Noiser:
         clusters = Clusters(text)
         edits = self._edits(clusters, f"{example} {field}", protected, tokens=False)
         made = apply_edits(clusters, edits)
+        # Keyed by itself: a text that several examples share, and that is asked for again by each of them.
         if example == text:
             self._last = (asked, made)
         return made
@@ -152,13 +155,13 @@ class Noiser:
     def begin(self, text: Clusters, name: str, protected: Spans, tokens: bool) -> Draft:
         """A text before its first edit: how many it gets, and the order of the places where they are tried."""
         # `random.Random` gives the same numbers for the same text in every version of Python.
-        key = f"stilts-ds noise {VERSION} {self.spec.kind} {self.spec.draw} {self.where} {name}"
+        key = f"{SALT} {self.spec.kind} {self.spec.draw} {self.where} {name}"
         dice = random.Random(key)
         places = text.letters if self.kind.unit == "letter" else [first for first, _ in text.words]
         # Rounded at random, and by the same number at every rate: a short text gets its share of errors, too.
         wanted = int(self.spec.rate * len(places) / 100 + dice.random())
-        ranks = {place: dice.random() for place in places}
-        taken = {place for start, end in protected for place in text.inside(start, end)}
+        ranks = {position: dice.random() for position in places}
+        taken = {position for start, end in protected for position in text.inside(start, end)}
         left = [sum(text.is_letter[first:last]) for first, last in text.words]
         order = sorted(places, key=ranks.__getitem__)
         return Draft(text, key, self.kind, self.writing, tokens, wanted, order, taken, left)
@@ -166,10 +169,10 @@ class Noiser:
     def _edits(self, text: Clusters, name: str, protected: Spans, tokens: bool) -> list[Edit]:
         """The edits of one text, in the order in which they were drawn."""
         draft = self.begin(text, name, protected, tokens)
-        for place in draft.order:
+        for position in draft.order:
             if len(draft.edits) == draft.wanted:
                 break
-            edit = draft.edit_at(place)
+            edit = draft.edit_at(position)
             if edit is not None:
                 draft.make(edit)
         self.tally.add(text, draft.edits, self.writing.script not in UNSPACED)
@@ -254,21 +257,23 @@ def _letters(clusters: Counter[str]) -> dict[str, Letters]:
     }
 
 
-def _writing(clusters: Counter[str], language: str, own: Keyboard | None, where: str) -> Writing:
+def _writing(clusters: Counter[str], language: str, own_keyboard: Keyboard | None, where: str) -> Writing:
     keys = _typed(clusters, language)
-    keyboard = own or keyboards().get(language) or nearest_keyboard(keys)
+    keyboard = own_keyboard or keyboards().get(language) or nearest_keyboard(keys)
     share = covered(keyboard.neighbours, keys)
-    if own is not None and share < FEWEST_ON_KEYBOARD:
+    if own_keyboard is not None and share < FEWEST_ON_KEYBOARD:
         raise UserError(
             f"{where}: the keyboard for {language!r} has only {share:.0%} of the letters of the texts; "
             "give the keyboard of the language that they are written in"
         )
     script = keyboard.script
-    if own is None and language not in keyboards():
-        most = Counter[str]()
+    if own_keyboard is None and language not in keyboards():
+        # A language that the table has not: its script is read off its texts.
+        by_script = Counter[str]()
         for cluster, times in clusters.items():
-            most[script_of(cluster[0])] += times
-        script = max(most, key=lambda name: (most[name], name), default="")
+            by_script[script_of(cluster[0])] += times
+        script = max(by_script, key=lambda name: (by_script[name], name), default="")
+        # The nearest keyboard types another script, so none is known.
         if script != keyboard.script:
             return Writing(language, script)
     if not keyboard.neighbours:

@@ -68,7 +68,7 @@ def lower(cluster: str, language: str, ends_word: bool = False) -> str:
     elif cluster == "İ":
         return "i"  # str.lower would add a dot above
     small = cluster.lower()
-    return "ς" if small == "σ" and ends_word else small
+    return "ς" if cluster == "Σ" and ends_word else small
 
 
 def like_case(cluster: str, model: str, language: str) -> str:
@@ -88,7 +88,7 @@ def without_marks(cluster: str) -> str:
 def _latin(cluster: str) -> str:
     """All combining marks from U+0300 to U+036F, and strokes."""
     parts = unicodedata.normalize("NFD", cluster)
-    bare = "".join(part for part in parts if not "\u0300" <= part <= "\u036f")
+    bare = "".join(character for character in parts if not "\u0300" <= character <= "\u036f")
     return unicodedata.normalize("NFC", bare).translate(WITHOUT_STROKE)
 
 
@@ -105,11 +105,11 @@ def _cyrillic(cluster: str) -> str:
 
 
 def _arabic(cluster: str) -> str:
-    return "".join(part for part in cluster if part not in HARAKAT)
+    return "".join(character for character in cluster if character not in HARAKAT)
 
 
 def _hebrew(cluster: str) -> str:
-    return "".join(part for part in cluster if part not in NIQQUD)
+    return "".join(character for character in cluster if character not in NIQQUD)
 
 
 MARK_RULES = {"Latin": _latin, "Greek": _greek, "Cyrillic": _cyrillic, "Arabic": _arabic, "Hebrew": _hebrew}

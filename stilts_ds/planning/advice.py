@@ -7,17 +7,17 @@ from stilts_ds.planning.estimates import Estimate
 from stilts_ds.planning.memory import GIB
 
 
-def advice(recipe: Recipe, estimated: list[Estimate], gib: float, beside: float = 0) -> str:
+def advice(recipe: Recipe, estimated: list[Estimate], gib: float, overhead: float = 0) -> str:
     """A sentence: the smallest stage that fits every phase into `gib` GiB a rank, and the largest batch there.
 
-    `beside`: bytes that a trial found to be taken on top of the formula's, 0 without a trial.
+    `overhead`: bytes that a trial found to be taken on top of the formula's, 0 without a trial.
     """
-    trains = [one for one in estimated if one.memory]
+    trains = [estimate for estimate in estimated if estimate.memory]
     if not trains:
         return f"whether it fits in {gib:g} GiB is unknown until model and data are on this machine"
-    space = gib * GIB - beside
-    current = {one.phase.setting().per_device_train_batch_size for one in trains}
-    counted = ", measured in the trial" if beside else ""
+    space = gib * GIB - overhead
+    current = {estimate.phase.setting().per_device_train_batch_size for estimate in trains}
+    counted = ", measured in the trial" if overhead else ""
     stage = _smallest_stage(trains, None, space)
     if stage is not None:
         batch = _largest_batch(trains, stage, space)
@@ -25,6 +25,7 @@ def advice(recipe: Recipe, estimated: list[Estimate], gib: float, beside: float 
             f"stage {stage} fits in {gib:g} GiB, in every phase{counted}; per_device_train_batch_size may be up to "
             f"{batch} (it is {_list(current)})"
         )
+    # From the largest: a micro-batch that is smaller than it must be wastes the device.
     for size in (2**power for power in range(10, -1, -1) if 2**power < max(current)):
         stage = _smallest_stage(trains, size, space)
         if stage is not None:
@@ -32,7 +33,7 @@ def advice(recipe: Recipe, estimated: list[Estimate], gib: float, beside: float 
                 f"no stage fits in {gib:g} GiB with per_device_train_batch_size {_list(current)}{counted}; stage "
                 f"{stage} does with {size}"
             )
-    worst = max(trains, key=lambda one: min(m.peak for m in one.memory_at(1).values()))
+    worst = max(trains, key=lambda estimate: min(memory.peak for memory in estimate.memory_at(1).values()))
     remedies = "more ranks"
     if not recipe.engine.gradient_checkpointing:
         remedies += ", engine.gradient_checkpointing=true"
@@ -43,17 +44,24 @@ def advice(recipe: Recipe, estimated: list[Estimate], gib: float, beside: float 
 
 def _smallest_stage(trains: list[Estimate], size: int | None, space: float) -> int | None:
     """With micro-batches of `size`, or each phase's own."""
-    by_phase = [one.memory if size is None else one.memory_at(size) for one in trains]
-    return next((stage for stage in by_phase[0] if all(of_phase[stage].peak <= space for of_phase in by_phase)), None)
+    by_phase = [estimate.memory for estimate in trains]
+    if size is not None:
+        by_phase = [estimate.memory_at(size) for estimate in trains]
+    # Ascending: a higher stage only adds communication once everything fits.
+    for stage in by_phase[0]:
+        if all(of_phase[stage].peak <= space for of_phase in by_phase):
+            return stage
+    return None
 
 
 def _largest_batch(trains: list[Estimate], stage: int, space: float) -> int:
     """The largest power of two that fits, up to the largest batch of a step."""
-    largest = max(one.phase.setting().train_batch_size for one in trains)
+    largest = max(estimate.phase.setting().train_batch_size for estimate in trains)
     sizes = [1]
     while sizes[-1] < largest:
         sizes.append(2 * sizes[-1])
-    return max((n for n in sizes if all(one.memory_at(n)[stage].peak <= space for one in trains)), default=1)
+    fitting = [n for n in sizes if all(estimate.memory_at(n)[stage].peak <= space for estimate in trains)]
+    return max(fitting, default=1)
 
 
 def _list(sizes: set[int]) -> str:

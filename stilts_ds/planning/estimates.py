@@ -46,6 +46,7 @@ class Estimate:
         setting = self.phase.setting()
         if self.size.tokens is not None:
             return self.size.tokens
+        # Every row as long as it may be.
         most_tokens = (self.size.steps or 0) * setting.train_batch_size * setting.max_seq_length
         return most_tokens * passes_of(setting.robust)
 
@@ -67,10 +68,12 @@ def _estimate(
         return Estimate(phase, state)
     size = phase_size(phase, recipe, data)
     heads = None if shape is None else heads_of(phase, data, shape)
+    # Sizes come from the data alone; only memory needs the model.
     if shape is None or heads is None:
         return Estimate(phase, state, size)
     rows = vocabulary_rows(phase, recipe, data, size, shape)
     trained = trained_parameters(shape, rows, heads)
+    # Which keeps the attention matrix: by far the largest activation of long rows.
     eager = recipe.model.attn_implementation == "eager"
     largest = largest_parameter(shape, rows)
     setting = phase.setting()
@@ -83,8 +86,8 @@ def _estimate(
             for engine in allowed_engines(recipe.engine)
         }
 
-    own = by_stage(setting.per_device_train_batch_size)
-    return Estimate(phase, state, size, trained, (rows, shape.vocabulary), own, by_stage)
+    at_recipes_size = by_stage(setting.per_device_train_batch_size)
+    return Estimate(phase, state, size, trained, (rows, shape.vocabulary), at_recipes_size, by_stage)
 
 
 def vocabulary_rows(phase: Phase, recipe: Recipe, data: Data, size: PhaseSize, shape: Shape) -> int:
@@ -100,10 +103,11 @@ def allowed_engines(engine: EnginePart) -> list[EnginePart]:
     """The recipe's engine at each stage that it may run at; its own DeepSpeed file counts for its own stage."""
     engines = []
     for stage in STAGES:
+        # The recipe refuses these at stage 0 (config.py).
         if stage == 0 and (engine.dtype == "bf16" or engine.offload_optimizer):
             continue
-        own = engine.ds_config if stage == engine.zero_stage else None
-        engines.append(engine.model_copy(update={"zero_stage": stage, "ds_config": own}))
+        ds_config = engine.ds_config if stage == engine.zero_stage else None
+        engines.append(engine.model_copy(update={"zero_stage": stage, "ds_config": ds_config}))
     return engines
 
 
@@ -115,14 +119,15 @@ def state_of(folder: PhaseDir) -> str:
     if state == "trained":
         return "trained, evaluation will run"
     step = saved_step(folder)
-    what = "will run" if step is None else f"partly done (step {step})"
+    outlook = "will run" if step is None else f"partly done (step {step})"
     if state == "failed":
-        return f"{what}, failed before"
-    return f"{what}, running" if state == "running" else what
+        return f"{outlook}, failed before"
+    return f"{outlook}, running" if state == "running" else outlook
 
 
 def saved_step(folder: PhaseDir) -> int | None:
     """Steps in the newest checkpoint that was committed."""
+    # The manifest is written last: a checkpoint without one was cut short.
     manifests = sorted(folder.checkpoints.glob("step-*/manifest.json"))
     return int(read_json(manifests[-1])["step"]) if manifests else None
 
@@ -132,10 +137,12 @@ def calibrated(estimated: list[Estimate], trial: Trial, ranks: int) -> list[Esti
 
     Training only. More ranks than the trial's communicate more, which is not counted.
     """
+    # By tokens and not by steps: steps of other phases have rows of other lengths.
     rate = trial.tokens_per_second / len(trial.ranks) * ranks
     with_hours = []
     for estimate in estimated:
         tokens = estimate.size.tokens if estimate.size is not None else None
+        # Where nothing is tokenised yet there is nothing to divide.
         hours = estimate.hours if tokens is None else tokens / rate / 3600
         with_hours.append(dataclasses.replace(estimate, hours=hours))
     return with_hours
@@ -143,18 +150,21 @@ def calibrated(estimated: list[Estimate], trial: Trial, ranks: int) -> list[Esti
 
 def to_json(estimated: list[Estimate]) -> list[dict[str, Any]]:
     """Plain values, bytes for memory."""
-    return [
-        {
-            "id": one.phase.id,
-            "state": one.state,
-            "train": one.phase.train,
-            "evaluate": one.phase.evaluate,
-            "from": one.phase.init,
-            "size": None if one.size is None else dataclasses.asdict(one.size),
-            "parameters": one.parameters,
-            "vocabulary_rows": one.vocabulary and one.vocabulary[0],
-            "hours": one.hours,
-            "memory_bytes": {stage: {**dataclasses.asdict(m), "peak": m.peak} for stage, m in one.memory.items()},
-        }
-        for one in estimated
-    ]
+    return [_estimate_json(estimate) for estimate in estimated]
+
+
+def _estimate_json(estimate: Estimate) -> dict[str, Any]:
+    # `peak` is a property, which asdict leaves out.
+    memory_bytes = {stage: {**dataclasses.asdict(m), "peak": m.peak} for stage, m in estimate.memory.items()}
+    return {
+        "id": estimate.phase.id,
+        "state": estimate.state,
+        "train": estimate.phase.train,
+        "evaluate": estimate.phase.evaluate,
+        "from": estimate.phase.init,
+        "size": None if estimate.size is None else dataclasses.asdict(estimate.size),
+        "parameters": estimate.parameters,
+        "vocabulary_rows": estimate.vocabulary and estimate.vocabulary[0],
+        "hours": estimate.hours,
+        "memory_bytes": memory_bytes,
+    }

@@ -56,6 +56,7 @@ def phase_size(phase: Phase, recipe: Recipe, data: Data) -> PhaseSize:
     setting = phase.setting()
     cached_rows = {name: _cached(data, name, phase.setting(name)) for name in phase.train}
     cached = {name: rows for name, rows in cached_rows.items() if rows is not None}
+    # All or nothing: counts of some tasks and guesses of others would look exact.
     if len(cached) == len(cached_rows):
         return _from_rows(phase, recipe, setting, data, cached)
     sizes = _sizes_by_literal(phase, setting, data)
@@ -91,6 +92,7 @@ def _from_rows(
 ) -> PhaseSize:
     train = {name: train_rows for name, (train_rows, _) in rows.items()}
     items = {name: len(task_rows) for name, task_rows in train.items()}
+    # The mixture of training itself: it draws by seed, so every item of every step is known.
     mixture = Mixture(items, setting, recipe.sampling, phase.seed, _languages_of_items(train, data))
     tokens = mixture.tokens({name: task_rows.item_tokens for name, task_rows in train.items()})
     # Dev rows select in between: the vocabulary rows that train are those of both splits (engine.vocabulary_rows).
@@ -114,8 +116,8 @@ def _from_rows(
 
 def _languages_of_items(rows: dict[str, Rows], data: Data) -> dict[str, np.ndarray]:
     """The language of each item of running text, by which the mixture draws."""
-    texts = {name: part for name, part in rows.items() if family_of(data.task(name)).multilingual}
-    return {name: part.label for name, part in texts.items() if part.label is not None}
+    texts = {name: task_rows for name, task_rows in rows.items() if family_of(data.task(name)).multilingual}
+    return {name: task_rows.label for name, task_rows in texts.items() if task_rows.label is not None}
 
 
 def _masked_share(phase: Phase, setting: TrainingPart, data: Data) -> float:
@@ -124,6 +126,7 @@ def _masked_share(phase: Phase, setting: TrainingPart, data: Data) -> float:
     sees = limits_of(model.name_or_path, model.revision).sees
     if not any(family_of(data.task(name)).verbs(sees).ties_embeddings for name in phase.train):
         return 0.0
+    # A decoder predicts the next token at every position.
     return setting.mlm_probability if sees == "both" else 1.0
 
 
@@ -144,6 +147,7 @@ def _sizes_by_literal(phase: Phase, setting: TrainingPart, data: Data) -> dict[s
         free = not family_of(task).labelled and len(phase.train) > 1 and data.recipe.sampling.mlm_share is not None
         if split not in task.sizes and not free:
             return None
+        # Examples that select are held out of a train split.
         size = task.sizes.get(split, 1) - (setting.eval_examples if split == data.dev_split(name) else 0)
         sizes[name] = min(size, data.recipe.data.max_train_examples or size) * copies_of(setting.robust)
     return sizes
@@ -164,6 +168,7 @@ def _width_by_file(phase: Phase, data: Data) -> int | None:
             origin = data.origin(task, split, task.train_language)
         except UserError:
             return None
+        # One record tells: the choices of a task's questions are alike in number.
         widths += [rows_of_item(record) for record in islice(origin.read(), 1)]
     return max(widths)
 

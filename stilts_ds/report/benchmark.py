@@ -21,23 +21,25 @@ def benchmark_averages(data: RunData, scores: Scores, qa_by_f1: bool = False) ->
     some publish: question answering by F1 alone.
     """
     benchmark = get_benchmark(data.recipe.benchmark)
-    found: dict[str, dict[str, float | None]] = {}
+    averages: dict[str, dict[str, float | None]] = {}
     for condition in data.conditions:
         tasks = {
+            # Row 0 of replicates: medians over seeds.
             name: float(scores[condition][name].replicates[0].mean())
             for name in benchmark.tasks
             if name in scores[condition] and is_whole(data, name)
         }
-        own = {"all_task": _mean(tasks, benchmark.tasks)}
-        own |= {group: _mean(tasks, names) for group, names in benchmark.groups.items()}
+        by_group = {"all_task": _mean(tasks, benchmark.tasks)}
+        by_group |= {group: _mean(tasks, names) for group, names in benchmark.groups.items()}
         if qa_by_f1:
             by_f1 = {name: _mean_f1(data, condition, name) for name in benchmark.groups["qa"] if name in tasks}
-            own[QA_BY_F1] = _mean({**tasks, **by_f1}, benchmark.tasks)
-        found[condition] = own
-    return found
+            by_group[QA_BY_F1] = _mean({**tasks, **by_f1}, benchmark.tasks)
+        averages[condition] = by_group
+    return averages
 
 
 def _mean(tasks: dict[str, float], names: Sequence[str]) -> float | None:
+    # Withheld, not averaged over what there is: such a number would be taken for the benchmark's.
     return fmean(tasks[name] for name in names) if all(name in tasks for name in names) else None
 
 
@@ -50,7 +52,7 @@ def benchmark_sheet(data: RunData, averages: dict[str, dict[str, float | None]])
     """A row a condition, and what is missing by name."""
     benchmark = get_benchmark(data.recipe.benchmark)
     names = list(next(iter(averages.values())))
-    rows = tuple((condition, *(number(own[name]) for name in names)) for condition, own in averages.items())
+    rows = tuple((condition, *(number(by_group[name]) for name in names)) for condition, by_group in averages.items())
     title = f"{benchmark.title}'s average"
     notes = [f"`all_task` is the mean over {benchmark.title}'s tasks: {', '.join(benchmark.tasks)}."]
     if QA_BY_F1 in names:
@@ -62,12 +64,12 @@ def benchmark_sheet(data: RunData, averages: dict[str, dict[str, float | None]])
 
 def _lacking(data: RunData, benchmark: Benchmark) -> list[str]:
     """Each task that has no whole score, with the languages that are not scored."""
-    found = []
+    lacking = []
     for name in benchmark.tasks:
         if name not in data.targets:
-            found.append(f"{name} is no target")
+            lacking.append(f"{name} is no target")
         elif not is_whole(data, name):
             runs = [run for tasks in data.results.values() for run in tasks.get(name, [])]
             languages = dict.fromkeys(code for run in runs for code in run.missing)
-            found.append(f"{name} ({' '.join(languages) or 'not its whole test set'})")
-    return found
+            lacking.append(f"{name} ({' '.join(languages) or 'not its whole test set'})")
+    return lacking

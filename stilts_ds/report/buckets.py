@@ -43,11 +43,13 @@ def buckets_of(values: Sequence[float], number: int = BUCKETS) -> list[Bucket]:
     """
     if len(values) < number or min(values) == max(values):
         return []
+    # Stable: equal values stay in the order of the file, so the same run has the same buckets.
     order = np.argsort(np.asarray(values, dtype=np.float64), kind="stable")
     if len(set(values)) == 2:
+        # Two values are two kinds of examples: cutting a kind in halves would compare it with itself.
         second = sum(value == min(values) for value in values)
-        return [Bucket(part, values[part[0]], values[part[-1]]) for part in (order[:second], order[second:])]
-    return [Bucket(part, values[part[0]], values[part[-1]]) for part in np.array_split(order, number)]
+        return [Bucket(items, values[items[0]], values[items[-1]]) for items in (order[:second], order[second:])]
+    return [Bucket(items, values[items[0]], values[items[-1]]) for items in np.array_split(order, number)]
 
 
 def bucket_sheets(data: RunData, settings: Settings) -> list[Sheet]:
@@ -75,12 +77,13 @@ def _rows(
     known = {code: _attributes(data, task, code, len(counts.names(code))) for code in languages}
     for name in dict.fromkeys(name for attributes in known.values() for name in attributes):
         by_language = {code: buckets_of(known[code].get(name, ())) for code in languages}
-        told = {code: buckets for code, buckets in by_language.items() if buckets}
-        count = max(map(len, told.values()), default=0)
+        bucketed = {code: buckets for code, buckets in by_language.items() if buckets}
+        count = max(map(len, bucketed.values()), default=0)
         for number in range(count):
-            parts = {code: buckets[number] for code, buckets in told.items() if len(buckets) == count}
-            cells = [_cell(task, counts, parts, condition, settings) for condition in conditions]
-            low, high = (min(p.low for p in parts.values()), max(p.high for p in parts.values()))
+            # A language with fewer buckets is left out: its second of two is not the second of four.
+            by_code = {code: buckets[number] for code, buckets in bucketed.items() if len(buckets) == count}
+            cells = [_cell(task, counts, by_code, condition, settings) for condition in conditions]
+            low, high = (min(p.low for p in by_code.values()), max(p.high for p in by_code.values()))
             yield (f"{name}, {number + 1} of {count}", f"{low:.4g}", f"{high:.4g}", *cells)
 
 
@@ -89,17 +92,18 @@ def _attributes(data: RunData, task: Task, code: str, examples: int) -> Attribut
     return read_attributes(data.run.labels / task.name / family_of(task).files(task).name(split, code), examples)
 
 
-def _cell(task: Task, counts: Counts, parts: dict[str, Bucket], condition: str, settings: Settings) -> str:
+def _cell(task: Task, counts: Counts, by_code: dict[str, Bucket], condition: str, settings: Settings) -> str:
     """`61.2 [58.0, 64.1]`: the mean over languages and seeds of the scores in one bucket."""
-    means = [bucket_scores(task, counts.units[code][condition], part, code) for code, part in parts.items()]
+    means = [bucket_scores(task, counts.units[code][condition], bucket, code) for code, bucket in by_code.items()]
     mean = np.mean(means, axis=0)
     low, high = np.quantile(mean[1:], [settings.level / 2, 1 - settings.level / 2])
     return f"{mean[0]:.1f} [{low:.1f}, {high:.1f}]"
 
 
-def bucket_scores(task: Task, units: Sequence[Units], part: Bucket, code: str) -> Floats:
+def bucket_scores(task: Task, units: Sequence[Units], bucket: Bucket, code: str) -> Floats:
     """Scores of one bucket, observed and resampled, [1 + R]: the mean over seeds."""
     above, below = table_of(units, main_metric(task))
+    # By task and language only: all conditions see the same draws of a bucket.
     rng = generator("buckets", task.name, code)
-    drawn = ratio_replicates(above[part.items], below[part.items], RESAMPLES, rng)
+    drawn = ratio_replicates(above[bucket.items], below[bucket.items], RESAMPLES, rng)
     return np.asarray(drawn.mean(axis=1))

@@ -30,7 +30,7 @@ def write_cards(data: RunData) -> list[str]:
 
 def card(data: RunData, phase: Phase) -> str:
     """The card's text: metadata for the hub, lineage, data, scores, how to load."""
-    parts = [
+    sections = [
         f"---\n{yaml.safe_dump(_metadata(data, phase), sort_keys=False, allow_unicode=True)}---\n",
         f"# {markdown_escape(data.plan.name)}: {markdown_escape(phase.title)}\n",
         _what(data, phase),
@@ -43,14 +43,16 @@ def card(data: RunData, phase: Phase) -> str:
         "The licences of the training data stand above, that of the starting model with that model; check both before "
         "you pass this one on.\n",
     ]  # fmt: skip
-    return "\n".join(parts)
+    return "\n".join(sections)
 
 
 def _metadata(data: RunData, phase: Phase) -> dict[str, Any]:
     """The hub's metadata. A base model is named only where it is a hub id; a licence is the publisher's to name."""
     model = data.plan.model
+    # The toy world's codes are no languages, and would be wrong metadata.
     languages = sorted({code for _, codes in _scored(data, phase) for code in codes} & set(LANGUAGES))
     metadata: dict[str, Any] = {"library_name": "transformers"}
+    # A local path would be shown to the world, and leads nowhere there.
     metadata |= {"base_model": model} if is_hub_id(model) else {}
     metadata |= {"language": languages} if languages else {}
     return metadata | {"tags": ["stilts", "cross-lingual", phase.kind, *phase.train]}
@@ -68,7 +70,7 @@ def public_name(model: str) -> str:
 
 
 def _what(data: RunData, phase: Phase) -> str:
-    what = (
+    purpose = (
         (
             "An encoder after English intermediate training, to be fine-tuned on a target task or used as it is for "
             "sentence retrieval."
@@ -80,13 +82,14 @@ def _what(data: RunData, phase: Phase) -> str:
         )
     )
     return (
-        f'{what} Made by stilts-ds, which rebuilds Phang et al. 2020, "English Intermediate-Task Training '
+        f'{purpose} Made by stilts-ds, which rebuilds Phang et al. 2020, "English Intermediate-Task Training '
         'Improves Zero-Shot Cross-Lingual Transfer Too" (arXiv 2005.13013).\n'
     )
 
 
 def _lineage(data: RunData, phase: Phase) -> list[str]:
     """The chain of phases, oldest first."""
+    # Weights have a history: the card of a target's encoder must name its intermediate training, too.
     chain = [phase]
     while chain[0].init:
         chain.insert(0, data.phases[chain[0].init])
@@ -94,15 +97,15 @@ def _lineage(data: RunData, phase: Phase) -> list[str]:
         f"1. {markdown_code(public_name(data.plan.model))}, the pretrained encoder "
         f"(files' SHA-256 {markdown_code(data.plan.provenance.model_hash or 'unknown')})"
     ]
-    for number, one in enumerate(chain, start=2):
-        setting = one.setting()
-        longest = max(one.setting(name).max_seq_length for name in one.train)
-        dev = data.curves[one.id].best_dev
+    for number, link in enumerate(chain, start=2):
+        setting = link.setting()
+        longest = max(link.setting(name).max_seq_length for name in link.train)
+        dev = data.curves[link.id].best_dev
         said = f"; best English dev score {dev:.1f}" if dev is not None else ""
         lines.append(
-            f"{number}. {one.kind} training on {', '.join(f'`{name}`' for name in one.train)}: seed {one.seed}, "
+            f"{number}. {link.kind} training on {', '.join(f'`{name}`' for name in link.train)}: seed {link.seed}, "
             f"learning rate {setting.learning_rate:g}, batch {setting.train_batch_size}, up to "
-            f"{longest} tokens{said} (phase `{one.id}`)"
+            f"{longest} tokens{said} (phase `{link.id}`)"
         )
     made = data.plan.provenance
     version = markdown_escape(made.versions.get("stilts-ds", "unknown"))
@@ -126,12 +129,14 @@ def _data_line(name: str) -> str:
 
 def _scored(data: RunData, phase: Phase) -> list[tuple[str, dict[str, float]]]:
     """task -> score by language: of this phase, or of the phases that start from its encoder."""
-    mine = {phase.id} if phase.evaluate else {one.id for one in data.phases.values() if one.init == phase.id}
+    # An intermediate phase scores nothing itself: its scores are those of the phases that start from it.
+    successors = {later.id for later in data.phases.values() if later.init == phase.id}
+    scored_by = {phase.id} if phase.evaluate else successors
     scores: dict[str, dict[str, float]] = {}
     for tasks in data.results.values():
         for task, runs in tasks.items():
             for run in runs:
-                if run.phase in mine:
+                if run.phase in scored_by:
                     scores[task] = run.main
     return [(task, scores[task]) for task in data.targets if task in scores]
 
@@ -151,6 +156,7 @@ def _scores(data: RunData, phase: Phase) -> str:
 
 
 def _language(code: str, pivot: str) -> str:
+    # Codes of the toy world have no name.
     star = "*" if code == pivot else ""
     return f"{name_of(code)} ({code}{star})" if code in LANGUAGES else f"{code}{star}"
 

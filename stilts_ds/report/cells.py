@@ -12,6 +12,7 @@ def judged_cell(ours: Floats | None, base: Floats | None, compare: bool, setting
     if ours is None:
         return Cell()
     tested = gain(ours, base, settings) if compare else None
+    # Rows 0 and 1 of replicates: the median over seeds, which is printed, and the mean, which is tested.
     return Cell(float(ours[0]), tested, mark, mean=float(ours[1]))
 
 

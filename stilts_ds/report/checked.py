@@ -25,8 +25,9 @@ ABOUT = (
 def checked_tables(data: RunData, scores: Scores, settings: Settings) -> list[Table]:
     """Each such target's languages against conditions; corrected together, apart from the targets of the matrix."""
     tables = [language_table(data, scores, task, settings) for task in data.checked_targets if any_scores(scores, task)]
-    told = [replace(table, notes=(ABOUT, *table.notes)) for table in tables]
-    return correct(told, benjamini_hochberg, settings.level)
+    explained = [replace(table, notes=(ABOUT, *table.notes)) for table in tables]
+    # As for the languages of other targets: of so many rows a known share may be false.
+    return correct(explained, benjamini_hochberg, settings.level)
 
 
 def checked_sheets(data: RunData) -> list[Sheet]:
@@ -45,6 +46,7 @@ def _sheets(data: RunData, name: str, condition: str) -> list[Sheet]:
         return []
     task = get_task(name)
     metrics = metrics_of(task)
+    # Seeds that were scored in other languages would make a median over different test sets.
     languages = [code for code in runs[0].languages if all(code in run.languages for run in runs)]
     counts = read_counts(data, task, languages)
     rows = []
@@ -57,5 +59,5 @@ def _sheets(data: RunData, name: str, condition: str) -> list[Sheet]:
 
 def _median(metric: Metric, units: Sequence[Units]) -> str:
     """The median over seeds; a dash where there is nothing to count, as where max_examples leaves a test out."""
-    scores = [metric.score(one) for one in units if one.total(metric.below).sum() > 0]
+    scores = [metric.score(of_seed) for of_seed in units if of_seed.total(metric.below).sum() > 0]
     return f"{median(scores):.1f}" if scores else "-"

@@ -31,8 +31,9 @@ def cluster_numbers(
             node = parent[node]
         return node
 
-    for language, own in names.items():
-        for name, text in zip(own, texts[language], strict=True):
+    # Union-find: an item is a node by its name alone, which translations share, a text one in its language.
+    for language, names_of_language in names.items():
+        for name, text in zip(names_of_language, texts[language], strict=True):
             parent[root((name,))] = root((language, text))
     numbers: dict[Node, int] = {}
     return np.array([numbers.setdefault(root((name,)), len(numbers)) for name in items], dtype=np.intp)

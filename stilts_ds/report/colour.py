@@ -34,7 +34,7 @@ def colours(gain: Difference | None, scale: float) -> tuple[str, str] | None:
 
 
 def css(colour: RGB) -> str:
-    return "#" + "".join(f"{round(part):02x}" for part in colour)
+    return "#" + "".join(f"{round(channel):02x}" for channel in colour)
 
 
 def contrast(a: RGB, b: RGB) -> float:
@@ -44,5 +44,10 @@ def contrast(a: RGB, b: RGB) -> float:
 
 
 def _luminance(colour: RGB) -> float:
-    linear = [p / 255 / 12.92 if p / 255 <= 0.04045 else ((p / 255 + 0.055) / 1.055) ** 2.4 for p in colour]
-    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+    red, green, blue = (_linear(channel / 255) for channel in colour)
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+
+def _linear(channel: float) -> float:
+    """A channel of sRGB, 0 to 1, as an amount of light."""
+    return channel / 12.92 if channel <= 0.04045 else ((channel + 0.055) / 1.055) ** 2.4

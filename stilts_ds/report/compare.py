@@ -86,7 +86,7 @@ def _score_task(data: RunData, task: Task, settings: Settings, draws: Draws) -> 
 
 def shared_languages(runs: Iterable[Sequence[Result]]) -> list[str]:
     """The languages that every condition and seed has: means over different languages cannot be compared."""
-    results = [result for some in runs for result in some]
+    results = [result for runs_of_condition in runs for result in runs_of_condition]
     if not results:
         return []
     return [code for code in results[0].main if all(code in result.main for result in results)]
@@ -109,6 +109,7 @@ def resampled(
         return {}
     by_condition = {}
     for condition, some in runs.items():
+        # [1, S, L]: without predictions there is the observed sample only.
         observed = np.array([[run.main[code] for code in shared] for run in some])[None]
         scores = observed if counts is None else np.zeros((1 + settings.resamples, *observed.shape[1:]))
         by_condition[condition] = scores
@@ -137,11 +138,13 @@ def read_counts(data: RunData, task: Task, languages: Sequence[str]) -> Counts |
                 file = files.name(result.split, code)
                 predictions = data.run.phase(phase.id).predictions / task.name / file
                 labels = data.run.labels / task.name / file
+                # One missing file leaves the whole task untested: some of its languages would be another test.
                 if not predictions.exists() or not labels.exists():
                     return None
                 if (code, phase.id) not in read:
                     gold, predicted = read_values(predictions, labels, task)
                     units = metric.count(gold, predicted, code)
+                    # The same files give the same score, or the tests would be of something else than what is printed.
                     _check(metric.score(units), result.main[code], predictions, phase)
                     read[code, phase.id] = units
                     if task.shared_text and code not in texts:
@@ -149,11 +152,13 @@ def read_counts(data: RunData, task: Task, languages: Sequence[str]) -> Counts |
                 counts[code].setdefault(condition, []).append(read[code, phase.id])
                 spread = family.spread(predictions.parent, result.split, code)
                 spreads[code].setdefault(condition, []).append(spread)
-    known = {code: own for code, own in texts.items() if own is not None}
+    known = {code: of_language for code, of_language in texts.items() if of_language is not None}
+    # Clusters in some of the languages only would make intervals of two kinds in one mean.
     return Counts(counts, known if len(known) == len(languages) else None, spreads)
 
 
 def _check(computed: float, scored: float, predictions: object, phase: Phase) -> None:
+    # Both are sums of the same ratios: only their rounding may differ.
     if abs(computed - scored) > 1e-6:
         raise UserError(
             f"{predictions} scores {computed:.4f}, but the results of {phase.id} say {scored:.4f}; "
@@ -167,9 +172,10 @@ def _resample(
     """Fill `scores` (condition -> [1 + R, S, L]): one draw serves all conditions, seeds and translations, and the noisy
     twins of an example."""
     metric = main_metric(task)
+    # Language -> the first of those that are drawn together, because their test sets are translations of each other.
     unit = family_of(task).drawing_units({code: counts.names(code) for code in languages})
-    for first in dict.fromkeys(unit.values()):
-        codes = [code for code in languages if unit[code] == first]
+    for unit_code in dict.fromkeys(unit.values()):
+        codes = [code for code in languages if unit[code] == unit_code]
         columns = [
             (condition, seed, code)
             for code in codes
@@ -201,6 +207,7 @@ def _moves(spread: Sequence[float], resamples: int, task: Task, language: str) -
     """
     if not spread:
         return np.zeros(1 + resamples)
+    # No condition and no seed in the name: their draws stay paired.
     picks = generator("fitted", task.name, language).integers(0, len(spread), resamples)
     return np.concatenate([[0.0], np.asarray(spread)[picks] - np.mean(spread)])
 
@@ -212,10 +219,10 @@ def _items(columns: Sequence[Units]) -> list[str]:
 
 def table_of(columns: Sequence[Units], metric: Metric) -> tuple[Floats, Floats]:
     """Columns over the same or different items as two arrays [N, K], zero where a column lacks an item."""
-    place = {name: row for row, name in enumerate(_items(columns))}
-    above, below = np.zeros((len(place), len(columns))), np.zeros((len(place), len(columns)))
+    row_of = {name: row for row, name in enumerate(_items(columns))}
+    above, below = np.zeros((len(row_of), len(columns))), np.zeros((len(row_of), len(columns)))
     for k, units in enumerate(columns):
-        rows = [place[name] for name in units.names]
+        rows = [row_of[name] for name in units.names]
         above[rows, k], below[rows, k] = metric.ratio(units)
     return above, below
 
@@ -224,12 +231,13 @@ def gain(ours: Floats | None, baseline: Floats | None, settings: Settings) -> Di
     """Test the difference of two paired replicate arrays [2 + R]; one without resamples leaves it untested."""
     if ours is None or baseline is None:
         return None
+    # Where one has no resamples, rows 0 and 1 are left, and nothing is tested.
     rows = min(len(ours), len(baseline))
     between = ours[:rows] - baseline[:rows]
     return replace(difference(between[1:], settings.level), of_medians=float(between[0]))
 
 
-def mean_of(parts: Sequence[Floats]) -> Floats:
+def mean_of(replicates: Sequence[Floats]) -> Floats:
     """Mean of replicate arrays [2 + R], with the resamples that all of them have."""
-    rows = min(len(part) for part in parts)
-    return np.mean([part[:rows] for part in parts], axis=0)
+    rows = min(len(values) for values in replicates)
+    return np.mean([values[:rows] for values in replicates], axis=0)

@@ -27,6 +27,7 @@ ALL = "all targets"
 
 def _log_size(code: str) -> float | None:
     size = RESOURCES[code].cc100
+    # Ranks do not see the logarithm: it is there for those who read or plot the scale.
     return None if size is None else math.log(size)
 
 
@@ -52,7 +53,7 @@ class Correlation:
 
 def correlations(data: RunData, scores: Scores, settings: Settings) -> list[Correlation]:
     """For each condition and target, and for the mean gain over targets, without the training language."""
-    found = []
+    computed = []
     for condition in data.conditions:
         if condition == data.baseline:
             continue
@@ -60,8 +61,8 @@ def correlations(data: RunData, scores: Scores, settings: Settings) -> list[Corr
         if len(gains) > 1:
             gains[ALL] = _mean_gains(list(gains.values()))
         for target, by_language in gains.items():
-            found += [_correlation(condition, target, scale, by_language, settings) for scale in SCALES]
-    return [one for one in found if one.languages >= FEWEST]
+            computed += [_correlation(condition, target, scale, by_language, settings) for scale in SCALES]
+    return [correlation for correlation in computed if correlation.languages >= FEWEST]
 
 
 def _both(data: RunData, scores: Scores, condition: str, task: str) -> bool:
@@ -72,6 +73,7 @@ def _gains(data: RunData, scores: Scores, condition: str, task: str) -> dict[str
     """Gain over the baseline of each language, [1 + R]: of the mean over seeds, observed and resampled."""
     ours, base = scores[condition][task], scores[data.baseline][task]
     rows = min(len(ours.replicates), len(base.replicates))
+    # Row 0, the medians over seeds, is printed only; the correlation is of what is tested.
     gains = ours.replicates[1:rows] - base.replicates[1:rows]
     pivot = pivot_of(data, task)
     return {code: gains[:, i] for i, code in enumerate(ours.languages) if code != pivot and code in RESOURCES}
@@ -93,6 +95,7 @@ def _correlation(
     table = np.stack([gains[code] for code in known], axis=1)
     rng = generator("correlation", condition, target, scale)
     drawn = spearman_replicates(np.array(list(known.values())), table, RESAMPLES, rng)
+    # A draw of one language only, many times, has no correlation: it says nothing about the interval.
     rho, resamples = drawn[0], drawn[1:][~np.isnan(drawn[1:])]
     if np.isnan(rho):
         return Correlation(condition, target, scale, len(known), None, None, None)
@@ -106,6 +109,7 @@ def spearman_replicates(scale: Floats, gains: Floats, resamples: int, rng: np.ra
     NaN where all values of a draw are equal. Without resamples of the examples (R = 0) languages alone are drawn.
     """
     number = len(scale)
+    # Both are drawn: languages with replacement, and with each draw one resample of their examples.
     picks = rng.integers(0, number, (resamples, number))
     rows = 1 + rng.integers(0, len(gains) - 1, resamples) if len(gains) > 1 else np.zeros(resamples, np.intp)
     drawn = np.concatenate([gains[:1], gains[rows[:, None], picks]])
@@ -115,6 +119,7 @@ def spearman_replicates(scale: Floats, gains: Floats, resamples: int, rng: np.ra
 
 def ranks(values: Floats) -> Floats:
     """Ranks along the last axis from 1, equal values with the mean of theirs: [..., L]."""
+    # All pairs at once: L is at most fifty, and ties need no special case.
     lower = (values[..., :, None] > values[..., None, :]).sum(-1)
     equal = (values[..., :, None] == values[..., None, :]).sum(-1)
     return lower + (equal + 1) / 2
@@ -127,11 +132,12 @@ def _pearson(left: Floats, right: Floats) -> Floats:
     return np.divide((left * right).sum(-1), below, out=np.full(len(left), np.nan), where=below > 0)
 
 
-def correlation_sheet(found: Sequence[Correlation], settings: Settings) -> Sheet:
+def correlation_sheet(measured: Sequence[Correlation], settings: Settings) -> Sheet:
     """A row for each condition and target, `-0.41 [-0.70, -0.02] (38)` for each scale."""
     rows: dict[tuple[str, str], dict[str, str]] = {}
-    for one in found:
-        rows.setdefault((one.condition, one.target), {})[one.scale] = _shown(one)
+    for correlation in measured:
+        row = rows.setdefault((correlation.condition, correlation.target), {})
+        row[correlation.scale] = _shown(correlation)
     cells = [(*names, *(shown.get(scale, "-") for scale in SCALES)) for names, shown in rows.items()]
     notes = (
         "Spearman's correlation of a language's gain over the baseline with the scale; in brackets the middle "
@@ -142,11 +148,11 @@ def correlation_sheet(found: Sequence[Correlation], settings: Settings) -> Sheet
     return Sheet("Gains and resources", ("condition", "target", *SCALES), tuple(cells), notes)
 
 
-def _shown(one: Correlation) -> str:
-    if one.rho is None:
-        return f"- ({one.languages})"
-    return f"{one.rho:+.2f} [{one.low:+.2f}, {one.high:+.2f}] ({one.languages})"
+def _shown(correlation: Correlation) -> str:
+    if correlation.rho is None:
+        return f"- ({correlation.languages})"
+    return f"{correlation.rho:+.2f} [{correlation.low:+.2f}, {correlation.high:+.2f}] ({correlation.languages})"
 
 
-def correlations_json(found: Sequence[Correlation]) -> list[dict[str, Any]]:
-    return [asdict(one) for one in found]
+def correlations_json(measured: Sequence[Correlation]) -> list[dict[str, Any]]:
+    return [asdict(correlation) for correlation in measured]

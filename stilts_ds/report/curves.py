@@ -40,9 +40,11 @@ def charts(data: RunData) -> list[tuple[str, list[Line]]]:
 
 def thinned(points: Points, most: int = POINTS) -> Points:
     """At most `most` points: the means of equal groups of steps, at their last step."""
+    # Rounded up, so that no more than `most` groups come out.
     size = -(-len(points) // most) if points else 1
     groups = [points[i : i + size] for i in range(0, len(points), size)]
-    return tuple((group[-1][0], sum(value for _, value in group) / len(group)) for group in groups)
+    means = [sum(value for _, value in group) / len(group) for group in groups]
+    return tuple((group[-1][0], mean) for group, mean in zip(groups, means))
 
 
 def ticks(low: float, high: float, wanted: int = 4) -> list[float]:
@@ -51,6 +53,7 @@ def ticks(low: float, high: float, wanted: int = 4) -> list[float]:
         return [low]
     rough = (high - low) / wanted
     power = 10.0 ** math.floor(math.log10(rough))
+    # 1, 2 or 5 times a power of ten, as people read axes. The small terms make up for rounding in the divisions.
     step = next(power * m for m in (1, 2, 5, 10) if power * m >= rough * (1 - 1e-9))
     return [round(i * step, 10) for i in range(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) + 1)]
 
@@ -58,17 +61,19 @@ def ticks(low: float, high: float, wanted: int = 4) -> list[float]:
 def svg(title: str, lines: Sequence[Line], conditions: Sequence[str]) -> str:
     """A chart of training loss against steps; colours follow the order of `conditions`."""
     last = max(line.points[-1][0] for line in lines)
+    # From 0, with some air above the highest point; 1.0 where every loss is 0.
     top = max(value for line in lines for _, value in line.points) * 1.05 or 1.0
 
-    def place(step: float, value: float) -> tuple[float, float]:
+    def at(step: float, value: float) -> tuple[float, float]:
         x = LEFT + (WIDTH - LEFT - RIGHT) * step / max(last, 1)
         return x, HEIGHT - BOTTOM - (HEIGHT - TOP - BOTTOM) * value / top
 
-    parts = [*_axes(place, last, top)]
+    parts = [*_axes(at, last, top)]
     for line in lines:
         where = conditions.index(line.condition)
         colour, dash = COLOURS[where % len(COLOURS)], DASHES[where // len(COLOURS) % len(DASHES)]
-        path = " ".join(f"{x:.1f},{y:.1f}" for x, y in (place(*point) for point in line.points))
+        pixels = [at(*point) for point in line.points]
+        path = " ".join(f"{x:.1f},{y:.1f}" for x, y in pixels)
         dashed = f' stroke-dasharray="{dash}"' if dash else ""
         parts.append(
             f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="1.6"{dashed}>'
@@ -79,17 +84,17 @@ def svg(title: str, lines: Sequence[Line], conditions: Sequence[str]) -> str:
             + "".join(parts) + "</svg>")  # fmt: skip
 
 
-def _axes(place: Callable[[float, float], tuple[float, float]], last: int, top: float) -> list[str]:
+def _axes(at: Callable[[float, float], tuple[float, float]], last: int, top: float) -> list[str]:
     bottom = HEIGHT - BOTTOM
     parts = []
     for value in ticks(0, top):
-        y = place(0, value)[1]
+        y = at(0, value)[1]
         parts += [
             f'<line x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}" class="grid"/>',
             f'<text x="{LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{value:g}</text>',
         ]
     for step in ticks(0, last):
-        x = place(step, 0)[0]
+        x = at(step, 0)[0]
         parts.append(f'<text x="{x:.1f}" y="{bottom + 16}" text-anchor="middle">{step:g}</text>')
     parts.append(f'<line x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{bottom}" y2="{bottom}" class="axis"/>')
     return [*parts, f'<text x="{WIDTH - RIGHT}" y="{HEIGHT - 4}" text-anchor="end">step</text>']
@@ -102,6 +107,7 @@ def key(lines: Sequence[Line], conditions: Sequence[str]) -> str:
 
 
 def _stroke(where: int) -> str:
+    # Colours first, and dashes when these are used up: seven times three lines can be told apart.
     dash = DASHES[where // len(COLOURS) % len(DASHES)]
     dashed = f' stroke-dasharray="{dash}"' if dash else ""
     return (

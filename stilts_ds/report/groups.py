@@ -36,11 +36,12 @@ class Grouping:
 
 def groupings(model: str) -> list[Grouping]:
     """The groupings of a report; whether a language was in the pretraining is told of models that are known by name."""
+    # XTREME-R's fifty languages have figures of resources; family, script and Wikipedia are known of all.
     everything, fifty = frozenset(LANGUAGES), frozenset(RESOURCES)
     families = sorted({language.family for language in LANGUAGES.values()})
     scripts = sorted({language.script for language in LANGUAGES.values()})
     sizes = ("large", "medium", "small")
-    found = [
+    scales = [
         Grouping("family", "language family", families, lambda code: LANGUAGES[code].family, everything),
         Grouping("script", "script", scripts, lambda code: LANGUAGES[code].script, everything),
         Grouping("wikipedia", "size of the language's Wikipedia", sizes, lambda code: LANGUAGES[code].wikipedia,
@@ -54,13 +55,14 @@ def groupings(model: str) -> list[Grouping]:
         def seen(code: str) -> str:
             return PRETRAINING[is_unseen(code, pretraining)]
 
-        found.append(Grouping("pretraining", f"{pretraining}'s pretraining", PRETRAINING, seen, fifty))
-    return found
+        scales.append(Grouping("pretraining", f"{pretraining}'s pretraining", PRETRAINING, seen, fifty))
+    return scales
 
 
 def group_tables(data: RunData, scores: Scores, settings: Settings) -> list[Table]:
     """Means by group over the languages that nothing was trained in."""
     pivots = {pivot_of(data, t) for t in data.targets if any_scores(scores, t)}
+    # The training language would lift its group's mean without any transfer.
     codes = {code for tasks in scores.values() for s in tasks.values() for code in s.languages} - pivots
     if not codes & set(LANGUAGES):
         return []
@@ -119,27 +121,29 @@ def _counted(codes: set[str]) -> str:
 
 def _scored_languages(data: RunData, scores: Scores) -> dict[str, list[str]]:
     """The languages of each target that the tables are over, without the one that trains."""
-    found: dict[str, list[str]] = {}
+    languages: dict[str, list[str]] = {}
     for task in data.targets:
-        some = [tasks[task] for tasks in scores.values() if task in tasks]
-        if some:
-            found[task] = [code for code in some[0].languages if code != pivot_of(data, task)]
-    return found
+        scored = [tasks[task] for tasks in scores.values() if task in tasks]
+        if scored:
+            languages[task] = [code for code in scored[0].languages if code != pivot_of(data, task)]
+    return languages
 
 
 def _group_row(data: RunData, scores: Scores, settings: Settings, group: str, members: set[str]) -> Row:
     """Conditions that lack a target are compared on the targets that they share with the baseline."""
+    # A gain over other targets than the baseline's would be no gain.
     base = scores[data.baseline]
     cells = []
     for condition in data.conditions:
-        shared = {t for t in scores[condition] if t in base} if condition != data.baseline else set(base)
-        ours, other = (
-            _group_mean({t: s for t, s in tasks.items() if t in shared}, members) for tasks in (scores[condition], base)
-        )
-        cells.append(judged_cell(ours, other, condition != data.baseline, settings))
+        scored = scores[condition]
+        shared = scored.keys() & base.keys()
+        ours = _group_mean({task: of_task for task, of_task in scored.items() if task in shared}, members)
+        base_mean = _group_mean({task: of_task for task, of_task in base.items() if task in shared}, members)
+        cells.append(judged_cell(ours, base_mean, condition != data.baseline, settings))
     return Row(group, tuple(cells), " ".join(sorted(members)))
 
 
 def _group_mean(tasks: dict[str, Scored], members: set[str]) -> Floats | None:
+    # A target without predictions has no resamples: then only the printed and the tested value are left, untested.
     rows = min((len(s.replicates) for s in tasks.values()), default=0)
     return group_mean({t: (s.languages, s.replicates[:rows]) for t, s in tasks.items()}, members)

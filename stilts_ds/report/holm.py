@@ -13,6 +13,7 @@ def holm_corrected(table: Table, settings: Settings) -> Table:
     """A table corrected by itself, with a warning where the resamples are too few to show anything."""
     [judged] = correct([table], holm, settings.level)
     made = sum(cell.gain is not None and cell.gain.p is not None for row in table.rows for cell in row.cells)
+    # With fewer even the smallest p-value there is fails the correction: silence would read as "no effect".
     if settings.resamples >= fewest_resamples(made, settings.level):
         return judged
     compared = counted(made, "comparison is", "comparisons are")

@@ -59,8 +59,9 @@ def duplicates_sheet(data: RunData) -> Sheet:
     """Scored examples whose texts are in the training data: one row for each training task, target and language."""
     rows: dict[tuple[str, ...], None] = {}  # an ordered set: phases of several seeds say the same
     for overlaps in data.overlaps.values():
-        for one in overlaps.found:
-            rows[one.train, one.task, one.language, f"{one.examples:,}", f"{one.of:,}"] = None
+        for overlap in overlaps.found:
+            examples, of = f"{overlap.examples:,}", f"{overlap.of:,}"
+            rows[overlap.train, overlap.task, overlap.language, examples, of] = None
     columns = ("trained on", "target", "language", "examples", "of")
     notes = (
         "Examples of the scored split whose texts are those of an example that was trained on, but for case, "
@@ -73,6 +74,7 @@ def selected_on_scored(data: RunData, task: str) -> bool:
     """Whether the English dev examples of a target's training task are the scored split's English ones (TyDiQA)."""
     target = get_task(task)
     scored = target.local.get(scored_split(data.recipe, target))
+    # By file, not by split name: TyDiQA has no labelled test set, so its dev file is scored under that name, too.
     trained = {name for c in data.conditions for phase in data.phases_of(c, task) for name in phase.train}
     selecting = [get_task(name).local.get(data.recipe.data.dev_split.get(name, "dev")) for name in trained]
     return scored is not None and scored in selecting

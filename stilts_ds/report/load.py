@@ -130,7 +130,7 @@ def load_run(run: RunDir) -> RunData:
     plan = Plan.load(run.plan)
     phases = {phase.id: phase for phase in plan.phases}
     on_disk = collect(run, plan, phases)
-    results, apart = results_alike(recipe, plan, on_disk)
+    results, left_out = results_alike(recipe, plan, on_disk)
     statuses = {phase_id: run.phase(phase_id).read_status() for phase_id in phases}
     damaged = [phases[i].title for i in phases if curve_changed(run.phase(i), statuses[i])]
     return RunData(
@@ -141,8 +141,9 @@ def load_run(run: RunDir) -> RunData:
         results=results,
         statuses=statuses,
         curves={i: read_curve(run.phase(i).metrics) for i in phases},
+        # Phases of earlier versions have no such file.
         overlaps={i: Overlaps.load(run.phase(i).duplicates) for i in phases if run.phase(i).duplicates.exists()},
-        missing=(*what_is_missing(plan, phases, on_disk, statuses), *apart, *map(CURVE_CHANGED.format, damaged)),
+        missing=(*what_is_missing(plan, phases, on_disk, statuses), *left_out, *map(CURVE_CHANGED.format, damaged)),
     )
 
 
@@ -179,21 +180,23 @@ def results_alike(recipe: Recipe, plan: Plan, results: Results) -> tuple[Results
     been evaluated again. And all are of the files that the baseline was scored on.
     """
     alike: Results = defaultdict(lambda: defaultdict(list))
-    apart: dict[str, None] = {}  # an ordered set: conditions share phases
+    left_out: dict[str, None] = {}  # an ordered set: conditions share phases
     read: dict[tuple[str, str], str] = {}  # (task, language) -> hash of the files it was first scored on
     baseline = baseline_of(plan)
     # The baseline first: it says which files the others have to be scored on, since gains are differences to it.
     for condition in sorted(plan.use, key=lambda name: name != baseline):
-        for task, some in results.get(condition, {}).items():
-            for result in some:
+        for task, results_of_task in results.get(condition, {}).items():
+            for result in results_of_task:
                 why = _not_of_recipe(recipe, result) or _of_other_files(result, read)
                 if why:
-                    apart[f"{task} after {result.condition}, seed {result.seed}, is not in the tables: {why}."] = None
+                    left_out[f"{task} after {result.condition}, seed {result.seed}, is not in the tables: {why}."] = (
+                        None
+                    )
                     continue
                 alike[condition][task].append(result)
                 for language, digest in result.data.items():
                     read.setdefault((task, language), digest)
-    return alike, list(apart)
+    return alike, list(left_out)
 
 
 def _not_of_recipe(recipe: Recipe, result: Result) -> str:
@@ -204,6 +207,7 @@ def _not_of_recipe(recipe: Recipe, result: Result) -> str:
     differing = [
         f"{key} {recorded.get(key, 'that is not recorded')} (recipe.yaml: {value})"
         for key, value in wanted.items()
+        # A setting that an earlier version did not record may have been any.
         if key not in recorded or recorded[key] != value
     ]
     remedy = "`stilts evaluate` on the run makes it anew"
@@ -225,6 +229,7 @@ def curve_changed(folder: PhaseDir, status: PhaseStatus) -> bool:
     """Whether a trained phase's curve is not what training left: changed since, or without some of the steps."""
     if status.curve is None or status.best is None:
         return False
+    # As a set: a resumed start may have written a step twice.
     steps = {step for step, _ in read_curve(folder.metrics).loss}
     if not folder.metrics.exists() or hash_file(folder.metrics) != status.curve:
         return True
@@ -249,6 +254,7 @@ def read_curve(path: Path) -> Curve:
             if number == len(lines):  # every whole line ends with a newline
                 break
             raise UserError(f"{path}, line {number}: is no record of a step ({error}); delete this line") from error
+        # Records of training, of evaluation and of memory stand in one file, told apart by their keys.
         losses += [(step, record["train/loss"])] if "train/loss" in record else []
         dev += [(step, record["selection"])] if "selection" in record else []
         peak |= {k: max(v, peak.get(k, 0.0)) for k, v in record.items() if k.startswith("memory/")}
@@ -274,6 +280,7 @@ def what_is_missing(
     missing = []
     for phase in phases.values():
         state = statuses[phase.id].state
+        # By phase, not by condition: conditions share phases.
         scored = {r.task for tasks in results.values() for runs in tasks.values() for r in runs if r.phase == phase.id}
         lacking = [task for task in phase.evaluate if task not in scored]
         if lacking:
@@ -290,6 +297,7 @@ def _missing_languages(task: str, results: Results) -> list[str]:
     runs = [run for tasks in results.values() for run in tasks.get(task, [])]
     if not runs:
         return []
+    # Means are over these, so what any run lacks is lost to all.
     shared = set.intersection(*(set(run.main) for run in runs))
     lacking = dict.fromkeys(code for run in runs for code in [*run.missing, *run.main] if code not in shared)
     if not lacking:

@@ -76,7 +76,7 @@ def _facts(data: RunData) -> str:
 
 
 def _nav(data: RunData, tables: Tables, kinds: Sequence[Sheet]) -> str:
-    places = [
+    links = [
         ("matrix", "Matrix"),
         *([("missing", "Missing")] if data.missing else []),
         ("languages", "Languages"),
@@ -90,7 +90,7 @@ def _nav(data: RunData, tables: Tables, kinds: Sequence[Sheet]) -> str:
         ("cost", "Cost"),
         ("provenance", "Provenance"),
     ]
-    return "<nav>" + "".join(f'<a href="#{where}">{text}</a>' for where, text in places) + "</nav>"
+    return "<nav>" + "".join(f'<a href="#{where}">{text}</a>' for where, text in links) + "</nav>"
 
 
 VARIANTS, KINDS = "Noise, sources and pairs", "Benchmark, resources and kinds of examples"
@@ -123,6 +123,7 @@ def _missing(data: RunData) -> str:
 
 
 def _matrix(data: RunData, tables: Tables, settings: Settings, metrics: str) -> str:
+    # A target without a table of languages has no place that a link could lead to.
     shown = {table.name for table in tables.languages}
     links = {t: f"#{LANGUAGES_OF}{t}" for t in tables.matrix.columns if f"{LANGUAGES_OF}{t}" in shown}
     explained = (
@@ -137,6 +138,7 @@ def _matrix(data: RunData, tables: Tables, settings: Settings, metrics: str) -> 
 
 def _scale(scale: float) -> str:
     """The heat map's key: a strip of its colours with their ends in points."""
+    # Nine boxes: four shades to either side of 0.
     steps = [i / 4 * scale for i in range(-4, 5)]
     boxes = "".join(_swatch(value, scale) for value in steps)
     return f'<p class="scale"><span>{signed(-scale)}</span>{boxes}<span>{signed(scale)} points</span></p>'
@@ -148,17 +150,17 @@ def _swatch(value: float, scale: float) -> str:
 
 
 def _drill_down(tables: Tables, settings: Settings) -> str:
-    parts = [
+    tables_by_target = [
         f"<details><summary>{escape(table.title)}</summary>"
         f'<div id="{escape(table.name, quote=True)}">{_with_notes(table, settings)}</div></details>'
         for table in tables.languages
     ]
-    return "\n".join(parts) or "<p>No target has scores yet.</p>"
+    return "\n".join(tables_by_target) or "<p>No target has scores yet.</p>"
 
 
 def _groups(tables: Tables, settings: Settings) -> str:
-    parts = [f"<h3>{escape(table.title)}</h3>{_with_notes(table, settings)}" for table in tables.groups]
-    return "\n".join(parts) or (
+    by_group = [f"<h3>{escape(table.title)}</h3>{_with_notes(table, settings)}" for table in tables.groups]
+    return "\n".join(by_group) or (
         "<p>None: no language of this run is one of XTREME's or XTREME-R's, so no family, "
         "script or Wikipedia size is known.</p>"
     )
@@ -176,7 +178,7 @@ def _with_notes(table: Table, settings: Settings) -> str:
 
 def _notes(table: Table, settings: Settings) -> str:
     said = [*table.notes, *legend([table], settings.level)]
-    return "".join(f'<p class="small">{_prose(one)}</p>' for one in said)
+    return "".join(f'<p class="small">{_prose(note)}</p>' for note in said)
 
 
 def table_html(table: Table, links: dict[str, str]) -> str:
@@ -198,11 +200,13 @@ def _class(table: Table) -> str:
 
 def _name(text: str) -> str:
     """A name that may be broken where its parts meet (anli_plus, a+b)."""
+    # Escaped first: the tag must be the only markup.
     return re.sub(r"(?<=[_+/])", "<wbr>", escape(text))
 
 
 def _prose(text: str) -> str:
     """A sentence; what stands in backticks is shown as code."""
+    # Escaped first, so that code shows what a name holds and runs nothing.
     return re.sub(r"`([^`]*)`", r"<code>\1</code>", escape(text))
 
 
@@ -219,6 +223,7 @@ def _row(row: Row, scale: float) -> str:
 
 def _cell(cell: Cell, scale: float) -> str:
     note = f'<small class="chosen">{_name(cell.note)}</small>' if cell.note and cell.score is not None else ""
+    # A dash and not an empty cell: nothing was forgotten, there is no score.
     if cell.score is None:
         title = f' title="{escape(cell.note, quote=True)}"' if cell.note else ""
         return f'<td class="none"{title}>–</td>'
@@ -227,6 +232,7 @@ def _cell(cell: Cell, scale: float) -> str:
         return f"<td><b>{score}</b>{note}</td>"
     colour = colours(cell.gain, scale)
     style = f' style="background:{colour[0]};color:{colour[1]}"' if colour else ""
+    # Colour alone must not tell what is shown: the mark says it, too.
     kind = "sure" if colour else "unsure"
     mark = gain_mark(cell.gain)
     mean = ""
@@ -242,8 +248,8 @@ def _gain_text(gain: Difference) -> str:
     if gain.p is None or gain.low is None or gain.high is None:
         return "not tested"
     adjusted = "" if gain.adjusted is None else f", corrected {gain.adjusted:.2g}"
-    what = f"mean over seeds {signed(gain.value)}, " if mean_differs(gain) else ""
-    return f"{what}interval {signed(gain.low)} to {signed(gain.high)}, p = {gain.p:.2g}{adjusted}"
+    mean = f"mean over seeds {signed(gain.value)}, " if mean_differs(gain) else ""
+    return f"{mean}interval {signed(gain.low)} to {signed(gain.high)}, p = {gain.p:.2g}{adjusted}"
 
 
 def _sheet(sheet: Sheet) -> str:
@@ -285,6 +291,6 @@ def _inputs(data: RunData) -> str:
 
 
 def _provenance(data: RunData) -> str:
-    lines = "".join(f"<dt>{escape(what)}</dt><dd>{escape(value)}</dd>" for what, value in provenance_lines(data))
+    lines = "".join(f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>" for name, value in provenance_lines(data))
     recipe = data.run.recipe.read_text(encoding="utf-8")
     return f"<dl>{lines}</dl><details><summary>The recipe</summary><pre>{escape(recipe)}</pre></details>"

@@ -25,16 +25,18 @@ def write_png(table: Table, path: Path, remarks: Sequence[str]) -> None:
         raise UserError("report.png needs matplotlib; pip install 'stilts-ds[report]', or leave --png out") from error
     width = LABEL_INCHES + CELL_INCHES * len(table.columns)
     height = ROW_INCHES * (len(table.rows) + 1) + 0.25 * len(remarks) + 0.2
+    # The object interface: pyplot keeps global state, and may look for a display.
     figure = Figure(figsize=(width, height), dpi=160)
     FigureCanvasAgg(figure)
     axes = figure.add_axes((0, 0, 1, 1))
     axes.set(xlim=(0, width), ylim=(height, 0))
     axes.axis("off")
     _draw(axes, table)
-    for number_of, remark in enumerate(remarks):
-        axes.text(0.1, ROW_INCHES * (len(table.rows) + 1) + 0.25 * (number_of + 1), _plain(remark), fontsize=8,
+    for index, remark in enumerate(remarks):
+        axes.text(0.1, ROW_INCHES * (len(table.rows) + 1) + 0.25 * (index + 1), _plain(remark), fontsize=8,
                   color="#5a5a5a")  # fmt: skip
     buffer = io.BytesIO()
+    # Without the name and version of matplotlib, which would be other bytes for the same picture.
     figure.savefig(buffer, format="png", metadata={"Software": None})
     write_atomically(path, buffer.getvalue())
 
@@ -46,8 +48,8 @@ def _draw(axes: object, table: Table) -> None:
     scale = scale_of([table])
     for column, name in enumerate(table.columns):
         text(_centre(column), ROW_INCHES / 2, _plain(name), ha="center", va="center", fontsize=10, weight="bold")
-    for place, row in enumerate(table.rows, start=1):
-        y = place * ROW_INCHES
+    for row_number, row in enumerate(table.rows, start=1):
+        y = row_number * ROW_INCHES
         text(0.1, y + ROW_INCHES / 2, _wrapped(row.label), va="center", fontsize=10, weight="bold")
         for column, cell in enumerate(row.cells):
             back, ink = colours(cell.gain, scale) or ("#ffffff", "#1a1a1a" if cell.gain is None else "#5a5a5a")

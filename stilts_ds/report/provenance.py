@@ -16,6 +16,7 @@ def provenance_lines(data: RunData) -> list[tuple[str, str]]:
     """What produced the run, as (what, value); several values where the phases differ."""
     planned = data.plan.provenance
     made = [run.provenance for tasks in data.results.values() for runs in tasks.values() for run in runs]
+    # The results' own, since phases may have been run by other versions than the one that planned.
     commits = _distinct(result.git_commit for result in made) or [planned.git_commit]
     platforms = _distinct(result.platform for result in made) or _distinct([planned.platform])
     versions = [f"{name} {version}" for name, version in sorted(planned.versions.items())]
@@ -31,7 +32,7 @@ def provenance_lines(data: RunData) -> list[tuple[str, str]]:
         ("Moving hub revisions", ", ".join(f"{name}: {commit}" for name, commit in hub_commits(data).items())),
         ("Recipe", "recipe.yaml beside this file"),
     ]
-    return [(what, value) for what, value in lines if value]
+    return [(name, value) for name, value in lines if value]
 
 
 def hub_commits(data: RunData) -> dict[str, str]:
@@ -74,6 +75,7 @@ def cost_sheet(data: RunData) -> Sheet:
     """One row for each condition and kind of phase, from status and metrics files; what they do not say is a dash."""
     groups: dict[tuple[str, str], list[Phase]] = {}
     for phase in data.phases.values():
+        # A shared phase counts once, for the condition that planned it.
         groups.setdefault((phase.condition, phase.kind), []).append(phase)
     rows = [(f"{condition}: {kind}", *_cost(data, phases)) for (condition, kind), phases in groups.items()]
     columns = ["phases", "done", "steps", "time", f"{_unit(data)}-hours", "peak memory (GiB)"]
@@ -97,11 +99,13 @@ def _cost(data: RunData, phases: Iterable[Phase]) -> tuple[str, ...]:
     joules = [s.joules for s in statuses if s.joules is not None]
     done = sum(status.state == "done" for status in statuses)
     last_steps = [curve.loss[-1][0] for curve in curves if curve.loss]
+    # The largest of all phases: what a machine must have.
     peaks = [v for c in curves for k, v in (c.peak or {}).items() if k.startswith(_memory(data))]
     wall_time = rank_hours = kilowatt_hours = "-"
     if chosen and len(timed) == len(chosen):
         wall_time = duration(sum(seconds for seconds, _ in timed))
         rank_hours = f"{sum(seconds * ranks for seconds, ranks in timed) / 3600:.2f}"
+    # A sum that lacks phases would look like a cheap run.
     if chosen and len(joules) == len(chosen):
         kilowatt_hours = f"{sum(joules) / 3.6e6:.2f}"
     return (

@@ -27,24 +27,25 @@ def published_table(data: RunData, matrix: Table) -> tuple[Table | None, str]:
     """
     if data.plan.model.rstrip("/").rsplit("/", 1)[-1] != MODEL:
         return None, f"The published scores are those of XLM-R Large; this run's model is {data.plan.model}."
+    # The toy world's tasks bear the same names.
     if data.plan.source == "toy":
         return None, "The published scores are those of real languages; this run's data are the toy world."
-    part = data.recipe.evaluation
-    if part.max_examples is not None or part.max_bitext is not None:
+    evaluation = data.recipe.evaluation
+    if evaluation.max_examples is not None or evaluation.max_bitext is not None:
         return None, "The published scores are over whole test sets; this run leaves examples out (max_examples)."
     obstacles = {task: _obstacle(data, task) for task in data.targets if task in XLMR_LARGE}
     columns = tuple(task for task, obstacle in obstacles.items() if not obstacle)
     left_out = [f"{task}: {obstacle}." for task, obstacle in obstacles.items() if obstacle]
     if not columns:
         return None, " ".join(["No target compares with the published scores.", *left_out])
-    own = [
-        Row(f"this run: {row.label}", tuple(_own(row, matrix.columns.index(task)) for task in columns))
-        for row in matrix.rows
-    ]
+    rows_of_run = []
+    for row in matrix.rows:
+        cells = [_own(row, matrix.columns.index(task)) for task in columns]
+        rows_of_run.append(Row(f"this run: {row.label}", tuple(cells)))
     rows = [
         _published("XLM-R Large (XTREME leaderboard)", XLMR_LARGE, columns),
         _published("XLM-R Large, best per target (Phang et al. 2020)", PHANG_2020, columns),
-        *own,
+        *rows_of_run,
     ]
     notes = [
         "Published numbers are those of the XTREME leaderboard, from hidden labels; their seeds and settings "
@@ -78,6 +79,7 @@ def _obstacle(data: RunData, task: str) -> str:
         return "the hub's rows hold other words than XTREME's files"
     if splits := {run.split for run in runs} - {"test"}:
         return f"scored on {' and '.join(sorted(splits))}"
+    # Of every condition and seed: the row shows them beside each other.
     for run in runs:
         if run.mean is None:
             return f"not scored in {' '.join(run.missing)}"

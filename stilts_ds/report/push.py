@@ -37,20 +37,22 @@ def uploads(folder: PhaseDir, repo: str) -> list[Upload]:
     card = folder.root / CARD
     if not card.is_file():
         raise UserError(f"{folder.root} has no {CARD}; `stilts report {folder.root.parent.parent}` writes it")
-    within = sorted(
+    encoder_files = sorted(
         path for path in folder.encoder.rglob("*") if path.name != LINEAGE and (path.is_symlink() or not path.is_dir())
     )
-    beside = [folder.heads, folder.heads_json]
-    for path in (folder.encoder, *within, *beside, card):
+    head_files = [folder.heads, folder.heads_json]
+    for path in (folder.encoder, *encoder_files, *head_files, card):
         if path.is_symlink():
             # Where it leads is what must not be published; a name that a stranger gave the link says nothing.
             raise UserError(
                 f"{path.parent} holds a link to {path.readlink()}, which would be published; put a copy in its place, "
                 f"or delete it (`find {path.parent} -maxdepth 1 -type l` names it)"
             )
-    _check_record(folder, [*within, folder.heads])
-    files = [Upload(path, path.relative_to(folder.encoder).as_posix()) for path in within]
-    files += [Upload(path, path.name) for path in beside]
+    # heads.json itself is what the others are checked against, and is sealed.
+    _check_record(folder, [*encoder_files, folder.heads])
+    files = [Upload(path, path.relative_to(folder.encoder).as_posix()) for path in encoder_files]
+    files += [Upload(path, path.name) for path in head_files]
+    # Only in what is sent: the card beside the encoder keeps the placeholder for the next repository.
     text = card.read_text(encoding="utf-8").replace(REPOSITORY, repo)
     return [*files, Upload(card, CARD, text.encode())]
 

@@ -21,7 +21,7 @@ def results_json(
     scores: Scores,
     tables: Tables,
     settings: Settings,
-    found: Sequence[Correlation] = (),
+    correlated: Sequence[Correlation] = (),
     averages: Mapping[str, Mapping[str, float | None]] | None = None,
 ) -> dict[str, Any]:
     """Medians over seeds of every cell, each seed's scores, and the judged tables. No time and no path stands in it.
@@ -30,20 +30,21 @@ def results_json(
     """
     rows = {c: _row_json(data, c, scores[c]) for c in data.conditions}
     commits = hub_commits(data)
+    by_condition = {condition: dict(scored) for condition, scored in (averages or {}).items()}
     statistics = {
         "baseline": data.baseline,
         "resamples": settings.resamples,
         "level": settings.level,
         "best_per_target": choose_best(data),
         "chosen_otherwise": chosen_otherwise(data),
-        **({"correlations": correlations_json(found)} if found else {}),
+        **({"correlations": correlations_json(correlated)} if correlated else {}),
         "tables": {table.name: table.to_json() for table in tables.all()},
     }
     return {
         "name": data.plan.name,
         "targets": data.targets,
         "rows": rows,
-        "benchmark": {"name": data.recipe.benchmark, "averages": {c: dict(own) for c, own in (averages or {}).items()}},
+        "benchmark": {"name": data.recipe.benchmark, "averages": by_condition},
         "missing": list(data.missing),
         "duplicates": [list(row) for row in duplicates_sheet(data).rows],
         **({"hub_commits": commits} if commits else {}),
@@ -52,8 +53,10 @@ def results_json(
 
 
 def _row_json(data: RunData, condition: str, scored: Mapping[str, Scored]) -> dict[str, Any]:
-    tasks = {task: _cell_json(data, condition, task, scored[task]) if task in scored else None for task in data.targets}
+    tasks: dict[str, dict[str, Any] | None] = dict.fromkeys(data.targets)
+    tasks |= {task: _cell_json(data, condition, task, scored[task]) for task in data.targets if task in scored}
     means = [cell["mean_of_present"] for cell in tasks.values() if cell]
+    # An average over some of the targets is another number than the one that people compare.
     complete = len(means) == len(tasks)
     return {
         "tasks": tasks,
@@ -72,8 +75,10 @@ def _complete(data: RunData, condition: str) -> bool | None:
 
 def _cell_json(data: RunData, condition: str, task: str, scored: Scored) -> dict[str, Any]:
     runs = data.results[condition][task]
+    # Row 0: medians over seeds, the printed values.
     languages = dict(zip(scored.languages, scored.replicates[0].tolist()))
     pivot = runs[0].pivot
+    # Zero-shot: the language of training is no transfer.
     others = [value for code, value in languages.items() if code != pivot]
     mean = float(scored.replicates[0].mean())
     by_seed = {str(run.seed): {code: run.main[code] for code in languages} for run in runs}
@@ -90,6 +95,7 @@ def _cell_json(data: RunData, condition: str, task: str, scored: Scored) -> dict
         "examples": runs[0].examples,
         "other_sizes": other_sizes,
         "mean_of_present": mean,
+        # `mean_of_present` is the mean in any case; `mean` claims to be the benchmark's.
         "mean": mean if _has_every_language(runs, languages) else None,
         "zero_shot": fmean(others) if others else None,
         "pivot": pivot,

@@ -9,7 +9,7 @@ Legend: R resamples, L languages; *replicates* as in stats.py, [2 + R] or [2 + R
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -63,7 +63,7 @@ def worst_of(draws: Sequence[Units], metric: Metric) -> float:
     ratios = [metric.ratio(units) for units in draws]
     below = ratios[0][1]
     alike = all(units.names == draws[0].names for units in draws)
-    if alike and all(np.array_equal(below, other) for _, other in ratios):
+    if alike and all(np.array_equal(below, denominators) for _, denominators in ratios):
         return 100 * float(np.min([above for above, _ in ratios], axis=0).sum()) / float(below.sum())
     return min(metric.score(units) for units in draws)
 
@@ -89,23 +89,25 @@ class Cost:
 
 
 Costs = dict[str, dict[NoiseSpec, Cost]]  # condition -> noise, its first draw
+Judged = tuple[str, str, Cell, Cost, Cost]  # condition, noise, tested cell, its cost and the baseline's
 
 
 def costs_of(task: str, noisy: Mapping[NoiseSpec, Sequence[str]], scores: Scores) -> Costs:
     """What each noise costs after each condition, over the languages that all of them are scored in."""
-    names = [name for draws in noisy.values() for name in draws]
-    scored = {condition: tasks for condition, tasks in scores.items() if all(t in tasks for t in (task, *names))}
-    found: Costs = {}
+    needed = {task, *(name for draws in noisy.values() for name in draws)}
+    scored = {condition: tasks for condition, tasks in scores.items() if needed <= tasks.keys()}
+    costs: Costs = {}
     for condition, tasks in scored.items():
-        found[condition] = {}
+        costs[condition] = {}
         for spec, draws in noisy.items():
             shared = [code for code in tasks[task].languages if all(code in tasks[name].languages for name in draws)]
             if shared:
                 clean = _columns(tasks[task].languages, tasks[task].replicates, shared)
-                every = [_columns(tasks[name].languages, tasks[name].replicates, shared) for name in draws]
-                rows = min(len(part) for part in (clean, *every))
-                found[condition][spec] = Cost(tuple(shared), clean[:rows], np.mean([e[:rows] for e in every], axis=0))
-    return found
+                by_draw = [_columns(tasks[name].languages, tasks[name].replicates, shared) for name in draws]
+                # A draw without predictions has no resamples: the pairing ends where the shortest does.
+                rows = min(len(replicates) for replicates in (clean, *by_draw))
+                costs[condition][spec] = Cost(tuple(shared), clean[:rows], np.mean([e[:rows] for e in by_draw], axis=0))
+    return costs
 
 
 def _columns(languages: Sequence[str], replicates: Floats, wanted: Sequence[str]) -> Floats:
@@ -114,12 +116,12 @@ def _columns(languages: Sequence[str], replicates: Floats, wanted: Sequence[str]
 
 def noisy_versions(data: RunData, task: str) -> dict[NoiseSpec, list[str]]:
     """The noisy targets of one task: noise -> the names of its draws."""
-    found: dict[NoiseSpec, list[str]] = {}
+    versions: dict[NoiseSpec, list[str]] = {}
     for name in data.noisy_targets:
         noisy = get_task(name)
         if noisy.plain_name == task and noisy.noise is not None:
-            found.setdefault(replace(noisy.noise, draw=1), []).append(name)
-    return dict(sorted(found.items(), key=lambda item: (item[0].kind, item[0].context, item[0].rate)))
+            versions.setdefault(replace(noisy.noise, draw=1), []).append(name)
+    return dict(sorted(versions.items(), key=lambda item: (item[0].kind, item[0].context, item[0].rate)))
 
 
 # --- tables -----------------------------------------------------------------------------------------------------------
@@ -135,7 +137,7 @@ def robustness_tables(data: RunData, scores: Scores, settings: Settings) -> list
             continue
         tables += _curve_tables(data, name, noisy, costs)
         judged = holm_corrected(cost_table(data, name, costs, settings), settings)
-        said = (verdict(judged, costs, data.baseline),) if len(costs) > 1 else ()
+        said = (verdict(_judged(judged, costs, data.baseline), data.baseline),) if len(costs) > 1 else ()
         tables.append(replace(judged, notes=(*judged.notes, *said)))
         tables.append(_relative_table(data, name, costs))
         tables += _touched_tables(data, name, noisy)
@@ -149,12 +151,15 @@ def _curve_tables(data: RunData, name: str, noisy: Mapping[NoiseSpec, Sequence[s
         specs = [spec for spec in noisy if (spec.kind, spec.context) == (kind, context)]
         drawn = [spec for spec in specs if len(noisy[spec]) > 1]
         rows = []
-        for condition, own in costs.items():
-            if not all(spec in own for spec in specs):
+        for condition, by_noise in costs.items():
+            if not all(spec in by_noise for spec in specs):
                 continue
-            values = [float(own[specs[0]].clean[0].mean()), *(float(own[spec].noisy[0].mean()) for spec in specs)]
+            values = [
+                float(by_noise[specs[0]].clean[0].mean()),
+                *(float(by_noise[spec].noisy[0].mean()) for spec in specs),
+            ]
             cells = [*values, area([0, *(spec.rate for spec in specs)], values)]
-            cells += [worst_score(data, name, noisy[spec], condition, own[spec].languages) for spec in drawn]
+            cells += [worst_score(data, name, noisy[spec], condition, by_noise[spec].languages) for spec in drawn]
             rows.append(Row(condition, tuple(Cell(value) for value in cells)))
         columns = ("0", *(str(spec.rate) for spec in specs), "area")
         columns += tuple(f"{spec.rate}, worst of {len(noisy[spec])}" for spec in drawn)
@@ -181,33 +186,40 @@ def cost_table(data: RunData, name: str, costs: Costs, settings: Settings) -> Ta
     """Mean drops, and how many points fewer than the baseline a condition loses."""
     specs = list(costs[data.baseline])
     rows = []
-    for condition, own in costs.items():
-        cells = [_cost_cell(own.get(spec), costs[data.baseline][spec], condition, data, settings) for spec in specs]
+    base = costs[data.baseline]
+    for condition, by_noise in costs.items():
+        # The baseline stands beside itself without a gain.
+        compared = {} if condition == data.baseline else base
+        cells = [cost_cell(by_noise.get(spec), compared.get(spec), settings) for spec in specs]
         rows.append(Row(condition, tuple(cells)))
     return Table(f"noise-costs-{name}", f"{name}: what noise costs", "condition", tuple(map(str, specs)), tuple(rows),
                  (ABOUT_COSTS,))  # fmt: skip
 
 
-def verdict(table: Table, costs: Costs, baseline: str) -> str:
+def cost_cell(cost: Cost | None, base: Cost | None, settings: Settings) -> Cell:
+    """The mean drop and, beside a baseline's, how many points fewer it is; empty where there is no cost."""
+    if cost is None:
+        return Cell()
+    value = float(cost.mean_drop[0])
+    return Cell(value) if base is None else Cell(value, gain(base.mean_drop, cost.mean_drop, settings))
+
+
+def _judged(table: Table, costs: Costs, baseline: str) -> Iterator[Judged]:
+    """The tested cells of a table of costs."""
+    for row in table.rows:
+        for column, cell, spec in zip(table.columns, row.cells, costs[baseline]):
+            if spec in costs[row.label]:
+                yield row.label, column, cell, costs[row.label][spec], costs[baseline][spec]
+
+
+def verdict(judged: Iterable[Judged], baseline: str) -> str:
     """Which conditions bear which noise better than the baseline, after correction."""
     better = [
-        f"{row.label} ({column})"
-        for row in table.rows
-        for column, cell, spec in zip(table.columns, row.cells, costs[baseline])
-        if spec in costs[row.label] and more_robust(cell, costs[row.label][spec], costs[baseline][spec])
+        f"{condition} ({noise})" for condition, noise, cell, cost, base in judged if more_robust(cell, cost, base)
     ]
     if not better:
         return f"No condition is shown to bear noise better than {baseline}."
     return f"More robust than {baseline}: {', '.join(better)}."
-
-
-def _cost_cell(own: Cost | None, base: Cost, condition: str, data: RunData, settings: Settings) -> Cell:
-    if own is None:
-        return Cell()
-    value = float(own.mean_drop[0])
-    if condition == data.baseline:
-        return Cell(value)
-    return Cell(value, gain(base.mean_drop, own.mean_drop, settings))
 
 
 def _relative_table(data: RunData, name: str, costs: Costs) -> Table:
@@ -216,9 +228,9 @@ def _relative_table(data: RunData, name: str, costs: Costs) -> Table:
     specs = list(costs[data.baseline])
     columns = [str(spec) for spec in specs] + [f"{spec}, above chance" for spec in specs if chance]
     rows = []
-    for condition, own in costs.items():
-        cells = [_relative(own.get(spec), 0.0) for spec in specs]
-        cells += [_relative(own.get(spec), chance) for spec in specs if chance]
+    for condition, by_noise in costs.items():
+        cells = [_relative(by_noise.get(spec), 0.0) for spec in specs]
+        cells += [_relative(by_noise.get(spec), chance) for spec in specs if chance]
         rows.append(Row(condition, tuple(map(Cell, cells))))
     notes = ("The drop in percent of the clean score. A condition that only rises on clean text loses as many points "
              "as before, and a smaller share.",)  # fmt: skip
@@ -229,12 +241,12 @@ def _relative_table(data: RunData, name: str, costs: Costs) -> Table:
 def _touched_tables(data: RunData, name: str, noisy: Mapping[NoiseSpec, Sequence[str]]) -> Iterator[Table]:
     """What noise did to the texts by language, the mean over its draws; none where an older run did not write it."""
     by_noise = {spec: _touched(data, draws) for spec, draws in noisy.items()}
-    languages = dict.fromkeys(code for found in by_noise.values() for code in found)
+    languages = dict.fromkeys(code for by_language in by_noise.values() for code in by_language)
     rows = []
     for code in languages:
-        cells = [cell for found in by_noise.values() for cell in _touched_cells(found.get(code, []))]
+        cells = [cell for by_language in by_noise.values() for cell in _touched_cells(by_language.get(code, []))]
         rows.append(Row(code, tuple(cells)))
-    columns = tuple(f"{spec}, {what}" for spec in noisy for what in ("errors", "words", "pieces"))
+    columns = tuple(f"{spec}, {figure}" for spec in noisy for figure in ("errors", "words", "pieces"))
     if rows:
         yield Table(f"noise-touched-{name}", f"{name}: what noise did to the texts", "language", columns, tuple(rows),
                     (ABOUT_TOUCHED,))  # fmt: skip
@@ -242,7 +254,7 @@ def _touched_tables(data: RunData, name: str, noisy: Mapping[NoiseSpec, Sequence
 
 def _touched(data: RunData, draws: Sequence[str]) -> dict[str, list[Touched]]:
     """By language, what each draw did, as it stands beside the labels."""
-    found: dict[str, list[Touched]] = {}
+    by_language: dict[str, list[Touched]] = {}
     for draw in draws:
         task = get_task(draw)
         results = [result for by_task in data.results.values() for result in by_task.get(draw, [])]
@@ -250,55 +262,55 @@ def _touched(data: RunData, draws: Sequence[str]) -> dict[str, list[Touched]]:
             labels = data.run.labels / draw / family_of(task).files(task).name(results[0].split, code)
             touched = Touched.load(labels)
             if touched is not None:
-                found.setdefault(code, []).append(touched)
-    return found
+                by_language.setdefault(code, []).append(touched)
+    return by_language
 
 
-def _touched_cells(found: Sequence[Touched]) -> list[Cell]:
+def _touched_cells(draws: Sequence[Touched]) -> list[Cell]:
     """Errors in 100 letters, percent of the words and percent of the pieces."""
-    if not found:
+    if not draws:
         return [Cell(note="does not apply")] * 3
-    words = [touched.words for touched in found if touched.words is not None]
+    words = [touched.words for touched in draws if touched.words is not None]
     return [
-        Cell(float(np.mean([touched.errors for touched in found]))),
+        Cell(float(np.mean([touched.errors for touched in draws]))),
         Cell(float(np.mean(words))) if words else Cell(note="no spaces"),
-        Cell(float(np.mean([touched.pieces for touched in found]))),
+        Cell(float(np.mean([touched.pieces for touched in draws]))),
     ]
 
 
-def _relative(own: Cost | None, chance: float) -> float | None:
-    if own is None:
+def _relative(cost: Cost | None, chance: float) -> float | None:
+    if cost is None:
         return None
-    return relative_drop(float(own.clean[0].mean()), float(own.noisy[0].mean()), chance)
+    return relative_drop(float(cost.clean[0].mean()), float(cost.noisy[0].mean()), chance)
 
 
 def _language_tables(data: RunData, name: str, costs: Costs, settings: Settings) -> Iterator[Table]:
     """A condition's costs by language: absolute drops are compared within a language, never over scripts."""
     base = costs[data.baseline]
-    for condition, own in costs.items():
+    for condition, by_noise in costs.items():
         compared: Mapping[NoiseSpec, Cost] = {} if condition == data.baseline else base
-        languages = dict.fromkeys(code for cost in own.values() for code in cost.languages)
+        languages = dict.fromkeys(code for cost in by_noise.values() for code in cost.languages)
         rows = []
         for code in languages:
-            cells = [_language_cell(own[spec], compared.get(spec), code, settings) for spec in own]
+            cells = [_language_cell(by_noise[spec], compared.get(spec), code, settings) for spec in by_noise]
             rows.append(Row(code, tuple(cells)))
         yield Table(f"noise-languages-{name}-{condition}", f"{name} after {condition}: what noise costs by language",
-                    "language", tuple(map(str, own)), tuple(rows), (ABOUT_COSTS,))  # fmt: skip
+                    "language", tuple(map(str, by_noise)), tuple(rows), (ABOUT_COSTS,))  # fmt: skip
 
 
-def _language_cell(own: Cost, base: Cost | None, code: str, settings: Settings) -> Cell:
-    if code not in own.languages:
+def _language_cell(cost: Cost, base: Cost | None, code: str, settings: Settings) -> Cell:
+    if code not in cost.languages:
         return Cell(note="does not apply")
-    ours = own.drop[:, own.languages.index(code)]
+    ours = cost.drop[:, cost.languages.index(code)]
     if base is None:
         return Cell(float(ours[0]))
     # Only languages that every condition has are scored at all, so the baseline has this one.
     return Cell(float(ours[0]), gain(base.drop[:, base.languages.index(code)], ours, settings))
 
 
-def more_robust(cost: Cell, own: Cost, base: Cost) -> bool:
+def more_robust(cost: Cell, ours: Cost, base: Cost) -> bool:
     """Whether a tested cell says that a condition bears noise better: it loses significantly fewer points, and a
     smaller share of its own clean score."""
     fewer = cost.gain is not None and bool(cost.gain.significant) and cost.gain.value > 0
-    shares = [_relative(own, 0.0), _relative(base, 0.0)]
+    shares = [_relative(ours, 0.0), _relative(base, 0.0)]
     return fewer and shares[0] is not None and shares[1] is not None and shares[0] < shares[1]

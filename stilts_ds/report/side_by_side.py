@@ -8,23 +8,29 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from stilts_ds.data.data import fitted_task
 from stilts_ds.errors import UserError, did_you_mean
 from stilts_ds.evaluate.result import Result
-from stilts_ds.report.compare import Counts, Scored, gain, mean_of, read_counts, resampled, shared_languages
+from stilts_ds.noise.spec import MARK, NoiseSpec
+from stilts_ds.report.compare import Counts, Draws, Scored, gain, mean_of, read_counts, resampled, shared_languages
 from stilts_ds.report.holm import holm_corrected
 from stilts_ds.report.load import RunData, load_run
+from stilts_ds.report.robustness import ABOUT_COSTS, cost_cell, costs_of, noisy_versions, verdict
 from stilts_ds.report.stats import Floats, Settings, enough_resamples
 from stilts_ds.report.table import Cell, Row, Table
 from stilts_ds.run_dir import RunDir
+from stilts_ds.tasks.registry import get_task
 
 AVERAGE = "average"
+SCORES, COSTS = "side_by_side", "side_by_side-costs"  # names of the tables
 # What a model brings along: a run of another model, or one whose data came another way, is what people compare.
 NOT_COMPARED = ("model", "data")
+
+Versions = Mapping[NoiseSpec, Sequence[str]]  # noise, its first draw -> the targets that are its draws
 
 
 @dataclass(frozen=True)
@@ -47,7 +53,7 @@ def tables_side_by_side(names: Sequence[str], targets: Sequence[str], settings: 
     run has. Raises UserError for a run or condition that is not there, fewer than two columns, and targets of which
     none can be compared.
     """
-    return [_table(columns, targets, settings) for columns in _groups(names)]
+    return [table for columns in _groups(names) for table in _tables(columns, targets, settings)]
 
 
 # --- which conditions ------------------------------------------------------------------------------------------------
@@ -63,6 +69,7 @@ def _groups(names: Sequence[str]) -> list[list[Column]]:
     asked = []
     for name in names:
         folder, condition = _split_name(name)
+        # Two conditions of one run share its files, which may be large.
         if folder not in loaded:
             loaded[folder] = load_run(RunDir(folder))
         asked.append((name, loaded[folder], condition))
@@ -70,14 +77,17 @@ def _groups(names: Sequence[str]) -> list[list[Column]]:
         return [[Column(name, data, _only_condition(name, data, condition)) for name, data, condition in asked]]
     conditions = [c for c in asked[0][1].conditions if all(c in data.conditions for _, data, _ in asked)]
     if not conditions:
-        each = "; ".join(f"{name} has {', '.join(data.conditions)}" for name, data, _ in asked)
-        raise UserError(f"no condition is in all runs ({each}); name one of each, such as {names[0]}:CONDITION")
+        conditions_by_run = "; ".join(f"{name} has {', '.join(data.conditions)}" for name, data, _ in asked)
+        raise UserError(
+            f"no condition is in all runs ({conditions_by_run}); name one of each, such as {names[0]}:CONDITION"
+        )
     return [[Column(f"{name}:{c}", data, c) for name, data, _ in asked] for c in conditions]
 
 
 def _split_name(name: str) -> tuple[Path, str]:
     """Folder and condition of `RUN` or `RUN:CONDITION`; a folder's own name may hold a colon."""
     folder, colon, condition = name.rpartition(":")
+    # A folder that is there wins: a colon may stand in its name.
     if os.path.isdir(name) or not colon:
         return Path(name), ""
     return Path(folder), condition
@@ -99,7 +109,8 @@ def _only_condition(name: str, data: RunData, condition: str) -> str:
 # --- what can be compared --------------------------------------------------------------------------------------------
 
 
-def _table(columns: Sequence[Column], targets: Sequence[str], settings: Settings) -> Table:
+def _tables(columns: Sequence[Column], targets: Sequence[str], settings: Settings) -> list[Table]:
+    """The scores of the targets and, where noisy ones are among them, what noise costs."""
     first = columns[0]
     unknown = [task for task in targets if task not in first.data.plan.targets]
     if unknown:
@@ -107,31 +118,55 @@ def _table(columns: Sequence[Column], targets: Sequence[str], settings: Settings
         raise UserError(
             f"{first.label} has no target {unknown[0]!r}{did_you_mean(unknown[0], known)}: {', '.join(known)}"
         )
-    notes, compared = [], []
-    for task in targets or first.data.targets:
+    compared, notes = _comparable(columns, targets or first.data.targets)
+    if not compared:
+        raise UserError("there is nothing to compare: " + " ".join(notes))
+    noisy, costs_notes = _comparable(columns, targets or first.data.noisy_targets)
+    versions = {task: _versions(first.data, task, noisy) for task in compared}
+    versions = {task: of_task for task, of_task in versions.items() if of_task}
+    if not settings.resamples:
+        rows = max(len(compared) + 1, sum(len(of_task) for of_task in versions.values()))
+        settings = replace(settings, resamples=enough_resamples((len(columns) - 1) * rows, settings.level))
+    # One draw of the examples serves a clean test set and its noisy ones; the clean one says which languages it is of.
+    draws: Draws = {}
+    drawn = sorted(dict.fromkeys([*compared, *noisy]), key=lambda task: get_task(task).is_variant)
+    scored = {task: _scored(columns, task, settings, draws) for task in drawn}
+    scores = _rows(columns, {task: scored[task] for task in compared}, notes, settings)
+    tables = [holm_corrected(scores, settings)]
+    if versions:
+        tables.append(_costs(columns, versions, scored, costs_notes, settings))
+    return tables
+
+
+def _comparable(columns: Sequence[Column], targets: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The targets that can be compared, and what is to be said of these and of the others."""
+    compared, notes = [], []
+    for task in targets:
         obstacle = _obstacle(columns, task)
         if obstacle:
             notes.append(f"{task} is not compared: {obstacle}.")
             continue
         compared.append(task)
         notes.extend(_remarks(columns, task))
-    if not compared:
-        raise UserError("there is nothing to compare: " + " ".join(notes))
-    comparisons = (len(columns) - 1) * (len(compared) + 1)
-    if not settings.resamples:
-        settings = replace(settings, resamples=enough_resamples(comparisons, settings.level))
-    scored = {task: _scored(columns, task, settings) for task in compared}
-    return holm_corrected(_rows(columns, scored, notes, settings), settings)
+    return compared, notes
+
+
+def _versions(data: RunData, task: str, noisy: Collection[str]) -> Versions:
+    """The noisy versions of a task, each with its draws, of which every column has results."""
+    every = noisy_versions(data, task)
+    kept = {spec: [draw for draw in draws if draw in noisy] for spec, draws in every.items()}
+    return {spec: draws for spec, draws in kept.items() if draws}
 
 
 def _obstacle(columns: Sequence[Column], task: str) -> str:
     """Why a target cannot be compared; empty where it can."""
+    # From the plainest obstacle to the subtlest: only the first is told.
     without = [column.label for column in columns if not column.results(task)]
     if without:
         return f"{without[0]} has no results of it"
-    for what, values in _facts(columns, task).items():
+    for fact, values in _facts(columns, task).items():
         if len(set(values)) > 1:
-            return f"{what} is " + ", ".join(f"{value} in {c.label}" for c, value in zip(columns, values))
+            return f"{fact} is " + ", ".join(f"{value} in {c.label}" for c, value in zip(columns, values))
     languages = shared_languages(column.results(task) for column in columns)
     if not languages:
         return "no language is scored in all of them"
@@ -164,34 +199,34 @@ def _remarks(columns: Sequence[Column], task: str) -> list[str]:
     wanted = first.results(task)[0].settings
     remarks: list[str] = []
     for column in others:
-        own = column.results(task)[0].settings
+        settings = column.results(task)[0].settings
         for key, value in wanted.items():
-            if key not in NOT_COMPARED and own.get(key) != value:
-                remarks.append(f"{task}: {key} is {value} in {first.label} and {own.get(key)} in {column.label}.")
+            if key not in NOT_COMPARED and settings.get(key) != value:
+                remarks.append(f"{task}: {key} is {value} in {first.label} and {settings.get(key)} in {column.label}.")
     return remarks
 
 
 # --- scores ----------------------------------------------------------------------------------------------------------
 
 
-def _scored(columns: Sequence[Column], task: str, settings: Settings) -> dict[str, Scored]:
+def _scored(columns: Sequence[Column], task: str, settings: Settings, draws: Draws) -> dict[str, Scored]:
     runs = {column.label: column.results(task) for column in columns}
     counts = _counts(columns, task, shared_languages(runs.values()))
     fitted = fitted_task(task, columns[0].data.recipe)
-    return resampled(fitted, runs, counts, columns[0].label, settings, {})
+    return resampled(fitted, runs, counts, columns[0].label, settings, draws)
 
 
 def _counts(columns: Sequence[Column], task: str, languages: Sequence[str]) -> Counts | None:
     """The counts of each column's own run, under the columns' labels; None where one lacks predictions or labels."""
     merged: Counts | None = None
     for column in columns:
-        own = read_counts(column.data, fitted_task(task, column.data.recipe), languages)
-        if own is None:
+        counts = read_counts(column.data, fitted_task(task, column.data.recipe), languages)
+        if counts is None:
             return None
-        units = {code: {column.label: own.units[code][column.condition]} for code in languages}
-        spreads = {code: {column.label: own.spreads[code][column.condition]} for code in languages}
+        units = {code: {column.label: counts.units[code][column.condition]} for code in languages}
+        spreads = {code: {column.label: counts.spreads[code][column.condition]} for code in languages}
         if merged is None:
-            merged = Counts(units, own.texts, spreads)
+            merged = Counts(units, counts.texts, spreads)
             continue
         for code in languages:
             merged.units[code].update(units[code])
@@ -203,20 +238,52 @@ def _rows(
     columns: Sequence[Column], scored: Mapping[str, Mapping[str, Scored]], notes: Sequence[str], settings: Settings
 ) -> Table:
     labels = [column.label for column in columns]
-    means = {task: {label: own[label].replicates.mean(axis=1) for label in labels} for task, own in scored.items()}
+    means = {task: {label: by_label[label].replicates.mean(axis=1) for label in labels}
+             for task, by_label in scored.items()}  # fmt: skip
     rows = [Row(task, _cells(labels, means[task], settings)) for task in scored]
     if len(scored) > 1:
         averages = {label: mean_of([means[task][label] for task in scored]) for label in labels}
         rows.append(Row(AVERAGE, _cells(labels, averages, settings)))
     about = f"Means over the languages that all have. A gain is the difference to {labels[0]}."
     title = f"{labels[0]} and {', '.join(labels[1:])}"
-    return Table("side_by_side", title, "target", tuple(labels), tuple(rows), (about, *notes))
+    return Table(SCORES, title, "target", tuple(labels), tuple(rows), (about, *notes))
 
 
 def _cells(labels: Sequence[str], means: Mapping[str, Floats], settings: Settings) -> tuple[Cell, ...]:
     base = means[labels[0]]
     cells = [Cell(float(base[0]), mean=float(base[1]))]
     for label in labels[1:]:
-        own = means[label]
-        cells.append(Cell(float(own[0]), gain(own, base, settings), mean=float(own[1])))
+        ours = means[label]
+        cells.append(Cell(float(ours[0]), gain(ours, base, settings), mean=float(ours[1])))
     return tuple(cells)
+
+
+def _costs(
+    columns: Sequence[Column],
+    versions: Mapping[str, Versions],
+    scored: Mapping[str, Mapping[str, Scored]],
+    notes: Sequence[str],
+    settings: Settings,
+) -> Table:
+    """What noise costs in each column, and how many points fewer than in the first."""
+    labels = [column.label for column in columns]
+    by_label = {label: {task: of_task[label] for task, of_task in scored.items()} for label in labels}
+    rows, compared = [], []
+    for task, noisy in versions.items():
+        costs = costs_of(task, noisy, by_label)
+        for spec, base in costs[labels[0]].items():
+            by_column = [costs[label][spec] for label in labels]
+            # The first column stands beside itself without a gain.
+            cells = [cost_cell(by_column[0], None, settings)]
+            cells += [cost_cell(cost, base, settings) for cost in by_column[1:]]
+            rows.append(Row(f"{task}{MARK}{spec}", tuple(cells)))
+            compared.append((by_column, base))
+    title = f"{labels[0]} and {', '.join(labels[1:])}: what noise costs"
+    table = Table(COSTS, title, "noise", tuple(labels), tuple(rows), (ABOUT_COSTS, *notes))
+    table = holm_corrected(table, settings)
+    judged = [
+        (label, row.label, cell, cost, base)
+        for row, (by_column, base) in zip(table.rows, compared)
+        for label, cell, cost in zip(labels[1:], row.cells[1:], by_column[1:])
+    ]
+    return replace(table, notes=(*table.notes, verdict(judged, labels[0])))

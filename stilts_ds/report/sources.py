@@ -44,6 +44,7 @@ def pair_tables(data: RunData, scores: Scores, settings: Settings) -> list[Table
     tables = []
     for name in data.targets:
         seconds = {get_task(crossed).second: crossed for crossed in data.crossed_targets}
+        # data.crossed_targets are those of all tasks.
         seconds = {code: crossed for code, crossed in seconds.items() if get_task(crossed).base_name == name}
         for condition in data.conditions if seconds else []:
             table = _pair_table(data, name, seconds, scores, condition, settings)
@@ -55,19 +56,20 @@ def pair_tables(data: RunData, scores: Scores, settings: Settings) -> list[Table
 def _pair_table(
     data: RunData, name: str, seconds: Mapping[str, str], scores: Scores, condition: str, settings: Settings
 ) -> Table | None:
-    own, base = scores.get(condition, {}), scores.get(data.baseline, {})
-    columns = [code for code, crossed in seconds.items() if crossed in own and crossed in base]
+    scored, base = scores.get(condition, {}), scores.get(data.baseline, {})
+    # Only what the baseline has, too: each cell is compared with it.
+    columns = [code for code, crossed in seconds.items() if crossed in scored and crossed in base]
     if not columns:
         return None
-    every = [own[seconds[code]].languages for code in columns]
+    every = [scored[seconds[code]].languages for code in columns]
     shared = [code for code in every[0] if all(code in languages for languages in every)]
     rows = []
     for first in shared:
         groups = {second: [second] for second in columns} | {MIXED: [second for second in columns if second != first]}
         cells = []
         for codes in groups.values():
-            ours, theirs = (_pairs_mean(tasks, seconds, first, codes) for tasks in (own, base))
-            tested = gain(ours, theirs, settings) if condition != data.baseline else None
+            ours, baseline = (_pairs_mean(tasks, seconds, first, codes) for tasks in (scored, base))
+            tested = gain(ours, baseline, settings) if condition != data.baseline else None
             cells.append(Cell() if ours is None else Cell(float(ours[0]), tested, mean=float(ours[1])))
         rows.append(Row(first, tuple(cells)))
     title = f"{name} after {condition}: every pair of languages"
@@ -78,10 +80,10 @@ def _pairs_mean(
     scored: Mapping[str, Scored], seconds: Mapping[str, str], first: str, codes: list[str]
 ) -> Floats | None:
     """Replicates [2 + R] of the mean over pairs with one first language; None where a pair is not scored."""
-    parts = [scored[seconds[code]] for code in codes]
-    if not parts or not all(first in part.languages for part in parts):
+    of_pairs = [scored[seconds[code]] for code in codes]
+    if not of_pairs or not all(first in of_pair.languages for of_pair in of_pairs):
         return None
-    return np.asarray(np.mean([part.replicates[:, part.languages.index(first)] for part in parts], axis=0))
+    return np.asarray(np.mean([of_pair.replicates[:, of_pair.languages.index(first)] for of_pair in of_pairs], axis=0))
 
 
 def source_tables(data: RunData, scores: Scores, settings: Settings) -> list[Table]:
@@ -103,16 +105,22 @@ def _table(
     pivot = next((run.pivot for tasks in data.results.values() for run in tasks.get(name, [])), "")
     rows = {pivot: name, **variants}
     there = {source: scored[task] for source, task in rows.items() if task in scored}
+    # Gains are over the ordinary source, so a table without its row would say nothing.
     if pivot not in there or len(there) < 2:
         return None
-    shared = [code for code in there[pivot].languages if all(code in own.languages for own in there.values())]
+    # A mean over other languages than another row's would compare languages, not sources.
+    shared = [code for code in there[pivot].languages if all(code in of.languages for of in there.values())]
+    # Of all sources that are planned, also of those without scores yet: the column stays the same when they come.
     unseen = [code for code in shared if code not in rows]
     columns = {code: [code] for code in shared} | {ALL: shared} | ({UNSEEN: unseen} if unseen else {})
     base = {column: _mean(there[pivot], codes) for column, codes in columns.items()}
     made = []
-    for source, own in there.items():
-        means = {column: _mean(own, codes) for column, codes in columns.items()}
-        cells = [_cell(means[c], None if source == pivot else base[c], OWN * (c == source), settings) for c in columns]
+    for source, of_source in there.items():
+        means = {column: _mean(of_source, codes) for column, codes in columns.items()}
+        cells = []
+        for column in columns:
+            compared = None if source == pivot else base[column]
+            cells.append(_cell(means[column], compared, OWN * (column == source), settings))
         made.append(Row(source, tuple(cells)))
     title = f"{name} after {condition}: which language trains"
     return Table(f"sources-{name}-{condition}", title, "trained on", tuple(columns), tuple(made),

@@ -100,10 +100,12 @@ def ratio_replicates(numerators: Floats, denominators: Floats, resamples: int, r
     Columns are whatever shares items: conditions and seeds (paired), and languages of a translated test set. A column
     whose denominators sum to 0 scores 0, as F1 does when nothing is predicted and nothing is there.
     """
-    both = np.concatenate([numerators, denominators], axis=1)
-    sums = np.concatenate([drawn @ both for drawn in weights(len(both), resamples, rng)])
-    above, below = np.split(sums, 2, axis=1)
-    return np.divide(100.0 * above, below, out=np.zeros_like(above), where=below > 0)
+    counts = np.concatenate([numerators, denominators], axis=1)
+    sums = np.concatenate([drawn @ counts for drawn in weights(len(counts), resamples, rng)])
+    numerator_sums, denominator_sums = np.split(sums, 2, axis=1)
+    return np.divide(
+        100.0 * numerator_sums, denominator_sums, out=np.zeros_like(numerator_sums), where=denominator_sums > 0
+    )
 
 
 def cluster_sums(counts: Floats, cluster: NDArray[np.intp]) -> Floats:

@@ -101,6 +101,7 @@ def cell_json(cell: Cell) -> dict[str, Any] | None:
 
 def correct(tables: Sequence[Table], method: Callable[[Sequence[float]], list[float]], level: float) -> list[Table]:
     """The tables with the p-values of all their gains adjusted together, and judged."""
+    # In reading order, in which `judged` takes them again.
     gains = [c.gain for t in tables for row in t.rows for c in row.cells if c.gain and c.gain.p is not None]
     adjusted = iter(method([gain.p for gain in gains if gain.p is not None]) if gains else [])
 
@@ -110,10 +111,11 @@ def correct(tables: Sequence[Table], method: Callable[[Sequence[float]], list[fl
         p = next(adjusted)
         return replace(cell, gain=replace(cell.gain, adjusted=p, significant=p < level))
 
-    return [
-        replace(table, rows=tuple(replace(row, cells=tuple(map(judged, row.cells))) for row in table.rows))
-        for table in tables
-    ]
+    corrected = []
+    for table in tables:
+        rows = [replace(row, cells=tuple(map(judged, row.cells))) for row in table.rows]
+        corrected.append(replace(table, rows=tuple(rows)))
+    return corrected
 
 
 # --- cells as text ---------------------------------------------------------------------------------------------------
@@ -128,6 +130,7 @@ def signed(value: float | None) -> str:
 
 
 def _no_minus_zero(value: float) -> float:
+    # Adding 0.0 turns -0.0 into 0.0: "-0.0" would read as a loss.
     return round(value, 1) + 0.0
 
 
@@ -144,6 +147,7 @@ def printed_gain(gain: Difference) -> float:
 
 def mean_differs(gain: Difference) -> bool:
     """Whether the tested gain, of means over seeds, reads otherwise than the difference of the printed scores."""
+    # As printed, not as numbers: a difference that nobody sees needs no second figure.
     return signed(gain.value) != signed(printed_gain(gain))
 
 

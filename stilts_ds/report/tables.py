@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import median
 
@@ -69,6 +68,7 @@ def with_resamples(data: RunData, settings: Settings) -> Settings:
         return settings
     others = len(data.conditions) - 1
     matrix = others * (len(data.targets) + 1) + (1 if others else 0)  # every cell, and the best per target
+    # Each table is corrected by itself, so the largest one decides.
     comparisons = max(matrix, others * len(data.noisy_targets))
     return replace(settings, resamples=enough_resamples(comparisons, settings.level))
 
@@ -84,6 +84,7 @@ def build_tables(data: RunData, scores: Scores, settings: Settings) -> Tables:
     )
     matrix, gap, *groups = (holm_corrected(table, settings) for table in uncorrected)
     languages = [language_table(data, scores, task, settings) for task in data.targets if any_scores(scores, task)]
+    # After correction: these cells repeat comparisons, which must not be corrected for twice.
     whole = with_chosen_cells(data, matrix)
     published, why_not = published_table(data, whole)
     variants = variant_tables(data, scores, settings)
@@ -111,14 +112,16 @@ def matrix_table(data: RunData, scores: Scores, settings: Settings) -> Table:
     base = means[data.baseline]
     rows = []
     for condition in data.conditions:
-        own = means[condition]
+        by_target = means[condition]
+        compares = condition != data.baseline
         cells = [
-            judged_cell(own.get(t), base.get(t), condition != data.baseline, settings, marks_of(data, t))
-            for t in data.targets
+            judged_cell(by_target.get(t), base.get(t), compares, settings, marks_of(data, t)) for t in data.targets
         ]
-        average, other = (_mean_of_all(of, data.targets) for of in (own, base))
+        # An average over other targets than the baseline's would be compared with another number.
+        average = mean_of([by_target[t] for t in data.targets]) if _has_all(data, by_target) else None
+        average_base = mean_of([base[t] for t in data.targets]) if _has_all(data, base) else None
         mark = "" if all(is_whole(data, t) for t in data.targets) else PARTIAL
-        cells.append(judged_cell(average, other, condition != data.baseline, settings, mark))
+        cells.append(judged_cell(average, average_base, compares, settings, mark))
         rows.append(Row(condition, tuple(cells), _seeds(data, scores[condition])))
     if len(data.conditions) > 1:
         rows.append(_chosen_row(data, means, settings))
@@ -128,25 +131,27 @@ def matrix_table(data: RunData, scores: Scores, settings: Settings) -> Table:
     return Table("matrix", "Conditions and targets", "condition", columns, tuple(rows), tuple(notes))
 
 
-def _mean_of_all(scores: Mapping[str, Floats], targets: Sequence[str]) -> Floats | None:
-    """The mean over the targets; None where one has no score, or all targets stand in tables of their own."""
-    if not targets or not all(target in scores for target in targets):
-        return None
-    return mean_of([scores[target] for target in targets])
+def _has_all(data: RunData, means: dict[str, Floats]) -> bool:
+    return bool(data.targets) and all(task in means for task in data.targets)
 
 
 def _notes_on_tests(data: RunData, scores: Scores) -> list[str]:
     """What a reader of intervals must know: what they are of, and where they are too narrow."""
     notes = []
+    # The median of one or two seeds is their mean.
     if len(data.plan.seeds) > 2 and len(data.conditions) > 1:
         notes.append(MEDIAN_AND_MEAN)
-    unknown = [t for t in data.targets if any(t in tasks and tasks[t].clusters_unknown for tasks in scores.values())]
+    unknown = [t for t in data.targets if _clusters_unknown(scores, t)]
     if unknown:
         notes.append(
             f"{', '.join(unknown)}: examples share texts, but this run's labels do not say which (an earlier "
             "version wrote them). They are drawn one by one, so these intervals are too narrow."
         )
     return notes
+
+
+def _clusters_unknown(scores: Scores, task: str) -> bool:
+    return any(task in by_target and by_target[task].clusters_unknown for by_target in scores.values())
 
 
 def is_whole(data: RunData, task: str) -> bool:
@@ -166,9 +171,10 @@ def marks_of(data: RunData, task: str) -> str:
 def _seeds(data: RunData, tasks: dict[str, Scored]) -> str:
     """`3 seeds`, or how many of them are there yet."""
     wanted = len(data.plan.seeds)
+    # Retrieval from the pretrained encoder has one phase for all seeds, and would look as if seeds were missing.
     trained = [s.seeds for t, s in tasks.items() if get_task(t).trains]
-    least = min(trained, default=0)
-    return f"{least} of {wanted} seeds" if trained and least < wanted else counted(wanted, "seed")
+    fewest = min(trained, default=0)
+    return f"{fewest} of {wanted} seeds" if trained and fewest < wanted else counted(wanted, "seed")
 
 
 def choose_best(data: RunData) -> dict[str, str]:
@@ -177,12 +183,12 @@ def choose_best(data: RunData) -> dict[str, str]:
     The baseline is one of them: it answers which model one would ship. Test scores take no part. Of equals the first
     in the recipe's order wins.
     """
-    found = {}
+    best = {}
     for task in data.targets:
         scores = {c: median(seeds) for c, seeds in data.dev_scores(task).items()}
         if scores:
-            found[task] = max(scores, key=lambda c: scores[c])
-    return found
+            best[task] = max(scores, key=lambda c: scores[c])
+    return best
 
 
 def chosen_otherwise(data: RunData) -> dict[str, float]:
@@ -191,7 +197,7 @@ def chosen_otherwise(data: RunData) -> dict[str, float]:
     Each condition draws its seeds' dev scores with replacement. Dev examples cannot be drawn: a run keeps dev scores
     but no dev predictions.
     """
-    found = {}
+    shares = {}
     for task, chosen in choose_best(data).items():
         by_condition = data.dev_scores(task)
         if min(map(len, by_condition.values())) < 2:
@@ -201,11 +207,12 @@ def chosen_otherwise(data: RunData) -> dict[str, float]:
             picks = generator("choice", task, condition).integers(0, len(scores), (CHOICES, len(scores)))
             drawn.append(np.median(np.array(scores)[picks], axis=1))
         winners = np.argmax(drawn, axis=0)  # of equals the first, as above
-        found[task] = float(np.mean(winners != list(by_condition).index(chosen)))
-    return found
+        shares[task] = float(np.mean(winners != list(by_condition).index(chosen)))
+    return shares
 
 
 def _chosen_row(data: RunData, means: dict[str, dict[str, Floats]], settings: Settings) -> Row:
+    # Chosen on dev alone: a condition without test scores yet is left out, not exchanged for the next best.
     chosen = {t: c for t, c in choose_best(data).items() if t in means[c] and t in means[data.baseline]}
     cells = [Cell(note="no English dev score to choose on") for _ in data.targets]
     if not chosen:
@@ -214,6 +221,7 @@ def _chosen_row(data: RunData, means: dict[str, dict[str, Floats]], settings: Se
     base = mean_of([means[data.baseline][t] for t in chosen])
     mark = PARTIAL * any(not is_whole(data, t) for t in chosen)
     mark += CHOSEN * (len(chosen) < len(data.targets))
+    # Where the baseline is chosen everywhere there is nothing to test.
     differs = any(c != data.baseline for c in chosen.values())
     return Row(BEST, (*cells, judged_cell(ours, base, differs, settings, mark)), "on English dev")
 
@@ -224,10 +232,12 @@ def with_chosen_cells(data: RunData, matrix: Table) -> Table:
         return matrix
     by_condition = {row.label: dict(zip(matrix.columns, row.cells)) for row in matrix.rows[:-1]}
     chosen = choose_best(data)
-    cells = [
-        replace(by_condition[chosen[t]][t], note=chosen[t]) if t in chosen and cell.score is None else cell
-        for t, cell in zip(matrix.columns, matrix.rows[-1].cells)
-    ]
+    cells = []
+    for target, cell in zip(matrix.columns, matrix.rows[-1].cells):
+        if target in chosen and cell.score is None:
+            condition = chosen[target]
+            cell = replace(by_condition[condition][target], note=condition)
+        cells.append(cell)
     last = replace(matrix.rows[-1], cells=tuple(cells))
     return replace(matrix, rows=(*matrix.rows[:-1], last), notes=(*matrix.notes, _note_on_choice(data, chosen)))
 
@@ -267,16 +277,13 @@ def gap_table(data: RunData, scores: Scores, settings: Settings) -> Table:
             gap = transfer_gap(scored.replicates, scored.languages, pivot_of(data, task))
             if gap is not None:
                 gaps[condition][task] = gap
-    columns = tuple(t for t in data.targets if any(t in found for found in gaps.values()))
-    rows = [
-        Row(
-            c,
-            tuple(
-                judged_cell(gaps[c].get(t), gaps[data.baseline].get(t), c != data.baseline, settings) for t in columns
-            ),
-        )
-        for c in data.conditions
-    ]
+    columns = tuple(t for t in data.targets if any(t in by_target for by_target in gaps.values()))
+    base = gaps[data.baseline]
+    rows = []
+    for condition in data.conditions:
+        compares = condition != data.baseline
+        cells = [judged_cell(gaps[condition].get(t), base.get(t), compares, settings) for t in columns]
+        rows.append(Row(condition, tuple(cells)))
     note = (
         "Points by which the training language's score exceeds the mean of the other languages. With each "
         f"the change against {data.baseline}: above 0 the gap has grown, below 0 it has closed."
@@ -295,11 +302,13 @@ def language_table(data: RunData, scores: Scores, task: str, settings: Settings)
     base = present.get(data.baseline)
 
     def row(label: str, chosen: list[int], detail: str = "") -> Row:
-        found = {c: s.replicates[:, chosen].mean(axis=1) for c, s in present.items()}
-        other = base.replicates[:, chosen].mean(axis=1) if base else None
-        return Row(label, tuple(judged_cell(found[c], other, c != data.baseline, settings) for c in columns), detail)
+        means = {c: s.replicates[:, chosen].mean(axis=1) for c, s in present.items()}
+        mean_base = base.replicates[:, chosen].mean(axis=1) if base else None
+        cells = [judged_cell(means[c], mean_base, c != data.baseline, settings) for c in columns]
+        return Row(label, tuple(cells), detail)
 
     rows = [row(code + "*" * (code == pivot), [i], _about(code)) for i, code in enumerate(first.languages)]
+    # A mean over one language would repeat its row.
     others = [i for i, code in enumerate(first.languages) if code != pivot]
     if len(others) > 1:
         rows.append(row(ZERO_SHOT, others))
@@ -321,6 +330,7 @@ def seed_tables(data: RunData, scores: Scores) -> list[Table]:
     for task in data.targets:
         present = [condition for condition, tasks in scores.items() if task in tasks]
         for seed in data.plan.seeds:
+            # A phase that seeds share has one result, of the seed that it was trained with.
             runs = {c: run for c in present for run in data.results[c][task] if run.seed == seed}
             if runs:
                 languages = scores[next(iter(runs))][task].languages

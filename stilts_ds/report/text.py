@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Iterable, Sequence
 
 from stilts_ds.escape import csv_text, markdown_escape, on_one_line
@@ -58,6 +59,7 @@ def _bars(first: str, cells: Sequence[str]) -> str:
 def csv_tables(tables: Iterable[Table]) -> str:
     """One cell a row at full precision; empty where there is nothing. Text that a spreadsheet would run is quoted."""
     text = io.StringIO()
+    # csv would end lines as on Windows, and a report must not depend on the machine.
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(CSV_COLUMNS)
     for table in tables:
@@ -96,7 +98,7 @@ def latex_tables(title: str, tables: Iterable[Table], marks: Sequence[str]) -> s
 
 def _latex_table(table: Table, marks: Sequence[str]) -> str:
     used = [sentence for sentence in marks if sentence[0] in table.marks()]
-    caption = " ".join(latex_escape(part) for part in [f"{table.title}.", *table.notes, *used])
+    caption = " ".join(latex_escape(sentence) for sentence in [f"{table.title}.", *table.notes, *used])
     body = [_latex_row(row) for row in table.rows]
     return "\n".join([
         r"\begin{table}", r"\centering\small", rf"\caption{{{caption}}}", rf"\label{{tab:{_label(table.name)}}}",
@@ -107,7 +109,7 @@ def _latex_table(table: Table, marks: Sequence[str]) -> str:
 
 
 def _label(name: str) -> str:
-    return "".join(c if c.isalnum() or c == "-" else "-" for c in name)
+    return re.sub(r"[\W_]", "-", name)
 
 
 def _latex_row(row: Row) -> str:

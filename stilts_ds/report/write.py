@@ -45,26 +45,29 @@ def write_report(run: RunDir, settings: Settings | None = None, png: bool = Fals
     for a missing or broken file, and for `png` without matplotlib.
     """
     data = load_run(run)
+    # First: every table is drawn with the same number of resamples.
     settings = with_resamples(data, settings or Settings())
     scores = score_run(data, settings)
     tables = build_tables(data, scores, settings)
     tables = replace(tables, variants=(*tables.variants, *checked_tables(data, scores, settings)))
     marks = legend(tables.all(), settings.level)
     summary = _summary(data, tables, settings)
-    found = correlations(data, scores, settings)
+    correlated = correlations(data, scores, settings)
     averages = benchmark_averages(data, scores, qa_by_f1)
-    resources = [benchmark_sheet(data, averages), count_sheet(data, scores), correlation_sheet(found, settings)]
+    resources = [benchmark_sheet(data, averages), count_sheet(data, scores), correlation_sheet(correlated, settings)]
     kinds = [*(sheet for sheet in resources if sheet.rows), *checked_sheets(data), *bucket_sheets(data, settings)]
-    write_json(run.results, results_json(data, scores, tables, settings, found, averages))
+    write_json(run.results, results_json(data, scores, tables, settings, correlated, averages))
     write_atomically(run.report, markdown_report(data, tables, settings, kinds))
     write_atomically(report_path(run, ".csv"), csv_tables([*tables.all(), *seed_tables(data, scores)]))
     write_atomically(report_path(run, ".tex"), latex_tables(data.plan.name, tables.all(), marks))
     write_atomically(report_path(run, ".html"), page(data, tables, settings, METRICS, kinds))
     write_cards(data)
     if png:
+        # matplotlib is an optional extra, needed for pictures only.
         from stilts_ds.report.png import write_png
 
         write_png(tables.matrix, report_path(run, ".png"), legend([tables.matrix], settings.level))
+    # It goes to a terminal, and names in it may be a stranger's.
     return printable(summary)
 
 
@@ -74,15 +77,15 @@ def report_path(run: RunDir, suffix: str) -> Path:
 
 
 def _summary(data: RunData, tables: Tables, settings: Settings) -> str:
-    parts = [stacked_markdown(tables.matrix, data.baseline), *legend([tables.matrix], settings.level)]
+    sections = [stacked_markdown(tables.matrix, data.baseline), *legend([tables.matrix], settings.level)]
     if data.missing:
-        parts.append(f"\nMissing: {counted(len(data.missing), 'thing')}, listed in {data.run.report.name}.")
-    return "\n".join(parts) + "\n"
+        sections.append(f"\nMissing: {counted(len(data.missing), 'thing')}, listed in {data.run.report.name}.")
+    return "\n".join(sections) + "\n"
 
 
 def markdown_report(data: RunData, tables: Tables, settings: Settings, kinds: Sequence[Sheet] = ()) -> str:
     plan = data.plan
-    parts = [
+    sections = [
         f"# {markdown_escape(plan.name)}\n",
         f"{METRICS} Mean over the languages scored, English (the training language) included; median over "
         f"{len(plan.seeds)} seed(s). Model {markdown_code(plan.model)}, data "
@@ -91,12 +94,12 @@ def markdown_report(data: RunData, tables: Tables, settings: Settings, kinds: Se
         *_remarks(tables.matrix.notes, [tables.matrix], settings),
     ]
     if data.missing:
-        parts += ["## What is missing\n", "\n".join(f"- {markdown_prose(note)}" for note in data.missing) + "\n"]
-    parts += [f"## How the gains were tested\n\n{tested(settings)}\n"]
+        sections += ["## What is missing\n", "\n".join(f"- {markdown_prose(note)}" for note in data.missing) + "\n"]
+    sections += [f"## How the gains were tested\n\n{tested(settings)}\n"]
     for table in [tables.gap, *tables.groups, *tables.variants, *tables.languages]:
         if table.columns and table.rows:
-            parts += _markdown_section(table, settings)
-    parts += _published(tables, settings)
+            sections += _markdown_section(table, settings)
+    sections += _published(tables, settings)
     for sheet in (
         *kinds,
         inputs_sheet(data),
@@ -105,10 +108,10 @@ def markdown_report(data: RunData, tables: Tables, settings: Settings, kinds: Se
         cost_sheet(data),
     ):
         if sheet.rows:
-            parts += [f"## {sheet.title}\n", markdown_sheet(sheet), "\n\n".join(sheet.notes) + "\n"]
-    lines = [f"- {what}: {markdown_code(value)}" for what, value in provenance_lines(data)]
-    parts += ["## Provenance\n", "\n".join(lines) + "\n"]
-    return "\n".join(parts)
+            sections += [f"## {sheet.title}\n", markdown_sheet(sheet), "\n\n".join(sheet.notes) + "\n"]
+    lines = [f"- {name}: {markdown_code(value)}" for name, value in provenance_lines(data)]
+    sections += ["## Provenance\n", "\n".join(lines) + "\n"]
+    return "\n".join(sections)
 
 
 def _markdown_section(table: Table, settings: Settings) -> list[str]:

@@ -81,14 +81,15 @@ Moved = TypeVar("Moved", Batch, Targets)
 def _moved(value: Moved, device: torch.device) -> Moved:
     """A copy with every tensor on `device`. From pinned memory that takes no time of the host's."""
     moved = {}
-    for each in fields(value):
-        part = getattr(value, each.name)
-        if isinstance(part, torch.Tensor):
-            pinned = part.pin_memory() if device.type == "cuda" else part
-            part = pinned.to(device, non_blocking=True)
-        elif isinstance(part, dict):
-            part = {name: _moved(targets, device) for name, targets in part.items()}
-        moved[each.name] = part
+    for attribute in fields(value):
+        current = getattr(value, attribute.name)
+        if isinstance(current, torch.Tensor):
+            # Only from pinned memory is a copy to the GPU asynchronous.
+            pinned = current.pin_memory() if device.type == "cuda" else current
+            current = pinned.to(device, non_blocking=True)
+        elif isinstance(current, dict):
+            current = {name: _moved(targets, device) for name, targets in current.items()}
+        moved[attribute.name] = current
     return type(value)(**moved)
 
 
@@ -96,13 +97,15 @@ def pack_rows(rows_of: Sequence[tuple[Rows, int]], tokenizer: Tokenizer) -> Batc
     """Put the given (rows, row index) one after the other. Without rows: one row of special tokens, so that every rank
     runs the encoder the same number of times."""
     empty = np.asarray([*tokenizer.template.prefix, *tokenizer.template.single_suffix], np.int32)
-    parts = [rows.input_ids[rows.starts[r] : rows.starts[r + 1]] for rows, r in rows_of] or [empty]
-    lengths = np.array([len(part) for part in parts])
+    rows_ids = [rows.input_ids[rows.starts[r] : rows.starts[r + 1]] for rows, r in rows_of] or [empty]
+    lengths = np.array([len(row_ids) for row_ids in rows_ids])
     offsets = np.concatenate([[0], np.cumsum(lengths)])
-    row = np.repeat(np.arange(len(parts)), lengths)
+    row = np.repeat(np.arange(len(rows_ids)), lengths)
+    # From 0 in each row: the encoder adds its own offset (XLM-R's positions begin at 2).
     position = np.arange(offsets[-1]) - offsets[row]
+    # A row without a second segment has it begin at its end.
     second = np.array([rows.second[r] for rows, r in rows_of] or lengths)
-    arrays = (np.concatenate(parts), position >= second[row], row, position, offsets)
+    arrays = (np.concatenate(rows_ids), position >= second[row], row, position, offsets)
     tensors = [torch.from_numpy(np.asarray(array, np.int64)) for array in arrays]
     prefix = _prefix(rows_of, lengths)
     return Batch(tensors[0], tensors[1], tensors[2], tensors[3], tensors[4], tuple(lengths.tolist()), prefix=prefix)
@@ -121,5 +124,5 @@ def window_cells(lengths: Sequence[int]) -> tuple[torch.Tensor | None, int]:
     if not lengths:
         return None, 1
     window = np.repeat(np.arange(len(lengths)), lengths)
-    place = np.concatenate([np.arange(length) for length in lengths])
-    return torch.from_numpy(np.stack([window, place], 1)), max(lengths)
+    position = np.concatenate([np.arange(length) for length in lengths])
+    return torch.from_numpy(np.stack([window, position], 1)), max(lengths)

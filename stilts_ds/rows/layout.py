@@ -17,9 +17,10 @@ def pair_cuts(a: np.ndarray, b: np.ndarray, room: int) -> tuple[np.ndarray, np.n
     As if the longer one (the first on a tie) lost one token after the other.
     """
     extra, difference = np.maximum(a + b - room, 0), a - b
+    # First the longer one alone, down to the other's length; what is still too much both lose in turn.
     only = np.minimum(extra, np.abs(difference))
-    rest = extra - only
-    return np.where(difference > 0, only, 0) + (rest + 1) // 2, np.where(difference < 0, only, 0) + rest // 2
+    shared = extra - only
+    return np.where(difference > 0, only, 0) + (shared + 1) // 2, np.where(difference < 0, only, 0) + shared // 2
 
 
 def lay_out_pairs(
@@ -29,6 +30,7 @@ def lay_out_pairs(
 
     Rows that are cut are counted in the writer's tally.
     """
+    # The special tokens count towards max_seq_length.
     cut_a, cut_b = pair_cuts(a.length, b.length, limit - template.pair_cost)
     cut = int(np.count_nonzero(cut_a + cut_b))
     if cut:
@@ -38,6 +40,6 @@ def lay_out_pairs(
     return lay_out([template.prefix, a, template.middle, b, template.suffix], len(a.length))
 
 
-def lay_out_singles(template: Template, parts: Slices) -> Laid:
+def lay_out_singles(template: Template, segments: Slices) -> Laid:
     """Rows of one segment."""
-    return lay_out([template.prefix, parts, template.single_suffix], len(parts.length))
+    return lay_out([template.prefix, segments, template.single_suffix], len(segments.length))

@@ -81,13 +81,13 @@ class Words:
         if self.plain is None:
             return tokenise(self.backend, texts)
         known = np.fromiter((self.plain.fullmatch(text) is not None for text in texts), bool, len(texts))
-        parts = self._look_up([text for text, is_known in zip(texts, known.tolist()) if is_known])
+        looked_up = self._look_up([text for text, is_known in zip(texts, known.tolist()) if is_known])
         others = tokenise(self.backend, [text for text, is_known in zip(texts, known.tolist()) if not is_known])
         first, length = np.empty((2, len(texts)), np.int64)
-        first[known], first[~known] = parts[0].first, others[0].first + len(parts[0].flat)
-        length[known], length[~known] = parts[0].length, others[0].length
-        flat = np.concatenate([parts[0].flat, others[0].flat])
-        return Slices(flat, first, length), np.concatenate([parts[1], others[1]])
+        first[known], first[~known] = looked_up[0].first, others[0].first + len(looked_up[0].flat)
+        length[known], length[~known] = looked_up[0].length, others[0].length
+        flat = np.concatenate([looked_up[0].flat, others[0].flat])
+        return Slices(flat, first, length), np.concatenate([looked_up[1], others[1]])
 
     def _look_up(self, texts: Sequence[str]) -> tuple[Slices, np.ndarray]:
         """Texts as the tokens of their words. The key of a first word begins with a space, as no other key does."""
@@ -144,35 +144,35 @@ class Words:
         word = np.searchsorted(begin, text_begin + offsets[:, 0], side="right") - 1
         offsets = offsets - (begin[word] - text_begin)[:, None].astype(np.int32)
         length = np.bincount(word, minlength=len(words))
-        mine = np.arange(len(words)) % (size + 1) != 0
-        return Slices(tokens.flat, np.cumsum(length) - length, length).take(mine), offsets
+        is_key = np.arange(len(words)) % (size + 1) != 0
+        return Slices(tokens.flat, np.cumsum(length) - length, length).take(is_key), offsets
 
 
 def cuts_at_spaces(state: dict[str, Any]) -> bool:
     """Whether a tokenizer with this description gives the words of a plain text tokens of their own."""
     added = [token["content"] for token in state["added_tokens"]]
-    cutters = [part["type"] for part in _flat(state["pre_tokenizer"], "pretokenizers")]
-    spaces = [part for part in _flat(state["pre_tokenizer"], "pretokenizers") if part["type"] == "Metaspace"]
+    cutters = [step["type"] for step in _flat(state["pre_tokenizer"], "pretokenizers")]
+    spaces = [step for step in _flat(state["pre_tokenizer"], "pretokenizers") if step["type"] == "Metaspace"]
     return (
         cutters in (["Metaspace"], ["WhitespaceSplit", "Metaspace"], ["BertPreTokenizer"])
-        and all(part["prepend_scheme"] == "always" and part["split"] for part in spaces)
-        and all(_is_character_wise(part) for part in _flat(state["normalizer"], "normalizers"))
+        and all(step["prepend_scheme"] == "always" and step["split"] for step in spaces)
+        and all(_is_character_wise(step) for step in _flat(state["normalizer"], "normalizers"))
         and not any(content[:1].isalnum() or content[:1].isspace() for content in added)
     )
 
 
-def _flat(part: dict[str, Any] | None, key: str) -> list[dict[str, Any]]:
-    if part is None:
+def _flat(step: dict[str, Any] | None, key: str) -> list[dict[str, Any]]:
+    if step is None:
         return []
-    return part[key] if part["type"] == "Sequence" else [part]
+    return step[key] if step["type"] == "Sequence" else [step]
 
 
-def _is_character_wise(part: dict[str, Any]) -> bool:
+def _is_character_wise(step: dict[str, Any]) -> bool:
     """Whether a normaliser changes plain characters one by one and leaves single spaces alone."""
-    if part["type"] == "Replace":
-        pattern = next(iter(part["pattern"].values()))
-        return part["pattern"] == SINGLE_SPACES or (len(pattern) == 1 and pattern not in _plain_characters())
-    return part["type"] in CHARACTER_WISE
+    if step["type"] == "Replace":
+        pattern = next(iter(step["pattern"].values()))
+        return step["pattern"] == SINGLE_SPACES or (len(pattern) == 1 and pattern not in _plain_characters())
+    return step["type"] in CHARACTER_WISE
 
 
 def plain_pattern(state: dict[str, Any]) -> str:

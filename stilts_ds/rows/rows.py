@@ -59,6 +59,7 @@ class Rows:
     @cached_property
     def item_lengths(self) -> np.ndarray:
         """Tokens an item costs: its rows times their longest, [I]."""
+        # Every item is one row: no reduction is needed.
         if len(self.items) == len(self.starts):
             return self.row_lengths
         longest = np.maximum.reduceat(self.row_lengths, self.items[:-1])
@@ -77,6 +78,7 @@ class Rows:
         tokens = int(self.starts[rows])
         cut = {
             "input_ids": tokens,
+            # One entry more than rows, and items likewise: each begins where the one before ends.
             "starts": rows + 1,
             "second": rows,
             "example": rows,
@@ -88,16 +90,18 @@ class Rows:
             "place": tokens,
         }
         arrays = {name: getattr(self, name) for name in self.ARRAYS}
-        kept: dict[str, Any] = {n: None if a is None else a[: cut[n]] for n, a in arrays.items()}
+        kept: dict[str, Any] = {name: array[: cut[name]] for name, array in arrays.items() if array is not None}
+        # `touched` is left out: it is of all rows, and is computed anew for these.
         return Rows(**kept, tally=self.tally)
 
 
 def touched_ids(rows: Iterable[Rows], special: Iterable[int], size: int) -> np.ndarray:
     """Token ids of `rows` and the special ones, ascending. `size` is the vocabulary's."""
     seen = np.zeros(size, bool)
+    # Batches hold special tokens that no row does: masks, and what closes a row without text.
     seen[[i for i in special if i < size]] = True
-    for part in rows:
-        seen[ids_in(part)] = True
+    for split_rows in rows:
+        seen[ids_in(split_rows)] = True
     return np.flatnonzero(seen)
 
 

@@ -35,6 +35,7 @@ class Slices:
 
     def up_to(self, most: int | np.ndarray) -> Slices:
         """The first `most` tokens of each slice."""
+        # Views: the flat array is shared and never copied.
         return Slices(self.flat, self.first, np.minimum(self.length, most))
 
     def lists(self) -> list[list[int]]:
@@ -51,6 +52,7 @@ class Slices:
 def spread(first: np.ndarray, length: np.ndarray) -> np.ndarray:
     """first[i], first[i] + 1, ... (length[i] of them) for every i, one after the other."""
     ends = np.cumsum(length)
+    # One count through all slices, less what the slices before had, plus where this one begins.
     return np.repeat(first - ends + length, length) + np.arange(ends[-1] if len(ends) else 0)
 
 
@@ -62,25 +64,26 @@ class Laid:
     lengths: np.ndarray
     begins: list[np.ndarray]
 
-    def inside(self, part: int) -> np.ndarray:
+    def inside(self, segment: int) -> np.ndarray:
         """The begin of a part, counted from the begin of its row, [R]."""
-        return self.begins[part] - self.begins[0]
+        return self.begins[segment] - self.begins[0]
 
 
-def lay_out(parts: Sequence[Slices | tuple[int, ...]], rows: int) -> Laid:
+def lay_out(segments: Sequence[Slices | tuple[int, ...]], rows: int) -> Laid:
     """Put the parts of each row one after the other; a tuple is the same tokens in every row."""
+    # Two passes: the first finds each row's length, so that the second writes into one array.
     lengths = np.zeros(rows, np.int64)
-    for part in parts:
-        lengths += part.length if isinstance(part, Slices) else len(part)
+    for segment in segments:
+        lengths += segment.length if isinstance(segment, Slices) else len(segment)
     at = np.cumsum(lengths) - lengths
     ids, begins = np.empty(int(lengths.sum()), np.int32), []
-    for part in parts:
+    for segment in segments:
         begins.append(at)
-        if isinstance(part, Slices):
-            ids[spread(at, part.length)] = part.flat[part.positions]
-            at = at + part.length
+        if isinstance(segment, Slices):
+            ids[spread(at, segment.length)] = segment.flat[segment.positions]
+            at = at + segment.length
         else:
-            for token in part:
+            for token in segment:
                 ids[at] = token
                 at = at + 1
     return Laid(ids, lengths, begins)

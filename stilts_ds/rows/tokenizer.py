@@ -51,6 +51,7 @@ class Tokenizer:
             raise UserError(f"the tokenizer of {name} gives no character offsets; use a model with a tokenizer.json")
         self.tokenizer = tokenizer
         self.backend = tokenizer.backend_tokenizer
+        # tokenizer.json may cut and pad by itself; here the layout decides, with each task's own limit.
         self.backend.no_truncation()
         self.backend.no_padding()
         given = _template(tokenizer)
@@ -64,6 +65,7 @@ class Tokenizer:
         besides: list[Any] = [self.space] if self.space else []
         if self.template != given:
             besides.append(dataclasses.asdict(self.template))
+        # Without anything besides the hash is that of earlier versions: their cached rows stay valid.
         self.fingerprint = hash_json([state, *besides] if besides else state)
         self.unk = tokenizer.unk_token_id
         self.mask = tokenizer.mask_token_id
@@ -73,10 +75,12 @@ class Tokenizer:
     @classmethod
     def load(cls, path: str | Path, revision: str | None = None) -> Tokenizer:
         """Load from a folder or the hub; raises UserError when there is no tokenizer."""
+        # Slow to import, and most commands tokenise nothing.
         from transformers import AutoTokenizer
 
         check_tokenizer(Path(path))
         try:
+            # Never code from a model's folder.
             loaded = AutoTokenizer.from_pretrained(str(path), revision=revision, trust_remote_code=False)
             _check_ids(loaded, str(path), revision)
             return cls(loaded, str(path), _sees(str(path), revision))
@@ -111,6 +115,7 @@ class Tokenizer:
 def _own_space(backend: Any) -> str:
     """What stands before a word inside a text to have the tokens that it has there: a space for byte-level BPE (`Ġman`
     is not `man`), nothing where a word has the same tokens everywhere."""
+    # Tried, not looked up by name: any tokenizer may be given.
     text, alone, behind = (backend.encode(t, add_special_tokens=False).ids for t in ("a a", "a", " a"))
     return " " if text != alone + alone and text == alone + behind else ""
 
@@ -134,6 +139,7 @@ def _only_sentencepiece(folder: Path) -> bool:
 
 def _sees(path: str, revision: str | None) -> Sees:
     """Which way the tokens of the model beside a tokenizer see; `both` where there is no model."""
+    # From a folder or the hub's cache alike.
     from transformers.utils import cached_file
 
     file = cached_file(path, "config.json", revision=revision, _raise_exceptions_for_missing_entries=False)
@@ -171,6 +177,7 @@ def _template(tokenizer: Any) -> Template:
     last_first = max(i for i, s in enumerate(segments) if s == 0)
     last_second = max(i for i, s in enumerate(segments) if s == 1)
     ids = pair["input_ids"]
+    # What closes one text need not be what closes two.
     single = tokenizer("a")
     after = max(i for i, s in enumerate(single.sequence_ids(0)) if s == 0) + 1
     return Template(

@@ -37,8 +37,8 @@ SAMPLES = (
 
 def mark_whitespace(text: str) -> str:
     """The text with MARKS for its line ends, tabs, runs of spaces and spaces at its ends."""
-    escaped = _OWN_MARKS.sub(lambda found: ESCAPE + found[0], text)
-    spaced = _LOST_SPACES.sub(lambda found: _marked_spaces(len(found[0])), escaped)
+    escaped = _OWN_MARKS.sub(lambda match: ESCAPE + match[0], text)
+    spaced = _LOST_SPACES.sub(lambda match: _marked_spaces(len(match[0])), escaped)
     return spaced.replace("\n", MARKS["\n"]).replace("\t", MARKS["\t"])
 
 
@@ -48,7 +48,7 @@ def _marked_spaces(count: int) -> str:
 
 def restore_whitespace(text: str) -> str:
     """The text that `mark_whitespace` was given. An escape that stands before nothing stays: a model may end so."""
-    return _MARKED.sub(lambda found: found[1] or _WHITESPACE_OF[found[0]], text)
+    return _MARKED.sub(lambda match: match[1] or _WHITESPACE_OF[match[0]], text)
 
 
 class CodeTokenizer:

@@ -10,8 +10,10 @@ import numpy as np
 
 from stilts_ds.rows.rows import Rows
 
+# The .npy format wants a multiple of 64; the text of these headers takes less than 128.
 HEADER = 128  # bytes; fixed, so that the header can be written again when the length is known
 WIDTH = {"span": (2,), "place": (2,)}
+BOUNDS = ("starts", "items")  # arrays that say where rows and items begin
 
 
 class RowsWriter:
@@ -23,13 +25,14 @@ class RowsWriter:
     def __init__(self, folder: Path | None, *arrays: str) -> None:
         self.folder = folder
         names = ("input_ids", "starts", "second", "example", "items", *arrays)
-        self._columns = {
-            name: Column(folder, name, np.int64 if name in ("starts", "items") else np.int32, WIDTH.get(name, ()))
-            for name in names
-        }
-        for name in ("starts", "items"):
+        # int64 where tokens and rows are counted, since a split may hold more than 2^31 tokens.
+        dtypes = dict.fromkeys(BOUNDS, np.int64)
+        self._columns = {name: Column(folder, name, dtypes.get(name, np.int32), WIDTH.get(name, ())) for name in names}
+        for name in BOUNDS:
+            # Both hold one entry more than there are rows or items: where the first begins.
             self._columns[name].append(np.zeros(1, np.int64))
         self._tokens = self._rows = 0
+        # Noted while writing: finding the ids later would read all rows once more.
         self._seen = np.zeros(0, bool)
         self.tally: Counter[str] = Counter()
 
@@ -53,6 +56,7 @@ class RowsWriter:
             "items": self._rows + rows,
             **arrays,
         }
+        # A family that forgot an array would shift it against the others.
         assert columns.keys() == self._columns.keys()
         for name, array in columns.items():
             self._columns[name].append(array)
@@ -86,19 +90,20 @@ class Column:
             self.path.write_bytes(bytes(HEADER))
 
     def append(self, array: np.ndarray) -> None:
-        part = np.ascontiguousarray(array, self.dtype).reshape(-1, *self.width)
-        self.length += len(part)
+        chunk = np.ascontiguousarray(array, self.dtype).reshape(-1, *self.width)
+        self.length += len(chunk)
         if self.path is None:
-            self.chunks.append(part)
+            self.chunks.append(chunk)
         else:
             with self.path.open("ab") as file:
-                file.write(part.data)
+                file.write(chunk.data)
 
     def finish(self) -> np.ndarray:
         if self.path is None:
             return np.concatenate(self.chunks) if self.chunks else np.zeros((0, *self.width), self.dtype)
         with self.path.open("r+b") as file:
             file.write(npy_header(self.dtype, (self.length, *self.width)))
+        # Mapped: rows of running text may be larger than memory, and all ranks of a node share the pages.
         return np.load(self.path, mmap_mode="r")
 
 

@@ -16,32 +16,32 @@ DRAW = "stilts-ds draw 1"  # of the random numbers; another text draws other exa
 
 
 def proportional_shares(total: int, sizes: Sequence[int]) -> list[int]:
-    """`total` split over parts in proportion to their sizes: whole numbers that add up, the largest remainders first.
+    """`total` split over files in proportion to their sizes: whole numbers that add up, the largest remainders first.
 
-    Parts are never asked for more than they have; `total` beyond the sum of sizes gives all of each.
+    Files are never asked for more than they have; `total` beyond the sum of sizes gives all of each.
     """
     whole = sum(sizes)
     if total >= whole:
         return list(sizes)
     shares = [total * size // whole for size in sizes]
-    # Of equal remainders the earlier part comes first, so that the same sizes always give the same shares.
-    by_remainder = sorted(range(len(sizes)), key=lambda part: (-(total * sizes[part] % whole), part))
-    for part in by_remainder[: total - sum(shares)]:
-        shares[part] += 1
+    # Of equal remainders the earlier file comes first, so that the same sizes always give the same shares.
+    by_remainder = sorted(range(len(sizes)), key=lambda file: (-(total * sizes[file] % whole), file))
+    for file in by_remainder[: total - sum(shares)]:
+        shares[file] += 1
     return shares
 
 
-def drawn_order(part: int, size: int) -> list[int]:
-    """Places 0 to `size` - 1 of one part in the order in which they are drawn."""
+def drawn_order(file: int, size: int) -> list[int]:
+    """Places 0 to `size` - 1 of one file in the order in which they are drawn."""
     # `random.Random` gives the same numbers for the same text in every version of Python. A place's number does not
     # depend on how many places follow it, so a file that grows at its end keeps most of what was drawn from it.
-    generator = random.Random(f"{DRAW} {part}")
+    generator = random.Random(f"{DRAW} {file}")
     keys = [generator.random() for _ in range(size)]
     return sorted(range(size), key=keys.__getitem__)
 
 
 def draw_places(sizes: Sequence[int], skip: int, limit: int | None) -> list[set[int]]:
-    """The places that are taken from each part: `limit` of them (None: all) after the first `skip` in drawn order.
+    """The places that are taken from each file: `limit` of them (None: all) after the first `skip` in drawn order.
 
     What is skipped and what is taken never overlap: the skipped ones may select what the others train.
     """
@@ -49,14 +49,14 @@ def draw_places(sizes: Sequence[int], skip: int, limit: int | None) -> list[set[
     left = [size - share for size, share in zip(sizes, skipped)]
     taken = left if limit is None else proportional_shares(limit, left)
     return [
-        set(drawn_order(part, size)[first : first + count])
-        for part, (size, first, count) in enumerate(zip(sizes, skipped, taken))
+        set(drawn_order(file, size)[first : first + count])
+        for file, (size, first, count) in enumerate(zip(sizes, skipped, taken))
     ]
 
 
-def at_places(parts: Iterable[Iterable[Any]], places: Iterable[set[int]]) -> Iterator[Any]:
-    """The records of each part that stand at its places, in file order."""
-    for part, wanted in zip(parts, places):
-        for place, record in enumerate(part):
-            if place in wanted:
+def at_places(files: Iterable[Iterable[Any]], places: Iterable[set[int]]) -> Iterator[Any]:
+    """The records of each file that stand at its places, in file order."""
+    for records, wanted in zip(files, places):
+        for row, record in enumerate(records):
+            if row in wanted:
                 yield record

@@ -15,6 +15,7 @@ from typing import Any
 from stilts_ds.errors import UserError, did_you_mean
 
 AGAIN = "download the file again"
+# What people have in place of the data, by its first bytes; these are compared in small letters.
 MAGIC = (
     (b"version https://git-lfs", "is a Git LFS pointer, not the data; run `git lfs pull` where it comes from"),
     (b"<!doctype html", f"is an HTML page, probably an error message, not the data; {AGAIN}"),
@@ -53,6 +54,7 @@ def _one_line(raw: bytes, path: Path, number: int) -> str:
 
 def split_id(line: str, where: str) -> tuple[str, str]:
     """Id and text of a line `id TAB text`. Raises UserError where it is none."""
+    # At the first tab only: a text may hold others.
     id, tab, text = line.partition("\t")
     if not tab or not id:
         raise UserError(f"{where}: expected id TAB text; download the file again")
@@ -77,21 +79,22 @@ def indexed_lines(path: Path, step: int) -> Iterator[tuple[int, str, int | None]
 
     `lines_from` starts at such a byte, without the lines before.
     """
-    place = 0
+    first_byte = 0
     check_head(path)
     with _open(path) as file:
         for number, raw in enumerate(file, 1):
             # Bytes, not characters: only they can be sought without reading what comes before.
-            yield number, _one_line(raw, path, number), place if (number - 1) % step == 0 else None
-            place += len(raw)
+            yield number, _one_line(raw, path, number), first_byte if (number - 1) % step == 0 else None
+            first_byte += len(raw)
 
 
-def lines_from(path: Path, place: int, number: int, count: int) -> list[str]:
+def lines_from(path: Path, first_byte: int, number: int, count: int) -> list[str]:
     """`count` lines from the byte `place` on, where line `number` begins. Raises UserError as `read_lines`, and where
     the file ends before."""
     with _open(path) as file:
-        file.seek(place)
+        file.seek(first_byte)
         lines = [_one_line(raw, path, number + i) for i, raw in enumerate(islice(file, count))]
+    # The file was counted when it was indexed, so it has changed since.
     if len(lines) < count:
         raise UserError(f"{path}: has fewer lines than when it was looked at; let no program write it meanwhile")
     return lines
@@ -120,6 +123,7 @@ def check_head(path: Path) -> None:
         head = file.read(512)
     if not head.strip():
         raise UserError(f"{path}: is empty; {AGAIN}")
+    # Web pages differ in case, and in what white space and byte order mark they begin with.
     start = head.removeprefix(b"\xef\xbb\xbf").lstrip().lower()
     for magic, meaning in MAGIC:
         if start.startswith(magic):
@@ -187,10 +191,11 @@ def parse_json(text: str, where: str) -> Any:
                 f"{where}: another value follows after the first, at line {error.lineno} column {error.colno}; if it "
                 "is a JSON lines file, this must be one JSON value: use the data set's own file"
             ) from None
+        # Half a download breaks at its end, or inside the text in which it ends.
         if error.pos >= len(text.rstrip()) or error.msg.startswith("Unterminated string"):
             raise UserError(f"{where}: the JSON ends too early, the file looks cut short; {AGAIN}") from None
-        place = f"line {error.lineno} column {error.colno}"
-        raise UserError(f"{where}: invalid JSON at {place}: {error.msg}; {AGAIN}") from None
+        position = f"line {error.lineno} column {error.colno}"
+        raise UserError(f"{where}: invalid JSON at {position}: {error.msg}; {AGAIN}") from None
     except (ValueError, RecursionError):  # numbers of thousands of digits, endless nesting
         raise UserError(f"{where}: is no sensible JSON; {AGAIN}") from None
 
@@ -218,7 +223,7 @@ def id_field(row: Any, key: str, where: str) -> str:
     value = row.get(key) if isinstance(row, dict) else None
     if value is None:
         return where
-    if isinstance(value, int) and not isinstance(value, bool):
+    if isinstance(value, int) and not isinstance(value, bool):  # true is an integer in Python
         return str(value)
     return text_field(row, key, where)
 
@@ -259,12 +264,14 @@ def _field(row: Any, key: str, where: str) -> Any:
 
 def shorten(value: Any, length: int = 60) -> str:
     """A value as it may stand in a message."""
+    # `ascii`, since the character at fault may be one that a terminal does not show.
     text = ascii(value) if isinstance(value, str) else repr(value)
     return text if len(text) <= length else text[: length - 3] + "..."
 
 
 def unquote(cell: str) -> str:
     """Undo CSV quoting of one cell; a cell that is not consistently quoted is returned as it is."""
+    # Only where all quotes inside are doubled: a sentence may begin and end with quotation marks of its own.
     inner = cell[1:-1]
     quoted = len(cell) >= 2 and cell[0] == cell[-1] == '"'
     return inner.replace('""', '"') if quoted and '"' not in inner.replace('""', "") else cell
@@ -274,6 +281,7 @@ def quote_cell(text: str, where: str) -> str:
     """A text as a cell that reads back as it is. Raises UserError for one that would break the table."""
     if any(separator in text for separator in "\t\n\r"):
         raise UserError(f"{where}: a text holds a tab or a line end, which a table of lines cannot hold; remove it")
+    # Only what would read back as another text is quoted: all other cells stay to the byte.
     needs_quotes = unquote(text) != text
     return '"' + text.replace('"', '""') + '"' if needs_quotes else text
 

@@ -18,7 +18,7 @@ from typing import Any
 
 from stilts_ds.config import TextHubPart
 from stilts_ds.errors import UserError
-from stilts_ds.hub_client import Repository, ask_hub
+from stilts_ds.hub_client import Repository, ask_hub, go_offline_without_network
 from stilts_ds.run_dir import read_json, write_json
 from stilts_ds.sources.files import check_text, shorten
 from stilts_ds.tasks.languages import iso3_of, name_of
@@ -97,6 +97,8 @@ def load_rows(hub: Hub, config: str, **options: bool) -> Any:
         raise UserError("data.source=hub needs the package `datasets`; install it, or use local files") from None
 
     def load() -> Any:
+        if hub.in_folder:
+            return datasets.load_dataset("parquet", data_files=_parquet_files(hub, config), split="train", **options)
         return datasets.load_dataset(hub.repo, config, split=hub.split, revision=hub.revision, **options)
 
     where = f"{hub.repo} (configuration {config}, split {hub.split}, revision {hub.revision})"
@@ -105,10 +107,26 @@ def load_rows(hub: Hub, config: str, **options: bool) -> Any:
     return rows
 
 
+def _parquet_files(hub: Hub, config: str) -> list[str]:
+    """The files of a configuration that is a folder, in the cache; fetched where they are not there yet.
+
+    `datasets` could load such a folder as well, but would not find it in its cache again without network.
+    """
+    from huggingface_hub import snapshot_download
+
+    pattern = f"{config}/{hub.split}/*.parquet"
+    folder = snapshot_download(hub.repo, repo_type="dataset", revision=hub.revision, allow_patterns=pattern)
+    files = sorted(str(path) for path in Path(folder).glob(pattern))
+    if not files:
+        raise FileNotFoundError(f"there are no files {pattern}")
+    return files
+
+
 def _check_revision(rows: Any, hub: Hub, config: str) -> None:
     """Without network `datasets` takes the newest copy in its cache, whatever revision was asked for."""
+    # A stream has no cache files, and comes from the network.
     folders = [Path(file["filename"]).parent for file in getattr(rows, "cache_files", [])]
-    others = [one for one in folders if COMMIT.fullmatch(one.name) and one.name != hub.revision]
+    others = [folder for folder in folders if COMMIT.fullmatch(folder.name) and folder.name != hub.revision]
     if others and COMMIT.fullmatch(hub.revision):
         raise UserError(
             f"{hub.repo} {config}: the cache has revision {others[0].name}, but {hub.revision} is wanted; remove "
@@ -128,6 +146,7 @@ def pin(hub: Hub, kept: Path | None) -> Hub:
     """
     if COMMIT.fullmatch(hub.revision):
         return hub
+    # What is kept comes first: a branch that has moved since must not change a study that has begun.
     commits = kept_commits(kept)
     commit = commits.get(moving_name(hub)) or _newest_commit(hub.repo, hub.revision) or _cached_commit(hub)
     if commit is None:
@@ -166,6 +185,8 @@ def kept_commits(kept: Path | None) -> dict[str, str]:
 @functools.lru_cache
 def _newest_commit(repo: str, revision: str) -> str | None:
     """The commit behind a branch now; None where the hub does not answer. Asked once in the life of the process."""
+    if go_offline_without_network():
+        return None
     from huggingface_hub import HfApi
 
     try:
@@ -177,11 +198,16 @@ def _newest_commit(repo: str, revision: str) -> str | None:
 
 
 def _cached_commit(hub: Hub) -> str | None:
-    """The commit of the copy that `datasets` takes without network: of several the newest."""
+    """The commit of the copy that is taken without network: of several the newest."""
     import datasets
+    from huggingface_hub.constants import HF_HUB_CACHE
 
-    folder = Path(datasets.config.HF_DATASETS_CACHE) / hub.repo.replace("/", "___")
-    copies = [path for path in folder.glob("*/*/*") if COMMIT.fullmatch(path.name)]
+    if hub.in_folder:
+        folders = Path(HF_HUB_CACHE, f"datasets--{hub.repo.replace('/', '--')}").glob("snapshots/*")
+    else:
+        # `datasets` writes <owner>___<name>/<configuration>/<version>/<commit>.
+        folders = Path(datasets.config.HF_DATASETS_CACHE, hub.repo.replace("/", "___")).glob("*/*/*")
+    copies = [path for path in folders if COMMIT.fullmatch(path.name)]
     newest = max(copies, key=lambda path: path.stat().st_mtime, default=None)
     return None if newest is None else newest.name
 

@@ -31,11 +31,13 @@ def language_files(folder: Path) -> list[Path]:
             if not _is_language(entry.stem):
                 _refuse(entry, "its name is no language code (such as de or zh-Hant)")
             files.append(entry)
+        # de.txt.gz or de.jsonl would be missed; a file of another name is none of a language's.
         elif _is_language(entry.name.split(".")[0]) and "." in entry.name:
             _refuse(entry, f"it does not end in {SUFFIX}")
     for path in files:
         if path.parent == folder and (folder / path.stem).is_dir():
             _refuse(path, f"the folder {path.stem} holds this language, too, and the same text may stand in both")
+    # In the order of file names, as all globs are read (Local in stilts_ds.tasks.spec).
     return sorted(files, key=lambda path: (path.name, str(path)))
 
 

@@ -24,21 +24,30 @@ def parts_of(task: Task, split: str, language: str, source: DataSource) -> list[
         raise UserError(f"{task.name} has no split {split!r}{did_you_mean(split, task.local)} {task.note}".rstrip())
     blank = Part(source.folder_of(task), task, language, split, limit=source.max_text_passages)
     serving = [local for local in task.local[split] if serves(local, language)]
-    return [part for local in serving for part in _parts(local, blank)]
+    return [split_file for local in serving for split_file in _parts(local, blank)]
 
 
 def missing_parts(task: Task, split: str, language: str, source: DataSource) -> list[str]:
     """What is wrong with each missing or unusable file of a split, and where to get it; [] where all can be read."""
-    owned = owner(task, split)
-    entries = [
-        dataclasses.replace(owned, local={split: (one,)}) for one in owned.local.get(split, ()) if serves(one, language)
+    owning = owner(task, split)
+    # A task of its own for each entry, so that every missing file is named and not the first alone.
+    variants = [
+        dataclasses.replace(owning, local={split: (local,)})
+        for local in owning.local.get(split, ())
+        if serves(local, language)
     ]
     problems = []
-    for entry in entries or [owned]:
+    # Without any entry the task itself is asked, which says what it has not.
+    for variant in variants or [owning]:
         try:
-            check_language(entry, language)
-            for _, part in parts_of(entry, split, language, source):
-                for path in (part.path, part.labels, part.pivot, *(path for _, path in part.pool)):
+            check_language(variant, language)
+            for _, split_file in parts_of(variant, split, language, source):
+                for path in (
+                    split_file.path,
+                    split_file.labels,
+                    split_file.pivot,
+                    *(path for _, path in split_file.pool),
+                ):
                     if path is not None:
                         check_head(path)
         except UserError as problem:
@@ -53,6 +62,7 @@ def _parts(local: Local, blank: Part) -> list[tuple[str, Part]]:
     chosen, paths = _find(folder, local, task, blank.language)
     if chosen is None:
         raise UserError(_missing(folder, local, blank))
+    # Test labels may be kept back by the benchmark; a dev split without labels can select nothing.
     labels = _companion(chosen.labels, blank, required=blank.split != "test") if chosen.labels else None
     pivot = _companion(chosen.pivot, blank, required=True) if chosen.pivot else None
     pool = _pool(chosen, blank) if chosen.pool else ()
@@ -68,6 +78,7 @@ def _at(blank: Part, path: Path, local: Local) -> Part:
 
 
 def _check_monolingual(local: Local, blank: Part) -> None:
+    # A path without a language's hole is one file, which says nothing of other languages.
     only_pivot = not any(hole in local.path for hole in ("{language}", "{iso3}", "{name}"))
     if only_pivot and not local.languages and not local.rows_name_language and blank.language != blank.task.pivot:
         where = f"{blank.task.name} {blank.split}"
@@ -82,8 +93,11 @@ def _find(folder: Path, local: Local, task: Task, language: str) -> tuple[Local 
     choice: Local | None = local
     while choice is not None:
         path = fill(choice.path, task, language)
-        files = sorted(folder.glob(path), key=lambda one: (one.name, str(one))) if "*" in path else [folder / path]
-        files = [one for one in files if one.is_file()]
+        # By name: treebanks are read in one order, whatever folders they stand in.
+        matches = (
+            sorted(folder.glob(path), key=lambda match: (match.name, str(match))) if "*" in path else [folder / path]
+        )
+        files = [match for match in matches if match.is_file()]
         if files:
             return choice, files
         choice = choice.otherwise
@@ -121,10 +135,10 @@ def _missing(folder: Path, local: Local, blank: Part) -> str:
     while choice is not None:
         tried.append(str(folder / fill(choice.path, task, blank.language)))
         choice = choice.otherwise
-    what = f"{task.name}: no {blank.split} file for {blank.language!r}"
+    missing = f"{task.name}: no {blank.split} file for {blank.language!r}"
     if task.translation:
-        return f"{what}: there is no {' and no '.join(tried)}; it must have the schema and name of the English file"
-    return f"{what}: there is no {' and no '.join(tried)}; get it from {task.url}. {task.note}".rstrip()
+        return f"{missing}: there is no {' and no '.join(tried)}; it must have the schema and name of the English file"
+    return f"{missing}: there is no {' and no '.join(tried)}; get it from {task.url}. {task.note}".rstrip()
 
 
 def fill(pattern: str, task: Task, language: str) -> str:

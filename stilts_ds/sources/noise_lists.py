@@ -29,20 +29,22 @@ def list_files(folder: Path | None, name: str, language: str) -> list[Path]:
         return []
     if not folder.is_dir():
         raise UserError(f"data.noise: there is no folder {folder}; put dictionaries or misspellings there")
+    # A dictionary is named after both of its languages and serves both.
     files = sorted((folder / name).glob("*.tsv"))
     return [path for path in files if language in path.stem.split("-")]
 
 
 def read_words(folder: Path | None, name: str, language: str) -> Words:
     """What each word of a language may be exchanged for, out of all of its lists. Raises UserError for a bad line."""
+    # Dictionaries as ordered sets: a word that two lists have is as likely as any other, and order decides a draw.
     lists: dict[str, dict[str, None]] = {}
     for path in list_files(folder, name, language):
         backwards = "-" in path.stem and path.stem.split("-")[1] == language
-        for word, others in _rows(path):
-            pairs = [(other, word) for other in others] if backwards else [(word, other) for other in others]
-            for key, value in pairs:
+        for word, replacements in _rows(path):
+            for replacement in replacements:
+                key, value = (replacement, word) if backwards else (word, replacement)
                 lists.setdefault(key, {})[value] = None
-    return {word: tuple(others) for word, others in lists.items()}
+    return {word: tuple(replacements) for word, replacements in lists.items()}
 
 
 def _rows(path: Path) -> Iterator[tuple[str, list[str]]]:
@@ -50,10 +52,10 @@ def _rows(path: Path) -> Iterator[tuple[str, list[str]]]:
         if line.startswith(NOTE):
             log.info("%s: %s", path, line.lstrip("# "))
             continue
-        word, *others = (cell.strip() for cell in line.split("\t"))
-        if not word or not others or not all(others):
+        word, *replacements = (cell.strip() for cell in line.split("\t"))
+        if not word or not replacements or not all(replacements):
             raise UserError(f"{path}:{number}: expected word TAB word, as in a dictionary; repair the line")
-        yield word, others
+        yield word, replacements
 
 
 def read_keyboard(folder: Path | None, language: str) -> Keyboard | None:
@@ -63,6 +65,7 @@ def read_keyboard(folder: Path | None, language: str) -> Keyboard | None:
         return None
     rows = [(f"{path}:{number}", line) for path in files for number, line in filled_lines(path)]
     lines = [(where, line) for where, line in rows if not line.startswith(NOTE)]
+    # Exactly one: of two keyboards nothing says which the texts were typed on.
     if len(lines) != 1 or lines[0][1].split("\t")[0] != language:
         raise UserError(f"{files[0]}: expected one line that begins with {language}, then layout, script and four rows")
     return parse_keyboard(lines[0][1], lines[0][0])

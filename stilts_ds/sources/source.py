@@ -41,13 +41,14 @@ class DataSource:
 
     def folder_of(self, task: Task) -> Path:
         """The folder that `task`'s paths are relative to. Raises UserError where it is not set or does not exist."""
-        key = task.data_folder
+        key = task.data_folder  # a field of this class, and the key of `data` in the recipe
         origin = "translations" if task.translation else f"from {task.url}"
         folder: Path | None = getattr(self, key)
         if folder is None:
             remedy = f"name the folder with its files ({origin})"
             why = f"the hub has not got its files; {remedy}. {task.note}" if self.kind == "hub" else remedy
             raise UserError(f"{task.name}: data.{key} is not set; {why}".rstrip())
+        # Laid out as `data.intermediate`, so that several languages' files keep their official names.
         folder = folder / task.translation if task.translation else folder
         if not folder.is_dir():
             raise UserError(f"{task.name}: data.{key}: there is no folder {folder}; put its files there ({origin})")

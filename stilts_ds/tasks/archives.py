@@ -14,11 +14,12 @@ class Archive:
 
     tasks: str
     url: str
-    size: int  # bytes
+    size: int | None  # bytes, where known
     sha256: str
 
 
 ARCHIVES = (
+    # The metadata that the others are from have ANLI 0.1: this hash is from two programs that check their download.
     Archive(
         "anli_plus",
         "https://dl.fbaipublicfiles.com/anli/anli_v1.0.zip",
@@ -31,6 +32,7 @@ ARCHIVES = (
         17_865_352,
         "4ba1d5e1afdb7161f0f23c66dc787802ccfa8a25a3ddd3b165a35e50df346ab1",
     ),
+    # No archives: one file holds all languages, and XTREME's script writes a file for each.
     Archive(
         "tydiqa",
         "https://storage.googleapis.com/tydiqa/v1.1/tydiqa-goldp-v1.1-train.json",
@@ -43,6 +45,7 @@ ARCHIVES = (
         5_617_409,
         "b286e0f34bc7f52259359989716f369b160565bd12ad8f3a3e311f9b0dbad1c0",
     ),
+    # Hugging Face's copy: XTREME has its users fetch the original by hand.
     Archive(
         "panx",
         "https://s3.amazonaws.com/datasets.huggingface.co/wikiann/1.1.0/panx_dataset.zip",
@@ -55,6 +58,7 @@ ARCHIVES = (
         75_719_050,
         "246e8089933d13007fe80684d5c5c0713d6834cf8b3b4a0ec7c66f0a0d2baac8",
     ),
+    # XTREME tests on BUCC's training sets and takes its samples as dev sets: they are the ones with gold pairs.
     Archive(
         "bucc2018",
         "https://comparable.limsi.fr/bucc2018/bucc2018-de-en.training-gold.tar.bz2",
@@ -109,11 +113,19 @@ ARCHIVES = (
         30_282_057,
         "4146db499101d66e68ae4c8ed3cf9dadecd625f44b7d8cf3d4a0fe93afc4fd9f",
     ),
+    # UD 2.5, as XTREME reads it. The archive of 2.7, for what XTREME-R adds, has no hash in these metadata.
     Archive(
         "udpos",
         "https://lindat.mff.cuni.cz/repository/xmlui/bitstream/handle/11234/1-3105/ud-treebanks-v2.5.tgz",
         355_216_681,
         "5ff973e44345a5f69b94cc1427158e14e851c967d58773cc2ac5a1d3adaca409",
+    ),
+    # ANLI+ is ANLI with all of SNLI and MNLI, so three archives serve it.
+    Archive(
+        "udpos",
+        "https://lindat.mff.cuni.cz/repository/xmlui/bitstream/handle/11234/1-3424/ud-treebanks-v2.7.tgz",
+        None,
+        "ee61f186ac5701440f9d2889ca26da35f18d433255b5a188b0df30bc1525502b",
     ),
     Archive(
         "anli_plus",
@@ -139,6 +151,7 @@ ARCHIVES = (
         2_198_056,
         "ee073914a0fc33265cfbcfc50ec20df9b2e07809c3f420f599138d1f394ef5c3",
     ),
+    # English COPA, on which XCOPA is trained; the translations are small files with hashes of their own.
     Archive(
         "xcopa",
         "https://dl.fbaipublicfiles.com/glue/superglue/data/v2/COPA.zip",

@@ -21,12 +21,12 @@ MULTICHECKLIST = Task(
     metrics=("error_rate", "error_comparison", "error_intensifiers", "error_properties", "error_profession",
              "error_animal", "error_animal_2"),
     main_score="error_rate",
-    answer_rules="multichecklist",
+    answer_rules="multichecklist",  # stricter than SQuAD's: case counts, and what is inside an answer
     train_on="squad_v1",
     head="span",
     training=XQUAD.training,
     sizes={**XQUAD.sizes, "test": EXAMPLES},
-    in_averages=False,
+    in_averages=False,  # an error rate beside scores of which more is better would spoil a mean
     local={"test": (Local("checklist_json", "multichecklist/test-{language}.json"),)},
     test_sizes=dict.fromkeys(LANGUAGES, EXAMPLES),
     licence="Apache-2.0 (the templates)",

@@ -9,7 +9,9 @@ from __future__ import annotations
 from stilts_ds.tasks.languages import XTREME
 from stilts_ds.tasks.spec import Hub, Local, Task
 
+# In the order of the indices of the head; hub data sets number them otherwise and are converted by name.
 NLI_LABELS = ("contradiction", "entailment", "neutral")
+# Commits, not branches: a data set that changes on the hub must not change a result of the same recipe.
 GLUE_COMMIT = "bcdcba79d07bc864c1c254ccfcedcce55bcc9a8c"
 SNLI_COMMIT = "cdb5c3d5eed6ead6e5a341c8e56e669bb666725b"
 ANLI_COMMIT = "8e4813d81f46d313dac7892e1c28076917cfcdf9"
@@ -18,6 +20,7 @@ SQUAD_V2_COMMIT = "3ffb306f725f7d2ce8394bc1873b24868140c412"
 HELLASWAG_COMMIT = "218ec52e09a7e7462a5400043bb9a69a41d06b76"
 COMMONSENSEQA_COMMIT = "94630fe30dad47192a8546eb75f094926d47e155"
 MNLI_LICENCE = "mixed OANC / CC BY / CC BY-SA"
+# Tokens of a window, of the step to the next one, and of the question: what XTREME's train_qa.sh sets.
 QA_LENGTHS = {"max_seq_length": 384, "doc_stride": 128, "max_query_length": 64}
 
 
@@ -26,6 +29,7 @@ def _glue(config: str, schema: str, split: str) -> Hub:
 
 
 def _anli(split: str) -> tuple[Hub, ...]:
+    # The hub has a split for each round, as the release has a folder.
     rounds = ("r1", "r2", "r3")
     return tuple(Hub("hub_nli", "facebook/anli", "plain_text", f"{split}_{name}", ANLI_COMMIT) for name in rounds)
 
@@ -56,6 +60,7 @@ ANLI_PLUS = Task(
             Local("anli_jsonl", "anli_v1.0/R1/dev.jsonl"),
             Local("anli_jsonl", "anli_v1.0/R2/dev.jsonl"),
             Local("anli_jsonl", "anli_v1.0/R3/dev.jsonl"),
+            # The matched half alone, as for MNLI itself: it is the one that selects.
             Local("nli_jsonl", "mnli/multinli_1.0_dev_matched.jsonl"),
             Local("nli_jsonl", "snli/snli_1.0_dev.jsonl"),
         ),
@@ -64,6 +69,7 @@ ANLI_PLUS = Task(
         "train": (*_anli("train"), _glue("mnli", "hub_nli", "train"), _snli("train")),
         "dev": (*_anli("dev"), _glue("mnli", "hub_nli", "validation_matched"), _snli("validation")),
     },
+    # Without SNLI's rows on whose label the annotators did not agree: 785 of train, 158 of dev.
     sizes={"train": 1_104_934, "dev": 22_857},
     training={"train_batch_size": 24, "num_train_epochs": 2, "max_seq_length": 256},
     licence=f"ANLI: CC BY-NC 4.0; SNLI: CC BY-SA 4.0; MNLI: {MNLI_LICENCE}",
@@ -104,7 +110,7 @@ QQP = Task(
     role="intermediate",
     languages=("en",),
     metrics=("accuracy", "f1"),
-    main_score="accuracy_f1",
+    main_score="accuracy_f1",  # GLUE's score of QQP: the mean of both
     labels=("0", "1"),
     local={"train": (Local("qqp_tsv", "qqp/train.tsv"),), "dev": (Local("qqp_tsv", "qqp/dev.tsv"),)},
     hub={"train": (_glue("qqp", "hub_qqp", "train"),), "dev": (_glue("qqp", "hub_qqp", "validation"),)},
@@ -145,7 +151,7 @@ SQUAD_V2 = Task(
     languages=("en",),
     metrics=("exact_match", "f1"),
     main_score="exact_match_f1",
-    head="span_or_none",
+    head="span_or_none",  # SQuAD 1.1's head never learns that a question has no answer, so the two are not shared
     local={
         "train": (Local("squad_json", "squad_v2/train-v2.0.json"),),
         "dev": (Local("squad_json", "squad_v2/dev-v2.0.json"),),
@@ -269,6 +275,7 @@ SIQA = Task(
     url="https://leaderboard.allenai.org/socialiqa",
 )
 
+# The split is no part of the path: dev lines are held out of the same files.
 _TEXT_FILES = (Local("lines", "*.txt", names_language=True, otherwise=Local("lines", "*/*.txt", names_language=True)),)
 MLM = Task(
     name="mlm",
@@ -278,7 +285,7 @@ MLM = Task(
     languages=XTREME,
     metrics=("masked_accuracy",),
     main_score="masked_accuracy",
-    folder="text",
+    folder="text",  # `data.text`: running text is part of no data set's folder
     local={"train": _TEXT_FILES, "dev": _TEXT_FILES},
     training={"train_batch_size": 8, "max_seq_length": 256, "mlm_probability": 0.15},
     licence="that of your text",
@@ -287,4 +294,5 @@ MLM = Task(
     url="your own text",
 )
 
+# In the order of the paper's tables; what the paper has not comes last.
 TASKS = (ANLI_PLUS, MNLI, QQP, SQUAD_V1, SQUAD_V2, HELLASWAG, CCG, COSMOSQA, COMMONSENSEQA, MLM, SIQA)

@@ -5,12 +5,15 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import TypeVar
 
 from stilts_ds.errors import UserError, did_you_mean
 from stilts_ds.noise.spec import MARK, parse_noise
 from stilts_ds.tasks import checklist, intermediate, programming, retrieval, targets
-from stilts_ds.tasks.spec import FROM, WITH, Task
+from stilts_ds.tasks.spec import FROM, WITH, Local, Task
+
+Entries = TypeVar("Entries")  # what serves a split: files, or data sets of the hub
 
 TASKS: dict[str, Task] = {
     task.name: task
@@ -28,6 +31,7 @@ TASKS: dict[str, Task] = {
 
 def get_task(name: str) -> Task:
     """The task called `name`. Raises UserError with the nearest names for an unknown one."""
+    # From the outermost variant inwards: noise is put on whatever stands before its mark.
     clean, mark, noise = name.partition(MARK)
     if mark:
         return _noisy(name, get_task(clean), noise)
@@ -48,6 +52,7 @@ def get_task(name: str) -> Task:
 def tasks_named(names: Iterable[str]) -> dict[str, Task]:
     """The tasks among some names of folders, in the order of the tasks; noisy ones after the clean one."""
     order = list(TASKS)
+    # Sorted by name first: the sort by task below is stable, and "xnli" is less than "xnli@typo-5".
     known = [name for name in sorted(names) if re.split(f"[{MARK}{FROM}{WITH}]", name)[0] in TASKS]
     tasks = sorted(map(get_task, known), key=lambda task: order.index(task.base_name))
     return {task.name: task for task in tasks}
@@ -63,10 +68,10 @@ def _translated(name: str, task: Task, language: str) -> Task:
         task,
         name=name,
         title=f"{task.title}, translated into {language}",
-        head=task.head_name,
+        head=task.head_name,  # named, or it would be the variant's own: translations share the English task's head
         local={"train": task.local["train"]},
-        hub={},
-        sizes={},
+        hub={},  # translations are the user's files, whatever serves the English task
+        sizes={},  # how many rows were translated is not known
         translation=language,
         note=f"The file stands in data.translated/{language}; English dev selects. {task.note}".rstrip(),
     )
@@ -79,14 +84,16 @@ def _noisy(name: str, task: Task, noise: str) -> Task:
     if task.role != "target":
         raise UserError(f"{name!r}: noise is for the texts of targets that are scored; {task.name} trains")
     spec = parse_noise(name, noise)
+    # The clean task trains it, so clean and noisy scores are those of one model.
+    trainer = task.train_on or (task.name if "train" in task.local else "")
     return dataclasses.replace(
         task,
         name=name,
         title=f"{task.title}, {spec}",
         head=task.head_name,
-        train_on=task.train_on or (task.name if "train" in task.local else ""),
-        local={split: files for split, files in task.local.items() if split != "train"},
-        hub={split: data_sets for split, data_sets in task.hub.items() if split != "train"},
+        train_on=trainer,
+        local=_without_train(task.local),
+        hub=_without_train(task.hub),
         noise=spec,
         note=f"Texts of {task.name} with noise. {task.note}".rstrip(),
     )
@@ -105,6 +112,7 @@ def _trained_in(name: str, task: Task, language: str) -> Task:
     local, hub = dict(task.local), dict(task.hub)
     if task.train_on:
         translated = get_task(task.train_on)
+        # The target's own dev split, where it has one, stands after the translation's and wins.
         local = {"dev": translated.local["dev"], **local, "train": translated.local["train"]}
     return dataclasses.replace(
         task,
@@ -114,7 +122,7 @@ def _trained_in(name: str, task: Task, language: str) -> Task:
         train_on="",
         local=local,
         hub=hub,
-        sizes={},
+        sizes={},  # those of the literal are English
         pivot=language,
         source=language,
         translated_task=task.train_on,
@@ -136,12 +144,9 @@ def _crossed(name: str, task: Task, second: str) -> Task:
         raise UserError(f"{name!r}: the languages of {task.name} are not parallel row by row")
     if second not in task.languages:
         raise UserError(f"{name!r}: {task.name} has no language {second!r}{did_you_mean(second, task.languages)}")
-    filled = CROSSED_HOLE.format(language=second)
-    local = {
-        split: tuple(dataclasses.replace(one, path=one.path.replace(CROSSED_HOLE, filled)) for one in files)
-        for split, files in task.local.items()
-        if split != "train"
-    }
+    local = {split: _filled(files, second) for split, files in _without_train(task.local).items()}
+    # MLQA's hub entries are those with both texts in one language, so its crossed files are local.
+    hub = {} if has_files else _without_train(task.hub)
     return dataclasses.replace(
         task,
         name=name,
@@ -149,11 +154,21 @@ def _crossed(name: str, task: Task, second: str) -> Task:
         head=task.head_name,
         train_on=task.train_on or task.name,
         local=local,
-        hub={} if has_files else {split: sets for split, sets in task.hub.items() if split != "train"},
+        hub=hub,
         second=second,
-        parallel_rows=task.parallel_rows and not has_files,
+        parallel_rows=task.parallel_rows and not has_files,  # a file that is crossed needs no second one beside it
         note=f"The second text of {task.name} in {second}. {task.note}".rstrip(),
     )
+
+
+def _without_train(splits: Mapping[str, Entries]) -> dict[str, Entries]:
+    return {split: entries for split, entries in splits.items() if split != "train"}
+
+
+def _filled(files: tuple[Local, ...], second: str) -> tuple[Local, ...]:
+    """The same files with the question's language filled in; the context's stays a hole."""
+    question = CROSSED_HOLE.format(language=second)
+    return tuple(dataclasses.replace(local, path=local.path.replace(CROSSED_HOLE, question)) for local in files)
 
 
 def _serves_from_translation(task: Task, split: str) -> bool:
@@ -172,12 +187,13 @@ def owner(task: Task, split: str) -> Task:
         return dataclasses.replace(
             source, name=name, languages=(task.source,), pivot=task.source, hub={}, translation=task.source
         )
+    # The pivot is the language that a split is read in where its task has no choice, so it follows the files.
     if task.translation and split == "train":
         return dataclasses.replace(task, languages=(task.translation,), pivot=task.translation)
-    other = task.origin if task.translation else task.train_on
-    if not other or (split in task.local and not task.translation):
+    serving = task.origin if task.translation else task.train_on
+    if not serving or (split in task.local and not task.translation):
         return task
-    return dataclasses.replace(get_task(other), languages=(task.pivot,), pivot=task.pivot)
+    return dataclasses.replace(get_task(serving), languages=(task.pivot,), pivot=task.pivot)
 
 
 def check_language(task: Task, language: str) -> None:

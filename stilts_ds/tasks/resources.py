@@ -75,12 +75,12 @@ _ALL = (
     Resources("yo", 2, None, 0.3997),
     Resources("zh", 5, 46.9, 0.2876),
 )
-RESOURCES: dict[str, Resources] = {one.code: one for one in _ALL}
+RESOURCES: dict[str, Resources] = {resources.code: resources for resources in _ALL}
 
 JOSHI = ("high (classes 4 and 5)", "mid (class 3)", "low (classes 0 to 2)")
 CC100 = ("more than 50 GiB", "10 to 50 GiB", "2 to 10 GiB", "at most 2 GiB", "not in CC-100")
 PRETRAINING = ("in the pretraining", "not in the pretraining")
-# Which pretraining a model had, by a part of its name.
+# Which pretraining a model had, by a part of its name: config.json tells the architecture, not the corpus.
 _MODELS = {"xlm-r": "XLM-R", "xlmr": "XLM-R", "bert-base-multilingual": "mBERT", "mbert": "mBERT"}
 
 
@@ -97,14 +97,15 @@ def cc100_group(code: str) -> str:
     size = RESOURCES[code].cc100
     if size is None:
         return CC100[-1]
-    limits = zip((50.0, 10.0, 2.0), CC100)
+    limits = zip((50.0, 10.0, 2.0), CC100)  # GiB; `zip` leaves out the groups below the last limit
     return next((group for limit, group in limits if size > limit), CC100[3])
 
 
 def pretraining_of(model: str) -> str:
     """The kind of model by its name, `XLM-R` or `mBERT`; "" where the name does not tell."""
+    # The last component only: a folder above it may name another model.
     name = model.rstrip("/").rsplit("/", 1)[-1].lower()
-    return next((kind for part, kind in _MODELS.items() if part in name), "")
+    return next((kind for fragment, kind in _MODELS.items() if fragment in name), "")
 
 
 def is_unseen(code: str, pretraining: str) -> bool:

@@ -25,7 +25,7 @@ LAREQA_TRAINING: Mapping[str, Any] = {
 }
 MEWSLIX_TRAINING: Mapping[str, Any] = {
     **_ENCODER,
-    "train_batch_size": 256,
+    "train_batch_size": 256,  # steps of four pools of 64, against the 63 others of which each example is scored
     "num_train_epochs": 2,
     "max_seq_length": 64,
     "max_query_length": 64,
@@ -39,7 +39,7 @@ REQA_SQUAD = Task(
     family="ranking",
     role="intermediate",
     languages=("en",),
-    metrics=RANKED[:2],
+    metrics=RANKED[:2],  # one language, so there is no score of how much it keeps to its own
     main_score="map_at_20",
     predictions="ranked",
     head="reqa",
@@ -69,7 +69,7 @@ LAREQA = Task(
     main_score="map_at_20",
     predictions="ranked",
     shared_text="passage",
-    head="reqa",
+    head="reqa",  # that of the task which trains it: the head is used as it was trained
     train_on="reqa_squad",
     local={
         "test": (Local("xquad_r", "lareqa/xquad-r/{language}.json", pool="lareqa/xquad-r/{language}.json"),),
@@ -93,11 +93,12 @@ WIKIPEDIA_LINKS = Task(
     main_score="map_at_20",
     predictions="ranked",
     head="entities",
-    folder="xtreme",
+    folder="xtreme",  # Mewsli-X's scripts write train pairs and test mentions into one folder
     local={
         "train": (Local("mewslix_pairs", "mewslix/wikipedia_pairs-train.jsonl"),),
         "dev": (Local("mewslix_pairs", "mewslix/wikipedia_pairs-dev.jsonl"),),
     },
+    sizes={"train": 167_719, "dev": 14_051},
     training=MEWSLIX_TRAINING,
     licence="CC BY-SA 3.0",
     note="Only local files, as Mewsli-X's release has them.",
@@ -119,10 +120,11 @@ MEWSLIX = Task(
     languages=("ar", "de", "en", "es", "fa", "ja", "pl", "ro", "ta", "tr", "uk"),
     metrics=("map_at_20",),
     main_score="map_at_20",
-    predictions="best",
+    predictions="best",  # Mewsli-X's layout: a list of candidate ids for each mention
     head="entities",
     train_on="wikipedia_links",
     local={"dev": _mentions("dev"), "test": _mentions("test")},
+    test_sizes=test_sizes.MEWSLIX,
     training=MEWSLIX_TRAINING,
     licence="CC BY 2.5",
     note="The test file's entities are blanked: score `evaluation.splits: {mewslix: dev}`, and submit test. One entity "

@@ -46,7 +46,8 @@ class Hub:
     In `config`, `{language}`, `{iso3}` and `{name}` (the language's English name) are filled in; without any of them
     the rows are the pivot language's or, with `names_language`, say their language themselves. `revision` is a commit,
     or a branch where none is known (see stilts_ds.sources.hub.pin). `languages` limits an entry to some of the task's
-    languages (none: all of them).
+    languages (none: all of them). `in_folder`: the configuration is a folder of the repository, as on the branch of
+    parquet files that the hub makes of data sets with a loading script.
     """
 
     schema: str
@@ -56,6 +57,7 @@ class Hub:
     revision: str
     names_language: bool = False
     languages: tuple[str, ...] = ()
+    in_folder: bool = False
 
 
 def serves(entry: Local | Hub, language: str) -> bool:
@@ -138,11 +140,13 @@ class Task:
     @property
     def base_name(self) -> str:
         """The name of the task in the benchmark: without noise, and whichever language trains it."""
+        # A name is task, then `~` or `+` with a language, then `@` with the noise (registry.get_task).
         return self.plain_name.partition(FROM)[0].partition(WITH)[0]
 
     @property
     def is_variant(self) -> bool:
         """Whether the task stands beside another one of the same test set, whose scores it is compared with."""
+        # Not a translation (mnli.de), which is another train split and not another test set.
         return self.noise is not None or bool(self.source or self.second)
 
     @property
@@ -151,7 +155,7 @@ class Task:
 
     @property
     def head_name(self) -> str:
-        return self.head or self.name
+        return self.head or self.name  # a task that names no head shares it with none
 
     @property
     def trains(self) -> bool:
@@ -163,4 +167,5 @@ class Task:
         """The key of the recipe's `data` section that its files' paths start from."""
         if self.translation:
             return "translated"
+        # A target's train split may be another task's: whoever reads files asks the task that owns the split.
         return self.folder or {"intermediate": "intermediate", "target": "xtreme"}[self.role]

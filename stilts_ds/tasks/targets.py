@@ -1,7 +1,8 @@
 """The target tasks of XTREME, and XCOPA of XTREME-R, one literal each.
 
 Files are laid out as XTREME's own download folder. Sizes are those of English (test sets: of every language, from
-test_sizes.py), hyper-parameters those of the paper's third phase. Hub revisions are commits.
+test_sizes.py), hyper-parameters those of the paper's third phase. Hub revisions are commits, or branches where no
+commit is known.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ def words(text: str) -> tuple[str, ...]:
     return tuple(text.split())
 
 
+# Tags in the order of the indices of the head.
 UPOS = words("ADJ ADP ADV AUX CCONJ DET INTJ NOUN NUM PART PRON PROPN PUNCT SCONJ SYM VERB X")
 NER_TAGS = words("B-LOC B-ORG B-PER I-LOC I-ORG I-PER O")
 XQUAD_LANGUAGES = words("en es de el ru tr ar vi th zh hi")
@@ -29,12 +31,16 @@ PANX_LANGUAGES = words(
     "ar he vi id jv ms tl eu ml ta te af nl en de el bn hi mr ur fa fr it pt es bg ru ja ka ko th sw yo my zh kk tr et "
     "fi hu"
 )
-# What XTREME-R adds; its five treebanks are of UD 2.7, while the others stay on 2.5.
+# What XTREME-R adds; its treebanks are of UD 2.7, while the other languages' stay on 2.5.
 UD27_LANGUAGES = words("lt pl ro uk wo")
+# Those that the hub has. It lacks the test file of Lithuanian HSE, and half a test set would be none.
+UD27_ON_HUB = {"pl": "lfg pdb pud", "ro": "nonstandard rrt simonero", "uk": "iu", "wo": "wtb"}
 PANX_ADDED = words("az gu lt pa pl qu ro uk")
+TATOEBA_ADDED = words("az lt pl ro uk")
 UD25_LANGUAGES = words(
     "af ar bg de el en es et eu fa fi fr he hi hu id it ja kk ko mr nl pt ru ta te th tl tr ur vi yo zh"
 )
+# Of XTREME's forty languages; English is the other side of every pair.
 NOT_IN_TATOEBA = ("en", "ms", "my", "yo")
 TATOEBA_LANGUAGES = tuple(language for language in PANX_LANGUAGES if language not in NOT_IN_TATOEBA)
 
@@ -46,6 +52,20 @@ def _xtreme(schema: str, config: str, split: str, languages: tuple[str, ...] = (
 def _tydiqa(split: str) -> tuple[Hub, ...]:
     """One data set for all languages: a row's id says which one it is in."""
     return (Hub("hub_tydiqa", "google/xtreme", "tydiqa", split, XTREME_COMMIT, names_language=True),)
+
+
+# The hub's own branch of parquet files of data sets that have a loading script, one folder a configuration.
+PARQUET_BRANCH = "refs/convert/parquet"
+
+
+def _treebanks() -> tuple[Hub, ...]:
+    """The test sets of UD 2.7, in the order of their files."""
+    repo = "universal-dependencies/universal_dependencies"
+    return tuple(
+        Hub("hub_treebank", repo, f"{{language}}_{name}", "test", PARQUET_BRANCH, languages=(code,), in_folder=True)
+        for code, names in UD27_ON_HUB.items()
+        for name in words(names)
+    )
 
 
 def _repo(schema: str, repo: str, split: str, revision: str) -> tuple[Hub, ...]:
@@ -61,11 +81,11 @@ XNLI = Task(
     metrics=("accuracy",),
     main_score="accuracy",
     shared_text="text_a",
-    chance=100 / 3,
+    chance=100 / 3,  # each label has a third of the pairs
     parallel_rows=True,
     labels=NLI_LABELS,
     head="nli",
-    train_on="mnli",
+    train_on="mnli",  # XNLI has dev and test splits only
     local={
         "dev": (Local("pair_tsv", "xnli/dev-{language}.tsv"),),
         "test": (Local("pair_tsv", "xnli/test-{language}.tsv", labels="xnli/test-labels.txt"),),
@@ -95,6 +115,7 @@ PAWSX = Task(
     local={
         "train": (Local("pair_tsv", "pawsx/train-{language}.tsv"),),
         "dev": (Local("pair_tsv", "pawsx/dev-{language}.tsv"),),
+        # One table of labels for all languages, where XNLI has one list of them.
         "test": (Local("pair_tsv", "pawsx/test-{language}.tsv", labels="pawsx/test-labels.tsv"),),
     },
     hub={
@@ -116,12 +137,13 @@ UDPOS = Task(
     role="target",
     languages=UD25_LANGUAGES,
     metrics=("f1", "precision", "recall", "token_accuracy"),
-    main_score="f1",
+    main_score="f1",  # XTREME scores POS by seqeval's F1 of chunks, as it does NER
     labels=UPOS,
     local={
         "train": (Local("tag_tsv", "udpos/train-{language}.tsv"),),
         "dev": (Local("tag_tsv", "udpos/dev-{language}.tsv"),),
         "test": (
+            # One entry a release: a language's treebanks of the other one would be other test sentences.
             Local(
                 "conllu",
                 "ud-treebanks-v2.5/*/{language}_*-ud-test.conllu",
@@ -139,14 +161,15 @@ UDPOS = Task(
     hub={
         "train": _xtreme("hub_tags", "udpos.{name}", "train"),
         "dev": _xtreme("hub_tags", "udpos.{name}", "validation"),
-        "test": _xtreme("hub_tags", "udpos.{name}", "test", UD25_LANGUAGES),
+        "test": (*_xtreme("hub_tags", "udpos.{name}", "test", UD25_LANGUAGES), *_treebanks()),
     },
     sizes={"train": 21_253, "dev": 3_974},
     test_sizes=test_sizes.UDPOS,
     training={"train_batch_size": 32, "num_train_epochs": 10, "max_seq_length": 256},
     licence="per treebank, CC BY-SA and others",
     note="XTREME's own test files have no tags, so the treebanks come first. The hub's rows keep the parts of "
-    "multiword tokens where XTREME's files hold the fused form. kk, th, tl and yo have no dev split.",
+    "multiword tokens where XTREME's files hold the fused form; those of UD 2.7, not pinned there, are fused as XTREME "
+    "does. kk, th, tl and yo have no dev split.",
     url=XTREME_URL,
 )
 
@@ -169,6 +192,7 @@ PANX = Task(
         "dev": _xtreme("hub_tags", "PAN-X.{language}", "validation"),
         "test": (
             *_xtreme("hub_tags", "PAN-X.{language}", "test", PANX_LANGUAGES),
+            # XTREME's data set has not got the languages that XTREME-R adds.
             Hub("hub_tags", "unimelb-nlp/wikiann", "{language}", "test", "main", languages=PANX_ADDED),
         ),
     },
@@ -189,13 +213,14 @@ XQUAD = Task(
     languages=XQUAD_LANGUAGES,
     metrics=("exact_match", "f1"),
     main_score="exact_match_f1",
-    shared_text="context",
+    shared_text="context",  # several questions stand on one paragraph
     head="span",
     train_on="squad_v1",
     local={"test": (Local("squad_json", "xquad/xquad.{language}.json"),)},
     hub={
         "test": (
             *_xtreme("hub_squad", "XQuAD.{language}", "validation", XQUAD_LANGUAGES),
+            # XTREME's data set has not got Romanian, which XTREME-R adds.
             Hub("hub_squad", "google/xquad", "xquad.{language}", "validation", "main", languages=("ro",)),
         )
     },
@@ -217,9 +242,10 @@ MLQA = Task(
     metrics=("exact_match", "f1"),
     main_score="exact_match_f1",
     shared_text="context",
-    answer_rules="mlqa",
+    answer_rules="mlqa",  # each language's own articles; XQuAD and TyDiQA are compared by SQuAD's, which are English
     head="span",
     train_on="squad_v1",
+    # XTREME scores questions in the language of their context; `mlqa+de` reads the crossed files.
     local={
         "dev": (Local("squad_json", "mlqa/MLQA_V1/dev/dev-context-{language}-question-{language}.json"),),
         "test": (Local("squad_json", "mlqa/MLQA_V1/test/test-context-{language}-question-{language}.json"),),
@@ -245,7 +271,7 @@ TYDIQA = Task(
     metrics=("exact_match", "f1"),
     main_score="exact_match_f1",
     shared_text="context",
-    head="tydiqa",
+    head="tydiqa",  # trained on its own questions, while XQuAD and MLQA are scored with SQuAD's head
     local={
         "train": (Local("squad_json", "tydiqa/tydiqa-goldp-v1.1-train/tydiqa.{language}.train.json"),),
         "dev": _TYDIQA_DEV,
@@ -273,6 +299,7 @@ BUCC2018 = Task(
     metrics=("f1", "precision", "recall"),
     main_score="f1",
     predictions="pairs",
+    # Both sides are numbered sentences; the gold file names which of them are pairs.
     local={
         split: (
             Local(
@@ -299,7 +326,7 @@ TATOEBA = Task(
     languages=TATOEBA_LANGUAGES,
     metrics=("accuracy",),
     main_score="accuracy",
-    predictions="nearest",
+    predictions="nearest",  # every sentence has a translation, so an index a line says it all
     local={
         "test": (
             Local(
@@ -314,12 +341,25 @@ TATOEBA = Task(
             ),
         )
     },
-    hub={"test": _xtreme("hub_parallel", "tatoeba.{iso3}", "validation", TATOEBA_LANGUAGES)},
+    hub={
+        "test": (
+            *_xtreme("hub_parallel", "tatoeba.{iso3}", "validation", TATOEBA_LANGUAGES),
+            Hub(
+                "hub_parallel",
+                "mteb/tatoeba-bitext-mining",
+                "{iso3}-eng",
+                "test",
+                PARQUET_BRANCH,
+                languages=TATOEBA_ADDED,
+                in_folder=True,
+            ),
+        )
+    },
     test_sizes=test_sizes.TATOEBA,
     training={"max_seq_length": 512},
     licence="CC BY 2.0 FR",
     note="XTREME's prepared files ({language}-en) sort the English side, so they carry no gold; the original files "
-    "come first.",
+    "come first. The languages that XTREME-R adds are not pinned on the hub.",
     url=XTREME_URL,
 )
 
@@ -339,6 +379,7 @@ XCOPA = Task(
         "test": (Local("copa_jsonl", "xcopa/{language}/test.{language}.jsonl"),),
     },
     hub={
+        # English is SuperGLUE's COPA, of which XCOPA is a translation and has no copy.
         "train": (Hub("hub_copa", "aps/super_glue", "copa", "train", SUPER_GLUE_COMMIT),),
         "dev": _repo("hub_copa", "cambridgeltl/xcopa", "validation", XCOPA_COMMIT),
         "test": _repo("hub_copa", "cambridgeltl/xcopa", "test", XCOPA_COMMIT),

@@ -1,7 +1,8 @@
 """How many examples the test sets of the target tasks have: data only. A size that nobody could be asked for is absent.
 
 What counts as an example is what a label file holds one of: a pair, a question, a sentence with tags, a gold pair of
-BUCC, an English sentence of Tatoeba. Where each number is from, and what is not known, stands in docs/data_files.md.
+BUCC, an English sentence of Tatoeba, a mention of Mewsli-X. Where each number is from, and what is not known, stands in
+docs/data_files.md.
 """
 
 from __future__ import annotations
@@ -37,4 +38,12 @@ TATOEBA = {
     "jv": 205, "ml": 687, "ta": 307, "te": 234, "ka": 746, "th": 548, "sw": 390, "kk": 575,
 }  # fmt: skip
 LAREQA = _all("ar de el en es hi ru th tr vi zh", 1_190)
+MEWSLIX = {
+    "ar": 1_501, "de": 1_551, "en": 1_490, "es": 1_552, "fa": 458, "ja": 1_519, "pl": 1_562, "ro": 672, "ta": 1_567,
+    "tr": 1_215, "uk": 1_537,
+}  # fmt: skip
 XCOPA = _all("et ht id it qu sw ta th tr vi zh", 500)
+
+# The languages that XTREME-R adds. POS: all sentences of UD 2.7's test files of a language.
+UDPOS_ADDED = {"lt": 739, "pl": 4_942, "ro": 2_272, "uk": 892, "wo": 470}
+PANX_ADDED = {**_all("lt pl ro uk", 10_000), "az": 1_000, **_all("gu pa qu", 100)}

@@ -6,7 +6,7 @@ HDT, Hindi HDTB and Russian SynTagRus could not be had so. ESL and FTB hold no w
 
 from __future__ import annotations
 
-# Release, language, treebank, sentences, SHA-256.
+# Release, language, treebank, sentences, SHA-256. 2.5 serves XTREME's languages, 2.7 those that XTREME-R adds.
 _FILES = (
     ("2.5", "af", "Afrikaans-AfriBooms", 425, "957ad05d870725062e7d319f957818d146468ba2adc547e50586689221c62efb"),
     ("2.5", "ar", "Arabic-PUD", 1000, "a35229b853710ce9aebafa1bfa565315f631042b90510431b259e769471dda1a"),
@@ -95,6 +95,7 @@ _FILES = (
 
 
 def _path(release: str, language: str, treebank: str) -> str:
+    # UD names folders after language and treebank in words, files after the code and the treebank in small letters.
     name = treebank.partition("-")[2].lower()
     return f"ud-treebanks-v{release}/UD_{treebank}/{language}_{name}-ud-test.conllu"
 

@@ -8,6 +8,7 @@ from stilts_ds.toy.dice import Dice
 from stilts_ds.toy.lexicon import AFFINITY, CATEGORIES, FOLLOWS, HYPERNYM, NOUNS, VERBS
 from stilts_ds.toy.meanings import Event, event, is_name
 
+# Done to one kind of thing only, so that one noun of five is right without doubt.
 EASY_VERBS = tuple(verb for verb, kinds in AFFINITY.items() if len(kinds) == 1)
 
 
@@ -39,6 +40,7 @@ def opening(dice: Dice, density: int = 50) -> Event:
     """Draw an event that something usually follows, done to a common noun."""
     verb = dice.pick(tuple(FOLLOWS))
     drawn = event(dice, density, verb)
+    # A name has no kind, so no ending could be wrong of it.
     while is_name(drawn.patient):
         drawn = event(dice, density, verb)
     return drawn
@@ -49,8 +51,8 @@ def _implausible(right: Event, dice: Dice) -> Event:
     kind = HYPERNYM[right.patient]
     if dice.chance(50):
         return replace(right, verb=dice.pick([verb for verb in VERBS if kind not in AFFINITY[verb]]))
-    kinds = [other for other in CATEGORIES if other not in AFFINITY[right.verb]]
-    return replace(right, patient=dice.pick(CATEGORIES[dice.pick(kinds)]))
+    unfit = [category for category in CATEGORIES if category not in AFFINITY[right.verb]]
+    return replace(right, patient=dice.pick(CATEGORIES[dice.pick(unfit)]))
 
 
 def continuation(dice: Dice, index: int) -> Continuation:
@@ -62,7 +64,7 @@ def continuation(dice: Dice, index: int) -> Continuation:
         wrong = _implausible(right, dice)
         if wrong not in endings:
             endings.append(wrong)
-    endings.insert(index % 4, right)
+    endings.insert(index % 4, right)  # by the index, not drawn: every position is right equally often
     return Continuation(first, tuple(endings), index % 4)
 
 

@@ -15,8 +15,8 @@ from stilts_ds.toy.languages import LANGUAGES, PIVOT
 from stilts_ds.toy.meanings import Event, event
 from stilts_ds.toy.render import VARIANTS, lay_out, sentence
 
-BILINGUAL, SWITCHED = 30, 50
-BORROWED = 50
+BILINGUAL, SWITCHED = 30, 50  # percent of the stories; the others are in one language
+BORROWED = 50  # percent of the words of a switched story
 
 
 def plot(dice: Dice) -> list[Event]:
@@ -35,21 +35,29 @@ def retold(dice: Dice, events: list[Event]) -> Event:
 
 def worded(dice: Dice, meaning: Event, code: str, guest: str) -> str:
     """Word an event in `code`, each word borrowed from `guest` with the same chance."""
-    tokens = sentence(meaning, code, dice.below(VARIANTS), borrow=lambda: guest if dice.chance(BORROWED) else code)
+
+    # Drawn for every word, also where guest and code are one language: the stream is the same for all kinds of story.
+    def borrow() -> str:
+        return guest if dice.chance(BORROWED) else code
+
+    tokens = sentence(meaning, code, dice.below(VARIANTS), borrow=borrow)
     return lay_out(tokens)[0]
 
 
 def line(dice: Dice, code: str) -> str:
     """A story of two or three sentences; the last one retells an earlier one."""
-    others = [other for other in LANGUAGES if other != code]
-    other = dice.pick(others) if code == PIVOT or dice.chance(40) else PIVOT
+    foreign = [language for language in LANGUAGES if language != code]
+    # Mostly the pivot: tasks are trained in it, so it is what the other languages have to be aligned with.
+    second = dice.pick(foreign) if code == PIVOT or dice.chance(40) else PIVOT
     events = plot(dice)
     kind = dice.below(100)
-    guest = other if kind < SWITCHED else code
-    last = other if SWITCHED <= kind < SWITCHED + BILINGUAL else code
-    sentences = [worded(dice, one, code, guest) for one in events]
+    guest = second if kind < SWITCHED else code
+    last = second if SWITCHED <= kind < SWITCHED + BILINGUAL else code
+    sentences = [worded(dice, meaning, code, guest) for meaning in events]
+    # A sentence that is told in the second language is told in it alone.
     ending = worded(dice, retold(dice, events), last, guest if last == code else last)
-    return " ".join([*sentences, ending] if dice.chance(70) or last == code else [ending, *sentences])
+    at_end = dice.chance(70) or last == code
+    return " ".join([*sentences, ending] if at_end else [ending, *sentences])
 
 
 def lines(dice: Dice, code: str, count: int) -> list[str]:

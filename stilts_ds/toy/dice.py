@@ -21,6 +21,7 @@ class Dice:
     """A random stream of its own for each (seed, name), so that one file's size does not shift another's content."""
 
     def __init__(self, seed: int, name: str) -> None:
+        # CRC-32, since Python's own hash of a string differs from process to process.
         self._halves = _halves(np.random.PCG64([seed, zlib.crc32(name.encode())]))
 
     def below(self, stop: int) -> int:
@@ -34,6 +35,7 @@ class Dice:
         if stop == 1:
             return 0  # nothing is drawn, as in numpy
         product = next(self._halves) * stop
+        # The cheap test first: the exact bound costs a division and is below `stop` anyway.
         if product % WORD < stop:
             uneven = (WORD - stop) % stop
             while product % WORD < uneven:
@@ -54,8 +56,8 @@ class Dice:
         """Fisher-Yates, written out because numpy does not promise its own shuffle for ever."""
         result = list(items)
         for last in range(len(result) - 1, 0, -1):
-            other = self.below(last + 1)
-            result[last], result[other] = result[other], result[last]
+            chosen = self.below(last + 1)  # may be `last` itself, or some orders would never come out
+            result[last], result[chosen] = result[chosen], result[last]
         return result
 
 

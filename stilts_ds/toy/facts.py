@@ -40,15 +40,18 @@ def _distinct_facts(dice: Dice, count: int) -> list[Event]:
     taken: set[str] = set()
     while len(facts) < count:
         drawn = event(dice, density=85)
-        parts = {drawn.agent.split()[0], drawn.patient.split()[0], str(drawn.place)}
-        if not parts & taken and drawn.place and drawn.time:
+        # The first name alone: `PER:Mira Tolan` and `PER:Mira` may be one person to a reader.
+        participants = {drawn.agent.split()[0], drawn.patient.split()[0], str(drawn.place)}
+        # A place and a time in each, or where and when could be asked of few.
+        if not participants & taken and drawn.place and drawn.time:
             facts.append(drawn)
-            taken |= parts
+            taken |= participants
     return facts
 
 
 def reading(dice: Dice, index: int, impossible: bool = False) -> Reading:
     """Draw a reading. An impossible question is about an event that the context does not tell."""
+    # One more than is told: an impossible question is about the spare one, so it fits no fact by accident.
     *facts, spare = _distinct_facts(dice, FACTS + 1)
     position = dice.below(FACTS)
     about = spare if impossible else facts[position]
@@ -78,9 +81,11 @@ def passage(drawn: Reading, code: str) -> Passage:
         tokens = sentence(fact, code, variant)
         rendered, starts = lay_out(tokens)
         if index == drawn.index and not drawn.impossible:
-            places = [place for place, token in enumerate(tokens) if token.slot == drawn.asked]
-            end = starts[places[-1]] + len(tokens[places[-1]].text)
-            span = (len(context) + starts[places[0]], len(context) + end)
+            # The words of a slot stand together, so the answer is from its first to its last.
+            answer = [index for index, token in enumerate(tokens) if token.slot == drawn.asked]
+            first, last = answer[0], answer[-1]
+            end = starts[last] + len(tokens[last].text)
+            span = (len(context) + starts[first], len(context) + end)
         context += rendered
     question = text(question_event(drawn.about, drawn.asked), code, asked=drawn.asked)
     if drawn.impossible:

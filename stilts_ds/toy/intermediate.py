@@ -30,7 +30,7 @@ TRAIN_ROWS = {
     "cosmosqa": 1000,
     "commonsenseqa": 1000,
 }
-DEV_ROWS = 200
+DEV_ROWS = 200  # of every task
 Writer = Callable[[Source, Path], None]
 
 
@@ -52,6 +52,7 @@ def write_mnli(source: Source, folder: Path) -> None:
 
 def write_translated(source: Source, folder: Path) -> None:
     """MNLI's train split in each other language: the same rows, in the layout of `data.translated`."""
+    # Of the same name as `write_mnli` draws under, which makes them the same rows.
     relations = source.draw(MNLI_TRAIN, TRAIN_ROWS["mnli"], inference)
     for code in LANGUAGES:
         if code != PIVOT:
@@ -59,32 +60,34 @@ def write_translated(source: Source, folder: Path) -> None:
 
 
 def _write_mnli(path: Path, relations: list[Relation], code: str) -> None:
-    write_jsonl(path, (_nli_row(one, f"mnli-{i}", "toy", code) for i, one in enumerate(relations)))
+    write_jsonl(path, (_nli_row(relation, f"mnli-{i}", "toy", code) for i, relation in enumerate(relations)))
 
 
 def write_snli(source: Source, folder: Path) -> None:
     for file, count in _splits("snli", "snli_1.0_train.jsonl", "snli_1.0_dev.jsonl"):
         relations = source.draw(file, count, inference)
-        write_jsonl(folder / "snli" / file, (_nli_row(one, f"snli-{i}") for i, one in enumerate(relations)))
+        rows = (_nli_row(relation, f"snli-{index}") for index, relation in enumerate(relations))
+        write_jsonl(folder / "snli" / file, rows)
 
 
 def _nli_row(relation: Relation, name: str, genre: str = "", code: str = PIVOT) -> dict[str, Any]:
     first, second = sentence_pair(relation, code)
     row = {"pairID": name, "sentence1": first, "sentence2": second, "gold_label": relation.label}
-    return {"genre": genre, **row} if genre else row
+    return {"genre": genre, **row} if genre else row  # MultiNLI's rows have a genre, SNLI's have none
 
 
 def write_anli(source: Source, folder: Path) -> None:
-    for part in ("R1", "R2", "R3"):
+    for stage in ("R1", "R2", "R3"):
         for file, count in _splits("anli", "train.jsonl", "dev.jsonl"):
-            relations = source.draw(f"anli/{part}/{file}", count, inference)
-            rows = (_anli_row(one, f"{part}-{index}") for index, one in enumerate(relations))
-            write_jsonl(folder / "anli_v1.0" / part / file, rows)
+            relations = source.draw(f"anli/{stage}/{file}", count, inference)
+            rows = (_anli_row(relation, f"{stage}-{index}") for index, relation in enumerate(relations))
+            write_jsonl(folder / "anli_v1.0" / stage / file, rows)
 
 
 def _anli_row(relation: Relation, name: str) -> dict[str, Any]:
     context, hypothesis = sentence_pair(relation, PIVOT)
-    return {"uid": name, "context": context, "hypothesis": hypothesis, "label": relation.label[0], "reason": ""}
+    letter = relation.label[0]  # ANLI's files have e, n and c
+    return {"uid": name, "context": context, "hypothesis": hypothesis, "label": letter, "reason": ""}
 
 
 def write_qqp(source: Source, folder: Path) -> None:
@@ -111,12 +114,13 @@ def write_squad_v2(source: Source, folder: Path) -> None:
 def write_hellaswag(source: Source, folder: Path) -> None:
     for file, count in _splits("hellaswag", "hellaswag_train.jsonl", "hellaswag_val.jsonl"):
         stories = source.draw(file, count, continuation)
-        write_jsonl(folder / "hellaswag" / file, (_hellaswag_row(one, index) for index, one in enumerate(stories)))
+        write_jsonl(folder / "hellaswag" / file, (_hellaswag_row(story, index) for index, story in enumerate(stories)))
 
 
 def _hellaswag_row(story: Continuation, index: int) -> dict[str, Any]:
     context = text(story.first, PIVOT)
     endings = [text(choice, PIVOT) for choice in story.choices]
+    # `ctx_b` is the beginning of a sentence that the endings complete; endings here are whole sentences.
     row = {"ind": index, "activity_label": "toy", "ctx_a": context, "ctx_b": "", "ctx": context}
     return {**row, "label": story.label, "endings": endings}
 
@@ -153,10 +157,12 @@ def _cosmosqa_row(story: Continuation, name: str) -> tuple[str, ...]:
 def write_commonsenseqa(source: Source, folder: Path) -> None:
     for file, count in _splits("commonsenseqa", "train_rand_split.jsonl", "dev_rand_split.jsonl"):
         picks = source.draw(file, count, pick)
-        write_jsonl(folder / "commonsenseqa" / file, (_csqa_row(one, f"csqa-{i}") for i, one in enumerate(picks)))
+        rows = (_csqa_row(item, f"csqa-{index}") for index, item in enumerate(picks))
+        write_jsonl(folder / "commonsenseqa" / file, rows)
 
 
 def _csqa_row(item: Pick, name: str) -> dict[str, Any]:
+    # Asked for the patient, so the stem does not say the noun that is right.
     stem = text(Event(item.agent, item.verb, item.nouns[item.label], "present"), PIVOT, asked="patient")
     choices = [{"label": "ABCDE"[i], "text": noun_phrase(noun, PIVOT)} for i, noun in enumerate(item.nouns)]
     question = {"question_concept": noun_phrase(item.verb, PIVOT), "stem": stem, "choices": choices}

@@ -13,12 +13,12 @@ from dataclasses import dataclass
 from stilts_ds.toy.dice import Dice
 from stilts_ds.toy.lexicon import CONCEPTS
 
-LEXICON_SEED = 20200526
+LEXICON_SEED = 20200526  # never to be changed: the pretrained checkpoint knows the words that come of it
 
 
 @dataclass(frozen=True)
 class Language:
-    """How a language builds a sentence. Affixes are (place, text); `order` is a permutation of S, V and O."""
+    """How a language builds a sentence. Affixes are (side, text); `order` is a permutation of S, V and O."""
 
     code: str
     order: str
@@ -70,14 +70,16 @@ def words(code: str) -> dict[str, str]:
     """Return the word of every concept: two or three syllables, no two alike."""
     language = PROFILES[code]
     dice = Dice(LEXICON_SEED, code)
+    # From word to concept, since it is words that may not come twice.
     lexicon: dict[str, str] = {}
     while len(lexicon) < len(CONCEPTS):
-        word = "".join(dice.pick(language.onsets) + dice.pick(language.vowels) for _ in range(2 + dice.chance(30)))
+        syllables = 2 + dice.chance(30)
+        word = "".join(dice.pick(language.onsets) + dice.pick(language.vowels) for _ in range(syllables))
         if word not in lexicon:
             lexicon[word] = CONCEPTS[len(lexicon)]
     return {concept: word for word, concept in lexicon.items()}
 
 
 def inflect(word: str, affix: tuple[str, str]) -> str:
-    place, text = affix
-    return text + word if place == "prefix" else word + text
+    side, text = affix
+    return text + word if side == "prefix" else word + text

@@ -76,17 +76,19 @@ def event(dice: Dice, density: int = 50, verb: str | None = None) -> Event:
     """Draw an event; each modifier that fits is present with `density` percent. Names take no attribute or number."""
     verb = verb or dice.pick(VERBS)
     agent, patient = _agent(dice, verb), _patient(dice, verb)
+    # Nobody does something to themselves: no language here has a reflexive.
     while patient == agent:
         patient = _patient(dice, verb)
     time = dice.pick(tuple(TIMES))
+    # Everything is drawn, then some of it dropped: the density shifts nothing in the stream before it.
     full = Event(
         agent,
         verb,
         patient,
-        TIMES[time],
+        TIMES[time],  # the tense stays when the time is dropped
         None if is_name(agent) else dice.pick(ATTRIBUTES),
         None if is_name(patient) else dice.pick(ATTRIBUTES),
-        None if is_name(patient) else str(2 + dice.below(8)),
+        None if is_name(patient) else str(2 + dice.below(8)),  # one digit, and never 1: a number takes the plural
         place(dice),
         time,
     )
@@ -98,7 +100,12 @@ def social_event(dice: Dice, density: int = 60) -> Event:
     drawn = event(dice, density, dice.pick(SOCIAL_VERBS))
     agent, patient = dice.sample(CATEGORIES["person"], 2)
     first, second = dice.sample(FIRST_NAMES, 2)
+    # Two names, a name and a common noun, or two common nouns.
     names = dice.below(3)
-    drawn = replace(drawn, agent=agent if names == 2 else f"PER:{first}", patient=patient if names else f"PER:{second}")
+    agent = agent if names == 2 else f"PER:{first}"
+    patient = patient if names else f"PER:{second}"
+    drawn = replace(drawn, agent=agent, patient=patient)
+    # Without what belongs to one of the two, which would stay behind when they swap roles.
     drawn = drawn.without("agent_attribute", "patient_attribute", "number")
+    # At least one adverb, since paraphrases differ in where it stands.
     return drawn if drawn.modifiers() else replace(drawn, place=place(dice))

@@ -32,8 +32,10 @@ def tiny_config(tokenizer: PreTrainedTokenizerFast) -> XLMRobertaConfig:
 def write_tiny_model(world: Path, folder: Path, seed: int, pieces: int = 900) -> None:
     """Train the tokenizer on a world's text and write it beside a random encoder; `AutoModel` loads it."""
     tokenizer = train_tokenizer(world_lines(world), pieces)
+    # The caller's random state is as it was afterwards.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
+        # Without the pooler, which no head here reads: each brings a layer of its own.
         encoder = XLMRobertaModel(tiny_config(tokenizer), add_pooling_layer=False)
     encoder.save_pretrained(folder)
     tokenizer.save_pretrained(folder)

@@ -28,6 +28,7 @@ def inference(dice: Dice, index: int) -> Relation:
     label = NLI_LABELS[index % 3]
     make = {"entailment": _entailment, "neutral": _neutral, "contradiction": _contradiction}[label]
     drawn = event(dice, density=55)
+    # Two modifiers at least: a neutral pair lacks one on each side.
     while len(drawn.modifiers()) < 2:
         drawn = event(dice, density=55)
     premise, hypothesis = make(drawn, dice)
@@ -50,6 +51,7 @@ def _neutral(full: Event, dice: Dice) -> tuple[Event, Event]:
 
 def _contradiction(full: Event, dice: Dice) -> tuple[Event, Event]:
     """The hypothesis turns one thing the premise says into its opposite, and says less otherwise."""
+    # Only what the premise says can be turned; denying it always works.
     changes = [_deny]
     if full.verb in ANTONYM:
         changes.append(_opposite_verb)
@@ -58,9 +60,13 @@ def _contradiction(full: Event, dice: Dice) -> tuple[Event, Event]:
     if full.number:
         changes.append(_other_number)
     changed = dice.pick(changes)(full, dice)
+    # What was turned has to stay, or nothing would contradict any more.
     droppable = [slot for slot in full.modifiers() if getattr(full, slot) == getattr(changed, slot)]
     less = changed.without(*dice.sample(droppable, min(1, len(droppable))))
-    return (changed, replace(less, negated=False)) if changed.negated and dice.chance(50) else (full, less)
+    # Half of the denials stand in the premise: "not" in a hypothesis alone would give the label away.
+    if changed.negated and dice.chance(50):
+        return changed, replace(less, negated=False)
+    return full, less
 
 
 def _deny(full: Event, dice: Dice) -> Event:
@@ -90,28 +96,30 @@ def paraphrase(dice: Dice, index: int) -> Relation:
     """
     first = social_event(dice)
     second = first if index % 2 else _confusable(first, dice)
-    wording = dice.below(VARIANTS)
-    other = wording ^ (MOVED | dice.below(2) * SYNONYM)
-    return Relation(first, second, (wording, other), str(index % 2))
+    first_wording = dice.below(VARIANTS)
+    second_wording = first_wording ^ (MOVED | dice.below(2) * SYNONYM)
+    return Relation(first, second, (first_wording, second_wording), str(index % 2))
 
 
 def _confusable(first: Event, dice: Dice) -> Event:
     """Swap the roles (every word stays), or put one or two other participants or places."""
     if dice.chance(30):
         return roles_swapped(first)
-    for part in dice.sample(PARTS, 1 + dice.below(2)):
-        first = _different(first, part, dice)
+    for slot in dice.sample(REPLACEABLE, 1 + dice.below(2)):
+        first = _different(first, slot, dice)
     return first
 
 
-PARTS = ("agent", "patient", "place")
-ASKABLE = (*PARTS, "time")
+REPLACEABLE = ("agent", "patient", "place")
+ASKABLE = (*REPLACEABLE, "time")
 
 
 def question_pair(dice: Dice, index: int) -> tuple[Relation, str]:
     """Draw two questions and the slot both ask for: of the same event, or of one that differs in one thing."""
     drawn = paraphrase(dice, index) if dice.chance(50) else _plain_pair(dice, index)
-    return drawn, dice.pick([slot for slot in ASKABLE if getattr(drawn.first, slot) == getattr(drawn.second, slot)])
+    # What both have alike is asked for: it is not said, so the questions differ only in what they say.
+    alike = [slot for slot in ASKABLE if getattr(drawn.first, slot) == getattr(drawn.second, slot)]
+    return drawn, dice.pick(alike)
 
 
 def _plain_pair(dice: Dice, index: int) -> Relation:
@@ -119,15 +127,16 @@ def _plain_pair(dice: Dice, index: int) -> Relation:
     first = event(dice, density=60)
     second = first
     if index % 2 == 0:
-        for part in dice.sample(PARTS, 2 + dice.below(2)):
-            second = _different(second, part, dice)
+        for slot in dice.sample(REPLACEABLE, 2 + dice.below(2)):
+            second = _different(second, slot, dice)
     return Relation(first, second, (dice.below(VARIANTS), dice.below(VARIANTS)), str(index % 2))
 
 
 def _different(first: Event, slot: str, dice: Dice) -> Event:
-    """Replace one part by that of another event with the same action, so that the new part is plausible too."""
-    other = event(dice, density=100, verb=first.verb)
-    while getattr(other, slot) in (first.agent, first.patient, first.place):
-        other = event(dice, density=100, verb=first.verb)
-    changed: dict[str, Any] = {slot: getattr(other, slot)}
+    """Fill one slot from another event with the same action, so that the new filler is plausible too."""
+    donor = event(dice, density=100, verb=first.verb)
+    # Nor what fills another slot of the event: nobody does something to themselves.
+    while getattr(donor, slot) in (first.agent, first.patient, first.place):
+        donor = event(dice, density=100, verb=first.verb)
+    changed: dict[str, Any] = {slot: getattr(donor, slot)}
     return replace(first, **changed)

@@ -10,8 +10,8 @@ from stilts_ds.toy.lexicon import SYNONYMS
 from stilts_ds.toy.meanings import Event, is_name
 
 Borrow = Callable[[], str]
-VARIANTS = 4
-SYNONYM, MOVED = 1, 2
+VARIANTS = 4  # wordings of an event: each of two changes made or not
+SYNONYM, MOVED = 1, 2  # the bit of each change in a variant's number
 WH = {"agent": "who", "patient": "what", "place": "where", "time": "when", "number": "how many"}
 
 
@@ -34,11 +34,12 @@ class _Renderer:
         self.borrow = borrow or (lambda: language.code)
         self.synonyms = bool(variant & SYNONYM)
         self.adverbs_first = language.adverbs_first != bool(variant & MOVED)
+        # In CCG, a modifier in front of the sentence looks for it to the right (/), one behind it to the left (\).
         self.adverb = "S/S" if self.adverbs_first else "S\\S"
 
     def word(self, concept: str, form: str = "") -> str:
         """The word for a concept, in a form (`plural`, `past`, `future`); a borrowed word brings its own affix."""
-        code = self.borrow()
+        code = self.borrow()  # may draw from the dice: once a word, whether or not a form follows
         second = self.synonyms and concept in SYNONYMS
         word = words(code)[f"{concept}/2" if second else concept]
         return inflect(word, getattr(PROFILES[code], form)) if form else word
@@ -47,10 +48,10 @@ class _Renderer:
         """A name (possibly of several words) or a common noun, plural where a number stands with it."""
         if is_name(entity):
             kind, name = entity.split(":")
-            return [
-                Token(text, "PROPN", "NP", f"{'I' if index else 'B'}-{kind}", slot)
-                for index, text in enumerate(name.split())
-            ]
+            first, *further = name.split()
+            beginning = Token(first, "PROPN", "NP", f"B-{kind}", slot)
+            return [beginning, *(Token(text, "PROPN", "NP", f"I-{kind}", slot) for text in further)]
+        # "how many" asks for a number that is not said, and still needs the plural.
         plural = slot == "patient" and (self.event.number is not None or self.asked == "number")
         return [Token(self.word(entity, "plural" if plural else ""), "NOUN", "N", slot=slot)]
 
@@ -86,7 +87,7 @@ class _Renderer:
         return noun + marker
 
     def verb(self) -> list[Token]:
-        form = "" if self.event.tense == "present" else self.event.tense
+        form = "" if self.event.tense == "present" else self.event.tense  # the present is the bare word
         tokens = [Token(self.word(self.event.verb, form), "VERB", "(S\\NP)/NP", slot="verb")]
         if self.event.negated:
             negation = Token(self.word("not"), "PART", "(S\\NP)/(S\\NP)", slot="negated")
@@ -108,8 +109,8 @@ class _Renderer:
         return [Token(self.word(self.event.time), "ADV", self.adverb, slot="time")] if self.event.time else []
 
     def sentence(self) -> list[Token]:
-        parts = {"S": self.agent(), "V": self.verb(), "O": self.patient()}
-        clause = [token for role in self.language.order for token in parts[role]]
+        constituents = {"S": self.agent(), "V": self.verb(), "O": self.patient()}
+        clause = [token for role in self.language.order for token in constituents[role]]
         adverbs = self.place() + self.time()
         end = Token("?" if self.asked else ".", "PUNCT", ".")
         return [*adverbs, *clause, end] if self.adverbs_first else [*clause, *adverbs, end]

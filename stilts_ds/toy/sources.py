@@ -27,6 +27,7 @@ class Source:
         dice = self.dice(name)
         examples: list[T] = []
         while len(examples) < count:
+            # The index moves on only with a new example, so that labels stay balanced where one is drawn again.
             example = make(dice, len(examples))
             if example not in self._seen:
                 self._seen.add(example)

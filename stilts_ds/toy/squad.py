@@ -14,6 +14,7 @@ def paragraph(reading: Reading, code: str, name: str, with_impossible: bool) -> 
     shown = passage(reading, code)
     answers = [] if reading.impossible else [{"text": shown.answer, "answer_start": shown.start}]
     question: dict[str, Any] = {"id": name, "question": shown.question, "answers": answers}
+    # Only SQuAD 2.0's files have the field.
     if with_impossible:
         question["is_impossible"] = reading.impossible
     return {"context": shown.context, "qas": [question]}
@@ -32,9 +33,10 @@ def sentence_breaks(context: str) -> list[list[int]]:
 
 def write_xquad_r(path: Path, readings: Sequence[Reading], code: str) -> None:
     """SQuAD's format with sentence breaks; ids are the same in every language."""
-    paragraphs = [paragraph(one, code, f"lareqa-{index}", False) for index, one in enumerate(readings)]
-    marked = [{**one, "sentence_breaks": sentence_breaks(one["context"])} for one in paragraphs]
-    write_json(path, {"data": [{"paragraphs": marked}]})
+    paragraphs = [paragraph(reading, code, f"lareqa-{index}", False) for index, reading in enumerate(readings)]
+    for row in paragraphs:
+        row["sentence_breaks"] = sentence_breaks(row["context"])
+    write_json(path, {"data": [{"paragraphs": paragraphs}]})
 
 
 def write_squad(
@@ -42,6 +44,9 @@ def write_squad(
 ) -> None:
     """Write one article with a paragraph for each reading; ids are the same in every language, as in XQuAD and MLQA."""
     split = path.stem.split(".")[0]
+    # SQuAD's version is no name: train and dev, 1.1 and 2.0 would have the same ids.
     prefix = f"{path.parent.name}-{split}" if version in ("1.1", "v2.0") else version
-    paragraphs = [paragraph(one, code, f"{prefix}-{index}", with_impossible) for index, one in enumerate(readings)]
+    paragraphs = [
+        paragraph(reading, code, f"{prefix}-{index}", with_impossible) for index, reading in enumerate(readings)
+    ]
     write_json(path, {"version": version, "data": [{"title": "toy", "paragraphs": paragraphs}]})

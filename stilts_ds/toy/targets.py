@@ -21,6 +21,7 @@ from stilts_ds.toy.render import VARIANTS, sentence, text
 from stilts_ds.toy.sources import Source, write_lines, write_tsv
 from stilts_ds.toy.squad import write_squad, write_xquad_r
 
+# Of the targets with train files of their own; the others are trained on an intermediate task's.
 TRAIN_ROWS = {"pawsx": 800, "udpos": 300, "panx": 300, "tydiqa": 400}
 EVAL_ROWS = 120
 TATOEBA_ROWS = 150
@@ -38,9 +39,10 @@ def write_xnli(source: Source, folder: Path) -> None:
     dev = source.draw("xnli/dev", EVAL_ROWS, inference)
     test = source.draw("xnli/test", EVAL_ROWS, inference)
     for code in LANGUAGES:
-        write_tsv(folder / "xnli" / f"dev-{code}.tsv", ((*sentence_pair(one, code), one.label) for one in dev))
-        write_tsv(folder / "xnli" / f"test-{code}.tsv", (sentence_pair(one, code) for one in test))
-    write_lines(folder / "xnli" / "test-labels.txt", (one.label for one in test))
+        _write_labelled_pairs(folder / "xnli" / f"dev-{code}.tsv", dev, code)
+        write_tsv(folder / "xnli" / f"test-{code}.tsv", (sentence_pair(relation, code) for relation in test))
+    # One file for all languages, as the test sets are parallel.
+    write_lines(folder / "xnli" / "test-labels.txt", (relation.label for relation in test))
 
 
 def write_pawsx(source: Source, folder: Path) -> None:
@@ -49,13 +51,14 @@ def write_pawsx(source: Source, folder: Path) -> None:
     _write_labelled_pairs(folder / "pawsx" / f"train-{PIVOT}.tsv", drawn["train"], PIVOT)
     for code in LANGUAGES:
         _write_labelled_pairs(folder / "pawsx" / f"dev-{code}.tsv", drawn["dev"], code)
-        write_tsv(folder / "pawsx" / f"test-{code}.tsv", (sentence_pair(one, code) for one in drawn["test"]))
-    labels = [(str(index + 1), *[one.label] * len(LANGUAGES)) for index, one in enumerate(drawn["test"])]
+        write_tsv(folder / "pawsx" / f"test-{code}.tsv", (sentence_pair(pair, code) for pair in drawn["test"]))
+    # A column for each language, as in PAWS-X's table, though the labels are the same in all.
+    labels = [(str(row), *[pair.label] * len(LANGUAGES)) for row, pair in enumerate(drawn["test"], start=1)]
     write_tsv(folder / "pawsx" / "test-labels.tsv", [("id", *LANGUAGES), *labels])
 
 
 def _write_labelled_pairs(path: Path, relations: Sequence[Relation], code: str) -> None:
-    write_tsv(path, ((*sentence_pair(one, code), one.label) for one in relations))
+    write_tsv(path, ((*sentence_pair(relation, code), relation.label) for relation in relations))
 
 
 def write_udpos(source: Source, folder: Path) -> None:
@@ -78,7 +81,8 @@ def _write_tagging(source: Source, folder: Path, kind: str) -> None:
 def _write_tagged(path: Path, drawn: Sequence[Worded], code: str, kind: str) -> None:
     lines: list[str] = []
     for meaning, variant in drawn:
-        lines += [f"{token.text}\t{getattr(token, kind)}" for token in sentence(meaning, code, variant)] + [""]
+        lines += [f"{token.text}\t{getattr(token, kind)}" for token in sentence(meaning, code, variant)]
+        lines.append("")  # a blank line ends a sentence
     write_lines(path, lines)
 
 
@@ -123,19 +127,19 @@ def _write_bucc_split(source: Source, folder: Path, code: str, split: str) -> No
     name = f"{code}-{PIVOT}.{split}"
     # Two collections of BUCC_ROWS that share BUCC_GOLD meanings hold so many different ones.
     meanings = source.draw(f"bucc2018/{name}", 2 * BUCC_ROWS - BUCC_GOLD, worded_event)
-    shared, rest = meanings[:BUCC_GOLD], meanings[BUCC_GOLD:]
+    shared, unshared = meanings[:BUCC_GOLD], meanings[BUCC_GOLD:]
     dice = source.dice(f"bucc2018/{name}/order")
-    # Shuffled, so that the place in a collection tells nothing about which sentence is the translation.
-    sides = {code: dice.shuffled(shared + rest[::2]), PIVOT: dice.shuffled(shared + rest[1::2])}
+    # Shuffled, so that the row in a collection tells nothing about which sentence is the translation.
+    sides = {code: dice.shuffled(shared + unshared[::2]), PIVOT: dice.shuffled(shared + unshared[1::2])}
     for side, collection in sides.items():
-        rows = ((bucc_id(side, place), text(*_rendered(worded, side))) for place, worded in enumerate(collection))
+        rows = ((bucc_id(side, row), text(*_rendered(worded, side))) for row, worded in enumerate(collection))
         write_tsv(folder / f"{name}.{side}", rows)
-    gold = ((bucc_id(code, sides[code].index(one)), bucc_id(PIVOT, sides[PIVOT].index(one))) for one in shared)
+    gold = [tuple(bucc_id(side, sides[side].index(worded)) for side in (code, PIVOT)) for worded in shared]
     write_tsv(folder / f"{name}.gold", sorted(gold))
 
 
-def bucc_id(code: str, place: int) -> str:
-    return f"{code}-{place + 1:09d}"
+def bucc_id(code: str, row: int) -> str:
+    return f"{code}-{row + 1:09d}"  # BUCC's ids count from 1, in nine digits
 
 
 def _rendered(worded: Worded, code: str) -> tuple[Event, str, int]:

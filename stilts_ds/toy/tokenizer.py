@@ -18,9 +18,11 @@ SPECIAL_TOKENS = ("<s>", "<pad>", "</s>", "<unk>")
 def train_tokenizer(lines: Iterable[str], pieces: int = 900) -> PreTrainedTokenizerFast:
     """Learn pieces from text. As in XLM-R, `<s>`, `<pad>`, `</s>`, `<unk>` are 0 to 3 and `<mask>` is the last id."""
     tokenizer = Tokenizer(models.BPE(unk_token="<unk>"))
-    tokenizer.normalizer = normalizers.NFKC()
+    tokenizer.normalizer = normalizers.NFKC()  # as XLM-R's SentencePiece model does
+    # Full stops are pieces of their own, because answers end before them.
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Metaspace(), pre_tokenizers.Punctuation()])
     tokenizer.decoder = decoders.Metaspace()
+    # One piece fewer: `<mask>` is no piece of the model, so the wrapper below adds it behind the last one.
     trainer = trainers.BpeTrainer(vocab_size=pieces - 1, special_tokens=list(SPECIAL_TOKENS), show_progress=False)
     tokenizer.train_from_iterator(lines, trainer)
     tokenizer.post_processor = processors.TemplateProcessing(
@@ -36,7 +38,7 @@ def train_tokenizer(lines: Iterable[str], pieces: int = 900) -> PreTrainedTokeni
         sep_token="</s>",
         unk_token="<unk>",
         mask_token="<mask>",
-        model_input_names=["input_ids", "attention_mask"],
+        model_input_names=["input_ids", "attention_mask"],  # no token types: XLM-R has one only
     )
 
 

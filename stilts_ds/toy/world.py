@@ -12,7 +12,7 @@ from stilts_ds.toy import corpus, intermediate, targets
 from stilts_ds.toy.languages import LANGUAGES
 from stilts_ds.toy.sources import Source, write_lines
 
-TEXT_LINES = 8000
+TEXT_LINES = 8000  # of each language
 
 
 def ensure_toy_world(folder: Path, seed: int, with_text: bool = True) -> None:
@@ -29,11 +29,12 @@ def ensure_toy_world(folder: Path, seed: int, with_text: bool = True) -> None:
 
 def _write_tasks_once(folder: Path, seed: int) -> None:
     folder.parent.mkdir(parents=True, exist_ok=True)
+    # Written elsewhere and renamed: a run that was killed leaves no half of a world that looks whole.
     fresh = fresh_folder(folder)
     try:
         write_tasks(fresh, seed)
         (fresh / "seed.txt").write_text(str(seed))
-        shutil.rmtree(folder, ignore_errors=True)
+        shutil.rmtree(folder, ignore_errors=True)  # of another seed; a rename does not replace a filled folder
         os.rename(fresh, folder)
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
@@ -56,6 +57,7 @@ def write_world(folder: Path, seed: int) -> None:
 
 def write_tasks(folder: Path, seed: int) -> None:
     """Write `intermediate/`, `translated/` and `xtreme/`: all that a run from the pretrained checkpoint needs."""
+    # One source for both, so that no target tests on what an intermediate task trained on.
     source = Source(seed)
     for write in intermediate.WRITERS:
         write(source, folder / "intermediate")

@@ -56,7 +56,9 @@ def reference(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     return torch.load(out, weights_only=True)
 
 
-@pytest.mark.parametrize("name", OWN_FILES)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.long] * (name != "stage 2")) for name in OWN_FILES]
+)
 def test_what_an_own_file_may_set_changes_no_result(name: str, tmp_path: Path, reference: dict[str, Any]) -> None:
     """Losses and weights are those of plain torch, over a stop and a start."""
     stage, offload, top, zero = OWN_FILES[name]

@@ -69,6 +69,7 @@ def test_a_frozen_rank_is_named_by_those_that_wait_for_it(frozen: int) -> None:
         assert f"error: [rank {frozen} does not answer] for 5 s" in told
 
 
+@pytest.mark.long
 @pytest.mark.processes
 @pytest.mark.parametrize("busy", [1, pytest.param(0, marks=pytest.mark.slow)])
 def test_a_rank_in_one_long_call_is_silent_and_not_frozen(busy: int) -> None:

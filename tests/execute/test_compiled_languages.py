@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 from dataclasses import replace
 from pathlib import Path
@@ -13,9 +14,10 @@ from sandboxes import needs_sandbox, skip_without
 
 from stilts_ds.errors import UserError
 from stilts_ds.execute import Program, Settings, execute, languages
-from stilts_ds.execute.commands import rust
+from stilts_ds.execute.commands import rust, swift
 from stilts_ds.execute.compile_server import CompileServer, _unpack
 from stilts_ds.execute.executor import start_slot
+from stilts_ds.execute.golang import with_imports
 from stilts_ds.execute.languages import CPP, CSHARP, GO, JAVA, LANGUAGES, PATH
 from stilts_ds.execute.pool import shared_cache
 from stilts_ds.execute.programs import check_program
@@ -26,7 +28,7 @@ ALONE = Settings(allow=True, workers=1)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("language", ["go", "java", "kotlin", "scala", "cpp", "csharp", "rust"])
+@pytest.mark.parametrize("language", ["go", "java", "kotlin", "scala", "cpp", "csharp", "rust", "swift"])
 def test_compiled_languages_are_judged_in_one_process_and_say_so(language: str) -> None:
     skip_without(language)
     honest, exits = hostile.HONEST[language], hostile.ATTACKS[language]["exits"]
@@ -143,10 +145,103 @@ def test_every_function_that_rusts_tests_mark_is_called() -> None:
         check_program(Program("p", "fn add() {}", "mod tests {}", "rust", "add"), "x:1")
 
 
+SETUP = 'package main\nimport (\n\t"testing"\n\t"math"\n\t"github.com/stretchr/testify/assert"\n)\n'
+ADDS = """func TestAdd(t *testing.T) {
+    assert := assert.New(t)
+    assert.Equal(3, Add(1, 2))
+    assert.Equal(12, Add(5, 7))
+}
+"""
+HEAD = "func Add(a int, b int) int {\n"
+
+
+def test_functions_that_go_test_would_run_are_tests_of_a_program_without_package_and_imports() -> None:
+    """As HumanEval-X has them. What prompts and tests import and do not use is left out, what they lack is there."""
+    skip_without("go")
+    bodies = {
+        "honest": "sort.Ints([]int{2, 1})\nreturn a + b }",
+        "wrong": "return a * b }",
+        "once right": "if a == 1 { return 3 }\nreturn 0 }",
+        "exits": "os.Exit(0)\nreturn 0 }",
+        "exits when loaded": "return 0 }\nfunc init() { os.Exit(0) }",
+        "ends its goroutine": "runtime.Goexit()\nreturn 0 }",
+        "panics": 'panic("no")\nreturn 0 }',
+        "prints": 'fmt.Println("ok")\nfmt.Println("PASS")\nreturn 0 }',
+        "runs no test": 'return 0 }\nfunc init() { os.Args = append(os.Args, "-test.run=^$") }',
+        "another test": "return 0 }\nfunc TestOther(t *testing.T) {}",
+    }
+    imports = 'import (\n"os"\n"runtime"\n"testing"\n"strings"\n)\n'
+    programs = [Program(name, f"{imports}{HEAD}{body}\n", SETUP + ADDS, "go", "Add") for name, body in bodies.items()]
+    seen = {verdict.id: verdict for verdict in execute(programs, Settings(allow=True, workers=2))}
+    assert [name for name, verdict in seen.items() if verdict.passed] == ["honest"]
+    assert {verdict.verdict for name, verdict in seen.items() if name != "honest"} == {"failed", "error"}
+    assert seen["exits"].verdict == seen["exits when loaded"].verdict == "error" and seen["honest"].weak
+
+
+def test_the_results_say_what_stands_in_for_a_library_of_the_tests() -> None:
+    skip_without("go")
+    assert re.fullmatch(r"go version \S+ \S+, a stand-in for testify", languages.toolchain("go"))
+    assert "stand-in" not in languages.toolchain("perl")
+
+
+def test_values_of_go_are_equal_by_type_and_content() -> None:
+    skip_without("go")
+    same = [
+        ("[]int{1, 2}", "[]int{1, 2}", True),
+        ("map[string][]int{\"a\": {1}}", "map[string][]int{\"a\": {1}}", True),
+        ("[]byte(\"a\")", "[]byte(\"a\")", True),
+        ("nil", "nil", True),
+        ("1", "int64(1)", False),
+        ("1", "1.0", False),
+        ("[]int{1, 2}", "[]int{2, 1}", False),
+        ("[]int(nil)", "[]int{}", False),
+        ("nil", "[]int(nil)", False),
+        ("math.NaN()", "math.NaN()", False),
+        ("main", "main", False),
+    ]  # fmt: skip
+    checks = "".join(
+        f"if assert.Equal(silent{{}}, {ours}, {theirs}) != {str(equal).lower()} {{ t.Errorf(`{ours}, {theirs}`) }}\n"
+        for ours, theirs, equal in same
+    )
+    tests = f"{SETUP}func TestSame(t *testing.T) {{\n{checks}}}\n"
+    program = "type silent struct{}\nfunc (silent) Errorf(format string, arguments ...interface{}) {}\n"
+    [verdict] = execute([Program("same", program, tests, "go", "")], ALONE)
+    assert (verdict.verdict, verdict.reason) == ("passed", "")
+
+
+def test_a_go_file_imports_what_it_uses() -> None:
+    text = 'import (\n\t"math"\n\tr "math/rand"\n\t_ "embed"\n)\n// sort.Ints is not used\n'
+    text += 'func f() string { return strings.Repeat(`time.Now()`, r.Intn(3)) + "fmt.Print" }\n'
+    assert re.findall(r'^\t(\w*) "(\S+)"$', with_imports(text), re.MULTILINE) == [
+        ("r", "math/rand"), ("_", "embed"), ("", "strings"),
+    ]  # fmt: skip
+    assert with_imports(text).startswith("package main\n") and with_imports("package main\n").count("package") == 1
+
+
+def test_swifts_assertions_are_compiled_and_the_number_comes_last() -> None:
+    """No Swift compiler was there to run it with."""
+    given = swift("func add() {}", "assert(true)", "7")
+    assert given["files"] == {"main.swift": 'func add() {}\nassert(true)\nprint("\\n7")\n'}
+    compiler, run = (step["argv"] for step in given["steps"])
+    assert compiler[:2] == ["swiftc", "-Onone"] and run == ["./program"]
+
+
+def test_programs_of_a_toolchain_that_is_missing_are_withheld_by_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(languages, "missing", lambda name, path: languages.LANGUAGES[name].tools)
+    program = Program("p", hostile.HONEST["swift"], hostile.TESTS["swift"], "swift", "add")
+    [verdict] = execute([program], ALONE)
+    assert verdict.verdict == "withheld" and "swiftc" in verdict.reason
+
+
+def test_a_toolchain_outside_usr_is_found_where_its_folder_is_readable() -> None:
+    """npm's commands stand in node_modules/.bin, those of a compiler that was unpacked in bin."""
+    assert Settings(readable=("/var/lib",)).tool_path == f"/var/lib/.bin:/var/lib/bin:{PATH}"
+
+
 def test_every_language_is_a_constant_with_what_it_needs() -> None:
     assert list(LANGUAGES) == [
         "python", "javascript", "typescript", "php", "ruby", "perl", "go", "java", "kotlin", "scala", "cpp", "csharp",
-        "rust",
+        "rust", "swift",
     ]  # fmt: skip
     for language in LANGUAGES.values():
         assert language.name == "python" or (language.tools and language.version and language.together)

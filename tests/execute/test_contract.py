@@ -14,6 +14,7 @@ import pytest
 import ranks
 from sandboxes import needs_sandbox
 
+from stilts_ds.errors import UserError
 from stilts_ds.execute import Program, Settings, execute, policy, worker
 from stilts_ds.execute.policy import Refused
 from stilts_ds.execute.probe import LAYERS
@@ -52,6 +53,17 @@ def test_a_bubblewrap_in_a_closed_folder_is_started_as_another_user(monkeypatch:
         Worker().close()
     finally:
         shutil.rmtree(closed)
+
+
+@needs_sandbox
+def test_a_readable_folder_that_is_closed_to_the_workers_user_is_named(tmp_path: Path) -> None:
+    if os.getuid() != 0:
+        pytest.skip("a user's own programs run as that user")
+    closed = tmp_path / "closed"
+    (closed / "toolchain").mkdir(parents=True)
+    closed.chmod(0o700)
+    with pytest.raises(UserError, match=f"readable: {closed}/toolchain is closed to the unprivileged user"):
+        Worker((f"{closed}/toolchain",))
 
 
 def test_an_unknown_processor_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,6 +15,7 @@ from stilts_launcher.execute_settings import add_settings, read_settings
 
 from stilts_ds.errors import UserError
 from stilts_ds.execute import Program, Settings, Verdict, execute, read_programs, read_verdicts, write_verdicts
+from stilts_ds.execute.passk import score_verdicts, scores_table
 
 pytestmark = pytest.mark.processes
 
@@ -34,10 +35,24 @@ BAD: dict[str, tuple[Any, str]] = {
     "tests that do not parse": ({**GOOD, "tests": "assert f(1 == "}, "the tests are no Python"),
     "no tests": ({**GOOD, "tests": " \n"}, "'tests' are empty, and every program would pass"),
     "no entry point": ({**GOOD, "entry": ""}, "'entry' is ''; name the function that the tests call"),
+    "an entry point that is a word of Python": ({**GOOD, "entry": "if"}, "'entry' is 'if'; name the function"),
     "an entry point that is no name": ({**GOOD, "entry": "f()"}, "'entry' is 'f()'"),
     "a script without an entry point": ({**GOOD, "language": "js", "entry": ""}, "'entry' is ''; name the function"),
     "an entry point that is code": ({**GOOD, "language": "php", "entry": "f() {} function g"}, "'entry' is 'f() {}"),
     "tests that mark none": ({**GOOD, "language": "rust"}, "the tests mark no function with #[test]"),
+    "Go tests that hold none": ({**GOOD, "language": "go"}, "the tests have no `func main()` and no `func Test"),
+    "Go tests with more of testify": (
+        {
+            **GOOD,
+            "language": "go",
+            "tests": 'import "github.com/stretchr/testify/assert"\nfunc TestF(t *testing.T) { assert.True(t, f()) }',
+        },
+        "the tests call assert.True, and of github.com/stretchr/testify/assert only New and Equal are here",
+    ),
+    "Go tests for Go's runner": (
+        {**GOOD, "language": "go", "tests": 'func TestF(t *testing.T) { t.Run("one", func(t *testing.T) {}) }'},
+        "the tests call t.Run(), which needs Go's own runner of tests",
+    ),
     "a sample that is no number": ({**GOOD, "sample": "two"}, "'sample' is \"two\"; number samples 0, 1, 2, ..."),
     "a list": ([1, 2], "not a JSON object; write one object a line"),
 }
@@ -104,7 +119,11 @@ def test_verdicts_are_read_as_they_were_written_and_steer_no_terminal(tmp_path: 
     ("row", "message"),
     [
         ({"verdict": "pass"}, "unknown verdict 'pass'; did you mean passed"),
-        ({"sample": "0"}, "'sample' is no number"),
+        ({"sample": "0"}, "'sample' is \"0\"; give a file that `stilts execute` wrote"),
+        ({"sample": True}, "'sample' is true"),
+        ({"weak": "no"}, "'weak' is \"no\""),
+        ({"seconds": None}, "'seconds' is null"),
+        ({"natural_language": 5}, "'natural_language' is 5"),
         ({"passed": True}, "unknown key 'passed'"),
     ],
 )
@@ -112,6 +131,38 @@ def test_verdict_files_are_checked(row: dict[str, Any], message: str, tmp_path: 
     whole = {"id": "p", "sample": 0, "language": "python", "verdict": "passed"}
     with pytest.raises(UserError, match=f"v.jsonl:1: {message}"):
         read_verdicts(write(tmp_path / "v.jsonl", {**whole, **row}))
+
+
+def test_a_name_of_a_verdict_makes_no_row_of_the_table(tmp_path: Path) -> None:
+    row = {"id": "p", "sample": 0, "language": "python", "verdict": "passed", "natural_language": "\x1b[2J\nb  1"}
+    shown = scores_table(score_verdicts(read_verdicts(write(tmp_path / "v.jsonl", row))), {})
+    assert len(shown.splitlines()) == 2 and "\\x1b[2J b 1" in shown
+
+
+def test_a_byte_order_mark_is_no_part_of_a_row(tmp_path: Path) -> None:
+    path = tmp_path / "programs.jsonl"
+    path.write_text(json.dumps(GOOD) + "\n", encoding="utf-8-sig")
+    assert [program.id for program in read_programs(path)[0]] == ["p/0"]
+
+
+@pytest.mark.parametrize(
+    ("output", "status", "message"),
+    [
+        ("../here/programs.jsonl", 2, "is the file that is read; give the verdicts another name"),
+        (".", 2, "is a folder; name the file of verdicts in it"),
+        ("/proc/here/v.jsonl", 1, "No such file or directory"),
+    ],
+)
+def test_verdicts_have_a_place_before_anything_is_executed(
+    output: str, status: int, message: str, tmp_path: Path
+) -> None:
+    folder = tmp_path / "here"
+    folder.mkdir()
+    path = write(folder / "programs.jsonl", GOOD)
+    before = path.read_bytes()
+    shown = stilts("execute", path, "-o", output, "--allow", cwd=folder, status=status)
+    assert message in shown and "on 1 worker" not in shown
+    assert path.read_bytes() == before
 
 
 @pytest.mark.parametrize(

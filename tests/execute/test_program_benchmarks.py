@@ -137,9 +137,23 @@ def test_humaneval_x_tells_language_and_entry_point_from_its_rows(tmp_path: Path
         ("javascript", "same"),
     ]
     with pytest.raises(
-        UserError, match=r"x.jsonl:1: Go/0: HumanEval-X is read for cpp, java, javascript, python, rust"
+        UserError, match=r"x.jsonl:1: Perl/0: HumanEval-X is read for cpp, go, java, javascript, python, rust"
     ):
-        read_problems("humaneval_x", write(tmp_path / "x.jsonl", {**row, "task_id": "Go/0"}))
+        read_problems("humaneval_x", write(tmp_path / "x.jsonl", {**row, "task_id": "Perl/0"}))
+
+
+def test_humaneval_xs_go_tests_stand_behind_what_they_import(tmp_path: Path) -> None:
+    row = {
+        "task_id": "Go/0",
+        "prompt": "func Same(less func(int) bool, a int) bool {\n",
+        "declaration": "\nfunc Same(less func(int) bool, a int) bool {\n",
+        "canonical_solution": "    return less(a)\n}\n",
+        "test_setup": 'package main\n\nimport (\n    "testing"\n)\n',
+        "test": "func TestSame(t *testing.T) {}\n",
+    }
+    [problem] = read_problems("humaneval_x", write(tmp_path / "x.jsonl", row)).values()
+    assert (problem.language, problem.entry) == ("go", "Same")
+    assert problem.tests == row["test_setup"] + row["test"]
 
 
 def test_humaneval_x_puts_rusts_comment_after_the_declaration_and_leaves_crates_out(tmp_path: Path) -> None:

@@ -99,6 +99,44 @@ def test_a_program_cannot_choose_the_weak_way() -> None:
     assert (verdict.verdict, verdict.weak) == ("wrong-type", False)
 
 
+ANSWERED = hostile.read_sections("weak_way.txt")
+
+
+@pytest.mark.parametrize("case", ANSWERED)
+def test_no_answer_of_a_program_chooses_the_weak_way(case: str) -> None:
+    """What it returns comes back as an argument, or fails the tests in words of a missing function."""
+    language = case.split("-")[0]
+    skip_without(language)
+    texts = ANSWERED[case]
+    [verdict] = execute([Program("p", texts["program"], texts["tests"], language, "add")], QUICK)
+    assert not verdict.passed and not verdict.weak, verdict.reason
+
+
+@pytest.mark.parametrize(
+    ("language", "program", "tests"),
+    [
+        ("python", "def add(a, b): return a + b\ndef own(x): return x", "assert own(add(1, 2)) == 3"),
+        ("javascript", "function add(a, b) { return a + b }\nfunction own(x) { return x }",
+         "require('assert').ok(own(add(1, 2)) === 3)"),
+        ("php", "<?php function add($a, $b) { return $a + $b; } function own($x) { return $x; }",
+         'if (own(add(1, 2)) !== 3) throw new Exception("1");'),
+        ("php", "<?php class Own { public $x = 1; } function add($a, $b) { return $a->x + $b; }",
+         'if (add(new Own(), 2) !== 3) throw new Exception("1");'),
+        ("ruby", "def own(x) = x\ndef add(a, b) = a + b", "raise '1' unless own(add(1, 2)) == 3"),
+        ("ruby", "Own = Struct.new(:x)\ndef add(a, b) = a.x + b", "raise '1' unless add(Own.new(1), 2) == 3"),
+        ("perl", "sub own { $_[0] } sub add { $_[0] + $_[1] } 1;", 'die "1" unless own(add(1, 2)) == 3; 1;'),
+        ("perl", "sub Own::new { bless {x => 1} } sub add { $_[0]->{x} + $_[1] } 1;",
+         'die "1" unless add(Own->new(), 2) == 3; 1;'),
+    ],
+)  # fmt: skip
+def test_tests_that_name_what_the_program_alone_defines_get_a_weak_verdict(
+    language: str, program: str, tests: str
+) -> None:
+    skip_without(language)
+    [verdict] = execute([Program("p", program, tests, language, "add")], QUICK)
+    assert verdict.passed and verdict.weak, verdict.reason
+
+
 def test_a_slow_problem_gets_ten_times_its_own_solutions_seconds_and_a_second_chance_alone() -> None:
     slow = "import time\ndef f(x):\n    while time.process_time() < {}: pass\n    return x\n"
     tests = "assert f(1) == 1"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -11,9 +12,12 @@ from reader_files import conllu
 
 from stilts_ds.data.reader import find_origin, read_examples
 from stilts_ds.errors import UserError
+from stilts_ds.sources.hub import offers
 from stilts_ds.sources.source import DataSource
 from stilts_ds.tasks.benchmarks import XTREME_R
 from stilts_ds.tasks.registry import TASKS
+from stilts_ds.tasks.spec import serves
+from stilts_ds.tasks.treebanks import SENTENCES
 
 REAL = ranks.SHARED / "data/xtreme_r"
 needs_real = pytest.mark.skipif(not REAL.is_dir(), reason=f"no XTREME-R data in {REAL}")
@@ -51,7 +55,23 @@ def test_a_language_is_read_from_its_own_release_of_universal_dependencies(tmp_p
     assert words == {"pl": [("new",)], "de": [("old",)]}
 
 
-def test_the_hub_serves_what_it_has_of_the_added_languages() -> None:
-    hub, panx, udpos = DataSource("hub"), XTREME_R.fitted(TASKS["panx"]), XTREME_R.fitted(TASKS["udpos"])
-    assert hub.from_hub(panx, "test", "az") and hub.from_hub(panx, "test", "de") and hub.from_hub(udpos, "test", "de")
-    assert not hub.from_hub(udpos, "test", "wo")  # of Universal Dependencies 2.7: local
+def test_the_hub_serves_the_added_languages() -> None:
+    """POS from the treebanks of UD 2.7, in the order of their files; it lacks one of Lithuanian, which is local."""
+    hub, udpos = DataSource("hub"), XTREME_R.fitted(TASKS["udpos"])
+    for name in ("panx", "udpos", "xquad", "tatoeba"):
+        task = XTREME_R.fitted(TASKS[name])
+        lacking = [code for code in task.languages if not hub.from_hub(task, "test", code)]
+        assert lacking == ["lt"] * (name == "udpos")
+        assert all(offers(task, "test", code) for code in task.languages if code not in lacking)
+    for code in udpos.languages[-4:]:
+        served = [entry.config.format(language=code) for entry in udpos.hub["test"] if serves(entry, code)]
+        files = [path for path in SENTENCES if path.startswith("ud-treebanks-v2.7") and f"/{code}_" in path]
+        assert served == [Path(path).name.partition("-")[0] for path in sorted(files)]
+
+
+def test_the_sizes_of_the_added_treebanks_are_those_of_their_files() -> None:
+    sizes: Counter[str] = Counter()
+    for path, sentences in SENTENCES.items():
+        if path.startswith("ud-treebanks-v2.7"):
+            sizes[Path(path).name[:2]] += sentences
+    assert dict(sizes) == XTREME_R.test_sizes["udpos"]

@@ -138,6 +138,8 @@ def test_a_task_without_a_loss_is_refused(data: Data, tokenizer: Tokenizer) -> N
     split: Any = data.split(get_task("tatoeba"), "test", "de")
     with pytest.raises(UserError, match="nothing is trained for it, so no loss guides an attack"):
         attack_split(split, get_task("tatoeba@typo-5"), victim(tokenizer, "pair", LABELS), 4, None)
+    with pytest.raises(UserError, match="lareqa@typo-5: its loss compares the queries of a pool"):
+        attack_split(split, get_task("lareqa@typo-5"), victim(tokenizer, "pair", LABELS), 4, None)
 
 
 def test_letters_of_a_text_are_all_proposed_in_the_end(data: Data) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -69,8 +70,17 @@ def test_rows_that_are_not_parallel_are_refused(source: DataSource) -> None:
     with pytest.raises(UserError, match="en and de have different numbers of rows"):
         rows(source, "xnli+de", "test", "en")
     put(source, "xnli", "xnli/test-de.tsv", GERMAN.replace("entailment", "contradiction"))
-    with pytest.raises(UserError, match="test-en:2 is entailment and test-de:2 contradiction; the rows are not"):
+    with pytest.raises(UserError, match="1 of 2 rows have another label in de; the rows are not parallel"):
         rows(source, "xnli+de", "test", "en")
+
+
+def test_rows_that_were_labelled_otherwise_in_one_language_are_left_out_and_counted(source: DataSource) -> None:
+    put(source, "xnli", "xnli/test-en.tsv", ENGLISH * 20)
+    put(source, "xnli", "xnli/test-de.tsv", GERMAN * 19 + GERMAN.replace("neutral", "contradiction"))
+    tally = Counter[str]()
+    pairs = list(read_examples(get_task("xnli+de"), "test", "en", source, tally))
+    assert len(pairs) == 39 and tally == {"another label in de": 1}
+    assert (pairs[37].label, pairs[38].label, pairs[38].text_b) == ("entailment", "entailment", "zweite")
 
 
 @pytest.mark.processes  # a report asks the system which processor it is
@@ -90,3 +100,6 @@ def test_real_test_sets_are_parallel(shared_data: Path) -> None:
     crossed = list(read_examples(get_task("xnli+sw"), "dev", "de", source))
     assert [pair.text_a for pair in crossed] == [pair.text_a for pair in german] and len(crossed) == 2490
     assert [pair.label for pair in crossed] == [pair.label for pair in german]
+    tally = Counter[str]()
+    assert len(list(read_examples(get_task("pawsx+de"), "dev", "ko", source, tally))) + sum(tally.values()) == 2000
+    assert 0 < tally["another label in de"] < 100, "PAWS-X has other labels in some languages"

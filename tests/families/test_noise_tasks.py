@@ -19,10 +19,13 @@ from stilts_ds.data.reader import find_origin, read_examples
 from stilts_ds.errors import UserError
 from stilts_ds.evaluate.score import score_folder
 from stilts_ds.evaluate.touched import Touched, write_touched
+from stilts_ds.families.ranking.mentions import mention_of, mention_text
+from stilts_ds.families.ranking.record import Candidate, Query
 from stilts_ds.families.registry import family_of
 from stilts_ds.model_files import TOY
 from stilts_ds.noise.clusters import Edit, Noised
 from stilts_ds.noise.kinds import KINDS, Site, kind
+from stilts_ds.noise.noiser import Collector, make_noiser
 from stilts_ds.noise.spec import NoiseSpec
 from stilts_ds.planner import check_tasks
 from stilts_ds.rows.tokenizer import Tokenizer
@@ -44,6 +47,14 @@ COPA = [
 ]  # fmt: skip
 
 
+def xquad_r(question: str) -> dict[str, Any]:
+    """One paragraph of three sentences, one question and its answer in the second."""
+    asked = {"id": "q", "question": question, "answers": [{"text": "Two", "answer_start": 5}]}
+    return {"data": [{"paragraphs": [
+        {"context": "One. Two. {Three}.", "sentence_breaks": [[0, 4], [5, 9], [10, 18]], "qas": [asked]}
+    ]}]}  # fmt: skip
+
+
 @pytest.fixture()
 def source(tmp_path: Path) -> DataSource:
     source = empty_source(tmp_path)
@@ -56,11 +67,15 @@ def source(tmp_path: Path) -> DataSource:
     put(source, "bucc2018", "bucc2018/de-en.dev.de", "de-1\tGuten Morgen zusammen!\nde-2\tDie Straße ist lang.\n")
     put(source, "bucc2018", "bucc2018/de-en.dev.en", "en-1\tGood morning everyone!\n")
     put(source, "bucc2018", "bucc2018/de-en.dev.gold", "de-1\ten-1\n")
+    for language in get_task("lareqa").languages:
+        put(source, "lareqa", f"lareqa/xquad-r/{language}.json", xquad_r("Wer baute die Straße nach Köln?"))
     return source
 
 
 LANGUAGES = {"xcopa": "it"}
-NAMES = ["xnli@typo-10", "xquad@typo-10", "xquad@typo-20-context", "panx@char-20", "xcopa@case-20", "tatoeba@typo-20"]
+POOLED = {"lareqa": get_task("lareqa").languages}
+NAMES = ["xnli@typo-10", "xquad@typo-10", "xquad@typo-20-context", "panx@char-20", "xcopa@case-20", "tatoeba@typo-20",
+         "lareqa@typo-20"]  # fmt: skip
 
 
 def noisy(source: DataSource, name: str, split: str = "test") -> list[Any]:
@@ -78,7 +93,9 @@ def test_files_of_a_noisy_task_are_read_by_the_clean_one_as_the_same_examples(
     clean = [vars_of(record) for record in rows(written, task.plain_name, split, language)]
     assert clean == [vars_of(record) for record in noisy(source, name, split)]
     manifest = json.loads((tmp_path / "out" / name / "noise.json").read_text())
-    assert manifest["files"][language]["edits"] > 0 and manifest["generator"]["noise"] == "1"
+    assert manifest["files"][language]["edits"] > 0 and manifest["generator"]["noise"] == "2"
+    # LAReQA's questions search the candidates of ten more languages, whose own questions have no noise.
+    assert manifest["clean"] == [code for code in POOLED.get(task.plain_name, ()) if code != language]
     assert all(len(digest) == 64 for digest in manifest["files"][language]["sha256"].values())
 
 
@@ -138,6 +155,26 @@ def test_copas_question_stays_and_the_english_side_of_a_bitext_too(source: DataS
     assert choice.prompt.endswith(" What was the effect?") and choice.choices != ("Wasser floss heraus.",)
     [bitext], [clean] = noisy(source, "tatoeba@typo-20"), noisy(source, "tatoeba")
     assert bitext.pivot == clean.pivot and bitext.source != clean.source and bitext.gold == clean.gold
+
+
+def test_candidates_stay_and_a_mention_is_misspelled_alike_in_both_of_its_places() -> None:
+    pool = (Candidate("Q1", "Leeds. A city."),)
+    for number in range(20):
+        text = mention_text("Gestern sah Schmidt {von  Bath} die Stadt Leeds: Nord im Regen", 42, 53, "x")
+        query = Query(str(number), text, ("Q1",), "d", pool)
+        collected = Collector(NoiseSpec("typo", 30))
+        family_of(get_task("mewslix")).noisy([query], collected, get_task("mewslix"))
+        noiser = make_noiser(collected, "de", "mewslix dev de", {})
+        [made] = family_of(get_task("mewslix")).noisy([query], noiser, get_task("mewslix"))
+        mention = mention_of(made.text)
+        assert mention is not None and made.text.count("{") == 1 and made.text != text
+        assert made.text.startswith(f"{mention}: ") and f"{{ {mention} }}" in made.text
+        assert made.pool == pool and made.right == ("Q1",)
+
+
+def test_a_row_of_xcopa_keeps_its_number_as_a_number(source: DataSource, tmp_path: Path) -> None:
+    write_noise_files(get_task("xcopa@case-0"), "test", ["it"], source, tmp_path)
+    assert json.loads((tmp_path / "xcopa@case-0/xcopa/it/test.it.jsonl").read_text()) == COPA[0]
 
 
 def test_what_noise_touched_is_written_beside_the_labels(tmp_path: Path, source: DataSource) -> None:

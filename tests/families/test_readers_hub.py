@@ -21,6 +21,7 @@ from stilts_ds.families.choice.record import Choice
 from stilts_ds.families.pair.record import Pair
 from stilts_ds.families.span.record import Answer, Span
 from stilts_ds.families.tag.record import Tagged
+from stilts_ds.families.tag.treebank import treebank_row
 from stilts_ds.report.stats import Settings
 from stilts_ds.report.write import write_report
 from stilts_ds.run_dir import read_json, write_json
@@ -140,6 +141,48 @@ def test_tags_take_the_data_sets_own_names(serve: Serve) -> None:
     assert asked[0][1] == "PAN-X.en"
 
 
+# What the hub's `universal_dependencies` holds of 1-2 Im, 1 In, 2 dem, 2.1 (an empty node), 3 Haus.
+IM_HAUS = {
+    "text": "Im Haus", "tokens": ["Im", "In", "dem", "leer", "Haus"], "upos": ["_", "ADP", "DET", "VERB", "NOUN"],
+    "head": ["None", "3", "1", "None", "0"], "deps": ["None", "None", "[('det', 3), ('x', (2, '.', 1))]",
+                                                      "[('root', 0)]", "None"],
+}  # fmt: skip
+
+
+def treebank_record(**changes: Any) -> tuple[Any, Counter[str]]:
+    tally: Counter[str] = Counter()
+    context = hub.RowContext(get_task("udpos"), "pl", tally, {"upos": None})
+    return treebank_row({**IM_HAUS, **changes}, "ud[0]", context), tally
+
+
+def test_a_treebanks_row_is_fused_as_its_file_is() -> None:
+    """In of two ancestors (3, 0) beats dem of four: 1 over its head, 3 over the enhanced edge, and 0."""
+    assert treebank_record()[0] == Tagged("ud[0]", ("Im", "Haus"), ("ADP", "NOUN"))
+    flat = treebank_record(text="In dem Haus", tokens=IM_HAUS["tokens"][1:], upos=IM_HAUS["upos"][1:],
+                           head=IM_HAUS["head"][1:], deps=IM_HAUS["deps"][1:])  # fmt: skip
+    assert flat[0] == Tagged("ud[0]", ("In", "dem", "Haus"), ("ADP", "DET", "NOUN"))
+
+
+def test_the_text_says_where_a_multiword_token_ends() -> None:
+    """`a` has three parts in the first text and two in the second."""
+    row = {"tokens": ["a", "x", "y", "b", "b"], "upos": ["_", "NOUN", "VERB", "ADJ", "NUM"], "deps": ["None"] * 5,
+           "head": ["None", "2", "0", "2", "2"]}  # fmt: skip
+    assert treebank_record(text="a b", **row)[0] == Tagged("ud[0]", ("a", "b"), ("VERB", "NUM"))
+    assert treebank_record(text="a  b b", **row)[0] == Tagged("ud[0]", ("a", "b", "b"), ("VERB", "ADJ", "NUM"))
+    with pytest.raises(UserError, match=r"ud\[0\]: its words spell its text in no way: .*; use the treebank's file"):
+        treebank_record(text="a c", **row)
+    with pytest.raises(UserError, match="its words spell its text in more than one way"):
+        treebank_record(text="aa a", tokens=list("axaaxa"), upos=list("_XX_XX"), deps=["None"] * 6,
+                        head=["None", "0", "0"] * 2)  # fmt: skip
+
+
+def test_a_treebanks_row_without_words_is_counted() -> None:
+    row = {"text": "_ _", "tokens": ["_", "_"], "upos": ["NOUN", "VERB"], "head": ["2", "0"], "deps": ["None"] * 2}
+    assert treebank_record(**row) == (None, {"sentences whose words are withheld": 1})
+    with pytest.raises(UserError, match="its columns have different lengths; check the data set's revision"):
+        treebank_record(head=["0"])
+
+
 def test_tatoeba_puts_english_second(serve: Serve) -> None:
     row = {"source_sentence": "Moja", "target_sentence": "One", "source_lang": "swh", "target_lang": "eng"}
     swapped = {"source_sentence": "Two", "target_sentence": "Mbili", "source_lang": "eng", "target_lang": "swh"}
@@ -149,6 +192,9 @@ def test_tatoeba_puts_english_second(serve: Serve) -> None:
     assert right == [Sentence("0", "One"), Sentence("1", "Two")]
     assert gold == {("0", "0"), ("1", "1")}
     assert asked[0][1:3] == ("tatoeba.swh", "validation")
+    serve([{"sentence1": "Vienas", "sentence2": "One", "lang": "lit-eng"}])  # mteb's copy has XTREME-R's languages
+    [bitext] = rows("tatoeba", "test", "sw")
+    assert (bitext.source[0].text, bitext.pivot[0].text) == ("Vienas", "One")
 
 
 def test_what_the_hub_lacks_is_said(serve: Serve) -> None:
@@ -182,7 +228,7 @@ def test_without_network_nothing_is_waited_for(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setattr(hub_client.time, "sleep", asleep)
     monkeypatch.setattr(datasets, "load_dataset", lambda *_, **__: (_ for _ in ()).throw(ConnectionError("offline")))
-    with pytest.raises(UserError, match="HF_HUB_OFFLINE is set and the cache in HF_HOME=.* does not have it"):
+    with pytest.raises(UserError, match="HF_HUB_OFFLINE is set, and the cache in HF_HOME=.* does not have it"):
         rows("hellaswag")
 
 

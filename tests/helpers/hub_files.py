@@ -49,11 +49,11 @@ def data_set_files(configs: dict[str, list[str]], rows: int) -> Files:
         card += [f"- config_name: {config}", "  data_files:"]
         for split in splits:
             card += [f"  - split: {split}", f"    path: {config}/{split}-*.parquet"]
-            files[f"{config}/{split}-00000.parquet"] = _parquet(config, rows)
+            files[f"{config}/{split}-00000.parquet"] = parquet(config, rows)
     return {"README.md": "\n".join([*card, "---", "# Rows of a test", ""]).encode(), **files}
 
 
-def _parquet(config: str, rows: int) -> bytes:
+def parquet(config: str, rows: int) -> bytes:
     table: dict[str, list[Any]] = {
         "premise": [f"{config} a b {index}" for index in range(rows)],
         "hypothesis": [f"c {index}" for index in range(rows)],

@@ -70,6 +70,7 @@ def test_error_on_one_rank_raises_on_all(kind: str, tmp_path: Path) -> None:
         assert raised["queries"].startswith("ranks 0 and 1 search for different queries")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "call, dim, mebibytes, merged",
     [

@@ -236,6 +236,7 @@ def add_launcher(folder: Path) -> Path:
     return folder / "launcher"
 
 
+@pytest.mark.long
 def test_a_plan_is_submitted_shown_cancelled_and_retried_through_another_launcher(tmp_path: Path, spool: Path) -> None:
     added = add_launcher(tmp_path / "checkout")
     path = os.pathsep.join([str(added), str(ranks.ROOT), str(ranks.ROOT / "kernels")])

@@ -60,6 +60,7 @@ def ends_as_quietly(run: Path, phase: str, quiet: Path) -> None:
     assert len(scores(run)) == 1 and scores(run).items() <= scores(quiet).items()
 
 
+@pytest.mark.long
 def test_a_frozen_rank_is_named_and_ends_the_run(tmp_path: Path, quiet: Path) -> None:
     """SIGSTOP on one rank; afterwards the same command ends at the undisturbed numbers."""
     process = study.start(tmp_path, [*STILTS, "run", "study.yaml", *STRUCK, "engine.collective_timeout=10"])
@@ -74,6 +75,7 @@ def test_a_frozen_rank_is_named_and_ends_the_run(tmp_path: Path, quiet: Path) ->
     ends_as_quietly(run, phase, quiet)
 
 
+@pytest.mark.long
 def test_a_rank_that_hangs_ends_the_run_with_the_stack_of_each_rank(tmp_path: Path) -> None:
     """Rank 1 sleeps while it makes a batch; rank 0 waits for it and gives up. Both logs tell where."""
     program = str(ranks.PROGRAMS / "sleeping_rank.py")
@@ -87,6 +89,7 @@ def test_a_rank_that_hangs_ends_the_run_with_the_stack_of_each_rank(tmp_path: Pa
     assert rank_pids(run) == []
 
 
+@pytest.mark.long
 def test_a_killed_launcher_takes_its_ranks_along(tmp_path: Path, quiet: Path) -> None:
     """Otherwise they would go on, and the next start would work beside them in one folder."""
     process = study.start(tmp_path, [*STILTS, "run", "study.yaml", *STRUCK])
@@ -100,6 +103,7 @@ def test_a_killed_launcher_takes_its_ranks_along(tmp_path: Path, quiet: Path) ->
     ends_as_quietly(run, phase, quiet)
 
 
+@pytest.mark.long
 def test_a_run_that_is_stopped_while_it_evaluates_trains_nothing_again(tmp_path: Path, quiet: Path) -> None:
     process = study.start(tmp_path, [*STILTS, "run", "study.yaml", BASELINE])
     run = tmp_path / "runs" / "study"
@@ -148,6 +152,7 @@ KILLS: dict[str, tuple[str, dict[int, float], dict[int, float], int]] = {
 SELDOM = ("while the new best is written", "after an unnamed one left", "with a checkpoint that names it")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "killed_at, first, second, best",
     [pytest.param(*kill, id=name, marks=[pytest.mark.slow] * (name in SELDOM)) for name, kill in KILLS.items()],
@@ -171,6 +176,7 @@ def test_the_published_model_is_the_one_that_the_status_names(
     assert fire.leftovers(run) == []
 
 
+@pytest.mark.long
 def test_a_full_disk_costs_no_checkpoint_and_says_so(tmp_path: Path, quiet: Path) -> None:
     """The disk fills up between two checkpoints. With space again, the same command ends at the undisturbed numbers."""
     disk = tmp_path / "runs"
@@ -199,6 +205,7 @@ def test_a_checkpoint_that_does_not_fit_is_not_begun(tmp_path: Path) -> None:
             require_space(tmp_path / "disk", 3 << 20)
 
 
+@pytest.mark.long
 def test_mpirun_gives_the_numbers_of_any_other_start(tmp_path: Path, quiet: Path) -> None:
     command = [mpiexec(), *ON_ANY_MACHINE, "-n", "2", *STILTS, "run", "study.yaml", BASELINE]
     output = study.start(tmp_path, command).communicate(timeout=300)[0]
@@ -208,7 +215,7 @@ def test_mpirun_gives_the_numbers_of_any_other_start(tmp_path: Path, quiet: Path
         assert curve(run, phase) == curve(quiet, phase)
 
 
-@pytest.mark.parametrize("how", ["killed", "exception"])
+@pytest.mark.parametrize("how", ["killed", pytest.param("exception", marks=pytest.mark.long)])
 def test_mpirun_ends_soon_when_one_of_three_ranks_fails(how: str, tmp_path: Path) -> None:
     program = [sys.executable, str(ranks.PROGRAMS / "failing_rank.py")]
     last = STILTS if how == "killed" else program

@@ -114,6 +114,7 @@ def test_an_empty_cache_without_network_is_told_by_name(tmp_path: Path) -> None:
         "fetch", *study, cwd=tmp_path, status=2, HF_HUB_OFFLINE="0", HF_ENDPOINT="http://127.0.0.1:9", **extra
     )
     assert "http://127.0.0.1:9 cannot be reached" in shown
+    assert "Retrying" not in shown  # one question for all files, not five at each
     assert "hf_abcdefghijklmnop" not in shown
 
 

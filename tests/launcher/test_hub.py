@@ -59,6 +59,14 @@ def test_data_come_whole_after_a_cut(calls: dict[str, dict[str, Any]]) -> None:
     assert calls["data-cut"]["result"] == calls["data-busy"]["result"] == "4"
 
 
+def test_a_configuration_that_is_a_folder_is_fetched_alone_and_found_again_without_network(
+    calls: dict[str, dict[str, Any]],
+) -> None:
+    assert calls["folder"]["result"] == calls["folder-again"]["result"] == "3"
+    assert calls["folder-again"]["requests"] == []
+    assert not any("fr/test" in path for _, path, _, _ in calls["folder"]["requests"])
+
+
 REFUSALS = [
     ("always-short", "a file arrived incomplete in 4 tries", "the same command goes on"),
     ("always-busy", "the hub answers 429 (too many requests)", "wait some minutes or log in with `hf auth login`"),
@@ -71,6 +79,7 @@ REFUSALS = [
     ("bad-token", "does not know the token in HF_TOKEN", "log in again, or unset it"),
     ("data-failing", "the hub failed in 4 tries (HTTP 500)", "try later"),
     ("data-gated", "dataset someone/locked is gated", "/datasets/someone/locked, then log in"),
+    ("folder-not-here", "HF_HUB_OFFLINE is set and the cache in HF_HOME=", "run `stilts fetch`"),
     ("no-such-data", "no dataset someone/nothing that you may read", "check the name, or log in"),
     ("hub-gone", "no connection to http://127.0.0.1:", "check the network and HTTPS_PROXY"),
 ]

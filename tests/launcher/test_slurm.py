@@ -43,6 +43,7 @@ def row(shown: str, phase: str) -> str:
     return next(line for line in shown.splitlines() if phase in line.split()[:2])  # its name, and its id
 
 
+@pytest.mark.long
 def test_a_job_survives_what_a_cluster_does_to_it(cluster: Cluster, undisturbed: Path, tmp_path: Path) -> None:
     """A killed rank, a preemption, a lost node and a cancellation, one after the other; then every number is as on one
     quiet machine."""
@@ -147,6 +148,7 @@ def test_two_submissions_of_one_recipe_make_one_set_of_jobs(cluster: Cluster, tm
     assert not cluster.run("squeue", "-h")
 
 
+@pytest.mark.long
 def test_a_job_that_keeps_crashing_stops_by_itself(cluster: Cluster, tmp_path: Path) -> None:
     """The ranks get too little memory to start: two attempts without progress are enough."""
     (tmp_path / "profile.yaml").write_text(PROFILE + 'setup: ["ulimit -v 1200000"]\n')

@@ -251,6 +251,7 @@ def test_a_log_does_not_steer_the_terminal(text: str, told: str) -> None:
 # --- the working directory -------------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 @pytest.mark.skipif(sys.version_info < (3, 11), reason="Python 3.10 always imports from the working directory")
 def test_ranks_import_nothing_from_the_working_directory(tmp_path: Path, canary: Path) -> None:
     """The command itself is started as its installed script is: that one does not look there either."""

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import ranks
 import report_runs
-from report_runs import QUICK, build_run
+from report_runs import QUICK, build_run, name_files
 from stilts_launcher.cli import main
 
 import stilts_ds
@@ -19,7 +19,7 @@ from stilts_ds.errors import UserError
 from stilts_ds.evaluate.result import Result
 from stilts_ds.plan_file import Plan
 from stilts_ds.report.write import write_report
-from stilts_ds.run_dir import RunDir, hash_file, read_json
+from stilts_ds.run_dir import RunDir, read_json
 
 CONDITIONS = {"none": [], "mnli": ["mnli"]}
 
@@ -27,12 +27,7 @@ CONDITIONS = {"none": [], "mnli": ["mnli"]}
 def made(folder: Path, seeds: tuple[int, ...] = (1,), **more: object) -> RunDir:
     """A finished run whose results say which files were scored, as those of a real run do."""
     run = build_run(folder, seeds=seeds, intermediate=CONDITIONS, **more)  # type: ignore[arg-type]
-    for phase in Plan.load(run.plan).phases:
-        for task in phase.evaluate:
-            path = run.phase(phase.id).result(task)
-            result = Result.load(path)
-            labels = {code: next((run.labels / task).glob(f"test-{code}.*")) for code in result.main}
-            result.model_copy(update={"data": {code: hash_file(file) for code, file in labels.items()}}).save(path)
+    name_files(run)
     return run
 
 

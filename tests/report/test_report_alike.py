@@ -38,6 +38,7 @@ def edited(path: Path, change: Callable[[dict[str, Any]], None]) -> None:
     path.write_text(json.dumps(value))
 
 
+@pytest.mark.long
 def test_an_evaluation_that_was_changed_and_killed_midway_is_not_compared(toy_run: Path, tmp_path: Path) -> None:
     """For real: retrieval of the first condition is made anew at another layer, then everything is killed."""
     shutil.copytree(toy_run.parents[1], tmp_path, dirs_exist_ok=True, symlinks=True)

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 import small_recipe
-from report_runs import QUICK, build_run, table
+from report_runs import QUICK, build_run, name_files, table
 
+import stilts_ds
 from stilts_ds.errors import UserError
 from stilts_ds.evaluate.touched import touched_file
 from stilts_ds.families.metrics import ACCURACY, Units
 from stilts_ds.families.registry import main_metric
 from stilts_ds.planner import check_tasks
 from stilts_ds.report.robustness import area, relative_drop, worst_of
+from stilts_ds.report.side_by_side import tables_side_by_side
 from stilts_ds.report.stats import difference, generator, ratio_replicates
 from stilts_ds.report.write import write_report
 from stilts_ds.run_dir import RunDir, write_json
@@ -29,6 +32,10 @@ def planted(condition: str, task: str, language: str) -> float:
     clean = 0.8 + 0.05 * (condition == "qqp")
     cost = {"typo-2": 0.05, "typo-10": 0.15}.get(task.partition("@")[2].removesuffix("-s2"), 0.0)
     return clean - cost + 0.05 * (condition == "mnli" and "typo-10" in task)
+
+
+def planted_in_place_of_none(name: str, condition: str, task: str, language: str) -> float:
+    return planted(name, task, language)
 
 
 @pytest.fixture(scope="module")
@@ -79,6 +86,30 @@ def test_costs_are_differences_of_the_printed_scores_over_the_same_languages(run
     share = 100 * costs["none"]["typo-10"]["score"] / curve["none"]["0"]["score"]
     assert relative["typo-10"]["score"] == pytest.approx(share)
     assert relative["typo-10, above chance"]["score"] > share
+
+
+def test_what_noise_costs_is_compared_between_runs(run: RunDir, tmp_path: Path) -> None:
+    """A run that trains robustly differs from one that does not by its training alone: no report holds both."""
+    robust = partial(planted_in_place_of_none, "mnli")
+    other = build_run(tmp_path / "other", robust, {"none": []}, TARGETS, LANGUAGES, examples=1500)
+    name_files(run)
+    name_files(other)
+    names = [f"{run.root}:none", f"{other.root}:none", f"{run.root}:qqp"]
+    found = stilts_ds.compare(*names, resamples=QUICK.resamples).set_index(["measure", "condition", "task"])
+    costs = table(run, "noise-costs-xnli")
+    rows = found.loc["cost"]
+    assert list(rows.loc[names[1]].index) == ["xnli@case-10", "xnli@typo-2", "xnli@typo-10"]
+    assert rows.loc[(names[1], "xnli@typo-10")].significant
+    assert rows.loc[(names[1], "xnli@typo-10")].gain == pytest.approx(5, abs=2.5)
+    assert not rows.loc[names[1]].significant.drop("xnli@typo-10").any() and not rows.loc[names[2]].significant.any()
+    # The two columns of one run have the numbers of its report.
+    for noise in ("xnli@typo-2", "xnli@typo-10", "xnli@case-10"):
+        assert rows.loc[(names[2], noise)].score == costs["qqp"][noise.partition("@")[2]]["score"]
+        assert rows.loc[(names[2], noise)].gain == costs["qqp"][noise.partition("@")[2]]["mean_gain"]
+    [_, told] = tables_side_by_side(names, [], QUICK)
+    assert told.notes[-1] == f"More robust than {names[0]}: {names[1]} (xnli@typo-10)."
+    [_, fewer] = tables_side_by_side(names, ["xnli", "xnli@typo-2"], QUICK)
+    assert [row.label for row in fewer.rows] == ["xnli@typo-2"]
 
 
 def test_a_language_that_noise_does_not_apply_to_has_no_cell(run: RunDir) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from stilts_ds.sources.local import fill
 from stilts_ds.tasks import intermediate, retrieval, targets
 from stilts_ds.tasks.archives import ARCHIVES
+from stilts_ds.tasks.benchmarks import XTREME_R
 from stilts_ds.tasks.file_hashes import EXAMPLES, SHA256
 from stilts_ds.tasks.spec import Local, Task
 
@@ -46,9 +47,14 @@ Where the numbers are from:
   in `el` (2,353 of 2,809), Swiss German in `de`, Old French in `fr`, Old Russian in `ru`, Classical Chinese in `zh`.
   There the number is the sum over `stats.xml` of the treebanks at their tag r2.5. Of French FTB, whose words are
   withheld, XTREME's converter and preparation keep 12 of 2,541 sentences (run on the file); the hub keeps all.
+- Of XTREME-R's languages, NER's are `num_examples` in the metadata of `wikiann`, POS's the sums over the test files of
+  Universal Dependencies 2.7 that are listed below, Tatoeba's were counted in LASER's files.
+- Mewsli-X: mentions, and pairs for training, in the statistics of its release (`mewsli-x.md` in the repository
+  `google-research/google-research`).
 
 Not known: how many sentences BUCC's files have (only their gold pairs), and with it whether a submission's mined
-pairs come from whole files. Train and dev sizes are those of English.
+pairs come from whole files; the papers of the shared task count them, but no text of theirs could be had. Train and
+dev sizes are those of English.
 
 ## Files
 
@@ -61,8 +67,9 @@ Where the hashes are from: `download_checksums` in the metadata of `squad`, `squ
 authors' repositories (commits 60cac41 and e2e9d7f) and are the same. Tatoeba's were computed from LASER's repository
 (commit 74bc6ae). XTREME's script takes the answers out of its copies of XQuAD's files, which then have other hashes.
 Those of POS, and the sentences of each file, were computed from the treebanks' own repositories at their tags r2.5 and
-r2.7; the files of Arabic NYUAD and PADT, German HDT, Hindi HDTB and Russian SynTagRus could not be had so. LAReQA's
-were computed from its repository (commit 9bc8c7f). Rows of ANLI and SNLI are `num_examples` in the metadata.
+r2.7; the files of Arabic NYUAD and PADT, German HDT, Hindi HDTB and Russian SynTagRus could not be had so. Those of
+r2.7 but Lithuanian HSE stand in the metadata of `universal_dependencies` as well, and are the same. LAReQA's were
+computed from its repository (commit 9bc8c7f). Rows of ANLI and SNLI are `num_examples` in the metadata.
 """
 
 
@@ -71,8 +78,14 @@ ARCHIVE_INTRODUCTION = """
 
 What most of the others come in. SHA-256 and bytes are `download_checksums` in the same metadata, for `xtreme`, `snli`,
 `multi_nli`, `glue`, `social_i_qa` and `super_glue`. The metadata have ANLI 0.1; the hash of 1.0 is the one that two
-public programs check their download with. Not here: CCGbank, which has to be licensed, Mewsli-X, which is made by
-scripts, and Universal Dependencies 2.7.
+public programs check their download with. That of Universal Dependencies 2.7 is from the tests of pyconll, whose hash
+of 2.5 is the one in the metadata.
+
+Not here, and why:
+
+- CCGbank (LDC2005T13) has to be licensed, and `ccg/train.tsv` and `ccg/dev.tsv` are made of your own copy.
+- Mewsli-X is put together on the user's machine from dumps of Wikinews and `mewsli-x_20220518_6.zip`. Its release gives
+  that archive's MD5 alone (6d3f137027c7e0146c7aa0b3c21e90f4).
 """
 
 
@@ -85,7 +98,8 @@ def page() -> str:
 
 
 def _sizes() -> Iterator[list[str]]:
-    for task in (*targets.TASKS, *retrieval.TARGETS):
+    """Of XTREME's languages and those that XTREME-R adds."""
+    for task in map(XTREME_R.fitted, (*targets.TASKS, *retrieval.TARGETS)):
         for size in dict.fromkeys(task.test_sizes.values()):
             codes = [code for code, own in task.test_sizes.items() if own == size]
             yield [f"`{task.name}`", f"{size:,}", " ".join(codes)]
@@ -120,7 +134,8 @@ def _rows(task: Task, split: str, entry: Local, alone: bool) -> Iterator[list[st
 
 def _archives() -> Iterator[list[str]]:
     for one in ARCHIVES:
-        yield [" ".join(f"`{name}`" for name in one.tasks.split()), one.url, f"{one.size:,}", f"`{one.sha256}`"]
+        size = "-" if one.size is None else f"{one.size:,}"
+        yield [" ".join(f"`{name}`" for name in one.tasks.split()), one.url, size, f"`{one.sha256}`"]
 
 
 def _row(task: Task, split: str, path: str, size: int | None, digest: str, of: str = "") -> list[str]:

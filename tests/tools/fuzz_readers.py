@@ -239,12 +239,14 @@ HUB_ROWS: dict[str, tuple[str, dict[str, Any]]] = {
         "label": list("ABCDE"), "text": list("abcde")}}),
     "hub_copa": ("xcopa", COPA[0]),
     "hub_tags": ("panx", {"tokens": ["Ann", "went"], "ner_tags": [3, 0], "langs": ["en", "en"]}),
+    "hub_treebank": ("udpos", {"text": "ab c", "tokens": ["ab", "a", "b", "c"], "upos": ["_", "ADP", "DET", "NOUN"],
+                               "head": ["None", "3", "3", "0"], "deps": ["None", "None", "[('det', 3)]", "None"]}),
 }  # fmt: skip
 
 
 def make_hub(folder: Path) -> Once:
     names = ["O", "B-LOC", "B-ORG", "B-PER", "I-LOC", "I-ORG", "I-PER"]
-    features = {"ner_tags": SimpleNamespace(feature=SimpleNamespace(names=names)), "pos_tags": None}
+    features = {"ner_tags": SimpleNamespace(feature=SimpleNamespace(names=names)), "pos_tags": None, "upos": None}
 
     def convert(schema: str, row: dict[str, Any]) -> None:
         task = get_task(HUB_ROWS[schema][0])

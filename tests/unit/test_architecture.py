@@ -69,6 +69,7 @@ HEAVY = {  # package -> the modules (or packages of modules) that may name it
     "tokenizers": ["stilts_ds.toy"],
     "datasets": ["stilts_ds.sources.hub"],
     "tensorboard": ["stilts_ds.monitor"],
+    "faiss": ["stilts_ds.mining.candidates", "stilts_bench"],
     "stilts_kernels": [
         "stilts_ds.model",
         "stilts_ds.families.bitext.head",

@@ -98,6 +98,28 @@ def test_keyboards_know_every_language_of_the_benchmarks() -> None:
     assert "ı" in keyboards()["tr"].neighbours and "ı" in keyboards()["az"].neighbours
 
 
+@pytest.mark.parametrize("language", sorted(keyboards()))
+def test_every_key_is_one_letter_and_lies_beside_others(language: str) -> None:
+    for letter, around in keyboards()[language].neighbours.items():
+        for name in (letter, *(neighbour for neighbour, _ in around)):
+            assert len(clusters_of(name)) == 1 and unicodedata.category(name[0])[0] == "L", (letter, name)
+        assert letter not in dict(around)
+
+
+def test_keys_of_several_characters_and_letters_on_two_keys_have_their_own_neighbours() -> None:
+    def around(language: str, letter: str) -> set[str]:
+        return set(dict(keyboards()[language].neighbours[letter]))
+
+    # As xkb-data has them: lam-alif is one key, nukta letters are one letter each, Portuguese has no letters º and ª.
+    assert around("ar", "ل") == {"ا", "ب", "ر", "غ", "ف", "ﻻ"} and around("ar", "ﻻ") == {"ر", "ل", "ا", "ى"}
+    assert around("pt", "a") == {"q", "w", "s", "z"} and around("pt", "o") == {"i", "p", "k", "l"}
+    assert around("bn", "চ") == {"জ", "ট", "ত", "ড", "\u09af\u09bc"}
+    assert around("bn", "ব") == {"প", "হ", "ন", "ল"}, "it stands on two keys"
+    for row in ("فلإ ق", "a 1", "a b\u0301\u09bc ½"):
+        with pytest.raises(UserError, match="keyboards/ar.tsv: .* is no key; write its letter and the one under Shift"):
+            parse_keyboard(f"ar\tara\tArabic\t\t{row}\t\t", "keyboards/ar.tsv")
+
+
 # --- how many edits, and which ----------------------------------------------------------------------------------------
 
 
@@ -320,6 +342,10 @@ def test_a_keyboard_of_other_letters_is_refused() -> None:
         make_noiser(collected, "de", "xnli test de", {}, greek)
     with pytest.raises(UserError, match="keyboards/de.tsv: 3 columns"):
         parse_keyboard("de\tgr\tGreek", "keyboards/de.tsv")
+
+
+def test_a_small_letter_is_no_capital_that_was_lost() -> None:
+    assert noisy("lowercase", 100, "el", "Μέσ' στην ΟΔΟΣ") == "μέσ' στην οδος"  # before an apostrophe σ is right
 
 
 def test_upper_and_lower_leave_georgian_alone() -> None:

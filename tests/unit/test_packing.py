@@ -65,6 +65,7 @@ compiler = pytest.mark.skipif(
 )
 
 
+@pytest.mark.long
 @pytest.mark.processes
 @compiler
 @pytest.mark.parametrize(

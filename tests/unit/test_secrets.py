@@ -28,6 +28,7 @@ def hits(folder: Path, texts: list[str]) -> list[str]:
     return [str(path) for path in folder.rglob("*") if path.is_file() and any(w in path.read_bytes() for w in wanted)]
 
 
+@pytest.mark.long
 @pytest.mark.processes
 def test_a_run_writes_no_secret_of_its_environment(tmp_path: Path) -> None:
     """Logs, TensorBoard events, statuses, provenance, reports, caches, models, and what was printed."""

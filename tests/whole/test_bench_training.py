@@ -33,6 +33,7 @@ def test_gradients_are_the_same_for_any_padding_and_another_weight_shows(width: 
     assert min(errors["packed_to_padded"], errors["padded_to_float64"]) > 1e-4 > 100 * errors["packed_to_float64"]
 
 
+@pytest.mark.long
 def test_the_benchmark_runs_as_one_command(shared_data: Path, tmp_path: Path) -> None:
     said = stilts(
         "bench",

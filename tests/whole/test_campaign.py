@@ -14,6 +14,7 @@ from fire import Fight, Setting
 pytestmark = pytest.mark.processes
 
 
+@pytest.mark.long
 def test_a_study_that_is_killed_again_and_again_ends_at_the_numbers_of_a_quiet_one(tmp_path: Path) -> None:
     program = ranks.ROOT / "tests/tools/campaign.py"
     few = ["--kills", "3", "--stages", "2", "--ranks", "1", "--seed", "5", "--clean-ends", "1", "--output", "fired"]

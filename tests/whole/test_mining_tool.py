@@ -115,6 +115,7 @@ def test_vectors_are_the_models_own(tmp_path: Path) -> None:
     assert "x.npy changed since `stilts embed` wrote it" in shown
 
 
+@pytest.mark.long
 def test_launchers_start_the_ranks(tmp_path: Path) -> None:
     """mpirun's ranks, and those that `--ranks` starts, mine what one process mines; a bad file ends all of them."""
     generator = np.random.default_rng(1)

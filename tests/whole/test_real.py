@@ -12,6 +12,7 @@ from conftest import stilts
 pytestmark = pytest.mark.processes
 
 
+@pytest.mark.long
 def test_tatoeba_equals_a_plain_numpy_computation(shared_data: Path, mini_xlmr: Path, tmp_path: Path) -> None:
     """The untrained model: mean over all tokens of the last hidden state, cosine, no prefix."""
     stilts(

@@ -192,6 +192,10 @@ def test_several_tasks_take_the_multitask_part_and_keep_their_own_lengths() -> N
         ({"task_training": {"mnli.de": {}}}, "task_training: mnli.de follows mnli; give that one"),
         ({"data": {"train_split": {"mnli.de": "dev"}}}, "data.train_split: mnli.de follows mnli"),
         ({"evaluation": {"languages": {"xnly": ["de"]}}}, "languages: unknown task .xnly.; did you mean xnli"),
+        (
+            {"data": {"source": "hub"}, "evaluation": {"languages": {"udpos": ["de", "pl"]}}},
+            "evaluation.languages.udpos: 'pl' is no language of udpos in xtreme; it has af, ar, ",
+        ),
         ({"task_training": {"xnli": {}}}, "task_training: xnli is trained on mnli; give that one"),
         ({"data": {"train_split": {"mlqa": "dev"}}}, "split: mlqa is trained on squad_v1; give that one"),
         ({"evaluation": {"splits": {"xquad": "dev"}}}, "xquad has no split .dev. of its own; it has test"),

@@ -25,6 +25,7 @@ from torch import Tensor
 
 from stilts_bench.device import CPU
 
+# Queries of a gate at a time: 256 rows of float64 scores of a million take 2 GB.
 GATE_ROWS = 256
 GATE_ALL, GATE_SAMPLE = 16_384, 1024  # sides of more rows are gated on evenly spaced ones
 TILE = 4096
@@ -58,6 +59,7 @@ class Case:
 
     @property
     def gflop(self) -> float:
+        # A product and a sum for each number of each pair. Both directions share them: each score is computed once.
         return 2e-9 * self.queries * self.rows * self.dim
 
 
@@ -99,6 +101,7 @@ def make_data(case: Case, seed: int = 1, device: torch.device = CPU) -> tuple[Te
     queries, bank = make_rows(case, seed)
     if device.type == "cpu":
         return queries, bank
+    # The dtype in which models on GPUs give their vectors.
     return queries.to(device, torch.bfloat16), bank.to(device, torch.bfloat16)
 
 
@@ -108,6 +111,7 @@ def make_rows(case: Case, seed: int) -> tuple[Tensor, Tensor]:
     queries = torch.randn(case.queries, case.dim, generator=generator)
     if case.data == "bitext":
         count = min(case.queries, case.rows) // 2
+        # Half of the queries are noisy copies of bank rows; the others have no translation, as in a real corpus.
         queries[:count] = bank[:count] + 0.8 * queries[:count]
     if case.data == "anisotropic":
         queries, bank = (side.mul_(0.2145).add_(shared_mean(case.dim)) for side in (queries, bank))
@@ -117,6 +121,7 @@ def make_rows(case: Case, seed: int) -> tuple[Tensor, Tensor]:
 def shared_mean(dim: int) -> Tensor:
     """A mean of length sqrt(dim) with two outlier dimensions; noise of 0.2145 a dimension gives cosines near 0.956."""
     mean = torch.full((dim,), 0.2)
+    # XLM-R's hidden states have few dimensions that dwarf all others; a screen that scales by the largest suffers most.
     mean[[3, dim // 2]] = torch.tensor([6.0, -4.0])
     return mean * (dim**0.5 / mean.norm())
 
@@ -125,6 +130,7 @@ def topk_methods(queries: Tensor, bank: Tensor, k: int) -> dict[str, Method]:
     """What answers the same question: ours with a prepared bank and from scratch, and the usual tools."""
     if bank.is_cuda:
         return gpu_topk_methods(queries, bank, k)
+    # Made outside of the timed call, as FAISS's index is.
     index = Index(bank)
     methods: dict[str, Method] = {
         "ours": lambda: topk_cpu(queries, index, k),
@@ -174,7 +180,7 @@ def our_mine(source: Tensor, target: Tensor, k: int) -> tuple[Neighbours, Neighb
     """The steps of `mine`, which returns the pairs alone; the gate wants the neighbours too."""
     neighbours = [Neighbours(*side) for side in both_ways(source, target, k)]
     pairs = pairs_from(neighbours[0], neighbours[1], "ratio", "max")
-    return neighbours[0], neighbours[1], MinedPairs(*(part.cpu() for part in pairs))
+    return neighbours[0], neighbours[1], MinedPairs(*(column.cpu() for column in pairs))
 
 
 def torch_mine(source: Tensor, target: Tensor, k: int) -> MinedPairs:
@@ -200,14 +206,15 @@ def from_numpy(arrays: tuple[Any, Any]) -> tuple[Tensor, Tensor]:
 
 def torch_topk(queries: Tensor, bank: Tensor, k: int, step: int = 256) -> tuple[Tensor, Tensor]:
     """Whole rows of scores, `step` queries at a time."""
-    parts = [torch.topk(queries[start : start + step] @ bank.T, k, dim=1) for start in range(0, len(queries), step)]
-    return torch.cat([part.values for part in parts]), torch.cat([part.indices for part in parts])
+    blocks = [torch.topk(block @ bank.T, k, dim=1) for block in queries.split(step)]
+    return torch.cat([block.values for block in blocks]), torch.cat([block.indices for block in blocks])
 
 
 def numpy_topk(numpy: ModuleType, queries: Any, bank: Any, k: int, step: int = 256) -> tuple[Tensor, Tensor]:
     values, indices = [], []
     for start in range(0, len(queries), step):
         scores = queries[start : start + step] @ bank.T
+        # Unordered, so the k best are sorted afterwards: what users of numpy write.
         best = numpy.argpartition(scores, bank.shape[0] - k, axis=1)[:, -k:]
         value = numpy.take_along_axis(scores, best, 1)
         order = numpy.argsort(-value, axis=1)
@@ -226,6 +233,7 @@ def matmul_methods(case: Case, device: torch.device = CPU) -> dict[str, Method]:
 def bare_matmul(case: Case, dtype: torch.dtype, device: torch.device) -> Method:
     """Products of random tiles, as many as the case has; tiles that fill the device."""
     height, width = (1024, TILE) if device.type == "cpu" else (8192, 8192)
+    # A case smaller than a tile is multiplied as it is.
     step, width = min(height, case.queries), min(width, case.rows)
     left, right = (
         torch.randn(rows, case.dim + EXTRA_COLUMNS * (device.type == "cpu")).to(device, dtype) for rows in (step, width)
@@ -242,11 +250,13 @@ def gate_topk(queries: Tensor, bank: Tensor, k: int, result: tuple[Tensor, Tenso
     """
     which = gated(len(queries)) if rows is None else torch.arange(rows) * len(queries) // rows
     right = 0
-    for part in which.to(queries.device).split(GATE_ROWS):
-        scores = scores_float64(queries[part], bank)
+    for block in which.to(queries.device).split(GATE_ROWS):
+        scores = scores_float64(queries[block], bank)
+        # A hair of tolerance: the order of a float64 sum differs between libraries.
         least = scores.topk(k, dim=1).values[:, -1:] * (1 - 1e-12) - 1e-15
-        indices = result[1][part].sort(dim=1).values
+        indices = result[1][block].sort(dim=1).values
         good = scores.gather(1, indices) >= least
+        # The same index twice counts once.
         good[:, 1:] &= indices[:, 1:] != indices[:, :-1]
         right += int(good.sum())
     return right / (len(which) * k)

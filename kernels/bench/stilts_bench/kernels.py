@@ -78,6 +78,7 @@ def run_case(
     sides = sides or make_data(case, device=device)
     methods = (topk_methods if case.kind == "topk" else mine_methods)(*sides, case.k)
     ours, chosen = methods["ours"], chosen_methods(methods, only)
+    # A bare product of a case of hours would take as long itself.
     product = case.at_most(PRODUCT_SIZE) if case.once else case
     products = matmul_methods(product, device)
     if brief:
@@ -91,15 +92,22 @@ def run_case(
         memory = dict.fromkeys(chosen)
         seconds = time_methods(chosen, rounds, device)
     elif case.once:
+        # `ours` is always in it, even if --only leaves it out: it is what the gate checks.
         results, seconds, memory = measure_once({"ours": ours, **chosen}, device)
         report, recall = check(case, sides, results["ours"])
         rounds = 1
         seconds |= time_methods(products, rounds, device)
     else:
         report, recall = check(case, sides, ours())
+        # In runs of their own: timed rounds are interleaved, and a peak must belong to one method.
         memory = {name: extra_bytes(method, device) for name, method in chosen.items()}
         seconds = time_methods({**chosen, **products}, rounds, device)
+    # FAISS where it is installed, else torch: the first of them that was timed.
     baseline = next((name for name in BASELINES if name in seconds), None)
+    # A product that was cut down has its own number of operations.
+    timed = {name: times for name, times in seconds.items() if name not in products}
+    measured = {name: summary(case, times, memory.get(name)) for name, times in timed.items()}
+    measured |= {name: summary(product, seconds[name], None) for name in products}
     return {
         "case": case.name,
         "kind": case.kind,
@@ -115,10 +123,7 @@ def run_case(
         "searched_rows": report.rows,
         "certified_rows": report.certified,
         "survivors_per_row": report.survivors_per_row,
-        "methods": {
-            name: summary(product if name in products else case, times, memory.get(name))
-            for name, times in seconds.items()
-        },
+        "methods": measured,
         "baseline": baseline,
         "ratio": ratio(seconds, baseline),
         "rounds": rounds,
@@ -147,6 +152,7 @@ def check(
 
     Raises ValueError where it is below 1.
     """
+    # Read at once: the next search of this process replaces it.
     report = last_report()
     assert report is not None
     recall = (gate_topk if case.kind == "topk" else gate_mine)(*sides, case.k, result, rows)
@@ -208,6 +214,7 @@ def tune(path: Path | None) -> int:
 
 def measurements(arguments: argparse.Namespace) -> Iterator[Result]:
     """Runs the chosen cases one by one, printing each as it is done."""
+    # Three are enough to see that nothing is broken.
     rounds = 3 if arguments.quick else arguments.rounds
     device = check_device(arguments.device)
     chosen: list[tuple[Case, tuple[torch.Tensor, torch.Tensor] | None]]
@@ -249,6 +256,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             return tune(arguments.out)
         for result in measurements(arguments):
             results.append(result)
+            # After each case: an interrupted run of hours keeps what it has.
             with path.open("a", encoding="utf-8") as file:
                 line = {**result, "time": stamp.isoformat(timespec="seconds"), "commit": code}
                 file.write(json.dumps(line) + "\n")

@@ -41,6 +41,7 @@ def resident(field: str) -> int:
 def peak_extra_bytes(method: Callable[[], Any]) -> int | None:
     """Highest resident memory during method() above what was resident before; None off Linux."""
     try:
+        # Garbage of earlier work must not be freed in the middle of the measurement.
         gc.collect()
         Path("/proc/self/clear_refs").write_text("5")  # resets VmHWM
     except OSError:
@@ -54,6 +55,7 @@ def write_bank(path: Path, rows: int, dim: int) -> None:
     """A float16 .npy file of Gaussian rows, written in blocks."""
     header = repr({"descr": "<f2", "fortran_order": False, "shape": (rows, dim)}).encode()
     header += b" " * (-(len(header) + 11) % 64) + b"\n"
+    # In blocks: the whole bank would not fit beside what is measured.
     generator = torch.Generator().manual_seed(3)
     with path.open("wb") as file:
         file.write(b"\x93NUMPY\x01\x00" + struct.pack("<H", len(header)) + header)
@@ -66,6 +68,7 @@ def search_bank(path: str) -> dict[str, Any]:
     """Searches the bank and measures; the caller runs it in a fresh process, on one thread."""
     torch.set_num_threads(1)
     bank, release = open_npy(path)
+    # Rows of length about 1, as sentence vectors have.
     queries = torch.randn(QUERIES, DIM, generator=torch.Generator().manual_seed(4)).mul_(DIM**-0.5)
     rows = Rows(bank, "bank", release=release)
     topk_float64(Rows(queries[:64], "queries"), Rows(bank[:4096], "bank"), K)  # libraries loaded, kernels built

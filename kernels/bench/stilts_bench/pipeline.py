@@ -43,6 +43,7 @@ from stilts_ds.sources.source import DataSource
 from stilts_ds.tasks.registry import get_task
 
 Result = dict[str, Any]
+# The largest tasks of both kinds: sentence pairs, and windows over paragraphs.
 PAIRS, SPANS = ("mnli", "qqp"), ("squad_v1", "squad_v2")
 PAIR_SETTING = TrainingPart(max_seq_length=128)
 SPAN_SETTING = TrainingPart(max_seq_length=384, doc_stride=128, max_query_length=384)  # no question is cut: as in HF
@@ -65,6 +66,7 @@ def encoded(name: str, records: Any, encoder: Tokenizer, setting: TrainingPart, 
 def race(methods: dict[str, Callable[[], Any]], rounds: int) -> dict[str, float]:
     """Median CPU seconds of each method; all are timed in each round."""
     seconds: dict[str, list[float]] = {name: [] for name in methods}
+    # Interleaved, so that a disturbance meets all methods.
     for _ in range(rounds):
         for name, method in methods.items():
             start = time.process_time()
@@ -93,9 +95,11 @@ def pair_case(name: str, encoder: Tokenizer, tokenizer: Any, folder: Path, round
     rows, their_ids = ours(), theirs()["input_ids"]
     lengths = rows.row_lengths
     for i in np.flatnonzero(lengths < most).tolist():  # they cut over-long pairs elsewhere
+        # Every row, not a sample: a benchmark of something else would be worthless.
         check(row(rows, i) == their_ids[i], f"{name}: example {records[i].id} has other ids")
     with tempfile.TemporaryDirectory() as scratch:
         seconds = race({"ours": lambda: ours(Path(scratch)), "hugging face": theirs}, rounds)
+    # Our count for both, since their rows are equal.
     tokens = int(lengths.sum())
     return compared(f"pairs {name}", seconds, tokens, "tokens", {"rows": len(records)})
 
@@ -128,18 +132,22 @@ def window_case(name: str, encoder: Tokenizer, tokenizer: Any, folder: Path, rou
     return compared(f"windows {name}", seconds, len(rows), "windows", {"rows": len(records), "contexts": contexts})
 
 
-def check_windows(rows: Rows, theirs: Any, records: Sequence[Span]) -> None:
+def check_windows(rows: Rows, encoding: Any, records: Sequence[Span]) -> None:
     """Every window's ids and characters equal; leading white space stands in their tokens and not in ours."""
     assert rows.place is not None
-    check(len(rows) == len(theirs["input_ids"]), "another number of windows")
+    check(len(rows) == len(encoding["input_ids"]), "another number of windows")
     for i in range(len(rows)):
         record = records[int(rows.example[i])]
-        real = sum(theirs["attention_mask"][i])
-        check(row(rows, i) == theirs["input_ids"][i][:real], f"window {i} has other ids")
-        segments, offsets = theirs.sequence_ids(i), theirs["offset_mapping"][i]
-        expected = [_trim(record.context, *offsets[t]) if segments[t] == 1 else (-1, -1) for t in range(real)]
-        place = rows.place[rows.starts[i] : rows.starts[i + 1]].tolist()
-        check([tuple(p) for p in place] == expected, f"window {i} has other characters")
+        # Theirs are padded to max_length, ours never.
+        real = sum(encoding["attention_mask"][i])
+        check(row(rows, i) == encoding["input_ids"][i][:real], f"window {i} has other ids")
+        segments, offsets = encoding.sequence_ids(i), encoding["offset_mapping"][i]
+        expected = []
+        for segment, (start, end) in zip(segments[:real], offsets[:real]):
+            # Segment 1 is the context; all else has no characters there.
+            expected.append(_trim(record.context, start, end) if segment == 1 else (-1, -1))
+        characters = rows.place[rows.starts[i] : rows.starts[i + 1]].tolist()
+        check([tuple(span) for span in characters] == expected, f"window {i} has other characters")
 
 
 def _trim(text: str, start: int, end: int) -> tuple[int, int]:
@@ -177,6 +185,7 @@ def resident(field: str) -> float:
 def build(model: str, folder: str) -> Result:
     """Builds the rows of the file in `folder`: its hash, reading, tokenising, writing."""
     encoder, task, source = Tokenizer.load(model), get_task("mnli"), DataSource(intermediate=Path(folder))
+    # A chunk outside of the measurement: imports and tables of the tokenizer are not part of building.
     first = islice(read_examples(task, "train", "en", source), CHUNK)
     encoded(task.name, first, encoder, PAIR_SETTING)  # everything is loaded
     before = resident("VmRSS")
@@ -205,6 +214,7 @@ def load(folder: str) -> Result:
     rows = find_rows(Path(folder) / "cache", KEY)
     loaded = time.perf_counter()
     assert rows is not None
+    # Read from the note that building left; the scan below is what it saves.
     touched, after = ids_in(rows), resident("VmRSS")
     all_touched = time.perf_counter()
     lengths = rows.item_lengths
@@ -225,10 +235,12 @@ def load(folder: str) -> Result:
 def alone(call: str, *arguments: str) -> Result:
     """A function of this module in a process of its own."""
     program = f"import json, sys; from stilts_bench.pipeline import {call}; print(json.dumps({call}(*sys.argv[1:])))"
+    # The new process finds the modules where this one found them, installed or not.
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     done = subprocess.run([sys.executable, "-c", program, *arguments], capture_output=True, text=True, env=environment)
     if done.returncode:
         raise UserError(f"`{call}` in a process of its own failed:\n{done.stderr[-2000:]}")
+    # The last line: libraries print warnings before it.
     return json.loads(done.stdout.splitlines()[-1])
 
 
@@ -243,17 +255,20 @@ def build_case(count: int, model: str, folder: Path, rounds: int) -> Result:
         "case": f"build {count}",
         **built,
         "cache_mb": size / 1e6,
-        "load": {name: statistics.median(one[name] for one in loads) for name in loads[0]},
+        "load": {name: statistics.median(measured[name] for measured in loads) for name in loads[0]},
     }
 
 
 def plan_case(count: int, lengths: dict[str, np.ndarray]) -> Result:
     """Planning a step of BATCH examples for RANKS ranks, where the tasks have `count` rows together."""
+    # The real lengths, repeated: planning costs depend on how many rows there are and how their lengths vary.
     share = count / sum(map(len, lengths.values()))
-    rows = {name: np.resize(mine, max(1, round(len(mine) * share))) for name, mine in lengths.items()}
+    counts = {name: max(1, round(len(real) * share)) for name, real in lengths.items()}
+    rows = {name: np.resize(real, counts[name]) for name, real in lengths.items()}
     setting = TrainingPart(train_batch_size=BATCH, max_steps=STEPS)
     start = time.process_time()
-    mixture = Mixture({name: len(mine) for name, mine in rows.items()}, setting, SamplingPart(unit="example"), 1)
+    sizes = {name: len(costs) for name, costs in rows.items()}
+    mixture = Mixture(sizes, setting, SamplingPart(unit="example"), 1)
     started, seconds, slowest = time.process_time() - start, [], []
     for step in range(STEPS):
         start = time.process_time()
@@ -261,7 +276,8 @@ def plan_case(count: int, lengths: dict[str, np.ndarray]) -> Result:
         costs = [int(rows[name][item]) for name, item in items]
         dealt = deal(costs, RANKS, micro_batch_count(setting, RANKS))
         seconds.append(time.process_time() - start)
-        loads = [sum(costs[p] for part in rank for p in part) for rank in dealt]
+        # The slowest rank decides how long a step takes; 1 would be a perfect division.
+        loads = [sum(costs[p] for micro_batch in rank for p in micro_batch) for rank in dealt]
         slowest.append(max(loads) * RANKS / sum(loads))
     return {
         "case": f"plan {count}",
@@ -286,11 +302,12 @@ def lengths_of(encoder: Tokenizer, folder: Path) -> dict[str, np.ndarray]:
 
 
 def measurements(given: argparse.Namespace) -> Iterator[Result]:
-    encoder, other = Tokenizer.load(given.model), Tokenizer.load(given.model)  # theirs keeps settings in its tokenizer
+    # Two, since a Hugging Face tokenizer keeps the settings of its last call.
+    encoder, baseline = Tokenizer.load(given.model), Tokenizer.load(given.model)
     for name in PAIRS:
-        yield pair_case(name, encoder, other.tokenizer, given.intermediate, given.rounds)
+        yield pair_case(name, encoder, baseline.tokenizer, given.intermediate, given.rounds)
     for name in SPANS:
-        yield window_case(name, encoder, other.tokenizer, given.intermediate, given.rounds)
+        yield window_case(name, encoder, baseline.tokenizer, given.intermediate, given.rounds)
     lengths = lengths_of(encoder, given.intermediate)
     for count in (10_000, 100_000, 1_000_000):
         yield plan_case(count, lengths)

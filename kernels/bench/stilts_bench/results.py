@@ -36,6 +36,7 @@ def summary(case: Case, times: list[float], memory: int | None) -> Result:
         "median_s": median,
         "min_s": min(times),
         "max_s": max(times),
+        # The median: a disturbed round must not count.
         "gflops": case.gflop / median,
         "extra_peak_mb": None if memory is None else memory / 1e6,
     }
@@ -45,7 +46,8 @@ def ratio(seconds: dict[str, list[float]], baseline: str | None) -> Result | Non
     """The baseline's time over ours: of the medians, and the lowest and highest of single rounds."""
     if baseline is None or "ours" not in seconds:
         return None
-    rounds = [theirs / ours for theirs, ours in zip(seconds[baseline], seconds["ours"])]
+    # Rounds are interleaved, so a pair of one round saw the same machine.
+    rounds = [baseline_s / ours for baseline_s, ours in zip(seconds[baseline], seconds["ours"])]
     return {
         "median": statistics.median(seconds[baseline]) / statistics.median(seconds["ours"]),
         "min": min(rounds),
@@ -63,6 +65,7 @@ def machine(device: torch.device = CPU) -> Result:
         for name in ("amx_bf16", "avx512_bf16", "avx512_vnni", "avx512f", "avx2")
         if re.search(rf"\b{name}\b", text)
     ]
+    # None for what is not installed: then a missing method is no riddle.
     versions = {name: getattr(optional(name), "__version__", None) for name in ("torch", "triton", "numpy", "faiss")}
     return {
         "cpu": model[1] if model else platform.processor(),
@@ -77,6 +80,7 @@ def machine(device: torch.device = CPU) -> Result:
 
 def commit() -> str:
     """The commit of this code, `-dirty` where files differ from it, `unknown` outside a checkout."""
+    # --exclude=*: the commit itself, not its distance from a tag.
     command = ["git", "describe", "--always", "--abbrev=40", "--dirty", "--exclude=*"]
     try:
         done = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, check=True)
@@ -121,11 +125,12 @@ def compare(paths: Sequence[Path]) -> str:
     shared = [name for name in first if name in second]
     if not shared:
         raise ValueError(f"{paths[0]} and {paths[1]} have no case in common")
+    # A file may be appended to for weeks; the newest line of a case is the one that is meant.
     for name in shared:
         a, b = first[name].get("methods", {}), second[name].get("methods", {})
         for method in (method for method in a if method in b):
-            times = a[method]["median_s"], b[method]["median_s"]
-            lines.append(f"{name:<20} {method:<28} {times[0]:9.4f} {times[1]:9.4f} {times[0] / times[1]:9.2f}")
+            a_s, b_s = a[method]["median_s"], b[method]["median_s"]
+            lines.append(f"{name:<20} {method:<28} {a_s:9.4f} {b_s:9.4f} {a_s / b_s:9.2f}")
     return "\n".join(lines)
 
 
@@ -137,6 +142,7 @@ def last_lines(path: Path) -> dict[str, Result]:
 
 def plot(results: Sequence[Result], path: Path) -> None:
     """Bars of each method's rate, one panel per case; says so where matplotlib is missing."""
+    # A picture is a convenience: the figures are in the file already.
     pyplot = optional("matplotlib.pyplot")
     timed = [result for result in results if "methods" in result]
     if pyplot is None:
@@ -144,6 +150,7 @@ def plot(results: Sequence[Result], path: Path) -> None:
     if pyplot is None or not timed:
         return
     heights = [len(result["methods"]) + 1.5 for result in timed]
+    # squeeze=False: one case gives an array of panels, too.
     figure, panels = pyplot.subplots(
         len(timed),
         figsize=(8, 0.3 * sum(heights)),

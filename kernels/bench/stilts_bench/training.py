@@ -51,6 +51,7 @@ from stilts_ds.tasks.registry import get_task
 Result = dict[str, Any]
 NINE = ["anli_plus", "mnli", "qqp", "squad_v1", "squad_v2", "hellaswag", "ccg", "cosmosqa", "commonsenseqa"]
 BATCH = 32
+# One rank, for `joined`; port 0 lets the system choose, so that two benchmarks can run side by side.
 WHERE = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0"}
 
 
@@ -59,6 +60,7 @@ def recipe_for(given: argparse.Namespace, attention: str, rows: str) -> Recipe:
         "max_seq_length": given.max_seq_length,
         "train_batch_size": BATCH,
         "per_device_train_batch_size": BATCH,
+        # Beyond every benchmark, and nothing is saved: only single steps are taken out of this run.
         "max_steps": 10_000,
         "save_steps": 0,
     }
@@ -68,6 +70,7 @@ def recipe_for(given: argparse.Namespace, attention: str, rows: str) -> Recipe:
             "targets": ["xnli"],
             "intermediate": {"nine": NINE},
             "model": {"name_or_path": given.model, "attn_implementation": attention, "dropout": 0.0},
+            # The phase that is measured reads no target, but a recipe must name a folder for one.
             "data": {"intermediate": str(given.intermediate), "xtreme": str(given.intermediate)},
             "intermediate_training": training,
             "engine": {"zero_stage": 1 if given.dtype == "bf16" else 0, "dtype": given.dtype, "vocabulary_rows": rows},
@@ -89,6 +92,7 @@ class Draws:
     def __init__(self, setup: TrainingSetup) -> None:
         self.setup = setup
         self.sizes = {name: len(task.rows) for name, task in setup.tasks.items()}
+        # Shares of the full data sets, whatever part of them lies in the folder.
         full = {name: float(get_task(name).sizes["train"]) for name in self.sizes}
         self.sampling = SamplingPart(weights=full)
 
@@ -109,8 +113,9 @@ class Draws:
         order = get_length_grouped_indices(
             [int(lengths[name][item]) for name, item in pool], BATCH, generator=torch.Generator().manual_seed(1)
         )
-        step = len(pool) // BATCH // count  # spread over the pool: its batches differ in length
-        return [[pool[i] for i in order[b * BATCH : (b + 1) * BATCH]] for b in range(step // 2, 200, step)][:count]
+        batches = [[pool[i] for i in order[start : start + BATCH]] for start in range(0, len(pool), BATCH)]
+        step = len(batches) // count  # spread over the pool: its batches differ in length
+        return batches[step // 2 :: step][:count]
 
     def _drawn(self, unit: str, count: int, only: str = "") -> list[list[Item]]:
         sizes = {only: self.sizes[only]} if only else self.sizes
@@ -123,8 +128,10 @@ def collated(setup: TrainingSetup, items: list[Item]) -> Batch:
     """One batch with all items, longest first, as a step makes it."""
     collate = Collator(setup.tasks, setup.tokenizer, setup.setting.mlm_probability, setup.seed)
     weights = loss_weights(items, setup.tasks, setup.setting.mlm_probability)
-    order = sorted(range(len(items)), key=lambda i: -int(setup.tasks[items[i][0]].rows.item_tokens[items[i][1]]))
-    return collate([(place, *items[place]) for place in order], 0, weights)
+    tokens = [int(setup.tasks[name].rows.item_tokens[item]) for name, item in items]
+    # As `deal` gives a rank its examples: longest first.
+    order = sorted(range(len(items)), key=lambda position: -tokens[position])
+    return collate([(position, *items[position]) for position in order], 0, weights)
 
 
 class Clock:
@@ -150,6 +157,7 @@ def padded_to(width: int, model: MultiTask) -> MultiTask:
     backbone = model.backbone
 
     def padded(batch: Batch, layer: int | None = None, masks: Masks | None = None) -> torch.Tensor:
+        # The same weights; rows side by side with padding, instead of one after the other.
         return backbone.padded(batch, layer, width)  # inside `masks.of(batch)`, as the model calls it
 
     backbone.hidden_states = padded  # type: ignore[method-assign]
@@ -161,14 +169,14 @@ def backward(model: MultiTask, batch: Batch) -> None:
     model(batch)[0].backward()
 
 
-def gradient_errors(ours: MultiTask, theirs: MultiTask, batch: Batch) -> dict[str, float]:
+def gradient_errors(packed: MultiTask, padded: MultiTask, batch: Batch) -> dict[str, float]:
     """Relative distances of all gradients together: of packed from padded rows, and of each from float64."""
-    exact = copy.deepcopy(ours).double()
-    packed, padded, double = (_gradients(model, batch) for model in (ours, theirs, exact))
+    exact = copy.deepcopy(packed).double()
+    of_packed, of_padded, of_exact = (_gradients(model, batch) for model in (packed, padded, exact))
     return {
-        "packed_to_padded": _distance(packed, padded),
-        "packed_to_float64": _distance(packed, double),
-        "padded_to_float64": _distance(padded, double),
+        "packed_to_padded": _distance(of_packed, of_padded),
+        "packed_to_float64": _distance(of_packed, of_exact),
+        "padded_to_float64": _distance(of_padded, of_exact),
     }
 
 
@@ -180,26 +188,33 @@ def _gradients(model: MultiTask, batch: Batch) -> dict[str, torch.Tensor]:
 
 
 def _distance(computed: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> float:
-    gap = sum(float((computed[name].double() - value.double()).square().sum()) for name, value in expected.items())
-    return (gap / sum(float(value.double().square().sum()) for value in expected.values())) ** 0.5
+    gap, total = 0.0, 0.0
+    for name, gradient in expected.items():
+        exact = gradient.double()
+        gap += float((computed[name].double() - exact).square().sum())
+        total += float(exact.square().sum())
+    return (gap / total) ** 0.5
 
 
 def padding_case(
-    name: str, batches: list[list[Item]], width: int, ours: TrainingSetup, theirs: TrainingSetup, clock: Clock
+    name: str, batches: list[list[Item]], width: int, ours: TrainingSetup, reference: TrainingSetup, clock: Clock
 ) -> Result:
     """Forward and backward of the same batches, packed and padded. The model and its trained vocabulary rows are the
     same on both sides."""
     device = ours.world.device
     made = [collated(ours, items).to(device) for items in batches]
-    padded = padded_to(width, theirs.model)
+    padded = padded_to(width, reference.model)
+    # On the first batch only: float64 takes several times as long.
     errors = gradient_errors(ours.model, padded, made[0])
     if errors["packed_to_float64"] > 2 * errors["padded_to_float64"]:
         raise UserError(f"{name}: gradients of packed rows are worse than those of padded ones ({errors}): not timed")
     seconds: dict[str, list[float]] = {"packed": [], "padded": []}
     for batch in made:
+        # In turn over each batch, so that a change of the machine's speed meets both.
         for side, model in (("packed", ours.model), ("padded", padded)):
             seconds[side].append(clock.of(partial(backward, model, batch)))
     real = sum(sum(batch.lengths) for batch in made)
+    # Tokens that padded rows multiply, padding included.
     computed = sum(len(batch.lengths) * max(width, *batch.lengths) for batch in made)
     return {
         "case": f"padding: {name}",
@@ -217,27 +232,28 @@ def whole_step_case(
     name: str, batches: list[list[Item]], ours: TrainingSetup, plain: TrainingSetup, clock: Clock
 ) -> Result:
     """Whole optimiser steps on the same batches: our engine, and Hugging Face's Trainer with its own defaults."""
-    own, other = our_steps(ours, batches, clock), hugging_face_steps(plain, batches, clock)
+    seconds = {"ours": our_steps(ours, batches, clock), "hugging_face": hugging_face_steps(plain, batches, clock)}
+    # The first step of each side also allocates and, on a GPU, compiles and tunes.
+    totals = {side: sum(steps[1:]) for side, steps in seconds.items()}
     return {
         "case": f"step: {name}",
         "batches": len(batches) - 1,
-        "seconds": {"ours": own, "hugging_face": other},
-        "ratio": sum(other[1:]) / sum(own[1:]),
-        "examples_per_s": {
-            "ours": BATCH * len(own[1:]) / sum(own[1:]),
-            "hugging_face": BATCH * len(other[1:]) / sum(other[1:]),
-        },
+        "seconds": seconds,
+        "ratio": totals["hugging_face"] / totals["ours"],
+        "examples_per_s": {side: BATCH * len(steps[1:]) / totals[side] for side, steps in seconds.items()},
     }
 
 
 def our_steps(setup: TrainingSetup, batches: list[list[Item]], clock: Clock) -> list[float]:
     trainer = Trainer(setup)
+    # Both trainers get the same batches; how ours would have drawn them is not what is compared.
     trainer.feed.mixture.step = lambda step: batches[step % len(batches)]  # type: ignore[method-assign]
     trainer.feed.mixture.total_steps = len(batches)
     seconds, progress = [], Progress()
     for _ in batches:
         seconds.append(clock.of(lambda: trainer.take_step(progress)))
         progress.step += 1
+    # Its threads and the engine's memory would otherwise stand in the way of the next case.
     trainer.feed.close()
     destroy_engine(trainer.engine)
     return seconds
@@ -260,6 +276,7 @@ def hugging_face_steps(setup: TrainingSetup, batches: list[list[Item]], clock: C
     from transformers import TrainerCallback, TrainingArguments
 
     class Ends(TrainerCallback):
+        # Time from here to the first step's end holds the Trainer's own preparation; that step is left out.
         marks = [clock.now()]
 
         def on_step_end(self, *unused: Any, **more: Any) -> None:
@@ -267,6 +284,7 @@ def hugging_face_steps(setup: TrainingSetup, batches: list[list[Item]], clock: C
 
     class InOrder(HuggingFaceTrainer):
         def _get_train_sampler(self, dataset: Any = None) -> Any:
+            # Its sampler would shuffle; the batches are made already.
             return torch.utils.data.SequentialSampler(self.train_dataset)  # type: ignore[arg-type]
 
     ends = Ends()
@@ -283,6 +301,7 @@ def hugging_face_steps(setup: TrainingSetup, batches: list[list[Item]], clock: C
             logging_strategy="no",
             use_cpu=setup.world.device.type == "cpu",
             bf16=setup.engine_part.dtype == "bf16",
+            # Items are tuples, whose columns the Trainer cannot know.
             remove_unused_columns=False,
         )
         InOrder(
@@ -297,9 +316,10 @@ def hugging_face_steps(setup: TrainingSetup, batches: list[list[Item]], clock: C
 
 def measurements(given: argparse.Namespace, folder: Path, world: World) -> Iterator[Result]:
     packed, sdpa = recipe_for(given, "packed", "touched"), recipe_for(given, "sdpa", "touched")
-    ours, theirs = setup_for(packed, folder, world), setup_for(sdpa, folder, world)
-    theirs.model.load_state_dict(ours.model.state_dict())
-    for setup in (ours, theirs):
+    ours, reference = setup_for(packed, folder, world), setup_for(sdpa, folder, world)
+    # Heads begin with random weights: without this the two models would differ.
+    reference.model.load_state_dict(ours.model.state_dict())
+    for setup in (ours, reference):
         setup.model.to(world.device, torch.bfloat16 if given.dtype == "bf16" else torch.float32)
     draws, clock, n, longest = Draws(ours), Clock(world.device), given.batches, given.max_seq_length
     for name, batches, width in (
@@ -309,7 +329,8 @@ def measurements(given: argparse.Namespace, folder: Path, world: World) -> Itera
         (f"nine tasks mixed, padded to {longest}", [draws.mixed(1)[0][:8]], longest),
         ("mnli alone, padded to the longest", draws.mixed(2 * n, "mnli"), 0),
     ):
-        yield padding_case(name, batches, width, ours, theirs, clock)
+        yield padding_case(name, batches, width, ours, reference, clock)
+    # Not a dependency of training, so the comparison is left out by name rather than failing at the end.
     if find_spec("accelerate") is None:
         print("whole steps are not compared: Hugging Face's Trainer needs `pip install accelerate`", flush=True)
         return
@@ -346,7 +367,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--dtype", choices=["fp32", "bf16"], default="fp32")
     parser.add_argument("--out", type=Path, help="result file (.jsonl), appended to")
     given = parser.parse_args(argv)
+    # What a launcher has set stays.
     os.environ.update({name: os.environ.get(name, value) for name, value in WHERE.items()})
+    # One thread: with more, CPU seconds would count threads that wait for each other.
     if not torch.cuda.is_available():
         torch.set_num_threads(1)
     about = {

@@ -25,6 +25,7 @@ from stilts_kernels.topk.reference import topk as reference_topk
 from torch import Tensor
 
 GATE_QUERIES, GATE_ROWS = 300, 5000  # not multiples of any tile
+# Enough to fill every multiprocessor many times over, so that a launch's fixed cost does not decide.
 QUERIES, ROWS = 16_384, 262_144
 DIMS, KS = (384, 1024), (4, 16, 64)
 
@@ -38,11 +39,13 @@ def tune(queries: Tensor, bank: Tensor, k: int, two_way: bool, path: Path, round
     need_gpu(queries)
     search = Search(Rows(queries, "queries"), Rows(bank, "bank"), k, k if two_way else 0)
     gpu, capability = device_facts(bank.device)
+    # What a configuration's speed depends on; searches look it up by the same key.
     key = record_key(gpu, search.left.dtype, search.queries.dim, search.kept, two_way)
     known = candidates(capability, search.kept, two_way)
     rejected: dict[str, str] = {}
     right = []
     for config in known:
+        # Before any timing: a wrong kernel is often a fast one.
         reason = why_wrong(queries, bank, k, two_way, config)
         if reason:
             rejected[describe(config)] = reason
@@ -83,6 +86,7 @@ def versions() -> dict[str, str | None]:
 
 def why_wrong(queries: Tensor, bank: Tensor, k: int, two_way: bool, config: Config) -> str:
     """Why this configuration must not be used, or an empty string: a launch that fails, or scores unlike float64's."""
+    # Edges on both sides are in it, and the reference is quick.
     queries, bank = queries[:GATE_QUERIES], bank[:GATE_ROWS]
     try:
         result = Search(Rows(queries, "queries"), Rows(bank, "bank"), k, k if two_way else 0, config=config).run()
@@ -91,10 +95,11 @@ def why_wrong(queries: Tensor, bank: Tensor, k: int, two_way: bool, config: Conf
     sides = ((queries, bank), (bank, queries))
     for (left, right), (values, indices), way in zip(sides[: 1 + two_way], result, ("queries", "bank rows")):
         expected, _ = reference_topk(left, right, k)
+        # The values alone could be right with wrong indices: what the indices score is computed anew.
         scores = (left.float().double() @ right.float().double().T).gather(1, indices)
-        for what in (values, scores):
-            if not torch.allclose(what, expected, rtol=1e-12, atol=1e-12):
-                return f"wrong neighbours of {way}: off by {float((what - expected).abs().max()):g}"
+        for computed in (values, scores):
+            if not torch.allclose(computed, expected, rtol=1e-12, atol=1e-12):
+                return f"wrong neighbours of {way}: off by {float((computed - expected).abs().max()):g}"
     return ""
 
 
@@ -104,9 +109,12 @@ def time_launches(search: Search, configs: list[Config], rounds: int) -> list[fl
     sides = search.columns(left), search.columns(right)
     times: list[list[float]] = [[] for _ in configs]
     for number in range(rounds + 1):
+        # Round by round over all configurations, so that a GPU that heats up slows all of them.
         for config, seen in zip(configs, times):
-            splits = splits_for(triton.cdiv(len(left), config["BM"]), triton.cdiv(len(right), config["BN"]), search.k)
+            blocks, tiles = triton.cdiv(len(left), config["BM"]), triton.cdiv(len(right), config["BN"])
+            splits = splits_for(blocks, tiles, search.k)
             taken = milliseconds(partial(launch, *sides, search.kept, splits, config, search.two_way), sides[0])
+            # Round 0 compiles and warms up.
             if number:
                 seen.append(taken)
     return [statistics.median(seen) for seen in times]

@@ -41,12 +41,15 @@ class Collectives:
 
     def gather(self, item: Any) -> list[Any]:
         """Every rank's item, in rank order, on every rank: text, numbers, and lists and dicts of them (JSON)."""
+        # JSON and not pickle: a rank must not run what another one sends.
         content = torch.frombuffer(bytearray(json.dumps(item).encode()), dtype=torch.uint8)
         return [json.loads(bytes(text.tolist())) for text in self.gather_rows(content)]
 
     def gather_rows(self, rows: Tensor) -> list[Tensor]:
         """Every rank's CPU tensor, in rank order, on every rank; they may differ in their number of rows alone."""
-        counts = torch.stack(self._gather_alike(torch.tensor([len(rows)], dtype=torch.int64, device="cpu")))[:, 0]
+        # Counts first, since backends exchange tensors of one shape only.
+        count = torch.tensor([len(rows)], dtype=torch.int64, device="cpu")
+        counts = torch.cat(self._gather_alike(count))
         padded = torch.zeros(int(counts.max()), *rows.shape[1:], dtype=rows.dtype, device="cpu")
         padded[: len(rows)] = rows
         if padded.numel() == 0:
@@ -66,6 +69,16 @@ class Collectives:
         """Every rank's tensor of one shape, in rank order, on the owner; an empty list elsewhere."""
         del owner
         return [tensor]
+
+    def collect_rows(self, rows: Tensor, owner: int) -> list[Tensor]:
+        """Every rank's CPU tensor, in rank order, on the owner; an empty list elsewhere. They may differ in their
+        number of rows alone."""
+        counts = self.gather(len(rows))
+        if not any(counts):
+            return [rows for _ in counts] if self.rank == owner else []
+        padded = torch.zeros(max(counts), *rows.shape[1:], dtype=rows.dtype, device="cpu")
+        padded[: len(rows)] = rows
+        return [alike[:count] for alike, count in zip(self.collect(padded, owner), counts)]
 
     def shift(self, outgoing: Tensor, incoming: Tensor) -> Pending:
         """Starts sending a contiguous CPU tensor to the next rank, of the last one to rank 0, and receiving into
@@ -108,9 +121,9 @@ class MpiCollectives(Collectives):
         if self.rank != owner:
             self.comm.Gather(as_bytes(tensor), None, root=owner)
             return []
-        parts = torch.empty(self.size, *tensor.shape, dtype=tensor.dtype, device=tensor.device)
-        self.comm.Gather(as_bytes(tensor), as_bytes(parts), root=owner)
-        return list(parts)
+        shares = torch.empty(self.size, *tensor.shape, dtype=tensor.dtype, device=tensor.device)
+        self.comm.Gather(as_bytes(tensor), as_bytes(shares), root=owner)
+        return list(shares)
 
     def shift(self, outgoing: Tensor, incoming: Tensor) -> Pending:
         after, before = (self.rank + 1) % self.size, (self.rank - 1) % self.size
@@ -137,11 +150,11 @@ class TorchCollectives(Collectives):
         return tensor
 
     def collect(self, tensor: Tensor, owner: int) -> list[Tensor]:
-        parts = [torch.empty_like(tensor) for _ in range(self.size)] if self.rank == owner else []
-        torch.distributed.gather(
-            as_bytes(tensor), [as_bytes(part) for part in parts] or None, dst=self._everywhere(owner), group=self.group
-        )
-        return parts
+        shares = [torch.empty_like(tensor) for _ in range(self.size)] if self.rank == owner else []
+        # Only the owner gives torch a list to receive into.
+        buffers = [as_bytes(share) for share in shares] or None
+        torch.distributed.gather(as_bytes(tensor), buffers, dst=self._everywhere(owner), group=self.group)
+        return shares
 
     def shift(self, outgoing: Tensor, incoming: Tensor) -> Pending:
         if self.size == 1:  # gloo sends nothing to oneself
@@ -156,6 +169,7 @@ class TorchCollectives(Collectives):
         return Pending(requests)
 
     def _everywhere(self, rank: int) -> int:
+        # Point-to-point calls name ranks of the whole job, whatever the group.
         return torch.distributed.get_global_rank(self.group, rank)
 
 

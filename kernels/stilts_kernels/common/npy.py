@@ -8,6 +8,7 @@ import mmap
 import struct
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -22,10 +23,10 @@ def open_npy(path: str | Path) -> tuple[Tensor, Callable[[], None]]:
     """
     with open(path, "rb") as file:
         header, offset = read_npy_header(file.read(4096), path)  # refuses an empty file, which cannot be mapped
+        # Copy on write: torch asks for memory that may be written, and the file must not change.
         mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
     shape, dtype = header.get("shape"), NPY_DTYPES.get(str(header.get("descr")))
-    matrix = isinstance(shape, tuple) and len(shape) == 2 and all(type(size) is int and size >= 0 for size in shape)
-    if dtype is None or shape is None or header.get("fortran_order") is not False or not matrix:
+    if dtype is None or shape is None or header.get("fortran_order") is not False or not is_matrix(shape):
         raise ValueError(f"{path}: needs a C-ordered [N, D] array of float32 or float16, got {header}")
     count = shape[0] * shape[1]
     if len(mapped) < offset + count * dtype.itemsize:
@@ -34,6 +35,14 @@ def open_npy(path: str | Path) -> tuple[Tensor, Callable[[], None]]:
         return torch.empty(shape, dtype=dtype, device="cpu"), lambda: None
     tensor = torch.frombuffer(mapped, dtype=dtype, count=count, offset=offset).view(shape)
     return tensor, lambda: mapped.madvise(mmap.MADV_DONTNEED)
+
+
+def is_matrix(shape: Any) -> bool:
+    """Whether the shape in a header is [N, D]."""
+    if not isinstance(shape, tuple) or len(shape) != 2:
+        return False
+    # `type(...) is int`, since True is an int to isinstance.
+    return all(type(size) is int and size >= 0 for size in shape)
 
 
 def raw_bytes(rows: Tensor) -> ctypes.Array[ctypes.c_char]:
@@ -50,6 +59,7 @@ def read_npy_header(head: bytes, path: str | Path) -> tuple[dict, int]:
     offset = 8 + width + length
     try:
         header = ast.literal_eval(head[8 + width : offset].decode("latin-1"))
+    # All that literal_eval raises for hostile text, nesting and size included.
     except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
         header = None
     if not isinstance(header, dict):

@@ -32,6 +32,7 @@ def exact_float32(dim: int, device: torch.device) -> Iterator[None]:
         if keeps_float32(dim, device):
             yield
             return
+        # Only where it is needed: the setting belongs to the whole process.
         settings = matmul_settings(device)
         before = settings.fp32_precision
         settings.fp32_precision = "ieee"
@@ -56,6 +57,7 @@ def matmul_settings(device: torch.device) -> Any:
 
 def keeps_float32(dim: int, device: torch.device) -> bool:
     """Whether the canary survives the two calls that a search makes."""
+    # Of the search's own depth, since libraries choose their way by the shape.
     width = max(dim, CANARY_ROWS)
     left = torch.zeros(CANARY_ROWS, width, dtype=torch.float32, device=device)
     left[:, 0] = CANARY

@@ -57,16 +57,16 @@ def merge_in_any_order(first: Ranked, second: Ranked, k: int) -> Ranked:
 
 
 def rank_within_rows(row: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
-    """(order, place): `order` sorts by row, then by falling value; place[i] is the rank of order[i] within its row.
+    """(order, position): `order` sorts by row, then by falling value; order[i] comes position[i]-th within its row.
 
     Equal values of a row keep their order, so columns that rise make ties fall to the lower one.
     """
     order = falling_order(value)
     order = order[torch.argsort(row[order].int(), stable=True)]
-    return order, running_place(row[order])
+    return order, running_position(row[order])
 
 
-def running_place(row: Tensor) -> Tensor:
+def running_position(row: Tensor) -> Tensor:
     """Place of each entry among the equal entries before it, for `row` [P] that never falls."""
     position = torch.arange(len(row), dtype=torch.int64, device=row.device)
     begins = torch.ones_like(row, dtype=torch.bool)

@@ -24,6 +24,7 @@ class Report:
         )
 
 
+# A list of at most one: assigned to in place, it needs no `global`.
 _reports: list[Report] = []
 
 

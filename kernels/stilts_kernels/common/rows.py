@@ -80,6 +80,7 @@ class Rows:
         """Rows start..stop as float32 [stop - start, D]; may share memory with `data`: do not write to it."""
         rows = self.data[start:stop].float()
         if not self.unit:
+            # Products and hashes read rows one after the other; a view with strides is copied here once.
             return rows.contiguous()
         if self.lengths is not None:
             return rows / self.lengths[start:stop, None]
@@ -146,6 +147,7 @@ def check_pair(queries: Rows, bank: Rows, k: int) -> None:
 
 def check_norms(norms: Tensor, name: str, start: int = 0) -> None:
     """Raises ValueError naming the first row whose norm [n] is NaN, infinite or too large to multiply."""
+    # One comparison for all three faults.
     good = norms < MAX_NORM  # False for NaN
     if not bool(good.all()):
         row = start + int((~good).nonzero()[0, 0])
@@ -205,7 +207,9 @@ def fixed_order_lengths(data: Tensor) -> Tensor:
         sums = data[start : start + step].double().square()
         while sums.shape[1] > 1:
             half = sums.shape[1] // 2
+            # The middle number of an odd row stays where it is until the next halving.
             odd = sums.shape[1] - half
+            # Element by element, so no library chooses an order.
             sums[:, :half] += sums[:, odd:]
             sums = sums[:, :odd]
         lengths[start : start + step] = sums[:, 0].sqrt().float()
@@ -219,10 +223,11 @@ def mean_pool_packed(tokens: Tensor, cu_seqlens: Tensor) -> Tensor:
     do not start at 0, end at T and rise strictly (an empty sequence has no mean).
     """
     lengths = cu_seqlens.diff()
-    ends_fit = cu_seqlens.numel() > 1 and int(cu_seqlens[0]) == 0 and int(cu_seqlens[-1]) == tokens.shape[0]
+    ends_fit = cu_seqlens.numel() > 1 and cu_seqlens[[0, -1]].tolist() == [0, tokens.shape[0]]
     if not ends_fit or bool((lengths < 1).any()):
         raise ValueError(f"cu_seqlens must rise strictly from 0 to {tokens.shape[0]}, the number of tokens")
     sequence = torch.repeat_interleave(torch.arange(len(lengths), dtype=torch.int64, device=tokens.device), lengths)
     sums = torch.zeros(len(lengths), tokens.shape[1], dtype=torch.float64, device=tokens.device)
+    # Not by differences of a running sum, which lose digits of the later sequences.
     sums.index_add_(0, sequence, tokens.double())
     return (sums / lengths[:, None]).float()

@@ -39,6 +39,7 @@ def fused_attention(
     Row b is the tokens offsets[b] to offsets[b + 1] (int64 [B + 1]), at most `longest` of them. Probability (i, j) of a
     row and head is dropped as `function.dropout` drops element (i, j) of a plane with the same of `keys` [B, h].
     """
+    # The default of scaled dot-product attention: 1 / sqrt(d).
     scale = query.shape[-1] ** -0.5 if scale is None else scale
     settings = Settings(longest, site, threshold_of(rate), scale)
     return FusedAttention.apply(query.contiguous(), key.contiguous(), value.contiguous(), offsets, keys, settings)
@@ -73,6 +74,7 @@ class FusedAttention(torch.autograd.Function):
         context: Any, query: Tensor, key: Tensor, value: Tensor, offsets: Tensor, keys: Tensor, settings: Settings
     ) -> Tensor:
         out = torch.empty_like(query)
+        # float32 also for 16-bit inputs: all probabilities of a row are made again from it, and share its error.
         logs = torch.empty(query.shape[:2], dtype=torch.float32, device=query.device)
         words = settings.words(query.device)
         numbers, tile = settings.numbers(query, words), tile_of(query.dtype, query.shape[2])
@@ -89,6 +91,7 @@ class FusedAttention(torch.autograd.Function):
         settings, gradient = context.settings, gradient.contiguous()
         # The sum of a query's gradients times probabilities, in which dropout cancels out.
         deltas = (gradient.float() * out.float()).sum(-1)
+        # Each is written whole by its kernel, without atomics: gradients do not depend on the order of programs.
         dq, dk, dv = torch.empty_like(query), torch.empty_like(key), torch.empty_like(value)
         words = settings.words(query.device)
         numbers, tile = settings.numbers(query, words), tile_of(query.dtype, query.shape[2])

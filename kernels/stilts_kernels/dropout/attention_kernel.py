@@ -19,17 +19,17 @@ NOTHING = tl.constexpr(-1.0e38)  # a score beyond the row's end
 def load_tile(
     source: tl.tensor,
     first: tl.tensor,
-    place: tl.tensor,
+    position: tl.tensor,
     length: tl.tensor,
     heads: tl.tensor,
     head: tl.tensor,
     size: tl.tensor,
     BD: tl.constexpr,
 ) -> tl.tensor:
-    """Vectors of the tokens at `place` [n] in a row: [n, BD], zero beyond the row and the head's size."""
+    """Vectors of the tokens at `position` [n] in a row: [n, BD], zero beyond the row and the head's size."""
     column = tl.arange(0, BD)
-    at = ((first + place) * heads + head)[:, None] * size + column[None, :]
-    return tl.load(source + at, mask=(place < length)[:, None] & (column < size)[None, :], other=0.0)
+    at = ((first + position) * heads + head)[:, None] * size + column[None, :]
+    return tl.load(source + at, mask=(position < length)[:, None] & (column < size)[None, :], other=0.0)
 
 
 @triton.jit
@@ -37,7 +37,7 @@ def store_tile(
     target: tl.tensor,
     values: tl.tensor,
     first: tl.tensor,
-    place: tl.tensor,
+    position: tl.tensor,
     length: tl.tensor,
     heads: tl.tensor,
     head: tl.tensor,
@@ -46,8 +46,8 @@ def store_tile(
 ) -> None:
     """What `load_tile` reads, written."""
     column = tl.arange(0, BD)
-    at = ((first + place) * heads + head)[:, None] * size + column[None, :]
-    inside = (place < length)[:, None] & (column < size)[None, :]
+    at = ((first + position) * heads + head)[:, None] * size + column[None, :]
+    inside = (position < length)[:, None] & (column < size)[None, :]
     tl.store(target + at, values.to(target.dtype.element_ty), mask=inside)
 
 
@@ -65,6 +65,7 @@ def keep_tile(
 def row_of(offsets: tl.tensor, keys: tl.tensor, heads: tl.tensor, site: tl.tensor) -> tuple[tl.tensor, ...]:
     """(first token, length, head, key [1]) of this program's row and head."""
     number = tl.program_id(1)
+    # int64, as tokens times channels pass 2^31; the length of one row does not.
     first = tl.load(offsets + number // heads)
     length = (tl.load(offsets + number // heads + 1) - first).to(tl.int32)
     key = tl.load(keys + number + tl.arange(0, 1)).to(tl.uint64, bitcast=True)
@@ -94,6 +95,7 @@ def forward_kernel(
             scores = tl.where((j < length)[None, :], scores * scale, NOTHING)
             higher = tl.maximum(top, tl.max(scores, 1))
             weights = tl.exp(scores - higher[:, None])
+            # What was summed under the old maximum is brought to the new one.
             shrink = tl.exp(top - higher)
             # The sum is over all probabilities: what is dropped is so after the softmax.
             total = total * shrink + tl.sum(weights, 1)
@@ -121,6 +123,7 @@ def probabilities_and_gradients(
     """(probabilities after dropout, gradients of the scores before they are scaled), [m, n] each."""
     scores = tl.dot(queries, tl.trans(keys_), input_precision="ieee") * scale
     weights = tl.where(inside, tl.exp(scores - log[:, None]), 0.0)
+    # `delta` stands for the sum over a row that the gradient of a softmax needs, so one pass is enough.
     of_weights = tl.dot(gradient, tl.trans(values), input_precision="ieee")
     of_weights = tl.where(kept, of_weights * factor, 0.0)
     return tl.where(kept, weights * factor, 0.0), weights * (of_weights - delta[:, None])
@@ -136,6 +139,7 @@ def query_gradient_kernel(
     """Gradient of BM queries, over all keys of their row."""
     first, length, head, key = row_of(offsets, keys, heads, site)
     begin = tl.program_id(0) * BM
+    # Rows are of different lengths and the grid is that of the longest: programs beyond a row's end have nothing to do.
     if begin < length:
         i = begin + tl.arange(0, BM)
         queries = load_tile(q, first, i, length, heads, head, size, BD)

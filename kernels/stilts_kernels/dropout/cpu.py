@@ -25,6 +25,7 @@ def dropout_cpu(x: Tensor, keys: Tensor, threshold: int) -> tuple[Tensor, Tensor
     places = plane_words(height, width, x.device).view(1, 1, -1)
     words = torch.empty(min(step, len(x)), 1, places.numel(), dtype=torch.int32, device=x.device)
     shifted = torch.empty_like(words)
+    # A view, not a copy: the halves of a word lie side by side in memory, as the lanes of two neighbours do.
     bits = words.view(torch.int16).view(len(words), height, -1)[:, :, :width]
     flags = torch.empty(bits.shape, dtype=torch.int16, device=x.device)
     factor = torch.empty(bits.shape, dtype=x.dtype, device=x.device)
@@ -32,6 +33,7 @@ def dropout_cpu(x: Tensor, keys: Tensor, threshold: int) -> tuple[Tensor, Tensor
         stop = min(start + step, len(x))
         size = stop - start
         hash_words(low[start:stop], high[start:stop], places, words[:size], shifted[:size])
+        # Moved by half of the range, since int16 is signed.
         torch.ge(bits[:size], threshold - LANES // 2, out=flags[:size])
         kept[start:stop].copy_(flags[:size])
         _apply(x[start:stop], kept[start:stop], scale_of(threshold), factor[:size], out[start:stop])
@@ -44,6 +46,7 @@ def hash_words(low: Tensor, high: Tensor, places: Tensor, words: Tensor, shifted
     torch.bitwise_xor(low, places, out=words)
     words.mul_(WORD_1)
     torch.bitwise_right_shift(words, 15, out=shifted)
+    # An arithmetic shift fills up with the sign, which the mask cuts off.
     words.bitwise_xor_(shifted.bitwise_and_((1 << 17) - 1))
     words.add_(high)
     words.mul_(signed(WORD_2, 32))

@@ -21,6 +21,7 @@ def dropout(x: Tensor, keys: Tensor, site: int, rate: float) -> Tensor:
     threshold = threshold_of(rate)
     if len(keys) != len(x):
         raise ValueError(f"dropout has {len(x)} planes, but {len(keys)} keys")
+    # The input itself, not a copy: at rate 0 dropout costs nothing.
     if threshold == 0 or not x.numel():
         return x
     kind = OnGpu if x.is_cuda else OnCpu
@@ -34,6 +35,7 @@ class OnCpu(torch.autograd.Function):
     def forward(context: Any, x: Tensor, keys: Tensor, site: int, threshold: int) -> Tensor:
         out, kept = dropout_cpu(x, fold(keys, site), threshold)
         context.save_for_backward(kept)
+        # A number, not a tensor, so it is kept beside the saved ones.
         context.threshold = threshold
         return out
 
@@ -58,5 +60,6 @@ class OnGpu(torch.autograd.Function):
     def backward(context: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         from stilts_kernels.dropout.kernel import launch
 
+        # The same kernel: the gradient of a mask times a scale is the same mask times the same scale.
         (keys,) = context.saved_tensors
         return launch(gradient, keys, context.site, context.threshold), None, None, None

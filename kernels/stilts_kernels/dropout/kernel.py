@@ -65,18 +65,20 @@ def dropout_kernel(
     plane = tl.program_id(0) * BP + tl.arange(0, BP)
     element = tl.program_id(1) * BE + tl.arange(0, BE)
     key = tl.load(keys + plane, mask=plane < planes, other=0).to(tl.uint64, bitcast=True)
+    # The site is folded here, so that all layers of a model share one table of keys.
     key = fold_key(key, tl.full([1], 0, tl.uint64) + site)
     row, column = element // width, element % width
     word = tl.load(words + row * ((width + 1) // 2) + column // 2, mask=element < elements, other=0)
     kept = keep(key[:, None], word.to(tl.uint32, bitcast=True)[None, :], column[None, :], least)
-    place = plane.to(tl.int64)[:, None] * elements + element[None, :]
+    position = plane.to(tl.int64)[:, None] * elements + element[None, :]
     inside = (plane < planes)[:, None] & (element < elements)[None, :]
-    value = tl.load(x + place, mask=inside, other=0.0).to(tl.float32) * scale
-    tl.store(out + place, tl.where(kept, value, 0.0).to(out.dtype.element_ty), mask=inside)
+    value = tl.load(x + position, mask=inside, other=0.0).to(tl.float32) * scale
+    tl.store(out + position, tl.where(kept, value, 0.0).to(out.dtype.element_ty), mask=inside)
 
 
 def launch(x: Tensor, keys: Tensor, site: int, threshold: int) -> Tensor:
     """Dropout of planes x [K, height, width] with `keys` int64 [K], contiguous."""
+    # A program counts elements by themselves and knows no strides.
     x = x.contiguous()
     out = torch.empty_like(x)
     planes, height, width = x.shape

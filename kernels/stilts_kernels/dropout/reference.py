@@ -17,6 +17,7 @@ def lanes(keys: Tensor, height: int, width: int) -> Tensor:
     neighbours in a row.
     """
     low, high = (keys & LOW)[:, None, None], ((keys >> 32) & LOW)[:, None, None]
+    # int64 holds 32 unsigned bits with room for a carry; each step cuts it off again.
     word = low ^ (plane_words(height, width, keys.device).long() & LOW)
     word = word * WORD_1 & LOW
     word = ((word ^ (word >> 15)) + high) & LOW
@@ -29,6 +30,7 @@ def lanes(keys: Tensor, height: int, width: int) -> Tensor:
 def keep_mask(keys: Tensor, height: int, width: int, rate: float) -> Tensor:
     """Which elements stay: bool [K, height, width]. Bits are compared as signed numbers, as lanes of int16 are."""
     bits = lanes(keys, height, width)
+    # The kernels compare signed lanes, for which CPUs have an instruction; the threshold is moved along by half.
     as_signed = bits - LANES * (bits >= LANES // 2)
     return as_signed >= threshold_of(rate) - LANES // 2
 

@@ -37,6 +37,7 @@ class FilePart:
     stop: int
 
     def open(self) -> tuple[Tensor, Callable[[], None]]:
+        # The whole file is mapped, and only the rows that are read are ever loaded.
         rows, release = open_npy(self.path)
         if not 0 <= self.start <= self.stop <= len(rows):
             raise ValueError(f"{self.path} has {len(rows)} rows; there are none {self.start}..{self.stop}")
@@ -65,6 +66,7 @@ class Question:
 
     @classmethod
     def of(cls, queries: Tensor, k: int, unit: bool) -> Question:
+        # By content, not by name or time: a file that was written again with the same rows is not searched again.
         text = json.dumps([content_hash(queries), k, unit])
         return cls(queries, k, unit, hashlib.sha256(text.encode()).hexdigest())
 
@@ -126,6 +128,7 @@ def check_files(queries: Tensor, shards: Sequence[Shard], k: int) -> list[int]:
         file = path.path if isinstance(path, FilePart) else path
         if not Path(file).is_file():
             raise ValueError(f"bank shard {path} is missing")
+        # Maps the file and reads its header: a bad last file is refused before the first one is searched.
         tensor, _ = open_shard(path)
         if tensor.shape[1] != queries.shape[1]:
             raise ValueError(f"{path} has D = {tensor.shape[1]}, queries have D = {queries.shape[1]}")
@@ -160,6 +163,7 @@ def search_file(question: Question, bank: Rows, memory: int) -> Ranked:
     """The k best rows of one file, or all where it has fewer."""
     if bank.count == 0:
         return no_neighbours(len(question.queries), 0)
+    # The float64 scores are kept, not the rounded ones: merging must rank what one search would have ranked.
     queries = Rows(question.queries, "queries", question.unit)
     return topk_float64(queries, bank, min(question.k, bank.count), memory=memory)
 
@@ -169,8 +173,8 @@ def merge_files(parts: Sequence[tuple[Path, str]], counts: Sequence[int], k: int
     merged: Ranked | None = None
     first_row = 0
     for (path, key), count in zip(parts, counts):
-        part = awaited_part(path, key)
-        fresh = (part["values"], part["indices"] + first_row)
+        saved = awaited_part(path, key)
+        fresh = (saved["values"], saved["indices"] + first_row)
         merged = merge_topk([merged, fresh], k) if merged else fresh
         first_row += count
     assert merged is not None, "check_files refused an empty list"
@@ -183,8 +187,8 @@ def awaited_part(path: Path, key: str, patience: float = PATIENCE) -> dict[str, 
     Raises ValueError where it does not appear.
     """
     give_up = time.monotonic() + patience
-    while (part := load_part(path, key)) is None:
+    while (saved := load_part(path, key)) is None:
         if time.monotonic() >= give_up:
             raise ValueError(f"{path} is missing, damaged or of another search: do all ranks share its folder?")
         time.sleep(PAUSE)
-    return part
+    return saved

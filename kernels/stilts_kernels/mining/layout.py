@@ -21,8 +21,9 @@ class Layout:
     ) -> None:
         ranks.agree(partial(check_shard, queries, names[0]))
         ranks.agree(partial(check_shard, bank, names[1]))
-        shapes = ranks.gather([list(queries.shape), str(queries.dtype), list(bank.shape), str(bank.dtype), k, memory])
-        query_shapes, dtypes, bank_shapes, bank_dtypes, ks, memories = zip(*shapes)
+        # One exchange for all that the ranks must know of each other. Dtypes travel as text, since only JSON does.
+        described = [list(queries.shape), str(queries.dtype), list(bank.shape), str(bank.dtype), k, memory]
+        query_shapes, dtypes, bank_shapes, bank_dtypes, ks, memories = zip(*ranks.gather(described))
         self.query_counts = [shape[0] for shape in query_shapes]
         self.bank_counts = [shape[0] for shape in bank_shapes]
         self.dtypes = [getattr(torch, dtype.removeprefix("torch.")) for dtype in dtypes]
@@ -35,9 +36,9 @@ class Layout:
 
     def check(self, dims: set[int], ks: set[int], names: tuple[str, str]) -> None:
         """Raises the same ValueError on every rank."""
-        for what, values in (("D", dims), ("k", ks)):
+        for symbol, values in (("D", dims), ("k", ks)):
             if len(values) > 1:
-                raise ValueError(f"ranks differ in {what}: {sorted(values)}")
+                raise ValueError(f"ranks differ in {symbol}: {sorted(values)}")
         k = self.k
         for counts, name in ((self.query_counts, names[0]), (self.bank_counts, names[1])):
             if sum(counts) == 0:
@@ -48,7 +49,9 @@ class Layout:
     @property
     def target_rows(self) -> int:
         """Rows of a block of the bank that travels: a quarter of the memory holds it, the one that comes, and lists."""
-        return max(1, self.memory // 4 // (2 * (self.dim * 4 + 16 * self.k) + 32 * self.k))
+        # 16 k bytes a row: a float64 value and an int64 index for each neighbour.
+        block_bytes = self.dim * 4 + 16 * self.k
+        return max(1, self.memory // 4 // (2 * block_bytes + 32 * self.k))
 
     def blocks(self) -> Iterator[tuple[int, int, int]]:
         """(owner, start, stop) of every block of queries, in order of their global rows; a quarter of the memory."""
@@ -60,6 +63,7 @@ class Layout:
     def share(self, ranks: Collectives, queries: Tensor, owner: int, start: int, stop: int) -> Tensor:
         """The owner's block of queries, on every rank."""
         block = torch.empty(stop - start, self.dim, dtype=self.dtypes[owner], device="cpu")
+        # The others receive into their empty block.
         if ranks.rank == owner:
             block.copy_(queries[start:stop])
         return ranks.broadcast(block, owner)

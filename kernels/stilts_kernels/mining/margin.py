@@ -39,6 +39,7 @@ def best_margin(neighbours: Neighbours, own_mean: Tensor, other_mean: Tensor, ma
     """
     best = torch.empty_like(neighbours.values[:, 0])
     index = torch.empty_like(neighbours.indices[:, 0])
+    # In slices: the means of all neighbours [n, k] at once would double the memory of the result.
     for block in slices(len(best)):
         values, indices = neighbours.values[block], neighbours.indices[block]
         means = (own_mean[block, None] + other_mean[indices]) / 2

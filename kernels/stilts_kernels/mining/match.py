@@ -34,6 +34,7 @@ def check_choices(margin: str, retrieval: str) -> None:
 
 def pairs_from(forward: Neighbours, backward: Neighbours, margin: str, retrieval: str) -> MinedPairs:
     """Scores both directions' neighbours and matches them."""
+    # A margin compares with the means of both directions, so both searches come before any margin.
     source_mean, target_mean = forward.values.mean(dim=1), backward.values.mean(dim=1)
     best_targets = best_margin(forward, source_mean, target_mean, margin)
     best_sources = best_margin(backward, target_mean, source_mean, margin)
@@ -51,6 +52,7 @@ def match(forward: tuple[Tensor, Tensor], backward: tuple[Tensor, Tensor], retri
     if retrieval == "backward":
         return ordered(best_source, targets, source_margin)
     if retrieval == "intersect":
+        # Kept once, with the source's margin: the pair has the same score from either side.
         mutual = best_source[best_target] == sources
         return ordered(sources[mutual], best_target[mutual], target_margin[mutual])
     union = ordered(
@@ -61,6 +63,7 @@ def match(forward: tuple[Tensor, Tensor], backward: tuple[Tensor, Tensor], retri
 
 def ordered(source: Tensor, target: Tensor, score: Tensor) -> MinedPairs:
     """Sorts by falling score, then source, then target."""
+    # Three stable sorts from the least significant key to the most: torch sorts by one key at a time.
     order = torch.argsort(target, stable=True)
     order = order[torch.argsort(source[order], stable=True)]
     order = order[torch.argsort(score[order], descending=True, stable=True)]
@@ -77,8 +80,8 @@ def one_to_one(pairs: MinedPairs) -> MinedPairs:
     kept = [left[:0]]
     while len(left):
         source, target = pairs.source[left], pairs.target[left]
-        first_of_source = first_place(source, left) == left
-        first_of_target = first_place(target, left) == left
+        first_of_source = first_position(source, left) == left
+        first_of_target = first_position(target, left) == left
         first = first_of_source & first_of_target
         kept.append(left[first])
         taken = torch.isin(source, source[first]) | torch.isin(target, target[first])
@@ -87,8 +90,9 @@ def one_to_one(pairs: MinedPairs) -> MinedPairs:
     return MinedPairs(pairs.source[chosen], pairs.target[chosen], pairs.score[chosen])
 
 
-def first_place(number: Tensor, place: Tensor) -> Tensor:
+def first_position(number: Tensor, position: Tensor) -> Tensor:
     """For each entry the lowest `place` [P] among the entries of the same `number` [P]."""
+    # Above every position, so that a number without entries never wins a minimum.
     last = torch.iinfo(torch.int64).max
     first = torch.full((int(number.max()) + 1,), last, dtype=torch.int64, device=number.device)
-    return first.scatter_reduce_(0, number, place, "amin")[number]
+    return first.scatter_reduce_(0, number, position, "amin")[number]

@@ -19,26 +19,27 @@ def load_part(path: Path, key: str) -> dict[str, Any] | None:
     if not path.is_file():
         return None
     try:
-        part = torch.load(path, map_location="cpu", weights_only=True)
-        whole = part["sum"] == part_sum(part)
-    except MemoryError:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+        whole = content["sum"] == part_sum(content)
+    except MemoryError:  # the machine's fault, not the file's: searching again would need no less
         raise
     except Exception:  # torn, damaged, or pickled code, which is refused: it is searched again
         return None
-    return part if whole and part["key"] == key else None
+    return content if whole and content["key"] == key else None
 
 
-def save_part(path: Path, part: dict[str, Any]) -> None:
+def save_part(path: Path, content: dict[str, Any]) -> None:
     """Writes a part whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    # With the process's number: two starts of one search do not write into the same draft.
     draft = path.with_suffix(f".{os.getpid()}.tmp")
-    torch.save({**part, "sum": part_sum(part)}, draft)
+    torch.save({**content, "sum": part_sum(content)}, draft)
     os.replace(draft, path)
 
 
-def part_sum(part: dict[str, Any]) -> str:
+def part_sum(content: dict[str, Any]) -> str:
     """Hash of a part's tensors in the order of their names, which tells a damaged file."""
-    tensors = [part[name] for name in sorted(part) if isinstance(part[name], Tensor)]
+    tensors = [content[name] for name in sorted(content) if isinstance(content[name], Tensor)]
     return "".join(content_hash(tensor) for tensor in tensors)
 
 
@@ -46,6 +47,7 @@ def content_hash(rows: Tensor, release: Callable[[], None] = lambda: None, step:
     """SHA-256 of shape, dtype and content, read in blocks."""
     digest = hashlib.sha256(f"{tuple(rows.shape)} {rows.dtype}".encode())
     for start in range(0, len(rows), step):
+        # Hashed a block at a time: a mapped file may be larger than memory.
         block = rows[start : start + step].contiguous()
         digest.update(raw_bytes(block))
         release()

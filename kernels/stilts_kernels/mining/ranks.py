@@ -109,11 +109,37 @@ def neighbours_ranks(
 def pairs_of_ranks(comm: Any, forward: Neighbours, backward: Neighbours, margin: str, retrieval: str) -> MinedPairs:
     """All pairs, on every rank, from what `neighbours_ranks` gave on each. Collective."""
     ranks = collectives_of(comm)
-    source_mean, target_mean = means_of_ranks(ranks, forward), means_of_ranks(ranks, backward)
-    # A margin needs the other side's mean similarity, which is why the means of all ranks are gathered first.
-    best_targets = best_margin(forward, forward.values.mean(dim=1), target_mean, margin)
-    best_sources = best_margin(backward, backward.values.mean(dim=1), source_mean, margin)
+    best_targets, best_sources = best_of_ranks(ranks, forward, backward, margin)
     return match(of_all_ranks(ranks, best_targets), of_all_ranks(ranks, best_sources), retrieval)
+
+
+@torch.no_grad()
+def pairs_on_first(
+    comm: Any, forward: Neighbours, backward: Neighbours, margin: str, retrieval: str
+) -> MinedPairs | None:
+    """As `pairs_of_ranks` on rank 0, None elsewhere: matching takes about 140 bytes a row of both sides. Collective."""
+    ranks = collectives_of(comm)
+    columns = [
+        ranks.collect_rows(column, 0)
+        for best in best_of_ranks(ranks, forward, backward, margin)
+        for column in best
+    ]  # fmt: skip
+    if ranks.rank != 0:
+        return None
+    target_margin, target, source_margin, source = (torch.cat(column) for column in columns)
+    return match((target_margin, target), (source_margin, source), retrieval)
+
+
+def best_of_ranks(
+    ranks: Collectives, forward: Neighbours, backward: Neighbours, margin: str
+) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+    """(margin, index) of the best target of each source row of this rank, and of the best source of each target row.
+
+    A margin needs the other side's mean similarity, which is why the means of all ranks are gathered first.
+    """
+    source_mean, target_mean = means_of_ranks(ranks, forward), means_of_ranks(ranks, backward)
+    best_targets = best_margin(forward, forward.values.mean(dim=1), target_mean, margin)
+    return best_targets, best_margin(backward, backward.values.mean(dim=1), source_mean, margin)
 
 
 def means_of_ranks(ranks: Collectives, neighbours: Neighbours) -> Tensor:
@@ -135,6 +161,7 @@ def collect_on_owner(ranks: Collectives, layout: Layout, in_shard: Ranked, owner
     values = ranks.collect(in_shard[0].contiguous(), owner)
     # 32 bits hold a place in one shard, and halve what travels; places in the whole bank are made on the owner.
     indices = ranks.collect(in_shard[1].int(), owner)
+    # Not the owner, which alone merges.
     if not values:
         return []
     first_rows = [sum(layout.bank_counts[:rank]) for rank in range(ranks.size)]

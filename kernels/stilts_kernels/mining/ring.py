@@ -76,6 +76,7 @@ def neighbours_ring(
     behind them.
     """
     ranks, k = search.ranks, search.k
+    # Padded to k from the start, so that every merge has the same width on every rank.
     forward = padded_to(no_neighbours(len(search.source), 0), k)
     backward = [no_neighbours(0, k)]
     done = 0
@@ -83,6 +84,7 @@ def neighbours_ring(
         done, kept = state.load(ranks)
         if kept is not None:
             forward, backward = kept
+    # Of the rank with most: the others take part in the rest with empty blocks, since a hop is collective.
     blocks = max(-(-count // search.layout.target_rows) for count in search.layout.bank_counts)
     hops = blocks * ranks.size
     for block in range(done, blocks):
@@ -98,6 +100,7 @@ def neighbours_ring(
             travelling = passing.finish(travelling)
             report_progress(progress, block * ranks.size + hop + 1, hops)
         backward.append(travelling.best)
+        # Not after the last block: the result itself follows at once.
         if state is not None and block + 1 < blocks:
             state.save(ranks, block + 1, forward, backward)
     values, indices = (torch.cat(side) for side in zip(*backward))
@@ -120,6 +123,7 @@ class Passing:
 
     def __init__(self, search: Search, travelling: Travelling, block: int, last: bool) -> None:
         self.search = search
+        # All blocks move on together, so the one that comes belongs to the rank before the present owner.
         self.owner = (travelling.owner - 1) % search.ranks.size
         self.count = search.rows_of_block(self.owner, block)
         outgoing = travelling.rows[:0] if last else travelling.rows.contiguous()
@@ -136,6 +140,7 @@ class Passing:
         best = []
         for outgoing in travelling.best:
             incoming = torch.empty(self.count, k, dtype=outgoing.dtype, device="cpu")
+            # Values and indices of one block follow each other; both are small beside its rows.
             ranks.shift(outgoing.contiguous(), incoming).wait()
             best.append(incoming)
         return Travelling(self.owner, self.rows, (best[0], best[1]))
@@ -149,6 +154,7 @@ def search_block(search: Search, target: Tensor) -> tuple[Ranked, Ranked]:
         return padded_to(no_neighbours(len(source), 0), k), padded_to(no_neighbours(len(target), 0), k)
     left = Rows(source, "source", search.unit)
     right = Rows(target.to(search.device), "target", search.unit)
+    # A block may have fewer rows than k; the padding makes up for it.
     ahead, back = min(k, len(target)), min(k, len(source))
     if takes_fused_kernel(search.device):
         from stilts_kernels.topk.cuda import two_way_cuda

@@ -29,16 +29,17 @@ class SearchState:
 
     def load(self, ranks: Collectives) -> tuple[int, Kept | None]:
         """How many blocks are finished on every rank, and this rank's lists. Collective."""
-        mine = self._blocks(ranks)
-        common = set.intersection(*map(set, ranks.gather(mine)))
+        # Ranks killed while saving have different blocks; they go on from the last one that all of them have.
+        own_blocks = self._blocks(ranks)
+        common = set.intersection(*map(set, ranks.gather(own_blocks)))
         if not common:
             return 0, None
         done = max(common)
-        part = load_part(self._path(ranks, done), self._key(ranks))
-        assert part is not None, "it was whole a moment ago"
-        sizes: list[int] = part["sizes"].tolist()
-        finished = list(zip(part["backward_values"].split(sizes), part["backward_indices"].split(sizes)))
-        return done, ((part["values"], part["indices"]), finished)
+        saved = load_part(self._path(ranks, done), self._key(ranks))
+        assert saved is not None, "it was whole a moment ago"
+        sizes: list[int] = saved["sizes"].tolist()
+        finished = list(zip(saved["backward_values"].split(sizes), saved["backward_indices"].split(sizes)))
+        return done, ((saved["values"], saved["indices"]), finished)
 
     def save(self, ranks: Collectives, done: int, forward: Ranked, backward: list[Ranked]) -> None:
         """Keep the lists after `done` blocks, where the last save was long enough ago. Collective: rank 0's clock
@@ -47,7 +48,7 @@ class SearchState:
         if not ranks.gather(due)[0]:
             return
         values, indices = (torch.cat(side) for side in zip(*backward))
-        part: dict[str, Tensor | str] = {
+        lists: dict[str, Tensor | str] = {
             "key": self._key(ranks),
             "values": forward[0],
             "indices": forward[1],
@@ -55,7 +56,7 @@ class SearchState:
             "backward_indices": indices,
             "sizes": torch.tensor([len(side) for side, _ in backward], dtype=torch.int64, device="cpu"),
         }
-        save_part(self._path(ranks, done), part)
+        save_part(self._path(ranks, done), lists)
         ranks.gather(done)  # all have saved: only now may earlier files go
         for earlier in self._blocks(ranks, check=False):
             if earlier < done:
@@ -72,4 +73,7 @@ class SearchState:
         """Numbers of blocks after which this rank's lists are there, and whole where that is checked."""
         paths = sorted(self.folder.glob(f"search-{ranks.rank}-of-{ranks.size}-*.pt"))
         numbers = {int(path.stem.rpartition("-")[2]): path for path in paths}
-        return [done for done, path in numbers.items() if not check or load_part(path, self._key(ranks)) is not None]
+        if not check:
+            return list(numbers)
+        key = self._key(ranks)
+        return [done for done, path in numbers.items() if load_part(path, key) is not None]

@@ -63,6 +63,7 @@ def two_way(
     Raises ValueError for sides that do not fit together, or a k larger than the side it searches.
     """
     check_pair(source, target, k_forward)
+    # Once for each direction: k may fit one side and not the other.
     check_pair(target, source, k_backward)
     screen = choose_screen(screen)
     search_memory, survivor_memory = memory * 3 // 4, memory // 4
@@ -75,6 +76,7 @@ def two_way(
             for columns in slices(target.count, target_rows):
                 scored += search_tile(source, rows, target, columns, forward, backward, screen, search_memory)
     count = source.count + target.count
+    # Rows without proof were searched another way; they are counted, not wrong.
     failed = int(forward.failed.sum()) + int(backward.failed.sum())
     save_report(Report(describe_path(screen) + ", two-way", count, count - failed, scored / count))
     return forward.best, backward.best
@@ -98,6 +100,7 @@ class SideSearch:
 
     def direction(self, rows: Rows, opposite: Rows) -> Direction:
         """What is asked about some rows of this side and some of the other."""
+        # Few candidates would fail rows with many near-equal neighbours, many would cost memory for each row.
         return Direction(rows.count, min(self.k, opposite.count), max(CAP_FIRST, 16 * self.k))
 
     def merge(self, rows: slice, fresh: Ranked, first: int, failed: Tensor) -> None:
@@ -158,13 +161,14 @@ def screened(
 def scores_of(source: Rows, target: Rows, source_row: Tensor, target_row: Tensor, step: int) -> Tensor:
     """Canonical scores [P] of both directions' pairs; one found both ways is scored once."""
     # Both numbers in one integer of 64 bits, so that a pair is one key to sort by.
-    pairs, place = torch.unique((source_row << 32) + target_row, return_inverse=True)
-    return canonical_scores(source, target, pairs >> 32, pairs & 0xFFFFFFFF, step)[place]
+    pairs, pair_of = torch.unique((source_row << 32) + target_row, return_inverse=True)
+    return canonical_scores(source, target, pairs >> 32, pairs & 0xFFFFFFFF, step)[pair_of]
 
 
 def sweep_both(source: Rows, target: Rows, forward: Shortlist, backward: Shortlist, dtype: torch.dtype) -> None:
     """One pass over all scores: keeps the source's panels and streams the target past them."""
     source_centre, target_centre = centre_of(source), centre_of(target)
+    # Kept, since every target block meets them all; the target's are made, used and dropped.
     source_panels = list(make_panels(PanelMaker(source, source_centre, target_centre, 2, dtype), SIDE_ROWS))
     target_maker = PanelMaker(target, target_centre, source_centre, 0, dtype)
     sweep(source_panels, make_panels(target_maker, fitting(SIDE_ROWS, dtype)), forward, backward)

@@ -90,9 +90,9 @@ def topk_float64(
     indices = torch.empty(queries.count, k, dtype=torch.int64, device=device)
     certified = scored = 0
     with exact_float32(queries.dim, device):
-        for part in slices(queries.count, pass_rows):
-            some_queries = queries.part(part.start, part.stop)
-            values[part], indices[part], counts = one_pass(some_queries, bank, k, screen, CAP_FIRST, step, index)
+        for span in slices(queries.count, pass_rows):
+            some_queries = queries.part(span.start, span.stop)
+            values[span], indices[span], counts = one_pass(some_queries, bank, k, screen, CAP_FIRST, step, index)
             certified += counts[0]
             scored += counts[1]
     save_report(Report(describe_path(screen), queries.count, certified, scored / queries.count))
@@ -119,7 +119,9 @@ def int8_survivors(queries: Rows, bank: Rows, k: int, cap: int, step: int, index
     """The pairs that the int8 screen leaves of every query."""
     # Queries are centred at the bank's mean, too: that is what an Index knows.
     frame = index.frame if index else Frame.of(int8_instructions(), bank)
+    # One way: nothing is asked of the bank's rows.
     ahead, back = Direction(queries.count, k, max(cap, 16 * k)), Direction(0, 0, 0)
+    # Without an Index the bank is prepared in chunks and let go, and no copy of it is kept.
     prepared = index.prepared if index else None
     return collect(queries, bank, frame, ahead, back, prepared, chunk_rows(step))[0]
 
@@ -133,6 +135,7 @@ def shortlisted(queries: Rows, bank: Rows, k: int, screen: str, cap: int, index:
     """The pairs that a bfloat16 or float32 screen leaves of every query."""
     dtype = getattr(torch, screen)
     centre, bank_centre = (index.centre, index.centre) if index else (centre_of(queries), centre_of(bank))
+    # Shift column 2: the constants of queries stand where the bank has ones, so that one product adds both.
     query_panels = list(make_panels(PanelMaker(queries, centre, None, 2, dtype), QUERY_ROWS))
     bank_panels: Iterable[Panel]
     if index:
@@ -146,6 +149,7 @@ def shortlisted(queries: Rows, bank: Rows, k: int, screen: str, cap: int, index:
 
 def sweep(queries: list[Panel], bank: Iterable[Panel], forward: Shortlist, backward: Shortlist | None = None) -> None:
     """Multiplies every bank panel with every query panel; both directions read each block of scores while it is hot."""
+    # One buffer for all blocks of scores: a new one each time would leave the cache.
     buffer: Tensor | None = None
     for bank_panel in bank:
         if buffer is None:
@@ -169,14 +173,14 @@ def sweep(queries: list[Panel], bank: Iterable[Panel], forward: Shortlist, backw
 
 def best_pairs(shortlist: Shortlist | Survivors, row: Tensor, column: Tensor, score: Tensor) -> Ranked:
     """The k best of each row's survivors: (values float64 [Q, k], indices); failed rows hold NaN and -1."""
-    order, place = rank_within_rows(row, score)
-    keep = place < shortlist.k
-    order, place = order[keep], place[keep]
+    order, position = rank_within_rows(row, score)
+    keep = position < shortlist.k
+    order, position = order[keep], position[keep]
     shape = shortlist.rows, shortlist.k
     values = torch.full(shape, float("nan"), dtype=torch.float64, device=row.device)
     indices = torch.full(shape, -1, dtype=torch.int64, device=row.device)
-    values[row[order], place] = score[order]
-    indices[row[order], place] = column[order]
+    values[row[order], position] = score[order]
+    indices[row[order], position] = column[order]
     return values, indices
 
 
@@ -197,8 +201,8 @@ def search_failed_rows(
 
 def make_panels(maker: PanelMaker, step: int) -> Iterator[Panel]:
     """Panels of all rows, `step` rows at a time."""
-    for part in slices(maker.rows.count, step):
-        yield maker(part.start, part.stop)
+    for span in slices(maker.rows.count, step):
+        yield maker(span.start, span.stop)
         maker.rows.release()
 
 

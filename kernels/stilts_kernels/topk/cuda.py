@@ -137,8 +137,10 @@ class Search:
             max(self.k, self.k_backward), dim, self.bank.count, self.config["BM"], self.two_way
         )
         forward: list[Ranked] = []
+        # Lists without columns: the first merge then has nothing to rank beside what it takes in.
         backward = [self._no_neighbours(stop - start) for start, stop in spans(self.bank.count, bank_rows)]
         for start, stop in spans(self.queries.count, query_rows):
+            # Blocks of the bank are made again for every block of queries: memory never holds more than one of each.
             left = self.left(start, stop)
             nearest = self._no_neighbours(stop - start)
             for number, (first, last) in enumerate(spans(self.bank.count, bank_rows)):
@@ -161,6 +163,7 @@ class Search:
         blocks = triton.cdiv(len(left), self.config["BM"])
         tiles = triton.cdiv(len(right), self.config["BN"])
         splits = self.splits or splits_for(blocks, tiles, self.k)
+        # What was not asked for is not written: one way, the column keys have one unused element.
         keys, key_tiles, best, second = launch(
             self.columns(left), self.columns(right), self.kept, splits, self.config, self.two_way
         )
@@ -178,6 +181,7 @@ class Search:
     def columns(self, panel: Panel) -> Tensor:
         """The panel's rows without unused shift columns, zero columns up to a multiple of 8; aligned for TMA."""
         rows = panel.rows[:, : self.queries.dim] if self.exact else panel.rows
+        # Zero columns add nothing to a score.
         padded = rows.new_zeros(len(rows), triton.cdiv(rows.shape[1], 8) * 8)
         padded[:, : rows.shape[1]] = rows
         return padded
@@ -195,18 +199,19 @@ class Search:
         # `ranked` is the side whose rows get neighbours, `neighbour` the side that they are chosen from.
         ranked, neighbour = (row, query) if backward else (query, row)
         ranked_panel, neighbour_panel = (right, left) if backward else (left, right)
+        # Rows are gathered in order, so that neighbouring programs read neighbouring memory.
         order = by_block(ranked, neighbour)
         score = pair_scores(self.queries, self.bank, query[order] + left.start, row[order] + right.start)
         ranked = ranked[order]
         neighbour = neighbour[order] + neighbour_panel.start
-        order, place = rank_within_rows(ranked, score)
-        among_best = place < k
-        order, place = order[among_best], place[among_best]
+        order, position = rank_within_rows(ranked, score)
+        among_best = position < k
+        order, position = order[among_best], position[among_best]
         shape = len(ranked_panel), k
         values = torch.full(shape, -torch.inf, dtype=torch.float64, device=query.device)
         indices = torch.full(shape, -1, dtype=torch.int64, device=query.device)
-        values[ranked[order], place] = score[order]
-        indices[ranked[order], place] = neighbour[order]
+        values[ranked[order], position] = score[order]
+        indices[ranked[order], position] = neighbour[order]
         return values, indices
 
     def _search_columns(self, left: Panel, right: Panel, best: Tensor, second: Tensor) -> Ranked:
@@ -241,6 +246,7 @@ class Search:
         """Searches the queries [F] with longer lists, or where lists were at their longest, pair by pair."""
         if len(queries) == 0:
             return
+        # These lists were already the longest that a split can keep.
         if self.kept == MAX_KEPT:
             values[queries], indices[queries] = exhaustive(self.queries, queries, self.bank, self.k, pair_scores)
             return
@@ -257,6 +263,7 @@ def spans(count: int, step: int) -> Iterator[tuple[int, int]]:
 def splits_for(blocks: int, tiles: int, k: int) -> int:
     """Splits of the bank: enough programs to fill a GPU, enough lists to hold k groups, no more than tiles."""
     to_fill_gpu = triton.cdiv(PROGRAMS, blocks)
+    # A split keeps at most 64 groups, so a larger k needs more splits.
     to_hold_k = triton.cdiv(KEPT_SHARE * k, MAX_KEPT) if k > MAX_KEPT else 1
     return min(tiles, max(LEAST_SPLITS, to_hold_k, to_fill_gpu))
 

@@ -43,6 +43,7 @@ Config = dict[str, int]
 def sortable_key(x: tl.tensor, group: tl.tensor, GROUP_BITS: tl.constexpr) -> tl.tensor:
     """int32 key ordered like float32 x, low bits replaced by the group number."""
     bits = x.to(tl.int32, bitcast=True)
+    # Floats order like integers of sign and magnitude: the magnitude of negative ones is turned over.
     bits = bits ^ ((bits >> 31) & 0x7FFFFFFF)
     return (bits & (-(1 << GROUP_BITS))) | group
 
@@ -52,6 +53,7 @@ def row_keys(
     acc: tl.tensor, BM: tl.constexpr, BN: tl.constexpr, GROUPS: tl.constexpr, GROUP_BITS: tl.constexpr
 ) -> tl.tensor:
     """Keys [BM, GROUPS] of the group maxima of a tile of scores; all reductions stay inside a thread."""
+    # A lane holds all 16 columns of a group (the wgmma layout above), so both maxima are over its own registers.
     split = tl.reshape(acc, [BM, GROUPS // 4, BN // (2 * GROUPS), 4, 2])
     maxima = tl.reshape(tl.max(tl.max(split, axis=4), axis=2), [BM, GROUPS])
     return sortable_key(maxima, tl.arange(0, GROUPS)[None, :], GROUP_BITS)
@@ -70,6 +72,7 @@ def column_keys(  # type: ignore[no-untyped-def]  # Triton reads annotations as 
     One group is what one warp holds: 16 rows of every 16 ROW_GROUPS, so that maxima take shuffles but no exchange.
     """
     warps = tl.reshape(acc, [BM // (16 * ROW_GROUPS), ROW_GROUPS, 16, BN])
+    # Over axis 0 first, which lies within a thread's own registers.
     maxima = tl.max(tl.max(warps, axis=0), axis=1)
     keys = sortable_key(maxima, tl.arange(0, ROW_GROUPS)[:, None], GROUP_BITS)
     best = tl.max(keys, axis=0)
@@ -129,6 +132,7 @@ def group_topk_kernel(  # type: ignore[no-untyped-def]  # Triton reads annotatio
                     mask=(column[:, None] < bank_count) & (depth[None, :] < DIM),
                     other=0.0,
                 )
+            # Beyond the edge both loads give zeros, so a padded column scores 0: it is masked below.
             acc = tl.dot(left, right.T, acc)
         columns = tile * BN + tl.arange(0, BN)
         if (tile + 1) * BN > bank_count:  # a mask on every tile would double the cost of the filter
@@ -138,19 +142,23 @@ def group_topk_kernel(  # type: ignore[no-untyped-def]  # Triton reads annotatio
             if (block + 1) * BM > query_count:
                 inside = block * BM + tl.arange(0, BM) < query_count
                 acc = tl.where(inside[:, None], acc, LOWEST)
+            # Of the masked scores: a query beyond the edge must not be a column's best.
             strongest, second = column_keys(acc, BM, BN, ROW_GROUPS, GROUP_BITS)
-            place = block.to(tl.int64) * bank_count + columns
-            tl.store(out_best + place, strongest, mask=columns < bank_count)
-            tl.store(out_second + place, second, mask=columns < bank_count)
+            position = block.to(tl.int64) * bank_count + columns
+            tl.store(out_best + position, strongest, mask=columns < bank_count)
+            tl.store(out_second + position, second, mask=columns < bank_count)
         top = tl.max(keys, axis=1)
         hits = tl.max((top > floor).to(tl.int32), axis=0)
+        # Each turn takes at most one group of every query; most tiles bring none, and cost the one comparison above.
         while hits > 0:
             better = top > floor
+            # Equal keys may fill several slots; the first of them is given up.
             weakest = tl.min(tl.where(best == floor[:, None], slots[None, :], K), axis=1)
             put = better[:, None] & (slots[None, :] == weakest[:, None])
             best = tl.where(put, top[:, None], best)
             where = tl.where(put, tile, where)
             floor = tl.min(best, axis=1)
+            # The group that was taken is struck out, and the next best of the tile is looked at.
             keys = tl.where(better[:, None] & (keys == top[:, None]), NO_KEY, keys)
             top = tl.max(keys, axis=1)
             hits = tl.max((top > floor).to(tl.int32), axis=0)
@@ -187,14 +195,16 @@ def pair_score_kernel(  # type: ignore[no-untyped-def]  # Triton reads annotatio
     pair = tl.program_id(0).to(tl.int64) * BP + tl.arange(0, BP)
     inside = pair < pair_count
     i, j = tl.load(query + pair, mask=inside, other=0), tl.load(row + pair, mask=inside, other=0)
+    # BD sums side by side, added up at the end: one order, whatever D is divided into.
     acc = tl.zeros([BP, BD], tl.float64)
     for d in range(0, DIM, BD):
         depth = d + tl.arange(0, BD).to(tl.int64)
-        held = inside[:, None] & (depth[None, :] < DIM)
-        x = tl.load(queries + i[:, None] * query_stride + depth[None, :] * query_step, mask=held, other=0.0)
-        y = tl.load(bank + j[:, None] * bank_stride + depth[None, :] * bank_step, mask=held, other=0.0)
+        inside_row = inside[:, None] & (depth[None, :] < DIM)
+        x = tl.load(queries + i[:, None] * query_stride + depth[None, :] * query_step, mask=inside_row, other=0.0)
+        y = tl.load(bank + j[:, None] * bank_stride + depth[None, :] * bank_step, mask=inside_row, other=0.0)
         x, y = x.to(tl.float32), y.to(tl.float32)
         if UNIT:
+            # Rounded as IEEE division is; Triton's `/` is an approximation, and would not equal the CPU's.
             x = tl.div_rn(x, tl.load(query_norms + i, mask=inside, other=1.0)[:, None])
             y = tl.div_rn(y, tl.load(bank_norms + j, mask=inside, other=1.0)[:, None])
         acc += x.to(tl.float64) * y.to(tl.float64)
@@ -222,6 +232,7 @@ def kernel_constants(config: Config, dim: int, kept: int, two_way: bool = False)
         "ROW_GROUPS": config["ROW_GROUPS"],
         "GROUP_BITS": GROUP_BITS,
         "STAGES": config["STAGES"],
+        # Hopper and later load tiles by tensor descriptors; older GPUs have no such unit.
         "USE_TMA": config["USE_TMA"],
         "TWO_WAY": two_way,
     }
@@ -238,15 +249,13 @@ def launch(
     """
     constants = kernel_constants(config, queries.shape[1], kept, two_way)
     blocks, tiles = triton.cdiv(len(queries), config["BM"]), triton.cdiv(len(bank), config["BN"])
+    # Not zeroed: the kernel writes every element.
     keys, where = torch.empty(2, splits, len(queries), kept, dtype=torch.int32, device=queries.device)
     column_shape = (2, blocks, len(bank)) if two_way else (2, 1, 1)
     best, second = torch.empty(column_shape, dtype=torch.int32, device=queries.device)
-    sides = [
-        TensorDescriptor.from_tensor(side, [config[size], config["BK"]]) if config["USE_TMA"] else side
-        for side, size in ((queries, "BM"), (bank, "BN"))
-    ]
     group_topk_kernel[(blocks, splits)](
-        *sides,
+        kernel_side(queries, config["BM"], config),
+        kernel_side(bank, config["BN"], config),
         keys,
         where,
         best,
@@ -259,6 +268,11 @@ def launch(
         maxnreg=config["maxnreg"],
     )
     return keys, where, best, second
+
+
+def kernel_side(rows: Tensor, height: int, config: Config) -> Tensor | TensorDescriptor:
+    """What the kernel reads a side by: a descriptor of tiles `height` x BK where TMA is used, else the rows."""
+    return TensorDescriptor.from_tensor(rows, [height, config["BK"]]) if config["USE_TMA"] else rows
 
 
 def pair_scores(queries: Rows, bank: Rows, query: Tensor, row: Tensor) -> Tensor:
@@ -292,6 +306,7 @@ def pair_scores(queries: Rows, bank: Rows, query: Tensor, row: Tensor) -> Tensor
 def divisors(rows: Rows) -> Tensor:
     """The lengths float32 [N] that unit rows are divided by; one unused element where rows are not scaled."""
     if not rows.unit:
+        # A kernel takes a pointer for every argument, also for one that it does not read.
         return torch.ones(1, dtype=torch.float32, device=rows.data.device)
     assert rows.lengths is not None, "unit rows must be measured before their pairs are scored"
     return rows.lengths
@@ -301,6 +316,7 @@ def key_bounds(keys: Tensor, error: Tensor) -> tuple[Tensor, Tensor]:
     """(lower, upper) float32 bounds on the exact group maxima behind keys [..., R, K], error [R]; empty slots -inf."""
     bits = keys & -(1 << GROUP_BITS)
     value = (bits ^ ((bits >> 31) & 0x7FFFFFFF)).view(torch.float32)
+    # The key lost its low bits, so the bound widens by what they may have held.
     slack = error[:, None] + KEY_TRUNCATION * value.abs()
     empty = keys == EMPTY
     return torch.where(empty, -torch.inf, value - slack), torch.where(empty, -torch.inf, value + slack)
@@ -310,5 +326,6 @@ def group_columns(keys: Tensor, tiles: Tensor, tile_columns: int) -> Tensor:
     """Bank rows [P, 16] of packed groups [P]; the inverse of the reshape in `row_keys`."""
     group = keys & (1 << GROUP_BITS) - 1
     inner = torch.arange(GROUP, dtype=torch.int64, device=keys.device)
+    # 64 columns hold four groups, two columns of each in every eight.
     start = tiles.long() * tile_columns + group // 4 * 64 + group % 4 * 2
     return start[:, None] + inner // 2 * 8 + inner % 2

@@ -22,6 +22,7 @@ def scores(queries: Tensor, bank: Tensor, metric: str = "inner") -> Tensor:
     """All scores [Q, N] in float64."""
     if metric == "cosine":
         queries, bank = normalize(queries, "queries"), normalize(bank, "bank")
+    # By way of float32, which every path reads rows as: float64 rows would have other scores.
     return queries.float().double() @ bank.float().double().T
 
 
@@ -44,6 +45,7 @@ def exhaustive(
     indices = torch.empty(len(which), k, dtype=torch.int64, device=which.device)
     for i, query in enumerate(which.tolist()):
         row = canonical_row(queries, query, bank, score)
+        # One query at a time: there are few of them, and a row of N float64 scores is all the memory this may take.
         best, order = torch.sort(row, descending=True, stable=True)
         values[i], indices[i] = best[:k], order[:k]
     return values, indices
@@ -55,6 +57,7 @@ def canonical_row(queries: Rows, query: int, bank: Rows, score: Score = canonica
     query_row = queries.part(query, query + 1)
     for start in range(0, bank.count, CELLS_PER_STEP):
         index = torch.arange(start, min(bank.count, start + CELLS_PER_STEP), dtype=torch.int64, device=row.device)
+        # In stretches: with cosine, `score` widens the rows it is given.
         row[index] = score(query_row, bank, torch.zeros_like(index), index)
     check_norms(row.abs() ** 0.5, f"{queries.name} row {query} against {bank.name}")
     return row

@@ -32,7 +32,8 @@ def trial(sets: tuple[int, ...], bfloat16: bool) -> dict[str, float]:
         for name, product in trials.items():
             seconds[name].append(product.seconds())
     least = {name: min(times) for name, times in seconds.items()}
-    rates = ", ".join(f"{name} {2e-9 * QUERIES * ROWS * DIM / best:.0f}" for name, best in least.items())
+    gflop = 2e-9 * QUERIES * ROWS * DIM
+    rates = ", ".join(f"{name} {gflop / best:.0f}" for name, best in least.items())
     log.info("products timed to choose a screen, 10^9 operations a CPU second: %s", rates)
     return least
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from stilts_kernels.common.ranking import running_place
+from stilts_kernels.common.ranking import running_position
 
 MIDDLE_FOLD = 4
 GROUPS_FOLD = 32  # scores of one group; its maximum alone is compared with the floor
@@ -32,42 +32,42 @@ class Shortlist:
 
     def collect(self, scores: Tensor, error: Tensor, roundoff: float, row_start: int, column_start: int) -> None:
         """Takes in a block of scores [C, R]: columns column_start + C, rows row_start + R, error bound [R]."""
-        part = slice(row_start, row_start + scores.shape[1])
-        levels, rest = score_levels(scores, self.k)
+        span = slice(row_start, row_start + scores.shape[1])
+        levels, left_over = score_levels(scores, self.k)
         maxima = levels[0].float()
-        least = threshold(self.floor[part], error, roundoff)
+        least = threshold(self.floor[span], error, roundoff)
         # Where many groups reach the floor, raising it first costs less than searching all of them.
         if int((maxima >= least).sum()) >= self.k * len(least):
-            self._lift(part, maxima, error, roundoff)
-            least = threshold(self.floor[part], error, roundoff)
-        row, column, value = survivors(levels, rest, least)
+            self._lift(span, maxima, error, roundoff)
+            least = threshold(self.floor[span], error, roundoff)
+        row, column, value = survivors(levels, left_over, least)
         slack = error[row] + roundoff * value.abs()
-        self._add(part, row, column + column_start, value - slack, value + slack)
+        self._add(span, row, column + column_start, value - slack, value + slack)
 
-    def _lift(self, part: slice, maxima: Tensor, error: Tensor, roundoff: float) -> None:
+    def _lift(self, span: slice, maxima: Tensor, error: Tensor, roundoff: float) -> None:
         """Raises the floor before a block is searched: the maxima of its groups are elements beside the best so far."""
         fold = group_size(len(maxima), 4 * self.k)  # fewer are quicker to rank, and hardly hide one another
         maxima = fold_maxima(maxima[: len(maxima) // fold * fold], fold)
         lower = maxima - error - roundoff * maxima.abs()
-        best = torch.cat([self._best[part], lower.T], dim=1).topk(self.k, dim=1).values
-        self.floor[part] = torch.maximum(self.floor[part], best[:, -1])
+        best = torch.cat([self._best[span], lower.T], dim=1).topk(self.k, dim=1).values
+        self.floor[span] = torch.maximum(self.floor[span], best[:, -1])
 
-    def _add(self, part: slice, row: Tensor, column: Tensor, lower: Tensor, upper: Tensor) -> None:
-        self._pairs.append(((row + part.start).int(), column.int(), upper))
+    def _add(self, span: slice, row: Tensor, column: Tensor, lower: Tensor, upper: Tensor) -> None:
+        self._pairs.append(((row + span.start).int(), column.int(), upper))
         self._count += len(row)
-        if len(row) * RAISE_FRACTION >= part.stop - part.start:
-            self._raise_floor(part, row, lower)
+        if len(row) * RAISE_FRACTION >= span.stop - span.start:
+            self._raise_floor(span, row, lower)
         if self._count > self._prune_at:
             self.prune()
 
-    def _raise_floor(self, part: slice, row: Tensor, lower: Tensor) -> None:
-        place = running_place(row)
-        shape = part.stop - part.start, int(place.max()) + 1
+    def _raise_floor(self, span: slice, row: Tensor, lower: Tensor) -> None:
+        position = running_position(row)
+        shape = span.stop - span.start, int(position.max()) + 1
         fresh = torch.full(shape, -NEVER, dtype=torch.float32, device=row.device)
-        fresh[row, place] = lower
-        best = torch.cat([self._best[part], fresh], dim=1).topk(self.k, dim=1).values
-        self._best[part] = best
-        self.floor[part] = torch.maximum(self.floor[part], best[:, -1])
+        fresh[row, position] = lower
+        best = torch.cat([self._best[span], fresh], dim=1).topk(self.k, dim=1).values
+        self._best[span] = best
+        self.floor[span] = torch.maximum(self.floor[span], best[:, -1])
 
     def prune(self) -> None:
         """Drops candidates below the floor, and every candidate of rows over the cap."""
@@ -77,7 +77,7 @@ class Shortlist:
         self.failed |= over
         self.floor[over] = NEVER
         kept &= ~over[pairs[0]]
-        self._pairs = [tuple(part[kept] for part in pairs)]  # type: ignore[list-item]
+        self._pairs = [tuple(column[kept] for column in pairs)]  # type: ignore[list-item]
         self._count = int(kept.sum())
         self._prune_at = max(MIN_PRUNE, 2 * self.rows * self.k, 2 * self._count)
 
@@ -105,7 +105,7 @@ def group_size(columns: int, k: int) -> int:
 
 
 def score_levels(scores: Tensor, k: int) -> tuple[list[Tensor], Tensor]:
-    """(levels, rest): group maxima of scores [C, R], coarsest first and the scores last, and the columns left over."""
+    """(levels, left over): group maxima of scores [C, R], coarsest first and the scores last, and the other columns."""
     fold = group_size(scores.shape[0], k)
     middle_fold = min(fold, MIDDLE_FOLD)
     whole = scores[: scores.shape[0] // fold * fold]
@@ -140,22 +140,22 @@ def threshold(floor: Tensor, error: Tensor, roundoff: float) -> Tensor:
     return least - 4e-7 * (least.abs() + error)
 
 
-def survivors(levels: list[Tensor], rest: Tensor, least: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def survivors(levels: list[Tensor], left_over: Tensor, least: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """(row, column, value) of all scores that reach `least` [R], rows rising.
 
-    `levels` holds the maxima of groups, coarsest first and the scores [C, R] last; `rest` the scores left over.
+    `levels` holds the maxima of groups, coarsest first and the scores [C, R] last; `left_over` those of no group.
     """
     row, column = (levels[0].float() >= least).T.nonzero(as_tuple=True)
     for coarse, fine in zip(levels, levels[1:]):
         row, column, value = descend(fine, coarse.shape[0], row, column, least)
     if len(levels) == 1:
         value = levels[0][column, row].float()
-    late_row, late = (rest.float() >= least).T.nonzero(as_tuple=True)
+    late_row, late = (left_over.float() >= least).T.nonzero(as_tuple=True)
     if len(late) == 0:
         return row, column, value
     row, order = torch.sort(torch.cat([row, late_row]), stable=True)
     column = torch.cat([column, late + levels[-1].shape[0]])[order]
-    return row, column, torch.cat([value, rest[late, late_row].float()])[order]
+    return row, column, torch.cat([value, left_over[late, late_row].float()])[order]
 
 
 def descend(fine: Tensor, groups: int, row: Tensor, group: Tensor, least: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -163,7 +163,7 @@ def descend(fine: Tensor, groups: int, row: Tensor, group: Tensor, least: Tensor
     extent = 1 + (fine.shape[0] - 1) * fine.stride(0) + (fine.shape[1] - 1) * fine.stride(1)
     flat = torch.as_strided(fine, (extent,), (1,))  # one index instead of two, in either layout
     members = torch.arange(0, fine.shape[0], groups, dtype=torch.int64, device=fine.device)
-    place = (group * fine.stride(0) + row * fine.stride(1))[:, None] + members * fine.stride(0)
-    values = flat.index_select(0, place.view(-1)).float().view(place.shape)
+    position = (group * fine.stride(0) + row * fine.stride(1))[:, None] + members * fine.stride(0)
+    values = flat.index_select(0, position.view(-1)).float().view(position.shape)
     hit, member = (values >= least[row, None]).nonzero(as_tuple=True)
     return row[hit], group[hit] + members[member], values[hit, member]

@@ -36,6 +36,7 @@ def load_profile(path: Path) -> Profile:
     if not path.exists():
         raise UserError(f"cluster profile {path} does not exist; slurm/profiles/ has some to start from")
     document = read_yaml(path)
+    # An empty file or a single word is YAML, too.
     if not isinstance(document.value, dict):
         raise UserError(f"{path} must hold keys and values, such as `partition: gpu`")
     try:

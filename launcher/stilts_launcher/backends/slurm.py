@@ -43,9 +43,11 @@ class Slurm:
         return Submitted(job_id, elements, tuple(command))
 
     def queue(self) -> dict[str, QueuedJob]:
+        # -r: a line for each element of an array, whose ids are those that `submit` returned.
         lines = _call(["squeue", "-h", "-r", "-u", str(os.getuid()), "-o", "%i|%T|%r|%M|%N"]).splitlines()
         queued = {}
         for columns in (line.split("|") for line in lines):
+            # A site's wrapper may print lines of its own.
             if len(columns) == 5:
                 job, state, reason, elapsed, nodes = columns
                 queued[job] = QueuedJob(state == "PENDING", REASONS.get(reason, reason), elapsed, nodes)
@@ -138,6 +140,7 @@ def sbatch_command(job: Job, profile: Profile, batch_script: Path) -> list[str]:
         "time": asked.time,
         "array": _array(job, profile),
         "dependency": _dependency(job),
+        # Otherwise what waits for a failed phase stays in the queue for ever.
         "kill-on-invalid-dep": "yes",
         "signal": warning,
     }
@@ -148,6 +151,7 @@ def sbatch_command(job: Job, profile: Profile, batch_script: Path) -> list[str]:
 def _array(job: Job, profile: Profile) -> str | None:
     if not job.phases:
         return None
+    # `%N` limits how many elements run at a time.
     return f"0-{len(job.phases) - 1}" + (f"%{profile.array_limit}" if profile.array_limit else "")
 
 
@@ -172,16 +176,39 @@ OWNED = (
     "parsable",
     "signal",
     "test-only",
+    "wait",
     "wrap",
 )
+# Options that the profile has a key for, which is checked and planned with.
+KEYED = (
+    "account",
+    "constraint",
+    "cpus-per-task",
+    "gpus-per-node",
+    "mem",
+    "nodes",
+    "ntasks-per-node",
+    "partition",
+    "qos",
+    "reservation",
+    "time",
+)
+WHOLE = ("gpus", "ntasks")  # options themselves, and no short forms of longer ones
 
 
 def _check_extra(option: str) -> None:
-    """Raise UserError for an option that would take the place of one of the plan's. Slurm accepts shortened names."""
+    """Raise UserError for an option that would take the place of one of the plan's or the profile's. Slurm accepts
+    shortened names."""
     name = option.removeprefix("--").partition("=")[0]
+    if name in WHOLE:
+        return
     taken = [owned for owned in OWNED if name and owned.startswith(name)]
     if taken:
         raise UserError(f"extra: {option!r} would override the plan's own --{taken[0]}; leave it out")
+    keyed = [long for long in KEYED if name and long.startswith(name)]
+    if keyed:
+        key = keyed[0].replace("-", "_")
+        raise UserError(f"extra: {option!r} would pass by the profile's key `{key}`; set that one")
 
 
 def submitted_id(printed: str) -> str:
@@ -243,9 +270,11 @@ def srun_command(program: Sequence[str], container: Container | None) -> list[st
     step = ["srun", "--kill-on-bad-exit=1"]
     if container is None:
         return [*step, *program]
+    # A plugin of srun; the others are programs that srun starts.
     if container.runtime == "pyxis":
         mounts = [f"--container-mounts={','.join(container.mounts)}"] if container.mounts else []
         return [*step, f"--container-image={container.image}", *mounts, *program]
+    # --nv brings the host's GPU driver into the container.
     binds = [word for mount in container.mounts for word in ("--bind", mount)]
     return [*step, container.runtime, "exec", "--nv", *binds, container.image, *program]
 
@@ -275,11 +304,11 @@ def seconds_of(text: str) -> float | None:
     """Slurm's [days-][hours:]minutes:seconds as seconds; None for UNLIMITED and the like."""
     days, _, clock = text.strip().rpartition("-")
     parts = clock.split(":")
-    if not clock or not all(part.isdigit() for part in [*parts, days or "0"]):
+    if not clock or not all(number.isdigit() for number in [*parts, days or "0"]):
         return None
     seconds = 0
-    for part in parts:
-        seconds = seconds * 60 + int(part)
+    for number in parts:
+        seconds = seconds * 60 + int(number)
     return int(days or 0) * 86400 + seconds
 
 

@@ -31,6 +31,7 @@ def show_plan(
     """
     lacking: dict[str, str] = {}
     run, plan = run_of(recipe), prepare_run(recipe, lacking)
+    # `auto` counts GPUs where the ranks start; a plan is often looked at on a login node, which has none.
     count = ranks or (recipe.launch.nproc if recipe.launch.nproc != "auto" else 1)
     estimated, measured = _estimated(recipe, plan, count, trial, lacking)
     if as_json:
@@ -47,9 +48,10 @@ def show_plan(
             },
             indent=1,
         )
+    # The hint is for whoever chose no number: the one rank above is then this function's guess.
     by_auto = ranks is None and recipe.launch.nproc == "auto"
     lines = [*_head(recipe, run, estimated, count, by_auto), ""]
-    lines += [line for one in estimated for line in _describe(one, plan)]
+    lines += [line for estimate in estimated for line in _describe(estimate, plan)]
     lines += ["", *_foot(recipe, estimated, count, gpu_memory, measured)]
     if lacking:
         lines += ["", "This cannot run yet, and the names of its phases will change:"]
@@ -77,6 +79,7 @@ def _estimated(
     estimated = estimates(recipe, run, plan, ranks, cpu)
     if not trial:
         return estimated, None
+    # Estimated again: what memory a rank takes on CPUs and on GPUs differs, and only the trial says which these are.
     measured = _trial(recipe, run, plan, estimated)
     return calibrated(estimates(recipe, run, plan, ranks, measured.on_cpu), measured, ranks), measured
 
@@ -84,16 +87,17 @@ def _estimated(
 def _trial(recipe: Recipe, run: RunDir, plan: Plan, estimated: list[Estimate]) -> Trial:
     from stilts_launcher.trial import run_trial
 
-    largest = max(estimated, key=lambda one: one.work)
+    # The phase with the most arithmetic takes most of the hours, so its rate is the one to measure.
+    largest = max(estimated, key=lambda estimate: estimate.work)
     if not largest.phase.train:
         raise UserError(f"{recipe.name} trains nothing, so there is nothing to try")
     return run_trial(recipe, run, plan, largest.phase)
 
 
 def _head(recipe: Recipe, run: RunDir, estimated: list[Estimate], ranks: int, by_auto: bool) -> list[str]:
-    done = sum(one.state.startswith("done") for one in estimated)
+    done = sum(estimate.state.startswith("done") for estimate in estimated)
     hint = "; --ranks N plans for N" if by_auto else ""
-    kinds = Counter(one.phase.kind for one in estimated)
+    kinds = Counter(estimate.phase.kind for estimate in estimated)
     by_kind = ", ".join(f"{kinds[kind]} {kind}" for kind in get_args(Kind) if kinds[kind])
     return [
         f"{recipe.name}: {counted(len(estimated), 'phase')} ({by_kind}) in {run.root}, {done} of them done",
@@ -101,86 +105,99 @@ def _head(recipe: Recipe, run: RunDir, estimated: list[Estimate], ranks: int, by
     ]
 
 
-def _describe(one: Estimate, plan: Plan) -> list[str]:
-    phase = one.phase
+def _describe(estimate: Estimate, plan: Plan) -> list[str]:
+    phase = estimate.phase
     users = [condition for condition, ids in plan.use.items() if phase.id in ids]
-    lines = [f"{phase.id}  [{one.state}]"]
+    lines = [f"{phase.id}  [{estimate.state}]"]
     lines.append(f"  from {phase.init or plan.model}" + (f", used by {', '.join(users)}" if users else ""))
-    if one.size is not None:
+    if estimate.size is not None:
         setting = phase.setting()
         lines.append(
-            f"  train {', '.join(phase.train)}: {_steps(one)} of "
+            f"  train {', '.join(phase.train)}: {_steps(estimate)} of "
             f"{counted(setting.train_batch_size, 'example')}, "
             f"learning_rate {setting.learning_rate:g}, seed {phase.seed}"
         )
-        tokens = "unknown until the data are read" if one.size.tokens is None else f"{one.size.tokens:,}"
-        lines.append(f"  tokens {tokens}" + (f", {one.hours:.2f} hours" if one.hours is not None else ""))
-        lines.append(f"  {_memory(one)}")
+        tokens = "unknown until the data are read" if estimate.size.tokens is None else f"{estimate.size.tokens:,}"
+        lines.append(f"  tokens {tokens}" + (f", {estimate.hours:.2f} hours" if estimate.hours is not None else ""))
+        lines.append(f"  {_memory(estimate)}")
     if phase.evaluate:
         lines.append(f"  evaluate {', '.join(phase.evaluate)}")
     return lines
 
 
-def _steps(one: Estimate) -> str:
-    setting, size = one.phase.setting(), one.size
+def _steps(estimate: Estimate) -> str:
+    setting, size = estimate.phase.setting(), estimate.size
     assert size is not None
     if size.steps is None:
         return f"{setting.num_train_epochs:g} epochs (steps unknown until the data are read)"
+    # A count of steps set by the recipe holds however many examples the full data have.
     if size.exact or setting.max_steps > 0:
         return f"{counted(size.steps, 'step')}"
     return f"about {counted(size.steps, 'step')} (of the full data set's {size.items:,} examples)"
 
 
-def _memory(one: Estimate) -> str:
-    if one.parameters is None or one.vocabulary is None:
+def _memory(estimate: Estimate) -> str:
+    if estimate.parameters is None or estimate.vocabulary is None:
         return "memory unknown until model and data are on this machine (`stilts fetch`)"
-    by_stage = ", ".join(f"stage {stage} {m.peak / GIB:.2f}" for stage, m in one.memory.items())
-    rows, size = one.vocabulary
-    assert one.size is not None
-    least = "" if one.size.width else "at least (choices of a question unknown) "
-    host = next((m.host for m in reversed(one.memory.values()) if m.host), 0)
+    by_stage = _peaks(estimate)
+    rows, size = estimate.vocabulary
+    assert estimate.size is not None
+    least = "" if estimate.size.width else "at least (choices of a question unknown) "
+    # Only the stages that offload have some; the highest one stands for them.
+    host = next((m.host for m in reversed(estimate.memory.values()) if m.host), 0)
     offloaded = f", and {host / GIB:.2f} of host memory" if host else ""
-    parameters = counted(one.parameters, "parameter")
+    parameters = counted(estimate.parameters, "parameter")
     return f"memory {least}{by_stage}{offloaded} ({parameters}, {rows:,} of {size:,} vocabulary rows)"
+
+
+def _peaks(estimate: Estimate, extra: int = 0) -> str:
+    """Peak memory at each ZeRO stage, in GiB of one rank, with `extra` bytes on top."""
+    return ", ".join(f"stage {stage} {(memory.peak + extra) / GIB:.2f}" for stage, memory in estimate.memory.items())
 
 
 def _foot(
     recipe: Recipe, estimated: list[Estimate], ranks: int, gpu_memory: float | None, trial: Trial | None
 ) -> list[str]:
-    beside = _extra_bytes(trial, estimated, ranks) if trial else 0
-    lines = [advice(recipe, estimated, gpu_memory, max(0, beside))] if gpu_memory else []
+    extra = _extra_bytes(trial, estimated, ranks) if trial else 0
+    # A trial that took less than the formula promises no space: its few steps may have missed the longest rows.
+    lines = [advice(recipe, estimated, gpu_memory, max(0, extra))] if gpu_memory else []
     if trial is None:
         return [*lines, "hours are not estimated: `stilts plan ... --trial` measures a few steps"]
-    known = [one.hours for one in estimated if one.hours is not None and not one.state.startswith(("done", "trained"))]
-    lines += _trial_lines(trial, next(one for one in estimated if one.phase.id == trial.phase), ranks)
+    # What is trained already takes no more hours, though `run` still evaluates it.
+    untrained = [estimate for estimate in estimated if not estimate.state.startswith(("done", "trained"))]
+    hours = sum(estimate.hours for estimate in untrained if estimate.hours is not None)
+    tried = next(estimate for estimate in estimated if estimate.phase.id == trial.phase)
+    lines += _trial_lines(trial, tried, ranks)
     scaled = "" if ranks == len(trial.ranks) else f" (rate a rank times {ranks} ranks, communication not counted)"
-    return [*lines, f"training still to run: {sum(known):.2f} hours{scaled}; evaluation is not in it"]
+    return [*lines, f"training still to run: {hours:.2f} hours{scaled}; evaluation is not in it"]
 
 
 def _extra_bytes(trial: Trial, estimated: list[Estimate], ranks: int) -> int:
     """Bytes that the trial's fullest rank took on top of the formula's: Python, contexts, temporaries, fragments. They
     are taken to be the same at every stage. 0 where the two do not compare."""
-    one = next(one for one in estimated if one.phase.id == trial.phase)
-    if trial.stage not in one.memory or ranks != len(trial.ranks):
+    estimate = next(estimate for estimate in estimated if estimate.phase.id == trial.phase)
+    # ZeRO shares states out over the ranks, so peaks at other stages or other numbers of ranks mean something else.
+    if trial.stage not in estimate.memory or ranks != len(trial.ranks):
         return 0
-    return trial.peak - one.memory[trial.stage].peak
+    return trial.peak - estimate.memory[trial.stage].peak
 
 
-def _trial_lines(trial: Trial, one: Estimate, ranks: int) -> list[str]:
+def _trial_lines(trial: Trial, estimate: Estimate, ranks: int) -> list[str]:
     count, peak = len(trial.ranks), trial.peak
     where = "device" if trial.ranks[0].device is not None else "resident host"
     lines = [
-        f"trial: {counted(len(trial.seconds), 'step')} of {one.phase.id} at stage {trial.stage} on {count} x "
+        f"trial: {counted(len(trial.seconds), 'step')} of {estimate.phase.id} at stage {trial.stage} on {count} x "
         f"{trial.device}: {trial.tokens_per_second:,.0f} tokens/s, peak {peak / GIB:.2f} GiB of {where} memory"
     ]
-    if trial.stage in one.memory and ranks == count:
-        rest = _extra_bytes(trial, [one], ranks)
-        lines.append(f"the formula gives {one.memory[trial.stage].peak / GIB:.2f} GiB for that, {_difference(rest)}")
-        if rest > 0:
-            by_stage = ", ".join(f"stage {stage} {(m.peak + rest) / GIB:.2f}" for stage, m in one.memory.items())
-            lines.append(f"with the difference added, the phase takes {by_stage}")
+    if trial.stage in estimate.memory and ranks == count:
+        extra = _extra_bytes(trial, [estimate], ranks)
+        lines.append(
+            f"the formula gives {estimate.memory[trial.stage].peak / GIB:.2f} GiB for that, {_difference(extra)}"
+        )
+        if extra > 0:
+            lines.append(f"with the difference added, the phase takes {_peaks(estimate, extra)}")
     return lines
 
 
-def _difference(rest: int) -> str:
-    return f"{abs(rest) / GIB:.2f} GiB {'less' if rest > 0 else 'more'} than was measured"
+def _difference(extra: int) -> str:
+    return f"{abs(extra) / GIB:.2f} GiB {'less' if extra > 0 else 'more'} than was measured"

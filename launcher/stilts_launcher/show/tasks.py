@@ -27,9 +27,13 @@ def tasks_table() -> str:
 
 
 def _row(task: Task) -> tuple[str, ...]:
-    sizes = [f"{task.sizes[split]:,}" if split in task.sizes else "-" for split in ("train", "dev")]
+    sizes = [_size(task, split) for split in ("train", "dev")]
     metric = _metric(task.main_score)
     return (task.name, task.family, task.role, *sizes, _languages(task.languages), metric, task.licence)
+
+
+def _size(task: Task, split: str) -> str:
+    return f"{task.sizes[split]:,}" if split in task.sizes else "-"
 
 
 def _metric(name: str) -> str:
@@ -42,7 +46,11 @@ def _languages(codes: Sequence[str]) -> str:
 
 def _columns(rows: Sequence[Sequence[str]]) -> str:
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in rows)
+    lines = []
+    for row in rows:
+        cells = [cell.ljust(width) for cell, width in zip(row, widths)]
+        lines.append("  ".join(cells).rstrip())
+    return "\n".join(lines)
 
 
 def task_card(task: Task) -> str:
@@ -54,6 +62,7 @@ def task_card(task: Task) -> str:
         "metrics": ", ".join(map(_metric, task.metrics)),
         "main score": _metric(task.main_score),
         "sizes": ", ".join(f"{split} {size:,}" for split, size in task.sizes.items()) or "-",
+        # A zero-shot target trains on another task's data, or on none (retrieval).
         "trains on": task.train_on or (task.name if "train" in task.local else "nothing"),
         "training": ", ".join(f"{key}={value}" for key, value in task.training.items()) or "-",
         "files": "\n".join(_files(task.local.items())) or "-",
@@ -62,23 +71,30 @@ def task_card(task: Task) -> str:
         "from": task.url,
         "note": "\n".join(textwrap.wrap(task.note, WIDTH)) or "-",
     }
-    return "\n".join(f"{key:<10} {value}".replace("\n", "\n" + " " * 11) for key, value in facts.items())
+    # Further lines of a value stand under its first one, behind the column of keys.
+    indent = "\n" + " " * 11
+    return "\n".join(f"{key:<10} " + value.replace("\n", indent) for key, value in facts.items())
 
 
 def _files(splits: Iterable[tuple[str, Sequence[Local]]]) -> list[str]:
     lines = []
     for split, entries in splits:
         for entry in entries:
+            # Benchmarks were shipped under several names; all are shown, in the order in which they are looked for.
             choice: Local | None = entry
             while choice is not None:
-                beside = [path for path in (choice.pivot, choice.labels) if path]
-                lines.append(f"{split}: {choice.path}{' with ' if beside else ''}{' and '.join(beside)}")
+                companions = [path for path in (choice.pivot, choice.labels) if path]
+                lines.append(f"{split}: {choice.path}{' with ' if companions else ''}{' and '.join(companions)}")
                 choice = choice.otherwise
     return lines
 
 
 def _hub(splits: Iterable[tuple[str, Sequence[Hub]]]) -> list[str]:
-    return [f"{split}: {one.repo} {one.config} {one.split} @ {one.revision}" for split, ones in splits for one in ones]
+    return [
+        f"{split}: {entry.repo} {entry.config} {entry.split} @ {entry.revision}"
+        for split, entries in splits
+        for entry in entries
+    ]
 
 
 def show_examples(task: Task, split: str, language: str, source: DataSource, n: int, model: str | None = None) -> str:
@@ -96,6 +112,7 @@ def show_examples(task: Task, split: str, language: str, source: DataSource, n: 
     from stilts_ds.rows.tokenizer import Tokenizer
     from stilts_launcher.show.rows import show_rows
 
+    # Imports of transformers come after the plain case above, which needs seconds less without them.
     tokenizer = Tokenizer.load(model_path(model))
     return "\n\n".join(f"{show_record(task, record, n)}\n{show_rows(task, record, tokenizer)}" for record in records)
 
@@ -158,6 +175,7 @@ def _examples(task: Task, split: str, language: str, count: int | None) -> str:
     if split == "test":
         published = task.test_sizes.get(language)
     else:
+        # Sizes of train and dev are published for English alone; test sets for each language.
         published = task.sizes.get(split) if language == task.pivot else None
     shown = "-" if count is None else f"{count:,}"
     if published is None or published == count:

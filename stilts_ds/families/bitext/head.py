@@ -47,15 +47,17 @@ class Place:
 HERE = Place()
 
 
-def checked(embeddings: Tensor, name: str, place: Place) -> Tensor:
+def checked(embeddings: Tensor, name: str, runtime: Place) -> Tensor:
     """This rank's embeddings [n, H], float32. Raises UserError on every rank, naming the first row of the side that is
     not finite or has no direction. A collective."""
     rows = embeddings.to(torch.float32)
+    # In float64, where the squares of large float32 components do not overflow.
     lengths = torch.linalg.vector_norm(rows.double(), dim=1)
     bad = torch.nonzero(~(torch.isfinite(lengths) & (lengths > 0)))
+    # Every rank learns of every fault and raises: one that went on would wait for the others for ever.
     summary = [len(rows), int(bad[0]) if len(bad) else -1]
     first = 0
-    for count, row in place.ranks.gather(summary):
+    for count, row in runtime.ranks.gather(summary):
         if row >= 0:
             raise UserError(
                 f"the embedding of {name} sentence {first + row} is not finite, or zero; use an earlier checkpoint or "
@@ -65,18 +67,18 @@ def checked(embeddings: Tensor, name: str, place: Place) -> Tensor:
     return rows
 
 
-def tatoeba_predict(source: Tensor, pivot: Tensor, place: Place = HERE) -> list[int]:
+def tatoeba_predict(source: Tensor, pivot: Tensor, runtime: Place = HERE) -> list[int]:
     """For each English (pivot) sentence the index of the nearest non-English (source) one by cosine.
 
     `source` [N, H] and `pivot` [M, H] are this rank's shares; returns the M indices of all ranks, into the whole
     source side, on every rank. The submission wants them in the order of the English file, which the benchmark sorts
     alphabetically (paper, Retrieval).
     """
-    ranks = place.ranks
+    ranks = runtime.ranks
     if not all(sum(sizes) for sizes in zip(*ranks.gather([len(source), len(pivot)]))):
         raise UserError("a side of the bitext has no sentences; check its text files")
-    queries, bank = checked(pivot, "pivot", place), checked(source, "source", place)
-    nearest = topk_ranks(queries, bank, 1, ranks, metric="cosine", progress=place.progress)
+    queries, bank = checked(pivot, "pivot", runtime), checked(source, "source", runtime)
+    nearest = topk_ranks(queries, bank, 1, ranks, metric="cosine", progress=runtime.progress)
     return [int(i) for i in torch.cat(ranks.gather_rows(nearest.indices[:, 0]))]
 
 
@@ -119,7 +121,7 @@ class Mined:
         return self.source, self.target
 
 
-def bucc_mine(source: Side, target: Side, k: int = 4, place: Place = HERE) -> list[Mined]:
+def bucc_mine(source: Side, target: Side, k: int = 4, runtime: Place = HERE) -> list[Mined]:
     """Mine pairs, best first, on every rank (paper, Retrieval).
 
     Equal texts of a side count as one sentence; `score(x, y) = cos(x, y) / ((mean of x's k + mean of y's k) / 2)` for
@@ -128,7 +130,7 @@ def bucc_mine(source: Side, target: Side, k: int = 4, place: Place = HERE) -> li
     with a text that occurs more than once on its side are dropped (their id is ambiguous), and so are scores that are
     not above 0.
     """
-    ranks = place.ranks
+    ranks = runtime.ranks
     first_rows = [0, 0]
     totals = [0, 0]
     for rank, counts in enumerate(ranks.gather([len(source.embeddings), len(target.embeddings)])):
@@ -138,23 +140,26 @@ def bucc_mine(source: Side, target: Side, k: int = 4, place: Place = HERE) -> li
     kept = []
     for side, total in zip((source, target), totals):
         side.check(total)
+        # Of all texts on every rank, so that all ranks drop the same rows without a word between them.
         kept.append(Distinct.of(side.texts))
-        checked(side.embeddings, side.name, place)
+        checked(side.embeddings, side.name, runtime)
     x, y = (
         side.embeddings[distinct.within(first, first + len(side.embeddings))]
         for side, distinct, first in zip((source, target), kept, first_rows)
     )
     k = min(k, len(kept[0].rows), len(kept[1].rows))
-    pairs = pairs_of_ranks(ranks, *neighbours_both_ways(x, y, k, place), "ratio", "max")
+    pairs = pairs_of_ranks(ranks, *neighbours_both_ways(x, y, k, runtime), "ratio", "max")
     mined = []
+    source_kept, target_kept = kept
     for i, j, score in zip(pairs.source.tolist(), pairs.target.tolist(), pairs.score.tolist()):
-        if score > 0 and kept[0].once[i] and kept[1].once[j]:
-            mined.append(Mined(source.ids[kept[0].rows[i]], target.ids[kept[1].rows[j]], score))
+        # Dropped after the matching, not before: an ambiguous sentence still takes its partner from others.
+        if score > 0 and source_kept.once[i] and target_kept.once[j]:
+            mined.append(Mined(source.ids[source_kept.rows[i]], target.ids[target_kept.rows[j]], score))
     return mined
 
 
 def neighbours_both_ways(
-    source: Tensor, target: Tensor, k: int, place: Place = HERE, **options: Any
+    source: Tensor, target: Tensor, k: int, runtime: Place = HERE, **options: Any
 ) -> tuple[Neighbours, Neighbours]:
     """The k nearest by cosine of this rank's source [n, H] and target [m, H] rows among all of the other side.
 
@@ -162,7 +167,7 @@ def neighbours_both_ways(
     """
     try:
         return neighbours_ranks(
-            source, target, k, place.ranks, "cosine", device=place.device, progress=place.progress, **options
+            source, target, k, runtime.ranks, "cosine", device=runtime.device, progress=runtime.progress, **options
         )
     except ValueError as error:
         raise UserError(f"cannot search: {error}") from error
@@ -184,6 +189,7 @@ class Distinct:
     def of_digests(cls, digests: np.ndarray) -> Distinct:
         """Of texts given by `text_digests`, of all ranks one after the other."""
         _, first, times = np.unique(digests, return_index=True, return_counts=True)
+        # np.unique sorts by digest; the search wants the order of the file, by which ties are settled.
         order = np.argsort(first)
         return cls(first[order], times[order] == 1)
 
@@ -213,12 +219,14 @@ def best_threshold(mined: Sequence[Mined], gold: Set[Pair]) -> tuple[float, floa
     """
     if not gold:
         raise UserError("no gold pairs to choose the threshold on; give the dev split's gold file")
+    # Sorted here as well, since pairs read from a file may stand in any order.
     ranked = sorted(mined, key=lambda m: -m.score)
     correct, best, threshold = 0, 0.0, float("inf")
     for kept, item in enumerate(ranked, start=1):
         correct += item.pair in gold
         following = ranked[kept].score if kept < len(ranked) else item.score
         f1 = 200 * correct / (kept + len(gold))
+        # A threshold cannot part equal scores, so a list may end only where the score falls.
         if f1 > best and (kept == len(ranked) or following < item.score):
             best, threshold = f1, (item.score + following) / 2
     return threshold, best
@@ -240,20 +248,27 @@ def drawn_thresholds(mined: Sequence[Mined], gold: Set[Pair], sources: Sequence[
     score = np.array([m.score for m in ranked])
     following = np.append(score[1:], score[-1])
     may_end = np.append(following[:-1] < score[:-1], True)  # equal scores are kept together
+    # Seeded by the sentences and not by the run, so that intervals of two conditions can be held against each other.
     rng = np.random.default_rng([len(sources), zlib.crc32(sources[0].encode())])
     thresholds = []
     for _ in range(DRAWS):
         weights = rng.poisson(1.0, len(sources)).astype(float)
         drawn = weights[candidate_rows]
-        f1 = 2 * np.cumsum(drawn * right) / np.maximum(np.cumsum(drawn) + weights[gold_rows].sum(), 1)
+        correct, kept = np.cumsum(drawn * right), np.cumsum(drawn)
+        # At least 1 below the line: a draw may leave out every pair, and its F1 is 0.
+        f1 = 2 * correct / np.maximum(kept + weights[gold_rows].sum(), 1)
         best = int(np.argmax(np.where(may_end, f1, -1.0)))
-        thresholds.append(float((score[best] + following[best]) / 2) if f1[best] > 0 else float(score[0]) + 1.0)
+        if f1[best] > 0:
+            thresholds.append(float((score[best] + following[best]) / 2))
+        else:
+            thresholds.append(float(score[0]) + 1.0)  # above all scores: nothing right, so nothing is kept
     return thresholds
 
 
 def f1_at(mined: Sequence[Mined], gold: Set[Pair], thresholds: Sequence[float]) -> list[float]:
     """F1 in percent of the pairs that reach each threshold."""
     ranked = sorted(mined, key=lambda m: -m.score)
+    # Negated, because searchsorted wants ascending values.
     scores = -np.array([m.score for m in ranked])
     correct = np.concatenate([[0.0], np.cumsum([m.pair in gold for m in ranked])])
     kept = np.searchsorted(scores, -np.array(thresholds), side="right")

@@ -19,23 +19,24 @@ def noisy(records: Sequence[Bitext], noise: TextNoise, task: Task) -> list[Bitex
 
 
 def _noisy_side(side: Sequence[Sentence], noise: TextNoise) -> list[Sentence]:
+    # Keyed by the sentence's id, since a sentence of a side is an example of its own.
     return [Sentence(sentence.id, noise.text(sentence.text, sentence.id, "source").text) for sentence in side]
 
 
-def write_lines_of_sides(part: Part, records: Sequence[Bitext]) -> None:
+def write_lines_of_sides(split_file: Part, records: Sequence[Bitext]) -> None:
     """A sentence a line, in a file for each side (Tatoeba)."""
-    assert part.pivot is not None
+    assert split_file.pivot is not None
     for record in records:
-        write_lines(part.path, [sentence.text for sentence in record.source])
-        write_lines(part.pivot, [sentence.text for sentence in record.pivot])
+        write_lines(split_file.path, [sentence.text for sentence in record.source])
+        write_lines(split_file.pivot, [sentence.text for sentence in record.pivot])
 
 
-def write_bucc(part: Part, records: Sequence[Bitext]) -> None:
+def write_bucc(split_file: Part, records: Sequence[Bitext]) -> None:
     """`id TAB text` on both sides; the file of gold pairs is copied."""
-    assert part.pivot is not None
+    assert split_file.pivot is not None
     for record in records:
-        write_lines(part.path, [f"{sentence.id}\t{sentence.text}" for sentence in record.source])
-        write_lines(part.pivot, [f"{sentence.id}\t{sentence.text}" for sentence in record.pivot])
+        write_lines(split_file.path, [f"{sentence.id}\t{sentence.text}" for sentence in record.source])
+        write_lines(split_file.pivot, [f"{sentence.id}\t{sentence.text}" for sentence in record.pivot])
 
 
 WRITERS: dict[str, Writer] = {

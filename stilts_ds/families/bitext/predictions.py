@@ -34,10 +34,11 @@ Pair = tuple[str, str]
 # --- predicting ------------------------------------------------------------------------------------------------------
 
 
-def evaluation_rows(split: EvaluationSplit, setting: TrainingPart, part: EvaluationPart) -> tuple[Rows, Rows]:
+def evaluation_rows(split: EvaluationSplit, setting: TrainingPart, evaluation: EvaluationPart) -> tuple[Rows, Rows]:
     """Rows of both sides, as long as retrieval reads them whatever was trained before."""
     [record] = split.records()
-    length = TrainingPart(max_seq_length=part.retrieval_max_seq_length)
+    # Not `setting`, which is that of the phase before: retrieval would depend on which task trained last.
+    length = TrainingPart(max_seq_length=evaluation.retrieval_max_seq_length)
 
     def rows_of_side(side: Sequence[Sentence]) -> Rows:
         return split.rows_of(side, [[sentence.id, sentence.text] for sentence in side], length)
@@ -56,21 +57,23 @@ def predict(family: Family, asked: Prediction) -> Any:
     rows_of_sides = evaluation_rows(asked.split, asked.setting, asked.part)
     model = asked.model
     source, pivot = (model.vectors(rows, asked.part) for rows in rows_of_sides)
+    # Imported late: this module is read where there is no torch.
     from stilts_ds.families.bitext.head import Place, Side, bucc_mine, bucc_predict, tatoeba_predict
 
-    split, place = asked.split, Place(model.comm, model.device, model.stop_if_requested)
+    split, runtime = asked.split, Place(model.comm, model.device, model.stop_if_requested)
     [record] = split.records()
     if not _mines(split.task):
-        nearest = tatoeba_predict(source, pivot, place)
+        nearest = tatoeba_predict(source, pivot, runtime)
         return nearest if model.first else None
 
     def side(name: str, sentences: Sequence[Sentence], vectors: Any) -> Side:
         return Side(name, [s.id for s in sentences], [s.text for s in sentences], vectors)
 
     sides = side(split.language, record.source, source), side(split.task.pivot, record.pivot, pivot)
-    mined = bucc_mine(*sides, place=place)
+    mined = bucc_mine(*sides, runtime=runtime)
     if not model.first:
         return None
+    # The threshold first: on dev it also keeps the drawn ones, which the spread is made of.
     threshold = _threshold(asked, mined, record)
     _keep_spread(asked, mined, record)
     return bucc_predict(mined, threshold)
@@ -123,10 +126,10 @@ def spread(folder: Path, split: str, language: str) -> list[float]:
     path = folder / _spread_file(split, language)
     if not path.exists():
         return []
-    found = read_json(path)
-    if not isinstance(found, list) or not all(isinstance(f1, float) and 0 <= f1 <= 100 + 1e-6 for f1 in found):
+    scores = read_json(path)
+    if not isinstance(scores, list) or not all(isinstance(f1, float) and 0 <= f1 <= 100 + 1e-6 for f1 in scores):
         raise UserError(f"{path} holds no scores from 0 to 100; delete it and run `stilts evaluate` on the run")
-    return found
+    return scores
 
 
 def _mines(task: Task) -> bool:
@@ -145,9 +148,10 @@ def label_values(family: Family, task: Task, records: Sequence[Bitext]) -> Any:
         return None
     if _mines(task):
         return sorted(record.gold)
-    place = {sentence.id: i for i, sentence in enumerate(record.source)}
+    row_of = {sentence.id: i for i, sentence in enumerate(record.source)}
     source_of = {pivot: source for source, pivot in record.gold}
-    return [place[source_of[sentence.id]] for sentence in record.pivot]
+    # In the order of the English file, as the submission has them (Tatoeba's gold covers every line).
+    return [row_of[source_of[sentence.id]] for sentence in record.pivot]
 
 
 def fits_on_scored(task: Task, split: str) -> bool:
@@ -155,16 +159,16 @@ def fits_on_scored(task: Task, split: str) -> bool:
     return _mines(task) and split == "dev"
 
 
-def limit(part: EvaluationPart) -> int | None:
-    return part.max_bitext
+def limit(evaluation: EvaluationPart) -> int | None:
+    return evaluation.max_bitext
 
 
-def settings(part: EvaluationPart) -> dict[str, Any]:
+def settings(evaluation: EvaluationPart) -> dict[str, Any]:
     return {
-        "retrieval_layer": part.retrieval_layer,
-        "retrieval_pooling": part.retrieval_pooling,
-        "max_bitext": part.max_bitext,
-        "max_seq_length": part.retrieval_max_seq_length,
+        "retrieval_layer": evaluation.retrieval_layer,
+        "retrieval_pooling": evaluation.retrieval_pooling,
+        "max_bitext": evaluation.max_bitext,
+        "max_seq_length": evaluation.retrieval_max_seq_length,
     }
 
 
@@ -174,7 +178,7 @@ def settings(part: EvaluationPart) -> dict[str, Any]:
 def read_pairs(path: Path, labels: Iterable[str] = ()) -> list[tuple[str, str]]:
     first_seen: dict[tuple[str, str], int] = {}
     for number, line in enumerate(file_lines(path), start=1):
-        ids = [part.strip(" ") for part in line.split("\t")]
+        ids = [cell.strip(" ") for cell in line.split("\t")]
         if len(ids) != 2 or not all(ids):
             fail(path, number, f"{line[:200]!r} is not two ids with one tab between them; write one pair a line")
         pair = (ids[0], ids[1])
@@ -208,6 +212,7 @@ def check_sides(path: Path, pairs: Sequence[Pair], gold: Sequence[Pair]) -> None
     number tells the sides apart. Raises UserError with file and line.
     """
     of_side = [{pair[side] for pair in gold} for side in (0, 1)]
+    # Where both sides number alike, a single id does not tell its side; only all pairs together do.
     if not of_side[0].isdisjoint(of_side[1]):  # plain numbers on both sides
         if pairs and not set(pairs) & set(gold) and {pair[::-1] for pair in pairs} & set(gold):
             fail(path, 1, f"no pair is right, and with its columns exchanged some are; {EXCHANGED}")
@@ -218,6 +223,7 @@ def check_sides(path: Path, pairs: Sequence[Pair], gold: Sequence[Pair]) -> None
             if id in of_side[1 - side]:
                 fail(path, number, f"{id!r} is an id of the other side in the labels; {EXCHANGED}")
             [*known] = prefixes[side]
+            # One prefix only: a side whose gold ids begin in several ways says nothing of the others.
             if len(known) == 1 and known[0] and _side_name(id) != known[0]:
                 fail(
                     path,

@@ -63,7 +63,8 @@ def fields(record: Bitext, most: int) -> list[tuple[str, str]]:
 def _gold_pairs(record: Bitext) -> Iterator[list[tuple[str, str]]]:
     """Both sentences of each pair, in the order of the source side."""
     assert record.gold is not None
-    text_of, partner_of = {sentence.id: sentence.text for sentence in record.pivot}, dict(record.gold)
+    text_of = {sentence.id: sentence.text for sentence in record.pivot}
+    partner_of = dict(record.gold)
     for sentence in record.source:
         if sentence.id in partner_of:
             partner = partner_of[sentence.id]
@@ -89,9 +90,10 @@ def _shorten(record: Bitext, limit: int) -> Bitext:
     assert record.gold is not None
     # Half of a side at most, so that sentences without a partner remain among which a pair has to be found.
     kept = sorted(record.gold)[: limit // 2]
-    sources, pivots = {a for a, _ in kept}, {b for _, b in kept}
+    sources, pivots = {source for source, _ in kept}, {pivot for _, pivot in kept}
     # A sentence whose partner goes must go, too: it would be counted as one that has none.
-    dropped_sources, dropped_pivots = {a for a, _ in record.gold} - sources, {b for _, b in record.gold} - pivots
+    dropped_sources = {source for source, _ in record.gold} - sources
+    dropped_pivots = {pivot for _, pivot in record.gold} - pivots
 
     def take_side(side: Sequence[Sentence], needed: set[str], unwanted: set[str]) -> list[Sentence]:
         spare = limit - len(needed)
@@ -108,20 +110,20 @@ def _shorten(record: Bitext, limit: int) -> Bitext:
     return Bitext(record.id, source, take_side(record.pivot, pivots, dropped_pivots), kept)
 
 
-def _name(part: Part) -> str:
-    return f"{part.task.name} {part.split}-{part.language}"
+def _name(split_file: Part) -> str:
+    return f"{split_file.task.name} {split_file.split}-{split_file.language}"
 
 
-def read_bucc(part: Part) -> Iterator[Bitext]:
+def read_bucc(split_file: Part) -> Iterator[Bitext]:
     """`id TAB text` on both sides; gold is `source id TAB pivot id`, without it None."""
-    assert part.pivot is not None
-    source, pivot = _sentences(part.path), _sentences(part.pivot)
+    assert split_file.pivot is not None
+    source, pivot = _sentences(split_file.path), _sentences(split_file.pivot)
     gold = None
-    if part.labels is not None:
+    if split_file.labels is not None:
         ids = [{sentence.id for sentence in side} for side in (source, pivot)]
         # A dev or test side is searched as a whole; which pairs are right is a set, their order says nothing.
-        gold = frozenset(_gold(part.labels, ids[0], ids[1]))
-    yield Bitext(_name(part), source, pivot, gold)
+        gold = frozenset(_gold(split_file.labels, ids[0], ids[1]))
+    yield Bitext(_name(split_file), source, pivot, gold)
 
 
 def _sentences(path: Path) -> list[Sentence]:
@@ -153,11 +155,12 @@ def _gold(path: Path, sources: Collection[str], pivots: Collection[str]) -> list
     return pairs
 
 
-def read_aligned(part: Part) -> Iterator[Bitext]:
+def read_aligned(split_file: Part) -> Iterator[Bitext]:
     """Line i of one file translates line i of the other (Tatoeba); ids are line indices from 0."""
-    for bitext in read_unaligned(part):
+    for bitext in read_unaligned(split_file):
         if len(bitext.source) != len(bitext.pivot):
-            problem = f"{part.path} has {counted(len(bitext.source), 'line')} and {part.pivot} {len(bitext.pivot)}"
+            lines = counted(len(bitext.source), "line")
+            problem = f"{split_file.path} has {lines} and {split_file.pivot} {len(bitext.pivot)}"
             raise UserError(f"{problem}; aligned files must be equally long, download them again")
         yield _aligned(bitext.id, bitext.source, bitext.pivot)
 
@@ -167,10 +170,10 @@ def _aligned(name: str, source: Sequence[Sentence], pivot: Sequence[Sentence]) -
     return Bitext(name, source, pivot, frozenset((sentence.id, sentence.id) for sentence in source))
 
 
-def read_unaligned(part: Part) -> Iterator[Bitext]:
+def read_unaligned(split_file: Part) -> Iterator[Bitext]:
     """Two files of lines without gold; ids are line indices from 0."""
-    assert part.pivot is not None
-    yield Bitext(_name(part), _numbered(part.path), _numbered(part.pivot), None)
+    assert split_file.pivot is not None
+    yield Bitext(_name(split_file), _numbered(split_file.path), _numbered(split_file.pivot), None)
 
 
 def _numbered(path: Path) -> list[Sentence]:
@@ -184,13 +187,17 @@ READERS: dict[str, Callable[[Part], Iterator[Bitext]]] = {
 }
 
 
+SIDES = (("source_sentence", "target_sentence"), ("sentence1", "sentence2"))  # as XTREME's copy, as mteb's
+
+
 def parallel(rows: Iterable[Mapping[str, Any]], name: str, context: RowContext) -> Iterator[Bitext]:
     """Both sides of a hub data set of parallel rows; row i translates row i. Raises UserError where there are none."""
-    columns = ("source_sentence", "target_sentence")
     pivot = context.task.pivot
     sides: tuple[list[Sentence], list[Sentence]] = ([], [])
     for index, row in enumerate(rows):
         where = f"{name}[{index}]"
+        columns = next((pair for pair in SIDES if pair[0] in row), SIDES[0])
+        # The hub's rows may have the English sentence on either side.
         swapped = row.get("source_lang") in (pivot, iso3_of(pivot))
         for side, column in zip(sides, reversed(columns) if swapped else columns):
             side.append(Sentence(str(index), text_field(row, column, where)))

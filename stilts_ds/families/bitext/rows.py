@@ -30,7 +30,7 @@ def encode_bitext(
 def encode_texts(texts_of_side: Iterable[str], tokenizer: Tokenizer, length: int, folder: Path | None = None) -> Rows:
     """A row of at most `length` tokens for each text."""
     out = RowsWriter(folder)
-    room = length - tokenizer.template.single_cost
+    room = length - tokenizer.template.single_cost  # tokens of the text beside the special ones
     for first, chunk in chunks(texts_of_side):
         texts = tokenizer.slices(chunk)
         out.tally["sentences cut to max_seq_length"] += int(np.count_nonzero(texts.length > room))

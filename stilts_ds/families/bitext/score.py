@@ -16,6 +16,7 @@ def count_pairs(gold: Sequence[Pair], predicted: Sequence[Pair], language: str) 
 
     Sentences in no pair count for nothing in F1, so they are no units.
     """
+    # As tuples: a pair that was read from JSON is a list, which no set takes.
     gold_pairs, predicted_pairs = {tuple(pair) for pair in gold}, {tuple(pair) for pair in predicted}
     correct = Counter(source for source, _ in gold_pairs & predicted_pairs)
     mined = Counter(source for source, _ in predicted_pairs)

@@ -13,6 +13,7 @@ class ChoiceHead(SentenceHead):
     """Logits [n * width, 1] of n questions, their candidates one after the other."""
 
     def losses(self, logits: torch.Tensor, targets: Targets) -> torch.Tensor:
+        # In float32: a softmax in half precision would round away small differences between candidates.
         by_question = logits.float().reshape(-1, self.spec.width)
         return functional.cross_entropy(by_question, targets.gold, reduction="none")
 

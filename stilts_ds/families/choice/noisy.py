@@ -19,8 +19,10 @@ def noisy(records: Sequence[Choice], noise: TextNoise, task: Task) -> list[Choic
     """Prompt and choices get noise; COPA's question, which this project adds to the premise, stays."""
     changed = []
     for record in records:
-        kept = (len(record.prompt) - len(_question(record.prompt)), len(record.prompt))
-        prompt = noise.text(record.prompt, record.id, "prompt", [kept] if kept[0] < kept[1] else [])
+        end = len(record.prompt)
+        question_start = end - len(_question(record.prompt))
+        protected = [(question_start, end)] if question_start < end else []
+        prompt = noise.text(record.prompt, record.id, "prompt", protected)
         choices = (noise.text(text, record.id, f"choice {n}").text for n, text in enumerate(record.choices))
         changed.append(dataclasses.replace(record, prompt=prompt.text, choices=tuple(choices)))
     return changed
@@ -32,17 +34,19 @@ def _question(prompt: str) -> str:
     return next((ending for ending in endings if prompt.endswith(ending)), "")
 
 
-def write_copa(part: Part, records: Sequence[Choice]) -> None:
+def write_copa(split_file: Part, records: Sequence[Choice]) -> None:
     """XCOPA's JSON lines."""
-    write_lines(part.path, [json.dumps(_copa_row(record), ensure_ascii=False) for record in records])
+    write_lines(split_file.path, [json.dumps(_copa_row(record), ensure_ascii=False) for record in records])
 
 
 def _copa_row(record: Choice) -> dict[str, Any]:
+    # The file has the question's kind in a column of its own, so the words are taken off the prompt again.
     ending = _question(record.prompt)
     kinds = {f" {question}": kind for kind, question in COPA_QUESTIONS.items()}
     row: dict[str, Any] = {"premise": record.prompt.removesuffix(ending)}
     row |= {f"choice{number}": text for number, text in enumerate(record.choices, start=1)}
-    row |= {"question": kinds[ending], "idx": record.id}
+    number = int(record.id) if record.id.isdecimal() else record.id  # XCOPA numbers its rows
+    row |= {"question": kinds[ending], "idx": number}
     return row if record.label is None else row | {"label": record.label}
 
 

@@ -32,7 +32,11 @@ def output(logits: np.ndarray) -> np.ndarray:
 
 
 def decode(
-    records: Sequence[Choice], rows: Rows, outputs: Sequence[np.ndarray], labels: Sequence[str], part: EvaluationPart
+    records: Sequence[Choice],
+    rows: Rows,
+    outputs: Sequence[np.ndarray],
+    labels: Sequence[str],
+    evaluation: EvaluationPart,
 ) -> list[int]:
     """The candidate with the highest score."""
     return [int(np.argmax(scores)) for scores in outputs]
@@ -47,6 +51,7 @@ def read_label_lines(path: Path, labels: Iterable[str] = ()) -> list[int]:
         except ValueError as error:
             fail(path, number, f"is not JSON ({error}); write {EXAMPLE}")
         index = row.get("label") if isinstance(row, dict) else None
+        # Not isinstance, for which true and false are integers.
         if type(index) is not int or index < 0:
             fail(path, number, f"`label` is {index!r}, which is no index from 0; write {EXAMPLE}")
         indices.append(index)

@@ -24,7 +24,7 @@ from stilts_ds.sources.hub import Converter, RowContext, row_by_row
 from stilts_ds.sources.source import Part
 
 COPA_QUESTIONS = {"cause": "What was the cause?", "effect": "What was the effect?"}  # XTREME-R's run_xcopa.py
-SIQA_ANSWERS = "ABC"
+SIQA_ANSWERS = "ABC"  # the letters of the answers, in index order
 COSMOS_COLUMNS = ("context", "question", "answer0", "answer1", "answer2", "answer3")
 
 
@@ -58,8 +58,11 @@ def gold(record: Choice) -> int | None:
 
 
 def fields(record: Choice, most: int) -> list[tuple[str, str]]:
-    marks = ("*" if index == record.label else " " for index in range(len(record.choices)))
-    return [("prompt", record.prompt), *((f"choice {mark}", text) for mark, text in zip(marks, record.choices))]
+    shown = [("prompt", record.prompt)]
+    for index, text in enumerate(record.choices):
+        mark = "*" if index == record.label else " "
+        shown.append((f"choice {mark}", text))
+    return shown
 
 
 def make_choice(id: str, prompt: str, choices: tuple[str, ...], label: int | None, where: str) -> Choice:
@@ -74,10 +77,12 @@ def make_choice(id: str, prompt: str, choices: tuple[str, ...], label: int | Non
 def hellaswag_row(row: dict[str, Any], where: str) -> Choice:
     """`ctx_a` is the prompt, and `ctx_b` begins every ending."""
     begin = text_field(row, "ctx_b", where)
-    endings = [check_text(end, where) if isinstance(end, str) else None for end in list_field(row, "endings", where)]
-    if None in endings:
+    endings = list_field(row, "endings", where)
+    if not all(isinstance(ending, str) for ending in endings):
         raise UserError(f"{where}: `endings` must hold texts; check the file's schema")
-    choices = tuple(f"{begin} {ending}".strip() for ending in endings)
+    # Stripped, because some rows have no `ctx_b` and the space before the ending would be a token.
+    choices = tuple(f"{begin} {check_text(ending, where)}".strip() for ending in endings)
+    # The test split has the key with an empty value on the hub, and no key in the official files.
     label = None if row.get("label", "") in ("", None) else int_field(row, "label", where)
     return make_choice(id_field(row, "ind", where), text_field(row, "ctx_a", where), choices, label, where)
 
@@ -104,9 +109,12 @@ def copa_row(row: dict[str, Any], where: str) -> Choice:
     if kind not in COPA_QUESTIONS:
         raise UserError(f"{where}: `question` is {kind[:20]!r}, expected cause or effect; repair the row")
     label = int_field(row, "label", where) if "label" in row else None
+    # Test splits lack the label or, on the hub, have -1 in its place.
+    if label == -1:
+        label = None
     choices = text_field(row, "choice1", where), text_field(row, "choice2", where)
     prompt = f"{text_field(row, 'premise', where)} {COPA_QUESTIONS[kind]}"
-    return make_choice(id_field(row, "idx", where), prompt, choices, None if label == -1 else label, where)
+    return make_choice(id_field(row, "idx", where), prompt, choices, label, where)
 
 
 def siqa_row(row: dict[str, Any], where: str) -> Choice:
@@ -120,24 +128,24 @@ def siqa_row(row: dict[str, Any], where: str) -> Choice:
     return make_choice(id_field(row, "id", where), prompt, choices, label, where)
 
 
-def read_siqa(part: Part) -> Iterator[Choice]:
-    for where, row in read_json_lines(part.path):
+def read_siqa(split_file: Part) -> Iterator[Choice]:
+    for where, row in read_json_lines(split_file.path):
         yield siqa_row(row, where)
 
 
-def read_hellaswag(part: Part) -> Iterator[Choice]:
-    for where, row in read_json_lines(part.path):
+def read_hellaswag(split_file: Part) -> Iterator[Choice]:
+    for where, row in read_json_lines(split_file.path):
         yield hellaswag_row(row, where)
 
 
-def read_copa(part: Part) -> Iterator[Choice]:
-    for where, row in read_json_lines(part.path):
+def read_copa(split_file: Part) -> Iterator[Choice]:
+    for where, row in read_json_lines(split_file.path):
         yield copa_row(row, where)
 
 
-def read_commonsenseqa(part: Part) -> Iterator[Choice]:
+def read_commonsenseqa(split_file: Part) -> Iterator[Choice]:
     """The official nested JSON lines: `question` holds the stem and the choices."""
-    for where, row in read_json_lines(part.path):
+    for where, row in read_json_lines(split_file.path):
         question = row.get("question")
         options = [
             (text_field(choice, "label", where), text_field(choice, "text", where))
@@ -147,13 +155,14 @@ def read_commonsenseqa(part: Part) -> Iterator[Choice]:
         yield commonsenseqa_row(id_field(row, "id", where), text_field(question, "stem", where), options, key, where)
 
 
-def read_cosmosqa(part: Part) -> Iterator[Choice]:
+def read_cosmosqa(split_file: Part) -> Iterator[Choice]:
     """The official CSV with a header; quoted cells may hold commas and line feeds."""
-    table = _csv_rows(part.path)
+    table = _csv_rows(split_file.path)
     _, header = next(table)
+    # `label` is not among them: the test file has none.
     missing = [column for column in COSMOS_COLUMNS if column not in header]
     if missing:
-        raise UserError(f"{part.path}:1: the header has no column {missing[0]}; use Cosmos QA's own CSV files")
+        raise UserError(f"{split_file.path}:1: the header has no column {missing[0]}; use Cosmos QA's own CSV files")
     for where, cells in table:
         if not any(cell.strip() for cell in cells):
             continue  # a blank line
@@ -165,6 +174,7 @@ def read_cosmosqa(part: Part) -> Iterator[Choice]:
 
 def _csv_rows(path: Path) -> Iterator[tuple[str, list[str]]]:
     """Yield (`file:last line of the row`, cells). Line ends inside quotes become `\\n`."""
+    # Strict: without it, a quote that is never closed swallows the rest of the file as one cell.
     reader = csv.reader((line + "\n" for _, line in read_lines(path)), strict=True)
     try:
         for cells in reader:
@@ -193,7 +203,9 @@ def hellaswag(row: Mapping[str, Any], where: str, context: RowContext) -> Choice
 
 
 def cosmosqa(row: Mapping[str, Any], where: str, context: RowContext) -> Choice:
-    return cosmosqa_row({**row, "label": None if row.get("label") == -1 else row.get("label")}, where)
+    label = row.get("label")
+    # The hub's test split has -1 for the labels that are kept back.
+    return cosmosqa_row({**row, "label": None if label == -1 else label}, where)
 
 
 def commonsenseqa(row: Mapping[str, Any], where: str, context: RowContext) -> Choice:

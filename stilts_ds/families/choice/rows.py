@@ -33,17 +33,23 @@ def encode_choice(
     width = 0
     for first, chunk in chunks(records):
         width = width or len(chunk[0].choices)
+        # Logits are reshaped to [questions, width], which has no place for a question of another width.
         for record in chunk:
             if len(record.choices) != width:
                 count = counted(len(record.choices), "choice")
                 raise UserError(f"example {record.id} has {count}, the ones before it {width}")
+        # A prompt is tokenised once and its pieces are taken for each of its candidates.
         question = np.repeat(np.arange(len(chunk)), width)
         prompts = tokenizer.slices([r.prompt for r in chunk]).take(question)
         choices = tokenizer.slices([choice for r in chunk for choice in r.choices])
         laid = lay_out_pairs(out, tokenizer.template, prompts, choices, setting.max_seq_length, "left")
-        label = np.asarray([-1 if r.label is None else r.label for r in chunk], np.int32)
+        label = np.asarray([_label_index(record) for record in chunk], np.int32)
         out.append(laid.ids, laid.lengths, laid.inside(3), first + question, width, label=label)
     return out.rows()
+
+
+def _label_index(record: Choice) -> int:
+    return -1 if record.label is None else record.label
 
 
 def rows_of_item(record: Choice) -> int:
@@ -53,6 +59,7 @@ def rows_of_item(record: Choice) -> int:
 def targets(rows: Rows, item: int, starts: Sequence[int], ids: np.ndarray, masking: Masking) -> ItemTargets:
     """The first token of each of the item's rows stands for it."""
     assert rows.label is not None
+    # One gold value for several tokens: the loss is over the candidates, not over each of them.
     return ItemTargets(np.asarray(starts), rows.label[item : item + 1])
 
 

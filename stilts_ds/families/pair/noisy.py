@@ -27,18 +27,20 @@ def noisy(records: Sequence[Pair], noise: TextNoise, task: Task) -> list[Pair]:
 
 
 def _first_key(record: Pair, task: Task) -> str:
+    # The noise is drawn from the key: a shared premise is its own, so that all its pairs get the same edits.
     return record.text_a if task.shared_text == "text_a" else record.id
 
 
-def write_pairs(part: Part, records: Sequence[Pair]) -> None:
+def write_pairs(split_file: Part, records: Sequence[Pair]) -> None:
     """`text TAB text TAB label`; where labels stand in a file of their own, that file is copied."""
     lines = []
     for record in records:
         cells = [quote_cell(record.text_a, record.id), quote_cell(record.text_b, record.id)]
-        if part.labels is None and record.label is not None:
+        # A third column here would be a second, unchecked source of labels beside the labels file.
+        if split_file.labels is None and record.label is not None:
             cells.append(record.label)
         lines.append("\t".join(cells))
-    write_lines(part.path, lines)
+    write_lines(split_file.path, lines)
 
 
 WRITERS: dict[str, Writer] = {"pair_tsv": write_pairs}

@@ -30,7 +30,11 @@ def output(logits: np.ndarray) -> np.ndarray:
 
 
 def decode(
-    records: Sequence[Pair], rows: Rows, outputs: Sequence[np.ndarray], labels: Sequence[str], part: EvaluationPart
+    records: Sequence[Pair],
+    rows: Rows,
+    outputs: Sequence[np.ndarray],
+    labels: Sequence[str],
+    evaluation: EvaluationPart,
 ) -> list[str]:
     """The label with the highest logit."""
     return [labels[int(np.argmax(logits))] for logits in outputs]

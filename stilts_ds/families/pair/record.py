@@ -25,6 +25,7 @@ ANLI_LABELS = {"c": "contradiction", "e": "entailment", "n": "neutral"}
 QQP_HEADER = ("id", "qid1", "qid2", "question1", "question2", "is_duplicate")
 # What the first line of a table with a header holds, whichever data set it is from.
 HEADER_NAMES = {"sentence1", "sentence2", "premise", "hypothesis", "question1", "question2", "text_a", "text_b"}
+# By the hub's class index, which is not the order of the head (NLI_LABELS of stilts_ds.tasks.intermediate).
 HUB_NLI_LABELS = ("entailment", "neutral", "contradiction")
 
 
@@ -61,48 +62,49 @@ def fields(record: Pair, most: int) -> list[tuple[str, str]]:
     return [("text a", record.text_a), ("text b", record.text_b), ("label", record.label or "none")]
 
 
-def cross(record: Pair, other: Pair, where: str) -> Pair:
-    """The first text of one and the second of the other, which must be the same example. Raises UserError if not."""
-    if None not in (record.label, other.label) and record.label != other.label:
-        raise UserError(
-            f"{where}: {record.id} is {record.label} and {other.id} {other.label}; the rows are not parallel"
-        )
-    return Pair(record.id, record.text_a, other.text_b, other.label if record.label is None else record.label)
+def cross(first: Pair, second: Pair) -> Pair | None:
+    """The first text of one and the second of the other; None where the two have different labels."""
+    # Labels are all that can be compared between languages; a test file without them is taken on trust.
+    if None not in (first.label, second.label) and first.label != second.label:
+        return None
+    label = second.label if first.label is None else first.label
+    return Pair(first.id, first.text_a, second.text_b, label)
 
 
-def read_nli(part: Part) -> Iterator[Pair]:
+def read_nli(split_file: Part) -> Iterator[Pair]:
     """MultiNLI 1.0 and SNLI 1.0 JSON lines; rows that the annotators disagreed on (`-`) are dropped."""
-    for where, row in read_json_lines(part.path):
+    for where, row in read_json_lines(split_file.path):
         label = text_field(row, "gold_label", where)
         if label == "-":
-            part.tally[NO_LABEL] += 1
+            split_file.tally[NO_LABEL] += 1
             continue
         first, second = text_field(row, "sentence1", where), text_field(row, "sentence2", where)
-        check_label(label, part.task.labels, where)
+        check_label(label, split_file.task.labels, where)
         yield Pair(id_field(row, "pairID", where), first, second, label)
 
 
-def read_anli(part: Part) -> Iterator[Pair]:
+def read_anli(split_file: Part) -> Iterator[Pair]:
     """ANLI v1.0 JSON lines; its one-letter labels become NLI's words."""
-    for where, row in read_json_lines(part.path):
+    for where, row in read_json_lines(split_file.path):
         letter = text_field(row, "label", where)
         check_label(letter, tuple(ANLI_LABELS), where)
         texts = text_field(row, "context", where), text_field(row, "hypothesis", where)
         yield Pair(id_field(row, "uid", where), *texts, ANLI_LABELS[letter])
 
 
-def read_qqp(part: Part) -> Iterator[Pair]:
+def read_qqp(split_file: Part) -> Iterator[Pair]:
     """GLUE's question pairs: id, qid1, qid2, question1, question2, is_duplicate. Shorter rows are dropped."""
-    lines = read_lines(part.path)
+    lines = read_lines(split_file.path)
+    # Checked, because GLUE's test.tsv has other columns and no labels.
     number, header = next(lines)
     if tuple(unquote(cell) for cell in header.split("\t")) != QQP_HEADER:
         raise UserError(
-            f"{part.path}:{number}: the header must be {' '.join(QQP_HEADER)}, with tabs between them; "
+            f"{split_file.path}:{number}: the header must be {' '.join(QQP_HEADER)}, with tabs between them; "
             "use GLUE's train.tsv and dev.tsv"
         )
     for number, line in lines:
         cells = [unquote(cell) for cell in line.split("\t")]
-        where = f"{part.path}:{number}"
+        where = f"{split_file.path}:{number}"
         if len(cells) > len(QQP_HEADER):
             raise UserError(
                 f"{where}: {counted(len(cells), 'column')}, expected {len(QQP_HEADER)}; "
@@ -110,20 +112,20 @@ def read_qqp(part: Part) -> Iterator[Pair]:
             )
         if len(cells) < len(QQP_HEADER):
             # GLUE's own train.tsv has a few rows that lack columns.
-            part.tally["rows with missing columns"] += 1
+            split_file.tally["rows with missing columns"] += 1
             continue
-        yield Pair(cells[0], cells[3], cells[4], check_label(cells[5], part.task.labels, where))
+        yield Pair(cells[0], cells[3], cells[4], check_label(cells[5], split_file.task.labels, where))
 
 
-def read_pair_tsv(part: Part) -> Iterator[Pair]:
+def read_pair_tsv(split_file: Part) -> Iterator[Pair]:
     """XTREME's `text TAB text [TAB label]`. Without that column, labels come from the labels file, if there is one.
 
     All rows have the column, or none has it: a row without it would leave its whole language unscored.
     """
-    labels = _labels(part) if part.labels else None
+    labels = _labels(split_file) if split_file.labels else None
     rows, columns = 0, 0
-    for number, line in filled_lines(part.path):
-        where = f"{part.path}:{number}"
+    for number, line in filled_lines(split_file.path):
+        where = f"{split_file.path}:{number}"
         cells = [unquote(cell) for cell in line.split("\t")]
         columns = columns or len(cells)
         if len(cells) not in (2, 3):
@@ -138,40 +140,46 @@ def read_pair_tsv(part: Part) -> Iterator[Pair]:
         # XTREME's files have no header; one that somebody has put there would be an example.
         if not rows and HEADER_NAMES.issuperset(cell.lower() for cell in cells[:2]):
             raise UserError(f"{where}: is a header, not a pair of texts; remove the line")
-        given = cells[2].strip(" ") if columns == 3 else ""
-        label = check_label(given, part.task.labels, where) if columns == 3 else _nth(labels, rows, part, where)
+        # A label of the row itself wins over the labels file, which only test files without the column need.
+        if columns == 3:
+            label: str | None = check_label(cells[2].strip(" "), split_file.task.labels, where)
+        else:
+            label = _nth(labels, rows, split_file, where)
         rows += 1
-        yield Pair(f"{part.path.stem}:{number}", cells[0], cells[1], label)
+        yield Pair(f"{split_file.path.stem}:{number}", cells[0], cells[1], label)
+    # Labels too many: they belong to another file, and those before may be shifted.
     if labels is not None and rows != len(labels):
         given = counted(len(labels), "label")
-        raise UserError(f"{part.labels}: {given} for the {counted(rows, 'row')} of {part.path}; use matching files")
+        raise UserError(
+            f"{split_file.labels}: {given} for the {counted(rows, 'row')} of {split_file.path}; use matching files"
+        )
 
 
-def _nth(labels: list[str | None] | None, index: int, part: Part, where: str) -> str | None:
+def _nth(labels: list[str | None] | None, index: int, split_file: Part, where: str) -> str | None:
     if labels is None:
         return None
     if index >= len(labels):
-        raise UserError(f"{where}: {part.labels} has only {counted(len(labels), 'label')}; use matching files")
+        raise UserError(f"{where}: {split_file.labels} has only {counted(len(labels), 'label')}; use matching files")
     return labels[index]
 
 
-def _labels(part: Part) -> list[str | None]:
+def _labels(split_file: Part) -> list[str | None]:
     """A label a line (XNLI), or a table with an id and a column per language (PAWS-X); `?` is an unknown label."""
-    assert part.labels is not None
-    rows = [(number, line.split("\t")) for number, line in filled_lines(part.labels)]
+    assert split_file.labels is not None
+    rows = [(number, line.split("\t")) for number, line in filled_lines(split_file.labels)]
     if not rows:
-        raise UserError(f"{part.labels} holds blank lines only; download the file again")
+        raise UserError(f"{split_file.labels} holds blank lines only; download the file again")
     column = 0
     # PAWS-X has one table for all languages, whose first line names them.
     if len(rows[0][1]) > 1:
-        column = _column(rows.pop(0)[1], part.labels, part.language)
+        column = _column(rows.pop(0)[1], split_file.labels, split_file.language)
     labels: list[str | None] = []
     for number, cells in rows:
-        where = f"{part.labels}:{number}"
+        where = f"{split_file.labels}:{number}"
         if column >= len(cells):
             raise UserError(f"{where}: only {counted(len(cells), 'column')}; download the file again")
         label = cells[column].strip(" ")
-        labels.append(None if label == "?" else check_label(label, part.task.labels, where))
+        labels.append(None if label == "?" else check_label(label, split_file.task.labels, where))
     return labels
 
 
@@ -195,6 +203,7 @@ READERS: dict[str, Callable[[Part], Iterator[Pair]]] = {
 
 def nli(row: Mapping[str, Any], where: str, context: RowContext) -> Pair | None:
     label = row_label(row, HUB_NLI_LABELS, where)
+    # SNLI's rows on whose label the annotators did not agree, which the local files mark by `-`.
     if label is None:
         context.tally[NO_LABEL] += 1
         return None

@@ -37,12 +37,14 @@ def encode_pair(
 
 
 def _label_indices(records: Sequence[Pair], index_of: dict[str, int]) -> np.ndarray:
-    try:
-        indices = [-1 if record.label is None else index_of[record.label] for record in records]
-    except KeyError:
-        wrong = next(record for record in records if record.label is not None and record.label not in index_of)
-        known = ", ".join(list(index_of)[:20])
-        raise UserError(f"example {wrong.id}: unknown label {wrong.label!r}; known: {known}") from None
+    indices = []
+    for record in records:
+        # -1 stands for no label: what is only predicted needs none.
+        index = -1 if record.label is None else index_of.get(record.label)
+        if index is None:
+            known = ", ".join(list(index_of)[:20])
+            raise UserError(f"example {record.id}: unknown label {record.label!r}; known: {known}")
+        indices.append(index)
     return np.asarray(indices, np.int32)
 
 

@@ -10,7 +10,7 @@ from stilts_ds.tasks.spec import Task
 
 def metrics(task: Task) -> Mapping[str, Metric]:
     """`accuracy`, `f1` and their mean, `accuracy_f1`: F1 of the last of the task's labels ("1" without labels)."""
-    positive = task.labels[-1] if task.labels else "1"
+    positive = task.labels[-1] if task.labels else "1"  # labels are in index order, so "1" of QQP and PAWS-X
 
     def count(gold: Sequence[str], predicted: Sequence[str], language: str) -> Units:
         check_same_length(gold, predicted)

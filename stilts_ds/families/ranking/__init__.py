@@ -2,7 +2,7 @@
 
 from stilts_ds.families.base import Family, HeadVerbs, reads_targets
 from stilts_ds.families.files import read_shared_texts
-from stilts_ds.families.ranking import mentions, predictions, record, rows, score
+from stilts_ds.families.ranking import mentions, noisy, predictions, record, rows, score
 
 RANKING = Family(
     name="ranking",
@@ -26,6 +26,8 @@ RANKING = Family(
     files=predictions.files,
     metrics=score.metrics,
     rows_of_item=rows.rows_of_item,
+    noisy=noisy.noisy,
+    writers=noisy.WRITERS,
     predict=predictions.predict,
     evaluation_rows=predictions.evaluation_rows,
     row_settings=("max_query_length",),

@@ -18,28 +18,31 @@ from stilts_ds.sources.files import id_field, int_field, list_field, read_json_l
 from stilts_ds.sources.source import Part
 
 _BRACED = re.compile(r"\{(.*?)\}")
+_MARKED = re.compile(r"\{ ?(.*?) ?\}")  # in a query's text; noise may have taken a space
 ORIGINAL = "use the original file"
 
 
-def read_pairs(part: Part) -> Iterator[Query]:
+def read_pairs(split_file: Part) -> Iterator[Query]:
     """English mentions, each with the entity that it means: what trains and selects."""
-    for where, row in read_json_lines(part.path):
+    for where, row in read_json_lines(split_file.path):
         mention = _part(row, "contextual_mention", where)
         context = _part(mention, "context", where)
         entity = entity_of(_part(row, "entity", where), where)
         yield _query(context, _part(mention, "mention", where), (entity.id,), (entity,), where)
 
 
-def read_mentions(part: Part) -> Iterator[Query]:
+def read_mentions(split_file: Part) -> Iterator[Query]:
     """One language's mentions of a file that holds all languages; they search every entity of the candidate set.
 
-    Raises UserError for a gold entity that is no candidate, and for a mention that its sentence does not hold.
+    Raises UserError for a gold entity that is no candidate, a mention that its sentence does not hold, and an id that
+    two mentions have: predictions go by ids.
     """
-    [(_, pool)] = part.pool
+    [(_, pool)] = split_file.pool
     candidates, known = entities_of(pool)
-    for where, row in read_json_lines(part.path):
+    seen: set[str] = set()
+    for where, row in read_json_lines(split_file.path):
         context = _part(row, "context", where)
-        if text_field(context, "language", where) != part.language:
+        if text_field(context, "language", where) != split_file.language:
             continue
         mentions = list_field(row, "mentions", where) if "mentions" in row else [_part(row, "mention", where)]
         for mention in mentions:
@@ -47,7 +50,11 @@ def read_mentions(part: Part) -> Iterator[Query]:
             if gold and gold not in known:
                 raise UserError(f"{where}: the entity {shorten(gold)} is no candidate of {pool}; use the files of one "
                                 "release")  # fmt: skip
-            yield _query(context, mention, (gold,) if gold else (), candidates, where)
+            query = _query(context, mention, (gold,) if gold else (), candidates, where)
+            if query.id in seen:
+                raise UserError(f"{where}: example id {shorten(query.id)} occurs twice; make ids unique")
+            seen.add(query.id)
+            yield query
 
 
 def entities_of(path: Path) -> tuple[tuple[Candidate, ...], frozenset[str]]:
@@ -85,11 +92,17 @@ def mention_text(sentence: str, start: int, end: int, where: str) -> str:
     like the end or the beginning of a mention.
     """
     parts = [sentence[:start], sentence[start:end], sentence[end:]]
-    left, mention, right = (_BRACED.sub(r"(\1)", part) for part in parts)
-    if any(brace in part for part in (left, mention, right) for brace in "{}"):
+    left, mention, right = (_BRACED.sub(r"(\1)", text_around) for text_around in parts)
+    if any(brace in text_around for text_around in (left, mention, right) for brace in "{}"):
         problem = f"{where}: a brace in {shorten(sentence)} has no partner beside the mention"
         raise UserError(f"{problem}; braces mark mentions, so remove it")
     return plain(f"{mention}: {left} {{ {mention} }} {right}")
+
+
+def mention_of(text: str) -> str | None:
+    """The mention that a text of `mention_text`, or the sentence of one, marks; None where braces mark none."""
+    marked = _MARKED.search(text)
+    return None if marked is None else marked.group(1)
 
 
 def plain(text: str) -> str:
@@ -121,7 +134,13 @@ def _part(row: Any, key: str, where: str) -> Mapping[str, Any]:
 
 
 def _spans(row: Any, key: str, text: str, where: str) -> list[tuple[int, int]]:
-    return [_span(span, text, where) for span in list_field(row, key, where)]
+    """The [start, end) ranges of a text's sentences. Raises UserError where one begins in the one before."""
+    spans = [_span(span, text, where) for span in list_field(row, key, where)]
+    for (_, end), (start, last) in zip(spans, spans[1:]):
+        if start < end:
+            raise UserError(f"{where}: the sentence [{start}, {last}) begins before the one in front ends, at {end}; "
+                            f"{ORIGINAL}")  # fmt: skip
+    return spans
 
 
 def _span(span: Any, text: str, where: str) -> tuple[int, int]:

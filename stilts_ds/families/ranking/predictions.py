@@ -42,17 +42,22 @@ def output(logits: np.ndarray) -> np.ndarray:
 
 
 def decode(
-    records: Sequence[Query], rows: Rows, outputs: Sequence[np.ndarray], labels: Sequence[str], part: EvaluationPart
+    records: Sequence[Query],
+    rows: Rows,
+    outputs: Sequence[np.ndarray],
+    labels: Sequence[str],
+    evaluation: EvaluationPart,
 ) -> dict[str, Ranking]:
     """Rankings of dev queries among the right candidates of all of them: what selects a model."""
     vectors = np.stack(outputs)
-    place: dict[str, int] = {}
+    index_of: dict[str, int] = {}
     bank = []
     for record, candidate in zip(records, vectors[:, 1]):
-        if record.right[0] not in place:
-            place[record.right[0]] = len(place)
+        # Several questions share an answer sentence: twice in the bank, it would stand in its own way.
+        if record.right[0] not in index_of:
+            index_of[record.right[0]] = len(index_of)
             bank.append(candidate)
-    candidates = [Candidate(id, "") for id in place]
+    candidates = [Candidate(id, "") for id in index_of]
     return rank(records, candidates, vectors[:, 0], np.stack(bank), whole=True)
 
 
@@ -63,16 +68,18 @@ def rank(
 
     With `whole`, right candidates behind these are given with their ranks.
     """
+    # Imported late: this module is read where there is no torch.
     from stilts_ds.families.ranking.head import as_tensors, nearest, ranks_of
 
     left, right = as_tensors(queries, bank)
     best = nearest(left, right, TOP).tolist()
     ids = [candidate.id for candidate in candidates]
     chosen = [tuple(ids[index] for index in indices) for indices in best]
+    # Ranks behind the list cost a second pass over all scores, in float64: only where the file names them.
     if not whole:
         return {record.id: Ranking(named) for record, named in zip(records, chosen)}
-    place = {id: index for index, id in enumerate(ids)}
-    wanted = [[place[id] for id in record.right] for record in records]
+    index_of = {id: index for index, id in enumerate(ids)}
+    wanted = [[index_of[id] for id in record.right] for record in records]
     ranks = ranks_of(left, right, wanted)
     return {
         record.id: Ranking(named, _further(record, named, at))
@@ -85,9 +92,10 @@ def _further(record: Query, best: Sequence[str], ranks: Sequence[int]) -> dict[s
     return {id: rank for id, rank in zip(record.right, ranks) if id not in best}
 
 
-def evaluation_rows(split: EvaluationSplit, setting: TrainingPart, part: EvaluationPart) -> tuple[Rows, Rows]:
+def evaluation_rows(split: EvaluationSplit, setting: TrainingPart, evaluation: EvaluationPart) -> tuple[Rows, Rows]:
     """Rows of a language's queries and of the whole pool; all languages find the pool's in the cache."""
     records = split.records()
+    # As single texts: a query that is predicted needs no row of its right candidate beside it.
     queries = [Candidate(record.id, record.text) for record in records]
     short = setting.model_copy(update={"max_seq_length": setting.max_query_length})
     return _rows_of(split, queries, short), _rows_of(split, records[0].pool, setting)
@@ -100,7 +108,7 @@ def _rows_of(split: EvaluationSplit, texts: Sequence[Candidate], setting: Traini
 def predict(family: Family, asked: Prediction) -> dict[str, Ranking] | None:
     """Rankings of one language's queries; None on ranks other than 0. A collective.
 
-    The pool's vectors are computed once for all languages of a task.
+    The pool's vectors are computed once for all languages of a task and its noisy versions.
     """
     split, model = asked.split, asked.model
     records = split.records()
@@ -109,7 +117,7 @@ def predict(family: Family, asked: Prediction) -> dict[str, Ranking] | None:
     def outputs(of: Rows) -> list[np.ndarray]:
         return model.outputs(family, asked.head, of, asked.setting)
 
-    pool = model.once(f"candidates of {split.task.name} {split.name}", lambda: outputs(pool_rows))
+    pool = model.once(f"candidates of {split.task.plain_name} {split.name}", lambda: outputs(pool_rows))
     queries = outputs(rows)
     if not model.first:
         return None
@@ -133,6 +141,7 @@ def read(path: Path, labels: Iterable[str] = ()) -> dict[str, Ranking]:
 
 
 def _ranking(path: Path, text: str, id: str, value: Any) -> Ranking:
+    # Exactly these two keys: any other object is a fault of whoever wrote the file, and is named below.
     best, further = value, {}
     if isinstance(value, dict) and value.keys() == {"best", "further"}:
         best, further = value["best"], value["further"]

@@ -68,7 +68,7 @@ def texts(record: Query) -> tuple[str, ...]:
 def fields(record: Query, most: int) -> list[tuple[str, str]]:
     """The query, the first of its right candidates, and how many it searches."""
     right = set(record.right)
-    shown = [(f"right: {one.id}", one.text) for one in record.pool if one.id in right][:most]
+    shown = [(f"right: {candidate.id}", candidate.text) for candidate in record.pool if candidate.id in right][:most]
     return [("query", record.text), *shown, ("searches", counted(len(record.pool), "candidate"))]
 
 
@@ -102,18 +102,19 @@ class Pool:
     right: Mapping[str, tuple[str, ...]]
 
 
-def read_xquad_r(part: Part) -> Iterator[Query]:
+def read_xquad_r(split_file: Part) -> Iterator[Query]:
     """One language's questions, which search the sentences of all languages; right are all that answer them anywhere.
 
     Raises UserError for sentence breaks that overlap or leave the text, and for an answer that no sentence holds.
     """
-    pool = pool_of(part.pool)
-    for question in _file_questions(part.language, part.path)[1]:
+    pool = pool_of(split_file.pool)
+    for question in _file_questions(split_file.language, split_file.path)[1]:
         yield Query(question.id, question.text, pool.right[question.id], question.passage, pool.candidates)
 
 
 def pool_of(files: Sequence[tuple[str, Path]]) -> Pool:
     """The pool of files by language. Every language of a task asks for the same one, so the last two are kept."""
+    # Sorted, because ties are settled by order; with time and size, so that a file which changed is read anew.
     state = tuple((language, path, path.stat().st_mtime_ns, path.stat().st_size) for language, path in sorted(files))
     return _read_pool(state)
 
@@ -139,26 +140,27 @@ def _file_questions(language: str, path: Path) -> tuple[list[Candidate], list[Qu
         context = text_field(paragraph, "context", where)
         bounds = _given_bounds(paragraph, context, where)
         sentences = [context[start:end] for start, end in bounds]
-        ids = [f"{language}_{number}_{place}" for place in range(len(sentences))]
+        # The language in front is what the metric `own_language` reads off a candidate.
+        ids = [f"{language}_{number}_{index}" for index in range(len(sentences))]
         candidates += [Candidate(id, candidate_text(text, context)) for id, text in zip(ids, sentences)]
-        for row, place in _asked(paragraph, where):
-            question = id_field(row, "id", place)
+        for row, question_at in _asked(paragraph, where):
+            question = id_field(row, "id", question_at)
             if question in seen:
-                raise UserError(f"{place}: question id {shorten(question)} occurs twice; make ids unique")
+                raise UserError(f"{question_at}: question id {shorten(question)} occurs twice; make ids unique")
             seen.add(question)
-            answer = sentences[sentence_at(bounds, _answer_start(row, place), place)]
+            answer = sentences[sentence_at(bounds, _answer_start(row, question_at), question_at)]
             # A sentence that stands twice in its paragraph is right wherever it stands.
             right = tuple(id for id, text in zip(ids, sentences) if text == answer)
-            questions.append(Question(question, one_line(text_field(row, "question", place)), str(number), right))
+            questions.append(Question(question, one_line(text_field(row, "question", question_at)), str(number), right))
     return candidates, questions
 
 
 def paragraphs_of(path: Path) -> Iterator[tuple[str, Any]]:
     """Every paragraph of a file in SQuAD's schema, with where it stands."""
     for a, article in enumerate(list_field(read_json(path), "data", str(path))):
-        place = f"{path}: data[{a}]"
-        for p, paragraph in enumerate(list_field(article, "paragraphs", place)):
-            yield f"{place}.paragraphs[{p}]", paragraph
+        article_at = f"{path}: data[{a}]"
+        for p, paragraph in enumerate(list_field(article, "paragraphs", article_at)):
+            yield f"{article_at}.paragraphs[{p}]", paragraph
 
 
 def _asked(paragraph: Any, where: str) -> Iterator[tuple[Any, str]]:
@@ -171,16 +173,17 @@ def _given_bounds(paragraph: Any, context: str, where: str) -> list[Bounds]:
     bounds: list[Bounds] = []
     last = 0
     for index, pair in enumerate(list_field(paragraph, "sentence_breaks", where)):
-        place = f"{where}.sentence_breaks[{index}]"
+        pair_at = f"{where}.sentence_breaks[{index}]"
         numbers = isinstance(pair, list) and len(pair) == 2 and all(type(value) is int for value in pair)
         if not numbers:
-            raise UserError(f"{place}: {shorten(pair)} is no pair of places; write [start, end]")
+            raise UserError(f"{pair_at}: {shorten(pair)} is no pair of places; write [start, end]")
         start, end = pair
+        # Checked here: Python would take a negative or too large bound in silence, and cut other text.
         if not start < end <= len(context) or start < 0:
-            problem = f"{place}: [{start}, {end}] is no range of a paragraph of {counted(len(context), 'character')}"
+            problem = f"{pair_at}: [{start}, {end}] is no range of a paragraph of {counted(len(context), 'character')}"
             raise UserError(f"{problem}; use the original file")
         if start < last:
-            raise UserError(f"{place}: [{start}, {end}] begins before the sentence in front of it ends, at {last}; "
+            raise UserError(f"{pair_at}: [{start}, {end}] begins before the sentence in front of it ends, at {last}; "
                             "use the original file")  # fmt: skip
         bounds.append((start, end))
         last = end
@@ -189,9 +192,9 @@ def _given_bounds(paragraph: Any, context: str, where: str) -> list[Bounds]:
 
 def sentence_at(bounds: Sequence[Bounds], start: int, where: str) -> int:
     """The sentence that holds a character. Raises UserError where none does."""
-    for place, (first, end) in enumerate(bounds):
+    for sentence, (first, end) in enumerate(bounds):
         if first <= start < end:
-            return place
+            return sentence
     raise UserError(
         f"{where}: the answer at character {start} stands in no sentence of its paragraph; correct `answer_start` or "
         "the paragraph's sentence breaks, or use the original file"
@@ -208,22 +211,22 @@ def _answer_start(row: Any, where: str) -> int:
 # --- SQuAD 1.1 as training pairs -------------------------------------------------------------------------------------
 
 
-def read_squad_sentences(part: Part) -> Iterator[Query]:
+def read_squad_sentences(split_file: Part) -> Iterator[Query]:
     """SQuAD's questions, each with the sentence that holds its first answer; the paragraphs are broken by rule."""
-    for number, (where, paragraph) in enumerate(paragraphs_of(part.path)):
+    for number, (where, paragraph) in enumerate(paragraphs_of(split_file.path)):
         context = text_field(paragraph, "context", where)
         bounds = sentence_bounds(context)
-        for row, place in _asked(paragraph, where):
-            start = _answer_start(row, place)
-            yield _training_query(row, context, bounds, start, number, place)
+        for row, question_at in _asked(paragraph, where):
+            start = _answer_start(row, question_at)
+            yield _training_query(row, context, bounds, start, number, question_at)
 
 
 def _training_query(
     row: Mapping[str, Any], context: str, bounds: Sequence[Bounds], start: int, number: int, where: str
 ) -> Query:
-    place = sentence_at(bounds, start, where)
-    first, end = bounds[place]
-    right = Candidate(f"{number}_{place}", candidate_text(context[first:end], context))
+    sentence = sentence_at(bounds, start, where)
+    first, end = bounds[sentence]
+    right = Candidate(f"{number}_{sentence}", candidate_text(context[first:end], context))
     text = one_line(text_field(row, "question", where))
     return Query(id_field(row, "id", where), text, (right.id,), str(number), (right,))
 
@@ -236,6 +239,7 @@ READERS: dict[str, Callable[[Part], Iterator[Query]]] = {
 
 def squad_sentences(rows: Iterable[Mapping[str, Any]], name: str, context: RowContext) -> Iterator[Query]:
     """SQuAD's rows of the hub; those of a paragraph follow one another."""
+    # The hub's rows do not number their paragraphs: another context begins the next one.
     number, last = -1, None
     bounds: list[Bounds] = []
     for index, row in enumerate(rows):

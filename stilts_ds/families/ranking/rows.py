@@ -36,7 +36,7 @@ def encode_ranking(
         else:
             shown = [candidate.text for candidate in chunk]
             limits = np.full(len(chunk), setting.max_seq_length)
-        width = len(shown) // len(chunk)
+        width = len(shown) // len(chunk)  # rows of an item: 2 where it learns, 1 where it is only read
         texts = tokenizer.slices(shown)
         room = limits - tokenizer.template.single_cost
         out.tally["texts cut to their length"] += int(np.count_nonzero(texts.length > room))
@@ -59,6 +59,7 @@ def rows_of_item(record: Query) -> int:
 
 def targets(rows: Rows, item: int, starts: Sequence[int], ids: np.ndarray, masking: Masking) -> ItemTargets:
     """The first token of each row stands for its text; which candidate is right, the pool says."""
+    # A value that the loss does not look at: an item has as many losses as gold values.
     return ItemTargets(np.asarray(starts), np.zeros(1, np.int64))
 
 

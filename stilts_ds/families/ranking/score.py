@@ -41,7 +41,7 @@ def first_ranks(right: Sequence[str], ranked: Sequence[str]) -> dict[str, int]:
 
 def precision_at(ranks: Iterable[int], right: int, k: int | None = None) -> float:
     """Average precision from the ranks of the right candidates that were ranked at all."""
-    hits = [place / rank for place, rank in enumerate(sorted(ranks), start=1)]
+    hits = [hit / rank for hit, rank in enumerate(sorted(ranks), start=1)]
     return sum(hits) / (right if k is None else min(right, k))
 
 
@@ -57,9 +57,10 @@ def count(gold: Sequence[Wanted], predicted: Mapping[str, Ranking], language: st
         ranking = predicted.get(query.id, Ranking(()))
         cut = average_precision(query.right, ranking.best, TOP)
         whole = _whole_precision(query.right, ranking)
+        # As many as are right: a fair ranking has one answer of each language there.
         first = ranking.best[: len(query.right)]
-        own = sum(candidate.partition("_")[0] == language for candidate in first)
-        rows.append((cut, whole, own, len(first), 1.0))
+        in_own_language = sum(candidate.partition("_")[0] == language for candidate in first)
+        rows.append((cut, whole, in_own_language, len(first), 1.0))
     names = [query.id for query in gold]
     return Units.of(names, rows, "precision_at_20", "precision", "own", "first", "queries")
 
@@ -75,6 +76,7 @@ METRICS = {
     for metric in (
         ratio_metric("map_at_20", count, "precision_at_20", "queries", percent),
         ratio_metric("map", count, "precision", "queries", percent),
+        # Diagnostic: 1 in as many as there are languages would be fair, and neither 0 nor 100 is good.
         ratio_metric("own_language", count, "own", "first", percent, diagnostic=True),
     )
 }

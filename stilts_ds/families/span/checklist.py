@@ -53,24 +53,26 @@ _ANYWHERE = {"ar": "ال"}
 _EDGES = {"bn": "৷", "hi": "৷", "pa": "।", "pl": "„”", "ur": "\u200f"}  # at an answer's ends, beside `,. `
 
 
-def read_checklist(part: Part) -> Iterator[Span]:
+def read_checklist(split_file: Part) -> Iterator[Span]:
     """The questions in file order. Raises UserError for an id that is no `test.case.number` or occurs twice."""
     seen: set[str] = set()
-    for place, paragraph in squad_paragraphs(read_json(part.path), str(part.path)):
-        context = text_field(paragraph, "context", place)
-        for index, row in enumerate(list_field(paragraph, "qas", place)):
-            where = f"{place}.qas[{index}]"
+    for paragraph_at, paragraph in squad_paragraphs(read_json(split_file.path), str(split_file.path)):
+        context = text_field(paragraph, "context", paragraph_at)
+        for index, row in enumerate(list_field(paragraph, "qas", paragraph_at)):
+            where = f"{paragraph_at}.qas[{index}]"
             answers = list_field(row, "answers", where)
             texts = tuple(text_field(answer, "text", where) for answer in answers)
             if not all(text.strip() for text in texts) or not texts:
                 raise UserError(f"{where}: every answer needs a text; make the files with `stilts checklist`")
+            # Without its answers, which `question_of` wants to stand in the context.
             question = question_of({**row, "answers": []}, context, where)
-            case_of(question.id, where)
+            case_of(question.id, where)  # raises where the id is none of this data set's
             if question.id in seen:
                 raise UserError(f"{where}: question id {shorten(question.id)} occurs twice; make ids unique")
             seen.add(question.id)
-            places = [max(0, context.find(text)) for text in texts]
-            gold = tuple(Answer(text, start) for text, start in zip(texts, places))
+            # An answer in another form than its context has gets the place 0: it is compared as a text only.
+            starts = [max(0, context.find(text)) for text in texts]
+            gold = tuple(Answer(text, start) for text, start in zip(texts, starts))
             yield Span(question.id, question.question, context, gold)
 
 
@@ -112,9 +114,12 @@ def count_cases(gold: Sequence[Span], predicted: Mapping[str, str], language: st
     rows = []
     for (test_id, _), passed in right.items():
         failed = float(not passed)
-        own = [value for name in TEST_IDS for value in ((failed, 1.0) if name == test_id else (0.0, 0.0))]
-        rows.append((failed, 1.0, *own))
-    columns = [f"{what}_{name}" for name in TEST_IDS for what in ("failed", "cases")]
+        counts = [failed, 1.0]
+        # Zeros for the other tests, so that one set of units serves all error rates and is drawn once.
+        for name in TEST_IDS:
+            counts += [failed, 1.0] if name == test_id else [0.0, 0.0]
+        rows.append(counts)
+    columns = [f"{column}_{name}" for name in TEST_IDS for column in ("failed", "cases")]
     return Units.of((case for _, case in right), rows, "failed", "cases", *columns)
 
 

@@ -14,6 +14,7 @@ class SpanHead(TokenHead):
 
     def losses(self, logits: torch.Tensor, targets: Targets) -> torch.Tensor:
         """The mean of the start's and the end's cross-entropy over the tokens of each window, float32 [n]."""
+        # A softmax over each window's own tokens: an answer is chosen inside a window, not among all of a batch.
         table = by_window(logits.float(), targets)
         start = functional.cross_entropy(table[..., 0], targets.gold[:, 0], reduction="none")
         return (start + functional.cross_entropy(table[..., 1], targets.gold[:, 1], reduction="none")) / 2

@@ -26,12 +26,16 @@ def noisy(records: Sequence[Span], noise: TextNoise, task: Task) -> list[Span]:
     changed = []
     for record in records:
         question = noise.text(record.question, record.id, "question").text
-        quiet = dataclasses.replace(record, question=question)
-        changed.append(_noisy_context(quiet, noise, answers) if noise.spec.context else quiet)
+        noisy_question = dataclasses.replace(record, question=question)
+        if noise.spec.context:
+            changed.append(_noisy_context(noisy_question, noise, answers))
+        else:
+            changed.append(noisy_question)
     return changed
 
 
 def _answers_by_context(records: Sequence[Span]) -> Answers:
+    # Of all questions at once: a passage is noised once, and no question's answer may be hit.
     answers: defaultdict[str, list[tuple[int, int]]] = defaultdict(list)
     for record in records:
         answers[record.context] += [(answer.start, answer.start + len(answer.text)) for answer in record.answers]
@@ -39,6 +43,7 @@ def _answers_by_context(records: Sequence[Span]) -> Answers:
 
 
 def _noisy_context(record: Span, noise: TextNoise, answers: Answers) -> Span:
+    # Keyed by the passage itself, so that all its questions get the same edits.
     context = noise.text(record.context, record.context, "context", answers.get(record.context, ()))
     moved = tuple(_moved(answer, context, record.id) for answer in record.answers)
     return dataclasses.replace(record, context=context.text, answers=moved)
@@ -55,21 +60,21 @@ def _moved(answer: Answer, context: Noised, question: str) -> Answer:
     return Answer(answer.text, start)
 
 
-def write_squad(part: Part, records: Sequence[Span]) -> None:
+def write_squad(split_file: Part, records: Sequence[Span]) -> None:
     """SQuAD's JSON: a paragraph for each run of questions about one context."""
     paragraphs: list[dict[str, Any]] = []
     for record in records:
         if not paragraphs or paragraphs[-1]["context"] != record.context:
             paragraphs.append({"context": record.context, "qas": []})
         paragraphs[-1]["qas"].append(_question_row(record))
-    content = {"version": "1.1", "data": [{"title": part.path.stem, "paragraphs": paragraphs}]}
-    write_atomically(part.path, json.dumps(content, ensure_ascii=False) + "\n")
+    content = {"version": "1.1", "data": [{"title": split_file.path.stem, "paragraphs": paragraphs}]}
+    write_atomically(split_file.path, json.dumps(content, ensure_ascii=False) + "\n")
 
 
 def _question_row(record: Span) -> dict[str, Any]:
     answers = [{"text": answer.text, "answer_start": answer.start} for answer in record.answers]
     row: dict[str, Any] = {"id": record.id, "question": record.question, "answers": answers}
-    return row | {"is_impossible": True} if record.impossible else row
+    return row | {"is_impossible": True} if record.impossible else row  # as in SQuAD 1.1, which has no such key
 
 
 WRITERS: dict[str, Writer] = {"squad_json": write_squad}

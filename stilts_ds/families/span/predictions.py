@@ -41,47 +41,52 @@ def output(logits: np.ndarray) -> Logits:
 
 
 def decode(
-    records: Sequence[Span], rows: Rows, outputs: Sequence[Logits], labels: Sequence[str], part: EvaluationPart
+    records: Sequence[Span], rows: Rows, outputs: Sequence[Logits], labels: Sequence[str], evaluation: EvaluationPart
 ) -> dict[str, str]:
     """The answer of every question by its id."""
-    decoded = decode_questions(records, rows, outputs, part)
+    decoded = decode_questions(records, rows, outputs, evaluation)
     return {id: question.answer for id, question in decoded.items()}
 
 
 def decode_questions(
-    records: Sequence[Span], rows: Rows, outputs: Sequence[Logits], part: EvaluationPart
+    records: Sequence[Span], rows: Rows, outputs: Sequence[Logits], evaluation: EvaluationPart
 ) -> dict[str, Decoded]:
     """The decoded answer of every question, with its candidates and the score of "no answer"."""
     windows = rows_by_example(rows)
-    return {record.id: _decode_question(record, rows, outputs, windows[i], part) for i, record in enumerate(records)}
+    return {
+        record.id: _decode_question(record, rows, outputs, windows[i], evaluation) for i, record in enumerate(records)
+    }
 
 
 def _decode_question(
-    record: Span, rows: Rows, outputs: Sequence[Logits], windows: list[int], part: EvaluationPart
+    record: Span, rows: Rows, outputs: Sequence[Logits], windows: list[int], evaluation: EvaluationPart
 ) -> Decoded:
     assert rows.place is not None
     read = [(*outputs[row], rows.place[rows.starts[row] : rows.starts[row + 1]]) for row in windows]
-    return decode_spans(record.context, read, part.n_best, part.max_answer_length, part.null_threshold)
+    return decode_spans(
+        record.context, read, evaluation.n_best, evaluation.max_answer_length, evaluation.null_threshold
+    )
 
 
-def tune(records: Sequence[Span], rows: Rows, outputs: Sequence[Logits], part: EvaluationPart) -> EvaluationPart:
+def tune(records: Sequence[Span], rows: Rows, outputs: Sequence[Logits], evaluation: EvaluationPart) -> EvaluationPart:
     """With questions that have no answer (SQuAD 2.0) the threshold for "no answer" is the one that suits these examples
     best, as in the official scorer."""
     if not any(record.impossible for record in records):
-        return part
-    threshold, _ = best_null_threshold(records, decode_questions(records, rows, outputs, part))
-    return part.model_copy(update={"null_threshold": threshold})
+        return evaluation
+    # A copy: the recipe's own setting stays what its author wrote.
+    threshold, _ = best_null_threshold(records, decode_questions(records, rows, outputs, evaluation))
+    return evaluation.model_copy(update={"null_threshold": threshold})
 
 
 # --- files -----------------------------------------------------------------------------------------------------------
 
 
-def settings(part: EvaluationPart) -> dict[str, Any]:
+def settings(evaluation: EvaluationPart) -> dict[str, Any]:
     """How answers are read off a model's logits."""
     return {
-        "n_best": part.n_best,
-        "max_answer_length": part.max_answer_length,
-        "null_threshold": part.null_threshold,
+        "n_best": evaluation.n_best,
+        "max_answer_length": evaluation.max_answer_length,
+        "null_threshold": evaluation.null_threshold,
     }
 
 
@@ -99,6 +104,7 @@ def read(path: Path, labels: Iterable[str] = ()) -> dict[str, str]:
 def _spans(path: Path) -> list[Span]:
     text = read_text(path)
     try:
+        # Read without the checks of records: answers need not stand in their context (MultiCheckList).
         articles = load_json(path, text)["data"]
         spans = [_span(p["context"], q) for a in articles for p in a["paragraphs"] for q in p["qas"]]
     except (KeyError, TypeError, AttributeError) as error:
@@ -116,7 +122,9 @@ def _spans(path: Path) -> list[Span]:
 def _span(context: str, question: Mapping[str, Any]) -> Span:
     answers = tuple(Answer(_of(str, a["text"]), _of(int, a["answer_start"])) for a in question["answers"])
     impossible = _of(bool, question.get("is_impossible", False))
+    # Ids may be numbers in JSON; predictions are filed under texts.
     id, asked = str(_of((str, int), question["id"])), _of(str, question["question"])
+    # What an impossible question lists (SQuAD 2.0's plausible answers) is no answer.
     return Span(id, asked, _of(str, context), () if impossible else answers, impossible)
 
 
@@ -147,6 +155,7 @@ def write_labels(path: Path, values: Iterable[Span]) -> None:
 
 
 def _squad_json(spans: Iterable[Span]) -> dict[str, Any]:
+    # Runs, not groups: questions keep their order, and a context that comes again is written again.
     paragraphs = [
         {"context": context, "qas": [_question_json(span) for span in group]}
         for context, group in groupby(spans, key=lambda span: span.context)

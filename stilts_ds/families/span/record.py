@@ -38,12 +38,12 @@ def texts(record: Span) -> tuple[str, ...]:
 
 
 def attributes(records: Sequence[Span]) -> dict[str, list[float]]:
+    # The first answer is the one that is learnt; a question without any has one of no length.
+    answers = [record.answers[0].text if record.answers else "" for record in records]
     return {
         "characters of the question": [float(len(record.question)) for record in records],
         "characters of the passage": [float(len(record.context)) for record in records],
-        "characters of the answer": [
-            float(len(record.answers[0].text)) if record.answers else 0.0 for record in records
-        ],
+        "characters of the answer": [float(len(answer)) for answer in answers],
     }
 
 
@@ -53,6 +53,7 @@ def is_labelled(record: Span) -> bool:
 
 def gold(record: Span) -> Span:
     """The question itself: all of its answers count."""
+    # Whether it is impossible counts, too, which a list of answers would not say.
     return record
 
 
@@ -66,15 +67,17 @@ def _shown_answers(record: Span) -> str:
     return " | ".join(dict.fromkeys(f"{answer.text} (at {answer.start})" for answer in record.answers))
 
 
-def read_squad(part: Part) -> Iterator[Span]:
+def read_squad(split_file: Part) -> Iterator[Span]:
     """Yield the questions in file order. Raises UserError for an id that occurs twice or a misplaced answer."""
     seen: set[str] = set()
-    for place, paragraph in squad_paragraphs(read_json(part.path), str(part.path)):
-        context = text_field(paragraph, "context", place)
-        for index, question in enumerate(list_field(paragraph, "qas", place)):
-            span = question_of(question, context, f"{place}.qas[{index}]")
+    for paragraph_at, paragraph in squad_paragraphs(read_json(split_file.path), str(split_file.path)):
+        context = text_field(paragraph, "context", paragraph_at)
+        for index, question in enumerate(list_field(paragraph, "qas", paragraph_at)):
+            span = question_of(question, context, f"{paragraph_at}.qas[{index}]")
             if span.id in seen:
-                raise UserError(f"{place}.qas[{index}]: question id {shorten(span.id)} occurs twice; make ids unique")
+                raise UserError(
+                    f"{paragraph_at}.qas[{index}]: question id {shorten(span.id)} occurs twice; make ids unique"
+                )
             seen.add(span.id)
             yield span
 
@@ -82,17 +85,20 @@ def read_squad(part: Part) -> Iterator[Span]:
 def squad_paragraphs(data: Any, where: str) -> Iterator[tuple[str, Any]]:
     """Every paragraph of SQuAD's JSON, with where it stands."""
     for a, article in enumerate(list_field(data, "data", where)):
-        place = f"{where}: data[{a}]"
-        for p, paragraph in enumerate(list_field(article, "paragraphs", place)):
-            yield f"{place}.paragraphs[{p}]", paragraph
+        article_at = f"{where}: data[{a}]"
+        for p, paragraph in enumerate(list_field(article, "paragraphs", article_at)):
+            yield f"{article_at}.paragraphs[{p}]", paragraph
 
 
-def question_of(row: Any, context: str, place: str) -> Span:
+def question_of(row: Any, context: str, question_at: str) -> Span:
     """One question. Its answers are empty where the question has none, or where XTREME blanked them in test files."""
-    id = id_field(row, "id", place)
-    if id == place:
-        raise UserError(f"{place}: the question has no `id`, which its answer is filed under; number the questions")
-    where = f"{place}: question {shorten(id)}"
+    id = id_field(row, "id", question_at)
+    # `id_field` gives the position where there is no id, which predictions could not be filed under.
+    if id == question_at:
+        raise UserError(
+            f"{question_at}: the question has no `id`, which its answer is filed under; number the questions"
+        )
+    where = f"{question_at}: question {shorten(id)}"
     impossible = row.get("is_impossible", False)
     if not isinstance(impossible, bool):
         raise UserError(f"{where}: `is_impossible` must be true or false; repair the row")
@@ -125,6 +131,7 @@ def squad(row: Mapping[str, Any], where: str, context: RowContext) -> Span:
 
 
 def squad_v2(row: Mapping[str, Any], where: str, context: RowContext) -> Span:
+    # The hub's SQuAD 2.0 has no `is_impossible`: a question without answers is one.
     answers = _answers(row, where)
     filled = {**row, "answers": answers, "is_impossible": not answers}
     return question_of(filled, text_field(row, "context", where), where)
@@ -132,8 +139,8 @@ def squad_v2(row: Mapping[str, Any], where: str, context: RowContext) -> Span:
 
 def tydiqa(row: Mapping[str, Any], where: str, context: RowContext) -> Span | None:
     """Ids begin with the language's name; rows of other languages are passed over."""
-    mine = text_field(row, "id", where).startswith(f"{name_of(context.language).lower()}-")
-    return squad(row, where, context) if mine else None
+    in_language = text_field(row, "id", where).startswith(f"{name_of(context.language).lower()}-")
+    return squad(row, where, context) if in_language else None
 
 
 def _answers(row: Mapping[str, Any], where: str) -> list[dict[str, Any]]:

@@ -66,6 +66,7 @@ class Contexts:
         tokens, offsets = self.tokenizer.ids_and_offsets(new)
         self.offsets = np.concatenate([self.offsets[kept.positions], offsets])
         length = np.concatenate([kept.length, tokens.length])
+        # The kept tokens are packed in front, and the new ones begin behind them.
         first = np.concatenate([np.cumsum(kept.length) - kept.length, tokens.first + int(kept.length.sum())])
         self.tokens = Slices(np.concatenate([kept.flat[kept.positions], tokens.flat]), first, length)
         self.number = {text: i for i, text in enumerate([*old, *new])}
@@ -122,13 +123,13 @@ def _append_windows(
     laid = lay_out([template.prefix, heads, template.middle, parts, template.suffix], len(cut.question))
     second = laid.inside(3)
     # Only context tokens have a place in the text: an answer cannot begin in the question or a special token.
-    place = np.full((len(laid.ids), 2), -1, np.int32)
-    place[spread(laid.begins[3], parts.length)] = contexts.offsets[parts.positions]
+    characters = np.full((len(laid.ids), 2), -1, np.int32)
+    characters[spread(laid.begins[3], parts.length)] = contexts.offsets[parts.positions]
     answers = _answer_tokens(records, tokens, contexts.offsets)[cut.question]
     inside = (answers[:, 0] >= cut.begin) & (answers[:, 1] < cut.end)
     # A window that has not all of the answer points at position 0, as one without an answer does (BERT's SQuAD).
     span = np.where(inside[:, None], answers + (second - cut.begin)[:, None], 0)
-    out.append(laid.ids, laid.lengths, second, index + cut.question, span=span, place=place)
+    out.append(laid.ids, laid.lengths, second, index + cut.question, span=span, place=characters)
 
 
 def _check_room(records: Sequence[Span], room: np.ndarray, length: np.ndarray, setting: TrainingPart) -> None:
@@ -154,13 +155,14 @@ def _answer_tokens(records: Sequence[Span], tokens: Slices, offsets: np.ndarray)
         if record.impossible or not record.answers or not tokens.length[i]:
             continue
         answer = record.answers[0]
-        mine = offsets[tokens.first[i] : tokens.first[i] + tokens.length[i]]
-        after = mine[:, 1] > answer.start
+        token_offsets = offsets[tokens.first[i] : tokens.first[i] + tokens.length[i]]
         # White space at its end belongs to no token.
-        before = mine[::-1, 0] < answer.start + len(answer.text.rstrip())
-        first, last = int(after.argmax()), len(mine) - 1 - int(before.argmax())
-        if after[first] and before[len(mine) - 1 - last] and first <= last:
-            bounds[i] = first, last
+        answer_end = answer.start + len(answer.text.rstrip())
+        # The first token that ends behind the answer's start, and the last one that starts before its end.
+        reaching = np.flatnonzero(token_offsets[:, 1] > answer.start)
+        starting = np.flatnonzero(token_offsets[:, 0] < answer_end)
+        if len(reaching) and len(starting) and reaching[0] <= starting[-1]:
+            bounds[i] = reaching[0], starting[-1]
     return bounds
 
 

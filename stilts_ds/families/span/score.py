@@ -36,10 +36,12 @@ def normalise_english(text: str) -> str:
 
     XQuAD and TyDiQA use it for every language (paper, Scoring).
     """
+    # In the official order: punctuation goes first, so that "a." is an article, too.
     bare = text.lower().translate(_ASCII_PUNCTUATION)
     return " ".join(re.sub(_MLQA_ARTICLES["en"], " ", bare).split())
 
 
+# Kept by character: texts have few different ones, and asking Unicode's tables is what took the time.
 @lru_cache(maxsize=65536)
 def _is_punctuation(character: str) -> bool:
     return character in string.punctuation or unicodedata.category(character).startswith("P")
@@ -77,6 +79,7 @@ def answer_scores(gold: Sequence[str], predicted: str, normalise: Normalise, no_
     """
     answer = normalise(predicted)
     wanted = [normalise(text) for text in gold]
+    # As in SQuAD 2.0's scorer: a gold answer of articles alone would be equal to "no answer".
     if no_answer:
         wanted = [text for text in wanted if text] or [""]
         if wanted == [""]:
@@ -134,7 +137,10 @@ def drawing_units(names: Mapping[str, Sequence[str]]) -> dict[str, str]:
     unit: dict[str, str] = {}
     questions = {language: set(ids) for language, ids in names.items()}
     for language, ids in questions.items():
-        met = {unit[other] for other in unit if ids & questions[other]}
+        met = {first for earlier, first in unit.items() if ids & questions[earlier]}
         unit[language] = min(met) if met else language
-        unit = {other: unit[language] if first in met else first for other, first in unit.items()}
+        # A language that shares questions with two units makes one of them.
+        for earlier, first in unit.items():
+            if first in met:
+                unit[earlier] = unit[language]
     return unit

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from stilts_ds.families.base import Family, HeadVerbs
-from stilts_ds.families.tag import noisy, predictions, record, rows, score
+from stilts_ds.families.tag import noisy, predictions, record, rows, score, treebank
 
 HEAD = HeadVerbs(
     module="stilts_ds.families.tag.head",
@@ -20,8 +20,8 @@ TAG = Family(
     group="tagging",
     head=HEAD,
     left_head=replace(HEAD, targets=rows.left_targets, reads=rows.left_reads),
-    readers=record.READERS,
-    converters=record.CONVERTERS,
+    readers={**record.READERS, **treebank.READERS},
+    converters={**record.CONVERTERS, **treebank.CONVERTERS},
     is_labelled=record.is_labelled,
     gold=record.gold,
     texts=record.texts,
@@ -30,7 +30,7 @@ TAG = Family(
     files=predictions.files,
     metrics=score.metrics,
     labels_in=record.tags_in,
-    reader_versions=record.READER_VERSIONS,
+    reader_versions=treebank.READER_VERSIONS,
     attributes=record.attributes,
     noisy=noisy.noisy,
     writers=noisy.WRITERS,

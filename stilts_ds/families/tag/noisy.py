@@ -14,7 +14,7 @@ from stilts_ds.sources.source import Part
 from stilts_ds.tasks.spec import Task
 
 IN_ENTITY = ("B-", "I-")
-EXCHANGES_WORDS = ("switch", "synonym")
+EXCHANGES_WORDS = ("switch", "synonym")  # kinds of noise that put another word in a word's place
 
 
 def noisy(records: Sequence[Tagged], noise: TextNoise, task: Task) -> list[Tagged]:
@@ -29,6 +29,7 @@ def _protected(record: Tagged, noise: TextNoise, task: Task) -> list[bool]:
     """Which words must stay what they are."""
     if noise.spec.kind not in EXCHANGES_WORDS:
         return [False] * len(record.words)
+    # Parts of speech have no entities, so nothing of them is protected.
     marks_entities = any(label.startswith(IN_ENTITY) for label in task.labels)
     if record.tags is None:
         if marks_entities:
@@ -37,7 +38,7 @@ def _protected(record: Tagged, noise: TextNoise, task: Task) -> list[bool]:
     return [tag.startswith(IN_ENTITY) for tag in record.tags]
 
 
-def write_tags(part: Part, records: Sequence[Tagged]) -> None:
+def write_tags(split_file: Part, records: Sequence[Tagged]) -> None:
     """`word TAB tag`, or words alone, and a blank line after each sentence."""
     lines: list[str] = []
     for record in records:
@@ -46,7 +47,7 @@ def write_tags(part: Part, records: Sequence[Tagged]) -> None:
         else:
             lines += [f"{word}\t{tag}" for word, tag in zip(record.words, record.tags)]
         lines.append("")
-    write_lines(part.path, lines)
+    write_lines(split_file.path, lines)
 
 
 WRITERS: dict[str, Writer] = {"tag_tsv": write_tags}

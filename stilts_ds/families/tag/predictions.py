@@ -36,7 +36,11 @@ def output(logits: np.ndarray) -> np.ndarray:
 
 
 def decode(
-    records: Sequence[Tagged], rows: Rows, outputs: Sequence[np.ndarray], labels: Sequence[str], part: EvaluationPart
+    records: Sequence[Tagged],
+    rows: Rows,
+    outputs: Sequence[np.ndarray],
+    labels: Sequence[str],
+    evaluation: EvaluationPart,
 ) -> list[list[str]]:
     """The tags of each sentence."""
     chunks = rows_by_example(rows)
@@ -73,7 +77,7 @@ def rejoin(n_words: int, chunks: Iterable[Chunk]) -> NDArray[np.int64]:
                 f"a chunk tags word {words.max()} of a sentence of {counted(n_words, 'word')}; encode the task again"
             )
         tags[words] = tag_ids[first]
-        np.add.at(times, words, 1)
+        np.add.at(times, words, 1)  # not `times[words] += 1`, which counts a repeated index once
     if (times != 1).any():
         word = int(np.argmax(times != 1))
         raise UserError(f"word {word} of {n_words} has {times[word]} tags instead of one; encode the task again")
@@ -99,7 +103,7 @@ def _sentences(path: Path, known: Set[str]) -> list[list[str]]:
 def _numbered_sentences(path: Path) -> list[list[tuple[int, str]]]:
     """The filled lines of each sentence, with their numbers."""
     sentences: list[list[tuple[int, str]]] = []
-    between = True
+    between = True  # before the first sentence it is as after a blank line
     for number, line in enumerate(file_lines(path), start=1):
         blank = not line.strip(" ")
         if not blank and between:
@@ -122,6 +126,7 @@ def write(path: Path, values: Iterable[Sequence[str]]) -> None:
 def _tag_lines(sentences: Iterable[Sequence[str]]) -> list[str]:
     lines: list[str] = []
     for number, tags in enumerate(sentences):
+        # Between blank lines it would not be seen when it is read, and all that follows would be shifted.
         if not tags:
             raise ValueError(f"sentence {number} has no tags")
         lines += [""] * bool(lines) + [writable(tag) for tag in tags]
@@ -147,6 +152,7 @@ def check_sentences(path: Path, sizes: Sequence[int], wanted: Sequence[int]) -> 
                 f"sentence {number} has {counted(words, 'tag')} for {counted(expected, 'word')}; "
                 "predict this split again",
             )
+    # All sentences that both have agree, so the fault is where one of the two ends.
     if len(sizes) != len(wanted):
         line = lines[len(wanted)][0] if len(sizes) > len(wanted) else max(ends, default=1)
         fail(

@@ -30,6 +30,7 @@ def encode_tag(
     room = setting.max_seq_length - tokenizer.template.single_cost
     known = {tag: i for i, tag in enumerate(labels)}
     for index, chunk in chunks(records):
+        # A word that alone is longer than a row keeps its first pieces: its tag stands on the first one.
         pieces = word_pieces([record.words for record in chunk], tokenizer).up_to(room)
         tags = np.fromiter(chain.from_iterable(_tag_indices(r, known, out) for r in chunk), np.int32)
         counts = [len(record.words) for record in chunk]
@@ -42,8 +43,12 @@ def word_pieces(sentences: Sequence[Sequence[str]], tokenizer: Tokenizer) -> Sli
 
     Raises UserError for such a word where the tokenizer has no unknown token.
     """
+    # Byte-level tokenizers tell a word inside a text from one at its beginning by the space in front.
     space = tokenizer.space
-    words = [f"{space}{word}" if number else word for words in sentences for number, word in enumerate(words)]
+    words: list[str] = []
+    for sentence in sentences:
+        words += sentence[:1]
+        words += [f"{space}{word}" for word in sentence[1:]]
     slices = tokenizer.slices(words)
     unknown = len(slices.flat)
     empty = slices.length == 0
@@ -93,11 +98,13 @@ def _append_sentences(
     laid = lay_out([template.prefix, text, template.single_suffix], len(rows))
     # Where each word's first piece stands: after its row's prefix and the pieces of the words before it.
     heads = np.repeat(laid.begins[1] - text.first, last - first) + ends[:-1]
-    token_label, place = np.full(len(laid.ids), -1, np.int32), np.full((len(laid.ids), 2), -1, np.int32)
+    token_label = np.full(len(laid.ids), -1, np.int32)
+    word_number = np.full((len(laid.ids), 2), -1, np.int32)
     token_label[heads] = tags
-    place[heads, 0] = np.arange(len(tags)) - np.repeat(np.cumsum(counts) - counts, counts)
-    place[heads, 1] = 0
-    out.append(laid.ids, laid.lengths, laid.lengths, index + sentence_of, token_label=token_label, place=place)
+    # Counted from each sentence's first word, so that chunks of one sentence can be rejoined.
+    word_number[heads, 0] = np.arange(len(tags)) - np.repeat(np.cumsum(counts) - counts, counts)
+    word_number[heads, 1] = 0  # the column that questions have the end of a token in
+    out.append(laid.ids, laid.lengths, laid.lengths, index + sentence_of, token_label=token_label, place=word_number)
 
 
 def word_chunks(sizes: np.ndarray, room: int) -> list[tuple[int, int]]:

@@ -19,6 +19,7 @@ def chunks(tags: Sequence[str]) -> set[Chunk]:
     """
     spans: set[Chunk] = set()
     before, start = ("O", ""), 0
+    # An O behind the last word ends the chunk that reaches it.
     for i, tag in enumerate([*tags, "O"]):
         now = (tag[0], tag.rsplit("-", 1)[-1])
         if _ends(before, now):
@@ -70,6 +71,7 @@ def count_words(gold: Sequence[Sequence[str]], predicted: Sequence[Sequence[str]
 
 METRICS = {
     **f1_metrics(count_chunks),
+    # One count by two names: beside chunks it is a share of tokens, and CCG has no chunks.
     "token_accuracy": ratio_metric("token_accuracy", count_words, "right", "words"),
     "accuracy": ratio_metric("accuracy", count_words, "right", "words"),
 }

@@ -22,7 +22,7 @@ def output(logits: np.ndarray) -> np.ndarray:
 
 
 def decode(
-    records: Sequence[Any], rows: Rows, outputs: Sequence[np.ndarray], labels: Sequence[str], part: EvaluationPart
+    records: Sequence[Any], rows: Rows, outputs: Sequence[np.ndarray], labels: Sequence[str], evaluation: EvaluationPart
 ) -> list[np.ndarray]:
     return list(outputs)
 
@@ -32,6 +32,7 @@ def dev_gold(rows: Rows, masking: Masking) -> list[np.ndarray]:
     gold = []
     for item in range(len(rows)):
         row = int(rows.items[item])
+        # A copy, since masking writes into the ids and the rows are a mapped file.
         ids = rows.input_ids[rows.starts[row] : rows.starts[row + 1]].copy()
         gold.append(targets(rows, item, [0], ids, masking).gold)
     return gold

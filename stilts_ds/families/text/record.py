@@ -16,7 +16,7 @@ from stilts_ds.sources.hub import load_text
 from stilts_ds.sources.source import Part
 from stilts_ds.tasks.languages import XTREME
 
-HELD_OUT = 50
+HELD_OUT = 50  # by line number, so that the dev split stays the same as files are added
 Passages = Iterable[tuple[int, str]]
 
 
@@ -42,9 +42,15 @@ def fields(record: Text, most: int) -> list[tuple[str, str]]:
     return [("text", record.text)]
 
 
-def read_text_lines(part: Part) -> Iterator[Text]:
+def read_text_lines(split_file: Part) -> Iterator[Text]:
     """The passages of one file, its lines."""
-    return _passages(islice(read_lines(part.path), part.limit), part.path.stem, part.language, part.split, part.tally)
+    return _passages(
+        islice(read_lines(split_file.path), split_file.limit),
+        split_file.path.stem,
+        split_file.language,
+        split_file.split,
+        split_file.tally,
+    )
 
 
 def hub_streams(corpus: TextHubPart, limit: int | None, split: str, tally: Counter[str]) -> list[Iterator[Text]]:
@@ -57,6 +63,7 @@ def hub_languages(corpus: TextHubPart) -> tuple[str, ...]:
 
 
 def _hub_stream(corpus: TextHubPart, code: str, limit: int | None, split: str, tally: Counter[str]) -> Iterator[Text]:
+    # A whole corpus is downloaded once and kept; of one that is only begun, no more is fetched than is read.
     rows = enumerate(islice(load_text(corpus, code, streaming=limit is not None), limit), start=1)
     named = ((number, text_field(row, corpus.column, f"{corpus.repo} {code} row {number}")) for number, row in rows)
     yield from _passages(named, f"{corpus.repo} {code}", code, split, tally)
@@ -64,6 +71,7 @@ def _hub_stream(corpus: TextHubPart, code: str, limit: int | None, split: str, t
 
 def _passages(passages: Passages, name: str, language: str, split: str, tally: Counter[str]) -> Iterator[Text]:
     for number, passage in passages:
+        # Before the blank ones drop: whether a line is dev depends on its number alone.
         if (number % HELD_OUT == 0) != (split == "dev"):
             continue
         if passage.strip():

@@ -41,14 +41,22 @@ def encode_text(
     index_of = {label: index for index, label in enumerate(labels)}
     for first, chunk in chunks(records):
         texts = tokenizer.slices([r.text for r in chunk])
+        # Rounded up; a text without tokens keeps a row, so that examples and rows go together.
         rows = np.maximum(-(-texts.length // room), 1)
         text = np.repeat(np.arange(len(chunk)), rows)
-        begin = room * (np.arange(len(text)) - np.repeat(np.cumsum(rows) - rows, rows))
-        parts = texts.take(text).part(begin, np.minimum(texts.length[text] - begin, room))
-        label = np.asarray([index_of[r.language] if index_of else 0 for r in chunk], np.int32)
-        laid = lay_out_singles(tokenizer.template, parts)
+        number_in_text = np.arange(len(text)) - np.repeat(np.cumsum(rows) - rows, rows)
+        begin = room * number_in_text
+        pieces = texts.take(text).part(begin, np.minimum(texts.length[text] - begin, room))
+        label = _language_indices(chunk, index_of)
+        laid = lay_out_singles(tokenizer.template, pieces)
         out.append(laid.ids, laid.lengths, laid.lengths, first + text, label=label[text])
     return out.rows()
+
+
+def _language_indices(records: Sequence[Text], index_of: dict[str, int]) -> np.ndarray:
+    if not index_of:
+        return np.zeros(len(records), np.int32)
+    return np.asarray([index_of[record.language] for record in records], np.int32)
 
 
 def target_count(rows: Rows, item: int, mlm_probability: float) -> int:
@@ -57,6 +65,7 @@ def target_count(rows: Rows, item: int, mlm_probability: float) -> int:
 
 def masked_count(length: int, probability: float) -> int:
     """Masked tokens of a row: a fixed share of its length less <s> and </s>, at least one."""
+    # A count and no chance for each token: how many loss terms a step has is known when it is dealt to the ranks.
     return max(1, round(probability * (length - 2))) if length > 2 else 0
 
 
@@ -70,6 +79,7 @@ def mask_tokens(
     """
     inside = np.arange(len(tokenizer.template.prefix), len(ids) - len(tokenizer.template.single_suffix))
     chosen = np.sort(rng.permutation(inside)[:count])
+    # A copy: the ids before masking are the gold values.
     masked, dice = ids.copy(), rng.random(len(chosen))
     masked[chosen[dice < 0.8]] = tokenizer.mask
     random = chosen[(dice >= 0.8) & (dice < 0.9)]
@@ -77,6 +87,7 @@ def mask_tokens(
     return masked, chosen
 
 
+# Made once a tokenizer: 250,000 numbers would be sorted for every row.
 @lru_cache(maxsize=4)
 def _ordinary_tokens(special: frozenset[int], vocabulary: int) -> np.ndarray:
     return np.setdiff1d(np.arange(vocabulary), list(special))
@@ -90,7 +101,7 @@ def targets(rows: Rows, item: int, starts: Sequence[int], ids: np.ndarray, maski
     count = masked_count(length, masking.probability)
     masked, chosen = mask_tokens(row_ids, masking.tokenizer, count, masking.generator(item))
     gold = row_ids[chosen]
-    row_ids[:] = masked
+    row_ids[:] = masked  # a view: this is what masks the batch
     return ItemTargets(chosen + first, gold)
 
 

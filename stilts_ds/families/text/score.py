@@ -23,6 +23,7 @@ MASKED_ACCURACY = ratio_metric("masked_accuracy", count_tokens, "right", "tokens
 NEXT_ACCURACY = ratio_metric("next_token_accuracy", count_tokens, "right", "tokens", percent)
 
 
+# Both at once: which of them a task names depends on the model, and is not known here (`left_task`).
 def metrics(task: Task) -> Mapping[str, Metric]:
     return {metric.name: metric for metric in (MASKED_ACCURACY, NEXT_ACCURACY)}
 

@@ -56,7 +56,8 @@ def main(folder: Path) -> None:
     with hub_in_a_box() as hub:
         clients_for(hub, folder / "hf")
         time.sleep = slept.append
-        from hub_files import MODEL, data_set_files, fill_hub, model_files
+        from hub_files import MODEL, data_set_files, fill_hub, model_files, parquet
+        from huggingface_hub import constants
 
         from stilts_ds.model_hub import download_model
         from stilts_ds.sources.hub import load_rows
@@ -106,6 +107,17 @@ def main(folder: Path) -> None:
         hub.put("datasets/someone/locked", data_set_files({"en": ["test"]}, rows=4), gated=True)
         rows("data-gated", repo="someone/locked")
         rows("no-such-data", repo="someone/nothing")
+        # A configuration that is a folder; then again without network, beside one that was never fetched.
+        folders = {f"{config}/test/0000.parquet": parquet(config, rows=3) for config in ("en", "fr")}
+        commit = hub.put("datasets/someone/folders", folders)
+        source = Source("", "someone/folders", "en", "test", commit, in_folder=True)
+        cases["folder"] = outcome(hub, slept, lambda: len(load_rows(source, "en")))
+        hub.closed = True
+        os.environ["HF_HUB_OFFLINE"] = "1"
+        constants.HF_HUB_OFFLINE = True
+        cases["folder-again"] = outcome(hub, slept, lambda: len(load_rows(source, "en")))
+        cases["folder-not-here"] = outcome(hub, slept, lambda: len(load_rows(source, "fr")))
+        os.environ["HF_HUB_OFFLINE"], constants.HF_HUB_OFFLINE = "0", False
     fetch("hub-gone")
     print(json.dumps(cases))
 

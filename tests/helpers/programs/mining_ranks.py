@@ -60,7 +60,7 @@ def evaluate(comm: Any, place: Path, name: str) -> None:
         names = [f"{side}-{row}" for row in range(len(rows))]
         sides.append(Side(side, names, texts if side == "x" else [texts[int(row)] for row in order], share))
     here = Place(comm)
-    mined = bucc_mine(*sides, place=here)
+    mined = bucc_mine(*sides, runtime=here)
     nearest = tatoeba_predict(sides[0].embeddings, sides[1].embeddings, here)
     if ranks.rank == 0:
         pairs = [[item.source, item.target, item.score] for item in mined]

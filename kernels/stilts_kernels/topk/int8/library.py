@@ -34,6 +34,7 @@ BUILD = "python setup.py build_ext --inplace"
 Pointer, Long, Int, Float = ctypes.c_void_p, ctypes.c_long, ctypes.c_int, ctypes.c_float
 
 
+# The fields of these four are those of the structs in screen.h, in their order: ctypes checks nothing.
 class Bank(ctypes.Structure):
     _fields_ = [
         *((name, Pointer) for name in ("bytes", "scale", "norm", "error", "shift", "length", "values", "factor")),
@@ -102,8 +103,10 @@ def opened() -> tuple[ctypes.CDLL | None, str]:
     except OSError as error:
         return None, f"{path} cannot be loaded ({error}): build it again with {BUILD}"
     library.screen_sources.restype = ctypes.c_char_p
+    # An installation has no sources to hash; it was built from those that it was packed with.
     if library.screen_sources().decode() not in (source_hash() or library.screen_sources().decode()):
         return None, f"{path} was built from other sources: build it again with {BUILD}"
+    # ctypes takes every result for an int of 32 bits, which would cut a pointer in half.
     library.screen_new.restype = Pointer
     for name in ("screen_finish", "screen_scored"):
         getattr(library, name).restype = Long
@@ -128,6 +131,7 @@ def limit() -> int:
     numbers = {known: number for number, known in NAMES.items()}
     if name and name not in numbers:
         raise ValueError(f"{SETTING}={name} is not one of none, {', '.join(numbers)}")
+    # Without the setting, the newest that there is.
     return numbers.get(name, max(NAMES))
 
 
@@ -136,6 +140,7 @@ def instruction_sets() -> list[int]:
     if problem():
         say_once(problem())
         return []
+    # A bit for each set, from the processor's own answer: one that the operating system does not save is not in it.
     return [number for number in NAMES if loaded().instruction_sets() >> number & 1 and number <= limit()]
 
 
@@ -156,4 +161,5 @@ def address(tensor: Tensor | None, offset: int = 0) -> int | None:
     """Where a contiguous tensor's element `offset` lies. The caller keeps the tensor alive until the call returns."""
     if tensor is None:
         return None
+    # None becomes a null pointer, which the extension reads as "not wanted".
     return tensor.data_ptr() + offset * tensor.element_size()

@@ -64,8 +64,10 @@ class Worker:
     def __init__(
         self, frame: Frame, queries: PreparedQueries, panels: range, ahead: Direction, back: Direction
     ) -> None:
+        # Set before anything can fail, so that __del__ finds it.
         self._library, self._handle = library.loaded(), None  # a handle when all that it needs is there
         self.frame, self.panels = frame, panels
+        # Pointers into `queries`: whoever made this worker keeps it alive.
         self.queries = queries.part(frame, panels.start, panels.stop)
         self.ahead, self._keep_ahead = self._best(len(panels) * PANEL, ahead)
         self.back, self._keep_back = self._best(padded(back.rows, PANEL) if back.k else 0, back)
@@ -77,6 +79,7 @@ class Worker:
             ctypes.c_long(frame.dim),
         )
 
+    # The tensors are returned with the struct, which only points into them.
     def _best(self, rows: int, direction: Direction) -> tuple[library.Best, tuple[Tensor, Tensor]]:
         top = torch.full((rows, max(1, direction.k)), -torch.inf, dtype=torch.float32, device="cpu")
         floor = torch.full((rows,), -torch.inf, dtype=torch.float32, device="cpu")
@@ -84,6 +87,7 @@ class Worker:
 
     def search(self, chunk: Chunk, share: int, shares: int) -> None:
         """Searches its share of the chunk's rows, in whole panels."""
+        # In whole panels, the extension's unit: a share may then be empty, but is never a part of one.
         step = padded(-(-chunk.rows // shares), PANEL)
         first, last = min(chunk.rows, share * step), min(chunk.rows, (share + 1) * step)
         self._library.screen_search(
@@ -105,6 +109,7 @@ class Worker:
     def hits(self) -> tuple[Tensor, Tensor, Tensor]:
         """(query, row, upper bound) of the pairs left."""
         count = self._library.screen_finish(self._handle)
+        # The upper bound travels in the third integer's bits.
         packed = torch.empty(count, 3, dtype=torch.int32, device="cpu")
         self._library.screen_hits(self._handle, address(packed))
         query = packed[:, 0] + self.panels.start * PANEL
@@ -131,6 +136,7 @@ class Search:
         """What is left ahead (of queries) and back (of bank rows)."""
         gathered = [worker.hits() for worker in self.workers]
         query, row, upper = (torch.cat(arrays) for arrays in zip(*gathered))
+        # The highest floor of all workers: each has seen k scores as good in its own share.
         ahead_floor = torch.full((len(self.queries.scale),), -torch.inf, dtype=torch.float32, device="cpu")
         back_floor = torch.full((padded(self.back.rows, PANEL),), -torch.inf, dtype=torch.float32, device="cpu")
         for worker in self.workers:
@@ -151,6 +157,7 @@ def survivors(direction: Direction, row: Tensor, column: Tensor, upper: Tensor, 
         row, column, upper = row[:0], column[:0], upper[:0]
     alive = upper >= floor[row] if len(row) else torch.zeros(0, dtype=torch.bool, device="cpu")
     row, column = row[alive], column[alive]
+    # The extension gives a row up by setting its floor to infinity, which no score reaches.
     failed = floor[: direction.rows] == torch.inf
     return Survivors(direction.rows, direction.k, failed, row, column)
 
@@ -160,6 +167,7 @@ def chunks(rows: Rows, frame: Frame, threads: int, prepared: PreparedBank | None
     for start in range(0, rows.count, step):
         stop = min(rows.count, start + step)
         if prepared is not None:
+            # Hits are scored with float32 rows. `.float()` of float32 rows is no copy, and may have strides of a view.
             values = rows.data[start:stop].float()
             if values.stride(1) != 1:
                 values = values.contiguous()
@@ -203,11 +211,13 @@ class ProductTrial:
         self.worker = Worker(
             frame, self.queries, range(self.queries.panels), Direction(queries, 1, 1), Direction(0, 0, 1)
         )
+        # No score is kept: what is timed is the product.
         self.worker.floors()[0].fill_(torch.inf)
         [self.chunk] = chunks(right, frame, 1, self.prepared, rows)
 
     def seconds(self) -> float:
         """CPU seconds of the product, made once more."""
+        # CPU time: on a shared machine, wall time would choose a screen by the neighbours' load.
         start = time.process_time()
         self.worker.search(self.chunk, 0, 1)
         return time.process_time() - start

@@ -69,10 +69,12 @@ class Frame:
     @classmethod
     def of(cls, isa: int, bank: Rows, queries: Rows | None = None) -> Frame:
         """Both centres, the bank's twice without queries; a rotation where the bank's sample asks for it."""
+        # Its address goes to the extension, which knows no strides.
         centre = centre_of(bank).contiguous()
         query_centre = centre if queries is None else centre_of(queries).contiguous()
         signs = None
         if needs_rotation(bank, centre, isa == library.AVX2):
+            # A fixed seed: any signs are right, and with the same ones a search leaves the same survivors again.
             generator = torch.Generator(device="cpu").manual_seed(0)
             coins = torch.randint(0, 2, (bank.dim,), generator=generator, dtype=torch.int64, device="cpu")
             signs = (2 * coins - 1).float()
@@ -93,8 +95,10 @@ def needs_rotation(rows: Rows, centre: Tensor, capped: bool) -> bool:
         return True
     if not capped:
         return False
-    segments = torch.nn.functional.pad(centred, (0, -rows.dim % SEGMENT)).view(len(centred), -1, SEGMENT // 4, 2, 2)
-    lane_rms = segments.square().mean(dim=(2, 4)).amax(dim=(1, 2)).sqrt()
+    padded_rows = torch.nn.functional.pad(centred, (0, -rows.dim % SEGMENT))
+    # A lane of the AVX2 tile adds every second pair of numbers of a segment.
+    lanes = padded_rows.view(len(centred), -1, SEGMENT // 4, 2, 2)
+    lane_rms = lanes.square().mean(dim=(2, 4)).amax(dim=(1, 2)).sqrt()
     return float((lane_rms / rms).median()) > HIGH_LANE
 
 
