@@ -38,7 +38,7 @@ from stilts_kernels.topk.cpu import topk_float64
 from stilts_bench.mining_baselines import encode_with_sentence_transformers, laser_mine
 from stilts_bench.mining_ranks import rank_seconds
 from stilts_bench.results import machine
-from stilts_ds.errors import UserError
+from stilts_ds.errors import UserError, counted
 from stilts_ds.mining import Encoder, MiningSettings, Texts, embed, mine
 from stilts_ds.mining.candidates import IndexSettings, Search, SideRows, build_index, neighbours_by_index
 from stilts_ds.run_dir import provenance
@@ -231,7 +231,7 @@ def mixed_lines(path: Path, count: int) -> list[str]:
     """Evenly spaced lines of a file that hold more than white space."""
     lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
     if len(lines) < count:
-        raise UserError(f"{path} has {len(lines):,} lines with text; the benchmark wants {count:,}")
+        raise UserError(f"{path} has {counted(len(lines), 'line')} with text; the benchmark wants {count:,}")
     return [lines[len(lines) * number // count] for number in range(count)]
 
 
