@@ -1,8 +1,7 @@
 """Programs to write and programs to judge: code benchmarks, one literal each, read from their authors' files.
 
 They are in no benchmark's average. Who trains on MBPP's exercises 601-974 is scored on others: HumanEval's, in any
-natural or programming language, and MBPP's 11-510, which MBXP has in twelve of them. Swift, which these benchmarks also
-have, is left out: nothing here executes it.
+natural or programming language, and MBPP's 11-510, which MBXP has in thirteen of them.
 """
 
 from __future__ import annotations
@@ -100,10 +99,11 @@ _MBXP_FILES = {
     "csharp": ("mbcsp_release_v1.2", None),
     "perl": ("mbplp_release_v1", None),
     "scala": ("mbscp_release_v1", None),
+    "swift": ("mbswp_release_v1", None),
 }
 MBXP = Task(
     name="mbxp",
-    title="MBXP, MBPP's test exercises in twelve programming languages",
+    title="MBXP, MBPP's test exercises in thirteen programming languages",
     family="generate",
     role="target",
     languages=tuple(_MBXP_FILES),
@@ -157,13 +157,15 @@ def _humaneval_xl(programming: str, name: str, stop: tuple[str, ...] = ()) -> Ta
 
 
 # The programming languages besides Python.
-PROGRAMMING = ("csharp", "go", "java", "javascript", "kotlin", "perl", "php", "ruby", "scala", "typescript")
+PROGRAMMING = ("csharp", "go", "java", "javascript", "kotlin", "perl", "php", "ruby", "scala", "swift", "typescript")
 HUMANEVAL_XL = _humaneval_xl("python", "humaneval_xl", AFTER_PYTHON)
 HUMANEVAL_XL_OTHERS = tuple(_humaneval_xl(language, f"humaneval_xl_{language}") for language in PROGRAMMING)
 
 # Problems by programming language besides Python.
 _MULTI_SIZES = {
-    **dict.fromkeys(("csharp", "java", "javascript", "kotlin", "perl", "php", "ruby", "scala", "typescript"), 161),
+    **dict.fromkeys(
+        ("csharp", "java", "javascript", "kotlin", "perl", "php", "ruby", "scala", "swift", "typescript"), 161
+    ),
     "go": 160,
 }
 
@@ -180,7 +182,7 @@ def _multi_humaneval_files(language: str) -> tuple[Local, ...]:
 
 MULTI_HUMANEVAL = Task(
     name="multi_humaneval",
-    title="HumanEval in eleven programming languages",
+    title="HumanEval in twelve programming languages",
     family="generate",
     role="target",
     languages=("python", *_MULTI_SIZES),
