@@ -16,6 +16,7 @@ import yaml
 from pydantic import Field, field_validator, model_validator
 
 from stilts_ds.errors import UserError, did_you_mean
+from stilts_ds.generation import GenerationPart
 from stilts_ds.robust import Robust
 from stilts_ds.values import RankCount
 from stilts_ds.yaml_files import Section, parse_section, read_section
@@ -72,6 +73,7 @@ class DataPart(Section):
     xtreme: Path | None = Field(None, description="XTREME's download folder")
     translated: Path | None = Field(None, description="folder of translated intermediate tasks, <language>/...")
     text: Path | None = Field(None, description="folder of <language>.txt files for masked language modelling")
+    code: Path | None = Field(None, description="folder of the code benchmarks' official files")
     text_hub: TextHubPart | None = Field(None, description="text of the hub in place of `text`")
     noise: Path | None = Field(None, description="folder of dictionaries, misspellings and keyboards for noise")
     max_text_passages: int | None = Field(None, ge=1, description="use only the first N passages of a language")
@@ -79,8 +81,7 @@ class DataPart(Section):
     cache: Path | None = Field(None, description="folder of tokenised rows; default: cache/ inside the run")
     train_split: dict[str, str] = Field(
         default_factory=dict,
-        description="split to train on by task, where `train` is not to be had (dev: eval_examples drawn from it are "
-        "kept for selection)",
+        description="split to train on by task, where `train` is not to be had (of dev, eval_examples select)",
     )
     dev_split: dict[str, str] = Field(
         default_factory=dict,
@@ -88,8 +89,7 @@ class DataPart(Section):
     )
     duplicates: Literal["report", "exclude"] = Field(
         "report",
-        description="train examples whose texts are scored, too: `report` counts them in log and report, "
-        "`exclude` leaves them out of training",
+        description="train examples whose texts are scored, too: `report` counts them, `exclude` leaves them out",
     )
     max_train_examples: int | None = Field(
         None, ge=1, description="train on N examples of each task, drawn from all its files"
@@ -252,9 +252,9 @@ class EvaluationPart(Section):
     n_best: int = Field(20, ge=1, description="answer candidates of a window")
     max_answer_length: int = Field(30, ge=1, description="tokens of an answer")
     null_threshold: float | None = Field(
-        None,
-        description="answer nothing where `no answer` beats the best answer by more than this; null: always answer",
+        None, description="answer nothing where `no answer` beats the best by more than this; null: always answer"
     )
+    generate: GenerationPart = GenerationPart()
 
 
 class Recipe(Section):

@@ -22,7 +22,7 @@ from stilts_ds.plan_file import Kind, Phase, Plan
 from stilts_ds.run_dir import provenance
 from stilts_ds.sources.draw import DRAW
 from stilts_ds.tasks.benchmarks import get_benchmark
-from stilts_ds.tasks.registry import get_task
+from stilts_ds.tasks.registry import TASKS, get_task
 from stilts_ds.tasks.spec import FROM, Task
 
 
@@ -215,6 +215,12 @@ def only_task(tasks: Sequence[Task]) -> str:
     return names.pop() if len(names) == 1 else ""
 
 
+def scored_split(recipe: Recipe, task: Task) -> str:
+    """The split that a recipe scores `task` on."""
+    splits = recipe.evaluation.splits
+    return splits.get(task.name, splits.get(task.base_name, "test"))
+
+
 def check_tasks(recipe: Recipe) -> None:
     """Every named task exists and can be used where it is named."""
     for condition, names in recipe.intermediate.items():
@@ -236,6 +242,7 @@ def check_tasks(recipe: Recipe) -> None:
     _check_task_keys(recipe)
     _check_weights(recipe)
     _check_pools(recipe)
+    _check_problems(recipe)
 
 
 def check_noise(task: Task) -> None:
@@ -332,6 +339,25 @@ def _check_condition(recipe: Recipe, condition: str, names: Sequence[str]) -> No
         if not task.trains:
             problem = f"intermediate.{condition}: {task.name} is retrieval and has nothing to train on"
             raise UserError(f"{problem}; leave it out")
+
+
+def _check_problems(recipe: Recipe) -> None:
+    """Nothing is scored on programming problems that its model was trained on, in whichever language."""
+    targets = [get_task(name) for name in recipe.targets]
+    for target in targets:
+        scored = target.problems.get(scored_split(recipe, target))
+        trained = {f"intermediate.{condition}": names for condition, names in recipe.intermediate.items()}
+        trained["its fine-tuning"] = [train_task_of(target)] if target.trains else []
+        for where, names in trained.items():
+            for name in names:
+                split = recipe.data.train_split.get(name, "train")
+                if scored is not None and get_task(name).problems.get(split) == scored:
+                    clean = [task.name for task in TASKS.values() if task.role == "target" and task.problems]
+                    clean = [other for other in clean if scored not in get_task(other).problems.values()]
+                    raise UserError(
+                        f"targets: {target.name} is scored on problems of {scored}, on which {where} trains ({name}): "
+                        f"leave one of them out; {' and '.join(clean)} can be scored"
+                    )
 
 
 def _check_pools(recipe: Recipe) -> None:

@@ -18,7 +18,7 @@ def resolve_paths(recipe: Recipe) -> Recipe:
     that is not set."""
     data = {
         key: absolute(value, f"data.{key}").resolve()
-        for key in ("intermediate", "xtreme", "translated", "text", "noise", "cache")
+        for key in ("intermediate", "xtreme", "translated", "text", "code", "noise", "cache")
         if (value := getattr(recipe.data, key)) is not None
     }
 

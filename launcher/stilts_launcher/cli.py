@@ -165,6 +165,7 @@ def _add_data(add: Add) -> None:
         "--translated", type=Path, help="folder of translated tasks such as mnli.de, DIR/<language>/..."
     )
     parser.add_argument("--text", type=Path, help="folder of <language>.txt files (task mlm)")
+    parser.add_argument("--code", type=Path, help="folder of the code benchmarks' files")
     noise.add_arguments(add("noise", noise.write, "write noisy test sets of a task as files in the benchmark's layout"))
     checklist.add_arguments(
         add("checklist", checklist.write, "write MultiCheckList's cases from its table of templates")
@@ -298,7 +299,7 @@ def tasks(given: argparse.Namespace) -> int:
     folders = given.intermediate, given.xtreme, given.text, given.translated
     if given.files:
         chosen = TASKS.values() if given.task is None else [get_task(given.task)]
-        say(show_files(chosen, DataSource("local", *folders), given.language))
+        say(show_files(chosen, DataSource("local", *folders, code=given.code), given.language))
         return 0
     if given.task is None:
         say(tasks_table())
@@ -306,7 +307,8 @@ def tasks(given: argparse.Namespace) -> int:
     task = get_task(given.task)
     say(task_card(task))
     if given.show:
-        source = DataSource("local" if any(folders) else "hub", *folders)
+        is_local = any((*folders, given.code))
+        source = DataSource("local" if is_local else "hub", *folders, code=given.code)
         # Other splits are shown in the pivot language, which every task has; training may be in another one.
         language = given.language or (task.train_language if given.split == "train" else task.pivot)
         shown = show_examples(task, given.split, language, source, given.show, given.model)

@@ -17,9 +17,9 @@ SAMPLE = 128  # sentences that are embedded to measure what one takes
 GB = 1e9
 
 
-def add_plan(part: argparse.ArgumentParser) -> None:
+def add_plan(parser: argparse.ArgumentParser) -> None:
     """Declare the options of the plan."""
-    group = part.add_argument_group(
+    group = parser.add_argument_group(
         "plan", "with --plan, SOURCE and TARGET may be left out for --sentences and --width"
     )
     group.add_argument("--plan", action="store_true", help="say bytes, operations, hours and memory; mine nothing")
@@ -128,9 +128,9 @@ def _sides_of_files(given: argparse.Namespace, model: Any) -> tuple[Sides, float
     if given.width is not None:
         widths["--width"] = given.width
     width = next(iter(widths.values()))
-    if any(other != width for other in widths.values()):
-        found = ", ".join(f"{name}: {counted(other, 'number')} a vector" for name, other in widths.items())
-        raise UserError(f"{found}; the vectors of both sides must be of one model")
+    if set(widths.values()) != {width}:
+        by_name = ", ".join(f"{name}: {counted(numbers, 'number')} a vector" for name, numbers in widths.items())
+        raise UserError(f"{by_name}; the vectors of both sides must be of one model")
     return Sides(counts[0], counts[1], width, max(sizes, default=4), given.k), embed
 
 
@@ -184,14 +184,15 @@ def plan_lines(sides: Sides, cluster: Cluster, costs: Costs, nlist: int | None, 
     works = [scale.index_work(bank, sides, nlist, probes) for bank in (sides.target, sides.source)]
     crossing = scale.crossing(sides, costs, probes)
     seconds = scale.index_seconds(sides, cluster, costs.index, nlist, probes)
-    files = sum(work.files for work in works)
     lists = " and ".join(f"{work.nlist:,}" for work in works)
+    bytes_on_disk = sum(work.file_bytes for work in works)
+    files = sum(work.files for work in works)
     return [
         *lines,
         f"approximate index (--neighbours ivf): {works[0].nprobe} of {lists} lists read",
         *_table(
             ("time", f"{hours(seconds)}, without failures"),
-            ("index", f"{size(sum(work.file_bytes for work in works))} in {counted(files, 'file')}"),
+            ("index", f"{size(bytes_on_disk)} in {counted(files, 'file')}"),
             ("pays from", "beyond 10^12 rows a side" if crossing is None else f"{crossing:,} rows a side"),
         ),
     ]

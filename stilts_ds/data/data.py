@@ -19,6 +19,7 @@ from stilts_ds.errors import UserError
 from stilts_ds.families.registry import family_of
 from stilts_ds.model_files import limits_of
 from stilts_ds.plan_file import Phase
+from stilts_ds.planner import scored_split
 from stilts_ds.rows.rows import Rows
 from stilts_ds.rows.tokenizer import Tokenizer
 from stilts_ds.run_dir import hash_json
@@ -276,12 +277,6 @@ def _of_any_language(entries: tuple[Local, ...]) -> tuple[Local, ...]:
     return general or tuple(dataclasses.replace(entry, languages=()) for entry in entries[:1])
 
 
-def scored_split(recipe: Recipe, task: Task) -> str:
-    """The split that a recipe scores `task` on."""
-    splits = recipe.evaluation.splits
-    return splits.get(task.name, splits.get(task.base_name, "test"))
-
-
 def data_source(recipe: Recipe, run_folder: Path) -> DataSource:
     section = recipe.data
     if section.source == "toy":
@@ -293,6 +288,7 @@ def data_source(recipe: Recipe, run_folder: Path) -> DataSource:
     return DataSource(
         section.source, section.intermediate, section.xtreme, section.text, section.translated, section.text_hub,
         section.max_text_passages, hub_commits_path(recipe, run_folder), section.noise,
+        section.code,
     )  # fmt: skip
 
 

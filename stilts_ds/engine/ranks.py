@@ -6,7 +6,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from stilts_ds.config import EnginePart, written_recipe
@@ -70,7 +70,14 @@ def _save_refusal(run: RunDir, problem: UserError) -> None:
 
 def _join(run: RunDir, work: Callable[[World], None]) -> None:
     token = hash_json([str(run.root.resolve()), os.environ.get("STILTS_RUN_TOKEN", "")])
-    with joined(token, _patience(run)) as world:
+    with ExitStack() as stack:
+        try:
+            world = stack.enter_context(joined(token, _patience(run)))
+        except UserError as problem:
+            # Rank 0 may know nothing of it: it is still waiting for this one.
+            if (rank := int(os.environ.get("RANK", "0"))) > 0:
+                print(f"rank {rank}: {problem}", file=sys.stderr, flush=True)
+            raise
         try:
             work(world)
         except RuntimeError as problem:  # most often a collective that another rank did not come to

@@ -17,7 +17,9 @@ from stilts_ds.engine.preempt import stop_if_requested
 from stilts_ds.engine.world import World
 from stilts_ds.errors import UserError
 from stilts_ds.evaluate.embedding import CHUNK, Embedder, batch_count, share_of
+from stilts_ds.evaluate.generate import Generator
 from stilts_ds.families.base import Family, HeadVerbs, Output, evaluation_masking
+from stilts_ds.families.writing import Writing
 from stilts_ds.model_kinds import Sees
 from stilts_ds.rows.batch import Batch, Targets, window_cells
 from stilts_ds.rows.rows import Rows
@@ -123,6 +125,18 @@ class Predictor:
         for _ in range(max(counts) - counts[self.world.rank]):
             self.stop_if_requested()
         return torch.cat(chunks)
+
+    def write(self, head: str, rows: Rows, writing: Writing) -> list[list[list[int]]]:
+        """The token ids of each sample of each prompt, on rank 0 ([] elsewhere). A collective.
+
+        Each rank writes for its own prompts: the model is whole on every rank.
+        """
+        generator = Generator(self.forward, self.tokenizer, self.world.device, head, writing)
+        by_item: dict[int, list[list[int]]] = {}
+        for items in shard(rows.item_lengths.tolist(), self.batch_size, self.world):
+            stop_if_requested(self.world)
+            by_item.update(zip(items, generator.write(rows, items) if items else []))
+        return _in_order(self.world.gather(by_item), len(rows))
 
 
 def _in_order(by_rank: list[dict[int, Any]], count: int) -> list[Any]:

@@ -126,6 +126,9 @@ def _missing(predictions: Path, labels: Path, split: str, name: str, task: Task)
         for content, folder in (("labels", labels / name), ("predictions", predictions / name)):
             if not (folder / file).is_file():
                 reasons[language] = f"no {content}: {folder / file}"
+        to_do = family_of(task).unscored(predictions / name / file)
+        if language not in reasons and to_do is not None:
+            reasons[language] = to_do
     return reasons
 
 

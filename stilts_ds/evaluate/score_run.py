@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import cast
 
 from stilts_ds.config import EvaluationPart, Recipe
@@ -15,6 +16,8 @@ from stilts_ds.families.registry import family_of, main_metric
 from stilts_ds.plan_file import Phase
 from stilts_ds.run_dir import LINEAGE, RunDir, provenance, read_json
 from stilts_ds.tasks.spec import Task
+
+log = logging.getLogger(__name__)
 
 
 def score_phase(run: RunDir, recipe: Recipe, phase: Phase, data: Data) -> None:
@@ -41,7 +44,10 @@ def score_task(run: RunDir, recipe: Recipe, phase: Phase, name: str, data: Data)
         predictions, labels = run.phase(phase.id).predictions / name / file, run.labels / name / file
         if not predictions.exists():
             raise UserError(f"{predictions} is missing; run `stilts evaluate {run.root}` first")
-        if not labels.exists():
+        to_do = family_of(task).unscored(predictions)
+        if to_do is not None:
+            log.warning("%s %s is not scored: %s", name, language, to_do)
+        if not labels.exists() or to_do is not None:
             # XTREME's hidden test sets: predicted for the submission, but not to be scored here.
             unlabelled.append(language)
             continue

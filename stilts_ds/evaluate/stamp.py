@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from stilts_ds.config import EvaluationPart
 from stilts_ds.data.split import Split
 from stilts_ds.errors import UserError
+from stilts_ds.families.registry import settings_of_others
 from stilts_ds.run_dir import PhaseDir, RunDir, hash_file, hash_json, read_json, write_json
 from stilts_ds.values import Value, check_value
 
@@ -39,7 +40,7 @@ class Stamp(Value):
     @classmethod
     def of(cls, phase_id: str, weights: str, evaluation: EvaluationPart, split: Split) -> Stamp:
         """The inputs of a file that is yet to be written."""
-        settings = evaluation.model_dump(mode="json", exclude=NO_INPUTS)
+        settings = evaluation.model_dump(mode="json", exclude=NO_INPUTS | settings_of_others(split.family))
         data = hash_json([split.hash])
         return cls(phase=phase_id, weights=weights, settings=settings, split=split.name, data=data, files={})
 

@@ -30,6 +30,7 @@ from stilts_ds.config import EvaluationPart, TextHubPart, TrainingPart
 from stilts_ds.errors import UserError
 from stilts_ds.families.files import PredictionFile
 from stilts_ds.families.metrics import Metric
+from stilts_ds.families.writing import Writing
 from stilts_ds.model_kinds import Sees
 from stilts_ds.noise.noiser import TextNoise
 from stilts_ds.rows.rows import Rows
@@ -70,7 +71,7 @@ def evaluation_masking(tokenizer: Tokenizer, probability: float) -> Masking:
 
 
 class Model(Protocol):
-    """What a family may ask of a model when it predicts. `outputs`, `once` and `vectors` are collectives."""
+    """What a family may ask of a model when it predicts. `outputs`, `once`, `vectors` and `write` are collectives."""
 
     @property
     def comm(self) -> Any:
@@ -91,6 +92,10 @@ class Model(Protocol):
     def sees(self) -> Sees:
         """Which tokens of its row a token sees."""
 
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """Of the model's rows."""
+
     def outputs(self, family: Family, head: str, rows: Rows, setting: TrainingPart) -> list[Output]:
         """Output of a head for each item of `rows`, in order; [] on other ranks."""
 
@@ -100,6 +105,9 @@ class Model(Protocol):
     def vectors(self, rows: Rows, evaluation: EvaluationPart) -> Any:
         """Sentence vectors of this rank's share of the rows, a float32 tensor [n, H] of one row a sentence; the shares
         follow each other in rank order."""
+
+    def write(self, head: str, rows: Rows, writing: Writing) -> list[list[list[int]]]:
+        """The token ids of each sample of each prompt, without their ends: [I][samples]; [] on other ranks."""
 
 
 class EvaluationSplit(Protocol):
@@ -128,6 +136,10 @@ def take_first(records: Iterable[Any], skip: int, limit: int | None) -> Iterator
 
 def no_settings(evaluation: EvaluationPart) -> dict[str, Any]:
     return {}
+
+
+def nothing_to_do(predictions: Path) -> str | None:
+    return None
 
 
 def no_files(split: str, language: str) -> tuple[str, ...]:
@@ -333,6 +345,10 @@ class Family:
     fits_on_scored: Callable[[Task, str], bool] = nothing_is_fitted
     limit: Callable[[EvaluationPart], int | None] = max_examples  # most records of an evaluation split
     settings: Callable[[EvaluationPart], dict[str, Any]] = no_settings  # what scores depend on, kept with them
+    # Evaluation settings that no other family's predictions depend on.
+    own_settings: tuple[str, ...] = ()
+    # Prediction file -> what has to be done before it can be scored; None where nothing has.
+    unscored: Callable[[Path], str | None] = nothing_to_do
     # What dev scores, by which a model is selected, depend on.
     selection_settings: Callable[[EvaluationPart], dict[str, Any]] = no_settings
     # Split, language -> files that predicting keeps beside its own.

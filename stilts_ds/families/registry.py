@@ -9,6 +9,7 @@ from stilts_ds.errors import UserError, did_you_mean
 from stilts_ds.families.base import Family
 from stilts_ds.families.bitext import BITEXT
 from stilts_ds.families.choice import CHOICE
+from stilts_ds.families.generate import GENERATE
 from stilts_ds.families.metrics import Metric
 from stilts_ds.families.pair import PAIR
 from stilts_ds.families.ranking import RANKING
@@ -17,7 +18,9 @@ from stilts_ds.families.tag import TAG
 from stilts_ds.families.text import TEXT
 from stilts_ds.tasks.spec import Task
 
-FAMILIES: dict[str, Family] = {family.name: family for family in (PAIR, CHOICE, SPAN, TAG, TEXT, BITEXT, RANKING)}
+FAMILIES: dict[str, Family] = {
+    family.name: family for family in (PAIR, CHOICE, SPAN, TAG, TEXT, BITEXT, RANKING, GENERATE)
+}
 
 
 def family_of(task: Task) -> Family:
@@ -29,6 +32,11 @@ def get_family(name: str) -> Family:
     if name not in FAMILIES:
         raise UserError(f"unknown family {name!r}{did_you_mean(name, FAMILIES)}")
     return FAMILIES[name]
+
+
+def settings_of_others(family: Family) -> set[str]:
+    """The evaluation settings that only other families' predictions depend on."""
+    return {key for other in FAMILIES.values() if other is not family for key in other.own_settings}
 
 
 def pool_size(families: Iterable[Family], setting: TrainingPart) -> int:

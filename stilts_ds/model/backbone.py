@@ -115,7 +115,8 @@ class Backbone:
     def packed(self, batch: Batch, layer: int | None = None, masks: Masks | None = None) -> torch.Tensor:
         """All rows as one sequence of T tokens whose positions start again with each row: nothing is paid for
         padding."""
-        packing = Packing(batch.lengths, batch.offsets, self.sees == "left", masks)
+        causal = self.sees == "left"
+        packing = Packing(batch.lengths, batch.offsets, causal, masks, batch.prefix, batch.cache)
         position_ids = batch.position + first_position(self.network)
         out = self.network(
             input_ids=batch.input_ids[None],
@@ -128,7 +129,15 @@ class Backbone:
 
     def padded(self, batch: Batch, layer: int | None = None, width: int = 0) -> torch.Tensor:
         """Rows padded at their ends to the longest (or to `width`), for networks whose attention cannot be replaced;
-        padding is cut off again."""
+        padding is cut off again.
+
+        Raises UserError for rows that are read from left to right behind a prefix: that is an attention of ours."""
+        if batch.prefix is not None or batch.cache is not None:
+            raise UserError(
+                f"programs are written with packed rows, which {self.network.config.model_type} does not take here; "
+                "set model.attn_implementation to `packed`, or use another model where the log says that its rows are "
+                "padded even so"
+            )
         shape = len(batch.lengths), max(width, *batch.lengths)
         index_in_table = batch.row * shape[1] + batch.position
 

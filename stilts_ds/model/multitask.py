@@ -27,7 +27,8 @@ class MultiTask(nn.Module):
     """A backbone's network, under the name `encoder` that its files have, and heads.
 
     forward(batch, "loss") returns (weighted loss sum, per-task loss sums [tasks], per-task target counts [tasks]);
-    forward(batch, "logits") returns {head: logits} for the heads in the batch;
+    forward(batch, "logits") returns {head: logits} for the heads in the batch; of heads in chunks, likeliest outputs;
+    forward(batch, "next") returns {head: logits} of all heads, for the few tokens that decoding reads;
     forward(batch, "hidden", layer) returns the hidden states [T, H] of one layer (0 is the embedding output).
 
     """
@@ -63,16 +64,22 @@ class MultiTask(nn.Module):
 
     def _outputs(self, batch: Batch, mode: str, masks: Masks | None = None) -> Any:
         hidden = self.backbone.hidden_states(batch, masks=masks)
-        return self._losses(hidden, batch) if mode == "loss" else self._logits(hidden, batch)
+        return self._losses(hidden, batch) if mode == "loss" else self._logits(hidden, batch, mode)
 
     def head(self, name: str) -> Head:
         return cast(Head, self.heads[name])
 
-    def _run_head(self, name: str, hidden: torch.Tensor, targets: Targets) -> torch.Tensor:
+    def _run_head(self, name: str, hidden: torch.Tensor, targets: Targets, mode: str) -> torch.Tensor:
+        """A head's outputs; of heads in chunks its losses or likeliest outputs, where the mode asks for these."""
         read = hidden[targets.tokens]
         head = self.head(name)
+        options: dict[str, Any] = {}
+        if head.ties_embeddings:
+            options["embedding"] = self.word_embedding
+        if head.in_chunks:
+            options |= {"gold": targets.gold if mode == "loss" else None, "likeliest": mode == "logits"}
         with self.masks.reading(targets.tokens):
-            return head(read, self.word_embedding) if head.ties_embeddings else head(read)
+            return head(read, **options)
 
     def _losses(self, hidden: torch.Tensor, batch: Batch) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         total = hidden.new_zeros((), dtype=torch.float32)
@@ -81,7 +88,7 @@ class MultiTask(nn.Module):
         for name in self.specs:  # sorted by name
             head = self.head(name)
             targets = batch.heads.get(name) or head.no_targets(hidden.device)
-            losses = head.losses(self._run_head(name, hidden, targets), targets)
+            losses = head.losses(self._run_head(name, hidden, targets, "loss"), targets)
             # A head without targets adds an empty sum: zero, and with it a true zero gradient.
             total = total + (losses * targets.weight).sum()
             # Losses by task are for the curves only, so they keep no graph.
@@ -89,11 +96,11 @@ class MultiTask(nn.Module):
             counts.index_add_(0, targets.task, torch.ones_like(losses))
         return total, sums, counts
 
-    def _logits(self, hidden: torch.Tensor, batch: Batch) -> dict[str, torch.Tensor]:
+    def _logits(self, hidden: torch.Tensor, batch: Batch, mode: str) -> dict[str, torch.Tensor]:
         """Logits of every head in sorted order (all run, so that ZeRO-3 ranks gather alike)."""
         out = {}
         for name in self.specs:
             head = self.head(name)
             targets = batch.heads.get(name) or head.no_targets(hidden.device)
-            out[name] = self._run_head(name, hidden, targets).float()
+            out[name] = self._run_head(name, hidden, targets, mode).float()
         return out

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from stilts_ds.config import Recipe, written_recipe
-from stilts_ds.data.data import fitted_task, scored_split
+from stilts_ds.data.data import fitted_task
 from stilts_ds.data.duplicates import Overlaps
 from stilts_ds.errors import UserError
 from stilts_ds.evaluate.result import Result
@@ -23,6 +23,7 @@ from stilts_ds.evaluate.score_run import settings_of
 from stilts_ds.evaluate.sizes import sizes_text
 from stilts_ds.phase_status import PhaseStatus
 from stilts_ds.plan_file import Phase, Plan
+from stilts_ds.planner import scored_split
 from stilts_ds.run_dir import PhaseDir, RunDir, hash_file
 from stilts_ds.tasks.registry import get_task
 

@@ -132,7 +132,7 @@ def matrix_table(data: RunData, scores: Scores, settings: Settings) -> Table:
 
 
 def _has_all(data: RunData, means: dict[str, Floats]) -> bool:
-    return all(task in means for task in data.targets)
+    return bool(data.targets) and all(task in means for task in data.targets)
 
 
 def _notes_on_tests(data: RunData, scores: Scores) -> list[str]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from itertools import accumulate
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -44,7 +44,10 @@ class Batch:
     """Rows for the encoder. On [T]: input_ids, token_type_ids (for models that have them), row (which one a token
     stands in) and position (inside it, from 0); offsets [B + 1] and, on the host, lengths of the rows. mask_keys
     [1 + B], in training: what dropout masks are drawn from, of the step and of each row (stilts_ds.model.masks).
-    disturbance [T, E], in robust training: what is added to the word embeddings (stilts_ds.model.disturb)."""
+    disturbance [T, E], in robust training: what is added to the word embeddings (stilts_ds.model.disturb). prefix, on
+    the host: how many first tokens of each row see each other both ways, where those behind them see left; None where
+    all rows are as the model reads them. cache, in decoding: keys and values of the tokens before these
+    (stilts_ds.model.decoding)."""
 
     input_ids: torch.Tensor
     token_type_ids: torch.Tensor
@@ -55,6 +58,8 @@ class Batch:
     heads: dict[str, Targets] = field(default_factory=dict)
     mask_keys: torch.Tensor | None = None
     disturbance: torch.Tensor | None = None
+    prefix: tuple[int, ...] | None = None
+    cache: Any = None
 
     def to(self, device: torch.device) -> Batch:
         return _moved(self, device)
@@ -102,7 +107,16 @@ def pack_rows(rows_of: Sequence[tuple[Rows, int]], tokenizer: Tokenizer) -> Batc
     second = np.array([rows.second[r] for rows, r in rows_of] or lengths)
     arrays = (np.concatenate(rows_ids), position >= second[row], row, position, offsets)
     tensors = [torch.from_numpy(np.asarray(array, np.int64)) for array in arrays]
-    return Batch(tensors[0], tensors[1], tensors[2], tensors[3], tensors[4], tuple(lengths.tolist()))
+    prefix = _prefix(rows_of, lengths)
+    return Batch(tensors[0], tensors[1], tensors[2], tensors[3], tensors[4], tuple(lengths.tolist()), prefix=prefix)
+
+
+def _prefix(rows_of: Sequence[tuple[Rows, int]], lengths: np.ndarray) -> tuple[int, ...] | None:
+    """The prefix of each row, None where no row has one: beside others, a row without one is prefix alone."""
+    if all(rows.prefix is None for rows, _ in rows_of):
+        return None
+    pairs = zip(rows_of, lengths.tolist())
+    return tuple(length if rows.prefix is None else int(rows.prefix[r]) for (rows, r), length in pairs)
 
 
 def window_cells(lengths: Sequence[int]) -> tuple[torch.Tensor | None, int]:

@@ -11,6 +11,7 @@ a long sentence for `tag`.
     items       int64 [I+1]   item i is rows items[i] .. items[i + 1] - 1
     label       int32 [I]     pair: label index; choice: right choice; text: language; -1 without label
     span        int32 [R, 2]  span: first and last answer token inside the row; (0, 0) when there is none
+    prefix      int32 [R]     generate: how many of a row's first tokens see each other both ways; the others see left
     token_label int32 [T]     tag: label index at a word's first piece, -1 elsewhere
     place       int32 [T, 2]  span: character start and end in the context; tag: (word index, 0); -1 elsewhere
     touched     int32 [V]     the token ids that occur, ascending; known since the rows were built
@@ -41,11 +42,12 @@ class Rows:
     label: np.ndarray | None = None
     span: np.ndarray | None = None
     token_label: np.ndarray | None = None
+    prefix: np.ndarray | None = None
     place: np.ndarray | None = None
     touched: np.ndarray | None = None
     tally: Counter[str] = field(default_factory=Counter)
 
-    ARRAYS = ("input_ids", "starts", "second", "example", "items", "label", "span", "token_label", "place")
+    ARRAYS = ("input_ids", "starts", "second", "example", "items", "label", "span", "token_label", "prefix", "place")
 
     def __len__(self) -> int:
         return len(self.items) - 1
@@ -84,6 +86,7 @@ class Rows:
             "label": count,
             "span": rows,
             "token_label": tokens,
+            "prefix": rows,
             "place": tokens,
         }
         arrays = {name: getattr(self, name) for name in self.ARRAYS}

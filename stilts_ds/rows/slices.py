@@ -33,7 +33,7 @@ class Slices:
         """`length` tokens of each slice, after its first `skip` ones."""
         return Slices(self.flat, self.first + skip, length)
 
-    def up_to(self, most: int) -> Slices:
+    def up_to(self, most: int | np.ndarray) -> Slices:
         """The first `most` tokens of each slice."""
         # Views: the flat array is shared and never copied.
         return Slices(self.flat, self.first, np.minimum(self.length, most))

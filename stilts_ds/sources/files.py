@@ -116,6 +116,8 @@ def _open(path: Path) -> Any:
 
 def check_head(path: Path) -> None:
     """Raise UserError if the file is empty or its first bytes show that it is not the data."""
+    if path.suffix == ".gz":  # its reader unpacks it, as its authors ship it
+        return
     with _open(path) as file:
         # Enough for every magic number and the beginning of a web page that was saved in place of the data.
         head = file.read(512)

@@ -10,7 +10,7 @@ from stilts_ds.errors import UserError, did_you_mean
 from stilts_ds.sources.files import check_head
 from stilts_ds.sources.language_files import language_files, language_of
 from stilts_ds.sources.source import DataSource, Part
-from stilts_ds.tasks.languages import iso3_of
+from stilts_ds.tasks.languages import iso3_of, name_of
 from stilts_ds.tasks.registry import check_language, owner
 from stilts_ds.tasks.spec import Local, Task, serves
 
@@ -79,8 +79,8 @@ def _at(blank: Part, path: Path, local: Local) -> Part:
 
 def _check_monolingual(local: Local, blank: Part) -> None:
     # A path without a language's hole is one file, which says nothing of other languages.
-    only_pivot = not any(hole in local.path for hole in ("{language}", "{iso3}"))
-    if only_pivot and not local.rows_name_language and blank.language != blank.task.pivot:
+    only_pivot = not any(hole in local.path for hole in ("{language}", "{iso3}", "{name}"))
+    if only_pivot and not local.languages and not local.rows_name_language and blank.language != blank.task.pivot:
         where = f"{blank.task.name} {blank.split}"
         raise UserError(f"{where} exists for {blank.task.pivot!r} only, not for {blank.language!r}; ask for that")
 
@@ -143,5 +143,5 @@ def _missing(folder: Path, local: Local, blank: Part) -> str:
 
 def fill(pattern: str, task: Task, language: str) -> str:
     """A path or pattern with its holes filled in."""
-    codes = {"language": language, "iso3": iso3_of(language), "pivot": task.pivot, "pivot_iso3": iso3_of(task.pivot)}
-    return pattern.format(**codes)
+    codes = {"language": language, "iso3": iso3_of(language), "name": name_of(language)}
+    return pattern.format(**codes, pivot=task.pivot, pivot_iso3=iso3_of(task.pivot))

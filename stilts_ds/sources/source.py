@@ -20,7 +20,7 @@ class DataSource:
     tasks are always local: `translated`/<language> is laid out as `intermediate`. Text for masked language modelling
     comes from files in `text` or from `text_hub`, whatever `kind` is; at most `max_text_passages` of a language.
     `hub_commits` is the file that keeps the commits behind moving revisions. `noise` holds word lists and keyboards for
-    noise (stilts_ds.sources.noise_lists).
+    noise (stilts_ds.sources.noise_lists). `code` holds a folder for each code benchmark, of any role.
     """
 
     kind: Literal["local", "hub"] = "local"
@@ -32,6 +32,7 @@ class DataSource:
     max_text_passages: int | None = None
     hub_commits: Path | None = None
     noise: Path | None = None
+    code: Path | None = None
 
     def from_hub(self, task: Task, split: str, language: str | None = None) -> bool:
         """Whether the hub serves this split (in a language, where one is given); what it has not got is local."""

@@ -81,14 +81,16 @@ class Task:
     split in `local` and in `hub` are all read, one after the other. `sizes` are the full data set's examples in English
     (bitext: none), `test_sizes` the examples of the benchmark's test set by language, as far as they are known (a gold
     pair of BUCC, an English sentence of Tatoeba). `chance` is the main score of guessing where that is not
-    near 0. `url` tells where its files come from. `folder` names the data folder
-    that its files are in where its role does not (`text`). `translation` is the language that the train split was
-    translated into (`mnli.de`, see registry); the dev split stays English. `noise` is what is done to the texts of its
+    near 0. `url` tells where its files come from. `folder` names the data folder that its files are in where its role
+    does not (`text`, `code`). `translation` is the language that the train split was translated into (`mnli.de`, see
+    registry); the dev split stays English. `noise` is what is done to the texts of its
     scored splits (`xnli@typo-5`). `source` is another language than the pivot
     that it is trained and selected in (`panx~de`); its train split is its own, or a translation of `translated_task`.
     `second` is the language of the second text of every example, whichever language the first is in (`xnli+de`);
     `parallel_rows` says that row i is the same example in all languages. `in_averages` is false for a target whose
-    scores stand in a table of their own (MultiCheckList's error rates).
+    scores stand in a table of their own (MultiCheckList's error rates). `stop` are the texts before which a program
+    ends that a model writes. `problems` names the programming problems of a split: who trains on some is not scored on
+    those of the same name, in whichever language they are.
     """
 
     name: str
@@ -122,6 +124,8 @@ class Task:
     second: str = ""
     parallel_rows: bool = False
     in_averages: bool = True
+    stop: tuple[str, ...] = ()
+    problems: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def origin(self) -> str:

@@ -110,6 +110,15 @@ def test_rows_longer_than_every_window_have_the_models_own_hidden_states(
             assert_close(found[mine], alone, rtol=1e-4, atol=1e-4)
 
 
+def test_a_model_that_counts_the_tokens_of_a_call_gets_padded_rows(tmp_path: Path) -> None:
+    """Packed rows are more tokens together than it has positions; each row alone is not."""
+    config = T.AutoConfig.for_model("tipsv2_text_model", **SIZES, max_position_embeddings=64)
+    model = build_model(load_encoder(saved(config, tmp_path / "model"), ModelPart()), [], 1).eval()
+    assert not model.packs
+    with torch.no_grad():
+        assert model(batch_of(64, 3), "hidden").isfinite().all()
+
+
 def test_windows_are_found_under_every_name() -> None:
     assert largest_window(modernbert()) == 16 and largest_window(gemma()) == 8
     assert largest_window(T.LongformerConfig(**SIZES, attention_window=[8, 40, 8])) == 40

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 import shutil
 import subprocess
@@ -25,11 +26,13 @@ from family_contract import (
     over_tokens,
     over_window,
 )
+from folding_tokenizer import folding
 
-from stilts_ds.config import parse_recipe
+from stilts_ds.config import ModelPart, parse_recipe
 from stilts_ds.data.data import Data, fitted_task
 from stilts_ds.families.base import Family
 from stilts_ds.families.registry import FAMILIES, main_metric, metrics_of
+from stilts_ds.rows.whitespace import SAMPLES, mark_whitespace
 from stilts_ds.sources.source import DataSource
 from stilts_ds.tasks.registry import TASKS
 from stilts_ds.toy import intermediate
@@ -38,7 +41,7 @@ from stilts_ds.toy import world as world_module
 # The loss of each family by hand. A new family brings its own.
 REFERENCES: dict[str, Reference] = {
     "pair": over_outputs, "choice": over_tokens, "span": over_window, "tag": over_outputs, "text": over_outputs,
-    "ranking": over_pool,
+    "ranking": over_pool, "generate": over_outputs,
 }  # fmt: skip
 CHECKED = [
     "qqp",
@@ -53,6 +56,7 @@ CHECKED = [
     "xnli",
     "mlqa",
     "reqa_squad",
+    "mbpp",
 ]
 
 
@@ -75,7 +79,35 @@ def sample_of(name: str, world: Path) -> Sample:
     split = "dev" if "dev" in task.local else "test"
     english_only = FAMILIES[task.family].multilingual or "qab" not in task.languages
     language = task.pivot if english_only else "qab"
+    if task.folder == "code":
+        return Sample(
+            TASKS[name], *exercises(world / "code"), REFERENCES[task.family], toy_that_keeps_white_space(world)
+        )
     return Sample(task, source, split, language, REFERENCES.get(task.family))
+
+
+def exercises(folder: Path) -> tuple[DataSource, str, str]:
+    """MBPP's layout with exercises of ours."""
+    (folder / "mbpp").mkdir(parents=True, exist_ok=True)
+    rows = [
+        {
+            "task_id": number,
+            "text": f"Add {number}.",
+            "code": f"def f(x):\r\n    return x + {number}",
+            "test_setup_code": "",
+            "test_list": [f"assert f(1) == {number + 1}"],
+        }
+        for number in range(511, 541)
+    ]
+    lines = "".join(f"{json.dumps(row)}\n" for row in rows)
+    (folder / "mbpp" / "mbpp.jsonl").write_text(lines, encoding="utf-8")
+    return DataSource(code=folder), "dev", "en"
+
+
+def toy_that_keeps_white_space(world: Path) -> ModelPart:
+    """A model folder whose tokenizer has the characters that stand for white space."""
+    folding([mark_whitespace(text) for text in (*SAMPLES, "a §¶→·⇥ b 0123456789")]).save_pretrained(world / "model")
+    return ModelPart(name_or_path=str(world / "model"))
 
 
 def test_every_family_is_checked() -> None:
@@ -152,7 +184,7 @@ def test_a_family_is_added_as_the_contributing_page_says(tmp_path: Path) -> None
     shutil.copytree(folder, checkout / "stilts_ds/families/sentence", ignore=without_caches)
     put_before(checkout / "stilts_ds/families/registry.py", "from stilts_ds.families.span import",
                "from stilts_ds.families.sentence import SENTENCE\n")  # fmt: skip
-    put_before(checkout / "stilts_ds/families/registry.py", "RANKING)}", "SENTENCE, ")
+    put_before(checkout / "stilts_ds/families/registry.py", "PAIR, CHOICE", "SENTENCE, ")
     put_before(checkout / "stilts_ds/tasks/targets.py", "TASKS = (", f"{MOOD}\n")
     put_before(checkout / "stilts_ds/tasks/targets.py", "XNLI, PAWSX, UDPOS", "MOOD, ")
     seventh_family.write_files(tmp_path / "xtreme")

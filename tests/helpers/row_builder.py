@@ -12,7 +12,15 @@ from stilts_ds.rows.rows import Rows
 class RowsBuilder:
     """Collects rows one by one and returns them as `Rows`."""
 
-    def __init__(self, *, labels: bool = False, spans: bool = False, tags: bool = False, places: bool = False) -> None:
+    def __init__(
+        self,
+        *,
+        labels: bool = False,
+        spans: bool = False,
+        tags: bool = False,
+        places: bool = False,
+        prefixes: bool = False,
+    ) -> None:
         self.ids: list[np.ndarray] = []
         self.lengths: list[int] = []
         self.second: list[int] = []
@@ -22,6 +30,7 @@ class RowsBuilder:
         self.span: list[tuple[int, int]] | None = [] if spans else None
         self.token_label: list[np.ndarray] | None = [] if tags else None
         self.place: list[np.ndarray] | None = [] if places else None
+        self.prefixes = prefixes  # every row's first segment is one
         self.tally: Counter[str] = Counter()
 
     def add_row(self, ids: list[int], second: int, example: int) -> None:
@@ -50,6 +59,7 @@ class RowsBuilder:
             label=None if self.label is None else np.asarray(self.label, np.int32),
             span=None if self.span is None else np.asarray(self.span, np.int32).reshape(-1, 2),
             token_label=flat(self.token_label),
+            prefix=np.asarray(self.second, np.int32) if self.prefixes else None,
             place=flat(self.place, (2,)),
             tally=self.tally,
         )

@@ -31,6 +31,9 @@ SPECS = [
 # Trained retrieval beside a task of another kind: each step is of one of them.
 RANKED = [HeadSpec("nli", "pair", ("a", "b", "c")), HeadSpec("reqa", "ranking", width=2)]
 
+# Programs beside a task of another kind: rows of both ways to read stand in one batch.
+CODED = [HeadSpec("nli", "pair", ("a", "b", "c")), HeadSpec("code", "generate")]
+
 
 def tokenizer_stub() -> SimpleNamespace:
     return SimpleNamespace(
@@ -87,12 +90,14 @@ def tasks(
     for index, spec in enumerate(specs):
         rng = np.random.default_rng([7, index])
         out = RowsBuilder(
-            labels=spec.family in ("pair", "choice"), spans=spec.family == "span", tags=spec.family == "tag"
-        )
+            labels=spec.family in ("pair", "choice"), spans=spec.family == "span", tags=spec.family == "tag",
+            prefixes=spec.family == "generate",
+        )  # fmt: skip
         for item in range(count):
             for _ in range(spec.width):
                 ids = [0, *rng.integers(4, vocabulary - 1, int(rng.integers(2, length))).tolist(), 2]
-                out.add_row(ids, len(ids), item)
+                second = int(rng.integers(2, len(ids))) if spec.family == "generate" else len(ids)
+                out.add_row(ids, second, item)
             out.end_item()
             if out.label is not None:
                 out.label.append(int(rng.integers(max(len(spec.labels), spec.width))))

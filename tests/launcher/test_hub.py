@@ -79,7 +79,7 @@ REFUSALS = [
     ("bad-token", "does not know the token in HF_TOKEN", "log in again, or unset it"),
     ("data-failing", "the hub failed in 4 tries (HTTP 500)", "try later"),
     ("data-gated", "dataset someone/locked is gated", "/datasets/someone/locked, then log in"),
-    ("folder-not-here", "HF_HUB_OFFLINE is set and the cache in HF_HOME=", "run `stilts fetch`"),
+    ("folder-not-here", "the cache in HF_HOME=", "does not have it; run `stilts fetch`"),
     ("no-such-data", "no dataset someone/nothing that you may read", "check the name, or log in"),
     ("hub-gone", "no connection to http://127.0.0.1:", "check the network and HTTPS_PROXY"),
 ]

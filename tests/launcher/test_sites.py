@@ -20,6 +20,7 @@ from stilts_launcher.supervise import USER_ERROR, Supervisor
 
 from stilts_ds.engine import preflight, world
 from stilts_ds.engine.checkpoint import MANIFEST, await_saved, await_visible
+from stilts_ds.engine.ranks import run_as_rank
 from stilts_ds.errors import UserError
 from stilts_ds.locks import HELD_BY_JOB
 from stilts_ds.planner import make_plan
@@ -192,3 +193,18 @@ def test_who_does_not_come_is_named_in_a_sentence_and_in_time(monkeypatch: pytes
     store.set("mark/1", "here")
     with pytest.raises(UserError, match=r"2 of 4 ranks did not come within 1 s \(rank 2, 3\)"):
         world._await_marks(store, [1, 2, 3], 4)
+
+
+def test_a_rank_that_cannot_meet_the_others_says_so_on_its_terminal(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """Rank 0 tells what all of them see; of this it knows nothing."""
+
+    def refuse(token: str, patience: int) -> None:
+        raise UserError("the address of rank 0 cannot be resolved here")
+
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setattr("stilts_ds.engine.ranks.joined", refuse)
+    run = RunDir(tmp_path / "run")
+    assert run_as_rank(run, tmp_path / "logs", lambda world: None) == USER_ERROR
+    assert capsys.readouterr().err == "rank 1: the address of rank 0 cannot be resolved here\n"

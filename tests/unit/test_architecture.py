@@ -26,6 +26,7 @@ LAYERS = [
     "locks",
     "yaml_files",
     "robust",
+    "generation",
     "config",
     "recipe_paths",
     "ds_files",

@@ -99,7 +99,6 @@ def test_compiled_layers_have_the_loss_and_the_gradients_of_others_and_are_compi
 @compiler
 @pytest.mark.processes
 @pytest.mark.slow
-@pytest.mark.processes
 def test_a_compiled_run_draws_the_curve_of_any_other(tmp_path: Path) -> None:
     """Two ranks, ZeRO 2, with the model's dropout."""
     losses = []
@@ -115,6 +114,7 @@ def test_a_compiled_run_draws_the_curve_of_any_other(tmp_path: Path) -> None:
             f"engine.torch_compile={compiled}",
             f"name={name}",
             cwd=tmp_path,
+            timeout=900,  # two ranks that compile on a busy machine
         )
         assert ("layers are compiled" in said) == (name == "compiled")
         (curve,) = (tmp_path / "runs" / name / "phases").glob("intermediate-*/metrics.jsonl")

@@ -12,8 +12,9 @@ import ranks
 
 from stilts_ds.config import TrainingPart
 from stilts_ds.errors import UserError
+from stilts_ds.execute.languages import ALIASES
 from stilts_ds.families.registry import family_of
-from stilts_ds.tasks import checklist, intermediate, retrieval, targets
+from stilts_ds.tasks import checklist, intermediate, programming, retrieval, targets
 from stilts_ds.tasks.languages import LANGUAGES, XTREME, XTREME_R, iso3_of, name_of
 from stilts_ds.tasks.registry import TASKS, get_task
 from stilts_ds.tasks.spec import Local, Task
@@ -28,6 +29,7 @@ SIZES = {
     "squad_v2": (130_319, 11_873), "hellaswag": (39_905, 10_042), "ccg": (38_015, 5_484), "cosmosqa": (25_262, 2_985),
     "commonsenseqa": (9_741, 1_221),
 }  # fmt: skip
+SCORED = (*targets.TASKS, *retrieval.TARGETS, *checklist.TASKS, *programming.TARGETS)
 every_task = pytest.mark.parametrize("task", TASKS.values(), ids=TASKS)
 
 
@@ -47,7 +49,10 @@ def test_the_paper_has_nine_intermediate_and_nine_target_tasks() -> None:
     ranked = [*retrieval.INTERMEDIATE, *retrieval.TARGETS]
     assert [task.name for task in ranked] == ["reqa_squad", "wikipedia_links", "lareqa", "mewslix"]
     assert [task.name for task in checklist.TASKS] == ["multichecklist"]
-    assert len(TASKS) == 26
+    code = [task.name for task in (*programming.INTERMEDIATE, *programming.TARGETS)]
+    in_python = ["mbpp", "humaneval_solutions", "humaneval", "mbxp", "multi_humaneval", "humaneval_xl"]
+    assert code == in_python + [f"humaneval_xl_{language}" for language in programming.PROGRAMMING]
+    assert len(TASKS) == 26 + len(code) == 42
 
 
 def test_languages_per_task_and_overall() -> None:
@@ -60,12 +65,12 @@ def test_languages_per_task_and_overall() -> None:
 
 @every_task
 def test_literal_is_well_formed(task: Task) -> None:
-    assert len(set(task.languages)) == len(task.languages) and set(task.languages) <= set(LANGUAGES)
+    assert len(set(task.languages)) == len(task.languages) and set(task.languages) <= {*LANGUAGES, *ALIASES.values()}
     assert task.title and task.licence and task.url and task.metrics
     assert len(set(task.labels)) == len(task.labels)
     assert TrainingPart(**task.training)
     assert task.train_on == "" or task.train_on in TASKS
-    assert task.role == ("target" if task in (*targets.TASKS, *retrieval.TARGETS, *checklist.TASKS) else "intermediate")
+    assert task.role == ("target" if task in SCORED else "intermediate")
 
 
 @every_task
@@ -104,7 +109,9 @@ def test_shared_heads_agree_in_family_and_labels() -> None:
 def test_only_retrieval_trains_nothing() -> None:
     assert {name for name, task in TASKS.items() if not task.trains} == {"bucc2018", "tatoeba"}
     served = {name for name, task in TASKS.items() if task.train_on}
-    assert served == {"xnli", "xquad", "mlqa", "lareqa", "mewslix", "multichecklist"}
+    assert served - {task.name for task in programming.TARGETS} == {
+        "xnli", "xquad", "mlqa", "lareqa", "mewslix", "multichecklist"
+    }  # fmt: skip
 
 
 def test_get_task_suggests_the_nearest_name() -> None:

@@ -6,11 +6,11 @@ import json
 from pathlib import Path
 
 import pytest
-from test_tokenizer_kinds import SPECIALS, wordpiece
+from folding_tokenizer import SPECIALS, fast, folding
+from test_tokenizer_kinds import wordpiece
 from tiny_decoders import plain_tokenizer
-from tokenizers import Regex, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from tokenizers import Tokenizer as Backend
-from transformers import PreTrainedTokenizerFast
+from tokenizers import decoders, models, normalizers, trainers
 
 from stilts_ds.errors import UserError
 from stilts_ds.execute.benchmarks import read_problems
@@ -42,27 +42,6 @@ def test_marks_stand_for_what_the_documents_say() -> None:
     assert mark_whitespace("if x:\n      return  1\n") == "if x:¶→··return··1¶"
     assert mark_whitespace("\tx §") == "⇥x §§"
     assert restore_whitespace("x§") == "x§"  # what a model wrote may end in an escape
-
-
-def folding(lines: list[str]) -> PreTrainedTokenizerFast:
-    """A SentencePiece tokenizer that folds white space, as XLM-R's."""
-    backend = Backend(models.Unigram())
-    folded = normalizers.Replace(Regex(" {2,}"), " ")
-    backend.normalizer = normalizers.Sequence([normalizers.Nmt(), normalizers.NFKC(), folded])
-    backend.pre_tokenizer = pre_tokenizers.Metaspace()
-    backend.decoder = decoders.Metaspace()
-    trainer = trainers.UnigramTrainer(vocab_size=150, special_tokens=SPECIALS, unk_token="<unk>", show_progress=False)
-    backend.train_from_iterator(lines * 9, trainer)
-    return fast(backend)
-
-
-def fast(backend: Backend) -> PreTrainedTokenizerFast:
-    used = [(token, backend.token_to_id(token)) for token in ("<s>", "</s>")]
-    backend.post_processor = processors.TemplateProcessing(
-        single="<s> $A </s>", pair="<s> $A </s> </s> $B </s>", special_tokens=used
-    )
-    names = {"bos_token": "<s>", "eos_token": "</s>", "sep_token": "</s>", "unk_token": "<unk>", "mask_token": "<mask>"}
-    return PreTrainedTokenizerFast(tokenizer_object=backend, **names)
 
 
 def test_a_tokenizer_that_folds_white_space_gets_marks() -> None:

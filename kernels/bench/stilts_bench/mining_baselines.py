@@ -63,8 +63,9 @@ def margins(
 ) -> np.ndarray:
     """Ratio margins of the candidates [n, k], a pair at a time as LASER computes them."""
     scores = np.zeros(candidates.shape)
-    for i in range(scores.shape[0]):
-        for j in range(scores.shape[1]):
+    count, k = candidates.shape
+    for i in range(count):
+        for j in range(k):
             neighbour = candidates[i, j]
             scores[i, j] = x[i].dot(y[neighbour]) / ((own_mean[i] + other_mean[neighbour]) / 2)
     return scores

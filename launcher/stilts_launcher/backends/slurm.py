@@ -316,7 +316,7 @@ def seconds_of_limit(text: str) -> float | None:
     """A time limit as sbatch reads it, in seconds: minutes[:seconds], hours:minutes:seconds, or days-hours[:minutes
     [:seconds]]; None for none."""
     days, dash, clock = text.strip().rpartition("-")
-    numbers = [int(part) for part in clock.split(":") if part.isdecimal()]
+    numbers = [int(number) for number in clock.split(":") if number.isdecimal()]
     if len(numbers) != len(clock.split(":")):
         return None
     if dash:

@@ -267,6 +267,7 @@ def main() -> None:
     sampling = SamplingPart(**given.get("sampling", {}))
     stage, seed = given["stage"], given.get("seed", 3)
     every = small.RANKED if given.get("ranked") else small.SPECS
+    every = small.CODED if given.get("coded") else every
     specs = [spec for spec in every if spec.name not in given.get("without", [])]
     model = small.model(dropout=given.get("dropout", 0.0), specs=specs, vocabulary=given.get("vocabulary", 60))
     tasks = small.tasks(specs)

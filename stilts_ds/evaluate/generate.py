@@ -1,0 +1,163 @@
+"""A model goes on from prompts: sampled token by token, each prompt read once for all of its samples.
+
+Which tokens a sample has depends on the model, its prompt and its number, and on nothing beside it: not on the batch,
+the ranks or the order. So every sample draws from a generator of its own, and the sizes that could round a sample's
+numbers otherwise are kept (stilts_ds.model.decoding.STABLE_ROWS). Samples that are complete leave the batch.
+
+Legend: P prompts, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+
+from stilts_ds.families.writing import Writing
+from stilts_ds.model.decoding import STABLE_ROWS, KeyValueCache
+from stilts_ds.rows.batch import Batch, Targets
+from stilts_ds.rows.rows import Rows
+from stilts_ds.rows.tokenizer import Tokenizer
+
+
+@dataclass
+class Sample:
+    """What has been written of one sample. `uniform` are the numbers in [0, 1) that choose its tokens, one each."""
+
+    uniform: np.ndarray
+    ids: list[int] = field(default_factory=list)
+
+
+def uniform_numbers(name: str, sample: int, count: int) -> np.ndarray:
+    """The numbers that choose the tokens of one sample of the prompt of that name."""
+    digest = hashlib.sha256(f"{name}\n{sample}".encode()).digest()
+    return np.random.default_rng(int.from_bytes(digest[:16], "little")).random(count)
+
+
+def choose(logits: np.ndarray, temperature: float, top_p: float, uniform: float) -> int:
+    """A token by its logits [V]: the likeliest at temperature 0, else the one that `uniform` falls on among the fewest
+    likeliest ones that together have a probability of `top_p` (Holtzman et al. 2020, arXiv 1904.09751, section 3.1)."""
+    if not temperature:
+        return int(logits.argmax())
+    scaled = logits.astype(np.float64) / temperature
+    probabilities = np.exp(scaled - scaled.max())
+    probabilities /= probabilities.sum()
+    order = np.arange(len(logits))
+    if top_p < 1:
+        order = np.argsort(-probabilities, kind="stable")
+        before = np.cumsum(probabilities[order]) - probabilities[order]
+        order = order[before < top_p]
+    bounds = np.cumsum(probabilities[order])
+    place = np.searchsorted(bounds, uniform * bounds[-1], side="right")
+    return int(order[min(int(place), len(order) - 1)])
+
+
+@dataclass(frozen=True)
+class Generator:
+    """Writes with one head of a model, whose forward pass (stilts_ds.model.multitask) this rank can run alone."""
+
+    forward: Callable[..., Any]
+    tokenizer: Tokenizer
+    device: torch.device
+    head: str
+    writing: Writing
+
+    @torch.no_grad()
+    def write(self, rows: Rows, items: Sequence[int]) -> list[list[list[int]]]:
+        """The ids of each sample of these prompts, without their ends: [P][samples]."""
+        writing = self.writing
+        prompts = [np.asarray(rows.input_ids[rows.starts[item] : rows.starts[item + 1]]) for item in items]
+        samples = [
+            [
+                Sample(uniform_numbers(writing.names[item], number, writing.most_tokens))
+                for number in range(writing.samples)
+            ]
+            for item in items
+        ]
+        cache = KeyValueCache([len(prompt) for prompt in prompts])
+        logits = self._read(prompts, None if rows.prefix is None else [int(rows.prefix[item]) for item in items], cache)
+        # A prompt's samples begin from the same logits.
+        alive = samples
+        stay = [
+            self._go_on(of_prompt, [logit] * len(of_prompt), len(prompt))
+            for of_prompt, logit, prompt in zip(alive, logits, prompts)
+        ]
+        cache.leave(stay)
+        while any(len(places) for places in stay):
+            alive = [[of_prompt[place] for place in places.tolist()] for of_prompt, places in zip(alive, stay)]
+            logits = self._step(prompts, alive, cache)
+            stay, begin = [], 0
+            for of_prompt, prompt in zip(alive, prompts):
+                stay.append(self._go_on(of_prompt, logits[begin : begin + len(of_prompt)], len(prompt)))
+                begin += len(of_prompt)
+            cache.leave(stay)
+        return [[sample.ids for sample in of_prompt] for of_prompt in samples]
+
+    def _go_on(self, samples: Sequence[Sample], logits: Sequence[np.ndarray], prompt: int) -> torch.Tensor:
+        """Give each sample of a prompt of so many tokens its next one; the places of those that are not complete."""
+        places = [
+            place
+            for place, (sample, logit) in enumerate(zip(samples, logits))
+            if not self._is_complete(sample, logit, prompt)
+        ]
+        return torch.tensor(places, dtype=torch.long, device=self.device)
+
+    def _is_complete(self, sample: Sample, logits: np.ndarray, prompt: int) -> bool:
+        writing, written = self.writing, len(sample.ids)
+        if written == writing.most_tokens or prompt + written >= writing.row_limit:
+            return True
+        token = choose(logits, writing.temperature, writing.top_p, sample.uniform[written])
+        if token == writing.end:
+            return True
+        sample.ids.append(token)
+        return written + 1 == writing.most_tokens or writing.is_complete(sample.ids)
+
+    def _read(
+        self, prompts: Sequence[np.ndarray], prefix: Sequence[int] | None, cache: KeyValueCache
+    ) -> list[np.ndarray]:
+        """Logits [P, V] of the token behind each prompt; the cache keeps what the prompts are."""
+        filling = np.full(STABLE_ROWS, self.tokenizer.template.single_suffix[0])
+        parts = [*prompts, filling]
+        lengths = [len(part) for part in parts]
+        position = np.concatenate([np.arange(length) for length in lengths])
+        batch = self._batch(np.concatenate(parts), position, lengths, cache)
+        if prefix is not None:
+            batch.prefix = (*prefix, len(filling))
+        last = np.cumsum(lengths)[:-1] - 1
+        return self._logits(batch, last)
+
+    def _step(
+        self, prompts: Sequence[np.ndarray], alive: Sequence[Sequence[Sample]], cache: KeyValueCache
+    ) -> list[np.ndarray]:
+        """Logits of the token behind the newest of each sample, prompt after prompt."""
+        pairs = [(len(prompt), sample) for prompt, of_prompt in zip(prompts, alive) for sample in of_prompt]
+        newest = [sample.ids[-1] for _, sample in pairs]
+        position = [length + len(sample.ids) - 1 for length, sample in pairs]
+        missing = max(0, STABLE_ROWS - len(pairs))
+        ids, places = np.array(newest + newest[:1] * missing), np.array(position + position[:1] * missing)
+        batch = self._batch(ids, places, [1] * len(ids), cache)
+        return self._logits(batch, np.arange(len(pairs)))
+
+    def _batch(self, ids: np.ndarray, position: np.ndarray, lengths: Sequence[int], cache: KeyValueCache) -> Batch:
+        offsets = np.concatenate([[0], np.cumsum(lengths)])
+        row = np.repeat(np.arange(len(lengths)), lengths)
+        # Where a model tells segments apart, the program is the second one; prompts are first segments.
+        types = np.full(len(ids), 0 if cache.samples is None else 1)
+        arrays = (ids, types, row, position, offsets)
+        tensors = [torch.from_numpy(np.asarray(array, np.int64)) for array in arrays]
+        return Batch(tensors[0], tensors[1], tensors[2], tensors[3], tensors[4], tuple(lengths), cache=cache)
+
+    def _logits(self, batch: Batch, read: np.ndarray) -> list[np.ndarray]:
+        """Logits [V] of each place that is read, in float32 on the host; tokens that no program holds have none."""
+        # The output layer, too, is a product whose rows are not few.
+        filled = np.concatenate([read, np.repeat(read[:1], max(0, STABLE_ROWS - len(read)))])
+        none = torch.zeros(0, dtype=torch.long)
+        batch.heads[self.head] = Targets(torch.from_numpy(filled.astype(np.int64)), none, none.float(), none)
+        logits = self.forward(batch.to(self.device), "next")[self.head][: len(read)].cpu().numpy()
+        logits[:, self.tokenizer.vocabulary :] = -np.inf
+        logits[:, [token for token in self.tokenizer.special if token != self.writing.end]] = -np.inf
+        return list(logits)

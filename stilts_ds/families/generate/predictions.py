@@ -1,0 +1,206 @@
+"""Programs that a model writes: sampled token by token, and the files that `stilts execute` reads.
+
+A file holds a JSON object a line, a program with all that executing it needs. Beside it `stilts execute` puts its
+verdicts, `test-python.verdicts.jsonl` beside `test-python.jsonl`; with them the programs can be scored.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from stilts_ds.config import EvaluationPart, TrainingPart
+from stilts_ds.errors import UserError, counted
+from stilts_ds.execute.programs import Program, read_programs, read_rows, read_verdicts, text_of
+from stilts_ds.families.base import EvaluationSplit, Family, Masking, Prediction
+from stilts_ds.families.files import Expected, PredictionFile, check_ids, fail
+from stilts_ds.families.generate.record import Exercise, Gold
+from stilts_ds.families.generate.rows import end_of
+from stilts_ds.families.generate.score import Attempt
+from stilts_ds.families.writing import Writing
+from stilts_ds.rows.rows import Rows
+from stilts_ds.rows.whitespace import CodeTokenizer
+from stilts_ds.run_dir import write_atomically
+from stilts_ds.tasks.spec import Task
+
+SETTINGS = ("generate",)  # of stilts_ds.config.EvaluationPart
+
+
+# --- dev: the solution's tokens, each foreseen from the right ones before it -----------------------------------------
+
+
+def output(likeliest: np.ndarray) -> np.ndarray:
+    """The likeliest token at each place that is read, [m]: the head gives its index."""
+    return likeliest[:, 0].astype(np.int64)
+
+
+def decode(
+    records: Sequence[Any], rows: Rows, outputs: Sequence[np.ndarray], labels: Sequence[str], part: EvaluationPart
+) -> list[np.ndarray]:
+    return list(outputs)
+
+
+def dev_gold(rows: Rows, masking: Masking) -> list[np.ndarray]:
+    """The tokens of each solution, and its end."""
+    bounds = zip(rows.starts[:-1].tolist(), rows.second.tolist(), rows.starts[1:].tolist())
+    return [np.asarray(rows.input_ids[start + second : end]) for start, second, end in bounds]
+
+
+# --- predicting ------------------------------------------------------------------------------------------------------
+
+
+def evaluation_rows(split: EvaluationSplit, setting: TrainingPart, part: EvaluationPart) -> Rows:
+    """The prompts alone, as long as they may be beside what is written behind them, and at least half a row."""
+    longest = max(setting.max_seq_length - part.generate.max_new_tokens, setting.max_seq_length // 2)
+    prompts = [dataclasses.replace(record, solution="") for record in split.records()]
+    content = [[record.id, record.prompt] for record in prompts]
+    return split.rows_of(prompts, content, TrainingPart(max_seq_length=longest))
+
+
+def predict(family: Family, asked: Prediction) -> list[Attempt] | None:
+    """The programs of a split, sample after sample of each exercise; None on ranks other than 0. A collective."""
+    records: Sequence[Exercise] = asked.split.records()
+    rows = evaluation_rows(asked.split, asked.setting, asked.part)
+    task, part = asked.split.task, asked.part.generate
+    tokenizer = asked.model.tokenizer
+    ends = Endings(CodeTokenizer(tokenizer), tuple(task.stop if part.stop is None else part.stop))
+    writing = Writing(
+        names=[f"{task.base_name}\n{record.id}" for record in records],
+        samples=part.samples,
+        temperature=part.temperature,
+        top_p=part.top_p,
+        end=end_of(tokenizer),
+        most_tokens=part.max_new_tokens,
+        row_limit=asked.setting.max_seq_length,
+        is_complete=ends.are_reached,
+    )
+    written = asked.model.write(asked.head, rows, writing)
+    if not asked.model.first:
+        return None
+    attempts = []
+    for record, samples in zip(records, written):
+        for number, ids in enumerate(samples):
+            # Python and the others refuse a null character in any case, and so does the file of programs.
+            completion = ends.text(ids).replace("\0", "\N{REPLACEMENT CHARACTER}")
+            attempts.append(Attempt(record.problem.program(completion, number), None))
+    return attempts
+
+
+@dataclass(frozen=True)
+class Endings:
+    """Where a program ends besides at the token that ends it: before the first of some `stop` strings."""
+
+    code: CodeTokenizer
+    stop: tuple[str, ...]
+
+    def text(self, ids: Sequence[int]) -> str:
+        """What was written, up to the first stop string."""
+        text = self.code.text(ids)
+        return text[: min((text.index(stop) for stop in self.stop if stop in text), default=len(text))]
+
+    def are_reached(self, ids: Sequence[int]) -> bool:
+        """Whether a stop string ends in the newest token. The last tokens are looked at first, since each of those
+        that make a stop string has one of its characters at least."""
+        if not self.stop:
+            return False
+        recent = self.code.text(ids[-max(map(len, self.stop)) - 1 :])
+        if not any(stop in recent for stop in self.stop):
+            return False
+        text = self.code.text(ids)
+        return any(stop in text for stop in self.stop)
+
+
+def settings(part: EvaluationPart) -> dict[str, Any]:
+    return part.generate.model_dump()
+
+
+# --- files -----------------------------------------------------------------------------------------------------------
+
+
+def verdicts_path(predictions: Path) -> Path:
+    """`test-python.verdicts.jsonl` beside `test-python.jsonl`."""
+    return predictions.with_suffix(".verdicts.jsonl")
+
+
+def unscored(predictions: Path) -> str | None:
+    """What has to be done before programs can be scored; None where they have been executed."""
+    if verdicts_path(predictions).exists():
+        return None
+    return (
+        f"its programs have not been executed: `stilts execute {predictions} -o {verdicts_path(predictions)} --allow`, "
+        "then score again"
+    )
+
+
+def read(path: Path, labels: Iterable[str] = ()) -> list[Attempt]:
+    """Programs, with their verdicts where they have been executed. Raises UserError with file and line."""
+    programs, _ = read_programs(path)
+    verdicts = verdicts_path(path)
+    by_key = {verdict.key: verdict for verdict in read_verdicts(verdicts)} if verdicts.exists() else {}
+    if verdicts.exists() and by_key.keys() != {program.key for program in programs}:
+        strange = min(by_key.keys() ^ {program.key for program in programs})
+        raise UserError(
+            f"{verdicts}: is of other programs than {path.name}, such as sample {strange[1]} of {strange[0]!r}; "
+            "execute them again"
+        )
+    return [Attempt(program, by_key.get(program.key)) for program in programs]
+
+
+def write(path: Path, values: Sequence[Attempt]) -> None:
+    """The programs, in a form that `stilts execute` reads; verdicts of others that stood beside them go."""
+    verdicts_path(path).unlink(missing_ok=True)
+    write_atomically(path, "".join(f"{json.dumps(_without_defaults(value.program))}\n" for value in values))
+
+
+def _without_defaults(program: Program) -> dict[str, Any]:
+    needed = {"id", "sample", "program", "tests", "language", "entry"}
+    return {key: value for key, value in asdict(program).items() if value or key in needed}
+
+
+def read_labels(path: Path, labels: Iterable[str] = ()) -> list[Gold]:
+    gold: dict[str, Gold] = {}
+    for where, row in read_rows(path):
+        if isinstance(row, UserError):
+            raise row
+        identity = text_of(row, "id", where)
+        if identity in gold:
+            raise UserError(f"{where}: problem {identity!r} stands there twice; write each once")
+        gold[identity] = Gold(identity, text_of(row, "canonical", where, ""))
+    if not gold:
+        fail(path, 1, "has no problems; give the label file of a split")
+    return list(gold.values())
+
+
+def write_labels(path: Path, values: Sequence[Gold]) -> None:
+    write_atomically(path, "".join(f"{json.dumps(asdict(value))}\n" for value in values))
+
+
+def check(path: Path, predicted: Sequence[Attempt], gold: Sequence[Gold]) -> None:
+    """Raise UserError where a problem has no program, or a program no problem or verdict."""
+    check_expected(path, predicted, Expected(ids=frozenset(problem.id for problem in gold)))
+    without = [attempt.program for attempt in predicted if attempt.verdict is None]
+    if without:
+        fail(path, 1, f"{counted(len(without), 'program')} without a verdict; {unscored(path)}")
+
+
+def check_expected(path: Path, predicted: Sequence[Attempt], expected: Expected) -> None:
+    check_ids(path, {attempt.program.id: attempt for attempt in predicted}, expected.ids, "problem")
+
+
+def expect(records: Sequence[Exercise]) -> Expected:
+    return Expected(count=len(records), ids=frozenset(record.id for record in records))
+
+
+FILE = PredictionFile(
+    ".jsonl", read, read_labels, write, write_labels, check, check_expected, expect, one_each=False
+)  # fmt: skip
+
+
+def files(task: Task) -> PredictionFile:
+    return FILE

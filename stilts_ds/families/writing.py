@@ -1,0 +1,26 @@
+"""What a family asks for when a model is to go on from prompts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Writing:
+    """How a model goes on from prompts.
+
+    `names` [I] name the prompts: with the number of the sample they decide what is drawn. `samples` of each prompt are
+    drawn at `temperature` (0: the likeliest token is taken) from the fewest tokens that have a probability of `top_p`.
+    A sample ends with the token `end`, where `is_complete(its ids)`, after `most_tokens` of them, or where its row has
+    `row_limit`.
+    """
+
+    names: Sequence[str]
+    samples: int
+    temperature: float
+    top_p: float
+    end: int
+    most_tokens: int
+    row_limit: int
+    is_complete: Callable[[Sequence[int]], bool]

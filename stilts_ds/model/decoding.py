@@ -1,0 +1,135 @@
+"""Keys and values of the tokens before those of a batch, so that a token more costs one token's computation.
+
+A prompt goes through the network once, and all of its samples share its keys and values; each sample owns those of the
+tokens that it has written. Legend: P prompts, n samples of a prompt that are still being written, h heads of queries,
+k heads of keys, d size of a head, T tokens of a batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+# A matrix product of few rows is rounded otherwise than one of many: below this many, rows of nothing are added, so
+# that what a sample's tokens are does not depend on how many others are beside it.
+STABLE_ROWS = 16
+
+KeysValues = tuple[torch.Tensor, torch.Tensor]
+
+
+@dataclass
+class KeyValueCache:
+    """`prompts`: how many tokens each prompt has; `samples`: how many samples of it are being written. The tokens of a
+    batch are the prompts' (while `samples` is None), or one of each sample, prompt after prompt. Tokens behind these
+    only fill up the batch."""
+
+    prompts: Sequence[int]
+    samples: list[int] | None = None
+    # By attention layer: of each prompt [k, tokens, d], and of its samples [n, k, tokens, d].
+    of_prompts: dict[nn.Module, list[KeysValues]] = field(default_factory=dict)
+    of_samples: dict[nn.Module, list[KeysValues | None]] = field(default_factory=dict)
+
+    @property
+    def longest(self) -> int:
+        """Most tokens that stand before those of a batch."""
+        if self.samples is None:
+            return 0
+        written = [own[0].shape[2] for own in next(iter(self.of_samples.values())) if own is not None]
+        return max(self.prompts) + max(written, default=0)
+
+    def keep_prompts(self, layer: nn.Module, key: torch.Tensor, value: torch.Tensor) -> None:
+        """Keep what a layer made of the prompts, [1, k, T, d] each."""
+        sizes = [*self.prompts, key.shape[2] - sum(self.prompts)]
+        parts = zip(key[0].split(sizes, dim=1), value[0].split(sizes, dim=1))
+        self.of_prompts[layer] = [(keys.contiguous(), values.contiguous()) for keys, values in parts][:-1]
+        self.of_samples[layer] = [None] * len(self.prompts)
+
+    def attend(
+        self,
+        layer: nn.Module,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        scaling: float | None,
+        window: int | None,
+    ) -> torch.Tensor:
+        """What one new token of each sample sees: query [1, h, T, d], key and value [1, k, T, d] to [1, T, h, d].
+
+        `window`: the tokens, itself among them, that a token sees at most.
+        """
+        assert self.samples is not None
+        queries, keys, values = (each[0].transpose(0, 1) for each in (query, key, value))
+        scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+        seen, begin = [], 0
+        for number, samples in enumerate(self.samples):
+            if not samples:
+                continue
+            new = slice(begin, begin + samples)
+            begin += samples
+            own = self._append(layer, number, keys[new], values[new])
+            prompt = self.of_prompts[layer][number]
+            if window is not None:
+                prompt, own = _windowed(prompt, own, window)
+            seen.append(shared_attention(queries[new] * scale, prompt, own))
+        seen.append(torch.zeros_like(queries[begin:]))
+        return torch.cat(seen)[None]
+
+    def _append(self, layer: nn.Module, number: int, key: torch.Tensor, value: torch.Tensor) -> KeysValues:
+        """The keys and values of a prompt's samples with those of their new tokens, [n, k, d] each."""
+        before = self.of_samples[layer][number]
+        own = key[:, :, None], value[:, :, None]
+        if before is not None:
+            own = torch.cat([before[0], own[0]], dim=2), torch.cat([before[1], own[1]], dim=2)
+        self.of_samples[layer][number] = own
+        return own
+
+    def leave(self, stay: Sequence[torch.Tensor]) -> None:
+        """Go on with the samples of each prompt that `stay` names by their places among those that there were."""
+        self.samples = [len(places) for places in stay]
+        for layer, of_samples in self.of_samples.items():
+            for number, places in enumerate(stay):
+                kept = of_samples[number]
+                if not len(places):
+                    of_samples[number] = None
+                    keys, values = self.of_prompts[layer][number]
+                    self.of_prompts[layer][number] = keys[:, :0].clone(), values[:, :0].clone()  # lets go of memory
+                elif kept is not None and len(places) < len(kept[0]):
+                    of_samples[number] = (kept[0][places], kept[1][places])
+
+
+def _windowed(prompt: KeysValues, own: KeysValues, window: int) -> tuple[KeysValues, KeysValues]:
+    """The last `window` tokens of a prompt and what was written behind it."""
+    tokens, written = prompt[0].shape[1], own[0].shape[2]
+    first = max(0, tokens + written - window)
+    prompt = prompt[0][:, min(first, tokens) :], prompt[1][:, min(first, tokens) :]
+    skipped = max(0, first - tokens)
+    return prompt, (own[0][:, :, skipped:], own[1][:, :, skipped:])
+
+
+def shared_attention(query: torch.Tensor, prompt: KeysValues, own: KeysValues) -> torch.Tensor:
+    """Attention of one token of each sample to the prompt, which is in memory once, and to the sample's own tokens.
+
+    query [n, h, d], scaled; prompt [k, tokens, d] and own [n, k, tokens, d], keys and values each, to [n, h, d].
+    """
+    samples, heads, size = query.shape
+    shared = prompt[0].shape[0]
+    groups = heads // shared  # heads of queries that share keys and values
+    # The samples' queries are the rows of one product with the prompt's keys.
+    rows = query.reshape(samples, shared, groups, size).transpose(0, 1).reshape(shared, samples * groups, size)
+    filled = functional.pad(rows, (0, 0, 0, max(0, STABLE_ROWS - rows.shape[1])))
+    to_prompt = (filled @ prompt[0].transpose(1, 2))[:, : samples * groups]
+    to_prompt = to_prompt.reshape(shared, samples, groups, -1).transpose(0, 1)
+    to_own = query.reshape(samples, shared, groups, size) @ own[0].transpose(2, 3)
+    scores = torch.cat([to_prompt, to_own], dim=-1)
+    probabilities = scores.softmax(-1, dtype=torch.promote_types(query.dtype, torch.float32)).to(query.dtype)
+    tokens = prompt[0].shape[1]
+    of_prompt = probabilities[..., :tokens].transpose(0, 1).reshape(shared, samples * groups, tokens)
+    filled = functional.pad(of_prompt, (0, 0, 0, max(0, STABLE_ROWS - of_prompt.shape[1])))
+    seen = (filled @ prompt[1])[:, : samples * groups]
+    seen = seen.reshape(shared, samples, groups, size).transpose(0, 1)
+    seen = seen + probabilities[..., tokens:] @ own[1]
+    return seen.reshape(samples, heads, size)

@@ -1,0 +1,250 @@
+"""Programs that a model writes: a token more costs one token, and nothing beside a sample changes it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+import small
+import tiny_decoders
+import torch
+import transformers
+
+from stilts_ds.config import parse_recipe
+from stilts_ds.errors import UserError
+from stilts_ds.evaluate.generate import Generator, choose, uniform_numbers
+from stilts_ds.evaluate.predict import Predictor
+from stilts_ds.families.build import build_model
+from stilts_ds.families.writing import Writing
+from stilts_ds.model.encoder import pack
+from stilts_ds.model.heads import HeadSpec
+from stilts_ds.model.multitask import MultiTask
+from stilts_ds.rows.batch import pack_rows
+from stilts_ds.rows.rows import Rows
+
+SPECS = [HeadSpec("code", "generate")]
+LENGTHS = (9, 4, 13, 9, 30, 17, 21, 5)
+END = 2
+DECODERS = ("gpt2", "llama", "qwen2", "qwen2, window", "gemma3")
+
+
+def prompt_rows(prefix: bool, vocabulary: int = small.VOCABULARY) -> Rows:
+    """Prompts of unequal lengths, two of them of one length."""
+    rng = np.random.default_rng(0)
+    lengths = np.array(LENGTHS)
+    return Rows(
+        input_ids=rng.integers(4, vocabulary - 1, lengths.sum()).astype(np.int32),
+        starts=np.concatenate([[0], np.cumsum(lengths)]),
+        second=lengths.astype(np.int32),
+        example=np.arange(len(lengths)),
+        items=np.arange(len(lengths) + 1),
+        prefix=lengths.astype(np.int32) if prefix else None,
+    )
+
+
+def writing(**changed: Any) -> Writing:
+    given: dict[str, Any] = {
+        "names": [f"task\n{number}" for number in range(len(LENGTHS))],
+        "samples": 5,
+        "temperature": 1.0,
+        "top_p": 0.95,
+        "end": END,
+        "most_tokens": 16,
+        "row_limit": 100,
+        "is_complete": lambda ids: False,
+    }
+    return Writing(**{**given, **changed})
+
+
+def build(kind: str) -> tuple[MultiTask, Any]:
+    """A model with weights as large as trained ones, and its tokenizer's special tokens."""
+    tokenizer = small.tokenizer_stub()
+    if kind == "xlm-r":
+        model = small.model(specs=SPECS, hidden=32, heads=4, layers=3)
+        for weight in (parameter for parameter in model.parameters() if parameter.dim() == 2):
+            weight.data *= 6
+        return model.eval(), tokenizer
+    torch.manual_seed(1)
+    network = transformers.AutoModel.from_config(tiny_decoders.config(kind, small.VOCABULARY)).eval()
+    pack(network, kind)
+    tokenizer.sees = "left"
+    return build_model(network, SPECS, 1).eval(), tokenizer
+
+
+@pytest.fixture(scope="module", params=("xlm-r", *DECODERS))
+def built(request: pytest.FixtureRequest) -> Iterator[tuple[MultiTask, Any]]:
+    yield build(request.param)
+
+
+class Recording(Generator):
+    """A generator that keeps the logits that each choice was made from, by the sample's uniform numbers."""
+
+    seen: dict[bytes, list[np.ndarray]] = {}
+
+    def _is_complete(self, sample: Any, logits: np.ndarray, prompt: int) -> bool:
+        self.seen.setdefault(sample.uniform.tobytes(), []).append(logits)
+        return super()._is_complete(sample, logits, prompt)
+
+
+def write(built: tuple[MultiTask, Any], items: Sequence[int], given: Writing, kind: type = Generator) -> Any:
+    model, tokenizer = built
+    generator = kind(model, tokenizer, torch.device("cpu"), "code", given)
+    return generator.write(prompt_rows(tokenizer.sees == "both"), items)
+
+
+def test_a_sample_is_the_same_to_the_bit_whatever_is_beside_it(built: tuple[MultiTask, Any]) -> None:
+    everything = list(range(len(LENGTHS)))
+    Recording.seen = {}
+    together = write(built, everything, writing(), Recording)
+    logits = Recording.seen
+    assert len({tuple(ids) for of_prompt in together for ids in of_prompt}) > 30  # samples differ
+    assert len({len(ids) for of_prompt in together for ids in of_prompt}) > 1 or built[1].sees == "left"
+    for items in ([3], [6, 1], [7, 4, 0, 2], everything[::-1]):
+        Recording.seen = {}
+        assert write(built, items, writing(), Recording) == [together[item] for item in items]
+        for key, values in Recording.seen.items():
+            assert all(np.array_equal(value, other) for value, other in zip(values, logits[key], strict=True))
+    # The number of samples changes none of them, either.
+    assert [samples[:2] for samples in together] == write(built, everything, writing(samples=2))
+
+
+def test_what_is_kept_of_earlier_tokens_is_what_they_would_be_computed_to_again(built: tuple[MultiTask, Any]) -> None:
+    model, tokenizer = built
+    rows = prompt_rows(tokenizer.sees == "both")
+    greedy = write(built, list(range(len(LENGTHS))), writing(samples=1, temperature=0.0))
+    for item in range(len(LENGTHS)):
+        prompt = rows.input_ids[rows.starts[item] : rows.starts[item + 1]]
+        again: list[int] = []
+        while len(again) < 16:
+            logits = recomputed(model, tokenizer, prompt, again)
+            token = int(logits.argmax())
+            if token == END:
+                break
+            again.append(token)
+        assert greedy[item] == [again]
+
+
+def recomputed(model: MultiTask, tokenizer: Any, prompt: np.ndarray, written: list[int]) -> np.ndarray:
+    ids = np.concatenate([prompt, np.array(written, np.int32)])
+    prefix = np.array([len(prompt)], np.int32)
+    row = Rows(ids, np.array([0, len(ids)]), prefix, np.array([0]), np.array([0, 1]))
+    row.prefix = prefix if tokenizer.sees == "both" else None
+    head = model.head("code")
+    options = {"embedding": model.word_embedding} if head.ties_embeddings else {}
+    with torch.no_grad():
+        last = model.backbone.hidden_states(pack_rows([(row, 0)], tokenizer))[-1:]
+        logits = head(last, **options)[0].numpy()
+    logits[[token for token in tokenizer.special if token != END]] = -np.inf
+    return np.asarray(logits)
+
+
+def test_greedy_text_is_that_of_transformers_own_generation() -> None:
+    """A decoder with its own output layer, one prompt after the other through `generate`."""
+    torch.manual_seed(1)
+    model = transformers.AutoModelForCausalLM.from_config(tiny_decoders.config("qwen2", small.VOCABULARY)).eval()
+    rows, special = prompt_rows(False), [0, 1, 3, small.VOCABULARY - 1]
+    expected = []
+    for start, end in zip(rows.starts[:-1], rows.starts[1:]):
+        ids = torch.from_numpy(rows.input_ids[start:end].astype(np.int64))[None]
+        made = model.generate(
+            ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=16, eos_token_id=END,
+            pad_token_id=1, suppress_tokens=special,
+        )  # fmt: skip
+        expected.append([token for token in made[0, ids.shape[1] :].tolist() if token not in (END, 1)])
+    tokenizer = small.tokenizer_stub()
+    tokenizer.sees = "left"
+    network = model.model
+    pack(network, "qwen2")
+    ours = build_model(network, SPECS, 1).eval()
+    if not ours.head("code").ties_embeddings:
+        ours.head("code").weight.data = model.lm_head.weight.data
+    assert write((ours, tokenizer), list(range(8)), writing(samples=1, temperature=0.0)) == [[ids] for ids in expected]
+
+
+@pytest.mark.parametrize("limit", ["most_tokens", "row_limit", "is_complete"])
+def test_each_sample_ends_for_its_own_reason(built: tuple[MultiTask, Any], limit: str) -> None:
+    long = write(built, [0, 1, 4], writing())
+    changed: dict[str, Any] = {"most_tokens": 3, "row_limit": 12, "is_complete": lambda ids: ids[-1] % 5 == 0}
+    short = write(built, [0, 1, 4], writing(**{limit: changed[limit]}))
+    for item, ours, theirs in zip((0, 1, 4), short, long):
+        most = {"most_tokens": 3, "row_limit": max(0, 12 - LENGTHS[item])}.get(limit, 16)
+        for ids, longer in zip(ours, theirs):
+            end = next((place + 1 for place, token in enumerate(longer) if token % 5 == 0), 16)
+            assert ids == longer[: end if limit == "is_complete" else most]
+
+
+@pytest.mark.parametrize("size", [1, 3])
+def test_ranks_write_what_one_writes(size: int) -> None:
+    """Each rank for its own prompts, gathered in their order."""
+    from types import SimpleNamespace
+
+    model, tokenizer = build("xlm-r")
+    rows = prompt_rows(True)
+    whole = write((model, tokenizer), list(range(8)), writing())
+    parts: list[Any] = []
+    for rank in range(size):
+        kept: list[Any] = []
+
+        def gather(part: Any, kept: list[Any] = kept) -> list[Any]:
+            kept.append(part)
+            return []
+
+        world: Any = SimpleNamespace(rank=rank, size=size, device=torch.device("cpu"), gather=gather, first=False)
+        world.any = lambda flag: flag
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("stilts_ds.evaluate.predict.stop_if_requested", lambda world: None)
+            Predictor(model, tokenizer, 2, world).write("code", rows, writing())
+        parts += kept
+    merged = {item: samples for part in parts for item, samples in part.items()}
+    assert [merged[item] for item in range(8)] == whole
+
+
+# --- choosing --------------------------------------------------------------------------------------------------------
+
+
+def chosen(logits: list[float], temperature: float, top_p: float) -> dict[int, float]:
+    """How often each token is chosen over evenly spread numbers."""
+    values = np.array(logits, np.float32)
+    counts: dict[int, float] = {}
+    for number in range(1000):
+        token = choose(values, temperature, top_p, (number + 0.5) / 1000)
+        counts[token] = counts.get(token, 0) + 0.001
+    return counts
+
+
+def test_tokens_are_chosen_as_often_as_they_are_probable() -> None:
+    logits = np.log([0.1, 0.6, 0.3]).tolist()
+    near: Callable[..., Any] = lambda values: pytest.approx(values, abs=0.002)  # noqa: E731
+    assert chosen(logits, 1.0, 1.0) == near({0: 0.1, 1: 0.6, 2: 0.3})
+    assert chosen(logits, 0.5, 1.0) == near({0: 0.01 / 0.46, 1: 0.36 / 0.46, 2: 0.09 / 0.46})
+    # The fewest of the likeliest that have that probability together.
+    assert chosen(logits, 1.0, 0.6) == near({1: 1.0})
+    assert chosen(logits, 1.0, 0.61) == near({1: 2 / 3, 2: 1 / 3})
+    assert chosen([0.0, 0.0, -np.inf], 1.0, 0.9) == near({0: 0.5, 1: 0.5})
+    assert choose(np.array([1.0, 3.0, 3.0], np.float32), 0.0, 1.0, 0.99) == 1  # the first of equals
+
+
+def test_what_a_sample_draws_depends_on_task_item_and_number() -> None:
+    first = uniform_numbers("mbpp\n1", 0, 4)
+    assert np.array_equal(first, uniform_numbers("mbpp\n1", 0, 8)[:4])
+    for name, sample in (("mbpp\n2", 0), ("mbpp\n1", 1), ("humaneval\n1", 0), ("mbpp\n11", 0)):
+        assert not np.array_equal(first, uniform_numbers(name, sample, 4))
+
+
+@pytest.mark.parametrize(
+    "given, problem",
+    [
+        ({"samples": 5}, "all the same; set a temperature"),
+        (
+            {"stop": ["\nif", "\nif x"]},
+            r"'\\nif' is a part of '\\nif x', which therefore never ends.*leave it out",
+        ),
+        ({"stop": [""]}, "an empty text"),
+        ({"top_p": 0}, "top_p"),
+    ],
+)
+def test_settings_that_cannot_be_meant_are_refused(given: dict[str, Any], problem: str) -> None:
+    with pytest.raises(UserError, match=problem):
+        parse_recipe({"name": "x", "targets": ["xnli"], "evaluation": {"generate": given}}, "the recipe")
