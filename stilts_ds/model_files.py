@@ -351,7 +351,7 @@ def longest_row(path: str) -> int | None:
 
 
 @dataclass(frozen=True)
-class Limits:
+class ModelLimits:
     """What a model takes: tokens of a row, and layers; None where that is not known (a hub model not yet fetched).
     `sees`: which way its tokens see, as far as is known."""
 
@@ -360,15 +360,15 @@ class Limits:
     sees: Sees = "both"
 
 
-def limits_of(name_or_path: str, revision: str | None) -> Limits:
+def limits_of(name_or_path: str, revision: str | None) -> ModelLimits:
     folder = model_folder(name_or_path, revision)
     if folder is None or not (folder / "config.json").exists():
-        return Limits(None, None)
+        return ModelLimits(None, None)
     config = read_config(folder)
-    return Limits(longest_row(str(folder)), size_of(config, "num_hidden_layers"), sees_of(config))
+    return ModelLimits(longest_row(str(folder)), size_of(config, "num_hidden_layers"), sees_of(config))
 
 
-def vector_setting_problem(length: int, layer: int, pooling: str, limits: Limits) -> tuple[str, str] | None:
+def vector_setting_problem(length: int, layer: int, pooling: str, limits: ModelLimits) -> tuple[str, str] | None:
     """Which of the settings of sentence vectors a model cannot have ("max_seq_length", "layer" or "pooling"), and why;
     None where it can have all."""
     if limits.tokens is not None and length > limits.tokens:

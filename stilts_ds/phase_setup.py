@@ -35,7 +35,7 @@ from stilts_ds.model.encoder import load_encoder, read_language_head, read_outpu
 from stilts_ds.model.heads import HeadSpec, set_language_head
 from stilts_ds.model.multitask import MultiTask
 from stilts_ds.model.vocabulary import narrow_vocabulary
-from stilts_ds.model_files import Limits, limits_of, model_path, model_source, vector_setting_problem
+from stilts_ds.model_files import ModelLimits, limits_of, model_path, model_source, vector_setting_problem
 from stilts_ds.phase_names import left_alone
 from stilts_ds.plan_file import Phase, Plan
 from stilts_ds.rows.rows import Rows, touched_ids
@@ -59,7 +59,7 @@ def check_start(run: RunDir, recipe: Recipe, phases: list[Phase], planned: Seque
     check_ranks(world, run.root, needed)
 
 
-def check_settings(recipe: Recipe, phases: list[Phase], limits: Limits, world: World) -> None:
+def check_settings(recipe: Recipe, phases: list[Phase], limits: ModelLimits, world: World) -> None:
     """Refuse what cannot work before anything is paid for."""
     check_deepspeed()
     base_config(recipe.engine)  # which looks at the recipe's own DeepSpeed file
@@ -88,7 +88,7 @@ def check_settings(recipe: Recipe, phases: list[Phase], limits: Limits, world: W
             )
 
 
-def check_retrieval(evaluation: EvaluationPart, phases: Sequence[Phase], limits: Limits) -> None:
+def check_retrieval(evaluation: EvaluationPart, phases: Sequence[Phase], limits: ModelLimits) -> None:
     """Refuse rows, layers and sentence tokens for retrieval that the model has not got, before the phases that
     retrieval waits for."""
     if all(phase.train for phase in phases):

@@ -23,7 +23,7 @@ from stilts_ds.families.registry import family_of, main_metric
 from stilts_ds.report.compare import score_run
 from stilts_ds.report.load import RunData, load_run
 from stilts_ds.report.side_by_side import COSTS, tables_side_by_side
-from stilts_ds.report.stats import Settings
+from stilts_ds.report.stats import ComparisonSettings
 from stilts_ds.report.table import Cell, Table
 from stilts_ds.report.tables import LANGUAGES_OF, ZERO_SHOT, build_tables, with_resamples
 from stilts_ds.run_dir import RunDir
@@ -100,7 +100,7 @@ class Run:
         are empty, where there are no predictions to resample. 0 `resamples`: as many as the comparisons need.
         """
         # The report's own tables, and not a second computation: the numbers cannot differ.
-        settings = with_resamples(self._data, Settings(resamples, level))
+        settings = with_resamples(self._data, ComparisonSettings(resamples, level))
         tables = build_tables(self._data, score_run(self._data, settings), settings)
         rows = list(_gains_of_matrix(tables.matrix, self._data))
         for table in tables.languages:
@@ -174,7 +174,7 @@ def compare(*names: str, targets: Sequence[str] = (), resamples: int = 0, level:
     The first one is the baseline. Raises UserError where nothing can be compared.
     """
     rows: list[tuple[Any, ...]] = []
-    for table in tables_side_by_side(names, targets, Settings(resamples, level)):
+    for table in tables_side_by_side(names, targets, ComparisonSettings(resamples, level)):
         baseline, *others = table.columns
         measure = "cost" if table.name == COSTS else "score"
         for row in table.rows:

@@ -205,10 +205,9 @@ def _rank_0() -> bool:
 
 
 def _finish(folder: RunDir, png: bool = False, qa_f1: bool = False, **settings: Any) -> None:
-    from stilts_ds.report.stats import Settings
     from stilts_ds.report.write import report_path, write_report
 
-    say(f"\n{write_report(folder, Settings(**settings), png, qa_f1)}")
+    say(f"\n{write_report(folder, ComparisonSettings(**settings), png, qa_f1)}")
     say(f"Report with every language: {report_path(folder, '.html')} (and .md, .csv, .tex)")
     say(f"Curves: tensorboard --logdir {folder.tensorboard}")
 

@@ -18,11 +18,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def compare(given: argparse.Namespace) -> int:
     from stilts_ds.report.side_by_side import tables_side_by_side
-    from stilts_ds.report.stats import Settings
+    from stilts_ds.report.stats import ComparisonSettings
     from stilts_ds.report.table import legend
     from stilts_ds.report.text import markdown_table
 
-    settings = Settings(given.resamples, given.level)
+    settings = ComparisonSettings(given.resamples, given.level)
     tables = tables_side_by_side(given.runs, given.targets, settings)
     if given.json:
         # Notes say what was not compared and why: figures without them would mislead, in JSON as on the screen.

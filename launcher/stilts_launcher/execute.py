@@ -14,7 +14,7 @@ from typing import Any
 from stilts_ds.errors import UserError, counted, printable
 from stilts_ds.execute.benchmarks import READERS, Problem, read_problems, read_samples
 from stilts_ds.execute.errata import known_errata
-from stilts_ds.execute.executor import Settings
+from stilts_ds.execute.executor import ExecuteSettings
 from stilts_ds.execute.floors import Floor, floors
 from stilts_ds.execute.languages import LANGUAGES, missing, toolchain
 from stilts_ds.execute.passk import paired_difference, score_verdicts, scores_table
@@ -102,7 +102,7 @@ def _programs(given: argparse.Namespace, problems: dict[str, Problem]) -> tuple[
     return read_programs(given.programs, given.skip_bad)
 
 
-def _versions(programs: list[Program], settings: Settings) -> dict[str, str]:
+def _versions(programs: list[Program], settings: ExecuteSettings) -> dict[str, str]:
     path = settings.tool_path
     languages = dict.fromkeys(program.language for program in programs)
     # Programs of a missing language have verdicts that say so; it has no version to ask for.
@@ -111,7 +111,7 @@ def _versions(programs: list[Program], settings: Settings) -> dict[str, str]:
 
 
 def _write_summary(
-    path: Path, settings: Settings, versions: dict[str, str], verdicts: list[Verdict], floor_rows: list[Floor]
+    path: Path, settings: ExecuteSettings, versions: dict[str, str], verdicts: list[Verdict], floor_rows: list[Floor]
 ) -> None:
     """What a score depends on beside the programs: settings and versions."""
     scores = []
@@ -134,7 +134,7 @@ def _shown(
     given: argparse.Namespace,
     problems: dict[str, Problem],
     verdicts: list[Verdict],
-    settings: Settings,
+    settings: ExecuteSettings,
     versions: dict[str, str],
     floor_rows: list[Floor],
 ) -> str:

@@ -9,11 +9,11 @@ from typing import Literal
 
 from pydantic import Field
 
-from stilts_ds.execute.executor import Settings
+from stilts_ds.execute.executor import ExecuteSettings
 from stilts_ds.yaml_files import Section, read_section
 
 # The library's: what a file and the options leave out is in one place.
-_DEFAULTS = Settings()
+_DEFAULTS = ExecuteSettings()
 
 
 class ExecutePart(Section):
@@ -47,14 +47,14 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--readable", action="append", default=[], metavar="DIR", help="shown read-only in the sandbox")
 
 
-def read_settings(given: argparse.Namespace) -> Settings:
+def read_settings(given: argparse.Namespace) -> ExecuteSettings:
     """Raises UserError for a faulty file, with the file, the key and the remedy, and for values out of range."""
     values = asdict(_DEFAULTS)
     if given.settings is not None:
         values = read_section(SettingsFile, given.settings).execute.model_dump()
     # Folders add up. Every other option replaces the file's value.
     folders = [*values.pop("readable"), *given.readable]
-    settings = Settings(**values, readable=tuple(str(Path(folder).resolve()) for folder in folders))
+    settings = ExecuteSettings(**values, readable=tuple(str(Path(folder).resolve()) for folder in folders))
     for key in ("workers", "seconds", "judge"):
         if getattr(given, key) is not None:
             settings = replace(settings, **{key: getattr(given, key)})

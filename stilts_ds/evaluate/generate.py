@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from stilts_ds.families.writing import Writing
+from stilts_ds.families.writing import Decoding
 from stilts_ds.model.decoding import STABLE_ROWS, KeyValueCache
 from stilts_ds.rows.batch import Batch, Targets
 from stilts_ds.rows.rows import Rows
@@ -64,7 +64,7 @@ class Generator:
     tokenizer: Tokenizer
     device: torch.device
     head: str
-    writing: Writing
+    writing: Decoding
 
     @torch.no_grad()
     def write(self, rows: Rows, items: Sequence[int]) -> list[list[list[int]]]:

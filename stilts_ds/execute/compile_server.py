@@ -11,11 +11,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from stilts_ds.execute import commands, languages
-from stilts_ds.execute.languages import Language
-from stilts_ds.execute.policy import Limits
+from stilts_ds.execute.languages import ProgrammingLanguage
+from stilts_ds.execute.policy import SandboxLimits
 from stilts_ds.execute.worker import Worker, WorkerLost
 
-LIMITS = Limits(memory_mb=2048, memory_kind="data", total_mb=3072, processes=128, files=256, scratch_mb=128)
+LIMITS = SandboxLimits(memory_mb=2048, memory_kind="data", total_mb=3072, processes=128, files=256, scratch_mb=128)
 MACHINE = ("java", "-Xshare:auto", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-Xmx768m", "-Xss8m")
 CPU_SECONDS = 24 * 3600  # of a server's whole life; each compilation has a limit by the wall clock
 STARTING = 120.0  # seconds that the first compilation may take on top, on a loaded machine
@@ -35,7 +35,7 @@ class Compiled:
 class CompileServer:
     """The compiler of a language. Starts with the first program and anew where it is lost."""
 
-    def __init__(self, language: Language, readable: tuple[str, ...], path: str):
+    def __init__(self, language: ProgrammingLanguage, readable: tuple[str, ...], path: str):
         self.language, self.readable, self.path = language, readable, path
         self.worker: Worker | None = None
 

@@ -15,7 +15,7 @@ from stilts_ds.execute import commands, languages
 from stilts_ds.execute.commands import Given
 from stilts_ds.execute.compile_server import CompileServer
 from stilts_ds.execute.judges import strict_tests, with_comparison
-from stilts_ds.execute.languages import LANGUAGES, Language
+from stilts_ds.execute.languages import LANGUAGES, ProgrammingLanguage
 from stilts_ds.execute.policy import Cache, Refused
 from stilts_ds.execute.programs import Program, Verdict
 from stilts_ds.execute.worker import Worker
@@ -25,7 +25,7 @@ CACHE_MB = 512  # the largest file that is compiled once: C++'s precompiled head
 
 
 @dataclass(frozen=True)
-class Settings:
+class ExecuteSettings:
     """How programs are executed.
 
     `allow` is the consent to run what nobody has read: without it nothing is. `seconds` are of the CPU; the wall
@@ -95,14 +95,14 @@ class Slot:
             self.compiler.close()
 
 
-def start_slot(language: Language, settings: Settings, cache: str | None) -> Slot:
+def start_slot(language: ProgrammingLanguage, settings: ExecuteSettings, cache: str | None) -> Slot:
     """Raises Refused where a layer is missing."""
     shared = Cache(cache) if cache is not None else None
     compiler = CompileServer(language, settings.readable, settings.tool_path) if language.server else None
     return Slot(Worker(settings.readable, shared), compiler)
 
 
-def fill_cache(language: Language, settings: Settings, folder: str) -> None:
+def fill_cache(language: ProgrammingLanguage, settings: ExecuteSettings, folder: str) -> None:
     """Compile into the folder what all programs of the language use. Raises Refused where that is not possible."""
     assert language.warm is not None
     given = language.warm()
@@ -121,7 +121,7 @@ def fill_cache(language: Language, settings: Settings, folder: str) -> None:
 class Executor:
     """Asks a worker for verdicts."""
 
-    def __init__(self, settings: Settings):
+    def __init__(self, settings: ExecuteSettings):
         self.settings = settings
         self.by_status = settings.judge == "exit-status"
 
@@ -141,7 +141,7 @@ class Executor:
         """The tests under the judge that is asked for."""
         return strict_tests(program.language, program.tests) if self.settings.judge == "strict" else program.tests
 
-    def _apart(self, worker: Worker, language: Language, program: Program, seconds: float) -> dict[str, Any]:
+    def _apart(self, worker: Worker, language: ProgrammingLanguage, program: Program, seconds: float) -> dict[str, Any]:
         """Two processes. Nothing that the program's process inherits may be worth having: there is no nonce."""
         tests = self.tests_of(program)
         header: dict[str, Any] = {"cpu": math.ceil(seconds), "wall": wall_limit(seconds)}
@@ -156,7 +156,7 @@ class Executor:
         )
         return self._ask_commands(worker, language, header, program_side, tests_side)
 
-    def _together(self, slot: Slot, language: Language, program: Program, seconds: float) -> dict[str, Any]:
+    def _together(self, slot: Slot, language: ProgrammingLanguage, program: Program, seconds: float) -> dict[str, Any]:
         """One process, whose tests end with this run's number."""
         # New for every run and in the tests' last line alone: a program that ends early cannot print it.
         nonce = secrets.token_hex(16)
@@ -183,7 +183,7 @@ class Executor:
         return self._checked(self._ask_commands(slot.worker, language, header, given), nonce)
 
     def _ask_commands(
-        self, worker: Worker, language: Language, header: dict[str, Any], *sides: Given
+        self, worker: Worker, language: ProgrammingLanguage, header: dict[str, Any], *sides: Given
     ) -> dict[str, Any]:
         cpu = header["cpu"]
         # What a compile server has compiled already needs no time for it.

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from stilts_ds.execute.benchmarks import Problem
-from stilts_ds.execute.executor import Settings
+from stilts_ds.execute.executor import ExecuteSettings
 from stilts_ds.execute.languages import missing
 from stilts_ds.execute.pool import execute
 from stilts_ds.execute.programs import Program
@@ -93,7 +93,7 @@ def shuffled(problems: Sequence[Problem], seed: int = 0) -> list[Program]:
     return programs
 
 
-def floors(problems: Sequence[Problem], settings: Settings) -> list[Floor]:
+def floors(problems: Sequence[Problem], settings: ExecuteSettings) -> list[Floor]:
     """The floors of every language among the problems: best constant body, empty body, shuffled solutions.
 
     A language whose toolchain is missing has none, as it has no score.
@@ -106,7 +106,7 @@ def floors(problems: Sequence[Problem], settings: Settings) -> list[Floor]:
     return results
 
 
-def _floors_of_language(language: str, problems: list[Problem], settings: Settings) -> list[Floor]:
+def _floors_of_language(language: str, problems: list[Problem], settings: ExecuteSettings) -> list[Floor]:
     """All kinds in one call, because workers and what they compile once take long to start."""
     bodies = BODIES[language]
     kinds = [("constant", text.split("\n")[0].strip(), text) for text in bodies.constants]

@@ -15,18 +15,18 @@ from pathlib import Path
 
 from stilts_ds.execute import commands, golang
 from stilts_ds.execute.commands import NODE, PATH, PHP_COMMAND, Given, Together, script
-from stilts_ds.execute.policy import Limits
+from stilts_ds.execute.policy import SandboxLimits
 
 # Runtimes that reserve gigabytes of address space; their writable memory is limited instead.
-RESERVING = Limits(memory_mb=1536, memory_kind="data", total_mb=3072, processes=128, files=256)
-COMPILING = Limits(memory_mb=2048, memory_kind="data", total_mb=3072, processes=96, files=256, scratch_mb=128)
+RESERVING = SandboxLimits(memory_mb=1536, memory_kind="data", total_mb=3072, processes=128, files=256)
+COMPILING = SandboxLimits(memory_mb=2048, memory_kind="data", total_mb=3072, processes=96, files=256, scratch_mb=128)
 
 
 VERSION_SECONDS = 120  # for the command that names a version; Kotlin's takes seconds on an idle machine
 
 
 @dataclass(frozen=True)
-class Language:
+class ProgrammingLanguage:
     """One programming language. `tools` are the commands that it needs, all of them."""
 
     name: str
@@ -38,7 +38,7 @@ class Language:
     interpreter: tuple[str, ...] = ()  # of that driver
     typed: bool = False  # its files are compiled to the driver's language
     opening: str = ""  # what a file of its own must begin with, where a benchmark's tests go on from the program's
-    limits: Limits = field(default_factory=Limits)
+    limits: SandboxLimits = field(default_factory=SandboxLimits)
     compile_seconds: int = 0  # of the CPU and of the wall clock, for compiling one program
     warm: Callable[[], Given] | None = None  # what is compiled once, into /cache
     server: tuple[str, ...] = ()  # compiler and options of its compile server
@@ -47,14 +47,14 @@ class Language:
     aliases: tuple[str, ...] = ()
 
 
-PYTHON = Language(
+PYTHON = ProgrammingLanguage(
     name="python",
     title="Python",
     tools=(),
     version=(),
     aliases=("py", "python3"),
 )
-JAVASCRIPT = Language(
+JAVASCRIPT = ProgrammingLanguage(
     name="javascript",
     title="JavaScript",
     tools=("node",),
@@ -65,7 +65,7 @@ JAVASCRIPT = Language(
     limits=RESERVING,
     aliases=("js", "node"),
 )
-TYPESCRIPT = Language(
+TYPESCRIPT = ProgrammingLanguage(
     name="typescript",
     title="TypeScript",
     tools=("node", "esbuild"),
@@ -78,7 +78,7 @@ TYPESCRIPT = Language(
     compile_seconds=15,
     aliases=("ts",),
 )
-PHP = Language(
+PHP = ProgrammingLanguage(
     name="php",
     title="PHP",
     tools=("php",),
@@ -88,7 +88,7 @@ PHP = Language(
     interpreter=PHP_COMMAND,
     opening="<?php\n",
 )
-RUBY = Language(
+RUBY = ProgrammingLanguage(
     name="ruby",
     title="Ruby",
     tools=("ruby",),
@@ -98,7 +98,7 @@ RUBY = Language(
     interpreter=("ruby",),
     aliases=("rb",),
 )
-PERL = Language(
+PERL = ProgrammingLanguage(
     name="perl",
     title="Perl",
     tools=("perl",),
@@ -108,7 +108,7 @@ PERL = Language(
     interpreter=("perl",),
     aliases=("pl",),
 )
-GO = Language(
+GO = ProgrammingLanguage(
     name="go",
     title="Go",
     tools=("go",),
@@ -120,7 +120,7 @@ GO = Language(
     stand_in="a stand-in for testify",
     aliases=("golang",),
 )
-JAVA = Language(
+JAVA = ProgrammingLanguage(
     name="java",
     title="Java",
     tools=("javac", "java"),
@@ -130,7 +130,7 @@ JAVA = Language(
     compile_seconds=60,
     server=("java", "-proc:none", "-nowarn"),
 )
-KOTLIN = Language(
+KOTLIN = ProgrammingLanguage(
     name="kotlin",
     title="Kotlin",
     tools=("kotlinc", "javac", "java"),
@@ -142,7 +142,7 @@ KOTLIN = Language(
     library="kotlinc",
     aliases=("kt",),
 )
-SCALA = Language(
+SCALA = ProgrammingLanguage(
     name="scala",
     title="Scala",
     tools=("scalac", "javac", "java"),
@@ -153,7 +153,7 @@ SCALA = Language(
     server=("scala", "-usejavacp", "-nowarn"),
     library="scalac",
 )
-CPP = Language(
+CPP = ProgrammingLanguage(
     name="cpp",
     title="C++",
     tools=("g++",),
@@ -164,7 +164,7 @@ CPP = Language(
     warm=commands.cpp_warm,
     aliases=("c++", "cxx"),
 )
-CSHARP = Language(
+CSHARP = ProgrammingLanguage(
     name="csharp",
     title="C#",
     tools=("mcs", "mono"),
@@ -175,7 +175,7 @@ CSHARP = Language(
     stand_in="a stand-in for CompareNetObjects",
     aliases=("c#", "cs"),
 )
-RUST = Language(
+RUST = ProgrammingLanguage(
     name="rust",
     title="Rust",
     tools=("rustc",),
@@ -185,7 +185,7 @@ RUST = Language(
     compile_seconds=60,
     aliases=("rs",),
 )
-SWIFT = Language(
+SWIFT = ProgrammingLanguage(
     name="swift",
     title="Swift",
     tools=("swiftc",),
@@ -211,7 +211,7 @@ _ALL = (
     RUST,
     SWIFT,
 )
-LANGUAGES: dict[str, Language] = {language.name: language for language in _ALL}
+LANGUAGES: dict[str, ProgrammingLanguage] = {language.name: language for language in _ALL}
 ALIASES = {alias: language.name for language in _ALL for alias in (language.name, *language.aliases)}
 
 
@@ -221,7 +221,7 @@ def missing(name: str, path: str = PATH) -> tuple[str, ...]:
     return tuple(tool for tool in LANGUAGES[name].tools if shutil.which(tool, path=path) is None)
 
 
-def class_path(language: Language, path: str = PATH) -> str:
+def class_path(language: ProgrammingLanguage, path: str = PATH) -> str:
     """All class files beside the language's compiler (`bin/scalac` and `lib/*.jar`), and "" where it needs none."""
     if not language.library:
         return ""

@@ -79,7 +79,7 @@ def score_verdicts(verdicts: Sequence[Verdict], ks: Sequence[int] = (1, 10, 100)
 
 
 @dataclass(frozen=True)
-class Difference:
+class PassDifference:
     """pass@k of one file less that of another, with an interval of the paired bootstrap over problems."""
 
     value: float
@@ -90,7 +90,7 @@ class Difference:
 
 def paired_difference(
     verdicts: Sequence[Verdict], baseline: Sequence[Verdict], k: int = 1, resamples: int = 2000, seed: int = 0
-) -> Difference:
+) -> PassDifference:
     """Percentile interval (95 %) of the difference over problems that both files hold.
 
     Raises UserError where they hold different problems: a difference of means over different sets means nothing.
@@ -112,7 +112,7 @@ def paired_difference(
     means = sorted(sum(draw.choices(gains, k=count)) / count for _ in range(resamples))
     # 2.5 % of the resamples lie below the interval and as many above it.
     cut = round(0.025 * resamples)
-    return Difference(sum(gains) / count, means[cut], means[resamples - 1 - cut], count)
+    return PassDifference(sum(gains) / count, means[cut], means[resamples - 1 - cut], count)
 
 
 def scores_table(scores: Sequence[Score], toolchains: dict[str, str]) -> str:

@@ -42,7 +42,7 @@ class Refused(UserError):
 
 
 @dataclass(frozen=True)
-class Limits:
+class SandboxLimits:
     """What one side of a verdict may use. `processes` counts threads, and the worker's own five processes."""
 
     memory_mb: int = 1024

@@ -14,8 +14,8 @@ from dataclasses import replace
 
 from stilts_ds.errors import UserError, counted
 from stilts_ds.execute import languages
-from stilts_ds.execute.executor import Executor, Settings, Slot, fill_cache, start_slot
-from stilts_ds.execute.languages import LANGUAGES, Language
+from stilts_ds.execute.executor import ExecuteSettings, Executor, Slot, fill_cache, start_slot
+from stilts_ds.execute.languages import LANGUAGES, ProgrammingLanguage
 from stilts_ds.execute.programs import Program, Verdict
 from stilts_ds.execute.worker import WorkerLost
 
@@ -33,7 +33,7 @@ CONSENT = (
 
 
 @contextmanager
-def shared_cache(language: Language, settings: Settings) -> Iterator[str | None]:
+def shared_cache(language: ProgrammingLanguage, settings: ExecuteSettings) -> Iterator[str | None]:
     """A folder with what all workers of the language read: Go's packages, C++'s precompiled header. None for others."""
     if language.warm is None:
         yield None
@@ -53,7 +53,7 @@ def shared_cache(language: Language, settings: Settings) -> Iterator[str | None]
 class Workers:
     """The workers of one language at a time. A worker that is lost is replaced; a sample that loses it is an error."""
 
-    def __init__(self, settings: Settings):
+    def __init__(self, settings: ExecuteSettings):
         self.settings = settings
         self.execute = Executor(settings)
         self.cache: str | None = None
@@ -130,7 +130,7 @@ class Workers:
 
 
 def execute(
-    programs: Sequence[Program], settings: Settings | None = None, done: Callable[[Verdict], None] | None = None
+    programs: Sequence[Program], settings: ExecuteSettings | None = None, done: Callable[[Verdict], None] | None = None
 ) -> list[Verdict]:
     """Execute programs in the sandbox and return a verdict for each, in their order.
 
@@ -139,7 +139,7 @@ def execute(
     more. `done` is called with each verdict. Raises UserError without `settings.allow`, and Refused, which is one too,
     where a layer of the sandbox is missing.
     """
-    settings = settings or Settings()
+    settings = settings or ExecuteSettings()
     if not settings.allow:
         raise UserError(CONSENT)
     # Python programs are not run by a command here, so there is no exit status to believe.
@@ -170,7 +170,7 @@ def withheld(program: Program, absent: Sequence[str]) -> Verdict:
 
 
 def _of_language(
-    workers: Workers, language: str, programs: list[Program], settings: Settings, done: Callable[[Verdict], None]
+    workers: Workers, language: str, programs: list[Program], settings: ExecuteSettings, done: Callable[[Verdict], None]
 ) -> list[Verdict]:
     count = min(settings.workers, len(programs))
     log.info("%s on %s", counted(len(programs), f"{LANGUAGES[language].title} program"), counted(count, "worker"))

@@ -74,7 +74,7 @@ def answer_calls(source: str, entry: str, calls: int, replies: int) -> None:
 # --- the tests' side -------------------------------------------------------------------------------------------------
 
 
-class Candidate:
+class ProgramSide:
     """The program's entry point, as its tests see it."""
 
     def __init__(self, calls: int, replies: int):
@@ -163,7 +163,7 @@ def free_names(source: str, known: set[str]) -> set[str]:
     return read - bound - {"__name__", "__file__"}
 
 
-def run_tests(helpers: str, tests: str, entry: str, candidate: Candidate) -> Outcome:
+def run_tests(helpers: str, tests: str, entry: str, candidate: ProgramSide) -> Outcome:
     """Run the tests against the candidate and return what came out; never raises."""
     names: dict[str, Any] = {"__name__": "tests"}
     try:

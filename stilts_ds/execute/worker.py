@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from stilts_ds.execute import policy
-from stilts_ds.execute.policy import Cache, Limits, Refused
+from stilts_ds.execute.policy import Cache, Refused, SandboxLimits
 from stilts_ds.execute.probe import LAYERS
 
 PACKAGE = Path(__file__).parent
@@ -49,7 +49,7 @@ class WorkerLost(Exception):
     """The worker ended or did not answer in time; its namespace is killed."""
 
 
-def _request(header: dict[str, Any], limits: Limits, *blobs: bytes | Mapping[str, Any]) -> bytes:
+def _request(header: dict[str, Any], limits: SandboxLimits, *blobs: bytes | Mapping[str, Any]) -> bytes:
     # The header by itself: the zygote reads that, and leaves the rest in the pipe to the sides.
     contents = [json.dumps({**header, "limits": asdict(limits)}).encode()]
     for blob in blobs:
@@ -108,7 +108,7 @@ class Worker:
             raise
 
     def _examine(self, shown: Sequence[str]) -> dict[str, str]:
-        result = self.ask({"mode": "probe", "cpu": 5, "wall": 20.0}, Limits(), {"shown": list(shown)})
+        result = self.ask({"mode": "probe", "cpu": 5, "wall": 20.0}, SandboxLimits(), {"shown": list(shown)})
         if result["verdict"] != "probed":
             raise policy.explain_start(f"{result['reason']}")
         layers = {name: str(result["layers"].get(name, "was not examined")) for name in LAYERS}
@@ -117,7 +117,7 @@ class Worker:
                 raise Refused(name, problem)
         return layers
 
-    def ask(self, header: dict[str, Any], limits: Limits, *blobs: bytes | Mapping[str, Any]) -> dict[str, Any]:
+    def ask(self, header: dict[str, Any], limits: SandboxLimits, *blobs: bytes | Mapping[str, Any]) -> dict[str, Any]:
         """Execute one sample. Raises WorkerLost where no answer comes within its deadline and GRACE seconds."""
         deadline = time.monotonic() + header["wall"] + GRACE
         self._send(_request(header, limits, *blobs), deadline)
@@ -128,7 +128,7 @@ class Worker:
         answer: dict[str, Any] = json.loads(self._read(size, deadline))
         return answer
 
-    def serve(self, header: dict[str, Any], limits: Limits, given: Mapping[str, Any]) -> None:
+    def serve(self, header: dict[str, Any], limits: SandboxLimits, given: Mapping[str, Any]) -> None:
         """Turn the sandbox into a server that reads and writes the worker's pipes itself; `exchange` speaks with it."""
         self._send(_request(header, limits, given))
 

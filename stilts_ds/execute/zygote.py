@@ -53,7 +53,7 @@ WARM = [
 Header = dict[str, Any]
 
 
-class Side:
+class ConfinedProcess:
     """A confined process. `ended` is readable when it has ended; `cpu` are the seconds that it may use."""
 
     def __init__(self, pid: int, cpu: float):
@@ -63,7 +63,9 @@ class Side:
         self.report: dict[str, Any] | None = None
 
 
-def start_side(header: Header, body: Callable[[int], None], ends: list[int], own_namespace: int | None) -> Side:
+def start_side(
+    header: Header, body: Callable[[int], None], ends: list[int], own_namespace: int | None
+) -> ConfinedProcess:
     """Fork a side, as the first process of new namespaces; where `own_namespace` is None, in those of this process.
 
     `body` gets the descriptor on which it says that it has read what it was given. `ends` are the descriptors that
@@ -85,7 +87,7 @@ def start_side(header: Header, body: Callable[[int], None], ends: list[int], own
     os.close(ready_read)
     if answer[:1] != READY:
         raise EOFError(answer[1:].decode("utf-8", "replace") or "the side ended while it was set up")
-    return Side(pid, header.get("program_cpu") or header["cpu"])
+    return ConfinedProcess(pid, header.get("program_cpu") or header["cpu"])
 
 
 def run_body(header: Header, body: Callable[[int], None], ready: int, first: bool) -> None:
@@ -141,7 +143,7 @@ def run_sample(header: Header, filter_program: bytes, own_namespace: int) -> dic
     return outcome
 
 
-def _start(header: Header, filter_program: bytes, own_namespace: int, verdict: int) -> list[Side]:
+def _start(header: Header, filter_program: bytes, own_namespace: int, verdict: int) -> list[ConfinedProcess]:
     mode, entry, nonce = header["mode"], header.get("entry", ""), header.get("nonce", "")
 
     def confined(kept: dict[int, int], ready: int) -> None:
@@ -163,7 +165,7 @@ def _start(header: Header, filter_program: bytes, own_namespace: int, verdict: i
             confined({calls_write: 3, replies_read: 4, verdict: 5}, ready)
             if mode == "command-calls":
                 last_act(lambda: command_sides.run_tests_side(given, 5))
-            candidate = python_sides.Candidate(3, 4)
+            candidate = python_sides.ProgramSide(3, 4)
             last_act(lambda: say(python_sides.run_tests(given["helpers"], given["tests"], entry, candidate)))
 
         # The program's side first: the pipe holds its source before the tests.
@@ -211,7 +213,7 @@ def last_act(act: Callable[[], None]) -> None:
         os._exit(0)
 
 
-def _wait(header: Header, sides: list[Side], verdict: int, deadline: float) -> dict[str, Any]:
+def _wait(header: Header, sides: list[ConfinedProcess], verdict: int, deadline: float) -> dict[str, Any]:
     """Read the verdict; end with a timeout at the deadline, and with an error where a side is gone without one."""
     poll = select.poll()
     poll.register(verdict, select.POLLIN)
@@ -242,7 +244,7 @@ def _wait(header: Header, sides: list[Side], verdict: int, deadline: float) -> d
                 return {"verdict": "timeout", "reason": "its processes together used their CPU seconds up"}
 
 
-def _read_verdict(verdict: int, sides: list[Side]) -> dict[str, Any]:
+def _read_verdict(verdict: int, sides: list[ConfinedProcess]) -> dict[str, Any]:
     try:
         outcome = load(read_frame(verdict))
     except EOFError:
@@ -262,7 +264,7 @@ def _read_verdict(verdict: int, sides: list[Side]) -> dict[str, Any]:
     return cut_off(sides[0]) or {**outcome, "verdict": "error"}
 
 
-def ended_without_verdict(sides: list[Side]) -> dict[str, Any]:
+def ended_without_verdict(sides: list[ConfinedProcess]) -> dict[str, Any]:
     for side in sides:
         limited = cut_off(side)
         if limited:
@@ -272,7 +274,7 @@ def ended_without_verdict(sides: list[Side]) -> dict[str, Any]:
     return {"verdict": "error", "reason": f"ended before the tests did ({how})"}
 
 
-def cut_off(side: Side) -> dict[str, Any] | None:
+def cut_off(side: ConfinedProcess) -> dict[str, Any] | None:
     """The verdict of a side that the kernel killed. Nobody inside can: it is the first process of its namespace."""
     if side.report is None:
         return None
@@ -285,7 +287,7 @@ def cut_off(side: Side) -> dict[str, Any] | None:
     return {"verdict": "memory", "reason": "killed by the kernel, which had no memory left"}
 
 
-def _report(side: Side, patience: float = 0.5) -> dict[str, Any] | None:
+def _report(side: ConfinedProcess, patience: float = 0.5) -> dict[str, Any] | None:
     """How the side ended, or None where it has not after so many seconds."""
     if not select.select([side.ended], [], [], patience)[0]:
         return None
@@ -293,7 +295,7 @@ def _report(side: Side, patience: float = 0.5) -> dict[str, Any] | None:
     return ending(status, used)
 
 
-def _stop(side: Side) -> None:
+def _stop(side: ConfinedProcess) -> None:
     """Kill the side. It is the first process of its namespace: the kernel takes all others with it."""
     if side.report is None:
         with contextlib.suppress(ProcessLookupError):

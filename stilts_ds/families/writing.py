@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Writing:
+class Decoding:
     """How a model goes on from prompts.
 
     `names` [I] name the prompts: with the number of the sample they decide what is drawn. `samples` of each prompt are

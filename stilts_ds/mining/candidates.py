@@ -85,7 +85,7 @@ class SideRows:
 
 
 @dataclass(frozen=True)
-class Search:
+class CandidateSearch:
     """One search both ways: who does it, k, how the index is made, where finished work lies and what `key` it bears.
     `progress` hears of this rank's blocks of queries."""
 
@@ -97,7 +97,7 @@ class Search:
     progress: Progress
 
 
-def neighbours_by_index(search: Search, source: SideRows, target: SideRows) -> tuple[Neighbours, Neighbours]:
+def neighbours_by_index(search: CandidateSearch, source: SideRows, target: SideRows) -> tuple[Neighbours, Neighbours]:
     """k neighbours of this rank's share of the source among all targets, and of its share of the targets among all of
     the source; ranks have whole blocks of QUERY_ROWS rows, in rank order. A collective.
 
@@ -111,7 +111,7 @@ def neighbours_by_index(search: Search, source: SideRows, target: SideRows) -> t
     return forward, _one_way(search, target, source)
 
 
-def _one_way(search: Search, queries: SideRows, bank: SideRows) -> Neighbours:
+def _one_way(search: CandidateSearch, queries: SideRows, bank: SideRows) -> Neighbours:
     files = build_index(search, bank)
     blocks = -(-queries.count // QUERY_ROWS)
     first, stop = (blocks * number // search.ranks.size for number in (search.ranks.rank, search.ranks.rank + 1))
@@ -135,7 +135,7 @@ def _one_way(search: Search, queries: SideRows, bank: SideRows) -> Neighbours:
 # --- the index -------------------------------------------------------------------------------------------------------
 
 
-def build_index(search: Search, bank: SideRows) -> list[Path]:
+def build_index(search: CandidateSearch, bank: SideRows) -> list[Path]:
     """The files of a bank's index, made where they are not there yet: rank 0 chooses the lists, all ranks fill them.
     A collective."""
     ranks, folder = search.ranks, search.folder
@@ -228,7 +228,7 @@ class OpenIndex:
 # --- its answers -----------------------------------------------------------------------------------------------------
 
 
-def _kept_answer(search: Search, index: OpenIndex, queries: SideRows, bank: SideRows, block: int) -> Ranked:
+def _kept_answer(search: CandidateSearch, index: OpenIndex, queries: SideRows, bank: SideRows, block: int) -> Ranked:
     """The neighbours of a block of queries, from the folder or found now and kept there."""
     path = search.folder / f"near-{queries.name}-{block:08d}.pt"
     saved = load_part(path, search.key)

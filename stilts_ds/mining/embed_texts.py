@@ -24,7 +24,7 @@ from stilts_ds.engine.preempt import stop_this_rank_if_requested
 from stilts_ds.errors import UserError, did_you_mean
 from stilts_ds.evaluate.embedding import CHUNK, Embedder
 from stilts_ds.families.bitext.rows import encode_texts
-from stilts_ds.mining.job import Job, on_all, on_first, progress_log, refuse_existing
+from stilts_ds.mining.job import MiningWork, on_all, on_first, progress_log, refuse_existing
 from stilts_ds.mining.models import Encoder, ModelFolder
 from stilts_ds.mining.texts import TextFile, Texts
 from stilts_ds.mining.vectors import STORED, make_empty, note_content, note_of, vectors_digest
@@ -66,7 +66,7 @@ def embed(
         refuse_existing(note_of(path))
 
     on_first(ranks, check)
-    with Job(ranks, path) as job:
+    with MiningWork(ranks, path) as job:
         text_file = scan(ranks, given)
         model_folder = find_model(ranks, encoder)
         content = {"the content of texts": text_file.digest, "lines": text_file.lines}

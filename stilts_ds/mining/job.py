@@ -70,7 +70,7 @@ def stop_together(ranks: Collectives) -> None:
     on_all(ranks, stop_this_rank_if_requested)
 
 
-class Job:
+class MiningWork:
     """The work for one output file. Its methods are collectives."""
 
     def __init__(self, ranks: Collectives, output: Path) -> None:
@@ -80,7 +80,7 @@ class Job:
         self._held = False
         self._until_the_end = ExitStack()
 
-    def __enter__(self) -> Job:
+    def __enter__(self) -> MiningWork:
         on_first(self.ranks, self._take)
         return self
 

@@ -28,9 +28,9 @@ from torch import Tensor
 
 from stilts_ds.errors import UserError, did_you_mean
 from stilts_ds.families.bitext.head import Distinct, Mined, Pair, Place, neighbours_both_ways, text_digests
-from stilts_ds.mining.candidates import IndexSettings, Search, SideRows, neighbours_by_index
+from stilts_ds.mining.candidates import CandidateSearch, IndexSettings, SideRows, neighbours_by_index
 from stilts_ds.mining.gold import Judgement, Scores, judge, read_gold
-from stilts_ds.mining.job import Job, on_all, on_first, progress_log, refuse_existing, stop_together
+from stilts_ds.mining.job import MiningWork, on_all, on_first, progress_log, refuse_existing, stop_together
 from stilts_ds.mining.models import Encoder
 from stilts_ds.mining.pairs_file import TAB_FAULT, check_name, write_table
 from stilts_ds.mining.scale import DEFAULT_NPROBE
@@ -148,7 +148,7 @@ def mine(
         refuse_existing(path)
 
     on_all(ranks, check)  # every rank needs the packages that the settings name
-    with Job(ranks, path) as job:
+    with MiningWork(ranks, path) as job:
         fault = TAB_FAULT if path.suffix == ".tsv" else ""
         sides = [find_side(ranks, side, encoder, fault) for side in (source, target)]
         gold_pairs = on_first(ranks, lambda: _gold(gold_file, sides))
@@ -242,7 +242,7 @@ class Mining:
             SideRows(name, vectors, distinct.rows)
             for name, vectors, distinct in zip(("source", "target"), self.vectors, self.distinct)
         )
-        return neighbours_by_index(Search(self.ranks, self.k, index, work, key, progress), source, target)
+        return neighbours_by_index(CandidateSearch(self.ranks, self.k, index, work, key, progress), source, target)
 
     def write(self, output: Path, draft: Path, gold: Sequence[Sequence[str]] | None) -> MiningResult:
         """Write the table to `draft`; returns what is told about it, on every rank."""

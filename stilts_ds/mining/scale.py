@@ -159,7 +159,7 @@ def exact_seconds(sides: Sides, cluster: Cluster, costs: Costs) -> float:
 
 
 @dataclass(frozen=True)
-class Run:
+class SimulatedRun:
     """A simulated search: seconds from first to last start, how often it was started again, the hops made, those made
     twice included, the bytes that all ranks sent in these hops, and how often the lists were saved."""
 
@@ -183,7 +183,7 @@ def simulate(
     costs: Costs,
     failures: Iterator[float],
     save_seconds: float = SAVE_SECONDS,
-) -> Run:
+) -> SimulatedRun:
     """Go through an exact search block by block. `failures`: seconds from each start until the job is killed."""
     counts, hop, start = ring(sides, cluster), hop_seconds(sides, cluster, costs), start_seconds(sides, cluster)
     last = last_block(sides, cluster)
@@ -206,16 +206,16 @@ def simulate(
         if done < counts.blocks and running - saved_at >= save_seconds:
             saved, saved_at, saves = done, running, saves + 1
         if restarts > 10_000:  # it saves more seldom than it fails
-            return Run(math.inf, restarts, hops, int(total_sent), saves)
+            return SimulatedRun(math.inf, restarts, hops, int(total_sent), saves)
     seconds += running + counts.gathered / cluster.network
-    return Run(seconds, restarts, hops, round(total_sent), saves)
+    return SimulatedRun(seconds, restarts, hops, round(total_sent), saves)
 
 
-def mean_run(sides: Sides, cluster: Cluster, costs: Costs) -> Run:
+def mean_run(sides: Sides, cluster: Cluster, costs: Costs) -> SimulatedRun:
     """The mean of DRAWS simulated runs; one where nothing fails."""
     draws = DRAWS if math.isfinite(cluster.hours_to_failure) else 1
     runs = [simulate(sides, cluster, costs, drawn_failures(cluster, seed)) for seed in range(draws)]
-    return Run(
+    return SimulatedRun(
         sum(run.seconds for run in runs) / draws,
         round(sum(run.restarts for run in runs) / draws),
         round(sum(run.hops for run in runs) / draws),

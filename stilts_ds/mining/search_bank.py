@@ -14,7 +14,7 @@ from stilts_kernels.common.rows import METRICS
 from stilts_kernels.mining.files import FilePart, topk_files
 
 from stilts_ds.errors import UserError, did_you_mean
-from stilts_ds.mining.job import Job, on_first, progress_log, refuse_existing, stop_together
+from stilts_ds.mining.job import MiningWork, on_first, progress_log, refuse_existing, stop_together
 from stilts_ds.mining.models import Encoder
 from stilts_ds.mining.pairs_file import TAB_FAULT, check_name, write_table
 from stilts_ds.mining.sides import Side, check_widths, describe, find_side, with_vectors
@@ -54,7 +54,7 @@ def search(
         refuse_existing(path)
 
     on_first(ranks, check)
-    with Job(ranks, path) as job:
+    with MiningWork(ranks, path) as job:
         fault = TAB_FAULT if path.suffix == ".tsv" else ""
         sides = [find_side(ranks, side, encoder, fault) for side in (queries, bank)]
         job.begin({**describe(queries=sides[0], bank=sides[1]), "k": k, "metric": metric})

@@ -33,7 +33,7 @@ NAME = "stilts_packed"  # under which transformers finds it
 UNKNOWN = ("softcap", "position_bias", "s_aux")
 
 
-class Run(NamedTuple):
+class EqualRows(NamedTuple):
     """Neighbouring rows of one length and one prefix."""
 
     rows: int
@@ -59,11 +59,11 @@ class Packing:
     cache: KeyValueCache | None = None
 
     @cached_property
-    def runs(self) -> list[Run]:
+    def runs(self) -> list[EqualRows]:
         """Neighbouring rows of one length and prefix, in order."""
         # Of neighbours only: sorting rows by length here would mean to move every tensor.
         prefix = self.prefix or ((0,) * len(self.lengths) if self.causal else self.lengths)
-        return [Run(len(list(same)), *key) for key, same in groupby(zip(self.lengths, prefix))]
+        return [EqualRows(len(list(same)), *key) for key, same in groupby(zip(self.lengths, prefix))]
 
     @property
     def longest(self) -> int:
@@ -71,7 +71,7 @@ class Packing:
         before = 0 if self.cache is None else self.cache.longest
         return before + max(self.lengths)
 
-    def sight(self, run: Run, window: int | None, device: torch.device) -> torch.Tensor | None:
+    def sight(self, run: EqualRows, window: int | None, device: torch.device) -> torch.Tensor | None:
         """Which keys each query of a row of the run sees, bool [length, length]; None: all, or those left of it where
         that is what `causal` says."""
         windowed = window is not None and run.length > window

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from stilts_ds.noise.clusters import Clusters, Edit, Noised
-from stilts_ds.noise.noiser import Draft, Noiser, Spans
+from stilts_ds.noise.noiser import NoisedText, Noiser, Spans
 
 Option = tuple[str, Edit]  # the text of the example, by name, and an edit of it
 
@@ -20,7 +20,7 @@ Option = tuple[str, Edit]  # the text of the example, by name, and an edit of it
 class GreedyNoiser(Noiser):
     """Stands in for a `Noiser` while one example is attacked. Its texts get as many edits as that one would make."""
 
-    drafts: dict[str, Draft] = field(default_factory=dict)
+    drafts: dict[str, NoisedText] = field(default_factory=dict)
     next_place: dict[str, int] = field(default_factory=dict)
     trial: Option | None = None
 

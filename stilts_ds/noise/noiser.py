@@ -77,7 +77,7 @@ class Tally:
 
 
 @dataclass
-class Draft:
+class NoisedText:
     """A text while it is edited: `wanted` edits, tried at the places in `order`."""
 
     text: Clusters
@@ -152,7 +152,7 @@ class Noiser:
         assert len(noisy) == len(tokens) and all(noisy)
         return noisy
 
-    def begin(self, text: Clusters, name: str, protected: Spans, tokens: bool) -> Draft:
+    def begin(self, text: Clusters, name: str, protected: Spans, tokens: bool) -> NoisedText:
         """A text before its first edit: how many it gets, and the order of the places where they are tried."""
         # `random.Random` gives the same numbers for the same text in every version of Python.
         key = f"{SALT} {self.spec.kind} {self.spec.draw} {self.where} {name}"
@@ -164,7 +164,7 @@ class Noiser:
         taken = {position for start, end in protected for position in text.inside(start, end)}
         left = [sum(text.is_letter[first:last]) for first, last in text.words]
         order = sorted(places, key=ranks.__getitem__)
-        return Draft(text, key, self.kind, self.writing, tokens, wanted, order, taken, left)
+        return NoisedText(text, key, self.kind, self.writing, tokens, wanted, order, taken, left)
 
     def _edits(self, text: Clusters, name: str, protected: Spans, tokens: bool) -> list[Edit]:
         """The edits of one text, in the order in which they were drawn."""

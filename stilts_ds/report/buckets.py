@@ -14,7 +14,7 @@ from stilts_ds.families.metrics import Units
 from stilts_ds.families.registry import family_of, main_metric
 from stilts_ds.report.compare import Counts, read_counts, table_of
 from stilts_ds.report.load import RunData
-from stilts_ds.report.stats import Floats, Settings, generator, ratio_replicates
+from stilts_ds.report.stats import ComparisonSettings, Floats, generator, ratio_replicates
 from stilts_ds.report.table import Sheet
 from stilts_ds.tasks.spec import Task
 
@@ -52,13 +52,13 @@ def buckets_of(values: Sequence[float], number: int = BUCKETS) -> list[Bucket]:
     return [Bucket(items, values[items[0]], values[items[-1]]) for items in np.array_split(order, number)]
 
 
-def bucket_sheets(data: RunData, settings: Settings) -> list[Sheet]:
+def bucket_sheets(data: RunData, settings: ComparisonSettings) -> list[Sheet]:
     """A sheet for each target whose examples' attributes are known."""
     sheets = (_sheet(data, fitted_task(name, data.recipe), settings) for name in data.targets)
     return [sheet for sheet in sheets if sheet.rows]
 
 
-def _sheet(data: RunData, task: Task, settings: Settings) -> Sheet:
+def _sheet(data: RunData, task: Task, settings: ComparisonSettings) -> Sheet:
     conditions = [c for c in data.conditions if data.results.get(c, {}).get(task.name)]
     shared = [code for code in task.languages if conditions and _scored_by_all(data, task, conditions, code)]
     counts = read_counts(data, task, shared) if shared else None
@@ -72,7 +72,12 @@ def _scored_by_all(data: RunData, task: Task, conditions: Sequence[str], code: s
 
 
 def _rows(
-    data: RunData, task: Task, counts: Counts, languages: Sequence[str], conditions: Sequence[str], settings: Settings
+    data: RunData,
+    task: Task,
+    counts: Counts,
+    languages: Sequence[str],
+    conditions: Sequence[str],
+    settings: ComparisonSettings,
 ) -> Iterator[tuple[str, ...]]:
     known = {code: _attributes(data, task, code, len(counts.names(code))) for code in languages}
     for name in dict.fromkeys(name for attributes in known.values() for name in attributes):
@@ -92,7 +97,7 @@ def _attributes(data: RunData, task: Task, code: str, examples: int) -> Attribut
     return read_attributes(data.run.labels / task.name / family_of(task).files(task).name(split, code), examples)
 
 
-def _cell(task: Task, counts: Counts, by_code: dict[str, Bucket], condition: str, settings: Settings) -> str:
+def _cell(task: Task, counts: Counts, by_code: dict[str, Bucket], condition: str, settings: ComparisonSettings) -> str:
     """`61.2 [58.0, 64.1]`: the mean over languages and seeds of the scores in one bucket."""
     means = [bucket_scores(task, counts.units[code][condition], bucket, code) for code, bucket in by_code.items()]
     mean = np.mean(means, axis=0)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from stilts_ds.report.compare import Scores, gain
 from stilts_ds.report.load import RunData
-from stilts_ds.report.stats import Floats, Settings
+from stilts_ds.report.stats import ComparisonSettings, Floats
 from stilts_ds.report.table import Cell
 
 
-def judged_cell(ours: Floats | None, base: Floats | None, compare: bool, settings: Settings, mark: str = "") -> Cell:
+def judged_cell(
+    ours: Floats | None, base: Floats | None, compare: bool, settings: ComparisonSettings, mark: str = ""
+) -> Cell:
     if ours is None:
         return Cell()
     tested = gain(ours, base, settings) if compare else None

@@ -11,7 +11,7 @@ from stilts_ds.families.registry import metrics_of
 from stilts_ds.report.cells import any_scores
 from stilts_ds.report.compare import Scores, read_counts
 from stilts_ds.report.load import RunData
-from stilts_ds.report.stats import Settings, benjamini_hochberg
+from stilts_ds.report.stats import ComparisonSettings, benjamini_hochberg
 from stilts_ds.report.table import Sheet, Table, correct
 from stilts_ds.report.tables import language_table
 from stilts_ds.tasks.registry import get_task
@@ -22,7 +22,7 @@ ABOUT = (
 )
 
 
-def checked_tables(data: RunData, scores: Scores, settings: Settings) -> list[Table]:
+def checked_tables(data: RunData, scores: Scores, settings: ComparisonSettings) -> list[Table]:
     """Each such target's languages against conditions; corrected together, apart from the targets of the matrix."""
     tables = [language_table(data, scores, task, settings) for task in data.checked_targets if any_scores(scores, task)]
     explained = [replace(table, notes=(ABOUT, *table.notes)) for table in tables]

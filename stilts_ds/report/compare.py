@@ -17,9 +17,9 @@ from stilts_ds.plan_file import Phase
 from stilts_ds.report.clusters import cluster_numbers
 from stilts_ds.report.load import RunData
 from stilts_ds.report.stats import (
+    ComparisonSettings,
     Difference,
     Floats,
-    Settings,
     cluster_sums,
     difference,
     generator,
@@ -63,7 +63,7 @@ Scores = dict[str, dict[str, Scored]]  # condition -> task
 Draws = dict[tuple[str, str], list[str]]
 
 
-def score_run(data: RunData, settings: Settings) -> Scores:
+def score_run(data: RunData, settings: ComparisonSettings) -> Scores:
     """Scores and resamples of all conditions and targets that have results.
 
     Raises UserError where prediction files do not give the scores of the result files.
@@ -77,7 +77,7 @@ def score_run(data: RunData, settings: Settings) -> Scores:
     return scores
 
 
-def _score_task(data: RunData, task: Task, settings: Settings, draws: Draws) -> dict[str, Scored]:
+def _score_task(data: RunData, task: Task, settings: ComparisonSettings, draws: Draws) -> dict[str, Scored]:
     runs = {c: data.results[c][task.name] for c in data.conditions if data.results.get(c, {}).get(task.name)}
     shared = shared_languages(runs.values())
     counts = read_counts(data, task, shared) if shared else None
@@ -97,7 +97,7 @@ def resampled(
     runs: Mapping[str, Sequence[Result]],
     counts: Counts | None,
     baseline: str,
-    settings: Settings,
+    settings: ComparisonSettings,
     draws: Draws,
 ) -> dict[str, Scored]:
     """One task's scores by condition, each seed one result, over the languages that all of them have.
@@ -167,7 +167,12 @@ def _check(computed: float, scored: float, predictions: object, phase: Phase) ->
 
 
 def _resample(
-    counts: Counts, task: Task, languages: Sequence[str], scores: dict[str, Floats], settings: Settings, draws: Draws
+    counts: Counts,
+    task: Task,
+    languages: Sequence[str],
+    scores: dict[str, Floats],
+    settings: ComparisonSettings,
+    draws: Draws,
 ) -> None:
     """Fill `scores` (condition -> [1 + R, S, L]): one draw serves all conditions, seeds and translations, and the noisy
     twins of an example."""
@@ -227,7 +232,7 @@ def table_of(columns: Sequence[Units], metric: Metric) -> tuple[Floats, Floats]:
     return above, below
 
 
-def gain(ours: Floats | None, baseline: Floats | None, settings: Settings) -> Difference | None:
+def gain(ours: Floats | None, baseline: Floats | None, settings: ComparisonSettings) -> Difference | None:
     """Test the difference of two paired replicate arrays [2 + R]; one without resamples leaves it untested."""
     if ours is None or baseline is None:
         return None

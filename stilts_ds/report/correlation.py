@@ -16,7 +16,7 @@ import numpy as np
 from stilts_ds.report.cells import pivot_of
 from stilts_ds.report.compare import Scores
 from stilts_ds.report.load import RunData
-from stilts_ds.report.stats import Floats, Settings, generator
+from stilts_ds.report.stats import ComparisonSettings, Floats, generator
 from stilts_ds.report.table import Sheet
 from stilts_ds.tasks.resources import RESOURCES
 
@@ -51,7 +51,7 @@ class Correlation:
     high: float | None
 
 
-def correlations(data: RunData, scores: Scores, settings: Settings) -> list[Correlation]:
+def correlations(data: RunData, scores: Scores, settings: ComparisonSettings) -> list[Correlation]:
     """For each condition and target, and for the mean gain over targets, without the training language."""
     computed = []
     for condition in data.conditions:
@@ -87,7 +87,7 @@ def _mean_gains(by_target: Sequence[Mapping[str, Floats]]) -> dict[str, Floats]:
 
 
 def _correlation(
-    condition: str, target: str, scale: str, gains: Mapping[str, Floats], settings: Settings
+    condition: str, target: str, scale: str, gains: Mapping[str, Floats], settings: ComparisonSettings
 ) -> Correlation:
     known = {code: value for code in gains if (value := SCALES[scale](code)) is not None}
     if len(known) < FEWEST:
@@ -132,7 +132,7 @@ def _pearson(left: Floats, right: Floats) -> Floats:
     return np.divide((left * right).sum(-1), below, out=np.full(len(left), np.nan), where=below > 0)
 
 
-def correlation_sheet(measured: Sequence[Correlation], settings: Settings) -> Sheet:
+def correlation_sheet(measured: Sequence[Correlation], settings: ComparisonSettings) -> Sheet:
     """A row for each condition and target, `-0.41 [-0.70, -0.02] (38)` for each scale."""
     rows: dict[tuple[str, str], dict[str, str]] = {}
     for correlation in measured:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from stilts_ds.report.cells import any_scores, judged_cell, pivot_of
 from stilts_ds.report.compare import Scored, Scores
 from stilts_ds.report.load import RunData
-from stilts_ds.report.stats import Floats, Settings, group_mean
+from stilts_ds.report.stats import ComparisonSettings, Floats, group_mean
 from stilts_ds.report.table import Row, Sheet, Table
 from stilts_ds.tasks.languages import LANGUAGES
 from stilts_ds.tasks.resources import (
@@ -59,7 +59,7 @@ def groupings(model: str) -> list[Grouping]:
     return scales
 
 
-def group_tables(data: RunData, scores: Scores, settings: Settings) -> list[Table]:
+def group_tables(data: RunData, scores: Scores, settings: ComparisonSettings) -> list[Table]:
     """Means by group over the languages that nothing was trained in."""
     pivots = {pivot_of(data, t) for t in data.targets if any_scores(scores, t)}
     # The training language would lift its group's mean without any transfer.
@@ -129,7 +129,7 @@ def _scored_languages(data: RunData, scores: Scores) -> dict[str, list[str]]:
     return languages
 
 
-def _group_row(data: RunData, scores: Scores, settings: Settings, group: str, members: set[str]) -> Row:
+def _group_row(data: RunData, scores: Scores, settings: ComparisonSettings, group: str, members: set[str]) -> Row:
     """Conditions that lack a target are compared on the targets that they share with the baseline."""
     # A gain over other targets than the baseline's would be no gain.
     base = scores[data.baseline]

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 
 from stilts_ds.errors import counted
-from stilts_ds.report.stats import Settings, enough_resamples, fewest_resamples, holm
+from stilts_ds.report.stats import ComparisonSettings, enough_resamples, fewest_resamples, holm
 from stilts_ds.report.table import Table, correct
 
 
-def holm_corrected(table: Table, settings: Settings) -> Table:
+def holm_corrected(table: Table, settings: ComparisonSettings) -> Table:
     """A table corrected by itself, with a warning where the resamples are too few to show anything."""
     [judged] = correct([table], holm, settings.level)
     made = sum(cell.gain is not None and cell.gain.p is not None for row in table.rows for cell in row.cells)

@@ -13,7 +13,7 @@ from stilts_ds.report.colour import colours, scale_of
 from stilts_ds.report.inputs import duplicates_sheet, inputs_sheet
 from stilts_ds.report.load import RunData
 from stilts_ds.report.provenance import cost_sheet, provenance_lines, selection_sheet
-from stilts_ds.report.stats import Difference, Settings
+from stilts_ds.report.stats import ComparisonSettings, Difference
 from stilts_ds.report.table import (
     Cell,
     Row,
@@ -32,7 +32,7 @@ from stilts_ds.report.tables import LANGUAGES_OF, Tables, tested
 POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 
 
-def page(data: RunData, tables: Tables, settings: Settings, metrics: str, kinds: Sequence[Sheet] = ()) -> str:
+def page(data: RunData, tables: Tables, settings: ComparisonSettings, metrics: str, kinds: Sequence[Sheet] = ()) -> str:
     """The whole page as text; the same run gives the same bytes."""
     name = escape(data.plan.name)
     style = (files("stilts_ds.report") / "page.css").read_text(encoding="utf-8")
@@ -96,7 +96,7 @@ def _nav(data: RunData, tables: Tables, kinds: Sequence[Sheet]) -> str:
 VARIANTS, KINDS = "Noise, sources and pairs", "Benchmark, resources and kinds of examples"
 
 
-def _variants(tables: Tables, settings: Settings) -> str:
+def _variants(tables: Tables, settings: ComparisonSettings) -> str:
     return "\n".join(f"<h3>{escape(table.title)}</h3>{_with_notes(table, settings)}" for table in tables.variants)
 
 
@@ -122,7 +122,7 @@ def _missing(data: RunData) -> str:
 # --- tables ----------------------------------------------------------------------------------------------------------
 
 
-def _matrix(data: RunData, tables: Tables, settings: Settings, metrics: str) -> str:
+def _matrix(data: RunData, tables: Tables, settings: ComparisonSettings, metrics: str) -> str:
     # A target without a table of languages has no place that a link could lead to.
     shown = {table.name for table in tables.languages}
     links = {t: f"#{LANGUAGES_OF}{t}" for t in tables.matrix.columns if f"{LANGUAGES_OF}{t}" in shown}
@@ -149,7 +149,7 @@ def _swatch(value: float, scale: float) -> str:
     return f'<i style="background:{colour[0] if colour else "#fff"}"></i>'
 
 
-def _drill_down(tables: Tables, settings: Settings) -> str:
+def _drill_down(tables: Tables, settings: ComparisonSettings) -> str:
     tables_by_target = [
         f"<details><summary>{escape(table.title)}</summary>"
         f'<div id="{escape(table.name, quote=True)}">{_with_notes(table, settings)}</div></details>'
@@ -158,7 +158,7 @@ def _drill_down(tables: Tables, settings: Settings) -> str:
     return "\n".join(tables_by_target) or "<p>No target has scores yet.</p>"
 
 
-def _groups(tables: Tables, settings: Settings) -> str:
+def _groups(tables: Tables, settings: ComparisonSettings) -> str:
     by_group = [f"<h3>{escape(table.title)}</h3>{_with_notes(table, settings)}" for table in tables.groups]
     return "\n".join(by_group) or (
         "<p>None: no language of this run is one of XTREME's or XTREME-R's, so no family, "
@@ -166,17 +166,17 @@ def _groups(tables: Tables, settings: Settings) -> str:
     )
 
 
-def _published(tables: Tables, settings: Settings) -> str:
+def _published(tables: Tables, settings: ComparisonSettings) -> str:
     if tables.published is None:
         return f"<p>Not shown. {escape(tables.why_not_published)}</p>"
     return _with_notes(tables.published, settings)
 
 
-def _with_notes(table: Table, settings: Settings) -> str:
+def _with_notes(table: Table, settings: ComparisonSettings) -> str:
     return table_html(table, {}) + _notes(table, settings)
 
 
-def _notes(table: Table, settings: Settings) -> str:
+def _notes(table: Table, settings: ComparisonSettings) -> str:
     said = [*table.notes, *legend([table], settings.level)]
     return "".join(f'<p class="small">{_prose(note)}</p>' for note in said)
 

@@ -12,7 +12,7 @@ from stilts_ds.report.correlation import Correlation, correlations_json
 from stilts_ds.report.inputs import data_hash, duplicates_sheet
 from stilts_ds.report.load import RunData
 from stilts_ds.report.provenance import hub_commits
-from stilts_ds.report.stats import Settings
+from stilts_ds.report.stats import ComparisonSettings
 from stilts_ds.report.tables import Tables, choose_best, chosen_otherwise, is_whole
 
 
@@ -20,7 +20,7 @@ def results_json(
     data: RunData,
     scores: Scores,
     tables: Tables,
-    settings: Settings,
+    settings: ComparisonSettings,
     correlated: Sequence[Correlation] = (),
     averages: Mapping[str, Mapping[str, float | None]] | None = None,
 ) -> dict[str, Any]:

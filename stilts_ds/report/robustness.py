@@ -21,7 +21,7 @@ from stilts_ds.noise.spec import NoiseSpec
 from stilts_ds.report.compare import Scores, gain, read_counts
 from stilts_ds.report.holm import holm_corrected
 from stilts_ds.report.load import RunData
-from stilts_ds.report.stats import Floats, Settings
+from stilts_ds.report.stats import ComparisonSettings, Floats
 from stilts_ds.report.table import Cell, Row, Table
 from stilts_ds.tasks.registry import get_task
 
@@ -72,7 +72,7 @@ def worst_of(draws: Sequence[Units], metric: Metric) -> float:
 
 
 @dataclass(frozen=True)
-class Cost:
+class NoiseCost:
     """Scores of one task after one condition on clean and on noisy text, [2 + R, L]; several draws are averaged."""
 
     languages: tuple[str, ...]
@@ -88,15 +88,15 @@ class Cost:
         return self.drop.mean(axis=1)
 
 
-Costs = dict[str, dict[NoiseSpec, Cost]]  # condition -> noise, its first draw
-Judged = tuple[str, str, Cell, Cost, Cost]  # condition, noise, tested cell, its cost and the baseline's
+NoiseCosts = dict[str, dict[NoiseSpec, NoiseCost]]  # condition -> noise, its first draw
+Judged = tuple[str, str, Cell, NoiseCost, NoiseCost]  # condition, noise, tested cell, its cost and the baseline's
 
 
-def costs_of(task: str, noisy: Mapping[NoiseSpec, Sequence[str]], scores: Scores) -> Costs:
+def costs_of(task: str, noisy: Mapping[NoiseSpec, Sequence[str]], scores: Scores) -> NoiseCosts:
     """What each noise costs after each condition, over the languages that all of them are scored in."""
     needed = {task, *(name for draws in noisy.values() for name in draws)}
     scored = {condition: tasks for condition, tasks in scores.items() if needed <= tasks.keys()}
-    costs: Costs = {}
+    costs: NoiseCosts = {}
     for condition, tasks in scored.items():
         costs[condition] = {}
         for spec, draws in noisy.items():
@@ -106,7 +106,9 @@ def costs_of(task: str, noisy: Mapping[NoiseSpec, Sequence[str]], scores: Scores
                 by_draw = [_columns(tasks[name].languages, tasks[name].replicates, shared) for name in draws]
                 # A draw without predictions has no resamples: the pairing ends where the shortest does.
                 rows = min(len(replicates) for replicates in (clean, *by_draw))
-                costs[condition][spec] = Cost(tuple(shared), clean[:rows], np.mean([e[:rows] for e in by_draw], axis=0))
+                costs[condition][spec] = NoiseCost(
+                    tuple(shared), clean[:rows], np.mean([e[:rows] for e in by_draw], axis=0)
+                )
     return costs
 
 
@@ -127,7 +129,7 @@ def noisy_versions(data: RunData, task: str) -> dict[NoiseSpec, list[str]]:
 # --- tables -----------------------------------------------------------------------------------------------------------
 
 
-def robustness_tables(data: RunData, scores: Scores, settings: Settings) -> list[Table]:
+def robustness_tables(data: RunData, scores: Scores, settings: ComparisonSettings) -> list[Table]:
     """For each task with noisy versions: curves, costs with tests, and costs by language; each corrected by itself."""
     tables: list[Table] = []
     for name in data.targets:
@@ -145,7 +147,9 @@ def robustness_tables(data: RunData, scores: Scores, settings: Settings) -> list
     return tables
 
 
-def _curve_tables(data: RunData, name: str, noisy: Mapping[NoiseSpec, Sequence[str]], costs: Costs) -> Iterator[Table]:
+def _curve_tables(
+    data: RunData, name: str, noisy: Mapping[NoiseSpec, Sequence[str]], costs: NoiseCosts
+) -> Iterator[Table]:
     """A kind's scores over its rates, the area under them, and the worst of several draws."""
     for kind, context in dict.fromkeys((spec.kind, spec.context) for spec in noisy):
         specs = [spec for spec in noisy if (spec.kind, spec.context) == (kind, context)]
@@ -182,7 +186,7 @@ def worst_score(data: RunData, name: str, draws: Sequence[str], condition: str, 
     return float(np.mean(scores)) if scores else float("nan")
 
 
-def cost_table(data: RunData, name: str, costs: Costs, settings: Settings) -> Table:
+def cost_table(data: RunData, name: str, costs: NoiseCosts, settings: ComparisonSettings) -> Table:
     """Mean drops, and how many points fewer than the baseline a condition loses."""
     specs = list(costs[data.baseline])
     rows = []
@@ -196,7 +200,7 @@ def cost_table(data: RunData, name: str, costs: Costs, settings: Settings) -> Ta
                  (ABOUT_COSTS,))  # fmt: skip
 
 
-def cost_cell(cost: Cost | None, base: Cost | None, settings: Settings) -> Cell:
+def cost_cell(cost: NoiseCost | None, base: NoiseCost | None, settings: ComparisonSettings) -> Cell:
     """The mean drop and, beside a baseline's, how many points fewer it is; empty where there is no cost."""
     if cost is None:
         return Cell()
@@ -204,7 +208,7 @@ def cost_cell(cost: Cost | None, base: Cost | None, settings: Settings) -> Cell:
     return Cell(value) if base is None else Cell(value, gain(base.mean_drop, cost.mean_drop, settings))
 
 
-def _judged(table: Table, costs: Costs, baseline: str) -> Iterator[Judged]:
+def _judged(table: Table, costs: NoiseCosts, baseline: str) -> Iterator[Judged]:
     """The tested cells of a table of costs."""
     for row in table.rows:
         for column, cell, spec in zip(table.columns, row.cells, costs[baseline]):
@@ -222,7 +226,7 @@ def verdict(judged: Iterable[Judged], baseline: str) -> str:
     return f"More robust than {baseline}: {', '.join(better)}."
 
 
-def _relative_table(data: RunData, name: str, costs: Costs) -> Table:
+def _relative_table(data: RunData, name: str, costs: NoiseCosts) -> Table:
     """Drops in percent of the clean score and, where guessing has one, of the score above chance."""
     chance = get_task(name).chance
     specs = list(costs[data.baseline])
@@ -278,17 +282,17 @@ def _touched_cells(draws: Sequence[Touched]) -> list[Cell]:
     ]
 
 
-def _relative(cost: Cost | None, chance: float) -> float | None:
+def _relative(cost: NoiseCost | None, chance: float) -> float | None:
     if cost is None:
         return None
     return relative_drop(float(cost.clean[0].mean()), float(cost.noisy[0].mean()), chance)
 
 
-def _language_tables(data: RunData, name: str, costs: Costs, settings: Settings) -> Iterator[Table]:
+def _language_tables(data: RunData, name: str, costs: NoiseCosts, settings: ComparisonSettings) -> Iterator[Table]:
     """A condition's costs by language: absolute drops are compared within a language, never over scripts."""
     base = costs[data.baseline]
     for condition, by_noise in costs.items():
-        compared: Mapping[NoiseSpec, Cost] = {} if condition == data.baseline else base
+        compared: Mapping[NoiseSpec, NoiseCost] = {} if condition == data.baseline else base
         languages = dict.fromkeys(code for cost in by_noise.values() for code in cost.languages)
         rows = []
         for code in languages:
@@ -298,7 +302,7 @@ def _language_tables(data: RunData, name: str, costs: Costs, settings: Settings)
                     "language", tuple(map(str, by_noise)), tuple(rows), (ABOUT_COSTS,))  # fmt: skip
 
 
-def _language_cell(cost: Cost, base: Cost | None, code: str, settings: Settings) -> Cell:
+def _language_cell(cost: NoiseCost, base: NoiseCost | None, code: str, settings: ComparisonSettings) -> Cell:
     if code not in cost.languages:
         return Cell(note="does not apply")
     ours = cost.drop[:, cost.languages.index(code)]
@@ -308,7 +312,7 @@ def _language_cell(cost: Cost, base: Cost | None, code: str, settings: Settings)
     return Cell(float(ours[0]), gain(base.drop[:, base.languages.index(code)], ours, settings))
 
 
-def more_robust(cost: Cell, ours: Cost, base: Cost) -> bool:
+def more_robust(cost: Cell, ours: NoiseCost, base: NoiseCost) -> bool:
     """Whether a tested cell says that a condition bears noise better: it loses significantly fewer points, and a
     smaller share of its own clean score."""
     fewer = cost.gain is not None and bool(cost.gain.significant) and cost.gain.value > 0

@@ -20,7 +20,7 @@ from stilts_ds.report.compare import Counts, Draws, Scored, gain, mean_of, read_
 from stilts_ds.report.holm import holm_corrected
 from stilts_ds.report.load import RunData, load_run
 from stilts_ds.report.robustness import ABOUT_COSTS, cost_cell, costs_of, noisy_versions, verdict
-from stilts_ds.report.stats import Floats, Settings, enough_resamples
+from stilts_ds.report.stats import ComparisonSettings, Floats, enough_resamples
 from stilts_ds.report.table import Cell, Row, Table
 from stilts_ds.run_dir import RunDir
 from stilts_ds.tasks.registry import get_task
@@ -34,7 +34,7 @@ Versions = Mapping[NoiseSpec, Sequence[str]]  # noise, its first draw -> the tar
 
 
 @dataclass(frozen=True)
-class Column:
+class ComparedRun:
     """One condition of one run. `label` is what the table calls it."""
 
     label: str
@@ -46,7 +46,7 @@ class Column:
         return self.data.results.get(self.condition, {}).get(task, [])
 
 
-def tables_side_by_side(names: Sequence[str], targets: Sequence[str], settings: Settings) -> list[Table]:
+def tables_side_by_side(names: Sequence[str], targets: Sequence[str], settings: ComparisonSettings) -> list[Table]:
     """The comparisons of `RUN` or `RUN:CONDITION`, corrected by Holm's method within each table.
 
     Where no condition is named, each condition that all runs have gets a table. Empty `targets` are all that the first
@@ -59,7 +59,7 @@ def tables_side_by_side(names: Sequence[str], targets: Sequence[str], settings: 
 # --- which conditions ------------------------------------------------------------------------------------------------
 
 
-def _groups(names: Sequence[str]) -> list[list[Column]]:
+def _groups(names: Sequence[str]) -> list[list[ComparedRun]]:
     if len(names) < 2:
         raise UserError("comparing takes two runs or more, such as runs/a runs/b, or runs/a:none runs/a:mnli")
     twice = [name for name, times in Counter(names).items() if times > 1]
@@ -74,14 +74,14 @@ def _groups(names: Sequence[str]) -> list[list[Column]]:
             loaded[folder] = load_run(RunDir(folder))
         asked.append((name, loaded[folder], condition))
     if any(condition for _, _, condition in asked):
-        return [[Column(name, data, _only_condition(name, data, condition)) for name, data, condition in asked]]
+        return [[ComparedRun(name, data, _only_condition(name, data, condition)) for name, data, condition in asked]]
     conditions = [c for c in asked[0][1].conditions if all(c in data.conditions for _, data, _ in asked)]
     if not conditions:
         conditions_by_run = "; ".join(f"{name} has {', '.join(data.conditions)}" for name, data, _ in asked)
         raise UserError(
             f"no condition is in all runs ({conditions_by_run}); name one of each, such as {names[0]}:CONDITION"
         )
-    return [[Column(f"{name}:{c}", data, c) for name, data, _ in asked] for c in conditions]
+    return [[ComparedRun(f"{name}:{c}", data, c) for name, data, _ in asked] for c in conditions]
 
 
 def _split_name(name: str) -> tuple[Path, str]:
@@ -109,7 +109,7 @@ def _only_condition(name: str, data: RunData, condition: str) -> str:
 # --- what can be compared --------------------------------------------------------------------------------------------
 
 
-def _tables(columns: Sequence[Column], targets: Sequence[str], settings: Settings) -> list[Table]:
+def _tables(columns: Sequence[ComparedRun], targets: Sequence[str], settings: ComparisonSettings) -> list[Table]:
     """The scores of the targets and, where noisy ones are among them, what noise costs."""
     first = columns[0]
     unknown = [task for task in targets if task not in first.data.plan.targets]
@@ -138,7 +138,7 @@ def _tables(columns: Sequence[Column], targets: Sequence[str], settings: Setting
     return tables
 
 
-def _comparable(columns: Sequence[Column], targets: Sequence[str]) -> tuple[list[str], list[str]]:
+def _comparable(columns: Sequence[ComparedRun], targets: Sequence[str]) -> tuple[list[str], list[str]]:
     """The targets that can be compared, and what is to be said of these and of the others."""
     compared, notes = [], []
     for task in targets:
@@ -158,7 +158,7 @@ def _versions(data: RunData, task: str, noisy: Collection[str]) -> Versions:
     return {spec: draws for spec, draws in kept.items() if draws}
 
 
-def _obstacle(columns: Sequence[Column], task: str) -> str:
+def _obstacle(columns: Sequence[ComparedRun], task: str) -> str:
     """Why a target cannot be compared; empty where it can."""
     # From the plainest obstacle to the subtlest: only the first is told.
     without = [column.label for column in columns if not column.results(task)]
@@ -173,7 +173,7 @@ def _obstacle(columns: Sequence[Column], task: str) -> str:
     return _other_files(columns, task, languages)
 
 
-def _facts(columns: Sequence[Column], task: str) -> dict[str, list[str]]:
+def _facts(columns: Sequence[ComparedRun], task: str) -> dict[str, list[str]]:
     """What decides which examples are scored, one value a column."""
     firsts = [column.results(task)[0] for column in columns]
     return {
@@ -182,7 +182,7 @@ def _facts(columns: Sequence[Column], task: str) -> dict[str, list[str]]:
     }
 
 
-def _other_files(columns: Sequence[Column], task: str, languages: Iterable[str]) -> str:
+def _other_files(columns: Sequence[ComparedRun], task: str, languages: Iterable[str]) -> str:
     """The first language whose files differ, or of whose files a run does not say what they were."""
     for code in languages:
         hashes = [result.data.get(code, "") for column in columns for result in column.results(task)]
@@ -193,7 +193,7 @@ def _other_files(columns: Sequence[Column], task: str, languages: Iterable[str])
     return ""
 
 
-def _remarks(columns: Sequence[Column], task: str) -> list[str]:
+def _remarks(columns: Sequence[ComparedRun], task: str) -> list[str]:
     """Settings of the evaluation that differ: another model may well be read at another layer, but it must be said."""
     first, *others = columns
     wanted = first.results(task)[0].settings
@@ -209,14 +209,14 @@ def _remarks(columns: Sequence[Column], task: str) -> list[str]:
 # --- scores ----------------------------------------------------------------------------------------------------------
 
 
-def _scored(columns: Sequence[Column], task: str, settings: Settings, draws: Draws) -> dict[str, Scored]:
+def _scored(columns: Sequence[ComparedRun], task: str, settings: ComparisonSettings, draws: Draws) -> dict[str, Scored]:
     runs = {column.label: column.results(task) for column in columns}
     counts = _counts(columns, task, shared_languages(runs.values()))
     fitted = fitted_task(task, columns[0].data.recipe)
     return resampled(fitted, runs, counts, columns[0].label, settings, draws)
 
 
-def _counts(columns: Sequence[Column], task: str, languages: Sequence[str]) -> Counts | None:
+def _counts(columns: Sequence[ComparedRun], task: str, languages: Sequence[str]) -> Counts | None:
     """The counts of each column's own run, under the columns' labels; None where one lacks predictions or labels."""
     merged: Counts | None = None
     for column in columns:
@@ -235,7 +235,10 @@ def _counts(columns: Sequence[Column], task: str, languages: Sequence[str]) -> C
 
 
 def _rows(
-    columns: Sequence[Column], scored: Mapping[str, Mapping[str, Scored]], notes: Sequence[str], settings: Settings
+    columns: Sequence[ComparedRun],
+    scored: Mapping[str, Mapping[str, Scored]],
+    notes: Sequence[str],
+    settings: ComparisonSettings,
 ) -> Table:
     labels = [column.label for column in columns]
     means = {task: {label: by_label[label].replicates.mean(axis=1) for label in labels}
@@ -249,7 +252,7 @@ def _rows(
     return Table(SCORES, title, "target", tuple(labels), tuple(rows), (about, *notes))
 
 
-def _cells(labels: Sequence[str], means: Mapping[str, Floats], settings: Settings) -> tuple[Cell, ...]:
+def _cells(labels: Sequence[str], means: Mapping[str, Floats], settings: ComparisonSettings) -> tuple[Cell, ...]:
     base = means[labels[0]]
     cells = [Cell(float(base[0]), mean=float(base[1]))]
     for label in labels[1:]:
@@ -259,11 +262,11 @@ def _cells(labels: Sequence[str], means: Mapping[str, Floats], settings: Setting
 
 
 def _costs(
-    columns: Sequence[Column],
+    columns: Sequence[ComparedRun],
     versions: Mapping[str, Versions],
     scored: Mapping[str, Mapping[str, Scored]],
     notes: Sequence[str],
-    settings: Settings,
+    settings: ComparisonSettings,
 ) -> Table:
     """What noise costs in each column, and how many points fewer than in the first."""
     labels = [column.label for column in columns]

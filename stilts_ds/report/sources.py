@@ -13,7 +13,7 @@ from stilts_ds.report.compare import Scored, Scores, gain
 from stilts_ds.report.holm import holm_corrected
 from stilts_ds.report.load import RunData
 from stilts_ds.report.robustness import robustness_tables
-from stilts_ds.report.stats import Floats, Settings
+from stilts_ds.report.stats import ComparisonSettings, Floats
 from stilts_ds.report.table import Cell, Row, Table
 from stilts_ds.tasks.registry import get_task
 
@@ -33,13 +33,13 @@ ABOUT_PAIRS = (
 )
 
 
-def variant_tables(data: RunData, scores: Scores, settings: Settings) -> tuple[Table, ...]:
+def variant_tables(data: RunData, scores: Scores, settings: ComparisonSettings) -> tuple[Table, ...]:
     """The tables of noisy targets, of other source languages and of pairs of languages, each corrected by itself."""
     makers = (robustness_tables, source_tables, pair_tables)
     return tuple(table for make in makers for table in make(data, scores, settings))
 
 
-def pair_tables(data: RunData, scores: Scores, settings: Settings) -> list[Table]:
+def pair_tables(data: RunData, scores: Scores, settings: ComparisonSettings) -> list[Table]:
     """For each target with crossed versions and each condition, the scores of every pair of languages."""
     tables = []
     for name in data.targets:
@@ -54,7 +54,7 @@ def pair_tables(data: RunData, scores: Scores, settings: Settings) -> list[Table
 
 
 def _pair_table(
-    data: RunData, name: str, seconds: Mapping[str, str], scores: Scores, condition: str, settings: Settings
+    data: RunData, name: str, seconds: Mapping[str, str], scores: Scores, condition: str, settings: ComparisonSettings
 ) -> Table | None:
     scored, base = scores.get(condition, {}), scores.get(data.baseline, {})
     # Only what the baseline has, too: each cell is compared with it.
@@ -86,7 +86,7 @@ def _pairs_mean(
     return np.asarray(np.mean([of_pair.replicates[:, of_pair.languages.index(first)] for of_pair in of_pairs], axis=0))
 
 
-def source_tables(data: RunData, scores: Scores, settings: Settings) -> list[Table]:
+def source_tables(data: RunData, scores: Scores, settings: ComparisonSettings) -> list[Table]:
     """For each target with several source languages and each condition, the matrix of source and target."""
     tables = []
     for name in data.targets:
@@ -100,7 +100,7 @@ def source_tables(data: RunData, scores: Scores, settings: Settings) -> list[Tab
 
 def _table(
     data: RunData, name: str, variants: Mapping[str, str], scored: Mapping[str, Scored], condition: str,
-    settings: Settings,
+    settings: ComparisonSettings,
 ) -> Table | None:  # fmt: skip
     pivot = next((run.pivot for tasks in data.results.values() for run in tasks.get(name, [])), "")
     rows = {pivot: name, **variants}
@@ -132,7 +132,7 @@ def _mean(scored: Scored, codes: list[str]) -> Floats:
     return np.asarray(scored.replicates[:, [scored.languages.index(code) for code in codes]].mean(axis=1))
 
 
-def _cell(means: Floats, english: Floats | None, mark: str, settings: Settings) -> Cell:
+def _cell(means: Floats, english: Floats | None, mark: str, settings: ComparisonSettings) -> Cell:
     return Cell(
         float(means[0]), None if english is None else gain(means, english, settings), mark, mean=float(means[1])
     )

@@ -35,7 +35,7 @@ NOISE_TAKEN_OFF = 0.5
 
 
 @dataclass(frozen=True)
-class Settings:
+class ComparisonSettings:
     """How differences are tested. `resamples` bounds the smallest p-value, 2 / (resamples + 1).
 
     0 resamples stand for as many as the study's comparisons need (`enough_resamples`).

@@ -17,8 +17,8 @@ from stilts_ds.report.load import RunData
 from stilts_ds.report.published import published_table
 from stilts_ds.report.sources import variant_tables
 from stilts_ds.report.stats import (
+    ComparisonSettings,
     Floats,
-    Settings,
     benjamini_hochberg,
     enough_resamples,
     generator,
@@ -62,7 +62,7 @@ class Tables:
         ]
 
 
-def with_resamples(data: RunData, settings: Settings) -> Settings:
+def with_resamples(data: RunData, settings: ComparisonSettings) -> ComparisonSettings:
     """Settings with a number of resamples: the one given, or enough for the comparisons of the matrix."""
     if settings.resamples:
         return settings
@@ -73,7 +73,7 @@ def with_resamples(data: RunData, settings: Settings) -> Settings:
     return replace(settings, resamples=enough_resamples(comparisons, settings.level))
 
 
-def build_tables(data: RunData, scores: Scores, settings: Settings) -> Tables:
+def build_tables(data: RunData, scores: Scores, settings: ComparisonSettings) -> Tables:
     """Every summary table is corrected by itself (Holm), the languages of all targets together (Benjamini-Hochberg)."""
     # Noisy, crossed and checked targets have tables of their own.
     scores_of_targets = {c: {t: s for t, s in tasks.items() if t in data.targets} for c, tasks in scores.items()}
@@ -102,7 +102,7 @@ def build_tables(data: RunData, scores: Scores, settings: Settings) -> Tables:
 # --- the matrix ------------------------------------------------------------------------------------------------------
 
 
-def matrix_table(data: RunData, scores: Scores, settings: Settings) -> Table:
+def matrix_table(data: RunData, scores: Scores, settings: ComparisonSettings) -> Table:
     """Mean over languages of the median over seeds; last column: mean over targets, where none is missing.
 
     The last row is the best condition of each target, chosen on English dev; its own cells are filled in by
@@ -211,7 +211,7 @@ def chosen_otherwise(data: RunData) -> dict[str, float]:
     return shares
 
 
-def _chosen_row(data: RunData, means: dict[str, dict[str, Floats]], settings: Settings) -> Row:
+def _chosen_row(data: RunData, means: dict[str, dict[str, Floats]], settings: ComparisonSettings) -> Row:
     # Chosen on dev alone: a condition without test scores yet is left out, not exchanged for the next best.
     chosen = {t: c for t, c in choose_best(data).items() if t in means[c] and t in means[data.baseline]}
     cells = [Cell(note="no English dev score to choose on") for _ in data.targets]
@@ -269,7 +269,7 @@ def _note_on_choice(data: RunData, chosen: dict[str, str]) -> str:
 # --- gaps ------------------------------------------------------------------------------------------------------------
 
 
-def gap_table(data: RunData, scores: Scores, settings: Settings) -> Table:
+def gap_table(data: RunData, scores: Scores, settings: ComparisonSettings) -> Table:
     """Transfer gap of every target that is trained in one language and scored in it and in others."""
     gaps: dict[str, dict[str, Floats]] = {condition: {} for condition in data.conditions}
     for condition, tasks in scores.items():
@@ -294,7 +294,7 @@ def gap_table(data: RunData, scores: Scores, settings: Settings) -> Table:
 # --- languages -------------------------------------------------------------------------------------------------------
 
 
-def language_table(data: RunData, scores: Scores, task: str, settings: Settings) -> Table:
+def language_table(data: RunData, scores: Scores, task: str, settings: ComparisonSettings) -> Table:
     """One target: languages down, conditions across; last row the mean over the zero-shot languages."""
     present = {c: tasks[task] for c, tasks in scores.items() if task in tasks}
     first, pivot = next(iter(present.values())), pivot_of(data, task)
@@ -344,7 +344,7 @@ def _about(code: str) -> str:
     return f"{name_of(code)}, {LANGUAGES[code].script}" if code in LANGUAGES else ""
 
 
-def tested(settings: Settings) -> str:
+def tested(settings: ComparisonSettings) -> str:
     """One paragraph on the tests, for every format."""
     return (
         f"Paired bootstrap against the baseline: {settings.resamples:,} resamples of the test examples (the same for "

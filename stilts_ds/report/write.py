@@ -20,7 +20,7 @@ from stilts_ds.report.load import RunData, load_run
 from stilts_ds.report.page import page
 from stilts_ds.report.provenance import cost_sheet, provenance_lines, selection_sheet
 from stilts_ds.report.results_json import results_json
-from stilts_ds.report.stats import Settings
+from stilts_ds.report.stats import ComparisonSettings
 from stilts_ds.report.table import Sheet, Table, legend
 from stilts_ds.report.tables import Tables, build_tables, seed_tables, tested, with_resamples
 from stilts_ds.report.text import (
@@ -38,7 +38,9 @@ METRICS = (
 )
 
 
-def write_report(run: RunDir, settings: Settings | None = None, png: bool = False, qa_by_f1: bool = False) -> str:
+def write_report(
+    run: RunDir, settings: ComparisonSettings | None = None, png: bool = False, qa_by_f1: bool = False
+) -> str:
     """Collect all finished results, write the report beside them, and return the summary table as text.
 
     `qa_by_f1` adds the benchmark's average with question answering by F1 alone, under its own name. Raises UserError
@@ -46,7 +48,7 @@ def write_report(run: RunDir, settings: Settings | None = None, png: bool = Fals
     """
     data = load_run(run)
     # First: every table is drawn with the same number of resamples.
-    settings = with_resamples(data, settings or Settings())
+    settings = with_resamples(data, settings or ComparisonSettings())
     scores = score_run(data, settings)
     tables = build_tables(data, scores, settings)
     tables = replace(tables, variants=(*tables.variants, *checked_tables(data, scores, settings)))
@@ -76,14 +78,14 @@ def report_path(run: RunDir, suffix: str) -> Path:
     return run.report.with_suffix(suffix)
 
 
-def _summary(data: RunData, tables: Tables, settings: Settings) -> str:
+def _summary(data: RunData, tables: Tables, settings: ComparisonSettings) -> str:
     sections = [stacked_markdown(tables.matrix, data.baseline), *legend([tables.matrix], settings.level)]
     if data.missing:
         sections.append(f"\nMissing: {counted(len(data.missing), 'thing')}, listed in {data.run.report.name}.")
     return "\n".join(sections) + "\n"
 
 
-def markdown_report(data: RunData, tables: Tables, settings: Settings, kinds: Sequence[Sheet] = ()) -> str:
+def markdown_report(data: RunData, tables: Tables, settings: ComparisonSettings, kinds: Sequence[Sheet] = ()) -> str:
     plan = data.plan
     sections = [
         f"# {markdown_escape(plan.name)}\n",
@@ -114,16 +116,16 @@ def markdown_report(data: RunData, tables: Tables, settings: Settings, kinds: Se
     return "\n".join(sections)
 
 
-def _markdown_section(table: Table, settings: Settings) -> list[str]:
+def _markdown_section(table: Table, settings: ComparisonSettings) -> list[str]:
     return [f"## {markdown_escape(table.title)}\n", markdown_table(table), *_remarks(table.notes, [table], settings)]
 
 
-def _remarks(notes: Sequence[str], tables: Sequence[Table], settings: Settings) -> list[str]:
+def _remarks(notes: Sequence[str], tables: Sequence[Table], settings: ComparisonSettings) -> list[str]:
     said = [*(markdown_prose(note) for note in notes), *legend(tables, settings.level)]
     return ["\n\n".join(said) + "\n"] if said else []
 
 
-def _published(tables: Tables, settings: Settings) -> list[str]:
+def _published(tables: Tables, settings: ComparisonSettings) -> list[str]:
     if tables.published:
         return _markdown_section(tables.published, settings)
     return ["## Published scores\n", f"Not shown. {markdown_prose(tables.why_not_published)}\n"]

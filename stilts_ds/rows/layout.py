@@ -7,7 +7,7 @@ from typing import Literal
 import numpy as np
 
 from stilts_ds.rows.slices import Laid, Slices, lay_out
-from stilts_ds.rows.tokenizer import Template
+from stilts_ds.rows.tokenizer import TokenTemplate
 from stilts_ds.rows.writer import RowsWriter
 
 
@@ -24,7 +24,7 @@ def pair_cuts(a: np.ndarray, b: np.ndarray, room: int) -> tuple[np.ndarray, np.n
 
 
 def lay_out_pairs(
-    out: RowsWriter, template: Template, a: Slices, b: Slices, limit: int, side: Literal["left", "right"]
+    out: RowsWriter, template: TokenTemplate, a: Slices, b: Slices, limit: int, side: Literal["left", "right"]
 ) -> Laid:
     """Rows of two segments, at most `limit` tokens each; too long ones lose tokens at the `side` of a segment.
 
@@ -40,6 +40,6 @@ def lay_out_pairs(
     return lay_out([template.prefix, a, template.middle, b, template.suffix], len(a.length))
 
 
-def lay_out_singles(template: Template, segments: Slices) -> Laid:
+def lay_out_singles(template: TokenTemplate, segments: Slices) -> Laid:
     """Rows of one segment."""
     return lay_out([template.prefix, segments, template.single_suffix], len(segments.length))

@@ -20,7 +20,7 @@ from stilts_ds.run_dir import hash_json
 
 
 @dataclass(frozen=True)
-class Template:
+class TokenTemplate:
     """The special tokens around one or two segments."""
 
     prefix: tuple[int, ...]
@@ -146,7 +146,7 @@ def _sees(path: str, revision: str | None) -> Sees:
     return "both" if file is None else sees_of(read_config(Path(file).parent))
 
 
-def _closed(template: Template, tokenizer: Any, name: str) -> Template:
+def _closed(template: TokenTemplate, tokenizer: Any, name: str) -> TokenTemplate:
     """The template of a decoder: where its tokenizer puts nothing, a token between two texts and one at a row's end.
 
     The last token stands for the row, and should be the same in all rows. It is the token that ends a text (GPT-2's
@@ -161,7 +161,7 @@ def _closed(template: Template, tokenizer: Any, name: str) -> Template:
             "to stand for a row; name one as eos_token in tokenizer_config.json"
         )
     separator = end if separator is None else separator
-    return Template(
+    return TokenTemplate(
         template.prefix,
         template.middle or (separator,),
         template.suffix or (end,),
@@ -169,7 +169,7 @@ def _closed(template: Template, tokenizer: Any, name: str) -> Template:
     )
 
 
-def _template(tokenizer: Any) -> Template:
+def _template(tokenizer: Any) -> TokenTemplate:
     """Read the special tokens off an encoded pair, so that any tokenizer's own format is used."""
     pair = tokenizer("a", "b")
     segments = pair.sequence_ids(0)
@@ -180,7 +180,7 @@ def _template(tokenizer: Any) -> Template:
     # What closes one text need not be what closes two.
     single = tokenizer("a")
     after = max(i for i, s in enumerate(single.sequence_ids(0)) if s == 0) + 1
-    return Template(
+    return TokenTemplate(
         tuple(ids[:first]),
         tuple(ids[last_first + 1 : second]),
         tuple(ids[last_second + 1 :]),

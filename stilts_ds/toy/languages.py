@@ -17,7 +17,7 @@ LEXICON_SEED = 20200526  # never to be changed: the pretrained checkpoint knows 
 
 
 @dataclass(frozen=True)
-class Language:
+class ToyLanguage:
     """How a language builds a sentence. Affixes are (side, text); `order` is a permutation of S, V and O."""
 
     code: str
@@ -34,25 +34,25 @@ class Language:
     vowels: tuple[str, ...]
 
 
-PROFILES: dict[str, Language] = {
+PROFILES: dict[str, ToyLanguage] = {
     language.code: language
     for language in (
-        Language(
+        ToyLanguage(
             "qaa", "SVO", True, True, False, True, False,
             ("suffix", "um"), ("suffix", "ed"), ("prefix", "la"),
             ("b", "d", "g", "k", "l", "m", "n", "kl", "gr"), ("a", "e", "o"),
         ),
-        Language(
+        ToyLanguage(
             "qab", "SOV", True, False, True, False, True,
             ("suffix", "ri"), ("suffix", "tu"), ("suffix", "zi"),
             ("p", "t", "s", "r", "v", "z", "st", "pr"), ("i", "u", "a"),
         ),
-        Language(
+        ToyLanguage(
             "qac", "VSO", False, True, False, True, False,
             ("prefix", "οι"), ("prefix", "ε"), ("suffix", "ω"),
             ("π", "τ", "κ", "λ", "μ", "ν", "σ", "ρ", "θ"), ("α", "ο", "η", "υ"),
         ),
-        Language(
+        ToyLanguage(
             "qad", "SVO", False, True, True, True, True,
             ("suffix", "eth"), ("prefix", "sha"), ("prefix", "chi"),
             ("ch", "sh", "th", "zh", "dr", "v", "j"), ("ai", "ou", "ei", "y"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from stilts_ds.toy.languages import PROFILES, Language, inflect, words
+from stilts_ds.toy.languages import PROFILES, ToyLanguage, inflect, words
 from stilts_ds.toy.lexicon import SYNONYMS
 from stilts_ds.toy.meanings import Event, is_name
 
@@ -29,7 +29,7 @@ class Token:
 class _Renderer:
     """One sentence in the making. `variant` 1 takes synonyms, 2 moves the adverbs to the other end, 3 does both."""
 
-    def __init__(self, event: Event, language: Language, variant: int, asked: str, borrow: Borrow | None) -> None:
+    def __init__(self, event: Event, language: ToyLanguage, variant: int, asked: str, borrow: Borrow | None) -> None:
         self.event, self.language, self.asked = event, language, asked
         self.borrow = borrow or (lambda: language.code)
         self.synonyms = bool(variant & SYNONYM)

@@ -26,7 +26,7 @@ from stilts_ds.model.checks import check_dropout, largest_window
 from stilts_ds.model.encoder import load_encoder, read_language_head
 from stilts_ds.model.heads import HeadSpec, set_language_head
 from stilts_ds.model.vocabulary import narrow_vocabulary
-from stilts_ds.model_files import Limits, fit_retrieval_length, limits_of, shape_of
+from stilts_ds.model_files import ModelLimits, fit_retrieval_length, limits_of, shape_of
 from stilts_ds.model_kinds import sees_of
 from stilts_ds.phase_setup import check_retrieval
 from stilts_ds.planning.memory import trained_parameters
@@ -294,7 +294,7 @@ POSITIONS: dict[str, Any] = {"max_position_embeddings": 40, "pad_token_id": 1}
 )
 def test_the_longest_row_is_the_longest_that_each_kind_takes(config: Any, longest: int, tmp_path: Path) -> None:
     folder = saved(config, tmp_path / "model")
-    assert limits_of(str(folder), None) == Limits(longest, 3, sees_of(config.to_dict()))
+    assert limits_of(str(folder), None) == ModelLimits(longest, 3, sees_of(config.to_dict()))
     encoder: Any = load_encoder(folder, ModelPart(attn_implementation="eager")).eval()
     encoder(input_ids=torch.full((1, longest), 50))
     with pytest.raises((IndexError, RuntimeError)):
@@ -303,7 +303,7 @@ def test_the_longest_row_is_the_longest_that_each_kind_takes(config: Any, longes
 
 def test_rows_and_layers_that_a_model_has_not_got_are_refused_before_training() -> None:
     retrieval, target = ([SimpleNamespace(train=train)] for train in ((), ("mnli",)))
-    limits = Limits(256, 3)
+    limits = ModelLimits(256, 3)
     check_retrieval(EvaluationPart(), target, limits)  # type: ignore[arg-type]
     for layer in (-4, 0, 3):
         part = EvaluationPart(retrieval_max_seq_length=256, retrieval_layer=layer)
@@ -315,7 +315,7 @@ def test_rows_and_layers_that_a_model_has_not_got_are_refused_before_training() 
     ):
         with pytest.raises(UserError, match=message):
             check_retrieval(part, [*target, *retrieval], limits)  # type: ignore[arg-type]
-    check_retrieval(EvaluationPart(retrieval_layer=14), retrieval, Limits(None, None))  # type: ignore[arg-type]
+    check_retrieval(EvaluationPart(retrieval_layer=14), retrieval, ModelLimits(None, None))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("activation", ["gelu", "relu"])

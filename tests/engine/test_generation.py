@@ -17,7 +17,7 @@ from stilts_ds.errors import UserError
 from stilts_ds.evaluate.generate import Generator, choose, uniform_numbers
 from stilts_ds.evaluate.predict import Predictor
 from stilts_ds.families.build import build_model
-from stilts_ds.families.writing import Writing
+from stilts_ds.families.writing import Decoding
 from stilts_ds.model.encoder import pack
 from stilts_ds.model.heads import HeadSpec
 from stilts_ds.model.multitask import MultiTask
@@ -44,7 +44,7 @@ def prompt_rows(prefix: bool, vocabulary: int = small.VOCABULARY) -> Rows:
     )
 
 
-def writing(**changed: Any) -> Writing:
+def writing(**changed: Any) -> Decoding:
     given: dict[str, Any] = {
         "names": [f"task\n{number}" for number in range(len(LENGTHS))],
         "samples": 5,
@@ -55,7 +55,7 @@ def writing(**changed: Any) -> Writing:
         "row_limit": 100,
         "is_complete": lambda ids: False,
     }
-    return Writing(**{**given, **changed})
+    return Decoding(**{**given, **changed})
 
 
 def build(kind: str) -> tuple[MultiTask, Any]:
@@ -88,7 +88,7 @@ class Recording(Generator):
         return super()._is_complete(sample, logits, prompt)
 
 
-def write(built: tuple[MultiTask, Any], items: Sequence[int], given: Writing, kind: type = Generator) -> Any:
+def write(built: tuple[MultiTask, Any], items: Sequence[int], given: Decoding, kind: type = Generator) -> Any:
     model, tokenizer = built
     generator = kind(model, tokenizer, torch.device("cpu"), "code", given)
     return generator.write(prompt_rows(tokenizer.sees == "both"), items)

@@ -23,7 +23,7 @@ from stilts_ds.families.generate import rows
 from stilts_ds.families.generate.predictions import FILE, Endings, predict, unscored, verdicts_path
 from stilts_ds.families.generate.record import Exercise, gold
 from stilts_ds.families.generate.rows import encode_exercises
-from stilts_ds.families.generate.score import Attempt
+from stilts_ds.families.generate.score import WrittenProgram
 from stilts_ds.families.registry import family_of
 from stilts_ds.planner import check_tasks
 from stilts_ds.rows.tokenizer import Tokenizer
@@ -179,9 +179,10 @@ def test_a_program_ends_at_the_first_of_its_own_stop_strings(encoder: Tokenizer)
 # --- files and scores ------------------------------------------------------------------------------------------------
 
 
-def attempts(*samples: tuple[int, int]) -> list[Attempt]:
+def attempts(*samples: tuple[int, int]) -> list[WrittenProgram]:
     return [
-        Attempt(exercise(number).problem.program(f"    return {sample}\n", sample), None) for number, sample in samples
+        WrittenProgram(exercise(number).problem.program(f"    return {sample}\n", sample), None)
+        for number, sample in samples
     ]
 
 

@@ -22,7 +22,7 @@ from stilts_ds.families.pair.record import Pair
 from stilts_ds.families.span.record import Answer, Span
 from stilts_ds.families.tag.record import Tagged
 from stilts_ds.families.tag.treebank import treebank_row
-from stilts_ds.report.stats import Settings
+from stilts_ds.report.stats import ComparisonSettings
 from stilts_ds.report.write import write_report
 from stilts_ds.run_dir import read_json, write_json
 from stilts_ds.sources import hub
@@ -307,9 +307,9 @@ def test_damaged_commits_are_refused(tmp_path: Path) -> None:
 def test_the_report_names_the_commit(tmp_path: Path) -> None:
     run = build_run(tmp_path, targets=["pawsx"], languages="all", examples=5,
                     intermediate={"none": [], "cosmosqa": ["cosmosqa"]})  # fmt: skip
-    write_report(run, Settings(resamples=200))
+    write_report(run, ComparisonSettings(resamples=200))
     assert "hub_commits" not in read_json(run.results)
     write_json(tmp_path / "cache" / "hub_commits.json", {NAME: "f" * 40, "other/set@main": "e" * 40})
-    write_report(run, Settings(resamples=200))
+    write_report(run, ComparisonSettings(resamples=200))
     assert read_json(run.results)["hub_commits"] == {NAME: "f" * 40}
     assert f"Moving hub revisions: `{NAME}: {'f' * 40}`" in run.report.read_text(encoding="utf-8")

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from stilts_ds.errors import UserError
 from stilts_ds.families.bitext import head as retrieve
-from stilts_ds.families.bitext.head import Mined, Side
+from stilts_ds.families.bitext.head import EmbeddedSide, Mined
 from stilts_ds.model.pooling import mean_pool, pool
 
 
@@ -33,14 +33,16 @@ def test_tatoeba_each_english_sentence_picks_a_foreign_one() -> None:
         retrieve.tatoeba_predict(source[:0], english)
 
 
-def side(name: str, texts: list[str], rows: Any) -> Side:
-    return Side(name, [f"{name}-{i}" for i in range(len(texts))], texts, torch.as_tensor(rows, dtype=torch.float32))
+def side(name: str, texts: list[str], rows: Any) -> EmbeddedSide:
+    return EmbeddedSide(
+        name, [f"{name}-{i}" for i in range(len(texts))], texts, torch.as_tensor(rows, dtype=torch.float32)
+    )
 
 
-def quadratic_mine(source: Side, target: Side, k: int) -> dict[tuple[str, str], float]:
+def quadratic_mine(source: EmbeddedSide, target: EmbeddedSide, k: int) -> dict[tuple[str, str], float]:
     """The paper's protocol with lists and loops, float64."""
 
-    def unified(one: Side) -> tuple[list[str], list[list[float]]]:
+    def unified(one: EmbeddedSide) -> tuple[list[str], list[list[float]]]:
         texts = list(dict.fromkeys(one.texts))
         rows = [one.embeddings[one.texts.index(text)].double().tolist() for text in texts]
         return texts, [[v / math.hypot(*row) for v in row] for row in rows]
@@ -102,7 +104,7 @@ def test_faulty_sides_are_refused() -> None:
     with pytest.raises(UserError, match="1 id, 1 text, 2 embeddings"):
         retrieve.bucc_mine(side("de", ["x"], [[1.0], [2.0]]), good)
     with pytest.raises(UserError, match="the id 'a' 2 times"):
-        retrieve.bucc_mine(Side("de", ["a", "a"], ["x", "y"], torch.ones(2, 1)), good)
+        retrieve.bucc_mine(EmbeddedSide("de", ["a", "a"], ["x", "y"], torch.ones(2, 1)), good)
 
 
 MINED = [Mined("a", "1", 1.5), Mined("b", "9", 1.25), Mined("c", "3", 1.0), Mined("d", "8", 0.5)]

@@ -17,13 +17,13 @@ from stilts_ds.families.registry import family_of, main_metric
 from stilts_ds.families.span.record import Answer, Span
 from stilts_ds.plan_file import Phase, Plan
 from stilts_ds.planner import make_plan
-from stilts_ds.report.stats import Settings
+from stilts_ds.report.stats import ComparisonSettings
 from stilts_ds.run_dir import Provenance, RunDir, hash_file, read_json, write_atomically, write_sealed
 from stilts_ds.tasks.registry import get_task
 from stilts_ds.tasks.spec import Task
 
 Skill = Callable[[str, str, str], float]  # condition, task, language -> share of right answers
-QUICK = Settings(resamples=2000)
+QUICK = ComparisonSettings(resamples=2000)
 HOSTILE = '<img src=x onerror=alert("x")> & a|b_$'
 TARGETS = ("xnli", "udpos", "xquad", "bucc2018", "tatoeba")
 LANGUAGES = {

@@ -15,7 +15,7 @@ from stilts_ds.model import attention
 from stilts_ds.model.encoder import pack
 from stilts_ds.model.heads import HeadSpec
 from stilts_ds.model.multitask import MultiTask
-from stilts_ds.rows.tokenizer import Template
+from stilts_ds.rows.tokenizer import TokenTemplate
 
 VOCABULARY = 60
 SPECS = [
@@ -37,7 +37,7 @@ CODED = [HeadSpec("nli", "pair", ("a", "b", "c")), HeadSpec("code", "generate")]
 
 def tokenizer_stub() -> SimpleNamespace:
     return SimpleNamespace(
-        template=Template((0,), (2, 2), (2,), (2,)),
+        template=TokenTemplate((0,), (2, 2), (2,), (2,)),
         sees="both",
         pad=1,
         unk=3,

@@ -14,7 +14,7 @@ import torch
 from kernel_cases import gaussian
 from stilts_bench import cases as bench_cases
 from stilts_bench import kernels as bench
-from stilts_bench.cases import Case, gate_topk
+from stilts_bench.cases import BenchmarkCase, gate_topk
 
 from stilts_ds.run_dir import git_commit
 
@@ -44,7 +44,7 @@ def test_quick_run_and_comparison(tmp_path: Path, capsys: pytest.CaptureFixture[
 def test_wrong_result_stops_before_any_time(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(bench, "QUICK", [Case("bad", "topk", 4, 50, 8, 2)])
+    monkeypatch.setattr(bench, "QUICK", [BenchmarkCase("bad", "topk", 4, 50, 8, 2)])
     real = bench.topk_methods
 
     def spoiled(queries: torch.Tensor, bank: torch.Tensor, k: int) -> dict:

@@ -21,7 +21,7 @@ from stilts_ds.errors import UserError
 from stilts_ds.model.encoder import load_encoder
 from stilts_ds.model_files import TOY
 from stilts_ds.report.push import push
-from stilts_ds.report.stats import Settings
+from stilts_ds.report.stats import ComparisonSettings
 from stilts_ds.report.write import write_report
 from stilts_ds.rows.tokenizer import Tokenizer
 from stilts_ds.run_dir import PhaseDir, RunDir, read_json, write_json
@@ -117,7 +117,7 @@ def test_no_command_runs_a_models_code_whatever_stands_on_standard_input(
 def run(tmp_path: Path) -> RunDir:
     made = build_run(tmp_path / "run", intermediate={"none": []}, targets=["xnli"], languages={"xnli": ["de"]},
                      examples=5)  # fmt: skip
-    write_report(made, Settings(resamples=20))
+    write_report(made, ComparisonSettings(resamples=20))
     return made
 
 

@@ -9,7 +9,7 @@ import pytest
 from chromium import Chromium, find_chromium
 from report_runs import HOSTILE, TARGETS, build_run
 
-from stilts_ds.report.stats import Settings
+from stilts_ds.report.stats import ComparisonSettings
 from stilts_ds.report.table import signed
 from stilts_ds.report.write import write_report
 from stilts_ds.run_dir import RunDir, read_json
@@ -25,7 +25,7 @@ WIDTHS = pytest.mark.parametrize("width", [390, 820, 1280])
 def run(tmp_path_factory: pytest.TempPathFactory) -> RunDir:
     many = {"none": [], "mnli": ["mnli"], HOSTILE: ["squad_v1"], "a_condition_with_a_rather_long_name": ["mnli", "ccg"]}
     made = build_run(tmp_path_factory.mktemp("run") / "study", intermediate=many)
-    write_report(made, Settings(resamples=2000))
+    write_report(made, ComparisonSettings(resamples=2000))
     return made
 
 

@@ -18,7 +18,7 @@ from stilts_ds.report.curves import thinned, ticks
 from stilts_ds.report.load import load_run
 from stilts_ds.report.provenance import cost_sheet, duration
 from stilts_ds.report.push import push, uploads
-from stilts_ds.report.stats import Difference, Settings
+from stilts_ds.report.stats import ComparisonSettings, Difference
 from stilts_ds.report.write import write_report
 from stilts_ds.run_dir import PhaseDir, RunDir
 
@@ -26,7 +26,7 @@ from stilts_ds.run_dir import PhaseDir, RunDir
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> RunDir:
     made = build_run(tmp_path_factory.mktemp("run") / "study", examples=40)
-    write_report(made, Settings(resamples=500))
+    write_report(made, ComparisonSettings(resamples=500))
     return made
 
 
@@ -109,7 +109,7 @@ def test_durations() -> None:
 def test_the_picture_is_the_same_twice(run: RunDir) -> None:
     pytest.importorskip("matplotlib", reason="matplotlib is an optional extra")
     first, second = (
-        write_report(run, Settings(resamples=500), png=True) and (run.root / "report.png").read_bytes()
+        write_report(run, ComparisonSettings(resamples=500), png=True) and (run.root / "report.png").read_bytes()
         for _ in range(2)
     )
     assert first == second and first.startswith(b"\x89PNG")
@@ -118,7 +118,7 @@ def test_the_picture_is_the_same_twice(run: RunDir) -> None:
 def test_without_matplotlib_the_picture_is_refused_with_a_remedy(run: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     with pytest.raises(UserError, match="needs matplotlib; pip install"):
-        write_report(run, Settings(resamples=500), png=True)
+        write_report(run, ComparisonSettings(resamples=500), png=True)
 
 
 # --- cards and pushing -----------------------------------------------------------------------------------------------
@@ -145,7 +145,7 @@ def test_an_intermediate_encoder_shows_what_came_of_it(run: RunDir) -> None:
 
 def test_a_card_names_no_folder_of_this_machine(tmp_path: Path) -> None:
     made = build_run(tmp_path / "run", targets=["xnli"], model="/secret/place/my-model", examples=20)
-    write_report(made, Settings(resamples=200))
+    write_report(made, ComparisonSettings(resamples=200))
     for path in made.root.glob("phases/*/README.md"):
         text = path.read_text(encoding="utf-8")
         assert "/secret" not in text and str(tmp_path) not in text and "`my-model`" in text

@@ -15,7 +15,7 @@ from report_runs import QUICK, build_run, table
 from stilts_ds.errors import UserError
 from stilts_ds.evaluate.score import score_file
 from stilts_ds.report.load import load_run
-from stilts_ds.report.stats import Settings
+from stilts_ds.report.stats import ComparisonSettings
 from stilts_ds.report.tables import with_resamples
 from stilts_ds.report.write import write_report
 from stilts_ds.run_dir import RunDir, read_json, write_json
@@ -134,13 +134,13 @@ def test_a_broken_file_of_shared_texts_is_named(made: RunDir) -> None:
 
 def test_the_number_of_resamples_suits_the_comparisons(made: RunDir) -> None:
     data = load_run(made)
-    assert with_resamples(data, Settings()).resamples == 10_000  # 7 comparisons
-    assert with_resamples(data, Settings(level=0.001)).resamples == 70_000
-    assert with_resamples(data, Settings(resamples=300)).resamples == 300
+    assert with_resamples(data, ComparisonSettings()).resamples == 10_000  # 7 comparisons
+    assert with_resamples(data, ComparisonSettings(level=0.001)).resamples == 70_000
+    assert with_resamples(data, ComparisonSettings(resamples=300)).resamples == 300
 
 
 def test_too_few_resamples_are_told(made: RunDir) -> None:
-    write_report(made, Settings(resamples=100))
+    write_report(made, ComparisonSettings(resamples=100))
     assert "nothing can be significant" in made.report.read_text(encoding="utf-8")
     write_report(made, QUICK)
     assert "nothing can be significant" not in made.report.read_text(encoding="utf-8")

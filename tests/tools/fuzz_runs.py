@@ -25,7 +25,7 @@ from stilts_ds.evaluate.submission import validate_submission
 from stilts_ds.families.registry import family_of
 from stilts_ds.phase_status import Best, TaskBest
 from stilts_ds.plan_file import Plan
-from stilts_ds.report.stats import Settings
+from stilts_ds.report.stats import ComparisonSettings
 from stilts_ds.report.write import write_report
 from stilts_ds.run_dir import RunDir, write_json
 from stilts_ds.tasks.benchmarks import XTREME as BENCHMARK
@@ -145,7 +145,7 @@ def small_run(folder: Path) -> RunDir:
 
 
 def report(run: RunDir) -> None:
-    write_report(run, Settings(resamples=20))
+    write_report(run, ComparisonSettings(resamples=20))
     page = run.report.with_suffix(".html").read_text(encoding="utf-8")
     assert "<script" not in page.lower() and "<img" not in page.lower()
     check_json(run.results)

@@ -21,12 +21,12 @@ from stilts_ds.families.text.record import Text
 from stilts_ds.families.text.rows import encode_text, mask_tokens, masked_count
 from stilts_ds.rows.batch import pack_rows
 from stilts_ds.rows.rows import Rows
-from stilts_ds.rows.tokenizer import Template, Tokenizer
+from stilts_ds.rows.tokenizer import Tokenizer, TokenTemplate
 
 STUB = small.tokenizer_stub()
 # BERT's special tokens stand in the middle of its vocabulary, [PAD] in front, an ordinary token at the very end.
 BERT_LIKE = SimpleNamespace(
-    template=Template((11,), (12,), (12,), (12,)),
+    template=TokenTemplate((11,), (12,), (12,), (12,)),
     pad=0,
     unk=10,
     mask=13,

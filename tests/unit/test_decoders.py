@@ -32,12 +32,12 @@ from stilts_ds.model.checks import check_hidden_states
 from stilts_ds.model.encoder import load_encoder, read_output_layer, recompute_activations, save_encoder
 from stilts_ds.model.heads import HeadSpec, set_language_head
 from stilts_ds.model.pooling import pool
-from stilts_ds.model_files import Limits, Shape, shape_of
+from stilts_ds.model_files import ModelLimits, Shape, shape_of
 from stilts_ds.model_kinds import DECODERS, ties_output
 from stilts_ds.phase_setup import check_retrieval
 from stilts_ds.planning.memory import MicroBatch, activations, trained_parameters
 from stilts_ds.rows.batch import Batch
-from stilts_ds.rows.tokenizer import Template, Tokenizer
+from stilts_ds.rows.tokenizer import Tokenizer, TokenTemplate
 
 LENGTHS = (40, 3, 60, 17, 17)
 LINES = ["ma soeur vend une pomme rouge", "der Lehrer liest zwei Bücher in Hamburg"] * 9
@@ -155,10 +155,10 @@ def decoder_tokenizer(**names: str) -> Tokenizer:
 def test_a_template_ends_texts_where_the_tokenizer_adds_nothing() -> None:
     tokenizer = decoder_tokenizer()
     end = tokenizer.tokenizer.eos_token_id
-    assert tokenizer.template == Template((), (end,), (end,), (end,))
+    assert tokenizer.template == TokenTemplate((), (end,), (end,), (end,))
     named = decoder_tokenizer(eos_token="<end>", sep_token="<sep>")
     separator, end = named.tokenizer.sep_token_id, named.tokenizer.eos_token_id
-    assert named.template == Template((), (separator,), (end,), (end,))
+    assert named.template == TokenTemplate((), (separator,), (end,), (end,))
     assert named.fingerprint != Tokenizer(named.tokenizer, "model").fingerprint
     with pytest.raises(UserError, match="has no token that ends a text.*name one as eos_token"):
         decoder_tokenizer(unk_token="<unk>")
@@ -171,8 +171,8 @@ def test_a_template_keeps_what_the_tokenizer_adds() -> None:
     plain.backend_tokenizer.post_processor = processors.TemplateProcessing(
         single="<s> $A", pair="<s> $A <s> $B", special_tokens=[("<s>", start)]
     )
-    assert Tokenizer(plain, "model", "left").template == Template((start,), (start,), (end,), (end,))
-    assert Tokenizer(plain, "model").template == Template((start,), (start,), (), ())
+    assert Tokenizer(plain, "model", "left").template == TokenTemplate((start,), (start,), (end,), (end,))
+    assert Tokenizer(plain, "model").template == TokenTemplate((start,), (start,), (), ())
 
 
 def test_a_sentence_is_read_at_its_last_token() -> None:
@@ -287,9 +287,9 @@ def test_sentences_of_a_decoder_are_pooled_over_all_tokens_or_at_the_last() -> N
     assert pool(hidden, offsets, "last").tolist() == [[2, 3], [8, 9]]
     phases: Any = [SimpleNamespace(train=())]
     for pooling in ("mean", "last"):
-        check_retrieval(EvaluationPart(retrieval_pooling=pooling), phases, Limits(512, 3, "left"))  # type: ignore[arg-type]
+        check_retrieval(EvaluationPart(retrieval_pooling=pooling), phases, ModelLimits(512, 3, "left"))  # type: ignore[arg-type]
     with pytest.raises(UserError, match="retrieval_pooling=first, but the model reads from left to right"):
-        check_retrieval(EvaluationPart(retrieval_pooling="first"), phases, Limits(512, 3, "left"))
+        check_retrieval(EvaluationPart(retrieval_pooling="first"), phases, ModelLimits(512, 3, "left"))
 
 
 # --- files -----------------------------------------------------------------------------------------------------------

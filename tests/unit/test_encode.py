@@ -30,7 +30,7 @@ from stilts_ds.families.text.rows import encode_text
 from stilts_ds.rows.chunks import CHUNK
 from stilts_ds.rows.layout import pair_cuts
 from stilts_ds.rows.rows import Rows
-from stilts_ds.rows.tokenizer import Template, Tokenizer
+from stilts_ds.rows.tokenizer import Tokenizer, TokenTemplate
 
 XLMR = Tokenizer(pieces.xlmr_tokenizer(), "xlmr")
 BERT = Tokenizer(pieces.bert_tokenizer(), "bert")
@@ -48,8 +48,8 @@ def setting(**values: Any) -> TrainingPart:
 
 
 def test_templates_are_read_off_the_tokenizer() -> None:
-    assert XLMR.template == Template((0,), (2, 2), (2,), (2,))
-    assert BERT.template == Template((4,), (5,), (5,), (5,))
+    assert XLMR.template == TokenTemplate((0,), (2, 2), (2,), (2,))
+    assert BERT.template == TokenTemplate((4,), (5,), (5,), (5,))
     assert (XLMR.template.pair_cost, BERT.template.pair_cost, BERT.template.single_cost) == (4, 3, 2)
 
 

@@ -13,7 +13,7 @@ from stilts_kernels.common.collectives import Collectives
 
 from stilts_ds.errors import UserError
 from stilts_ds.mining import MiningSettings, candidates, mine
-from stilts_ds.mining.candidates import IndexSettings, Search, SideRows, build_index, neighbours_by_index
+from stilts_ds.mining.candidates import CandidateSearch, IndexSettings, SideRows, build_index, neighbours_by_index
 
 pytest.importorskip("faiss", reason="faiss-cpu is an optional extra")
 ROWS, WIDTH, K, NLIST = 600, 16, 4, 15
@@ -55,9 +55,9 @@ def opened(sides: tuple[Path, Path]) -> list[SideRows]:
     ]
 
 
-def search_of(folder: Path, nprobe: int, rank: int = 0, size: int = 1) -> Search:
+def search_of(folder: Path, nprobe: int, rank: int = 0, size: int = 1) -> CandidateSearch:
     folder.mkdir(exist_ok=True)
-    return Search(Rank(rank, size), K, IndexSettings(NLIST, nprobe), folder, "key", lambda done, total: None)
+    return CandidateSearch(Rank(rank, size), K, IndexSettings(NLIST, nprobe), folder, "key", lambda done, total: None)
 
 
 def test_all_lists_give_the_exact_pairs(sides: tuple[Path, Path], tmp_path: Path) -> None:

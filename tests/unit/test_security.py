@@ -32,7 +32,7 @@ from stilts_ds.errors import UserError
 from stilts_ds.locks import folder_lock
 from stilts_ds.model.encoder import load_encoder, read_language_head
 from stilts_ds.model_files import check_folder, model_folder
-from stilts_ds.report.stats import Settings
+from stilts_ds.report.stats import ComparisonSettings
 from stilts_ds.report.write import write_report
 from stilts_ds.rows.rows import Rows
 from stilts_ds.run_dir import (
@@ -306,7 +306,7 @@ def test_a_link_out_of_a_run_is_refused(place: str, tmp_path: Path) -> None:
     before = sorted(outside.rglob("*")) if outside.is_dir() else outside.read_bytes()
     link.symlink_to(outside)
     with pytest.raises(UserError, match=f"{place} is a link out of the run folder"):
-        write_report(run, Settings(resamples=20))
+        write_report(run, ComparisonSettings(resamples=20))
     assert (sorted(outside.rglob("*")) if outside.is_dir() else outside.read_bytes()) == before
 
 
@@ -359,7 +359,7 @@ def hostile_run(folder: Path) -> RunDir:
 
 def test_a_report_shows_names_as_text(tmp_path: Path) -> None:
     run = hostile_run(tmp_path / "run")
-    write_report(run, Settings(resamples=20))
+    write_report(run, ComparisonSettings(resamples=20))
     page = run.report.with_suffix(".html").read_text(encoding="utf-8")
     for live in ("<script", "<img", "<svg onload", "</code>"):
         assert live not in page, live

@@ -15,7 +15,7 @@ from stilts_ds.data.data import fitted_task
 from stilts_ds.evaluate.score import score_folder
 from stilts_ds.evaluate.score_tables import scores_markdown
 from stilts_ds.evaluate.sizes import benchmark_sizes, other_sizes, sizes_text, unknown_sizes
-from stilts_ds.report.stats import Settings
+from stilts_ds.report.stats import ComparisonSettings
 from stilts_ds.report.write import write_report
 from stilts_ds.run_dir import hash_file, read_json
 from stilts_ds.sources.files import read_lines
@@ -24,7 +24,7 @@ from stilts_ds.tasks.languages import iso3_of
 from stilts_ds.tasks.registry import TASKS
 
 LARGE = "FacebookAI/xlm-roberta-large"
-QUICK = Settings(resamples=200)
+QUICK = ComparisonSettings(resamples=200)
 UD = ranks.SHARED / "data" / "xtreme"
 
 

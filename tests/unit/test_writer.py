@@ -25,7 +25,7 @@ from stilts_ds.families.text.record import Text
 from stilts_ds.rows import chunks, rows
 from stilts_ds.rows.rows import Rows, ids_in, touched_ids
 from stilts_ds.rows.slices import Slices, lay_out, spread
-from stilts_ds.rows.tokenizer import Template, Tokenizer
+from stilts_ds.rows.tokenizer import Tokenizer, TokenTemplate
 from stilts_ds.rows.writer import HEADER, Column, RowsWriter
 
 ENCODE: dict[str, Any] = {name: family.encode for name, family in FAMILIES.items()}
@@ -155,7 +155,7 @@ def test_slices_are_spread_and_laid_out() -> None:
     laid = lay_out([(0,), parts.take(np.array([2, 0])).up_to(2), (8, 9)], 2)
     assert laid.ids.tolist() == [0, 4, 8, 9, 0, 1, 2, 8, 9] and laid.lengths.tolist() == [4, 5]
     assert laid.inside(1).tolist() == [1, 1] and laid.inside(2).tolist() == [2, 3]
-    assert Template((1,), (2, 3), (4,), (5, 6)).pair_cost == 4
+    assert TokenTemplate((1,), (2, 3), (4,), (5, 6)).pair_cost == 4
 
 
 def endless() -> Iterator[Pair]:

@@ -32,7 +32,7 @@ TILE = 4096
 
 
 @dataclass(frozen=True)
-class Case:
+class BenchmarkCase:
     """One measured problem. kind: topk (one way) or mine (both ways, k neighbours, ratio margin, max matching).
 
     `goal` is the ratio FAISS / ours to reach. data: gaussian, bitext (half the queries have a translation) or
@@ -49,7 +49,7 @@ class Case:
     data: str = "gaussian"
     once: bool = False  # hours long: one run of each method gives its result, time and memory
 
-    def at_most(self, size: int) -> Case:
+    def at_most(self, size: int) -> BenchmarkCase:
         """This case with no side longer than `size`, under a name that says so; its goal holds for the full size."""
         if max(self.queries, self.rows) <= size:
             return self
@@ -64,25 +64,25 @@ class Case:
 
 
 CASES = [
-    Case("tatoeba", "topk", 1000, 1000, 1024, 1),
-    Case("topk-d1024-k4", "topk", 512, 100_000, 1024, 4, 1.5),
-    Case("topk-d1024-k16", "topk", 512, 100_000, 1024, 16, 1.35),
-    Case("topk-d384-k4", "topk", 1024, 100_000, 384, 4, 1.3),
-    Case("topk-d384-k16", "topk", 1024, 100_000, 384, 16, 1.15),
-    Case("anisotropic", "topk", 300, 20_000, 1024, 4, None, "anisotropic"),
-    Case("anisotropic-k16", "topk", 300, 20_000, 1024, 16, None, "anisotropic"),
-    Case("two-way", "mine", 4096, 32_768, 1024, 4, 2.2, "bitext"),
-    Case("bucc-10k", "mine", 10_000, 10_000, 1024, 4, None, "bitext"),
+    BenchmarkCase("tatoeba", "topk", 1000, 1000, 1024, 1),
+    BenchmarkCase("topk-d1024-k4", "topk", 512, 100_000, 1024, 4, 1.5),
+    BenchmarkCase("topk-d1024-k16", "topk", 512, 100_000, 1024, 16, 1.35),
+    BenchmarkCase("topk-d384-k4", "topk", 1024, 100_000, 384, 4, 1.3),
+    BenchmarkCase("topk-d384-k16", "topk", 1024, 100_000, 384, 16, 1.15),
+    BenchmarkCase("anisotropic", "topk", 300, 20_000, 1024, 4, None, "anisotropic"),
+    BenchmarkCase("anisotropic-k16", "topk", 300, 20_000, 1024, 16, None, "anisotropic"),
+    BenchmarkCase("two-way", "mine", 4096, 32_768, 1024, 4, 2.2, "bitext"),
+    BenchmarkCase("bucc-10k", "mine", 10_000, 10_000, 1024, 4, None, "bitext"),
 ]
 LARGE = [
-    Case("bucc-100k", "mine", 100_000, 100_000, 1024, 4, None, "bitext"),
-    Case("bucc-1m", "mine", 1_000_000, 1_000_000, 1024, 4, None, "bitext", once=True),
-    Case("ccmatrix-shard", "topk", 16_384, 1_048_576, 1024, 16),
+    BenchmarkCase("bucc-100k", "mine", 100_000, 100_000, 1024, 4, None, "bitext"),
+    BenchmarkCase("bucc-1m", "mine", 1_000_000, 1_000_000, 1024, 4, None, "bitext", once=True),
+    BenchmarkCase("ccmatrix-shard", "topk", 16_384, 1_048_576, 1024, 16),
 ]
 QUICK = [
-    Case("quick-topk", "topk", 128, 8192, 256, 4),
-    Case("quick-anisotropic", "topk", 100, 6000, 256, 4, None, "anisotropic"),
-    Case("quick-two-way", "mine", 512, 4096, 128, 4, None, "bitext"),
+    BenchmarkCase("quick-topk", "topk", 128, 8192, 256, 4),
+    BenchmarkCase("quick-anisotropic", "topk", 100, 6000, 256, 4, None, "anisotropic"),
+    BenchmarkCase("quick-two-way", "mine", 512, 4096, 128, 4, None, "bitext"),
 ]
 
 Method = Callable[[], Any]
@@ -96,7 +96,7 @@ def optional(name: str) -> ModuleType | None:
         return None
 
 
-def make_data(case: Case, seed: int = 1, device: torch.device = CPU) -> tuple[Tensor, Tensor]:
+def make_data(case: BenchmarkCase, seed: int = 1, device: torch.device = CPU) -> tuple[Tensor, Tensor]:
     """(queries, bank) of unit rows: float32 on a CPU, bfloat16 on a GPU."""
     queries, bank = make_rows(case, seed)
     if device.type == "cpu":
@@ -105,7 +105,7 @@ def make_data(case: Case, seed: int = 1, device: torch.device = CPU) -> tuple[Te
     return queries.to(device, torch.bfloat16), bank.to(device, torch.bfloat16)
 
 
-def make_rows(case: Case, seed: int) -> tuple[Tensor, Tensor]:
+def make_rows(case: BenchmarkCase, seed: int) -> tuple[Tensor, Tensor]:
     generator = torch.Generator().manual_seed(seed)
     bank = torch.randn(case.rows, case.dim, generator=generator)
     queries = torch.randn(case.queries, case.dim, generator=generator)
@@ -223,14 +223,14 @@ def numpy_topk(numpy: ModuleType, queries: Any, bank: Any, k: int, step: int = 2
     return from_numpy((numpy.concatenate(values), numpy.concatenate(indices)))
 
 
-def matmul_methods(case: Case, device: torch.device = CPU) -> dict[str, Method]:
+def matmul_methods(case: BenchmarkCase, device: torch.device = CPU) -> dict[str, Method]:
     """The bare products of the case's shape in tiles, nothing kept: the measured peaks, the fastest last."""
     names = ["float32"] if device.type == "cpu" else []
     names += ["bfloat16"] if device.type != "cpu" or multiplies_bfloat16() else []
     return {f"{name} matmul alone": bare_matmul(case, getattr(torch, name), device) for name in names}
 
 
-def bare_matmul(case: Case, dtype: torch.dtype, device: torch.device) -> Method:
+def bare_matmul(case: BenchmarkCase, dtype: torch.dtype, device: torch.device) -> Method:
     """Products of random tiles, as many as the case has; tiles that fill the device."""
     height, width = (1024, TILE) if device.type == "cpu" else (8192, 8192)
     # A case smaller than a tile is multiplied as it is.

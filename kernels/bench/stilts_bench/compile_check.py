@@ -53,7 +53,7 @@ POINTERS = ("out_keys", "out_tiles", "out_best", "out_second")
 
 
 @dataclass
-class Compiled:
+class CompiledKernel:
     """What the assembler made of one kernel; spills counts local-memory loads and stores in the code."""
 
     name: str
@@ -82,7 +82,7 @@ class Compiled:
 
 def compile_search(
     capability: int, k: int, two_way: bool = False, config: Config | None = None, dim: int = DIM
-) -> Compiled:
+) -> CompiledKernel:
     """Compiles the search kernel as it runs on sm_<capability>, for bfloat16 rows of `dim` columns."""
     config = config or candidates(capability, kept_groups(k), two_way)[0]
     constants = kernel_constants(config, dim, kept_groups(k), two_way)
@@ -94,7 +94,7 @@ def compile_search(
     return assemble(group_topk_kernel, signature(config, constants), constants, capability, name, limit, options)
 
 
-def compile_pairs(capability: int, unit: bool) -> Compiled:
+def compile_pairs(capability: int, unit: bool) -> CompiledKernel:
     """Compiles the exact scorer for bfloat16 rows."""
     constants = {"DIM": DIM, "UNIT": unit, "BP": PAIR_BLOCK, "BD": PAIR_DEPTH}
     types = {
@@ -117,7 +117,7 @@ def compile_pairs(capability: int, unit: bool) -> Compiled:
     return assemble(pair_score_kernel, types, constants, capability, name, 255, {})
 
 
-def compile_dropout(capability: int, dtype: torch.dtype) -> Compiled:
+def compile_dropout(capability: int, dtype: torch.dtype) -> CompiledKernel:
     """Compiles dropout of hidden states."""
     pointer = POINTER[dtype]
     constants = {"BP": BLOCK_PLANES, "BE": BLOCK_ELEMENTS}
@@ -130,7 +130,7 @@ def compile_dropout(capability: int, dtype: torch.dtype) -> Compiled:
     return assemble(dropout_kernel, types, constants, capability, f"dropout  {dtype}", 255, {})
 
 
-def compile_attention(capability: int, kernel: Any, dtype: torch.dtype, size: int = 64) -> Compiled:
+def compile_attention(capability: int, kernel: Any, dtype: torch.dtype, size: int = 64) -> CompiledKernel:
     """Compiles a kernel of attention with dropout, for heads of `size`."""
     constants = tile_of(dtype, size)
     # A launch option to Triton, though the tile's table has it beside the constants.
@@ -152,7 +152,7 @@ def assemble(
     name: str,
     limit: int,
     options: dict[str, int],
-) -> Compiled:
+) -> CompiledKernel:
     """Compiles one kernel to machine code and counts; torch allocations are 16-byte aligned, as Triton is told."""
     aligned = {(i,): [["tt.divisibility", 16]] for i, kind in enumerate(types.values()) if kind.startswith("*")}
     compiled = triton.compile(
@@ -160,7 +160,7 @@ def assemble(
     )
     usage, code = disassemble(compiled.asm["cubin"])
     registers = int(re.findall(r"REG:(\d+)", usage)[0])
-    return Compiled(
+    return CompiledKernel(
         name,
         capability,
         limit,
@@ -198,7 +198,7 @@ def disassemble(cubin: bytes) -> tuple[str, str]:
     return usage, code
 
 
-def kernels(every_candidate: bool) -> Iterator[Compiled]:
+def kernels(every_candidate: bool) -> Iterator[CompiledKernel]:
     """Everything a search may launch, compiled one by one."""
     for capability in TARGETS:
         for two_way in (False, True):

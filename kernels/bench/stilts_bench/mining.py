@@ -40,7 +40,7 @@ from stilts_bench.mining_ranks import rank_seconds
 from stilts_bench.results import machine
 from stilts_ds.errors import UserError, counted
 from stilts_ds.mining import Encoder, MiningSettings, Texts, embed, mine
-from stilts_ds.mining.candidates import IndexSettings, Search, SideRows, build_index, neighbours_by_index
+from stilts_ds.mining.candidates import CandidateSearch, IndexSettings, SideRows, build_index, neighbours_by_index
 from stilts_ds.run_dir import provenance
 
 Result = dict[str, Any]
@@ -135,7 +135,9 @@ def by_index(source: np.ndarray, target: np.ndarray, nprobe: int, folder: Path) 
             SideRows(name, torch.from_numpy(rows), np.arange(len(rows)))
             for name, rows in (("source", source), ("target", target))
         ]
-        search = Search(Collectives(), K, IndexSettings(nprobe=nprobe), Path(work), "", lambda done, total: None)
+        search = CandidateSearch(
+            Collectives(), K, IndexSettings(nprobe=nprobe), Path(work), "", lambda done, total: None
+        )
         made = sum(seconds_of(partial(build_index, search, side))[0] for side in sides)
         total, neighbours = seconds_of(
             lambda: neighbours_by_index(search, sides[0], sides[1])

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from stilts_bench.cases import Case, optional
+from stilts_bench.cases import BenchmarkCase, optional
 from stilts_bench.device import CPU, name_of
 
 Result = dict[str, Any]
@@ -30,7 +30,7 @@ SETTINGS = (
 )
 
 
-def summary(case: Case, times: list[float], memory: int | None) -> Result:
+def summary(case: BenchmarkCase, times: list[float], memory: int | None) -> Result:
     median = statistics.median(times)
     return {
         "median_s": median,

@@ -41,11 +41,11 @@ def fused_attention(
     """
     # The default of scaled dot-product attention: 1 / sqrt(d).
     scale = query.shape[-1] ** -0.5 if scale is None else scale
-    settings = Settings(longest, site, threshold_of(rate), scale)
+    settings = AttentionSettings(longest, site, threshold_of(rate), scale)
     return FusedAttention.apply(query.contiguous(), key.contiguous(), value.contiguous(), offsets, keys, settings)
 
 
-class Settings:
+class AttentionSettings:
     """What the kernels of one call take beside tensors."""
 
     def __init__(self, longest: int, site: int, threshold: int, scale: float) -> None:
@@ -71,7 +71,13 @@ class FusedAttention(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        context: Any, query: Tensor, key: Tensor, value: Tensor, offsets: Tensor, keys: Tensor, settings: Settings
+        context: Any,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        offsets: Tensor,
+        keys: Tensor,
+        settings: AttentionSettings,
     ) -> Tensor:
         out = torch.empty_like(query)
         # float32 also for 16-bit inputs: all probabilities of a row are made again from it, and share its error.

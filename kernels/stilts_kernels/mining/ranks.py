@@ -22,7 +22,7 @@ from stilts_kernels.common.rows import Rows, is_cosine
 from stilts_kernels.mining.layout import Layout, no_neighbours, padded_to
 from stilts_kernels.mining.margin import Neighbours, best_margin
 from stilts_kernels.mining.match import MinedPairs, check_choices, match
-from stilts_kernels.mining.ring import CPU, Search, neighbours_ring
+from stilts_kernels.mining.ring import CPU, RingSearch, neighbours_ring
 from stilts_kernels.mining.state import SearchState
 from stilts_kernels.topk.cpu import DEFAULT_MEMORY, topk_float64
 
@@ -102,7 +102,7 @@ def neighbours_ranks(
     layout = Layout(ranks, source, target, k, memory, ("source", "target"))
     if k > sum(layout.query_counts):
         raise ValueError(f"k = {k} is outside 1..{sum(layout.query_counts)}, the number of rows of source")
-    return neighbours_ring(Search(ranks, layout, source, target, unit, device), progress, state)
+    return neighbours_ring(RingSearch(ranks, layout, source, target, unit, device), progress, state)
 
 
 @torch.no_grad()

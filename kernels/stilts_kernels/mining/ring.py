@@ -29,7 +29,7 @@ CPU = torch.device("cpu")
 
 
 @dataclass
-class Search:
+class RingSearch:
     """What stays the same during a ring search: both sides' shards on this rank, and how they are searched.
 
     `device`: where products are computed; shards and results lie in CPU memory.
@@ -67,7 +67,7 @@ class Travelling:
 
 
 def neighbours_ring(
-    search: Search, progress: Progress | None = None, state: SearchState | None = None
+    search: RingSearch, progress: Progress | None = None, state: SearchState | None = None
 ) -> tuple[Neighbours, Neighbours]:
     """Neighbours, with global indices, of this rank's source rows and of its target rows. Collective.
 
@@ -107,7 +107,7 @@ def neighbours_ring(
     return Neighbours(*forward), Neighbours(values, indices)
 
 
-def own_block(search: Search, block: int) -> Travelling:
+def own_block(search: RingSearch, block: int) -> Travelling:
     """A block of this rank's targets at the begin of its way."""
     start = block * search.layout.target_rows
     rows = search.target[start : start + search.layout.target_rows]
@@ -121,7 +121,7 @@ class Passing:
     hop a block comes home, where its rows are.
     """
 
-    def __init__(self, search: Search, travelling: Travelling, block: int, last: bool) -> None:
+    def __init__(self, search: RingSearch, travelling: Travelling, block: int, last: bool) -> None:
         self.search = search
         # All blocks move on together, so the one that comes belongs to the rank before the present owner.
         self.owner = (travelling.owner - 1) % search.ranks.size
@@ -146,7 +146,7 @@ class Passing:
         return Travelling(self.owner, self.rows, (best[0], best[1]))
 
 
-def search_block(search: Search, target: Tensor) -> tuple[Ranked, Ranked]:
+def search_block(search: RingSearch, target: Tensor) -> tuple[Ranked, Ranked]:
     """Neighbours of this rank's source among some targets and of these among the source, padded to k; indices count
     within the two blocks."""
     k, source = search.k, search.source

@@ -10,8 +10,8 @@ groups a split nearly always hold them.
 Columns need no such proof: every block of queries wrote its two best groups, so a block either has all its rows scored
 (`column_candidates`, its second group may matter), one group, or nothing, and nothing that may matter is dropped.
 
-Both sides are taken in blocks (`Limits`), so scratch memory does not grow with the problem; blocks merge by score, the
-lower index first.
+Both sides are taken in blocks (`ScratchLimits`), so scratch memory does not grow with the problem; blocks merge by
+score, the lower index first.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def device_of(rows: Rows) -> AbstractContextManager[object]:
 
 
 @dataclass(frozen=True)
-class Limits:
+class ScratchLimits:
     """Scratch memory of one search: a block of either side, candidate pairs scored at once, bytes of column keys."""
 
     bank_rows: int = 1 << 20
@@ -92,7 +92,7 @@ class Search:
         bank: Rows,
         k: int,
         k_backward: int = 0,
-        limits: Limits | None = None,
+        limits: ScratchLimits | None = None,
         config: Config | None = None,
         splits: int = 0,
         kept: int = 0,
@@ -103,7 +103,7 @@ class Search:
         device = bank.data.device
         self.queries, self.bank = queries.measured(), bank.measured()
         self.k, self.k_backward = k, k_backward
-        self.limits, self.splits, self.two_way = limits or Limits(), splits, k_backward > 0
+        self.limits, self.splits, self.two_way = limits or ScratchLimits(), splits, k_backward > 0
         self.kept = kept or kept_groups(k)
         self._make_panel_makers()
         self.config = config or choose_config(device, self.left.dtype, queries.dim, self.kept, self.two_way)

@@ -86,7 +86,7 @@ def tatoeba_predict(source: Tensor, pivot: Tensor, runtime: Place = HERE) -> lis
 
 
 @dataclass(frozen=True, slots=True)
-class Side:
+class EmbeddedSide:
     """One side of a comparable corpus: ids and texts of N sentences, and this rank's share of their embeddings [n, H];
     the ranks' shares follow each other."""
 
@@ -121,7 +121,7 @@ class Mined:
         return self.source, self.target
 
 
-def bucc_mine(source: Side, target: Side, k: int = 4, runtime: Place = HERE) -> list[Mined]:
+def bucc_mine(source: EmbeddedSide, target: EmbeddedSide, k: int = 4, runtime: Place = HERE) -> list[Mined]:
     """Mine pairs, best first, on every rank (paper, Retrieval).
 
     Equal texts of a side count as one sentence; `score(x, y) = cos(x, y) / ((mean of x's k + mean of y's k) / 2)` for

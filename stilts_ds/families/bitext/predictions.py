@@ -58,7 +58,7 @@ def predict(family: Family, asked: Prediction) -> Any:
     model = asked.model
     source, pivot = (model.vectors(rows, asked.part) for rows in rows_of_sides)
     # Imported late: this module is read where there is no torch.
-    from stilts_ds.families.bitext.head import Place, Side, bucc_mine, bucc_predict, tatoeba_predict
+    from stilts_ds.families.bitext.head import EmbeddedSide, Place, bucc_mine, bucc_predict, tatoeba_predict
 
     split, runtime = asked.split, Place(model.comm, model.device, model.stop_if_requested)
     [record] = split.records()
@@ -66,8 +66,8 @@ def predict(family: Family, asked: Prediction) -> Any:
         nearest = tatoeba_predict(source, pivot, runtime)
         return nearest if model.first else None
 
-    def side(name: str, sentences: Sequence[Sentence], vectors: Any) -> Side:
-        return Side(name, [s.id for s in sentences], [s.text for s in sentences], vectors)
+    def side(name: str, sentences: Sequence[Sentence], vectors: Any) -> EmbeddedSide:
+        return EmbeddedSide(name, [s.id for s in sentences], [s.text for s in sentences], vectors)
 
     sides = side(split.language, record.source, source), side(split.task.pivot, record.pivot, pivot)
     mined = bucc_mine(*sides, runtime=runtime)

@@ -22,8 +22,8 @@ from stilts_ds.families.base import EvaluationSplit, Family, Masking, Prediction
 from stilts_ds.families.files import Expected, PredictionFile, check_ids, fail
 from stilts_ds.families.generate.record import Exercise, Gold
 from stilts_ds.families.generate.rows import end_of
-from stilts_ds.families.generate.score import Attempt
-from stilts_ds.families.writing import Writing
+from stilts_ds.families.generate.score import WrittenProgram
+from stilts_ds.families.writing import Decoding
 from stilts_ds.rows.rows import Rows
 from stilts_ds.rows.whitespace import CodeTokenizer
 from stilts_ds.run_dir import write_atomically
@@ -63,14 +63,14 @@ def evaluation_rows(split: EvaluationSplit, setting: TrainingPart, part: Evaluat
     return split.rows_of(prompts, content, TrainingPart(max_seq_length=longest))
 
 
-def predict(family: Family, asked: Prediction) -> list[Attempt] | None:
+def predict(family: Family, asked: Prediction) -> list[WrittenProgram] | None:
     """The programs of a split, sample after sample of each exercise; None on ranks other than 0. A collective."""
     records: Sequence[Exercise] = asked.split.records()
     rows = evaluation_rows(asked.split, asked.setting, asked.part)
     task, part = asked.split.task, asked.part.generate
     tokenizer = asked.model.tokenizer
     ends = Endings(CodeTokenizer(tokenizer), tuple(task.stop if part.stop is None else part.stop))
-    writing = Writing(
+    writing = Decoding(
         names=[f"{task.base_name}\n{record.id}" for record in records],
         samples=part.samples,
         temperature=part.temperature,
@@ -88,7 +88,7 @@ def predict(family: Family, asked: Prediction) -> list[Attempt] | None:
         for number, ids in enumerate(samples):
             # Python and the others refuse a null character in any case, and so does the file of programs.
             completion = ends.text(ids).replace("\0", "\N{REPLACEMENT CHARACTER}")
-            attempts.append(Attempt(record.problem.program(completion, number), None))
+            attempts.append(WrittenProgram(record.problem.program(completion, number), None))
     return attempts
 
 
@@ -138,7 +138,7 @@ def unscored(predictions: Path) -> str | None:
     )
 
 
-def read(path: Path, labels: Iterable[str] = ()) -> list[Attempt]:
+def read(path: Path, labels: Iterable[str] = ()) -> list[WrittenProgram]:
     """Programs, with their verdicts where they have been executed. Raises UserError with file and line."""
     programs, _ = read_programs(path)
     verdicts = verdicts_path(path)
@@ -149,10 +149,10 @@ def read(path: Path, labels: Iterable[str] = ()) -> list[Attempt]:
             f"{verdicts}: is of other programs than {path.name}, such as sample {strange[1]} of {strange[0]!r}; "
             "execute them again"
         )
-    return [Attempt(program, by_key.get(program.key)) for program in programs]
+    return [WrittenProgram(program, by_key.get(program.key)) for program in programs]
 
 
-def write(path: Path, values: Sequence[Attempt]) -> None:
+def write(path: Path, values: Sequence[WrittenProgram]) -> None:
     """The programs, in a form that `stilts execute` reads; verdicts of others that stood beside them go."""
     verdicts_path(path).unlink(missing_ok=True)
     write_atomically(path, "".join(f"{json.dumps(_without_defaults(value.program))}\n" for value in values))
@@ -181,7 +181,7 @@ def write_labels(path: Path, values: Sequence[Gold]) -> None:
     write_atomically(path, "".join(f"{json.dumps(asdict(value))}\n" for value in values))
 
 
-def check(path: Path, predicted: Sequence[Attempt], gold: Sequence[Gold]) -> None:
+def check(path: Path, predicted: Sequence[WrittenProgram], gold: Sequence[Gold]) -> None:
     """Raise UserError where a problem has no program, or a program no problem or verdict."""
     check_expected(path, predicted, Expected(ids=frozenset(problem.id for problem in gold)))
     without = [attempt.program for attempt in predicted if attempt.verdict is None]
@@ -189,7 +189,7 @@ def check(path: Path, predicted: Sequence[Attempt], gold: Sequence[Gold]) -> Non
         fail(path, 1, f"{counted(len(without), 'program')} without a verdict; {unscored(path)}")
 
 
-def check_expected(path: Path, predicted: Sequence[Attempt], expected: Expected) -> None:
+def check_expected(path: Path, predicted: Sequence[WrittenProgram], expected: Expected) -> None:
     check_ids(path, {attempt.program.id: attempt for attempt in predicted}, expected.ids, "problem")
 
 

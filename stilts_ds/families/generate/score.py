@@ -17,19 +17,19 @@ from stilts_ds.tasks.spec import Task
 
 
 @dataclass(frozen=True, slots=True)
-class Attempt:
+class WrittenProgram:
     """A program that a model wrote, and what executing it gave; None before."""
 
     program: Program
     verdict: Verdict | None
 
 
-def count_programs(gold: Sequence[Gold], predicted: Sequence[Attempt], language: str) -> Units:
+def count_programs(gold: Sequence[Gold], predicted: Sequence[WrittenProgram], language: str) -> Units:
     """Problems by name: columns passed and same (shares of a problem's programs), and problems (1).
 
     A withheld verdict is no program; a problem that has none but these passes nothing.
     """
-    by_problem: dict[str, list[Attempt]] = {problem.id: [] for problem in gold}
+    by_problem: dict[str, list[WrittenProgram]] = {problem.id: [] for problem in gold}
     for attempt in predicted:
         by_problem[attempt.program.id].append(attempt)
     rows = []

@@ -21,7 +21,7 @@ Window = tuple[Floats, Floats, NDArray[np.integer]]
 
 
 @dataclass(frozen=True, slots=True)
-class Candidate:
+class AnswerCandidate:
     """One possible answer: `text == context[start:end]` (characters) and the sum of its two logits."""
 
     text: str
@@ -35,7 +35,7 @@ class Decoded:
     """The chosen answer ("" for none), the n best candidates, best first, and the score of "no answer"."""
 
     answer: str
-    candidates: tuple[Candidate, ...]
+    candidates: tuple[AnswerCandidate, ...]
     null_score: float
 
     @property
@@ -69,7 +69,7 @@ def decode_spans(
             best[span] = max(score, best.get(span, score))
     # Ties go to the earlier span on every machine, so that files of predictions are equal to the byte.
     ranked = sorted(best.items(), key=lambda item: (-item[1], item[0]))[:n_best]
-    candidates = tuple(Candidate(context[a:b], a, b, score) for (a, b), score in ranked)
+    candidates = tuple(AnswerCandidate(context[a:b], a, b, score) for (a, b), score in ranked)
     decoded = Decoded(candidates[0].text if candidates else "", candidates, _null_score(windows))
     if null_threshold is None or decoded.null_margin <= null_threshold:
         return decoded

@@ -23,7 +23,7 @@ from stilts_kernels.mining.layout import Layout
 from stilts_kernels.mining.state import SearchState
 
 from stilts_ds.evaluate import embedding
-from stilts_ds.families.bitext.head import Place, Side, bucc_mine, tatoeba_predict
+from stilts_ds.families.bitext.head import EmbeddedSide, Place, bucc_mine, tatoeba_predict
 
 # Small enough that a few hundred sentences are several chunks, and targets travel in several blocks. Set before the
 # modules that take the number over are imported.
@@ -58,7 +58,7 @@ def evaluate(comm: Any, place: Path, name: str) -> None:
         first, stop = (len(rows) * max(0, min(parts, part + end)) // parts for end in (0, 1))
         share = rows[first:stop] if 0 <= part < parts else rows[:0]
         names = [f"{side}-{row}" for row in range(len(rows))]
-        sides.append(Side(side, names, texts if side == "x" else [texts[int(row)] for row in order], share))
+        sides.append(EmbeddedSide(side, names, texts if side == "x" else [texts[int(row)] for row in order], share))
     here = Place(comm)
     mined = bucc_mine(*sides, runtime=here)
     nearest = tatoeba_predict(sides[0].embeddings, sides[1].embeddings, here)

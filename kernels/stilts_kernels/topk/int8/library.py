@@ -53,7 +53,7 @@ class Queries(ctypes.Structure):
     ]
 
 
-class Best(ctypes.Structure):
+class TopRows(ctypes.Structure):
     _fields_ = [("top", Pointer), ("floor", Pointer), ("k", Int), ("cap", Int)]
 
 

@@ -58,7 +58,7 @@ class Direction:
     cap: int
 
 
-class Worker:
+class PanelWorker:
     """One search of some panels in a share of the bank, with floors of its own."""
 
     def __init__(
@@ -80,10 +80,10 @@ class Worker:
         )
 
     # The tensors are returned with the struct, which only points into them.
-    def _best(self, rows: int, direction: Direction) -> tuple[library.Best, tuple[Tensor, Tensor]]:
+    def _best(self, rows: int, direction: Direction) -> tuple[library.TopRows, tuple[Tensor, Tensor]]:
         top = torch.full((rows, max(1, direction.k)), -torch.inf, dtype=torch.float32, device="cpu")
         floor = torch.full((rows,), -torch.inf, dtype=torch.float32, device="cpu")
-        return library.Best(address(top), address(floor), direction.k, direction.cap), (top, floor)
+        return library.TopRows(address(top), address(floor), direction.k, direction.cap), (top, floor)
 
     def search(self, chunk: Chunk, share: int, shares: int) -> None:
         """Searches its share of the chunk's rows, in whole panels."""
@@ -116,7 +116,7 @@ class Worker:
         return query, packed[:, 1].contiguous(), packed[:, 2].contiguous().view(torch.float32)
 
 
-class Search:
+class ScreenedSearch:
     """Workers over all panels; feed it chunks of the bank, then ask for the survivors."""
 
     def __init__(self, frame: Frame, queries: PreparedQueries, ahead: Direction, back: Direction, threads: int) -> None:
@@ -126,7 +126,9 @@ class Search:
         self.shares = max(1, threads // groups)
         step = -(-queries.panels // groups)
         ranges = [range(at, min(queries.panels, at + step)) for at in range(0, queries.panels, step)]
-        self.workers = [Worker(frame, queries, panels, ahead, back) for panels in ranges for _ in range(self.shares)]
+        self.workers = [
+            PanelWorker(frame, queries, panels, ahead, back) for panels in ranges for _ in range(self.shares)
+        ]
 
     def feed(self, chunk: Chunk) -> None:
         workers = enumerate(self.workers)
@@ -191,7 +193,7 @@ def collect(
 ) -> tuple[Survivors, Survivors]:
     """Pairs that may be among the k best of the queries (`ahead`) and of the bank rows (`back`)."""
     threads = torch.get_num_threads()
-    search = Search(frame, prepare_queries(queries, frame, threads), ahead, back, threads)
+    search = ScreenedSearch(frame, prepare_queries(queries, frame, threads), ahead, back, threads)
     for chunk in chunks(bank, frame, threads, prepared, step):
         search.feed(chunk)
     return search.finish()
@@ -208,7 +210,7 @@ class ProductTrial:
         )
         frame = Frame.of(isa, right)
         self.prepared, self.queries = prepare_bank(right, frame, 1), prepare_queries(left, frame, 1)
-        self.worker = Worker(
+        self.worker = PanelWorker(
             frame, self.queries, range(self.queries.panels), Direction(queries, 1, 1), Direction(0, 0, 1)
         )
         # No score is kept: what is timed is the product.
