@@ -205,6 +205,7 @@ def _rank_0() -> bool:
 
 
 def _finish(folder: RunDir, png: bool = False, qa_f1: bool = False, **settings: Any) -> None:
+    from stilts_ds.report.stats import ComparisonSettings
     from stilts_ds.report.write import report_path, write_report
 
     say(f"\n{write_report(folder, ComparisonSettings(**settings), png, qa_f1)}")

@@ -75,7 +75,7 @@ def with_official_files(folder: Path) -> DataSource:
     for name, content in FILES.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(written(content))
-    return DataSource("local", folder, folder, folder / "text", folder)
+    return DataSource("local", folder, folder, folder / "text", folder, code=folder)
 
 
 @pytest.mark.parametrize("split", SPLITS, ids=lambda split: "-".join(split[:3]))

@@ -86,6 +86,22 @@ CONLLU += "\n1\tRom\tRom\tPROPN" + "\t_" * 6 + "\n"
 PAIRS = 'A man.\tA person.\tentailment\n"He"\tHe.\tneutral\n'
 TEST = "Ein Mann.\tEin Mensch.\nEr.\tSie.\n"
 SIDES = ("de-1\tEin Haus.\nde-2\tRegen.\n", "en-1\tA house.\nen-2\tRain.\n", "de-1\ten-1\n")
+MBPP = [
+    {"task_id": number, "text": "Add one.", "code": "def add(n):\n    return n + 1", "test_setup_code": "",
+     "test_list": ["assert add(1) == 2"], "challenge_test_list": []}
+    for number in (511, 601, 602)
+]  # fmt: skip
+HUMANEVAL = [
+    {"task_id": f"HumanEval/{number}", "prompt": "def add(n):\n", "entry_point": "add",
+     "canonical_solution": "    return n + 1\n", "test": "def check(candidate):\n    assert candidate(1) == 2\n"}
+    for number in (0, 1)
+]  # fmt: skip
+MBXP = [
+    {"task_id": f"MBJSP/{number}", "language": "javascript", "prompt": "function add(n) {\n", "entry_point": "add",
+     "canonical_solution": "    return n + 1;\n}", "description": "Add one.",
+     "test": "if (add(1) !== 2) {\n    throw 'Error'\n}\n"}
+    for number in (11, 12)
+]  # fmt: skip
 FILES: dict[str, Any] = {
     "mnli/multinli_1.0_dev_matched.jsonl": NLI, "anli_v1.0/R1/dev.jsonl": ANLI, "anli_v1.0/R2/dev.jsonl": ANLI,
     "anli_v1.0/R3/dev.jsonl": ANLI, "snli/snli_1.0_dev.jsonl": NLI, "qqp/dev.tsv": QQP, "squad_v2/dev-v2.0.json": SQUAD,
@@ -102,6 +118,14 @@ FILES: dict[str, Any] = {
     "multichecklist/test-de.json": CHECKLIST, "squad_v1/dev-v1.1.json": SQUAD_V1,
     "mewslix/wikipedia_pairs-dev.jsonl": MENTION_PAIRS,
     "mewslix/wikinews_mentions-dev.jsonl": MENTIONS, "mewslix/candidate_set_entities.jsonl": ENTITIES,
+    "mbpp/mbpp.jsonl": MBPP, "humaneval/HumanEval.jsonl": HUMANEVAL, "mbxp/mbjsp_release_v1.2.jsonl": MBXP,
+    "multilingual_humaneval/HumanEval_javascript_v1.1.jsonl": [
+        {**row, "task_id": f"HumanEval/{number}"} for number, row in enumerate(MBXP)
+    ],
+    "humaneval_xl/python/German.jsonl": [
+        {**row, "task_id": f"python/{number}", "language": "python", "description": "Addiere eins."}
+        for number, row in enumerate(HUMANEVAL)
+    ],
 }  # fmt: skip
 # (task, split, language, the files that are damaged)
 SPLITS: tuple[tuple[str, str, str, tuple[str, ...]], ...] = (
@@ -131,6 +155,11 @@ SPLITS: tuple[tuple[str, str, str, tuple[str, ...]], ...] = (
     ("lareqa", "test", "de", ("lareqa/xquad-r/de.json", "lareqa/xquad-r/ar.json")),
     ("wikipedia_links", "dev", "en", ("mewslix/wikipedia_pairs-dev.jsonl",)),
     ("mewslix", "dev", "de", ("mewslix/wikinews_mentions-dev.jsonl", "mewslix/candidate_set_entities.jsonl")),
+    ("mbpp", "train", "en", ("mbpp/mbpp.jsonl",)),
+    ("humaneval", "test", "en", ("humaneval/HumanEval.jsonl",)),
+    ("mbxp", "test", "javascript", ("mbxp/mbjsp_release_v1.2.jsonl",)),
+    ("multi_humaneval", "test", "javascript", ("multilingual_humaneval/HumanEval_javascript_v1.1.jsonl",)),
+    ("humaneval_xl", "test", "de", ("humaneval_xl/python/German.jsonl",)),
 )  # fmt: skip
 
 
@@ -150,7 +179,7 @@ def make_reader(task_name: str, split: str, language: str, files: Sequence[str],
     for name, content in FILES.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(written(content))
-    source = DataSource("local", folder, folder, folder / "text", folder)
+    source = DataSource("local", folder, folder, folder / "text", folder, code=folder)
     task = get_task(task_name)
     read(task, split, language, source)
 
