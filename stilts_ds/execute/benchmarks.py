@@ -84,12 +84,20 @@ def _entry_of(prompt: str, where: str) -> str:
     return str(names[-1])
 
 
+def _prompt_of(row: dict[str, Any], where: str) -> str:
+    """What a program begins with. Raises UserError where it is missing or blank."""
+    prompt = text_of(row, "prompt", where)
+    if not prompt.strip():
+        raise UserError(f"{where}: 'prompt' is blank, and every program begins with it; mend the row")
+    return prompt
+
+
 def _humaneval(row: dict[str, Any], where: str, number: int) -> Problem:
     """task_id, prompt, entry_point, canonical_solution, test: HumanEval and ReCode's perturbed files.
 
     ReCode's `partial` prompts hold half of the solution; what they begin is kept in `prompt` as the file has it.
     """
-    prompt = text_of(row, "prompt", where)
+    prompt = _prompt_of(row, where)
     entry = text_of(row, "entry_point", where)
     return Problem(
         id=text_of(row, "task_id", where),
@@ -128,7 +136,7 @@ def _mhumaneval(row: dict[str, Any], where: str, number: int) -> Problem:
 
 def _mxeval(row: dict[str, Any], where: str, number: int) -> Problem:
     """MBXP, MathQA-X, multilingual HumanEval and HumanEval-XL: one form for all programming languages."""
-    prompt = text_of(row, "prompt", where)
+    prompt = _prompt_of(row, where)
     entry = text_of(row, "entry_point", where)
     language = language_name(text_of(row, "language", where), where)
     tests = text_of(row, "test", where)
@@ -136,10 +144,8 @@ def _mxeval(row: dict[str, Any], where: str, number: int) -> Problem:
     python = language == "python"
     solution = row.get("canonical_solution")
     # null, and NaN in HumanEval-XL's Chinese files, stand for a solution that is not there.
-    if solution is None or solution != solution:
-        solution = ""
-    if not isinstance(solution, str):
-        raise UserError(f"{where}: 'canonical_solution' is {json.dumps(solution)[:60]}, and a text is needed")
+    is_missing = solution is None or solution != solution
+    solution = "" if is_missing else text_of(row, "canonical_solution", where)
     return Problem(
         id=identity,
         language=language,
@@ -149,7 +155,7 @@ def _mxeval(row: dict[str, Any], where: str, number: int) -> Problem:
         helpers=python_helpers(prompt, entry) if python else "",
         canonical=solution,
         natural_language=text_of(row, "natural_language", where, ""),
-        split=mbpp_split(identity) if identity.startswith("MB") else "test",
+        split=mbpp_split(identity, where) if identity.startswith("MB") else "test",
     )
 
 
@@ -204,9 +210,20 @@ def _rust_declaration(declaration: str) -> str:
 # --- MBPP ------------------------------------------------------------------------------------------------------------
 
 
-def mbpp_split(identity: str) -> str:
-    """prompt 1-10, test 11-510, dev 511-600, train 601-974: Austin et al. 2021 (arXiv 2108.07732), section 2."""
-    number = int(re.findall(r"\d+", identity)[-1])
+MBPP_EXERCISES = 974
+
+
+def mbpp_split(identity: str, where: str) -> str:
+    """prompt 1-10, test 11-510, dev 511-600, train 601-974: Austin et al. 2021 (arXiv 2108.07732), section 2.
+
+    Raises UserError for an id that ends in no such number: nobody would know whether its exercise was trained on.
+    """
+    ends_in = re.search(r"[0-9]{1,9}$", identity)
+    number = int(ends_in[0]) if ends_in else 0
+    if not 1 <= number <= MBPP_EXERCISES:
+        raise UserError(
+            f"{where}: 'task_id' {identity[:40]!r} ends in no number from 1 to {MBPP_EXERCISES}; mend the row"
+        )
     for last, split in ((10, "prompt"), (510, "test"), (600, "dev")):
         if number <= last:
             return split
@@ -231,13 +248,13 @@ def _unix_lines(code: str) -> str:
 def _mbpp(row: dict[str, Any], where: str, number: int) -> Problem:
     """Official and sanitised MBPP. A completion is a whole program; the set-up code runs after it, for it uses it."""
     code = _unix_lines(text_of(row, "code", where, ""))
-    tests = row.get("test_list")
-    if not isinstance(tests, list) or not tests or not all(isinstance(test, str) for test in tests):
-        raise UserError(f"{where}: 'test_list' is no list of texts; mend the row")
+    tests = _texts_of(row, "test_list", where)
+    if not tests:
+        raise UserError(f"{where}: 'test_list' has no test, and every program would pass; mend the row")
     entry = mbpp_entry(code, tests)
     if entry is None:
         raise UserError(f"{where}: no entry point: no test calls a function; mend 'test_list'")
-    imports = [str(line) for line in row.get("test_imports", [])]
+    imports = _texts_of(row, "test_imports", where)
     setup = _unix_lines(text_of(row, "test_setup_code", where, ""))
     identity = f"MBPP/{row.get('task_id')}"
     return Problem(
@@ -247,8 +264,16 @@ def _mbpp(row: dict[str, Any], where: str, number: int) -> Problem:
         entry=entry,
         tests="\n".join([*imports, setup, *tests, ""]),
         canonical=code,
-        split=mbpp_split(identity),
+        split=mbpp_split(identity, where),
     )
+
+
+def _texts_of(row: dict[str, Any], key: str, where: str) -> list[str]:
+    """A list of texts of a row; empty where the row has none. Raises UserError where it is something else."""
+    values = row.get(key, [])
+    if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
+        raise UserError(f"{where}: {key!r} is no list of texts; mend the row")
+    return values
 
 
 def _mbpp_challenge(row: dict[str, Any], where: str, number: int) -> Problem | None:

@@ -154,7 +154,7 @@ def text_of(row: dict[str, Any], key: str, where: str, default: str | None = Non
     if value is None:
         raise UserError(f"{where}: has no {key!r}; add it (docs/execute.md)")
     if not isinstance(value, str):
-        raise UserError(f"{where}: {key!r} is {json.dumps(value)[:60]}, and a text is needed")
+        raise UserError(f"{where}: {key!r} is {json.dumps(value)[:60]}, and a text is needed; mend the row")
     return value
 
 

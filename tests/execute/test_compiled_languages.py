@@ -13,7 +13,7 @@ import pytest
 from sandboxes import needs_sandbox, skip_without
 
 from stilts_ds.errors import UserError
-from stilts_ds.execute import Program, Settings, execute, languages
+from stilts_ds.execute import ExecuteSettings, Program, execute, languages
 from stilts_ds.execute.commands import rust, swift
 from stilts_ds.execute.compile_server import CompileServer, _unpack
 from stilts_ds.execute.executor import start_slot
@@ -24,7 +24,7 @@ from stilts_ds.execute.programs import check_program
 from stilts_ds.execute.worker import Worker, WorkerLost, processes_of
 
 pytestmark = [needs_sandbox, pytest.mark.processes]
-ALONE = Settings(allow=True, workers=1)
+ALONE = ExecuteSettings(allow=True, workers=1)
 
 
 @pytest.mark.slow
@@ -100,7 +100,10 @@ def test_what_is_compiled_once_is_shared_and_no_worker_may_write_to_it() -> None
         Program(name, f"{head}{text}\nreturn a + b\n}}\n", hostile.TESTS["go"], "go", "add")
         for name, text in programs.items()
     ]
-    assert [verdict.verdict for verdict in execute(rows, Settings(allow=True, workers=2))] == ["passed", "passed"]
+    assert [verdict.verdict for verdict in execute(rows, ExecuteSettings(allow=True, workers=2))] == [
+        "passed",
+        "passed",
+    ]
 
 
 def test_the_shared_folder_goes_when_the_workers_go() -> None:
@@ -172,7 +175,7 @@ def test_functions_that_go_test_would_run_are_tests_of_a_program_without_package
     }
     imports = 'import (\n"os"\n"runtime"\n"testing"\n"strings"\n)\n'
     programs = [Program(name, f"{imports}{HEAD}{body}\n", SETUP + ADDS, "go", "Add") for name, body in bodies.items()]
-    seen = {verdict.id: verdict for verdict in execute(programs, Settings(allow=True, workers=2))}
+    seen = {verdict.id: verdict for verdict in execute(programs, ExecuteSettings(allow=True, workers=2))}
     assert [name for name, verdict in seen.items() if verdict.passed] == ["honest"]
     assert {verdict.verdict for name, verdict in seen.items() if name != "honest"} == {"failed", "error"}
     assert seen["exits"].verdict == seen["exits when loaded"].verdict == "error" and seen["honest"].weak
@@ -235,7 +238,7 @@ def test_programs_of_a_toolchain_that_is_missing_are_withheld_by_its_name(monkey
 
 def test_a_toolchain_outside_usr_is_found_where_its_folder_is_readable() -> None:
     """npm's commands stand in node_modules/.bin, those of a compiler that was unpacked in bin."""
-    assert Settings(readable=("/var/lib",)).tool_path == f"/var/lib/.bin:/var/lib/bin:{PATH}"
+    assert ExecuteSettings(readable=("/var/lib",)).tool_path == f"/var/lib/.bin:/var/lib/bin:{PATH}"
 
 
 def test_every_language_is_a_constant_with_what_it_needs() -> None:

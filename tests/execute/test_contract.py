@@ -15,7 +15,7 @@ import ranks
 from sandboxes import needs_sandbox
 
 from stilts_ds.errors import UserError
-from stilts_ds.execute import Program, Settings, execute, policy, worker
+from stilts_ds.execute import ExecuteSettings, Program, execute, policy, worker
 from stilts_ds.execute.policy import Refused
 from stilts_ds.execute.probe import LAYERS
 from stilts_ds.execute.worker import Worker, processes_of
@@ -163,7 +163,7 @@ def test_a_folder_that_is_shown_is_seen_and_nothing_beside_it(monkeypatch: pytes
     reading = f"def f(x):\n    return open({str(shown / 'file')!r}).read()\n"
     program = Program("p", reading, "assert f(1) == '7'\n", "python", "f")
     try:
-        [verdict] = execute([program], Settings(allow=True, readable=(str(shown),)))
+        [verdict] = execute([program], ExecuteSettings(allow=True, readable=(str(shown),)))
         assert verdict.passed, verdict
         made = policy.sandbox_command
 

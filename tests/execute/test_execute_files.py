@@ -14,7 +14,7 @@ from sandboxes import needs_sandbox
 from stilts_launcher.execute_settings import add_settings, read_settings
 
 from stilts_ds.errors import UserError
-from stilts_ds.execute import Program, Settings, Verdict, execute, read_programs, read_verdicts, write_verdicts
+from stilts_ds.execute import ExecuteSettings, Program, Verdict, execute, read_programs, read_verdicts, write_verdicts
 from stilts_ds.execute.passk import score_verdicts, scores_table
 
 pytestmark = pytest.mark.processes
@@ -178,11 +178,11 @@ def test_verdicts_have_a_place_before_anything_is_executed(
 )
 def test_settings_are_checked(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
-        Settings(**settings)
+        ExecuteSettings(**settings)
 
 
 def test_nothing_is_executed_without_consent(tmp_path: Path) -> None:
-    for settings in (None, Settings(), Settings(workers=1)):
+    for settings in (None, ExecuteSettings(), ExecuteSettings(workers=1)):
         with pytest.raises(UserError, match="run only where you allow it: --allow, `execute.allow: true` in a file"):
             execute([Program(**GOOD)], settings)
     path = write(tmp_path / "programs.jsonl", GOOD)
@@ -201,14 +201,14 @@ def test_settings_come_from_a_file_and_options_win_over_it(tmp_path: Path) -> No
     parser = argparse.ArgumentParser()
     add_settings(parser)
 
-    def read(*words: str) -> Settings:
+    def read(*words: str) -> ExecuteSettings:
         return read_settings(parser.parse_args([*words]))
 
-    assert read() == Settings()
-    assert read("--settings", str(file)) == Settings(True, 3, 2.0, "benchmark", False, False, ("/opt",))
+    assert read() == ExecuteSettings()
+    assert read("--settings", str(file)) == ExecuteSettings(True, 3, 2.0, "benchmark", False, False, ("/opt",))
     chosen = read("--settings", str(file), "--workers", "1", "--judge", "strict", "--readable", "/srv")
-    assert chosen == Settings(True, 1, 2.0, "strict", False, False, ("/opt", "/srv"))
-    assert read("--allow", "--one-process", "--seconds", "9") == Settings(allow=True, seconds=9.0, apart=False)
+    assert chosen == ExecuteSettings(True, 1, 2.0, "strict", False, False, ("/opt", "/srv"))
+    assert read("--allow", "--one-process", "--seconds", "9") == ExecuteSettings(allow=True, seconds=9.0, apart=False)
     for text, message in (
         ("execute: {alow: true}", "execute.yaml: unknown key 'execute.alow'; did you mean allow"),
         ("execute: {workers: 0}", "execute.yaml: .*execute.workers"),
@@ -230,7 +230,7 @@ def test_consent_in_a_file_is_consent(tmp_path: Path) -> None:
 
 def test_an_exit_status_is_no_verdict_on_python() -> None:
     with pytest.raises(UserError, match="use strict or benchmark for Python"):
-        execute([Program(**GOOD)], Settings(allow=True, judge="exit-status"))
+        execute([Program(**GOOD)], ExecuteSettings(allow=True, judge="exit-status"))
 
 
 @needs_sandbox

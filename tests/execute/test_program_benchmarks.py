@@ -14,7 +14,7 @@ import pytest
 from sandboxes import needs_sandbox, skip_without
 
 from stilts_ds.errors import UserError
-from stilts_ds.execute import Settings, execute
+from stilts_ds.execute import ExecuteSettings, execute
 from stilts_ds.execute.benchmarks import Problem, mbpp_entry, mbpp_split, read_problems, read_samples
 from stilts_ds.execute.errata import ERRATA, known_errata
 from stilts_ds.execute.floors import floors, shuffled
@@ -69,7 +69,7 @@ def test_solutions_of_every_python_form_pass_and_set_up_code_runs_after_the_prog
     files["mhumaneval"].write_text(json.dumps([unindented]))
     programs = [program for name, path in files.items() for program in solutions(read_problems(name, path))]
     assert len(programs) == 4
-    verdicts = execute(programs, Settings(allow=True, workers=2))
+    verdicts = execute(programs, ExecuteSettings(allow=True, workers=2))
     assert [(verdict.verdict, verdict.weak) for verdict in verdicts] == [
         ("passed", False),
         ("passed", True),  # its tests need Node, which the program defines
@@ -89,7 +89,7 @@ def test_an_entry_point_called_check_does_not_collide_with_the_tests_own(tmp_pat
         "canonical_solution": "    return n % 2 == 0\n",
     }
     problems = read_problems("mbxp", write(tmp_path / "mbxp.jsonl", row))
-    [verdict] = execute(solutions(problems), Settings(allow=True, workers=1))
+    [verdict] = execute(solutions(problems), ExecuteSettings(allow=True, workers=1))
     assert (verdict.verdict, verdict.weak) == ("passed", False)
 
 
@@ -111,7 +111,7 @@ def test_languages_and_splits_are_data(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no problem of split 'train' in it"):
         read_problems("mbxp", path, "train")
     edges = {1: "prompt", 10: "prompt", 11: "test", 510: "test", 511: "dev", 600: "dev", 601: "train", 974: "train"}
-    assert {number: mbpp_split(f"MBJSP/{number}") for number in edges} == edges
+    assert {number: mbpp_split(f"MBJSP/{number}", "x") for number in edges} == edges
 
 
 def test_a_solution_that_is_not_there_is_none_and_no_fault(tmp_path: Path) -> None:
@@ -180,7 +180,7 @@ def test_an_entry_point_is_the_function_that_the_first_test_calls() -> None:
     [
         ("humaneval", {**HUMANEVAL, "prompt": None}, "has no 'prompt'; add it"),
         ("mhumaneval", {**HUMANEVAL, "prompt": "# no function\n"}, "no entry point: the prompt begins no function"),
-        ("mbpp", {**MBPP, "test_list": []}, "'test_list' is no list of texts"),
+        ("mbpp", {**MBPP, "test_list": []}, "'test_list' has no test, and every program would pass"),
         ("mbpp", {**MBPP, "code": "", "test_list": ["assert 1 == 1"]}, "no entry point: no test calls a function"),
         ("mbxp", {**MXEVAL, "language": "cobol"}, "unknown language 'cobol'"),
         ("humaneval", {**HUMANEVAL, "test": "def check(:"}, "the tests are no Python"),
@@ -225,7 +225,7 @@ def test_floors_are_executed_under_the_same_judge(tmp_path: Path) -> None:
             {"task_id": str(number), "prompt": head, "entry_point": name, "canonical_solution": solution, "test": check}
         )
     problems = list(read_problems("humaneval", write(tmp_path / "x.jsonl", *rows)).values())
-    found = {floor.kind: floor for floor in floors(problems, Settings(allow=True, workers=2, rerun=False))}
+    found = {floor.kind: floor for floor in floors(problems, ExecuteSettings(allow=True, workers=2, rerun=False))}
     assert (found["constant"].text, found["constant"].passed, found["constant"].problems) == ("return True", 1, 3)
     assert found["empty"].passed == 0 and found["shuffled"].passed == 0
     assert sorted(program.id for program in shuffled(problems)) == ["0", "1", "2"]
@@ -235,7 +235,7 @@ def test_a_language_without_its_toolchain_has_no_floor(tmp_path: Path, monkeypat
     monkeypatch.setitem(LANGUAGES, "php", replace(LANGUAGES["php"], tools=("php-that-is-nowhere",)))
     missing.cache_clear()
     problems = list(read_problems("mbxp", write(tmp_path / "x.jsonl", MXEVAL)).values())
-    assert floors(problems, Settings(allow=True)) == []
+    assert floors(problems, ExecuteSettings(allow=True)) == []
     missing.cache_clear()
 
 
@@ -251,7 +251,7 @@ def test_solutions_of_the_real_humaneval_pass(shared_data: Path) -> None:
     problems = read_problems("humaneval", shared_data / "code/humaneval/HumanEval.jsonl.gz")
     assert len(problems) == 164
     chosen = [*list(problems.values())[::8], *(problems[f"HumanEval/{number}"] for number in (10, 38, 50))]
-    verdicts = execute(solutions({problem.id: problem for problem in chosen}), Settings(allow=True))
+    verdicts = execute(solutions({problem.id: problem for problem in chosen}), ExecuteSettings(allow=True))
     assert [verdict for verdict in verdicts if not verdict.passed or verdict.weak] == []
 
 
@@ -268,7 +268,7 @@ def test_solutions_of_the_real_humaneval_pass(shared_data: Path) -> None:
 )
 def test_all_solutions_pass(benchmark: str, file: str, passed: int, weak: list[int], shared_data: Path) -> None:
     problems = read_problems(benchmark, shared_data / "code" / file)
-    verdicts = execute(solutions(problems), Settings(allow=True))
+    verdicts = execute(solutions(problems), ExecuteSettings(allow=True))
     assert sum(verdict.passed for verdict in verdicts) == len(verdicts) == passed
     assert [verdict.id for verdict in verdicts if verdict.weak] == [f"MBPP/{number}" for number in weak]
 
@@ -284,7 +284,7 @@ def test_all_python_solutions_of_humaneval_xl_pass_in_23_natural_languages(share
             replace(program, id=f"{language}: {program.id}")
             for program in solutions(read_problems("humaneval_xl", file))
         ]
-    verdicts = execute(programs, Settings(allow=True))
+    verdicts = execute(programs, ExecuteSettings(allow=True))
     assert (len(files), len(verdicts)) == (23, 1840)
     assert [verdict.id for verdict in verdicts if not verdict.passed or verdict.weak] == []
 
@@ -321,7 +321,7 @@ def test_published_programs_get_the_verdicts_of_an_independent_execution(
     with gzip.open(code / f"mbxp_verdicts/{language}.jsonl.gz", "rt") as rows:
         for row in map(json.loads, rows):
             reference[row["task_id"]] = row["passed"]
-    verdicts = execute(programs, Settings(allow=True, judge="benchmark", readable=readable))
+    verdicts = execute(programs, ExecuteSettings(allow=True, judge="benchmark", readable=readable))
     differing = {verdict.id for verdict in verdicts if verdict.passed != reference[verdict.id]}
     if language == "python":
         assert differing <= EXPLAINED[language]
@@ -340,6 +340,6 @@ def test_published_programs_of_compiled_languages_pass_as_often_as_published(
     folder = shared_data / "code/mbxp"
     file = next(folder.glob(f"{stem}_release_*.jsonl.gz"))
     programs, _ = read_samples(folder / f"examples/{stem}_samples.jsonl.gz", read_problems("mbxp", file))
-    verdicts = execute(programs, Settings(allow=True, judge="benchmark"))
+    verdicts = execute(programs, ExecuteSettings(allow=True, judge="benchmark"))
     share = 100 * sum(verdict.passed for verdict in verdicts) / len(verdicts)
     assert abs(share - published) < 1, f"{share:.2f} % with {toolchain(language)}"

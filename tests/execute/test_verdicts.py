@@ -9,16 +9,16 @@ import hostile
 import pytest
 from sandboxes import needs_sandbox, skip_without
 
-from stilts_ds.execute import Program, Settings, Verdict, execute
+from stilts_ds.execute import ExecuteSettings, Program, Verdict, execute
 from stilts_ds.execute.languages import LANGUAGES
 from stilts_ds.execute.pool import Workers
 from stilts_ds.execute.programs import VERDICTS
 
 pytestmark = [needs_sandbox, pytest.mark.processes]
-QUICK = Settings(allow=True, workers=2, seconds=1.0, rerun=False)
+QUICK = ExecuteSettings(allow=True, workers=2, seconds=1.0, rerun=False)
 
 
-def verdicts_of(*rows: tuple[str, str], settings: Settings = QUICK, entry: str = "f") -> list[Verdict]:
+def verdicts_of(*rows: tuple[str, str], settings: ExecuteSettings = QUICK, entry: str = "f") -> list[Verdict]:
     """Verdicts of (program, tests) pairs, in one call."""
     programs = [Program(f"p/{number}", program, tests, "python", entry) for number, (program, tests) in enumerate(rows)]
     return execute(programs, settings)
@@ -144,7 +144,7 @@ def test_a_slow_problem_gets_ten_times_its_own_solutions_seconds_and_a_second_ch
         Program("slow", slow.format(1.3), tests, "python", "f", canonical=slow.format(0.3)),
         Program("quick", slow.format(1.3), tests, "python", "f", canonical="def f(x): return x"),
     ]
-    right, wrong = execute(programs, Settings(allow=True, workers=1, seconds=1.0))
+    right, wrong = execute(programs, ExecuteSettings(allow=True, workers=1, seconds=1.0))
     assert right.passed and right.alone and right.limit >= 3
     assert wrong.verdict == "timeout" and wrong.alone and wrong.limit == 1.0
 
@@ -189,7 +189,7 @@ def test_a_benchmarks_loose_comparison_is_a_setting() -> None:
     tests = hostile.TESTS["php"]
     programs = [Program("p", hostile.ATTACKS["php"]["is true"], tests, "php", "add")]
     [strict] = execute(programs, QUICK)
-    [loose] = execute(programs, Settings(allow=True, judge="benchmark", rerun=False))
+    [loose] = execute(programs, ExecuteSettings(allow=True, judge="benchmark", rerun=False))
     assert (strict.verdict, loose.verdict) == ("failed", "passed")
 
 

@@ -113,7 +113,7 @@ def record_uids() -> list[int]:
 
 def run_attacks(given: dict[str, Any], world: World) -> dict[str, Any]:
     """Execute them all, wait a second, and say what is left of them and what they did."""
-    from stilts_ds.execute import Program, Settings, execute
+    from stilts_ds.execute import ExecuteSettings, Program, execute
     from stilts_ds.execute.worker import processes_of
 
     uids = record_uids()
@@ -123,7 +123,7 @@ def run_attacks(given: dict[str, Any], world: World) -> dict[str, Any]:
     ]
     readable = tuple(given.get("readable", ()))
     verdicts = execute(
-        programs, Settings(allow=True, workers=given["workers"], seconds=1.0, rerun=False, readable=readable)
+        programs, ExecuteSettings(allow=True, workers=given["workers"], seconds=1.0, rerun=False, readable=readable)
     )
     harm = world.harm()
     time.sleep(1)

@@ -18,7 +18,7 @@ import torch
 from kernel_cases import anisotropic, check_tie_rule, check_topk, gaussian, poison_allocator
 from stilts_kernels import last_report
 from stilts_kernels.common.rows import Rows
-from stilts_kernels.topk.cuda import Limits, Search
+from stilts_kernels.topk.cuda import ScratchLimits, Search
 
 def check(queries, bank, k, backward=0, unit=False, **options):
     poison_allocator()
@@ -53,7 +53,7 @@ assert last_report().certified < 5 and last_report().rows == 5, last_report()
 check(gaussian(7, 16, 1), gaussian(1500, 16, 2), 100)  # k above what one list holds
 assert last_report().certified == 7, last_report()
 check(gaussian(2, 4, 1), gaussian(90, 4, 2), 90)
-check(gaussian(150, 16, 1), gaussian(300, 16, 2), 4, limits=Limits(bank_rows=100, pairs=1 << 13))
+check(gaussian(150, 16, 1), gaussian(300, 16, 2), 4, limits=ScratchLimits(bank_rows=100, pairs=1 << 13))
 print("interpreter agrees")
 """
 )
@@ -79,7 +79,7 @@ many = gaussian(900, 8, 1)  # so many blocks that most are left out
 check(many, gaussian(67, 8, 2), 4, 3)
 many[:64] *= 3
 check(many, gaussian(67, 8, 2), 4, 9)
-small = Limits(bank_rows=70, pairs=1 << 13, column_bytes=1 << 11)
+small = ScratchLimits(bank_rows=70, pairs=1 << 13, column_bytes=1 << 11)
 check(gaussian(150, 16, 1), gaussian(200, 16, 2), 4, 5, limits=small)  # several blocks of each side
 check(anisotropic(80, 64, 1), anisotropic(300, 64, 2), 4, 4, unit=True)
 assert last_report().certified == 380, last_report()

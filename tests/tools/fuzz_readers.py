@@ -18,6 +18,7 @@ from stilts_ds.data.reader import read_examples
 from stilts_ds.families.base import Record
 from stilts_ds.families.bitext.record import Bitext
 from stilts_ds.families.choice.record import Choice
+from stilts_ds.families.generate.record import Exercise
 from stilts_ds.families.pair.record import Pair
 from stilts_ds.families.ranking.record import Query
 from stilts_ds.families.registry import family_of
@@ -239,6 +240,11 @@ def check_record(record: Record, task: Task, split: str) -> None:
         assert record.words and (record.tags is None or len(record.tags) == len(record.words))
         assert not task.labels or set(record.tags or ()) <= set(task.labels)
         texts += record.tags or ()
+    elif isinstance(record, Exercise):
+        program = record.problem.program("")
+        texts += [record.prompt, record.solution, program.tests, program.entry]
+        # Of what has a solution, models learn; and a program without a name to call cannot be tested.
+        assert record.prompt.strip() and program.entry and (split == "test" or record.solution.strip())
     else:
         assert isinstance(record, Text) and record.text.strip()
         texts += [record.text, record.language]

@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any
 
 from stilts_ds.execute.benchmarks import Problem, problem_rows
+from stilts_ds.sources.files import check_text
 from stilts_ds.sources.source import Part
 
 NO_SOLUTION = "exercises without a solution"
@@ -71,14 +72,20 @@ def mbpp_prompt(row: Mapping[str, Any], problem: Problem) -> str:
 def read_exercises(
     part: Part, benchmark: str, prompt: Callable[[Mapping[str, Any], Problem], str] = given_prompt
 ) -> Iterator[Exercise]:
-    """The exercises of one split. To train on, they need a solution; those without one are counted."""
+    """The exercises of one split. To train on, they need a solution; those without one are counted.
+
+    Raises UserError for a text that no tokenizer takes (half a surrogate pair).
+    """
     learns = part.split in ("train", "dev")
     of_split = part.split if benchmark in DIVIDED else None
     for row, problem in problem_rows(benchmark, part.path, of_split):
-        if learns and not problem.canonical:
+        if learns and not problem.canonical.strip():
             part.tally[NO_SOLUTION] += 1
             continue
-        yield Exercise(problem.id, prompt(row, problem), problem.canonical, problem)
+        exercise = Exercise(problem.id, prompt(row, problem), problem.canonical, problem)
+        for text in (exercise.id, exercise.prompt, exercise.solution, problem.entry, problem.tests):
+            check_text(text, f"{part.path}: exercise {problem.id!r}")
+        yield exercise
 
 
 # Whose files hold several splits, which the numbers of the exercises tell.
