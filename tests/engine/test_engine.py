@@ -261,6 +261,7 @@ def test_no_step_waits_for_streams_and_none_races(stage: int, size: int, dtype: 
         assert all(stage == 3 and wait.startswith("an event in ") for wait in found["waits"])
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "stage, race",
     [

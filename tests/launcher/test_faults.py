@@ -215,7 +215,8 @@ def test_mpirun_gives_the_numbers_of_any_other_start(tmp_path: Path, quiet: Path
         assert curve(run, phase) == curve(quiet, phase)
 
 
-@pytest.mark.parametrize("how", ["killed", pytest.param("exception", marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("how", ["killed", "exception"])
 def test_mpirun_ends_soon_when_one_of_three_ranks_fails(how: str, tmp_path: Path) -> None:
     program = [sys.executable, str(ranks.PROGRAMS / "failing_rank.py")]
     last = STILTS if how == "killed" else program

@@ -101,6 +101,7 @@ def test_a_job_survives_what_a_cluster_does_to_it(cluster: Cluster, undisturbed:
     assert "| mnli |" in (run / "report.md").read_text()
 
 
+@pytest.mark.long
 def test_a_failed_phase_stops_what_needs_it_and_says_why(cluster: Cluster, tmp_path: Path) -> None:
     """Every step's gradient is infinite: the phase fails, is not started for ever, and its children never start."""
     shown = stilts(

@@ -41,6 +41,7 @@ def test_the_complete_study_in_miniature(tmp_path: Path) -> None:
         assert all(cell["mean"] is not None for cell in row["tasks"].values())
 
 
+@pytest.mark.long
 def test_a_corner_of_the_study_in_miniature(tmp_path: Path) -> None:
     """A task of each kind with and without text, text alone, and a translation: what they leave behind."""
     conditions = "{none: [], mlm: [mlm], ccg_mlm: [ccg, mlm], mixed: [mnli, mnli.qab, squad_v1, mlm]}"

@@ -44,7 +44,7 @@ def check_equal(folder: Path, name: str, *suffixes: str) -> None:
     assert not list(folder.glob(f"{name}*.work"))
 
 
-@pytest.mark.parametrize("kind, count", [("gloo", 3), ("mpi", 2)])
+@pytest.mark.parametrize("kind, count", [pytest.param("gloo", 3, marks=pytest.mark.long), ("mpi", 2)])
 def test_ranks_write_the_same_bytes_as_one_process(kind: str, count: int, folder: Path) -> None:
     name = f"{kind}{count}"
     if kind == "gloo":
@@ -86,6 +86,7 @@ def test_killed_mining_is_continued_bit_for_bit(folder: Path) -> None:
     check_equal(folder, "killed", ".tsv")
 
 
+@pytest.mark.long
 def test_vectors_are_the_models_own(tmp_path: Path) -> None:
     """Against AutoModel, a text at a time: prefix, layer, pooling; then in half precision in the file."""
     import torch
@@ -140,6 +141,7 @@ def test_launchers_start_the_ranks(tmp_path: Path) -> None:
     assert sorted(tmp_path.iterdir()) == before
 
 
+@pytest.mark.long
 def test_the_real_bucc_dev_gives_evaluates_numbers(shared_data: Path, mini_xlmr: Path, tmp_path: Path) -> None:
     """Chinese-English BUCC, as many sentences as a test can pay for: the pairs, their order, threshold and F1."""
     real, data = shared_data / "xtreme/bucc2018", tmp_path / "xtreme/bucc2018"

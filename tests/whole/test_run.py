@@ -153,6 +153,7 @@ def test_a_flipped_bit_in_an_exported_model_is_refused(name: str, toy_run: Path,
         check_export(folder)
 
 
+@pytest.mark.long
 def test_one_and_two_ranks_and_other_stages_predict_the_same(tmp_path: Path) -> None:
     few = [
         "intermediate={nli: [mnli, ccg]}",
