@@ -116,6 +116,7 @@ setup(
         "index": ["faiss-cpu>=1.9"],
         "bench": ["faiss-cpu>=1.9", "matplotlib>=3.8"],
         "dev": [
+            "faiss-cpu>=1.9",
             "pytest>=8",
             "pytest-xdist>=3.6",
             "hypothesis>=6",
