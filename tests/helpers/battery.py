@@ -95,8 +95,15 @@ class World:
         return seen
 
 
+CLAIMS: list[socket.socket] = []
+
+
 def record_uids() -> list[int]:
-    """Have the ids of all workers to come noted, to look for their processes afterwards."""
+    """Have the ids of all workers to come noted, to look for their processes afterwards.
+
+    They stay claimed till this process ends: the sandbox of another test would take one up, and its processes would be
+    counted as left over.
+    """
     from stilts_ds.execute import policy
 
     claim, noted = policy.claim_uid, []
@@ -105,6 +112,7 @@ def record_uids() -> list[int]:
         claimed = claim()
         if claimed is not None:
             noted.append(claimed[0])
+            CLAIMS.append(claimed[1].dup())
         return claimed
 
     policy.claim_uid = noting
