@@ -103,6 +103,13 @@ def counted(number: int, noun: str, plural: str = "") -> str:
     return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
 
 
+def rough_time(seconds: float) -> str:
+    """A time that is not known exactly: `0.4 s`, `40 s`, `12 min`, `3.5 h`, `1,200.0 h`."""
+    if seconds < 90:
+        return f"{seconds:.2g} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:,.1f} h"
+
+
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """Return `; did you mean A or B?` for the names nearest to `word`, or a list of the known ones."""
     known = sorted(known)

@@ -343,21 +343,27 @@ def _check_condition(recipe: Recipe, condition: str, names: Sequence[str]) -> No
 
 def _check_problems(recipe: Recipe) -> None:
     """Nothing is scored on programming problems that its model was trained on, in whichever language."""
-    targets = [get_task(name) for name in recipe.targets]
-    for target in targets:
+    for target in map(get_task, recipe.targets):
         scored = target.problems.get(scored_split(recipe, target))
-        trained = {f"intermediate.{condition}": names for condition, names in recipe.intermediate.items()}
-        trained["its fine-tuning"] = [train_task_of(target)] if target.trains else []
-        for where, names in trained.items():
-            for name in names:
-                split = recipe.data.train_split.get(name, "train")
-                if scored is not None and get_task(name).problems.get(split) == scored:
-                    clean = [task.name for task in TASKS.values() if task.role == "target" and task.problems]
-                    clean = [other for other in clean if scored not in get_task(other).problems.values()]
-                    raise UserError(
-                        f"targets: {target.name} is scored on problems of {scored}, on which {where} trains ({name}): "
-                        f"leave one of them out; {' and '.join(clean)} can be scored"
-                    )
+        trained = [
+            (f"intermediate.{condition}", name) for condition, names in recipe.intermediate.items() for name in names
+        ]
+        if target.trains:
+            trained.append(("its fine-tuning", train_task_of(target)))
+        for where, name in trained:
+            if scored is not None and _trained_problems(recipe, name) == scored:
+                # Clean of all that the study trains on: the next start must not refuse what this one advises.
+                seen = {_trained_problems(recipe, other) for _, other in trained}
+                coded = [task for task in TASKS.values() if task.role == "target" and task.problems]
+                clean = [task.name for task in coded if seen.isdisjoint(task.problems.values())]
+                advice = f"; {' and '.join(clean)} can be scored" if clean else ""
+                conflict = f"{target.name} is scored on problems of {scored}, on which {where} trains ({name})"
+                raise UserError(f"targets: {conflict}: leave one of them out{advice}")
+
+
+def _trained_problems(recipe: Recipe, name: str) -> str | None:
+    """Which programming problems a task trains on; None for one that is no code."""
+    return get_task(name).problems.get(recipe.data.train_split.get(name, "train"))
 
 
 def _check_pools(recipe: Recipe) -> None:

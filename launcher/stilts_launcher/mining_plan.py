@@ -7,7 +7,7 @@ import dataclasses
 import math
 from typing import TYPE_CHECKING, Any
 
-from stilts_ds.errors import UserError, counted
+from stilts_ds.errors import UserError, counted, rough_time
 
 if TYPE_CHECKING:
     from stilts_ds.mining.scale import Cluster, Costs, Sides
@@ -152,34 +152,52 @@ def _embedding(model: Any, texts: Any) -> tuple[int, float]:
 
 def plan_lines(sides: Sides, cluster: Cluster, costs: Costs, nlist: int | None, nprobe: int | None) -> list[str]:
     """The plan as the terminal shows it."""
+    numbers, ranks = counted(sides.width, "number"), counted(cluster.ranks, "rank")
+    return [
+        f"{sides.source:,} x {sides.target:,} sentences, {numbers} a vector, k {sides.k}, {ranks}",
+        *_table(_common(sides, cluster, costs)),
+        "exact search",
+        *_table(_exact(sides, cluster, costs)),
+        *_approximate(sides, cluster, costs, nlist, nprobe),
+    ]
+
+
+def _common(sides: Sides, cluster: Cluster, costs: Costs) -> dict[str, str]:
+    """What either search takes."""
+    from stilts_ds.mining import scale
+
+    embedding = rough_time(scale.embedding_seconds(sides, cluster, costs))
+    of_a_rank, of_rank_0 = size(scale.rank_memory(sides, cluster)), size(scale.first_rank_memory(sides, cluster))
+    return {
+        "vectors": f"{size(sides.vector_bytes)} in both files",
+        "embedding": f"{embedding} ({costs.embed * 1e3:.3g} ms a sentence)" if costs.embed else "done",
+        "every start": f"{rough_time(scale.start_seconds(sides, cluster))} to read the vectors",
+        "memory": f"{of_a_rank} a rank, {of_rank_0} rank 0, mapped vectors and texts aside",
+    }
+
+
+def _exact(sides: Sides, cluster: Cluster, costs: Costs) -> dict[str, str]:
     from stilts_ds.mining import scale
 
     counts, run = scale.ring(sides, cluster), scale.mean_run(sides, cluster, costs)
-    embedding = scale.embedding_seconds(sides, cluster, costs)
     operations = 2 * sides.width * sides.source * sides.target
-    lines = [
-        f"{sides.source:,} x {sides.target:,} sentences, {counted(sides.width, 'number')} a vector, k {sides.k}, "
-        f"{counted(cluster.ranks, 'rank')}",
-        *_table(
-            ("vectors", f"{size(sides.vector_bytes)} in both files"),
-            ("embedding", f"{hours(embedding)} ({costs.embed * 1e3:.3g} ms a sentence)" if costs.embed else "done"),
-            ("every start", f"{hours(scale.start_seconds(sides, cluster))} to read the vectors"),
-            ("memory", f"{size(scale.rank_memory(sides, cluster))} a rank, "
-             f"{size(scale.first_rank_memory(sides, cluster))} rank 0, mapped vectors and texts aside"),
-        ),
-        "exact search",
-        *_table(
-            ("operations", f"{operations:.3g} ({2 * sides.width / costs.score:.3g} a second of a rank)"),
-            ("time", f"{hours(run.seconds)}{_failing(cluster, run)}"),
-            ("shards", f"{counted(counts.blocks, 'block')} of {counts.block_rows:,} targets a rank, "
-             f"{counted(counts.hops, 'hop')}"),
-            ("network", f"a rank sends {size(run.sent / cluster.ranks)} and receives {size(counts.gathered)} of means "
-             "and margins"),
-            ("kept", f"{size(counts.saved)} of lists"),
-        ),
-    ]  # fmt: skip
+    rate = 2 * sides.width / costs.score
+    blocks, hops = counted(counts.blocks, "block"), counted(counts.hops, "hop")
+    sent, received = size(run.sent / cluster.ranks), size(counts.gathered)
+    return {
+        "operations": f"{operations:.3g} ({rate:.3g} a second of a rank)",
+        "time": f"{rough_time(run.seconds)}{_failing(cluster, run)}",
+        "shards": f"{blocks} of {counts.block_rows:,} targets a rank, {hops}",
+        "network": f"a rank sends {sent} and receives {received} of means and margins",
+        "kept": f"{size(counts.saved)} of lists",
+    }
+
+
+def _approximate(sides: Sides, cluster: Cluster, costs: Costs, nlist: int | None, nprobe: int | None) -> list[str]:
+    from stilts_ds.mining import scale
+
     if costs.index is None:
-        return [*lines, "approximate index: FAISS is not installed here, so nothing could be measured"]
+        return ["approximate index: FAISS is not installed here, so nothing could be measured"]
     probes = nprobe or scale.DEFAULT_NPROBE
     works = [scale.index_work(bank, sides, nlist, probes) for bank in (sides.target, sides.source)]
     crossing = scale.crossing(sides, costs, probes)
@@ -187,15 +205,12 @@ def plan_lines(sides: Sides, cluster: Cluster, costs: Costs, nlist: int | None, 
     lists = " and ".join(f"{work.nlist:,}" for work in works)
     bytes_on_disk = sum(work.file_bytes for work in works)
     files = sum(work.files for work in works)
-    return [
-        *lines,
-        f"approximate index (--neighbours ivf): {works[0].nprobe} of {lists} lists read",
-        *_table(
-            ("time", f"{hours(seconds)}, without failures"),
-            ("index", f"{size(bytes_on_disk)} in {counted(files, 'file')}"),
-            ("pays from", "beyond 10^12 rows a side" if crossing is None else f"{crossing:,} rows a side"),
-        ),
-    ]
+    rows = {
+        "time": f"{rough_time(seconds)}, without failures",
+        "index": f"{size(bytes_on_disk)} in {counted(files, 'file')}",
+        "pays from": "beyond 10^12 rows a side" if crossing is None else f"{crossing:,} rows a side",
+    }
+    return [f"approximate index (--neighbours ivf): {works[0].nprobe} of {lists} lists read", *_table(rows)]
 
 
 def _failing(cluster: Cluster, run: Any) -> str:
@@ -206,8 +221,8 @@ def _failing(cluster: Cluster, run: Any) -> str:
     return f" with {counted(run.restarts, 'restart')}, the mean of simulated runs"
 
 
-def _table(*rows: tuple[str, str]) -> list[str]:
-    return [f"  {name:<12}{value}" for name, value in rows]
+def _table(rows: dict[str, str]) -> list[str]:
+    return [f"  {name:<12}{value}" for name, value in rows.items()]
 
 
 def size(count: float) -> str:
@@ -217,10 +232,3 @@ def size(count: float) -> str:
             return f"{count:.3g} {unit}"
         count /= 1000
     return f"{count:.3g} PB"
-
-
-def hours(seconds: float) -> str:
-    """`40 s`, `12 min`, `3.5 h`, `1,200 h`."""
-    if seconds < 90:
-        return f"{seconds:.2g} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:,.1f} h"

@@ -20,7 +20,7 @@ from stilts_kernels.common.collectives import Collectives
 from stilts_kernels.common.progress import Progress
 
 from stilts_ds.engine.preempt import Stopped, stop_this_rank_if_requested
-from stilts_ds.errors import UserError
+from stilts_ds.errors import UserError, rough_time
 from stilts_ds.locks import HOLDER, LOCK, folder_lock
 from stilts_ds.run_dir import hash_json, read_sealed, write_sealed
 
@@ -198,7 +198,7 @@ class ProgressLog:
             return
         self.told_at = now
         rate = fresh / max(now - self.started_at, 1e-9)
-        left = time_left((total - done) / rate)
+        left = rough_time((total - done) / rate)
         log.info("%s: %s of %s %s, %.3g/s, %s left", self.activity, f"{done:,}", f"{total:,}", self.unit, rate, left)
 
 
@@ -209,10 +209,3 @@ def progress_log(ranks: Collectives, activity: str, unit: str) -> Progress:
 
 def _say_nothing(done: int, total: int) -> None:
     pass
-
-
-def time_left(seconds: float) -> str:
-    """`40 s`, `12 min`, `3.5 h`."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

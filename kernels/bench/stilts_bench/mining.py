@@ -106,6 +106,9 @@ def approximate_case(count: int, width: int, nprobes: Sequence[int], folder: Pat
     rows = []
     for nprobe in nprobes:
         neighbours, seconds = by_index(source, target, nprobe, folder)
+        approximate_seconds = sum(seconds.values())
+        ahead, back = neighbours[0].indices, neighbours[1].indices
+        translations = torch.from_numpy(translation(count))[:, None]
         rows.append(
             {
                 "case": f"approximate-{count}",
@@ -116,12 +119,12 @@ def approximate_case(count: int, width: int, nprobes: Sequence[int], folder: Pat
                 "data": "two levels of topics, falling spectrum, common mean",
                 "exact_queries": queries,
                 "exact_seconds": exact_seconds,
-                "approximate_seconds": sum(seconds.values()),
+                "approximate_seconds": approximate_seconds,
                 "stages": seconds,
-                "ratio": exact_seconds / sum(seconds.values()),
-                "recall_forward": recall(neighbours[0].indices[chosen], exact[0].indices),
-                "recall_backward": recall(neighbours[1].indices[chosen], exact[1].indices),
-                "translations_found": recall(neighbours[0].indices, torch.from_numpy(translation(count))[:, None]),
+                "ratio": exact_seconds / approximate_seconds,
+                "recall_forward": recall(ahead[chosen], exact[0].indices),
+                "recall_backward": recall(back[chosen], exact[1].indices),
+                "translations_found": recall(ahead, translations),
                 "pair_recall": pair_recall(neighbours, exact) if whole else None,
             }
         )  # fmt: skip
