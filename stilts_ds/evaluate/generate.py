@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from stilts_ds.families.writing import Decoding
+from stilts_ds.families.decoding import Decoding
 from stilts_ds.model.decoding import STABLE_ROWS, KeyValueCache
 from stilts_ds.rows.batch import Batch, Targets
 from stilts_ds.rows.rows import Rows
@@ -64,17 +64,17 @@ class Generator:
     tokenizer: Tokenizer
     device: torch.device
     head: str
-    writing: Decoding
+    decoding: Decoding
 
     @torch.no_grad()
     def write(self, rows: Rows, items: Sequence[int]) -> list[list[list[int]]]:
         """The ids of each sample of these prompts, without their ends: [P][samples]."""
-        writing = self.writing
+        decoding = self.decoding
         prompts = [np.asarray(rows.input_ids[rows.starts[item] : rows.starts[item + 1]]) for item in items]
         samples = [
             [
-                Sample(uniform_numbers(writing.names[item], number, writing.most_tokens))
-                for number in range(writing.samples)
+                Sample(uniform_numbers(decoding.names[item], number, decoding.most_tokens))
+                for number in range(decoding.samples)
             ]
             for item in items
         ]
@@ -107,14 +107,14 @@ class Generator:
         return torch.tensor(places, dtype=torch.long, device=self.device)
 
     def _is_complete(self, sample: Sample, logits: np.ndarray, prompt: int) -> bool:
-        writing, written = self.writing, len(sample.ids)
-        if written == writing.most_tokens or prompt + written >= writing.row_limit:
+        decoding, written = self.decoding, len(sample.ids)
+        if written == decoding.most_tokens or prompt + written >= decoding.row_limit:
             return True
-        token = choose(logits, writing.temperature, writing.top_p, sample.uniform[written])
-        if token == writing.end:
+        token = choose(logits, decoding.temperature, decoding.top_p, sample.uniform[written])
+        if token == decoding.end:
             return True
         sample.ids.append(token)
-        return written + 1 == writing.most_tokens or writing.is_complete(sample.ids)
+        return written + 1 == decoding.most_tokens or decoding.is_complete(sample.ids)
 
     def _read(
         self, prompts: Sequence[np.ndarray], prefix: Sequence[int] | None, cache: KeyValueCache
@@ -159,5 +159,5 @@ class Generator:
         batch.heads[self.head] = Targets(torch.from_numpy(filled.astype(np.int64)), none, none.float(), none)
         logits = self.forward(batch.to(self.device), "next")[self.head][: len(read)].cpu().numpy()
         logits[:, self.tokenizer.vocabulary :] = -np.inf
-        logits[:, [token for token in self.tokenizer.special if token != self.writing.end]] = -np.inf
+        logits[:, [token for token in self.tokenizer.special if token != self.decoding.end]] = -np.inf
         return list(logits)

@@ -19,7 +19,7 @@ from stilts_ds.errors import UserError
 from stilts_ds.evaluate.embedding import CHUNK, Embedder, batch_count, share_of
 from stilts_ds.evaluate.generate import Generator
 from stilts_ds.families.base import Family, HeadVerbs, Output, evaluation_masking
-from stilts_ds.families.writing import Decoding
+from stilts_ds.families.decoding import Decoding
 from stilts_ds.model_kinds import Sees
 from stilts_ds.rows.batch import Batch, Targets, window_cells
 from stilts_ds.rows.rows import Rows
@@ -126,12 +126,12 @@ class Predictor:
             self.stop_if_requested()
         return torch.cat(chunks)
 
-    def write(self, head: str, rows: Rows, writing: Decoding) -> list[list[list[int]]]:
+    def write(self, head: str, rows: Rows, decoding: Decoding) -> list[list[list[int]]]:
         """The token ids of each sample of each prompt, on rank 0 ([] elsewhere). A collective.
 
         Each rank writes for its own prompts: the model is whole on every rank.
         """
-        generator = Generator(self.forward, self.tokenizer, self.world.device, head, writing)
+        generator = Generator(self.forward, self.tokenizer, self.world.device, head, decoding)
         by_item: dict[int, list[list[int]]] = {}
         for items in shard(rows.item_lengths.tolist(), self.batch_size, self.world):
             stop_if_requested(self.world)

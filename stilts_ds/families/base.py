@@ -28,9 +28,9 @@ import numpy as np
 
 from stilts_ds.config import EvaluationPart, TextHubPart, TrainingPart
 from stilts_ds.errors import UserError
+from stilts_ds.families.decoding import Decoding
 from stilts_ds.families.files import PredictionFile
 from stilts_ds.families.metrics import Metric
-from stilts_ds.families.writing import Decoding
 from stilts_ds.model_kinds import Sees
 from stilts_ds.noise.noiser import TextNoise
 from stilts_ds.rows.rows import Rows
@@ -106,7 +106,7 @@ class Model(Protocol):
         """Sentence vectors of this rank's share of the rows, a float32 tensor [n, H] of one row a sentence; the shares
         follow each other in rank order."""
 
-    def write(self, head: str, rows: Rows, writing: Decoding) -> list[list[list[int]]]:
+    def write(self, head: str, rows: Rows, decoding: Decoding) -> list[list[list[int]]]:
         """The token ids of each sample of each prompt, without their ends: [I][samples]; [] on other ranks."""
 
 

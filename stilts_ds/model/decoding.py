@@ -38,7 +38,7 @@ class KeyValueCache:
         """Most tokens that stand before those of a batch."""
         if self.samples is None:
             return 0
-        written = [own[0].shape[2] for own in next(iter(self.of_samples.values())) if own is not None]
+        written = [kept[0].shape[2] for kept in next(iter(self.of_samples.values())) if kept is not None]
         return max(self.prompts) + max(written, default=0)
 
     def keep_prompts(self, layer: nn.Module, key: torch.Tensor, value: torch.Tensor) -> None:

@@ -17,7 +17,7 @@ from stilts_ds.errors import UserError
 from stilts_ds.evaluate.generate import Generator, choose, uniform_numbers
 from stilts_ds.evaluate.predict import Predictor
 from stilts_ds.families.build import build_model
-from stilts_ds.families.writing import Decoding
+from stilts_ds.families.decoding import Decoding
 from stilts_ds.model.encoder import pack
 from stilts_ds.model.heads import HeadSpec
 from stilts_ds.model.multitask import MultiTask
@@ -44,7 +44,7 @@ def prompt_rows(prefix: bool, vocabulary: int = small.VOCABULARY) -> Rows:
     )
 
 
-def writing(**changed: Any) -> Decoding:
+def decoding(**changed: Any) -> Decoding:
     given: dict[str, Any] = {
         "names": [f"task\n{number}" for number in range(len(LENGTHS))],
         "samples": 5,
@@ -97,23 +97,23 @@ def write(built: tuple[MultiTask, Any], items: Sequence[int], given: Decoding, k
 def test_a_sample_is_the_same_to_the_bit_whatever_is_beside_it(built: tuple[MultiTask, Any]) -> None:
     everything = list(range(len(LENGTHS)))
     Recording.seen = {}
-    together = write(built, everything, writing(), Recording)
+    together = write(built, everything, decoding(), Recording)
     logits = Recording.seen
     assert len({tuple(ids) for of_prompt in together for ids in of_prompt}) > 30  # samples differ
     assert len({len(ids) for of_prompt in together for ids in of_prompt}) > 1 or built[1].sees == "left"
     for items in ([3], [6, 1], [7, 4, 0, 2], everything[::-1]):
         Recording.seen = {}
-        assert write(built, items, writing(), Recording) == [together[item] for item in items]
+        assert write(built, items, decoding(), Recording) == [together[item] for item in items]
         for key, values in Recording.seen.items():
             assert all(np.array_equal(value, other) for value, other in zip(values, logits[key], strict=True))
     # The number of samples changes none of them, either.
-    assert [samples[:2] for samples in together] == write(built, everything, writing(samples=2))
+    assert [samples[:2] for samples in together] == write(built, everything, decoding(samples=2))
 
 
 def test_what_is_kept_of_earlier_tokens_is_what_they_would_be_computed_to_again(built: tuple[MultiTask, Any]) -> None:
     model, tokenizer = built
     rows = prompt_rows(tokenizer.sees == "both")
-    greedy = write(built, list(range(len(LENGTHS))), writing(samples=1, temperature=0.0))
+    greedy = write(built, list(range(len(LENGTHS))), decoding(samples=1, temperature=0.0))
     for item in range(len(LENGTHS)):
         prompt = rows.input_ids[rows.starts[item] : rows.starts[item + 1]]
         again: list[int] = []
@@ -160,14 +160,14 @@ def test_greedy_text_is_that_of_transformers_own_generation() -> None:
     ours = build_model(network, SPECS, 1).eval()
     if not ours.head("code").ties_embeddings:
         ours.head("code").weight.data = model.lm_head.weight.data
-    assert write((ours, tokenizer), list(range(8)), writing(samples=1, temperature=0.0)) == [[ids] for ids in expected]
+    assert write((ours, tokenizer), list(range(8)), decoding(samples=1, temperature=0.0)) == [[ids] for ids in expected]
 
 
 @pytest.mark.parametrize("limit", ["most_tokens", "row_limit", "is_complete"])
 def test_each_sample_ends_for_its_own_reason(built: tuple[MultiTask, Any], limit: str) -> None:
-    long = write(built, [0, 1, 4], writing())
+    long = write(built, [0, 1, 4], decoding())
     changed: dict[str, Any] = {"most_tokens": 3, "row_limit": 12, "is_complete": lambda ids: ids[-1] % 5 == 0}
-    short = write(built, [0, 1, 4], writing(**{limit: changed[limit]}))
+    short = write(built, [0, 1, 4], decoding(**{limit: changed[limit]}))
     for item, ours, theirs in zip((0, 1, 4), short, long):
         most = {"most_tokens": 3, "row_limit": max(0, 12 - LENGTHS[item])}.get(limit, 16)
         for ids, longer in zip(ours, theirs):
@@ -182,7 +182,7 @@ def test_ranks_write_what_one_writes(size: int) -> None:
 
     model, tokenizer = build("xlm-r")
     rows = prompt_rows(True)
-    whole = write((model, tokenizer), list(range(8)), writing())
+    whole = write((model, tokenizer), list(range(8)), decoding())
     parts: list[Any] = []
     for rank in range(size):
         kept: list[Any] = []
@@ -195,7 +195,7 @@ def test_ranks_write_what_one_writes(size: int) -> None:
         world.any = lambda flag: flag
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr("stilts_ds.evaluate.predict.stop_if_requested", lambda world: None)
-            Predictor(model, tokenizer, 2, world).write("code", rows, writing())
+            Predictor(model, tokenizer, 2, world).write("code", rows, decoding())
         parts += kept
     merged = {item: samples for part in parts for item, samples in part.items()}
     assert [merged[item] for item in range(8)] == whole

@@ -118,10 +118,10 @@ class Author:
     def __init__(self, tokenizer: Tokenizer, texts: list[str]) -> None:
         self.tokenizer, self.texts = tokenizer, texts
 
-    def write(self, head: str, rows: Any, writing: Any) -> list[list[list[int]]]:
-        self.writing, self.lengths = writing, rows.row_lengths.tolist()
+    def write(self, head: str, rows: Any, decoding: Any) -> list[list[list[int]]]:
+        self.decoding, self.lengths = decoding, rows.row_lengths.tolist()
         code = CodeTokenizer(self.tokenizer)
-        return [code.slices(self.texts).lists() for _ in writing.names]
+        return [code.slices(self.texts).lists() for _ in decoding.names]
 
 
 def asked(author: Author, exercises: list[Exercise], **generate: Any) -> Any:
@@ -151,7 +151,7 @@ def test_what_a_model_writes_is_a_file_of_programs(decoder: Tokenizer, tmp_path:
     ]  # fmt: skip
     assert programs[0].tests == "assert f(1) == 1\n" and programs[0].entry == "f"
     assert FILE.read(path, ()) == attempts
-    assert author.writing.names == ["humaneval\np/0", "humaneval\np/1"]
+    assert author.decoding.names == ["humaneval\np/0", "humaneval\np/1"]
 
 
 def test_prompts_leave_room_for_programs_but_keep_half_the_row(decoder: Tokenizer) -> None:

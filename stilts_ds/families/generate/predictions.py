@@ -19,11 +19,11 @@ from stilts_ds.config import EvaluationPart, TrainingPart
 from stilts_ds.errors import UserError, counted
 from stilts_ds.execute.programs import Program, read_programs, read_rows, read_verdicts, text_of
 from stilts_ds.families.base import EvaluationSplit, Family, Masking, Prediction
+from stilts_ds.families.decoding import Decoding
 from stilts_ds.families.files import Expected, PredictionFile, check_ids, fail
 from stilts_ds.families.generate.record import Exercise, Gold
 from stilts_ds.families.generate.rows import end_of
 from stilts_ds.families.generate.score import WrittenProgram
-from stilts_ds.families.writing import Decoding
 from stilts_ds.rows.rows import Rows
 from stilts_ds.rows.whitespace import CodeTokenizer
 from stilts_ds.run_dir import write_atomically
@@ -70,7 +70,7 @@ def predict(family: Family, asked: Prediction) -> list[WrittenProgram] | None:
     task, part = asked.split.task, asked.part.generate
     tokenizer = asked.model.tokenizer
     ends = Endings(CodeTokenizer(tokenizer), tuple(task.stop if part.stop is None else part.stop))
-    writing = Decoding(
+    decoding = Decoding(
         names=[f"{task.base_name}\n{record.id}" for record in records],
         samples=part.samples,
         temperature=part.temperature,
@@ -80,7 +80,7 @@ def predict(family: Family, asked: Prediction) -> list[WrittenProgram] | None:
         row_limit=asked.setting.max_seq_length,
         is_complete=ends.are_reached,
     )
-    written = asked.model.write(asked.head, rows, writing)
+    written = asked.model.write(asked.head, rows, decoding)
     if not asked.model.first:
         return None
     attempts = []
