@@ -39,17 +39,20 @@ def score_task(run: RunDir, recipe: Recipe, phase: Phase, name: str, data: Data)
     stamps: dict[str, Stamp] = {}
     settings: dict[str, Settings] = {}
     unlabelled: list[str] = []
+    unscored: list[str] = []
     for language in languages:
         file = family_of(task).files(task).name(split, language)
         predictions, labels = run.phase(phase.id).predictions / name / file, run.labels / name / file
         if not predictions.exists():
             raise UserError(f"{predictions} is missing; run `stilts evaluate {run.root}` first")
+        if not labels.exists():
+            # XTREME's hidden test sets: predicted for the submission, but not to be scored here.
+            unlabelled.append(language)
+            continue
         to_do = family_of(task).unscored(predictions)
         if to_do is not None:
             log.warning("%s %s is not scored: %s", name, language, to_do)
-        if not labels.exists() or to_do is not None:
-            # XTREME's hidden test sets: predicted for the submission, but not to be scored here.
-            unlabelled.append(language)
+            unscored.append(language)
             continue
         gold, predicted = read_values(predictions, labels, task)
         examples[language] = len(gold)
@@ -59,7 +62,7 @@ def score_task(run: RunDir, recipe: Recipe, phase: Phase, name: str, data: Data)
         settings[language] = settings_of(recipe, task, stamps[language].evaluation(predictions))
     _check_alike(settings, run, phase, name)
     main = {language: main_metric(task).of_scores(of_language) for language, of_language in scores.items()}
-    missing = [*left_out, *unlabelled]
+    missing = [*left_out, *unlabelled, *unscored]
     mean_of_present = sum(main.values()) / len(main) if main else None
     return Result(
         task=name,

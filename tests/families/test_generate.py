@@ -17,6 +17,7 @@ from stilts_ds.config import EvaluationPart, TrainingPart, parse_recipe
 from stilts_ds.data.reader import read_examples
 from stilts_ds.errors import UserError
 from stilts_ds.evaluate.score import read_values, score_values
+from stilts_ds.evaluate.score_run import score_task
 from stilts_ds.execute.benchmarks import Problem
 from stilts_ds.execute.programs import Verdict, read_programs, write_verdicts
 from stilts_ds.families.generate import rows
@@ -28,6 +29,7 @@ from stilts_ds.families.registry import family_of
 from stilts_ds.planner import check_tasks
 from stilts_ds.rows.tokenizer import Tokenizer
 from stilts_ds.rows.whitespace import SAMPLES, CodeTokenizer, mark_whitespace
+from stilts_ds.run_dir import RunDir
 from stilts_ds.sources.source import DataSource
 from stilts_ds.tasks.registry import TASKS, get_task
 
@@ -289,3 +291,22 @@ def test_settings_of_programs_leave_other_predictions_as_they_are() -> None:
     assert stamp("xnli") == stamp("xnli", top_p=0.5) and "generate" not in stamp("xnli").settings
     assert stamp("humaneval") != stamp("humaneval", top_p=0.5)
     assert json.dumps(stamp("humaneval").settings["generate"])
+
+
+def test_programs_that_wait_to_be_executed_are_missing_and_not_unlabelled(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = RunDir(tmp_path)
+    phase: Any = SimpleNamespace(id="target", condition="none", seed=1, training={})
+    data: Any = SimpleNamespace(task=get_task, scored_split=lambda task: "test", languages=lambda *_: (["en"], []))
+    file = FILE.name("test", "en")
+    for folder in (run.phase(phase.id).predictions / "humaneval", run.labels / "humaneval"):
+        folder.mkdir(parents=True)
+    problem = exercise(0).problem
+    FILE.write(
+        run.phase(phase.id).predictions / "humaneval" / file, [WrittenProgram(problem.program("    return x\n"), None)]
+    )
+    FILE.write_labels(run.labels / "humaneval" / file, [gold(exercise(0))])
+    result = score_task(run, recipe(["humaneval"]), phase, "humaneval", data)
+    assert (result.missing, result.unlabelled, result.mean) == (("en",), (), None)
+    assert "humaneval en is not scored: its programs have not been executed" in caplog.text
