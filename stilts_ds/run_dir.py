@@ -19,7 +19,7 @@ from typing import Any
 from stilts_ds import __version__
 from stilts_ds.errors import UnreadableError, UserError
 from stilts_ds.phase_status import Best, PhaseStatus
-from stilts_ds.values import Value, check_value
+from stilts_ds.values import Value, ValueT, check_value
 
 COMMIT = "COMMIT"
 HEADS_JSON = "heads.json"
@@ -102,6 +102,11 @@ def read_json(path: Path) -> Any:
         raise UserError(f"{path} does not exist; check the folder that you gave") from error
     except (ValueError, RecursionError) as error:  # also bytes that are no UTF-8, numbers without end, endless nesting
         raise UserError(f"{path} is not valid JSON ({error}); delete it and run the same command again") from error
+
+
+def load_value(kind: type[ValueT], path: Path, remedy: str) -> ValueT:
+    """The value in a JSON file. Raises UserError with the file, the key at fault and the remedy."""
+    return check_value(kind, read_json(path), path, remedy)
 
 
 def read_sealed(path: Path) -> dict[str, Any]:
