@@ -21,9 +21,9 @@ from stilts_ds.errors import UserError
 from stilts_ds.evaluate.result import Result
 from stilts_ds.evaluate.score_run import settings_of
 from stilts_ds.evaluate.sizes import sizes_text
+from stilts_ds.named_tasks import scored_split
 from stilts_ds.phase_status import PhaseStatus
 from stilts_ds.plan_file import Phase, Plan
-from stilts_ds.planner import scored_split
 from stilts_ds.run_dir import PhaseDir, RunDir, hash_file
 from stilts_ds.tasks.registry import get_task
 

@@ -15,7 +15,7 @@ from stilts_ds.errors import UserError
 from stilts_ds.evaluate.touched import touched_file
 from stilts_ds.families.metrics import ACCURACY, Units
 from stilts_ds.families.registry import main_metric
-from stilts_ds.planner import check_tasks
+from stilts_ds.named_tasks import check_tasks
 from stilts_ds.report.robustness import area, relative_drop, worst_of
 from stilts_ds.report.side_by_side import tables_side_by_side
 from stilts_ds.report.stats import difference, generator, ratio_replicates
