@@ -85,12 +85,15 @@ def test_rows_that_were_labelled_otherwise_in_one_language_are_left_out_and_coun
 
 @pytest.mark.processes  # a report asks the system which processor it is
 def test_every_pair_of_languages_stands_in_the_report(tmp_path: Path) -> None:
-    targets, languages = ("xnli", "xnli+en", "xnli+de"), ["en", "de", "sw"]
+    targets, languages = ("xnli", "xnli+de", "xnli+en"), ["en", "de", "sw"]
     run = build_run(tmp_path, lambda *_: 0.7, {"none": []}, targets, dict.fromkeys(targets, languages), examples=60)
     write_report(run, QUICK)
     pairs = table(run, "pairs-xnli-none")
     assert list(pairs) == languages and list(pairs["sw"]) == ["en", "de", "mixed"]
     assert pairs["en"]["mixed"]["score"] == pairs["en"]["de"]["score"]
+    section = run.report.read_text(encoding="utf-8").partition("every pair of languages")[2]
+    [row] = [line for line in section.splitlines() if line.startswith("| de |")][:1]
+    assert ["*" in cell for cell in row.split("|")[2:5]] == [False, True, False], "equal languages are marked"
     assert pairs["sw"]["mixed"]["score"] == pytest.approx((pairs["sw"]["en"]["score"] + pairs["sw"]["de"]["score"]) / 2)
 
 
