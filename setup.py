@@ -106,7 +106,7 @@ setup(
         "pydantic>=2.7",
         "pyyaml>=6.0",
         "safetensors>=0.4",
-        "tqdm>=4.66",
+        "rich>=13.7",
         "xxhash>=3.0",
     ],
     extras_require={
