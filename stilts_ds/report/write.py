@@ -16,6 +16,7 @@ from stilts_ds.report.compare import score_run
 from stilts_ds.report.correlation import correlation_sheet, correlations
 from stilts_ds.report.groups import count_sheet
 from stilts_ds.report.inputs import duplicates_sheet, inputs_sheet
+from stilts_ds.report.latex import LAYOUTS, latex_tables
 from stilts_ds.report.load import RunData, load_run
 from stilts_ds.report.page import page
 from stilts_ds.report.provenance import cost_sheet, provenance_lines, selection_sheet
@@ -25,7 +26,6 @@ from stilts_ds.report.table import Sheet, Table, legend
 from stilts_ds.report.tables import Tables, build_tables, seed_tables, tested, with_resamples
 from stilts_ds.report.text import (
     csv_tables,
-    latex_tables,
     markdown_sheet,
     markdown_table,
     stacked_markdown,
@@ -61,7 +61,9 @@ def write_report(
     write_json(run.results, results_json(data, scores, tables, settings, correlated, averages))
     write_atomically(run.report, markdown_report(data, tables, settings, kinds))
     write_atomically(report_path(run, ".csv"), csv_tables([*tables.all(), *seed_tables(data, scores)]))
-    write_atomically(report_path(run, ".tex"), latex_tables(data.plan.name, tables.all(), marks))
+    for layout in LAYOUTS:
+        suffix = ".tex" if layout == "wide" else f"-{layout}.tex"
+        write_atomically(report_path(run, suffix), latex_tables(data.plan.name, tables.all(), marks, layout))
     write_atomically(report_path(run, ".html"), page(data, tables, settings, METRICS, kinds))
     write_cards(data)
     if png:
@@ -74,8 +76,8 @@ def write_report(
 
 
 def report_path(run: RunDir, suffix: str) -> Path:
-    """`report.html` and the like, beside `report.md`."""
-    return run.report.with_suffix(suffix)
+    """`report.html`, `report-narrow.tex` and the like, beside `report.md`."""
+    return run.report.with_name(run.report.stem + suffix)
 
 
 def _summary(data: RunData, tables: Tables, settings: ComparisonSettings) -> str:
