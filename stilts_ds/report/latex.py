@@ -304,12 +304,13 @@ def _column_head(text: str) -> Entry:
 
 def _display_names(names: Sequence[str]) -> list[str]:
     """Tasks by the name that papers call them; whatever is no task, or would share a name, as it is."""
-    display = [_display_name(name) for name in names]
+    display = [display_name(name) for name in names]
     times = Counter(display)
     return [shown if times[shown] == 1 else name for name, shown in zip(names, display)]
 
 
-def _display_name(name: str) -> str:
+def display_name(name: str) -> str:
+    """What papers call a target; any other name as it is."""
     task = _task_called(name)
     # Intermediate tasks stand in the table as names of conditions, which are the user's own.
     if task is None or task.role != "target" or task.is_variant:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import re
 import shutil
 import subprocess
@@ -10,11 +11,15 @@ from pathlib import Path
 import pytest
 from report_runs import HOSTILE, QUICK, build_run
 
+import stilts_ds
+from stilts_ds.report.figure import write_figures
 from stilts_ds.report.latex import LAYOUTS, WIDTHS, latex_escape, latex_tables
+from stilts_ds.report.methods import bibliography
 from stilts_ds.report.stats import Difference
 from stilts_ds.report.table import Cell, Row, Table
 from stilts_ds.report.write import write_report
 from stilts_ds.run_dir import RunDir
+from stilts_ds.tasks.registry import TASKS
 
 LONG = "a_very_long_name_of_a_condition_with_everything"
 TARGETS = ("xnli", "pawsx", "udpos", "panx", "xquad", "mlqa", "tydiqa", "bucc2018", "tatoeba")
@@ -54,14 +59,20 @@ def compile_pdf(fragment: str, width: float, folder: Path) -> str:
     return done.stdout
 
 
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory) -> RunDir:
+    conditions = {"none": [], "mnli": ["mnli"], HOSTILE: ["squad_v1"], LONG: ["anli_plus", "qqp"]}
+    folder = tmp_path_factory.mktemp("run") / "study"
+    run = build_run(folder, intermediate=conditions, seeds=(1, 2, 3), examples=40, model="FacebookAI/xlm-roberta-base")
+    write_report(run, QUICK)
+    return run
+
+
 @pytest.mark.processes
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_pdflatex_sets_a_run_within_the_page(layout: str, tmp_path: Path) -> None:
-    conditions = {"none": [], "mnli": ["mnli"], HOSTILE: ["squad_v1"], LONG: ["qqp"]}
-    run = build_run(tmp_path / "study", intermediate=conditions, seeds=(1, 2, 3), examples=40)
-    write_report(run, QUICK)
+def test_pdflatex_sets_a_run_within_the_page(study: RunDir, layout: str, tmp_path: Path) -> None:
     suffix = "" if layout == "wide" else f"-{layout}"
-    fragment = (run.root / f"report{suffix}.tex").read_text(encoding="utf-8")
+    fragment = (study.root / f"report{suffix}.tex").read_text(encoding="utf-8")
     said = compile_pdf(fragment, WIDTHS[layout], tmp_path)
     assert "Overfull" not in said and "too large for page" not in said and "multiply" not in said
 
@@ -134,11 +145,70 @@ def test_hyphens_of_an_option_are_no_dash() -> None:
     assert latex_escape("--resamples 5 % of _x_") == r"-{}-resamples 5 \% of \_x\_"
 
 
-def test_the_report_has_the_three_layouts(tmp_path: Path) -> None:
-    run: RunDir = build_run(tmp_path / "study", targets=("xnli",), languages={"xnli": ["en", "de"]}, examples=20)
-    write_report(run, QUICK)
-    assert sorted(path.name for path in run.root.glob("*.tex")) == [
-        "report-gains.tex",
-        "report-narrow.tex",
-        "report.tex",
-    ]
+def test_the_report_has_the_three_layouts_and_a_paragraph(study: RunDir) -> None:
+    names = sorted(path.name for path in study.root.glob("*.tex"))
+    assert names == ["report-gains.tex", "report-methods.tex", "report-narrow.tex", "report.tex"]
+
+
+# --- the paragraph on methods and its references ---------------------------------------------------------------------
+
+
+@pytest.mark.processes
+def test_pdflatex_and_bibtex_know_every_reference(study: RunDir, tmp_path: Path) -> None:
+    if shutil.which("bibtex") is None:
+        pytest.skip("needs bibtex")
+    for name in ("report-methods.tex", "report.bib"):
+        shutil.copy(study.root / name, tmp_path)
+    text = (
+        r"\documentclass{article}\usepackage[T1]{fontenc}\begin{document}\input{report-methods}"
+        r"\bibliographystyle{plain}\bibliography{report}\end{document}"
+    )
+    (tmp_path / "paper.tex").write_text(text)
+    latex = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "-no-shell-escape", "paper"]
+    for command in (latex, ["bibtex", "paper"], latex, latex):
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300, errors="replace")
+        assert done.returncode == 0, done.stdout[-2000:]
+    # On the last run every citation has its number.
+    assert "undefined" not in done.stdout and "Warning" not in (tmp_path / "paper.blg").read_text()
+
+
+def test_methods_say_what_was_trained_and_cite_it(study: RunDir) -> None:
+    text = (study.root / "report-methods.tex").read_text(encoding="utf-8")
+    assert r"\texttt{FacebookAI/xlm-roberta-base}~\cite{conneau-2020-xlmr}" in text
+    assert r"none: nothing; mnli: MultiNLI~\cite{williams-2018-multinli}" in text
+    assert "ANLI R1-R3 + MNLI + SNLI" in text and r"and Quora Question Pairs~\cite{iyer-2017-qqp}" in text
+    assert r"POS~\cite{nivre-2020-ud}" in text and "medians over 3 seeds" in text and "2,000 resamples" in text
+    entries = (study.root / "report.bib").read_text(encoding="utf-8")
+    assert entries.count("@") == len(set(re.findall(r"[a-z]+-\d{4}-\w+", text)))
+
+
+def test_every_task_names_papers_that_are_in_the_bibliography() -> None:
+    known = bibliography()
+    for task in TASKS.values():
+        assert task.family == "text" or task.cites, task.name  # the text of `mlm` is the user's own
+        assert set(task.cites) <= set(known), task.name
+
+
+def test_scores_of_each_seed_stand_in_long_form(study: RunDir) -> None:
+    rows = list(csv.DictReader((study.root / "report-scores.csv").read_text(encoding="utf-8").splitlines()))
+    main = [row for row in rows if row["condition"] == "mnli" and row["task"] == "xnli" and row["main"] == "True"]
+    assert {(row["seed"], row["language"]) for row in main} == {(s, c) for s in "123" for c in ("en", "de", "sw", "zh")}
+    frame = stilts_ds.load(study.root).scores()
+    assert len(frame) == len(rows)
+    assert [float(row["score"]) for row in rows] == frame["score"].tolist()
+
+
+def test_the_report_says_how_to_make_it_again(study: RunDir) -> None:
+    text = study.report.read_text(encoding="utf-8")
+    assert "Reproduce: `stilts run recipe.yaml name=study-again" in text
+
+
+@pytest.mark.parametrize("name", ["svg", "pdf"])
+def test_pictures_for_papers_are_the_same_bytes_each_time(name: str, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    made = []
+    for _ in range(2):
+        write_figures(matrix(), [name], lambda suffix: tmp_path / f"report{suffix}", ["a remark"])
+        made.append((tmp_path / f"report.{name}").read_bytes())
+    assert made[0] == made[1]
+    assert made[0].startswith(b"%PDF") if name == "pdf" else b">POS<" in made[0] or b">udpos<" in made[0]
