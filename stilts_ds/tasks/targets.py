@@ -8,10 +8,10 @@ commit is known.
 from __future__ import annotations
 
 from stilts_ds.tasks import test_sizes
+from stilts_ds.tasks.hub_entries import PARQUET_BRANCH, repo, treebanks, tydiqa, xtreme
 from stilts_ds.tasks.intermediate import NLI_LABELS, QA_LENGTHS
 from stilts_ds.tasks.spec import Hub, Local, Task
 
-XTREME_COMMIT = "ec5f1f46e9af79639a90684a7a70a956c4998f04"
 XNLI_COMMIT = "b8dd5d7af51114dbda02c0e3f6133f332186418e"
 PAWSX_COMMIT = "4cd8187c404bda33cb1f62b49b001115862acf37"
 XCOPA_COMMIT = "042f78955ba48e6404616762fa6e05e839c3907a"
@@ -33,8 +33,6 @@ PANX_LANGUAGES = words(
 )
 # What XTREME-R adds; its treebanks are of UD 2.7, while the other languages' stay on 2.5.
 UD27_LANGUAGES = words("lt pl ro uk wo")
-# Those that the hub has. It lacks the test file of Lithuanian HSE, and half a test set would be none.
-UD27_ON_HUB = {"pl": "lfg pdb pud", "ro": "nonstandard rrt simonero", "uk": "iu", "wo": "wtb"}
 PANX_ADDED = words("az gu lt pa pl qu ro uk")
 TATOEBA_ADDED = words("az lt pl ro uk")
 UD25_LANGUAGES = words(
@@ -43,33 +41,6 @@ UD25_LANGUAGES = words(
 # Of XTREME's forty languages; English is the other side of every pair.
 NOT_IN_TATOEBA = ("en", "ms", "my", "yo")
 TATOEBA_LANGUAGES = tuple(language for language in PANX_LANGUAGES if language not in NOT_IN_TATOEBA)
-
-
-def _xtreme(schema: str, config: str, split: str, languages: tuple[str, ...] = ()) -> tuple[Hub, ...]:
-    return (Hub(schema, "google/xtreme", config, split, XTREME_COMMIT, languages=languages),)
-
-
-def _tydiqa(split: str) -> tuple[Hub, ...]:
-    """One data set for all languages: a row's id says which one it is in."""
-    return (Hub("hub_tydiqa", "google/xtreme", "tydiqa", split, XTREME_COMMIT, names_language=True),)
-
-
-# The hub's own branch of parquet files of data sets that have a loading script, one folder a configuration.
-PARQUET_BRANCH = "refs/convert/parquet"
-
-
-def _treebanks() -> tuple[Hub, ...]:
-    """The test sets of UD 2.7, in the order of their files."""
-    repo = "universal-dependencies/universal_dependencies"
-    return tuple(
-        Hub("hub_treebank", repo, f"{{language}}_{name}", "test", PARQUET_BRANCH, languages=(code,), in_folder=True)
-        for code, names in UD27_ON_HUB.items()
-        for name in words(names)
-    )
-
-
-def _repo(schema: str, repo: str, split: str, revision: str) -> tuple[Hub, ...]:
-    return (Hub(schema, repo, "{language}", split, revision),)
 
 
 XNLI = Task(
@@ -92,8 +63,8 @@ XNLI = Task(
         "test": (Local("pair_tsv", "xnli/test-{language}.tsv", labels="xnli/test-labels.txt"),),
     },
     hub={
-        "dev": _repo("hub_nli", "facebook/xnli", "validation", XNLI_COMMIT),
-        "test": _repo("hub_nli", "facebook/xnli", "test", XNLI_COMMIT),
+        "dev": repo("hub_nli", "facebook/xnli", "validation", XNLI_COMMIT),
+        "test": repo("hub_nli", "facebook/xnli", "test", XNLI_COMMIT),
     },
     sizes={"train": 392_702, "dev": 2_490, "test": 5_010},
     test_sizes=test_sizes.XNLI,
@@ -121,9 +92,9 @@ PAWSX = Task(
         "test": (Local("pair_tsv", "pawsx/test-{language}.tsv", labels="pawsx/test-labels.tsv"),),
     },
     hub={
-        "train": _repo("hub_paws", "google-research-datasets/paws-x", "train", PAWSX_COMMIT),
-        "dev": _repo("hub_paws", "google-research-datasets/paws-x", "validation", PAWSX_COMMIT),
-        "test": _repo("hub_paws", "google-research-datasets/paws-x", "test", PAWSX_COMMIT),
+        "train": repo("hub_paws", "google-research-datasets/paws-x", "train", PAWSX_COMMIT),
+        "dev": repo("hub_paws", "google-research-datasets/paws-x", "validation", PAWSX_COMMIT),
+        "test": repo("hub_paws", "google-research-datasets/paws-x", "test", PAWSX_COMMIT),
     },
     sizes={"train": 49_401, "dev": 2_000, "test": 2_000},
     test_sizes=test_sizes.PAWSX,
@@ -162,9 +133,9 @@ UDPOS = Task(
         ),
     },
     hub={
-        "train": _xtreme("hub_tags", "udpos.{name}", "train"),
-        "dev": _xtreme("hub_tags", "udpos.{name}", "validation"),
-        "test": (*_xtreme("hub_tags", "udpos.{name}", "test", UD25_LANGUAGES), *_treebanks()),
+        "train": xtreme("hub_tags", "udpos.{name}", "train"),
+        "dev": xtreme("hub_tags", "udpos.{name}", "validation"),
+        "test": (*xtreme("hub_tags", "udpos.{name}", "test", UD25_LANGUAGES), *treebanks()),
     },
     sizes={"train": 21_253, "dev": 3_974},
     test_sizes=test_sizes.UDPOS,
@@ -192,10 +163,10 @@ PANX = Task(
         "test": (Local("tag_tsv", "panx/test-{language}.tsv"),),
     },
     hub={
-        "train": _xtreme("hub_tags", "PAN-X.{language}", "train"),
-        "dev": _xtreme("hub_tags", "PAN-X.{language}", "validation"),
+        "train": xtreme("hub_tags", "PAN-X.{language}", "train"),
+        "dev": xtreme("hub_tags", "PAN-X.{language}", "validation"),
         "test": (
-            *_xtreme("hub_tags", "PAN-X.{language}", "test", PANX_LANGUAGES),
+            *xtreme("hub_tags", "PAN-X.{language}", "test", PANX_LANGUAGES),
             # XTREME's data set has not got the languages that XTREME-R adds.
             Hub("hub_tags", "unimelb-nlp/wikiann", "{language}", "test", "main", languages=PANX_ADDED),
         ),
@@ -224,7 +195,7 @@ XQUAD = Task(
     local={"test": (Local("squad_json", "xquad/xquad.{language}.json"),)},
     hub={
         "test": (
-            *_xtreme("hub_squad", "XQuAD.{language}", "validation", XQUAD_LANGUAGES),
+            *xtreme("hub_squad", "XQuAD.{language}", "validation", XQUAD_LANGUAGES),
             # XTREME's data set has not got Romanian, which XTREME-R adds.
             Hub("hub_squad", "google/xquad", "xquad.{language}", "validation", "main", languages=("ro",)),
         )
@@ -257,8 +228,8 @@ MLQA = Task(
         "test": (Local("squad_json", "mlqa/MLQA_V1/test/test-context-{language}-question-{language}.json"),),
     },
     hub={
-        "dev": _xtreme("hub_squad", "MLQA.{language}.{language}", "validation"),
-        "test": _xtreme("hub_squad", "MLQA.{language}.{language}", "test"),
+        "dev": xtreme("hub_squad", "MLQA.{language}.{language}", "validation"),
+        "test": xtreme("hub_squad", "MLQA.{language}.{language}", "test"),
     },
     sizes={"train": 87_599, "dev": 1_148, "test": 11_590},
     test_sizes=test_sizes.MLQA,
@@ -285,9 +256,9 @@ TYDIQA = Task(
         "test": _TYDIQA_DEV,
     },
     hub={
-        "train": _tydiqa("train"),
-        "dev": _tydiqa("validation"),
-        "test": _tydiqa("validation"),
+        "train": tydiqa("train"),
+        "dev": tydiqa("validation"),
+        "test": tydiqa("validation"),
     },
     sizes={"train": 3_696, "dev": 440, "test": 440},
     test_sizes=test_sizes.TYDIQA,
@@ -352,7 +323,7 @@ TATOEBA = Task(
     },
     hub={
         "test": (
-            *_xtreme("hub_parallel", "tatoeba.{iso3}", "validation", TATOEBA_LANGUAGES),
+            *xtreme("hub_parallel", "tatoeba.{iso3}", "validation", TATOEBA_LANGUAGES),
             Hub(
                 "hub_parallel",
                 "mteb/tatoeba-bitext-mining",
@@ -391,8 +362,8 @@ XCOPA = Task(
     hub={
         # English is SuperGLUE's COPA, of which XCOPA is a translation and has no copy.
         "train": (Hub("hub_copa", "aps/super_glue", "copa", "train", SUPER_GLUE_COMMIT),),
-        "dev": _repo("hub_copa", "cambridgeltl/xcopa", "validation", XCOPA_COMMIT),
-        "test": _repo("hub_copa", "cambridgeltl/xcopa", "test", XCOPA_COMMIT),
+        "dev": repo("hub_copa", "cambridgeltl/xcopa", "validation", XCOPA_COMMIT),
+        "test": repo("hub_copa", "cambridgeltl/xcopa", "test", XCOPA_COMMIT),
     },
     sizes={"train": 400, "dev": 100, "test": 500},
     test_sizes=test_sizes.XCOPA,
