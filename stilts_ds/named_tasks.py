@@ -150,7 +150,7 @@ def _check_dev_split(task: Task, split: str, trained: Sequence[Task]) -> None:
         raise UserError(f"{where}: {split!r} cannot select a model; give `dev`, or `train` to hold examples out of it")
     if family_of(task).multilingual:
         raise UserError(f"{where}: every {task.name} file has passages of its own that select; leave it out")
-    translated = sorted(other.name for other in trained if other.translation and other.origin == task.name)
+    translated = sorted(train.name for train in trained if train.translation and train.origin == task.name)
     if translated and split == "train":
         raise UserError(
             f"{where}: {translated[0]} trains on translations of the examples that would select; leave one of them out"
@@ -177,7 +177,7 @@ def _check_problems(recipe: Recipe, tasks: NamedTasks) -> None:
         for where, task in trained:
             if scored is not None and _trained_problems(recipe, task) == scored:
                 # Clean of all that the study trains on: the next start must not refuse what this one advises.
-                seen = {_trained_problems(recipe, other) for _, other in trained}
+                seen = {_trained_problems(recipe, train) for _, train in trained}
                 coded = [target for target in TASKS.values() if target.role == "target" and target.problems]
                 clean = [target.name for target in coded if seen.isdisjoint(target.problems.values())]
                 advice = f"; {' and '.join(clean)} can be scored" if clean else ""

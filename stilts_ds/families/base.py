@@ -254,7 +254,7 @@ class Prediction:
     head: str
     labels: Sequence[str]
     setting: TrainingPart
-    part: EvaluationPart
+    evaluation: EvaluationPart
     model: Model
     folder: Path
     # What is kept beside the predictions, by file name: rank 0 writes it. A later split of the pair may read it.
@@ -271,7 +271,7 @@ def predict_with_head(family: Family, asked: Prediction) -> Any:
     outputs = asked.model.outputs(family, asked.head, rows, asked.setting)
     if not asked.model.first:
         return None
-    return family.verbs(asked.model.sees).decode(asked.split.records(), rows, outputs, asked.labels, asked.part)
+    return family.verbs(asked.model.sees).decode(asked.split.records(), rows, outputs, asked.labels, asked.evaluation)
 
 
 def gold_values(family: Family, task: Task, records: Sequence[Any]) -> list[Any] | None:

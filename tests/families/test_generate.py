@@ -133,7 +133,9 @@ def asked(author: Author, exercises: list[Exercise], **generate: Any) -> Any:
     task = dataclasses.replace(get_task("humaneval"), stop=("\ndef", "\nprint"))
     split = SimpleNamespace(task=task, records=lambda: exercises, rows_of=rows_of)
     part = EvaluationPart(**{"generate": generate})
-    return SimpleNamespace(split=split, head="code", setting=TrainingPart(max_seq_length=48), part=part, model=author)
+    return SimpleNamespace(
+        split=split, head="code", setting=TrainingPart(max_seq_length=48), evaluation=part, model=author
+    )
 
 
 def test_what_a_model_writes_is_a_file_of_programs(decoder: Tokenizer, tmp_path: Path) -> None:
