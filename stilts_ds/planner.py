@@ -13,6 +13,7 @@ from typing import Any
 
 from stilts_ds.augmentation import augmentation_of, check_augmentation
 from stilts_ds.config import NAME, ROW_KEYS, Recipe, TrainingPart
+from stilts_ds.contamination import check_problems
 from stilts_ds.ds_files import numbers_in
 from stilts_ds.errors import UserError, did_you_mean
 from stilts_ds.families.registry import family_of
@@ -22,7 +23,7 @@ from stilts_ds.plan_file import Kind, Phase, Plan
 from stilts_ds.run_dir import provenance
 from stilts_ds.sources.draw import DRAW
 from stilts_ds.tasks.benchmarks import get_benchmark
-from stilts_ds.tasks.registry import TASKS, get_task
+from stilts_ds.tasks.registry import get_task
 from stilts_ds.tasks.spec import FROM, Task
 
 
@@ -242,7 +243,8 @@ def check_tasks(recipe: Recipe) -> None:
     _check_task_keys(recipe)
     _check_weights(recipe)
     _check_pools(recipe)
-    _check_problems(recipe)
+    for target in map(get_task, recipe.targets):
+        check_problems(recipe, target, scored_split(recipe, target))
 
 
 def check_noise(task: Task) -> None:
@@ -339,31 +341,6 @@ def _check_condition(recipe: Recipe, condition: str, names: Sequence[str]) -> No
         if not task.trains:
             problem = f"intermediate.{condition}: {task.name} is retrieval and has nothing to train on"
             raise UserError(f"{problem}; leave it out")
-
-
-def _check_problems(recipe: Recipe) -> None:
-    """Nothing is scored on programming problems that its model was trained on, in whichever language."""
-    for target in map(get_task, recipe.targets):
-        scored = target.problems.get(scored_split(recipe, target))
-        trained = [
-            (f"intermediate.{condition}", name) for condition, names in recipe.intermediate.items() for name in names
-        ]
-        if target.trains:
-            trained.append(("its fine-tuning", train_task_of(target)))
-        for where, name in trained:
-            if scored is not None and _trained_problems(recipe, name) == scored:
-                # Clean of all that the study trains on: the next start must not refuse what this one advises.
-                seen = {_trained_problems(recipe, other) for _, other in trained}
-                coded = [task for task in TASKS.values() if task.role == "target" and task.problems]
-                clean = [task.name for task in coded if seen.isdisjoint(task.problems.values())]
-                advice = f"; {' and '.join(clean)} can be scored" if clean else ""
-                conflict = f"{target.name} is scored on problems of {scored}, on which {where} trains ({name})"
-                raise UserError(f"targets: {conflict}: leave one of them out{advice}")
-
-
-def _trained_problems(recipe: Recipe, name: str) -> str | None:
-    """Which programming problems a task trains on; None for one that is no code."""
-    return get_task(name).problems.get(recipe.data.train_split.get(name, "train"))
 
 
 def _check_pools(recipe: Recipe) -> None:

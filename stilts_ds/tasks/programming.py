@@ -12,8 +12,9 @@ from dataclasses import replace
 from stilts_ds.tasks.spec import Local, Task, packed_too
 from stilts_ds.tasks.targets import words
 
-MBPP_TRAIN, MBPP_DEV, MBPP_TEST = "MBPP 601-974", "MBPP 511-600", "MBPP 11-510"
-HUMANEVAL_PROBLEMS = "HumanEval"
+# By the numbers in their ids. MBPP's are the last of MBXP's ids, and HumanEval's 0-163 are in all of its family.
+MBPP_TRAIN, MBPP_DEV, MBPP_TEST = "MBPP (601-974)", "MBPP (511-600)", "MBPP (11-510)"
+HUMANEVAL_PROBLEMS = "HumanEval (0-163)"
 # What follows a function that the prompt began (Chen et al. 2021, arXiv 2107.03374, section 2.3).
 AFTER_PYTHON = ("\nclass", "\ndef", "\n#", "\nif", "\nprint")
 PROGRAM_METRICS = ("pass@1", "same_program")

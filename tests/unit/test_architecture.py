@@ -47,6 +47,7 @@ LAYERS = [
     "phase_names",
     "lineage",
     "augmentation",
+    "contamination",
     "planner",
     "data",
     "monitor",
