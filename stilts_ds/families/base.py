@@ -173,12 +173,6 @@ def drawn_by_name(names: Mapping[str, Sequence[str]]) -> dict[str, str]:
     return dict.fromkeys(names, "") if len(different) == 1 else drawn_apart(names)
 
 
-def drawn_by_line(names: Mapping[str, Sequence[str]]) -> dict[str, str]:
-    """Translations of one test set, line by line: files of equal length share their items."""
-    sizes = {len(items) for items in names.values()}
-    return dict.fromkeys(names, "") if len(sizes) == 1 else drawn_apart(names)
-
-
 def texts_not_told(task: Task, labels: Path, gold: Sequence[Any]) -> Sequence[str] | None:
     """Families whose tasks name no `shared_text`."""
     return None
@@ -386,6 +380,11 @@ class Family:
         if self.head is None:
             raise ValueError(f"family {self.name!r} trains nothing")
         return self.head
+
+    @property
+    def pooled(self) -> bool:
+        """Whether examples are each other's wrong candidates (trained retrieval)."""
+        return self.head is not None and self.head.pooled
 
     def verbs(self, sees: Sees) -> HeadVerbs:
         """The head's verbs with a model whose tokens see so. Raises ValueError for a family that trains nothing, and

@@ -18,6 +18,8 @@ def described_programs(benchmark: str, split_file: Part, description: str) -> li
     for row, problem in problem_rows(benchmark, split_file.path, split_file.split):
         where = f"{split_file.path}: {problem.id}"
         text = check_text(text_of(row, description, where), where).strip()
+        if not text:
+            raise UserError(f"{where}: {description!r} is blank, and nothing finds a program by it; mend the row")
         exercises.append((problem.id, text, check_text(program_of(problem, where), where)))
     return exercises
 

@@ -17,6 +17,7 @@ ROOT = ranks.ROOT
 # The story from its first line to its last: a module imports only what stands before it, or beside it in its package.
 LAYERS = [
     "errors",
+    "display",
     "escape",
     "hub_client",
     "execute",
@@ -42,12 +43,13 @@ LAYERS = [
     "rows",
     "model",
     "families",
+    "contamination",
+    "named_tasks",
     "plan_file",
     "trial_file",
     "phase_names",
     "lineage",
     "augmentation",
-    "contamination",
     "planner",
     "data",
     "monitor",

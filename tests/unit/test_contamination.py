@@ -10,7 +10,7 @@ import pytest
 
 from stilts_ds.config import parse_recipe
 from stilts_ds.errors import UserError
-from stilts_ds.planner import check_tasks
+from stilts_ds.named_tasks import check_tasks
 from stilts_ds.tasks.registry import TASKS
 
 FAMILY = [task.name for task in TASKS.values() if task.problems.get("test", "").startswith("HumanEval")]

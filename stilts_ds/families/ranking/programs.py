@@ -41,6 +41,9 @@ def read_translations(split_file: Part) -> Iterator[Query]:
         problem = f"{split_file.path} has {counted(len(sources), 'line')} and {split_file.pivot} {len(pivots)}"
         raise UserError(f"{problem}; translations stand on lines of the same number, download them again")
     for (number, source), (_, pivot) in zip(sources, pivots):
+        if not source.strip():
+            raise UserError(f"{split_file.path}:{number}: is blank, and nothing finds a translation by it; download "
+                            "the files again")  # fmt: skip
         yield _training_query(str(number), source, pivot)
 
 
