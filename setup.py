@@ -83,6 +83,7 @@ setup(
             "recipes/*.yaml",
             "noise/keyboards.tsv",
             "report/page.css",
+            "report/references.bib",
             "toy/model/*",
             "execute/drivers/*",
             "py.typed",

@@ -73,13 +73,14 @@ def check_settings(recipe: Recipe, phases: list[Phase], limits: ModelLimits, wor
         if not phase.train:
             continue
         setting = phase.setting()
-        for name in phase.train:
-            family_of(get_task(name)).verbs(limits.sees)  # which refuses families that a decoder cannot learn
+        families = [family_of(get_task(name)) for name in phase.train]
+        for family in families:
+            family.verbs(limits.sees)  # which refuses families that a decoder cannot learn
         # Tasks that are trained together may have rows of their own lengths.
         longest = max(phase.setting(name).max_seq_length for name in phase.train)
         if limits.tokens is not None and longest > limits.tokens:
             raise UserError(f"{phase.title}: max_seq_length={longest}, but the model takes {limits.tokens} tokens")
-        pool = pool_size((family_of(get_task(name)) for name in phase.train), setting)
+        pool = pool_size(families, setting)
         if setting.train_batch_size // pool < world.size and pool > 1:
             raise UserError(
                 f"{phase.title}: train_batch_size={setting.train_batch_size} makes {setting.train_batch_size // pool} "

@@ -11,9 +11,9 @@ from typing import Any, Literal
 from pydantic import ConfigDict, Field, model_validator
 
 from stilts_ds.config import TrainingPart, check_training
-from stilts_ds.run_dir import Provenance, read_json, write_json
+from stilts_ds.run_dir import Provenance, load_value, write_json
 from stilts_ds.tasks.registry import get_task
-from stilts_ds.values import JsonList, Value, check_value
+from stilts_ds.values import JsonList, Value
 
 Kind = Literal["intermediate", "target", "retrieval"]
 PHASE_ID = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,199}$"  # ids become names of folders, so nothing else may stand in them
@@ -106,7 +106,7 @@ class Plan(Value):
     @classmethod
     def load(cls, path: Path) -> Plan:
         """A run's plan, checked. Raises UserError naming the file."""
-        return check_value(cls, read_json(path), path, "run the same `stilts run` again, it plans anew")
+        return load_value(cls, path, "run the same `stilts run` again, it plans anew")
 
     def save(self, path: Path) -> None:
         write_json(path, self.to_json())

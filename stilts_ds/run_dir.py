@@ -11,7 +11,7 @@ import secrets
 import subprocess
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from typing import Any
 from stilts_ds import __version__
 from stilts_ds.errors import UnreadableError, UserError
 from stilts_ds.phase_status import PhaseStatus
-from stilts_ds.values import Value, check_value
+from stilts_ds.values import Value, ValueT, check_value
 
 COMMIT = "COMMIT"
 HEADS_JSON = "heads.json"
@@ -102,6 +102,11 @@ def read_json(path: Path) -> Any:
         raise UserError(f"{path} does not exist; check the folder that you gave") from error
     except (ValueError, RecursionError) as error:  # also bytes that are no UTF-8, numbers without end, endless nesting
         raise UserError(f"{path} is not valid JSON ({error}); delete it and run the same command again") from error
+
+
+def load_value(kind: type[ValueT], path: Path, remedy: str) -> ValueT:
+    """The value in a JSON file. Raises UserError with the file, the key at fault and the remedy."""
+    return check_value(kind, read_json(path), path, remedy)
 
 
 def read_sealed(path: Path) -> dict[str, Any]:
@@ -344,24 +349,22 @@ def git_commit() -> str:
     here = Path(__file__).resolve().parent
     if (here / COMMIT).exists():  # a copy of the code, made when a run was submitted
         return (here / COMMIT).read_text(encoding="utf-8")
+
+    def git(*arguments: str) -> str:
+        return subprocess.run(["git", *arguments], cwd=here, capture_output=True, text=True, check=True).stdout.strip()
+
     try:
-        commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, check=True)
-        changed = subprocess.run(
-            ["git", "status", "--porcelain", "-uno"], cwd=here, capture_output=True, text=True, check=True
-        )
+        return git("rev-parse", "HEAD") + ("-dirty" if git("status", "--porcelain", "-uno") else "")
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
-    return commit.stdout.strip() + ("-dirty" if changed.stdout.strip() else "")
 
 
 def versions() -> dict[str, str]:
     """Versions of Python, this package and the libraries that decide a result."""
     versions_of = {"python": platform.python_version(), "stilts-ds": __version__}
     for name in VERSIONED:
-        try:
+        with suppress(importlib.metadata.PackageNotFoundError):
             versions_of[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
     return versions_of
 
 

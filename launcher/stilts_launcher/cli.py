@@ -7,7 +7,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -144,7 +144,9 @@ def _add_results(add: Add) -> None:
     parser.add_argument("run_dir", type=run_folder, metavar="RUN", help=RUN_HELP)
     add_test_options(parser)
     parser.add_argument("--qa-f1", action="store_true", help="also the average with question answering by F1 only")
-    parser.add_argument("--png", action="store_true", help="also write report.png (needs matplotlib)")
+    for name in ("png", "svg", "pdf"):
+        help = f"also draw the matrix as report.{name} (needs matplotlib)"
+        parser.add_argument(f"--{name}", dest="figures", action="append_const", const=name, help=help)
     add("compare", "compare:add_arguments", "test runs, or conditions of one, against each other")
     add("attack", "attack:add_arguments", "put noise where it hurts a trained model most, by its loss")
 
@@ -231,11 +233,11 @@ def _rank_0() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
-def _finish(folder: RunDir, png: bool = False, qa_f1: bool = False, **settings: Any) -> None:
+def _finish(folder: RunDir, figures: Sequence[Any] | None = None, qa_f1: bool = False, **settings: Any) -> None:
     from stilts_ds.report.stats import ComparisonSettings
     from stilts_ds.report.write import report_path, write_report
 
-    say(f"\n{write_report(folder, ComparisonSettings(**settings), png, qa_f1)}")
+    say(f"\n{write_report(folder, ComparisonSettings(**settings), figures or (), qa_f1)}")
     say(f"Report with every language: {report_path(folder, '.html')} (and .md, .csv, .tex)")
     say(f"Curves: tensorboard --logdir {folder.tensorboard}")
 
@@ -301,7 +303,7 @@ def report(given: argparse.Namespace) -> int:
     from stilts_ds.run_dir import RunDir
 
     folder = RunDir(given.run_dir)
-    options = ("resamples", "level", "png", "qa_f1")  # `stilts score` ends in a report too, with their defaults
+    options = ("resamples", "level", "figures", "qa_f1")  # `stilts score` ends in a report too, with their defaults
     _finish(folder, **{name: getattr(given, name) for name in options if hasattr(given, name)})
     return 0
 

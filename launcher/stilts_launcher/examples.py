@@ -32,7 +32,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "stilts score --predictions predictions --labels labels --split test --output scores",
         "stilts score --verdicts verdicts.jsonl",
     ),
-    "report": ("stilts report my-study", "stilts report my-study --resamples 10000 --level 0.01 --png"),
+    "report": ("stilts report my-study", "stilts report my-study --resamples 10000 --level 0.01 --svg --pdf"),
     "compare": (
         "stilts compare runs/mine runs/last-year --targets xnli,xquad",
         "stilts compare my-study:none my-study:mnli --json",

@@ -19,8 +19,8 @@ from stilts_ds.display import concern
 from stilts_ds.errors import UserError
 from stilts_ds.families.registry import family_of
 from stilts_ds.model_files import limits_of
+from stilts_ds.named_tasks import scored_split
 from stilts_ds.plan_file import Phase
-from stilts_ds.planner import scored_split
 from stilts_ds.rows.rows import Rows
 from stilts_ds.rows.tokenizer import Tokenizer
 from stilts_ds.run_dir import hash_json

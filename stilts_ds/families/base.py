@@ -381,6 +381,11 @@ class Family:
             raise ValueError(f"family {self.name!r} trains nothing")
         return self.head
 
+    @property
+    def pooled(self) -> bool:
+        """Whether examples are each other's wrong candidates (trained retrieval)."""
+        return self.head is not None and self.head.pooled
+
     def verbs(self, sees: Sees) -> HeadVerbs:
         """The head's verbs with a model whose tokens see so. Raises ValueError for a family that trains nothing, and
         UserError for one that no model trains that reads from left to right."""

@@ -44,6 +44,7 @@ LAYERS = [
     "rows",
     "model",
     "families",
+    "named_tasks",
     "plan_file",
     "trial_file",
     "phase_names",
