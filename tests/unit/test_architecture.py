@@ -19,6 +19,7 @@ LAYERS = [
     "errors",
     "display",
     "escape",
+    "shipped",
     "hub_client",
     "execute",
     "values",
