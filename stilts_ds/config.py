@@ -18,10 +18,10 @@ from pydantic import Field, field_validator, model_validator
 from stilts_ds.errors import UserError, did_you_mean
 from stilts_ds.generation import GenerationPart
 from stilts_ds.robust import Robust
+from stilts_ds.shipped import RECIPES, shipped_recipes
 from stilts_ds.values import RankCount
 from stilts_ds.yaml_files import Section, parse_section, read_section
 
-RECIPES = Path(__file__).parent / "recipes"
 # Training keys that token rows depend on.
 ROW_KEYS = ("max_seq_length", "doc_stride", "window_step", "max_query_length", "pair_truncation_side")
 HUB_ID = r"^[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*$"
@@ -379,10 +379,6 @@ def find_recipe(name_or_path: str) -> Path:
     raise UserError(
         f"no recipe is called {name_or_path!r}{did_you_mean(name_or_path, shipped_recipes())} (or give a .yaml file)"
     )
-
-
-def shipped_recipes() -> list[str]:
-    return sorted(path.stem for path in RECIPES.glob("*.yaml"))
 
 
 def written_recipe(path: Path) -> Recipe:

@@ -5,8 +5,11 @@ from __future__ import annotations
 import ctypes
 import gc
 import logging
+import re
+import shutil
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,6 +17,7 @@ import torch
 from stilts_ds.batches.collate import TaskRows
 from stilts_ds.config import EvaluationPart, Recipe
 from stilts_ds.data.data import Data
+from stilts_ds.display import concern
 from stilts_ds.ds_files import base_config
 from stilts_ds.engine.checkpoint import await_saved
 from stilts_ds.engine.loop import train
@@ -39,7 +43,7 @@ from stilts_ds.model_files import ModelLimits, limits_of, model_path, model_sour
 from stilts_ds.phase_names import left_alone
 from stilts_ds.plan_file import Phase, Plan
 from stilts_ds.rows.rows import Rows, touched_ids
-from stilts_ds.run_dir import PhaseDir, RunDir, folder_bytes, provenance
+from stilts_ds.run_dir import PhaseDir, RunDir, folder_bytes, provenance, write_atomically
 from stilts_ds.tasks.registry import get_task
 from stilts_ds.weight_files import parameter_count
 
@@ -154,7 +158,11 @@ def train_phase(run: RunDir, recipe: Recipe, phase: Phase, data: Data, world: Wo
     world.on_rank_0(lambda: publish(folder, progress.best_step))
     if world.first:
         log.info(
-            "%s: best dev score %.2f at step %d of %d", phase.id, progress.best_score, progress.best_step, progress.step
+            "%s: best dev score %.2f at step %d of %d",
+            phase.label,
+            progress.best_score,
+            progress.best_step,
+            progress.step,
         )
     release_memory()
     return progress
@@ -199,12 +207,12 @@ def set_up_training(run: RunDir, recipe: Recipe, phase: Phase, data: Data, world
         train_touched_rows(encoder, [task.rows for task in rows.values()], phase, data, world)
     lineage = {"init": source, "phase": phase.to_json(), "provenance": provenance().to_json()}
     model = build_model(encoder, specs, len(rows))
-    load_language_head(model, language_head, source, world)
+    load_language_head(model, language_head, source, world, concern(recipe.data.source))
     if setting.keep_head:
         lineage["kept_heads"] = keep_heads(model, specs, run.phase(phase.init) if phase.init else None, world)
     folder.root.mkdir(parents=True, exist_ok=True)
     return TrainingSetup(
-        title=phase.id,
+        title=phase.label,
         model=model,
         tokenizer=data.tokenizer,
         tasks=rows,
@@ -213,13 +221,33 @@ def set_up_training(run: RunDir, recipe: Recipe, phase: Phase, data: Data, world
         engine_part=recipe.engine,
         seed=phase.seed,
         folder=folder,
-        tensorboard=run.tensorboard / phase.id,
+        tensorboard=curves_folder(run, phase),
         world=world,
         evaluate=lambda forward: dev_scores(forward, tasks, data, phase, world),
         export=lambda parameters, step: export_model(
             folder.best(step), encoder, data.tokenizer, specs, parameters, {**lineage, "step": step}
         ),
+        concern=concern(recipe.data.source),
     )
+
+
+def curves_folder(run: RunDir, phase: Phase) -> Path:
+    """TensorBoard's folder of a phase, by the name that people read; it shows `none/seed1/xnli` as the run's name."""
+    # A condition is called as its author likes; in a path, a letter may mean another folder.
+    names = (re.sub(r"[^\w.+~@=-]|^\.+", "_", name)[:200] for name in phase.label.split("/"))
+    folder = run.tensorboard.joinpath(*names)
+    owner = folder / "phase_id"
+    by_id = run.tensorboard / phase.id
+    # Earlier versions named folders by ids; the curve of a phase that goes on stays one curve.
+    if by_id.is_dir() and not folder.exists():
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        by_id.rename(folder)
+    # A changed recipe has another phase of this name, whose curve must not be mixed with the one that was there.
+    elif owner.exists() and owner.read_text(encoding="utf-8") != phase.id:
+        shutil.rmtree(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_atomically(owner, phase.id)
+    return folder
 
 
 def read_output(source: str, revision: str | None, backbone: Backbone) -> dict[str, torch.Tensor] | None:
@@ -253,18 +281,22 @@ def keep_heads(model: MultiTask, specs: Sequence[HeadSpec], before: PhaseDir | N
 
 
 def load_language_head(
-    model: MultiTask, pretrained: Mapping[str, torch.Tensor] | None, source: str, world: World
+    model: MultiTask, pretrained: Mapping[str, torch.Tensor] | None, source: str, world: World, doubt: int
 ) -> None:
-    """Give language modelling the head that its checkpoint was pretrained with; None: `source` has none."""
+    """Give language modelling the head that its checkpoint was pretrained with; None: `source` has none, which is
+    logged at the level `doubt`."""
     for spec in model.specs.values():
         if not get_family(spec.family).verbs(model.backbone.sees).ties_embeddings:
             continue
         if pretrained is not None:
             set_language_head(model.heads[spec.name], pretrained, source)
         if world.first:
-            none = f"is new: {source} has none (`lm_head`, or `cls.predictions` with GELU)"
-            origin = none if pretrained is None else f"of {source} goes on"
-            log.info("the language modelling head %s", origin)
+            if pretrained is not None:
+                log.info("the language modelling head of %s goes on", source)
+                continue
+            # Masked words are then learned from nothing, which costs steps that a study may not have.
+            none = f"{source} has none (`lm_head`, or `cls.predictions` with GELU)"
+            log.log(doubt, "the language modelling head is new: %s", none)
 
 
 def train_touched_rows(encoder: Any, train: list[Rows], phase: Phase, data: Data, world: World) -> None:
@@ -275,7 +307,7 @@ def train_touched_rows(encoder: Any, train: list[Rows], phase: Phase, data: Data
     # Rank 0 alone exports, and puts the rows that were left out back then.
     narrow_vocabulary(encoder, ids, keep_rest=world.first)
     if world.first:
-        log.info("%s: %d of %d vocabulary rows are in its data and train", phase.id, len(ids), size)
+        log.info("%s: %d of %d vocabulary rows are in its data and train", phase.label, len(ids), size)
 
 
 def head_specs(tasks: Mapping[str, TaskRows], data: Data) -> list[HeadSpec]:

@@ -18,7 +18,7 @@ from typing import Any
 
 from stilts_ds import __version__
 from stilts_ds.errors import UnreadableError, UserError
-from stilts_ds.phase_status import Best, PhaseStatus
+from stilts_ds.phase_status import PhaseStatus
 from stilts_ds.values import Value, ValueT, check_value
 
 COMMIT = "COMMIT"
@@ -254,36 +254,23 @@ class PhaseDir:
         """Whether the phase's model is exported; also when the evaluation behind it was stopped or failed."""
         return self.read_status().trained
 
-    def set_status(
-        self,
-        state: str,
-        *,
-        seconds: float | None = None,
-        world_size: int | None = None,
-        joules: float | None = None,
-        best: Best | None = None,
-        curve: str | None = None,
-        error: str | None = None,
-        dtype: str | None = None,
-        started_from: str | None = None,
-    ) -> None:
-        """Write the phase's state. What is not given stays as it was, but for joules and the error."""
+    def set_status(self, state: str, **known: Any) -> None:
+        """Write the phase's state. `known`: fields of `PhaseStatus`; what is not given or None stays as it was, but for
+        joules and the error."""
         before = self.read_status()
-        status = PhaseStatus(
-            state=state,
-            trained=before.trained or state in ("trained", "done"),
-            token=os.environ.get("STILTS_RUN_TOKEN", ""),
-            at=round(time.time(), 1),
-            seconds=before.seconds if seconds is None else seconds,
-            world_size=before.world_size if world_size is None else world_size,
+        unknown = sorted(set(known) - set(PhaseStatus.model_fields))
+        assert not unknown, unknown
+        now = {
+            "state": state,
+            "trained": before.trained or state in ("trained", "done"),
+            "token": os.environ.get("STILTS_RUN_TOKEN", ""),
+            "at": round(time.time(), 1),
             # Not kept from before: see phase_status.KEPT.
-            joules=joules,
-            best=before.best if best is None else best,
-            curve=before.curve if curve is None else curve,
-            dtype=before.dtype if dtype is None else dtype,
-            started_from=before.started_from if started_from is None else started_from,
-            error=error,
-        )
+            "joules": None,
+            "error": None,
+            **{name: value for name, value in known.items() if value is not None},
+        }
+        status = PhaseStatus(**{**dict(before), **now})
         write_sealed(self.status_json, status.to_json(before))
 
 

@@ -6,10 +6,8 @@ import argparse
 import json
 import logging
 import tempfile
-from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from stilts_ds.errors import UserError, counted, printable
 from stilts_ds.execute.benchmarks import READERS, Problem, read_problems, read_samples
@@ -26,9 +24,8 @@ from stilts_ds.execute.worker import Worker
 from stilts_launcher.execute_settings import add_settings, read_settings
 
 
-def add_execute(add: Callable[[str, Any, str], argparse.ArgumentParser]) -> None:
-    """Declare the verb and its options."""
-    parser = add("execute", run_programs, "run programs that a model wrote in a sandbox and write a verdict for each")
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(verb=run_programs)
     parser.add_argument("programs", type=Path, nargs="?", help="JSON lines of programs, or of samples of a benchmark")
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="FILE", help="verdicts, as JSON lines")
     parser.add_argument("--benchmark", choices=sorted(READERS), help="whose problems the samples answer")

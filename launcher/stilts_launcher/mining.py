@@ -20,9 +20,8 @@ STOPPED = 85
 Work = Callable[[Any, Any], None]  # what the ranks talk over (None: alone), the device -> nothing
 
 
-def add_mining(add: Callable[[str, Any, str], argparse.ArgumentParser]) -> None:
-    """Declare the three verbs."""
-    parser = add("embed", embed, "write the sentence vectors of a text file, on all ranks, resumed where it stopped")
+def add_embed(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(verb=embed)
     parser.add_argument("model", help="a model's folder, the folder of a trained phase, or a hub id")
     parser.add_argument("texts", type=Path, help="UTF-8 file, a sentence a line")
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="FILE.npy", help="a new file")
@@ -32,7 +31,9 @@ def add_mining(add: Callable[[str, Any, str], argparse.ArgumentParser]) -> None:
     _add_encoder(parser)
     _add_common(parser)
 
-    parser = add("mine", mine, "mine pairs of translations from two sides (texts or vectors), on all ranks")
+
+def add_mine(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(verb=mine)
     parser.add_argument("source", type=Path, nargs="?", help="UTF-8 file, a sentence a line; or vectors (.npy)")
     parser.add_argument("target", type=Path, nargs="?", help="the same for the other language")
     parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="a new .tsv, .jsonl or .parquet")
@@ -84,7 +85,9 @@ def add_mining(add: Callable[[str, Any, str], argparse.ArgumentParser]) -> None:
     _add_common(parser)
     add_plan(parser)
 
-    parser = add("search", search, "find the nearest neighbours of each row of one side in another, on all ranks")
+
+def add_search(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(verb=search)
     parser.add_argument("queries", type=Path, help="UTF-8 file, a sentence a line; or vectors (.npy)")
     parser.add_argument("bank", type=Path, help="what is searched, of the same kind")
     parser.add_argument(

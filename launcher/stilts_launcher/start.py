@@ -8,6 +8,7 @@ from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING
 
 from stilts_ds.config import Recipe, recipe_yaml, written_recipe
+from stilts_ds.display import CONSOLE
 from stilts_ds.errors import UserError, counted
 from stilts_ds.hub_client import cache_home, go_offline_without_network
 from stilts_ds.locks import phase_lock, run_lock
@@ -101,6 +102,8 @@ def complete_records(run: RunDir, recipe: Recipe, plan: Plan) -> None:
 def run_recipe(recipe: Recipe, only: str | None = None, phases: list[str] | None = None) -> int:
     """Run a recipe on this machine's ranks, or as one rank of several. Returns the exit status."""
     run = run_of(recipe)
+    # Somebody waits for this command and wants milestones; `-q` and `-v` have set something else by now.
+    os.environ.setdefault(CONSOLE, "milestones")
     rank_place = discover(os.environ)
     # Before anything imports huggingface_hub, which reads HF_HUB_OFFLINE once.
     if uses_hub(recipe) and (unreachable := go_offline_without_network()):

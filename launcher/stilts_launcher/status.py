@@ -252,11 +252,14 @@ def _added(path: Path, read: dict[Path, int]) -> str:
 
 
 def _log_files(run: RunDir, phase: str, rank: int | None) -> list[Path]:
-    if rank is not None:
-        return [run.logs / phase / f"rank-{rank}.log"]
     job = jobs_of(run).get(phase)
-    # A phase that was not submitted ran on this machine, where rank 0's log says most.
-    return sorted(run.logs.glob(f"*-{job}.log")) if job else [run.logs / phase / "rank-0.log"]
+    if rank is None and job:
+        return sorted(run.logs.glob(f"*-{job}.log"))
+    # A phase that was not submitted ran on this machine, where rank 0's log says most: a file of its own where it ran
+    # alone, else the run's.
+    name = f"rank-{rank or 0}.log"
+    alone = run.logs / phase / name
+    return [alone if alone.exists() or job else run.logs / name]
 
 
 def _tail(path: Path, lines: int) -> str:

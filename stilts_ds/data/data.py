@@ -15,6 +15,7 @@ from stilts_ds.data.noisy import empty_cells
 from stilts_ds.data.reader import Origin, find_origin
 from stilts_ds.data.split import Split
 from stilts_ds.data.store import Store
+from stilts_ds.display import concern
 from stilts_ds.errors import UserError
 from stilts_ds.families.registry import family_of
 from stilts_ds.model_files import limits_of
@@ -317,4 +318,4 @@ def prepare_data(data: Data, phases: Iterable[Phase]) -> None:
             for split in data.evaluations(task):
                 split.family.evaluation_rows(split, setting, data.recipe.evaluation)
     data.store.verify = False
-    warn_of_overlaps(overlapping)
+    warn_of_overlaps(overlapping, concern(data.recipe.data.source))

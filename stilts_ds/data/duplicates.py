@@ -96,13 +96,14 @@ def overlaps(train: Split, scored: Sequence[Split], folder: Path) -> list[Overla
     return overlapping
 
 
-def warn_of_overlaps(overlapping: Sequence[Overlap]) -> None:
-    """One warning for each pair of tasks."""
+def warn_of_overlaps(overlapping: Sequence[Overlap], level: int) -> None:
+    """One line at a level of the log for each pair of tasks."""
     for train, task in dict.fromkeys((overlap.train, overlap.task) for overlap in overlapping):
         # By pair of tasks, not by language: XNLI alone would warn fifteen times.
         of_pair = [overlap for overlap in overlapping if (overlap.train, overlap.task) == (train, task)]
         counts = ", ".join(f"{overlap.language} {overlap.examples} of {overlap.of}" for overlap in of_pair)
-        log.warning(
+        log.log(
+            level,
             "training on %s sees examples that %s %s scores (%s); data.duplicates=exclude leaves them out of training",
             train, task, of_pair[0].split, counts,
         )  # fmt: skip

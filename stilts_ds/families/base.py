@@ -167,10 +167,10 @@ def drawn_apart(names: Mapping[str, Sequence[str]]) -> dict[str, str]:
     return {language: language for language in names}
 
 
-def drawn_by_line(names: Mapping[str, Sequence[str]]) -> dict[str, str]:
-    """Translations of one test set, line by line: files of equal length share their items."""
-    sizes = {len(items) for items in names.values()}
-    return dict.fromkeys(names, "") if len(sizes) == 1 else drawn_apart(names)
+def drawn_by_name(names: Mapping[str, Sequence[str]]) -> dict[str, str]:
+    """Files with the same names of items share them: translations, whose items are named by their lines."""
+    different = {tuple(items) for items in names.values()}
+    return dict.fromkeys(names, "") if len(different) == 1 else drawn_apart(names)
 
 
 def texts_not_told(task: Task, labels: Path, gold: Sequence[Any]) -> Sequence[str] | None:

@@ -270,7 +270,7 @@ def recipe(targets: list[str], *condition: str) -> Any:
 @pytest.mark.parametrize("target", ["humaneval", "humaneval_xl", "humaneval_xl_php", "multi_humaneval"])
 def test_nobody_is_scored_on_problems_that_it_trained_on(target: str) -> None:
     with pytest.raises(
-        UserError, match=f"{target} is scored on problems of HumanEval, on which intermediate.c trains .*mbxp can be"
+        UserError, match=f"{target} is scored on problems of HumanEval .0-163., on which intermediate.c trains"
     ):
         check_tasks(recipe([target], "humaneval_solutions"))
     check_tasks(recipe([target], "mbpp"))

@@ -17,7 +17,9 @@ ROOT = ranks.ROOT
 # The story from its first line to its last: a module imports only what stands before it, or beside it in its package.
 LAYERS = [
     "errors",
+    "display",
     "escape",
+    "shipped",
     "hub_client",
     "execute",
     "values",
@@ -42,6 +44,7 @@ LAYERS = [
     "rows",
     "model",
     "families",
+    "contamination",
     "named_tasks",
     "plan_file",
     "trial_file",
