@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from stilts_ds.config import Recipe
-from stilts_ds.run_dir import git_commit, versions
+from stilts_ds.run_dir import git_commit, untested_versions, versions
 from stilts_launcher.execute import languages_state, sandbox_state
 from stilts_launcher.rank_place import OWN_CODE_ONLY, free_port
 
@@ -72,7 +72,8 @@ def _show_execution() -> None:
 
 def _versions() -> str:
     installed = ", ".join(f"{name} {version}" for name, version in versions().items())
-    return f"{installed}; commit {git_commit()[:12]}"
+    untested = untested_versions()
+    return f"{installed}; commit {git_commit()[:12]}" + (f"; {untested}" if untested else "")
 
 
 def _devices() -> str:
