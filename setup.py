@@ -152,7 +152,9 @@ setup(
         "energy": ["nvidia-ml-py>=12"],
         "index": ["faiss-cpu>=1.9"],
         "bench": ["faiss-cpu>=1.9", "matplotlib>=3.8"],
+        "docs": ["mkdocs-material>=9.5", "mkdocstrings-python>=1.12"],
         "dev": [
+            "build>=1.2",
             "faiss-cpu>=1.9",
             "pytest>=8",
             "pytest-xdist>=3.6",
