@@ -167,10 +167,10 @@ def drawn_apart(names: Mapping[str, Sequence[str]]) -> dict[str, str]:
     return {language: language for language in names}
 
 
-def drawn_by_line(names: Mapping[str, Sequence[str]]) -> dict[str, str]:
-    """Translations of one test set, line by line: files of equal length share their items."""
-    sizes = {len(items) for items in names.values()}
-    return dict.fromkeys(names, "") if len(sizes) == 1 else drawn_apart(names)
+def drawn_by_name(names: Mapping[str, Sequence[str]]) -> dict[str, str]:
+    """Files with the same names of items share them: translations, whose items are named by their lines."""
+    different = {tuple(items) for items in names.values()}
+    return dict.fromkeys(names, "") if len(different) == 1 else drawn_apart(names)
 
 
 def texts_not_told(task: Task, labels: Path, gold: Sequence[Any]) -> Sequence[str] | None:
@@ -254,7 +254,7 @@ class Prediction:
     head: str
     labels: Sequence[str]
     setting: TrainingPart
-    part: EvaluationPart
+    evaluation: EvaluationPart
     model: Model
     folder: Path
     # What is kept beside the predictions, by file name: rank 0 writes it. A later split of the pair may read it.
@@ -271,7 +271,7 @@ def predict_with_head(family: Family, asked: Prediction) -> Any:
     outputs = asked.model.outputs(family, asked.head, rows, asked.setting)
     if not asked.model.first:
         return None
-    return family.verbs(asked.model.sees).decode(asked.split.records(), rows, outputs, asked.labels, asked.part)
+    return family.verbs(asked.model.sees).decode(asked.split.records(), rows, outputs, asked.labels, asked.evaluation)
 
 
 def gold_values(family: Family, task: Task, records: Sequence[Any]) -> list[Any] | None:

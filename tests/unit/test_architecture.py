@@ -44,6 +44,7 @@ LAYERS = [
     "rows",
     "model",
     "families",
+    "contamination",
     "named_tasks",
     "plan_file",
     "trial_file",

@@ -54,10 +54,6 @@ def is_labelled(record: Pair) -> bool:
     return record.label is not None
 
 
-def gold(record: Pair) -> str | None:
-    return record.label
-
-
 def fields(record: Pair, most: int) -> list[tuple[str, str]]:
     return [("text a", record.text_a), ("text b", record.text_b), ("label", record.label or "none")]
 
