@@ -260,6 +260,7 @@ def test_a_plan_is_submitted_shown_cancelled_and_retried_through_another_launche
         and "waits for p1-0" in row(run, shown, child)
         and "queued" in row(run, shown, report)
     )
+    name = label(run, first)
     assert f"{name}: attempt 0 of job p1-0" in stilts("logs", run)
     told = json.loads(stilts("status", run, "--json"))
     assert [row["label"] for row in told["rows"]] == ["mnli/seed1/intermediate", "mnli/seed1/xnli", "report"]
