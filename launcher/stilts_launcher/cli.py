@@ -55,7 +55,8 @@ def main(arguments: list[str] | None = None) -> int:
     if COMPLETING in os.environ:
         return complete(build_parser(completed_verb()))
     parser = build_parser(words[0] if words else "")
-    cut = 1 if words[:1] == ["bench"] else len(words)  # argparse would not hand on options
+    # Options behind a benchmark's name are its own, which argparse would not hand on.
+    cut = 1 if words[:1] == ["bench"] and words[1:] not in (["-h"], ["--help"]) else len(words)
     given, unknown = parser.parse_known_args(words[:cut])
     given.options, given.words = words[cut:], words
     if hasattr(given, "overrides"):  # argparse takes a list of them in one place only; they may stand behind options
@@ -69,6 +70,15 @@ def main(arguments: list[str] | None = None) -> int:
         return given.verb(given)
     except UserError as problem:
         print(f"error: {problem}", file=sys.stderr)
+        return 2
+    except ModuleNotFoundError as problem:
+        # A light installation has only what its verbs need. One of our own that is missing is a fault.
+        if (problem.name or "stilts").partition(".")[0].startswith("stilts"):
+            raise
+        print(
+            f"error: this needs {problem.name}, which is not installed; `pip install stilts-ds` brings all",
+            file=sys.stderr,
+        )
         return 2
     # `stilts tasks | head` closes our output early, which is no fault.
     except BrokenPipeError:
@@ -117,6 +127,7 @@ def _add_study(add: Add) -> None:
     parser.add_argument("--ranks", type=int, metavar="N", help="estimate for N ranks (default: the recipe's)")
     parser.add_argument("--gpu-memory", type=float, metavar="GIB", help="name the ZeRO stage and batch that fit")
     parser.add_argument("--trial", action="store_true", help="measure a few steps of the largest phase here")
+    parser.add_argument("--phases", action="store_true", help="describe each phase, with its memory by ZeRO stage")
     parser.add_argument("--json", action="store_true", help="print JSON")
     add_recipe(
         add("fetch", fetch, "bring model, tokenizer and data onto this machine, tokenise them, check them offline")
@@ -171,7 +182,10 @@ def _add_publishing(add: Add) -> None:
 def _add_data(add: Add) -> None:
     parser = add("tasks", tasks, "list the tasks, or show examples of one")
     parser.add_argument("task", nargs="?", help="show this task")
-    parser.add_argument("--show", type=int, default=0, metavar="N", help="print the first N examples")
+    # Not both: examples are for eyes.
+    how = parser.add_mutually_exclusive_group()
+    how.add_argument("--show", type=int, default=0, metavar="N", help="print the first N examples")
+    how.add_argument("--json", action="store_true", help="print what is known of the tasks, or of one, as JSON")
     parser.add_argument(
         "--files", action="store_true", help="print local files with examples, SHA-256 and what is known"
     )
@@ -210,7 +224,8 @@ def _add_machine(add: Add) -> None:
     parser.add_argument(
         "--trial", action="store_true", help="measure a few steps of the recipe's largest phase for that"
     )
-    parser = add("bench", bench, f"benchmark {' or '.join(BENCHMARKS)}; see `stilts bench NAME -h` (no name: kernels)")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser = add("bench", bench, f"benchmark {', '.join(BENCHMARKS)}: see `stilts bench NAME -h` (no name: kernels)")
     # Options of a benchmark are its own parser's; this one only splits them off.
     parser.add_argument("options", nargs=argparse.REMAINDER, help="name and options of the benchmark")
 
@@ -253,7 +268,7 @@ def plan(given: argparse.Namespace) -> int:
 
     if given.ranks is not None and given.ranks < 1:
         raise UserError(f"--ranks {given.ranks}: give one rank or more")
-    say(show_plan(recipe_of(given), given.ranks, given.gpu_memory, given.trial, given.json))
+    say(show_plan(recipe_of(given), given.ranks, given.gpu_memory, given.trial, given.json, given.phases))
     return 0
 
 
@@ -330,13 +345,16 @@ def submission(given: argparse.Namespace) -> int:
 def tasks(given: argparse.Namespace) -> int:
     from stilts_ds.sources.source import DataSource
     from stilts_ds.tasks.registry import TASKS, get_task
-    from stilts_launcher.show.tasks import show_examples, show_files, task_card, tasks_table
+    from stilts_launcher.show.tasks import show_examples, show_files, task_card, tasks_json, tasks_table
 
     # Their order is that of DataSource's fields.
     folders = given.intermediate, given.xtreme, given.text, given.translated
     if given.files:
         chosen = TASKS.values() if given.task is None else [get_task(given.task)]
         say(show_files(chosen, DataSource("local", *folders, code=given.code), given.language))
+        return 0
+    if given.json:
+        say(tasks_json(TASKS.values() if given.task is None else [get_task(given.task)]))
         return 0
     if given.task is None:
         say(tasks_table())
@@ -365,7 +383,7 @@ def doctor(given: argparse.Namespace) -> int:
 
     if given.recipe is None and given.trial:
         raise UserError("--trial needs a recipe")
-    return examine(recipe_of(given) if given.recipe else None, given.trial)
+    return examine(recipe_of(given) if given.recipe else None, given.trial, given.json)
 
 
 def bench(given: argparse.Namespace) -> int:

@@ -18,6 +18,7 @@ def add_cluster_verbs(add: Add) -> None:
     _add_watch(how)
     parser = add("status", status, "show what each phase of a run is doing")
     parser.add_argument("run_dir", type=run_folder, metavar="RUN", help=RUN_HELP)
+    parser.add_argument("--phases", action="store_true", help="a line for each phase of a large study, too")
     # Not both: JSON is one document, a watch prints again and again.
     how = parser.add_mutually_exclusive_group()
     how.add_argument("--json", action="store_true", help="print JSON")
@@ -70,9 +71,9 @@ def status(given: argparse.Namespace) -> int:
     folder = RunDir(given.run_dir)
     # The exit status lets a script wait for a study and go on only if all of it is done.
     if given.watch is not None:
-        return 0 if watch_status(folder, given.watch).complete else 1
+        return 0 if watch_status(folder, given.watch, given.phases).complete else 1
     current = run_status(folder)
-    say(json.dumps(current.to_json(), indent=1) if given.json else current.text())
+    say(json.dumps(current.to_json(), indent=1) if given.json else current.text(given.phases))
     return 0
 
 

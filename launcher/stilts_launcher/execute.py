@@ -178,6 +178,9 @@ def languages_state() -> str:
         lacking = missing(name)
         if lacking:
             absent.append(f"{language.title} ({', '.join(lacking)})")
+        # Asked for their versions, compilers on the JVM take longer than all other checks; verdicts name them.
+        elif language.server:
+            present.append(language.title)
         else:
             present.append(f"{language.title} ({toolchain(name)})")
     return ", ".join(present) + (f"; withheld for lack of commands: {', '.join(absent)}" if absent else "")

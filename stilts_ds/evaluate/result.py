@@ -8,7 +8,8 @@ from typing import Any, Literal
 from pydantic import ConfigDict, ValidationError, ValidatorFunctionWrapHandler, field_validator
 
 from stilts_ds.evaluate.sizes import other_sizes
-from stilts_ds.run_dir import Provenance, load_value, write_json
+from stilts_ds.plan_file import Phase
+from stilts_ds.run_dir import PhaseDir, Provenance, load_value, write_json
 from stilts_ds.values import JsonList, Value
 
 SplitName = Literal["train", "dev", "test"]
@@ -87,3 +88,14 @@ class Result(Value):
         # A file of an earlier version gets no empty keys when it is saved again.
         unknown = [key for key in LATER if not content[key]]
         write_json(path, {key: value for key, value in content.items() if key not in unknown})
+
+
+def scores_in_words(folder: PhaseDir, phase: Phase) -> list[str]:
+    """What came out of a phase so far: `dev 78.2`, the score that chose its model, and the means of its targets."""
+    best = folder.read_status().best
+    words = [] if best is None else [f"dev {best.selection:.1f}"]
+    for task in phase.evaluate:
+        path = folder.result(task)
+        mean = Result.load(path).mean_of_present if path.exists() else None
+        words += [] if mean is None else [f"{task} {mean:.1f}"]
+    return words
