@@ -166,6 +166,9 @@ def _add_data(add: Add) -> None:
     )
     parser.add_argument("--text", type=Path, help="folder of <language>.txt files (task mlm)")
     parser.add_argument("--code", type=Path, help="folder of the code benchmarks' files")
+    parser.add_argument(
+        "--tasks-from", type=Path, action="append", default=[], metavar="FILE", help="file with tasks (repeatable)"
+    )
     noise.add_arguments(add("noise", noise.write, "write noisy test sets of a task as files in the benchmark's layout"))
     checklist.add_arguments(
         add("checklist", checklist.write, "write MultiCheckList's cases from its table of templates")
@@ -292,9 +295,12 @@ def submission(given: argparse.Namespace) -> int:
 
 def tasks(given: argparse.Namespace) -> int:
     from stilts_ds.sources.source import DataSource
+    from stilts_ds.task_files import add_installed_tasks, add_tasks_from
     from stilts_ds.tasks.registry import TASKS, get_task
     from stilts_launcher.show.tasks import show_examples, show_files, task_card, tasks_table
 
+    add_installed_tasks()
+    add_tasks_from(given.tasks_from)
     # Their order is that of DataSource's fields.
     folders = given.intermediate, given.xtreme, given.text, given.translated
     if given.files:
@@ -307,7 +313,7 @@ def tasks(given: argparse.Namespace) -> int:
     task = get_task(given.task)
     say(task_card(task))
     if given.show:
-        is_local = any((*folders, given.code))
+        is_local = any((*folders, given.code, task.directory))
         source = DataSource("local" if is_local else "hub", *folders, code=given.code)
         # Other splits are shown in the pivot language, which every task has; training may be in another one.
         language = given.language or (task.train_language if given.split == "train" else task.pivot)

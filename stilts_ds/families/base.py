@@ -28,6 +28,7 @@ import numpy as np
 
 from stilts_ds.config import EvaluationPart, TextHubPart, TrainingPart
 from stilts_ds.errors import UserError
+from stilts_ds.families.columns import Columns
 from stilts_ds.families.decoding import Decoding
 from stilts_ds.families.files import PredictionFile
 from stilts_ds.families.metrics import Metric
@@ -310,6 +311,8 @@ class Family:
     metrics: Callable[[Task], Mapping[str, Metric]]  # by name, the ones that a task can ask for
 
     # --- what most families do
+    # How its records are read from tables with named columns; None: from files in their own schemas only.
+    columns: Columns | None = None
     # Training settings that its rows depend on, besides max_seq_length. Others do not name a phase.
     row_settings: tuple[str, ...] = ()
     # The head's verbs where the model reads from left to right; None: such a model cannot be trained on this family.

@@ -20,6 +20,7 @@ PAIR = Family(
     left_head=reads_last_tokens(HEAD),
     readers=record.READERS,
     converters=record.CONVERTERS,
+    columns=record.COLUMNS,
     is_labelled=record.is_labelled,
     gold=record.gold,
     texts=record.texts,

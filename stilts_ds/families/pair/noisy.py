@@ -20,7 +20,7 @@ def noisy(records: Sequence[Pair], noise: TextNoise, task: Task) -> list[Pair]:
         dataclasses.replace(
             record,
             text_a=noise.text(record.text_a, _first_key(record, task), "text_a").text,
-            text_b=noise.text(record.text_b, record.id, "text_b").text,
+            text_b=None if record.text_b is None else noise.text(record.text_b, record.id, "text_b").text,
         )
         for record in records
     ]
@@ -35,7 +35,8 @@ def write_pairs(split_file: Part, records: Sequence[Pair]) -> None:
     """`text TAB text TAB label`; where labels stand in a file of their own, that file is copied."""
     lines = []
     for record in records:
-        cells = [quote_cell(record.text_a, record.id), quote_cell(record.text_b, record.id)]
+        # Files in this schema have two texts.
+        cells = [quote_cell(text, record.id) for text in (record.text_a, record.text_b) if text is not None]
         # A third column here would be a second, unchecked source of labels beside the labels file.
         if split_file.labels is None and record.label is not None:
             cells.append(record.label)
