@@ -83,6 +83,7 @@ setup(
             "recipes/*.yaml",
             "noise/keyboards.tsv",
             "report/page.css",
+            "report/references.bib",
             "toy/model/*",
             "execute/drivers/*",
             "py.typed",
@@ -106,7 +107,7 @@ setup(
         "pydantic>=2.7",
         "pyyaml>=6.0",
         "safetensors>=0.4",
-        "tqdm>=4.66",
+        "rich>=13.7",
         "xxhash>=3.0",
     ],
     extras_require={

@@ -26,6 +26,7 @@ from stilts_ds.yaml_files import Section, parse_section, read_section
 RECIPES = Path(__file__).parent / "recipes"
 # Training keys that token rows depend on.
 ROW_KEYS = ("max_seq_length", "doc_stride", "window_step", "max_query_length", "pair_truncation_side")
+Keep = Literal["scores", "heads", "encoders", "best"]
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 
 
@@ -225,6 +226,11 @@ class Recipe(Section):
     )
     task_training: dict[str, dict[str, Any]] = Field(
         default_factory=dict, description="training.* by training task, for single-task phases; wins over all"
+    )
+    keep: Keep = Field(
+        "encoders",
+        description="models that stay once no phase needs them: all `encoders`, their `heads` alone, the `best` of "
+        "each fine-tuning, or none (`scores`)",
     )
     engine: EnginePart = EnginePart()
     launch: LaunchPart = LaunchPart()

@@ -141,7 +141,9 @@ def _task_of(name: str, entry: TaskEntry, path: Path) -> Task:
     """The literal that an entry stands for."""
     where = f"{path}: tasks.{name}"
     pivot = entry.pivot or ("en" if "en" in entry.languages else entry.languages[0])
-    local = {split: (_local(pattern, pivot, entry, where),) for split, pattern in entry.files.items()}
+    local: dict[str, tuple[Local, ...]] = {
+        split: (_local(pattern, pivot, entry, where),) for split, pattern in entry.files.items()
+    }
     trainer = TASKS.get(entry.train_on)
     columns = _columns_of(entry, where)
     metrics = tuple(entry.metrics or columns.metrics)
@@ -212,8 +214,8 @@ def _from_python(path: Path) -> list[Task]:
 
 
 def _tasks_in(value: Any, where: str) -> list[Task]:
-    tasks = list(value) if isinstance(value, list | tuple) else [None]
-    if not tasks or not all(isinstance(task, Task) for task in tasks):
+    tasks = [task for task in value if isinstance(task, Task)] if isinstance(value, list | tuple) else []
+    if not tasks or len(tasks) < len(value):
         raise UserError(f"{where} must be a list of stilts_ds.tasks.spec.Task; see docs/own_data.md")
     return tasks
 

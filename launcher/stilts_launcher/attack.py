@@ -34,8 +34,8 @@ def run(given: argparse.Namespace) -> int:
     from stilts_ds.evaluate.attack import Victim, attack_split
     from stilts_ds.export import load_trained
     from stilts_ds.model.encoder import quiet
+    from stilts_ds.named_tasks import check_noise
     from stilts_ds.plan_file import Plan
-    from stilts_ds.planner import check_noise
     from stilts_ds.run_dir import RunDir, write_json
 
     if given.width < 1 or given.examples < 1:

@@ -5,18 +5,31 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from stilts_ds import __version__
+from stilts_ds.display import duration
 from stilts_ds.errors import UserError, check_docstrings, os_problem, print_anywhere
 from stilts_ds.run_dir import RunDir
 from stilts_launcher import attack, checklist, compare, noise
+from stilts_launcher.clean import add_clean
 from stilts_launcher.cluster_verbs import add_cluster_verbs
 from stilts_launcher.execute import add_execute
 from stilts_launcher.mining import add_mining
-from stilts_launcher.options import Add, add_overrides, add_recipe, add_test_options, recipe_of, recipes_help, say
+from stilts_launcher.options import (
+    Add,
+    add_overrides,
+    add_recipe,
+    add_test_options,
+    add_verbosity,
+    recipe_of,
+    recipes_help,
+    say,
+    set_verbosity,
+)
 from stilts_launcher.recipes import recipe_of_run
 
 # Modules by name: nothing but `stilts bench` imports the benchmarks.
@@ -42,6 +55,7 @@ def main(arguments: list[str] | None = None) -> int:
         unknown = [word for word in unknown if word not in given.overrides]
     if unknown:
         parser.error(f"unrecognized arguments: {' '.join(unknown)}")
+    set_verbosity(given)
     try:
         check_docstrings()
         return given.verb(given)
@@ -75,6 +89,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_results(add)
     add_cluster_verbs(add)
     _add_publishing(add)
+    add_clean(add)
     _add_data(add)
     add_execute(add)
     add_mining(add)
@@ -89,6 +104,7 @@ def _add_study(add: Add) -> None:
     for name, verb, text in (("run", run, run_text), ("train", train, train_text)):
         parser = add(name, verb, text)
         add_recipe(parser)
+        add_verbosity(parser)
         parser.add_argument(
             "--phase",
             action="append",
@@ -111,6 +127,7 @@ def _add_results(add: Add) -> None:
     """Verbs that take a run's folder and look at what came out."""
     parser = add("evaluate", evaluate, "predict with a run's trained phases whatever is not predicted yet")
     parser.add_argument("run_dir", type=Path, help="folder of the run")
+    add_verbosity(parser)
     parser = add("score", score, "score a run's predictions, or any predictions folder against a labels folder")
     parser.add_argument("run_dir", type=Path, nargs="?", help="folder of the run")
     parser.add_argument("--predictions", type=Path, help="folder <task>/<split>-<language>.tsv|json")
@@ -127,7 +144,9 @@ def _add_results(add: Add) -> None:
     parser.add_argument("run_dir", type=Path, help="folder of the run")
     add_test_options(parser)
     parser.add_argument("--qa-f1", action="store_true", help="also the average with question answering by F1 only")
-    parser.add_argument("--png", action="store_true", help="also write report.png (needs matplotlib)")
+    for name in ("png", "svg", "pdf"):
+        help = f"also draw the matrix as report.{name} (needs matplotlib)"
+        parser.add_argument(f"--{name}", dest="figures", action="append_const", const=name, help=help)
     compare.add_arguments(add("compare", compare.compare, "test runs, or conditions of one, against each other"))
     attack.add_arguments(add("attack", attack.run, "put noise where it hurts a trained model most, by its loss"))
 
@@ -193,11 +212,14 @@ def _add_machine(add: Add) -> None:
 def run(given: argparse.Namespace) -> int:
     from stilts_launcher.start import run_of, run_recipe
 
+    started = time.monotonic()
     recipe = recipe_of(given)
     status = run_recipe(recipe, phases=given.phase)
     # Started by torchrun, mpirun or a cluster's launcher, this line runs on every rank; one of them writes the report.
     if status == 0 and _rank_0():
-        _finish(run_of(recipe))
+        folder = run_of(recipe)
+        _finish(folder)
+        say(f"Log: {folder.logs / 'rank-0.log'}\ndone in {duration(time.monotonic() - started)}")
     return status
 
 
@@ -207,11 +229,11 @@ def _rank_0() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
-def _finish(folder: RunDir, png: bool = False, qa_f1: bool = False, **settings: Any) -> None:
+def _finish(folder: RunDir, figures: Sequence[Any] | None = None, qa_f1: bool = False, **settings: Any) -> None:
     from stilts_ds.report.stats import ComparisonSettings
     from stilts_ds.report.write import report_path, write_report
 
-    say(f"\n{write_report(folder, ComparisonSettings(**settings), png, qa_f1)}")
+    say(f"\n{write_report(folder, ComparisonSettings(**settings), figures or (), qa_f1)}")
     say(f"Report with every language: {report_path(folder, '.html')} (and .md, .csv, .tex)")
     say(f"Curves: tensorboard --logdir {folder.tensorboard}")
 
@@ -271,7 +293,7 @@ def score(given: argparse.Namespace) -> int:
 
 def report(given: argparse.Namespace) -> int:
     folder = RunDir(given.run_dir)
-    options = ("resamples", "level", "png", "qa_f1")  # `stilts score` ends in a report too, with their defaults
+    options = ("resamples", "level", "figures", "qa_f1")  # `stilts score` ends in a report too, with their defaults
     _finish(folder, **{name: getattr(given, name) for name in options if hasattr(given, name)})
     return 0
 

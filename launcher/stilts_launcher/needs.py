@@ -14,7 +14,7 @@ from stilts_ds.config import Recipe
 from stilts_ds.data.data import Data
 from stilts_ds.errors import UserError, counted
 from stilts_ds.families.registry import family_of
-from stilts_ds.planner import check_tasks, train_task_of
+from stilts_ds.named_tasks import check_tasks, train_task_of
 from stilts_ds.sources import hub
 from stilts_ds.sources.local import missing_parts
 from stilts_ds.tasks.registry import get_task, owner
@@ -36,7 +36,7 @@ def needs_of(recipe: Recipe, data: Data) -> tuple[list[Need], list[str]]:
     needs, problems = [], []
     intermediate = [name for names in recipe.intermediate.values() for name in names]
     targets = [get_task(name) for name in recipe.targets]
-    for name in [*intermediate, *(train_task_of(task) for task in targets if task.trains)]:
+    for name in [*intermediate, *(train_task_of(task).name for task in targets if task.trains)]:
         task = data.task(name)
         splits = {data.train_split(name), data.dev_split(name)}
         if labels_from_train(task):
@@ -111,7 +111,7 @@ def go_on_without(recipe: Recipe, data: Data, missing: Set[Need]) -> str:
     present = {
         name: _present(data, name, missing)
         for name in recipe.targets
-        if train_task_of(data.task(name)) not in untrained
+        if train_task_of(data.task(name)).name not in untrained
     }
     kept = {name: languages for name, (languages, _) in present.items() if languages}
     if not kept or not kept_conditions:

@@ -55,8 +55,8 @@ def _written(given: argparse.Namespace, noise: str) -> str:
     """Write the files of one kind, rate and draw; returns what is told of them."""
     from stilts_ds.data.noise_files import write_noise_files
     from stilts_ds.data.prompt_noise import write_noisy_prompts
+    from stilts_ds.named_tasks import check_noise
     from stilts_ds.noise.spec import MARK, parse_noise
-    from stilts_ds.planner import check_noise
     from stilts_ds.sources.source import DataSource
     from stilts_ds.tasks.registry import get_task
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Callable
 
 from stilts_ds.config import Recipe, shipped_recipes
+from stilts_ds.display import CONSOLE
 from stilts_ds.errors import printable
 from stilts_launcher.recipes import resolved_recipe
 
@@ -24,6 +26,22 @@ def recipes_help() -> str:
 def add_overrides(parser: argparse.ArgumentParser) -> None:
     overrides = "recipe settings, such as engine.zero_stage=3 seeds=[1,2]; `stilts schema` lists them all"
     parser.add_argument("overrides", nargs="*", metavar="key=value", help=overrides)
+
+
+def add_verbosity(parser: argparse.ArgumentParser) -> None:
+    """How much the console shows while ranks work; their log files have all of it."""
+    how = parser.add_mutually_exclusive_group()
+    how.add_argument("-q", "--quiet", action="store_true", help="show warnings and the result only")
+    how.add_argument("-v", "--verbose", action="store_true", help="show every line of the log")
+
+
+def set_verbosity(given: argparse.Namespace) -> None:
+    """Hand `-q` or `-v` on to the ranks, which read it when they set up their logs."""
+    # Left as it was without either: whoever starts `stilts` may have set the variable.
+    if getattr(given, "quiet", False):
+        os.environ[CONSOLE] = "quiet"
+    if getattr(given, "verbose", False):
+        os.environ[CONSOLE] = "all"
 
 
 def recipe_of(given: argparse.Namespace) -> Recipe:

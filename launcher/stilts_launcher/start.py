@@ -6,8 +6,10 @@ import logging
 import os
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
+from typing import TYPE_CHECKING
 
 from stilts_ds.config import Recipe, recipe_yaml, written_recipe
+from stilts_ds.display import CONSOLE
 from stilts_ds.errors import UserError, counted
 from stilts_ds.hub_client import cache_home, go_offline_without_network
 from stilts_ds.locks import phase_lock, run_lock
@@ -18,6 +20,10 @@ from stilts_launcher import local
 from stilts_launcher.discover import discover
 from stilts_launcher.rank_place import RankPlace, usable_cores
 
+if TYPE_CHECKING:
+    # Imports numpy with the families, which `stilts --help` does without.
+    from stilts_ds.named_tasks import NamedTasks
+
 log = logging.getLogger(__name__)
 
 
@@ -25,16 +31,14 @@ def run_of(recipe: Recipe) -> RunDir:
     return RunDir(recipe.output_dir / recipe.name)
 
 
-def ensure_toy_data(recipe: Recipe, run: RunDir) -> None:
-    """Generate the toy world's files that a recipe reads, where they are not there yet."""
+def ensure_toy_data(run: RunDir, seed: int, tasks: NamedTasks) -> None:
+    """Generate the toy world's files that a study of these tasks reads, where they are not there yet."""
     from stilts_ds.families.registry import family_of
-    from stilts_ds.tasks.registry import get_task
     from stilts_ds.toy.world import ensure_toy_world
 
-    trained = {name for names in recipe.intermediate.values() for name in names}
     # Running text is half of the work of generating the world, and only masked language modelling reads it.
-    reads_text = any(not family_of(get_task(name)).labelled for name in trained)
-    ensure_toy_world(run.root / "data", recipe.data.seed, reads_text)
+    reads_text = any(not family_of(task).labelled for task in tasks.trained)
+    ensure_toy_world(run.root / "data", seed, reads_text)
 
 
 def prepare_run(recipe: Recipe, lacking: dict[str, str] | None = None, wanted: Sequence[str] = ()) -> Plan:
@@ -46,16 +50,17 @@ def prepare_run(recipe: Recipe, lacking: dict[str, str] | None = None, wanted: S
     """
     from stilts_ds.data.data import Data, hub_commits_path
     from stilts_ds.model_files import check_folder, fingerprint, model_path
+    from stilts_ds.named_tasks import check_tasks
     from stilts_ds.phase_names import EarlierPhases
-    from stilts_ds.planner import check_tasks, make_plan
+    from stilts_ds.planner import make_plan
     from stilts_launcher.needs import check_files
 
-    check_tasks(recipe)
+    tasks = check_tasks(recipe)
     run = run_of(recipe)
     # Through a link out of the folder, this run would write into another one's files.
     run.check_links()
     if recipe.data.source == "toy":
-        ensure_toy_data(recipe, run)
+        ensure_toy_data(run, recipe.data.seed, tasks)
     path = model_path(recipe.model.name_or_path)
     check_folder(path)
     # A plan that is only looked at asks the hub nothing; the commit is then the cached one.
@@ -102,6 +107,8 @@ def complete_records(run: RunDir, recipe: Recipe, plan: Plan) -> None:
 def run_recipe(recipe: Recipe, only: str | None = None, phases: list[str] | None = None) -> int:
     """Run a recipe on this machine's ranks, or as one rank of several. Returns the exit status."""
     run = run_of(recipe)
+    # Somebody waits for this command and wants milestones; `-q` and `-v` have set something else by now.
+    os.environ.setdefault(CONSOLE, "milestones")
     rank_place = discover(os.environ)
     # Before anything imports huggingface_hub, which reads HF_HUB_OFFLINE once.
     if uses_hub(recipe) and (unreachable := go_offline_without_network()):

@@ -15,11 +15,12 @@ from stilts_ds.data.noisy import empty_cells
 from stilts_ds.data.reader import Origin, find_origin
 from stilts_ds.data.split import Split
 from stilts_ds.data.store import Store
+from stilts_ds.display import concern
 from stilts_ds.errors import UserError
 from stilts_ds.families.registry import family_of
 from stilts_ds.model_files import limits_of
+from stilts_ds.named_tasks import scored_split
 from stilts_ds.plan_file import Phase
-from stilts_ds.planner import scored_split
 from stilts_ds.rows.rows import Rows
 from stilts_ds.rows.tokenizer import Tokenizer
 from stilts_ds.run_dir import hash_json
@@ -321,4 +322,4 @@ def prepare_data(data: Data, phases: Iterable[Phase]) -> None:
             for split in data.evaluations(task):
                 split.family.evaluation_rows(split, setting, data.recipe.evaluation)
     data.store.verify = False
-    warn_of_overlaps(overlapping)
+    warn_of_overlaps(overlapping, concern(data.recipe.data.source))

@@ -10,9 +10,9 @@ from pydantic import ConfigDict, ValidationError, ValidationInfo, ValidatorFunct
 
 from stilts_ds.evaluate.sizes import other_sizes
 from stilts_ds.families.registry import main_metric
-from stilts_ds.run_dir import Provenance, read_json, write_json
+from stilts_ds.run_dir import Provenance, load_value, write_json
 from stilts_ds.tasks.registry import get_task
-from stilts_ds.values import JsonList, Value, check_value
+from stilts_ds.values import JsonList, Value
 
 SplitName = Literal["train", "dev", "test"]
 Settings = dict[str, str | int | float | None]
@@ -86,7 +86,7 @@ class Result(Value):
     @classmethod
     def load(cls, path: Path) -> Result:
         """A result that the scorer wrote. Raises UserError naming the file where it is something else."""
-        return check_value(cls, read_json(path), path, "delete it and run `stilts score` on the run")
+        return load_value(cls, path, "delete it and run `stilts score` on the run")
 
     def save(self, path: Path) -> None:
         content = {**self.model_dump(), "provenance": self.provenance.to_json()}

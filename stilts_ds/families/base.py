@@ -311,8 +311,7 @@ class Family:
     metrics: Callable[[Task], Mapping[str, Metric]]  # by name, the ones that a task can ask for
 
     # --- what most families do
-    # How its records are read from tables with named columns; None: from files in their own schemas only.
-    columns: Columns | None = None
+    columns: Columns | None = None  # how its records are read from tables with named columns; None: they are not
     # Training settings that its rows depend on, besides max_seq_length. Others do not name a phase.
     row_settings: tuple[str, ...] = ()
     # The head's verbs where the model reads from left to right; None: such a model cannot be trained on this family.
@@ -367,8 +366,7 @@ class Family:
     # Task, label file, gold values -> the text of each item that it shares with others (the task's `shared_text`), or
     # what stands for it; None where an older run does not say.
     shared_texts: Callable[[Task, Path, Sequence[Any]], Sequence[str] | None] = texts_not_told
-    # Whether label files lack these texts, so that predicting writes beside them which items share one.
-    writes_shared_texts: bool = False
+    writes_shared_texts: bool = False  # whether label files lack these texts, so that predicting writes them beside
 
     # Whether examples have labels. Running text has none: it teaches beside tasks, and selects a model only alone.
     labelled: bool = True
@@ -383,6 +381,11 @@ class Family:
         if self.head is None:
             raise ValueError(f"family {self.name!r} trains nothing")
         return self.head
+
+    @property
+    def pooled(self) -> bool:
+        """Whether examples are each other's wrong candidates (trained retrieval)."""
+        return self.head is not None and self.head.pooled
 
     def verbs(self, sees: Sees) -> HeadVerbs:
         """The head's verbs with a model whose tokens see so. Raises ValueError for a family that trains nothing, and

@@ -42,7 +42,7 @@ def settings_of_others(family: Family) -> set[str]:
 
 def pool_size(families: Iterable[Family], setting: TrainingPart) -> int:
     """How many consecutive items of a step one loss term sees: 1 where no family trains retrieval."""
-    pooled = any(family.head is not None and family.head.pooled for family in families)
+    pooled = any(family.pooled for family in families)
     return setting.pool_size if pooled else 1
 
 

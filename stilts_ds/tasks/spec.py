@@ -82,7 +82,8 @@ class Task:
     split in `local` and in `hub` are all read, one after the other. `sizes` are the full data set's examples in English
     (bitext: none), `test_sizes` the examples of the benchmark's test set by language, as far as they are known (a gold
     pair of BUCC, an English sentence of Tatoeba). `chance` is the main score of guessing where that is not
-    near 0. `url` tells where its files come from. `folder` names the data folder that its files are in where its role
+    near 0. `cites` are the keys of its papers in report/references.bib. `url` tells where its files come from.
+    `folder` names the data folder that its files are in where its role
     does not (`text`, `code`). `translation` is the language that the train split was translated into (`mnli.de`, see
     registry); the dev split stays English. `noise` is what is done to the texts of its
     scored splits (`xnli@typo-5`). `source` is another language than the pivot
@@ -120,6 +121,7 @@ class Task:
     licence: str = ""
     note: str = ""
     title: str = ""
+    cites: tuple[str, ...] = ()
     url: str = ""
     translation: str = ""
     noise: NoiseSpec | None = None

@@ -26,7 +26,7 @@ from stilts_ds.families.generate.record import Exercise, gold
 from stilts_ds.families.generate.rows import encode_exercises
 from stilts_ds.families.generate.score import WrittenProgram
 from stilts_ds.families.registry import family_of
-from stilts_ds.planner import check_tasks
+from stilts_ds.named_tasks import check_tasks
 from stilts_ds.rows.tokenizer import Tokenizer
 from stilts_ds.rows.whitespace import SAMPLES, CodeTokenizer, mark_whitespace
 from stilts_ds.run_dir import RunDir

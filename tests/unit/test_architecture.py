@@ -17,6 +17,7 @@ ROOT = ranks.ROOT
 # The story from its first line to its last: a module imports only what stands before it, or beside it in its package.
 LAYERS = [
     "errors",
+    "display",
     "escape",
     "hub_client",
     "execute",
@@ -44,10 +45,12 @@ LAYERS = [
     "model",
     "families",
     "task_files",
+    "named_tasks",
     "plan_file",
     "trial_file",
     "phase_names",
     "lineage",
+    "disk",
     "augmentation",
     "planner",
     "data",
@@ -108,7 +111,6 @@ LIGHT = [
     "stilts_launcher.backends.registry",
     "stilts_launcher.trial",
     "stilts_launcher.fetch",
-    "stilts_ds.planning.memory",
     "stilts_ds.planning.sizes",
     "stilts_ds.planning.estimates",
     "stilts_ds.planning.advice",

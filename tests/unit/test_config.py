@@ -22,7 +22,7 @@ from stilts_ds import config
 from stilts_ds.config import EnginePart, Recipe, TrainingPart, load_recipe, parse_recipe, recipe_yaml
 from stilts_ds.ds_files import ALLOWED, ALLOWED_ZERO, base_config
 from stilts_ds.errors import UserError
-from stilts_ds.planner import check_tasks
+from stilts_ds.named_tasks import check_tasks
 from stilts_ds.recipe_paths import resolve_paths
 from stilts_ds.tasks.registry import TASKS
 from stilts_ds.yaml_files import apply_override

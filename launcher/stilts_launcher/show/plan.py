@@ -16,6 +16,7 @@ from stilts_ds.planning.memory import GIB
 from stilts_ds.run_dir import RunDir
 from stilts_ds.trial_file import Trial
 from stilts_launcher.needs import lacking_files
+from stilts_launcher.show.disk import disk_line, disk_uses
 from stilts_launcher.start import prepare_run, run_of
 
 
@@ -45,6 +46,7 @@ def show_plan(
                 "dtype": recipe.engine.dtype,
                 "lacking": lacking,
                 "missing": _missing(recipe, run, lacking),
+                "disk": disk_uses(recipe, run, plan),
                 "trial": None if measured is None else measured.to_json(),
                 "phases": to_json(estimated),
                 "use": plan.use,
@@ -55,7 +57,7 @@ def show_plan(
     by_auto = ranks is None and recipe.launch.nproc == "auto"
     lines = [*_head(recipe, run, estimated, count, by_auto), ""]
     lines += [line for estimate in estimated for line in _describe(estimate, plan)]
-    lines += ["", *_foot(recipe, estimated, count, gpu_memory, measured)]
+    lines += ["", *_foot(recipe, estimated, count, gpu_memory, measured), disk_line(recipe, run, plan)]
     if missing := _missing(recipe, run, lacking):
         changes = ", and the names of its phases will change" if lacking else ""
         lines += ["", f"This cannot run yet{changes}:", *(f"  {problem}" for problem in missing)]

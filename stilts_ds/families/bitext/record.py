@@ -187,7 +187,9 @@ READERS: dict[str, Callable[[Part], Iterator[Bitext]]] = {
 }
 
 
-SIDES = (("source_sentence", "target_sentence"), ("sentence1", "sentence2"))  # as XTREME's copy, as mteb's
+# As XTREME's copy names them, and as mteb's does: `sentence2` is English in all of its pairs (mteb's
+# AbsTaskBitextMining and its published lengths of Tatoeba's sentences, which are those of XTREME's files).
+SIDES = (("source_sentence", "target_sentence"), ("sentence1", "sentence2"))
 
 
 def parallel(rows: Iterable[Mapping[str, Any]], name: str, context: RowContext) -> Iterator[Bitext]:
@@ -200,7 +202,8 @@ def parallel(rows: Iterable[Mapping[str, Any]], name: str, context: RowContext) 
         # The hub's rows may have the English sentence on either side.
         swapped = row.get("source_lang") in (pivot, iso3_of(pivot))
         for side, column in zip(sides, reversed(columns) if swapped else columns):
-            side.append(Sentence(str(index), text_field(row, column, where)))
+            # Each sentence of mteb's copy is one character longer than its line in XTREME's file: a line break.
+            side.append(Sentence(str(index), text_field(row, column, where).rstrip("\r\n")))
     if not sides[0]:
         raise UserError(f"{name} has no rows; check the data set's revision")
     yield _aligned(name, *sides)
