@@ -6,8 +6,6 @@ import ast
 
 from source_modules import MODULES, imports, tree_of
 
-# --- families --------------------------------------------------------------------------------------------------------
-
 RECORD_CLASSES = {
     "Pair",
     "Choice",
