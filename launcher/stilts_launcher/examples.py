@@ -54,6 +54,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     ),
     "cancel": ("stilts cancel my-study", "stilts cancel my-study mnli/seed2"),
     "retry": ("stilts retry my-study",),
+    "clean": ("stilts clean runs/my-study", "stilts clean runs/my-study --keep scores --yes"),
     "push": ("stilts push runs/my-study/phases/target-mnli-0123456789ab --repo me/xlmr-nli --dry-run",),
     "submission": ("stilts submission my-study --condition multitask --seed 1", "stilts submission my-study --best"),
     "tasks": (

@@ -199,8 +199,10 @@ def _where(folder: PhaseDir) -> str:
         return counted(len(list(folder.predictions.glob("*/*"))), "prediction file")
     step = _last_step(folder)
     steps = folder.read_status().steps
+    if not step:
+        return "starting"
     # Phases of earlier versions do not say how many steps they take.
-    return f"step {step:,}" + (f" of {steps:,}" if steps else "") if step else "starting"
+    return f"step {step:,} of {steps:,}" if steps else f"step {step:,}"
 
 
 def _last_step(folder: PhaseDir) -> int:
