@@ -9,8 +9,9 @@ from html import escape
 
 from stilts_ds.report.load import RunData
 
-# Okabe and Ito's colours, which colour-blind readers can tell apart; yellow is left out, it vanishes on white.
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#000000")
+# Okabe and Ito's colours, which colour-blind readers can tell apart; yellow is left out, it vanishes on white,
+# and black is the colour of text, which is light on a dark page.
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "currentColor")
 DASHES = ("", "6 3", "2 3")
 WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 360, 220, 46, 12, 12, 34
 POINTS = 120  # of a line; more steps are averaged in groups
