@@ -16,6 +16,7 @@ from stilts_ds.report.colour import colours, scale_of
 from stilts_ds.report.inputs import duplicates_sheet, inputs_sheet
 from stilts_ds.report.load import RunData
 from stilts_ds.report.provenance import cost_sheet, provenance_lines, selection_sheet
+from stilts_ds.report.robustness import rate_curves
 from stilts_ds.report.seeds import seed_sheets
 from stilts_ds.report.stats import ComparisonSettings, Difference
 from stilts_ds.report.table import (
@@ -109,7 +110,20 @@ VARIANTS, KINDS = "Noise, sources and pairs", "Benchmark, resources and kinds of
 
 
 def _variants(tables: Tables, settings: ComparisonSettings) -> str:
-    return "\n".join(f"<h3>{escape(table.title)}</h3>{_with_notes(table, settings)}" for table in tables.variants)
+    return "\n".join(
+        f"<h3>{escape(table.title)}</h3>{_rate_chart(table)}{_with_notes(table, settings)}" for table in tables.variants
+    )
+
+
+def _rate_chart(table: Table) -> str:
+    """Scores over the rates of a kind of noise; nothing beside other tables."""
+    scores = rate_curves(table)
+    if not scores:
+        return ""
+    lines = [curves.Line(condition, None, points) for condition, points in scores.items()]
+    drawn = curves.svg(table.title, lines, list(scores), "score", "errors in 100")
+    key = curves.key(lines, list(scores))
+    return f'<div class="charts"><figure>{drawn}<ul class="key">{key}</ul></figure></div>'
 
 
 def _kinds(kinds: Sequence[Sheet]) -> str:
