@@ -152,7 +152,7 @@ def _check_dev_split(task: Task, split: str, trained: Sequence[Task]) -> None:
         raise UserError(f"{where}: {split!r} cannot select a model; give `dev`, or `train` to hold examples out of it")
     if family_of(task).multilingual:
         raise UserError(f"{where}: every {task.name} file has passages of its own that select; leave it out")
-    translated = sorted(other.name for other in trained if other.translation and other.origin == task.name)
+    translated = sorted(train.name for train in trained if train.translation and train.origin == task.name)
     if translated and split == "train":
         raise UserError(
             f"{where}: {translated[0]} trains on translations of the examples that would select; leave one of them out"

@@ -20,6 +20,7 @@ from typing import Any
 
 from stilts_ds.config import Recipe, written_recipe
 from stilts_ds.data.data import Data, prepare_data
+from stilts_ds.disk import drop_unneeded
 from stilts_ds.display import MILESTONE, PhaseWork, StudyWork, carrying, duration
 from stilts_ds.engine.cost import Cost
 from stilts_ds.engine.number_format import with_format
@@ -28,7 +29,7 @@ from stilts_ds.engine.preflight import check_same_start
 from stilts_ds.engine.ranks import run_as_rank
 from stilts_ds.engine.world import World
 from stilts_ds.errors import UserError, counted, did_you_mean, redacted
-from stilts_ds.evaluate.result import Result
+from stilts_ds.evaluate.result import scores_in_words
 from stilts_ds.evaluate.score_run import score_phase
 from stilts_ds.evaluate.zero_shot import evaluate_phase, wanted
 from stilts_ds.lineage import start_weights
@@ -38,7 +39,7 @@ from stilts_ds.phase_setup import check_folders, check_start, take_up, train_pha
 from stilts_ds.phase_status import PhaseStatus
 from stilts_ds.plan_file import Phase, Plan
 from stilts_ds.planning.sizes import steps_and_tokens
-from stilts_ds.run_dir import PhaseDir, RunDir, hash_file, provenance, write_json
+from stilts_ds.run_dir import RunDir, hash_file, provenance, write_json
 
 log = logging.getLogger(__name__)
 
@@ -53,7 +54,7 @@ def run_phases(run: RunDir, names: list[str], only: str | None, world: World) ->
         if name not in known:
             raise UserError(f"{run.plan} has no phase {name}{did_you_mean(name, known)}")
     chosen = [phase for phase in phases if not names or phase.id in names or phase.label in names]
-    check_start(run, recipe, chosen, phases, world)
+    check_start(run, recipe, chosen, plan, world)
     data = Data(recipe, run.root)
 
     def check_files() -> None:
@@ -79,8 +80,11 @@ def run_phases(run: RunDir, names: list[str], only: str | None, world: World) ->
             hold = partial(until_it_ends.enter_context, phase_lock(run.phase(phase.id)))
             world.on_rank_0(hold)
             run_phase(run, recipe, phase, data, only, world)
+        # After the lock is given back: this phase's own model may be one that is not kept.
+        world.on_rank_0(partial(drop_unneeded, run, plan, recipe.keep))
         if world.first:
-            ended = f"{phase.label} {outcome(run.phase(phase.id), phase)} in {duration(time.monotonic() - before)}"
+            words = ", ".join([run.phase(phase.id).status(), *scores_in_words(run.phase(phase.id), phase)])
+            ended = f"{phase.label} {words} in {duration(time.monotonic() - before)}"
             log.log(MILESTONE, "%d/%d  %s", number, len(chosen), ended)
     if world.first:
         spent = duration(time.monotonic() - started)
@@ -94,17 +98,6 @@ def work_of(run: RunDir, phase: Phase, data: Data, only: str | None) -> PhaseWor
     if state.state == "done" or only == "train":
         return PhaseWork(phase.label, to_train, 0)
     return PhaseWork(phase.label, to_train, sum(1 for _ in wanted(phase, data)))
-
-
-def outcome(folder: PhaseDir, phase: Phase) -> str:
-    """What came out of a phase, in a few words: its score on English dev, and its targets' means."""
-    status = folder.read_status()
-    words = [] if status.best is None else [f"dev {status.best.selection:.1f}"]
-    results = {task: folder.result(task) for task in phase.evaluate}
-    for task, path in results.items():
-        mean = Result.load(path).mean_of_present if path.exists() else None
-        words += [] if mean is None else [f"{task} {mean:.1f}"]
-    return ", ".join([status.state, *words])
 
 
 def run_phase(run: RunDir, recipe: Recipe, phase: Phase, data: Data, only: str | None, world: World) -> None:
@@ -131,7 +124,7 @@ def run_phase(run: RunDir, recipe: Recipe, phase: Phase, data: Data, only: str |
     try:
         if phase.train and not trained:
             if only == "evaluate":
-                raise UserError(f"{phase.id} is not trained yet ({state}); `stilts run` trains it")
+                raise UserError(f"{phase.label} is not trained yet ({state}); `stilts run` trains it")
             chosen = with_format(recipe, folder.read_status().dtype if world.first else None, world)
             # The status keeps what `auto` chose: a later start, perhaps on another machine, goes on in that format.
             dtype = chosen.engine.dtype if recipe.engine.dtype == "auto" else None

@@ -52,8 +52,8 @@ def choose(logits: np.ndarray, temperature: float, top_p: float, uniform: float)
         before = np.cumsum(probabilities[order]) - probabilities[order]
         order = order[before < top_p]
     bounds = np.cumsum(probabilities[order])
-    place = np.searchsorted(bounds, uniform * bounds[-1], side="right")
-    return int(order[min(int(place), len(order) - 1)])
+    drawn = int(np.searchsorted(bounds, uniform * bounds[-1], side="right"))
+    return int(order[min(drawn, len(order) - 1)])
 
 
 @dataclass(frozen=True)
@@ -87,8 +87,8 @@ class Generator:
             for of_prompt, logit, prompt in zip(alive, logits, prompts)
         ]
         cache.leave(stay)
-        while any(len(places) for places in stay):
-            alive = [[of_prompt[place] for place in places.tolist()] for of_prompt, places in zip(alive, stay)]
+        while any(len(numbers) for numbers in stay):
+            alive = [[of_prompt[number] for number in numbers.tolist()] for of_prompt, numbers in zip(alive, stay)]
             logits = self._step(prompts, alive, cache)
             stay, begin = [], 0
             for of_prompt, prompt in zip(alive, prompts):
@@ -98,13 +98,13 @@ class Generator:
         return [[sample.ids for sample in of_prompt] for of_prompt in samples]
 
     def _go_on(self, samples: Sequence[Sample], logits: Sequence[np.ndarray], prompt: int) -> torch.Tensor:
-        """Give each sample of a prompt of so many tokens its next one; the places of those that are not complete."""
-        places = [
-            place
-            for place, (sample, logit) in enumerate(zip(samples, logits))
+        """Give each sample of a prompt of so many tokens its next one; the numbers of those that are not complete."""
+        numbers = [
+            number
+            for number, (sample, logit) in enumerate(zip(samples, logits))
             if not self._is_complete(sample, logit, prompt)
         ]
-        return torch.tensor(places, dtype=torch.long, device=self.device)
+        return torch.tensor(numbers, dtype=torch.long, device=self.device)
 
     def _is_complete(self, sample: Sample, logits: np.ndarray, prompt: int) -> bool:
         decoding, written = self.decoding, len(sample.ids)
@@ -121,10 +121,10 @@ class Generator:
     ) -> list[np.ndarray]:
         """Logits [P, V] of the token behind each prompt; the cache keeps what the prompts are."""
         filling = np.full(STABLE_ROWS, self.tokenizer.template.single_suffix[0])
-        parts = [*prompts, filling]
-        lengths = [len(part) for part in parts]
+        rows = [*prompts, filling]
+        lengths = [len(row) for row in rows]
         position = np.concatenate([np.arange(length) for length in lengths])
-        batch = self._batch(np.concatenate(parts), position, lengths, cache)
+        batch = self._batch(np.concatenate(rows), position, lengths, cache)
         if prefix is not None:
             batch.prefix = (*prefix, len(filling))
         last = np.cumsum(lengths)[:-1] - 1

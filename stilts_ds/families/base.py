@@ -29,6 +29,7 @@ import numpy as np
 from stilts_ds.config import EvaluationPart, TextHubPart, TrainingPart
 from stilts_ds.errors import UserError
 from stilts_ds.families.asked import EvaluationSplit, Model
+from stilts_ds.families.columns import Columns
 from stilts_ds.families.files import PredictionFile
 from stilts_ds.families.metrics import Metric
 from stilts_ds.model_kinds import Sees
@@ -195,7 +196,7 @@ class Prediction:
     head: str
     labels: Sequence[str]
     setting: TrainingPart
-    part: EvaluationPart
+    evaluation: EvaluationPart
     model: Model
     folder: Path
     # What is kept beside the predictions, by file name: rank 0 writes it. A later split of the pair may read it.
@@ -212,7 +213,7 @@ def predict_with_head(family: Family, asked: Prediction) -> Any:
     outputs = asked.model.outputs(family, asked.head, rows, asked.setting)
     if not asked.model.first:
         return None
-    return family.verbs(asked.model.sees).decode(asked.split.records(), rows, outputs, asked.labels, asked.part)
+    return family.verbs(asked.model.sees).decode(asked.split.records(), rows, outputs, asked.labels, asked.evaluation)
 
 
 def gold_values(family: Family, task: Task, records: Sequence[Any]) -> list[Any] | None:
@@ -251,6 +252,7 @@ class Family:
     metrics: Callable[[Task], Mapping[str, Metric]]  # by name, the ones that a task can ask for
 
     # --- what most families do
+    columns: Columns | None = None  # how its records are read from tables with named columns; None: they are not
     # Training settings that its rows depend on, besides max_seq_length. Others do not name a phase.
     row_settings: tuple[str, ...] = ()
     # The head's verbs where the model reads from left to right; None: such a model cannot be trained on this family.
@@ -305,8 +307,7 @@ class Family:
     # Task, label file, gold values -> the text of each item that it shares with others (the task's `shared_text`), or
     # what stands for it; None where an older run does not say.
     shared_texts: Callable[[Task, Path, Sequence[Any]], Sequence[str] | None] = texts_not_told
-    # Whether label files lack these texts, so that predicting writes beside them which items share one.
-    writes_shared_texts: bool = False
+    writes_shared_texts: bool = False  # whether label files lack these texts, so that predicting writes them beside
 
     # Whether examples have labels. Running text has none: it teaches beside tasks, and selects a model only alone.
     labelled: bool = True

@@ -81,8 +81,8 @@ class Metric:
     computes it from the columns' sums, in the order of operations that the benchmark's own scorer has. A metric with
     `parts` is their mean. Where they do not share the columns below the line, `above` and `below` are empty: such a
     metric selects models, and is not resampled. A `diagnostic` one says how a model answers and not how well: right
-    predictions need not give 100, and nothing is selected by it. An `optional` one is left out where nothing is below
-    the line: it was not measured.
+    predictions need not give 100, and nothing is selected by it. A `signed` one may be below 0. An `optional` one is
+    left out where nothing is below the line: it was not measured.
     """
 
     name: str
@@ -92,6 +92,7 @@ class Metric:
     formula: Callable[[Units], float]
     parts: tuple[str, ...] = ()
     diagnostic: bool = False
+    signed: bool = False
     optional: bool = False
 
     def score(self, units: Units) -> float:

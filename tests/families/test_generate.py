@@ -143,7 +143,7 @@ def asked(author: Author, exercises: list[Exercise], **generate: Any) -> Any:
     split = SimpleNamespace(task=task, name="test", language="en", records=lambda: exercises, rows_of=rows_of)
     part = EvaluationPart(**{"generate": generate})
     return SimpleNamespace(
-        split=split, head="code", setting=TrainingPart(max_seq_length=48), part=part, model=author, kept={}
+        split=split, head="code", setting=TrainingPart(max_seq_length=48), evaluation=part, model=author, kept={}
     )
 
 

@@ -20,6 +20,7 @@ PAIR = Family(
     left_head=reads_last_tokens(HEAD),
     readers={**record.READERS, **programs.READERS, **attempts.READERS},
     converters={**record.CONVERTERS, **programs.CONVERTERS},
+    columns=record.COLUMNS,
     is_labelled=record.is_labelled,
     gold=attempts.gold,
     texts=record.texts,
