@@ -22,14 +22,14 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
 from stilts_ds.config import EvaluationPart, TextHubPart, TrainingPart
 from stilts_ds.errors import UserError
+from stilts_ds.families.asked import EvaluationSplit, Model
 from stilts_ds.families.columns import Columns
-from stilts_ds.families.decoding import Decoding
 from stilts_ds.families.files import PredictionFile
 from stilts_ds.families.metrics import Metric
 from stilts_ds.model_kinds import Sees
@@ -69,65 +69,6 @@ class Masking:
 def evaluation_masking(tokenizer: Tokenizer, probability: float) -> Masking:
     """The same masking at every evaluation."""
     return Masking(tokenizer, probability, lambda item: np.random.default_rng([11, item]))
-
-
-class Model(Protocol):
-    """What a family may ask of a model when it predicts. `outputs`, `once`, `vectors` and `write` are collectives."""
-
-    @property
-    def comm(self) -> Any:
-        """What the ranks talk over: a process group that moves CPU tensors, or None for one rank alone."""
-
-    @property
-    def device(self) -> Any:
-        """Where this rank computes, a torch.device."""
-
-    def stop_if_requested(self) -> None:
-        """Raise on every rank if any of them was asked to stop. A collective."""
-
-    @property
-    def first(self) -> bool:
-        """Whether this is rank 0."""
-
-    @property
-    def sees(self) -> Sees:
-        """Which tokens of its row a token sees."""
-
-    @property
-    def tokenizer(self) -> Tokenizer:
-        """Of the model's rows."""
-
-    def outputs(self, family: Family, head: str, rows: Rows, setting: TrainingPart) -> list[Output]:
-        """Output of a head for each item of `rows`, in order; [] on other ranks."""
-
-    def once(self, name: str, compute: Callable[[], Any]) -> Any:
-        """What `compute` gave when it was last asked for by this name; another name takes its place. A collective."""
-
-    def vectors(self, rows: Rows, evaluation: EvaluationPart) -> Any:
-        """Sentence vectors of this rank's share of the rows, a float32 tensor [n, H] of one row a sentence; the shares
-        follow each other in rank order."""
-
-    def write(self, head: str, rows: Rows, decoding: Decoding) -> list[list[list[int]]]:
-        """The token ids of each sample of each prompt, without their ends: [I][samples]; [] on other ranks."""
-
-
-class EvaluationSplit(Protocol):
-    """What a family may ask of a split when it predicts (stilts_ds.data.split.Split)."""
-
-    @property
-    def task(self) -> Task: ...
-
-    @property
-    def name(self) -> str: ...
-
-    @property
-    def language(self) -> str: ...
-
-    def records(self) -> Sequence[Any]: ...
-
-    def rows(self, setting: TrainingPart) -> Rows: ...
-
-    def rows_of(self, records: Sequence[Any], content: Any, setting: TrainingPart) -> Rows: ...
 
 
 def take_first(records: Iterable[Any], skip: int, limit: int | None) -> Iterator[Any]:
