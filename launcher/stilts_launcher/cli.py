@@ -18,6 +18,8 @@ from stilts_launcher import attack, checklist, compare, noise
 from stilts_launcher.clean import add_clean
 from stilts_launcher.cluster_verbs import add_cluster_verbs
 from stilts_launcher.execute import add_execute
+from stilts_launcher.export import add_export
+from stilts_launcher.init import add_init
 from stilts_launcher.mining import add_mining
 from stilts_launcher.options import (
     Add,
@@ -85,10 +87,12 @@ def build_parser() -> argparse.ArgumentParser:
         verb_parser.set_defaults(verb=verb)
         return verb_parser
 
+    add_init(add)
     _add_study(add)
     _add_results(add)
     add_cluster_verbs(add)
     _add_publishing(add)
+    add_export(add)
     add_clean(add)
     _add_data(add)
     add_execute(add)

@@ -13,7 +13,8 @@ from stilts_launcher.options import Add, add_recipe, recipe_of, say, seconds_of
 def add_cluster_verbs(add: Add) -> None:
     parser = add("submit", submit, "hand a recipe's plan to a cluster's launcher (Slurm), one job for each phase")
     add_recipe(parser)
-    parser.add_argument("--cluster", type=Path, required=True, metavar="PROFILE", help="YAML file; see slurm/profiles/")
+    named = "cluster profile: a YAML file, or a name in ~/.config/stilts/clusters or of those shipped (cpu, gpu, ...)"
+    parser.add_argument("--cluster", metavar="NAME", help=f"{named}; default: STILTS_CLUSTER")
     parser.add_argument(
         "--dry-run", action="store_true", help="print the commands that would submit, and submit nothing"
     )
@@ -44,9 +45,11 @@ def add_cluster_verbs(add: Add) -> None:
 
 def submit(given: argparse.Namespace) -> int:
     from stilts_launcher.backends.registry import load_profile
+    from stilts_launcher.profiles import find_profile
     from stilts_launcher.submit import submit_recipe
 
-    say(submit_recipe(recipe_of(given), load_profile(given.cluster), given.dry_run))
+    profile = load_profile(find_profile(given.cluster))  # before the recipe, which takes longer to read
+    say(submit_recipe(recipe_of(given), profile, given.dry_run))
     return 0
 
 

@@ -1,5 +1,6 @@
 """Two texts and the relation between them: NLI and paraphrase."""
 
+from stilts_ds.families import standard
 from stilts_ds.families.base import Family, HeadVerbs, drawn_by_line, reads_last_tokens, reads_targets
 from stilts_ds.families.files import read_shared_texts
 from stilts_ds.families.pair import noisy, predictions, record, rows, score
@@ -16,6 +17,7 @@ HEAD = HeadVerbs(
 PAIR = Family(
     name="pair",
     group="classification",
+    standard={"both": standard.SEQUENCE, "left": standard.SEQUENCE},
     head=HEAD,
     left_head=reads_last_tokens(HEAD),
     readers=record.READERS,
