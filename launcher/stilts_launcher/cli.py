@@ -98,6 +98,7 @@ def build_parser(verb: str | None = None) -> argparse.ArgumentParser:
 
 
 def _add_study(add: Add) -> None:
+    add("init", "init:add_arguments", "write a commented recipe and a cluster profile after five questions")
     """Verbs that take a recipe."""
     parser = add("demo", run, "the recipe `quickstart`: a whole study in miniature, in minutes, without network")
     add_overrides(parser)
@@ -158,6 +159,8 @@ def _add_results(add: Add) -> None:
 
 
 def _add_publishing(add: Add) -> None:
+    standard = "write a phase's encoder and head as a model that transformers' pipeline() loads"
+    add("export", "export:add_arguments", standard)
     parser = add("push", push, "upload a phase's encoder, heads and model card to the Hugging Face hub")
     parser.add_argument("phase_dir", type=Path, metavar="PHASE", help="folder of a trained phase: runs/NAME/phases/ID")
     parser.add_argument("--repo", required=True, metavar="OWNER/NAME", help="the hub's repository, made if need be")

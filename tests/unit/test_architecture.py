@@ -73,7 +73,13 @@ LAYERS = [
 KERNEL_LAYERS = ["common", "dropout", "topk", "mining"]
 HEAVY = {  # package -> the modules (or packages of modules) that may name it
     "deepspeed": ["stilts_ds.engine"],
-    "transformers": ["stilts_ds.model.encoder", "stilts_ds.rows.tokenizer", "stilts_ds.toy", "stilts_bench.training"],
+    "transformers": [
+        "stilts_ds.model.encoder",
+        "stilts_ds.model.standard",
+        "stilts_ds.rows.tokenizer",
+        "stilts_ds.toy",
+        "stilts_bench.training",
+    ],
     "tokenizers": ["stilts_ds.toy"],
     "datasets": ["stilts_ds.sources.hub", "stilts_ds.sources.tables"],
     "tensorboard": ["stilts_ds.monitor"],
