@@ -22,6 +22,7 @@ from stilts_launcher.recipes import recipe_of_run
 # Modules by name: nothing but `stilts bench` imports the benchmarks.
 BENCHMARKS = {
     "execute": "stilts_bench.execute",
+    "generation": "stilts_bench.generation",
     "kernels": "stilts_bench.kernels",
     "mining": "stilts_bench.mining",
     "pipeline": "stilts_bench.pipeline",
@@ -188,12 +189,14 @@ def _add_machine(add: Add) -> None:
 
 
 def run(given: argparse.Namespace) -> int:
+    from stilts_launcher.execute_run import execute_run
     from stilts_launcher.start import run_of, run_recipe
 
     recipe = recipe_of(given)
     status = run_recipe(recipe, phases=given.phase)
     # Started by torchrun, mpirun or a cluster's launcher, this line runs on every rank; one of them writes the report.
     if status == 0 and _rank_0():
+        execute_run(run_of(recipe))
         _finish(run_of(recipe))
     return status
 
@@ -237,9 +240,14 @@ def fetch(given: argparse.Namespace) -> int:
 
 def evaluate(given: argparse.Namespace) -> int:
     from stilts_ds.model_files import fit_retrieval_length
+    from stilts_launcher.execute_run import execute_run
     from stilts_launcher.start import run_recipe
 
-    return run_recipe(fit_retrieval_length(recipe_of_run(RunDir(given.run_dir))), only="evaluate")
+    folder = RunDir(given.run_dir)
+    status = run_recipe(fit_retrieval_length(recipe_of_run(folder)), only="evaluate")
+    if status == 0 and _rank_0():
+        execute_run(folder)
+    return status
 
 
 def score(given: argparse.Namespace) -> int:
