@@ -58,7 +58,7 @@ def choose(logits: np.ndarray, temperature: float, top_p: float, uniform: np.nda
 
 
 def _fall_on(probabilities: np.ndarray, top_p: float, uniform: np.ndarray) -> np.ndarray:
-    """The token of each row [n, V], likelier ones first and equals by their index, that its number [n, 1], from 0 to 1, falls on."""
+    """The token of each row [n, V] that its number [n, 1] in [0, 1) falls on: likelier ones first, equals by index."""
     # Values alone are sorted, which is several times as fast as sorting tokens by them.
     ordered = -np.sort(-probabilities, axis=1)
     bounds = np.cumsum(ordered, axis=1)
