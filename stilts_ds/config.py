@@ -1,7 +1,5 @@
 """The recipe: one YAML file plus dotted overrides, checked before anything is paid for.
 
-    recipe, text = load_recipe("quickstart", ["engine.zero_stage=3", "seeds=[1,2]"])
-
 Names follow Hugging Face's TrainingArguments where they exist there. The command line wins over the file, the file
 over a task's own defaults (`Task.training`), those over the defaults below.
 """
@@ -18,6 +16,7 @@ from pydantic import Field, field_validator, model_validator
 from stilts_ds.data_settings import DataPart as DataPart  # named here, too: scripts import it from here
 from stilts_ds.data_settings import TextHubPart as TextHubPart
 from stilts_ds.errors import UserError, did_you_mean
+from stilts_ds.execution import ExecutePart
 from stilts_ds.generation import GenerationPart
 from stilts_ds.robust import Robust
 from stilts_ds.shipped import RECIPES, shipped_recipes
@@ -235,6 +234,7 @@ class Recipe(Section):
     engine: EnginePart = EnginePart()
     launch: LaunchPart = LaunchPart()
     evaluation: EvaluationPart = EvaluationPart()
+    execute: ExecutePart = ExecutePart()
 
     @field_validator("seeds")
     @classmethod
