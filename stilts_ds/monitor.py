@@ -1,4 +1,4 @@
-"""Watching a run: TensorBoard, metrics.jsonl, a progress bar on a terminal and plain lines in a log.
+"""Watching a run: TensorBoard, metrics.jsonl, and lines in the log that carry how far the phase is.
 
 Only rank 0 writes. Steps that a resumed run does again replace the ones written before it stopped.
 """
@@ -8,13 +8,13 @@ from __future__ import annotations
 import json
 import logging
 import resource
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from stilts_ds.display import Position, carrying
 from stilts_ds.run_dir import write_atomically
 
 log = logging.getLogger(__name__)
@@ -30,7 +30,6 @@ class Monitor:
         # Slow to import, and only rank 0 comes here.
         from torch.utils.tensorboard import SummaryWriter
 
-        self.bar = _progress_bar(title, start_step, total_steps)
         _keep_steps(metrics, start_step, evaluated_step)
         self.metrics = open(metrics, "a", encoding="utf-8", buffering=1)  # noqa: SIM115 (closed by close())
         # Without purge_step, TensorBoard would show the steps that are done again twice.
@@ -48,18 +47,19 @@ class Monitor:
         if not records:
             return
         last = records[-1]
-        if self.bar is None:
-            log.info(
-                "%s step %d/%d loss %.4f, %.0f tokens/s",
-                self.title,
-                last["step"],
-                self.total_steps,
-                last["train/loss"],
-                last["train/tokens_per_second"],
-            )
-        else:
-            self.bar.update(len(records))
-            self.bar.set_postfix(loss=f"{last['train/loss']:.4f}")
+        loss, rate = last["train/loss"], last["train/tokens_per_second"]
+        position = Position(
+            self.title, "step", last["step"], self.total_steps, f"loss {loss:.2f}, {rate:,.0f} tokens/s"
+        )
+        log.info(
+            "%s step %d/%d loss %.4f, %.0f tokens/s",
+            self.title,
+            last["step"],
+            self.total_steps,
+            loss,
+            rate,
+            extra=carrying(position),
+        )
         # A killed run keeps its curve up to here.
         self.writer.flush()
 
@@ -77,8 +77,6 @@ class Monitor:
         return seconds
 
     def close(self) -> None:
-        if self.bar is not None:
-            self.bar.close()
         self.writer.close()
         self.metrics.close()
 
@@ -101,14 +99,6 @@ def _keep_steps(metrics: Path, last: int, evaluated: int) -> None:
     if len(steps) < last:
         log.warning("%s lacks the records of %d of the %d steps done so far", metrics, last - len(steps), last)
     write_atomically(metrics, "".join(kept))
-
-
-def _progress_bar(title: str, start: int, total: int) -> Any:
-    if not sys.stderr.isatty():
-        return None
-    from tqdm import tqdm
-
-    return tqdm(desc=title, initial=start, total=total, unit="step", dynamic_ncols=True)
 
 
 def memory_gib(device: torch.device) -> dict[str, float]:

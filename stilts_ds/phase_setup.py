@@ -5,8 +5,11 @@ from __future__ import annotations
 import ctypes
 import gc
 import logging
+import re
+import shutil
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,6 +17,8 @@ import torch
 from stilts_ds.batches.collate import TaskRows
 from stilts_ds.config import EvaluationPart, Recipe
 from stilts_ds.data.data import Data
+from stilts_ds.disk import disk_use, train_again
+from stilts_ds.display import concern
 from stilts_ds.ds_files import base_config
 from stilts_ds.engine.checkpoint import await_saved
 from stilts_ds.engine.loop import train
@@ -35,28 +40,36 @@ from stilts_ds.model.encoder import load_encoder, read_language_head, read_outpu
 from stilts_ds.model.heads import HeadSpec, set_language_head
 from stilts_ds.model.multitask import MultiTask
 from stilts_ds.model.vocabulary import narrow_vocabulary
-from stilts_ds.model_files import ModelLimits, limits_of, model_path, model_source, vector_setting_problem
+from stilts_ds.model_files import ModelLimits, limits_of, model_folder, model_path, model_source, vector_setting_problem
 from stilts_ds.phase_names import left_alone
 from stilts_ds.plan_file import Phase, Plan
 from stilts_ds.rows.rows import Rows, touched_ids
-from stilts_ds.run_dir import PhaseDir, RunDir, folder_bytes, provenance
+from stilts_ds.run_dir import PhaseDir, RunDir, provenance, write_atomically
 from stilts_ds.tasks.registry import get_task
 from stilts_ds.weight_files import parameter_count
 
 log = logging.getLogger(__name__)
 
 
-def check_start(run: RunDir, recipe: Recipe, phases: list[Phase], planned: Sequence[Phase], world: World) -> None:
+def check_start(run: RunDir, recipe: Recipe, phases: list[Phase], plan: Plan, world: World) -> None:
     """Refuse settings that cannot work, ranks that do not fit together and a disk that is too small. A collective.
 
-    `phases` are those that run now, `planned` all of the plan: retrieval after them must be possible.
+    `phases` are those that run now. Of the whole plan, retrieval must be possible, and all that it still writes must
+    fit on the disk: a study that fills it is found out now, and not after days.
     """
     model = model_path(recipe.model.name_or_path)
     limits = limits_of(model, recipe.model.revision)
     check_settings(recipe, phases, limits, world)
-    check_retrieval(recipe.evaluation, planned, limits)
-    needed = world.broadcast(bytes_to_write(parameter_count(model), phases, run) if world.first else None)
+    check_retrieval(recipe.evaluation, plan.phases, limits)
+    needed = world.broadcast(bytes_to_write(recipe, plan, run) if world.first else None)
     check_ranks(world, run.root, needed)
+
+
+def bytes_to_write(recipe: Recipe, plan: Plan, run: RunDir) -> int:
+    """Most bytes that the plan will add to the disk at any time; 0 where the model's size is unknown."""
+    folder = model_folder(recipe.model.name_or_path, recipe.model.revision)
+    parameters = parameter_count(str(folder)) if folder is not None else None
+    return 0 if parameters is None else disk_use(run, plan, recipe.keep, parameters).more
 
 
 def check_settings(recipe: Recipe, phases: list[Phase], limits: ModelLimits, world: World) -> None:
@@ -69,13 +82,14 @@ def check_settings(recipe: Recipe, phases: list[Phase], limits: ModelLimits, wor
         if not phase.train:
             continue
         setting = phase.setting()
-        for name in phase.train:
-            family_of(get_task(name)).verbs(limits.sees)  # which refuses families that a decoder cannot learn
+        families = [family_of(get_task(name)) for name in phase.train]
+        for family in families:
+            family.verbs(limits.sees)  # which refuses families that a decoder cannot learn
         # Tasks that are trained together may have rows of their own lengths.
         longest = max(phase.setting(name).max_seq_length for name in phase.train)
         if limits.tokens is not None and longest > limits.tokens:
             raise UserError(f"{phase.title}: max_seq_length={longest}, but the model takes {limits.tokens} tokens")
-        pool = pool_size((family_of(get_task(name)) for name in phase.train), setting)
+        pool = pool_size(families, setting)
         if setting.train_batch_size // pool < world.size and pool > 1:
             raise UserError(
                 f"{phase.title}: train_batch_size={setting.train_batch_size} makes {setting.train_batch_size // pool} "
@@ -99,26 +113,10 @@ def check_retrieval(evaluation: EvaluationPart, phases: Sequence[Phase], limits:
         raise UserError(f"evaluation.retrieval_{problem[0]}{problem[1]}")
 
 
-def bytes_to_write(parameters: int | None, phases: list[Phase], run: RunDir) -> int:
-    """Most bytes that training one of the phases will add to the disk; 0 where the model's size is unknown (None).
-
-    A checkpoint holds 12 bytes a parameter (weights and two moments in float32), and one more stands beside the kept
-    ones while it is written. Each may name a best model of its own, of 4 bytes a parameter, and one more is newer than
-    all of them. What an earlier start left in the folder is there already, and is replaced or removed.
-    """
-    needed = [0]
-    for phase in phases:
-        if phase.train:
-            # The newest is written whole before the oldest goes: for a while there is one more than is kept.
-            checkpoints = phase.setting().save_total_limit + 1
-            most = (parameters or 0) * (12 * checkpoints + 4 * (checkpoints + 1))
-            needed.append(most - folder_bytes(run.phase(phase.id).checkpoints))
-    return max(needed)
-
-
 def check_folders(run: RunDir, plan: Plan, phases: Sequence[Phase]) -> None:
     """Look at the folders of the phases that are to run, on rank 0: whole, and nobody at work in them."""
     run.check_links()
+    train_again(run, plan, phases)
     for phase in phases:
         folder = run.phase(phase.id)
         folder.read_status()
@@ -133,8 +131,7 @@ def take_up(run: RunDir, phase: Phase, only: str | None) -> None:
     """Make sure, on rank 0, that what a phase has done so far was made from the encoder that it starts from now."""
     if only == "evaluate" and phase.train and is_outdated(run, phase):
         raise UserError(
-            f"{phase.init} was trained again, with other weights, since {phase.id} started from it; "
-            "`stilts run` trains that again"
+            f"what {phase.label} started from was trained again, with other weights; `stilts run` trains that again"
         )
     start_over_if_outdated(run, phase)
     await_saved(run.phase(phase.id))
@@ -153,7 +150,11 @@ def train_phase(run: RunDir, recipe: Recipe, phase: Phase, data: Data, world: Wo
     world.on_rank_0(lambda: publish(folder, progress.best_step))
     if world.first:
         log.info(
-            "%s: best dev score %.2f at step %d of %d", phase.id, progress.best_score, progress.best_step, progress.step
+            "%s: best dev score %.2f at step %d of %d",
+            phase.label,
+            progress.best_score,
+            progress.best_step,
+            progress.step,
         )
     release_memory()
     return progress
@@ -198,12 +199,12 @@ def set_up_training(run: RunDir, recipe: Recipe, phase: Phase, data: Data, world
         train_touched_rows(encoder, [task.rows for task in rows.values()], phase, data, world)
     lineage = {"init": source, "phase": phase.to_json(), "provenance": provenance().to_json()}
     model = build_model(encoder, specs, len(rows))
-    load_language_head(model, language_head, source, world)
+    load_language_head(model, language_head, source, world, concern(recipe.data.source))
     if setting.keep_head:
         lineage["kept_heads"] = keep_heads(model, specs, run.phase(phase.init) if phase.init else None, world)
     folder.root.mkdir(parents=True, exist_ok=True)
     return TrainingSetup(
-        title=phase.id,
+        title=phase.label,
         model=model,
         tokenizer=data.tokenizer,
         tasks=rows,
@@ -212,13 +213,33 @@ def set_up_training(run: RunDir, recipe: Recipe, phase: Phase, data: Data, world
         engine_part=recipe.engine,
         seed=phase.seed,
         folder=folder,
-        tensorboard=run.tensorboard / phase.id,
+        tensorboard=curves_folder(run, phase),
         world=world,
         evaluate=lambda forward: dev_scores(forward, tasks, data, phase, world),
         export=lambda parameters, step: export_model(
             folder.best(step), encoder, data.tokenizer, specs, parameters, {**lineage, "step": step}
         ),
+        concern=concern(recipe.data.source),
     )
+
+
+def curves_folder(run: RunDir, phase: Phase) -> Path:
+    """TensorBoard's folder of a phase, by the name that people read; it shows `none/seed1/xnli` as the run's name."""
+    # A condition is called as its author likes; in a path, a letter may mean another folder.
+    names = (re.sub(r"[^\w.+~@=-]|^\.+", "_", name)[:200] for name in phase.label.split("/"))
+    folder = run.tensorboard.joinpath(*names)
+    owner = folder / "phase_id"
+    by_id = run.tensorboard / phase.id
+    # Earlier versions named folders by ids; the curve of a phase that goes on stays one curve.
+    if by_id.is_dir() and not folder.exists():
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        by_id.rename(folder)
+    # A changed recipe has another phase of this name, whose curve must not be mixed with the one that was there.
+    elif owner.exists() and owner.read_text(encoding="utf-8") != phase.id:
+        shutil.rmtree(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_atomically(owner, phase.id)
+    return folder
 
 
 def read_output(source: str, revision: str | None, backbone: Backbone) -> dict[str, torch.Tensor] | None:
@@ -252,18 +273,22 @@ def keep_heads(model: MultiTask, specs: Sequence[HeadSpec], before: PhaseDir | N
 
 
 def load_language_head(
-    model: MultiTask, pretrained: Mapping[str, torch.Tensor] | None, source: str, world: World
+    model: MultiTask, pretrained: Mapping[str, torch.Tensor] | None, source: str, world: World, doubt: int
 ) -> None:
-    """Give language modelling the head that its checkpoint was pretrained with; None: `source` has none."""
+    """Give language modelling the head that its checkpoint was pretrained with; None: `source` has none, which is
+    logged at the level `doubt`."""
     for spec in model.specs.values():
         if not get_family(spec.family).verbs(model.backbone.sees).ties_embeddings:
             continue
         if pretrained is not None:
             set_language_head(model.heads[spec.name], pretrained, source)
         if world.first:
-            none = f"is new: {source} has none (`lm_head`, or `cls.predictions` with GELU)"
-            origin = none if pretrained is None else f"of {source} goes on"
-            log.info("the language modelling head %s", origin)
+            if pretrained is not None:
+                log.info("the language modelling head of %s goes on", source)
+                continue
+            # Masked words are then learned from nothing, which costs steps that a study may not have.
+            none = f"{source} has none (`lm_head`, or `cls.predictions` with GELU)"
+            log.log(doubt, "the language modelling head is new: %s", none)
 
 
 def train_touched_rows(encoder: Any, train: list[Rows], phase: Phase, data: Data, world: World) -> None:
@@ -274,7 +299,7 @@ def train_touched_rows(encoder: Any, train: list[Rows], phase: Phase, data: Data
     # Rank 0 alone exports, and puts the rows that were left out back then.
     narrow_vocabulary(encoder, ids, keep_rest=world.first)
     if world.first:
-        log.info("%s: %d of %d vocabulary rows are in its data and train", phase.id, len(ids), size)
+        log.info("%s: %d of %d vocabulary rows are in its data and train", phase.label, len(ids), size)
 
 
 def head_specs(tasks: Mapping[str, TaskRows], data: Data) -> list[HeadSpec]:

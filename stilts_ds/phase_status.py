@@ -8,7 +8,7 @@ from stilts_ds.values import Value
 
 # What a new state keeps of the status before it. Joules are not kept: a start that could not count them (a crash, a
 # rank without a counter) would leave a sum that lacks its share.
-KEPT = ("seconds", "world_size", "best", "curve", "dtype", "started_from")
+KEPT = ("seconds", "world_size", "best", "curve", "dtype", "started_from", "steps")
 
 
 class TaskBest(Value):
@@ -38,7 +38,7 @@ class PhaseStatus(Value):
     `trained`: the model is exported. `token` tells one start of the ranks from another. `at` is in seconds since 1970.
     `seconds` (wall time), `joules` (all GPUs) and `world_size` are of all starts so far. `curve` is the SHA-256 of
     metrics.jsonl as training left it. `dtype` is what `engine.dtype: auto` chose for the phase. `started_from` is the
-    hash of the encoder's weights that the phase started from (stilts_ds.lineage).
+    hash of the encoder's weights that the phase started from (stilts_ds.lineage). `steps` is how many training takes.
     """
 
     state: str = "pending"
@@ -53,6 +53,7 @@ class PhaseStatus(Value):
     error: str | None = None
     dtype: str | None = None
     started_from: str | None = None
+    steps: int | None = None
 
     @property
     def pending(self) -> bool:

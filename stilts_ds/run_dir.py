@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.metadata
 import json
 import os
 import platform
@@ -16,15 +15,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from stilts_ds import __version__
 from stilts_ds.errors import UnreadableError, UserError
-from stilts_ds.phase_status import Best, PhaseStatus
-from stilts_ds.values import Value, check_value
+from stilts_ds.phase_status import PhaseStatus
+from stilts_ds.values import Value, ValueT, check_value
+from stilts_ds.versions import versions
 
 COMMIT = "COMMIT"
 HEADS_JSON = "heads.json"
 LINEAGE = "stilts.json"  # beside the encoder: what it was made from
-VERSIONED = ("torch", "deepspeed", "transformers", "tokenizers", "datasets", "numpy", "triton", "mpi4py")
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
@@ -102,6 +100,11 @@ def read_json(path: Path) -> Any:
         raise UserError(f"{path} does not exist; check the folder that you gave") from error
     except (ValueError, RecursionError) as error:  # also bytes that are no UTF-8, numbers without end, endless nesting
         raise UserError(f"{path} is not valid JSON ({error}); delete it and run the same command again") from error
+
+
+def load_value(kind: type[ValueT], path: Path, remedy: str) -> ValueT:
+    """The value in a JSON file. Raises UserError with the file, the key at fault and the remedy."""
+    return check_value(kind, read_json(path), path, remedy)
 
 
 def read_sealed(path: Path) -> dict[str, Any]:
@@ -249,36 +252,23 @@ class PhaseDir:
         """Whether the phase's model is exported; also when the evaluation behind it was stopped or failed."""
         return self.read_status().trained
 
-    def set_status(
-        self,
-        state: str,
-        *,
-        seconds: float | None = None,
-        world_size: int | None = None,
-        joules: float | None = None,
-        best: Best | None = None,
-        curve: str | None = None,
-        error: str | None = None,
-        dtype: str | None = None,
-        started_from: str | None = None,
-    ) -> None:
-        """Write the phase's state. What is not given stays as it was, but for joules and the error."""
+    def set_status(self, state: str, **known: Any) -> None:
+        """Write the phase's state. `known`: fields of `PhaseStatus`; what is not given or None stays as it was, but for
+        joules and the error."""
         before = self.read_status()
-        status = PhaseStatus(
-            state=state,
-            trained=before.trained or state in ("trained", "done"),
-            token=os.environ.get("STILTS_RUN_TOKEN", ""),
-            at=round(time.time(), 1),
-            seconds=before.seconds if seconds is None else seconds,
-            world_size=before.world_size if world_size is None else world_size,
+        unknown = sorted(set(known) - set(PhaseStatus.model_fields))
+        assert not unknown, unknown
+        now = {
+            "state": state,
+            "trained": before.trained or state in ("trained", "done"),
+            "token": os.environ.get("STILTS_RUN_TOKEN", ""),
+            "at": round(time.time(), 1),
             # Not kept from before: see phase_status.KEPT.
-            joules=joules,
-            best=before.best if best is None else best,
-            curve=before.curve if curve is None else curve,
-            dtype=before.dtype if dtype is None else dtype,
-            started_from=before.started_from if started_from is None else started_from,
-            error=error,
-        )
+            "joules": None,
+            "error": None,
+            **{name: value for name, value in known.items() if value is not None},
+        }
+        status = PhaseStatus(**{**dict(before), **now})
         write_sealed(self.status_json, status.to_json(before))
 
 
@@ -357,25 +347,14 @@ def git_commit() -> str:
     here = Path(__file__).resolve().parent
     if (here / COMMIT).exists():  # a copy of the code, made when a run was submitted
         return (here / COMMIT).read_text(encoding="utf-8")
+
+    def git(*arguments: str) -> str:
+        return subprocess.run(["git", *arguments], cwd=here, capture_output=True, text=True, check=True).stdout.strip()
+
     try:
-        commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, check=True)
-        changed = subprocess.run(
-            ["git", "status", "--porcelain", "-uno"], cwd=here, capture_output=True, text=True, check=True
-        )
+        return git("rev-parse", "HEAD") + ("-dirty" if git("status", "--porcelain", "-uno") else "")
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
-    return commit.stdout.strip() + ("-dirty" if changed.stdout.strip() else "")
-
-
-def versions() -> dict[str, str]:
-    """Versions of Python, this package and the libraries that decide a result."""
-    versions_of = {"python": platform.python_version(), "stilts-ds": __version__}
-    for name in VERSIONED:
-        try:
-            versions_of[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return versions_of
 
 
 class Provenance(Value):

@@ -22,12 +22,12 @@ from stilts_ds.evaluate.score import read_values, score_folder, tasks_to_score
 from stilts_ds.families.registry import family_of, main_metric
 from stilts_ds.report.compare import score_run
 from stilts_ds.report.load import RunData, load_run
+from stilts_ds.report.score_rows import SCORE_COLUMNS, score_rows
 from stilts_ds.report.side_by_side import COSTS, tables_side_by_side
 from stilts_ds.report.stats import ComparisonSettings
 from stilts_ds.report.table import Cell, Table
 from stilts_ds.report.tables import LANGUAGES_OF, ZERO_SHOT, build_tables, with_resamples
 from stilts_ds.run_dir import RunDir
-from stilts_ds.tasks.languages import LANGUAGES, name_of
 
 ALL_LANGUAGES = "all"  # a score over languages, in the column `language`
 
@@ -68,28 +68,7 @@ class Run:
         `main` marks the metric that the benchmark averages; its name is `main` where it is a mean of others.
         `examples` are those that were scored, 0 where an earlier version did not count them.
         """
-        columns = [
-            "condition", "seed", "task", "split", "language", "language_name", "metric", "main", "score", "examples",
-            "model", "phase",
-        ]  # fmt: skip
-        return pandas.DataFrame(list(self._scores()), columns=columns)
-
-    def _scores(self) -> Iterator[tuple[Any, ...]]:
-        for condition in self._data.conditions:
-            for task, results in self._data.results.get(condition, {}).items():
-                for result in results:
-                    yield from self._scores_of(condition, task, result)
-
-    def _scores_of(self, condition: str, task: str, result: Result) -> Iterator[tuple[Any, ...]]:
-        main = main_metric(fitted_task(task, self._data.recipe)).name
-        for language, value in result.main.items():
-            metrics = {metric: (False, score) for metric, score in result.languages[language].items()}
-            metrics[main] = (True, value)
-            for metric, (is_main, score) in metrics.items():
-                yield (
-                    condition, result.seed, task, result.split, language, _language_name(language), metric, is_main,
-                    score, result.examples.get(language, 0), self._data.plan.model, result.phase,
-                )  # fmt: skip
+        return pandas.DataFrame(list(score_rows(self._data)), columns=list(SCORE_COLUMNS))
 
     def gains(self, resamples: int = 0, level: float = 0.05) -> pandas.DataFrame:
         """Each condition against the baseline: a row for each target, and for each of its languages.
@@ -242,7 +221,3 @@ def _answers(gold: Any, predicted: Any, units: int, right: Callable[[Any], Any])
     answers = {"gold": map(right, gold), "predicted": predicted}
     # As objects: a column of lists, which some families' answers are, must not be taken for several columns.
     return {name: pandas.Series(list(values), dtype=object) for name, values in answers.items()}
-
-
-def _language_name(code: str) -> str:
-    return name_of(code) if code in LANGUAGES else code

@@ -7,8 +7,8 @@ from typing import Any
 
 from pydantic import Field
 
-from stilts_ds.run_dir import read_json, write_json
-from stilts_ds.values import JsonList, Value, check_value
+from stilts_ds.run_dir import load_value, write_json
+from stilts_ds.values import JsonList, Value
 
 
 class RankPeaks(Value):
@@ -58,7 +58,7 @@ class Trial(Value):
     @classmethod
     def load(cls, path: Path) -> Trial:
         """What a trial wrote. Raises UserError naming the file where it is something else."""
-        return check_value(cls, read_json(path), path, "start the trial again")
+        return load_value(cls, path, "start the trial again")
 
     def save(self, path: Path) -> None:
         write_json(path, self.to_json())

@@ -6,10 +6,8 @@ import argparse
 import json
 import logging
 import tempfile
-from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from stilts_ds.errors import UserError, counted, printable
 from stilts_ds.execute.benchmarks import READERS, Problem, read_problems, read_samples
@@ -26,9 +24,8 @@ from stilts_ds.execute.worker import Worker
 from stilts_launcher.execute_settings import add_settings, read_settings
 
 
-def add_execute(add: Callable[[str, Any, str], argparse.ArgumentParser]) -> None:
-    """Declare the verb and its options."""
-    parser = add("execute", run_programs, "run programs that a model wrote in a sandbox and write a verdict for each")
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(verb=run_programs)
     parser.add_argument("programs", type=Path, nargs="?", help="JSON lines of programs, or of samples of a benchmark")
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="FILE", help="verdicts, as JSON lines")
     parser.add_argument("--benchmark", choices=sorted(READERS), help="whose problems the samples answer")
@@ -192,6 +189,9 @@ def languages_state() -> str:
         lacking = missing(name)
         if lacking:
             absent.append(f"{language.title} ({', '.join(lacking)})")
+        # Asked for their versions, compilers on the JVM take longer than all other checks; verdicts name them.
+        elif language.server:
+            present.append(language.title)
         else:
             present.append(f"{language.title} ({toolchain(name)})")
     return ", ".join(present) + (f"; withheld for lack of commands: {', '.join(absent)}" if absent else "")

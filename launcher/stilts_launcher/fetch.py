@@ -19,6 +19,7 @@ from stilts_ds.errors import UserError, counted, redacted
 from stilts_ds.hub_client import cache_home, go_offline_without_network
 from stilts_ds.model_files import check_folder, model_folder, model_path
 from stilts_ds.model_hub import download_model, is_hub_model, model_files_of, pin_model
+from stilts_ds.named_tasks import check_tasks
 from stilts_ds.plan_file import Plan
 from stilts_ds.run_dir import RunDir
 from stilts_ds.weight_files import check_weights
@@ -34,7 +35,7 @@ def fetch_recipe(recipe: Recipe) -> str:
     # One probe, in place of a timeout at each file. A recipe of local files asks no network anything.
     unreachable = go_offline_without_network() if uses_hub(recipe) else None
     if recipe.data.source == "toy":
-        ensure_toy_data(recipe, run)
+        ensure_toy_data(run, recipe.data.seed, check_tasks(recipe))
     recipe, model_problems = _fetch_model(recipe, run, unreachable)
     data = Data(recipe, run.root)
     needs, problems = needs_of(recipe, data)

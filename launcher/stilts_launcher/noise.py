@@ -11,6 +11,7 @@ from stilts_ds.noise.kinds import KINDS
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(verb=write)
     parser.add_argument("task", nargs="?", help="a target task; `stilts tasks` lists them")
     parser.add_argument("--benchmark", choices=sorted(READERS), help="in place of a task: a code benchmark")
     parser.add_argument("--problems", type=Path, metavar="FILE", help="the code benchmark's file")
@@ -55,8 +56,8 @@ def _written(given: argparse.Namespace, noise: str) -> str:
     """Write the files of one kind, rate and draw; returns what is told of them."""
     from stilts_ds.data.noise_files import write_noise_files
     from stilts_ds.data.prompt_noise import write_noisy_prompts
+    from stilts_ds.named_tasks import check_noise
     from stilts_ds.noise.spec import MARK, parse_noise
-    from stilts_ds.planner import check_noise
     from stilts_ds.sources.source import DataSource
     from stilts_ds.tasks.registry import get_task
 

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Sequence
 from contextlib import ExitStack, suppress
+from typing import TYPE_CHECKING
 
 from stilts_ds.config import Recipe, recipe_yaml, written_recipe
+from stilts_ds.display import CONSOLE
 from stilts_ds.errors import UserError, counted
 from stilts_ds.hub_client import cache_home, go_offline_without_network
 from stilts_ds.locks import phase_lock, run_lock
@@ -15,7 +18,12 @@ from stilts_ds.plan_file import Plan
 from stilts_ds.run_dir import RunDir, write_atomically
 from stilts_launcher import local
 from stilts_launcher.discover import discover
+from stilts_launcher.imports import heavy_imports
 from stilts_launcher.rank_place import RankPlace, usable_cores
+
+if TYPE_CHECKING:
+    # Imports numpy with the families, which `stilts --help` does without.
+    from stilts_ds.named_tasks import NamedTasks
 
 log = logging.getLogger(__name__)
 
@@ -24,40 +32,44 @@ def run_of(recipe: Recipe) -> RunDir:
     return RunDir(recipe.output_dir / recipe.name)
 
 
-def ensure_toy_data(recipe: Recipe, run: RunDir) -> None:
-    """Generate the toy world's files that a recipe reads, where they are not there yet."""
+def ensure_toy_data(run: RunDir, seed: int, tasks: NamedTasks) -> None:
+    """Generate the toy world's files that a study of these tasks reads, where they are not there yet."""
     from stilts_ds.families.registry import family_of
-    from stilts_ds.tasks.registry import get_task
     from stilts_ds.toy.world import ensure_toy_world
 
-    trained = {name for names in recipe.intermediate.values() for name in names}
     # Running text is half of the work of generating the world, and only masked language modelling reads it.
-    reads_text = any(not family_of(get_task(name)).labelled for name in trained)
-    ensure_toy_world(run.root / "data", recipe.data.seed, reads_text)
+    reads_text = any(not family_of(task).labelled for task in tasks.trained)
+    ensure_toy_world(run.root / "data", seed, reads_text)
 
 
-def prepare_run(recipe: Recipe, lacking: dict[str, str] | None = None) -> Plan:
+def prepare_run(recipe: Recipe, lacking: dict[str, str] | None = None, wanted: Sequence[str] = ()) -> Plan:
     """Make the run folder, generate the toy world where asked, plan, and write recipe and plan. Returns the plan.
 
     With a dict as `lacking`, tasks without data are noted there, with what to do, in place of an error; such a plan
-    is for looking at and not written, since its phases' names are not final.
+    is for looking at and not written, since its phases' names are not final. `wanted` are the phases that will run (all
+    of them: none is named): a phase alone needs no files of others.
     """
     from stilts_ds.data.data import Data, hub_commits_path
     from stilts_ds.model_files import check_folder, fingerprint, model_path
+    from stilts_ds.named_tasks import check_tasks
     from stilts_ds.phase_names import EarlierPhases
-    from stilts_ds.planner import check_tasks, make_plan
+    from stilts_ds.planner import make_plan
+    from stilts_launcher.needs import check_files
 
-    check_tasks(recipe)
+    tasks = check_tasks(recipe)
     run = run_of(recipe)
     # Through a link out of the folder, this run would write into another one's files.
     run.check_links()
     if recipe.data.source == "toy":
-        ensure_toy_data(recipe, run)
+        ensure_toy_data(run, recipe.data.seed, tasks)
     path = model_path(recipe.model.name_or_path)
     check_folder(path)
     # A plan that is only looked at asks the hub nothing; the commit is then the cached one.
     recipe = pin_model(recipe, hub_commits_path(recipe, run.root), ask=lacking is None)
     data = Data(recipe, run.root)
+    # Before files are hashed, which takes minutes for a whole study.
+    if lacking is None and not wanted:
+        check_files(recipe, data)
 
     def data_hash(task: str) -> str:
         try:
@@ -96,6 +108,8 @@ def complete_records(run: RunDir, recipe: Recipe, plan: Plan) -> None:
 def run_recipe(recipe: Recipe, only: str | None = None, phases: list[str] | None = None) -> int:
     """Run a recipe on this machine's ranks, or as one rank of several. Returns the exit status."""
     run = run_of(recipe)
+    # Somebody waits for this command and wants milestones; `-q` and `-v` have set something else by now.
+    os.environ.setdefault(CONSOLE, "milestones")
     rank_place = discover(os.environ)
     # Before anything imports huggingface_hub, which reads HF_HUB_OFFLINE once.
     if uses_hub(recipe) and (unreachable := go_offline_without_network()):
@@ -104,7 +118,7 @@ def run_recipe(recipe: Recipe, only: str | None = None, phases: list[str] | None
         return _as_a_rank(rank_place, recipe, run, only, phases or [])
     # Held to the end: two starts of one run would train into the same folders.
     with run_lock(run):
-        prepare_run(recipe)
+        prepare_run(recipe, wanted=phases or [])
         # The written recipe has the model's commit, so that all ranks find the same files in the cache.
         ensure_model(written_recipe(run.recipe))
         count = rank_count(recipe)
@@ -114,7 +128,8 @@ def run_recipe(recipe: Recipe, only: str | None = None, phases: list[str] | None
 
 
 def _as_a_rank(rank_place: RankPlace, recipe: Recipe, run: RunDir, only: str | None, phases: list[str]) -> int:
-    from stilts_ds.phases import run_ranks
+    with heavy_imports():
+        from stilts_ds.phases import run_ranks
 
     os.environ.update(rank_place.variables())
     # Through the environment, since ranks make their process groups before they read a recipe.
@@ -124,7 +139,7 @@ def _as_a_rank(rank_place: RankPlace, recipe: Recipe, run: RunDir, only: str | N
         # On rank 0 alone, while the others wait: one rank plans and downloads, for all.
         def before() -> None:
             until_the_end.enter_context(run_lock(run))
-            prepare_run(recipe)
+            prepare_run(recipe, wanted=phases)
             ensure_model(written_recipe(run.recipe))
 
         # `launch` is how ranks are started on one machine, and these are started.

@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 from stilts_ds.data.split import Split
 from stilts_ds.errors import UserError
 from stilts_ds.families.base import Family
-from stilts_ds.run_dir import hash_json, read_json, write_json
-from stilts_ds.values import JsonList, Value, check_value
+from stilts_ds.run_dir import hash_json, load_value, write_json
+from stilts_ds.values import JsonList, Value
 
 log = logging.getLogger(__name__)
 VERSION = 1  # raise when texts are compared otherwise: what was counted before is then counted again
@@ -48,7 +48,7 @@ class Overlaps(Value):
     @classmethod
     def load(cls, path: Path) -> Overlaps:
         """Raises UserError naming the file where it is damaged."""
-        return check_value(cls, read_json(path), path, "delete it, the next start counts again")
+        return load_value(cls, path, "delete it, the next start counts again")
 
 
 def digest_of(texts: Iterable[str]) -> int:
@@ -96,13 +96,14 @@ def overlaps(train: Split, scored: Sequence[Split], folder: Path) -> list[Overla
     return overlapping
 
 
-def warn_of_overlaps(overlapping: Sequence[Overlap]) -> None:
-    """One warning for each pair of tasks."""
+def warn_of_overlaps(overlapping: Sequence[Overlap], level: int) -> None:
+    """One line at a level of the log for each pair of tasks."""
     for train, task in dict.fromkeys((overlap.train, overlap.task) for overlap in overlapping):
         # By pair of tasks, not by language: XNLI alone would warn fifteen times.
         of_pair = [overlap for overlap in overlapping if (overlap.train, overlap.task) == (train, task)]
         counts = ", ".join(f"{overlap.language} {overlap.examples} of {overlap.of}" for overlap in of_pair)
-        log.warning(
+        log.log(
+            level,
             "training on %s sees examples that %s %s scores (%s); data.duplicates=exclude leaves them out of training",
             train, task, of_pair[0].split, counts,
         )  # fmt: skip

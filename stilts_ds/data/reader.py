@@ -109,7 +109,9 @@ class Origin:
             # Empty for readers that never changed: their hashes, and with them caches and phases, stay as they were.
             changed = [known[h.schema] for h in self.hub if h.schema in known]
             return hash_json([read, changed] if changed else read)
-        versions = {schema: known[schema] for schema, _ in self.parts if schema in known}
+        versions: dict[str, Any] = {schema: known[schema] for schema, _ in self.parts if schema in known}
+        if self.task.columns:  # another column of the same file is another text
+            versions |= {"columns": dict(self.task.columns), "unlabelled": self.split in self.task.unlabelled}
         return hash_json([hash_files(self.files), versions]) if versions else hash_files(self.files)
 
     def read(self, tally: Counter[str] | None = None, exclusion: Exclusion | None = None) -> Iterator[Record]:
@@ -231,7 +233,8 @@ def find_origin(task: Task, split: str, language: str, source: DataSource) -> Or
     # Where no file holds both languages (XNLI, PAWS-X), two files are read row by row.
     if serving.parallel_rows and serving.second:
         return _crossed_origin(serving, split, language, source)
-    if family_of(task).corpus is not None and source.text_hub is not None:
+    # `data.text_hub` stands in for `data.text`: a task that reads other files keeps them.
+    if family_of(task).corpus is not None and source.text_hub is not None and serving.data_folder == "text":
         return Origin(serving, split, language, corpus=source.text_hub, max_passages=source.max_text_passages)
     check_language(serving, language)
     if source.from_hub(serving, split, language):

@@ -8,6 +8,7 @@ import sys
 import warnings
 from pathlib import Path
 
+from stilts_ds.display import CLOCK, LINE, console_handler
 from stilts_ds.engine.stacks import write_stacks_to
 from stilts_ds.errors import is_full_disk, printable, redacted
 
@@ -30,16 +31,17 @@ class LogFile(logging.FileHandler):
 
 
 def set_up_logging(folder: Path) -> None:
-    """A file for each rank in `folder` (a phase run alone has its own folder); rank 0 also speaks on the terminal."""
+    """A file for each rank in `folder` (a phase run alone has its own folder) that keeps everything; rank 0 also shows
+    on the console what people want to see (stilts_ds.display)."""
     rank = os.environ.get("RANK", "0")
     folder.mkdir(parents=True, exist_ok=True)
     handlers: list[logging.Handler] = [LogFile(folder / f"rank-{rank}.log", encoding="utf-8")]
     write_stacks_to(folder / f"rank-{rank}.log")
     if rank == "0":
-        handlers.append(logging.StreamHandler())
+        handlers.append(console_handler())
     logging.basicConfig(level=logging.INFO, handlers=handlers, force=True)
     for handler in handlers:
-        handler.setFormatter(Redacting("%(asctime)s %(message)s", datefmt="%H:%M:%S"))
+        handler.setFormatter(Redacting(LINE, datefmt=CLOCK))
     # torch renames collectives that DeepSpeed still calls by their old names, once a call.
     warnings.filterwarnings("ignore", category=FutureWarning, module="torch.distributed")
     for noisy in ("DeepSpeed", "transformers", "torch", "datasets", "httpx", "httpx2"):

@@ -175,7 +175,7 @@ class Statistics:
             self.chance.add((tag.removeprefix(LOSS), loss) for tag, loss in record.items() if tag.startswith(LOSS))
         if progress.step * 4 >= self.total_steps:
             for sentence in self.chance.stuck():
-                log.warning("%s step %d: %s", self.setup.title, progress.step, sentence)
+                log.log(self.setup.concern, "%s step %d: %s", self.setup.title, progress.step, sentence)
 
     def evaluation(self, step: int, scores: dict[str, float]) -> None:
         """Write dev scores. What an evaluation takes is no part of a step's time."""

@@ -12,6 +12,7 @@ import torch
 from stilts_ds.batches.collate import Collator
 from stilts_ds.batches.feed import Feed
 from stilts_ds.batches.mixture import Mixture, micro_batch_count
+from stilts_ds.display import Position, carrying
 from stilts_ds.engine import checkpoint
 from stilts_ds.engine.guards import explain_memory
 from stilts_ds.engine.optim import learning_rate
@@ -76,7 +77,16 @@ class Trainer:
             examples = counted(self.setup.setting.train_batch_size, "example")
             micro_batches = counted(self.micro_batches, "micro-batch", "micro-batches")
             after = f", continuing after step {progress.step}" if progress.step else ""
-            log.info("%s: %s of %s, %s a rank%s", self.setup.title, steps, examples, micro_batches, after)
+            start = Position(self.setup.title, "step", progress.step, self.mixture.total_steps)
+            log.info(
+                "%s: %s of %s, %s a rank%s",
+                self.setup.title,
+                steps,
+                examples,
+                micro_batches,
+                after,
+                extra=carrying(start),
+            )
         return progress
 
     # --- a step ------------------------------------------------------------------------------------------------------

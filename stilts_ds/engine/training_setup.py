@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +24,7 @@ Forward = Callable[..., Any]
 class TrainingSetup:
     """Everything a training phase needs. `evaluate(forward)` returns dev scores by TensorBoard tag, and the one number
     that selects the best model under SELECTION; `export(parameters, step)` writes encoder and heads to
-    `folder.best(step)` (rank 0)."""
+    `folder.best(step)` (rank 0). `concern` is the level of the log for doubts about what is learned."""
 
     title: str
     model: MultiTask
@@ -39,3 +40,4 @@ class TrainingSetup:
     # Functions, not modules: the engine stands before evaluation and export in the order of imports.
     evaluate: Callable[[Forward], dict[str, float]]
     export: Callable[[dict[str, torch.Tensor], int], None]
+    concern: int = logging.WARNING

@@ -137,10 +137,10 @@ class Generator:
     def _read(self, prompts: Sequence[np.ndarray], prefix: Sequence[int] | None, cache: KeyValueCache) -> np.ndarray:
         """Logits [P, V] of the token behind each prompt; the cache keeps what the prompts are."""
         filling = np.full(STABLE_ROWS, self.tokenizer.template.single_suffix[0])
-        parts = [*prompts, filling]
-        lengths = [len(part) for part in parts]
+        rows = [*prompts, filling]
+        lengths = [len(row) for row in rows]
         position = np.concatenate([np.arange(length) for length in lengths])
-        batch = self._batch(np.concatenate(parts), position, lengths, cache)
+        batch = self._batch(np.concatenate(rows), position, lengths, cache)
         if prefix is not None:
             batch.prefix = (*prefix, len(filling))
         last = np.cumsum(lengths)[:-1] - 1

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import ConfigDict, ValidationError, ValidatorFunctionWrapHandler, field_validator
+from pydantic import ConfigDict, ValidationError, ValidationInfo, ValidatorFunctionWrapHandler, field_validator
 
 from stilts_ds.evaluate.sizes import other_sizes
-from stilts_ds.run_dir import Provenance, read_json, write_json
-from stilts_ds.values import JsonList, Value, check_value
+from stilts_ds.families.registry import main_metric
+from stilts_ds.plan_file import Phase
+from stilts_ds.run_dir import PhaseDir, Provenance, load_value, write_json
+from stilts_ds.tasks.registry import get_task
+from stilts_ds.values import JsonList, Value
 
 SplitName = Literal["train", "dev", "test"]
 Settings = dict[str, str | int | float | None]
@@ -52,14 +56,17 @@ class Result(Value):
 
     @field_validator("main", mode="wrap")
     @classmethod
-    def _holds_scores(cls, raw: Any, check: ValidatorFunctionWrapHandler) -> dict[str, float]:
-        fault = "must hold a score from 0 to 100 for each language"
+    def _holds_scores(cls, raw: Any, check: ValidatorFunctionWrapHandler, info: ValidationInfo) -> dict[str, float]:
+        # A regression task's share of explained variance falls below 0 where the mean would be a better answer.
+        signed = info.data.get("task") is not None and main_metric(get_task(info.data["task"])).signed
+        fault = f"must hold a score {'of at most' if signed else 'from 0 to'} 100 for each language"
         try:
             # Pydantic would report each language by itself; one sentence names the rule.
             scores: dict[str, float] = check(raw)
         except ValidationError:
             raise ValueError(fault) from None
-        if not all(-ROUNDING <= score <= 100 + ROUNDING for score in scores.values()):
+        lowest = -math.inf if signed else -ROUNDING
+        if not all(lowest <= score <= 100 + ROUNDING for score in scores.values()):
             raise ValueError(fault)
         return scores
 
@@ -82,10 +89,21 @@ class Result(Value):
     @classmethod
     def load(cls, path: Path) -> Result:
         """A result that the scorer wrote. Raises UserError naming the file where it is something else."""
-        return check_value(cls, read_json(path), path, "delete it and run `stilts score` on the run")
+        return load_value(cls, path, "delete it and run `stilts score` on the run")
 
     def save(self, path: Path) -> None:
         content = {**self.model_dump(), "provenance": self.provenance.to_json()}
         # A file of an earlier version gets no empty keys when it is saved again.
         unknown = [key for key in LATER if not content[key]]
         write_json(path, {key: value for key, value in content.items() if key not in unknown})
+
+
+def scores_in_words(folder: PhaseDir, phase: Phase) -> list[str]:
+    """What came out of a phase so far: `dev 78.2`, the score that chose its model, and the means of its targets."""
+    best = folder.read_status().best
+    words = [] if best is None else [f"dev {best.selection:.1f}"]
+    for task in phase.evaluate:
+        path = folder.result(task)
+        mean = Result.load(path).mean_of_present if path.exists() else None
+        words += [] if mean is None else [f"{task} {mean:.1f}"]
+    return words

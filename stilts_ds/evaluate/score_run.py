@@ -115,6 +115,6 @@ def _check_alike(settings: dict[str, Settings], run: RunDir, phase: Phase, name:
             first = settings[languages[0]][key]
             if value != first:
                 raise UserError(
-                    f"the {name} predictions of {phase.id} are of two kinds: {key} is {first} in {languages[0]} and "
+                    f"the {name} predictions of {phase.label} are of two kinds: {key} is {first} in {languages[0]} and "
                     f"{value} in {language}; run `stilts evaluate {run.root}`, it predicts the others again"
                 )

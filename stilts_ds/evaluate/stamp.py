@@ -15,8 +15,8 @@ from stilts_ds.config import EvaluationPart
 from stilts_ds.data.split import Split
 from stilts_ds.errors import UserError
 from stilts_ds.families.registry import settings_of_others
-from stilts_ds.run_dir import PhaseDir, RunDir, hash_file, hash_json, read_json, write_json
-from stilts_ds.values import Value, check_value
+from stilts_ds.run_dir import PhaseDir, RunDir, hash_file, hash_json, load_value, write_json
+from stilts_ds.values import Value
 
 # What says where and how fast predictions are made, and not which ones.
 NO_INPUTS = {"languages", "splits", "per_device_eval_batch_size"}
@@ -51,7 +51,7 @@ class Stamp(Value):
         remedy = "delete it and run `stilts evaluate` on the run, it predicts again"
         if not path.exists():
             raise UserError(f"{predictions} was not predicted by `stilts evaluate`: {path.name} is missing; {remedy}")
-        return check_value(cls, read_json(path), path, remedy)
+        return load_value(cls, path, remedy)
 
     def save(self, run: RunDir, predictions: Path, written: list[Path]) -> None:
         """Write the stamp of files that are there now."""
@@ -85,7 +85,7 @@ def complete_stamps(folder: PhaseDir, weights: str) -> None:
     before anything trains, while the model is still the one that predicted."""
     for path in sorted(folder.predictions.glob("*/.*.inputs.json")) if weights else []:
         with suppress(UserError):  # a damaged stamp is predicted again
-            stamp = check_value(Stamp, read_json(path), path, "")
+            stamp = load_value(Stamp, path, "")
             if not stamp.weights:
                 write_json(path, stamp.model_copy(update={"weights": weights}).model_dump())
 

@@ -16,8 +16,8 @@ from pydantic import Field
 from stilts_ds.data.noisy import noise_effect
 from stilts_ds.data.split import Split
 from stilts_ds.rows.tokenizer import Tokenizer
-from stilts_ds.run_dir import read_json, write_json
-from stilts_ds.values import Value, check_value
+from stilts_ds.run_dir import load_value, write_json
+from stilts_ds.values import Value
 
 
 class Touched(Value):
@@ -32,7 +32,7 @@ class Touched(Value):
     def load(cls, labels: Path) -> Touched | None:
         """What stands beside a label file; None where an older run wrote nothing. Raises UserError for another form."""
         path = touched_file(labels)
-        return check_value(cls, read_json(path), path, "run `stilts evaluate`") if path.exists() else None
+        return load_value(cls, path, "run `stilts evaluate`") if path.exists() else None
 
 
 def touched_file(labels: Path) -> Path:

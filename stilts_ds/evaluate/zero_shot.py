@@ -16,6 +16,7 @@ from typing import Any
 from stilts_ds.config import Recipe
 from stilts_ds.data.data import Data
 from stilts_ds.data.split import Split
+from stilts_ds.display import Position, carrying
 from stilts_ds.engine.preempt import stop_if_requested
 from stilts_ds.engine.world import World
 from stilts_ds.errors import UserError
@@ -41,7 +42,9 @@ def evaluate_phase(run: RunDir, recipe: Recipe, phase: Phase, data: Data, world:
     splits = list(wanted(phase, data))
     # Rank 0 alone looks at the files: ranks that disagreed would wait for each other for ever.
     is_done = world.broadcast([evaluation.is_done(split) for split in splits] if world.first else None)
-    pairs = pairs_of([split for split, done in zip(splits, is_done) if not done])
+    left = [split for split, done in zip(splits, is_done) if not done]
+    evaluation.files = len(left)
+    pairs = pairs_of(left)
     sizes: list[int | None] = []
     # Sizes are read off the texts, and only rank 0 needs to read them all.
     world.on_rank_0(lambda: sizes.extend(pair.size() for pair in pairs))
@@ -60,6 +63,7 @@ class PhaseEvaluation:
 
     def __init__(self, run: RunDir, recipe: Recipe, phase: Phase, data: Data, world: World) -> None:
         self.run, self.recipe, self.phase, self.data, self.world = run, recipe, phase, data, world
+        self.files = self.written = 0  # prediction files that are to be written in this start, and that are
         # Only rank 0 compares and writes stamps.
         self.weights = predicting_weights(run, recipe, phase) if world.first else ""
 
@@ -134,7 +138,10 @@ class PhaseEvaluation:
         _write_labels(self.run, self.phase, split, self.data, path)
         # Last: a file without its stamp is predicted again.
         self._stamp(split).save(self.run, path, _written(self.run, split, path))
-        log.info("%s: %s %s-%s predicted", self.phase.id, split.task.name, split.name, split.language)
+        self.written += 1
+        position = Position(self.phase.label, "file", self.written, self.files)
+        name = f"{split.task.name} {split.name}-{split.language}"
+        log.info("%s: %s predicted", self.phase.label, name, extra=carrying(position))
 
 
 def wanted(phase: Phase, data: Data) -> Iterator[Split]:

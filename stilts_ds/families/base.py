@@ -28,6 +28,7 @@ import numpy as np
 
 from stilts_ds.config import EvaluationPart, TextHubPart, TrainingPart
 from stilts_ds.errors import UserError
+from stilts_ds.families.columns import Columns
 from stilts_ds.families.decoding import Decoding
 from stilts_ds.families.files import PredictionFile
 from stilts_ds.families.metrics import Metric
@@ -167,10 +168,10 @@ def drawn_apart(names: Mapping[str, Sequence[str]]) -> dict[str, str]:
     return {language: language for language in names}
 
 
-def drawn_by_line(names: Mapping[str, Sequence[str]]) -> dict[str, str]:
-    """Translations of one test set, line by line: files of equal length share their items."""
-    sizes = {len(items) for items in names.values()}
-    return dict.fromkeys(names, "") if len(sizes) == 1 else drawn_apart(names)
+def drawn_by_name(names: Mapping[str, Sequence[str]]) -> dict[str, str]:
+    """Files with the same names of items share them: translations, whose items are named by their lines."""
+    different = {tuple(items) for items in names.values()}
+    return dict.fromkeys(names, "") if len(different) == 1 else drawn_apart(names)
 
 
 def texts_not_told(task: Task, labels: Path, gold: Sequence[Any]) -> Sequence[str] | None:
@@ -254,7 +255,7 @@ class Prediction:
     head: str
     labels: Sequence[str]
     setting: TrainingPart
-    part: EvaluationPart
+    evaluation: EvaluationPart
     model: Model
     folder: Path
     # What is kept beside the predictions, by file name: rank 0 writes it. A later split of the pair may read it.
@@ -271,7 +272,7 @@ def predict_with_head(family: Family, asked: Prediction) -> Any:
     outputs = asked.model.outputs(family, asked.head, rows, asked.setting)
     if not asked.model.first:
         return None
-    return family.verbs(asked.model.sees).decode(asked.split.records(), rows, outputs, asked.labels, asked.part)
+    return family.verbs(asked.model.sees).decode(asked.split.records(), rows, outputs, asked.labels, asked.evaluation)
 
 
 def gold_values(family: Family, task: Task, records: Sequence[Any]) -> list[Any] | None:
@@ -310,6 +311,7 @@ class Family:
     metrics: Callable[[Task], Mapping[str, Metric]]  # by name, the ones that a task can ask for
 
     # --- what most families do
+    columns: Columns | None = None  # how its records are read from tables with named columns; None: they are not
     # Training settings that its rows depend on, besides max_seq_length. Others do not name a phase.
     row_settings: tuple[str, ...] = ()
     # The head's verbs where the model reads from left to right; None: such a model cannot be trained on this family.
@@ -364,8 +366,7 @@ class Family:
     # Task, label file, gold values -> the text of each item that it shares with others (the task's `shared_text`), or
     # what stands for it; None where an older run does not say.
     shared_texts: Callable[[Task, Path, Sequence[Any]], Sequence[str] | None] = texts_not_told
-    # Whether label files lack these texts, so that predicting writes beside them which items share one.
-    writes_shared_texts: bool = False
+    writes_shared_texts: bool = False  # whether label files lack these texts, so that predicting writes them beside
 
     # Whether examples have labels. Running text has none: it teaches beside tasks, and selects a model only alone.
     labelled: bool = True
@@ -380,6 +381,11 @@ class Family:
         if self.head is None:
             raise ValueError(f"family {self.name!r} trains nothing")
         return self.head
+
+    @property
+    def pooled(self) -> bool:
+        """Whether examples are each other's wrong candidates (trained retrieval)."""
+        return self.head is not None and self.head.pooled
 
     def verbs(self, sees: Sees) -> HeadVerbs:
         """The head's verbs with a model whose tokens see so. Raises ValueError for a family that trains nothing, and

@@ -81,7 +81,7 @@ class Metric:
     computes it from the columns' sums, in the order of operations that the benchmark's own scorer has. A metric with
     `parts` is their mean. Where they do not share the columns below the line, `above` and `below` are empty: such a
     metric selects models, and is not resampled. A `diagnostic` one says how a model answers and not how well: right
-    predictions need not give 100, and nothing is selected by it.
+    predictions need not give 100, and nothing is selected by it. A `signed` one may be below 0.
     """
 
     name: str
@@ -91,6 +91,7 @@ class Metric:
     formula: Callable[[Units], float]
     parts: tuple[str, ...] = ()
     diagnostic: bool = False
+    signed: bool = False
 
     def score(self, units: Units) -> float:
         return self.formula(units)

@@ -13,13 +13,14 @@ from stilts_ds.families.generate import GENERATE
 from stilts_ds.families.metrics import Metric
 from stilts_ds.families.pair import PAIR
 from stilts_ds.families.ranking import RANKING
+from stilts_ds.families.regression import REGRESSION
 from stilts_ds.families.span import SPAN
 from stilts_ds.families.tag import TAG
 from stilts_ds.families.text import TEXT
 from stilts_ds.tasks.spec import Task
 
 FAMILIES: dict[str, Family] = {
-    family.name: family for family in (PAIR, CHOICE, SPAN, TAG, TEXT, BITEXT, RANKING, GENERATE)
+    family.name: family for family in (PAIR, REGRESSION, CHOICE, SPAN, TAG, TEXT, BITEXT, RANKING, GENERATE)
 }
 
 
@@ -36,12 +37,12 @@ def get_family(name: str) -> Family:
 
 def settings_of_others(family: Family) -> set[str]:
     """The evaluation settings that only other families' predictions depend on."""
-    return {key for other in FAMILIES.values() if other is not family for key in other.own_settings}
+    return {key for rival in FAMILIES.values() if rival is not family for key in rival.own_settings}
 
 
 def pool_size(families: Iterable[Family], setting: TrainingPart) -> int:
     """How many consecutive items of a step one loss term sees: 1 where no family trains retrieval."""
-    pooled = any(family.head is not None and family.head.pooled for family in families)
+    pooled = any(family.pooled for family in families)
     return setting.pool_size if pooled else 1
 
 

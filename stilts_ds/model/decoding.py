@@ -64,7 +64,7 @@ class KeyValueCache:
         `window`: the tokens, itself among them, that a token sees at most.
         """
         assert self.samples is not None
-        queries, keys, values = (each[0].transpose(0, 1) for each in (query, key, value))
+        queries, keys, values = (tensor[0].transpose(0, 1) for tensor in (query, key, value))
         scale = query.shape[-1] ** -0.5 if scaling is None else scaling
         seen, begin = [], 0
         for number, samples in enumerate(self.samples):
@@ -72,11 +72,11 @@ class KeyValueCache:
                 continue
             new = slice(begin, begin + samples)
             begin += samples
-            own = self._append(layer, number, keys[new], values[new])
+            continuation = self._append(layer, number, keys[new], values[new])
             prompt = self.of_prompts[layer][number]
             if window is not None:
-                prompt, own = _windowed(prompt, own, window)
-            seen.append(shared_attention(queries[new] * scale, prompt, own))
+                prompt, continuation = _windowed(prompt, continuation, window)
+            seen.append(shared_attention(queries[new] * scale, prompt, continuation))
         seen.append(torch.zeros_like(queries[begin:]))
         return torch.cat(seen)[None]
 
@@ -114,19 +114,20 @@ def _with_room(kept: torch.Tensor) -> torch.Tensor:
     return functional.pad(kept, (0, 0, 0, ROOM))
 
 
-def _windowed(prompt: KeysValues, own: KeysValues, window: int) -> tuple[KeysValues, KeysValues]:
+def _windowed(prompt: KeysValues, continuation: KeysValues, window: int) -> tuple[KeysValues, KeysValues]:
     """The last `window` tokens of a prompt and what was written behind it."""
-    tokens, written = prompt[0].shape[1], own[0].shape[2]
+    tokens, written = prompt[0].shape[1], continuation[0].shape[2]
     first = max(0, tokens + written - window)
     prompt = prompt[0][:, min(first, tokens) :], prompt[1][:, min(first, tokens) :]
     skipped = max(0, first - tokens)
-    return prompt, (own[0][:, :, skipped:], own[1][:, :, skipped:])
+    return prompt, (continuation[0][:, :, skipped:], continuation[1][:, :, skipped:])
 
 
-def shared_attention(query: torch.Tensor, prompt: KeysValues, own: KeysValues) -> torch.Tensor:
+def shared_attention(query: torch.Tensor, prompt: KeysValues, continuation: KeysValues) -> torch.Tensor:
     """Attention of one token of each sample to the prompt, which is in memory once, and to the sample's own tokens.
 
-    query [n, h, d], scaled; prompt [k, tokens, d] and own [n, k, tokens, d], keys and values each, to [n, h, d].
+    query [n, h, d], scaled; prompt [k, tokens, d] and continuation [n, k, tokens, d], keys and values each; to
+    [n, h, d].
     """
     samples, heads, size = query.shape
     shared = prompt[0].shape[0]
@@ -135,14 +136,14 @@ def shared_attention(query: torch.Tensor, prompt: KeysValues, own: KeysValues) -
     rows = query.reshape(samples, shared, groups, size).transpose(0, 1).reshape(shared, samples * groups, size)
     to_prompt = (_filled(rows) @ prompt[0].transpose(1, 2))[:, : samples * groups]
     to_prompt = to_prompt.reshape(shared, samples, groups, -1).transpose(0, 1)
-    to_own = query.reshape(samples, shared, groups, size) @ own[0].transpose(2, 3)
-    scores = torch.cat([to_prompt, to_own], dim=-1)
+    to_continuation = query.reshape(samples, shared, groups, size) @ continuation[0].transpose(2, 3)
+    scores = torch.cat([to_prompt, to_continuation], dim=-1)
     probabilities = scores.softmax(-1, dtype=torch.promote_types(query.dtype, torch.float32)).to(query.dtype)
     tokens = prompt[0].shape[1]
     of_prompt = probabilities[..., :tokens].transpose(0, 1).reshape(shared, samples * groups, tokens)
     seen = (_filled(of_prompt) @ prompt[1])[:, : samples * groups]
     seen = seen.reshape(shared, samples, groups, size).transpose(0, 1)
-    seen = seen + probabilities[..., tokens:] @ own[1]
+    seen = seen + probabilities[..., tokens:] @ continuation[1]
     return seen.reshape(samples, heads, size)
 
 

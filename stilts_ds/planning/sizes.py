@@ -12,7 +12,7 @@ from itertools import islice
 
 import numpy as np
 
-from stilts_ds.batches.mixture import Mixture, epoch_items, micro_batch_count, total_steps
+from stilts_ds.batches.mixture import Mixture, epoch_items, micro_batch_count, task_shares, total_steps
 from stilts_ds.config import Recipe, TrainingPart
 from stilts_ds.data.data import Data
 from stilts_ds.errors import UserError
@@ -78,6 +78,22 @@ def phase_size(phase: Phase, recipe: Recipe, data: Data) -> PhaseSize:
         _masked_share(phase, setting, data),
         _pool(phase, setting, data),
     )
+
+
+def steps_and_tokens(phase: Phase, data: Data) -> tuple[int, float]:
+    """Steps of a phase whose rows are cached, and the tokens that they take if items have their mean length: for
+    judging the time that is left. Zeros where nothing is cached or trained."""
+    rows = {name: _cached(data, name, phase.setting(name)) for name in phase.train}
+    train = {name: pair[0] for name, pair in rows.items() if pair is not None}
+    if len(train) < len(rows) or not train:
+        return 0, 0.0
+    setting = phase.setting()
+    items = {name: len(task_rows) for name, task_rows in train.items()}
+    steps = total_steps(epoch_items(items, data.recipe.sampling), setting)
+    # Drawing every item, as `phase_size` does, would take minutes for a large study.
+    shares = task_shares(items, data.recipe.sampling)
+    mean = sum(shares[name] * float(task_rows.item_tokens.mean()) for name, task_rows in train.items())
+    return steps, steps * setting.train_batch_size * mean * passes_of(setting.robust)
 
 
 def _cached(data: Data, name: str, setting: TrainingPart) -> tuple[Rows, Rows] | None:

@@ -25,7 +25,7 @@ ABOUT = (
 def checked_tables(data: RunData, scores: Scores, settings: ComparisonSettings) -> list[Table]:
     """Each such target's languages against conditions; corrected together, apart from the targets of the matrix."""
     tables = [language_table(data, scores, task, settings) for task in data.checked_targets if any_scores(scores, task)]
-    explained = [replace(table, notes=(ABOUT, *table.notes)) for table in tables]
+    explained = [replace(table, notes=(ABOUT, *table.notes), best="none") for table in tables]
     # As for the languages of other targets: of so many rows a known share may be false.
     return correct(explained, benjamini_hochberg, settings.level)
 

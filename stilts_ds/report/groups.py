@@ -81,7 +81,7 @@ def group_tables(data: RunData, scores: Scores, settings: ComparisonSettings) ->
         if strangers := sorted(codes - grouping.known):
             notes.append(f"Not in the table of languages, so in no group: {' '.join(strangers)}.")
         title = grouping.title
-        tables.append(Table(grouping.name, f"By {title}", title, tuple(data.conditions), rows, tuple(notes)))
+        tables.append(Table(grouping.name, f"By {title}", title, tuple(data.conditions), rows, tuple(notes), "row"))
     return tables
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from stilts_ds.evaluate.result import Result
 from stilts_ds.families.registry import family_of
-from stilts_ds.planner import scored_split
+from stilts_ds.named_tasks import scored_split
 from stilts_ds.report.load import RunData
 from stilts_ds.report.table import Sheet
 from stilts_ds.run_dir import hash_json

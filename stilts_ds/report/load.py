@@ -21,9 +21,9 @@ from stilts_ds.errors import UserError
 from stilts_ds.evaluate.result import Result
 from stilts_ds.evaluate.score_run import settings_of
 from stilts_ds.evaluate.sizes import sizes_text
+from stilts_ds.named_tasks import scored_split
 from stilts_ds.phase_status import PhaseStatus
 from stilts_ds.plan_file import Phase, Plan
-from stilts_ds.planner import scored_split
 from stilts_ds.run_dir import PhaseDir, RunDir, hash_file
 from stilts_ds.tasks.registry import get_task
 
@@ -302,6 +302,13 @@ def _missing_languages(task: str, results: Results) -> list[str]:
     lacking = dict.fromkeys(code for run in runs for code in [*run.missing, *run.main] if code not in shared)
     if not lacking:
         return []
+    plain = get_task(task).base_name
+    if task != plain and any(plain in tasks for tasks in results.values()):
+        # Variants stand in no average; they are compared with their plain target, whose own lack is said there.
+        scored = {code for tasks in results.values() for run in tasks.get(plain, []) for code in run.main}
+        unlike = [code for code in lacking if code in scored]
+        said = f"{task}: without {' '.join(unlike)}, which {plain} is scored in; its tables leave this out."
+        return [said] if unlike else []
     whole = len(shared) + len(lacking)
     return [
         f"{task}: not scored in {len(lacking)} of {whole} languages ({' '.join(lacking)}). Means are over the "
@@ -311,6 +318,12 @@ def _missing_languages(task: str, results: Results) -> list[str]:
 
 def _other_sizes(task: str, results: Results) -> list[str]:
     """A note where a result is over other examples than the benchmark's test set; they need not be the same in all."""
-    runs = [run for tasks in results.values() for run in tasks.get(task, [])]
-    kinds = dict.fromkeys(sizes_text(run.other_sizes) for run in runs if run.other_sizes)
+    plain = get_task(task).base_name
+    said = _size_kinds(plain, results) if task != plain else {}
+    kinds = [kind for kind in _size_kinds(task, results) if kind not in said]
     return [f"{task}: not the benchmark's test set, by its number of examples: {kind}." for kind in kinds]
+
+
+def _size_kinds(task: str, results: Results) -> dict[str, None]:
+    runs = [run for tasks in results.values() for run in tasks.get(task, [])]
+    return dict.fromkeys(sizes_text(run.other_sizes) for run in runs if run.other_sizes)

@@ -255,7 +255,7 @@ def _gain_text(gain: Difference) -> str:
 def _sheet(sheet: Sheet) -> str:
     head = "".join(f'<th scope="col">{escape(column)}</th>' for column in sheet.columns)
     rows = "\n".join(_sheet_row(row) for row in sheet.rows)
-    notes = "".join(f'<p class="small">{escape(note)}</p>' for note in sheet.notes)
+    notes = "".join(f'<p class="small">{_prose(note)}</p>' for note in sheet.notes)
     return (
         f'<div class="frame" tabindex="0" role="region" aria-label="{escape(sheet.title, quote=True)}"><table>'
         f"<thead><tr>{head}</tr></thead>\n<tbody>{rows}</tbody></table></div>{notes}"

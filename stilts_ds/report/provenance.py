@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from stilts_ds.data.data import hub_commits_path
 from stilts_ds.plan_file import Phase
@@ -31,8 +31,21 @@ def provenance_lines(data: RunData) -> list[tuple[str, str]]:
         ("Number format (chosen by `auto`)", ", ".join(_distinct(s.dtype or "" for s in data.statuses.values()))),
         ("Moving hub revisions", ", ".join(f"{name}: {commit}" for name, commit in hub_commits(data).items())),
         ("Recipe", "recipe.yaml beside this file"),
+        ("Reproduce", reproduce(data, commits)),
     ]
     return [(name, value) for name, value in lines if value]
+
+
+def reproduce(data: RunData, commits: Sequence[str]) -> str:
+    """The command that makes the run's numbers again, and on what: code, ranks and kind of device."""
+    ranks = sorted({status.world_size for status in data.statuses.values() if status.world_size})
+    # The recipe of a run is resolved: it names model, data and every setting. Another name, or it would find all done.
+    command = f"stilts run recipe.yaml name={data.plan.name}-again"
+    command += f" launch.nproc={ranks[-1]}" if ranks else ""
+    devices = "GPUs" if _unit(data) == "GPU" else "CPUs"
+    on = f", on {devices}" if ranks else ""
+    several = f" (phases had {', '.join(map(str, ranks))} ranks)" if len(ranks) > 1 else ""
+    return f"{command}{on}{several}, with the code of commit {', '.join(commits)} and the data files named by hash"
 
 
 def hub_commits(data: RunData) -> dict[str, str]:

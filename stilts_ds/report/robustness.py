@@ -17,6 +17,7 @@ import numpy as np
 from stilts_ds.evaluate.touched import Touched
 from stilts_ds.families.metrics import Metric, Units
 from stilts_ds.families.registry import family_of, main_metric
+from stilts_ds.noise.kinds import KINDS
 from stilts_ds.noise.spec import NoiseSpec
 from stilts_ds.report.compare import Scores, gain, read_counts
 from stilts_ds.report.holm import holm_corrected
@@ -26,9 +27,9 @@ from stilts_ds.report.table import Cell, Row, Table
 from stilts_ds.tasks.registry import get_task
 
 ABOUT_COSTS = (
-    "Points that noise costs, in brackets how many fewer than it costs the baseline (a difference of differences: "
-    "above 0 the condition bears noise better). Means over the languages that the noise applies to, the same for all "
-    "conditions, and over its draws. Holm's correction over all kinds, rates and conditions here."
+    "Points that noise costs; the signed figure says how many fewer than it costs the baseline (a difference of "
+    "differences: above 0 the condition bears noise better). Means over the languages that the noise applies to, the "
+    "same for all conditions, and over its draws. Holm's correction over all kinds, rates and conditions here."
 )
 
 ABOUT_TOUCHED = (
@@ -168,9 +169,12 @@ def _curve_tables(
         columns = ("0", *(str(spec.rate) for spec in specs), "area")
         columns += tuple(f"{spec.rate}, worst of {len(noisy[spec])}" for spec in drawn)
         label = f"{kind} in passages, too" if context else kind
-        notes = ["Scores over errors in 100 letters (words, for switch and natural); area: their mean over the rates."]
+        unit = "words" if KINDS[kind].unit == "word" else "letters"
+        # Clean scores differ from table to table, because kinds apply to different languages.
+        over = " ".join(costs[data.baseline][specs[0]].languages)
+        notes = (f"Scores over errors in 100 {unit}; area: their mean over the rates. Means over {over}.",)
         yield Table(f"noise-{name}-{kind}{'-context' * context}", f"{name} under {label}", "condition", columns,
-                    tuple(rows), tuple(notes))  # fmt: skip
+                    tuple(rows), notes)  # fmt: skip
 
 
 def worst_score(data: RunData, name: str, draws: Sequence[str], condition: str, languages: Sequence[str]) -> float:

@@ -19,17 +19,17 @@ from stilts_ds.tasks.registry import get_task
 
 ALL, UNSEEN = "all", "no source"
 ABOUT = (
-    "A row is the language that trains and selects, a column one that is scored; in brackets the gain over the first "
-    "row. `all` is the mean over the languages scored, `no source` over those that train no row: a source is good at "
-    "its own language."
+    "A row is the language that trains and selects, a column one that is scored; the signed figure is the gain over "
+    "the first row. `all` is the mean over the languages scored, `no source` over those that train no row: a source "
+    "is good at its own language."
 )
 OWN = "*"
 MIXED = "mixed"
 
 
 ABOUT_PAIRS = (
-    "A row is the language of the first text, a column that of the second (of MLQA: context and question); equal "
-    "languages are the ordinary test set. `mixed` is the mean over the pairs of different languages."
+    "A row is the language of the first text, a column that of the second (of MLQA: context and question). `mixed` is "
+    "the mean over the pairs of different languages."
 )
 
 
@@ -63,17 +63,21 @@ def _pair_table(
         return None
     every = [scored[seconds[code]].languages for code in columns]
     shared = [code for code in every[0] if all(code in languages for languages in every)]
+    # Rows and columns in one order, so that equal languages make a diagonal.
+    columns = [code for code in shared if code in columns] + [code for code in columns if code not in shared]
     rows = []
     for first in shared:
         groups = {second: [second] for second in columns} | {MIXED: [second for second in columns if second != first]}
         cells = []
-        for codes in groups.values():
+        for second, codes in groups.items():
             ours, baseline = (_pairs_mean(tasks, seconds, first, codes) for tasks in (scored, base))
             tested = gain(ours, baseline, settings) if condition != data.baseline else None
-            cells.append(Cell() if ours is None else Cell(float(ours[0]), tested, mean=float(ours[1])))
+            mark = OWN * (first == second)
+            cells.append(Cell() if ours is None else Cell(float(ours[0]), tested, mark, mean=float(ours[1])))
         rows.append(Row(first, tuple(cells)))
     title = f"{name} after {condition}: every pair of languages"
-    return Table(f"pairs-{name}-{condition}", title, "first text", (*columns, MIXED), tuple(rows), (ABOUT_PAIRS,))
+    return Table(f"pairs-{name}-{condition}", title, "first text", (*columns, MIXED), tuple(rows),
+                 (ABOUT_PAIRS, f"{OWN} marks equal languages: the ordinary test set."))  # fmt: skip
 
 
 def _pairs_mean(

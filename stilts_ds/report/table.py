@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 from stilts_ds.report.stats import Difference
 
@@ -45,9 +45,13 @@ class Row:
     detail: str = ""
 
 
+Best = Literal["column", "row", "none"]
+
+
 @dataclass(frozen=True)
 class Table:
-    """`name` is its identifier in CSV, JSON and links. Every row has one cell for each column."""
+    """`name` is its identifier in CSV, JSON and links. Every row has one cell for each column. `best` says along which
+    of them conditions compete for the highest score; in a table of gaps or errors they do not."""
 
     name: str
     title: str
@@ -55,6 +59,7 @@ class Table:
     columns: tuple[str, ...]
     rows: tuple[Row, ...]
     notes: tuple[str, ...] = ()
+    best: Best = "none"
 
     def __post_init__(self) -> None:
         assert all(len(row.cells) == len(self.columns) for row in self.rows), self.name

@@ -128,7 +128,7 @@ def matrix_table(data: RunData, scores: Scores, settings: ComparisonSettings) ->
     notes = [f"A gain is the difference to {data.baseline}."] if len(data.conditions) > 1 else []
     notes.extend(_notes_on_tests(data, scores))
     columns = (*data.targets, "average")
-    return Table("matrix", "Conditions and targets", "condition", columns, tuple(rows), tuple(notes))
+    return Table("matrix", "Conditions and targets", "condition", columns, tuple(rows), tuple(notes), "column")
 
 
 def _has_all(data: RunData, means: dict[str, Floats]) -> bool:
@@ -327,6 +327,7 @@ def language_table(data: RunData, scores: Scores, task: str, settings: Compariso
         columns,
         tuple(rows),
         (*notes, *(note for note in data.missing if note.startswith(f"{task}: "))),
+        "row",
     )
 
 

@@ -1,15 +1,14 @@
-"""Tables as Markdown, CSV and LaTeX. User text (names of conditions and runs) is escaped in each, and what would steer
-the terminal that shows them too."""
+"""Tables as Markdown and CSV. User text (names of conditions and runs) is escaped in each, and what would steer the
+terminal that shows them too."""
 
 from __future__ import annotations
 
 import csv
 import io
-import re
 from collections.abc import Iterable, Sequence
 
-from stilts_ds.escape import csv_text, markdown_escape, on_one_line
-from stilts_ds.report.table import Cell, Row, Sheet, Table, cell_text, gain_text, number, printed_gain
+from stilts_ds.escape import csv_text, markdown_escape
+from stilts_ds.report.table import Cell, Sheet, Table, cell_text, gain_text, number, printed_gain
 
 CSV_COLUMNS = (
     "table", "row", "column", "score", "gain", "mean", "mean_gain", "low", "high", "p", "p_adjusted", "significant",
@@ -74,43 +73,3 @@ def _csv_cell(cell: Cell) -> tuple[object, ...]:
     printed = printed_gain(gain) if gain else None
     tested = (gain.value, gain.low, gain.high, gain.p, gain.adjusted, gain.significant) if gain else (None,) * 6
     return (cell.score, printed, cell.mean, *tested, cell.mark, csv_text(cell.note))
-
-
-# --- LaTeX -----------------------------------------------------------------------------------------------------------
-
-_LATEX = {
-    "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
-    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}",
-    "|": r"\textbar{}", '"': r"\textquotedbl{}",
-    "°": r"$^\circ$", "†": r"$^\dagger$", "‡": r"$^\ddagger$",
-}  # fmt: skip
-
-
-def latex_escape(text: str) -> str:
-    return "".join(_LATEX.get(character, character) for character in on_one_line(text))
-
-
-def latex_tables(title: str, tables: Iterable[Table], marks: Sequence[str]) -> str:
-    """A fragment for \\input: one `table` environment a table; needs the package booktabs."""
-    head = [f"% {on_one_line(title)}", r"% \usepackage[T1]{fontenc} \usepackage{booktabs}"]
-    return "\n\n".join([*head, *(_latex_table(table, marks) for table in tables)]) + "\n"
-
-
-def _latex_table(table: Table, marks: Sequence[str]) -> str:
-    used = [sentence for sentence in marks if sentence[0] in table.marks()]
-    caption = " ".join(latex_escape(sentence) for sentence in [f"{table.title}.", *table.notes, *used])
-    body = [_latex_row(row) for row in table.rows]
-    return "\n".join([
-        r"\begin{table}", r"\centering\small", rf"\caption{{{caption}}}", rf"\label{{tab:{_label(table.name)}}}",
-        rf"\begin{{tabular}}{{l{'r' * len(table.columns)}}}", r"\toprule",
-        " & ".join(map(latex_escape, [table.corner, *table.columns])) + r" \\", r"\midrule", *body,
-        r"\bottomrule", r"\end{tabular}", r"\end{table}",
-    ])  # fmt: skip
-
-
-def _label(name: str) -> str:
-    return re.sub(r"[\W_]", "-", name)
-
-
-def _latex_row(row: Row) -> str:
-    return " & ".join(latex_escape(text) for text in (row.label, *map(cell_text, row.cells))) + r" \\"

@@ -1,9 +1,10 @@
-"""Everything that `stilts report` writes: the same numbers as Markdown, JSON, CSV, LaTeX, HTML and, asked for, PNG."""
+"""Everything that `stilts report` writes: numbers as Markdown, JSON, CSV, LaTeX, HTML and pictures."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from stilts_ds.errors import counted, printable
@@ -14,18 +15,21 @@ from stilts_ds.report.card import write_cards
 from stilts_ds.report.checked import checked_sheets, checked_tables
 from stilts_ds.report.compare import score_run
 from stilts_ds.report.correlation import correlation_sheet, correlations
+from stilts_ds.report.figure import Format, write_figures
 from stilts_ds.report.groups import count_sheet
 from stilts_ds.report.inputs import duplicates_sheet, inputs_sheet
+from stilts_ds.report.latex import LAYOUTS, latex_tables
 from stilts_ds.report.load import RunData, load_run
+from stilts_ds.report.methods import methods_tex, references_bib
 from stilts_ds.report.page import page
 from stilts_ds.report.provenance import cost_sheet, provenance_lines, selection_sheet
 from stilts_ds.report.results_json import results_json
+from stilts_ds.report.score_rows import scores_csv
 from stilts_ds.report.stats import ComparisonSettings
 from stilts_ds.report.table import Sheet, Table, legend
 from stilts_ds.report.tables import Tables, build_tables, seed_tables, tested, with_resamples
 from stilts_ds.report.text import (
     csv_tables,
-    latex_tables,
     markdown_sheet,
     markdown_table,
     stacked_markdown,
@@ -39,12 +43,15 @@ METRICS = (
 
 
 def write_report(
-    run: RunDir, settings: ComparisonSettings | None = None, png: bool = False, qa_by_f1: bool = False
+    run: RunDir,
+    settings: ComparisonSettings | None = None,
+    figures: Sequence[Format] = (),
+    qa_by_f1: bool = False,
 ) -> str:
     """Collect all finished results, write the report beside them, and return the summary table as text.
 
     `qa_by_f1` adds the benchmark's average with question answering by F1 alone, under its own name. Raises UserError
-    for a missing or broken file, and for `png` without matplotlib.
+    for a missing or broken file, and for `figures` without matplotlib.
     """
     data = load_run(run)
     # First: every table is drawn with the same number of resamples.
@@ -61,21 +68,23 @@ def write_report(
     write_json(run.results, results_json(data, scores, tables, settings, correlated, averages))
     write_atomically(run.report, markdown_report(data, tables, settings, kinds))
     write_atomically(report_path(run, ".csv"), csv_tables([*tables.all(), *seed_tables(data, scores)]))
-    write_atomically(report_path(run, ".tex"), latex_tables(data.plan.name, tables.all(), marks))
+    for layout in LAYOUTS:
+        suffix = ".tex" if layout == "wide" else f"-{layout}.tex"
+        write_atomically(report_path(run, suffix), latex_tables(data.plan.name, tables.all(), marks, layout))
     write_atomically(report_path(run, ".html"), page(data, tables, settings, METRICS, kinds))
     write_cards(data)
-    if png:
-        # matplotlib is an optional extra, needed for pictures only.
-        from stilts_ds.report.png import write_png
-
-        write_png(tables.matrix, report_path(run, ".png"), legend([tables.matrix], settings.level))
+    write_atomically(report_path(run, "-scores.csv"), scores_csv(data))
+    write_atomically(report_path(run, "-methods.tex"), methods_tex(data, settings))
+    write_atomically(report_path(run, ".bib"), references_bib(data, settings))
+    if figures:
+        write_figures(tables.matrix, figures, partial(report_path, run), legend([tables.matrix], settings.level))
     # It goes to a terminal, and names in it may be a stranger's.
     return printable(summary)
 
 
 def report_path(run: RunDir, suffix: str) -> Path:
-    """`report.html` and the like, beside `report.md`."""
-    return run.report.with_suffix(suffix)
+    """`report.html`, `report-narrow.tex` and the like, beside `report.md`."""
+    return run.report.with_name(run.report.stem + suffix)
 
 
 def _summary(data: RunData, tables: Tables, settings: ComparisonSettings) -> str:

@@ -41,6 +41,12 @@ class DataSource:
 
     def folder_of(self, task: Task) -> Path:
         """The folder that `task`'s paths are relative to. Raises UserError where it is not set or does not exist."""
+        # Translations of such a task stand with all others, in `data.translated`.
+        if task.directory and not task.translation:
+            directory = Path(task.directory)
+            if not directory.is_dir():
+                raise UserError(f"{task.name}: there is no folder {directory}; put its files there, or change `folder`")
+            return directory
         key = task.data_folder  # a field of this class, and the key of `data` in the recipe
         origin = "translations" if task.translation else f"from {task.url}"
         folder: Path | None = getattr(self, key)
@@ -58,7 +64,7 @@ class DataSource:
 @dataclass(frozen=True)
 class Part:
     """One file of a split. `labels` and `pivot` are the files beside it, where its schema has them. `pool`: the files
-    of candidates that its queries search, each with its language ("" where one file holds all).
+    of what its rows name by id, each with its language ("" where one file holds all).
 
     `tally` counts the rows that a reader leaves out, by reason. `limit`: read only so many lines of running text.
     """

@@ -15,6 +15,7 @@ LANGUAGES = words(
 MULTICHECKLIST = Task(
     name="multichecklist",
     title="MultiCheckList",
+    cites=("ruder-2021-xtremer", "ribeiro-2020-checklist"),
     family="span",
     role="target",
     languages=LANGUAGES,

@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from stilts_ds.tasks.spec import Local, Task
+from stilts_ds.tasks.spec import Local, Task, packed_too
 from stilts_ds.tasks.targets import words
 
-MBPP_TRAIN, MBPP_DEV, MBPP_TEST = "MBPP 601-974", "MBPP 511-600", "MBPP 11-510"
-HUMANEVAL_PROBLEMS = "HumanEval"
+# By the numbers in their ids. MBPP's are the last of MBXP's ids, and HumanEval's 0-163 are in all of its family.
+MBPP_TRAIN, MBPP_DEV, MBPP_TEST = "MBPP (601-974)", "MBPP (511-600)", "MBPP (11-510)"
+HUMANEVAL_PROBLEMS = "HumanEval (0-163)"
 # What follows a function that the prompt began (Chen et al. 2021, arXiv 2107.03374, section 2.3).
 AFTER_PYTHON = ("\nclass", "\ndef", "\n#", "\nif", "\nprint")
 PROGRAM_METRICS = ("pass@1", "same_program")
@@ -21,15 +22,15 @@ TRAINING = {"train_batch_size": 16, "max_seq_length": 512, "learning_rate": 3e-5
 
 
 def file(schema: str, path: str, languages: Sequence[str] = ()) -> tuple[Local]:
-    """A file of JSON lines, plain or as some authors pack it."""
-    packed = Local(schema, f"{path}.gz", languages=tuple(languages))
-    return (Local(schema, path, otherwise=packed, languages=tuple(languages)),)
+    """A benchmark's file, plain or as some authors pack it."""
+    return (packed_too(Local(schema, path, languages=tuple(languages))),)
 
 
 _MBPP_FILE = file("mbpp", "mbpp/mbpp.jsonl")
 MBPP = Task(
     name="mbpp",
     title="MBPP, programs from English descriptions",
+    cites=("austin-2021-mbpp",),
     family="generate",
     role="intermediate",
     languages=("en",),
@@ -48,6 +49,7 @@ MBPP = Task(
 HUMANEVAL_SOLUTIONS = Task(
     name="humaneval_solutions",
     title="HumanEval's own solutions, to train on",
+    cites=("chen-2021-humaneval",),
     family="generate",
     role="intermediate",
     languages=("en",),
@@ -66,6 +68,7 @@ HUMANEVAL_SOLUTIONS = Task(
 HUMANEVAL = Task(
     name="humaneval",
     title="HumanEval",
+    cites=("chen-2021-humaneval",),
     family="generate",
     role="target",
     languages=("en",),
@@ -86,7 +89,7 @@ HUMANEVAL = Task(
 )
 
 # Files of MBXP and the problems in them that are of MBPP's test split.
-_MBXP_FILES = {
+MBXP_FILES = {
     "python": ("mbpp_release_v1", 500),
     "javascript": ("mbjsp_release_v1.2", 498),
     "typescript": ("mbtsp_release_v1.2", 498),
@@ -104,9 +107,10 @@ _MBXP_FILES = {
 MBXP = Task(
     name="mbxp",
     title="MBXP, MBPP's test exercises in thirteen programming languages",
+    cites=("athiwaratkun-2023-mbxp",),
     family="generate",
     role="target",
-    languages=tuple(_MBXP_FILES),
+    languages=tuple(MBXP_FILES),
     pivot="python",
     metrics=PROGRAM_METRICS,
     main_score="pass@1",
@@ -116,12 +120,12 @@ MBXP = Task(
     local={
         "test": tuple(
             local
-            for language, (name, _) in _MBXP_FILES.items()
+            for language, (name, _) in MBXP_FILES.items()
             for local in file("mbxp", f"mbxp/{name}.jsonl", (language,))
         )
     },
     sizes=MBPP.sizes,
-    test_sizes={language: size for language, (_, size) in _MBXP_FILES.items() if size is not None},
+    test_sizes={language: size for language, (_, size) in MBXP_FILES.items() if size is not None},
     training=TRAINING,
     problems={"test": MBPP_TEST},
     licence="CC BY 4.0",
@@ -136,6 +140,7 @@ def _humaneval_xl(programming: str, name: str, stop: tuple[str, ...] = ()) -> Ta
     return Task(
         name=name,
         title=f"HumanEval-XL, {programming} from descriptions in 23 natural languages",
+        cites=("peng-2024-humanevalxl",),
         family="generate",
         role="target",
         languages=NATURAL,
@@ -183,6 +188,7 @@ def _multi_humaneval_files(language: str) -> tuple[Local, ...]:
 MULTI_HUMANEVAL = Task(
     name="multi_humaneval",
     title="HumanEval in twelve programming languages",
+    cites=("athiwaratkun-2023-mbxp", "chen-2021-humaneval"),
     family="generate",
     role="target",
     languages=("python", *_MULTI_SIZES),

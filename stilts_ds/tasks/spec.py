@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from stilts_ds.noise.spec import MARK, NoiseSpec
 
 WITH = "+"  # stands before the language of the second text
 FROM = "~"  # stands before the language that trains a target
+TABLE = "table"  # the schema of files with named columns, in any family that can read them
 Role = Literal["intermediate", "target"]
 
 
@@ -21,9 +22,10 @@ class Local:
     `{pivot_iso3}` are filled in; a path without a language holds the pivot language. `*` globs are allowed: all
     matches are read, in the order of their file names. `labels` is a file with the labels of a test file that has
     none itself (bitext: the gold pairs); a test split may lack it. `pivot` is the other side of a bitext. Where no
-    file matches `path`, `otherwise` is read instead. `pool` are the files with the candidates that a split's queries
-    search: those of all of the task's languages, whichever is asked for. `languages` limits an entry to some of the
-    task's languages (none: all of them). `rows_name_language`: one file holds all languages and its rows say theirs.
+    file matches `path`, `otherwise` is read instead. `pool` is what rows name by its id: the candidates that a split's
+    queries search, in files of all of the task's languages, whichever is asked for; or one file of texts or problems.
+    `languages` limits an entry to some of the task's languages (none: all of them). `language` is that of a file of
+    running text. `rows_name_language`: one file holds all languages and its rows say theirs.
     `names_language`: a file is in the language that it is named
     after or, inside a folder, that its folder is named after (running text); all layouts are read at once.
     """
@@ -35,6 +37,7 @@ class Local:
     otherwise: Local | None = None
     pool: str = ""
     languages: tuple[str, ...] = ()
+    language: str = ""
     rows_name_language: bool = False
     names_language: bool = False
 
@@ -60,6 +63,11 @@ class Hub:
     in_folder: bool = False
 
 
+def packed_too(local: Local) -> Local:
+    """The same file plain or, where that is not there, gzip-compressed, as some authors ship it."""
+    return replace(local, otherwise=replace(local, path=f"{local.path}.gz"))
+
+
 def serves(entry: Local | Hub, language: str) -> bool:
     """Whether an entry of a split holds a language."""
     return not entry.languages or language in entry.languages
@@ -81,7 +89,8 @@ class Task:
     split in `local` and in `hub` are all read, one after the other. `sizes` are the full data set's examples in English
     (bitext: none), `test_sizes` the examples of the benchmark's test set by language, as far as they are known (a gold
     pair of BUCC, an English sentence of Tatoeba). `chance` is the main score of guessing where that is not
-    near 0. `url` tells where its files come from. `folder` names the data folder that its files are in where its role
+    near 0. `cites` are the keys of its papers in report/references.bib. `url` tells where its files come from.
+    `folder` names the data folder that its files are in where its role
     does not (`text`, `code`). `translation` is the language that the train split was translated into (`mnli.de`, see
     registry); the dev split stays English. `noise` is what is done to the texts of its
     scored splits (`xnli@typo-5`). `source` is another language than the pivot
@@ -91,6 +100,9 @@ class Task:
     scores stand in a table of their own (MultiCheckList's error rates). `stop` are the texts before which a program
     ends that a model writes. `problems` names the programming problems of a split: who trains on some is not scored on
     those of the same name, in whichever language they are.
+    A task that is not shipped here names the `directory` of its files (an absolute path) where no folder of the
+    recipe's `data` holds them, and the `columns` of its tables by what the family calls them (`text` -> `sentence`);
+    the splits in `unlabelled` have no labels.
     """
 
     name: str
@@ -116,6 +128,7 @@ class Task:
     licence: str = ""
     note: str = ""
     title: str = ""
+    cites: tuple[str, ...] = ()
     url: str = ""
     translation: str = ""
     noise: NoiseSpec | None = None
@@ -126,6 +139,9 @@ class Task:
     in_averages: bool = True
     stop: tuple[str, ...] = ()
     problems: Mapping[str, str] = field(default_factory=dict)
+    directory: str = ""
+    columns: Mapping[str, str] = field(default_factory=dict)
+    unlabelled: tuple[str, ...] = ()
 
     @property
     def origin(self) -> str:

@@ -8,10 +8,10 @@ commit is known.
 from __future__ import annotations
 
 from stilts_ds.tasks import test_sizes
+from stilts_ds.tasks.hub_entries import PARQUET_BRANCH, repo, treebanks, tydiqa, xtreme
 from stilts_ds.tasks.intermediate import NLI_LABELS, QA_LENGTHS
 from stilts_ds.tasks.spec import Hub, Local, Task
 
-XTREME_COMMIT = "ec5f1f46e9af79639a90684a7a70a956c4998f04"
 XNLI_COMMIT = "b8dd5d7af51114dbda02c0e3f6133f332186418e"
 PAWSX_COMMIT = "4cd8187c404bda33cb1f62b49b001115862acf37"
 XCOPA_COMMIT = "042f78955ba48e6404616762fa6e05e839c3907a"
@@ -33,8 +33,6 @@ PANX_LANGUAGES = words(
 )
 # What XTREME-R adds; its treebanks are of UD 2.7, while the other languages' stay on 2.5.
 UD27_LANGUAGES = words("lt pl ro uk wo")
-# Those that the hub has. It lacks the test file of Lithuanian HSE, and half a test set would be none.
-UD27_ON_HUB = {"pl": "lfg pdb pud", "ro": "nonstandard rrt simonero", "uk": "iu", "wo": "wtb"}
 PANX_ADDED = words("az gu lt pa pl qu ro uk")
 TATOEBA_ADDED = words("az lt pl ro uk")
 UD25_LANGUAGES = words(
@@ -45,36 +43,10 @@ NOT_IN_TATOEBA = ("en", "ms", "my", "yo")
 TATOEBA_LANGUAGES = tuple(language for language in PANX_LANGUAGES if language not in NOT_IN_TATOEBA)
 
 
-def _xtreme(schema: str, config: str, split: str, languages: tuple[str, ...] = ()) -> tuple[Hub, ...]:
-    return (Hub(schema, "google/xtreme", config, split, XTREME_COMMIT, languages=languages),)
-
-
-def _tydiqa(split: str) -> tuple[Hub, ...]:
-    """One data set for all languages: a row's id says which one it is in."""
-    return (Hub("hub_tydiqa", "google/xtreme", "tydiqa", split, XTREME_COMMIT, names_language=True),)
-
-
-# The hub's own branch of parquet files of data sets that have a loading script, one folder a configuration.
-PARQUET_BRANCH = "refs/convert/parquet"
-
-
-def _treebanks() -> tuple[Hub, ...]:
-    """The test sets of UD 2.7, in the order of their files."""
-    repo = "universal-dependencies/universal_dependencies"
-    return tuple(
-        Hub("hub_treebank", repo, f"{{language}}_{name}", "test", PARQUET_BRANCH, languages=(code,), in_folder=True)
-        for code, names in UD27_ON_HUB.items()
-        for name in words(names)
-    )
-
-
-def _repo(schema: str, repo: str, split: str, revision: str) -> tuple[Hub, ...]:
-    return (Hub(schema, repo, "{language}", split, revision),)
-
-
 XNLI = Task(
     name="xnli",
     title="XNLI",
+    cites=("conneau-2018-xnli",),
     family="pair",
     role="target",
     languages=words("ar bg de el en es fr hi ru sw th tr ur vi zh"),
@@ -91,8 +63,8 @@ XNLI = Task(
         "test": (Local("pair_tsv", "xnli/test-{language}.tsv", labels="xnli/test-labels.txt"),),
     },
     hub={
-        "dev": _repo("hub_nli", "facebook/xnli", "validation", XNLI_COMMIT),
-        "test": _repo("hub_nli", "facebook/xnli", "test", XNLI_COMMIT),
+        "dev": repo("hub_nli", "facebook/xnli", "validation", XNLI_COMMIT),
+        "test": repo("hub_nli", "facebook/xnli", "test", XNLI_COMMIT),
     },
     sizes={"train": 392_702, "dev": 2_490, "test": 5_010},
     test_sizes=test_sizes.XNLI,
@@ -104,6 +76,7 @@ XNLI = Task(
 PAWSX = Task(
     name="pawsx",
     title="PAWS-X",
+    cites=("yang-2019-pawsx",),
     family="pair",
     role="target",
     languages=words("de en es fr ja ko zh"),
@@ -119,9 +92,9 @@ PAWSX = Task(
         "test": (Local("pair_tsv", "pawsx/test-{language}.tsv", labels="pawsx/test-labels.tsv"),),
     },
     hub={
-        "train": _repo("hub_paws", "google-research-datasets/paws-x", "train", PAWSX_COMMIT),
-        "dev": _repo("hub_paws", "google-research-datasets/paws-x", "validation", PAWSX_COMMIT),
-        "test": _repo("hub_paws", "google-research-datasets/paws-x", "test", PAWSX_COMMIT),
+        "train": repo("hub_paws", "google-research-datasets/paws-x", "train", PAWSX_COMMIT),
+        "dev": repo("hub_paws", "google-research-datasets/paws-x", "validation", PAWSX_COMMIT),
+        "test": repo("hub_paws", "google-research-datasets/paws-x", "test", PAWSX_COMMIT),
     },
     sizes={"train": 49_401, "dev": 2_000, "test": 2_000},
     test_sizes=test_sizes.PAWSX,
@@ -133,6 +106,7 @@ PAWSX = Task(
 UDPOS = Task(
     name="udpos",
     title="POS (UD 2.5)",
+    cites=("nivre-2020-ud",),
     family="tag",
     role="target",
     languages=UD25_LANGUAGES,
@@ -159,9 +133,9 @@ UDPOS = Task(
         ),
     },
     hub={
-        "train": _xtreme("hub_tags", "udpos.{name}", "train"),
-        "dev": _xtreme("hub_tags", "udpos.{name}", "validation"),
-        "test": (*_xtreme("hub_tags", "udpos.{name}", "test", UD25_LANGUAGES), *_treebanks()),
+        "train": xtreme("hub_tags", "udpos.{name}", "train"),
+        "dev": xtreme("hub_tags", "udpos.{name}", "validation"),
+        "test": (*xtreme("hub_tags", "udpos.{name}", "test", UD25_LANGUAGES), *treebanks()),
     },
     sizes={"train": 21_253, "dev": 3_974},
     test_sizes=test_sizes.UDPOS,
@@ -176,6 +150,7 @@ UDPOS = Task(
 PANX = Task(
     name="panx",
     title="NER (PAN-X)",
+    cites=("pan-2017-panx", "rahimi-2019-massively"),
     family="tag",
     role="target",
     languages=PANX_LANGUAGES,
@@ -188,10 +163,10 @@ PANX = Task(
         "test": (Local("tag_tsv", "panx/test-{language}.tsv"),),
     },
     hub={
-        "train": _xtreme("hub_tags", "PAN-X.{language}", "train"),
-        "dev": _xtreme("hub_tags", "PAN-X.{language}", "validation"),
+        "train": xtreme("hub_tags", "PAN-X.{language}", "train"),
+        "dev": xtreme("hub_tags", "PAN-X.{language}", "validation"),
         "test": (
-            *_xtreme("hub_tags", "PAN-X.{language}", "test", PANX_LANGUAGES),
+            *xtreme("hub_tags", "PAN-X.{language}", "test", PANX_LANGUAGES),
             # XTREME's data set has not got the languages that XTREME-R adds.
             Hub("hub_tags", "unimelb-nlp/wikiann", "{language}", "test", "main", languages=PANX_ADDED),
         ),
@@ -208,6 +183,7 @@ PANX = Task(
 XQUAD = Task(
     name="xquad",
     title="XQuAD",
+    cites=("artetxe-2020-xquad",),
     family="span",
     role="target",
     languages=XQUAD_LANGUAGES,
@@ -219,7 +195,7 @@ XQUAD = Task(
     local={"test": (Local("squad_json", "xquad/xquad.{language}.json"),)},
     hub={
         "test": (
-            *_xtreme("hub_squad", "XQuAD.{language}", "validation", XQUAD_LANGUAGES),
+            *xtreme("hub_squad", "XQuAD.{language}", "validation", XQUAD_LANGUAGES),
             # XTREME's data set has not got Romanian, which XTREME-R adds.
             Hub("hub_squad", "google/xquad", "xquad.{language}", "validation", "main", languages=("ro",)),
         )
@@ -236,6 +212,7 @@ XQUAD = Task(
 MLQA = Task(
     name="mlqa",
     title="MLQA",
+    cites=("lewis-2020-mlqa",),
     family="span",
     role="target",
     languages=words("en es de ar hi vi zh"),
@@ -251,8 +228,8 @@ MLQA = Task(
         "test": (Local("squad_json", "mlqa/MLQA_V1/test/test-context-{language}-question-{language}.json"),),
     },
     hub={
-        "dev": _xtreme("hub_squad", "MLQA.{language}.{language}", "validation"),
-        "test": _xtreme("hub_squad", "MLQA.{language}.{language}", "test"),
+        "dev": xtreme("hub_squad", "MLQA.{language}.{language}", "validation"),
+        "test": xtreme("hub_squad", "MLQA.{language}.{language}", "test"),
     },
     sizes={"train": 87_599, "dev": 1_148, "test": 11_590},
     test_sizes=test_sizes.MLQA,
@@ -265,6 +242,7 @@ _TYDIQA_DEV = (Local("squad_json", "tydiqa/tydiqa-goldp-v1.1-dev/tydiqa.{languag
 TYDIQA = Task(
     name="tydiqa",
     title="TyDiQA-GoldP",
+    cites=("clark-2020-tydiqa",),
     family="span",
     role="target",
     languages=words("en ar bn fi id ko ru sw te"),
@@ -278,9 +256,9 @@ TYDIQA = Task(
         "test": _TYDIQA_DEV,
     },
     hub={
-        "train": _tydiqa("train"),
-        "dev": _tydiqa("validation"),
-        "test": _tydiqa("validation"),
+        "train": tydiqa("train"),
+        "dev": tydiqa("validation"),
+        "test": tydiqa("validation"),
     },
     sizes={"train": 3_696, "dev": 440, "test": 440},
     test_sizes=test_sizes.TYDIQA,
@@ -293,6 +271,7 @@ TYDIQA = Task(
 BUCC2018 = Task(
     name="bucc2018",
     title="BUCC 2018",
+    cites=("zweigenbaum-2018-bucc",),
     family="bitext",
     role="target",
     languages=words("de fr ru zh"),
@@ -321,6 +300,7 @@ BUCC2018 = Task(
 TATOEBA = Task(
     name="tatoeba",
     title="Tatoeba",
+    cites=("artetxe-2019-laser",),
     family="bitext",
     role="target",
     languages=TATOEBA_LANGUAGES,
@@ -343,7 +323,7 @@ TATOEBA = Task(
     },
     hub={
         "test": (
-            *_xtreme("hub_parallel", "tatoeba.{iso3}", "validation", TATOEBA_LANGUAGES),
+            *xtreme("hub_parallel", "tatoeba.{iso3}", "validation", TATOEBA_LANGUAGES),
             Hub(
                 "hub_parallel",
                 "mteb/tatoeba-bitext-mining",
@@ -366,6 +346,7 @@ TATOEBA = Task(
 XCOPA = Task(
     name="xcopa",
     title="XCOPA",
+    cites=("ponti-2020-xcopa",),
     family="choice",
     chance=50.0,
     role="target",
@@ -381,8 +362,8 @@ XCOPA = Task(
     hub={
         # English is SuperGLUE's COPA, of which XCOPA is a translation and has no copy.
         "train": (Hub("hub_copa", "aps/super_glue", "copa", "train", SUPER_GLUE_COMMIT),),
-        "dev": _repo("hub_copa", "cambridgeltl/xcopa", "validation", XCOPA_COMMIT),
-        "test": _repo("hub_copa", "cambridgeltl/xcopa", "test", XCOPA_COMMIT),
+        "dev": repo("hub_copa", "cambridgeltl/xcopa", "validation", XCOPA_COMMIT),
+        "test": repo("hub_copa", "cambridgeltl/xcopa", "test", XCOPA_COMMIT),
     },
     sizes={"train": 400, "dev": 100, "test": 500},
     test_sizes=test_sizes.XCOPA,

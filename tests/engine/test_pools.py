@@ -20,7 +20,8 @@ from stilts_ds.errors import UserError
 from stilts_ds.families.build import build_head
 from stilts_ds.families.ranking.head import INITIAL_SCALE
 from stilts_ds.model.heads import HeadShape
-from stilts_ds.planner import check_tasks, make_plan
+from stilts_ds.named_tasks import check_tasks
+from stilts_ds.planner import make_plan
 from stilts_ds.rows.batch import Targets
 
 POOLS = {"train_batch_size": 16, "per_device_train_batch_size": 5, "pool_size": 4}

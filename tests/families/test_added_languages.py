@@ -34,6 +34,26 @@ def test_tatoeba_has_a_thousand_pairs_of_each(language: str, tmp_path: Path) -> 
         find_origin(TASKS["tatoeba"], "test", language, DataSource(xtreme=tmp_path))
 
 
+# Characters of all `sentence1` and `sentence2` of mteb/tatoeba-bitext-mining, as mteb publishes their averages.
+HUB_CHARACTERS = {
+    "az": (27_775, 27_635),
+    "lt": (31_300, 31_864),
+    "pl": (34_105, 34_635),
+    "ro": (35_843, 34_490),
+    "uk": (29_231, 29_843),
+}
+
+
+@needs_real
+@pytest.mark.parametrize("language", HUB_CHARACTERS)
+def test_the_hubs_tatoeba_is_xtremes_with_a_line_break_to_each_sentence(language: str, tmp_path: Path) -> None:
+    """So its `sentence1` is the side that is not English; its reader leaves the line breaks out."""
+    (tmp_path / "tatoeba").symlink_to(REAL / "tatoeba_r")
+    [bitext] = read_examples(XTREME_R.fitted(TASKS["tatoeba"]), "test", language, DataSource(xtreme=tmp_path))
+    sides = (bitext.source, bitext.pivot)
+    assert tuple(sum(len(sentence.text) + 1 for sentence in side) for side in sides) == HUB_CHARACTERS[language]
+
+
 @needs_real
 def test_xquad_asks_in_romanian(tmp_path: Path) -> None:
     [packed] = (REAL / "xquad_ro").glob("**/*.json.gz")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import json
 from collections import Counter
 from pathlib import Path
 
@@ -85,21 +87,59 @@ def test_rows_that_were_labelled_otherwise_in_one_language_are_left_out_and_coun
 
 @pytest.mark.processes  # a report asks the system which processor it is
 def test_every_pair_of_languages_stands_in_the_report(tmp_path: Path) -> None:
-    targets, languages = ("xnli", "xnli+en", "xnli+de"), ["en", "de", "sw"]
+    targets, languages = ("xnli", "xnli+de", "xnli+en"), ["en", "de", "sw"]
     run = build_run(tmp_path, lambda *_: 0.7, {"none": []}, targets, dict.fromkeys(targets, languages), examples=60)
     write_report(run, QUICK)
     pairs = table(run, "pairs-xnli-none")
     assert list(pairs) == languages and list(pairs["sw"]) == ["en", "de", "mixed"]
     assert pairs["en"]["mixed"]["score"] == pairs["en"]["de"]["score"]
+    section = run.report.read_text(encoding="utf-8").partition("every pair of languages")[2]
+    [row] = [line for line in section.splitlines() if line.startswith("| de |")][:1]
+    assert ["*" in cell for cell in row.split("|")[2:5]] == [False, True, False], "equal languages are marked"
     assert pairs["sw"]["mixed"]["score"] == pytest.approx((pairs["sw"]["en"]["score"] + pairs["sw"]["de"]["score"]) / 2)
 
 
-def test_real_test_sets_are_parallel(shared_data: Path) -> None:
+@pytest.mark.parametrize(
+    "name, split, codes, number",
+    [("xnli", "dev", ("en", "de", "fr", "sw", "zh"), 2490), ("pawsx", "test", ("en", "de", "ko"), 2000)],
+)
+def test_every_cell_of_real_sets_has_the_labels_of_both_languages(
+    name: str, split: str, codes: tuple[str, ...], number: int, shared_data: Path
+) -> None:
+    """All pairs of the languages at hand: 25 of XNLI's 225 cells, 9 of PAWS-X's 49."""
     source = DataSource("local", xtreme=shared_data / "xtreme")
-    german = list(read_examples(get_task("xnli"), "dev", "de", source))
-    crossed = list(read_examples(get_task("xnli+sw"), "dev", "de", source))
-    assert [pair.text_a for pair in crossed] == [pair.text_a for pair in german] and len(crossed) == 2490
-    assert [pair.label for pair in crossed] == [pair.label for pair in german]
-    tally = Counter[str]()
-    assert len(list(read_examples(get_task("pawsx+de"), "dev", "ko", source, tally))) + sum(tally.values()) == 2000
-    assert 0 < tally["another label in de"] < 100, "PAWS-X has other labels in some languages"
+    plain = {code: rows(source, name, split, code) for code in codes}
+    for first, second in itertools.product(codes, codes):
+        tally = Counter[str]()
+        cell = list(read_examples(get_task(f"{name}+{second}"), split, first, source, tally))
+        # A row without a label in one language has that of the other.
+        labelled = [(a, b, {a.label, b.label} - {None}) for a, b in zip(plain[first], plain[second])]
+        kept = [(a.text_a, b.text_b, labels) for a, b, labels in labelled if len(labels) < 2]
+        assert [(pair.text_a, pair.text_b, {pair.label} - {None}) for pair in cell] == kept
+        assert len(cell) + sum(tally.values()) == number and len(cell) > 0.97 * number
+        if first == second:
+            crossed, ordinary = (
+                find_origin(get_task(task), split, first, source) for task in (f"{name}+{first}", name)
+            )
+            assert crossed.hash == ordinary.hash and len(cell) == number
+
+
+def test_mlqas_pairs_share_their_answers_with_the_ordinary_set_of_the_context(
+    shared_data: Path, tmp_path: Path
+) -> None:
+    """MLQA's file of German questions on English contexts, made of the two ordinary files by the questions' ids."""
+    files = shared_data / "xtreme/mlqa/MLQA_V1/dev"
+    german = json.loads((files / "dev-context-de-question-de.json").read_text(encoding="utf-8"))
+    asked = {qa["id"]: qa["question"] for entry in german["data"] for p in entry["paragraphs"] for qa in p["qas"]}
+    english = json.loads((files / "dev-context-en-question-en.json").read_text(encoding="utf-8"))
+    for paragraph in (p for entry in english["data"] for p in entry["paragraphs"]):
+        known = [qa for qa in paragraph["qas"] if qa["id"] in asked]
+        paragraph["qas"] = [{**qa, "question": asked[qa["id"]]} for qa in known]
+    source = empty_source(tmp_path)
+    put(source, "mlqa", "mlqa/MLQA_V1/dev/dev-context-en-question-de.json", json.dumps(english))
+    crossed = rows(source, "mlqa+de", "dev", "en")
+    plain = {span.id: span for span in rows(DataSource("local", xtreme=shared_data / "xtreme"), "mlqa", "dev", "en")}
+    assert len(crossed) == 512
+    for span in crossed:
+        assert (span.context, span.answers) == (plain[span.id].context, plain[span.id].answers)
+        assert span.question == asked[span.id] != plain[span.id].question

@@ -23,11 +23,11 @@ from stilts_ds.families.ranking.mentions import mention_of, mention_text
 from stilts_ds.families.ranking.record import Candidate, Query
 from stilts_ds.families.registry import family_of
 from stilts_ds.model_files import TOY
+from stilts_ds.named_tasks import check_tasks
 from stilts_ds.noise.clusters import Edit, Noised
 from stilts_ds.noise.kinds import KINDS, Site, kind
 from stilts_ds.noise.noiser import Collector, make_noiser
 from stilts_ds.noise.spec import NoiseSpec
-from stilts_ds.planner import check_tasks
 from stilts_ds.rows.tokenizer import Tokenizer
 from stilts_ds.sources.source import DataSource
 from stilts_ds.tasks.registry import get_task, tasks_named

@@ -192,7 +192,8 @@ def test_tatoeba_puts_english_second(serve: Serve) -> None:
     assert right == [Sentence("0", "One"), Sentence("1", "Two")]
     assert gold == {("0", "0"), ("1", "1")}
     assert asked[0][1:3] == ("tatoeba.swh", "validation")
-    serve([{"sentence1": "Vienas", "sentence2": "One", "lang": "lit-eng"}])  # mteb's copy has XTREME-R's languages
+    # mteb's copy has XTREME-R's languages, and a line break at the end of each sentence.
+    serve([{"sentence1": "Vienas\n", "sentence2": "One\n", "lang": "lit-eng"}])
     [bitext] = rows("tatoeba", "test", "sw")
     assert (bitext.source[0].text, bitext.pivot[0].text) == ("Vienas", "One")
 

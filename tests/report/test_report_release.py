@@ -109,7 +109,7 @@ def test_durations() -> None:
 def test_the_picture_is_the_same_twice(run: RunDir) -> None:
     pytest.importorskip("matplotlib", reason="matplotlib is an optional extra")
     first, second = (
-        write_report(run, ComparisonSettings(resamples=500), png=True) and (run.root / "report.png").read_bytes()
+        write_report(run, ComparisonSettings(resamples=500), figures=["png"]) and (run.root / "report.png").read_bytes()
         for _ in range(2)
     )
     assert first == second and first.startswith(b"\x89PNG")
@@ -118,7 +118,7 @@ def test_the_picture_is_the_same_twice(run: RunDir) -> None:
 def test_without_matplotlib_the_picture_is_refused_with_a_remedy(run: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     with pytest.raises(UserError, match="needs matplotlib; pip install"):
-        write_report(run, ComparisonSettings(resamples=500), png=True)
+        write_report(run, ComparisonSettings(resamples=500), figures=["png"])
 
 
 # --- cards and pushing -----------------------------------------------------------------------------------------------

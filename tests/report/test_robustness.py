@@ -15,7 +15,7 @@ from stilts_ds.errors import UserError
 from stilts_ds.evaluate.touched import touched_file
 from stilts_ds.families.metrics import ACCURACY, Units
 from stilts_ds.families.registry import main_metric
-from stilts_ds.planner import check_tasks
+from stilts_ds.named_tasks import check_tasks
 from stilts_ds.report.robustness import area, relative_drop, worst_of
 from stilts_ds.report.side_by_side import tables_side_by_side
 from stilts_ds.report.stats import difference, generator, ratio_replicates
@@ -118,6 +118,9 @@ def test_a_language_that_noise_does_not_apply_to_has_no_cell(run: RunDir) -> Non
     assert by_language["de"]["case-10"]["score"] is not None
     baseline = table(run, "noise-languages-xnli-none")["de"]["typo-10"]
     assert baseline["score"] > 5 and "p" not in baseline
+    text = run.report.read_text(encoding="utf-8")
+    assert "xnli@case-10: without hi, which xnli is scored in" in text and "xnli@typo-2: " not in text
+    assert "Means over en de sw." in text and "Means over en de sw hi." in text
 
 
 def test_what_noise_did_to_the_texts_stands_beside_what_it_costs(run: RunDir) -> None:

@@ -14,7 +14,8 @@ from report_runs import QUICK, build_run, table
 from stilts_ds.config import Recipe
 from stilts_ds.data.reader import find_origin
 from stilts_ds.errors import UserError
-from stilts_ds.planner import check_tasks, make_plan
+from stilts_ds.named_tasks import check_tasks
+from stilts_ds.planner import make_plan
 from stilts_ds.report.write import write_report
 from stilts_ds.sources.source import DataSource
 from stilts_ds.tasks.registry import get_task, owner, tasks_named

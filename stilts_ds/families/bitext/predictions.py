@@ -54,9 +54,9 @@ def searched_rows(split: EvaluationSplit) -> int:
 
 def predict(family: Family, asked: Prediction) -> Any:
     """Indices or mined pairs; None on ranks other than 0. A collective: vectors stay on the ranks that made them."""
-    rows_of_sides = evaluation_rows(asked.split, asked.setting, asked.part)
+    rows_of_sides = evaluation_rows(asked.split, asked.setting, asked.evaluation)
     model = asked.model
-    source, pivot = (model.vectors(rows, asked.part) for rows in rows_of_sides)
+    source, pivot = (model.vectors(rows, asked.evaluation) for rows in rows_of_sides)
     # Imported late: this module is read where there is no torch.
     from stilts_ds.families.bitext.head import EmbeddedSide, Place, bucc_mine, bucc_predict, tatoeba_predict
 

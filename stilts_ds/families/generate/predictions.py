@@ -41,7 +41,7 @@ def output(likeliest: np.ndarray) -> np.ndarray:
 
 
 def decode(
-    records: Sequence[Any], rows: Rows, outputs: Sequence[np.ndarray], labels: Sequence[str], part: EvaluationPart
+    records: Sequence[Any], rows: Rows, outputs: Sequence[np.ndarray], labels: Sequence[str], evaluation: EvaluationPart
 ) -> list[np.ndarray]:
     return list(outputs)
 
@@ -55,9 +55,9 @@ def dev_gold(rows: Rows, masking: Masking) -> list[np.ndarray]:
 # --- predicting ------------------------------------------------------------------------------------------------------
 
 
-def evaluation_rows(split: EvaluationSplit, setting: TrainingPart, part: EvaluationPart) -> Rows:
+def evaluation_rows(split: EvaluationSplit, setting: TrainingPart, evaluation: EvaluationPart) -> Rows:
     """The prompts alone, as long as they may be beside what is written behind them, and at least half a row."""
-    longest = max(setting.max_seq_length - part.generate.max_new_tokens, setting.max_seq_length // 2)
+    longest = max(setting.max_seq_length - evaluation.generate.max_new_tokens, setting.max_seq_length // 2)
     prompts = [dataclasses.replace(record, solution="") for record in split.records()]
     content = [[record.id, record.prompt] for record in prompts]
     return split.rows_of(prompts, content, TrainingPart(max_seq_length=longest))
@@ -66,17 +66,17 @@ def evaluation_rows(split: EvaluationSplit, setting: TrainingPart, part: Evaluat
 def predict(family: Family, asked: Prediction) -> list[WrittenProgram] | None:
     """The programs of a split, sample after sample of each exercise; None on ranks other than 0. A collective."""
     records: Sequence[Exercise] = asked.split.records()
-    rows = evaluation_rows(asked.split, asked.setting, asked.part)
-    task, part = asked.split.task, asked.part.generate
+    rows = evaluation_rows(asked.split, asked.setting, asked.evaluation)
+    task, sampling = asked.split.task, asked.evaluation.generate
     tokenizer = asked.model.tokenizer
-    ends = Endings(CodeTokenizer(tokenizer), tuple(task.stop if part.stop is None else part.stop))
+    ends = Endings(CodeTokenizer(tokenizer), tuple(task.stop if sampling.stop is None else sampling.stop))
     decoding = Decoding(
         names=[f"{task.base_name}\n{record.id}" for record in records],
-        samples=part.samples,
-        temperature=part.temperature,
-        top_p=part.top_p,
+        samples=sampling.samples,
+        temperature=sampling.temperature,
+        top_p=sampling.top_p,
         end=end_of(tokenizer),
-        most_tokens=part.max_new_tokens,
+        most_tokens=sampling.max_new_tokens,
         row_limit=asked.setting.max_seq_length,
         is_complete=ends.are_reached,
     )
@@ -116,8 +116,8 @@ class Endings:
         return any(stop in text for stop in self.stop)
 
 
-def settings(part: EvaluationPart) -> dict[str, Any]:
-    return part.generate.model_dump()
+def settings(evaluation: EvaluationPart) -> dict[str, Any]:
+    return evaluation.generate.model_dump()
 
 
 # --- files -----------------------------------------------------------------------------------------------------------

@@ -112,7 +112,7 @@ def predict(family: Family, asked: Prediction) -> dict[str, Ranking] | None:
     """
     split, model = asked.split, asked.model
     records = split.records()
-    rows, pool_rows = evaluation_rows(split, asked.setting, asked.part)
+    rows, pool_rows = evaluation_rows(split, asked.setting, asked.evaluation)
 
     def outputs(of: Rows) -> list[np.ndarray]:
         return model.outputs(family, asked.head, of, asked.setting)

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 from stilts_ds.families.base import Family, HeadVerbs, reads_targets
 from stilts_ds.families.span import checklist, noisy, predictions, record, rows, score
+from stilts_ds.tasks.spec import TABLE
 
 HEAD = HeadVerbs(
     module="stilts_ds.families.span.head",
@@ -21,7 +22,8 @@ SPAN = Family(
     group="qa",
     head=HEAD,
     left_head=replace(HEAD, targets=rows.left_targets, reads=reads_targets(rows.left_targets)),
-    readers={**record.READERS, **checklist.READERS},
+    readers={**record.READERS, **checklist.READERS, TABLE: record.COLUMNS.read},
+    columns=record.COLUMNS,
     converters=record.CONVERTERS,
     is_labelled=record.is_labelled,
     gold=record.gold,

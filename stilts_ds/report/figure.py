@@ -1,28 +1,43 @@
-"""`report.png`: the matrix as a picture, for slides. Drawn by matplotlib, which is an optional extra."""
+"""The matrix as a picture: `report.png` for slides, `.svg` and `.pdf` for papers. Drawn by matplotlib, which is an
+optional extra."""
 
 from __future__ import annotations
 
 import io
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Literal
 
 from stilts_ds.errors import UserError
 from stilts_ds.report.colour import colours, scale_of
 from stilts_ds.report.table import Cell, Table, gain_text, number
 from stilts_ds.run_dir import write_atomically
 
+Format = Literal["png", "svg", "pdf"]
+# Without dates and the version of matplotlib, which would be other bytes for the same picture.
+METADATA: dict[Format, dict[str, None]] = {
+    "png": {"Software": None},
+    "svg": {"Date": None, "Creator": None},
+    "pdf": {"CreationDate": None, "Creator": None, "Producer": None},
+}
 CELL_INCHES, ROW_INCHES, LABEL_INCHES = 1.05, 0.55, 2.4
 LABEL_LETTERS = 22  # of the label column
 
 
-def write_png(table: Table, path: Path, remarks: Sequence[str]) -> None:
-    """Draw a table of gains, the same bytes for the same table and matplotlib. Raises UserError without matplotlib."""
+def write_figures(
+    table: Table, formats: Sequence[Format], path_of: Callable[[str], Path], remarks: Sequence[str]
+) -> None:
+    """Draw a table of gains into `path_of(".png")` and the like, the same bytes for the same table and matplotlib.
+
+    Raises UserError without matplotlib.
+    """
     try:
+        import matplotlib
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise UserError("report.png needs matplotlib; pip install 'stilts-ds[report]', or leave --png out") from error
+        raise UserError("a picture needs matplotlib; pip install 'stilts-ds[report]', or ask for none") from error
     width = LABEL_INCHES + CELL_INCHES * len(table.columns)
     height = ROW_INCHES * (len(table.rows) + 1) + 0.25 * len(remarks) + 0.2
     # The object interface: pyplot keeps global state, and may look for a display.
@@ -35,10 +50,13 @@ def write_png(table: Table, path: Path, remarks: Sequence[str]) -> None:
     for index, remark in enumerate(remarks):
         axes.text(0.1, ROW_INCHES * (len(table.rows) + 1) + 0.25 * (index + 1), _plain(remark), fontsize=8,
                   color="#5a5a5a")  # fmt: skip
-    buffer = io.BytesIO()
-    # Without the name and version of matplotlib, which would be other bytes for the same picture.
-    figure.savefig(buffer, format="png", metadata={"Software": None})
-    write_atomically(path, buffer.getvalue())
+    # Text stays text, which can be searched and edited. TrueType, since publishers refuse Type 3 fonts. The salt is
+    # random by default, and would make other bytes each time.
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "stilts", "pdf.fonttype": 42}):
+        for name in formats:
+            buffer = io.BytesIO()
+            figure.savefig(buffer, format=name, metadata=METADATA[name])
+            write_atomically(path_of(f".{name}"), buffer.getvalue())
 
 
 def _draw(axes: object, table: Table) -> None:

@@ -1,0 +1,354 @@
+"""Tables for a paper, as fragments for \\input, in three layouts that stay within the page. They need the packages
+booktabs and fontenc with T1.
+
+    wide     over both columns of a two-column page: scores, and under them their gains
+    narrow   in one of its columns: the same, turned where it then fits
+    gains    as wide as a page of one column: the baseline's scores, and the gains alone of all others
+
+A table that is too wide or too high for its layout is cut into panels, and what does not fit into one float is
+continued in the next: nothing is scaled down, and nothing is left out.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal, get_args
+
+from stilts_ds.errors import UserError
+from stilts_ds.escape import on_one_line
+from stilts_ds.report.table import (
+    LEGEND,
+    Best,
+    Cell,
+    Row,
+    Table,
+    gain_mark,
+    number,
+    printed_gain,
+    signed,
+)
+from stilts_ds.report.tables import MEDIAN_AND_MEAN
+from stilts_ds.tasks.registry import get_task
+from stilts_ds.tasks.spec import Task
+
+Layout = Literal["wide", "narrow", "gains"]
+LAYOUTS: tuple[Layout, ...] = get_args(Layout)
+# Points of TeX: the text and one column of the ACL's style, and the text of a plain `article`, the narrowest in use.
+WIDTHS: dict[Layout, float] = {"wide": 455, "narrow": 219, "gains": 345}
+LABEL_WIDTHS: dict[Layout, float] = {"wide": 96, "narrow": 72, "gains": 96}  # longer labels are broken into lines
+HEAD_WIDTH = 42.0  # a longer name at the head of a column is broken into lines
+GAP = 6.0  # between columns: twice \tabcolsep as the fragment sets it
+LINES = 48  # of a float: a page and no more
+CAPTION = 3  # lines
+LETTERS = 5  # so many of the widest fit into the head of a column
+
+_LATEX = {
+    "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
+    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}",
+    "|": r"\textbar{}", '"': r"\textquotedbl{}",
+    "°": r"$^\circ$", "†": r"$^\dagger$", "‡": r"$^\ddagger$", "§": r"\S{}", "¶": r"\P{}",
+}  # fmt: skip
+BOLD = {"column": "Bold: the highest score of a column.", "row": "Bold: the highest score of a row.", "none": ""}
+TESTED_MEANS = (
+    "Scores are medians over seeds, and gains their differences. Tests, and so the marks, are of the mean over seeds."
+)
+
+
+def latex_escape(text: str) -> str:
+    escaped = "".join(_LATEX.get(character, character) for character in on_one_line(text))
+    # Two hyphens would be set as a dash.
+    return escaped.replace("--", "-{}-")
+
+
+def latex_tables(title: str, tables: Iterable[Table], legend: Sequence[str], layout: Layout) -> str:
+    """A fragment with a float for each of `tables`, or several where one is continued.
+
+    `legend` are the sentences on marks, each of which begins with its mark.
+    """
+    head = [f"% {on_one_line(title)}: {layout}", r"% \usepackage[T1]{fontenc} \usepackage{booktabs}"]
+    filled = [_laid_out(table, layout) for table in tables if table.rows and table.columns]
+    body = [text for table in filled for text in _floats(table, legend, layout)]
+    return "\n\n".join(["\n".join(head), *body]) + "\n"
+
+
+def _laid_out(table: Table, layout: Layout) -> Table:
+    """The table as it stands, or turned if it then needs fewer panels in one column."""
+    if layout != "narrow":
+        return table
+    turned = _turned(table)
+    panels, panels_turned = (len(_panels(form, layout)) for form in (table, turned))
+    return turned if panels_turned < panels else table
+
+
+def _turned(table: Table) -> Table:
+    rows = [Row(column, tuple(row.cells[i] for row in table.rows)) for i, column in enumerate(table.columns)]
+    best: dict[Best, Best] = {"row": "column", "column": "row", "none": "none"}
+    columns = tuple(row.label for row in table.rows)
+    return replace(table, corner="", columns=columns, rows=tuple(rows), best=best[table.best])
+
+
+# --- floats ----------------------------------------------------------------------------------------------------------
+
+
+def _floats(table: Table, legend: Sequence[str], layout: Layout) -> Iterator[str]:
+    notes = _notes(table, legend)
+    notes_height = math.ceil(sum(map(_width, notes)) / WIDTHS[layout])
+    panels = [shorter for panel in _panels(table, layout) for shorter in panel.of_height(LINES)]
+    pages: list[list[Panel]] = [[]]
+    for panel in panels:
+        # TeX lets a float that is higher than the page run off its end.
+        if pages[-1] and _height(pages[-1]) + panel.height > LINES:
+            pages.append([])
+        pages[-1].append(panel)
+    # Notes that find no room below the last panel stand by themselves.
+    if _height(pages[-1]) + notes_height > LINES + CAPTION:
+        pages.append([])
+    for index, page in enumerate(pages):
+        is_last = index == len(pages) - 1
+        yield _float(table, page, layout, continued=index > 0, notes=notes if is_last else [])
+
+
+def _height(panels: Iterable[Panel]) -> int:
+    return sum(panel.height for panel in panels)
+
+
+def _float(table: Table, panels: Sequence[Panel], layout: Layout, continued: bool, notes: Sequence[str]) -> str:
+    environment = "table" if layout == "narrow" else "table*"
+    title = f"{table.title} (continued)." if continued else f"{table.title}."
+    # A label twice would make \ref mean the last float and not the first.
+    label = "" if continued else rf"\label{{tab:{_label_name(table.name, layout)}}}"
+    said = " ".join(map(_breakable, notes))
+    lines = [
+        rf"\begin{{{environment}}}[tp]",
+        r"\centering\footnotesize\setlength{\tabcolsep}{3pt}",
+        rf"\caption{{{latex_escape(title)}}}{label}",
+        "\n\\par\\medskip\n".join(map(_tabular, panels)),
+        rf"\par\smallskip\parbox{{0.98\linewidth}}{{\scriptsize\raggedright {said}}}" if said else "",
+        rf"\end{{{environment}}}",
+    ]
+    return "\n".join(line for line in lines if line)
+
+
+def _label_name(table: str, layout: Layout) -> str:
+    name = re.sub(r"[^A-Za-z0-9]", "-", table)
+    # A paper may take one table from each layout.
+    return name if layout == "wide" else f"{name}-{layout}"
+
+
+def _notes(table: Table, legend: Sequence[str]) -> list[str]:
+    used = [sentence for sentence in legend if sentence[0] in table.marks()]
+    # The other formats print both gains.
+    about = [TESTED_MEANS if note == MEDIAN_AND_MEAN else note for note in table.notes]
+    notes = [*about, *used, BOLD[table.best]]
+    return [note for note in notes if note]
+
+
+def _tabular(panel: Panel) -> str:
+    body = [_line(line) for row in panel.rows for line in row]
+    return "\n".join([
+        rf"\begin{{tabular}}{{@{{}}l{'r' * (len(panel.head) - 1)}@{{}}}}",
+        r"\toprule", _line(panel.head), r"\midrule", *body, r"\bottomrule",
+        r"\end{tabular}",
+    ])  # fmt: skip
+
+
+def _line(line: Line) -> str:
+    return " & ".join(entry.latex for entry in line) + r" \\"
+
+
+# --- panels: what one tabular holds ----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What is printed in a cell: as LaTeX, and about how wide it is in points."""
+
+    latex: str
+    width: float
+
+
+Line = tuple[Entry, ...]  # one line of a tabular; its first entry is the label
+NOTHING = Entry("", 0.0)
+
+
+@dataclass(frozen=True)
+class Panel:
+    """`rows` have one line or two, which stay together. `label_room` is how wide a label is before it is broken."""
+
+    head: Line
+    rows: tuple[tuple[Line, ...], ...]
+    label_room: float
+
+    @property
+    def height(self) -> int:
+        """In lines. The head and the rules take about two."""
+        return 2 + sum(map(self._height_of_row, self.rows))
+
+    def _height_of_row(self, row: tuple[Line, ...]) -> int:
+        # A label is broken in its own line, so what stands below it moves down.
+        return len(row) - 1 + max(1, math.ceil(row[0][0].width / self.label_room))
+
+    @property
+    def label_width(self) -> float:
+        return min(self.label_room, max(line[0].width for line in self._lines()))
+
+    def width(self, column: int) -> float:
+        return max(line[column].width for line in self._lines()) + GAP
+
+    def _lines(self) -> list[Line]:
+        return [self.head, *(line for row in self.rows for line in row)]
+
+    def with_columns(self, columns: Sequence[int]) -> Panel:
+        """The label and these columns."""
+        chosen = [0, *columns]
+
+        def of(line: Line) -> Line:
+            return tuple(line[column] for column in chosen)
+
+        return replace(self, head=of(self.head), rows=tuple(tuple(map(of, row)) for row in self.rows))
+
+    def of_height(self, lines: int) -> Iterator[Panel]:
+        """The panel cut into some that have no more lines than that, unless one row alone has more."""
+        rows: list[tuple[Line, ...]] = []
+        for row in self.rows:
+            if rows and replace(self, rows=(*rows, row)).height > lines:
+                yield replace(self, rows=tuple(rows))
+                rows = []
+            rows.append(row)
+        yield replace(self, rows=tuple(rows))
+
+
+def _panels(table: Table, layout: Layout) -> list[Panel]:
+    """The table cut into panels with as many columns as the layout is wide."""
+    whole = _printed(table, layout)
+    room = WIDTHS[layout] - whole.label_width
+    groups: list[list[int]] = [[]]
+    for column in range(1, len(whole.head)):
+        if groups[-1] and sum(map(whole.width, [*groups[-1], column])) > room:
+            groups.append([])
+        groups[-1].append(column)
+    return [whole.with_columns(columns) for columns in groups]
+
+
+def _printed(table: Table, layout: Layout) -> Panel:
+    best, room = _best(table), LABEL_WIDTHS[layout]
+    head = (_label(table.corner, room), *map(_column_head, _display_names(table.columns)))
+    labels = [_label(name, room) for name in _display_names([row.label for row in table.rows])]
+    rows: list[tuple[Line, ...]] = []
+    for i, row in enumerate(table.rows):
+        scores = [_score(cell, (i, j) in best) for j, cell in enumerate(row.cells)]
+        gains = [_gain(cell) for cell in row.cells]
+        has_gains = any(cell.gain for cell in row.cells)
+        if layout == "gains" and has_gains:
+            # Where there is no gain, as at the baseline, its score says what the gains are over.
+            shown = [gain if cell.gain else score for cell, gain, score in zip(row.cells, gains, scores)]
+            rows.append(((labels[i], *shown),))
+        elif has_gains:
+            rows.append(((labels[i], *scores), (NOTHING, *gains)))
+        else:
+            rows.append(((labels[i], *scores),))
+    return Panel(head, tuple(rows), room)
+
+
+def _best(table: Table) -> set[tuple[int, int]]:
+    """Which cells have the highest score, as printed, of their column or row; several where they are equal."""
+    scores = {(i, j): cell.score for i, row in enumerate(table.rows) for j, cell in enumerate(row.cells)}
+    printed = {where: round(score, 1) for where, score in scores.items() if score is not None}
+    axis = {"column": 1, "row": 0}.get(table.best)
+    if axis is None:
+        return set()
+    highest: dict[int, float] = {}
+    for where, score in printed.items():
+        highest[where[axis]] = max(score, highest.get(where[axis], score))
+    # One score alone is the best of nothing.
+    several = Counter(where[axis] for where in printed)
+    return {where for where, score in printed.items() if score == highest[where[axis]] and several[where[axis]] > 1}
+
+
+def _score(cell: Cell, bold: bool) -> Entry:
+    text = number(cell.score)
+    latex = rf"\textbf{{{text}}}" if bold else text
+    # Bold digits are a tenth wider.
+    return Entry(latex + latex_escape(cell.mark), 1.1 * _width(text) + _width(cell.mark))
+
+
+def _gain(cell: Cell) -> Entry:
+    if cell.gain is None:
+        return NOTHING
+    gain, mark = signed(printed_gain(cell.gain)), gain_mark(cell.gain)
+    # A minus of mathematics: a hyphen is half as long.
+    return Entry(rf"{{\scriptsize ${gain}$}}{latex_escape(mark)}", _width(gain + mark))
+
+
+def _label(text: str, room: float) -> Entry:
+    """Its width is that of the unbroken text, which tells how many lines it takes."""
+    width = _width(text)
+    if width <= room:
+        return Entry(latex_escape(text), width)
+    return Entry(rf"\parbox[t]{{{room:.0f}pt}}{{\raggedright {_breakable(text)}\strut}}", width)
+
+
+def _column_head(text: str) -> Entry:
+    width = _width(text)
+    if width <= HEAD_WIDTH:
+        return Entry(latex_escape(text), width)
+    return Entry(rf"\parbox[b]{{{HEAD_WIDTH:.0f}pt}}{{\raggedleft {_breakable(text)}}}", HEAD_WIDTH)
+
+
+# --- text ------------------------------------------------------------------------------------------------------------
+
+
+def _display_names(names: Sequence[str]) -> list[str]:
+    """Tasks by the name that papers call them; whatever is no task, or would share a name, as it is."""
+    display = [display_name(name) for name in names]
+    times = Counter(display)
+    return [shown if times[shown] == 1 else name for name, shown in zip(names, display)]
+
+
+def display_name(name: str) -> str:
+    """What papers call a target; any other name as it is."""
+    task = _task_called(name)
+    # Intermediate tasks stand in the table as names of conditions, which are the user's own.
+    if task is None or task.role != "target" or task.is_variant:
+        return name
+    return re.split(r" \(|,", task.title)[0]
+
+
+def _task_called(name: str) -> Task | None:
+    try:
+        return get_task(name)
+    except UserError:  # the name of a condition, a language or "average"
+        return None
+
+
+def _breakable(text: str) -> str:
+    """Escaped, with places where a line may end in words without any."""
+    # Escaped first: the places must be the only commands that the text did not hold itself.
+    return " ".join(_breakable_word(word) for word in on_one_line(text).split(" "))
+
+
+def _breakable_word(word: str) -> str:
+    if _width(word) <= HEAD_WIDTH:
+        return latex_escape(word)
+    # TeX breaks where it has to: after signs, as in a+b, and else within letters.
+    pieces = re.findall(rf"[^\W_]{{1,{LETTERS}}}[\W_]?|[\W_]", word)
+    return r"\allowbreak{}".join(map(latex_escape, pieces))
+
+
+def _width(text: str) -> float:
+    """About how many points a text is wide at 8 points of Computer Modern, rather more than less."""
+    return sum(_letter_width(letter) for letter in text)
+
+
+def _letter_width(letter: str) -> float:
+    if letter in "iljtfI.,:;|!'()[]/ ":
+        return 3.2
+    if letter in LEGEND:
+        return 4.5
+    if letter in "mwMW@%&" or ord(letter) > 0x2E80:
+        return 8.2
+    return 6.2 if letter.isupper() else 4.5
