@@ -24,7 +24,7 @@ from stilts_launcher.backends.registry import COMMON, LAUNCHERS, load_profile
 from stilts_launcher.backends.slurm import Slurm
 from stilts_launcher.cluster import Profile
 from stilts_launcher.submit import check_backend, identity
-from study import reached, row, state, until
+from study import label, reached, row, state, until
 
 from stilts_ds.errors import UserError
 from stilts_ds.run_dir import RunDir, write_json

@@ -29,6 +29,7 @@ LAYERS = [
     "yaml_files",
     "robust",
     "generation",
+    "quick_look",
     "config",
     "recipe_paths",
     "ds_files",
