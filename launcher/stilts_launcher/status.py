@@ -198,9 +198,11 @@ def _where(folder: PhaseDir) -> str:
     if folder.status() == "trained":
         return counted(len(list(folder.predictions.glob("*/*"))), "prediction file")
     step = _last_step(folder)
+    if not step:
+        return "starting"
     steps = folder.read_status().steps
     # Phases of earlier versions do not say how many steps they take.
-    return f"step {step:,}" + (f" of {steps:,}" if steps else "") if step else "starting"
+    return f"step {step:,} of {steps:,}" if steps else f"step {step:,}"
 
 
 def _last_step(folder: PhaseDir) -> int:
