@@ -14,6 +14,7 @@ import pytest
 import ranks
 import study
 from built_once import built_once
+from stilts_launcher.imports import heavy_imports
 
 from stilts_ds import hub_client
 
@@ -42,6 +43,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         marks = {mark.name for mark in item.iter_markers()}
         if fixtures & WITH_PROCESSES or marks & {"cluster", "browser"}:
             item.add_marker(pytest.mark.processes)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None]:
+    """The test modules import everything. With the collector at work, that took as long again."""
+    with heavy_imports():
+        return (yield)
 
 
 @pytest.fixture(autouse=True)

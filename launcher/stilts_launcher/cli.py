@@ -71,6 +71,15 @@ def main(arguments: list[str] | None = None) -> int:
     except UserError as problem:
         print(f"error: {problem}", file=sys.stderr)
         return 2
+    except ModuleNotFoundError as problem:
+        # A light installation has only what its verbs need. One of our own that is missing is a fault.
+        if (problem.name or "stilts").partition(".")[0].startswith("stilts"):
+            raise
+        print(
+            f"error: this needs {problem.name}, which is not installed; `pip install stilts-ds` brings all",
+            file=sys.stderr,
+        )
+        return 2
     # `stilts tasks | head` closes our output early, which is no fault.
     except BrokenPipeError:
         return 0

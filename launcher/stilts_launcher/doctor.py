@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from stilts_ds.config import Recipe
-from stilts_ds.run_dir import git_commit, versions
+from stilts_ds.run_dir import git_commit, untested_versions, versions
 from stilts_launcher.execute import languages_state, sandbox_state
 from stilts_launcher.rank_place import OWN_CODE_ONLY, free_port
 
@@ -73,7 +73,8 @@ def _checked(name: str, failure: str, check: Callable[[], str]) -> Check:
 
 def _versions() -> str:
     installed = ", ".join(f"{name} {version}" for name, version in versions().items())
-    return f"{installed}; commit {git_commit()[:12]}"
+    untested = untested_versions()
+    return f"{installed}; commit {git_commit()[:12]}" + (f"; {untested}" if untested else "")
 
 
 def _devices() -> str:

@@ -13,6 +13,7 @@ from typing import Any
 from stilts_ds.engine.preempt import Stopped, die_with, install_handlers
 from stilts_ds.errors import UserError, counted, printable
 from stilts_launcher.discover import discover
+from stilts_launcher.imports import heavy_imports
 from stilts_launcher.mining_plan import add_plan, check_plan, plan
 
 STOPPED = 85
@@ -269,9 +270,10 @@ def _rank_count(wanted: int | None) -> int:
 
 
 def _alone(work: Work) -> int:
-    import torch
+    with heavy_imports():
+        import torch
 
-    from stilts_ds.model.encoder import quiet
+        from stilts_ds.model.encoder import quiet
 
     # On standard error: standard output is for results.
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
@@ -287,11 +289,12 @@ def _alone(work: Work) -> int:
 
 
 def _as_a_rank(given: argparse.Namespace, work: Work) -> int:
-    from stilts_ds.engine.preflight import check_same_start
-    from stilts_ds.engine.ranks import run_as_rank
-    from stilts_ds.engine.world import World
-    from stilts_ds.mining.job import remove_if_bare, work_folder
-    from stilts_ds.model.encoder import quiet
+    with heavy_imports():
+        from stilts_ds.engine.preflight import check_same_start
+        from stilts_ds.engine.ranks import run_as_rank
+        from stilts_ds.engine.world import World
+        from stilts_ds.mining.job import remove_if_bare, work_folder
+        from stilts_ds.model.encoder import quiet
     from stilts_ds.run_dir import RunDir
 
     folder = work_folder(given.output)

@@ -4,7 +4,7 @@ a decoder."""
 from dataclasses import replace
 
 from stilts_ds.families.base import Family, HeadVerbs, reads_targets
-from stilts_ds.families.generate import predictions, record, rows, score
+from stilts_ds.families.generate import noisy, predictions, record, rows, score
 from stilts_ds.families.text.rows import head_parameters, no_parameters
 
 PREFIX = HeadVerbs(
@@ -34,6 +34,7 @@ GENERATE = Family(
     encode=rows.encode_exercises,
     files=predictions.files,
     metrics=score.metrics,
+    noisy=noisy.noisy,
     predict=predictions.predict,
     evaluation_rows=predictions.evaluation_rows,
     settings=predictions.settings,
