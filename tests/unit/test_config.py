@@ -202,30 +202,6 @@ def test_every_tasks_own_settings_are_training_settings(name: str) -> None:
     assert made.model_dump(include=set(TASKS[name].training)) == dict(TASKS[name].training)
 
 
-def test_limit_caps_every_count_of_examples_and_nothing_else() -> None:
-    whole, quick = (
-        load_recipe("mini_xlmr"),
-        load_recipe("mini_xlmr", ["limit=150", "task_training.mnli.eval_examples=500"]),
-    )
-    assert (quick.data.max_train_examples, quick.evaluation.max_examples, quick.evaluation.max_bitext) == (
-        150,
-        150,
-        150,
-    )
-    # Smaller numbers of the recipe stay; a section that wins over others is capped as well.
-    assert quick.target_training["eval_examples"] == quick.intermediate_training["eval_examples"] == 100
-    assert quick.task_training["mnli"]["eval_examples"] == 150
-    assert quick.target_training["max_steps"] == whole.target_training["max_steps"]
-    assert parse_recipe(yaml.safe_load(recipe_yaml(quick)), "again") == quick
-    assert load_recipe("xstilts", ["limit=7"]).training("target", {}, "mnli").eval_examples == 7
-
-
-@pytest.mark.parametrize(("given", "told"), [("0", "limit"), ("many", "limit"), ("-3", "limit"), ("1.5", "limit")])
-def test_a_limit_that_is_no_count_is_refused(given: str, told: str) -> None:
-    with pytest.raises(UserError, match=told):
-        load_recipe("quickstart", [f"limit={given}"])
-
-
 @pytest.mark.parametrize("name", shipped_recipes())
 def test_shipped_recipes_load_and_read_back_unchanged(name: str) -> None:
     made = resolve_paths(load_recipe(name, ["seeds=[3,1]"]))
