@@ -23,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def print_script(given: argparse.Namespace) -> int:
     import argcomplete
 
-    print(argcomplete.shellcode(["stilts"], shell=given.shell))
+    print(argcomplete.shellcode(["stilts"], True, given.shell))
     return 0
 
 
