@@ -117,6 +117,7 @@ setup(
             "recipes/*.yaml",
             "noise/keyboards.tsv",
             "report/page.css",
+            "report/page.js",
             "report/references.bib",
             "toy/model/*",
             "execute/drivers/*",

@@ -15,6 +15,8 @@ from typing import Any, Literal
 import yaml
 from pydantic import Field, field_validator, model_validator
 
+from stilts_ds.data_settings import DataPart as DataPart  # named here, too: scripts import it from here
+from stilts_ds.data_settings import TextHubPart as TextHubPart
 from stilts_ds.errors import did_you_mean
 from stilts_ds.generation import GenerationPart
 from stilts_ds.quick_look import cap_examples
@@ -25,7 +27,7 @@ from stilts_ds.yaml_files import Section, parse_section, read_section
 
 # Training keys that token rows depend on.
 ROW_KEYS = ("max_seq_length", "doc_stride", "window_step", "max_query_length", "pair_truncation_side")
-HUB_ID = r"^[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*$"
+Keep = Literal["scores", "heads", "encoders", "best"]
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 
 
@@ -42,65 +44,6 @@ class ModelPart(Section):
         description="`packed`: rows stand one after the other without padding, where the model allows it; "
         "`sdpa`, `eager`: padded rows and attention of transformers",
     )
-
-
-class TextHubPart(Section):
-    """Running text of the Hugging Face hub (plain parquet) for masked language modelling."""
-
-    repo: str = Field(pattern=HUB_ID, description="data set, such as wikimedia/wikipedia")
-    config: str = Field(description="configuration, with {language} in it, such as 20231101.{language}")
-    revision: str = Field(pattern="^[0-9a-f]{40}$", description="commit: what is read never changes")
-    split: str = Field("train", description="split of the data set that is read")
-    column: str = Field("text", description="column that holds a passage")
-    languages: list[str] | None = Field(None, min_length=1, description="languages; null: XTREME's 40")
-
-    @field_validator("config")
-    @classmethod
-    def _by_language(cls, config: str) -> str:
-        if "{language}" not in config:
-            raise ValueError("name the configurations by language, such as 20231101.{language}")
-        return config
-
-
-class DataPart(Section):
-    """Where the data are."""
-
-    source: Literal["toy", "local", "hub"] = Field(
-        "local",
-        description="`toy` generates a miniature world, `local` reads official files, `hub` downloads what "
-        "the hub has; the other tasks are read from local files",
-    )
-    intermediate: Path | None = Field(None, description="folder of the intermediate tasks' official files")
-    xtreme: Path | None = Field(None, description="XTREME's download folder")
-    translated: Path | None = Field(None, description="folder of translated intermediate tasks, <language>/...")
-    text: Path | None = Field(None, description="folder of <language>.txt files for masked language modelling")
-    code: Path | None = Field(None, description="folder of the code benchmarks' official files")
-    text_hub: TextHubPart | None = Field(None, description="text of the hub in place of `text`")
-    noise: Path | None = Field(None, description="folder of dictionaries, misspellings and keyboards for noise")
-    max_text_passages: int | None = Field(None, ge=1, description="use only the first N passages of a language")
-    seed: int = Field(20, description="seed of the toy world")
-    cache: Path | None = Field(None, description="folder of tokenised rows; default: cache/ inside the run")
-    train_split: dict[str, str] = Field(
-        default_factory=dict,
-        description="split to train on by task, where `train` is not to be had (of dev, eval_examples select)",
-    )
-    dev_split: dict[str, str] = Field(
-        default_factory=dict,
-        description="split that selects by task; `train`: eval_examples drawn from it select, and the rest trains",
-    )
-    duplicates: Literal["report", "exclude"] = Field(
-        "report",
-        description="train examples whose texts are scored, too: `report` counts them, `exclude` leaves them out",
-    )
-    max_train_examples: int | None = Field(
-        None, ge=1, description="train on N examples of each task, drawn from all its files"
-    )
-
-    @model_validator(mode="after")
-    def _one_text(self) -> DataPart:
-        if self.text is not None and self.text_hub is not None:
-            raise ValueError("give data.text or data.text_hub, not both")
-        return self
 
 
 class SamplingPart(Section):
@@ -271,6 +214,10 @@ class Recipe(Section):
     data: DataPart = DataPart()
     intermediate: dict[str, list[str]] = Field({"none": []}, description="conditions: a name and its tasks")
     targets: list[str] = Field(min_length=1, description="tasks that are scored")
+    tasks_from: list[Path] = Field(
+        default_factory=list,
+        description="files with tasks of your own: .yaml, or a .py program (docs/own_data.md)",
+    )
     benchmark: Literal["xtreme", "xtreme-r"] = Field("xtreme", description="whose languages, average and submission")
     sampling: SamplingPart = SamplingPart()
     intermediate_training: dict[str, Any] = Field(default_factory=dict, description="training.* of phase 2")
@@ -283,6 +230,11 @@ class Recipe(Section):
     )
     task_training: dict[str, dict[str, Any]] = Field(
         default_factory=dict, description="training.* by training task, for single-task phases; wins over all"
+    )
+    keep: Keep = Field(
+        "encoders",
+        description="models that stay once no phase needs them: all `encoders`, their `heads` alone, the `best` of "
+        "each fine-tuning, or none (`scores`)",
     )
     engine: EnginePart = EnginePart()
     launch: LaunchPart = LaunchPart()
@@ -336,6 +288,12 @@ class Recipe(Section):
         if self.engine.torch_compile and self.engine.zero_stage == 3:
             raise ValueError("engine.torch_compile needs engine.zero_stage 0, 1 or 2: 3 gathers weights inside layers")
         return self
+
+    @property
+    def named_tasks(self) -> tuple[str, ...]:
+        """Every task that the recipe names: those that are scored, then those of conditions."""
+        trained = (name for names in self.intermediate.values() for name in names)
+        return tuple(dict.fromkeys([*self.targets, *trained]))
 
     def training(
         self, kind: str, task_defaults: Mapping[str, Any], task: str, several: bool = False, mlm: bool = False

@@ -123,7 +123,10 @@ def _on_disk(paths: Iterable[Path]) -> dict[str, str]:
 
 
 def check_export(folder: PhaseDir) -> None:
-    """Raise UserError where a file of the exported model is not what was written."""
+    """Raise UserError where a file of the exported model is not what was written, or the model was not kept."""
+    if folder.model_is_gone():
+        problem = f"{folder.root}: its model was not kept (`keep` in the recipe)"
+        raise UserError(f"{problem}; delete {folder.status_json}, and `stilts run` trains this phase again")
     if problem := model_damage(folder.root):
         raise UserError(f"{problem}; delete {folder.status_json}, and the same command trains this phase again")
 

@@ -17,6 +17,7 @@ import torch
 from stilts_ds.batches.collate import TaskRows
 from stilts_ds.config import EvaluationPart, Recipe
 from stilts_ds.data.data import Data
+from stilts_ds.disk import disk_use, train_again
 from stilts_ds.display import concern
 from stilts_ds.ds_files import base_config
 from stilts_ds.engine.checkpoint import await_saved
@@ -39,28 +40,36 @@ from stilts_ds.model.encoder import load_encoder, read_language_head, read_outpu
 from stilts_ds.model.heads import HeadSpec, set_language_head
 from stilts_ds.model.multitask import MultiTask
 from stilts_ds.model.vocabulary import narrow_vocabulary
-from stilts_ds.model_files import ModelLimits, limits_of, model_path, model_source, vector_setting_problem
+from stilts_ds.model_files import ModelLimits, limits_of, model_folder, model_path, model_source, vector_setting_problem
 from stilts_ds.phase_names import left_alone
 from stilts_ds.plan_file import Phase, Plan
 from stilts_ds.rows.rows import Rows, touched_ids
-from stilts_ds.run_dir import PhaseDir, RunDir, folder_bytes, provenance, write_atomically
+from stilts_ds.run_dir import PhaseDir, RunDir, provenance, write_atomically
 from stilts_ds.tasks.registry import get_task
 from stilts_ds.weight_files import parameter_count
 
 log = logging.getLogger(__name__)
 
 
-def check_start(run: RunDir, recipe: Recipe, phases: list[Phase], planned: Sequence[Phase], world: World) -> None:
+def check_start(run: RunDir, recipe: Recipe, phases: list[Phase], plan: Plan, world: World) -> None:
     """Refuse settings that cannot work, ranks that do not fit together and a disk that is too small. A collective.
 
-    `phases` are those that run now, `planned` all of the plan: retrieval after them must be possible.
+    `phases` are those that run now. Of the whole plan, retrieval must be possible, and all that it still writes must
+    fit on the disk: a study that fills it is found out now, and not after days.
     """
     model = model_path(recipe.model.name_or_path)
     limits = limits_of(model, recipe.model.revision)
     check_settings(recipe, phases, limits, world)
-    check_retrieval(recipe.evaluation, planned, limits)
-    needed = world.broadcast(bytes_to_write(parameter_count(model), phases, run) if world.first else None)
+    check_retrieval(recipe.evaluation, plan.phases, limits)
+    needed = world.broadcast(bytes_to_write(recipe, plan, run) if world.first else None)
     check_ranks(world, run.root, needed)
+
+
+def bytes_to_write(recipe: Recipe, plan: Plan, run: RunDir) -> int:
+    """Most bytes that the plan will add to the disk at any time; 0 where the model's size is unknown."""
+    folder = model_folder(recipe.model.name_or_path, recipe.model.revision)
+    parameters = parameter_count(str(folder)) if folder is not None else None
+    return 0 if parameters is None else disk_use(run, plan, recipe.keep, parameters).more
 
 
 def check_settings(recipe: Recipe, phases: list[Phase], limits: ModelLimits, world: World) -> None:
@@ -104,26 +113,10 @@ def check_retrieval(evaluation: EvaluationPart, phases: Sequence[Phase], limits:
         raise UserError(f"evaluation.retrieval_{problem[0]}{problem[1]}")
 
 
-def bytes_to_write(parameters: int | None, phases: list[Phase], run: RunDir) -> int:
-    """Most bytes that training one of the phases will add to the disk; 0 where the model's size is unknown (None).
-
-    A checkpoint holds 12 bytes a parameter (weights and two moments in float32), and one more stands beside the kept
-    ones while it is written. Each may name a best model of its own, of 4 bytes a parameter, and one more is newer than
-    all of them. What an earlier start left in the folder is there already, and is replaced or removed.
-    """
-    needed = [0]
-    for phase in phases:
-        if phase.train:
-            # The newest is written whole before the oldest goes: for a while there is one more than is kept.
-            checkpoints = phase.setting().save_total_limit + 1
-            most = (parameters or 0) * (12 * checkpoints + 4 * (checkpoints + 1))
-            needed.append(most - folder_bytes(run.phase(phase.id).checkpoints))
-    return max(needed)
-
-
 def check_folders(run: RunDir, plan: Plan, phases: Sequence[Phase]) -> None:
     """Look at the folders of the phases that are to run, on rank 0: whole, and nobody at work in them."""
     run.check_links()
+    train_again(run, plan, phases)
     for phase in phases:
         folder = run.phase(phase.id)
         folder.read_status()

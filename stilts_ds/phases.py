@@ -20,6 +20,7 @@ from typing import Any
 
 from stilts_ds.config import Recipe, written_recipe
 from stilts_ds.data.data import Data, prepare_data
+from stilts_ds.disk import drop_unneeded
 from stilts_ds.display import MILESTONE, PhaseWork, StudyWork, carrying, duration
 from stilts_ds.engine.cost import Cost
 from stilts_ds.engine.number_format import with_format
@@ -53,7 +54,7 @@ def run_phases(run: RunDir, names: list[str], only: str | None, world: World) ->
         if name not in known:
             raise UserError(f"{run.plan} has no phase {name}{did_you_mean(name, known)}")
     chosen = [phase for phase in phases if not names or phase.id in names or phase.label in names]
-    check_start(run, recipe, chosen, phases, world)
+    check_start(run, recipe, chosen, plan, world)
     data = Data(recipe, run.root)
 
     def check_files() -> None:
@@ -79,6 +80,8 @@ def run_phases(run: RunDir, names: list[str], only: str | None, world: World) ->
             hold = partial(until_it_ends.enter_context, phase_lock(run.phase(phase.id)))
             world.on_rank_0(hold)
             run_phase(run, recipe, phase, data, only, world)
+        # After the lock is given back: this phase's own model may be one that is not kept.
+        world.on_rank_0(partial(drop_unneeded, run, plan, recipe.keep))
         if world.first:
             words = ", ".join([run.phase(phase.id).status(), *scores_in_words(run.phase(phase.id), phase)])
             ended = f"{phase.label} {words} in {duration(time.monotonic() - before)}"

@@ -11,9 +11,10 @@ from typing import Any, Literal
 from pydantic import ConfigDict, Field, model_validator
 
 from stilts_ds.config import TrainingPart, check_training
-from stilts_ds.run_dir import Provenance, load_value, write_json
+from stilts_ds.run_dir import Provenance, read_json, write_json
+from stilts_ds.task_files import add_definitions
 from stilts_ds.tasks.registry import get_task
-from stilts_ds.values import JsonList, Value
+from stilts_ds.values import JsonList, Value, check_value
 
 Kind = Literal["intermediate", "target", "retrieval"]
 PHASE_ID = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,199}$"  # ids become names of folders, so nothing else may stand in them
@@ -73,7 +74,11 @@ class Phase(Value):
 
 
 class Plan(Value):
-    """A run's plan. `phases` stand after the ones that they start from; `use` names the phases of each condition."""
+    """A run's plan. `phases` stand after the ones that they start from; `use` names the phases of each condition.
+
+    `tasks` holds those of the study that are not shipped with this program, as data: whoever reads a run needs no file
+    of the person who made it.
+    """
 
     model_config = ConfigDict(allow_inf_nan=False)
     name: str
@@ -84,6 +89,7 @@ class Plan(Value):
     phases: JsonList[Phase]
     use: dict[str, JsonList[str]] = Field(min_length=1)
     provenance: Provenance
+    tasks: dict[str, Any] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _hangs_together(self) -> Plan:
@@ -105,12 +111,18 @@ class Plan(Value):
 
     @classmethod
     def load(cls, path: Path) -> Plan:
-        """A run's plan, checked. Raises UserError naming the file."""
-        return load_value(cls, path, "run the same `stilts run` again, it plans anew")
+        """A run's plan, checked; its tasks are known from then on. Raises UserError naming the file."""
+        raw = read_json(path)
+        # Before the check, which looks every task up.
+        tasks = raw.get("tasks") if isinstance(raw, dict) else None
+        add_definitions(tasks if isinstance(tasks, dict) else {}, str(path))
+        return check_value(cls, raw, path, "run the same `stilts run` again, it plans anew")
 
     def save(self, path: Path) -> None:
         write_json(path, self.to_json())
 
     def to_json(self) -> dict[str, Any]:
         # The provenance leaves out what is not known, which a plain dump would write as empty text.
-        return {**self.model_dump(), "provenance": self.provenance.to_json()}
+        # Plans of shipped tasks stay as they were, to the byte.
+        without = {"tasks"} if not self.tasks else set()
+        return {**self.model_dump(exclude=without), "provenance": self.provenance.to_json()}

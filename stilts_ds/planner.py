@@ -20,6 +20,7 @@ from stilts_ds.phase_names import EarlierPhases, counted_lengths, counted_sampli
 from stilts_ds.plan_file import Kind, Phase, Plan
 from stilts_ds.run_dir import provenance
 from stilts_ds.sources.draw import DRAW
+from stilts_ds.task_files import definitions
 from stilts_ds.tasks.spec import FROM, Task
 
 
@@ -66,6 +67,7 @@ def make_plan(
         phases=tuple(phases.values()),
         use={condition: tuple(ids) for condition, ids in use.items()},
         provenance=provenance(model_hash),
+        tasks=definitions(recipe.named_tasks),
     )
 
 

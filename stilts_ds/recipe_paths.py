@@ -28,6 +28,7 @@ def resolve_paths(recipe: Recipe) -> Recipe:
     return recipe.model_copy(
         update={
             "output_dir": absolute(recipe.output_dir, "output_dir").resolve(),
+            "tasks_from": [absolute(path, "tasks_from") for path in recipe.tasks_from],
             "data": recipe.data.model_copy(update=data),
             "engine": recipe.engine.model_copy(update={"ds_config": ds_config}),
             "model": recipe.model.model_copy(update={"name_or_path": _absolute_model(recipe.model.name_or_path)}),

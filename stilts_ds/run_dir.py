@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.metadata
 import json
 import os
 import platform
@@ -11,22 +10,19 @@ import secrets
 import subprocess
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from stilts_ds import __version__
 from stilts_ds.errors import UnreadableError, UserError
 from stilts_ds.phase_status import PhaseStatus
 from stilts_ds.values import Value, ValueT, check_value
+from stilts_ds.versions import versions
 
 COMMIT = "COMMIT"
 HEADS_JSON = "heads.json"
 LINEAGE = "stilts.json"  # beside the encoder: what it was made from
-VERSIONED = ("torch", "deepspeed", "transformers", "tokenizers", "datasets", "numpy", "triton", "mpi4py")
-# Libraries whose inside is used here (ZeRO's streams and partitions, attention), in the versions tested together.
-TESTED = {"torch": "2.13.0", "deepspeed": "0.19.8", "transformers": "5.23.0"}
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
@@ -256,6 +252,10 @@ class PhaseDir:
         """Whether the phase's model is exported; also when the evaluation behind it was stopped or failed."""
         return self.read_status().trained
 
+    def model_is_gone(self) -> bool:
+        """Whether the phase was trained and its encoder is not here any more (stilts_ds.disk)."""
+        return self.is_trained() and not self.encoder.is_dir()
+
     def set_status(self, state: str, **known: Any) -> None:
         """Write the phase's state. `known`: fields of `PhaseStatus`; what is not given or None stays as it was, but for
         joules and the error."""
@@ -359,31 +359,6 @@ def git_commit() -> str:
         return git("rev-parse", "HEAD") + ("-dirty" if git("status", "--porcelain", "-uno") else "")
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
-
-
-def versions() -> dict[str, str]:
-    """Versions of Python, this package and the libraries that decide a result."""
-    versions_of = {"python": platform.python_version(), "stilts-ds": __version__}
-    for name in VERSIONED:
-        with suppress(importlib.metadata.PackageNotFoundError):
-            versions_of[name] = importlib.metadata.version(name)
-    return versions_of
-
-
-def untested_versions() -> str:
-    """A sentence on installed versions that were never tested together, and the remedy; empty where they were."""
-    installed = versions()
-    # What follows a plus names a build: 2.13.0+cpu and 2.13.0+cu130 are one version.
-    others = [
-        f"{name} {installed[name]} ({tested})"
-        for name, tested in TESTED.items()
-        if name in installed and installed[name].partition("+")[0] != tested
-    ]
-    if not others:
-        return ""
-    return (
-        f"not the tested versions: {', '.join(others)}; `make check` tries them, constraints.txt pins the tested ones"
-    )
 
 
 class Provenance(Value):

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stilts_ds.display import duration
-from stilts_ds.errors import UserError, check_docstrings, os_problem, print_anywhere
+from stilts_ds.errors import UserError, check_docstrings, missing_package, os_problem, print_anywhere
 from stilts_launcher import completion
 from stilts_launcher.cluster_verbs import add_cluster_verbs
 from stilts_launcher.completion import COMPLETING, complete, completed_verb
@@ -72,13 +72,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"error: {problem}", file=sys.stderr)
         return 2
     except ModuleNotFoundError as problem:
-        # A light installation has only what its verbs need. One of our own that is missing is a fault.
-        if (problem.name or "stilts").partition(".")[0].startswith("stilts"):
-            raise
-        print(
-            f"error: this needs {problem.name}, which is not installed; `pip install stilts-ds` brings all",
-            file=sys.stderr,
-        )
+        print(f"error: {missing_package(problem)}", file=sys.stderr)
         return 2
     # `stilts tasks | head` closes our output early, which is no fault.
     except BrokenPipeError:
@@ -104,6 +98,7 @@ def build_parser(verb: str | None = None) -> argparse.ArgumentParser:
 
 
 def _add_study(add: Add) -> None:
+    add("init", "init:add_arguments", "write a commented recipe and a cluster profile after five questions")
     """Verbs that take a recipe."""
     parser = add("demo", run, "the recipe `quickstart`: a whole study in miniature, in minutes, without network")
     add_overrides(parser)
@@ -159,10 +154,13 @@ def _add_results(add: Add) -> None:
         help = f"also draw the matrix as report.{name} (needs matplotlib)"
         parser.add_argument(f"--{name}", dest="figures", action="append_const", const=name, help=help)
     add("compare", "compare:add_arguments", "test runs, or conditions of one, against each other")
+    add("clean", "clean:add_arguments", "show what of a run's models need not stay, and remove it with --yes")
     add("attack", "attack:add_arguments", "put noise where it hurts a trained model most, by its loss")
 
 
 def _add_publishing(add: Add) -> None:
+    standard = "write a phase's encoder and head as a model that transformers' pipeline() loads"
+    add("export", "export:add_arguments", standard)
     parser = add("push", push, "upload a phase's encoder, heads and model card to the Hugging Face hub")
     parser.add_argument("phase_dir", type=Path, metavar="PHASE", help="folder of a trained phase: runs/NAME/phases/ID")
     parser.add_argument("--repo", required=True, metavar="OWNER/NAME", help="the hub's repository, made if need be")
@@ -199,6 +197,9 @@ def _add_data(add: Add) -> None:
     )
     parser.add_argument("--text", type=Path, help="folder of <language>.txt files (task mlm)")
     parser.add_argument("--code", type=Path, help="folder of the code benchmarks' files")
+    parser.add_argument(
+        "--tasks-from", type=Path, action="append", default=[], metavar="FILE", help="file with tasks (repeatable)"
+    )
     add("noise", "noise:add_arguments", "write noisy test sets of a task as files in the benchmark's layout")
     add("checklist", "checklist:add_arguments", "write MultiCheckList's cases from its table of templates")
 
@@ -344,9 +345,12 @@ def submission(given: argparse.Namespace) -> int:
 
 def tasks(given: argparse.Namespace) -> int:
     from stilts_ds.sources.source import DataSource
+    from stilts_ds.task_files import add_installed_tasks, add_tasks_from
     from stilts_ds.tasks.registry import TASKS, get_task
     from stilts_launcher.show.tasks import show_examples, show_files, task_card, tasks_json, tasks_table
 
+    add_installed_tasks()
+    add_tasks_from(given.tasks_from)
     # Their order is that of DataSource's fields.
     folders = given.intermediate, given.xtreme, given.text, given.translated
     if given.files:
@@ -362,7 +366,7 @@ def tasks(given: argparse.Namespace) -> int:
     task = get_task(given.task)
     say(task_card(task))
     if given.show:
-        is_local = any((*folders, given.code))
+        is_local = any((*folders, given.code, task.directory))
         source = DataSource("local" if is_local else "hub", *folders, code=given.code)
         # Other splits are shown in the pivot language, which every task has; training may be in another one.
         language = given.language or (task.train_language if given.split == "train" else task.pivot)

@@ -23,6 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def print_script(given: argparse.Namespace) -> int:
     import argcomplete
 
+    # Defaults of the shell where nothing else stands, such as names of files.
     print(argcomplete.shellcode(["stilts"], True, given.shell))
     return 0
 

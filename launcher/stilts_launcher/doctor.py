@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from stilts_ds.config import Recipe
-from stilts_ds.run_dir import git_commit, untested_versions, versions
+from stilts_ds.run_dir import git_commit
+from stilts_ds.versions import untested_versions, versions
 from stilts_launcher.execute import languages_state, sandbox_state
 from stilts_launcher.rank_place import OWN_CODE_ONLY, free_port
 

@@ -20,8 +20,10 @@ def resolved_recipe(name: str, overrides: Sequence[str]) -> Recipe:
     from stilts_ds.ds_files import base_config
     from stilts_ds.model_files import fit_retrieval_length
     from stilts_ds.model_hub import pin_model
+    from stilts_ds.task_files import add_recipe_tasks
 
     recipe = resolve_paths(load_recipe(name, list(overrides)))
+    add_recipe_tasks(recipe)  # from here on they are tasks like any other
     base_config(recipe.engine)  # a faulty DeepSpeed file is told before data are read
     # Whoever looks at the model's files looks at the commit that the run keeps; the hub is asked later.
     recipe = pin_model(recipe, hub_commits_path(recipe, recipe.output_dir / recipe.name), ask=False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING
 
@@ -41,17 +42,19 @@ def ensure_toy_data(run: RunDir, seed: int, tasks: NamedTasks) -> None:
     ensure_toy_world(run.root / "data", seed, reads_text)
 
 
-def prepare_run(recipe: Recipe, lacking: dict[str, str] | None = None) -> Plan:
+def prepare_run(recipe: Recipe, lacking: dict[str, str] | None = None, wanted: Sequence[str] = ()) -> Plan:
     """Make the run folder, generate the toy world where asked, plan, and write recipe and plan. Returns the plan.
 
     With a dict as `lacking`, tasks without data are noted there, with what to do, in place of an error; such a plan
-    is for looking at and not written, since its phases' names are not final.
+    is for looking at and not written, since its phases' names are not final. `wanted` are the phases that will run (all
+    of them: none is named): a phase alone needs no files of others.
     """
     from stilts_ds.data.data import Data, hub_commits_path
     from stilts_ds.model_files import check_folder, fingerprint, model_path
     from stilts_ds.named_tasks import check_tasks
     from stilts_ds.phase_names import EarlierPhases
     from stilts_ds.planner import make_plan
+    from stilts_launcher.needs import check_files
 
     tasks = check_tasks(recipe)
     run = run_of(recipe)
@@ -64,6 +67,9 @@ def prepare_run(recipe: Recipe, lacking: dict[str, str] | None = None) -> Plan:
     # A plan that is only looked at asks the hub nothing; the commit is then the cached one.
     recipe = pin_model(recipe, hub_commits_path(recipe, run.root), ask=lacking is None)
     data = Data(recipe, run.root)
+    # Before files are hashed, which takes minutes for a whole study.
+    if lacking is None and not wanted:
+        check_files(recipe, data)
 
     def data_hash(task: str) -> str:
         try:
@@ -112,7 +118,7 @@ def run_recipe(recipe: Recipe, only: str | None = None, phases: list[str] | None
         return _as_a_rank(rank_place, recipe, run, only, phases or [])
     # Held to the end: two starts of one run would train into the same folders.
     with run_lock(run):
-        prepare_run(recipe)
+        prepare_run(recipe, wanted=phases or [])
         # The written recipe has the model's commit, so that all ranks find the same files in the cache.
         ensure_model(written_recipe(run.recipe))
         count = rank_count(recipe)
@@ -133,7 +139,7 @@ def _as_a_rank(rank_place: RankPlace, recipe: Recipe, run: RunDir, only: str | N
         # On rank 0 alone, while the others wait: one rank plans and downloads, for all.
         def before() -> None:
             until_the_end.enter_context(run_lock(run))
-            prepare_run(recipe)
+            prepare_run(recipe, wanted=phases)
             ensure_model(written_recipe(run.recipe))
 
         # `launch` is how ranks are started on one machine, and these are started.

@@ -201,6 +201,8 @@ def _where(folder: PhaseDir) -> str:
     if not step:
         return "starting"
     steps = folder.read_status().steps
+    if not step:
+        return "starting"
     # Phases of earlier versions do not say how many steps they take.
     return f"step {step:,} of {steps:,}" if steps else f"step {step:,}"
 

@@ -25,8 +25,9 @@ from stilts_ds.rows.rows import Rows
 from stilts_ds.rows.tokenizer import Tokenizer
 from stilts_ds.run_dir import hash_json
 from stilts_ds.sources.source import DataSource
+from stilts_ds.task_files import identity_hash
 from stilts_ds.tasks.benchmarks import get_benchmark
-from stilts_ds.tasks.registry import get_task
+from stilts_ds.tasks.registry import added_tasks, get_task
 from stilts_ds.tasks.spec import FROM, Local, Task
 from stilts_ds.toy import LANGUAGES, PIVOT
 
@@ -201,7 +202,9 @@ class Data:
         dev = self.origin(task, self.dev_split(name), task.pivot)
         # Only where there is an exclusion: the hashes of all other recipes, and with them their phases, stay.
         without = [self._exclusion.key] if self._exclusion is not None else []
-        return hash_json([train.hash, dev.hash, *without])
+        # Shipped literals do not change under a study, and a user's file may.
+        defined = [identity_hash(added) for added in added_tasks(name)]
+        return hash_json([train.hash, dev.hash, *without, *defined])
 
     def labels(self, name: str) -> tuple[str, ...]:
         """The label list of a task's rows, in index order; an open tag set is read off the English train split, and
@@ -260,7 +263,8 @@ def fitted_task(name: str, recipe: Recipe) -> Task:
     task = get_benchmark(recipe.benchmark).fitted(get_task(name))
     if limits_of(recipe.model.name_or_path, recipe.model.revision).sees == "left":
         task = family_of(task).left_task(task)
-    if recipe.data.source != "toy":
+    # A task with a folder of its own has real files, whichever world the others are from.
+    if recipe.data.source != "toy" or task.directory:
         return task
     # A task in one language is an English one: its place is taken by the toy world's pivot.
     languages = tuple(LANGUAGES) if len(task.languages) > 1 else (PIVOT,)

@@ -109,7 +109,9 @@ class Origin:
             # Empty for readers that never changed: their hashes, and with them caches and phases, stay as they were.
             changed = [known[h.schema] for h in self.hub if h.schema in known]
             return hash_json([read, changed] if changed else read)
-        versions = {schema: known[schema] for schema, _ in self.parts if schema in known}
+        versions: dict[str, Any] = {schema: known[schema] for schema, _ in self.parts if schema in known}
+        if self.task.columns:  # another column of the same file is another text
+            versions |= {"columns": dict(self.task.columns), "unlabelled": self.split in self.task.unlabelled}
         return hash_json([hash_files(self.files), versions]) if versions else hash_files(self.files)
 
     def read(self, tally: Counter[str] | None = None, exclusion: Exclusion | None = None) -> Iterator[Record]:

@@ -20,14 +20,15 @@ import torch.distributed as dist
 
 from stilts_ds.engine.world import World
 from stilts_ds.errors import UserError
-from stilts_ds.run_dir import git_commit, untested_versions, versions
+from stilts_ds.run_dir import git_commit
+from stilts_ds.versions import untested_versions, versions
 
 log = logging.getLogger(__name__)
 VISIBLE_SECONDS = 20.0  # what a network file system may take to show a new file on other nodes
 
 
 def check_ranks(world: World, folder: Path, needed_bytes: int) -> None:
-    """Check all ranks. `needed_bytes` is what a phase may write into `folder`. A collective.
+    """Check all ranks. `needed_bytes` is what the study may yet write into `folder`. A collective.
 
     Raises UserError on every rank where versions differ, the folder is not one folder, disk space is short or an
     all-reduce gives a wrong sum.
@@ -149,8 +150,8 @@ def _problem(facts: list[dict[str, Any]], folder: Path, needed_bytes: int) -> st
         return shared
     if first["free"] < needed_bytes:
         return (
-            f"{folder} has {first['free'] / 1e9:.1f} GB free, and a phase may write {needed_bytes / 1e9:.1f} GB "
-            "(checkpoints and the exported model); free some, or lower save_total_limit"
+            f"{folder} has {first['free'] / 1e9:.1f} GB free, and the study may write {needed_bytes / 1e9:.1f} GB more "
+            "(models that are kept, and checkpoints); free some, keep less (keep=best), or lower save_total_limit"
         )
     return None
 

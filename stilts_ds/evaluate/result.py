@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import ConfigDict, ValidationError, ValidatorFunctionWrapHandler, field_validator
+from pydantic import ConfigDict, ValidationError, ValidationInfo, ValidatorFunctionWrapHandler, field_validator
 
 from stilts_ds.evaluate.sizes import other_sizes
+from stilts_ds.families.registry import main_metric
 from stilts_ds.plan_file import Phase
 from stilts_ds.run_dir import PhaseDir, Provenance, load_value, write_json
+from stilts_ds.tasks.registry import get_task
 from stilts_ds.values import JsonList, Value
 
 SplitName = Literal["train", "dev", "test"]
@@ -51,14 +54,17 @@ class Result(Value):
 
     @field_validator("main", mode="wrap")
     @classmethod
-    def _holds_scores(cls, raw: Any, check: ValidatorFunctionWrapHandler) -> dict[str, float]:
-        fault = "must hold a score from 0 to 100 for each language"
+    def _holds_scores(cls, raw: Any, check: ValidatorFunctionWrapHandler, info: ValidationInfo) -> dict[str, float]:
+        # A regression task's share of explained variance falls below 0 where the mean would be a better answer.
+        signed = info.data.get("task") is not None and main_metric(get_task(info.data["task"])).signed
+        fault = f"must hold a score {'of at most' if signed else 'from 0 to'} 100 for each language"
         try:
             # Pydantic would report each language by itself; one sentence names the rule.
             scores: dict[str, float] = check(raw)
         except ValidationError:
             raise ValueError(fault) from None
-        if not all(-ROUNDING <= score <= 100 + ROUNDING for score in scores.values()):
+        lowest = -math.inf if signed else -ROUNDING
+        if not all(lowest <= score <= 100 + ROUNDING for score in scores.values()):
             raise ValueError(fault)
         return scores
 

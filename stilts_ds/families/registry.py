@@ -13,13 +13,14 @@ from stilts_ds.families.generate import GENERATE
 from stilts_ds.families.metrics import Metric
 from stilts_ds.families.pair import PAIR
 from stilts_ds.families.ranking import RANKING
+from stilts_ds.families.regression import REGRESSION
 from stilts_ds.families.span import SPAN
 from stilts_ds.families.tag import TAG
 from stilts_ds.families.text import TEXT
 from stilts_ds.tasks.spec import Task
 
 FAMILIES: dict[str, Family] = {
-    family.name: family for family in (PAIR, CHOICE, SPAN, TAG, TEXT, BITEXT, RANKING, GENERATE)
+    family.name: family for family in (PAIR, REGRESSION, CHOICE, SPAN, TAG, TEXT, BITEXT, RANKING, GENERATE)
 }
 
 

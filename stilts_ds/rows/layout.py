@@ -40,6 +40,23 @@ def lay_out_pairs(
     return lay_out([template.prefix, a, template.middle, b, template.suffix], len(a.length))
 
 
+def lay_out_texts(
+    out: RowsWriter, template: TokenTemplate, texts: Slices, pairs: Slices, limit: int, side: Literal["left", "right"]
+) -> tuple[Laid, np.ndarray]:
+    """Rows of a text and its partner or, where `pairs` is empty, of a text alone; and where the second segment of each
+    begins (the row's length where there is none), [R]. Too long rows are cut and counted as by `lay_out_pairs`."""
+    if len(pairs.length):
+        # Some rows with a partner and some without would shift the partners against the texts.
+        assert len(pairs.length) == len(texts.length)
+        laid = lay_out_pairs(out, template, texts, pairs, limit, side)
+        return laid, laid.inside(3)
+    extra = np.maximum(texts.length - (limit - template.single_cost), 0)
+    out.tally["rows cut to max_seq_length"] += int(np.count_nonzero(extra))
+    skipped = extra if side == "left" else 0
+    laid = lay_out_singles(template, texts.part(skipped, texts.length - extra))
+    return laid, laid.lengths
+
+
 def lay_out_singles(template: TokenTemplate, segments: Slices) -> Laid:
     """Rows of one segment."""
     return lay_out([template.prefix, segments, template.single_suffix], len(segments.length))

@@ -10,9 +10,10 @@ from stilts_ds.errors import UserError, did_you_mean
 from stilts_ds.sources.files import PACKED, check_head
 from stilts_ds.sources.language_files import language_files, language_of
 from stilts_ds.sources.source import DataSource, Part
+from stilts_ds.sources.tables import saved_files
 from stilts_ds.tasks.languages import iso3_of, name_of
 from stilts_ds.tasks.registry import check_language, owner
-from stilts_ds.tasks.spec import Local, Task, serves
+from stilts_ds.tasks.spec import TABLE, Local, Task, serves
 
 
 def parts_of(task: Task, split: str, language: str, source: DataSource) -> list[tuple[str, Part]]:
@@ -97,11 +98,18 @@ def _find(folder: Path, local: Local, task: Task, language: str) -> tuple[Local 
         matches = (
             sorted(folder.glob(path), key=lambda match: (match.name, str(match))) if "*" in path else [folder / path]
         )
-        files = [match for match in matches if match.is_file()]
+        files = [file for match in matches for file in _files_of(match, choice)]
         if files:
             return choice, files
         choice = choice.otherwise
     return None, []
+
+
+def _files_of(match: Path, local: Local) -> list[Path]:
+    """The file itself, those of a folder that holds one table, or none."""
+    if local.schema == TABLE and match.is_dir():
+        return saved_files(match)
+    return [match] if match.is_file() else []
 
 
 def _companion(pattern: str, blank: Part, required: bool) -> Path | None:

@@ -41,6 +41,12 @@ class DataSource:
 
     def folder_of(self, task: Task) -> Path:
         """The folder that `task`'s paths are relative to. Raises UserError where it is not set or does not exist."""
+        # Translations of such a task stand with all others, in `data.translated`.
+        if task.directory and not task.translation:
+            directory = Path(task.directory)
+            if not directory.is_dir():
+                raise UserError(f"{task.name}: there is no folder {directory}; put its files there, or change `folder`")
+            return directory
         key = task.data_folder  # a field of this class, and the key of `data` in the recipe
         origin = "translations" if task.translation else f"from {task.url}"
         folder: Path | None = getattr(self, key)

@@ -30,6 +30,27 @@ TASKS: dict[str, Task] = {
     )
 }
 
+SHIPPED = frozenset(TASKS)
+
+
+def keep_task(task: Task) -> None:
+    """Make a task known that is not shipped. Raises UserError for the name of one that is."""
+    if task.name in SHIPPED:
+        raise UserError(f"{task.name!r} is a task that is shipped; give this one another name")
+    TASKS[task.name] = task
+
+
+def plain_task(name: str) -> str:
+    """The name before every mark of a variant."""
+    return re.split(f"[{MARK}{FROM}{WITH}.]", name)[0]
+
+
+def added_tasks(name: str) -> list[Task]:
+    """The tasks behind a name that are not shipped: the one that trains it, and itself."""
+    task = TASKS[plain_task(get_task(name).name)]
+    trainer = [task.train_on] if task.train_on else []
+    return [TASKS[known] for known in (*trainer, task.name) if known not in SHIPPED]
+
 
 def get_task(name: str) -> Task:
     """The task called `name`. Raises UserError with the nearest names for an unknown one."""

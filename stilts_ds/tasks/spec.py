@@ -10,6 +10,7 @@ from stilts_ds.noise.spec import MARK, NoiseSpec
 
 WITH = "+"  # stands before the language of the second text
 FROM = "~"  # stands before the language that trains a target
+TABLE = "table"  # the schema of files with named columns, in any family that can read them
 Role = Literal["intermediate", "target"]
 
 
@@ -99,6 +100,9 @@ class Task:
     scores stand in a table of their own (MultiCheckList's error rates). `stop` are the texts before which a program
     ends that a model writes. `problems` names the programming problems of a split: who trains on some is not scored on
     those of the same name, in whichever language they are.
+    A task that is not shipped here names the `directory` of its files (an absolute path) where no folder of the
+    recipe's `data` holds them, and the `columns` of its tables by what the family calls them (`text` -> `sentence`);
+    the splits in `unlabelled` have no labels.
     """
 
     name: str
@@ -135,6 +139,9 @@ class Task:
     in_averages: bool = True
     stop: tuple[str, ...] = ()
     problems: Mapping[str, str] = field(default_factory=dict)
+    directory: str = ""
+    columns: Mapping[str, str] = field(default_factory=dict)
+    unlabelled: tuple[str, ...] = ()
 
     @property
     def origin(self) -> str:

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from stilts_ds.config import EnginePart, parse_recipe
+from stilts_ds.disk import disk_use
 from stilts_ds.engine import ranks as ranks_of_engine
 from stilts_ds.engine.preflight import _on_nodes, _problem
-from stilts_ds.phase_setup import bytes_to_write
 from stilts_ds.planner import make_plan
 from stilts_ds.run_dir import RunDir, write_atomically
 
@@ -63,8 +63,7 @@ def test_a_phase_needs_room_for_checkpoints_and_best_models_less_what_it_has_the
     torn = run.phase(phase.id).checkpoints / "step-000003" / "shard-00000.safetensors"
     torn.parent.mkdir(parents=True)
     torn.write_bytes(bytes(held))
-    assert bytes_to_write(1, list(plan.phases), run) == needed
-    assert bytes_to_write(None, list(plan.phases), run) == 0
+    assert disk_use(run, plan, "encoders", 1).more == needed
 
 
 def test_torchrun_waits_as_long_as_the_recipe_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

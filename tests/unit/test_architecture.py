@@ -16,19 +16,25 @@ from source_modules import MODULES, SOURCES, imports, named, source_of, tree_of
 ROOT = ranks.ROOT
 # The story from its first line to its last: a module imports only what stands before it, or beside it in its package.
 ORDER = """
-errors display escape shipped hub_client execute values phase_status run_dir locks yaml_files robust
-generation quick_look config recipe_paths ds_files noise checklist tasks sources toy model_kinds weight_files
-model_files model_hub rows model families contamination named_tasks plan_file trial_file phase_names lineage
-augmentation planner data monitor batches engine export evaluate mining planning report study phase_setup
-phases trial
+errors display escape shipped hub_client execute values versions phase_status run_dir locks yaml_files robust
+generation data_settings quick_look config recipe_paths ds_files noise checklist tasks sources toy model_kinds
+weight_files model_files model_hub rows model families task_files contamination named_tasks plan_file
+trial_file phase_names lineage disk augmentation planner data monitor batches engine export evaluate mining
+planning report study phase_setup phases trial
 """
 LAYERS = ORDER.split()
 KERNEL_LAYERS = ["common", "dropout", "topk", "mining"]
 HEAVY = {  # package -> the modules (or packages of modules) that may name it
     "deepspeed": ["stilts_ds.engine"],
-    "transformers": ["stilts_ds.model.encoder", "stilts_ds.rows.tokenizer", "stilts_ds.toy", "stilts_bench.training"],
+    "transformers": [
+        "stilts_ds.model.encoder",
+        "stilts_ds.model.standard",
+        "stilts_ds.rows.tokenizer",
+        "stilts_ds.toy",
+        "stilts_bench.training",
+    ],
     "tokenizers": ["stilts_ds.toy"],
-    "datasets": ["stilts_ds.sources.hub"],
+    "datasets": ["stilts_ds.sources.hub", "stilts_ds.sources.tables"],
     "tensorboard": ["stilts_ds.monitor"],
     "faiss": ["stilts_ds.mining.candidates", "stilts_bench"],
     "stilts_kernels": [
@@ -67,7 +73,6 @@ LIGHT = [
     "stilts_launcher.backends.registry",
     "stilts_launcher.trial",
     "stilts_launcher.fetch",
-    "stilts_ds.planning.memory",
     "stilts_ds.planning.sizes",
     "stilts_ds.planning.estimates",
     "stilts_ds.planning.advice",
@@ -281,77 +286,3 @@ def test_slurms_words_would_be_found() -> None:
         assert SLURMS.search(line), line
     assert not SLURMS.search("slurm/target.sbatch")
     assert SLURMS.search(source_of("stilts_launcher.backends.slurm"))
-
-
-# --- families --------------------------------------------------------------------------------------------------------
-
-RECORD_CLASSES = {
-    "Pair",
-    "Choice",
-    "Span",
-    "Answer",
-    "Tagged",
-    "Text",
-    "Bitext",
-    "Sentence",
-    "Query",
-    "Candidate",
-    "Wanted",
-}
-OUTSIDE = [
-    name
-    for name in MODULES
-    if not name.startswith(("stilts_ds.families", "stilts_kernels", "stilts_ds.toy", "stilts_bench"))
-]
-FAMILY_MODULES = [name for name in MODULES if name.startswith("stilts_ds.families")]
-
-
-def is_family(node: ast.expr) -> bool:
-    """`family`, `x.family` or `x.family.name`."""
-    if isinstance(node, ast.Attribute) and node.attr == "name":
-        node = node.value
-    return (isinstance(node, ast.Name) and node.id == "family") or (
-        isinstance(node, ast.Attribute) and node.attr == "family"
-    )
-
-
-def test_only_families_know_which_family_it_is() -> None:
-    """A wish for a new kind of output must be one folder: nobody else compares names or asks for a record's type."""
-    assert len(OUTSIDE) > 100
-    for name in OUTSIDE:
-        asks_for_no_family(name)
-
-
-def asks_for_no_family(name: str) -> None:
-    for node in ast.walk(tree_of(name)):
-        if isinstance(node, ast.Compare):
-            sides = [node.left, *node.comparators]
-            assert not any(map(is_family, sides)), f"{name}:{node.lineno} compares a family's name"
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "isinstance":
-            asked = {part.id for part in ast.walk(node.args[1]) if isinstance(part, ast.Name)}
-            assert not asked & RECORD_CLASSES, f"{name}:{node.lineno} asks for a record's type"
-    for target, _ in imports(name):
-        assert not target.endswith(".record"), f"{name} imports {target}: records are their family's"
-
-
-def test_a_place_that_asks_for_a_family_would_be_found() -> None:
-    for line in ('task.family == "tag"', 'x = family in ("pair",)', 'task.family.name != "span"'):
-        [compare] = [node for node in ast.walk(ast.parse(line)) if isinstance(node, ast.Compare)]
-        assert any(map(is_family, [compare.left, *compare.comparators]))
-
-
-def test_only_heads_import_torch() -> None:
-    """A login node plans with families: torch and the modules of models stand in head.py (and build.py, which asks)."""
-    for name in FAMILY_MODULES:
-        if name.endswith(".head") or name == "stilts_ds.families.build":
-            continue
-        for target, _ in imports(name):
-            heavy = target.split(".")[0] == "torch" or target.startswith(("stilts_ds.model.", "stilts_ds.rows.batch"))
-            assert not heavy, f"{name} imports {target}"
-
-
-def test_every_family_has_the_same_files() -> None:
-    folders = {name.split(".")[2] for name in FAMILY_MODULES if name.count(".") > 2}
-    for folder in folders:
-        parts = {name.split(".")[3] for name in FAMILY_MODULES if name.startswith(f"stilts_ds.families.{folder}.")}
-        assert {"record", "rows", "head", "predictions", "score"} <= parts, folder

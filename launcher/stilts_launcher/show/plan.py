@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import get_args
 
 from stilts_ds.config import Recipe
+from stilts_ds.data.data import Data
 from stilts_ds.errors import UserError, counted
 from stilts_ds.plan_file import Kind, Phase, Plan
 from stilts_ds.planning.advice import advice
@@ -15,6 +16,8 @@ from stilts_ds.planning.estimates import Estimate, calibrated, estimates, to_jso
 from stilts_ds.planning.memory import GIB
 from stilts_ds.run_dir import RunDir
 from stilts_ds.trial_file import Trial
+from stilts_launcher.needs import lacking_files
+from stilts_launcher.show.disk import disk_line, disk_uses
 from stilts_launcher.show.study_table import share, study_table
 from stilts_launcher.start import prepare_run, run_of
 
@@ -46,6 +49,8 @@ def show_plan(
                 "ranks": count,
                 "dtype": recipe.engine.dtype,
                 "lacking": lacking,
+                "missing": _missing(recipe, run, lacking),
+                "disk": disk_uses(recipe, run, plan),
                 "trial": None if measured is None else measured.to_json(),
                 "phases": to_json(estimated),
                 "use": plan.use,
@@ -59,11 +64,17 @@ def show_plan(
         lines += [line for estimate in estimated for line in _describe(estimate, plan)]
     else:
         lines += _table(plan, estimated, recipe.engine.zero_stage)
-    lines += ["", *_foot(recipe, estimated, count, gpu_memory, measured)]
-    if lacking:
-        lines += ["", "This cannot run yet, and the names of its phases will change:"]
-        lines += [f"  {problem}" for problem in lacking.values()]
+    lines += ["", *_foot(recipe, estimated, count, gpu_memory, measured), disk_line(recipe, run, plan)]
+    if missing := _missing(recipe, run, lacking):
+        changes = ", and the names of its phases will change" if lacking else ""
+        lines += ["", f"This cannot run yet{changes}:", *(f"  {problem}" for problem in missing)]
     return "\n".join(lines)
+
+
+def _missing(recipe: Recipe, run: RunDir, lacking: dict[str, str]) -> list[str]:
+    """Every local file that is not there and how to go on without them, and what else is lacking (of the hub)."""
+    missing = lacking_files(recipe, Data(recipe, run.root))
+    return [*(problem for problem in lacking.values() if problem not in missing), *missing]
 
 
 def show_advice(recipe: Recipe, ranks: int, memory: float, trial: bool = False, cpu: bool = False) -> str:

@@ -21,7 +21,8 @@ def noisy(records: Sequence[Pair], noise: TextNoise, task: Task) -> list[Pair]:
     for record in records:
         first = noise.text(record.text_a, _first_key(record, task), "text_a").text
         second = record.text_b
-        if not isinstance(record, Attempt):  # a program with another letter is another program
+        # A program with another letter is another program.
+        if second is not None and not isinstance(record, Attempt):
             second = noise.text(second, record.id, "text_b").text
         noisy_records.append(dataclasses.replace(record, text_a=first, text_b=second))
     return noisy_records
@@ -36,7 +37,8 @@ def write_pairs(split_file: Part, records: Sequence[Pair]) -> None:
     """`text TAB text TAB label`; where labels stand in a file of their own, that file is copied."""
     lines = []
     for record in records:
-        cells = [quote_cell(record.text_a, record.id), quote_cell(record.text_b, record.id)]
+        # Files in this schema have two texts.
+        cells = [quote_cell(text, record.id) for text in (record.text_a, record.text_b) if text is not None]
         # A third column here would be a second, unchecked source of labels beside the labels file.
         if split_file.labels is None and record.label is not None:
             cells.append(record.label)

@@ -1,4 +1,5 @@
-"""Sentence pairs: MultiNLI and SNLI, ANLI, Quora question pairs, and XTREME's XNLI and PAWS-X files."""
+"""Sentence pairs: MultiNLI and SNLI, ANLI, Quora question pairs, and XTREME's XNLI and PAWS-X files. Tables of other
+tasks may hold one text in place of two."""
 
 from __future__ import annotations
 
@@ -8,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from stilts_ds.errors import UserError, counted
+from stilts_ds.families.columns import Columns, TableRow
 from stilts_ds.sources.files import (
     check_label,
     filled_lines,
@@ -19,6 +21,8 @@ from stilts_ds.sources.files import (
 )
 from stilts_ds.sources.hub import Converter, RowContext, row_by_row, row_id, row_label
 from stilts_ds.sources.source import Part
+from stilts_ds.sources.tables import label_cell, text_cell
+from stilts_ds.tasks.spec import TABLE
 
 NO_LABEL = "rows without a gold label (-)"
 ANLI_LABELS = {"c": "contradiction", "e": "entailment", "n": "neutral"}
@@ -31,22 +35,27 @@ HUB_NLI_LABELS = ("entailment", "neutral", "contradiction")
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """Two texts and the relation between them (NLI, paraphrase). `label` is None in test files without labels."""
+    """Two texts and the relation between them (NLI, paraphrase), or one text and its class (`text_b` is None).
+
+    `label` is None in test files without labels.
+    """
 
     id: str
     text_a: str
-    text_b: str
+    text_b: str | None
     label: str | None
 
 
 def texts(record: Pair) -> tuple[str, ...]:
-    return (record.text_a, record.text_b)
+    return (record.text_a,) if record.text_b is None else (record.text_a, record.text_b)
 
 
 def attributes(records: Sequence[Pair]) -> dict[str, list[float]]:
+    if any(record.text_b is None for record in records):
+        return {"characters of the text": [float(len(record.text_a)) for record in records]}
     return {
         "characters of the first text": [float(len(record.text_a)) for record in records],
-        "characters of the second text": [float(len(record.text_b)) for record in records],
+        "characters of the second text": [float(len(record.text_b or "")) for record in records],
     }
 
 
@@ -55,7 +64,10 @@ def is_labelled(record: Pair) -> bool:
 
 
 def fields(record: Pair, most: int) -> list[tuple[str, str]]:
-    return [("text a", record.text_a), ("text b", record.text_b), ("label", record.label or "none")]
+    shown = [("text a", record.text_a), ("text b", record.text_b)]
+    if record.text_b is None:
+        shown = [("text", record.text_a)]
+    return [*[(key, text) for key, text in shown if text is not None], ("label", record.label or "none")]
 
 
 def cross(first: Pair, second: Pair) -> Pair | None:
@@ -186,11 +198,24 @@ def _column(header: list[str], path: Path, language: str) -> int:
     return header.index(language)
 
 
+def table_pair(row: TableRow) -> Pair:
+    """One or two texts and a label from the columns that the task names."""
+    text = text_cell(row.values, row.columns["text"], row.where)
+    second = text_cell(row.values, row.columns["text_pair"], row.where) if "text_pair" in row.columns else None
+    label = None
+    if row.labelled:
+        label = label_cell(row.values, row.columns["label"], row.where)
+        check_label(label, row.task.labels, f"{row.where}: column {row.columns['label']!r}")
+    return Pair(row.id, text, second, label)
+
+
+COLUMNS = Columns(("text",), "label", ("accuracy",), table_pair, optional=("text_pair",))
 READERS: dict[str, Callable[[Part], Iterator[Pair]]] = {
     "nli_jsonl": read_nli,
     "anli_jsonl": read_anli,
     "qqp_tsv": read_qqp,
     "pair_tsv": read_pair_tsv,
+    TABLE: COLUMNS.read,
 }
 
 

@@ -1,4 +1,5 @@
-"""Pairs to rows: `<s> A </s></s> B </s>`; the longer part of an over-long one is cut at `pair_truncation_side`."""
+"""Pairs to rows: `<s> A </s></s> B </s>`; the longer part of an over-long one is cut at `pair_truncation_side`. A text
+that stands alone is `<s> A </s>`, cut there, too."""
 
 from __future__ import annotations
 
@@ -12,7 +13,7 @@ from stilts_ds.errors import UserError
 from stilts_ds.families.base import ItemTargets, Masking
 from stilts_ds.families.pair.record import Pair
 from stilts_ds.rows.chunks import chunks
-from stilts_ds.rows.layout import lay_out_pairs
+from stilts_ds.rows.layout import lay_out_texts
 from stilts_ds.rows.rows import Rows
 from stilts_ds.rows.tokenizer import Tokenizer
 from stilts_ds.rows.writer import RowsWriter
@@ -29,10 +30,13 @@ def encode_pair(
     out = RowsWriter(folder, "label")
     index_of = {label: index for index, label in enumerate(labels)}
     for first, chunk in chunks(records):
-        a, b = tokenizer.slices([r.text_a for r in chunk]), tokenizer.slices([r.text_b for r in chunk])
-        laid = lay_out_pairs(out, tokenizer.template, a, b, setting.max_seq_length, setting.pair_truncation_side)
+        texts = tokenizer.slices([r.text_a for r in chunk])
+        pairs = tokenizer.slices([r.text_b for r in chunk if r.text_b is not None])
+        laid, second = lay_out_texts(
+            out, tokenizer.template, texts, pairs, setting.max_seq_length, setting.pair_truncation_side
+        )
         example = np.arange(first, first + len(chunk))
-        out.append(laid.ids, laid.lengths, laid.inside(3), example, label=_label_indices(chunk, index_of))
+        out.append(laid.ids, laid.lengths, second, example, label=_label_indices(chunk, index_of))
     return out.rows()
 
 

@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from stilts_ds.errors import UserError
+from stilts_ds.families.columns import Columns, TableRow
 from stilts_ds.sources.files import id_field, int_field, list_field, read_json, shorten, text_field
 from stilts_ds.sources.hub import Converter, RowContext, row_by_row
 from stilts_ds.sources.source import Part
+from stilts_ds.sources.tables import cell, text_cell
 from stilts_ds.tasks.languages import name_of
 
 
@@ -149,6 +151,18 @@ def _answers(row: Mapping[str, Any], where: str) -> list[dict[str, Any]]:
     return [{"text": text, "answer_start": start} for text, start in zip(texts, starts)]
 
 
+def table_question(row: TableRow) -> Span:
+    """A question, its context and its answers as SQuAD's tables hold them: {text: [...], answer_start: [...]}. A
+    labelled question without an answer has none in its context."""
+    question, context = (text_cell(row.values, row.columns[role], row.where) for role in ("question", "context"))
+    fields: dict[str, Any] = {"id": row.id, "question": question}
+    if row.labelled:
+        answers = _answers({"answers": cell(row.values, row.columns["answers"], row.where)}, row.where)
+        fields |= {"answers": answers, "is_impossible": not answers}
+    return question_of(fields, context, row.where)
+
+
+COLUMNS = Columns(("question", "context"), "answers", ("f1", "exact_match"), table_question)
 CONVERTERS: dict[str, Converter] = {
     "hub_squad": row_by_row(squad),
     "hub_squad_v2": row_by_row(squad_v2),

@@ -8,9 +8,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from stilts_ds.errors import UserError, counted
-from stilts_ds.sources.files import check_label, list_field, read_lines, shorten, texts_field
+from stilts_ds.families.columns import Columns, TableRow
+from stilts_ds.sources.files import check_label, check_text, list_field, read_lines, shorten, texts_field
 from stilts_ds.sources.hub import Converter, RowContext, row_by_row
 from stilts_ds.sources.source import Part
+from stilts_ds.sources.tables import cell
 
 Lines = list[tuple[int, str]]
 
@@ -176,4 +178,35 @@ def _tag(value: Any, names: list[str], where: str) -> str:
     return names[value]
 
 
+# --- tables -----------------------------------------------------------------------------------------------------------
+
+
+def table_tagged(row: TableRow) -> Tagged:
+    """Words and their tags: lists, or texts with spaces between them where the table has no lists (csv, tsv)."""
+    words = _list_cell(row, "words")
+    if not words:
+        raise UserError(f"{row.where}: column {row.columns['words']!r} holds no word; remove the row")
+    if not row.labelled:
+        return Tagged(row.id, tuple(words), None)
+    tags = _list_cell(row, "tags")
+    if len(tags) != len(words):
+        raise UserError(
+            f"{row.where}: {counted(len(words), 'word')} and {counted(len(tags), 'tag')}; give each word one"
+        )
+    known = row.task.labels
+    return Tagged(row.id, tuple(words), tuple(check_label(tag, known, row.where) for tag in tags))
+
+
+def _list_cell(row: TableRow, role: str) -> list[str]:
+    column = row.columns[role]
+    value = cell(row.values, column, row.where)
+    values = value.split() if isinstance(value, str) else value
+    # A word with a space inside would be two words in every file of predictions.
+    whole = isinstance(values, list) and all(isinstance(word, str) and word and not word.isspace() for word in values)
+    if not whole:
+        raise UserError(f"{row.where}: column {column!r} must hold a list of texts, or a text with spaces between them")
+    return [check_text(word, f"{row.where}: column {column!r}") for word in values]
+
+
+COLUMNS = Columns(("words",), "tags", ("f1", "precision", "recall"), table_tagged)
 CONVERTERS: dict[str, Converter] = {"hub_tags": row_by_row(tags)}

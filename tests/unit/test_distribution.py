@@ -14,8 +14,8 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
-from stilts_ds import run_dir
-from stilts_ds.run_dir import TESTED, untested_versions
+from stilts_ds import versions as versions_module
+from stilts_ds.versions import TESTED, untested_versions
 
 ROOT = Path(__file__).resolve().parents[2]
 PINNED = dict(
@@ -54,12 +54,12 @@ def test_lists_for_light_installations_name_only_what_the_package_asks_for() -> 
 def test_an_untested_version_is_named_whatever_its_build(
     torch: str, said: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(run_dir, "versions", lambda: {**TESTED, "torch": torch})
+    monkeypatch.setattr(versions_module, "versions", lambda: {**TESTED, "torch": torch})
     assert said in untested_versions() and bool(said) == bool(untested_versions())
 
 
 def test_a_library_that_is_not_installed_is_no_untested_version(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(run_dir, "versions", lambda: {"python": "3.11"})
+    monkeypatch.setattr(versions_module, "versions", lambda: {"python": "3.11"})
     assert untested_versions() == ""
 
 

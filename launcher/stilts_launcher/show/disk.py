@@ -1,0 +1,48 @@
+"""Gigabytes of a plan: what it keeps at the end and takes at most, at each level of `keep`."""
+
+from __future__ import annotations
+
+from typing import get_args
+
+from stilts_ds.config import Keep, Recipe
+from stilts_ds.disk import DiskUse, disk_use
+from stilts_ds.model_files import model_folder
+from stilts_ds.plan_file import Plan
+from stilts_ds.run_dir import RunDir
+from stilts_ds.weight_files import parameter_count
+
+GB = 1e9
+
+
+def disk_uses(recipe: Recipe, run: RunDir, plan: Plan) -> dict[Keep, dict[str, int]] | None:
+    """Bytes now, at the end and at most, by level; None where the model is not on this machine."""
+    uses = _uses(recipe, run, plan)
+    return uses and {keep: {"now": use.now, "end": use.end, "peak": use.peak} for keep, use in uses.items()}
+
+
+def disk_line(recipe: Recipe, run: RunDir, plan: Plan) -> str:
+    uses = _uses(recipe, run, plan)
+    if uses is None:
+        return "disk: unknown until the model is on this machine (`stilts fetch`)"
+    use = uses[recipe.keep]
+    others = [
+        f"keep={keep} {_gb(other.end)}, at most {_gb(other.peak)}"
+        for keep, other in uses.items()
+        if keep != recipe.keep
+    ]
+    chosen = f"{_gb(use.end)} GB kept at the end, {_gb(use.peak)} GB at most (keep={recipe.keep})"
+    return f"disk: {chosen}; {'; '.join(others)}"
+
+
+def _gb(count: int) -> str:
+    """Gigabytes, with more digits for small models."""
+    return f"{count / GB:,.1f}" if count >= GB else f"{count / GB:.3f}"
+
+
+def _uses(recipe: Recipe, run: RunDir, plan: Plan) -> dict[Keep, DiskUse] | None:
+    folder = model_folder(recipe.model.name_or_path, recipe.model.revision)
+    parameters = parameter_count(str(folder)) if folder is not None else None
+    if parameters is None:
+        return None
+    levels: tuple[Keep, ...] = get_args(Keep)
+    return {keep: disk_use(run, plan, keep, parameters) for keep in levels}
