@@ -27,7 +27,8 @@ def executed(notebook: Path, folder: Path) -> Any:
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"}
     # By this variable ipykernel sees a test, and then shows nothing of what child processes print.
     environment.pop("PYTEST_CURRENT_TEST", None)
-    client = NotebookClient(content, timeout=SECONDS, resources={"metadata": {"path": str(folder)}})
+    where = {"metadata": {"path": str(folder)}}
+    client = NotebookClient(content, timeout=SECONDS, resources=where, coalesce_streams=True)
     client.execute(env=environment)
     return content
 

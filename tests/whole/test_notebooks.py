@@ -1,4 +1,4 @@
-"""The notebooks of examples/ run, and say what is committed below their cells, but for numbers and times."""
+"""The notebooks of examples/ run, and show what is committed below their cells, but for numbers and times."""
 
 from __future__ import annotations
 
@@ -16,26 +16,22 @@ pytestmark = [pytest.mark.processes, pytest.mark.long]
 
 
 def shown(cell: Any) -> list[str]:
-    """What stands below a cell: tables and texts, with figures of any size and sign as one."""
+    """What a cell shows that does not depend on the machine: phases that were done, and the columns of tables."""
     texts = []
     for output in cell.get("outputs", []):
-        # Several lines of a stream may come as one output or as more.
         if output.output_type == "stream":
-            texts += output.text.splitlines()
+            texts += re.findall(r"\d+/\d+  \S+ done", output.text)
         else:
-            texts.append(output.data["text/plain"])
-    return [re.sub(r"[\s-]+", " ", re.sub(r"\d+(\.\d+)?", "0", text)) for text in texts]
+            # Widths of columns follow the numbers in them.
+            texts.append(" ".join(output.data["text/plain"].splitlines()[0].split()))
+    return texts
 
 
 @pytest.mark.parametrize("notebook", run_notebooks.NOTEBOOKS, ids=lambda path: path.stem)
-def test_a_notebook_runs_and_its_outputs_are_those_that_are_committed(notebook: Path, tmp_path: Path) -> None:
+def test_a_notebook_runs_and_shows_what_is_committed_below_its_cells(notebook: Path, tmp_path: Path) -> None:
     committed = nbformat.read(notebook, as_version=4)
     ran = run_notebooks.executed(notebook, tmp_path)
-    assert any(cell.get("outputs") for cell in committed.cells)
-    for before, now in zip(committed.cells, ran.cells, strict=True):
-        tables = [[text for text in shown(cell) if "read" not in text] for cell in (before, now)]
-        # Lines of progress depend on the time that phases take; each phase has one when it is done.
-        done = [[text for text in cell if " done" in text] or cell for cell in tables]
-        assert [re.sub(r"(True|False)", "?", text)[:60] for text in done[0]] == [
-            re.sub(r"(True|False)", "?", text)[:60] for text in done[1]
-        ]
+    expected = [shown(cell) for cell in committed.cells]
+    assert [shown(cell) for cell in ran.cells] == expected
+    # Progress below the cell that runs, and a table below most others.
+    assert sum(map(len, expected)) >= 5 and any("done" in text for texts in expected for text in texts)
