@@ -27,6 +27,7 @@ from stilts_ds.yaml_files import Section, parse_section, read_section
 # Training keys that token rows depend on.
 ROW_KEYS = ("max_seq_length", "doc_stride", "window_step", "max_query_length", "pair_truncation_side")
 Keep = Literal["scores", "heads", "encoders", "best"]
+TrackerName = Literal["tensorboard", "wandb", "trackio"]
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 
 
@@ -234,6 +235,9 @@ class Recipe(Section):
         "encoders",
         description="models that stay once no phase needs them: all `encoders`, their `heads` alone, the `best` of "
         "each fine-tuning, or none (`scores`)",
+    )
+    report_to: list[TrackerName] = Field(
+        ["tensorboard"], description="where curves and scores go besides the run's files; [] is nowhere"
     )
     engine: EnginePart = EnginePart()
     launch: LaunchPart = LaunchPart()
