@@ -155,12 +155,12 @@ def check_equal(pair: Pair, samples: int) -> None:
     """Raise UserError where the two write different tokens, greedily or with the same draws."""
     greedy = pair.generate(1, do_sample=False)
     sampled = pair.generate(samples, draws=True, do_sample=True, top_k=0)
-    for kind, ours, theirs in (
+    for kind, ours, reference in (
         ("greedy", pair.write(0.0, 1), greedy),
         ("drawn", pair.write(TEMPERATURE, samples), sampled),
     ):
-        if ours != theirs:
-            different = sum(mine != other for mine, other in zip(ours, theirs))
+        if ours != reference:
+            different = sum(tokens != expected for tokens, expected in zip(ours, reference))
             raise UserError(f"{kind} tokens of {different} of {len(ours)} problems are not those of transformers")
 
 
