@@ -361,10 +361,16 @@ class ModelLimits:
 
 
 def limits_of(name_or_path: str, revision: str | None) -> ModelLimits:
+    """Raises UserError for a model of two stacks: a study is refused when it is planned, not when it is started."""
     folder = model_folder(name_or_path, revision)
     if folder is None or not (folder / "config.json").exists():
         return ModelLimits(None, None)
     config = read_config(folder)
+    if config.get("is_encoder_decoder"):
+        raise UserError(
+            f"{name_or_path} ({config.get('model_type')}): it is an encoder-decoder, whose hidden states are its "
+            "decoder's; use an encoder such as XLM-R, which also writes programs, or a decoder"
+        )
     return ModelLimits(longest_row(str(folder)), size_of(config, "num_hidden_layers"), sees_of(config))
 
 
