@@ -198,6 +198,8 @@ def _where(folder: PhaseDir) -> str:
     if folder.status() == "trained":
         return counted(len(list(folder.predictions.glob("*/*"))), "prediction file")
     step = _last_step(folder)
+    if not step:
+        return "starting"
     steps = folder.read_status().steps
     if not step:
         return "starting"

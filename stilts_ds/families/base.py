@@ -32,6 +32,7 @@ from stilts_ds.families.asked import EvaluationSplit, Model
 from stilts_ds.families.columns import Columns
 from stilts_ds.families.files import PredictionFile
 from stilts_ds.families.metrics import Metric
+from stilts_ds.families.standard import Standard
 from stilts_ds.model_kinds import Sees
 from stilts_ds.noise.noiser import TextNoise
 from stilts_ds.rows.rows import Rows
@@ -252,6 +253,7 @@ class Family:
     metrics: Callable[[Task], Mapping[str, Metric]]  # by name, the ones that a task can ask for
 
     # --- what most families do
+    standard: Mapping[Sees, Standard] = field(default_factory=dict)  # transformers' class with its head
     columns: Columns | None = None  # how its records are read from tables with named columns; None: they are not
     # Training settings that its rows depend on, besides max_seq_length. Others do not name a phase.
     row_settings: tuple[str, ...] = ()
@@ -311,10 +313,8 @@ class Family:
 
     # Whether examples have labels. Running text has none: it teaches beside tasks, and selects a model only alone.
     labelled: bool = True
-    # What to do where a split holds no example.
-    no_examples: str = "download them again"
-    # Whether a split holds all languages at once: their files are read in turn, and rows are drawn by language.
-    multilingual: bool = False
+    no_examples: str = "download them again"  # what to do where a split holds no example
+    multilingual: bool = False  # whether a split holds all languages: files are read in turn, rows drawn by language
 
     @property
     def trained(self) -> HeadVerbs:

@@ -10,7 +10,6 @@ import pytest
 
 from stilts_ds.config import parse_recipe
 from stilts_ds.errors import UserError
-from stilts_ds.model_files import limits_of
 from stilts_ds.named_tasks import check_tasks
 from stilts_ds.tasks.registry import TASKS
 
@@ -80,10 +79,3 @@ def test_a_model_of_an_earlier_run_brings_what_it_was_trained_on(tmp_path: Path)
     check(["humaneval_xl"], model={"name_or_path": third})
     (tmp_path / "third" / "stilts.json").write_text("{}", encoding="utf-8")
     refused(["humaneval_xl"], "third/stilts.json does not say what", model={"name_or_path": third})
-
-
-def test_an_encoder_decoder_is_refused_when_a_study_is_planned(tmp_path: Path) -> None:
-    content = {"model_type": "mbart", "is_encoder_decoder": True, "vocab_size": 9}
-    (tmp_path / "config.json").write_text(json.dumps(content), encoding="utf-8")
-    with pytest.raises(UserError, match=r"\(mbart\): it is an encoder-decoder.*; use an encoder such as XLM-R"):
-        limits_of(str(tmp_path), None)

@@ -3,6 +3,7 @@ a decoder."""
 
 from dataclasses import replace
 
+from stilts_ds.families import standard
 from stilts_ds.families.base import Family, HeadVerbs, reads_targets
 from stilts_ds.families.generate import likelihood, noisy, predictions, record, rows, score
 from stilts_ds.families.text.rows import head_parameters, no_parameters
@@ -22,6 +23,7 @@ PREFIX = HeadVerbs(
 GENERATE = Family(
     name="generate",
     group="code",
+    standard={"left": standard.CAUSAL},
     head=PREFIX,
     left_head=replace(PREFIX, parameters=no_parameters),
     readers=record.READERS,
