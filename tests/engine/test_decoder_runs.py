@@ -10,8 +10,10 @@ import forked
 import numpy as np
 import pytest
 import ranks
+import tiny_decoders
 import torch
 import transformers as T
+from conftest import stilts
 from safetensors.torch import load_file
 
 from stilts_ds.config import ModelPart
@@ -23,6 +25,7 @@ from stilts_ds.model.encoder import load_encoder
 from stilts_ds.model.heads import HeadSpec
 from stilts_ds.rows.rows import Rows
 from stilts_ds.rows.tokenizer import Tokenizer
+from stilts_ds.toy.world import ensure_toy_world
 
 PROGRAM = ranks.PROGRAMS / "train_decoders.py"
 TRAINED = (  # the nine intermediate tasks, and text by the next token
@@ -110,3 +113,25 @@ def test_every_kind_of_decoder_is_trained_on_every_family(tmp_path: Path) -> Non
 def test_decoders_are_trained_in_shards_with_recomputed_activations(tmp_path: Path) -> None:
     for ties_output, run in zip((True, False), trained(tmp_path, 3, "gpt2", "llama")):
         check_run(run, ties_output)
+
+
+@pytest.mark.long
+@pytest.mark.processes
+def test_a_decoder_from_random_weights_beats_chance_on_pairs_and_on_choices(tmp_path: Path) -> None:
+    """Inference (three labels) and the noun that an action is done to (five choices) on the toy world's dev splits, of
+    200 examples each: eight points above chance are two and a half standard errors."""
+    ensure_toy_world(tmp_path / "world", 20)
+    tiny_decoders.save_with_tokenizer("qwen2", tmp_path / "model", tmp_path / "world", 900, initializer_range=0.05)
+    steps = {"max_steps": 250, "train_batch_size": 32, "learning_rate": 4e-3, "max_seq_length": 64}
+    steps |= {"per_device_train_batch_size": 32, "eval_examples": 200, "save_steps": 0}
+    recipe = {
+        "name": "learns", "model": {"name_or_path": str(tmp_path / "model")}, "data": {"source": "toy"},
+        "intermediate": {"both": ["mnli", "commonsenseqa"]}, "targets": ["xnli"],
+        "sampling": {"unit": "example", "weights": "uniform"}, "intermediate_training": steps, "launch": {"nproc": 1},
+    }  # fmt: skip
+    (tmp_path / "recipe.yaml").write_text(json.dumps(recipe))
+    stilts("train", "recipe.yaml", "--phase", "both/seed1/intermediate", cwd=tmp_path, timeout=900)
+    [metrics] = tmp_path.glob("runs/learns/phases/intermediate-*/metrics.jsonl")
+    scores = [record for record in map(json.loads, metrics.read_text().splitlines()) if "selection" in record][-1]
+    assert scores["eval/mnli/qaa/accuracy"] > 33.3 + 8
+    assert scores["eval/commonsenseqa/qaa/accuracy"] > 20 + 8
