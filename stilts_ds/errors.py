@@ -81,6 +81,14 @@ def os_problem(error: OSError) -> str:
     return printable(redacted(f"{files + ': ' if files else ''}{reason}; {remedy}"))
 
 
+def missing_package(error: ModuleNotFoundError) -> str:
+    """What to do about a library that is not installed: a light installation has only what its verbs need."""
+    # One of our own that is missing is a fault, and no matter of what is installed.
+    if (error.name or "stilts").startswith("stilts"):
+        raise error
+    return f"this needs {error.name}, which is not installed; `pip install stilts-ds` brings all"
+
+
 def print_anywhere() -> None:
     """Have standard output write what its encoding lacks as escapes (a Latin-1 terminal, a log in ASCII): a run must
     not fail because of the table that it prints."""

@@ -30,7 +30,7 @@ class GenerationPart(Section):
         for text in stop or []:
             if not text:
                 raise ValueError("an empty text stands everywhere; leave it out")
-            longer = [other for other in stop or [] if text in other[:-1]]
+            longer = [ending for ending in stop or [] if text in ending[:-1]]
             if longer:
                 raise ValueError(
                     f"{text!r} is a part of {longer[0]!r}, which therefore never ends a program; leave it out"

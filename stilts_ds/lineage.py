@@ -82,7 +82,7 @@ def start_over_if_outdated(run: RunDir, phase: Phase) -> None:
         return
     folder = run.phase(phase.id)
     again = "it is trained again from its start" if phase.train else "it predicts again"
-    log.warning("%s: %s, from which it started, has other weights since; %s", phase.id, phase.init, again)
+    log.warning("%s: the phase that it started from has other weights since; %s", phase.label, again)
     shutil.rmtree(folder.checkpoints, ignore_errors=True)
     # Last: after a kill half way the phase still counts as outdated, and this runs again.
     folder.status_json.unlink()

@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from stilts_ds.config import NAME, Recipe
+from stilts_ds.contamination import check_problems
 from stilts_ds.errors import UserError, did_you_mean
 from stilts_ds.families.registry import family_of
 from stilts_ds.noise.kinds import KINDS
 from stilts_ds.tasks.benchmarks import get_benchmark
-from stilts_ds.tasks.registry import TASKS, get_task
+from stilts_ds.tasks.registry import get_task
 from stilts_ds.tasks.spec import Task
 
 
@@ -50,7 +51,8 @@ def check_tasks(recipe: Recipe) -> NamedTasks:
     _check_task_keys(recipe, tasks)
     _check_weights(recipe)
     _check_pools(recipe, tasks)
-    _check_problems(recipe, tasks)
+    for target in tasks.targets:
+        check_problems(recipe, target, scored_split(recipe, target))
     return tasks
 
 
@@ -150,7 +152,7 @@ def _check_dev_split(task: Task, split: str, trained: Sequence[Task]) -> None:
         raise UserError(f"{where}: {split!r} cannot select a model; give `dev`, or `train` to hold examples out of it")
     if family_of(task).multilingual:
         raise UserError(f"{where}: every {task.name} file has passages of its own that select; leave it out")
-    translated = sorted(other.name for other in trained if other.translation and other.origin == task.name)
+    translated = sorted(train.name for train in trained if train.translation and train.origin == task.name)
     if translated and split == "train":
         raise UserError(
             f"{where}: {translated[0]} trains on translations of the examples that would select; leave one of them out"
@@ -163,31 +165,6 @@ def _check_scored_split(task: Task, split: str) -> None:
     if split not in splits:
         has = ", ".join(sorted(splits))
         raise UserError(f"evaluation.splits.{task.name}: {task.name} has no split {split!r} of its own; it has {has}")
-
-
-def _check_problems(recipe: Recipe, tasks: NamedTasks) -> None:
-    """Nothing is scored on programming problems that its model was trained on, in whichever language."""
-    for target in tasks.targets:
-        scored = target.problems.get(scored_split(recipe, target))
-        trained = [
-            (f"intermediate.{condition}", task) for condition, named in tasks.conditions.items() for task in named
-        ]
-        if target.trains:
-            trained.append(("its fine-tuning", train_task_of(target)))
-        for where, task in trained:
-            if scored is not None and _trained_problems(recipe, task) == scored:
-                # Clean of all that the study trains on: the next start must not refuse what this one advises.
-                seen = {_trained_problems(recipe, other) for _, other in trained}
-                coded = [target for target in TASKS.values() if target.role == "target" and target.problems]
-                clean = [target.name for target in coded if seen.isdisjoint(target.problems.values())]
-                advice = f"; {' and '.join(clean)} can be scored" if clean else ""
-                conflict = f"{target.name} is scored on problems of {scored}, on which {where} trains ({task.name})"
-                raise UserError(f"targets: {conflict}: leave one of them out{advice}")
-
-
-def _trained_problems(recipe: Recipe, task: Task) -> str | None:
-    """Which programming problems a task trains on; None for one that is no code."""
-    return task.problems.get(recipe.data.train_split.get(task.name, "train"))
 
 
 def _check_pools(recipe: Recipe, tasks: NamedTasks) -> None:

@@ -131,8 +131,7 @@ def take_up(run: RunDir, phase: Phase, only: str | None) -> None:
     """Make sure, on rank 0, that what a phase has done so far was made from the encoder that it starts from now."""
     if only == "evaluate" and phase.train and is_outdated(run, phase):
         raise UserError(
-            f"{phase.init} was trained again, with other weights, since {phase.id} started from it; "
-            "`stilts run` trains that again"
+            f"what {phase.label} started from was trained again, with other weights; `stilts run` trains that again"
         )
     start_over_if_outdated(run, phase)
     await_saved(run.phase(phase.id))

@@ -29,7 +29,7 @@ from stilts_ds.engine.preflight import check_same_start
 from stilts_ds.engine.ranks import run_as_rank
 from stilts_ds.engine.world import World
 from stilts_ds.errors import UserError, counted, did_you_mean, redacted
-from stilts_ds.evaluate.result import Result
+from stilts_ds.evaluate.result import scores_in_words
 from stilts_ds.evaluate.score_run import score_phase
 from stilts_ds.evaluate.zero_shot import evaluate_phase, wanted
 from stilts_ds.lineage import start_weights
@@ -40,7 +40,7 @@ from stilts_ds.phase_status import PhaseStatus
 from stilts_ds.phase_tracking import track_scores
 from stilts_ds.plan_file import Phase, Plan
 from stilts_ds.planning.sizes import steps_and_tokens
-from stilts_ds.run_dir import PhaseDir, RunDir, hash_file, provenance, write_json
+from stilts_ds.run_dir import RunDir, hash_file, provenance, write_json
 
 log = logging.getLogger(__name__)
 
@@ -84,7 +84,8 @@ def run_phases(run: RunDir, names: list[str], only: str | None, world: World) ->
         # After the lock is given back: this phase's own model may be one that is not kept.
         world.on_rank_0(partial(drop_unneeded, run, plan, recipe.keep))
         if world.first:
-            ended = f"{phase.label} {outcome(run.phase(phase.id), phase)} in {duration(time.monotonic() - before)}"
+            words = ", ".join([run.phase(phase.id).status(), *scores_in_words(run.phase(phase.id), phase)])
+            ended = f"{phase.label} {words} in {duration(time.monotonic() - before)}"
             log.log(MILESTONE, "%d/%d  %s", number, len(chosen), ended)
     if world.first:
         spent = duration(time.monotonic() - started)
@@ -98,17 +99,6 @@ def work_of(run: RunDir, phase: Phase, data: Data, only: str | None) -> PhaseWor
     if state.state == "done" or only == "train":
         return PhaseWork(phase.label, to_train, 0)
     return PhaseWork(phase.label, to_train, sum(1 for _ in wanted(phase, data)))
-
-
-def outcome(folder: PhaseDir, phase: Phase) -> str:
-    """What came out of a phase, in a few words: its score on English dev, and its targets' means."""
-    status = folder.read_status()
-    words = [] if status.best is None else [f"dev {status.best.selection:.1f}"]
-    results = {task: folder.result(task) for task in phase.evaluate}
-    for task, path in results.items():
-        mean = Result.load(path).mean_of_present if path.exists() else None
-        words += [] if mean is None else [f"{task} {mean:.1f}"]
-    return ", ".join([status.state, *words])
 
 
 def run_phase(run: RunDir, recipe: Recipe, phase: Phase, data: Data, only: str | None, world: World) -> None:
@@ -135,7 +125,7 @@ def run_phase(run: RunDir, recipe: Recipe, phase: Phase, data: Data, only: str |
     try:
         if phase.train and not trained:
             if only == "evaluate":
-                raise UserError(f"{phase.id} is not trained yet ({state}); `stilts run` trains it")
+                raise UserError(f"{phase.label} is not trained yet ({state}); `stilts run` trains it")
             chosen = with_format(recipe, folder.read_status().dtype if world.first else None, world)
             # The status keeps what `auto` chose: a later start, perhaps on another machine, goes on in that format.
             dtype = chosen.engine.dtype if recipe.engine.dtype == "auto" else None

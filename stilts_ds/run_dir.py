@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.metadata
 import json
 import os
 import platform
@@ -11,20 +10,19 @@ import secrets
 import subprocess
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from stilts_ds import __version__
 from stilts_ds.errors import UnreadableError, UserError
 from stilts_ds.phase_status import PhaseStatus
 from stilts_ds.values import Value, ValueT, check_value
+from stilts_ds.versions import versions
 
 COMMIT = "COMMIT"
 HEADS_JSON = "heads.json"
 LINEAGE = "stilts.json"  # beside the encoder: what it was made from
-VERSIONED = ("torch", "deepspeed", "transformers", "tokenizers", "datasets", "numpy", "triton", "mpi4py")
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
@@ -361,15 +359,6 @@ def git_commit() -> str:
         return git("rev-parse", "HEAD") + ("-dirty" if git("status", "--porcelain", "-uno") else "")
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
-
-
-def versions() -> dict[str, str]:
-    """Versions of Python, this package and the libraries that decide a result."""
-    versions_of = {"python": platform.python_version(), "stilts-ds": __version__}
-    for name in VERSIONED:
-        with suppress(importlib.metadata.PackageNotFoundError):
-            versions_of[name] = importlib.metadata.version(name)
-    return versions_of
 
 
 class Provenance(Value):

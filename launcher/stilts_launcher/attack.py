@@ -5,10 +5,10 @@ from __future__ import annotations
 import argparse
 import logging
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from stilts_ds.errors import UserError, did_you_mean
+from stilts_launcher.options import RUN_HELP, run_folder
 
 if TYPE_CHECKING:
     from stilts_ds.evaluate.attack import Attack
@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("run_dir", type=Path, help="folder of the run")
+    parser.set_defaults(verb=run)
+    parser.add_argument("run_dir", type=run_folder, metavar="RUN", help=RUN_HELP)
     parser.add_argument("task", help="a noisy target, such as xnli@typo-5: its errors are the budget")
     parser.add_argument("--condition", action="append", metavar="NAME", help="only this condition (repeatable)")
     parser.add_argument("--seed", type=int, metavar="N", help="of the run's seeds (default: the first)")

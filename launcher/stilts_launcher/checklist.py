@@ -7,6 +7,7 @@ from pathlib import Path
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(verb=write)
     parser.add_argument("templates", type=Path, help="MultiCheckList's table, checklist_templates.tsv")
     parser.add_argument("--language", action="append", metavar="CODE", help="only this column (repeatable)")
     parser.add_argument("--cases", type=int, default=200, metavar="N", help="cases of each test (default: 200)")

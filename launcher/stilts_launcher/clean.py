@@ -10,11 +10,11 @@ from typing import get_args
 from stilts_ds.config import Keep
 from stilts_ds.errors import counted
 from stilts_ds.run_dir import RunDir
-from stilts_launcher.options import Add, say
+from stilts_launcher.options import say
 
 
-def add_clean(add: Add) -> None:
-    parser = add("clean", clean, "show what of a run's models need not stay, and remove it with --yes")
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(verb=clean)
     parser.add_argument("run_dir", type=Path, help="folder of the run")
     parser.add_argument("--keep", choices=get_args(Keep), help="models that stay (default: the recipe's `keep`)")
     parser.add_argument("--unplanned", action="store_true", help="also phases that the run's plan has not (any more)")

@@ -4,24 +4,21 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
-from stilts_ds import __version__
 from stilts_ds.display import duration
-from stilts_ds.errors import UserError, check_docstrings, os_problem, print_anywhere
-from stilts_ds.run_dir import RunDir
-from stilts_launcher import attack, checklist, compare, noise
-from stilts_launcher.clean import add_clean
+from stilts_ds.errors import UserError, check_docstrings, missing_package, os_problem, print_anywhere
+from stilts_launcher import completion
 from stilts_launcher.cluster_verbs import add_cluster_verbs
-from stilts_launcher.execute import add_execute
-from stilts_launcher.export import add_export
-from stilts_launcher.init import add_init
-from stilts_launcher.mining import add_mining
+from stilts_launcher.completion import COMPLETING, complete, completed_verb
 from stilts_launcher.options import (
+    RUN_HELP,
     Add,
     add_overrides,
     add_recipe,
@@ -29,14 +26,20 @@ from stilts_launcher.options import (
     add_verbosity,
     recipe_of,
     recipes_help,
+    run_folder,
     say,
     set_verbosity,
 )
-from stilts_launcher.recipes import recipe_of_run
+from stilts_launcher.parser import grouped_parser
+from stilts_launcher.results import finish, push, report, score, submission
+
+if TYPE_CHECKING:
+    pass
 
 # Modules by name: nothing but `stilts bench` imports the benchmarks.
 BENCHMARKS = {
     "execute": "stilts_bench.execute",
+    "generation": "stilts_bench.generation",
     "kernels": "stilts_bench.kernels",
     "mining": "stilts_bench.mining",
     "pipeline": "stilts_bench.pipeline",
@@ -48,8 +51,14 @@ def main(arguments: list[str] | None = None) -> int:
     # Before anything is printed, help included: a table's characters may not exist in a terminal's encoding.
     print_anywhere()
     words = sys.argv[1:] if arguments is None else arguments
-    parser = build_parser()
-    cut = 1 if words[:1] == ["bench"] else len(words)  # argparse would not hand on options
+    if words[:1] == ["help"]:
+        words = [*words[1:], "--help"]
+    # A shell asks for what may stand next; its answer comes from the parser.
+    if COMPLETING in os.environ:
+        return complete(build_parser(completed_verb()))
+    parser = build_parser(words[0] if words else "")
+    # Options behind a benchmark's name are its own, which argparse would not hand on.
+    cut = 1 if words[:1] == ["bench"] and words[1:] not in (["-h"], ["--help"]) else len(words)
     given, unknown = parser.parse_known_args(words[:cut])
     given.options, given.words = words[cut:], words
     if hasattr(given, "overrides"):  # argparse takes a list of them in one place only; they may stand behind options
@@ -64,6 +73,9 @@ def main(arguments: list[str] | None = None) -> int:
     except UserError as problem:
         print(f"error: {problem}", file=sys.stderr)
         return 2
+    except ModuleNotFoundError as problem:
+        print(f"error: {missing_package(problem)}", file=sys.stderr)
+        return 2
     # `stilts tasks | head` closes our output early, which is no fault.
     except BrokenPipeError:
         return 0
@@ -73,36 +85,27 @@ def main(arguments: list[str] | None = None) -> int:
         return 1
 
 
-def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="stilts",
-        description="Intermediate-task training (STILTs) of multilingual encoders: intermediate training, English "
-        "fine-tuning, zero-shot evaluation on XTREME.",
-    )
-    parser.add_argument("--version", action="version", version=f"stilts-ds {__version__}")
-    verbs = parser.add_subparsers(metavar="VERB", required=True)
-
-    def add(name: str, verb: Callable[[argparse.Namespace], int], text: str) -> argparse.ArgumentParser:
-        verb_parser = verbs.add_parser(name, help=text, description=text)
-        verb_parser.set_defaults(verb=verb)
-        return verb_parser
-
-    add_init(add)
-    _add_study(add)
-    _add_results(add)
-    add_cluster_verbs(add)
-    _add_publishing(add)
-    add_export(add)
-    add_clean(add)
-    _add_data(add)
-    add_execute(add)
-    add_mining(add)
-    _add_machine(add)
-    return parser
+def build_parser(verb: str | None = None) -> argparse.ArgumentParser:
+    """The command's parser. With a `verb`, or "" for none, options of others that are slow to import are left out."""
+    groups: dict[str, Callable[[Add], None]] = {
+        "Studies": _add_study,
+        "Results": _add_results,
+        "Clusters": add_cluster_verbs,
+        "Publishing": _add_publishing,
+        "Data": _add_data,
+        "Programs and mining": _add_programs,
+        "This machine": _add_machine,
+    }
+    return grouped_parser(groups, verb)
 
 
 def _add_study(add: Add) -> None:
-    """Verbs that take a recipe."""
+    """Verbs that take a recipe, and the one that writes it."""
+    add("init", "init:add_arguments", "write a commented recipe and a cluster profile after five questions")
+    parser = add("demo", run, "the recipe `quickstart`: a whole study in miniature, in minutes, without network")
+    add_overrides(parser)
+    add_verbosity(parser)
+    parser.set_defaults(recipe="quickstart", phase=[])
     train_text = "only the training of a recipe's phases"
     run_text = "train, evaluate, score and report a recipe; started again, it continues where it was"
     for name, verb, text in (("run", run, run_text), ("train", train, train_text)):
@@ -121,6 +124,7 @@ def _add_study(add: Add) -> None:
     parser.add_argument("--ranks", type=int, metavar="N", help="estimate for N ranks (default: the recipe's)")
     parser.add_argument("--gpu-memory", type=float, metavar="GIB", help="name the ZeRO stage and batch that fit")
     parser.add_argument("--trial", action="store_true", help="measure a few steps of the largest phase here")
+    parser.add_argument("--phases", action="store_true", help="describe each phase, with its memory by ZeRO stage")
     parser.add_argument("--json", action="store_true", help="print JSON")
     add_recipe(
         add("fetch", fetch, "bring model, tokenizer and data onto this machine, tokenise them, check them offline")
@@ -130,10 +134,10 @@ def _add_study(add: Add) -> None:
 def _add_results(add: Add) -> None:
     """Verbs that take a run's folder and look at what came out."""
     parser = add("evaluate", evaluate, "predict with a run's trained phases whatever is not predicted yet")
-    parser.add_argument("run_dir", type=Path, help="folder of the run")
+    parser.add_argument("run_dir", type=run_folder, metavar="RUN", help=RUN_HELP)
     add_verbosity(parser)
     parser = add("score", score, "score a run's predictions, or any predictions folder against a labels folder")
-    parser.add_argument("run_dir", type=Path, nargs="?", help="folder of the run")
+    parser.add_argument("run_dir", type=run_folder, nargs="?", metavar="RUN", help=RUN_HELP)
     parser.add_argument("--predictions", type=Path, help="folder <task>/<split>-<language>.tsv|json")
     parser.add_argument("--labels", type=Path, help="folder of the same layout")
     parser.add_argument("--verdicts", type=Path, nargs="+", help="file of `stilts execute`; two are compared")
@@ -145,24 +149,27 @@ def _add_results(add: Add) -> None:
     parser = add(
         "report", report, "test a run's gains and write report.html, .md, .csv, .tex, results.json and model cards"
     )
-    parser.add_argument("run_dir", type=Path, help="folder of the run")
+    parser.add_argument("run_dir", type=run_folder, metavar="RUN", help=RUN_HELP)
     add_test_options(parser)
     parser.add_argument("--qa-f1", action="store_true", help="also the average with question answering by F1 only")
     for name in ("png", "svg", "pdf"):
         help = f"also draw the matrix as report.{name} (needs matplotlib)"
         parser.add_argument(f"--{name}", dest="figures", action="append_const", const=name, help=help)
-    compare.add_arguments(add("compare", compare.compare, "test runs, or conditions of one, against each other"))
-    attack.add_arguments(add("attack", attack.run, "put noise where it hurts a trained model most, by its loss"))
+    add("compare", "compare:add_arguments", "test runs, or conditions of one, against each other")
+    add("clean", "clean:add_arguments", "show what of a run's models need not stay, and remove it with --yes")
+    add("attack", "attack:add_arguments", "put noise where it hurts a trained model most, by its loss")
 
 
 def _add_publishing(add: Add) -> None:
+    standard = "write a phase's encoder and head as a model that transformers' pipeline() loads"
+    add("export", "export:add_arguments", standard)
     parser = add("push", push, "upload a phase's encoder, heads and model card to the Hugging Face hub")
     parser.add_argument("phase_dir", type=Path, metavar="PHASE", help="folder of a trained phase: runs/NAME/phases/ID")
     parser.add_argument("--repo", required=True, metavar="OWNER/NAME", help="the hub's repository, made if need be")
     parser.add_argument("--private", action="store_true", help="make the repository private when it is made")
     parser.add_argument("--dry-run", action="store_true", help="only list what would be uploaded; needs no network")
     parser = add("submission", submission, "write a run's predictions as a submission to its benchmark and check it")
-    parser.add_argument("run_dir", type=Path, help="folder of the run")
+    parser.add_argument("run_dir", type=run_folder, metavar="RUN", help=RUN_HELP)
     condition = parser.add_mutually_exclusive_group()
     condition.add_argument("--condition", help="row of the table to submit (default: the run's last)")
     condition.add_argument(
@@ -175,7 +182,10 @@ def _add_publishing(add: Add) -> None:
 def _add_data(add: Add) -> None:
     parser = add("tasks", tasks, "list the tasks, or show examples of one")
     parser.add_argument("task", nargs="?", help="show this task")
-    parser.add_argument("--show", type=int, default=0, metavar="N", help="print the first N examples")
+    # Not both: examples are for eyes.
+    how = parser.add_mutually_exclusive_group()
+    how.add_argument("--show", type=int, default=0, metavar="N", help="print the first N examples")
+    how.add_argument("--json", action="store_true", help="print what is known of the tasks, or of one, as JSON")
     parser.add_argument(
         "--files", action="store_true", help="print local files with examples, SHA-256 and what is known"
     )
@@ -192,13 +202,22 @@ def _add_data(add: Add) -> None:
     parser.add_argument(
         "--tasks-from", type=Path, action="append", default=[], metavar="FILE", help="file with tasks (repeatable)"
     )
-    noise.add_arguments(add("noise", noise.write, "write noisy test sets of a task as files in the benchmark's layout"))
-    checklist.add_arguments(
-        add("checklist", checklist.write, "write MultiCheckList's cases from its table of templates")
-    )
+    add("noise", "noise:add_arguments", "write noisy test sets of a task as files in the benchmark's layout")
+    add("checklist", "checklist:add_arguments", "write MultiCheckList's cases from its table of templates")
+
+
+def _add_programs(add: Add) -> None:
+    programs = "run programs that a model wrote in a sandbox and write a verdict for each"
+    add("execute", "execute:add_arguments", programs)
+    vectors = "write the sentence vectors of a text file, on all ranks, resumed where it stopped"
+    add("embed", "mining:add_embed", vectors)
+    add("mine", "mining:add_mine", "mine pairs of translations from two sides (texts or vectors), on all ranks")
+    add("search", "mining:add_search", "find the nearest neighbours of each row of one side in another, on all ranks")
 
 
 def _add_machine(add: Add) -> None:
+    completion_help = "print a script that completes verbs, options, recipes, tasks and phases in a shell"
+    completion.add_arguments(add("completion", completion.print_script, completion_help))
     add("schema", schema, "print the recipe's JSON schema, for editors")
     parser = add(
         "doctor", doctor, "check this machine: versions, ranks, collectives, memory, disk, and what fits on it"
@@ -208,12 +227,14 @@ def _add_machine(add: Add) -> None:
     parser.add_argument(
         "--trial", action="store_true", help="measure a few steps of the recipe's largest phase for that"
     )
-    parser = add("bench", bench, f"benchmark {' or '.join(BENCHMARKS)}; see `stilts bench NAME -h` (no name: kernels)")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser = add("bench", bench, f"benchmark {', '.join(BENCHMARKS)}: see `stilts bench NAME -h` (no name: kernels)")
     # Options of a benchmark are its own parser's; this one only splits them off.
     parser.add_argument("options", nargs=argparse.REMAINDER, help="name and options of the benchmark")
 
 
 def run(given: argparse.Namespace) -> int:
+    from stilts_launcher.execute_run import execute_run
     from stilts_launcher.start import run_of, run_recipe
 
     started = time.monotonic()
@@ -222,24 +243,14 @@ def run(given: argparse.Namespace) -> int:
     # Started by torchrun, mpirun or a cluster's launcher, this line runs on every rank; one of them writes the report.
     if status == 0 and _rank_0():
         folder = run_of(recipe)
-        _finish(folder)
+        execute_run(folder)
+        finish(folder)
         say(f"Log: {folder.logs / 'rank-0.log'}\ndone in {duration(time.monotonic() - started)}")
     return status
 
 
 def _rank_0() -> bool:
-    import os
-
     return os.environ.get("RANK", "0") == "0"
-
-
-def _finish(folder: RunDir, figures: Sequence[Any] | None = None, qa_f1: bool = False, **settings: Any) -> None:
-    from stilts_ds.report.stats import ComparisonSettings
-    from stilts_ds.report.write import report_path, write_report
-
-    say(f"\n{write_report(folder, ComparisonSettings(**settings), figures or (), qa_f1)}")
-    say(f"Report with every language: {report_path(folder, '.html')} (and .md, .csv, .tex)")
-    say(f"Curves: tensorboard --logdir {folder.tensorboard}")
 
 
 def train(given: argparse.Namespace) -> int:
@@ -253,7 +264,7 @@ def plan(given: argparse.Namespace) -> int:
 
     if given.ranks is not None and given.ranks < 1:
         raise UserError(f"--ranks {given.ranks}: give one rank or more")
-    say(show_plan(recipe_of(given), given.ranks, given.gpu_memory, given.trial, given.json))
+    say(show_plan(recipe_of(given), given.ranks, given.gpu_memory, given.trial, given.json, given.phases))
     return 0
 
 
@@ -266,64 +277,23 @@ def fetch(given: argparse.Namespace) -> int:
 
 def evaluate(given: argparse.Namespace) -> int:
     from stilts_ds.model_files import fit_retrieval_length
+    from stilts_ds.run_dir import RunDir
+    from stilts_launcher.execute_run import execute_run
+    from stilts_launcher.recipes import recipe_of_run
     from stilts_launcher.start import run_recipe
 
-    return run_recipe(fit_retrieval_length(recipe_of_run(RunDir(given.run_dir))), only="evaluate")
-
-
-def score(given: argparse.Namespace) -> int:
-    if given.run_dir is None or given.verdicts or given.perturbed:
-        from stilts_launcher.score_folders import score_folders
-
-        say(score_folders(given))
-        return 0
-    from stilts_ds.data.data import Data
-    from stilts_ds.evaluate.score_run import score_phase
-    from stilts_ds.plan_file import Plan
-
     folder = RunDir(given.run_dir)
-    # From the run's folder, not from today's shipped recipe: scores belong to what was trained.
-    recipe = recipe_of_run(folder)
-    # A run's benchmark decides which targets there are, so another one cannot be filled from its predictions.
-    if given.benchmark not in (None, recipe.benchmark):
-        raise UserError(f"--benchmark {given.benchmark}: this run's recipe names {recipe.benchmark}; leave it out")
-    data = Data(recipe, folder.root)
-    for phase in Plan.load(folder.plan).phases:
-        if phase.evaluate:
-            score_phase(folder, recipe, phase, data)
-    # The report is made of the scores, and would be outdated from here on.
-    return report(given)
-
-
-def report(given: argparse.Namespace) -> int:
-    folder = RunDir(given.run_dir)
-    options = ("resamples", "level", "figures", "qa_f1")  # `stilts score` ends in a report too, with their defaults
-    _finish(folder, **{name: getattr(given, name) for name in options if hasattr(given, name)})
-    return 0
-
-
-def push(given: argparse.Namespace) -> int:
-    from stilts_ds.report.push import push as push_phase
-    from stilts_ds.run_dir import PhaseDir
-
-    say(push_phase(PhaseDir(given.phase_dir), given.repo, given.private, given.dry_run))
-    return 0
-
-
-def submission(given: argparse.Namespace) -> int:
-    from stilts_ds.evaluate.run_submission import write_run_submission
-
-    folder = RunDir(given.run_dir)
-    output = given.output or folder.root / "submission"
-    say(write_run_submission(folder, recipe_of_run(folder), output, given.condition, given.best, given.seed))
-    return 0
+    status = run_recipe(fit_retrieval_length(recipe_of_run(folder)), only="evaluate")
+    if status == 0 and _rank_0():
+        execute_run(folder)
+    return status
 
 
 def tasks(given: argparse.Namespace) -> int:
     from stilts_ds.sources.source import DataSource
     from stilts_ds.task_files import add_installed_tasks, add_tasks_from
     from stilts_ds.tasks.registry import TASKS, get_task
-    from stilts_launcher.show.tasks import show_examples, show_files, task_card, tasks_table
+    from stilts_launcher.show.tasks import show_examples, show_files, task_card, tasks_json, tasks_table
 
     add_installed_tasks()
     add_tasks_from(given.tasks_from)
@@ -332,6 +302,9 @@ def tasks(given: argparse.Namespace) -> int:
     if given.files:
         chosen = TASKS.values() if given.task is None else [get_task(given.task)]
         say(show_files(chosen, DataSource("local", *folders, code=given.code), given.language))
+        return 0
+    if given.json:
+        say(tasks_json(TASKS.values() if given.task is None else [get_task(given.task)]))
         return 0
     if given.task is None:
         say(tasks_table())
@@ -360,12 +333,10 @@ def doctor(given: argparse.Namespace) -> int:
 
     if given.recipe is None and given.trial:
         raise UserError("--trial needs a recipe")
-    return examine(recipe_of(given) if given.recipe else None, given.trial)
+    return examine(recipe_of(given) if given.recipe else None, given.trial, given.json)
 
 
 def bench(given: argparse.Namespace) -> int:
-    from importlib import import_module
-
     bench_folder = Path(__file__).resolve().parents[2] / "kernels" / "bench"  # in a checkout that is not installed
     if bench_folder.is_dir():
         sys.path.insert(0, str(bench_folder))

@@ -2,85 +2,85 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 from stilts_ds.config import Recipe
-from stilts_ds.run_dir import git_commit, versions
+from stilts_ds.run_dir import git_commit
+from stilts_ds.versions import untested_versions, versions
 from stilts_launcher.execute import languages_state, sandbox_state
 from stilts_launcher.rank_place import OWN_CODE_ONLY, free_port
 
 # Importing torch and DeepSpeed from a cold network drive takes most of it.
 PROBE_SECONDS = 120
-# A program of its own, since a process can be only one rank. On CPUs DeepSpeed would compile a shared-memory operator
-# for a minute (engine/world.py). Ranks add up 1 .. n, whose sum n (n + 1) / 2 none of them could have by itself.
-PROBE = """
-import os, sys, torch, deepspeed
-backend = "nccl" if torch.cuda.is_available() else "gloo"
-sys.modules["deepspeed.comm.torch"].build_shm_op = lambda: None
-deepspeed.init_distributed(dist_backend=backend, auto_mpi_discovery=False, verbose=False)
-device = torch.device("cuda", int(os.environ["LOCAL_RANK"])) if torch.cuda.is_available() else torch.device("cpu")
-value = torch.full((1,), float(os.environ["RANK"]) + 1, device=device)
-torch.distributed.all_reduce(value)
-size = torch.distributed.get_world_size()
-torch.distributed.destroy_process_group()
-assert value.item() == size * (size + 1) / 2, value
-"""
+PROBE = [sys.executable, "-m", "stilts_ds.engine.probe"]  # a program of its own: a process can be only one rank
 
 
-def examine(recipe: Recipe | None = None, trial: bool = False) -> int:
-    """Run all checks and print a line for each; with a recipe, also which stage and batch fit here."""
-    checks: list[tuple[str, Callable[[], str]]] = [
-        ("versions", _versions),
-        ("devices", _devices),
-        ("memory", _memory),
-        ("disk", _disk),
-        ("two ranks", _two_ranks),
-        ("triton", _triton),
-        ("search", _search),
-        ("mpi", _mpi),
+@dataclass(frozen=True)
+class Check:
+    """One line of what was looked at. `state`: ok, FAIL, or none for what training does without."""
+
+    name: str
+    state: str
+    text: str
+
+
+def examine(recipe: Recipe | None = None, trial: bool = False, as_json: bool = False) -> int:
+    """Run all checks and print a line for each, or all as JSON; with a recipe, also which stage and batch fit here."""
+    checks: list[tuple[str, str, Callable[[], str]]] = [
+        ("versions", "FAIL", _versions),
+        ("devices", "FAIL", _devices),
+        ("memory", "FAIL", _memory),
+        ("disk", "FAIL", _disk),
+        ("two ranks", "FAIL", _two_ranks),
+        ("triton", "FAIL", _triton),
+        ("search", "FAIL", _search),
+        ("mpi", "FAIL", _mpi),
     ]
     if recipe is not None:
-        # Last, since with --trial it trains.
-        checks.append((recipe.name, lambda: _advice(recipe, trial)))
-    failed = 0
-    for name, check in checks:
-        try:
-            print(f"ok    {name}: {check()}")
-        except Exception as problem:  # a check that fails is a finding, whatever it raises
-            failed += 1
-            # The last line: subprocess and torch put the cause behind their tracebacks.
-            lines = str(problem).splitlines() or [type(problem).__name__]
-            print(f"FAIL  {name}: {lines[-1]}")
-    _show_execution()
+        # Last but for what needs no rank, since with --trial it trains.
+        checks.append((recipe.name, "FAIL", lambda: _advice(recipe, trial)))
+    # Training needs no sandbox: where it cannot be had, that is said and is no failure.
+    checks += [("sandbox", "none", sandbox_state), ("languages", "none", languages_state)]
+    results = []
+    for name, failure, check in checks:
+        results.append(_checked(name, failure, check))
+        if not as_json:
+            print(f"{results[-1].state:<5} {name}: {results[-1].text}", flush=True)
+    failed = any(result.state == "FAIL" for result in results)
+    if as_json:
+        print(json.dumps({"ok": not failed, "checks": [asdict(result) for result in results]}, indent=1))
     return 1 if failed else 0
 
 
-def _show_execution() -> None:
-    """Training needs no sandbox: where it cannot be had, that is said and is no failure."""
-    for name, state in (("sandbox", sandbox_state), ("languages", languages_state)):
-        try:
-            print(f"ok    {name}: {state()}")
-        except Exception as problem:
-            print(f"none  {name}: {problem}")
+def _checked(name: str, failure: str, check: Callable[[], str]) -> Check:
+    try:
+        return Check(name, "ok", check())
+    except Exception as problem:  # a check that fails is a finding, whatever it raises
+        # The last line: subprocess and torch put the cause behind their tracebacks.
+        lines = str(problem).splitlines() or [type(problem).__name__]
+        return Check(name, failure, lines[-1])
 
 
 def _versions() -> str:
     installed = ", ".join(f"{name} {version}" for name, version in versions().items())
-    return f"{installed}; commit {git_commit()[:12]}"
+    untested = untested_versions()
+    return f"{installed}; commit {git_commit()[:12]}" + (f"; {untested}" if untested else "")
 
 
 def _devices() -> str:
-    import torch
-
-    if not torch.cuda.is_available():
-        return f"no GPU; {os.cpu_count()} CPU cores, ranks use gloo"
-    return ", ".join(torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count()))
+    names = probe()["devices"]
+    return ", ".join(names) if names else f"no GPU; {os.cpu_count()} CPU cores, ranks use gloo"
 
 
 def _memory() -> str:
@@ -111,51 +111,38 @@ def _disk() -> str:
 
 
 def _two_ranks() -> str:
-    # One number for all: ranks that chose for themselves would never meet.
-    port = str(free_port())
-    with tempfile.TemporaryDirectory() as folder:  # of its own: a program imports from the folder where it lies
-        program = Path(folder) / "probe.py"
-        program.write_text(PROBE, encoding="utf-8")
-        ranks = [
-            subprocess.Popen(
-                [sys.executable, str(program)],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                text=True,
-                env={
-                    **os.environ,
-                    **OWN_CODE_ONLY,
-                    "RANK": str(r),
-                    "LOCAL_RANK": str(r),
-                    "WORLD_SIZE": str(_size()),
-                    "MASTER_ADDR": "127.0.0.1",
-                    "MASTER_PORT": port,
-                },
-            )
-            for r in range(_size())
-        ]
-        try:
-            outputs = [rank.communicate(timeout=PROBE_SECONDS)[0] for rank in ranks]
-        except subprocess.TimeoutExpired:
-            raise RuntimeError(f"the ranks did not end within {PROBE_SECONDS} s; they hang in NCCL or gloo") from None
-        finally:  # also those that hang: they would keep their GPUs
-            for rank in ranks:
-                rank.kill()
-                rank.wait()
-    # A negative status, of a rank that a signal ended, is a failure too.
-    failed = [(number, output) for number, (rank, output) in enumerate(zip(ranks, outputs)) if rank.returncode]
-    if failed:
-        number, output = failed[0]
-        raise RuntimeError(f"all-reduce failed on rank {number}: {output.strip()[-300:]}")
-    return f"all-reduce over {_size()} ranks is right"
+    return f"all-reduce over {probe()['ranks']} ranks is right"
 
 
-def _size() -> int:
-    import torch
+@cache
+def probe() -> dict[str, Any]:
+    """What the program of stilts_ds.engine.probe tells: names of `devices`, number of `ranks` that added up right.
 
-    # Two on CPUs, the fewest that talk to each other; on GPUs one each, as a run starts them.
-    return max(1, torch.cuda.device_count()) if torch.cuda.is_available() else 2
+    Raises RuntimeError where they fail or hang.
+    """
+    environment = {**os.environ, **OWN_CODE_ONLY, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+    # A session of its own, so that its ranks end with it: those that hang would keep their GPUs.
+    program = subprocess.Popen(
+        PROBE,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+        start_new_session=True,
+    )
+    try:
+        output, errors = program.communicate(timeout=PROBE_SECONDS)
+    except subprocess.TimeoutExpired:
+        raise RuntimeError(f"the ranks did not end within {PROBE_SECONDS} s; they hang in NCCL or gloo") from None
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(program.pid, signal.SIGKILL)
+        program.wait()
+    if program.returncode:
+        raise RuntimeError(errors.strip()[-300:] or f"the ranks ended with status {program.returncode}")
+    measured: dict[str, Any] = json.loads(output.strip().splitlines()[-1])
+    return measured
 
 
 def _triton() -> str:

@@ -8,11 +8,11 @@ from pathlib import Path
 from stilts_ds.errors import UserError, did_you_mean
 from stilts_ds.plan_file import Phase
 from stilts_ds.run_dir import RunDir
-from stilts_launcher.options import Add, say
+from stilts_launcher.options import say
 
 
-def add_export(add: Add) -> None:
-    parser = add("export", export, "write a phase's encoder and head as a model that transformers' pipeline() loads")
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(verb=export)
     parser.add_argument("phase", type=Path, metavar="RUN/NAME", help="such as runs/my-study/mnli/seed1/xnli, or its id")
     parser.add_argument("--task", help="task whose head is written (default: the phase's first)")
     parser.add_argument("--to", type=Path, metavar="DIR", help="folder to write (default: export/NAME in the run)")

@@ -16,7 +16,7 @@ from pathlib import Path
 from stilts_ds.config import NAME, load_recipe
 from stilts_ds.errors import UserError, counted
 from stilts_ds.run_dir import write_atomically
-from stilts_launcher.options import Add, say
+from stilts_launcher.options import say
 from stilts_launcher.profiles import known_profiles
 
 HUB = "hub"
@@ -44,8 +44,8 @@ QUESTIONS = (
 )
 
 
-def add_init(add: Add) -> None:
-    parser = add("init", init, "write a commented recipe and a cluster profile after five questions")
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(verb=init)
     parser.add_argument("name", help="name of the study; writes NAME.yaml, and NAME-cluster.yaml for a cluster")
     for question in QUESTIONS:
         text = _text(question).replace("%", "%%")

@@ -13,15 +13,15 @@ from typing import Any
 from stilts_ds.engine.preempt import Stopped, die_with, install_handlers
 from stilts_ds.errors import UserError, counted, printable
 from stilts_launcher.discover import discover
+from stilts_launcher.imports import heavy_imports
 from stilts_launcher.mining_plan import add_plan, check_plan, plan
 
 STOPPED = 85
 Work = Callable[[Any, Any], None]  # what the ranks talk over (None: alone), the device -> nothing
 
 
-def add_mining(add: Callable[[str, Any, str], argparse.ArgumentParser]) -> None:
-    """Declare the three verbs."""
-    parser = add("embed", embed, "write the sentence vectors of a text file, on all ranks, resumed where it stopped")
+def add_embed(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(verb=embed)
     parser.add_argument("model", help="a model's folder, the folder of a trained phase, or a hub id")
     parser.add_argument("texts", type=Path, help="UTF-8 file, a sentence a line")
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="FILE.npy", help="a new file")
@@ -31,7 +31,9 @@ def add_mining(add: Callable[[str, Any, str], argparse.ArgumentParser]) -> None:
     _add_encoder(parser)
     _add_common(parser)
 
-    parser = add("mine", mine, "mine pairs of translations from two sides (texts or vectors), on all ranks")
+
+def add_mine(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(verb=mine)
     parser.add_argument("source", type=Path, nargs="?", help="UTF-8 file, a sentence a line; or vectors (.npy)")
     parser.add_argument("target", type=Path, nargs="?", help="the same for the other language")
     parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="a new .tsv, .jsonl or .parquet")
@@ -83,7 +85,9 @@ def add_mining(add: Callable[[str, Any, str], argparse.ArgumentParser]) -> None:
     _add_common(parser)
     add_plan(parser)
 
-    parser = add("search", search, "find the nearest neighbours of each row of one side in another, on all ranks")
+
+def add_search(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(verb=search)
     parser.add_argument("queries", type=Path, help="UTF-8 file, a sentence a line; or vectors (.npy)")
     parser.add_argument("bank", type=Path, help="what is searched, of the same kind")
     parser.add_argument(
@@ -266,9 +270,10 @@ def _rank_count(wanted: int | None) -> int:
 
 
 def _alone(work: Work) -> int:
-    import torch
+    with heavy_imports():
+        import torch
 
-    from stilts_ds.model.encoder import quiet
+        from stilts_ds.model.encoder import quiet
 
     # On standard error: standard output is for results.
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
@@ -284,11 +289,12 @@ def _alone(work: Work) -> int:
 
 
 def _as_a_rank(given: argparse.Namespace, work: Work) -> int:
-    from stilts_ds.engine.preflight import check_same_start
-    from stilts_ds.engine.ranks import run_as_rank
-    from stilts_ds.engine.world import World
-    from stilts_ds.mining.job import remove_if_bare, work_folder
-    from stilts_ds.model.encoder import quiet
+    with heavy_imports():
+        from stilts_ds.engine.preflight import check_same_start
+        from stilts_ds.engine.ranks import run_as_rank
+        from stilts_ds.engine.world import World
+        from stilts_ds.mining.job import remove_if_bare, work_folder
+        from stilts_ds.model.encoder import quiet
     from stilts_ds.run_dir import RunDir
 
     folder = work_folder(given.output)

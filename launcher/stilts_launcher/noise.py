@@ -11,6 +11,7 @@ from stilts_ds.noise.kinds import KINDS
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(verb=write)
     parser.add_argument("task", nargs="?", help="a target task; `stilts tasks` lists them")
     parser.add_argument("--benchmark", choices=sorted(READERS), help="in place of a task: a code benchmark")
     parser.add_argument("--problems", type=Path, metavar="FILE", help="the code benchmark's file")

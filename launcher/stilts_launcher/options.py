@@ -5,13 +5,33 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-from stilts_ds.config import Recipe, shipped_recipes
 from stilts_ds.display import CONSOLE
 from stilts_ds.errors import printable
-from stilts_launcher.recipes import resolved_recipe
+from stilts_ds.shipped import shipped_recipes
 
-Add = Callable[[str, Callable[[argparse.Namespace], int], str], argparse.ArgumentParser]
+if TYPE_CHECKING:
+    from stilts_ds.config import Recipe
+
+# Declares a verb: its name, what runs it (or `module:function`, which declares the rest), its text.
+Add = Callable[[str, Callable[[argparse.Namespace], int] | str, str], argparse.ArgumentParser]
+
+
+RUN_HELP = "folder of the run, or its name in runs/"
+PHASES_HELP = "only phases whose name (none/seed1/xnli) or id holds this"
+
+
+def run_folder(text: str) -> Path:
+    """The folder of a run that is named by its path, or by its name where `runs` has it."""
+    by_name = Path("runs") / text
+    return by_name if not Path(text).exists() and by_name.is_dir() else Path(text)
+
+
+def names_of(text: str) -> list[str]:
+    """Names with commas between them."""
+    return [name for name in text.split(",") if name]
 
 
 def add_recipe(parser: argparse.ArgumentParser) -> None:
@@ -45,6 +65,9 @@ def set_verbosity(given: argparse.Namespace) -> None:
 
 
 def recipe_of(given: argparse.Namespace) -> Recipe:
+    # Not at the top: reading recipes takes longer to import than `stilts --help` takes in all.
+    from stilts_launcher.recipes import resolved_recipe
+
     return resolved_recipe(given.recipe, given.overrides)
 
 

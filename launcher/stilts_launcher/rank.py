@@ -10,6 +10,7 @@ import os
 import sys
 
 from stilts_ds.engine.preempt import die_with, install_handlers
+from stilts_launcher.imports import heavy_imports
 
 
 def main(arguments: list[str]) -> int:
@@ -29,7 +30,8 @@ def main(arguments: list[str]) -> int:
     # Before torch is imported, which reads it. Cores that a rank is bound to alone are its own, others are shared.
     sharing = 1 if rank_place.bound else rank_place.on_node
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, usable_cores() // sharing)))
-    from stilts_ds.phases import main as run_phases
+    with heavy_imports():
+        from stilts_ds.phases import main as run_phases
 
     return run_phases(arguments)
 

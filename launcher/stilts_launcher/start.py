@@ -18,6 +18,7 @@ from stilts_ds.plan_file import Plan
 from stilts_ds.run_dir import RunDir, write_atomically
 from stilts_launcher import local
 from stilts_launcher.discover import discover
+from stilts_launcher.imports import heavy_imports
 from stilts_launcher.rank_place import RankPlace, usable_cores
 
 if TYPE_CHECKING:
@@ -127,7 +128,8 @@ def run_recipe(recipe: Recipe, only: str | None = None, phases: list[str] | None
 
 
 def _as_a_rank(rank_place: RankPlace, recipe: Recipe, run: RunDir, only: str | None, phases: list[str]) -> int:
-    from stilts_ds.phases import run_ranks
+    with heavy_imports():
+        from stilts_ds.phases import run_ranks
 
     os.environ.update(rank_place.variables())
     # Through the environment, since ranks make their process groups before they read a recipe.

@@ -5,23 +5,28 @@ from __future__ import annotations
 import re
 import sys
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from stilts_ds.display import duration
 from stilts_ds.errors import UserError, counted, printable
+from stilts_ds.evaluate.result import scores_in_words
 from stilts_ds.lineage import is_outdated
 from stilts_ds.locks import run_lock
-from stilts_ds.phase_status import PhaseStatus
 from stilts_ds.plan_file import Phase, Plan
 from stilts_ds.run_dir import PhaseDir, RunDir
 from stilts_launcher.backends.base import QueuedJob
 from stilts_launcher.backends.registry import launcher_of, load_profile, profile_of
+from stilts_launcher.outlook import Outlook, PhaseState, outlook, seconds_left
+from stilts_launcher.show.study_table import share, study_table
 from stilts_launcher.submit import REPORT, jobs_of, submit_plan
 
 NOT_WRITTEN = "(not written yet)"
 CLEAR = "\x1b[H\x1b[2J"  # a terminal's screen, from its first line
+SCREEN = 40  # rows beyond which the phases of a study are shown as a table
 LOOK_AGAIN = 1.0  # seconds between two looks at logs that are followed
 ASK_AGAIN = 10.0  # seconds between two questions to the launcher meanwhile
 
@@ -40,12 +45,17 @@ class StatusRow:
 
 @dataclass(frozen=True)
 class RunStatus:
-    """A run's rows, and how many of its phases are done."""
+    """A run's rows, its plan, and what is left of it."""
 
     root: Path
     rows: tuple[StatusRow, ...]
-    done: int
-    phases: int
+    plan: Plan
+    outlook: Outlook
+
+    @property
+    def done(self) -> int:
+        """Phases that are done, also those whose start has other weights since."""
+        return sum(row.state in ("done", "outdated") and bool(row.phase) for row in self.rows)
 
     @property
     def complete(self) -> bool:
@@ -56,36 +66,73 @@ class RunStatus:
         """Whether anything waits or runs; what else is not done stays so until somebody does something."""
         return any(row.state in ("queued", "running") for row in self.rows)
 
-    def text(self) -> str:
-        widths = [max(len(getattr(row, name)) for row in self.rows) for name in ("label", "phase", "state")]
-        lines = [
-            f"{row.label:<{widths[0]}}  {row.phase:<{widths[1]}}  {row.state:<{widths[2]}}  {row.job:<12}  {row.text}"
-            for row in self.rows
-        ]
-        head = f"{self.root}: {self.done} of {counted(self.phases, 'phase')} done"
-        return printable("\n".join([head, "", *(line.rstrip() for line in lines)]))
+    def text(self, by_phase: bool = False) -> str:
+        """A line for each phase; of a large study a table of conditions and targets, and lines of what needs a look."""
+        lines = [f"{self.root}: {self.done} of {counted(len(self.plan.phases), 'phase')} done"]
+        if self.outlook.seconds_left:
+            lines[0] += f", {duration(self.outlook.seconds_left)} left"
+        lines += [self.outlook.text(), ""]
+        rows = self.rows
+        if len(rows) > SCREEN and not by_phase:
+            lines += [*study_table(self.plan, self._cell, {}), ""]
+            lines.append("cells: phases done of planned, all seeds together; --phases shows each phase")
+            rows = tuple(row for row in rows if row.state not in ("done", "pending", "queued", "not run"))
+        shown = rows if by_phase else rows[:SCREEN]
+        lines += _lines(shown)
+        if len(shown) < len(rows):
+            lines.append(f"and {len(rows) - len(shown)} more")
+        return printable("\n".join(lines).rstrip())
+
+    def _cell(self, phases: Sequence[Phase]) -> str:
+        states = {row.phase: row.state for row in self.rows}
+        marks = {states[phase.id] for phase in phases} & {"running", "failed", "lost", "stopped", "outdated"}
+        done = share(phases, lambda phase: states[phase.id] == "done")
+        return " ".join([*sorted(marks), done])
 
     def to_json(self) -> dict[str, Any]:
-        rows = [asdict(row) for row in self.rows]
+        left = self.outlook.seconds_left
+        eta = None if not left else datetime.fromtimestamp(time.time() + left).astimezone()
         return {
-            "run": str(self.root), "done": self.done, "phases": self.phases, "complete": self.complete,
-            "moving": self.moving, "rows": rows,
+            "run": str(self.root), "done": self.done, "phases": len(self.plan.phases), "complete": self.complete,
+            "moving": self.moving, "rank_hours": self.outlook.hours_so_far,
+            "rank_hours_to_go": self.outlook.hours_to_go, "seconds_left": left,
+            "eta": eta.isoformat(timespec="seconds") if eta is not None else None,
+            "rows": [asdict(row) for row in self.rows],
         }  # fmt: skip
+
+
+def _lines(rows: Sequence[StatusRow]) -> list[str]:
+    widths = [max((len(getattr(row, name)) for row in rows), default=0) for name in ("label", "state", "job")]
+    lines = [
+        f"{row.label:<{widths[0]}}  {row.state:<{widths[1]}}  {row.job:<{widths[2]}}  {row.text}".rstrip()
+        for row in rows
+    ]
+    return lines
 
 
 def run_status(run: RunDir) -> RunStatus:
     """What each phase does, in which job, and what went wrong."""
-    phases = _plan(run).phases
+    plan = _plan(run)
     jobs = jobs_of(run)
     # A run that was never submitted asks no launcher: there may be none on this machine.
     queued = launcher_of(profile_of(run)).queue() if jobs else {}
-    rows = [_row(run, phase, jobs, queued) for phase in phases]
+    rows = [_row(run, phase, jobs, queued, plan) for phase in plan.phases]
+    states = [_phase_state(run.phase(phase.id), phase, row.state) for phase, row in zip(plan.phases, rows)]
+    expected = outlook(states)
+    now = time.time()
+    for number, (row, state) in enumerate(zip(rows, states)):
+        left = seconds_left(state, states, now) if state.running else None
+        if left:
+            rows[number] = replace(row, text=", ".join(filter(None, [row.text, f"{duration(left)} left"])))
     if REPORT in jobs:
         job = jobs[REPORT]
-        state, text = _report_state(run, job, queued)
-        rows.append(StatusRow(REPORT, "", state, job, text))
-    done = sum(run.phase(phase.id).status() == "done" for phase in phases)
-    return RunStatus(run.root, tuple(rows), done, len(phases))
+        report_state, text = _report_state(run, job, queued)
+        rows.append(StatusRow(REPORT, "", report_state, job, text))
+    return RunStatus(run.root, tuple(rows), plan, expected)
+
+
+def _phase_state(folder: PhaseDir, phase: Phase, state: str) -> PhaseState:
+    return PhaseState(phase, folder.read_status(), _last_step(folder), state == "running")
 
 
 def _plan(run: RunDir) -> Plan:
@@ -94,18 +141,21 @@ def _plan(run: RunDir) -> Plan:
     return Plan.load(run.plan)
 
 
-def _row(run: RunDir, phase: Phase, jobs: dict[str, str], queued: dict[str, QueuedJob]) -> StatusRow:
+def _row(run: RunDir, phase: Phase, jobs: dict[str, str], queued: dict[str, QueuedJob], plan: Plan) -> StatusRow:
     job = jobs.get(phase.id, "")
-    state, text = _state(run.phase(phase.id), queued.get(job), job, phase, run)
+    start = next((planned.label for planned in plan.phases if planned.id == phase.init), "")
+    state, text = _state(run.phase(phase.id), queued.get(job), job, phase, run, start)
     return StatusRow(phase.label, phase.id, state, job, text)
 
 
-def _state(folder: PhaseDir, queued: QueuedJob | None, job: str, phase: Phase, run: RunDir) -> tuple[str, str]:
-    """A word for the state and what is known beyond it."""
+def _state(
+    folder: PhaseDir, queued: QueuedJob | None, job: str, phase: Phase, run: RunDir, start: str
+) -> tuple[str, str]:
+    """A word for the state and what is known beyond it. `start` is the name of the phase that it starts from."""
     status = folder.read_status()
     if status.state == "done":
         # A phase in the queue is about to be trained again, so it is not called outdated.
-        return _done_state(status, queued is None and is_outdated(run, phase), phase)
+        return _done_state(folder, phase, start if queued is None and is_outdated(run, phase) else "")
     # The queue comes before the status file, which still says how the last start of the job ended.
     if queued is not None and queued.waiting:
         again = "" if status.pending else f", {_where(folder)}"
@@ -121,15 +171,18 @@ def _state(folder: PhaseDir, queued: QueuedJob | None, job: str, phase: Phase, r
         return status.state, "" if status.pending else _where(folder)
     # Its job is gone without a trace because the one that it waited for failed: that one needs attention.
     if status.pending and phase.init and run.phase(phase.init).status() != "done":
-        return "not run", f"needs {phase.init}"
+        return "not run", f"needs {start}"
     # The status says that it runs, the queue that it does not: the job died before it could write.
     return "lost", _last_words(run, job, phase.id)
 
 
-def _done_state(status: PhaseStatus, outdated: bool, phase: Phase) -> tuple[str, str]:
-    if outdated:
-        return "outdated", f"{phase.init} has other weights since it started from it"
-    return "done", f"{status.seconds:.0f} s" if status.seconds is not None else ""
+def _done_state(folder: PhaseDir, phase: Phase, changed: str) -> tuple[str, str]:
+    """`changed`: the name of its start, where that has other weights since."""
+    if changed:
+        return "outdated", f"{changed} has other weights since it started from it"
+    seconds = folder.read_status().seconds
+    spent = [f"{seconds:.0f} s"] if seconds is not None else []
+    return "done", ", ".join([*scores_in_words(folder, phase), *spent])
 
 
 def _last_words(run: RunDir, job: str, phase: str) -> str:
@@ -144,13 +197,23 @@ def _where(folder: PhaseDir) -> str:
     """`step 40`, from the curve that rank 0 writes, or what is predicted so far."""
     if folder.status() == "trained":
         return counted(len(list(folder.predictions.glob("*/*"))), "prediction file")
-    if not folder.metrics.exists():
+    step = _last_step(folder)
+    steps = folder.read_status().steps
+    if not step:
         return "starting"
+    # Phases of earlier versions do not say how many steps they take.
+    return f"step {step:,} of {steps:,}" if steps else f"step {step:,}"
+
+
+def _last_step(folder: PhaseDir) -> int:
+    """The last step of a phase's curve; 0 where there is none."""
+    if not folder.metrics.exists():
+        return 0
     with open(folder.metrics, "rb") as file:
         # Only its end: the curve of a long phase has megabytes, and a watch reads it again every few seconds.
         file.seek(max(0, folder.metrics.stat().st_size - 4096))
         steps = re.findall(rb'"step": (\d+)', file.read())
-    return f"step {steps[-1].decode()}" if steps else "starting"
+    return int(steps[-1]) if steps else 0
 
 
 def _report_state(run: RunDir, job: str, queued: dict[str, QueuedJob]) -> tuple[str, str]:
@@ -193,15 +256,16 @@ def _interesting(run: RunDir, phases: list[str]) -> list[str]:
     return [p for p in phases if p in begun or p in silent]
 
 
-def watch_status(run: RunDir, seconds: float) -> RunStatus:
+def watch_status(run: RunDir, seconds: float, by_phase: bool = False) -> RunStatus:
     """Print the status, look again every so many seconds, and print it where it has changed, until nothing waits or
     runs. Returns the last one."""
     shown = ""
     while True:
         now = run_status(run)
         # In a log that is not a terminal, equal states would be pages of the same.
-        if now.text() != shown:
-            shown = now.text()
+        text = now.text(by_phase)
+        if text != shown:
+            shown = text
             print((CLEAR if sys.stdout.isatty() else "") + shown, flush=True)
         if not now.moving:
             return now
@@ -252,11 +316,14 @@ def _added(path: Path, read: dict[Path, int]) -> str:
 
 
 def _log_files(run: RunDir, phase: str, rank: int | None) -> list[Path]:
-    if rank is not None:
-        return [run.logs / phase / f"rank-{rank}.log"]
     job = jobs_of(run).get(phase)
-    # A phase that was not submitted ran on this machine, where rank 0's log says most.
-    return sorted(run.logs.glob(f"*-{job}.log")) if job else [run.logs / phase / "rank-0.log"]
+    if rank is None and job:
+        return sorted(run.logs.glob(f"*-{job}.log"))
+    # A phase that was not submitted ran on this machine, where rank 0's log says most: a file of its own where it ran
+    # alone, else the run's.
+    name = f"rank-{rank or 0}.log"
+    alone = run.logs / phase / name
+    return [alone if alone.exists() or job else run.logs / name]
 
 
 def _tail(path: Path, lines: int) -> str:
@@ -281,7 +348,8 @@ def cancel_jobs(run: RunDir, phase: str | None) -> str:
     for group in (sorted(set(jobs.values()) & waiting), sorted(set(jobs.values()) - waiting)):
         if group:
             launcher.cancel(group)
-    return "cancelled: " + ", ".join(f"{p} ({j})" for p, j in jobs.items())
+    names = {planned.id: planned.label for planned in _plan(run).phases}
+    return "cancelled: " + ", ".join(f"{names.get(p, p)} ({j})" for p, j in jobs.items())
 
 
 def retry_run(run: RunDir) -> str:

@@ -74,6 +74,7 @@ class Supervisor:
 
     def __init__(self, run: RunDir, phase: str, environment: Mapping[str, str]) -> None:
         self.run, self.phase, self.environment = run, phase, environment
+        self.label = phase  # until the plan says how people call it
         self.folder = run.phase(phase)
         self.profile = profile_of(run)
         self.launcher = launcher_of(self.profile)
@@ -84,15 +85,16 @@ class Supervisor:
         planned = [phase for phase in Plan.load(self.run.plan).phases if phase.id == self.phase]
         if not planned:
             raise UserError(f"{self.run.plan} has no phase {self.phase!r}; `stilts plan` lists them")
+        self.label = planned[0].label
         # Held over all attempts: two jobs of one phase (submitted twice, say) must not train into one folder.
         with phase_lock(self.folder):
             while True:
                 if not unfinished(self.run, planned):
-                    say(f"{self.phase} is done")
+                    say(f"{self.label} is done")
                     return 0
                 attempt = self._note_attempt()
                 outcome, text = self._start_ranks(attempt)
-                say(f"{self.phase}: {outcome}{f' ({text})' if text else ''}")
+                say(f"{self.label}: {outcome}{f' ({text})' if text else ''}")
                 if outcome == "stopped:SIGUSR1":
                     return self._continue_later()
                 if outcome.startswith("stopped:"):
@@ -112,7 +114,7 @@ class Supervisor:
         environment = {**self.environment, **OWN_CODE_ONLY, "STILTS_RUN_TOKEN": token, HELD_BY_JOB: self.phase}
         if (stop_at := self._stop_at()) is not None:
             environment["STILTS_STOP_AT"] = str(stop_at)
-        say(f"{self.phase}: attempt {attempt} of job {self.job}")
+        say(f"{self.label}: attempt {attempt} of job {self.job}")
         code = self.launcher.start_ranks([str(self.run.root), self.phase], self.profile, environment)
         status = self.folder.read_status()
         # An earlier start's error stays in the file until ranks begin anew; by the token this start's is told apart.

@@ -39,5 +39,5 @@ def run_trial(recipe: Recipe, run: RunDir, plan: Plan, phase: Phase) -> Trial:
             arguments, rank_count(recipe), recipe.launch.omp_num_threads, program="stilts_ds.trial"
         )
         if status != 0:
-            raise UserError(f"the trial of {phase.id} failed with status {status}; what its ranks said stands above")
+            raise UserError(f"the trial of {phase.label} failed with status {status}; what its ranks said stands above")
         return Trial.load(trial.trial)

@@ -14,9 +14,9 @@ from typing import Any
 
 from stilts_ds.data.noise_files import MANIFEST, rates
 from stilts_ds.data.noisy import generator
-from stilts_ds.data.prompt_text import PromptText, find_text
 from stilts_ds.errors import UserError, counted, did_you_mean
 from stilts_ds.execute.benchmarks import Problem, problem_rows
+from stilts_ds.families.generate.prompt_text import PromptText, find_text
 from stilts_ds.noise.kinds import KINDS
 from stilts_ds.noise.noiser import Collector, Noiser, make_noiser
 from stilts_ds.noise.spec import MARK, NoiseSpec

@@ -233,7 +233,8 @@ def find_origin(task: Task, split: str, language: str, source: DataSource) -> Or
     # Where no file holds both languages (XNLI, PAWS-X), two files are read row by row.
     if serving.parallel_rows and serving.second:
         return _crossed_origin(serving, split, language, source)
-    if family_of(task).corpus is not None and source.text_hub is not None:
+    # `data.text_hub` stands in for `data.text`: a task that reads other files keeps them.
+    if family_of(task).corpus is not None and source.text_hub is not None and serving.data_folder == "text":
         return Origin(serving, split, language, corpus=source.text_hub, max_passages=source.max_text_passages)
     check_language(serving, language)
     if source.from_hub(serving, split, language):

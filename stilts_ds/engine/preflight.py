@@ -20,7 +20,8 @@ import torch.distributed as dist
 
 from stilts_ds.engine.world import World
 from stilts_ds.errors import UserError
-from stilts_ds.run_dir import git_commit, versions
+from stilts_ds.run_dir import git_commit
+from stilts_ds.versions import untested_versions, versions
 
 log = logging.getLogger(__name__)
 VISIBLE_SECONDS = 20.0  # what a network file system may take to show a new file on other nodes
@@ -42,6 +43,8 @@ def check_ranks(world: World, folder: Path, needed_bytes: int) -> None:
     if world.first:
         marker.unlink()
         log.info("ranks: %s", "; ".join(_on_nodes(facts)))
+        if untested := untested_versions():
+            log.warning(untested)
     problem = _problem(facts, folder, needed_bytes)
     if problem is not None:
         raise UserError(problem)

@@ -10,14 +10,15 @@ from pydantic import ConfigDict, ValidationError, ValidationInfo, ValidatorFunct
 
 from stilts_ds.evaluate.sizes import other_sizes
 from stilts_ds.families.registry import main_metric
-from stilts_ds.run_dir import Provenance, load_value, write_json
+from stilts_ds.plan_file import Phase
+from stilts_ds.run_dir import PhaseDir, Provenance, load_value, write_json
 from stilts_ds.tasks.registry import get_task
 from stilts_ds.values import JsonList, Value
 
 SplitName = Literal["train", "dev", "test"]
 Settings = dict[str, str | int | float | None]
 # Keys that files of earlier versions lack, and are written again without.
-LATER = ("data", "examples", "benchmark", "head")
+LATER = ("data", "examples", "benchmark", "head", "unexecuted")
 ROUNDING = 1e-6  # by which sums of floats may leave the range of a score
 
 
@@ -28,7 +29,8 @@ class Result(Value):
     missing, `mean_of_present` only where all are. `settings` is what a reader must know to compare the numbers, and
     `data` the hash of each language's source files. `examples` are those that were scored, by language, `benchmark`
     those of the benchmark's test set, as far as they are known (none for another split, or the toy world). Results of
-    earlier versions have none of these three. `head` says with `keep_head` which head was kept ("new": none).
+    earlier versions have none of these three. `head` says with `keep_head` which head was kept ("new": none), and
+    `unexecuted` which of the missing languages have programs that nobody has executed.
     """
 
     model_config = ConfigDict(allow_inf_nan=False)
@@ -49,6 +51,7 @@ class Result(Value):
     examples: dict[str, int] = {}
     benchmark: dict[str, int] = {}
     head: str = ""
+    unexecuted: JsonList[str] = ()
     provenance: Provenance
 
     @field_validator("main", mode="wrap")
@@ -93,3 +96,14 @@ class Result(Value):
         # A file of an earlier version gets no empty keys when it is saved again.
         unknown = [key for key in LATER if not content[key]]
         write_json(path, {key: value for key, value in content.items() if key not in unknown})
+
+
+def scores_in_words(folder: PhaseDir, phase: Phase) -> list[str]:
+    """What came out of a phase so far: `dev 78.2`, the score that chose its model, and the means of its targets."""
+    best = folder.read_status().best
+    words = [] if best is None else [f"dev {best.selection:.1f}"]
+    for task in phase.evaluate:
+        path = folder.result(task)
+        mean = Result.load(path).mean_of_present if path.exists() else None
+        words += [] if mean is None else [f"{task} {mean:.1f}"]
+    return words

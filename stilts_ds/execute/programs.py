@@ -261,7 +261,7 @@ def read_verdicts(path: Path) -> list[Verdict]:
             raise UserError(f"{where}: has no 'sample'; give a file that `stilts execute` wrote")
         verdict = Verdict(**row)
         if verdict.key in verdicts:
-            raise UserError(f"{where}: id {verdict.id!r}, sample {verdict.sample} stands there twice")
+            raise UserError(f"{where}: id {verdict.id!r}, sample {verdict.sample} stands there twice; take one out")
         verdicts[verdict.key] = verdict
     if not verdicts:
         raise UserError(f"{path}: holds no verdict; give a file that `stilts execute` wrote")

@@ -22,14 +22,14 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
 from stilts_ds.config import EvaluationPart, TextHubPart, TrainingPart
 from stilts_ds.errors import UserError
+from stilts_ds.families.asked import EvaluationSplit, Model
 from stilts_ds.families.columns import Columns
-from stilts_ds.families.decoding import Decoding
 from stilts_ds.families.files import PredictionFile
 from stilts_ds.families.metrics import Metric
 from stilts_ds.families.standard import Standard
@@ -72,65 +72,6 @@ def evaluation_masking(tokenizer: Tokenizer, probability: float) -> Masking:
     return Masking(tokenizer, probability, lambda item: np.random.default_rng([11, item]))
 
 
-class Model(Protocol):
-    """What a family may ask of a model when it predicts. `outputs`, `once`, `vectors` and `write` are collectives."""
-
-    @property
-    def comm(self) -> Any:
-        """What the ranks talk over: a process group that moves CPU tensors, or None for one rank alone."""
-
-    @property
-    def device(self) -> Any:
-        """Where this rank computes, a torch.device."""
-
-    def stop_if_requested(self) -> None:
-        """Raise on every rank if any of them was asked to stop. A collective."""
-
-    @property
-    def first(self) -> bool:
-        """Whether this is rank 0."""
-
-    @property
-    def sees(self) -> Sees:
-        """Which tokens of its row a token sees."""
-
-    @property
-    def tokenizer(self) -> Tokenizer:
-        """Of the model's rows."""
-
-    def outputs(self, family: Family, head: str, rows: Rows, setting: TrainingPart) -> list[Output]:
-        """Output of a head for each item of `rows`, in order; [] on other ranks."""
-
-    def once(self, name: str, compute: Callable[[], Any]) -> Any:
-        """What `compute` gave when it was last asked for by this name; another name takes its place. A collective."""
-
-    def vectors(self, rows: Rows, evaluation: EvaluationPart) -> Any:
-        """Sentence vectors of this rank's share of the rows, a float32 tensor [n, H] of one row a sentence; the shares
-        follow each other in rank order."""
-
-    def write(self, head: str, rows: Rows, decoding: Decoding) -> list[list[list[int]]]:
-        """The token ids of each sample of each prompt, without their ends: [I][samples]; [] on other ranks."""
-
-
-class EvaluationSplit(Protocol):
-    """What a family may ask of a split when it predicts (stilts_ds.data.split.Split)."""
-
-    @property
-    def task(self) -> Task: ...
-
-    @property
-    def name(self) -> str: ...
-
-    @property
-    def language(self) -> str: ...
-
-    def records(self) -> Sequence[Any]: ...
-
-    def rows(self, setting: TrainingPart) -> Rows: ...
-
-    def rows_of(self, records: Sequence[Any], content: Any, setting: TrainingPart) -> Rows: ...
-
-
 def take_first(records: Iterable[Any], skip: int, limit: int | None) -> Iterator[Any]:
     """The records after the first `skip`, at most `limit` of them."""
     return islice(records, skip, None if limit is None else skip + limit)
@@ -169,10 +110,10 @@ def drawn_apart(names: Mapping[str, Sequence[str]]) -> dict[str, str]:
     return {language: language for language in names}
 
 
-def drawn_by_line(names: Mapping[str, Sequence[str]]) -> dict[str, str]:
-    """Translations of one test set, line by line: files of equal length share their items."""
-    sizes = {len(items) for items in names.values()}
-    return dict.fromkeys(names, "") if len(sizes) == 1 else drawn_apart(names)
+def drawn_by_name(names: Mapping[str, Sequence[str]]) -> dict[str, str]:
+    """Files with the same names of items share them: translations, whose items are named by their lines."""
+    different = {tuple(items) for items in names.values()}
+    return dict.fromkeys(names, "") if len(different) == 1 else drawn_apart(names)
 
 
 def texts_not_told(task: Task, labels: Path, gold: Sequence[Any]) -> Sequence[str] | None:
@@ -256,7 +197,7 @@ class Prediction:
     head: str
     labels: Sequence[str]
     setting: TrainingPart
-    part: EvaluationPart
+    evaluation: EvaluationPart
     model: Model
     folder: Path
     # What is kept beside the predictions, by file name: rank 0 writes it. A later split of the pair may read it.
@@ -273,7 +214,7 @@ def predict_with_head(family: Family, asked: Prediction) -> Any:
     outputs = asked.model.outputs(family, asked.head, rows, asked.setting)
     if not asked.model.first:
         return None
-    return family.verbs(asked.model.sees).decode(asked.split.records(), rows, outputs, asked.labels, asked.part)
+    return family.verbs(asked.model.sees).decode(asked.split.records(), rows, outputs, asked.labels, asked.evaluation)
 
 
 def gold_values(family: Family, task: Task, records: Sequence[Any]) -> list[Any] | None:

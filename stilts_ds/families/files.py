@@ -285,6 +285,11 @@ def check_as_many(path: Path, predicted: Sequence[Any], gold: Sequence[Any]) -> 
     check_count(path, len(predicted), len(gold))
 
 
+def check_expected_count(path: Path, values: Sequence[Any], expected: Expected) -> None:
+    """Check that there is a line for each example of a test file."""
+    check_count(path, len(values), expected.count)
+
+
 def check_expected_indices(path: Path, values: Sequence[int], expected: Expected) -> None:
     check_count(path, len(values), expected.count)
     # 0 where the number of choices is not known: then no index can be called wrong.

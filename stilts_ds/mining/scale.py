@@ -288,8 +288,8 @@ def crossing(sides: Sides, costs: Costs, nprobe: int = DEFAULT_NPROBE) -> int | 
     alone = Cluster(disk=math.inf)
     for step in range(80):
         rows = round(1000 * 10 ** (step / 8))
-        both = Sides(rows, rows, sides.width, sides.number_bytes, sides.k)
-        if index_seconds(both, alone, costs.index, nprobe=nprobe) < exact_seconds(both, alone, costs):
+        alike = Sides(rows, rows, sides.width, sides.number_bytes, sides.k)
+        if index_seconds(alike, alone, costs.index, nprobe=nprobe) < exact_seconds(alike, alone, costs):
             return rows
     return None
 

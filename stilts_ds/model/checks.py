@@ -228,8 +228,8 @@ def _beyond_positions(encoder: Any) -> list[Batch]:
     """Short rows of more tokens together than the network has positions: some refuse a call of that many, although no
     row is too long. [] for one that holds no table of positions, such as those that rotate."""
     positions = getattr(encoder.config, "max_position_embeddings", None)
-    held = any(positions in value.shape for value in (*encoder.parameters(), *encoder.buffers()))
-    return [_batch(encoder, [8] * (positions // 8 + 1))] if positions and held else []
+    has_table = any(positions in value.shape for value in (*encoder.parameters(), *encoder.buffers()))
+    return [_batch(encoder, [8] * (positions // 8 + 1))] if positions and has_table else []
 
 
 def _batch(encoder: Any, lengths: list[int]) -> Batch:

@@ -39,7 +39,7 @@ def advice(recipe: Recipe, estimated: list[Estimate], gib: float, overhead: floa
         remedies += ", engine.gradient_checkpointing=true"
     if not recipe.engine.offload_optimizer:
         remedies += ", engine.offload_optimizer=true"
-    return f"no stage fits in {gib:g} GiB for {worst.phase.id}, not even row by row{counted}; try {remedies}"
+    return f"no stage fits in {gib:g} GiB for {worst.phase.label}, not even row by row{counted}; try {remedies}"
 
 
 def _smallest_stage(trains: list[Estimate], size: int | None, space: float) -> int | None:

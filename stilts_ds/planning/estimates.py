@@ -158,6 +158,7 @@ def _estimate_json(estimate: Estimate) -> dict[str, Any]:
     memory_bytes = {stage: {**dataclasses.asdict(m), "peak": m.peak} for stage, m in estimate.memory.items()}
     return {
         "id": estimate.phase.id,
+        "name": estimate.phase.label,
         "state": estimate.state,
         "train": estimate.phase.train,
         "evaluate": estimate.phase.evaluate,

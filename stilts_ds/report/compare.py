@@ -161,7 +161,7 @@ def _check(computed: float, scored: float, predictions: object, phase: Phase) ->
     # Both are sums of the same ratios: only their rounding may differ.
     if abs(computed - scored) > 1e-6:
         raise UserError(
-            f"{predictions} scores {computed:.4f}, but the results of {phase.id} say {scored:.4f}; "
+            f"{predictions} scores {computed:.4f}, but the results of {phase.label} say {scored:.4f}; "
             "run `stilts score` on the run"
         )
 

@@ -6,7 +6,10 @@ raises UserError with file, line and remedy.
 
 from __future__ import annotations
 
+import gzip
 import json
+import re
+import zlib
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
@@ -15,6 +18,7 @@ from typing import Any
 from stilts_ds.errors import UserError, did_you_mean
 
 AGAIN = "download the file again"
+PACKED = ".gz"  # end of the name of a gzip-compressed file
 # What people have in place of the data, by its first bytes; these are compared in small letters.
 MAGIC = (
     (b"version https://git-lfs", "is a Git LFS pointer, not the data; run `git lfs pull` where it comes from"),
@@ -36,10 +40,8 @@ def read_lines(path: Path) -> Iterator[tuple[int, str]]:
     Raises UserError for a missing or empty file, content that is no text, invalid UTF-8, and carriage returns inside a
     line: where other programs end a line there, the file would have fewer lines here than there.
     """
-    check_head(path)
-    with _open(path) as file:
-        for number, raw in enumerate(file, 1):
-            yield number, _one_line(raw, path, number)
+    for number, raw in _numbered(path):
+        yield number, _one_line(raw, path, number)
 
 
 def _one_line(raw: bytes, path: Path, number: int) -> str:
@@ -101,15 +103,24 @@ def lines_from(path: Path, first_byte: int, number: int, count: int) -> list[str
 
 
 def _raw_lines(path: Path) -> Iterator[tuple[int, str]]:
+    for number, raw in _numbered(path):
+        yield number, _decode(raw, path, number)
+
+
+def _numbered(path: Path) -> Iterator[tuple[int, bytes]]:
+    """A file's lines from 1. Raises UserError where a packed file is damaged."""
     check_head(path)
     with _open(path) as file:
-        for number, raw in enumerate(file, 1):
-            yield number, _decode(raw, path, number)
+        try:
+            yield from enumerate(file, 1)
+        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+            raise UserError(f"{path}: the compressed file is damaged ({error}); {AGAIN}") from None
 
 
 def _open(path: Path) -> Any:
     try:
-        return path.open("rb")
+        # Some authors ship their files packed, and the name says so.
+        return gzip.open(path, "rb") if path.suffix == PACKED else path.open("rb")
     except OSError as error:
         raise UserError(f"{path}: cannot be opened ({error.strerror}); check the path and its permissions") from None
 
@@ -117,7 +128,7 @@ def _open(path: Path) -> Any:
 def check_head(path: Path) -> None:
     """Raise UserError if the file is empty or its first bytes show that it is not the data."""
     # What is packed or binary is looked at by its reader (gzip as authors ship it, tables of stilts_ds.sources.tables).
-    if path.suffix in (".gz", ".parquet", ".arrow"):
+    if path.suffix in (PACKED, ".parquet", ".arrow"):
         return
     with _open(path) as file:
         # Enough for every magic number and the beginning of a web page that was saved in place of the data.
@@ -151,6 +162,27 @@ def read_json(path: Path) -> Any:
     return parse_json(text, str(path))
 
 
+def read_json_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield (`file:line`, object) of a file that is one JSON list of objects; the line is where the object begins."""
+    text = "\n".join(line for _, line in _raw_lines(path))
+    rows = parse_json(text, str(path))  # as a whole, which finds and names what is no JSON
+    if not isinstance(rows, list):
+        raise UserError(f"{path}: is no JSON list; {AGAIN}")
+    decoder = json.JSONDecoder()
+    position, line = text.index("[") + 1, 1 + text.count("\n", 0, text.index("["))
+    for row in rows:
+        between = BETWEEN_ROWS.match(text, position)
+        assert between is not None  # it matches nothing, too
+        begin = between.end()
+        line += text.count("\n", position, begin)
+        where = f"{path}:{line}"
+        if not isinstance(row, dict):
+            raise UserError(f"{where}: is no JSON object; {AGAIN}")
+        yield where, row
+        _, position = decoder.raw_decode(text, begin)
+        line += text.count("\n", begin, position)
+
+
 def read_json_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield (`file:line`, object) of a JSON lines file; blank lines are skipped."""
     first = True
@@ -170,6 +202,7 @@ def read_json_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
             yield where, row
 
 
+BETWEEN_ROWS = re.compile(r"[ \t\r\n,]*")
 ONE_A_LINE = "this must be a JSON lines file, one object a line (`jq -c '.[]'` writes a JSON array so)"
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from stilts_ds.errors import UserError
+from stilts_ds.tasks.programming import MBXP_FILES
 
 # A language tag: two or three letters, then script, region or variant (de, zh-Hant, sr_Latn).
 TAG = re.compile(r"[a-z]{2,3}([-_][A-Za-z0-9]{1,8})*")
@@ -29,7 +30,10 @@ def language_files(folder: Path) -> list[Path]:
             files += _files_in(entry)
         elif entry.name.endswith(SUFFIX):
             if not _is_language(entry.stem):
-                _refuse(entry, "its name is no language code (such as de or zh-Hant)")
+                _refuse(
+                    entry,
+                    "its name is no language code (such as de or zh-Hant) and no programming language (such as python)",
+                )
             files.append(entry)
         # de.txt.gz or de.jsonl would be missed; a file of another name is none of a language's.
         elif _is_language(entry.name.split(".")[0]) and "." in entry.name:
@@ -76,7 +80,8 @@ def _visible(folder: Path) -> list[Path]:
 
 
 def _is_language(name: str) -> bool:
-    return TAG.fullmatch(name) is not None and name not in WORDS
+    """Whether a name is the tag of a natural language, or the name of a programming language."""
+    return name in MBXP_FILES or (TAG.fullmatch(name) is not None and name not in WORDS)
 
 
 def _refuse(path: Path, problem: str) -> NoReturn:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from stilts_ds.errors import UserError, did_you_mean
-from stilts_ds.sources.files import check_head
+from stilts_ds.sources.files import PACKED, check_head
 from stilts_ds.sources.language_files import language_files, language_of
 from stilts_ds.sources.source import DataSource, Part
 from stilts_ds.sources.tables import saved_files
@@ -74,7 +74,7 @@ def _parts(local: Local, blank: Part) -> list[tuple[str, Part]]:
 def _at(blank: Part, path: Path, local: Local) -> Part:
     """The part for one file, in the language that its file or folder names where these do."""
     if not local.names_language:
-        return dataclasses.replace(blank, path=path)
+        return dataclasses.replace(blank, path=path, language=local.language or blank.language)
     return dataclasses.replace(blank, path=path, language=language_of(path, blank.path))
 
 
@@ -114,18 +114,22 @@ def _files_of(match: Path, local: Local) -> list[Path]:
 
 def _companion(pattern: str, blank: Part, required: bool) -> Path | None:
     path = blank.path / fill(pattern, blank.task, blank.language)
-    if path.is_file():
-        return path
+    packed = path.with_name(path.name + PACKED)
+    for choice in (path, packed):
+        if choice.is_file():
+            return choice
     if required:
         raise UserError(f"{blank.task.name}: there is no file {path}; get it from {blank.task.url}")
     return None
 
 
 def _pool(local: Local, blank: Part) -> tuple[tuple[str, Path], ...]:
-    """The candidates' files: one, or one of each language. Raises UserError where one is missing: a smaller pool would
-    make every query easier."""
+    """What rows name by its id: one file, or the candidates of each language. Raises UserError where one is missing: a
+    smaller pool would make every query easier."""
     if "{language}" not in local.pool:
-        return (("", _pool_file(local, blank, blank.language)),)
+        file = _companion(local.pool, blank, required=True)
+        assert file is not None
+        return (("", file),)
     return tuple((code, _pool_file(local, blank, code)) for code in sorted(blank.task.languages))
 
 

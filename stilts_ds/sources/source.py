@@ -64,7 +64,7 @@ class DataSource:
 @dataclass(frozen=True)
 class Part:
     """One file of a split. `labels` and `pivot` are the files beside it, where its schema has them. `pool`: the files
-    of candidates that its queries search, each with its language ("" where one file holds all).
+    of what its rows name by id, each with its language ("" where one file holds all).
 
     `tally` counts the rows that a reader leaves out, by reason. `limit`: read only so many lines of running text.
     """

@@ -1,4 +1,4 @@
-"""The languages of XTREME, XTREME-R and MultiCheckList: data only.
+"""The languages of XTREME, XTREME-R, MultiCheckList and CodeXGLUE: data only.
 
 `iso3` is the three-letter code in the file names of Tatoeba (ISO 639-3 where the benchmark has no Tatoeba file),
 `script` an ISO 15924 code, and `family` the language's top-level family, as in the tables of arXiv 2003.11080 and
@@ -80,7 +80,10 @@ _ADDED_BY_XTREME_R = (
     Language("uk", "Ukrainian", "ukr", "Cyrl", "Indo-European", "large"),
     Language("wo", "Wolof", "wol", "Latn", "Niger-Congo", "small"),
 )
-_BESIDE = (Language("ha", "Hausa", "hau", "Latn", "Afro-Asiatic", "small"),)  # of MultiCheckList alone
+_BESIDE = (
+    Language("ha", "Hausa", "hau", "Latn", "Afro-Asiatic", "small"),  # of MultiCheckList alone
+    Language("lv", "Latvian", "lav", "Latn", "Indo-European", "medium"),  # of CodeXGLUE's documentation alone
+)
 
 XTREME: tuple[str, ...] = tuple(language.code for language in _XTREME)
 XTREME_R: tuple[str, ...] = tuple(sorted(XTREME + tuple(language.code for language in _ADDED_BY_XTREME_R)))

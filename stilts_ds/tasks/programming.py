@@ -9,21 +9,23 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from stilts_ds.tasks.spec import Local, Task
+from stilts_ds.tasks.spec import Local, Task, packed_too
 from stilts_ds.tasks.targets import words
 
-MBPP_TRAIN, MBPP_DEV, MBPP_TEST = "MBPP 601-974", "MBPP 511-600", "MBPP 11-510"
-HUMANEVAL_PROBLEMS = "HumanEval"
+# By the numbers in their ids. MBPP's are the last of MBXP's ids, and HumanEval's 0-163 are in all of its family.
+MBPP_TRAIN, MBPP_DEV, MBPP_TEST = "MBPP (601-974)", "MBPP (511-600)", "MBPP (11-510)"
+HUMANEVAL_PROBLEMS = "HumanEval (0-163)"
 # What follows a function that the prompt began (Chen et al. 2021, arXiv 2107.03374, section 2.3).
 AFTER_PYTHON = ("\nclass", "\ndef", "\n#", "\nif", "\nprint")
-PROGRAM_METRICS = ("pass@1", "same_program")
+PROGRAM_METRICS = (
+    "pass@1", "pass@10", "pass@100", "parses", "solution_tokens", "solution_first", "solution_mrr", "same_program"
+)  # fmt: skip
 TRAINING = {"train_batch_size": 16, "max_seq_length": 512, "learning_rate": 3e-5, "num_train_epochs": 10}
 
 
 def file(schema: str, path: str, languages: Sequence[str] = ()) -> tuple[Local]:
-    """A file of JSON lines, plain or as some authors pack it."""
-    packed = Local(schema, f"{path}.gz", languages=tuple(languages))
-    return (Local(schema, path, otherwise=packed, languages=tuple(languages)),)
+    """A benchmark's file, plain or as some authors pack it."""
+    return (packed_too(Local(schema, path, languages=tuple(languages))),)
 
 
 _MBPP_FILE = file("mbpp", "mbpp/mbpp.jsonl")
@@ -89,7 +91,7 @@ HUMANEVAL = Task(
 )
 
 # Files of MBXP and the problems in them that are of MBPP's test split.
-_MBXP_FILES = {
+MBXP_FILES = {
     "python": ("mbpp_release_v1", 500),
     "javascript": ("mbjsp_release_v1.2", 498),
     "typescript": ("mbtsp_release_v1.2", 498),
@@ -110,7 +112,7 @@ MBXP = Task(
     cites=("athiwaratkun-2023-mbxp",),
     family="generate",
     role="target",
-    languages=tuple(_MBXP_FILES),
+    languages=tuple(MBXP_FILES),
     pivot="python",
     metrics=PROGRAM_METRICS,
     main_score="pass@1",
@@ -120,12 +122,12 @@ MBXP = Task(
     local={
         "test": tuple(
             local
-            for language, (name, _) in _MBXP_FILES.items()
+            for language, (name, _) in MBXP_FILES.items()
             for local in file("mbxp", f"mbxp/{name}.jsonl", (language,))
         )
     },
     sizes=MBPP.sizes,
-    test_sizes={language: size for language, (_, size) in _MBXP_FILES.items() if size is not None},
+    test_sizes={language: size for language, (_, size) in MBXP_FILES.items() if size is not None},
     training=TRAINING,
     problems={"test": MBPP_TEST},
     licence="CC BY 4.0",

@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from stilts_ds.errors import UserError, did_you_mean
 from stilts_ds.noise.spec import MARK, parse_noise
-from stilts_ds.tasks import checklist, intermediate, programming, retrieval, targets
+from stilts_ds.tasks import checklist, intermediate, programming, retrieval, targets, understanding
 from stilts_ds.tasks.spec import FROM, WITH, Local, Task
 
 Entries = TypeVar("Entries")  # what serves a split: files, or data sets of the hub
@@ -25,6 +25,8 @@ TASKS: dict[str, Task] = {
         *checklist.TASKS,
         *programming.INTERMEDIATE,
         *programming.TARGETS,
+        *understanding.INTERMEDIATE,
+        *understanding.TARGETS,
     )
 }
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from stilts_ds.noise.spec import MARK, NoiseSpec
@@ -22,9 +22,10 @@ class Local:
     `{pivot_iso3}` are filled in; a path without a language holds the pivot language. `*` globs are allowed: all
     matches are read, in the order of their file names. `labels` is a file with the labels of a test file that has
     none itself (bitext: the gold pairs); a test split may lack it. `pivot` is the other side of a bitext. Where no
-    file matches `path`, `otherwise` is read instead. `pool` are the files with the candidates that a split's queries
-    search: those of all of the task's languages, whichever is asked for. `languages` limits an entry to some of the
-    task's languages (none: all of them). `rows_name_language`: one file holds all languages and its rows say theirs.
+    file matches `path`, `otherwise` is read instead. `pool` is what rows name by its id: the candidates that a split's
+    queries search, in files of all of the task's languages, whichever is asked for; or one file of texts or problems.
+    `languages` limits an entry to some of the task's languages (none: all of them). `language` is that of a file of
+    running text. `rows_name_language`: one file holds all languages and its rows say theirs.
     `names_language`: a file is in the language that it is named
     after or, inside a folder, that its folder is named after (running text); all layouts are read at once.
     """
@@ -36,6 +37,7 @@ class Local:
     otherwise: Local | None = None
     pool: str = ""
     languages: tuple[str, ...] = ()
+    language: str = ""
     rows_name_language: bool = False
     names_language: bool = False
 
@@ -59,6 +61,11 @@ class Hub:
     names_language: bool = False
     languages: tuple[str, ...] = ()
     in_folder: bool = False
+
+
+def packed_too(local: Local) -> Local:
+    """The same file plain or, where that is not there, gzip-compressed, as some authors ship it."""
+    return replace(local, otherwise=replace(local, path=f"{local.path}.gz"))
 
 
 def serves(entry: Local | Hub, language: str) -> bool:

@@ -14,10 +14,10 @@ from stilts_launcher.cli import build_parser
 from stilts_launcher.noise import write
 
 from stilts_ds.data.prompt_noise import language_code, write_noisy_prompts
-from stilts_ds.data.prompt_text import find_text
 from stilts_ds.errors import UserError
 from stilts_ds.evaluate.recode_files import robustness_of_files
 from stilts_ds.execute.benchmarks import read_problems
+from stilts_ds.families.generate.prompt_text import find_text
 from stilts_ds.noise.spec import parse_noise
 
 PYTHON = '''from typing import List

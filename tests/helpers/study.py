@@ -17,6 +17,8 @@ from typing import Any
 import forked
 import ranks
 
+from stilts_ds.plan_file import Plan
+
 STEPS = 300
 RECIPE = f"""
 name: study
@@ -106,3 +108,13 @@ def scores(run: Path) -> dict[str, Any]:
 
 def phase_ids(run: Path) -> list[str]:
     return [p["id"] for p in json.loads((run / "plan.json").read_text())["phases"]]
+
+
+def label(run: Path, phase: str) -> str:
+    """The name that people read of a phase; other words (`report`) are names already."""
+    return {planned.id: planned.label for planned in Plan.load(run / "plan.json").phases}.get(phase, phase)
+
+
+def row(run: Path, shown: str, phase: str) -> str:
+    """The line of a phase in what `stilts status` shows."""
+    return next(line for line in shown.splitlines() if line.split()[:1] == [label(run, phase)])

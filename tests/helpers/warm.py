@@ -20,6 +20,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import ranks
+from stilts_launcher.imports import heavy_imports
 
 MODULES = (
     "deepspeed",
@@ -46,8 +47,9 @@ HANDLERS = {
 def load() -> None:
     """Import what a run needs; once, before the first start."""
     os.environ.update(ranks.environment())  # some of it counts when torch and DeepSpeed are imported
-    for name in MODULES:
-        importlib.import_module(name)
+    with heavy_imports():
+        for name in MODULES:
+            importlib.import_module(name)
 
 
 class Forked:

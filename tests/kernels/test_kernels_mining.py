@@ -8,11 +8,14 @@ import pytest
 import torch
 from kernel_cases import anisotropic, check_topk, gaussian, poison_allocator
 from stilts_kernels import last_report, mine
+from stilts_kernels.common.ranking import Ranked, merge_in_any_order, numbered_from
 from stilts_kernels.common.rows import Rows
+from stilts_kernels.mining import two_way as two_way_module
 from stilts_kernels.mining.match import RETRIEVALS, MinedPairs, one_to_one
-from stilts_kernels.mining.two_way import two_way
+from stilts_kernels.mining.two_way import TwoWaySearch, two_way
 from stilts_kernels.topk import reference
 from stilts_kernels.topk.cpu import DEFAULT_MEMORY
+from stilts_kernels.topk.int8 import library
 from torch import Tensor
 
 Pair = tuple[int, int, float]
@@ -96,6 +99,89 @@ def test_result_does_not_depend_on_memory() -> None:
     assert report is not None and report.certified < report.rows == 25_700
     for one, other in zip(whole, tight):
         assert torch.equal(one.values, other.values) and torch.equal(one.indices, other.indices)
+
+
+SCREENS = ["float32", "bfloat16", *(["int8"] if library.instruction_sets() else [])]
+
+
+def no_lists(rows: int, k: int) -> Ranked:
+    return torch.full((rows, k), -torch.inf, dtype=torch.float64), torch.full((rows, k), -1)
+
+
+def in_blocks(source: Tensor, target: Tensor, k: int, screen: str, unit: bool, cuts: int) -> list[Ranked]:
+    """Both directions from blocks of both sides, each told what earlier blocks gave; blocks in falling order."""
+    forward, backward = no_lists(len(source), k), no_lists(len(target), k)
+    for rows in torch.arange(len(source)).tensor_split(2)[::-1]:
+        search = TwoWaySearch(Rows(source[rows], "source", unit), k, k, screen)
+        for columns in torch.arange(len(target)).tensor_split(cuts)[::-1]:
+            known = forward[0][rows], backward[0][columns]
+            block = Rows(target[columns], "target", unit)
+            for lists, some, fresh, first in zip(
+                (forward, backward), (rows, columns), search(block, known), (columns[0], rows[0])
+            ):
+                merged = merge_in_any_order(
+                    (lists[0][some], lists[1][some]), numbered_from((fresh[0], fresh[1]), int(first)), k
+                )
+                lists[0][some], lists[1][some] = merged
+    return [forward, backward]
+
+
+@pytest.mark.parametrize("screen", SCREENS)
+@pytest.mark.parametrize("kind", ["mean", "equal", "nearly equal", "far", "inner"])
+def test_known_scores_spare_no_neighbour(kind: str, screen: str) -> None:
+    """Blocks of fewer rows than k, ties across blocks, encoders whose vectors are one, centres that cancel out."""
+    source, target = gaussian(90, 24, 1), gaussian(130, 24, 2)
+    source[:40] = target[50:90] + 0.2 * source[:40]
+    if kind == "mean":
+        source, target = source + 2, target + 2
+    if kind == "equal":  # every score is the same number: only indices decide
+        source, target = source[:1].repeat(90, 1), source[:1].repeat(130, 1)
+    if kind == "nearly equal":
+        source, target = 1 + 1e-7 * source, 1 + 1e-7 * target
+    if kind == "far":  # the means are at right angles: scores about 0 of large vectors
+        source[:, 0] += 50
+        target[:, 1] += 50
+    target[100:110] = target[:10]
+    source[60:70] = source[:10]
+    unit = kind != "inner"
+    whole = two_way(Rows(source, "source", unit), Rows(target, "target", unit), 5, 5, "float32")
+    for cuts in (3, 33):
+        for ours, theirs in zip(in_blocks(source, target, 5, screen, unit, cuts), whole):
+            assert torch.equal(ours[0], theirs.values) and torch.equal(ours[1], theirs.indices)
+
+
+@pytest.mark.parametrize("screen", SCREENS)
+def test_a_source_is_prepared_once_and_known_scores_spare_pairs(screen: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    prepared: list[int] = []
+    prepare = two_way_module.prepare_source
+    monkeypatch.setattr(two_way_module, "prepare_source", lambda *given: prepared.append(1) or prepare(*given))
+    source, target = anisotropic(600, 64, 1), anisotropic(2400, 64, 2)
+    search = TwoWaySearch(Rows(source, "source"), 4, 4, screen)
+    scored: dict[bool, float] = {}
+    for told in (False, True):
+        best = no_lists(600, 4)
+        scored[told] = 0
+        for first in range(0, 2400, 300):
+            block = target[first : first + 300]
+            ahead, _ = search(Rows(block, "target"), (best[0], no_lists(300, 4)[0]) if told else None)
+            best = merge_in_any_order(best, numbered_from((ahead.values, ahead.indices), first), 4)
+            report = last_report()
+            assert report is not None
+            scored[told] += report.survivors_per_row * report.rows
+    assert len(prepared) == 1
+    # The 8 x 300 targets' own 4 pairs stay; of the sources' 8 x 600 x 4, about 4 (1 + 1/2 + ... + 1/8) a row.
+    assert scored[True] < 0.75 * scored[False]
+
+
+def test_a_source_beyond_the_memory_is_prepared_for_each_block(monkeypatch: pytest.MonkeyPatch) -> None:
+    prepared: list[int] = []
+    prepare = two_way_module.prepare_source
+    monkeypatch.setattr(two_way_module, "prepare_source", lambda *given: prepared.append(1) or prepare(*given))
+    search = TwoWaySearch(Rows(gaussian(9700, 8, 1), "source"), 4, 4, "bfloat16", memory=40 << 20)
+    for seed in (2, 3):
+        search(Rows(gaussian(50, 8, seed), "target"))
+    passes = -(-9700 // search.source_rows)
+    assert passes > 1 and len(prepared) == 2 * passes
 
 
 def test_greedy_matching_equals_going_down_the_list() -> None:

@@ -24,7 +24,7 @@ from stilts_launcher.backends.registry import COMMON, LAUNCHERS, load_profile
 from stilts_launcher.backends.slurm import Slurm
 from stilts_launcher.cluster import Profile
 from stilts_launcher.submit import check_backend, identity
-from study import reached, state, until
+from study import label, reached, row, state, until
 
 from stilts_ds.errors import UserError
 from stilts_ds.run_dir import RunDir, write_json
@@ -245,9 +245,6 @@ def test_a_plan_is_submitted_shown_cancelled_and_retried_through_another_launche
     def stilts(*arguments: object) -> str:
         return study.stilts(tmp_path, *arguments, environment=environment)
 
-    def row(shown: str, phase: str) -> str:
-        return next(line for line in shown.splitlines() if phase in line.split()[:2])  # its name, and its id
-
     profile(tmp_path, "backend: processes\nntasks_per_node: 2\n")
     few = ["intermediate={mnli: [mnli]}", "targets=[xnli]", "intermediate_training.max_steps=150"]
     shown = stilts("submit", "study.yaml", *few, "--cluster", "cluster.yaml")
@@ -258,8 +255,13 @@ def test_a_plan_is_submitted_shown_cancelled_and_retried_through_another_launche
     assert jobs == {first: "p1-0", child: "p2-0", report: "p3"}
     until(reached(run, first, 24), "step 24", run)
     shown = stilts("status", run)
-    assert "running" in row(shown, first) and "waits for p1-0" in row(shown, child) and "queued" in row(shown, report)
-    assert f"{first}: attempt 0 of job p1-0" in stilts("logs", run)
+    assert (
+        "running" in row(run, shown, first)
+        and "waits for p1-0" in row(run, shown, child)
+        and "queued" in row(run, shown, report)
+    )
+    name = label(run, first)
+    assert f"{name}: attempt 0 of job p1-0" in stilts("logs", run)
     told = json.loads(stilts("status", run, "--json"))
     assert [row["label"] for row in told["rows"]] == ["mnli/seed1/intermediate", "mnli/seed1/xnli", "report"]
     assert told["moving"] and not told["complete"]
@@ -270,7 +272,7 @@ def test_a_plan_is_submitted_shown_cancelled_and_retried_through_another_launche
     for pid in study.rank_pids(run, first):
         os.kill(pid, 10)
     until(
-        lambda: f"{first}: attempt 1 of job p1-0" in (run / "logs" / "study-intermediate-p1-0.log").read_text(),
+        lambda: f"{name}: attempt 1 of job p1-0" in (run / "logs" / "study-intermediate-p1-0.log").read_text(),
         "the job to be started again",
         run,
     )
@@ -281,9 +283,9 @@ def test_a_plan_is_submitted_shown_cancelled_and_retried_through_another_launche
     until(lambda: state(run, first) == "stopped:SIGTERM", "the status of a cancelled phase", run)
     until(lambda: "queued" not in (shown := stilts("status", run)) and "running" not in shown, "an empty queue", run)
     shown = stilts("status", run)
-    assert "by SIGTERM" in row(shown, first) and "not run" in row(shown, child), shown
+    assert "by SIGTERM" in row(run, shown, first) and "not run" in row(run, shown, child), shown
     followed = following.communicate(timeout=120)[0]  # nothing runs, so nothing is to come
-    assert following.returncode == 0 and f"{first}: attempt 1 of job p1-0" in followed, followed
+    assert following.returncode == 0 and f"{name}: attempt 1 of job p1-0" in followed, followed
     assert study.stilts(tmp_path, "status", run, "--watch", fails=True, environment=environment) == f"{shown}"
 
     shown = stilts("retry", run)

@@ -60,7 +60,7 @@ def test_fetch_needs_no_torch_and_leaves_rows_that_a_plan_counts(tmp_path: Path)
         ("udpos", "test", "qab"),
     }
     assert sum("bitext" in key for key in keys) > 6
-    shown = stilts("plan", "quickstart", *STUDY, cwd=tmp_path)
+    shown = stilts("plan", "quickstart", *STUDY, "--phases", cwd=tmp_path)
     assert "unknown until" not in shown and "tokens " in shown
 
 
@@ -159,7 +159,7 @@ def test_a_filled_cache_serves_without_network(filled_home: Path, tmp_path: Path
     study = ["mini_xlmr", f"model.name_or_path={MODEL}", *HUB_STUDY]
     shown = stilts("fetch", *study, cwd=tmp_path, HF_HOME=str(filled_home))
     assert "checked: everything loads" in shown and f"jobs must see HF_HOME={filled_home}" in shown
-    planned = stilts("plan", *study, cwd=tmp_path, HF_HOME=str(filled_home))
+    planned = stilts("plan", *study, "--phases", cwd=tmp_path, HF_HOME=str(filled_home))
     assert "of 900 vocabulary rows" in planned and "tokens unknown" not in planned
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import datetime
+import json
 import os
+import sys
 import threading
 import time
 from pathlib import Path
@@ -99,21 +101,44 @@ def test_a_checkpoint_that_shows_up_late_is_waited_for(tmp_path: Path, caplog: p
     await_saved(phase, seconds=1e9)
 
 
-def test_doctor_ends_ranks_that_hang_and_quotes_the_one_that_failed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doctor, "_size", lambda: 2)
+def probe_with(work: str) -> list[str]:
+    """The program of doctor's probe, where the ranks do something else; the imports that cost seconds are left out."""
+    program = f"import os, sys, time\nfrom stilts_ds.engine import probe\ndef work(rank, size):\n    {work}\n"
+    return [sys.executable, "-c", f"{program}sys.exit(f'rank {{probe.run_ranks(2, work)}} failed')"]
+
+
+def test_doctor_ends_ranks_that_hang_and_quotes_the_one_that_failed(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setattr(doctor, "PROBE_SECONDS", 3)
-    mine = os.getpid()
-    monkeypatch.setattr(doctor, "PROBE", "import time; time.sleep(900)  # the hanging probe")
+    pids = tmp_path / "pids"
+    hang = f"open({str(pids)!r}, 'a').write(f'{{os.getpid()}}\\n'); time.sleep(900)"
+    monkeypatch.setattr(doctor, "PROBE", probe_with(hang))
     with pytest.raises(RuntimeError, match="the ranks did not end within 3 s"):
         doctor._two_ranks()
-    children = Path(f"/proc/{mine}/task/{mine}/children").read_text().split()
-    assert not [child for child in children if "probe.py" in Path(f"/proc/{child}/cmdline").read_text()]
+    ranks_of_probe = pids.read_text().split()
+    # Init may not have collected them yet, so a zombie counts as ended.
+    states = [Path(f"/proc/{pid}/stat") for pid in ranks_of_probe]
+    assert len(ranks_of_probe) == 2
+    assert all(not state.exists() or state.read_text().rpartition(")")[2].split()[0] == "Z" for state in states)
     monkeypatch.setattr(doctor, "PROBE_SECONDS", 60)
-    monkeypatch.setattr(
-        doctor, "PROBE", "import os, sys; sys.exit('rank one fails' if os.environ['RANK'] == '1' else 0)"
-    )
-    with pytest.raises(RuntimeError, match="all-reduce failed on rank 1: rank one fails"):
+    monkeypatch.setattr(doctor, "PROBE", probe_with("assert rank == 0, 'rank one fails'"))
+    with pytest.raises(RuntimeError, match="(?s)AssertionError: rank one fails.*rank 1 failed"):
         doctor._two_ranks()
+
+
+def test_doctor_in_json_says_which_check_failed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(doctor, "PROBE", probe_with("raise SystemExit(3)"))
+    doctor.probe.cache_clear()
+    for name in ("sandbox_state", "languages_state"):
+        monkeypatch.setattr(doctor, name, lambda: "tried")
+    assert doctor.examine(as_json=True) == 1
+    told = json.loads(capsys.readouterr().out)
+    states = {check["name"]: check["state"] for check in told["checks"]}
+    assert not told["ok"] and states["devices"] == states["two ranks"] == "FAIL"
+    assert states["versions"] == states["sandbox"] == "ok"
 
 
 @pytest.fixture

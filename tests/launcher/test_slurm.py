@@ -13,7 +13,7 @@ import pytest
 import slurm_cluster
 import study
 from slurm_cluster import Cluster
-from study import curve, rank_pids, reached, scores, state, until
+from study import curve, label, rank_pids, reached, row, scores, state, until
 
 pytestmark = [
     pytest.mark.cluster,
@@ -39,10 +39,6 @@ def jobs(run: Path) -> dict[str, str]:
     return json.loads((run / "jobs" / "jobs.json").read_text())["jobs"]
 
 
-def row(shown: str, phase: str) -> str:
-    return next(line for line in shown.splitlines() if phase in line.split()[:2])  # its name, and its id
-
-
 @pytest.mark.long
 def test_a_job_survives_what_a_cluster_does_to_it(cluster: Cluster, undisturbed: Path, tmp_path: Path) -> None:
     """A killed rank, a preemption, a lost node and a cancellation, one after the other; then every number is as on one
@@ -56,7 +52,7 @@ def test_a_job_survives_what_a_cluster_does_to_it(cluster: Cluster, undisturbed:
 
     # A rank dies: the ranks start again inside the allocation.
     until(reached(run, first, 24), "step 24", run)
-    assert "running" in row(stilts(tmp_path, cluster, "status", run), first)
+    assert "running" in row(run, stilts(tmp_path, cluster, "status", run), first)
     os.kill(rank_pids(run, first)[1], signal.SIGKILL)
     until(lambda: "attempt 1 of" in batch.read_text(), "a second attempt", run)
     until(reached(run, first, 64), "step 64", run)
@@ -66,7 +62,7 @@ def test_a_job_survives_what_a_cluster_does_to_it(cluster: Cluster, undisturbed:
     until(lambda: state(run, first) == "stopped:SIGUSR1", "the status of a preempted phase", run)
     saved = sorted((run / "phases" / first / "checkpoints").glob("step-*/manifest.json"))[-1]
     at = int(saved.parent.name.split("-")[1])
-    waiting = row(stilts(tmp_path, cluster, "status", run), first)
+    waiting = row(run, stilts(tmp_path, cluster, "status", run), first)
     assert "queued" in waiting or "running" in waiting, waiting
     until(lambda: state(run, first) == "running", "the job to be started again", run)
     until(lambda: f"continuing after step {at}" in batch.read_text(), f"a start at step {at}: none repeated", run)
@@ -85,8 +81,8 @@ def test_a_job_survives_what_a_cluster_does_to_it(cluster: Cluster, undisturbed:
     until(lambda: state(run, first) == "stopped:SIGTERM", "the status of a cancelled phase", run)
     until(lambda: not cluster.run("squeue", "-h"), "an empty queue", run)
     shown = stilts(tmp_path, cluster, "status", run)
-    assert "stopped" in row(shown, first) and "by SIGTERM" in row(shown, first), shown
-    assert "not run" in row(shown, child) and first in row(shown, child), shown
+    assert "stopped" in row(run, shown, first) and "by SIGTERM" in row(run, shown, first), shown
+    assert "not run" in row(run, shown, child) and label(run, first) in row(run, shown, child), shown
 
     # Retry picks up what is missing, and nothing else.
     shown = stilts(tmp_path, cluster, "retry", run)
@@ -119,10 +115,10 @@ def test_a_failed_phase_stops_what_needs_it_and_says_why(cluster: Cluster, tmp_p
     first = next(p for p in phases if p.startswith("intermediate"))
     until(lambda: not cluster.run("squeue", "-h"), "an empty queue", run)
     shown = stilts(tmp_path, cluster, "status", run)
-    assert "failed" in row(shown, first) and "non-finite" in row(shown, first), shown
+    assert "failed" in row(run, shown, first) and "non-finite" in row(run, shown, first), shown
     for phase in phases:
         if phases[phase]["init"]:
-            assert "not run" in row(shown, phase) and not (run / "phases" / phase).exists(), shown
+            assert "not run" in row(run, shown, phase) and not (run / "phases" / phase).exists(), shown
     assert "non-finite" in stilts(tmp_path, cluster, "logs", run)
 
 
@@ -168,4 +164,4 @@ def test_a_job_that_keeps_crashing_stops_by_itself(cluster: Cluster, tmp_path: P
     [phase] = study.phase_ids(run)
     text = (run / "logs" / f"study-target-none-{jobs(run)[phase]}.log").read_text()
     assert text.count(": attempt ") == 2 and "two starts in a row made no progress" in text, text
-    assert "failed" in row(stilts(tmp_path, cluster, "status", run), phase)
+    assert "failed" in row(run, stilts(tmp_path, cluster, "status", run), phase)

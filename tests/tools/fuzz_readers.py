@@ -103,6 +103,18 @@ MBXP = [
      "test": "if (add(1) !== 2) {\n    throw 'Error'\n}\n"}
     for number in (11, 12)
 ]  # fmt: skip
+COSQA = [{"idx": f"q{i}", "doc": "sort a list", "code": "def f(x):\n    return sorted(x)", "label": i} for i in (0, 1)]
+DEVIGN = [{"project": "p", "commit_id": "c", "target": i, "func": "int f() { return 1; }", "idx": i} for i in (0, 1)]
+FUNCTIONS = [{"func": "int f() { return 1; }", "idx": str(i)} for i in (7, 8)]
+SAMPLES = [
+    {"task_id": f"MBJSP/{number}", "completion": "    return 2;\n}", "language": "javascript"} for number in (11, 12)
+]
+VERDICTS = [
+    {"id": f"MBJSP/{number}", "sample": 0, "language": "javascript", "verdict": verdict}
+    for number, verdict in ((11, "passed"), (12, "failed"))
+]
+CODEXGLUE = "codexglue/Code-Code"
+DOCUMENTS = "codexglue/Text-Text/text-to-text/data/dev/lv-en.dev"
 FILES: dict[str, Any] = {
     "mnli/multinli_1.0_dev_matched.jsonl": NLI, "anli_v1.0/R1/dev.jsonl": ANLI, "anli_v1.0/R2/dev.jsonl": ANLI,
     "anli_v1.0/R3/dev.jsonl": ANLI, "snli/snli_1.0_dev.jsonl": NLI, "qqp/dev.tsv": QQP, "squad_v2/dev-v2.0.json": SQUAD,
@@ -123,6 +135,12 @@ FILES: dict[str, Any] = {
     "multilingual_humaneval/HumanEval_javascript_v1.1.jsonl": [
         {**row, "task_id": f"HumanEval/{number}"} for number, row in enumerate(MBXP)
     ],
+    "codexglue/Text-Code/NL-code-search-WebQuery/CoSQA/cosqa-dev.json": json.dumps(COSQA, indent=1),
+    f"{CODEXGLUE}/Defect-detection/dataset/valid.jsonl": DEVIGN,
+    f"{CODEXGLUE}/Clone-detection-BigCloneBench/dataset/data.jsonl": FUNCTIONS,
+    f"{CODEXGLUE}/Clone-detection-BigCloneBench/dataset/valid.txt": "7\t8\t1\n8\t7\t0\n",
+    "mbxp/examples/mbjsp_samples.jsonl": SAMPLES, "mbxp_verdicts/javascript.jsonl": VERDICTS,
+    f"{DOCUMENTS}.lv": "Viens.\nDivi.\n", f"{DOCUMENTS}.en": "One.\nTwo.\n",
     "humaneval_xl/python/German.jsonl": [
         {**row, "task_id": f"python/{number}", "language": "python", "description": "Addiere eins."}
         for number, row in enumerate(HUMANEVAL)
@@ -161,6 +179,16 @@ SPLITS: tuple[tuple[str, str, str, tuple[str, ...]], ...] = (
     ("mbxp", "test", "javascript", ("mbxp/mbjsp_release_v1.2.jsonl",)),
     ("multi_humaneval", "test", "javascript", ("multilingual_humaneval/HumanEval_javascript_v1.1.jsonl",)),
     ("humaneval_xl", "test", "de", ("humaneval_xl/python/German.jsonl",)),
+    ("cosqa", "dev", "en", ("codexglue/Text-Code/NL-code-search-WebQuery/CoSQA/cosqa-dev.json",)),
+    ("defect", "dev", "en", (f"{CODEXGLUE}/Defect-detection/dataset/valid.jsonl",)),
+    ("clone", "dev", "en", tuple(f"{CODEXGLUE}/Clone-detection-BigCloneBench/dataset/{name}"
+                                 for name in ("valid.txt", "data.jsonl"))),
+    ("verify_mbxp", "test", "javascript", ("mbxp/examples/mbjsp_samples.jsonl", "mbxp_verdicts/javascript.jsonl",
+                                           "mbxp/mbjsp_release_v1.2.jsonl")),
+    ("mbpp_search", "train", "en", ("mbpp/mbpp.jsonl",)),
+    ("code_retrieval", "test", "de", ("humaneval_xl/python/German.jsonl",)),
+    ("code_bitext", "test", "de", ("humaneval_xl/python/German.jsonl",)),
+    ("lv_en_search", "dev", "lv", (f"{DOCUMENTS}.lv", f"{DOCUMENTS}.en")),
 )  # fmt: skip
 
 
@@ -273,6 +301,9 @@ HUB_ROWS: dict[str, tuple[str, dict[str, Any]]] = {
     "hub_commonsenseqa": ("commonsenseqa", {"id": "x", "question": "Where?", "answerKey": "B", "choices": {
         "label": list("ABCDE"), "text": list("abcde")}}),
     "hub_copa": ("xcopa", COPA[0]),
+    "hub_cosqa": ("cosqa", COSQA[1]), "hub_devign": ("defect", DEVIGN[1] | {"id": 1, "target": True}),
+    "hub_clones": ("clone", {"id": 1, "func1": "a", "func2": "b", "label": False}),
+    "hub_translations": ("lv_en_search", {"id": 1, "source": "Viens.", "target": "One."}),
     "hub_tags": ("panx", {"tokens": ["Ann", "went"], "ner_tags": [3, 0], "langs": ["en", "en"]}),
     "hub_treebank": ("udpos", {"text": "ab c", "tokens": ["ab", "a", "b", "c"], "upos": ["_", "ADP", "DET", "NOUN"],
                                "head": ["None", "3", "3", "0"], "deps": ["None", "None", "[('det', 3)]", "None"]}),

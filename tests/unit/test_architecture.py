@@ -19,14 +19,17 @@ LAYERS = [
     "errors",
     "display",
     "escape",
+    "shipped",
     "hub_client",
     "execute",
     "values",
+    "versions",
     "phase_status",
     "run_dir",
     "locks",
     "yaml_files",
     "robust",
+    "execution",
     "generation",
     "data_settings",
     "config",
@@ -45,6 +48,7 @@ LAYERS = [
     "model",
     "families",
     "task_files",
+    "contamination",
     "named_tasks",
     "plan_file",
     "trial_file",
@@ -70,6 +74,7 @@ LAYERS = [
     "trial",
 ]
 KERNEL_LAYERS = ["common", "dropout", "topk", "mining"]
+TRANSFORMERS_BENCHES = ["stilts_bench.generation", "stilts_bench.training"]
 HEAVY = {  # package -> the modules (or packages of modules) that may name it
     "deepspeed": ["stilts_ds.engine"],
     "transformers": [
@@ -77,7 +82,7 @@ HEAVY = {  # package -> the modules (or packages of modules) that may name it
         "stilts_ds.model.standard",
         "stilts_ds.rows.tokenizer",
         "stilts_ds.toy",
-        "stilts_bench.training",
+        *TRANSFORMERS_BENCHES,
     ],
     "tokenizers": ["stilts_ds.toy"],
     "datasets": ["stilts_ds.sources.hub", "stilts_ds.sources.tables"],
@@ -154,8 +159,8 @@ def test_executing_programs_stands_on_the_standard_library() -> None:
 
 
 def test_nothing_that_trains_or_evaluates_can_execute_programs() -> None:
-    """They are executed by a verb of its own, where somebody has allowed it. Reading files and scores runs nothing."""
-    harmless = {f"stilts_ds.execute.{name}" for name in ("benchmarks", "errata", "passk", "programs")}
+    """They are executed by a verb of its own and behind a run's ranks. Reading files and scores runs nothing."""
+    harmless = {f"stilts_ds.execute.{name}" for name in ("benchmarks", "errata", "passk", "programs", "settings")}
     executing = ("stilts_ds.execute", "stilts_launcher.execute", "stilts_bench.execute")
     for name in MODULES:
         targets = {target for target, _ in imports(name) if f"{target}.".startswith("stilts_ds.execute.")}
@@ -312,77 +317,3 @@ def test_slurms_words_would_be_found() -> None:
         assert SLURMS.search(line), line
     assert not SLURMS.search("slurm/target.sbatch")
     assert SLURMS.search(source_of("stilts_launcher.backends.slurm"))
-
-
-# --- families --------------------------------------------------------------------------------------------------------
-
-RECORD_CLASSES = {
-    "Pair",
-    "Choice",
-    "Span",
-    "Answer",
-    "Tagged",
-    "Text",
-    "Bitext",
-    "Sentence",
-    "Query",
-    "Candidate",
-    "Wanted",
-}
-OUTSIDE = [
-    name
-    for name in MODULES
-    if not name.startswith(("stilts_ds.families", "stilts_kernels", "stilts_ds.toy", "stilts_bench"))
-]
-FAMILY_MODULES = [name for name in MODULES if name.startswith("stilts_ds.families")]
-
-
-def is_family(node: ast.expr) -> bool:
-    """`family`, `x.family` or `x.family.name`."""
-    if isinstance(node, ast.Attribute) and node.attr == "name":
-        node = node.value
-    return (isinstance(node, ast.Name) and node.id == "family") or (
-        isinstance(node, ast.Attribute) and node.attr == "family"
-    )
-
-
-def test_only_families_know_which_family_it_is() -> None:
-    """A wish for a new kind of output must be one folder: nobody else compares names or asks for a record's type."""
-    assert len(OUTSIDE) > 100
-    for name in OUTSIDE:
-        asks_for_no_family(name)
-
-
-def asks_for_no_family(name: str) -> None:
-    for node in ast.walk(tree_of(name)):
-        if isinstance(node, ast.Compare):
-            sides = [node.left, *node.comparators]
-            assert not any(map(is_family, sides)), f"{name}:{node.lineno} compares a family's name"
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "isinstance":
-            asked = {part.id for part in ast.walk(node.args[1]) if isinstance(part, ast.Name)}
-            assert not asked & RECORD_CLASSES, f"{name}:{node.lineno} asks for a record's type"
-    for target, _ in imports(name):
-        assert not target.endswith(".record"), f"{name} imports {target}: records are their family's"
-
-
-def test_a_place_that_asks_for_a_family_would_be_found() -> None:
-    for line in ('task.family == "tag"', 'x = family in ("pair",)', 'task.family.name != "span"'):
-        [compare] = [node for node in ast.walk(ast.parse(line)) if isinstance(node, ast.Compare)]
-        assert any(map(is_family, [compare.left, *compare.comparators]))
-
-
-def test_only_heads_import_torch() -> None:
-    """A login node plans with families: torch and the modules of models stand in head.py (and build.py, which asks)."""
-    for name in FAMILY_MODULES:
-        if name.endswith(".head") or name == "stilts_ds.families.build":
-            continue
-        for target, _ in imports(name):
-            heavy = target.split(".")[0] == "torch" or target.startswith(("stilts_ds.model.", "stilts_ds.rows.batch"))
-            assert not heavy, f"{name} imports {target}"
-
-
-def test_every_family_has_the_same_files() -> None:
-    folders = {name.split(".")[2] for name in FAMILY_MODULES if name.count(".") > 2}
-    for folder in folders:
-        parts = {name.split(".")[3] for name in FAMILY_MODULES if name.startswith(f"stilts_ds.families.{folder}.")}
-        assert {"record", "rows", "head", "predictions", "score"} <= parts, folder

@@ -18,12 +18,12 @@ from small_recipe import recipe, written
 from stilts_launcher.cluster import Profile
 from stilts_launcher.execute_settings import SettingsFile
 
-from stilts_ds import config
 from stilts_ds.config import EnginePart, Recipe, TrainingPart, load_recipe, parse_recipe, recipe_yaml
 from stilts_ds.ds_files import ALLOWED, ALLOWED_ZERO, base_config
 from stilts_ds.errors import UserError
 from stilts_ds.named_tasks import check_tasks
 from stilts_ds.recipe_paths import resolve_paths
+from stilts_ds.shipped import shipped_recipes
 from stilts_ds.tasks.registry import TASKS
 from stilts_ds.yaml_files import apply_override
 
@@ -202,7 +202,7 @@ def test_every_tasks_own_settings_are_training_settings(name: str) -> None:
     assert made.model_dump(include=set(TASKS[name].training)) == dict(TASKS[name].training)
 
 
-@pytest.mark.parametrize("name", config.shipped_recipes())
+@pytest.mark.parametrize("name", shipped_recipes())
 def test_shipped_recipes_load_and_read_back_unchanged(name: str) -> None:
     made = resolve_paths(load_recipe(name, ["seeds=[3,1]"]))
     check_tasks(made)

@@ -15,8 +15,9 @@ import yaml
 from pydantic import BaseModel
 from stilts_launcher.cli import build_parser
 
-from stilts_ds.config import Recipe, TrainingPart, load_recipe, parse_recipe, shipped_recipes
+from stilts_ds.config import Recipe, TrainingPart, load_recipe, parse_recipe
 from stilts_ds.data.reader import read_examples
+from stilts_ds.shipped import shipped_recipes
 from stilts_ds.sources.source import DataSource
 from stilts_ds.tasks.registry import TASKS
 from stilts_ds.yaml_files import apply_override

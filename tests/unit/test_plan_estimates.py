@@ -233,7 +233,7 @@ def test_states_of_phases(tmp_path: Path) -> None:
 @pytest.mark.processes
 def test_a_plan_needs_neither_torch_nor_tokenizers(tmp_path: Path) -> None:
     heavy = ["torch", "deepspeed", "transformers", "tokenizers", "datasets", "mpi4py", "triton"]
-    words = ["plan", "quickstart", *STUDY, "--ranks", "4"]
+    words = ["plan", "quickstart", *STUDY, "--ranks", "4", "--phases"]
     program = (
         f"import sys\nsys.modules.update(dict.fromkeys({heavy}))\n"  # None: importing them is an error
         f"from stilts_launcher.cli import main\nsys.exit(main({words}))"
@@ -262,6 +262,7 @@ def test_local_data_count_as_full_data_sets_until_they_are_read(shared_data: Pat
         "data.max_train_examples=null",
         "data.train_split={}",
         "engine.dtype=bf16",
+        "--phases",
         "--gpu-memory",
         "80",
         cwd=tmp_path,
@@ -339,6 +340,7 @@ def test_a_model_that_is_not_here_has_unknown_memory(shared_data: Path, tmp_path
         f"data.xtreme={shared_data / 'xtreme'}",
         "targets=[panx]",
         "data.train_split={}",
+        "--phases",
         "--gpu-memory",
         "80",
         cwd=tmp_path,

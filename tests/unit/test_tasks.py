@@ -14,7 +14,7 @@ from stilts_ds.config import TrainingPart
 from stilts_ds.errors import UserError
 from stilts_ds.execute.languages import ALIASES
 from stilts_ds.families.registry import family_of
-from stilts_ds.tasks import checklist, intermediate, programming, retrieval, targets
+from stilts_ds.tasks import checklist, intermediate, programming, retrieval, targets, understanding
 from stilts_ds.tasks.languages import LANGUAGES, XTREME, XTREME_R, iso3_of, name_of
 from stilts_ds.tasks.registry import TASKS, get_task
 from stilts_ds.tasks.spec import Local, Task
@@ -29,7 +29,7 @@ SIZES = {
     "squad_v2": (130_319, 11_873), "hellaswag": (39_905, 10_042), "ccg": (38_015, 5_484), "cosmosqa": (25_262, 2_985),
     "commonsenseqa": (9_741, 1_221),
 }  # fmt: skip
-SCORED = (*targets.TASKS, *retrieval.TARGETS, *checklist.TASKS, *programming.TARGETS)
+SCORED = (*targets.TASKS, *retrieval.TARGETS, *checklist.TASKS, *programming.TARGETS, *understanding.TARGETS)
 every_task = pytest.mark.parametrize("task", TASKS.values(), ids=TASKS)
 
 
@@ -52,7 +52,10 @@ def test_the_paper_has_nine_intermediate_and_nine_target_tasks() -> None:
     code = [task.name for task in (*programming.INTERMEDIATE, *programming.TARGETS)]
     in_python = ["mbpp", "humaneval_solutions", "humaneval", "mbxp", "multi_humaneval", "humaneval_xl"]
     assert code == in_python + [f"humaneval_xl_{language}" for language in programming.PROGRAMMING]
-    assert len(TASKS) == 26 + len(code) == 43
+    understood = [task.name for task in (*understanding.INTERMEDIATE, *understanding.TARGETS)]
+    assert understood == ["cosqa", "defect", "clone", "verify_mbpp", "mbpp_search", "lv_en_search", "code_mlm",
+                          "verify_mbxp", "code_retrieval", "code_bitext", "lv_en"]  # fmt: skip
+    assert len(TASKS) == 26 + len(code) + len(understood) == 54
 
 
 def test_languages_per_task_and_overall() -> None:
@@ -107,9 +110,9 @@ def test_shared_heads_agree_in_family_and_labels() -> None:
 
 
 def test_only_retrieval_trains_nothing() -> None:
-    assert {name for name, task in TASKS.items() if not task.trains} == {"bucc2018", "tatoeba"}
+    assert {name for name, task in TASKS.items() if not task.trains} == {"bucc2018", "tatoeba", "code_bitext", "lv_en"}
     served = {name for name, task in TASKS.items() if task.train_on}
-    assert served - {task.name for task in programming.TARGETS} == {
+    assert served - {task.name for task in (*programming.TARGETS, *understanding.TARGETS)} == {
         "xnli", "xquad", "mlqa", "lareqa", "mewslix", "multichecklist"
     }  # fmt: skip
 
@@ -122,7 +125,7 @@ def test_get_task_suggests_the_nearest_name() -> None:
 
 def test_languages_have_distinct_codes() -> None:
     assert (iso3_of("zh"), iso3_of("sw"), iso3_of("fa"), name_of("fa")) == ("cmn", "swh", "pes", "Persian")
-    assert len({language.iso3 for language in LANGUAGES.values()}) == len(LANGUAGES) == 51
+    assert len({language.iso3 for language in LANGUAGES.values()}) == len(LANGUAGES) == 52
     assert iso3_of("qaa") == name_of("qaa") == "qaa"
 
 

@@ -16,7 +16,8 @@ import pytest
 import ranks
 
 from stilts_ds import __version__
-from stilts_ds.config import Recipe, shipped_recipes
+from stilts_ds.config import Recipe
+from stilts_ds.shipped import shipped_recipes
 
 pytestmark = pytest.mark.processes
 
@@ -131,7 +132,7 @@ def test_installed_recipes_and_ds_configs_are_found(site: Path, tmp_path: Path) 
     program = (
         "import json, stilts_ds\n"
         "from importlib.resources import files\n"
-        "from stilts_ds.config import load_recipe, shipped_recipes\n"
+        "from stilts_ds.config import load_recipe\nfrom stilts_ds.shipped import shipped_recipes\n"
         "stages = [json.loads((files('stilts_ds') / 'ds_configs' / f'zero{s}.json').read_text())\n"
         "          ['zero_optimization']['stage'] for s in range(4)]\n"
         "print(json.dumps([stilts_ds.__file__, [load_recipe(n).name for n in shipped_recipes()], stages]))\n"

@@ -56,6 +56,18 @@ def merge_in_any_order(first: Ranked, second: Ranked, k: int) -> Ranked:
     return merged_values, merged_indices
 
 
+def numbered_from(ranking: Ranked, first: int) -> Ranked:
+    """The ranking with its indices counted from `first` on; missing places keep their -1."""
+    values, indices = ranking
+    return values, torch.where(indices < 0, indices, indices + first)
+
+
+def rounded_down(scores: Tensor) -> Tensor:
+    """Float32 numbers that are less than float64 scores, by one place; -inf stays."""
+    below = torch.full((), -torch.inf, dtype=torch.float32, device=scores.device)
+    return torch.nextafter(scores.float(), below)
+
+
 def rank_within_rows(row: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
     """(order, position): `order` sorts by row, then by falling value; order[i] comes position[i]-th within its row.
 

@@ -11,19 +11,19 @@ That gives the same bits as one search because every path ranks the same canonic
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 
 import torch
 from torch import Tensor
 
 from stilts_kernels.common.collectives import Collectives
 from stilts_kernels.common.progress import Progress, report_progress
-from stilts_kernels.common.ranking import Ranked, merge_in_any_order
+from stilts_kernels.common.ranking import Ranked, merge_in_any_order, numbered_from
 from stilts_kernels.common.rows import Rows
 from stilts_kernels.mining.layout import Layout, no_neighbours, padded_to
 from stilts_kernels.mining.margin import Neighbours
 from stilts_kernels.mining.state import SearchState
-from stilts_kernels.mining.two_way import two_way
+from stilts_kernels.mining.two_way import TwoWaySearch
 
 CPU = torch.device("cpu")
 
@@ -46,6 +46,12 @@ class RingSearch:
         self.k = self.layout.k
         self.first_source = sum(self.layout.query_counts[: self.ranks.rank])
         self.source = self.source.to(self.device)
+
+    @cached_property
+    def in_source(self) -> TwoWaySearch:
+        """Searches of this rank's source on a CPU; what is prepared of it stays from hop to hop."""
+        rows = Rows(self.source, "source", self.unit)
+        return TwoWaySearch(rows, self.k, self.k, memory=self.layout.search_memory)
 
     def rows_of_block(self, owner: int, block: int) -> int:
         """How many rows block number `block` of a rank's targets has; 0 where the rank has fewer blocks."""
@@ -92,7 +98,7 @@ def neighbours_ring(
         for hop in range(ranks.size):
             passing = Passing(search, travelling, block, last=hop + 1 == ranks.size)
             try:
-                nearest = ranks.agree(partial(search_block, search, travelling.rows))
+                nearest = ranks.agree(partial(search_block, search, travelling, forward))
             finally:
                 passing.rows_arrive()  # also after an error, which all ranks raise: nobody writes into freed memory
             forward = merged(forward, nearest[0], search.first_row(travelling.owner, block), k)
@@ -146,24 +152,24 @@ class Passing:
         return Travelling(self.owner, self.rows, (best[0], best[1]))
 
 
-def search_block(search: RingSearch, target: Tensor) -> tuple[Ranked, Ranked]:
-    """Neighbours of this rank's source among some targets and of these among the source, padded to k; indices count
-    within the two blocks."""
-    k, source = search.k, search.source
+def search_block(search: RingSearch, travelling: Travelling, forward: Ranked) -> tuple[Ranked, Ranked]:
+    """Neighbours of this rank's source among the targets of a block and of these among the source, padded to k;
+    indices count within the two. What can no longer be among the k best of `forward`, the neighbours of the source so
+    far, or of the block's own lists may be missing."""
+    k, source, target = search.k, search.source, travelling.rows
     if len(source) == 0 or len(target) == 0:
         return padded_to(no_neighbours(len(source), 0), k), padded_to(no_neighbours(len(target), 0), k)
-    left = Rows(source, "source", search.unit)
     right = Rows(target.to(search.device), "target", search.unit)
-    # A block may have fewer rows than k; the padding makes up for it.
-    ahead, back = min(k, len(target)), min(k, len(source))
-    if takes_fused_kernel(search.device):
-        from stilts_kernels.topk.cuda import two_way_cuda
+    if not takes_fused_kernel(search.device):
+        # Without the scores of earlier blocks, each block would have as many pairs to score exactly as the first.
+        return search.in_source(right, (forward[0], travelling.best[0]))
+    from stilts_kernels.topk.cuda import two_way_cuda
 
-        neighbours = two_way_cuda(left, right, ahead, back)
-    else:
-        neighbours = two_way(left, right, ahead, back, memory=search.layout.search_memory)
-    forward, backward = ((values.cpu(), indices.cpu()) for values, indices in neighbours)
-    return padded_to(forward, k), padded_to(backward, k)
+    left = Rows(source, "source", search.unit)
+    # A block may have fewer rows than k; the padding makes up for it.
+    neighbours = two_way_cuda(left, right, min(k, len(target)), min(k, len(source)))
+    ahead, back = ((values.cpu(), indices.cpu()) for values, indices in neighbours)
+    return padded_to(ahead, k), padded_to(back, k)
 
 
 def takes_fused_kernel(device: torch.device) -> bool:
@@ -173,7 +179,5 @@ def takes_fused_kernel(device: torch.device) -> bool:
 
 def merged(best: Ranked, fresh: Ranked, first: int, k: int) -> Ranked:
     """The best k of what was known and of a block whose rows are numbered from `first` on."""
-    values, indices = fresh
-    # Padding keeps its -1; it has the score -inf and stands behind every real neighbour.
-    numbered = torch.where(indices < 0, indices, indices + first)
-    return merge_in_any_order(best, (values, numbered), k)
+    # Padding has the score -inf and stands behind every real neighbour.
+    return merge_in_any_order(best, numbered_from(fresh, first), k)

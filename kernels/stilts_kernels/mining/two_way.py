@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
+
 import torch
 from torch import Tensor
 
 from stilts_kernels.common.canonical import canonical_scores
 from stilts_kernels.common.precision import exact_float32
-from stilts_kernels.common.ranking import Ranked, merge_topk, slices
+from stilts_kernels.common.ranking import Ranked, merge_topk, numbered_from, slices
 from stilts_kernels.common.report import Report, save_report
 from stilts_kernels.common.rows import Rows, check_pair, is_cosine
 from stilts_kernels.mining.margin import Neighbours
 from stilts_kernels.mining.match import MinedPairs, check_choices, pairs_from
-from stilts_kernels.topk.bounds import PanelMaker, centre_of
+from stilts_kernels.topk.bounds import Panel, PanelMaker, centre_of
 from stilts_kernels.topk.cpu import (
     CAP_FIRST,
     DEFAULT_MEMORY,
@@ -26,7 +28,7 @@ from stilts_kernels.topk.cpu import (
     sweep,
 )
 from stilts_kernels.topk.int8.search import Direction, Survivors, collect
-from stilts_kernels.topk.int8.sides import Frame
+from stilts_kernels.topk.int8.sides import Frame, PreparedQueries, prepare_queries
 from stilts_kernels.topk.screen import choose_screen, describe_path, int8_instructions
 from stilts_kernels.topk.shortlist import Shortlist
 
@@ -65,97 +67,163 @@ def two_way(
     check_pair(source, target, k_forward)
     # Once for each direction: k may fit one side and not the other.
     check_pair(target, source, k_backward)
-    screen = choose_screen(screen)
-    search_memory, survivor_memory = memory * 3 // 4, memory // 4
-    source_rows = queries_per_pass(source, k_forward, search_memory, screen)
-    target_rows = max(SIDE_ROWS, survivor_memory // shortlist_bytes(k_backward))
-    forward, backward = SideSearch(source, k_forward), SideSearch(target, k_backward)
-    scored = 0
-    with exact_float32(source.dim, source.data.device):
-        for rows in slices(source.count, source_rows):
-            for columns in slices(target.count, target_rows):
-                scored += search_tile(source, rows, target, columns, forward, backward, screen, search_memory)
-    count = source.count + target.count
-    # Rows without proof were searched another way; they are counted, not wrong.
-    failed = int(forward.failed.sum()) + int(backward.failed.sum())
-    save_report(Report(describe_path(screen) + ", two-way", count, count - failed, scored / count))
-    return forward.best, backward.best
+    return TwoWaySearch(source, k_forward, k_backward, screen, memory)(target)
+
+
+class TwoWaySearch:
+    """A source that targets are searched against, both ways, one block of them after the other.
+
+    Where the screening copy of all source rows fits into the memory, it is made for the first block and kept for the
+    others: D + 4 D bytes a row and some more with the int8 screen, of the three quarters of `memory` that are for it.
+    """
+
+    def __init__(
+        self, source: Rows, k_forward: int, k_backward: int, screen: str = "auto", memory: int = DEFAULT_MEMORY
+    ) -> None:
+        self.source, self.k_forward, self.k_backward = source, k_forward, k_backward
+        self.screen = choose_screen(screen)
+        self.search_memory, survivor_memory = memory * 3 // 4, memory // 4
+        self.source_rows = queries_per_pass(source, k_forward, self.search_memory, self.screen)
+        self.target_rows = max(SIDE_ROWS, survivor_memory // shortlist_bytes(k_backward))
+        self.prepared: PreparedSource | None = None
+
+    def __call__(self, target: Rows, known: tuple[Tensor, Tensor] | None = None) -> tuple[Neighbours, Neighbours]:
+        """Neighbours of the source in `target` and of `target` in the source, indices within the two.
+
+        `known`: of each source row its k_forward best scores in other blocks, and of each target row its k_backward
+        best in other sources, float64 [n, k], falling, -inf where there are fewer. Then only neighbours that are among
+        the k best of these, too, need be right; other rows of a list hold -inf and -1, as do those of short sides.
+        """
+        source = self.source
+        check_pair(source, target, 1)
+        known_forward, known_backward = known or (None, None)
+        forward = SideSearch(source, self.k_forward, known_forward)
+        backward = SideSearch(target, self.k_backward, known_backward)
+        scored = 0
+        with exact_float32(source.dim, source.data.device):
+            for rows in slices(source.count, self.source_rows):
+                some_source = source.part(rows.start, rows.stop)
+                prepared = self.prepared or prepare_source(some_source, target, self.screen)
+                if self.source_rows >= source.count:
+                    self.prepared = prepared
+                for columns in slices(target.count, self.target_rows):
+                    scored += self._search_tile(some_source, prepared, rows, columns, forward, backward)
+        count = source.count + target.count
+        # Rows without proof were searched another way; they are counted, not wrong.
+        failed = int(forward.failed.sum()) + int(backward.failed.sum())
+        save_report(Report(describe_path(self.screen) + ", two-way", count, count - failed, scored / count))
+        return forward.best, backward.best
+
+    def _search_tile(
+        self,
+        source: Rows,
+        prepared: PreparedSource,
+        rows: slice,
+        columns: slice,
+        forward: SideSearch,
+        backward: SideSearch,
+    ) -> int:
+        """Search the rows `rows` of the source against some target rows, both ways; returns how many pairs were
+        scored."""
+        target = backward.rows.part(columns.start, columns.stop)
+        ahead, back = forward.direction(rows), backward.direction(columns)
+        forward_list, backward_list = screened(source, prepared, target, ahead, back, self.screen)
+        forward_source, forward_target = forward_list.finish()
+        backward_target, backward_source = backward_list.finish()
+        scores = scores_of(
+            source,
+            target,
+            torch.cat([forward_source, backward_source]),
+            torch.cat([forward_target, backward_target]),
+            scoring_step(source.dim, self.search_memory),
+        )
+        # What a screen let through is scored exactly here; only then are the neighbours chosen.
+        forward_scores, backward_scores = scores.split([len(forward_source), len(backward_source)])
+
+        best = best_pairs(forward_list, forward_source, forward_target, forward_scores)
+        # Rows whose shortlist could not be proved whole are searched without the screen: the result stays exact. They
+        # have more than `cap` survivors, so the side they are searched in has more than k rows.
+        search_failed_rows(source, target, forward_list, *best, self.screen)
+        forward.merge(rows, best, columns.start, forward_list.failed)
+        best = best_pairs(backward_list, backward_target, backward_source, backward_scores)
+        search_failed_rows(target, source, backward_list, *best, self.screen)
+        backward.merge(columns, best, rows.start, backward_list.failed)
+        return len(scores)
 
 
 class SideSearch:
-    """What has been found for one side so far: its neighbours, and the rows that a screen could not prove."""
+    """What has been found for one side so far: its neighbours, and the rows that a screen could not prove.
 
-    def __init__(self, rows: Rows, k: int) -> None:
+    `known` float64 [n, k]: scores of each row that are known from elsewhere, or None.
+    """
+
+    def __init__(self, rows: Rows, k: int, known: Tensor | None = None) -> None:
         device = rows.data.device
-        self.k, self.failed = k, torch.zeros(rows.count, dtype=torch.bool, device=device)
+        self.rows, self.k, self.known = rows, k, known
+        self.failed = torch.zeros(rows.count, dtype=torch.bool, device=device)
         self.best = Neighbours(
             torch.full((rows.count, k), -torch.inf, dtype=torch.float64, device=device),
             torch.full((rows.count, k), -1, dtype=torch.int64, device=device),
         )
 
-    def shortlist(self, rows: Rows, opposite: Rows) -> Shortlist:
-        """An empty shortlist for some rows of this side and some of the other."""
-        direction = self.direction(rows, opposite)
-        return Shortlist(direction.rows, direction.k, direction.cap, rows.data.device)
-
-    def direction(self, rows: Rows, opposite: Rows) -> Direction:
-        """What is asked about some rows of this side and some of the other."""
+    def direction(self, rows: slice) -> Direction:
+        """What is asked about some rows of this side: pairs that can still be among their k best."""
+        known = self.best.values[rows]
+        if self.known is not None:
+            known = torch.cat([self.known[rows], known], dim=1).sort(dim=1, descending=True).values[:, : self.k]
         # Few candidates would fail rows with many near-equal neighbours, many would cost memory for each row.
-        return Direction(rows.count, min(self.k, opposite.count), max(CAP_FIRST, 16 * self.k))
+        return Direction(rows.stop - rows.start, self.k, max(CAP_FIRST, 16 * self.k), known)
 
     def merge(self, rows: slice, fresh: Ranked, first: int, failed: Tensor) -> None:
         """Takes in neighbours of `rows` whose indices count from `first` on, above all that were taken in before."""
         values, indices = self.best.values[rows], self.best.indices[rows]
-        fresh_values, fresh_indices = fresh
-        values[:], indices[:] = merge_topk([(values, indices), (fresh_values, fresh_indices + first)], self.k)
+        values[:], indices[:] = merge_topk([(values, indices), numbered_from(fresh, first)], self.k)
         self.failed[rows] |= failed
 
 
-def search_tile(
-    source: Rows,
-    rows: slice,
-    target: Rows,
-    columns: slice,
-    forward: SideSearch,
-    backward: SideSearch,
-    screen: str,
-    memory: int,
-) -> int:
-    """Searches some source rows against some target rows, both ways; returns how many pairs were scored."""
-    some_source, some_target = source.part(rows.start, rows.stop), target.part(columns.start, columns.stop)
-    forward_list, backward_list = screened(some_source, some_target, forward, backward, screen)
-    forward_source, forward_target = forward_list.finish()
-    backward_target, backward_source = backward_list.finish()
-    scores = scores_of(
-        some_source,
-        some_target,
-        torch.cat([forward_source, backward_source]),
-        torch.cat([forward_target, backward_target]),
-        scoring_step(source.dim, memory),
-    )
-    # What a screen let through is scored exactly here; only then are the neighbours chosen.
-    forward_scores, backward_scores = scores.split([len(forward_source), len(backward_source)])
+@dataclass(frozen=True)
+class PreparedSource:
+    """Source rows as a screen reads them: with the int8 screen `frame` and `queries`, else both sides' `centres` and
+    `panels`. The targets' centre is that of the block they were made for; it is right for any other block."""
 
-    best = best_pairs(forward_list, forward_source, forward_target, forward_scores)
-    # Rows whose shortlist could not be proved whole are searched without the screen: the result stays exact.
-    search_failed_rows(some_source, some_target, forward_list, *best, screen)
-    forward.merge(rows, best, columns.start, forward_list.failed)
-    best = best_pairs(backward_list, backward_target, backward_source, backward_scores)
-    search_failed_rows(some_target, some_source, backward_list, *best, screen)
-    backward.merge(columns, best, rows.start, backward_list.failed)
-    return len(scores)
+    frame: Frame | None = None
+    queries: PreparedQueries | None = None
+    centres: tuple[Tensor, Tensor] | None = None
+    panels: list[Panel] = field(default_factory=list)
+
+
+def prepare_source(source: Rows, target: Rows, screen: str) -> PreparedSource:
+    """The source as `screen` reads it, centred for `target`."""
+    if screen == "int8":
+        frame = Frame.of(int8_instructions(), target, source)
+        return PreparedSource(frame, prepare_queries(source, frame, torch.get_num_threads()))
+    centres = centre_of(source), centre_of(target)
+    maker = PanelMaker(source, *centres, 2, getattr(torch, screen))
+    return PreparedSource(centres=centres, panels=list(make_panels(maker, SIDE_ROWS)))
 
 
 def screened(
-    source: Rows, target: Rows, forward: SideSearch, backward: SideSearch, screen: str
+    source: Rows, prepared: PreparedSource, target: Rows, ahead: Direction, back: Direction, screen: str
 ) -> tuple[Shortlist | Survivors, Shortlist | Survivors]:
     """The pairs that may be neighbours ahead and back, each score bounded once."""
-    if screen == "int8":
-        frame = Frame.of(int8_instructions(), target, source)
-        return collect(source, target, frame, forward.direction(source, target), backward.direction(target, source))
-    forward_list, backward_list = forward.shortlist(source, target), backward.shortlist(target, source)
-    sweep_both(source, target, forward_list, backward_list, getattr(torch, screen))
-    return forward_list, backward_list
+    if prepared.frame is not None:
+        return collect(prepared.queries or source, target, prepared.frame, ahead, back)
+    assert prepared.centres is not None, "what is not int8 has centres"
+    source_centre, target_centre = prepared.centres
+    # The scores of panels lack the product of both centres (`bounds`).
+    left_out = source_centre.double() @ target_centre.double()
+    # Both sums of D <= 2^13 products, this one and that of a canonical score, may err by D 2^-53 of the lengths.
+    left_out += 2.0**-36 * torch.linalg.vector_norm(source_centre) * torch.linalg.vector_norm(target_centre)
+    device = target.data.device
+    forward, backward = (
+        Shortlist(side.rows, side.k, side.cap, device, None if side.known is None else side.known - left_out)
+        for side in (ahead, back)
+    )
+    dtype = getattr(torch, screen)
+    # The source's panels are kept, since every target block meets them all; the target's are made, used and dropped.
+    target_maker = PanelMaker(target, target_centre, source_centre, 0, dtype)
+    sweep(prepared.panels, make_panels(target_maker, fitting(SIDE_ROWS, dtype)), forward, backward)
+    return forward, backward
 
 
 def scores_of(source: Rows, target: Rows, source_row: Tensor, target_row: Tensor, step: int) -> Tensor:
@@ -163,12 +231,3 @@ def scores_of(source: Rows, target: Rows, source_row: Tensor, target_row: Tensor
     # Both numbers in one integer of 64 bits, so that a pair is one key to sort by.
     pairs, pair_of = torch.unique((source_row << 32) + target_row, return_inverse=True)
     return canonical_scores(source, target, pairs >> 32, pairs & 0xFFFFFFFF, step)[pair_of]
-
-
-def sweep_both(source: Rows, target: Rows, forward: Shortlist, backward: Shortlist, dtype: torch.dtype) -> None:
-    """One pass over all scores: keeps the source's panels and streams the target past them."""
-    source_centre, target_centre = centre_of(source), centre_of(target)
-    # Kept, since every target block meets them all; the target's are made, used and dropped.
-    source_panels = list(make_panels(PanelMaker(source, source_centre, target_centre, 2, dtype), SIDE_ROWS))
-    target_maker = PanelMaker(target, target_centre, source_centre, 0, dtype)
-    sweep(source_panels, make_panels(target_maker, fitting(SIDE_ROWS, dtype)), forward, backward)

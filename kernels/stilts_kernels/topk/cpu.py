@@ -172,12 +172,12 @@ def sweep(queries: list[Panel], bank: Iterable[Panel], forward: Shortlist, backw
 
 
 def best_pairs(shortlist: Shortlist | Survivors, row: Tensor, column: Tensor, score: Tensor) -> Ranked:
-    """The k best of each row's survivors: (values float64 [Q, k], indices); failed rows hold NaN and -1."""
+    """The k best of each row's survivors: (values float64 [Q, k], indices); missing places hold -inf and -1."""
     order, position = rank_within_rows(row, score)
     keep = position < shortlist.k
     order, position = order[keep], position[keep]
     shape = shortlist.rows, shortlist.k
-    values = torch.full(shape, float("nan"), dtype=torch.float64, device=row.device)
+    values = torch.full(shape, -torch.inf, dtype=torch.float64, device=row.device)
     indices = torch.full(shape, -1, dtype=torch.int64, device=row.device)
     values[row[order], position] = score[order]
     indices[row[order], position] = column[order]

@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from stilts_kernels.common.ranking import running_position
+from stilts_kernels.common.ranking import rounded_down, running_position
 
 MIDDLE_FOLD = 4
 GROUPS_FOLD = 32  # scores of one group; its maximum alone is compared with the floor
@@ -20,13 +20,19 @@ NEVER = float("inf")
 
 
 class Shortlist:
-    """Candidates of rows 0..rows-1, kept on `device`, where the scores are. Bounds are float32; columns fit int32."""
+    """Candidates of rows 0..rows-1, kept on `device`, where the scores are. Bounds are float32; columns fit int32.
 
-    def __init__(self, rows: int, k: int, cap: int, device: torch.device) -> None:
+    `known` float64 [rows, k], falling: scores of pairs that are searched elsewhere; the floor begins at their last.
+    """
+
+    def __init__(self, rows: int, k: int, cap: int, device: torch.device, known: Tensor | None = None) -> None:
         self.rows, self.k, self.cap = rows, k, cap
-        self.floor = torch.full((rows,), -NEVER, dtype=torch.float32, device=device)
         self.failed = torch.zeros(rows, dtype=torch.bool, device=device)
-        self._best = torch.full((rows, k), -NEVER, dtype=torch.float32, device=device)
+        if known is None:
+            self._best = torch.full((rows, k), -NEVER, dtype=torch.float32, device=device)
+        else:
+            self._best = rounded_down(known)
+        self.floor = self._best[:, -1].clone()
         self._pairs: list[tuple[Tensor, Tensor, Tensor]] = []  # row, column, upper
         self._count, self._prune_at = 0, max(MIN_PRUNE, 2 * rows * k)
 

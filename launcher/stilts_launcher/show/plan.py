@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Sequence
 from typing import get_args
 
 from stilts_ds.config import Recipe
 from stilts_ds.data.data import Data
 from stilts_ds.errors import UserError, counted
-from stilts_ds.plan_file import Kind, Plan
+from stilts_ds.plan_file import Kind, Phase, Plan
 from stilts_ds.planning.advice import advice
 from stilts_ds.planning.estimates import Estimate, calibrated, estimates, to_json
 from stilts_ds.planning.memory import GIB
@@ -17,6 +18,7 @@ from stilts_ds.run_dir import RunDir
 from stilts_ds.trial_file import Trial
 from stilts_launcher.needs import lacking_files
 from stilts_launcher.show.disk import disk_line, disk_uses
+from stilts_launcher.show.study_table import share, study_table
 from stilts_launcher.start import prepare_run, run_of
 
 
@@ -26,8 +28,10 @@ def show_plan(
     gpu_memory: float | None = None,
     trial: bool = False,
     as_json: bool = False,
+    by_phase: bool = False,
 ) -> str:
-    """Make the run folder and plan of `recipe` and describe it. Nothing is trained but a trial, if asked for.
+    """Make the run folder and plan of `recipe` and describe it: as a table of conditions and targets, or `by_phase`.
+    Nothing is trained but a trial, if asked for.
 
     `ranks` and `gpu_memory` (GiB) are those of the machine that will run it; default: the recipe's ranks, no limit.
     Where a task's data are not there, the plan is shown all the same, and the last lines say what is lacking.
@@ -56,7 +60,10 @@ def show_plan(
     # The hint is for whoever chose no number: the one rank above is then this function's guess.
     by_auto = ranks is None and recipe.launch.nproc == "auto"
     lines = [*_head(recipe, run, estimated, count, by_auto), ""]
-    lines += [line for estimate in estimated for line in _describe(estimate, plan)]
+    if by_phase:
+        lines += [line for estimate in estimated for line in _describe(estimate, plan)]
+    else:
+        lines += _table(plan, estimated, recipe.engine.zero_stage)
     lines += ["", *_foot(recipe, estimated, count, gpu_memory, measured), disk_line(recipe, run, plan)]
     if missing := _missing(recipe, run, lacking):
         changes = ", and the names of its phases will change" if lacking else ""
@@ -116,11 +123,50 @@ def _head(recipe: Recipe, run: RunDir, estimated: list[Estimate], ranks: int, by
     ]
 
 
+def _table(plan: Plan, estimated: list[Estimate], stage: int) -> list[str]:
+    """The study in one screen: phases done of planned by condition and target, and what each condition costs."""
+    by_id = {estimate.phase.id: estimate for estimate in estimated}
+
+    def of(phases: Sequence[Phase]) -> list[Estimate]:
+        return [by_id[phase.id] for phase in phases]
+
+    def done(phase: Phase) -> bool:
+        return by_id[phase.id].state.startswith("done")
+
+    totals = {
+        "steps": lambda phases: _steps_of(of(phases)),
+        f"GiB at stage {stage}": lambda phases: _largest_peak(of(phases), stage),
+    }
+    if any(estimate.hours is not None for estimate in estimated):
+        totals["hours"] = lambda phases: f"{sum(estimate.hours or 0 for estimate in of(phases)):.2f}"
+    table = study_table(plan, lambda phases: share(phases, done), totals)
+    under_way = [f"{e.phase.label}: {e.state}" for e in estimated if not e.state.startswith(("done", "will run"))]
+    return [*table, "", "cells: phases done of planned, all seeds together; --phases describes each phase", *under_way]
+
+
+def _steps_of(estimated: list[Estimate]) -> str:
+    """Steps of some phases; a sum that counts full data sets is marked, one that lacks a phase is not given."""
+    sizes = [(estimate.phase, estimate.size) for estimate in estimated if estimate.size is not None]
+    steps = [size.steps for _, size in sizes if size.steps is not None]
+    if len(steps) < len(sizes):
+        return "unknown"
+    guessed = any(not size.exact and phase.setting().max_steps <= 0 for phase, size in sizes)
+    return f"{'about ' if guessed else ''}{sum(steps):,}"
+
+
+def _largest_peak(estimated: list[Estimate], stage: int) -> str:
+    """The most memory that one of some phases takes on a rank."""
+    peaks = [estimate.memory[stage].peak for estimate in estimated if stage in estimate.memory]
+    return f"{max(peaks) / GIB:.2f}" if peaks else "unknown"
+
+
 def _describe(estimate: Estimate, plan: Plan) -> list[str]:
     phase = estimate.phase
     users = [condition for condition, ids in plan.use.items() if phase.id in ids]
-    lines = [f"{phase.id}  [{estimate.state}]"]
-    lines.append(f"  from {phase.init or plan.model}" + (f", used by {', '.join(users)}" if users else ""))
+    lines = [f"{phase.label}  [{estimate.state}]"]
+    names = {planned.id: planned.label for planned in plan.phases}
+    start = names.get(phase.init, plan.model)
+    lines.append(f"  {phase.id}, from {start}" + (f", used by {', '.join(users)}" if users else ""))
     if estimate.size is not None:
         setting = phase.setting()
         lines.append(
@@ -197,7 +243,7 @@ def _trial_lines(trial: Trial, estimate: Estimate, ranks: int) -> list[str]:
     count, peak = len(trial.ranks), trial.peak
     where = "device" if trial.ranks[0].device is not None else "resident host"
     lines = [
-        f"trial: {counted(len(trial.seconds), 'step')} of {estimate.phase.id} at stage {trial.stage} on {count} x "
+        f"trial: {counted(len(trial.seconds), 'step')} of {estimate.phase.label} at stage {trial.stage} on {count} x "
         f"{trial.device}: {trial.tokens_per_second:,.0f} tokens/s, peak {peak / GIB:.2f} GiB of {where} memory"
     ]
     if trial.stage in estimate.memory and ranks == count:

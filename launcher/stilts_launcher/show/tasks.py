@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import textwrap
 from collections.abc import Iterable, Sequence
 from itertools import islice
@@ -24,6 +25,29 @@ MEANS = {"exact_match_f1": "mean of exact match and f1"}
 def tasks_table() -> str:
     """All tasks, one a line; sizes are English examples of the full data sets."""
     return _columns([HEADER, *map(_row, TASKS.values())])
+
+
+def tasks_json(tasks: Iterable[Task]) -> str:
+    """What the tasks' literals say, as JSON by name."""
+    described = {
+        task.name: {
+            "title": task.title,
+            "family": task.family,
+            "role": task.role,
+            "languages": list(task.languages),
+            "labels": list(task.labels),
+            "metrics": list(task.metrics),
+            "main_score": task.main_score,
+            "sizes": dict(task.sizes),
+            "trains_on": task.train_on or (task.name if "train" in task.local else None),
+            "training": dict(task.training),
+            "licence": task.licence,
+            "url": task.url,
+            "note": task.note,
+        }
+        for task in tasks
+    }
+    return json.dumps(described, indent=1)
 
 
 def _row(task: Task) -> tuple[str, ...]:

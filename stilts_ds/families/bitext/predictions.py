@@ -12,7 +12,8 @@ from typing import Any
 
 from stilts_ds.config import EvaluationPart, TrainingPart
 from stilts_ds.errors import UserError
-from stilts_ds.families.base import EvaluationSplit, Family, Prediction
+from stilts_ds.families.asked import EvaluationSplit
+from stilts_ds.families.base import Family, Prediction
 from stilts_ds.families.bitext.record import Bitext, Sentence
 from stilts_ds.families.files import (
     INDEX_FILE,
@@ -54,9 +55,9 @@ def searched_rows(split: EvaluationSplit) -> int:
 
 def predict(family: Family, asked: Prediction) -> Any:
     """Indices or mined pairs; None on ranks other than 0. A collective: vectors stay on the ranks that made them."""
-    rows_of_sides = evaluation_rows(asked.split, asked.setting, asked.part)
+    rows_of_sides = evaluation_rows(asked.split, asked.setting, asked.evaluation)
     model = asked.model
-    source, pivot = (model.vectors(rows, asked.part) for rows in rows_of_sides)
+    source, pivot = (model.vectors(rows, asked.evaluation) for rows in rows_of_sides)
     # Imported late: this module is read where there is no torch.
     from stilts_ds.families.bitext.head import EmbeddedSide, Place, bucc_mine, bucc_predict, tatoeba_predict
 

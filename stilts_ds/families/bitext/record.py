@@ -1,4 +1,4 @@
-"""Bitext collections: BUCC 2018 and Tatoeba.
+"""Bitext collections: BUCC 2018, Tatoeba, documentation, and programs beside their descriptions.
 
 A collection has two sides and, where they are known, the gold pairs (source id, pivot id); the pivot is English. A
 split in one language is one collection, so its readers yield one record.
@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from stilts_ds.errors import UserError, counted
+from stilts_ds.families.described import described_programs
 from stilts_ds.sources.files import filled_lines, split_id, text_field
 from stilts_ds.sources.hub import Converter, RowContext
 from stilts_ds.sources.source import Part
@@ -176,6 +177,13 @@ def read_unaligned(split_file: Part) -> Iterator[Bitext]:
     yield Bitext(_name(split_file), _numbered(split_file.path), _numbered(split_file.pivot), None)
 
 
+def read_described_programs(split_file: Part) -> Iterator[Bitext]:
+    """HumanEval-XL's descriptions in one language, and the Python programs that they describe."""
+    exercises = described_programs("humaneval_xl", split_file, "description")
+    source = [Sentence(name, description) for name, description, _ in exercises]
+    yield _aligned(_name(split_file), source, [Sentence(name, program) for name, _, program in exercises])
+
+
 def _numbered(path: Path) -> list[Sentence]:
     return [Sentence(str(number - 1), line) for number, line in filled_lines(path)]
 
@@ -184,12 +192,14 @@ READERS: dict[str, Callable[[Part], Iterator[Bitext]]] = {
     "bucc": read_bucc,
     "aligned_lines": read_aligned,
     "unaligned_lines": read_unaligned,
+    "humaneval_xl_bitext": read_described_programs,
 }
 
 
 # As XTREME's copy names them, and as mteb's does: `sentence2` is English in all of its pairs (mteb's
-# AbsTaskBitextMining and its published lengths of Tatoeba's sentences, which are those of XTREME's files).
-SIDES = (("source_sentence", "target_sentence"), ("sentence1", "sentence2"))
+# AbsTaskBitextMining and its published lengths of Tatoeba's sentences, which are those of XTREME's files). The last
+# are those of CodeXGLUE's documentation.
+SIDES = (("source_sentence", "target_sentence"), ("sentence1", "sentence2"), ("source", "target"))
 
 
 def parallel(rows: Iterable[Mapping[str, Any]], name: str, context: RowContext) -> Iterator[Bitext]:

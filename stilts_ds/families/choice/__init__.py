@@ -1,7 +1,7 @@
 """A prompt and several candidates, one of them right: HellaSwag, Cosmos QA, CommonsenseQA, COPA."""
 
 from stilts_ds.families import standard
-from stilts_ds.families.base import Family, HeadVerbs, drawn_by_line, reads_last_tokens, reads_targets
+from stilts_ds.families.base import Family, HeadVerbs, drawn_by_name, reads_last_tokens, reads_targets
 from stilts_ds.families.choice import noisy, predictions, record, rows, score
 
 HEAD = HeadVerbs(
@@ -30,7 +30,7 @@ CHOICE = Family(
     files=predictions.files,
     metrics=score.metrics,
     rows_of_item=rows.rows_of_item,
-    drawing_units=drawn_by_line,
+    drawing_units=drawn_by_name,
     attributes=record.attributes,
     noisy=noisy.noisy,
     writers=noisy.WRITERS,

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from stilts_ds.families import standard
 from stilts_ds.families.base import Family, HeadVerbs, reads_targets
-from stilts_ds.families.generate import predictions, record, rows, score
+from stilts_ds.families.generate import likelihood, noisy, predictions, record, rows, score
 from stilts_ds.families.text.rows import head_parameters, no_parameters
 
 PREFIX = HeadVerbs(
@@ -36,8 +36,10 @@ GENERATE = Family(
     encode=rows.encode_exercises,
     files=predictions.files,
     metrics=score.metrics,
+    noisy=noisy.noisy,
     predict=predictions.predict,
     evaluation_rows=predictions.evaluation_rows,
+    kept_files=likelihood.kept_files,
     settings=predictions.settings,
     unscored=predictions.unscored,
     own_settings=predictions.SETTINGS,

@@ -18,9 +18,11 @@ import numpy as np
 from stilts_ds.config import EvaluationPart, TrainingPart
 from stilts_ds.errors import UserError, counted
 from stilts_ds.execute.programs import Program, read_programs, read_rows, read_verdicts, text_of
-from stilts_ds.families.base import EvaluationSplit, Family, Masking, Prediction
+from stilts_ds.families.asked import EvaluationSplit
+from stilts_ds.families.base import Family, Masking, Prediction
 from stilts_ds.families.decoding import Decoding
 from stilts_ds.families.files import Expected, PredictionFile, check_ids, fail
+from stilts_ds.families.generate.likelihood import kept_files, measure, read_likelihoods
 from stilts_ds.families.generate.record import Exercise, Gold
 from stilts_ds.families.generate.rows import end_of
 from stilts_ds.families.generate.score import WrittenProgram
@@ -41,7 +43,7 @@ def output(likeliest: np.ndarray) -> np.ndarray:
 
 
 def decode(
-    records: Sequence[Any], rows: Rows, outputs: Sequence[np.ndarray], labels: Sequence[str], part: EvaluationPart
+    records: Sequence[Any], rows: Rows, outputs: Sequence[np.ndarray], labels: Sequence[str], evaluation: EvaluationPart
 ) -> list[np.ndarray]:
     return list(outputs)
 
@@ -55,9 +57,9 @@ def dev_gold(rows: Rows, masking: Masking) -> list[np.ndarray]:
 # --- predicting ------------------------------------------------------------------------------------------------------
 
 
-def evaluation_rows(split: EvaluationSplit, setting: TrainingPart, part: EvaluationPart) -> Rows:
+def evaluation_rows(split: EvaluationSplit, setting: TrainingPart, evaluation: EvaluationPart) -> Rows:
     """The prompts alone, as long as they may be beside what is written behind them, and at least half a row."""
-    longest = max(setting.max_seq_length - part.generate.max_new_tokens, setting.max_seq_length // 2)
+    longest = max(setting.max_seq_length - evaluation.generate.max_new_tokens, setting.max_seq_length // 2)
     prompts = [dataclasses.replace(record, solution="") for record in split.records()]
     content = [[record.id, record.prompt] for record in prompts]
     return split.rows_of(prompts, content, TrainingPart(max_seq_length=longest))
@@ -66,23 +68,26 @@ def evaluation_rows(split: EvaluationSplit, setting: TrainingPart, part: Evaluat
 def predict(family: Family, asked: Prediction) -> list[WrittenProgram] | None:
     """The programs of a split, sample after sample of each exercise; None on ranks other than 0. A collective."""
     records: Sequence[Exercise] = asked.split.records()
-    rows = evaluation_rows(asked.split, asked.setting, asked.part)
-    task, part = asked.split.task, asked.part.generate
+    rows = evaluation_rows(asked.split, asked.setting, asked.evaluation)
+    task, sampling = asked.split.task, asked.evaluation.generate
     tokenizer = asked.model.tokenizer
-    ends = Endings(CodeTokenizer(tokenizer), tuple(task.stop if part.stop is None else part.stop))
+    ends = Endings(CodeTokenizer(tokenizer), tuple(task.stop if sampling.stop is None else sampling.stop))
     decoding = Decoding(
         names=[f"{task.base_name}\n{record.id}" for record in records],
-        samples=part.samples,
-        temperature=part.temperature,
-        top_p=part.top_p,
+        samples=sampling.samples,
+        temperature=sampling.temperature,
+        top_p=sampling.top_p,
         end=end_of(tokenizer),
-        most_tokens=part.max_new_tokens,
+        most_tokens=sampling.max_new_tokens,
         row_limit=asked.setting.max_seq_length,
         is_complete=ends.are_reached,
     )
     written = asked.model.write(asked.head, rows, decoding)
+    measured = measure(family, asked)
     if not asked.model.first:
         return None
+    [name] = kept_files(asked.split.name, asked.split.language)
+    asked.kept[name] = measured
     attempts = []
     for record, samples in zip(records, written):
         for number, ids in enumerate(samples):
@@ -116,8 +121,8 @@ class Endings:
         return any(stop in text for stop in self.stop)
 
 
-def settings(part: EvaluationPart) -> dict[str, Any]:
-    return part.generate.model_dump()
+def settings(evaluation: EvaluationPart) -> dict[str, Any]:
+    return evaluation.generate.model_dump()
 
 
 # --- files -----------------------------------------------------------------------------------------------------------
@@ -149,7 +154,8 @@ def read(path: Path, labels: Iterable[str] = ()) -> list[WrittenProgram]:
             f"{verdicts}: is of other programs than {path.name}, such as sample {strange[1]} of {strange[0]!r}; "
             "execute them again"
         )
-    return [WrittenProgram(program, by_key.get(program.key)) for program in programs]
+    seen = read_likelihoods(path)
+    return [WrittenProgram(program, by_key.get(program.key), seen.get(program.id)) for program in programs]
 
 
 def write(path: Path, values: Sequence[WrittenProgram]) -> None:

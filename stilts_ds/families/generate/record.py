@@ -70,21 +70,21 @@ def mbpp_prompt(row: Mapping[str, Any], problem: Problem) -> str:
 
 
 def read_exercises(
-    part: Part, benchmark: str, prompt: Callable[[Mapping[str, Any], Problem], str] = given_prompt
+    split_file: Part, benchmark: str, prompt: Callable[[Mapping[str, Any], Problem], str] = given_prompt
 ) -> Iterator[Exercise]:
     """The exercises of one split. To train on, they need a solution; those without one are counted.
 
     Raises UserError for a text that no tokenizer takes (half a surrogate pair).
     """
-    learns = part.split in ("train", "dev")
-    of_split = part.split if benchmark in DIVIDED else None
-    for row, problem in problem_rows(benchmark, part.path, of_split):
+    learns = split_file.split in ("train", "dev")
+    of_split = split_file.split if benchmark in DIVIDED else None
+    for row, problem in problem_rows(benchmark, split_file.path, of_split):
         if learns and not problem.canonical.strip():
-            part.tally[NO_SOLUTION] += 1
+            split_file.tally[NO_SOLUTION] += 1
             continue
         exercise = Exercise(problem.id, prompt(row, problem), problem.canonical, problem)
         for text in (exercise.id, exercise.prompt, exercise.solution, problem.entry, problem.tests):
-            check_text(text, f"{part.path}: exercise {problem.id!r}")
+            check_text(text, f"{split_file.path}: exercise {problem.id!r}")
         yield exercise
 
 

@@ -1,9 +1,9 @@
-"""Two texts and the relation between them: NLI and paraphrase."""
+"""Two texts and the relation between them: NLI, paraphrase, programs and what they are to do."""
 
 from stilts_ds.families import standard
-from stilts_ds.families.base import Family, HeadVerbs, drawn_by_line, reads_last_tokens, reads_targets
+from stilts_ds.families.base import Family, HeadVerbs, drawn_by_name, reads_last_tokens, reads_targets
 from stilts_ds.families.files import read_shared_texts
-from stilts_ds.families.pair import noisy, predictions, record, rows, score
+from stilts_ds.families.pair import attempts, noisy, predictions, programs, record, rows, score
 
 HEAD = HeadVerbs(
     module="stilts_ds.families.pair.head",
@@ -20,18 +20,18 @@ PAIR = Family(
     standard={"both": standard.SEQUENCE, "left": standard.SEQUENCE},
     head=HEAD,
     left_head=reads_last_tokens(HEAD),
-    readers=record.READERS,
-    converters=record.CONVERTERS,
+    readers={**record.READERS, **programs.READERS, **attempts.READERS},
+    converters={**record.CONVERTERS, **programs.CONVERTERS},
     columns=record.COLUMNS,
     is_labelled=record.is_labelled,
-    gold=record.gold,
+    gold=attempts.gold,
     texts=record.texts,
     fields=record.fields,
     encode=rows.encode_pair,
     row_settings=("pair_truncation_side",),
     files=predictions.files,
     metrics=score.metrics,
-    drawing_units=drawn_by_line,
+    drawing_units=drawn_by_name,
     shared_texts=read_shared_texts,
     writes_shared_texts=True,
     cross=record.cross,

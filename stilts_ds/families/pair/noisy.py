@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from stilts_ds.families.base import Writer
 from stilts_ds.families.files import write_lines
+from stilts_ds.families.pair.attempts import Attempt
 from stilts_ds.families.pair.record import Pair
 from stilts_ds.noise.noiser import TextNoise
 from stilts_ds.sources.files import quote_cell
@@ -15,15 +16,16 @@ from stilts_ds.tasks.spec import Task
 
 
 def noisy(records: Sequence[Pair], noise: TextNoise, task: Task) -> list[Pair]:
-    """Both texts get noise. A premise that several pairs stand on stays one text for all of them."""
-    return [
-        dataclasses.replace(
-            record,
-            text_a=noise.text(record.text_a, _first_key(record, task), "text_a").text,
-            text_b=None if record.text_b is None else noise.text(record.text_b, record.id, "text_b").text,
-        )
-        for record in records
-    ]
+    """Both texts get noise, but for programs. A premise that several pairs stand on stays one text for all of them."""
+    noisy_records = []
+    for record in records:
+        first = noise.text(record.text_a, _first_key(record, task), "text_a").text
+        second = record.text_b
+        # A program with another letter is another program.
+        if second is not None and not isinstance(record, Attempt):
+            second = noise.text(second, record.id, "text_b").text
+        noisy_records.append(dataclasses.replace(record, text_a=first, text_b=second))
+    return noisy_records
 
 
 def _first_key(record: Pair, task: Task) -> str:

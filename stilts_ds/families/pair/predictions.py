@@ -1,4 +1,4 @@
-"""A label word a line."""
+"""A label word a line; for programs that are judged, what `attempts` says."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ import numpy as np
 
 from stilts_ds.config import EvaluationPart
 from stilts_ds.families.files import (
-    Expected,
     PredictionFile,
     check_as_many,
-    check_count,
+    check_expected_count,
     check_labelled,
     file_lines,
     read_word,
     writable,
     write_lines,
 )
+from stilts_ds.families.pair import attempts
 from stilts_ds.families.pair.record import Pair
 from stilts_ds.rows.rows import Rows
 from stilts_ds.tasks.spec import Task
@@ -35,8 +35,10 @@ def decode(
     outputs: Sequence[np.ndarray],
     labels: Sequence[str],
     evaluation: EvaluationPart,
-) -> list[str]:
+) -> list[str] | list[attempts.Judgement]:
     """The label with the highest logit."""
+    if isinstance(records[0], attempts.Attempt):
+        return attempts.judge(outputs, labels)
     return [labels[int(np.argmax(logits))] for logits in outputs]
 
 
@@ -53,12 +55,11 @@ def write(path: Path, values: Iterable[str]) -> None:
     write_lines(path, [writable(value) for value in values])
 
 
-def check_expected(path: Path, values: Sequence[str], expected: Expected) -> None:
-    check_count(path, len(values), expected.count)
+FILE = PredictionFile(".tsv", read, read_labels, write, write, check_as_many, check_expected_count)
 
 
-FILE = PredictionFile(".tsv", read, read_labels, write, write, check_as_many, check_expected)
+FILES = {"": FILE, "judgements": attempts.FILE}
 
 
 def files(task: Task) -> PredictionFile:
-    return FILE
+    return FILES[task.predictions]

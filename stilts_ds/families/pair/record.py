@@ -63,10 +63,6 @@ def is_labelled(record: Pair) -> bool:
     return record.label is not None
 
 
-def gold(record: Pair) -> str | None:
-    return record.label
-
-
 def fields(record: Pair, most: int) -> list[tuple[str, str]]:
     shown = [("text a", record.text_a), ("text b", record.text_b)]
     if record.text_b is None:

@@ -5,11 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from stilts_ds.families.metrics import ACCURACY, Metric, Units, check_same_length, f1_metrics, mean_of_different
+from stilts_ds.families.pair import attempts
 from stilts_ds.tasks.spec import Task
 
 
 def metrics(task: Task) -> Mapping[str, Metric]:
-    """`accuracy`, `f1` and their mean, `accuracy_f1`: F1 of the last of the task's labels ("1" without labels)."""
+    """`accuracy`, `f1` and their mean, `accuracy_f1`: F1 of the last of the task's labels ("1" without labels).
+
+    Of programs that are judged, those of `attempts`.
+    """
+    if task.predictions == "judgements":
+        return attempts.METRICS
     positive = task.labels[-1] if task.labels else "1"  # labels are in index order, so "1" of QQP and PAWS-X
 
     def count(gold: Sequence[str], predicted: Sequence[str], language: str) -> Units:

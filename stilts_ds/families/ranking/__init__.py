@@ -1,8 +1,9 @@
-"""Queries that rank candidates of many languages: LAReQA's questions and answers, Mewsli-X's mentions and entities."""
+"""Queries that rank candidates: LAReQA's questions and answers, Mewsli-X's mentions and entities, descriptions and
+programs."""
 
 from stilts_ds.families.base import Family, HeadVerbs, reads_targets
 from stilts_ds.families.files import read_shared_texts
-from stilts_ds.families.ranking import mentions, noisy, predictions, record, rows, score
+from stilts_ds.families.ranking import mentions, noisy, predictions, programs, record, rows, score
 
 RANKING = Family(
     name="ranking",
@@ -16,8 +17,8 @@ RANKING = Family(
         parameters=rows.head_parameters,
         pooled=True,
     ),
-    readers={**record.READERS, **mentions.READERS},
-    converters=record.CONVERTERS,
+    readers={**record.READERS, **mentions.READERS, **programs.READERS},
+    converters={**record.CONVERTERS, **programs.CONVERTERS},
     is_labelled=record.is_labelled,
     gold=record.gold,
     texts=record.texts,

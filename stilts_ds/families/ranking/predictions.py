@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 
 from stilts_ds.config import EvaluationPart, TrainingPart
-from stilts_ds.families.base import EvaluationSplit, Family, Prediction
+from stilts_ds.families.asked import EvaluationSplit
+from stilts_ds.families.base import Family, Prediction
 from stilts_ds.families.files import (
     Expected,
     PredictionFile,
@@ -112,7 +113,7 @@ def predict(family: Family, asked: Prediction) -> dict[str, Ranking] | None:
     """
     split, model = asked.split, asked.model
     records = split.records()
-    rows, pool_rows = evaluation_rows(split, asked.setting, asked.part)
+    rows, pool_rows = evaluation_rows(split, asked.setting, asked.evaluation)
 
     def outputs(of: Rows) -> list[np.ndarray]:
         return model.outputs(family, asked.head, of, asked.setting)

@@ -16,6 +16,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from stilts_kernels.common.ranking import rounded_down
 from stilts_kernels.common.rows import Rows
 from stilts_kernels.topk.int8 import library
 from stilts_kernels.topk.int8.library import address
@@ -51,11 +52,16 @@ class Survivors:
 
 @dataclass
 class Direction:
-    """Of which k best are kept for each of `rows`; more than `cap` survivors give a row up. k 0: not asked for."""
+    """Of which k best are kept for each of `rows`; more than `cap` survivors give a row up. k 0: not asked for.
+
+    `known` float64 [rows, k], falling: scores of pairs that are searched elsewhere. Survivors reach the k-th best of
+    these and their own.
+    """
 
     rows: int
     k: int
     cap: int
+    known: Tensor | None = None
 
 
 class PanelWorker:
@@ -69,8 +75,8 @@ class PanelWorker:
         self.frame, self.panels = frame, panels
         # Pointers into `queries`: whoever made this worker keeps it alive.
         self.queries = queries.part(frame, panels.start, panels.stop)
-        self.ahead, self._keep_ahead = self._best(len(panels) * PANEL, ahead)
-        self.back, self._keep_back = self._best(padded(back.rows, PANEL) if back.k else 0, back)
+        self.ahead, self._keep_ahead = self._best(panels.start * PANEL, len(panels) * PANEL, ahead)
+        self.back, self._keep_back = self._best(0, padded(back.rows, PANEL) if back.k else 0, back)
         self._handle = self._library.screen_new(
             ctypes.byref(self.ahead),
             ctypes.byref(self.back),
@@ -80,9 +86,12 @@ class PanelWorker:
         )
 
     # The tensors are returned with the struct, which only points into them.
-    def _best(self, rows: int, direction: Direction) -> tuple[library.TopRows, tuple[Tensor, Tensor]]:
+    def _best(self, first: int, rows: int, direction: Direction) -> tuple[library.TopRows, tuple[Tensor, Tensor]]:
         top = torch.full((rows, max(1, direction.k)), -torch.inf, dtype=torch.float32, device="cpu")
-        floor = torch.full((rows,), -torch.inf, dtype=torch.float32, device="cpu")
+        if direction.known is not None:
+            known = direction.known[first : first + rows]
+            top[: len(known)] = rounded_down(known)
+        floor = top[:, -1].clone()
         return library.TopRows(address(top), address(floor), direction.k, direction.cap), (top, floor)
 
     def search(self, chunk: Chunk, share: int, shares: int) -> None:
@@ -183,7 +192,7 @@ def chunks(rows: Rows, frame: Frame, threads: int, prepared: PreparedBank | None
 
 
 def collect(
-    queries: Rows,
+    queries: Rows | PreparedQueries,
     bank: Rows,
     frame: Frame,
     ahead: Direction,
@@ -193,7 +202,8 @@ def collect(
 ) -> tuple[Survivors, Survivors]:
     """Pairs that may be among the k best of the queries (`ahead`) and of the bank rows (`back`)."""
     threads = torch.get_num_threads()
-    search = ScreenedSearch(frame, prepare_queries(queries, frame, threads), ahead, back, threads)
+    prepared_queries = prepare_queries(queries, frame, threads) if isinstance(queries, Rows) else queries
+    search = ScreenedSearch(frame, prepared_queries, ahead, back, threads)
     for chunk in chunks(bank, frame, threads, prepared, step):
         search.feed(chunk)
     return search.finish()

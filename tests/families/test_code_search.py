@@ -1,0 +1,121 @@
+"""Descriptions that find programs, documentation and its translation, programs as running text."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ranks
+
+from stilts_ds.data.reader import find_origin, read_examples
+from stilts_ds.errors import UserError
+from stilts_ds.families.registry import family_of
+from stilts_ds.sources.hub import RowContext
+from stilts_ds.sources.source import DataSource
+from stilts_ds.tasks.registry import TASKS, get_task
+
+CODE = ranks.SHARED / "data" / "code"
+real = pytest.mark.skipif(not CODE.is_dir(), reason=f"no real data in {CODE}")
+
+
+def read(folder: Path, name: str, split: str, language: str = "en") -> list[Any]:
+    return list(read_examples(get_task(name), split, language, DataSource(code=folder)))
+
+
+def write(path: Path, content: str) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(content, encoding="utf-8")
+    return path
+
+
+def lines(*rows: Any) -> str:
+    return "".join(f"{json.dumps(row)}\n" for row in rows)
+
+
+# --- search ----------------------------------------------------------------------------------------------------------
+
+
+@real
+def test_real_descriptions_search_programs_that_do_not_tell_them() -> None:
+    for language in ("en", "de", "tl", "zh"):
+        records = read(CODE, "code_retrieval", "test", language)
+        assert len(records) == 80
+        for record in records:
+            [right] = [candidate for candidate in record.pool if candidate.id == record.right[0]]
+            assert record.text[:40] not in right.text and right.text.startswith("def ")
+            compile(f"from typing import *\n{right.text}", record.id, "exec")
+    train = read(CODE, "mbpp_search", "train")
+    assert len(train) == 374 and "\r" not in train[0].pool[0].text
+    [pairs] = read(CODE, "code_bitext", "test", "ar")
+    assert len(pairs.source) == len(pairs.pivot) == len(pairs.gold) == 80
+
+
+def test_a_description_without_a_program_to_be_found_is_refused(tmp_path: Path) -> None:
+    row = {
+        "task_id": "python/0", "language": "python", "prompt": 'def f(x):\n    """ Do it. """\n', "entry_point": "f",
+        "test": "def check(candidate):\n    assert candidate(1) == 1\n", "description": "Do it.",
+        "canonical_solution": None,
+    }  # fmt: skip
+    path = write(tmp_path / "humaneval_xl/python/English.jsonl", lines(row))
+    with pytest.raises(UserError, match="English.jsonl: python/0: has no 'canonical_solution' to be found"):
+        read(tmp_path, "code_retrieval", "test")
+    write(path, lines({**row, "canonical_solution": "    return x\n", "prompt": "def f(x): return x"}))
+    with pytest.raises(UserError, match="its 'prompt' does not begin the function 'f'"):
+        read(tmp_path, "code_retrieval", "test")
+    del row["description"]
+    write(path, lines(row))
+    with pytest.raises(UserError, match="python/0: has no 'description'"):
+        read(tmp_path, "code_bitext", "test")
+
+
+# --- documentation and running text ----------------------------------------------------------------------------------
+
+
+@real
+def test_the_real_documentation_in_latvian() -> None:
+    train = read(CODE, "lv_en_search", "train", "lv")
+    assert len(train) == 18_749 and train[0].text == "title : Pakalpojumu objektu izveide"
+    assert train[0].pool[0].text == "title : Create service objects"
+    [pairs] = read(CODE, "lv_en", "dev", "lv")
+    assert len(pairs.source) == len(pairs.gold) == 1_000
+
+
+def test_documentation_of_unequal_lengths_is_refused(tmp_path: Path) -> None:
+    folder = tmp_path / "codexglue/Text-Text/text-to-text/data/train"
+    write(folder / "lv-en.train.lv", "viens\ndivi\n")
+    write(folder / "lv-en.train.en", "one\n")
+    with pytest.raises(UserError, match=r"lv-en.train.lv has 2 lines and .*lv-en.train.en 1; translations stand on"):
+        read(tmp_path, "lv_en_search", "train", "lv")
+
+
+def test_hub_rows_of_documentation() -> None:
+    rows = [{"id": 0, "source": "viens", "target": "one"}]
+    for name, split in (("lv_en_search", "train"), ("lv_en", "test")):
+        [hub] = TASKS[name].hub[split]
+        context = RowContext(TASKS[name], "lv", Counter(), {})
+        [record] = family_of(TASKS[name]).converters[hub.schema](rows, "data", context)
+        texts = (record.text, record.pool[0].text) if name == "lv_en_search" else (
+            record.source[0].text, record.pivot[0].text)  # fmt: skip
+        assert texts == ("viens", "one")
+
+
+@real
+def test_methods_are_running_text_of_two_languages() -> None:
+    origin = find_origin(get_task("code_mlm"), "train", "java", DataSource(code=CODE))
+    assert origin.languages == ("csharp", "java")
+    records = list(origin.read())
+    # Every 50th of 10,295 lines is held out, in each language.
+    assert Counter(record.language for record in records) == {"java": 10_090, "csharp": 10_090}
+
+
+def test_programs_of_ones_own_are_running_text(tmp_path: Path) -> None:
+    write(tmp_path / "python.txt", "print(1)\n" * 100)
+    write(tmp_path / "de.txt", "Guten Tag\n" * 100)
+    origin = find_origin(get_task("mlm"), "train", "en", DataSource(text=tmp_path))
+    assert origin.languages == ("de", "python")
+    write(tmp_path / "pyhton.txt", "print(1)\n")
+    with pytest.raises(UserError, match=r"pyhton.txt: .*no language code .* and no programming language"):
+        find_origin(get_task("mlm"), "train", "en", DataSource(text=tmp_path))
