@@ -132,7 +132,7 @@ def _name(command: Command) -> str:
 
 def _first_and_last(command: Command) -> str:
     """Of a watch, what was printed before its first state, and the first and the last state."""
-    parts = re.split(r"(?m)^(?=runs/my-study: )", command.output)
+    parts = re.split(r"(?m)^(?=\S*runs/my-study: \d)", command.output)
     if "--watch" not in command.typed or len(parts) < 4:
         return command.output
     return f"{parts[0]}{parts[1].rstrip()}\n...\n{parts[-1]}"
