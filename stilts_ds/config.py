@@ -1,7 +1,5 @@
 """The recipe: one YAML file plus dotted overrides, checked before anything is paid for.
 
-    recipe, text = load_recipe("quickstart", ["engine.zero_stage=3", "seeds=[1,2]"])
-
 Names follow Hugging Face's TrainingArguments where they exist there. The command line wins over the file, the file
 over a task's own defaults (`Task.training`), those over the defaults below.
 """
@@ -18,6 +16,7 @@ from pydantic import Field, field_validator, model_validator
 from stilts_ds.data_settings import DataPart as DataPart  # named here, too: scripts import it from here
 from stilts_ds.data_settings import TextHubPart as TextHubPart
 from stilts_ds.errors import did_you_mean
+from stilts_ds.execution import ExecutePart
 from stilts_ds.generation import GenerationPart
 from stilts_ds.quick_look import cap_examples
 from stilts_ds.robust import Robust
@@ -28,6 +27,7 @@ from stilts_ds.yaml_files import Section, parse_section, read_section
 # Training keys that token rows depend on.
 ROW_KEYS = ("max_seq_length", "doc_stride", "window_step", "max_query_length", "pair_truncation_side")
 Keep = Literal["scores", "heads", "encoders", "best"]
+TrackerName = Literal["tensorboard", "wandb", "trackio"]
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 
 
@@ -236,9 +236,13 @@ class Recipe(Section):
         description="models that stay once no phase needs them: all `encoders`, their `heads` alone, the `best` of "
         "each fine-tuning, or none (`scores`)",
     )
+    report_to: list[TrackerName] = Field(
+        ["tensorboard"], description="where curves and scores go besides the run's files; [] is nowhere"
+    )
     engine: EnginePart = EnginePart()
     launch: LaunchPart = LaunchPart()
     evaluation: EvaluationPart = EvaluationPart()
+    execute: ExecutePart = ExecutePart()
 
     _capped = model_validator(mode="before")(cap_examples)
 

@@ -242,9 +242,9 @@ class Bars(Console):
             self.study, total=count, completed=max(0, number - 1), note=_note(phases, clock.study_seconds())
         )
         words = f"{position.unit} {position.done:,} of {position.total:,}"
-        beside = _note(", ".join(filter(None, [words, position.note])), clock.phase_seconds())
+        note = _note(", ".join(filter(None, [words, position.note])), clock.phase_seconds())
         self.bars.update(
-            self.phase, description=position.label, total=position.total, completed=position.done, note=beside
+            self.phase, description=position.label, total=position.total, completed=position.done, note=note
         )
 
     def line(self, text: str) -> None:

@@ -9,6 +9,7 @@ import pandas
 from stilts_ds.errors import UserError
 from stilts_ds.report.write import write_report
 from stilts_ds.study import Run, load
+from stilts_launcher.execute_run import execute_run
 from stilts_launcher.recipes import resolved_recipe
 from stilts_launcher.show.plan import show_plan
 from stilts_launcher.start import run_of, run_recipe
@@ -40,6 +41,7 @@ def run(recipe: str, *overrides: str) -> Run:
     # The ranks are other processes: of their errors only an exit status arrives here, so the message points at the log.
     if status:
         raise UserError(f"the run ended early, with exit status {status}; its log and {folder.root} say why")
+    execute_run(folder)
     # `load` reads the scores of the phases alone; the report is for people, and `stilts run` ends in one, too.
     write_report(folder)
     return load(folder.root)

@@ -13,6 +13,8 @@ import small
 import tiny_decoders
 import torch
 import transformers
+from hypothesis import given
+from hypothesis import strategies as st
 
 from stilts_ds.batches.collate import PackedItems
 from stilts_ds.config import TrainingPart, parse_recipe
@@ -87,9 +89,10 @@ class Recording(Generator):
 
     seen: dict[bytes, list[np.ndarray]] = {}
 
-    def _is_complete(self, sample: Any, logits: np.ndarray, prompt: int) -> bool:
-        self.seen.setdefault(sample.uniform.tobytes(), []).append(logits)
-        return super()._is_complete(sample, logits, prompt)
+    def _extend(self, prompts: Any, alive: Any, logits: np.ndarray) -> Any:
+        for sample, of_sample in zip([sample for of_prompt in alive for sample in of_prompt], logits, strict=True):
+            self.seen.setdefault(sample.uniform.tobytes(), []).append(of_sample)
+        return super()._extend(prompts, alive, logits)
 
 
 def write(built: tuple[MultiTask, Any], items: Sequence[int], given: Decoding, kind: type = Generator) -> Any:
@@ -237,12 +240,9 @@ def test_losses_of_known_solutions_are_those_of_all_logits(
 
 def chosen(logits: list[float], temperature: float, top_p: float) -> dict[int, float]:
     """How often each token is chosen over evenly spread numbers."""
-    values = np.array(logits, np.float32)
-    counts: dict[int, float] = {}
-    for number in range(1000):
-        token = choose(values, temperature, top_p, (number + 0.5) / 1000)
-        counts[token] = counts.get(token, 0) + 0.001
-    return counts
+    rows = np.tile(np.array(logits, np.float32), (1000, 1))
+    tokens = choose(rows, temperature, top_p, (np.arange(1000) + 0.5) / 1000)
+    return {int(token): float((tokens == token).mean()) for token in np.unique(tokens)}
 
 
 def test_tokens_are_chosen_as_often_as_they_are_probable() -> None:
@@ -254,7 +254,24 @@ def test_tokens_are_chosen_as_often_as_they_are_probable() -> None:
     assert chosen(logits, 1.0, 0.6) == near({1: 1.0})
     assert chosen(logits, 1.0, 0.61) == near({1: 2 / 3, 2: 1 / 3})
     assert chosen([0.0, 0.0, -np.inf], 1.0, 0.9) == near({0: 0.5, 1: 0.5})
-    assert choose(np.array([1.0, 3.0, 3.0], np.float32), 0.0, 1.0, 0.99) == 1  # the first of equals
+    assert choose(np.array([[1.0, 3.0, 3.0]], np.float32), 0.0, 1.0, np.array([0.99])) == [1]  # the first of equals
+
+
+@given(st.integers(2, 300), st.floats(0.01, 1), st.floats(0, 0.999), st.integers(0, 2**32 - 1))
+def test_the_fewest_likeliest_are_those_of_the_whole_order(size: int, top_p: float, uniform: float, seed: int) -> None:
+    """Only probabilities are sorted, and not the tokens by them, which changes nothing."""
+    logits = np.random.default_rng(seed).integers(-4, 5, (1, size)).astype(np.float32)  # with equals
+    probabilities = np.exp(logits[0].astype(np.float64) - logits.max())
+    probabilities /= probabilities.sum()
+    order = sorted(range(size), key=lambda token: (-probabilities[token], token))
+    before = np.concatenate([[0], np.cumsum(probabilities[order])[:-1]])
+    order = [token for token, mass in zip(order, before) if mass < top_p - 1e-9] or order[:1]
+    bounds = np.cumsum(probabilities[order])
+    expected = int(np.searchsorted(bounds / bounds[-1], uniform, side="right"))
+    near_a_bound = np.abs(bounds / bounds[-1] - uniform).min() < 1e-6
+    near_top_p = np.abs(before - top_p).min() < 1e-6
+    if not near_a_bound and not near_top_p:
+        assert choose(logits, 1.0, top_p, np.array([uniform])) == [order[min(expected, len(order) - 1)]]
 
 
 def test_what_a_sample_draws_depends_on_task_item_and_number() -> None:

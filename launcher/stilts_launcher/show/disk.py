@@ -26,9 +26,7 @@ def disk_line(recipe: Recipe, run: RunDir, plan: Plan) -> str:
         return "disk: unknown until the model is on this machine (`stilts fetch`)"
     use = uses[recipe.keep]
     others = [
-        f"keep={keep} {_gb(other.end)}, at most {_gb(other.peak)}"
-        for keep, other in uses.items()
-        if keep != recipe.keep
+        f"keep={keep} {_gb(kept.end)}, at most {_gb(kept.peak)}" for keep, kept in uses.items() if keep != recipe.keep
     ]
     chosen = f"{_gb(use.end)} GB kept at the end, {_gb(use.peak)} GB at most (keep={recipe.keep})"
     return f"disk: {chosen}; {'; '.join(others)}"
