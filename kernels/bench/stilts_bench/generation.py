@@ -182,8 +182,10 @@ def measure(pair: Pair, repeat: int) -> list[Result]:
             seconds = time.process_time() - began
             rates.append(sum(len(ids) for of_problem in written for ids in of_problem) / seconds)
         rate_of_way[name] = max(rates)
-    theirs, *_ = rate_of_way.values()
-    return [{"way": way, "tokens_per_second": rate, "ratio": rate / theirs} for way, rate in rate_of_way.items()]
+    of_transformers, *_ = rate_of_way.values()
+    return [
+        {"way": way, "tokens_per_second": rate, "ratio": rate / of_transformers} for way, rate in rate_of_way.items()
+    ]
 
 
 def main(arguments: Sequence[str]) -> int:
