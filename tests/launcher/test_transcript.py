@@ -28,8 +28,11 @@ def test_a_study_is_typed_from_recipe_to_results(tmp_path: Path, shared_data: Pa
     broken, mended = f"{transcript.SUBMIT} broken.yaml --watch 2", f"{transcript.SUBMIT} my-cluster.yaml --watch 5"
     assert {name for name, status in statuses.items() if status} == {broken}, statuses
 
-    assert "mnli                2/2" not in said["stilts plan my-study.yaml"]
-    assert re.search(r"^mnli +0/2 +0/2 +60 ", said["stilts plan my-study.yaml"], re.MULTILINE)
+    # Each missing file at once, with the setting that goes on without it.
+    whole = said["stilts plan my-study.yaml limit=60"]
+    assert whole.count("xnli: no test file for") == 10 and "evaluation.languages=present" in whole, whole
+    quick = said[f"stilts plan my-study.yaml {transcript.QUICK}"]
+    assert re.search(r"^mnli +0/2 +0/2 +60 ", quick, re.MULTILINE) and "cannot run" not in quick, quick
     # The site's mistake in the site's words, for every phase that met it.
     last = said[broken].rpartition("runs/my-study: ")[2]
     assert last.count("module: command not found") == 4 and last.count("needs mnli/seed") == 2, last

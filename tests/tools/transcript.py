@@ -22,39 +22,33 @@ sys.path.insert(0, str(ROOT / "tests" / "helpers"))
 import slurm_cluster  # noqa: E402
 from slurm_cluster import Cluster  # noqa: E402
 
-# The toy model keeps it small: what is shown is the way, not a score.
-RECIPE = """name: my-study
-model: {{name_or_path: toy}}
-data: {{source: local, intermediate: {data}/intermediate, xtreme: {data}/xtreme}}
-intermediate: {{none: [], mnli: [mnli]}}
-targets: [xnli]
-seeds: [1, 2]
-limit: 60                  # a quick look
-evaluation: {{languages: present}}
-intermediate_training: {{max_steps: 20, train_batch_size: 8}}
-target_training: {{max_steps: 10, train_batch_size: 8}}
-"""
 PROFILE = """nodes: 2
 ntasks_per_node: 1
 time: "00:30:00"
 """
 BROKEN = PROFILE + "setup:\n  - module load cuda/12.4\n"
+# The toy model and few examples and steps keep it small: what is shown is the way, not a score.
+INIT = "stilts init my-study --model toy --data 'data/intermediate data/xtreme' --targets xnli --seeds 1,2 --yes"
+QUICK = "limit=60 evaluation.languages=present intermediate_training.max_steps=20 target_training.max_steps=10"
+SUBMIT = f"stilts submit my-study.yaml {QUICK} --cluster"
 PYTHON = """python - <<'END'
 import stilts_ds
 scores = stilts_ds.load("runs/my-study").scores()
 main = scores[scores.main & (scores.task == "xnli")]
 print(main.pivot_table(index="language", columns="condition", values="score").round(1))
 END"""
-SUBMIT = "stilts submit my-study.yaml --cluster"
 COMMANDS = (
+    INIT,
     "cat my-study.yaml",
-    "stilts plan my-study.yaml",
+    "stilts plan my-study.yaml limit=60",
+    f"stilts plan my-study.yaml {QUICK}",
     "cat broken.yaml",
     f"{SUBMIT} broken.yaml --watch 2",
     f"{SUBMIT} my-cluster.yaml --watch 5",
     "stilts status my-study --json | head -9",
     "stilts logs my-study mnli/seed2/xnli --rank 1 --lines 3",
     "stilts compare my-study:none my-study:mnli --targets xnli",
+    "stilts export runs/my-study/mnli/seed1/xnli --task xnli --to nli",
     PYTHON,
 )
 
@@ -71,8 +65,8 @@ class Command:
 
 
 def type_all(folder: Path, cluster: Cluster, data: Path) -> list[Command]:
-    """Type the commands in `folder`, which gets recipe and profiles."""
-    (folder / "my-study.yaml").write_text(RECIPE.format(data=data))
+    """Type the commands in `folder`, which gets two profiles and a link to the data."""
+    (folder / "data").symlink_to(data)
     (folder / "my-cluster.yaml").write_text(PROFILE)
     (folder / "broken.yaml").write_text(BROKEN)
     programs = folder / "bin"
@@ -138,7 +132,7 @@ def _name(command: Command) -> str:
 
 def _first_and_last(command: Command) -> str:
     """Of a watch, what was printed before its first state, and the first and the last state."""
-    parts = re.split(r"(?m)^(?=runs/my-study: )", command.output)
+    parts = re.split(r"(?m)^(?=\S*runs/my-study: \d)", command.output)
     if "--watch" not in command.typed or len(parts) < 4:
         return command.output
     return f"{parts[0]}{parts[1].rstrip()}\n...\n{parts[-1]}"
@@ -149,7 +143,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as slurm, tempfile.TemporaryDirectory() as folder:
         with slurm_cluster.running(Path(slurm)) as cluster:
             commands = type_all(Path(folder), cluster, data)
-        print(page(commands, {f"{folder}/": "", str(data): "data"}), end="")
+        print(page(commands, {f"{Path(folder).resolve()}/": "", str(data): "data"}), end="")
     return 0
 
 
