@@ -33,7 +33,7 @@ test-long: setup
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder -m 'long and not slow' $(ARGS)
 
 check: setup
-	$(BIN)/python -m pytest tests/unit tests/families -n $(JOBS) -m 'not processes and not data and not slow and not long and not gpu' $(ARGS)
+	$(BIN)/python -m pytest tests/unit tests/families -n $(JOBS) --dist loadfile --no-loadscope-reorder -m 'not processes and not data and not slow and not long and not gpu' $(ARGS)
 
 lint: setup
 	$(BIN)/python -m ruff check .

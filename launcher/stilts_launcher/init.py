@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from stilts_ds.config import NAME, load_recipe
-from stilts_ds.errors import UserError
+from stilts_ds.errors import UserError, counted
 from stilts_ds.run_dir import write_atomically
 from stilts_launcher.options import say
 from stilts_launcher.profiles import known_profiles
@@ -72,7 +72,7 @@ def init(given: argparse.Namespace) -> int:
     except UserError:
         recipe.unlink()  # an answer at fault is told by its key; half an answer is no recipe
         raise
-    written = [f"wrote {recipe}: {len(text.splitlines())} lines, commented"]
+    written = [f"wrote {recipe}: {counted(len(text.splitlines()), 'line')}, commented"]
     submit = f"stilts run {recipe}"
     if profile_text:
         write_atomically(profile, profile_text)
@@ -112,7 +112,9 @@ def data_line(answer: str) -> str:
         return f"data: {{source: {answer}}}"
     folders = answer.split()
     if len(folders) > 2:
-        raise UserError(f"--data: {len(folders)} folders; give one, or those of the intermediate tasks and of XTREME")
+        raise UserError(
+            f"--data: {counted(len(folders), 'folder')}; give one, or those of the intermediate tasks and of XTREME"
+        )
     missing = [folder for folder in folders if not Path(folder).expanduser().is_dir()]
     if missing:
         raise UserError(f"--data: there is no folder {missing[0]}; give {HUB}, {TOY}, or folders that are here")

@@ -61,12 +61,12 @@ def measure(family: Family, asked: Prediction) -> dict[str, Any] | None:
     losses = asked.model.losses(family, asked.head, _rows(asked, flat), asked.setting) if flat else []
     if not asked.model.first:
         return None
-    places = {group[0].id: _place(losses[i * CANDIDATES : (i + 1) * CANDIDATES]) for i, group in enumerate(ranked)}
+    ranks = {group[0].id: _rank(losses[i * CANDIDATES : (i + 1) * CANDIDATES]) for i, group in enumerate(ranked)}
     measured = {}
     for record, output, gold in zip(known, foreseen, solutions):
-        place = places.get(record.id, 0)
+        rank = ranks.get(record.id, 0)
         right = int((output == gold).sum())
-        measured[record.id] = asdict(Likelihood(right, len(gold), place, CANDIDATES if place else 0))
+        measured[record.id] = asdict(Likelihood(right, len(gold), rank, CANDIDATES if rank else 0))
     return measured
 
 
@@ -85,9 +85,9 @@ def _with_others(record: Exercise, known: Sequence[Exercise]) -> list[Exercise]:
     """The exercise, then the same prompt with the solutions of nine others, which depend on their names alone."""
     others: dict[str, str] = {}
     # Equal solutions go by the first of their names, whatever the order of the file.
-    for other in sorted(known, key=lambda other: other.id):
-        if other.solution != record.solution:
-            others.setdefault(other.solution, other.id)
+    for exercise in sorted(known, key=lambda exercise: exercise.id):
+        if exercise.solution != record.solution:
+            others.setdefault(exercise.solution, exercise.id)
 
     def draw(solution: str) -> bytes:
         return hashlib.sha256(f"{record.id}\n{others[solution]}".encode()).digest()
@@ -96,7 +96,7 @@ def _with_others(record: Exercise, known: Sequence[Exercise]) -> list[Exercise]:
     return [record, *(dataclasses.replace(record, solution=solution) for solution in chosen)]
 
 
-def _place(losses: Sequence[np.ndarray]) -> int:
+def _rank(losses: Sequence[np.ndarray]) -> int:
     """The place of the first candidate by its loss a token, which does not favour the short; behind equal ones."""
     means = [float(np.mean(of_tokens, dtype=np.float64)) for of_tokens in losses]
     return sum(mean <= means[0] for mean in means)
