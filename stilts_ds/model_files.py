@@ -14,7 +14,7 @@ from typing import Any
 
 from stilts_ds.config import EvaluationPart, Recipe
 from stilts_ds.errors import UserError
-from stilts_ds.model_kinds import GATED, Sees, sees_of, sentence_token, ties_output
+from stilts_ds.model_kinds import GATED, Sees, encoder_decoder, sees_of, sentence_token, ties_output
 from stilts_ds.run_dir import hash_file, hash_json, read_json
 from stilts_ds.weight_files import parameter_count, shards_in, weight_files, weights_header
 
@@ -92,6 +92,8 @@ def check_folder(path: str | Path) -> None:
         return
     if not (folder / "config.json").exists():
         raise UserError(f"model folder {path} has no config.json; give the folder that save_pretrained wrote")
+    if read_config(folder).get("is_encoder_decoder") is True:  # a plan says so, and not the first phase
+        raise encoder_decoder(path, read_config(folder).get("model_type"))
     if not weight_files(folder):
         raise UserError(
             f"model folder {path} has no weights (*.safetensors or pytorch_model*.bin); fetch the model again"

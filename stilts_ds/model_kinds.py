@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal
 
+from stilts_ds.errors import UserError
+
 # Which tokens of its row a token sees: `both` sides of it (encoders) or what stands `left` of it and itself (decoders).
 Sees = Literal["both", "left"]
 SentenceToken = Literal["first", "last"]
@@ -47,3 +49,11 @@ def sentence_token(sees: Sees) -> SentenceToken:
 def ties_output(config: Mapping[str, Any]) -> bool:
     """Whether a decoder's output layer is its word embeddings, and no matrix of its own."""
     return bool(config.get("tie_word_embeddings", DECODERS.get(str(config.get("model_type")), True)))
+
+
+def encoder_decoder(name: object, kind: object) -> UserError:
+    """The refusal of a model whose hidden states are those of a decoder beside its encoder."""
+    return UserError(
+        f"{name} ({kind}): it is an encoder-decoder, whose hidden states are its decoder's; use an encoder such as "
+        "xlm-roberta-base, or a decoder"
+    )

@@ -12,7 +12,6 @@ from pathlib import Path
 from stilts_ds.errors import UserError, counted, printable
 from stilts_ds.execute.benchmarks import READERS, Problem, read_problems, read_samples
 from stilts_ds.execute.errata import known_errata
-from stilts_ds.execute.executor import ExecuteSettings
 from stilts_ds.execute.floors import Floor, floors
 from stilts_ds.execute.languages import LANGUAGES, missing, toolchain
 from stilts_ds.execute.passk import paired_difference, score_verdicts, scores_table
@@ -20,6 +19,7 @@ from stilts_ds.execute.policy import find_bwrap, find_python
 from stilts_ds.execute.pool import CONSENT, execute
 from stilts_ds.execute.probe import LAYERS
 from stilts_ds.execute.programs import Program, Verdict, read_programs, read_verdicts, write_verdicts
+from stilts_ds.execute.settings import ExecuteSettings
 from stilts_ds.execute.worker import Worker
 from stilts_launcher.execute_settings import add_settings, read_settings
 
@@ -51,13 +51,20 @@ def run_programs(given: argparse.Namespace) -> int:
         # Only with --skip-bad; without it the first fault ended the command.
         print(printable(f"left out: {fault}"))
     verdicts = execute(programs, settings)
-    # Written before the floors, which execute as many programs again: an error there loses no verdict.
-    write_verdicts(given.output, verdicts)
+    # Before the floors, which execute as many programs again: an error there loses no verdict.
+    save_verdicts(given.output, programs, verdicts, settings)
     floor_rows = floors(list(problems.values()), settings) if given.floors else []
     versions = _versions(programs, settings)
-    _write_summary(given.output.with_suffix(".summary.json"), settings, versions, verdicts, floor_rows)
+    if floor_rows:
+        _write_summary(given.output, settings, versions, verdicts, floor_rows)
     print(printable(_shown(given, problems, verdicts, settings, versions, floor_rows)))
     return 0
+
+
+def save_verdicts(path: Path, programs: list[Program], verdicts: list[Verdict], settings: ExecuteSettings) -> None:
+    """Write verdicts, and `<name>.summary.json` beside them."""
+    write_verdicts(path, verdicts)
+    _write_summary(path, settings, _versions(programs, settings), verdicts, [])
 
 
 def _check_output(given: argparse.Namespace) -> None:
@@ -108,7 +115,11 @@ def _versions(programs: list[Program], settings: ExecuteSettings) -> dict[str, s
 
 
 def _write_summary(
-    path: Path, settings: ExecuteSettings, versions: dict[str, str], verdicts: list[Verdict], floor_rows: list[Floor]
+    verdicts_file: Path,
+    settings: ExecuteSettings,
+    versions: dict[str, str],
+    verdicts: list[Verdict],
+    floor_rows: list[Floor],
 ) -> None:
     """What a score depends on beside the programs: settings and versions."""
     scores = []
@@ -124,7 +135,7 @@ def _write_summary(
         "scores": scores,
         "floors": [asdict(floor) for floor in floor_rows],
     }
-    path.write_text(json.dumps(summary, indent=1) + "\n", encoding="ascii")
+    verdicts_file.with_suffix(".summary.json").write_text(json.dumps(summary, indent=1) + "\n", encoding="ascii")
 
 
 def _shown(

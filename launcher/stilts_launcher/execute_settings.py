@@ -3,29 +3,12 @@
 from __future__ import annotations
 
 import argparse
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Literal
 
-from pydantic import Field
-
-from stilts_ds.execute.executor import ExecuteSettings
+from stilts_ds.execute.settings import ExecuteSettings
+from stilts_ds.execution import ExecutePart
 from stilts_ds.yaml_files import Section, read_section
-
-# The library's: what a file and the options leave out is in one place.
-_DEFAULTS = ExecuteSettings()
-
-
-class ExecutePart(Section):
-    """The section `execute` of a file of settings."""
-
-    allow: bool = Field(_DEFAULTS.allow, description="run programs that a model wrote; without it none is run")
-    workers: int = Field(_DEFAULTS.workers, ge=1, le=256, description="programs at a time")
-    seconds: float = Field(_DEFAULTS.seconds, ge=0.1, le=3600, description="CPU seconds of a program")
-    judge: Literal["strict", "benchmark", "exit-status"] = Field("strict", description="how answers are compared")
-    apart: bool = Field(_DEFAULTS.apart, description="program and tests in two processes, where a language has it")
-    rerun: bool = Field(_DEFAULTS.rerun, description="execute programs that ran out of time once more, alone")
-    readable: list[Path] = Field([], description="folders shown read-only in the sandbox")
 
 
 class SettingsFile(Section):
@@ -49,12 +32,11 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
 
 def read_settings(given: argparse.Namespace) -> ExecuteSettings:
     """Raises UserError for a faulty file, with the file, the key and the remedy, and for values out of range."""
-    values = asdict(_DEFAULTS)
+    section = ExecutePart()
     if given.settings is not None:
-        values = read_section(SettingsFile, given.settings).execute.model_dump()
+        section = read_section(SettingsFile, given.settings).execute
     # Folders add up. Every other option replaces the file's value.
-    folders = [*values.pop("readable"), *given.readable]
-    settings = ExecuteSettings(**values, readable=tuple(str(Path(folder).resolve()) for folder in folders))
+    settings = section.settings(tuple(Path(folder) for folder in given.readable))
     for key in ("workers", "seconds", "judge"):
         if getattr(given, key) is not None:
             settings = replace(settings, **{key: getattr(given, key)})

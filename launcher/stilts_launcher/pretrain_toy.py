@@ -3,6 +3,7 @@
     python -m stilts_launcher.pretrain_toy OUT_DIR [key=value ...]
 
 OUT_DIR receives the encoder (bfloat16 weights), its tokenizer and stilts.json with the phase, data hash and versions.
+Characters of programs, which the text has not, get pieces with random embeddings.
 """
 
 from __future__ import annotations
@@ -14,16 +15,20 @@ from pathlib import Path
 from stilts_ds.config import load_recipe
 from stilts_ds.plan_file import Plan
 from stilts_ds.recipe_paths import resolve_paths
+from stilts_ds.rows.whitespace import ESCAPE, MARKS
 from stilts_ds.run_dir import read_json, write_json
 from stilts_ds.toy.world import ensure_toy_world
 from stilts_launcher.start import run_of, run_recipe
+
+# What programs are written in: printable ASCII, and what stands for white space.
+CODE_CHARACTERS = "".join(map(chr, range(ord("!"), ord("~") + 1))) + "".join(MARKS.values()) + ESCAPE
 
 
 def main(arguments: list[str]) -> int:
     if not arguments or arguments[0].startswith("-"):
         print(__doc__)
         return 2
-    from stilts_ds.toy.model import write_tiny_model
+    from stilts_ds.toy.model import add_characters, write_tiny_model
 
     recipe = resolve_paths(load_recipe("toy_pretrain", arguments[1:]))
     run = run_of(recipe)
@@ -38,6 +43,7 @@ def main(arguments: list[str]) -> int:
         # The recipe has one intermediate phase; this fails loudly should it ever get a second one.
         (phase,) = (phase for phase in Plan.load(run.plan).phases if phase.kind == "intermediate")
         shrink(run.phase(phase.id).encoder, Path(arguments[0]))
+        add_characters(Path(arguments[0]), CODE_CHARACTERS, seed=recipe.seeds[0])
     return status
 
 

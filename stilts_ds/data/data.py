@@ -288,7 +288,7 @@ def data_source(recipe: Recipe, run_folder: Path) -> DataSource:
         folder = run_folder / "data"
         return DataSource(
             "local", folder / "intermediate", folder / "xtreme", folder / "text", folder / "translated",
-            max_text_passages=section.max_text_passages, noise=section.noise,
+            max_text_passages=section.max_text_passages, noise=section.noise, code=folder / "code",
         )  # fmt: skip
     return DataSource(
         section.source, section.intermediate, section.xtreme, section.text, section.translated, section.text_hub,

@@ -18,7 +18,7 @@ from stilts_ds.values import JsonList, Value
 SplitName = Literal["train", "dev", "test"]
 Settings = dict[str, str | int | float | None]
 # Keys that files of earlier versions lack, and are written again without.
-LATER = ("data", "examples", "benchmark", "head")
+LATER = ("data", "examples", "benchmark", "head", "unexecuted")
 ROUNDING = 1e-6  # by which sums of floats may leave the range of a score
 
 
@@ -29,7 +29,8 @@ class Result(Value):
     missing, `mean_of_present` only where all are. `settings` is what a reader must know to compare the numbers, and
     `data` the hash of each language's source files. `examples` are those that were scored, by language, `benchmark`
     those of the benchmark's test set, as far as they are known (none for another split, or the toy world). Results of
-    earlier versions have none of these three. `head` says with `keep_head` which head was kept ("new": none).
+    earlier versions have none of these three. `head` says with `keep_head` which head was kept ("new": none), and
+    `unexecuted` which of the missing languages have programs that nobody has executed.
     """
 
     model_config = ConfigDict(allow_inf_nan=False)
@@ -50,6 +51,7 @@ class Result(Value):
     examples: dict[str, int] = {}
     benchmark: dict[str, int] = {}
     head: str = ""
+    unexecuted: JsonList[str] = ()
     provenance: Provenance
 
     @field_validator("main", mode="wrap")

@@ -39,7 +39,7 @@ def score_task(run: RunDir, recipe: Recipe, phase: Phase, name: str, data: Data)
     stamps: dict[str, Stamp] = {}
     settings: dict[str, Settings] = {}
     unlabelled: list[str] = []
-    unscored: list[str] = []
+    unexecuted: list[str] = []
     for language in languages:
         file = family_of(task).files(task).name(split, language)
         predictions, labels = run.phase(phase.id).predictions / name / file, run.labels / name / file
@@ -52,7 +52,7 @@ def score_task(run: RunDir, recipe: Recipe, phase: Phase, name: str, data: Data)
         to_do = family_of(task).unscored(predictions)
         if to_do is not None:
             log.warning("%s %s is not scored: %s", name, language, to_do)
-            unscored.append(language)
+            unexecuted.append(language)
             continue
         gold, predicted = read_values(predictions, labels, task)
         examples[language] = len(gold)
@@ -62,7 +62,7 @@ def score_task(run: RunDir, recipe: Recipe, phase: Phase, name: str, data: Data)
         settings[language] = settings_of(recipe, task, stamps[language].evaluation(predictions))
     _check_alike(settings, run, phase, name)
     main = {language: main_metric(task).of_scores(of_language) for language, of_language in scores.items()}
-    missing = [*left_out, *unlabelled, *unscored]
+    missing = [*left_out, *unlabelled, *unexecuted]
     mean_of_present = sum(main.values()) / len(main) if main else None
     return Result(
         task=name,
@@ -83,6 +83,7 @@ def score_task(run: RunDir, recipe: Recipe, phase: Phase, name: str, data: Data)
         examples=examples,
         benchmark=benchmark_sizes(task, split),
         head=_kept_head(run, phase),
+        unexecuted=tuple(unexecuted),
         provenance=provenance(),
     )
 

@@ -7,10 +7,8 @@ import math
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
-from stilts_ds.errors import UserError
 from stilts_ds.execute import commands, languages
 from stilts_ds.execute.commands import Given
 from stilts_ds.execute.compile_server import CompileServer
@@ -18,58 +16,10 @@ from stilts_ds.execute.judges import strict_tests, with_comparison
 from stilts_ds.execute.languages import LANGUAGES, ProgrammingLanguage
 from stilts_ds.execute.policy import Cache, Refused
 from stilts_ds.execute.programs import Program, Verdict
+from stilts_ds.execute.settings import ExecuteSettings
 from stilts_ds.execute.worker import Worker
 
-JUDGES = ("strict", "benchmark", "exit-status")
 CACHE_MB = 512  # the largest file that is compiled once: C++'s precompiled header has about 150
-
-
-@dataclass(frozen=True)
-class ExecuteSettings:
-    """How programs are executed.
-
-    `allow` is the consent to run what nobody has read: without it nothing is. `seconds` are of the CPU; the wall
-    clock's limit is three times as much and five. `judge` is how answers are compared: "strict" compares types too;
-    "benchmark" leaves the tests as they are; "exit-status" believes that exit status 0 is a pass, as MBXP's harness
-    does, which is only good for repeating its numbers. `apart` is the two-process verdict, where a language has it.
-    `rerun` gives timeouts their second chance. `readable` are folders shown read-only inside, such as node_modules or
-    a toolchain outside /usr.
-    """
-
-    allow: bool = False
-    workers: int = 2
-    seconds: float = 3.0
-    judge: str = "strict"
-    apart: bool = True
-    rerun: bool = True
-    readable: tuple[str, ...] = ()
-
-    def __post_init__(self) -> None:
-        if not 1 <= self.workers <= 256:
-            raise UserError(f"workers is {self.workers}: give 1 to 256")
-        if self.judge not in JUDGES:
-            raise UserError(f"judge is {self.judge!r}: give {', '.join(JUDGES)}")
-        if not 0.1 <= self.seconds <= 3600:
-            raise UserError(f"seconds is {self.seconds}: give 0.1 to 3600 CPU seconds")
-        for folder in self.readable:
-            _check_readable(folder)
-
-    @property
-    def tool_path(self) -> str:
-        """Where the commands of toolchains are looked for."""
-        # .bin is npm's, bin a toolchain's. They come first: who shows a folder wants the commands in it.
-        folders = [f"{folder}/{name}" for folder in self.readable for name in (".bin", "bin")]
-        return ":".join([*folders, languages.PATH])
-
-
-def _check_readable(folder: str) -> None:
-    """Raise UserError for what could not be shown inside, or would be hidden there."""
-    path = Path(folder)
-    if not path.is_absolute() or not path.is_dir():
-        raise UserError(f"readable: {folder} is no folder; give the whole path of one")
-    # Mounted over what lies there: a folder below them would be hidden inside.
-    if path.parts[1:2] in ((), ("tmp",), ("cache",), ("proc",), ("dev",)):
-        raise UserError(f"readable: {folder} cannot be shown: the sandbox has a folder of its own there; move it")
 
 
 def wall_limit(seconds: float) -> float:

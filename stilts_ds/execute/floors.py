@@ -11,10 +11,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from stilts_ds.execute.benchmarks import Problem
-from stilts_ds.execute.executor import ExecuteSettings
 from stilts_ds.execute.languages import missing
 from stilts_ds.execute.pool import execute
 from stilts_ds.execute.programs import Program
+from stilts_ds.execute.settings import ExecuteSettings
 
 
 @dataclass(frozen=True)

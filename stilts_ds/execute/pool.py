@@ -14,9 +14,10 @@ from dataclasses import replace
 
 from stilts_ds.errors import UserError, counted
 from stilts_ds.execute import languages
-from stilts_ds.execute.executor import ExecuteSettings, Executor, Slot, fill_cache, start_slot
+from stilts_ds.execute.executor import Executor, Slot, fill_cache, start_slot
 from stilts_ds.execute.languages import LANGUAGES, ProgrammingLanguage
 from stilts_ds.execute.programs import Program, Verdict
+from stilts_ds.execute.settings import ExecuteSettings
 from stilts_ds.execute.worker import WorkerLost
 
 log = logging.getLogger(__name__)

@@ -18,6 +18,8 @@ from torch.nn import functional
 # that what a sample's tokens are does not depend on how many others are beside it.
 STABLE_ROWS = 16
 
+ROOM = 32  # tokens for which memory is taken at once
+
 KeysValues = tuple[torch.Tensor, torch.Tensor]
 
 
@@ -29,7 +31,8 @@ class KeyValueCache:
 
     prompts: Sequence[int]
     samples: list[int] | None = None
-    # By attention layer: of each prompt [k, tokens, d], and of its samples [n, k, tokens, d].
+    written: int = 0  # tokens that each sample has here already
+    # By attention layer: of each prompt [k, tokens, d], and of its samples [n, k, room, d], with room for more tokens.
     of_prompts: dict[nn.Module, list[KeysValues]] = field(default_factory=dict)
     of_samples: dict[nn.Module, list[KeysValues | None]] = field(default_factory=dict)
 
@@ -38,8 +41,7 @@ class KeyValueCache:
         """Most tokens that stand before those of a batch."""
         if self.samples is None:
             return 0
-        written = [kept[0].shape[2] for kept in next(iter(self.of_samples.values())) if kept is not None]
-        return max(self.prompts) + max(written, default=0)
+        return max(self.prompts) + self.written
 
     def keep_prompts(self, layer: nn.Module, key: torch.Tensor, value: torch.Tensor) -> None:
         """Keep what a layer made of the prompts, [1, k, T, d] each."""
@@ -80,18 +82,21 @@ class KeyValueCache:
 
     def _append(self, layer: nn.Module, number: int, key: torch.Tensor, value: torch.Tensor) -> KeysValues:
         """The keys and values of a prompt's samples with those of their new tokens, [n, k, d] each."""
-        before = self.of_samples[layer][number]
-        continuation = key[:, :, None], value[:, :, None]
-        if before is not None:
-            continuation = (
-                torch.cat([before[0], continuation[0]], dim=2),
-                torch.cat([before[1], continuation[1]], dim=2),
-            )
-        self.of_samples[layer][number] = continuation
-        return continuation
+        kept = self.of_samples[layer][number]
+        if kept is None:
+            kept = _with_room(key[:, :, None]), _with_room(value[:, :, None])
+        elif self.written == kept[0].shape[2]:
+            kept = _with_room(kept[0]), _with_room(kept[1])
+        # In place: to copy all earlier tokens for each new one would cost as much as attention itself.
+        kept[0][:, :, self.written], kept[1][:, :, self.written] = key, value
+        self.of_samples[layer][number] = kept
+        tokens = self.written + 1
+        return kept[0][:, :, :tokens], kept[1][:, :, :tokens]
 
     def leave(self, stay: Sequence[torch.Tensor]) -> None:
         """Go on with the samples of each prompt that `stay` names by their places among those that there were."""
+        if self.samples is not None:
+            self.written += 1
         self.samples = [len(places) for places in stay]
         for layer, of_samples in self.of_samples.items():
             for number, places in enumerate(stay):
@@ -102,6 +107,11 @@ class KeyValueCache:
                     self.of_prompts[layer][number] = keys[:, :0].clone(), values[:, :0].clone()  # lets go of memory
                 elif kept is not None and len(places) < len(kept[0]):
                     of_samples[number] = (kept[0][places], kept[1][places])
+
+
+def _with_room(kept: torch.Tensor) -> torch.Tensor:
+    """A copy [n, k, room, d] with room for ROOM tokens more than [n, k, tokens, d]."""
+    return functional.pad(kept, (0, 0, 0, ROOM))
 
 
 def _windowed(prompt: KeysValues, continuation: KeysValues, window: int) -> tuple[KeysValues, KeysValues]:
@@ -124,16 +134,20 @@ def shared_attention(query: torch.Tensor, prompt: KeysValues, continuation: Keys
     groups = heads // shared  # heads of queries that share keys and values
     # The samples' queries are the rows of one product with the prompt's keys.
     rows = query.reshape(samples, shared, groups, size).transpose(0, 1).reshape(shared, samples * groups, size)
-    filled = functional.pad(rows, (0, 0, 0, max(0, STABLE_ROWS - rows.shape[1])))
-    to_prompt = (filled @ prompt[0].transpose(1, 2))[:, : samples * groups]
+    to_prompt = (_filled(rows) @ prompt[0].transpose(1, 2))[:, : samples * groups]
     to_prompt = to_prompt.reshape(shared, samples, groups, -1).transpose(0, 1)
     to_continuation = query.reshape(samples, shared, groups, size) @ continuation[0].transpose(2, 3)
     scores = torch.cat([to_prompt, to_continuation], dim=-1)
     probabilities = scores.softmax(-1, dtype=torch.promote_types(query.dtype, torch.float32)).to(query.dtype)
     tokens = prompt[0].shape[1]
     of_prompt = probabilities[..., :tokens].transpose(0, 1).reshape(shared, samples * groups, tokens)
-    filled = functional.pad(of_prompt, (0, 0, 0, max(0, STABLE_ROWS - of_prompt.shape[1])))
-    seen = (filled @ prompt[1])[:, : samples * groups]
+    seen = (_filled(of_prompt) @ prompt[1])[:, : samples * groups]
     seen = seen.reshape(shared, samples, groups, size).transpose(0, 1)
     seen = seen + probabilities[..., tokens:] @ continuation[1]
     return seen.reshape(samples, heads, size)
+
+
+def _filled(rows: torch.Tensor) -> torch.Tensor:
+    """Rows [k, m, d] with rows of zeros, where they are fewer than STABLE_ROWS."""
+    missing = STABLE_ROWS - rows.shape[1]
+    return functional.pad(rows, (0, 0, 0, missing)) if missing > 0 else rows

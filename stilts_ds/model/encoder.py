@@ -22,6 +22,7 @@ from stilts_ds.model.checks import check_dropout, check_hidden_states, packs_exa
 from stilts_ds.model.dropout import set_dropout
 from stilts_ds.model.masks import Masks
 from stilts_ds.model_files import check_folder, read_config, refuse_own_code
+from stilts_ds.model_kinds import encoder_decoder
 from stilts_ds.weight_files import shards_in
 
 log = logging.getLogger(__name__)
@@ -107,8 +108,8 @@ def check_kind(config: Any, name: str) -> None:
 
     kind = config.model_type
     if getattr(config, "is_encoder_decoder", False) or kind in TO_SEQUENCES:
-        problem = "it is an encoder-decoder, whose hidden states are its decoder's"
-    elif getattr(config, "is_decoder", False):
+        raise encoder_decoder(name, kind)
+    if getattr(config, "is_decoder", False):
         problem = "is_decoder makes an encoder of it that reads from left to right, which no head was made for"
     elif "text_config" in config.sub_configs:
         parts = ", ".join(sorted(config.sub_configs))

@@ -9,6 +9,7 @@ from typing import Any, Literal
 from stilts_ds.report.stats import Difference
 
 NOT_SIGNIFICANT, NOT_TESTED, PARTIAL, CHOSEN, SELECTED, FITTED = "°", "?", "†", "‡", "§", "¶"
+NOT_EXECUTED = "×"
 LEGEND = {
     NOT_SIGNIFICANT: "not significantly different from 0 at the {level:.0%} level, corrected for the other comparisons "
     "of its table.",
@@ -17,6 +18,7 @@ LEGEND = {
     CHOSEN: "over the targets that a condition could be chosen for.",
     SELECTED: "the English examples that select the model and the best condition are the scored English ones.",
     FITTED: "the threshold for mining was chosen on the examples that are scored.",
+    NOT_EXECUTED: "its programs have not been executed; the run's log and docs/code.md say how they are.",
 }
 
 

@@ -24,7 +24,7 @@ from stilts_ds.report.stats import (
     generator,
     transfer_gap,
 )
-from stilts_ds.report.table import CHOSEN, FITTED, PARTIAL, SELECTED, Cell, Row, Table, correct
+from stilts_ds.report.table import CHOSEN, FITTED, NOT_EXECUTED, PARTIAL, SELECTED, Cell, Row, Table, correct
 from stilts_ds.tasks.languages import LANGUAGES, name_of
 from stilts_ds.tasks.registry import get_task
 
@@ -164,8 +164,14 @@ def is_whole(data: RunData, task: str) -> bool:
 def marks_of(data: RunData, task: str) -> str:
     """What a reader of a target's cells must know."""
     marks = "" if is_whole(data, task) else PARTIAL
+    marks += NOT_EXECUTED if _is_unexecuted(data, task) else ""
     marks += SELECTED if selected_on_scored(data, task) else ""
     return marks + (FITTED if fitted_on_scored(data, task) else "")
+
+
+def _is_unexecuted(data: RunData, task: str) -> bool:
+    """Whether programs of some condition and seed wait to be executed."""
+    return any(run.unexecuted for tasks in data.results.values() for run in tasks.get(task, []))
 
 
 def _seeds(data: RunData, tasks: dict[str, Scored]) -> str:

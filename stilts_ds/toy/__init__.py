@@ -1,4 +1,5 @@
-"""The embedded default: a miniature world with four artificial languages, all nine intermediate and nine target tasks.
+"""The embedded default: a miniature world with four artificial languages, all nine intermediate and nine target tasks,
+and programs to write.
 
     from stilts_ds.toy.world import write_world
     write_world(Path("data/toy"), seed=1)      # about ten seconds, no network

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import PreTrainedTokenizerFast, XLMRobertaConfig, XLMRobertaModel
 
+from stilts_ds.run_dir import read_json, write_json
 from stilts_ds.toy.tokenizer import MAX_LENGTH, train_tokenizer, world_lines
 
 
@@ -39,3 +42,32 @@ def write_tiny_model(world: Path, folder: Path, seed: int, pieces: int = 900) ->
         encoder = XLMRobertaModel(tiny_config(tokenizer), add_pooling_layer=False)
     encoder.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+
+
+def add_characters(folder: Path, characters: str, seed: int) -> None:
+    """Give a tiny model pieces for characters that its text has not, with random embeddings: code is written in them.
+
+    `<mask>` stays the last id, as in XLM-R, and every other piece keeps its own: what a text without these characters
+    is tokenised to does not change.
+    """
+    file = folder / "tokenizer.json"
+    state = read_json(file)
+    pieces, mask = state["model"]["vocab"], state["added_tokens"][-1]
+    before = len(pieces)
+    for character in characters:
+        pieces.setdefault(character, len(pieces))
+    mask["id"] = len(pieces)
+    file.write_text(json.dumps(state, ensure_ascii=False, indent=2), "utf-8")
+
+    weights = load_file(folder / "model.safetensors")
+    name = "embeddings.word_embeddings.weight"
+    words = weights[name]
+    config = read_json(folder / "config.json")
+    # Drawn as the model's other embeddings were before they were trained.
+    draw = torch.Generator().manual_seed(seed)
+    rows = torch.randn(len(pieces) - before, words.shape[1], generator=draw) * config["initializer_range"]
+    weights[name] = torch.cat([words[:before], rows.to(words.dtype), words[before:]])
+    config["vocab_size"] = len(weights[name])
+    write_json(folder / "config.json", config)
+    # transformers refuses a file whose metadata name no format.
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})

@@ -1,14 +1,15 @@
-"""Writes a whole miniature world in the official schemas: `intermediate/` with some of it `translated/`, `xtreme/`, and
-`text/` for MLM."""
+"""Writes a whole miniature world in the official schemas: `intermediate/` with some of it `translated/`, `xtreme/`,
+`code/`, and `text/` for MLM."""
 
 from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 from stilts_ds.run_dir import fresh_folder
-from stilts_ds.toy import corpus, intermediate, targets
+from stilts_ds.toy import corpus, intermediate, programs, targets
 from stilts_ds.toy.languages import LANGUAGES
 from stilts_ds.toy.sources import Source, write_lines
 
@@ -23,8 +24,11 @@ def ensure_toy_world(folder: Path, seed: int, with_text: bool = True) -> None:
     marker = folder / "seed.txt"
     if not marker.exists() or marker.read_bytes() != str(seed).encode():
         _write_tasks_once(folder, seed)
+    # Worlds of earlier versions have no programs.
+    if not (folder / "code").is_dir():
+        _write_folder_once(folder / "code", write_code, seed)
     if with_text and not (folder / "text").is_dir():
-        _write_text_once(folder, seed)
+        _write_folder_once(folder / "text", write_text, seed)
 
 
 def _write_tasks_once(folder: Path, seed: int) -> None:
@@ -40,11 +44,12 @@ def _write_tasks_once(folder: Path, seed: int) -> None:
         shutil.rmtree(fresh, ignore_errors=True)
 
 
-def _write_text_once(folder: Path, seed: int) -> None:
-    fresh = fresh_folder(folder / "text")
+def _write_folder_once(folder: Path, write: Callable[[Path, int], None], seed: int) -> None:
+    """One folder of a world, by a function that writes it into a world."""
+    fresh = fresh_folder(folder)
     try:
-        write_text(fresh, seed)
-        os.rename(fresh / "text", folder / "text")
+        write(fresh, seed)
+        os.rename(fresh / folder.name, folder)
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
 
@@ -52,6 +57,7 @@ def _write_text_once(folder: Path, seed: int) -> None:
 def write_world(folder: Path, seed: int) -> None:
     """Write every file of the world; the same seed gives the same bytes everywhere."""
     write_tasks(folder, seed)
+    write_code(folder, seed)
     write_text(folder, seed)
 
 
@@ -64,6 +70,13 @@ def write_tasks(folder: Path, seed: int) -> None:
     for write in targets.WRITERS:
         write(source, folder / "xtreme")
     intermediate.write_translated(Source(seed), folder / "translated")  # a fresh source draws MNLI's rows again
+
+
+def write_code(folder: Path, seed: int) -> None:
+    """Write `code/`: programming exercises to train on and to be scored on."""
+    source = Source(seed)
+    for write in programs.WRITERS:
+        write(source, folder / "code")
 
 
 def write_text(folder: Path, seed: int) -> None:

@@ -17,6 +17,7 @@ import torch
 import transformers as T
 from ranks import ROOT
 from safetensors.torch import load_file, save_file
+from stilts_launcher.start import prepare_run
 from torch.testing import assert_close
 
 from stilts_ds.config import EvaluationPart, ModelPart, parse_recipe
@@ -241,6 +242,15 @@ def test_what_is_no_encoder_of_rows_is_refused_by_name(config: Any, reason: str,
     folder = saved(config, tmp_path / "model")
     with pytest.raises(UserError, match=reason):
         load_encoder(folder, ModelPart())
+
+
+def test_a_plan_refuses_an_encoder_decoder_before_anything_is_made(tmp_path: Path) -> None:
+    """A recipe that asks programs of it: its configuration says enough, no weights are looked at."""
+    REFUSED[1][0].save_pretrained(tmp_path / "model")
+    given = {"name": "x", "targets": ["humaneval_xl"], "data": {"source": "toy"}, "output_dir": str(tmp_path)}
+    recipe = parse_recipe({**given, "model": {"name_or_path": str(tmp_path / "model")}}, "the recipe")
+    with pytest.raises(UserError, match=r"\(mt5\): it is an encoder-decoder.*use an encoder such as xlm-roberta-base"):
+        prepare_run(recipe, {})
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterator, Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -11,23 +13,28 @@ import small
 import tiny_decoders
 import torch
 import transformers
+from hypothesis import given
+from hypothesis import strategies as st
 
-from stilts_ds.config import parse_recipe
+from stilts_ds.batches.collate import PackedItems
+from stilts_ds.config import TrainingPart, parse_recipe
 from stilts_ds.errors import UserError
 from stilts_ds.evaluate.generate import Generator, choose, uniform_numbers
 from stilts_ds.evaluate.predict import Predictor
 from stilts_ds.families.build import build_model
 from stilts_ds.families.decoding import Decoding
+from stilts_ds.families.registry import FAMILIES
+from stilts_ds.model import decoding as decoding_module
 from stilts_ds.model.encoder import pack
 from stilts_ds.model.heads import HeadSpec
 from stilts_ds.model.multitask import MultiTask
-from stilts_ds.rows.batch import pack_rows
+from stilts_ds.rows.batch import Targets, pack_rows
 from stilts_ds.rows.rows import Rows
 
 SPECS = [HeadSpec("code", "generate")]
 LENGTHS = (9, 4, 13, 9, 30, 17, 21, 5)
 END = 2
-DECODERS = ("gpt2", "llama", "qwen2", "qwen2, window", "gemma3")
+DECODERS = ("gpt2", "llama", "qwen2", "qwen2, window", "qwen3", "gemma", "gemma3")
 
 
 def prompt_rows(prefix: bool, vocabulary: int = small.VOCABULARY) -> Rows:
@@ -83,9 +90,10 @@ class Recording(Generator):
 
     seen: dict[bytes, list[np.ndarray]] = {}
 
-    def _is_complete(self, sample: Any, logits: np.ndarray, prompt: int) -> bool:
-        self.seen.setdefault(sample.uniform.tobytes(), []).append(logits)
-        return super()._is_complete(sample, logits, prompt)
+    def _extend(self, prompts: Any, alive: Any, logits: np.ndarray) -> Any:
+        for sample, of_sample in zip([sample for of_prompt in alive for sample in of_prompt], logits, strict=True):
+            self.seen.setdefault(sample.uniform.tobytes(), []).append(of_sample)
+        return super()._extend(prompts, alive, logits)
 
 
 def write(built: tuple[MultiTask, Any], items: Sequence[int], given: Decoding, kind: type = Generator) -> Any:
@@ -110,7 +118,10 @@ def test_a_sample_is_the_same_to_the_bit_whatever_is_beside_it(built: tuple[Mult
     assert [samples[:2] for samples in together] == write(built, everything, decoding(samples=2))
 
 
-def test_what_is_kept_of_earlier_tokens_is_what_they_would_be_computed_to_again(built: tuple[MultiTask, Any]) -> None:
+def test_what_is_kept_of_earlier_tokens_is_what_they_would_be_computed_to_again(
+    built: tuple[MultiTask, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(decoding_module, "ROOM", 3)  # so that room is made several times
     model, tokenizer = built
     rows = prompt_rows(tokenizer.sees == "both")
     greedy = write(built, list(range(len(LENGTHS))), decoding(samples=1, temperature=0.0))
@@ -124,6 +135,27 @@ def test_what_is_kept_of_earlier_tokens_is_what_they_would_be_computed_to_again(
                 break
             again.append(token)
         assert greedy[item] == [again]
+
+
+@pytest.mark.parametrize("layer", [None, 2])
+def test_packed_rows_behind_a_prefix_have_the_hidden_states_of_transformers_own_attention(layer: int | None) -> None:
+    """Each row alone through eager attention, with the mask of a prefix language model written out."""
+    packed, alone = build("xlm-r")[0], small.model(specs=SPECS, hidden=32, heads=4, layers=3, packed=False).eval()
+    alone.load_state_dict(packed.state_dict())
+    alone.encoder.set_attn_implementation("eager")
+    rows = prompt_rows(True)
+    rows.prefix = np.array(LENGTHS, np.int32) // 2
+    with torch.no_grad():
+        states = packed.backbone.hidden_states(
+            pack_rows([(rows, item) for item in range(8)], small.tokenizer_stub()), layer
+        )
+        for start, end, prefix in zip(rows.starts[:-1], rows.starts[1:], rows.prefix):
+            row, column = torch.arange(int(end - start))[:, None], torch.arange(int(end - start))
+            mask = torch.where((column <= row) | (column < int(prefix)), 0.0, -1e30)[None, None]
+            ids = torch.from_numpy(rows.input_ids[start:end].astype(np.int64))[None]
+            plain = alone.encoder(input_ids=ids, attention_mask=mask, output_hidden_states=True)
+            expected = plain.last_hidden_state if layer is None else plain.hidden_states[layer]
+            torch.testing.assert_close(states[start:end], expected[0], rtol=1e-4, atol=1e-4)
 
 
 def recomputed(model: MultiTask, tokenizer: Any, prompt: np.ndarray, written: list[int]) -> np.ndarray:
@@ -201,17 +233,41 @@ def test_ranks_write_what_one_writes(size: int) -> None:
     assert [merged[item] for item in range(8)] == whole
 
 
+# --- known solutions -------------------------------------------------------------------------------------------------
+
+
+def test_losses_of_known_solutions_are_those_of_all_logits(
+    built: tuple[MultiTask, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By item and in order, whatever stands in a batch together."""
+    model, tokenizer = built
+    prompts = prompt_rows(tokenizer.sees == "both")
+    solved = dataclasses.replace(prompts, second=prompts.second - 3)
+    if prompts.prefix is not None:
+        solved = dataclasses.replace(solved, prefix=prompts.prefix - 3)
+    world: Any = SimpleNamespace(rank=0, size=1, first=True, device=torch.device("cpu"), gather=lambda value: [value])
+    monkeypatch.setattr("stilts_ds.evaluate.predict.stop_if_requested", lambda world: None)
+    family = FAMILIES["generate"]
+    losses = Predictor(model, tokenizer, 3, world).losses(family, "code", solved, TrainingPart())
+    for item, of_item in enumerate(losses):
+        one = PackedItems([(solved, item)], tokenizer)
+        targets = family.verbs(tokenizer.sees).targets(solved, item, one.starts(0), one.ids, None)  # type: ignore[arg-type]
+        none = torch.zeros(0, dtype=torch.long)
+        one.batch.heads["code"] = Targets(torch.from_numpy(targets.tokens), none, none.float(), none)
+        with torch.no_grad():
+            logits = model(one.batch, "next")["code"].double()
+        wanted = torch.nn.functional.cross_entropy(logits, torch.from_numpy(targets.gold).long(), reduction="none")
+        assert of_item.shape == (3,) and np.allclose(of_item, wanted.numpy(), atol=1e-4)
+
+
 # --- choosing --------------------------------------------------------------------------------------------------------
 
 
 def chosen(logits: list[float], temperature: float, top_p: float) -> dict[int, float]:
     """How often each token is chosen over evenly spread numbers."""
-    values = np.array(logits, np.float32)
-    counts: dict[int, float] = {}
-    for number in range(1000):
-        token = choose(values, temperature, top_p, (number + 0.5) / 1000)
-        counts[token] = counts.get(token, 0) + 0.001
-    return counts
+    rows = np.tile(np.array(logits, np.float32), (1000, 1))
+    tokens = choose(rows, temperature, top_p, (np.arange(1000) + 0.5) / 1000)
+    return {int(token): float((tokens == token).mean()) for token in np.unique(tokens)}
 
 
 def test_tokens_are_chosen_as_often_as_they_are_probable() -> None:
@@ -223,7 +279,24 @@ def test_tokens_are_chosen_as_often_as_they_are_probable() -> None:
     assert chosen(logits, 1.0, 0.6) == near({1: 1.0})
     assert chosen(logits, 1.0, 0.61) == near({1: 2 / 3, 2: 1 / 3})
     assert chosen([0.0, 0.0, -np.inf], 1.0, 0.9) == near({0: 0.5, 1: 0.5})
-    assert choose(np.array([1.0, 3.0, 3.0], np.float32), 0.0, 1.0, 0.99) == 1  # the first of equals
+    assert choose(np.array([[1.0, 3.0, 3.0]], np.float32), 0.0, 1.0, np.array([0.99])) == [1]  # the first of equals
+
+
+@given(st.integers(2, 300), st.floats(0.01, 1), st.floats(0, 0.999), st.integers(0, 2**32 - 1))
+def test_the_fewest_likeliest_are_those_of_the_whole_order(size: int, top_p: float, uniform: float, seed: int) -> None:
+    """Only probabilities are sorted, and not the tokens by them, which changes nothing."""
+    logits = np.random.default_rng(seed).integers(-4, 5, (1, size)).astype(np.float32)  # with equals
+    probabilities = np.exp(logits[0].astype(np.float64) - logits.max())
+    probabilities /= probabilities.sum()
+    order = sorted(range(size), key=lambda token: (-probabilities[token], token))
+    before = np.concatenate([[0], np.cumsum(probabilities[order])[:-1]])
+    order = [token for token, mass in zip(order, before) if mass < top_p - 1e-9] or order[:1]
+    bounds = np.cumsum(probabilities[order])
+    expected = int(np.searchsorted(bounds / bounds[-1], uniform, side="right"))
+    near_a_bound = np.abs(bounds / bounds[-1] - uniform).min() < 1e-6
+    near_top_p = np.abs(before - top_p).min() < 1e-6
+    if not near_a_bound and not near_top_p:
+        assert choose(logits, 1.0, top_p, np.array([uniform])) == [order[min(expected, len(order) - 1)]]
 
 
 def test_what_a_sample_draws_depends_on_task_item_and_number() -> None:

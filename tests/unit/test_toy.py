@@ -25,7 +25,7 @@ from stilts_ds.toy.lexicon import ANTONYM, CONCEPTS, FIRST_NAMES, HYPERNYM, ORG_
 from stilts_ds.toy.meanings import MODIFIERS, Event
 from stilts_ds.toy.relations import Relation, inference, paraphrase, roles_swapped
 from stilts_ds.toy.render import sentence, text
-from stilts_ds.toy.sources import Source
+from stilts_ds.toy.sources import Source, write_lines
 from stilts_ds.toy.world import ensure_toy_world, write_world
 
 NAMES = {*FIRST_NAMES, *SURNAMES, *PLACE_NAMES, *ORG_NAMES}
@@ -78,23 +78,31 @@ def test_dice_draw_as_numpy_draws(seed: int, stops: list[int]) -> None:
 
 # SHA-256 of "path SHA-256-of-file" lines of the fixture above. Another one means that its text or its order of draws
 # changed: then the shipped model and the numbers of the quickstart are of another world, and so is this line.
+CODE_1 = "64025101e3b88d38f11572e6070d733b0c65192556ba3527f7bd5024e6afd5e4"
 WORLD_1 = "f7a629721334eb5f9006d56c8c143bc424c349b76909770bb8ec4fc06e77d982"
 
 
 def test_a_seed_has_the_same_bytes_on_every_machine(world: Path) -> None:
-    lines = "".join(f"{Path(name).as_posix()} {digest}\n" for name, digest in digests(world).items())
-    assert hashlib.sha256(lines.encode()).hexdigest() == WORLD_1
+    programs = {name: digest for name, digest in digests(world).items() if name.startswith("code")}
+    others = {name: digest for name, digest in digests(world).items() if name not in programs}
+    assert (hash_of(others), hash_of(programs)) == (WORLD_1, CODE_1)
+
+
+def hash_of(files: dict[str, str]) -> str:
+    lines = "".join(f"{Path(name).as_posix()} {digest}\n" for name, digest in files.items())
+    return hashlib.sha256(lines.encode()).hexdigest()
 
 
 def test_text_is_written_when_it_is_asked_for_and_with_the_seed_of_the_rest(tmp_path: Path, monkeypatch: Any) -> None:
     monkeypatch.setattr(world_module, "TEXT_LINES", 3)
     monkeypatch.setattr(world_module, "write_tasks", lambda folder, seed: None)
+    monkeypatch.setattr(world_module, "write_code", lambda folder, seed: write_lines(folder / "code/x", [str(seed)]))
     folder = tmp_path / "data"
     ensure_toy_world(folder, 1, with_text=False)
-    assert [path.name for path in folder.iterdir()] == ["seed.txt"]
+    assert digests(folder).keys() == {"seed.txt", "code/x"}
     ensure_toy_world(folder, 1)
     first = digests(folder)
-    assert set(first) == {"seed.txt", *(f"text/{code}.txt" for code in LANGUAGES)}
+    assert set(first) == {"seed.txt", "code/x", *(f"text/{code}.txt" for code in LANGUAGES)}
     ensure_toy_world(folder, 2)
     second = digests(folder)
     assert second.keys() == first.keys() and not {name for name in first if first[name] == second[name]}
@@ -107,6 +115,13 @@ def test_another_seed_has_other_bytes_in_every_file(world: Path, tmp_path: Path)
     written, first = digests(tmp_path), digests(world)
     assert written.keys() == {name for name in first if name.startswith("xtreme")}
     assert not {name for name in written if written[name] == first[name]}
+
+
+def test_a_world_of_an_earlier_version_gets_programs(tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.setattr(world_module, "write_tasks", lambda folder, seed: pytest.fail("it is there already"))
+    (tmp_path / "seed.txt").write_text("1")
+    ensure_toy_world(tmp_path, 1, with_text=False)
+    assert (tmp_path / "code/mbpp/mbpp.jsonl").exists()
 
 
 def test_answers_stand_at_their_offsets(world: Path) -> None:

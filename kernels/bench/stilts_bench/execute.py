@@ -23,9 +23,9 @@ from typing import Any
 
 from stilts_ds.errors import UserError
 from stilts_ds.execute.benchmarks import Problem, read_problems
-from stilts_ds.execute.executor import ExecuteSettings
 from stilts_ds.execute.pool import CONSENT, execute
 from stilts_ds.execute.programs import Program
+from stilts_ds.execute.settings import ExecuteSettings
 from stilts_ds.run_dir import provenance
 
 Result = dict[str, Any]

@@ -39,6 +39,7 @@ from stilts_ds.robust import passes_of
 from stilts_ds.rows.batch import Batch
 from stilts_ds.rows.rows import touched_ids
 from stilts_ds.run_dir import PhaseDir, hash_file, write_sealed
+from stilts_ds.trackers import Tracking
 
 LINEAR = torch.nn.functional.linear
 
@@ -275,6 +276,7 @@ def main() -> None:
         for weight in (parameter for parameter in model.encoder.parameters() if parameter.dim() > 1):
             weight.data *= 10
     if stage < 0:
+        model = model.double() if given.get("double") else model
         return reference(out, setting, sampling, seed, model, tasks, given.get("bad_step"))
     from stilts_ds.engine import checkpoint
     from stilts_ds.engine.loop import train
@@ -317,7 +319,7 @@ def main() -> None:
             engine_part=EnginePart(zero_stage=stage, **given.get("engine", {})),
             seed=seed,
             folder=PhaseDir(out.parent / "phase"),
-            tensorboard=out.parent / "tensorboard",
+            tracking=Tracking(out.parent / "tensorboard"),
             world=world,
             evaluate=asked_to_stop if given.get("stop_in_evaluation") else evaluate,
             export=export,
