@@ -165,7 +165,7 @@ def check_equal(pair: Pair, samples: int) -> None:
 
 
 def measure(pair: Pair, repeat: int) -> list[Result]:
-    """Tokens per second of both ways, the better of them first checked to write the same."""
+    """Tokens per CPU second of both ways, after they wrote the same."""
     check_equal(pair, min(pair.samples, 4))
     ways = {
         "transformers, one problem at a time": lambda: pair.generate(
