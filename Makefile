@@ -1,7 +1,7 @@
 # make quickstart   set everything up and run the main job in miniature
 # make test         set everything up and run the tests
 # make test-long    the tests of tens of seconds each that `make test` leaves out: clusters, kills, launchers, benchmarks
-# make check        the tests of under a minute: no processes, no cluster, no training
+# make check        the tests of under a minute: no processes, no cluster, no training, no real data
 # make fuzz         a hundred thousand malformed inputs
 # make campaign     kill real studies again and again and compare what they end with (see docs/reliability.md)
 # make docs         the documentation as a site, built strictly into site/
@@ -33,7 +33,7 @@ test-long: setup
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder -m 'long and not slow' $(ARGS)
 
 check: setup
-	$(BIN)/python -m pytest tests/unit tests/families -n $(JOBS) -m 'not processes and not slow and not long and not gpu' $(ARGS)
+	$(BIN)/python -m pytest tests/unit tests/families -n $(JOBS) --dist loadfile --no-loadscope-reorder -m 'not processes and not data and not slow and not long and not gpu' $(ARGS)
 
 lint: setup
 	$(BIN)/python -m ruff check .

@@ -117,6 +117,7 @@ setup(
             "recipes/*.yaml",
             "noise/keyboards.tsv",
             "report/page.css",
+            "report/page.js",
             "report/references.bib",
             "toy/model/*",
             "execute/drivers/*",
@@ -151,6 +152,8 @@ setup(
         "report": ["matplotlib>=3.8"],
         "energy": ["nvidia-ml-py>=12"],
         "index": ["faiss-cpu>=1.9"],
+        "wandb": ["wandb>=0.19"],
+        "trackio": ["trackio>=0.5"],
         "bench": ["faiss-cpu>=1.9", "matplotlib>=3.8"],
         "docs": ["mkdocs-material>=9.5", "mkdocstrings-python>=1.12"],
         "dev": [

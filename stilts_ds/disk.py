@@ -46,11 +46,6 @@ class Removal:
         return ", ".join(path.name for path in self.paths)
 
 
-def model_is_gone(folder: PhaseDir) -> bool:
-    """Whether a phase that was trained has no encoder any more."""
-    return folder.is_trained() and not folder.encoder.is_dir()
-
-
 def needs_start(run: RunDir, phase: Phase) -> bool:
     """Whether a phase will still read the model that it starts from."""
     folder = run.phase(phase.id)
@@ -147,7 +142,7 @@ def train_again(run: RunDir, plan: Plan, chosen: Iterable[Phase]) -> None:
     wanted = {phase.id for phase in chosen}
     # From the last to the first: a phase that is trained again may itself start from one whose model is gone.
     for phase in reversed(plan.phases):
-        if not phase.init or not needs_start(run, phase) or not model_is_gone(run.phase(phase.init)):
+        if not phase.init or not needs_start(run, phase) or not run.phase(phase.init).model_is_gone():
             continue
         start = known[phase.init]
         if start.id in wanted:

@@ -17,7 +17,6 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from stilts_ds.config import Recipe
-from stilts_ds.disk import model_is_gone
 from stilts_ds.errors import UserError
 from stilts_ds.families.build import build_model
 from stilts_ds.families.registry import get_family
@@ -125,11 +124,11 @@ def _on_disk(paths: Iterable[Path]) -> dict[str, str]:
 
 def check_export(folder: PhaseDir) -> None:
     """Raise UserError where a file of the exported model is not what was written, or the model was not kept."""
-    if model_is_gone(folder):
+    if folder.model_is_gone():
         problem = f"{folder.root}: its model was not kept (`keep` in the recipe)"
         raise UserError(f"{problem}; delete {folder.status_json}, and `stilts run` trains this phase again")
-    if problem := model_damage(folder.root):
-        raise UserError(f"{problem}; delete {folder.status_json}, and the same command trains this phase again")
+    if damage := model_damage(folder.root):
+        raise UserError(f"{damage}; delete {folder.status_json}, and the same command trains this phase again")
 
 
 def _part(parameters: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:

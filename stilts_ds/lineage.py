@@ -60,12 +60,20 @@ def is_outdated(run: RunDir, phase: Phase) -> bool:
 
 
 def unfinished(run: RunDir, phases: Sequence[Phase]) -> list[Phase]:
-    """The phases that are to be run: not done, outdated, or behind a phase that is to be run."""
+    """The phases that are to be run: not done, outdated, behind a phase that is to be run, or before one that needs a
+    model which was not kept."""
     wanted: dict[str, Phase] = {}
     for phase in phases:  # each after the one that it starts from
         if run.phase(phase.id).status() != "done" or phase.init in wanted or is_outdated(run, phase):
             wanted[phase.id] = phase
-    return list(wanted.values())
+    needed: set[str] = set()
+    for phase in reversed(phases):
+        to_run = phase.id in wanted or phase.id in needed
+        # A phase that is trained and waits for its scores reads its own model.
+        reads_start = not (phase.train and run.phase(phase.id).is_trained())
+        if to_run and reads_start and phase.init and run.phase(phase.init).model_is_gone():
+            needed.add(phase.init)
+    return [phase for phase in phases if phase.id in wanted or phase.id in needed]
 
 
 def start_over_if_outdated(run: RunDir, phase: Phase) -> None:

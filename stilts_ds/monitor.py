@@ -1,4 +1,4 @@
-"""Watching a run: TensorBoard, metrics.jsonl, and lines in the log that carry how far the phase is.
+"""Watching a run: metrics.jsonl, trackers such as TensorBoard, and lines in the log that carry how far the phase is.
 
 Only rank 0 writes. Steps that a resumed run does again replace the ones written before it stopped.
 """
@@ -16,6 +16,7 @@ import torch
 
 from stilts_ds.display import Position, carrying
 from stilts_ds.run_dir import write_atomically
+from stilts_ds.trackers import Tracking, open_trackers
 
 log = logging.getLogger(__name__)
 
@@ -25,15 +26,11 @@ class Monitor:
     after `evaluated_step`."""
 
     def __init__(
-        self, metrics: Path, tensorboard: Path, title: str, start_step: int, evaluated_step: int, total_steps: int
+        self, metrics: Path, tracking: Tracking, title: str, start_step: int, evaluated_step: int, total_steps: int
     ) -> None:
-        # Slow to import, and only rank 0 comes here.
-        from torch.utils.tensorboard import SummaryWriter
-
         _keep_steps(metrics, start_step, evaluated_step)
         self.metrics = open(metrics, "a", encoding="utf-8", buffering=1)  # noqa: SIM115 (closed by close())
-        # Without purge_step, TensorBoard would show the steps that are done again twice.
-        self.writer = SummaryWriter(str(tensorboard), purge_step=start_step + 1 if start_step else None)
+        self.trackers = open_trackers(tracking, start_step)
         self.title, self.total_steps = title, total_steps
         self.clock = time.perf_counter()
 
@@ -41,9 +38,9 @@ class Monitor:
         """Write one record a step; keys are TensorBoard tags, `step` counts from 1."""
         for record in records:
             self.metrics.write(json.dumps(record) + "\n")
-            for tag, value in record.items():
-                if tag != "step":
-                    self.writer.add_scalar(tag, value, record["step"])
+            values = {tag: value for tag, value in record.items() if tag != "step"}
+            for tracker in self.trackers:
+                tracker.scalars(values, record["step"])
         if not records:
             return
         last = records[-1]
@@ -61,13 +58,14 @@ class Monitor:
             extra=carrying(position),
         )
         # A killed run keeps its curve up to here.
-        self.writer.flush()
+        for tracker in self.trackers:
+            tracker.flush()
 
     def evaluation(self, step: int, scores: dict[str, float]) -> None:
         """Write dev scores (tags `eval/<task>/<language>/<metric>`) of step `step`."""
         self.metrics.write(json.dumps({"step": step, **scores}) + "\n")
-        for tag, value in scores.items():
-            self.writer.add_scalar(tag, value, step)
+        for tracker in self.trackers:
+            tracker.scalars(scores, step)
         log.info("%s step %d dev: %s", self.title, step, ", ".join(f"{k} {v:.2f}" for k, v in scores.items()))
 
     def lap(self) -> float:
@@ -77,7 +75,8 @@ class Monitor:
         return seconds
 
     def close(self) -> None:
-        self.writer.close()
+        for tracker in self.trackers:
+            tracker.close()
         self.metrics.close()
 
 

@@ -5,11 +5,8 @@ from __future__ import annotations
 import ctypes
 import gc
 import logging
-import re
-import shutil
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -42,10 +39,12 @@ from stilts_ds.model.multitask import MultiTask
 from stilts_ds.model.vocabulary import narrow_vocabulary
 from stilts_ds.model_files import ModelLimits, limits_of, model_folder, model_path, model_source, vector_setting_problem
 from stilts_ds.phase_names import left_alone
+from stilts_ds.phase_tracking import tracking_of
 from stilts_ds.plan_file import Phase, Plan
 from stilts_ds.rows.rows import Rows, touched_ids
-from stilts_ds.run_dir import PhaseDir, RunDir, provenance, write_atomically
+from stilts_ds.run_dir import PhaseDir, RunDir, provenance
 from stilts_ds.tasks.registry import get_task
+from stilts_ds.trackers import check_trackers
 from stilts_ds.weight_files import parameter_count
 
 log = logging.getLogger(__name__)
@@ -60,6 +59,7 @@ def check_start(run: RunDir, recipe: Recipe, phases: list[Phase], plan: Plan, wo
     model = model_path(recipe.model.name_or_path)
     limits = limits_of(model, recipe.model.revision)
     check_settings(recipe, phases, limits, world)
+    check_trackers(recipe.report_to)
     check_retrieval(recipe.evaluation, plan.phases, limits)
     needed = world.broadcast(bytes_to_write(recipe, plan, run) if world.first else None)
     check_ranks(world, run.root, needed)
@@ -213,7 +213,7 @@ def set_up_training(run: RunDir, recipe: Recipe, phase: Phase, data: Data, world
         engine_part=recipe.engine,
         seed=phase.seed,
         folder=folder,
-        tensorboard=curves_folder(run, phase),
+        tracking=tracking_of(run, recipe, phase),
         world=world,
         evaluate=lambda forward: dev_scores(forward, tasks, data, phase, world),
         export=lambda parameters, step: export_model(
@@ -221,25 +221,6 @@ def set_up_training(run: RunDir, recipe: Recipe, phase: Phase, data: Data, world
         ),
         concern=concern(recipe.data.source),
     )
-
-
-def curves_folder(run: RunDir, phase: Phase) -> Path:
-    """TensorBoard's folder of a phase, by the name that people read; it shows `none/seed1/xnli` as the run's name."""
-    # A condition is called as its author likes; in a path, a letter may mean another folder.
-    names = (re.sub(r"[^\w.+~@=-]|^\.+", "_", name)[:200] for name in phase.label.split("/"))
-    folder = run.tensorboard.joinpath(*names)
-    owner = folder / "phase_id"
-    by_id = run.tensorboard / phase.id
-    # Earlier versions named folders by ids; the curve of a phase that goes on stays one curve.
-    if by_id.is_dir() and not folder.exists():
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        by_id.rename(folder)
-    # A changed recipe has another phase of this name, whose curve must not be mixed with the one that was there.
-    elif owner.exists() and owner.read_text(encoding="utf-8") != phase.id:
-        shutil.rmtree(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    write_atomically(owner, phase.id)
-    return folder
 
 
 def read_output(source: str, revision: str | None, backbone: Backbone) -> dict[str, torch.Tensor] | None:

@@ -37,6 +37,7 @@ from stilts_ds.locks import phase_lock
 from stilts_ds.model.encoder import quiet
 from stilts_ds.phase_setup import check_folders, check_start, take_up, train_phase
 from stilts_ds.phase_status import PhaseStatus
+from stilts_ds.phase_tracking import track_scores
 from stilts_ds.plan_file import Phase, Plan
 from stilts_ds.planning.sizes import steps_and_tokens
 from stilts_ds.run_dir import RunDir, hash_file, provenance, write_json
@@ -137,10 +138,10 @@ def run_phase(run: RunDir, recipe: Recipe, phase: Phase, data: Data, only: str |
             shutil.rmtree(folder.checkpoints, ignore_errors=True)
         if only == "train" and phase.evaluate:
             return
-        if phase.evaluate:
-            evaluate_phase(run, recipe, phase, data, world)
-            # Scores are made of the prediction files, which rank 0 has gathered.
-            world.on_rank_0(lambda: score_phase(run, recipe, phase, data))
+        score(run, recipe, phase, data, world)
+        # Once: a start that only looks at a finished phase has no news.
+        if world.first and state != "done":
+            track_scores(run, recipe, phase)
         save_status("done", started_from=None if phase.train else started_from)
     # No failure: the checkpoint is written, and the same command goes on.
     except Stopped as stopped:
@@ -153,6 +154,14 @@ def run_phase(run: RunDir, recipe: Recipe, phase: Phase, data: Data, only: str |
                 # The cost of this rank only: another rank may be gone, and a collective would wait for it.
                 folder.set_status("failed", **cost.of_this_rank(), error=error)
         raise
+
+
+def score(run: RunDir, recipe: Recipe, phase: Phase, data: Data, world: World) -> None:
+    """Predict what the phase is scored on, and score it; nothing for an intermediate phase. A collective."""
+    if phase.evaluate:
+        evaluate_phase(run, recipe, phase, data, world)
+        # Scores are made of the prediction files, which rank 0 has gathered.
+        world.on_rank_0(lambda: score_phase(run, recipe, phase, data))
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -252,6 +252,10 @@ class PhaseDir:
         """Whether the phase's model is exported; also when the evaluation behind it was stopped or failed."""
         return self.read_status().trained
 
+    def model_is_gone(self) -> bool:
+        """Whether the phase was trained and its encoder is not here any more (stilts_ds.disk)."""
+        return self.is_trained() and not self.encoder.is_dir()
+
     def set_status(self, state: str, **known: Any) -> None:
         """Write the phase's state. `known`: fields of `PhaseStatus`; what is not given or None stays as it was, but for
         joules and the error."""

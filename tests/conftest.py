@@ -31,6 +31,7 @@ LONGEST = ("test_slurm.py", "test_engine.py", "test_checkpoints.py", "test_deeps
 
 # Fixtures that start programs: who asks for one starts processes, too.
 WITH_PROCESSES = {"toy_run", "undisturbed", "mini_xlmr"}
+WITH_DATA = {"shared_data", "mini_xlmr"}
 STARTS = {"subprocess.Popen", "os.fork", "os.posix_spawn", "os.system"}
 QUICK = ("unit", "families")  # the folders of `make check`
 
@@ -43,6 +44,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         marks = {mark.name for mark in item.iter_markers()}
         if fixtures & WITH_PROCESSES or marks & {"cluster", "browser"}:
             item.add_marker(pytest.mark.processes)
+        if fixtures & WITH_DATA:
+            item.add_marker(pytest.mark.data)
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """The mark `data` names what a test reads below `../shared/data`."""
+    for mark in item.iter_markers("data"):
+        for path in mark.args:
+            if not (SHARED / "data" / path).exists():
+                pytest.skip(f"needs the real data in ../shared/data/{path}, which are not here")
 
 
 @pytest.hookimpl(wrapper=True)

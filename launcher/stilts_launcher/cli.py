@@ -7,10 +7,10 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from stilts_ds.display import duration
 from stilts_ds.errors import UserError, check_docstrings, missing_package, os_problem, print_anywhere
@@ -31,9 +31,10 @@ from stilts_launcher.options import (
     set_verbosity,
 )
 from stilts_launcher.parser import grouped_parser
+from stilts_launcher.results import finish, push, report, score, submission
 
 if TYPE_CHECKING:
-    from stilts_ds.run_dir import RunDir
+    pass
 
 # Modules by name: nothing but `stilts bench` imports the benchmarks.
 BENCHMARKS = {
@@ -99,7 +100,8 @@ def build_parser(verb: str | None = None) -> argparse.ArgumentParser:
 
 
 def _add_study(add: Add) -> None:
-    """Verbs that take a recipe."""
+    """Verbs that take a recipe, and the one that writes it."""
+    add("init", "init:add_arguments", "write a commented recipe and a cluster profile after five questions")
     parser = add("demo", run, "the recipe `quickstart`: a whole study in miniature, in minutes, without network")
     add_overrides(parser)
     add_verbosity(parser)
@@ -159,6 +161,8 @@ def _add_results(add: Add) -> None:
 
 
 def _add_publishing(add: Add) -> None:
+    standard = "write a phase's encoder and head as a model that transformers' pipeline() loads"
+    add("export", "export:add_arguments", standard)
     parser = add("push", push, "upload a phase's encoder, heads and model card to the Hugging Face hub")
     parser.add_argument("phase_dir", type=Path, metavar="PHASE", help="folder of a trained phase: runs/NAME/phases/ID")
     parser.add_argument("--repo", required=True, metavar="OWNER/NAME", help="the hub's repository, made if need be")
@@ -224,7 +228,7 @@ def _add_machine(add: Add) -> None:
         "--trial", action="store_true", help="measure a few steps of the recipe's largest phase for that"
     )
     parser.add_argument("--json", action="store_true", help="print JSON")
-    parser = add("bench", bench, f"benchmark {', '.join(BENCHMARKS)}: see `stilts bench NAME -h` (no name: kernels)")
+    parser = add("bench", bench, f"benchmark {', '.join(BENCHMARKS)}: `stilts bench NAME -h`")
     # Options of a benchmark are its own parser's; this one only splits them off.
     parser.add_argument("options", nargs=argparse.REMAINDER, help="name and options of the benchmark")
 
@@ -240,22 +244,13 @@ def run(given: argparse.Namespace) -> int:
     if status == 0 and _rank_0():
         folder = run_of(recipe)
         execute_run(folder)
-        _finish(folder)
+        finish(folder)
         say(f"Log: {folder.logs / 'rank-0.log'}\ndone in {duration(time.monotonic() - started)}")
     return status
 
 
 def _rank_0() -> bool:
     return os.environ.get("RANK", "0") == "0"
-
-
-def _finish(folder: RunDir, figures: Sequence[Any] | None = None, qa_f1: bool = False, **settings: Any) -> None:
-    from stilts_ds.report.stats import ComparisonSettings
-    from stilts_ds.report.write import report_path, write_report
-
-    say(f"\n{write_report(folder, ComparisonSettings(**settings), figures or (), qa_f1)}")
-    say(f"Report with every language: {report_path(folder, '.html')} (and .md, .csv, .tex)")
-    say(f"Curves: tensorboard --logdir {folder.tensorboard}")
 
 
 def train(given: argparse.Namespace) -> int:
@@ -292,60 +287,6 @@ def evaluate(given: argparse.Namespace) -> int:
     if status == 0 and _rank_0():
         execute_run(folder)
     return status
-
-
-def score(given: argparse.Namespace) -> int:
-    if given.run_dir is None or given.verdicts or given.perturbed:
-        from stilts_launcher.score_folders import score_folders
-
-        say(score_folders(given))
-        return 0
-    from stilts_ds.data.data import Data
-    from stilts_ds.evaluate.score_run import score_phase
-    from stilts_ds.plan_file import Plan
-    from stilts_ds.run_dir import RunDir
-    from stilts_launcher.recipes import recipe_of_run
-
-    folder = RunDir(given.run_dir)
-    # From the run's folder, not from today's shipped recipe: scores belong to what was trained.
-    recipe = recipe_of_run(folder)
-    # A run's benchmark decides which targets there are, so another one cannot be filled from its predictions.
-    if given.benchmark not in (None, recipe.benchmark):
-        raise UserError(f"--benchmark {given.benchmark}: this run's recipe names {recipe.benchmark}; leave it out")
-    data = Data(recipe, folder.root)
-    for phase in Plan.load(folder.plan).phases:
-        if phase.evaluate:
-            score_phase(folder, recipe, phase, data)
-    # The report is made of the scores, and would be outdated from here on.
-    return report(given)
-
-
-def report(given: argparse.Namespace) -> int:
-    from stilts_ds.run_dir import RunDir
-
-    folder = RunDir(given.run_dir)
-    options = ("resamples", "level", "figures", "qa_f1")  # `stilts score` ends in a report too, with their defaults
-    _finish(folder, **{name: getattr(given, name) for name in options if hasattr(given, name)})
-    return 0
-
-
-def push(given: argparse.Namespace) -> int:
-    from stilts_ds.report.push import push as push_phase
-    from stilts_ds.run_dir import PhaseDir
-
-    say(push_phase(PhaseDir(given.phase_dir), given.repo, given.private, given.dry_run))
-    return 0
-
-
-def submission(given: argparse.Namespace) -> int:
-    from stilts_ds.evaluate.run_submission import write_run_submission
-    from stilts_ds.run_dir import RunDir
-    from stilts_launcher.recipes import recipe_of_run
-
-    folder = RunDir(given.run_dir)
-    output = given.output or folder.root / "submission"
-    say(write_run_submission(folder, recipe_of_run(folder), output, given.condition, given.best, given.seed))
-    return 0
 
 
 def tasks(given: argparse.Namespace) -> int:

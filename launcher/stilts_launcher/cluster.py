@@ -94,6 +94,24 @@ class Container(Section):
         return one_line(value)
 
 
+class Mail(Section):
+    """Mail of the launcher. One tells that the study has ended, and others that jobs failed or were put back."""
+
+    to: str = Field(description="address, such as me@example.org")
+    on: list[Literal["begin", "end", "fail", "requeue"]] = Field(
+        ["end", "fail"],
+        min_length=1,
+        description="`end` of the study; jobs that `begin`, `fail` or are put back (`requeue`)",
+    )
+
+    @field_validator("to")
+    @classmethod
+    def _address(cls, value: str) -> str:
+        if not re.fullmatch(r"[^\s@,-][^\s@,]*(@[^\s@,]+)?", value):  # a user's name is one, too, on many clusters
+            raise ValueError(f"{value!r} is no address; write one, such as me@example.org")
+        return one_line(value)
+
+
 class Profile(Resources):
     """The resources of every job, what differs by kind of job, and the site's ways."""
 
@@ -101,6 +119,7 @@ class Profile(Resources):
     account: str | None = Field(None, description="project that the jobs are charged to")
     qos: str | None = Field(None, description="quality of service, which sets limits and priority")
     reservation: str | None = Field(None, description="reserved nodes to run on")
+    mail: Mail | None = Field(None, description="who is written to: an address, or `to` and `on`; null: nobody")
     setup: list[str] = Field(
         default_factory=list, description="shell lines before Python starts, such as `module load cuda`"
     )
@@ -115,6 +134,11 @@ class Profile(Resources):
     )
     max_requeues: int = Field(50, ge=0, description="times that a job may be continued after its time limit")
     max_restarts: int = Field(3, ge=0, description="times that a job starts its ranks again after a crash")
+
+    @field_validator("mail", mode="before")
+    @classmethod
+    def _mail_by_address(cls, value: Any) -> Any:
+        return {"to": value} if isinstance(value, str) else value
 
     @field_validator("backend", "account", "qos", "reservation", "python")
     @classmethod

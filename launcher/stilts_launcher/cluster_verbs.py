@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-from pathlib import Path
 
 from stilts_launcher.options import PHASES_HELP, RUN_HELP, Add, add_recipe, recipe_of, run_folder, say, seconds_of
 
@@ -12,7 +11,8 @@ from stilts_launcher.options import PHASES_HELP, RUN_HELP, Add, add_recipe, reci
 def add_cluster_verbs(add: Add) -> None:
     parser = add("submit", submit, "hand a recipe's plan to a cluster's launcher (Slurm), one job for each phase")
     add_recipe(parser)
-    parser.add_argument("--cluster", type=Path, required=True, metavar="PROFILE", help="YAML file; see slurm/profiles/")
+    named = "cluster profile: a YAML file, or a name in ~/.config/stilts/clusters or of those shipped (cpu, gpu, ...)"
+    parser.add_argument("--cluster", metavar="NAME", help=f"{named}; default: STILTS_CLUSTER")
     how = parser.add_mutually_exclusive_group()
     how.add_argument("--dry-run", action="store_true", help="print the commands that would submit, and submit nothing")
     _add_watch(how)
@@ -38,8 +38,8 @@ def add_cluster_verbs(add: Add) -> None:
 
 def _add_watch(how: argparse._MutuallyExclusiveGroup) -> None:
     every = (
-        "show the status again where it changed, every S seconds (default: 10), until nothing waits or runs; the exit "
-        "status is then 0 where all is done, else 1"
+        "look again every S seconds (default: 10) and show the status where a phase's state changed, until nothing "
+        "waits or runs; the exit status is then 0 where all is done, else 1"
     )
     # `const`: --watch without a number of seconds.
     how.add_argument("--watch", type=seconds_of, nargs="?", const=10.0, metavar="S", help=every)
@@ -53,12 +53,14 @@ def _add_phase(parser: argparse.ArgumentParser) -> None:
 
 def submit(given: argparse.Namespace) -> int:
     from stilts_launcher.backends.registry import load_profile
+    from stilts_launcher.profiles import find_profile
     from stilts_launcher.start import run_of
     from stilts_launcher.status import watch_status
     from stilts_launcher.submit import submit_recipe
 
+    profile = load_profile(find_profile(given.cluster))  # before the recipe, which takes longer to read
     recipe = recipe_of(given)
-    say(submit_recipe(recipe, load_profile(given.cluster), given.dry_run))
+    say(submit_recipe(recipe, profile, given.dry_run))
     if given.watch is None:
         return 0
     return 0 if watch_status(run_of(recipe), given.watch).complete else 1

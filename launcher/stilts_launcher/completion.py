@@ -23,7 +23,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def print_script(given: argparse.Namespace) -> int:
     import argcomplete
 
-    print(argcomplete.shellcode(["stilts"], shell=given.shell))
+    # Defaults of the shell where nothing else stands, such as names of files.
+    print(argcomplete.shellcode(["stilts"], True, given.shell))
     return 0
 
 

@@ -52,14 +52,14 @@ def examine(recipe: Recipe | None = None, trial: bool = False, as_json: bool = F
         checks.append((recipe.name, "FAIL", lambda: _advice(recipe, trial)))
     # Training needs no sandbox: where it cannot be had, that is said and is no failure.
     checks += [("sandbox", "none", sandbox_state), ("languages", "none", languages_state)]
-    found = []
+    results = []
     for name, failure, check in checks:
-        found.append(_checked(name, failure, check))
+        results.append(_checked(name, failure, check))
         if not as_json:
-            print(f"{found[-1].state:<5} {name}: {found[-1].text}", flush=True)
-    failed = any(check.state == "FAIL" for check in found)
+            print(f"{results[-1].state:<5} {name}: {results[-1].text}", flush=True)
+    failed = any(result.state == "FAIL" for result in results)
     if as_json:
-        print(json.dumps({"ok": not failed, "checks": [asdict(check) for check in found]}, indent=1))
+        print(json.dumps({"ok": not failed, "checks": [asdict(result) for result in results]}, indent=1))
     return 1 if failed else 0
 
 
@@ -141,8 +141,8 @@ def probe() -> dict[str, Any]:
         program.wait()
     if program.returncode:
         raise RuntimeError(errors.strip()[-300:] or f"the ranks ended with status {program.returncode}")
-    told: dict[str, Any] = json.loads(output.strip().splitlines()[-1])
-    return told
+    measured: dict[str, Any] = json.loads(output.strip().splitlines()[-1])
+    return measured
 
 
 def _triton() -> str:

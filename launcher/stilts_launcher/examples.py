@@ -11,6 +11,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "stilts status my-study --watch",
     ),
     "demo": ("stilts demo", "stilts demo --quiet"),
+    "init": ("stilts init my-study", "stilts init my-study --cluster gpu --seeds 1,2,3 --yes"),
     "run": (
         "stilts run quickstart",
         "stilts run my-study.yaml engine.zero_stage=3 seeds=[1,2,3]",
@@ -55,6 +56,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "cancel": ("stilts cancel my-study", "stilts cancel my-study mnli/seed2"),
     "retry": ("stilts retry my-study",),
     "clean": ("stilts clean runs/my-study", "stilts clean runs/my-study --keep scores --yes"),
+    "export": ("stilts export runs/my-study/mnli/seed1/xnli --task xnli --license apache-2.0",),
     "push": ("stilts push runs/my-study/phases/target-mnli-0123456789ab --repo me/xlmr-nli --dry-run",),
     "submission": ("stilts submission my-study --condition multitask --seed 1", "stilts submission my-study --best"),
     "tasks": (

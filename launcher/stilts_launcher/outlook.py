@@ -57,13 +57,13 @@ def seconds_left(state: PhaseState, states: Sequence[PhaseState], now: float) ->
     else by finished phases of its kind. None where there are none."""
     phase, status = state.phase, state.status
     spent = _spent(state, now)
-    same = [other for other in states if _tasks(other.phase) == _tasks(phase)]
+    same = [finished for finished in states if _tasks(finished.phase) == _tasks(phase)]
     if expected := _mean_seconds(same):
         return max(0.0, expected - spent)
     # Evaluation behind the last step is not in it; nobody knows yet how long that takes.
     if state.running and state.step and status.steps:
         return spent / state.step * max(0, status.steps - state.step)
-    alike = _mean_seconds([other for other in states if other.phase.kind == phase.kind])
+    alike = _mean_seconds([finished for finished in states if finished.phase.kind == phase.kind])
     return None if alike is None else max(0.0, alike - spent)
 
 

@@ -62,7 +62,7 @@ class Statistics:
         folder = self.setup.folder
         self.monitor = Monitor(
             folder.metrics,
-            self.setup.tensorboard,
+            self.setup.tracking,
             self.setup.title,
             progress.step,
             progress.selected_step,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,6 +15,7 @@ from stilts_ds.engine.world import World
 from stilts_ds.model.multitask import MultiTask
 from stilts_ds.rows.tokenizer import Tokenizer
 from stilts_ds.run_dir import PhaseDir
+from stilts_ds.trackers import Tracking
 
 Forward = Callable[..., Any]
 
@@ -35,7 +35,7 @@ class TrainingSetup:
     engine_part: EnginePart
     seed: int
     folder: PhaseDir
-    tensorboard: Path
+    tracking: Tracking
     world: World
     # Functions, not modules: the engine stands before evaluation and export in the order of imports.
     evaluate: Callable[[Forward], dict[str, float]]

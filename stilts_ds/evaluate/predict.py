@@ -88,22 +88,48 @@ class Predictor:
             by_item.update(zip(items, _split(verbs, logits, counts)))
         return _in_order(self.world.gather(by_item), len(rows))
 
+    @torch.no_grad()
+    def losses(self, family: Family, head: str, rows: Rows, setting: TrainingPart) -> list[np.ndarray]:
+        """The loss of each target of each item [n], in order, on rank 0 ([] elsewhere). A collective."""
+        by_item: dict[int, np.ndarray] = {}
+        verbs = family.verbs(self.sees)
+        for items in shard(rows.item_lengths.tolist(), self.batch_size, self.world):
+            stop_if_requested(self.world)
+            batch, counts = self._batch(verbs, head, rows, items, setting, learns=True)
+            losses = self.forward(batch.to(self.world.device), "losses")
+            if items:
+                by_item.update(zip(items, np.split(losses[head].cpu().numpy(), np.cumsum(counts)[:-1])))
+        return _in_order(self.world.gather(by_item), len(rows))
+
     def _batch(
-        self, verbs: HeadVerbs, head: str, rows: Rows, items: Sequence[int], setting: TrainingPart
+        self,
+        verbs: HeadVerbs,
+        head: str,
+        rows: Rows,
+        items: Sequence[int],
+        setting: TrainingPart,
+        learns: bool = False,
     ) -> tuple[Batch, list[int]]:
-        """The rows of some items with what a head reads of them, and how many tokens that is for each."""
+        """The rows of some items with what a head reads of them, or learns from them, and for how many tokens each."""
         packed = PackedItems([(rows, item) for item in items], self.tokenizer)
         if not items:
             return packed.batch, []
         masking = evaluation_masking(self.tokenizer, setting.mlm_probability)
-        tokens = [
-            verbs.reads(rows, item, packed.starts(number), packed.ids, masking) for number, item in enumerate(items)
-        ]
+        tokens, golds = [], []
+        for number, item in enumerate(items):
+            where = (rows, item, packed.starts(number), packed.ids, masking)
+            if learns:
+                targets = verbs.targets(*where)
+                tokens.append(targets.tokens)
+                golds.append(targets.gold)
+            else:
+                tokens.append(verbs.reads(*where))
         counts = [len(read_tokens) for read_tokens in tokens]
         cells, longest = window_cells(counts if verbs.by_window else [])
         none = torch.zeros(0, dtype=torch.long)
         read = torch.from_numpy(np.concatenate(tokens).astype(np.int64))
-        packed.batch.heads[head] = Targets(read, none, none.float(), none, cells, longest=longest)
+        gold = torch.from_numpy(np.concatenate(golds).astype(np.int64)) if learns else none
+        packed.batch.heads[head] = Targets(read, gold, none.float(), none, cells, longest=longest)
         return packed.batch, counts
 
     def vectors(self, rows: Rows, evaluation: EvaluationPart) -> torch.Tensor:

@@ -149,9 +149,11 @@ def _task_scores(
     if not present or len(present) < len(task.languages):
         withheld = {f"avg_{metric}": None for metric in scores}
         return scores | withheld | {"avg_metric": None}, examples
-    averages = {metric: _mean(list(values.values())) for metric, values in scores.items()}
+    # So is one of a metric that was not measured in each language.
+    partial = {f"avg_{metric}": None for metric, values in scores.items() if len(values) < len(present)}
+    averages = {metric: _mean(list(of_metric.values())) for metric, of_metric in scores.items()}
     scores |= {f"avg_{metric}": value for metric, value in averages.items()}
-    return scores | {"avg_metric": main_metric(task).of_scores(averages)}, examples
+    return scores | partial | {"avg_metric": main_metric(task).of_scores(averages)}, examples
 
 
 def _sizes(examples: Mapping[str, Mapping[str, int]], split: str, tasks: Mapping[str, Task]) -> dict[str, Any]:

@@ -22,16 +22,17 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
 from stilts_ds.config import EvaluationPart, TextHubPart, TrainingPart
 from stilts_ds.errors import UserError
+from stilts_ds.families.asked import EvaluationSplit, Model
 from stilts_ds.families.columns import Columns
-from stilts_ds.families.decoding import Decoding
 from stilts_ds.families.files import PredictionFile
 from stilts_ds.families.metrics import Metric
+from stilts_ds.families.standard import Standard
 from stilts_ds.model_kinds import Sees
 from stilts_ds.noise.noiser import TextNoise
 from stilts_ds.rows.rows import Rows
@@ -69,65 +70,6 @@ class Masking:
 def evaluation_masking(tokenizer: Tokenizer, probability: float) -> Masking:
     """The same masking at every evaluation."""
     return Masking(tokenizer, probability, lambda item: np.random.default_rng([11, item]))
-
-
-class Model(Protocol):
-    """What a family may ask of a model when it predicts. `outputs`, `once`, `vectors` and `write` are collectives."""
-
-    @property
-    def comm(self) -> Any:
-        """What the ranks talk over: a process group that moves CPU tensors, or None for one rank alone."""
-
-    @property
-    def device(self) -> Any:
-        """Where this rank computes, a torch.device."""
-
-    def stop_if_requested(self) -> None:
-        """Raise on every rank if any of them was asked to stop. A collective."""
-
-    @property
-    def first(self) -> bool:
-        """Whether this is rank 0."""
-
-    @property
-    def sees(self) -> Sees:
-        """Which tokens of its row a token sees."""
-
-    @property
-    def tokenizer(self) -> Tokenizer:
-        """Of the model's rows."""
-
-    def outputs(self, family: Family, head: str, rows: Rows, setting: TrainingPart) -> list[Output]:
-        """Output of a head for each item of `rows`, in order; [] on other ranks."""
-
-    def once(self, name: str, compute: Callable[[], Any]) -> Any:
-        """What `compute` gave when it was last asked for by this name; another name takes its place. A collective."""
-
-    def vectors(self, rows: Rows, evaluation: EvaluationPart) -> Any:
-        """Sentence vectors of this rank's share of the rows, a float32 tensor [n, H] of one row a sentence; the shares
-        follow each other in rank order."""
-
-    def write(self, head: str, rows: Rows, decoding: Decoding) -> list[list[list[int]]]:
-        """The token ids of each sample of each prompt, without their ends: [I][samples]; [] on other ranks."""
-
-
-class EvaluationSplit(Protocol):
-    """What a family may ask of a split when it predicts (stilts_ds.data.split.Split)."""
-
-    @property
-    def task(self) -> Task: ...
-
-    @property
-    def name(self) -> str: ...
-
-    @property
-    def language(self) -> str: ...
-
-    def records(self) -> Sequence[Any]: ...
-
-    def rows(self, setting: TrainingPart) -> Rows: ...
-
-    def rows_of(self, records: Sequence[Any], content: Any, setting: TrainingPart) -> Rows: ...
 
 
 def take_first(records: Iterable[Any], skip: int, limit: int | None) -> Iterator[Any]:
@@ -311,6 +253,7 @@ class Family:
     metrics: Callable[[Task], Mapping[str, Metric]]  # by name, the ones that a task can ask for
 
     # --- what most families do
+    standard: Mapping[Sees, Standard] = field(default_factory=dict)  # transformers' class with its head
     columns: Columns | None = None  # how its records are read from tables with named columns; None: they are not
     # Training settings that its rows depend on, besides max_seq_length. Others do not name a phase.
     row_settings: tuple[str, ...] = ()
@@ -370,10 +313,8 @@ class Family:
 
     # Whether examples have labels. Running text has none: it teaches beside tasks, and selects a model only alone.
     labelled: bool = True
-    # What to do where a split holds no example.
-    no_examples: str = "download them again"
-    # Whether a split holds all languages at once: their files are read in turn, and rows are drawn by language.
-    multilingual: bool = False
+    no_examples: str = "download them again"  # what to do where a split holds no example
+    multilingual: bool = False  # whether a split holds all languages: files are read in turn, rows drawn by language
 
     @property
     def trained(self) -> HeadVerbs:

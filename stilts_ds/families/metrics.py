@@ -81,7 +81,8 @@ class Metric:
     computes it from the columns' sums, in the order of operations that the benchmark's own scorer has. A metric with
     `parts` is their mean. Where they do not share the columns below the line, `above` and `below` are empty: such a
     metric selects models, and is not resampled. A `diagnostic` one says how a model answers and not how well: right
-    predictions need not give 100, and nothing is selected by it. A `signed` one may be below 0.
+    predictions need not give 100, and nothing is selected by it. A `signed` one may be below 0. An `optional` one is
+    left out where nothing is below the line: it was not measured.
     """
 
     name: str
@@ -92,6 +93,7 @@ class Metric:
     parts: tuple[str, ...] = ()
     diagnostic: bool = False
     signed: bool = False
+    optional: bool = False
 
     def score(self, units: Units) -> float:
         return self.formula(units)
@@ -119,13 +121,14 @@ def ratio_metric(
     below: str,
     scale: Callable[[float, float], float] = share,
     diagnostic: bool = False,
+    optional: bool = False,
 ) -> Metric:
     """A share of one column in another, such as accuracy."""
 
     def score(units: Units) -> float:
         return scale(units.sum(above), units.sum(below))
 
-    return Metric(name, count, (above,), (below,), score, diagnostic=diagnostic)
+    return Metric(name, count, (above,), (below,), score, diagnostic=diagnostic, optional=optional)
 
 
 def f1_metrics(count: Count) -> dict[str, Metric]:
@@ -191,11 +194,15 @@ ACCURACY = ratio_metric("accuracy", count_equal, "right", "items")
 
 
 def scores_of(metrics: Iterable[Metric], gold: Sequence[Any], predicted: Any, language: str) -> dict[str, float]:
-    """Every metric's score of one file, by name; metrics that share a count read the files' units once."""
+    """Every metric's score of one file, by name, but for optional ones that were not measured; metrics that share a
+    count read the files' units once."""
     counted: dict[Count, Units] = {}
     scores = {}
     for metric in metrics:
         if metric.count not in counted:
             counted[metric.count] = metric.count(gold, predicted, language)
-        scores[metric.name] = metric.score(counted[metric.count])
+        units = counted[metric.count]
+        if metric.optional and not units.total(metric.below).any():
+            continue
+        scores[metric.name] = metric.score(units)
     return scores

@@ -17,6 +17,7 @@ from stilts_ds.model.encoder import load_encoder
 from stilts_ds.model.pooling import POOLINGS
 from stilts_ds.model_files import check_folder, fingerprint, limits_of, vector_setting_problem
 from stilts_ds.model_hub import ensure_model_files
+from stilts_ds.rows.batch import pack_rows
 from stilts_ds.rows.tokenizer import Tokenizer
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
@@ -108,4 +109,6 @@ def _loaded(folder: ModelFolder, device: torch.device) -> Embedder:
     # Without heads: vectors are hidden states.
     model = build_model(encoder, [], 0).to(device, DTYPES[settings.dtype]).eval()
     tokenizer = Tokenizer.load(folder.folder)
-    return Embedder(model, tokenizer, device, settings.batch_size, settings.layer, settings.pooling)
+    with torch.no_grad():
+        layer = model.backbone.drop_layers_above(settings.layer, pack_rows([], tokenizer).to(device))
+    return Embedder(model, tokenizer, device, settings.batch_size, layer, settings.pooling)

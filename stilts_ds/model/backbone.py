@@ -5,6 +5,7 @@ Legend: T tokens of all rows, H hidden size.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from stilts_ds.model.masks import Masks
 from stilts_ds.model_kinds import Sees, SentenceToken, sees_of, sentence_token, ties_output
 from stilts_ds.rows.batch import Batch
 
+log = logging.getLogger(__name__)
 ROBUST = "robust.method=random or adversarial"
 
 
@@ -83,6 +85,36 @@ class Backbone:
         """
         with self._disturbed(batch):
             return self.packed(batch, layer, masks) if self.packs else self.padded(batch, layer)
+
+    def drop_layers_above(self, layer: int, batch: Batch) -> int:
+        """Let go of the layers that hidden state `layer` does not need; returns its index in what is left.
+
+        Tried on `batch`: a network that cannot do without them keeps all its layers.
+        """
+        count = int(getattr(self.network.config, "num_hidden_layers", 0))
+        index = layer if layer >= 0 else count + 1 + layer
+        stacks = [
+            (parent, name, stack)
+            for parent in self.network.modules()
+            for name, stack in parent.named_children()
+            if isinstance(stack, nn.ModuleList) and len(stack) == count
+        ]
+        # ALBERT calls one layer many times; of two stacks, such as adapters beside layers, neither alone may be cut.
+        if index + 1 >= count or len(stacks) != 1:
+            return layer
+        [(parent, name, stack)] = stacks
+        expected = self.hidden_states(batch, index)
+        # One more than is needed: some networks norm what their last layer gives, which would change the state.
+        setattr(parent, name, stack[: index + 1])
+        try:
+            same = torch.equal(self.hidden_states(batch, index), expected)
+        except Exception as error:  # a network that counts its layers by its configuration fails in a way of its own
+            log.info("all layers are computed: %s", error)
+            same = False
+        if not same:
+            setattr(parent, name, stack)
+            return layer
+        return index
 
     @contextmanager
     def _disturbed(self, batch: Batch) -> Iterator[None]:

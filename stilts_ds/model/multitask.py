@@ -28,6 +28,7 @@ class MultiTask(nn.Module):
 
     forward(batch, "loss") returns (weighted loss sum, per-task loss sums [tasks], per-task target counts [tasks]);
     forward(batch, "logits") returns {head: logits} for the heads in the batch; of heads in chunks, likeliest outputs;
+    forward(batch, "losses") returns {head: loss of each target [n]} for the heads in the batch;
     forward(batch, "next") returns {head: logits} of all heads, for the few tokens that decoding reads;
     forward(batch, "hidden", layer) returns the hidden states [T, H] of one layer (0 is the embedding output).
 
@@ -77,7 +78,8 @@ class MultiTask(nn.Module):
         if head.ties_embeddings:
             options["embedding"] = self.word_embedding
         if head.in_chunks:
-            options |= {"gold": targets.gold if mode == "loss" else None, "likeliest": mode == "logits"}
+            learns = mode in ("loss", "losses")
+            options |= {"gold": targets.gold if learns else None, "likeliest": mode == "logits"}
         with self.masks.reading(targets.tokens):
             return head(read, **options)
 
@@ -97,10 +99,11 @@ class MultiTask(nn.Module):
         return total, sums, counts
 
     def _logits(self, hidden: torch.Tensor, batch: Batch, mode: str) -> dict[str, torch.Tensor]:
-        """Logits of every head in sorted order (all run, so that ZeRO-3 ranks gather alike)."""
+        """Logits, or losses, of every head in sorted order (all run, so that ZeRO-3 ranks gather alike)."""
         out = {}
         for name in self.specs:
             head = self.head(name)
             targets = batch.heads.get(name) or head.no_targets(hidden.device)
-            out[name] = self._run_head(name, hidden, targets, mode).float()
+            output = self._run_head(name, hidden, targets, mode)
+            out[name] = (head.losses(output, targets) if mode == "losses" else output).float()
         return out

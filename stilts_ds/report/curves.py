@@ -1,4 +1,5 @@
-"""Learning curves as inline SVG: one chart for each set of training tasks, one line for each condition and seed."""
+"""Curves as inline SVG: training loss (one chart for each set of training tasks, one line for each condition and
+seed), and scores over the rates of a kind of noise."""
 
 from __future__ import annotations
 
@@ -9,8 +10,9 @@ from html import escape
 
 from stilts_ds.report.load import RunData
 
-# Okabe and Ito's colours, which colour-blind readers can tell apart; yellow is left out, it vanishes on white.
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#000000")
+# Okabe and Ito's colours, which colour-blind readers can tell apart; yellow is left out, it vanishes on white,
+# and black is the colour of text, which is light on a dark page.
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "currentColor")
 DASHES = ("", "6 3", "2 3")
 WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 360, 220, 46, 12, 12, 34
 POINTS = 120  # of a line; more steps are averaged in groups
@@ -20,10 +22,10 @@ Points = tuple[tuple[int, float], ...]
 
 @dataclass(frozen=True)
 class Line:
-    """One phase's loss; `condition` decides its colour."""
+    """One phase's loss, or a condition's mean score over seeds (`seed` None); `condition` decides its colour."""
 
     condition: str
-    seed: int
+    seed: int | None
     points: Points
 
 
@@ -58,8 +60,10 @@ def ticks(low: float, high: float, wanted: int = 4) -> list[float]:
     return [round(i * step, 10) for i in range(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) + 1)]
 
 
-def svg(title: str, lines: Sequence[Line], conditions: Sequence[str]) -> str:
-    """A chart of training loss against steps; colours follow the order of `conditions`."""
+def svg(
+    title: str, lines: Sequence[Line], conditions: Sequence[str], value: str = "training loss", along: str = "step"
+) -> str:
+    """A chart of one value along another from 0 on; colours follow the order of `conditions`."""
     last = max(line.points[-1][0] for line in lines)
     # From 0, with some air above the highest point; 1.0 where every loss is 0.
     top = max(value for line in lines for _, value in line.points) * 1.05 or 1.0
@@ -68,7 +72,7 @@ def svg(title: str, lines: Sequence[Line], conditions: Sequence[str]) -> str:
         x = LEFT + (WIDTH - LEFT - RIGHT) * step / max(last, 1)
         return x, HEIGHT - BOTTOM - (HEIGHT - TOP - BOTTOM) * value / top
 
-    parts = [*_axes(at, last, top)]
+    parts = [*_axes(at, last, top, along)]
     for line in lines:
         where = conditions.index(line.condition)
         colour, dash = COLOURS[where % len(COLOURS)], DASHES[where // len(COLOURS) % len(DASHES)]
@@ -77,14 +81,18 @@ def svg(title: str, lines: Sequence[Line], conditions: Sequence[str]) -> str:
         dashed = f' stroke-dasharray="{dash}"' if dash else ""
         parts.append(
             f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="1.6"{dashed}>'
-            f"<title>{escape(line.condition)}, seed {line.seed}</title></polyline>"
+            f"<title>{escape(_line_name(line))}</title></polyline>"
         )
-    said = escape(f"{title}: training loss against steps", quote=True)
+    said = escape(f"{title}: {value} by {along}", quote=True)
     return (f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{said}" xmlns="http://www.w3.org/2000/svg">'
             + "".join(parts) + "</svg>")  # fmt: skip
 
 
-def _axes(at: Callable[[float, float], tuple[float, float]], last: int, top: float) -> list[str]:
+def _line_name(line: Line) -> str:
+    return line.condition if line.seed is None else f"{line.condition}, seed {line.seed}"
+
+
+def _axes(at: Callable[[float, float], tuple[float, float]], last: int, top: float, along: str) -> list[str]:
     bottom = HEIGHT - BOTTOM
     parts = []
     for value in ticks(0, top):
@@ -97,7 +105,7 @@ def _axes(at: Callable[[float, float], tuple[float, float]], last: int, top: flo
         x = at(step, 0)[0]
         parts.append(f'<text x="{x:.1f}" y="{bottom + 16}" text-anchor="middle">{step:g}</text>')
     parts.append(f'<line x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{bottom}" y2="{bottom}" class="axis"/>')
-    return [*parts, f'<text x="{WIDTH - RIGHT}" y="{HEIGHT - 4}" text-anchor="end">step</text>']
+    return [*parts, f'<text x="{WIDTH - RIGHT}" y="{HEIGHT - 4}" text-anchor="end">{along}</text>']
 
 
 def key(lines: Sequence[Line], conditions: Sequence[str]) -> str:

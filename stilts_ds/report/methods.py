@@ -48,7 +48,7 @@ def bibliography() -> dict[str, str]:
 
 def _conditions(data: RunData) -> str:
     model = rf"\texttt{{{latex_escape(data.plan.model)}}}"
-    cited = next((_cite(key) for part, key in MODELS.items() if part in data.plan.model.lower()), "")
+    cited = next((_cite(key) for name, key in MODELS.items() if name in data.plan.model.lower()), "")
     names = {name: _intermediate(data, name) for name in data.conditions}
     listing = "; ".join(f"{latex_escape(name)}: {trained}" for name, trained in names.items())
     return (

@@ -1,7 +1,10 @@
-"""`report.html`: one self-contained page for screen, phone and paper. No script, nothing from the network."""
+"""`report.html`: one self-contained page for screen, phone and paper. Nothing comes from the network; its one
+script sorts and filters."""
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import re
 from collections.abc import Iterable, Sequence
 from html import escape
@@ -13,6 +16,8 @@ from stilts_ds.report.colour import colours, scale_of
 from stilts_ds.report.inputs import duplicates_sheet, inputs_sheet
 from stilts_ds.report.load import RunData
 from stilts_ds.report.provenance import cost_sheet, provenance_lines, selection_sheet
+from stilts_ds.report.robustness import rate_curves
+from stilts_ds.report.seeds import seed_sheets
 from stilts_ds.report.stats import ComparisonSettings, Difference
 from stilts_ds.report.table import (
     Cell,
@@ -28,21 +33,26 @@ from stilts_ds.report.table import (
 )
 from stilts_ds.report.tables import LANGUAGES_OF, Tables, tested
 
-# Nothing may be loaded or run, also if a name in the page should one day slip through unescaped.
-POLICY = "default-src 'none'; style-src 'unsafe-inline'"
+# Nothing else may be loaded or run, also if a name should one day slip through unescaped: a browser runs the script
+# that has this hash, and no other.
+POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{}'"
+CURVE_NUMBERS = 30  # of a line, as text
 
 
 def page(data: RunData, tables: Tables, settings: ComparisonSettings, metrics: str, kinds: Sequence[Sheet] = ()) -> str:
     """The whole page as text; the same run gives the same bytes."""
     name = escape(data.plan.name)
-    style = (files("stilts_ds.report") / "page.css").read_text(encoding="utf-8")
+    style, script = ((files("stilts_ds.report") / file).read_text(encoding="utf-8") for file in ("page.css", "page.js"))
+    policy = POLICY.format(base64.b64encode(hashlib.sha256(script.encode()).digest()).decode())
+    sheets_by_seed = seed_sheets(data)
     body = [
         f"<header><h1>{name}</h1>{_facts(data)}</header>",
-        _nav(data, tables, kinds),
+        _nav(data, tables, kinds, bool(sheets_by_seed)),
         "<main>",
         _matrix(data, tables, settings, metrics),
         _missing(data),
         _section("languages", "Language by language", _drill_down(tables, settings)),
+        *([_section("seeds", SEEDS, _folded(sheets_by_seed))] if sheets_by_seed else []),
         _section("gap", tables.gap.title, _with_notes(tables.gap, settings) if tables.gap.columns else _none()),
         _section("groups", "Groups of languages", _groups(tables, settings)),
         *([_section("variants", VARIANTS, _variants(tables, settings))] if tables.variants else []),
@@ -53,9 +63,10 @@ def page(data: RunData, tables: Tables, settings: ComparisonSettings, metrics: s
         _section("cost", "Cost", _sheet(cost_sheet(data))),
         _section("provenance", "Provenance", _provenance(data)),
         "</main>",
+        f"<script>{script}</script>",
     ]
     head = (
-        f'<meta charset="utf-8"><meta http-equiv="Content-Security-Policy" content="{POLICY}">'
+        f'<meta charset="utf-8"><meta http-equiv="Content-Security-Policy" content="{policy}">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<title>{name}: report</title>\n<style>\n{style}</style>"
     )
@@ -75,11 +86,12 @@ def _facts(data: RunData) -> str:
     return f'<p class="facts">{" · ".join(escape(fact) for fact in facts)}</p>'
 
 
-def _nav(data: RunData, tables: Tables, kinds: Sequence[Sheet]) -> str:
+def _nav(data: RunData, tables: Tables, kinds: Sequence[Sheet], has_seeds: bool) -> str:
     links = [
         ("matrix", "Matrix"),
         *([("missing", "Missing")] if data.missing else []),
         ("languages", "Languages"),
+        *([("seeds", SEEDS)] if has_seeds else []),
         ("gap", "Transfer gap"),
         ("groups", "Groups"),
         *([("variants", VARIANTS)] if tables.variants else []),
@@ -93,11 +105,25 @@ def _nav(data: RunData, tables: Tables, kinds: Sequence[Sheet]) -> str:
     return "<nav>" + "".join(f'<a href="#{where}">{text}</a>' for where, text in links) + "</nav>"
 
 
+SEEDS = "Seed by seed"
 VARIANTS, KINDS = "Noise, sources and pairs", "Benchmark, resources and kinds of examples"
 
 
 def _variants(tables: Tables, settings: ComparisonSettings) -> str:
-    return "\n".join(f"<h3>{escape(table.title)}</h3>{_with_notes(table, settings)}" for table in tables.variants)
+    return "\n".join(
+        f"<h3>{escape(table.title)}</h3>{_rate_chart(table)}{_with_notes(table, settings)}" for table in tables.variants
+    )
+
+
+def _rate_chart(table: Table) -> str:
+    """Scores over the rates of a kind of noise; nothing beside other tables."""
+    scores = rate_curves(table)
+    if not scores:
+        return ""
+    lines = [curves.Line(condition, None, points) for condition, points in scores.items()]
+    drawn = curves.svg(table.title, lines, list(scores), "score", "errors in 100")
+    key = curves.key(lines, list(scores))
+    return f'<div class="charts"><figure>{drawn}<ul class="key">{key}</ul></figure></div>'
 
 
 def _kinds(kinds: Sequence[Sheet]) -> str:
@@ -158,6 +184,12 @@ def _drill_down(tables: Tables, settings: ComparisonSettings) -> str:
     return "\n".join(tables_by_target) or "<p>No target has scores yet.</p>"
 
 
+def _folded(sheets: Iterable[Sheet]) -> str:
+    return "\n".join(
+        f"<details><summary>{escape(sheet.title)}</summary><div>{_sheet(sheet)}</div></details>" for sheet in sheets
+    )
+
+
 def _groups(tables: Tables, settings: ComparisonSettings) -> str:
     by_group = [f"<h3>{escape(table.title)}</h3>{_with_notes(table, settings)}" for table in tables.groups]
     return "\n".join(by_group) or (
@@ -190,7 +222,7 @@ def table_html(table: Table, links: dict[str, str]) -> str:
     corner = f'<th scope="col">{escape(table.corner)}</th>'
     return (
         f'<div class="frame" tabindex="0" role="region" aria-label="{label}"><table class="{_class(table)}">'
-        f"<thead><tr>{corner}{head}</tr></thead>\n<tbody>{rows}</tbody></table></div>"
+        f"<caption>{escape(table.title)}</caption><thead><tr>{corner}{head}</tr></thead>\n<tbody>{rows}</tbody></table></div>"
     )
 
 
@@ -258,7 +290,7 @@ def _sheet(sheet: Sheet) -> str:
     notes = "".join(f'<p class="small">{_prose(note)}</p>' for note in sheet.notes)
     return (
         f'<div class="frame" tabindex="0" role="region" aria-label="{escape(sheet.title, quote=True)}"><table>'
-        f"<thead><tr>{head}</tr></thead>\n<tbody>{rows}</tbody></table></div>{notes}"
+        f"<caption>{escape(sheet.title)}</caption><thead><tr>{head}</tr></thead>\n<tbody>{rows}</tbody></table></div>{notes}"
     )
 
 
@@ -273,7 +305,7 @@ def _sheet_row(row: Sequence[str]) -> str:
 def _curves(data: RunData) -> str:
     figures = [
         f"<figure><figcaption>{escape(title)}</figcaption>{curves.svg(title, lines, data.conditions)}"
-        f'<ul class="key">{curves.key(lines, data.conditions)}</ul></figure>'
+        f'<ul class="key">{curves.key(lines, data.conditions)}</ul>{_curve_numbers(lines)}</figure>'
         for title, lines in curves.charts(data)
     ]
     if not figures:
@@ -282,6 +314,16 @@ def _curves(data: RunData) -> str:
     selected = f"<h3>{escape(chosen.title)}</h3>{_sheet(chosen)}" if chosen.rows else ""
     note = "Training loss against steps, one line for each seed; long phases are averaged in groups of steps."
     return f'<p>{note}</p><div class="charts">{"".join(figures)}</div>{selected}'
+
+
+def _curve_numbers(lines: Sequence[curves.Line]) -> str:
+    """The chart as text, for whoever cannot see it or wants to copy it: a line for each condition and seed."""
+    text = "\n".join(
+        f"{line.condition}, seed {line.seed}: "
+        + "  ".join(f"{step}:{value:.3f}" for step, value in curves.thinned(line.points, CURVE_NUMBERS))
+        for line in lines
+    )
+    return f'<details class="numbers"><summary>step:loss as text</summary><pre>{escape(text)}</pre></details>'
 
 
 def _inputs(data: RunData) -> str:
@@ -293,4 +335,4 @@ def _inputs(data: RunData) -> str:
 def _provenance(data: RunData) -> str:
     lines = "".join(f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>" for name, value in provenance_lines(data))
     recipe = data.run.recipe.read_text(encoding="utf-8")
-    return f"<dl>{lines}</dl><details><summary>The recipe</summary><pre>{escape(recipe)}</pre></details>"
+    return f"<dl>{lines}</dl><details><summary>The recipe</summary><pre class='recipe'>{escape(recipe)}</pre></details>"

@@ -177,6 +177,21 @@ def _curve_tables(
                     tuple(rows), notes)  # fmt: skip
 
 
+def rate_curves(table: Table) -> dict[str, tuple[tuple[int, float], ...]]:
+    """condition -> (rate, score) of a table of `_curve_tables` with two rates or more; nothing of another table."""
+    rates = {column: int(column) for column in table.columns if column.isdigit()}
+    if not table.name.startswith("noise-") or len(rates) < 3:  # a rate and the clean score are no curve
+        return {}
+    return {
+        row.label: tuple(
+            (rates[column], cell.score)
+            for column, cell in zip(table.columns, row.cells)
+            if column in rates and cell.score is not None
+        )
+        for row in table.rows
+    }
+
+
 def worst_score(data: RunData, name: str, draws: Sequence[str], condition: str, languages: Sequence[str]) -> float:
     """The mean over languages and seeds of the score under the worst of the draws. Raises no error where files are
     missing: costs are of those that are there."""

@@ -13,6 +13,7 @@ from stilts_ds.report.benchmark import benchmark_averages, benchmark_sheet
 from stilts_ds.report.buckets import bucket_sheets
 from stilts_ds.report.card import write_cards
 from stilts_ds.report.checked import checked_sheets, checked_tables
+from stilts_ds.report.code_tables import code_tables
 from stilts_ds.report.compare import score_run
 from stilts_ds.report.correlation import correlation_sheet, correlations
 from stilts_ds.report.figure import Format, write_figures
@@ -38,7 +39,7 @@ from stilts_ds.run_dir import RunDir, write_atomically, write_json
 
 METRICS = (
     "XTREME's metric of each target, in percent: accuracy (XNLI, PAWS-X, Tatoeba), F1 (tagging, BUCC), mean of F1 and "
-    "exact match (question answering)."
+    "exact match (question answering); for code pass@1 (programs), AUC (does a program pass?), mAP@20 (search)."
 )
 
 
@@ -58,7 +59,7 @@ def write_report(
     settings = with_resamples(data, settings or ComparisonSettings())
     scores = score_run(data, settings)
     tables = build_tables(data, scores, settings)
-    tables = replace(tables, variants=(*tables.variants, *checked_tables(data, scores, settings)))
+    tables = replace(tables, variants=(*tables.variants, *checked_tables(data, scores, settings), *code_tables(data)))
     marks = legend(tables.all(), settings.level)
     summary = _summary(data, tables, settings)
     correlated = correlations(data, scores, settings)

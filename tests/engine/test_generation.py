@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterator, Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -14,17 +16,19 @@ import transformers
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stilts_ds.config import parse_recipe
+from stilts_ds.batches.collate import PackedItems
+from stilts_ds.config import TrainingPart, parse_recipe
 from stilts_ds.errors import UserError
 from stilts_ds.evaluate.generate import Generator, choose, uniform_numbers
 from stilts_ds.evaluate.predict import Predictor
 from stilts_ds.families.build import build_model
 from stilts_ds.families.decoding import Decoding
+from stilts_ds.families.registry import FAMILIES
 from stilts_ds.model import decoding as decoding_module
 from stilts_ds.model.encoder import pack
 from stilts_ds.model.heads import HeadSpec
 from stilts_ds.model.multitask import MultiTask
-from stilts_ds.rows.batch import pack_rows
+from stilts_ds.rows.batch import Targets, pack_rows
 from stilts_ds.rows.rows import Rows
 
 SPECS = [HeadSpec("code", "generate")]
@@ -227,6 +231,33 @@ def test_ranks_write_what_one_writes(size: int) -> None:
         parts += kept
     merged = {item: samples for part in parts for item, samples in part.items()}
     assert [merged[item] for item in range(8)] == whole
+
+
+# --- known solutions -------------------------------------------------------------------------------------------------
+
+
+def test_losses_of_known_solutions_are_those_of_all_logits(
+    built: tuple[MultiTask, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By item and in order, whatever stands in a batch together."""
+    model, tokenizer = built
+    prompts = prompt_rows(tokenizer.sees == "both")
+    solved = dataclasses.replace(prompts, second=prompts.second - 3)
+    if prompts.prefix is not None:
+        solved = dataclasses.replace(solved, prefix=prompts.prefix - 3)
+    world: Any = SimpleNamespace(rank=0, size=1, first=True, device=torch.device("cpu"), gather=lambda value: [value])
+    monkeypatch.setattr("stilts_ds.evaluate.predict.stop_if_requested", lambda world: None)
+    family = FAMILIES["generate"]
+    losses = Predictor(model, tokenizer, 3, world).losses(family, "code", solved, TrainingPart())
+    for item, of_item in enumerate(losses):
+        one = PackedItems([(solved, item)], tokenizer)
+        targets = family.verbs(tokenizer.sees).targets(solved, item, one.starts(0), one.ids, None)  # type: ignore[arg-type]
+        none = torch.zeros(0, dtype=torch.long)
+        one.batch.heads["code"] = Targets(torch.from_numpy(targets.tokens), none, none.float(), none)
+        with torch.no_grad():
+            logits = model(one.batch, "next")["code"].double()
+        wanted = torch.nn.functional.cross_entropy(logits, torch.from_numpy(targets.gold).long(), reduction="none")
+        assert of_item.shape == (3,) and np.allclose(of_item, wanted.numpy(), atol=1e-4)
 
 
 # --- choosing --------------------------------------------------------------------------------------------------------

@@ -20,10 +20,9 @@ from stilts_ds.tasks.spec import serves
 from stilts_ds.tasks.treebanks import SENTENCES
 
 REAL = ranks.SHARED / "data/xtreme_r"
-needs_real = pytest.mark.skipif(not REAL.is_dir(), reason=f"no XTREME-R data in {REAL}")
 
 
-@needs_real
+@pytest.mark.data("xtreme_r")
 @pytest.mark.parametrize("language", ["az", "lt", "pl", "ro", "uk"])
 def test_tatoeba_has_a_thousand_pairs_of_each(language: str, tmp_path: Path) -> None:
     (tmp_path / "tatoeba").symlink_to(REAL / "tatoeba_r")
@@ -44,7 +43,7 @@ HUB_CHARACTERS = {
 }
 
 
-@needs_real
+@pytest.mark.data("xtreme_r")
 @pytest.mark.parametrize("language", HUB_CHARACTERS)
 def test_the_hubs_tatoeba_is_xtremes_with_a_line_break_to_each_sentence(language: str, tmp_path: Path) -> None:
     """So its `sentence1` is the side that is not English; its reader leaves the line breaks out."""
@@ -54,7 +53,7 @@ def test_the_hubs_tatoeba_is_xtremes_with_a_line_break_to_each_sentence(language
     assert tuple(sum(len(sentence.text) + 1 for sentence in side) for side in sides) == HUB_CHARACTERS[language]
 
 
-@needs_real
+@pytest.mark.data("xtreme_r")
 def test_xquad_asks_in_romanian(tmp_path: Path) -> None:
     [packed] = (REAL / "xquad_ro").glob("**/*.json.gz")
     (tmp_path / "xquad").mkdir()

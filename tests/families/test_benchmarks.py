@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import ranks
-from scoring_cases import MOCK, NO_MOCK
+from scoring_cases import MOCK
 from stilts_launcher import cli
 
 from stilts_ds.config import load_recipe, parse_recipe
@@ -35,7 +35,6 @@ from stilts_ds.toy.sources import Source
 from stilts_ds.toy.targets import write_lareqa
 
 MEWSLIX = ranks.SHARED / "data/xtreme_r/mewslix_mock"
-needs_mock = pytest.mark.skipif(not (MOCK.is_dir() and MEWSLIX.is_dir()), reason=NO_MOCK)
 TEN = {name: XTREME_R.fitted(TASKS[name]) for name in XTREME_R.tasks}
 
 
@@ -70,7 +69,7 @@ def test_a_recipe_names_its_benchmark() -> None:
 # --- the mock submission ---------------------------------------------------------------------------------------------
 
 
-@needs_mock
+@pytest.mark.data("xtreme_mock", "xtreme_r/mewslix_mock")
 def test_the_mock_submissions_numbers_are_the_reference_scorers(tmp_path: Path) -> None:
     for side in ("predictions", "labels"):
         shutil.copytree(MOCK / side, tmp_path / side)

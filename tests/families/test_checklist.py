@@ -23,7 +23,6 @@ from stilts_ds.tasks.benchmarks import BENCHMARKS
 from stilts_ds.tasks.registry import get_task
 
 REAL = ranks.SHARED / "data/xtreme_r/multichecklist/checklist_templates.tsv.gz"
-needs_real = pytest.mark.skipif(not REAL.is_file(), reason=f"no table of templates at {REAL}")
 EXAMPLES = {"comparison": 2, "intensifiers": 12, "properties": 2, "profession": 8, "animal": 4, "animal_2": 4}
 # A table in the published schema: English, and a made-up language in which fill-ins ask for other words.
 TABLE = """\
@@ -210,7 +209,7 @@ def test_the_command_writes_what_the_task_reads(
         list(read_examples(get_task("multichecklist"), "test", "af", DataSource(xtreme=tmp_path / "xtreme")))
 
 
-@needs_real
+@pytest.mark.data("xtreme_r/multichecklist/checklist_templates.tsv.gz")
 def test_the_published_table_gives_6400_examples_a_language(tmp_path: Path) -> None:
     path = tmp_path / "templates.tsv"
     path.write_bytes(gzip.decompress(REAL.read_bytes()))

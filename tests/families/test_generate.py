@@ -125,16 +125,25 @@ class Author:
         code = CodeTokenizer(self.tokenizer)
         return [code.slices(self.texts).lists() for _ in decoding.names]
 
+    def outputs(self, family: Any, head: str, made: Any, setting: Any) -> list[np.ndarray]:
+        """It foresees every token but the first of each solution."""
+        solutions = family.trained.dev_gold(made, None)
+        return [np.concatenate([[-1], gold[1:]]) for gold in solutions]
+
+    def losses(self, family: Any, head: str, made: Any, setting: Any) -> list[np.ndarray]:
+        """The shorter a solution, the likelier."""
+        return [np.full(len(gold), len(gold)) for gold in family.trained.dev_gold(made, None)]
+
 
 def asked(author: Author, exercises: list[Exercise], **generate: Any) -> Any:
     def rows_of(records: Any, content: Any, setting: Any) -> Any:
         return encode_exercises(records, author.tokenizer, (), setting)
 
     task = dataclasses.replace(get_task("humaneval"), stop=("\ndef", "\nprint"))
-    split = SimpleNamespace(task=task, records=lambda: exercises, rows_of=rows_of)
+    split = SimpleNamespace(task=task, name="test", language="en", records=lambda: exercises, rows_of=rows_of)
     part = EvaluationPart(**{"generate": generate})
     return SimpleNamespace(
-        split=split, head="code", setting=TrainingPart(max_seq_length=48), evaluation=part, model=author
+        split=split, head="code", setting=TrainingPart(max_seq_length=48), evaluation=part, model=author, kept={}
     )
 
 
@@ -155,15 +164,17 @@ def test_what_a_model_writes_is_a_file_of_programs(decoder: Tokenizer, tmp_path:
     ]  # fmt: skip
     assert programs[0].tests == "assert f(1) == 1\n" and programs[0].entry == "f"
     assert FILE.read(path, ()) == attempts
+    # Two problems are too few for a place among ten; each solution's first token is not foreseen.
+    tokens = given.kept["test-en.likelihood.json"]["p/0"]["tokens"]
+    measured = {"right": tokens - 1, "tokens": tokens, "rank": 0, "candidates": 0}
+    assert given.kept == {"test-en.likelihood.json": {"p/0": measured, "p/1": measured}}
     assert author.decoding.names == ["humaneval\np/0", "humaneval\np/1"]
 
 
 def test_prompts_leave_room_for_programs_but_keep_half_the_row(decoder: Tokenizer) -> None:
     author = Author(decoder, [""])
     for tokens, longest in ((8, 40), (40, 24)):
-        predict(
-            family_of(TASKS["humaneval"]), asked(author, [exercise(0, prompt="y = 1\n" * 40)], max_new_tokens=tokens)
-        )
+        predict(family_of(TASKS["humaneval"]), asked(author, [exercise(0, "", "y = 1\n" * 40)], max_new_tokens=tokens))
         assert author.lengths == [longest]
 
 
@@ -211,7 +222,8 @@ def test_a_score_is_read_from_verdicts_and_runs_nothing(tmp_path: Path) -> None:
     path, labels = written(tmp_path, told)
     task = TASKS["humaneval"]
     scores = score_values(task, *read_values(path, labels, task), "en")
-    assert scores == {"pass@1": pytest.approx(50.0), "same_program": 0.0}  # (1/2 + 0 + 1) / 3
+    # (1/2 + 0 + 1) / 3; neither pass@10 of so few samples nor what was not measured.
+    assert scores == {"pass@1": pytest.approx(50.0), "parses": 100.0, "same_program": 0.0}
 
 
 def test_programs_that_were_not_executed_are_told_with_the_command(tmp_path: Path) -> None:

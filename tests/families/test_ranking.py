@@ -27,7 +27,6 @@ from stilts_ds.sources.source import DataSource
 from stilts_ds.tasks.registry import get_task
 
 REAL = ranks.SHARED / "data/xtreme_r/lareqa"
-needs_real = pytest.mark.skipif(not REAL.is_dir(), reason=f"no XQuAD-R in {REAL}")
 LAREQA = get_task("lareqa")
 # Mean average precision at 20 by question language of vectors that anybody can compute (`trigram_counts` below).
 MINI = {
@@ -93,7 +92,7 @@ def mini(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Query]]:
     return questions(folder)
 
 
-@needs_real
+@pytest.mark.data("xtreme_r/lareqa")
 def test_the_small_set_ranks_as_the_reference_does(mini: dict[str, list[Query]]) -> None:
     assert sum(map(len, mini.values())) == 517 and len(mini["de"][0].pool) == 146
     assert {len(query.right) for records in mini.values() for query in records} == {11}
@@ -105,7 +104,7 @@ def test_the_small_set_ranks_as_the_reference_does(mini: dict[str, list[Query]])
     assert sum(scores["map"].values()) / 11 == pytest.approx(16.333305145, abs=2e-3)
 
 
-@needs_real
+@pytest.mark.data("xtreme_r/lareqa")
 @pytest.mark.slow
 def test_the_whole_set_ranks_as_the_reference_does(tmp_path: Path) -> None:
     folder = tmp_path / "lareqa/xquad-r"
@@ -121,7 +120,7 @@ def test_the_whole_set_ranks_as_the_reference_does(tmp_path: Path) -> None:
     assert sum(scores["map"].values()) / 11 == pytest.approx(5.780215293, abs=1e-4)
 
 
-@needs_real
+@pytest.mark.data("xtreme_r/lareqa")
 def test_english_sentences_are_broken_as_people_break_them() -> None:
     """Boundary F1 of sentences on XQuAD-R's English; the reference's breaker has 0.9932."""
     data = json.loads(gzip.decompress((REAL / "xquad-r/en.json.gz").read_bytes()))

@@ -17,7 +17,7 @@ from stilts_ds.tasks.registry import get_task
 
 DATA = ranks.SHARED / "data"
 SOURCE = DataSource("local", DATA / "intermediate", DATA / "xtreme")
-pytestmark = pytest.mark.skipif(not DATA.is_dir(), reason=f"no real data in {DATA}")
+pytestmark = pytest.mark.data("intermediate", "xtreme")
 
 COUNTS = {
     ("anli_plus", "train"): {"en": 20_398}, ("anli_plus", "dev"): {"en": 2_798},

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from scoring_cases import MOCK, NO_MOCK, XTREME, task
+from scoring_cases import MOCK, XTREME, task
 
 from stilts_ds.errors import UserError
 from stilts_ds.evaluate import score, score_tables
@@ -18,15 +18,13 @@ from stilts_ds.families.span.record import Answer, Span
 from stilts_ds.tasks.benchmarks import XTREME as BENCHMARK
 from stilts_ds.tasks.registry import get_task
 
-needs_mock = pytest.mark.skipif(not MOCK.is_dir(), reason=NO_MOCK)
-
 
 @pytest.fixture(scope="module")
 def mock_scores() -> dict[str, Any]:
     return score.score_folder(MOCK / "predictions", MOCK / "labels", "test", XTREME)
 
 
-@needs_mock
+@pytest.mark.data("xtreme_mock")
 def test_mock_submission_has_the_published_scores(mock_scores: dict[str, Any]) -> None:
     assert mock_scores["all_task"] == 62.17319850507246
     assert mock_scores["classification"] == 41.04761904761905
@@ -38,14 +36,14 @@ def test_mock_submission_has_the_published_scores(mock_scores: dict[str, Any]) -
     assert set(mock_scores["udpos"]) >= {"f1", "precision", "recall", "token_accuracy", "avg_token_accuracy"}
 
 
-@needs_mock
+@pytest.mark.data("xtreme_mock")
 def test_overall_does_not_depend_on_the_order_of_tasks(mock_scores: dict[str, Any]) -> None:
     backwards = dict(reversed(XTREME.items()))
     again = score.score_folder(MOCK / "predictions", MOCK / "labels", "test", backwards)
     assert {k: again[k] for k in ("all_task", "qa")} == {k: mock_scores[k] for k in ("all_task", "qa")}
 
 
-@needs_mock
+@pytest.mark.data("xtreme_mock")
 def test_missing_language_is_listed_and_its_averages_withheld(tmp_path: Path) -> None:
     shutil.copytree(MOCK / "predictions", tmp_path / "p")
     (tmp_path / "p" / "xnli" / "test-th.tsv").unlink()
@@ -154,7 +152,7 @@ def test_splits_are_never_mixed(folders: tuple[Path, Path]) -> None:
         score.score_folder(*folders, "tets", TINY)
 
 
-@needs_mock
+@pytest.mark.data("xtreme_mock")
 def test_only_the_whole_benchmark_has_its_overall_scores(mock_scores: dict[str, Any]) -> None:
     assert sorted(name for names in BENCHMARK.groups.values() for name in names) == sorted(XTREME)
     part = {name: XTREME[name] for name in ("pawsx", "xnli", "xquad")}

@@ -56,7 +56,7 @@ def test_copa_asks_what_xtreme_r_asks(kind: str, question: str, tmp_path: Path) 
     assert record.prompt == f"It rained. {question}"
 
 
-@pytest.mark.skipif(not REAL.is_dir(), reason=f"no XTREME-R data in {REAL}")
+@pytest.mark.data("xtreme_r")
 def test_every_row_of_the_official_files_is_read(tmp_path: Path) -> None:
     (tmp_path / "siqa").mkdir()
     packed = REAL / "siqa/socialIQa_v1.4_dev.jsonl.gz"

@@ -119,6 +119,78 @@ def test_paper_shows_what_is_folded_on_the_screen(run: RunDir, browser: Chromium
     assert (tmp_path / "report.pdf").read_bytes().startswith(b"%PDF")
 
 
+def test_a_table_sorts_by_a_column_and_back(run: RunDir, browser: Chromium) -> None:
+    browser.open(run.root / "report.html", 1280)
+    names = "[...document.querySelectorAll('.matrix tbody th')].map(h => h.firstChild.textContent)"
+    gains = "[...document.querySelectorAll('.matrix tbody tr')].map(r => parseFloat(r.cells[1].textContent))"
+    press = "document.querySelectorAll('.matrix .sort')[1].click()"
+    before = browser.value(names)
+    browser.value(press)
+    down = browser.value(gains)
+    assert down == sorted(down, reverse=True)
+    assert browser.value("document.querySelectorAll('.matrix th')[1].ariaSort") == "descending"
+    browser.value(press)
+    assert browser.value(gains) == sorted(down)
+    browser.value(press)
+    assert browser.value(names) == before
+
+
+def test_rows_are_filtered_by_what_is_typed(browser: Chromium, tmp_path: Path) -> None:
+    languages = {"panx": ["en", "de", "el", "zh", "ar", "he", "vi", "id", "jv"]}
+    run = build_run(tmp_path / "study", targets=("panx",), languages=languages, examples=20)
+    write_report(run, ComparisonSettings(resamples=200))
+    browser.open(run.root / "report.html", 1280)
+    shown = (
+        "[...document.querySelectorAll('#languages-panx tbody tr')].filter(r => !r.hidden)"
+        ".map(r => r.cells[0].firstChild.textContent)"
+    )
+    assert len(browser.value(shown)) == 10
+    browser.value(
+        "(() => { const i = document.querySelector('#languages-panx .filter'); i.value = 'german';"
+        " i.dispatchEvent(new Event('input')) })()"
+    )
+    assert browser.value(shown) == ["de"]
+
+
+def test_everything_is_there_without_the_script(run: RunDir, browser: Chromium) -> None:
+    browser.call("Emulation.setScriptExecutionDisabled", value=True)
+    try:
+        browser.open(run.root / "report.html", 1280)
+        # The protocol's own look at the page needs no script in it.
+        root = browser.call("DOM.getDocument", depth=-1)["root"]
+        html = browser.call("DOM.getOuterHTML", nodeId=root["nodeId"])["outerHTML"]
+    finally:
+        browser.call("Emulation.setScriptExecutionDisabled", value=False)
+    assert 'class="sort"' not in html and html.count("<table") == html.count("<caption>") > len(TARGETS)
+
+
+def test_a_name_that_slips_through_runs_nothing(run: RunDir, browser: Chromium, tmp_path: Path) -> None:
+    page = (run.root / "report.html").read_text(encoding="utf-8")
+    slipped = page.replace(
+        "<main>", "<main><script>document.title = 'ran'</script><img src=x onerror=\"document.title='ran'\">"
+    )
+    (tmp_path / "slipped.html").write_text(slipped, encoding="utf-8")
+    browser.open(tmp_path / "slipped.html", 1280)
+    assert browser.value("document.title") != "ran" and browser.problems
+
+
+def test_dark_pages_have_light_text(run: RunDir, browser: Chromium) -> None:
+    browser.call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": "dark"}])
+    try:
+        browser.open(run.root / "report.html", 1280)
+        light = (
+            "(s => { const m = s.match(/[0-9.]+/g).map(Number); return 0.2126 * m[0] + 0.7152 * m[1] + 0.0722 * m[2] })"
+        )
+        style = "getComputedStyle(document.body)"
+        assert browser.value(f"{light}({style}.color)") > 180 > 60 > browser.value(f"{light}({style}.backgroundColor)")
+        # A coloured cell keeps the ink that was chosen for its colour.
+        cell = "getComputedStyle(document.querySelector('.matrix td.sure'))"
+        contrast = f"Math.abs({light}({cell}.color) - {light}({cell}.backgroundColor))"
+        assert browser.value(contrast) > 100
+    finally:
+        browser.call("Emulation.setEmulatedMedia", features=[])
+
+
 def test_screen_readers_find_headings_and_table_headers(run: RunDir, browser: Chromium) -> None:
     browser.open(run.root / "report.html", 1280)
     assert browser.value("document.querySelectorAll('h1').length") == 1

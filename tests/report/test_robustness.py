@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from functools import partial
 from pathlib import Path
 
@@ -129,6 +130,18 @@ def test_what_noise_did_to_the_texts_stands_beside_what_it_costs(run: RunDir) ->
     row = touched["de"]
     assert row["typo-10, errors"]["score"] == 10 and row["typo-10, pieces"]["score"] == 30
     assert row["typo-10, words"]["score"] == 40 and row["typo-2, errors"] is None
+
+
+def test_scores_over_rates_are_drawn_where_there_are_two_rates(run: RunDir) -> None:
+    typos, case = "xnli under typo: score by errors in 100", "xnli under case: score"
+    html = (run.root / "report.html").read_text(encoding="utf-8")
+    assert html.count(typos) == 1 and case not in html
+    drawn = html.partition(typos)[2].partition("</svg>")[0]
+    lines = re.findall(r'<polyline points="([^"]*)"[^>]*><title>(\w+)</title>', drawn)
+    assert [name for _, name in lines] == ["none", "mnli", "qqp"]
+    for points, _ in lines:
+        heights = [float(point.partition(",")[2]) for point in points.split()]
+        assert len(heights) == 3 and heights == sorted(heights), "scores fall along the rates 0, 2 and 10"
 
 
 def test_noisy_targets_stand_in_no_average(run: RunDir) -> None:

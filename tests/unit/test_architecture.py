@@ -15,70 +15,28 @@ from source_modules import MODULES, SOURCES, imports, named, source_of, tree_of
 
 ROOT = ranks.ROOT
 # The story from its first line to its last: a module imports only what stands before it, or beside it in its package.
-LAYERS = [
-    "errors",
-    "display",
-    "escape",
-    "shipped",
-    "hub_client",
-    "execute",
-    "values",
-    "versions",
-    "phase_status",
-    "run_dir",
-    "locks",
-    "yaml_files",
-    "robust",
-    "execution",
-    "generation",
-    "data_settings",
-    "config",
-    "recipe_paths",
-    "ds_files",
-    "noise",
-    "checklist",
-    "tasks",
-    "sources",
-    "toy",
-    "model_kinds",
-    "weight_files",
-    "model_files",
-    "model_hub",
-    "rows",
-    "model",
-    "families",
-    "task_files",
-    "contamination",
-    "named_tasks",
-    "plan_file",
-    "trial_file",
-    "phase_names",
-    "lineage",
-    "disk",
-    "augmentation",
-    "planner",
-    "data",
-    "monitor",
-    "batches",
-    "engine",
-    "export",
-    "evaluate",
-    "mining",
-    "planning",
-    "report",
-    "study",
-    "phase_setup",
-    "phases",
-    "trial",
-]
+ORDER = """
+errors display escape shipped hub_client execute values versions phase_status run_dir locks yaml_files robust
+execution generation data_settings quick_look config recipe_paths ds_files noise checklist tasks sources toy model_kinds
+weight_files model_files model_hub rows model families task_files contamination named_tasks plan_file
+trial_file phase_names lineage disk augmentation planner data trackers monitor batches engine export evaluate mining
+planning report study phase_tracking phase_setup phases trial
+"""
+LAYERS = ORDER.split()
 KERNEL_LAYERS = ["common", "dropout", "topk", "mining"]
 TRANSFORMERS_BENCHES = ["stilts_bench.generation", "stilts_bench.training"]
 HEAVY = {  # package -> the modules (or packages of modules) that may name it
     "deepspeed": ["stilts_ds.engine"],
-    "transformers": ["stilts_ds.model.encoder", "stilts_ds.rows.tokenizer", "stilts_ds.toy", *TRANSFORMERS_BENCHES],
+    "transformers": [
+        "stilts_ds.model.encoder",
+        "stilts_ds.model.standard",
+        "stilts_ds.rows.tokenizer",
+        "stilts_ds.toy",
+        *TRANSFORMERS_BENCHES,
+    ],
     "tokenizers": ["stilts_ds.toy"],
     "datasets": ["stilts_ds.sources.hub", "stilts_ds.sources.tables"],
-    "tensorboard": ["stilts_ds.monitor"],
+    "tensorboard": ["stilts_ds.trackers"],
     "faiss": ["stilts_ds.mining.candidates", "stilts_bench"],
     "stilts_kernels": [
         "stilts_ds.model",
@@ -92,35 +50,15 @@ HEAVY = {  # package -> the modules (or packages of modules) that may name it
     "mpi4py": ["stilts_launcher.discover", "stilts_launcher.doctor"],
 }
 LIGHT = [
-    "stilts_ds.execute.floors",
-    "stilts_launcher.execute",
-    "stilts_launcher.cli",
-    "stilts_launcher.discover",
-    "stilts_launcher.local",
-    "stilts_ds.config",
-    "stilts_ds.planner",
-    "stilts_ds.plan_file",
-    "stilts_ds.trial_file",
-    "stilts_ds.evaluate.result",
-    "stilts_ds.tasks.registry",
-    "stilts_ds.data.data",
-    "stilts_ds.families.registry",
-    "stilts_ds.model_files",
-    "stilts_ds.run_dir",
-    "stilts_ds.report.tables",
-    "stilts_ds.toy",
-    "stilts_launcher.show.plan",
-    "stilts_launcher.submit",
-    "stilts_launcher.status",
-    "stilts_launcher.supervise",
-    "stilts_launcher.backends.registry",
-    "stilts_launcher.trial",
-    "stilts_launcher.fetch",
-    "stilts_ds.planning.sizes",
-    "stilts_ds.planning.estimates",
-    "stilts_ds.planning.advice",
+    "stilts_ds.execute.floors", "stilts_launcher.execute", "stilts_launcher.cli", "stilts_launcher.discover",
+    "stilts_launcher.local", "stilts_ds.config", "stilts_ds.planner", "stilts_ds.plan_file", "stilts_ds.trial_file",
+    "stilts_ds.evaluate.result", "stilts_ds.tasks.registry", "stilts_ds.data.data", "stilts_ds.families.registry",
+    "stilts_ds.model_files", "stilts_ds.run_dir", "stilts_ds.report.tables", "stilts_ds.toy",
+    "stilts_launcher.show.plan", "stilts_launcher.submit", "stilts_launcher.status", "stilts_launcher.supervise",
+    "stilts_launcher.backends.registry", "stilts_launcher.trial", "stilts_launcher.fetch",
+    "stilts_ds.planning.sizes", "stilts_ds.planning.estimates", "stilts_ds.planning.advice",
     "stilts_ds.evaluate.run_submission",
-]
+]  # fmt: skip
 
 
 def layer(name: str) -> int | None:

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from stilts_ds.config import Keep, parse_recipe
-from stilts_ds.disk import disk_use, drop_unneeded, leftovers, model_is_gone, removals, train_again, unplanned
+from stilts_ds.disk import disk_use, drop_unneeded, leftovers, removals, train_again, unplanned
 from stilts_ds.errors import UserError
+from stilts_ds.lineage import unfinished
 from stilts_ds.locks import phase_lock
 from stilts_ds.phase_status import Best
 from stilts_ds.plan_file import Phase, Plan
@@ -80,7 +81,7 @@ def test_nothing_goes_that_an_unfinished_phase_starts_from(plan: Plan, tmp_path:
         assert start.label in models(run, plan)
         finish(run, child)
     drop_unneeded(run, plan, "scores")
-    assert models(run, plan) == set() and model_is_gone(run.phase(start.id))
+    assert models(run, plan) == set() and run.phase(start.id).model_is_gone()
 
 
 def test_a_phase_at_work_is_left_alone(plan: Plan, tmp_path: Path) -> None:
@@ -103,6 +104,8 @@ def test_a_model_that_is_needed_again_is_trained_again_with_what_it_starts_from(
     run.phase(later.id).status_json.unlink()
     with pytest.raises(UserError, match="starts from .*, whose model was not kept"):
         train_again(run, plan, [later])
+    # A cluster's jobs are handed in for both.
+    assert {phase.id for phase in unfinished(run, plan.phases)} == {start.id, later.id}
     train_again(run, plan, plan.phases)
     assert run.phase(start.id).status() == "pending"
     untouched = [phase for phase in plan.phases if phase.id not in (start.id, later.id)]

@@ -191,7 +191,8 @@ def test_languages_are_drawn_by_their_size_to_the_power_alpha(
     setting = TrainingPart(train_batch_size=4, max_steps=3000)
     sampling = SamplingPart(unit=unit, language_exponent=alpha)
     made = Mixture({"mlm": len(group), "a": 9}, setting, sampling, 3, {"mlm": group})
-    items = [item for step in range(3000) for task, item in made.step(step) if task == "mlm"]
+    drawn = [pair for step in range(3000) for pair in made.step(step)]
+    items = [item for task, item in drawn if task == "mlm"]
     seen = np.bincount(group[items], minlength=3) / len(items)
     assert seen == pytest.approx(expected, abs=0.015)
     for language, count in enumerate(counts):
@@ -201,7 +202,6 @@ def test_languages_are_drawn_by_their_size_to_the_power_alpha(
                       {"mlm": group})  # fmt: skip
     assert [shorter.step(s) for s in range(50)] == [made.step(s) for s in range(50)]
     cost = {"mlm": np.arange(len(group)) + 1, "a": np.full(9, 7)}
-    drawn = [pair for step in range(3000) for pair in made.step(step)]
     assert made.tokens(cost) == sum(int(cost[task][item]) for task, item in drawn)
 
 

@@ -13,6 +13,7 @@ import pytest
 import small
 import torch
 from transformers import (
+    AutoConfig,
     AutoModel,
     BertConfig,
     BertModel,
@@ -29,6 +30,7 @@ from stilts_ds.errors import UserError
 from stilts_ds.families.build import build_model
 from stilts_ds.families.pair.record import Pair
 from stilts_ds.families.pair.rows import encode_pair
+from stilts_ds.model.backbone import Backbone
 from stilts_ds.model.encoder import load_encoder, save_encoder
 from stilts_ds.model.heads import HeadSpec
 from stilts_ds.model.multitask import MultiTask
@@ -148,6 +150,45 @@ def test_hidden_states_of_a_layer_are_the_encoders_own() -> None:
     states = model.encoder(batch.input_ids[None], output_hidden_states=True).hidden_states
     for layer in (0, 1, -1):
         assert torch.equal(model(batch, "hidden", layer), states[layer][0])
+
+
+STACKS: dict[str, Any] = {
+    # kind: (further settings of four layers, layers that are left for hidden state 1, and for -3)
+    "xlm-roberta": ({"type_vocab_size": 1}, 2, 3),
+    "llama": ({"num_key_value_heads": 2}, 2, 3),  # norms what its last layer gives
+    "albert": ({"embedding_size": 16}, 1, 1),  # one layer, called four times
+}
+
+
+@pytest.mark.parametrize("kind", STACKS)
+def test_layers_above_the_one_that_is_asked_for_are_let_go(kind: str) -> None:
+    more, *lefts = STACKS[kind]
+    config = AutoConfig.for_model(
+        kind, **{**SIZES, "num_hidden_layers": 4}, vocab_size=60, max_position_embeddings=66, pad_token_id=1, **more
+    )
+    network = AutoModel.from_config(config).eval()
+    batch = batch_of("nli", items=2)
+    with torch.no_grad():
+        for layer, left in zip((1, -3), lefts):
+            backbone = Backbone(copy.deepcopy(network))
+            expected = backbone.hidden_states(batch, layer)
+            index = backbone.drop_layers_above(layer, batch_of("nli", items=1))
+            assert torch.equal(backbone.hidden_states(batch, index), expected)
+            stack = max((part for part in backbone.network.modules() if isinstance(part, torch.nn.ModuleList)), key=len)
+            assert len(stack) == left
+        assert Backbone(network).drop_layers_above(-1, batch) == -1
+
+
+def test_a_network_that_needs_all_its_layers_keeps_them() -> None:
+    class Counting(XLMRobertaModel):
+        def forward(self, *given: Any, **more: Any) -> Any:
+            assert len(self.encoder.layer) == self.config.num_hidden_layers, "a layer is missing"
+            return super().forward(*given, **more)
+
+    backbone = Backbone(Counting(xlmr_config(num_hidden_layers=4), add_pooling_layer=False).eval())
+    with torch.no_grad():
+        assert backbone.drop_layers_above(-4, batch_of("nli", items=1)) == -4
+    assert len(backbone.network.encoder.layer) == 4
 
 
 @pytest.mark.parametrize("ids, rows", [([0, 2, 3, 7, 9], [0, 1, 2, 3, 7, 9]), ([0, 1, 2, 9], [0, 1, 2, 9])])

@@ -113,7 +113,7 @@ def test_files_are_compared_with_the_published_hash_and_size(tmp_path: Path) -> 
         show_files([get_task("xnli")], DataSource(xtreme=tmp_path))
 
 
-@pytest.mark.skipif(not REAL.is_dir(), reason="../shared/data is not here")
+@pytest.mark.data("xtreme")
 def test_official_files_have_the_published_hashes() -> None:
     shown = show_files([get_task("tatoeba"), get_task("xquad"), get_task("xcopa")], DataSource(xtreme=REAL))
     assert shown.count("the same") == 14 + 4 + 6 and "DIFFERENT" not in shown

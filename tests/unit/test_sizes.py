@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import ranks
 from report_runs import build_run
-from scoring_cases import MOCK, NO_MOCK, XTREME
+from scoring_cases import MOCK, XTREME
 
 from stilts_ds.config import parse_recipe
 from stilts_ds.data.data import fitted_task
@@ -64,7 +64,7 @@ def test_the_treebanks_files_add_up_to_the_sizes_of_pos() -> None:
     assert {code: size - not_had.get(code, 0) for code, size in sizes.items()} == sums
 
 
-@pytest.mark.skipif(not UD.is_dir(), reason="../shared/data is not here")
+@pytest.mark.data("xtreme")
 def test_hashes_of_treebanks_are_those_of_the_files_at_hand() -> None:
     found = sorted(UD.glob("ud-treebanks-v2.5/*/*-ud-test.conllu"))
     assert len(found) == 4
@@ -72,7 +72,7 @@ def test_hashes_of_treebanks_are_those_of_the_files_at_hand() -> None:
         assert treebanks.SHA256[file.relative_to(UD).as_posix()] == hash_file(file), file
 
 
-@pytest.mark.skipif(not UD.is_dir(), reason="../shared/data is not here")
+@pytest.mark.data("xtreme")
 def test_sizes_agree_with_the_files_at_hand() -> None:
     for code in ("de", "fr", "ja", "sw", "te", "zh", "th"):
         lines = list(read_lines(UD / "tatoeba" / f"tatoeba.{iso3_of(code)}-eng.eng"))
@@ -106,7 +106,7 @@ def test_languages_of_the_same_sizes_are_named_together() -> None:
 # --- scores ---------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.skipif(not MOCK.is_dir(), reason=NO_MOCK)
+@pytest.mark.data("xtreme_mock")
 def test_the_mock_labels_are_not_the_benchmarks() -> None:
     scores = score_folder(MOCK / "predictions", MOCK / "labels", "test", {name: TASKS[name] for name in XTREME})
     assert scores["all_task"] == pytest.approx(62.17319850507246, abs=1e-12)  # the score stands
@@ -117,7 +117,7 @@ def test_the_mock_labels_are_not_the_benchmarks() -> None:
     assert "- pawsx: de en es fr ja ko zh 10 instead of 2,000 examples" in page
 
 
-@pytest.mark.skipif(not MOCK.is_dir(), reason=NO_MOCK)
+@pytest.mark.data("xtreme_mock")
 def test_without_known_sizes_nothing_is_claimed() -> None:
     scores = score_folder(MOCK / "predictions", MOCK / "labels", "test", XTREME)  # literals without sizes
     assert (scores["complete"], scores["other_sizes"]) == (False, {})

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import ranks
-from scoring_cases import MOCK, NO_MOCK, XTREME
+from scoring_cases import MOCK, XTREME
 
 from stilts_ds.errors import UserError
 from stilts_ds.evaluate import submission
@@ -120,7 +120,7 @@ def test_all_nine_tasks_are_needed(tmp_path: Path) -> None:
         submission.validate_submission(tmp_path, some, {})
 
 
-@pytest.mark.skipif(not MOCK.is_dir(), reason=NO_MOCK)
+@pytest.mark.data("xtreme_mock")
 def test_mock_submission_is_valid_apart_from_an_extra_task() -> None:
     problems = submission.validate_submission(MOCK / "predictions", XTREME, {})
     assert problems == [f"{MOCK / 'predictions' / 'mewslix'} does not belong to a submission; remove it"]
@@ -206,7 +206,7 @@ def test_a_submission_scores_what_its_encoder_scores(encoder: str, score: float,
 REAL = ranks.SHARED / "data" / "xtreme" / "tatoeba"
 
 
-@pytest.mark.skipif(not REAL.is_dir(), reason="../shared/data is not here")
+@pytest.mark.data("xtreme/tatoeba")
 @pytest.mark.parametrize(("language", "iso3"), [("de", "deu"), ("te", "tel"), ("th", "tha")])
 def test_real_files_are_graded_as_they_were_scored(language: str, iso3: str, run: Path, tmp_path: Path) -> None:
     """A perfect, a random and a shuffled encoder, with the benchmark's own size."""

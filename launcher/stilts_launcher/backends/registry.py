@@ -34,7 +34,7 @@ def profile_of(run: RunDir) -> Profile:
 def load_profile(path: Path) -> Profile:
     """Read a profile; raises UserError naming the file and key, also for keys that its launcher does not read."""
     if not path.exists():
-        raise UserError(f"cluster profile {path} does not exist; slurm/profiles/ has some to start from")
+        raise UserError(f"cluster profile {path} does not exist; `stilts init` writes one")
     document = read_yaml(path)
     # An empty file or a single word is YAML, too.
     if not isinstance(document.value, dict):

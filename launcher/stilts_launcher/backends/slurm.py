@@ -25,6 +25,7 @@ REASONS = {  # Slurm's reasons for waiting, in words
     "Resources": "waits for nodes",
     "Priority": "waits its turn",
     "JobHeldUser": "held by its user",
+    "None": "",  # it has not looked at the job yet
 }
 SECONDS_TO_BE_ENDED = 60
 
@@ -32,7 +33,9 @@ SECONDS_TO_BE_ENDED = 60
 class Slurm:
     """Slurm's commands as a launcher (see `base.Launcher`)."""
 
-    settings = frozenset(Resources.model_fields) | {"account", "qos", "reservation", "container", "array_limit"}
+    settings = frozenset(Resources.model_fields) | {
+        "account", "qos", "reservation", "container", "array_limit", "mail",
+    }  # fmt: skip
 
     def submit(self, job: Job, profile: Profile, dry_run_as: str | None = None) -> Submitted:
         command = sbatch_command(job, profile, script(job.kind))
@@ -118,6 +121,14 @@ class Slurm:
         )
 
 
+def _mail(job: Job, profile: Profile) -> dict[str, str]:
+    """The options of a job's mail. Only the report ends the study: a mail for each phase would be hundreds."""
+    if profile.mail is None:
+        return {}
+    events = [event for event in profile.mail.on if event != "end" or job.kind == "report"]
+    return {"mail-user": profile.mail.to, "mail-type": ",".join(events).upper()} if events else {}
+
+
 def sbatch_command(job: Job, profile: Profile, batch_script: Path) -> list[str]:
     """The whole command that hands a job in."""
     asked = profile.resources(job.kind)
@@ -143,6 +154,7 @@ def sbatch_command(job: Job, profile: Profile, batch_script: Path) -> list[str]:
         # Otherwise what waits for a failed phase stays in the queue for ever.
         "kill-on-invalid-dep": "yes",
         "signal": warning,
+        **_mail(job, profile),
     }
     given = [f"--{name}={value}" for name, value in options.items() if value is not None]
     return ["sbatch", "--parsable", *given, *asked.extra, str(batch_script), str(job.run), *job.phases]

@@ -17,7 +17,9 @@ GB = 1e9
 def disk_uses(recipe: Recipe, run: RunDir, plan: Plan) -> dict[Keep, dict[str, int]] | None:
     """Bytes now, at the end and at most, by level; None where the model is not on this machine."""
     uses = _uses(recipe, run, plan)
-    return uses and {keep: {"now": use.now, "end": use.end, "peak": use.peak} for keep, use in uses.items()}
+    if uses is None:
+        return None
+    return {keep: {"now": use.now, "end": use.end, "peak": use.peak} for keep, use in uses.items()}
 
 
 def disk_line(recipe: Recipe, run: RunDir, plan: Plan) -> str:
@@ -26,9 +28,7 @@ def disk_line(recipe: Recipe, run: RunDir, plan: Plan) -> str:
         return "disk: unknown until the model is on this machine (`stilts fetch`)"
     use = uses[recipe.keep]
     others = [
-        f"keep={keep} {_gb(other.end)}, at most {_gb(other.peak)}"
-        for keep, other in uses.items()
-        if keep != recipe.keep
+        f"keep={keep} {_gb(kept.end)}, at most {_gb(kept.peak)}" for keep, kept in uses.items() if keep != recipe.keep
     ]
     chosen = f"{_gb(use.end)} GB kept at the end, {_gb(use.peak)} GB at most (keep={recipe.keep})"
     return f"disk: {chosen}; {'; '.join(others)}"

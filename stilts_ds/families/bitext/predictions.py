@@ -12,7 +12,8 @@ from typing import Any
 
 from stilts_ds.config import EvaluationPart, TrainingPart
 from stilts_ds.errors import UserError
-from stilts_ds.families.base import EvaluationSplit, Family, Prediction
+from stilts_ds.families.asked import EvaluationSplit
+from stilts_ds.families.base import Family, Prediction
 from stilts_ds.families.bitext.record import Bitext, Sentence
 from stilts_ds.families.files import (
     INDEX_FILE,

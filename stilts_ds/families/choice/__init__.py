@@ -1,5 +1,6 @@
 """A prompt and several candidates, one of them right: HellaSwag, Cosmos QA, CommonsenseQA, COPA."""
 
+from stilts_ds.families import standard
 from stilts_ds.families.base import Family, HeadVerbs, drawn_by_name, reads_last_tokens, reads_targets
 from stilts_ds.families.choice import noisy, predictions, record, rows, score
 
@@ -15,6 +16,7 @@ HEAD = HeadVerbs(
 CHOICE = Family(
     name="choice",
     group="multi_choice",
+    standard={"both": standard.CHOICES},
     head=HEAD,
     left_head=reads_last_tokens(HEAD),
     readers=record.READERS,

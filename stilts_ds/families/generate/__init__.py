@@ -3,8 +3,9 @@ a decoder."""
 
 from dataclasses import replace
 
+from stilts_ds.families import standard
 from stilts_ds.families.base import Family, HeadVerbs, reads_targets
-from stilts_ds.families.generate import noisy, predictions, record, rows, score
+from stilts_ds.families.generate import likelihood, noisy, predictions, record, rows, score
 from stilts_ds.families.text.rows import head_parameters, no_parameters
 
 PREFIX = HeadVerbs(
@@ -22,6 +23,7 @@ PREFIX = HeadVerbs(
 GENERATE = Family(
     name="generate",
     group="code",
+    standard={"left": standard.CAUSAL},
     head=PREFIX,
     left_head=replace(PREFIX, parameters=no_parameters),
     readers=record.READERS,
@@ -37,6 +39,7 @@ GENERATE = Family(
     noisy=noisy.noisy,
     predict=predictions.predict,
     evaluation_rows=predictions.evaluation_rows,
+    kept_files=likelihood.kept_files,
     settings=predictions.settings,
     unscored=predictions.unscored,
     own_settings=predictions.SETTINGS,

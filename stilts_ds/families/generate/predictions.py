@@ -18,9 +18,11 @@ import numpy as np
 from stilts_ds.config import EvaluationPart, TrainingPart
 from stilts_ds.errors import UserError, counted
 from stilts_ds.execute.programs import Program, read_programs, read_rows, read_verdicts, text_of
-from stilts_ds.families.base import EvaluationSplit, Family, Masking, Prediction
+from stilts_ds.families.asked import EvaluationSplit
+from stilts_ds.families.base import Family, Masking, Prediction
 from stilts_ds.families.decoding import Decoding
 from stilts_ds.families.files import Expected, PredictionFile, check_ids, fail
+from stilts_ds.families.generate.likelihood import kept_files, measure, read_likelihoods
 from stilts_ds.families.generate.record import Exercise, Gold
 from stilts_ds.families.generate.rows import end_of
 from stilts_ds.families.generate.score import WrittenProgram
@@ -81,8 +83,11 @@ def predict(family: Family, asked: Prediction) -> list[WrittenProgram] | None:
         is_complete=ends.are_reached,
     )
     written = asked.model.write(asked.head, rows, decoding)
+    measured = measure(family, asked)
     if not asked.model.first:
         return None
+    [name] = kept_files(asked.split.name, asked.split.language)
+    asked.kept[name] = measured
     attempts = []
     for record, samples in zip(records, written):
         for number, ids in enumerate(samples):
@@ -149,7 +154,8 @@ def read(path: Path, labels: Iterable[str] = ()) -> list[WrittenProgram]:
             f"{verdicts}: is of other programs than {path.name}, such as sample {strange[1]} of {strange[0]!r}; "
             "execute them again"
         )
-    return [WrittenProgram(program, by_key.get(program.key)) for program in programs]
+    seen = read_likelihoods(path)
+    return [WrittenProgram(program, by_key.get(program.key), seen.get(program.id)) for program in programs]
 
 
 def write(path: Path, values: Sequence[WrittenProgram]) -> None:

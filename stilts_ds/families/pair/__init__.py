@@ -1,5 +1,6 @@
 """Two texts and the relation between them: NLI, paraphrase, programs and what they are to do."""
 
+from stilts_ds.families import standard
 from stilts_ds.families.base import Family, HeadVerbs, drawn_by_name, reads_last_tokens, reads_targets
 from stilts_ds.families.files import read_shared_texts
 from stilts_ds.families.pair import attempts, noisy, predictions, programs, record, rows, score
@@ -16,6 +17,7 @@ HEAD = HeadVerbs(
 PAIR = Family(
     name="pair",
     group="classification",
+    standard={"both": standard.SEQUENCE, "left": standard.SEQUENCE},
     head=HEAD,
     left_head=reads_last_tokens(HEAD),
     readers={**record.READERS, **programs.READERS, **attempts.READERS},

@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 
 from stilts_ds.config import EvaluationPart, TrainingPart
-from stilts_ds.families.base import EvaluationSplit, Family, Prediction
+from stilts_ds.families.asked import EvaluationSplit
+from stilts_ds.families.base import Family, Prediction
 from stilts_ds.families.files import (
     Expected,
     PredictionFile,

@@ -1,5 +1,6 @@
 """One text, or two, and a number: similarity, ratings."""
 
+from stilts_ds.families import standard
 from stilts_ds.families.base import Family, HeadVerbs, reads_last_tokens, reads_targets
 from stilts_ds.families.regression import noisy, predictions, record, rows, score
 
@@ -15,6 +16,7 @@ HEAD = HeadVerbs(
 REGRESSION = Family(
     name="regression",
     group="regression",
+    standard={"both": standard.NUMBER, "left": standard.NUMBER},
     head=HEAD,
     left_head=reads_last_tokens(HEAD),
     readers=record.READERS,

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+from stilts_ds.families import standard
 from stilts_ds.families.base import Family, HeadVerbs, reads_targets
 from stilts_ds.families.span import checklist, noisy, predictions, record, rows, score
 from stilts_ds.tasks.spec import TABLE
@@ -20,6 +21,7 @@ HEAD = HeadVerbs(
 SPAN = Family(
     name="span",
     group="qa",
+    standard={"both": standard.SPANS, "left": standard.SPANS},
     head=HEAD,
     left_head=replace(HEAD, targets=rows.left_targets, reads=reads_targets(rows.left_targets)),
     readers={**record.READERS, **checklist.READERS, TABLE: record.COLUMNS.read},

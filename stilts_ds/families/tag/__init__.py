@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+from stilts_ds.families import standard
 from stilts_ds.families.base import Family, HeadVerbs
 from stilts_ds.families.tag import noisy, predictions, record, rows, score, treebank
 from stilts_ds.tasks.spec import TABLE
@@ -19,6 +20,7 @@ HEAD = HeadVerbs(
 TAG = Family(
     name="tag",
     group="tagging",
+    standard={"both": standard.TOKENS, "left": standard.TOKENS},
     head=HEAD,
     left_head=replace(HEAD, targets=rows.left_targets, reads=rows.left_reads),
     readers={**record.READERS, **treebank.READERS, TABLE: record.COLUMNS.read},

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+from stilts_ds.families import standard
 from stilts_ds.families.base import Family, HeadVerbs, reads_targets
 from stilts_ds.families.text import predictions, record, rows, score
 
@@ -28,6 +29,7 @@ NEXT = replace(
 TEXT = Family(
     name="text",
     group="",
+    standard={"both": standard.MASKED, "left": standard.CAUSAL},
     head=MASKED,
     left_head=NEXT,
     left_task=score.left_task,

@@ -27,6 +27,7 @@ from stilts_ds.engine.world import joined
 from stilts_ds.model.heads import HeadSpec
 from stilts_ds.model.vocabulary import narrow_vocabulary
 from stilts_ds.run_dir import PhaseDir
+from stilts_ds.trackers import Tracking
 
 
 def main() -> None:
@@ -52,7 +53,7 @@ def main() -> None:
                 engine_part=EnginePart(zero_stage=stage, dtype=dtype),
                 seed=1,
                 folder=PhaseDir(folder),
-                tensorboard=folder / "tensorboard",
+                tracking=Tracking(folder / "tensorboard"),
                 world=world,
                 evaluate=lambda forward: {"selection": 0.0},
                 export=lambda parameters, step: None,

@@ -39,6 +39,7 @@ from stilts_ds.robust import passes_of
 from stilts_ds.rows.batch import Batch
 from stilts_ds.rows.rows import touched_ids
 from stilts_ds.run_dir import PhaseDir, hash_file, write_sealed
+from stilts_ds.trackers import Tracking
 
 LINEAR = torch.nn.functional.linear
 
@@ -318,7 +319,7 @@ def main() -> None:
             engine_part=EnginePart(zero_stage=stage, **given.get("engine", {})),
             seed=seed,
             folder=PhaseDir(out.parent / "phase"),
-            tensorboard=out.parent / "tensorboard",
+            tracking=Tracking(out.parent / "tensorboard"),
             world=world,
             evaluate=asked_to_stop if given.get("stop_in_evaluation") else evaluate,
             export=export,

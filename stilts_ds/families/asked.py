@@ -1,0 +1,79 @@
+"""What a family may ask of a model and of a split when it predicts. `family` is a `Family` of base.py, which imports
+these."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+
+from stilts_ds.config import EvaluationPart, TrainingPart
+from stilts_ds.families.decoding import Decoding
+from stilts_ds.model_kinds import Sees
+from stilts_ds.rows.rows import Rows
+from stilts_ds.rows.tokenizer import Tokenizer
+from stilts_ds.tasks.spec import Task
+
+
+class Model(Protocol):
+    """What a family may ask of a model when it predicts. `outputs`, `losses`, `once`, `vectors` and `write`
+    are collectives."""
+
+    @property
+    def comm(self) -> Any:
+        """What the ranks talk over: a process group that moves CPU tensors, or None for one rank alone."""
+
+    @property
+    def device(self) -> Any:
+        """Where this rank computes, a torch.device."""
+
+    def stop_if_requested(self) -> None:
+        """Raise on every rank if any of them was asked to stop. A collective."""
+
+    @property
+    def first(self) -> bool:
+        """Whether this is rank 0."""
+
+    @property
+    def sees(self) -> Sees:
+        """Which tokens of its row a token sees."""
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """Of the model's rows."""
+
+    def outputs(self, family: Any, head: str, rows: Rows, setting: TrainingPart) -> list[Any]:
+        """Output of a head for each item of `rows`, in order; [] on other ranks."""
+
+    def losses(self, family: Any, head: str, rows: Rows, setting: TrainingPart) -> list[np.ndarray]:
+        """The loss of each target of each item of `rows` [n], in order; [] on other ranks."""
+
+    def once(self, name: str, compute: Callable[[], Any]) -> Any:
+        """What `compute` gave when it was last asked for by this name; another name takes its place. A collective."""
+
+    def vectors(self, rows: Rows, evaluation: EvaluationPart) -> Any:
+        """Sentence vectors of this rank's share of the rows, a float32 tensor [n, H] of one row a sentence; the shares
+        follow each other in rank order."""
+
+    def write(self, head: str, rows: Rows, decoding: Decoding) -> list[list[list[int]]]:
+        """The token ids of each sample of each prompt, without their ends: [I][samples]; [] on other ranks."""
+
+
+class EvaluationSplit(Protocol):
+    """What a family may ask of a split when it predicts (stilts_ds.data.split.Split)."""
+
+    @property
+    def task(self) -> Task: ...
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def language(self) -> str: ...
+
+    def records(self) -> Sequence[Any]: ...
+
+    def rows(self, setting: TrainingPart) -> Rows: ...
+
+    def rows_of(self, records: Sequence[Any], content: Any, setting: TrainingPart) -> Rows: ...
