@@ -15,11 +15,12 @@ from pydantic import Field, field_validator, model_validator
 
 from stilts_ds.data_settings import DataPart as DataPart  # named here, too: scripts import it from here
 from stilts_ds.data_settings import TextHubPart as TextHubPart
-from stilts_ds.errors import UserError, did_you_mean
+from stilts_ds.errors import did_you_mean
 from stilts_ds.execution import ExecutePart
 from stilts_ds.generation import GenerationPart
+from stilts_ds.quick_look import cap_examples
 from stilts_ds.robust import Robust
-from stilts_ds.shipped import RECIPES, shipped_recipes
+from stilts_ds.shipped import find_recipe
 from stilts_ds.values import RankCount
 from stilts_ds.yaml_files import Section, parse_section, read_section
 
@@ -205,6 +206,9 @@ class Recipe(Section):
 
     name: str = Field(pattern=NAME, description="the run's folder name")
     output_dir: Path = Field(Path("runs"), description="folder of runs")
+    limit: int | None = Field(
+        None, ge=1, description="a quick look: at most N examples of each split train, select and are scored"
+    )
     seeds: list[int] = Field([1], min_length=1, description="one full study for each; tables show the median")
     model: ModelPart = ModelPart()
     data: DataPart = DataPart()
@@ -239,6 +243,8 @@ class Recipe(Section):
     launch: LaunchPart = LaunchPart()
     evaluation: EvaluationPart = EvaluationPart()
     execute: ExecutePart = ExecutePart()
+
+    _capped = model_validator(mode="before")(cap_examples)
 
     @field_validator("seeds")
     @classmethod
@@ -328,19 +334,6 @@ def load_recipe(name_or_path: str, overrides: Sequence[str] = ()) -> Recipe:
     Raises UserError naming the file and key, with the nearest known names.
     """
     return read_section(Recipe, find_recipe(name_or_path), overrides)
-
-
-def find_recipe(name_or_path: str) -> Path:
-    path = Path(name_or_path)
-    if path.suffix in {".yaml", ".yml"}:
-        if not path.is_file():
-            raise UserError(f"recipe {path} does not exist; shipped recipes: {', '.join(shipped_recipes())}")
-        return path
-    if name_or_path in shipped_recipes():
-        return RECIPES / f"{name_or_path}.yaml"
-    raise UserError(
-        f"no recipe is called {name_or_path!r}{did_you_mean(name_or_path, shipped_recipes())} (or give a .yaml file)"
-    )
 
 
 def written_recipe(path: Path) -> Recipe:

@@ -20,7 +20,8 @@ MILESTONE = 25
 # Variable that says how much rank 0's console shows. Unset is `all`: a batch job's output is a log file.
 CONSOLE = "STILTS_CONSOLE"
 LEVELS = {"quiet": logging.WARNING, "milestones": MILESTONE, "all": logging.INFO}
-PAUSE = 60.0  # seconds between two plain lines about progress
+PAUSE = 60.0  # seconds between two plain lines about progress, at least
+LINES = 10  # or this share of the time so far: a log of a day has a hundred lines about progress, and not 1,440
 LINE = "%(asctime)s %(message)s"
 CLOCK = "%H:%M:%S"
 
@@ -170,7 +171,7 @@ class Console(logging.Handler):
     def __init__(self, stream: TextIO, level: int) -> None:
         super().__init__()  # of any level: records with progress are looked at whatever theirs is
         self.stream, self.least, self.clock = stream, level, StudyClock()
-        self.spoke = self.clock.now()
+        self.began = self.spoke = self.clock.now()
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
@@ -191,7 +192,9 @@ class Console(logging.Handler):
 
     def moved(self, record: logging.LogRecord) -> None:
         """Tell how far it is, where the console has been silent for a while and does not tell every step anyway."""
-        if self.least <= logging.INFO or self.least > MILESTONE or self.clock.now() - self.spoke < PAUSE:
+        now = self.clock.now()
+        silent = now - self.spoke < max(PAUSE, (now - self.began) / LINES)
+        if self.least <= logging.INFO or self.least > MILESTONE or silent:
             return
         self.line(self.format(logging.makeLogRecord({**record.__dict__, "msg": self.summary(), "args": None})))
 

@@ -66,9 +66,14 @@ class Run:
         """One row for each condition, seed, target, language and metric, in percent.
 
         `main` marks the metric that the benchmark averages; its name is `main` where it is a mean of others.
-        `examples` are those that were scored, 0 where an earlier version did not count them.
+        `examples` are those that were scored, 0 where an earlier version did not count them. `phase` is the name that
+        people read (`none/seed1/xnli`), `phase_id` that of its folder.
         """
-        return pandas.DataFrame(list(score_rows(self._data)), columns=list(SCORE_COLUMNS))
+        frame = pandas.DataFrame(list(score_rows(self._data)), columns=list(SCORE_COLUMNS))
+        frame = frame.rename(columns={"phase": "phase_id"})
+        names = {phase.id: phase.label for phase in self._data.plan.phases}
+        frame.insert(frame.columns.get_loc("phase_id"), "phase", frame["phase_id"].map(names))
+        return frame
 
     def gains(self, resamples: int = 0, level: float = 0.05) -> pandas.DataFrame:
         """Each condition against the baseline: a row for each target, and for each of its languages.
@@ -95,9 +100,10 @@ class Run:
             # Conditions share phases (SQuAD's for XQuAD and MLQA).
             used = ", ".join(c for c in self._data.conditions if phase.id in self._data.plan.use[c])
             for name, points in (("loss", curve.loss), ("dev", curve.dev)):
-                about = (phase.id, phase.kind, "+".join(phase.train), phase.seed, used or phase.condition, name)
+                trains = "+".join(phase.train)
+                about = (phase.label, phase.id, phase.kind, trains, phase.seed, used or phase.condition, name)
                 rows.extend((*about, step, value) for step, value in points)
-        columns = ["phase", "kind", "trains", "seed", "conditions", "curve", "step", "value"]
+        columns = ["phase", "phase_id", "kind", "trains", "seed", "conditions", "curve", "step", "value"]
         return pandas.DataFrame(rows, columns=columns)
 
     def predictions(self, task: str, language: str) -> pandas.DataFrame:

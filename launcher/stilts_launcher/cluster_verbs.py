@@ -38,8 +38,8 @@ def add_cluster_verbs(add: Add) -> None:
 
 def _add_watch(how: argparse._MutuallyExclusiveGroup) -> None:
     every = (
-        "show the status again where it changed, every S seconds (default: 10), until nothing waits or runs; the exit "
-        "status is then 0 where all is done, else 1"
+        "look again every S seconds (default: 10) and show the status where a phase's state changed, until nothing "
+        "waits or runs; the exit status is then 0 where all is done, else 1"
     )
     # `const`: --watch without a number of seconds.
     how.add_argument("--watch", type=seconds_of, nargs="?", const=10.0, metavar="S", help=every)

@@ -20,9 +20,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def export(given: argparse.Namespace) -> int:
+    from stilts_ds.model.encoder import quiet
     from stilts_ds.report.load import load_run
     from stilts_ds.report.standard_model import export_standard
 
+    quiet()
     run, name = split_phase(given.phase)
     data = load_run(run)
     phase = named_phase(list(data.plan.phases), name, run)

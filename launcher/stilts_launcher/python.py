@@ -18,12 +18,13 @@ from stilts_launcher.start import run_of, run_recipe
 def plan(recipe: str, *overrides: str) -> pandas.DataFrame:
     """One row for each phase of a recipe, with steps, tokens, memory and what is done already. Nothing is trained.
 
-    `plan("quickstart", "seeds=[1,2]")`: `overrides` are words as on the command line. `attrs["lacking"]` of the result
-    holds a sentence for each task whose data are not there. Raises UserError naming the setting at fault.
+    `plan("quickstart", "seeds=[1,2]")`: `overrides` are words as on the command line. `phase` is the name that people
+    read. `attrs["lacking"]` of the result holds a sentence for each task whose data are not there. Raises UserError
+    naming the setting at fault.
     """
     # By way of the text that `stilts plan --json` prints, so that notebooks and command lines see one description.
     described = json.loads(show_plan(resolved_recipe(recipe, overrides), as_json=True))
-    frame = pandas.DataFrame(described["phases"])
+    frame = pandas.DataFrame(described["phases"]).rename(columns={"name": "phase", "id": "phase_id"})
     frame.attrs["lacking"] = described["lacking"]
     return frame
 

@@ -198,6 +198,8 @@ def _where(folder: PhaseDir) -> str:
     if folder.status() == "trained":
         return counted(len(list(folder.predictions.glob("*/*"))), "prediction file")
     step = _last_step(folder)
+    if not step:
+        return "starting"
     steps = folder.read_status().steps
     if not step:
         return "starting"
@@ -259,14 +261,15 @@ def _interesting(run: RunDir, phases: list[str]) -> list[str]:
 def watch_status(run: RunDir, seconds: float, by_phase: bool = False) -> RunStatus:
     """Print the status, look again every so many seconds, and print it where it has changed, until nothing waits or
     runs. Returns the last one."""
-    shown = ""
+    on_terminal = sys.stdout.isatty()
+    shown: list[tuple[str, str]] = []
     while True:
         now = run_status(run)
-        # In a log that is not a terminal, equal states would be pages of the same.
-        text = now.text(by_phase)
-        if text != shown:
-            shown = text
-            print((CLEAR if sys.stdout.isatty() else "") + shown, flush=True)
+        states = [(row.label, row.state) for row in now.rows]
+        # A terminal shows the clock go on. A file or pipe would fill with pages that differ in nothing else.
+        if on_terminal or states != shown:
+            print((CLEAR if on_terminal else "") + now.text(by_phase), flush=True)
+            shown = states
         if not now.moving:
             return now
         time.sleep(seconds)

@@ -47,9 +47,11 @@ def test_scores_are_every_score_of_the_results(run: RunDir) -> None:
     asked = scores[(scores.condition == "mnli") & (scores.task == "xquad") & (scores.language == "zh")]
     assert sorted(asked[asked.main].seed) == [1, 2]
     for row in asked.itertuples():
-        kept = read_json(run.phase(row.phase).result("xquad"))
+        kept = read_json(run.phase(row.phase_id).result("xquad"))
         assert row.score == (kept["main"]["zh"] if row.main else kept["languages"]["zh"][row.metric])
         assert (row.language_name, row.examples, row.split, row.model) == ("Chinese", 200, "test", "facebook/tiny")
+    # Names that people read, with the folders' behind them.
+    assert set(asked.phase) == {"mnli/seed1/xquad", "mnli/seed2/xquad"}
     # Retrieval of the baseline trains nothing, so it has one phase for all seeds.
     assert set(scores[(scores.task == "tatoeba") & (scores.condition == "none")].seed) == {0}
 

@@ -15,64 +15,14 @@ from source_modules import MODULES, SOURCES, imports, named, source_of, tree_of
 
 ROOT = ranks.ROOT
 # The story from its first line to its last: a module imports only what stands before it, or beside it in its package.
-LAYERS = [
-    "errors",
-    "display",
-    "escape",
-    "shipped",
-    "hub_client",
-    "execute",
-    "values",
-    "versions",
-    "phase_status",
-    "run_dir",
-    "locks",
-    "yaml_files",
-    "robust",
-    "execution",
-    "generation",
-    "data_settings",
-    "config",
-    "recipe_paths",
-    "ds_files",
-    "noise",
-    "checklist",
-    "tasks",
-    "sources",
-    "toy",
-    "model_kinds",
-    "weight_files",
-    "model_files",
-    "model_hub",
-    "rows",
-    "model",
-    "families",
-    "task_files",
-    "contamination",
-    "named_tasks",
-    "plan_file",
-    "trial_file",
-    "phase_names",
-    "lineage",
-    "disk",
-    "augmentation",
-    "planner",
-    "data",
-    "trackers",
-    "monitor",
-    "batches",
-    "engine",
-    "export",
-    "evaluate",
-    "mining",
-    "planning",
-    "report",
-    "study",
-    "phase_tracking",
-    "phase_setup",
-    "phases",
-    "trial",
-]
+ORDER = """
+errors display escape shipped hub_client execute values versions phase_status run_dir locks yaml_files robust
+execution generation data_settings quick_look config recipe_paths ds_files noise checklist tasks sources toy model_kinds
+weight_files model_files model_hub rows model families task_files contamination named_tasks plan_file
+trial_file phase_names lineage disk augmentation planner data trackers monitor batches engine export evaluate mining
+planning report study phase_tracking phase_setup phases trial
+"""
+LAYERS = ORDER.split()
 KERNEL_LAYERS = ["common", "dropout", "topk", "mining"]
 TRANSFORMERS_BENCHES = ["stilts_bench.generation", "stilts_bench.training"]
 HEAVY = {  # package -> the modules (or packages of modules) that may name it

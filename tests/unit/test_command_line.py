@@ -107,38 +107,51 @@ complete_line "stilts status stu" stu status
 """
 
 
-@pytest.mark.processes
-@pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash")
-def test_a_real_bash_completes_verbs_options_recipes_tasks_runs_and_phases(tmp_path: Path) -> None:
-    (tmp_path / "bin").mkdir()
-    command = tmp_path / "bin" / "stilts"
+@pytest.fixture(scope="module")
+def typing_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the command in `bin` and a planned run `study`, as a shell that completes finds them."""
+    folder = tmp_path_factory.mktemp("typing")
+    (folder / "bin").mkdir()
+    command = folder / "bin" / "stilts"
     command.write_text(f'#!/bin/sh\nexec {sys.executable} -m stilts_launcher.cli "$@"\n')
     command.chmod(0o755)
-    folder = tmp_path / "runs" / "study"
-    folder.mkdir(parents=True)
-    (folder / "recipe.yaml").touch()
+    words = ["plan", "quickstart", "name=study", "intermediate={mnli: [mnli]}", "targets=[xnli]"]
     plan = subprocess.run(
-        [str(command), "plan", "quickstart", "name=other", "intermediate={mnli: [mnli]}", "targets=[xnli]"],
-        cwd=tmp_path,
-        env=ranks.environment(),
-        capture_output=True,
-        text=True,
+        [str(command), *words], cwd=folder, env=ranks.environment(), capture_output=True, text=True, timeout=300
     )
     assert plan.returncode == 0, plan.stderr
-    shutil.copy(tmp_path / "runs" / "other" / "plan.json", folder)
-    environment = ranks.environment(PATH=f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}")
-    done = subprocess.run(
-        ["bash", "--norc", "-c", COMPLETE], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120
-    )
+    return folder
+
+
+def typed(folder: Path, *command: str) -> subprocess.CompletedProcess[str]:
+    environment = ranks.environment(PATH=f"{folder / 'bin'}{os.pathsep}{os.environ['PATH']}", HOME=str(folder))
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300)
+
+
+@pytest.mark.processes
+@pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash")
+def test_a_real_bash_completes_verbs_options_recipes_tasks_runs_and_phases(typing_folder: Path) -> None:
+    done = typed(typing_folder, "bash", "--norc", "-c", COMPLETE)
     answers = [line.split() for line in done.stdout.splitlines()]
-    assert answers == [
-        ["status"],
-        ["quickstart"],
-        ["--follow"],
-        ["mnli/seed1/xnli"],
-        ["panx"],
-        ["study"],
-    ], done.stdout + done.stderr
+    wanted = [["status"], ["quickstart"], ["--follow"], ["mnli/seed1/xnli"], ["panx"], ["study"]]
+    assert answers == wanted, done.stdout + done.stderr
+
+
+@pytest.mark.processes
+@pytest.mark.skipif(shutil.which("fish") is None, reason="needs fish")
+def test_a_real_fish_completes_them_too(typing_folder: Path) -> None:
+    lines = ["stilts sta", "stilts run quick", "stilts logs study mnli/seed1/x"]
+    script = "; ".join(["stilts completion fish | source", *(f'complete -C "{line}"' for line in lines)])
+    done = typed(typing_folder, "fish", "--no-config", "-c", script)
+    assert done.stdout.split() == ["status", "quickstart", "mnli/seed1/xnli"], done.stdout + done.stderr
+
+
+@pytest.mark.processes
+@pytest.mark.skipif(shutil.which("zsh") is None, reason="needs zsh")
+def test_a_real_zsh_takes_the_script_for_the_command(typing_folder: Path) -> None:
+    script = 'autoload -Uz compinit; compinit -u -D; eval "$(stilts completion zsh)"; echo ${_comps[stilts]}'
+    done = typed(typing_folder, "zsh", "-f", "-c", script)
+    assert done.stdout.strip() == "_python_argcomplete", done.stdout + done.stderr
 
 
 def test_a_parser_of_one_verb_declares_the_options_of_that_verb() -> None:

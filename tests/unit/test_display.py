@@ -115,7 +115,7 @@ def test_a_console_that_is_a_file_gets_a_line_of_progress_now_and_then(log: logg
     written = io.StringIO()
     handler = display.Console(written, MILESTONE)
     handler.clock.now = now = Clock()
-    handler.spoke = 0.0
+    handler.began = handler.spoke = 0.0
     log.addHandler(handler)
     log.info("work", extra=carrying(WORK))
     for step in range(101):
@@ -125,6 +125,19 @@ def test_a_console_that_is_a_file_gets_a_line_of_progress_now_and_then(log: logg
     # 202 seconds, one line in each whole minute.
     assert len(lines) == 3 and "\x1b" not in written.getvalue()
     assert lines[0] == "none/seed1/xnli: step 29 of 100, loss 1.02; phase 1 of 2"
+
+
+def test_a_long_run_has_few_lines_about_progress(log: logging.Logger) -> None:
+    written = io.StringIO()
+    handler = display.Console(written, MILESTONE)
+    handler.clock.now = now = Clock()
+    handler.began = handler.spoke = 0.0
+    log.addHandler(handler)
+    log.info("work", extra=carrying(WORK))
+    for step in range(24 * 360):
+        now.time += 10
+        log.info("step", extra=carrying(Position(NONE, "step", step, 24 * 360)))
+    assert 30 < len(written.getvalue().splitlines()) < 80  # in a day
 
 
 def test_lines_never_collide_with_the_bars_and_the_bars_leave_nothing(

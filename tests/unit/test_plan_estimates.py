@@ -317,7 +317,7 @@ def test_advice_names_the_smallest_stage_and_the_largest_batch(gib: float, besid
         }
 
     setting = TrainingPart(per_device_train_batch_size=8, train_batch_size=32)
-    phase = SimpleNamespace(id="one", setting=lambda: setting)
+    phase = SimpleNamespace(label="one", setting=lambda: setting)
     found = [Estimate(phase, "will run", memory=memory_at(8), memory_at=memory_at)]  # type: ignore[arg-type]
     recipe = parse_recipe({"name": "x", "targets": ["xnli"], "intermediate": {"none": []}}, "test")
     assert advice(recipe, found, gib, beside * GIB).startswith(told)

@@ -106,6 +106,10 @@ def test_a_finished_run_does_nothing_when_started_again(toy_run: Path) -> None:
     before = {p: p.stat().st_mtime_ns for p in toy_run.glob("phases/*/encoder/model.safetensors")}
     said = stilts("run", "quickstart", *SMALL, "-v", cwd=toy_run.parents[1])
     assert " step " not in said and "| none |" in said
+    brief = stilts("run", "quickstart", *SMALL, cwd=toy_run.parents[1]).splitlines()
+    assert len(brief) < len(said.splitlines()) and len(brief) <= 80 and brief[-1].startswith("done in ")
+    quiet = stilts("run", "quickstart", *SMALL, "-q", cwd=toy_run.parents[1]).splitlines()
+    assert len(quiet) < len(brief) and not any("none/seed1/" in line for line in quiet)
     assert before == {p: p.stat().st_mtime_ns for p in toy_run.glob("phases/*/encoder/model.safetensors")}
 
 

@@ -25,6 +25,7 @@ REASONS = {  # Slurm's reasons for waiting, in words
     "Resources": "waits for nodes",
     "Priority": "waits its turn",
     "JobHeldUser": "held by its user",
+    "None": "",  # it has not looked at the job yet
 }
 SECONDS_TO_BE_ENDED = 60
 
