@@ -144,8 +144,8 @@ def recipe_text(name: str, answers: dict[str, str], seeds: str) -> str:
         f"seeds: {_list(_words(seeds))}",
         "# Which models stay on disk once nothing needs them: encoders, heads, best or scores.",
         "keep: encoders",
-        "# ZeRO stage and numbers; `stilts plan NAME.yaml --gpu-memory 80` says what fits.",
-        "engine: {zero_stage: 1, dtype: auto}",
+        "# What ZeRO shards; `stilts plan NAME.yaml --gpu-memory 80` says what fits.",
+        "engine: {zero_stage: 1}",
     ]
     return "\n".join(lines) + "\n"
 

@@ -38,8 +38,9 @@ def test_a_study_of_own_tasks_is_planned_trained_scored_and_loaded(tmp_path: Pat
     scores = stilts_ds.load(folder).scores()
     assert set(scores.language) == {"en", "gn"} and set(scores.condition) == {"none", "rating"}
     assert set(scores[scores.task == "rating"].metric) == {"r2", "pearson", "spearman"}
-    # A word decides the label: two epochs at this rate are enough to see it in a language that was not trained.
-    assert scores[(scores.task == "reviews") & scores.main].score.min() > 55
+    # A word decides the label: two epochs are enough to see it, also in a language that was not trained.
+    plain = scores[(scores.task == "reviews") & (scores.condition == "none") & scores.main]
+    assert plain.score.min() > 55
     assert not list(folder.rglob("*.safetensors"))
     assert {RunDir(folder).phase(phase.id).status() for phase in Plan.load(folder / "plan.json").phases} == {"done"}
     for verb in ("report", "score", "status"):

@@ -41,7 +41,7 @@ def tasks_json(tasks: Iterable[Task]) -> str:
             "sizes": dict(task.sizes),
             "trains_on": task.train_on or (task.name if "train" in task.local else None),
             "training": dict(task.training),
-            "licence": task.licence,
+            "licence": task.licence or "-",
             "url": task.url,
             "note": task.note,
         }
@@ -91,7 +91,7 @@ def task_card(task: Task) -> str:
         "training": ", ".join(f"{key}={value}" for key, value in task.training.items()) or "-",
         "files": "\n".join(_files(task.local.items())) or "-",
         "hub": "\n".join(_hub(task.hub.items())) or "-",
-        "licence": task.licence,
+        "licence": task.licence or "-",
         "from": task.url,
         "note": "\n".join(textwrap.wrap(task.note, WIDTH)) or "-",
     }
