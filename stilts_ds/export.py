@@ -127,8 +127,8 @@ def check_export(folder: PhaseDir) -> None:
     if folder.model_is_gone():
         problem = f"{folder.root}: its model was not kept (`keep` in the recipe)"
         raise UserError(f"{problem}; delete {folder.status_json}, and `stilts run` trains this phase again")
-    if problem := model_damage(folder.root):
-        raise UserError(f"{problem}; delete {folder.status_json}, and the same command trains this phase again")
+    if damage := model_damage(folder.root):
+        raise UserError(f"{damage}; delete {folder.status_json}, and the same command trains this phase again")
 
 
 def _part(parameters: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:

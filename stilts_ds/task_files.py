@@ -286,8 +286,6 @@ def _check_training(task: Task, family: Family) -> None:
             raise UserError(f"train_on: {task.train_on} is {given}; give this task the same family and labels")
     elif family.head is not None and "train" not in task.local:
         raise UserError("files: there is no train file; name one, or the task that trains it as train_on")
-    elif family.head is not None and "dev" not in task.local:
-        raise UserError("files: there is no dev file, which selects the model; name one (the train file may be split)")
     if task.role == "target" and "test" not in task.local:
         raise UserError("files: there is no test file to score; name one, or set role: intermediate")
     _check_labels(task, family)

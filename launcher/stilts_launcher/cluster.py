@@ -99,7 +99,7 @@ class Mail(Section):
 
     to: str = Field(description="address, such as me@example.org")
     on: list[Literal["begin", "end", "fail", "requeue"]] = Field(
-        default_factory=lambda: ["end", "fail"],
+        ["end", "fail"],
         min_length=1,
         description="`end` of the study; jobs that `begin`, `fail` or are put back (`requeue`)",
     )

@@ -35,10 +35,13 @@ def recipe_of_run(run: RunDir) -> Recipe:
 
     Raises UserError where there is none, or the folder has a name that no run can have.
     """
+    from stilts_ds.plan_file import Plan
     from stilts_ds.report.load import read_recipe
 
     run.check_links()
     recipe, folder = read_recipe(run), run.root.resolve()
+    if run.plan.exists():
+        Plan.load(run.plan)  # which makes the tasks known that the recipe names and its user brought
     if not re.fullmatch(NAME, folder.name):
         raise UserError(f"{folder.name!r} is no name of a run; use letters, digits, '.', '_' and '-'")
     return recipe.model_copy(update={"output_dir": folder.parent, "name": folder.name})

@@ -39,7 +39,7 @@ from stilts_ds.run_dir import RunDir, write_atomically, write_json
 
 METRICS = (
     "XTREME's metric of each target, in percent: accuracy (XNLI, PAWS-X, Tatoeba), F1 (tagging, BUCC), mean of F1 and "
-    "exact match (question answering)."
+    "exact match (question answering); for code pass@1 (programs), AUC (does a program pass?), mAP@20 (search)."
 )
 
 

@@ -21,6 +21,10 @@ def parts_of(task: Task, split: str, language: str, source: DataSource) -> list[
 
     Raises UserError for a split that the task has not, and for anything missing.
     """
+    if split not in task.local and task.directory:
+        # A user's task may do without: examples that are held out of its train file select then.
+        instead = f", or set data.dev_split.{task.name}=train" if split == "dev" else ""
+        raise UserError(f"{task.name} has no {split} file; name one under `files` in its definition{instead}")
     if split not in task.local:
         raise UserError(f"{task.name} has no split {split!r}{did_you_mean(split, task.local)} {task.note}".rstrip())
     blank = Part(source.folder_of(task), task, language, split, limit=source.max_text_passages)

@@ -103,17 +103,19 @@ def test_chunks_change_no_gradient_and_no_more_logits_are_in_memory(monkeypatch:
 
 @pytest.fixture(scope="module")
 def reference(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """Plain torch, all weights, states and updates in float64."""
     folder = tmp_path_factory.mktemp("reference")
-    run(PROGRAM, folder / "out.pt", settings(folder, -1, coded=True))
+    run(PROGRAM, folder / "out.pt", settings(folder, -1, coded=True, double=True))
     return torch.load(folder / "out.pt")
 
 
 @pytest.mark.parametrize("stage, ranks", some_slow(CELLS, [cell for cell in CELLS if cell not in ((1, 1), (3, 2))]))
-def test_every_zero_stage_trains_on_programs_alike(
+def test_every_zero_stage_trains_on_programs_as_float64_does(
     stage: int, ranks: int, tmp_path: Path, reference: dict[str, Any]
 ) -> None:
     run(PROGRAM, tmp_path / "out.pt", json.dumps(json.loads(settings(tmp_path, stage, coded=True))), ranks=ranks)
     found = torch.load(tmp_path / "out.pt")
+    assert next(iter(reference["parameters"].values())).dtype == torch.float64
     assert found["curve"] == pytest.approx(reference["curve"], abs=1e-5)
     for name, value in reference["parameters"].items():
         torch.testing.assert_close(found["parameters"][name].float(), value.float(), rtol=0, atol=1e-5)

@@ -24,6 +24,7 @@ from stilts_ds.evaluate.predict import Predictor
 from stilts_ds.families.build import build_model
 from stilts_ds.families.decoding import Decoding
 from stilts_ds.families.registry import FAMILIES
+from stilts_ds.model import decoding as decoding_module
 from stilts_ds.model.encoder import pack
 from stilts_ds.model.heads import HeadSpec
 from stilts_ds.model.multitask import MultiTask
@@ -33,7 +34,7 @@ from stilts_ds.rows.rows import Rows
 SPECS = [HeadSpec("code", "generate")]
 LENGTHS = (9, 4, 13, 9, 30, 17, 21, 5)
 END = 2
-DECODERS = ("gpt2", "llama", "qwen2", "qwen2, window", "gemma3")
+DECODERS = ("gpt2", "llama", "qwen2", "qwen2, window", "qwen3", "gemma", "gemma3")
 
 
 def prompt_rows(prefix: bool, vocabulary: int = small.VOCABULARY) -> Rows:
@@ -117,7 +118,10 @@ def test_a_sample_is_the_same_to_the_bit_whatever_is_beside_it(built: tuple[Mult
     assert [samples[:2] for samples in together] == write(built, everything, decoding(samples=2))
 
 
-def test_what_is_kept_of_earlier_tokens_is_what_they_would_be_computed_to_again(built: tuple[MultiTask, Any]) -> None:
+def test_what_is_kept_of_earlier_tokens_is_what_they_would_be_computed_to_again(
+    built: tuple[MultiTask, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(decoding_module, "ROOM", 3)  # so that room is made several times
     model, tokenizer = built
     rows = prompt_rows(tokenizer.sees == "both")
     greedy = write(built, list(range(len(LENGTHS))), decoding(samples=1, temperature=0.0))
@@ -131,6 +135,27 @@ def test_what_is_kept_of_earlier_tokens_is_what_they_would_be_computed_to_again(
                 break
             again.append(token)
         assert greedy[item] == [again]
+
+
+@pytest.mark.parametrize("layer", [None, 2])
+def test_packed_rows_behind_a_prefix_have_the_hidden_states_of_transformers_own_attention(layer: int | None) -> None:
+    """Each row alone through eager attention, with the mask of a prefix language model written out."""
+    packed, alone = build("xlm-r")[0], small.model(specs=SPECS, hidden=32, heads=4, layers=3, packed=False).eval()
+    alone.load_state_dict(packed.state_dict())
+    alone.encoder.set_attn_implementation("eager")
+    rows = prompt_rows(True)
+    rows.prefix = np.array(LENGTHS, np.int32) // 2
+    with torch.no_grad():
+        states = packed.backbone.hidden_states(
+            pack_rows([(rows, item) for item in range(8)], small.tokenizer_stub()), layer
+        )
+        for start, end, prefix in zip(rows.starts[:-1], rows.starts[1:], rows.prefix):
+            row, column = torch.arange(int(end - start))[:, None], torch.arange(int(end - start))
+            mask = torch.where((column <= row) | (column < int(prefix)), 0.0, -1e30)[None, None]
+            ids = torch.from_numpy(rows.input_ids[start:end].astype(np.int64))[None]
+            plain = alone.encoder(input_ids=ids, attention_mask=mask, output_hidden_states=True)
+            expected = plain.last_hidden_state if layer is None else plain.hidden_states[layer]
+            torch.testing.assert_close(states[start:end], expected[0], rtol=1e-4, atol=1e-4)
 
 
 def recomputed(model: MultiTask, tokenizer: Any, prompt: np.ndarray, written: list[int]) -> np.ndarray:

@@ -119,3 +119,25 @@ def test_programs_of_ones_own_are_running_text(tmp_path: Path) -> None:
     write(tmp_path / "pyhton.txt", "print(1)\n")
     with pytest.raises(UserError, match=r"pyhton.txt: .*no language code .* and no programming language"):
         find_origin(get_task("mlm"), "train", "en", DataSource(text=tmp_path))
+
+
+def test_noise_in_descriptions_leaves_the_code_of_a_prompt(tmp_path: Path) -> None:
+    said = "Addiere eins zu der Zahl und gib das Ergebnis zurück, wie es die Aufgabe verlangt."
+    prompt = f'def add(zahl: int) -> int:\n    """ {said}\n    >>> add(1)\n    2\n    """\n'
+    rows = [
+        {"task_id": f"python/{number}", "language": "python", "prompt": prompt, "entry_point": "add",
+         "test": "def check(candidate):\n    assert candidate(1) == 2\n", "description": said,
+         "canonical_solution": "    return zahl + 1\n"}
+        for number in range(4)
+    ]  # fmt: skip
+    write(tmp_path / "humaneval_xl/python/German.jsonl", lines(*rows))
+    clean, noisy = (read(tmp_path, name, "test", "de") for name in ("humaneval_xl", "humaneval_xl@typo-10"))
+    again = read(tmp_path, "humaneval_xl@typo-10", "test", "de")
+    assert [record.prompt for record in noisy] == [record.prompt for record in again]
+    assert read(tmp_path, "humaneval_xl@typo-0", "test", "de") == clean
+    for before, after in zip(clean, noisy):
+        assert after.prompt != before.prompt and after.problem.prompt == after.prompt
+        assert (after.solution, after.problem.tests) == (before.solution, before.problem.tests)
+        head, _, rest = after.prompt.partition('"""')
+        assert head == "def add(zahl: int) -> int:\n    " and rest.endswith('    >>> add(1)\n    2\n    """\n')
+    assert len({record.prompt for record in noisy}) > 1  # a problem's own errors

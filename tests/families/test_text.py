@@ -157,7 +157,7 @@ def test_the_log_says_where_the_head_comes_from(tmp_path: Path, caplog: pytest.L
         for name in ("with", "without"):
             model = small.model(vocabulary=40, specs=[HeadSpec("mlm", "text"), HeadSpec("nli", "pair", ("a", "b"))])
             source = str(tmp_path / name)
-            load_language_head(model, read_language_head(source), source, world)
+            load_language_head(model, read_language_head(source), source, world, logging.INFO)
             heads.append(model.heads["mlm"].bias)
     assert torch.equal(heads[0], reference.lm_head.bias) and not heads[1].any()
     said = [record.getMessage() for record in caplog.records]

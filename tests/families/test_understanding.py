@@ -290,6 +290,13 @@ def test_the_area_under_the_curve_is_that_of_all_pairs() -> None:
     assert METRICS["auc"].score(units) == pytest.approx(100 * float(np.mean(comparisons)), abs=1e-10)
 
 
+@pytest.mark.parametrize("label", ["passes", "fails"])
+def test_where_all_programs_end_alike_nothing_is_told_apart(label: str) -> None:
+    gold = [Judged(label, "a"), Judged(label, "b")]
+    scores = score_values(TASKS["verify_mbxp"], gold, [Judgement(label, 0.1), Judgement(label, 0.9)], "python")
+    assert scores["auc"] == 50 and scores["majority"] == scores["accuracy"] == 100
+
+
 def test_judgements_come_back_from_their_files(tmp_path: Path) -> None:
     predicted = [Judgement("fails", math.nextafter(1.0, 0.0)), Judgement("passes", 1e-17)]
     FILE.write(tmp_path / "test-php.tsv", predicted)

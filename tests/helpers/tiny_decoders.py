@@ -28,7 +28,7 @@ def config(kind: str, vocabulary: int = 200, **more: Any) -> Any:
     """A small configuration of a kind; rows of the tests are longer than its windows of attention."""
     if kind == "gpt2":
         sizes = {"n_embd": 32, "n_layer": 3, "n_head": 4, "n_positions": 128, "initializer_range": 0.3}
-        return T.GPT2Config(vocab_size=vocabulary, **sizes, **more)
+        return T.GPT2Config(**{"vocab_size": vocabulary, **sizes, **more})
     known: dict[str, tuple[Any, dict[str, Any]]] = {
         "llama": (T.LlamaConfig, SHARED),
         "qwen2": (T.Qwen2Config, SHARED),
@@ -40,7 +40,8 @@ def config(kind: str, vocabulary: int = 200, **more: Any) -> Any:
         "gemma3": (T.Gemma3TextConfig, {**SHARED, "head_dim": 8, "sliding_window": 8, "layer_types": WINDOWS}),
     }
     kind_class, sizes = known[kind]
-    return kind_class(vocab_size=vocabulary, max_position_embeddings=128, pad_token_id=None, **sizes, **more)
+    given = {"vocab_size": vocabulary, "max_position_embeddings": 128, "pad_token_id": None, **sizes, **more}
+    return kind_class(**given)
 
 
 KINDS = ("gpt2", "gpt_neox", "llama", "qwen2", "qwen2, window", "qwen3", "gemma", "gemma2", "gemma3")
@@ -68,8 +69,8 @@ def save_model(kind: str, folder: Path, vocabulary: int = 200, **more: Any) -> A
     return model
 
 
-def save_with_tokenizer(kind: str, folder: Path, world: Path) -> None:
+def save_with_tokenizer(kind: str, folder: Path, world: Path, pieces: int = 400, **more: Any) -> None:
     """A model and a tokenizer of a toy world's text."""
-    tokenizer = plain_tokenizer(world_lines(world), eos_token="<|endoftext|>")
-    save_model(kind, folder, len(tokenizer), eos_token_id=tokenizer.eos_token_id, bos_token_id=None)
+    tokenizer = plain_tokenizer(world_lines(world), pieces, eos_token="<|endoftext|>")
+    save_model(kind, folder, len(tokenizer), eos_token_id=tokenizer.eos_token_id, bos_token_id=None, **more)
     tokenizer.save_pretrained(folder)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import yaml
 from conftest import stilts
+from huggingface_hub import ModelCard
 from report_runs import HOSTILE, build_run
 
 from stilts_ds.errors import UserError
@@ -136,6 +137,24 @@ def test_every_encoder_has_a_card_with_its_lineage_and_scores(run: RunDir) -> No
     metadata = yaml.safe_load(text.split("---\n")[1])
     assert metadata["base_model"] == "facebook/tiny" and metadata["language"] == ["de", "en", "sw", "zh"]
     assert "licence: mixed OANC" in text
+
+
+def test_a_card_s_header_is_what_the_hub_s_own_types_read(run: RunDir) -> None:
+    text = (phase_of(run, "target", "mnli", "mnli").root / "README.md").read_text(encoding="utf-8")
+    values = ModelCard(text).data
+    assert (values.license, values.library_name, values.pipeline_tag) == (
+        "unknown",
+        "transformers",
+        "feature-extraction",
+    )
+    assert any("nli" in name for name in values.datasets)
+    assert values.metrics == ["accuracy"] and values.model_name.endswith("mnli/seed1/xnli")
+    results = {entry.dataset_config: entry for entry in values.eval_results}
+    score = next(r.main["sw"] for r in load_run(run).results["mnli"]["xnli"])
+    assert results["sw"].metric_value == round(score, 4) and results["sw"].metric_type == "accuracy"
+    assert (results["sw"].task_type, results["sw"].dataset_split) == ("text-classification", "test")
+    for entry in values.eval_results:
+        entry.__post_init__()  # raises where a score's fields do not belong together
 
 
 def test_an_intermediate_encoder_shows_what_came_of_it(run: RunDir) -> None:

@@ -95,7 +95,6 @@ FAULTS: list[tuple[str, Any, str]] = [
     ("metrics", ["acuracy"], r"family 'pair' has no metric 'acuracy'; did you mean accuracy"),
     ("files", {"train": "a.csv", "dev": "dev.tsv", "test": "test.jsonl"}, r"'test.jsonl' is one file for 2 languages"),
     ("files", {"dev": "dev.tsv", "test": "test-{language}.jsonl"}, r"files: there is no train file"),
-    ("files", {"train": "train.csv.gz", "test": "test-{language}.jsonl"}, r"files: there is no dev file"),
     ("files", {"train": "train.csv.gz", "dev": "dev.tsv"}, r"files: there is no test file to score"),
     ("files", {"train": "a.xlsx", "dev": "dev.tsv", "test": "{language}.csv"}, r"the ending .xlsx is no table's"),
     ("files", {"train": "{lang}.csv"}, r"'{lang}' is no hole that is filled"),
@@ -283,6 +282,17 @@ def test_every_missing_file_is_named_at_once_with_what_goes_on_without_it(tmp_pa
     assert lines[-1] == f"to go on without them: {override}"
     less = recipe(tmp_path / "my_tasks.yaml", targets=["reviews"], evaluation={"languages": "present"})
     check_files(less, Data(less, tmp_path / "run"))
+
+
+def test_a_task_without_a_dev_file_is_selected_on_part_of_its_train_file(tmp_path: Path) -> None:
+    path = write_tasks(tmp_path, 30)
+    changed(path, "files", {"train": "train.csv.gz", "test": "test-{language}.jsonl"})
+    study = recipe(path)
+    add_recipe_tasks(study)
+    with pytest.raises(UserError, match=r"reviews has no dev file; .*or set data.dev_split.reviews=train"):
+        check_files(study, Data(study, tmp_path / "run"))
+    held_out = recipe(path, data={"source": "local", "dev_split": {"reviews": "train"}})
+    check_files(held_out, Data(held_out, tmp_path / "run"))
 
 
 def test_the_command_shows_examples_before_anything_is_paid_for(

@@ -173,7 +173,7 @@ def measure(pair: Pair, repeat: int) -> list[Result]:
         ),
         "ours": lambda: pair.write(TEMPERATURE, pair.samples),
     }
-    results = []
+    rate_of_way = {}
     for name, write in ways.items():
         rates = []
         for _ in range(repeat):
@@ -181,10 +181,11 @@ def measure(pair: Pair, repeat: int) -> list[Result]:
             written = write()
             seconds = time.process_time() - began
             rates.append(sum(len(ids) for of_problem in written for ids in of_problem) / seconds)
-        results.append({"way": name, "tokens_per_second": max(rates)})
-    for result in results:
-        result["ratio"] = result["tokens_per_second"] / results[0]["tokens_per_second"]
-    return results
+        rate_of_way[name] = max(rates)
+    of_transformers, *_ = rate_of_way.values()
+    return [
+        {"way": way, "tokens_per_second": rate, "ratio": rate / of_transformers} for way, rate in rate_of_way.items()
+    ]
 
 
 def main(arguments: Sequence[str]) -> int:

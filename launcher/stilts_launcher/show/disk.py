@@ -17,7 +17,9 @@ GB = 1e9
 def disk_uses(recipe: Recipe, run: RunDir, plan: Plan) -> dict[Keep, dict[str, int]] | None:
     """Bytes now, at the end and at most, by level; None where the model is not on this machine."""
     uses = _uses(recipe, run, plan)
-    return uses and {keep: {"now": use.now, "end": use.end, "peak": use.peak} for keep, use in uses.items()}
+    if uses is None:
+        return None
+    return {keep: {"now": use.now, "end": use.end, "peak": use.peak} for keep, use in uses.items()}
 
 
 def disk_line(recipe: Recipe, run: RunDir, plan: Plan) -> str:

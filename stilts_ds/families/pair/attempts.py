@@ -201,20 +201,26 @@ def count_attempts(gold: Sequence[Judged], predicted: Sequence[Judgement], langu
 
     `above` of a passing attempt is the share of failing ones that it is given a smaller chance to fail than, ties by
     half: the sum over passing ones, divided by their number, is the area under the ROC curve (Hanley and McNeil 1982).
+    Where all pass or all fail there is nothing to tell apart, and all shares are a half.
     """
     numbers: Counter[str] = Counter()
     failing = np.sort([p.fails for g, p in zip(gold, predicted, strict=True) if g.label == FAILS])
-    usual = Counter(g.label for g in gold).most_common(1)[0][0]
+    outcomes = Counter(g.label for g in gold)
+    usual = outcomes.most_common(1)[0][0]
+    both = len(outcomes) == 2
     names, rows = [], []
     for g, p in zip(gold, predicted):
         names.append(f"{g.problem} {numbers[g.problem]}")
         numbers[g.problem] += 1
         is_gold, is_predicted = g.label == FAILS, p.label == FAILS
-        compared = bool(len(failing)) and not is_gold
+        compared = not both or not is_gold
+        above = 0.5
+        if both:
+            above = share_above(p.fails, failing)
         rows.append(
             (
                 g.label == p.label, 1, is_gold and is_predicted, is_predicted, is_gold, g.label == usual,
-                share_above(p.fails, failing) if compared else 0, compared,
+                above * compared, compared,
             )
         )  # fmt: skip
     columns = ("right", "items", "correct", "predicted", "gold", "usual", "above", "passing")

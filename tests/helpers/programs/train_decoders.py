@@ -22,10 +22,12 @@ from stilts_ds.phases import run_phases
 from stilts_ds.run_dir import RunDir
 from stilts_ds.toy.world import ensure_toy_world
 
+NINE = ("anli_plus", "mnli", "qqp", "squad_v1", "squad_v2", "hellaswag", "ccg", "cosmosqa", "commonsenseqa")
+TRAINED = (*NINE, "mlm")  # text by the next token
 STEPS: dict[str, Any] = {
     "max_steps": 5,
-    "train_batch_size": 10,
-    "per_device_train_batch_size": 5,
+    "train_batch_size": 20,
+    "per_device_train_batch_size": 10,
     "learning_rate": 1e-3,
     "max_seq_length": 48,
     "doc_stride": 8,
@@ -48,7 +50,7 @@ def recipe_for(name: str, model: Path, folder: Path, stage: int) -> Recipe:
                 "max_train_examples": 100,
                 "max_text_passages": 200,
             },
-            "intermediate": {"all": ["mnli", "hellaswag", "squad_v2", "ccg", "mlm"]},
+            "intermediate": {"all": list(TRAINED)},
             "targets": ["xnli", "xquad", "panx", "tatoeba"],
             "sampling": {"unit": "example", "weights": "uniform"},
             "intermediate_training": STEPS,

@@ -276,6 +276,7 @@ def main() -> None:
         for weight in (parameter for parameter in model.encoder.parameters() if parameter.dim() > 1):
             weight.data *= 10
     if stage < 0:
+        model = model.double() if given.get("double") else model
         return reference(out, setting, sampling, seed, model, tasks, given.get("bad_step"))
     from stilts_ds.engine import checkpoint
     from stilts_ds.engine.loop import train
