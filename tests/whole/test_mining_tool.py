@@ -7,6 +7,7 @@ import random
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -61,10 +62,13 @@ def killed(folder: Path, step: str, count: int = 1) -> Path:
     """Do a step until every rank is killed; the folder that holds what they finished. The next start takes `name`."""
     name = f"killed{count}"
     processes = ranks.start(PROGRAM, "alone" if count == 1 else "gloo", folder, name, step, "kill", ranks=count)
+    while all(process.poll() is None for process in processes):
+        time.sleep(0.05)
+    # As a launcher does when a rank is gone; those that wait for it would wait for long.
+    for process in processes:
+        process.kill()
     outputs = [process.communicate(timeout=600)[0] for process in processes]
-    # Of several ranks the first to die may end the others by a broken connection before they come so far.
-    assert -signal.SIGKILL in [process.returncode for process in processes], outputs
-    assert all(process.returncode for process in processes), outputs
+    assert all(process.returncode == -signal.SIGKILL for process in processes), outputs
     [work] = folder.glob(f"{name}*.work")
     return work
 
@@ -98,11 +102,11 @@ def test_two_killed_ranks_are_continued_bit_for_bit(folder: Path) -> None:
     """Embedding, then mining; what the ranks finished before is taken over."""
     work = killed(folder, "embed", 2)
     noted = "".join(path.read_text() for path in work.glob("done-*.jsonl"))
-    assert noted.count('"chunk"') >= 1
+    assert 1 <= noted.count('"chunk"') < 3  # of three
     go_on(folder, "embed", 2, ".npy", ".npy.json")
     work = killed(folder, "mine", 2)
     kept = {path.name for path in work.glob("search-*.pt")}
-    assert kept <= {f"search-{rank}-of-2-00000001.pt" for rank in (0, 1)} and kept
+    assert kept == {f"search-{rank}-of-2-00000001.pt" for rank in (0, 1)}
     go_on(folder, "mine", 2, ".tsv")
 
 
