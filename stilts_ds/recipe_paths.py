@@ -22,6 +22,7 @@ def resolve_paths(recipe: Recipe) -> Recipe:
         if (value := getattr(recipe.data, key)) is not None
     }
 
+    readable = [absolute(folder, "execute.readable").resolve() for folder in recipe.execute.readable]
     ds_config = recipe.engine.ds_config
     if ds_config is not None:
         ds_config = absolute(ds_config, "engine.ds_config")
@@ -30,6 +31,7 @@ def resolve_paths(recipe: Recipe) -> Recipe:
             "output_dir": absolute(recipe.output_dir, "output_dir").resolve(),
             "tasks_from": [absolute(path, "tasks_from") for path in recipe.tasks_from],
             "data": recipe.data.model_copy(update=data),
+            "execute": recipe.execute.model_copy(update={"readable": readable}),
             "engine": recipe.engine.model_copy(update={"ds_config": ds_config}),
             "model": recipe.model.model_copy(update={"name_or_path": _absolute_model(recipe.model.name_or_path)}),
         }

@@ -217,6 +217,7 @@ def test_a_resolved_recipe_with_every_kind_of_value_reads_back() -> None:
             data={"xtreme": "~/xtreme", "cache": "cache", "train_split": {"copa": "dev"}},
             evaluation={"languages": {"xnli": ["en", "no"]}},
             launch={"nproc": 2},
+            execute={"readable": ["node_modules"]},
             model={"revision": "1e5"},
             intermediate={"none": [], "mnli+no": ["mnli"]},
             task_training={"mnli": {"learning_rate": "2e-5"}},
@@ -226,6 +227,7 @@ def test_a_resolved_recipe_with_every_kind_of_value_reads_back() -> None:
     assert back == made
     assert back.evaluation.languages == {"xnli": ["en", "no"]} and back.model.revision == "1e5"
     assert back.data.xtreme is not None and back.data.xtreme.is_absolute() and "~" not in str(back.data.xtreme)
+    assert back.execute.readable[0].is_absolute()
 
 
 def test_a_recipe_does_not_change_once_made() -> None:
