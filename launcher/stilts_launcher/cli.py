@@ -228,9 +228,10 @@ def _add_machine(add: Add) -> None:
         "--trial", action="store_true", help="measure a few steps of the recipe's largest phase for that"
     )
     parser.add_argument("--json", action="store_true", help="print JSON")
-    parser = add("bench", bench, f"benchmark {', '.join(BENCHMARKS)}: `stilts bench NAME -h`")
+    parser = add("bench", bench, "time kernels, mining, training and others, and compare with what there is elsewhere")
     # Options of a benchmark are its own parser's; this one only splits them off.
-    parser.add_argument("options", nargs=argparse.REMAINDER, help="name and options of the benchmark")
+    names = f"name ({', '.join(BENCHMARKS)}; default: kernels) and options of the benchmark; `NAME -h` lists them"
+    parser.add_argument("options", nargs=argparse.REMAINDER, help=names)
 
 
 def run(given: argparse.Namespace) -> int:

@@ -155,12 +155,12 @@ def check_equal(pair: Pair, samples: int) -> None:
     """Raise UserError where the two write different tokens, greedily or with the same draws."""
     greedy = pair.generate(1, do_sample=False)
     sampled = pair.generate(samples, draws=True, do_sample=True, top_k=0)
-    for kind, ours, theirs in (
+    for kind, ours, reference in (
         ("greedy", pair.write(0.0, 1), greedy),
         ("drawn", pair.write(TEMPERATURE, samples), sampled),
     ):
-        if ours != theirs:
-            different = sum(mine != other for mine, other in zip(ours, theirs))
+        if ours != reference:
+            different = sum(tokens != expected for tokens, expected in zip(ours, reference))
             raise UserError(f"{kind} tokens of {different} of {len(ours)} problems are not those of transformers")
 
 
@@ -182,8 +182,10 @@ def measure(pair: Pair, repeat: int) -> list[Result]:
             seconds = time.process_time() - began
             rates.append(sum(len(ids) for of_problem in written for ids in of_problem) / seconds)
         rate_of_way[name] = max(rates)
-    theirs, *_ = rate_of_way.values()
-    return [{"way": way, "tokens_per_second": rate, "ratio": rate / theirs} for way, rate in rate_of_way.items()]
+    of_transformers, *_ = rate_of_way.values()
+    return [
+        {"way": way, "tokens_per_second": rate, "ratio": rate / of_transformers} for way, rate in rate_of_way.items()
+    ]
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -207,15 +207,15 @@ def count_attempts(gold: Sequence[Judged], predicted: Sequence[Judgement], langu
     failing = np.sort([p.fails for g, p in zip(gold, predicted, strict=True) if g.label == FAILS])
     outcomes = Counter(g.label for g in gold)
     usual = outcomes.most_common(1)[0][0]
-    both = len(outcomes) == 2
+    two_outcomes = len(outcomes) == 2
     names, rows = [], []
     for g, p in zip(gold, predicted):
         names.append(f"{g.problem} {numbers[g.problem]}")
         numbers[g.problem] += 1
         is_gold, is_predicted = g.label == FAILS, p.label == FAILS
-        compared = not both or not is_gold
+        compared = not two_outcomes or not is_gold
         above = 0.5
-        if both:
+        if two_outcomes:
             above = share_above(p.fails, failing)
         rows.append(
             (
