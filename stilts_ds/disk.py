@@ -23,6 +23,7 @@ from pathlib import Path
 
 from stilts_ds.config import Keep
 from stilts_ds.errors import UserError
+from stilts_ds.lineage import is_outdated, needs_start
 from stilts_ds.locks import phase_lock
 from stilts_ds.plan_file import Phase, Plan
 from stilts_ds.run_dir import PhaseDir, RunDir, folder_bytes
@@ -46,18 +47,13 @@ class Removal:
         return ", ".join(path.name for path in self.paths)
 
 
-def needs_start(run: RunDir, phase: Phase) -> bool:
-    """Whether a phase will still read the model that it starts from."""
-    folder = run.phase(phase.id)
-    return not (folder.is_trained() if phase.train else folder.status() == "done")
-
-
 # --- what goes --------------------------------------------------------------------------------------------------------
 
 
 def removals(run: RunDir, plan: Plan, keep: Keep) -> list[Removal]:
     """What of the finished phases' models need not be kept. Nothing that an unfinished phase starts from is in it."""
-    done = {phase.id for phase in plan.phases if run.phase(phase.id).status() == "done"}
+    # One that is outdated will be made again from what it starts from.
+    done = {phase.id for phase in plan.phases if run.phase(phase.id).status() == "done" and not is_outdated(run, phase)}
     # A phase that is trained and not yet scored counts as unfinished: it may be begun anew.
     needed = {phase.init for phase in plan.phases if phase.id not in done}
     best = best_phases(plan.phases, done, lambda phase: _selection(run, phase)) if keep == "best" else set()

@@ -59,6 +59,14 @@ def is_outdated(run: RunDir, phase: Phase) -> bool:
     return bool(recorded and now) and recorded != now
 
 
+def needs_start(run: RunDir, phase: Phase) -> bool:
+    """Whether a phase will still read the model that it starts from: not one that is trained and waits for its scores
+    alone, nor one that is done."""
+    folder = run.phase(phase.id)
+    has_read = folder.is_trained() if phase.train else folder.status() == "done"
+    return not has_read or is_outdated(run, phase)
+
+
 def unfinished(run: RunDir, phases: Sequence[Phase]) -> list[Phase]:
     """The phases that are to be run: not done, outdated, behind a phase that is to be run, or before one that needs a
     model which was not kept."""
@@ -69,9 +77,7 @@ def unfinished(run: RunDir, phases: Sequence[Phase]) -> list[Phase]:
     needed: set[str] = set()
     for phase in reversed(phases):
         to_run = phase.id in wanted or phase.id in needed
-        # A phase that is trained and waits for its scores reads its own model.
-        reads_start = not (phase.train and run.phase(phase.id).is_trained())
-        if to_run and reads_start and phase.init and run.phase(phase.init).model_is_gone():
+        if to_run and needs_start(run, phase) and phase.init and run.phase(phase.init).model_is_gone():
             needed.add(phase.init)
     return [phase for phase in phases if phase.id in wanted or phase.id in needed]
 

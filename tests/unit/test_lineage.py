@@ -22,6 +22,7 @@ VALUE = recipe(intermediate={"nli": ["mnli"]}, targets=["xnli", "tatoeba"])
 
 def export(folder: PhaseDir, encoder: str, heads: str = "heads") -> None:
     """What a phase leaves when it exports a model, as far as hashes of weights go."""
+    folder.encoder.mkdir(parents=True, exist_ok=True)
     files = {"encoder/config.json": "any", "encoder/model.safetensors": encoder, "heads.safetensors": heads}
     write_sealed(folder.heads_json, {"files": files})
 
