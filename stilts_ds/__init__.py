@@ -6,7 +6,7 @@ import os
 from importlib import import_module
 from typing import Any
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 # Whatever a library loads with torch.load, in any command: tensors, never pickled code.
 os.environ["TORCH_FORCE_WEIGHTS_ONLY_LOAD"] = "1"
