@@ -98,6 +98,23 @@ def test_the_site_has_every_page() -> None:
     assert listed == {path.relative_to(ROOT / "docs").as_posix() for path in (ROOT / "docs").rglob("*.md")}
 
 
+GENERATED = {
+    "data_files.md",
+    "models.md",
+    "transcript.md",
+    "fault_campaign.md",
+}  # by programs, which write a paragraph a line
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if page.name not in GENERATED], ids=lambda page: page.name)
+def test_prose_is_wrapped(page: Path) -> None:
+    """A change of one word is a change of one line; tables and code are as wide as they are."""
+    text = BLOCK.sub("", page.read_text(encoding="utf-8"))
+    prose = [line for line in text.split("\n") if not line.startswith(("|", "    "))]
+    # A word alone, such as a link, cannot be broken.
+    assert [line for line in prose if len(line) > 120 and " " in line.strip()[:100]] == []
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_links_lead_somewhere(page: Path) -> None:
     targets = [link for link in LINK.findall(page.read_text(encoding="utf-8")) if "://" not in link]
