@@ -69,11 +69,7 @@ class Run:
         `examples` are those that were scored, 0 where an earlier version did not count them. `phase` is the name that
         people read (`none/seed1/xnli`), `phase_id` that of its folder.
         """
-        frame = pandas.DataFrame(list(score_rows(self._data)), columns=list(SCORE_COLUMNS))
-        frame = frame.rename(columns={"phase": "phase_id"})
-        names = {phase.id: phase.label for phase in self._data.plan.phases}
-        frame.insert(frame.columns.get_loc("phase_id"), "phase", frame["phase_id"].map(names))
-        return frame
+        return pandas.DataFrame(list(score_rows(self._data)), columns=list(SCORE_COLUMNS))
 
     def gains(self, resamples: int = 0, level: float = 0.05) -> pandas.DataFrame:
         """Each condition against the baseline: a row for each target, and for each of its languages.

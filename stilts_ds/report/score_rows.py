@@ -16,7 +16,7 @@ from stilts_ds.tasks.languages import LANGUAGES, name_of
 
 SCORE_COLUMNS = (
     "condition", "seed", "task", "split", "language", "language_name", "metric", "main", "score", "examples", "model",
-    "phase",
+    "phase", "phase_id",
 )  # fmt: skip
 
 
@@ -42,12 +42,14 @@ def score_rows(data: RunData) -> Iterator[tuple[Any, ...]]:
 def _rows_of(data: RunData, condition: str, task: str, result: Result) -> Iterator[tuple[Any, ...]]:
     main = main_metric(fitted_task(task, data.recipe)).name
     for language, value in result.main.items():
-        metrics = {metric: (False, score) for metric, score in result.languages[language].items()}
+        # A file by hand may lack them; the main score alone is a row, too.
+        metrics = {metric: (False, score) for metric, score in result.languages.get(language, {}).items()}
         metrics[main] = (True, value)
         for metric, (is_main, score) in metrics.items():
             yield (
                 condition, result.seed, task, result.split, language, language_name(language), metric, is_main, score,
-                result.examples.get(language, 0), data.plan.model, result.phase,
+                result.examples.get(language, 0), data.plan.model, data.phases[result.phase].label,
+                result.phase,
             )  # fmt: skip
 
 

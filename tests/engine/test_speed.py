@@ -110,7 +110,7 @@ def test_operations_are_those_of_the_encoder_s_matrix_products() -> None:
 
 
 def test_the_log_ends_with_where_the_time_went_and_a_profile_is_written_on_request(tmp_path: Path) -> None:
-    said = stilts(
+    stilts(
         "run",
         "quickstart",
         *SMALL,
@@ -121,6 +121,7 @@ def test_the_log_ends_with_where_the_time_went_and_a_profile_is_written_on_reque
         cwd=tmp_path,
     )
     (phase,) = (tmp_path / "runs/quickstart/phases").glob("intermediate-*")
+    said = (tmp_path / "runs/quickstart/logs/rank-0.log").read_text(encoding="utf-8")
     assert "padding 0.0%; time: data " in said
     lines = [json.loads(line) for line in (phase / "metrics.jsonl").read_text().splitlines()]
     steps = [line for line in lines if "train/loss" in line]

@@ -243,7 +243,7 @@ def test_python_runs_and_plans_as_the_command_does(
     left = stilts_ds.load(toy_run).scores()
     retrieval = next((tmp_path / "runs").glob("quickstart/phases/retrieval-*/predictions/tatoeba"))
     shutil.rmtree(retrieval)
-    assert set(stilts_ds.plan("quickstart", *SMALL).id) == set(left.phase) | {
+    assert set(stilts_ds.plan("quickstart", *SMALL).phase_id) == set(left.phase_id) | {
         folder.name for folder in toy_run.glob("phases/intermediate-*")
     }
     again = stilts_ds.run("quickstart", *SMALL)

@@ -118,7 +118,10 @@ def test_a_plan_without_its_data_is_shown_and_says_what_is_lacking(tmp_path: Pat
     (tmp_path / "hf" / "datasets" / "allenai___cosmos_qa" / "default" / "0.0.0" / ("a" * 40)).mkdir(parents=True)
     local = f"data.intermediate={folder.parent}"
     said = stilts("plan", "xstilts", local, cwd=tmp_path, HF_HOME=str(tmp_path / "hf"))
-    assert "cannot run yet" not in said and (tmp_path / "runs/xstilts/plan.json").exists()
+    # What is still lacking changes no name, so the plan is kept: BUCC is in local files only, whatever the source.
+    assert "This cannot run yet:\n  bucc2018: data.xtreme is not set" in said
+    assert said.rstrip().endswith("'targets=[xnli,pawsx,udpos,panx,xquad,mlqa,tydiqa,tatoeba]'")
+    assert (tmp_path / "runs/xstilts/plan.json").exists()
 
 
 def test_the_control_of_text_alone_is_an_intermediate_phase_and_never_the_baseline() -> None:
