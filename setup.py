@@ -87,6 +87,7 @@ setup(
     author="The stilts-ds developers",
     keywords="nlp, cross-lingual transfer, intermediate tasks, STILTs, XTREME, DeepSpeed, Triton, Slurm, bitext mining",
     url=HOME,
+    project_urls={"Paper that it rebuilds": "https://arxiv.org/abs/2005.13013"},
     classifiers=[
         "Development Status :: 3 - Alpha",
         "Environment :: Console",
