@@ -86,7 +86,7 @@ setup(
     long_description_content_type="text/markdown",
     author="The stilts-ds developers",
     keywords="nlp, cross-lingual transfer, intermediate tasks, STILTs, XTREME, DeepSpeed, Triton, Slurm, bitext mining",
-    url=HOME,
+    **({"url": HOME} if HOME else {}),
     project_urls={"Paper that it rebuilds": "https://arxiv.org/abs/2005.13013"},
     classifiers=[
         "Development Status :: 3 - Alpha",
