@@ -12,7 +12,7 @@ import torch
 from stilts_ds.batches.collate import Collator
 from stilts_ds.batches.feed import Feed
 from stilts_ds.batches.mixture import Mixture, micro_batch_count
-from stilts_ds.display import Position, carrying
+from stilts_ds.display import MILESTONE, Position, carrying
 from stilts_ds.engine import checkpoint
 from stilts_ds.engine.guards import explain_memory
 from stilts_ds.engine.optim import learning_rate
@@ -78,7 +78,9 @@ class Trainer:
             micro_batches = counted(self.micro_batches, "micro-batch", "micro-batches")
             after = f", continuing after step {progress.step}" if progress.step else ""
             start = Position(self.setup.title, "step", progress.step, self.mixture.total_steps)
-            log.info(
+            # Whoever starts a run again wants to see that nothing is lost.
+            log.log(
+                MILESTONE if progress.step else logging.INFO,
                 "%s: %s of %s, %s a rank%s",
                 self.setup.title,
                 steps,

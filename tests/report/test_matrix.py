@@ -45,8 +45,9 @@ def test_the_complete_study_in_miniature(tmp_path: Path) -> None:
 def test_a_corner_of_the_study_in_miniature(tmp_path: Path) -> None:
     """A task of each kind with and without text, text alone, and a translation: what they leave behind."""
     conditions = "{none: [], mlm: [mlm], ccg_mlm: [ccg, mlm], mixed: [mnli, mnli.qab, squad_v1, mlm]}"
-    said = stilts("run", "xstilts", *TOY, f"intermediate={conditions}", cwd=tmp_path)
+    stilts("run", "xstilts", *TOY, f"intermediate={conditions}", cwd=tmp_path)
     results, statuses = finished(tmp_path)
+    said = (tmp_path / "runs/xstilts/logs/rank-0.log").read_text(encoding="utf-8")
     assert list(results["rows"]) == ["none", "mlm", "ccg_mlm", "mixed"]
     assert len(statuses) == 3 + 4 + 4 and {one["state"] for one in statuses} == {"done"}
     assert said.count("the language modelling head is new") == 3
