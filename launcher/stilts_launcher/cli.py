@@ -164,7 +164,9 @@ def _add_publishing(add: Add) -> None:
     standard = "write a phase's encoder and head as a model that transformers' pipeline() loads"
     add("export", "export:add_arguments", standard)
     parser = add("push", push, "upload a phase's encoder, heads and model card to the Hugging Face hub")
-    parser.add_argument("phase_dir", type=Path, metavar="PHASE", help="folder of a trained phase: runs/NAME/phases/ID")
+    parser.add_argument(
+        "phase_dir", type=Path, metavar="RUN/NAME", help="such as runs/my-study/none/seed1/xnli, or its folder"
+    )
     parser.add_argument("--repo", required=True, metavar="OWNER/NAME", help="the hub's repository, made if need be")
     parser.add_argument("--private", action="store_true", help="make the repository private when it is made")
     parser.add_argument("--dry-run", action="store_true", help="only list what would be uploaded; needs no network")

@@ -57,7 +57,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "retry": ("stilts retry my-study",),
     "clean": ("stilts clean runs/my-study", "stilts clean runs/my-study --keep scores --yes"),
     "export": ("stilts export runs/my-study/mnli/seed1/xnli --task xnli --license apache-2.0",),
-    "push": ("stilts push runs/my-study/phases/target-mnli-0123456789ab --repo me/xlmr-nli --dry-run",),
+    "push": ("stilts push runs/my-study/none/seed1/xnli --repo me/xlmr-nli --dry-run",),
     "submission": ("stilts submission my-study --condition multitask --seed 1", "stilts submission my-study --best"),
     "tasks": (
         "stilts tasks",

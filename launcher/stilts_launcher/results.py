@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stilts_ds.errors import UserError
 from stilts_launcher.options import say
 
 if TYPE_CHECKING:
-    from stilts_ds.run_dir import RunDir
+    from stilts_ds.run_dir import PhaseDir, RunDir
 
 
 def finish(folder: RunDir, figures: Sequence[Any] | None = None, qa_f1: bool = False, **settings: Any) -> None:
@@ -59,10 +60,21 @@ def report(given: argparse.Namespace) -> int:
 
 def push(given: argparse.Namespace) -> int:
     from stilts_ds.report.push import push as push_phase
-    from stilts_ds.run_dir import PhaseDir
 
-    say(push_phase(PhaseDir(given.phase_dir), given.repo, given.private, given.dry_run))
+    say(push_phase(_phase_at(given.phase_dir), given.repo, given.private, given.dry_run))
     return 0
+
+
+def _phase_at(path: Path) -> PhaseDir:
+    """The phase in a folder, or the one that RUN/NAME stands for (`runs/x/none/seed1/xnli`)."""
+    from stilts_ds.plan_file import Plan
+    from stilts_ds.run_dir import PhaseDir
+    from stilts_launcher.export import named_phase, split_phase
+
+    if path.is_dir():
+        return PhaseDir(path)
+    run, name = split_phase(path)
+    return run.phase(named_phase(list(Plan.load(run.plan).phases), name, run).id)
 
 
 def submission(given: argparse.Namespace) -> int:

@@ -10,7 +10,7 @@ import pytest
 import yaml
 from conftest import stilts
 from huggingface_hub import ModelCard
-from report_runs import HOSTILE, build_run
+from report_runs import build_run
 
 from stilts_ds.errors import UserError
 from stilts_ds.report import card as cards
@@ -181,10 +181,10 @@ def test_hub_ids_are_told_from_folders(name: str, expected: bool) -> None:
 
 def test_a_dry_run_lists_what_would_be_uploaded(run: RunDir) -> None:
     """In a fresh process that cannot reach anything: no network is needed."""
-    folder = phase_of(run, "target", HOSTILE, "mnli")
+    # The phase by the name that people read: its id stands behind it.
     said = stilts(
         "push",
-        folder.root,
+        run.root / "mnli/seed1/xnli",
         "--repo",
         "someone/xlmr-squad",
         "--dry-run",
@@ -201,6 +201,11 @@ def test_a_dry_run_lists_what_would_be_uploaded(run: RunDir) -> None:
         "total",
     ]
     assert "stilts.json" not in said  # names folders of the machine
+
+
+def test_a_phase_that_the_run_has_not_is_named_with_the_nearest(run: RunDir) -> None:
+    said = stilts("push", run.root / "mnli/seed1/xnly", "--repo", "me/x", "--dry-run", cwd=run.root, status=2)
+    assert "has no phase 'mnli/seed1/xnly'; did you mean mnli/seed1/xnli" in said
 
 
 def test_an_upload_is_one_commit_of_the_listed_files(run: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import os
+import sqlite3
+import subprocess
 import sys
-import types
 from pathlib import Path
 from typing import Any
 
@@ -65,18 +68,28 @@ def test_weights_and_biases_writes_offline(tmp_path: Path, monkeypatch: pytest.M
         assert word in written, word
 
 
-def test_trackio_is_given_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With a stand-in of its three functions: the package needs a web server."""
-    calls: list[tuple[Any, ...]] = []
-    fake: Any = types.ModuleType("trackio")
-    fake.init = lambda **given: calls.append(("init", given["project"], given["name"], given["config"]["recipe"]))
-    fake.log = lambda values, step: calls.append(("log", dict(values), step))
-    fake.finish = lambda: calls.append(("finish",))
-    monkeypatch.setitem(sys.modules, "trackio", fake)
-    watch(tmp_path, "trackio")
-    assert calls[0] == ("init", "study", "none/seed1/xnli", "name: study\n")
-    assert ("log", {**MEANS, **LANGUAGES}, 2) in calls and calls[-1] == ("finish",)
-    assert sum(call[0] == "log" for call in calls) == 5
+@pytest.mark.processes
+def test_trackio_keeps_them_in_its_data_base(tmp_path: Path) -> None:
+    """In a process of its own: the package keeps its folder from its first import on."""
+    pytest.importorskip("trackio")
+    program = (
+        "import sys; from pathlib import Path; from test_trackers import watch; watch(Path(sys.argv[1]), 'trackio')"
+    )
+    paths = [str(Path(__file__).parent), *sys.path]
+    environment = {**os.environ, "TRACKIO_DIR": str(tmp_path), "HF_HUB_OFFLINE": "1", "PYTHONPATH": ":".join(paths)}
+    subprocess.run([sys.executable, "-c", program, str(tmp_path)], env=environment, check=True, timeout=300)
+    with sqlite3.connect(tmp_path / "study.db") as data_base:
+        rows = [(step, json.loads(values)) for step, values in data_base.execute("SELECT step, metrics FROM metrics")]
+        config = json.loads(data_base.execute("SELECT config FROM configs").fetchone()[0])
+        runs = {name for (name,) in data_base.execute("SELECT run_name FROM metrics")}
+    assert runs == {"none/seed1/xnli"} and config["recipe"] == "name: study\n" and config["learning_rate"] == 1e-5
+    assert [(step, v["train/loss"]) for step, v in rows if "train/loss" in v] == [
+        (1, 2.0),
+        (2, 1.0),
+        (2, 1.0),
+        (3, 0.0),
+    ]
+    assert [(step, v) for step, v in rows if "test/xnli/de" in v] == [(2, {**MEANS, **LANGUAGES})]
 
 
 def test_a_package_that_is_not_there_is_told_before_anything_is_paid_for(monkeypatch: pytest.MonkeyPatch) -> None:
