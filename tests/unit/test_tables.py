@@ -67,7 +67,7 @@ FAULTS = [
     ("a.csv", b"text,label\na,\xff\n", r"a.csv:2: byte 3 of the line"),
     ("a.csv", b"", r"a.csv: is empty"),
     ("a.tsv", b"text\tlabel\na\tb\tc\n", r"a.tsv:2: 3 cells, but the header names 2"),
-# mtime=0: the cases must have one name in every process that collects them.
+    # mtime=0: the cases must have one name in every process that collects them.
     ("a.jsonl", b'{"text": "a"}\n{"text":\n', r"a.jsonl:2: the JSON ends too early"),
     ("a.csv.gz", b"text,label\n", r"a.csv.gz: cannot be unpacked"),
     ("a.csv.gz", gzip.compress(b"text,label\n" * 99, mtime=0)[:-9], r"a.csv.gz: cannot be unpacked"),
