@@ -92,10 +92,15 @@ def _metadata(data: RunData, phase: Phase, tag: str = "feature-extraction", lice
         datasets=_data_sets(data, phase) or None,
         metrics=sorted({main_metric(fitted_task(name, data.recipe)).name for name, _ in _results(data, phase)}) or None,
         tags=["stilts", "cross-lingual", phase.kind, *phase.train],
-        model_name=f"{data.plan.name} {phase.label}",
+        model_name=_plain(f"{data.plan.name} {phase.label}"),
         eval_results=_eval_results(data, phase) or None,
     )
     return str(values.to_yaml())
+
+
+def _plain(name: str) -> str:
+    """A name for the metadata, where nothing is escaped: what is no letter, digit or common sign becomes a `?`."""
+    return re.sub(r"[^\w .,:+@~/()-]", "?", name)
 
 
 def _data_sets(data: RunData, phase: Phase) -> list[str]:
@@ -121,7 +126,7 @@ def _eval_results(data: RunData, phase: Phase) -> list[Any]:
                 task_type=standard.tag if standard is not None else "sentence-similarity",
                 dataset_type=repos[0] if repos else name,
                 dataset_name=task.title or name,
-                dataset_config=language,
+                dataset_config=_plain(language),
                 dataset_split=result.split,
                 metric_type=main_metric(task).name,
                 metric_value=round(score, 4),
