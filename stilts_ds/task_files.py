@@ -147,6 +147,9 @@ def _task_of(name: str, entry: TaskEntry, path: Path) -> Task:
     trainer = TASKS.get(entry.train_on)
     columns = _columns_of(entry, where)
     metrics = tuple(entry.metrics or columns.metrics)
+    directory = (path.parent / entry.folder.expanduser()).resolve()
+    # The head of the task that trains it: that is the one which predicts.
+    head = trainer.head_name if trainer is not None else ""
     return Task(
         name=name,
         title=entry.title or name,
@@ -158,14 +161,13 @@ def _task_of(name: str, entry: TaskEntry, path: Path) -> Task:
         local=local,
         labels=tuple(entry.labels),
         pivot=pivot,
-        # The head of the task that trains it: that is the one which predicts.
-        head=trainer.head_name if trainer is not None else "",
+        head=head,
         train_on=entry.train_on,
         training=entry.training,
         licence=entry.licence,
         url=entry.url or WHERE_FROM,
         note=entry.note,
-        directory=str((path.parent / entry.folder.expanduser()).resolve()),
+        directory=str(directory),
         columns=entry.columns,
         unlabelled=tuple(entry.unlabelled),
     )

@@ -58,6 +58,15 @@ class ItemTargets:
     gold: np.ndarray
 
 
+def first_token_targets(rows: Rows, item: int, starts: Sequence[int], ids: np.ndarray, masking: Masking) -> ItemTargets:
+    """The first token of each of an item's rows stands for it, and its label is the gold value.
+
+    An item with several rows, as one of multiple choice, has one gold value: the loss is over its rows together.
+    """
+    assert rows.label is not None
+    return ItemTargets(np.asarray(starts), rows.label[item : item + 1])
+
+
 @dataclass(frozen=True)
 class Masking:
     """What masking needs: a share of tokens, and a generator for each item that depends on nothing but its place."""

@@ -82,6 +82,7 @@ def _metadata(data: RunData, phase: Phase, tag: str = "feature-extraction", lice
     # The toy world's codes are no languages, and would be wrong metadata.
     scored = {code for _, result in _results(data, phase) for code in result.main}
     languages = sorted(code for code in scored if re.fullmatch("[a-z]{2,3}", code) and code not in TOY_LANGUAGES)
+    metrics = {main_metric(fitted_task(name, data.recipe)).name for name, _ in _results(data, phase)}
     values = ModelCardData(
         license=licence,
         language=languages or None,
@@ -90,7 +91,7 @@ def _metadata(data: RunData, phase: Phase, tag: str = "feature-extraction", lice
         # A local path would be shown to the world, and leads nowhere there.
         base_model=model if is_hub_id(model) else None,
         datasets=_data_sets(data, phase) or None,
-        metrics=sorted({main_metric(fitted_task(name, data.recipe)).name for name, _ in _results(data, phase)}) or None,
+        metrics=sorted(metrics) or None,
         tags=["stilts", "cross-lingual", phase.kind, *phase.train],
         model_name=_plain(f"{data.plan.name} {phase.label}"),
         eval_results=_eval_results(data, phase) or None,

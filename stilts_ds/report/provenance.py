@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from stilts_ds.data.data import hub_commits_path
+from stilts_ds.display import duration
 from stilts_ds.plan_file import Phase
 from stilts_ds.report.load import RunData
 from stilts_ds.report.table import Sheet
@@ -140,13 +141,3 @@ def _unit(data: RunData) -> str:
     """GPU where the metrics hold a device's memory; otherwise ranks are processes on CPUs."""
     on_gpu = any("memory/device_peak_gib" in (curve.peak or {}) for curve in data.curves.values())
     return "GPU" if on_gpu else "rank"
-
-
-def duration(seconds: float) -> str:
-    """`41 s`, `12 min 30 s` or `3 h 05 min`."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60:02d} s"
-    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"

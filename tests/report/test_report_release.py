@@ -12,12 +12,13 @@ from conftest import stilts
 from huggingface_hub import ModelCard
 from report_runs import build_run
 
+from stilts_ds.display import duration
 from stilts_ds.errors import UserError
 from stilts_ds.report import card as cards
 from stilts_ds.report.colour import colours, contrast
 from stilts_ds.report.curves import thinned, ticks
 from stilts_ds.report.load import load_run
-from stilts_ds.report.provenance import cost_sheet, duration
+from stilts_ds.report.provenance import cost_sheet
 from stilts_ds.report.push import push, uploads
 from stilts_ds.report.stats import ComparisonSettings, Difference
 from stilts_ds.report.write import write_report

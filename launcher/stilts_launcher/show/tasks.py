@@ -6,6 +6,7 @@ import json
 import textwrap
 from collections.abc import Iterable, Sequence
 from itertools import islice
+from typing import Any
 
 from stilts_ds.data.reader import find_origin, read_examples
 from stilts_ds.errors import UserError, counted
@@ -29,25 +30,27 @@ def tasks_table() -> str:
 
 def tasks_json(tasks: Iterable[Task]) -> str:
     """What the tasks' literals say, as JSON by name."""
-    described = {
-        task.name: {
-            "title": task.title,
-            "family": task.family,
-            "role": task.role,
-            "languages": list(task.languages),
-            "labels": list(task.labels),
-            "metrics": list(task.metrics),
-            "main_score": task.main_score,
-            "sizes": dict(task.sizes),
-            "trains_on": task.train_on or (task.name if "train" in task.local else None),
-            "training": dict(task.training),
-            "licence": task.licence or "-",
-            "url": task.url,
-            "note": task.note,
-        }
-        for task in tasks
+    return json.dumps({task.name: _described(task) for task in tasks}, indent=1)
+
+
+def _described(task: Task) -> dict[str, Any]:
+    own_train = task.name if "train" in task.local else ""
+    trained_on = task.train_on or own_train
+    return {
+        "title": task.title,
+        "family": task.family,
+        "role": task.role,
+        "languages": list(task.languages),
+        "labels": list(task.labels),
+        "metrics": list(task.metrics),
+        "main_score": task.main_score,
+        "sizes": dict(task.sizes),
+        "trains_on": trained_on or None,
+        "training": dict(task.training),
+        "licence": task.licence or "-",
+        "url": task.url,
+        "note": task.note,
     }
-    return json.dumps(described, indent=1)
 
 
 def _row(task: Task) -> tuple[str, ...]:

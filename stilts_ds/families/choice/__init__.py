@@ -1,13 +1,20 @@
 """A prompt and several candidates, one of them right: HellaSwag, Cosmos QA, CommonsenseQA, COPA."""
 
 from stilts_ds.families import standard
-from stilts_ds.families.base import Family, HeadVerbs, drawn_by_name, reads_last_tokens, reads_targets
+from stilts_ds.families.base import (
+    Family,
+    HeadVerbs,
+    drawn_by_name,
+    first_token_targets,
+    reads_last_tokens,
+    reads_targets,
+)
 from stilts_ds.families.choice import noisy, predictions, record, rows, score
 
 HEAD = HeadVerbs(
     module="stilts_ds.families.choice.head",
-    targets=rows.targets,
-    reads=reads_targets(rows.targets),
+    targets=first_token_targets,
+    reads=reads_targets(first_token_targets),
     output=predictions.output,
     decode=predictions.decode,
     parameters=rows.head_parameters,

@@ -12,7 +12,6 @@ import numpy as np
 
 from stilts_ds.config import TrainingPart
 from stilts_ds.errors import UserError, counted
-from stilts_ds.families.base import ItemTargets, Masking
 from stilts_ds.families.choice.record import Choice
 from stilts_ds.rows.chunks import chunks
 from stilts_ds.rows.layout import lay_out_pairs
@@ -54,13 +53,6 @@ def _label_index(record: Choice) -> int:
 
 def rows_of_item(record: Choice) -> int:
     return len(record.choices)
-
-
-def targets(rows: Rows, item: int, starts: Sequence[int], ids: np.ndarray, masking: Masking) -> ItemTargets:
-    """The first token of each of the item's rows stands for it."""
-    assert rows.label is not None
-    # One gold value for several tokens: the loss is over the candidates, not over each of them.
-    return ItemTargets(np.asarray(starts), rows.label[item : item + 1])
 
 
 def head_parameters(hidden: int, labels: int, vocabulary: int, embedding: int) -> int:

@@ -19,6 +19,7 @@ from stilts_ds.config import TrainingPart
 from stilts_ds.errors import UserError
 from stilts_ds.families.base import Family, Prediction
 from stilts_ds.families.generate.record import Exercise
+from stilts_ds.families.generate.rows import solutions
 from stilts_ds.rows.rows import Rows
 from stilts_ds.run_dir import read_json
 
@@ -54,7 +55,7 @@ def measure(family: Family, asked: Prediction) -> dict[str, Any] | None:
         return {} if asked.model.first else None
     rows = _rows(asked, known)
     foreseen = asked.model.outputs(family, asked.head, rows, asked.setting)
-    solutions = _gold(rows) if asked.model.first else []
+    golds = solutions(rows) if asked.model.first else []
     groups = [_with_others(record, known) for record in known]
     ranked = [group for group in groups if len(group) == CANDIDATES]
     flat = [candidate for group in ranked for candidate in group]
@@ -63,7 +64,7 @@ def measure(family: Family, asked: Prediction) -> dict[str, Any] | None:
         return None
     ranks = {group[0].id: _rank(losses[i * CANDIDATES : (i + 1) * CANDIDATES]) for i, group in enumerate(ranked)}
     measured = {}
-    for record, output, gold in zip(known, foreseen, solutions):
+    for record, output, gold in zip(known, foreseen, golds):
         rank = ranks.get(record.id, 0)
         right = int((output == gold).sum())
         measured[record.id] = asdict(Likelihood(right, len(gold), rank, CANDIDATES if rank else 0))
@@ -74,11 +75,6 @@ def _rows(asked: Prediction, exercises: Sequence[Exercise]) -> Rows:
     """Prompts with solutions, as they are trained on."""
     content = [[exercise.id, exercise.prompt, exercise.solution] for exercise in exercises]
     return asked.split.rows_of(exercises, content, TrainingPart(max_seq_length=asked.setting.max_seq_length))
-
-
-def _gold(rows: Rows) -> list[np.ndarray]:
-    bounds = zip(rows.starts[:-1].tolist(), rows.second.tolist(), rows.starts[1:].tolist())
-    return [np.asarray(rows.input_ids[start + second : end]) for start, second, end in bounds]
 
 
 def _with_others(record: Exercise, known: Sequence[Exercise]) -> list[Exercise]:

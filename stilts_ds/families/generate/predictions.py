@@ -24,7 +24,7 @@ from stilts_ds.families.decoding import Decoding
 from stilts_ds.families.files import Expected, PredictionFile, check_ids, fail
 from stilts_ds.families.generate.likelihood import kept_files, measure, read_likelihoods
 from stilts_ds.families.generate.record import Exercise, Gold
-from stilts_ds.families.generate.rows import end_of
+from stilts_ds.families.generate.rows import end_of, solutions
 from stilts_ds.families.generate.score import WrittenProgram
 from stilts_ds.rows.rows import Rows
 from stilts_ds.rows.whitespace import CodeTokenizer
@@ -49,9 +49,7 @@ def decode(
 
 
 def dev_gold(rows: Rows, masking: Masking) -> list[np.ndarray]:
-    """The tokens of each solution, and its end."""
-    bounds = zip(rows.starts[:-1].tolist(), rows.second.tolist(), rows.starts[1:].tolist())
-    return [np.asarray(rows.input_ids[start + second : end]) for start, second, end in bounds]
+    return solutions(rows)
 
 
 # --- predicting ------------------------------------------------------------------------------------------------------

@@ -95,3 +95,9 @@ def targets(rows: Rows, item: int, starts: Sequence[int], ids: np.ndarray, maski
     """The token before each of the solution's is read, and gold is the one after it."""
     first, count = starts[0] + int(rows.second[item]), _targets_of(rows, item)
     return ItemTargets(np.arange(first - 1, first + count - 1), ids[first : first + count].copy())
+
+
+def solutions(rows: Rows) -> list[np.ndarray]:
+    """The tokens of each row's solution, and its end."""
+    bounds = zip(rows.starts[:-1].tolist(), rows.second.tolist(), rows.starts[1:].tolist())
+    return [np.asarray(rows.input_ids[start + second : end]) for start, second, end in bounds]

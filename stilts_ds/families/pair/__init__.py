@@ -1,14 +1,21 @@
 """Two texts and the relation between them: NLI, paraphrase, programs and what they are to do."""
 
 from stilts_ds.families import standard
-from stilts_ds.families.base import Family, HeadVerbs, drawn_by_name, reads_last_tokens, reads_targets
+from stilts_ds.families.base import (
+    Family,
+    HeadVerbs,
+    drawn_by_name,
+    first_token_targets,
+    reads_last_tokens,
+    reads_targets,
+)
 from stilts_ds.families.files import read_shared_texts
 from stilts_ds.families.pair import attempts, noisy, predictions, programs, record, rows, score
 
 HEAD = HeadVerbs(
     module="stilts_ds.families.pair.head",
-    targets=rows.targets,
-    reads=reads_targets(rows.targets),
+    targets=first_token_targets,
+    reads=reads_targets(first_token_targets),
     output=predictions.output,
     decode=predictions.decode,
     parameters=rows.head_parameters,

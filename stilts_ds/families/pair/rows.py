@@ -10,7 +10,6 @@ import numpy as np
 
 from stilts_ds.config import TrainingPart
 from stilts_ds.errors import UserError
-from stilts_ds.families.base import ItemTargets, Masking
 from stilts_ds.families.pair.record import Pair
 from stilts_ds.rows.chunks import chunks
 from stilts_ds.rows.layout import lay_out_texts
@@ -50,12 +49,6 @@ def _label_indices(records: Sequence[Pair], index_of: dict[str, int]) -> np.ndar
             raise UserError(f"example {record.id}: unknown label {record.label!r}; known: {known}")
         indices.append(index)
     return np.asarray(indices, np.int32)
-
-
-def targets(rows: Rows, item: int, starts: Sequence[int], ids: np.ndarray, masking: Masking) -> ItemTargets:
-    """The first token of each of the item's rows stands for it."""
-    assert rows.label is not None
-    return ItemTargets(np.asarray(starts), rows.label[item : item + 1])
 
 
 def head_parameters(hidden: int, labels: int, vocabulary: int, embedding: int) -> int:

@@ -1,13 +1,13 @@
 """One text, or two, and a number: similarity, ratings."""
 
 from stilts_ds.families import standard
-from stilts_ds.families.base import Family, HeadVerbs, reads_last_tokens, reads_targets
+from stilts_ds.families.base import Family, HeadVerbs, first_token_targets, reads_last_tokens, reads_targets
 from stilts_ds.families.regression import noisy, predictions, record, rows, score
 
 HEAD = HeadVerbs(
     module="stilts_ds.families.regression.head",
-    targets=rows.targets,
-    reads=reads_targets(rows.targets),
+    targets=first_token_targets,
+    reads=reads_targets(first_token_targets),
     output=predictions.output,
     decode=predictions.decode,
     parameters=rows.head_parameters,

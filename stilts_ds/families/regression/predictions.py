@@ -10,10 +10,9 @@ import numpy as np
 
 from stilts_ds.config import EvaluationPart
 from stilts_ds.families.files import (
-    Expected,
     PredictionFile,
     check_as_many,
-    check_count,
+    check_expected_count,
     check_labelled,
     fail,
     file_lines,
@@ -68,11 +67,7 @@ def write(path: Path, values: Iterable[float]) -> None:
     write_lines(path, lines)
 
 
-def check_expected(path: Path, values: Sequence[float], expected: Expected) -> None:
-    check_count(path, len(values), expected.count)
-
-
-FILE = PredictionFile(".tsv", read, read_labels, write, write, check_as_many, check_expected)
+FILE = PredictionFile(".tsv", read, read_labels, write, write, check_as_many, check_expected_count)
 
 
 def files(task: Task) -> PredictionFile:

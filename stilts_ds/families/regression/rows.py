@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 
 from stilts_ds.config import TrainingPart
-from stilts_ds.families.base import ItemTargets, Masking
 from stilts_ds.families.regression.record import Rated
 from stilts_ds.rows.chunks import chunks
 from stilts_ds.rows.layout import lay_out_texts
@@ -42,12 +41,6 @@ def _bits(scores: Sequence[float | None]) -> np.ndarray:
     # Rows and batches carry whole numbers for every family; the head turns these back without losing a digit.
     values = [np.nan if score is None else score for score in scores]
     return np.asarray(values, np.float32).view(np.int32)
-
-
-def targets(rows: Rows, item: int, starts: Sequence[int], ids: np.ndarray, masking: Masking) -> ItemTargets:
-    """The first token of each of the item's rows stands for it."""
-    assert rows.label is not None
-    return ItemTargets(np.asarray(starts), rows.label[item : item + 1])
 
 
 def head_parameters(hidden: int, labels: int, vocabulary: int, embedding: int) -> int:
