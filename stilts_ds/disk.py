@@ -110,8 +110,8 @@ def unplanned(run: RunDir, plan: Plan) -> list[Removal]:
     return [Removal(path.name, (path,), folder_bytes(path), "not in the plan, with its scores") for path in folders]
 
 
-def remove(run: RunDir, removal: Removal) -> None:
-    """Remove one phase's files; a phase in which somebody works is left alone."""
+def remove(run: RunDir, removal: Removal) -> bool:
+    """Remove one phase's files. Returns whether they are gone: a phase in which somebody works is left alone."""
     folder = run.phase(removal.phase_id)
     with suppress(UserError), phase_lock(folder):
         going = folder.root / GOING
@@ -120,13 +120,16 @@ def remove(run: RunDir, removal: Removal) -> None:
         for path in removal.paths:
             os.replace(path, going / path.name)
         shutil.rmtree(going, ignore_errors=True)
+        return True
+    log.info("%s: its model stays, since somebody works on the phase", removal.phase_id)
+    return False
 
 
 def drop_unneeded(run: RunDir, plan: Plan, keep: Keep) -> None:
     """Remove what `keep` does not keep and no phase needs any more."""
     for removal in removals(run, plan, keep):
-        remove(run, removal)
-        log.info("%s: %.2f GB of its model removed (keep=%s)", removal.phase_id, removal.bytes / 1e9, keep)
+        if remove(run, removal):
+            log.info("%s: %.2f GB of its model removed (keep=%s)", removal.phase_id, removal.bytes / 1e9, keep)
 
 
 def train_again(run: RunDir, plan: Plan, chosen: Iterable[Phase]) -> None:

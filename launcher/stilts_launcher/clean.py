@@ -43,9 +43,10 @@ def clean(given: argparse.Namespace) -> int:
         if not given.yes:
             say(f"{freed / 1e9:.3f} GB of {count}; nothing is removed yet: add --yes")
             return 0
-        for removal in chosen:
-            remove(run, removal)
+        gone = [removal for removal in chosen if remove(run, removal)]
         for removal in folders:
             shutil.rmtree(run.phase(removal.phase_id).root)
-        say(f"removed {freed / 1e9:.3f} GB of {count}")
+        removed = [*gone, *folders]
+        freed = sum(removal.bytes for removal in removed)
+        say(f"removed {freed / 1e9:.3f} GB of {counted(len(removed), 'phase')}")
     return 0

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from stilts_launcher.clean import clean
 
 from stilts_ds.config import Keep, parse_recipe
 from stilts_ds.disk import disk_use, drop_unneeded, leftovers, removals, train_again, unplanned
@@ -92,6 +94,23 @@ def test_a_phase_at_work_is_left_alone(plan: Plan, tmp_path: Path) -> None:
     with phase_lock(run.phase(first.id)):
         drop_unneeded(run, plan, "scores")
     assert models(run, plan) == {first.label}
+
+
+def test_clean_counts_only_what_it_removed(
+    plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = RunDir(tmp_path)
+    for phase in plan.phases:
+        finish(run, phase)
+    plan.save(run.plan)
+    monkeypatch.setattr("stilts_launcher.recipes.recipe_of_run", lambda run: None)
+    given = SimpleNamespace(run_dir=tmp_path, keep="scores", unplanned=False, yes=True)
+    busy = next(phase for phase in plan.phases if phase.train)
+    trained = sum(bool(phase.train) for phase in plan.phases)
+    with phase_lock(run.phase(busy.id)):
+        assert clean(given) == 0
+    assert f"of {trained - 1} phases" in capsys.readouterr().out.splitlines()[-1]
+    assert run.phase(busy.id).encoder.is_dir()
 
 
 def test_a_model_that_is_needed_again_is_trained_again_with_what_it_starts_from(plan: Plan, tmp_path: Path) -> None:
