@@ -5,12 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import slurm_cluster
 from stilts_launcher.backends.base import Job
 from stilts_launcher.backends.registry import load_profile
 from stilts_launcher.backends.slurm import sbatch_command
 from stilts_launcher.cli import main
 from stilts_launcher.cluster import Profile
 from stilts_launcher.profiles import find_profile, known_profiles
+from study import until
 
 from stilts_ds.config import load_recipe
 from stilts_ds.errors import UserError
@@ -111,3 +113,22 @@ def test_one_mail_ends_a_study_and_others_tell_of_failures(tmp_path: Path) -> No
     for bad in ("me @x", "-me@x", {"to": "me", "on": ["sometimes"]}, {"to": "me", "on": []}):
         with pytest.raises(ValueError, match="mail"):
             Profile.model_validate({"mail": bad})
+
+
+@pytest.mark.cluster
+@pytest.mark.long
+@pytest.mark.skipif(slurm_cluster.why_not() is not None, reason=str(slurm_cluster.why_not()))
+def test_a_real_slurm_writes_the_mail_that_a_profile_asks_for(tmp_path: Path) -> None:
+    mailer, sent = tmp_path / "mailer", tmp_path / "sent"
+    mailer.write_text(f'#!/bin/sh\necho "$@" >> {sent}\n')
+    mailer.chmod(0o755)
+    events = ["begin", "end", "fail", "requeue"]
+    asked = Profile.model_validate({"mail": {"to": "me@example.org", "on": events}})
+    options = mail_options(Job(kind="report", run=tmp_path, name="study-report"), asked)
+    (tmp_path / "slurm").mkdir()
+    with slurm_cluster.running(tmp_path / "slurm", more=f"MailProg={mailer}") as cluster:
+        cluster.run("sbatch", *options, "--job-name=study-report", "--output=/dev/null", "--wrap=true", check=True)
+        until(
+            lambda: sent.exists() and sent.read_text().count("me@example.org") >= 2, "mails of begin and end", tmp_path
+        )
+    assert "study-report Began" in sent.read_text() and "study-report Ended" in sent.read_text()
