@@ -121,7 +121,7 @@ def remove(run: RunDir, removal: Removal) -> bool:
             os.replace(path, going / path.name)
         shutil.rmtree(going, ignore_errors=True)
         return True
-    log.info("%s: its model stays, since somebody works on the phase", removal.phase_id)
+    log.info("a model stays, since somebody works on its phase: %s", removal.reason)
     return False
 
 
@@ -129,7 +129,7 @@ def drop_unneeded(run: RunDir, plan: Plan, keep: Keep) -> None:
     """Remove what `keep` does not keep and no phase needs any more."""
     for removal in removals(run, plan, keep):
         if remove(run, removal):
-            log.info("%s: %.2f GB of its model removed (keep=%s)", removal.phase_id, removal.bytes / 1e9, keep)
+            log.info("%.3f GB of a model removed: %s", removal.bytes / 1e9, removal.reason)
 
 
 def train_again(run: RunDir, plan: Plan, chosen: Iterable[Phase]) -> None:
@@ -145,10 +145,10 @@ def train_again(run: RunDir, plan: Plan, chosen: Iterable[Phase]) -> None:
             continue
         start = known[phase.init]
         if start.id in wanted:
-            log.warning("%s is trained again: its model was not kept, and %s starts from it", start.id, phase.id)
+            log.warning("%s is trained again: its model was not kept, and %s starts from it", start.label, phase.label)
             run.phase(start.id).status_json.unlink(missing_ok=True)
         elif phase.id in wanted:
-            problem = f"{phase.id} starts from {start.id}, whose model was not kept (keep)"
+            problem = f"{phase.label} starts from {start.label}, whose model was not kept (keep)"
             raise UserError(f"{problem}; `stilts run` without --phase trains both")
 
 
