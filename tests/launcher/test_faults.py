@@ -17,6 +17,7 @@ import ranks
 import study
 from disk import fill, small_disk
 from mpi import ON_ANY_MACHINE, mpiexec
+from processes import all_end
 from study import curve, phase_ids, rank_pids, reached, scores, state, until
 
 from stilts_ds.engine.checkpoint import require_space
@@ -70,7 +71,7 @@ def test_a_frozen_rank_is_named_and_ends_the_run(tmp_path: Path, quiet: Path) ->
     os.kill(frozen, signal.SIGSTOP)
     output = ended(process, 90)
     assert "rank 1 does not answer" in output, output
-    assert not Path(f"/proc/{frozen}").exists()
+    assert all_end([frozen])
     study.stilts(tmp_path, "run", "study.yaml", *STRUCK)
     ends_as_quietly(run, phase, quiet)
 

@@ -13,9 +13,11 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import ranks
+from processes import runs
 from stilts_launcher import rank_place
 from stilts_launcher.discover import discover
 from stilts_launcher.rank_place import FIRST_PORT, PORTS, free_port
@@ -82,20 +84,12 @@ def ended(leader: subprocess.Popen[str]) -> int:
     return leader.returncode
 
 
-def started(folder: Path, count: int) -> list[dict[str, object]]:
+def started(folder: Path, count: int) -> list[dict[str, Any]]:
     """What each rank wrote about itself, as soon as all of them have."""
     deadline = time.monotonic() + 30
     while len(list(folder.glob("*.json"))) < count and time.monotonic() < deadline:
         time.sleep(0.01)
     return [json.loads((folder / f"{rank}.json").read_text()) for rank in range(count)]
-
-
-def is_running(pid: object) -> bool:
-    try:
-        os.kill(int(str(pid)), 0)
-    except ProcessLookupError:
-        return False
-    return True
 
 
 def test_each_rank_knows_its_place_and_one_token_and_ends_well(folder: Path) -> None:
@@ -127,7 +121,7 @@ def test_a_rank_that_fails_ends_the_others_and_its_status_is_told(
     leader = lead(folder, 3, {0: other, 1: action, 2: other})
     pids = [rank["pid"] for rank in started(folder, 3)]
     assert ended(leader) == status
-    assert not any(map(is_running, pids)) and time.monotonic() - begun < 20
+    assert not any(map(runs, pids)) and time.monotonic() - begun < 20
 
 
 def test_the_others_get_time_to_end_by_themselves(folder: Path) -> None:
@@ -146,7 +140,7 @@ faulthandler.register(signal.SIGUSR2, open(f"{rank}.stack", "a"))""",
     (folder / "stilts_launcher" / "rank.py").write_text(hanging)
     leader = lead(folder, 2, {0: "stubborn", 1: "exit 7"})
     [stubborn, _] = started(folder, 2)
-    assert ended(leader) == 7 and not is_running(stubborn["pid"])
+    assert ended(leader) == 7 and not runs(stubborn["pid"])
     assert "rank.py" in (folder / "0.stack").read_text() and (folder / "1.stack").read_text() == ""
 
 
@@ -162,7 +156,7 @@ def test_signals_are_passed_on_and_the_ranks_leave_by_themselves(number: signal.
 def test_a_signal_while_ranks_are_being_started_leaves_none_behind(folder: Path) -> None:
     leader = lead(folder, 16, {0: "signal the leader", **dict.fromkeys(range(1, 16), "wait")})
     assert ended(leader) in (85, 1)  # 1: the signal reached a rank before it had handlers
-    assert not any(is_running(json.loads(path.read_text())["pid"]) for path in folder.glob("*.json"))
+    assert not any(runs(json.loads(path.read_text())["pid"]) for path in folder.glob("*.json"))
 
 
 def test_a_taken_port_is_not_called_free(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,6 +17,7 @@ import fire
 import ranks
 import slurm_cluster
 from fire import Hang, Setting, Watch
+from processes import runs
 from slurm_cluster import Cluster
 from study import rank_pids
 
@@ -164,7 +165,7 @@ class ClusterFight:
 
     def _await_end(self, victims: list[int]) -> None:
         deadline = time.monotonic() + fire.LIMIT
-        while any(map(fire.alive, victims)):
+        while any(map(runs, victims)):
             if time.monotonic() > deadline:
                 raise Hang(f"ranks stayed: {self.cluster.run('squeue', '-r')}")
             time.sleep(0.02)

@@ -20,6 +20,7 @@ from typing import Any
 import ranks
 import warm
 from disk import fill
+from processes import runs
 from warm import Forked
 
 from stilts_ds.plan_file import Phase, Plan
@@ -278,11 +279,11 @@ class Fight:
         """Exit status of the launcher, when it and its ranks are gone. Raises Hang, with everything ended."""
         assert self.process is not None
         deadline = time.monotonic() + LIMIT
-        while self.process.poll() is None or any(map(alive, victims)):
+        while self.process.poll() is None or any(map(runs, victims)):
             if time.monotonic() > deadline:
                 for pid in [*victims, *self.ranks()]:
                     with suppress(ProcessLookupError):
-                        os.kill(pid, signal.SIGUSR2 if alive(pid) else 0)
+                        os.kill(pid, signal.SIGUSR2 if runs(pid) else 0)
                 time.sleep(1)
                 with suppress(ProcessLookupError):
                     os.killpg(self.process.pid, signal.SIGKILL)
@@ -319,14 +320,6 @@ def command_line(pid: int) -> str:
         return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
     except OSError:
         return ""
-
-
-def alive(pid: int) -> bool:
-    """Whether a process runs (one that has ended and waits for its parent does not)."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
 
 
 def left_by(run: Path) -> dict[str, Any]:
