@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,9 +15,11 @@ from stilts_kernels import Index, last_report, mine, normalize, topk
 from stilts_kernels.common import precision
 from stilts_kernels.common.precision import exact_float32
 from stilts_kernels.common.rows import Rows, fixed_order_lengths
+from stilts_kernels.mining.layout import warn_of_unlike_processors
 from stilts_kernels.topk import bounds
 from stilts_kernels.topk.bounds import PanelMaker, score_error
 from stilts_kernels.topk.cpu import topk_cpu
+from stilts_kernels.topk.int8.library import instruction_sets
 
 CPU = torch.device("cpu")
 
@@ -83,6 +86,30 @@ def test_short_rows_have_their_direction(scale: float) -> None:
     found, expected = topk(rows * scale, rows[:9] * scale, 2, "cosine"), topk(rows, rows[:9], 2, "cosine")
     assert torch.equal(found.indices, expected.indices)
     assert torch.allclose(fixed_order_lengths(rows * scale), rows.norm(dim=1) * scale, rtol=1e-5)
+
+
+def test_rows_whose_products_are_flushed_keep_their_neighbours() -> None:
+    """An index multiplies unscaled rows: of these 64 queries the int8 screen once gave 18 wrong neighbours."""
+    queries, bank = gaussian(64, 256, 1), gaussian(3000, 256, 2) * 1e-36
+    screens = ["int8", "bfloat16", "float32"] if instruction_sets() else ["bfloat16", "float32"]
+    if not torch.set_flush_denormal(True):
+        pytest.skip("this processor flushes nothing")
+    try:
+        expected = topk_cpu(queries, bank, 4, "cosine", "float32")
+        for screen in screens:
+            found = topk_cpu(queries, Index(bank, "cosine", screen), 4)
+            assert torch.equal(found.indices, expected.indices) and torch.equal(found.values, expected.values)
+    finally:
+        torch.set_flush_denormal(False)
+
+
+def test_ranks_that_sum_with_other_instructions_are_warned(caplog: pytest.LogCaptureFixture) -> None:
+    """Equal rows on two kinds of processors tie by noise, not by index."""
+    with caplog.at_level(logging.WARNING):
+        warn_of_unlike_processors(["AVX512", "AVX512"])
+        assert not caplog.messages
+        warn_of_unlike_processors(["AVX512", "AVX512", "AVX2"])
+    assert caplog.messages[0].startswith("torch sums with AVX512 on rank 0 and with AVX2 on rank 2")
 
 
 def test_rows_too_short_for_a_direction_are_refused() -> None:

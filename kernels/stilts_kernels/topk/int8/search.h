@@ -83,7 +83,9 @@ struct Worker {
     if (!screen.reaches(hit, hit.upper)) return;
     const long row = hit.row - x.first;
     const float value = dot(q.values + (long)hit.query * dim, x.values + row * x.stride, dim) * x.factor[row];
-    const float slack = screen.slack * q.length[hit.query] * x.length[row] + UNDERFLOW_SCORE;
+    // Unscaled rows of cosine may be so short that their products are flushed: the factor enlarges what that loses.
+    const float flushed = UNDERFLOW_SCORE * (1 + x.factor[row]);
+    const float slack = screen.slack * q.length[hit.query] * x.length[row] + flushed;
     hit.upper = value + slack;
     screen.scored++;
     if (!screen.reaches(hit, hit.upper)) return;
