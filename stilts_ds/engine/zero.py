@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 import logging
 import re
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -13,6 +15,7 @@ from stilts_ds.engine.world import World  # first: it tells DeepSpeed the accele
 
 # isort: split
 import deepspeed
+from deepspeed.runtime import compiler
 from deepspeed.runtime.zero import stage3, stage_1_and_2
 
 from stilts_ds.config import EnginePart, TrainingPart
@@ -27,6 +30,21 @@ log = logging.getLogger(__name__)
 NOT_DECAYED = re.compile(r"bias$|norm|\bln_", re.IGNORECASE)  # biases and LayerNorm, which GPT-2 calls `ln_1`
 LINEAR = torch.nn.functional.linear  # torch's own
 LOOKS_AT_NORM = getattr(stage3, "is_invalid_grad_norm", None)  # DeepSpeed's own; a version without it looks elsewhere
+
+
+def import_muon_uncompiled() -> None:
+    """DeepSpeed asks of each optimizer whether it is its Muon, and decorates Muon's functions with torch.compile to
+    ask: torch then imports its whole compiler, more than a CPU second of each rank. AdamW calls none of them."""
+    compiling = compiler.compile
+    compiler.compile = lambda: compiler.dummy_decorator
+    try:
+        with suppress(ImportError):  # a version without Muon
+            importlib.import_module("deepspeed.runtime.zero.muon.muon_optimizer")
+    finally:
+        compiler.compile = compiling
+
+
+import_muon_uncompiled()
 
 
 def deepspeed_config(

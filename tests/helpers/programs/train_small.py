@@ -355,7 +355,8 @@ def main() -> None:
             bad = [number for number, norm in enumerate(norms) if not math.isfinite(norm)]
             assert bad == ([given["bad_step"]] if "bad_step" in given else [])
             found = {"curve": curve, "norms": norms, "parameters": final}
-            torch.save({**found, "linear": torch.nn.functional.linear is LINEAR}, out)
+            compiler = "torch._inductor.compile_fx" in sys.modules
+            torch.save({**found, "linear": torch.nn.functional.linear is LINEAR, "compiler": compiler}, out)
 
 
 main()
