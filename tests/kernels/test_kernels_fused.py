@@ -113,7 +113,29 @@ print("interpreter agrees")
 )
 
 
-@pytest.mark.parametrize("program", [ONE_WAY, TWO_WAY], ids=["one way", "two way"])
+MEMORY = (
+    COMMON
+    + """
+from stilts_kernels.topk import cuda
+score_pairs, scored = cuda.pair_scores, []
+
+def counted(queries, bank, query, row):
+    scored.append(len(query))
+    return score_pairs(queries, bank, query, row)
+
+cuda.pair_scores = counted
+same = torch.ones(256, 8).half()  # every group of every row may matter
+limits = ScratchLimits(pairs=4096)
+for forward, backward in ((4, 0), (4, 4)):
+    ahead, back = check(same[:40], same, forward, backward, limits=limits)
+    assert ahead.tolist() == [[0, 1, 2, 3]] * 40
+    assert len(scored) > 2 and max(scored) <= 4096, scored
+print("interpreter agrees")
+"""
+)
+
+
+@pytest.mark.parametrize("program", [ONE_WAY, TWO_WAY, MEMORY], ids=["one way", "two way", "bounded pairs"])
 def test_interpreter_is_exact(program: str) -> None:
     """In a process of its own: Triton reads TRITON_INTERPRET when imported. bfloat16 is broken there."""
     environment = ranks.environment(TRITON_INTERPRET="1")
@@ -160,6 +182,15 @@ def test_gate_refuses_what_spills() -> None:
     from stilts_kernels.topk.configs import HOPPER
 
     assert "spill" in compile_search(90, 64, True, {**HOPPER, "num_warps": 4, "ROW_GROUPS": 4}).fails()
+
+
+def test_spans_hold_at_most_what_fits() -> None:
+    from stilts_kernels.topk.candidates import fitting_spans
+
+    counts = torch.tensor([3, 0, 4, 9, 1, 1, 5, 0])
+    assert list(fitting_spans(counts, 7)) == [(0, 3), (3, 4), (4, 8)]
+    assert list(fitting_spans(counts, 1)) == [(0, 1), (1, 2), (2, 3), (3, 4), (4, 5), (5, 6), (6, 7), (7, 8)]
+    assert list(fitting_spans(torch.zeros(3, dtype=torch.int64), 1)) == [(0, 3)]
 
 
 def test_group_columns_inverts_the_reshape() -> None:
