@@ -6,6 +6,7 @@ would stand alone.
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -31,6 +32,15 @@ def clusters_of(text: str) -> list[str]:
     """The grapheme clusters of a text."""
     # Most texts have no character that joins another one, and `\X` is slow.
     return list(text) if JOINING.search(text) is None else CLUSTER.findall(text)
+
+
+def composed(cluster: str) -> str:
+    """A cluster as the one character that Unicode has for it: й of и and a breve. Others stay as they are."""
+    # A single character is left alone: composition takes some apart (the Hindi letters with a dot below).
+    if len(cluster) == 1:
+        return cluster
+    whole = unicodedata.normalize("NFC", cluster)
+    return whole if len(whole) == 1 else cluster
 
 
 class Clusters:

@@ -263,6 +263,24 @@ def test_a_vowel_sign_stays_with_the_consonant_that_takes_the_place_of_another()
         assert lone_marks(made) == 0 and not any(f"{vowel}ि" in made for vowel in "अआइईउऊएऐओऔ")
 
 
+@pytest.mark.parametrize("language", ["ko", "vi", "ru", "tr", "el"])
+@pytest.mark.parametrize("kind", ["typo", "char", "case", "diacritics"])
+def test_a_letter_of_several_characters_is_the_letter(kind: str, language: str) -> None:
+    """macOS writes й as и and a breve, and a syllable of Hangul as its jamo: the errors are the same."""
+    if not applies(kind, language):
+        return
+    text = TEXTS[language]
+    apart = unicodedata.normalize("NFD", text)
+    for rate in (20, 100):
+        made = noisy(kind, rate, language, apart)
+        assert unicodedata.normalize("NFC", made) == noisy(kind, rate, language, text)
+
+
+def test_an_exchanged_word_is_found_in_either_form() -> None:
+    apart = unicodedata.normalize("NFD", "Grün")
+    assert noiser("natural", 100, "de", apart, grün=("gruen",)).text(apart, "1", "text").text == "Gruen"
+
+
 def test_korean_slips_happen_at_a_jamo() -> None:
     made = {noisy("typo", 100, "ko", "각", str(example)) for example in range(80)}
     assert {"가", "삭", "닥"} <= made  # the final is missed; ㅅ and ㄷ lie beside ㄱ
