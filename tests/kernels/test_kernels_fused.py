@@ -117,6 +117,8 @@ MEMORY = (
     COMMON
     + """
 from stilts_kernels.topk import cuda
+from stilts_kernels.topk.bounds import PanelMaker
+
 score_pairs, scored = cuda.pair_scores, []
 
 def counted(queries, bank, query, row):
@@ -130,12 +132,23 @@ for forward, backward in ((4, 0), (4, 4)):
     ahead, back = check(same[:40], same, forward, backward, limits=limits)
     assert ahead.tolist() == [[0, 1, 2, 3]] * 40
     assert len(scored) > 2 and max(scored) <= 4096, scored
+made, make_panel = [], PanelMaker.__call__
+
+def noted(maker, start, stop):
+    made.append((maker.rows.name, start))
+    return make_panel(maker, start, stop)
+
+PanelMaker.__call__ = noted
+small = ScratchLimits(bank_rows=100, pairs=1 << 13, column_bytes=1 << 11)
+check(gaussian(150, 8, 1), gaussian(200, 8, 2), 4, 4, limits=small)
+blocks = [start for name, start in made if name == "bank"]
+assert len(blocks) == len(set(blocks)) > 1 and len(made) > 2 * len(blocks), made  # each made once
 print("interpreter agrees")
 """
 )
 
 
-@pytest.mark.parametrize("program", [ONE_WAY, TWO_WAY, MEMORY], ids=["one way", "two way", "bounded pairs"])
+@pytest.mark.parametrize("program", [ONE_WAY, TWO_WAY, MEMORY], ids=["one way", "two way", "bounded scratch"])
 def test_interpreter_is_exact(program: str) -> None:
     """In a process of its own: Triton reads TRITON_INTERPRET when imported. bfloat16 is broken there."""
     environment = ranks.environment(TRITON_INTERPRET="1")

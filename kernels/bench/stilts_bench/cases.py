@@ -35,8 +35,8 @@ TILE = 4096
 class BenchmarkCase:
     """One measured problem. kind: topk (one way) or mine (both ways, k neighbours, ratio margin, max matching).
 
-    `goal` is the ratio FAISS / ours to reach with AVX2 and no more. data: gaussian, bitext (half the queries have a translation) or
-    anisotropic (like XLM-R: cosines about 0.956, two outlier dimensions).
+    `goal` is the ratio FAISS / ours to reach with AVX2 and no more. data: gaussian, bitext (half the queries have a
+    translation) or anisotropic (like XLM-R: cosines about 0.956, two outlier dimensions).
     """
 
     name: str

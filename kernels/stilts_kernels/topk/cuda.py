@@ -136,19 +136,21 @@ class Search:
         query_rows = self.limits.rows_of_queries(
             max(self.k, self.k_backward), dim, self.bank.count, self.config["BM"], self.two_way
         )
-        forward: list[Ranked] = []
+        query_spans = list(spans(self.queries.count, query_rows))
         # Lists without columns: the first merge then has nothing to rank beside what it takes in.
-        backward = [self._no_neighbours(stop - start) for start, stop in spans(self.bank.count, bank_rows)]
-        for start, stop in spans(self.queries.count, query_rows):
-            # Blocks of the bank are made again for every block of queries: memory never holds more than one of each.
-            left = self.left(start, stop)
-            nearest = self._no_neighbours(stop - start)
-            for number, (first, last) in enumerate(spans(self.bank.count, bank_rows)):
-                in_bank, in_queries = self._search_block(left, self.right(first, last))
-                nearest = merge_topk([nearest, in_bank], self.k)
+        forward = [self._no_neighbours(stop - start) for start, stop in query_spans]
+        backward = []
+        # The bank outside: its large blocks are made once, and the small ones of the queries for each of them.
+        # Memory never holds more than one of each.
+        for first, last in spans(self.bank.count, bank_rows):
+            right = self.right(first, last)
+            nearest = self._no_neighbours(last - first)
+            for number, (start, stop) in enumerate(query_spans):
+                in_bank, in_queries = self._search_block(self.left(start, stop), right)
+                forward[number] = merge_topk([forward[number], in_bank], self.k)
                 if in_queries is not None:
-                    backward[number] = merge_topk([backward[number], in_queries], self.k_backward)
-            forward.append(nearest)
+                    nearest = merge_topk([nearest, in_queries], self.k_backward)
+            backward.append(nearest)
         return self._search_unproven(concatenated(forward), concatenated(backward))
 
     def _no_neighbours(self, count: int) -> Ranked:
