@@ -10,10 +10,10 @@ import ast
 import builtins
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from stilts_ds.errors import UserError, did_you_mean
 from stilts_ds.execute.programs import Program, check_program, language_name, read_rows, text_of
@@ -320,16 +320,31 @@ def _rows(path: Path) -> Iterator[tuple[str, Any]]:
 
 def read_problems(benchmark: str, path: Path, split: str | None = None) -> dict[str, Problem]:
     """Problems of a benchmark's file by id, all or those of a split. Raises UserError with file, line and remedy."""
-    return {problem.id: problem for _, problem in problem_rows(benchmark, path, split)}
+    return {problem.id: problem for _, _, problem in problem_rows(benchmark, path, split)}
 
 
-def problem_rows(benchmark: str, path: Path, split: str | None = None) -> list[tuple[dict[str, Any], Problem]]:
+class ProblemRow(NamedTuple):
+    """A row of a benchmark, the problem in it, and what the row is called in messages (file and line)."""
+
+    where: str
+    row: dict[str, Any]
+    problem: Problem
+
+
+def problem_rows(benchmark: str, path: Path, split: str | None = None) -> list[ProblemRow]:
     """Each row of a benchmark's file with the problem in it; see `read_problems`."""
+    return problems_of(benchmark, _rows(path), str(path), split)
+
+
+def problems_of(
+    benchmark: str, rows: Iterable[tuple[str, Any]], name: str, split: str | None = None
+) -> list[ProblemRow]:
+    """Rows, each behind what it is called, with the problems in them; `name` is what they are called together."""
     # The command line offers only known ones; a caller from Python may give any.
     if benchmark not in READERS:
         raise UserError(f"unknown benchmark {benchmark!r}{did_you_mean(benchmark, READERS)}")
-    problems: dict[str, tuple[dict[str, Any], Problem]] = {}
-    for number, (where, row) in enumerate(_rows(path)):
+    problems: dict[str, ProblemRow] = {}
+    for number, (where, row) in enumerate(rows):
         if isinstance(row, UserError):
             raise row
         problem = READERS[benchmark](row, where, number)
@@ -339,10 +354,10 @@ def problem_rows(benchmark: str, path: Path, split: str | None = None) -> list[t
         check_program(problem.program(""), where)
         if problem.id in problems:
             raise UserError(f"{where}: problem {problem.id!r} stands there twice; take one out")
-        problems[problem.id] = row, problem
+        problems[problem.id] = ProblemRow(where, row, problem)
     if not problems:
         kind = f" of split {split!r}" if split else ""
-        raise UserError(f"{path}: no problem{kind} in it; is it a file of {benchmark}?")
+        raise UserError(f"{name}: no problem{kind} in it; is it a file of {benchmark}?")
     return list(problems.values())
 
 
