@@ -171,6 +171,7 @@ setup(
             "setuptools>=77",
             "nbclient>=0.10",
             "ipykernel>=6.29",
+            "matplotlib>=3.8",
         ],
     },
     # The second name is the distribution's, by which `uvx stilts-ds` and `pipx run stilts-ds` look for a command.

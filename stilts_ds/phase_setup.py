@@ -18,12 +18,12 @@ from stilts_ds.disk import disk_use, train_again
 from stilts_ds.display import concern
 from stilts_ds.ds_files import base_config
 from stilts_ds.engine.checkpoint import await_saved
+from stilts_ds.engine.contract import check_deepspeed
 from stilts_ds.engine.loop import train
 from stilts_ds.engine.preflight import check_ranks
 from stilts_ds.engine.progress import Progress
 from stilts_ds.engine.training_setup import TrainingSetup
 from stilts_ds.engine.world import World
-from stilts_ds.engine.zero import check_deepspeed
 from stilts_ds.errors import UserError
 from stilts_ds.evaluate.selection import dev_scores
 from stilts_ds.export import check_export, export_model, keep_head, publish, withdraw
@@ -63,6 +63,9 @@ def check_start(run: RunDir, recipe: Recipe, phases: list[Phase], plan: Plan, wo
     check_retrieval(recipe.evaluation, plan.phases, limits)
     needed = world.broadcast(bytes_to_write(recipe, plan, run) if world.first else None)
     check_ranks(world, run.root, needed)
+    # After it: ranks of other versions would not come to one answer.
+    if any(phase.train for phase in phases):
+        check_deepspeed(recipe.engine, world)
 
 
 def bytes_to_write(recipe: Recipe, plan: Plan, run: RunDir) -> int:
@@ -74,7 +77,6 @@ def bytes_to_write(recipe: Recipe, plan: Plan, run: RunDir) -> int:
 
 def check_settings(recipe: Recipe, phases: list[Phase], limits: ModelLimits, world: World) -> None:
     """Refuse what cannot work before anything is paid for."""
-    check_deepspeed()
     base_config(recipe.engine)  # which looks at the recipe's own DeepSpeed file
     if recipe.engine.dtype == "fp16" and world.device.type == "cpu":
         raise UserError("engine.dtype=fp16 does not work on CPUs; use engine.dtype=fp32 or bf16")

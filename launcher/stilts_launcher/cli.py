@@ -153,7 +153,7 @@ def _add_results(add: Add) -> None:
     add_test_options(parser)
     parser.add_argument("--qa-f1", action="store_true", help="also the average with question answering by F1 only")
     for name in ("png", "svg", "pdf"):
-        help = f"also draw the matrix as report.{name} (needs matplotlib)"
+        help = f"also draw the matrix as report.{name}, the curves as report-curves.{name} (needs matplotlib)"
         parser.add_argument(f"--{name}", dest="figures", action="append_const", const=name, help=help)
     add("compare", "compare:add_arguments", "test runs, or conditions of one, against each other")
     add("clean", "clean:add_arguments", "show what of a run's models need not stay, and remove it with --yes")

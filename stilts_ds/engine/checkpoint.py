@@ -102,8 +102,12 @@ class Saver:
             shutil.rmtree(best_model(self.folder, step), ignore_errors=True)
 
     def overdue(self, minutes: float) -> bool:
-        """Whether the last checkpoint (or the start) is `minutes` old; never where `minutes` is 0."""
-        return minutes > 0 and time.monotonic() - self.last_time >= 60 * minutes
+        """Whether this rank wants a checkpoint: since the last one (or the start) is `minutes` old, which only rank 0
+        says, because clocks differ; never where `minutes` is 0. Or since it could not write the last one: the next save
+        raises what failed on all ranks, before more steps are lost with it.
+        """
+        is_old = minutes > 0 and time.monotonic() - self.last_time >= 60 * minutes
+        return self.error is not None or (self.world.first and is_old)
 
     def wait(self) -> None:
         """Return when the last checkpoint is committed on all ranks; raises if that failed on any."""

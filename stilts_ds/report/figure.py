@@ -1,18 +1,24 @@
-"""The matrix as a picture: `report.png` for slides, `.svg` and `.pdf` for papers. Drawn by matplotlib, which is an
-optional extra."""
+"""The matrix and the learning curves as pictures: `report.png` and `report-curves.png` for slides, `.svg` and `.pdf`
+for papers. Drawn by matplotlib, which is an optional extra."""
 
 from __future__ import annotations
 
 import io
+import math
 import textwrap
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from stilts_ds.errors import UserError
 from stilts_ds.report.colour import colours, scale_of
+from stilts_ds.report.curves import COLOURS, DASHES, Line
 from stilts_ds.report.table import Cell, Table, gain_text, number
 from stilts_ds.run_dir import write_atomically
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 Format = Literal["png", "svg", "pdf"]
 # Without dates and the version of matplotlib, which would be other bytes for the same picture.
@@ -23,6 +29,9 @@ METADATA: dict[Format, dict[str, None]] = {
 }
 CELL_INCHES, ROW_INCHES, LABEL_INCHES = 1.05, 0.55, 2.4
 LABEL_LETTERS = 22  # of the label column
+CHART_INCHES, CHARTS_A_ROW = (3.4, 2.4), 3  # three charts are as wide as a page's text
+KEY_INCHES = 0.25  # one line of the key of conditions
+INK = "#1a1a1a"
 
 
 def write_figures(
@@ -32,17 +41,9 @@ def write_figures(
 
     Raises UserError without matplotlib.
     """
-    try:
-        import matplotlib
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise UserError("a picture needs matplotlib; pip install 'stilts-ds[report]', or ask for none") from error
     width = LABEL_INCHES + CELL_INCHES * len(table.columns)
     height = ROW_INCHES * (len(table.rows) + 1) + 0.25 * len(remarks) + 0.2
-    # The object interface: pyplot keeps global state, and may look for a display.
-    figure = Figure(figsize=(width, height), dpi=160)
-    FigureCanvasAgg(figure)
+    figure = _new_figure(width, height)
     axes = figure.add_axes((0, 0, 1, 1))
     axes.set(xlim=(0, width), ylim=(height, 0))
     axes.axis("off")
@@ -50,17 +51,89 @@ def write_figures(
     for index, remark in enumerate(remarks):
         axes.text(0.1, ROW_INCHES * (len(table.rows) + 1) + 0.25 * (index + 1), _plain(remark), fontsize=8,
                   color="#5a5a5a")  # fmt: skip
+    _save(figure, formats, path_of)
+
+
+def write_curves(
+    charts: Sequence[tuple[str, Sequence[Line]]],
+    conditions: Sequence[str],
+    formats: Sequence[Format],
+    path_of: Callable[[str], Path],
+) -> None:
+    """Draw the training loss of every chart into one picture, in the colours and dashes of the page.
+
+    `charts` are titles with their lines, at least one; colours follow the order of `conditions`. Raises UserError
+    without matplotlib.
+    """
+    rows = math.ceil(len(charts) / CHARTS_A_ROW)
+    columns = min(len(charts), CHARTS_A_ROW)
+    drawn = {line.condition for _, lines in charts for line in lines}
+    present = [name for name in conditions if name in drawn]
+    width, height = CHART_INCHES[0] * columns, CHART_INCHES[1] * rows + KEY_INCHES * len(present)
+    figure = _new_figure(width, height)
+    grid = figure.subplots(rows, columns, squeeze=False)
+    for axes, (title, lines) in zip(grid.flat, charts):
+        for line in lines:
+            axes.plot(*zip(*line.points), linewidth=1.2, **_stroke(conditions.index(line.condition)))
+        # From 0 as on the page, so that a difference looks as large as it is.
+        axes.set(xlim=(0, None), ylim=(0, None))
+        axes.set_title(_plain(textwrap.shorten(title, 48)), fontsize=9)
+        axes.tick_params(labelsize=7)
+        axes.set_xlabel("step", fontsize=7)
+    for axes in grid.flat[len(charts) :]:
+        axes.axis("off")
+    grid[0, 0].set_ylabel("training loss", fontsize=7)
+    _draw_key(figure, present, conditions)
+    figure.tight_layout(rect=(0, KEY_INCHES * len(present) / height, 1, 1))
+    _save(figure, formats, path_of)
+
+
+def _draw_key(figure: Figure, present: Sequence[str], conditions: Sequence[str]) -> None:
+    """One line of the picture's foot for each condition: names may be as long as the picture is wide."""
+    from matplotlib.lines import Line2D
+
+    strokes = [Line2D([], [], **_stroke(conditions.index(name))) for name in present]
+    names = [_plain(name) for name in present]
+    figure.legend(strokes, names, loc="lower left", fontsize=8, frameon=False, borderpad=0.2, labelspacing=0.35)
+
+
+def _stroke(where: int) -> dict[str, Any]:
+    colour, dash = COLOURS[where % len(COLOURS)], DASHES[where // len(COLOURS) % len(DASHES)]
+    return {
+        # A picture has no text colour of its own that the page's could follow.
+        "color": INK if colour == "currentColor" else colour,
+        "linestyle": (0, tuple(map(int, dash.split()))) if dash else "-",
+    }
+
+
+def _new_figure(width: float, height: float) -> Figure:
+    """An empty figure, in inches. Raises UserError without matplotlib."""
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise UserError("a picture needs matplotlib; pip install 'stilts-ds[report]', or ask for none") from error
+    # The object interface: pyplot keeps global state, and may look for a display.
+    figure = Figure(figsize=(width, height), dpi=160)
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def _save(figure: Figure, formats: Sequence[Format], path_of: Callable[[str], Path]) -> None:
+    import matplotlib
+
     # Text stays text, which can be searched and edited. TrueType, since publishers refuse Type 3 fonts. The salt is
     # random by default, and would make other bytes each time.
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "stilts", "pdf.fonttype": 42}):
         for name in formats:
             buffer = io.BytesIO()
-            figure.savefig(buffer, format=name, metadata=METADATA[name])
+            # Tight: a long name or remark makes the picture wider, and is not cut off at its edge.
+            figure.savefig(buffer, format=name, metadata=METADATA[name], bbox_inches="tight", pad_inches=0.05)
             write_atomically(path_of(f".{name}"), buffer.getvalue())
 
 
-def _draw(axes: object, table: Table) -> None:
-    text, add = axes.text, axes.add_patch  # type: ignore[attr-defined]
+def _draw(axes: Axes, table: Table) -> None:
+    text, add = axes.text, axes.add_patch
     from matplotlib.patches import Rectangle
 
     scale = scale_of([table])
@@ -70,7 +143,7 @@ def _draw(axes: object, table: Table) -> None:
         y = row_number * ROW_INCHES
         text(0.1, y + ROW_INCHES / 2, _wrapped(row.label), va="center", fontsize=10, weight="bold")
         for column, cell in enumerate(row.cells):
-            back, ink = colours(cell.gain, scale) or ("#ffffff", "#1a1a1a" if cell.gain is None else "#5a5a5a")
+            back, ink = colours(cell.gain, scale) or ("#ffffff", INK if cell.gain is None else "#5a5a5a")
             add(Rectangle((LABEL_INCHES + column * CELL_INCHES, y), CELL_INCHES, ROW_INCHES, facecolor=back,
                           edgecolor="#d9d9d4"))  # fmt: skip
             text(_centre(column), y + ROW_INCHES / 2, _lines(cell), ha="center", va="center", fontsize=9, color=ink)

@@ -16,7 +16,8 @@ from stilts_ds.report.checked import checked_sheets, checked_tables
 from stilts_ds.report.code_tables import code_tables
 from stilts_ds.report.compare import score_run
 from stilts_ds.report.correlation import correlation_sheet, correlations
-from stilts_ds.report.figure import Format, write_figures
+from stilts_ds.report.curves import charts
+from stilts_ds.report.figure import Format, write_curves, write_figures
 from stilts_ds.report.groups import count_sheet
 from stilts_ds.report.inputs import duplicates_sheet, inputs_sheet
 from stilts_ds.report.latex import LAYOUTS, latex_tables
@@ -79,6 +80,8 @@ def write_report(
     write_atomically(report_path(run, ".bib"), references_bib(data, settings))
     if figures:
         write_figures(tables.matrix, figures, partial(report_path, run), legend([tables.matrix], settings.level))
+        if losses := charts(data):
+            write_curves(losses, data.conditions, figures, lambda suffix: report_path(run, f"-curves{suffix}"))
     # It goes to a terminal, and names in it may be a stranger's.
     return printable(summary)
 

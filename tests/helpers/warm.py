@@ -20,6 +20,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import ranks
+import toy_worlds
 from stilts_launcher.imports import heavy_imports
 
 from stilts_ds.families import registry
@@ -58,6 +59,7 @@ def load() -> None:
             if family.head is not None:
                 importlib.import_module(family.head.module)
     measure_peak()
+    toy_worlds.copied()
 
 
 def measure_peak() -> None:

@@ -12,11 +12,11 @@ import ranks
 import torch
 from kernel_cases import anisotropic, check_topk, gaussian
 from stilts_kernels import Index, last_report, mine, normalize, topk
-from stilts_kernels.common import precision
+from stilts_kernels.common import precision, products
 from stilts_kernels.common.precision import exact_float32
 from stilts_kernels.common.rows import Rows, fixed_order_lengths
 from stilts_kernels.mining.layout import warn_of_unlike_processors
-from stilts_kernels.topk import bounds
+from stilts_kernels.topk import bounds, cpu
 from stilts_kernels.topk.bounds import PanelMaker, score_error
 from stilts_kernels.topk.cpu import topk_cpu
 from stilts_kernels.topk.int8.library import instruction_sets
@@ -64,6 +64,27 @@ def test_products_that_stay_short_are_refused(monkeypatch: pytest.MonkeyPatch) -
         topk_cpu(gaussian(5, 8, 1), gaussian(50, 8, 2), 4, screen="float32")
     with pytest.raises(ValueError, match="rounded to fewer bits"), exact_float32(8, CPU):
         raise AssertionError("nothing runs on short products")
+
+
+def test_packed_products_that_stay_short_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The canary goes the way of the search: a product of oneDNN is not vouched for by one of the BLAS."""
+    if not products.can_pack():
+        pytest.skip("this build of torch has no oneDNN")
+    monkeypatch.setattr(products, "packing_pays", lambda: True)
+    queries, bank = gaussian(70, 100, 1), gaussian(700, 100, 2)
+    expected = topk_cpu(queries, bank, 4, screen="float32")
+    exact_product = products.multiply
+
+    def short_when_packed(rows: torch.Tensor, side: torch.Tensor, out: torch.Tensor | None = None) -> torch.Tensor:
+        return exact_product(rows.bfloat16().float() if side.is_mkldnn else rows, side, out)
+
+    for module in (precision, cpu):
+        monkeypatch.setattr(module, "multiply", short_when_packed)
+    with pytest.raises(ValueError, match="rounded to fewer bits"):
+        topk_cpu(queries, bank, 4, screen="float32")
+    monkeypatch.setattr(products, "packing_pays", lambda: False)
+    found = topk_cpu(queries, bank, 4, screen="float32")
+    assert torch.equal(found.values, expected.values) and torch.equal(found.indices, expected.indices)
 
 
 @pytest.mark.parametrize("screen", ["float32", "bfloat16"])
@@ -147,8 +168,8 @@ def test_sums_of_an_unmeasured_architecture_get_the_widest_bound(monkeypatch: py
         monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device, at=capability: at)
         assert bounds.accumulation_roundings(torch.device("cuda", number)) == roundings
     assert bounds.accumulation_roundings(CPU) == 2.0
-    for products, extra_bits in ((4, 0), (8, 0), (8, 1), (16, 0), (16, 2), (64, 0)):
-        lost_a_product = ((products + 1) * 2.0**-extra_bits + 1) * 2 / products  # in units of 2^-24
+    for terms, extra_bits in ((4, 0), (8, 0), (8, 1), (16, 0), (16, 2), (64, 0)):
+        lost_a_product = ((terms + 1) * 2.0**-extra_bits + 1) * 2 / terms  # in units of 2^-24
         limit = 2.0 if extra_bits else 3.0
         assert lost_a_product <= limit
 

@@ -12,7 +12,8 @@ import pytest
 from report_runs import HOSTILE, QUICK, build_run
 
 import stilts_ds
-from stilts_ds.report.figure import write_figures
+from stilts_ds.report.curves import Line
+from stilts_ds.report.figure import write_curves, write_figures
 from stilts_ds.report.latex import LAYOUTS, WIDTHS, latex_escape, latex_tables
 from stilts_ds.report.methods import bibliography
 from stilts_ds.report.stats import Difference
@@ -212,3 +213,37 @@ def test_pictures_for_papers_are_the_same_bytes_each_time(name: str, tmp_path: P
         made.append((tmp_path / f"report.{name}").read_bytes())
     assert made[0] == made[1]
     assert made[0].startswith(b"%PDF") if name == "pdf" else b">POS<" in made[0] or b">udpos<" in made[0]
+
+
+@pytest.mark.parametrize("name", ["svg", "pdf"])
+def test_curves_for_papers_show_every_chart_and_condition(name: str, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    conditions = ["none", "5 % of $x_1$ & more", *(f"c{i}" for i in range(20))]
+    lines = [Line(condition, seed, ((1, 2.0), (9, 1.0))) for condition in conditions for seed in (1, 2)]
+    charts = [(f"Target: t_{i}", lines) for i in range(4)]
+    made = []
+    for _ in range(2):
+        write_curves(charts, conditions, [name], lambda suffix: tmp_path / f"report-curves{suffix}")
+        made.append((tmp_path / f"report-curves.{name}").read_bytes())
+    assert made[0] == made[1]
+    if name == "svg":
+        text = made[0].decode()
+        assert all(f">{title}<" in text for title, _ in charts) and ">5 % of $x_1$ &amp; more<" in text
+        assert text.count("stroke-dasharray") > 14 and "c19" in text
+
+
+def test_a_report_draws_the_matrix_and_the_curves(study: RunDir) -> None:
+    pytest.importorskip("matplotlib")
+    write_report(study, QUICK, figures=("svg",))
+    assert b">Intermediate training<" in (study.root / "report-curves.svg").read_bytes()
+    assert (study.root / "report.svg").is_file()
+
+
+def test_a_picture_is_as_wide_as_its_longest_text(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    widths = {}
+    for name, remark in (("short", "a"), ("long", "a remark that goes on and on " * 20)):
+        write_figures(matrix(2, ("xnli",)), ["svg"], lambda suffix, name=name: tmp_path / f"{name}{suffix}", [remark])
+        view = re.search(r'viewBox="0 0 ([\d.]+) ', (tmp_path / f"{name}.svg").read_text())
+        widths[name] = float(view[1]) if view else 0.0
+    assert widths["long"] > 3 * widths["short"] > 0

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from stilts_kernels.common.collectives import Collectives
-from stilts_kernels.common.report import log
 from stilts_kernels.common.ranking import Ranked
+from stilts_kernels.common.report import log
 from stilts_kernels.common.rows import check_matrix
 
 
@@ -78,8 +78,8 @@ def warn_of_unlike_processors(capabilities: Sequence[str]) -> None:
     unlike = next((rank for rank, capability in enumerate(capabilities) if capability != capabilities[0]), None)
     if unlike is not None:
         log.warning(
-            "torch sums with %s on rank 0 and with %s on rank %d: rows that are equal may not tie, and another split of "
-            "the rows may give other last bits; set ATEN_CPU_CAPABILITY alike on all ranks",
+            "torch sums with %s on rank 0 and with %s on rank %d: rows that are equal may not tie, and another split "
+            "of the rows may give other last bits; set ATEN_CPU_CAPABILITY alike on all ranks",
             capabilities[0],
             capabilities[unlike],
             unlike,
