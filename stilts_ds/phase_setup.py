@@ -13,14 +13,14 @@ import torch
 
 from stilts_ds.batches.collate import TaskRows
 from stilts_ds.config import EvaluationPart, Recipe
-from stilts_ds.data.data import Data
+from stilts_ds.data.data import Data, DataIndex, prepare_data
 from stilts_ds.disk import disk_use, train_again
 from stilts_ds.display import concern
 from stilts_ds.ds_files import base_config
 from stilts_ds.engine.checkpoint import await_saved
 from stilts_ds.engine.contract import check_deepspeed
 from stilts_ds.engine.loop import train
-from stilts_ds.engine.preflight import check_ranks
+from stilts_ds.engine.preflight import check_ranks, node_name
 from stilts_ds.engine.progress import Progress
 from stilts_ds.engine.training_setup import TrainingSetup
 from stilts_ds.engine.world import World
@@ -127,6 +127,36 @@ def check_folders(run: RunDir, plan: Plan, phases: Sequence[Phase]) -> None:
                 pass
     for sentence in left_alone(run, plan, phases):
         log.info("%s", sentence)
+
+
+def read_data(data: Data, phases: Sequence[Phase], world: World) -> None:
+    """Have rank 0 read and tokenise what the phases need; the other ranks get to know what it found, and read no
+    source. A collective.
+
+    A cache that is not shared by the nodes is filled once on each of them. Raises UserError for faulty data.
+    """
+    found: list[DataIndex] = []
+
+    def read() -> None:
+        prepare_data(data, phases)
+        found.append(data.index())
+
+    world.on_rank_0(read)
+    index = DataIndex(*world.broadcast(tuple(found[0]) if world.first else None))
+    problem: UserError | None = None
+    # One rank a node: the others of it would only make the same rows.
+    fills = not world.first and world.local_rank == 0 and not data.sees(index)
+    if fills:
+        try:
+            prepare_data(data, phases)
+        except UserError as error:
+            problem = error
+    world.agree(problem, "reading the data on another node")
+    nodes = [node for node in world.all_gather(node_name() if fills else "") if node]
+    if world.first and nodes:
+        log.warning("data.cache %s is not shared: rows were made on %s, too", data.store.folder, ", ".join(nodes))
+    if not world.first:
+        data.follow(index)
 
 
 def take_up(run: RunDir, phase: Phase, only: str | None) -> None:

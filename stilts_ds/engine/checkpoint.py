@@ -24,7 +24,6 @@ import shutil
 import threading
 import time
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +38,9 @@ from stilts_ds.errors import UnreadableError, UserError
 from stilts_ds.model import masks
 from stilts_ds.model.multitask import MultiTask
 from stilts_ds.run_dir import (
+    VISIBLE_SECONDS,
     PhaseDir,
+    await_visible,
     best_model,
     checksum,
     model_damage,
@@ -55,7 +56,6 @@ log = logging.getLogger(__name__)
 MANIFEST = "manifest.json"
 CHECKSUM = "xxh3_128"
 WEIGHT, MOMENTS = "weight", ("exp_avg", "exp_avg_sq")
-VISIBLE_SECONDS = 20.0  # what a network file system may take to show a new file on other nodes
 WRITING_SECONDS = 3600.0  # what rank 0 grants the other ranks to write their shards
 
 
@@ -350,18 +350,6 @@ def remove_lost(folder: Path, chosen: Path | None) -> None:
             log.warning("checkpoint %s is removed: it is torn, or later than where training goes on", tag.name)
             shutil.rmtree(tag, ignore_errors=True)
     _prune_best_models(folder, until=math.inf)
-
-
-def await_visible(path: Path, seconds: float = VISIBLE_SECONDS) -> bool:
-    """Whether a file is there, at last: a network file system may take its time to show it on another node."""
-    deadline = time.monotonic() + seconds
-    while True:
-        with suppress(OSError):
-            if path.name in os.listdir(path.parent):  # listing, because a missing name may be cached
-                return True
-        if time.monotonic() >= deadline:
-            return False
-        time.sleep(0.2)
 
 
 def await_saved(phase: PhaseDir, seconds: float = VISIBLE_SECONDS) -> None:
