@@ -7,6 +7,7 @@ import gc
 import logging
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import torch
@@ -211,9 +212,9 @@ def set_up_training(run: RunDir, recipe: Recipe, phase: Phase, data: Data, world
     # Heads are new in each phase: by its seed they begin alike on every rank and in every start.
     torch.manual_seed(phase.seed)
     source = str(run.phase(phase.init).encoder) if phase.init else model_path(recipe.model.name_or_path)
-    # An encoder that changed since its phase exported it would be trained on under the same name.
-    if phase.init:
-        check_export(run.phase(phase.init))
+    # An encoder that changed since its phase exported it would be trained on under the same name. Rank 0 looks for all:
+    # its hashes read the whole model.
+    world.on_rank_0(partial(check_export, run.phase(phase.init)) if phase.init else None)
     # An exported encoder is a folder and has no revision.
     stored, revision = (source, None) if phase.init else model_source(source, recipe.model.revision)
     encoder = load_encoder(stored, recipe.model, revision, world.device, recipe.engine.dtype)
@@ -229,7 +230,9 @@ def set_up_training(run: RunDir, recipe: Recipe, phase: Phase, data: Data, world
         language_head = read_output(stored, revision, backbone)
     elif recipe.engine.vocabulary_rows == "touched":
         train_touched_rows(encoder, [task.rows for task in rows.values()], phase, data, world)
-    lineage = {"init": source, "phase": phase.to_json(), "provenance": provenance().to_json()}
+    lineage: dict[str, Any] = {}
+    if world.first:  # which alone exports, and asks git
+        lineage = {"init": source, "phase": phase.to_json(), "provenance": provenance().to_json()}
     model = build_model(encoder, specs, len(rows))
     load_language_head(model, language_head, source, world, concern(recipe.data.source))
     if setting.keep_head:
