@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from stilts_ds.config import Recipe, written_recipe
-from stilts_ds.data.data import Data, prepare_data
+from stilts_ds.data.data import Data
 from stilts_ds.disk import drop_unneeded
 from stilts_ds.engine.number_format import with_format
 from stilts_ds.engine.preflight import check_same_start
@@ -30,7 +30,7 @@ from stilts_ds.lineage import start_weights
 from stilts_ds.locks import phase_lock
 from stilts_ds.model.encoder import quiet
 from stilts_ds.phase_record import PhaseRecord, StudyLog
-from stilts_ds.phase_setup import check_folders, check_start, take_up, train_phase
+from stilts_ds.phase_setup import check_folders, check_start, read_data, take_up, train_phase
 from stilts_ds.phase_tracking import track_scores
 from stilts_ds.plan_file import Phase, Plan
 from stilts_ds.planning.sizes import steps_and_tokens
@@ -49,13 +49,9 @@ def run_phases(run: RunDir, names: list[str], only: str | None, world: World) ->
     check_start(run, recipe, chosen, plan, world)
     data = Data(recipe, run.root)
 
-    def check_files() -> None:
-        check_folders(run, plan, chosen)
-        prepare_data(data, chosen)
-
     told = StudyLog(run, chosen, world)
-    # Rank 0 alone reads and tokenises; the others find the rows in the cache.
-    world.on_rank_0(check_files)
+    world.on_rank_0(partial(check_folders, run, plan, chosen))
+    read_data(data, chosen, world)
     told.has_read(data, only)
     for number, phase in enumerate(chosen, start=1):
         with told.of_phase(number, phase):

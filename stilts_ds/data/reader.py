@@ -54,7 +54,8 @@ class Origin:
     """Where one split of a task in one language comes from: files (each with its schema), hub data sets, or a corpus.
 
     `task` is the one whose files serve the split. `max_passages` limits running text. `noise` is the folder of
-    word lists, `second` serves the second text of each example where that is in another language.
+    word lists, `second` serves the second text of each example where that is in another language. `known_hash` is the
+    hash as another rank has found it, which then need not read the files for it.
     """
 
     task: Task
@@ -66,6 +67,7 @@ class Origin:
     max_passages: int | None = None
     noise: Path | None = None
     second: Origin | None = None
+    known_hash: str | None = None
 
     @property
     def files(self) -> list[Path]:
@@ -91,6 +93,8 @@ class Origin:
     def hash(self) -> str:
         """Hash of what is read: contents of files (read once for it), or repository, configuration and revision; and
         of what noise makes of it."""
+        if self.known_hash is not None:
+            return self.known_hash
         # Before noise: noise and a second language are never asked of one task.
         if self.second is not None:
             return hash_json([self._clean_hash, self.second.hash])
@@ -165,7 +169,7 @@ class Origin:
 
     def clean(self) -> Origin:
         """The same split without noise."""
-        return dataclasses.replace(self, task=dataclasses.replace(self.task, noise=None))
+        return dataclasses.replace(self, task=dataclasses.replace(self.task, noise=None), known_hash=None)
 
     def draw(
         self, skip: int, limit: int | None, tally: Counter[str] | None = None, exclusion: Exclusion | None = None
