@@ -28,7 +28,10 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
-LONGEST = ("test_slurm.py", "test_engine.py", "test_checkpoints.py", "test_deepspeed.py", "test_faults.py")
+LONGEST = (
+    "test_slurm.py", "test_faults.py", "test_backends.py", "test_campaign.py", "test_user_tasks.py", "test_engine.py",
+    "test_strangers.py", "test_fetch.py", "test_run.py", "test_mining_tool.py",
+)  # fmt: skip
 
 
 # Fixtures that start programs: who asks for one starts processes, too.

@@ -30,6 +30,7 @@ from stilts_ds.export import load_trained
 from stilts_ds.families.base import Prediction
 from stilts_ds.families.files import shared_texts_file, write_shared_texts
 from stilts_ds.lineage import predicting_weights
+from stilts_ds.model.onednn import block_weights
 from stilts_ds.plan_file import Phase
 from stilts_ds.run_dir import RunDir, write_json
 
@@ -74,6 +75,7 @@ class PhaseEvaluation:
         source = self.run.phase(trained_by) if trained_by else None  # None: the pretrained model itself
         # Loaded only when something is to be predicted: a finished phase costs no model.
         model = load_trained(source, self.recipe, self.world.device)
+        block_weights(model.encoder)  # as `stilts embed` does: one sentence has the same vector in both
         batch_size = self.recipe.evaluation.per_device_eval_batch_size
         return Predictor(model, self.data.tokenizer, batch_size, self.world)
 

@@ -79,11 +79,13 @@ def start(program: Path | str, *arguments: object, ranks: int, **extra: str) -> 
     return [Rank(str(program), [*map(str, arguments)], place) for place in places(ranks, **extra)]
 
 
-def started(folder: Path, arguments: Sequence[object], extra: Mapping[str, str] = {}) -> Rank:
-    """`stilts ARGUMENTS` in `folder`, launcher and ranks forked (programs/warm_stilts.py), in a session of its own."""
+def started(
+    folder: Path, arguments: Sequence[object], extra: Mapping[str, str] = {}, program: str = "warm_stilts.py"
+) -> Rank:
+    """`stilts ARGUMENTS` in `folder`, launcher and ranks forked, in a session of its own. `program` is the one of
+    helpers/programs that starts it, or one that changes something first."""
     _serve()
-    program = PROGRAMS / "warm_stilts.py"
-    return Rank(str(program), [str(folder), *map(str, arguments)], environment(**extra))
+    return Rank(str(PROGRAMS / program), [str(folder), *map(str, arguments)], environment(**extra))
 
 
 def stilts(folder: Path, arguments: Sequence[object], extra: Mapping[str, str] = {}, timeout: float = 400) -> Rank:

@@ -30,7 +30,7 @@ def test_quick_run_and_comparison(tmp_path: Path, capsys: pytest.CaptureFixture[
         env=environment,
         text=True,
         capture_output=True,
-        timeout=120,
+        timeout=400,
     )
     assert done.returncode == 0, done.stderr
     lines = [json.loads(line) for line in out.read_text().splitlines()]

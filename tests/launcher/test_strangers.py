@@ -165,7 +165,7 @@ def test_a_rank_writes_no_log_through_a_link(logs: str, tmp_path: Path) -> None:
         text=True,
         cwd=tmp_path,
         capture_output=True,
-        timeout=120,
+        timeout=400,
     )
     assert done.returncode == 2 and "is a link out of the run folder" in done.stderr, done.stderr[-2000:]
     assert victim.read_text() == "mine\n" if victim.is_file() else not list(victim.iterdir())
@@ -323,7 +323,7 @@ def test_a_stranger_that_joins_first_has_its_pickle_not_read(tmp_path: Path, can
         [sys.executable, str(JOIN), "token"], env=first, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
     )
     stranger = subprocess.run(
-        [sys.executable, "-c", STRANGER, str(canary)], env=second, text=True, capture_output=True, timeout=100
+        [sys.executable, "-c", STRANGER, str(canary)], env=second, text=True, capture_output=True, timeout=400
     )
     assert stranger.returncode != 0 and rank.poll() is None
     rank.kill()
