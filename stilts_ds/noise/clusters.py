@@ -35,12 +35,10 @@ def clusters_of(text: str) -> list[str]:
 
 
 def composed(cluster: str) -> str:
-    """A cluster as the one character that Unicode has for it: й of и and a breve. Others stay as they are."""
-    # A single character is left alone: composition takes some apart (the Hindi letters with a dot below).
-    if len(cluster) == 1:
-        return cluster
+    """A cluster in as few characters as Unicode has for it: й, not и and a breve."""
     whole = unicodedata.normalize("NFC", cluster)
-    return whole if len(whole) == 1 else cluster
+    # Composition takes some letters apart (the Hindi ones with a dot below); these stay as they are.
+    return whole if len(whole) < len(cluster) else cluster
 
 
 class Clusters:
