@@ -45,7 +45,8 @@ def exact_costs(width: int, k: int) -> tuple[float, float, float]:
     # large = score * LARGE^2 + row * 2 LARGE, and the same of small.
     score = (large / LARGE - small / SMALL) / (LARGE - SMALL)
     known = further_block(sides[0][:SMALL], sides[1][: 2 * SMALL], k)
-    return score, *(max(0.0, (seconds / SMALL - score * SMALL) / 2) for seconds in (small, known))
+    row, known_row = (max(0.0, (seconds / SMALL - score * SMALL) / 2) for seconds in (small, known))
+    return score, row, known_row
 
 
 def further_block(source: Tensor, target: Tensor, k: int) -> float:

@@ -273,8 +273,9 @@ def test_a_letter_of_several_characters_is_the_letter(kind: str, language: str) 
     text = TEXTS[language]
     apart = unicodedata.normalize("NFD", text)
     for rate in (20, 100):
-        made = noisy(kind, rate, language, apart)
-        assert unicodedata.normalize("NFC", made) == noisy(kind, rate, language, text)
+        # Compared as composed: a new letter below an old mark, w and an acute, has a character of its own, too.
+        forms = [unicodedata.normalize("NFC", noisy(kind, rate, language, given)) for given in (apart, text)]
+        assert forms[0] == forms[1]
 
 
 def test_an_exchanged_word_is_found_in_either_form() -> None:
