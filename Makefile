@@ -41,7 +41,7 @@ lint: setup
 	$(BIN)/python -m mypy
 
 docs: setup
-	$(BIN)/python -m pip install -q -c $(VENV)/constraints.txt -e '.[docs]'
+	$(BIN)/python -m pip install -q -c $(VENV)/constraints.txt 'stilts-ds[docs]'
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict $(ARGS)
 
 fuzz: setup

@@ -135,12 +135,16 @@ def _part(parameters: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.T
     return {n.removeprefix(prefix): t.contiguous() for n, t in parameters.items() if n.startswith(prefix)}
 
 
-def load_trained(folder: PhaseDir | None, recipe: Recipe, device: torch.device) -> MultiTask:
-    """The exported model for prediction, in float32 and evaluation mode; without a folder the pretrained encoder."""
+def load_trained(folder: PhaseDir | None, recipe: Recipe, device: torch.device, checked: bool = False) -> MultiTask:
+    """The exported model for prediction, in float32 and evaluation mode; without a folder the pretrained encoder.
+
+    `checked`: whether `check_export` was just asked, by whichever rank; it reads the whole model.
+    """
     specs: list[HeadSpec] = []
     source, revision = model_source(recipe.model.name_or_path, recipe.model.revision)
     if folder is not None:
-        check_export(folder)
+        if not checked:
+            check_export(folder)
         # The exported encoder is a folder of its own; the revision is that of the hub model it came from.
         specs = read_heads(folder.root)
         source, revision = str(folder.encoder), None

@@ -7,23 +7,24 @@ import gc
 import logging
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import torch
 
 from stilts_ds.batches.collate import TaskRows
 from stilts_ds.config import EvaluationPart, Recipe
-from stilts_ds.data.data import Data
+from stilts_ds.data.data import Data, DataIndex, prepare_data
 from stilts_ds.disk import disk_use, train_again
 from stilts_ds.display import concern
 from stilts_ds.ds_files import base_config
 from stilts_ds.engine.checkpoint import await_saved
+from stilts_ds.engine.contract import check_deepspeed
 from stilts_ds.engine.loop import train
-from stilts_ds.engine.preflight import check_ranks
+from stilts_ds.engine.preflight import check_ranks, node_name
 from stilts_ds.engine.progress import Progress
 from stilts_ds.engine.training_setup import TrainingSetup
 from stilts_ds.engine.world import World
-from stilts_ds.engine.zero import check_deepspeed
 from stilts_ds.errors import UserError
 from stilts_ds.evaluate.selection import dev_scores
 from stilts_ds.export import check_export, export_model, keep_head, publish, withdraw
@@ -63,6 +64,9 @@ def check_start(run: RunDir, recipe: Recipe, phases: list[Phase], plan: Plan, wo
     check_retrieval(recipe.evaluation, plan.phases, limits)
     needed = world.broadcast(bytes_to_write(recipe, plan, run) if world.first else None)
     check_ranks(world, run.root, needed)
+    # After it: ranks of other versions would not come to one answer.
+    if any(phase.train for phase in phases):
+        check_deepspeed(recipe.engine, world)
 
 
 def bytes_to_write(recipe: Recipe, plan: Plan, run: RunDir) -> int:
@@ -74,7 +78,6 @@ def bytes_to_write(recipe: Recipe, plan: Plan, run: RunDir) -> int:
 
 def check_settings(recipe: Recipe, phases: list[Phase], limits: ModelLimits, world: World) -> None:
     """Refuse what cannot work before anything is paid for."""
-    check_deepspeed()
     base_config(recipe.engine)  # which looks at the recipe's own DeepSpeed file
     if recipe.engine.dtype == "fp16" and world.device.type == "cpu":
         raise UserError("engine.dtype=fp16 does not work on CPUs; use engine.dtype=fp32 or bf16")
@@ -125,6 +128,36 @@ def check_folders(run: RunDir, plan: Plan, phases: Sequence[Phase]) -> None:
                 pass
     for sentence in left_alone(run, plan, phases):
         log.info("%s", sentence)
+
+
+def read_data(data: Data, phases: Sequence[Phase], world: World) -> None:
+    """Have rank 0 read and tokenise what the phases need; the other ranks get to know what it found, and read no
+    source. A collective.
+
+    A cache that is not shared by the nodes is filled once on each of them. Raises UserError for faulty data.
+    """
+    found: list[DataIndex] = []
+
+    def read() -> None:
+        prepare_data(data, phases)
+        found.append(data.index())
+
+    world.on_rank_0(read)
+    index = DataIndex(*world.broadcast(tuple(found[0]) if world.first else None))
+    problem: UserError | None = None
+    # One rank a node: the others of it would only make the same rows.
+    fills = not world.first and world.local_rank == 0 and not data.sees(index)
+    if fills:
+        try:
+            prepare_data(data, phases)
+        except UserError as error:
+            problem = error
+    world.agree(problem, "reading the data on another node")
+    nodes = [node for node in world.all_gather(node_name() if fills else "") if node]
+    if world.first and nodes:
+        log.warning("data.cache %s is not shared: rows were made on %s, too", data.store.folder, ", ".join(nodes))
+    if not world.first:
+        data.follow(index)
 
 
 def take_up(run: RunDir, phase: Phase, only: str | None) -> None:
@@ -179,9 +212,9 @@ def set_up_training(run: RunDir, recipe: Recipe, phase: Phase, data: Data, world
     # Heads are new in each phase: by its seed they begin alike on every rank and in every start.
     torch.manual_seed(phase.seed)
     source = str(run.phase(phase.init).encoder) if phase.init else model_path(recipe.model.name_or_path)
-    # An encoder that changed since its phase exported it would be trained on under the same name.
-    if phase.init:
-        check_export(run.phase(phase.init))
+    # An encoder that changed since its phase exported it would be trained on under the same name. Rank 0 looks for all:
+    # its hashes read the whole model.
+    world.on_rank_0(partial(check_export, run.phase(phase.init)) if phase.init else None)
     # An exported encoder is a folder and has no revision.
     stored, revision = (source, None) if phase.init else model_source(source, recipe.model.revision)
     encoder = load_encoder(stored, recipe.model, revision, world.device, recipe.engine.dtype)
@@ -197,7 +230,9 @@ def set_up_training(run: RunDir, recipe: Recipe, phase: Phase, data: Data, world
         language_head = read_output(stored, revision, backbone)
     elif recipe.engine.vocabulary_rows == "touched":
         train_touched_rows(encoder, [task.rows for task in rows.values()], phase, data, world)
-    lineage = {"init": source, "phase": phase.to_json(), "provenance": provenance().to_json()}
+    lineage: dict[str, Any] = {}
+    if world.first:  # which alone exports, and asks git
+        lineage = {"init": source, "phase": phase.to_json(), "provenance": provenance().to_json()}
     model = build_model(encoder, specs, len(rows))
     load_language_head(model, language_head, source, world, concern(recipe.data.source))
     if setting.keep_head:

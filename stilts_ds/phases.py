@@ -8,97 +8,61 @@ the plan runs in order.
 from __future__ import annotations
 
 import argparse
-import logging
 import shutil
 import sys
-import time
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from stilts_ds.config import Recipe, written_recipe
-from stilts_ds.data.data import Data, prepare_data
+from stilts_ds.data.data import Data
 from stilts_ds.disk import drop_unneeded
-from stilts_ds.display import MILESTONE, PhaseWork, StudyWork, carrying, duration
-from stilts_ds.engine.cost import Cost
 from stilts_ds.engine.number_format import with_format
-from stilts_ds.engine.preempt import Stopped
 from stilts_ds.engine.preflight import check_same_start
 from stilts_ds.engine.ranks import run_as_rank
 from stilts_ds.engine.world import World
-from stilts_ds.errors import UserError, counted, did_you_mean, redacted
-from stilts_ds.evaluate.result import scores_in_words
+from stilts_ds.errors import UserError, did_you_mean
 from stilts_ds.evaluate.score_run import score_phase
-from stilts_ds.evaluate.zero_shot import evaluate_phase, wanted
+from stilts_ds.evaluate.zero_shot import evaluate_phase
 from stilts_ds.lineage import start_weights
 from stilts_ds.locks import phase_lock
 from stilts_ds.model.encoder import quiet
-from stilts_ds.phase_setup import check_folders, check_start, take_up, train_phase
-from stilts_ds.phase_status import PhaseStatus
+from stilts_ds.phase_record import PhaseRecord, StudyLog
+from stilts_ds.phase_setup import check_folders, check_start, read_data, take_up, train_phase
 from stilts_ds.phase_tracking import track_scores
 from stilts_ds.plan_file import Phase, Plan
 from stilts_ds.planning.sizes import steps_and_tokens
 from stilts_ds.run_dir import RunDir, hash_file, provenance, write_json
-
-log = logging.getLogger(__name__)
 
 
 def run_phases(run: RunDir, names: list[str], only: str | None, world: World) -> None:
     """Run the wanted phases (all: []) of a planned run, by id or label."""
     recipe = written_recipe(run.recipe)
     plan = Plan.load(run.plan)
-    phases = plan.phases
-    known = {name for phase in phases for name in (phase.id, phase.label)}
+    known = {name for phase in plan.phases for name in (phase.id, phase.label)}
     for name in names:
         if name not in known:
             raise UserError(f"{run.plan} has no phase {name}{did_you_mean(name, known)}")
-    chosen = [phase for phase in phases if not names or phase.id in names or phase.label in names]
+    chosen = [phase for phase in plan.phases if not names or phase.id in names or phase.label in names]
     check_start(run, recipe, chosen, plan, world)
     data = Data(recipe, run.root)
 
-    def check_files() -> None:
-        check_folders(run, plan, chosen)
-        prepare_data(data, chosen)
-
-    started = time.monotonic()
-    if world.first:
-        log.log(MILESTONE, "%s on %s: reading the data", counted(len(chosen), "phase"), counted(world.size, "rank"))
-    # Rank 0 alone reads and tokenises; the others find the rows in the cache.
-    world.on_rank_0(check_files)
-    if world.first:
-        work = StudyWork(tuple(work_of(run, phase, data, only) for phase in chosen))
-        log.info(
-            "%s to do", counted(sum(phase.files for phase in work.phases), "prediction file"), extra=carrying(work)
-        )
+    told = StudyLog(run, chosen, world)
+    world.on_rank_0(partial(check_folders, run, plan, chosen))
+    read_data(data, chosen, world)
+    told.has_read(data, only)
     for number, phase in enumerate(chosen, start=1):
-        if world.first:
-            log.info("phase %d/%d: %s", number, len(chosen), phase.title)
-        before = time.monotonic()
-        with ExitStack() as until_it_ends:
-            # Only rank 0 takes the lock: a second rank would find it taken.
-            hold = partial(until_it_ends.enter_context, phase_lock(run.phase(phase.id)))
-            world.on_rank_0(hold)
-            run_phase(run, recipe, phase, data, only, world)
-        # After the lock is given back: this phase's own model may be one that is not kept.
-        world.on_rank_0(partial(drop_unneeded, run, plan, recipe.keep))
-        if world.first:
-            words = ", ".join([run.phase(phase.id).status(), *scores_in_words(run.phase(phase.id), phase)])
-            ended = f"{phase.label} {words} in {duration(time.monotonic() - before)}"
-            log.log(MILESTONE, "%d/%d  %s", number, len(chosen), ended)
-    if world.first:
-        spent = duration(time.monotonic() - started)
-        log.log(MILESTONE, "done in %s: %s", spent, counted(len(chosen), "phase"))
-
-
-def work_of(run: RunDir, phase: Phase, data: Data, only: str | None) -> PhaseWork:
-    """What a phase has to do in this start, as far as its files say."""
-    state = run.phase(phase.id).read_status()
-    to_train = 0.0 if state.trained or only == "evaluate" else steps_and_tokens(phase, data)[1]
-    if state.state == "done" or only == "train":
-        return PhaseWork(phase.label, to_train, 0)
-    return PhaseWork(phase.label, to_train, sum(1 for _ in wanted(phase, data)))
+        with told.of_phase(number, phase):
+            with ExitStack() as until_it_ends:
+                # Only rank 0 takes the lock: a second rank would find it taken.
+                hold = partial(until_it_ends.enter_context, phase_lock(run.phase(phase.id)))
+                world.on_rank_0(hold)
+                run_phase(run, recipe, phase, data, only, world)
+            # After the lock is given back: this phase's own model may be one that is not kept.
+            world.on_rank_0(partial(drop_unneeded, run, plan, recipe.keep))
+    told.ends()
 
 
 def run_phase(run: RunDir, recipe: Recipe, phase: Phase, data: Data, only: str | None, world: World) -> None:
@@ -109,20 +73,14 @@ def run_phase(run: RunDir, recipe: Recipe, phase: Phase, data: Data, only: str |
     state, trained = world.broadcast((folder.status(), folder.is_trained()) if world.first else None)
     # Taken before the phase runs, so that a model which changes meanwhile is noticed.
     started_from = start_weights(run, recipe, phase) if world.first else ""
-    cost = Cost(folder.read_status() if world.first else PhaseStatus(), world)
+    record = PhaseRecord(folder, world)
     # A trained phase keeps the provenance of its training.
     if world.first and not trained:
         write_json(folder.phase_json, {**phase.to_json(), "provenance": provenance().to_json()})
     if world.first and phase.train:
         write_json(folder.duplicates, data.overlaps(phase).model_dump())
     world.barrier()
-
-    def save_status(state: str, **details: Any) -> None:
-        spent = cost.so_far()
-        if world.first:
-            folder.set_status(state, **spent, **details)
-
-    try:
+    with record.of_failures():
         if phase.train and not trained:
             if only == "evaluate":
                 raise UserError(f"{phase.label} is not trained yet ({state}); `stilts run` trains it")
@@ -131,9 +89,9 @@ def run_phase(run: RunDir, recipe: Recipe, phase: Phase, data: Data, only: str |
             dtype = chosen.engine.dtype if recipe.engine.dtype == "auto" else None
             # A killed start leaves `running`, so that `stilts status` and the next start know that it began.
             steps = steps_and_tokens(phase, data)[0] if world.first else None
-            save_status("running", dtype=dtype, started_from=started_from, steps=steps)
+            record.save("running", dtype=dtype, started_from=started_from, steps=steps)
             best = train_phase(run, chosen, phase, data, world).chosen()
-            save_status("trained", best=best, curve=hash_file(folder.metrics) if world.first else "")
+            record.save("trained", best=best, curve=hash_file(folder.metrics) if world.first else "")
         if world.first:  # the published model is what later phases and evaluation need
             shutil.rmtree(folder.checkpoints, ignore_errors=True)
         if only == "train" and phase.evaluate:
@@ -142,18 +100,7 @@ def run_phase(run: RunDir, recipe: Recipe, phase: Phase, data: Data, only: str |
         # Once: a start that only looks at a finished phase has no news.
         if world.first and state != "done":
             track_scores(run, recipe, phase)
-        save_status("done", started_from=None if phase.train else started_from)
-    # No failure: the checkpoint is written, and the same command goes on.
-    except Stopped as stopped:
-        save_status(f"stopped:{stopped}")
-        raise
-    except Exception as problem:
-        if world.first:
-            with suppress(OSError):  # a full disk must not hide what failed
-                error = redacted(f"{type(problem).__name__}: {problem}")
-                # The cost of this rank only: another rank may be gone, and a collective would wait for it.
-                folder.set_status("failed", **cost.of_this_rank(), error=error)
-        raise
+        record.save("done", started_from=None if phase.train else started_from)
 
 
 def score(run: RunDir, recipe: Recipe, phase: Phase, data: Data, world: World) -> None:

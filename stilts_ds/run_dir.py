@@ -10,7 +10,7 @@ import secrets
 import subprocess
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from stilts_ds.phase_status import PhaseStatus
 from stilts_ds.values import Value, ValueT, check_value
 from stilts_ds.versions import versions
 
+VISIBLE_SECONDS = 20.0  # what a network file system may take to show a new file on other nodes
 COMMIT = "COMMIT"
 HEADS_JSON = "heads.json"
 LINEAGE = "stilts.json"  # beside the encoder: what it was made from
@@ -152,6 +153,19 @@ def _digest(path: Path, digest: Any) -> str:
 def hash_files(paths: Iterable[Path]) -> str:
     """One hash over the contents of several files, in the given order; their names do not matter."""
     return hash_json([hash_file(path) for path in paths])
+
+
+def await_visible(path: Path, seconds: float = VISIBLE_SECONDS) -> bool:
+    """Whether a file is there, at last: a network file system may take its time to show it on another node."""
+    deadline = time.monotonic() + seconds
+    while not path.exists():
+        with suppress(OSError):
+            if path.name in os.listdir(path.parent):  # that a name is missing may be cached, and a listing is not
+                return True
+        if time.monotonic() >= deadline:
+            return False
+        time.sleep(0.2)
+    return True
 
 
 def folder_bytes(folder: Path) -> int:

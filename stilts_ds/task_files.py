@@ -52,7 +52,7 @@ class TaskEntry(Section):
     """One task of a tasks file."""
 
     title: str = Field("", description="what people call it; default: its name")
-    family: str = Field(description="kind of output: pair, regression, tag or span")
+    family: str = Field(description="kind of output: pair, choice, regression, tag or span")
     role: Role = Field("target", description="`target` is scored, `intermediate` is trained before targets")
     languages: list[str] = Field(min_length=1, description="codes of the languages that it has, such as [en, gn]")
     pivot: str = Field("", description="language of train and dev; default: en, or the first language without it")
@@ -60,7 +60,7 @@ class TaskEntry(Section):
     files: dict[Literal["train", "dev", "test"], str] = Field(
         min_length=1, description="file or save_to_disk folder of each split; {language} stands for the code"
     )
-    columns: dict[str, str] = Field(description="column names: text, text_pair, label, score, words, tags, ...")
+    columns: dict[str, str] = Field(description="column names: text, label, prompt, choices, words, tags, ...")
     labels: list[str] = Field(default_factory=list, description="labels in the order of the head's outputs")
     unlabelled: list[Literal["test"]] = Field(default_factory=list, description="[test] where it has no labels")
     metrics: list[str] = Field(default_factory=list, description="metrics to report; default: the family's")
@@ -301,8 +301,8 @@ def _check_labels(task: Task, family: Family) -> None:
         raise UserError("labels: a label stands there twice; name each once")
     if bad := [label for label in task.labels if label != label.strip() or not label or not label.isprintable()]:
         raise UserError(f"labels: {bad[0]!r} is empty or has spaces around it; write the label alone")
-    if task.labels and family.columns is not None and family.columns.label == "score":
-        raise UserError("labels: a regression task has numbers and no labels; leave them out")
+    if task.labels and family.columns is not None and family.columns.label not in ("label", "tags"):
+        raise UserError(f"labels: a {task.family} task has none; leave them out")
 
 
 # --- tasks as data ----------------------------------------------------------------------------------------------------

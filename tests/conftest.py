@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Generator
@@ -13,7 +14,8 @@ import forked
 import pytest
 import ranks
 import study
-from built_once import built_once
+import toy_worlds
+from built_once import built_once, of_all_processes
 from stilts_launcher.imports import heavy_imports
 
 from stilts_ds import hub_client
@@ -26,7 +28,10 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
-LONGEST = ("test_slurm.py", "test_engine.py", "test_checkpoints.py", "test_deepspeed.py", "test_faults.py")
+LONGEST = (
+    "test_slurm.py", "test_faults.py", "test_backends.py", "test_campaign.py", "test_user_tasks.py", "test_engine.py",
+    "test_strangers.py", "test_fetch.py", "test_run.py", "test_mining_tool.py",
+)  # fmt: skip
 
 
 # Fixtures that start programs: who asks for one starts processes, too.
@@ -102,6 +107,12 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None]:
         Watch.test = None
 
 
+@pytest.fixture(scope="session", autouse=True)
+def worlds_are_written_once(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Tell forked runs where the toy worlds lie (helpers/toy_worlds.py)."""
+    os.environ[toy_worlds.FOLDER] = str(of_all_processes(tmp_path_factory) / "worlds")
+
+
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     if not (SHARED / "data").is_dir():
@@ -124,18 +135,15 @@ def mini_xlmr(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return built_once(tmp_path_factory, "mini-xlmr", build)
 
 
-def stilts(
-    *arguments: object, cwd: Path, status: int = 0, timeout: int = 300, warm: bool | None = None, **extra: str
-) -> str:
+def stilts(*arguments: object, cwd: Path, status: int = 0, timeout: int = 300, warm: bool = True, **extra: str) -> str:
     """Run the command as a user would; returns what it printed and checks its exit status.
 
-    `warm`: forked with its imports done, as are its ranks. By default what starts ranks: processes that import torch,
-    transformers and DeepSpeed each take longer than most of what is looked at here. Not with an environment of its own:
-    libraries read theirs when they are imported.
+    `warm`: forked with its imports done, as are its ranks; importing torch, transformers and DeepSpeed takes longer
+    than most of what is looked at here. Never with an environment of its own: libraries read theirs when they are
+    imported.
     """
-    starts_ranks = arguments[0] in ("run", "train", "evaluate")
-    if warm or (warm is None and starts_ranks and not extra):
-        ended = forked.stilts(cwd, arguments, extra, timeout)
+    if warm and not extra:
+        ended = forked.stilts(cwd, arguments, timeout=timeout)
         assert ended.returncode == status, ended.output[-6000:]
         return ended.output
     command = [sys.executable, "-m", "stilts_launcher.cli", *map(str, arguments)]
@@ -171,8 +179,13 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def toy_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The run that most tests look at is started just as a user starts it. Each test process has its own: some tests
+    """The run that most tests look at is started just as a user starts it. Each test process has a copy: some tests
     damage it and mend it again."""
+
+    def build(folder: Path) -> None:
+        stilts("run", "quickstart", *SMALL, cwd=folder, warm=False)
+
+    built = built_once(tmp_path_factory, "toy-built", build)
     folder = tmp_path_factory.mktemp("toy")
-    stilts("run", "quickstart", *SMALL, cwd=folder, warm=False)
+    shutil.copytree(built, folder, symlinks=True, dirs_exist_ok=True)
     return folder / "runs" / "quickstart"

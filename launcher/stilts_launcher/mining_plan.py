@@ -54,7 +54,7 @@ def plan(given: argparse.Namespace, model: Any, memory: int) -> int:
     _check_numbers(given, sides)
     costs = measured_costs(sides.width, sides.k, embed)
     if given.rate is not None:
-        costs = dataclasses.replace(costs, score=2 * sides.width / (given.rate * 1e12), row=0.0)
+        costs = dataclasses.replace(costs, score=2 * sides.width / (given.rate * 1e12), row=0.0, known_row=0.0)
     cluster = Cluster(
         given.ranks or 1, memory, _or(given.network, 1.0) * GB, _or(given.disk, 1.0) * GB, _or(given.failures, math.inf)
     )

@@ -14,6 +14,7 @@ import errno
 import logging
 import os
 import shutil
+import socket
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -23,7 +24,7 @@ import numpy as np
 
 from stilts_ds.errors import UnreadableError, UserError
 from stilts_ds.rows.rows import Rows
-from stilts_ds.run_dir import checksum, fresh_folder, hash_json, read_sealed, reading, write_sealed
+from stilts_ds.run_dir import await_visible, checksum, fresh_folder, hash_json, read_sealed, reading, write_sealed
 
 log = logging.getLogger(__name__)
 FORMAT = 4  # raise when encoding or the layout changes
@@ -37,7 +38,7 @@ def cached_rows(folder: Path, key: dict[str, Any], build: Callable[[Path], Rows]
     hashes, which once in a start is enough. Raises UnreadableError where reading fails (the rows stay as they are), and
     UserError where the cache cannot be written.
     """
-    target = _path_of(folder, key)
+    target = folder / cache_name(key)
     if verify and target.exists() and not _is_as_written(target):
         _set_aside(target)
     if (mapped := _load(target)) is not None:
@@ -56,14 +57,29 @@ def cached_rows(folder: Path, key: dict[str, Any], build: Callable[[Path], Rows]
     return rows if mapped is None else mapped  # None: another process is replacing the same damaged folder
 
 
+def shared_rows(folder: Path, key: dict[str, Any]) -> Rows:
+    """Rows for `key` that another process has cached. Raises UserError where they are not here."""
+    target = folder / cache_name(key)
+    # A network file system may take its time to show a folder on another node.
+    await_visible(target)
+    rows = _load(target)
+    if rows is None:
+        raise UserError(
+            f"{target} on {socket.gethostname()} is missing or damaged, though this start has cached its rows; "
+            "put data.cache on a disk that keeps them while a run goes on"
+        )
+    return rows
+
+
 def find_rows(folder: Path, key: dict[str, Any]) -> Rows | None:
     """Rows for `key`, mapped from `folder`; None where they are not cached. Raises UnreadableError as `cached_rows`."""
-    return _load(_path_of(folder, key))
+    return _load(folder / cache_name(key))
 
 
-def _path_of(folder: Path, key: dict[str, Any]) -> Path:
+def cache_name(key: dict[str, Any]) -> str:
+    """Name of the folder in the cache that holds the rows for `key`."""
     # 24 hex digits are 96 bits: enough that two keys do not meet, and short enough for a name.
-    return folder / hash_json({**key, "format": FORMAT})[:24]
+    return hash_json({**key, "format": FORMAT})[:24]
 
 
 def _fresh(path: Path) -> Path:

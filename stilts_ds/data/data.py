@@ -6,7 +6,7 @@ import dataclasses
 import logging
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from stilts_ds.augmentation import augmentation_of
 from stilts_ds.config import Recipe, TrainingPart
@@ -23,7 +23,7 @@ from stilts_ds.named_tasks import scored_split
 from stilts_ds.plan_file import Phase
 from stilts_ds.rows.rows import Rows
 from stilts_ds.rows.tokenizer import Tokenizer
-from stilts_ds.run_dir import hash_json
+from stilts_ds.run_dir import await_visible, hash_json
 from stilts_ds.sources.source import DataSource
 from stilts_ds.task_files import identity_hash
 from stilts_ds.tasks.benchmarks import get_benchmark
@@ -32,6 +32,15 @@ from stilts_ds.tasks.spec import FROM, Local, Task
 from stilts_ds.toy import LANGUAGES, PIVOT
 
 log = logging.getLogger(__name__)
+
+
+class DataIndex(NamedTuple):
+    """What one rank has found in the sources: (task, split, language, hash) of each origin, label lists by task, and
+    the names of folders of cached rows."""
+
+    hashes: list[tuple[str, str, str, str]]
+    labels: dict[str, tuple[str, ...]]
+    rows: list[str]
 
 
 class Data:
@@ -44,6 +53,7 @@ class Data:
         self._tasks: dict[str, Task] = {}
         self._labels: dict[str, tuple[str, ...]] = {}
         self._origins: dict[tuple[str, str, str], Origin] = {}
+        self._hashes: dict[tuple[str, str, str], str] = {}
         self._computed: dict[str, Any] = {}
         # One for all train splits, because it reads every scored split that the recipe names.
         self._exclusion = DuplicateExclusion(self._scored_whole) if recipe.data.duplicates == "exclude" else None
@@ -144,8 +154,28 @@ class Data:
     def origin(self, task: Task, split: str, language: str) -> Origin:
         key = (task.name, split, language)
         if key not in self._origins:
-            self._origins[key] = find_origin(task, split, language, self.source)
+            origin = find_origin(task, split, language, self.source)
+            self._origins[key] = dataclasses.replace(origin, known_hash=self._hashes.get(key))
         return self._origins[key]
+
+    # --- one reader --------------------------------------------------------------------------------------------------
+
+    def index(self) -> DataIndex:
+        """What this rank has read of the sources, for ranks that read none."""
+        hashes = [(*key, origin.hash) for key, origin in self._origins.items()]
+        return DataIndex(hashes, dict(self._labels), sorted(self.store.names))
+
+    def follow(self, index: DataIndex) -> None:
+        """Take hashes and labels from another rank, and rows from the cache alone, which that rank has filled."""
+        self._hashes = {(task, split, language): digest for task, split, language, digest in index.hashes}
+        # What was resolved before knows no hash.
+        self._origins.clear()
+        self._labels.update(index.labels)
+        self.store.builds = False
+
+    def sees(self, index: DataIndex) -> bool:
+        """Whether the cache that this rank sees has the rows of another rank's index."""
+        return all(await_visible(self.store.folder / name) for name in index.rows)
 
     def train_split(self, name: str) -> str:
         return self.recipe.data.train_split.get(self.task(name).base_name, "train")

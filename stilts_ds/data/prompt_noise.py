@@ -46,7 +46,7 @@ def write_noisy_prompts(
     `language` is the code of that language; None: what the rows name, or English. Raises UserError for a faulty file,
     for noise that does not apply to the language, and where nothing would change.
     """
-    rows = [_row(row, problem) for row, problem in problem_rows(benchmark, path)]
+    rows = [_row(row, problem) for _, row, problem in problem_rows(benchmark, path)]
     # One language a file: a keyboard and word lists are those of one.
     codes = {language or language_code(row.problem.natural_language) for row in rows}
     if len(codes) != 1:

@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import chain, zip_longest
+from itertools import chain, islice, zip_longest
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -54,7 +54,8 @@ class Origin:
     """Where one split of a task in one language comes from: files (each with its schema), hub data sets, or a corpus.
 
     `task` is the one whose files serve the split. `max_passages` limits running text. `noise` is the folder of
-    word lists, `second` serves the second text of each example where that is in another language.
+    word lists, `second` serves the second text of each example where that is in another language. `known_hash` is the
+    hash as another rank has found it, which then need not read the files for it.
     """
 
     task: Task
@@ -66,6 +67,7 @@ class Origin:
     max_passages: int | None = None
     noise: Path | None = None
     second: Origin | None = None
+    known_hash: str | None = None
 
     @property
     def files(self) -> list[Path]:
@@ -84,12 +86,15 @@ class Origin:
         family = family_of(self.task)
         if self.corpus is not None and family.corpus_languages is not None:
             return tuple(sorted(family.corpus_languages(self.corpus)))
-        return tuple(sorted({split_file.language for _, split_file in self.parts}))
+        of_hub = {language for data_set in self.hub for language in data_set.languages}
+        return tuple(sorted({split_file.language for _, split_file in self.parts} | of_hub))
 
     @cached_property
     def hash(self) -> str:
         """Hash of what is read: contents of files (read once for it), or repository, configuration and revision; and
         of what noise makes of it."""
+        if self.known_hash is not None:
+            return self.known_hash
         # Before noise: noise and a second language are never asked of one task.
         if self.second is not None:
             return hash_json([self._clean_hash, self.second.hash])
@@ -102,10 +107,11 @@ class Origin:
         # Running text: a language that joins changes what the others are mixed with, so all of them count.
         if family_of(self.task).multilingual:
             contents = self.corpus.model_dump() if self.corpus else hash_files(self.files)
-            return hash_json([contents, list(self.languages), self.max_passages])
+            read_sets = [self._hub_names] if self.hub else []
+            return hash_json([contents, list(self.languages), self.max_passages, *read_sets])
         known = family_of(self.task).reader_versions
         if self.hub:
-            read = [[h.repo, h.config, h.split, h.revision, self.language] for h in self.hub]
+            read = self._hub_names
             # Empty for readers that never changed: their hashes, and with them caches and phases, stay as they were.
             changed = [known[h.schema] for h in self.hub if h.schema in known]
             return hash_json([read, changed] if changed else read)
@@ -113,6 +119,12 @@ class Origin:
         if self.task.columns:  # another column of the same file is another text
             versions |= {"columns": dict(self.task.columns), "unlabelled": self.split in self.task.unlabelled}
         return hash_json([hash_files(self.files), versions]) if versions else hash_files(self.files)
+
+    @property
+    def _hub_names(self) -> list[list[str]]:
+        """What stands for the rows of the hub that are read."""
+        names = [[h.repo, h.config, h.split, h.revision, self.language] for h in self.hub]
+        return names + [[h.pool.repo, h.pool.config, h.pool.split, h.pool.revision] for h in self.hub if h.pool]
 
     def read(self, tally: Counter[str] | None = None, exclusion: Exclusion | None = None) -> Iterator[Record]:
         """The records without those that `exclusion` names. Rows that are left out are counted by reason in `tally` and
@@ -157,7 +169,7 @@ class Origin:
 
     def clean(self) -> Origin:
         """The same split without noise."""
-        return dataclasses.replace(self, task=dataclasses.replace(self.task, noise=None))
+        return dataclasses.replace(self, task=dataclasses.replace(self.task, noise=None), known_hash=None)
 
     def draw(
         self, skip: int, limit: int | None, tally: Counter[str] | None = None, exclusion: Exclusion | None = None
@@ -190,9 +202,13 @@ class Origin:
         ]
 
     def _hub_stream(self, data_set: Hub, tally: Counter[str]) -> Iterator[Any]:
-        rows, name = hub.rows_of(data_set, self.language)
-        context = hub.RowContext(self.task, self.language, tally, rows.features)
-        yield from family_of(self.task).converters[data_set.schema](rows, name, context)
+        # Of running text all languages are read, whichever is asked for.
+        language = data_set.languages[0] if len(data_set.languages) == 1 else self.language
+        rows, name = hub.rows_of(data_set, language)
+        pool = hub.pool_of(data_set)
+        context = hub.RowContext(self.task, language, tally, rows.features, pool, self.split)
+        convert = family_of(self.task).converters[data_set.schema]
+        yield from convert(islice(rows, self.max_passages), name, context)
 
     @property
     def _has_labels_file(self) -> bool:
@@ -237,13 +253,15 @@ def find_origin(task: Task, split: str, language: str, source: DataSource) -> Or
     if family_of(task).corpus is not None and source.text_hub is not None and serving.data_folder == "text":
         return Origin(serving, split, language, corpus=source.text_hub, max_passages=source.max_text_passages)
     check_language(serving, language)
+    passages = source.max_text_passages
     if source.from_hub(serving, split, language):
         hub.check_offer(serving, split, language)
-        entries = [entry for entry in serving.hub[split] if serves(entry, language)]
+        multilingual = family_of(serving).multilingual
+        entries = [entry for entry in serving.hub[split] if multilingual or serves(entry, language)]
         pinned = tuple(hub.pin(data_set, source.hub_commits) for data_set in entries)
-        return Origin(serving, split, language, hub=pinned, noise=source.noise)
+        limit = passages if multilingual else None
+        return Origin(serving, split, language, hub=pinned, max_passages=limit, noise=source.noise)
     parts = parts_of(serving, split, language, source)
-    passages = source.max_text_passages
     return Origin(serving, split, language, tuple(parts), max_passages=passages, noise=source.noise)
 
 

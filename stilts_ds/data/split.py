@@ -12,7 +12,7 @@ from typing import Any
 
 from stilts_ds.augmentation import Augmentation
 from stilts_ds.config import TrainingPart
-from stilts_ds.data.cache import cached_rows, find_rows
+from stilts_ds.data.cache import find_rows
 from stilts_ds.data.noisy import noisy_records
 from stilts_ds.data.reader import Exclusion, Origin
 from stilts_ds.data.store import KEPT_BYTES, Records, Store
@@ -106,7 +106,7 @@ class Split:
                 raise UserError(f"{self.title} has no examples")
             return rows
 
-        rows = cached_rows(self.store.folder, key, build, self.store.verify)
+        rows = self.store.rows(key, build)
         self.store.log_once(self.title, rows)
         return rows
 
@@ -126,10 +126,9 @@ class Split:
         """Rows of some of its records' parts (the sides of a bitext), found again by what stands in them."""
         # By content and not by split: the sides and pools of several splits and languages are often the same.
         key = {self.family.name: hash_json(content), **encoding_key(setting, self.store.tokenizer.fingerprint)}
-        return cached_rows(
-            self.store.folder, key,
-            lambda folder: self.family.encode(records, self.store.tokenizer, (), setting, folder), self.store.verify,
-        )  # fmt: skip
+        return self.store.rows(
+            key, lambda folder: self.family.encode(records, self.store.tokenizer, (), setting, folder)
+        )
 
     def find_rows(self, setting: TrainingPart, fingerprint: str) -> Rows | None:
         """Rows that are in the cache already, for a tokenizer that need not be loaded; reads no example."""

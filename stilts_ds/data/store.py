@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from stilts_ds.config import ModelPart
+from stilts_ds.data.cache import cache_name, cached_rows, shared_rows
 from stilts_ds.errors import counted
 from stilts_ds.model_files import model_source, tokenizer_hash
 from stilts_ds.rows.rows import Rows
@@ -23,11 +24,13 @@ KEPT_BYTES = 64 << 20  # of source files whose records are kept in memory; as re
 
 
 class Store:
-    """`folder` holds cached rows. `verify`: whether they are read and compared with their hashes when asked for."""
+    """`folder` holds cached rows. `verify`: whether they are read and compared with their hashes when asked for;
+    `builds`: whether rows that are not there are made. `names` are the folders that were asked for."""
 
     def __init__(self, model: ModelPart, folder: Path) -> None:
         self.model, self.folder = model, folder
-        self.verify = False
+        self.verify, self.builds = False, True
+        self.names: set[str] = set()
         self._logged: set[str] = set()
         self._kept: OrderedDict[tuple[Any, ...], tuple[Records, int]] = OrderedDict()
 
@@ -58,6 +61,13 @@ class Store:
             self._logged.add(title)
             notes = "".join(f", {reason}: {count}" for reason, count in sorted(rows.tally.items()) if count)
             log.info("%s: %s%s", title, counted(len(rows), "item"), notes)
+
+    def rows(self, key: dict[str, Any], build: Callable[[Path], Rows]) -> Rows:
+        """The rows for `key`, from the cache or built. Raises UserError as cached_rows and shared_rows do."""
+        self.names.add(cache_name(key))
+        if self.builds:
+            return cached_rows(self.folder, key, build, self.verify)
+        return shared_rows(self.folder, key)
 
     def kept_records(self, key: tuple[Any, ...], weight: int, read: Callable[[], Records]) -> Records:
         """Records by `key`, from memory or read. `weight` is the bytes of the files that they come from.

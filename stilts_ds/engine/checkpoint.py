@@ -1,12 +1,13 @@
 """Checkpoints that any number of ranks and any ZeRO stage can go on from, and that a kill at any moment cannot tear.
 
     checkpoints/step-000500/
-      shard-00000.safetensors ...   one a rank: float32 weights and Adam's two moments of every W-th parameter, whole
+      shard-00000.safetensors ...   one a rank: float32 weights and Adam's two moments, about as many bytes in each
       manifest.json                 written last: sizes and hashes of the shards, the step, the loop's state
     checkpoints/best-000400/        the best model on dev that some of the checkpoints know (export.py writes it)
 
-Parameters are stored whole and by name, so nothing in the files depends on how they were sharded (Adam's moments follow
-the weights: 12 bytes a parameter). Saving gathers one parameter at a time on its owner; writing and hashing then go on
+Parameters are stored by name, whole or as runs of their rows (`weight/NAME@FIRST_ROW`), so nothing in the files depends
+on how they were sharded (Adam's moments follow the weights: 12 bytes a parameter). Saving gathers one kind of state of
+one parameter at a time; writing and hashing then go on
 in the background while training continues. Rank 0 writes the manifest when all shards are on disk: that is the commit.
 Reading goes newest first and passes over what is torn or damaged, saying so; a checkpoint is one thing with the best
 model that it names. What is torn, or later than the checkpoint that a start continues from, is removed: these steps are
@@ -24,22 +25,23 @@ import shutil
 import threading
 import time
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import nn
 
 from stilts_ds.engine import zero_state
+from stilts_ds.engine.shards import MOMENTS, WEIGHT, owned_tensors, stored_tensors
 from stilts_ds.engine.world import World
 from stilts_ds.errors import UnreadableError, UserError
 from stilts_ds.model import masks
 from stilts_ds.model.multitask import MultiTask
 from stilts_ds.run_dir import (
+    VISIBLE_SECONDS,
     PhaseDir,
+    await_visible,
     best_model,
     checksum,
     model_damage,
@@ -54,8 +56,6 @@ from stilts_ds.run_dir import (
 log = logging.getLogger(__name__)
 MANIFEST = "manifest.json"
 CHECKSUM = "xxh3_128"
-WEIGHT, MOMENTS = "weight", ("exp_avg", "exp_avg_sq")
-VISIBLE_SECONDS = 20.0  # what a network file system may take to show a new file on other nodes
 WRITING_SECONDS = 3600.0  # what rank 0 grants the other ranks to write their shards
 
 
@@ -76,7 +76,7 @@ class Saver:
         if step == self.last_step:  # a stop right after a save or a start: never replace what is committed
             return
         self.last_step, self.last_time = step, time.monotonic()
-        tensors = _owned_tensors(engine, self.world)
+        tensors = owned_tensors(engine, self.world)
         scalars = zero_state.scalars(engine)
         head = {
             "step": step,
@@ -102,8 +102,12 @@ class Saver:
             shutil.rmtree(best_model(self.folder, step), ignore_errors=True)
 
     def overdue(self, minutes: float) -> bool:
-        """Whether the last checkpoint (or the start) is `minutes` old; never where `minutes` is 0."""
-        return minutes > 0 and time.monotonic() - self.last_time >= 60 * minutes
+        """Whether this rank wants a checkpoint: since the last one (or the start) is `minutes` old, which only rank 0
+        says, because clocks differ; never where `minutes` is 0. Or since it could not write the last one: the next save
+        raises what failed on all ranks, before more steps are lost with it.
+        """
+        is_old = minutes > 0 and time.monotonic() - self.last_time >= 60 * minutes
+        return self.error is not None or (self.world.first and is_old)
 
     def wait(self) -> None:
         """Return when the last checkpoint is committed on all ranks; raises if that failed on any."""
@@ -149,18 +153,6 @@ def require_space(folder: Path, needed: int) -> None:
     free = shutil.disk_usage(folder).free
     if needed > free:
         raise OSError(errno.ENOSPC, f"{os.strerror(errno.ENOSPC)}: {needed / 1e9:.3f} GB are needed")
-
-
-def _owned_tensors(engine: Any, world: World) -> dict[str, torch.Tensor]:
-    """This rank's share, in host memory: every W-th parameter whole. Gathering is a collective."""
-    tensors: dict[str, torch.Tensor] = {}
-    zero_state.link_moments(engine)
-    for index, (name, parameter) in enumerate(engine.module.named_parameters()):
-        values = zero_state.whole_state(engine, parameter, (WEIGHT, *MOMENTS))
-        # By index: every rank knows a parameter's owner without asking.
-        if index % world.size == world.rank:
-            tensors |= {f"{kind}/{name}": value.to("cpu", torch.float32, copy=True) for kind, value in values.items()}
-    return tensors
 
 
 def write_shard(target: Path, rank: int, tensors: dict[str, torch.Tensor]) -> None:
@@ -246,7 +238,7 @@ class Checkpoint:
         parameters = dict(model.named_parameters())
         seen = set()
         with torch.no_grad():
-            for key, value in self._tensors(WEIGHT):
+            for key, value in stored_tensors(self.folder, self.manifest["files"], WEIGHT):
                 if key not in parameters or parameters[key].shape != value.shape:
                     raise UserError(
                         f"{self.folder}: {key} {list(value.shape)} does not fit the model of this recipe "
@@ -262,7 +254,7 @@ class Checkpoint:
         parameters = dict(engine.module.named_parameters())
         zero_state.make_optimizer_state(engine, self.manifest["optimizer"])
         for kind in (WEIGHT, *MOMENTS):
-            for key, value in self._tensors(kind):
+            for key, value in stored_tensors(self.folder, self.manifest["files"], kind):
                 zero_state.set_whole_state(engine, parameters[key], kind, value)
 
     def warn_of_masks(self, model: MultiTask) -> None:
@@ -274,13 +266,6 @@ class Checkpoint:
                 self.folder,
                 self.folder.parent,
             )
-
-    def _tensors(self, kind: str) -> Any:
-        """(parameter name, tensor) of one kind, in an order that is the same on all ranks."""
-        for name in sorted(self.manifest["files"]):  # what else lies there was never hashed
-            with safe_open(self.folder / name, "pt") as file:
-                for key in sorted(k for k in file.keys() if k.startswith(f"{kind}/")):  # noqa: SIM118 (no mapping)
-                    yield key.removeprefix(f"{kind}/"), file.get_tensor(key)
 
 
 def newest(folder: Path) -> Path | None:
@@ -346,18 +331,6 @@ def remove_lost(folder: Path, chosen: Path | None) -> None:
             log.warning("checkpoint %s is removed: it is torn, or later than where training goes on", tag.name)
             shutil.rmtree(tag, ignore_errors=True)
     _prune_best_models(folder, until=math.inf)
-
-
-def await_visible(path: Path, seconds: float = VISIBLE_SECONDS) -> bool:
-    """Whether a file is there, at last: a network file system may take its time to show it on another node."""
-    deadline = time.monotonic() + seconds
-    while True:
-        with suppress(OSError):
-            if path.name in os.listdir(path.parent):  # listing, because a missing name may be cached
-                return True
-        if time.monotonic() >= deadline:
-            return False
-        time.sleep(0.2)
 
 
 def await_saved(phase: PhaseDir, seconds: float = VISIBLE_SECONDS) -> None:

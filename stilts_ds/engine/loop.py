@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from stilts_ds.engine import checkpoint
-from stilts_ds.engine.preempt import Stopped, stop_or_save
+from stilts_ds.engine.preempt import Asking, Stopped
 from stilts_ds.engine.progress import Progress
 from stilts_ds.engine.trainer import Trainer
 from stilts_ds.engine.training_setup import TrainingSetup
@@ -21,6 +21,7 @@ def train(setup: TrainingSetup) -> Progress:
     trainer = Trainer(setup)
     progress = trainer.resume(saved)
     total = trainer.mixture.total_steps
+    asking = Asking(setup.world, prompt=True)
     try:
         trainer.select_if_due(progress)  # a stop may have come while dev was being evaluated
         while progress.step < total and progress.since_best < setup.setting.early_stopping_patience:
@@ -31,7 +32,7 @@ def train(setup: TrainingSetup) -> Progress:
             trainer.select_if_due(progress)
             if trainer.due(progress.step, setup.setting.save_steps):
                 trainer.save(progress)
-            if stop_or_save(setup.world, trainer.saver.overdue(setup.setting.save_minutes)):
+            if asking.stop_or_save(trainer.saver.overdue(setup.setting.save_minutes)):
                 trainer.save(progress)
         trainer.saver.wait()
     except Stopped:

@@ -33,12 +33,20 @@ def choose_format(engine: EnginePart, device: torch.device, kept: str | None) ->
         return engine.dtype
     if kept is not None:
         return kept
-    if engine.zero_stage == 0:  # DeepSpeed takes a wrong first step in bfloat16 there
+    if possible_formats(engine) == ("fp32",):
         return "fp32"
     gain = matmul_rate(device, torch.bfloat16) / matmul_rate(device, torch.float32)
     chosen = "bf16" if gain >= WORTH_IT else "fp32"
     log.info("engine.dtype=auto: %s (bf16 multiplies matrices %.2g times as fast as fp32 here)", chosen, gain)
     return chosen
+
+
+def possible_formats(engine: EnginePart) -> tuple[str, ...]:
+    """The formats that a phase may train in with `engine`."""
+    if engine.dtype != "auto":
+        return (engine.dtype,)
+    # At stage 0 DeepSpeed takes a wrong first step in bfloat16.
+    return ("fp32",) if engine.zero_stage == 0 else ("fp32", "bf16")
 
 
 def _warn_if_slow(dtype: str, device: torch.device) -> None:

@@ -20,11 +20,10 @@ import torch.distributed as dist
 
 from stilts_ds.engine.world import World
 from stilts_ds.errors import UserError
-from stilts_ds.run_dir import git_commit
+from stilts_ds.run_dir import VISIBLE_SECONDS, git_commit
 from stilts_ds.versions import untested_versions, versions
 
 log = logging.getLogger(__name__)
-VISIBLE_SECONDS = 20.0  # what a network file system may take to show a new file on other nodes
 
 
 def check_ranks(world: World, folder: Path, needed_bytes: int) -> None:
@@ -76,9 +75,14 @@ def flattened(value: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str,
             yield f"{prefix}{key}", inner
 
 
+def node_name() -> str:
+    """The name of this node, as the launcher knows it."""
+    return os.environ.get("STILTS_NODE") or socket.gethostname()
+
+
 def _facts(world: World, marker: Path) -> dict[str, Any]:
     return {
-        "node": os.environ.get("STILTS_NODE") or socket.gethostname(),
+        "node": node_name(),
         "device": torch.cuda.get_device_name(world.device) if world.device.type == "cuda" else "CPU",
         "gpu": _gpu_identity(world.device),
         "versions": {**versions(), "commit": git_commit()},

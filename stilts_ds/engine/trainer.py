@@ -19,16 +19,9 @@ from stilts_ds.engine.optim import learning_rate
 from stilts_ds.engine.progress import Progress
 from stilts_ds.engine.stacks import expect_nothing, expect_progress
 from stilts_ds.engine.step_statistics import Statistics
-from stilts_ds.engine.streams import FilledConstants, Streams
+from stilts_ds.engine.streams import Streams
 from stilts_ds.engine.training_setup import TrainingSetup
-from stilts_ds.engine.zero import (
-    build_engine,
-    call_off_unless_finite,
-    clip_gradients,
-    destroy_engine,
-    gradient_norm,
-    set_learning_rate,
-)
+from stilts_ds.engine.zero import advance, build_engine, destroy_engine, finish_step, set_learning_rate
 from stilts_ds.engine.zero_state import full_parameters
 from stilts_ds.errors import counted
 from stilts_ds.families.registry import pool_size
@@ -155,24 +148,12 @@ class Trainer:
         # At stage 0 the last micro-batch's step waits for `_update`, which clips and judges first.
         if self.setup.engine_part.zero_stage > 0 or not self.engine.is_gradient_accumulation_boundary():
             with watch("update"):
-                self._advance()
+                advance(self.engine)
         return torch.cat([loss.detach()[None], sums, counts])
 
-    def _advance(self) -> None:
-        """DeepSpeed's step(): counts a micro-batch; at the last one it updates the weights."""
-        with FilledConstants():
-            self.engine.step()
-
     def _update(self) -> torch.Tensor:
-        """Finish the step and return the gradient norm; a non-finite one leaves the weights as they are. Neither is
-        waited for: the device decides, and `flush` hears of it."""
-        stage = self.setup.engine_part.zero_stage
-        norm = gradient_norm(self.engine, stage)
-        if stage == 0:
-            clip_gradients(self.engine, norm, self.setup.setting.max_grad_norm)
-            call_off_unless_finite(self.engine.optimizer, norm)
-            self._advance()
-        return norm
+        """Finish the step and return the gradient norm, which `flush` reads."""
+        return finish_step(self.engine, self.setup.engine_part.zero_stage, self.setup.setting.max_grad_norm)
 
     # --- between steps -----------------------------------------------------------------------------------------------
 

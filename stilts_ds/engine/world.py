@@ -14,7 +14,7 @@ import os
 import re
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import Any
@@ -81,14 +81,21 @@ class World:
         dist.broadcast(sent, src=0, group=self.objects)
         return wire.from_bytes(sent.numpy().tobytes())
 
-    def all_gather(self, value: Any, prompt: bool = False) -> list[Any]:
+    def maximum(self, numbers: Sequence[int], prompt: bool = False) -> list[int]:
+        """The ranks' largest number at each position, on every rank: one small all-reduce."""
+        if self.objects is None:
+            return list(numbers)
+        largest = torch.tensor(numbers, dtype=torch.int64)
+        dist.all_reduce(largest, op=dist.ReduceOp.MAX, group=self.prompt if prompt else self.objects)
+        return largest.tolist()
+
+    def all_gather(self, value: Any) -> list[Any]:
         """The ranks' values in rank order, on every rank."""
         if self.objects is None:
             return [value]
-        group = self.prompt if prompt else self.objects
-        message, lengths = _measured(value, self.size, group)
+        message, lengths = _measured(value, self.size, self.objects)
         buffers = [torch.empty_like(message) for _ in range(self.size)]
-        dist.all_gather(buffers, message, group=group)
+        dist.all_gather(buffers, message, group=self.objects)
         return _decode_all(buffers, lengths)
 
     def on_rank_0(self, work: Callable[[], None] | None) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 import logging
 import re
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -13,11 +15,13 @@ from stilts_ds.engine.world import World  # first: it tells DeepSpeed the accele
 
 # isort: split
 import deepspeed
+from deepspeed.runtime import compiler
 from deepspeed.runtime.zero import stage3, stage_1_and_2
 
 from stilts_ds.config import EnginePart, TrainingPart
 from stilts_ds.ds_files import base_config
-from stilts_ds.engine.zero_state import adam_of, set_whole_state
+from stilts_ds.engine.streams import FilledConstants
+from stilts_ds.engine.zero_state import adam_of, gradient_partitions, set_whole_state
 from stilts_ds.errors import UserError
 from stilts_ds.model.encoder import compile_layers, recompute_activations
 from stilts_ds.model.multitask import MultiTask
@@ -28,15 +32,19 @@ LINEAR = torch.nn.functional.linear  # torch's own
 LOOKS_AT_NORM = getattr(stage3, "is_invalid_grad_norm", None)  # DeepSpeed's own; a version without it looks elsewhere
 
 
-def check_deepspeed() -> None:
-    """Refuse a DeepSpeed that loses a gradient norm which is not finite: Adam would take such a step, and each weight
-    would become NaN. Before 0.19.8 the norm of a group that holds NaN was -1, and two of them made a norm of 1.4."""
-    combine = getattr(deepspeed.runtime.utils, "combine_grad_norm_groups", None)
-    if combine is None or not torch.isinf(combine([torch.tensor(-1.0), torch.tensor(1.0)])):
-        raise UserError(
-            f"DeepSpeed {deepspeed.__version__} loses gradient norms that are not finite, so that one bad step would "
-            "spoil all weights; pip install 'deepspeed>=0.19.8,<0.20'"
-        )
+def import_muon_uncompiled() -> None:
+    """DeepSpeed asks of each optimizer whether it is its Muon, and decorates Muon's functions with torch.compile to
+    ask: torch then imports its whole compiler, more than a CPU second of each rank. AdamW calls none of them."""
+    compiling = compiler.compile
+    compiler.compile = lambda: compiler.dummy_decorator
+    try:
+        with suppress(ImportError):  # a version without Muon
+            importlib.import_module("deepspeed.runtime.zero.muon.muon_optimizer")
+    finally:
+        compiler.compile = compiling
+
+
+import_muon_uncompiled()
 
 
 def deepspeed_config(
@@ -81,6 +89,11 @@ def build_engine(
     if engine_part.zero_stage == 3 and any(model.head(name).ties_embeddings for name in model.specs):
         # The MLM head reads the word embeddings outside the module that owns them.
         deepspeed.zero.register_external_parameter(model, model.word_embedding)
+    return start_engine(model, engine_part, setting, deepspeed_config(engine_part, setting, world.size, micro_batches))
+
+
+def start_engine(model: nn.Module, engine_part: EnginePart, setting: TrainingPart, config: dict[str, Any]) -> Any:
+    """A DeepSpeed engine of `config` with torch's AdamW, which starts from the exact weights of `model`."""
     optimizer = torch.optim.AdamW(
         parameter_groups(model, setting.weight_decay),
         lr=setting.learning_rate,
@@ -88,7 +101,6 @@ def build_engine(
         eps=setting.adam_epsilon,
         fused=True,  # one pass over each tensor and no temporaries, on GPUs and CPUs alike
     )
-    config = deepspeed_config(engine_part, setting, world.size, micro_batches)
     exact = {} if engine_part.dtype == "fp32" else {name: weight.detach() for name, weight in model.named_parameters()}
     engine, *_ = deepspeed.initialize(model=model, optimizer=optimizer, config=config)
     set_exact_weights(engine, exact)
@@ -125,13 +137,34 @@ def call_off_bad_steps(engine: Any, engine_part: EnginePart) -> None:
             "DeepSpeed %s looks at gradient norms in its own way: the host may wait in each step", deepspeed.__version__
         )
     adam_device = "cpu" if engine_part.offload_optimizer else engine.device  # where Adam works
+    judged_step = -1
 
     def check_step(adam: torch.optim.Optimizer, *_: Any) -> None:
+        nonlocal judged_step
+        # Adam takes one group of parameters after another: what the first one finds counts for all of a step.
+        if judged_step != engine.global_steps:
+            judged_step = engine.global_steps
+            _look_at_gradients(engine)
         call_off_unless_finite(adam, engine.optimizer._global_grad_norm.to(adam_device))
 
     adam_of(engine).register_step_pre_hook(check_step)
     for stage in (stage_1_and_2, stage3):
         stage.is_invalid_grad_norm = LOOKS_AT_NORM if engine_part.dtype == "fp16" else lambda norm: False
+
+
+def _look_at_gradients(engine: Any) -> None:
+    """Make the norm infinite where a gradient of any rank is not finite. A collective, without a wait of the host.
+
+    DeepSpeed says so by the norm, too; but versions lost that on the way, and each weight became NaN.
+    """
+    # The largest gradient and not the sum of squares, which float16 could not hold.
+    largest = torch.nn.utils.get_total_norm(gradient_partitions(engine), norm_type=torch.inf)
+    largest = largest.to(engine.device, torch.float32)
+    # Not the maximum of these numbers over ranks: NaN would have to come through it.
+    is_bad = (~torch.isfinite(largest)).float()
+    torch.distributed.all_reduce(is_bad, op=torch.distributed.ReduceOp.MAX)
+    norm = torch.as_tensor(engine.optimizer._global_grad_norm, device=engine.device)
+    engine.optimizer._global_grad_norm = torch.where(is_bad > 0, torch.inf, norm)
 
 
 def call_off_unless_finite(adam: Any, norm: torch.Tensor) -> None:
@@ -188,3 +221,23 @@ def clip_gradients(engine: Any, norm: torch.Tensor, max_grad_norm: float) -> Non
     """Stage 0: scale gradients whose global norm is `norm` to at most `max_grad_norm`; 0 means not to."""
     if max_grad_norm:
         torch.nn.utils.clip_grads_with_norm_(engine.module.parameters(), max_grad_norm, norm)
+
+
+def advance(engine: Any) -> None:
+    """DeepSpeed's step(): counts a micro-batch; at the last one it updates the weights."""
+    with FilledConstants():
+        engine.step()
+
+
+def finish_step(engine: Any, stage: int, max_grad_norm: float) -> torch.Tensor:
+    """Finish a step and return the gradient norm; a non-finite one leaves the weights as they are. Neither is waited
+    for: the device decides, and who reads the norm hears of it.
+
+    At stages 1 to 3 `advance` after the last micro-batch has updated the weights already.
+    """
+    norm = gradient_norm(engine, stage)
+    if stage == 0:
+        clip_gradients(engine, norm, max_grad_norm)
+        call_off_unless_finite(engine.optimizer, norm)
+        advance(engine)
+    return norm

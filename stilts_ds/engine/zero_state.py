@@ -105,6 +105,14 @@ def _flat_parameters(engine: Any) -> list[torch.Tensor]:
     return list(zero3 if zero3 is not None else engine.optimizer.single_partition_of_fp32_groups)
 
 
+def gradient_partitions(engine: Any) -> list[torch.Tensor]:
+    """This rank's part of the averaged gradients while Adam is about to step, at stages 1 to 3: those that were handed
+    to it, and those that are still DeepSpeed's."""
+    handed_over = [flat.grad for flat in _flat_parameters(engine) if flat.grad is not None]
+    waiting = [gradients for gradients in engine.optimizer.averaged_gradients.values() if gradients is not None]
+    return handed_over + [gradient for gradients in waiting for gradient in gradients if gradient is not None]
+
+
 def _optimizer_steps(engine: Any) -> int:
     """Steps that Adam has taken (skipped ones do not count)."""
     states = [adam_of(engine).state.get(flat, {}) for flat in _flat_parameters(engine)]

@@ -22,6 +22,9 @@ from stilts_ds.rows.rows import Rows
 from stilts_ds.rows.tokenizer import Tokenizer
 
 CHUNK = 4096  # sentences: enough to sort by length, few enough to share among ranks and to do again after a stop
+# Tokens of a forward pass on a CPU: its largest intermediate tensor (of 4 H numbers a token) then stays below the 32 MB
+# from which glibc asks the system for new, zeroed pages at every allocation.
+CPU_TOKENS = 2048
 
 
 def share_of(count: int, rank: int, size: int) -> tuple[int, int]:
@@ -46,6 +49,18 @@ def batches(lengths: np.ndarray, batch_size: int) -> Iterator[np.ndarray]:
         yield order[start : start + batch_size]
 
 
+def passes(lengths: np.ndarray, tokens: int) -> Iterator[slice]:
+    """Slices of a batch of rows of `lengths` [n] that have at most so many tokens, or one row that has more. A batch
+    without rows is one slice."""
+    first = filled = 0
+    for number, length in enumerate(lengths.tolist()):
+        if filled + length > tokens and number > first:
+            yield slice(first, number)
+            first, filled = number, 0
+        filled += length
+    yield slice(first, len(lengths))
+
+
 @dataclass(frozen=True)
 class Embedder:
     """A model that makes sentence vectors: `forward` is a MultiTask's, `layer` a hidden_states index (0: the embedding
@@ -58,9 +73,15 @@ class Embedder:
     layer: int = -1
     pooling: str = "mean"
 
-    @torch.no_grad()
     def __call__(self, rows: Rows, items: Sequence[int]) -> torch.Tensor:
         """Vectors of some rows, [len(items), H] float32 on the CPU."""
+        if self.device.type != "cpu":
+            return self._of_pass(rows, items)
+        lengths = rows.item_lengths[list(items)]
+        return torch.cat([self._of_pass(rows, items[some]) for some in passes(lengths, CPU_TOKENS)])
+
+    @torch.no_grad()
+    def _of_pass(self, rows: Rows, items: Sequence[int]) -> torch.Tensor:
         batch = pack_rows([(rows, int(item)) for item in items], self.tokenizer).to(self.device)
         hidden = self.forward(batch, "hidden", self.layer)
         # Without items the batch has a row of special tokens, whose vector is nobody's.

@@ -50,26 +50,30 @@ def choose(logits: np.ndarray, temperature: float, top_p: float, uniform: np.nda
         return np.asarray(logits.argmax(axis=1))
     chosen = []
     for first in range(0, len(logits), CHOSEN_TOGETHER):
-        scaled = logits[first : first + CHOSEN_TOGETHER].astype(np.float64) / temperature
-        probabilities = np.exp(scaled - scaled.max(axis=1, keepdims=True))
-        probabilities /= probabilities.sum(axis=1, keepdims=True)
-        chosen.append(_fall_on(probabilities, top_p, uniform[first : first + CHOSEN_TOGETHER, None]))
+        rows = slice(first, first + CHOSEN_TOGETHER)
+        chosen.append(_fall_on(logits[rows], temperature, top_p, uniform[rows, None]))
     return np.concatenate(chosen)
 
 
-def _fall_on(probabilities: np.ndarray, top_p: float, uniform: np.ndarray) -> np.ndarray:
-    """The token of each row [n, V] that its number [n, 1] in [0, 1) falls on: likelier ones first, equals by index."""
-    # Values alone are sorted, which is several times as fast as sorting tokens by them.
-    ordered = -np.sort(-probabilities, axis=1)
-    bounds = np.cumsum(ordered, axis=1)
-    size = ((bounds - ordered) < top_p).sum(axis=1, keepdims=True)
+def _fall_on(logits: np.ndarray, temperature: float, top_p: float, uniform: np.ndarray) -> np.ndarray:
+    """The token of each row of logits [n, V] that its number [n, 1] in [0, 1) falls on: likelier ones first, equals by
+    index."""
+    # Values alone are sorted, in the precision that they have: several times as fast as sorting tokens by them, and
+    # twice as fast as sorting probabilities.
+    ordered = -np.sort(-logits, axis=1)
+    weights = np.exp((ordered.astype(np.float64) - ordered[:, :1]) / temperature)
+    bounds = np.cumsum(weights, axis=1)
+    size = ((bounds - weights) < top_p * bounds[:, -1:]).sum(axis=1, keepdims=True)
     mass = np.take_along_axis(bounds, size - 1, axis=1)
     rank = np.minimum((bounds <= uniform * mass).sum(axis=1, keepdims=True), size - 1)
     value = np.take_along_axis(ordered, rank, axis=1)
+    is_equal = logits == value
+    tokens = is_equal.argmax(axis=1)
     # The token of that rank: of those as likely as it, the one behind so many equals.
-    equals_before = rank - (ordered > value).sum(axis=1, keepdims=True)
-    is_equal = probabilities == value
-    return np.asarray((is_equal & (np.cumsum(is_equal, axis=1) == equals_before + 1)).argmax(axis=1))
+    equals_before = (rank - (ordered > value).sum(axis=1, keepdims=True))[:, 0]
+    for row in np.flatnonzero(equals_before):
+        tokens[row] = np.flatnonzero(is_equal[row])[equals_before[row]]
+    return tokens
 
 
 @dataclass(frozen=True)
@@ -100,31 +104,28 @@ class Generator:
         alive = samples
         stay = self._extend(prompts, alive, np.repeat(logits, decoding.samples, axis=0))
         cache.leave(stay)
-        while any(len(positions) for positions in stay):
-            alive = [
-                [of_prompt[position] for position in positions.tolist()] for of_prompt, positions in zip(alive, stay)
-            ]
+        while any(stay):
+            alive = [[of_prompt[position] for position in positions] for of_prompt, positions in zip(alive, stay)]
             stay = self._extend(prompts, alive, self._step(prompts, alive, cache))
             cache.leave(stay)
         return [[sample.ids for sample in of_prompt] for of_prompt in samples]
 
     def _extend(
         self, prompts: Sequence[np.ndarray], alive: Sequence[Sequence[Sample]], logits: np.ndarray
-    ) -> list[torch.Tensor]:
+    ) -> list[list[int]]:
         """Give each sample its next token by its logits [N, V]. Returns the positions, among each prompt's samples, of
         those that are not complete."""
         decoding = self.decoding
         uniform = np.array([sample.uniform[len(sample.ids)] for of_prompt in alive for sample in of_prompt])
         tokens = iter(choose(logits, decoding.temperature, decoding.top_p, uniform).tolist())
-        stay = []
-        for of_prompt, prompt in zip(alive, prompts):
-            positions = [
+        return [
+            [
                 position
                 for position, sample in enumerate(of_prompt)
                 if not self._is_complete(sample, next(tokens), len(prompt))
             ]
-            stay.append(torch.tensor(positions, dtype=torch.long, device=self.device))
-        return stay
+            for of_prompt, prompt in zip(alive, prompts)
+        ]
 
     def _is_complete(self, sample: Sample, token: int, prompt: int) -> bool:
         """Take the token, unless the row of a prompt of so many tokens is full or the token ends it."""

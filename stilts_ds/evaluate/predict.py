@@ -13,7 +13,7 @@ import torch
 
 from stilts_ds.batches.collate import PackedItems
 from stilts_ds.config import EvaluationPart, TrainingPart
-from stilts_ds.engine.preempt import stop_if_requested
+from stilts_ds.engine.preempt import Asking, stop_if_requested
 from stilts_ds.engine.world import World
 from stilts_ds.errors import UserError
 from stilts_ds.evaluate.embedding import CHUNK, Embedder, batch_count, share_of
@@ -81,8 +81,9 @@ class Predictor:
         """Outputs of all items in order, on rank 0 ([] elsewhere). A collective."""
         by_item: dict[int, Output] = {}
         verbs = family.verbs(self.sees)
+        asking = Asking(self.world)
         for items in shard(rows.item_lengths.tolist(), self.batch_size, self.world):
-            stop_if_requested(self.world)
+            asking.stop_if_requested()
             batch, counts = self._batch(verbs, head, rows, items, setting)
             logits = self.forward(batch.to(self.world.device), "logits")[head]
             by_item.update(zip(items, _split(verbs, logits, counts)))
@@ -93,8 +94,9 @@ class Predictor:
         """The loss of each target of each item [n], in order, on rank 0 ([] elsewhere). A collective."""
         by_item: dict[int, np.ndarray] = {}
         verbs = family.verbs(self.sees)
+        asking = Asking(self.world)
         for items in shard(rows.item_lengths.tolist(), self.batch_size, self.world):
-            stop_if_requested(self.world)
+            asking.stop_if_requested()
             batch, counts = self._batch(verbs, head, rows, items, setting, learns=True)
             losses = self.forward(batch.to(self.world.device), "losses")
             if items:
@@ -141,15 +143,16 @@ class Predictor:
         )  # fmt: skip
         shares = [share_of(len(rows), rank, self.world.size) for rank in range(self.world.size)]
         first, stop = shares[self.world.rank]
+        asking = Asking(self.world)
         chunks = [
-            embedder.chunk(rows, begin, min(stop, begin + CHUNK), between=self.stop_if_requested)
+            embedder.chunk(rows, begin, min(stop, begin + CHUNK), between=asking.stop_if_requested)
             # At least once, also for a rank without sentences: it gives an empty tensor of the right width.
             for begin in range(first, max(stop, first + 1), CHUNK)
         ]
         # All ranks ask before each of their batches whether to stop; those with fewer go on asking.
         counts = [batch_count(begin, end, self.batch_size) for begin, end in shares]
         for _ in range(max(counts) - counts[self.world.rank]):
-            self.stop_if_requested()
+            asking.stop_if_requested()
         return torch.cat(chunks)
 
     def write(self, head: str, rows: Rows, decoding: Decoding) -> list[list[list[int]]]:
@@ -159,8 +162,9 @@ class Predictor:
         """
         generator = Generator(self.forward, self.tokenizer, self.world.device, head, decoding)
         by_item: dict[int, list[list[int]]] = {}
+        asking = Asking(self.world)
         for items in shard(rows.item_lengths.tolist(), self.batch_size, self.world):
-            stop_if_requested(self.world)
+            asking.stop_if_requested()
             by_item.update(zip(items, generator.write(rows, items) if items else []))
         return _in_order(self.world.gather(by_item), len(rows))
 

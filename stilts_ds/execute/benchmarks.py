@@ -10,13 +10,13 @@ import ast
 import builtins
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from stilts_ds.errors import UserError, did_you_mean
-from stilts_ds.execute.programs import Program, check_program, language_name, read_rows, text_of
+from stilts_ds.execute.programs import Faults, Program, check_program, language_name, read_rows, text_of
 
 
 @dataclass(frozen=True)
@@ -320,29 +320,38 @@ def _rows(path: Path) -> Iterator[tuple[str, Any]]:
 
 def read_problems(benchmark: str, path: Path, split: str | None = None) -> dict[str, Problem]:
     """Problems of a benchmark's file by id, all or those of a split. Raises UserError with file, line and remedy."""
-    return {problem.id: problem for _, problem in problem_rows(benchmark, path, split)}
+    return {problem.id: problem for _, _, problem in problem_rows(benchmark, path, split)}
 
 
-def problem_rows(benchmark: str, path: Path, split: str | None = None) -> list[tuple[dict[str, Any], Problem]]:
+# What a row is called in messages (file and line), the row, and the problem in it.
+ProblemRow = tuple[str, dict[str, Any], Problem]
+
+
+def problem_rows(benchmark: str, path: Path, split: str | None = None) -> list[ProblemRow]:
     """Each row of a benchmark's file with the problem in it; see `read_problems`."""
-    # The command line offers only known ones; a caller from Python may give any.
-    if benchmark not in READERS:
+    return problems_of(benchmark, _rows(path), str(path), split)
+
+
+def problems_of(
+    benchmark: str, rows: Iterable[tuple[str, Any]], name: str, split: str | None = None
+) -> list[ProblemRow]:
+    """Rows, each behind what it is called, with the problems in them; `name` is what they are called together."""
+    if benchmark not in READERS:  # a caller from Python may give any name
         raise UserError(f"unknown benchmark {benchmark!r}{did_you_mean(benchmark, READERS)}")
-    problems: dict[str, tuple[dict[str, Any], Problem]] = {}
-    for number, (where, row) in enumerate(_rows(path)):
+    problems: dict[str, ProblemRow] = {}
+    for number, (where, row) in enumerate(rows):
         if isinstance(row, UserError):
             raise row
         problem = READERS[benchmark](row, where, number)
         if problem is None or (split is not None and problem.split != split):
             continue
-        # An empty completion: what is checked here is the problem, before any sample is read.
-        check_program(problem.program(""), where)
+        check_program(problem.program(""), where)  # the problem is checked, before any sample is read
         if problem.id in problems:
             raise UserError(f"{where}: problem {problem.id!r} stands there twice; take one out")
-        problems[problem.id] = row, problem
+        problems[problem.id] = where, row, problem
     if not problems:
         kind = f" of split {split!r}" if split else ""
-        raise UserError(f"{path}: no problem{kind} in it; is it a file of {benchmark}?")
+        raise UserError(f"{name}: no problem{kind} in it; is it a file of {benchmark}?")
     return list(problems.values())
 
 
@@ -351,8 +360,6 @@ def read_samples(path: Path, problems: dict[str, Problem], skip_bad: bool = Fals
 
     The n-th sample of a problem in the file is its sample n, unless the row has a `sample` itself.
     """
-    from stilts_ds.execute.programs import Faults
-
     programs: dict[tuple[str, int], Program] = {}
     numbers: dict[str, int] = {}
     faults = Faults()
@@ -360,9 +367,8 @@ def read_samples(path: Path, problems: dict[str, Problem], skip_bad: bool = Fals
         try:
             program = _sample(row, where, problems, numbers)
             if program.key in programs:
-                raise UserError(
-                    f"{where}: id {program.id!r}, sample {program.sample} stands there twice; number samples"
-                )
+                name = f"id {program.id!r}, sample {program.sample}"
+                raise UserError(f"{where}: {name} stands there twice; number samples")
         except UserError as problem:
             faults.lines.append(str(problem))
             continue

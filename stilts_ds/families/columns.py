@@ -50,8 +50,8 @@ class Columns:
         """Raise UserError for a task whose tables cannot be read."""
         for role in task.columns:
             if role not in self.roles:
-                reads = f"a {task.family} task reads {', '.join(self.roles)}"
-                raise UserError(f"columns: {role!r} is no such thing{did_you_mean(role, self.roles)}: {reads}")
+                problem = f"columns: a {task.family} task has no column {role!r}"
+                raise UserError(f"{problem}{did_you_mean(role, self.roles)}; correct the name")
         never_labelled = set(task.local) <= set(task.unlabelled)
         for role in (*self.required, *([] if never_labelled else [self.label])):
             if role not in task.columns:

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from stilts_kernels.common.canonical import canonical_scores
 from stilts_kernels.common.rows import Rows
-from stilts_kernels.mining.two_way import two_way
+from stilts_kernels.mining.two_way import TwoWaySearch, two_way
 from torch import Tensor
 
 from stilts_ds.evaluate.embedding import Embedder
@@ -26,13 +26,14 @@ TIMES = 2  # the better of so many counts
 
 def measured_costs(width: int, k: int, embed: float = 0.0) -> Costs:
     """The costs of this process, with torch's threads, for vectors of `width` numbers."""
-    score, row = exact_costs(width, k)
+    score, row, known_row = exact_costs(width, k)
     index = index_costs(width, k) if find_spec("faiss") is not None else None
-    return Costs(score, row, embed, index)
+    return Costs(score, row, known_row, embed, index)
 
 
-def exact_costs(width: int, k: int) -> tuple[float, float]:
-    """Seconds of a pair, and of a row of either side: what two sizes of the search take, solved for both."""
+def exact_costs(width: int, k: int) -> tuple[float, float, float]:
+    """Seconds of a pair, of a row of either side, and of a row that knows neighbours: the first two are what two sizes
+    of the search take, solved for both, the third what a further block takes above its pairs."""
     sides = [normal(LARGE, width, seed) for seed in (1, 2)]
 
     def search(count: int) -> float:
@@ -43,7 +44,18 @@ def exact_costs(width: int, k: int) -> tuple[float, float]:
     small, large = search(SMALL), search(LARGE)
     # large = score * LARGE^2 + row * 2 LARGE, and the same of small.
     score = (large / LARGE - small / SMALL) / (LARGE - SMALL)
-    return score, max(0.0, (small / SMALL - score * SMALL) / 2)
+    known = further_block(sides[0][:SMALL], sides[1][: 2 * SMALL], k)
+    row, known_row = (max(0.0, (seconds / SMALL - score * SMALL) / 2) for seconds in (small, known))
+    return score, row, known_row
+
+
+def further_block(source: Tensor, target: Tensor, k: int) -> float:
+    """Seconds of the second half of the targets, when the first half is searched and both sides know k neighbours."""
+    first, second = (Rows(half, "target", unit=True) for half in target.chunk(2))
+    search = TwoWaySearch(Rows(source, "source", unit=True), k, k)
+    forward, backward = search(first)
+    # The first half's lists stand for those that the second brings from other ranks: all rows are drawn alike.
+    return seconds_of(lambda: search(second, (forward.values, backward.values)))
 
 
 def index_costs(width: int, k: int) -> IndexCosts:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -325,12 +325,14 @@ def lines_of(pairs: MinedPairs) -> Iterator[tuple[int, int, float]]:
 
 def cells_of(
     pairs: MinedPairs, names: Sequence[Sequence[str]], texts: Sequence[list[str] | None]
-) -> Iterator[list[Any]]:
+) -> Iterator[tuple[Any, ...]]:
     """The cells of each line of the table."""
-    for i, j, score in lines_of(pairs):
-        cells: list[Any] = [score, names[0][i], names[1][j]]
-        cells += [side[row] for side, row in zip(texts, (i, j)) if side is not None]
-        yield cells
+    for block in slices(len(pairs.score)):
+        source, target, score = (column[block].tolist() for column in pairs)
+        columns: list[Iterable[Any]] = [score]
+        columns += [map(side.__getitem__, rows) for side, rows in zip(names, (source, target))]
+        columns += [map(side.__getitem__, rows) for side, rows in zip(texts, (source, target)) if side is not None]
+        yield from zip(*columns)
 
 
 @dataclass(frozen=True)

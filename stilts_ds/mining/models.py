@@ -14,6 +14,7 @@ from stilts_ds.errors import UserError, did_you_mean
 from stilts_ds.evaluate.embedding import Embedder
 from stilts_ds.families.build import build_model
 from stilts_ds.model.encoder import load_encoder
+from stilts_ds.model.onednn import block_weights
 from stilts_ds.model.pooling import POOLINGS
 from stilts_ds.model_files import check_folder, fingerprint, limits_of, vector_setting_problem
 from stilts_ds.model_hub import ensure_model_files
@@ -111,4 +112,6 @@ def _loaded(folder: ModelFolder, device: torch.device) -> Embedder:
     tokenizer = Tokenizer.load(folder.folder)
     with torch.no_grad():
         layer = model.backbone.drop_layers_above(settings.layer, pack_rows([], tokenizer).to(device))
+    # After layers were let go: the weights of these need not be copied.
+    block_weights(model.encoder)
     return Embedder(model, tokenizer, device, settings.batch_size, layer, settings.pooling)

@@ -72,12 +72,15 @@ class IndexCosts:
 class Costs:
     """Seconds of one rank, at one width of vectors.
 
-    `score`: a pair in the exact search, both ways; `row`: a row of a block that is searched; `embed`: a sentence (0:
-    the vectors are there); `index`: of the approximate index, None where FAISS is not installed.
+    `score`: a pair in the exact search, both ways; `row`: a row, of either side, whose neighbours are sought for the
+    first time; `known_row`: one that brings neighbours of earlier hops, which leave fewer pairs to score exactly;
+    `embed`: a sentence (0: the vectors are there); `index`: of the approximate index, None where FAISS is not
+    installed.
     """
 
     score: float
     row: float
+    known_row: float
     embed: float = 0.0
     index: IndexCosts | None = None
 
@@ -134,15 +137,45 @@ def ring(sides: Sides, cluster: Cluster) -> Ring:
     return Ring(rows, blocks, blocks * ranks, sent, (ranks - 1) * longest * (8 + 8 + 8), sides.rows * lists)
 
 
-def hop_seconds(sides: Sides, cluster: Cluster, costs: Costs) -> float:
-    """Of a full block at one rank: its rows travel on while it is searched, its lists follow."""
+def hop_seconds(sides: Sides, cluster: Cluster, costs: Costs, source_row: float, target_row: float) -> float:
+    """Of a full block at one rank, for what a row of each side costs: its rows travel on while it is searched, its
+    lists follow."""
     source = largest_share(sides.source, cluster.ranks)
     rows = min(block_rows(cluster.memory, sides.width, sides.k), largest_share(sides.target, cluster.ranks))
-    searched = costs.score * source * rows + costs.row * (source + rows)
+    searched = costs.score * source * rows + source_row * source + target_row * rows
     if cluster.ranks == 1:
         return searched
     sent = rows * sides.width * sides.number_bytes / cluster.network
     return max(searched, sent) + rows * ENTRY * sides.k / cluster.network
+
+
+@dataclass(frozen=True)
+class BlockHops:
+    """Seconds of the hops of a block: its `first` one and each of the `later` ones, of which there are ranks - 1."""
+
+    first: float
+    later: float
+    ranks: int
+
+    @property
+    def seconds(self) -> float:
+        return self.first + (self.ranks - 1) * self.later
+
+    def begun(self, seconds: float) -> int:
+        """The hops that have begun so many seconds after the start of the block."""
+        if seconds < self.first:
+            return 1
+        return min(self.ranks, 2 + int((seconds - self.first) // self.later))
+
+
+def block_hops(sides: Sides, cluster: Cluster, costs: Costs, block: int) -> BlockHops:
+    """The hops of block number `block`. The sources know neighbours from the second hop of a search on, the targets of
+    a block from its second hop on."""
+    source_row = costs.known_row if block else costs.row
+    length = last_block(sides, cluster) if block + 1 == ring(sides, cluster).blocks else 1.0
+    first = hop_seconds(sides, cluster, costs, source_row, costs.row)
+    later = hop_seconds(sides, cluster, costs, costs.known_row, costs.known_row)
+    return BlockHops(first * length, later * length, cluster.ranks)
 
 
 def last_block(sides: Sides, cluster: Cluster) -> float:
@@ -154,8 +187,12 @@ def last_block(sides: Sides, cluster: Cluster) -> float:
 def exact_seconds(sides: Sides, cluster: Cluster, costs: Costs) -> float:
     """A whole exact search without failures."""
     counts = ring(sides, cluster)
-    hops = cluster.ranks * (counts.blocks - 1 + last_block(sides, cluster))
-    return start_seconds(sides, cluster) + hops * hop_seconds(sides, cluster, costs) + counts.gathered / cluster.network
+    # All blocks between the first and the last are alike.
+    different = {0, counts.blocks - 1}
+    hops = sum(block_hops(sides, cluster, costs, block).seconds for block in different)
+    if counts.blocks > 2:
+        hops += (counts.blocks - 2) * block_hops(sides, cluster, costs, 1).seconds
+    return start_seconds(sides, cluster) + hops + counts.gathered / cluster.network
 
 
 @dataclass(frozen=True)
@@ -185,23 +222,27 @@ def simulate(
     save_seconds: float = SAVE_SECONDS,
 ) -> SimulatedRun:
     """Go through an exact search block by block. `failures`: seconds from each start until the job is killed."""
-    counts, hop, start = ring(sides, cluster), hop_seconds(sides, cluster, costs), start_seconds(sides, cluster)
-    last = last_block(sides, cluster)
+    counts, start = ring(sides, cluster), start_seconds(sides, cluster)
+    first_hops, middle_hops, last_hops = (block_hops(sides, cluster, costs, n) for n in (0, 1, counts.blocks - 1))
     sent = counts.sent / counts.hops
     seconds = total_sent = 0.0
     done = saved = restarts = hops = saves = 0
     fails_at, running, saved_at = next(failures, math.inf), start, start
     while done < counts.blocks:
-        length = hop * (last if done + 1 == counts.blocks else 1.0)
-        if running + length * cluster.ranks > fails_at:
+        block = middle_hops
+        if done + 1 == counts.blocks:
+            block = last_hops
+        elif done == 0:
+            block = first_hops
+        if running + block.seconds > fails_at:
             # The hop in which it fails is counted: its bytes were on their way.
-            begun = min(cluster.ranks, int(max(0.0, fails_at - running) // length) + 1) if fails_at > start else 0
+            begun = block.begun(max(0.0, fails_at - running)) if fails_at > start else 0
             hops, total_sent = hops + begun, total_sent + begun * sent
             seconds += fails_at + cluster.restart_seconds
             restarts, done = restarts + 1, saved
             fails_at, running, saved_at = next(failures, math.inf), start, start
             continue
-        running += length * cluster.ranks
+        running += block.seconds
         hops, total_sent, done = hops + cluster.ranks, total_sent + cluster.ranks * sent, done + 1
         if done < counts.blocks and running - saved_at >= save_seconds:
             saved, saved_at, saves = done, running, saves + 1

@@ -6,6 +6,7 @@ would stand alone.
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -31,6 +32,13 @@ def clusters_of(text: str) -> list[str]:
     """The grapheme clusters of a text."""
     # Most texts have no character that joins another one, and `\X` is slow.
     return list(text) if JOINING.search(text) is None else CLUSTER.findall(text)
+
+
+def composed(cluster: str) -> str:
+    """A cluster in as few characters as Unicode has for it: й, not и and a breve."""
+    whole = unicodedata.normalize("NFC", cluster)
+    # Composition takes some letters apart (the Hindi ones with a dot below); these stay as they are.
+    return whole if len(whole) < len(cluster) else cluster
 
 
 class Clusters:

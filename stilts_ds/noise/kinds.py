@@ -16,7 +16,7 @@ from itertools import accumulate
 from typing import Literal, TypeVar
 
 from stilts_ds.noise import hangul
-from stilts_ds.noise.clusters import Clusters, Edit
+from stilts_ds.noise.clusters import Clusters, Edit, composed
 from stilts_ds.noise.keyboards import Neighbours
 from stilts_ds.noise.scripts import (
     CASED,
@@ -82,7 +82,8 @@ class Site:
 
     @property
     def cluster(self) -> str:
-        return self.text.parts[self.at]
+        """Composed: what the letter is does not depend on how many characters a file writes it with."""
+        return composed(self.text.parts[self.at])
 
     @property
     def word(self) -> int:
@@ -96,7 +97,7 @@ class Site:
         """The next letter of the same word, to be exchanged with this one; None where there is no other one."""
         after = self.at + 1
         inside = after < len(self.text.parts) and self.text.word_of[after] == self.word
-        if not inside or after in self.taken or self.text.parts[after] == self.cluster:
+        if not inside or after in self.taken or composed(self.text.parts[after]) == self.cluster:
             return None
         return after if self.text.is_letter[after] else None
 
@@ -331,7 +332,7 @@ def synonym(site: Site) -> Edit | None:
 
 def _exchanged(site: Site, may_stay: bool = False) -> Edit | None:
     first, last = site.text.words[site.word]
-    word = site.text.word(site.word)
+    word = unicodedata.normalize("NFC", site.text.word(site.word))  # as word lists are written
     small = "".join(lower(letter, site.writing.language) for letter in word)
     known = site.writing.words.get(word) or site.writing.words.get(small) or ()
     # Where words are given, one with a space in it would be two.

@@ -17,14 +17,14 @@ from typing import Protocol
 
 from stilts_ds.errors import UserError
 from stilts_ds.noise import hangul
-from stilts_ds.noise.clusters import Clusters, Edit, Noised, apply_edits, clusters_of, words_touched
+from stilts_ds.noise.clusters import Clusters, Edit, Noised, apply_edits, clusters_of, composed, words_touched
 from stilts_ds.noise.keyboards import Keyboard, covered, keyboards, nearest_keyboard
 from stilts_ds.noise.kinds import KINDS, UNSPACED, Kind, Letters, Site, Writing
 from stilts_ds.noise.scripts import lower, script_of
 from stilts_ds.noise.spec import NoiseSpec
 
 # Raised when the same example would get other edits: noisy texts of different versions are not the same test set.
-VERSION = 2
+VERSION = 3
 # It is part of every draw and stays: a new version changes the texts that it is about, and no others.
 SALT = "stilts-ds noise 1"
 BETWEEN_TOKENS = "\n"  # no kind edits it, and no token holds it
@@ -209,7 +209,7 @@ class Collector:
     clusters: Counter[str] = field(default_factory=Counter)
 
     def text(self, text: str, example: str, field: str, protected: Spans = ()) -> Noised:
-        self.clusters.update(cluster for cluster in clusters_of(text) if cluster[0].isalpha())
+        self.clusters.update(composed(cluster) for cluster in clusters_of(text) if cluster[0].isalpha())
         return Noised(text, ())
 
     def tokens(self, tokens: Sequence[str], example: str, protected: Sequence[bool] = ()) -> tuple[str, ...]:

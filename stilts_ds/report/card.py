@@ -13,6 +13,7 @@ from stilts_ds.families.standard import Standard
 from stilts_ds.plan_file import Phase
 from stilts_ds.report.load import RunData
 from stilts_ds.run_dir import write_atomically
+from stilts_ds.sources.hub import data_sets
 from stilts_ds.tasks.languages import LANGUAGES, name_of
 from stilts_ds.tasks.registry import get_task
 from stilts_ds.tasks.spec import Task
@@ -109,7 +110,7 @@ def _data_sets(data: RunData, phase: Phase) -> list[str]:
     if data.plan.source == "toy":
         return []
     trained = [task for link in _chain(data, phase) for task in map(get_task, link.train) if not task.directory]
-    return sorted({entry.repo for task in trained for entry in task.hub.get("train", ())})
+    return sorted({entry.repo for task in trained for entry in data_sets(task, ["train"])})
 
 
 def _eval_results(data: RunData, phase: Phase) -> list[Any]:
@@ -120,7 +121,7 @@ def _eval_results(data: RunData, phase: Phase) -> list[Any]:
     for name, result in _results(data, phase):
         task = fitted_task(name, data.recipe)
         # Data sets that are nowhere on the hub (the toy world's, a user's) go by the task's name.
-        repos = [] if data.plan.source == "toy" else [entry.repo for entry in task.hub.get(result.split, ())]
+        repos = [] if data.plan.source == "toy" else [entry.repo for entry in data_sets(task, [result.split])]
         standard = family_of(task).standard.get("both")
         scores += [
             EvalResult(

@@ -11,7 +11,7 @@ import functools
 import logging
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,12 +31,15 @@ HUB_SECONDS = 10.0  # for the answer to which commit a branch is at
 
 @dataclass(frozen=True)
 class RowContext:
-    """What a converter knows besides the row; `features` are the data set's column types."""
+    """What a converter knows besides the row; `features` are the data set's column types, `pool` the rows of the data
+    set that it names as its pool, `split` the task's."""
 
     task: Task
     language: str
     tally: Counter[str]
     features: Mapping[str, Any]
+    pool: Iterable[Mapping[str, Any]] = ()
+    split: str = ""
 
 
 # The rows of one data set, what they are called, and their context, to records.
@@ -58,7 +61,12 @@ def row_by_row(convert: Callable[[Mapping[str, Any], str, RowContext], Any]) -> 
 def offers(task: Task, split: str, language: str) -> bool:
     """Whether the literal names hub data for the split in this language."""
     entries = [hub for hub in task.hub.get(split, ()) if serves(hub, language)]
-    return bool(entries) and all(language == task.pivot or "{" in hub.config or hub.names_language for hub in entries)
+    return bool(entries) and all(language == task.pivot or _holds_all(hub, language) for hub in entries)
+
+
+def _holds_all(hub: Hub, language: str) -> bool:
+    """Whether a data set has rows of more languages than the pivot, or is meant for this one."""
+    return "{" in hub.config + hub.split or hub.names_language or language in hub.languages
 
 
 def check_offer(task: Task, split: str, language: str) -> None:
@@ -69,28 +77,37 @@ def check_offer(task: Task, split: str, language: str) -> None:
 
 def rows_of(hub: Hub, language: str) -> tuple[Any, str]:
     """The rows of one hub data set in one language, and what they are called in messages."""
-    config = _config(hub, language)
-    return load_rows(hub, config), f"{hub.repo} {config} {hub.split}"
+    of_language = _in_language(hub, language)
+    return load_rows(of_language), f"{hub.repo} {of_language.config} {of_language.split}"
+
+
+def pool_of(hub: Hub) -> Any:
+    """The rows of the data set's pool; none where it has none."""
+    return () if hub.pool is None else load_rows(hub.pool)
 
 
 def fetch(hubs: Iterable[Hub], language: str) -> None:
     """Bring data sets into the cache, where they are not yet. Raises UserError for the first that cannot be loaded."""
     for hub in hubs:
-        load_rows(hub, _config(hub, language))
+        load_rows(_in_language(hub, language))
+        pool_of(hub)
 
 
-def _config(hub: Hub, language: str) -> str:
-    return hub.config.format(language=language, iso3=iso3_of(language), name=name_of(language))
+def _in_language(hub: Hub, language: str) -> Hub:
+    """The data set with its configuration and split in one language."""
+    name = name_of(language)
+    words = {"language": language, "iso3": iso3_of(language), "name": name, "lower_name": name.lower()}
+    return dataclasses.replace(hub, config=hub.config.format(**words), split=hub.split.format(**words))
 
 
 def load_text(corpus: TextHubPart, language: str, streaming: bool) -> Any:
     """The rows of one language of a text corpus; `streaming` fetches no more of it than is read."""
     hub = Hub("hub_text", corpus.repo, corpus.config, corpus.split, corpus.revision)
-    return load_rows(hub, _config(hub, language), **({"streaming": True} if streaming else {}))
+    return load_rows(_in_language(hub, language), **({"streaming": True} if streaming else {}))
 
 
-def load_rows(hub: Hub, config: str, **options: bool) -> Any:
-    """The `datasets.Dataset` of one configuration and split. Raises UserError with what the hub refused."""
+def load_rows(hub: Hub, **options: bool) -> Any:
+    """The `datasets.Dataset` of its configuration and split. Raises UserError with what the hub refused."""
     try:
         import datasets
     except ImportError:
@@ -98,23 +115,23 @@ def load_rows(hub: Hub, config: str, **options: bool) -> Any:
 
     def load() -> Any:
         if hub.in_folder:
-            return datasets.load_dataset("parquet", data_files=_parquet_files(hub, config), split="train", **options)
-        return datasets.load_dataset(hub.repo, config, split=hub.split, revision=hub.revision, **options)
+            return datasets.load_dataset("parquet", data_files=_parquet_files(hub), split="train", **options)
+        return datasets.load_dataset(hub.repo, hub.config, split=hub.split, revision=hub.revision, **options)
 
-    where = f"{hub.repo} (configuration {config}, split {hub.split}, revision {hub.revision})"
+    where = f"{hub.repo} (configuration {hub.config}, split {hub.split}, revision {hub.revision})"
     rows = ask_hub(load, Repository(hub.repo, "dataset", hub.revision), f"cannot load {where} from the hub")
-    _check_revision(rows, hub, config)
+    _check_revision(rows, hub)
     return rows
 
 
-def _parquet_files(hub: Hub, config: str) -> list[str]:
+def _parquet_files(hub: Hub) -> list[str]:
     """The files of a configuration that is a folder, in the cache; fetched where they are not there yet.
 
     `datasets` could load such a folder as well, but would not find it in its cache again without network.
     """
     from huggingface_hub import snapshot_download
 
-    pattern = f"{config}/{hub.split}/*.parquet"
+    pattern = f"{hub.config}/{hub.split}/*.parquet"
     folder = snapshot_download(hub.repo, repo_type="dataset", revision=hub.revision, allow_patterns=pattern)
     files = sorted(str(path) for path in Path(folder).glob(pattern))
     if not files:
@@ -122,14 +139,14 @@ def _parquet_files(hub: Hub, config: str) -> list[str]:
     return files
 
 
-def _check_revision(rows: Any, hub: Hub, config: str) -> None:
+def _check_revision(rows: Any, hub: Hub) -> None:
     """Without network `datasets` takes the newest copy in its cache, whatever revision was asked for."""
     # A stream has no cache files, and comes from the network.
     folders = [Path(file["filename"]).parent for file in getattr(rows, "cache_files", [])]
     others = [folder for folder in folders if COMMIT.fullmatch(folder.name) and folder.name != hub.revision]
     if others and COMMIT.fullmatch(hub.revision):
         raise UserError(
-            f"{hub.repo} {config}: the cache has revision {others[0].name}, but {hub.revision} is wanted; remove "
+            f"{hub.repo} {hub.config}: the cache has revision {others[0].name}, but {hub.revision} is wanted; remove "
             f"{others[0]} and run `stilts fetch` on a machine with network"
         )
 
@@ -144,6 +161,8 @@ def pin(hub: Hub, kept: Path | None) -> Hub:
     by the hub, or, where that is out of reach, by the copy in the cache of `datasets`. Raises UserError where nobody
     knows: then the data set is not here either.
     """
+    if hub.pool is not None:
+        hub = dataclasses.replace(hub, pool=pin(hub.pool, kept))
     if COMMIT.fullmatch(hub.revision):
         return hub
     # What is kept comes first: a branch that has moved since must not change a study that has begun.
@@ -167,8 +186,17 @@ def moving_name(hub: Hub) -> str:
 
 def moving(task: Task) -> set[str]:
     """The names of a task's data sets whose revision is no commit."""
-    hubs = (hub for entries in task.hub.values() for hub in entries)
-    return {moving_name(hub) for hub in hubs if not COMMIT.fullmatch(hub.revision)}
+    return {moving_name(hub) for hub in data_sets(task) if not COMMIT.fullmatch(hub.revision)}
+
+
+def data_sets(task: Task, splits: Collection[str] = ()) -> Iterator[Hub]:
+    """The hub data sets of a task, or of some of its splits, pools among them."""
+    for split, entries in task.hub.items():
+        for hub in entries:
+            if not splits or split in splits:
+                yield hub
+                if hub.pool is not None:
+                    yield hub.pool
 
 
 def kept_commits(kept: Path | None) -> dict[str, str]:

@@ -11,6 +11,7 @@ Lines that begin with # say where a list comes from and under which licence; the
 from __future__ import annotations
 
 import logging
+import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -52,7 +53,8 @@ def _rows(path: Path) -> Iterator[tuple[str, list[str]]]:
         if line.startswith(NOTE):
             log.info("%s: %s", path, line.lstrip("# "))
             continue
-        word, *replacements = (cell.strip() for cell in line.split("\t"))
+        # One word is one string, whichever form of Unicode list and texts are in; `_exchanged` looks it up so.
+        word, *replacements = (unicodedata.normalize("NFC", cell.strip()) for cell in line.split("\t"))
         if not word or not replacements or not all(replacements):
             raise UserError(f"{path}:{number}: expected word TAB word, as in a dictionary; repair the line")
         yield word, replacements

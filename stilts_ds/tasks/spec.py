@@ -46,11 +46,12 @@ class Local:
 class Hub:
     """One split of a Hugging Face hub data set (parquet or JSON; no script runs).
 
-    In `config`, `{language}`, `{iso3}` and `{name}` (the language's English name) are filled in; without any of them
-    the rows are the pivot language's or, with `names_language`, say their language themselves. `revision` is a commit,
+    In `config` and `split`, `{language}`, `{iso3}`, `{name}` (the language's English name) and `{lower_name}` are
+    filled in; without any of them the rows are in the language that `languages` names, in the pivot language or, with
+    `names_language`, in one that they say themselves. `revision` is a commit,
     or a branch where none is known (see stilts_ds.sources.hub.pin). `languages` limits an entry to some of the task's
     languages (none: all of them). `in_folder`: the configuration is a folder of the repository, as on the branch of
-    parquet files that the hub makes of data sets with a loading script.
+    parquet files that the hub makes of data sets with a loading script. `pool` is a data set whose rows the rows name.
     """
 
     schema: str
@@ -61,6 +62,7 @@ class Hub:
     names_language: bool = False
     languages: tuple[str, ...] = ()
     in_folder: bool = False
+    pool: Hub | None = None
 
 
 def packed_too(local: Local) -> Local:

@@ -24,6 +24,11 @@ from stilts_ds.tasks.spec import Hub, Local, Task, packed_too
 CODEXGLUE = "https://github.com/microsoft/CodeXGLUE"
 COSQA_COMMIT = "a5772f61e33ef938bcd28df338f2258558d53f22"
 TEXT_TO_TEXT_COMMIT = "ae1a41ee2433091f40cf7e803e26170e3587836f"
+CODE_TRANS = "google/code_x_glue_cc_code_to_code_trans"
+CODE_TRANS_COMMIT = "c16948ddc82f70bbe3ca778dc91382d71b334cd7"
+MBPP_COMMIT = "4bb6404fdc6cacfda99d4ac4205087b89d32030c"
+HUMANEVAL_COMMIT = "7dce6050a7d6d172f3cc5c32aa97f52fa1a2e544"
+HUMANEVAL_XL_COMMIT = "d2b8e0089411c7970e26b681ef0f2797b8e9ec28"
 BINARY = ("0", "1")
 MOVES = "The hub's main branch moves, so it is not pinned here: the commit that is read is kept in the cache."
 # A description chooses among the programs of its pool, 16 at a time.
@@ -148,6 +153,10 @@ def _attempts(language: str, only: bool = True) -> tuple[Local, ...]:
     return (packed_too(local),)
 
 
+NO_VERDICTS = (
+    "The hub has MBXP's problems, and neither the programs nor what executing them gives: use mxeval's checkout, and "
+    "execute its programs as docs/code.md says."
+)
 JUDGED = ("auc", "f1", "accuracy", "majority", "picked", "random_pick")
 VERIFY_TRAINING: Mapping[str, Any] = {**MBPP.training, "max_seq_length": 384}
 VERIFY_MBPP = Task(
@@ -169,7 +178,8 @@ VERIFY_MBPP = Task(
     problems={"train": MBPP_TRAIN, "dev": MBPP_DEV},
     licence="Apache-2.0; MBPP: CC BY 4.0",
     note="Description and program, labelled by executing it: mxeval's sample programs, and the verdicts of `stilts "
-    "execute` on them in mbxp_verdicts/python.jsonl (docs/code.md). Most pass, so AUC selects and not accuracy.",
+    f"execute` on them in mbxp_verdicts/python.jsonl (docs/code.md). Most pass, so AUC selects and not accuracy. "
+    f"{NO_VERDICTS}",
     url="https://github.com/amazon-science/mxeval",
 )
 VERIFY_MBXP = Task(
@@ -194,12 +204,23 @@ VERIFY_MBXP = Task(
     training=VERIFY_TRAINING,
     problems={"test": MBPP_TEST},
     licence="Apache-2.0; MBPP: CC BY 4.0",
-    note="Trained on Python. Only programs for MBPP's test exercises 11-510 are judged; local files alone.",
+    note=f"Trained on Python. Only programs for MBPP's test exercises 11-510 are judged. {NO_VERDICTS}",
     url="https://github.com/amazon-science/mxeval",
 )
 
 
 # --- search ----------------------------------------------------------------------------------------------------------
+
+
+def _mbpp_hub(split: str) -> tuple[Hub, ...]:
+    return (Hub("hub_mbpp_search", "google-research-datasets/mbpp", "full", split, MBPP_COMMIT),)
+
+
+def _humaneval_xl_hub(schema: str) -> tuple[Hub, ...]:
+    # The authors' data set is a script, which is not run; this copy has its rows but for the solutions.
+    humaneval = Hub("", "openai/openai_humaneval", "openai_humaneval", "test", HUMANEVAL_COMMIT)
+    return (Hub(schema, "iNeil77/HumanEval-XL", "python", "{lower_name}", HUMANEVAL_XL_COMMIT, pool=humaneval),)
+
 
 MBPP_SEARCH = Task(
     name="mbpp_search",
@@ -214,6 +235,7 @@ MBPP_SEARCH = Task(
     folder="code",
     head="code_search",
     local={"train": file("mbpp_search", "mbpp/mbpp.jsonl"), "dev": file("mbpp_search", "mbpp/mbpp.jsonl")},
+    hub={"train": _mbpp_hub("train"), "dev": _mbpp_hub("validation")},
     sizes=MBPP.sizes,
     training=SEARCH_TRAINING,
     problems=MBPP.problems,
@@ -236,6 +258,7 @@ CODE_RETRIEVAL = Task(
     head="code_search",
     train_on="mbpp_search",
     local={"test": file("humaneval_xl_search", _XL)},
+    hub={"test": _humaneval_xl_hub("hub_humaneval_xl_search")},
     sizes=MBPP.sizes,
     test_sizes=dict.fromkeys(NATURAL, 80),
     training=SEARCH_TRAINING,
@@ -257,6 +280,7 @@ CODE_BITEXT = Task(
     predictions="nearest",
     folder="code",
     local={"test": file("humaneval_xl_bitext", _XL)},
+    hub={"test": _humaneval_xl_hub("hub_humaneval_xl_bitext")},
     test_sizes=dict.fromkeys(NATURAL, 80),
     training={"max_seq_length": 512},
     problems={"test": HUMANEVAL_PROBLEMS},
@@ -335,6 +359,10 @@ def _methods(suffix: str, language: str) -> Local:
 
 
 _METHODS = (_methods("java", "java"), _methods("cs", "csharp"))
+_METHODS_HUB = tuple(
+    Hub("hub_methods", CODE_TRANS, "default", "train", CODE_TRANS_COMMIT, languages=(language,))
+    for language in ("java", "csharp")
+)
 CODE_MLM = Task(
     name="code_mlm",
     title="Masked language modelling of Java and C# methods",
@@ -347,6 +375,7 @@ CODE_MLM = Task(
     main_score="masked_accuracy",
     folder="code",
     local={"train": _METHODS, "dev": _METHODS},
+    hub={"train": _METHODS_HUB, "dev": _METHODS_HUB},
     training={"train_batch_size": 8, "max_seq_length": 256, "mlm_probability": 0.15},
     licence="C-UDA",
     note="CodeTrans's 10,295 methods in each language, one a line; every 50th line selects. None of them is of a "

@@ -142,7 +142,7 @@ def test_one_rank_that_cannot_write_its_part_ends_all(full: int, tmp_path: Path)
     given = json.loads(settings(tmp_path, 1, full_disk=full))
     given["training"]["save_steps"] = 2
     processes = forked.start(PROGRAM, tmp_path / "out.pt", json.dumps(given), ranks=2)
-    outputs = [process.communicate(timeout=60)[0] for process in processes]
+    outputs = [process.communicate(timeout=400)[0] for process in processes]
     assert all(process.returncode for process in processes), outputs
     assert "No space left on device" in outputs[full] and "GB free" in outputs[full]
     assert f"failed on rank {full}" in outputs[1 - full], outputs

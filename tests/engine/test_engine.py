@@ -80,6 +80,7 @@ def test_training_equals_the_reference(
     run(PROGRAM, out, settings(tmp_path, stage, unit, offload), ranks=size)
     ours, reference = torch.load(out, weights_only=True), references[unit]
     assert ours["linear"], "what this process computes afterwards would be rounded otherwise"
+    assert not ours["compiler"], "torch's compiler was imported, which takes a rank longer than all of this training"
     assert ours["curve"] == pytest.approx(reference["curve"], rel=1e-5)
     for name, expected in reference["parameters"].items():
         if "key.bias" not in name:  # attention's key bias has no gradient in exact arithmetic
@@ -184,7 +185,7 @@ def test_a_signal_saves_and_the_next_start_continues(tmp_path: Path) -> None:
     while not (metrics.exists() and len(metrics.read_text().splitlines()) > 3) and time.monotonic() < deadline:
         time.sleep(0.1)
     processes[1].send_signal(signal.SIGTERM)  # one rank only: all of them stop at the same step
-    outputs = [p.communicate(timeout=60)[0] for p in processes]
+    outputs = [p.communicate(timeout=400)[0] for p in processes]
     assert [p.returncode for p in processes] == [0, 0], outputs
     assert all("stopped by SIGTERM" in output for output in outputs)
     (tag,) = (tmp_path / "phase" / "checkpoints").glob("step-*")
@@ -242,7 +243,7 @@ def on_streams(folder: Path, stage: int, size: int, dtype: str, **more: Any) -> 
     config["zero_optimization"] |= ZERO[stage]
     Path(given["engine"]["ds_config"]).write_text(json.dumps(config))
     given["engine"]["dtype"] = dtype
-    given["training"] |= {"eval_steps": 2, "save_steps": 3}
+    given["training"] |= {"max_steps": 4, "eval_steps": 2, "save_steps": 3}
     run(PROGRAM, folder / "out.pt", json.dumps(given), ranks=size)
     return [json.loads((folder / f"streams-{rank}.json").read_text()) for rank in range(size)]
 
@@ -292,6 +293,6 @@ def test_an_infinite_gradient_leaves_the_weights_alone(tmp_path: Path) -> None:
         out = tmp_path / f"{stage}" / "out.pt"
         out.parent.mkdir()
         process = forked.start(PROGRAM, out, json.dumps(given), ranks=1)[0]
-        output = process.communicate(timeout=120)[0]
+        output = process.communicate(timeout=400)[0]
         assert process.returncode != 0
         assert "steps in a row had a non-finite gradient" in output and "nli[" in output

@@ -224,10 +224,8 @@ def test_ranks_write_what_one_writes(size: int) -> None:
             return []
 
         world: Any = SimpleNamespace(rank=rank, size=size, device=torch.device("cpu"), gather=gather, first=False)
-        world.any = lambda flag: flag
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("stilts_ds.evaluate.predict.stop_if_requested", lambda world: None)
-            Predictor(model, tokenizer, 2, world).write("code", rows, decoding())
+        world.maximum = lambda numbers, prompt: [*numbers[:2], 1]
+        Predictor(model, tokenizer, 2, world).write("code", rows, decoding())
         parts += kept
     merged = {item: samples for part in parts for item, samples in part.items()}
     assert [merged[item] for item in range(8)] == whole
@@ -236,9 +234,7 @@ def test_ranks_write_what_one_writes(size: int) -> None:
 # --- known solutions -------------------------------------------------------------------------------------------------
 
 
-def test_losses_of_known_solutions_are_those_of_all_logits(
-    built: tuple[MultiTask, Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_losses_of_known_solutions_are_those_of_all_logits(built: tuple[MultiTask, Any]) -> None:
     """By item and in order, whatever stands in a batch together."""
     model, tokenizer = built
     prompts = prompt_rows(tokenizer.sees == "both")
@@ -246,7 +242,7 @@ def test_losses_of_known_solutions_are_those_of_all_logits(
     if prompts.prefix is not None:
         solved = dataclasses.replace(solved, prefix=prompts.prefix - 3)
     world: Any = SimpleNamespace(rank=0, size=1, first=True, device=torch.device("cpu"), gather=lambda value: [value])
-    monkeypatch.setattr("stilts_ds.evaluate.predict.stop_if_requested", lambda world: None)
+    world.maximum = lambda numbers, prompt: numbers
     family = FAMILIES["generate"]
     losses = Predictor(model, tokenizer, 3, world).losses(family, "code", solved, TrainingPart())
     for item, of_item in enumerate(losses):

@@ -97,7 +97,8 @@ def test_training_stops_after_patience_evaluations_without_a_better_one(
     setup = SimpleNamespace(setting=setting, total=7, scores=scores, steps=0, progress=Progress(), world=None)
     setup.folder = SimpleNamespace(checkpoints=None)
     monkeypatch.setattr(loop.checkpoint, "find", lambda *_: None)
-    for name, fake in (("Trainer", FakeTrainer), ("stop_or_save", lambda *_: False)):
+    never = SimpleNamespace(stop_or_save=lambda wanted: False)
+    for name, fake in (("Trainer", FakeTrainer), ("Asking", lambda *_, **__: never)):
         monkeypatch.setattr(loop, name, fake)
     progress = train(setup)  # type: ignore[arg-type]
     assert setup.trainer.evaluated == evaluated and setup.steps == evaluated[-1]

@@ -81,7 +81,7 @@ def start_inside(*options: str) -> str:
         [*command, *options, "/usr/bin/python3", "-B", "-c", script],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=400,
         stdin=subprocess.DEVNULL,
     )
     assert done.returncode != 0 and "started" not in done.stdout

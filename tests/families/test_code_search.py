@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import gzip
 import json
 from collections import Counter
 from pathlib import Path
@@ -13,6 +15,7 @@ import ranks
 from stilts_ds.data.reader import find_origin, read_examples
 from stilts_ds.errors import UserError
 from stilts_ds.families.registry import family_of
+from stilts_ds.sources import hub
 from stilts_ds.sources.hub import RowContext
 from stilts_ds.sources.source import DataSource
 from stilts_ds.tasks.registry import TASKS, get_task
@@ -60,15 +63,82 @@ def test_a_description_without_a_program_to_be_found_is_refused(tmp_path: Path) 
         "canonical_solution": None,
     }  # fmt: skip
     path = write(tmp_path / "humaneval_xl/python/English.jsonl", lines(row))
-    with pytest.raises(UserError, match="English.jsonl: python/0: has no 'canonical_solution' to be found"):
+    with pytest.raises(UserError, match="English.jsonl:1: has no 'canonical_solution' to be found"):
         read(tmp_path, "code_retrieval", "test")
     write(path, lines({**row, "canonical_solution": "    return x\n", "prompt": "def f(x): return x"}))
-    with pytest.raises(UserError, match="its 'prompt' does not begin the function 'f'"):
+    with pytest.raises(UserError, match="English.jsonl:1: its 'prompt' does not begin the function 'f'"):
         read(tmp_path, "code_retrieval", "test")
     del row["description"]
     write(path, lines(row))
-    with pytest.raises(UserError, match="python/0: has no 'description'"):
+    with pytest.raises(UserError, match="English.jsonl:1: has no 'description'"):
         read(tmp_path, "code_bitext", "test")
+    write(path, "\n" + lines({**row, "description": "Half \ud83d."}))
+    with pytest.raises(UserError, match="English.jsonl:2: 'description' holds half a surrogate pair"):
+        read(tmp_path, "code_bitext", "test")
+
+
+class HubRows(list[dict[str, Any]]):
+    """Rows as `datasets` gives them."""
+
+    features: dict[str, Any] = {}
+
+
+def hub_rows(monkeypatch: pytest.MonkeyPatch, rows: dict[tuple[str, str], list[dict[str, Any]]]) -> DataSource:
+    """A hub that has these rows by repository and split."""
+    monkeypatch.setattr(hub, "load_rows", lambda data_set, **_: HubRows(rows[data_set.repo, data_set.split]))
+    monkeypatch.setattr(hub, "pin", lambda data_set, kept: data_set)
+    return DataSource(kind="hub")
+
+
+def packed_rows(name: str) -> list[dict[str, Any]]:
+    with gzip.open(CODE / name, "rt", encoding="utf-8") as file:
+        return [json.loads(line) for line in file]
+
+
+@real
+def test_the_hubs_exercises_are_those_of_the_authors_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows without solutions, as the hub has them, find these in HumanEval by their tests."""
+    rows = {("openai/openai_humaneval", "test"): packed_rows("humaneval/HumanEval.jsonl.gz")}
+    mbpp = packed_rows("mbpp/mbpp.jsonl.gz")
+    rows["google-research-datasets/mbpp", "train"] = [row for row in mbpp if row["task_id"] > 600]
+    rows["google-research-datasets/mbpp", "validation"] = [row for row in mbpp if 510 < row["task_id"] <= 600]
+    for name in ("English", "Tagalog"):
+        exercises = packed_rows(f"humaneval_xl/python/{name}.jsonl.gz")
+        for exercise in exercises:
+            del exercise["canonical_solution"]
+        rows["iNeil77/HumanEval-XL", name.lower()] = exercises
+    source = hub_rows(monkeypatch, rows)
+    cases = [("mbpp_search", "train", "en"), ("mbpp_search", "dev", "en"), ("code_retrieval", "test", "tl"),
+             ("code_retrieval", "test", "en")]  # fmt: skip
+    for name, split, language in cases:
+        assert list(read_examples(get_task(name), split, language, source)) == read(CODE, name, split, language)
+    # A bitext is called by where it comes from.
+    [of_hub], [of_files] = list(read_examples(get_task("code_bitext"), "test", "tl", source)), read(
+        CODE, "code_bitext", "test", "tl")  # fmt: skip
+    assert dataclasses.replace(of_hub, id=of_files.id) == of_files
+    rows["openai/openai_humaneval", "test"] = rows["openai/openai_humaneval", "test"][:100]
+    with pytest.raises(UserError, match=r"HumanEval-XL python english\[\d+\]: HumanEval has no problem with its"):
+        list(read_examples(get_task("code_retrieval"), "test", "en", source))
+
+
+def test_methods_of_the_hub_are_divided_as_a_files_lines_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [{"id": number, "java": f"int j{number}();", "cs": f"int C{number}();"} for number in range(100)]
+    source = hub_rows(monkeypatch, {("google/code_x_glue_cc_code_to_code_trans", "train"): rows})
+    origin = find_origin(get_task("code_mlm"), "train", "java", source)
+    assert origin.languages == ("csharp", "java")
+    records = list(origin.read())
+    assert Counter(record.language for record in records) == {"java": 98, "csharp": 98}
+    assert [record.text for record in records[:2]] == ["int j0();", "int C0();"]
+    dev = list(find_origin(get_task("code_mlm"), "dev", "java", source).read())
+    assert sorted(record.text for record in dev) == ["int C49();", "int C99();", "int j49();", "int j99();"]
+    few = dataclasses.replace(source, max_text_passages=10)
+    assert len(list(find_origin(get_task("code_mlm"), "train", "java", few).read())) == 20
+    assert find_origin(get_task("code_mlm"), "train", "java", few).hash != origin.hash
+
+
+def test_programs_that_nobody_has_executed_are_not_on_the_hub() -> None:
+    with pytest.raises(UserError, match="data.code is not set; the hub has not got its files; .*execute its programs"):
+        list(read_examples(get_task("verify_mbxp"), "test", "python", DataSource(kind="hub")))
 
 
 # --- documentation and running text ----------------------------------------------------------------------------------
@@ -94,9 +164,9 @@ def test_documentation_of_unequal_lengths_is_refused(tmp_path: Path) -> None:
 def test_hub_rows_of_documentation() -> None:
     rows = [{"id": 0, "source": "viens", "target": "one"}]
     for name, split in (("lv_en_search", "train"), ("lv_en", "test")):
-        [hub] = TASKS[name].hub[split]
+        [data_set] = TASKS[name].hub[split]
         context = RowContext(TASKS[name], "lv", Counter(), {})
-        [record] = family_of(TASKS[name]).converters[hub.schema](rows, "data", context)
+        [record] = family_of(TASKS[name]).converters[data_set.schema](rows, "data", context)
         texts = (record.text, record.pool[0].text) if name == "lv_en_search" else (
             record.source[0].text, record.pivot[0].text)  # fmt: skip
         assert texts == ("viens", "one")

@@ -124,7 +124,7 @@ def test_every_family_is_checked() -> None:
     assert {TASKS[name].family for name in CHECKED} | {"regression"} == set(FAMILIES)
 
 
-@pytest.mark.parametrize("name", ["rating", "reviews"])
+@pytest.mark.parametrize("name", ["rating", "reviews", "better"])
 def test_tasks_of_users_keep_the_contract(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("stilts_ds.tasks.registry.TASKS", {**TASKS})
     add_tasks_from([write_tasks(tmp_path, 24)])

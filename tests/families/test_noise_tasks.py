@@ -93,7 +93,7 @@ def test_files_of_a_noisy_task_are_read_by_the_clean_one_as_the_same_examples(
     clean = [vars_of(record) for record in rows(written, task.plain_name, split, language)]
     assert clean == [vars_of(record) for record in noisy(source, name, split)]
     manifest = json.loads((tmp_path / "out" / name / "noise.json").read_text())
-    assert manifest["files"][language]["edits"] > 0 and manifest["generator"]["noise"] == "2"
+    assert manifest["files"][language]["edits"] > 0 and manifest["generator"]["noise"] == "3"
     # LAReQA's questions search the candidates of ten more languages, whose own questions have no noise.
     assert manifest["clean"] == [code for code in POOLED.get(task.plain_name, ()) if code != language]
     assert all(len(digest) == 64 for digest in manifest["files"][language]["sha256"].values())

@@ -35,9 +35,19 @@ class Rank:
     def returncode(self) -> int | None:
         return self.process.exitcode
 
-    def send_signal(self, number: int) -> None:
+    def poll(self) -> int | None:
+        return self.returncode
+
+    @property
+    def pid(self) -> int:
         assert self.process.pid is not None
-        os.kill(self.process.pid, number)
+        return self.process.pid
+
+    def send_signal(self, number: int) -> None:
+        os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        self.process.kill()
 
     def ended(self, timeout: float) -> Rank:
         """This process, when it has ended; `output` is what it has printed."""
@@ -69,11 +79,18 @@ def start(program: Path | str, *arguments: object, ranks: int, **extra: str) -> 
     return [Rank(str(program), [*map(str, arguments)], place) for place in places(ranks, **extra)]
 
 
-def stilts(folder: Path, arguments: Sequence[object], extra: Mapping[str, str] = {}, timeout: float = 400) -> Rank:
-    """`stilts ARGUMENTS` in `folder` to its end, launcher and ranks forked (programs/warm_stilts.py)."""
+def started(
+    folder: Path, arguments: Sequence[object], extra: Mapping[str, str] = {}, program: str = "warm_stilts.py"
+) -> Rank:
+    """`stilts ARGUMENTS` in `folder`, launcher and ranks forked, in a session of its own. `program` is the one of
+    helpers/programs that starts it, or one that changes something first."""
     _serve()
-    program = PROGRAMS / "warm_stilts.py"
-    return Rank(str(program), [str(folder), *map(str, arguments)], environment(**extra)).ended(timeout)
+    return Rank(str(PROGRAMS / program), [str(folder), *map(str, arguments)], environment(**extra))
+
+
+def stilts(folder: Path, arguments: Sequence[object], extra: Mapping[str, str] = {}, timeout: float = 400) -> Rank:
+    """`stilts ARGUMENTS` in `folder` to its end."""
+    return started(folder, arguments, extra).ended(timeout)
 
 
 def _serve() -> None:

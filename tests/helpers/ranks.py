@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
-import random
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+
+from stilts_launcher.rank_place import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 SHARED = ROOT.parent / "shared"  # real data beside the checkout, where it is there
@@ -30,7 +31,7 @@ def environment(**extra: str) -> dict[str, str]:
 
 def places(ranks: int, **extra: str) -> list[dict[str, str]]:
     """The environment of each of the ranks, which meet on this machine."""
-    port = str(random.randint(20000, 31999))
+    port = str(free_port())
     return [
         environment(
             RANK=str(rank),

@@ -123,7 +123,7 @@ PartitionName=main Nodes=ALL Default=YES MaxTime=INFINITE State=UP OverSubscribe
             )
 
     def run(self, *command: str, check: bool = False) -> str:
-        done = subprocess.run(command, env=self.environment, capture_output=True, text=True, timeout=60)
+        done = subprocess.run(command, env=self.environment, capture_output=True, text=True, timeout=400)
         if check and done.returncode:
             raise RuntimeError(f"{command}: {done.stderr}")
         return done.stdout.strip()

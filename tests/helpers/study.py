@@ -37,7 +37,7 @@ engine: {{zero_stage: 2}}
 def stilts(folder: Path, *arguments: object, fails: bool = False, environment: Mapping[str, str] = {}) -> str:
     """Output of one `stilts` command in `folder`, where study.yaml is."""
     process: Any
-    if arguments[0] == "run" and not environment:  # ranks that nobody strikes need no program of their own
+    if not environment:  # nobody strikes it, and no library has to read anything of its own: it needs no program
         write_recipe(folder)
         process = forked.stilts(folder, arguments)
         output = process.output

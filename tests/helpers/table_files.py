@@ -25,6 +25,12 @@ tasks:
     files: {train: train.csv.gz, dev: dev.tsv, test: "test-{language}.jsonl"}
     columns: {text: sentence, score: rating}
     training: {train_batch_size: 8, num_train_epochs: 2, learning_rate: 1.0e-3}
+  better:
+    family: choice
+    languages: [en, gn]
+    files: {train: train.csv.gz, dev: dev.tsv, test: "test-{language}.jsonl"}
+    columns: {prompt: sentence, choices: "first, second", answer: better}
+    training: {train_batch_size: 8, num_train_epochs: 2, learning_rate: 1.0e-3}
 """
 
 
@@ -35,7 +41,8 @@ def reviews(split: str, count: int, language: str = "en") -> list[dict[str, Any]
         label = ("bad", "good")[number % 2]
         word = WORDS[label][number % 3]
         text = f'the {word} thing {split}-{number}, "in {language}"'
-        rows.append({"sentence": text, "stars": label, "rating": 1.0 + 2 * (label == "good")})
+        row = {"sentence": text, "stars": label, "rating": 1.0 + 2 * (label == "good")}
+        rows.append({**row, "first": "bad news", "second": "good news", "better": "AB"[number % 2]})
     return rows
 
 
@@ -54,7 +61,7 @@ def write_jsonl(path: Path, rows: list[dict[str, Any]]) -> None:
 
 
 def write_tasks(folder: Path, count: int = 48) -> Path:
-    """The files of both tasks in a folder; returns the tasks file."""
+    """The files of the tasks in a folder; returns the tasks file."""
     write_csv(folder / "train.csv.gz", reviews("train", 2 * count))
     write_csv(folder / "dev.tsv", reviews("dev", count), delimiter="\t")
     for language in ("en", "gn"):

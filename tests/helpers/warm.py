@@ -20,12 +20,17 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import ranks
+import toy_worlds
 from stilts_launcher.imports import heavy_imports
+
+from stilts_ds.families import registry
 
 MODULES = (
     "deepspeed",
     "deepspeed.comm.torch",
+    "deepspeed.module_inject.auto_ep_layer",
     "tensorboard",
+    "torch.utils.serialization",
     "torch.utils.tensorboard",
     "transformers",
     "transformers.models.xlm_roberta.modeling_xlm_roberta",
@@ -50,6 +55,21 @@ def load() -> None:
     with heavy_imports():
         for name in MODULES:
             importlib.import_module(name)
+        for family in registry.FAMILIES.values():
+            if family.head is not None:
+                importlib.import_module(family.head.module)
+    measure_peak()
+    toy_worlds.copied()
+
+
+def measure_peak() -> None:
+    """How fast this machine multiplies: measured once here, where each rank would measure it again."""
+    import torch
+
+    from stilts_ds.engine.stopwatch import matmul_rate
+
+    for dtype in (torch.float32, torch.bfloat16):
+        matmul_rate(torch.device("cpu"), dtype)
 
 
 class Forked:

@@ -15,6 +15,7 @@ from kernel_cases import gaussian
 from stilts_bench import cases as bench_cases
 from stilts_bench import kernels as bench
 from stilts_bench.cases import BenchmarkCase, gate_topk
+from stilts_bench.results import screen_of
 
 from stilts_ds.run_dir import git_commit
 
@@ -29,7 +30,7 @@ def test_quick_run_and_comparison(tmp_path: Path, capsys: pytest.CaptureFixture[
         env=environment,
         text=True,
         capture_output=True,
-        timeout=120,
+        timeout=400,
     )
     assert done.returncode == 0, done.stderr
     lines = [json.loads(line) for line in out.read_text().splitlines()]
@@ -130,6 +131,26 @@ def test_plot_is_written(tmp_path: Path) -> None:
     line = {"case": "a", "methods": {"ours": {"gflops": 3.0}, "faiss IndexFlatIP": {"gflops": 1.0}}}
     bench.plot([line, {"case": "memory"}], tmp_path / "x.png")
     assert (tmp_path / "x.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_ratios_are_drawn_by_screen(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("matplotlib")
+    limits = {"cpu, float32 screen": "AVX2", "cpu, int8 screen with avx2": "AVX2", "cpu, int8 screen with amx": None}
+    lines = []
+    for path, limit in limits.items():
+        settings = {"ONEDNN_MAX_CPU_ISA": limit} if limit else {}
+        lines.append({"case": "a", "path": path, "ratio": {"median": 2.0}, "machine": {"settings": settings}})
+    (tmp_path / "x.jsonl").write_text("\n".join(json.dumps(line) for line in [*lines, {"case": "memory"}]))
+    assert bench.main(["--plot", str(tmp_path / "x.jsonl")]) == 0
+    assert (tmp_path / "x.svg").read_text().startswith("<?xml")
+    assert [screen_of(line) for line in lines] == [
+        "float32 screen (AVX2)",
+        "int8 screen with avx2",
+        "int8 screen with amx",
+    ]
+    (tmp_path / "y.jsonl").write_text(json.dumps({"case": "memory"}))
+    assert bench.main(["--plot", str(tmp_path / "y.jsonl")]) == 1
+    assert "y.jsonl: no ratio of FAISS's time to ours" in capsys.readouterr().err
 
 
 def test_own_embeddings(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

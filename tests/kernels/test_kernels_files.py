@@ -83,7 +83,7 @@ def test_resumes_after_a_kill(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     environment = ranks.environment()
     environment["PYTHONPATH"] += f":{ranks.ROOT / 'tests' / 'helpers'}"
     done = subprocess.run(
-        [sys.executable, "-c", KILLED, str(tmp_path)], env=environment, capture_output=True, timeout=120
+        [sys.executable, "-c", KILLED, str(tmp_path)], env=environment, capture_output=True, timeout=400
     )
     assert done.returncode == -9, done.stderr[-2000:]
     search = files.topk_float64

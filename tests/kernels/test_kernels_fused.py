@@ -113,7 +113,42 @@ print("interpreter agrees")
 )
 
 
-@pytest.mark.parametrize("program", [ONE_WAY, TWO_WAY], ids=["one way", "two way"])
+MEMORY = (
+    COMMON
+    + """
+from stilts_kernels.topk import cuda
+from stilts_kernels.topk.bounds import PanelMaker
+
+score_pairs, scored = cuda.pair_scores, []
+
+def counted(queries, bank, query, row):
+    scored.append(len(query))
+    return score_pairs(queries, bank, query, row)
+
+cuda.pair_scores = counted
+same = torch.ones(256, 8).half()  # every group of every row may matter
+limits = ScratchLimits(pairs=4096)
+for forward, backward in ((4, 0), (4, 4)):
+    ahead, back = check(same[:40], same, forward, backward, limits=limits)
+    assert ahead.tolist() == [[0, 1, 2, 3]] * 40
+    assert len(scored) > 2 and max(scored) <= 4096, scored
+made, make_panel = [], PanelMaker.__call__
+
+def noted(maker, start, stop):
+    made.append((maker.rows.name, start))
+    return make_panel(maker, start, stop)
+
+PanelMaker.__call__ = noted
+small = ScratchLimits(bank_rows=100, pairs=1 << 13, column_bytes=1 << 11)
+check(gaussian(150, 8, 1), gaussian(200, 8, 2), 4, 4, limits=small)
+blocks = [start for name, start in made if name == "bank"]
+assert len(blocks) == len(set(blocks)) > 1 and len(made) > 2 * len(blocks), made  # each made once
+print("interpreter agrees")
+"""
+)
+
+
+@pytest.mark.parametrize("program", [ONE_WAY, TWO_WAY, MEMORY], ids=["one way", "two way", "bounded scratch"])
 def test_interpreter_is_exact(program: str) -> None:
     """In a process of its own: Triton reads TRITON_INTERPRET when imported. bfloat16 is broken there."""
     environment = ranks.environment(TRITON_INTERPRET="1")
@@ -122,7 +157,7 @@ def test_interpreter_is_exact(program: str) -> None:
     assert done.returncode == 0 and "interpreter agrees" in done.stdout, done.stderr[-3000:]
 
 
-@pytest.mark.parametrize("capability", [pytest.param(100, marks=pytest.mark.slow), 90, 80])
+@pytest.mark.parametrize("capability", [*(pytest.param(new, marks=pytest.mark.slow) for new in (120, 100)), 90, 80])
 @pytest.mark.parametrize("k", [4, 16, 64])
 @pytest.mark.parametrize("two_way", [False, True], ids=["one way", "two way"])
 def test_static_gate(capability: int, k: int, two_way: bool) -> None:
@@ -160,6 +195,15 @@ def test_gate_refuses_what_spills() -> None:
     from stilts_kernels.topk.configs import HOPPER
 
     assert "spill" in compile_search(90, 64, True, {**HOPPER, "num_warps": 4, "ROW_GROUPS": 4}).fails()
+
+
+def test_spans_hold_at_most_what_fits() -> None:
+    from stilts_kernels.topk.candidates import fitting_spans
+
+    counts = torch.tensor([3, 0, 4, 9, 1, 1, 5, 0])
+    assert list(fitting_spans(counts, 7)) == [(0, 3), (3, 4), (4, 8)]
+    assert list(fitting_spans(counts, 1)) == [(0, 1), (1, 2), (2, 3), (3, 4), (4, 5), (5, 6), (6, 7), (7, 8)]
+    assert list(fitting_spans(torch.zeros(3, dtype=torch.int64), 1)) == [(0, 3)]
 
 
 def test_group_columns_inverts_the_reshape() -> None:

@@ -227,6 +227,22 @@ def test_rows_with_more_ties_than_may_survive_go_down_the_ladder(isa: int) -> No
     assert report is not None and report.certified == 0 and library.NAMES[isa] in report.path
 
 
+@pytest.mark.slow
+def test_more_hits_than_may_wait_are_searched_right() -> None:
+    """So many numbers a row that rounding outweighs what tells scores apart: a tenth of all pairs reach the floors."""
+    queries, bank = gaussian(512, 8192, 1), gaussian(7000, 8192, 2)
+    expected = topk_cpu(queries, bank, 16, screen="float32")
+    index = Index(bank, screen="int8")
+    found = topk_cpu(queries, index, 16)
+    assert torch.equal(found.values, expected.values) and torch.equal(found.indices, expected.indices)
+    prepared = sides.prepare_queries(Rows(queries, "q"), index.frame, 1)
+    error, norm = index.prepared.error[:7000], index.prepared.norm[:7000]
+    allowed = prepared.error[:, None] * norm + prepared.norm[:, None] * error
+    reaching = queries @ bank.T + allowed >= expected.values[:, -1:]
+    waiting = int(reaching.sum()) - 2 * 16 * len(queries)
+    assert waiting > 1 << 18, "fewer than may wait (`most_deferred` of screen.cpp): the test tries nothing"
+
+
 def test_outlier_dimensions_are_rotated_away() -> None:
     """Without the rotation ten times as many pairs would survive the bytes; plain rows are left as they are."""
     rows = gaussian(3000, 256, 1)

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import forked
 import numpy as np
 import pytest
 import ranks
@@ -32,12 +33,12 @@ def write_files(folder: Path) -> None:
 def run(kind: str, case: str, count: int, folder: Path) -> list[dict[str, Any]]:
     out = folder / f"{kind}-{case}-{count}.pt"
     if kind == "gloo":
-        ranks.run(PROGRAM, kind, case, out, ranks=count, timeout=60)
+        ranks.run(PROGRAM, kind, case, out, ranks=count, start=forked.start)
     else:
         python = [sys.executable, "-m", "mpi4py", str(PROGRAM)]
         command = [mpiexec(), *ON_ANY_MACHINE, "-n", str(count), *python, kind, case, str(out)]
         done = subprocess.run(
-            command, env=ranks.environment(), text=True, timeout=60, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+            command, env=ranks.environment(), text=True, timeout=400, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
         )
         assert done.returncode == 0, done.stdout[-4000:]
     return torch.load(out, weights_only=True)
@@ -100,7 +101,7 @@ extra = peak_extra_bytes(lambda: found.append({call}))
 print(extra / 2**20, sum(part.nbytes for part in found[0]) / 2**20)
 """
     done = subprocess.run(
-        [sys.executable, "-c", program], env=ranks.environment(), text=True, capture_output=True, timeout=120
+        [sys.executable, "-c", program], env=ranks.environment(), text=True, capture_output=True, timeout=400
     )
     assert done.returncode == 0, done.stderr
     extra, results = map(float, done.stdout.split())

@@ -284,7 +284,7 @@ def test_a_plan_is_submitted_shown_cancelled_and_retried_through_another_launche
     until(lambda: "queued" not in (shown := stilts("status", run)) and "running" not in shown, "an empty queue", run)
     shown = stilts("status", run)
     assert "by SIGTERM" in row(run, shown, first) and "not run" in row(run, shown, child), shown
-    followed = following.communicate(timeout=120)[0]  # nothing runs, so nothing is to come
+    followed = following.communicate(timeout=400)[0]  # nothing runs, so nothing is to come
     assert following.returncode == 0 and f"{name}: attempt 1 of job p1-0" in followed, followed
     assert study.stilts(tmp_path, "status", run, "--watch", fails=True, environment=environment) == f"{shown}"
 

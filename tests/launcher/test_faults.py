@@ -8,17 +8,17 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import fire
+import forked
 import pytest
 import ranks
 import study
 from disk import fill, small_disk
 from mpi import ON_ANY_MACHINE, mpiexec
 from processes import all_end
-from study import curve, phase_ids, rank_pids, reached, scores, state, until
+from study import curve, phase_ids, reached, scores, state, until
 
 from stilts_ds.engine.checkpoint import require_space
 from stilts_ds.export import check_export
@@ -28,8 +28,8 @@ pytestmark = pytest.mark.processes
 
 STILTS = [sys.executable, "-m", "stilts_launcher.cli"]
 BASELINE = "intermediate={none: []}"  # two phases of the study, without the long one
-# A third of the steps that a cluster's test needs: here every fault is struck by step 40.
-SHORT = "intermediate_training.max_steps=100"
+# A fifth of the steps that a cluster's test needs: here every fault is struck by step 40.
+SHORT = "intermediate_training.max_steps=60"
 STRUCK = [SHORT, "intermediate={mnli: [mnli]}", "targets=[tatoeba]"]  # the long phase and one that scores its model
 
 
@@ -41,6 +41,18 @@ def quiet(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "runs" / "study"
 
 
+def start(folder: Path, *settings: str, program: str = "warm_stilts.py") -> forked.Rank:
+    """The study, its launcher and ranks forked from a process that has the imports."""
+    study.write_recipe(folder)
+    return forked.started(folder, ["run", "study.yaml", *settings], program=program)
+
+
+def ranks_of(launcher: forked.Rank) -> list[int]:
+    """The processes of its ranks, which it started one after the other."""
+    listed = subprocess.run(["ps", "-o", "pid=", "--ppid", str(launcher.pid)], capture_output=True, text=True).stdout
+    return sorted(map(int, listed.split()))
+
+
 def first_phase(folder: Path) -> tuple[Path, str]:
     """The run folder and the id of its longest phase, as soon as there is a plan."""
     run = folder / "runs" / "study"
@@ -48,7 +60,7 @@ def first_phase(folder: Path) -> tuple[Path, str]:
     return run, next(p for p in phase_ids(run) if p.startswith("intermediate"))
 
 
-def ended(process: subprocess.Popen[str], seconds: float) -> str:
+def ended(process: forked.Rank | subprocess.Popen[str], seconds: float) -> str:
     """Output of a run that must end by itself, and not well."""
     output = process.communicate(timeout=seconds)[0]
     assert process.returncode not in (0, None), output
@@ -57,17 +69,17 @@ def ended(process: subprocess.Popen[str], seconds: float) -> str:
 
 def ends_as_quietly(run: Path, phase: str, quiet: Path) -> None:
     """Every loss of the struck phase and every score that follows from it are those of the quiet run."""
-    assert curve(run, phase) == curve(quiet, phase) and curve(run, phase)[-1][0] == 100
+    assert curve(run, phase) == curve(quiet, phase) and curve(run, phase)[-1][0] == 60
     assert len(scores(run)) == 1 and scores(run).items() <= scores(quiet).items()
 
 
 @pytest.mark.long
 def test_a_frozen_rank_is_named_and_ends_the_run(tmp_path: Path, quiet: Path) -> None:
     """SIGSTOP on one rank; afterwards the same command ends at the undisturbed numbers."""
-    process = study.start(tmp_path, [*STILTS, "run", "study.yaml", *STRUCK, "engine.collective_timeout=10"])
+    process = start(tmp_path, *STRUCK, "engine.collective_timeout=10")
     run, phase = first_phase(tmp_path)
     until(reached(run, phase, 24), "step 24", run)
-    frozen = rank_pids(run)[1]
+    frozen = ranks_of(process)[1]
     os.kill(frozen, signal.SIGSTOP)
     output = ended(process, 90)
     assert "rank 1 does not answer" in output, output
@@ -79,34 +91,36 @@ def test_a_frozen_rank_is_named_and_ends_the_run(tmp_path: Path, quiet: Path) ->
 @pytest.mark.long
 def test_a_rank_that_hangs_ends_the_run_with_the_stack_of_each_rank(tmp_path: Path) -> None:
     """Rank 1 sleeps while it makes a batch; rank 0 waits for it and gives up. Both logs tell where."""
-    program = str(ranks.PROGRAMS / "sleeping_rank.py")
-    process = study.start(tmp_path, [sys.executable, program, "run", "study.yaml", "engine.collective_timeout=10"])
+    process = start(tmp_path, "engine.collective_timeout=10", program="sleeping_rank.py")
     run, _ = first_phase(tmp_path)
+    until(lambda: len(list((run / "logs").glob("rank-*.log"))) == 2, "both ranks", run)
+    both = ranks_of(process)
     output = ended(process, 120)
     assert "rank 1 does not answer" in output, output
     waiting, sleeping = ((run / "logs" / f"rank-{rank}.log").read_text() for rank in range(2))
     assert "Timeout (0:00:10)!" in sleeping and "in sleeping_batch" in sleeping, sleeping
     assert "Timeout (0:00:10)!" in waiting and "in take_step" in waiting and "rank 0 failed" in waiting, waiting
-    assert rank_pids(run) == []
+    assert len(both) == 2 and all_end(both)
 
 
 @pytest.mark.long
 def test_a_killed_launcher_takes_its_ranks_along(tmp_path: Path, quiet: Path) -> None:
     """Otherwise they would go on, and the next start would work beside them in one folder."""
-    process = study.start(tmp_path, [*STILTS, "run", "study.yaml", *STRUCK])
+    process = start(tmp_path, *STRUCK)
     run, phase = first_phase(tmp_path)
     until(reached(run, phase, 24), "step 24", run)
-    os.kill(rank_pids(run)[1], signal.SIGSTOP)
+    both = ranks_of(process)
+    os.kill(both[1], signal.SIGSTOP)
     process.kill()
-    process.wait()
-    until(lambda: not rank_pids(run), "the end of the ranks", run, 10)
+    process.communicate(60)
+    assert len(both) == 2 and all_end(both, 60)
     assert "continuing after step" in study.stilts(tmp_path, "run", "study.yaml", *STRUCK)
     ends_as_quietly(run, phase, quiet)
 
 
 @pytest.mark.long
 def test_a_run_that_is_stopped_while_it_evaluates_trains_nothing_again(tmp_path: Path, quiet: Path) -> None:
-    process = study.start(tmp_path, [*STILTS, "run", "study.yaml", BASELINE])
+    process = start(tmp_path, BASELINE)
     run = tmp_path / "runs" / "study"
     until(lambda: any(fire.status(p).get("trained") for p in run.glob("phases/target-*")), "a trained model", run)
     process.send_signal(signal.SIGTERM)
@@ -127,11 +141,9 @@ BEST = ["quickstart", "name=study", "launch.nproc=1", "launch.omp_num_threads=1"
 
 def train_best(folder: Path, scores: dict[int, float], killed_at: str = "") -> None:
     """Train the phase with these dev scores by step; the rank is killed at a place (programs/killed_rank.py)."""
-    program = ranks.PROGRAMS / "killed_rank.py"
     environment = {"SCORES": json.dumps(scores)} | ({"KILLED_AT": killed_at} if killed_at else {})
-    process = study.start(folder, [sys.executable, str(program), "train", *BEST], environment)
-    output = process.communicate(timeout=400)[0]
-    assert (process.returncode != 0) == bool(killed_at), output
+    process = forked.started(folder, ["train", *BEST], environment, program="killed_rank.py").ended(400)
+    assert (process.returncode != 0) == bool(killed_at), process.output
 
 
 @pytest.fixture(scope="module")
@@ -184,7 +196,7 @@ def test_a_full_disk_costs_no_checkpoint_and_says_so(tmp_path: Path, quiet: Path
     with small_disk(disk, 120) as mounted:
         if not mounted:
             pytest.skip("needs the right to mount a small file system")
-        process = study.start(tmp_path, [*STILTS, "run", "study.yaml", *STRUCK])
+        process = start(tmp_path, *STRUCK)
         run, phase = first_phase(tmp_path)
         tags = run / "phases" / phase / "checkpoints"
         until(lambda: any(tags.glob("*/manifest.json")), "a checkpoint", run)
@@ -233,11 +245,10 @@ def test_mpirun_ends_soon_when_one_of_three_ranks_fails(how: str, tmp_path: Path
         ).stdout.split()
         mine = [int(p) for p in pids if _works_in(int(p), tmp_path) and int(p) != process.pid]
         os.kill(mine[-1], signal.SIGKILL)
-        struck = time.time()
     else:
-        struck = until(lambda: _time_in(tmp_path / "failed-at"), "the exception", run)
-    ended(process, 60)
-    assert time.time() - struck < 10 + 15, "the other ranks stayed"  # 10 s, and what a busy machine may add
+        until((tmp_path / "failed-at").exists, "the exception", run)
+    # After 10 s; a busy machine may add some. Ranks that stay would wait for the others for half an hour.
+    ended(process, 120)
 
 
 def _works_in(pid: int, folder: Path) -> bool:
@@ -245,7 +256,3 @@ def _works_in(pid: int, folder: Path) -> bool:
         return os.readlink(f"/proc/{pid}/cwd") == str(folder)
     except OSError:
         return False
-
-
-def _time_in(path: Path) -> float | None:
-    return float(path.read_text() or 0) if path.exists() else None

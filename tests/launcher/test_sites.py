@@ -22,12 +22,12 @@ from stilts_launcher.submit import identity
 from stilts_launcher.supervise import USER_ERROR, Supervisor
 
 from stilts_ds.engine import preflight, world
-from stilts_ds.engine.checkpoint import MANIFEST, await_saved, await_visible
+from stilts_ds.engine.checkpoint import MANIFEST, await_saved
 from stilts_ds.engine.ranks import run_as_rank
 from stilts_ds.errors import UserError
 from stilts_ds.locks import HELD_BY_JOB
 from stilts_ds.planner import make_plan
-from stilts_ds.run_dir import PhaseDir, RunDir, write_json
+from stilts_ds.run_dir import PhaseDir, RunDir, await_visible, write_json
 
 pytestmark = pytest.mark.processes  # a plan asks git and uname what made it
 

@@ -133,7 +133,7 @@ def test_two_submissions_of_one_recipe_make_one_set_of_jobs(cluster: Cluster, tm
     (tmp_path / "profile.yaml").write_text(PROFILE + "extra: [--hold]\n")
     command = [sys.executable, "-m", "stilts_launcher.cli", "submit", "study.yaml", "--cluster", "profile.yaml"]
     both = [study.start(tmp_path, command, cluster.environment) for _ in range(2)]
-    outputs = [process.communicate(timeout=120)[0] for process in both]
+    outputs = [process.communicate(timeout=400)[0] for process in both]
     run = tmp_path / "runs" / "study"
     queued = cluster.run("squeue", "-h", "-r", "-o", "%i %j").splitlines()
     assert len(queued) == 6 and len(set(jobs(run).values())) == 6, queued

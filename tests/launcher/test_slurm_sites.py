@@ -137,7 +137,7 @@ def test_the_cores_of_a_rank_are_slurms_choice_where_nothing_was_asked_for(clust
     for name, options in {"asked": ["-c", "2"], "unset": []}.items():
         out = tmp_path / f"{name}.out"
         command = ["sbatch", "--wait", "-p", "low", "-N1", *options, "-o", str(out), str(script)]
-        subprocess.run(command, env=cluster.environment, check=False, capture_output=True, timeout=120)
+        subprocess.run(command, env=cluster.environment, check=False, capture_output=True, timeout=400)
         seen[name] = [line for line in out.read_text().splitlines() if line.startswith("SRUN_CPUS_PER_TASK=")]
     assert seen == {"asked": ["SRUN_CPUS_PER_TASK=2"], "unset": []}
 
@@ -184,5 +184,5 @@ def test_the_batch_script_of_mining_starts_a_rank_for_each_task(cluster: Cluster
     assert done.returncode == 0, log.read_text()
     assert (tmp_path / "two.tsv").read_bytes() == (tmp_path / "one.tsv").read_bytes()
     assert not (tmp_path / "two.tsv.work").exists()
-    done = subprocess.run([*command, "fetch"], cwd=tmp_path, env=place, capture_output=True, timeout=120)
+    done = subprocess.run([*command, "fetch"], cwd=tmp_path, env=place, capture_output=True, timeout=400)
     assert done.returncode == 2 and "usage: sbatch" in log.read_text()

@@ -6,14 +6,12 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import forked
 import pytest
-import ranks
 from conftest import SMALL, stilts
 from report_runs import build_run
 from study import until
@@ -51,12 +49,10 @@ def test_an_evaluation_that_was_changed_and_killed_midway_is_not_compared(toy_ru
 
     before = layer("none")
     assert before == layer("nli") != 0
-    command = [sys.executable, "-m", "stilts_launcher.cli", "run", "quickstart", *SMALL, "evaluation.retrieval_layer=0"]
-    process = subprocess.Popen(command, cwd=tmp_path, env=ranks.environment(), start_new_session=True,
-                               stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)  # fmt: skip
+    process = forked.started(tmp_path, ["run", "quickstart", *SMALL, "evaluation.retrieval_layer=0"])
     until(lambda: layer("none") == 0, "retrieval of the first condition at layer 0", run)
     os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+    process.communicate(60)
     assert layer("nli") == before
 
     for verb in ("report", "score"):  # scoring again must not put today's settings under yesterday's predictions

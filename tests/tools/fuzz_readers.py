@@ -290,6 +290,11 @@ SPAN_ROW = {
     "title": "",
     "answers": {"text": ["1843"], "answer_start": [7]},
 }
+PROBLEM = {
+    "task_id": "python/0", "language": "python", "natural_language": "English", "description": "Double it.",
+    "prompt": 'def f(x):\n    """Double it."""\n', "entry_point": "f",
+    "test": "def check(candidate):\n    assert candidate(1) == 2\n",
+}  # fmt: skip
 HUB_ROWS: dict[str, tuple[str, dict[str, Any]]] = {
     "hub_nli": ("mnli", {"premise": "It rains.", "hypothesis": "Wet.", "label": 0, "idx": 3}),
     "hub_qqp": ("qqp", {"question1": "Why?", "question2": "How?", "label": 1, "idx": 3}),
@@ -304,6 +309,10 @@ HUB_ROWS: dict[str, tuple[str, dict[str, Any]]] = {
     "hub_cosqa": ("cosqa", COSQA[1]), "hub_devign": ("defect", DEVIGN[1] | {"id": 1, "target": True}),
     "hub_clones": ("clone", {"id": 1, "func1": "a", "func2": "b", "label": False}),
     "hub_translations": ("lv_en_search", {"id": 1, "source": "Viens.", "target": "One."}),
+    "hub_mbpp_search": ("mbpp_search", {"task_id": 601, "text": "Double it.", "code": "def f(x):\r\n    return 2 * x",
+                                        "test_list": ["assert f(1) == 2"], "test_setup_code": ""}),
+    "hub_humaneval_xl_search": ("code_retrieval", PROBLEM), "hub_humaneval_xl_bitext": ("code_bitext", PROBLEM),
+    "hub_methods": ("code_mlm", {"id": 1, "java": "int f();", "cs": "int F();"}),
     "hub_tags": ("panx", {"tokens": ["Ann", "went"], "ner_tags": [3, 0], "langs": ["en", "en"]}),
     "hub_treebank": ("udpos", {"text": "ab c", "tokens": ["ab", "a", "b", "c"], "upos": ["_", "ADP", "DET", "NOUN"],
                                "head": ["None", "3", "3", "0"], "deps": ["None", "None", "[('det', 3)]", "None"]}),
@@ -316,7 +325,9 @@ def make_hub(folder: Path) -> Once:
 
     def convert(schema: str, row: dict[str, Any]) -> None:
         task = get_task(HUB_ROWS[schema][0])
-        context = hub.RowContext(task, "en", Counter(), features)
+        pool = [PROBLEM | {"canonical_solution": "    return 2 * x\n"}]
+        language = task.pivot if task.family == "text" else "en"
+        context = hub.RowContext(task, language, Counter(), features, pool, "train")
         for record in family_of(task).converters[schema]([row], "hub/data", context):
             check_record(record, task, "dev")
 

@@ -20,7 +20,7 @@ errors display escape shipped hub_client execute values versions phase_status ru
 execution generation data_settings quick_look config recipe_paths ds_files noise checklist tasks sources toy model_kinds
 weight_files model_files model_hub rows model families task_files contamination named_tasks plan_file
 trial_file phase_names lineage disk augmentation planner data trackers monitor batches engine export evaluate mining
-planning report study phase_tracking phase_setup phases trial
+planning report study phase_tracking phase_setup phase_record phases trial
 """
 LAYERS = ORDER.split()
 KERNEL_LAYERS = ["common", "dropout", "topk", "mining"]
@@ -166,6 +166,8 @@ def test_files_are_short_and_shadow_no_standard_module() -> None:
     for name, path in MODULES.items():
         assert len(source_of(name).splitlines()) <= 400, path
         assert path.stem == "__init__" or path.stem not in sys.stdlib_module_names, path
+    # The story of a run is to be read in one sitting.
+    assert len(source_of("stilts_ds.phases").splitlines()) <= 150
 
 
 def test_test_files_are_short() -> None:

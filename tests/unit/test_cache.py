@@ -183,7 +183,7 @@ def start(folder: Path, keys: int, processes: int) -> list[str]:
         )
         for _ in range(processes)
     ]
-    outputs = [process.communicate(timeout=60)[0] for process in started]
+    outputs = [process.communicate(timeout=400)[0] for process in started]
     assert [process.returncode for process in started] == [0] * processes, outputs
     return outputs
 

@@ -18,7 +18,7 @@ from stilts_ds.mining.scale import Cluster, Costs, IndexCosts, Sides
 
 SIDES = Sides(210, 230, 16)
 BLOCK = 20
-COSTS = Costs(2e-9, 1e-5, index=IndexCosts(7e-9, 3e-8, 1e-6))  # of AVX-512 with VNNI and 256 numbers, about
+COSTS = Costs(2e-9, 1e-5, 2e-6, index=IndexCosts(7e-9, 3e-8, 1e-6))  # of AVX-512 with VNNI and 256 numbers, about
 
 
 @pytest.mark.processes
@@ -36,7 +36,8 @@ def test_the_counts_are_those_of_real_ranks(tmp_path: Path, monkeypatch: pytest.
         expected = {"sent": counts.sent, "gathered": counts.gathered, "hops": counts.hops, "restarts": 0}
         assert whole == expected
         # Hops of a second; killed in the middle of the sixth, when each block before is kept.
-        unit = Costs(0.0, 1 / (scale.largest_share(SIDES.source, count) + BLOCK))
+        row = 1 / (scale.largest_share(SIDES.source, count) + BLOCK)
+        unit = Costs(0.0, row, known_row=row)
         fast = dataclasses.replace(cluster, network=math.inf, restart_seconds=0.0)
         run = scale.simulate(SIDES, fast, unit, iter([fails_at - 0.5]), save_seconds=0.0)
         stopped = told[f"{count} stopped"]
@@ -64,10 +65,24 @@ def test_a_search_without_failures_takes_its_hops() -> None:
     assert run.seconds * 7 > scale.exact_seconds(sides, Cluster(), COSTS) > run.seconds * 5
 
 
+def test_only_rows_that_are_new_to_a_hop_cost_what_a_first_search_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By hand: two ranks with 100 sources each and three blocks of 10 targets, 10 s a new row and 1 s a known one."""
+    monkeypatch.setattr(scale, "block_rows", lambda *arguments: 10)
+    sides, costs = Sides(200, 60, 16), Costs(0.0, 10.0, known_row=1.0)
+    cluster = Cluster(ranks=2, disk=math.inf, network=math.inf)
+    first, further = 1000 + 100, 100 + 100  # the sources are new in the first block alone, the targets in each
+    assert scale.exact_seconds(sides, cluster, costs) == (first + 110) + 2 * (further + 110)
+    assert scale.simulate(sides, cluster, costs, iter([])).seconds == scale.exact_seconds(sides, cluster, costs)
+    # Killed in the second hop of the first block: both hops are made again, and the sources are new again.
+    again = scale.simulate(sides, dataclasses.replace(cluster, restart_seconds=0.0), costs, iter([1150.0]))
+    assert (again.hops, again.restarts) == (6 + 2, 1)
+    assert again.seconds == 1150 + scale.exact_seconds(sides, cluster, costs)
+
+
 def test_failures_cost_what_was_not_kept() -> None:
     """By hand: hops of 100 s, three blocks of two hops; killed after 350 s and, started anew, after 250 s."""
     sides = Sides(200, 60, 16)
-    unit = Costs(0.0, 100 / (100 + 10))
+    unit = Costs(0.0, 100 / (100 + 10), known_row=100 / (100 + 10))
     cluster = Cluster(ranks=2, memory=1, disk=math.inf, network=math.inf, restart_seconds=1000.0)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(scale, "block_rows", lambda *arguments: 10)

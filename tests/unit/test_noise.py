@@ -38,10 +38,11 @@ TEXTS = {
     "my": "ဒီလမ်းကို ဒီနေ့ လူတွေအတွက် ပိတ်ထားတယ်။",
     "th": "นี่คือประโยคภาษาไทยสั้นๆ ที่นำมาให้อ่านก็ดี",
     "ko": "이 거리는 오늘 보행자에게 닫혀 있습니다.",
+    "yo": "Ọjọ́ méjì ni wọ́n fi ṣe iṣẹ́ náà ní ọ̀nà.",
     "zh": "这条街今天禁止行人通行，尤尔根说。",
     "ja": "この通りは今日、歩行者は通れません、がんばれ。",
 }
-CASED = {"de", "tr", "vi", "ru", "el"}
+CASED = {"de", "tr", "vi", "yo", "ru", "el"}
 MARKS_CARRY_THE_WORD = {"ka", "hi", "bn", "pa", "gu", "ta", "te", "ml", "my", "th", "ko", "zh", "ja"}
 
 
@@ -261,6 +262,25 @@ def test_a_vowel_sign_stays_with_the_consonant_that_takes_the_place_of_another()
     for example in map(str, range(60)):
         made = noisy("typo", 20, "hi", "कि " * 10, example)
         assert lone_marks(made) == 0 and not any(f"{vowel}ि" in made for vowel in "अआइईउऊएऐओऔ")
+
+
+@pytest.mark.parametrize("language", ["ko", "vi", "ru", "tr", "el", "yo"])
+@pytest.mark.parametrize("kind", ["typo", "char", "case", "diacritics"])
+def test_a_letter_of_several_characters_is_the_letter(kind: str, language: str) -> None:
+    """macOS writes й as и and a breve, and a syllable of Hangul as its jamo: the errors are the same."""
+    if not applies(kind, language):
+        return
+    text = TEXTS[language]
+    apart = unicodedata.normalize("NFD", text)
+    for rate in (20, 100):
+        # Compared as composed: a new letter below an old mark, w and an acute, has a character of its own, too.
+        forms = [unicodedata.normalize("NFC", noisy(kind, rate, language, given)) for given in (apart, text)]
+        assert forms[0] == forms[1]
+
+
+def test_an_exchanged_word_is_found_in_either_form() -> None:
+    apart = unicodedata.normalize("NFD", "Grün")
+    assert noiser("natural", 100, "de", apart, grün=("gruen",)).text(apart, "1", "text").text == "Gruen"
 
 
 def test_korean_slips_happen_at_a_jamo() -> None:

@@ -61,7 +61,7 @@ def test_a_tasks_file_gives_records_of_one_text_and_of_numbers(tmp_path: Path) -
 def test_two_texts_words_and_questions_are_read_from_columns_too(tmp_path: Path) -> None:
     rows: list[dict[str, Any]] = [
         {"a": "one", "b": "two", "l": 1, "w": ["Ann", "ran"], "t": ["B-PER", "O"], "q": "who?", "c": "Ann ran",
-         "s": {"text": ["Ann"], "answer_start": [0]}, "n": "q7"},
+         "s": {"text": ["Ann"], "answer_start": [0]}, "n": "q7", "o": ["no", "yes", "so"], "r": "C"},
     ]  # fmt: skip
     write_jsonl(tmp_path / "all.jsonl", rows)
     files = {split: "all.jsonl" for split in ("train", "dev", "test")}
@@ -71,15 +71,44 @@ def test_two_texts_words_and_questions_are_read_from_columns_too(tmp_path: Path)
         "names": {"family": "tag", "columns": {"words": "w", "tags": "t"}},
         "asks": {"family": "span", "columns": {"question": "q", "context": "c", "answers": "s", "id": "n"}},
         "alike": {"family": "regression", "columns": {"text": "a", "text_pair": "b", "score": "l"}},
+        "picks": {"family": "choice", "columns": {"prompt": "q", "choices": "o", "answer": "r"}},
+        "halves": {"family": "choice", "columns": {"prompt": "q", "choices": "a, b", "answer": "l"}},
     }
     path = tmp_path / "my.yaml"
     path.write_text(yaml.safe_dump({"tasks": {name: {**task, **shared} for name, task in tasks.items()}}))
     add_tasks_from([path])
-    twin, tagged, question, alike = (next(read_examples(get_task(n), "test", "en", DataSource())) for n in tasks)
+    read = [next(read_examples(get_task(name), "test", "en", DataSource())) for name in tasks]
+    twin, tagged, question, alike, pick, half = read
     assert (twin.text_a, twin.text_b, twin.label) == ("one", "two", "1")
     assert (tagged.words, tagged.tags) == (("Ann", "ran"), ("B-PER", "O"))
     assert (question.id, question.answers[0].text, question.impossible) == ("q7", "Ann", False)
     assert (alike.text, alike.text_pair, alike.score) == ("one", "two", 1.0)
+    assert (pick.prompt, pick.choices, pick.label) == ("who?", ("no", "yes", "so"), 2)
+    assert (half.choices, half.label) == (("one", "two"), 1)
+
+
+CHOICE_FAULTS = [
+    ({"o": "no or yes"}, r"column 'o' must hold a list of texts, not str; name the column of each choice"),
+    ({"o": ["no", ""]}, r"column 'o' is empty"),
+    ({"o": ["no", 3]}, r"column 'o' must hold text, not int"),
+    ({"o": ["no"]}, r"1 choice, expected at least 2"),
+    ({"r": 2}, r"label 2 is out of range for 2 choices, counted from 0"),
+    ({"r": "C"}, r"label 2 is out of range for 2 choices, counted from 0"),
+    ({"r": "yes"}, r"column 'r' must hold a whole number from 0 or a letter from A, not 'yes'"),
+    ({"r": "\u0661"}, r"column 'r' must hold a whole number from 0 or a letter from A"),
+    ({"r": None}, r"column 'r' must hold text, not NoneType"),
+]
+
+
+@pytest.mark.parametrize(("fault", "message"), CHOICE_FAULTS, ids=[f"{fault}" for fault, _ in CHOICE_FAULTS])
+def test_a_faulty_choice_names_line_column_and_remedy(fault: dict[str, Any], message: str, tmp_path: Path) -> None:
+    write_jsonl(tmp_path / "all.jsonl", [{"q": "who?", "o": ["no", "yes"], "r": 0, **fault}])
+    task = {"family": "choice", "languages": ["en"], "files": {s: "all.jsonl" for s in ("train", "dev", "test")}}
+    task |= {"columns": {"prompt": "q", "choices": "o", "answer": "r"}}
+    (tmp_path / "my.yaml").write_text(yaml.safe_dump({"tasks": {"picks": task}}))
+    add_tasks_from([tmp_path / "my.yaml"])
+    with pytest.raises(UserError, match=f"all.jsonl:1.*{message}"):
+        list(read_examples(get_task("picks"), "test", "en", DataSource()))
 
 
 FAULTS: list[tuple[str, Any, str]] = [
@@ -89,9 +118,10 @@ FAULTS: list[tuple[str, Any, str]] = [
     ("languages", ["en", "Guarani!"], r"'Guarani!' is no language code"),
     ("languages", ["en", "en"], r"a language stands there twice"),
     ("columns", {"text": "sentence"}, r"columns: 'label' is missing; name the column that holds it, as label: NAME"),
-    ("columns", {"txt": "sentence", "label": "stars"}, r"columns: 'txt' is no such thing; did you mean text"),
+    ("columns", {"txt": "sentence", "label": "stars"}, r"columns: a pair task has no column 'txt'; did you mean text"),
     ("labels", ["bad"], r"labels: name the labels, at least two"),
     ("labels", ["bad", "bad"], r"labels: a label stands there twice"),
+    ("family", "choice", r"a choice task has no column 'label'; known: answer, choices, id, prompt"),
     ("metrics", ["acuracy"], r"family 'pair' has no metric 'acuracy'; did you mean accuracy"),
     ("files", {"train": "a.csv", "dev": "dev.tsv", "test": "test.jsonl"}, r"'test.jsonl' is one file for 2 languages"),
     ("files", {"dev": "dev.tsv", "test": "test-{language}.jsonl"}, r"files: there is no train file"),

@@ -5,11 +5,12 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 
 from stilts_ds.engine.preempt import Stopped
 from stilts_ds.errors import UserError
-from stilts_ds.evaluate.embedding import CHUNK, batch_count, batches, share_of
+from stilts_ds.evaluate.embedding import CHUNK, batch_count, batches, passes, share_of
 from stilts_ds.evaluate.waves import LARGE, divide, do_or_raise_together, pairs_of
 
 
@@ -103,3 +104,13 @@ def test_what_one_rank_raises_ends_all() -> None:
         work = raising(mine) if mine is not None else (lambda: 1)
         with pytest.raises(expected, match=text):
             do_or_raise_together(TwoRanks(*other), work)  # type: ignore[arg-type]
+
+
+def test_a_pass_holds_so_many_tokens_or_one_longer_row() -> None:
+    def cut(*lengths: int) -> list[list[int]]:
+        return [list(lengths[some]) for some in passes(np.array(lengths, int), 100)]
+
+    assert cut(300, 60, 40, 40, 1) == [[300], [60, 40], [40, 1]]
+    assert cut(100) == [[100]] and cut(101, 101) == [[101], [101]]
+    # A batch without rows still goes through the network, which says how wide its vectors are.
+    assert cut() == [[]]

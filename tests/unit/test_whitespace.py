@@ -100,6 +100,7 @@ def test_texts_that_do_not_come_back_are_named() -> None:
     assert code.come_back(texts, code.slices(texts)).tolist() == [True, False, False, False]
 
 
+@pytest.mark.long  # where the model is built for others, too
 def test_every_solution_of_humaneval_and_mbpp_comes_back_from_xlm_r(mini_xlmr: Path, shared_data: Path) -> None:
     code = CodeTokenizer(Tokenizer.load(mini_xlmr))
     assert code.marks

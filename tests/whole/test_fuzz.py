@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Iterator
 from pathlib import Path
 
 import fuzz
 import pytest
 from fuzz_mutate import Dice
 from fuzz_target import Target
+from stilts_launcher.backends.slurm import Slurm
 
 from stilts_ds.errors import UserError
 
@@ -15,6 +18,17 @@ pytestmark = pytest.mark.processes
 
 INPUTS = 3000  # over all targets together
 WHOLE = sum(target.weight for target in fuzz.TARGETS)
+
+
+@pytest.fixture(autouse=True)
+def as_they_were(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Targets silence loggers and take Slurm's queue away for their own process; here other tests come after them."""
+    monkeypatch.setattr(Slurm, "queue", Slurm.queue)
+    loggers = [logger for logger in logging.root.manager.loggerDict.values() if isinstance(logger, logging.Logger)]
+    levels = [logger.level for logger in loggers]
+    yield
+    for logger, level in zip(loggers, levels):
+        logger.setLevel(level)
 
 
 @pytest.mark.parametrize("target", fuzz.TARGETS, ids=lambda target: target.name)

@@ -8,8 +8,10 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
+import forked
 import numpy as np
 import pytest
 import ranks
@@ -21,6 +23,7 @@ from stilts_ds.model_files import TOY
 
 pytestmark = pytest.mark.processes
 PROGRAM = ranks.PROGRAMS / "mining_ranks.py"
+run = partial(ranks.run, start=forked.start)
 RESULTS = (".npy", ".npy.json", ".tsv", "-search.tsv", "-evaluate.json")
 SOURCES, TARGETS = 180, 290  # several chunks of sentences and blocks of targets, as the program cuts them
 
@@ -34,7 +37,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         words = [" ".join(dice.choice("abcdefghij") for _ in range(dice.randint(1, 6))) for _ in range(count)]
         (folder / f"{name}.txt").write_text("".join(f"{text}\n" for text in words))
         (folder / "few.txt").write_text("".join(f"{text}\n" for text in words[:20]))
-    ranks.run(PROGRAM, "alone", folder, "alone", timeout=600)
+    run(PROGRAM, "alone", folder, "alone", timeout=600)
     return folder
 
 
@@ -49,7 +52,7 @@ def check_equal(folder: Path, name: str, *suffixes: str) -> None:
 def test_ranks_write_the_same_bytes_as_one_process(kind: str, count: int, folder: Path) -> None:
     name = f"{kind}{count}"
     if kind == "gloo":
-        ranks.run(PROGRAM, kind, folder, name, ranks=count, timeout=600)
+        run(PROGRAM, kind, folder, name, ranks=count, timeout=600)
     else:
         python = [sys.executable, "-m", "mpi4py", str(PROGRAM), kind, str(folder), name]
         command = [mpiexec(), *ON_ANY_MACHINE, "-n", str(count), *python]
@@ -61,7 +64,7 @@ def test_ranks_write_the_same_bytes_as_one_process(kind: str, count: int, folder
 def killed(folder: Path, step: str, count: int = 1) -> Path:
     """Do a step until every rank is killed; the folder that holds what they finished. The next start takes `name`."""
     name = f"killed{count}"
-    processes = ranks.start(PROGRAM, "alone" if count == 1 else "gloo", folder, name, step, "kill", ranks=count)
+    processes = forked.start(PROGRAM, "alone" if count == 1 else "gloo", folder, name, step, "kill", ranks=count)
     while all(process.poll() is None for process in processes):
         time.sleep(0.05)
     # As a launcher does when a rank is gone; those that wait for it would wait for long.
@@ -75,7 +78,7 @@ def killed(folder: Path, step: str, count: int = 1) -> Path:
 
 def go_on(folder: Path, step: str, count: int, *suffixes: str) -> None:
     """Do the killed step again, on as many ranks, and compare its files."""
-    ranks.run(PROGRAM, "alone" if count == 1 else "gloo", folder, f"killed{count}", step, ranks=count, timeout=600)
+    run(PROGRAM, "alone" if count == 1 else "gloo", folder, f"killed{count}", step, ranks=count, timeout=600)
     check_equal(folder, f"killed{count}", *suffixes)
 
 
@@ -150,17 +153,17 @@ def test_launchers_start_the_ranks(tmp_path: Path) -> None:
     stilts("mine", "x.npy", "y.npy", "-o", "two.tsv", "--ranks", "2", cwd=tmp_path)
     command = [mpiexec(), *ON_ANY_MACHINE, "-n", "2", sys.executable, "-m", "stilts_launcher.cli", "mine", "x.npy"]
 
-    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    def mine(*arguments: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [*command, *arguments], cwd=tmp_path, env=ranks.environment(), text=True, capture_output=True, timeout=600
         )
 
-    done = run("y.npy", "-o", "mpi.tsv")
+    done = mine("y.npy", "-o", "mpi.tsv")
     assert done.returncode == 0, done.stderr[-3000:]
     for name in ("two.tsv", "mpi.tsv"):
         assert (tmp_path / name).read_bytes() == (tmp_path / "one.tsv").read_bytes()
     before = sorted(tmp_path.iterdir())
-    done = run("gone.npy", "-o", "bad.tsv")
+    done = mine("gone.npy", "-o", "bad.tsv")
     assert done.returncode != 0 and "error: gone.npy does not exist; check the path" in done.stderr
     assert sorted(tmp_path.iterdir()) == before
 

@@ -43,7 +43,7 @@ def call(*command: object, cwd: Path, **variables: str) -> str:
         text=True,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
-        timeout=120,
+        timeout=400,
     )
     assert done.returncode == 0, f"{command}\n{done.stdout}"
     return done.stdout

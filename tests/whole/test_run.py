@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
+import forked
 import pytest
-import ranks
 import torch
 from conftest import SMALL, stilts
 from safetensors.torch import load_file
+from study import until
 
 import stilts_ds
 from stilts_ds.errors import UserError
@@ -184,25 +183,11 @@ def test_one_and_two_ranks_and_other_stages_predict_the_same(tmp_path: Path) -> 
 def test_a_killed_run_continues_to_the_same_numbers(toy_run: Path, tmp_path: Path) -> None:
     """SIGKILL to everything in the middle of training; the next start ends at the numbers of an undisturbed run."""
     settings = [*SMALL, "intermediate_training.save_steps=1", "intermediate_training.logging_steps=1"]
-    command = [sys.executable, "-m", "stilts_launcher.cli", "run", "quickstart", *settings]
-    process = subprocess.Popen(
-        command,
-        cwd=tmp_path,
-        env=ranks.environment(),
-        start_new_session=True,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    deadline, pattern = (
-        time.monotonic() + 200,
-        "runs/quickstart/phases/intermediate-*/checkpoints/step-000002/manifest.json",
-    )
-    while not list(tmp_path.glob(pattern)) and time.monotonic() < deadline:
-        time.sleep(0.02)
-    import os
-
+    process = forked.started(tmp_path, ["run", "quickstart", *settings])
+    run, manifest = tmp_path / "runs" / "quickstart", "phases/intermediate-*/checkpoints/step-000002/manifest.json"
+    until(lambda: list(run.glob(manifest)), "the checkpoint of the second step", run)
     os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+    process.communicate(60)
     stilts("run", "quickstart", *settings, cwd=tmp_path)
     assert "continuing after step" in (tmp_path / "runs/quickstart/logs/rank-0.log").read_text()
     assert read(tmp_path / "runs/quickstart/results.json") == read(toy_run / "results.json")
@@ -246,7 +231,7 @@ def test_python_runs_and_plans_as_the_command_does(
     assert set(stilts_ds.plan("quickstart", *SMALL).phase_id) == set(left.phase_id) | {
         folder.name for folder in toy_run.glob("phases/intermediate-*")
     }
-    again = stilts_ds.run("quickstart", *SMALL)
+    again = stilts_ds.run("quickstart", *SMALL, "launch.nproc=1")
     assert retrieval.is_dir() and not again.missing
     assert again.scores().equals(left)
     with pytest.raises(UserError, match="engine.zero_stage"):

@@ -37,8 +37,9 @@ from stilts_kernels.topk.kernel import (
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-# Blackwell, Hopper and Ampere data-centre GPUs.
+# Blackwell, Hopper and Ampere data-centre GPUs; searches also for Blackwell's workstations, where attention spills.
 TARGETS = (100, 90, 80)
+SEARCH_TARGETS = (120, *TARGETS)
 GATED_K = (4, 16)
 ALL_K = (4, 16, 64)
 MAX_REGISTERS = {90: 168}
@@ -200,7 +201,7 @@ def disassemble(cubin: bytes) -> tuple[str, str]:
 
 def kernels(every_candidate: bool) -> Iterator[CompiledKernel]:
     """Everything a search may launch, compiled one by one."""
-    for capability in TARGETS:
+    for capability in SEARCH_TARGETS:
         for two_way in (False, True):
             for k in ALL_K:
                 known = candidates(capability, kept_groups(k), two_way)
@@ -208,6 +209,8 @@ def kernels(every_candidate: bool) -> Iterator[CompiledKernel]:
                     yield compile_search(capability, k, two_way, config)
         for unit in (False, True):
             yield compile_pairs(capability, unit)
+        if capability not in TARGETS:
+            continue
         for dtype in POINTER:
             yield compile_dropout(capability, dtype)
             for kernel in ATTENTION:

@@ -3,6 +3,7 @@
     stilts bench            or, from a checkout with nothing but torch and triton:     python kernels/bench/run.py
     ... --quick             seconds instead of minutes        ... --case two-way    one case (also bucc-1m, memory)
     ... --compare A B       two result files side by side     ... --embeddings X.npy Y.npy    your own vectors
+    ... --plot FILE ...     FAISS's time over ours in result files, by screen
     ... --tune              on a GPU: choose and record the fused kernel's configurations
 
     ... --max-size 16384    no side of a case longer          ... --only ours         fewer methods timed
@@ -47,7 +48,18 @@ from stilts_bench.cases import (
 )
 from stilts_bench.device import CPU, check_device, extra_bytes, seconds_of
 from stilts_bench.memory import measure_memory
-from stilts_bench.results import Result, commit, compare, machine, plot, ratio, results_folder, summary, table
+from stilts_bench.results import (
+    Result,
+    commit,
+    compare,
+    machine,
+    plot,
+    plot_ratios,
+    ratio,
+    results_folder,
+    summary,
+    table,
+)
 
 BRIEF_ROWS = 64  # that a brief run is gated on
 PRODUCT_SIZE = 65_536  # rows a side of the bare product beside a case that runs once
@@ -200,6 +212,9 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--out", type=Path, help="result file (.jsonl), appended to; with --tune the record (.json)")
     parser.add_argument("--compare", nargs=2, type=Path, metavar=("A", "B"), help="compare two result files and stop")
+    parser.add_argument(
+        "--plot", nargs="+", type=Path, metavar="FILE", help="draw the ratios of result files, into --out, and stop"
+    )
     return parser.parse_args(argv)
 
 
@@ -253,6 +268,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if arguments.compare:
             print(compare(arguments.compare))
+            return 0
+        if arguments.plot:
+            picture = arguments.out or arguments.plot[0].with_suffix(".svg")
+            plot_ratios(arguments.plot, picture)
+            print(f"plot: {picture}")
             return 0
         torch.set_num_threads(arguments.threads)
         if arguments.tune:

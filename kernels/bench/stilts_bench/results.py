@@ -167,6 +167,46 @@ def plot(results: Sequence[Result], path: Path) -> None:
     print(f"plot: {path}")
 
 
+def plot_ratios(paths: Sequence[Path], picture: Path) -> None:
+    """Bars of FAISS's time over ours for every case of some result files, by screen; the last line of each counts.
+
+    Raises ValueError where matplotlib is missing or no line holds a ratio.
+    """
+    pyplot = optional("matplotlib.pyplot")
+    if pyplot is None:
+        raise ValueError("a plot needs matplotlib: pip install matplotlib")
+    ratios: dict[str, dict[str, float]] = {}
+    for path in paths:
+        for line in path.read_text().splitlines():
+            result = json.loads(line)
+            if result.get("ratio"):
+                ratios.setdefault(screen_of(result), {})[result["case"]] = result["ratio"]["median"]
+    if not ratios:
+        raise ValueError(f"{', '.join(map(str, paths))}: no ratio of FAISS's time to ours")
+    cases = list(dict.fromkeys(case for of_screen in ratios.values() for case in of_screen))
+    height = 0.8 / len(ratios)
+    figure, axes = pyplot.subplots(figsize=(8, 1 + 0.3 * len(cases) * len(ratios)), layout="constrained")
+    for number, (screen, of_screen) in enumerate(ratios.items()):
+        places = [cases.index(case) + number * height for case in of_screen]
+        bars = axes.barh(places, list(of_screen.values()), height, label=screen)
+        axes.bar_label(bars, fmt="%.2f", padding=3, fontsize="small")
+    axes.axvline(1, color="0.3", linewidth=1)
+    axes.set_yticks([place + 0.4 - height / 2 for place in range(len(cases))], cases)
+    axes.invert_yaxis()
+    axes.margins(x=0.1)
+    axes.set_xlabel("FAISS's CPU seconds over ours")
+    axes.legend(fontsize="small")
+    figure.savefig(picture)
+    pyplot.close(figure)
+
+
+def screen_of(result: Result) -> str:
+    """The screen of a result, and the newest instructions that oneDNN was allowed, where that was set."""
+    screen = result["path"].removeprefix("cpu, ").removesuffix(", two-way")
+    limit = result["machine"]["settings"].get("ONEDNN_MAX_CPU_ISA")
+    return f"{screen} ({limit})" if limit and "int8" not in screen else screen
+
+
 def _colour(method: str) -> str:
     if method.endswith("alone"):
         return "0.75"

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from stilts_kernels.common.products import multiply, pack
 from stilts_kernels.common.report import log
 
 CANARY = 1.0 + 2.0**-12  # bfloat16 keeps 8 bits of it, TensorFloat-32 and float16 keep 11: all of them lose the tail
@@ -23,7 +24,7 @@ CANARY_ROWS = 64  # a product of 64 x 64 x 64: below 16^3 terms torch never take
 
 @contextmanager
 def exact_float32(dim: int, device: torch.device) -> Iterator[None]:
-    """Within it, `torch.mm` and `torch.mv` of float32 on `device` keep float32, for rows of `dim` numbers.
+    """Within it, `multiply` and `torch.mv` of float32 on `device` keep float32, for rows of `dim` numbers.
 
     Switches off autocast and, where the canary shows the need, torch's own setting, and restores both. Raises
     ValueError where products are rounded all the same, as by a variable of oneDNN.
@@ -56,7 +57,7 @@ def matmul_settings(device: torch.device) -> Any:
 
 
 def keeps_float32(dim: int, device: torch.device) -> bool:
-    """Whether the canary survives the two calls that a search makes."""
+    """Whether the canary survives the calls that a search makes."""
     # Of the search's own depth, since libraries choose their way by the shape.
     width = max(dim, CANARY_ROWS)
     left = torch.zeros(CANARY_ROWS, width, dtype=torch.float32, device=device)
@@ -64,9 +65,9 @@ def keeps_float32(dim: int, device: torch.device) -> bool:
     right = torch.zeros_like(left)
     right[:, 0] = 1.0
     scores = torch.empty(CANARY_ROWS, CANARY_ROWS, dtype=torch.float32, device=device)
-    torch.mm(left, right.T, out=scores)
+    multiply(left, right, scores)
     shift = torch.mv(left, right[0])
-    return is_canary(scores) and is_canary(shift)
+    return is_canary(scores) and is_canary(shift) and is_canary(multiply(left, pack(right)))
 
 
 def is_canary(product: Tensor) -> bool:

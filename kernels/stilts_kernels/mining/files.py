@@ -21,7 +21,7 @@ from stilts_kernels.common.npy import open_npy
 from stilts_kernels.common.progress import Progress, report_progress
 from stilts_kernels.common.ranking import Ranked, TopK, merge_topk
 from stilts_kernels.common.rows import Rows, is_cosine
-from stilts_kernels.mining.layout import check_shard, no_neighbours
+from stilts_kernels.mining.layout import check_shard, no_neighbours, warn_of_unlike_processors
 from stilts_kernels.mining.parts import content_hash, load_part, save_part
 from stilts_kernels.topk.cpu import DEFAULT_MEMORY, topk_float64
 
@@ -102,6 +102,7 @@ def topk_files(
     counts = ranks.agree(lambda: check_files(queries, shards, k))
     question = ranks.agree(lambda: Question.of(queries, k, unit))
     check_same_question(ranks.gather([question.hash, len(shards)]))
+    warn_of_unlike_processors(ranks.gather(torch.backends.cpu.get_cpu_capability()))
     numbers = range(ranks.rank, len(shards), ranks.size)
     searched = ranks.agree(lambda: search_files(question, shards, Path(folder), numbers, memory, progress))
     # What each rank searched just now, and no other file of that name, is merged.

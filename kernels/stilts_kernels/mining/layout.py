@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 
 import torch
@@ -10,6 +10,7 @@ from torch import Tensor
 
 from stilts_kernels.common.collectives import Collectives
 from stilts_kernels.common.ranking import Ranked
+from stilts_kernels.common.report import log
 from stilts_kernels.common.rows import check_matrix
 
 
@@ -22,8 +23,10 @@ class Layout:
         ranks.agree(partial(check_shard, queries, names[0]))
         ranks.agree(partial(check_shard, bank, names[1]))
         # One exchange for all that the ranks must know of each other. Dtypes travel as text, since only JSON does.
-        described = [list(queries.shape), str(queries.dtype), list(bank.shape), str(bank.dtype), k, memory]
-        query_shapes, dtypes, bank_shapes, bank_dtypes, ks, memories = zip(*ranks.gather(described))
+        vectors = torch.backends.cpu.get_cpu_capability()
+        described = [list(queries.shape), str(queries.dtype), list(bank.shape), str(bank.dtype), k, memory, vectors]
+        query_shapes, dtypes, bank_shapes, bank_dtypes, ks, memories, capabilities = zip(*ranks.gather(described))
+        warn_of_unlike_processors(capabilities)
         self.query_counts = [shape[0] for shape in query_shapes]
         self.bank_counts = [shape[0] for shape in bank_shapes]
         self.dtypes = [getattr(torch, dtype.removeprefix("torch.")) for dtype in dtypes]
@@ -67,6 +70,20 @@ class Layout:
         if ranks.rank == owner:
             block.copy_(queries[start:stop])
         return ranks.broadcast(block, owner)
+
+
+def warn_of_unlike_processors(capabilities: Sequence[str]) -> None:
+    """Says that ranks sum in different orders, where torch takes other vector instructions on some (by rank)."""
+    # Not an error: every result is right but for the last bit, and a study may have no other nodes.
+    unlike = next((rank for rank, capability in enumerate(capabilities) if capability != capabilities[0]), None)
+    if unlike is not None:
+        log.warning(
+            "torch sums with %s on rank 0 and with %s on rank %d: rows that are equal may not tie, and another split "
+            "of the rows may give other last bits; set ATEN_CPU_CAPABILITY alike on all ranks",
+            capabilities[0],
+            capabilities[unlike],
+            unlike,
+        )
 
 
 def check_shard(side: Tensor, name: str) -> None:

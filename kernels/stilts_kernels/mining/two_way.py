@@ -21,6 +21,7 @@ from stilts_kernels.topk.cpu import (
     best_pairs,
     fitting,
     make_panels,
+    packed_panels,
     queries_per_pass,
     scoring_step,
     search_failed_rows,
@@ -199,7 +200,7 @@ def prepare_source(source: Rows, target: Rows, screen: str) -> PreparedSource:
         return PreparedSource(frame, prepare_queries(source, frame, torch.get_num_threads()))
     centres = centre_of(source), centre_of(target)
     maker = PanelMaker(source, *centres, 2, getattr(torch, screen))
-    return PreparedSource(centres=centres, panels=list(make_panels(maker, SIDE_ROWS)))
+    return PreparedSource(centres=centres, panels=packed_panels(maker, SIDE_ROWS))
 
 
 def screened(

@@ -59,7 +59,10 @@ def blackwell_changes(capability: int, kept: int, two_way: bool) -> list[Config]
     if not two_way:
         # sm_120 has no memory of its own for accumulators: they share the registers with 64 groups a row.
         return [{"BN": 64}] if kept > 16 and capability >= 120 else [{}]
-    return [{"BN": 64}] if kept <= 16 else [{"BM": 64, "BN": 64, "num_warps": 4, "ROW_GROUPS": 4}]
+    if kept <= 16:
+        return [{"BN": 64}]
+    # With 4 warps sm_120 spills 3 registers.
+    return [{"BM": 64, "BN": 64, "num_warps": 8 if capability >= 120 else 4, "ROW_GROUPS": 4}]
 
 
 def ampere_changes(kept: int, two_way: bool) -> list[Config]:

@@ -14,12 +14,14 @@ time. `last_report()` and the log say which path ran and how many rows needed mo
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from stilts_kernels.common.canonical import MAX_STEP, canonical_scores
 from stilts_kernels.common.precision import exact_float32
+from stilts_kernels.common.products import multiply, pack
 from stilts_kernels.common.ranking import Ranked, TopK, rank_within_rows, slices
 from stilts_kernels.common.report import Report, save_report
 from stilts_kernels.common.rows import Rows, check_matrix, check_pair, is_cosine
@@ -136,7 +138,7 @@ def shortlisted(queries: Rows, bank: Rows, k: int, screen: str, cap: int, index:
     dtype = getattr(torch, screen)
     centre, bank_centre = (index.centre, index.centre) if index else (centre_of(queries), centre_of(bank))
     # Shift column 2: the constants of queries stand where the bank has ones, so that one product adds both.
-    query_panels = list(make_panels(PanelMaker(queries, centre, None, 2, dtype), QUERY_ROWS))
+    query_panels = packed_panels(PanelMaker(queries, centre, None, 2, dtype), QUERY_ROWS)
     bank_panels: Iterable[Panel]
     if index:
         bank_panels = index.panels
@@ -157,7 +159,7 @@ def sweep(queries: list[Panel], bank: Iterable[Panel], forward: Shortlist, backw
             buffer = bank_panel.rows.new_empty(len(bank_panel) * max(map(len, queries)))
         for query_panel in queries:
             scores = buffer[: len(bank_panel) * len(query_panel)].view(len(bank_panel), len(query_panel))
-            torch.mm(bank_panel.rows, query_panel.rows.T, out=scores)
+            scores = multiply(bank_panel.rows, query_panel.rows, scores)
             forward.collect(
                 scores, score_error(query_panel, bank_panel), UNIT_ROUNDOFF[dtype], query_panel.start, bank_panel.start
             )
@@ -204,6 +206,11 @@ def make_panels(maker: PanelMaker, step: int) -> Iterator[Panel]:
     for span in slices(maker.rows.count, step):
         yield maker(span.start, span.stop)
         maker.rows.release()
+
+
+def packed_panels(maker: PanelMaker, step: int) -> list[Panel]:
+    """Panels of all rows, to be multiplied by many others."""
+    return [replace(panel, rows=pack(panel.rows)) for panel in make_panels(maker, step)]
 
 
 def fitting(rows: int, dtype: torch.dtype) -> int:

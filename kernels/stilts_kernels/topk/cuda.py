@@ -8,7 +8,7 @@ that pair by pair. For k above 64 the bank is cut into so many splits (at most 1
 groups a split nearly always hold them.
 
 Columns need no such proof: every block of queries wrote its two best groups, so a block either has all its rows scored
-(`column_candidates`, its second group may matter), one group, or nothing, and nothing that may matter is dropped.
+(`column_groups`, its second group may matter), one group, or nothing, and nothing that may matter is dropped.
 
 Both sides are taken in blocks (`ScratchLimits`), so scratch memory does not grow with the problem; blocks merge by
 score, the lower index first.
@@ -30,7 +30,7 @@ from stilts_kernels.common.ranking import Ranked, merge_topk, rank_within_rows
 from stilts_kernels.common.report import Report, log, save_report
 from stilts_kernels.common.rows import Rows, check_pair
 from stilts_kernels.topk.bounds import Panel, PanelMaker, centre_of, score_error
-from stilts_kernels.topk.candidates import column_candidates, row_candidates
+from stilts_kernels.topk.candidates import column_candidates, column_groups, fitting_spans, row_candidates, row_groups
 from stilts_kernels.topk.configs import choose_config
 from stilts_kernels.topk.kernel import GROUP, MAX_KEPT, Config, interpreted, kept_groups, launch, pair_scores
 from stilts_kernels.topk.reference import exhaustive
@@ -136,19 +136,21 @@ class Search:
         query_rows = self.limits.rows_of_queries(
             max(self.k, self.k_backward), dim, self.bank.count, self.config["BM"], self.two_way
         )
-        forward: list[Ranked] = []
+        query_spans = list(spans(self.queries.count, query_rows))
         # Lists without columns: the first merge then has nothing to rank beside what it takes in.
-        backward = [self._no_neighbours(stop - start) for start, stop in spans(self.bank.count, bank_rows)]
-        for start, stop in spans(self.queries.count, query_rows):
-            # Blocks of the bank are made again for every block of queries: memory never holds more than one of each.
-            left = self.left(start, stop)
-            nearest = self._no_neighbours(stop - start)
-            for number, (first, last) in enumerate(spans(self.bank.count, bank_rows)):
-                in_bank, in_queries = self._search_block(left, self.right(first, last))
-                nearest = merge_topk([nearest, in_bank], self.k)
+        forward = [self._no_neighbours(stop - start) for start, stop in query_spans]
+        backward = []
+        # The bank outside: its large blocks are made once, and the small ones of the queries for each of them.
+        # Memory never holds more than one of each.
+        for first, last in spans(self.bank.count, bank_rows):
+            right = self.right(first, last)
+            nearest = self._no_neighbours(last - first)
+            for number, (start, stop) in enumerate(query_spans):
+                in_bank, in_queries = self._search_block(self.left(start, stop), right)
+                forward[number] = merge_topk([forward[number], in_bank], self.k)
                 if in_queries is not None:
-                    backward[number] = merge_topk([backward[number], in_queries], self.k_backward)
-            forward.append(nearest)
+                    nearest = merge_topk([nearest, in_queries], self.k_backward)
+            backward.append(nearest)
         return self._search_unproven(concatenated(forward), concatenated(backward))
 
     def _no_neighbours(self, count: int) -> Ranked:
@@ -168,8 +170,16 @@ class Search:
             self.columns(left), self.columns(right), self.kept, splits, self.config, self.two_way
         )
         error = score_error(left, right)
-        query, row, dropped = row_candidates(keys, key_tiles, error, self.k, self.config["BN"], len(right))
-        values, indices = self._rank(left, right, query, row, self.k)
+        may_matter, dropped = row_groups(keys, error, self.k)
+        nearest = []
+        # Hundreds of equal rows all may matter: what is scored at once is cut, not what is scored.
+        for start, stop in fitting_spans(GROUP * may_matter.sum(dim=1), self.limits.pairs):
+            span = slice(start, stop)
+            query, row = row_candidates(
+                keys[:, span], key_tiles[:, span], may_matter[span], self.config["BN"], len(right)
+            )
+            nearest.append(self._rank(left.part(start, stop), right, query, row, self.k))
+        values, indices = concatenated(nearest)
         # Screened scores lack a constant per query: compare the k-th score with the dropped groups without it.
         kth_score = values[:, -1] - self._left_out(left)
         proven = (kth_score > dropped) | (dropped < NOTHING_DROPPED)
@@ -220,11 +230,12 @@ class Search:
         nearest = []
         for start, stop in spans(len(right), self.limits.columns(k, len(best))):
             some_columns = right.part(start, stop)
-            column, row, failed = column_candidates(
-                best[:, start:stop].T, second[:, start:stop].T, error[start:stop], k, self.config, len(left)
-            )
-            self.failed_columns[some_columns.start : some_columns.start + len(some_columns)] |= failed
-            nearest.append(self._rank(left, some_columns, row, column, k, backward=True))
+            keys = best[:, start:stop].T
+            groups = column_groups(keys, second[:, start:stop].T, error[start:stop], k, self.config)
+            self.failed_columns[some_columns.start : some_columns.start + len(some_columns)] |= groups.failed
+            for first, last in fitting_spans(groups.pairs(self.config), self.limits.pairs):
+                column, row = column_candidates(keys[first:last], groups.part(first, last), self.config, len(left))
+                nearest.append(self._rank(left, some_columns.part(first, last), row, column, k, backward=True))
         return concatenated(nearest)
 
     def _search_unproven(self, forward: Ranked, backward: Ranked) -> tuple[Ranked, Ranked]:

@@ -11,7 +11,7 @@ no shuffles, and a tile without a score above the running threshold costs one co
 Columns (TWO_WAY): the same tile becomes, for every column, the maxima of groups of queries (one warp's rows), of which
 the best two of the block are written as packed keys: 8 bytes for BM = 128 scores, 1/64 of a float32 score matrix. The
 best two are enough to be exact: a column's other groups in the block are no better than the second, so only blocks
-whose second group may belong to the top k need all their rows looked at (`candidates.column_candidates`).
+whose second group may belong to the top k need all their rows looked at (`candidates.column_groups`).
 """
 
 from __future__ import annotations

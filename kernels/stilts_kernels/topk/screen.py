@@ -6,11 +6,11 @@ instructions: avx512_bf16 without AMX multiplies slower than float32 on some pro
 
 from __future__ import annotations
 
-import time
 from functools import lru_cache
 
 import torch
 
+from stilts_kernels.common.products import cpu_seconds, multiply, pack
 from stilts_kernels.common.report import log
 from stilts_kernels.topk.int8 import library
 from stilts_kernels.topk.int8.search import ProductTrial
@@ -63,10 +63,9 @@ def int8_instructions() -> int:
 
 def product_seconds(dtype: torch.dtype) -> float:
     """CPU seconds of one product."""
-    left, right = (torch.ones(rows, DIM, dtype=dtype, device="cpu") for rows in (QUERIES, ROWS))
-    start = time.process_time()
-    torch.mm(left, right.T)
-    return time.process_time() - start
+    rows, queries = (torch.ones(count, DIM, dtype=dtype, device="cpu") for count in (ROWS, QUERIES))
+    queries = pack(queries)
+    return cpu_seconds(lambda: multiply(rows, queries))
 
 
 def choose_screen(screen: str) -> str:

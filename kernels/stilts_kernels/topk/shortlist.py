@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from stilts_kernels.common.ranking import rounded_down, running_position
+from stilts_kernels.common.ranking import rank_within_rows, rounded_down, running_position
 
 MIDDLE_FOLD = 4
 GROUPS_FOLD = 32  # scores of one group; its maximum alone is compared with the floor
@@ -33,7 +33,7 @@ class Shortlist:
         else:
             self._best = rounded_down(known)
         self.floor = self._best[:, -1].clone()
-        self._pairs: list[tuple[Tensor, Tensor, Tensor]] = []  # row, column, upper
+        self._pairs: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []  # row, column, lower, upper
         self._count, self._prune_at = 0, max(MIN_PRUNE, 2 * rows * k)
 
     def collect(self, scores: Tensor, error: Tensor, roundoff: float, row_start: int, column_start: int) -> None:
@@ -59,7 +59,7 @@ class Shortlist:
         self.floor[span] = torch.maximum(self.floor[span], best[:, -1])
 
     def _add(self, span: slice, row: Tensor, column: Tensor, lower: Tensor, upper: Tensor) -> None:
-        self._pairs.append(((row + span.start).int(), column.int(), upper))
+        self._pairs.append(((row + span.start).int(), column.int(), lower, upper))
         self._count += len(row)
         if len(row) * RAISE_FRACTION >= span.stop - span.start:
             self._raise_floor(span, row, lower)
@@ -78,7 +78,7 @@ class Shortlist:
     def prune(self) -> None:
         """Drops candidates below the floor, and every candidate of rows over the cap."""
         pairs = self._joined()
-        kept = pairs[2] >= self.floor[pairs[0]]
+        kept = pairs[3] >= self.floor[pairs[0]]
         over = torch.bincount(pairs[0][kept], minlength=self.rows) > self.cap
         self.failed |= over
         self.floor[over] = NEVER
@@ -87,17 +87,26 @@ class Shortlist:
         self._count = int(kept.sum())
         self._prune_at = max(MIN_PRUNE, 2 * self.rows * self.k, 2 * self._count)
 
-    def _joined(self) -> tuple[Tensor, Tensor, Tensor]:
+    def _joined(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         if not self._pairs:
             none = self.floor.new_empty(0)
-            return none.int(), none.int(), none
-        row, column, upper = zip(*self._pairs)
-        return torch.cat(row), torch.cat(column), torch.cat(upper)
+            return none.int(), none.int(), none, none
+        row, column, lower, upper = zip(*self._pairs)
+        return torch.cat(row), torch.cat(column), torch.cat(lower), torch.cat(upper)
+
+    def _settle_floors(self) -> None:
+        """Raises each floor to the k-th best lower bound of the candidates: blocks that brought few left it behind."""
+        row, _, lower, _ = self._joined()
+        order, position = rank_within_rows(row, lower.double())
+        kth = order[position == self.k - 1]
+        self.floor[row[kth]] = torch.maximum(self.floor[row[kth]], lower[kth])
 
     def finish(self) -> tuple[Tensor, Tensor]:
         """(row, column) int64 of all pairs that must be scored exactly, columns rising; failed rows have none."""
         self.prune()
-        row, column, _ = self._pairs.pop()
+        self._settle_floors()
+        self.prune()
+        row, column, _, _ = self._pairs.pop()
         column, order = torch.sort(column)
         return row[order].long(), column.long()
 

@@ -118,10 +118,14 @@ def _files(splits: Iterable[tuple[str, Sequence[Local]]]) -> list[str]:
 
 def _hub(splits: Iterable[tuple[str, Sequence[Hub]]]) -> list[str]:
     return [
-        f"{split}: {entry.repo} {entry.config} {entry.split} @ {entry.revision}"
+        f"{split}: {_data_set(entry)}{f' with {_data_set(entry.pool)}' if entry.pool else ''}"
         for split, entries in splits
         for entry in entries
     ]
+
+
+def _data_set(entry: Hub) -> str:
+    return f"{entry.repo} {entry.config} {entry.split} @ {entry.revision}"
 
 
 def show_examples(task: Task, split: str, language: str, source: DataSource, n: int, model: str | None = None) -> str:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from stilts_ds.errors import UserError, counted
-from stilts_ds.families.described import described_programs
+from stilts_ds.families.described import Described, described_programs, solved_rows
 from stilts_ds.sources.files import filled_lines, split_id, text_field
 from stilts_ds.sources.hub import Converter, RowContext
 from stilts_ds.sources.source import Part
@@ -179,9 +179,12 @@ def read_unaligned(split_file: Part) -> Iterator[Bitext]:
 
 def read_described_programs(split_file: Part) -> Iterator[Bitext]:
     """HumanEval-XL's descriptions in one language, and the Python programs that they describe."""
-    exercises = described_programs("humaneval_xl", split_file, "description")
-    source = [Sentence(name, description) for name, description, _ in exercises]
-    yield _aligned(_name(split_file), source, [Sentence(name, program) for name, _, program in exercises])
+    yield _described(_name(split_file), described_programs("humaneval_xl", split_file))
+
+
+def _described(name: str, exercises: Sequence[Described]) -> Bitext:
+    source = [Sentence(exercise.id, exercise.description) for exercise in exercises]
+    return _aligned(name, source, [Sentence(exercise.id, exercise.program) for exercise in exercises])
 
 
 def _numbered(path: Path) -> list[Sentence]:
@@ -219,4 +222,8 @@ def parallel(rows: Iterable[Mapping[str, Any]], name: str, context: RowContext) 
     yield _aligned(name, *sides)
 
 
-CONVERTERS: dict[str, Converter] = {"hub_parallel": parallel}
+def humaneval_xl_bitext(rows: Iterable[Mapping[str, Any]], name: str, context: RowContext) -> Iterator[Bitext]:
+    yield _described(name, solved_rows(rows, name, context))
+
+
+CONVERTERS: dict[str, Converter] = {"hub_parallel": parallel, "hub_humaneval_xl_bitext": humaneval_xl_bitext}

@@ -29,6 +29,7 @@ CHOICE = Family(
     readers=record.READERS,
     reader_versions=record.READER_VERSIONS,
     converters=record.CONVERTERS,
+    columns=record.COLUMNS,
     is_labelled=record.is_labelled,
     gold=record.gold,
     texts=record.texts,

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from stilts_ds.errors import UserError, counted
+from stilts_ds.families.columns import Columns, TableRow
 from stilts_ds.sources.files import (
     AGAIN,
     check_text,
@@ -22,8 +23,11 @@ from stilts_ds.sources.files import (
 )
 from stilts_ds.sources.hub import Converter, RowContext, row_by_row
 from stilts_ds.sources.source import Part
+from stilts_ds.sources.tables import cell, label_cell, text_cell
+from stilts_ds.tasks.spec import TABLE
 
 COPA_QUESTIONS = {"cause": "What was the cause?", "effect": "What was the effect?"}  # XTREME-R's run_xcopa.py
+LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"  # how people number choices
 SIQA_ANSWERS = "ABC"  # the letters of the answers, in index order
 COSMOS_COLUMNS = ("context", "question", "answer0", "answer1", "answer2", "answer3")
 
@@ -70,7 +74,8 @@ def make_choice(id: str, prompt: str, choices: tuple[str, ...], label: int | Non
     if len(choices) < 2:
         raise UserError(f"{where}: {counted(len(choices), 'choice')}, expected at least 2; check the file's schema")
     if label is not None and not 0 <= label < len(choices):
-        raise UserError(f"{where}: label {label} is out of range for {counted(len(choices), 'choice')}; repair the row")
+        count = counted(len(choices), "choice")
+        raise UserError(f"{where}: label {label} is out of range for {count}, counted from 0; repair the row")
     return Choice(id, prompt, choices, label)
 
 
@@ -184,7 +189,42 @@ def _csv_rows(path: Path) -> Iterator[tuple[str, list[str]]]:
         raise UserError(f"{problem}; the file may be cut short, {AGAIN}") from None
 
 
+def table_choice(row: TableRow) -> Choice:
+    """A question and its choices: one column with lists, or (csv, tsv) columns whose names commas separate."""
+    prompt = text_cell(row.values, row.columns["prompt"], row.where)
+    columns = [name.strip() for name in row.columns["choices"].split(",")]
+    if len(columns) > 1:
+        choices = [text_cell(row.values, column, row.where) for column in columns]
+    else:
+        choices = _listed_choices(row, columns[0])
+    label = _right_choice(row) if row.labelled else None
+    return make_choice(row.id, prompt, tuple(choices), label, row.where)
+
+
+def _listed_choices(row: TableRow, column: str) -> list[str]:
+    choices = cell(row.values, column, row.where)
+    if not isinstance(choices, list):
+        kind = type(choices).__name__
+        remedy = "name the column of each choice, with commas between them"
+        raise UserError(f"{row.where}: column {column!r} must hold a list of texts, not {kind}; {remedy}")
+    return [text_cell({column: choice}, column, row.where) for choice in choices]
+
+
+def _right_choice(row: TableRow) -> int:
+    """Index of the right choice. It is written as a number from 0, or as a letter from A."""
+    column = row.columns["answer"]
+    written = label_cell(row.values, column, row.where)
+    if written.isascii() and written.isdigit():
+        return int(written)
+    if len(written) == 1 and written.upper() in LETTERS:
+        return LETTERS.index(written.upper())
+    right = "a whole number from 0 or a letter from A"
+    raise UserError(f"{row.where}: column {column!r} must hold {right}, not {written[:20]!r}; correct the cell")
+
+
+COLUMNS = Columns(("prompt", "choices"), "answer", ("accuracy",), table_choice)
 READERS: dict[str, Callable[[Part], Iterator[Choice]]] = {
+    TABLE: COLUMNS.read,
     "hellaswag_jsonl": read_hellaswag,
     "commonsenseqa_jsonl": read_commonsenseqa,
     "cosmosqa_csv": read_cosmosqa,

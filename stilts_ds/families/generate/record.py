@@ -78,13 +78,13 @@ def read_exercises(
     """
     learns = split_file.split in ("train", "dev")
     of_split = split_file.split if benchmark in DIVIDED else None
-    for row, problem in problem_rows(benchmark, split_file.path, of_split):
+    for where, row, problem in problem_rows(benchmark, split_file.path, of_split):
         if learns and not problem.canonical.strip():
             split_file.tally[NO_SOLUTION] += 1
             continue
         exercise = Exercise(problem.id, prompt(row, problem), problem.canonical, problem)
         for text in (exercise.id, exercise.prompt, exercise.solution, problem.entry, problem.tests):
-            check_text(text, f"{split_file.path}: exercise {problem.id!r}")
+            check_text(text, f"{where}: exercise {problem.id!r}")
         yield exercise
 
 

@@ -81,8 +81,7 @@ def read_attempts(split_file: Part) -> Iterator[Attempt]:
     """
     [(_, problems_file)] = split_file.pool
     described: dict[str, tuple[str, Problem]] = {}
-    for row, problem in problem_rows("mbxp", problems_file):
-        where = f"{problems_file}: problem {problem.id}"
+    for where, row, problem in problem_rows("mbxp", problems_file):
         described[problem.id] = check_text(text_of(row, "description", where), where).strip(), problem
     programs, _ = read_samples(split_file.path, {name: problem for name, (_, problem) in described.items()})
     outcomes = None if split_file.labels is None else read_outcomes(split_file.labels)

@@ -5,10 +5,10 @@ MBPP's train exercises teach it; HumanEval-XL's descriptions in 23 languages sea
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from stilts_ds.errors import UserError, counted
-from stilts_ds.families.described import described_programs
+from stilts_ds.families.described import Described, described_programs, described_rows, solved_rows
 from stilts_ds.families.ranking.record import Candidate, Query
 from stilts_ds.sources.files import filled_lines, text_field
 from stilts_ds.sources.hub import Converter, RowContext
@@ -17,16 +17,19 @@ from stilts_ds.sources.source import Part
 
 def read_mbpp_search(split_file: Part) -> Iterator[Query]:
     """MBPP's descriptions, each with its solution: what trains and selects."""
-    for name, description, program in described_programs("mbpp", split_file, "text"):
-        yield _training_query(name, description, program)
+    for exercise in described_programs("mbpp", split_file):
+        yield _training_query(*exercise)
 
 
 def read_humaneval_xl_search(split_file: Part) -> Iterator[Query]:
     """One language's descriptions, which search the Python programs of all problems of the file."""
-    exercises = described_programs("humaneval_xl", split_file, "description")
-    pool = tuple(Candidate(name, program) for name, _, program in exercises)
-    for name, description, _ in exercises:
-        yield Query(name, description, (name,), name, pool)
+    yield from _searching_all(described_programs("humaneval_xl", split_file))
+
+
+def _searching_all(exercises: Sequence[Described]) -> Iterator[Query]:
+    pool = tuple(Candidate(exercise.id, exercise.program) for exercise in exercises)
+    for exercise in exercises:
+        yield Query(exercise.id, exercise.description, (exercise.id,), exercise.id, pool)
 
 
 def _training_query(name: str, text: str, right: str) -> Query:
@@ -61,4 +64,17 @@ def translations(rows: Iterable[Mapping[str, object]], name: str, context: RowCo
         yield _training_query(str(index), text_field(row, "source", where), text_field(row, "target", where))
 
 
-CONVERTERS: dict[str, Converter] = {"hub_translations": translations}
+def mbpp_search(rows: Iterable[Mapping[str, object]], name: str, context: RowContext) -> Iterator[Query]:
+    for exercise in described_rows("mbpp", rows, name):
+        yield _training_query(*exercise)
+
+
+def humaneval_xl_search(rows: Iterable[Mapping[str, object]], name: str, context: RowContext) -> Iterator[Query]:
+    yield from _searching_all(solved_rows(rows, name, context))
+
+
+CONVERTERS: dict[str, Converter] = {
+    "hub_translations": translations,
+    "hub_mbpp_search": mbpp_search,
+    "hub_humaneval_xl_search": humaneval_xl_search,
+}

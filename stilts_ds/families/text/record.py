@@ -6,13 +6,14 @@ Every 50th passage of a language is its dev split and the others are its train s
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
+from typing import Any
 
 from stilts_ds.config import TextHubPart
 from stilts_ds.sources.files import read_lines, text_field
-from stilts_ds.sources.hub import load_text
+from stilts_ds.sources.hub import Converter, RowContext, load_text
 from stilts_ds.sources.source import Part
 from stilts_ds.tasks.languages import XTREME
 
@@ -81,3 +82,16 @@ def _passages(passages: Passages, name: str, language: str, split: str, tally: C
 
 
 READERS: dict[str, Callable[[Part], Iterator[Text]]] = {"lines": read_text_lines}
+
+# CodeXGLUE's translations of methods, a language a column.
+METHOD_COLUMNS = {"java": "java", "csharp": "cs"}
+
+
+def methods(rows: Iterable[Mapping[str, Any]], name: str, context: RowContext) -> Iterator[Text]:
+    """The methods of one programming language, divided as a file's lines are."""
+    column = METHOD_COLUMNS[context.language]
+    named = ((index + 1, text_field(row, column, f"{name}[{index}]")) for index, row in enumerate(rows))
+    return _passages(named, f"{name} {column}", context.language, context.split, context.tally)
+
+
+CONVERTERS: dict[str, Converter] = {"hub_methods": methods}

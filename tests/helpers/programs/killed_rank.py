@@ -1,5 +1,7 @@
 """`stilts` with one rank that is killed by SIGKILL at a place (KILLED_AT: `<function> <call>`) and that takes its dev
 scores from SCORES, a JSON object by step: an evaluation that is done again can give another number than before.
+
+killed_rank.py FOLDER ARGUMENTS... (helpers/forked.py); the rank is forked from this process, with what is changed here.
 """
 
 from __future__ import annotations
@@ -7,14 +9,11 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import runpy
 import signal
-import sys
 from collections.abc import Mapping
-from functools import partial
 from pathlib import Path
 from typing import Any
-
-from stilts_launcher import cli, local, rank
 
 from stilts_ds import export, phase_setup
 from stilts_ds.engine.progress import SELECTION, Progress
@@ -50,12 +49,8 @@ def take_scores(by_step: Mapping[str, float]) -> None:
     Progress.record_evaluation = record  # type: ignore[method-assign, assignment]
 
 
-if "RANK" in os.environ:
-    take_scores(json.loads(os.environ["SCORES"]))
-    if "KILLED_AT" in os.environ:
-        place, call = os.environ["KILLED_AT"].split()
-        kill_after(place, int(call))
-    sys.exit(rank.main(sys.argv[1:]))
-os.environ["PYTHONPATH"] += f":{Path(__file__).parent}"
-local.start_ranks = partial(local.start_ranks, program=Path(__file__).stem)
-sys.exit(cli.main(sys.argv[1:]))
+take_scores(json.loads(os.environ["SCORES"]))
+if "KILLED_AT" in os.environ:
+    place, call = os.environ["KILLED_AT"].split()
+    kill_after(place, int(call))
+runpy.run_path(str(Path(__file__).with_name("warm_stilts.py")))

@@ -88,7 +88,7 @@ def counts(folder: Path, size: int, shape: tuple[int, ...], fails_at: int) -> di
     ]
     for process in processes:
         process.start()
-    told = sorted(results.get(timeout=120) for _ in processes)
+    told = sorted(results.get(timeout=400) for _ in processes)
     for process in processes:
         process.join()
     return {

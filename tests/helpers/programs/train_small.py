@@ -110,9 +110,11 @@ def reference_passes(model: MultiTask, batch: Batch, setting: TrainingPart) -> t
 
 
 def stop_after(steps: int) -> None:
-    """Have this process asked to stop when `steps` steps are done."""
+    """Have this process asked to stop when `steps` steps are done; ranks then ask each other after every step."""
+    from stilts_ds.engine import preempt
     from stilts_ds.engine.trainer import Trainer
 
+    preempt.ASKING_SECONDS = 0.0
     whole_step = Trainer.take_step
 
     def step(self: Trainer, progress: Any) -> None:
@@ -278,7 +280,7 @@ def main() -> None:
     if stage < 0:
         model = model.double() if given.get("double") else model
         return reference(out, setting, sampling, seed, model, tasks, given.get("bad_step"))
-    from stilts_ds.engine import checkpoint
+    from stilts_ds.engine import checkpoint, preempt
     from stilts_ds.engine.loop import train
     from stilts_ds.engine.training_setup import TrainingSetup
     from stilts_ds.engine.world import joined
@@ -286,6 +288,8 @@ def main() -> None:
     install_handlers()
     if "stop_at" in given:
         stop_after(given["stop_at"])
+    if "frozen_clock" in given:  # a save at every step is looked for
+        preempt.ASKING_SECONDS = 0.0
     if os.environ["RANK"] == str(given.get("frozen_clock")):
         checkpoint.Saver.overdue = lambda self, minutes: False  # type: ignore[method-assign]
     if os.environ["RANK"] == str(given.get("full_disk")):
@@ -351,7 +355,8 @@ def main() -> None:
             bad = [number for number, norm in enumerate(norms) if not math.isfinite(norm)]
             assert bad == ([given["bad_step"]] if "bad_step" in given else [])
             found = {"curve": curve, "norms": norms, "parameters": final}
-            torch.save({**found, "linear": torch.nn.functional.linear is LINEAR}, out)
+            compiler = "torch._inductor.compile_fx" in sys.modules
+            torch.save({**found, "linear": torch.nn.functional.linear is LINEAR, "compiler": compiler}, out)
 
 
 main()

@@ -46,8 +46,9 @@ struct Screen {
   Best queries, rows;  // rows.k 0: one way
   long query_count, row_count;
   float slack;
-  std::vector<Hit> hits;
-  size_t prune_at;
+  std::vector<Hit> hits;      // scored in float32
+  std::vector<Hit> deferred;  // of the rows in work, not scored yet
+  size_t prune_at, most_deferred;
   long scored = 0;
 
   bool reaches(const Hit& hit, float upper) const {
@@ -60,16 +61,16 @@ struct Screen {
 
   // Drops hits below the floors, and gives up rows that keep more than their cap.
   void prune() {
-    drop();
+    drop(hits);
     bool over = give_up(queries, query_count, &Hit::query);
     if (rows.k) over |= give_up(rows, row_count, &Hit::row);
-    if (over) drop();
+    if (over) drop(hits);
     prune_at = std::max(prune_at, 2 * hits.size());
   }
 
-  void drop() {
+  void drop(std::vector<Hit>& some) const {
     const auto dead = [this](const Hit& hit) { return !reaches(hit, hit.upper); };
-    hits.erase(std::remove_if(hits.begin(), hits.end(), dead), hits.end());
+    some.erase(std::remove_if(some.begin(), some.end(), dead), some.end());
   }
 
   bool give_up(Best& best, long count, int32_t Hit::*row) {
@@ -187,8 +188,13 @@ void screen_sums(int isa, const uint8_t* bank, long wide, const Queries* q, int3
 }
 
 Screen* screen_new(const Best* queries, const Best* rows, long query_count, long row_count, long dim) {
-  const size_t few = 1 << 16, some = 2 * (query_count * queries->k + row_count * rows->k);
-  return new Screen{*queries, *rows, query_count, row_count, (dot_roundings(dim) + 4) * ROUNDOFF, {}, std::max(few, some)};
+  Screen* screen = new Screen{*queries, *rows, query_count, row_count};
+  screen->slack = (dot_roundings(dim) + 4) * ROUNDOFF;
+  const size_t kept = 2 * (query_count * queries->k + row_count * rows->k), few = 1 << 16;
+  screen->prune_at = std::max(few, kept);
+  // 12 bytes each: 1.5 KB a query of the memory that its survivors may take (cpu.shortlist_bytes).
+  screen->most_deferred = std::max(4 * few, (size_t)128 * query_count);
+  return screen;
 }
 
 void screen_search(Screen* screen, int isa, const Bank* x, const Queries* q, long dim, long wide, long first, long last) {

@@ -83,7 +83,9 @@ struct Worker {
     if (!screen.reaches(hit, hit.upper)) return;
     const long row = hit.row - x.first;
     const float value = dot(q.values + (long)hit.query * dim, x.values + row * x.stride, dim) * x.factor[row];
-    const float slack = screen.slack * q.length[hit.query] * x.length[row] + UNDERFLOW_SCORE;
+    // Unscaled rows of cosine may be so short that their products are flushed: the factor enlarges what that loses.
+    const float flushed = UNDERFLOW_SCORE * (1 + x.factor[row]);
+    const float slack = screen.slack * q.length[hit.query] * x.length[row] + flushed;
     hit.upper = value + slack;
     screen.scored++;
     if (!screen.reaches(hit, hit.upper)) return;
@@ -92,12 +94,38 @@ struct Worker {
     screen.hits.push_back(hit);
   }
 
-  // The most promising hits of a query go first; the floor that they leave spares most of the others.
+  // Whether the score is likely to raise a floor: the bound without what it allows for rounding, which is far more than
+  // rounding usually takes.
+  bool promising(const Hit& hit) const {
+    const long row = hit.row - x.first;
+    const float allowed = q.error[hit.query] * x.norm[row] + q.norm[hit.query] * x.error[row];
+    return screen.reaches(hit, hit.upper - allowed);
+  }
+
+  // The best hits of a query go first; the floor that they leave spares most of the others. What is not likely to raise
+  // a floor waits: most of it will not reach the floors that the rows to come leave behind.
   TARGET void score_bucket(int j) {
     Hit* hits = bucket[j];
-    int promising = std::min(filled[j], 2 * screen.queries.k);
-    std::nth_element(hits, hits + promising, hits + filled[j], more_promising);
-    for (int i = 0; i < filled[j]; i++) score(hits[i]);
+    const int best = std::min(filled[j], 2 * screen.queries.k);
+    std::nth_element(hits, hits + best, hits + filled[j], more_promising);
+    for (int i = 0; i < filled[j]; i++) {
+      if (promising(hits[i]))
+        score(hits[i]);
+      else if (screen.reaches(hits[i], hits[i].upper))
+        screen.deferred.push_back(hits[i]);
+    }
+  }
+
+  TARGET void score_deferred() {
+    for (const Hit& hit : screen.deferred) score(hit);
+    screen.deferred.clear();
+  }
+
+  // Hits that wait must not outgrow the memory: those below today's floors go, and if that is not enough, all are scored.
+  TARGET void bound_deferred() {
+    if (screen.deferred.size() < screen.most_deferred) return;
+    screen.drop(screen.deferred);
+    if (2 * screen.deferred.size() > screen.most_deferred) score_deferred();
   }
 };
 
@@ -109,8 +137,12 @@ TARGET static void search(Screen& screen, const Bank& x, const Queries& q, long 
     for (long panel = 0; panel < q.panels; panel++) {
       worker->multiply(start, stop, panel);
       for (int j = 0; j < PANEL; j++) worker->score_bucket(j);
+      worker->bound_deferred();
       screen.prune_if_many();
     }
+    // Both ways, the floors of these rows have risen as far as they will.
+    if (screen.rows.k) worker->score_deferred();
   }
+  worker->score_deferred();
   end_tiles();
 }

@@ -8,7 +8,6 @@ whatever the split, and the highest floor of all workers holds for all.
 from __future__ import annotations
 
 import ctypes
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -16,6 +15,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from stilts_kernels.common.products import cpu_seconds
 from stilts_kernels.common.ranking import rounded_down
 from stilts_kernels.common.rows import Rows
 from stilts_kernels.topk.int8 import library
@@ -32,6 +32,8 @@ from stilts_kernels.topk.int8.sides import (
     prepare_bank,
     prepare_queries,
 )
+
+INDEXED_ROWS = 1 << 17  # of a prepared bank searched at a time: some seconds, after which a program can be interrupted
 
 
 @dataclass
@@ -175,6 +177,9 @@ def survivors(direction: Direction, row: Tensor, column: Tensor, upper: Tensor, 
 
 def chunks(rows: Rows, frame: Frame, threads: int, prepared: PreparedBank | None, step: int) -> Iterator[Chunk]:
     """The bank in chunks of `step` rows; without a prepared bank each is prepared when its turn comes."""
+    # Float32 rows are scored where they lie. Few and long chunks then: what waits to be scored meets higher floors.
+    if prepared is not None and rows.data.dtype == torch.float32 and rows.data.stride(1) == 1:
+        step = max(step, INDEXED_ROWS)
     for start in range(0, rows.count, step):
         stop = min(rows.count, start + step)
         if prepared is not None:
@@ -229,7 +234,4 @@ class ProductTrial:
 
     def seconds(self) -> float:
         """CPU seconds of the product, made once more."""
-        # CPU time: on a shared machine, wall time would choose a screen by the neighbours' load.
-        start = time.process_time()
-        self.worker.search(self.chunk, 0, 1)
-        return time.process_time() - start
+        return cpu_seconds(lambda: self.worker.search(self.chunk, 0, 1))

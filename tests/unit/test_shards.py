@@ -1,0 +1,67 @@
+"""A checkpoint's files hold about as many bytes each, every row once, and whoever reads them gets whole tensors."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from stilts_ds.engine.shards import ROWS_FROM, pieces_of_ranks, stored_tensors
+
+# XLM-R Large with a language modelling head, by its parts: half of it is one matrix.
+LARGE = {"embeddings": (250_002, 1024), **{f"layer.{number}": (1024, 12 * 1024) for number in range(24)}}
+SMALL = {"table": (7, 3), "bias": (5,), "scale": (), "matrix": (4, 6)}
+
+
+@pytest.mark.parametrize("shapes", [LARGE, SMALL], ids=["large", "small"])
+@pytest.mark.parametrize("ranks", [1, 2, 3, 8, 64])
+def test_each_row_is_written_once(shapes: dict[str, tuple[int, ...]], ranks: int) -> None:
+    dealt = pieces_of_ranks(shapes, ranks)
+    assert len(dealt) == ranks
+    for name, shape in shapes.items():
+        runs = sorted((piece.first, piece.stop) for of_rank in dealt for piece in of_rank if piece.name == name)
+        rows = shape[0] if shape else 1
+        assert [first for first, _ in runs] == [0, *[stop for _, stop in runs[:-1]]] and runs[-1][1] == rows
+        if ranks == 1:  # the files of one rank stay what they were
+            assert runs == [(0, rows)]
+
+
+@pytest.mark.parametrize("ranks", [2, 8, 64])
+def test_no_rank_writes_much_more_than_its_share(ranks: int) -> None:
+    """By parameter, one rank would write 46 % of the whole, at whatever number of ranks."""
+    share = sum(map(math.prod, LARGE.values())) / ranks
+    for of_rank in pieces_of_ranks(LARGE, ranks):
+        size = sum((piece.stop - piece.first) * math.prod(LARGE[piece.name][1:]) for piece in of_rank)
+        assert size < 2 * share
+    if ranks == 2:
+        assert size == pytest.approx(share, rel=0.05)
+
+
+@pytest.mark.parametrize("ranks", [1, 2, 3, 8])
+def test_what_is_read_is_what_was_written(ranks: int, tmp_path: Path) -> None:
+    whole = {name: torch.randn(shape) for name, shape in SMALL.items()}
+    names = []
+    for rank, pieces in enumerate(pieces_of_ranks(SMALL, ranks)):
+        tensors = {}
+        for name, first, stop in pieces:
+            rows = (SMALL[name] or (1,))[0]
+            is_whole = stop - first == rows
+            key = f"weight/{name}" if is_whole else f"weight/{name}{ROWS_FROM}{first}"
+            tensors[key] = whole[name] if is_whole else whole[name][first:stop].clone()
+        names.append(f"{rank}.safetensors")
+        save_file(tensors, tmp_path / names[-1])
+    read = dict(stored_tensors(tmp_path, names, "weight"))
+    assert list(read) == sorted(SMALL) and not dict(stored_tensors(tmp_path, names, "exp_avg"))
+    for name, value in whole.items():
+        assert torch.equal(read[name], value), name
+
+
+def test_files_of_earlier_versions_hold_every_second_parameter_whole(tmp_path: Path) -> None:
+    whole = {f"weight/{name}": torch.randn(shape) for name, shape in SMALL.items()}
+    for rank in range(2):
+        save_file(dict(list(whole.items())[rank::2]), tmp_path / f"{rank}.safetensors")
+    read = dict(stored_tensors(tmp_path, ["0.safetensors", "1.safetensors"], "weight"))
+    assert all(torch.equal(value, whole[f"weight/{name}"]) for name, value in read.items()) and len(read) == len(SMALL)
