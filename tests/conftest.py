@@ -19,6 +19,7 @@ from built_once import built_once, of_all_processes
 from stilts_launcher.imports import heavy_imports
 
 from stilts_ds import hub_client
+from stilts_ds.tasks.registry import TASKS
 
 SHARED = ranks.SHARED
 
@@ -111,6 +112,15 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None]:
 def worlds_are_written_once(tmp_path_factory: pytest.TempPathFactory) -> None:
     """Tell forked runs where the toy worlds lie (helpers/toy_worlds.py)."""
     os.environ[toy_worlds.FOLDER] = str(of_all_processes(tmp_path_factory) / "worlds")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def tasks_of_a_module_stay_in_it() -> Generator[None]:
+    """A run that is loaded brings its own tasks along; tests of other files know the shipped ones."""
+    before = dict(TASKS)
+    yield
+    TASKS.clear()
+    TASKS.update(before)
 
 
 @pytest.fixture(scope="session")

@@ -71,7 +71,9 @@ def killed(folder: Path, step: str, count: int = 1) -> Path:
     for process in processes:
         process.kill()
     outputs = [process.communicate(timeout=600)[0] for process in processes]
-    assert all(process.returncode == -signal.SIGKILL for process in processes), outputs
+    # A rank may see that another is gone before it is killed itself.
+    codes = [process.returncode for process in processes]
+    assert -signal.SIGKILL in codes and all(codes), outputs
     [work] = folder.glob(f"{name}*.work")
     return work
 
@@ -150,7 +152,7 @@ def test_launchers_start_the_ranks(tmp_path: Path) -> None:
     for name in ("x", "y"):
         np.save(tmp_path / f"{name}.npy", generator.normal(size=(200, 16)).astype(np.float32))
     stilts("mine", "x.npy", "y.npy", "-o", "one.tsv", cwd=tmp_path)
-    stilts("mine", "x.npy", "y.npy", "-o", "two.tsv", "--ranks", "2", cwd=tmp_path)
+    stilts("mine", "x.npy", "y.npy", "-o", "two.tsv", "--ranks", "2", cwd=tmp_path, warm=False)
     command = [mpiexec(), *ON_ANY_MACHINE, "-n", "2", sys.executable, "-m", "stilts_launcher.cli", "mine", "x.npy"]
 
     def mine(*arguments: str) -> subprocess.CompletedProcess[str]:

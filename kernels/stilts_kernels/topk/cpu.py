@@ -156,10 +156,15 @@ def sweep(queries: list[Panel], bank: Iterable[Panel], forward: Shortlist, backw
     for bank_panel in bank:
         if buffer is None:
             dtype = bank_panel.rows.dtype
-            buffer = bank_panel.rows.new_empty(len(bank_panel) * max(map(len, queries)))
+            # Packed queries bring their scores along: a buffer would be twice the memory.
+            packed = all(panel.rows.is_mkldnn for panel in queries)
+            buffer = bank_panel.rows.new_empty(0 if packed else len(bank_panel) * max(map(len, queries)))
         for query_panel in queries:
-            scores = buffer[: len(bank_panel) * len(query_panel)].view(len(bank_panel), len(query_panel))
-            scores = multiply(bank_panel.rows, query_panel.rows, scores)
+            if query_panel.rows.is_mkldnn:
+                scores = multiply(bank_panel.rows, query_panel.rows)
+            else:
+                room = buffer[: len(bank_panel) * len(query_panel)].view(len(bank_panel), len(query_panel))
+                scores = multiply(bank_panel.rows, query_panel.rows, room)
             forward.collect(
                 scores, score_error(query_panel, bank_panel), UNIT_ROUNDOFF[dtype], query_panel.start, bank_panel.start
             )
@@ -223,6 +228,9 @@ def queries_per_pass(queries: Rows, k: int, memory: int, screen: str) -> int:
     step = scoring_step(queries.dim, memory)
     scoring = 20 * queries.dim * step
     row_bytes = screen_bytes(screen) * queries.dim + shortlist_bytes(k)
+    if screen == "float32":
+        # Queries may be packed: the copy, and what oneDNN holds of it meanwhile (measured: below 8 bytes a number).
+        row_bytes += 8 * queries.dim
     if screen == "int8":
         screening = chunk_rows(step) * (5 * queries.dim + SEGMENT + 28)
         row_bytes += 4 * queries.dim + SEGMENT + 32  # the float32 rows that hits are scored with

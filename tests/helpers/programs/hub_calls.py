@@ -60,7 +60,7 @@ def main(folder: Path) -> None:
         from huggingface_hub import constants
 
         from stilts_ds.model_hub import download_model
-        from stilts_ds.sources.hub import load_rows
+        from stilts_ds.sources.hub import rows_of
         from stilts_ds.tasks.spec import Hub as Source
 
         commit = fill_hub(hub)
@@ -79,7 +79,7 @@ def main(folder: Path) -> None:
             if not repo:
                 hub.put(f"datasets/someone/{case}", data_set_files({"en": ["test"]}, rows=4))
             source = Source("", repo or f"someone/{case}", "en", "test", "main")
-            cases[case] = outcome(hub, slept, lambda: len(load_rows(source, "en")), *faults, token=token)
+            cases[case] = outcome(hub, slept, lambda: len(rows_of(source, "en")[0]), *faults, token=token)
 
         # The client keeps what arrived in pieces of 10 MiB.
         hub.put("models/someone/large", {**small, "model.safetensors": bytes(25 << 20)})
@@ -110,13 +110,13 @@ def main(folder: Path) -> None:
         # A configuration that is a folder; then again without network, beside one that was never fetched.
         folders = {f"{config}/test/0000.parquet": parquet(config, rows=3) for config in ("en", "fr")}
         commit = hub.put("datasets/someone/folders", folders)
-        source = Source("", "someone/folders", "en", "test", commit, in_folder=True)
-        cases["folder"] = outcome(hub, slept, lambda: len(load_rows(source, "en")))
+        source = Source("", "someone/folders", "{language}", "test", commit, in_folder=True)
+        cases["folder"] = outcome(hub, slept, lambda: len(rows_of(source, "en")[0]))
         hub.closed = True
         os.environ["HF_HUB_OFFLINE"] = "1"
         constants.HF_HUB_OFFLINE = True
-        cases["folder-again"] = outcome(hub, slept, lambda: len(load_rows(source, "en")))
-        cases["folder-not-here"] = outcome(hub, slept, lambda: len(load_rows(source, "fr")))
+        cases["folder-again"] = outcome(hub, slept, lambda: len(rows_of(source, "en")[0]))
+        cases["folder-not-here"] = outcome(hub, slept, lambda: len(rows_of(source, "fr")[0]))
         os.environ["HF_HUB_OFFLINE"], constants.HF_HUB_OFFLINE = "0", False
     fetch("hub-gone")
     print(json.dumps(cases))
