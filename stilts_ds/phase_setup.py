@@ -153,7 +153,8 @@ def read_data(data: Data, phases: Sequence[Phase], world: World) -> None:
         except UserError as error:
             problem = error
     world.agree(problem, "reading the data on another node")
-    nodes = [node for node in world.all_gather(node_name() if fills else "") if node]
+    filled = node_name() if fills else ""
+    nodes = [node for node in world.all_gather(filled) if node]
     if world.first and nodes:
         log.warning("data.cache %s is not shared: rows were made on %s, too", data.store.folder, ", ".join(nodes))
     if not world.first:

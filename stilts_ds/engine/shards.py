@@ -21,7 +21,7 @@ from stilts_ds.engine import zero_state
 from stilts_ds.engine.world import World
 
 WEIGHT, MOMENTS = "weight", ("exp_avg", "exp_avg_sq")
-ROWS_FROM = "@"  # which no name of a parameter has
+ROWS_FROM = "@"  # digits behind the last one in a key are the first row
 
 
 class Piece(NamedTuple):
@@ -69,12 +69,21 @@ def owned_tensors(engine: Any, world: World) -> dict[str, torch.Tensor]:
     for kind in (WEIGHT, *MOMENTS):
         for name, parameter in parameters.items():
             values = zero_state.whole_state(engine, parameter, (kind,))
-            for piece in owned.get(name, []) if values else []:
+            if kind not in values:  # moments before the first step
+                continue
+            for piece in owned.get(name, []):
                 is_whole = piece.stop - piece.first == (shapes[name] or (1,))[0]
                 value = values[kind] if is_whole else values[kind][piece.first : piece.stop]
                 key = f"{kind}/{name}" if is_whole else f"{kind}/{name}{ROWS_FROM}{piece.first}"
                 tensors[key] = value.to("cpu", torch.float32, copy=True)
     return tensors
+
+
+def name_and_row(stored: str) -> tuple[str, int]:
+    """The parameter, and the first row of it, that a key names behind its kind; 0 for a whole one."""
+    name, _, row = stored.rpartition(ROWS_FROM)
+    # Names are chosen by models and tasks, and may hold the mark: only digits behind it are a row.
+    return (name, int(row)) if name and row.isdigit() else (stored, 0)
 
 
 def stored_tensors(folder: Path, file_names: Iterable[str], kind: str) -> Iterator[tuple[str, torch.Tensor]]:
@@ -85,8 +94,8 @@ def stored_tensors(folder: Path, file_names: Iterable[str], kind: str) -> Iterat
             file = stack.enter_context(safe_open(folder / file_name, "pt"))
             for key in file.keys():  # noqa: SIM118 (no mapping)
                 if key.startswith(f"{kind}/"):
-                    name, _, first = key.removeprefix(f"{kind}/").partition(ROWS_FROM)
-                    stored.setdefault(name, []).append((int(first or 0), file, key))
+                    name, first = name_and_row(key.removeprefix(f"{kind}/"))
+                    stored.setdefault(name, []).append((first, file, key))
         for name, pieces in sorted(stored.items()):
             tensors = [file.get_tensor(key) for _, file, key in sorted(pieces, key=lambda piece: piece[0])]
             yield name, tensors[0] if len(tensors) == 1 else torch.cat(tensors)

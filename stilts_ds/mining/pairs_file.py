@@ -38,7 +38,8 @@ def write_table(path: Path, suffix: str, columns: Sequence[str], rows: Iterable[
 
 def _tsv(path: Path, columns: Sequence[str], rows: Iterable[Row]) -> None:
     # One operation a line: rank 0 writes alone, and the others wait for it. Nine digits tell any two float32 apart.
-    line = "\t".join("%.9g" if name == "score" else "%s" for name in columns) + "\n"
+    forms = {"score": "%.9g"}
+    line = "\t".join(forms.get(name, "%s") for name in columns) + "\n"
     with open(path, "w", encoding="utf-8", newline="\n") as file:
         file.writelines(line % tuple(row) for row in rows)
 

@@ -8,6 +8,7 @@ sums run in another order, so that states differ from torch's by float32 roundin
 from __future__ import annotations
 
 import torch
+from stilts_kernels.common.products import can_pack
 from torch import nn
 from torch.nn import functional
 
@@ -39,7 +40,7 @@ def block_weights(network: nn.Module) -> None:
 
     Other numbers, other devices and a torch without oneDNN are left as they are.
     """
-    if not torch.backends.mkldnn.is_available():
+    if not can_pack():
         return
     for parent in list(network.modules()):
         for name, layer in list(parent.named_children()):

@@ -12,6 +12,7 @@ import socket
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +78,8 @@ def lead(folder: Path, count: int, actions: dict[int, str], grace: float = 0.3) 
         text=True,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
+        # Under nohup it would be ignored here and in every process below.
+        preexec_fn=partial(signal.signal, signal.SIGHUP, signal.SIG_DFL),
     )
 
 

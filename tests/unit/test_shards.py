@@ -13,7 +13,7 @@ from stilts_ds.engine.shards import ROWS_FROM, pieces_of_ranks, stored_tensors
 
 # XLM-R Large with a language modelling head, by its parts: half of it is one matrix.
 LARGE = {"embeddings": (250_002, 1024), **{f"layer.{number}": (1024, 12 * 1024) for number in range(24)}}
-SMALL = {"table": (7, 3), "bias": (5,), "scale": (), "matrix": (4, 6)}
+SMALL = {"head@typo-5.weight": (3, 4), "table": (7, 3), "bias": (5,), "scale": (), "matrix": (4, 6)}
 
 
 @pytest.mark.parametrize("shapes", [LARGE, SMALL], ids=["large", "small"])

@@ -95,6 +95,7 @@ CHOICE_FAULTS = [
     ({"r": 2}, r"label 2 is out of range for 2 choices, counted from 0"),
     ({"r": "C"}, r"label 2 is out of range for 2 choices, counted from 0"),
     ({"r": "yes"}, r"column 'r' must hold a whole number from 0 or a letter from A, not 'yes'"),
+    ({"r": "\ufb06"}, r"column 'r' must hold a whole number from 0 or a letter from A"),  # its capital is ST
     ({"r": "\u0661"}, r"column 'r' must hold a whole number from 0 or a letter from A"),
     ({"r": None}, r"column 'r' must hold text, not NoneType"),
 ]

@@ -216,7 +216,7 @@ def _right_choice(row: TableRow) -> int:
     written = label_cell(row.values, column, row.where)
     if written.isascii() and written.isdigit():
         return int(written)
-    if len(written) == 1 and written.upper() in LETTERS:
+    if len(written) == 1 and written.isascii() and written.upper() in LETTERS:
         return LETTERS.index(written.upper())
     right = "a whole number from 0 or a letter from A"
     raise UserError(f"{row.where}: column {column!r} must hold {right}, not {written[:20]!r}; correct the cell")
