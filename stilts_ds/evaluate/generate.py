@@ -18,6 +18,7 @@ import numpy as np
 import torch
 
 from stilts_ds.families.decoding import Decoding
+from stilts_ds.families.generate.rows import never_written
 from stilts_ds.model.decoding import STABLE_ROWS, KeyValueCache
 from stilts_ds.rows.batch import Batch, Targets
 from stilts_ds.rows.rows import Rows
@@ -175,6 +176,5 @@ class Generator:
         none = torch.zeros(0, dtype=torch.long)
         batch.heads[self.head] = Targets(torch.from_numpy(filled.astype(np.int64)), none, none.float(), none)
         logits: np.ndarray = self.forward(batch.to(self.device), "next")[self.head][: len(read)].cpu().numpy()
-        logits[:, self.tokenizer.vocabulary :] = -np.inf
-        logits[:, [token for token in self.tokenizer.special if token != self.decoding.end]] = -np.inf
+        logits[:, never_written(self.tokenizer, logits.shape[1])] = -np.inf
         return logits

@@ -56,14 +56,18 @@ def loaded(kind: str, folder: Path, *specs: HeadSpec, **more: Any) -> Any:
     return build_model(load_encoder(folder, ModelPart()), specs, max(len(specs), 1)).eval()
 
 
+def test_every_known_decoder_is_tried() -> None:
+    assert {tiny_decoders.config(kind).model_type for kind in tiny_decoders.KINDS} == DECODERS.keys()
+
+
 # --- hidden states ---------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("kind", tiny_decoders.KINDS)
 def test_rows_have_the_hidden_states_of_the_models_own_padded_rows(kind: str, tmp_path: Path) -> None:
-    """Rows alone and in a padded batch, longer than the windows of attention (8 tokens). Gemma 2 caps its scores."""
+    """Rows alone and in a padded batch, longer than the windows of attention (8 tokens)."""
     model = loaded(kind, tmp_path)
-    assert model.packs == (kind != "gemma2")
+    assert model.packs == (kind not in tiny_decoders.PADDED)
     assert (model.backbone.sees, model.backbone.sentence_token) == ("left", "last")
     batch, plain = batch_of(*LENGTHS), T.AutoModel.from_pretrained(tmp_path).eval()
     rows = [batch.input_ids[batch.row == row] for row in range(len(LENGTHS))]

@@ -37,6 +37,12 @@ def end_of(tokenizer: Tokenizer) -> int:
     return tokenizer.template.single_suffix[0]
 
 
+def never_written(tokenizer: Tokenizer, size: int) -> list[int]:
+    """Of a vocabulary of `size` rows, the tokens that no program holds: special ones but for the end, and rows without
+    a token."""
+    return [*sorted(tokenizer.special - {end_of(tokenizer)}), *range(tokenizer.vocabulary, size)]
+
+
 def encode_exercises(
     records: Iterable[Exercise],
     tokenizer: Tokenizer,
