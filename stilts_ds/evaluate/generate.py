@@ -130,11 +130,11 @@ class Generator:
 
     def _is_complete(self, sample: Sample, token: int, prompt: int) -> bool:
         """Take the token, unless the row of a prompt of so many tokens is full or the token ends it."""
-        decoding, written = self.decoding, len(sample.ids)
-        if prompt + written >= decoding.row_limit or token == decoding.end:
+        decoding = self.decoding
+        if decoding.is_full(len(sample.ids), prompt) or token == decoding.end:
             return True
         sample.ids.append(token)
-        return written + 1 == decoding.most_tokens or decoding.is_complete(sample.ids)
+        return decoding.is_full(len(sample.ids), prompt) or decoding.is_complete(sample.ids)
 
     def _read(self, prompts: Sequence[np.ndarray], prefix: Sequence[int] | None, cache: KeyValueCache) -> np.ndarray:
         """Logits [P, V] of the token behind each prompt; the cache keeps what the prompts are."""

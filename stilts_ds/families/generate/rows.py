@@ -21,8 +21,8 @@ from stilts_ds.rows.tokenizer import Tokenizer
 from stilts_ds.rows.whitespace import CodeTokenizer
 from stilts_ds.rows.writer import RowsWriter
 
-CUT_PROMPTS = "prompts cut at their beginning to max_seq_length"
-CUT_SOLUTIONS = "solutions cut at their end to max_seq_length"
+CUT_PROMPTS = "prompts cut at their beginning (raise max_seq_length)"
+CUT_SOLUTIONS = "solutions cut at their end (raise max_seq_length)"
 CHANGED = "solutions that do not come back from the tokenizer"
 NO_TOKENS = ()
 
