@@ -92,7 +92,8 @@ def check_settings(recipe: Recipe, phases: list[Phase], limits: ModelLimits, wor
         # Tasks that are trained together may have rows of their own lengths.
         longest = max(phase.setting(name).max_seq_length for name in phase.train)
         if limits.tokens is not None and longest > limits.tokens:
-            raise UserError(f"{phase.title}: max_seq_length={longest}, but the model takes {limits.tokens} tokens")
+            problem = f"max_seq_length={longest}, but the model takes {limits.tokens} tokens"
+            raise UserError(f"{phase.title}: {problem}; set max_seq_length to {limits.tokens} or less")
         pool = pool_size(families, setting)
         if setting.train_batch_size // pool < world.size and pool > 1:
             raise UserError(
