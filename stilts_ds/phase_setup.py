@@ -8,6 +8,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import partial
+from itertools import chain
 from typing import Any
 
 import torch
@@ -91,7 +92,8 @@ def check_settings(recipe: Recipe, phases: list[Phase], limits: ModelLimits, wor
         # Tasks that are trained together may have rows of their own lengths.
         longest = max(phase.setting(name).max_seq_length for name in phase.train)
         if limits.tokens is not None and longest > limits.tokens:
-            raise UserError(f"{phase.title}: max_seq_length={longest}, but the model takes {limits.tokens} tokens")
+            problem = f"max_seq_length={longest}, but the model takes {limits.tokens} tokens"
+            raise UserError(f"{phase.title}: {problem}; set max_seq_length to {limits.tokens} or less")
         pool = pool_size(families, setting)
         if setting.train_batch_size // pool < world.size and pool > 1:
             raise UserError(
@@ -221,6 +223,7 @@ def set_up_training(run: RunDir, recipe: Recipe, phase: Phase, data: Data, world
     encoder = load_encoder(stored, recipe.model, revision, world.device, recipe.engine.dtype)
     warn_of_dropout(encoder, source, world)
     backbone = Backbone(encoder)
+    check_packing(recipe, backbone)
     if data.tokenizer.sees != backbone.sees:
         raise UserError(
             f"{source} is another kind of model than {data.tokenizer.name}, by whose tokenizer the rows were made; "
@@ -265,6 +268,15 @@ def read_output(source: str, revision: str | None, backbone: Backbone) -> dict[s
     if backbone.sees == "both":
         return read_language_head(source, revision)
     return {} if backbone.ties_output else read_output_layer(source, revision)
+
+
+def check_packing(recipe: Recipe, backbone: Backbone) -> None:
+    """Refuse a model whose rows are padded where any phase of the study needs them packed: before the first of them
+    trains, and not days later when that one begins."""
+    named = [*recipe.targets, *chain.from_iterable(recipe.intermediate.values())]
+    for name in named:
+        if family_of(get_task(name)).packed_only:
+            backbone.check_packs(name)
 
 
 def warn_of_dropout(encoder: Any, source: str, world: World) -> None:
