@@ -62,11 +62,7 @@ def whole_state(engine: Any, parameter: nn.Parameter, kinds: Iterable[str]) -> d
 def set_whole_state(engine: Any, parameter: nn.Parameter, kind: str, value: torch.Tensor) -> None:
     """Set what `whole_state` gives; each rank keeps its part. `make_optimizer_state` comes first."""
     if hasattr(parameter, "ds_tensor"):  # stage 3
-        value = _partition(parameter, value.to(engine.device))
-        if kind == "weight":
-            safe_set_local_fp32_param(parameter, value)
-        else:
-            safe_set_local_optimizer_state(parameter, value, kind)
+        _set_partition(parameter, kind, _partition(parameter, value.to(engine.device)))
     elif not is_whole(engine):
         value = value.to(engine.device)
         if kind == "weight":
@@ -77,6 +73,38 @@ def set_whole_state(engine: Any, parameter: nn.Parameter, kind: str, value: torc
         parameter.data.copy_(value)
     else:
         engine.optimizer.state[parameter][kind].copy_(value)
+
+
+def send_whole_state(engine: Any, parameter: nn.Parameter, kind: str, value: torch.Tensor | None) -> None:
+    """Set what `set_whole_state` sets from rank 0's `value`; the others give None. A collective.
+
+    At stage 3 each rank gets its part and no more; elsewhere all of the parameter travels.
+    """
+    shape = getattr(parameter, "ds_shape", parameter.shape)
+    ranks, is_sender = torch.distributed.get_world_size(), torch.distributed.get_rank() == 0
+    if not hasattr(parameter, "ds_tensor"):
+        sent = torch.empty(shape, device=engine.device) if value is None else value.to(engine.device)
+        torch.distributed.broadcast(sent, src=0)
+        set_whole_state(engine, parameter, kind, sent)
+        return
+    size = parameter.ds_tensor.numel()
+    own_part = torch.empty(size, device=engine.device)
+    parts = None
+    if is_sender:
+        assert value is not None
+        padded = torch.zeros(ranks * size, device=engine.device)
+        padded[: value.numel()] = value.flatten()
+        parts = list(padded.split(size))
+    torch.distributed.scatter(own_part, parts, src=0)
+    _set_partition(parameter, kind, own_part)
+
+
+def _set_partition(parameter: nn.Parameter, kind: str, values: torch.Tensor) -> None:
+    """Stage 3: set this rank's part of a parameter, padded as DeepSpeed pads it."""
+    if kind == "weight":
+        safe_set_local_fp32_param(parameter, values)
+    else:
+        safe_set_local_optimizer_state(parameter, values, kind)
 
 
 def _partition(parameter: Any, value: torch.Tensor) -> torch.Tensor:
