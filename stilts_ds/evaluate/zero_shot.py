@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ from stilts_ds.evaluate.seen import Training
 from stilts_ds.evaluate.stamp import Stamp
 from stilts_ds.evaluate.touched import touched_file, write_touched
 from stilts_ds.evaluate.waves import LanguagePair, divide, do_or_raise_together, pairs_of
-from stilts_ds.export import check_export, load_trained
+from stilts_ds.export import load_trained_on_ranks
 from stilts_ds.families.base import Prediction
 from stilts_ds.families.files import shared_texts_file, write_shared_texts
 from stilts_ds.lineage import predicting_weights
@@ -73,10 +73,8 @@ class PhaseEvaluation:
         """The phase's own model, or for a phase that trains nothing the one that it starts from. A collective."""
         trained_by = self.phase.id if self.phase.train else self.phase.init
         source = self.run.phase(trained_by) if trained_by else None  # None: the pretrained model itself
-        # Rank 0 for all: its hashes read the whole model, and each other rank would read it once more.
-        self.world.on_rank_0(None if source is None else partial(check_export, source))
         # Loaded only when something is to be predicted: a finished phase costs no model.
-        model = load_trained(source, self.recipe, self.world.device, checked=True)
+        model = load_trained_on_ranks(source, self.recipe, self.world)
         block_weights(model.encoder)  # as `stilts embed` does: one sentence has the same vector in both
         batch_size = self.recipe.evaluation.per_device_eval_batch_size
         return Predictor(model, self.data.tokenizer, batch_size, self.world)
