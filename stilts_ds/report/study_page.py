@@ -1,0 +1,111 @@
+"""A study's page of docs/results: what was compared, every tested gain with its interval, and what was too small to
+tell. The words above `MARK` are a person's; everything below is made of the run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from stilts_ds.config import Recipe
+from stilts_ds.errors import counted
+from stilts_ds.report.table import Sheet, number, signed
+from stilts_ds.report.tables import LANGUAGES_OF, MEDIAN_AND_MEAN
+from stilts_ds.report.text import markdown_sheet
+
+MARK = "<!-- Below this line: `stilts report RUN --page FILE`. -->"
+# Summaries that a page shows beside the matrix: the groupings say much the same, and languages are listed by name.
+SUMMARIES = ("matrix", "joshi", "noise-costs-")
+Cells = Mapping[str, Mapping[str, Any]]  # row -> column -> score and gain, as in results.json
+
+
+def write_study_page(file: Path, results: Mapping[str, Any], recipe: Recipe, at_scale: Sheet | None) -> None:
+    """Write the part below `MARK` anew; what stands above it in `file` stays. A new file begins with the run's name."""
+    written = file.read_text("utf-8").split(MARK)[0] if file.exists() else f"# {results['name']}\n\n"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(f"{written}{MARK}\n\n{study_page(results, recipe, at_scale)}", "utf-8")
+
+
+def study_page(results: Mapping[str, Any], recipe: Recipe, at_scale: Sheet | None = None) -> str:
+    """The sections of a page, from what stands in results.json. `at_scale` is what the same study costs elsewhere."""
+    statistics = results["statistics"]
+    tables = {name: table for name, table in statistics["tables"].items() if name.startswith(SUMMARIES)}
+    tables |= {name: t for name, t in statistics["tables"].items() if name.startswith(LANGUAGES_OF)}
+    sheets = [_conditions(recipe), _scores(results)]
+    sheets += [_gains(name, table, statistics["baseline"]) for name, table in tables.items()]
+    sheets += [_unresolved(tables, statistics["baseline"])]
+    sheets += [at_scale] if at_scale else []
+    sections = [f"    {command(recipe)}\n"]
+    for sheet in sheets:
+        if sheet.rows:
+            notes = "\n\n".join(sheet.notes)
+            sections.append(f"## {sheet.title}\n\n{markdown_sheet(sheet)}" + (f"\n{notes}\n" if notes else ""))
+    seeds = f"{counted(len(recipe.seeds), 'seed')}, {statistics['resamples']:,} resamples."
+    sections.append(
+        f"{seeds} {MEDIAN_AND_MEAN} Holm's correction within each table, Benjamini and Hochberg's over the languages "
+        "of all targets ([the test](../report.md#the-test)).\n"
+    )
+    return "\n".join(sections)
+
+
+def command(recipe: Recipe) -> str:
+    """What makes the run again; DIR stands for folders, which are others on another machine."""
+    folders = [f"data.{name}=DIR" for name in ("intermediate", "xtreme", "code", "text") if getattr(recipe.data, name)]
+    return " ".join([f"stilts run {recipe.name} model.name_or_path=DIR", *folders])
+
+
+def _conditions(recipe: Recipe) -> Sheet:
+    rows = [(name, ", ".join(tasks) or "-") for name, tasks in recipe.intermediate.items()]
+    return Sheet("Conditions", ("condition", "trained before the targets"), tuple(rows))
+
+
+def _scores(results: Mapping[str, Any]) -> Sheet:
+    """Means over languages: the median over seeds, and in brackets each seed's."""
+    rows = []
+    for condition, row in results["rows"].items():
+        cells = []
+        for task in results["targets"]:
+            cell = row["tasks"][task]
+            seeds = [sum(by_language.values()) / len(by_language) for by_language in cell["by_seed"].values()]
+            several = f" ({', '.join(map(number, seeds))})" if len(seeds) > 1 else ""
+            cells.append(f"{number(cell['mean_of_present'])}{several}")
+        rows.append((condition, *cells))
+    sizes = [f"{task}: {_sizes(results, task)}" for task in results["targets"]]
+    note = f"Medians over seeds, in brackets each seed. Examples by language: {'; '.join(sizes)}."
+    return Sheet("Scores", ("condition", *results["targets"]), tuple(rows), (note,))
+
+
+def _sizes(results: Mapping[str, Any], task: str) -> str:
+    cell = next(row["tasks"][task] for row in results["rows"].values())
+    return f"{cell['split']} split, " + ", ".join(f"{code} {n:,}" for code, n in cell["examples"].items())
+
+
+def _tested(table: Cells) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
+    for row, columns in table.items():
+        for column, cell in columns.items():
+            if cell and cell.get("p_adjusted") is not None:
+                yield row, column, cell
+
+
+def _gains(name: str, table: Cells, baseline: str) -> Sheet:
+    rows = []
+    for row, column, cell in _tested(table):
+        interval = f"{signed(cell['low'])} to {signed(cell['high'])}"
+        verdict = "yes" if cell["significant"] else "no"
+        rows.append((f"{row}, {column}", signed(cell["mean_gain"]), interval, f"{cell['p_adjusted']:.3f}", verdict))
+    title = {"matrix": f"Gains over {baseline}", "joshi": "Gains by resource class"}.get(name, f"Gains: {name}")
+    return Sheet(title, ("", "gain", "95 % interval", "p, corrected", "told from 0"), tuple(rows))
+
+
+def _unresolved(tables: Mapping[str, Cells], baseline: str) -> Sheet:
+    """The smallest effect that each comparison of the matrix could have shown, where it showed none."""
+    rows = []
+    for row, column, cell in _tested(tables.get("matrix", {})):
+        if not cell["significant"]:
+            half = (cell["high"] - cell["low"]) / 2
+            rows.append((f"{row}, {column}", signed(cell["mean_gain"]), number(half)))
+    note = (
+        f"Not told from {baseline}. An effect smaller than half its interval, before any correction, would not be "
+        "seen with these seeds and examples; that none was seen is no evidence that there is none."
+    )
+    return Sheet("What was too small to tell", ("", "gain", "half the interval"), tuple(rows), (note,))
