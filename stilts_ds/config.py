@@ -193,6 +193,11 @@ class EvaluationPart(Section):
     retrieval_layer: int = Field(-1, description="hidden_states index that is mean-pooled; 0 is the embedding output")
     retrieval_pooling: Literal["mean", "first", "last"] = Field("mean", description="all tokens' mean, or one of them")
     retrieval_max_seq_length: int = Field(512, ge=8, description="tokens in a row of retrieval")
+    retrieval_centering: Literal["none", "language"] = Field(
+        "none",
+        description="`language`: a second column of bitext retrieval, from vectors less the mean of their side; the "
+        "protocol's own stays as it is",
+    )
     n_best: int = Field(20, ge=1, description="answer candidates of a window")
     max_answer_length: int = Field(30, ge=1, description="tokens of an answer")
     null_threshold: float | None = Field(

@@ -20,6 +20,8 @@ from stilts_ds.values import Value
 
 # What says where and how fast predictions are made, and not which ones.
 NO_INPUTS = {"languages", "splits", "per_device_eval_batch_size"}
+# Settings that earlier versions lacked, and what these did: files that they predicted stay valid.
+LATER = {"retrieval_centering": "none"}
 
 
 class Stamp(Value):
@@ -40,7 +42,8 @@ class Stamp(Value):
     @classmethod
     def of(cls, phase_id: str, weights: str, evaluation: EvaluationPart, split: Split) -> Stamp:
         """The inputs of a file that is yet to be written."""
-        settings = evaluation.model_dump(mode="json", exclude=NO_INPUTS | settings_of_others(split.family))
+        unused = {name for name, value in LATER.items() if getattr(evaluation, name) == value}
+        settings = evaluation.model_dump(mode="json", exclude=NO_INPUTS | unused | settings_of_others(split.family))
         data = hash_json([split.hash])
         return cls(phase=phase_id, weights=weights, settings=settings, split=split.name, data=data, files={})
 

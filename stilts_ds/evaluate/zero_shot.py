@@ -137,7 +137,10 @@ class PhaseEvaluation:
         path = prediction_path(self.run, self.phase, split)
         # What dev chose and test needs, before the predictions that were made with it.
         for name, value in kept.items():
-            write_json(path.with_name(name), value)
+            if value is None:
+                path.with_name(name).unlink(missing_ok=True)
+            else:
+                write_json(path.with_name(name), value)
         split.family.files(split.task).write(path, predictions)
         _write_labels(self.run, self.phase, split, self.data, path)
         # Last: a file without its stamp is predicted again.

@@ -102,6 +102,10 @@ def no_spread(folder: Path, split: str, language: str) -> list[float]:
     return []
 
 
+def not_centred(folder: Path, split: str, language: str) -> Any:
+    return None
+
+
 def max_examples(evaluation: EvaluationPart) -> int | None:
     return evaluation.max_examples
 
@@ -209,7 +213,8 @@ class Prediction:
     evaluation: EvaluationPart
     model: Model
     folder: Path
-    # What is kept beside the predictions, by file name: rank 0 writes it. A later split of the pair may read it.
+    # What is kept beside the predictions, by file name: rank 0 writes it, or removes the file where it is None. A later
+    # split of the pair may read it.
     kept: dict[str, Any] = field(default_factory=dict)
 
     def read_kept(self, name: str) -> Any:
@@ -312,6 +317,8 @@ class Family:
     # Folder of predictions, split, language -> scores that a file might have had, had a parameter been fitted to other
     # examples; [] where nothing is fitted or kept.
     spread: Callable[[Path, str, str], list[float]] = no_spread
+    # The same, but predictions of vectors less the mean of their side; None where none were asked for.
+    centred: Callable[[Path, str, str], Any] = not_centred
     # Names of the items by language -> unit of drawing by language; languages of one unit are resampled together.
     drawing_units: Callable[[Mapping[str, Sequence[str]]], dict[str, str]] = drawn_apart
 

@@ -22,10 +22,12 @@ BITEXT = Family(
     predicted_splits=predictions.predicted_splits,
     limit=predictions.limit,
     settings=predictions.settings,
+    own_settings=predictions.SETTINGS,
     fits_on_scored=predictions.fits_on_scored,
     kept_files=predictions.kept_files,
     searched_rows=predictions.searched_rows,
     spread=predictions.spread,
+    centred=predictions.read_centred,
     noisy=noisy.noisy,
     writers=noisy.WRITERS,
 )
