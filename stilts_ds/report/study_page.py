@@ -9,6 +9,7 @@ from typing import Any
 
 from stilts_ds.config import Recipe
 from stilts_ds.errors import counted
+from stilts_ds.escape import markdown_prose
 from stilts_ds.report.table import Sheet, number, signed
 from stilts_ds.report.tables import LANGUAGES_OF, MEDIAN_AND_MEAN
 from stilts_ds.report.text import markdown_sheet
@@ -40,6 +41,10 @@ def study_page(results: Mapping[str, Any], recipe: Recipe, at_scale: Sheet | Non
         if sheet.rows:
             notes = "\n\n".join(sheet.notes)
             sections.append(f"## {sheet.title}\n\n{markdown_sheet(sheet)}" + (f"\n{notes}\n" if notes else ""))
+    if results["missing"]:
+        sections.append(
+            "## What was not run\n\n" + "\n".join(f"- {markdown_prose(note)}" for note in results["missing"]) + "\n"
+        )
     seeds = f"{counted(len(recipe.seeds), 'seed')}, {statistics['resamples']:,} resamples."
     sections.append(
         f"{seeds} {MEDIAN_AND_MEAN} Holm's correction within each table, Benjamini and Hochberg's over the languages "
@@ -66,6 +71,9 @@ def _scores(results: Mapping[str, Any]) -> Sheet:
         cells = []
         for task in results["targets"]:
             cell = row["tasks"][task]
+            if cell is None:  # not run, as the last section says
+                cells.append("-")
+                continue
             seeds = [sum(by_language.values()) / len(by_language) for by_language in cell["by_seed"].values()]
             several = f" ({', '.join(map(number, seeds))})" if len(seeds) > 1 else ""
             cells.append(f"{number(cell['mean_of_present'])}{several}")
@@ -76,7 +84,9 @@ def _scores(results: Mapping[str, Any]) -> Sheet:
 
 
 def _sizes(results: Mapping[str, Any], task: str) -> str:
-    cell = next(row["tasks"][task] for row in results["rows"].values())
+    cell = next((row["tasks"][task] for row in results["rows"].values() if row["tasks"][task]), None)
+    if cell is None:
+        return "not scored"
     return f"{cell['split']} split, " + ", ".join(f"{code} {n:,}" for code, n in cell["examples"].items())
 
 
