@@ -11,12 +11,18 @@ from stilts_ds.config import Recipe
 from stilts_ds.errors import counted
 from stilts_ds.escape import markdown_prose
 from stilts_ds.report.table import Sheet, number, signed
-from stilts_ds.report.tables import LANGUAGES_OF, MEDIAN_AND_MEAN
+from stilts_ds.report.tables import LANGUAGES_OF
 from stilts_ds.report.text import markdown_sheet
 
 MARK = "<!-- Below this line: `stilts report RUN --page FILE`. -->"
-# Summaries that a page shows beside the matrix: the groupings say much the same, and languages are listed by name.
-SUMMARIES = ("matrix", "joshi", "noise-costs-")
+# The tables of a page, by how their names in results.json begin. The other groupings say what languages say by name.
+TITLES = {
+    "matrix": "Gains over {baseline}",
+    "centred": "Gains in retrieval, raw and centred",
+    "joshi": "Gains by resource class",
+    "noise-costs-": "Points that noise costs less than after {baseline}: {task}",
+    LANGUAGES_OF: "Gains by language: {task}",
+}
 Cells = Mapping[str, Mapping[str, Any]]  # row -> column -> score and gain, as in results.json
 
 
@@ -30,8 +36,8 @@ def write_study_page(file: Path, results: Mapping[str, Any], recipe: Recipe, at_
 def study_page(results: Mapping[str, Any], recipe: Recipe, at_scale: Sheet | None = None) -> str:
     """The sections of a page, from what stands in results.json. `at_scale` is what the same study costs elsewhere."""
     statistics = results["statistics"]
-    tables = {name: table for name, table in statistics["tables"].items() if name.startswith(SUMMARIES)}
-    tables |= {name: t for name, t in statistics["tables"].items() if name.startswith(LANGUAGES_OF)}
+    named = statistics["tables"]
+    tables = {name: named[name] for prefix in TITLES for name in named if name.startswith(prefix)}
     sheets = [_conditions(recipe), _scores(results)]
     sheets += [_gains(name, table, statistics["baseline"]) for name, table in tables.items()]
     sheets += [_unresolved(tables, statistics["baseline"])]
@@ -45,10 +51,10 @@ def study_page(results: Mapping[str, Any], recipe: Recipe, at_scale: Sheet | Non
         sections.append(
             "## What was not run\n\n" + "\n".join(f"- {markdown_prose(note)}" for note in results["missing"]) + "\n"
         )
-    seeds = f"{counted(len(recipe.seeds), 'seed')}, {statistics['resamples']:,} resamples."
     sections.append(
-        f"{seeds} {MEDIAN_AND_MEAN} Holm's correction within each table, Benjamini and Hochberg's over the languages "
-        "of all targets ([the test](../report.md#the-test)).\n"
+        f"{counted(len(recipe.seeds), 'seed')}, {statistics['resamples']:,} resamples. Scores are medians over seeds. "
+        "Gains are differences of means over seeds; their intervals count examples and seeds. Holm's correction within "
+        "each table, Benjamini and Hochberg's over the languages of all targets ([the test](../report.md#the-test)).\n"
     )
     return "\n".join(sections)
 
@@ -93,6 +99,9 @@ def _sizes(results: Mapping[str, Any], task: str) -> str:
 def _tested(table: Cells) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
     for row, columns in table.items():
         for column, cell in columns.items():
+            # The average over one target is that target.
+            if column == "average" and len(columns) == 2:
+                continue
             if cell and cell.get("p_adjusted") is not None:
                 yield row, column, cell
 
@@ -102,9 +111,23 @@ def _gains(name: str, table: Cells, baseline: str) -> Sheet:
     for row, column, cell in _tested(table):
         interval = f"{signed(cell['low'])} to {signed(cell['high'])}"
         verdict = "yes" if cell["significant"] else "no"
-        rows.append((f"{row}, {column}", signed(cell["mean_gain"]), interval, f"{cell['p_adjusted']:.3f}", verdict))
-    title = {"matrix": f"Gains over {baseline}", "joshi": "Gains by resource class"}.get(name, f"Gains: {name}")
-    return Sheet(title, ("", "gain", "95 % interval", "p, corrected", "told from 0"), tuple(rows))
+        # Conditions stand down in a table of targets, and across in one of languages.
+        base = table.get(baseline, {}).get(column) or table[row].get(baseline) or {}
+        means = number(base.get("mean")), number(cell.get("mean"))
+        tested = signed(cell["mean_gain"]), interval, f"{cell['p_adjusted']:.3f}", verdict
+        rows.append((f"{row}, {column}", *means, *tested))
+    return Sheet(
+        _title(name, baseline),
+        ("", baseline, "mean", "gain", "95 % interval", "p, corrected", "told from 0"),
+        tuple(rows),
+    )
+
+
+def _title(name: str, baseline: str) -> str:
+    for prefix, title in TITLES.items():
+        if name.startswith(prefix):
+            return title.format(baseline=baseline, task=name.removeprefix(prefix))
+    raise KeyError(name)  # `study_page` takes no other table
 
 
 def _unresolved(tables: Mapping[str, Cells], baseline: str) -> Sheet:

@@ -24,9 +24,8 @@ RECIPE = Recipe.model_validate(
 
 
 def gain(mean_gain: float, low: float, high: float, p: float) -> dict[str, Any]:
-    return {
-        "score": 50.0, "mean_gain": mean_gain, "low": low, "high": high, "p_adjusted": p, "significant": p < 0.05
-    }  # fmt: skip
+    tested = {"mean_gain": mean_gain, "low": low, "high": high, "p_adjusted": p, "significant": p < 0.05}
+    return {"score": 50.0, "mean": 50.5, **tested}
 
 
 def cell(first: float, second: float) -> dict[str, Any]:
@@ -42,17 +41,18 @@ RESULTS: dict[str, Any] = {
     "name": "small",
     "targets": ["tatoeba"],
     "rows": {name: {"tasks": {"tatoeba": cell(first, 20.0)}} for name, first in (("none", 10.0), ("mnli", 30.0))},
+    "missing": ["tatoeba: not scored in 34 languages"],
     "statistics": {
         "baseline": "none",
         "resamples": 10_000,
         "tables": {
             "matrix": {
-                "none": {"tatoeba": {"score": 15.5}},
+                "none": {"tatoeba": {"score": 15.5, "mean": 15.6}},
                 "mnli": {"tatoeba": gain(10.0, 4.0, 16.0, 0.01)},
                 "qqp": {"tatoeba": gain(0.5, -3.0, 4.0, 0.8)},
             },
             "script": {"Latn": {"mnli": gain(9.0, 1.0, 2.0, 0.01)}},
-            "languages-tatoeba": {"sw": {"none": {"score": 2.0}, "mnli": gain(1.0, 0.0, 2.0, 0.2)}},
+            "languages-tatoeba": {"sw": {"none": {"score": 2.0, "mean": 2.1}, "mnli": gain(1.0, 0.0, 2.0, 0.2)}},
         },
     },
 }
@@ -60,15 +60,19 @@ RESULTS: dict[str, Any] = {
 
 def test_every_tested_gain_stands_with_its_interval_and_its_corrected_p() -> None:
     page = study_page(RESULTS, RECIPE)
-    assert "| mnli, tatoeba | +10.0 | +4.0 to +16.0 | 0.010 | yes |" in page
-    assert "| qqp, tatoeba | +0.5 | -3.0 to +4.0 | 0.800 | no |" in page
-    assert "| sw, mnli | +1.0 | +0.0 to +2.0 | 0.200 | no |" in page
+    assert "| mnli, tatoeba | 15.6 | 50.5 | +10.0 | +4.0 to +16.0 | 0.010 | yes |" in page
+    assert "| qqp, tatoeba | 15.6 | 50.5 | +0.5 | -3.0 to +4.0 | 0.800 | no |" in page
+    assert "| sw, mnli | 2.1 | 50.5 | +1.0 | +0.0 to +2.0 | 0.200 | no |" in page
     assert "+9.0" not in page  # scripts say what the table of languages says
 
 
 def test_what_shows_nothing_is_said_with_the_width_of_its_interval() -> None:
     section = study_page(RESULTS, RECIPE).split("## What was too small to tell")[1]
     assert "| qqp, tatoeba | +0.5 | 3.5 |" in section and "mnli, tatoeba" not in section
+
+
+def test_what_is_missing_stands_on_the_page() -> None:
+    assert "## What was not run\n\n- tatoeba: not scored in 34 languages\n" in study_page(RESULTS, RECIPE)
 
 
 def test_scores_are_medians_with_each_seed_in_brackets() -> None:

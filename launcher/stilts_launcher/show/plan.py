@@ -80,7 +80,7 @@ def plan_sheet(name: str) -> Sheet:
     with TemporaryDirectory() as folder:  # a plan makes its run's folder
         recipe = resolved_recipe(name, [f"output_dir={folder}"])
         lacking: dict[str, str] = {}
-        run, plan = run_of(recipe), prepare_run(recipe, lacking)
+        plan = prepare_run(recipe, lacking)
         estimated, _ = _estimated(recipe, plan, 1, False, lacking)
     by_kind = {kind: [e for e in estimated if e.phase.kind == kind] for kind in get_args(Kind)}
     rows = [(kind, f"{len(phases):,}", _steps_of(phases)) for kind, phases in by_kind.items() if phases]
