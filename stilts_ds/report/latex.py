@@ -1,5 +1,5 @@
 """Tables for a paper, as fragments for \\input, in three layouts that stay within the page. They need the packages
-booktabs and fontenc with T1.
+booktabs and fontenc with T1; names in other scripts than Latin need LuaLaTeX, and the fragment says so.
 
     wide     over both columns of a two-column page: scores, and under them their gains
     narrow   in one of its columns: the same, turned where it then fits
@@ -31,7 +31,7 @@ from stilts_ds.report.table import (
     printed_gain,
     signed,
 )
-from stilts_ds.report.tables import MEDIAN_AND_MEAN
+from stilts_ds.report.tables import LANGUAGES_OF, MEDIAN_AND_MEAN
 from stilts_ds.tasks.registry import get_task
 from stilts_ds.tasks.spec import Task
 
@@ -40,10 +40,12 @@ LAYOUTS: tuple[Layout, ...] = get_args(Layout)
 # Points of TeX: the text and one column of the ACL's style, and the text of a plain `article`, the narrowest in use.
 WIDTHS: dict[Layout, float] = {"wide": 455, "narrow": 219, "gains": 345}
 LABEL_WIDTHS: dict[Layout, float] = {"wide": 96, "narrow": 72, "gains": 96}  # longer labels are broken into lines
-HEAD_WIDTH = 42.0  # a longer name at the head of a column is broken into lines
+HEAD_WIDTH = 44.0  # a longer name at the head of a column is broken into lines
 GAP = 6.0  # between columns: twice \tabcolsep as the fragment sets it
 LINES = 48  # of a float: a page and no more
 CAPTION = 3  # lines
+HELD_FLOATS = 40  # a document's own among them, LaTeX holds 52
+LONGEST_TITLE = 40  # letters at the head of a column or row; a longer one gives way to the task's name
 LETTERS = 5  # so many of the widest fit into the head of a column
 
 _LATEX = {
@@ -52,6 +54,10 @@ _LATEX = {
     "|": r"\textbar{}", '"': r"\textquotedbl{}",
     "°": r"$^\circ$", "†": r"$^\dagger$", "‡": r"$^\ddagger$", "§": r"\S{}", "¶": r"\P{}",
 }  # fmt: skip
+T1 = r"\usepackage[T1]{fontenc}"
+UNICODE = r"letters beyond pdflatex: compile with lualatex, \usepackage{fontspec} \setmainfont{a font that has them}"
+# Letters of T1 end there, but for the signs of typography that follow.
+END_OF_T1, SIGNS_OF_T1 = "\u017f", "–—‘’‚“”„…"
 BOLD = {"column": "Bold: the highest score of a column.", "row": "Bold: the highest score of a row.", "none": ""}
 TESTED_MEANS = (
     "Scores are medians over seeds, and gains their differences. Tests, and so the marks, are of the mean over seeds."
@@ -69,10 +75,20 @@ def latex_tables(title: str, tables: Iterable[Table], legend: Sequence[str], lay
 
     `legend` are the sentences on marks, each of which begins with its mark.
     """
-    head = [f"% {on_one_line(title)}: {layout}", r"% \usepackage[T1]{fontenc} \usepackage{booktabs}"]
     filled = [_laid_out(table, layout) for table in tables if table.rows and table.columns]
-    body = [text for table in filled for text in _floats(table, legend, layout)]
-    return "\n\n".join(["\n".join(head), *body]) + "\n"
+    floats = [text for table in filled for text in _floats(table, legend, layout)]
+    head = [f"% {on_one_line(title)}: {layout}", rf"% {needed_for_letters(''.join(floats))} \usepackage{{booktabs}}"]
+    if len(floats) > HELD_FLOATS:
+        # LaTeX would stop with "Too many unprocessed floats", and TeX after it was asked 100 times for a page and had none.
+        head.append(rf"\extrafloats{{{len(floats)}}}\maxdeadcycles={10 * len(floats)}")
+    return "\n\n".join(["\n".join(head), *floats]) + "\n"
+
+
+def needed_for_letters(latex: str) -> str:
+    """What a document needs for the letters of a fragment, as its first comment says it."""
+    # pdflatex stops at the first letter that its fonts lack, and T1 under LuaLaTeX drops such letters without a word.
+    beyond = any(letter > END_OF_T1 and letter not in SIGNS_OF_T1 for letter in latex)
+    return UNICODE if beyond else T1
 
 
 def _laid_out(table: Table, layout: Layout) -> Table:
@@ -118,10 +134,10 @@ def _height(panels: Iterable[Panel]) -> int:
 
 def _float(table: Table, panels: Sequence[Panel], layout: Layout, continued: bool, notes: Sequence[str]) -> str:
     environment = "table" if layout == "narrow" else "table*"
-    title = f"{table.title} (continued)." if continued else f"{table.title}."
+    title = f"{_title(table)} (continued)." if continued else f"{_title(table)}."
     # A label twice would make \ref mean the last float and not the first.
     label = "" if continued else rf"\label{{tab:{_label_name(table.name, layout)}}}"
-    said = " ".join(map(_breakable, notes))
+    said = " ".join(map(breakable, notes))
     lines = [
         rf"\begin{{{environment}}}[tp]",
         r"\centering\footnotesize\setlength{\tabcolsep}{3pt}",
@@ -131,6 +147,15 @@ def _float(table: Table, panels: Sequence[Panel], layout: Layout, continued: boo
         rf"\end{{{environment}}}",
     ]
     return "\n".join(line for line in lines if line)
+
+
+def _title(table: Table) -> str:
+    """The table's title, in which a target is called as in the head of the matrix."""
+    if not table.name.startswith(LANGUAGES_OF):
+        return table.title
+    task = table.name.removeprefix(LANGUAGES_OF)
+    (shown,) = _display_names([task])
+    return table.title.replace(task, shown, 1)
 
 
 def _label_name(table: str, layout: Layout) -> str:
@@ -165,10 +190,11 @@ def _line(line: Line) -> str:
 
 @dataclass(frozen=True)
 class Entry:
-    """What is printed in a cell: as LaTeX, and about how wide it is in points."""
+    """What is printed in a cell: as LaTeX, about how wide it is in points, and in how many lines."""
 
     latex: str
     width: float
+    lines: int = 1
 
 
 Line = tuple[Entry, ...]  # one line of a tabular; its first entry is the label
@@ -177,24 +203,21 @@ NOTHING = Entry("", 0.0)
 
 @dataclass(frozen=True)
 class Panel:
-    """`rows` have one line or two, which stay together. `label_room` is how wide a label is before it is broken."""
+    """`rows` have one line or two, which stay together."""
 
     head: Line
     rows: tuple[tuple[Line, ...], ...]
-    label_room: float
 
     @property
     def height(self) -> int:
-        """In lines. The head and the rules take about two."""
-        return 2 + sum(map(self._height_of_row, self.rows))
-
-    def _height_of_row(self, row: tuple[Line, ...]) -> int:
+        """In lines. The rules take about one."""
+        head = max(entry.lines for entry in self.head)
         # A label is broken in its own line, so what stands below it moves down.
-        return len(row) - 1 + max(1, math.ceil(row[0][0].width / self.label_room))
+        return 1 + head + sum(len(row) - 1 + row[0][0].lines for row in self.rows)
 
     @property
     def label_width(self) -> float:
-        return min(self.label_room, max(line[0].width for line in self._lines()))
+        return max(line[0].width for line in self._lines())
 
     def width(self, column: int) -> float:
         return max(line[column].width for line in self._lines()) + GAP
@@ -251,7 +274,7 @@ def _printed(table: Table, layout: Layout) -> Panel:
             rows.append(((labels[i], *scores), (NOTHING, *gains)))
         else:
             rows.append(((labels[i], *scores),))
-    return Panel(head, tuple(rows), room)
+    return Panel(head, tuple(rows))
 
 
 def _best(table: Table) -> set[tuple[int, int]]:
@@ -285,18 +308,24 @@ def _gain(cell: Cell) -> Entry:
 
 
 def _label(text: str, room: float) -> Entry:
-    """Its width is that of the unbroken text, which tells how many lines it takes."""
     width = _width(text)
     if width <= room:
         return Entry(latex_escape(text), width)
-    return Entry(rf"\parbox[t]{{{room:.0f}pt}}{{\raggedright {_breakable(text)}\strut}}", width)
+    latex = rf"\parbox[t]{{{room:.0f}pt}}{{\raggedright {breakable(text)}\strut}}"
+    return Entry(latex, room, _lines_taken(text, room))
 
 
 def _column_head(text: str) -> Entry:
     width = _width(text)
     if width <= HEAD_WIDTH:
         return Entry(latex_escape(text), width)
-    return Entry(rf"\parbox[b]{{{HEAD_WIDTH:.0f}pt}}{{\raggedleft {_breakable(text)}}}", HEAD_WIDTH)
+    lines, narrowest = (
+        _lines_taken(text, HEAD_WIDTH),
+        math.ceil(max(_width(piece.rstrip()) for piece in _all_pieces(text))),
+    )
+    # No wider than it needs for that: BUCC 2018 takes the room of its first word.
+    room = next(room for room in range(narrowest, math.ceil(HEAD_WIDTH) + 1) if _lines_taken(text, room) <= lines)
+    return Entry(rf"\parbox[b]{{{room}pt}}{{\raggedleft {breakable(text)}}}", room, lines)
 
 
 # --- text ------------------------------------------------------------------------------------------------------------
@@ -305,6 +334,8 @@ def _column_head(text: str) -> Entry:
 def _display_names(names: Sequence[str]) -> list[str]:
     """Tasks by the name that papers call them; whatever is no task, or would share a name, as it is."""
     display = [display_name(name) for name in names]
+    # The title of a user's own task may be a sentence.
+    display = [shown if len(shown) <= LONGEST_TITLE else name for shown, name in zip(display, names)]
     times = Counter(display)
     return [shown if times[shown] == 1 else name for name, shown in zip(names, display)]
 
@@ -325,18 +356,37 @@ def _task_called(name: str) -> Task | None:
         return None
 
 
-def _breakable(text: str) -> str:
-    """Escaped, with places where a line may end in words without any."""
-    # Escaped first: the places must be the only commands that the text did not hold itself.
-    return " ".join(_breakable_word(word) for word in on_one_line(text).split(" "))
+def breakable(text: str, room: float = HEAD_WIDTH) -> str:
+    """Escaped, with places where a line may end in words that are wider than `room` points."""
+    # Escaped last: the places must be the only commands that the text did not hold itself.
+    words = (map(latex_escape, _pieces(word, room)) for word in on_one_line(text).split(" "))
+    return " ".join(r"\allowbreak{}".join(pieces) for pieces in words)
 
 
-def _breakable_word(word: str) -> str:
-    if _width(word) <= HEAD_WIDTH:
-        return latex_escape(word)
+def _pieces(word: str, room: float) -> list[str]:
+    """What stands between the places where a word may be broken."""
+    if _width(word) <= room:
+        return [word]
     # TeX breaks where it has to: after signs, as in a+b, and else within letters.
-    pieces = re.findall(rf"[^\W_]{{1,{LETTERS}}}[\W_]?|[\W_]", word)
-    return r"\allowbreak{}".join(map(latex_escape, pieces))
+    pieces: list[str] = re.findall(rf"[^\W_]{{1,{LETTERS}}}[\W_]?|[\W_]", word)
+    return pieces
+
+
+def _lines_taken(text: str, room: float) -> int:
+    """Of a breakable text that is set in lines as wide as `room`."""
+    lines, used = 1, 0.0
+    for piece in _all_pieces(text):
+        # The space that ends a word takes no room at the end of a line.
+        if used and used + _width(piece.rstrip()) > room:
+            lines, used = lines + 1, 0.0
+        used += _width(piece)
+    return lines
+
+
+def _all_pieces(text: str) -> list[str]:
+    """What a breakable text cannot be broken within; the last piece of a word ends with its space."""
+    words = [_pieces(word, HEAD_WIDTH) for word in on_one_line(text).split(" ")]
+    return [piece for *first, last in words for piece in (*first, f"{last} ")]
 
 
 def _width(text: str) -> float:
@@ -350,5 +400,5 @@ def _letter_width(letter: str) -> float:
     if letter in LEGEND:
         return 4.5
     if letter in "mwMW@%&" or ord(letter) > 0x2E80:
-        return 8.2
+        return 8.8
     return 6.2 if letter.isupper() else 4.5
