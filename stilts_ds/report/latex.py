@@ -20,8 +20,16 @@ from typing import Literal, get_args
 
 from stilts_ds.errors import UserError
 from stilts_ds.escape import on_one_line
+from stilts_ds.report.latex_text import (
+    HEAD_WIDTH,
+    all_pieces,
+    breakable,
+    latex_escape,
+    lines_taken,
+    needed_for_letters,
+    text_width,
+)
 from stilts_ds.report.table import (
-    LEGEND,
     Best,
     Cell,
     Row,
@@ -40,34 +48,16 @@ LAYOUTS: tuple[Layout, ...] = get_args(Layout)
 # Points of TeX: the text and one column of the ACL's style, and the text of a plain `article`, the narrowest in use.
 WIDTHS: dict[Layout, float] = {"wide": 455, "narrow": 219, "gains": 345}
 LABEL_WIDTHS: dict[Layout, float] = {"wide": 96, "narrow": 72, "gains": 96}  # longer labels are broken into lines
-HEAD_WIDTH = 44.0  # a longer name at the head of a column is broken into lines
 GAP = 6.0  # between columns: twice \tabcolsep as the fragment sets it
 LINES = 48  # of a float: a page and no more
 CAPTION = 3  # lines
 HELD_FLOATS = 40  # a document's own among them, LaTeX holds 52
 LONGEST_TITLE = 40  # letters at the head of a column or row; a longer one gives way to the task's name
-LETTERS = 5  # so many of the widest fit into the head of a column
 
-_LATEX = {
-    "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
-    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}",
-    "|": r"\textbar{}", '"': r"\textquotedbl{}",
-    "°": r"$^\circ$", "†": r"$^\dagger$", "‡": r"$^\ddagger$", "§": r"\S{}", "¶": r"\P{}",
-}  # fmt: skip
-T1 = r"\usepackage[T1]{fontenc}"
-UNICODE = r"letters beyond pdflatex: compile with lualatex, \usepackage{fontspec} \setmainfont{a font that has them}"
-# Letters of T1 end there, but for the signs of typography that follow.
-END_OF_T1, SIGNS_OF_T1 = "\u017f", "–—‘’‚“”„…"
 BOLD = {"column": "Bold: the highest score of a column.", "row": "Bold: the highest score of a row.", "none": ""}
 TESTED_MEANS = (
     "Scores are medians over seeds, and gains their differences. Tests, and so the marks, are of the mean over seeds."
 )
-
-
-def latex_escape(text: str) -> str:
-    escaped = "".join(_LATEX.get(character, character) for character in on_one_line(text))
-    # Two hyphens would be set as a dash.
-    return escaped.replace("--", "-{}-")
 
 
 def latex_tables(title: str, tables: Iterable[Table], legend: Sequence[str], layout: Layout) -> str:
@@ -79,16 +69,9 @@ def latex_tables(title: str, tables: Iterable[Table], legend: Sequence[str], lay
     floats = [text for table in filled for text in _floats(table, legend, layout)]
     head = [f"% {on_one_line(title)}: {layout}", rf"% {needed_for_letters(''.join(floats))} \usepackage{{booktabs}}"]
     if len(floats) > HELD_FLOATS:
-        # LaTeX would stop with "Too many unprocessed floats", and TeX after it was asked 100 times for a page and had none.
+        # LaTeX stops at "Too many unprocessed floats", and TeX where it was asked a hundred times for a page in vain.
         head.append(rf"\extrafloats{{{len(floats)}}}\maxdeadcycles={10 * len(floats)}")
     return "\n\n".join(["\n".join(head), *floats]) + "\n"
-
-
-def needed_for_letters(latex: str) -> str:
-    """What a document needs for the letters of a fragment, as its first comment says it."""
-    # pdflatex stops at the first letter that its fonts lack, and T1 under LuaLaTeX drops such letters without a word.
-    beyond = any(letter > END_OF_T1 and letter not in SIGNS_OF_T1 for letter in latex)
-    return UNICODE if beyond else T1
 
 
 def _laid_out(table: Table, layout: Layout) -> Table:
@@ -112,7 +95,7 @@ def _turned(table: Table) -> Table:
 
 def _floats(table: Table, legend: Sequence[str], layout: Layout) -> Iterator[str]:
     notes = _notes(table, legend)
-    notes_height = math.ceil(sum(map(_width, notes)) / WIDTHS[layout])
+    notes_height = math.ceil(sum(map(text_width, notes)) / WIDTHS[layout])
     panels = [shorter for panel in _panels(table, layout) for shorter in panel.of_height(LINES)]
     pages: list[list[Panel]] = [[]]
     for panel in panels:
@@ -296,7 +279,7 @@ def _score(cell: Cell, bold: bool) -> Entry:
     text = number(cell.score)
     latex = rf"\textbf{{{text}}}" if bold else text
     # Bold digits are a tenth wider.
-    return Entry(latex + latex_escape(cell.mark), 1.1 * _width(text) + _width(cell.mark))
+    return Entry(latex + latex_escape(cell.mark), 1.1 * text_width(text) + text_width(cell.mark))
 
 
 def _gain(cell: Cell) -> Entry:
@@ -304,31 +287,29 @@ def _gain(cell: Cell) -> Entry:
         return NOTHING
     gain, mark = signed(printed_gain(cell.gain)), gain_mark(cell.gain)
     # A minus of mathematics: a hyphen is half as long.
-    return Entry(rf"{{\scriptsize ${gain}$}}{latex_escape(mark)}", _width(gain + mark))
+    return Entry(rf"{{\scriptsize ${gain}$}}{latex_escape(mark)}", text_width(gain + mark))
 
 
 def _label(text: str, room: float) -> Entry:
-    width = _width(text)
+    width = text_width(text)
     if width <= room:
         return Entry(latex_escape(text), width)
     latex = rf"\parbox[t]{{{room:.0f}pt}}{{\raggedright {breakable(text)}\strut}}"
-    return Entry(latex, room, _lines_taken(text, room))
+    return Entry(latex, room, lines_taken(text, room))
 
 
 def _column_head(text: str) -> Entry:
-    width = _width(text)
+    width = text_width(text)
     if width <= HEAD_WIDTH:
         return Entry(latex_escape(text), width)
-    lines, narrowest = (
-        _lines_taken(text, HEAD_WIDTH),
-        math.ceil(max(_width(piece.rstrip()) for piece in _all_pieces(text))),
-    )
+    lines = lines_taken(text, HEAD_WIDTH)
+    narrowest = math.ceil(max(text_width(piece.rstrip()) for piece in all_pieces(text)))
     # No wider than it needs for that: BUCC 2018 takes the room of its first word.
-    room = next(room for room in range(narrowest, math.ceil(HEAD_WIDTH) + 1) if _lines_taken(text, room) <= lines)
+    room = next(room for room in range(narrowest, math.ceil(HEAD_WIDTH) + 1) if lines_taken(text, room) <= lines)
     return Entry(rf"\parbox[b]{{{room}pt}}{{\raggedleft {breakable(text)}}}", room, lines)
 
 
-# --- text ------------------------------------------------------------------------------------------------------------
+# --- names ------------------------------------------------------------------------------------------------------------
 
 
 def _display_names(names: Sequence[str]) -> list[str]:
@@ -354,51 +335,3 @@ def _task_called(name: str) -> Task | None:
         return get_task(name)
     except UserError:  # the name of a condition, a language or "average"
         return None
-
-
-def breakable(text: str, room: float = HEAD_WIDTH) -> str:
-    """Escaped, with places where a line may end in words that are wider than `room` points."""
-    # Escaped last: the places must be the only commands that the text did not hold itself.
-    words = (map(latex_escape, _pieces(word, room)) for word in on_one_line(text).split(" "))
-    return " ".join(r"\allowbreak{}".join(pieces) for pieces in words)
-
-
-def _pieces(word: str, room: float) -> list[str]:
-    """What stands between the places where a word may be broken."""
-    if _width(word) <= room:
-        return [word]
-    # TeX breaks where it has to: after signs, as in a+b, and else within letters.
-    pieces: list[str] = re.findall(rf"[^\W_]{{1,{LETTERS}}}[\W_]?|[\W_]", word)
-    return pieces
-
-
-def _lines_taken(text: str, room: float) -> int:
-    """Of a breakable text that is set in lines as wide as `room`."""
-    lines, used = 1, 0.0
-    for piece in _all_pieces(text):
-        # The space that ends a word takes no room at the end of a line.
-        if used and used + _width(piece.rstrip()) > room:
-            lines, used = lines + 1, 0.0
-        used += _width(piece)
-    return lines
-
-
-def _all_pieces(text: str) -> list[str]:
-    """What a breakable text cannot be broken within; the last piece of a word ends with its space."""
-    words = [_pieces(word, HEAD_WIDTH) for word in on_one_line(text).split(" ")]
-    return [piece for *first, last in words for piece in (*first, f"{last} ")]
-
-
-def _width(text: str) -> float:
-    """About how many points a text is wide at 8 points of Computer Modern, rather more than less."""
-    return sum(_letter_width(letter) for letter in text)
-
-
-def _letter_width(letter: str) -> float:
-    if letter in "iljtfI.,:;|!'()[]/ ":
-        return 3.2
-    if letter in LEGEND:
-        return 4.5
-    if letter in "mwMW@%&" or ord(letter) > 0x2E80:
-        return 8.8
-    return 6.2 if letter.isupper() else 4.5

@@ -9,7 +9,8 @@ from importlib.resources import files
 
 from stilts_ds.errors import counted
 from stilts_ds.plan_file import Phase
-from stilts_ds.report.latex import breakable, display_name, latex_escape, needed_for_letters
+from stilts_ds.report.latex import display_name
+from stilts_ds.report.latex_text import breakable, latex_escape, needed_for_letters
 from stilts_ds.report.load import RunData
 from stilts_ds.report.stats import ComparisonSettings
 from stilts_ds.tasks.registry import get_task

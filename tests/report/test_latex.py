@@ -16,7 +16,8 @@ from report_runs import HOSTILE, QUICK, build_run
 import stilts_ds
 from stilts_ds.report.curves import Line
 from stilts_ds.report.figure import write_curves, write_figures
-from stilts_ds.report.latex import LAYOUTS, WIDTHS, Layout, latex_escape, latex_tables
+from stilts_ds.report.latex import LAYOUTS, WIDTHS, Layout, latex_tables
+from stilts_ds.report.latex_text import latex_escape
 from stilts_ds.report.methods import bibliography
 from stilts_ds.report.stats import ComparisonSettings, Difference
 from stilts_ds.report.table import Cell, Row, Table
