@@ -153,12 +153,16 @@ def verdicts_path(predictions: Path) -> Path:
 
 def unscored(predictions: Path) -> str | None:
     """What has to be done before programs can be scored; None where they have been executed."""
-    if verdicts_path(predictions).exists():
+    command = f"`stilts execute {predictions} -o {verdicts_path(predictions)} --allow`, then score again"
+    if not verdicts_path(predictions).exists():
+        return f"its programs have not been executed: {command}"
+    verdicts = read_verdicts(verdicts_path(predictions))
+    judged = {verdict.id for verdict in verdicts if verdict.verdict != "withheld"}
+    open_verdict = next((verdict for verdict in verdicts if verdict.id not in judged), None)
+    if open_verdict is None:
         return None
-    return (
-        f"its programs have not been executed: `stilts execute {predictions} -o {verdicts_path(predictions)} --allow`, "
-        "then score again"
-    )
+    # To score it with 0, or the others without it, would be another number under the same name.
+    return f"no program of {open_verdict.id} could be judged: {open_verdict.reason}; install that, then {command}"
 
 
 def read(path: Path, labels: Iterable[str] = ()) -> list[WrittenProgram]:
