@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from stilts_ds.batches.collate import TaskRows
-from stilts_ds.config import EvaluationPart, Recipe
+from stilts_ds.config import SWEEP, EvaluationPart, Recipe
 from stilts_ds.data.data import Data, DataIndex, prepare_data
 from stilts_ds.disk import disk_use, train_again
 from stilts_ds.display import concern
@@ -113,7 +113,8 @@ def check_retrieval(evaluation: EvaluationPart, phases: Sequence[Phase], limits:
     retrieval waits for."""
     if all(phase.train for phase in phases):
         return
-    length, layer = evaluation.retrieval_max_seq_length, evaluation.retrieval_layer
+    length = evaluation.retrieval_max_seq_length
+    layer = -1 if evaluation.retrieval_layer == SWEEP else evaluation.retrieval_layer
     problem = vector_setting_problem(length, layer, evaluation.retrieval_pooling, limits)
     if problem is not None:
         raise UserError(f"evaluation.retrieval_{problem[0]}{problem[1]}")
