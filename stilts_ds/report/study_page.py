@@ -13,6 +13,7 @@ from stilts_ds.escape import markdown_prose
 from stilts_ds.report.table import Sheet, number, signed
 from stilts_ds.report.tables import LANGUAGES_OF
 from stilts_ds.report.text import markdown_sheet
+from stilts_ds.run_dir import write_json
 
 MARK = "<!-- Below this line: `stilts report RUN --page FILE`. -->"
 # The tables of a page, by how their names in results.json begin. The other groupings say what languages say by name.
@@ -27,10 +28,23 @@ Cells = Mapping[str, Mapping[str, Any]]  # row -> column -> score and gain, as i
 
 
 def write_study_page(file: Path, results: Mapping[str, Any], recipe: Recipe, at_scale: Sheet | None) -> None:
-    """Write the part below `MARK` anew; what stands above it in `file` stays. A new file begins with the run's name."""
+    """Write the part below `MARK` anew, and beside it `results` as FILE.json; what stands above it in `file` stays.
+
+    A new file begins with the run's name. Folders of this machine are left out of both.
+    """
     written = file.read_text("utf-8").split(MARK)[0] if file.exists() else f"# {results['name']}\n\n"
     file.parent.mkdir(parents=True, exist_ok=True)
+    write_json(file.with_suffix(".json"), without_folders(results))
     file.write_text(f"{written}{MARK}\n\n{study_page(results, recipe, at_scale)}", "utf-8")
+
+
+def without_folders(value: Any) -> Any:
+    """results.json with a model by the name of its folder alone."""
+    if isinstance(value, dict):
+        return {
+            k: Path(v).name if k == "model" and isinstance(v, str) else without_folders(v) for k, v in value.items()
+        }
+    return [without_folders(v) for v in value] if isinstance(value, list) else value
 
 
 def study_page(results: Mapping[str, Any], recipe: Recipe, at_scale: Sheet | None = None) -> str:

@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import ranks
 
-from stilts_ds.config import Recipe
+from stilts_ds.config import Recipe, load_recipe
 from stilts_ds.report.study_page import MARK, command, study_page, write_study_page
 from stilts_ds.report.table import Sheet
+from stilts_ds.run_dir import read_json
 
 RECIPE = Recipe.model_validate(
     {
@@ -92,6 +94,23 @@ def test_words_above_the_mark_stay_and_what_is_below_is_made_anew(tmp_path: Path
     write_study_page(file, RESULTS, RECIPE, None)
     page = file.read_text()
     assert page.startswith(f"# Does it help?\n\nYes.\n\n{MARK}\n") and "old numbers" not in page
+
+
+def test_the_kept_results_name_no_folder(tmp_path: Path) -> None:
+    results = {**RESULTS, "settings": [{"model": "/home/me/models/small"}]}
+    write_study_page(tmp_path / "small.md", results, RECIPE, None)
+    kept = read_json(tmp_path / "small.json")
+    assert kept["settings"] == [{"model": "small"}] and kept["statistics"] == RESULTS["statistics"]
+
+
+@pytest.mark.parametrize("file", sorted((ranks.ROOT / "docs/results").glob("*.json")), ids=lambda file: file.stem)
+def test_a_kept_page_is_what_its_kept_results_give(file: Path) -> None:
+    results = read_json(file)
+    page = file.with_suffix(".md").read_text("utf-8").split(MARK)[1]
+    made = study_page(results, load_recipe(results["name"]))
+    # The recipe that ships names no folders; what the study costs at scale is of another recipe's plan.
+    sections = made.split("\n## ")[1:]
+    assert len(sections) >= 3 and all(f"\n## {section}".rstrip() in page for section in sections)
 
 
 def test_a_cost_without_a_page_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
