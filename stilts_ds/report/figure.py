@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from stilts_ds.errors import UserError
 from stilts_ds.report.colour import colours, scale_of
 from stilts_ds.report.curves import COLOURS, DASHES, Line
+from stilts_ds.report.latex import display_names
 from stilts_ds.report.table import Cell, Table, gain_text, number
 from stilts_ds.run_dir import write_atomically
 
@@ -137,11 +138,13 @@ def _draw(axes: Axes, table: Table) -> None:
     from matplotlib.patches import Rectangle
 
     scale = scale_of([table])
-    for column, name in enumerate(table.columns):
+    for column, name in enumerate(display_names(table.columns)):
         text(_centre(column), ROW_INCHES / 2, _plain(name), ha="center", va="center", fontsize=10, weight="bold")
     for row_number, row in enumerate(table.rows, start=1):
         y = row_number * ROW_INCHES
-        text(0.1, y + ROW_INCHES / 2, _wrapped(row.label), va="center", fontsize=10, weight="bold")
+        label = _wrapped(row.label)
+        size = 8 if "\n" in label else 10
+        text(0.1, y + ROW_INCHES / 2, label, va="center", fontsize=size, weight="bold")
         for column, cell in enumerate(row.cells):
             back, ink = colours(cell.gain, scale) or ("#ffffff", INK if cell.gain is None else "#5a5a5a")
             add(Rectangle((LABEL_INCHES + column * CELL_INCHES, y), CELL_INCHES, ROW_INCHES, facecolor=back,
@@ -160,8 +163,9 @@ def _lines(cell: Cell) -> str:
 
 
 def _wrapped(label: str) -> str:
-    """A row's label in at most three lines that end before the first column."""
-    return _plain("\n".join(textwrap.wrap(label, LABEL_LETTERS)[:3]))
+    """A row's label in at most three lines that end before the first column: a condition's name is never longer."""
+    # Names are full of hyphens; a line that ended at each would take the room of the next.
+    return _plain("\n".join(textwrap.wrap(label, LABEL_LETTERS, break_on_hyphens=False)[:3]))
 
 
 def _plain(text: str) -> str:
