@@ -137,7 +137,7 @@ def _title(table: Table) -> str:
     if not table.name.startswith(LANGUAGES_OF):
         return table.title
     task = table.name.removeprefix(LANGUAGES_OF)
-    (shown,) = _display_names([task])
+    (shown,) = display_names([task])
     return table.title.replace(task, shown, 1)
 
 
@@ -242,8 +242,8 @@ def _panels(table: Table, layout: Layout) -> list[Panel]:
 
 def _printed(table: Table, layout: Layout) -> Panel:
     best, room = _best(table), LABEL_WIDTHS[layout]
-    head = (_label(table.corner, room), *map(_column_head, _display_names(table.columns)))
-    labels = [_label(name, room) for name in _display_names([row.label for row in table.rows])]
+    head = (_label(table.corner, room), *map(_column_head, display_names(table.columns)))
+    labels = [_label(name, room) for name in display_names([row.label for row in table.rows])]
     rows: list[tuple[Line, ...]] = []
     for i, row in enumerate(table.rows):
         scores = [_score(cell, (i, j) in best) for j, cell in enumerate(row.cells)]
@@ -312,7 +312,7 @@ def _column_head(text: str) -> Entry:
 # --- names ------------------------------------------------------------------------------------------------------------
 
 
-def _display_names(names: Sequence[str]) -> list[str]:
+def display_names(names: Sequence[str]) -> list[str]:
     """Tasks by the name that papers call them; whatever is no task, or would share a name, as it is."""
     display = [display_name(name) for name in names]
     # The title of a user's own task may be a sentence.

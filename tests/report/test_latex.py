@@ -266,7 +266,16 @@ def test_pictures_for_papers_are_the_same_bytes_each_time(name: str, tmp_path: P
         write_figures(matrix(), [name], lambda suffix: tmp_path / f"report{suffix}", ["a remark"])
         made.append((tmp_path / f"report.{name}").read_bytes())
     assert made[0] == made[1]
-    assert made[0].startswith(b"%PDF") if name == "pdf" else b">POS<" in made[0] or b">udpos<" in made[0]
+    assert made[0].startswith(b"%PDF") if name == "pdf" else b">POS<" in made[0] and b">udpos<" not in made[0]
+
+
+def test_the_longest_name_stands_whole_in_a_picture(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    name = "a-b.c_d-" * 8
+    table = Table("matrix", "M", "condition", ("xnli",), (Row(name, (cell(50.0),)),))
+    write_figures(table, ["svg"], lambda suffix: tmp_path / f"report{suffix}", [])
+    shown = re.findall(r">([a-d._-]+)</", (tmp_path / "report.svg").read_text(encoding="utf-8"))
+    assert "".join(shown) == name
 
 
 @pytest.mark.parametrize("name", ["svg", "pdf"])
