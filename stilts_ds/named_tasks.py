@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from stilts_ds.config import NAME, Recipe
+from stilts_ds.config import NAME, SWEEP, Recipe
 from stilts_ds.contamination import check_problems
 from stilts_ds.errors import UserError, did_you_mean
-from stilts_ds.families.registry import family_of
+from stilts_ds.families.registry import chooses_on_dev, family_of
 from stilts_ds.noise.kinds import KINDS
 from stilts_ds.tasks.benchmarks import get_benchmark
 from stilts_ds.tasks.registry import get_task
@@ -52,6 +52,7 @@ def check_tasks(recipe: Recipe) -> NamedTasks:
     _check_attention(recipe, tasks)
     _check_weights(recipe)
     _check_pools(recipe, tasks)
+    _check_sweep(recipe, tasks)
     for target in tasks.targets:
         check_problems(recipe, target, scored_split(recipe, target))
     return tasks
@@ -89,6 +90,16 @@ def _check_target(recipe: Recipe, task: Task) -> None:
         raise UserError(f"targets: {task.name} is compared with {task.base_name}, trained on English; score that, too")
     if task.translation:
         raise UserError(f"targets: {task.name} is training data; score {task.origin}")
+
+
+def _check_sweep(recipe: Recipe, tasks: NamedTasks) -> None:
+    """A layer is chosen on dev sentences with gold pairs, and on nothing else."""
+    chooses = any(chooses_on_dev(task) and task.noise is None for task in tasks.targets)
+    if recipe.evaluation.retrieval_layer == SWEEP and not chooses:
+        raise UserError(
+            "evaluation.retrieval_layer=sweep chooses the layer on BUCC's dev languages, and BUCC is no target; add "
+            "bucc2018 to targets, or give a layer"
+        )
 
 
 def check_noise(task: Task) -> None:
