@@ -3,6 +3,7 @@ tell. The words above `MARK` are a person's; everything below is made of the run
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -59,18 +60,22 @@ def study_page(results: Mapping[str, Any], recipe: Recipe, at_scale: Sheet | Non
     sections = [f"    {command(recipe)}\n"]
     for sheet in sheets:
         if sheet.rows:
-            notes = "\n\n".join(sheet.notes)
+            notes = "\n\n".join(map(_wrapped, sheet.notes))
             sections.append(f"## {sheet.title}\n\n{markdown_sheet(sheet)}" + (f"\n{notes}\n" if notes else ""))
     if results["missing"]:
-        sections.append(
-            "## What was not run\n\n" + "\n".join(f"- {markdown_prose(note)}" for note in results["missing"]) + "\n"
-        )
-    sections.append(
+        missing = "\n".join(_wrapped(f"- {markdown_prose(note)}", "  ") for note in results["missing"])
+        sections.append(f"## What was not run\n\n{missing}\n")
+    how = (
         f"{counted(len(recipe.seeds), 'seed')}, {statistics['resamples']:,} resamples. Scores are medians over seeds. "
         "Gains are differences of means over seeds; their intervals count examples and seeds. Holm's correction within "
-        "each table, Benjamini and Hochberg's over the languages of all targets ([the test](../report.md#the-test)).\n"
+        "each table, Benjamini and Hochberg's over the languages of all targets ([the test](../report.md#the-test))."
     )
-    return "\n".join(sections)
+    return "\n".join([*sections, f"{_wrapped(how)}\n"])
+
+
+def _wrapped(paragraph: str, indent: str = "") -> str:
+    """Lines of at most 120 letters, as in the pages that people write."""
+    return textwrap.fill(paragraph, 120, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
 
 
 def command(recipe: Recipe) -> str:
