@@ -63,6 +63,7 @@ def score_task(run: RunDir, recipe: Recipe, phase: Phase, name: str, data: Data)
         stamps[language] = Stamp.load(predictions)
         # Of the stamp, not of the recipe: that may have been changed since the predictions were made.
         settings[language] = settings_of(recipe, task, stamps[language].evaluation(predictions))
+        settings[language] |= stamps[language].chosen
     _check_alike(settings, run, phase, name)
     main = {language: main_metric(task).of_scores(of_language) for language, of_language in scores.items()}
     missing = [*left_out, *unlabelled, *unexecuted]

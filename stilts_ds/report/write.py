@@ -23,6 +23,7 @@ from stilts_ds.report.figure import Format, write_curves, write_figures
 from stilts_ds.report.groups import count_sheet
 from stilts_ds.report.inputs import duplicates_sheet, inputs_sheet
 from stilts_ds.report.latex import LAYOUTS, latex_tables
+from stilts_ds.report.layers import layer_tables
 from stilts_ds.report.load import RunData, load_run
 from stilts_ds.report.methods import methods_tex, references_bib
 from stilts_ds.report.page import page
@@ -62,7 +63,8 @@ def write_report(
     settings = with_resamples(data, settings or ComparisonSettings())
     scores = score_run(data, settings)
     tables = build_tables(data, scores, settings)
-    beside = (*centred_tables(data, scores, settings), *checked_tables(data, scores, settings), *code_tables(data))
+    retrieval = (*centred_tables(data, scores, settings), *layer_tables(data))
+    beside = (*retrieval, *checked_tables(data, scores, settings), *code_tables(data))
     tables = replace(tables, variants=(*tables.variants, *beside))
     marks = legend(tables.all(), settings.level)
     summary = _summary(data, tables, settings)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from clock_bitext import HOURS, OffsetVectors, TwelveSentences
 from report_runs import QUICK, build_run, name_files, table
 
 import stilts_ds
@@ -18,52 +17,14 @@ from stilts_ds.evaluate.score import score_folder
 from stilts_ds.families.base import Prediction
 from stilts_ds.families.bitext import BITEXT
 from stilts_ds.families.bitext.head import centred
-from stilts_ds.families.bitext.record import Bitext, Sentence
 from stilts_ds.families.registry import family_of
 from stilts_ds.plan_file import Plan
 from stilts_ds.report.load import load_run
 from stilts_ds.report.write import write_report
 from stilts_ds.run_dir import RunDir, read_json, write_json
 from stilts_ds.tasks.registry import get_task
-from stilts_ds.tasks.spec import Task
 
 CENTRED, PLAIN = EvaluationPart(retrieval_centering="language"), EvaluationPart()
-# Twelve meanings, the hours of a clock; the two languages lie apart, along one axis each.
-HOURS = 12
-TURNS = torch.arange(HOURS, dtype=torch.float64) * (2 * math.pi / HOURS)
-MEANINGS = torch.stack([TURNS.cos(), TURNS.sin()], 1).float()
-OFFSETS = {"de": torch.tensor([5.0, 0.0]), "en": torch.tensor([0.0, 5.0])}
-
-
-@dataclass(frozen=True)
-class TwelveSentences:
-    """A split of twelve sentences and their translations (families.asked.EvaluationSplit)."""
-
-    task: Task
-    name: str = "test"
-    language: str = "de"
-
-    def records(self) -> list[Bitext]:
-        sides = [[Sentence(f"{side}-{i}", f"{side} {i}") for i in range(HOURS)] for side in ("de", "en")]
-        return [Bitext("clock", *sides, frozenset((f"de-{i}", f"en-{i}") for i in range(HOURS)))]
-
-    def rows_of(self, records: Any, content: Any, setting: TrainingPart) -> Any:
-        return records
-
-
-@dataclass
-class OffsetVectors:
-    """A model whose vectors are meaning and language, added (families.asked.Model)."""
-
-    first: bool = True
-    comm: Any = None
-    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
-
-    def stop_if_requested(self) -> None:
-        pass
-
-    def vectors(self, rows: Any, evaluation: EvaluationPart) -> torch.Tensor:
-        return torch.stack([OFFSETS[s.id[:2]] + MEANINGS[int(s.id[3:])] for s in rows])
 
 
 def predicted(task: str, folder: Path, evaluation: EvaluationPart, *splits: str) -> tuple[Any, dict[str, Any]]:

@@ -19,6 +19,7 @@ BITEXT = Family(
     predict=predictions.predict,
     label_values=predictions.label_values,
     evaluation_rows=predictions.evaluation_rows,
+    layer_scores=predictions.layer_scores,
     predicted_splits=predictions.predicted_splits,
     limit=predictions.limit,
     settings=predictions.settings,

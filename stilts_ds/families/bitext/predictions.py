@@ -10,10 +10,10 @@ from collections.abc import Iterable, Sequence, Set
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stilts_ds.config import EvaluationPart, TrainingPart
+from stilts_ds.config import SWEEP, EvaluationPart, TrainingPart
 from stilts_ds.errors import UserError
 from stilts_ds.families.asked import EvaluationSplit
-from stilts_ds.families.base import Family, Prediction
+from stilts_ds.families.base import Family, LayerScores, Prediction
 from stilts_ds.families.bitext.record import Bitext, Sentence
 from stilts_ds.families.files import (
     CENTRED_FILES,
@@ -32,7 +32,7 @@ from stilts_ds.run_dir import read_json
 from stilts_ds.tasks.spec import Task
 
 if TYPE_CHECKING:
-    from stilts_ds.families.bitext.head import Place
+    from stilts_ds.families.bitext.head import Mined, Place
 
 Pair = tuple[str, str]
 SETTINGS = ("retrieval_centering",)  # of stilts_ds.config.EvaluationPart
@@ -47,10 +47,10 @@ def evaluation_rows(split: EvaluationSplit, setting: TrainingPart, evaluation: E
     # Not `setting`, which is that of the phase before: retrieval would depend on which task trained last.
     length = TrainingPart(max_seq_length=evaluation.retrieval_max_seq_length)
 
-    def rows_of_side(side: Sequence[Sentence]) -> Rows:
-        return split.rows_of(side, [[sentence.id, sentence.text] for sentence in side], length)
+    def rows_of_side(side: Sequence[Sentence], name: str) -> Rows:
+        return split.rows_of(side, [[sentence.id, sentence.text] for sentence in side], length, name)
 
-    return rows_of_side(record.source), rows_of_side(record.pivot)
+    return rows_of_side(record.source, "source"), rows_of_side(record.pivot, "pivot")
 
 
 def searched_rows(split: EvaluationSplit) -> int:
@@ -86,25 +86,60 @@ def predict(family: Family, asked: Prediction) -> Any:
 def _retrieve(asked: Prediction, source: Any, pivot: Any, runtime: Place, column: str = "") -> Any:
     """What is found between this rank's vectors of both sides; None on ranks other than 0. `column` is
     CENTRED_FILES where the vectors are: they have a threshold of their own. A collective."""
-    from stilts_ds.families.bitext.head import EmbeddedSide, bucc_mine, bucc_predict, tatoeba_predict
+    from stilts_ds.families.bitext.head import bucc_predict, tatoeba_predict
 
     split = asked.split
-    [record] = split.records()
     if not _mines(split.task):
         nearest = tatoeba_predict(source, pivot, runtime)
         return nearest if asked.model.first else None
 
-    def side(name: str, sentences: Sequence[Sentence], vectors: Any) -> EmbeddedSide:
-        return EmbeddedSide(name, [s.id for s in sentences], [s.text for s in sentences], vectors)
-
-    sides = side(split.language, record.source, source), side(split.task.pivot, record.pivot, pivot)
-    mined = bucc_mine(*sides, runtime=runtime)
+    mined = _mined(asked, source, pivot, runtime)
     if not asked.model.first:
         return None
+    [record] = split.records()
     # The threshold first: on dev it also keeps the drawn ones, which the spread is made of.
     threshold = _threshold(asked, mined, record, column)
     _keep_spread(asked, mined, record, column)
     return bucc_predict(mined, threshold)
+
+
+def _mined(asked: Prediction, source: Any, pivot: Any, runtime: Place) -> list[Mined]:
+    """Pairs between this rank's vectors of both sides, best first, on every rank. A collective."""
+    from stilts_ds.families.bitext.head import EmbeddedSide, bucc_mine
+
+    [record] = asked.split.records()
+
+    def side(name: str, sentences: Sequence[Sentence], vectors: Any) -> EmbeddedSide:
+        return EmbeddedSide(name, [s.id for s in sentences], [s.text for s in sentences], vectors)
+
+    sides = side(asked.split.language, record.source, source), side(asked.split.task.pivot, record.pivot, pivot)
+    return bucc_mine(*sides, runtime=runtime)
+
+
+def layer_scores(family: Family, asked: Prediction) -> LayerScores | None:
+    """F1 of mining a dev split at the threshold that suits it best, at every layer; None on ranks other than 0, and for
+    what mines nothing. A collective. Raises UserError for a split without gold pairs."""
+    from stilts_ds.families.bitext.head import Place, best_threshold, centred
+
+    split, model = asked.split, asked.model
+    if not _mines(split.task):
+        return None
+    [record] = split.records()
+    gold = _gold_of_dev(split, record)
+    sweep = asked.evaluation.model_copy(update={"retrieval_layer": SWEEP})
+    rows_of_sides = evaluation_rows(split, asked.setting, sweep)
+    # All layers of both sides at once: one forward pass is what a sweep costs besides the searches.
+    source, pivot = (model.vectors(rows, sweep) for rows in rows_of_sides)
+    runtime = Place(model.comm, model.device, model.stop_if_requested)
+    plain, beside = [], []
+    for layer in range(source.shape[1]):
+        at_source, at_pivot = source[:, layer].contiguous(), pivot[:, layer].contiguous()
+        plain.append(best_threshold(_mined(asked, at_source, at_pivot, runtime), gold)[1])
+        if asked.evaluation.retrieval_centering == "language":
+            at_source = centred(at_source, split.language, runtime)
+            at_pivot = centred(at_pivot, split.task.pivot, runtime)
+            beside.append(best_threshold(_mined(asked, at_source, at_pivot, runtime), gold)[1])
+    return LayerScores(plain, beside) if model.first else None
 
 
 def _threshold(asked: Prediction, mined: Any, record: Bitext, column: str) -> float:
@@ -115,12 +150,17 @@ def _threshold(asked: Prediction, mined: Any, record: Bitext, column: str) -> fl
     file = _threshold_file(column, split.language)
     if split.name != "dev":
         return float(asked.read_kept(file)["threshold"])
-    if record.gold is None:
-        raise UserError(f"{split.task.name} dev-{split.language} has no gold pairs to choose the mining threshold on")
-    value, f1 = best_threshold(mined, set(record.gold))
-    drawn = drawn_thresholds(mined, set(record.gold), [sentence.id for sentence in record.source])
+    gold = _gold_of_dev(split, record)
+    value, f1 = best_threshold(mined, gold)
+    drawn = drawn_thresholds(mined, gold, [sentence.id for sentence in record.source])
     asked.kept[file] = {"threshold": value, "dev_f1": f1, "drawn": drawn}
     return value
+
+
+def _gold_of_dev(split: EvaluationSplit, record: Bitext) -> set[Pair]:
+    if record.gold is None:
+        raise UserError(f"{split.task.name} dev-{split.language} has no gold pairs to choose the mining threshold on")
+    return set(record.gold)
 
 
 def _keep_spread(asked: Prediction, mined: Any, record: Bitext, column: str) -> None:
