@@ -11,6 +11,7 @@ from typing import Any
 from stilts_ds.config import Recipe
 from stilts_ds.errors import counted
 from stilts_ds.escape import markdown_prose
+from stilts_ds.report.layers import NAME as LAYERS
 from stilts_ds.report.table import Sheet, number, signed
 from stilts_ds.report.tables import LANGUAGES_OF
 from stilts_ds.report.text import markdown_sheet
@@ -55,6 +56,7 @@ def study_page(results: Mapping[str, Any], recipe: Recipe, at_scale: Sheet | Non
     tables = {name: named[name] for prefix in TITLES for name in named if name.startswith(prefix)}
     sheets = [_conditions(recipe), _scores(results)]
     sheets += [_gains(name, table, statistics["baseline"]) for name, table in tables.items()]
+    sheets += [_layers(results["layers"], named[LAYERS])] if LAYERS in named else []
     sheets += [_unresolved(tables, statistics["baseline"])]
     sheets += [at_scale] if at_scale else []
     sections = [f"    {command(recipe)}\n"]
@@ -140,6 +142,14 @@ def _gains(name: str, table: Cells, baseline: str) -> Sheet:
         ("", baseline, "mean", "gain", "95 % interval", "p, corrected", "told from 0"),
         tuple(rows),
     )
+
+
+def _layers(layers: Mapping[str, Any], table: Cells) -> Sheet:
+    """Scores at every hidden state, on the dev languages that chose one."""
+    rows = [(label, *(number(cell["score"]) for cell in cells.values())) for label, cells in table.items()]
+    columns = tuple(next(iter(table.values())))
+    note = f"Layer {layers['chosen']} was chosen on dev, before any training, for all conditions; 0 is the embeddings."
+    return Sheet("Retrieval by layer, on BUCC's dev languages", ("model after", *columns), tuple(rows), (note,))
 
 
 def _title(name: str, baseline: str) -> str:
