@@ -24,7 +24,7 @@ from stilts_ds.engine.preempt import stop_this_rank_if_requested
 from stilts_ds.errors import UserError, did_you_mean
 from stilts_ds.evaluate.embedding import CHUNK, Embedder
 from stilts_ds.families.bitext.rows import encode_texts
-from stilts_ds.mining.job import MiningWork, on_all, on_first, progress_log, refuse_existing
+from stilts_ds.mining.job import MiningWork, is_unfinished, on_all, on_first, progress_log, refuse_existing
 from stilts_ds.mining.models import Encoder, ModelFolder
 from stilts_ds.mining.texts import TextFile, Texts
 from stilts_ds.mining.vectors import STORED, make_empty, note_content, note_of, vectors_digest
@@ -62,8 +62,9 @@ def embed(
             raise UserError(f"unknown number format {stored!r} of the file{did_you_mean(stored, STORED)}")
         if path.suffix != ".npy":
             raise UserError(f"{path}: vectors are written as .npy; end the name so")
-        # The job refuses an existing output; its note would be overwritten just as well.
-        refuse_existing(note_of(path))
+        # The job refuses an existing output; its note, which is put first, would be overwritten just as well.
+        if not is_unfinished(path):
+            refuse_existing(note_of(path))
 
     on_first(ranks, check)
     with MiningWork(ranks, path) as job:

@@ -88,6 +88,8 @@ class MiningSettings:
             raise UserError(f"threshold {self.threshold}: give a finite number")
         if not 0 < self.dev_part <= 1:
             raise UserError(f"dev part {self.dev_part}: give a share above 0, at most 1")
+        if self.dev_part != DEFAULTS.dev_part and (not has_gold or self.threshold is not None):
+            raise UserError("a dev part chooses the threshold by gold pairs: give gold, and no threshold")
         if self.drop_repeated and not self.unify:
             raise UserError("drop_repeated needs unify: without it equal texts are sentences of their own")
         if self.neighbours == "ivf":
@@ -151,6 +153,7 @@ def mine(
     with MiningWork(ranks, path) as job:
         fault = TAB_FAULT if path.suffix == ".tsv" else ""
         sides = [find_side(ranks, side, encoder, fault) for side in (source, target)]
+        check_widths(*sides)  # before texts are embedded
         gold_pairs = on_first(ranks, lambda: _gold(gold_file, sides))
         inputs = {
             **describe(source=sides[0], target=sides[1]),
@@ -162,7 +165,7 @@ def mine(
             with_vectors(ranks, side, encoder, job.work / f"{name}.npy", device)
             for name, side in zip(("source", "target"), sides)
         )
-        on_first(ranks, lambda: check_widths(left, right))
+        check_widths(left, right)
         mining = Mining(ranks, settings, left, right, device)
         mining.search(job.work, key)
         draft = job.work / f"pairs{path.suffix}"

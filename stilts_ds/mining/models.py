@@ -16,10 +16,11 @@ from stilts_ds.families.build import build_model
 from stilts_ds.model.encoder import load_encoder
 from stilts_ds.model.onednn import block_weights
 from stilts_ds.model.pooling import POOLINGS
-from stilts_ds.model_files import check_folder, fingerprint, limits_of, vector_setting_problem
+from stilts_ds.model_files import check_folder, fingerprint, limits_of, read_config, size_of, vector_setting_problem
 from stilts_ds.model_hub import ensure_model_files
 from stilts_ds.rows.batch import pack_rows
 from stilts_ds.rows.tokenizer import Tokenizer
+from stilts_ds.sources.files import check_text
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 DEFAULT_LENGTH: int = EvaluationPart.model_fields["retrieval_max_seq_length"].default
@@ -44,6 +45,7 @@ class VectorSettings:
         for name, value, known in (("pooling", self.pooling, POOLINGS), ("dtype", self.dtype, DTYPES)):
             if value not in known:
                 raise UserError(f"unknown {name} {value!r}{did_you_mean(value, known)}")
+        check_text(self.prefix, "prefix")
         if self.batch_size < 1:
             raise UserError(f"batch size {self.batch_size}: give 1 or more")
         if self.max_length is not None and self.max_length < 8:
@@ -65,10 +67,12 @@ class Encoder:
 
 @dataclass(frozen=True)
 class ModelFolder:
-    """A model on this machine, and the hash of its files."""
+    """A model on this machine, and the hash of its files; `width` numbers a vector (None where config.json does not
+    say)."""
 
     folder: Path
     digest: str
+    width: int | None
     length: int
     settings: VectorSettings
 
@@ -91,7 +95,8 @@ class ModelFolder:
         problem = vector_setting_problem(length, settings.layer, settings.pooling, limits)
         if problem is not None:
             raise UserError(f"{problem[0].replace('max_seq_length', 'max length')}{problem[1]}")
-        return cls(folder, fingerprint(str(folder), None), length, settings)
+        width = size_of(read_config(folder), "hidden_size")
+        return cls(folder, fingerprint(str(folder), None), width, length, settings)
 
     def inputs(self) -> dict[str, Any]:
         """What the vectors depend on, for the note beside them."""

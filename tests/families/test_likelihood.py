@@ -68,8 +68,8 @@ RIGHT = FORM + "    return x\n"
 def attempt(problem: int, sample: int, verdict: str, text: str = RIGHT, **keys: Any) -> WrittenProgram:
     language = keys.pop("language", "python")
     program = Program(f"p/{problem}", text, "assert f(1)\n", language, "f", sample)
-    reason = keys.pop("reason", "")
-    return WrittenProgram(program, Verdict(program.id, sample, language, verdict, reason), keys.get("likelihood"))
+    given = Verdict(program.id, sample, language, verdict, keys.pop("reason", ""), keys.pop("weak", False))
+    return WrittenProgram(program, given, keys.get("likelihood"))
 
 
 GOLD = [Gold("p/0", FORM + "    return x\n"), Gold("p/1", "")]
@@ -106,7 +106,9 @@ def test_known_solutions_are_scored_by_token_and_by_place() -> None:
         ("ruby", "", "error", "SyntaxError: program.rb:3: syntax error", False),
         ("java", "", "compile-error", "", False),
         ("go", "", "failed", "", True),
-        ("perl", "", "error", "Can't use global @_", None),
+        ("perl", "", "error", 'syntax error: Global symbol "$x" requires explicit package name', False),
+        ("perl", "", "error", "Can't locate No/Such.pm in @INC", True),
+        ("perl", "", "failed", "", True),
         ("typescript", "", "withheld", "", None),
     ],
 )
@@ -115,8 +117,10 @@ def test_whether_a_program_parses(language: str, text: str, verdict: str, reason
 
 
 def test_parsing_is_left_out_where_nothing_tells() -> None:
-    perl = [attempt(number, 0, "failed", language="perl") for number in range(2)]
-    assert "parses" not in score_values(TASKS["multi_humaneval"], GOLD, perl, "perl")
+    """Of programs that share a process with their tests an interpreter's complaint may be about either."""
+    weak = [attempt(number, 0, "failed", language="perl", weak=True) for number in range(2)]
+    assert "parses" not in score_values(TASKS["multi_humaneval"], GOLD, weak, "perl")
+    assert parses(attempt(0, 0, "passed", language="perl", weak=True)) is True
     python = [attempt(0, 0, "passed"), attempt(1, 0, "error", "def f(")]
     assert score_values(TASKS["humaneval"], GOLD, python, "en")["parses"] == 50
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -31,6 +32,7 @@ from stilts_ds.rows.whitespace import CodeTokenizer
 from stilts_ds.run_dir import write_atomically
 from stilts_ds.tasks.spec import Task
 
+log = logging.getLogger(__name__)
 SETTINGS = ("generate",)  # of stilts_ds.config.EvaluationPart
 
 
@@ -60,7 +62,7 @@ def evaluation_rows(split: EvaluationSplit, setting: TrainingPart, evaluation: E
     longest = max(setting.max_seq_length - evaluation.generate.max_new_tokens, setting.max_seq_length // 2)
     prompts = [dataclasses.replace(record, solution="") for record in split.records()]
     content = [[record.id, record.prompt] for record in prompts]
-    return split.rows_of(prompts, content, TrainingPart(max_seq_length=longest))
+    return split.rows_of(prompts, content, TrainingPart(max_seq_length=longest), "prompts")
 
 
 def predict(family: Family, asked: Prediction) -> list[WrittenProgram] | None:
@@ -84,6 +86,7 @@ def predict(family: Family, asked: Prediction) -> list[WrittenProgram] | None:
     measured = measure(family, asked)
     if not asked.model.first:
         return None
+    _log_unfinished(asked, decoding, rows, written)
     [name] = kept_files(asked.split.name, asked.split.language)
     asked.kept[name] = measured
     attempts = []
@@ -93,6 +96,23 @@ def predict(family: Family, asked: Prediction) -> list[WrittenProgram] | None:
             completion = ends.text(ids).replace("\0", "\N{REPLACEMENT CHARACTER}")
             attempts.append(WrittenProgram(record.problem.program(completion, number), None))
     return attempts
+
+
+def _log_unfinished(
+    asked: Prediction, decoding: Decoding, rows: Rows, written: Sequence[Sequence[Sequence[int]]]
+) -> None:
+    """Say how many programs broke off where there was no more room: few of these are right."""
+    unfinished = sum(
+        decoding.breaks_off(ids, prompt) for prompt, samples in zip(rows.row_lengths, written) for ids in samples
+    )
+    if unfinished:
+        log.info(
+            "%s %s: %d of %s had no room to end (raise evaluation.generate.max_new_tokens or max_seq_length)",
+            asked.split.task.name,
+            asked.split.language,
+            unfinished,
+            counted(sum(map(len, written)), "program"),
+        )
 
 
 @dataclass(frozen=True)
@@ -133,12 +153,16 @@ def verdicts_path(predictions: Path) -> Path:
 
 def unscored(predictions: Path) -> str | None:
     """What has to be done before programs can be scored; None where they have been executed."""
-    if verdicts_path(predictions).exists():
+    command = f"`stilts execute {predictions} -o {verdicts_path(predictions)} --allow`, then score again"
+    if not verdicts_path(predictions).exists():
+        return f"its programs have not been executed: {command}"
+    verdicts = read_verdicts(verdicts_path(predictions))
+    judged = {verdict.id for verdict in verdicts if verdict.verdict != "withheld"}
+    open_verdict = next((verdict for verdict in verdicts if verdict.id not in judged), None)
+    if open_verdict is None:
         return None
-    return (
-        f"its programs have not been executed: `stilts execute {predictions} -o {verdicts_path(predictions)} --allow`, "
-        "then score again"
-    )
+    # To score it with 0, or the others without it, would be another number under the same name.
+    return f"no program of {open_verdict.id} could be judged: {open_verdict.reason}; install that, then {command}"
 
 
 def read(path: Path, labels: Iterable[str] = ()) -> list[WrittenProgram]:

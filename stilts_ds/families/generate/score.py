@@ -37,7 +37,7 @@ def count_programs(gold: Sequence[Gold], predicted: Sequence[WrittenProgram], la
     """Problems by name: columns passed and same (shares of a problem's programs), and problems (1); pass@k and enough
     for each of SEVERAL, all 0 where a problem has fewer than k programs; parses and parsed, 0 where nothing tells.
 
-    A withheld verdict is no program; a problem that has none but these passes nothing.
+    A withheld verdict is no program; a language with a problem that has none but these is not scored (`unscored`).
     """
     by_problem: dict[str, list[WrittenProgram]] = {problem.id: [] for problem in gold}
     for attempt in predicted:
@@ -74,13 +74,14 @@ def parses(attempt: WrittenProgram) -> bool | None:
         return None
     if verdict.verdict == "compile-error":
         return False
-    if program.language in TOLD_BY_REASON:
-        return not (verdict.verdict == "error" and SYNTAX_ERROR.match(verdict.reason))
-    return None if program.language == "perl" else True
+    if program.language not in TOLD_BY_REASON:
+        return True
+    if verdict.weak and not verdict.passed:  # the interpreter read program and tests together
+        return None
+    return not (verdict.verdict == "error" and SYNTAX_ERROR.match(verdict.reason))
 
 
-# Perl tells a faulty program in too many ways.
-TOLD_BY_REASON = ("javascript", "php", "ruby")
+TOLD_BY_REASON = ("javascript", "perl", "php", "ruby")
 SYNTAX_ERROR = re.compile("SyntaxError|syntax error|Parse error")
 
 
