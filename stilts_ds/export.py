@@ -22,9 +22,10 @@ from stilts_ds.engine.weights import encoder_of_ranks, send_weights
 from stilts_ds.engine.world import World
 from stilts_ds.errors import UserError
 from stilts_ds.families.build import build_model
+from stilts_ds.families.generate.rows import end_of, never_written
 from stilts_ds.families.registry import get_family
 from stilts_ds.model.backbone import Backbone
-from stilts_ds.model.encoder import load_encoder, save_encoder
+from stilts_ds.model.encoder import load_encoder, save_encoder, save_generation_config
 from stilts_ds.model.heads import HeadSpec
 from stilts_ds.model.multitask import MultiTask
 from stilts_ds.model_files import model_source
@@ -56,9 +57,13 @@ def export_model(
     shutil.rmtree(folder, ignore_errors=True)
     # The same file names as in a phase's folder, so that publishing is only linking.
     target = PhaseDir(folder)
-    output_layer = _output_layer(Backbone(encoder), specs, parameters)
+    backbone = Backbone(encoder)
+    output_layer = _output_layer(backbone, specs, parameters)
     save_encoder(encoder, _part(parameters, PREFIX_ENCODER), target.encoder, output_layer)
     tokenizer.save(target.encoder)
+    if backbone.sees == "left":
+        unused = never_written(tokenizer, encoder.config.vocab_size)
+        save_generation_config(target.encoder, end_of(tokenizer), unused)
     write_json(target.encoder / LINEAGE, lineage)
     save_file(_part(parameters, PREFIX_HEADS), target.heads)
     for weights in (target.heads, *target.encoder.glob("*.safetensors")):

@@ -8,12 +8,13 @@ import logging
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import partial
+from itertools import chain
 from typing import Any
 
 import torch
 
 from stilts_ds.batches.collate import TaskRows
-from stilts_ds.config import EvaluationPart, Recipe
+from stilts_ds.config import SWEEP, EvaluationPart, Recipe
 from stilts_ds.data.data import Data, DataIndex
 from stilts_ds.data.prepare import prepare_data
 from stilts_ds.disk import disk_use, train_again
@@ -93,7 +94,8 @@ def check_settings(recipe: Recipe, phases: list[Phase], limits: ModelLimits, wor
         # Tasks that are trained together may have rows of their own lengths.
         longest = max(phase.setting(name).max_seq_length for name in phase.train)
         if limits.tokens is not None and longest > limits.tokens:
-            raise UserError(f"{phase.title}: max_seq_length={longest}, but the model takes {limits.tokens} tokens")
+            problem = f"max_seq_length={longest}, but the model takes {limits.tokens} tokens"
+            raise UserError(f"{phase.title}: {problem}; set max_seq_length to {limits.tokens} or less")
         pool = pool_size(families, setting)
         if setting.train_batch_size // pool < world.size and pool > 1:
             raise UserError(
@@ -112,7 +114,8 @@ def check_retrieval(evaluation: EvaluationPart, phases: Sequence[Phase], limits:
     retrieval waits for."""
     if all(phase.train for phase in phases):
         return
-    length, layer = evaluation.retrieval_max_seq_length, evaluation.retrieval_layer
+    length = evaluation.retrieval_max_seq_length
+    layer = -1 if evaluation.retrieval_layer == SWEEP else evaluation.retrieval_layer
     problem = vector_setting_problem(length, layer, evaluation.retrieval_pooling, limits)
     if problem is not None:
         raise UserError(f"evaluation.retrieval_{problem[0]}{problem[1]}")
@@ -223,6 +226,7 @@ def set_up_training(run: RunDir, recipe: Recipe, phase: Phase, data: Data, world
     encoder = encoder_of_ranks(stored, recipe.model, revision, recipe.engine.dtype, world)
     warn_of_dropout(encoder, source, world)
     backbone = Backbone(encoder)
+    check_packing(recipe, backbone)
     if data.tokenizer.sees != backbone.sees:
         raise UserError(
             f"{source} is another kind of model than {data.tokenizer.name}, by whose tokenizer the rows were made; "
@@ -269,6 +273,15 @@ def read_output(source: str, revision: str | None, backbone: Backbone) -> dict[s
     if backbone.sees == "both":
         return read_language_head(source, revision)
     return {} if backbone.ties_output else read_output_layer(source, revision)
+
+
+def check_packing(recipe: Recipe, backbone: Backbone) -> None:
+    """Refuse a model whose rows are padded where any phase of the study needs them packed: before the first of them
+    trains, and not days later when that one begins."""
+    named = [*recipe.targets, *chain.from_iterable(recipe.intermediate.values())]
+    for name in named:
+        if family_of(get_task(name)).packed_only:
+            backbone.check_packs(name)
 
 
 def warn_of_dropout(encoder: Any, source: str, world: World) -> None:

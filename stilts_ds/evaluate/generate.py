@@ -18,6 +18,7 @@ import numpy as np
 import torch
 
 from stilts_ds.families.decoding import Decoding
+from stilts_ds.families.generate.rows import never_written
 from stilts_ds.model.decoding import STABLE_ROWS, KeyValueCache
 from stilts_ds.rows.batch import Batch, Targets
 from stilts_ds.rows.rows import Rows
@@ -129,11 +130,11 @@ class Generator:
 
     def _is_complete(self, sample: Sample, token: int, prompt: int) -> bool:
         """Take the token, unless the row of a prompt of so many tokens is full or the token ends it."""
-        decoding, written = self.decoding, len(sample.ids)
-        if prompt + written >= decoding.row_limit or token == decoding.end:
+        decoding = self.decoding
+        if decoding.is_full(len(sample.ids), prompt) or token == decoding.end:
             return True
         sample.ids.append(token)
-        return written + 1 == decoding.most_tokens or decoding.is_complete(sample.ids)
+        return decoding.is_full(len(sample.ids), prompt) or decoding.is_complete(sample.ids)
 
     def _read(self, prompts: Sequence[np.ndarray], prefix: Sequence[int] | None, cache: KeyValueCache) -> np.ndarray:
         """Logits [P, V] of the token behind each prompt; the cache keeps what the prompts are."""
@@ -175,6 +176,5 @@ class Generator:
         none = torch.zeros(0, dtype=torch.long)
         batch.heads[self.head] = Targets(torch.from_numpy(filled.astype(np.int64)), none, none.float(), none)
         logits: np.ndarray = self.forward(batch.to(self.device), "next")[self.head][: len(read)].cpu().numpy()
-        logits[:, self.tokenizer.vocabulary :] = -np.inf
-        logits[:, [token for token in self.tokenizer.special if token != self.decoding.end]] = -np.inf
+        logits[:, never_written(self.tokenizer, logits.shape[1])] = -np.inf
         return logits

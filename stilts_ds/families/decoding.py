@@ -24,3 +24,11 @@ class Decoding:
     most_tokens: int
     row_limit: int
     is_complete: Callable[[Sequence[int]], bool]
+
+    def is_full(self, written: int, prompt: int) -> bool:
+        """Whether no token follows so many behind a prompt of so many tokens."""
+        return written >= self.most_tokens or prompt + written >= self.row_limit
+
+    def breaks_off(self, ids: Sequence[int], prompt: int) -> bool:
+        """Whether a sample behind a prompt of so many tokens had room for no more and was not complete."""
+        return self.is_full(len(ids), prompt) and not self.is_complete(ids)

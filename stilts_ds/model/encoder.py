@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 from zipfile import is_zipfile
@@ -299,8 +300,10 @@ def _language_model(
     """A decoder with its output layer, without memory for weights of its own, and its parameters."""
     from transformers import AutoModelForCausalLM
 
+    # A copy: the live model, which goes on training, reads the name of its attention there.
+    config = copy.deepcopy(model.config)
     with torch.device("meta"):
-        whole = AutoModelForCausalLM.from_config(model.config, attn_implementation="eager")
+        whole = AutoModelForCausalLM.from_config(config, attn_implementation="eager")
     output = whole.get_output_embeddings()
     name = next(name for name, module in whole.named_modules() if module is output)
     parameters = {f"{whole.base_model_prefix}.{key}": value for key, value in state.items()}
@@ -326,3 +329,14 @@ def save_encoder(
     if config.get("dtype", "float32") != "float32":
         config["dtype"] = "float32"
         path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def save_generation_config(folder: Path, end: int, never_written: Sequence[int]) -> None:
+    """Let `generate` of transformers write from `folder` what we write: up to the token `end`, and without some tokens.
+
+    What the pretrained model came with is not kept: its penalties and temperatures would change what is written.
+    """
+    from transformers import GenerationConfig
+
+    suppressed = list(never_written) or None
+    GenerationConfig(eos_token_id=end, pad_token_id=end, suppress_tokens=suppressed).save_pretrained(folder)
