@@ -134,7 +134,7 @@ def _write_summary(
         "settings": asdict(settings),
         "toolchains": versions,
         "scores": scores,
-        "floors": [asdict(floor) for floor in floor_rows],
+        "floors": [floor.to_json() for floor in floor_rows],
     }
     verdicts_file.with_suffix(".summary.json").write_text(json.dumps(summary, indent=1) + "\n", encoding="ascii")
 

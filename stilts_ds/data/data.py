@@ -155,7 +155,12 @@ class Data:
         key = (task.name, split, language)
         if key not in self._origins:
             origin = find_origin(task, split, language, self.source)
-            self._origins[key] = dataclasses.replace(origin, known_hash=self._hashes.get(key))
+            second = origin.second
+            if second is not None:
+                second = dataclasses.replace(second, hash_of=self.store.hash_files)
+            self._origins[key] = dataclasses.replace(
+                origin, known_hash=self._hashes.get(key), hash_of=self.store.hash_files, second=second
+            )
         return self._origins[key]
 
     # --- one reader --------------------------------------------------------------------------------------------------

@@ -14,7 +14,9 @@ from stilts_ds.errors import UserError
 from stilts_ds.evaluate.score import score_values
 from stilts_ds.execute.passk import pass_at_k
 from stilts_ds.execute.programs import Program, Verdict
+from stilts_ds.families.generate.floors import floors_path, write_floors
 from stilts_ds.families.generate.likelihood import CANDIDATES, Likelihood, measure, read_likelihoods
+from stilts_ds.families.generate.predictions import FILE
 from stilts_ds.families.generate.record import Gold
 from stilts_ds.families.generate.score import WrittenProgram, parses
 from stilts_ds.families.registry import family_of
@@ -91,6 +93,20 @@ def test_known_solutions_are_scored_by_token_and_by_place() -> None:
     programs = [attempt(number, 0, "failed", likelihood=seen) for number, seen in enumerate(likelihoods)]
     scores = score_values(TASKS["humaneval"], GOLD, programs, "en")
     assert (scores["solution_tokens"], scores["solution_first"], scores["solution_mrr"]) == (60, 50, 62.5)
+
+
+def test_floors_are_shares_of_the_problems_that_they_were_executed_for(tmp_path: Path) -> None:
+    labels = tmp_path / "test-en.jsonl"
+    FILE.write_labels(labels, GOLD)
+    programs = [attempt(0, 0, "passed"), attempt(1, 0, "failed")]
+    assert not any(name.startswith("floor") for name in score_values(TASKS["humaneval"], GOLD, programs, "en"))
+    passes = {"constant": {"p/0": True, "p/1": False}, "empty": {"p/0": False, "p/1": False}, "shuffled": {"p/1": True}}
+    write_floors(labels, passes, {"constant": "return True"})
+    scores = score_values(TASKS["humaneval"], FILE.read_labels(labels, ()), programs, "en")
+    assert (scores["floor_constant"], scores["floor_empty"], scores["floor_shuffled"]) == (50, 0, 100)
+    floors_path(labels).write_text('{"constant": [1]}')
+    with pytest.raises(UserError, match=r"test-en.floors.json: is no file of floors; remove it"):
+        FILE.read_labels(labels, ())
 
 
 @pytest.mark.parametrize(

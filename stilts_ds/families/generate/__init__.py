@@ -45,4 +45,5 @@ GENERATE = Family(
     own_settings=predictions.SETTINGS,
     drawing_units=score.drawing_units,
     packed_only=True,
+    executed=True,
 )

@@ -23,6 +23,7 @@ from stilts_ds.families.asked import EvaluationSplit
 from stilts_ds.families.base import Family, Masking, Prediction
 from stilts_ds.families.decoding import Decoding
 from stilts_ds.families.files import Expected, PredictionFile, check_ids, fail
+from stilts_ds.families.generate.floors import read_floors
 from stilts_ds.families.generate.likelihood import kept_files, measure, read_likelihoods
 from stilts_ds.families.generate.record import Exercise, Gold
 from stilts_ds.families.generate.rows import end_of, solutions
@@ -193,20 +194,23 @@ def _without_defaults(program: Program) -> dict[str, Any]:
 
 def read_labels(path: Path, labels: Iterable[str] = ()) -> list[Gold]:
     gold: dict[str, Gold] = {}
+    floors = read_floors(path)
     for where, row in read_rows(path):
         if isinstance(row, UserError):
             raise row
         identity = text_of(row, "id", where)
         if identity in gold:
             raise UserError(f"{where}: problem {identity!r} stands there twice; write each once")
-        gold[identity] = Gold(identity, text_of(row, "canonical", where, ""))
+        of_problem = {kind: passes[identity] for kind, passes in floors.items() if identity in passes}
+        gold[identity] = Gold(identity, text_of(row, "canonical", where, ""), of_problem)
     if not gold:
         fail(path, 1, "has no problems; give the label file of a split")
     return list(gold.values())
 
 
 def write_labels(path: Path, values: Sequence[Gold]) -> None:
-    write_atomically(path, "".join(f"{json.dumps(asdict(value))}\n" for value in values))
+    rows = [{"id": value.id, "canonical": value.canonical} for value in values]
+    write_atomically(path, "".join(f"{json.dumps(row)}\n" for row in rows))
 
 
 def check(path: Path, predicted: Sequence[WrittenProgram], gold: Sequence[Gold]) -> None:

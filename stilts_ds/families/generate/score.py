@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 from stilts_ds.execute.passk import pass_at_k
 from stilts_ds.execute.programs import Program, Verdict
+from stilts_ds.families.generate.floors import KINDS
 from stilts_ds.families.generate.likelihood import Likelihood
 from stilts_ds.families.generate.record import Gold
 from stilts_ds.families.metrics import Metric, Units, percent, ratio_metric
@@ -107,6 +108,17 @@ def count_solutions(gold: Sequence[Gold], predicted: Sequence[WrittenProgram], l
     return Units.of((problem.id for problem in gold), rows, "right", "tokens", "first", "reciprocal", "ranked")
 
 
+def count_floors(gold: Sequence[Gold], predicted: Sequence[WrittenProgram], language: str) -> Units:
+    """Problems by name, and for each of KINDS a column of that name (whether such a program passes) and `of_` that name
+    (whether it was executed): no model has a part in them."""
+    rows = [
+        [number for kind in KINDS for number in (problem.floors.get(kind, False), kind in problem.floors)]
+        for problem in gold
+    ]
+    columns = [column for kind in KINDS for column in (kind, f"of_{kind}")]
+    return Units.of((problem.id for problem in gold), rows, *columns)
+
+
 PASS_AT_1 = ratio_metric("pass@1", count_programs, "passed", "problems", percent)
 # No program need be the known one, and one that is not may be as right: it says how a model answers.
 SAME_PROGRAM = ratio_metric("same_program", count_programs, "same", "problems", percent, diagnostic=True)
@@ -126,8 +138,14 @@ OF_SOLUTIONS = [
 ]
 
 
+FLOORS = [
+    ratio_metric(f"floor_{kind}", count_floors, kind, f"of_{kind}", percent, diagnostic=True, optional=True)
+    for kind in KINDS
+]
+
+
 def metrics(task: Task) -> Mapping[str, Metric]:
-    known = (PASS_AT_1, *PASS_AT_SEVERAL, SAME_PROGRAM, PARSES, *OF_SOLUTIONS, TOKEN_ACCURACY)
+    known = (PASS_AT_1, *PASS_AT_SEVERAL, *FLOORS, SAME_PROGRAM, PARSES, *OF_SOLUTIONS, TOKEN_ACCURACY)
     return {metric.name: metric for metric in known}
 
 
