@@ -84,8 +84,11 @@ class MiningWork:
         on_first(self.ranks, self._take)
         return self
 
-    def __exit__(self, *error: object) -> None:
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
         """Not a collective: other ranks may be gone. Where nothing was finished, nothing stays."""
+        # A write at an offset names no file.
+        if isinstance(error, OSError) and error.filename is None:
+            error.filename = str(self.work)
         self._until_the_end.close()
         if self.ranks.rank == 0:
             remove_if_bare(self.output)

@@ -34,7 +34,7 @@ from stilts_ds.mining.job import MiningWork, on_all, on_first, progress_log, ref
 from stilts_ds.mining.models import Encoder
 from stilts_ds.mining.pairs_file import TAB_FAULT, check_name, write_table
 from stilts_ds.mining.scale import DEFAULT_NPROBE
-from stilts_ds.mining.sides import Side, check_widths, describe, find_side, with_vectors
+from stilts_ds.mining.sides import Side, check_widths, describe, find_sides, with_vectors
 from stilts_ds.mining.texts import Texts
 from stilts_ds.run_dir import hash_file
 
@@ -152,7 +152,7 @@ def mine(
     on_all(ranks, check)  # every rank needs the packages that the settings name
     with MiningWork(ranks, path) as job:
         fault = TAB_FAULT if path.suffix == ".tsv" else ""
-        sides = [find_side(ranks, side, encoder, fault) for side in (source, target)]
+        sides = find_sides(ranks, (source, target), encoder, fault)
         check_widths(*sides)  # before texts are embedded
         gold_pairs = on_first(ranks, lambda: _gold(gold_file, sides))
         inputs = {
@@ -162,7 +162,7 @@ def mine(
         }
         key = job.begin(inputs)
         left, right = (
-            with_vectors(ranks, side, encoder, job.work / f"{name}.npy", device)
+            with_vectors(ranks, side, job.work / f"{name}.npy", device)
             for name, side in zip(("source", "target"), sides)
         )
         check_widths(left, right)

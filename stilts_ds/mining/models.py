@@ -80,15 +80,9 @@ class ModelFolder:
     def find(cls, encoder: Encoder) -> ModelFolder:
         """A folder, a phase of a run (its `encoder`), `toy`, or a hub id, which is downloaded where it is not in the
         cache. Raises UserError where there is none, or settings that the model cannot have."""
-        name, revision, settings = str(encoder.model), encoder.revision, encoder.settings
+        settings = encoder.settings
         settings.check()
-        path = Path(name)
-        # A phase's folder holds its encoder one level down, beside heads that make no vectors.
-        if not (path / "config.json").exists() and (path / "encoder" / "config.json").exists():
-            path = path / "encoder"
-        # What is no path is a hub's id, which `ensure_model_files` downloads where need be.
-        check_folder(path if path.exists() else name)
-        folder = ensure_model_files(str(path) if path.exists() else name, revision)
+        folder = model_files_of(encoder)
         limits = limits_of(str(folder), None)
         length = settings.max_length or min(DEFAULT_LENGTH, limits.tokens or DEFAULT_LENGTH)
         # Read off the configuration: a length or layer that the model has not is refused before weights are loaded.
@@ -106,6 +100,18 @@ class ModelFolder:
     def load(self, device: torch.device) -> Embedder:
         """The model on `device`, ready to embed. The one that was asked for last is kept: sides follow each other."""
         return _loaded(self, device)
+
+
+def model_files_of(encoder: Encoder) -> Path:
+    """The folder with a model's files, downloaded where need be. Raises UserError where there is none."""
+    path = Path(encoder.model)
+    # A phase's folder holds its encoder one level down, beside heads that make no vectors.
+    if not (path / "config.json").exists() and (path / "encoder" / "config.json").exists():
+        path = path / "encoder"
+    # What is no path is a hub's id.
+    name = str(path) if path.exists() else str(encoder.model)
+    check_folder(name)
+    return ensure_model_files(name, encoder.revision)
 
 
 @lru_cache(maxsize=1)

@@ -3,6 +3,7 @@ tell. The words above `MARK` are a person's; everything below is made of the run
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 from stilts_ds.config import Recipe
 from stilts_ds.errors import counted
 from stilts_ds.escape import markdown_prose
+from stilts_ds.report.layers import NAME as LAYERS
 from stilts_ds.report.table import Sheet, number, signed
 from stilts_ds.report.tables import LANGUAGES_OF
 from stilts_ds.report.text import markdown_sheet
@@ -54,23 +56,28 @@ def study_page(results: Mapping[str, Any], recipe: Recipe, at_scale: Sheet | Non
     tables = {name: named[name] for prefix in TITLES for name in named if name.startswith(prefix)}
     sheets = [_conditions(recipe), _scores(results)]
     sheets += [_gains(name, table, statistics["baseline"]) for name, table in tables.items()]
+    sheets += [_layers(results["layers"], named[LAYERS])] if LAYERS in named else []
     sheets += [_unresolved(tables, statistics["baseline"])]
     sheets += [at_scale] if at_scale else []
     sections = [f"    {command(recipe)}\n"]
     for sheet in sheets:
         if sheet.rows:
-            notes = "\n\n".join(sheet.notes)
+            notes = "\n\n".join(map(_wrapped, sheet.notes))
             sections.append(f"## {sheet.title}\n\n{markdown_sheet(sheet)}" + (f"\n{notes}\n" if notes else ""))
     if results["missing"]:
-        sections.append(
-            "## What was not run\n\n" + "\n".join(f"- {markdown_prose(note)}" for note in results["missing"]) + "\n"
-        )
-    sections.append(
+        missing = "\n".join(_wrapped(f"- {markdown_prose(note)}", "  ") for note in results["missing"])
+        sections.append(f"## What was not run\n\n{missing}\n")
+    how = (
         f"{counted(len(recipe.seeds), 'seed')}, {statistics['resamples']:,} resamples. Scores are medians over seeds. "
         "Gains are differences of means over seeds; their intervals count examples and seeds. Holm's correction within "
-        "each table, Benjamini and Hochberg's over the languages of all targets ([the test](../report.md#the-test)).\n"
+        "each table, Benjamini and Hochberg's over the languages of all targets ([the test](../report.md#the-test))."
     )
-    return "\n".join(sections)
+    return "\n".join([*sections, f"{_wrapped(how)}\n"])
+
+
+def _wrapped(paragraph: str, indent: str = "") -> str:
+    """Lines of at most 120 letters, as in the pages that people write."""
+    return textwrap.fill(paragraph, 120, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
 
 
 def command(recipe: Recipe) -> str:
@@ -135,6 +142,14 @@ def _gains(name: str, table: Cells, baseline: str) -> Sheet:
         ("", baseline, "mean", "gain", "95 % interval", "p, corrected", "told from 0"),
         tuple(rows),
     )
+
+
+def _layers(layers: Mapping[str, Any], table: Cells) -> Sheet:
+    """Scores at every hidden state, on the dev languages that chose one."""
+    rows = [(label, *(number(cell["score"]) for cell in cells.values())) for label, cells in table.items()]
+    columns = tuple(next(iter(table.values())))
+    note = f"Layer {layers['chosen']} was chosen on dev, before any training, for all conditions; 0 is the embeddings."
+    return Sheet("Retrieval by layer, on BUCC's dev languages", ("model after", *columns), tuple(rows), (note,))
 
 
 def _title(name: str, baseline: str) -> str:

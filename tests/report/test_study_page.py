@@ -73,6 +73,13 @@ def test_what_shows_nothing_is_said_with_the_width_of_its_interval() -> None:
     assert "| qqp, tatoeba | +0.5 | 3.5 |" in section and "mnli, tatoeba" not in section
 
 
+def test_the_curve_over_layers_stands_with_the_layer_that_dev_chose() -> None:
+    table = {"none": {"0": {"score": 10.0}, "1": {"score": 40.0}}, "mnli": {"0": {"score": 12.0}, "1": {"score": 9.0}}}
+    statistics = {**RESULTS["statistics"], "tables": {**RESULTS["statistics"]["tables"], "layers": table}}
+    page = study_page({**RESULTS, "statistics": statistics, "layers": {"chosen": 1}}, RECIPE)
+    assert "| none | 10.0 | 40.0 |\n| mnli | 12.0 | 9.0 |" in page and "Layer 1 was chosen on dev" in page
+
+
 def test_what_is_missing_stands_on_the_page() -> None:
     assert "## What was not run\n\n- tatoeba: not scored in 34 languages\n" in study_page(RESULTS, RECIPE)
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import gzip
+import os
 import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from disk import fill, small_disk
 from stilts_kernels.common.collectives import collectives_of
 from vector_files import DIM, vectors, write_sides
 
@@ -212,6 +214,40 @@ def test_nothing_is_overwritten(sides: tuple[Path, Path], tmp_path: Path) -> Non
     with pytest.raises(UserError, match="gone is no folder; make it"):
         mine(*sides, tmp_path / "gone" / "pairs.tsv")
     assert not (tmp_path / "gone").exists()
+
+
+@pytest.mark.processes
+def test_a_full_disk_is_named_and_costs_nothing(sides: tuple[Path, Path], tmp_path: Path) -> None:
+    """What torch writes, what is written at an offset, and a table: with space again, the same call ends."""
+    texts(tmp_path / "x.txt", b"".join(b"text %d\n" % i for i in range(600)))
+    disk = tmp_path / "disk"
+
+    def embedding() -> object:
+        return embed("toy", tmp_path / "x.txt", disk / "x.npy")
+
+    def searching() -> object:
+        return search(*sides, disk / "n.tsv", k=30)
+
+    def mining() -> object:
+        return mine(*sides, disk / "p.jsonl", settings=MiningSettings(mode="search"))
+
+    with small_disk(disk, 4) as mounted:
+        if not mounted:
+            pytest.skip("needs the right to mount a small file system")
+        for call, name, room in (
+            (embedding, "x.npy", 100_000),
+            (searching, "n.tsv", 16_000),
+            (mining, "p.jsonl", 4_096),
+        ):
+            junk = fill(disk)
+            os.truncate(junk, junk.stat().st_size - room)
+            with pytest.raises(OSError, match=f"No space left on device.*{name}.work"):
+                call()
+            assert not (disk / name).exists()
+            junk.unlink()
+            call()
+            assert not jobs.work_folder(disk / name).exists()
+            (disk / name).unlink()
 
 
 def test_one_start_works_on_an_output(sides: tuple[Path, Path], tmp_path: Path) -> None:
