@@ -27,6 +27,7 @@ from stilts_ds.yaml_files import Section, parse_section, read_section
 # Training keys that token rows depend on.
 ROW_KEYS = ("max_seq_length", "doc_stride", "window_step", "max_query_length", "pair_truncation_side")
 Keep = Literal["scores", "heads", "encoders", "best"]
+SWEEP: Literal["sweep"] = "sweep"  # of evaluation.retrieval_layer
 TrackerName = Literal["tensorboard", "wandb", "trackio"]
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 
@@ -190,9 +191,18 @@ class EvaluationPart(Section):
     splits: dict[str, str] = Field(default_factory=dict, description="split to score by task; default: test")
     max_examples: int | None = Field(None, ge=1, description="use only the first N examples of a language")
     max_bitext: int | None = Field(None, ge=1, description="use only the first N sentences of a side in retrieval")
-    retrieval_layer: int = Field(-1, description="hidden_states index that is mean-pooled; 0 is the embedding output")
+    retrieval_layer: int | Literal["sweep"] = Field(
+        -1,
+        description="hidden_states index that is pooled; 0 is the embedding output. `sweep`: the one that mines BUCC's "
+        "dev languages best before any training, for all conditions",
+    )
     retrieval_pooling: Literal["mean", "first", "last"] = Field("mean", description="all tokens' mean, or one of them")
     retrieval_max_seq_length: int = Field(512, ge=8, description="tokens in a row of retrieval")
+    retrieval_centering: Literal["none", "language"] = Field(
+        "none",
+        description="`language`: a second column of bitext retrieval, from vectors less the mean of their side; the "
+        "protocol's own stays as it is",
+    )
     n_best: int = Field(20, ge=1, description="answer candidates of a window")
     max_answer_length: int = Field(30, ge=1, description="tokens of an answer")
     null_threshold: float | None = Field(

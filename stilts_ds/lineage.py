@@ -43,6 +43,11 @@ def start_weights(run: RunDir, recipe: Recipe, phase: Phase) -> str:
     """Hash of the encoder that a phase starts from; empty where it is not here."""
     if phase.init:
         return encoder_weights(run.phase(phase.init))
+    return pretrained_weights_of(recipe)
+
+
+def pretrained_weights_of(recipe: Recipe) -> str:
+    """Hash of the model that a study starts from; empty where it is not here."""
     return pretrained_weights(model_path(recipe.model.name_or_path), recipe.model.revision)
 
 

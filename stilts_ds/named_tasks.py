@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from stilts_ds.config import NAME, Recipe
+from stilts_ds.config import NAME, SWEEP, Recipe
 from stilts_ds.contamination import check_problems
 from stilts_ds.errors import UserError, did_you_mean
-from stilts_ds.families.registry import family_of
+from stilts_ds.families.registry import chooses_on_dev, family_of
 from stilts_ds.noise.kinds import KINDS
 from stilts_ds.tasks.benchmarks import get_benchmark
 from stilts_ds.tasks.registry import get_task
@@ -49,8 +49,10 @@ def check_tasks(recipe: Recipe) -> NamedTasks:
     for task in tasks.targets:
         _check_target(recipe, task)
     _check_task_keys(recipe, tasks)
+    _check_attention(recipe, tasks)
     _check_weights(recipe)
     _check_pools(recipe, tasks)
+    _check_sweep(recipe, tasks)
     for target in tasks.targets:
         check_problems(recipe, target, scored_split(recipe, target))
     return tasks
@@ -88,6 +90,16 @@ def _check_target(recipe: Recipe, task: Task) -> None:
         raise UserError(f"targets: {task.name} is compared with {task.base_name}, trained on English; score that, too")
     if task.translation:
         raise UserError(f"targets: {task.name} is training data; score {task.origin}")
+
+
+def _check_sweep(recipe: Recipe, tasks: NamedTasks) -> None:
+    """A layer is chosen on dev sentences with gold pairs, and on nothing else."""
+    chooses = any(chooses_on_dev(task) and task.noise is None for task in tasks.targets)
+    if recipe.evaluation.retrieval_layer == SWEEP and not chooses:
+        raise UserError(
+            "evaluation.retrieval_layer=sweep chooses the layer on BUCC's dev languages, and BUCC is no target; add "
+            "bucc2018 to targets, or give a layer"
+        )
 
 
 def check_noise(task: Task) -> None:
@@ -173,6 +185,14 @@ def _check_pools(recipe: Recipe, tasks: NamedTasks) -> None:
         pooled = [task.name for task in named if family_of(task).pooled]
         if pooled and len(named) > 1 and recipe.sampling.unit == "example":
             raise UserError(f"intermediate.{condition}: {pooled[0]} needs steps of its own; set sampling.unit=step")
+
+
+def _check_attention(recipe: Recipe, tasks: NamedTasks) -> None:
+    """Some rows are read by packed attention only."""
+    asked = recipe.model.attn_implementation
+    packed_only = [task.name for task in (*tasks.targets, *tasks.trained) if family_of(task).packed_only]
+    if packed_only and asked != "packed":
+        raise UserError(f"model.attn_implementation: {packed_only[0]} needs `packed`, not {asked!r}; leave the key out")
 
 
 def _check_weights(recipe: Recipe) -> None:

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from stilts_ds.model.backbone import Layer
 from stilts_ds.model.pooling import pool
 from stilts_ds.rows.batch import pack_rows
 from stilts_ds.rows.rows import Rows
@@ -64,13 +65,14 @@ def passes(lengths: np.ndarray, tokens: int) -> Iterator[slice]:
 @dataclass(frozen=True)
 class Embedder:
     """A model that makes sentence vectors: `forward` is a MultiTask's, `layer` a hidden_states index (0: the embedding
-    output), `pooling` one of stilts_ds.model.pooling."""
+    output), `pooling` one of stilts_ds.model.pooling. With `layer` "all" a sentence has a vector of each of L + 1
+    hidden states, and [.., H] below is [.., L + 1, H]."""
 
     forward: Callable[..., Any]
     tokenizer: Tokenizer
     device: torch.device
     batch_size: int
-    layer: int = -1
+    layer: Layer = -1
     pooling: str = "mean"
 
     def __call__(self, rows: Rows, items: Sequence[int]) -> torch.Tensor:
@@ -84,8 +86,12 @@ class Embedder:
     def _of_pass(self, rows: Rows, items: Sequence[int]) -> torch.Tensor:
         batch = pack_rows([(rows, int(item)) for item in items], self.tokenizer).to(self.device)
         hidden = self.forward(batch, "hidden", self.layer)
+        if self.layer == "all":
+            vectors = torch.stack([pool(state, batch.offsets, self.pooling) for state in hidden], 1)
+        else:
+            vectors = pool(hidden, batch.offsets, self.pooling)
         # Without items the batch has a row of special tokens, whose vector is nobody's.
-        return pool(hidden, batch.offsets, self.pooling).cpu()[: len(items)]
+        return vectors.cpu()[: len(items)]
 
     def width(self) -> int:
         """The hidden size H, from a row without a text."""
@@ -100,6 +106,6 @@ class Embedder:
             between()
             of_batch = self(rows, (items + first).tolist())
             if vectors is None:  # the width is known from the first batch on
-                vectors = torch.empty(stop - first, of_batch.shape[1])
+                vectors = torch.empty(stop - first, *of_batch.shape[1:])
             vectors[torch.from_numpy(items)] = of_batch
-        return torch.empty(0, self.width()) if vectors is None else vectors
+        return self._of_pass(rows, []) if vectors is None else vectors

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from stilts_ds.batches.collate import PackedItems
-from stilts_ds.config import EvaluationPart, TrainingPart
+from stilts_ds.config import SWEEP, EvaluationPart, TrainingPart
 from stilts_ds.engine.preempt import Asking, stop_if_requested
 from stilts_ds.engine.world import World
 from stilts_ds.errors import UserError
@@ -20,6 +20,7 @@ from stilts_ds.evaluate.embedding import CHUNK, Embedder, batch_count, share_of
 from stilts_ds.evaluate.generate import Generator
 from stilts_ds.families.base import Family, HeadVerbs, Output, evaluation_masking
 from stilts_ds.families.decoding import Decoding
+from stilts_ds.model.backbone import Layer
 from stilts_ds.model_kinds import Sees
 from stilts_ds.rows.batch import Batch, Targets, window_cells
 from stilts_ds.rows.rows import Rows
@@ -135,12 +136,13 @@ class Predictor:
         return packed.batch, counts
 
     def vectors(self, rows: Rows, evaluation: EvaluationPart) -> torch.Tensor:
-        """Pooled hidden states of this rank's share of the rows, one row a sentence: float32 [n, H] on the CPU. The
-        ranks' shares follow each other in rank order. A collective."""
+        """Pooled hidden states of this rank's share of the rows, one row a sentence: float32 [n, H] on the CPU, and of
+        every layer [n, L + 1, H] with `retrieval_layer: sweep`. The ranks' shares follow each other in rank order. A
+        collective."""
+        layer: Layer = "all" if evaluation.retrieval_layer == SWEEP else evaluation.retrieval_layer
         embedder = Embedder(
-            self.forward, self.tokenizer, self.world.device, self.batch_size,
-            evaluation.retrieval_layer, evaluation.retrieval_pooling,
-        )  # fmt: skip
+            self.forward, self.tokenizer, self.world.device, self.batch_size, layer, evaluation.retrieval_pooling
+        )
         shares = [share_of(len(rows), rank, self.world.size) for rank in range(self.world.size)]
         first, stop = shares[self.world.rank]
         asking = Asking(self.world)

@@ -15,6 +15,7 @@ from typing import Any
 
 from stilts_ds.errors import UserError, did_you_mean
 from stilts_ds.evaluate.sizes import benchmark_sizes, other_sizes, unknown_sizes
+from stilts_ds.families.files import centred_name
 from stilts_ds.families.metrics import scores_of
 from stilts_ds.families.registry import family_of, main_metric, metrics_of
 from stilts_ds.tasks.benchmarks import XTREME, Benchmark, get_benchmark
@@ -23,6 +24,7 @@ from stilts_ds.tasks.spec import Task
 
 SPLITS = ("train", "dev", "test")
 QA_BY_F1 = "all_task_qa_f1"
+CENTRED = "_centred"  # stands behind the name of a metric: of retrieval among centred vectors
 
 
 def group_of(task: Task, benchmark: Benchmark = XTREME) -> str:
@@ -37,6 +39,20 @@ def score_values(task: Task, gold: Sequence[Any], predicted: Any, language: str)
     ValueError for unequal lengths.
     """
     return scores_of(metrics_of(task), gold, predicted, language)
+
+
+def centred_scores(task: Task, gold: Sequence[Any], folder: Path, split: str, language: str) -> dict[str, float]:
+    """Scores of what was found among centred vectors, under the metrics' names with CENTRED behind; {} where nothing
+    was kept in the folder of the task's predictions. They are in no average.
+
+    Raises UserError naming the file where it is damaged, or answers other examples than `gold`.
+    """
+    family = family_of(task)
+    predicted = family.centred(folder, split, language)
+    if predicted is None:
+        return {}
+    family.files(task).check(folder / centred_name(split, language), predicted, gold)
+    return {f"{name}{CENTRED}": value for name, value in score_values(task, gold, predicted, language).items()}
 
 
 def read_values(predictions: Path, labels: Path, task: Task) -> tuple[Any, Any]:
@@ -143,7 +159,9 @@ def _task_scores(
         file = files.name(split, language)
         gold, predicted = read_values(folders[0] / file, folders[1] / file, task)
         examples[language] = len(gold)
-        for metric, value in score_values(task, gold, predicted, language).items():
+        of_language = score_values(task, gold, predicted, language)
+        of_language |= centred_scores(task, gold, folders[0], split, language)
+        for metric, value in of_language.items():
             scores.setdefault(metric, {})[language] = value
     # An average over fewer languages is another number under the same name: it is withheld.
     if not present or len(present) < len(task.languages):

@@ -9,7 +9,7 @@ from stilts_ds.config import EvaluationPart, Recipe
 from stilts_ds.data.data import Data
 from stilts_ds.errors import UserError
 from stilts_ds.evaluate.result import Result, Settings, SplitName
-from stilts_ds.evaluate.score import read_values, score_values
+from stilts_ds.evaluate.score import centred_scores, read_values, score_values
 from stilts_ds.evaluate.sizes import benchmark_sizes
 from stilts_ds.evaluate.stamp import Stamp
 from stilts_ds.families.registry import family_of, main_metric
@@ -59,9 +59,11 @@ def score_task(run: RunDir, recipe: Recipe, phase: Phase, name: str, data: Data)
         gold, predicted = read_values(predictions, labels, task)
         examples[language] = len(gold)
         scores[language] = score_values(task, gold, predicted, language)
+        scores[language] |= centred_scores(task, gold, predictions.parent, split, language)
         stamps[language] = Stamp.load(predictions)
         # Of the stamp, not of the recipe: that may have been changed since the predictions were made.
         settings[language] = settings_of(recipe, task, stamps[language].evaluation(predictions))
+        settings[language] |= stamps[language].chosen
     _check_alike(settings, run, phase, name)
     main = {language: main_metric(task).of_scores(of_language) for language, of_language in scores.items()}
     missing = [*left_out, *unlabelled, *unexecuted]

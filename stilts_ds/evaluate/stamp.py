@@ -20,6 +20,8 @@ from stilts_ds.values import Value
 
 # What says where and how fast predictions are made, and not which ones.
 NO_INPUTS = {"languages", "splits", "per_device_eval_batch_size"}
+# Settings that earlier versions lacked, and what these did: files that they predicted stay valid.
+LATER = {"retrieval_centering": "none"}
 
 
 class Stamp(Value):
@@ -27,7 +29,8 @@ class Stamp(Value):
 
     `weights` is the hash of the model that predicted (stilts_ds.lineage), `settings` are those of the recipe's
     `evaluation` section, `data` stands for the files that the examples came from, and `files` names what was written by
-    its path inside the run.
+    its path inside the run. `chosen` is what was chosen for the prediction on other examples than its own (the layer of
+    a sweep).
     """
 
     phase: str
@@ -36,13 +39,17 @@ class Stamp(Value):
     split: str
     data: str
     files: dict[str, str]
+    chosen: dict[str, int] = {}
 
     @classmethod
-    def of(cls, phase_id: str, weights: str, evaluation: EvaluationPart, split: Split) -> Stamp:
+    def of(cls, phase_id: str, weights: str, evaluation: EvaluationPart, split: Split, chosen: dict[str, int]) -> Stamp:
         """The inputs of a file that is yet to be written."""
-        settings = evaluation.model_dump(mode="json", exclude=NO_INPUTS | settings_of_others(split.family))
+        unused = {name for name, value in LATER.items() if getattr(evaluation, name) == value}
+        settings = evaluation.model_dump(mode="json", exclude=NO_INPUTS | unused | settings_of_others(split.family))
         data = hash_json([split.hash])
-        return cls(phase=phase_id, weights=weights, settings=settings, split=split.name, data=data, files={})
+        return cls(
+            phase=phase_id, weights=weights, settings=settings, split=split.name, data=data, files={}, chosen=chosen
+        )
 
     @classmethod
     def load(cls, predictions: Path) -> Stamp:
@@ -56,7 +63,10 @@ class Stamp(Value):
     def save(self, run: RunDir, predictions: Path, written: list[Path]) -> None:
         """Write the stamp of files that are there now."""
         files = {path.relative_to(run.root).as_posix(): hash_file(path) for path in written if path.exists()}
-        write_json(_stamp_path(predictions), self.model_copy(update={"files": files}).model_dump())
+        content = self.model_copy(update={"files": files}).model_dump()
+        if not content["chosen"]:  # as earlier versions wrote it
+            content.pop("chosen")
+        write_json(_stamp_path(predictions), content)
 
     def is_of(self, run: RunDir, predictions: Path) -> bool:
         """Whether a prediction file was made from these inputs and is still what was written."""

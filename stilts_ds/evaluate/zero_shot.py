@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Iterator, Mapping, Sequence
-from functools import cached_property, partial
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from stilts_ds.config import Recipe
+from stilts_ds.config import SWEEP, Recipe
 from stilts_ds.data.data import Data
 from stilts_ds.data.split import Split
 from stilts_ds.display import Position, carrying
@@ -21,18 +21,20 @@ from stilts_ds.engine.preempt import stop_if_requested
 from stilts_ds.engine.world import World
 from stilts_ds.errors import UserError
 from stilts_ds.evaluate.attributes import attributes_file, write_attributes
+from stilts_ds.evaluate.layers import CHOSEN, LayerCurve, curve_inputs, kept_curve, layers_file
 from stilts_ds.evaluate.predict import Predictor
 from stilts_ds.evaluate.seen import Training
 from stilts_ds.evaluate.stamp import Stamp
 from stilts_ds.evaluate.touched import touched_file, write_touched
 from stilts_ds.evaluate.waves import LanguagePair, divide, do_or_raise_together, pairs_of
-from stilts_ds.export import check_export, load_trained
+from stilts_ds.export import load_trained_on_ranks
 from stilts_ds.families.base import Prediction
 from stilts_ds.families.files import shared_texts_file, write_shared_texts
-from stilts_ds.lineage import predicting_weights
+from stilts_ds.families.registry import chooses_on_dev
+from stilts_ds.lineage import predicting_weights, pretrained_weights_of
 from stilts_ds.model.onednn import block_weights
 from stilts_ds.plan_file import Phase
-from stilts_ds.run_dir import RunDir, write_json
+from stilts_ds.run_dir import PhaseDir, RunDir, write_json
 
 log = logging.getLogger(__name__)
 
@@ -40,6 +42,7 @@ log = logging.getLogger(__name__)
 def evaluate_phase(run: RunDir, recipe: Recipe, phase: Phase, data: Data, world: World) -> None:
     """Predict every (task, language) of the phase that its model has not predicted yet. A collective."""
     evaluation = PhaseEvaluation(run, recipe, phase, data, world)
+    evaluation.choose_layer()
     splits = list(wanted(phase, data))
     # Rank 0 alone looks at the files: ranks that disagreed would wait for each other for ever.
     is_done = world.broadcast([evaluation.is_done(split) for split in splits] if world.first else None)
@@ -64,19 +67,59 @@ class PhaseEvaluation:
 
     def __init__(self, run: RunDir, recipe: Recipe, phase: Phase, data: Data, world: World) -> None:
         self.run, self.recipe, self.phase, self.data, self.world = run, recipe, phase, data, world
+        self.evaluation = recipe.evaluation  # with the layer that was chosen, once it is (`choose_layer`)
+        self.chosen: dict[str, int] = {}
         self.files = self.written = 0  # prediction files that are to be written in this start, and that are
         # Only rank 0 compares and writes stamps.
         self.weights = predicting_weights(run, recipe, phase) if world.first else ""
+
+    def choose_layer(self) -> None:
+        """With `retrieval_layer: sweep`, choose the layer that is read, and keep this phase's own scores by layer. A
+        collective."""
+        dev = list(layer_splits(self.phase, self.data)) if self.evaluation.retrieval_layer == SWEEP else []
+        if not dev:
+            return
+        weights = pretrained_weights_of(self.recipe) if self.world.first else ""
+        pretrained = (lambda: self._predictor_of(None)) if self.phase.init else (lambda: self.predictor)
+        layer = self._layer_curve(layers_file(self.run), weights, pretrained, dev).best
+        if self.phase.init:
+            path = layers_file(self.run.phase(self.phase.id))
+            self._layer_curve(path, self.weights, lambda: self.predictor, dev)
+        self.evaluation = self.evaluation.model_copy(update={"retrieval_layer": layer})
+        self.chosen = {CHOSEN: layer}
+        log.info("%s: retrieval reads layer %d, which mines the dev languages best", self.phase.label, layer)
+
+    def _layer_curve(
+        self, path: Path, weights: str, predictor: Callable[[], Predictor], dev: Sequence[Split]
+    ) -> LayerCurve:
+        """The scores by layer in a file, or of a model where the file has none of it. A collective."""
+        hashes = {f"{split.task.name} {split.language}": split.hash for split in dev} if self.world.first else {}
+        inputs = curve_inputs(weights, self.evaluation, hashes)
+        kept = kept_curve(path, inputs) if self.world.first else None
+        content = self.world.broadcast(None if kept is None else kept.model_dump())
+        if content is None:
+            model = predictor()
+            scores = {}
+            for split in dev:
+                stop_if_requested(self.world)
+                of_split = split.family.layer_scores(split.family, self._asked(split, model))
+                if of_split is not None:  # on rank 0
+                    scores[split.task.name, split.language] = of_split
+            made = LayerCurve.of(inputs, scores).model_dump() if self.world.first else None
+            content = self.world.broadcast(made)
+            self.world.on_rank_0(lambda: write_json(path, content))
+        return LayerCurve(**content)
 
     @cached_property
     def predictor(self) -> Predictor:
         """The phase's own model, or for a phase that trains nothing the one that it starts from. A collective."""
         trained_by = self.phase.id if self.phase.train else self.phase.init
-        source = self.run.phase(trained_by) if trained_by else None  # None: the pretrained model itself
-        # Rank 0 for all: its hashes read the whole model, and each other rank would read it once more.
-        self.world.on_rank_0(None if source is None else partial(check_export, source))
+        return self._predictor_of(self.run.phase(trained_by) if trained_by else None)
+
+    def _predictor_of(self, source: PhaseDir | None) -> Predictor:
+        """The model that a phase exported, or with None the pretrained one. A collective."""
         # Loaded only when something is to be predicted: a finished phase costs no model.
-        model = load_trained(source, self.recipe, self.world.device, checked=True)
+        model = load_trained_on_ranks(source, self.recipe, self.world)
         block_weights(model.encoder)  # as `stilts embed` does: one sentence has the same vector in both
         batch_size = self.recipe.evaluation.per_device_eval_batch_size
         return Predictor(model, self.data.tokenizer, batch_size, self.world)
@@ -124,20 +167,24 @@ class PhaseEvaluation:
             source.head_name,
             data.labels(source.name),
             phase.setting(),
-            self.recipe.evaluation,
+            self.evaluation,
             predictor,
             folder,
         )
 
     def _stamp(self, split: Split) -> Stamp:
-        return Stamp.of(self.phase.id, self.weights, self.recipe.evaluation, split)
+        # As the recipe says it, and what became of that: a sweep that chose another layer predicts again.
+        return Stamp.of(self.phase.id, self.weights, self.recipe.evaluation, split, self.chosen)
 
     def _write(self, split: Split, predictions: Any, kept: Mapping[str, Any]) -> None:
         """Write the predictions of one split, what is kept beside them and, where it has labels, the label file."""
         path = prediction_path(self.run, self.phase, split)
         # What dev chose and test needs, before the predictions that were made with it.
         for name, value in kept.items():
-            write_json(path.with_name(name), value)
+            if value is None:
+                path.with_name(name).unlink(missing_ok=True)
+            else:
+                write_json(path.with_name(name), value)
         split.family.files(split.task).write(path, predictions)
         _write_labels(self.run, self.phase, split, self.data, path)
         # Last: a file without its stamp is predicted again.
@@ -152,6 +199,14 @@ def wanted(phase: Phase, data: Data) -> Iterator[Split]:
     """The split of each prediction file."""
     for task in map(data.task, phase.evaluate):
         yield from data.evaluations(task)
+
+
+def layer_splits(phase: Phase, data: Data) -> Iterator[Split]:
+    """The dev splits by which a layer is chosen: of tasks without noise whose test is predicted by what dev chose."""
+    for task in map(data.task, phase.evaluate):
+        if task.noise is None and chooses_on_dev(task):
+            for language in data.languages(task, data.scored_split(task))[0]:
+                yield data.evaluation(task, "dev", language)
 
 
 def prediction_path(run: RunDir, phase: Phase, split: Split) -> Path:

@@ -54,7 +54,7 @@ class Model(Protocol):
 
     def vectors(self, rows: Rows, evaluation: EvaluationPart) -> Any:
         """Sentence vectors of this rank's share of the rows, a float32 tensor [n, H] of one row a sentence; the shares
-        follow each other in rank order."""
+        follow each other in rank order. With `retrieval_layer: sweep` those of every layer, [n, L + 1, H]."""
 
     def write(self, head: str, rows: Rows, decoding: Decoding) -> list[list[list[int]]]:
         """The token ids of each sample of each prompt, without their ends: [I][samples]; [] on other ranks."""
@@ -76,4 +76,4 @@ class EvaluationSplit(Protocol):
 
     def rows(self, setting: TrainingPart) -> Rows: ...
 
-    def rows_of(self, records: Sequence[Any], content: Any, setting: TrainingPart) -> Rows: ...
+    def rows_of(self, records: Sequence[Any], content: Any, setting: TrainingPart, name: str) -> Rows: ...

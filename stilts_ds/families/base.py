@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -48,6 +48,14 @@ Reader = Callable[[Part], Iterator[Any]]
 Noisy = Callable[[Sequence[Any], TextNoise, Task], list[Any]]
 Writer = Callable[[Part, Sequence[Any]], None]  # writes records to the split's files, in their schema
 Encode = Callable[[Iterable[Any], Tokenizer, Sequence[str], TrainingPart, "Path | None"], Rows]
+
+
+class LayerScores(NamedTuple):
+    """Scores of a split at each of L + 1 hidden states, in percent; `centred` the same among centred vectors, empty
+    where these are not asked for."""
+
+    plain: list[float]
+    centred: list[float]
 
 
 @dataclass(frozen=True)
@@ -100,6 +108,14 @@ def no_files(split: str, language: str) -> tuple[str, ...]:
 
 def no_spread(folder: Path, split: str, language: str) -> list[float]:
     return []
+
+
+def no_layers(family: Family, asked: Prediction) -> LayerScores | None:
+    return None
+
+
+def not_centred(folder: Path, split: str, language: str) -> Any:
+    return None
 
 
 def max_examples(evaluation: EvaluationPart) -> int | None:
@@ -209,7 +225,8 @@ class Prediction:
     evaluation: EvaluationPart
     model: Model
     folder: Path
-    # What is kept beside the predictions, by file name: rank 0 writes it. A later split of the pair may read it.
+    # What is kept beside the predictions, by file name: rank 0 writes it, or removes the file where it is None. A later
+    # split of the pair may read it.
     kept: dict[str, Any] = field(default_factory=dict)
 
     def read_kept(self, name: str) -> Any:
@@ -291,6 +308,9 @@ class Family:
     cross: Callable[[Any, Any], Any] | None = None
     given_words: bool = False  # whether a text is a list of words, each with a label
     predict: Callable[[Family, Prediction], Any] = predict_with_head
+    # Scores of a split by layer, from which `retrieval_layer: sweep` chooses; None on ranks other than 0, and for
+    # families and splits that choose nothing. A collective.
+    layer_scores: Callable[[Family, Prediction], LayerScores | None] = no_layers
     # What the label file of an evaluation split holds; None where the split has no labels.
     label_values: Callable[[Family, Task, Sequence[Any]], Any] = gold_values
     evaluation_rows: Callable[[EvaluationSplit, TrainingPart, EvaluationPart], Any] = evaluation_rows
@@ -303,6 +323,9 @@ class Family:
     own_settings: tuple[str, ...] = ()
     # Prediction file -> what has to be done before it can be scored; None where nothing has.
     unscored: Callable[[Path], str | None] = nothing_to_do
+    executed: bool = False  # whether predictions are programs, which are executed behind a run's ranks
+    # Whether its rows need attention that only packed rows have: a prefix that is read both ways, and a cache.
+    packed_only: bool = False
     # What dev scores, by which a model is selected, depend on.
     selection_settings: Callable[[EvaluationPart], dict[str, Any]] = no_settings
     # Split, language -> files that predicting keeps beside its own.
@@ -312,6 +335,8 @@ class Family:
     # Folder of predictions, split, language -> scores that a file might have had, had a parameter been fitted to other
     # examples; [] where nothing is fitted or kept.
     spread: Callable[[Path, str, str], list[float]] = no_spread
+    # The same, but predictions of vectors less the mean of their side; None where none were asked for.
+    centred: Callable[[Path, str, str], Any] = not_centred
     # Names of the items by language -> unit of drawing by language; languages of one unit are resampled together.
     drawing_units: Callable[[Mapping[str, Sequence[str]]], dict[str, str]] = drawn_apart
 

@@ -17,6 +17,8 @@ from typing import Any, NoReturn
 from stilts_ds.errors import UserError, counted, did_you_mean
 from stilts_ds.run_dir import write_atomically
 
+CENTRED_FILES = "centred-"  # before the split's name, in names of files that centred vectors made
+
 
 @dataclass(frozen=True, slots=True)
 class Expected:
@@ -85,6 +87,11 @@ def check_labelled(path: Path, values: Any) -> Any:
     if not values:
         fail(path, 1, "has no labels; give a labelled split")
     return values
+
+
+def centred_name(split: str, language: str) -> str:
+    """`centred-test-de.json` beside `test-de.tsv`: what retrieval found among centred vectors."""
+    return f"{CENTRED_FILES}{split}-{language}.json"
 
 
 # --- lines -----------------------------------------------------------------------------------------------------------

@@ -40,6 +40,11 @@ def settings_of_others(family: Family) -> set[str]:
     return {key for rival in FAMILIES.values() if rival is not family for key in rival.own_settings}
 
 
+def chooses_on_dev(task: Task) -> bool:
+    """Whether predicting the task's test split applies what its dev split chose (mining's threshold)."""
+    return "dev" in family_of(task).predicted_splits(task, "test")
+
+
 def pool_size(families: Iterable[Family], setting: TrainingPart) -> int:
     """How many consecutive items of a step one loss term sees: 1 where no family trains retrieval."""
     pooled = any(family.pooled for family in families)

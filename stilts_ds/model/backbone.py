@@ -9,7 +9,7 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -24,6 +24,7 @@ from stilts_ds.model_kinds import Sees, SentenceToken, sees_of, sentence_token, 
 from stilts_ds.rows.batch import Batch
 
 log = logging.getLogger(__name__)
+Layer = int | Literal["all"]  # an index into hidden_states, or all of them
 ROBUST = "robust.method=random or adversarial"
 
 
@@ -77,8 +78,9 @@ class Backbone:
 
     # --- hidden states -----------------------------------------------------------------------------------------------
 
-    def hidden_states(self, batch: Batch, layer: int | None = None, masks: Masks | None = None) -> torch.Tensor:
-        """Hidden states [T, H] of the last layer, or of index `layer` (0 is the embedding output).
+    def hidden_states(self, batch: Batch, layer: Layer | None = None, masks: Masks | None = None) -> torch.Tensor:
+        """Hidden states [T, H] of the last layer, or of index `layer` (0 is the embedding output); [L + 1, T, H] with
+        `all`, of the embeddings and L layers from one pass.
 
         In training, dropout is that of `masks`, inside whose `of(batch)` it must be called then; else torch's own.
         A batch's `disturbance` is added to its word embeddings.
@@ -144,7 +146,7 @@ class Backbone:
             kind, times = self.network.config.model_type, counted(len(calls), "time")
             raise UserError(f"{ROBUST} does not work with {kind}: it calls its word embeddings {times} a pass")
 
-    def packed(self, batch: Batch, layer: int | None = None, masks: Masks | None = None) -> torch.Tensor:
+    def packed(self, batch: Batch, layer: Layer | None = None, masks: Masks | None = None) -> torch.Tensor:
         """All rows as one sequence of T tokens whose positions start again with each row: nothing is paid for
         padding."""
         causal = self.sees == "left"
@@ -157,19 +159,15 @@ class Backbone:
             output_hidden_states=layer is not None,
             **self._options(batch.token_type_ids[None]),
         )
-        return _layer_of(out, layer)[0]
+        return _layer_of(out, layer)[..., 0, :, :]
 
-    def padded(self, batch: Batch, layer: int | None = None, width: int = 0) -> torch.Tensor:
+    def padded(self, batch: Batch, layer: Layer | None = None, width: int = 0) -> torch.Tensor:
         """Rows padded at their ends to the longest (or to `width`), for networks whose attention cannot be replaced;
         padding is cut off again.
 
         Raises UserError for rows that are read from left to right behind a prefix: that is an attention of ours."""
         if batch.prefix is not None or batch.cache is not None:
-            raise UserError(
-                f"programs are written with packed rows, which {self.network.config.model_type} does not take here; "
-                "set model.attn_implementation to `packed`, or use another model where the log says that its rows are "
-                "padded even so"
-            )
+            self.check_packs("programs")
         shape = len(batch.lengths), max(width, *batch.lengths)
         index_in_table = batch.row * shape[1] + batch.position
 
@@ -182,7 +180,15 @@ class Backbone:
             output_hidden_states=layer is not None,
             **self._options(table(batch.token_type_ids, 0)),
         )
-        return _layer_of(out, layer).flatten(0, 1)[index_in_table]
+        return _layer_of(out, layer).flatten(-3, -2)[..., index_in_table, :]
+
+    def check_packs(self, purpose: str) -> None:
+        """Raise UserError where rows are padded, which `purpose` does not go with."""
+        if not self.packs:
+            raise UserError(
+                f"{purpose}: the model's rows have to be packed, and those of {self.network.config.model_type} are "
+                "padded here; docs/models.md lists the kinds of models that take packed rows"
+            )
 
     def _options(self, token_types: torch.Tensor) -> dict[str, Any]:
         options: dict[str, Any] = {"token_type_ids": token_types} if self.uses_token_types else {}
@@ -224,8 +230,10 @@ class Backbone:
         return Operations(6 * weights, 12 * width * config.num_hidden_layers, self.sees == "left")
 
 
-def _layer_of(out: Any, layer: int | None) -> torch.Tensor:
-    return out.last_hidden_state if layer is None else out.hidden_states[layer]
+def _layer_of(out: Any, layer: Layer | None) -> torch.Tensor:
+    if layer is None:
+        return out.last_hidden_state
+    return torch.stack(out.hidden_states) if layer == "all" else out.hidden_states[layer]
 
 
 def filler(network: Any) -> int:

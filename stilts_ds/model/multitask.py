@@ -16,7 +16,7 @@ from typing import Any, cast
 import torch
 from torch import nn
 
-from stilts_ds.model.backbone import Backbone
+from stilts_ds.model.backbone import Backbone, Layer
 from stilts_ds.model.dropout import has_dropout
 from stilts_ds.model.heads import Head
 from stilts_ds.model.masks import Masks
@@ -30,7 +30,8 @@ class MultiTask(nn.Module):
     forward(batch, "logits") returns {head: logits} for the heads in the batch; of heads in chunks, likeliest outputs;
     forward(batch, "losses") returns {head: loss of each target [n]} for the heads in the batch;
     forward(batch, "next") returns {head: logits} of all heads, for the few tokens that decoding reads;
-    forward(batch, "hidden", layer) returns the hidden states [T, H] of one layer (0 is the embedding output).
+    forward(batch, "hidden", layer) returns the hidden states [T, H] of one layer (0 is the embedding output), or with
+    `all` those of every layer [L + 1, T, H].
 
     """
 
@@ -54,7 +55,7 @@ class MultiTask(nn.Module):
     def word_embedding(self) -> torch.Tensor:
         return self.backbone.word_embedding
 
-    def forward(self, batch: Batch, mode: str = "loss", layer: int = -1) -> Any:
+    def forward(self, batch: Batch, mode: str = "loss", layer: Layer = -1) -> Any:
         if mode == "hidden":
             return self.backbone.hidden_states(batch, layer)
         # Without dropout the masks' mode would cost time in every call of torch.

@@ -11,6 +11,7 @@ from stilts_ds.data.data import fitted_task
 from stilts_ds.errors import UserError
 from stilts_ds.evaluate.result import Result
 from stilts_ds.evaluate.score import read_values
+from stilts_ds.families.files import CENTRED_FILES
 from stilts_ds.families.metrics import Metric, Units
 from stilts_ds.families.registry import family_of, main_metric
 from stilts_ds.plan_file import Phase
@@ -122,10 +123,12 @@ def resampled(
     }
 
 
-def read_counts(data: RunData, task: Task, languages: Sequence[str]) -> Counts | None:
-    """What every score is a ratio of, None where a prediction or label file is not there."""
+def read_counts(data: RunData, task: Task, languages: Sequence[str], centred: bool = False) -> Counts | None:
+    """What every score is a ratio of, None where a prediction or label file is not there. `centred`: of retrieval among
+    centred vectors, whose scores are the results' `main` then."""
     family, metric = family_of(task), main_metric(task)
     files = family.files(task)
+    column = CENTRED_FILES if centred else ""
     counts: dict[str, dict[str, list[Units]]] = {}
     spreads: dict[str, dict[str, list[list[float]]]] = {}
     texts: dict[str, Sequence[str] | None] = {}
@@ -143,6 +146,10 @@ def read_counts(data: RunData, task: Task, languages: Sequence[str]) -> Counts |
                     return None
                 if (code, phase.id) not in read:
                     gold, predicted = read_values(predictions, labels, task)
+                    if centred:
+                        predicted = family.centred(predictions.parent, result.split, code)
+                        if predicted is None:
+                            return None
                     units = metric.count(gold, predicted, code)
                     # The same files give the same score, or the tests would be of something else than what is printed.
                     _check(metric.score(units), result.main[code], predictions, phase)
@@ -150,7 +157,7 @@ def read_counts(data: RunData, task: Task, languages: Sequence[str]) -> Counts |
                     if task.shared_text and code not in texts:
                         texts[code] = family.shared_texts(task, labels, gold)
                 counts[code].setdefault(condition, []).append(read[code, phase.id])
-                spread = family.spread(predictions.parent, result.split, code)
+                spread = family.spread(predictions.parent, column + result.split, code)
                 spreads[code].setdefault(condition, []).append(spread)
     known = {code: of_language for code, of_language in texts.items() if of_language is not None}
     # Clusters in some of the languages only would make intervals of two kinds in one mean.

@@ -10,6 +10,8 @@ from stilts_ds.evaluate.result import Result
 from stilts_ds.report.compare import Scored, Scores
 from stilts_ds.report.correlation import Correlation, correlations_json
 from stilts_ds.report.inputs import data_hash, duplicates_sheet
+from stilts_ds.report.layers import NAME as LAYERS
+from stilts_ds.report.layers import layers_json
 from stilts_ds.report.load import RunData
 from stilts_ds.report.provenance import hub_commits
 from stilts_ds.report.stats import ComparisonSettings
@@ -29,7 +31,7 @@ def results_json(
     The cells are over the languages that the tables are over: those that all conditions and seeds have.
     """
     rows = {c: _row_json(data, c, scores[c]) for c in data.conditions}
-    commits = hub_commits(data)
+    commits, layers = hub_commits(data), layers_json(data)
     by_condition = {condition: dict(scored) for condition, scored in (averages or {}).items()}
     statistics = {
         "baseline": data.baseline,
@@ -48,6 +50,7 @@ def results_json(
         "missing": list(data.missing),
         "duplicates": [list(row) for row in duplicates_sheet(data).rows],
         **({"hub_commits": commits} if commits else {}),
+        **({LAYERS: layers} if layers else {}),
         "statistics": statistics,
     }
 

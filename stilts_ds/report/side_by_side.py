@@ -16,6 +16,8 @@ from stilts_ds.data.data import fitted_task
 from stilts_ds.errors import UserError, did_you_mean
 from stilts_ds.evaluate.result import Result
 from stilts_ds.noise.spec import MARK, NoiseSpec
+from stilts_ds.report.centred import ABOUT as ABOUT_CENTRED
+from stilts_ds.report.centred import COLUMN, centred_data
 from stilts_ds.report.compare import Counts, Draws, Scored, gain, mean_of, read_counts, resampled, shared_languages
 from stilts_ds.report.holm import holm_corrected
 from stilts_ds.report.load import RunData, load_run
@@ -26,7 +28,8 @@ from stilts_ds.run_dir import RunDir
 from stilts_ds.tasks.registry import get_task
 
 AVERAGE = "average"
-SCORES, COSTS = "side_by_side", "side_by_side-costs"  # names of the tables
+# Names of the tables.
+SCORES, CENTRED, COSTS = "side_by_side", "side_by_side-centred", "side_by_side-costs"
 # What a model brings along: a run of another model, or one whose data came another way, is what people compare.
 NOT_COMPARED = ("model", "data")
 
@@ -133,6 +136,9 @@ def _tables(columns: Sequence[ComparedRun], targets: Sequence[str], settings: Co
     scored = {task: _scored(columns, task, settings, draws) for task in drawn}
     scores = _rows(columns, {task: scored[task] for task in compared}, notes, settings)
     tables = [holm_corrected(scores, settings)]
+    centred = _centred(columns, compared, settings)
+    if centred is not None:
+        tables.append(centred)
     if versions:
         tables.append(_costs(columns, versions, scored, costs_notes, settings))
     return tables
@@ -209,18 +215,22 @@ def _remarks(columns: Sequence[ComparedRun], task: str) -> list[str]:
 # --- scores ----------------------------------------------------------------------------------------------------------
 
 
-def _scored(columns: Sequence[ComparedRun], task: str, settings: ComparisonSettings, draws: Draws) -> dict[str, Scored]:
+def _scored(
+    columns: Sequence[ComparedRun], task: str, settings: ComparisonSettings, draws: Draws, centred: bool = False
+) -> dict[str, Scored]:
     runs = {column.label: column.results(task) for column in columns}
-    counts = _counts(columns, task, shared_languages(runs.values()))
+    counts = _counts(columns, task, shared_languages(runs.values()), centred)
     fitted = fitted_task(task, columns[0].data.recipe)
     return resampled(fitted, runs, counts, columns[0].label, settings, draws)
 
 
-def _counts(columns: Sequence[ComparedRun], task: str, languages: Sequence[str]) -> Counts | None:
+def _counts(
+    columns: Sequence[ComparedRun], task: str, languages: Sequence[str], centred: bool = False
+) -> Counts | None:
     """The counts of each column's own run, under the columns' labels; None where one lacks predictions or labels."""
     merged: Counts | None = None
     for column in columns:
-        counts = read_counts(column.data, fitted_task(task, column.data.recipe), languages)
+        counts = read_counts(column.data, fitted_task(task, column.data.recipe), languages, centred)
         if counts is None:
             return None
         units = {code: {column.label: counts.units[code][column.condition]} for code in languages}
@@ -259,6 +269,25 @@ def _cells(labels: Sequence[str], means: Mapping[str, Floats], settings: Compari
         ours = means[label]
         cells.append(Cell(float(ours[0]), gain(ours, base, settings), mean=float(ours[1])))
     return tuple(cells)
+
+
+def _centred(columns: Sequence[ComparedRun], targets: Sequence[str], settings: ComparisonSettings) -> Table | None:
+    """The targets that all columns have scores of among centred vectors; None where there are none."""
+    labels = [column.label for column in columns]
+    rows = []
+    for task in targets:
+        centred = [centred_data(column.data, task) for column in columns]
+        if None in centred:
+            continue
+        of_task = [replace(column, data=data) for column, data in zip(columns, centred) if data]
+        draws: Draws = {}
+        scored = _scored(of_task, task, settings, draws, centred=True)
+        means = {label: scored[label].replicates.mean(axis=1) for label in labels}
+        rows.append(Row(COLUMN.format(task), _cells(labels, means, settings)))
+    if not rows:
+        return None
+    title = f"{labels[0]} and {', '.join(labels[1:])}: among centred vectors"
+    return holm_corrected(Table(CENTRED, title, "target", tuple(labels), tuple(rows), (ABOUT_CENTRED,)), settings)
 
 
 def _costs(

@@ -12,6 +12,8 @@ from stilts_ds.escape import markdown_code, markdown_escape, markdown_prose
 from stilts_ds.report.benchmark import benchmark_averages, benchmark_sheet
 from stilts_ds.report.buckets import bucket_sheets
 from stilts_ds.report.card import write_cards
+from stilts_ds.report.centred import NAME as CENTRED
+from stilts_ds.report.centred import centred_tables
 from stilts_ds.report.checked import checked_sheets, checked_tables
 from stilts_ds.report.code_tables import code_tables
 from stilts_ds.report.compare import score_run
@@ -21,6 +23,7 @@ from stilts_ds.report.figure import Format, write_curves, write_figures
 from stilts_ds.report.groups import count_sheet
 from stilts_ds.report.inputs import duplicates_sheet, inputs_sheet
 from stilts_ds.report.latex import LAYOUTS, latex_tables
+from stilts_ds.report.layers import layer_tables
 from stilts_ds.report.load import RunData, load_run
 from stilts_ds.report.methods import methods_tex, references_bib
 from stilts_ds.report.page import page
@@ -60,7 +63,9 @@ def write_report(
     settings = with_resamples(data, settings or ComparisonSettings())
     scores = score_run(data, settings)
     tables = build_tables(data, scores, settings)
-    tables = replace(tables, variants=(*tables.variants, *checked_tables(data, scores, settings), *code_tables(data)))
+    retrieval = (*centred_tables(data, scores, settings), *layer_tables(data))
+    beside = (*retrieval, *checked_tables(data, scores, settings), *code_tables(data))
+    tables = replace(tables, variants=(*tables.variants, *beside))
     marks = legend(tables.all(), settings.level)
     summary = _summary(data, tables, settings)
     correlated = correlations(data, scores, settings)
@@ -92,7 +97,10 @@ def report_path(run: RunDir, suffix: str) -> Path:
 
 
 def _summary(data: RunData, tables: Tables, settings: ComparisonSettings) -> str:
-    sections = [stacked_markdown(tables.matrix, data.baseline), *legend([tables.matrix], settings.level)]
+    # Beside the protocol's own column, also in a terminal: a recipe asks for it because the two are read together.
+    printed = [tables.matrix, *(table for table in tables.variants if table.name == CENTRED)]
+    sections = [stacked_markdown(table, data.baseline) for table in printed]
+    sections += legend(printed, settings.level)
     if data.missing:
         sections.append(f"\nMissing: {counted(len(data.missing), 'thing')}, listed in {data.run.report.name}.")
     return "\n".join(sections) + "\n"

@@ -16,9 +16,8 @@ from stilts_kernels import topk
 from vector_files import DIM, write_sides
 
 from stilts_ds.errors import UserError
-from stilts_ds.mining import MiningSettings, Texts, mine, search
+from stilts_ds.mining import MiningSettings, Texts, mine, models, search
 from stilts_ds.mining import job as jobs
-from stilts_ds.mining import models
 
 
 @pytest.fixture

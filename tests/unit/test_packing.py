@@ -152,6 +152,16 @@ def test_hidden_states_of_any_layer_are_those_of_padded_rows(layer: int) -> None
     torch.testing.assert_close(packed, padded, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("packed", [True, False])
+def test_one_pass_gives_every_layer(packed: bool) -> None:
+    model, batch = small.model(packed=packed).eval(), batch_of()
+    with torch.no_grad():
+        states = model(batch, "hidden", "all")
+        assert len(states) == 3  # the embedding output and two layers
+        for layer, state in enumerate(states):
+            assert torch.equal(state, model(batch, "hidden", layer))
+
+
 @pytest.mark.parametrize("attend", [grouped_attention, nested_attention])
 def test_attention_sees_its_own_row_and_nothing_else(attend: Any) -> None:
     packing = Packing(LENGTHS, torch.tensor([0, *torch.tensor(LENGTHS).cumsum(0).tolist()]))

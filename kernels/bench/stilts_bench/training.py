@@ -39,6 +39,7 @@ from stilts_ds.engine.training_setup import TrainingSetup
 from stilts_ds.engine.world import World, joined
 from stilts_ds.engine.zero import destroy_engine
 from stilts_ds.errors import UserError
+from stilts_ds.model.backbone import Layer
 from stilts_ds.model.masks import Masks
 from stilts_ds.model.multitask import MultiTask
 from stilts_ds.model_files import fingerprint
@@ -156,7 +157,7 @@ def padded_to(width: int, model: MultiTask) -> MultiTask:
     """The model with rows padded to `width` tokens at least (0: to the longest of a batch)."""
     backbone = model.backbone
 
-    def padded(batch: Batch, layer: int | None = None, masks: Masks | None = None) -> torch.Tensor:
+    def padded(batch: Batch, layer: Layer | None = None, masks: Masks | None = None) -> torch.Tensor:
         # The same weights; rows side by side with padding, instead of one after the other.
         return backbone.padded(batch, layer, width)  # inside `masks.of(batch)`, as the model calls it
 

@@ -8,17 +8,19 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable, Sequence, Set
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from stilts_ds.config import EvaluationPart, TrainingPart
+from stilts_ds.config import SWEEP, EvaluationPart, TrainingPart
 from stilts_ds.errors import UserError
 from stilts_ds.families.asked import EvaluationSplit
-from stilts_ds.families.base import Family, Prediction
+from stilts_ds.families.base import Family, LayerScores, Prediction
 from stilts_ds.families.bitext.record import Bitext, Sentence
 from stilts_ds.families.files import (
+    CENTRED_FILES,
     INDEX_FILE,
     Expected,
     PredictionFile,
+    centred_name,
     check_labelled,
     fail,
     file_lines,
@@ -29,7 +31,11 @@ from stilts_ds.rows.rows import Rows
 from stilts_ds.run_dir import read_json
 from stilts_ds.tasks.spec import Task
 
+if TYPE_CHECKING:
+    from stilts_ds.families.bitext.head import Mined, Place
+
 Pair = tuple[str, str]
+SETTINGS = ("retrieval_centering",)  # of stilts_ds.config.EvaluationPart
 
 
 # --- predicting ------------------------------------------------------------------------------------------------------
@@ -41,10 +47,10 @@ def evaluation_rows(split: EvaluationSplit, setting: TrainingPart, evaluation: E
     # Not `setting`, which is that of the phase before: retrieval would depend on which task trained last.
     length = TrainingPart(max_seq_length=evaluation.retrieval_max_seq_length)
 
-    def rows_of_side(side: Sequence[Sentence]) -> Rows:
-        return split.rows_of(side, [[sentence.id, sentence.text] for sentence in side], length)
+    def rows_of_side(side: Sequence[Sentence], name: str) -> Rows:
+        return split.rows_of(side, [[sentence.id, sentence.text] for sentence in side], length, name)
 
-    return rows_of_side(record.source), rows_of_side(record.pivot)
+    return rows_of_side(record.source, "source"), rows_of_side(record.pivot, "pivot")
 
 
 def searched_rows(split: EvaluationSplit) -> int:
@@ -54,60 +60,121 @@ def searched_rows(split: EvaluationSplit) -> int:
 
 
 def predict(family: Family, asked: Prediction) -> Any:
-    """Indices or mined pairs; None on ranks other than 0. A collective: vectors stay on the ranks that made them."""
+    """Indices or mined pairs; None on ranks other than 0. A collective: vectors stay on the ranks that made them.
+
+    With `retrieval_centering: language`, what is found among centred vectors is kept beside them.
+    """
     rows_of_sides = evaluation_rows(asked.split, asked.setting, asked.evaluation)
     model = asked.model
     source, pivot = (model.vectors(rows, asked.evaluation) for rows in rows_of_sides)
     # Imported late: this module is read where there is no torch.
-    from stilts_ds.families.bitext.head import EmbeddedSide, Place, bucc_mine, bucc_predict, tatoeba_predict
+    from stilts_ds.families.bitext.head import Place, centred
 
-    split, runtime = asked.split, Place(model.comm, model.device, model.stop_if_requested)
-    [record] = split.records()
+    runtime = Place(model.comm, model.device, model.stop_if_requested)
+    retrieved = _retrieve(asked, source, pivot, runtime)
+    beside = None
+    if asked.evaluation.retrieval_centering == "language":
+        # Each side by its own mean: one mean taken off both would leave the distance between the two languages.
+        source, pivot = centred(source, asked.split.language, runtime), centred(pivot, asked.split.task.pivot, runtime)
+        beside = _retrieve(asked, source, pivot, runtime, CENTRED_FILES)
+    if model.first:
+        # None takes away what an earlier start kept, which would else be scored.
+        asked.kept[centred_name(asked.split.name, asked.split.language)] = beside
+    return retrieved
+
+
+def _retrieve(asked: Prediction, source: Any, pivot: Any, runtime: Place, column: str = "") -> Any:
+    """What is found between this rank's vectors of both sides; None on ranks other than 0. `column` is
+    CENTRED_FILES where the vectors are: they have a threshold of their own. A collective."""
+    from stilts_ds.families.bitext.head import bucc_predict, tatoeba_predict
+
+    split = asked.split
     if not _mines(split.task):
         nearest = tatoeba_predict(source, pivot, runtime)
-        return nearest if model.first else None
+        return nearest if asked.model.first else None
+
+    mined = _mined(asked, source, pivot, runtime)
+    if not asked.model.first:
+        return None
+    [record] = split.records()
+    # The threshold first: on dev it also keeps the drawn ones, which the spread is made of.
+    threshold = _threshold(asked, mined, record, column)
+    _keep_spread(asked, mined, record, column)
+    return bucc_predict(mined, threshold)
+
+
+def _mined(asked: Prediction, source: Any, pivot: Any, runtime: Place) -> list[Mined]:
+    """Pairs between this rank's vectors of both sides, best first, on every rank. A collective."""
+    from stilts_ds.families.bitext.head import EmbeddedSide, bucc_mine
+
+    [record] = asked.split.records()
 
     def side(name: str, sentences: Sequence[Sentence], vectors: Any) -> EmbeddedSide:
         return EmbeddedSide(name, [s.id for s in sentences], [s.text for s in sentences], vectors)
 
-    sides = side(split.language, record.source, source), side(split.task.pivot, record.pivot, pivot)
-    mined = bucc_mine(*sides, runtime=runtime)
-    if not model.first:
+    sides = side(asked.split.language, record.source, source), side(asked.split.task.pivot, record.pivot, pivot)
+    return bucc_mine(*sides, runtime=runtime)
+
+
+def layer_scores(family: Family, asked: Prediction) -> LayerScores | None:
+    """F1 of mining a dev split at the threshold that suits it best, at every layer; None on ranks other than 0, and for
+    what mines nothing. A collective. Raises UserError for a split without gold pairs."""
+    from stilts_ds.families.bitext.head import Place, best_threshold, centred
+
+    split, model = asked.split, asked.model
+    if not _mines(split.task):
         return None
-    # The threshold first: on dev it also keeps the drawn ones, which the spread is made of.
-    threshold = _threshold(asked, mined, record)
-    _keep_spread(asked, mined, record)
-    return bucc_predict(mined, threshold)
+    [record] = split.records()
+    gold = _gold_of_dev(split, record)
+    sweep = asked.evaluation.model_copy(update={"retrieval_layer": SWEEP})
+    rows_of_sides = evaluation_rows(split, asked.setting, sweep)
+    # All layers of both sides at once: one forward pass is what a sweep costs besides the searches.
+    source, pivot = (model.vectors(rows, sweep) for rows in rows_of_sides)
+    runtime = Place(model.comm, model.device, model.stop_if_requested)
+    plain, beside = [], []
+    for layer in range(source.shape[1]):
+        at_source, at_pivot = source[:, layer].contiguous(), pivot[:, layer].contiguous()
+        plain.append(best_threshold(_mined(asked, at_source, at_pivot, runtime), gold)[1])
+        if asked.evaluation.retrieval_centering == "language":
+            at_source = centred(at_source, split.language, runtime)
+            at_pivot = centred(at_pivot, split.task.pivot, runtime)
+            beside.append(best_threshold(_mined(asked, at_source, at_pivot, runtime), gold)[1])
+    return LayerScores(plain, beside) if model.first else None
 
 
-def _threshold(asked: Prediction, mined: Any, record: Bitext) -> float:
+def _threshold(asked: Prediction, mined: Any, record: Bitext, column: str) -> float:
     """Chosen on dev (and kept beside its predictions), applied to test."""
     from stilts_ds.families.bitext.head import best_threshold, drawn_thresholds
 
     split = asked.split
-    file = _threshold_file(split.language)
+    file = _threshold_file(column, split.language)
     if split.name != "dev":
         return float(asked.read_kept(file)["threshold"])
-    if record.gold is None:
-        raise UserError(f"{split.task.name} dev-{split.language} has no gold pairs to choose the mining threshold on")
-    value, f1 = best_threshold(mined, set(record.gold))
-    drawn = drawn_thresholds(mined, set(record.gold), [sentence.id for sentence in record.source])
+    gold = _gold_of_dev(split, record)
+    value, f1 = best_threshold(mined, gold)
+    drawn = drawn_thresholds(mined, gold, [sentence.id for sentence in record.source])
     asked.kept[file] = {"threshold": value, "dev_f1": f1, "drawn": drawn}
     return value
 
 
-def _keep_spread(asked: Prediction, mined: Any, record: Bitext) -> None:
+def _gold_of_dev(split: EvaluationSplit, record: Bitext) -> set[Pair]:
+    if record.gold is None:
+        raise UserError(f"{split.task.name} dev-{split.language} has no gold pairs to choose the mining threshold on")
+    return set(record.gold)
+
+
+def _keep_spread(asked: Prediction, mined: Any, record: Bitext, column: str) -> None:
     """Keep the split's F1 at the thresholds that other dev sentences would have chosen, for the report's intervals."""
     from stilts_ds.families.bitext.head import f1_at
 
     split = asked.split
-    drawn = asked.read_kept(_threshold_file(split.language)).get("drawn", [])  # none from earlier versions
+    drawn = asked.read_kept(_threshold_file(column, split.language)).get("drawn", [])  # none from earlier versions
     if record.gold is not None:
-        asked.kept[_spread_file(split.name, split.language)] = f1_at(mined, set(record.gold), drawn)
+        asked.kept[_spread_file(column + split.name, split.language)] = f1_at(mined, set(record.gold), drawn)
 
 
-def _threshold_file(language: str) -> str:
-    return f"threshold-{language}.json"
+def _threshold_file(column: str, language: str) -> str:
+    return f"threshold-{column}{language}.json"
 
 
 def _spread_file(split: str, language: str) -> str:
@@ -115,8 +182,31 @@ def _spread_file(split: str, language: str) -> str:
 
 
 def kept_files(split: str, language: str) -> tuple[str, ...]:
-    """The mining threshold that dev chose, and what other ones would give; only mining writes them."""
-    return (_threshold_file(language), _spread_file(split, language))
+    """The mining threshold that dev chose, and what other ones would give, which only mining writes; the same of
+    centred vectors, and what was found among these."""
+    mining = [
+        name
+        for column in ("", CENTRED_FILES)
+        for name in (_threshold_file(column, language), _spread_file(column + split, language))
+    ]
+    return (*mining, centred_name(split, language))
+
+
+def read_centred(folder: Path, split: str, language: str) -> Any:
+    """What was found among centred vectors, as it stands in a prediction file; None where these were not asked for.
+
+    Raises UserError naming the file where it is damaged.
+    """
+    path = folder / centred_name(split, language)
+    if not path.exists():
+        return None
+    values = read_json(path)
+    if isinstance(values, list):
+        if all(type(value) is int and value >= 0 for value in values):
+            return values
+        if all(isinstance(value, list) and [type(id) for id in value] == [str, str] for value in values):
+            return [tuple(value) for value in values]
+    raise UserError(f"{path} holds no indices or pairs of ids; delete it and run `stilts evaluate` on the run")
 
 
 def spread(folder: Path, split: str, language: str) -> list[float]:
@@ -165,12 +255,16 @@ def limit(evaluation: EvaluationPart) -> int | None:
 
 
 def settings(evaluation: EvaluationPart) -> dict[str, Any]:
-    return {
+    kept: dict[str, Any] = {
         "retrieval_layer": evaluation.retrieval_layer,
         "retrieval_pooling": evaluation.retrieval_pooling,
         "max_bitext": evaluation.max_bitext,
         "max_seq_length": evaluation.retrieval_max_seq_length,
     }
+    # Only where it is on: results of earlier versions, which lack it, are of the same protocol without it.
+    if evaluation.retrieval_centering != "none":
+        kept["retrieval_centering"] = evaluation.retrieval_centering
+    return kept
 
 
 # --- files -----------------------------------------------------------------------------------------------------------
