@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +18,14 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from stilts_ds.config import Recipe
+from stilts_ds.engine.weights import encoder_of_ranks, send_weights
+from stilts_ds.engine.world import World
 from stilts_ds.errors import UserError
 from stilts_ds.families.build import build_model
+from stilts_ds.families.generate.rows import end_of, never_written
 from stilts_ds.families.registry import get_family
 from stilts_ds.model.backbone import Backbone
-from stilts_ds.model.encoder import load_encoder, save_encoder
+from stilts_ds.model.encoder import load_encoder, save_encoder, save_generation_config
 from stilts_ds.model.heads import HeadSpec
 from stilts_ds.model.multitask import MultiTask
 from stilts_ds.model_files import model_source
@@ -53,9 +57,13 @@ def export_model(
     shutil.rmtree(folder, ignore_errors=True)
     # The same file names as in a phase's folder, so that publishing is only linking.
     target = PhaseDir(folder)
-    output_layer = _output_layer(Backbone(encoder), specs, parameters)
+    backbone = Backbone(encoder)
+    output_layer = _output_layer(backbone, specs, parameters)
     save_encoder(encoder, _part(parameters, PREFIX_ENCODER), target.encoder, output_layer)
     tokenizer.save(target.encoder)
+    if backbone.sees == "left":
+        unused = never_written(tokenizer, encoder.config.vocab_size)
+        save_generation_config(target.encoder, end_of(tokenizer), unused)
     write_json(target.encoder / LINEAGE, lineage)
     save_file(_part(parameters, PREFIX_HEADS), target.heads)
     for weights in (target.heads, *target.encoder.glob("*.safetensors")):
@@ -135,24 +143,43 @@ def _part(parameters: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.T
     return {n.removeprefix(prefix): t.contiguous() for n, t in parameters.items() if n.startswith(prefix)}
 
 
-def load_trained(folder: PhaseDir | None, recipe: Recipe, device: torch.device, checked: bool = False) -> MultiTask:
+def load_trained(folder: PhaseDir | None, recipe: Recipe, device: torch.device) -> MultiTask:
     """The exported model for prediction, in float32 and evaluation mode; without a folder the pretrained encoder.
 
-    `checked`: whether `check_export` was just asked, by whichever rank; it reads the whole model.
+    Raises UserError where the export is damaged.
     """
-    specs: list[HeadSpec] = []
-    source, revision = model_source(recipe.model.name_or_path, recipe.model.revision)
     if folder is not None:
-        if not checked:
-            check_export(folder)
-        # The exported encoder is a folder of its own; the revision is that of the hub model it came from.
-        specs = read_heads(folder.root)
-        source, revision = str(folder.encoder), None
+        check_export(folder)
+    source, revision, specs = _stored_model(folder, recipe)
     model = build_model(load_encoder(source, recipe.model, revision, device), specs, len(specs))
+    _load_heads(model, folder)
+    return model.to(device).eval()
+
+
+def load_trained_on_ranks(folder: PhaseDir | None, recipe: Recipe, world: World) -> MultiTask:
+    """What `load_trained` gives, on the device of each rank; rank 0 checks and reads it for all. A collective."""
+    world.on_rank_0(None if folder is None else partial(check_export, folder))
+    source, revision, specs = _stored_model(folder, recipe)
+    encoder = encoder_of_ranks(source, recipe.model, revision, "fp32", world)
+    model = build_model(encoder, specs, len(specs))
+    world.on_rank_0(partial(_load_heads, model, folder))
+    model = model.to(world.device).eval()
+    send_weights(model, world)
+    return model
+
+
+def _stored_model(folder: PhaseDir | None, recipe: Recipe) -> tuple[str, str | None, list[HeadSpec]]:
+    """What to load an encoder from, its revision, and the heads beside it."""
+    if folder is None:
+        return *model_source(recipe.model.name_or_path, recipe.model.revision), []
+    # The exported encoder is a folder of its own; the revision is that of the hub model it came from.
+    return str(folder.encoder), None, read_heads(folder.root)
+
+
+def _load_heads(model: MultiTask, folder: PhaseDir | None) -> None:
     if folder is not None:
         # Strict: a head that is missing or left over is an error, not random weights.
         model.heads.load_state_dict(load_file(folder.heads))
-    return model.to(device).eval()
 
 
 def keep_head(model: MultiTask, spec: HeadSpec, before: PhaseDir) -> str:

@@ -1,7 +1,10 @@
-"""Who works where: one process at a time in a run folder, and one in a phase.
+"""Who works where: one process at a time in a run folder, one in a phase, one at a folder of cached rows.
 
 A lock is the kernel's (flock), which lets go by itself when its holder dies. Where the file system has none (Lustre
 mounted without `flock`, NFS without a lock daemon), a file that only one process can make says who holds the folder.
+
+A lease is always such a file, because its holder may be on another node and die there: it touches the file while it
+works, and who waits takes a file over that nobody has touched for a while.
 """
 
 from __future__ import annotations
@@ -13,7 +16,9 @@ import logging
 import os
 import secrets
 import socket
-from collections.abc import Iterator
+import threading
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -23,10 +28,15 @@ from stilts_ds.run_dir import PhaseDir, RunDir, read_json
 
 log = logging.getLogger(__name__)
 LOCK, HOLDER = ".lock", ".lock.holder"
+NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)  # of file systems without hard links
 # Another has the lock; EACCES where NFS makes flock an fcntl lock. Any other error: there are no locks here.
 HELD = (errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES)
 # Set for ranks of a job, which holds their phase's lock already, perhaps on another node.
 HELD_BY_JOB = "STILTS_PHASE_HELD"
+BEAT_SECONDS = 10.0  # between two touches of a lease by its holder
+# Untouched for so long, a lease is a dead holder's. More than the minute for which NFS keeps a file's times.
+STALE_SECONDS = 120.0
+POLL_SECONDS = 0.5  # between two looks at a lease that another process holds
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
@@ -75,14 +85,84 @@ def folder_lock(folder: Path, refusal: str) -> Iterator[None]:
 
 
 @contextmanager
-def _holder_file(path: Path, refusal: str) -> Iterator[None]:
-    """Hold a folder by a file that names this process. One of a process of this machine that is gone is removed."""
-    this_process = {
+def lease(path: Path, is_done: Callable[[], bool], waits: bool = True) -> Iterator[bool]:
+    """Hold the lease `path` for work that one process does for all; yields whether there is any left to do.
+
+    Where another process holds it, waits until that one is done (`is_done`) or gone, and then works in its place. Not
+    `waits`: raises HeldElsewhereError instead.
+    """
+    this_process = _this_process()
+    touched, since = 0, time.monotonic()
+    while not _make(path, this_process):
+        if is_done():
+            yield False
+            return
+        holder, at = _read_holder(path), _touched_at(path)
+        if at != touched:
+            touched, since = at, time.monotonic()
+        # By this machine's own clock, since when it has seen no change: clocks of nodes differ.
+        if time.monotonic() - since > STALE_SECONDS or (holder and not _may_live(holder)):
+            if _take_over(path, holder):
+                log.warning("%s: process %s on %s is gone", path, holder.get("process"), holder.get("host"))
+        elif waits:
+            time.sleep(POLL_SECONDS)
+        else:
+            raise HeldElsewhereError(path)
+    try:
+        with _touching(path):
+            # Who had it before may have finished in the moment in which it was taken.
+            yield not is_done()
+    finally:
+        if _read_holder(path) == this_process:
+            path.unlink(missing_ok=True)
+
+
+class HeldElsewhereError(Exception):
+    """Another process holds a lease, and the caller does not want to wait."""
+
+
+@contextmanager
+def _touching(path: Path) -> Iterator[None]:
+    """Touch a lease again and again, in a thread: its holder may compute for minutes."""
+    ended = threading.Event()
+
+    def touch() -> None:
+        while not ended.wait(BEAT_SECONDS):
+            with suppress(OSError):  # taken over while this machine stood still
+                os.utime(path)
+
+    thread = threading.Thread(target=touch, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+
+
+def _touched_at(path: Path) -> int:
+    """When a lease was touched last, in nanoseconds of its file system's clock; 0 where it is gone."""
+    try:
+        # Opened: NFS asks the server again for the times of a file when it opens it.
+        with open(path, "rb") as file:
+            return os.fstat(file.fileno()).st_mtime_ns
+    except OSError:
+        return 0
+
+
+def _this_process() -> dict[str, Any]:
+    return {
         "host": socket.gethostname(),
         "boot": _boot_id(),
         "process": os.getpid(),
         "mark": secrets.token_hex(8),
     }
+
+
+@contextmanager
+def _holder_file(path: Path, refusal: str) -> Iterator[None]:
+    """Hold a folder by a file that names this process. One of a process of this machine that is gone is removed."""
+    this_process = _this_process()
     if not _make(path, this_process):
         holder = _read_holder(path)
         if _may_live(holder):
@@ -107,8 +187,22 @@ def _make(path: Path, holder: dict[str, Any]) -> bool:
         os.link(fresh, path)
     except FileExistsError:
         return False
+    except OSError as error:
+        if error.errno not in NO_LINKS:
+            raise
+        return _make_without_links(path, holder)
     finally:
         fresh.unlink()
+    return True
+
+
+def _make_without_links(path: Path, holder: dict[str, Any]) -> bool:
+    """Make the file on a file system without hard links; who reads it too early finds no holder, and waits."""
+    try:
+        with open(path, "x", encoding="utf-8") as file:
+            json.dump(holder, file)
+    except FileExistsError:
+        return False
     return True
 
 

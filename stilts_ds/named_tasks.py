@@ -49,6 +49,7 @@ def check_tasks(recipe: Recipe) -> NamedTasks:
     for task in tasks.targets:
         _check_target(recipe, task)
     _check_task_keys(recipe, tasks)
+    _check_attention(recipe, tasks)
     _check_weights(recipe)
     _check_pools(recipe, tasks)
     _check_sweep(recipe, tasks)
@@ -185,6 +186,14 @@ def _check_pools(recipe: Recipe, tasks: NamedTasks) -> None:
         pooled = [task.name for task in named if family_of(task).pooled]
         if pooled and len(named) > 1 and recipe.sampling.unit == "example":
             raise UserError(f"intermediate.{condition}: {pooled[0]} needs steps of its own; set sampling.unit=step")
+
+
+def _check_attention(recipe: Recipe, tasks: NamedTasks) -> None:
+    """Some rows are read by packed attention only."""
+    asked = recipe.model.attn_implementation
+    packed_only = [task.name for task in (*tasks.targets, *tasks.trained) if family_of(task).packed_only]
+    if packed_only and asked != "packed":
+        raise UserError(f"model.attn_implementation: {packed_only[0]} needs `packed`, not {asked!r}; leave the key out")
 
 
 def _check_weights(recipe: Recipe) -> None:

@@ -8,13 +8,15 @@ import logging
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import partial
+from itertools import chain
 from typing import Any
 
 import torch
 
 from stilts_ds.batches.collate import TaskRows
 from stilts_ds.config import SWEEP, EvaluationPart, Recipe
-from stilts_ds.data.data import Data, DataIndex, prepare_data
+from stilts_ds.data.data import Data, DataIndex
+from stilts_ds.data.prepare import prepare_data
 from stilts_ds.disk import disk_use, train_again
 from stilts_ds.display import concern
 from stilts_ds.ds_files import base_config
@@ -24,6 +26,7 @@ from stilts_ds.engine.loop import train
 from stilts_ds.engine.preflight import check_ranks, node_name
 from stilts_ds.engine.progress import Progress
 from stilts_ds.engine.training_setup import TrainingSetup
+from stilts_ds.engine.weights import encoder_of_ranks, read_on_rank_0
 from stilts_ds.engine.world import World
 from stilts_ds.errors import UserError
 from stilts_ds.evaluate.selection import dev_scores
@@ -34,7 +37,7 @@ from stilts_ds.lineage import is_outdated, start_over_if_outdated
 from stilts_ds.locks import phase_lock
 from stilts_ds.model.backbone import Backbone
 from stilts_ds.model.checks import masks_follow_rows
-from stilts_ds.model.encoder import load_encoder, read_language_head, read_output_layer
+from stilts_ds.model.encoder import read_language_head, read_output_layer
 from stilts_ds.model.heads import HeadSpec, set_language_head
 from stilts_ds.model.multitask import MultiTask
 from stilts_ds.model.vocabulary import narrow_vocabulary
@@ -91,7 +94,8 @@ def check_settings(recipe: Recipe, phases: list[Phase], limits: ModelLimits, wor
         # Tasks that are trained together may have rows of their own lengths.
         longest = max(phase.setting(name).max_seq_length for name in phase.train)
         if limits.tokens is not None and longest > limits.tokens:
-            raise UserError(f"{phase.title}: max_seq_length={longest}, but the model takes {limits.tokens} tokens")
+            problem = f"max_seq_length={longest}, but the model takes {limits.tokens} tokens"
+            raise UserError(f"{phase.title}: {problem}; set max_seq_length to {limits.tokens} or less")
         pool = pool_size(families, setting)
         if setting.train_batch_size // pool < world.size and pool > 1:
             raise UserError(
@@ -219,9 +223,10 @@ def set_up_training(run: RunDir, recipe: Recipe, phase: Phase, data: Data, world
     world.on_rank_0(partial(check_export, run.phase(phase.init)) if phase.init else None)
     # An exported encoder is a folder and has no revision.
     stored, revision = (source, None) if phase.init else model_source(source, recipe.model.revision)
-    encoder = load_encoder(stored, recipe.model, revision, world.device, recipe.engine.dtype)
+    encoder = encoder_of_ranks(stored, recipe.model, revision, recipe.engine.dtype, world)
     warn_of_dropout(encoder, source, world)
     backbone = Backbone(encoder)
+    check_packing(recipe, backbone)
     if data.tokenizer.sees != backbone.sees:
         raise UserError(
             f"{source} is another kind of model than {data.tokenizer.name}, by whose tokenizer the rows were made; "
@@ -229,16 +234,18 @@ def set_up_training(run: RunDir, recipe: Recipe, phase: Phase, data: Data, world
         )
     language_head = None
     if any(task.verbs.ties_embeddings for task in rows.values()):  # it predicts every vocabulary row
-        language_head = read_output(stored, revision, backbone)
+        language_head = read_on_rank_0(lambda: read_output(stored, revision, backbone), world)
     elif recipe.engine.vocabulary_rows == "touched":
         train_touched_rows(encoder, [task.rows for task in rows.values()], phase, data, world)
     lineage: dict[str, Any] = {}
     if world.first:  # which alone exports, and asks git
         lineage = {"init": source, "phase": phase.to_json(), "provenance": provenance().to_json()}
     model = build_model(encoder, specs, len(rows))
-    load_language_head(model, language_head, source, world, concern(recipe.data.source))
+    # Rank 0 sends its heads with the encoder.
+    world.on_rank_0(lambda: load_language_head(model, language_head, source, concern(recipe.data.source)))
     if setting.keep_head:
-        lineage["kept_heads"] = keep_heads(model, specs, run.phase(phase.init) if phase.init else None, world)
+        before = run.phase(phase.init) if phase.init else None
+        world.on_rank_0(lambda: lineage.update(kept_heads=keep_heads(model, specs, before)))
     folder.root.mkdir(parents=True, exist_ok=True)
     return TrainingSetup(
         title=phase.label,
@@ -268,6 +275,15 @@ def read_output(source: str, revision: str | None, backbone: Backbone) -> dict[s
     return {} if backbone.ties_output else read_output_layer(source, revision)
 
 
+def check_packing(recipe: Recipe, backbone: Backbone) -> None:
+    """Refuse a model whose rows are padded where any phase of the study needs them packed: before the first of them
+    trains, and not days later when that one begins."""
+    named = [*recipe.targets, *chain.from_iterable(recipe.intermediate.values())]
+    for name in named:
+        if family_of(get_task(name)).packed_only:
+            backbone.check_packs(name)
+
+
 def warn_of_dropout(encoder: Any, source: str, world: World) -> None:
     """Say so where the masks of an encoder's dropout are not those of its rows: the curve depends on the ranks then."""
     if world.first and not masks_follow_rows(encoder):
@@ -279,34 +295,31 @@ def warn_of_dropout(encoder: Any, source: str, world: World) -> None:
         )
 
 
-def keep_heads(model: MultiTask, specs: Sequence[HeadSpec], before: PhaseDir | None, world: World) -> dict[str, str]:
-    """For each head the one of the phase before that it goes on with, "" where it is new."""
+def keep_heads(model: MultiTask, specs: Sequence[HeadSpec], before: PhaseDir | None) -> dict[str, str]:
+    """For each head the one of the phase before that it goes on with, "" where it is new (on rank 0)."""
     kept = {spec.name: "" for spec in specs}
     if before is not None:
         kept = {spec.name: keep_head(model, spec, before) for spec in specs}
-    if world.first:
-        for name, origin in kept.items():
-            log.info("keep_head: the head %s %s", name, f"goes on with that of {origin}" if origin else "is new")
+    for name, origin in kept.items():
+        log.info("keep_head: the head %s %s", name, f"goes on with that of {origin}" if origin else "is new")
     return kept
 
 
 def load_language_head(
-    model: MultiTask, pretrained: Mapping[str, torch.Tensor] | None, source: str, world: World, doubt: int
+    model: MultiTask, pretrained: Mapping[str, torch.Tensor] | None, source: str, doubt: int
 ) -> None:
-    """Give language modelling the head that its checkpoint was pretrained with; None: `source` has none, which is
-    logged at the level `doubt`."""
+    """Give language modelling the head that its checkpoint was pretrained with (on rank 0); None: `source` has none,
+    which is logged at the level `doubt`."""
     for spec in model.specs.values():
         if not get_family(spec.family).verbs(model.backbone.sees).ties_embeddings:
             continue
         if pretrained is not None:
             set_language_head(model.heads[spec.name], pretrained, source)
-        if world.first:
-            if pretrained is not None:
-                log.info("the language modelling head of %s goes on", source)
-                continue
-            # Masked words are then learned from nothing, which costs steps that a study may not have.
-            none = f"{source} has none (`lm_head`, or `cls.predictions` with GELU)"
-            log.log(doubt, "the language modelling head is new: %s", none)
+            log.info("the language modelling head of %s goes on", source)
+            continue
+        # Masked words are then learned from nothing, which costs steps that a study may not have.
+        none = f"{source} has none (`lm_head`, or `cls.predictions` with GELU)"
+        log.log(doubt, "the language modelling head is new: %s", none)
 
 
 def train_touched_rows(encoder: Any, train: list[Rows], phase: Phase, data: Data, world: World) -> None:

@@ -127,6 +127,7 @@ def _add_study(add: Add) -> None:
     parser.add_argument("--trial", action="store_true", help="measure a few steps of the largest phase here")
     parser.add_argument("--phases", action="store_true", help="describe each phase, with its memory by ZeRO stage")
     parser.add_argument("--json", action="store_true", help="print JSON")
+    add("prepare", "prepare:add_arguments", "tokenise what a recipe's phases need, on as many CPU nodes as wanted")
     add_recipe(
         add("fetch", fetch, "bring model, tokenizer and data onto this machine, tokenise them, check them offline")
     )
@@ -156,6 +157,8 @@ def _add_results(add: Add) -> None:
     for name in ("png", "svg", "pdf"):
         help = f"also draw the matrix as report.{name}, the curves as report-curves.{name} (needs matplotlib)"
         parser.add_argument(f"--{name}", dest="figures", action="append_const", const=name, help=help)
+    parser.add_argument("--page", type=Path, metavar="FILE", help="also write a study's page, as in docs/results")
+    parser.add_argument("--at-scale", metavar="RECIPE", help="on that page: what this recipe costs, from its plan")
     add("compare", "compare:add_arguments", "test runs, or conditions of one, against each other")
     add("clean", "clean:add_arguments", "show what of a run's models need not stay, and remove it with --yes")
     add("attack", "attack:add_arguments", "put noise where it hurts a trained model most, by its loss")

@@ -10,7 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from stilts_ds.errors import UserError, counted, printable
-from stilts_ds.execute.benchmarks import READERS, Problem, read_problems, read_samples
+from stilts_ds.execute.benchmarks import READERS, Problem, read_problems
 from stilts_ds.execute.errata import known_errata
 from stilts_ds.execute.floors import Floor, floors
 from stilts_ds.execute.languages import LANGUAGES, missing, toolchain
@@ -19,6 +19,7 @@ from stilts_ds.execute.policy import find_bwrap, find_python
 from stilts_ds.execute.pool import CONSENT, execute
 from stilts_ds.execute.probe import LAYERS
 from stilts_ds.execute.programs import Program, Verdict, read_programs, read_verdicts, write_verdicts
+from stilts_ds.execute.samples import read_samples
 from stilts_ds.execute.settings import ExecuteSettings
 from stilts_ds.execute.worker import Worker
 from stilts_launcher.execute_settings import add_settings, read_settings
@@ -133,7 +134,7 @@ def _write_summary(
         "settings": asdict(settings),
         "toolchains": versions,
         "scores": scores,
-        "floors": [asdict(floor) for floor in floor_rows],
+        "floors": [floor.to_json() for floor in floor_rows],
     }
     verdicts_file.with_suffix(".summary.json").write_text(json.dumps(summary, indent=1) + "\n", encoding="ascii")
 

@@ -293,10 +293,12 @@ def _as_a_rank(given: argparse.Namespace, work: Work) -> int:
         from stilts_ds.engine.preflight import check_same_start
         from stilts_ds.engine.ranks import run_as_rank
         from stilts_ds.engine.world import World
-        from stilts_ds.mining.job import remove_if_bare, work_folder
+        from stilts_ds.mining.job import check_output, remove_if_bare, work_folder
         from stilts_ds.model.encoder import quiet
     from stilts_ds.run_dir import RunDir
 
+    # Before this rank's log is opened: that makes a folder.
+    check_output(given.output)
     folder = work_folder(given.output)
     # What was asked for must be alike on all ranks; how it was worded need not be.
     options = {name: str(value) for name, value in vars(given).items() if name not in ("verb", "words", "options")}
@@ -311,4 +313,4 @@ def _as_a_rank(given: argparse.Namespace, work: Work) -> int:
     finally:
         # A start that was refused leaves no folder behind, though the ranks' logs were in it.
         if os.environ["RANK"] == "0":
-            remove_if_bare(folder)
+            remove_if_bare(given.output)

@@ -54,8 +54,24 @@ def report(given: argparse.Namespace) -> int:
 
     folder = RunDir(given.run_dir)
     options = ("resamples", "level", "figures", "qa_f1")  # `stilts score` ends in a report too, with their defaults
+    if getattr(given, "at_scale", None) and not given.page:
+        raise UserError("--at-scale is a part of a study's page; give --page FILE, too")
     finish(folder, **{name: getattr(given, name) for name in options if hasattr(given, name)})
+    if getattr(given, "page", None):
+        _write_page(folder, given.page, given.at_scale)
     return 0
+
+
+def _write_page(folder: RunDir, file: Path, at_scale: str | None) -> None:
+    from stilts_ds.report.study_page import write_study_page
+    from stilts_ds.run_dir import read_json
+    from stilts_launcher.recipes import recipe_of_run
+    from stilts_launcher.show.plan import plan_sheet
+
+    # Of the file, not of what is in memory: the same page can be made of a kept results.json.
+    results = read_json(folder.results)
+    write_study_page(file, results, recipe_of_run(folder), plan_sheet(at_scale) if at_scale else None)
+    say(f"Page: {file}")
 
 
 def push(given: argparse.Namespace) -> int:

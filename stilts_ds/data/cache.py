@@ -1,8 +1,9 @@
 """Token rows on disk, memory-mapped: tokenised once, found again by the hash of everything they depend on.
 
 A cache is a folder of .npy files and a manifest written last. The files grow while the rows are built, so that building
-takes no more memory for more data; loading reads their headers and nothing else. Two processes that build the same one
-at the same time do not disturb each other: each fills a folder of its own and the first rename wins.
+takes no more memory for more data; loading reads their headers and nothing else. Of several processes that want the
+same rows, on any node, one makes them while the others wait (a lease, stilts_ds/locks.py). Should two build at the same
+time after all, they do not disturb each other: each fills a folder of its own and the first rename wins.
 
 A damaged folder is renamed, never removed: a process that has its files mapped would be killed by the next page that it
 reads.
@@ -16,13 +17,16 @@ import os
 import shutil
 import socket
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from stilts_ds.data.known_hashes import KnownHashes
 from stilts_ds.errors import UnreadableError, UserError
+from stilts_ds.locks import lease
 from stilts_ds.rows.rows import Rows
 from stilts_ds.run_dir import await_visible, checksum, fresh_folder, hash_json, read_sealed, reading, write_sealed
 
@@ -31,23 +35,46 @@ FORMAT = 4  # raise when encoding or the layout changes
 FILES = (*Rows.ARRAYS, "touched")
 
 
-def cached_rows(folder: Path, key: dict[str, Any], build: Callable[[Path], Rows], verify: bool = False) -> Rows:
+def cached_rows(
+    folder: Path, key: dict[str, Any], build: Callable[[Path], Rows], verify: bool = False, waits: bool = True
+) -> Rows:
     """Rows for `key`: mapped from `folder` where they are whole, built and written otherwise.
 
-    `build` gets a folder that its arrays may grow in, as `<array>.npy`. `verify` reads them all and compares their
-    hashes, which once in a start is enough. Raises UnreadableError where reading fails (the rows stay as they are), and
-    UserError where the cache cannot be written.
+    `build` gets a folder that its arrays may grow in, as `<array>.npy`. `verify` compares arrays with their hashes if
+    they changed since that was done last; once in a start is enough. Raises UnreadableError where reading fails (the
+    rows stay as they are), UserError where the cache cannot be written and, if not `waits`, HeldElsewhereError where
+    another process makes the same rows.
     """
     target = folder / cache_name(key)
     if verify and target.exists() and not _is_as_written(target):
         _set_aside(target)
     if (mapped := _load(target)) is not None:
         return mapped
+    with ExitStack() as until_built:
+        if until_built.enter_context(_lease(target, waits)):
+            return _build(target, key, build)
+    # Another process has built them.
+    return cached_rows(folder, key, build, waits=waits)
+
+
+@contextmanager
+def _lease(target: Path, waits: bool) -> Iterator[bool]:
+    """The lease of the rows in `target`; yields whether they are still to be made."""
+    with ExitStack() as until_built:
+        with _adding_to(target.parent):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            held = lease(target.with_suffix(".lease"), lambda: _load(target) is not None, waits)
+            is_left = until_built.enter_context(held)
+        yield is_left
+
+
+def _build(target: Path, key: dict[str, Any], build: Callable[[Path], Rows]) -> Rows:
     # Beside the target, so that the rename stays inside one file system.
     temporary = _fresh(target)
     try:
         rows = build(temporary)
         _finish(temporary, rows, key)
+        log.info("rows %s are made", target.name)
         if _load(target) is None:  # otherwise another process was first
             _set_aside(target)
             _rename(temporary, target)
@@ -83,13 +110,19 @@ def cache_name(key: dict[str, Any]) -> str:
 
 
 def _fresh(path: Path) -> Path:
-    """A new folder beside `path`. Raises UserError where the cache takes none, as another user's may."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+    """A new folder beside `path`. Raises UserError where the cache takes none."""
+    with _adding_to(path.parent):
         return fresh_folder(path)
+
+
+@contextmanager
+def _adding_to(cache: Path) -> Iterator[None]:
+    """Raises UserError where the cache takes no new file, as another user's may."""
+    try:
+        yield
     except PermissionError as error:
         remedy = "have its owner run `chmod -R g+rwXs` on it for a group that shares it, or set another data.cache"
-        raise UserError(f"rows cannot be added to the cache {path.parent} ({error.strerror}); {remedy}") from error
+        raise UserError(f"rows cannot be added to the cache {cache} ({error.strerror}); {remedy}") from error
 
 
 def _finish(temporary: Path, rows: Rows, key: dict[str, Any]) -> None:
@@ -136,7 +169,8 @@ def _set_aside(target: Path) -> None:
 def _is_as_written(target: Path) -> bool:
     try:
         hashes = read_sealed(target / "manifest.json")["hashes"]
-        return all(checksum(target / f"{name}.npy") == digest for name, digest in hashes.items())
+        paths = [target / f"{name}.npy" for name in hashes]
+        return KnownHashes(target.parent).of(paths, checksum) == list(hashes.values())
     except UnreadableError:
         raise  # a disk that does not answer is no damage: the rows may be whole
     except (FileNotFoundError, UserError, KeyError):

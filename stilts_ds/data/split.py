@@ -122,13 +122,17 @@ class Split:
             copies.append(noisy_records(noisy_task, self.name, self.language, clean, augmentation.lists)[0])
         return chain(clean if augmentation.keeps_clean else (), *copies)
 
-    def rows_of(self, records: Sequence[Any], content: Any, setting: TrainingPart) -> Rows:
-        """Rows of some of its records' parts (the sides of a bitext), found again by what stands in them."""
+    def rows_of(self, records: Sequence[Any], content: Any, setting: TrainingPart, name: str) -> Rows:
+        """Rows of some of its records' parts (the sides of a bitext), found again by what stands in them. The log calls
+        them by `name` where something was cut."""
         # By content and not by split: the sides and pools of several splits and languages are often the same.
         key = {self.family.name: hash_json(content), **encoding_key(setting, self.store.tokenizer.fingerprint)}
-        return self.store.rows(
+        rows = self.store.rows(
             key, lambda folder: self.family.encode(records, self.store.tokenizer, (), setting, folder)
         )
+        if any(rows.tally.values()):
+            self.store.log_once(f"{self.title}, {name}", rows)
+        return rows
 
     def find_rows(self, setting: TrainingPart, fingerprint: str) -> Rows | None:
         """Rows that are in the cache already, for a tokenizer that need not be loaded; reads no example."""

@@ -12,11 +12,12 @@ from typing import Any
 
 from stilts_ds.config import ModelPart
 from stilts_ds.data.cache import cache_name, cached_rows, shared_rows
+from stilts_ds.data.known_hashes import KnownHashes
 from stilts_ds.errors import counted
 from stilts_ds.model_files import model_source, tokenizer_hash
 from stilts_ds.rows.rows import Rows
 from stilts_ds.rows.tokenizer import Tokenizer
-from stilts_ds.run_dir import read_json, write_json
+from stilts_ds.run_dir import hash_file, hash_json, read_json, write_json
 
 log = logging.getLogger(__name__)
 Records = tuple[Sequence[Any], Counter[str]]  # records, and what their reader left out by reason
@@ -25,11 +26,13 @@ KEPT_BYTES = 64 << 20  # of source files whose records are kept in memory; as re
 
 class Store:
     """`folder` holds cached rows. `verify`: whether they are read and compared with their hashes when asked for;
-    `builds`: whether rows that are not there are made. `names` are the folders that were asked for."""
+    `builds`: whether rows that are not there are made; `waits`: whether another process that makes them is waited for.
+    `names` are the folders that were asked for."""
 
     def __init__(self, model: ModelPart, folder: Path) -> None:
         self.model, self.folder = model, folder
-        self.verify, self.builds = False, True
+        self.known_hashes = KnownHashes(folder)
+        self.verify, self.builds, self.waits = False, True, True
         self.names: set[str] = set()
         self._logged: set[str] = set()
         self._kept: OrderedDict[tuple[Any, ...], tuple[Records, int]] = OrderedDict()
@@ -66,8 +69,12 @@ class Store:
         """The rows for `key`, from the cache or built. Raises UserError as cached_rows and shared_rows do."""
         self.names.add(cache_name(key))
         if self.builds:
-            return cached_rows(self.folder, key, build, self.verify)
+            return cached_rows(self.folder, key, build, self.verify, self.waits)
         return shared_rows(self.folder, key)
+
+    def hash_files(self, paths: Sequence[Path]) -> str:
+        """What `run_dir.hash_files` gives; files that did not change since are not read again."""
+        return hash_json(self.known_hashes.of(paths, hash_file))
 
     def kept_records(self, key: tuple[Any, ...], weight: int, read: Callable[[], Records]) -> Records:
         """Records by `key`, from memory or read. `weight` is the bytes of the files that they come from.

@@ -7,33 +7,34 @@
 
 Parameters are stored by name, whole or as runs of their rows (`weight/NAME@FIRST_ROW`), so nothing in the files depends
 on how they were sharded (Adam's moments follow the weights: 12 bytes a parameter). Saving gathers one kind of state of
-one parameter at a time; writing and hashing then go on
-in the background while training continues. Rank 0 writes the manifest when all shards are on disk: that is the commit.
+one parameter at a time; writing and hashing then go on in the background while training continues (saver.py). Rank 0
+writes the manifest when all shards are on disk: that is the commit.
+
 Reading goes newest first and passes over what is torn or damaged, saying so; a checkpoint is one thing with the best
-model that it names. What is torn, or later than the checkpoint that a start continues from, is removed: these steps are
-taken again, and what they left must not be taken for what comes. No pickle is written or read.
+model that it names. Each rank compares its share of the files with their hashes, and reads the numbers that it keeps.
+What is torn, or did not lead to the checkpoint that a start continues from, is removed: these steps are taken again,
+and what they left must not be taken for what comes. Where it cannot be removed, the lineage in the manifests tells it
+from what comes: each start has a number, and the newest checkpoint is the last one of the last start. No pickle is
+written or read.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import errno
 import logging
 import math
 import os
 import shutil
-import threading
+import sys
 import time
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 from torch import nn
 
 from stilts_ds.engine import zero_state
-from stilts_ds.engine.shards import MOMENTS, WEIGHT, owned_tensors, stored_tensors
+from stilts_ds.engine.shards import MOMENTS, WEIGHT, Index, StoredTensors, index_of
 from stilts_ds.engine.world import World
 from stilts_ds.errors import UnreadableError, UserError
 from stilts_ds.model import masks
@@ -45,157 +46,23 @@ from stilts_ds.run_dir import (
     best_model,
     checksum,
     model_damage,
-    open_to_others,
-    read_json,
     read_sealed,
     reading,
-    write_json,
-    write_sealed,
 )
 
 log = logging.getLogger(__name__)
 MANIFEST = "manifest.json"
+# The starts that led to a checkpoint: [number of a start, last step of it that counts] each, the last start's last.
+Lineage = list[list[int]]
 CHECKSUM = "xxh3_128"
-WRITING_SECONDS = 3600.0  # what rank 0 grants the other ranks to write their shards
 
 
-class Saver:
-    """Writes the checkpoints of one phase. All methods are collectives but for the writing itself."""
-
-    def __init__(self, folder: Path, world: World, keep: int) -> None:
-        self.folder, self.world, self.keep = folder, world, keep
-        self.writing: threading.Thread | None = None
-        self.written, self.given_up = threading.Event(), threading.Event()
-        self.error: BaseException | None = None
-        self.last_step = -1  # of the newest whole checkpoint: written, or continued from
-        self.last_time = time.monotonic()
-
-    def save(self, engine: Any, step: int, state: Mapping[str, Any]) -> None:
-        """Copy the state of step `step` (steps done so far) to host memory and start to write it."""
-        self.wait()
-        if step == self.last_step:  # a stop right after a save or a start: never replace what is committed
-            return
-        self.last_step, self.last_time = step, time.monotonic()
-        tensors = owned_tensors(engine, self.world)
-        scalars = zero_state.scalars(engine)
-        head = {
-            "step": step,
-            "state": dict(state),
-            "world_size": self.world.size,
-            "optimizer": scalars,
-            "masks": masks.SCHEME,
-        }
-        target = self.folder / f"step-{step:06d}"
-        if self.world.first:
-            shutil.rmtree(target, ignore_errors=True)  # torn, or of a run that was continued from an older one
-            target.mkdir(parents=True)
-        # The folder has to be there before another rank writes its shard into it.
-        self.world.barrier()
-        self.written.clear()
-        # A daemon: a process that leaves by an error must not wait for it.
-        self.writing = threading.Thread(target=self._write, args=(target, tensors, head), daemon=True)
-        self.writing.start()
-
-    def drop_unnamed_best(self, step: int) -> None:
-        """Remove the best model of `step` (0: none yet), for which there is a better one, if no checkpoint names it."""
-        if step > self.last_step:
-            shutil.rmtree(best_model(self.folder, step), ignore_errors=True)
-
-    def overdue(self, minutes: float) -> bool:
-        """Whether this rank wants a checkpoint: since the last one (or the start) is `minutes` old, which only rank 0
-        says, because clocks differ; never where `minutes` is 0. Or since it could not write the last one: the next save
-        raises what failed on all ranks, before more steps are lost with it.
-        """
-        is_old = minutes > 0 and time.monotonic() - self.last_time >= 60 * minutes
-        return self.error is not None or (self.world.first and is_old)
-
-    def wait(self) -> None:
-        """Return when the last checkpoint is committed on all ranks; raises if that failed on any."""
-        if self.writing is None:
-            return
-        self.written.wait()
-        try:
-            self._agree()  # before rank 0 is waited for, which waits for every rank's part
-        except BaseException:
-            self.given_up.set()
-            raise
-        finally:
-            self.writing.join()
-            self.writing = None
-        self._agree()
-
-    def _agree(self) -> None:
-        error, self.error = self.error, None
-        self.world.agree(error, f"saving a checkpoint in {self.folder}")
-
-    def _write(self, target: Path, tensors: dict[str, torch.Tensor], head: dict[str, Any]) -> None:
-        try:
-            require_space(target, sum(tensor.nbytes for tensor in tensors.values()))
-            write_shard(target, self.world.rank, tensors)
-            self.written.set()
-            if self.world.first and (files := _await_shards(target, self.world.size, self.given_up)):
-                write_sealed(target / MANIFEST, {**head, "files": files})
-                _prune(target, self.keep)
-        except OSError as problem:
-            free = shutil.disk_usage(self.folder).free
-            self.error = UserError(
-                f"checkpoint {target} was not written: {problem} ({free / 1e9:.2f} GB free); older ones are untouched. "
-                "Free some space, and the same command continues"
-            )
-        except BaseException as problem:  # reported by the next wait(), on every rank
-            self.error = problem
-        finally:
-            self.written.set()
-
-
-def require_space(folder: Path, needed: int) -> None:
-    """Raises OSError where a file of `needed` bytes would not fit: better nothing written than a part of it."""
-    free = shutil.disk_usage(folder).free
-    if needed > free:
-        raise OSError(errno.ENOSPC, f"{os.strerror(errno.ENOSPC)}: {needed / 1e9:.3f} GB are needed")
-
-
-def write_shard(target: Path, rank: int, tensors: dict[str, torch.Tensor]) -> None:
-    """Write one rank's file and, when it is on disk, its description beside it."""
-    path = target / f"shard-{rank:05d}.safetensors"
-    save_file({name: value.contiguous() for name, value in tensors.items()}, path)
-    open_to_others(path)
-    with open(path, "rb") as file:
-        os.fsync(file.fileno())
-    write_json(path.with_suffix(".json"), {path.name: {"bytes": path.stat().st_size, CHECKSUM: checksum(path)}})
-
-
-def _await_shards(target: Path, size: int, given_up: threading.Event) -> dict[str, dict[str, Any]]:
-    """Descriptions of all ranks' files; {} when `given_up`. They are read from disk, because a thread must not use
-    collectives."""
-    deadline = time.monotonic() + WRITING_SECONDS
-    while len(described := sorted(target.glob("shard-*.json"))) < size:
-        if time.monotonic() > deadline:
-            raise OSError(f"only {len(described)} of {size} ranks wrote their part within an hour")
-        if given_up.wait(0.02):
-            return {}
-    merged: dict[str, dict[str, Any]] = {}
-    for path in described:
-        merged |= read_json(path)
-        path.unlink()
-    return merged
-
-
-def _prune(written: Path, keep: int) -> None:
-    """Leave `keep` checkpoints: `written`, which was committed just now, and the newest others."""
-    # Torn ones do not count as kept, and are left to the next start.
-    others = [tag for tag in tags_in(written.parent) if is_committed(tag) and tag != written]
-    for old in others[: max(0, len(others) - (keep - 1))]:
-        shutil.rmtree(old, ignore_errors=True)
-    _prune_best_models(written.parent, until=_step(written))
-
-
-def _prune_best_models(folder: Path, until: float) -> None:
+def prune_best_models(folder: Path, until: float) -> None:
     """Remove the best models of steps up to `until` that no checkpoint names. Training may have left later ones, which
     no checkpoint can name yet."""
     named = {_named_best(tag) for tag in tags_in(folder)}
     for best in _numbered(folder, "best"):
-        if _step(best) <= until and _step(best) not in named:
+        if step_of(best) <= until and step_of(best) not in named:
             shutil.rmtree(best, ignore_errors=True)
 
 
@@ -216,46 +83,57 @@ def tags_in(folder: Path) -> list[Path]:
 
 def _numbered(folder: Path, kind: str) -> list[Path]:
     numbered = [path for path in folder.glob(f"{kind}-*") if path.name.removeprefix(f"{kind}-").isdecimal()]
-    return sorted(numbered, key=_step)
+    return sorted(numbered, key=step_of)
 
 
-def _step(path: Path) -> int:
+def step_of(path: Path) -> int:
     return int(path.name.rpartition("-")[2])
 
 
 @dataclasses.dataclass(frozen=True)
 class Checkpoint:
-    """A whole checkpoint on disk."""
+    """A whole checkpoint on disk, and where its files hold what."""
 
     folder: Path
     manifest: dict[str, Any]
+    index: Index
 
     def weights_into(self, model: nn.Module) -> None:
-        """Copy the weights into a model that no engine has sharded yet.
+        """Copy the weights into a model that no engine has sharded yet, on rank 0, which sends them to the others.
 
         Raises UserError where the checkpoint is of another model.
         """
         parameters = dict(model.named_parameters())
-        seen = set()
-        with torch.no_grad():
-            for key, value in stored_tensors(self.folder, self.manifest["files"], WEIGHT):
-                if key not in parameters or parameters[key].shape != value.shape:
+        with torch.no_grad(), StoredTensors(self.folder, self.index) as stored:
+            names = stored.names(WEIGHT)
+            for name in names:
+                value = stored.whole(WEIGHT, name)
+                if name not in parameters or parameters[name].shape != value.shape:
                     raise UserError(
-                        f"{self.folder}: {key} {list(value.shape)} does not fit the model of this recipe "
+                        f"{self.folder}: {name} {list(value.shape)} does not fit the model of this recipe "
                         "(was engine.vocabulary_rows changed?); delete the folder to train this phase from its start"
                     )
-                parameters[key].copy_(value)
-                seen.add(key)
-        if missing := sorted(set(parameters) - seen):
+                parameters[name].copy_(value)
+        if missing := sorted(set(parameters) - set(names)):
             raise UserError(f"{self.folder} has no {missing[0]}; delete the folder to train this phase from its start")
 
     def optimizer_into(self, engine: Any) -> None:
-        """Set exact weights, Adam's moments and its step number in an engine of any stage. A collective."""
+        """Set exact weights, Adam's moments and its step number in an engine of any stage. A collective.
+
+        Each rank reads what it keeps. At stage 0, where that is everything, rank 0 reads and sends it.
+        """
         parameters = dict(engine.module.named_parameters())
         zero_state.make_optimizer_state(engine, self.manifest["optimizer"])
-        for kind in (WEIGHT, *MOMENTS):
-            for key, value in stored_tensors(self.folder, self.manifest["files"], kind):
-                zero_state.set_whole_state(engine, parameters[key], kind, value)
+        with StoredTensors(self.folder, self.index) as stored:
+            for kind in (WEIGHT, *MOMENTS):
+                for name in stored.names(kind):
+                    parameter = parameters[name]
+                    if zero_state.is_whole(engine):
+                        value = stored.whole(kind, name) if torch.distributed.get_rank() == 0 else None
+                        zero_state.send_whole_state(engine, parameter, kind, value)
+                        continue
+                    values = stored.numbers(kind, name, *zero_state.kept_numbers(engine, parameter))
+                    zero_state.set_kept_numbers(engine, parameter, kind, values)
 
     def warn_of_masks(self, model: MultiTask) -> None:
         """Say so where the steps before drew dropout masks in another way than those that follow will."""
@@ -268,19 +146,23 @@ class Checkpoint:
             )
 
 
-def newest(folder: Path) -> Path | None:
-    """The newest whole checkpoint; None when there is no tag directory. Raises UserError when all are damaged."""
-    tags = tags_in(folder)[::-1]
-    for tag in tags:
-        problem = damage(tag)
-        if problem is None:
-            return tag
-        log.warning("checkpoint %s is not used: %s", tag.name, problem)
-    if any(is_committed(tag) for tag in tags):
-        raise UserError(
-            f"every checkpoint in {folder} is damaged; delete the folder to train this phase from its start"
-        )
-    return None  # the first checkpoint ever was torn: nothing was committed
+def by_age(folder: Path) -> list[Path]:
+    """Checkpoints, torn ones too, in the order in which starts wrote them: that of an earlier start may be of a later
+    step, where it could not be removed when training went on before it."""
+    return sorted(tags_in(folder), key=lambda tag: lineage_of(tag)[-1])
+
+
+def lineage_of(tag: Path) -> Lineage:
+    """How a checkpoint came about. One that is torn or damaged counts as the newest of its step."""
+    try:
+        manifest = read_sealed(tag / MANIFEST)
+    except UnreadableError:
+        raise
+    except (UserError, FileNotFoundError):
+        return [[sys.maxsize, step_of(tag)]]
+    # Earlier versions kept none: start 0.
+    lineage: Lineage = manifest.get("lineage", [[0, step_of(tag)]])
+    return lineage
 
 
 def is_committed(tag: Path) -> bool:
@@ -293,8 +175,9 @@ def is_committed(tag: Path) -> bool:
     return True
 
 
-def damage(tag: Path) -> str | None:
-    """What is wrong with a checkpoint or with the best model that it names, or None.
+def damage(tag: Path, rank: int = 0, ranks: int = 1) -> str | None:
+    """What is wrong with a checkpoint or with the best model that it names, or None, as far as a rank looks: at each
+    `ranks`-th file, from that of its own number.
 
     Raises UnreadableError where a file cannot be read: it may be whole, so nobody may decide that it is lost.
     """
@@ -307,7 +190,7 @@ def damage(tag: Path) -> str | None:
         raise
     except (UserError, KeyError) as error:
         return f"its manifest is damaged ({error})"
-    for name, expected in described.items():
+    for name, expected in list(described.items())[rank::ranks]:
         if CHECKSUM not in expected:
             return f"it was written by another version of this program, without {CHECKSUM}"
         path = tag / name
@@ -318,19 +201,35 @@ def damage(tag: Path) -> str | None:
                 return f"{name} changed since it was written"
         except FileNotFoundError:
             return f"{name} is missing"
-    if best and (problem := model_damage(best_model(tag.parent, best))):
+    # The last rank, because with fewer files than ranks it has none of those.
+    if best and rank == ranks - 1 and (problem := model_damage(best_model(tag.parent, best))):
         return f"the best model that it names is damaged ({problem})"
     return None
 
 
 def remove_lost(folder: Path, chosen: Path | None) -> None:
-    """Remove what a start that goes on from `chosen` (None: at step 0) cannot use: torn checkpoints, later ones, and
-    best models that no other checkpoint names."""
+    """Remove what a start that goes on from `chosen` (None: at step 0) cannot use: torn checkpoints, those that did not
+    lead to it, and best models that no other checkpoint names."""
+    lineage = [] if chosen is None else lineage_of(chosen)
     for tag in tags_in(folder):
-        if chosen is None or _step(tag) > _step(chosen) or not is_committed(tag):
+        if not _led_to(lineage, tag):
             log.warning("checkpoint %s is removed: it is torn, or later than where training goes on", tag.name)
             shutil.rmtree(tag, ignore_errors=True)
-    _prune_best_models(folder, until=math.inf)
+    prune_best_models(folder, until=math.inf)
+
+
+def _led_to(lineage: Lineage, tag: Path) -> bool:
+    """Whether a checkpoint is one on the way of a lineage."""
+    start, step = lineage_of(tag)[-1]
+    return any(start == of_start and step <= last_step for of_start, last_step in lineage)
+
+
+def _next_lineage(folder: Path, chosen: Path | None) -> Lineage:
+    """The lineage of what a start will write that goes on from `chosen` (None: at step 0)."""
+    # Higher than any number that is there, also of checkpoints which could not be removed.
+    starts = [lineage_of(tag)[-1][0] for tag in tags_in(folder) if is_committed(tag)]
+    number = max((start for start in starts if start < sys.maxsize), default=0) + 1
+    return [*([] if chosen is None else lineage_of(chosen)), [number, 0]]
 
 
 def await_saved(phase: PhaseDir, seconds: float = VISIBLE_SECONDS) -> None:
@@ -349,20 +248,52 @@ def await_saved(phase: PhaseDir, seconds: float = VISIBLE_SECONDS) -> None:
         time.sleep(0.2)
 
 
-def find(folder: Path, world: World) -> Checkpoint | None:
-    """The newest whole checkpoint, the same on every rank; None to start at step 0. What lies after it is removed. A
-    collective."""
-    chosen: str | None = None
-    error: BaseException | None = None
-    if world.first:
-        try:
-            latest = newest(folder)
-            chosen = None if latest is None else latest.name
-            remove_lost(folder, latest)
-        except UserError as problem:
-            error = problem
-    world.agree(error, "choosing a checkpoint")
-    chosen = world.broadcast(chosen)
-    if chosen is not None:
-        await_visible(folder / chosen / MANIFEST)
-    return None if chosen is None else Checkpoint(folder / chosen, read_sealed(folder / chosen / MANIFEST))
+def find(folder: Path, world: World) -> tuple[Checkpoint | None, Lineage]:
+    """The newest whole checkpoint, the same on every rank, and the lineage of what follows; no checkpoint, to start at
+    step 0. What lies after it is removed. A collective.
+
+    Rank 0 names the checkpoints, and each rank compares its share of their files with their hashes.
+    """
+    names: list[str] = []
+    world.on_rank_0(lambda: names.extend(tag.name for tag in by_age(folder)[::-1]))
+    tags = [folder / name for name in world.broadcast(names if world.first else None)]
+    chosen: Path | None = None
+    for tag in tags:
+        problem = _damage_to_any(tag, world)
+        if problem is None:
+            chosen = tag
+            break
+        if world.first:
+            log.warning("checkpoint %s is not used: %s", tag.name, problem)
+    found: list[Any] = []
+
+    def settle() -> None:
+        # A first checkpoint that was torn is no loss: nothing was committed.
+        if chosen is None and any(is_committed(tag) for tag in tags):
+            raise UserError(
+                f"every checkpoint in {folder} is damaged; delete the folder to train this phase from its start"
+            )
+        remove_lost(folder, chosen)
+        lineage = _next_lineage(folder, chosen)
+        if chosen is None:
+            found.extend((None, None, lineage))
+        else:
+            manifest = read_sealed(chosen / MANIFEST)
+            found.extend((manifest, index_of(chosen, manifest["files"]), lineage))
+
+    world.on_rank_0(settle)
+    manifest, index, lineage = world.broadcast(found if world.first else None)
+    return None if chosen is None else Checkpoint(chosen, manifest, index), lineage
+
+
+def _damage_to_any(tag: Path, world: World) -> str | None:
+    """What the ranks together find wrong with a checkpoint, or None. A collective."""
+    problem, unreadable = None, None
+    # A network file system may take its time to show it on another node.
+    await_visible(tag / MANIFEST, 0.0 if world.first else VISIBLE_SECONDS)
+    try:
+        problem = damage(tag, world.rank, world.size)
+    except UnreadableError as error:
+        unreadable = error
+    world.agree(unreadable, f"reading {tag}")
+    return next((answer for answer in world.all_gather(problem) if answer is not None), None)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from stilts_ds.engine import checkpoint
 from stilts_ds.engine.preempt import Asking, Stopped
 from stilts_ds.engine.progress import Progress
@@ -15,10 +17,11 @@ def train(setup: TrainingSetup) -> Progress:
 
     Raises Stopped after saving when a signal asked for it; UserError when losses or gradients stay non-finite.
     """
-    saved = checkpoint.find(setup.folder.checkpoints, setup.world)
+    saved, lineage = checkpoint.find(setup.folder.checkpoints, setup.world)
     if saved is not None:
-        saved.weights_into(setup.model)  # before the engine shards it, and casts it with lower precision
-    trainer = Trainer(setup)
+        # Before the engine shards it, and casts it with lower precision; it has the other ranks' weights from rank 0.
+        setup.world.on_rank_0(partial(saved.weights_into, setup.model))
+    trainer = Trainer(setup, lineage)
     progress = trainer.resume(saved)
     total = trainer.mixture.total_steps
     asking = Asking(setup.world, prompt=True)

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import heapq
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -86,16 +85,66 @@ def name_and_row(stored: str) -> tuple[str, int]:
     return (name, int(row)) if name and row.isdigit() else (stored, 0)
 
 
-def stored_tensors(folder: Path, file_names: Iterable[str], kind: str) -> Iterator[tuple[str, torch.Tensor]]:
-    """(parameter name, tensor) of one kind in a checkpoint's files, in an order that is the same on all ranks."""
-    with ExitStack() as stack:
-        stored: dict[str, list[tuple[int, Any, str]]] = {}
-        for file_name in sorted(file_names):  # what else lies there was never hashed
-            file = stack.enter_context(safe_open(folder / file_name, "pt"))
+# A kind and a parameter, as `weight/NAME` -> its pieces in order: their numbers [first, stop), file and key.
+Index = dict[str, list[tuple[int, int, str, str]]]
+
+
+def index_of(folder: Path, file_names: Iterable[str]) -> Index:
+    """Where the files of a checkpoint hold what. Reads the headers of all files, so one rank does it for all."""
+    index: Index = {}
+    for file_name in sorted(file_names):  # what else lies there was never hashed
+        with safe_open(folder / file_name, "pt") as file:
             for key in file.keys():  # noqa: SIM118 (no mapping)
-                if key.startswith(f"{kind}/"):
-                    name, first = name_and_row(key.removeprefix(f"{kind}/"))
-                    stored.setdefault(name, []).append((first, file, key))
-        for name, pieces in sorted(stored.items()):
-            tensors = [file.get_tensor(key) for _, file, key in sorted(pieces, key=lambda piece: piece[0])]
-            yield name, tensors[0] if len(tensors) == 1 else torch.cat(tensors)
+                kind, _, stored = key.partition("/")
+                name, first_row = name_and_row(stored)
+                shape = file.get_slice(key).get_shape()
+                first = first_row * math.prod(shape[1:])
+                index.setdefault(f"{kind}/{name}", []).append((first, first + math.prod(shape), file_name, key))
+    return {tensor: sorted(pieces) for tensor, pieces in sorted(index.items())}
+
+
+class StoredTensors:
+    """The tensors of a checkpoint's files, by kind and parameter. A file is opened when something in it is asked for,
+    and closed when the `with` block ends."""
+
+    def __init__(self, folder: Path, index: Index) -> None:
+        self.folder, self.index = folder, index
+        self._files: dict[str, Any] = {}
+
+    def __enter__(self) -> StoredTensors:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for file in self._files.values():
+            file.__exit__(None, None, None)
+        self._files.clear()
+
+    def names(self, kind: str) -> list[str]:
+        """Names of the parameters of which there is a tensor of this kind, sorted."""
+        return [tensor.removeprefix(f"{kind}/") for tensor in self.index if tensor.startswith(f"{kind}/")]
+
+    def whole(self, kind: str, name: str) -> torch.Tensor:
+        """A tensor, put together of its pieces."""
+        pieces = [self._stored(file_name, key)[...] for _, _, file_name, key in self.index[f"{kind}/{name}"]]
+        return pieces[0] if len(pieces) == 1 else torch.cat(pieces)
+
+    def numbers(self, kind: str, name: str, first: int, stop: int) -> torch.Tensor:
+        """The numbers [first, stop) of a tensor in its flat order; of the files the rows around them are read."""
+        read: list[torch.Tensor] = []
+        for piece_first, piece_stop, file_name, key in self.index[f"{kind}/{name}"]:
+            begin, end = max(first, piece_first) - piece_first, min(stop, piece_stop) - piece_first
+            if begin >= end:
+                continue
+            stored = self._stored(file_name, key)
+            shape = stored.get_shape()
+            row_size = math.prod(shape[1:])
+            row, last_row = begin // row_size, math.ceil(end / row_size)
+            rows = stored[row:last_row] if shape else stored[...]  # of a single number there are no rows
+            read.append(rows.reshape(-1)[begin - row * row_size : end - row * row_size])
+        return torch.cat(read) if read else torch.empty(0)
+
+    def _stored(self, file_name: str, key: str) -> Any:
+        if file_name not in self._files:
+            # Kept open: a file holds pieces of many parameters.
+            self._files[file_name] = safe_open(self.folder / file_name, "pt").__enter__()
+        return self._files[file_name].get_slice(key)

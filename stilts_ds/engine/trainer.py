@@ -17,6 +17,7 @@ from stilts_ds.engine import checkpoint
 from stilts_ds.engine.guards import explain_memory
 from stilts_ds.engine.optim import learning_rate
 from stilts_ds.engine.progress import Progress
+from stilts_ds.engine.saver import Saver
 from stilts_ds.engine.stacks import expect_nothing, expect_progress
 from stilts_ds.engine.step_statistics import Statistics
 from stilts_ds.engine.streams import Streams
@@ -36,7 +37,7 @@ log = logging.getLogger(__name__)
 class Trainer:
     """The engine and the data of one phase's steps."""
 
-    def __init__(self, setup: TrainingSetup) -> None:
+    def __init__(self, setup: TrainingSetup, lineage: checkpoint.Lineage) -> None:
         self.setup = setup
         sizes = {name: len(task.rows) for name, task in setup.tasks.items()}
         groups = {name: task.groups for name, task in setup.tasks.items() if task.groups is not None}
@@ -53,7 +54,7 @@ class Trainer:
         accumulated = self.micro_batches * self.passes
         self.engine = build_engine(setup.model, setup.engine_part, setup.setting, setup.world, accumulated)
         self.streams = Streams(self.engine)
-        self.saver = checkpoint.Saver(setup.folder.checkpoints, setup.world, setup.setting.save_total_limit)
+        self.saver = Saver(setup.folder.checkpoints, setup.world, setup.setting.save_total_limit, lineage)
 
     def resume(self, saved: checkpoint.Checkpoint | None) -> Progress:
         """The progress of a checkpoint, or of a phase that begins; the engine's moments and the curves follow it."""

@@ -15,14 +15,16 @@ from stilts_ds.engine.world import World  # first: it tells DeepSpeed the accele
 
 # isort: split
 import deepspeed
+from deepspeed.accelerator import get_accelerator
 from deepspeed.runtime import compiler
 from deepspeed.runtime.zero import stage3, stage_1_and_2
 
 from stilts_ds.config import EnginePart, TrainingPart
 from stilts_ds.ds_files import base_config
 from stilts_ds.engine.streams import FilledConstants
-from stilts_ds.engine.zero_state import adam_of, gradient_partitions, set_whole_state
+from stilts_ds.engine.zero_state import adam_of, gradient_partitions, send_whole_state
 from stilts_ds.errors import UserError
+from stilts_ds.model.checks import DTYPES
 from stilts_ds.model.encoder import compile_layers, recompute_activations
 from stilts_ds.model.multitask import MultiTask
 
@@ -101,9 +103,14 @@ def start_engine(model: nn.Module, engine_part: EnginePart, setting: TrainingPar
         eps=setting.adam_epsilon,
         fused=True,  # one pass over each tensor and no temporaries, on GPUs and CPUs alike
     )
-    exact = {} if engine_part.dtype == "fp32" else {name: weight.detach() for name, weight in model.named_parameters()}
+    # Rank 0's alone: it has read them, and sends them to the others.
+    is_exact = engine_part.dtype == "fp32" or torch.distributed.get_rank() > 0
+    exact = {} if is_exact else {name: weight.detach() for name, weight in model.named_parameters()}
+    if engine_part.zero_stage == 3:
+        partition_parameters(model, engine_part, config)
     engine, *_ = deepspeed.initialize(model=model, optimizer=optimizer, config=config)
-    set_exact_weights(engine, exact)
+    if engine_part.dtype != "fp32":
+        send_exact_weights(engine, exact)
     if engine_part.zero_stage > 0:
         call_off_bad_steps(engine, engine_part)
     return engine
@@ -119,14 +126,34 @@ def check_compilation(engine_part: EnginePart, drops: bool) -> None:
         )
 
 
-def set_exact_weights(engine: Any, exact: dict[str, torch.Tensor]) -> None:
-    """Make `exact` (float32, by name; emptied) the weights that Adam works on. A collective.
+def partition_parameters(model: nn.Module, engine_part: EnginePart, config: dict[str, Any]) -> None:
+    """Divide rank 0's parameters among the ranks, one after the other. A collective.
+
+    DeepSpeed would first send all of them to every device, which a model that needs stage 3 may not fit into.
+    """
+    device = torch.device(get_accelerator().current_device_name())
+    for module in model.modules():
+        for name, buffer in module._buffers.items():
+            # DeepSpeed takes a model that is divided already for one that was made on the device.
+            module._buffers[name] = None if buffer is None else buffer.to(device)
+    dtype = DTYPES[engine_part.dtype]
+    for parameter in model.parameters():
+        if torch.distributed.get_rank() == 0:
+            parameter.data = parameter.data.to(dtype)
+        else:
+            # Not cast: memory that nothing is written to costs none until rank 0's values come.
+            parameter.data = torch.empty_like(parameter, dtype=dtype)
+    deepspeed.zero.Init(module=model, config_dict_or_path=config, dtype=dtype)
+
+
+def send_exact_weights(engine: Any, exact: dict[str, torch.Tensor]) -> None:
+    """Make `exact` (float32, by name, of rank 0; emptied) the weights that Adam works on. A collective.
 
     DeepSpeed casts the module first and copies it then, so that a phase would start from rounded weights.
     """
     for name, parameter in engine.module.named_parameters():
-        if name in exact:
-            set_whole_state(engine, parameter, "weight", exact.pop(name))  # gives up host memory one by one
+        # Gives up host memory one by one.
+        send_whole_state(engine, parameter, "weight", exact.pop(name, None))
 
 
 def call_off_bad_steps(engine: Any, engine_part: EnginePart) -> None:

@@ -14,8 +14,6 @@ import stilts_ds.engine.world  # noqa: F401  (first: it tells DeepSpeed the acce
 from deepspeed.utils import (
     safe_get_full_fp32_param,
     safe_get_full_optimizer_state,
-    safe_set_full_fp32_param,
-    safe_set_full_optimizer_state,
     safe_set_local_fp32_param,
     safe_set_local_optimizer_state,
 )
@@ -61,31 +59,64 @@ def whole_state(engine: Any, parameter: nn.Parameter, kinds: Iterable[str]) -> d
 
 def set_whole_state(engine: Any, parameter: nn.Parameter, kind: str, value: torch.Tensor) -> None:
     """Set what `whole_state` gives; each rank keeps its part. `make_optimizer_state` comes first."""
+    first, stop = kept_numbers(engine, parameter)
+    set_kept_numbers(engine, parameter, kind, value.flatten()[first:stop])
+
+
+def send_whole_state(engine: Any, parameter: nn.Parameter, kind: str, value: torch.Tensor | None) -> None:
+    """Set what `set_whole_state` sets from rank 0's `value`; the others give None. A collective.
+
+    At stage 3 each rank gets its part and no more; elsewhere all of the parameter travels.
+    """
+    shape = getattr(parameter, "ds_shape", parameter.shape)
+    ranks, is_sender = torch.distributed.get_world_size(), torch.distributed.get_rank() == 0
+    if not hasattr(parameter, "ds_tensor"):
+        sent = torch.empty(shape, device=engine.device) if value is None else value.to(engine.device)
+        torch.distributed.broadcast(sent, src=0)
+        set_whole_state(engine, parameter, kind, sent)
+        return
+    size = parameter.ds_tensor.numel()
+    own_part = torch.empty(size, device=engine.device)
+    parts = None
+    if is_sender:
+        assert value is not None
+        padded = torch.zeros(ranks * size, device=engine.device)
+        padded[: value.numel()] = value.flatten()
+        parts = list(padded.split(size))
+    torch.distributed.scatter(own_part, parts, src=0)
+    first, stop = kept_numbers(engine, parameter)
+    set_kept_numbers(engine, parameter, kind, own_part[: stop - first])
+
+
+def kept_numbers(engine: Any, parameter: Any) -> tuple[int, int]:
+    """Which numbers [first, stop) of a parameter, in flat order, this rank keeps the state of; (0, 0) for none."""
+    numel = int(getattr(parameter, "ds_numel", parameter.numel()))
     if hasattr(parameter, "ds_tensor"):  # stage 3
-        value = _partition(parameter, value.to(engine.device))
-        if kind == "weight":
-            safe_set_local_fp32_param(parameter, value)
-        else:
-            safe_set_local_optimizer_state(parameter, value, kind)
-    elif not is_whole(engine):
-        value = value.to(engine.device)
-        if kind == "weight":
-            safe_set_full_fp32_param(parameter, value)
-        else:
-            safe_set_full_optimizer_state(parameter, value, kind)
-    elif kind == "weight":
-        parameter.data.copy_(value)
-    else:
-        engine.optimizer.state[parameter][kind].copy_(value)
+        size = parameter.ds_tensor.numel()
+        first = torch.distributed.get_rank() * size
+        return min(first, numel), min(first + size, numel)
+    if is_whole(engine):
+        return 0, numel
+    mapping = parameter._hp_mapping  # of stages 1 and 2; None on a rank that keeps nothing of it
+    address = None if mapping is None else mapping.lp_fragment_address
+    return (0, 0) if address is None else (address.start, address.start + address.numel)
 
 
-def _partition(parameter: Any, value: torch.Tensor) -> torch.Tensor:
-    """This rank's part of a stage-3 parameter, padded as DeepSpeed pads it (its own setter forgets to)."""
-    size, rank = parameter.ds_tensor.numel(), torch.distributed.get_rank()
-    padded = value.new_zeros(size)
-    values = value.flatten()[rank * size : (rank + 1) * size]
-    padded[: len(values)] = values
-    return padded
+def set_kept_numbers(engine: Any, parameter: Any, kind: str, values: torch.Tensor) -> None:
+    """Set the state of the numbers that `kept_numbers` names."""
+    if hasattr(parameter, "ds_tensor"):  # stage 3
+        # Padded as DeepSpeed pads it; its own setter forgets to.
+        padding = parameter.ds_tensor.numel() - values.numel()
+        values = torch.nn.functional.pad(values.to(engine.device), (0, padding))
+        if kind == "weight":
+            safe_set_local_fp32_param(parameter, values)
+        else:
+            safe_set_local_optimizer_state(parameter, values, kind)
+    elif is_whole(engine):
+        state = parameter.data if kind == "weight" else engine.optimizer.state[parameter][kind]
+        state.copy_(values.view(state.shape))
+    elif values.numel():
+        parameter._hp_mapping.get_hp_fragment(None if kind == "weight" else kind).data.copy_(values)
 
 
 def is_whole(engine: Any) -> bool:

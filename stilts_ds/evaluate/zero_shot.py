@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ from stilts_ds.evaluate.seen import Training
 from stilts_ds.evaluate.stamp import Stamp
 from stilts_ds.evaluate.touched import touched_file, write_touched
 from stilts_ds.evaluate.waves import LanguagePair, divide, do_or_raise_together, pairs_of
-from stilts_ds.export import check_export, load_trained
+from stilts_ds.export import load_trained_on_ranks
 from stilts_ds.families.base import Prediction
 from stilts_ds.families.files import shared_texts_file, write_shared_texts
 from stilts_ds.families.registry import chooses_on_dev
@@ -118,10 +118,8 @@ class PhaseEvaluation:
 
     def _predictor_of(self, source: PhaseDir | None) -> Predictor:
         """The model that a phase exported, or with None the pretrained one. A collective."""
-        # Rank 0 for all: its hashes read the whole model, and each other rank would read it once more.
-        self.world.on_rank_0(None if source is None else partial(check_export, source))
         # Loaded only when something is to be predicted: a finished phase costs no model.
-        model = load_trained(source, self.recipe, self.world.device, checked=True)
+        model = load_trained_on_ranks(source, self.recipe, self.world)
         block_weights(model.encoder)  # as `stilts embed` does: one sentence has the same vector in both
         batch_size = self.recipe.evaluation.per_device_eval_batch_size
         return Predictor(model, self.data.tokenizer, batch_size, self.world)

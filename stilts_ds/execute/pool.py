@@ -8,6 +8,7 @@ import queue
 import shutil
 import tempfile
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -135,7 +136,8 @@ def execute(
 ) -> list[Verdict]:
     """Execute programs in the sandbox and return a verdict for each, in their order.
 
-    Languages whose toolchain is missing are withheld, never failed. Programs that run out of time are executed once
+    What the machine cannot judge is withheld, never failed: its language's toolchain is missing, or a library that its
+    tests load. Programs that run out of time are executed once
     more, alone, with ten times the seconds that the problem's canonical solution takes on this machine where that is
     more. `done` is called with each verdict. Raises UserError without `settings.allow`, and Refused, which is one too,
     where a layer of the sandbox is missing.
@@ -154,11 +156,14 @@ def execute(
         chosen = [program for program in programs if program.language == language]
         absent = languages.missing(language, settings.tool_path)
         if absent:
-            log.warning("%s is not here: %s withheld", " and ".join(absent), counted(len(chosen), "program"))
             given = [withheld(program, absent) for program in chosen]
         else:
             given = _of_language(workers, language, chosen, settings, report)
         verdicts |= {verdict.key: verdict for verdict in given}
+        # No program is failed for what the machine lacks: a command, or a library that its tests load.
+        reasons = Counter(verdict.reason for verdict in given if verdict.verdict == "withheld")
+        for reason, count in reasons.items():
+            log.warning("%s withheld: %s", counted(count, f"{LANGUAGES[language].title} program"), reason)
     return [verdicts[program.key] for program in programs]
 
 

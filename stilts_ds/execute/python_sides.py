@@ -186,6 +186,9 @@ def run_tests(helpers: str, tests: str, entry: str, candidate: ProgramSide) -> O
         outcome = {"verdict": "failed", "reason": short(f"assertion {problem}")}
     except BaseException as problem:
         outcome = {"verdict": "error", "reason": short(f"{type(problem).__name__}: {problem}")}
+        # An import of the tests. What a program raises is raised again here without the name of a module.
+        if isinstance(problem, ModuleNotFoundError) and problem.name:
+            outcome = {"verdict": "withheld", "reason": short(f"the tests need {problem.name}")}
     # They would pass whatever the program is.
     if outcome["verdict"] == "passed" and not candidate.called:
         return {"verdict": "bad-tests", "reason": f"the tests never call {entry}"}

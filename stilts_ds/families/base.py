@@ -323,6 +323,9 @@ class Family:
     own_settings: tuple[str, ...] = ()
     # Prediction file -> what has to be done before it can be scored; None where nothing has.
     unscored: Callable[[Path], str | None] = nothing_to_do
+    executed: bool = False  # whether predictions are programs, which are executed behind a run's ranks
+    # Whether its rows need attention that only packed rows have: a prefix that is read both ways, and a cache.
+    packed_only: bool = False
     # What dev scores, by which a model is selected, depend on.
     selection_settings: Callable[[EvaluationPart], dict[str, Any]] = no_settings
     # Split, language -> files that predicting keeps beside its own.

@@ -24,8 +24,8 @@ from stilts_ds.engine.preempt import stop_this_rank_if_requested
 from stilts_ds.errors import UserError, did_you_mean
 from stilts_ds.evaluate.embedding import CHUNK, Embedder
 from stilts_ds.families.bitext.rows import encode_texts
-from stilts_ds.mining.job import MiningWork, on_all, on_first, progress_log, refuse_existing
-from stilts_ds.mining.models import Encoder, ModelFolder
+from stilts_ds.mining.job import MiningWork, is_unfinished, on_all, on_first, progress_log, refuse_existing
+from stilts_ds.mining.models import Encoder, ModelFolder, model_files_of
 from stilts_ds.mining.texts import TextFile, Texts
 from stilts_ds.mining.vectors import STORED, make_empty, note_content, note_of, vectors_digest
 from stilts_ds.rows.writer import HEADER
@@ -62,22 +62,35 @@ def embed(
             raise UserError(f"unknown number format {stored!r} of the file{did_you_mean(stored, STORED)}")
         if path.suffix != ".npy":
             raise UserError(f"{path}: vectors are written as .npy; end the name so")
-        # The job refuses an existing output; its note would be overwritten just as well.
-        refuse_existing(note_of(path))
+        # The job refuses an existing output; its note, which is put first, would be overwritten just as well.
+        if not is_unfinished(path):
+            refuse_existing(note_of(path))
 
     on_first(ranks, check)
     with MiningWork(ranks, path) as job:
         text_file = scan(ranks, given)
-        model_folder = find_model(ranks, encoder)
-        content = {"the content of texts": text_file.digest, "lines": text_file.lines}
-        job.begin({**content, "stored": stored, **model_folder.inputs()})
-        draft = embed_file(ranks, model_folder, text_file, job.work, stored, device)
-        digest = on_first(ranks, lambda: vectors_digest(draft))
-        described = note_content(text_file.digest, text_file.lines, digest, model_folder.inputs())
-        note = job.work / "note.json"
-        on_first(ranks, lambda: write_sealed(note, described))
-        job.publish(draft, (note, note_of(path)))
+        _embed(job, find_model(ranks, encoder), text_file, stored, device)
     return path
+
+
+def embed_to(
+    ranks: Collectives, model: ModelFolder, texts: TextFile, output: Path, stored: str, device: torch.device
+) -> None:
+    """Write the vectors of texts that were looked at, and their note, as `embed` does. A collective."""
+    with MiningWork(ranks, output) as job:
+        _embed(job, model, texts, stored, device)
+
+
+def _embed(job: MiningWork, model: ModelFolder, texts: TextFile, stored: str, device: torch.device) -> None:
+    ranks = job.ranks
+    content = {"the content of texts": texts.digest, "lines": texts.lines}
+    job.begin({**content, "stored": stored, **model.inputs()})
+    draft = embed_file(ranks, model, texts, job.work, stored, device)
+    digest = on_first(ranks, lambda: vectors_digest(draft))
+    described = note_content(texts.digest, texts.lines, digest, model.inputs())
+    note = job.work / "note.json"
+    on_first(ranks, lambda: write_sealed(note, described))
+    job.publish(draft, (note, note_of(job.output)))
 
 
 def scan(ranks: Collectives, given: Texts, tab_fault: str = "") -> TextFile:
@@ -88,7 +101,7 @@ def scan(ranks: Collectives, given: Texts, tab_fault: str = "") -> TextFile:
 
 def find_model(ranks: Collectives, encoder: Encoder) -> ModelFolder:
     """The model's folder. Rank 0 fetches it where it is to be downloaded; the others find it then. A collective."""
-    on_first(ranks, lambda: str(ModelFolder.find(encoder).folder))
+    on_first(ranks, lambda: str(model_files_of(encoder)))
     model_folder = on_all(ranks, lambda: ModelFolder.find(encoder))
     # Folders may be local to each machine: other files under one name would mix two models' vectors.
     digests = ranks.gather(model_folder.digest)

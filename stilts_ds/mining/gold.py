@@ -9,7 +9,7 @@ from pathlib import Path
 
 from stilts_ds.errors import UserError, counted
 from stilts_ds.families.bitext.head import Mined, Pair, best_threshold, bucc_predict
-from stilts_ds.families.bitext.predictions import check_pair_ids, read_gold_pairs
+from stilts_ds.families.bitext.record import read_gold as read_pairs
 from stilts_ds.families.bitext.score import METRICS
 from stilts_ds.families.metrics import scores_of
 
@@ -39,16 +39,21 @@ class Judgement:
 
 
 def read_gold(path: Path, sources: Sequence[str], targets: Sequence[str]) -> list[Pair]:
-    """Gold pairs `source id TAB target id`. Raises UserError with file and line for a line that is none, a repeated
-    pair, an id that names no sentence, and more pairs than the smaller side has sentences."""
-    pairs = read_gold_pairs(path)
-    check_pair_ids(path, pairs, set(sources), set(targets))
-    # As in BUCC, where a sentence has one translation at most.
+    """Gold pairs `source id TAB target id`, read as BUCC's are. Raises UserError with file and line for a line that is
+    none, a repeated pair, an id that names no sentence, and more pairs than the smaller side has sentences."""
+    pairs = read_pairs(path, set(sources), set(targets))
+    lines: dict[Pair, int] = {}
+    for number, pair in enumerate(pairs, start=1):
+        # Scores count a pair once, so a repeated one would hide how many there are.
+        if pair in lines:
+            raise UserError(f"{path}:{number}: repeats the pair of line {lines[pair]}; write each pair once")
+        lines[pair] = number
+    # A sentence may have several translations, but more pairs than sentences are the gold of other texts.
     most = min(len(sources), len(targets))
     if len(pairs) > most:
         raise UserError(
-            f"{path}, line {most + 1}: {counted(len(pairs), 'gold pair')} for {counted(most, 'sentence')} of the "
-            "smaller side, of which each is in one pair at most; give the gold of these texts"
+            f"{path}:{most + 1}: {counted(len(pairs), 'gold pair')} for {counted(most, 'sentence')} of the smaller "
+            "side; give the gold of these texts"
         )
     return pairs
 

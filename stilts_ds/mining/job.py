@@ -7,12 +7,13 @@ name that nothing had before, and the work folder goes.
 
 from __future__ import annotations
 
+import filecmp
 import logging
 import os
 import shutil
 import time
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -20,7 +21,7 @@ from stilts_kernels.common.collectives import Collectives
 from stilts_kernels.common.progress import Progress
 
 from stilts_ds.engine.preempt import Stopped, stop_this_rank_if_requested
-from stilts_ds.errors import UserError, rough_time
+from stilts_ds.errors import UnreadableError, UserError, rough_time
 from stilts_ds.locks import HOLDER, LOCK, folder_lock
 from stilts_ds.run_dir import hash_json, read_sealed, write_sealed
 
@@ -77,29 +78,25 @@ class MiningWork:
         self.ranks, self.output = ranks, output
         self.work = work_folder(output)
         self._noted = self.work / NOTED
-        self._held = False
         self._until_the_end = ExitStack()
 
     def __enter__(self) -> MiningWork:
         on_first(self.ranks, self._take)
         return self
 
-    def __exit__(self, *error: object) -> None:
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
         """Not a collective: other ranks may be gone. Where nothing was finished, nothing stays."""
-        if self.ranks.rank == 0 and self._held:
-            remove_if_bare(self.work)
+        # A write at an offset names no file.
+        if isinstance(error, OSError) and error.filename is None:
+            error.filename = str(self.work)
         self._until_the_end.close()
+        if self.ranks.rank == 0:
+            remove_if_bare(self.output)
 
     def _take(self) -> None:
-        refuse_existing(self.output)
-        if not self.output.parent.is_dir():
-            raise UserError(f"{self.output.parent} is no folder; make it, or write elsewhere")
-        if strangers(self.work):
-            raise UserError(f"{self.work} is no work folder of this program; move it, or give another output")
-        refusal = f"another stilts is at work on {self.output}; wait for it, or give another output"
+        check_output(self.output)
         # Held by rank 0 alone: the ranks of one start are one holder.
-        self._until_the_end.enter_context(folder_lock(self.work, refusal))
-        self._held = True
+        self._until_the_end.enter_context(_lock(self.output))
 
     def begin(self, inputs: Mapping[str, Any]) -> str:
         """Note the inputs (plain JSON values), or compare them with those that an earlier start noted. Returns their
@@ -134,19 +131,56 @@ class MiningWork:
         on_first(self.ranks, put)
 
 
-def strangers(work: Path) -> bool:
-    """Whether a folder that names no inputs holds more than a lock and logs, and so is somebody's own."""
-    return work.exists() and not (work / NOTED).exists() and not _is_bare(work)
+def check_output(output: Path) -> None:
+    """Raise UserError where an output cannot be made: it exists, has no folder, or its work folder is not ours. Each
+    rank looks before it writes even a log."""
+    refuse_existing(output)
+    if not output.parent.is_dir():
+        raise UserError(f"{output.parent} is no folder; make it, or write elsewhere")
+    work = work_folder(output)
+    if not _is_ours(work):
+        raise UserError(
+            f"{work} is no work folder of this program, or its {NOTED} is damaged; move it, or give another output"
+        )
 
 
-def remove_if_bare(work: Path) -> None:
+def remove_if_bare(output: Path) -> None:
     """Remove a work folder in which nothing is finished: a start that was refused leaves nothing behind."""
-    if work.exists() and _is_bare(work):
+    work = work_folder(output)
+    # Another start may have just begun there, or the folder may never have been ours.
+    if not (work.exists() and _is_ours(work) and _is_bare(work)):
+        return
+    with suppress(UserError), _lock(output):
         shutil.rmtree(work, ignore_errors=True)
 
 
+def _lock(output: Path) -> AbstractContextManager[None]:
+    refusal = f"another stilts is at work on {output}; wait for it, or give another output"
+    return folder_lock(work_folder(output), refusal)
+
+
+def _is_ours(work: Path) -> bool:
+    """Whether a path is free, or a folder that this program made: it notes its inputs, or holds a lock and logs."""
+    # What a link leads to is somebody's own, and is not removed at the end.
+    if work.is_symlink() or (work.exists() and not work.is_dir()):
+        return False
+    if not work.exists():
+        return True
+    if not (work / NOTED).exists():
+        return _is_bare(work)
+    try:
+        read_sealed(work / NOTED)
+    except UnreadableError:
+        raise
+    except UserError:
+        return False
+    return True
+
+
 def _is_bare(work: Path) -> bool:
-    return work.is_dir() and all(path.name in (*OURS, NOTED) for path in work.iterdir())
+    # A kill may have left a note that was being written.
+    drafts = (f".{NOTED}.", f"{HOLDER}.")
+    return all(path.name in (*OURS, NOTED) or path.name.startswith(drafts) for path in work.iterdir())
 
 
 def work_folder(output: Path) -> Path:
@@ -159,10 +193,19 @@ def refuse_existing(output: Path) -> None:
         raise UserError(f"{output} exists; nothing is overwritten: give another name, or remove it")
 
 
+def is_unfinished(output: Path) -> bool:
+    """Whether an earlier start noted what `output` is made of."""
+    return (work_folder(output) / NOTED).exists()
+
+
 def put_new(draft: Path, name: Path) -> None:
     """Rename a finished file, never over another one; its bytes are on the disk first."""
     with open(draft, "rb") as file:
         os.fsync(file.fileno())
+    # The start before was killed between this name and the output's.
+    if name.is_file() and filecmp.cmp(draft, name, shallow=False):
+        draft.unlink()
+        return
     try:
         os.link(draft, name)  # a rename would replace what came there meanwhile
     except FileExistsError:

@@ -34,7 +34,7 @@ from stilts_ds.mining.job import MiningWork, on_all, on_first, progress_log, ref
 from stilts_ds.mining.models import Encoder
 from stilts_ds.mining.pairs_file import TAB_FAULT, check_name, write_table
 from stilts_ds.mining.scale import DEFAULT_NPROBE
-from stilts_ds.mining.sides import Side, check_widths, describe, find_side, with_vectors
+from stilts_ds.mining.sides import Side, check_widths, describe, find_sides, with_vectors
 from stilts_ds.mining.texts import Texts
 from stilts_ds.run_dir import hash_file
 
@@ -88,6 +88,8 @@ class MiningSettings:
             raise UserError(f"threshold {self.threshold}: give a finite number")
         if not 0 < self.dev_part <= 1:
             raise UserError(f"dev part {self.dev_part}: give a share above 0, at most 1")
+        if self.dev_part != DEFAULTS.dev_part and (not has_gold or self.threshold is not None):
+            raise UserError("a dev part chooses the threshold by gold pairs: give gold, and no threshold")
         if self.drop_repeated and not self.unify:
             raise UserError("drop_repeated needs unify: without it equal texts are sentences of their own")
         if self.neighbours == "ivf":
@@ -150,7 +152,8 @@ def mine(
     on_all(ranks, check)  # every rank needs the packages that the settings name
     with MiningWork(ranks, path) as job:
         fault = TAB_FAULT if path.suffix == ".tsv" else ""
-        sides = [find_side(ranks, side, encoder, fault) for side in (source, target)]
+        sides = find_sides(ranks, (source, target), encoder, fault)
+        check_widths(*sides)  # before texts are embedded
         gold_pairs = on_first(ranks, lambda: _gold(gold_file, sides))
         inputs = {
             **describe(source=sides[0], target=sides[1]),
@@ -159,10 +162,10 @@ def mine(
         }
         key = job.begin(inputs)
         left, right = (
-            with_vectors(ranks, side, encoder, job.work / f"{name}.npy", device)
+            with_vectors(ranks, side, job.work / f"{name}.npy", device)
             for name, side in zip(("source", "target"), sides)
         )
-        on_first(ranks, lambda: check_widths(left, right))
+        check_widths(left, right)
         mining = Mining(ranks, settings, left, right, device)
         mining.search(job.work, key)
         draft = job.work / f"pairs{path.suffix}"

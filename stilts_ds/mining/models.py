@@ -16,10 +16,11 @@ from stilts_ds.families.build import build_model
 from stilts_ds.model.encoder import load_encoder
 from stilts_ds.model.onednn import block_weights
 from stilts_ds.model.pooling import POOLINGS
-from stilts_ds.model_files import check_folder, fingerprint, limits_of, vector_setting_problem
+from stilts_ds.model_files import check_folder, fingerprint, limits_of, read_config, size_of, vector_setting_problem
 from stilts_ds.model_hub import ensure_model_files
 from stilts_ds.rows.batch import pack_rows
 from stilts_ds.rows.tokenizer import Tokenizer
+from stilts_ds.sources.files import check_text
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 DEFAULT_LENGTH: int = EvaluationPart.model_fields["retrieval_max_seq_length"].default
@@ -44,6 +45,7 @@ class VectorSettings:
         for name, value, known in (("pooling", self.pooling, POOLINGS), ("dtype", self.dtype, DTYPES)):
             if value not in known:
                 raise UserError(f"unknown {name} {value!r}{did_you_mean(value, known)}")
+        check_text(self.prefix, "prefix")
         if self.batch_size < 1:
             raise UserError(f"batch size {self.batch_size}: give 1 or more")
         if self.max_length is not None and self.max_length < 8:
@@ -65,10 +67,12 @@ class Encoder:
 
 @dataclass(frozen=True)
 class ModelFolder:
-    """A model on this machine, and the hash of its files."""
+    """A model on this machine, and the hash of its files; `width` numbers a vector (None where config.json does not
+    say)."""
 
     folder: Path
     digest: str
+    width: int | None
     length: int
     settings: VectorSettings
 
@@ -76,22 +80,17 @@ class ModelFolder:
     def find(cls, encoder: Encoder) -> ModelFolder:
         """A folder, a phase of a run (its `encoder`), `toy`, or a hub id, which is downloaded where it is not in the
         cache. Raises UserError where there is none, or settings that the model cannot have."""
-        name, revision, settings = str(encoder.model), encoder.revision, encoder.settings
+        settings = encoder.settings
         settings.check()
-        path = Path(name)
-        # A phase's folder holds its encoder one level down, beside heads that make no vectors.
-        if not (path / "config.json").exists() and (path / "encoder" / "config.json").exists():
-            path = path / "encoder"
-        # What is no path is a hub's id, which `ensure_model_files` downloads where need be.
-        check_folder(path if path.exists() else name)
-        folder = ensure_model_files(str(path) if path.exists() else name, revision)
+        folder = model_files_of(encoder)
         limits = limits_of(str(folder), None)
         length = settings.max_length or min(DEFAULT_LENGTH, limits.tokens or DEFAULT_LENGTH)
         # Read off the configuration: a length or layer that the model has not is refused before weights are loaded.
         problem = vector_setting_problem(length, settings.layer, settings.pooling, limits)
         if problem is not None:
             raise UserError(f"{problem[0].replace('max_seq_length', 'max length')}{problem[1]}")
-        return cls(folder, fingerprint(str(folder), None), length, settings)
+        width = size_of(read_config(folder), "hidden_size")
+        return cls(folder, fingerprint(str(folder), None), width, length, settings)
 
     def inputs(self) -> dict[str, Any]:
         """What the vectors depend on, for the note beside them."""
@@ -101,6 +100,18 @@ class ModelFolder:
     def load(self, device: torch.device) -> Embedder:
         """The model on `device`, ready to embed. The one that was asked for last is kept: sides follow each other."""
         return _loaded(self, device)
+
+
+def model_files_of(encoder: Encoder) -> Path:
+    """The folder with a model's files, downloaded where need be. Raises UserError where there is none."""
+    path = Path(encoder.model)
+    # A phase's folder holds its encoder one level down, beside heads that make no vectors.
+    if not (path / "config.json").exists() and (path / "encoder" / "config.json").exists():
+        path = path / "encoder"
+    # What is no path is a hub's id.
+    name = str(path) if path.exists() else str(encoder.model)
+    check_folder(name)
+    return ensure_model_files(name, encoder.revision)
 
 
 @lru_cache(maxsize=1)

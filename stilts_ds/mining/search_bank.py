@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -10,14 +11,14 @@ from typing import Any
 import torch
 from stilts_kernels.common.collectives import collectives_of
 from stilts_kernels.common.ranking import TopK
-from stilts_kernels.common.rows import METRICS
+from stilts_kernels.common.rows import METRICS, is_cosine
 from stilts_kernels.mining.files import FilePart, topk_files
 
-from stilts_ds.errors import UserError, did_you_mean
+from stilts_ds.errors import UserError, counted, did_you_mean, is_full_disk
 from stilts_ds.mining.job import MiningWork, on_first, progress_log, refuse_existing, stop_together
 from stilts_ds.mining.models import Encoder
 from stilts_ds.mining.pairs_file import TAB_FAULT, check_name, write_table
-from stilts_ds.mining.sides import Side, check_widths, describe, find_side, with_vectors
+from stilts_ds.mining.sides import Side, check_widths, describe, find_sides, with_vectors
 from stilts_ds.mining.texts import Texts
 
 CPU = torch.device("cpu")
@@ -50,25 +51,32 @@ def search(
     def check() -> None:
         if metric not in METRICS:
             raise UserError(f"unknown metric {metric!r}{did_you_mean(metric, METRICS)}")
+        if k < 1:
+            raise UserError(f"k {k}: give 1 neighbour or more")
         check_name(path)
         refuse_existing(path)
 
     on_first(ranks, check)
     with MiningWork(ranks, path) as job:
         fault = TAB_FAULT if path.suffix == ".tsv" else ""
-        sides = [find_side(ranks, side, encoder, fault) for side in (queries, bank)]
+        sides = find_sides(ranks, (queries, bank), encoder, fault)
+        check_widths(*sides)  # before texts are embedded
+        check_count(sides[1], k)
         job.begin({**describe(queries=sides[0], bank=sides[1]), "k": k, "metric": metric})
         left, right = (
-            with_vectors(ranks, side, encoder, job.work / f"{name}.npy", device)
+            with_vectors(ranks, side, job.work / f"{name}.npy", device, is_cosine(metric))
             for name, side in zip(("queries", "bank"), sides)
         )
-        on_first(ranks, lambda: check_widths(left, right))
+        check_widths(left, right)
         progress = progress_log(ranks, "searching", "parts")
         try:
             nearest = topk_files(
                 left.open(), parts_of(right, ranks.size), k, job.work / "parts", ranks, metric, memory, progress
             )
         except ValueError as error:
+            # The search tells a failure of one rank to all of them, in words; a full disk is no mistake of the user's.
+            if is_full_disk(error):
+                raise OSError(errno.ENOSPC, str(error)) from error
             raise UserError(f"cannot search: {error}") from error
         # In the work folder, so that a table that was cut short never has the output's name.
         draft = job.work / f"neighbours{path.suffix}"
@@ -77,6 +85,13 @@ def search(
         stop_together(ranks)
         job.publish(draft)
     return count
+
+
+def check_count(bank: Side, k: int) -> None:
+    """Raise UserError where a bank has fewer than `k` rows."""
+    count = bank.texts.lines if bank.texts is not None else len(bank.open())
+    if k > count:
+        raise UserError(f"k {k}: {bank.path} has {counted(count, 'row')}; give 1 to {count:,} neighbours")
 
 
 def parts_of(bank: Side, ranks: int) -> list[FilePart]:

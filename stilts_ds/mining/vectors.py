@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from stilts_kernels.common.npy import open_npy
+from stilts_kernels.common.rows import check_lengths, check_norms, lengths_of
 from torch import Tensor
 
 from stilts_ds.errors import UserError, counted
@@ -27,29 +27,25 @@ def open_vectors(path: Path) -> Tensor:
     """The vectors of a file, [N, H] float32 or float16, memory-mapped. Raises UserError where they are none."""
     try:
         vectors, _ = open_npy(path)
-    except FileNotFoundError:
-        raise UserError(f"{path} does not exist; check the path") from None
+    except OSError as error:
+        raise UserError(f"{path}: cannot be opened ({error.strerror}); check the path and its permissions") from None
     except ValueError as error:
-        remedy = "numpy.save writes such a file from array.astype('float32')"
-        raise UserError(f"{error}; {remedy}") from None
-    if not len(vectors):
-        raise UserError(f"{path}: holds no vectors; give a side with at least one")
+        raise UserError(str(error)) from None
+    if not vectors.numel():
+        raise UserError(f"{path}: holds no vectors (shape {tuple(vectors.shape)}); give a side with at least one")
     return vectors
 
 
-def check_rows(vectors: Tensor, path: Path, first: int, stop: int) -> None:
-    """Raise UserError naming the first of the rows first..stop (counted from 0) that holds NaN or infinity, or is
-    zero and so has no direction."""
+def check_rows(vectors: Tensor, path: Path, first: int, stop: int, unit: bool) -> None:
+    """Raise UserError naming the first of the rows first..stop (counted from 0) that no search takes: it holds NaN or
+    infinity or is too long or, where rows are scaled to `unit` length, is zero or too short for that."""
+    check = check_lengths if unit else check_norms
     for start in range(first, stop, BLOCK):
-        # In float64: the squares of float16's and of large float32 numbers overflow in their own formats.
-        lengths = torch.linalg.vector_norm(vectors[start : min(stop, start + BLOCK)].double(), dim=1)
-        bad = torch.nonzero(~(torch.isfinite(lengths) & (lengths > 0)))
-        if len(bad):
-            row = start + int(bad[0])
-            raise UserError(
-                f"{path}: row {row} (from 0) holds NaN or infinity, or is zero, and has no direction; make that vector "
-                "again, or leave out its sentence"
-            )
+        try:
+            # By the search's own bounds: it would refuse the row, too, but knows neither the file nor the whole.
+            check(lengths_of(vectors[start : min(stop, start + BLOCK)].float()), str(path), start)
+        except ValueError as error:
+            raise UserError(f"{error} (rows count from 0); make that vector again, or leave out its sentence") from None
 
 
 def check_note(path: Path, digest: str, text_digest: str | None, texts: Path | None) -> None:

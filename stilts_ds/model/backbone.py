@@ -167,11 +167,7 @@ class Backbone:
 
         Raises UserError for rows that are read from left to right behind a prefix: that is an attention of ours."""
         if batch.prefix is not None or batch.cache is not None:
-            raise UserError(
-                f"programs are written with packed rows, which {self.network.config.model_type} does not take here; "
-                "set model.attn_implementation to `packed`, or use another model where the log says that its rows are "
-                "padded even so"
-            )
+            self.check_packs("programs")
         shape = len(batch.lengths), max(width, *batch.lengths)
         index_in_table = batch.row * shape[1] + batch.position
 
@@ -185,6 +181,14 @@ class Backbone:
             **self._options(table(batch.token_type_ids, 0)),
         )
         return _layer_of(out, layer).flatten(-3, -2)[..., index_in_table, :]
+
+    def check_packs(self, purpose: str) -> None:
+        """Raise UserError where rows are padded, which `purpose` does not go with."""
+        if not self.packs:
+            raise UserError(
+                f"{purpose}: the model's rows have to be packed, and those of {self.network.config.model_type} are "
+                "padded here; docs/models.md lists the kinds of models that take packed rows"
+            )
 
     def _options(self, token_types: torch.Tensor) -> dict[str, Any]:
         options: dict[str, Any] = {"token_type_ids": token_types} if self.uses_token_types else {}

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 from zipfile import is_zipfile
@@ -49,28 +50,16 @@ def load_encoder(
     Raises UserError for a folder without configuration or weights, weights that do not fit the configuration, a model
     that is code of its own, which is never run, and one that makes no hidden states of rows of tokens, with the reason.
     """
-    from transformers import AutoConfig, AutoModel
-
     check_folder(path)
     try:
-        config = AutoConfig.from_pretrained(str(path), revision=revision, trust_remote_code=False)
-        check_kind(config, str(path))
-        if setting.dropout is not None:
-            set_dropout(config, setting.dropout)
-        model_class: Any = AutoModel._model_mapping[type(config)]
-        if isinstance(model_class, tuple):  # such as Funnel's: with and without its decoder of lengths
-            model_class = model_class[0]
-        takes_pooler = "add_pooling_layer" in inspect.signature(model_class.__init__).parameters
+        model_class, arguments = _network_class(path, setting, revision)
         model, info = model_class.from_pretrained(
             str(path),
-            config=config,
             revision=revision,
-            dtype=torch.float32,
             output_loading_info=True,
             trust_remote_code=False,
-            attn_implementation=None if setting.attn_implementation == "packed" else setting.attn_implementation,
             ignore_mismatched_sizes=True,  # refused below, by name
-            **({"add_pooling_layer": False} if takes_pooler else {}),
+            **arguments,
         )
     except (MemoryError, torch.OutOfMemoryError, UserError):
         raise
@@ -101,6 +90,45 @@ def load_encoder(
     return model
 
 
+def unfilled_encoder(path: str | Path, setting: ModelPart, revision: str | None, packs: bool) -> nn.Module:
+    """The network that `load_encoder` makes of a checkpoint, for a process that gets its weights from another one.
+
+    Reads the configuration and no weights: parameters are memory that nothing was written to, which costs none.
+    `packs`: whether that process found that the network takes packed rows.
+    """
+    from transformers.initialization import no_init_weights
+
+    model_class, arguments = _network_class(path, setting, revision)
+    config = arguments.pop("config")
+    with no_init_weights():
+        model = model_class._from_config(config, **arguments)
+    model.tie_weights()
+    if packs:
+        use_packed_attention(model)
+    network: nn.Module = model.eval()  # as from_pretrained leaves it
+    return network
+
+
+def _network_class(path: str | Path, setting: ModelPart, revision: str | None) -> tuple[Any, dict[str, Any]]:
+    """The class of a checkpoint's network without task head, and the arguments to make it with."""
+    from transformers import AutoConfig, AutoModel
+
+    config = AutoConfig.from_pretrained(str(path), revision=revision, trust_remote_code=False)
+    check_kind(config, str(path))
+    if setting.dropout is not None:
+        set_dropout(config, setting.dropout)
+    model_class: Any = AutoModel._model_mapping[type(config)]
+    if isinstance(model_class, tuple):  # such as Funnel's: with and without its decoder of lengths
+        model_class = model_class[0]
+    takes_pooler = "add_pooling_layer" in inspect.signature(model_class.__init__).parameters
+    arguments: dict[str, Any] = {"config": config, "dtype": torch.float32}
+    if setting.attn_implementation != "packed":  # which is tried when the weights are there
+        arguments["attn_implementation"] = setting.attn_implementation
+    if takes_pooler:
+        arguments["add_pooling_layer"] = False
+    return model_class, arguments
+
+
 def check_kind(config: Any, name: str) -> None:
     """Raise UserError for a kind of model that does not read tokens of any language by itself, as its configuration
     says."""
@@ -125,9 +153,7 @@ def check_kind(config: Any, name: str) -> None:
 
 def pack(model: Any, name: str, device: torch.device = CPU, dtype: str = "fp32") -> None:
     """Let a model take packed rows, if it gives the same hidden states so on `device`. It comes back to the CPU."""
-    from transformers import AttentionInterface
-
-    AttentionInterface.register(attention.NAME, attention.packed_attention)
+    register_packed_attention()
     try:
         same = packs_exactly(model.to(device), attention.NAME, device, dtype)
     except torch.OutOfMemoryError:  # ZeRO-3 trains models that no one device holds
@@ -138,6 +164,19 @@ def pack(model: Any, name: str, device: torch.device = CPU, dtype: str = "fp32")
         log.info("%s: rows are packed, none is padded", name)
     else:
         log.warning("%s: packed rows give it other hidden states; rows are padded to the longest of a batch", name)
+
+
+def use_packed_attention(model: Any) -> None:
+    """Let a model take packed rows that is known to give the same hidden states so."""
+    register_packed_attention()
+    model.set_attn_implementation(attention.NAME)
+
+
+def register_packed_attention() -> None:
+    """Give transformers our attention, under its name."""
+    from transformers import AttentionInterface
+
+    AttentionInterface.register(attention.NAME, attention.packed_attention)
 
 
 def recompute_activations(model: Any, masks: Masks | None) -> None:
@@ -261,8 +300,10 @@ def _language_model(
     """A decoder with its output layer, without memory for weights of its own, and its parameters."""
     from transformers import AutoModelForCausalLM
 
+    # A copy: the live model, which goes on training, reads the name of its attention there.
+    config = copy.deepcopy(model.config)
     with torch.device("meta"):
-        whole = AutoModelForCausalLM.from_config(model.config, attn_implementation="eager")
+        whole = AutoModelForCausalLM.from_config(config, attn_implementation="eager")
     output = whole.get_output_embeddings()
     name = next(name for name, module in whole.named_modules() if module is output)
     parameters = {f"{whole.base_model_prefix}.{key}": value for key, value in state.items()}
@@ -288,3 +329,14 @@ def save_encoder(
     if config.get("dtype", "float32") != "float32":
         config["dtype"] = "float32"
         path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def save_generation_config(folder: Path, end: int, never_written: Sequence[int]) -> None:
+    """Let `generate` of transformers write from `folder` what we write: up to the token `end`, and without some tokens.
+
+    What the pretrained model came with is not kept: its penalties and temperatures would change what is written.
+    """
+    from transformers import GenerationConfig
+
+    suppressed = list(never_written) or None
+    GenerationConfig(eos_token_id=end, pad_token_id=end, suppress_tokens=suppressed).save_pretrained(folder)

@@ -22,7 +22,13 @@ FLOORS = {
     "accuracy": "its floor is `majority`, the commoner answer alone",
     "map_at_20": "4.5 by chance, among 80 programs",
     "picked": "its floor is `random_pick`",
-    "pass@1": "its floors are those of `stilts execute --floors`, which constant and empty programs reach",
+    "pass@1": "its floors are what programs reach that cost nothing (docs/execute.md)",
+}
+# Scores of no model, which stand below those of all conditions.
+WITHOUT_MODEL = {
+    "floor_constant": "floor: the best constant program",
+    "floor_empty": "floor: an empty program",
+    "floor_shuffled": "floor: another problem's solution",
 }
 
 
@@ -44,14 +50,20 @@ def _scores_table(data: RunData, task: str) -> Table | None:
     for condition in data.conditions:
         of_condition = data.results.get(condition, {}).get(task, [])
         for metric in measured:
-            values = [_median(of_condition, code, metric) for code in languages]
-            known = [value for value in values if value is not None]
-            # Over all languages or not at all: a mean over others would be compared with it.
-            values.append(fmean(known) if known and len(known) == len(languages) else None)
-            rows.append(Row(f"{condition}, {metric}", tuple(Cell(value) for value in values)))
+            if metric not in WITHOUT_MODEL:
+                rows.append(_row(f"{condition}, {metric}", of_condition, metric, languages))
+    rows += [_row(label, runs, metric, languages) for metric, label in WITHOUT_MODEL.items() if metric in measured]
     notes = [f"`{metric}`: {floor}." for metric, floor in FLOORS.items() if metric in measured]
     title = f"{task}: all scores by language"
     return Table(f"{METRICS_OF}{task}", title, "condition, score", (*languages, "mean"), tuple(rows), tuple(notes))
+
+
+def _row(label: str, runs: Sequence[Result], metric: str, languages: Sequence[str]) -> Row:
+    """A score by language, and its mean over all of them or none: one over others would be compared with it."""
+    values = [_median(runs, code, metric) for code in languages]
+    known = [value for value in values if value is not None]
+    mean = fmean(known) if known and len(known) == len(languages) else None
+    return Row(label, tuple(Cell(value) for value in (*values, mean)))
 
 
 def _median(runs: Sequence[Result], language: str, metric: str) -> float | None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from stilts_ds.errors import UserError
 from stilts_ds.report.colour import colours, scale_of
 from stilts_ds.report.curves import COLOURS, DASHES, Line
+from stilts_ds.report.latex import display_names
 from stilts_ds.report.table import Cell, Table, gain_text, number
 from stilts_ds.run_dir import write_atomically
 
@@ -28,7 +29,7 @@ METADATA: dict[Format, dict[str, None]] = {
     "pdf": {"CreationDate": None, "Creator": None, "Producer": None},
 }
 CELL_INCHES, ROW_INCHES, LABEL_INCHES = 1.05, 0.55, 2.4
-LABEL_LETTERS = 22  # of the label column
+LABEL_LETTERS, HEAD_LETTERS = 22, 12  # of the label column and of others, in one line
 CHART_INCHES, CHARTS_A_ROW = (3.4, 2.4), 3  # three charts are as wide as a page's text
 KEY_INCHES = 0.25  # one line of the key of conditions
 INK = "#1a1a1a"
@@ -137,11 +138,13 @@ def _draw(axes: Axes, table: Table) -> None:
     from matplotlib.patches import Rectangle
 
     scale = scale_of([table])
-    for column, name in enumerate(table.columns):
-        text(_centre(column), ROW_INCHES / 2, _plain(name), ha="center", va="center", fontsize=10, weight="bold")
+    for column, name in enumerate(display_names(table.columns)):
+        text(_centre(column), ROW_INCHES / 2, _wrapped(name, HEAD_LETTERS), ha="center", va="center",
+             fontsize=10 if len(name) <= HEAD_LETTERS else 8, weight="bold")  # fmt: skip
     for row_number, row in enumerate(table.rows, start=1):
         y = row_number * ROW_INCHES
-        text(0.1, y + ROW_INCHES / 2, _wrapped(row.label), va="center", fontsize=10, weight="bold")
+        size = 10 if len(row.label) <= LABEL_LETTERS else 8
+        text(0.1, y + ROW_INCHES / 2, _wrapped(row.label, LABEL_LETTERS), va="center", fontsize=size, weight="bold")
         for column, cell in enumerate(row.cells):
             back, ink = colours(cell.gain, scale) or ("#ffffff", INK if cell.gain is None else "#5a5a5a")
             add(Rectangle((LABEL_INCHES + column * CELL_INCHES, y), CELL_INCHES, ROW_INCHES, facecolor=back,
@@ -159,9 +162,10 @@ def _lines(cell: Cell) -> str:
     return f"{gain_text(cell.gain)}\n{score}".replace(", ", "\n") if cell.gain else score
 
 
-def _wrapped(label: str) -> str:
-    """A row's label in at most three lines that end before the first column."""
-    return _plain("\n".join(textwrap.wrap(label, LABEL_LETTERS)[:3]))
+def _wrapped(name: str, letters: int) -> str:
+    """A name in lines of so many letters, three for the longest condition and four for the longest task."""
+    # Names are full of hyphens; a line that ended at each would take the room of the next.
+    return _plain("\n".join(textwrap.wrap(name, letters, break_on_hyphens=False)[:4]))
 
 
 def _plain(text: str) -> str:

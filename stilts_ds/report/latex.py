@@ -1,5 +1,5 @@
 """Tables for a paper, as fragments for \\input, in three layouts that stay within the page. They need the packages
-booktabs and fontenc with T1.
+booktabs and fontenc with T1; names in other scripts than Latin need LuaLaTeX, and the fragment says so.
 
     wide     over both columns of a two-column page: scores, and under them their gains
     narrow   in one of its columns: the same, turned where it then fits
@@ -20,8 +20,16 @@ from typing import Literal, get_args
 
 from stilts_ds.errors import UserError
 from stilts_ds.escape import on_one_line
+from stilts_ds.report.latex_text import (
+    HEAD_WIDTH,
+    all_pieces,
+    breakable,
+    latex_escape,
+    lines_taken,
+    needed_for_letters,
+    text_width,
+)
 from stilts_ds.report.table import (
-    LEGEND,
     Best,
     Cell,
     Row,
@@ -31,7 +39,7 @@ from stilts_ds.report.table import (
     printed_gain,
     signed,
 )
-from stilts_ds.report.tables import MEDIAN_AND_MEAN
+from stilts_ds.report.tables import LANGUAGES_OF, MEDIAN_AND_MEAN
 from stilts_ds.tasks.registry import get_task
 from stilts_ds.tasks.spec import Task
 
@@ -40,28 +48,16 @@ LAYOUTS: tuple[Layout, ...] = get_args(Layout)
 # Points of TeX: the text and one column of the ACL's style, and the text of a plain `article`, the narrowest in use.
 WIDTHS: dict[Layout, float] = {"wide": 455, "narrow": 219, "gains": 345}
 LABEL_WIDTHS: dict[Layout, float] = {"wide": 96, "narrow": 72, "gains": 96}  # longer labels are broken into lines
-HEAD_WIDTH = 42.0  # a longer name at the head of a column is broken into lines
 GAP = 6.0  # between columns: twice \tabcolsep as the fragment sets it
 LINES = 48  # of a float: a page and no more
 CAPTION = 3  # lines
-LETTERS = 5  # so many of the widest fit into the head of a column
+HELD_FLOATS = 40  # a document's own among them, LaTeX holds 52
+LONGEST_TITLE = 40  # letters at the head of a column or row; a longer one gives way to the task's name
 
-_LATEX = {
-    "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
-    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}",
-    "|": r"\textbar{}", '"': r"\textquotedbl{}",
-    "°": r"$^\circ$", "†": r"$^\dagger$", "‡": r"$^\ddagger$", "§": r"\S{}", "¶": r"\P{}",
-}  # fmt: skip
 BOLD = {"column": "Bold: the highest score of a column.", "row": "Bold: the highest score of a row.", "none": ""}
 TESTED_MEANS = (
     "Scores are medians over seeds, and gains their differences. Tests, and so the marks, are of the mean over seeds."
 )
-
-
-def latex_escape(text: str) -> str:
-    escaped = "".join(_LATEX.get(character, character) for character in on_one_line(text))
-    # Two hyphens would be set as a dash.
-    return escaped.replace("--", "-{}-")
 
 
 def latex_tables(title: str, tables: Iterable[Table], legend: Sequence[str], layout: Layout) -> str:
@@ -69,10 +65,13 @@ def latex_tables(title: str, tables: Iterable[Table], legend: Sequence[str], lay
 
     `legend` are the sentences on marks, each of which begins with its mark.
     """
-    head = [f"% {on_one_line(title)}: {layout}", r"% \usepackage[T1]{fontenc} \usepackage{booktabs}"]
     filled = [_laid_out(table, layout) for table in tables if table.rows and table.columns]
-    body = [text for table in filled for text in _floats(table, legend, layout)]
-    return "\n\n".join(["\n".join(head), *body]) + "\n"
+    floats = [text for table in filled for text in _floats(table, legend, layout)]
+    head = [f"% {on_one_line(title)}: {layout}", rf"% {needed_for_letters(''.join(floats))} \usepackage{{booktabs}}"]
+    if len(floats) > HELD_FLOATS:
+        # LaTeX stops at "Too many unprocessed floats", and TeX where it was asked a hundred times for a page in vain.
+        head.append(rf"\extrafloats{{{len(floats)}}}\maxdeadcycles={10 * len(floats)}")
+    return "\n\n".join(["\n".join(head), *floats]) + "\n"
 
 
 def _laid_out(table: Table, layout: Layout) -> Table:
@@ -96,7 +95,7 @@ def _turned(table: Table) -> Table:
 
 def _floats(table: Table, legend: Sequence[str], layout: Layout) -> Iterator[str]:
     notes = _notes(table, legend)
-    notes_height = math.ceil(sum(map(_width, notes)) / WIDTHS[layout])
+    notes_height = math.ceil(sum(map(text_width, notes)) / WIDTHS[layout])
     panels = [shorter for panel in _panels(table, layout) for shorter in panel.of_height(LINES)]
     pages: list[list[Panel]] = [[]]
     for panel in panels:
@@ -118,10 +117,10 @@ def _height(panels: Iterable[Panel]) -> int:
 
 def _float(table: Table, panels: Sequence[Panel], layout: Layout, continued: bool, notes: Sequence[str]) -> str:
     environment = "table" if layout == "narrow" else "table*"
-    title = f"{table.title} (continued)." if continued else f"{table.title}."
+    title = f"{_title(table)} (continued)." if continued else f"{_title(table)}."
     # A label twice would make \ref mean the last float and not the first.
     label = "" if continued else rf"\label{{tab:{_label_name(table.name, layout)}}}"
-    said = " ".join(map(_breakable, notes))
+    said = " ".join(map(breakable, notes))
     lines = [
         rf"\begin{{{environment}}}[tp]",
         r"\centering\footnotesize\setlength{\tabcolsep}{3pt}",
@@ -131,6 +130,15 @@ def _float(table: Table, panels: Sequence[Panel], layout: Layout, continued: boo
         rf"\end{{{environment}}}",
     ]
     return "\n".join(line for line in lines if line)
+
+
+def _title(table: Table) -> str:
+    """The table's title, in which a target is called as in the head of the matrix."""
+    if not table.name.startswith(LANGUAGES_OF):
+        return table.title
+    task = table.name.removeprefix(LANGUAGES_OF)
+    (shown,) = display_names([task])
+    return table.title.replace(task, shown, 1)
 
 
 def _label_name(table: str, layout: Layout) -> str:
@@ -165,10 +173,11 @@ def _line(line: Line) -> str:
 
 @dataclass(frozen=True)
 class Entry:
-    """What is printed in a cell: as LaTeX, and about how wide it is in points."""
+    """What is printed in a cell: as LaTeX, about how wide it is in points, and in how many lines."""
 
     latex: str
     width: float
+    lines: int = 1
 
 
 Line = tuple[Entry, ...]  # one line of a tabular; its first entry is the label
@@ -177,24 +186,21 @@ NOTHING = Entry("", 0.0)
 
 @dataclass(frozen=True)
 class Panel:
-    """`rows` have one line or two, which stay together. `label_room` is how wide a label is before it is broken."""
+    """`rows` have one line or two, which stay together."""
 
     head: Line
     rows: tuple[tuple[Line, ...], ...]
-    label_room: float
 
     @property
     def height(self) -> int:
-        """In lines. The head and the rules take about two."""
-        return 2 + sum(map(self._height_of_row, self.rows))
-
-    def _height_of_row(self, row: tuple[Line, ...]) -> int:
+        """In lines. The rules take about one."""
+        head = max(entry.lines for entry in self.head)
         # A label is broken in its own line, so what stands below it moves down.
-        return len(row) - 1 + max(1, math.ceil(row[0][0].width / self.label_room))
+        return 1 + head + sum(len(row) - 1 + row[0][0].lines for row in self.rows)
 
     @property
     def label_width(self) -> float:
-        return min(self.label_room, max(line[0].width for line in self._lines()))
+        return max(line[0].width for line in self._lines())
 
     def width(self, column: int) -> float:
         return max(line[column].width for line in self._lines()) + GAP
@@ -236,8 +242,8 @@ def _panels(table: Table, layout: Layout) -> list[Panel]:
 
 def _printed(table: Table, layout: Layout) -> Panel:
     best, room = _best(table), LABEL_WIDTHS[layout]
-    head = (_label(table.corner, room), *map(_column_head, _display_names(table.columns)))
-    labels = [_label(name, room) for name in _display_names([row.label for row in table.rows])]
+    head = (_label(table.corner, room), *map(_column_head, display_names(table.columns)))
+    labels = [_label(name, room) for name in display_names([row.label for row in table.rows])]
     rows: list[tuple[Line, ...]] = []
     for i, row in enumerate(table.rows):
         scores = [_score(cell, (i, j) in best) for j, cell in enumerate(row.cells)]
@@ -251,7 +257,7 @@ def _printed(table: Table, layout: Layout) -> Panel:
             rows.append(((labels[i], *scores), (NOTHING, *gains)))
         else:
             rows.append(((labels[i], *scores),))
-    return Panel(head, tuple(rows), room)
+    return Panel(head, tuple(rows))
 
 
 def _best(table: Table) -> set[tuple[int, int]]:
@@ -273,7 +279,7 @@ def _score(cell: Cell, bold: bool) -> Entry:
     text = number(cell.score)
     latex = rf"\textbf{{{text}}}" if bold else text
     # Bold digits are a tenth wider.
-    return Entry(latex + latex_escape(cell.mark), 1.1 * _width(text) + _width(cell.mark))
+    return Entry(latex + latex_escape(cell.mark), 1.1 * text_width(text) + text_width(cell.mark))
 
 
 def _gain(cell: Cell) -> Entry:
@@ -281,30 +287,36 @@ def _gain(cell: Cell) -> Entry:
         return NOTHING
     gain, mark = signed(printed_gain(cell.gain)), gain_mark(cell.gain)
     # A minus of mathematics: a hyphen is half as long.
-    return Entry(rf"{{\scriptsize ${gain}$}}{latex_escape(mark)}", _width(gain + mark))
+    return Entry(rf"{{\scriptsize ${gain}$}}{latex_escape(mark)}", text_width(gain + mark))
 
 
 def _label(text: str, room: float) -> Entry:
-    """Its width is that of the unbroken text, which tells how many lines it takes."""
-    width = _width(text)
+    width = text_width(text)
     if width <= room:
         return Entry(latex_escape(text), width)
-    return Entry(rf"\parbox[t]{{{room:.0f}pt}}{{\raggedright {_breakable(text)}\strut}}", width)
+    latex = rf"\parbox[t]{{{room:.0f}pt}}{{\raggedright {breakable(text)}\strut}}"
+    return Entry(latex, room, lines_taken(text, room))
 
 
 def _column_head(text: str) -> Entry:
-    width = _width(text)
+    width = text_width(text)
     if width <= HEAD_WIDTH:
         return Entry(latex_escape(text), width)
-    return Entry(rf"\parbox[b]{{{HEAD_WIDTH:.0f}pt}}{{\raggedleft {_breakable(text)}}}", HEAD_WIDTH)
+    lines = lines_taken(text, HEAD_WIDTH)
+    narrowest = math.ceil(max(text_width(piece.rstrip()) for piece in all_pieces(text)))
+    # No wider than it needs for that: BUCC 2018 takes the room of its first word.
+    room = next(room for room in range(narrowest, math.ceil(HEAD_WIDTH) + 1) if lines_taken(text, room) <= lines)
+    return Entry(rf"\parbox[b]{{{room}pt}}{{\raggedleft {breakable(text)}}}", room, lines)
 
 
-# --- text ------------------------------------------------------------------------------------------------------------
+# --- names ------------------------------------------------------------------------------------------------------------
 
 
-def _display_names(names: Sequence[str]) -> list[str]:
+def display_names(names: Sequence[str]) -> list[str]:
     """Tasks by the name that papers call them; whatever is no task, or would share a name, as it is."""
     display = [display_name(name) for name in names]
+    # The title of a user's own task may be a sentence.
+    display = [shown if len(shown) <= LONGEST_TITLE else name for shown, name in zip(display, names)]
     times = Counter(display)
     return [shown if times[shown] == 1 else name for name, shown in zip(names, display)]
 
@@ -323,32 +335,3 @@ def _task_called(name: str) -> Task | None:
         return get_task(name)
     except UserError:  # the name of a condition, a language or "average"
         return None
-
-
-def _breakable(text: str) -> str:
-    """Escaped, with places where a line may end in words without any."""
-    # Escaped first: the places must be the only commands that the text did not hold itself.
-    return " ".join(_breakable_word(word) for word in on_one_line(text).split(" "))
-
-
-def _breakable_word(word: str) -> str:
-    if _width(word) <= HEAD_WIDTH:
-        return latex_escape(word)
-    # TeX breaks where it has to: after signs, as in a+b, and else within letters.
-    pieces = re.findall(rf"[^\W_]{{1,{LETTERS}}}[\W_]?|[\W_]", word)
-    return r"\allowbreak{}".join(map(latex_escape, pieces))
-
-
-def _width(text: str) -> float:
-    """About how many points a text is wide at 8 points of Computer Modern, rather more than less."""
-    return sum(_letter_width(letter) for letter in text)
-
-
-def _letter_width(letter: str) -> float:
-    if letter in "iljtfI.,:;|!'()[]/ ":
-        return 3.2
-    if letter in LEGEND:
-        return 4.5
-    if letter in "mwMW@%&" or ord(letter) > 0x2E80:
-        return 8.2
-    return 6.2 if letter.isupper() else 4.5

@@ -9,7 +9,8 @@ from importlib.resources import files
 
 from stilts_ds.errors import counted
 from stilts_ds.plan_file import Phase
-from stilts_ds.report.latex import display_name, latex_escape
+from stilts_ds.report.latex import display_name
+from stilts_ds.report.latex_text import breakable, latex_escape, needed_for_letters
 from stilts_ds.report.load import RunData
 from stilts_ds.report.stats import ComparisonSettings
 from stilts_ds.tasks.registry import get_task
@@ -18,17 +19,17 @@ METHOD = ("phang-2020-english", "phang-2018-stilts")
 BENCHMARKS = {"xtreme": ("XTREME", "hu-2020-xtreme"), "xtreme-r": ("XTREME-R", "ruder-2021-xtremer")}
 # By what a model's name holds. A model that is not here is named, and its paper left to the author.
 MODELS = {"xlm-roberta": "conneau-2020-xlmr", "xlm-r": "conneau-2020-xlmr"}
+WORD = 80  # points, some 16 letters: TeX hyphenates what is shorter
 ZERO, BOOTSTRAP, HOLM = "rajbhandari-2020-zero", "koehn-2004-statistical", "holm-1979-simple"
 
 
 def methods_tex(data: RunData, settings: ComparisonSettings) -> str:
     """The paragraph. It cites keys of `references_bib`."""
     sentences = [_conditions(data), _targets(data), _training(data), _tests(data, settings), _software(data)]
-    return (
-        f"% {latex_escape(data.plan.name)}: what was done; needs report.bib\n"
-        + "\n".join(filter(None, sentences))
-        + "\n"
-    )
+    said = "\n".join(filter(None, sentences))
+    head = f"% {latex_escape(data.plan.name)}: what was done; needs report.bib\n% {needed_for_letters(said)}"
+    # In a narrow column, names and lists of citations leave TeX few places where a line may end.
+    return f"{head}\n\\begin{{sloppypar}}\n{said}\n\\end{{sloppypar}}\n"
 
 
 def references_bib(data: RunData, settings: ComparisonSettings) -> str:
@@ -47,14 +48,14 @@ def bibliography() -> dict[str, str]:
 
 
 def _conditions(data: RunData) -> str:
-    model = rf"\texttt{{{latex_escape(data.plan.model)}}}"
+    model = rf"\texttt{{{breakable(data.plan.model, WORD)}}}"
     cited = next((_cite(key) for name, key in MODELS.items() if name in data.plan.model.lower()), "")
-    names = {name: _intermediate(data, name) for name in data.conditions}
-    listing = "; ".join(f"{latex_escape(name)}: {trained}" for name, trained in names.items())
-    return (
-        f"We start from {model}{cited} and follow the protocol of intermediate-task training{_cite(*METHOD)}. "
-        f"The conditions differ in what the encoder is trained on first ({listing})."
-    )
+    trained = {name: _intermediate(data, name) for name in data.conditions}
+    start = f"We start from {model}{cited} and follow the protocol of intermediate-task training{_cite(*METHOD)}. "
+    if len(trained) == 1:
+        return f"{start}The encoder is first trained on {trained[data.baseline]}."
+    listing = "; ".join(f"{breakable(name, WORD)}: {tasks}" for name, tasks in trained.items())
+    return f"{start}The conditions differ in what the encoder is trained on first ({listing})."
 
 
 def _intermediate(data: RunData, condition: str) -> str:
@@ -62,7 +63,7 @@ def _intermediate(data: RunData, condition: str) -> str:
     # A condition uses the phases that are scored; what they start from is its intermediate training.
     starts = [data.phases[phase_id].init for phase_id in data.plan.use[condition]]
     tasks = dict.fromkeys(task for start in starts if start for task in data.phases[start].train)
-    return _listed(map(_task, tasks)) if tasks else "nothing"
+    return _listed(map(_task, tasks)) if tasks else "no other task"
 
 
 def _targets(data: RunData) -> str:
@@ -84,13 +85,13 @@ def _targets(data: RunData) -> str:
 def _task(name: str) -> str:
     task = get_task(name)
     shown = display_name(name) if task.role == "target" else task.title or name
-    return latex_escape(shown) + _cite(*task.cites)
+    return breakable(shown, WORD) + _cite(*task.cites)
 
 
 def _training(data: RunData) -> str:
     said = [
         f"{kind} phases take a peak learning rate of {_values(phases, 'learning_rate')}, batches of "
-        f"{_values(phases, 'train_batch_size')} examples and rows of up to {_values(phases, 'max_seq_length')} tokens"
+        f"{_values(phases, 'train_batch_size')} examples and rows of at most {_values(phases, 'max_seq_length')} tokens"
         for kind, phases in (
             ("intermediate", _of_kind(data, "intermediate")),
             ("target", _of_kind(data, "target")),
@@ -112,17 +113,27 @@ def _of_kind(data: RunData, kind: str) -> list[Phase]:
 def _values(phases: Iterable[Phase], setting: str) -> str:
     """The value of a setting in all phases, or the least and the greatest."""
     values = sorted({getattr(phase.setting(), setting) for phase in phases})
-    ends = [f"{value:g}" for value in (values[0], values[-1])]
+    ends = [_number(value) for value in (values[0], values[-1])]
     return ends[0] if len(values) == 1 else " to ".join(ends)
+
+
+def _number(value: float) -> str:
+    """`32`, or `1e-05` as papers write it."""
+    digits, _, exponent = f"{value:g}".partition("e")
+    if not exponent:
+        return digits
+    factor = "" if digits == "1" else rf"{digits} \cdot "
+    return f"${factor}10^{{{int(exponent)}}}$"
 
 
 def _tests(data: RunData, settings: ComparisonSettings) -> str:
     seeds = counted(len(data.plan.seeds), "seed")
+    scores = f"Scores are {'medians over' if len(data.plan.seeds) > 1 else 'of'} {seeds}"
     if len(data.conditions) == 1:
-        return f"Scores are over {seeds}."
-    median = f"Scores are medians over {seeds}; " if len(data.plan.seeds) > 1 else f"Scores are of {seeds}; "
+        return f"{scores}."
+    baseline = breakable(data.baseline, WORD)
     return (
-        f"{median}gains over {latex_escape(data.baseline)} are tested by a paired bootstrap{_cite(BOOTSTRAP)} with "
+        f"{scores}; gains over {baseline} are tested by a paired bootstrap{_cite(BOOTSTRAP)} with "
         f"{settings.resamples:,} resamples at the {settings.level * 100:g}\\% level, corrected by Holm's "
         f"method{_cite(HOLM)}."
     )

@@ -285,7 +285,7 @@ def _gain_text(gain: Difference) -> str:
 
 
 def _sheet(sheet: Sheet) -> str:
-    head = "".join(f'<th scope="col">{escape(column)}</th>' for column in sheet.columns)
+    head = "".join(f'<th scope="col">{_name(column)}</th>' for column in sheet.columns)
     rows = "\n".join(_sheet_row(row) for row in sheet.rows)
     notes = "".join(f'<p class="small">{_prose(note)}</p>' for note in sheet.notes)
     return (

@@ -11,6 +11,7 @@ import json
 import re
 import zlib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,7 @@ MAGIC = (
     (b"\xfd7zxz\x00", "is xz-compressed; unpack it"),
     (b"\x28\xb5\x2f\xfd", "is zstd-compressed; unpack it"),
     (b"par1", "is a parquet file; give the data set's text or JSON files"),
+    (b"\x93numpy", "is a NumPy array, not text; end the name of a file of vectors in .npy"),
 )
 
 
@@ -82,18 +84,16 @@ def indexed_lines(path: Path, step: int) -> Iterator[tuple[int, str, int | None]
     `lines_from` starts at such a byte, without the lines before.
     """
     first_byte = 0
-    check_head(path)
-    with _open(path) as file:
-        for number, raw in enumerate(file, 1):
-            # Bytes, not characters: only they can be sought without reading what comes before.
-            yield number, _one_line(raw, path, number), first_byte if (number - 1) % step == 0 else None
-            first_byte += len(raw)
+    for number, raw in _numbered(path):
+        # Bytes, not characters: only they can be sought without reading what comes before.
+        yield number, _one_line(raw, path, number), first_byte if (number - 1) % step == 0 else None
+        first_byte += len(raw)
 
 
 def lines_from(path: Path, first_byte: int, number: int, count: int) -> list[str]:
     """`count` lines from the byte `place` on, where line `number` begins. Raises UserError as `read_lines`, and where
     the file ends before."""
-    with _open(path) as file:
+    with _opened(path) as file:
         file.seek(first_byte)
         lines = [_one_line(raw, path, number + i) for i, raw in enumerate(islice(file, count))]
     # The file was counted when it was indexed, so it has changed since.
@@ -108,11 +108,18 @@ def _raw_lines(path: Path) -> Iterator[tuple[int, str]]:
 
 
 def _numbered(path: Path) -> Iterator[tuple[int, bytes]]:
-    """A file's lines from 1. Raises UserError where a packed file is damaged."""
+    """A file's lines from 1."""
     check_head(path)
+    with _opened(path) as file:
+        yield from enumerate(file, 1)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    """The bytes of a file. Raises UserError where it cannot be opened, and where a packed one is damaged."""
     with _open(path) as file:
         try:
-            yield from enumerate(file, 1)
+            yield file
         except (EOFError, zlib.error, gzip.BadGzipFile) as error:
             raise UserError(f"{path}: the compressed file is damaged ({error}); {AGAIN}") from None
 
@@ -127,16 +134,16 @@ def _open(path: Path) -> Any:
 
 def check_head(path: Path) -> None:
     """Raise UserError if the file is empty or its first bytes show that it is not the data."""
-    # What is packed or binary is looked at by its reader (gzip as authors ship it, tables of stilts_ds.sources.tables).
-    if path.suffix in (PACKED, ".parquet", ".arrow"):
+    # Tables are looked at by their reader (stilts_ds.sources.tables).
+    if path.suffix in (".parquet", ".arrow"):
         return
-    with _open(path) as file:
+    with _opened(path) as file:
         # Enough for every magic number and the beginning of a web page that was saved in place of the data.
         head = file.read(512)
-    if not head.strip():
-        raise UserError(f"{path}: is empty; {AGAIN}")
     # Web pages differ in case, and in what white space and byte order mark they begin with.
     start = head.removeprefix(b"\xef\xbb\xbf").lstrip().lower()
+    if not start:
+        raise UserError(f"{path}: is empty; {AGAIN}")
     for magic, meaning in MAGIC:
         if start.startswith(magic):
             raise UserError(f"{path}: {meaning}")

@@ -18,7 +18,8 @@ HUMANEVAL_PROBLEMS = "HumanEval (0-163)"
 # What follows a function that the prompt began (Chen et al. 2021, arXiv 2107.03374, section 2.3).
 AFTER_PYTHON = ("\nclass", "\ndef", "\n#", "\nif", "\nprint")
 PROGRAM_METRICS = (
-    "pass@1", "pass@10", "pass@100", "parses", "solution_tokens", "solution_first", "solution_mrr", "same_program"
+    "pass@1", "pass@10", "pass@100", "floor_constant", "floor_empty", "floor_shuffled",
+    "parses", "solution_tokens", "solution_first", "solution_mrr", "same_program",
 )  # fmt: skip
 TRAINING = {"train_batch_size": 16, "max_seq_length": 512, "learning_rate": 3e-5, "num_train_epochs": 10}
 

@@ -8,13 +8,16 @@ from pathlib import Path
 
 import forked
 import pytest
+import torch
 from engine_runs import PROGRAM, run, settings
 
 from stilts_ds.engine import checkpoint
-from stilts_ds.errors import UnreadableError
+from stilts_ds.engine.world import World
+from stilts_ds.errors import UserError
 from stilts_ds.run_dir import read_sealed, write_sealed
 
 pytestmark = pytest.mark.processes
+LONE = World(0, 0, 1, torch.device("cpu"), None, None)  # the only rank
 
 
 @pytest.fixture(scope="module")
@@ -26,12 +29,18 @@ def three_checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "phase" / "checkpoints"
 
 
+def newest_in(folder: Path) -> str:
+    """The checkpoint from which a start would go on, which removes the others that it cannot use."""
+    found, _ = checkpoint.find(folder, LONE)
+    return "" if found is None else found.folder.name
+
+
 @pytest.mark.parametrize("damage", ["flip", "truncate", "missing", "no manifest", "another version"])
 def test_a_damaged_checkpoint_is_passed_over(damage: str, tmp_path: Path, three_checkpoints: Path) -> None:
     folder = tmp_path / "checkpoints"
     shutil.copytree(three_checkpoints, folder)
-    newest = checkpoint.newest(folder)
-    assert newest is not None and newest.name == "step-000006"
+    assert newest_in(folder) == "step-000006"
+    newest = folder / "step-000006"
     victim = (
         newest / "manifest.json"
         if damage == "no manifest"
@@ -48,8 +57,7 @@ def test_a_damaged_checkpoint_is_passed_over(damage: str, tmp_path: Path, three_
     else:
         data[len(data) // 2] ^= 1
         victim.write_bytes(data if damage == "flip" else data[: len(data) // 2])
-    older = checkpoint.newest(folder)
-    assert older is not None and older.name == "step-000004"
+    assert newest_in(folder) == "step-000004"
 
 
 @pytest.mark.parametrize("victim", ["heads.safetensors", "heads.json"])
@@ -68,8 +76,7 @@ def test_a_checkpoint_is_one_thing_with_the_best_model_that_it_names(
         data[len(data) // 2] ^= 1
         path.write_bytes(data)
     assert f"{path} " in str(checkpoint.damage(folder / "step-000006"))
-    older = checkpoint.newest(folder)
-    assert older is not None and older.name == "step-000004"
+    assert newest_in(folder) == "step-000004"
 
 
 @pytest.mark.parametrize(
@@ -83,12 +90,11 @@ def test_a_checkpoint_that_cannot_be_read_now_is_an_error_and_stays(
     path = folder / victim
     path.rename(tmp_path / "whole")
     path.symlink_to(path)  # opening it fails, but not because it is missing
-    with pytest.raises(UnreadableError, match=f"{path} cannot be read"):
-        checkpoint.newest(folder)
+    with pytest.raises(UserError, match=f"{path} cannot be read"):
+        newest_in(folder)
     path.unlink()
     (tmp_path / "whole").rename(path)
-    newest = checkpoint.newest(folder)
-    assert newest is not None and newest.name == "step-000006"
+    assert newest_in(folder) == "step-000006"
 
 
 def names_in(folder: Path) -> list[str]:
@@ -111,10 +117,49 @@ def test_what_a_start_writes_is_kept_and_what_it_cannot_use_is_removed(
     given["training"]["save_total_limit"] = limit
     assert "stopped by SIGTERM" in run(PROGRAM, tmp_path / "out.pt", json.dumps(given))
     assert names_in(folder) == kept
-    newest = checkpoint.newest(folder)
-    assert newest is not None and newest.name == "step-000005"
+    assert newest_in(folder) == "step-000005"
     run(PROGRAM, tmp_path / "out.pt", json.dumps(given))
     assert "best-000006" in names_in(folder)
+
+
+def test_steps_that_were_lost_do_not_come_back_from_a_file_system_that_kept_them(
+    tmp_path: Path, three_checkpoints: Path
+) -> None:
+    """The checkpoint of step 6 was damaged when a start looked, and removed; later it is there again, and whole."""
+    folder = tmp_path / "phase" / "checkpoints"
+    shutil.copytree(three_checkpoints, folder)
+    (folder / "step-000006" / "shard-00000.safetensors").write_bytes(b"damaged")
+    given = json.loads(settings(tmp_path, 1)) | {"stop_at": 5}
+    run(PROGRAM, tmp_path / "out.pt", json.dumps(given))
+    assert checkpoint.lineage_of(folder / "step-000005") == [[1, 4], [2, 5]]
+    for name in ("step-000006", "best-000006"):
+        shutil.copytree(three_checkpoints / name, folder / name)
+    found, lineage = checkpoint.find(folder, LONE)
+    assert found is not None and found.folder.name == "step-000005" and lineage == [[1, 4], [2, 5], [3, 0]]
+    assert names_in(folder) == ["step-000004", "step-000005"]
+
+
+def test_checkpoints_of_versions_without_a_lineage_go_by_their_steps(tmp_path: Path, three_checkpoints: Path) -> None:
+    folder = tmp_path / "checkpoints"
+    shutil.copytree(three_checkpoints, folder)
+    for tag in folder.glob("step-*"):
+        manifest = read_sealed(tag / "manifest.json")
+        del manifest["lineage"]
+        write_sealed(tag / "manifest.json", manifest)
+    found, lineage = checkpoint.find(folder, LONE)
+    assert found is not None and found.folder.name == "step-000006" and lineage == [[0, 6], [1, 0]]
+    assert names_in(folder) == ["best-000006", "step-000004", "step-000006"]
+
+
+def test_each_rank_compares_its_share_of_the_files(tmp_path: Path, three_checkpoints: Path) -> None:
+    tag = tmp_path / "checkpoints" / "step-000006"
+    shutil.copytree(three_checkpoints, tag.parent)
+    (tag / "shard-00000.safetensors").write_bytes(b"damaged")
+    problems = [checkpoint.damage(tag, rank, 3) for rank in range(3)]
+    assert "changed" in str(problems[0]) and problems[1:] == [None, None]
+    (tag.parent / "best-000006" / "heads.safetensors").unlink()
+    problems = [checkpoint.damage(tag, rank, 3) for rank in range(3)]
+    assert problems[1] is None and "the best model" in str(problems[2])
 
 
 def test_best_models_are_kept_as_long_as_a_checkpoint_names_them(tmp_path: Path) -> None:

@@ -15,10 +15,11 @@ from sandboxes import needs_sandbox, skip_without
 
 from stilts_ds.errors import UserError
 from stilts_ds.execute import ExecuteSettings, execute
-from stilts_ds.execute.benchmarks import Problem, mbpp_entry, mbpp_split, read_problems, read_samples
+from stilts_ds.execute.benchmarks import Problem, mbpp_entry, mbpp_split, read_problems
 from stilts_ds.execute.errata import ERRATA, known_errata
 from stilts_ds.execute.floors import floors, shuffled
 from stilts_ds.execute.languages import LANGUAGES, missing, toolchain
+from stilts_ds.execute.samples import read_samples
 
 pytestmark = pytest.mark.processes
 

@@ -13,6 +13,7 @@ from stilts_ds.execute import ExecuteSettings, Program, Verdict, execute
 from stilts_ds.execute.languages import LANGUAGES
 from stilts_ds.execute.pool import Workers
 from stilts_ds.execute.programs import VERDICTS
+from stilts_ds.families.generate.score import WrittenProgram, parses
 
 pytestmark = [needs_sandbox, pytest.mark.processes]
 QUICK = ExecuteSettings(allow=True, workers=2, seconds=1.0, rerun=False)
@@ -208,3 +209,44 @@ def test_a_missing_toolchain_withholds_and_fails_nobody(monkeypatch: pytest.Monk
     missing.cache_clear()
     assert withheld.verdict == "withheld" and "perl-that-is-nowhere" in withheld.reason
     assert passed.passed
+
+
+# A library that the tests load and nobody has; a program that loads it itself, or raises what Python says of it.
+LOADS = {
+    "python": ("import nosuch\n", "def add(x, y): raise ModuleNotFoundError('x', name='nosuch')\n"),
+    "javascript": ("require('nosuch');\n", "function add(x, y) { require('nosuch'); }\n"),
+    "ruby": ("require 'nosuch'\n", "def add(x, y)\n  require 'nosuch'\nend\n"),
+    "perl": ("use Nosuch;\n", "sub add { require Nosuch; }\n"),
+}
+
+
+@pytest.mark.parametrize("language", LOADS)
+def test_a_library_that_the_tests_lack_fails_nobody_and_saves_no_program(language: str) -> None:
+    skip_without(language)
+    needs, wrong = LOADS[language]
+    honest, tests = hostile.HONEST[language], hostile.TESTS[language]
+    withheld, failed = execute(
+        [Program("p", honest, needs + tests, language, "add"), Program("q", wrong, tests, language, "add")], QUICK
+    )
+    assert (withheld.verdict, withheld.reason.lower()) == ("withheld", "the tests need nosuch")
+    assert failed.verdict == "error"
+
+
+@pytest.mark.parametrize(
+    "body, parsed",
+    [
+        ("return 7; }", True),
+        ("return 7; }\n__END__\nno { Perl", True),
+        ("return nosuch(1); }", True),
+        ("die 'at load'; } add();", True),
+        ("require Nosuch; } add();", True),
+        ("return 7;", False),
+        ("use strict; $undeclared = 7; }", False),
+        ("return 7 }}", False),
+    ],
+)
+def test_perl_says_whether_it_took_a_program(body: str, parsed: bool) -> None:
+    skip_without("perl")
+    program = Program("p", f"sub add {{ {body}\n", hostile.TESTS["perl"], "perl", "add")
+    [verdict] = execute([program], QUICK)
+    assert parses(WrittenProgram(program, verdict)) is parsed and not verdict.passed

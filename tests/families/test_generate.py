@@ -136,7 +136,7 @@ class Author:
 
 
 def asked(author: Author, exercises: list[Exercise], **generate: Any) -> Any:
-    def rows_of(records: Any, content: Any, setting: Any) -> Any:
+    def rows_of(records: Any, content: Any, setting: Any, name: str) -> Any:
         return encode_exercises(records, author.tokenizer, (), setting)
 
     task = dataclasses.replace(get_task("humaneval"), stop=("\ndef", "\nprint"))
@@ -188,7 +188,6 @@ def test_a_program_ends_at_the_first_of_its_own_stop_strings(encoder: Tokenizer)
         assert any(reached) == (cut != text)
         if any(reached):  # not before it is whole
             assert code.text(ids[: reached.index(True) + 1]).endswith(("\ndef", "\nif x"))
-    assert not Endings(code, ()).are_reached(code.slices(["\ndef"]).lists()[0])
 
 
 # --- files and scores ------------------------------------------------------------------------------------------------
@@ -233,6 +232,16 @@ def test_programs_that_were_not_executed_are_told_with_the_command(tmp_path: Pat
     assert f"stilts execute {path} -o {tmp_path}/test-en.verdicts.jsonl --allow" in str(unscored(path))
     with pytest.raises(UserError, match="1 program without a verdict"):
         read_values(path, labels, TASKS["humaneval"])
+
+
+def test_a_language_that_could_not_be_judged_is_left_open_and_not_scored_with_nothing(tmp_path: Path) -> None:
+    """One problem whose programs are all withheld is enough: the others alone would be another number."""
+    path, _ = written(tmp_path, {(0, 0): "passed", (1, 0): "withheld", (1, 1): "failed"})
+    assert unscored(path) is None
+    path, _ = written(tmp_path, {(0, 0): "passed", (1, 0): "withheld"})
+    lines = verdicts_path(path).read_text().replace('"reason": ""', '"reason": "the tests need lodash"')
+    verdicts_path(path).write_text(lines)
+    assert "no program of p/1 could be judged: the tests need lodash; install that, then" in str(unscored(path))
 
 
 def test_verdicts_of_other_programs_are_refused(tmp_path: Path) -> None:

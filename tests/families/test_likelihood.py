@@ -14,7 +14,9 @@ from stilts_ds.errors import UserError
 from stilts_ds.evaluate.score import score_values
 from stilts_ds.execute.passk import pass_at_k
 from stilts_ds.execute.programs import Program, Verdict
+from stilts_ds.families.generate.floors import floors_path, write_floors
 from stilts_ds.families.generate.likelihood import CANDIDATES, Likelihood, measure, read_likelihoods
+from stilts_ds.families.generate.predictions import FILE
 from stilts_ds.families.generate.record import Gold
 from stilts_ds.families.generate.score import WrittenProgram, parses
 from stilts_ds.families.registry import family_of
@@ -68,8 +70,8 @@ RIGHT = FORM + "    return x\n"
 def attempt(problem: int, sample: int, verdict: str, text: str = RIGHT, **keys: Any) -> WrittenProgram:
     language = keys.pop("language", "python")
     program = Program(f"p/{problem}", text, "assert f(1)\n", language, "f", sample)
-    reason = keys.pop("reason", "")
-    return WrittenProgram(program, Verdict(program.id, sample, language, verdict, reason), keys.get("likelihood"))
+    given = Verdict(program.id, sample, language, verdict, keys.pop("reason", ""), keys.pop("weak", False))
+    return WrittenProgram(program, given, keys.get("likelihood"))
 
 
 GOLD = [Gold("p/0", FORM + "    return x\n"), Gold("p/1", "")]
@@ -93,6 +95,20 @@ def test_known_solutions_are_scored_by_token_and_by_place() -> None:
     assert (scores["solution_tokens"], scores["solution_first"], scores["solution_mrr"]) == (60, 50, 62.5)
 
 
+def test_floors_are_shares_of_the_problems_that_they_were_executed_for(tmp_path: Path) -> None:
+    labels = tmp_path / "test-en.jsonl"
+    FILE.write_labels(labels, GOLD)
+    programs = [attempt(0, 0, "passed"), attempt(1, 0, "failed")]
+    assert not any(name.startswith("floor") for name in score_values(TASKS["humaneval"], GOLD, programs, "en"))
+    passes = {"constant": {"p/0": True, "p/1": False}, "empty": {"p/0": False, "p/1": False}, "shuffled": {"p/1": True}}
+    write_floors(labels, passes, {"constant": "return True"})
+    scores = score_values(TASKS["humaneval"], FILE.read_labels(labels, ()), programs, "en")
+    assert (scores["floor_constant"], scores["floor_empty"], scores["floor_shuffled"]) == (50, 0, 100)
+    floors_path(labels).write_text('{"constant": [1]}')
+    with pytest.raises(UserError, match=r"test-en.floors.json: is no file of floors; remove it"):
+        FILE.read_labels(labels, ())
+
+
 @pytest.mark.parametrize(
     ("language", "text", "verdict", "reason", "wanted"),
     [
@@ -106,7 +122,9 @@ def test_known_solutions_are_scored_by_token_and_by_place() -> None:
         ("ruby", "", "error", "SyntaxError: program.rb:3: syntax error", False),
         ("java", "", "compile-error", "", False),
         ("go", "", "failed", "", True),
-        ("perl", "", "error", "Can't use global @_", None),
+        ("perl", "", "error", 'syntax error: Global symbol "$x" requires explicit package name', False),
+        ("perl", "", "error", "Can't locate No/Such.pm in @INC", True),
+        ("perl", "", "failed", "", True),
         ("typescript", "", "withheld", "", None),
     ],
 )
@@ -115,8 +133,10 @@ def test_whether_a_program_parses(language: str, text: str, verdict: str, reason
 
 
 def test_parsing_is_left_out_where_nothing_tells() -> None:
-    perl = [attempt(number, 0, "failed", language="perl") for number in range(2)]
-    assert "parses" not in score_values(TASKS["multi_humaneval"], GOLD, perl, "perl")
+    """Of programs that share a process with their tests an interpreter's complaint may be about either."""
+    weak = [attempt(number, 0, "failed", language="perl", weak=True) for number in range(2)]
+    assert "parses" not in score_values(TASKS["multi_humaneval"], GOLD, weak, "perl")
+    assert parses(attempt(0, 0, "passed", language="perl", weak=True)) is True
     python = [attempt(0, 0, "passed"), attempt(1, 0, "error", "def f(")]
     assert score_values(TASKS["humaneval"], GOLD, python, "en")["parses"] == 50
 

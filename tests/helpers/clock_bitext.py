@@ -31,7 +31,7 @@ class TwelveSentences:
         sides = [[Sentence(f"{side}-{i}", f"{side} {i}") for i in range(HOURS)] for side in ("de", "en")]
         return [Bitext("clock", *sides, frozenset((f"de-{i}", f"en-{i}") for i in range(HOURS)))]
 
-    def rows_of(self, records: Any, content: Any, setting: TrainingPart) -> Any:
+    def rows_of(self, records: Any, content: Any, setting: TrainingPart, name: str) -> Any:
         return records
 
 

@@ -38,13 +38,22 @@ def config(kind: str, vocabulary: int = 200, **more: Any) -> Any:
         "gemma": (T.GemmaConfig, {**SIZES, "num_key_value_heads": 1, "head_dim": 16}),
         "gemma2": (T.Gemma2Config, {**SHARED, "head_dim": 8, "sliding_window": 8}),
         "gemma3": (T.Gemma3TextConfig, {**SHARED, "head_dim": 8, "sliding_window": 8, "layer_types": WINDOWS}),
+        "mistral": (T.MistralConfig, {**SHARED, "sliding_window": 8}),
+        "olmo2": (T.Olmo2Config, SHARED),
+        "phi3": (T.Phi3Config, SHARED),
+        "smollm3": (T.SmolLM3Config, SHARED),
+        "xglm": (T.XGLMConfig, {"d_model": 32, "num_layers": 3, "attention_heads": 4, "ffn_dim": 64, "init_std": 0.3}),
     }
     kind_class, sizes = known[kind]
     given = {"vocab_size": vocabulary, "max_position_embeddings": 128, "pad_token_id": None, **sizes, **more}
     return kind_class(**given)
 
 
-KINDS = ("gpt2", "gpt_neox", "llama", "qwen2", "qwen2, window", "qwen3", "gemma", "gemma2", "gemma3")
+PADDED = ("gemma2", "xglm")  # caps its scores; has attention of its own: programs are refused
+KINDS = (
+    *("gpt2", "gpt_neox", "llama", "qwen2", "qwen2, window", "qwen3", "gemma", "gemma3"),
+    *("mistral", "olmo2", "phi3", "smollm3", *PADDED),
+)
 
 
 def plain_tokenizer(lines: list[str], pieces: int = 400, **names: str) -> Any:

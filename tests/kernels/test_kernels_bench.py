@@ -14,7 +14,7 @@ import torch
 from kernel_cases import gaussian
 from stilts_bench import cases as bench_cases
 from stilts_bench import kernels as bench
-from stilts_bench.cases import BenchmarkCase, gate_topk
+from stilts_bench.cases import CASES, BenchmarkCase, gate_topk
 from stilts_bench.results import screen_of
 
 from stilts_ds.run_dir import git_commit
@@ -160,3 +160,19 @@ def test_own_embeddings(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
     assert bench.main(["--embeddings", *files, "--rounds", "1", "--out", str(tmp_path / "x.jsonl")]) == 0
     assert "embeddings: 70 x 70, D 8, k 4; recall 1.0000" in capsys.readouterr().out
     assert bench.main(["--embeddings", files[0], str(tmp_path / "none.npy")]) == 1
+
+
+@pytest.mark.parametrize(
+    ("path", "goal"),
+    [
+        ("cpu, int8 screen with avx2", 2.2),
+        ("cpu, int8 screen with avx512-vnni", 3),
+        ("cpu, int8 screen with amx", 4.5),
+        ("cpu, float32 screen", 1),
+        ("cpu, bfloat16 screen", None),
+    ],
+)
+def test_a_goal_is_that_of_the_screen_which_ran(path: str, goal: float | None) -> None:
+    [case] = [case for case in CASES if case.name == "topk-d1024-k4"]
+    assert bench.goal_for(case.goals, path) == goal
+    assert bench.goal_for(case.at_most(100).goals, path) is None

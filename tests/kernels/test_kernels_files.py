@@ -127,7 +127,11 @@ def test_npy_headers(tmp_path: Path) -> None:
         path.write_bytes(buffer.getvalue())
         assert torch.equal(open_npy(path)[0], BANK)
     whole = path.read_bytes()
-    for content, text in ((whole[:-8], "cut short"), (b"not npy at all, just text", "not a .npy file")):
+    for content, text in (
+        (whole[:-8], "cut short"),
+        (whole + whole, "bytes more than shape"),
+        (b"not npy at all, just text", "not a .npy file"),
+    ):
         path.write_bytes(content)
         with pytest.raises(ValueError, match=text):
             open_npy(path)

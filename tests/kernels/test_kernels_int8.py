@@ -25,7 +25,7 @@ from stilts_kernels.topk import screen
 from stilts_kernels.topk.cpu import topk_cpu
 from stilts_kernels.topk.int8 import library, sides
 from stilts_kernels.topk.int8.search import Direction, collect
-from stilts_kernels.topk.int8.sides import PANEL, SEGMENT, Frame
+from stilts_kernels.topk.int8.sides import GROUP, PANEL, SEGMENT, Frame
 from torch import Tensor
 
 SETS = library.instruction_sets()
@@ -47,10 +47,10 @@ def sums(isa: int, bank: Tensor, queries: Tensor) -> Tensor:
     """int32 sums [32, 32] of signed bank values and query values [32, wide], by the tile itself."""
     wide = bank.shape[1]
     stored = (bank + 128).to(torch.uint8).contiguous()
-    panel = queries.to(torch.int8).view(PANEL, wide // 4, 4).transpose(0, 1).contiguous()
+    panel = queries.to(torch.int8).view(-1, GROUP, wide // 4, 4).transpose(1, 2).contiguous()
     starts = (-128 * queries.sum(dim=1)).int()
-    by_lane = queries.view(PANEL, wide // SEGMENT, SEGMENT // 4, 2, 2).sum(dim=(2, 4))
-    lanes = (-128 * by_lane).to(torch.int16).transpose(0, 1).contiguous()
+    by_lane = queries.view(-1, GROUP, wide // SEGMENT, SEGMENT // 4, 2, 2).sum(dim=(3, 5))
+    lanes = (-128 * by_lane).to(torch.int16).transpose(1, 2).contiguous()
     out = torch.empty(32, PANEL, dtype=torch.int32)
     task = library.Queries(*(library.address(array) for array in (panel, starts, lanes)), *[None] * 6, 1)
     width = ctypes.c_long(wide)
@@ -122,7 +122,7 @@ def stored(side: sides.PreparedBank | sides.PreparedQueries, frame: Frame, count
     if isinstance(side, sides.PreparedBank):
         values = side.bytes[:count].double() - 128
     else:
-        panels = side.bytes.view(-1, frame.wide // 4, PANEL, 4)
+        panels = side.bytes.view(-1, frame.wide // 4, GROUP, 4)
         values = panels.transpose(1, 2).reshape(-1, frame.wide)[:count].double()
     return values * side.scale[:count, None].double()
 
@@ -160,7 +160,7 @@ def test_bounds_hold_against_float64(isa: int, kind: str, dim: int, seed: int) -
     assert (upper >= q @ x.T).all()
     assert (reference_bounds()["upper_bounds"](q, x, c, m, Q, X) >= q @ x.T).all()  # type: ignore[operator]
     if isa == library.AVX2:
-        panels = queries.bytes.view(-1, frame.wide // 4, PANEL, 4).transpose(1, 2).reshape(-1, frame.wide).int()
+        panels = queries.bytes.view(-1, frame.wide // 4, GROUP, 4).transpose(1, 2).reshape(-1, frame.wide).int()
         for values in (panels, bank.bytes.int() - 128):
             lanes = values.view(len(values), -1, SEGMENT // 4, 2, 2).square().sum(dim=(2, 4))
             assert int(lanes.max()) <= 32767

@@ -20,7 +20,7 @@ from mpi import ON_ANY_MACHINE, mpiexec
 from processes import all_end
 from study import curve, phase_ids, reached, scores, state, until
 
-from stilts_ds.engine.checkpoint import require_space
+from stilts_ds.engine.saver import require_space
 from stilts_ds.export import check_export
 from stilts_ds.run_dir import PhaseDir, read_sealed
 

@@ -40,6 +40,19 @@ def test_every_score_stands_by_language_as_the_median_over_seeds() -> None:
     assert "`solution_mrr`: 29.3 by chance, the mean of 1/1 to 1/10." in table.notes
 
 
+def test_floors_stand_once_below_the_scores_of_all_conditions() -> None:
+    of_language = {"pass@1": 40.0, "floor_constant": 12.5, "floor_empty": 0.0}
+    results = {name: {"humaneval": [result(en=of_language)]} for name in ("none", "mnli")}
+    [table] = code_tables(data(results, "humaneval"))
+    assert list(scores(table).items()) == [
+        ("none, pass@1", [40, 40]),
+        ("mnli, pass@1", [40, 40]),
+        ("floor: the best constant program", [12.5, 12.5]),
+        ("floor: an empty program", [0, 0]),
+    ]
+    assert "`pass@1`: its floors are what programs reach that cost nothing (docs/execute.md)." in table.notes
+
+
 def test_a_seed_without_a_score_leaves_the_cell_empty() -> None:
     seeds = [result(de={"pass@1": 1.0, "pass@10": 5.0, "parses": 9.0}), result(de={"pass@1": 1.0, "parses": 9.0})]
     [table] = code_tables(data({"none": {"humaneval": seeds}}, "humaneval"))

@@ -6,7 +6,9 @@ import csv
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from report_runs import HOSTILE, QUICK, build_run
@@ -14,14 +16,16 @@ from report_runs import HOSTILE, QUICK, build_run
 import stilts_ds
 from stilts_ds.report.curves import Line
 from stilts_ds.report.figure import write_curves, write_figures
-from stilts_ds.report.latex import LAYOUTS, WIDTHS, latex_escape, latex_tables
+from stilts_ds.report.latex import LAYOUTS, WIDTHS, Layout, latex_tables
+from stilts_ds.report.latex_text import latex_escape
 from stilts_ds.report.methods import bibliography
-from stilts_ds.report.stats import Difference
+from stilts_ds.report.stats import ComparisonSettings, Difference
 from stilts_ds.report.table import Cell, Row, Table
 from stilts_ds.report.write import write_report
 from stilts_ds.run_dir import RunDir
 from stilts_ds.tasks.registry import TASKS
 
+FONT = "DejaVu Serif"
 LONG = "a_very_long_name_of_a_condition_with_everything"
 TARGETS = ("xnli", "pawsx", "udpos", "panx", "xquad", "mlqa", "tydiqa", "bucc2018", "tatoeba")
 
@@ -44,17 +48,19 @@ def body(text: str) -> list[str]:
     return [line for line in text.splitlines() if " & " in line]
 
 
-def compile_pdf(fragment: str, width: float, folder: Path) -> str:
+def compile_pdf(fragment: str, width: float, folder: Path, program: str = "pdflatex") -> str:
     """What pdflatex says of a document whose text is `width` points wide; fails where it does not end well."""
-    if shutil.which("pdflatex") is None:
+    if shutil.which(program) is None:
         pytest.skip("needs pdflatex with booktabs (Debian: texlive-latex-recommended)")
     (folder / "tables.tex").write_text(fragment, encoding="utf-8")
+    unicode = rf"\usepackage{{fontspec}}\setmainfont{{{FONT}}}"
+    letters = unicode if program == "lualatex" else r"\usepackage[T1]{fontenc}"
     (folder / "paper.tex").write_text(
-        r"\documentclass{article}\usepackage[T1]{fontenc}\usepackage{booktabs}"
+        rf"\documentclass{{article}}{letters}\usepackage{{booktabs}}"
         rf"\setlength{{\textwidth}}{{{width}pt}}\setlength{{\textheight}}{{550pt}}"
         r"\begin{document}\input{tables}\end{document}"
     )
-    command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "-no-shell-escape", "paper.tex"]
+    command = [program, "-interaction=nonstopmode", "-halt-on-error", "-no-shell-escape", "paper.tex"]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300, errors="replace")
     assert done.returncode == 0 and (folder / "paper.pdf").is_file(), done.stdout[-2000:]
     return done.stdout
@@ -78,12 +84,58 @@ def test_pdflatex_sets_a_run_within_the_page(study: RunDir, layout: str, tmp_pat
     assert "Overfull" not in said and "too large for page" not in said and "multiply" not in said
 
 
+SIGNS = r"""100%a&b_c#d$e{f}g~h^i\j<k>l|"m"`n`'o'--!`?`«q»“r”–—…"""
+UNUSUAL: dict[str, dict[str, Any]] = {
+    "one condition": {"intermediate": {"none": []}},
+    "one trained condition": {"intermediate": {"mnli": ["mnli"]}, "seeds": (1, 2)},
+    "one cell": {"targets": ("tatoeba",), "languages": {"tatoeba": ["de"]}},
+    "forty languages": {"targets": ("panx",), "languages": {"panx": list(TASKS["panx"].languages)}},
+    # The longest name that a recipe takes, of letters that are as wide as any, with and without places to break it.
+    "names": {
+        "intermediate": {"none": [], SIGNS: ["qqp"], "W" * 64: ["ccg"], "a-b.c_" * 10: ["mnli"], "Łódź ñß": ["mnli"]},
+        "model": "/models/" + SIGNS * 3,
+    },
+}
+
+
+@pytest.mark.processes
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("case", UNUSUAL)
+def test_pdflatex_sets_unusual_runs_and_their_paragraph_within_the_page(
+    case: str, layout: Layout, tmp_path: Path
+) -> None:
+    run = build_run(tmp_path / "study", examples=20, **UNUSUAL[case])
+    write_report(run, ComparisonSettings(resamples=100))
+    suffix = "" if layout == "wide" else f"-{layout}"
+    parts = [(run.root / f"report{name}.tex").read_text(encoding="utf-8") for name in ("-methods", suffix)]
+    said = compile_pdf("\n\n".join(parts), WIDTHS[layout], tmp_path)
+    assert "Overfull" not in said and "too large for page" not in said and "Missing character" not in said
+
+
+@pytest.mark.processes
+def test_letters_that_pdflatex_has_not_are_set_by_lualatex(tmp_path: Path) -> None:
+    # The program alone comes with pdflatex; its loader of fonts is another package.
+    if subprocess.run(["kpsewhich", "luaotfload.sty"], capture_output=True).returncode:
+        pytest.skip("needs lualatex with fontspec (Debian: texlive-luatex)")
+    rows = (Row("русский", (cell(1.0),)), Row("ελληνικά", (cell(2.0),)))
+    text = latex_tables("s", [Table("m", "M", "condition", ("xnli",), rows, (), "column")], [], "wide")
+    assert "compile with lualatex" in text.splitlines()[1]
+    said = compile_pdf(text, WIDTHS["wide"], tmp_path, "lualatex")
+    assert "Overfull" not in said and "Missing character" not in (tmp_path / "paper.log").read_text(errors="replace")
+
+
 @pytest.mark.processes
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_pdflatex_sets_the_whole_study_of_the_paper_within_the_page(layout: str, tmp_path: Path) -> None:
     text = latex_tables("study", [matrix(22)], [], layout)
     said = compile_pdf(text, WIDTHS[layout], tmp_path)
     assert "Overfull" not in said and "too large for page" not in said
+
+
+@pytest.mark.processes
+def test_pdflatex_sets_more_floats_than_it_holds(tmp_path: Path) -> None:
+    tables = [replace(matrix(2, TARGETS[:3]), name=f"t{i}") for i in range(120)]
+    compile_pdf(latex_tables("study", tables, [], "narrow"), WIDTHS["narrow"], tmp_path)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -175,10 +227,12 @@ def test_pdflatex_and_bibtex_know_every_reference(study: RunDir, tmp_path: Path)
 
 def test_methods_say_what_was_trained_and_cite_it(study: RunDir) -> None:
     text = (study.root / "report-methods.tex").read_text(encoding="utf-8")
-    assert r"\texttt{FacebookAI/xlm-roberta-base}~\cite{conneau-2020-xlmr}" in text
-    assert r"none: nothing; mnli: MultiNLI~\cite{williams-2018-multinli}" in text
+    plain = text.replace(r"\allowbreak{}", "")
+    assert r"\texttt{FacebookAI/xlm-roberta-base}~\cite{conneau-2020-xlmr}" in plain
+    assert r"none: no other task; mnli: MultiNLI~\cite{williams-2018-multinli}" in text
     assert "ANLI R1-R3 + MNLI + SNLI" in text and r"and Quora Question Pairs~\cite{iyer-2017-qqp}" in text
     assert r"POS~\cite{nivre-2020-ud}" in text and "medians over 3 seeds" in text and "2,000 resamples" in text
+    assert "a peak learning rate of $10^{-5}$" in text
     entries = (study.root / "report.bib").read_text(encoding="utf-8")
     assert entries.count("@") == len(set(re.findall(r"[a-z]+-\d{4}-\w+", text)))
 
@@ -212,7 +266,16 @@ def test_pictures_for_papers_are_the_same_bytes_each_time(name: str, tmp_path: P
         write_figures(matrix(), [name], lambda suffix: tmp_path / f"report{suffix}", ["a remark"])
         made.append((tmp_path / f"report.{name}").read_bytes())
     assert made[0] == made[1]
-    assert made[0].startswith(b"%PDF") if name == "pdf" else b">POS<" in made[0] or b">udpos<" in made[0]
+    assert made[0].startswith(b"%PDF") if name == "pdf" else b">POS<" in made[0] and b">udpos<" not in made[0]
+
+
+def test_the_longest_name_stands_whole_in_a_picture(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    name = "a-b.c_d-" * 8
+    table = Table("matrix", "M", "condition", ("xnli",), (Row(name, (cell(50.0),)),))
+    write_figures(table, ["svg"], lambda suffix: tmp_path / f"report{suffix}", [])
+    shown = re.findall(r">([a-d._-]+)</", (tmp_path / "report.svg").read_text(encoding="utf-8"))
+    assert "".join(shown) == name
 
 
 @pytest.mark.parametrize("name", ["svg", "pdf"])

@@ -18,6 +18,7 @@ pytestmark = [
     pytest.mark.browser,
     pytest.mark.skipif(find_chromium() is None, reason="needs chromium: apt-get install chromium"),
 ]
+PAPER = 1032  # CSS pixels of an A4 page on its side, without its margins
 WIDTHS = pytest.mark.parametrize("width", [390, 820, 1280])
 
 
@@ -117,6 +118,24 @@ def test_paper_shows_what_is_folded_on_the_screen(run: RunDir, browser: Chromium
     assert on_screen == [False] * len(TARGETS) and on_paper == [True] * len(TARGETS)
     browser.pdf(tmp_path / "report.pdf")
     assert (tmp_path / "report.pdf").read_bytes().startswith(b"%PDF")
+
+
+def test_paper_is_wide_enough_for_twenty_two_conditions(browser: Chromium, tmp_path: Path) -> None:
+    conditions = {"none": [], **{f"{'long_name' * (i % 3)}_{i}+ccg": ["ccg"] for i in range(21)}}
+    run = build_run(tmp_path / "study", intermediate=conditions, targets=("xnli", "tatoeba"), seeds=(1, 2), examples=9)
+    write_report(run, ComparisonSettings(resamples=100))
+    browser.open(run.root / "report.html", PAPER)
+    browser.call("Emulation.setEmulatedMedia", media="print")
+    try:
+        widest = browser.value(
+            "Math.max(...[...document.querySelectorAll('table, pre, svg')].map(e => e.getBoundingClientRect().right))"
+        )
+        numbers_broken = browser.value(
+            "[...document.querySelectorAll('.matrix td b')].filter(b => b.getClientRects().length > 1).length"
+        )
+    finally:
+        browser.call("Emulation.setEmulatedMedia", media="")
+    assert widest <= PAPER and numbers_broken == 0
 
 
 def test_a_table_sorts_by_a_column_and_back(run: RunDir, browser: Chromium) -> None:

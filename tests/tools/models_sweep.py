@@ -158,8 +158,10 @@ them everywhere else. Everything that an encoder learns a decoder learns, too, w
   end and, if there is no separator (`sep_token`), between two texts. A tokenizer without any is refused.
 - A word's tag is read at its last piece, and "no answer" at the last token of a window.
 - `mlm` is next-token prediction with the model's own output layer. It selects by `next_token_accuracy`, and
-  `mlm_probability` does not act. After it, `encoder/` is also what `AutoModelForCausalLM` loads; other phases keep an
-  output layer only where it is the word embeddings.
+  `mlm_probability` does not act. After it, `encoder/` is also what `AutoModelForCausalLM` loads, and its
+  `generate(do_sample=False)` writes the text that we write: `generation_config.json` names the end and the tokens that
+  no text holds. Other phases keep an output layer only where it is the word embeddings.
+- Programs are written with packed rows only ([code.md](code.md#rows)).
 - A sentence's vector is the mean of its tokens' states, or the last one's (`evaluation.retrieval_pooling`).
 
 | model type | verdict | rows, or the reason |

@@ -110,7 +110,9 @@ def test_executing_programs_stands_on_the_standard_library() -> None:
 
 def test_nothing_that_trains_or_evaluates_can_execute_programs() -> None:
     """They are executed by a verb of its own and behind a run's ranks. Reading files and scores runs nothing."""
-    harmless = {f"stilts_ds.execute.{name}" for name in ("benchmarks", "errata", "passk", "programs", "settings")}
+    harmless = {
+        f"stilts_ds.execute.{name}" for name in ("benchmarks", "errata", "passk", "programs", "samples", "settings")
+    }
     executing = ("stilts_ds.execute", "stilts_launcher.execute", "stilts_bench.execute")
     for name in MODULES:
         targets = {target for target, _ in imports(name) if f"{target}.".startswith("stilts_ds.execute.")}

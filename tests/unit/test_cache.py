@@ -18,9 +18,11 @@ from row_builder import RowsBuilder
 
 from stilts_ds.config import TrainingPart
 from stilts_ds.data.cache import cached_rows, find_rows
+from stilts_ds.data.known_hashes import KnownHashes
 from stilts_ds.data.split import encoding_key
 from stilts_ds.errors import UnreadableError
 from stilts_ds.rows.rows import Rows
+from stilts_ds.run_dir import checksum
 
 PROGRAM = ranks.PROGRAMS / "build_cache.py"
 KEY = {"task": "mnli", "files": "abc", "max_seq_length": 128}
@@ -54,7 +56,8 @@ def same(a: Rows, b: Rows) -> bool:
 
 
 def folder_of(cache: Path) -> Path:
-    (folder,) = [path for path in cache.iterdir() if path.is_dir() and ".damaged." not in path.name]
+    folders = [path for path in cache.iterdir() if path.is_dir() and path.name != "hashes"]
+    (folder,) = [path for path in folders if ".damaged." not in path.name]
     return folder
 
 
@@ -157,10 +160,12 @@ def test_a_failed_build_leaves_nothing_behind(tmp_path: Path) -> None:
 
 
 def test_the_later_of_two_builders_keeps_what_the_earlier_one_wrote(tmp_path: Path) -> None:
-    """Both found nothing and built; the folder that a run may have mapped already must stay."""
+    """One stood still for so long that its lease was taken; the folder that a run may have mapped already must stay."""
     early: list[Rows] = []
 
     def slow(folder: Path) -> Rows:
+        [taken] = tmp_path.glob("*.lease")
+        taken.unlink()
         early.append(cached_rows(tmp_path, KEY, Builder()))
         return make_rows()
 
@@ -198,7 +203,55 @@ def test_processes_that_build_the_same_rows_at_one_time_all_get_them(tmp_path: P
         ready.unlink()
     start(tmp_path, 40, 3)
     assert len([path for path in tmp_path.iterdir() if path.is_dir() and path.name[0] != "."]) <= 40
+    # Each was made in one of the processes, the first time by the one that was alone.
+    assert not list(tmp_path.glob("*.lease"))
+    built = [path.suffix for path in tmp_path.glob("*.built")]
+    assert len(built) == 80
     assert not [path for path in tmp_path.iterdir() if path.name[0] == "." and ".damaged." not in path.name]
+
+
+def test_arrays_that_did_not_change_are_not_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("stilts_ds.data.known_hashes.SMALL", 0)
+    monkeypatch.setattr("stilts_ds.data.known_hashes.SETTLED_SECONDS", -1.0)
+    read: list[str] = []
+    monkeypatch.setattr("stilts_ds.data.cache.checksum", read_by(read))
+    cached_rows(tmp_path, KEY, Builder())
+    arrays = len(list(folder_of(tmp_path).glob("*.npy")))
+    read.clear()
+    for _ in range(3):
+        cached_rows(tmp_path, KEY, Builder(), verify=True)
+    assert len(read) == arrays
+    path = folder_of(tmp_path) / "label.npy"
+    times = path.stat()
+    data = bytearray(path.read_bytes())
+    data[-8] ^= 1
+    path.write_bytes(data)
+    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))  # as some programs that copy files do
+    build = Builder()
+    cached_rows(tmp_path, KEY, build, verify=True)
+    assert build.times == 1
+
+
+def test_a_file_that_changed_a_moment_ago_is_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may change once more without another time, as a clock of four milliseconds does not tell."""
+    monkeypatch.setattr("stilts_ds.data.known_hashes.SMALL", 0)
+    monkeypatch.setattr("stilts_ds.data.known_hashes.SETTLED_SECONDS", 1e6)
+    path, read = tmp_path / "text", []
+    path.write_text("a")
+    known = KnownHashes(tmp_path / "cache")
+    for _ in range(2):
+        assert known.of([path], read_by(read)) == [checksum(path)]
+    assert len(read) == 2
+
+
+def read_by(read: list[str]) -> Callable[[Path], str]:
+    """The checksum of a file, whose name is noted."""
+
+    def checksum_of(path: Path) -> str:
+        read.append(path.name)
+        return checksum(path)
+
+    return checksum_of
 
 
 @pytest.mark.parametrize("name", ["input_ids.npy", "manifest.json"])

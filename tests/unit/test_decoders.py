@@ -17,7 +17,7 @@ from tokenizers import processors
 from torch.testing import assert_close
 
 from stilts_ds.batches.collate import Collator
-from stilts_ds.config import EvaluationPart, ModelPart, TrainingPart
+from stilts_ds.config import EvaluationPart, ModelPart, TrainingPart, parse_recipe
 from stilts_ds.errors import UserError
 from stilts_ds.families.base import evaluation_masking
 from stilts_ds.families.build import build_model
@@ -34,7 +34,7 @@ from stilts_ds.model.heads import HeadSpec, set_language_head
 from stilts_ds.model.pooling import pool
 from stilts_ds.model_files import ModelLimits, Shape, shape_of
 from stilts_ds.model_kinds import DECODERS, ties_output
-from stilts_ds.phase_setup import check_retrieval
+from stilts_ds.phase_setup import check_packing, check_retrieval
 from stilts_ds.planning.memory import MicroBatch, activations, trained_parameters
 from stilts_ds.rows.batch import Batch
 from stilts_ds.rows.tokenizer import Tokenizer, TokenTemplate
@@ -56,14 +56,18 @@ def loaded(kind: str, folder: Path, *specs: HeadSpec, **more: Any) -> Any:
     return build_model(load_encoder(folder, ModelPart()), specs, max(len(specs), 1)).eval()
 
 
+def test_every_known_decoder_is_tried() -> None:
+    assert {tiny_decoders.config(kind).model_type for kind in tiny_decoders.KINDS} == DECODERS.keys()
+
+
 # --- hidden states ---------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("kind", tiny_decoders.KINDS)
 def test_rows_have_the_hidden_states_of_the_models_own_padded_rows(kind: str, tmp_path: Path) -> None:
-    """Rows alone and in a padded batch, longer than the windows of attention (8 tokens). Gemma 2 caps its scores."""
+    """Rows alone and in a padded batch, longer than the windows of attention (8 tokens)."""
     model = loaded(kind, tmp_path)
-    assert model.packs == (kind != "gemma2")
+    assert model.packs == (kind not in tiny_decoders.PADDED)
     assert (model.backbone.sees, model.backbone.sentence_token) == ("left", "last")
     batch, plain = batch_of(*LENGTHS), T.AutoModel.from_pretrained(tmp_path).eval()
     rows = [batch.input_ids[batch.row == row] for row in range(len(LENGTHS))]
@@ -280,6 +284,17 @@ def test_a_family_without_verbs_for_decoders_is_refused_by_name() -> None:
     family = dataclasses.replace(get_family("pair"), left_head=None)
     with pytest.raises(UserError, match="family 'pair' need a model whose tokens see both sides"):
         family.verbs("left")
+
+
+def test_a_model_with_padded_rows_is_refused_before_the_phases_that_programs_wait_for(tmp_path: Path) -> None:
+    """Gemma 2 trains on MNLI; the study's programs come later."""
+    recipe = parse_recipe({"name": "x", "targets": ["xnli", "humaneval"], "intermediate": {"a": []}}, "the recipe")
+    padded, packed = loaded("gemma2", tmp_path / "a"), loaded("gemma", tmp_path / "b")
+    with pytest.raises(UserError, match=r"humaneval: .* have to be packed, and those of gemma2 are padded here; docs"):
+        check_packing(recipe, padded.backbone)
+    check_packing(recipe, packed.backbone)
+    without = parse_recipe({"name": "x", "targets": ["xnli"], "intermediate": {"a": ["mnli"]}}, "the recipe")
+    check_packing(without, padded.backbone)
 
 
 def test_sentences_of_a_decoder_are_pooled_over_all_tokens_or_at_the_last() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -18,6 +19,7 @@ import ranks
 from stilts_launcher.recipes import recipe_of_run
 from stilts_launcher.submit import identity, jobs_of
 
+from stilts_ds import locks
 from stilts_ds.config import recipe_yaml
 from stilts_ds.engine.preflight import check_same_start
 from stilts_ds.errors import UserError
@@ -168,3 +170,71 @@ def test_ranks_that_were_started_with_other_settings_are_named_with_the_setting(
     told = "rank 1 was started with engine.zero_stage=2, rank 0 with 1; start all ranks with one recipe"
     with pytest.raises(UserError, match=told):
         check_same_start(started(first, second), first)  # type: ignore[arg-type]
+
+
+# --- leases ----------------------------------------------------------------------------------------------------------
+
+ELSEWHERE = {"host": "another-node", "boot": "", "process": 1, "mark": "x"}
+
+
+def test_of_two_that_want_the_same_work_done_one_waits_for_the_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It waits as long as the lease is touched, by whichever clock, and never longer than until the work is done."""
+    monkeypatch.setattr(locks, "STALE_SECONDS", 0.3)
+    monkeypatch.setattr(locks, "POLL_SECONDS", 0.02)
+    path, looks = tmp_path / "rows.lease", []
+    write_json(path, ELSEWHERE)
+
+    def is_done() -> bool:
+        looks.append(1)
+        os.utime(path, ns=(0, len(looks)))  # the other node touches it; its clock is that of 1970
+        return len(looks) == 40
+
+    with locks.lease(path, is_done) as is_left:
+        assert not is_left
+    assert len(looks) == 40 and read_json(path) == ELSEWHERE
+
+
+def test_a_lease_that_nobody_touches_any_more_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(locks, "STALE_SECONDS", 0.1)
+    monkeypatch.setattr(locks, "POLL_SECONDS", 0.02)
+    path = tmp_path / "rows.lease"
+    write_json(path, ELSEWHERE)
+    with locks.lease(path, lambda: False) as is_left:
+        assert is_left and read_json(path)["process"] == os.getpid()
+    assert not path.exists()
+
+
+def test_a_dead_holder_on_this_machine_is_not_waited_for(tmp_path: Path) -> None:
+    path = tmp_path / "rows.lease"
+    dead = {**locks._this_process(), "process": 2**22 + 1}  # more than the kernel's largest number
+    write_json(path, dead)
+    with locks.lease(path, lambda: False) as is_left:
+        assert is_left
+
+
+def test_who_does_not_want_to_wait_hears_that_another_is_at_work(tmp_path: Path) -> None:
+    path = tmp_path / "rows.lease"
+    with (
+        locks.lease(path, lambda: False) as is_left,
+        pytest.raises(locks.HeldElsewhereError),
+        locks.lease(path, lambda: False, waits=False),
+    ):
+        raise AssertionError("two hold the lease")
+    assert is_left and not path.exists()
+
+
+def test_a_lease_works_where_there_are_no_hard_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def link(*_: object, **__: object) -> None:
+        raise OSError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", link)
+    path = tmp_path / "rows.lease"
+    with (
+        locks.lease(path, lambda: False),
+        pytest.raises(locks.HeldElsewhereError),
+        locks.lease(path, lambda: False, waits=False),
+    ):
+        raise AssertionError("two hold the lease")
+    assert not path.exists()

@@ -23,7 +23,7 @@ def test_a_recipe_and_its_small_version_ask_the_same(name: str) -> None:
         # What it asks, and the command that asks it.
         assert text.startswith("# ") and f"#   stilts {verb} {recipe.name} " in text
         assert recipe.intermediate["none"] == []
-    assert len(large.seeds) == 3 and len(small.seeds) == 1
+    assert len(large.seeds) == 3 and len(small.seeds) in (1, 3)  # three where docs/results has its page
     trained = {task for tasks in small.intermediate.values() for task in tasks}
     assert trained <= {task for tasks in large.intermediate.values() for task in tasks}
     assert set(small.targets) <= set(large.targets)

@@ -11,7 +11,6 @@ import subprocess
 import sys
 import zipfile
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import fuzz_tensors
@@ -123,12 +122,11 @@ def test_a_pickle_in_a_checkpoint_is_passed_over(tmp_path: Path, canary: Path) -
         fuzz_tensors.write_tag(folder, step)
     for name in ("mp_rank_00_model_states.pt", "zero_pp_rank_0_mp_rank_00_optim_states.pt", "shard-00009.safetensors"):
         evil_pickle(folder / "step-000012" / name, canary, "zip")
-    world: Any = SimpleNamespace(first=True, agree=fuzz_tensors.agree, broadcast=lambda found: found)
-    found = checkpoint.find(folder, world)
+    found, _ = checkpoint.find(folder, fuzz_tensors.LONE)
     assert found is not None and found.folder.name == "step-000012"
     fuzz_tensors.check_checkpoint(found, folder)
     evil_pickle(folder / "step-000012" / "shard-00000.safetensors", canary, "zip")
-    found = checkpoint.find(folder, world)
+    found, _ = checkpoint.find(folder, fuzz_tensors.LONE)
     assert found is not None and found.folder.name == "step-000007"
     assert not canary.exists()
 

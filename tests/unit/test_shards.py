@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from stilts_ds.engine.shards import ROWS_FROM, pieces_of_ranks, stored_tensors
+from stilts_ds.engine.shards import ROWS_FROM, StoredTensors, index_of, pieces_of_ranks
 
 # XLM-R Large with a language modelling head, by its parts: half of it is one matrix.
 LARGE = {"embeddings": (250_002, 1024), **{f"layer.{number}": (1024, 12 * 1024) for number in range(24)}}
@@ -53,15 +54,32 @@ def test_what_is_read_is_what_was_written(ranks: int, tmp_path: Path) -> None:
             tensors[key] = whole[name] if is_whole else whole[name][first:stop].clone()
         names.append(f"{rank}.safetensors")
         save_file(tensors, tmp_path / names[-1])
-    read = dict(stored_tensors(tmp_path, names, "weight"))
-    assert list(read) == sorted(SMALL) and not dict(stored_tensors(tmp_path, names, "exp_avg"))
-    for name, value in whole.items():
-        assert torch.equal(read[name], value), name
+    with StoredTensors(tmp_path, index_of(tmp_path, names)) as stored:
+        assert stored.names("weight") == sorted(SMALL) and not stored.names("exp_avg")
+        for name, value in whole.items():
+            assert torch.equal(stored.whole("weight", name), value), name
+            for first, stop in itertools.combinations(range(value.numel() + 1), 2):
+                assert torch.equal(stored.numbers("weight", name, first, stop), value.flatten()[first:stop])
+            assert not stored.numbers("weight", name, 0, 0).numel()
 
 
 def test_files_of_earlier_versions_hold_every_second_parameter_whole(tmp_path: Path) -> None:
     whole = {f"weight/{name}": torch.randn(shape) for name, shape in SMALL.items()}
     for rank in range(2):
         save_file(dict(list(whole.items())[rank::2]), tmp_path / f"{rank}.safetensors")
-    read = dict(stored_tensors(tmp_path, ["0.safetensors", "1.safetensors"], "weight"))
-    assert all(torch.equal(value, whole[f"weight/{name}"]) for name, value in read.items()) and len(read) == len(SMALL)
+    with StoredTensors(tmp_path, index_of(tmp_path, ["0.safetensors", "1.safetensors"])) as stored:
+        assert stored.names("weight") == sorted(SMALL)
+        assert all(torch.equal(stored.whole("weight", name), whole[f"weight/{name}"]) for name in SMALL)
+
+
+def test_of_other_files_than_those_with_its_numbers_none_is_opened(tmp_path: Path) -> None:
+    """A rank opens a few of the files of thousands of ranks."""
+    table = torch.arange(24.0).view(8, 3)
+    for number in range(4):
+        rows = table[2 * number : 2 * number + 2].clone()
+        save_file({f"exp_avg/table{ROWS_FROM}{2 * number}": rows}, tmp_path / f"{number}.safetensors")
+    index = index_of(tmp_path, [f"{number}.safetensors" for number in range(4)])
+    for number in (0, 2, 3):
+        (tmp_path / f"{number}.safetensors").unlink()
+    with StoredTensors(tmp_path, index) as stored:
+        assert stored.numbers("exp_avg", "table", 7, 12).tolist() == [7, 8, 9, 10, 11]

@@ -166,7 +166,13 @@ def test_launchers_start_the_ranks(tmp_path: Path) -> None:
         assert (tmp_path / name).read_bytes() == (tmp_path / "one.tsv").read_bytes()
     before = sorted(tmp_path.iterdir())
     done = mine("gone.npy", "-o", "bad.tsv")
-    assert done.returncode != 0 and "error: gone.npy does not exist; check the path" in done.stderr
+    assert done.returncode != 0 and "error: gone.npy: cannot be opened (No such file" in done.stderr
+    # Refused before a rank has opened its log there.
+    for output, message in (("none/bad.tsv", "none is no folder"), ("taken.tsv", "taken.tsv.work is no work folder")):
+        (tmp_path / "taken.tsv.work").write_text("somebody's")
+        done = mine("y.npy", "-o", output)
+        assert done.returncode != 0 and message in done.stderr
+        (tmp_path / "taken.tsv.work").unlink()
     assert sorted(tmp_path.iterdir()) == before
 
 

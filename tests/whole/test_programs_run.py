@@ -40,6 +40,10 @@ def test_a_run_executes_its_programs_once_and_scores_every_language(run: Path) -
     rows = [json.loads(line) for line in (folder / "test-qab.verdicts.jsonl").read_text().splitlines()]
     assert [row["id"] for row in rows] == [f"python/{number}" for number in range(40)]
     assert json.loads((folder / "test-qab.verdicts.summary.json").read_text())["toolchains"].keys() == {"python"}
+    floors = json.loads((run / "labels/humaneval_xl/test-qab.floors.json").read_text("utf-8"))
+    assert floors.keys() == {"constant", "empty", "shuffled"} and len(floors["shuffled"]["passes"]) == 40
+    floor = 100 * sum(floors["constant"]["passes"].values()) / 40
+    assert [result["languages"][code]["floor_constant"] for code in ("qaa", "qab", "qac", "qad")] == [floor] * 4
     again = stilts("run", "quickstart", *PROGRAMS, cwd=run.parents[1])
     assert "executing" not in again and result_of(run) == result
 

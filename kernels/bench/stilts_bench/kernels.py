@@ -128,7 +128,8 @@ def run_case(
         "dim": case.dim,
         "k": case.k,
         "data": case.data,
-        "goal": case.goal,
+        "goal": goal_for(case.goals, report.path),
+        "goal_unprepared": goal_for(case.unprepared, report.path),
         "recall": recall,
         "gated_rows": gated_rows,
         "path": report.path,
@@ -137,10 +138,16 @@ def run_case(
         "survivors_per_row": report.survivors_per_row,
         "methods": measured,
         "baseline": baseline,
-        "ratio": ratio(seconds, baseline),
+        "ratio": ratio(seconds, baseline, "ours"),
+        "ratio_unprepared": ratio(seconds, baseline, "ours, bank unprepared"),
         "rounds": rounds,
         "machine": machine(device),
     }
+
+
+def goal_for(goals: dict[str, float], path: str) -> float | None:
+    """The goal of the screen that a report's path names; None where there is none."""
+    return next((goal for name, goal in goals.items() if name in path), None)
 
 
 def measure_once(
@@ -184,7 +191,7 @@ def chosen_methods(methods: dict[str, Method], only: Sequence[str]) -> dict[str,
 def own_vectors(paths: Sequence[Path], k: int) -> tuple[BenchmarkCase, tuple[torch.Tensor, torch.Tensor]]:
     """A case on two .npy files of embeddings, normalised."""
     queries, bank = (normalize(open_npy(path)[0], str(path)) for path in paths)
-    return BenchmarkCase("embeddings", "topk", len(queries), len(bank), queries.shape[1], k, None, "own"), (
+    return BenchmarkCase("embeddings", "topk", len(queries), len(bank), queries.shape[1], k, data="own"), (
         queries,
         bank,
     )

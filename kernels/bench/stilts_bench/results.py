@@ -42,14 +42,14 @@ def summary(case: BenchmarkCase, times: list[float], memory: int | None) -> Resu
     }
 
 
-def ratio(seconds: dict[str, list[float]], baseline: str | None) -> Result | None:
-    """The baseline's time over ours: of the medians, and the lowest and highest of single rounds."""
-    if baseline is None or "ours" not in seconds:
+def ratio(seconds: dict[str, list[float]], baseline: str | None, method: str) -> Result | None:
+    """The baseline's time over the method's: of the medians, and the lowest and highest of single rounds."""
+    if baseline is None or method not in seconds:
         return None
     # Rounds are interleaved, so a pair of one round saw the same machine.
-    rounds = [baseline_s / ours for baseline_s, ours in zip(seconds[baseline], seconds["ours"])]
+    rounds = [baseline_s / method_s for baseline_s, method_s in zip(seconds[baseline], seconds[method])]
     return {
-        "median": statistics.median(seconds[baseline]) / statistics.median(seconds["ours"]),
+        "median": statistics.median(seconds[baseline]) / statistics.median(seconds[method]),
         "min": min(rounds),
         "max": max(rounds),
     }
@@ -107,15 +107,17 @@ def table(result: Result) -> str:
             f"  {name:<28} {row['median_s']:9.4f} {row['min_s']:8.4f} {row['max_s']:8.4f} "
             f"{row['gflops']:8.0f} {row['gflops'] / peak:8.0%} {extra:>9}"
         )
-    if result["ratio"]:
-        goal = "" if result["goal"] is None else f", goal {result['goal']}"
-        lines.append(
-            "  {} over ours: {median:.2f} (single rounds {min:.2f} to {max:.2f})".format(
-                result["baseline"], **result["ratio"]
+    for method, suffix in (("ours", ""), ("ours, bank unprepared", "_unprepared")):
+        if result["ratio" + suffix]:
+            lines.append(
+                f"  {result['baseline']} over {method}: {said(result['ratio' + suffix], result['goal' + suffix])}"
             )
-            + goal
-        )
     return "\n".join(lines)
+
+
+def said(ratio: Result, goal: float | None) -> str:
+    wanted = "" if goal is None else f", goal {goal}"
+    return "{median:.2f} (single rounds {min:.2f} to {max:.2f})".format(**ratio) + wanted
 
 
 def compare(paths: Sequence[Path]) -> str:

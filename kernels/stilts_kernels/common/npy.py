@@ -27,10 +27,20 @@ def open_npy(path: str | Path) -> tuple[Tensor, Callable[[], None]]:
         mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
     shape, dtype = header.get("shape"), NPY_DTYPES.get(str(header.get("descr")))
     if dtype is None or shape is None or header.get("fortran_order") is not False or not is_matrix(shape):
-        raise ValueError(f"{path}: needs a C-ordered [N, D] array of float32 or float16, got {header}")
+        raise ValueError(
+            f"{path}: needs a C-ordered [N, D] array of float32 or float16, got {header}; "
+            "save numpy.ascontiguousarray(rows, 'float32') of rows [N, D]"
+        )
     count = shape[0] * shape[1]
-    if len(mapped) < offset + count * dtype.itemsize:
-        raise ValueError(f"{path}: cut short: {len(mapped)} bytes for shape {shape} of {dtype}")
+    missing = offset + count * dtype.itemsize - len(mapped)
+    if missing > 0:
+        raise ValueError(f"{path}: cut short: {len(mapped)} bytes for shape {shape} of {dtype}; write or copy it again")
+    # Two files that were joined byte by byte: the rows of the second would be lost in silence.
+    if missing < 0:
+        raise ValueError(
+            f"{path}: {-missing} bytes more than shape {shape} of {dtype} takes; join arrays with numpy.concatenate, "
+            "or write the file again"
+        )
     if count == 0:
         return torch.empty(shape, dtype=dtype, device="cpu"), lambda: None
     tensor = torch.frombuffer(mapped, dtype=dtype, count=count, offset=offset).view(shape)
@@ -53,7 +63,7 @@ def raw_bytes(rows: Tensor) -> ctypes.Array[ctypes.c_char]:
 def read_npy_header(head: bytes, path: str | Path) -> tuple[dict, int]:
     """The header of a .npy file's first bytes and the offset of its data."""
     if head[:6] != b"\x93NUMPY" or len(head) < 12:
-        raise ValueError(f"{path}: not a .npy file")
+        raise ValueError(f"{path}: not a .npy file; numpy.save writes one")
     width, form = (2, "<H") if head[6] == 1 else (4, "<I")
     length = struct.unpack(form, head[8 : 8 + width])[0]
     offset = 8 + width + length

@@ -29,11 +29,19 @@ def load_part(path: Path, key: str) -> dict[str, Any] | None:
 
 
 def save_part(path: Path, content: dict[str, Any]) -> None:
-    """Writes a part whole or not at all."""
+    """Writes a part whole or not at all. Raises OSError where it cannot be written."""
     path.parent.mkdir(parents=True, exist_ok=True)
     # With the process's number: two starts of one search do not write into the same draft.
     draft = path.with_suffix(f".{os.getpid()}.tmp")
-    torch.save({**content, "sum": part_sum(content)}, draft)
+    try:
+        # Through Python's file: torch's own says of a full disk only at which byte its archive broke off.
+        with open(draft, "wb") as file:
+            torch.save({**content, "sum": part_sum(content)}, file)
+    except RuntimeError as error:
+        draft.unlink()
+        if not isinstance(error.__context__, OSError):
+            raise
+        raise OSError(error.__context__.errno, error.__context__.strerror, str(draft)) from error
     os.replace(draft, path)
 
 

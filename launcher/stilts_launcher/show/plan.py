@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Sequence
+from tempfile import TemporaryDirectory
 from typing import get_args
 
 from stilts_ds.config import Recipe
@@ -14,9 +15,11 @@ from stilts_ds.plan_file import Kind, Phase, Plan
 from stilts_ds.planning.advice import advice
 from stilts_ds.planning.estimates import Estimate, calibrated, estimates, to_json
 from stilts_ds.planning.memory import GIB
+from stilts_ds.report.table import Sheet
 from stilts_ds.run_dir import RunDir
 from stilts_ds.trial_file import Trial
 from stilts_launcher.needs import lacking_files
+from stilts_launcher.recipes import resolved_recipe
 from stilts_launcher.show.disk import disk_line, disk_uses
 from stilts_launcher.show.study_table import share, study_table
 from stilts_launcher.start import prepare_run, run_of
@@ -69,6 +72,23 @@ def show_plan(
         changes = ", and the names of its phases will change" if lacking else ""
         lines += ["", f"This cannot run yet{changes}:", *(f"  {problem}" for problem in missing)]
     return "\n".join(lines)
+
+
+def plan_sheet(name: str) -> Sheet:
+    """What a shipped recipe or a YAML file costs, by kind of phase; steps of data that are not here are those of the
+    official sizes."""
+    with TemporaryDirectory() as folder:  # a plan makes its run's folder
+        recipe = resolved_recipe(name, [f"output_dir={folder}"])
+        lacking: dict[str, str] = {}
+        plan = prepare_run(recipe, lacking)
+        estimated, _ = _estimated(recipe, plan, 1, False, lacking)
+    by_kind = {kind: [e for e in estimated if e.phase.kind == kind] for kind in get_args(Kind)}
+    rows = [(kind, f"{len(phases):,}", _steps_of(phases)) for kind, phases in by_kind.items() if phases]
+    note = (
+        f"`stilts plan {name}`: {recipe.model.name_or_path}, {counted(len(recipe.seeds), 'seed')}. Hours are for a "
+        f"machine to say: `stilts plan {name} --trial` measures a few steps there."
+    )
+    return Sheet(f"What {name} would cost", ("kind of phase", "phases", "optimiser steps"), tuple(rows), (note,))
 
 
 def _missing(recipe: Recipe, run: RunDir, lacking: dict[str, str]) -> list[str]:

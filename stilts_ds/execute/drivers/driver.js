@@ -166,6 +166,9 @@ function test() {
     } catch (problem) {
         const missing = problem instanceof ReferenceError;
         outcome = {verdict: missing ? "objects" : "failed", reason: short(problem)};
+        // Of the tests alone: a program's own failures stand in `failure`.
+        const library = /^Cannot find module '([^']+)'/.exec(problem?.message ?? "");
+        if (library && problem.code === "MODULE_NOT_FOUND") outcome = {verdict: "withheld", reason: "the tests need " + library[1]};
     }
     if (outcome.verdict === "passed" && called === 0) outcome = {verdict: "bad-tests", reason: "the tests never call " + entry};
     writeFrame(5, failure || outcome);

@@ -10,6 +10,7 @@ my $LIMIT = 4 << 20;
 my $DEEP = 60;
 my ($calls, $replies, $failure);
 my $called = 0;
+our $started = 0;
 
 sub read_exactly {
     my ($stream, $size) = @_;
@@ -65,13 +66,25 @@ sub short {
     return substr($line // "", 0, 200);
 }
 
+my $BEGINNING = "\$Stilts::started = 1;\n#line 1 \"program.pl\"\n";
+
+# The program's file behind a first statement of ours: where that did not run, Perl did not take the program.
+sub begun {
+    my ($self, $name) = @_;
+    return unless $name eq "program.pl";
+    open(my $file, "<", $name) or return;
+    return (\$BEGINNING, $file);
+}
+
 sub serve {
     open($calls, "<&=", 3);
     open($replies, ">&=", 4);
     my $done = eval {
         package main;
         no strict;
-        do "./program.pl";
+        local @INC = (\&Stilts::begun, @INC);
+        do "program.pl";
+        die "syntax error: $@" if $@ && !$Stilts::started && $@ !~ /^Can't locate /;
         die $@ if $@;
         die "the program does not define $entry\n" unless defined &{"main::$entry"};
         1;
@@ -163,6 +176,11 @@ sub test {
     if (!$done) {
         my $problem = "$@";
         $outcome = {verdict => (needs_objects($problem) ? "objects" : "failed"), reason => short($problem)};
+        # Of the tests alone: a program's own failures stand in $failure.
+        if ($problem =~ /^Can't locate (\S+)\.pm in \@INC/) {
+            my $library = $1 =~ s{/}{::}gr;
+            $outcome = {verdict => "withheld", reason => "the tests need $library"};
+        }
     }
     if ($outcome->{verdict} eq "passed" && !$called) {
         $outcome = {verdict => "bad-tests", reason => "the tests never call $entry"};

@@ -171,6 +171,9 @@ module Stilts
         load "./tests.rb"
       rescue NameError => problem
         outcome = {"verdict" => needs_objects?(problem) ? "objects" : "failed", "reason" => short(problem.message)}
+      rescue LoadError => problem
+        # Of the tests alone: a program's own failures stand in `failure`.
+        outcome = {"verdict" => "withheld", "reason" => short("the tests need #{problem.path || problem.message}")}
       rescue SyntaxError => problem
         outcome = {"verdict" => "bad-tests", "reason" => short(problem.message)}
       rescue Exception => problem

@@ -47,10 +47,10 @@ def evaluation_rows(split: EvaluationSplit, setting: TrainingPart, evaluation: E
     # Not `setting`, which is that of the phase before: retrieval would depend on which task trained last.
     length = TrainingPart(max_seq_length=evaluation.retrieval_max_seq_length)
 
-    def rows_of_side(side: Sequence[Sentence]) -> Rows:
-        return split.rows_of(side, [[sentence.id, sentence.text] for sentence in side], length)
+    def rows_of_side(side: Sequence[Sentence], name: str) -> Rows:
+        return split.rows_of(side, [[sentence.id, sentence.text] for sentence in side], length, name)
 
-    return rows_of_side(record.source), rows_of_side(record.pivot)
+    return rows_of_side(record.source, "source"), rows_of_side(record.pivot, "pivot")
 
 
 def searched_rows(split: EvaluationSplit) -> int:

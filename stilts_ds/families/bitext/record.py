@@ -6,7 +6,7 @@ split in one language is one collection, so its readers yield one record.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -123,7 +123,7 @@ def read_bucc(split_file: Part) -> Iterator[Bitext]:
     if split_file.labels is not None:
         ids = [{sentence.id for sentence in side} for side in (source, pivot)]
         # A dev or test side is searched as a whole; which pairs are right is a set, their order says nothing.
-        gold = frozenset(_gold(split_file.labels, ids[0], ids[1]))
+        gold = frozenset(read_gold(split_file.labels, ids[0], ids[1]))
     yield Bitext(_name(split_file), source, pivot, gold)
 
 
@@ -138,7 +138,9 @@ def _sentences(path: Path) -> list[Sentence]:
     return list(by_id.values())
 
 
-def _gold(path: Path, sources: Collection[str], pivots: Collection[str]) -> list[tuple[str, str]]:
+def read_gold(path: Path, sources: Set[str], pivots: Set[str]) -> list[tuple[str, str]]:
+    """The pairs `source id TAB pivot id` of a file's lines, in order. Raises UserError with file and line for a line
+    that is none, and an id that no sentence of its side has."""
     pairs = []
     for number, line in filled_lines(path):
         cells = [cell.strip(" ") for cell in line.split("\t")]

@@ -44,4 +44,6 @@ GENERATE = Family(
     unscored=predictions.unscored,
     own_settings=predictions.SETTINGS,
     drawing_units=score.drawing_units,
+    packed_only=True,
+    executed=True,
 )

@@ -53,13 +53,15 @@ def measure(family: Family, asked: Prediction) -> dict[str, Any] | None:
     known = [record for record in asked.split.records() if record.solution]
     if not known:
         return {} if asked.model.first else None
-    rows = _rows(asked, known)
+    rows = _rows(asked, known, "known solutions")
     foreseen = asked.model.outputs(family, asked.head, rows, asked.setting)
     golds = solutions(rows) if asked.model.first else []
     groups = [_with_others(record, known) for record in known]
     ranked = [group for group in groups if len(group) == CANDIDATES]
     flat = [candidate for group in ranked for candidate in group]
-    losses = asked.model.losses(family, asked.head, _rows(asked, flat), asked.setting) if flat else []
+    losses = []
+    if flat:
+        losses = asked.model.losses(family, asked.head, _rows(asked, flat, "solutions of others"), asked.setting)
     if not asked.model.first:
         return None
     ranks = {group[0].id: _rank(losses[i * CANDIDATES : (i + 1) * CANDIDATES]) for i, group in enumerate(ranked)}
@@ -71,10 +73,11 @@ def measure(family: Family, asked: Prediction) -> dict[str, Any] | None:
     return measured
 
 
-def _rows(asked: Prediction, exercises: Sequence[Exercise]) -> Rows:
+def _rows(asked: Prediction, exercises: Sequence[Exercise], name: str) -> Rows:
     """Prompts with solutions, as they are trained on."""
     content = [[exercise.id, exercise.prompt, exercise.solution] for exercise in exercises]
-    return asked.split.rows_of(exercises, content, TrainingPart(max_seq_length=asked.setting.max_seq_length))
+    setting = TrainingPart(max_seq_length=asked.setting.max_seq_length)
+    return asked.split.rows_of(exercises, content, setting, name)
 
 
 def _with_others(record: Exercise, known: Sequence[Exercise]) -> list[Exercise]:

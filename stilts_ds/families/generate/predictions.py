@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -22,6 +23,7 @@ from stilts_ds.families.asked import EvaluationSplit
 from stilts_ds.families.base import Family, Masking, Prediction
 from stilts_ds.families.decoding import Decoding
 from stilts_ds.families.files import Expected, PredictionFile, check_ids, fail
+from stilts_ds.families.generate.floors import read_floors
 from stilts_ds.families.generate.likelihood import kept_files, measure, read_likelihoods
 from stilts_ds.families.generate.record import Exercise, Gold
 from stilts_ds.families.generate.rows import end_of, solutions
@@ -31,6 +33,7 @@ from stilts_ds.rows.whitespace import CodeTokenizer
 from stilts_ds.run_dir import write_atomically
 from stilts_ds.tasks.spec import Task
 
+log = logging.getLogger(__name__)
 SETTINGS = ("generate",)  # of stilts_ds.config.EvaluationPart
 
 
@@ -60,7 +63,7 @@ def evaluation_rows(split: EvaluationSplit, setting: TrainingPart, evaluation: E
     longest = max(setting.max_seq_length - evaluation.generate.max_new_tokens, setting.max_seq_length // 2)
     prompts = [dataclasses.replace(record, solution="") for record in split.records()]
     content = [[record.id, record.prompt] for record in prompts]
-    return split.rows_of(prompts, content, TrainingPart(max_seq_length=longest))
+    return split.rows_of(prompts, content, TrainingPart(max_seq_length=longest), "prompts")
 
 
 def predict(family: Family, asked: Prediction) -> list[WrittenProgram] | None:
@@ -78,12 +81,13 @@ def predict(family: Family, asked: Prediction) -> list[WrittenProgram] | None:
         end=end_of(tokenizer),
         most_tokens=sampling.max_new_tokens,
         row_limit=asked.setting.max_seq_length,
-        is_complete=ends.are_reached,
+        is_complete=ends.are_reached if ends.stop else None,
     )
     written = asked.model.write(asked.head, rows, decoding)
     measured = measure(family, asked)
     if not asked.model.first:
         return None
+    _log_unfinished(asked, decoding, rows, written)
     [name] = kept_files(asked.split.name, asked.split.language)
     asked.kept[name] = measured
     attempts = []
@@ -93,6 +97,23 @@ def predict(family: Family, asked: Prediction) -> list[WrittenProgram] | None:
             completion = ends.text(ids).replace("\0", "\N{REPLACEMENT CHARACTER}")
             attempts.append(WrittenProgram(record.problem.program(completion, number), None))
     return attempts
+
+
+def _log_unfinished(
+    asked: Prediction, decoding: Decoding, rows: Rows, written: Sequence[Sequence[Sequence[int]]]
+) -> None:
+    """Say how many programs broke off where there was no more room: few of these are right."""
+    unfinished = sum(
+        decoding.breaks_off(ids, prompt) for prompt, samples in zip(rows.row_lengths, written) for ids in samples
+    )
+    if unfinished:
+        log.info(
+            "%s %s: %d of %s had no room to end (raise evaluation.generate.max_new_tokens or max_seq_length)",
+            asked.split.task.name,
+            asked.split.language,
+            unfinished,
+            counted(sum(map(len, written)), "program"),
+        )
 
 
 @dataclass(frozen=True)
@@ -110,8 +131,6 @@ class Endings:
     def are_reached(self, ids: Sequence[int]) -> bool:
         """Whether a stop string ends in the newest token. The last tokens are looked at first, since each of those
         that make a stop string has one of its characters at least."""
-        if not self.stop:
-            return False
         recent = self.code.text(ids[-max(map(len, self.stop)) - 1 :])
         if not any(stop in recent for stop in self.stop):
             return False
@@ -133,12 +152,16 @@ def verdicts_path(predictions: Path) -> Path:
 
 def unscored(predictions: Path) -> str | None:
     """What has to be done before programs can be scored; None where they have been executed."""
-    if verdicts_path(predictions).exists():
+    command = f"`stilts execute {predictions} -o {verdicts_path(predictions)} --allow`, then score again"
+    if not verdicts_path(predictions).exists():
+        return f"its programs have not been executed: {command}"
+    verdicts = read_verdicts(verdicts_path(predictions))
+    judged = {verdict.id for verdict in verdicts if verdict.verdict != "withheld"}
+    open_verdict = next((verdict for verdict in verdicts if verdict.id not in judged), None)
+    if open_verdict is None:
         return None
-    return (
-        f"its programs have not been executed: `stilts execute {predictions} -o {verdicts_path(predictions)} --allow`, "
-        "then score again"
-    )
+    # To score it with 0, or the others without it, would be another number under the same name.
+    return f"no program of {open_verdict.id} could be judged: {open_verdict.reason}; install that, then {command}"
 
 
 def read(path: Path, labels: Iterable[str] = ()) -> list[WrittenProgram]:
@@ -169,20 +192,23 @@ def _without_defaults(program: Program) -> dict[str, Any]:
 
 def read_labels(path: Path, labels: Iterable[str] = ()) -> list[Gold]:
     gold: dict[str, Gold] = {}
+    floors = read_floors(path)
     for where, row in read_rows(path):
         if isinstance(row, UserError):
             raise row
         identity = text_of(row, "id", where)
         if identity in gold:
             raise UserError(f"{where}: problem {identity!r} stands there twice; write each once")
-        gold[identity] = Gold(identity, text_of(row, "canonical", where, ""))
+        of_problem = {kind: passes[identity] for kind, passes in floors.items() if identity in passes}
+        gold[identity] = Gold(identity, text_of(row, "canonical", where, ""), of_problem)
     if not gold:
         fail(path, 1, "has no problems; give the label file of a split")
     return list(gold.values())
 
 
 def write_labels(path: Path, values: Sequence[Gold]) -> None:
-    write_atomically(path, "".join(f"{json.dumps(asdict(value))}\n" for value in values))
+    rows = [{"id": value.id, "canonical": value.canonical} for value in values]
+    write_atomically(path, "".join(f"{json.dumps(row)}\n" for row in rows))
 
 
 def check(path: Path, predicted: Sequence[WrittenProgram], gold: Sequence[Gold]) -> None:

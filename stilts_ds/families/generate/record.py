@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -27,10 +27,12 @@ class Exercise:
 
 @dataclass(frozen=True, slots=True)
 class Gold:
-    """What an exercise asks of programs: the whole one that is known to be right, "" where none is."""
+    """What an exercise asks of programs: the whole one that is known to be right, "" where none is. `floors`: whether
+    programs that cost nothing pass its tests, by kind; those that were not executed are left out."""
 
     id: str
     canonical: str
+    floors: Mapping[str, bool] = field(default_factory=dict)
 
 
 def is_labelled(record: Exercise) -> bool:

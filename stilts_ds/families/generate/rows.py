@@ -21,8 +21,8 @@ from stilts_ds.rows.tokenizer import Tokenizer
 from stilts_ds.rows.whitespace import CodeTokenizer
 from stilts_ds.rows.writer import RowsWriter
 
-CUT_PROMPTS = "prompts cut at their beginning to max_seq_length"
-CUT_SOLUTIONS = "solutions cut at their end to max_seq_length"
+CUT_PROMPTS = "prompts cut at their beginning (raise max_seq_length)"
+CUT_SOLUTIONS = "solutions cut at their end (raise max_seq_length)"
 CHANGED = "solutions that do not come back from the tokenizer"
 NO_TOKENS = ()
 
@@ -35,6 +35,12 @@ def between(tokenizer: Tokenizer) -> tuple[int, ...]:
 def end_of(tokenizer: Tokenizer) -> int:
     """The token that ends a solution."""
     return tokenizer.template.single_suffix[0]
+
+
+def never_written(tokenizer: Tokenizer, size: int) -> list[int]:
+    """Of a vocabulary of `size` rows, the tokens that no program holds: special ones but for the end, and rows without
+    a token."""
+    return [*sorted(tokenizer.special - {end_of(tokenizer)}), *range(tokenizer.vocabulary, size)]
 
 
 def encode_exercises(

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 from stilts_ds.execute.passk import pass_at_k
 from stilts_ds.execute.programs import Program, Verdict
+from stilts_ds.families.generate.floors import KINDS
 from stilts_ds.families.generate.likelihood import Likelihood
 from stilts_ds.families.generate.record import Gold
 from stilts_ds.families.metrics import Metric, Units, percent, ratio_metric
@@ -37,7 +38,7 @@ def count_programs(gold: Sequence[Gold], predicted: Sequence[WrittenProgram], la
     """Problems by name: columns passed and same (shares of a problem's programs), and problems (1); pass@k and enough
     for each of SEVERAL, all 0 where a problem has fewer than k programs; parses and parsed, 0 where nothing tells.
 
-    A withheld verdict is no program; a problem that has none but these passes nothing.
+    A withheld verdict is no program; a language with a problem that has none but these is not scored (`unscored`).
     """
     by_problem: dict[str, list[WrittenProgram]] = {problem.id: [] for problem in gold}
     for attempt in predicted:
@@ -74,13 +75,14 @@ def parses(attempt: WrittenProgram) -> bool | None:
         return None
     if verdict.verdict == "compile-error":
         return False
-    if program.language in TOLD_BY_REASON:
-        return not (verdict.verdict == "error" and SYNTAX_ERROR.match(verdict.reason))
-    return None if program.language == "perl" else True
+    if program.language not in TOLD_BY_REASON:
+        return True
+    if verdict.weak and not verdict.passed:  # the interpreter read program and tests together
+        return None
+    return not (verdict.verdict == "error" and SYNTAX_ERROR.match(verdict.reason))
 
 
-# Perl tells a faulty program in too many ways.
-TOLD_BY_REASON = ("javascript", "php", "ruby")
+TOLD_BY_REASON = ("javascript", "perl", "php", "ruby")
 SYNTAX_ERROR = re.compile("SyntaxError|syntax error|Parse error")
 
 
@@ -106,6 +108,17 @@ def count_solutions(gold: Sequence[Gold], predicted: Sequence[WrittenProgram], l
     return Units.of((problem.id for problem in gold), rows, "right", "tokens", "first", "reciprocal", "ranked")
 
 
+def count_floors(gold: Sequence[Gold], predicted: Sequence[WrittenProgram], language: str) -> Units:
+    """Problems by name, and for each of KINDS a column of that name (whether such a program passes) and `of_` that name
+    (whether it was executed): no model has a part in them."""
+    rows = [
+        [number for kind in KINDS for number in (problem.floors.get(kind, False), kind in problem.floors)]
+        for problem in gold
+    ]
+    columns = [column for kind in KINDS for column in (kind, f"of_{kind}")]
+    return Units.of((problem.id for problem in gold), rows, *columns)
+
+
 PASS_AT_1 = ratio_metric("pass@1", count_programs, "passed", "problems", percent)
 # No program need be the known one, and one that is not may be as right: it says how a model answers.
 SAME_PROGRAM = ratio_metric("same_program", count_programs, "same", "problems", percent, diagnostic=True)
@@ -125,8 +138,14 @@ OF_SOLUTIONS = [
 ]
 
 
+FLOORS = [
+    ratio_metric(f"floor_{kind}", count_floors, kind, f"of_{kind}", percent, diagnostic=True, optional=True)
+    for kind in KINDS
+]
+
+
 def metrics(task: Task) -> Mapping[str, Metric]:
-    known = (PASS_AT_1, *PASS_AT_SEVERAL, SAME_PROGRAM, PARSES, *OF_SOLUTIONS, TOKEN_ACCURACY)
+    known = (PASS_AT_1, *PASS_AT_SEVERAL, *FLOORS, SAME_PROGRAM, PARSES, *OF_SOLUTIONS, TOKEN_ACCURACY)
     return {metric.name: metric for metric in known}
 
 

@@ -17,8 +17,9 @@ from pathlib import Path
 import numpy as np
 
 from stilts_ds.errors import UserError
-from stilts_ds.execute.benchmarks import Problem, problem_rows, read_samples
+from stilts_ds.execute.benchmarks import Problem, problem_rows
 from stilts_ds.execute.programs import language_name, read_rows, read_verdicts, text_of
+from stilts_ds.execute.samples import read_samples
 from stilts_ds.families.files import (
     PredictionFile,
     check_as_many,

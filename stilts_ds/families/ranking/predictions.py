@@ -99,11 +99,11 @@ def evaluation_rows(split: EvaluationSplit, setting: TrainingPart, evaluation: E
     # As single texts: a query that is predicted needs no row of its right candidate beside it.
     queries = [Candidate(record.id, record.text) for record in records]
     short = setting.model_copy(update={"max_seq_length": setting.max_query_length})
-    return _rows_of(split, queries, short), _rows_of(split, records[0].pool, setting)
+    return _rows_of(split, queries, short, "queries"), _rows_of(split, records[0].pool, setting, "candidates")
 
 
-def _rows_of(split: EvaluationSplit, texts: Sequence[Candidate], setting: TrainingPart) -> Rows:
-    return split.rows_of(texts, [[text.id, text.text] for text in texts], setting)
+def _rows_of(split: EvaluationSplit, texts: Sequence[Candidate], setting: TrainingPart, name: str) -> Rows:
+    return split.rows_of(texts, [[text.id, text.text] for text in texts], setting, name)
 
 
 def predict(family: Family, asked: Prediction) -> dict[str, Ranking] | None:

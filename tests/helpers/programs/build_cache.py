@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from pathlib import Path
@@ -16,6 +17,12 @@ from stilts_ds.data.cache import cached_rows
 from stilts_ds.rows.rows import Rows
 
 STEP_SECONDS = 0.02
+
+
+def build_once(folder: Path, number: int) -> Rows:
+    """Rows, and a file for each time that they are made."""
+    (folder / f"{number}-{os.getpid()}.built").touch()
+    return build(number)
 
 
 def build(number: int) -> Rows:
@@ -33,7 +40,7 @@ def main() -> None:
         time.sleep(0.001)
     for number in range(keys):
         time.sleep(STEP_SECONDS - time.time() % STEP_SECONDS)
-        rows = cached_rows(folder, {"number": number}, lambda _, number=number: build(number))
+        rows = cached_rows(folder, {"number": number}, lambda _, number=number: build_once(folder, number))
         assert np.array_equal(rows.input_ids, build(number).input_ids)
         assert len(rows) == 20
 

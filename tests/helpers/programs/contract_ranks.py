@@ -46,7 +46,7 @@ def cases() -> list[tuple[str, EnginePart, list[Any]]]:
         ("norm lost at 3, flag", EnginePart(zero_stage=3, **bf16), lost),
         ("norm lost", EnginePart(zero_stage=2, **bf16), [*lost, blind]),
         ("norm lost at 3", EnginePart(zero_stage=3), [*lost, blind]),
-        ("rounded", EnginePart(**bf16), [patch.object(zero, "set_exact_weights", lambda engine, exact: None)]),
+        ("rounded", EnginePart(**bf16), [patch.object(zero, "send_exact_weights", lambda engine, exact: None)]),
         ("scaled", EnginePart(), [patch.object(contract, "finish_step", lambda *given: finish(*given) * 1.1)]),
         ("renamed", EnginePart(), [patch.object(zero_state, "_flat_parameters", renamed)]),
         ("moments", EnginePart(zero_stage=3), [patch.object(zero_state, "set_whole_state", only_weights)]),

@@ -280,7 +280,7 @@ def main() -> None:
     if stage < 0:
         model = model.double() if given.get("double") else model
         return reference(out, setting, sampling, seed, model, tasks, given.get("bad_step"))
-    from stilts_ds.engine import checkpoint, preempt
+    from stilts_ds.engine import preempt, saver
     from stilts_ds.engine.loop import train
     from stilts_ds.engine.training_setup import TrainingSetup
     from stilts_ds.engine.world import joined
@@ -291,9 +291,9 @@ def main() -> None:
     if "frozen_clock" in given:  # a save at every step is looked for
         preempt.ASKING_SECONDS = 0.0
     if os.environ["RANK"] == str(given.get("frozen_clock")):
-        checkpoint.Saver.overdue = lambda self, minutes: False  # type: ignore[method-assign]
+        saver.Saver.overdue = lambda self, minutes: False  # type: ignore[method-assign]
     if os.environ["RANK"] == str(given.get("full_disk")):
-        checkpoint.write_shard = no_space
+        saver.write_shard = no_space
     final: dict[str, torch.Tensor] = {}
     scores = itertools.count(1.0) if given.get("rising") else itertools.repeat(1.0)
 

@@ -103,9 +103,9 @@ TARGET static void pack_query(const Quantised& to, long row, const float* value)
   const int wide = to.wide;
   int8_t packed[MOST_DIM];
   for (int i = 0; i < wide; i++) packed[i] = (int8_t)(int)value[i];
-  int8_t* bytes = (int8_t*)to.bytes + row / PANEL * wide * PANEL + row % PANEL * 4;
-  for (int i = 0; i < wide; i += 4) std::copy(packed + i, packed + i + 4, bytes + (long)i * PANEL);
-  int16_t* lanes = to.lanes + row / PANEL * (wide / SEGMENT) * 2 * PANEL + row % PANEL * 2;
+  int8_t* bytes = (int8_t*)to.bytes + row / GROUP * wide * GROUP + row % GROUP * 4;
+  for (int i = 0; i < wide; i += 4) std::copy(packed + i, packed + i + 4, bytes + (long)i * GROUP);
+  int16_t* lanes = to.lanes + row / GROUP * (wide / SEGMENT) * 2 * GROUP + row % GROUP * 2;
   int total = 0;
   for (int first = 0; first < wide; first += SEGMENT) {
     int sum[2] = {};
@@ -113,7 +113,7 @@ TARGET static void pack_query(const Quantised& to, long row, const float* value)
       sum[0] += packed[i] + packed[i + 1];
       sum[1] += packed[i + 2] + packed[i + 3];
     }
-    for (int lane = 0; lane < 2; lane++) lanes[first / SEGMENT * 2 * PANEL + lane] = (int16_t)(-128 * sum[lane]);
+    for (int lane = 0; lane < 2; lane++) lanes[first / SEGMENT * 2 * GROUP + lane] = (int16_t)(-128 * sum[lane]);
     total += sum[0] + sum[1];
   }
   to.sums[row] = -128 * total;

@@ -4,6 +4,7 @@
 
 enum {
   PANEL = 32,     // queries of one panel
+  GROUP = 16,     // queries whose bytes lie together: two groups make a panel
   SEGMENT = 64,   // numbers between two widenings of the AVX2 tile; rows are padded to whole segments
   BLOCK = 192,    // bank rows that stay in cache while all panels pass: 192 KB at D 1024
   MOST_DIM = 8192
@@ -22,9 +23,9 @@ struct Bank {
 };
 
 struct Queries {
-  const int8_t* bytes;   // [panels][wide / 4][32][4]
+  const int8_t* bytes;   // [panels][2 groups][wide / 4][16][4]
   const int32_t* sums;   // [panels][32]: -128 times the sum of a query's bytes
-  const int16_t* lanes;  // [panels][segments][32][2]: the same of every lane, modulo 2^16
+  const int16_t* lanes;  // [panels][2 groups][segments][16][2]: the same of every lane, modulo 2^16
   const float *scale, *norm, *error;  // norm: at least |q'|, error: at least |q' - Q|
   const float* level;    // at least q . m, m the bank's centre; NaN in padding
   const float *length, *values;       // values: [queries][dim]

@@ -24,7 +24,8 @@ from stilts_kernels.topk.bounds import FLOAT32_ROUNDOFF, centre_of
 from stilts_kernels.topk.int8 import library
 from stilts_kernels.topk.int8.library import address
 
-PANEL, SEGMENT = 32, 64  # as in screen.h: queries of a panel, numbers that rows are padded to
+# As in screen.h: queries of a panel, those whose bytes lie together, and the numbers that rows are padded to.
+PANEL, GROUP, SEGMENT = 32, 16, 64
 OFFSET = 128  # of the bank's unsigned bytes
 CHUNK_ROWS = 6144  # of a bank that are prepared and searched at a time: 32 blocks
 QUANTISE_ROWS = 1024  # of queries that are read at a time

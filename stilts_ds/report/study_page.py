@@ -1,0 +1,173 @@
+"""A study's page of docs/results: what was compared, every tested gain with its interval, and what was too small to
+tell. The words above `MARK` are a person's; everything below is made of the run."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from stilts_ds.config import Recipe
+from stilts_ds.errors import counted
+from stilts_ds.escape import markdown_prose
+from stilts_ds.report.layers import NAME as LAYERS
+from stilts_ds.report.table import Sheet, number, signed
+from stilts_ds.report.tables import LANGUAGES_OF
+from stilts_ds.report.text import markdown_sheet
+from stilts_ds.run_dir import write_json
+
+MARK = "<!-- Below this line: `stilts report RUN --page FILE`. -->"
+# The tables of a page, by how their names in results.json begin. The other groupings say what languages say by name.
+TITLES = {
+    "matrix": "Gains over {baseline}",
+    "centred": "Gains in retrieval, raw and centred",
+    "joshi": "Gains by resource class",
+    "noise-costs-": "Points that noise costs less than after {baseline}: {task}",
+    LANGUAGES_OF: "Gains by language: {task}",
+}
+Cells = Mapping[str, Mapping[str, Any]]  # row -> column -> score and gain, as in results.json
+
+
+def write_study_page(file: Path, results: Mapping[str, Any], recipe: Recipe, at_scale: Sheet | None) -> None:
+    """Write the part below `MARK` anew, and beside it `results` as FILE.json; what stands above it in `file` stays.
+
+    A new file begins with the run's name. Folders of this machine are left out of both.
+    """
+    written = file.read_text("utf-8").split(MARK)[0] if file.exists() else f"# {results['name']}\n\n"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    write_json(file.with_suffix(".json"), without_folders(results))
+    file.write_text(f"{written}{MARK}\n\n{study_page(results, recipe, at_scale)}", "utf-8")
+
+
+def without_folders(value: Any) -> Any:
+    """results.json with a model by the name of its folder alone."""
+    if isinstance(value, dict):
+        return {
+            k: Path(v).name if k == "model" and isinstance(v, str) else without_folders(v) for k, v in value.items()
+        }
+    return [without_folders(v) for v in value] if isinstance(value, list) else value
+
+
+def study_page(results: Mapping[str, Any], recipe: Recipe, at_scale: Sheet | None = None) -> str:
+    """The sections of a page, from what stands in results.json. `at_scale` is what the same study costs elsewhere."""
+    statistics = results["statistics"]
+    named = statistics["tables"]
+    tables = {name: named[name] for prefix in TITLES for name in named if name.startswith(prefix)}
+    sheets = [_conditions(recipe), _scores(results)]
+    sheets += [_gains(name, table, statistics["baseline"]) for name, table in tables.items()]
+    sheets += [_layers(results["layers"], named[LAYERS])] if LAYERS in named else []
+    sheets += [_unresolved(tables, statistics["baseline"])]
+    sheets += [at_scale] if at_scale else []
+    sections = [f"    {command(recipe)}\n"]
+    for sheet in sheets:
+        if sheet.rows:
+            notes = "\n\n".join(map(_wrapped, sheet.notes))
+            sections.append(f"## {sheet.title}\n\n{markdown_sheet(sheet)}" + (f"\n{notes}\n" if notes else ""))
+    if results["missing"]:
+        missing = "\n".join(_wrapped(f"- {markdown_prose(note)}", "  ") for note in results["missing"])
+        sections.append(f"## What was not run\n\n{missing}\n")
+    how = (
+        f"{counted(len(recipe.seeds), 'seed')}, {statistics['resamples']:,} resamples. Scores are medians over seeds. "
+        "Gains are differences of means over seeds; their intervals count examples and seeds. Holm's correction within "
+        "each table, Benjamini and Hochberg's over the languages of all targets ([the test](../report.md#the-test))."
+    )
+    return "\n".join([*sections, f"{_wrapped(how)}\n"])
+
+
+def _wrapped(paragraph: str, indent: str = "") -> str:
+    """Lines of at most 120 letters, as in the pages that people write."""
+    return textwrap.fill(paragraph, 120, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
+
+
+def command(recipe: Recipe) -> str:
+    """What makes the run again; DIR stands for folders, which are others on another machine."""
+    folders = [f"data.{name}=DIR" for name in ("intermediate", "xtreme", "code", "text") if getattr(recipe.data, name)]
+    return " ".join([f"stilts run {recipe.name} model.name_or_path=DIR", *folders])
+
+
+def _conditions(recipe: Recipe) -> Sheet:
+    rows = [(name, ", ".join(tasks) or "-") for name, tasks in recipe.intermediate.items()]
+    return Sheet("Conditions", ("condition", "trained before the targets"), tuple(rows))
+
+
+def _scores(results: Mapping[str, Any]) -> Sheet:
+    """Means over languages: the median over seeds, and in brackets each seed's."""
+    rows = []
+    for condition, row in results["rows"].items():
+        cells = []
+        for task in results["targets"]:
+            cell = row["tasks"][task]
+            if cell is None:  # not run, as the last section says
+                cells.append("-")
+                continue
+            seeds = [sum(by_language.values()) / len(by_language) for by_language in cell["by_seed"].values()]
+            several = f" ({', '.join(map(number, seeds))})" if len(seeds) > 1 else ""
+            cells.append(f"{number(cell['mean_of_present'])}{several}")
+        rows.append((condition, *cells))
+    sizes = [f"{task}: {_sizes(results, task)}" for task in results["targets"]]
+    note = f"Medians over seeds, in brackets each seed. Examples by language: {'; '.join(sizes)}."
+    return Sheet("Scores", ("condition", *results["targets"]), tuple(rows), (note,))
+
+
+def _sizes(results: Mapping[str, Any], task: str) -> str:
+    cell = next((row["tasks"][task] for row in results["rows"].values() if row["tasks"][task]), None)
+    if cell is None:
+        return "not scored"
+    return f"{cell['split']} split, " + ", ".join(f"{code} {n:,}" for code, n in cell["examples"].items())
+
+
+def _tested(table: Cells) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
+    for row, columns in table.items():
+        for column, cell in columns.items():
+            # The average over one target is that target.
+            if column == "average" and len(columns) == 2:
+                continue
+            if cell and cell.get("p_adjusted") is not None:
+                yield row, column, cell
+
+
+def _gains(name: str, table: Cells, baseline: str) -> Sheet:
+    rows = []
+    for row, column, cell in _tested(table):
+        interval = f"{signed(cell['low'])} to {signed(cell['high'])}"
+        verdict = "yes" if cell["significant"] else "no"
+        # Conditions stand down in a table of targets, and across in one of languages.
+        base = table.get(baseline, {}).get(column) or table[row].get(baseline) or {}
+        means = number(base.get("mean")), number(cell.get("mean"))
+        tested = signed(cell["mean_gain"]), interval, f"{cell['p_adjusted']:.3f}", verdict
+        rows.append((f"{row}, {column}", *means, *tested))
+    return Sheet(
+        _title(name, baseline),
+        ("", baseline, "mean", "gain", "95 % interval", "p, corrected", "told from 0"),
+        tuple(rows),
+    )
+
+
+def _layers(layers: Mapping[str, Any], table: Cells) -> Sheet:
+    """Scores at every hidden state, on the dev languages that chose one."""
+    rows = [(label, *(number(cell["score"]) for cell in cells.values())) for label, cells in table.items()]
+    columns = tuple(next(iter(table.values())))
+    note = f"Layer {layers['chosen']} was chosen on dev, before any training, for all conditions; 0 is the embeddings."
+    return Sheet("Retrieval by layer, on BUCC's dev languages", ("model after", *columns), tuple(rows), (note,))
+
+
+def _title(name: str, baseline: str) -> str:
+    for prefix, title in TITLES.items():
+        if name.startswith(prefix):
+            return title.format(baseline=baseline, task=name.removeprefix(prefix))
+    raise KeyError(name)  # `study_page` takes no other table
+
+
+def _unresolved(tables: Mapping[str, Cells], baseline: str) -> Sheet:
+    """The smallest effect that each comparison of the matrix could have shown, where it showed none."""
+    rows = []
+    for row, column, cell in _tested(tables.get("matrix", {})):
+        if not cell["significant"]:
+            half = (cell["high"] - cell["low"]) / 2
+            rows.append((f"{row}, {column}", signed(cell["mean_gain"]), number(half)))
+    note = (
+        f"Not told from {baseline}. An effect smaller than half its interval, before any correction, would not be "
+        "seen with these seeds and examples; that none was seen is no evidence that there is none."
+    )
+    return Sheet("What was too small to tell", ("", "gain", "half the interval"), tuple(rows), (note,))

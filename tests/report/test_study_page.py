@@ -1,0 +1,127 @@
+"""A study's page: what stands above the mark is kept, every tested gain has its interval, and what shows nothing is
+said."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ranks
+
+from stilts_ds.config import Recipe, load_recipe
+from stilts_ds.report.study_page import MARK, command, study_page, write_study_page
+from stilts_ds.report.table import Sheet
+from stilts_ds.run_dir import read_json
+
+RECIPE = Recipe.model_validate(
+    {
+        "name": "small",
+        "seeds": [1, 2],
+        "data": {"xtreme": "/somewhere/xtreme"},
+        "intermediate": {"none": [], "mnli": ["mnli"], "qqp": ["qqp"]},
+        "targets": ["tatoeba"],
+    }
+)
+
+
+def gain(mean_gain: float, low: float, high: float, p: float) -> dict[str, Any]:
+    tested = {"mean_gain": mean_gain, "low": low, "high": high, "p_adjusted": p, "significant": p < 0.05}
+    return {"score": 50.0, "mean": 50.5, **tested}
+
+
+def cell(first: float, second: float) -> dict[str, Any]:
+    return {
+        "split": "test",
+        "by_seed": {"1": {"de": first, "sw": first + 2}, "2": {"de": second, "sw": second}},
+        "mean_of_present": (first + 1 + second) / 2,
+        "examples": {"de": 1000, "sw": 390},
+    }
+
+
+RESULTS: dict[str, Any] = {
+    "name": "small",
+    "targets": ["tatoeba"],
+    "rows": {name: {"tasks": {"tatoeba": cell(first, 20.0)}} for name, first in (("none", 10.0), ("mnli", 30.0))},
+    "missing": ["tatoeba: not scored in 34 languages"],
+    "statistics": {
+        "baseline": "none",
+        "resamples": 10_000,
+        "tables": {
+            "matrix": {
+                "none": {"tatoeba": {"score": 15.5, "mean": 15.6}},
+                "mnli": {"tatoeba": gain(10.0, 4.0, 16.0, 0.01)},
+                "qqp": {"tatoeba": gain(0.5, -3.0, 4.0, 0.8)},
+            },
+            "script": {"Latn": {"mnli": gain(9.0, 1.0, 2.0, 0.01)}},
+            "languages-tatoeba": {"sw": {"none": {"score": 2.0, "mean": 2.1}, "mnli": gain(1.0, 0.0, 2.0, 0.2)}},
+        },
+    },
+}
+
+
+def test_every_tested_gain_stands_with_its_interval_and_its_corrected_p() -> None:
+    page = study_page(RESULTS, RECIPE)
+    assert "| mnli, tatoeba | 15.6 | 50.5 | +10.0 | +4.0 to +16.0 | 0.010 | yes |" in page
+    assert "| qqp, tatoeba | 15.6 | 50.5 | +0.5 | -3.0 to +4.0 | 0.800 | no |" in page
+    assert "| sw, mnli | 2.1 | 50.5 | +1.0 | +0.0 to +2.0 | 0.200 | no |" in page
+    assert "+9.0" not in page  # scripts say what the table of languages says
+
+
+def test_what_shows_nothing_is_said_with_the_width_of_its_interval() -> None:
+    section = study_page(RESULTS, RECIPE).split("## What was too small to tell")[1]
+    assert "| qqp, tatoeba | +0.5 | 3.5 |" in section and "mnli, tatoeba" not in section
+
+
+def test_the_curve_over_layers_stands_with_the_layer_that_dev_chose() -> None:
+    table = {"none": {"0": {"score": 10.0}, "1": {"score": 40.0}}, "mnli": {"0": {"score": 12.0}, "1": {"score": 9.0}}}
+    statistics = {**RESULTS["statistics"], "tables": {**RESULTS["statistics"]["tables"], "layers": table}}
+    page = study_page({**RESULTS, "statistics": statistics, "layers": {"chosen": 1}}, RECIPE)
+    assert "| none | 10.0 | 40.0 |\n| mnli | 12.0 | 9.0 |" in page and "Layer 1 was chosen on dev" in page
+
+
+def test_what_is_missing_stands_on_the_page() -> None:
+    assert "## What was not run\n\n- tatoeba: not scored in 34 languages\n" in study_page(RESULTS, RECIPE)
+
+
+def test_scores_are_medians_with_each_seed_in_brackets() -> None:
+    assert "| mnli | 25.5 (31.0, 20.0) |" in study_page(RESULTS, RECIPE)
+
+
+def test_the_command_names_no_folder_of_this_machine() -> None:
+    assert command(RECIPE) == "stilts run small model.name_or_path=DIR data.xtreme=DIR"
+
+
+def test_words_above_the_mark_stay_and_what_is_below_is_made_anew(tmp_path: Path) -> None:
+    file = tmp_path / "results" / "small.md"
+    at_scale = Sheet("What it would cost", ("kind", "phases"), (("target", "3"),))
+    write_study_page(file, RESULTS, RECIPE, at_scale)
+    assert file.read_text().startswith(f"# small\n\n{MARK}\n") and "| target | 3 |" in file.read_text()
+    file.write_text(f"# Does it help?\n\nYes.\n\n{MARK}\n\nold numbers\n")
+    write_study_page(file, RESULTS, RECIPE, None)
+    page = file.read_text()
+    assert page.startswith(f"# Does it help?\n\nYes.\n\n{MARK}\n") and "old numbers" not in page
+
+
+def test_the_kept_results_name_no_folder(tmp_path: Path) -> None:
+    results = {**RESULTS, "settings": [{"model": "/home/me/models/small"}]}
+    write_study_page(tmp_path / "small.md", results, RECIPE, None)
+    kept = read_json(tmp_path / "small.json")
+    assert kept["settings"] == [{"model": "small"}] and kept["statistics"] == RESULTS["statistics"]
+
+
+@pytest.mark.parametrize("file", sorted((ranks.ROOT / "docs/results").glob("*.json")), ids=lambda file: file.stem)
+def test_a_kept_page_is_what_its_kept_results_give(file: Path) -> None:
+    results = read_json(file)
+    page = file.with_suffix(".md").read_text("utf-8").split(MARK)[1]
+    made = study_page(results, load_recipe(results["name"]))
+    # The recipe that ships names no folders; what the study costs at scale is of another recipe's plan.
+    sections = made.split("\n## ")[1:]
+    assert len(sections) >= 3 and all(f"\n## {section}".rstrip() in page for section in sections)
+
+
+def test_a_cost_without_a_page_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from stilts_launcher.cli import main
+
+    assert main(["report", str(tmp_path), "--at-scale", "question_1"]) == 2
+    assert "give --page FILE" in capsys.readouterr().err
