@@ -92,7 +92,7 @@ def search(kind: str, queries: str, rows: str, k: int, dtype: str = "") -> Calla
 
         device = torch.device(sizes.device)
         data = "bitext" if kind == "mine" else "gaussian"
-        case = BenchmarkCase("gpu", kind, getattr(sizes, queries), getattr(sizes, rows), sizes.dim, k, None, data)
+        case = BenchmarkCase("gpu", kind, getattr(sizes, queries), getattr(sizes, rows), sizes.dim, k, data=data)
         sides = None
         if dtype:
             left, right = make_rows(case, 1)
