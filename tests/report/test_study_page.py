@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 import ranks
+from stilts_launcher.show.plan import plan_sheet
 
 from stilts_ds.config import Recipe, load_recipe
 from stilts_ds.report.study_page import MARK, command, study_page, write_study_page
 from stilts_ds.report.table import Sheet
 from stilts_ds.run_dir import read_json
-from stilts_launcher.show.plan import plan_sheet
 
 RECIPE = Recipe.model_validate(
     {
