@@ -4,6 +4,7 @@
 # make check        the tests of under a minute: no processes, no cluster, no training, no real data
 # make fuzz         a hundred thousand malformed inputs
 # make campaign     kill real studies again and again and compare what they end with (see docs/reliability.md)
+# make package      sdist and wheel into dist/, checked as an index and its visitors would
 # make docs         the documentation as a site, built strictly into site/
 # make lint, make bench, make clean
 #
@@ -20,7 +21,7 @@ BIN := $(VENV)/bin
 # One stamp for each choice of torch: another choice sets up again.
 READY := $(VENV)/.ready-$(shell printf '%s' '$(TORCH)' | cksum | cut -d ' ' -f 1)
 
-.PHONY: quickstart test test-long check lint docs fuzz campaign bench setup clean
+.PHONY: quickstart test test-long check lint package docs fuzz campaign bench setup clean
 .DELETE_ON_ERROR:
 
 quickstart: setup
@@ -43,6 +44,17 @@ lint: setup
 docs: setup
 	$(BIN)/python -m pip install -q -c $(VENV)/constraints.txt 'stilts-ds[docs]'
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict $(ARGS)
+
+# With an environment of its own: nothing of the project is installed to pack it.
+package:
+	$(PYTHON) -m venv $(VENV)-package
+	$(VENV)-package/bin/python -m pip install -q -c constraints.txt -r requirements/package.txt
+	rm -rf dist
+	$(VENV)-package/bin/python -m build
+	$(VENV)-package/bin/twine check --strict dist/*
+	$(VENV)-package/bin/check-wheel-contents dist/*.whl
+	$(VENV)-package/bin/auditwheel show dist/*.whl
+	$(VENV)-package/bin/pyroma --min 9 .
 
 fuzz: setup
 	$(BIN)/python tests/tools/fuzz.py $(ARGS)
@@ -72,5 +84,5 @@ $(READY): setup.py pyproject.toml constraints.txt $(wildcard kernels/stilts_kern
 	touch $@
 
 clean:
-	rm -rf $(VENV) build dist site *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis
+	rm -rf $(VENV) $(VENV)-package build dist site *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -16,6 +16,7 @@ import re
 from pathlib import Path
 
 from setuptools import Extension, find_packages, setup
+from setuptools.command.bdist_wheel import bdist_wheel
 
 ROOT = Path(__file__).resolve().parent
 PACKAGES = {
@@ -58,7 +59,16 @@ def int8_screen() -> Extension:
         extra_compile_args=["-std=c++17", "-O3", "-fno-math-errno", "-fno-trapping-math", "-w"],
         language="c++",
         optional=True,
+        py_limited_api=True,  # names the file for no version of Python
     )
+
+
+class PlatformWheel(bdist_wheel):
+    """One wheel for every Python 3 of a platform: the extension is called through ctypes, and knows no Python."""
+
+    def get_tag(self) -> tuple[str, str, str]:
+        *_, platform = super().get_tag()
+        return "py3", "none", platform
 
 
 def version() -> str:
@@ -112,6 +122,7 @@ setup(
     packages=packages(),
     package_dir={**PACKAGES, "stilts_ds.ds_configs": "ds_configs", "stilts_launcher.slurm": "slurm"},
     ext_modules=[int8_screen()],
+    cmdclass={"bdist_wheel": PlatformWheel},
     package_data={
         "stilts_kernels.topk.int8": ["*.cpp", "*.h"],
         "stilts_ds": [

@@ -15,7 +15,8 @@ import torch
 
 from stilts_ds.batches.collate import TaskRows
 from stilts_ds.config import SWEEP, EvaluationPart, Recipe
-from stilts_ds.data.data import Data, DataIndex, prepare_data
+from stilts_ds.data.data import Data, DataIndex
+from stilts_ds.data.prepare import prepare_data
 from stilts_ds.disk import disk_use, train_again
 from stilts_ds.display import concern
 from stilts_ds.ds_files import base_config

@@ -126,6 +126,7 @@ def _add_study(add: Add) -> None:
     parser.add_argument("--trial", action="store_true", help="measure a few steps of the largest phase here")
     parser.add_argument("--phases", action="store_true", help="describe each phase, with its memory by ZeRO stage")
     parser.add_argument("--json", action="store_true", help="print JSON")
+    add("prepare", "prepare:add_arguments", "tokenise what a recipe's phases need, on as many CPU nodes as wanted")
     add_recipe(
         add("fetch", fetch, "bring model, tokenizer and data onto this machine, tokenise them, check them offline")
     )

@@ -13,7 +13,7 @@ from pydantic import Field, field_validator, model_validator
 
 from stilts_ds.config import Section, parse_section
 
-JobKind = Literal["intermediate", "target", "report"]
+JobKind = Literal["prepare", "intermediate", "target", "report"]
 # A report computes for a minute; short jobs are started in the gaps that longer ones leave.
 REPORT_TIME = "00:30:00"
 GPUS = re.compile(r"(?:[A-Za-z][A-Za-z0-9_.-]*:)?(\d{1,4})")
@@ -71,10 +71,14 @@ class Resources(Section):
         return one_line(value)
 
     @property
+    def gpus(self) -> int:
+        """GPUs of each node."""
+        return int(str(self.gpus_per_node).rpartition(":")[2])
+
+    @property
     def tasks(self) -> int:
         """Ranks on each node."""
-        gpus = int(str(self.gpus_per_node).rpartition(":")[2])
-        return self.ntasks_per_node or max(1, gpus)
+        return self.ntasks_per_node or max(1, self.gpus)
 
 
 class Container(Section):
@@ -126,7 +130,7 @@ class Profile(Resources):
     python: str | None = Field(None, description="Python of the jobs; default: the one that submits")
     container: Container | None = Field(None, description="container that the ranks run in; null: none")
     jobs: dict[JobKind, dict[str, Any]] = Field(
-        default_factory=dict, description="other resources for intermediate, target or report jobs"
+        default_factory=dict, description="other resources for prepare, intermediate, target or report jobs"
     )
     array_limit: int | None = Field(None, ge=1, description="most jobs of one array that run at the same time")
     stop_seconds: int = Field(
@@ -152,12 +156,26 @@ class Profile(Resources):
             self.resources(kind)
         return self
 
+    @property
+    def prepares(self) -> bool:
+        """Whether a job makes the rows before phases run: where their jobs ask for GPUs, which would wait for it."""
+        kinds: tuple[JobKind, ...] = ("intermediate", "target")
+        return any(self.resources(kind).gpus > 0 for kind in kinds)
+
     def resources(self, kind: JobKind) -> Resources:
         """The resources of one kind of job. The report takes one core for a minute, wherever it runs: what other jobs
-        ask for beyond partition and memory would give it a whole node."""
+        ask for beyond partition and memory would give it a whole node. Preparing takes a node's cores and no GPU, where
+        the report does unless its own key says otherwise."""
         base = {name: getattr(self, name) for name in Resources.model_fields}
-        if kind == "report":
+        if kind in ("prepare", "report"):
             base |= {"nodes": 1, "gpus_per_node": 0, "ntasks_per_node": 1}
+        if kind == "prepare":
+            # The nodes that have the GPUs are not asked for, nor options that mean them.
+            partition = self.jobs.get("report", {}).get("partition", self.partition)
+            base |= {"constraint": None, "extra": [], "partition": partition}
+            if self.cpus_per_task is not None:
+                base["cpus_per_task"] = self.cpus_per_task * self.tasks
+        if kind == "report":
             # A profile without time limits sets none here, either.
             base |= {"cpus_per_task": None, "constraint": None, "extra": [], "time": self.time and REPORT_TIME}
         return parse_section(Resources, {**base, **self.jobs.get(kind, {})}, f"jobs.{kind}")

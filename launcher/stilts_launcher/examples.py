@@ -26,6 +26,10 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "stilts plan my-study.yaml --ranks 8 --gpu-memory 80",
         "stilts plan my-study.yaml --json",
     ),
+    "prepare": (
+        "stilts prepare my-study.yaml",
+        "stilts prepare runs/my-study --processes 16    # on another node at the same time: they divide the work",
+    ),
     "fetch": ("stilts fetch my-study.yaml", "stilts fetch xstilts data.source=hub"),
     "evaluate": ("stilts evaluate my-study",),
     "score": (

@@ -14,7 +14,8 @@ import sys
 from pathlib import Path
 
 from stilts_ds.config import Recipe, written_recipe
-from stilts_ds.data.data import Data, hub_commits_path, prepare_data
+from stilts_ds.data.data import Data, hub_commits_path
+from stilts_ds.data.prepare import prepare_data
 from stilts_ds.errors import UserError, counted, redacted
 from stilts_ds.hub_client import cache_home, go_offline_without_network
 from stilts_ds.model_files import check_folder, model_folder, model_path

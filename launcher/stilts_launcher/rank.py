@@ -1,4 +1,5 @@
-"""One rank of a run, however it was started: `python -m stilts_launcher.rank RUN [PHASE ...] [--only train|evaluate]`.
+"""One rank of a run, however it was started: `python -m stilts_launcher.rank RUN [PHASE ...] [--only train|evaluate]`,
+or `RUN --prepare` for one that makes rows, which needs no other rank and neither torch nor DeepSpeed.
 
 `stilts run` and the batch scripts start this program. Signals are caught before the heavy imports, so that a stop asked
 for while Python still starts is not lost, and the starter's variables are turned into torchrun's.
@@ -10,10 +11,15 @@ import os
 import sys
 
 from stilts_ds.engine.preempt import die_with, install_handlers
+from stilts_launcher.backends.base import PREPARE
 from stilts_launcher.imports import heavy_imports
 
 
 def main(arguments: list[str]) -> int:
+    if PREPARE in arguments:
+        from stilts_launcher.prepare import main as prepare
+
+        return prepare(arguments[0])
     install_handlers()
     if launcher := os.environ.get("STILTS_LAUNCHER"):
         die_with(int(launcher))

@@ -22,7 +22,7 @@ from stilts_launcher.backends.base import QueuedJob
 from stilts_launcher.backends.registry import launcher_of, load_profile, profile_of
 from stilts_launcher.outlook import Outlook, PhaseState, outlook, seconds_left
 from stilts_launcher.show.study_table import share, study_table
-from stilts_launcher.submit import REPORT, jobs_of, submit_plan
+from stilts_launcher.submit import PREPARE, REPORT, jobs_of, submit_plan
 
 NOT_WRITTEN = "(not written yet)"
 CLEAR = "\x1b[H\x1b[2J"  # a terminal's screen, from its first line
@@ -124,6 +124,9 @@ def run_status(run: RunDir) -> RunStatus:
         left = seconds_left(state, states, now) if state.running else None
         if left:
             rows[number] = replace(row, text=", ".join(filter(None, [row.text, f"{duration(left)} left"])))
+    if PREPARE in jobs and jobs[PREPARE] in queued:
+        waits = queued[jobs[PREPARE]].waiting
+        rows.insert(0, StatusRow(PREPARE, "", "queued" if waits else "running", jobs[PREPARE], "rows of all phases"))
     if REPORT in jobs:
         job = jobs[REPORT]
         report_state, text = _report_state(run, job, queued)
@@ -342,7 +345,7 @@ def cancel_jobs(run: RunDir, phase: str | None) -> str:
     queued = launcher.queue() if recorded else {}
     meant = {planned.id for planned in _plan(run).phases if phase is None or _is_meant(planned, phase)}
     if phase is None:
-        meant.add(REPORT)
+        meant |= {PREPARE, REPORT}
     jobs = {p: j for p, j in recorded.items() if j in queued and p in meant}
     if not jobs:
         return "no job of this run is in the queue" + (f" for {phase}" if phase else "")

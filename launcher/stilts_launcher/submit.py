@@ -41,7 +41,7 @@ from stilts_launcher.backends.registry import launcher_of, profile_of
 from stilts_launcher.cluster import JobKind, Profile
 from stilts_launcher.start import prepare_run, run_of
 
-REPORT = "report"
+PREPARE, REPORT = "prepare", "report"  # keys of jobs that are no phase's
 JOB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")  # they become arguments of commands: no option, no path
 
 
@@ -101,14 +101,19 @@ def _submit_all(
         return submitted
 
     try:
+        if todo and profile.prepares and PREPARE not in ids:
+            ids[PREPARE] = hand_in(Job("prepare", f"{run.root.name}-prepare", run.root)).id
+            _record(run, ids, dry_run)
         for kind, name, phases in grouped(todo, run.root.name):
             parents = {phase.init for phase in todo if phase.id in phases}
             after = tuple(sorted(ids[parent] for parent in parents if parent in ids))
+            if not after and PREPARE in ids:
+                after = (ids[PREPARE],)
             submitted = hand_in(Job(kind, name, run.root, phases, after))
             ids |= dict(zip(phases, submitted.phase_ids))
             # After each group: if this process is killed, the jobs that it has handed in are known.
             _record(run, ids, dry_run)
-        all_phases = tuple(sorted({job for phase, job in ids.items() if phase != REPORT}))
+        all_phases = tuple(sorted({job for phase, job in ids.items() if phase not in (PREPARE, REPORT)}))
         if REPORT in live and not dry_run:
             launcher.cancel([live[REPORT]])  # it waits for the phases of an earlier submission only
         submitted = hand_in(Job("report", f"{run.root.name}-report", run.root, after=all_phases))
@@ -125,6 +130,8 @@ def _submit_all(
 
 
 def _line(job: Job, submitted: Submitted) -> str:
+    if job.kind == "prepare":
+        return f"{submitted.id}  {job.name}: the rows of all phases, on CPUs"
     if not job.phases:
         return f"{submitted.id}  {job.name}: the report, when all of them have ended"
     waits = f" after {', '.join(job.after)}" if job.after else ""
@@ -149,8 +156,8 @@ def grouped(todo: Iterable[Phase], name: str) -> list[tuple[JobKind, str, tuple[
 
 
 def jobs_of(run: RunDir) -> dict[str, str]:
-    """The last job of each phase (and of the report), by phase id. A copy of a run folder has none: they are the
-    original's."""
+    """The last job of each phase (and of `prepare` and the report), by phase id. A copy of a run folder has none: they
+    are the original's."""
     path = run.jobs / "jobs.json"
     noted = read_json(path) if path.exists() else {"jobs": {}}
     jobs = noted.get("jobs") if isinstance(noted, dict) else None

@@ -1,6 +1,7 @@
 """What a batch script does: start the ranks of a phase, and act on how they ended.
 
     python -m stilts_launcher.supervise RUN PHASE [PHASE ...]
+    python -m stilts_launcher.supervise RUN --prepare       # no phase: rows for all of them
 
 Neither torch nor deepspeed is loaded here. How a phase ended stands in its status file, never in the ranks' exit code:
 
@@ -28,6 +29,7 @@ from stilts_ds.locks import HELD_BY_JOB, phase_lock
 from stilts_ds.plan_file import Plan
 from stilts_ds.run_dir import PhaseDir, RunDir, read_json, write_json
 from stilts_ds.values import Value
+from stilts_launcher.backends.base import PREPARE
 from stilts_launcher.backends.registry import launcher_of, profile_of
 from stilts_launcher.rank_place import OWN_CODE_ONLY
 
@@ -44,6 +46,9 @@ def main(arguments: list[str]) -> int:
     run = RunDir(Path(arguments[0]))
     try:
         run.check_links()
+        if arguments[1] == PREPARE:
+            profile = profile_of(run)
+            return launcher_of(profile).start_ranks([str(run.root), PREPARE], profile, os.environ)
         for phase in arguments[1:]:
             # The phases of one job follow each other; a later one may start from this one, so a failure ends the job.
             if status := Supervisor(run, phase, os.environ).work():

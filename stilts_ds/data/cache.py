@@ -74,6 +74,7 @@ def _build(target: Path, key: dict[str, Any], build: Callable[[Path], Rows]) -> 
     try:
         rows = build(temporary)
         _finish(temporary, rows, key)
+        log.info("rows %s are made", target.name)
         if _load(target) is None:  # otherwise another process was first
             _set_aside(target)
             _rename(temporary, target)

@@ -10,12 +10,11 @@ from typing import Any, NamedTuple
 
 from stilts_ds.augmentation import augmentation_of
 from stilts_ds.config import Recipe, TrainingPart
-from stilts_ds.data.duplicates import DuplicateExclusion, Overlap, Overlaps, overlaps, warn_of_overlaps
+from stilts_ds.data.duplicates import DuplicateExclusion, Overlap, Overlaps, overlaps
 from stilts_ds.data.noisy import empty_cells
 from stilts_ds.data.reader import Origin, find_origin
 from stilts_ds.data.split import Split
 from stilts_ds.data.store import Store
-from stilts_ds.display import concern
 from stilts_ds.errors import UserError
 from stilts_ds.families.registry import family_of
 from stilts_ds.model_files import limits_of
@@ -339,22 +338,3 @@ def cache_folder(recipe: Recipe, run_folder: Path) -> Path:
 def hub_commits_path(recipe: Recipe, run_folder: Path) -> Path:
     """Where the commits behind moving hub revisions are kept."""
     return cache_folder(recipe, run_folder) / "hub_commits.json"
-
-
-def prepare_data(data: Data, phases: Iterable[Phase]) -> None:
-    """Read and tokenise everything the phases need: a bad row is found before the first step is paid for, and a cache
-    that changed since it was written is made again."""
-    # Once in a start: reading every cached array takes long, and later calls trust what was compared here.
-    data.store.verify = True
-    overlapping: list[Overlap] = []
-    for phase in phases:
-        overlapping += [overlap for overlap in data.overlaps(phase).found if overlap not in overlapping]
-        setting = phase.setting()
-        for name in phase.train:
-            data.train(name, phase.setting(name)).rows(phase.setting(name))
-            data.dev(name, phase.setting(name)).rows(phase.setting(name))
-        for task in map(data.task, phase.evaluate):
-            for split in data.evaluations(task):
-                split.family.evaluation_rows(split, setting, data.recipe.evaluation)
-    data.store.verify = False
-    warn_of_overlaps(overlapping, concern(data.recipe.data.source))

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -23,14 +23,6 @@ from stilts_ds.model.decoding import STABLE_ROWS, KeyValueCache
 from stilts_ds.rows.batch import Batch, Targets
 from stilts_ds.rows.rows import Rows
 from stilts_ds.rows.tokenizer import Tokenizer
-
-
-@dataclass
-class Sample:
-    """What has been written of one sample. `uniform` are the numbers in [0, 1) that choose its tokens, one each."""
-
-    uniform: np.ndarray
-    ids: list[int] = field(default_factory=list)
 
 
 def uniform_numbers(name: str, sample: int, count: int) -> np.ndarray:
@@ -77,6 +69,54 @@ def _fall_on(logits: np.ndarray, temperature: float, top_p: float, uniform: np.n
     return tokens
 
 
+@dataclass
+class Samples:
+    """What is being written: N samples, prompt after prompt, all of them with `written` tokens or complete.
+
+    By sample: the number of its `prompt`, how many tokens that has, the numbers in [0, 1) that choose its tokens
+    (`uniform`, [N, most_tokens]), its `ids` and their count (`length`).
+    """
+
+    decoding: Decoding
+    prompt: np.ndarray
+    prompt_length: np.ndarray
+    uniform: np.ndarray
+    ids: np.ndarray
+    length: np.ndarray
+    written: int = 0
+
+    @classmethod
+    def of(cls, names: Sequence[str], lengths: np.ndarray, decoding: Decoding) -> Samples:
+        """New ones of each prompt, by its name and how many tokens it has."""
+        numbers = range(decoding.samples)
+        most = decoding.most_tokens
+        uniform = np.stack([uniform_numbers(name, number, most) for name in names for number in numbers])
+        prompt = np.repeat(np.arange(len(names)), decoding.samples)
+        ids = np.zeros((len(prompt), most), np.int64)
+        return cls(decoding, prompt, lengths[prompt], uniform, ids, np.zeros(len(prompt), np.int64))
+
+    def take(self, order: np.ndarray, tokens: np.ndarray) -> np.ndarray:
+        """Give the samples in `order` their next tokens; returns which of them are complete. One whose row is full
+        takes none, and neither does one whose token ends it."""
+        decoding = self.decoding
+        ended = decoding.is_full(self.written, self.prompt_length[order]) | (tokens == decoding.end)
+        taking = order[~ended]
+        self.ids[taking, self.written] = tokens[~ended]
+        self.written += 1
+        self.length[taking] = self.written
+        complete = ended | decoding.is_full(self.written, self.prompt_length[order])
+        if decoding.is_complete is not None:
+            for place in np.flatnonzero(~complete).tolist():
+                complete[place] = decoding.is_complete(self.ids[order[place], : self.written].tolist())
+        return complete
+
+    def by_prompt(self, prompts: int) -> list[list[list[int]]]:
+        """The ids of each prompt's samples."""
+        written = [row[:length].tolist() for row, length in zip(self.ids, self.length.tolist())]
+        count = self.decoding.samples
+        return [written[number * count : (number + 1) * count] for number in range(prompts)]
+
+
 @dataclass(frozen=True)
 class Generator:
     """Writes with one head of a model, whose forward pass (stilts_ds.model.multitask) this rank can run alone."""
@@ -92,49 +132,23 @@ class Generator:
         """The ids of each sample of these prompts, without their ends: [P][samples]."""
         decoding = self.decoding
         prompts = [np.asarray(rows.input_ids[rows.starts[item] : rows.starts[item + 1]]) for item in items]
-        samples = [
-            [
-                Sample(uniform_numbers(decoding.names[item], number, decoding.most_tokens))
-                for number in range(decoding.samples)
-            ]
-            for item in items
-        ]
+        names = [decoding.names[item] for item in items]
+        samples = Samples.of(names, np.array([len(prompt) for prompt in prompts]), decoding)
         cache = KeyValueCache([len(prompt) for prompt in prompts])
         logits = self._read(prompts, None if rows.prefix is None else [int(rows.prefix[item]) for item in items], cache)
+        cache.begin(samples.prompt)
         # A prompt's samples begin from the same logits.
-        alive = samples
-        stay = self._extend(prompts, alive, np.repeat(logits, decoding.samples, axis=0))
-        cache.leave(stay)
-        while any(stay):
-            alive = [[of_prompt[position] for position in positions] for of_prompt, positions in zip(alive, stay)]
-            stay = self._extend(prompts, alive, self._step(prompts, alive, cache))
-            cache.leave(stay)
-        return [[sample.ids for sample in of_prompt] for of_prompt in samples]
+        logits = logits[samples.prompt[cache.order]]
+        while True:
+            order = cache.order
+            tokens = self._choose(logits, samples.uniform[order, samples.written])
+            cache.leave(samples.take(order, tokens))
+            if not len(cache.order):
+                return samples.by_prompt(len(prompts))
+            logits = self._step(samples, cache)
 
-    def _extend(
-        self, prompts: Sequence[np.ndarray], alive: Sequence[Sequence[Sample]], logits: np.ndarray
-    ) -> list[list[int]]:
-        """Give each sample its next token by its logits [N, V]. Returns the positions, among each prompt's samples, of
-        those that are not complete."""
-        decoding = self.decoding
-        uniform = np.array([sample.uniform[len(sample.ids)] for of_prompt in alive for sample in of_prompt])
-        tokens = iter(choose(logits, decoding.temperature, decoding.top_p, uniform).tolist())
-        return [
-            [
-                position
-                for position, sample in enumerate(of_prompt)
-                if not self._is_complete(sample, next(tokens), len(prompt))
-            ]
-            for of_prompt, prompt in zip(alive, prompts)
-        ]
-
-    def _is_complete(self, sample: Sample, token: int, prompt: int) -> bool:
-        """Take the token, unless the row of a prompt of so many tokens is full or the token ends it."""
-        decoding = self.decoding
-        if decoding.is_full(len(sample.ids), prompt) or token == decoding.end:
-            return True
-        sample.ids.append(token)
-        return decoding.is_full(len(sample.ids), prompt) or decoding.is_complete(sample.ids)
+    def _choose(self, logits: np.ndarray, uniform: np.ndarray) -> np.ndarray:
+        return choose(logits, self.decoding.temperature, self.decoding.top_p, uniform)
 
     def _read(self, prompts: Sequence[np.ndarray], prefix: Sequence[int] | None, cache: KeyValueCache) -> np.ndarray:
         """Logits [P, V] of the token behind each prompt; the cache keeps what the prompts are."""
@@ -148,23 +162,22 @@ class Generator:
         last = np.cumsum(lengths)[:-1] - 1
         return self._logits(batch, last)
 
-    def _step(
-        self, prompts: Sequence[np.ndarray], alive: Sequence[Sequence[Sample]], cache: KeyValueCache
-    ) -> np.ndarray:
-        """Logits [N, V] of the token behind the newest of each sample, prompt after prompt."""
-        pairs = [(len(prompt), sample) for prompt, of_prompt in zip(prompts, alive) for sample in of_prompt]
-        newest = [sample.ids[-1] for _, sample in pairs]
-        position = [length + len(sample.ids) - 1 for length, sample in pairs]
-        missing = max(0, STABLE_ROWS - len(pairs))
-        ids, places = np.array(newest + newest[:1] * missing), np.array(position + position[:1] * missing)
-        batch = self._batch(ids, places, [1] * len(ids), cache)
-        return self._logits(batch, np.arange(len(pairs)))
+    def _step(self, samples: Samples, cache: KeyValueCache) -> np.ndarray:
+        """Logits [N, V] of the token behind the newest of each sample, in the cache's order."""
+        order = cache.order
+        ids = samples.ids[order, samples.written - 1]
+        position = samples.prompt_length[order] + samples.written - 1
+        filled = np.concatenate([np.arange(len(order)), np.zeros(max(0, STABLE_ROWS - len(order)), np.int64)])
+        batch = self._batch(ids[filled], position[filled], [1] * len(filled), cache)
+        logits = self._logits(batch, np.arange(len(order)))
+        cache.written += 1
+        return logits
 
     def _batch(self, ids: np.ndarray, position: np.ndarray, lengths: Sequence[int], cache: KeyValueCache) -> Batch:
         offsets = np.concatenate([[0], np.cumsum(lengths)])
         row = np.repeat(np.arange(len(lengths)), lengths)
         # Where a model tells segments apart, the program is the second one; prompts are first segments.
-        types = np.full(len(ids), 0 if cache.samples is None else 1)
+        types = np.full(len(ids), int(cache.samples))
         arrays = (ids, types, row, position, offsets)
         tensors = [torch.from_numpy(np.asarray(array, np.int64)) for array in arrays]
         return Batch(tensors[0], tensors[1], tensors[2], tensors[3], tensors[4], tuple(lengths), cache=cache)

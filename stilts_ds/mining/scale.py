@@ -337,7 +337,7 @@ def crossing(sides: Sides, costs: Costs, nprobe: int = DEFAULT_NPROBE) -> int | 
 
 # --- memory ----------------------------------------------------------------------------------------------------------
 
-MATCH_BYTES = 141  # a row of both sides while pairs are matched: the peak that 2 x 2,000,000 rows took
+MATCH_BYTES = 97  # a row of both sides while pairs are matched: the peak that 2 x 2,000,000 rows took
 PAIR_BYTES = 20  # a pair that is written: two int64 rows and a float32 score
 
 

@@ -111,7 +111,7 @@ def packed_attention(
     if packing.causal and sliding_window is not None and sliding_window < packing.longest:
         window = sliding_window
     if packing.cache is not None:
-        if packing.cache.samples is not None:
+        if packing.cache.samples:
             return packing.cache.attend(module, query, key, value, scaling, window), None
         packing.cache.keep_prompts(module, key, value)
     groups = query.shape[1] // key.shape[1]

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
 
+import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional
@@ -30,16 +31,23 @@ KeysValues = tuple[torch.Tensor, torch.Tensor]
 
 
 class Group:
-    """Prompts of one filled-up length, by their `numbers`, and the samples of them that are being written."""
+    """Prompts of one filled-up length, by their `numbers`, and the samples of them that are being written.
+
+    The group's samples are neighbours in a batch, in the order of `samples`: their `places` there, and the `owners`,
+    the rows of their prompts. Where some are complete, the last ones move to their places: of all that is kept, little
+    is copied.
+    """
 
     def __init__(self, numbers: Sequence[int], lengths: Sequence[int]) -> None:
-        self.numbers = list(numbers)
-        self.lengths = list(lengths)
+        self.numbers = np.array(numbers)
+        self.lengths = np.array(lengths)
         self.tokens = PROMPT_STEP * -(-max(lengths) // PROMPT_STEP)
-        # By attention layer: of the prompts [P, k, L, d], and of the samples [N, k, room, d], with room to go on.
+        # By attention layer: of the prompts [P, k, L, d], and of the samples [room for N, k, room for tokens, d].
         self.of_prompts: dict[nn.Module, KeysValues] = {}
         self.of_samples: dict[nn.Module, KeysValues] = {}
-        self.places = self.rows = torch.zeros(0, dtype=torch.long)
+        self.samples = self.owners = np.zeros(0, np.int64)
+        self.places = slice(0, 0)
+        self.rows = torch.zeros(0, dtype=torch.long)
         self.most = 0
 
     def keep_prompts(self, layer: nn.Module, key: torch.Tensor, value: torch.Tensor, starts: Sequence[int]) -> None:
@@ -52,28 +60,52 @@ class Group:
             kept[0][row, :, :length], kept[1][row, :, :length] = key[:, tokens], value[:, tokens]
         self.of_prompts[layer] = kept
 
-    def leave(self, stay: Sequence[Sequence[int]], before: Sequence[int] | None) -> None:
-        """Go on with the samples that `stay` names for each prompt of the batch, of the `before` that there were."""
-        device = next(iter(self.of_prompts.values()))[0].device
-        if before is not None:
-            kept = _places([before[number] for number in self.numbers], [stay[number] for number in self.numbers])
-            if len(kept) < sum(before[number] for number in self.numbers):
-                self.of_samples = _selected(self.of_samples, torch.tensor(kept, dtype=torch.long, device=device))
-        remaining = [row for row, number in enumerate(self.numbers) if stay[number]]
-        if len(remaining) < len(self.numbers):  # lets go of memory
-            self.of_prompts = _selected(self.of_prompts, torch.tensor(remaining, dtype=torch.long, device=device))
-            self.numbers, self.lengths = ([kept[row] for row in remaining] for kept in (self.numbers, self.lengths))
-        self._place([len(samples) for samples in stay], device)
+    @property
+    def device(self) -> torch.device:
+        return next(iter(self.of_prompts.values()))[0].device
 
-    def _place(self, samples: Sequence[int], device: torch.device) -> None:
-        """Where the group's samples are in a batch of so many of each prompt, and where in a table of `most` rows for
-        each of the group's prompts."""
-        starts = [0, *accumulate(samples)]
-        places = [range(starts[number], starts[number + 1]) for number in self.numbers]
-        self.most = max(map(len, places), default=0)
-        rows = [row * self.most + index for row, of_prompt in enumerate(places) for index in range(len(of_prompt))]
-        self.places = torch.tensor([place for of_prompt in places for place in of_prompt], device=device)
-        self.rows = torch.tensor(rows, device=device)
+    def begin(self, prompts: np.ndarray) -> None:
+        """Take up the samples whose prompts [N] these are, as far as they are the group's."""
+        row_of = {number: row for row, number in enumerate(self.numbers.tolist())}
+        self.samples = np.flatnonzero(np.isin(prompts, self.numbers))
+        self.owners = np.array([row_of[number] for number in prompts[self.samples].tolist()], np.int64)
+
+    def leave(self, complete: np.ndarray, written: int) -> None:
+        """Let go of the samples of the group that are `complete`, bool [N], which have `written` tokens here."""
+        remaining = int(np.count_nonzero(~complete))
+        free = np.flatnonzero(complete[:remaining])
+        last = remaining + np.flatnonzero(~complete[remaining:])
+        for kept in (self.samples, self.owners):
+            kept[free] = kept[last]
+        self.samples, self.owners = self.samples[:remaining], self.owners[:remaining]
+        to, moved = (torch.from_numpy(places).to(self.device) for places in (free, last))
+        for layer, tensors in self.of_samples.items():
+            for kept in tensors:
+                kept[to, :, :written] = kept[moved, :, :written]
+            if 2 * remaining <= len(tensors[0]):  # lets go of memory
+                self.of_samples[layer] = tensors[0][:remaining].clone(), tensors[1][:remaining].clone()
+        has_samples = np.bincount(self.owners, minlength=len(self.numbers)) > 0
+        if not has_samples.all():
+            self._keep_prompts_of(np.flatnonzero(has_samples))
+
+    def _keep_prompts_of(self, rows: np.ndarray) -> None:
+        new_row = np.zeros(len(self.numbers), np.int64)
+        new_row[rows] = np.arange(len(rows))
+        self.numbers, self.lengths, self.owners = self.numbers[rows], self.lengths[rows], new_row[self.owners]
+        kept = torch.from_numpy(rows).to(self.device)
+        for layer, (keys, values) in self.of_prompts.items():
+            self.of_prompts[layer] = keys[kept], values[kept]
+
+    def place(self, first: int) -> None:
+        """The samples stand in a batch from place `first` on; each has a row in a table of `most` rows a prompt."""
+        self.places = slice(first, first + len(self.samples))
+        counts = np.bincount(self.owners, minlength=len(self.numbers))
+        self.most = int(counts.max(initial=0))
+        by_owner = np.argsort(self.owners, kind="stable")
+        index = np.empty(len(self.owners), np.int64)
+        # The how-manieth sample of its prompt each of them is.
+        index[by_owner] = np.arange(len(by_owner)) - np.repeat(np.cumsum(counts) - counts, counts)
+        self.rows = torch.from_numpy(self.owners * self.most + index).to(self.device)
 
     def attend(
         self, layer: nn.Module, query: torch.Tensor, new: KeysValues, written: int, window: int | None
@@ -102,14 +134,15 @@ class Group:
             kept = _with_room(new[0][:, :, None]), _with_room(new[1][:, :, None])
         elif written == kept[0].shape[2]:
             kept = _with_room(kept[0]), _with_room(kept[1])
-        # In place: to copy all earlier tokens for each new one would cost as much as attention itself.
-        kept[0][:, :, written], kept[1][:, :, written] = new
         self.of_samples[layer] = kept
-        return kept[0][:, :, : written + 1], kept[1][:, :, : written + 1]
+        count = len(new[0])
+        # In place: to copy all earlier tokens for each new one would cost as much as attention itself.
+        kept[0][:count, :, written], kept[1][:count, :, written] = new
+        return kept[0][:count, :, : written + 1], kept[1][:count, :, : written + 1]
 
     def _sight(self, written: int, window: int | None, like: torch.Tensor) -> torch.Tensor:
         """0 where a new token sees a token of its prompt, else minus infinity: [P, 1, 1, L]."""
-        length = torch.tensor(self.lengths, device=like.device)[:, None]
+        length = torch.from_numpy(self.lengths).to(like.device)[:, None]
         token = torch.arange(self.tokens, device=like.device)
         seen = token < length
         if window is not None:
@@ -138,13 +171,12 @@ class Group:
 
 @dataclass
 class KeyValueCache:
-    """`prompts`: how many tokens each prompt has; `samples`: how many samples of it are being written. The tokens of a
-    batch are the prompts' (while `samples` is None), or one of each sample, prompt after prompt. Tokens behind these
-    only fill up the batch."""
+    """`prompts`: how many tokens each prompt has. The tokens of a batch are the prompts', until samples `begin`, and
+    then one of each sample in `order`. Tokens behind these only fill up the batch."""
 
     prompts: Sequence[int]
-    samples: list[int] | None = None
     written: int = 0  # tokens that each sample has here already
+    samples: bool = False  # whether they have begun
     groups: list[Group] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -154,9 +186,37 @@ class KeyValueCache:
         self.groups = [Group(of_group, [self.prompts[number] for number in of_group]) for of_group in numbers.values()]
 
     @property
+    def order(self) -> np.ndarray:
+        """The numbers of the samples in the order of a batch, int [N]."""
+        return np.concatenate([np.zeros(0, np.int64), *(group.samples for group in self.groups)])
+
+    def begin(self, prompts: np.ndarray) -> None:
+        """From now on samples are written: each of them behind the prompt whose number stands in `prompts` [N]."""
+        self.samples = True
+        for group in self.groups:
+            group.begin(prompts)
+        self._place()
+
+    def leave(self, complete: np.ndarray) -> None:
+        """Go on without the samples that are complete, bool [N] in `order`."""
+        first = 0
+        for group in self.groups:
+            count = len(group.samples)
+            group.leave(complete[first : first + count], self.written)
+            first += count
+        self.groups = [group for group in self.groups if len(group.samples)]
+        self._place()
+
+    def _place(self) -> None:
+        first = 0
+        for group in self.groups:
+            group.place(first)
+            first += len(group.samples)
+
+    @property
     def longest(self) -> int:
         """Most tokens that stand before those of a batch."""
-        if self.samples is None:
+        if not self.samples:
             return 0
         return max(self.prompts) + self.written
 
@@ -186,25 +246,6 @@ class KeyValueCache:
             new = keys[group.places], values[group.places]
             seen[group.places] = group.attend(layer, queries[group.places], new, self.written, window)
         return seen[None]
-
-    def leave(self, stay: Sequence[Sequence[int]]) -> None:
-        """Go on with the samples of each prompt that `stay` names by their places among those that there were."""
-        for group in self.groups:
-            group.leave(stay, self.samples)
-        self.groups = [group for group in self.groups if group.numbers]
-        if self.samples is not None:
-            self.written += 1
-        self.samples = [len(places) for places in stay]
-
-
-def _places(before: Sequence[int], stay: Sequence[Sequence[int]]) -> list[int]:
-    """The places, in a row of so many of each prompt, of those that `stay` names by their places in their prompt's."""
-    starts = [0, *accumulate(before)]
-    return [start + place for start, places in zip(starts, stay) for place in places]
-
-
-def _selected(kept: dict[nn.Module, KeysValues], places: torch.Tensor) -> dict[nn.Module, KeysValues]:
-    return {layer: (keys[places], values[places]) for layer, (keys, values) in kept.items()}
 
 
 def _with_room(kept: torch.Tensor) -> torch.Tensor:

@@ -47,7 +47,7 @@ def test_the_commands_of_a_site_are_as_written_down(site: str, tmp_path: Path) -
     assert not (tmp_path / "runs" / "study" / "jobs" / "jobs.json").exists()
 
 
-@pytest.mark.parametrize("kind", ["intermediate", "target", "report", "run"])
+@pytest.mark.parametrize("kind", ["prepare", "intermediate", "target", "report", "run"])
 def test_the_scripts_are_clean_bash(kind: str) -> None:
     subprocess.run(["bash", "-n", str(script(kind))], check=True)
     if shutil.which("shellcheck"):

@@ -11,8 +11,9 @@ import pytest
 
 from stilts_ds.config import TrainingPart, parse_recipe
 from stilts_ds.data import duplicates
-from stilts_ds.data.data import Data, prepare_data
+from stilts_ds.data.data import Data
 from stilts_ds.data.duplicates import Overlap, digest_of
+from stilts_ds.data.prepare import prepare_data
 from stilts_ds.plan_file import Phase
 from stilts_ds.planner import make_plan
 

@@ -104,7 +104,7 @@ class Pair:
             end=END,
             most_tokens=self.tokens,
             row_limit=256,
-            is_complete=lambda ids: ids[-1] in self.ends,
+            is_complete=(lambda ids: ids[-1] in self.ends) if self.ends else None,
         )
         generator = Generator(self.ours, self.tokenizer, torch.device("cpu"), HEAD, decoding)
         return generator.write(self.rows, range(len(self.names)))

@@ -55,17 +55,21 @@ def match(forward: tuple[Tensor, Tensor], backward: tuple[Tensor, Tensor], retri
         # Kept once, with the source's margin: the pair has the same score from either side.
         mutual = best_source[best_target] == sources
         return ordered(sources[mutual], best_target[mutual], target_margin[mutual])
+    # A pair that is found both ways has one score and is sorted once: on many ranks one of them matches for all.
+    fresh = best_target[best_source] != targets
     union = ordered(
-        torch.cat([sources, best_source]), torch.cat([best_target, targets]), torch.cat([target_margin, source_margin])
+        torch.cat([sources, best_source[fresh]]),
+        torch.cat([best_target, targets[fresh]]),
+        torch.cat([target_margin, source_margin[fresh]]),
     )
     return one_to_one(union)
 
 
 def ordered(source: Tensor, target: Tensor, score: Tensor) -> MinedPairs:
     """Sorts by falling score, then source, then target."""
-    # Three stable sorts from the least significant key to the most: torch sorts by one key at a time.
-    order = torch.argsort(target, stable=True)
-    order = order[torch.argsort(source[order], stable=True)]
+    # Stable sorts from the least significant key to the most, since torch sorts by one key at a time. Source and target
+    # make one key, which an int64 holds for 3 * 10^9 sentences a side.
+    order = torch.argsort(source * (int(target.max()) + 1) + target) if len(target) else target
     order = order[torch.argsort(score[order], descending=True, stable=True)]
     return MinedPairs(source[order], target[order], score[order].float())
 
@@ -84,10 +88,16 @@ def one_to_one(pairs: MinedPairs) -> MinedPairs:
         first_of_target = first_position(target, left) == left
         first = first_of_source & first_of_target
         kept.append(left[first])
-        taken = torch.isin(source, source[first]) | torch.isin(target, target[first])
-        left = left[~taken]
+        left = left[~(is_among(source, source[first]) | is_among(target, target[first]))]
     chosen = torch.cat(kept).sort().values
     return MinedPairs(pairs.source[chosen], pairs.target[chosen], pairs.score[chosen])
+
+
+def is_among(number: Tensor, chosen: Tensor) -> Tensor:
+    """Whether each `number` [P] is one of `chosen`, which all are numbers: as torch.isin, without its sorting."""
+    marked = torch.zeros(int(number.max()) + 1, dtype=torch.bool, device=number.device)
+    marked[chosen] = True
+    return marked[number]
 
 
 def first_position(number: Tensor, position: Tensor) -> Tensor:

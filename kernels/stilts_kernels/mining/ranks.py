@@ -117,7 +117,7 @@ def pairs_of_ranks(comm: Any, forward: Neighbours, backward: Neighbours, margin:
 def pairs_on_first(
     comm: Any, forward: Neighbours, backward: Neighbours, margin: str, retrieval: str
 ) -> MinedPairs | None:
-    """As `pairs_of_ranks` on rank 0, None elsewhere: matching takes about 140 bytes a row of both sides. Collective."""
+    """As `pairs_of_ranks` on rank 0, None elsewhere: matching takes about 100 bytes a row of both sides. Collective."""
     ranks = collectives_of(comm)
     columns = [
         ranks.collect_rows(column, 0)

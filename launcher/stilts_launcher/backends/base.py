@@ -16,10 +16,13 @@ from typing import Protocol
 from stilts_launcher.cluster import JobKind, Profile
 from stilts_launcher.rank_place import RankPlace
 
+PREPARE = "--prepare"  # in place of phases: a rank that makes rows for all of them
+
 
 @dataclass(frozen=True)
 class Job:
-    """What is handed to a launcher at once: one job for each of `phases`, or the report's job (no phases).
+    """What is handed to a launcher at once: one job for each of `phases`, or, without phases, the one that makes the
+    rows or the report's.
 
     `run` is the run folder, `after` the ids of jobs that this one waits for. A phase starts only if all of them ended
     well; a report tells what is there, so it starts when they have ended in any way.

@@ -13,10 +13,11 @@ import subprocess
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import get_args
 
 from stilts_ds.errors import UserError
 from stilts_launcher.backends.base import CurrentJob, Job, QueuedJob, Submitted, rank_program, script
-from stilts_launcher.cluster import Container, Profile, Resources
+from stilts_launcher.cluster import Container, JobKind, Profile, Resources
 from stilts_launcher.rank_place import FIRST_PORT, PORTS, RankPlace, read_number
 
 REASONS = {  # Slurm's reasons for waiting, in words
@@ -28,6 +29,7 @@ REASONS = {  # Slurm's reasons for waiting, in words
     "None": "",  # it has not looked at the job yet
 }
 SECONDS_TO_BE_ENDED = 60
+CONTINUED = ("intermediate", "target")  # kinds of jobs that save before their time limit, and go on in another job
 
 
 class Slurm:
@@ -60,12 +62,12 @@ class Slurm:
         _call(["scancel", *jobs])
 
     def check(self, profile: Profile) -> None:
-        for kind in ("intermediate", "target", "report"):
+        for kind in get_args(JobKind):
             asked = profile.resources(kind)
             for option in asked.extra:
                 _check_extra(option)
             limit = seconds_of_limit(asked.time or "")
-            if kind != "report" and limit is not None and limit <= profile.stop_seconds:
+            if kind in CONTINUED and limit is not None and limit <= profile.stop_seconds:
                 raise UserError(
                     f"time: {kind} jobs of {asked.time} save {profile.stop_seconds} s before their end, which leaves "
                     "no second for work; give a longer time, or a smaller stop_seconds"
@@ -134,7 +136,7 @@ def sbatch_command(job: Job, profile: Profile, batch_script: Path) -> list[str]:
     asked = profile.resources(job.kind)
     logs = str(job.run / "logs").replace("%", "%%")  # in --output, %A and the like are Slurm's
     number = "%A_%a" if job.phases else "%j"
-    warning = None if job.kind == "report" else f"USR1@{profile.stop_seconds}"
+    warning = f"USR1@{profile.stop_seconds}" if job.kind in CONTINUED else None
     options = {
         "job-name": job.name,
         "output": f"{logs}/{job.name}-{number}.log",

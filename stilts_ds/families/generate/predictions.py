@@ -81,7 +81,7 @@ def predict(family: Family, asked: Prediction) -> list[WrittenProgram] | None:
         end=end_of(tokenizer),
         most_tokens=sampling.max_new_tokens,
         row_limit=asked.setting.max_seq_length,
-        is_complete=ends.are_reached,
+        is_complete=ends.are_reached if ends.stop else None,
     )
     written = asked.model.write(asked.head, rows, decoding)
     measured = measure(family, asked)
@@ -131,8 +131,6 @@ class Endings:
     def are_reached(self, ids: Sequence[int]) -> bool:
         """Whether a stop string ends in the newest token. The last tokens are looked at first, since each of those
         that make a stop string has one of its characters at least."""
-        if not self.stop:
-            return False
         recent = self.code.text(ids[-max(map(len, self.stop)) - 1 :])
         if not any(stop in recent for stop in self.stop):
             return False

@@ -12,7 +12,6 @@ import ctypes
 import hashlib
 import os
 from functools import lru_cache
-from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 
 from torch import Tensor
@@ -20,6 +19,7 @@ from torch import Tensor
 from stilts_kernels.common.report import log
 
 FOLDER = Path(__file__).resolve().parent
+FILE = "_screen.abi3.so"  # as setup.py has it built: for any Python 3
 SOURCES = ("screen.cpp", "screen.h", "tiles.h", "rows.h", "search.h")
 NAMES = {
     1: "portable",
@@ -81,8 +81,8 @@ def source_hash(folder: Path = FOLDER) -> str:
 
 def built_file() -> Path | None:
     """The extension beside this file, or None."""
-    candidates = [FOLDER / f"_screen{suffix}" for suffix in EXTENSION_SUFFIXES]
-    return next((path for path in candidates if path.is_file()), None)
+    path = FOLDER / FILE
+    return path if path.is_file() else None
 
 
 def problem() -> str:
