@@ -104,10 +104,11 @@ def check_settings(recipe: Recipe, phases: list[Phase], limits: ModelLimits, wor
                 f"{phase.title}: train_batch_size={setting.train_batch_size} makes {setting.train_batch_size // pool} "
                 f"pools of pool_size={pool}, fewer than the {world.size} ranks; raise train_batch_size"
             )
-        # Each step deals its examples to the ranks: one of them would get none.
+        # Each step deals its examples to the ranks: one of them would get none. `stilts run` and jobs start fewer.
         if setting.train_batch_size < world.size:
             raise UserError(
-                f"{phase.title}: train_batch_size={setting.train_batch_size} is less than the {world.size} ranks"
+                f"{phase.title}: train_batch_size={setting.train_batch_size} is less than the {world.size} ranks; "
+                f"start {setting.train_batch_size}, or raise it"
             )
 
 

@@ -6,6 +6,7 @@ import argparse
 import logging
 import os
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from stilts_launcher.imports import heavy_imports
 from stilts_launcher.mining_plan import add_plan, check_plan, plan
 
 STOPPED = 85
+AFTER_FIRST = 3.0  # seconds that the others wait for rank 0 to be refused
 Work = Callable[[Any, Any], None]  # what the ranks talk over (None: alone), the device -> nothing
 
 
@@ -297,8 +299,14 @@ def _as_a_rank(given: argparse.Namespace, work: Work) -> int:
         from stilts_ds.model.encoder import quiet
     from stilts_ds.run_dir import RunDir
 
-    # Before this rank's log is opened: that makes a folder.
-    check_output(given.output)
+    try:
+        # Before this rank's log is opened: that makes a folder.
+        check_output(given.output)
+    except UserError:
+        # Rank 0 tells it for all: the launcher ends the others when it is gone.
+        if os.environ["RANK"] != "0":
+            time.sleep(AFTER_FIRST)
+        raise
     folder = work_folder(given.output)
     # What was asked for must be alike on all ranks; how it was worded need not be.
     options = {name: str(value) for name, value in vars(given).items() if name not in ("verb", "words", "options")}

@@ -84,7 +84,8 @@ def embed_to(
 def _embed(job: MiningWork, model: ModelFolder, texts: TextFile, stored: str, device: torch.device) -> None:
     ranks = job.ranks
     content = {"the content of texts": texts.digest, "lines": texts.lines}
-    job.begin({**content, "stored": stored, **model.inputs()})
+    files = {"the content of texts": texts.path, "model": model.folder}
+    job.begin({**content, "stored": stored, **model.inputs()}, files)
     draft = embed_file(ranks, model, texts, job.work, stored, device)
     digest = on_first(ranks, lambda: vectors_digest(draft))
     described = note_content(texts.digest, texts.lines, digest, model.inputs())

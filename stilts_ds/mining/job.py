@@ -98,21 +98,22 @@ class MiningWork:
         # Held by rank 0 alone: the ranks of one start are one holder.
         self._until_the_end.enter_context(_lock(self.output))
 
-    def begin(self, inputs: Mapping[str, Any]) -> str:
+    def begin(self, inputs: Mapping[str, Any], files: Mapping[str, Path | None]) -> str:
         """Note the inputs (plain JSON values), or compare them with those that an earlier start noted. Returns their
-        hash. Raises UserError naming the first that differs."""
-        return on_first(self.ranks, lambda: self._begin(inputs))
+        hash. Raises UserError naming the first that differs, and its file where `files` has one for this input."""
+        return on_first(self.ranks, lambda: self._begin(inputs, files))
 
-    def _begin(self, inputs: Mapping[str, Any]) -> str:
+    def _begin(self, inputs: Mapping[str, Any], files: Mapping[str, Path | None]) -> str:
         if not self._noted.exists():
             write_sealed(self._noted, {"inputs": dict(inputs)})
             return hash_json(dict(inputs))
         earlier = read_sealed(self._noted)["inputs"]
         for name in sorted({*earlier, *inputs}):
             if earlier.get(name) != inputs.get(name):
+                file = f" ({files[name]})" if files.get(name) else ""
                 raise UserError(
-                    f"{self.work} holds unfinished work for which {name} was {shown(earlier.get(name))}, and now it is "
-                    f"{shown(inputs.get(name))}; give the earlier inputs to continue it, or delete that folder"
+                    f"{self.work} holds unfinished work for which {name}{file} was {shown(earlier.get(name))}, and now "
+                    f"it is {shown(inputs.get(name))}; give the earlier inputs to continue it, or delete that folder"
                 )
         # By the same inputs, what is finished there is this start's own work.
         log.info("going on with the work in %s", self.work)

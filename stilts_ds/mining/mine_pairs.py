@@ -34,7 +34,7 @@ from stilts_ds.mining.job import MiningWork, on_all, on_first, progress_log, ref
 from stilts_ds.mining.models import Encoder
 from stilts_ds.mining.pairs_file import TAB_FAULT, check_name, write_table
 from stilts_ds.mining.scale import DEFAULT_NPROBE
-from stilts_ds.mining.sides import Side, check_widths, describe, find_sides, with_vectors
+from stilts_ds.mining.sides import Side, check_widths, describe, files_of, find_sides, with_vectors
 from stilts_ds.mining.texts import Texts
 from stilts_ds.run_dir import hash_file
 
@@ -160,7 +160,8 @@ def mine(
             "the content of gold": on_first(ranks, lambda: "" if gold_file is None else hash_file(gold_file)),
             **asdict(settings),
         }
-        key = job.begin(inputs)
+        files = files_of(source=sides[0], target=sides[1])
+        key = job.begin(inputs, {**files, "the content of gold": gold_file})
         left, right = (
             with_vectors(ranks, side, job.work / f"{name}.npy", device)
             for name, side in zip(("source", "target"), sides)

@@ -18,7 +18,7 @@ from stilts_ds.errors import UserError, counted, did_you_mean, is_full_disk
 from stilts_ds.mining.job import MiningWork, on_first, progress_log, refuse_existing, stop_together
 from stilts_ds.mining.models import Encoder
 from stilts_ds.mining.pairs_file import TAB_FAULT, check_name, write_table
-from stilts_ds.mining.sides import Side, check_widths, describe, find_sides, with_vectors
+from stilts_ds.mining.sides import Side, check_widths, describe, files_of, find_sides, with_vectors
 from stilts_ds.mining.texts import Texts
 
 CPU = torch.device("cpu")
@@ -62,7 +62,8 @@ def search(
         sides = find_sides(ranks, (queries, bank), encoder, fault)
         check_widths(*sides)  # before texts are embedded
         check_count(sides[1], k)
-        job.begin({**describe(queries=sides[0], bank=sides[1]), "k": k, "metric": metric})
+        named = {"queries": sides[0], "bank": sides[1]}
+        job.begin({**describe(**named), "k": k, "metric": metric}, files_of(**named))
         left, right = (
             with_vectors(ranks, side, job.work / f"{name}.npy", device, is_cosine(metric))
             for name, side in zip(("queries", "bank"), sides)

@@ -136,6 +136,11 @@ def check_widths(source: Side, target: Side) -> None:
     )
 
 
+def files_of(**sides: Side) -> dict[str, Path | None]:
+    """The files behind `describe`'s contents: the vectors, where they were given."""
+    return {f"the content of {name}": side.vectors or side.path for name, side in sides.items()}
+
+
 def describe(**sides: Side) -> dict[str, Any]:
     """What work on sides depends on, by their names: the paths, and what stands in the files."""
     # A name need not be UTF-8, which a note is.

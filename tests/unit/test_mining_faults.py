@@ -254,7 +254,7 @@ def test_one_start_works_on_an_output(sides: tuple[Path, Path], tmp_path: Path) 
     """A second one is refused, and leaves the first one's folder, in which nothing is finished yet."""
     output = tmp_path / "pairs.tsv"
     with jobs.MiningWork(collectives_of(None), output) as work:
-        work.begin({"k": 4})
+        work.begin({"k": 4}, {})
         with pytest.raises(UserError, match="another stilts is at work on .*pairs.tsv"):
             mine(*sides, output)
         jobs.remove_if_bare(output)  # what the ranks of a refused start do at the end
@@ -304,7 +304,7 @@ def test_work_on_other_inputs_is_not_continued(sides: tuple[Path, Path], tmp_pat
     changed, kept = np.load(sides[1]), np.load(sides[1])
     changed[0] += 1
     np.save(sides[1], changed)
-    with pytest.raises(UserError, match="for which the content of target was .* delete that folder"):
+    with pytest.raises(UserError, match=r"for which the content of target \(.*y.npy\) was .* delete that folder"):
         mine(*sides, output)
     with pytest.raises(UserError, match="for which k was 4, and now it is 3"):
         np.save(sides[1], kept)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import signal
 import subprocess
@@ -17,6 +18,7 @@ import pytest
 import ranks
 from conftest import stilts
 from mpi import ON_ANY_MACHINE, mpiexec
+from processes import all_end
 
 from stilts_ds.mining.vectors import note_of
 from stilts_ds.model_files import TOY
@@ -174,6 +176,54 @@ def test_launchers_start_the_ranks(tmp_path: Path) -> None:
         assert done.returncode != 0 and message in done.stderr
         (tmp_path / "taken.tsv.work").unlink()
     assert sorted(tmp_path.iterdir()) == before
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("count", [1, 2, 4])
+def test_ranks_of_mpirun_are_killed_and_go_on_bit_for_bit(count: int, tmp_path: Path) -> None:
+    """The command itself: a rank is killed while it embeds, one while it searches; each time mpirun ends the others."""
+    dice = random.Random(count)
+    for name in ("x", "y"):
+        words = [" ".join(dice.choice("abcdefghij") for _ in range(dice.randint(1, 6))) for _ in range(300)]
+        (tmp_path / f"{name}.txt").write_text("".join(f"{text}\n" for text in words))
+    python = [sys.executable, str(ranks.PROGRAMS / "mining_command.py")]
+    on_ranks = [mpiexec(), *ON_ANY_MACHINE, "-n", str(count), *python]
+
+    def mine(command: list[str], output: str) -> subprocess.Popen[str]:
+        arguments = ["mine", "x.txt", "y.txt", "--model", TOY, "-o", output]
+        return subprocess.Popen(
+            [*command, *arguments], cwd=tmp_path, env=ranks.environment(), text=True, stderr=subprocess.PIPE
+        )
+
+    assert mine(python, "alone.tsv").wait(timeout=600) == 0
+    for finished in ("source.npy.work/done-*.jsonl", "search-*.pt"):
+        process = mine(on_ranks, "pairs.tsv")
+        while not any(path.stat().st_size > 1 for path in (tmp_path / "pairs.tsv.work").glob(finished)):
+            assert process.poll() is None, process.communicate()[1][-3000:]
+            time.sleep(0.01)
+        of_ranks = pids_with(tmp_path, "mining_command.py")
+        assert len(of_ranks) == count
+        os.kill(dice.choice(of_ranks), signal.SIGKILL)
+        assert process.wait(timeout=600) != 0 and all_end(of_ranks)
+        assert (tmp_path / "pairs.tsv.work").is_dir() and not (tmp_path / "pairs.tsv").exists()
+    process = mine(on_ranks, "pairs.tsv")
+    told = process.communicate(timeout=600)[1]
+    assert process.returncode == 0 and "going on with the work in pairs.tsv.work" in told, told[-3000:]
+    assert (tmp_path / "pairs.tsv").read_bytes() == (tmp_path / "alone.tsv").read_bytes()
+    assert not list(tmp_path.glob("*.work"))
+
+
+def pids_with(folder: Path, program: str) -> list[int]:
+    """Processes that run a Python program in a folder."""
+    pids = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            words = (process / "cmdline").read_bytes().split(b"\0")
+            if Path(words[1].decode()).name == program and (process / "cwd").readlink() == folder:
+                pids.append(int(process.name))
+        except (OSError, IndexError):  # it has ended meanwhile
+            continue
+    return pids
 
 
 @pytest.mark.long
