@@ -76,13 +76,17 @@ def add_characters(folder: Path, characters: str, seed: int) -> None:
     file.write_text(json.dumps(state, ensure_ascii=False, indent=2), "utf-8")
 
     weights = load_file(folder / "model.safetensors")
-    name = "embeddings.word_embeddings.weight"
+    # Under another name where the model has its language modelling head, whose bias has a value a piece.
+    [name] = [name for name in weights if name.endswith("embeddings.word_embeddings.weight")]
     words = weights[name]
     config = read_json(folder / "config.json")
     # Drawn as the model's other embeddings were before they were trained.
     draw = torch.Generator().manual_seed(seed)
     rows = torch.randn(len(pieces) - before, words.shape[1], generator=draw) * config["initializer_range"]
     weights[name] = torch.cat([words[:before], rows.to(words.dtype), words[before:]])
+    if "lm_head.bias" in weights:
+        bias = weights["lm_head.bias"]
+        weights["lm_head.bias"] = torch.cat([bias[:before], bias.new_zeros(len(rows)), bias[before:]])
     config["vocab_size"] = len(weights[name])
     write_json(folder / "config.json", config)
     # transformers refuses a file whose metadata name no format.

@@ -84,6 +84,7 @@ def test_the_toy_model_writes_every_program_and_reads_other_texts_as_before(tmp_
     lines = [exercise.prompt.split("\n")[1] for exercise in exercises(world, "humaneval_xl", "test", "qac")]
     assert Tokenizer.load(before).slices(lines).lists() == grown.slices(lines).lists()
     old, new = (load_file(folder / "model.safetensors") for folder in (TOY, before))
-    words = "embeddings.word_embeddings.weight"
+    words = "roberta.embeddings.word_embeddings.weight"
+    assert len(new["lm_head.bias"]) == len(new[words])
     assert torch.equal(new[words][[*range(grown.vocabulary - 1), -1]], old[words])
     assert Tokenizer.load(before).mask == grown.mask + 2 == len(new[words]) - 1
