@@ -29,7 +29,7 @@ def save_with_head(folder: Path, head: Mapping[str, Tensor]) -> None:
     """Write a tiny model's folder anew with a head, as XLM-R's own checkpoints have it: `roberta.*` and `lm_head.*`, in
     bfloat16. Pieces that came later than `head` have a bias of 0."""
     encoder = load_file(folder / "model.safetensors")
-    model: Any = _masked_model(folder, encoder)
+    model: Any = masked_model(folder, encoder)
     with torch.no_grad():
         for name in LANGUAGE_HEAD:
             # In place: the bias stays the one that the decoder is tied to.
@@ -47,13 +47,13 @@ def train_head(folder: Path, world: Path, steps: int = 400, batch: int = 64, rat
     rows = tokenizer(world_lines(world), truncation=True, max_length=ROW)["input_ids"]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        model: Any = _masked_model(folder, load_file(folder / "model.safetensors")).eval()
+        model: Any = masked_model(folder, load_file(folder / "model.safetensors")).eval()
         parameters = [p for p in model.lm_head.parameters() if p is not model.lm_head.decoder.weight]
         optimizer = torch.optim.AdamW(parameters, lr=rate, weight_decay=0.01)
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 - step / steps)
         for _ in range(steps):
             chosen = [rows[i] for i in draw.integers(0, len(rows), batch)]
-            ids, gold, attends = _masked_batch(chosen, tokenizer, draw)
+            ids, gold, attends = masked_batch(chosen, tokenizer, draw)
             with torch.no_grad():
                 hidden = model.roberta(ids, attention_mask=attends).last_hidden_state[gold >= 0]
             loss = torch.nn.functional.cross_entropy(model.lm_head(hidden), gold[gold >= 0])
@@ -64,7 +64,7 @@ def train_head(folder: Path, world: Path, steps: int = 400, batch: int = 64, rat
     return {name: model.lm_head.get_parameter(name).detach() for name in LANGUAGE_HEAD}
 
 
-def _masked_model(folder: Path, encoder: Mapping[str, Tensor]) -> Any:
+def masked_model(folder: Path, encoder: Mapping[str, Tensor]) -> Any:
     """XLM-R with a new head over an encoder's weights, by their names without a prefix."""
     model: Any = XLMRobertaForMaskedLM(AutoConfig.from_pretrained(folder))
     plain = {name.removeprefix("roberta."): value.float() for name, value in encoder.items() if "lm_head" not in name}
@@ -73,7 +73,7 @@ def _masked_model(folder: Path, encoder: Mapping[str, Tensor]) -> Any:
     return model
 
 
-def _masked_batch(
+def masked_batch(
     rows: Sequence[Sequence[int]], tokenizer: Any, draw: np.random.Generator
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Ids [B, W] of rows padded to the longest, gold ids where a token is foreseen (else -1), and which are rows."""

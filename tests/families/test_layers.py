@@ -19,6 +19,7 @@ from stilts_ds.families.base import LayerScores, Prediction
 from stilts_ds.families.bitext import BITEXT
 from stilts_ds.named_tasks import check_tasks
 from stilts_ds.plan_file import Plan
+from stilts_ds.report.load import load_run
 from stilts_ds.report.write import write_report
 from stilts_ds.run_dir import read_json, write_json
 from stilts_ds.tasks.registry import get_task
@@ -117,6 +118,18 @@ def test_the_report_has_the_curves_and_the_choice(tmp_path: Path) -> None:
         text = run.report.with_suffix(suffix).read_text()
         assert "Layer 1 is read everywhere" in text and "Their own dev scores would have chosen" in text
     assert "layers,mnli,0,72.0" in run.report.with_suffix(".csv").read_text()
+
+
+def test_results_of_two_layers_are_not_in_one_table(tmp_path: Path) -> None:
+    run = build_run(tmp_path, intermediate={"none": [], "mnli": ["mnli"]}, targets=("bucc2018", "tatoeba"))
+    for path in run.root.glob("phases/*/results/tatoeba.json"):
+        result = read_json(path)
+        result["settings"]["chosen_layer"] = 4 if result["condition"] == "none" else 3
+        write_json(path, result)
+    data = load_run(run)
+    assert data.results["none"]["tatoeba"] and not data.results["mnli"]["tatoeba"] and data.results["mnli"]["bucc2018"]
+    [note] = [note for note in data.missing if note.startswith("tatoeba after mnli")]
+    assert "predicted at layer 3, which a sweep chose, and the other results at layer 4" in note
 
 
 @pytest.mark.processes
