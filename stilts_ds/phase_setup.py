@@ -82,6 +82,8 @@ def bytes_to_write(recipe: Recipe, plan: Plan, run: RunDir) -> int:
 def check_settings(recipe: Recipe, phases: list[Phase], limits: ModelLimits, world: World) -> None:
     """Refuse what cannot work before anything is paid for."""
     base_config(recipe.engine)  # which looks at the recipe's own DeepSpeed file
+    if recipe.execute.allow:
+        recipe.execute.settings()  # which looks at the folders that the sandbox is to show
     if recipe.engine.dtype == "fp16" and world.device.type == "cpu":
         raise UserError("engine.dtype=fp16 does not work on CPUs; use engine.dtype=fp32 or bf16")
     for phase in phases:
