@@ -200,8 +200,8 @@ class EvaluationPart(Section):
     retrieval_max_seq_length: int = Field(512, ge=8, description="tokens in a row of retrieval")
     retrieval_centering: Literal["none", "language"] = Field(
         "none",
-        description="`language`: a second column of bitext retrieval, from vectors less the mean of their side; the "
-        "protocol's own stays as it is",
+        description="`language`: a second column of retrieval, from vectors less the mean of their side or language; "
+        "the protocol's own stays as it is",
     )
     n_best: int = Field(20, ge=1, description="answer candidates of a window")
     max_answer_length: int = Field(30, ge=1, description="tokens of an answer")

@@ -94,11 +94,12 @@ def _check_target(recipe: Recipe, task: Task) -> None:
 
 def _check_sweep(recipe: Recipe, tasks: NamedTasks) -> None:
     """A layer is chosen on dev sentences with gold pairs, and on nothing else."""
+    reads = [task.name for task in tasks.targets if not task.trains]
     chooses = any(chooses_on_dev(task) and task.noise is None for task in tasks.targets)
-    if recipe.evaluation.retrieval_layer == SWEEP and not chooses:
+    if recipe.evaluation.retrieval_layer == SWEEP and reads and not chooses:
         raise UserError(
-            "evaluation.retrieval_layer=sweep chooses the layer on BUCC's dev languages, and BUCC is no target; add "
-            "bucc2018 to targets, or give a layer"
+            f"evaluation.retrieval_layer=sweep chooses the layer of {reads[0]} on BUCC's dev languages, and BUCC is no "
+            "target; add bucc2018 to targets, or give a layer"
         )
 
 

@@ -82,6 +82,8 @@ def bytes_to_write(recipe: Recipe, plan: Plan, run: RunDir) -> int:
 def check_settings(recipe: Recipe, phases: list[Phase], limits: ModelLimits, world: World) -> None:
     """Refuse what cannot work before anything is paid for."""
     base_config(recipe.engine)  # which looks at the recipe's own DeepSpeed file
+    if recipe.execute.allow:
+        recipe.execute.settings()  # which looks at the folders that the sandbox is to show
     if recipe.engine.dtype == "fp16" and world.device.type == "cpu":
         raise UserError("engine.dtype=fp16 does not work on CPUs; use engine.dtype=fp32 or bf16")
     for phase in phases:
@@ -102,10 +104,11 @@ def check_settings(recipe: Recipe, phases: list[Phase], limits: ModelLimits, wor
                 f"{phase.title}: train_batch_size={setting.train_batch_size} makes {setting.train_batch_size // pool} "
                 f"pools of pool_size={pool}, fewer than the {world.size} ranks; raise train_batch_size"
             )
-        # Each step deals its examples to the ranks: one of them would get none.
+        # Each step deals its examples to the ranks: one of them would get none. `stilts run` and jobs start fewer.
         if setting.train_batch_size < world.size:
             raise UserError(
-                f"{phase.title}: train_batch_size={setting.train_batch_size} is less than the {world.size} ranks"
+                f"{phase.title}: train_batch_size={setting.train_batch_size} is less than the {world.size} ranks; "
+                f"start {setting.train_batch_size}, or raise it"
             )
 
 

@@ -14,13 +14,14 @@ from stilts_ds.augmentation import augmentation_of, check_augmentation
 from stilts_ds.config import ROW_KEYS, Recipe, TrainingPart
 from stilts_ds.ds_files import numbers_in
 from stilts_ds.errors import UserError
-from stilts_ds.families.registry import family_of
+from stilts_ds.families.registry import family_of, pool_size
 from stilts_ds.named_tasks import NamedTasks, check_tasks, train_task_of
 from stilts_ds.phase_names import EarlierPhases, counted_lengths, counted_sampling, counted_training, phase_id
 from stilts_ds.plan_file import Kind, Phase, Plan
 from stilts_ds.run_dir import provenance
 from stilts_ds.sources.draw import DRAW
 from stilts_ds.task_files import definitions
+from stilts_ds.tasks.registry import get_task
 from stilts_ds.tasks.spec import FROM, Task
 
 
@@ -32,6 +33,18 @@ class PhaseStart:
     init: str
     named: str
     named_earlier: str
+
+
+def most_ranks(phases: Iterable[Phase]) -> int | None:
+    """How many ranks can share the steps of each of the phases: every rank needs an example of a step or, in trained
+    retrieval, a pool of them. None where nothing trains."""
+    shares: list[int] = []
+    for phase in phases:
+        if phase.train:
+            setting = phase.setting()
+            pool = pool_size([family_of(get_task(name)) for name in phase.train], setting)
+            shares.append(setting.train_batch_size // pool)
+    return min(shares, default=None)
 
 
 def make_plan(

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 BENCHMARKS = {
     "execute": "stilts_bench.execute",
     "generation": "stilts_bench.generation",
+    "gpu": "stilts_bench.gpu",
     "kernels": "stilts_bench.kernels",
     "mining": "stilts_bench.mining",
     "pipeline": "stilts_bench.pipeline",

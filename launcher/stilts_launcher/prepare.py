@@ -7,9 +7,12 @@ submit` puts a job that does this before phases that ask for GPUs; its ranks com
 from __future__ import annotations
 
 import argparse
+import os
 import sys
+from functools import partial
 from pathlib import Path
 
+from stilts_ds.engine.preempt import die_with
 from stilts_ds.errors import UserError, counted
 from stilts_ds.run_dir import RunDir
 from stilts_launcher.options import add_overrides, recipe_of, recipes_help, run_folder, say
@@ -56,7 +59,9 @@ def prepare_rows(run: RunDir, processes: int) -> None:
     from stilts_ds.data.prepare import prepare_run_data
 
     run.check_links()
-    count, elsewhere = prepare_run_data(run, processes, lambda title: say(f"{title}: ready"))
+    # A process of the pool would wait for ever for a parent that was killed.
+    end_together = partial(die_with, os.getpid())
+    count, elsewhere = prepare_run_data(run, processes, lambda title: say(f"{title}: ready"), end_together)
     others = f", {elsewhere} of them made by another process" if elsewhere else ""
     say(f"{counted(count, 'set')} of rows ready for {run.root}{others}")
 

@@ -1,15 +1,19 @@
 """Pretrain the tiny XLM-R that comes with the package, from random weights, through the project's own MLM phase.
 
     python -m stilts_launcher.pretrain_toy OUT_DIR [key=value ...]
+    python -m stilts_launcher.pretrain_toy --head MODEL_DIR
 
-OUT_DIR receives the encoder (bfloat16 weights), its tokenizer and stilts.json with the phase, data hash and versions.
-Characters of programs, which the text has not, get pieces with random embeddings.
+OUT_DIR receives the encoder with its language modelling head (bfloat16 weights), its tokenizer and stilts.json with the
+phase, data hash and versions. Characters of programs, which the text has not, get pieces with random embeddings.
+
+`--head` trains only a head, for a model that was published without one; its encoder stays as it is.
 """
 
 from __future__ import annotations
 
 import shutil
 import sys
+import tempfile
 from pathlib import Path
 
 from stilts_ds.config import load_recipe
@@ -25,9 +29,14 @@ CODE_CHARACTERS = "".join(map(chr, range(ord("!"), ord("~") + 1))) + "".join(MAR
 
 
 def main(arguments: list[str]) -> int:
+    if arguments[:1] == ["--head"] and len(arguments) == 2:
+        return give_head(Path(arguments[1]))
     if not arguments or arguments[0].startswith("-"):
         print(__doc__)
         return 2
+    from safetensors.torch import load_file
+
+    from stilts_ds.toy.head import save_with_head
     from stilts_ds.toy.model import add_characters, write_tiny_model
 
     recipe = resolve_paths(load_recipe("toy_pretrain", arguments[1:]))
@@ -42,9 +51,22 @@ def main(arguments: list[str]) -> int:
     if status == 0:
         # The recipe has one intermediate phase; this fails loudly should it ever get a second one.
         (phase,) = (phase for phase in Plan.load(run.plan).phases if phase.kind == "intermediate")
-        shrink(run.phase(phase.id).encoder, Path(arguments[0]))
-        add_characters(Path(arguments[0]), CODE_CHARACTERS, seed=recipe.seeds[0])
+        out, folder = Path(arguments[0]), run.phase(phase.id)
+        shrink(folder.encoder, out)
+        add_characters(out, CODE_CHARACTERS, seed=recipe.seeds[0])
+        save_with_head(out, {name.removeprefix("mlm."): value for name, value in load_file(folder.heads).items()})
     return status
+
+
+def give_head(folder: Path) -> int:
+    """Train a head for the model in a folder, on the toy world's text, and save it there."""
+    from stilts_ds.toy.head import save_with_head, train_head
+
+    with tempfile.TemporaryDirectory() as scratch:
+        world = Path(scratch) / "world"
+        ensure_toy_world(world, load_recipe("toy_pretrain").data.seed)
+        save_with_head(folder, train_head(folder, world))
+    return 0
 
 
 def shrink(encoder: Path, out: Path) -> None:

@@ -118,10 +118,10 @@ def run_recipe(recipe: Recipe, only: str | None = None, phases: list[str] | None
         return _as_a_rank(rank_place, recipe, run, only, phases or [])
     # Held to the end: two starts of one run would train into the same folders.
     with run_lock(run):
-        prepare_run(recipe, wanted=phases or [])
+        plan = prepare_run(recipe, wanted=phases or [])
         # The written recipe has the model's commit, so that all ranks find the same files in the cache.
         ensure_model(written_recipe(run.recipe))
-        count = rank_count(recipe)
+        count = fed_ranks(rank_count(recipe), plan, phases or [])
         arguments = [str(run.root), *(phases or []), *(["--only", only] if only else [])]
         os.environ["STILTS_COLLECTIVE_TIMEOUT"] = str(recipe.engine.collective_timeout)
         return local.start_ranks(arguments, count, recipe.launch.omp_num_threads)
@@ -149,6 +149,17 @@ def _as_a_rank(rank_place: RankPlace, recipe: Recipe, run: RunDir, only: str | N
 
 def uses_hub(recipe: Recipe) -> bool:
     return recipe.data.source == "hub" or is_hub_model(recipe)
+
+
+def fed_ranks(count: int, plan: Plan, wanted: Sequence[str]) -> int:
+    """How many of `count` ranks the wanted phases (all: []) can use: no more than the smallest step has examples."""
+    from stilts_ds.planner import most_ranks
+
+    most = most_ranks(phase for phase in plan.phases if not wanted or {phase.id, phase.label} & set(wanted))
+    if most is None or most >= count:
+        return count
+    log.warning("%s are started and not %d: train_batch_size gives no more of them work", counted(most, "rank"), count)
+    return most
 
 
 def rank_count(recipe: Recipe) -> int:

@@ -26,7 +26,8 @@ from pydantic import Strict, ValidationError
 from stilts_ds.errors import UserError, counted, print_anywhere, printable, redacted
 from stilts_ds.lineage import unfinished
 from stilts_ds.locks import HELD_BY_JOB, phase_lock
-from stilts_ds.plan_file import Plan
+from stilts_ds.plan_file import Phase, Plan
+from stilts_ds.planner import most_ranks
 from stilts_ds.run_dir import PhaseDir, RunDir, read_json, write_json
 from stilts_ds.values import Value
 from stilts_launcher.backends.base import PREPARE
@@ -98,7 +99,7 @@ class Supervisor:
                     say(f"{self.label} is done")
                     return 0
                 attempt = self._note_attempt()
-                outcome, text = self._start_ranks(attempt)
+                outcome, text = self._start_ranks(attempt, planned)
                 say(f"{self.label}: {outcome}{f' ({text})' if text else ''}")
                 if outcome == "stopped:SIGUSR1":
                     return self._continue_later()
@@ -113,14 +114,16 @@ class Supervisor:
                     say(why)
                     return 1
 
-    def _start_ranks(self, attempt: int) -> tuple[str, str]:
+    def _start_ranks(self, attempt: int, planned: list[Phase]) -> tuple[str, str]:
         """Start the ranks once and wait; returns the outcome and, for a crash, what is known of it."""
         token = f"{self.job}.{self.restart}.{attempt}"
         environment = {**self.environment, **OWN_CODE_ONLY, "STILTS_RUN_TOKEN": token, HELD_BY_JOB: self.phase}
         if (stop_at := self._stop_at()) is not None:
             environment["STILTS_STOP_AT"] = str(stop_at)
         say(f"{self.label}: attempt {attempt} of job {self.job}")
-        code = self.launcher.start_ranks([str(self.run.root), self.phase], self.profile, environment)
+        code = self.launcher.start_ranks(
+            [str(self.run.root), self.phase], self.profile, environment, most_ranks(planned)
+        )
         status = self.folder.read_status()
         # An earlier start's error stays in the file until ranks begin anew; by the token this start's is told apart.
         error = status.error if status.token == token else None

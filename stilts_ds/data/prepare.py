@@ -10,6 +10,7 @@ import logging
 import os
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from functools import partial
 from multiprocessing import get_context
@@ -20,6 +21,7 @@ from stilts_ds.data.data import Data
 from stilts_ds.data.duplicates import Overlap, warn_of_overlaps
 from stilts_ds.data.split import Split
 from stilts_ds.display import concern
+from stilts_ds.errors import UserError
 from stilts_ds.locks import HeldElsewhereError
 from stilts_ds.plan_file import Phase, Plan
 from stilts_ds.run_dir import RunDir, hash_json
@@ -83,16 +85,19 @@ def _row_set(split: Split, setting: TrainingPart, make: Callable[[], object]) ->
 # --- in several processes --------------------------------------------------------------------------------------------
 
 
-def prepare_run_data(run: RunDir, processes: int, tell: Callable[[str], None]) -> tuple[int, int]:
+def prepare_run_data(
+    run: RunDir, processes: int, tell: Callable[[str], None], begin: Callable[[], None]
+) -> tuple[int, int]:
     """Make what a planned run needs rows of, in so many processes beside those of other nodes.
 
-    Tells of each set when it is there. Returns how many there are, and how many of them another process was making
-    when they were asked for. Raises UserError for faulty data.
+    Tells of each set when it is there; each process calls `begin` first. Returns how many sets there are, and how many
+    of them another process was making when they were asked for. Raises UserError for faulty data, and where a process
+    was killed.
     """
     phases = Plan.load(run.plan).phases
     titles = [row_set.title for row_set in row_sets(Data(written_recipe(run.recipe), run.root), phases)]
     # Started anew and not forked: this process may have threads.
-    pool = ProcessPoolExecutor(processes, get_context("spawn"), _start_worker, (run.root,))
+    pool = ProcessPoolExecutor(processes, get_context("spawn"), _start_worker, (run.root, begin))
     # What a tokenizer counts as its machine is shared by the processes.
     os.environ["RAYON_NUM_THREADS"] = str(max(1, len(os.sched_getaffinity(0)) // processes))
     with pool:
@@ -106,6 +111,10 @@ def prepare_run_data(run: RunDir, processes: int, tell: Callable[[str], None]) -
                         tell(titles[number])
                     else:
                         elsewhere.append(number)
+            except BrokenProcessPool as error:
+                raise UserError(
+                    f"one of {processes} processes was killed, perhaps because memory ran out; give fewer (--processes)"
+                ) from error
             except BaseException:
                 # The first fault is told at once, and not after what still waits in the queue.
                 pool.shutdown(wait=False, cancel_futures=True)
@@ -127,7 +136,8 @@ class _Worker:
 _worker: list[_Worker] = []  # of this process
 
 
-def _start_worker(root: Path) -> None:
+def _start_worker(root: Path, begin: Callable[[], None]) -> None:
+    begin()
     _worker.append(_Worker(root))
 
 

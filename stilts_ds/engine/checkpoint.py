@@ -54,6 +54,7 @@ log = logging.getLogger(__name__)
 MANIFEST = "manifest.json"
 # The starts that led to a checkpoint: [number of a start, last step of it that counts] each, the last start's last.
 Lineage = list[list[int]]
+FIRST_START: Lineage = [[1, 0]]
 CHECKSUM = "xxh3_128"
 
 

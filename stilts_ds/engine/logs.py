@@ -44,7 +44,9 @@ def set_up_logging(folder: Path) -> None:
         handler.setFormatter(Redacting(LINE, datefmt=CLOCK))
     # torch renames collectives that DeepSpeed still calls by their old names, once a call.
     warnings.filterwarnings("ignore", category=FutureWarning, module="torch.distributed")
-    for noisy in ("DeepSpeed", "transformers", "torch", "datasets", "httpx", "httpx2"):
+    # transformers is silenced by `quiet`: at this level it would list a checkpoint's language modelling head, which no
+    # encoder takes, at every load.
+    for noisy in ("DeepSpeed", "torch", "datasets", "httpx", "httpx2"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     logging.getLogger("stilts_ds.data.reader").setLevel(logging.WARNING)  # what was read is told once, by prepare
     for name in ("stilts_ds", "__main__"):

@@ -37,7 +37,7 @@ log = logging.getLogger(__name__)
 class Trainer:
     """The engine and the data of one phase's steps."""
 
-    def __init__(self, setup: TrainingSetup, lineage: checkpoint.Lineage) -> None:
+    def __init__(self, setup: TrainingSetup, lineage: checkpoint.Lineage = checkpoint.FIRST_START) -> None:
         self.setup = setup
         sizes = {name: len(task.rows) for name, task in setup.tasks.items()}
         groups = {name: task.groups for name, task in setup.tasks.items() if task.groups is not None}

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from stilts_ds.errors import UserError
 from stilts_ds.families.decoding import Decoding
 from stilts_ds.families.generate.rows import never_written
 from stilts_ds.model.decoding import STABLE_ROWS, KeyValueCache
@@ -53,19 +54,24 @@ def _fall_on(logits: np.ndarray, temperature: float, top_p: float, uniform: np.n
     index."""
     # Values alone are sorted, in the precision that they have: several times as fast as sorting tokens by them, and
     # twice as fast as sorting probabilities.
-    ordered = -np.sort(-logits, axis=1)
-    weights = np.exp((ordered.astype(np.float64) - ordered[:, :1]) / temperature)
-    bounds = np.cumsum(weights, axis=1)
-    size = ((bounds - weights) < top_p * bounds[:, -1:]).sum(axis=1, keepdims=True)
+    ordered = np.sort(logits, axis=1)[:, ::-1]
+    weights = ordered.astype(np.float64)
+    weights -= weights[:, :1].copy()
+    weights /= temperature
+    np.exp(weights, out=weights)
+    bounds = torch.from_numpy(weights).cumsum(1).numpy()  # numpy's takes as long as all else here
+    # A token is among the fewest while those before it have too little together.
+    size = 1 + np.count_nonzero(bounds[:, :-1] < top_p * bounds[:, -1:], axis=1)[:, None]
     mass = np.take_along_axis(bounds, size - 1, axis=1)
-    rank = np.minimum((bounds <= uniform * mass).sum(axis=1, keepdims=True), size - 1)
+    rank = np.minimum(np.count_nonzero(bounds <= uniform * mass, axis=1)[:, None], size - 1)
     value = np.take_along_axis(ordered, rank, axis=1)
     is_equal = logits == value
     tokens = is_equal.argmax(axis=1)
     # The token of that rank: of those as likely as it, the one behind so many equals.
-    equals_before = (rank - (ordered > value).sum(axis=1, keepdims=True))[:, 0]
-    for row in np.flatnonzero(equals_before):
-        tokens[row] = np.flatnonzero(is_equal[row])[equals_before[row]]
+    has_equals = np.take_along_axis(ordered, np.maximum(rank - 1, 0), axis=1) == value
+    for row in np.flatnonzero(has_equals & (rank > 0)):
+        equals_before = rank[row, 0] - np.count_nonzero(ordered[row] > value[row])
+        tokens[row] = np.flatnonzero(is_equal[row])[equals_before]
     return tokens
 
 
@@ -127,7 +133,7 @@ class Generator:
     head: str
     decoding: Decoding
 
-    @torch.no_grad()
+    @torch.inference_mode()
     def write(self, rows: Rows, items: Sequence[int]) -> list[list[list[int]]]:
         """The ids of each sample of these prompts, without their ends: [P][samples]."""
         decoding = self.decoding
@@ -189,5 +195,8 @@ class Generator:
         none = torch.zeros(0, dtype=torch.long)
         batch.heads[self.head] = Targets(torch.from_numpy(filled.astype(np.int64)), none, none.float(), none)
         logits: np.ndarray = self.forward(batch.to(self.device), "next")[self.head][: len(read)].cpu().numpy()
+        # NaN would still be chosen from, and the programs would look like a bad model's.
+        if not np.isfinite(logits).all():
+            raise UserError("the model's outputs are not finite; its weights are damaged, train it again")
         logits[:, never_written(self.tokenizer, logits.shape[1])] = -np.inf
         return logits

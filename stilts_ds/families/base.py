@@ -319,7 +319,7 @@ class Family:
     fits_on_scored: Callable[[Task, str], bool] = nothing_is_fitted
     limit: Callable[[EvaluationPart], int | None] = max_examples  # most records of an evaluation split
     settings: Callable[[EvaluationPart], dict[str, Any]] = no_settings  # what scores depend on, kept with them
-    # Evaluation settings that no other family's predictions depend on.
+    # Evaluation settings that only predictions of families which name them depend on.
     own_settings: tuple[str, ...] = ()
     # Prediction file -> what has to be done before it can be scored; None where nothing has.
     unscored: Callable[[Path], str | None] = nothing_to_do

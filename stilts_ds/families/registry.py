@@ -37,7 +37,7 @@ def get_family(name: str) -> Family:
 
 def settings_of_others(family: Family) -> set[str]:
     """The evaluation settings that only other families' predictions depend on."""
-    return {key for rival in FAMILIES.values() if rival is not family for key in rival.own_settings}
+    return {key for rival in FAMILIES.values() for key in rival.own_settings} - set(family.own_settings)
 
 
 def chooses_on_dev(task: Task) -> bool:

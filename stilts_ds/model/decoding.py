@@ -75,8 +75,8 @@ class Group:
         remaining = int(np.count_nonzero(~complete))
         free = np.flatnonzero(complete[:remaining])
         last = remaining + np.flatnonzero(~complete[remaining:])
-        for kept in (self.samples, self.owners):
-            kept[free] = kept[last]
+        for numbers in (self.samples, self.owners):
+            numbers[free] = numbers[last]
         self.samples, self.owners = self.samples[:remaining], self.owners[:remaining]
         to, moved = (torch.from_numpy(places).to(self.device) for places in (free, last))
         for layer, tensors in self.of_samples.items():

@@ -18,6 +18,7 @@ from stilts_ds.config import Recipe, written_recipe
 from stilts_ds.data.data import fitted_task
 from stilts_ds.data.duplicates import Overlaps
 from stilts_ds.errors import UserError
+from stilts_ds.evaluate.layers import CHOSEN
 from stilts_ds.evaluate.result import Result
 from stilts_ds.evaluate.score_run import settings_of
 from stilts_ds.evaluate.sizes import sizes_text
@@ -182,12 +183,13 @@ def results_alike(recipe: Recipe, plan: Plan, results: Results) -> tuple[Results
     alike: Results = defaultdict(lambda: defaultdict(list))
     left_out: dict[str, None] = {}  # an ordered set: conditions share phases
     read: dict[tuple[str, str], str] = {}  # (task, language) -> hash of the files it was first scored on
+    layers: dict[str, Any] = {}  # task -> the layer that a sweep chose for it
     baseline = baseline_of(plan)
     # The baseline first: it says which files the others have to be scored on, since gains are differences to it.
     for condition in sorted(plan.use, key=lambda name: name != baseline):
         for task, results_of_task in results.get(condition, {}).items():
             for result in results_of_task:
-                why = _not_of_recipe(recipe, result) or _of_other_files(result, read)
+                why = _not_of_recipe(recipe, result) or _of_other_files(result, read) or _of_other_layer(result, layers)
                 if why:
                     left_out[f"{task} after {result.condition}, seed {result.seed}, is not in the tables: {why}."] = (
                         None
@@ -196,6 +198,7 @@ def results_alike(recipe: Recipe, plan: Plan, results: Results) -> tuple[Results
                 alike[condition][task].append(result)
                 for language, digest in result.data.items():
                     read.setdefault((task, language), digest)
+                layers.setdefault(task, result.settings.get(CHOSEN))
     return alike, list(left_out)
 
 
@@ -222,6 +225,19 @@ def _of_other_files(result: Result, read: Mapping[tuple[str, str], str]) -> str:
     return (
         f"its test files in {' '.join(languages)} are not those of the other results; `stilts evaluate` on the "
         "run scores all of them on the files that are there now"
+    )
+
+
+def _of_other_layer(result: Result, layers: Mapping[str, Any]) -> str:
+    """How a result's layer is not that of another one; empty where it is, or where none was chosen. Jobs that chose at
+    one time on unlike machines may have met a tie."""
+    layer = result.settings.get(CHOSEN)
+    first = layers.get(result.task, layer)
+    if layer == first:
+        return ""
+    return (
+        f"it was predicted at layer {layer}, which a sweep chose, and the other results at layer {first}; `stilts "
+        "evaluate` on the run predicts all of them at one"
     )
 
 

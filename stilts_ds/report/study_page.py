@@ -167,7 +167,7 @@ def _unresolved(tables: Mapping[str, Cells], baseline: str) -> Sheet:
             half = (cell["high"] - cell["low"]) / 2
             rows.append((f"{row}, {column}", signed(cell["mean_gain"]), number(half)))
     note = (
-        f"Not told from {baseline}. An effect smaller than half its interval, before any correction, would not be "
-        "seen with these seeds and examples; that none was seen is no evidence that there is none."
+        f"Not told from {baseline}. An effect as large as half the interval is seen, before any correction, in about "
+        "one of two such studies, a smaller one more rarely. That none was seen is no evidence that there is none."
     )
     return Sheet("What was too small to tell", ("", "gain", "half the interval"), tuple(rows), (note,))

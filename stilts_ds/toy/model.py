@@ -44,6 +44,22 @@ def write_tiny_model(world: Path, folder: Path, seed: int, pieces: int = 900) ->
     tokenizer.save_pretrained(folder)
 
 
+def write_shape(folder: Path, tokenizer_of: Path, hidden: int, layers: int, vocabulary: int, seed: int = 1) -> None:
+    """A random encoder of another shape, with heads of 64 channels and a tiny model's tokenizer: for benchmarks, where
+    the weights do not matter. Its vocabulary has at least the tokenizer's pieces."""
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(tokenizer_of)
+    config = tiny_config(tokenizer)
+    config.update({
+        "vocab_size": max(vocabulary, len(tokenizer)), "hidden_size": hidden, "num_hidden_layers": layers,
+        "num_attention_heads": hidden // 64, "intermediate_size": 4 * hidden,
+    })  # fmt: skip
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        encoder = XLMRobertaModel(config, add_pooling_layer=False)
+    tokenizer.save_pretrained(folder)
+    encoder.save_pretrained(folder)
+
+
 def add_characters(folder: Path, characters: str, seed: int) -> None:
     """Give a tiny model pieces for characters that its text has not, with random embeddings: code is written in them.
 

@@ -22,8 +22,11 @@ def write_plain_model(
 
     `text` holds `<language>.txt`, one passage a line. `tokenizer` is the folder of an XLM-R, of whose pieces `pieces`
     are kept. `hidden` is a multiple of 64, the width of an attention head in XLM-R. Raises UserError where it is not,
-    where there is no text, or where the tokenizer is none of SentencePiece's unigram kind.
+    where a number is below 1, where there is no text, or where the tokenizer is none of SentencePiece's unigram kind.
     """
+    for name, value in (("pieces", pieces), ("layers", layers), ("positions", positions)):
+        if value < 1:
+            raise UserError(f"{name}: {value} is less than 1; give a positive number")
     if hidden < 1 or hidden % 64:
         raise UserError(f"a hidden size of {hidden} is no multiple of 64, the width of an attention head")
     files = sorted(text.glob("*.txt"))

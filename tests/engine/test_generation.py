@@ -198,6 +198,13 @@ def test_greedy_text_is_that_of_transformers_own_generation(kind: str, tmp_path:
     assert len({tuple(ids) for ids in expected}) > 1
 
 
+def test_damaged_weights_write_nothing() -> None:
+    model, tokenizer = build("gpt2")
+    torch.nn.init.constant_(model.encoder.h[1].attn.c_proj.weight, float("nan"))
+    with pytest.raises(UserError, match="outputs are not finite; its weights are damaged"):
+        write((model, tokenizer), [0, 1], decoding())
+
+
 @pytest.mark.parametrize("limit", ["most_tokens", "row_limit", "is_complete"])
 def test_each_sample_ends_for_its_own_reason(built: tuple[MultiTask, Any], limit: str) -> None:
     long = write(built, [0, 1, 4], decoding())

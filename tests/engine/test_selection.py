@@ -13,6 +13,7 @@ import pytest
 from stilts_ds.config import TrainingPart, parse_recipe
 from stilts_ds.data.data import Data
 from stilts_ds.engine import loop
+from stilts_ds.engine.checkpoint import FIRST_START
 from stilts_ds.engine.loop import train
 from stilts_ds.engine.progress import Progress
 from stilts_ds.engine.trainer import Trainer
@@ -53,7 +54,7 @@ def test_the_best_mean_is_kept_and_each_task_s_own_best_is_noted() -> None:
 class FakeTrainer(Trainer):
     """A trainer whose dev scores are given; counts steps and evaluations."""
 
-    def __init__(self, setup: Any) -> None:
+    def __init__(self, setup: Any, lineage: Any) -> None:
         self.setup, self.evaluated = setup, []
         self.mixture: Any = SimpleNamespace(total_steps=setup.total)
         self.saver: Any = SimpleNamespace(wait=lambda: None, overdue=lambda minutes: False)
@@ -96,7 +97,7 @@ def test_training_stops_after_patience_evaluations_without_a_better_one(
     setting = TrainingPart(eval_steps=every, early_stopping_patience=patience, logging_steps=100, save_steps=0)
     setup = SimpleNamespace(setting=setting, total=7, scores=scores, steps=0, progress=Progress(), world=None)
     setup.folder = SimpleNamespace(checkpoints=None)
-    monkeypatch.setattr(loop.checkpoint, "find", lambda *_: None)
+    monkeypatch.setattr(loop.checkpoint, "find", lambda *_: (None, FIRST_START))
     never = SimpleNamespace(stop_or_save=lambda wanted: False)
     for name, fake in (("Trainer", FakeTrainer), ("Asking", lambda *_, **__: never)):
         monkeypatch.setattr(loop, name, fake)

@@ -116,6 +116,7 @@ def test_the_log_ends_with_where_the_time_went_and_a_profile_is_written_on_reque
         *SMALL,
         "intermediate={nli: [mnli, ccg]}",
         "targets=[tatoeba]",
+        "evaluation.retrieval_layer=2",
         "intermediate_training.max_steps=6",
         "engine.profile=true",
         cwd=tmp_path,

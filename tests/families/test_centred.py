@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
-from clock_bitext import HOURS, OffsetVectors, TwelveSentences
+from clock_bitext import HOURS, MEANINGS, OFFSETS, OffsetVectors, TwelveSentences
 from report_runs import QUICK, build_run, name_files, table
 
 import stilts_ds
@@ -17,6 +18,10 @@ from stilts_ds.evaluate.score import score_folder
 from stilts_ds.families.base import Prediction
 from stilts_ds.families.bitext import BITEXT
 from stilts_ds.families.bitext.head import centred
+from stilts_ds.families.metrics import scores_of
+from stilts_ds.families.ranking.predictions import centred as centre_languages
+from stilts_ds.families.ranking.predictions import pool_languages, rank
+from stilts_ds.families.ranking.record import Candidate, Query, gold
 from stilts_ds.families.registry import family_of
 from stilts_ds.plan_file import Plan
 from stilts_ds.report.load import load_run
@@ -63,6 +68,31 @@ def test_mining_has_a_threshold_of_its_own_among_centred_vectors(tmp_path: Path)
     assert set(kept["drawn-f1-centred-test-de.json"]) == {100.0}
     own = {name: value for name, value in kept.items() if "centred" not in name}
     assert own == {name: value for name, value in kept_plain.items() if value is not None}
+
+
+def test_ranked_candidates_lose_the_mean_of_their_language(tmp_path: Path) -> None:
+    """A query of LAReQA whose right candidates are in two languages, which lie apart."""
+    task = get_task("lareqa")
+    ids = [f"{code}_{i}" for i in range(HOURS) for code in ("de", "en")]
+    pool = [Candidate(id, "") for id in ids]
+    assert pool_languages(task, pool) == [id[:2] for id in ids] and pool_languages(task, [Candidate("Q42", "")]) == []
+    bank = np.stack([np.concatenate([OFFSETS[id[:2]], 0.1 * MEANINGS[int(id[3:])]]) for id in ids])
+    queries = np.stack([np.concatenate([OFFSETS["de"], 0.1 * meaning]) for meaning in MEANINGS])
+    records = [Query(str(i), "", (f"de_{i}", f"en_{i}"), "", pool) for i in range(HOURS)]
+
+    def score(left: np.ndarray, right: np.ndarray) -> dict[str, float]:
+        ranked = rank(records, pool, left.astype(np.float32), right.astype(np.float32), whole=True)
+        metrics = family_of(task).metrics(task).values()
+        return scores_of(metrics, [gold(record) for record in records], ranked, "de")
+
+    plain = score(queries, bank)
+    # Both right answers come first, in no order of languages: of two, one is in the query's own.
+    codes = [id[:2] for id in ids]
+    beside = score(centre_languages(queries, ["de"] * HOURS), centre_languages(bank, codes))
+    assert beside["map"] == 100 > plain["map"] and (plain["own_language"], beside["own_language"]) == (100, 50)
+    assert np.allclose(np.linalg.norm(centre_languages(bank, codes), axis=1), 1)
+    with pytest.raises(UserError, match="a vector of en is the mean of its language"):
+        centre_languages(bank[:3], codes[:3])
 
 
 def test_kept_files_that_are_damaged_are_named(tmp_path: Path) -> None:

@@ -309,7 +309,7 @@ def test_settings_of_programs_leave_other_predictions_as_they_are() -> None:
 
     def stamp(name: str, **generate: Any) -> Any:
         split = SimpleNamespace(hash="h", name="test", family=family_of(TASKS[name]))
-        return Stamp.of("phase", "w", EvaluationPart(**{"generate": generate}), split)  # type: ignore[arg-type]
+        return Stamp.of("phase", "w", EvaluationPart(**{"generate": generate}), split, {})  # type: ignore[arg-type]
 
     assert stamp("xnli") == stamp("xnli", top_p=0.5) and "generate" not in stamp("xnli").settings
     assert stamp("humaneval") != stamp("humaneval", top_p=0.5)

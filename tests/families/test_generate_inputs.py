@@ -5,8 +5,11 @@ from __future__ import annotations
 import json
 import logging
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
+import torch
 from test_generate import FORM, Author, asked, exercise
 from tiny_decoders import plain_tokenizer
 
@@ -17,7 +20,9 @@ from stilts_ds.data.store import Store
 from stilts_ds.errors import UserError
 from stilts_ds.families.generate.predictions import predict
 from stilts_ds.families.registry import family_of
+from stilts_ds.model_files import ModelLimits
 from stilts_ds.named_tasks import check_tasks
+from stilts_ds.phase_setup import check_settings
 from stilts_ds.rows.tokenizer import Tokenizer
 from stilts_ds.rows.whitespace import SAMPLES, CodeTokenizer
 from stilts_ds.sources.source import DataSource
@@ -91,3 +96,10 @@ def test_lines_of_exercises_end_alike_whoever_wrote_them(name: str, language: st
     [record] = read_examples(get_task(name), "train", language, DataSource(code=tmp_path))
     texts = (record.prompt, record.solution, record.problem.tests, record.problem.prompt)
     assert not any("\r" in text for text in texts) and "\n" in record.prompt and "\n" in record.solution
+
+
+def test_a_folder_that_the_sandbox_cannot_show_is_refused_before_anything_trains() -> None:
+    given = {"name": "x", "targets": ["mbxp"], "execute": {"allow": True, "readable": ["/nowhere/node_modules"]}}
+    world: Any = SimpleNamespace(device=torch.device("cpu"), size=1)
+    with pytest.raises(UserError, match=r"readable: /nowhere/node_modules is no folder"):
+        check_settings(parse_recipe(given, "the recipe"), [], ModelLimits(None, None), world)

@@ -19,6 +19,7 @@ from stilts_ds.families.base import LayerScores, Prediction
 from stilts_ds.families.bitext import BITEXT
 from stilts_ds.named_tasks import check_tasks
 from stilts_ds.plan_file import Plan
+from stilts_ds.report.load import load_run
 from stilts_ds.report.write import write_report
 from stilts_ds.run_dir import read_json, write_json
 from stilts_ds.tasks.registry import get_task
@@ -83,9 +84,11 @@ def test_a_curve_of_other_inputs_or_damaged_is_made_again(tmp_path: Path) -> Non
 
 def test_a_sweep_without_the_dev_sentences_of_bucc_is_refused() -> None:
     given = ["evaluation.retrieval_layer=sweep", "intermediate={none: []}"]
-    check_tasks(load_recipe("quickstart", [*given, "targets=[tatoeba,bucc2018]"]))
+    # Where nothing is retrieved, no layer is read.
+    for targets in ("[tatoeba,bucc2018]", "[xnli]"):
+        check_tasks(load_recipe("quickstart", [*given, f"targets={targets}"]))
     for targets in ("[tatoeba]", "[tatoeba,xnli]"):
-        with pytest.raises(UserError, match="retrieval_layer=sweep chooses the layer on BUCC's dev.*add bucc2018"):
+        with pytest.raises(UserError, match="sweep chooses the layer of tatoeba on BUCC's dev.*add bucc2018"):
             check_tasks(load_recipe("quickstart", [*given, f"targets={targets}"]))
     with pytest.raises(UserError, match=r"evaluation\.retrieval_layer"):
         load_recipe("quickstart", ["evaluation.retrieval_layer=sweeep"])
@@ -117,6 +120,18 @@ def test_the_report_has_the_curves_and_the_choice(tmp_path: Path) -> None:
     assert "layers,mnli,0,72.0" in run.report.with_suffix(".csv").read_text()
 
 
+def test_results_of_two_layers_are_not_in_one_table(tmp_path: Path) -> None:
+    run = build_run(tmp_path, intermediate={"none": [], "mnli": ["mnli"]}, targets=("bucc2018", "tatoeba"))
+    for path in run.root.glob("phases/*/results/tatoeba.json"):
+        result = read_json(path)
+        result["settings"]["chosen_layer"] = 4 if result["condition"] == "none" else 3
+        write_json(path, result)
+    data = load_run(run)
+    assert data.results["none"]["tatoeba"] and not data.results["mnli"]["tatoeba"] and data.results["mnli"]["bucc2018"]
+    [note] = [note for note in data.missing if note.startswith("tatoeba after mnli")]
+    assert "predicted at layer 3, which a sweep chose, and the other results at layer 4" in note
+
+
 @pytest.mark.processes
 @pytest.mark.long
 def test_a_sweep_reads_one_layer_everywhere_whatever_the_ranks(tmp_path: Path) -> None:
@@ -133,6 +148,7 @@ def test_a_sweep_reads_one_layer_everywhere_whatever_the_ranks(tmp_path: Path) -
     for ranks in (1, 2):
         ended = forked.stilts(tmp_path, [*given, f"launch.nproc={ranks}", f"name=of-{ranks}"], timeout=300)
         assert ended.returncode == 0, ended.output[-4000:]
+        assert "LOAD REPORT" not in ended.output  # of the model's head, which no encoder takes
         run = tmp_path / "runs" / f"of-{ranks}"
         kept = LayerCurve.load(run / "layers.json")
         curves[ranks] = kept.plain

@@ -6,7 +6,6 @@ import json
 import logging
 from collections import Counter
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import datasets
@@ -151,13 +150,12 @@ def test_the_pretrained_head_gives_the_checkpoint_s_own_logits(form: str, tmp_pa
 def test_the_log_says_where_the_head_comes_from(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     reference = checkpoint(tmp_path / "with")
     reference.roberta.save_pretrained(tmp_path / "without")
-    world: Any = SimpleNamespace(first=True)
     heads = []
     with caplog.at_level(logging.INFO, "stilts_ds.phase_setup"):
         for name in ("with", "without"):
             model = small.model(vocabulary=40, specs=[HeadSpec("mlm", "text"), HeadSpec("nli", "pair", ("a", "b"))])
             source = str(tmp_path / name)
-            load_language_head(model, read_language_head(source), source, world, logging.INFO)
+            load_language_head(model, read_language_head(source), source, logging.INFO)
             heads.append(model.heads["mlm"].bias)
     assert torch.equal(heads[0], reference.lm_head.bias) and not heads[1].any()
     said = [record.getMessage() for record in caplog.records]

@@ -103,8 +103,11 @@ class Processes:
     def requeue(self, job: str) -> None:
         (spool() / job / "requeued").touch()
 
-    def start_ranks(self, arguments: Sequence[str], profile: Profile, environment: Mapping[str, str]) -> int:
+    def start_ranks(
+        self, arguments: Sequence[str], profile: Profile, environment: Mapping[str, str], most: int | None = None
+    ) -> int:
         count, port = int(environment["PROCESSES_RANKS"]), free_port()
+        count = count if most is None else min(count, most)
         children: list[subprocess.Popen[bytes]] = []
         with local.passing_signals_to(children):
             for rank in range(count):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -62,6 +64,30 @@ def test_a_bad_row_is_named_before_any_phase_runs(tmp_path: Path) -> None:
 def test_what_cannot_be_meant_is_refused(words: list[str], problem: str, tmp_path: Path) -> None:
     study.stilts(tmp_path, "plan", "study.yaml")
     assert problem in study.stilts(tmp_path, "prepare", tmp_path / "runs" / "study", *words, fails=True)
+
+
+def worker_of(parent: int) -> int | None:
+    """A process of the pool of a `stilts prepare`; None before there is one."""
+    children = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
+    for child in children:
+        if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes():
+            return int(child)
+    return None
+
+
+@pytest.mark.processes
+@pytest.mark.parametrize("victim", ["worker", "parent"])
+def test_a_killed_process_is_named_and_leaves_none_behind(victim: str, tmp_path: Path) -> None:
+    study.stilts(tmp_path, "plan", "study.yaml")
+    run = tmp_path / "runs" / "study"
+    command = [sys.executable, "-m", "stilts_launcher.cli", "prepare", str(run), "--processes", "1"]
+    parent = study.start(tmp_path, command)
+    worker = study.until(lambda: worker_of(parent.pid), "a process that makes rows", run)
+    os.kill(worker if victim == "worker" else parent.pid, signal.SIGKILL)
+    shown = parent.communicate(timeout=100)[0]
+    if victim == "worker":
+        assert "one of 1 processes was killed" in shown and "Traceback" not in shown and parent.returncode == 2
+    study.until(lambda: not Path(f"/proc/{worker}").exists(), "the end of the process", run)
 
 
 def test_the_job_that_makes_rows_asks_for_the_cores_of_a_node_and_for_no_gpu() -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import ranks
+from stilts_launcher.show.plan import plan_sheet
 
 from stilts_ds.config import Recipe, load_recipe
 from stilts_ds.report.study_page import MARK, command, study_page, write_study_page
@@ -125,3 +126,14 @@ def test_a_cost_without_a_page_is_refused(tmp_path: Path, capsys: pytest.Capture
 
     assert main(["report", str(tmp_path), "--at-scale", "question_1"]) == 2
     assert "give --page FILE" in capsys.readouterr().err
+
+
+def test_what_a_study_costs_at_scale_is_its_plans_phases_and_steps() -> None:
+    sheet = plan_sheet("xlmr_xl_zero3")
+    plan = load_recipe("xlmr_xl_zero3")
+    rows = {kind: (int(phases), steps) for kind, phases, steps in sheet.rows}
+    trained = [tasks for tasks in plan.intermediate.values() if tasks]
+    assert rows["intermediate"][0] == len(trained) * len(plan.seeds)
+    # Its data are not here: the steps are those of the official sizes.
+    assert rows["intermediate"][1].startswith("about ")
+    assert plan.model.name_or_path in sheet.notes[0]

@@ -23,7 +23,7 @@ trial_file phase_names lineage disk augmentation planner data trackers monitor b
 planning report study phase_tracking phase_setup phase_record phases trial
 """
 LAYERS = ORDER.split()
-KERNEL_LAYERS = ["common", "dropout", "topk", "mining"]
+KERNEL_LAYERS = ["common", "dropout", "topk", "mining", "dispatch"]
 TRANSFORMERS_BENCHES = ["stilts_bench.generation", "stilts_bench.training"]
 HEAVY = {  # package -> the modules (or packages of modules) that may name it
     "deepspeed": ["stilts_ds.engine"],

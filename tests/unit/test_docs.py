@@ -11,10 +11,12 @@ from typing import Any
 import data_files
 import pytest
 import ranks
+import stilts_kernels
 import yaml
 from pydantic import BaseModel
 from stilts_launcher.cli import build_parser
 
+import stilts_ds
 from stilts_ds.config import Recipe, TrainingPart, load_recipe, parse_recipe
 from stilts_ds.data.reader import read_examples
 from stilts_ds.shipped import shipped_recipes
@@ -96,6 +98,15 @@ def test_the_site_has_every_page() -> None:
     text = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
     listed = set(re.findall(r": ([\w/-]+\.md)$", text, flags=re.MULTILINE))
     assert listed == {path.relative_to(ROOT / "docs").as_posix() for path in (ROOT / "docs").rglob("*.md")}
+
+
+def test_the_api_page_has_every_public_name() -> None:
+    text = (ROOT / "docs/api.md").read_text(encoding="utf-8")
+    # Options are indented, or the page prints them and takes none.
+    members = re.search(r"::: stilts_kernels\n    options:\n      members: \[(.*)\]\n", text)
+    assert members is not None and {*members[1].split(", "), "topk", "mine"} == set(stilts_kernels.__all__)
+    documented = set(re.findall(r"^::: ([\w.]+)$", text, flags=re.MULTILINE))
+    assert {*stilts_ds._SURFACE.values(), "stilts_kernels.dispatch"} <= documented
 
 
 GENERATED = {

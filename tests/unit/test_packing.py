@@ -109,6 +109,7 @@ def test_a_compiled_run_draws_the_curve_of_any_other(tmp_path: Path) -> None:
             *SMALL,
             "intermediate={nli: [mnli, ccg]}",
             "targets=[tatoeba]",
+            "evaluation.retrieval_layer=2",
             "launch.nproc=2",
             "engine.zero_stage=2",
             f"engine.torch_compile={compiled}",

@@ -66,3 +66,6 @@ def test_a_width_that_heads_do_not_divide_and_a_folder_without_text_are_refused(
         write_plain_model(text, xlmr, tmp_path / "out", pieces=9, layers=1, hidden=100, positions=32, seed=1)
     with pytest.raises(UserError, match="no <language>.txt"):
         write_plain_model(xlmr, xlmr, tmp_path / "out", pieces=9, layers=1, hidden=64, positions=32, seed=1)
+    with pytest.raises(UserError, match="layers: 0 is less than 1"):
+        write_plain_model(text, xlmr, tmp_path / "out", pieces=9, layers=0, hidden=64, positions=32, seed=1)
+    assert not (tmp_path / "out").exists()

@@ -198,7 +198,6 @@ def test_a_killed_run_continues_to_the_same_numbers(toy_run: Path, tmp_path: Pat
     [
         (["engine.dtype=fp16"], "engine.dtype=fp16 does not work on CPUs"),
         (["target_training.max_seq_length=400"], "the model takes 256 tokens"),
-        (["target_training.train_batch_size=1"], "is less than the 2 ranks"),
         (["targets=[xnlli]"], "did you mean"),
         (["model.name_or_path=./nowhere/model"], "does not exist"),
         (["data.source=local"], "data.intermediate is not set"),

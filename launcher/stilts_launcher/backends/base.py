@@ -112,8 +112,11 @@ class Launcher(Protocol):
         """Whether the running job, whose ranks were asked to stop, has to make room for another one and is to be
         continued; false where a user took it back."""
 
-    def start_ranks(self, arguments: Sequence[str], profile: Profile, environment: Mapping[str, str]) -> int:
-        """Start `rank_program(environment, arguments)` as the job's ranks and wait; returns their exit status.
+    def start_ranks(
+        self, arguments: Sequence[str], profile: Profile, environment: Mapping[str, str], most: int | None = None
+    ) -> int:
+        """Start `rank_program(environment, arguments)` as the job's ranks, but no more than `most`, and wait; returns
+        their exit status.
 
         Each rank gets `environment` and finds its place: through torchrun's five variables, Open MPI's, or those that
         `place` reads. A rank that fails ends the others. SIGTERM to the job reaches the ranks.

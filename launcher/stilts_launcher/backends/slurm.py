@@ -83,8 +83,10 @@ class Slurm:
     def preempted(self, job: str) -> bool:
         return _facts(job).get("PreemptTime", "None") not in ("None", "N/A", "Unknown", "(null)")
 
-    def start_ranks(self, arguments: Sequence[str], profile: Profile, environment: Mapping[str, str]) -> int:
-        step = srun_command(rank_program(environment, arguments), profile.container)
+    def start_ranks(
+        self, arguments: Sequence[str], profile: Profile, environment: Mapping[str, str], most: int | None = None
+    ) -> int:
+        step = srun_command(rank_program(environment, arguments), profile.container, fewer_tasks(environment, most))
         variables = step_environment(environment)
         return subprocess.call(step, env=variables, stdin=subprocess.DEVNULL)  # srun hands its own to rank 0
 
@@ -279,9 +281,20 @@ def _facts(job: str) -> dict[str, str]:
     return next((facts for facts in jobs if facts.get("JobId") == job), jobs[0] if jobs else {})
 
 
-def srun_command(program: Sequence[str], container: Container | None) -> list[str]:
+def fewer_tasks(environment: Mapping[str, str], most: int | None) -> list[str]:
+    """Options of a step of `most` tasks, on as few nodes as can be, in a job of more; [] where it has not more."""
+    if most is None or "SLURM_NTASKS" not in environment:
+        return []
+    tasks = read_number(environment, "SLURM_NTASKS", "srun")
+    if tasks <= most:
+        return []
+    nodes = read_number(environment, "SLURM_JOB_NUM_NODES", "srun") if "SLURM_JOB_NUM_NODES" in environment else 1
+    return [f"--ntasks={most}", f"--nodes={-(-most * nodes // tasks)}"]
+
+
+def srun_command(program: Sequence[str], container: Container | None, options: Sequence[str] = ()) -> list[str]:
     """Start the ranks of a job's allocation. A rank that fails ends its step."""
-    step = ["srun", "--kill-on-bad-exit=1"]
+    step = ["srun", "--kill-on-bad-exit=1", *options]
     if container is None:
         return [*step, *program]
     # A plugin of srun; the others are programs that srun starts.

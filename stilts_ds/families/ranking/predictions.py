@@ -16,11 +16,13 @@ from typing import Any
 import numpy as np
 
 from stilts_ds.config import EvaluationPart, TrainingPart
+from stilts_ds.errors import UserError
 from stilts_ds.families.asked import EvaluationSplit
 from stilts_ds.families.base import Family, Prediction
 from stilts_ds.families.files import (
     Expected,
     PredictionFile,
+    centred_name,
     check_ids,
     check_labelled,
     fail,
@@ -123,7 +125,58 @@ def predict(family: Family, asked: Prediction) -> dict[str, Ranking] | None:
     if not model.first:
         return None
     whole = _names_ranks(split.task) and all(record.right for record in records)
-    return rank(records, records[0].pool, np.concatenate(queries), np.concatenate(pool), whole)
+    candidates, vectors, bank = records[0].pool, np.concatenate(queries), np.concatenate(pool)
+    beside = None
+    languages = pool_languages(split.task, candidates)
+    if asked.evaluation.retrieval_centering == "language" and languages:
+        without = centred(vectors, [split.language] * len(vectors)), centred(bank, languages)
+        beside = _named(rank(records, candidates, *without, whole), whole)
+    # None takes away what an earlier start kept, which would else be scored.
+    asked.kept[centred_name(split.name, split.language)] = beside
+    return rank(records, candidates, vectors, bank, whole)
+
+
+def pool_languages(task: Task, pool: Sequence[Candidate]) -> list[str]:
+    """The language of each candidate, [] where they are not told apart (LAReQA's ids begin with it)."""
+    languages = [candidate.id.partition("_")[0] for candidate in pool]
+    return languages if set(languages) <= set(task.languages) else []
+
+
+def centred(vectors: np.ndarray, languages: Sequence[str]) -> np.ndarray:
+    """Vectors [N, H] less the mean of their language, at length 1 again: float32; means are formed in float64.
+
+    Raises UserError where nothing is left of one, as of a language with one vector.
+    """
+    left = vectors.astype(np.float64)
+    codes = np.asarray(languages)
+    for code in set(languages):
+        left[codes == code] -= left[codes == code].mean(axis=0)
+    length = np.linalg.norm(left, axis=1, keepdims=True)
+    if (length <= 1e-6 * np.linalg.norm(vectors, axis=1, keepdims=True)).any():
+        code = languages[int(np.argmin(length))]
+        raise UserError(
+            f"a vector of {code} is the mean of its language, so that nothing of it is left when that is taken off; "
+            "give several different texts, or leave evaluation.retrieval_centering at none"
+        )
+    return np.asarray(left / length, np.float32)
+
+
+def kept_files(split: str, language: str) -> tuple[str, ...]:
+    """What was ranked among centred vectors."""
+    return (centred_name(split, language),)
+
+
+def read_centred(folder: Path, split: str, language: str) -> dict[str, Ranking] | None:
+    """What was ranked among centred vectors; None where these were not asked for. Raises UserError with file and line
+    where it is damaged."""
+    path = folder / centred_name(split, language)
+    return read(path) if path.exists() else None
+
+
+def settings(evaluation: EvaluationPart) -> dict[str, Any]:
+    # Only where it is on: results of earlier versions, which lack it, are of the same protocol without it.
+    centering = evaluation.retrieval_centering
+    return {} if centering == "none" else {"retrieval_centering": centering}
 
 
 def _names_ranks(task: Task) -> bool:
@@ -173,12 +226,18 @@ def read_labels(path: Path, labels: Iterable[str] = ()) -> list[Wanted]:
 
 
 def write_best(path: Path, values: Mapping[str, Ranking]) -> None:
-    _write(path, {id: list(ranking.best) for id, ranking in values.items()})
+    _write(path, _named(values, whole=False))
 
 
 def write_ranked(path: Path, values: Mapping[str, Ranking]) -> None:
-    named = {id: {"best": list(ranking.best), "further": dict(ranking.further)} for id, ranking in values.items()}
-    _write(path, named)
+    _write(path, _named(values, whole=True))
+
+
+def _named(values: Mapping[str, Ranking], whole: bool) -> dict[str, Any]:
+    """Rankings as they stand in a file: lists of ids and, with `whole`, the ranks of right ones behind them."""
+    if not whole:
+        return {id: list(ranking.best) for id, ranking in values.items()}
+    return {id: {"best": list(ranking.best), "further": dict(ranking.further)} for id, ranking in values.items()}
 
 
 def write_labels(path: Path, values: Iterable[Wanted]) -> None:

@@ -1,0 +1,124 @@
+"""What a GPU is to reach, computed from the results of `stilts bench gpu`: one value a goal, and a table of all."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+Results = Mapping[str, Any]  # by the name of a step
+FAILED = "failed"  # a result's key: why there is none
+
+
+@dataclass(frozen=True)
+class Goal:
+    """`value(results)` is what was measured, and raises KeyError or TypeError where something of it is missing."""
+
+    name: str
+    what: str
+    unit: str
+    value: Callable[[Results], float | None]
+    least: float | None = None
+    most: float | None = None
+
+    @property
+    def bound(self) -> str:
+        if self.least is not None:
+            return f">= {self.least:g}"
+        return "" if self.most is None else f"<= {self.most:g}"
+
+    def is_reached(self, value: float) -> bool:
+        enough = self.least is None or value >= self.least
+        return enough and (self.most is None or value <= self.most)
+
+    def row(self, results: Results) -> tuple[str, ...]:
+        """Name, what it is, what was measured, the bound, and whether it is reached ("" where nothing says)."""
+        try:
+            value = self.value(results)
+        except (KeyError, TypeError, ZeroDivisionError):  # a step that failed or was not done, or has no such figure
+            value = None
+        if value is None:
+            return (self.name, self.what, "not measured", self.bound, "")
+        verdict = ""
+        if self.bound:
+            verdict = "reached" if self.is_reached(value) else "missed"
+        return (self.name, self.what, f"{value:.3g} {self.unit}".strip(), self.bound, verdict)
+
+
+def bare(result: Results) -> float:
+    """The highest rate of a bare product in a case's methods, GFLOP/s."""
+    return max(method["gflops"] for name, method in result["methods"].items() if name.endswith("alone"))
+
+
+def share(step: str) -> Callable[[Results], float]:
+    """Ours against the bare product of the same case."""
+    return lambda results: results[step]["methods"]["ours"]["gflops"] / bare(results[step])
+
+
+def over_torch(step: str) -> Callable[[Results], float]:
+    def ratio(results: Results) -> float:
+        methods = results[step]["methods"]
+        [torchs] = [method for name, method in methods.items() if name.startswith("torch")]
+        return torchs["median_s"] / methods["ours"]["median_s"]
+
+    return ratio
+
+
+def of_training(step: str, key: str, over: str = "") -> Callable[[Results], float]:
+    return lambda results: results[step][key] / (results[over][key] if over else 1)
+
+
+def loss_gap(step: str) -> Callable[[Results], float]:
+    return lambda results: abs(results[step]["first_loss"] - results["train"]["first_loss"])
+
+
+GOALS = (
+    Goal("H1", "one way, k 4, of the matmul rate", "", share("topk-k4"), least=0.85),
+    Goal("H1", "one way, k 4, times torch's matmul + topk", "", over_torch("topk-k4"), least=3),
+    Goal("H1", "one way, k 16, of the matmul rate", "", share("topk-k16"), least=0.80),
+    Goal(
+        "H2", "float32 rows, certified, of the bf16 matmul rate", "",
+        lambda r: r["topk-float32"]["methods"]["ours"]["gflops"] / 1e3 / r["matmul"]["tflops"], least=1.0,
+    ),
+    Goal(
+        "H2", "float32 rows, certified rows", "%",
+        lambda r: 100 * r["topk-float32"]["certified_rows"] / r["topk-float32"]["searched_rows"], least=99.9,
+    ),
+    Goal("H3", "two ways, margin and matching, time of one matmul", "", lambda r: 1 / share("two-way")(r), most=1.25),
+    Goal("H3", "400,000 sentences a side", "s", lambda r: r["mining-400k"]["methods"]["ours"]["median_s"], most=0.55),
+    Goal("H4", "tokens of XLM-R Large's shape a second", "/s", of_training("train", "tokens_per_second")),
+    Goal("H4", "the same, of the matmul rate", "", of_training("train", "mfu"), least=0.5),
+    Goal("H4", "times padded rows of the same examples", "", of_training("train", "tokens_per_second", "train-padded"),
+         least=4.0),
+    Goal("H5", "tokens a second of steps of 24 examples", "/s", of_training("train-24", "tokens_per_second")),
+    Goal("H6", "head: memory of all-token logits over ours", "",
+         lambda r: r["head"]["all_tokens"]["extra_bytes"] / r["head"]["ours"]["extra_bytes"], least=30),
+    Goal("H6", "head: time of all-token logits over ours", "",
+         lambda r: r["head"]["all_tokens"]["seconds"] / r["head"]["ours"]["seconds"], least=5),
+    *(
+        goal
+        for stage in (0, 2, 3)
+        for goal in (
+            Goal(f"ZeRO {stage}", "tokens a second", "/s", of_training(f"zero{stage}", "tokens_per_second")),
+            Goal(f"ZeRO {stage}", "peak memory", "GiB", of_training(f"zero{stage}", "peak_gib")),
+            Goal(f"ZeRO {stage}", "first loss, distance from stage 1", "", loss_gap(f"zero{stage}"), most=0.02),
+        )
+    ),
+)  # fmt: skip
+
+
+def table(results: Results, names: Sequence[str], trial: bool) -> str:
+    """The goals with what was measured, then what failed and which of the steps `names` were not done, as Markdown."""
+    matmul = results.get("matmul", {})
+    where = matmul.get("machine", {}).get("gpu") or "a CPU"
+    lines = [f"Measured on {where}; bf16 product {matmul.get('tflops', float('nan')):.0f} TFLOP/s.", ""]
+    if trial:
+        lines = ["**A trial on a CPU with small sizes: no figure here counts.**", ""]
+    lines += ["| goal | what | measured | wanted | |", "|---|---|---|---|---|"]
+    for goal in GOALS:
+        *row, verdict = goal.row(results)
+        lines.append(f"| {' | '.join([*row, '' if trial else verdict])} |")
+    left = [name for name in names if name not in results]
+    lines += [""] + [f"- {name}: {result[FAILED]}" for name, result in results.items() if FAILED in result]
+    lines += [f"- not done: {', '.join(left)}; the same command goes on with them"] if left else []
+    return "\n".join(lines) + "\n"
