@@ -53,6 +53,22 @@ def test_a_dev_split_is_scored_at_every_layer(tmp_path: Path) -> None:
     assert scores("tatoeba", SWEEP) is None  # it has no dev split to choose on
 
 
+class VectorsOfFirstTokens(LayeredVectors):
+    """Hidden state 0 of the first token: that of `<s>`, in every sentence."""
+
+    def vectors(self, rows: Any, evaluation: EvaluationPart) -> torch.Tensor:
+        layers = super().vectors(rows, evaluation)
+        layers[:, 0] = layers[0, 0]
+        return layers
+
+
+def test_at_a_layer_that_tells_no_sentences_apart_nothing_is_found(tmp_path: Path) -> None:
+    split: Any = TwelveSentences(get_task("bucc2018"), "dev")
+    asked = Prediction(split, "", (), TrainingPart(), SWEEP, VectorsOfFirstTokens(), tmp_path)  # type: ignore[arg-type]
+    scores = BITEXT.layer_scores(BITEXT, asked)
+    assert scores is not None and scores.centred == [0, 100, 100]
+
+
 def curve(**by_language: list[float]) -> LayerCurve:
     scores = {("bucc2018", code): LayerScores(plain, [90.0] * 3) for code, plain in by_language.items()}
     return LayerCurve.of(curve_inputs("w", SWEEP, {"bucc2018 de": "h"}), scores)

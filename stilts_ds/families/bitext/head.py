@@ -67,11 +67,15 @@ def checked(embeddings: Tensor, name: str, runtime: Place) -> Tensor:
     return rows
 
 
+class NothingLeftError(UserError):
+    """A sentence's vector is the mean of its side."""
+
+
 def centred(embeddings: Tensor, name: str, runtime: Place = HERE) -> Tensor:
     """This rank's embeddings [n, H] less the mean of all ranks' [H]: what all sentences of a side share, such as where
     a language lies, no longer hides what tells them apart. float32; the mean is formed in float64. A collective.
 
-    Raises UserError on every rank where a sentence is nothing but the mean, as one alone is.
+    Raises NothingLeftError on every rank where a sentence is nothing but the mean, as one alone is.
     """
     rows = checked(embeddings, name, runtime)
     shares = runtime.ranks.gather([len(rows), rows.double().sum(0).tolist()])
@@ -81,7 +85,7 @@ def centred(embeddings: Tensor, name: str, runtime: Place = HERE) -> Tensor:
     # Rounding leaves a few units of the last place where nothing is left.
     length, whole = torch.linalg.vector_norm(left, dim=1), torch.linalg.vector_norm(rows, dim=1)
     if any(runtime.ranks.gather(bool((length <= 1e-6 * whole).any()))):
-        raise UserError(
+        raise NothingLeftError(
             f"a {name} sentence is the mean of its side, so that nothing of it is left when that is taken off; give "
             "sides of several different sentences, or leave evaluation.retrieval_centering at none"
         )

@@ -119,7 +119,7 @@ def _mined(asked: Prediction, source: Any, pivot: Any, runtime: Place) -> list[M
 def layer_scores(family: Family, asked: Prediction) -> LayerScores | None:
     """F1 of mining a dev split at the threshold that suits it best, at every layer; None on ranks other than 0, and for
     what mines nothing. A collective. Raises UserError for a split without gold pairs."""
-    from stilts_ds.families.bitext.head import Place, best_threshold, centred
+    from stilts_ds.families.bitext.head import NothingLeftError, Place, best_threshold, centred
 
     split, model = asked.split, asked.model
     if not _mines(split.task):
@@ -136,8 +136,12 @@ def layer_scores(family: Family, asked: Prediction) -> LayerScores | None:
         at_source, at_pivot = source[:, layer].contiguous(), pivot[:, layer].contiguous()
         plain.append(best_threshold(_mined(asked, at_source, at_pivot, runtime), gold)[1])
         if asked.evaluation.retrieval_centering == "language":
-            at_source = centred(at_source, split.language, runtime)
-            at_pivot = centred(at_pivot, split.task.pivot, runtime)
+            try:
+                at_source = centred(at_source, split.language, runtime)
+                at_pivot = centred(at_pivot, split.task.pivot, runtime)
+            except NothingLeftError:  # the embedding of a first token is the same in all sentences: no pair is found
+                beside.append(0.0)
+                continue
             beside.append(best_threshold(_mined(asked, at_source, at_pivot, runtime), gold)[1])
     return LayerScores(plain, beside) if model.first else None
 
