@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from stilts_ds.errors import UserError, counted
+from stilts_ds.families.bitext.gold import read_gold as read_pairs
 from stilts_ds.families.bitext.head import Mined, Pair, best_threshold, bucc_predict
-from stilts_ds.families.bitext.record import read_gold as read_pairs
 from stilts_ds.families.bitext.score import METRICS
 from stilts_ds.families.metrics import scores_of
 

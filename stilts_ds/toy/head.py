@@ -42,7 +42,7 @@ def save_with_head(folder: Path, head: Mapping[str, Tensor]) -> None:
 def train_head(folder: Path, world: Path, steps: int = 400, batch: int = 64, rate: float = 2e-3) -> dict[str, Tensor]:
     """A head for a tiny model whose encoder stays as it is: AdamW on masked text of a world, the rate falling to 0.
     Returns its weights by XLM-R's names."""
-    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     draw = np.random.default_rng(0)
     rows = tokenizer(world_lines(world), truncation=True, max_length=ROW)["input_ids"]
     with torch.random.fork_rng(devices=[]):
@@ -66,7 +66,7 @@ def train_head(folder: Path, world: Path, steps: int = 400, batch: int = 64, rat
 
 def masked_model(folder: Path, encoder: Mapping[str, Tensor]) -> Any:
     """XLM-R with a new head over an encoder's weights, by their names without a prefix."""
-    model: Any = XLMRobertaForMaskedLM(AutoConfig.from_pretrained(folder))
+    model: Any = XLMRobertaForMaskedLM(AutoConfig.from_pretrained(folder, trust_remote_code=False))
     plain = {name.removeprefix("roberta."): value.float() for name, value in encoder.items() if "lm_head" not in name}
     model.roberta.load_state_dict(plain)
     model.tie_weights()

@@ -33,7 +33,7 @@ def write_plain_model(
     if not files:
         raise UserError(f"{text}: no <language>.txt; give the folder that data.text is to name")
     cut_vocabulary(files, tokenizer, folder, pieces)
-    loaded = AutoTokenizer.from_pretrained(str(folder))
+    loaded = AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False)
     config = XLMRobertaConfig(
         vocab_size=len(loaded),
         hidden_size=hidden,
@@ -63,7 +63,7 @@ def cut_vocabulary(files: list[Path], tokenizer: Path, folder: Path, pieces: int
     state = read_json(tokenizer / "tokenizer.json")
     if state["model"].get("type") != "Unigram":
         raise UserError(f"{tokenizer}: its pieces have no probabilities; give the folder of an XLM-R")
-    whole = AutoTokenizer.from_pretrained(str(tokenizer)).backend_tokenizer
+    whole = AutoTokenizer.from_pretrained(str(tokenizer), trust_remote_code=False).backend_tokenizer
     counts: Counter[int] = Counter()
     characters: set[str] = set()
     for file in files:

@@ -6,13 +6,14 @@ split in one language is one collection, so its readers yield one record.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from stilts_ds.errors import UserError, counted
+from stilts_ds.families.bitext.gold import read_gold
 from stilts_ds.families.described import Described, described_programs, solved_rows
 from stilts_ds.sources.files import filled_lines, split_id, text_field
 from stilts_ds.sources.hub import Converter, RowContext
@@ -136,26 +137,6 @@ def _sentences(path: Path) -> list[Sentence]:
             raise UserError(f"{where}: id {id[:40]!r} occurs twice; make ids unique")
         by_id[id] = Sentence(id, text)
     return list(by_id.values())
-
-
-def read_gold(path: Path, sources: Set[str], pivots: Set[str]) -> list[tuple[str, str]]:
-    """The pairs `source id TAB pivot id` of a file's lines, in order. Raises UserError with file and line for a line
-    that is none, and an id that no sentence of its side has."""
-    pairs = []
-    for number, line in filled_lines(path):
-        cells = [cell.strip(" ") for cell in line.split("\t")]
-        where = f"{path}:{number}"
-        if len(cells) != 2:
-            columns = counted(len(cells), "column")
-            raise UserError(f"{where}: {columns}, expected source id TAB pivot id; repair the line")
-        # Both sides number their sentences alike in some files: only ids that fit the other way alone are exchanged.
-        if cells[0] in pivots and cells[1] in sources and not (cells[0] in sources and cells[1] in pivots):
-            raise UserError(f"{where}: the ids stand in the other order; write source id TAB pivot id")
-        for id, known in zip(cells, (sources, pivots)):
-            if id not in known:
-                raise UserError(f"{where}: no sentence has the id {id[:40]!r}; use gold and texts of the same split")
-        pairs.append((cells[0], cells[1]))
-    return pairs
 
 
 def read_aligned(split_file: Part) -> Iterator[Bitext]:
