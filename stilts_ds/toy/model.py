@@ -47,7 +47,7 @@ def write_tiny_model(world: Path, folder: Path, seed: int, pieces: int = 900) ->
 def write_shape(folder: Path, tokenizer_of: Path, hidden: int, layers: int, vocabulary: int, seed: int = 1) -> None:
     """A random encoder of another shape, with heads of 64 channels and a tiny model's tokenizer: for benchmarks, where
     the weights do not matter. Its vocabulary has at least the tokenizer's pieces."""
-    tokenizer = PreTrainedTokenizerFast.from_pretrained(tokenizer_of)
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(tokenizer_of, trust_remote_code=False)
     config = tiny_config(tokenizer)
     config.update({
         "vocab_size": max(vocabulary, len(tokenizer)), "hidden_size": hidden, "num_hidden_layers": layers,
