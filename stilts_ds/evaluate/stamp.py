@@ -63,10 +63,11 @@ class Stamp(Value):
     def save(self, run: RunDir, predictions: Path, written: list[Path]) -> None:
         """Write the stamp of files that are there now."""
         files = {path.relative_to(run.root).as_posix(): hash_file(path) for path in written if path.exists()}
-        content = self.model_copy(update={"files": files}).model_dump()
-        if not content["chosen"]:  # as earlier versions wrote it
-            content.pop("chosen")
-        write_json(_stamp_path(predictions), content)
+        self.model_copy(update={"files": files}).write(_stamp_path(predictions))
+
+    def write(self, path: Path) -> None:
+        # As earlier versions wrote it, where nothing was chosen.
+        write_json(path, self.model_dump(exclude=None if self.chosen else {"chosen"}))
 
     def is_of(self, run: RunDir, predictions: Path) -> bool:
         """Whether a prediction file was made from these inputs and is still what was written."""
@@ -97,7 +98,7 @@ def complete_stamps(folder: PhaseDir, weights: str) -> None:
         with suppress(UserError):  # a damaged stamp is predicted again
             stamp = load_value(Stamp, path, "")
             if not stamp.weights:
-                write_json(path, stamp.model_copy(update={"weights": weights}).model_dump())
+                stamp.model_copy(update={"weights": weights}).write(path)
 
 
 def _stamp_path(predictions: Path) -> Path:

@@ -187,7 +187,8 @@ class Backbone:
         if not self.packs:
             raise UserError(
                 f"{purpose}: the model's rows have to be packed, and those of {self.network.config.model_type} are "
-                "padded here; docs/models.md lists the kinds of models that take packed rows"
+                "padded here; set model.attn_implementation to `packed`, and take one of the kinds of models that "
+                "docs/models.md lists"
             )
 
     def _options(self, token_types: torch.Tensor) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import gzip
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -193,6 +194,12 @@ def test_what_does_not_go_together_is_told(words: list[str], message: str) -> No
         write(given)
 
 
+def with_line_feeds(value: Any) -> Any:
+    if isinstance(value, list):
+        return [with_line_feeds(item) for item in value]
+    return re.sub(r"\r\n?", "\n", value) if isinstance(value, str) else value
+
+
 @pytest.mark.parametrize(
     ("benchmark", "file", "language"),
     [
@@ -215,7 +222,9 @@ def test_real_prompts_change_in_their_words_alone(
     problems = read_problems(benchmark, path)
     for before, after in zip(old, made):
         field = "text" if benchmark == "mbpp" else "prompt"
-        assert {**before, field: ""} == {**after, field: ""}
+        # MBPP's programs have CR LF, which the reader makes a line feed.
+        others = {name: with_line_feeds(value) for name, value in before.items()}
+        assert {**others, field: ""} == {**after, field: ""}
         if field == "text":
             continue
         problem = problems[before["task_id"]]

@@ -50,7 +50,7 @@ def test_a_corner_of_the_study_in_miniature(tmp_path: Path) -> None:
     said = (tmp_path / "runs/xstilts/logs/rank-0.log").read_text(encoding="utf-8")
     assert list(results["rows"]) == ["none", "mlm", "ccg_mlm", "mixed"]
     assert len(statuses) == 3 + 4 + 4 and {one["state"] for one in statuses} == {"done"}
-    assert said.count("the language modelling head is new") == 3
+    assert "the language modelling head is new" not in said  # the toy model has its own
     measured = {frozenset(one["best"]["tasks"]) for one in statuses if "best" in one}
     assert measured == {frozenset(t) for t in (["mlm"], ["ccg", "mlm"], ["mnli", "squad_v1", "mlm"], ["mnli"])}
     report = (tmp_path / "runs/xstilts/report.md").read_text(encoding="utf-8")

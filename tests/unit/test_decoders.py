@@ -290,7 +290,7 @@ def test_a_model_with_padded_rows_is_refused_before_the_phases_that_programs_wai
     """Gemma 2 trains on MNLI; the study's programs come later."""
     recipe = parse_recipe({"name": "x", "targets": ["xnli", "humaneval"], "intermediate": {"a": []}}, "the recipe")
     padded, packed = loaded("gemma2", tmp_path / "a"), loaded("gemma", tmp_path / "b")
-    with pytest.raises(UserError, match=r"humaneval: .* have to be packed, and those of gemma2 are padded here; docs"):
+    with pytest.raises(UserError, match=r"humaneval: .* have to be packed, and those of gemma2 are padded here; set"):
         check_packing(recipe, padded.backbone)
     check_packing(recipe, packed.backbone)
     without = parse_recipe({"name": "x", "targets": ["xnli"], "intermediate": {"a": ["mnli"]}}, "the recipe")

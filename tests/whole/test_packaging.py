@@ -87,16 +87,16 @@ def test_wheel_holds_every_file_of_the_packages_and_nothing_else(wheel: Path) ->
     with zipfile.ZipFile(wheel) as archive:
         found = {name for name in archive.namelist() if ".dist-info/" not in name}
     if shutil.which("g++"):
-        expected.add(f"stilts_kernels/topk/int8/_screen{sysconfig.get_config_var('EXT_SUFFIX')}")
+        expected.add("stilts_kernels/topk/int8/_screen.abi3.so")
     assert found == expected
     assert {f"stilts_ds/ds_configs/zero{stage}.json" for stage in range(4)} <= found
     assert {"stilts_ds/recipes/quickstart.yaml", "stilts_ds/py.typed", "stilts_launcher/cli.py"} <= found
 
 
 def test_wheel_metadata(wheel: Path) -> None:
-    # Of one version of Python and one platform: it may hold the built screen.
+    # Of any Python 3 and one platform: it may hold the built screen.
     platform = sysconfig.get_platform().replace("-", "_").replace(".", "_")
-    assert re.fullmatch(rf"stilts_ds-{re.escape(__version__)}-cp3\d+-cp3\d+-{platform}\.whl", wheel.name)
+    assert re.fullmatch(rf"stilts_ds-{re.escape(__version__)}-py3-none-{platform}\.whl", wheel.name)
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
         [metadata] = [archive.read(n).decode() for n in names if n.endswith(".dist-info/METADATA")]
