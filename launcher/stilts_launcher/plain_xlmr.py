@@ -16,7 +16,7 @@ def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m stilts_launcher.plain_xlmr", description=__doc__)
     parser.add_argument("text", type=Path, help="folder of <language>.txt, one passage a line")
     parser.add_argument("tokenizer", type=Path, help="folder of an XLM-R, whose pieces are cut to those of the text")
-    parser.add_argument("output", type=Path, help="folder to write")
+    parser.add_argument("folder", type=Path, help="folder to write")
     parser.add_argument("--pieces", type=int, default=16000, help="most frequent pieces to keep (default: 16000)")
     parser.add_argument("--layers", type=int, default=4, help="layers (default: 4)")
     parser.add_argument("--hidden", type=int, default=256, help="hidden size, a multiple of 64 (default: 256)")
@@ -27,10 +27,10 @@ def main(arguments: list[str]) -> int:
     from stilts_ds.toy.plain import write_plain_model
 
     try:
-        write_plain_model(**{"folder" if name == "output" else name: value for name, value in vars(options).items()})
+        write_plain_model(**vars(options))
     except UserError as error:
         parser.error(str(error))
-    print(f"{options.output}: {options.layers} layers of {options.hidden}, random weights")
+    print(f"{options.folder}: {options.layers} layers of {options.hidden}, random weights")
     return 0
 
 

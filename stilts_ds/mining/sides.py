@@ -61,7 +61,7 @@ def find_sides(
     Raises UserError for faulty texts (file and line), vectors that are none, do not belong to the texts or changed
     since they were made, and texts for which there are neither vectors nor a model.
     """
-    sides = [_find(ranks, side if isinstance(side, Texts) else Texts(side), tab_fault) for side in given]
+    sides = [_find(ranks, side, tab_fault) for side in given]
     bare = [side for side in sides if side.vectors is None]
     if not bare:
         return sides
@@ -71,11 +71,12 @@ def find_sides(
         )
     # Once for all sides: its files are hashed, which takes about a second a gigabyte.
     model = find_model(ranks, encoder)
-    return [side if side.vectors is not None else _to_embed(side, model) for side in sides]
+    return [_to_embed(side, model) for side in sides]
 
 
-def _find(ranks: Collectives, given: Texts, tab_fault: str) -> Side:
+def _find(ranks: Collectives, given: str | Path | Texts, tab_fault: str) -> Side:
     """A side without its model."""
+    given = given if isinstance(given, Texts) else Texts(given)
     path = Path(given.path)
     # By the name's end: texts may be called anything else.
     if path.suffix == ".npy":
@@ -93,7 +94,9 @@ def _find(ranks: Collectives, given: Texts, tab_fault: str) -> Side:
 
 
 def _to_embed(side: Side, model: ModelFolder) -> Side:
-    """A side of texts whose vectors `model` will make."""
+    """A side whose vectors `model` will make, where it has none."""
+    if side.vectors is not None:
+        return side
     # Known before the vectors are made, so that a start with other texts or settings is refused at once.
     digest = hash_json([side.digest, model.inputs()])
     return dataclasses.replace(side, model=model, width=model.width, digest=digest)

@@ -314,11 +314,15 @@ def _column_head(text: str) -> Entry:
 
 def display_names(names: Sequence[str]) -> list[str]:
     """Tasks by the name that papers call them; whatever is no task, or would share a name, as it is."""
-    display = [display_name(name) for name in names]
-    # The title of a user's own task may be a sentence.
-    display = [shown if len(shown) <= LONGEST_TITLE else name for shown, name in zip(display, names)]
+    display = [short_display_name(name) for name in names]
     times = Counter(display)
     return [shown if times[shown] == 1 else name for name, shown in zip(names, display)]
+
+
+def short_display_name(name: str) -> str:
+    shown = display_name(name)
+    # The title of a user's own task may be a sentence.
+    return shown if len(shown) <= LONGEST_TITLE else name
 
 
 def display_name(name: str) -> str:

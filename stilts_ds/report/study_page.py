@@ -42,11 +42,14 @@ def write_study_page(file: Path, results: Mapping[str, Any], recipe: Recipe, at_
 
 def without_folders(value: Any) -> Any:
     """results.json with a model by the name of its folder alone."""
-    if isinstance(value, dict):
-        return {
-            k: Path(v).name if k == "model" and isinstance(v, str) else without_folders(v) for k, v in value.items()
-        }
-    return [without_folders(v) for v in value] if isinstance(value, list) else value
+    if isinstance(value, list):
+        return [without_folders(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    content = {key: without_folders(item) for key, item in value.items()}
+    if isinstance(content.get("model"), str):
+        content["model"] = Path(content["model"]).name
+    return content
 
 
 def study_page(results: Mapping[str, Any], recipe: Recipe, at_scale: Sheet | None = None) -> str:

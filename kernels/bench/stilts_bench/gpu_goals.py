@@ -72,39 +72,55 @@ def loss_gap(step: str) -> Callable[[Results], float]:
     return lambda results: abs(results[step]["first_loss"] - results["train"]["first_loss"])
 
 
-GOALS = (
+def float32_rate(results: Results) -> float:
+    return results["topk-float32"]["methods"]["ours"]["gflops"] / 1e3 / results["matmul"]["tflops"]
+
+
+def float32_certified(results: Results) -> float:
+    return 100 * results["topk-float32"]["certified_rows"] / results["topk-float32"]["searched_rows"]
+
+
+def two_way_time(results: Results) -> float:
+    return 1 / share("two-way")(results)
+
+
+def corpus_seconds(results: Results) -> float:
+    return float(results["mining-400k"]["methods"]["ours"]["median_s"])
+
+
+def of_head(key: str) -> Callable[[Results], float]:
+    """Logits of all tokens over ours."""
+    return lambda results: results["head"]["all_tokens"][key] / results["head"]["ours"][key]
+
+
+def zero_goals(stage: int) -> tuple[Goal, ...]:
+    name, step = f"ZeRO {stage}", f"zero{stage}"
+    return (
+        Goal(name, "tokens a second", "/s", of_training(step, "tokens_per_second")),
+        Goal(name, "peak memory", "GiB", of_training(step, "peak_gib")),
+        Goal(name, "first loss, distance from stage 1", "", loss_gap(step), most=0.02),
+    )
+
+
+RATE = "tokens_per_second"
+SEARCHES = (
     Goal("H1", "one way, k 4, of the matmul rate", "", share("topk-k4"), least=0.85),
     Goal("H1", "one way, k 4, times torch's matmul + topk", "", over_torch("topk-k4"), least=3),
     Goal("H1", "one way, k 16, of the matmul rate", "", share("topk-k16"), least=0.80),
-    Goal(
-        "H2", "float32 rows, certified, of the bf16 matmul rate", "",
-        lambda r: r["topk-float32"]["methods"]["ours"]["gflops"] / 1e3 / r["matmul"]["tflops"], least=1.0,
-    ),
-    Goal(
-        "H2", "float32 rows, certified rows", "%",
-        lambda r: 100 * r["topk-float32"]["certified_rows"] / r["topk-float32"]["searched_rows"], least=99.9,
-    ),
-    Goal("H3", "two ways, margin and matching, time of one matmul", "", lambda r: 1 / share("two-way")(r), most=1.25),
-    Goal("H3", "400,000 sentences a side", "s", lambda r: r["mining-400k"]["methods"]["ours"]["median_s"], most=0.55),
-    Goal("H4", "tokens of XLM-R Large's shape a second", "/s", of_training("train", "tokens_per_second")),
+    Goal("H2", "float32 rows, certified, of the bf16 matmul rate", "", float32_rate, least=1.0),
+    Goal("H2", "float32 rows, certified rows", "%", float32_certified, least=99.9),
+    Goal("H3", "two ways, margin and matching, time of one matmul", "", two_way_time, most=1.25),
+    Goal("H3", "400,000 sentences a side", "s", corpus_seconds, most=0.55),
+)
+TRAINING = (
+    Goal("H4", "tokens of XLM-R Large's shape a second", "/s", of_training("train", RATE)),
     Goal("H4", "the same, of the matmul rate", "", of_training("train", "mfu"), least=0.5),
-    Goal("H4", "times padded rows of the same examples", "", of_training("train", "tokens_per_second", "train-padded"),
-         least=4.0),
-    Goal("H5", "tokens a second of steps of 24 examples", "/s", of_training("train-24", "tokens_per_second")),
-    Goal("H6", "head: memory of all-token logits over ours", "",
-         lambda r: r["head"]["all_tokens"]["extra_bytes"] / r["head"]["ours"]["extra_bytes"], least=30),
-    Goal("H6", "head: time of all-token logits over ours", "",
-         lambda r: r["head"]["all_tokens"]["seconds"] / r["head"]["ours"]["seconds"], least=5),
-    *(
-        goal
-        for stage in (0, 2, 3)
-        for goal in (
-            Goal(f"ZeRO {stage}", "tokens a second", "/s", of_training(f"zero{stage}", "tokens_per_second")),
-            Goal(f"ZeRO {stage}", "peak memory", "GiB", of_training(f"zero{stage}", "peak_gib")),
-            Goal(f"ZeRO {stage}", "first loss, distance from stage 1", "", loss_gap(f"zero{stage}"), most=0.02),
-        )
-    ),
-)  # fmt: skip
+    Goal("H4", "times padded rows of the same examples", "", of_training("train", RATE, "train-padded"), least=4.0),
+    Goal("H5", "tokens a second of steps of 24 examples", "/s", of_training("train-24", RATE)),
+    Goal("H6", "head: memory of all-token logits over ours", "", of_head("extra_bytes"), least=30),
+    Goal("H6", "head: time of all-token logits over ours", "", of_head("seconds"), least=5),
+)
+GOALS = (*SEARCHES, *TRAINING, *zero_goals(0), *zero_goals(2), *zero_goals(3))
 
 
 def table(results: Results, names: Sequence[str], trial: bool) -> str:

@@ -6,6 +6,7 @@ Which of the two a task's files hold is said by its literal (`Task.predictions`)
 from __future__ import annotations
 
 import dataclasses
+import logging
 from collections.abc import Iterable, Sequence, Set
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
     from stilts_ds.families.bitext.head import Mined, Place
 
 Pair = tuple[str, str]
+log = logging.getLogger(__name__)
+
 SETTINGS = ("retrieval_centering",)  # of stilts_ds.config.EvaluationPart
 
 
@@ -139,7 +142,12 @@ def layer_scores(family: Family, asked: Prediction) -> LayerScores | None:
             try:
                 at_source = centred(at_source, split.language, runtime)
                 at_pivot = centred(at_pivot, split.task.pivot, runtime)
-            except NothingLeftError:  # the embedding of a first token is the same in all sentences: no pair is found
+            except NothingLeftError as error:
+                # At the embeddings, the vector of a first token is that of every sentence: no pair is found by it.
+                if model.first:
+                    log.warning(
+                        "%s dev-%s, layer %d scores 0 centred: %s", split.task.name, split.language, layer, error
+                    )
                 beside.append(0.0)
                 continue
             beside.append(best_threshold(_mined(asked, at_source, at_pivot, runtime), gold)[1])
