@@ -27,6 +27,8 @@ ABOUT = (
     "mining has a threshold of its own on dev. The second tells whether translations are near each other but for an "
     "offset that a language's sentences share. It is no protocol's score and in no average."
 )
+# The same for a terminal.
+IN_SHORT = "centred: with the mean vector of each language taken off; no protocol's score, and in no average."
 
 
 def centred_data(data: RunData, task: str) -> RunData | None:

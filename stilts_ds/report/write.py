@@ -12,8 +12,8 @@ from stilts_ds.escape import markdown_code, markdown_escape, markdown_prose
 from stilts_ds.report.benchmark import benchmark_averages, benchmark_sheet
 from stilts_ds.report.buckets import bucket_sheets
 from stilts_ds.report.card import write_cards
+from stilts_ds.report.centred import IN_SHORT, centred_tables
 from stilts_ds.report.centred import NAME as CENTRED
-from stilts_ds.report.centred import centred_tables
 from stilts_ds.report.checked import checked_sheets, checked_tables
 from stilts_ds.report.code_tables import code_tables
 from stilts_ds.report.compare import score_run
@@ -98,8 +98,10 @@ def report_path(run: RunDir, suffix: str) -> Path:
 
 def _summary(data: RunData, tables: Tables, settings: ComparisonSettings) -> str:
     # Beside the protocol's own column, also in a terminal: a recipe asks for it because the two are read together.
-    printed = [tables.matrix, *(table for table in tables.variants if table.name == CENTRED)]
+    centred = [table for table in tables.variants if table.name == CENTRED]
+    printed = [tables.matrix, *centred]
     sections = [stacked_markdown(table, data.baseline) for table in printed]
+    sections += [IN_SHORT] if centred else []
     sections += legend(printed, settings.level)
     if data.missing:
         sections.append(f"\nMissing: {counted(len(data.missing), 'thing')}, listed in {data.run.report.name}.")

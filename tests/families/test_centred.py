@@ -129,6 +129,7 @@ def test_the_report_has_a_second_column_and_the_same_first(tmp_path: Path) -> No
     assert "centred" not in read_json(run.results)["statistics"]["tables"]
     with_centred(run, right_after_mnli=False)
     printed = write_report(run, QUICK)
+    assert "centred: with the mean vector of each language taken off" in printed
     assert {name: table(run, name) for name in before} == before
     after = table(run, "centred")
     # BUCC has no centred predictions here, so it has no column there.
