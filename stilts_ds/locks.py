@@ -106,10 +106,10 @@ def lease(path: Path, is_done: Callable[[], bool], waits: bool = True) -> Iterat
 
 class Claim:
     """A process's claim on the lease `path`. It is tried again and again, since a lease of a dead holder on another
-    node is known by what does not change between two tries."""
+    node is known by what does not change between two tries. `inherited`: it was a dead holder's."""
 
     def __init__(self, path: Path) -> None:
-        self.path, self.this_process = path, _this_process()
+        self.path, self.this_process, self.inherited = path, _this_process(), False
         self.touched, self.since = 0, time.monotonic()
 
     def succeeds(self) -> bool:
@@ -123,6 +123,7 @@ class Claim:
             if not is_stale and (not holder or _may_live(holder)):
                 return False
             if _take_over(self.path, holder):
+                self.inherited = True
                 log.warning("%s: process %s on %s is gone", self.path, holder.get("process"), holder.get("host"))
         return True
 

@@ -94,7 +94,8 @@ class PhaseQueue:
             with claim.held():
                 # Who had it before may have ended it in the moment in which it was taken.
                 if entry.name not in self.ends():
-                    self._await_ranks(entry)
+                    if claim.inherited:
+                        self._await_ranks(entry)
                     yield entry
                     return
         yield None
