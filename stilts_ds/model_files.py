@@ -43,7 +43,8 @@ MOST = {
     "type_vocab_size": 1 << 16,
     "pad_token_id": 1 << 24,
 }
-BERT_LIKE = ("bert", "roberta", "xlm-roberta", "camembert")
+# Their parameters follow from the sizes alike. XLM-R XL has no LayerNorm at the embeddings, and one behind the layers.
+BERT_LIKE = ("bert", "roberta", "xlm-roberta", "camembert", "xlm-roberta-xl")
 # Relatives of RoBERTa: positions begin behind the padding token's id.
 FROM_PADDING = (
     "roberta",

@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import json
 import math
+import re
+import zipfile
 from pathlib import Path
 from typing import Any
 
 from stilts_ds.errors import UserError
 from stilts_ds.run_dir import read_json
+
+TENSOR_BYTES = re.compile(r"/data/\d+$")  # members of torch.save's archives that hold numbers
+DESCRIBED_BYTES = 16 << 20  # of the pickle that names tensors; a model's has some kilobytes
+# Names by which that pickle calls kinds of numbers, and their bytes. Integers are left out: position ids are no weights.
+STORAGE_BYTES = {b"FloatStorage": 4, b"HalfStorage": 2, b"BFloat16Storage": 2, b"DoubleStorage": 8}
 
 
 def weight_files(folder: Path) -> list[Path]:
@@ -51,14 +58,39 @@ def _is_plain_name(file: Any) -> bool:
 
 
 def parameter_count(path: str) -> int | None:
-    """Parameters in a model folder, read off its weight files' headers; None for hub models and other formats."""
+    """Parameters in a model folder, read off its weight files' headers; None for hub models.
+
+    Of `pytorch_model*.bin` it is the most that their bytes may be, since nothing is unpickled. Raises UserError for a
+    damaged header.
+    """
     folder = Path(path)
-    files = sorted(folder.glob("*.safetensors")) if folder.exists() else []
-    return sum(_parameters_in(file) for file in files) or None
+    files = sorted(folder.glob("*.safetensors"))
+    if files:
+        return sum(_parameters_in(file) for file in files) or None
+    return sum(_most_parameters_in(file) for file in folder.glob("pytorch_model*.bin")) or None
 
 
 def _parameters_in(file: Path) -> int:
     return sum(math.prod(tensor["shape"]) for name, tensor in weights_header(file)[1].items() if name != "__metadata__")
+
+
+def _most_parameters_in(file: Path) -> int:
+    """Numbers in a file of torch.save: the bytes of its tensors by the width of its narrowest kind of numbers."""
+    try:
+        with zipfile.ZipFile(file) as archive:
+            members = archive.infolist()
+            stored = sum(member.file_size for member in members if TENSOR_BYTES.search(member.filename))
+            [pickled] = [member for member in members if member.filename.endswith("/data.pkl")]
+            with archive.open(pickled) as described:
+                kinds = described.read(DESCRIBED_BYTES)
+    except zipfile.BadZipFile:  # as torch saved before version 1.6: one pickle after the other, then the tensors
+        stored = file.stat().st_size
+        with open(file, "rb") as data:
+            kinds = data.read(DESCRIBED_BYTES)
+    except ValueError as error:
+        raise UserError(f"{file} is no file of torch.save; copy or download it again") from error
+    widths = [width for name, width in STORAGE_BYTES.items() if name in kinds]
+    return stored // min(widths, default=4)
 
 
 def weights_header(file: Path) -> tuple[int, dict[str, Any]]:

@@ -32,7 +32,6 @@ from stilts_ds.families.base import Prediction
 from stilts_ds.families.files import shared_texts_file, write_shared_texts
 from stilts_ds.families.registry import chooses_on_dev
 from stilts_ds.lineage import predicting_weights, pretrained_weights_of
-from stilts_ds.model.onednn import block_weights
 from stilts_ds.plan_file import Phase
 from stilts_ds.run_dir import PhaseDir, RunDir, write_json
 
@@ -53,6 +52,8 @@ def evaluate_phase(run: RunDir, recipe: Recipe, phase: Phase, data: Data, world:
     # One rank looks into the cache for all.
     world.on_rank_0(lambda: sizes.extend(pair.size(phase.setting(), evaluation.evaluation) for pair in pairs))
     waves, together = divide(world.broadcast(sizes), world.size)
+    if recipe.engine.zero_stage == 3:  # ranks share the model: none of them can predict by itself
+        waves, together = [], list(range(len(pairs)))
     for wave in waves:
         stop_if_requested(world)
         evaluation.predict_wave([pairs[number] for number in wave])
@@ -120,7 +121,6 @@ class PhaseEvaluation:
         """The model that a phase exported, or with None the pretrained one. A collective."""
         # Loaded only when something is to be predicted: a finished phase costs no model.
         model = load_trained_on_ranks(source, self.recipe, self.world)
-        block_weights(model.encoder)  # as `stilts embed` does: one sentence has the same vector in both
         batch_size = self.recipe.evaluation.per_device_eval_batch_size
         return Predictor(model, self.data.tokenizer, batch_size, self.world)
 

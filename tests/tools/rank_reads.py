@@ -46,6 +46,7 @@ KINDS = {
     "noise lists": r"/lists/",
     "rows": r"/cache/.*\.npy$",
     "row manifests": r"/cache/",
+    "written by itself": r"/checkpoints/.*shard-",
     "weights": r"\.safetensors$",
     "tokenizer": r"/(tokenizer|special_tokens)[^/]*$",
     "run and settings": r"",
@@ -126,7 +127,7 @@ def measure(folder: Path, count: int, checkout: Path) -> list[Use]:
     codes = [process.wait() for process in processes]
     if any(codes):
         raise SystemExit(f"exit codes {codes}; look into {folder}/rank0.log")
-    model = checkout / "stilts_ds"
+    model = checkout / "stilts_ds" / "toy" / "model"
     return [use_of(sorted(folder.glob(f"rank{rank}.trace*")), folder, model) for rank in range(count)]
 
 

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import ranks
 import small
+import torch
 from conftest import stilts
 
 from stilts_ds.batches.mixture import Mixture
@@ -73,6 +74,35 @@ def test_parameters_of_xlmr_large(tmp_path: Path) -> None:
     assert trained_parameters(LARGE, 27_500, [head]) == 332_051_459
     assert trained_parameters(LARGE, 250_002, [head]) == 559_893_507
     assert largest_parameter(LARGE, 27_500) == 27_500 * 1024 and largest_parameter(LARGE, 10) == 1024 * 4096
+
+
+XL = {"num_hidden_layers": 36, "hidden_size": 2560, "intermediate_size": 10240}
+XXL = {"num_hidden_layers": 48, "hidden_size": 4096, "intermediate_size": 16384}
+
+
+@pytest.mark.parametrize("sizes, parameters", [(XL, 3_475_929_600), (XXL, 10_695_954_432)])
+def test_sizes_of_xlmr_xl_and_xxl_are_known_without_their_files(
+    tmp_path: Path, sizes: dict[str, int], parameters: int
+) -> None:
+    """The numbers are those of transformers' own networks, without pooler."""
+    config = {"model_type": "xlm-roberta-xl", "num_attention_heads": 32, "vocab_size": 250_880,
+              "max_position_embeddings": 514, "type_vocab_size": 1, **sizes}  # fmt: skip
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    shape = shape_of(tmp_path)
+    assert shape is not None and shape.parameters == parameters
+
+
+@pytest.mark.parametrize("as_zip", [True, False])
+@pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16, torch.float16])
+def test_parameters_of_pickled_weights_are_counted_without_unpickling(
+    tmp_path: Path, as_zip: bool, kind: torch.dtype
+) -> None:
+    for number in (1, 2):  # shards, as XXL has them
+        tensors = {f"layer{number}.weight": torch.zeros(300, 40, dtype=kind), "position_ids": torch.arange(4)}
+        path = tmp_path / f"pytorch_model-0000{number}-of-00002.bin"
+        torch.save(tensors, path, _use_new_zipfile_serialization=as_zip)
+    count = parameter_count(str(tmp_path))
+    assert count is not None and 24_000 <= count < 24_000 * 1.2
 
 
 def test_parameters_of_the_toy_model_are_those_of_its_weight_file() -> None:
