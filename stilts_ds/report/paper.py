@@ -85,8 +85,8 @@ def _by_target(gains: Gains, conditions: Sequence[str], targets: Sequence[str]) 
         above, below = signs.count(1), signs.count(-1)
         published.append(gain)
         here.append(mean)
-        counted = f"{above} above, {below} below, {len(cells) - above - below} not told"
-        rows.append((target, signed(gain), signed(mean), counted, _agreement(gain, above, below)))
+        told = f"{above} above, {below} below, {len(cells) - above - below} not told"
+        rows.append((target, signed(gain), signed(mean), told, _agreement(gain, above, below)))
     unchecked = " and ".join(task for task in UNCHECKED if task in targets)
     notes = [
         "The paper's gain is that of XLM-R Large after the best intermediate task of each target (leaderboard, hidden "
@@ -127,9 +127,7 @@ def _by_condition(gains: Gains) -> Sheet:
         rows.append((name, signed(cell["mean_gain"]), interval, "yes" if cell["significant"] else "no"))
     columns = ("condition", "average gain", "95 % interval", "told from 0")
     note = "The average is over the targets and languages of this run."
-    return Sheet(
-        "Conditions in order", ("condition", "average gain", "95 % interval", "told from 0"), tuple(rows), (note,)
-    )
+    return Sheet("Conditions in order", columns, tuple(rows), (note,))
 
 
 def _best_three(gains: Gains, conditions: Sequence[str]) -> tuple[str, str, str]:
