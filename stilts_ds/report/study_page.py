@@ -3,6 +3,7 @@ tell. The words above `MARK` are a person's; everything below is made of the run
 
 from __future__ import annotations
 
+import re
 import textwrap
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -61,6 +62,7 @@ def study_page(results: Mapping[str, Any], recipe: Recipe, at_scale: Sheet | Non
     tables = {name: named[name] for prefix in TITLES for name in named if name.startswith(prefix)}
     sheets = [_conditions(recipe), _scores(results)]
     sheets += [_gains(name, table, statistics["baseline"]) for name, table in tables.items()]
+    sheets += [sheet for task in results["targets"] for sheet in _noisy(task, named)]
     sheets += [_layers(results["layers"], named[LAYERS])] if LAYERS in named else []
     sheets += paper_sheets(results, recipe)
     sheets += [_unresolved(tables, statistics["baseline"])]
@@ -153,6 +155,30 @@ def _gains(name: str, table: Cells, baseline: str) -> Sheet:
         ("", baseline, "mean", "gain", "95 % interval", "p, corrected", "told from 0"),
         tuple(rows),
     )
+
+
+def _noisy(task: str, named: Mapping[str, Cells]) -> Iterator[Sheet]:
+    """Scores over the rates of each kind of noise, and the share of the clean score that noise takes."""
+    begins = f"noise-{task}-"
+    relative = named.get(f"noise-relative-{task}", {})
+    for name in sorted(name for name in named if name.startswith(begins)):
+        kind = name.removeprefix(begins)
+        rates = tuple(next(iter(named[name].values())))
+        shares = [column for column in next(iter(relative.values()), {}) if re.match(rf"{kind}-\d", column)]
+        rows = [
+            (
+                condition,
+                *(number(cells[rate]["score"]) for rate in rates),
+                *(number(relative[condition][column].get("score")) for column in shares),
+            )
+            for condition, cells in named[name].items()
+        ]
+        columns = ("condition", *rates, *(f"{column} takes, %" for column in shares))
+        note = (
+            "Errors in 100 letters, or words where words change; `area` is the mean over the rates. What noise takes is a "
+            "share of the clean score."
+        )
+        yield Sheet(f"Scores under noise: {task}, {kind}", columns, tuple(rows), (note,))
 
 
 def _layers(layers: Mapping[str, Any], table: Cells) -> Sheet:
