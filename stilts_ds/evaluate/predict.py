@@ -74,6 +74,9 @@ class Predictor:
     def device(self) -> torch.device:
         return self.world.device
 
+    def broadcast(self, value: Any) -> Any:
+        return self.world.broadcast(value)
+
     def stop_if_requested(self) -> None:
         stop_if_requested(self.world)
 

@@ -50,8 +50,8 @@ def evaluate_phase(run: RunDir, recipe: Recipe, phase: Phase, data: Data, world:
     evaluation.files = len(left)
     pairs = pairs_of(left)
     sizes: list[int | None] = []
-    # Sizes are read off the texts, and only rank 0 needs to read them all.
-    world.on_rank_0(lambda: sizes.extend(pair.size() for pair in pairs))
+    # One rank looks into the cache for all.
+    world.on_rank_0(lambda: sizes.extend(pair.size(phase.setting(), evaluation.evaluation) for pair in pairs))
     waves, together = divide(world.broadcast(sizes), world.size)
     for wave in waves:
         stop_if_requested(world)
@@ -139,9 +139,13 @@ class PhaseEvaluation:
 
     def predict_wave(self, pairs: Sequence[LanguagePair]) -> None:
         """Rank r predicts all splits of the r-th pair by itself, and rank 0 writes them. A collective."""
+        read: list[Any] = []
+        self.world.on_rank_0(lambda: read.extend(pair.records() for pair in pairs))
+        # Ids, texts and gold go to the rank that searches among them; rank 0 alone reads sources.
+        sent = self.world.scatter(read + [None] * (self.world.size - len(pairs)))
+        splits = pairs[self.world.rank].with_records(sent) if self.world.rank < len(pairs) else []
         # Alone: the ranks work on different splits here, so no collective may run in between.
         predictor = dataclasses.replace(self.predictor, world=self.world.alone(), kept={})
-        splits = pairs[self.world.rank].splits if self.world.rank < len(pairs) else ()
 
         def predict() -> list[Any]:
             predicted = []

@@ -10,7 +10,7 @@ import torch
 
 from stilts_ds.config import TrainingPart
 from stilts_ds.engine.guards import WINDOW, ChanceWatch, explain_memory
-from stilts_ds.errors import UserError, is_full_disk
+from stilts_ds.errors import UserError, is_full_disk, no_room
 from stilts_ds.model.heads import HeadSpec
 from stilts_ds.rows.batch import Batch
 
@@ -49,6 +49,8 @@ def test_any_other_error_is_not_about_memory() -> None:
 def test_a_full_disk_is_known_by_its_number_its_text_or_its_cause() -> None:
     full, other = OSError(errno.ENOSPC, "x"), RuntimeError("Connection closed by peer")
     assert is_full_disk(full) and is_full_disk(RuntimeError("Error: I/O error: No space left on device (os error 28)"))
+    assert no_room(OSError(errno.EDQUOT, "x")) != no_room(full)
+    assert is_full_disk(RuntimeError("Error: I/O error: Disk quota exceeded (os error 122)"))
     assert not is_full_disk(other) and not is_full_disk(OSError(errno.EACCES, "x"))
     other.__cause__ = full
     assert is_full_disk(other)
