@@ -176,7 +176,14 @@ class EnginePart(Section):
 class LaunchPart(Section):
     """How `stilts run` starts ranks on this machine."""
 
-    nproc: RankCount = Field("auto", description="ranks; `auto`: one per GPU, or 1 without GPUs")
+    nproc: RankCount = Field(
+        "auto", description="ranks of all worlds; `auto`: one per GPU, or one for each world without GPUs"
+    )
+    worlds: RankCount = Field(
+        1,
+        description="groups of ranks that work on phases side by side, each on one at a time; `auto`: as many as leave "
+        "no rank without an example of a step",
+    )
     oversubscribe: bool = Field(False, description="allow more ranks than GPUs, or than cores without GPUs")
     omp_num_threads: int | None = Field(None, ge=1, description="threads a rank; null: OMP_NUM_THREADS, cores / nproc")
 

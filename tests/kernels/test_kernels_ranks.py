@@ -56,6 +56,7 @@ def test_ranks_are_bit_equal_to_one_process(kind: str, count: int, tmp_path: Pat
     assert torch.equal(torch.cat([part["indices"] for part in results]), whole.indices)
     assert torch.equal(torch.cat([part["half"] for part in results]), topk(queries.half(), bank.half(), 5).values)
     for part in results:
+        assert part["items"] == [PIECES.item(rank) for rank in range(count)]
         assert all(torch.equal(ours, theirs) for ours, theirs in zip(part["files"], topk(queries, bank, 5)))
         assert all(torch.equal(ours, theirs) for ours, theirs in zip(part["pairs"], mine(queries, bank, 4)))
 

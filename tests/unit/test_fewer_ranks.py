@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -39,11 +40,11 @@ def test_each_rank_has_an_example_of_each_step_or_a_pool_of_them() -> None:
 
 def test_a_run_starts_no_more_ranks_than_its_wanted_phases_feed(caplog: pytest.LogCaptureFixture) -> None:
     _, plan = planned()
-    assert fed_ranks(16, plan, []) == 6
+    assert fed_ranks(16, plan.phases) == 6
     assert "6 ranks are started and not 16: train_batch_size gives no more of them work" in caplog.text
-    assert fed_ranks(16, plan, ["none/seed1/lareqa"]) == 8
-    assert fed_ranks(16, plan, ["none/seed1/xnli"]) == 16
-    assert fed_ranks(4, plan, []) == 4
+    assert fed_ranks(16, plan.named(["none/seed1/lareqa"], Path("plan.json"))) == 8
+    assert fed_ranks(16, plan.named(["none/seed1/xnli"], Path("plan.json"))) == 16
+    assert fed_ranks(4, plan.phases) == 4
 
 
 def test_a_job_starts_them_on_as_few_of_its_nodes_as_can_be() -> None:

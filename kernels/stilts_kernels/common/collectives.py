@@ -19,6 +19,8 @@ from torch import Tensor
 
 Result = TypeVar("Result")
 MPI_BYTES = 1 << 28  # of one message: MPI counts bytes in 32 bits
+FIRST_BYTES = 1 << 10  # of an item's text that travel with its length
+LENGTH_BYTES = 8
 
 
 class Pending:
@@ -42,8 +44,16 @@ class Collectives:
     def gather(self, item: Any) -> list[Any]:
         """Every rank's item, in rank order, on every rank: text, numbers, and lists and dicts of them (JSON)."""
         # JSON and not pickle: a rank must not run what another one sends.
-        content = torch.frombuffer(bytearray(json.dumps(item).encode()), dtype=torch.uint8)
-        return [json.loads(bytes(text.tolist())) for text in self.gather_rows(content)]
+        text = json.dumps(item).encode()
+        # Most items are short: an exchange that waits for all ranks costs more than some bytes that mean nothing.
+        first = len(text).to_bytes(LENGTH_BYTES, "little") + text[:FIRST_BYTES].ljust(FIRST_BYTES)
+        firsts = [bytes(message.tolist()) for message in self._gather_alike(bytes_of(first))]
+        lengths = [int.from_bytes(message[:LENGTH_BYTES], "little") for message in firsts]
+        texts = [message[LENGTH_BYTES:][:length] for message, length in zip(firsts, lengths)]
+        if max(lengths) > FIRST_BYTES:
+            rests = self.gather_rows(bytes_of(text[FIRST_BYTES:]))
+            texts = [begin + bytes(rest.tolist()) for begin, rest in zip(texts, rests)]
+        return [json.loads(text) for text in texts]
 
     def gather_rows(self, rows: Tensor) -> list[Tensor]:
         """Every rank's CPU tensor, in rank order, on every rank; they may differ in their number of rows alone."""
@@ -171,6 +181,11 @@ class TorchCollectives(Collectives):
     def _everywhere(self, rank: int) -> int:
         # Point-to-point calls name ranks of the whole job, whatever the group.
         return torch.distributed.get_global_rank(self.group, rank)
+
+
+def bytes_of(text: bytes) -> Tensor:
+    """The bytes as uint8 [length], in memory of its own."""
+    return torch.frombuffer(bytearray(text), dtype=torch.uint8) if text else torch.empty(0, dtype=torch.uint8)
 
 
 def as_bytes(tensor: Tensor) -> Tensor:

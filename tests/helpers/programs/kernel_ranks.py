@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from stilts_kernels.common.collectives import FIRST_BYTES, collectives_of
 from stilts_kernels.mining.files import topk_files
 from stilts_kernels.mining.ranks import mine_ranks, topk_ranks
 
@@ -27,6 +28,11 @@ def data() -> tuple[torch.Tensor, torch.Tensor]:
     queries = torch.randn(97, 24, generator=generator)
     queries[:40] = bank[:40] + 0.1 * queries[:40]
     return queries, bank
+
+
+def item(rank: int) -> list[str]:
+    """What a rank gives to all: rank 0's fits into the first exchange, rank 1's to the byte, others' do not."""
+    return ["", "a" * (FIRST_BYTES - len('["", ""]')), "é" * FIRST_BYTES, "b" * 3 * FIRST_BYTES][rank : rank + 1] + [""]
 
 
 def share(rows: torch.Tensor, rank: int, size: int, skew: int) -> torch.Tensor:
@@ -52,6 +58,7 @@ def search(comm: Any, rank: int, size: int, folder: Path) -> dict[str, Any]:
     pairs = mine_ranks(own_queries, own_bank, 4, comm, memory=MEMORY)
     files = topk_files(queries, sorted(folder.glob("bank-*.npy")), 5, folder / f"parts-{size}", comm, memory=MEMORY)
     return {
+        "items": collectives_of(comm).gather(item(rank)),
         "values": found.values,
         "indices": found.indices,
         "half": half.values,
