@@ -14,7 +14,7 @@ from stilts_ds.run_dir import read_json
 
 TENSOR_BYTES = re.compile(r"/data/\d+$")  # members of torch.save's archives that hold numbers
 DESCRIBED_BYTES = 16 << 20  # of the pickle that names tensors; a model's has some kilobytes
-# Names by which that pickle calls kinds of numbers, and their bytes. Integers are left out: they are no weights.
+# Names by which that pickle calls kinds of numbers, and their bytes. Without integers: position ids are no weights.
 STORAGE_BYTES = {b"FloatStorage": 4, b"HalfStorage": 2, b"BFloat16Storage": 2, b"DoubleStorage": 8}
 
 

@@ -124,8 +124,13 @@ def memory(
         # At stage 3 one parameter after the other is divided among the ranks.
         build=weights + s * largest if stage == 3 else s * trained,
         host=(16 + s) * partition if offload else 0,
-        save=4 * largest,
+        save=save_bytes(stage, largest),
     )
+
+
+def save_bytes(stage: int, largest: int) -> int:
+    """The largest parameter's weight or moment, whole in float32; at stage 3 beside the parts that it is made of."""
+    return (8 if stage == 3 else 4) * largest
 
 
 def _optimizer(stage: int, s: int, trained: int, partition: int) -> int:

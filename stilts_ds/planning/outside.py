@@ -6,7 +6,8 @@ tensor, N ranks.
 | moment     | a rank's device                                  | host                                       |
 |------------|--------------------------------------------------|--------------------------------------------|
 | loading    | the step's weights (`Memory.build`)              | rank 0: 4 W                                |
-| a save     | the states, and one tensor whole: 4 L            | each rank: its share until written, 12 P/N |
+| a save     | the states, and one tensor whole: 4 L; at stage  | each rank: its share until written, 12 P/N |
+|            | 3 beside the parts that it is made of: 8 L       |                                            |
 | an export  | the same                                         | rank 0: 4 W                                |
 | evaluation | 4 W and a forward pass; at stage 3, with several | rank 0, while it loads: 4 W                |
 |            | ranks, 4 W/N, what is gathered and the pass      |                                            |
@@ -22,7 +23,7 @@ from dataclasses import dataclass
 from stilts_ds.config import EnginePart
 from stilts_ds.ds_files import base_config
 from stilts_ds.model_files import Shape
-from stilts_ds.planning.memory import MicroBatch
+from stilts_ds.planning.memory import MicroBatch, save_bytes
 
 FLOAT = 4  # bytes of a weight, a moment and a value in evaluation
 STATES = 3  # of a trained parameter in a checkpoint: the weight and two moments
@@ -60,7 +61,7 @@ def outside(
     batches of `batch`. Raises UserError where an own DeepSpeed file cannot be read."""
     whole = shape.parameters + heads
     return Outside(
-        save=FLOAT * largest,
+        save=save_bytes(engine.zero_stage, largest),
         evaluation=_evaluation_weights(whole, shape, engine, ranks) + pass_bytes(shape, batch, eager),
         save_host=FLOAT * STATES * -(-trained // ranks),
         load_host=FLOAT * whole,

@@ -34,7 +34,7 @@ model: {name_or_path: toy}
 data: {source: toy, noise: lists}
 intermediate: {none: []}
 targets: [xnli, xnli@natural-20, bucc2018, tatoeba, lareqa, humaneval_xl]
-target_training: {max_steps: 2, train_batch_size: 16, save_steps: 1, eval_examples: 16, max_seq_length: 96,
+target_training: {max_steps: 2, train_batch_size: 32, save_steps: 1, eval_examples: 16, max_seq_length: 96,
                   max_query_length: 32}
 launch: {nproc: 1}
 evaluation: {max_examples: 12, generate: {max_new_tokens: 4}, retrieval_max_seq_length: 96,
