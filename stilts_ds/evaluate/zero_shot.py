@@ -17,6 +17,7 @@ from stilts_ds.config import SWEEP, Recipe
 from stilts_ds.data.data import Data
 from stilts_ds.data.split import Split
 from stilts_ds.display import Position, carrying
+from stilts_ds.engine.guards import memory_explained
 from stilts_ds.engine.preempt import stop_if_requested
 from stilts_ds.engine.world import World
 from stilts_ds.errors import UserError
@@ -39,8 +40,21 @@ log = logging.getLogger(__name__)
 
 
 def evaluate_phase(run: RunDir, recipe: Recipe, phase: Phase, data: Data, world: World) -> None:
-    """Predict every (task, language) of the phase that its model has not predicted yet. A collective."""
-    evaluation = PhaseEvaluation(run, recipe, phase, data, world)
+    """Predict every (task, language) of the phase that its model has not predicted yet. A collective.
+
+    Raises UserError that says what to change where memory does not suffice.
+    """
+    size = recipe.evaluation.per_device_eval_batch_size
+    remedy = (
+        f"lower evaluation.per_device_eval_batch_size ({size}), or let the ranks share the model with "
+        "engine.zero_stage=3 (`stilts plan RECIPE --phases` says what evaluation takes)"
+    )
+    with memory_explained(f"in the evaluation of {phase.label}", remedy):
+        _evaluate(PhaseEvaluation(run, recipe, phase, data, world))
+
+
+def _evaluate(evaluation: PhaseEvaluation) -> None:
+    phase, data, world = evaluation.phase, evaluation.data, evaluation.world
     evaluation.choose_layer()
     splits = list(wanted(phase, data))
     # Rank 0 alone looks at the files: ranks that disagreed would wait for each other for ever.
@@ -52,7 +66,7 @@ def evaluate_phase(run: RunDir, recipe: Recipe, phase: Phase, data: Data, world:
     # One rank looks into the cache for all.
     world.on_rank_0(lambda: sizes.extend(pair.size(phase.setting(), evaluation.evaluation) for pair in pairs))
     waves, together = divide(world.broadcast(sizes), world.size)
-    if recipe.engine.zero_stage == 3:  # ranks share the model: none of them can predict by itself
+    if evaluation.recipe.engine.zero_stage == 3:  # ranks share the model: none of them can predict by itself
         waves, together = [], list(range(len(pairs)))
     for wave in waves:
         stop_if_requested(world)

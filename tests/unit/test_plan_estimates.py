@@ -33,6 +33,7 @@ from stilts_ds.planning.memory import (
     memory,
     trained_parameters,
 )
+from stilts_ds.planning.outside import Outside, outside
 from stilts_ds.planning.sizes import PhaseSize
 from stilts_ds.run_dir import PhaseDir, write_json
 from stilts_ds.weight_files import parameter_count
@@ -210,6 +211,44 @@ def test_more_of_anything_costs_what_it_should() -> None:
     assert peak(count=4) > peak(count=8) > peak(count=64)
     by_stage = [states(332_051_459, stage, "bf16", 8).states for stage in (1, 2, 3)]
     assert by_stage == sorted(by_stage, reverse=True)
+
+
+def test_memory_outside_the_steps_by_hand() -> None:
+    shape = Shape(layers=2, hidden=8, heads=2, intermediate=32, vocabulary=100, body=1000)  # 1,800 parameters
+    batch = MicroBatch(3, 5)
+    a_pass = 4 * 15 * (2 * 8 + 2 * 32)
+
+    def at(stage: int, count: int) -> Outside:
+        return outside(shape, 900, 10, 256, EnginePart(zero_stage=stage), count, batch)  # type: ignore[arg-type]
+
+    # Whole at stages 0 to 2, and for a rank alone; at stage 3 a fourth, and all of so small a model gathered.
+    assert at(2, 4).evaluation == at(3, 1).evaluation == 4 * 1810 + a_pass
+    assert at(3, 4).evaluation == 4 * (453 + 1810) + a_pass
+    assert at(3, 4).save == 2 * at(2, 4).save == 8 * 256 and at(3, 4).save_host == 12 * 225
+    assert at(3, 4).host == 12 * 225 + 4 * 1810 and at(3, 4).load_host == 4 * 1810
+
+
+def test_a_model_that_no_device_can_predict_with_whole_needs_stage_3() -> None:
+    """XLM-R XXL in bf16 trains at stage 2 on many ranks in less than its float32 weights take."""
+    shape = Shape(layers=48, hidden=4096, heads=32, intermediate=16384, vocabulary=250_880, body=9_668_349_952)
+    by_stage = {}
+    for stage in (2, 3):
+        engine = EnginePart(zero_stage=stage, dtype="bf16", gradient_checkpointing=True)  # type: ignore[arg-type]
+        trained, largest = shape.parameters, largest_parameter(shape, shape.vocabulary)
+        training = memory(shape, trained, largest, engine, 512, MicroBatch(1, 128))
+        by_stage[stage] = training, outside(shape, trained, 0, largest, engine, 512, MicroBatch(8, 128))
+    phase: Any = SimpleNamespace(label="one", setting=lambda: TrainingPart(per_device_train_batch_size=8))
+    found = Estimate(
+        phase,
+        "will run",
+        memory={stage: training for stage, (training, _) in by_stage.items()},
+        memory_at=lambda size: {stage: training for stage, (training, _) in by_stage.items()},
+        outside={stage: around for stage, (_, around) in by_stage.items()},
+    )
+    recipe = parse_recipe({"name": "x", "targets": ["xnli"], "intermediate": {"none": []}}, "test")
+    training, around = by_stage[2]
+    assert training.peak < 40 * GIB - 12 * GIB < around.evaluation
+    assert advice(recipe, [found], 36).startswith("stage 3 fits in 36 GiB, in every phase")
 
 
 def test_the_page_shows_what_the_formula_gives() -> None:
