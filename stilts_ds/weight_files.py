@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import json
 import math
-import re
-import zipfile
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+from zipfile import is_zipfile
 
-from stilts_ds.errors import UserError
+from stilts_ds.errors import UserError, first_line
 from stilts_ds.run_dir import read_json
 
-TENSOR_BYTES = re.compile(r"/data/\d+$")  # members of torch.save's archives that hold numbers
-DESCRIBED_BYTES = 16 << 20  # of the pickle that names tensors; a model's has some kilobytes
-# Names by which that pickle calls kinds of numbers, and their bytes. Without integers: position ids are no weights.
-STORAGE_BYTES = {b"FloatStorage": 4, b"HalfStorage": 2, b"BFloat16Storage": 2, b"DoubleStorage": 8}
+if TYPE_CHECKING:
+    import torch
+
+REMEDY = "convert the model to safetensors, or copy it again"
 
 
 def weight_files(folder: Path) -> list[Path]:
@@ -58,39 +57,40 @@ def _is_plain_name(file: Any) -> bool:
 
 
 def parameter_count(path: str) -> int | None:
-    """Parameters in a model folder, read off its weight files' headers; None for hub models.
+    """Parameters in a model folder, read off what its weight files say of themselves; None for hub models.
 
-    Of `pytorch_model*.bin` it is the most that their bytes may be, since nothing is unpickled. Raises UserError for a
-    damaged header.
+    Raises UserError for a damaged header or file.
     """
     folder = Path(path)
     files = sorted(folder.glob("*.safetensors"))
     if files:
         return sum(_parameters_in(file) for file in files) or None
-    return sum(_most_parameters_in(file) for file in folder.glob("pytorch_model*.bin")) or None
+    return sum(_parameters_in_pickle(file) for file in folder.glob("pytorch_model*.bin")) or None
 
 
 def _parameters_in(file: Path) -> int:
     return sum(math.prod(tensor["shape"]) for name, tensor in weights_header(file)[1].items() if name != "__metadata__")
 
 
-def _most_parameters_in(file: Path) -> int:
-    """Numbers in a file of torch.save: the bytes of its tensors by the width of its narrowest kind of numbers."""
+def _parameters_in_pickle(file: Path) -> int:
+    # Tied tensors share their numbers. Whole ones are no weights but ids, such as positions.
+    weights = [tensor for tensor in pickled_tensors(file).values() if tensor.is_floating_point()]
+    return sum({tensor.data_ptr(): tensor.numel() for tensor in weights}.values())
+
+
+def pickled_tensors(file: Path) -> dict[str, torch.Tensor]:
+    """The tensors in a file of torch.save, by name. Raises UserError for pickled code, which is never run, and for a
+    damaged file."""
+    import torch  # here: for no other weights does a login node wait for it
+
     try:
-        with zipfile.ZipFile(file) as archive:
-            members = archive.infolist()
-            stored = sum(member.file_size for member in members if TENSOR_BYTES.search(member.filename))
-            [pickled] = [member for member in members if member.filename.endswith("/data.pkl")]
-            with archive.open(pickled) as described:
-                kinds = described.read(DESCRIBED_BYTES)
-    except zipfile.BadZipFile:  # as torch saved before version 1.6: one pickle after the other, then the tensors
-        stored = file.stat().st_size
-        with open(file, "rb") as data:
-            kinds = data.read(DESCRIBED_BYTES)
-    except ValueError as error:
-        raise UserError(f"{file} is no file of torch.save; copy or download it again") from error
-    widths = [width for name, width in STORAGE_BYTES.items() if name in kinds]
-    return stored // min(widths, default=4)
+        # Mapped: nothing is read before it is used. Files of before torch 1.6 are no zip archives, and cannot be.
+        stored = torch.load(file, map_location="cpu", weights_only=True, mmap=is_zipfile(file))
+        return {name: value for name, value in stored.items() if isinstance(value, torch.Tensor)}
+    except MemoryError:
+        raise
+    except Exception as error:  # pickled code is refused here; damaged files end in every kind
+        raise UserError(f"cannot read the weights in {file}: {first_line(error)}; {REMEDY}") from error
 
 
 def weights_header(file: Path) -> tuple[int, dict[str, Any]]:
