@@ -165,7 +165,7 @@ def test_what_is_met_first_is_the_batch_and_then_the_open_files() -> None:
 def test_the_command_prints_a_table_and_refuses_rates_that_cannot_be(capsys: pytest.CaptureFixture[str]) -> None:
     assert bench_scale(["--gpus", "8", "64"]) == 0
     printed = capsys.readouterr().out
-    assert printed.count("\n| ") == 4 * 4 * 2 and "| XXL, 3 | start-up | 8 |" in printed
+    assert printed.count("\n| ") == 4 * 4 and "| XXL, 3 | start-up | 37.4 to 42.1 | 775 | 0 | " in printed
     assert "33 ranks: a step of 32 examples" in printed
     with pytest.raises(UserError, match="--gpus 1: give 2 or more"):
         bench_scale(["--gpus", "1"])
