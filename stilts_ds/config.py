@@ -187,6 +187,13 @@ class LaunchPart(Section):
     oversubscribe: bool = Field(False, description="allow more ranks than GPUs, or than cores without GPUs")
     omp_num_threads: int | None = Field(None, ge=1, description="threads a rank; null: OMP_NUM_THREADS, cores / nproc")
 
+    @property
+    def world_ranks(self) -> int | Literal["auto"]:
+        """Ranks of one world, as far as the recipe says."""
+        if self.nproc == "auto" or self.worlds == "auto":
+            return self.nproc
+        return max(1, self.nproc // self.worlds)
+
 
 class EvaluationPart(Section):
     """Zero-shot evaluation."""
