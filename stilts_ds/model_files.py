@@ -43,7 +43,8 @@ MOST = {
     "type_vocab_size": 1 << 16,
     "pad_token_id": 1 << 24,
 }
-BERT_LIKE = ("bert", "roberta", "xlm-roberta", "camembert")
+# Their parameters follow from the sizes alike. XLM-R XL has no LayerNorm at the embeddings, and one behind the layers.
+BERT_LIKE = ("bert", "roberta", "xlm-roberta", "camembert", "xlm-roberta-xl")
 # Relatives of RoBERTa: positions begin behind the padding token's id.
 FROM_PADDING = (
     "roberta",
@@ -95,9 +96,7 @@ def check_folder(path: str | Path) -> None:
     if read_config(folder).get("is_encoder_decoder") is True:  # a plan says so, and not the first phase
         raise encoder_decoder(path, read_config(folder).get("model_type"))
     if not weight_files(folder):
-        raise UserError(
-            f"model folder {path} has no weights (*.safetensors or pytorch_model*.bin); fetch the model again"
-        )
+        raise UserError(f"model folder {path} has no weights (*.safetensors or pytorch_model*.bin); fetch it again")
     for index in (*folder.glob("*.safetensors.index.json"), *folder.glob("pytorch_model*.index.json")):
         shards_in(index)  # names of files in other folders end here
     _check_sizes(folder)

@@ -44,6 +44,7 @@ BENCHMARKS = {
     "kernels": "stilts_bench.kernels",
     "mining": "stilts_bench.mining",
     "pipeline": "stilts_bench.pipeline",
+    "scale": "stilts_bench.scale",
     "training": "stilts_bench.training",
 }
 

@@ -175,8 +175,8 @@ def _noisy(task: str, named: Mapping[str, Cells]) -> Iterator[Sheet]:
         ]
         columns = ("condition", *rates, *(f"{column} takes, %" for column in shares))
         note = (
-            "Errors in 100 letters, or words where words change; `area` is the mean over the rates. What noise takes is "
-            "a share of the clean score."
+            "Errors in 100 letters, or words where words change; `area` is the mean over the rates. What noise takes "
+            "is a share of the clean score."
         )
         yield Sheet(f"Scores under noise: {task}, {kind}", columns, tuple(rows), (note,))
 

@@ -104,12 +104,14 @@ def cut_vocabulary(files: list[Path], tokenizer: Path, folder: Path, pieces: int
     frequent = {number for number, _ in counts.most_common(pieces)}
     special = {entry["content"] for entry in state["added_tokens"]}
     # A character without a piece would be unknown wherever no longer piece holds it.
+    numbers: dict[str, int] = {piece: number for number, (piece, _) in enumerate(state["model"]["vocab"])}
+    last = numbers.pop("<mask>")
     kept = {
         piece: number
-        for number, (piece, _) in enumerate(state["model"]["vocab"])
-        if piece != "<mask>" and (number in frequent or piece in special or piece in characters or piece == "▁")
+        for piece, number in numbers.items()
+        if number in frequent or piece in special or piece in characters or piece == "▁"
     }
-    kept["<mask>"] = whole.token_to_id("<mask>")
+    kept["<mask>"] = last
     ids = {piece: number for number, piece in enumerate(kept)}
     scores = dict(state["model"]["vocab"]) | {"<mask>": 0.0}
     state["model"]["vocab"] = [(piece, scores[piece]) for piece in kept]

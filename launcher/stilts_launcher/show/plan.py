@@ -199,6 +199,8 @@ def _describe(estimate: Estimate, plan: Plan) -> list[str]:
         lines.append(f"  {_memory(estimate)}")
     if phase.evaluate:
         lines.append(f"  evaluate {', '.join(phase.evaluate)}")
+    if estimate.outside:
+        lines.append(f"  {_outside(estimate)}")
     return lines
 
 
@@ -225,6 +227,15 @@ def _memory(estimate: Estimate) -> str:
     offloaded = f", and {host / GIB:.2f} of host memory" if host else ""
     parameters = counted(estimate.parameters, "parameter")
     return f"memory {least}{by_stage}{offloaded} ({parameters}, {rows:,} of {size:,} vocabulary rows)"
+
+
+def _outside(estimate: Estimate) -> str:
+    """Memory outside the steps, in GiB: of evaluation by stage, and of the host at the highest stage."""
+    by_stage = ", ".join(f"stage {stage} {o.evaluation / GIB:.2f}" for stage, o in estimate.outside.items())
+    evaluation = f"evaluation {by_stage}; " if estimate.phase.evaluate else ""
+    [*_, highest] = estimate.outside.values()
+    saves = f", {highest.save_host / GIB:.2f} on each while a checkpoint is written" if estimate.phase.train else ""
+    return f"outside steps {evaluation}host {highest.host / GIB:.2f} on rank 0{saves}"
 
 
 def _peaks(estimate: Estimate, extra: int = 0) -> str:

@@ -28,7 +28,7 @@ NAMES = {
     4: "avx512-vnni",
     5: "amx",
 }  # numbers of `Isa` in screen.cpp
-PORTABLE, AVX2 = 1, 2
+PORTABLE, AVX2, AVX_VNNI, AVX512_VNNI = 1, 2, 3, 4
 SETTING = "STILTS_KERNELS_ISA"
 BUILD = "python setup.py build_ext --inplace"
 
