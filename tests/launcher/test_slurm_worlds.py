@@ -13,7 +13,7 @@ import pytest
 import slurm_cluster
 import study
 from slurm_cluster import Cluster
-from study import curve, label, rank_pids, reached, row, scores, until
+from study import curve, label, rank_pids, reached, row, scores, state, until
 
 from stilts_ds.run_dir import RunDir
 
@@ -68,9 +68,10 @@ def test_worlds_share_an_allocation_through_a_kill_and_a_time_limit(cluster: Clu
     cluster.run("scancel", "--signal=USR1", jobs[first], check=True)
     until(lambda: "goes back into the queue, to be continued" in batch.read_text(), "the requeue", run)
     assert "stopped:SIGUSR1" in batch.read_text()
-    until(lambda: not cluster.run("squeue", "-h"), "the end", run, 400)
-    shown = stilts("status", run)
-    assert "5 of 5 phases done" in shown, shown
+    phases = study.phase_ids(run)
+    until(lambda: all(state(run, phase) == "done" for phase in phases), "the end of all phases", run, 600)
+    until(lambda: (run / "report.md").exists(), "the report", run)
+    assert "5 of 5 phases done" in stilts("status", run)
     said = batch.read_text()
     # No target before its encoder.
     done = re.findall(r"^\S+ (\S+) is done$", said, re.MULTILINE)

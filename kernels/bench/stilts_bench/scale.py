@@ -12,7 +12,6 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from stilts_ds.display import duration
 from stilts_ds.errors import UserError
 from stilts_ds.planning.scale import MODELS, Rates, Work, limits, parts
 
@@ -32,6 +31,8 @@ def options() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="stilts bench scale", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--gpus", type=int, nargs="+", default=[8, 64, 512, 4096], metavar="N", help="ranks")
     parser.add_argument("--batch", type=int, default=32, metavar="N", help="examples of a step (default: 32)")
+    bytes_help = "bytes of a number in the model: 4 in float32 (default), 2 in bfloat16"
+    parser.add_argument("--bytes", type=int, choices=[2, 4], default=4, help=bytes_help)
     for name, unit, factor, text in OPTIONS:
         default = getattr(Rates(), name) / factor
         parser.add_argument(
@@ -40,25 +41,34 @@ def options() -> argparse.ArgumentParser:
     return parser
 
 
-def table(rates: Rates, gpus: Sequence[int]) -> list[str]:
-    """A Markdown table: models, parts and numbers of GPUs."""
-    lines = ["| model, ZeRO stage | part | GPUs | a GPU sends | collectives | files | rank 0 | of it by ranks |"]
-    lines.append("|---|---|--:|--:|--:|--:|--:|--:|")
+def table(rates: Rates, gpus: Sequence[int], value_bytes: int) -> list[str]:
+    """A Markdown table: a row for each model and part; rank 0's seconds for each number of GPUs, and what of them grows
+    with it."""
+    fixed = ["model, ZeRO stage", "part", "a GPU sends, GB", "collectives", "files"]
+    lines = [f"| {' | '.join([*fixed, *(f'{ranks:,} GPUs' for ranks in gpus)])} |"]
+    lines.append(f"|---|---|{'--:|' * (3 + len(gpus))}")
     for name, shape in MODELS.items():
         # What is trained at stage 1 fits a GPU of 80 GB with its moments; the larger two do not.
         stage = 1 if shape.parameters < 2e9 else 3
-        for number, part in enumerate(parts(Work.of(shape, stage), gpus[0], rates)):
-            for ranks in gpus:
-                at = parts(Work.of(shape, stage), ranks, rates)[number]
-                head = f"{name}, {stage}" if number == 0 and ranks == gpus[0] else ""
-                called = part.name if ranks == gpus[0] else ""
-                cells = [head, called, f"{ranks:,}", f"{at.sent / GB:.1f} GB", f"{at.calls:,}", f"{at.files:,}"]
-                lines.append(f"| {' | '.join([*cells, _seconds(at.seconds), _seconds(at.growing)])} |")
+        by_ranks = [parts(Work.of(shape, stage, value_bytes), ranks, rates) for ranks in gpus]
+        for at in zip(*by_ranks):
+            sent = _range([part.sent / GB for part in at], ".1f")
+            files = _range([part.files for part in at], ",")
+            seconds = [f"{_seconds(part.seconds)} ({_seconds(part.growing)})" for part in at]
+            head = f"{name}, {stage}" if at[0].name == by_ranks[0][0].name else ""
+            lines.append(f"| {' | '.join([head, at[0].name, sent, f'{at[0].calls:,}', files, *seconds])} |")
     return lines
 
 
+def _range(values: Sequence[float], form: str) -> str:
+    """From the first value to the last, once where they are shown alike."""
+    first, last = format(values[0], form), format(values[-1], form)
+    return first if first == last else f"{first} to {last}"
+
+
 def _seconds(seconds: float) -> str:
-    return duration(seconds) if seconds >= 100 else f"{seconds:.2g} s"
+    """Seconds to two places, and to none from ten on."""
+    return f"{seconds:.0f}" if seconds >= 10 else f"{seconds:.2f}"
 
 
 def main(arguments: list[str]) -> int:
@@ -69,8 +79,9 @@ def main(arguments: list[str]) -> int:
         if getattr(given, name) <= 0:
             raise UserError(f"--{name} {getattr(given, name):g}: give more than 0 {unit}")
     rates = Rates(**{name: getattr(given, name) * factor for name, _, factor, _ in OPTIONS})
-    lines = table(rates, given.gpus)
-    lines += ["", "What is met first:", ""]
+    lines = table(rates, given.gpus, given.bytes)
+    lines += ["", "GPUs: seconds of rank 0, and in brackets what of them grows with the ranks.", ""]
+    lines += ["What is met first:", ""]
     lines += [f"- {limit.ranks:,} ranks: {limit.what}" for limit in limits(rates, given.batch)]
     print("\n".join(lines))
     return 0
