@@ -6,8 +6,8 @@ tensor, N ranks.
 | moment     | a rank's device                                  | host                                       |
 |------------|--------------------------------------------------|--------------------------------------------|
 | loading    | the step's weights (`Memory.build`)              | rank 0: 4 W                                |
-| a save     | the states, and one tensor whole: 4 L; at stage  | each rank: its share until written, 12 P/N |
-|            | 3 beside the parts that it is made of: 8 L       |                                            |
+| a save     | the states, and one tensor whole: 4 L, 12 L at   | each rank: its share until written, 12 P/N |
+|            | stage 3 (memory.py)                              |                                            |
 | an export  | the same                                         | rank 0: 4 W                                |
 | evaluation | 4 W and a forward pass; at stage 3, with several | rank 0, while it loads: 4 W                |
 |            | ranks, 4 W/N, what is gathered and the pass      |                                            |
@@ -75,7 +75,8 @@ def _evaluation_weights(whole: int, shape: Shape, engine: EnginePart, ranks: int
     zero = base_config(engine).get("zero_optimization", {})
     largest = max(shape.vocabulary * shape.width, shape.hidden * shape.intermediate)
     live = min(whole, max(int(zero.get("stage3_max_live_parameters", 1_000_000_000)), largest))
-    return FLOAT * (-(-whole // ranks) + live)
+    # The largest tensor's parts stand beside the whole while it is gathered.
+    return FLOAT * (-(-whole // ranks) + live + largest)
 
 
 def pass_bytes(shape: Shape, batch: MicroBatch, eager: bool = False) -> int:

@@ -34,7 +34,7 @@ HEAVY = {  # package -> the modules (or packages of modules) that may name it
         "stilts_ds.toy",
         *TRANSFORMERS_BENCHES,
     ],
-    "tokenizers": ["stilts_ds.toy"],
+    "tokenizers": ["stilts_ds.toy", "stilts_ds.rows.tokenizer"],
     "datasets": ["stilts_ds.sources.hub", "stilts_ds.sources.tables"],
     "tensorboard": ["stilts_ds.trackers"],
     "faiss": ["stilts_ds.mining.candidates", "stilts_bench"],

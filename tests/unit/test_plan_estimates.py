@@ -221,10 +221,11 @@ def test_memory_outside_the_steps_by_hand() -> None:
     def at(stage: int, count: int) -> Outside:
         return outside(shape, 900, 10, 256, EnginePart(zero_stage=stage), count, batch)  # type: ignore[arg-type]
 
-    # Whole at stages 0 to 2, and for a rank alone; at stage 3 a fourth, and all of so small a model gathered.
+    # Whole at stages 0 to 2, and for a rank alone; at stage 3 a fourth, all of so small a model gathered, and the parts
+    # of its 100 x 8 word embeddings.
     assert at(2, 4).evaluation == at(3, 1).evaluation == 4 * 1810 + a_pass
-    assert at(3, 4).evaluation == 4 * (453 + 1810) + a_pass
-    assert at(3, 4).save == 2 * at(2, 4).save == 8 * 256 and at(3, 4).save_host == 12 * 225
+    assert at(3, 4).evaluation == 4 * (453 + 1810 + 800) + a_pass
+    assert at(3, 4).save == 3 * at(2, 4).save == 12 * 256 and at(3, 4).save_host == 12 * 225
     assert at(3, 4).host == 12 * 225 + 4 * 1810 and at(3, 4).load_host == 4 * 1810
 
 
