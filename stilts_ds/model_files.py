@@ -273,6 +273,13 @@ class Shape:
         return self.body + self.vocabulary * self.width
 
 
+def bert_shape(layers: int, hidden: int, heads: int, inner: int, vocabulary: int, rows: int) -> Shape:
+    """The sizes of a BERT or RoBERTa; `rows` are embeddings that are no words, of positions and types."""
+    # Four projections of attention, the feed-forward part's two, and two LayerNorms of a layer.
+    layer = 4 * (hidden * hidden + hidden) + 2 * hidden * inner + inner + hidden + 4 * hidden
+    return Shape(layers, hidden, heads, inner, vocabulary, rows * hidden + 2 * hidden + layers * layer)
+
+
 def shape_of(folder: Path) -> Shape | None:
     """Sizes from config.json and the headers of the weight files; None where those do not say.
 
@@ -290,10 +297,7 @@ def shape_of(folder: Path) -> Shape | None:
     layers, hidden, inner, heads, vocabulary = (int(size) for size in sizes if size is not None)
     if config.get("model_type") in BERT_LIKE:
         rows = (config.get("max_position_embeddings") or 0) + (config.get("type_vocab_size") or 0)
-        # Four projections of attention, the feed-forward part's two, and two LayerNorms of a layer.
-        layer = 4 * (hidden * hidden + hidden) + 2 * hidden * inner + inner + hidden + 4 * hidden
-        body = rows * hidden + 2 * hidden + layers * layer
-        return Shape(layers, hidden, heads, inner, vocabulary, body)
+        return bert_shape(layers, hidden, heads, inner, vocabulary, rows)
     shapes = _encoder_shapes(folder, vocabulary)
     if shapes is None:
         return None
