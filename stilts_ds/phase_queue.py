@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 from stilts_ds.errors import UserError, counted
 from stilts_ds.lineage import unfinished
@@ -60,7 +61,7 @@ class PhaseQueue:
             self.entries.append(Entry(name, tuple(phases[phase_id] for phase_id in ids), tuple(sorted(after))))
         self._ends: dict[str, int] = {}
         # Kept from one look to the next: a dead holder on another node is known by what does not change meanwhile.
-        self._claims = {entry.name: Claim(run.root / "leases" / entry.name) for entry in self.entries}
+        self._claims = {entry.name: Claim(lease_path(run, entry.name)) for entry in self.entries}
 
     def ends(self) -> Mapping[str, int]:
         """The exit status of each entry that has ended in this start."""
@@ -135,9 +136,19 @@ class PhaseQueue:
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
+def lease_path(run: RunDir, name: str) -> Path:
+    """The lease of an entry, which is there while a world is at work on it."""
+    return run.root / "leases" / name
+
+
+def continued_queue(run: RunDir, start: str) -> PhaseQueue | None:
+    """The queue of a start that was interrupted; None where there is none."""
+    return PhaseQueue(run, start) if (run.root / "worlds" / start / QUEUE).exists() else None
+
+
 def make_queue(run: RunDir, phases: Sequence[Phase], start: str, worlds: int) -> PhaseQueue:
-    """Write the queue of one start. Phases that are done are looked at by the ranks of one start in each world:
-    starting ranks for each of them takes longer than finding nothing to do."""
+    """Write the queue of one start. Phases that are done are looked at by the ranks of one start in each of `worlds`,
+    0 for none: starting ranks for each of these phases takes longer than finding nothing to do."""
     listed = {phase.id: [phase.id] for phase in unfinished(run, phases)}
     done = [phase.id for phase in phases if phase.id not in listed]
     for number in range(worlds):

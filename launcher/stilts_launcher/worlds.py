@@ -39,9 +39,9 @@ def world_count(recipe: Recipe, ranks: int, phases: Sequence[Phase]) -> int:
     wanted = recipe.launch.worlds
     if wanted == "auto":
         most = most_ranks(phases)
-        wanted = 1 if most is None else max(1, ranks // most)
+        fed = 1 if most is None else max(1, ranks // most)
         # A number that divides the ranks, so that none is left over.
-        return next(count for count in range(wanted, 0, -1) if ranks % count == 0)
+        return next(count for count in range(fed, 0, -1) if ranks % count == 0)
     if ranks % wanted:
         raise UserError(
             f"launch.worlds={wanted} does not divide {counted(ranks, 'rank')} (launch.nproc); give numbers that do"

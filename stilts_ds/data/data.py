@@ -37,12 +37,13 @@ LanguageLists = tuple[list[str], list[str]]  # scored, left out
 
 
 class DataIndex(NamedTuple):
-    """What rank 0 has found in the sources: label lists by task, languages by task and split, and the folders of cached
-    rows by what was asked for (Split.request)."""
+    """What rank 0 has found: label lists by task, languages by task and split, the folders of cached rows
+    by what was asked for (Split.request), and the tokenizer that made them (Tokenizer.to_plain)."""
 
     labels: dict[str, tuple[str, ...]]
     languages: dict[tuple[str, str], LanguageLists]
     rows: dict[str, str]
+    tokenizer: dict[str, Any]
 
 
 class Data:
@@ -176,12 +177,14 @@ class Data:
 
     def index(self) -> DataIndex:
         """What this rank has found in the sources, for ranks that read none."""
-        return DataIndex(dict(self._labels), dict(self._languages), dict(self.store.names))
+        tokenizer = self.tokenizer.to_plain()
+        return DataIndex(dict(self._labels), dict(self._languages), dict(self.store.names), tokenizer)
 
     def follow(self, index: DataIndex) -> None:
         """Take labels and languages from rank 0, and rows from the cache alone, which it has filled."""
         self._labels.update(index.labels)
         self._languages.update(index.languages)
+        self.store.tokenizer = Tokenizer.from_plain(index.tokenizer)
         self.store.names, self.store.follows = index.rows, True
 
     def sees(self, index: DataIndex) -> bool:

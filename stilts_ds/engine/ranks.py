@@ -11,6 +11,7 @@ from pathlib import Path
 
 from stilts_ds.config import EnginePart, written_recipe
 from stilts_ds.engine.logs import set_up_logging
+from stilts_ds.engine.open_files import allow_open_files
 from stilts_ds.engine.preempt import Stopped, install_handlers
 from stilts_ds.engine.world import World, joined
 from stilts_ds.errors import UserError, first_line, no_room, os_problem, printable, redacted
@@ -30,6 +31,7 @@ def run_as_rank(run: RunDir, logs: Path, work: Callable[[World], None]) -> int:
     install_handlers()
     try:
         run.check_links(run.logs.name)  # all else is looked at by rank 0, before anything is written there
+        allow_open_files(int(os.environ.get("WORLD_SIZE", "1")), first=rank == 0)
         set_up_logging(logs)
     except UserError as problem:
         print(f"error: {problem}", file=sys.stderr, flush=True)

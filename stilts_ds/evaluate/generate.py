@@ -59,11 +59,12 @@ def _fall_on(logits: np.ndarray, temperature: float, top_p: float, uniform: np.n
     weights -= weights[:, :1].copy()
     weights /= temperature
     np.exp(weights, out=weights)
-    bounds = torch.from_numpy(weights).cumsum(1).numpy()  # numpy's takes as long as all else here
+    bounds = torch.from_numpy(weights).cumsum(1)  # numpy's takes as long as all else here
+    numbers = torch.from_numpy(uniform)
     # A token is among the fewest while those before it have too little together.
-    size = 1 + np.count_nonzero(bounds[:, :-1] < top_p * bounds[:, -1:], axis=1)[:, None]
-    mass = np.take_along_axis(bounds, size - 1, axis=1)
-    rank = np.minimum(np.count_nonzero(bounds <= uniform * mass, axis=1)[:, None], size - 1)
+    last = torch.searchsorted(bounds, top_p * bounds[:, -1:])
+    drawn = torch.searchsorted(bounds, numbers * bounds.gather(1, last), right=True)
+    rank = torch.minimum(drawn, last).numpy()
     value = np.take_along_axis(ordered, rank, axis=1)
     is_equal = logits == value
     tokens = is_equal.argmax(axis=1)

@@ -25,7 +25,9 @@ STABLE_ROWS = 16
 # so do the sizes of the sums that its samples are computed by.
 PROMPT_STEP = 16
 
-ROOM = 32  # tokens for which memory is taken at once
+# What samples have written is kept in blocks of so many tokens, each in memory of its own. Products of one row that
+# skip over room for later tokens take up to five times as long as those that read all of a block.
+BLOCK = 16
 
 KeysValues = tuple[torch.Tensor, torch.Tensor]
 
@@ -42,9 +44,9 @@ class Group:
         self.numbers = np.array(numbers)
         self.lengths = np.array(lengths)
         self.tokens = PROMPT_STEP * -(-max(lengths) // PROMPT_STEP)
-        # By attention layer: of the prompts [P, k, L, d], and of the samples [room for N, k, room for tokens, d].
+        # By attention layer: of the prompts [P, k, L, d], and of the samples blocks of [room for N, k, BLOCK, d].
         self.of_prompts: dict[nn.Module, KeysValues] = {}
-        self.of_samples: dict[nn.Module, KeysValues] = {}
+        self.of_samples: dict[nn.Module, list[KeysValues]] = {}
         self.samples = self.owners = np.zeros(0, np.int64)
         self.places = slice(0, 0)
         self.rows = torch.zeros(0, dtype=torch.long)
@@ -70,8 +72,8 @@ class Group:
         self.samples = np.flatnonzero(np.isin(prompts, self.numbers))
         self.owners = np.array([row_of[number] for number in prompts[self.samples].tolist()], np.int64)
 
-    def leave(self, complete: np.ndarray, written: int) -> None:
-        """Let go of the samples of the group that are `complete`, bool [N], which have `written` tokens here."""
+    def leave(self, complete: np.ndarray) -> None:
+        """Let go of the samples of the group that are `complete`, bool [N]."""
         remaining = int(np.count_nonzero(~complete))
         free = np.flatnonzero(complete[:remaining])
         last = remaining + np.flatnonzero(~complete[remaining:])
@@ -79,11 +81,12 @@ class Group:
             numbers[free] = numbers[last]
         self.samples, self.owners = self.samples[:remaining], self.owners[:remaining]
         to, moved = (torch.from_numpy(places).to(self.device) for places in (free, last))
-        for layer, tensors in self.of_samples.items():
-            for kept in tensors:
-                kept[to, :, :written] = kept[moved, :, :written]
-            if 2 * remaining <= len(tensors[0]):  # lets go of memory
-                self.of_samples[layer] = tensors[0][:remaining].clone(), tensors[1][:remaining].clone()
+        for blocks in self.of_samples.values():
+            for number, block in enumerate(blocks):
+                for kept in block:
+                    kept[to] = kept[moved]
+                if 2 * remaining <= len(block[0]):  # lets go of memory
+                    blocks[number] = block[0][:remaining].clone(), block[1][:remaining].clone()
         has_samples = np.bincount(self.owners, minlength=len(self.numbers)) > 0
         if not has_samples.all():
             self._keep_prompts_of(np.flatnonzero(has_samples))
@@ -114,31 +117,35 @@ class Group:
         tokens: query [N, h, d], scaled, keys and values [N, k, d] to [N, h, d]."""
         samples, heads, size = query.shape
         keys, values = self.of_prompts[layer]
-        of_samples = self._append(layer, new, written)
-        if window is not None:
-            of_samples = of_samples[0][:, :, -window:], of_samples[1][:, :, -window:]
+        blocks = self._append(layer, new, written)
         grouped = query.view(samples, keys.shape[1], heads // keys.shape[1], size)
         # The samples' queries are the rows of one product with their prompt's keys.
         to_prompt = self._rows(self._table(grouped) @ keys.transpose(2, 3) + self._sight(written, window, query), heads)
-        to_sample = grouped @ of_samples[0].transpose(2, 3)
-        scores = torch.cat([to_prompt, to_sample], dim=-1)
+        to_blocks = [grouped @ block_keys.transpose(2, 3) for block_keys, _ in blocks]
+        scores = torch.cat([to_prompt, *to_blocks], dim=-1)
+        to_sample = scores[..., self.tokens :]
+        to_sample[..., written + 1 :] = -torch.inf  # not written yet
+        if window is not None:
+            to_sample[..., : max(0, written + 1 - window)] = -torch.inf
         probabilities = scores.softmax(-1, dtype=torch.promote_types(query.dtype, torch.float32)).to(query.dtype)
-        of_prompt, of_sample = probabilities.split([self.tokens, scores.shape[-1] - self.tokens], dim=-1)
-        seen = self._rows(self._table(of_prompt) @ values, heads) + of_sample @ of_samples[1]
+        of_prompt, *of_blocks = probabilities.split([self.tokens, *(BLOCK for _ in blocks)], dim=-1)
+        seen = self._rows(self._table(of_prompt) @ values, heads)
+        for of_block, (_, block_values) in zip(of_blocks, blocks):
+            seen = seen + of_block @ block_values
         return seen.view(samples, heads, size)
 
-    def _append(self, layer: nn.Module, new: KeysValues, written: int) -> KeysValues:
-        """The keys and values of the samples with those of their new tokens, [N, k, written + 1, d] each."""
-        kept = self.of_samples.get(layer)
-        if kept is None:
-            kept = _with_room(new[0][:, :, None]), _with_room(new[1][:, :, None])
-        elif written == kept[0].shape[2]:
-            kept = _with_room(kept[0]), _with_room(kept[1])
-        self.of_samples[layer] = kept
-        count = len(new[0])
+    def _append(self, layer: nn.Module, new: KeysValues, written: int) -> list[KeysValues]:
+        """Keep the keys and values of the new tokens; the blocks of the samples, [N, k, BLOCK, d] each. What is behind
+        the new tokens is zero."""
+        blocks = self.of_samples.setdefault(layer, [])
+        count, heads, size = new[0].shape
+        if written == BLOCK * len(blocks):
+            shape = count, heads, BLOCK, size
+            blocks.append((new[0].new_zeros(shape), new[1].new_zeros(shape)))
         # In place: to copy all earlier tokens for each new one would cost as much as attention itself.
-        kept[0][:count, :, written], kept[1][:count, :, written] = new
-        return kept[0][:count, :, : written + 1], kept[1][:count, :, : written + 1]
+        for kept, of_token in zip(blocks[-1], new):
+            kept[:count, :, written % BLOCK] = of_token
+        return [(keys[:count], values[:count]) for keys, values in blocks]
 
     def _sight(self, written: int, window: int | None, like: torch.Tensor) -> torch.Tensor:
         """0 where a new token sees a token of its prompt, else minus infinity: [P, 1, 1, L]."""
@@ -202,7 +209,7 @@ class KeyValueCache:
         first = 0
         for group in self.groups:
             count = len(group.samples)
-            group.leave(complete[first : first + count], self.written)
+            group.leave(complete[first : first + count])
             first += count
         self.groups = [group for group in self.groups if len(group.samples)]
         self._place()
@@ -246,8 +253,3 @@ class KeyValueCache:
             new = keys[group.places], values[group.places]
             seen[group.places] = group.attend(layer, queries[group.places], new, self.written, window)
         return seen[None]
-
-
-def _with_room(kept: torch.Tensor) -> torch.Tensor:
-    """A copy [N, k, room, d] with room for ROOM tokens more than [N, k, tokens, d]."""
-    return functional.pad(kept, (0, 0, 0, ROOM))

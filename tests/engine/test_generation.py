@@ -123,7 +123,7 @@ def test_a_sample_is_the_same_to_the_bit_whatever_is_beside_it(built: tuple[Mult
 def test_what_is_kept_of_earlier_tokens_is_what_they_would_be_computed_to_again(
     built: tuple[MultiTask, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(decoding_module, "ROOM", 3)  # so that room is made several times
+    monkeypatch.setattr(decoding_module, "BLOCK", 3)  # so that blocks are begun several times
     model, tokenizer = built
     rows = prompt_rows(tokenizer.sees == "both")
     greedy = write(built, list(range(len(LENGTHS))), decoding(samples=1, temperature=0.0))

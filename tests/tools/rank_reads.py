@@ -1,9 +1,9 @@
 """What each rank of a study opens and reads: `rank_reads.py FOLDER [--ranks 1 2 4 8] [--checkout PATH]`.
 
-A study of the toy world is prepared in FOLDER, once for each number of ranks, and run by ranks under strace: training
-on MNLI, then XNLI, clean and with noise from lists, mining, retrieval, ranked retrieval and programs, each trained
-where it is trained. Prints a table of files opened, bytes read and bytes mapped by kind of file: for rank 0, and for
-that of the other ranks which has most. `--checkout` is another checkout of the project, to compare with.
+A study of the toy world is run in FOLDER (MNLI, then XNLI, clean and with noise from lists, mining, retrieval, ranked
+retrieval and programs), which caches its rows; then again from the start by each number of ranks, under strace. Prints
+a table of files opened, MB read and MB mapped by kind of file: for rank 0, and for that of the other ranks which has
+most. `--checkout` is another checkout of the project, to compare with.
 
 Left out is what the processes are made of: the interpreter, libraries, the checkout, and files of the system.
 """
@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections import Counter, defaultdict
@@ -31,21 +32,22 @@ RECIPE = """
 name: study
 model: {name_or_path: toy}
 data: {source: toy, noise: lists}
-intermediate: {mnli: [mnli]}
-targets: [xnli, xnli@natural-20, mlqa, bucc2018, tatoeba, lareqa, humaneval_xl]
-intermediate_training: &short
-  {max_steps: 2, train_batch_size: 16, save_steps: 1, eval_examples: 16, max_seq_length: 96, doc_stride: 32,
-   max_query_length: 32}
-target_training: *short
-evaluation: {max_examples: 40, generate: {max_new_tokens: 4}, retrieval_max_seq_length: 96}
+intermediate: {none: []}
+targets: [xnli, xnli@natural-20, bucc2018, tatoeba, lareqa, humaneval_xl]
+target_training: {max_steps: 2, train_batch_size: 32, save_steps: 1, eval_examples: 16, max_seq_length: 96,
+                  max_query_length: 32}
+launch: {nproc: 1}
+evaluation: {max_examples: 12, generate: {max_new_tokens: 4}, retrieval_max_seq_length: 96,
+             languages: {humaneval_xl: [qab], lareqa: [qab]}}
 engine: {zero_stage: 2}
 """
 # By what a path holds, the first that fits: the kinds that the table tells apart.
 KINDS = {
-    "sources": r"/study/data/",
+    "sources": r"/runs/study/data/",
     "noise lists": r"/lists/",
     "rows": r"/cache/.*\.npy$",
     "row manifests": r"/cache/",
+    "written by itself": r"/checkpoints/.*shard-",
     "weights": r"\.safetensors$",
     "tokenizer": r"/(tokenizer|special_tokens)[^/]*$",
     "run and settings": r"",
@@ -99,8 +101,8 @@ def use_of(traces: list[Path], folder: Path, model: Path) -> Use:
     return use
 
 
-def prepare(folder: Path, environment: dict[str, str]) -> Path:
-    """The planned run in `folder`, with its rows."""
+def prepare(folder: Path, checkout: Path) -> Path:
+    """The run in `folder`, whose rows are cached."""
     folder.mkdir(parents=True)
     (folder / "study.yaml").write_text(RECIPE)
     lists = folder / "lists" / "misspellings"
@@ -108,26 +110,42 @@ def prepare(folder: Path, environment: dict[str, str]) -> Path:
     for language in LANGUAGES:
         pairs = (f"{word}\t{word}{word[-1]}\n" for word in words(language).values())
         (lists / f"{language}.tsv").write_text("".join(pairs))
-    command = [sys.executable, "-m", "stilts_launcher.cli", "prepare", "study.yaml", "--processes", "2"]
+    # Not `stilts prepare`, which earlier versions have not got.
+    command = [sys.executable, "-m", "stilts_launcher.cli", "run", "study.yaml"]
+    environment = ranks.environment(PYTHONPATH=import_path(checkout))
     subprocess.run(command, cwd=folder, env=environment, check=True, stdout=subprocess.DEVNULL)
     return folder / "runs" / "study"
 
 
-def measure(folder: Path, count: int, checkout: Path) -> list[Use]:
-    """The use of each rank of a study that `count` ranks run."""
-    path = os.pathsep.join(str(checkout / part) for part in (".", "launcher", "kernels"))
-    run = prepare(folder, ranks.environment(PYTHONPATH=path))
+def import_path(checkout: Path) -> str:
+    return os.pathsep.join(str(checkout / part) for part in (".", "launcher", "kernels"))
+
+
+def measure(run: Path, folder: Path, count: int, checkout: Path) -> list[Use]:
+    """The use of each rank of a study that `count` ranks run from the start."""
+    for made in ("phases", "labels"):
+        shutil.rmtree(run / made, ignore_errors=True)
+    folder.mkdir()
     processes = []
-    for rank, place in enumerate(ranks.places(count, PYTHONPATH=path)):
-        trace = ["strace", "-ff", "-y", "-qq", "-e", "trace=openat,read,pread64,readv,preadv,mmap", "-o"]
-        command = [*trace, str(folder / f"rank{rank}.trace"), sys.executable, "-m", "stilts_ds.phases", str(run)]
+    for rank, place in enumerate(ranks.places(count, PYTHONPATH=import_path(checkout))):
+        trace = ["strace", "--seccomp-bpf", "-ff", "-y", "-qq", "-o"]
+        calls_of = ["-e", "trace=openat,read,pread64,readv,preadv,mmap"]
+        command = [
+            *trace,
+            str(folder / f"rank{rank}.trace"),
+            *calls_of,
+            sys.executable,
+            "-m",
+            "stilts_ds.phases",
+            str(run),
+        ]
         log = (folder / f"rank{rank}.log").open("w")
         processes.append(subprocess.Popen(command, cwd=folder, env=place, stdout=log, stderr=subprocess.STDOUT))
     codes = [process.wait() for process in processes]
     if any(codes):
         raise SystemExit(f"exit codes {codes}; look into {folder}/rank0.log")
-    model = checkout / "stilts_ds"
-    return [use_of(sorted(folder.glob(f"rank{rank}.trace*")), folder, model) for rank in range(count)]
+    model = checkout / "stilts_ds" / "toy" / "model"
+    return [use_of(sorted(folder.glob(f"rank{rank}.trace*")), folder.parent, model) for rank in range(count)]
 
 
 def row_of(use: Use, kind: str) -> str:
@@ -141,8 +159,10 @@ def main() -> None:
     parser.add_argument("--checkout", type=Path, default=HERE)
     given = parser.parse_args()
     print("| ranks | | " + " | ".join(KINDS) + " |\n|--:|---|" + "--:|" * len(KINDS), flush=True)
+    folder, checkout = given.folder.resolve(), given.checkout.resolve()
+    run = prepare(folder, checkout)
     for count in given.ranks:
-        uses = measure(given.folder.resolve() / str(count), count, given.checkout.resolve())
+        uses = measure(run, folder / f"ranks{count}", count, checkout)
         others = max(uses[1:], key=lambda use: use.read.total() + use.mapped.total(), default=None)
         for name, use in (("rank 0", uses[0]), ("another", others)):
             if use is not None:

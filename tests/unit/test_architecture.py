@@ -19,8 +19,8 @@ ORDER = """
 errors display escape shipped hub_client execute values versions phase_status run_dir locks yaml_files robust
 execution generation data_settings quick_look config recipe_paths ds_files noise checklist tasks sources toy model_kinds
 weight_files model_files model_hub rows model families task_files contamination named_tasks plan_file
-trial_file phase_names lineage phase_queue disk augmentation planner data trackers monitor batches engine export evaluate
-mining planning report study phase_tracking phase_setup phase_record phases trial
+trial_file phase_names lineage phase_queue disk augmentation planner data trackers monitor batches engine export
+evaluate mining planning report study phase_tracking phase_setup phase_record phases trial
 """
 LAYERS = ORDER.split()
 KERNEL_LAYERS = ["common", "dropout", "topk", "mining", "dispatch"]
@@ -34,7 +34,7 @@ HEAVY = {  # package -> the modules (or packages of modules) that may name it
         "stilts_ds.toy",
         *TRANSFORMERS_BENCHES,
     ],
-    "tokenizers": ["stilts_ds.toy"],
+    "tokenizers": ["stilts_ds.toy", "stilts_ds.rows.tokenizer"],
     "datasets": ["stilts_ds.sources.hub", "stilts_ds.sources.tables"],
     "tensorboard": ["stilts_ds.trackers"],
     "faiss": ["stilts_ds.mining.candidates", "stilts_bench"],
