@@ -176,9 +176,23 @@ class EnginePart(Section):
 class LaunchPart(Section):
     """How `stilts run` starts ranks on this machine."""
 
-    nproc: RankCount = Field("auto", description="ranks; `auto`: one per GPU, or 1 without GPUs")
+    nproc: RankCount = Field(
+        "auto", description="ranks of all worlds; `auto`: one per GPU, or one for each world without GPUs"
+    )
+    worlds: RankCount = Field(
+        1,
+        description="groups of ranks that work on phases side by side, each on one at a time; `auto`: as many as leave "
+        "no rank without an example of a step",
+    )
     oversubscribe: bool = Field(False, description="allow more ranks than GPUs, or than cores without GPUs")
     omp_num_threads: int | None = Field(None, ge=1, description="threads a rank; null: OMP_NUM_THREADS, cores / nproc")
+
+    @property
+    def world_ranks(self) -> int | Literal["auto"]:
+        """Ranks of one world, as far as the recipe says."""
+        if self.nproc == "auto" or self.worlds == "auto":
+            return self.nproc
+        return max(1, self.nproc // self.worlds)
 
 
 class EvaluationPart(Section):
@@ -190,7 +204,9 @@ class EvaluationPart(Section):
     )
     splits: dict[str, str] = Field(default_factory=dict, description="split to score by task; default: test")
     max_examples: int | None = Field(None, ge=1, description="use only the first N examples of a language")
-    max_bitext: int | None = Field(None, ge=1, description="use only the first N sentences of a side in retrieval")
+    max_bitext: int | None = Field(
+        None, ge=1, description="use at most N sentences of a side in retrieval, of them N/2 with a partner"
+    )
     retrieval_layer: int | Literal["sweep"] = Field(
         -1,
         description="hidden_states index that is pooled; 0 is the embedding output. `sweep`: the one that mines BUCC's "

@@ -57,20 +57,28 @@ def first_line(error: BaseException) -> str:
 
 
 def is_full_disk(error: BaseException | None) -> bool:
-    """Whether an error, or what caused it, is a full disk. safetensors tells it in its text only."""
+    """Whether an error, or what caused it, is that a disk or a user's quota on it has no more room."""
+    return no_room(error) is not None
+
+
+def no_room(error: BaseException | None) -> str | None:
+    """What there is no more of where an error, or what caused it, says so: room on the disk, or of a quota, which may
+    end while `df` shows free space. safetensors tells it in its text only."""
+    names = {errno.ENOSPC: "the disk is full", errno.EDQUOT: "the quota is used up (`quota -s`, `lfs quota` show it)"}
     seen: list[BaseException] = []  # an error may be its own cause
     while error is not None and error not in seen:
-        if getattr(error, "errno", None) == errno.ENOSPC or os.strerror(errno.ENOSPC) in str(error):
-            return True
+        for number, name in names.items():
+            if getattr(error, "errno", None) == number or os.strerror(number) in str(error):
+                return name
         seen.append(error)
         error = error.__cause__ or error.__context__
-    return False
+    return None
 
 
 def os_problem(error: OSError) -> str:
     """What the operating system refused, about which file, and what to do."""
-    if is_full_disk(error):
-        return f"{error}; free some space, and the same command continues"
+    if problem := no_room(error):
+        return f"{error}: {problem}; free some space, and the same command continues"
     reason = error.strerror or first_line(error)
     files = " and ".join(str(name) for name in (error.filename, error.filename2) if name is not None)
     remedy = "check what the last lines say"

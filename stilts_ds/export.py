@@ -18,6 +18,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from stilts_ds.config import Recipe
+from stilts_ds.engine.sharded import ShardedModel, shard
 from stilts_ds.engine.weights import encoder_of_ranks, send_weights
 from stilts_ds.engine.world import World
 from stilts_ds.errors import UserError
@@ -28,6 +29,7 @@ from stilts_ds.model.backbone import Backbone
 from stilts_ds.model.encoder import load_encoder, save_encoder, save_generation_config
 from stilts_ds.model.heads import HeadSpec
 from stilts_ds.model.multitask import MultiTask
+from stilts_ds.model.onednn import block_weights
 from stilts_ds.model_files import model_source
 from stilts_ds.rows.tokenizer import Tokenizer
 from stilts_ds.run_dir import (
@@ -156,15 +158,21 @@ def load_trained(folder: PhaseDir | None, recipe: Recipe, device: torch.device) 
     return model.to(device).eval()
 
 
-def load_trained_on_ranks(folder: PhaseDir | None, recipe: Recipe, world: World) -> MultiTask:
-    """What `load_trained` gives, on the device of each rank; rank 0 checks and reads it for all. A collective."""
+def load_trained_on_ranks(folder: PhaseDir | None, recipe: Recipe, world: World) -> MultiTask | ShardedModel:
+    """What `load_trained` gives, on the device of each rank; rank 0 checks and reads it for all. A collective.
+
+    At stage 3 the ranks share it, as they do in training: no device has to hold it whole.
+    """
     world.on_rank_0(None if folder is None else partial(check_export, folder))
     source, revision, specs = _stored_model(folder, recipe)
     encoder = encoder_of_ranks(source, recipe.model, revision, "fp32", world)
     model = build_model(encoder, specs, len(specs))
     world.on_rank_0(partial(_load_heads, model, folder))
+    if recipe.engine.zero_stage == 3 and world.size > 1:
+        return shard(model.eval(), recipe.engine, world)
     model = model.to(world.device).eval()
     send_weights(model, world)
+    block_weights(model.encoder)  # as `stilts embed` does: one sentence has the same vector in both
     return model
 
 

@@ -235,7 +235,7 @@ def _is_short(error: Exception) -> bool:
 
 def _is_own_disk(error: Exception) -> bool:
     """Whether this machine's disk, not the hub, refused."""
-    refused = (errno.EACCES, errno.EPERM, errno.EROFS, errno.EDQUOT)
+    refused = (errno.EACCES, errno.EPERM, errno.EROFS)
     return is_full_disk(error) or any(getattr(link, "errno", None) in refused for link in _chain(error))
 
 

@@ -91,30 +91,51 @@ def lease(path: Path, is_done: Callable[[], bool], waits: bool = True) -> Iterat
     Where another process holds it, waits until that one is done (`is_done`) or gone, and then works in its place. Not
     `waits`: raises HeldElsewhereError instead.
     """
-    this_process = _this_process()
-    touched, since = 0, time.monotonic()
-    while not _make(path, this_process):
+    claim = Claim(path)
+    while not claim.succeeds():
         if is_done():
             yield False
             return
-        holder, at = _read_holder(path), _touched_at(path)
-        if at != touched:
-            touched, since = at, time.monotonic()
-        # By this machine's own clock, since when it has seen no change: clocks of nodes differ.
-        if time.monotonic() - since > STALE_SECONDS or (holder and not _may_live(holder)):
-            if _take_over(path, holder):
-                log.warning("%s: process %s on %s is gone", path, holder.get("process"), holder.get("host"))
-        elif waits:
-            time.sleep(POLL_SECONDS)
-        else:
+        if not waits:
             raise HeldElsewhereError(path)
-    try:
-        with _touching(path):
-            # Who had it before may have finished in the moment in which it was taken.
-            yield not is_done()
-    finally:
-        if _read_holder(path) == this_process:
-            path.unlink(missing_ok=True)
+        time.sleep(POLL_SECONDS)
+    with claim.held():
+        # Who had it before may have finished in the moment in which it was taken.
+        yield not is_done()
+
+
+class Claim:
+    """A process's claim on the lease `path`. It is tried again and again, since a lease of a dead holder on another
+    node is known by what does not change between two tries. `inherited`: it was a dead holder's."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.this_process, self.inherited = path, _this_process(), False
+        self.touched, self.since = 0, time.monotonic()
+
+    def succeeds(self) -> bool:
+        """Take the lease if nobody has it, or its holder is gone; false where another process has it."""
+        while not _make(self.path, self.this_process):
+            holder, at = _read_holder(self.path), _touched_at(self.path)
+            if at != self.touched:
+                self.touched, self.since = at, time.monotonic()
+            # By this machine's own clock, since when it has seen no change: clocks of nodes differ.
+            is_stale = time.monotonic() - self.since > STALE_SECONDS
+            if not is_stale and (not holder or _may_live(holder)):
+                return False
+            if _take_over(self.path, holder):
+                self.inherited = True
+                log.warning("%s: process %s on %s is gone", self.path, holder.get("process"), holder.get("host"))
+        return True
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Keep a lease that was taken, and give it back at the end."""
+        try:
+            with _touching(self.path):
+                yield
+        finally:
+            if _read_holder(self.path) == self.this_process:
+                self.path.unlink(missing_ok=True)
 
 
 class HeldElsewhereError(Exception):

@@ -217,7 +217,6 @@ def set_up_training(run: RunDir, recipe: Recipe, phase: Phase, data: Data, world
         for index, (name, split) in enumerate(splits.items())
     }
     specs = head_specs(rows, data)
-    tasks = {name: split.task for name, split in splits.items()}
     # Heads are new in each phase: by its seed they begin alike on every rank and in every start.
     torch.manual_seed(phase.seed)
     source = str(run.phase(phase.init).encoder) if phase.init else model_path(recipe.model.name_or_path)
@@ -262,7 +261,7 @@ def set_up_training(run: RunDir, recipe: Recipe, phase: Phase, data: Data, world
         folder=folder,
         tracking=tracking_of(run, recipe, phase),
         world=world,
-        evaluate=lambda forward: dev_scores(forward, tasks, data, phase, world),
+        evaluate=lambda forward: dev_scores(forward, data, phase, world),
         export=lambda parameters, step: export_model(
             folder.best(step), encoder, data.tokenizer, specs, parameters, {**lineage, "step": step}
         ),

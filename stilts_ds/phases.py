@@ -23,7 +23,7 @@ from stilts_ds.engine.number_format import with_format
 from stilts_ds.engine.preflight import check_same_start
 from stilts_ds.engine.ranks import run_as_rank
 from stilts_ds.engine.world import World
-from stilts_ds.errors import UserError, did_you_mean
+from stilts_ds.errors import UserError
 from stilts_ds.evaluate.score_run import score_phase
 from stilts_ds.evaluate.zero_shot import evaluate_phase
 from stilts_ds.lineage import start_weights
@@ -41,11 +41,7 @@ def run_phases(run: RunDir, names: list[str], only: str | None, world: World) ->
     """Run the wanted phases (all: []) of a planned run, by id or label."""
     recipe = written_recipe(run.recipe)
     plan = Plan.load(run.plan)
-    known = {name for phase in plan.phases for name in (phase.id, phase.label)}
-    for name in names:
-        if name not in known:
-            raise UserError(f"{run.plan} has no phase {name}{did_you_mean(name, known)}")
-    chosen = [phase for phase in plan.phases if not names or phase.id in names or phase.label in names]
+    chosen = plan.named(names, run.plan)
     check_start(run, recipe, chosen, plan, world)
     data = Data(recipe, run.root)
 

@@ -5,12 +5,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import ConfigDict, Field, model_validator
 
 from stilts_ds.config import TrainingPart, check_training
+from stilts_ds.errors import UserError, did_you_mean
 from stilts_ds.run_dir import Provenance, read_json, write_json
 from stilts_ds.task_files import add_definitions
 from stilts_ds.tasks.registry import get_task
@@ -117,6 +119,15 @@ class Plan(Value):
         tasks = raw.get("tasks") if isinstance(raw, dict) else None
         add_definitions(tasks if isinstance(tasks, dict) else {}, str(path))
         return check_value(cls, raw, path, "run the same `stilts run` again, it plans anew")
+
+    def named(self, names: Sequence[str], path: Path) -> list[Phase]:
+        """The phases that are named by id or label, in the plan's order; all where none is named. Raises UserError for
+        a name that the plan, which is that of `path`, has not."""
+        known = {name for phase in self.phases for name in (phase.id, phase.label)}
+        for name in names:
+            if name not in known:
+                raise UserError(f"{path} has no phase {name}{did_you_mean(name, known)}")
+        return [phase for phase in self.phases if not names or phase.id in names or phase.label in names]
 
     def save(self, path: Path) -> None:
         write_json(path, self.to_json())

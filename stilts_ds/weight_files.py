@@ -5,10 +5,16 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+from zipfile import is_zipfile
 
-from stilts_ds.errors import UserError
+from stilts_ds.errors import UserError, first_line
 from stilts_ds.run_dir import read_json
+
+if TYPE_CHECKING:
+    import torch
+
+REMEDY = "convert the model to safetensors, or copy it again"
 
 
 def weight_files(folder: Path) -> list[Path]:
@@ -51,14 +57,40 @@ def _is_plain_name(file: Any) -> bool:
 
 
 def parameter_count(path: str) -> int | None:
-    """Parameters in a model folder, read off its weight files' headers; None for hub models and other formats."""
+    """Parameters in a model folder, read off what its weight files say of themselves; None for hub models.
+
+    Raises UserError for a damaged header or file.
+    """
     folder = Path(path)
-    files = sorted(folder.glob("*.safetensors")) if folder.exists() else []
-    return sum(_parameters_in(file) for file in files) or None
+    files = sorted(folder.glob("*.safetensors"))
+    if files:
+        return sum(_parameters_in(file) for file in files) or None
+    return sum(_parameters_in_pickle(file) for file in folder.glob("pytorch_model*.bin")) or None
 
 
 def _parameters_in(file: Path) -> int:
     return sum(math.prod(tensor["shape"]) for name, tensor in weights_header(file)[1].items() if name != "__metadata__")
+
+
+def _parameters_in_pickle(file: Path) -> int:
+    # Tied tensors share their numbers. Whole ones are no weights but ids, such as positions.
+    weights = [tensor for tensor in pickled_tensors(file).values() if tensor.is_floating_point()]
+    return sum({tensor.data_ptr(): tensor.numel() for tensor in weights}.values())
+
+
+def pickled_tensors(file: Path) -> dict[str, torch.Tensor]:
+    """The tensors in a file of torch.save, by name. Raises UserError for pickled code, which is never run, and for a
+    damaged file."""
+    import torch  # here: for no other weights does a login node wait for it
+
+    try:
+        # Mapped: nothing is read before it is used. Files of before torch 1.6 are no zip archives, and cannot be.
+        stored = torch.load(file, map_location="cpu", weights_only=True, mmap=is_zipfile(file))
+        return {name: value for name, value in stored.items() if isinstance(value, torch.Tensor)}
+    except MemoryError:
+        raise
+    except Exception as error:  # pickled code is refused here; damaged files end in every kind
+        raise UserError(f"cannot read the weights in {file}: {first_line(error)}; {REMEDY}") from error
 
 
 def weights_header(file: Path) -> tuple[int, dict[str, Any]]:

@@ -13,7 +13,7 @@ from pydantic import Field, field_validator, model_validator
 
 from stilts_ds.config import Section, parse_section
 
-JobKind = Literal["prepare", "intermediate", "target", "report"]
+JobKind = Literal["prepare", "intermediate", "target", "phases", "report"]
 # A report computes for a minute; short jobs are started in the gaps that longer ones leave.
 REPORT_TIME = "00:30:00"
 GPUS = re.compile(r"(?:[A-Za-z][A-Za-z0-9_.-]*:)?(\d{1,4})")
@@ -130,7 +130,13 @@ class Profile(Resources):
     python: str | None = Field(None, description="Python of the jobs; default: the one that submits")
     container: Container | None = Field(None, description="container that the ranks run in; null: none")
     jobs: dict[JobKind, dict[str, Any]] = Field(
-        default_factory=dict, description="other resources for prepare, intermediate, target or report jobs"
+        default_factory=dict, description="other resources for prepare, intermediate, target, phases or report jobs"
+    )
+    worlds: int | None = Field(
+        None,
+        ge=1,
+        description="one job for all phases, whose ranks are divided into so many worlds, each at work on one phase at "
+        "a time; null: a job for each phase",
     )
     array_limit: int | None = Field(None, ge=1, description="most jobs of one array that run at the same time")
     stop_seconds: int = Field(
@@ -159,7 +165,7 @@ class Profile(Resources):
     @property
     def prepares(self) -> bool:
         """Whether a job makes the rows before phases run: where their jobs ask for GPUs, which would wait for it."""
-        kinds: tuple[JobKind, ...] = ("intermediate", "target")
+        kinds: tuple[JobKind, ...] = ("intermediate", "target") if self.worlds is None else ("phases",)
         return any(self.resources(kind).gpus > 0 for kind in kinds)
 
     def resources(self, kind: JobKind) -> Resources:

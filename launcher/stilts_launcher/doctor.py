@@ -97,7 +97,8 @@ def _advice(recipe: Recipe, trial: bool) -> str:
     from stilts_launcher.show.plan import show_advice
 
     sizes = [torch.cuda.get_device_properties(i).total_memory for i in range(torch.cuda.device_count())]
-    ranks = recipe.launch.nproc if recipe.launch.nproc != "auto" else max(1, len(sizes))
+    of_world = recipe.launch.world_ranks
+    ranks = of_world if of_world != "auto" else max(1, len(sizes))
     host = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     space = min(sizes) / 2**30 - 1 if sizes else host / 2**30 / ranks
     return show_advice(recipe, ranks, round(space, 1), trial, cpu=not sizes)

@@ -26,30 +26,43 @@ def start_ranks(arguments: list[str], count: int, threads: int | None, program: 
     A rank that fails ends the others. SIGINT, SIGTERM, SIGHUP and SIGUSR1 are passed on, and the ranks save before they
     leave. When this process is killed, they are killed with it.
     """
-    port, token = free_port(), secrets.token_hex(8)
+    ranks: list[subprocess.Popen[bytes]] = []
+    with passing_signals_to(ranks) as received:  # from the first one on: a signal now must not leave it behind
+        return run_ranks(ranks, received, arguments, count, threads, free_port(), program)
+
+
+def run_ranks(
+    ranks: list[subprocess.Popen[bytes]],
+    received: Sequence[int],
+    arguments: Sequence[str],
+    count: int,
+    threads: int | None,
+    port: int,
+    program: str = "stilts_launcher.rank",
+) -> int:
+    """The same inside `passing_signals_to(ranks)`, whose list it fills; the ranks meet at `port`."""
+    token = secrets.token_hex(8)
     given = str(threads) if threads else os.environ.get("OMP_NUM_THREADS", "")
     shared = given or str(max(1, usable_cores() // count))
-    children: list[subprocess.Popen[bytes]] = []
-    with passing_signals_to(children) as received:  # from the first one on: a signal now must not leave it behind
-        for rank in range(count):
-            if received:  # the ranks that are there would wait for the others
-                break
-            rank_place = RankPlace(rank, rank, count, "127.0.0.1", port, "stilts")
-            extra = {
-                "STILTS_RUN_TOKEN": token,
-                "STILTS_LAUNCHER": str(os.getpid()),
-                "OMP_NUM_THREADS": shared,
-                "TOKENIZERS_PARALLELISM": "true",
-            }
-            command = [sys.executable, "-m", program, *arguments]
-            environment = {**os.environ, **rank_place.variables(), **extra, **OWN_CODE_ONLY}
-            # A library that asks a question gets no answer.
-            children.append(subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL))
-        if received and len(children) < count:
-            return stopped_early(children, received[0])
-        for number in received:  # the last rank may have been made while a signal came
-            children[-1].send_signal(number)
-        return wait_for(children, received)
+    for rank in range(count):
+        if received:  # the ranks that are there would wait for the others
+            break
+        rank_place = RankPlace(rank, rank, count, "127.0.0.1", port, "stilts")
+        extra = {
+            "STILTS_RUN_TOKEN": token,
+            "STILTS_LAUNCHER": str(os.getpid()),
+            "OMP_NUM_THREADS": shared,
+            "TOKENIZERS_PARALLELISM": "true",
+        }
+        command = [sys.executable, "-m", program, *arguments]
+        environment = {**os.environ, **rank_place.variables(), **extra, **OWN_CODE_ONLY}
+        # A library that asks a question gets no answer.
+        ranks.append(subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL))
+    if received and len(ranks) < count:
+        return stopped_early(ranks, received[0])
+    for number in received:  # the last rank may have been made while a signal came
+        ranks[-1].send_signal(number)
+    return wait_for(ranks, received)
 
 
 @contextlib.contextmanager

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING
 
@@ -14,7 +14,7 @@ from stilts_ds.errors import UserError, counted
 from stilts_ds.hub_client import cache_home, go_offline_without_network
 from stilts_ds.locks import phase_lock, run_lock
 from stilts_ds.model_hub import ensure_model, is_hub_model, pin_model
-from stilts_ds.plan_file import Plan
+from stilts_ds.plan_file import Phase, Plan
 from stilts_ds.run_dir import RunDir, write_atomically
 from stilts_launcher import local
 from stilts_launcher.discover import discover
@@ -115,15 +115,26 @@ def run_recipe(recipe: Recipe, only: str | None = None, phases: list[str] | None
     if uses_hub(recipe) and (unreachable := go_offline_without_network()):
         log.warning("%s; only the cache in HF_HOME=%s is looked at", unreachable, cache_home())
     if rank_place is not None:
+        if recipe.launch.worlds != 1:
+            raise UserError(
+                f"launch.worlds={recipe.launch.worlds} divides ranks that `stilts run` starts itself, and these were "
+                f"started by {rank_place.starter}; leave it out"
+            )
         return _as_a_rank(rank_place, recipe, run, only, phases or [])
+    from stilts_launcher.worlds import run_worlds, world_count
+
     # Held to the end: two starts of one run would train into the same folders.
     with run_lock(run):
         plan = prepare_run(recipe, wanted=phases or [])
         # The written recipe has the model's commit, so that all ranks find the same files in the cache.
         ensure_model(written_recipe(run.recipe))
-        count = fed_ranks(rank_count(recipe), plan, phases or [])
-        arguments = [str(run.root), *(phases or []), *(["--only", only] if only else [])]
+        ranks, chosen = rank_count(recipe), plan.named(phases or [], run.plan)
         os.environ["STILTS_COLLECTIVE_TIMEOUT"] = str(recipe.engine.collective_timeout)
+        worlds = world_count(recipe, ranks, chosen)
+        if worlds > 1:
+            return run_worlds(run, recipe, chosen, ranks, worlds, only)
+        count = fed_ranks(ranks, chosen)
+        arguments = [str(run.root), *(phases or []), *(["--only", only] if only else [])]
         return local.start_ranks(arguments, count, recipe.launch.omp_num_threads)
 
 
@@ -151,11 +162,11 @@ def uses_hub(recipe: Recipe) -> bool:
     return recipe.data.source == "hub" or is_hub_model(recipe)
 
 
-def fed_ranks(count: int, plan: Plan, wanted: Sequence[str]) -> int:
-    """How many of `count` ranks the wanted phases (all: []) can use: no more than the smallest step has examples."""
+def fed_ranks(count: int, phases: Iterable[Phase]) -> int:
+    """How many of `count` ranks the phases can use: no more than the smallest step has examples."""
     from stilts_ds.planner import most_ranks
 
-    most = most_ranks(phase for phase in plan.phases if not wanted or {phase.id, phase.label} & set(wanted))
+    most = most_ranks(phases)
     if most is None or most >= count:
         return count
     log.warning("%s are started and not %d: train_batch_size gives no more of them work", counted(most, "rank"), count)
@@ -163,21 +174,24 @@ def fed_ranks(count: int, plan: Plan, wanted: Sequence[str]) -> int:
 
 
 def rank_count(recipe: Recipe) -> int:
-    """Ranks to start on this machine. Raises UserError for more than there are GPUs, or cores without GPUs, unless the
-    recipe says that this is meant."""
-    wanted = recipe.launch.nproc
+    """Ranks to start on this machine, of all worlds. Raises UserError for more than there are GPUs, or cores without
+    GPUs, unless the recipe says that this is meant."""
+    wanted, worlds = recipe.launch.nproc, recipe.launch.worlds
     # One rank fits every machine: asking would only import torch, which takes seconds.
     if wanted == 1:
         return 1
     import torch
 
     devices = torch.cuda.device_count()
+    if wanted == "auto" and devices:
+        return devices
+    key = f"launch.nproc={wanted}"
     if wanted == "auto":
-        return max(1, devices)
+        wanted, key = (1 if worlds == "auto" else worlds), f"launch.worlds={worlds}"
     available, unit = (devices, "GPU") if devices else (usable_cores(), "core")
     if wanted > available and not recipe.launch.oversubscribe:
         raise UserError(
-            f"launch.nproc={wanted}, but this machine has {counted(available, unit)} to use; give a smaller number, or "
+            f"{key}, but this machine has {counted(available, unit)} to use; give a smaller number, or "
             "launch.oversubscribe=true"
         )
     return wanted

@@ -16,6 +16,7 @@ from stilts_ds.errors import UserError, counted, printable
 from stilts_ds.evaluate.result import scores_in_words
 from stilts_ds.lineage import is_outdated
 from stilts_ds.locks import run_lock
+from stilts_ds.phase_queue import lease_path
 from stilts_ds.plan_file import Phase, Plan
 from stilts_ds.run_dir import PhaseDir, RunDir
 from stilts_launcher.backends.base import QueuedJob
@@ -146,9 +147,20 @@ def _plan(run: RunDir) -> Plan:
 
 def _row(run: RunDir, phase: Phase, jobs: dict[str, str], queued: dict[str, QueuedJob], plan: Plan) -> StatusRow:
     job = jobs.get(phase.id, "")
+    queued = dict(queued)
+    if job in queued and not queued[job].waiting and is_shared(job, jobs) and not lease_path(run, phase.id).exists():
+        # The worlds of its job are at work on other phases, or have left this one.
+        del queued[job]
+        if run.phase(phase.id).status() not in ("done", "failed"):
+            queued[job] = QueuedJob(True, "waits its turn in its job")
     start = next((planned.label for planned in plan.phases if planned.id == phase.init), "")
     state, text = _state(run.phase(phase.id), queued.get(job), job, phase, run, start)
     return StatusRow(phase.label, phase.id, state, job, text)
+
+
+def is_shared(job: str, jobs: dict[str, str]) -> bool:
+    """Whether a job works on several phases, by worlds."""
+    return list(jobs.values()).count(job) > 1
 
 
 def _state(
@@ -322,8 +334,10 @@ def _added(path: Path, read: dict[Path, int]) -> str:
 
 
 def _log_files(run: RunDir, phase: str, rank: int | None) -> list[Path]:
-    job = jobs_of(run).get(phase)
-    if rank is None and job:
+    jobs = jobs_of(run)
+    job = jobs.get(phase)
+    # Where several phases share a job, a phase's lines stand in the file of its rank 0.
+    if rank is None and job and not (is_shared(job, jobs) and (run.logs / phase).exists()):
         return sorted(run.logs.glob(f"*-{job}.log"))
     # A phase that was not submitted ran on this machine, where rank 0's log says most: a file of its own where it ran
     # alone, else the run's.
@@ -347,6 +361,11 @@ def cancel_jobs(run: RunDir, phase: str | None) -> str:
     if phase is None:
         meant |= {PREPARE, REPORT}
     jobs = {p: j for p, j in recorded.items() if j in queued and p in meant}
+    beside = sorted({job for p, job in recorded.items() if p not in jobs} & set(jobs.values()))
+    if beside:
+        raise UserError(
+            f"{phase} is worked on in job {beside[0]} with other phases; cancel all of them, without a name"
+        )
     if not jobs:
         return "no job of this run is in the queue" + (f" for {phase}" if phase else "")
     # Those that wait go first, so that none of them starts because another ends.

@@ -89,7 +89,7 @@ def _submit_all(
     run: RunDir, plan: Plan, todo: list[Phase], live: dict[str, str], profile: Profile, dry_run: bool
 ) -> str:
     """Hand the jobs in, each after what it needs. When one is refused, those of this call are taken back."""
-    launcher = launcher_of(profile)
+    launcher, wanted = launcher_of(profile), todo
     ids = dict(live)  # by phase, as far as they are handed in
     new: list[str] = []
     lines: list[str] = []
@@ -104,6 +104,12 @@ def _submit_all(
         if todo and profile.prepares and PREPARE not in ids:
             ids[PREPARE] = hand_in(Job("prepare", f"{run.root.name}-prepare", run.root)).id
             _record(run, ids, dry_run)
+        if todo and profile.worlds is not None:
+            before = (ids[PREPARE],) if PREPARE in ids else ()
+            submitted = hand_in(Job("phases", f"{run.root.name}-phases", run.root, after=before))
+            ids |= dict.fromkeys((phase.id for phase in todo), submitted.id)
+            _record(run, ids, dry_run)
+            todo = []
         for kind, name, phases in grouped(todo, run.root.name):
             parents = {phase.init for phase in todo if phase.id in phases}
             after = tuple(sorted(ids[parent] for parent in parents if parent in ids))
@@ -125,13 +131,15 @@ def _submit_all(
         raise
     if dry_run:
         return "\n".join(lines)
-    notes = left_alone(run, plan, todo)
+    notes = left_alone(run, plan, wanted)
     return "\n".join([*lines, "", *notes, f"`stilts status {run.root}` shows how they are doing"])
 
 
 def _line(job: Job, submitted: Submitted) -> str:
     if job.kind == "prepare":
         return f"{submitted.id}  {job.name}: the rows of all phases, on CPUs"
+    if job.kind == "phases":
+        return f"{submitted.id}  {job.name}: all phases, side by side"
     if not job.phases:
         return f"{submitted.id}  {job.name}: the report, when all of them have ended"
     waits = f" after {', '.join(job.after)}" if job.after else ""

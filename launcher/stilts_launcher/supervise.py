@@ -2,6 +2,7 @@
 
     python -m stilts_launcher.supervise RUN PHASE [PHASE ...]
     python -m stilts_launcher.supervise RUN --prepare       # no phase: rows for all of them
+    python -m stilts_launcher.supervise RUN --worlds        # all phases, side by side (`worlds` of the profile)
 
 Neither torch nor deepspeed is loaded here. How a phase ended stands in its status file, never in the ranks' exit code:
 
@@ -17,25 +18,31 @@ import os
 import sys
 import time
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
 from pydantic import Strict, ValidationError
 
+from stilts_ds.display import CONSOLE
 from stilts_ds.errors import UserError, counted, print_anywhere, printable, redacted
 from stilts_ds.lineage import unfinished
 from stilts_ds.locks import HELD_BY_JOB, phase_lock
+from stilts_ds.phase_queue import Entry, PhaseQueue, continued_queue, make_queue
 from stilts_ds.plan_file import Phase, Plan
 from stilts_ds.planner import most_ranks
 from stilts_ds.run_dir import PhaseDir, RunDir, read_json, write_json
 from stilts_ds.values import Value
-from stilts_launcher.backends.base import PREPARE
+from stilts_launcher.backends.base import PREPARE, WORLDS, Launcher
 from stilts_launcher.backends.registry import launcher_of, profile_of
+from stilts_launcher.cluster import Profile
 from stilts_launcher.rank_place import OWN_CODE_ONLY
+from stilts_launcher.worlds import say_what_lacks, work
 
 # 143 is 128 + SIGTERM, as in a shell; 85 is what ranks leave with after a stop that saved everything (engine/ranks.py).
 USER_ERROR, CANCELLED, STOPPED = 2, 143, 85
+PUT_BACK = 75  # saved, and to be continued: a status inside this program, EX_TEMPFAIL of sysexits.h
 REFUSAL = "UserError: "  # how an error begins that the same start would meet again
 
 
@@ -50,10 +57,13 @@ def main(arguments: list[str]) -> int:
         if arguments[1] == PREPARE:
             profile = profile_of(run)
             return launcher_of(profile).start_ranks([str(run.root), PREPARE], profile, os.environ)
+        job = JobInside(run, os.environ)
+        if arguments[1] == WORLDS:
+            return job.ended(job.side_by_side())
         for phase in arguments[1:]:
             # The phases of one job follow each other; a later one may start from this one, so a failure ends the job.
             if status := Supervisor(run, phase, os.environ).work():
-                return status
+                return job.ended(status)
     except UserError as problem:
         say(f"error: {problem}")
         return USER_ERROR
@@ -62,6 +72,71 @@ def main(arguments: list[str]) -> int:
 
 def say(text: str) -> None:
     print(f"{time.strftime('%H:%M:%S')} {printable(redacted(text))}", flush=True)
+
+
+class JobInside:
+    """The job that this process runs in: its phases side by side, and how it ends."""
+
+    def __init__(self, run: RunDir, environment: Mapping[str, str]) -> None:
+        self.run, self.environment = run, environment
+        self.profile = profile_of(run)
+        self.launcher = launcher_of(self.profile)
+        self.id = self.launcher.current_job(environment).id
+        self.stops: list[int] = []  # statuses of phases that were stopped: all worlds leave then
+
+    def side_by_side(self) -> int:
+        """Work through the phases of the run by worlds, each of which has its share of the job; returns the status."""
+        worlds = self.profile.worlds or 1
+        # Of a job that is continued, the queue is there: what failed before is not tried again.
+        queue = continued_queue(self.run, self.id) or make_queue(self.run, Plan.load(self.run.plan).phases, self.id, 0)
+        stop_at = stop_time(self.launcher, self.id, self.profile)
+
+        def is_stopped() -> bool:
+            return bool(self.stops) or (stop_at is not None and time.time() > stop_at)
+
+        # Threads: each waits for its step, and what ends this process ends the whole job.
+        with ThreadPoolExecutor(worlds) as pool:
+            futures = [pool.submit(work, PhaseQueue(self.run, self.id), self.begin, is_stopped) for _ in range(worlds)]
+            for future in futures:
+                future.result()
+        if queue.is_over():
+            say_what_lacks(queue)
+            status = queue.status()
+        else:  # stopped; the largest says most, and without one the time was up between two phases
+            status = max(self.stops, default=PUT_BACK)
+        if status != PUT_BACK:
+            queue.remove()
+        return status
+
+    def begin(self, entry: Entry) -> int:
+        """Run a phase in one world."""
+        status = Supervisor(self.run, entry.name, self.environment, self.profile.worlds or 1).work()
+        if status not in (PUT_BACK, CANCELLED, STOPPED):
+            return status
+        self.stops.append(status)
+        return STOPPED
+
+    def ended(self, status: int) -> int:
+        """Put the job back into the queue where it is to be continued; returns its exit status."""
+        if status != PUT_BACK:
+            return status
+        say(f"job {self.id} goes back into the queue, to be continued")
+        try:
+            self.launcher.requeue(self.id)
+        except UserError as problem:
+            say(f"{problem}; `stilts retry` continues from here")
+        return STOPPED
+
+
+def stop_time(launcher: Launcher, job: str, profile: Profile) -> float | None:
+    """When a job must begin to save, in seconds since 1970; None without a time limit."""
+    try:
+        left = launcher.seconds_left(job)
+    except UserError as problem:
+        say(f"the time limit is unknown ({problem}); only a signal will stop the ranks")
+        return None
+    # Not in the past, where a job has less time than its warning: it saves at once.
+    return None if left is None else time.time() + max(0, left - profile.stop_seconds)
 
 
 Progress = tuple[bool, str, int]  # what `progress` says
@@ -78,8 +153,8 @@ class Attempt(Value):
 class Supervisor:
     """Runs one phase to its end inside a job of a launcher, or to the point where the job must leave it."""
 
-    def __init__(self, run: RunDir, phase: str, environment: Mapping[str, str]) -> None:
-        self.run, self.phase, self.environment = run, phase, environment
+    def __init__(self, run: RunDir, phase: str, environment: Mapping[str, str], worlds: int = 1) -> None:
+        self.run, self.phase, self.environment, self.worlds = run, phase, environment, worlds
         self.label = phase  # until the plan says how people call it
         self.folder = run.phase(phase)
         self.profile = profile_of(run)
@@ -104,7 +179,11 @@ class Supervisor:
                 if outcome == "stopped:SIGUSR1":
                     return self._continue_later()
                 if outcome.startswith("stopped:"):
-                    return self._leave()
+                    # After SIGTERM: a job that has to make room is continued, one that was taken back stays so.
+                    if not self.launcher.preempted(self.job):
+                        return CANCELLED
+                    say(f"job {self.job} makes room for another one")
+                    return PUT_BACK
                 # What the recipe or the data forbid, the next start would meet again.
                 if outcome == "refused":
                     self.folder.set_status("failed", error=text)
@@ -118,11 +197,13 @@ class Supervisor:
         """Start the ranks once and wait; returns the outcome and, for a crash, what is known of it."""
         token = f"{self.job}.{self.restart}.{attempt}"
         environment = {**self.environment, **OWN_CODE_ONLY, "STILTS_RUN_TOKEN": token, HELD_BY_JOB: self.phase}
-        if (stop_at := self._stop_at()) is not None:
+        if self.worlds > 1:  # their lines come into one log; all of a phase's stand in the file of its rank 0
+            environment.setdefault(CONSOLE, "milestones")
+        if (stop_at := stop_time(self.launcher, self.job, self.profile)) is not None:
             environment["STILTS_STOP_AT"] = str(stop_at)
         say(f"{self.label}: attempt {attempt} of job {self.job}")
         code = self.launcher.start_ranks(
-            [str(self.run.root), self.phase], self.profile, environment, most_ranks(planned)
+            [str(self.run.root), self.phase], self.profile, environment, most_ranks(planned), self.worlds
         )
         status = self.folder.read_status()
         # An earlier start's error stays in the file until ranks begin anew; by the token this start's is told apart.
@@ -138,27 +219,6 @@ class Supervisor:
             return "crashed", f"the ranks ended without a word, with status {code}"
         return status.state, status.error or ""
 
-    def _stop_at(self) -> float | None:
-        """When this job must begin to save, in seconds since 1970; None without a time limit."""
-        try:
-            left = self.launcher.seconds_left(self.job)
-        except UserError as problem:
-            say(f"the time limit is unknown ({problem}); only a signal will stop the ranks")
-            return None
-        # Not in the past, where a job has less time than its warning: it saves at once.
-        return None if left is None else time.time() + max(0, left - self.profile.stop_seconds)
-
-    def _leave(self) -> int:
-        """After SIGTERM: a job that has to make room is continued, one that was taken back stays so."""
-        if self.launcher.preempted(self.job):
-            say(f"job {self.job} makes room for another one and goes back into the queue, to be continued")
-            try:
-                self.launcher.requeue(self.job)
-            except UserError as problem:
-                say(f"{problem}; `stilts retry` continues from here")
-            return STOPPED
-        return CANCELLED
-
     def _continue_later(self) -> int:
         before = [attempt.at for attempt in self._earlier()]
         if self.restart >= self.profile.max_requeues:
@@ -168,12 +228,7 @@ class Supervisor:
         if len(before) > 1 and progress(self.folder) == before[-1] == before[-2]:
             say("two slices in a row made no progress; give the jobs a longer `time`, then `stilts retry`")
             return STOPPED
-        say(f"job {self.job} goes back into the queue, to be continued")
-        try:
-            self.launcher.requeue(self.job)
-        except UserError as problem:
-            say(f"{problem}; `stilts retry` continues from here")
-        return STOPPED
+        return PUT_BACK
 
     @property
     def _attempts(self) -> Path:

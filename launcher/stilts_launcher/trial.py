@@ -14,6 +14,7 @@ from stilts_ds.trial_file import Trial
 from stilts_launcher import local
 from stilts_launcher.discover import discover
 from stilts_launcher.start import rank_count
+from stilts_launcher.worlds import world_count
 
 
 def run_trial(recipe: Recipe, run: RunDir, plan: Plan, phase: Phase) -> Trial:
@@ -35,9 +36,9 @@ def run_trial(recipe: Recipe, run: RunDir, plan: Plan, phase: Phase) -> Trial:
         plan.save(trial.plan)
         # The run's plan: one made anew in this folder could name the phase otherwise.
         arguments = [str(trial.root), phase.id]
-        status = local.start_ranks(
-            arguments, rank_count(recipe), recipe.launch.omp_num_threads, program="stilts_ds.trial"
-        )
+        ranks = rank_count(recipe)
+        ranks //= world_count(recipe, ranks, plan.phases)
+        status = local.start_ranks(arguments, ranks, recipe.launch.omp_num_threads, program="stilts_ds.trial")
         if status != 0:
             raise UserError(f"the trial of {phase.label} failed with status {status}; what its ranks said stands above")
         return Trial.load(trial.trial)

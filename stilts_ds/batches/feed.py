@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import chain
 
 from stilts_ds.batches.collate import Collator, TaskRows
 from stilts_ds.batches.mixture import Mixture, deal
@@ -36,6 +37,8 @@ class Feed:
             self.lengths = {name: task.rows.item_tokens for name, task in collate.tasks.items()}
         else:
             self.lengths = {name: task.rows.item_lengths for name, task in collate.tasks.items()}
+        for task in collate.tasks.values():
+            task.rows.expect_random_reads()
         # A thread, not a process: numpy and the tokenised rows need no copy, and tensors no second trip.
         self.worker = ThreadPoolExecutor(1, thread_name_prefix="batches")
         self.ahead: tuple[int, Future[StepData]] | None = None
@@ -55,7 +58,11 @@ class Feed:
         items = self.mixture.step(step)
         weights = loss_weights(items, self.collate.tasks, self.collate.mlm_probability)
         batches = []
-        for positions in self._deal(items)[self.rank]:
+        micro_batches = self._deal(items, self.rank)[self.rank]
+        for position in chain.from_iterable(micro_batches):
+            name, item = items[position]
+            self.collate.tasks[name].rows.will_read([item])
+        for positions in micro_batches:
             # An item's place in the global batch goes with it: what is masked and dropped depends on it.
             placed = [(position, *items[position]) for position in positions]
             batches.append((self.collate(placed, step, weights), len(positions)))
@@ -75,11 +82,12 @@ class Feed:
     def _costs(self, items: list[Item]) -> list[int]:
         return [int(self.lengths[name][item]) for name, item in items]
 
-    def _deal(self, items: list[Item]) -> list[list[list[int]]]:
-        """The step's places by rank and micro-batch; a pool of trained retrieval stays together."""
+    def _deal(self, items: list[Item], only: int | None = None) -> list[list[list[int]]]:
+        """The step's places by rank and micro-batch; a pool of trained retrieval stays together. See `deal`."""
         pooled = any(self.collate.tasks[name].verbs.pooled for name, _ in items)
         pool = self.collate.pool_size if pooled else 1
-        return deal(self._costs(items), self.world_size, self.micro_batches, padded=not self.packed, pool=pool)
+        padded = not self.packed
+        return deal(self._costs(items), self.world_size, self.micro_batches, padded, pool, only)
 
     def close(self) -> None:
         self.worker.shutdown(wait=True, cancel_futures=True)

@@ -79,7 +79,7 @@ class Stream:
         self.draws = draws
         self.members: list[np.ndarray | range] = [range(size)]
         if group_of is not None:
-            self.members = [np.flatnonzero(group_of == group) for group in np.unique(group_of)]
+            self.members = [np.flatnonzero(group_of == group).astype(np.int32) for group in np.unique(group_of)]
         self.group, self.nth = None, None
         if len(self.members) > 1:
             weights = np.array([float(len(m)) for m in self.members]) ** exponent
@@ -125,7 +125,8 @@ class Stream:
         # Only the newest epoch is kept: steps come in order, and one at another place is computed again.
         if self._orders.get(group, (-1,))[0] != epoch:
             key = [self.seed, 1, self.task, epoch, *([group] if self.group is not None else [])]
-            self._orders[group] = epoch, np.random.default_rng(key).permutation(size)
+            # Of 4-byte numbers, which it draws in the order in which it would those of 8.
+            self._orders[group] = epoch, np.random.default_rng(key).permutation(np.arange(size, dtype=np.int32))
         return self._orders[group][1]
 
 
@@ -170,10 +171,10 @@ def total_steps(items: float, setting: TrainingPart) -> int:
 
 def _ordinals(drawn: np.ndarray, kinds: int) -> np.ndarray:
     """For each draw, how often its task was drawn before."""
-    ordinal = np.zeros(len(drawn), np.int64)
+    ordinal = np.zeros(len(drawn), np.int32)
     for kind in range(kinds):
         of_kind = drawn == kind
-        ordinal[of_kind] = np.arange(of_kind.sum())
+        ordinal[of_kind] = np.arange(of_kind.sum(), dtype=np.int32)
     return ordinal
 
 
@@ -185,7 +186,12 @@ def micro_batch_count(setting: TrainingPart, world_size: int, pool: int = 1) -> 
 
 
 def deal(
-    lengths: Sequence[int], world_size: int, micro_batches: int, padded: bool = False, pool: int = 1
+    lengths: Sequence[int],
+    world_size: int,
+    micro_batches: int,
+    padded: bool = False,
+    pool: int = 1,
+    only: int | None = None,
 ) -> list[list[list[int]]]:
     """Deal a step's items over ranks and micro-batches so that the slowest rank has little more than its share.
 
@@ -193,22 +199,30 @@ def deal(
     the lightest rank; a rank's items go over its micro-batches by the same rule or, where rows will be `padded`, so
     that items of like length share one. Returns [rank][micro-batch] -> positions in `lengths`, longest first; a
     micro-batch may be empty. Each `pool` consecutive items are dealt as one.
+
+    With `only`, the other ranks' items are not divided into micro-batches: their lists are empty.
     """
     if pool > 1:
-        return _deal_pools(lengths, world_size, micro_batches, padded, pool)
+        return _deal_pools(lengths, world_size, micro_batches, padded, pool, only)
     size = np.asarray(lengths)
     # So many items a rank that micro-batches stay within per_device_train_batch_size.
     room = math.ceil(math.ceil(len(size) / world_size) / micro_batches) * micro_batches
     ranks = _spread(size, np.argsort(-size, kind="stable"), world_size, room)
-    if padded:
-        # Sorted by length: what is cut at equal counts has neighbours of like length, and little padding.
-        return [[batch.tolist() for batch in np.array_split(of_rank, micro_batches)] for of_rank in ranks]
-    share = room // micro_batches
-    return [[batch.tolist() for batch in _spread(size, of_rank, micro_batches, share)] for of_rank in ranks]
+    dealt: list[list[list[int]]] = []
+    for rank, of_rank in enumerate(ranks):
+        if only is not None and rank != only:
+            batches = []
+        elif padded:
+            # Sorted by length: what is cut at equal counts has neighbours of like length, and little padding.
+            batches = np.array_split(of_rank, micro_batches)
+        else:
+            batches = _spread(size, of_rank, micro_batches, room // micro_batches)
+        dealt.append([batch.tolist() for batch in batches])
+    return dealt
 
 
 def _deal_pools(
-    lengths: Sequence[int], world_size: int, micro_batches: int, padded: bool, pool: int
+    lengths: Sequence[int], world_size: int, micro_batches: int, padded: bool, pool: int, only: int | None
 ) -> list[list[list[int]]]:
     """Pools dealt by the sum of their items: a loss term's candidates are in one micro-batch of one rank."""
     firsts = range(0, len(lengths), pool)
@@ -218,7 +232,7 @@ def _deal_pools(
     def positions(pools: Sequence[int]) -> list[int]:
         return [position for number in pools for position in range(firsts[number], ends[number])]
 
-    return [[positions(batch) for batch in rank] for rank in deal(costs, world_size, micro_batches, padded)]
+    return [[positions(batch) for batch in rank] for rank in deal(costs, world_size, micro_batches, padded, only=only)]
 
 
 def _spread(size: np.ndarray, items: np.ndarray, bins: int, room: int) -> list[np.ndarray]:
@@ -234,18 +248,19 @@ def _spread(size: np.ndarray, items: np.ndarray, bins: int, room: int) -> list[n
         if len(items_of_bins[index]) < room:
             heapq.heappush(queue, (tokens_so_far + tokens, index))
     positions = [np.array(items_of_bin, np.int64) for items_of_bin in items_of_bins]
+    sums = np.array([int(size[items_of_bin].sum()) for items_of_bin in positions])
     # Bounded: exchanges help by less and less, and a step must not wait for the last tokens.
     for _ in range(2 * bins):
-        if not _exchange(size, positions):
+        if not _exchange(size, positions, sums):
             break
     return [items_of_bin[np.argsort(-size[items_of_bin], kind="stable")] for items_of_bin in positions]
 
 
-def _exchange(size: np.ndarray, bins: list[np.ndarray]) -> bool:
-    """Swap the two items of the heaviest and the lightest bin that level them best; False where none helps."""
-    sums = [int(size[bin_items].sum()) for bin_items in bins]
+def _exchange(size: np.ndarray, bins: list[np.ndarray], sums: np.ndarray) -> bool:
+    """Swap the two items of the heaviest and the lightest bin that level them best; False where none helps. `sums` are
+    those of the bins."""
     heavy, light = int(np.argmax(sums)), int(np.argmin(sums))
-    gap = sums[heavy] - sums[light]
+    gap = int(sums[heavy] - sums[light])
     # A gap of one token cannot be halved.
     if gap < 2 or not len(bins[light]):
         return False
@@ -254,5 +269,8 @@ def _exchange(size: np.ndarray, bins: list[np.ndarray]) -> bool:
     a, b = np.unravel_index(int(np.argmin(left)), left.shape)
     if left[a, b] >= gap:
         return False
+    # Changed and not summed again: with many ranks that would be most of a deal's work.
+    sums[heavy] -= moved[a, b]
+    sums[light] += moved[a, b]
     bins[heavy][a], bins[light][b] = bins[light][b], bins[heavy][a]
     return True

@@ -84,9 +84,8 @@ def _build(target: Path, key: dict[str, Any], build: Callable[[Path], Rows]) -> 
     return rows if mapped is None else mapped  # None: another process is replacing the same damaged folder
 
 
-def shared_rows(folder: Path, key: dict[str, Any]) -> Rows:
-    """Rows for `key` that another process has cached. Raises UserError where they are not here."""
-    target = folder / cache_name(key)
+def shared_rows(target: Path) -> Rows:
+    """Rows that another process has cached in the folder `target`. Raises UserError where they are not here."""
     # A network file system may take its time to show a folder on another node.
     await_visible(target)
     rows = _load(target)

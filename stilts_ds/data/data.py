@@ -33,13 +33,17 @@ from stilts_ds.toy import LANGUAGES, PIVOT
 log = logging.getLogger(__name__)
 
 
-class DataIndex(NamedTuple):
-    """What one rank has found in the sources: (task, split, language, hash) of each origin, label lists by task, and
-    the names of folders of cached rows."""
+LanguageLists = tuple[list[str], list[str]]  # scored, left out
 
-    hashes: list[tuple[str, str, str, str]]
+
+class DataIndex(NamedTuple):
+    """What rank 0 has found: label lists by task, languages by task and split, the folders of cached rows
+    by what was asked for (Split.request), and the tokenizer that made them (Tokenizer.to_plain)."""
+
     labels: dict[str, tuple[str, ...]]
-    rows: list[str]
+    languages: dict[tuple[str, str], LanguageLists]
+    rows: dict[str, str]
+    tokenizer: dict[str, Any]
 
 
 class Data:
@@ -51,8 +55,8 @@ class Data:
         self.store = Store(recipe.model, cache_folder(recipe, run_folder))
         self._tasks: dict[str, Task] = {}
         self._labels: dict[str, tuple[str, ...]] = {}
+        self._languages: dict[tuple[str, str], LanguageLists] = {}
         self._origins: dict[tuple[str, str, str], Origin] = {}
-        self._hashes: dict[tuple[str, str, str], str] = {}
         self._computed: dict[str, Any] = {}
         # One for all train splits, because it reads every scored split that the recipe names.
         self._exclusion = DuplicateExclusion(self._scored_whole) if recipe.data.duplicates == "exclude" else None
@@ -93,6 +97,13 @@ class Data:
         # Where the train split is divided, both parts are drawn from the same records.
         divided = self.dev_split(name) == self.train_split(name)
         return dataclasses.replace(chosen, exclusion=self._exclusion) if divided else chosen
+
+    def selection(self, phase: Phase) -> dict[str, tuple[TrainingPart, Split]]:
+        """By task, the settings and the dev split that select a phase's model, in the order of their names. Tasks and
+        their translations share the English one, and the settings of the first of them."""
+        trained_as = {self.task(name).origin: name for name in reversed(phase.train)}
+        settings = {name: phase.setting(trained_as[name]) for name in sorted(trained_as)}
+        return {name: (setting, self.dev(name, setting)) for name, setting in settings.items()}
 
     def _draws(self, task: Task) -> bool:
         """Text is taken from the start of each language's file: drawing would have to read all of a corpus first."""
@@ -152,34 +163,33 @@ class Data:
 
     def origin(self, task: Task, split: str, language: str) -> Origin:
         key = (task.name, split, language)
+        if self.store.follows:
+            return Origin(task, split, language)  # the sources may be on the disk of rank 0's node alone
         if key not in self._origins:
             origin = find_origin(task, split, language, self.source)
             second = origin.second
             if second is not None:
                 second = dataclasses.replace(second, hash_of=self.store.hash_files)
-            self._origins[key] = dataclasses.replace(
-                origin, known_hash=self._hashes.get(key), hash_of=self.store.hash_files, second=second
-            )
+            self._origins[key] = dataclasses.replace(origin, hash_of=self.store.hash_files, second=second)
         return self._origins[key]
 
     # --- one reader --------------------------------------------------------------------------------------------------
 
     def index(self) -> DataIndex:
-        """What this rank has read of the sources, for ranks that read none."""
-        hashes = [(*key, origin.hash) for key, origin in self._origins.items()]
-        return DataIndex(hashes, dict(self._labels), sorted(self.store.names))
+        """What this rank has found in the sources, for ranks that read none."""
+        tokenizer = self.tokenizer.to_plain()
+        return DataIndex(dict(self._labels), dict(self._languages), dict(self.store.names), tokenizer)
 
     def follow(self, index: DataIndex) -> None:
-        """Take hashes and labels from another rank, and rows from the cache alone, which that rank has filled."""
-        self._hashes = {(task, split, language): digest for task, split, language, digest in index.hashes}
-        # What was resolved before knows no hash.
-        self._origins.clear()
+        """Take labels and languages from rank 0, and rows from the cache alone, which it has filled."""
         self._labels.update(index.labels)
-        self.store.builds = False
+        self._languages.update(index.languages)
+        self.store.tokenizer = Tokenizer.from_plain(index.tokenizer)
+        self.store.names, self.store.follows = index.rows, True
 
     def sees(self, index: DataIndex) -> bool:
         """Whether the cache that this rank sees has the rows of another rank's index."""
-        return all(await_visible(self.store.folder / name) for name in index.rows)
+        return all(await_visible(self.store.folder / name) for name in sorted(set(index.rows.values())))
 
     def train_split(self, name: str) -> str:
         return self.recipe.data.train_split.get(self.task(name).base_name, "train")
@@ -191,16 +201,22 @@ class Data:
         """The split that `task` is scored on."""
         return scored_split(self.recipe, task)
 
-    def languages(self, task: Task, split: str) -> tuple[list[str], list[str]]:
+    def languages(self, task: Task, split: str) -> LanguageLists:
         """Languages to score, and those of the task that are left out: by `evaluation.languages`, or since the task's
         noise does not apply to them."""
+        # Looked for again by each question on rank 0: files may come while a study is planned.
+        if not self.store.follows:
+            self._languages[task.name, split] = self._find_languages(task, split)
+        return self._languages[task.name, split]
+
+    def _find_languages(self, task: Task, split: str) -> LanguageLists:
         chosen, left_out = self._asked(task, split)
         if task.noise is None:
             return chosen, left_out
         empty = empty_cells(task, chosen, self.source)
         return [code for code in chosen if code not in empty], [*left_out, *empty]
 
-    def _asked(self, task: Task, split: str) -> tuple[list[str], list[str]]:
+    def _asked(self, task: Task, split: str) -> LanguageLists:
         """The languages that `evaluation.languages` asks for, and the others."""
         wanted = self.recipe.evaluation.languages
         if wanted == "present" and not self.source.from_hub(task, split):
@@ -214,7 +230,7 @@ class Data:
             raise UserError(f"evaluation.languages.{task.name}: {unknown[0]!r} is no language of it; it has {has}")
         return chosen, [code for code in task.languages if code not in chosen]
 
-    def _present(self, task: Task, split: str) -> tuple[list[str], list[str]]:
+    def _present(self, task: Task, split: str) -> LanguageLists:
         """The task's languages with and without files of a split. Raises UserError where no language has any."""
         problems: dict[str, UserError] = {}
         for code in task.languages:

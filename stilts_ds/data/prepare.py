@@ -24,7 +24,7 @@ from stilts_ds.display import concern
 from stilts_ds.errors import UserError
 from stilts_ds.locks import HeldElsewhereError
 from stilts_ds.plan_file import Phase, Plan
-from stilts_ds.run_dir import RunDir, hash_json
+from stilts_ds.run_dir import RunDir
 
 log = logging.getLogger(__name__)
 
@@ -67,6 +67,8 @@ def _sets_of(data: Data, phase: Phase) -> Iterator[RowSet]:
         setting = phase.setting(name)
         for split in (data.train(name, setting), data.dev(name, setting)):
             yield _row_set(split, setting, partial(split.rows, setting))
+    for setting, split in data.selection(phase).values():
+        yield _row_set(split, setting, partial(split.rows, setting))
     setting = phase.setting()
     for task in map(data.task, phase.evaluate):
         for split in data.evaluations(task):
@@ -75,11 +77,8 @@ def _sets_of(data: Data, phase: Phase) -> Iterator[RowSet]:
 
 
 def _row_set(split: Split, setting: TrainingPart, make: Callable[[], object]) -> RowSet:
-    # Of twenty phases most want the same. To tell, what rows depend on is enough, without the hash of their files.
-    robust = None if setting.robust is None else setting.robust.model_dump(mode="json")
-    copies = None if split.augmentation is None else robust
-    taken = [split.title, split.skip, split.limit, split.drawn, copies]
-    return RowSet(split.title, hash_json([*taken, setting.rows_in_use()]), make)
+    # Of twenty phases most want the same.
+    return RowSet(split.title, split.request(setting), make)
 
 
 # --- in several processes --------------------------------------------------------------------------------------------

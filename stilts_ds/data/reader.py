@@ -54,9 +54,8 @@ class Origin:
     """Where one split of a task in one language comes from: files (each with its schema), hub data sets, or a corpus.
 
     `task` is the one whose files serve the split. `max_passages` limits running text. `noise` is the folder of
-    word lists, `second` serves the second text of each example where that is in another language. `known_hash` is the
-    hash as another rank has found it, which then need not read the files for it; `hash_of` gives that of
-    files.
+    word lists, `second` serves the second text of each example where that is in another language; `hash_of` gives the
+    hash of files.
     """
 
     task: Task
@@ -68,7 +67,6 @@ class Origin:
     max_passages: int | None = None
     noise: Path | None = None
     second: Origin | None = None
-    known_hash: str | None = None
     hash_of: Callable[[Sequence[Path]], str] = field(default=hash_files, compare=False, repr=False)
 
     @property
@@ -95,8 +93,6 @@ class Origin:
     def hash(self) -> str:
         """Hash of what is read: contents of files (read once for it), or repository, configuration and revision; and
         of what noise makes of it."""
-        if self.known_hash is not None:
-            return self.known_hash
         # Before noise: noise and a second language are never asked of one task.
         if self.second is not None:
             return hash_json([self._clean_hash, self.second.hash])
@@ -172,7 +168,7 @@ class Origin:
 
     def clean(self) -> Origin:
         """The same split without noise."""
-        return dataclasses.replace(self, task=dataclasses.replace(self.task, noise=None), known_hash=None)
+        return dataclasses.replace(self, task=dataclasses.replace(self.task, noise=None))
 
     def draw(
         self, skip: int, limit: int | None, tally: Counter[str] | None = None, exclusion: Exclusion | None = None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
@@ -48,6 +48,8 @@ class Split:
     drawn: bool = False
     exclusion: Exclusion | None = field(default=None, compare=False, repr=False)
     augmentation: Augmentation | None = None
+    # The records where rank 0 has sent them.
+    sent: Sequence[Any] | None = field(default=None, compare=False, repr=False)
 
     @property
     def family(self) -> Family:
@@ -63,7 +65,9 @@ class Split:
         return self.origin.hash
 
     def stream(self, tally: Counter[str] | None = None) -> Iterator[Any]:
-        """The records, read as they are asked for."""
+        """The records, read as they are asked for. Raises RuntimeError on a rank that follows another one."""
+        if self.store.follows:
+            raise RuntimeError(f"{self.title}: a rank that gets its rows from rank 0 asked for the texts")
         if self._is_drawn:
             return self.origin.draw(self.skip, self.limit, tally, self.exclusion)
         return self.family.take(self.origin.read(tally, self.exclusion), self.skip, self.limit)
@@ -75,6 +79,8 @@ class Split:
 
     def records(self, tally: Counter[str] | None = None) -> Sequence[Any]:
         """The records as a list. Splits of small files are read once in the life of the store."""
+        if self.sent is not None:
+            return self.sent
         # A store belongs to one recipe, which has at most one exclusion: whether there is one tells which.
         key = (self.task.name, self.name, self.language, self.skip, self.limit, self._is_drawn, bool(self.exclusion))
         records, left_out = self.store.kept_records(key, self._bytes(), self._read)
@@ -92,7 +98,9 @@ class Split:
 
     def rows(self, setting: TrainingPart) -> Rows:
         """The records as token rows, from the cache or built. Raises UserError for faulty or no examples."""
-        key = self.identity | encoding_key(setting, self.store.tokenizer.fingerprint)
+
+        def key() -> dict[str, Any]:
+            return self.identity | encoding_key(setting, self.store.tokenizer.fingerprint)
 
         def build(folder: Path) -> Rows:
             tally: Counter[str] = Counter()
@@ -106,7 +114,7 @@ class Split:
                 raise UserError(f"{self.title} has no examples")
             return rows
 
-        rows = self.store.rows(key, build)
+        rows = self.store.rows(self.request(setting), key, build)
         self.store.log_once(self.title, rows)
         return rows
 
@@ -122,14 +130,19 @@ class Split:
             copies.append(noisy_records(noisy_task, self.name, self.language, clean, augmentation.lists)[0])
         return chain(clean if augmentation.keeps_clean else (), *copies)
 
-    def rows_of(self, records: Sequence[Any], content: Any, setting: TrainingPart, name: str) -> Rows:
-        """Rows of some of its records' parts (the sides of a bitext), found again by what stands in them. The log calls
-        them by `name` where something was cut."""
-        # By content and not by split: the sides and pools of several splits and languages are often the same.
-        key = {self.family.name: hash_json(content), **encoding_key(setting, self.store.tokenizer.fingerprint)}
-        rows = self.store.rows(
-            key, lambda folder: self.family.encode(records, self.store.tokenizer, (), setting, folder)
-        )
+    def rows_of(self, name: str, setting: TrainingPart, texts: Callable[[], tuple[Sequence[Any], Any]]) -> Rows:
+        """Rows of some of its records' parts (the sides of a bitext), found again by what stands in them: `texts` gives
+        what is encoded, and its content as JSON. The log calls them by `name` where something was cut."""
+
+        def key() -> dict[str, Any]:
+            # By content and not by split: the sides and pools of several splits and languages are often the same.
+            content = hash_json(texts()[1])
+            return {self.family.name: content, **encoding_key(setting, self.store.tokenizer.fingerprint)}
+
+        def build(folder: Path) -> Rows:
+            return self.family.encode(texts()[0], self.store.tokenizer, (), setting, folder)
+
+        rows = self.store.rows(self.request(setting, name), key, build)
         if any(rows.tally.values()):
             self.store.log_once(f"{self.title}, {name}", rows)
         return rows
@@ -137,6 +150,16 @@ class Split:
     def find_rows(self, setting: TrainingPart, fingerprint: str) -> Rows | None:
         """Rows that are in the cache already, for a tokenizer that need not be loaded; reads no example."""
         return find_rows(self.store.folder, self.identity | encoding_key(setting, fingerprint))
+
+    def request(self, setting: TrainingPart, name: str = "") -> str:
+        """Stands for its rows, or those of its parts called `name`, among all that a recipe asks for: unlike the key of
+        the cache, without reading the sources."""
+        copies = None
+        if self.augmentation is not None:
+            copies = [str(self.augmentation.noise), self.augmentation.copies, self.augmentation.keeps_clean]
+        # A store belongs to one recipe, which has at most one exclusion: whether there is one tells which.
+        taken = [self.skip, self.limit, self._is_drawn, bool(self.exclusion), copies]
+        return hash_json([self.title, name, *taken, setting.rows_in_use()])
 
     @property
     def identity(self) -> dict[str, Any]:

@@ -26,14 +26,14 @@ KEPT_BYTES = 64 << 20  # of source files whose records are kept in memory; as re
 
 class Store:
     """`folder` holds cached rows. `verify`: whether they are read and compared with their hashes when asked for;
-    `builds`: whether rows that are not there are made; `waits`: whether another process that makes them is waited for.
-    `names` are the folders that were asked for."""
+    `waits`: whether another process that makes them is waited for. `names` are the folders of rows by what was asked
+    for (Split.request); `follows`: whether they are another rank's, whose rows are mapped and no source is read."""
 
     def __init__(self, model: ModelPart, folder: Path) -> None:
         self.model, self.folder = model, folder
         self.known_hashes = KnownHashes(folder)
-        self.verify, self.builds, self.waits = False, True, True
-        self.names: set[str] = set()
+        self.verify, self.waits, self.follows = False, True, False
+        self.names: dict[str, str] = {}
         self._logged: set[str] = set()
         self._kept: OrderedDict[tuple[Any, ...], tuple[Records, int]] = OrderedDict()
 
@@ -65,12 +65,16 @@ class Store:
             notes = "".join(f", {reason}: {count}" for reason, count in sorted(rows.tally.items()) if count)
             log.info("%s: %s%s", title, counted(len(rows), "item"), notes)
 
-    def rows(self, key: dict[str, Any], build: Callable[[Path], Rows]) -> Rows:
-        """The rows for `key`, from the cache or built. Raises UserError as cached_rows and shared_rows do."""
-        self.names.add(cache_name(key))
-        if self.builds:
-            return cached_rows(self.folder, key, build, self.verify, self.waits)
-        return shared_rows(self.folder, key)
+    def rows(self, request: str, key: Callable[[], dict[str, Any]], build: Callable[[Path], Rows]) -> Rows:
+        """The rows that `request` stands for: those for `key()`, from the cache or built; where another rank is
+        followed, the ones that it has found. Raises UserError as cached_rows and shared_rows do.
+        """
+        if self.follows:
+            # Without the key: it is made of hashes of the sources, which this rank does not read.
+            return shared_rows(self.folder / self.names[request])
+        found_key = key()
+        self.names[request] = cache_name(found_key)
+        return cached_rows(self.folder, found_key, build, self.verify, self.waits)
 
     def hash_files(self, paths: Sequence[Path]) -> str:
         """What `run_dir.hash_files` gives; files that did not change since are not read again."""

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict, deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 
 import torch
 
 from stilts_ds.config import TrainingPart
-from stilts_ds.errors import UserError, counted
+from stilts_ds.errors import UserError, counted, first_line
 from stilts_ds.model.heads import HeadSpec
 from stilts_ds.rows.batch import Batch
 
@@ -18,11 +19,34 @@ WINDOW = 50  # steps of a task whose mean loss is looked at
 LEARNED = 0.98  # a task has learned something when its loss is below this share of chance
 
 
+# What to do where memory does not suffice outside of a micro-batch.
+SHARE_STATES = (
+    "take more ranks, a higher engine.zero_stage or engine.offload_optimizer=true (`stilts plan RECIPE --phases` says "
+    "what each stage needs, `--gpu-memory GIB` which one fits)"
+)
+
+
+def is_out_of_memory(problem: BaseException) -> bool:
+    """Whether a device or the host has no more memory."""
+    # On CPUs it is a plain RuntimeError, which only its words tell from others.
+    said = str(problem).lower()
+    return isinstance(problem, torch.OutOfMemoryError | MemoryError) or any(words in said for words in NO_MEMORY)
+
+
+@contextmanager
+def memory_explained(moment: str, remedy: str) -> Iterator[None]:
+    """Raises UserError, which tells when it was and what to do, where memory runs out inside."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as problem:
+        if not is_out_of_memory(problem):
+            raise
+        raise UserError(f"out of memory {moment}; {remedy} ({first_line(problem)[:200]})") from problem
+
+
 def explain_memory(problem: RuntimeError, batch: Batch, setting: TrainingPart) -> UserError | None:
     """What to tell about too little memory: the batch and what to change. None where `problem` is another one."""
-    said = str(problem).lower()
-    # On CPUs it is a plain RuntimeError, which only these words tell from others.
-    if not isinstance(problem, torch.OutOfMemoryError) and not any(words in said for words in NO_MEMORY):
+    if not is_out_of_memory(problem):
         return None
     return UserError(
         f"out of memory in a micro-batch of {counted(len(batch.lengths), 'row')} and "

@@ -11,9 +11,10 @@ from pathlib import Path
 
 from stilts_ds.config import EnginePart, written_recipe
 from stilts_ds.engine.logs import set_up_logging
+from stilts_ds.engine.open_files import allow_open_files
 from stilts_ds.engine.preempt import Stopped, install_handlers
 from stilts_ds.engine.world import World, joined
-from stilts_ds.errors import UserError, first_line, is_full_disk, os_problem, printable, redacted
+from stilts_ds.errors import UserError, first_line, no_room, os_problem, printable, redacted
 from stilts_ds.locks import HELD_BY_JOB
 from stilts_ds.run_dir import RunDir, hash_json
 
@@ -30,6 +31,7 @@ def run_as_rank(run: RunDir, logs: Path, work: Callable[[World], None]) -> int:
     install_handlers()
     try:
         run.check_links(run.logs.name)  # all else is looked at by rank 0, before anything is written there
+        allow_open_files(int(os.environ.get("WORLD_SIZE", "1")), first=rank == 0)
         set_up_logging(logs)
     except UserError as problem:
         print(f"error: {problem}", file=sys.stderr, flush=True)
@@ -95,9 +97,9 @@ def _patience(run: RunDir) -> int:
 
 def _say_why(problem: Exception, rank: int, run: RunDir) -> None:
     """Tell the terminal what the log has at length."""
-    if is_full_disk(problem):
+    if full := no_room(problem):
         remedy = "free some space, and the same command continues"
-        print(f"error: the disk of {run.root} is full; {remedy}", file=sys.stderr, flush=True)
+        print(f"error: {run.root}: {full}; {remedy}", file=sys.stderr, flush=True)
     elif isinstance(problem, OSError):
         print(f"error: {os_problem(problem)}", file=sys.stderr, flush=True)
     if rank > 0:  # rank 0 has told on the terminal already

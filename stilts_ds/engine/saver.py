@@ -18,7 +18,7 @@ from stilts_ds.engine import zero_state
 from stilts_ds.engine.checkpoint import CHECKSUM, MANIFEST, Lineage, by_age, is_committed, prune_best_models, step_of
 from stilts_ds.engine.shards import owned_tensors
 from stilts_ds.engine.world import World
-from stilts_ds.errors import UserError
+from stilts_ds.errors import UserError, no_room
 from stilts_ds.model import masks
 from stilts_ds.run_dir import best_model, checksum, open_to_others, read_json, write_json, write_sealed
 
@@ -105,8 +105,11 @@ class Saver:
                 _prune(target, self.keep)
         except OSError as problem:
             free = shutil.disk_usage(self.folder).free
+            room = f"{free / 1e9:.2f} GB free on the disk"
+            if full := no_room(problem):
+                room = f"{full}; {room}"  # of a quota, free space says nothing
             self.error = UserError(
-                f"checkpoint {target} was not written: {problem} ({free / 1e9:.2f} GB free); older ones are untouched. "
+                f"checkpoint {target} was not written: {problem} ({room}); older ones are untouched. "
                 "Free some space, and the same command continues"
             )
         except BaseException as problem:  # reported by the next wait(), on every rank

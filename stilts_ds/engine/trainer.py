@@ -14,7 +14,7 @@ from stilts_ds.batches.feed import Feed
 from stilts_ds.batches.mixture import Mixture, micro_batch_count
 from stilts_ds.display import MILESTONE, Position, carrying
 from stilts_ds.engine import checkpoint
-from stilts_ds.engine.guards import explain_memory
+from stilts_ds.engine.guards import SHARE_STATES, explain_memory, memory_explained
 from stilts_ds.engine.optim import learning_rate
 from stilts_ds.engine.progress import Progress
 from stilts_ds.engine.saver import Saver
@@ -32,6 +32,12 @@ from stilts_ds.robust import AdversarialSteps, disturbs, passes_of
 from stilts_ds.rows.batch import Batch
 
 log = logging.getLogger(__name__)
+# When Adam's moments appear (in the first step), and gradients are copied (in each).
+IN_UPDATE = "in the optimizer's step"
+MORE_HOST = (
+    "`stilts plan RECIPE --phases` says what it takes; give the job more host memory, or take more ranks, each of "
+    "which copies its share"
+)
 
 
 class Trainer:
@@ -52,7 +58,8 @@ class Trainer:
         self.passes = passes_of(setup.setting.robust)
         # Every pass over a micro-batch adds to the gradients of one update, as a micro-batch of its own would.
         accumulated = self.micro_batches * self.passes
-        self.engine = build_engine(setup.model, setup.engine_part, setup.setting, setup.world, accumulated)
+        with memory_explained("while the engine was built", SHARE_STATES):
+            self.engine = build_engine(setup.model, setup.engine_part, setup.setting, setup.world, accumulated)
         self.streams = Streams(self.engine)
         self.saver = Saver(setup.folder.checkpoints, setup.world, setup.setting.save_total_limit, lineage)
 
@@ -148,13 +155,14 @@ class Trainer:
             raise
         # At stage 0 the last micro-batch's step waits for `_update`, which clips and judges first.
         if self.setup.engine_part.zero_stage > 0 or not self.engine.is_gradient_accumulation_boundary():
-            with watch("update"):
+            with watch("update"), memory_explained(IN_UPDATE, SHARE_STATES):
                 advance(self.engine)
         return torch.cat([loss.detach()[None], sums, counts])
 
     def _update(self) -> torch.Tensor:
         """Finish the step and return the gradient norm, which `flush` reads."""
-        return finish_step(self.engine, self.setup.engine_part.zero_stage, self.setup.setting.max_grad_norm)
+        with memory_explained(IN_UPDATE, SHARE_STATES):
+            return finish_step(self.engine, self.setup.engine_part.zero_stage, self.setup.setting.max_grad_norm)
 
     # --- between steps -----------------------------------------------------------------------------------------------
 
@@ -178,13 +186,15 @@ class Trainer:
         expect_nothing()
         self.flush(progress)
         self.engine.eval()
-        with torch.no_grad():
+        remedy = "lower evaluation.per_device_eval_batch_size"
+        with torch.no_grad(), memory_explained("while the dev examples were predicted", remedy):
             scores = self.setup.world.broadcast(self.setup.evaluate(self.engine))
         self.statistics.evaluation(progress.step, scores)
         before = progress.best_step
         if progress.record_evaluation(scores):
             # A collective, so outside of the condition on rank 0.
-            parameters = full_parameters(self.engine)
+            with memory_explained("while the best model was gathered on rank 0's host", MORE_HOST):
+                parameters = full_parameters(self.engine)
             if self.setup.world.first:
                 # Before the new one is written: a disk need not hold two models that no checkpoint names.
                 self.saver.drop_unnamed_best(before)
@@ -194,7 +204,8 @@ class Trainer:
     def save(self, progress: Progress) -> None:
         expect_nothing()
         self.flush(progress)
-        self.saver.save(self.engine, progress.step, asdict(progress))
+        with memory_explained("while a checkpoint was gathered and copied to the host", MORE_HOST):
+            self.saver.save(self.engine, progress.step, asdict(progress))
 
     def close(self) -> None:
         expect_nothing()

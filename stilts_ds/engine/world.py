@@ -70,6 +70,20 @@ class World:
         dist.gather(message, buffers, dst=0, group=self.objects)
         return _decode_all(buffers or [], lengths)
 
+    def scatter(self, values: Sequence[Any]) -> Any:
+        """The value that rank 0 has for this rank: `values` is a list of one for each rank, and not looked at
+        elsewhere."""
+        if self.objects is None:
+            return values[0]
+        messages = [_as_tensor(wire.to_bytes(value)) for value in values] if self.first else []
+        lengths = self.broadcast([len(message) for message in messages])
+        # gloo scatters messages of one length.
+        longest = max(lengths)
+        padded = [torch.nn.functional.pad(message, (0, longest - len(message))) for message in messages]
+        received = torch.empty(longest, dtype=torch.uint8)
+        dist.scatter(received, padded or None, src=0, group=self.objects)
+        return wire.from_bytes(received[: lengths[self.rank]].numpy().tobytes())
+
     def broadcast(self, value: Any) -> Any:
         """Rank 0's value, on every rank."""
         if self.objects is None:

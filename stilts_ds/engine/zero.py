@@ -27,6 +27,7 @@ from stilts_ds.errors import UserError
 from stilts_ds.model.checks import DTYPES
 from stilts_ds.model.encoder import compile_layers, recompute_activations
 from stilts_ds.model.multitask import MultiTask
+from stilts_ds.run_dir import hash_json
 
 log = logging.getLogger(__name__)
 NOT_DECAYED = re.compile(r"bias$|norm|\bln_", re.IGNORECASE)  # biases and LayerNorm, which GPT-2 calls `ln_1`
@@ -215,7 +216,8 @@ def _check_precision(engine_part: EnginePart, world: World) -> None:
 
 def _check_same_model(model: nn.Module, world: World) -> None:
     """Every rank must hold the same parameters in the same order, or collectives would mix them up in silence."""
-    of_this_rank = [(name, tuple(p.shape)) for name, p in model.named_parameters()]
+    # A hash, since every rank gets the message of every other one.
+    of_this_rank = hash_json([[name, list(parameter.shape)] for name, parameter in model.named_parameters()])
     of_ranks = world.all_gather(of_this_rank)
     different = [rank for rank, of_rank in enumerate(of_ranks) if of_rank != of_ranks[0]]
     if different:

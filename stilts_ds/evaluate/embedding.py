@@ -66,7 +66,8 @@ def passes(lengths: np.ndarray, tokens: int) -> Iterator[slice]:
 class Embedder:
     """A model that makes sentence vectors: `forward` is a MultiTask's, `layer` a hidden_states index (0: the embedding
     output), `pooling` one of stilts_ds.model.pooling. With `layer` "all" a sentence has a vector of each of L + 1
-    hidden states, and [.., H] below is [.., L + 1, H]."""
+    hidden states, and [.., H] below is [.., L + 1, H]. `cuts`: whether a batch may take several passes on a CPU, which
+    other ranks that share the model would not make."""
 
     forward: Callable[..., Any]
     tokenizer: Tokenizer
@@ -74,10 +75,11 @@ class Embedder:
     batch_size: int
     layer: Layer = -1
     pooling: str = "mean"
+    cuts: bool = True
 
     def __call__(self, rows: Rows, items: Sequence[int]) -> torch.Tensor:
         """Vectors of some rows, [len(items), H] float32 on the CPU."""
-        if self.device.type != "cpu":
+        if self.device.type != "cpu" or not self.cuts:
             return self._of_pass(rows, items)
         lengths = rows.item_lengths[list(items)]
         return torch.cat([self._of_pass(rows, items[some]) for some in passes(lengths, CPU_TOKENS)])

@@ -14,6 +14,7 @@ import torch
 from stilts_ds.batches.collate import PackedItems
 from stilts_ds.config import SWEEP, EvaluationPart, TrainingPart
 from stilts_ds.engine.preempt import Asking, stop_if_requested
+from stilts_ds.engine.sharded import LockStep, ShardedModel
 from stilts_ds.engine.world import World
 from stilts_ds.errors import UserError
 from stilts_ds.evaluate.embedding import CHUNK, Embedder, batch_count, share_of
@@ -22,7 +23,7 @@ from stilts_ds.families.base import Family, HeadVerbs, Output, evaluation_maskin
 from stilts_ds.families.decoding import Decoding
 from stilts_ds.model.backbone import Layer
 from stilts_ds.model_kinds import Sees
-from stilts_ds.rows.batch import Batch, Targets, window_cells
+from stilts_ds.rows.batch import Batch, Targets, pack_rows, window_cells
 from stilts_ds.rows.rows import Rows
 from stilts_ds.rows.tokenizer import Tokenizer
 
@@ -73,6 +74,9 @@ class Predictor:
     @property
     def device(self) -> torch.device:
         return self.world.device
+
+    def broadcast(self, value: Any) -> Any:
+        return self.world.broadcast(value)
 
     def stop_if_requested(self) -> None:
         stop_if_requested(self.world)
@@ -140,35 +144,57 @@ class Predictor:
         every layer [n, L + 1, H] with `retrieval_layer: sweep`. The ranks' shares follow each other in rank order. A
         collective."""
         layer: Layer = "all" if evaluation.retrieval_layer == SWEEP else evaluation.retrieval_layer
+        is_shared = isinstance(self.forward, ShardedModel)
         embedder = Embedder(
-            self.forward, self.tokenizer, self.world.device, self.batch_size, layer, evaluation.retrieval_pooling
+            self.forward,
+            self.tokenizer,
+            self.world.device,
+            self.batch_size,
+            layer,
+            evaluation.retrieval_pooling,
+            cuts=not is_shared,
         )
         shares = [share_of(len(rows), rank, self.world.size) for rank in range(self.world.size)]
         first, stop = shares[self.world.rank]
         asking = Asking(self.world)
         chunks = [
             embedder.chunk(rows, begin, min(stop, begin + CHUNK), between=asking.stop_if_requested)
-            # At least once, also for a rank without sentences: it gives an empty tensor of the right width.
-            for begin in range(first, max(stop, first + 1), CHUNK)
+            for begin in range(first, stop, CHUNK)
         ]
-        # All ranks ask before each of their batches whether to stop; those with fewer go on asking.
+        # All ranks ask before each of their batches whether to stop; those with fewer go on asking, and a rank without
+        # sentences asks once at least.
         counts = [batch_count(begin, end, self.batch_size) for begin, end in shares]
-        for _ in range(max(counts) - counts[self.world.rank]):
+        for _ in range(max(1, *counts) - counts[self.world.rank]):
             asking.stop_if_requested()
+            # A pass without sentences: where ranks share the model all make the same number, and where there are no
+            # vectors it gives an empty tensor of the right width.
+            if is_shared or not chunks:
+                chunks.append(embedder(rows, []))
         return torch.cat(chunks)
 
     def write(self, head: str, rows: Rows, decoding: Decoding) -> list[list[list[int]]]:
         """The token ids of each sample of each prompt, on rank 0 ([] elsewhere). A collective.
 
-        Each rank writes for its own prompts: the model is whole on every rank.
+        Each rank writes for its own prompts. Ranks that share the model take its passes together, as many as the rank
+        with the longest program needs.
         """
-        generator = Generator(self.forward, self.tokenizer, self.world.device, head, decoding)
+        forward, finish = self.forward, nothing_to_finish
+        if isinstance(forward, ShardedModel):
+            stand_in = pack_rows([], self.tokenizer).to(self.world.device)
+            forward = LockStep(forward, self.world, stand_in, "next")
+            finish = forward.finish
+        generator = Generator(forward, self.tokenizer, self.world.device, head, decoding)
         by_item: dict[int, list[list[int]]] = {}
         asking = Asking(self.world)
         for items in shard(rows.item_lengths.tolist(), self.batch_size, self.world):
             asking.stop_if_requested()
             by_item.update(zip(items, generator.write(rows, items) if items else []))
+            finish()
         return _in_order(self.world.gather(by_item), len(rows))
+
+
+def nothing_to_finish() -> None:
+    """Of a model that is whole on every rank."""
 
 
 def _in_order(by_rank: list[dict[int, Any]], count: int) -> list[Any]:

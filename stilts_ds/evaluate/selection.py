@@ -5,7 +5,6 @@ Masked language modelling beside other tasks is measured, and does not select: i
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -24,22 +23,18 @@ from stilts_ds.plan_file import Phase
 from stilts_ds.tasks.spec import Task
 
 
-def dev_scores(forward: Any, tasks: Mapping[str, Task], data: Data, phase: Phase, world: World) -> dict[str, float]:
+def dev_scores(forward: Any, data: Data, phase: Phase, world: World) -> dict[str, float]:
     """Scores by TensorBoard tag on English dev (rank 0; {} elsewhere).
 
     `selection/<task>` is a task's main score, `selection` the mean over the tasks with labels; text alone selects by
-    its masked accuracy. Tasks and their translations share the English dev split, which is scored once.
+    its masked accuracy.
     """
     scores: dict[str, float] = {}
     evaluation = data.recipe.evaluation
     predictor = Predictor(forward, data.tokenizer, evaluation.per_device_eval_batch_size, world)
-    # Of a task and its translations the first one's settings count.
-    trained_as = {tasks[name].origin: name for name in reversed(phase.train)}
     main: dict[str, float] = {}
     labelled: list[str] = []
-    for name in sorted(trained_as):
-        setting = phase.setting(trained_as[name])
-        split = data.dev(name, setting)
+    for name, (setting, split) in data.selection(phase).items():
         tag = _tag(split.task)
         by_metric, main[name] = split_scores(predictor, split, setting, evaluation)
         scores |= {f"{tag}/{metric}": value for metric, value in by_metric.items()}

@@ -8,10 +8,12 @@ end.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
+from stilts_ds.config import EvaluationPart, TrainingPart
 from stilts_ds.data.split import Split
 from stilts_ds.engine.preempt import Stopped
 from stilts_ds.engine.world import World
@@ -28,14 +30,30 @@ class LanguagePair:
 
     splits: tuple[Split, ...]
 
-    def size(self) -> int | None:
-        """Sentences of the largest side; None where the task's family does not search. Reads the texts."""
+    def size(self, setting: TrainingPart, evaluation: EvaluationPart) -> int | None:
+        """Sentences of the largest side; None where the task's family does not search."""
         sizes = []
         for split in self.splits:
             if split.family.searched_rows is None:
                 return None
-            sizes.append(split.family.searched_rows(split))
+            sizes.append(split.family.searched_rows(split, setting, evaluation))
         return max(sizes)
+
+    def records(self) -> list[Any]:
+        """Each split's records as plain values, of a family that searches."""
+        plain = []
+        for split in self.splits:
+            assert split.family.to_plain is not None
+            plain.append([split.family.to_plain(record) for record in split.records()])
+        return plain
+
+    def with_records(self, plain: Sequence[Any]) -> list[Split]:
+        """The splits with the records that rank 0 sent."""
+        splits = []
+        for split, of_split in zip(self.splits, plain, strict=True):
+            assert split.family.from_plain is not None
+            splits.append(dataclasses.replace(split, sent=[split.family.from_plain(values) for values in of_split]))
+        return splits
 
 
 def pairs_of(splits: Sequence[Split]) -> list[LanguagePair]:

@@ -17,6 +17,7 @@ from stilts_ds.config import SWEEP, Recipe
 from stilts_ds.data.data import Data
 from stilts_ds.data.split import Split
 from stilts_ds.display import Position, carrying
+from stilts_ds.engine.guards import memory_explained
 from stilts_ds.engine.preempt import stop_if_requested
 from stilts_ds.engine.world import World
 from stilts_ds.errors import UserError
@@ -32,7 +33,6 @@ from stilts_ds.families.base import Prediction
 from stilts_ds.families.files import shared_texts_file, write_shared_texts
 from stilts_ds.families.registry import chooses_on_dev
 from stilts_ds.lineage import predicting_weights, pretrained_weights_of
-from stilts_ds.model.onednn import block_weights
 from stilts_ds.plan_file import Phase
 from stilts_ds.run_dir import PhaseDir, RunDir, write_json
 
@@ -40,8 +40,21 @@ log = logging.getLogger(__name__)
 
 
 def evaluate_phase(run: RunDir, recipe: Recipe, phase: Phase, data: Data, world: World) -> None:
-    """Predict every (task, language) of the phase that its model has not predicted yet. A collective."""
-    evaluation = PhaseEvaluation(run, recipe, phase, data, world)
+    """Predict every (task, language) of the phase that its model has not predicted yet. A collective.
+
+    Raises UserError that says what to change where memory does not suffice.
+    """
+    size = recipe.evaluation.per_device_eval_batch_size
+    remedy = (
+        f"lower evaluation.per_device_eval_batch_size ({size}), or let the ranks share the model with "
+        "engine.zero_stage=3 (`stilts plan RECIPE --phases` says what evaluation takes)"
+    )
+    with memory_explained(f"in the evaluation of {phase.label}", remedy):
+        _evaluate(PhaseEvaluation(run, recipe, phase, data, world))
+
+
+def _evaluate(evaluation: PhaseEvaluation) -> None:
+    phase, data, world = evaluation.phase, evaluation.data, evaluation.world
     evaluation.choose_layer()
     splits = list(wanted(phase, data))
     # Rank 0 alone looks at the files: ranks that disagreed would wait for each other for ever.
@@ -50,9 +63,11 @@ def evaluate_phase(run: RunDir, recipe: Recipe, phase: Phase, data: Data, world:
     evaluation.files = len(left)
     pairs = pairs_of(left)
     sizes: list[int | None] = []
-    # Sizes are read off the texts, and only rank 0 needs to read them all.
-    world.on_rank_0(lambda: sizes.extend(pair.size() for pair in pairs))
+    # One rank looks into the cache for all.
+    world.on_rank_0(lambda: sizes.extend(pair.size(phase.setting(), evaluation.evaluation) for pair in pairs))
     waves, together = divide(world.broadcast(sizes), world.size)
+    if evaluation.recipe.engine.zero_stage == 3:  # ranks share the model: none of them can predict by itself
+        waves, together = [], list(range(len(pairs)))
     for wave in waves:
         stop_if_requested(world)
         evaluation.predict_wave([pairs[number] for number in wave])
@@ -120,7 +135,6 @@ class PhaseEvaluation:
         """The model that a phase exported, or with None the pretrained one. A collective."""
         # Loaded only when something is to be predicted: a finished phase costs no model.
         model = load_trained_on_ranks(source, self.recipe, self.world)
-        block_weights(model.encoder)  # as `stilts embed` does: one sentence has the same vector in both
         batch_size = self.recipe.evaluation.per_device_eval_batch_size
         return Predictor(model, self.data.tokenizer, batch_size, self.world)
 
@@ -139,9 +153,13 @@ class PhaseEvaluation:
 
     def predict_wave(self, pairs: Sequence[LanguagePair]) -> None:
         """Rank r predicts all splits of the r-th pair by itself, and rank 0 writes them. A collective."""
+        read: list[Any] = []
+        self.world.on_rank_0(lambda: read.extend(pair.records() for pair in pairs))
+        # Ids, texts and gold go to the rank that searches among them; rank 0 alone reads sources.
+        sent = self.world.scatter(read + [None] * (self.world.size - len(pairs)))
+        splits = pairs[self.world.rank].with_records(sent) if self.world.rank < len(pairs) else []
         # Alone: the ranks work on different splits here, so no collective may run in between.
         predictor = dataclasses.replace(self.predictor, world=self.world.alone(), kept={})
-        splits = pairs[self.world.rank].splits if self.world.rank < len(pairs) else ()
 
         def predict() -> list[Any]:
             predicted = []

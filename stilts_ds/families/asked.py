@@ -17,8 +17,8 @@ from stilts_ds.tasks.spec import Task
 
 
 class Model(Protocol):
-    """What a family may ask of a model when it predicts. `outputs`, `losses`, `once`, `vectors` and `write`
-    are collectives."""
+    """What a family may ask of a model when it predicts. `broadcast`, `outputs`, `losses`, `once`, `vectors`
+    and `write` are collectives."""
 
     @property
     def comm(self) -> Any:
@@ -27,6 +27,9 @@ class Model(Protocol):
     @property
     def device(self) -> Any:
         """Where this rank computes, a torch.device."""
+
+    def broadcast(self, value: Any) -> Any:
+        """Rank 0's value, plain values and arrays of numbers, on every rank. A collective."""
 
     def stop_if_requested(self) -> None:
         """Raise on every rank if any of them was asked to stop. A collective."""
@@ -72,8 +75,9 @@ class EvaluationSplit(Protocol):
     @property
     def language(self) -> str: ...
 
-    def records(self) -> Sequence[Any]: ...
+    def records(self) -> Sequence[Any]:
+        """On rank 0; the other ranks read no source."""
 
     def rows(self, setting: TrainingPart) -> Rows: ...
 
-    def rows_of(self, records: Sequence[Any], content: Any, setting: TrainingPart, name: str) -> Rows: ...
+    def rows_of(self, name: str, setting: TrainingPart, texts: Callable[[], tuple[Sequence[Any], Any]]) -> Rows: ...

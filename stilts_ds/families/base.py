@@ -331,7 +331,10 @@ class Family:
     # Split, language -> files that predicting keeps beside its own.
     kept_files: Callable[[str, str], tuple[str, ...]] = no_files
     # Sentences of a split's larger side, where predicting is a search between two sides; one rank may do a small one.
-    searched_rows: Callable[[EvaluationSplit], int] | None = None
+    searched_rows: Callable[[EvaluationSplit, TrainingPart, EvaluationPart], int] | None = None
+    # A record as plain values (lists, texts, numbers) and back: what rank 0 sends of a split that one rank predicts.
+    to_plain: Callable[[Any], Any] | None = None
+    from_plain: Callable[[Any], Any] | None = None
     # Folder of predictions, split, language -> scores that a file might have had, had a parameter been fitted to other
     # examples; [] where nothing is fitted or kept.
     spread: Callable[[Path, str, str], list[float]] = no_spread

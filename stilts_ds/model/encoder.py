@@ -9,7 +9,6 @@ import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
-from zipfile import is_zipfile
 
 import torch
 from safetensors import safe_open
@@ -24,7 +23,7 @@ from stilts_ds.model.dropout import set_dropout
 from stilts_ds.model.masks import Masks
 from stilts_ds.model_files import check_folder, read_config, refuse_own_code
 from stilts_ds.model_kinds import encoder_decoder
-from stilts_ds.weight_files import shards_in
+from stilts_ds.weight_files import REMEDY, pickled_tensors, shards_in
 
 log = logging.getLogger(__name__)
 CPU = torch.device("cpu")
@@ -240,11 +239,10 @@ def _read_tensors(path: str, revision: str | None, name_of: NameOf) -> dict[str,
     for file in _weight_files(path, revision, name_of):
         try:
             tensors |= _tensors_in(file, name_of)
-        except MemoryError:
+        except (MemoryError, UserError):
             raise
-        except Exception as error:  # pickled code is refused here; damaged files end in every kind
-            remedy = "convert the model to safetensors, or copy it again"
-            raise UserError(f"cannot read the weights in {file}: {first_line(error)}; {remedy}") from error
+        except Exception as error:  # damaged files end in every kind
+            raise UserError(f"cannot read the weights in {file}: {first_line(error)}; {REMEDY}") from error
     return tensors
 
 
@@ -278,9 +276,7 @@ def _weight_files(path: str, revision: str | None, name_of: NameOf) -> list[Path
 
 def _tensors_in(file: Path, name_of: NameOf) -> dict[str, torch.Tensor]:
     if file.suffix != ".safetensors":
-        # Tensors only, never pickled code. Files of before torch 1.6 are no zip archives, and cannot be mapped.
-        whole = torch.load(file, map_location="cpu", weights_only=True, mmap=is_zipfile(file))
-        return {name: value for key, value in whole.items() if (name := name_of(key))}
+        return {name: value for key, value in pickled_tensors(file).items() if (name := name_of(key))}
     with safe_open(file, "pt") as stored:
         return {name: stored.get_tensor(key) for key in stored.keys() if (name := name_of(key))}  # noqa: SIM118
 

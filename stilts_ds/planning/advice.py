@@ -33,7 +33,7 @@ def advice(recipe: Recipe, estimated: list[Estimate], gib: float, overhead: floa
                 f"no stage fits in {gib:g} GiB with per_device_train_batch_size {_list(current)}{counted}; stage "
                 f"{stage} does with {size}"
             )
-    worst = max(trains, key=lambda estimate: min(memory.peak for memory in estimate.memory_at(1).values()))
+    worst = max(trains, key=lambda estimate: min(estimate.most(stage, 1) for stage in estimate.memory))
     remedies = "more ranks"
     if not recipe.engine.gradient_checkpointing:
         remedies += ", engine.gradient_checkpointing=true"
@@ -44,12 +44,9 @@ def advice(recipe: Recipe, estimated: list[Estimate], gib: float, overhead: floa
 
 def _smallest_stage(trains: list[Estimate], size: int | None, space: float) -> int | None:
     """With micro-batches of `size`, or each phase's own."""
-    by_phase = [estimate.memory for estimate in trains]
-    if size is not None:
-        by_phase = [estimate.memory_at(size) for estimate in trains]
     # Ascending: a higher stage only adds communication once everything fits.
-    for stage in by_phase[0]:
-        if all(of_phase[stage].peak <= space for of_phase in by_phase):
+    for stage in trains[0].memory:
+        if all(estimate.most(stage, size) <= space for estimate in trains):
             return stage
     return None
 
@@ -60,7 +57,7 @@ def _largest_batch(trains: list[Estimate], stage: int, space: float) -> int:
     sizes = [1]
     while sizes[-1] < largest:
         sizes.append(2 * sizes[-1])
-    fitting = [n for n in sizes if all(estimate.memory_at(n)[stage].peak <= space for estimate in trains)]
+    fitting = [n for n in sizes if all(estimate.most(stage, n) <= space for estimate in trains)]
     return max(fitting, default=1)
 
 

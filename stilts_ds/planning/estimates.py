@@ -11,9 +11,10 @@ from stilts_ds.config import EnginePart, Recipe
 from stilts_ds.data.data import Data
 from stilts_ds.families.registry import family_of
 from stilts_ds.lineage import is_outdated
-from stilts_ds.model_files import Shape, model_folder, shape_of
+from stilts_ds.model_files import Shape, limits_of, model_folder, shape_of
 from stilts_ds.plan_file import Phase, Plan
-from stilts_ds.planning.memory import Memory, largest_parameter, memory, trained_parameters
+from stilts_ds.planning.memory import Memory, MicroBatch, largest_parameter, memory, trained_parameters
+from stilts_ds.planning.outside import Outside, outside
 from stilts_ds.planning.sizes import PhaseSize, heads_of, phase_size
 from stilts_ds.robust import passes_of
 from stilts_ds.run_dir import PhaseDir, RunDir, read_json
@@ -36,7 +37,14 @@ class Estimate:
     vocabulary: tuple[int, int] | None = None  # word-embedding rows that train, of how many
     memory: dict[int, Memory] = dataclasses.field(default_factory=dict)
     memory_at: Callable[[int], dict[int, Memory]] = lambda per_device: {}
+    outside: dict[int, Outside] = dataclasses.field(default_factory=dict)  # of the steps, by stage
     hours: float | None = None
+
+    def most(self, stage: int, per_device: int | None = None) -> int:
+        """The most bytes on a rank's device, in training (None: at the recipe's batch size) and in evaluation."""
+        of_training = self.memory if per_device is None else self.memory_at(per_device)
+        training = of_training[stage].peak if stage in of_training else 0
+        return max(training, self.outside[stage].evaluation if stage in self.outside else 0)
 
     @property
     def work(self) -> int:
@@ -64,8 +72,16 @@ def _estimate(
 ) -> Estimate:
     folder = run.phase(phase.id)
     state = "outdated, will run again" if is_outdated(run, phase) else state_of(folder)
+    eager = recipe.model.attn_implementation == "eager"
+    evaluated = recipe.evaluation
     if not phase.train:
-        return Estimate(phase, state)
+        around = {}
+        if shape is not None:
+            limit = limits_of(recipe.model.name_or_path, recipe.model.revision).tokens
+            length = min(evaluated.retrieval_max_seq_length, limit or evaluated.retrieval_max_seq_length)
+            batch = MicroBatch(evaluated.per_device_eval_batch_size, length)
+            around = _outside(recipe, shape, 0, 0, 0, ranks, batch, eager or cpu)
+        return Estimate(phase, state, outside=around)
     size = phase_size(phase, recipe, data)
     heads = None if shape is None else heads_of(phase, data, shape)
     # Sizes come from the data alone; only memory needs the model.
@@ -73,8 +89,6 @@ def _estimate(
         return Estimate(phase, state, size)
     rows = vocabulary_rows(phase, recipe, data, size, shape)
     trained = trained_parameters(shape, rows, heads)
-    # Which keeps the attention matrix: by far the largest activation of long rows.
-    eager = recipe.model.attn_implementation == "eager"
     largest = largest_parameter(shape, rows)
     setting = phase.setting()
 
@@ -82,12 +96,25 @@ def _estimate(
         changed = setting.model_copy(update={"per_device_train_batch_size": per_device})
         batch = size.micro_batch(changed, ranks)
         return {
+            # Eager attention keeps its matrix: by far the largest activation of long rows.
             engine.zero_stage: memory(shape, trained, largest, engine, ranks, batch, eager=eager, cpu=cpu)
             for engine in allowed_engines(recipe.engine)
         }
 
+    batch = MicroBatch(evaluated.per_device_eval_batch_size * (size.width or 1), size.longest_row)
+    around = _outside(recipe, shape, trained, sum(heads), largest, ranks, batch, eager or cpu)
     at_recipes_size = by_stage(setting.per_device_train_batch_size)
-    return Estimate(phase, state, size, trained, (rows, shape.vocabulary), at_recipes_size, by_stage)
+    return Estimate(phase, state, size, trained, (rows, shape.vocabulary), at_recipes_size, by_stage, around)
+
+
+def _outside(
+    recipe: Recipe, shape: Shape, trained: int, heads: int, largest: int, ranks: int, batch: MicroBatch, eager: bool
+) -> dict[int, Outside]:
+    """Memory outside the steps by each stage that the recipe may run at."""
+    return {
+        engine.zero_stage: outside(shape, trained, heads, largest, engine, ranks, batch, eager)
+        for engine in allowed_engines(recipe.engine)
+    }
 
 
 def vocabulary_rows(phase: Phase, recipe: Recipe, data: Data, size: PhaseSize, shape: Shape) -> int:
@@ -164,6 +191,7 @@ def _estimate_json(estimate: Estimate) -> dict[str, Any]:
         "evaluate": estimate.phase.evaluate,
         "from": estimate.phase.init,
         "size": None if estimate.size is None else dataclasses.asdict(estimate.size),
+        "outside": {stage: {**dataclasses.asdict(o), "host": o.host} for stage, o in estimate.outside.items()},
         "parameters": estimate.parameters,
         "vocabulary_rows": estimate.vocabulary and estimate.vocabulary[0],
         "hours": estimate.hours,

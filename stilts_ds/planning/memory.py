@@ -53,6 +53,7 @@ class Memory:
     activations: int
     build: int
     host: int
+    save: int = 0  # on top of the states, while a checkpoint is gathered
 
     @property
     def states(self) -> int:
@@ -61,9 +62,10 @@ class Memory:
 
     @property
     def peak(self) -> int:
-        """The most at one time: at the end of a forward pass, in the optimizer step, or while the engine is built."""
+        """The most at one time: at the end of a forward pass, in the optimizer step, while a checkpoint is gathered, or
+        while the engine is built."""
         stays = self.states + self.buffers
-        return max(stays + self.gathered + self.activations, stays + self.step, self.build)
+        return max(stays + self.gathered + self.activations, stays + self.step, stays + self.save, self.build)
 
 
 @dataclass(frozen=True)
@@ -119,9 +121,17 @@ def memory(
         gathered=gathered,
         step=0 if offload else _step(stage, s, trained, partition),
         activations=activations(shape, batch, s, engine.gradient_checkpointing, eager or cpu),
-        build=s * trained + (weights if stage == 3 else 0),
+        # At stage 3 one parameter after the other is divided among the ranks.
+        build=weights + s * largest if stage == 3 else s * trained,
         host=(16 + s) * partition if offload else 0,
+        save=save_bytes(stage, largest),
     )
+
+
+def save_bytes(stage: int, largest: int) -> int:
+    """The largest parameter's weight or moment, whole in float32. At stage 3 DeepSpeed holds it three times while it is
+    put together: the parts, in a row, and the whole (measured: docs/scale.md)."""
+    return (12 if stage == 3 else 4) * largest
 
 
 def _optimizer(stage: int, s: int, trained: int, partition: int) -> int:

@@ -3,6 +3,7 @@ tell. The words above `MARK` are a person's; everything below is made of the run
 
 from __future__ import annotations
 
+import re
 import textwrap
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -12,10 +13,12 @@ from stilts_ds.config import Recipe
 from stilts_ds.errors import counted
 from stilts_ds.escape import markdown_prose
 from stilts_ds.report.layers import NAME as LAYERS
+from stilts_ds.report.paper import paper_sheets
 from stilts_ds.report.table import Sheet, number, signed
 from stilts_ds.report.tables import LANGUAGES_OF
 from stilts_ds.report.text import markdown_sheet
 from stilts_ds.run_dir import write_json
+from stilts_ds.tasks.registry import get_task
 
 MARK = "<!-- Below this line: `stilts report RUN --page FILE`. -->"
 # The tables of a page, by how their names in results.json begin. The other groupings say what languages say by name.
@@ -59,7 +62,9 @@ def study_page(results: Mapping[str, Any], recipe: Recipe, at_scale: Sheet | Non
     tables = {name: named[name] for prefix in TITLES for name in named if name.startswith(prefix)}
     sheets = [_conditions(recipe), _scores(results)]
     sheets += [_gains(name, table, statistics["baseline"]) for name, table in tables.items()]
+    sheets += [sheet for task in results["targets"] for sheet in _noisy(task, named)]
     sheets += [_layers(results["layers"], named[LAYERS])] if LAYERS in named else []
+    sheets += paper_sheets(results, recipe)
     sheets += [_unresolved(tables, statistics["baseline"])]
     sheets += [at_scale] if at_scale else []
     sections = [f"    {command(recipe)}\n"]
@@ -70,10 +75,13 @@ def study_page(results: Mapping[str, Any], recipe: Recipe, at_scale: Sheet | Non
     if results["missing"]:
         missing = "\n".join(_wrapped(f"- {markdown_prose(note)}", "  ") for note in results["missing"])
         sections.append(f"## What was not run\n\n{missing}\n")
+    counts = "count examples and seeds"
+    if len(recipe.seeds) == 1:
+        counts = "count examples alone, so another seed may well lie outside them"
     how = (
         f"{counted(len(recipe.seeds), 'seed')}, {statistics['resamples']:,} resamples. Scores are medians over seeds. "
-        "Gains are differences of means over seeds; their intervals count examples and seeds. Holm's correction within "
-        "each table, Benjamini and Hochberg's over the languages of all targets ([the test](../report.md#the-test))."
+        f"Gains are differences of means over seeds; their intervals {counts}. Holm's correction within each table, "
+        "Benjamini and Hochberg's over the languages of all targets ([the test](../report.md#the-test))."
     )
     return "\n".join([*sections, f"{_wrapped(how)}\n"])
 
@@ -95,7 +103,7 @@ def _conditions(recipe: Recipe) -> Sheet:
 
 
 def _scores(results: Mapping[str, Any]) -> Sheet:
-    """Means over languages: the median over seeds, and in brackets each seed's."""
+    """Means over languages: the median over seeds, and in brackets each seed's. The last row is the floor."""
     rows = []
     for condition, row in results["rows"].items():
         cells = []
@@ -108,6 +116,8 @@ def _scores(results: Mapping[str, Any]) -> Sheet:
             several = f" ({', '.join(map(number, seeds))})" if len(seeds) > 1 else ""
             cells.append(f"{number(cell['mean_of_present'])}{several}")
         rows.append((condition, *cells))
+    chances = (get_task(task).chance for task in results["targets"])
+    rows.append(("guessing", *(number(chance) if chance else "near 0" for chance in chances)))
     sizes = [f"{task}: {_sizes(results, task)}" for task in results["targets"]]
     note = f"Medians over seeds, in brackets each seed. Examples by language: {'; '.join(sizes)}."
     return Sheet("Scores", ("condition", *results["targets"]), tuple(rows), (note,))
@@ -145,6 +155,30 @@ def _gains(name: str, table: Cells, baseline: str) -> Sheet:
         ("", baseline, "mean", "gain", "95 % interval", "p, corrected", "told from 0"),
         tuple(rows),
     )
+
+
+def _noisy(task: str, named: Mapping[str, Cells]) -> Iterator[Sheet]:
+    """Scores over the rates of each kind of noise, and the share of the clean score that noise takes."""
+    begins = f"noise-{task}-"
+    relative = named.get(f"noise-relative-{task}", {})
+    for name in sorted(name for name in named if name.startswith(begins)):
+        kind = name.removeprefix(begins)
+        rates = tuple(next(iter(named[name].values())))
+        shares = [column for column in next(iter(relative.values()), {}) if re.match(rf"{kind}-\d", column)]
+        rows = [
+            (
+                condition,
+                *(number(cells[rate]["score"]) for rate in rates),
+                *(number(relative[condition][column].get("score")) for column in shares),
+            )
+            for condition, cells in named[name].items()
+        ]
+        columns = ("condition", *rates, *(f"{column} takes, %" for column in shares))
+        note = (
+            "Errors in 100 letters, or words where words change; `area` is the mean over the rates. What noise takes "
+            "is a share of the clean score."
+        )
+        yield Sheet(f"Scores under noise: {task}, {kind}", columns, tuple(rows), (note,))
 
 
 def _layers(layers: Mapping[str, Any], table: Cells) -> Sheet:

@@ -19,8 +19,9 @@ a long sentence for `tag`.
 
 from __future__ import annotations
 
+import mmap
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -28,6 +29,9 @@ from typing import Any
 import numpy as np
 
 BLOCK = 1 << 22  # tokens looked at in one go
+PER_TOKEN = ("input_ids", "token_label", "place")  # arrays with an entry for each token
+# Of a file: smaller ones are in memory soon, and quicker by reading ahead.
+LARGE_BYTES = 1 << 30
 
 
 @dataclass
@@ -54,21 +58,49 @@ class Rows:
 
     @cached_property
     def row_lengths(self) -> np.ndarray:
-        return np.diff(self.starts)
+        """Tokens of each row, int32 [R]."""
+        return lengths_between(self.starts)
 
     @cached_property
     def item_lengths(self) -> np.ndarray:
-        """Tokens an item costs: its rows times their longest, [I]."""
+        """Tokens an item costs: its rows times their longest, int32 [I]."""
         # Every item is one row: no reduction is needed.
         if len(self.items) == len(self.starts):
             return self.row_lengths
         longest = np.maximum.reduceat(self.row_lengths, self.items[:-1])
-        return longest * np.diff(self.items)
+        return longest * lengths_between(self.items)
 
     @property
     def item_tokens(self) -> np.ndarray:
-        """Real tokens of each item, [I]."""
-        return np.diff(self.starts[self.items])
+        """Real tokens of each item, int32 [I]."""
+        if len(self.items) == len(self.starts):
+            return self.row_lengths
+        return lengths_between(self.starts[self.items])
+
+    def expect_random_reads(self) -> None:
+        """Tell the system that items are read in any order. For a row of some hundred bytes it would otherwise read the
+        next hundred kilobytes from the disk, too."""
+        for _, mapping in self._large_maps():
+            mapping.madvise(mmap.MADV_RANDOM)
+
+    def will_read(self, items: Sequence[int]) -> None:
+        """Have the system read some items at once, in the background: without it each would be waited for in turn."""
+        for array, mapping in self._large_maps():
+            token_bytes = array.nbytes // len(array)
+            for item in items:
+                first, stop = (int(self.starts[self.items[bound]]) for bound in (item, item + 1))
+                begin = (array.offset + first * token_bytes) // mmap.PAGESIZE * mmap.PAGESIZE
+                end = array.offset + stop * token_bytes
+                mapping.madvise(mmap.MADV_WILLNEED, begin, end - begin)
+
+    def _large_maps(self) -> Iterator[tuple[np.memmap, mmap.mmap]]:
+        """The arrays of tokens that are mapped from files too large to be read whole for the first few rows."""
+        if not hasattr(mmap, "MADV_RANDOM"):  # a system that takes no advice
+            return
+        for name in PER_TOKEN:
+            array = getattr(self, name)
+            if isinstance(array, np.memmap) and array.nbytes >= LARGE_BYTES and isinstance(array.base, mmap.mmap):
+                yield array, array.base
 
     def take(self, count: int) -> Rows:
         """The first `count` items."""
@@ -93,6 +125,14 @@ class Rows:
         kept: dict[str, Any] = {name: array[: cut[name]] for name, array in arrays.items() if array is not None}
         # `touched` is left out: it is of all rows, and is computed anew for these.
         return Rows(**kept, tally=self.tally)
+
+
+def lengths_between(bounds: np.ndarray) -> np.ndarray:
+    """What lies between each bound [n + 1] and the next, int32 [n]. Every rank holds these of all items that it may
+    draw, so they take 4 bytes and no second copy on the way."""
+    lengths = np.empty(len(bounds) - 1, np.int32)
+    np.subtract(bounds[1:], bounds[:-1], out=lengths, casting="same_kind")
+    return lengths
 
 
 def touched_ids(rows: Iterable[Rows], special: Iterable[int], size: int) -> np.ndarray:

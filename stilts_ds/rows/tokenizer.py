@@ -18,6 +18,8 @@ from stilts_ds.rows.pieces import Words
 from stilts_ds.rows.slices import Slices
 from stilts_ds.run_dir import hash_json
 
+PLAIN = ("name", "sees", "space", "fingerprint", "unk", "mask", "vocabulary")  # attributes that are plain values
+
 
 @dataclass(frozen=True)
 class TokenTemplate:
@@ -94,6 +96,29 @@ class Tokenizer:
             if _only_sentencepiece(Path(path)):
                 remedy = "its tokenizer is only a SentencePiece file: `pip install sentencepiece protobuf` reads it"
             raise UserError(f"no tokenizer in {path}: {first_line(error)}; {remedy}") from error
+
+    def to_plain(self) -> dict[str, Any]:
+        """All that tokenises and fills batches, as plain values, for ranks that read no model folder."""
+        return {
+            "backend": self.backend.to_str(),
+            "template": dataclasses.asdict(self.template),
+            "special": sorted(self.special),
+            **{name: getattr(self, name) for name in PLAIN},
+        }
+
+    @classmethod
+    def from_plain(cls, values: dict[str, Any]) -> Tokenizer:
+        """The tokenizer of which another rank told `to_plain`. It cannot be saved, which is that rank's to do."""
+        import tokenizers
+
+        made = cls.__new__(cls)
+        made.tokenizer, made.backend = None, tokenizers.Tokenizer.from_str(values["backend"])
+        made.template = TokenTemplate(**values["template"])
+        made.special = frozenset(values["special"])
+        made.words = Words(made.backend)
+        for name in PLAIN:
+            setattr(made, name, values[name])
+        return made
 
     def save(self, folder: Path) -> None:
         self.tokenizer.save_pretrained(folder)

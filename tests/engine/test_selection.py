@@ -199,7 +199,7 @@ def dev(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, *tasks: str) -> tuple[d
         lengths={},
     )
     world: Any = SimpleNamespace(first=True)
-    return selection.dev_scores(None, {name: data.task(name) for name in tasks}, data, phase, world), seen
+    return selection.dev_scores(None, data, phase, world), seen
 
 
 def test_text_beside_tasks_does_not_select_and_a_translation_counts_once(

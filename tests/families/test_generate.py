@@ -120,6 +120,9 @@ class Author:
     def __init__(self, tokenizer: Tokenizer, texts: list[str]) -> None:
         self.tokenizer, self.texts = tokenizer, texts
 
+    def broadcast(self, value: Any) -> Any:
+        return value
+
     def write(self, head: str, rows: Any, decoding: Any) -> list[list[list[int]]]:
         self.decoding, self.lengths = decoding, rows.row_lengths.tolist()
         code = CodeTokenizer(self.tokenizer)
@@ -136,8 +139,8 @@ class Author:
 
 
 def asked(author: Author, exercises: list[Exercise], **generate: Any) -> Any:
-    def rows_of(records: Any, content: Any, setting: Any, name: str) -> Any:
-        return encode_exercises(records, author.tokenizer, (), setting)
+    def rows_of(name: str, setting: Any, texts: Any) -> Any:
+        return encode_exercises(texts()[0], author.tokenizer, (), setting)
 
     task = dataclasses.replace(get_task("humaneval"), stop=("\ndef", "\nprint"))
     split = SimpleNamespace(task=task, name="test", language="en", records=lambda: exercises, rows_of=rows_of)

@@ -104,9 +104,14 @@ class Processes:
         (spool() / job / "requeued").touch()
 
     def start_ranks(
-        self, arguments: Sequence[str], profile: Profile, environment: Mapping[str, str], most: int | None = None
+        self,
+        arguments: Sequence[str],
+        profile: Profile,
+        environment: Mapping[str, str],
+        most: int | None = None,
+        worlds: int = 1,
     ) -> int:
-        count, port = int(environment["PROCESSES_RANKS"]), free_port()
+        count, port = int(environment["PROCESSES_RANKS"]) // worlds, free_port()
         count = count if most is None else min(count, most)
         children: list[subprocess.Popen[bytes]] = []
         with local.passing_signals_to(children):

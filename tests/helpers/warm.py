@@ -136,18 +136,19 @@ def start(folder: Path, arguments: Sequence[str], log: int, environment: Mapping
 
 def run_here(arguments: Sequence[str]) -> int:
     """`stilts ARGUMENTS` in this forked process, whose output is in its file descriptors; returns the status."""
-    from stilts_launcher import cli, local
+    from stilts_launcher import cli, local, worlds
 
     # By lines: what stood in a buffer would be printed once more by each forked rank.
     sys.stdout, sys.stderr = (open(descriptor, "w", buffering=1, closefd=False) for descriptor in (1, 2))  # noqa: SIM115
-    local.subprocess = SimpleNamespace(Popen=_rank, DEVNULL=subprocess.DEVNULL)  # type: ignore[assignment]
+    forking = SimpleNamespace(Popen=_program, DEVNULL=subprocess.DEVNULL)
+    local.subprocess = worlds.subprocess = forking  # type: ignore[assignment]
     return cli.main(list(arguments))
 
 
-def _rank(command: Sequence[str], env: Mapping[str, str], stdin: int) -> Forked:
-    """The launcher's `Popen` of a rank, forked. Ranks read nothing: `stdin` is the null device."""
-    from stilts_launcher import rank
-
+def _program(command: Sequence[str], env: Mapping[str, str], stdin: int) -> Forked:
+    """The launcher's `Popen` of a rank or world (`python -m MODULE ARGUMENTS`), forked. They read nothing: `stdin` is
+    the null device."""
+    program = importlib.import_module(command[2])
     assert stdin == subprocess.DEVNULL
 
     def work() -> int:
@@ -156,6 +157,6 @@ def _rank(command: Sequence[str], env: Mapping[str, str], stdin: int) -> Forked:
             with suppress(OSError):
                 if fcntl.fcntl(int(name), fcntl.F_GETFD) & fcntl.FD_CLOEXEC:
                     os.close(int(name))
-        return rank.main(list(command[3:]))
+        return int(program.main(list(command[3:])))
 
     return Forked(work, env)

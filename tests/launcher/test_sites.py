@@ -167,7 +167,7 @@ class Queue:
     def seconds_left(self, job: str) -> None:
         return None
 
-    def start_ranks(self, arguments: Any, profile: Any, environment: Any, most: int | None = None) -> int:
+    def start_ranks(self, arguments: Any, profile: Any, environment: Any, most: Any = None, worlds: int = 1) -> int:
         return int(self.work(environment))
 
 

@@ -81,6 +81,25 @@ def test_the_curve_over_layers_stands_with_the_layer_that_dev_chose() -> None:
     assert "| none | 10.0 | 40.0 |\n| mnli | 12.0 | 9.0 |" in page and "Layer 1 was chosen on dev" in page
 
 
+def test_scores_under_noise_stand_with_the_share_that_noise_takes() -> None:
+    curve = {"none": {"0": {"score": 80.0}, "5": {"score": 60.0}, "area": {"score": 70.0}}}
+    shares = {"none": {"typo-5": {"score": 25.0}, "char-5": {"score": 99.0}}}
+    noisy = {"noise-tatoeba-typo": curve, "noise-relative-tatoeba": shares}
+    statistics = {**RESULTS["statistics"], "tables": {**RESULTS["statistics"]["tables"], **noisy}}
+    page = study_page({**RESULTS, "statistics": statistics}, RECIPE)
+    assert "| condition | 0 | 5 | area | typo-5 takes, % |" in page and "| none | 80.0 | 60.0 | 70.0 | 25.0 |" in page
+
+
+def test_guessing_stands_below_the_scores() -> None:
+    assert "| guessing | near 0 |" in study_page(RESULTS, RECIPE)
+
+
+def test_one_seed_is_said_to_leave_chance_in_training_out() -> None:
+    one = RECIPE.model_copy(update={"seeds": (1,)})
+    assert "count examples alone" in study_page(RESULTS, one).replace("\n", " ")
+    assert "count examples and seeds" in study_page(RESULTS, RECIPE).replace("\n", " ")
+
+
 def test_what_is_missing_stands_on_the_page() -> None:
     assert "## What was not run\n\n- tatoeba: not scored in 34 languages\n" in study_page(RESULTS, RECIPE)
 

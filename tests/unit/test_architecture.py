@@ -19,8 +19,8 @@ ORDER = """
 errors display escape shipped hub_client execute values versions phase_status run_dir locks yaml_files robust
 execution generation data_settings quick_look config recipe_paths ds_files noise checklist tasks sources toy model_kinds
 weight_files model_files model_hub rows model families task_files contamination named_tasks plan_file
-trial_file phase_names lineage disk augmentation planner data trackers monitor batches engine export evaluate mining
-planning report study phase_tracking phase_setup phase_record phases trial
+trial_file phase_names lineage phase_queue disk augmentation planner data trackers monitor batches engine export
+evaluate mining planning report study phase_tracking phase_setup phase_record phases trial
 """
 LAYERS = ORDER.split()
 KERNEL_LAYERS = ["common", "dropout", "topk", "mining", "dispatch"]
@@ -34,7 +34,7 @@ HEAVY = {  # package -> the modules (or packages of modules) that may name it
         "stilts_ds.toy",
         *TRANSFORMERS_BENCHES,
     ],
-    "tokenizers": ["stilts_ds.toy"],
+    "tokenizers": ["stilts_ds.toy", "stilts_ds.rows.tokenizer"],
     "datasets": ["stilts_ds.sources.hub", "stilts_ds.sources.tables"],
     "tensorboard": ["stilts_ds.trackers"],
     "faiss": ["stilts_ds.mining.candidates", "stilts_bench"],
@@ -55,7 +55,7 @@ LIGHT = [
     "stilts_ds.evaluate.result", "stilts_ds.tasks.registry", "stilts_ds.data.data", "stilts_ds.families.registry",
     "stilts_ds.model_files", "stilts_ds.run_dir", "stilts_ds.report.tables", "stilts_ds.toy",
     "stilts_launcher.show.plan", "stilts_launcher.submit", "stilts_launcher.status", "stilts_launcher.supervise",
-    "stilts_launcher.backends.registry", "stilts_launcher.trial", "stilts_launcher.fetch",
+    "stilts_launcher.backends.registry", "stilts_launcher.trial", "stilts_launcher.worlds", "stilts_launcher.fetch",
     "stilts_ds.planning.sizes", "stilts_ds.planning.estimates", "stilts_ds.planning.advice",
     "stilts_ds.evaluate.run_submission",
 ]  # fmt: skip

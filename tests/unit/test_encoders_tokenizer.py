@@ -122,3 +122,16 @@ def test_every_file_of_a_tokenizer_is_known() -> None:
         "added_tokens.json",
     ):
         assert any(Path(name).match(pattern) for pattern in TOKENIZER_FILES), name
+
+
+@pytest.mark.parametrize("sees", ["both", "left"])
+def test_a_rank_without_the_models_folder_tokenises_alike(sees: Any) -> None:
+    told = Tokenizer(byte_level(), "other", sees)
+    plain = json.loads(json.dumps(told.to_plain()))  # as it travels
+    made = Tokenizer.from_plain(plain)
+    setting = TrainingPart(max_seq_length=24)
+    pairs = [Pair(str(number), text, SENTENCES[0], "a") for number, text in enumerate(SENTENCES)]
+    rows, same = (encode_pair(pairs, tokenizer, ("a",), setting) for tokenizer in (told, made))
+    assert rows.input_ids.tolist() == same.input_ids.tolist()
+    assert made.to_plain() == plain and made.fingerprint == told.fingerprint and made.special == told.special
+    assert made.backend.decode(rows.input_ids.tolist()) == told.backend.decode(rows.input_ids.tolist())

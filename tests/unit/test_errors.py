@@ -34,7 +34,14 @@ def test_a_count_agrees_with_its_noun(number: int, nouns: tuple[str, ...], shown
         (PermissionError(errno.EACCES, "Permission denied", "/x/y"), "/x/y: Permission denied; give a folder that you"),
         (OSError(errno.EROFS, "Read-only file system", "/x"), "/x: Read-only file system; give a folder that you may"),
         (NotADirectoryError(errno.ENOTDIR, "Not a directory", "a", None, "b"), "a and b: Not a directory; check the"),
-        (OSError(errno.ENOSPC, "No space left on device"), "No space left on device; free some space, and the same"),
+        (
+            OSError(errno.ENOSPC, "No space left on device"),
+            "No space left on device: the disk is full; free some space,",
+        ),
+        (
+            OSError(errno.EDQUOT, "Disk quota exceeded", "/x"),
+            "'/x': the quota is used up (`quota -s`, `lfs quota` show",
+        ),
         (ConnectionError("refused"), "refused; check what the last lines say"),
     ],
 )

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from stilts_launcher.backends.slurm import fewer_tasks, srun_command
+from stilts_launcher.backends.base import Job
+from stilts_launcher.backends.slurm import fewer_tasks, sbatch_command, srun_command
+from stilts_launcher.cluster import Profile
 from stilts_launcher.start import fed_ranks
 
 from stilts_ds.config import Recipe, parse_recipe
@@ -39,11 +42,11 @@ def test_each_rank_has_an_example_of_each_step_or_a_pool_of_them() -> None:
 
 def test_a_run_starts_no_more_ranks_than_its_wanted_phases_feed(caplog: pytest.LogCaptureFixture) -> None:
     _, plan = planned()
-    assert fed_ranks(16, plan, []) == 6
+    assert fed_ranks(16, plan.phases) == 6
     assert "6 ranks are started and not 16: train_batch_size gives no more of them work" in caplog.text
-    assert fed_ranks(16, plan, ["none/seed1/lareqa"]) == 8
-    assert fed_ranks(16, plan, ["none/seed1/xnli"]) == 16
-    assert fed_ranks(4, plan, []) == 4
+    assert fed_ranks(16, plan.named(["none/seed1/lareqa"], Path("plan.json"))) == 8
+    assert fed_ranks(16, plan.named(["none/seed1/xnli"], Path("plan.json"))) == 16
+    assert fed_ranks(4, plan.phases) == 4
 
 
 def test_a_job_starts_them_on_as_few_of_its_nodes_as_can_be() -> None:
@@ -51,6 +54,27 @@ def test_a_job_starts_them_on_as_few_of_its_nodes_as_can_be() -> None:
     assert fewer_tasks(allocation, 6) == ["--ntasks=6", "--nodes=2"]
     assert fewer_tasks(allocation, 16) == fewer_tasks(allocation, None) == fewer_tasks({}, 1) == []
     assert srun_command(["p"], None, ["--ntasks=6"]) == ["srun", "--kill-on-bad-exit=1", "--ntasks=6", "p"]
+
+
+def test_each_world_of_a_job_has_its_share_of_tasks_nodes_and_gpus() -> None:
+    allocation = {"SLURM_NTASKS": "16", "SLURM_JOB_NUM_NODES": "4", "SLURM_GPUS_PER_NODE": "a100:4"}
+    beside = ["--exclusive", "--mem=0"]
+    assert fewer_tasks(allocation, None, 8) == ["--ntasks=2", "--nodes=1", *beside, "--gpus-per-node=2"]
+    assert fewer_tasks(allocation, None, 2) == ["--ntasks=8", "--nodes=2", *beside, "--gpus-per-node=4"]
+    # A step of three examples: three ranks of a world of eight.
+    assert fewer_tasks(allocation, 3, 2) == ["--ntasks=3", "--nodes=1", *beside, "--gpus-per-node=3"]
+    assert fewer_tasks({"SLURM_NTASKS": "4"}, None, 4) == ["--ntasks=1", "--nodes=1", *beside]
+    with pytest.raises(UserError, match="worlds: 17 are more than the job's 16 tasks"):
+        fewer_tasks(allocation, None, 17)
+
+
+def test_a_job_of_worlds_is_no_array_and_is_warned_before_its_time_limit() -> None:
+    profile = Profile(nodes=2, gpus_per_node=4, worlds=4, time="12:00:00")
+    command = sbatch_command(Job("phases", "x-phases", Path("runs/x"), after=("7",)), profile, Path("phases.sbatch"))
+    assert not any(word.startswith("--array") for word in command)
+    assert {"--signal=USR1@300", "--dependency=afterok:7", "--nodes=2", "--gpus-per-node=4"} <= set(command)
+    assert profile.prepares and not Profile(worlds=2).prepares
+    assert Profile(worlds=2, jobs={"phases": {"gpus_per_node": 1}}).prepares
 
 
 def test_ranks_that_somebody_else_started_are_too_many() -> None:

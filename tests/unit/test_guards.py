@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import errno
 import math
+from functools import partial
 
 import pytest
 import torch
 
 from stilts_ds.config import TrainingPart
-from stilts_ds.engine.guards import WINDOW, ChanceWatch, explain_memory
-from stilts_ds.errors import UserError, is_full_disk
+from stilts_ds.engine.guards import WINDOW, ChanceWatch, explain_memory, memory_explained
+from stilts_ds.errors import UserError, is_full_disk, no_room
 from stilts_ds.model.heads import HeadSpec
 from stilts_ds.rows.batch import Batch
 
@@ -46,9 +47,22 @@ def test_any_other_error_is_not_about_memory() -> None:
     assert explain_memory(RuntimeError("Connection closed by peer"), BATCH, SETTING) is None
 
 
+@pytest.mark.parametrize(
+    "problem", [MemoryError(), torch.OutOfMemoryError("CUDA out of memory"), RuntimeError("can't allocate memory: x")]
+)
+def test_memory_that_runs_out_outside_a_micro_batch_says_when_and_what_to_change(problem: Exception) -> None:
+    explained = partial(memory_explained, "while it is saved", "take fewer")
+    with pytest.raises(UserError, match="out of memory while it is saved; take fewer"), explained():
+        raise problem
+    with pytest.raises(RuntimeError, match="Connection closed"), explained():
+        raise RuntimeError("Connection closed by peer")
+
+
 def test_a_full_disk_is_known_by_its_number_its_text_or_its_cause() -> None:
     full, other = OSError(errno.ENOSPC, "x"), RuntimeError("Connection closed by peer")
     assert is_full_disk(full) and is_full_disk(RuntimeError("Error: I/O error: No space left on device (os error 28)"))
+    assert no_room(OSError(errno.EDQUOT, "x")) != no_room(full)
+    assert is_full_disk(RuntimeError("Error: I/O error: Disk quota exceeded (os error 122)"))
     assert not is_full_disk(other) and not is_full_disk(OSError(errno.EACCES, "x"))
     other.__cause__ = full
     assert is_full_disk(other)

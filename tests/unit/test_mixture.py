@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from stilts_ds.batches.mixture import Mixture, deal, micro_batch_count, task_shares, total_steps
+from stilts_ds.batches.mixture import Mixture, Stream, deal, micro_batch_count, task_shares, total_steps
 from stilts_ds.config import SamplingPart, TrainingPart
 
 SIZES = {"large": 900, "middle": 100, "small": 10}
@@ -247,3 +247,21 @@ def test_no_rank_of_eight_is_two_percent_above_its_share(per_device: int) -> Non
         dealt = deal(costs, 8, micro_batch_count(setting, 8))
         loads = [sum(costs[p] for part in rank for p in part) for rank in dealt]
         assert max(loads) <= 1.02 * sum(costs) / 8
+
+
+@pytest.mark.parametrize("padded, pool", [(False, 1), (True, 1), (False, 4)])
+def test_a_rank_that_deals_for_itself_gets_what_a_deal_for_all_gives_it(padded: bool, pool: int) -> None:
+    lengths = np.random.default_rng(5).integers(4, 90, 64).tolist()
+    for_all = deal(lengths, 4, 2, padded, pool)
+    for rank in range(4):
+        alone = deal(lengths, 4, 2, padded, pool, only=rank)
+        assert alone[rank] == for_all[rank] and not any(alone[other] for other in range(4) if other != rank)
+
+
+def test_order_and_lengths_take_4_bytes_an_item() -> None:
+    stream = Stream(1000, np.repeat([0, 1], 500), 0.5, 3000, (7, 0))
+    assert stream.nth is not None and stream.nth.dtype == np.int32
+    assert {members.dtype for members in map(np.asarray, stream.members)} == {np.dtype(np.int32)}
+    order = stream._order(0, 2, 500)
+    # The same order as of numbers of 8 bytes: no phase trains on other examples than before.
+    assert order.dtype == np.int32 and np.array_equal(order, np.random.default_rng([7, 1, 0, 2, 0]).permutation(500))

@@ -1,15 +1,17 @@
-"""A plain XLM-R from random weights: its tokenizer keeps the frequent pieces and every character of the text."""
+"""Small XLM-Rs with the vocabulary of a text: the tokenizer keeps its frequent pieces and every character of it; a cut
+model computes what the whole one does."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import pytest
+import torch
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 from transformers import AutoModel, AutoTokenizer, PreTrainedTokenizerFast
 
 from stilts_ds.errors import UserError
-from stilts_ds.toy.plain import write_plain_model
+from stilts_ds.toy.plain import write_cut_model, write_plain_model
 
 PIECES = ["<s>", "<pad>", "</s>", "<unk>", "▁", "▁ab", "ab", "a", "b", "c", "▁abc", "z", "▁zz"]
 
@@ -69,3 +71,33 @@ def test_a_width_that_heads_do_not_divide_and_a_folder_without_text_are_refused(
     with pytest.raises(UserError, match="layers: 0 is less than 1"):
         write_plain_model(text, xlmr, tmp_path / "out", pieces=9, layers=0, hidden=64, positions=32, seed=1)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.fixture
+def trained(xlmr: Path, tmp_path: Path) -> Path:
+    """An XLM-R of two layers with all of the pieces."""
+    text = write_text(tmp_path / "all", " ".join(PIECES[4:]).replace("▁", " ") + " abc zz ab\n")
+    write_plain_model(text, xlmr, tmp_path / "trained", pieces=99, layers=2, hidden=64, positions=32, seed=1)
+    return tmp_path / "trained"
+
+
+def test_a_cut_model_has_the_hidden_states_of_the_lower_layers(trained: Path, tmp_path: Path) -> None:
+    write_cut_model(write_text(tmp_path / "text", "ab abc\n"), trained, tmp_path / "cut", pieces=99, layers=1)
+    states, sizes = [], []
+    for folder in (trained, tmp_path / "cut"):
+        tokenizer = AutoTokenizer.from_pretrained(str(folder))
+        model = AutoModel.from_pretrained(str(folder), add_pooling_layer=False).eval()
+        with torch.no_grad():
+            row = tokenizer("abc ab <mask>", return_tensors="pt")
+            states.append(model(**row, output_hidden_states=True).hidden_states[1])
+        sizes.append((len(tokenizer), *model.get_input_embeddings().weight.shape))
+    assert torch.equal(*states)
+    whole, cut = sizes
+    assert cut[0] == cut[1] < whole[0]
+
+
+@pytest.mark.parametrize("layers", [0, 3])
+def test_layers_that_the_model_has_not_are_refused(trained: Path, tmp_path: Path, layers: int) -> None:
+    with pytest.raises(UserError, match="give a number from 1 to 2"):
+        write_cut_model(write_text(tmp_path / "text", "ab\n"), trained, tmp_path / "cut", pieces=9, layers=layers)
+    assert not (tmp_path / "cut").exists()

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from stilts_ds.config import EvaluationPart, TrainingPart
 from stilts_ds.engine.preempt import Stopped
 from stilts_ds.errors import UserError
 from stilts_ds.evaluate.embedding import CHUNK, batch_count, batches, passes, share_of
@@ -30,7 +31,7 @@ def test_what_would_leave_ranks_idle_is_shared() -> None:
 
 def test_dev_and_test_of_a_language_stay_together() -> None:
     def split(task: str, name: str, language: str, size: int | None) -> Any:
-        rows = None if size is None else lambda _: size
+        rows = None if size is None else lambda *_: size
         task_of = SimpleNamespace(name=task)
         return SimpleNamespace(task=task_of, name=name, language=language, family=SimpleNamespace(searched_rows=rows))
 
@@ -46,7 +47,7 @@ def test_dev_and_test_of_a_language_stay_together() -> None:
         [("dev", "fr")],
         [("test", "de")],
     ]
-    assert [pair.size() for pair in pairs] == [9, 5, None]
+    assert [pair.size(TrainingPart(), EvaluationPart()) for pair in pairs] == [9, 5, None]
 
 
 @pytest.mark.parametrize("count, size", [(1, 1), (CHUNK, 3), (CHUNK + 1, 2), (10 * CHUNK - 5, 4), (0, 2)])

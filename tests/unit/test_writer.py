@@ -170,3 +170,20 @@ def test_records_are_read_chunk_by_chunk(tmp_path: Path, monkeypatch: pytest.Mon
     with pytest.raises(Exception, match="example 9: unknown label 'wrong'"):
         cached_rows(tmp_path, KEY, lambda folder: ENCODE["pair"](endless(), XLMR, ("a",), SETTING, folder))
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("is_large", [True, False])
+def test_the_system_reads_of_large_rows_what_is_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_large: bool
+) -> None:
+    monkeypatch.setattr(rows, "LARGE_BYTES", 1 if is_large else 1 << 30)
+    made = cached_rows(
+        tmp_path, KEY, lambda folder: ENCODE["pair"]([Pair("1", "the cat", "sat", "a")], XLMR, ("a",), SETTING, folder)
+    )
+    made.expect_random_reads()
+    made.will_read(range(len(made)))
+    maps = Path("/proc/self/smaps").read_text().split("VmFlags:")
+    [after] = [number + 1 for number, text in enumerate(maps) if f"{tmp_path}/" in text and "input_ids" in text][:1]
+    flags = maps[after].split("\n")[0].split()
+    assert ("rr" in flags) == is_large  # what is behind is not read ahead
+    assert made.input_ids.tolist() == np.load(next(tmp_path.rglob("input_ids.npy"))).tolist()

@@ -88,7 +88,8 @@ class Rows:
 
     def take(self, index: Tensor) -> Tensor:
         """Rows `index` [P] as float32 [P, D]."""
-        rows = self.data[index].float()
+        # index_select copies whole rows; indexing with brackets goes number by number.
+        rows = self.data.index_select(0, index).float()
         if not self.unit:
             return rows
         if self.lengths is not None:

@@ -33,6 +33,7 @@ from stilts_kernels.topk.screen import choose_screen, describe_path, int8_instru
 from stilts_kernels.topk.shortlist import Shortlist
 
 BANK_ROWS = 4096  # of one product in bfloat16: 4096 x 1024 scores, 8 MB; see `fitting`
+LEAST_BANK_ROWS = 512  # below this, products are too small to be fast
 QUERY_ROWS = 1024
 BLOCK_ROWS = 192  # as in int8/screen.h: the int8 screen takes so many bank rows at a time
 CAP_FIRST, CAP_SECOND = 256, 4096  # candidates a row may collect (or 16 k) before it is searched another way
@@ -85,7 +86,9 @@ def topk_float64(
     """Canonical top-k of every query: (values float64 [Q, k], indices int64 [Q, k]); ranks and shards merge these."""
     check_pair(queries, bank, k)
     screen = index.screen if index else choose_screen(screen)
-    pass_rows = queries_per_pass(queries, k, memory, screen)
+    # The panels of an Index were made before this search and its memory were known.
+    block = BANK_ROWS if index else block_rows(queries.dim, memory)
+    pass_rows = queries_per_pass(queries, k, memory, screen, block)
     step = scoring_step(queries.dim, memory)
     device = queries.data.device
     values = torch.empty(queries.count, k, dtype=torch.float64, device=device)
@@ -94,7 +97,7 @@ def topk_float64(
     with exact_float32(queries.dim, device):
         for span in slices(queries.count, pass_rows):
             some_queries = queries.part(span.start, span.stop)
-            values[span], indices[span], counts = one_pass(some_queries, bank, k, screen, CAP_FIRST, step, index)
+            values[span], indices[span], counts = one_pass(some_queries, bank, k, screen, CAP_FIRST, step, block, index)
             certified += counts[0]
             scored += counts[1]
     save_report(Report(describe_path(screen), queries.count, certified, scored / queries.count))
@@ -102,14 +105,21 @@ def topk_float64(
 
 
 def one_pass(
-    queries: Rows, bank: Rows, k: int, screen: str, cap: int, step: int, index: Index | None = None
+    queries: Rows,
+    bank: Rows,
+    k: int,
+    screen: str,
+    cap: int,
+    step: int,
+    block: int = BANK_ROWS,
+    index: Index | None = None,
 ) -> tuple[Tensor, Tensor, tuple[int, int]]:
     """Top-k of every query: (values float64, indices, (rows certified, survivors scored))."""
     shortlist: Shortlist | Survivors
     if screen == "int8":
         shortlist = int8_survivors(queries, bank, k, cap, step, index)
     else:
-        shortlist = shortlisted(queries, bank, k, screen, cap, index)
+        shortlist = shortlisted(queries, bank, k, screen, cap, block, index)
     row, column = shortlist.finish()
     scores = canonical_scores(queries, bank, row, column, step)
     values, indices = best_pairs(shortlist, row, column, scores)
@@ -133,8 +143,8 @@ def chunk_rows(step: int) -> int:
     return max(BLOCK_ROWS, min(CHUNK_ROWS, 2 * step // BLOCK_ROWS * BLOCK_ROWS))
 
 
-def shortlisted(queries: Rows, bank: Rows, k: int, screen: str, cap: int, index: Index | None) -> Shortlist:
-    """The pairs that a bfloat16 or float32 screen leaves of every query."""
+def shortlisted(queries: Rows, bank: Rows, k: int, screen: str, cap: int, block: int, index: Index | None) -> Shortlist:
+    """The pairs that a bfloat16 or float32 screen leaves of every query, `block` bank rows of bfloat16 at a time."""
     dtype = getattr(torch, screen)
     centre, bank_centre = (index.centre, index.centre) if index else (centre_of(queries), centre_of(bank))
     # Shift column 2: the constants of queries stand where the bank has ones, so that one product adds both.
@@ -143,7 +153,7 @@ def shortlisted(queries: Rows, bank: Rows, k: int, screen: str, cap: int, index:
     if index:
         bank_panels = index.panels
     else:
-        bank_panels = make_panels(PanelMaker(bank, bank_centre, centre, 0, dtype), fitting(BANK_ROWS, dtype))
+        bank_panels = make_panels(PanelMaker(bank, bank_centre, centre, 0, dtype), fitting(block, dtype))
     shortlist = Shortlist(queries.count, k, max(cap, 16 * k), queries.data.device)
     sweep(query_panels, bank_panels, shortlist)
     return shortlist
@@ -223,8 +233,22 @@ def fitting(rows: int, dtype: torch.dtype) -> int:
     return rows * torch.bfloat16.itemsize // dtype.itemsize
 
 
-def queries_per_pass(queries: Rows, k: int, memory: int, screen: str) -> int:
-    """How many queries one pass over the bank serves within `memory` bytes. Raises ValueError below the minimum."""
+def block_rows(dim: int, memory: int) -> int:
+    """Bank rows, in bfloat16, of one product: as many as half of a small memory holds, the rest is for queries."""
+    rows = memory // 2 // screening_bytes(dim) // LEAST_BANK_ROWS * LEAST_BANK_ROWS
+    return min(BANK_ROWS, max(LEAST_BANK_ROWS, rows))
+
+
+def screening_bytes(dim: int) -> int:
+    """What a bank row takes while it is multiplied, in bfloat16: its scores with all queries of a panel, and itself."""
+    return 4 * QUERY_ROWS + 2 * dim + 32
+
+
+def queries_per_pass(queries: Rows, k: int, memory: int, screen: str, block: int = BANK_ROWS) -> int:
+    """How many queries one pass over the bank, in blocks of `block` rows, serves within `memory` bytes.
+
+    Raises ValueError where the memory is too small for any.
+    """
     step = scoring_step(queries.dim, memory)
     scoring = 20 * queries.dim * step
     row_bytes = screen_bytes(screen) * queries.dim + shortlist_bytes(k)
@@ -235,10 +259,12 @@ def queries_per_pass(queries: Rows, k: int, memory: int, screen: str) -> int:
         screening = chunk_rows(step) * (5 * queries.dim + SEGMENT + 28)
         row_bytes += 4 * queries.dim + SEGMENT + 32  # the float32 rows that hits are scored with
     else:
-        screening = BANK_ROWS * (4 * QUERY_ROWS + 2 * queries.dim + 32)
+        screening = block * screening_bytes(queries.dim)
     scratch = max(screening, scoring)  # one is freed before the other
     if memory < scratch + QUERY_ROWS * row_bytes:
-        raise ValueError(f"memory of {memory} bytes is below the {scratch + QUERY_ROWS * row_bytes} a search needs")
+        # No block and no step of scoring takes more than half of this, so it is enough; a little less may be, too.
+        enough = 2 * max(screening, QUERY_ROWS * row_bytes)
+        raise ValueError(f"memory of {memory} bytes is too small for rows of {queries.dim} numbers; {enough} is enough")
     return (memory - scratch) // row_bytes // QUERY_ROWS * QUERY_ROWS
 
 

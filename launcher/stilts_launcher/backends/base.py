@@ -17,12 +17,13 @@ from stilts_launcher.cluster import JobKind, Profile
 from stilts_launcher.rank_place import RankPlace
 
 PREPARE = "--prepare"  # in place of phases: a rank that makes rows for all of them
+WORLDS = "--worlds"  # in place of phases: a job whose worlds work through all of them
 
 
 @dataclass(frozen=True)
 class Job:
     """What is handed to a launcher at once: one job for each of `phases`, or, without phases, the one that makes the
-    rows or the report's.
+    rows, that works through all phases, or the report's.
 
     `run` is the run folder, `after` the ids of jobs that this one waits for. A phase starts only if all of them ended
     well; a report tells what is there, so it starts when they have ended in any way.
@@ -113,10 +114,15 @@ class Launcher(Protocol):
         continued; false where a user took it back."""
 
     def start_ranks(
-        self, arguments: Sequence[str], profile: Profile, environment: Mapping[str, str], most: int | None = None
+        self,
+        arguments: Sequence[str],
+        profile: Profile,
+        environment: Mapping[str, str],
+        most: int | None = None,
+        worlds: int = 1,
     ) -> int:
         """Start `rank_program(environment, arguments)` as the job's ranks, but no more than `most`, and wait; returns
-        their exit status.
+        their exit status. Of several `worlds`, which call this side by side, each gets its share of the job.
 
         Each rank gets `environment` and finds its place: through torchrun's five variables, Open MPI's, or those that
         `place` reads. A rank that fails ends the others. SIGTERM to the job reaches the ranks.

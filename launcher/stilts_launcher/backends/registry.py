@@ -16,7 +16,7 @@ LAUNCHERS: dict[str, Launcher] = {
     "slurm": Slurm(),
 }
 # Keys of a profile that launchers need not read, because what runs inside a job does, or submission itself.
-COMMON = frozenset({"backend", "jobs", "setup", "python", "stop_seconds", "max_requeues", "max_restarts"})
+COMMON = frozenset({"backend", "jobs", "setup", "python", "stop_seconds", "max_requeues", "max_restarts", "worlds"})
 
 
 def launcher_of(profile: Profile) -> Launcher:

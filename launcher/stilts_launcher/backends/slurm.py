@@ -29,7 +29,11 @@ REASONS = {  # Slurm's reasons for waiting, in words
     "None": "",  # it has not looked at the job yet
 }
 SECONDS_TO_BE_ENDED = 60
-CONTINUED = ("intermediate", "target")  # kinds of jobs that save before their time limit, and go on in another job
+CONTINUED = (
+    "intermediate",
+    "target",
+    "phases",
+)  # kinds of jobs that save before their time limit, and go on in another job
 
 
 class Slurm:
@@ -84,9 +88,15 @@ class Slurm:
         return _facts(job).get("PreemptTime", "None") not in ("None", "N/A", "Unknown", "(null)")
 
     def start_ranks(
-        self, arguments: Sequence[str], profile: Profile, environment: Mapping[str, str], most: int | None = None
+        self,
+        arguments: Sequence[str],
+        profile: Profile,
+        environment: Mapping[str, str],
+        most: int | None = None,
+        worlds: int = 1,
     ) -> int:
-        step = srun_command(rank_program(environment, arguments), profile.container, fewer_tasks(environment, most))
+        options = fewer_tasks(environment, most, worlds)
+        step = srun_command(rank_program(environment, arguments), profile.container, options)
         variables = step_environment(environment)
         return subprocess.call(step, env=variables, stdin=subprocess.DEVNULL)  # srun hands its own to rank 0
 
@@ -184,31 +194,14 @@ def _dependency(job: Job) -> str | None:
 # Options of sbatch that the plan itself gives (dependencies, arrays, logs, the warning before the end), and those with
 # which its jobs would not be found again or do nothing.
 OWNED = (
-    "array",
-    "dependency",
-    "kill-on-invalid-dep",
-    "no-requeue",
-    "output",
-    "parsable",
-    "signal",
-    "test-only",
-    "wait",
+    "array", "dependency", "kill-on-invalid-dep", "no-requeue", "output", "parsable", "signal", "test-only", "wait",
     "wrap",
-)
+)  # fmt: skip
 # Options that the profile has a key for, which is checked and planned with.
 KEYED = (
-    "account",
-    "constraint",
-    "cpus-per-task",
-    "gpus-per-node",
-    "mem",
-    "nodes",
-    "ntasks-per-node",
-    "partition",
-    "qos",
-    "reservation",
-    "time",
-)
+    "account", "constraint", "cpus-per-task", "gpus-per-node", "mem", "nodes", "ntasks-per-node", "partition", "qos",
+    "reservation", "time",
+)  # fmt: skip
 WHOLE = ("gpus", "ntasks")  # options themselves, and no short forms of longer ones
 
 
@@ -281,15 +274,33 @@ def _facts(job: str) -> dict[str, str]:
     return next((facts for facts in jobs if facts.get("JobId") == job), jobs[0] if jobs else {})
 
 
-def fewer_tasks(environment: Mapping[str, str], most: int | None) -> list[str]:
-    """Options of a step of `most` tasks, on as few nodes as can be, in a job of more; [] where it has not more."""
-    if most is None or "SLURM_NTASKS" not in environment:
+def fewer_tasks(environment: Mapping[str, str], most: int | None, worlds: int = 1) -> list[str]:
+    """Options of a step of at most `most` tasks, on as few nodes as can be; [] where it has all of the job's tasks.
+
+    Of several `worlds` each has its share of the tasks, and the cores and GPUs that belong to them: the steps of the
+    others run beside it. Raises UserError for more worlds than tasks.
+    """
+    if "SLURM_NTASKS" not in environment:
         return []
     tasks = read_number(environment, "SLURM_NTASKS", "srun")
-    if tasks <= most:
+    if worlds > tasks:
+        raise UserError(f"worlds: {worlds} are more than the job's {tasks} tasks; give no more worlds than ranks")
+    count = tasks // worlds if most is None else min(tasks // worlds, most)
+    if count == tasks:
         return []
     nodes = read_number(environment, "SLURM_JOB_NUM_NODES", "srun") if "SLURM_JOB_NUM_NODES" in environment else 1
-    return [f"--ntasks={most}", f"--nodes={-(-most * nodes // tasks)}"]
+    taken = -(-count * nodes // tasks)
+    options = [f"--ntasks={count}", f"--nodes={taken}"]
+    if worlds > 1:
+        # No memory of its own: a step would else have all of the job's, and the next one would wait for it.
+        options += ["--exclusive", "--mem=0", *_gpus_of_step(environment, -(-count // taken), -(-tasks // nodes))]
+    return options
+
+
+def _gpus_of_step(environment: Mapping[str, str], tasks: int, of: int) -> list[str]:
+    """The option for a step's share of a node's GPUs: for `tasks` of the node's `of` tasks."""
+    gpus = re.search(r"[0-9]{1,4}$", environment.get("SLURM_GPUS_PER_NODE", ""))
+    return [f"--gpus-per-node={max(1, int(gpus[0]) * tasks // of)}"] if gpus else []
 
 
 def srun_command(program: Sequence[str], container: Container | None, options: Sequence[str] = ()) -> list[str]:

@@ -12,6 +12,7 @@ from stilts_ds.config import Recipe
 from stilts_ds.data.data import Data
 from stilts_ds.errors import UserError, counted
 from stilts_ds.plan_file import Kind, Phase, Plan
+from stilts_ds.planner import most_ranks
 from stilts_ds.planning.advice import advice
 from stilts_ds.planning.estimates import Estimate, calibrated, estimates, to_json
 from stilts_ds.planning.memory import GIB
@@ -42,7 +43,8 @@ def show_plan(
     lacking: dict[str, str] = {}
     run, plan = run_of(recipe), prepare_run(recipe, lacking)
     # `auto` counts GPUs where the ranks start; a plan is often looked at on a login node, which has none.
-    count = ranks or (recipe.launch.nproc if recipe.launch.nproc != "auto" else 1)
+    of_world = recipe.launch.world_ranks
+    count = ranks or (of_world if of_world != "auto" else 1)
     estimated, measured = _estimated(recipe, plan, count, trial, lacking)
     if as_json:
         return json.dumps(
@@ -199,6 +201,8 @@ def _describe(estimate: Estimate, plan: Plan) -> list[str]:
         lines.append(f"  {_memory(estimate)}")
     if phase.evaluate:
         lines.append(f"  evaluate {', '.join(phase.evaluate)}")
+    if estimate.outside:
+        lines.append(f"  {_outside(estimate)}")
     return lines
 
 
@@ -227,6 +231,15 @@ def _memory(estimate: Estimate) -> str:
     return f"memory {least}{by_stage}{offloaded} ({parameters}, {rows:,} of {size:,} vocabulary rows)"
 
 
+def _outside(estimate: Estimate) -> str:
+    """Memory outside the steps, in GiB: of evaluation by stage, and of the host at the highest stage."""
+    by_stage = ", ".join(f"stage {stage} {o.evaluation / GIB:.2f}" for stage, o in estimate.outside.items())
+    evaluation = f"evaluation {by_stage}; " if estimate.phase.evaluate else ""
+    [*_, highest] = estimate.outside.values()
+    saves = f", {highest.save_host / GIB:.2f} on each while a checkpoint is written" if estimate.phase.train else ""
+    return f"outside steps {evaluation}host {highest.host / GIB:.2f} on rank 0{saves}"
+
+
 def _peaks(estimate: Estimate, extra: int = 0) -> str:
     """Peak memory at each ZeRO stage, in GiB of one rank, with `extra` bytes on top."""
     return ", ".join(f"stage {stage} {(memory.peak + extra) / GIB:.2f}" for stage, memory in estimate.memory.items())
@@ -238,6 +251,11 @@ def _foot(
     extra = _extra_bytes(trial, estimated, ranks) if trial else 0
     # A trial that took less than the formula promises no space: its few steps may have missed the longest rows.
     lines = [advice(recipe, estimated, gpu_memory, max(0, extra))] if gpu_memory else []
+    most = most_ranks(estimate.phase for estimate in estimated)
+    if most is not None and most < ranks:
+        lines.append(
+            f"a step feeds {counted(most, 'rank')} of {ranks}; launch.worlds=auto has phases side by side use all"
+        )
     if trial is None:
         return [*lines, "hours are not estimated: `stilts plan ... --trial` measures a few steps"]
     # What is trained already takes no more hours, though `run` still evaluates it.

@@ -112,8 +112,8 @@ def tatoeba_predict(source: Tensor, pivot: Tensor, runtime: Place = HERE) -> lis
 
 @dataclass(frozen=True, slots=True)
 class EmbeddedSide:
-    """One side of a comparable corpus: ids and texts of N sentences, and this rank's share of their embeddings [n, H];
-    the ranks' shares follow each other."""
+    """One side of a comparable corpus: ids and texts of N sentences, which rank 0 alone needs, and this rank's share of
+    their embeddings [n, H]; the ranks' shares follow each other."""
 
     name: str
     ids: Sequence[str]
@@ -147,7 +147,7 @@ class Mined:
 
 
 def bucc_mine(source: EmbeddedSide, target: EmbeddedSide, k: int = 4, runtime: Place = HERE) -> list[Mined]:
-    """Mine pairs, best first, on every rank (paper, Retrieval).
+    """Mine pairs, best first, on rank 0; [] on the others (paper, Retrieval). A collective.
 
     Equal texts of a side count as one sentence; `score(x, y) = cos(x, y) / ((mean of x's k + mean of y's k) / 2)` for
     the k nearest neighbours both ways (fewer where a side has fewer), both from one pass over the scores; the best
@@ -164,9 +164,7 @@ def bucc_mine(source: EmbeddedSide, target: EmbeddedSide, k: int = 4, runtime: P
             totals[number] += counts[number]
     kept = []
     for side, total in zip((source, target), totals):
-        side.check(total)
-        # Of all texts on every rank, so that all ranks drop the same rows without a word between them.
-        kept.append(Distinct.of(side.texts))
+        kept.append(_distinct_on_ranks(side, total, ranks))
         checked(side.embeddings, side.name, runtime)
     x, y = (
         side.embeddings[distinct.within(first, first + len(side.embeddings))]
@@ -174,6 +172,8 @@ def bucc_mine(source: EmbeddedSide, target: EmbeddedSide, k: int = 4, runtime: P
     )
     k = min(k, len(kept[0].rows), len(kept[1].rows))
     pairs = pairs_of_ranks(ranks, *neighbours_both_ways(x, y, k, runtime), "ratio", "max")
+    if ranks.rank:
+        return []
     mined = []
     source_kept, target_kept = kept
     for i, j, score in zip(pairs.source.tolist(), pairs.target.tolist(), pairs.score.tolist()):
@@ -181,6 +181,24 @@ def bucc_mine(source: EmbeddedSide, target: EmbeddedSide, k: int = 4, runtime: P
         if score > 0 and source_kept.once[i] and target_kept.once[j]:
             mined.append(Mined(source.ids[source_kept.rows[i]], target.ids[target_kept.rows[j]], score))
     return mined
+
+
+def _distinct_on_ranks(side: EmbeddedSide, embedded: int, ranks: Collectives) -> Distinct:
+    """What rank 0 finds of a side's texts, on every rank. Raises UserError on every rank as `EmbeddedSide.check` does.
+    A collective."""
+    distinct, problem = Distinct.all(0), ""
+    if ranks.rank == 0:
+        try:
+            side.check(embedded)
+            distinct = Distinct.of(side.texts)
+        except UserError as error:
+            problem = str(error)
+    problem = ranks.gather(problem)[0]
+    if problem:
+        raise UserError(problem)
+    # In one tensor, so that rows and marks have one length.
+    [sent, *_] = ranks.gather_rows(torch.from_numpy(np.stack([distinct.rows, distinct.once], 1)))
+    return Distinct(sent[:, 0].numpy(), sent[:, 1].numpy().astype(bool))
 
 
 def neighbours_both_ways(

@@ -46,20 +46,23 @@ SETTINGS = ("retrieval_centering",)  # of stilts_ds.config.EvaluationPart
 
 def evaluation_rows(split: EvaluationSplit, setting: TrainingPart, evaluation: EvaluationPart) -> tuple[Rows, Rows]:
     """Rows of both sides, as long as retrieval reads them whatever was trained before."""
-    [record] = split.records()
     # Not `setting`, which is that of the phase before: retrieval would depend on which task trained last.
     length = TrainingPart(max_seq_length=evaluation.retrieval_max_seq_length)
 
-    def rows_of_side(side: Sequence[Sentence], name: str) -> Rows:
-        return split.rows_of(side, [[sentence.id, sentence.text] for sentence in side], length, name)
+    def rows_of_side(name: str) -> Rows:
+        def texts() -> tuple[Sequence[Sentence], Any]:
+            [record] = split.records()
+            side: Sequence[Sentence] = getattr(record, name)
+            return side, [[sentence.id, sentence.text] for sentence in side]
 
-    return rows_of_side(record.source, "source"), rows_of_side(record.pivot, "pivot")
+        return split.rows_of(name, length, texts)
+
+    return rows_of_side("source"), rows_of_side("pivot")
 
 
-def searched_rows(split: EvaluationSplit) -> int:
+def searched_rows(split: EvaluationSplit, setting: TrainingPart, evaluation: EvaluationPart) -> int:
     """Sentences of the larger side."""
-    [record] = split.records()
-    return max(len(record.source), len(record.pivot))
+    return max(len(rows) for rows in evaluation_rows(split, setting, evaluation))
 
 
 def predict(family: Family, asked: Prediction) -> Any:
@@ -107,15 +110,18 @@ def _retrieve(asked: Prediction, source: Any, pivot: Any, runtime: Place, column
 
 
 def _mined(asked: Prediction, source: Any, pivot: Any, runtime: Place) -> list[Mined]:
-    """Pairs between this rank's vectors of both sides, best first, on every rank. A collective."""
+    """Pairs between this rank's vectors of both sides, best first; [] on ranks other than 0. A collective."""
     from stilts_ds.families.bitext.head import EmbeddedSide, bucc_mine
-
-    [record] = asked.split.records()
 
     def side(name: str, sentences: Sequence[Sentence], vectors: Any) -> EmbeddedSide:
         return EmbeddedSide(name, [s.id for s in sentences], [s.text for s in sentences], vectors)
 
-    sides = side(asked.split.language, record.source, source), side(asked.split.task.pivot, record.pivot, pivot)
+    source_texts: Sequence[Sentence] = ()
+    pivot_texts: Sequence[Sentence] = ()
+    if asked.model.first:
+        [record] = asked.split.records()
+        source_texts, pivot_texts = record.source, record.pivot
+    sides = side(asked.split.language, source_texts, source), side(asked.split.task.pivot, pivot_texts, pivot)
     return bucc_mine(*sides, runtime=runtime)
 
 
@@ -127,17 +133,22 @@ def layer_scores(family: Family, asked: Prediction) -> LayerScores | None:
     split, model = asked.split, asked.model
     if not _mines(split.task):
         return None
-    [record] = split.records()
-    gold = _gold_of_dev(split, record)
+    # Before anything is paid for. Rank 0 alone has the texts, and scores what was mined.
+    gold = _gold_of_dev(split, split.records()[0]) if model.first else set()
     sweep = asked.evaluation.model_copy(update={"retrieval_layer": SWEEP})
     rows_of_sides = evaluation_rows(split, asked.setting, sweep)
     # All layers of both sides at once: one forward pass is what a sweep costs besides the searches.
     source, pivot = (model.vectors(rows, sweep) for rows in rows_of_sides)
     runtime = Place(model.comm, model.device, model.stop_if_requested)
+
+    def f1_on_rank_0(at_source: Any, at_pivot: Any) -> float:
+        mined = _mined(asked, at_source, at_pivot, runtime)
+        return best_threshold(mined, gold)[1] if model.first else 0.0
+
     plain, beside = [], []
     for layer in range(source.shape[1]):
         at_source, at_pivot = source[:, layer].contiguous(), pivot[:, layer].contiguous()
-        plain.append(best_threshold(_mined(asked, at_source, at_pivot, runtime), gold)[1])
+        plain.append(f1_on_rank_0(at_source, at_pivot))
         if asked.evaluation.retrieval_centering == "language":
             try:
                 at_source = centred(at_source, split.language, runtime)
@@ -150,7 +161,7 @@ def layer_scores(family: Family, asked: Prediction) -> LayerScores | None:
                     )
                 beside.append(0.0)
                 continue
-            beside.append(best_threshold(_mined(asked, at_source, at_pivot, runtime), gold)[1])
+            beside.append(f1_on_rank_0(at_source, at_pivot))
     return LayerScores(plain, beside) if model.first else None
 
 

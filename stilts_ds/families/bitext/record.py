@@ -52,6 +52,21 @@ def gold(record: Bitext) -> Collection[tuple[str, str]] | None:
     return record.gold
 
 
+def to_plain(record: Bitext) -> list[Any]:
+    """A collection as lists of texts: the id, ids and texts of both sides, and gold pairs or None."""
+    columns = []
+    for side in (record.source, record.pivot):
+        columns += [[sentence.id for sentence in side], [sentence.text for sentence in side]]
+    return [record.id, *columns, None if record.gold is None else [list(pair) for pair in record.gold]]
+
+
+def from_plain(values: Sequence[Any]) -> Bitext:
+    """The collection that `to_plain` gave these lists of."""
+    name, source_ids, source_texts, pivot_ids, pivot_texts, gold = values
+    source, pivot = list(map(Sentence, source_ids, source_texts)), list(map(Sentence, pivot_ids, pivot_texts))
+    return Bitext(name, source, pivot, None if gold is None else [(pair[0], pair[1]) for pair in gold])
+
+
 def fields(record: Bitext, most: int) -> list[tuple[str, str]]:
     """The size of both sides, then the first pairs with their texts or, without gold, the first sentences."""
     pairs = "no gold pairs" if record.gold is None else f"{counted(len(record.gold), 'gold pair')}"

@@ -17,6 +17,7 @@ import numpy as np
 
 from stilts_ds.config import TrainingPart
 from stilts_ds.errors import UserError
+from stilts_ds.families.asked import EvaluationSplit
 from stilts_ds.families.base import Family, Prediction
 from stilts_ds.families.generate.record import Exercise
 from stilts_ds.families.generate.rows import solutions
@@ -25,6 +26,7 @@ from stilts_ds.run_dir import read_json
 
 CANDIDATES = 10  # the known solution and nine others
 SUFFIX = ".likelihood.json"
+KNOWN, RANKED = "known solutions", "solutions of others"  # names of rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,21 +52,25 @@ def kept_files(split: str, language: str) -> tuple[str, ...]:
 def measure(family: Family, asked: Prediction) -> dict[str, Any] | None:
     """A `Likelihood` by problem, as JSON has it, for those whose solution is known; None on ranks other than 0. A
     collective."""
-    known = [record for record in asked.split.records() if record.solution]
-    if not known:
-        return {} if asked.model.first else None
-    rows = _rows(asked, known, "known solutions")
-    foreseen = asked.model.outputs(family, asked.head, rows, asked.setting)
-    golds = solutions(rows) if asked.model.first else []
-    groups = [_with_others(record, known) for record in known]
-    ranked = [group for group in groups if len(group) == CANDIDATES]
-    flat = [candidate for group in ranked for candidate in group]
+    split, model, first = asked.split, asked.model, asked.model.first
+    known = _known(split) if first else []
+    candidates = _candidates(known)
+    has_known, has_candidates = model.broadcast([bool(known), bool(candidates)])
+    if not has_known:
+        return {} if first else None
+    rows = _rows(split, asked.setting, KNOWN, known)
+    foreseen = model.outputs(family, asked.head, rows, asked.setting)
     losses = []
-    if flat:
-        losses = asked.model.losses(family, asked.head, _rows(asked, flat, "solutions of others"), asked.setting)
-    if not asked.model.first:
+    if has_candidates:
+        candidate_rows = _rows(split, asked.setting, RANKED, candidates)
+        losses = model.losses(family, asked.head, candidate_rows, asked.setting)
+    if not first:
         return None
-    ranks = {group[0].id: _rank(losses[i * CANDIDATES : (i + 1) * CANDIDATES]) for i, group in enumerate(ranked)}
+    golds = solutions(rows)
+    ranks = {
+        candidates[start].id: _rank(losses[start : start + CANDIDATES])
+        for start in range(0, len(candidates), CANDIDATES)
+    }
     measured = {}
     for record, output, gold in zip(known, foreseen, golds):
         rank = ranks.get(record.id, 0)
@@ -73,11 +79,31 @@ def measure(family: Family, asked: Prediction) -> dict[str, Any] | None:
     return measured
 
 
-def _rows(asked: Prediction, exercises: Sequence[Exercise], name: str) -> Rows:
-    """Prompts with solutions, as they are trained on."""
-    content = [[exercise.id, exercise.prompt, exercise.solution] for exercise in exercises]
-    setting = TrainingPart(max_seq_length=asked.setting.max_seq_length)
-    return asked.split.rows_of(exercises, content, setting, name)
+def solution_rows(split: EvaluationSplit, setting: TrainingPart) -> tuple[Rows, ...]:
+    """Rows of the solutions that are known, and of the candidates among which these are ranked; where there are none of
+    them, none. On rank 0."""
+    known = _known(split)
+    sets = {KNOWN: known, RANKED: _candidates(known)}
+    return tuple(_rows(split, setting, name, exercises) for name, exercises in sets.items() if exercises)
+
+
+def _rows(split: EvaluationSplit, setting: TrainingPart, name: str, exercises: Sequence[Exercise]) -> Rows:
+    """Prompts with solutions, as they are trained on; `exercises` are those of rank 0."""
+
+    def texts() -> tuple[Sequence[Exercise], Any]:
+        return exercises, [[exercise.id, exercise.prompt, exercise.solution] for exercise in exercises]
+
+    return split.rows_of(name, TrainingPart(max_seq_length=setting.max_seq_length), texts)
+
+
+def _known(split: EvaluationSplit) -> list[Exercise]:
+    return [record for record in split.records() if record.solution]
+
+
+def _candidates(known: Sequence[Exercise]) -> list[Exercise]:
+    """CANDIDATES exercises for each that has nine others, itself first, one group after the other."""
+    groups = [_with_others(record, known) for record in known]
+    return [candidate for group in groups if len(group) == CANDIDATES for candidate in group]
 
 
 def _with_others(record: Exercise, known: Sequence[Exercise]) -> list[Exercise]:

@@ -24,7 +24,7 @@ from stilts_ds.families.base import Family, Masking, Prediction
 from stilts_ds.families.decoding import Decoding
 from stilts_ds.families.files import Expected, PredictionFile, check_ids, fail
 from stilts_ds.families.generate.floors import read_floors
-from stilts_ds.families.generate.likelihood import kept_files, measure, read_likelihoods
+from stilts_ds.families.generate.likelihood import kept_files, measure, read_likelihoods, solution_rows
 from stilts_ds.families.generate.record import Exercise, Gold
 from stilts_ds.families.generate.rows import end_of, solutions
 from stilts_ds.families.generate.score import WrittenProgram
@@ -58,23 +58,31 @@ def dev_gold(rows: Rows, masking: Masking) -> list[np.ndarray]:
 # --- predicting ------------------------------------------------------------------------------------------------------
 
 
-def evaluation_rows(split: EvaluationSplit, setting: TrainingPart, evaluation: EvaluationPart) -> Rows:
+def evaluation_rows(split: EvaluationSplit, setting: TrainingPart, evaluation: EvaluationPart) -> tuple[Rows, ...]:
+    """Of the prompts, and of the solutions that are known. On rank 0."""
+    return prompt_rows(split, setting, evaluation), *solution_rows(split, setting)
+
+
+def prompt_rows(split: EvaluationSplit, setting: TrainingPart, evaluation: EvaluationPart) -> Rows:
     """The prompts alone, as long as they may be beside what is written behind them, and at least half a row."""
     longest = max(setting.max_seq_length - evaluation.generate.max_new_tokens, setting.max_seq_length // 2)
-    prompts = [dataclasses.replace(record, solution="") for record in split.records()]
-    content = [[record.id, record.prompt] for record in prompts]
-    return split.rows_of(prompts, content, TrainingPart(max_seq_length=longest), "prompts")
+
+    def texts() -> tuple[Sequence[Exercise], Any]:
+        prompts = [dataclasses.replace(record, solution="") for record in split.records()]
+        return prompts, [[record.id, record.prompt] for record in prompts]
+
+    return split.rows_of("prompts", TrainingPart(max_seq_length=longest), texts)
 
 
 def predict(family: Family, asked: Prediction) -> list[WrittenProgram] | None:
     """The programs of a split, sample after sample of each exercise; None on ranks other than 0. A collective."""
-    records: Sequence[Exercise] = asked.split.records()
-    rows = evaluation_rows(asked.split, asked.setting, asked.evaluation)
+    records: Sequence[Exercise] = asked.split.records() if asked.model.first else ()
+    rows = prompt_rows(asked.split, asked.setting, asked.evaluation)
     task, sampling = asked.split.task, asked.evaluation.generate
     tokenizer = asked.model.tokenizer
     ends = Endings(CodeTokenizer(tokenizer), tuple(task.stop if sampling.stop is None else sampling.stop))
     decoding = Decoding(
-        names=[f"{task.base_name}\n{record.id}" for record in records],
+        names=asked.model.broadcast([f"{task.base_name}\n{record.id}" for record in records]),
         samples=sampling.samples,
         temperature=sampling.temperature,
         top_p=sampling.top_p,

@@ -97,15 +97,24 @@ def _further(record: Query, best: Sequence[str], ranks: Sequence[int]) -> dict[s
 
 def evaluation_rows(split: EvaluationSplit, setting: TrainingPart, evaluation: EvaluationPart) -> tuple[Rows, Rows]:
     """Rows of a language's queries and of the whole pool; all languages find the pool's in the cache."""
-    records = split.records()
-    # As single texts: a query that is predicted needs no row of its right candidate beside it.
-    queries = [Candidate(record.id, record.text) for record in records]
+
+    def queries() -> list[Candidate]:
+        # As single texts: a query that is predicted needs no row of its right candidate beside it.
+        return [Candidate(record.id, record.text) for record in split.records()]
+
+    def candidates() -> Sequence[Candidate]:
+        return split.records()[0].pool
+
     short = setting.model_copy(update={"max_seq_length": setting.max_query_length})
-    return _rows_of(split, queries, short, "queries"), _rows_of(split, records[0].pool, setting, "candidates")
+    return _rows_of(split, "queries", short, queries), _rows_of(split, "candidates", setting, candidates)
 
 
-def _rows_of(split: EvaluationSplit, texts: Sequence[Candidate], setting: TrainingPart, name: str) -> Rows:
-    return split.rows_of(texts, [[text.id, text.text] for text in texts], setting, name)
+def _rows_of(split: EvaluationSplit, name: str, setting: TrainingPart, read: Callable[[], Sequence[Candidate]]) -> Rows:
+    def texts() -> tuple[Sequence[Candidate], Any]:
+        of_name = read()
+        return of_name, [[text.id, text.text] for text in of_name]
+
+    return split.rows_of(name, setting, texts)
 
 
 def predict(family: Family, asked: Prediction) -> dict[str, Ranking] | None:
@@ -114,7 +123,6 @@ def predict(family: Family, asked: Prediction) -> dict[str, Ranking] | None:
     The pool's vectors are computed once for all languages of a task and its noisy versions.
     """
     split, model = asked.split, asked.model
-    records = split.records()
     rows, pool_rows = evaluation_rows(split, asked.setting, asked.evaluation)
 
     def outputs(of: Rows) -> list[np.ndarray]:
@@ -124,6 +132,7 @@ def predict(family: Family, asked: Prediction) -> dict[str, Ranking] | None:
     queries = outputs(rows)
     if not model.first:
         return None
+    records = split.records()
     whole = _names_ranks(split.task) and all(record.right for record in records)
     candidates, vectors, bank = records[0].pool, np.concatenate(queries), np.concatenate(pool)
     beside = None

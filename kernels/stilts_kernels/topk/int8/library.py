@@ -3,7 +3,7 @@
 It is optional: `setup.py` builds it where a C++ compiler is. Without it, or where it was built from other sources,
 every search takes the float32 or bfloat16 screen of torch, and the log says so once.
 
-    STILTS_KERNELS_ISA=avx2        at most these instructions: none, portable, avx2, avx512-vnni or amx
+    STILTS_KERNELS_ISA=avx2        at most these instructions: none, portable, avx2, avx-vnni, avx512-vnni or amx
 """
 
 from __future__ import annotations
@@ -24,10 +24,11 @@ SOURCES = ("screen.cpp", "screen.h", "tiles.h", "rows.h", "search.h")
 NAMES = {
     1: "portable",
     2: "avx2",
-    3: "avx512-vnni",
-    4: "amx",
+    3: "avx-vnni",
+    4: "avx512-vnni",
+    5: "amx",
 }  # numbers of `Isa` in screen.cpp
-PORTABLE, AVX2 = 1, 2
+PORTABLE, AVX2, AVX_VNNI, AVX512_VNNI = 1, 2, 3, 4
 SETTING = "STILTS_KERNELS_ISA"
 BUILD = "python setup.py build_ext --inplace"
 
@@ -50,6 +51,7 @@ class Queries(ctypes.Structure):
             for name in ("bytes", "sums", "lanes", "scale", "norm", "error", "level", "length", "values")
         ),
         ("panels", Long),
+        ("count", Long),
     ]
 
 

@@ -1,6 +1,6 @@
 // Rows to bytes, and float32 scores of pairs, for one instruction set (see tiles.h).
 
-#if SCREEN_ISA >= 3
+#if SCREEN_ISA >= 4
 TARGET static float dot(const float* a, const float* b, long n) {
   __m512 sum[4] = {_mm512_setzero_ps(), _mm512_setzero_ps(), _mm512_setzero_ps(), _mm512_setzero_ps()};
   long i = 0;
@@ -13,7 +13,7 @@ TARGET static float dot(const float* a, const float* b, long n) {
   }
   return _mm512_reduce_add_ps(_mm512_add_ps(_mm512_add_ps(sum[0], sum[1]), _mm512_add_ps(sum[2], sum[3])));
 }
-#elif SCREEN_ISA == 2
+#elif SCREEN_ISA >= 2
 TARGET static float dot(const float* a, const float* b, long n) {
   __m256 sum[4] = {_mm256_setzero_ps(), _mm256_setzero_ps(), _mm256_setzero_ps(), _mm256_setzero_ps()};
   long i = 0;

@@ -105,7 +105,6 @@ static inline int four_bytes_as_int(const uint8_t* from) {
 namespace avx2 {
 #define SCREEN_ISA 2
 #define TARGET __attribute__((target("avx2,fma")))
-TARGET static inline __m256i four_bytes(const uint8_t* from) { return _mm256_set1_epi32(four_bytes_as_int(from)); }
 #include "tiles.h"
 #include "rows.h"
 #include "search.h"
@@ -113,8 +112,20 @@ TARGET static inline __m256i four_bytes(const uint8_t* from) { return _mm256_set
 #undef TARGET
 }  // namespace avx2
 
-namespace vnni {
+#if __GNUC__ >= 11
+namespace avx_vnni {
 #define SCREEN_ISA 3
+#define TARGET __attribute__((target("avx2,fma,avxvnni")))
+#include "tiles.h"
+#include "rows.h"
+#include "search.h"
+#undef SCREEN_ISA
+#undef TARGET
+}  // namespace avx_vnni
+#endif
+
+namespace vnni {
+#define SCREEN_ISA 4
 #define TARGET __attribute__((target(AVX512)))
 #include "tiles.h"
 #include "rows.h"
@@ -125,7 +136,7 @@ namespace vnni {
 
 #if __GNUC__ >= 11
 namespace amx {
-#define SCREEN_ISA 4
+#define SCREEN_ISA 5
 #define TARGET __attribute__((target(AVX512 ",amx-tile,amx-int8")))
 #include "tiles.h"
 #include "rows.h"
@@ -135,6 +146,12 @@ namespace amx {
 }  // namespace amx
 #endif
 
+// For processors without AVX-512, whose registers of 256 bits the operating system saves where AVX2 is there.
+static bool has_avx_vnni() {
+  unsigned a = 0, b = 0, c = 0, d = 0;
+  return __get_cpuid_count(7, 1, &a, &b, &c, &d) && (a >> 4 & 1);
+}
+
 static bool has_amx() {
   unsigned a = 0, b = 0, c = 0, d = 0;
   if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || !(d >> 24 & 1) || !(d >> 25 & 1)) return false;
@@ -143,7 +160,7 @@ static bool has_amx() {
 }
 #endif
 
-enum Isa { PORTABLE = 1, AVX2 = 2, VNNI = 3, AMX = 4 };
+enum Isa { PORTABLE = 1, AVX2 = 2, AVX_VNNI = 3, VNNI = 4, AMX = 5 };
 
 extern "C" {
 // One bit an instruction set (1 << Isa) that this processor runs and this build knows.
@@ -151,7 +168,12 @@ int instruction_sets() {
   int sets = 1 << PORTABLE;
 #if ON_X86
   __builtin_cpu_init();
-  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) sets |= 1 << AVX2;
+  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) {
+    sets |= 1 << AVX2;
+#if __GNUC__ >= 11
+    if (has_avx_vnni()) sets |= 1 << AVX_VNNI;
+#endif
+  }
   if (__builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
       __builtin_cpu_supports("avx512dq")) {
     sets |= 1 << VNNI;
@@ -168,8 +190,8 @@ const char* screen_sources() { return SCREEN_SOURCES; }
 
 void quantise_rows(int isa, const Quantised* to) {
 #if ON_X86
-  if (isa == AVX2) return avx2::quantise(*to);
   if (isa >= VNNI) return vnni::quantise(*to);
+  if (isa >= AVX2) return avx2::quantise(*to);
 #endif
   portable::quantise(*to);
 }
@@ -181,6 +203,7 @@ void screen_sums(int isa, const uint8_t* bank, long wide, const Queries* q, int3
   if (isa == AVX2) return avx2::sums_of(bank, wide, q->bytes, starts, out);
   if (isa == VNNI) return vnni::sums_of(bank, wide, q->bytes, starts, out);
 #if __GNUC__ >= 11
+  if (isa == AVX_VNNI) return avx_vnni::sums_of(bank, wide, q->bytes, starts, out);
   if (isa == AMX) return amx::sums_of(bank, wide, q->bytes, starts, out);
 #endif
 #endif
@@ -202,6 +225,7 @@ void screen_search(Screen* screen, int isa, const Bank* x, const Queries* q, lon
   if (isa == AVX2) return avx2::search(*screen, *x, *q, dim, wide, first, last);
   if (isa == VNNI) return vnni::search(*screen, *x, *q, dim, wide, first, last);
 #if __GNUC__ >= 11
+  if (isa == AVX_VNNI) return avx_vnni::search(*screen, *x, *q, dim, wide, first, last);
   if (isa == AMX) return amx::search(*screen, *x, *q, dim, wide, first, last);
 #endif
 #endif

@@ -29,7 +29,7 @@ struct Queries {
   const float *scale, *norm, *error;  // norm: at least |q'|, error: at least |q' - Q|
   const float* level;    // at least q . m, m the bank's centre; NaN in padding
   const float *length, *values;       // values: [queries][dim]
-  long panels;
+  long panels, count;                 // count: queries without the padding of the last panel
 };
 
 // The k best lower bounds of every row so far, falling; the last of them is the floor. A row that is given up has an

@@ -1,7 +1,7 @@
 // One search of a range of bank rows by all panels of queries, for one instruction set (see tiles.h).
 
 // Upper bounds of a tile's scores, where they reach the floor of the query or of the row: one bit a query.
-#if SCREEN_ISA >= 3
+#if SCREEN_ISA >= 4
 TARGET static uint32_t reaching(const int32_t* sums, const Bank& x, long row, const Queries& q, long slot,
                                 const float* floor, float row_floor, float* upper) {
   const __m512 scale = _mm512_set1_ps(x.scale[row]), shift = _mm512_set1_ps(x.shift[row]);
@@ -19,7 +19,7 @@ TARGET static uint32_t reaching(const int32_t* sums, const Bank& x, long row, co
   }
   return hits;
 }
-#elif SCREEN_ISA == 2
+#elif SCREEN_ISA >= 2
 TARGET static uint32_t reaching(const int32_t* sums, const Bank& x, long row, const Queries& q, long slot,
                                 const float* floor, float row_floor, float* upper) {
   const __m256 scale = _mm256_set1_ps(x.scale[row]), shift = _mm256_set1_ps(x.shift[row]);
@@ -60,13 +60,14 @@ struct Worker {
 
   // All sums of a panel with a block of rows; what reaches a floor goes into the bucket of its query.
   TARGET void multiply(long first, long last, long panel) {
-    alignas(64) int32_t sums[TILE_ROWS * PANEL];
+    alignas(64) int32_t sums[TILE_ROWS * PANEL] = {};  // a group of nothing but padding is left as it is
     alignas(64) float upper[PANEL];
     const Starts starts = {q.sums + panel * PANEL, q.lanes + panel * (wide / SEGMENT) * 2 * PANEL};
     const long slot = panel * PANEL;
+    const int groups = q.count - slot > GROUP ? 2 : 1;
     std::fill(filled, filled + PANEL, 0);
     for (long row = first; row < last; row += TILE_ROWS) {
-      tile(x.bytes + row * wide, wide, q.bytes + slot * wide, starts, sums);
+      tile(x.bytes + row * wide, wide, q.bytes + slot * wide, starts, groups, sums);
       for (int r = 0; r < TILE_ROWS; r++) {
         const float row_floor = screen.rows.k ? screen.rows.floor[x.first + row + r] : INFINITY;
         uint32_t hits = reaching(sums + r * PANEL, x, row + r, q, slot, screen.queries.floor, row_floor, upper);

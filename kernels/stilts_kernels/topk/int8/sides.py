@@ -191,6 +191,7 @@ class PreparedQueries:
             *(address(array, slot) for array in arrays),
             address(self.values, slot * frame.dim),
             last - first,
+            min(self.count, last * PANEL) - slot,
         )
 
 

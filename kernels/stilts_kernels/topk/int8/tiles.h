@@ -1,6 +1,6 @@
 // Sums of products of int8 rows, one tile at a time, for one instruction set. Included once for each of them with
 //
-//   SCREEN_ISA      1 portable, 2 AVX2, 3 AVX-512 VNNI, 4 AMX
+//   SCREEN_ISA      1 portable, 2 AVX2, 3 AVX-VNNI, 4 AVX-512 VNNI, 5 AMX
 //   TARGET          the function attribute that allows its instructions
 //
 // Every tile computes, for TILE_ROWS bank rows and the 32 queries of a panel,
@@ -36,7 +36,7 @@ TARGET static void half_tile(const uint8_t* bank, long wide, const int8_t* group
       const __m256i w1 = _mm256_loadu_si256((const __m256i*)group + 1);
 #pragma GCC unroll 4
       for (int r = 0; r < TILE_ROWS; r++) {
-        const __m256i x = four_bytes(bank + r * wide);
+        const __m256i x = _mm256_set1_epi32(four_bytes_as_int(bank + r * wide));
         ADD_IN_PLACE(sum[r][0], _mm256_maddubs_epi16(x, w0));
         ADD_IN_PLACE(sum[r][1], _mm256_maddubs_epi16(x, w1));
       }
@@ -51,17 +51,49 @@ TARGET static void half_tile(const uint8_t* bank, long wide, const int8_t* group
       _mm256_storeu_si256((__m256i*)(out + r * PANEL + 8 * half), total[r][half]);
 }
 
-TARGET static void tile(const uint8_t* bank, long wide, const int8_t* panel, const Starts& starts, int32_t* out) {
+TARGET static void tile(const uint8_t* bank, long wide, const int8_t* panel, const Starts& starts, int groups,
+                        int32_t* out) {
   // One group at a time: 8 sums, 2 query vectors, bank bytes and products fit 16 registers, two groups do not.
   half_tile(bank, wide, panel, starts.lanes, out);
-  half_tile(bank, wide, panel + GROUP * wide, starts.lanes + wide / SEGMENT * 2 * GROUP, out + GROUP);
+  if (groups == 2) half_tile(bank, wide, panel + GROUP * wide, starts.lanes + wide / SEGMENT * 2 * GROUP, out + GROUP);
 }
 
 #elif SCREEN_ISA == 3
-// vpdpbusd adds four products of unsigned and signed bytes to an int32: |sum| <= 255 * 127 * 8192 < 2^31 cannot overflow.
+// The tile of AVX2 with vpdpbusd, which adds four products of unsigned and signed bytes to an int32: nothing wraps, and
+// nothing is widened. |sum| <= 255 * 127 * 8192 < 2^31 cannot overflow.
+enum { TILE_ROWS = 4 };
+
+TARGET static void half_tile(const uint8_t* bank, long wide, const int8_t* group, const int32_t* starts, int32_t* out) {
+  const __m256i left = _mm256_loadu_si256((const __m256i*)starts), right = _mm256_loadu_si256((const __m256i*)starts + 1);
+  __m256i sum[TILE_ROWS][2];
+#pragma GCC unroll 4
+  for (int r = 0; r < TILE_ROWS; r++) sum[r][0] = left, sum[r][1] = right;
+  for (long d = 0; d < wide; d += 4, group += 4 * GROUP) {
+    const __m256i w0 = _mm256_loadu_si256((const __m256i*)group), w1 = _mm256_loadu_si256((const __m256i*)group + 1);
+#pragma GCC unroll 4
+    for (int r = 0; r < TILE_ROWS; r++) {
+      const __m256i x = _mm256_set1_epi32(four_bytes_as_int(bank + r * wide + d));
+      sum[r][0] = _mm256_dpbusd_avx_epi32(sum[r][0], x, w0);
+      sum[r][1] = _mm256_dpbusd_avx_epi32(sum[r][1], x, w1);
+    }
+  }
+#pragma GCC unroll 4
+  for (int r = 0; r < TILE_ROWS; r++)
+    for (int half = 0; half < 2; half++) _mm256_storeu_si256((__m256i*)(out + r * PANEL + 8 * half), sum[r][half]);
+}
+
+TARGET static void tile(const uint8_t* bank, long wide, const int8_t* panel, const Starts& starts, int groups,
+                        int32_t* out) {
+  half_tile(bank, wide, panel, starts.sums, out);
+  if (groups == 2) half_tile(bank, wide, panel + GROUP * wide, starts.sums + GROUP, out + GROUP);
+}
+
+#elif SCREEN_ISA == 4
+// vpdpbusd in registers of 512 bits, 32 of them.
 enum { TILE_ROWS = 8 };
 
-TARGET static void tile(const uint8_t* bank, long wide, const int8_t* panel, const Starts& starts, int32_t* out) {
+TARGET static void tile(const uint8_t* bank, long wide, const int8_t* panel, const Starts& starts, int groups,
+                        int32_t* out) {
   const __m512i left = _mm512_loadu_si512(starts.sums), right = _mm512_loadu_si512(starts.sums + 16);
   __m512i sum[TILE_ROWS][2];
 #pragma GCC unroll 8
@@ -83,12 +115,13 @@ TARGET static void tile(const uint8_t* bank, long wide, const int8_t* panel, con
   }
 }
 
-#elif SCREEN_ISA == 4
+#elif SCREEN_ISA == 5
 // A tile register holds 16 rows of 64 bytes. Registers 0 to 3 are the sums of 2 x 2 blocks of 16 x 16, 4 and 5 bank rows,
 // 6 and 7 queries: four multiplications for four loads.
 enum { TILE_ROWS = 32 };
 
-TARGET static void tile(const uint8_t* bank, long wide, const int8_t* panel, const Starts& starts, int32_t* out) {
+TARGET static void tile(const uint8_t* bank, long wide, const int8_t* panel, const Starts& starts, int groups,
+                        int32_t* out) {
   _tile_loadd(0, starts.sums, 0);  // a stride of 0: every row begins with the queries' offsets
   _tile_loadd(1, starts.sums + 16, 0);
   _tile_loadd(2, starts.sums, 0);
@@ -113,7 +146,8 @@ TARGET static void tile(const uint8_t* bank, long wide, const int8_t* panel, con
 #else
 enum { TILE_ROWS = 4 };
 
-TARGET static void tile(const uint8_t* bank, long wide, const int8_t* panel, const Starts& starts, int32_t* out) {
+TARGET static void tile(const uint8_t* bank, long wide, const int8_t* panel, const Starts& starts, int groups,
+                        int32_t* out) {
   for (int r = 0; r < TILE_ROWS; r++) {
     for (int first = 0; first < PANEL; first += GROUP) {
       int32_t sum[4 * GROUP] = {};  // every fourth belongs to one query: a loop that a compiler puts into vectors
@@ -136,14 +170,14 @@ TARGET static void begin_tiles();
 TARGET static void end_tiles();
 TARGET static void sums_of(const uint8_t* bank, long wide, const int8_t* panel, const Starts& starts, int32_t* out) {
   begin_tiles();
-  for (int row = 0; row < 32; row += TILE_ROWS) tile(bank + row * wide, wide, panel, starts, out + row * PANEL);
+  for (int row = 0; row < 32; row += TILE_ROWS) tile(bank + row * wide, wide, panel, starts, 2, out + row * PANEL);
   end_tiles();
 }
 
 // AMX must be told the shape of its registers, and must forget it again: a configured processor saves 8 KB more at every
 // change of process.
 TARGET static void begin_tiles() {
-#if SCREEN_ISA == 4
+#if SCREEN_ISA == 5
   struct alignas(64) Shape {
     uint8_t palette = 1, start = 0, unused[14] = {};
     uint16_t bytes[16] = {64, 64, 64, 64, 64, 64, 64, 64};
@@ -155,7 +189,7 @@ TARGET static void begin_tiles() {
 }
 
 TARGET static void end_tiles() {
-#if SCREEN_ISA == 4
+#if SCREEN_ISA == 5
   _tile_release();
 #endif
 }
