@@ -273,6 +273,13 @@ class Shape:
         return self.body + self.vocabulary * self.width
 
 
+def bert_shape(layers: int, hidden: int, heads: int, inner: int, vocabulary: int, rows: int) -> Shape:
+    """A BERT or RoBERTa with `rows` embeddings of positions and types."""
+    # Four projections of attention, the feed-forward part's two, and two LayerNorms of a layer.
+    layer = 4 * (hidden * hidden + hidden) + 2 * hidden * inner + inner + hidden + 4 * hidden
+    return Shape(layers, hidden, heads, inner, vocabulary, rows * hidden + 2 * hidden + layers * layer)
+
+
 def shape_of(folder: Path) -> Shape | None:
     """Sizes from config.json and the headers of the weight files; None where those do not say.
 
@@ -289,11 +296,8 @@ def shape_of(folder: Path) -> Shape | None:
         return None
     layers, hidden, inner, heads, vocabulary = (int(size) for size in sizes if size is not None)
     if config.get("model_type") in BERT_LIKE:
-        rows = (config.get("max_position_embeddings") or 0) + (config.get("type_vocab_size") or 0)
-        # Four projections of attention, the feed-forward part's two, and two LayerNorms of a layer.
-        layer = 4 * (hidden * hidden + hidden) + 2 * hidden * inner + inner + hidden + 4 * hidden
-        body = rows * hidden + 2 * hidden + layers * layer
-        return Shape(layers, hidden, heads, inner, vocabulary, body)
+        rows = sum(config.get(name) or 0 for name in ("max_position_embeddings", "type_vocab_size"))
+        return bert_shape(layers, hidden, heads, inner, vocabulary, rows)
     shapes = _encoder_shapes(folder, vocabulary)
     if shapes is None:
         return None
@@ -325,10 +329,8 @@ def _encoder_shapes(folder: Path, vocabulary: int) -> tuple[list[int], int] | No
     first = words[0].split(".")[0]
     prefix = "" if WORDS.search(first) else f"{first}."
     used = {name: shape for name, shape in shapes.items() if name.startswith(prefix) and not OUTPUTS.search(name)}
-    sizes = (
-        math.prod(shape) for name, shape in used.items() if not NOT_TRAINED.search(name) and not _is_mask(name, shape)
-    )
-    return shapes[words[0]], sum(sizes)
+    trained = [shape for name, shape in used.items() if not NOT_TRAINED.search(name) and not _is_mask(name, shape)]
+    return shapes[words[0]], sum(map(math.prod, trained))
 
 
 def _is_mask(name: str, shape: list[int]) -> bool:
@@ -376,9 +378,8 @@ def vector_setting_problem(length: int, layer: int, pooling: str, limits: ModelL
         return "max_seq_length", f"={length}, but the model takes {limits.tokens} tokens"
     # The embeddings' output is hidden state 0, and the last layer's is -1, too.
     if limits.layers is not None and not -limits.layers - 1 <= layer <= limits.layers:
-        return "layer", (
-            f"={layer}, but the model has {limits.layers} layers; give 0 to {limits.layers}, or -1 for the last"
-        )
+        known = f"but the model has {limits.layers} layers; give 0 to {limits.layers}, or -1 for the last"
+        return "layer", f"={layer}, {known}"
     if pooling == "first" and sentence_token(limits.sees) == "last":
         return "pooling", (
             "=first, but the model reads from left to right, so that the first token has seen nothing of its sentence; "

@@ -253,7 +253,9 @@ def run(given: argparse.Namespace) -> int:
         folder = run_of(recipe)
         execute_run(folder)
         finish(folder)
-        say(f"Log: {folder.logs / 'rank-0.log'}\ndone in {duration(time.monotonic() - started)}")
+        # Worlds have a log for each phase.
+        logs = folder.logs / "rank-0.log" if recipe.launch.worlds == 1 else folder.logs
+        say(f"Log: {logs}\ndone in {duration(time.monotonic() - started)}")
     return status
 
 

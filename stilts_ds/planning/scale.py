@@ -14,7 +14,7 @@ import math
 from dataclasses import dataclass
 
 from stilts_ds.engine.open_files import open_files
-from stilts_ds.model_files import Shape
+from stilts_ds.model_files import Shape, bert_shape
 
 HEAD_TENSORS = 2  # weight and bias of a classifier; its numbers are too few to count
 OBJECT_CALLS = 2  # collectives of one exchange of objects: their lengths, then the messages
@@ -25,18 +25,13 @@ BEAT_SECONDS = 0.5  # between two beats (engine/heartbeat.py)
 FACTS, HASH, AGREEMENT = 600, 80, 10  # bytes of a rank's message: about its node, its model, a write without fault
 
 
-def body_of(layers: int, hidden: int, intermediate: int, positions: int = 514) -> int:
-    """Parameters of an XLM-R but for its word embeddings: positions, one type, LayerNorms and layers (`shape_of`)."""
-    layer = 4 * (hidden * hidden + hidden) + 2 * hidden * intermediate + intermediate + hidden + 4 * hidden
-    return (positions + 1) * hidden + 2 * hidden + layers * layer
-
-
-# Conneau et al. 2020 (arXiv 1911.02116, table 6) and Goyal et al. 2021 (arXiv 2105.00572, section 2).
+# Conneau et al. 2020 (arXiv 1911.02116, table 6) and Goyal et al. 2021 (arXiv 2105.00572, section 2); 514 positions
+# and one type.
 MODELS = {
-    "Base": Shape(12, 768, 12, 3072, 250_002, body_of(12, 768, 3072)),
-    "Large": Shape(24, 1024, 16, 4096, 250_002, body_of(24, 1024, 4096)),
-    "XL": Shape(36, 2560, 32, 10_240, 250_880, body_of(36, 2560, 10_240)),
-    "XXL": Shape(48, 4096, 32, 16_384, 250_880, body_of(48, 4096, 16_384)),
+    "Base": bert_shape(12, 768, 12, 3072, 250_002, 515),
+    "Large": bert_shape(24, 1024, 16, 4096, 250_002, 515),
+    "XL": bert_shape(36, 2560, 32, 10_240, 250_880, 515),
+    "XXL": bert_shape(48, 4096, 32, 16_384, 250_880, 515),
 }
 
 

@@ -22,6 +22,8 @@ from stilts_ds.tasks.programming import (
 from stilts_ds.tasks.spec import Hub, Local, Task, packed_too
 
 CODEXGLUE = "https://github.com/microsoft/CodeXGLUE"
+# The last of its main branch, which made parquet of it.
+DEVIGN_COMMIT = "69bd48c03223c2104342acd9a807caf61ac3efb8"
 COSQA_COMMIT = "a5772f61e33ef938bcd28df338f2258558d53f22"
 TEXT_TO_TEXT_COMMIT = "ae1a41ee2433091f40cf7e803e26170e3587836f"
 CODE_TRANS = "google/code_x_glue_cc_code_to_code_trans"
@@ -30,7 +32,6 @@ MBPP_COMMIT = "4bb6404fdc6cacfda99d4ac4205087b89d32030c"
 HUMANEVAL_COMMIT = "7dce6050a7d6d172f3cc5c32aa97f52fa1a2e544"
 HUMANEVAL_XL_COMMIT = "d2b8e0089411c7970e26b681ef0f2797b8e9ec28"
 BINARY = ("0", "1")
-MOVES = "The hub's main branch moves, so it is not pinned here: the commit that is read is kept in the cache."
 # A description chooses among the programs of its pool, 16 at a time.
 SEARCH_TRAINING: Mapping[str, Any] = {
     "train_batch_size": 32,
@@ -80,7 +81,7 @@ def _devign(split: str) -> tuple[Local, ...]:
 
 
 def _devign_hub(split: str) -> tuple[Hub, ...]:
-    return (Hub("hub_devign", "google/code_x_glue_cc_defect_detection", "default", split, "main"),)
+    return (Hub("hub_devign", "google/code_x_glue_cc_defect_detection", "default", split, DEVIGN_COMMIT),)
 
 
 DEFECT = Task(
@@ -99,7 +100,7 @@ DEFECT = Task(
     sizes={"train": 21_854, "dev": 2_732, "test": 2_732},
     training={"train_batch_size": 32, "max_seq_length": 400, "learning_rate": 2e-5, "num_train_epochs": 5},
     licence="C-UDA",
-    note=f"The second text is empty. CodeXGLUE's preprocess.py makes the three files. {MOVES}",
+    note="The second text is empty. CodeXGLUE's preprocess.py makes the three files.",
     url=f"{CODEXGLUE}/tree/main/Code-Code/Defect-detection",
 )
 
@@ -132,7 +133,7 @@ CLONE = Task(
     note="Its labels are contested: the authors of BigCloneBench say that pairs which it does not name as clones may "
     "be clones, so that precision, and F1 with it, cannot be measured by it. Use it to train, and read its dev score "
     "as a sign of learning alone. CodeXGLUE's own script trains on a tenth of it (data.max_train_examples: 90000). "
-    + MOVES,
+    "The hub's main branch moves, so it is not pinned here: the commit that is read is kept in the cache.",
     url=f"{CODEXGLUE}/tree/main/Code-Code/Clone-detection-BigCloneBench",
 )
 

@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 import torch
-from stilts_launcher.backends.slurm import fewer_tasks, srun_command
+from stilts_launcher.backends.base import Job
+from stilts_launcher.backends.slurm import fewer_tasks, sbatch_command, srun_command
+from stilts_launcher.cluster import Profile
 from stilts_launcher.start import fed_ranks
 
 from stilts_ds.config import Recipe, parse_recipe
@@ -52,6 +54,27 @@ def test_a_job_starts_them_on_as_few_of_its_nodes_as_can_be() -> None:
     assert fewer_tasks(allocation, 6) == ["--ntasks=6", "--nodes=2"]
     assert fewer_tasks(allocation, 16) == fewer_tasks(allocation, None) == fewer_tasks({}, 1) == []
     assert srun_command(["p"], None, ["--ntasks=6"]) == ["srun", "--kill-on-bad-exit=1", "--ntasks=6", "p"]
+
+
+def test_each_world_of_a_job_has_its_share_of_tasks_nodes_and_gpus() -> None:
+    allocation = {"SLURM_NTASKS": "16", "SLURM_JOB_NUM_NODES": "4", "SLURM_GPUS_PER_NODE": "a100:4"}
+    beside = ["--exclusive", "--mem=0"]
+    assert fewer_tasks(allocation, None, 8) == ["--ntasks=2", "--nodes=1", *beside, "--gpus-per-node=2"]
+    assert fewer_tasks(allocation, None, 2) == ["--ntasks=8", "--nodes=2", *beside, "--gpus-per-node=4"]
+    # A step of three examples: three ranks of a world of eight.
+    assert fewer_tasks(allocation, 3, 2) == ["--ntasks=3", "--nodes=1", *beside, "--gpus-per-node=3"]
+    assert fewer_tasks({"SLURM_NTASKS": "4"}, None, 4) == ["--ntasks=1", "--nodes=1", *beside]
+    with pytest.raises(UserError, match="worlds: 17 are more than the job's 16 tasks"):
+        fewer_tasks(allocation, None, 17)
+
+
+def test_a_job_of_worlds_is_no_array_and_is_warned_before_its_time_limit() -> None:
+    profile = Profile(nodes=2, gpus_per_node=4, worlds=4, time="12:00:00")
+    command = sbatch_command(Job("phases", "x-phases", Path("runs/x"), after=("7",)), profile, Path("phases.sbatch"))
+    assert not any(word.startswith("--array") for word in command)
+    assert {"--signal=USR1@300", "--dependency=afterok:7", "--nodes=2", "--gpus-per-node=4"} <= set(command)
+    assert profile.prepares and not Profile(worlds=2).prepares
+    assert Profile(worlds=2, jobs={"phases": {"gpus_per_node": 1}}).prepares
 
 
 def test_ranks_that_somebody_else_started_are_too_many() -> None:
