@@ -131,19 +131,22 @@ def _by_condition(gains: Gains) -> Sheet:
 
 
 def _best_three(gains: Gains, conditions: Sequence[str]) -> tuple[str, str, str]:
-    """Whether the paper's three best single tasks lead here, and by more than their intervals."""
+    """Whether the paper's three best single tasks lead here by more than their intervals, or are passed by three."""
     claim = f"{', '.join(BEST_SINGLE)} are the best single tasks"
     ordered = sorted(conditions, key=lambda name: -gains[name][AVERAGE]["mean_gain"])
     if missing := [task for task in BEST_SINGLE if task not in ordered]:
         return claim, f"{', '.join(missing)} not run", NOT_TOLD
-    first, rest = ordered[: len(BEST_SINGLE)], ordered[len(BEST_SINGLE) :]
     places = ", ".join(f"{task} {ordered.index(task) + 1}" for task in BEST_SINGLE)
     here = f"places among {len(ordered)}: {places}"
     # Intervals of gains that share a baseline: apart means different, overlapping means nothing.
-    highest = max((gains[name][AVERAGE]["high"] for name in rest), default=float("-inf"))
-    if any(gains[name][AVERAGE]["low"] <= highest for name in first):
-        return claim, here, NOT_TOLD
-    return claim, here, AGREES if set(first) == set(BEST_SINGLE) else DISAGREES
+    above = {
+        task: {name for name in ordered if gains[name][AVERAGE]["low"] > gains[task][AVERAGE]["high"]}
+        for task in ordered
+    }
+    if any(len(above[task]) >= len(BEST_SINGLE) for task in BEST_SINGLE):
+        return claim, here, DISAGREES  # three tasks are told to be better, so this one is none of the three
+    lead = all(set(BEST_SINGLE) <= above[name] for name in ordered if name not in BEST_SINGLE)
+    return claim, here, AGREES if lead else NOT_TOLD
 
 
 def _little_more(gains: Gains, conditions: Sequence[str], together: Sequence[str]) -> tuple[str, str, str]:

@@ -93,7 +93,11 @@ def _wrapped(paragraph: str, indent: str = "") -> str:
 
 def command(recipe: Recipe) -> str:
     """What makes the run again; DIR stands for folders, which are others on another machine."""
-    folders = [f"data.{name}=DIR" for name in ("intermediate", "xtreme", "code", "text") if getattr(recipe.data, name)]
+    folders = [
+        f"data.{name}=DIR"
+        for name in ("intermediate", "xtreme", "code", "text", "translated")
+        if getattr(recipe.data, name)
+    ]
     return " ".join([f"stilts run {recipe.name} model.name_or_path=DIR", *folders])
 
 

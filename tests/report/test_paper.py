@@ -74,7 +74,9 @@ def test_conditions_stand_by_their_average_gain() -> None:
     ("gains", "verdict"),
     [
         ({name: {"average": gain(9.0)} for name in ("mnli", "squad_v1", "hellaswag")}, "agrees"),
+        ({name: {"average": gain(9.0)} for name in ("ccg", "qqp", "cosmosqa")}, "disagrees"),
         ({name: {"average": gain(9.0)} for name in ("ccg", "squad_v1", "hellaswag")}, "disagrees"),
+        ({name: {"average": gain(9.0)} for name in ("ccg", "qqp")}, "not told"),
         ({name: {"average": gain(1.5)} for name in ("mnli", "squad_v1", "hellaswag")}, "not told"),
     ],
 )
