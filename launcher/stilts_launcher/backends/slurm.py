@@ -29,11 +29,8 @@ REASONS = {  # Slurm's reasons for waiting, in words
     "None": "",  # it has not looked at the job yet
 }
 SECONDS_TO_BE_ENDED = 60
-CONTINUED = (
-    "intermediate",
-    "target",
-    "phases",
-)  # kinds of jobs that save before their time limit, and go on in another job
+# Kinds of jobs that save before their time limit, and go on in another job.
+CONTINUED = ("intermediate", "target", "phases")
 
 
 class Slurm:
