@@ -24,14 +24,19 @@ def topk(queries: Tensor, bank: Tensor | Index, k: int, metric: str = "inner", m
     `memory` bounds scratch bytes on a CPU. Raises ValueError for NaN, infinite or (cosine) zero rows, an empty side,
     k outside 1..N, different D or devices, or dtypes other than float32, bfloat16 and float16.
     """
-    if isinstance(bank, Index) or not getattr(bank, "is_cuda", False):
+    # Not `bank.is_cuda`: what is no tensor at all is refused by name in the CPU path.
+    on_gpu = bank.on_gpu if isinstance(bank, Index) else getattr(bank, "is_cuda", False)
+    if not on_gpu:
         return topk_cpu(queries, bank, k, metric, memory=memory)
     # Imported here: triton is missing or useless on machines without a GPU.
     from stilts_kernels.topk.cuda import topk_cuda
 
     check_matrix(queries, "queries")
-    unit = is_cosine(metric)
-    values, indices = topk_cuda(Rows(queries, "queries", unit), Rows(bank, "bank", unit), k)
+    if isinstance(bank, Index):
+        rows, prepared = bank.rows, bank.fused
+    else:
+        rows, prepared = Rows(bank, "bank", is_cosine(metric)), None
+    values, indices = topk_cuda(Rows(queries, "queries", rows.unit), rows, k, prepared)
     return TopK(values.float(), indices)
 
 

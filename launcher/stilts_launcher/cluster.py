@@ -12,6 +12,7 @@ from typing import Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from stilts_ds.config import Section, parse_section
+from stilts_ds.values import RankCount
 
 JobKind = Literal["prepare", "intermediate", "target", "phases", "report"]
 # A report computes for a minute; short jobs are started in the gaps that longer ones leave.
@@ -132,11 +133,10 @@ class Profile(Resources):
     jobs: dict[JobKind, dict[str, Any]] = Field(
         default_factory=dict, description="other resources for prepare, intermediate, target, phases or report jobs"
     )
-    worlds: int | None = Field(
+    worlds: RankCount | None = Field(
         None,
-        ge=1,
         description="one job for all phases, whose ranks are divided into so many worlds, each at work on one phase at "
-        "a time; null: a job for each phase",
+        "a time; `auto`: as many as leave no rank without an example of a step; null: a job for each phase",
     )
     array_limit: int | None = Field(None, ge=1, description="most jobs of one array that run at the same time")
     stop_seconds: int = Field(
@@ -160,6 +160,10 @@ class Profile(Resources):
         # When the profile is read: a typing error in `jobs` must not come up when the last kind of job is submitted.
         for kind in self.jobs:
             self.resources(kind)
+        asked = self.resources("phases")
+        ranks = asked.nodes * asked.tasks
+        if isinstance(self.worlds, int) and self.worlds > ranks:
+            raise ValueError(f"worlds: {self.worlds} are more than the {ranks} ranks of a job; give no more than ranks")
         return self
 
     @property

@@ -38,7 +38,7 @@ from stilts_launcher.backends.base import PREPARE, WORLDS, Launcher
 from stilts_launcher.backends.registry import launcher_of, profile_of
 from stilts_launcher.cluster import Profile
 from stilts_launcher.rank_place import OWN_CODE_ONLY
-from stilts_launcher.worlds import say_what_lacks, work
+from stilts_launcher.worlds import fed_worlds, say_what_lacks, work
 
 # 143 is 128 + SIGTERM, as in a shell; 85 is what ranks leave with after a stop that saved everything (engine/ranks.py).
 USER_ERROR, CANCELLED, STOPPED = 2, 143, 85
@@ -82,11 +82,17 @@ class JobInside:
         self.profile = profile_of(run)
         self.launcher = launcher_of(self.profile)
         self.id = self.launcher.current_job(environment).id
+        self.worlds = self._worlds()
         self.stops: list[int] = []  # statuses of phases that were stopped: all worlds leave then
+
+    def _worlds(self) -> int:
+        if self.profile.worlds == "auto":
+            asked = self.profile.resources("phases")
+            return fed_worlds(asked.nodes * asked.tasks, Plan.load(self.run.plan).phases)
+        return self.profile.worlds or 1
 
     def side_by_side(self) -> int:
         """Work through the phases of the run by worlds, each of which has its share of the job; returns the status."""
-        worlds = self.profile.worlds or 1
         # Of a job that is continued, the queue is there: what failed before is not tried again.
         queue = continued_queue(self.run, self.id) or make_queue(self.run, Plan.load(self.run.plan).phases, self.id, 0)
         stop_at = stop_time(self.launcher, self.id, self.profile)
@@ -95,8 +101,10 @@ class JobInside:
             return bool(self.stops) or (stop_at is not None and time.time() > stop_at)
 
         # Threads: each waits for its step, and what ends this process ends the whole job.
-        with ThreadPoolExecutor(worlds) as pool:
-            futures = [pool.submit(work, PhaseQueue(self.run, self.id), self.begin, is_stopped) for _ in range(worlds)]
+        with ThreadPoolExecutor(self.worlds) as pool:
+            futures = [
+                pool.submit(work, PhaseQueue(self.run, self.id), self.begin, is_stopped) for _ in range(self.worlds)
+            ]
             for future in futures:
                 future.result()
         if queue.is_over():
@@ -110,7 +118,11 @@ class JobInside:
 
     def begin(self, entry: Entry) -> int:
         """Run a phase in one world."""
-        status = Supervisor(self.run, entry.name, self.environment, self.profile.worlds or 1).work()
+        try:
+            status = Supervisor(self.run, entry.name, self.environment, self.worlds).work()
+        except UserError as problem:  # another job is at work on the phase, say: the other phases go on
+            say(f"{entry.title}: {problem}")
+            return USER_ERROR
         if status not in (PUT_BACK, CANCELLED, STOPPED):
             return status
         self.stops.append(status)

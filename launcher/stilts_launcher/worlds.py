@@ -38,15 +38,19 @@ def world_count(recipe: Recipe, ranks: int, phases: Sequence[Phase]) -> int:
     """Into how many worlds so many ranks are divided for `phases`. Raises UserError where they can't be."""
     wanted = recipe.launch.worlds
     if wanted == "auto":
-        most = most_ranks(phases)
-        fed = 1 if most is None else max(1, ranks // most)
-        # A number that divides the ranks, so that none is left over.
-        return next(count for count in range(fed, 0, -1) if ranks % count == 0)
+        return fed_worlds(ranks, phases)
     if ranks % wanted:
         raise UserError(
             f"launch.worlds={wanted} does not divide {counted(ranks, 'rank')} (launch.nproc); give numbers that do"
         )
     return wanted
+
+
+def fed_worlds(ranks: int, phases: Sequence[Phase]) -> int:
+    """As many worlds as leave no rank without an example of a step, by a number that divides the ranks."""
+    most = most_ranks(phases)
+    fed = 1 if most is None else max(1, ranks // most)
+    return next(count for count in range(fed, 0, -1) if ranks % count == 0)
 
 
 # --- the worlds of a run ----------------------------------------------------------------------------------------------

@@ -58,6 +58,42 @@ print("interpreter agrees")
 """
 )
 
+INDEX = (
+    COMMON
+    + """
+from stilts_kernels.topk.bounds import PanelMaker
+from stilts_kernels.topk.cuda import BankPanels, prepared_bank
+
+limits = ScratchLimits(bank_rows=100, pairs=1 << 13)
+made, make_panel = [], PanelMaker.__call__
+
+def noted(maker, start, stop):
+    made.append(maker.rows.name)
+    return make_panel(maker, start, stop)
+
+PanelMaker.__call__ = noted
+for dtype, unit in ((torch.float32, False), (torch.float32, True), (torch.float16, False)):
+    bank = Rows(anisotropic(260, 24, 2).to(dtype), "bank", unit)
+    questions = [anisotropic(30, 24, seed).to(kind) for seed, kind in ((1, dtype), (3, torch.float32))]
+    expected = [Search(Rows(queries, "queries", unit), bank, 4).run()[0][1] for queries in questions]
+    made.clear()
+    kept = BankPanels(bank).keep(limits)
+    for queries, indices in zip(questions, expected):  # float32 queries of a 16-bit bank are rounded, and measured
+        assert torch.equal(check(queries, bank.data, 4, unit=unit, limits=limits, prepared=kept)[0], indices)
+        assert last_report().certified == 30, last_report()
+    assert made.count("bank") == 3, made  # three blocks, once for both searches
+same = Rows(torch.ones(300, 8), "bank")  # without proof: searched again, by panels of its own
+found = Search(Rows(torch.ones(2, 8), "queries"), same, 3, prepared=prepared_bank(same)).run()[0][1]
+assert found.tolist() == [[0, 1, 2]] * 2
+try:
+    prepared_bank(Rows(bank.data * float("inf"), "bank"))
+    raise AssertionError("an infinite row")
+except ValueError as error:
+    assert "bank: row 0" in str(error), error
+print("interpreter agrees")
+"""
+)
+
 TWO_WAY = (
     COMMON
     + """
@@ -148,7 +184,9 @@ print("interpreter agrees")
 )
 
 
-@pytest.mark.parametrize("program", [ONE_WAY, TWO_WAY, MEMORY], ids=["one way", "two way", "bounded scratch"])
+@pytest.mark.parametrize(
+    "program", [ONE_WAY, INDEX, TWO_WAY, MEMORY], ids=["one way", "index", "two way", "bounded scratch"]
+)
 def test_interpreter_is_exact(program: str) -> None:
     """In a process of its own: Triton reads TRITON_INTERPRET when imported. bfloat16 is broken there."""
     environment = ranks.environment(TRITON_INTERPRET="1")

@@ -210,7 +210,7 @@ def test_bad_row_of_a_later_pass_is_named() -> None:
 
 
 def test_index_of_a_bank_elsewhere_is_refused() -> None:
-    with pytest.raises(ValueError, match="bank is on meta"):
+    with pytest.raises(ValueError, match="bank is on meta; rows are searched on a CPU or a CUDA device"):
         Index(GOOD.to("meta"))
 
 

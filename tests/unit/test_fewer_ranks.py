@@ -73,8 +73,10 @@ def test_a_job_of_worlds_is_no_array_and_is_warned_before_its_time_limit() -> No
     command = sbatch_command(Job("phases", "x-phases", Path("runs/x"), after=("7",)), profile, Path("phases.sbatch"))
     assert not any(word.startswith("--array") for word in command)
     assert {"--signal=USR1@300", "--dependency=afterok:7", "--nodes=2", "--gpus-per-node=4"} <= set(command)
-    assert profile.prepares and not Profile(worlds=2).prepares
-    assert Profile(worlds=2, jobs={"phases": {"gpus_per_node": 1}}).prepares
+    assert profile.prepares and not Profile(nodes=2, worlds=2).prepares
+    assert Profile(nodes=2, worlds=2, jobs={"phases": {"gpus_per_node": 1}}).prepares
+    with pytest.raises(ValueError, match="worlds: 9 are more than the 8 ranks of a job"):
+        Profile(nodes=2, gpus_per_node=4, worlds=9)
 
 
 def test_ranks_that_somebody_else_started_are_too_many() -> None:

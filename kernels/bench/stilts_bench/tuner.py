@@ -105,7 +105,7 @@ def why_wrong(queries: Tensor, bank: Tensor, k: int, two_way: bool, config: Conf
 
 def time_launches(search: Search, configs: list[Config], rounds: int) -> list[float]:
     """Median milliseconds of the kernel alone for each configuration; rounds are interleaved, one warm-up each."""
-    left, right = search.left(0, search.queries.count), search.right(0, search.bank.count)
+    left, right = search.left(0, search.queries.count), search.panels.maker(0, search.bank.count)
     sides = search.columns(left), search.columns(right)
     times: list[list[float]] = [[] for _ in configs]
     for number in range(rounds + 1):

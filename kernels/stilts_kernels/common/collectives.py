@@ -185,7 +185,9 @@ class TorchCollectives(Collectives):
 
 def bytes_of(text: bytes) -> Tensor:
     """The bytes as uint8 [length], in memory of its own."""
-    return torch.frombuffer(bytearray(text), dtype=torch.uint8) if text else torch.empty(0, dtype=torch.uint8)
+    if not text:
+        return torch.empty(0, dtype=torch.uint8, device="cpu")
+    return torch.frombuffer(bytearray(text), dtype=torch.uint8)
 
 
 def as_bytes(tensor: Tensor) -> Tensor:

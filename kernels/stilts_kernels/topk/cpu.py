@@ -45,14 +45,24 @@ class Index:
     """A bank [N, D] with its screening copy kept, to be searched many times.
 
     The copy takes D + 28 bytes a row with the int8 screen (D rounded up to 64), 2 D + 20 with bfloat16, 4 D + 28 with
-    float32. Centres queries at the bank's mean, which it knows, instead of their own. Raises ValueError on bad rows.
+    float32. A bank on a GPU takes at most 2 D + 24 there, and no screen is chosen. Centres queries at the bank's mean,
+    which it knows, instead of their own. Raises ValueError on bad rows.
     """
 
     @torch.no_grad()
     def __init__(self, bank: Tensor, metric: str = "inner", screen: str = "auto") -> None:
-        self.rows, self.screen = Rows(bank, "bank", is_cosine(metric)), choose_screen(screen)
-        if bank.device.type != "cpu":
-            raise ValueError(f"bank is on {bank.device}; an Index is for CPU banks, pass the tensor itself to topk")
+        check_matrix(bank, "bank")
+        self.rows = Rows(bank, "bank", is_cosine(metric))
+        self.on_gpu = bank.is_cuda
+        if self.on_gpu:
+            if screen != "auto":
+                raise ValueError(f"screen {screen!r} is for a CPU, and the bank is on {bank.device}: leave it out")
+            # Imported here: triton is missing or useless on machines without a GPU.
+            from stilts_kernels.topk.cuda import prepared_bank
+
+            self.fused = prepared_bank(self.rows)
+            return
+        self.screen = choose_screen(screen)
         if self.screen == "int8":
             self.frame = Frame.of(int8_instructions(), self.rows)
             self.prepared = prepare_bank(self.rows, self.frame, torch.get_num_threads())

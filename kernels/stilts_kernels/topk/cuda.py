@@ -40,10 +40,19 @@ NOTHING_DROPPED = -1e38  # below every score: only groups beyond the edge lie th
 LEAST_SPLITS, PROGRAMS = 8, 1056  # programs: eight for each of an H200's 132 multiprocessors
 
 
-def topk_cuda(queries: Rows, bank: Rows, k: int) -> Ranked:
-    """Canonical top-k on a GPU, or under the interpreter: (values float64 [Q, k], indices int64 [Q, k])."""
+def topk_cuda(queries: Rows, bank: Rows, k: int, prepared: BankPanels | None = None) -> Ranked:
+    """Canonical top-k on a GPU, or under the interpreter: (values float64 [Q, k], indices int64 [Q, k]).
+
+    `prepared`: `prepared_bank` of this bank.
+    """
     with device_of(bank), exact_float32(bank.dim, bank.data.device):
-        return Search(queries, bank, k).run()[0]
+        return Search(queries, bank, k, prepared=prepared).run()[0]
+
+
+def prepared_bank(bank: Rows) -> BankPanels:
+    """What an `Index` keeps of a bank on a GPU. Raises ValueError on bad rows."""
+    with device_of(bank), exact_float32(bank.dim, bank.data.device):
+        return BankPanels(bank).keep(ScratchLimits())
 
 
 def two_way_cuda(source: Rows, target: Rows, k_forward: int, k_backward: int) -> tuple[Ranked, Ranked]:
@@ -83,8 +92,54 @@ class ScratchLimits:
         return max(1, min(self.pairs // (2 * GROUP * k), self.column_bytes // (64 * blocks)))
 
 
+class BankPanels:
+    """A bank [N, D] with its centre and, once `keep` was called, its panels: at most 2 D + 24 bytes a row.
+
+    `queries` settle what the bank alone leaves open: without them they will be centred at the bank's mean.
+    """
+
+    def __init__(self, bank: Rows, queries: Rows | None = None) -> None:
+        self.rows = bank.measured()
+        dtype, device = bank.data.dtype, bank.data.device
+        # 16-bit rows are multiplied as they are, where queries may be, too; all others are centred and rounded.
+        self.exact = dtype != torch.float32 and not bank.unit and (queries is None or queries.data.dtype == dtype)
+        if self.exact:
+            self.centre = self.query_centre = torch.zeros(bank.dim, dtype=torch.float32, device=device)
+        else:
+            self.centre = centre_of(bank)
+            self.query_centre = self.centre if queries is None else centre_of(queries)
+        if interpreted():
+            self.dtype = torch.float16  # the interpreter's bfloat16 is broken
+        else:
+            self.dtype = dtype if self.exact else torch.bfloat16
+        self.maker = PanelMaker(self.rows, self.centre, None if self.exact else self.query_centre, 0, self.dtype)
+        self.kept: list[Panel] = []
+
+    def keep(self, limits: ScratchLimits) -> BankPanels:
+        """Makes all panels now. Raises ValueError on rows that cannot be read."""
+        self.kept = list(self.panels(limits))
+        return self
+
+    def panels(self, limits: ScratchLimits) -> Iterator[Panel]:
+        """Those that are kept, else each is made when its turn comes and let go."""
+        if self.kept:
+            yield from self.kept
+            return
+        for first, last in spans(self.rows.count, limits.rows_of_bank(self.rows.dim)):
+            yield self.maker(first, last)
+
+    def panels_of(self, queries: Rows, two_way: bool) -> PanelMaker:
+        """What makes the queries' panels."""
+        # One way, a query's own shift is the same for all its scores and cannot change their order.
+        shifting = self.centre if two_way and not self.exact else None
+        return PanelMaker(queries, self.query_centre, shifting, 2, self.dtype)
+
+
 class Search:
-    """One exact search of queries [Q, D] in bank [N, D]; `k_backward` asks for the other direction too."""
+    """One exact search of queries [Q, D] in bank [N, D]; `k_backward` asks for the other direction too.
+
+    `prepared`: the bank's panels, kept from before; one way only.
+    """
 
     def __init__(
         self,
@@ -96,43 +151,26 @@ class Search:
         config: Config | None = None,
         splits: int = 0,
         kept: int = 0,
+        prepared: BankPanels | None = None,
     ) -> None:
         check_pair(queries, bank, k)
         if k_backward:
             check_pair(bank, queries, k_backward)
         device = bank.data.device
-        self.queries, self.bank = queries.measured(), bank.measured()
+        self.panels = prepared or BankPanels(bank, queries)
+        self.queries, self.bank = queries.measured(), self.panels.rows
         self.k, self.k_backward = k, k_backward
         self.limits, self.splits, self.two_way = limits or ScratchLimits(), splits, k_backward > 0
         self.kept = kept or kept_groups(k)
-        self._make_panel_makers()
+        self.left = self.panels.panels_of(self.queries, self.two_way)
         self.config = config or choose_config(device, self.left.dtype, queries.dim, self.kept, self.two_way)
         self.scored = 0
         self.failed_rows = torch.zeros(queries.count, dtype=torch.bool, device=device)
         self.failed_columns = torch.zeros(bank.count, dtype=torch.bool, device=device)
 
-    def _make_panel_makers(self) -> None:
-        """16-bit inputs of one dtype are multiplied as they are, float32 and unit rows centred and rounded."""
-        queries, bank = self.queries, self.bank
-        self.exact = queries.data.dtype == bank.data.dtype != torch.float32 and not bank.unit
-        if interpreted():
-            dtype = torch.float16  # the interpreter's bfloat16 is broken
-        else:
-            dtype = bank.data.dtype if self.exact else torch.bfloat16
-        if self.exact:
-            zero = torch.zeros(queries.dim, dtype=torch.float32, device=bank.data.device)
-            self.left = PanelMaker(queries, zero, None, 2, dtype)
-            self.right = PanelMaker(bank, zero, None, 0, dtype)
-            return
-        centre, bank_centre = centre_of(queries), centre_of(bank)
-        # One way, a query's own shift is the same for all its scores and cannot change their order.
-        self.left = PanelMaker(queries, centre, bank_centre if self.two_way else None, 2, dtype)
-        self.right = PanelMaker(bank, bank_centre, centre, 0, dtype)
-
     def run(self) -> tuple[Ranked, Ranked]:
         """(forward [Q, k], backward [N, k_backward] or empty)."""
         dim = self.queries.dim
-        bank_rows = self.limits.rows_of_bank(dim)
         query_rows = self.limits.rows_of_queries(
             max(self.k, self.k_backward), dim, self.bank.count, self.config["BM"], self.two_way
         )
@@ -142,9 +180,8 @@ class Search:
         backward = []
         # The bank outside: its large blocks are made once, and the small ones of the queries for each of them.
         # Memory never holds more than one of each.
-        for first, last in spans(self.bank.count, bank_rows):
-            right = self.right(first, last)
-            nearest = self._no_neighbours(last - first)
+        for right in self.panels.panels(self.limits):
+            nearest = self._no_neighbours(len(right))
             for number, (start, stop) in enumerate(query_spans):
                 in_bank, in_queries = self._search_block(self.left(start, stop), right)
                 forward[number] = merge_topk([forward[number], in_bank], self.k)
@@ -190,7 +227,7 @@ class Search:
 
     def columns(self, panel: Panel) -> Tensor:
         """The panel's rows without unused shift columns, zero columns up to a multiple of 8; aligned for TMA."""
-        rows = panel.rows[:, : self.queries.dim] if self.exact else panel.rows
+        rows = panel.rows[:, : self.queries.dim] if self.panels.exact else panel.rows
         # Zero columns add nothing to a score.
         padded = rows.new_zeros(len(rows), triton.cdiv(rows.shape[1], 8) * 8)
         padded[:, : rows.shape[1]] = rows
@@ -198,9 +235,9 @@ class Search:
 
     def _left_out(self, left: Panel) -> Tensor:
         """What screened scores lack, float64 [q]: q.m one way, c.m both ways (0 when not centred)."""
-        bank_centre = self.right.centre.double()
+        bank_centre = self.panels.centre.double()
         if self.two_way:
-            return (self.left.centre.double() @ bank_centre).expand(len(left))
+            return (self.panels.query_centre.double() @ bank_centre).expand(len(left))
         return self.queries.block(left.start, left.start + len(left)).double() @ bank_centre
 
     def _rank(self, left: Panel, right: Panel, query: Tensor, row: Tensor, k: int, backward: bool = False) -> Ranked:
