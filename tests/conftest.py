@@ -42,6 +42,11 @@ STARTS = {"subprocess.Popen", "os.fork", "os.posix_spawn", "os.system"}
 QUICK = ("unit", "families")  # the folders of `make check`
 
 
+def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
+    """Bytes are named by their argument: packed ones hold the time, and workers must collect the same names."""
+    return argname if isinstance(val, bytes) else None
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Files that take minutes come first, so that none of them is left to one process at the end."""
     items.sort(key=lambda item: item.path.name not in LONGEST)
