@@ -6,16 +6,18 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
 
 import forked
 import pytest
 import ranks
+import slurm_cluster
 import study
 import toy_worlds
 from built_once import built_once, of_all_processes
+from slurm_cluster import Cluster
 from stilts_launcher.imports import heavy_imports
 
 from stilts_ds import hub_client
@@ -204,3 +206,11 @@ def toy_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("toy")
     shutil.copytree(built, folder, symlinks=True, dirs_exist_ok=True)
     return folder / "runs" / "quickstart"
+
+
+@pytest.fixture
+def cluster_with_gpus(tmp_path: Path) -> Iterator[Cluster]:
+    """A real Slurm of two nodes with two GPUs each, which are make-believe."""
+    (tmp_path / "slurm").mkdir()
+    with slurm_cluster.running(tmp_path / "slurm", gpus=2) as cluster:
+        yield cluster

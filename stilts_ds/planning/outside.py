@@ -60,10 +60,12 @@ def outside(
     """Memory around the steps of a phase that trains `trained` parameters, `heads` of them in its heads, and predicts
     batches of `batch`. Raises UserError where an own DeepSpeed file cannot be read."""
     whole = shape.parameters + heads
+    evaluation = _evaluation_weights(whole, shape, engine, ranks) + pass_bytes(shape, batch, eager)
+    trained_by_rank = -(-trained // ranks)
     return Outside(
         save=save_bytes(engine.zero_stage, largest),
-        evaluation=_evaluation_weights(whole, shape, engine, ranks) + pass_bytes(shape, batch, eager),
-        save_host=FLOAT * STATES * -(-trained // ranks),
+        evaluation=evaluation,
+        save_host=FLOAT * STATES * trained_by_rank,
         load_host=FLOAT * whole,
         export_host=FLOAT * whole,
     )

@@ -198,14 +198,14 @@ def parts(work: Work, ranks: int, rates: Rates) -> list[PartOfTraining]:
     # Each rank's mark is looked for and read; then packages, nodes and models are compared.
     meeting = 2 * (ranks - 1) * rates.asking + objects(1, FACTS, ranks, rates) + objects(1, HASH, ranks, rates)
     writing = checkpoint_bytes(work) / min(rates.writing, ranks * rates.reading)
-    # In evaluation all ranks have whole float32 weights.
+    commit = committing(ranks, rates)
+    # Float32 weights: whole ones to each rank or, at stage 3, its part. What passes gather there is not counted.
     sent = spread(work.tensors, model_bytes, ranks)
-    return [
-        _part("start-up", weights, 0, reading, meeting, ranks, rates),
-        _part("step", one_step, 0, 0.0, 0.0, ranks, rates),
-        _part("checkpoint", save, checkpoint_files(ranks), writing, committing(ranks, rates), ranks, rates),
-        _part("evaluation", sent, 0, reading, 0.0, ranks, rates),
-    ]
+    starting = _part("start-up", weights, 0, reading, meeting, ranks, rates)
+    stepping = _part("step", one_step, 0, 0.0, 0.0, ranks, rates)
+    keeping = _part("checkpoint", save, checkpoint_files(ranks), writing, commit, ranks, rates)
+    evaluating = _part("evaluation", sent, 0, reading, 0.0, ranks, rates)
+    return [starting, stepping, keeping, evaluating]
 
 
 def _part(

@@ -34,17 +34,15 @@ def paper_sheets(results: Mapping[str, Any], recipe: Recipe) -> list[Sheet]:
     targets = [task for task in results["targets"] if task in PHANG_2020]
     conditions = [name for name in singles.values() if name in gains]
     together = _named(recipe, gains, lambda tasks: set(tasks) == set(NINE))
-    claims = [
+    text_alone = _named(recipe, gains, lambda tasks: tasks == ["mlm"])
+    translated = _named(recipe, gains, _translated)
+    claims = (
         _best_three(gains, conditions),
         _little_more(gains, conditions, together),
-        *_inconsistent(gains, _named(recipe, gains, lambda tasks: tasks == ["mlm"]), targets),
-        *_inconsistent(gains, _named(recipe, gains, _translated), targets),
-    ]
-    return [
-        _by_target(gains, [*conditions, *together], targets),
-        _by_condition(gains),
-        Sheet("What the paper says of kinds of training", ("the paper", "here", "verdict"), tuple(claims)),
-    ]
+        *_inconsistent(gains, [*text_alone, *translated], targets),
+    )
+    by_claim = Sheet("What the paper says of kinds of training", ("the paper", "here", "verdict"), claims)
+    return [_by_target(gains, [*conditions, *together], targets), _by_condition(gains), by_claim]
 
 
 def _named(recipe: Recipe, gains: Gains, wanted: Callable[[Sequence[str]], bool]) -> list[str]:

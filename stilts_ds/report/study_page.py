@@ -120,11 +120,16 @@ def _scores(results: Mapping[str, Any]) -> Sheet:
             several = f" ({', '.join(map(number, seeds))})" if len(seeds) > 1 else ""
             cells.append(f"{number(cell['mean_of_present'])}{several}")
         rows.append((condition, *cells))
-    chances = (get_task(task).chance for task in results["targets"])
-    rows.append(("guessing", *(number(chance) if chance else "near 0" for chance in chances)))
+    rows.append(("guessing", *map(_guessing, results["targets"])))
     sizes = [f"{task}: {_sizes(results, task)}" for task in results["targets"]]
     note = f"Medians over seeds, in brackets each seed. Examples by language: {'; '.join(sizes)}."
     return Sheet("Scores", ("condition", *results["targets"]), tuple(rows), (note,))
+
+
+def _guessing(task: str) -> str:
+    """What guessing scores; metrics without a stated chance give next to nothing for it."""
+    chance = get_task(task).chance
+    return number(chance) if chance else "near 0"
 
 
 def _sizes(results: Mapping[str, Any], task: str) -> str:
@@ -169,14 +174,11 @@ def _noisy(task: str, named: Mapping[str, Cells]) -> Iterator[Sheet]:
         kind = name.removeprefix(begins)
         rates = tuple(next(iter(named[name].values())))
         shares = [column for column in next(iter(relative.values()), {}) if re.match(rf"{kind}-\d", column)]
-        rows = [
-            (
-                condition,
-                *(number(cells[rate]["score"]) for rate in rates),
-                *(number(relative[condition][column].get("score")) for column in shares),
-            )
-            for condition, cells in named[name].items()
-        ]
+        rows = []
+        for condition, cells in named[name].items():
+            scores = (number(cells[rate]["score"]) for rate in rates)
+            taken = (number(relative[condition][column].get("score")) for column in shares)
+            rows.append((condition, *scores, *taken))
         columns = ("condition", *rates, *(f"{column} takes, %" for column in shares))
         note = (
             "Errors in 100 letters, or words where words change; `area` is the mean over the rates. What noise takes "

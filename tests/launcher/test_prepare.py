@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -102,13 +101,6 @@ def test_the_job_that_makes_rows_asks_for_the_cores_of_a_node_and_for_no_gpu() -
     assert (own.partition, own.nodes) == ("fat", 4)
     assert profile.prepares and not Profile(nodes=2).prepares
     assert Profile(jobs={"target": {"gpus_per_node": 1}}).prepares
-
-
-@pytest.fixture
-def cluster_with_gpus(tmp_path: Path) -> Iterator[Cluster]:
-    (tmp_path / "slurm").mkdir()
-    with slurm_cluster.running(tmp_path / "slurm", gpus=2) as cluster:
-        yield cluster
 
 
 @pytest.mark.cluster

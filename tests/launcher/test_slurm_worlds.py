@@ -6,7 +6,6 @@ import json
 import os
 import re
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -24,23 +23,16 @@ STEPS = 60
 SHORT = (f"intermediate_training.max_steps={STEPS}", "intermediate_training.save_steps=4")
 
 
-@pytest.fixture
-def cluster(tmp_path: Path) -> Iterator[Cluster]:
-    (tmp_path / "slurm").mkdir()
-    with slurm_cluster.running(tmp_path / "slurm", gpus=2) as cluster:
-        yield cluster
-
-
 @pytest.mark.cluster
 @pytest.mark.long
 @pytest.mark.skipif(NO_CLUSTER is not None, reason=str(NO_CLUSTER))
-def test_worlds_share_an_allocation_through_a_kill_and_a_time_limit(cluster: Cluster, tmp_path: Path) -> None:
+def test_worlds_share_an_allocation_through_a_kill_and_a_time_limit(cluster_with_gpus: Cluster, tmp_path: Path) -> None:
     (tmp_path / "profile.yaml").write_text(PROFILE)
     study.stilts(tmp_path, "run", "study.yaml", *SHORT, "output_dir=undisturbed")
     undisturbed = tmp_path / "undisturbed" / "study"
 
     def stilts(*arguments: object, fails: bool = False) -> str:
-        return study.stilts(tmp_path, *arguments, fails=fails, environment=cluster.environment)
+        return study.stilts(tmp_path, *arguments, fails=fails, environment=cluster_with_gpus.environment)
 
     shown = stilts("submit", "study.yaml", *SHORT, "--cluster", "profile.yaml")
     run = tmp_path / "runs" / "study"
@@ -52,7 +44,7 @@ def test_worlds_share_an_allocation_through_a_kill_and_a_time_limit(cluster: Clu
     # Two steps side by side, each with two ranks and both GPUs of one node.
     until(lambda: len(list((run / "leases").glob("[!.]*"))) == 2, "two phases at work", run)
     until(reached(run, first, 8), "step 8", run)
-    steps = cluster.run("squeue", "-h", "-s", "-j", jobs[first], "-o", "%i %N").splitlines()
+    steps = cluster_with_gpus.run("squeue", "-h", "-s", "-j", jobs[first], "-o", "%i %N").splitlines()
     places = [step.split()[1] for step in steps if "batch" not in step and "extern" not in step]
     assert places and set(places) <= set(slurm_cluster.NODES), steps
     shown = stilts("status", run)
@@ -65,7 +57,7 @@ def test_worlds_share_an_allocation_through_a_kill_and_a_time_limit(cluster: Clu
     until(reached(run, first, 20), "step 20", run)
 
     # The signal before the time limit: all is saved, the job is queued again and continues with its queue.
-    cluster.run("scancel", "--signal=USR1", jobs[first], check=True)
+    cluster_with_gpus.run("scancel", "--signal=USR1", jobs[first], check=True)
     until(lambda: "goes back into the queue, to be continued" in batch.read_text(), "the requeue", run)
     assert "stopped:SIGUSR1" in batch.read_text()
     phases = study.phase_ids(run)

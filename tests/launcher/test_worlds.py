@@ -48,12 +48,18 @@ def by_worlds(count: int) -> tuple[str, ...]:
     return f"launch.worlds={count}", f"launch.nproc={count}", "launch.oversubscribe=true"
 
 
+def begun_by_two(folder: Path) -> tuple[forked.Rank, Path]:
+    """The study begun by two worlds, as a process that a test can signal, and its run folder."""
+    (folder / "eight.yaml").write_text(RECIPE)
+    return forked.started(folder, ["run", "eight.yaml", *by_worlds(2)]), folder / "runs" / "eight"
+
+
 def id_of(run: Path, label: str) -> str:
     return next(phase.id for phase in Plan.load(run / "plan.json").phases if phase.label == label)
 
 
 def world_pids(run: Path) -> list[int]:
-    """The worlds of a run: processes that were forked with its folder as their argument, and have ranks below them."""
+    """The processes that hold the leases of a run: each world that is at work on a phase."""
     holders = [json.loads(path.read_text())["process"] for path in (run / "leases").glob("*") if "." not in path.name]
     return [int(pid) for pid in holders]
 
@@ -77,11 +83,7 @@ def test_one_two_and_four_worlds_give_equal_results_to_the_byte(by_one_world: Pa
 
 
 def test_a_stop_reaches_all_worlds_and_the_same_command_continues(by_one_world: Path, tmp_path: Path) -> None:
-    folder = tmp_path / "stopped"
-    folder.mkdir()
-    (folder / "eight.yaml").write_text(RECIPE)
-    going = forked.started(folder, ["run", "eight.yaml", *by_worlds(2)])
-    run = folder / "runs" / "eight"
+    going, run = begun_by_two(tmp_path)
     labels = ("mnli/seed1/intermediate", "qqp/seed1/intermediate")
     study.until(lambda: (run / "plan.json").exists(), "the plan", run)
     ids = [id_of(run, label) for label in labels]
@@ -90,16 +92,12 @@ def test_a_stop_reaches_all_worlds_and_the_same_command_continues(by_one_world: 
     shown = going.communicate(120)[0]
     assert going.returncode == 85 and "stopped; everything is saved, the same command continues" in shown, shown
     assert {study.state(run, phase) for phase in ids} == {"stopped:SIGUSR1"}
-    run_study(folder, *by_worlds(2))
+    run_study(tmp_path, *by_worlds(2))
     assert same_results(["compare", str(by_one_world), str(run)]) == 0
 
 
 def test_what_a_killed_world_was_at_is_finished_by_the_other(by_one_world: Path, tmp_path: Path) -> None:
-    folder = tmp_path / "killed"
-    folder.mkdir()
-    (folder / "eight.yaml").write_text(RECIPE)
-    going = forked.started(folder, ["run", "eight.yaml", *by_worlds(2)])
-    run = folder / "runs" / "eight"
+    going, run = begun_by_two(tmp_path)
     study.until(lambda: len(world_pids(run)) == 2, "two worlds at work", run)
     taken = {path.name for path in (run / "leases").glob("*") if "." not in path.name}
     study.until(lambda: any(study.curve(run, phase) for phase in taken), "training", run)

@@ -17,7 +17,7 @@ from typing import get_args
 
 from stilts_ds.errors import UserError
 from stilts_launcher.backends.base import CurrentJob, Job, QueuedJob, Submitted, rank_program, script
-from stilts_launcher.cluster import Container, JobKind, Profile, Resources
+from stilts_launcher.cluster import GPUS, Container, JobKind, Profile, Resources
 from stilts_launcher.rank_place import FIRST_PORT, PORTS, RankPlace, read_number
 
 REASONS = {  # Slurm's reasons for waiting, in words
@@ -296,8 +296,8 @@ def fewer_tasks(environment: Mapping[str, str], most: int | None, worlds: int = 
 
 def _gpus_of_step(environment: Mapping[str, str], tasks: int, of: int) -> list[str]:
     """The option for a step's share of a node's GPUs: for `tasks` of the node's `of` tasks."""
-    gpus = re.search(r"[0-9]{1,4}$", environment.get("SLURM_GPUS_PER_NODE", ""))
-    return [f"--gpus-per-node={max(1, int(gpus[0]) * tasks // of)}"] if gpus else []
+    gpus = GPUS.fullmatch(environment.get("SLURM_GPUS_PER_NODE", ""))
+    return [f"--gpus-per-node={max(1, int(gpus[1]) * tasks // of)}"] if gpus else []
 
 
 def srun_command(program: Sequence[str], container: Container | None, options: Sequence[str] = ()) -> list[str]:
