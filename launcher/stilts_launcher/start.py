@@ -59,8 +59,8 @@ def prepare_run(recipe: Recipe, lacking: dict[str, str] | None = None, wanted: S
 
     tasks = check_tasks(recipe)
     # Not refused: a shipped recipe keeps its settings when it is run with other targets.
-    for name in unread_settings(recipe):
-        log.warning("%s is set, and nothing in this run reads it", name)
+    if unread := unread_settings(recipe):
+        log.warning("set in the recipe, and read by nothing in this run: %s", ", ".join(unread))
     run = run_of(recipe)
     # Through a link out of the folder, this run would write into another one's files.
     run.check_links()
