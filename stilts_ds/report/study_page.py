@@ -12,6 +12,8 @@ from typing import Any
 from stilts_ds.config import Recipe
 from stilts_ds.errors import counted
 from stilts_ds.escape import markdown_prose
+from stilts_ds.report.code_gains import NAME as CODE_GAINS
+from stilts_ds.report.code_tables import FLOORS, METRICS_OF
 from stilts_ds.report.layers import NAME as LAYERS
 from stilts_ds.report.paper import paper_sheets
 from stilts_ds.report.table import Sheet, number, signed
@@ -25,6 +27,7 @@ MARK = "<!-- Below this line: `stilts report RUN --page FILE`. -->"
 TITLES = {
     "matrix": "Gains over {baseline}",
     "centred": "Gains in retrieval, raw and centred",
+    CODE_GAINS: "Gains beside pass@1",
     "joshi": "Gains by resource class",
     "noise-costs-": "Points that noise costs less than after {baseline}: {task}",
     LANGUAGES_OF: "Gains by language: {task}",
@@ -63,6 +66,7 @@ def study_page(results: Mapping[str, Any], recipe: Recipe, at_scale: Sheet | Non
     sheets = [_conditions(recipe), _scores(results)]
     sheets += [_gains(name, table, statistics["baseline"]) for name, table in tables.items()]
     sheets += [sheet for task in results["targets"] for sheet in _noisy(task, named)]
+    sheets += [_all_scores(task, named[METRICS_OF + task]) for task in results["targets"] if METRICS_OF + task in named]
     sheets += [_layers(results["layers"], named[LAYERS])] if LAYERS in named else []
     sheets += paper_sheets(results, recipe)
     sheets += [_unresolved(tables, statistics["baseline"])]
@@ -98,7 +102,8 @@ def command(recipe: Recipe) -> str:
         for name in ("intermediate", "xtreme", "code", "text", "translated")
         if getattr(recipe.data, name)
     ]
-    return " ".join([f"stilts run {recipe.name} model.name_or_path=DIR", *folders])
+    allowed = ["execute.allow=true"] if recipe.execute.allow else []
+    return " ".join([f"stilts run {recipe.name} model.name_or_path=DIR", *folders, *allowed])
 
 
 def _conditions(recipe: Recipe) -> Sheet:
@@ -185,6 +190,15 @@ def _noisy(task: str, named: Mapping[str, Cells]) -> Iterator[Sheet]:
             "is a share of the clean score."
         )
         yield Sheet(f"Scores under noise: {task}, {kind}", columns, tuple(rows), (note,))
+
+
+def _all_scores(task: str, table: Cells) -> Sheet:
+    """Every score of a target of code by language, with the floors that were executed: medians over seeds."""
+    columns = tuple(next(iter(table.values())))
+    rows = [(label, *(number((cell or {}).get("score")) for cell in cells.values())) for label, cells in table.items()]
+    shown = {label.rpartition(", ")[2] for label in table}
+    notes = [f"`{metric}`: {floor}." for metric, floor in FLOORS.items() if metric in shown]
+    return Sheet(f"All scores by language: {task}", ("", *columns), tuple(rows), tuple(notes))
 
 
 def _layers(layers: Mapping[str, Any], table: Cells) -> Sheet:
