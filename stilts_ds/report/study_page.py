@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from stilts_ds.config import Recipe
+from stilts_ds.config import Recipe, TrainingPart
 from stilts_ds.errors import counted
 from stilts_ds.escape import markdown_prose
 from stilts_ds.report.code_gains import NAME as CODE_GAINS
@@ -63,7 +63,7 @@ def study_page(results: Mapping[str, Any], recipe: Recipe, at_scale: Sheet | Non
     statistics = results["statistics"]
     named = statistics["tables"]
     tables = {name: named[name] for prefix in TITLES for name in named if name.startswith(prefix)}
-    sheets = [_conditions(recipe), _scores(results)]
+    sheets = [_conditions(recipe), _learnt(results, recipe), _scores(results)]
     sheets += [_gains(name, table, statistics["baseline"]) for name, table in tables.items()]
     sheets += [sheet for task in results["targets"] for sheet in _noisy(task, named)]
     sheets += [_all_scores(task, named[METRICS_OF + task]) for task in results["targets"] if METRICS_OF + task in named]
@@ -109,6 +109,24 @@ def command(recipe: Recipe) -> str:
 def _conditions(recipe: Recipe) -> Sheet:
     rows = [(name, ", ".join(tasks) or "-") for name, tasks in recipe.intermediate.items()]
     return Sheet("Conditions", ("condition", "trained before the targets"), tuple(rows))
+
+
+def _learnt(results: Mapping[str, Any], recipe: Recipe) -> Sheet:
+    """Dev scores of each intermediate task beside what guessing gives: a task that is not learnt cannot be transferred.
+
+    Pages of kept results of earlier versions have none.
+    """
+    rows = [
+        (condition, task, ", ".join(map(number, seeds.values())), _guessing(task))
+        for condition, tasks in results.get("dev", {}).items()
+        for task, seeds in tasks.items()
+    ]
+    examples = TrainingPart(**recipe.intermediate_training).eval_examples
+    note = (
+        f"Main score on at most {examples} English dev examples of each task, which "
+        "also choose among steps where several are evaluated. Each seed in its order."
+    )
+    return Sheet("What the tasks taught", ("condition", "task", "dev, by seed", "guessing"), tuple(rows), (note,))
 
 
 def _scores(results: Mapping[str, Any]) -> Sheet:
