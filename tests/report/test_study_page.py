@@ -78,6 +78,15 @@ def test_what_shows_nothing_is_said_with_the_width_of_its_interval() -> None:
     assert "| qqp, tatoeba | +0.5 | 3.5 |" in section and "mnli, tatoeba" not in section
 
 
+def test_where_no_example_differs_no_interval_claims_certainty() -> None:
+    nothing = {"none": {"tatoeba": {"score": 0.0, "mean": 0.0}}, "mnli": {"tatoeba": gain(0.0, 0.0, 0.0, 1.0)}}
+    tables = {**RESULTS["statistics"]["tables"], "matrix": nothing}
+    page = study_page({**RESULTS, "statistics": {**RESULTS["statistics"], "tables": tables}}, RECIPE)
+    assert "| mnli, tatoeba | 0.0 | 50.5 | +0.0 | - | - | no |" in page and "up to 3 / n" in page
+    assert "| mnli, tatoeba | +0.0 | - |" in page.split("## What was too small to tell")[1]
+    assert "3 / n" not in study_page(RESULTS, RECIPE)
+
+
 def test_the_curve_over_layers_stands_with_the_layer_that_dev_chose() -> None:
     table = {"none": {"0": {"score": 10.0}, "1": {"score": 40.0}}, "mnli": {"0": {"score": 12.0}, "1": {"score": 9.0}}}
     statistics = {**RESULTS["statistics"], "tables": {**RESULTS["statistics"]["tables"], "layers": table}}
