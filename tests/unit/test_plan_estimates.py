@@ -16,7 +16,6 @@ import pytest
 import ranks
 import small
 from conftest import stilts
-from stilts_launcher.show.plan import _knee_lines
 
 from stilts_ds.batches.mixture import Mixture
 from stilts_ds.config import EnginePart, SamplingPart, TrainingPart, parse_recipe
@@ -36,7 +35,6 @@ from stilts_ds.planning.memory import (
 )
 from stilts_ds.planning.sizes import PhaseSize
 from stilts_ds.run_dir import PhaseDir, write_json
-from stilts_ds.trial_file import RankPeaks, RankRate, Trial
 from stilts_ds.weight_files import parameter_count
 
 # 514 positions and 1 token type of 1,024, a LayerNorm; 24 layers of four 1,024 x 1,024 and two 1,024 x 4,096 matrices
@@ -352,30 +350,6 @@ def test_a_model_that_is_not_here_has_unknown_memory(shared_data: Path, tmp_path
     )
     assert "memory unknown until model and data are on this machine (`stilts fetch`)" in shown
     assert "whether it fits in 80 GiB is unknown" in shown
-
-
-def trial_of(*rates: float) -> Trial:
-    by_ranks = tuple(RankRate(ranks=1 << n, examples=8 >> n, tokens_per_second=rate) for n, rate in enumerate(rates))
-    peaks = (RankPeaks(host=1, started_with=1),)
-    times: dict[str, Any] = {"steps": (0,), "seconds": (1.0,), "tokens": (1,), "warm_up_seconds": 1.0}
-    about: dict[str, Any] = {"phase": "target-x", "stage": 1, "dtype": "fp32", "device": "CPU", "parameters": 1}
-    return Trial(**times, **about, ranks=peaks, rates=by_ranks)
-
-
-@pytest.mark.parametrize(
-    "rates, knee, told",
-    [
-        ((800, 790, 400, 399), 4, "the knee is at 4 ranks with 2 examples of a step each"),
-        ((800, 300, 500, 500), 1, "the knee is at 1 rank with 8 examples of a step each"),
-        ((800, 790, 700, 400), 8, "each of 8 ranks, the most that a step feeds"),
-        ((800,), 1, "each of 1 rank, the most"),
-    ],
-)
-def test_the_knee_is_where_a_rank_falls_below_half_of_one_alone(rates: Any, knee: int, told: str) -> None:
-    trial = trial_of(*rates)
-    assert trial.knee.ranks == knee
-    by_rank, advised = _knee_lines(trial)
-    assert advised.startswith(told) and ": 1: 800" in by_rank
 
 
 @pytest.mark.slow
