@@ -8,11 +8,15 @@ from typing import Any
 
 import pytest
 import ranks
+from report_runs import QUICK, build_run
 from stilts_launcher.show.plan import plan_sheet
 
 from stilts_ds.config import Recipe, load_recipe
+from stilts_ds.phase_status import Best, TaskBest
+from stilts_ds.plan_file import Plan
 from stilts_ds.report.study_page import MARK, command, study_page, write_study_page
 from stilts_ds.report.table import Sheet
+from stilts_ds.report.write import write_report
 from stilts_ds.run_dir import read_json
 
 RECIPE = Recipe.model_validate(
@@ -74,6 +78,15 @@ def test_what_shows_nothing_is_said_with_the_width_of_its_interval() -> None:
     assert "| qqp, tatoeba | +0.5 | 3.5 |" in section and "mnli, tatoeba" not in section
 
 
+def test_where_no_example_differs_no_interval_claims_certainty() -> None:
+    nothing = {"none": {"tatoeba": {"score": 0.0, "mean": 0.0}}, "mnli": {"tatoeba": gain(0.0, 0.0, 0.0, 1.0)}}
+    tables = {**RESULTS["statistics"]["tables"], "matrix": nothing}
+    page = study_page({**RESULTS, "statistics": {**RESULTS["statistics"], "tables": tables}}, RECIPE)
+    assert "| mnli, tatoeba | 0.0 | 50.5 | +0.0 | - | - | no |" in page and "up to 3 / n" in page
+    assert "| mnli, tatoeba | +0.0 | - |" in page.split("## What was too small to tell")[1]
+    assert "3 / n" not in study_page(RESULTS, RECIPE)
+
+
 def test_the_curve_over_layers_stands_with_the_layer_that_dev_chose() -> None:
     table = {"none": {"0": {"score": 10.0}, "1": {"score": 40.0}}, "mnli": {"0": {"score": 12.0}, "1": {"score": 9.0}}}
     statistics = {**RESULTS["statistics"], "tables": {**RESULTS["statistics"]["tables"], "layers": table}}
@@ -88,6 +101,24 @@ def test_scores_under_noise_stand_with_the_share_that_noise_takes() -> None:
     statistics = {**RESULTS["statistics"], "tables": {**RESULTS["statistics"]["tables"], **noisy}}
     page = study_page({**RESULTS, "statistics": statistics}, RECIPE)
     assert "| condition | 0 | 5 | area | typo-5 takes, % |" in page and "| none | 80.0 | 60.0 | 70.0 | 25.0 |" in page
+
+
+def test_what_the_tasks_taught_stands_beside_guessing() -> None:
+    page = study_page({**RESULTS, "dev": {"mnli": {"mnli": {"1": 34.0, "2": 58.0}}}}, RECIPE)
+    section = page.split("## What the tasks taught")[1].split("\n## ")[0]
+    assert "| mnli | mnli | 34.0, 58.0 | 33.3 |" in section and "500 English dev examples" in section
+    assert "What the tasks taught" not in study_page(RESULTS, RECIPE)  # results that keep no dev scores
+
+
+def test_results_keep_the_dev_scores_of_intermediate_phases(tmp_path: Path) -> None:
+    run = build_run(tmp_path, intermediate={"none": [], "mnli": ["mnli"]}, targets=("tatoeba",), seeds=(1, 2))
+    for phase in Plan.load(run.plan).phases:
+        if phase.kind == "intermediate":
+            task = TaskBest(score=40.0 + phase.seed, best=70.0, best_step=3)
+            best = Best(step=5, of=5, selection=task.score, tasks={"mnli": task})
+            run.phase(phase.id).set_status("done", best=best)
+    write_report(run, QUICK)
+    assert read_json(run.results)["dev"] == {"mnli": {"mnli": {"1": 41.0, "2": 42.0}}}  # of the model that was kept
 
 
 def test_guessing_stands_below_the_scores() -> None:
