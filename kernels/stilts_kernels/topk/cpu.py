@@ -71,7 +71,7 @@ class Index:
         self.centre = centre_of(self.rows)
         maker = PanelMaker(self.rows, self.centre, self.centre, 0, dtype)
         with exact_float32(bank.shape[1], bank.device):
-            self.panels = list(make_panels(maker, fitting(BANK_ROWS, dtype)))
+            self.panels = list(make_panels(maker, BANK_ROWS))
 
 
 def topk_cpu(
@@ -161,7 +161,7 @@ def shortlisted(queries: Rows, bank: Rows, k: int, screen: str, cap: int, block:
     query_panels = packed_panels(PanelMaker(queries, centre, None, 2, dtype), QUERY_ROWS)
     bank_panels: Iterable[Panel]
     if index:
-        bank_panels = index.panels
+        bank_panels = cut_to_fit(index.panels, max(map(len, query_panels)))
     else:
         bank_panels = make_panels(PanelMaker(bank, bank_centre, centre, 0, dtype), fitting(block, dtype))
     shortlist = Shortlist(queries.count, k, max(cap, 16 * k), queries.data.device)
@@ -241,6 +241,15 @@ def packed_panels(maker: PanelMaker, step: int) -> list[Panel]:
 def fitting(rows: int, dtype: torch.dtype) -> int:
     """As many rows as take the bytes of `rows` in bfloat16: blocks of scores are to stay in cache and in the budget."""
     return rows * torch.bfloat16.itemsize // dtype.itemsize
+
+
+def cut_to_fit(panels: list[Panel], queries: int) -> Iterator[Panel]:
+    """The panels of an Index, cut where their scores with `queries` take more bytes than those of the largest block in
+    bfloat16. Few queries meet long panels: each block of float32 scores costs a millisecond besides its product."""
+    rows = fitting(BANK_ROWS, panels[0].rows.dtype) * QUERY_ROWS // min(queries, QUERY_ROWS)
+    for panel in panels:
+        for cut in slices(len(panel), rows):
+            yield panel.part(cut.start, cut.stop)
 
 
 def block_rows(dim: int, memory: int) -> int:
