@@ -128,8 +128,8 @@ def compile_pairs(capability: int, unit: bool) -> CompiledKernel:
 
 def compile_panel(capability: int, unit: bool, stored: torch.dtype = torch.float16) -> CompiledKernel:
     """Compiles the maker of panels, from float32 rows."""
-    constants = {"DIM": DIM, "COLUMNS": DIM, "UNIT": unit, "CENTRED": True, "SHIFTED": True, "STORED": True}
-    constants |= {"LARGEST": torch.finfo(stored).max, "BR": PANEL_ROWS, "BD": PANEL_DEPTH}
+    constants: dict[str, float] = {"DIM": DIM, "COLUMNS": DIM, "UNIT": unit, "BR": PANEL_ROWS, "BD": PANEL_DEPTH}
+    constants |= {"CENTRED": True, "SHIFTED": True, "STORED": True, "LARGEST": torch.finfo(stored).max}
     pointers = ("rows", "lengths", "centre", "opposite", "out", "out_norm", "out_error", "out_size", "out_shift")
     types = {
         **dict.fromkeys(pointers, "*fp32"),
