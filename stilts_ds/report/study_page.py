@@ -128,7 +128,7 @@ def _learnt(results: Mapping[str, Any], recipe: Recipe) -> Sheet:
     ]
     examples = TrainingPart(**recipe.intermediate_training).eval_examples
     note = (
-        f"Main score on at most {examples} English dev examples of each task, which "
+        f"Main score on at most {examples} dev examples of each task, which "
         "also choose among steps where several are evaluated. Each seed in its order."
     )
     return Sheet("What the tasks taught", ("condition", "task", "dev, by seed", "guessing"), tuple(rows), (note,))
@@ -190,11 +190,11 @@ def _gains(name: str, table: Cells, baseline: str) -> Sheet:
         verdict = "yes" if cell["significant"] else "no"
         if _tells_nothing(cell):
             degenerate, interval, p = True, "-", "-"
-        # Conditions stand down in a table of targets, and across in one of languages.
-        base = table.get(baseline, {}).get(column) or table[row].get(baseline) or {}
-        means = number(base.get("mean")), number(cell.get("mean"))
+        # Not the baseline's own cell: where conditions are chosen by target, the average is over those targets alone.
+        mean = cell.get("mean")
+        base = None if mean is None else mean - cell["mean_gain"]
         tested = signed(cell["mean_gain"]), interval, p, verdict
-        rows.append((f"{row}, {column}", *means, *tested))
+        rows.append((f"{row}, {column}", number(base), number(mean), *tested))
     return Sheet(
         _title(name, baseline),
         ("", baseline, "mean", "gain", "95 % interval", "p, corrected", "told from 0"),

@@ -30,9 +30,9 @@ RECIPE = Recipe.model_validate(
 )
 
 
-def gain(mean_gain: float, low: float, high: float, p: float) -> dict[str, Any]:
+def gain(mean_gain: float, low: float, high: float, p: float, base: float = 15.6) -> dict[str, Any]:
     tested = {"mean_gain": mean_gain, "low": low, "high": high, "p_adjusted": p, "significant": p < 0.05}
-    return {"score": 50.0, "mean": 50.5, **tested}
+    return {"score": 50.0, "mean": base + mean_gain, **tested}
 
 
 def cell(first: float, second: float) -> dict[str, Any]:
@@ -59,7 +59,7 @@ RESULTS: dict[str, Any] = {
                 "qqp": {"tatoeba": gain(0.5, -3.0, 4.0, 0.8)},
             },
             "script": {"Latn": {"mnli": gain(9.0, 1.0, 2.0, 0.01)}},
-            "languages-tatoeba": {"sw": {"none": {"score": 2.0, "mean": 2.1}, "mnli": gain(1.0, 0.0, 2.0, 0.2)}},
+            "languages-tatoeba": {"sw": {"none": {"score": 2.0, "mean": 2.1}, "mnli": gain(1.0, 0.0, 2.0, 0.2, 2.1)}},
         },
     },
 }
@@ -67,10 +67,22 @@ RESULTS: dict[str, Any] = {
 
 def test_every_tested_gain_stands_with_its_interval_and_its_corrected_p() -> None:
     page = study_page(RESULTS, RECIPE)
-    assert "| mnli, tatoeba | 15.6 | 50.5 | +10.0 | +4.0 to +16.0 | 0.010 | yes |" in page
-    assert "| qqp, tatoeba | 15.6 | 50.5 | +0.5 | -3.0 to +4.0 | 0.800 | no |" in page
-    assert "| sw, mnli | 2.1 | 50.5 | +1.0 | +0.0 to +2.0 | 0.200 | no |" in page
+    assert "| mnli, tatoeba | 15.6 | 25.6 | +10.0 | +4.0 to +16.0 | 0.010 | yes |" in page
+    assert "| qqp, tatoeba | 15.6 | 16.1 | +0.5 | -3.0 to +4.0 | 0.800 | no |" in page
+    assert "| sw, mnli | 2.1 | 3.1 | +1.0 | +0.0 to +2.0 | 0.200 | no |" in page
     assert "+9.0" not in page  # scripts say what the table of languages says
+
+
+def test_the_chosen_conditions_average_stands_beside_the_baselines_over_the_same_targets() -> None:
+    chosen = {"none": {"tatoeba": {"mean": 15.6}, "pawsx": {"mean": 60.0}, "average": {"mean": 37.8}}}
+    chosen["best per target"] = {
+        "tatoeba": gain(2.0, 1.0, 3.0, 0.01),
+        "pawsx": None,
+        "average": gain(2.0, 1.0, 3.0, 0.01),
+    }
+    tables = {**RESULTS["statistics"]["tables"], "matrix": chosen}
+    page = study_page({**RESULTS, "statistics": {**RESULTS["statistics"], "tables": tables}}, RECIPE)
+    assert "| best per target, average | 15.6 | 17.6 | +2.0 |" in page
 
 
 def test_what_shows_nothing_is_said_with_the_width_of_its_interval() -> None:
@@ -79,10 +91,13 @@ def test_what_shows_nothing_is_said_with_the_width_of_its_interval() -> None:
 
 
 def test_where_no_example_differs_no_interval_claims_certainty() -> None:
-    nothing = {"none": {"tatoeba": {"score": 0.0, "mean": 0.0}}, "mnli": {"tatoeba": gain(0.0, 0.0, 0.0, 1.0)}}
+    nothing = {
+        "none": {"tatoeba": {"score": 0.0, "mean": 0.0}},
+        "mnli": {"tatoeba": gain(0.0, 0.0, 0.0, 1.0, 0.0)},
+    }
     tables = {**RESULTS["statistics"]["tables"], "matrix": nothing}
     page = study_page({**RESULTS, "statistics": {**RESULTS["statistics"], "tables": tables}}, RECIPE)
-    assert "| mnli, tatoeba | 0.0 | 50.5 | +0.0 | - | - | no |" in page and "up to 3 / n" in page
+    assert "| mnli, tatoeba | 0.0 | 0.0 | +0.0 | - | - | no |" in page and "up to 3 / n" in page
     assert "| mnli, tatoeba | +0.0 | - |" in page.split("## What was too small to tell")[1]
     assert "3 / n" not in study_page(RESULTS, RECIPE)
 
@@ -106,7 +121,7 @@ def test_scores_under_noise_stand_with_the_share_that_noise_takes() -> None:
 def test_what_the_tasks_taught_stands_beside_guessing() -> None:
     page = study_page({**RESULTS, "dev": {"mnli": {"mnli": {"1": 34.0, "2": 58.0}}}}, RECIPE)
     section = page.split("## What the tasks taught")[1].split("\n## ")[0]
-    assert "| mnli | mnli | 34.0, 58.0 | 33.3 |" in section and "500 English dev examples" in section
+    assert "| mnli | mnli | 34.0, 58.0 | 33.3 |" in section and "500 dev examples" in section
     assert "What the tasks taught" not in study_page(RESULTS, RECIPE)  # results that keep no dev scores
 
 
