@@ -56,6 +56,19 @@ def first_line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
+# How torch's allocators, and Rust and C below them, say it.
+NO_MEMORY = ("out of memory", "can't allocate memory", "not enough memory", os.strerror(errno.ENOMEM).lower())
+
+
+def is_out_of_memory(problem: BaseException) -> bool:
+    """Whether a device or the host has no more memory."""
+    # torch's own type by its name, since nothing here imports torch. On CPUs it is a plain RuntimeError, which only its
+    # words tell from others.
+    by_type = isinstance(problem, MemoryError) or type(problem).__name__ == "OutOfMemoryError"
+    said = str(problem).lower()
+    return by_type or any(words in said for words in NO_MEMORY)
+
+
 def is_full_disk(error: BaseException | None) -> bool:
     """Whether an error, or what caused it, is that a disk or a user's quota on it has no more room."""
     return no_room(error) is not None

@@ -29,6 +29,7 @@ import damage
 import fire
 import warm
 from disk import small_disk
+from distance import distance
 from fire import Fight, Hang, Setting
 
 AIMS = {  # what a phase has to do -> what is aimed at, and how often
@@ -171,8 +172,8 @@ class Study:
         self._settle(last=True)
         apart = {}
         if self.is_elastic:
-            distance = fire.distance(self.fight_.run, quiet)
-            found, apart = list(distance.faults), {"apart": asdict(distance)}
+            apart_by = distance(self.fight_.run, quiet)
+            found, apart = list(apart_by.faults), {"apart": asdict(apart_by)}
         else:
             found = fire.differences(fire.left_by(self.fight_.run), expected)
         if self.deleted_curves and self._curve_is_reported():

@@ -11,6 +11,7 @@ import fire
 import pytest
 import ranks
 import torch
+from distance import distance
 from fire import Fight, Setting
 from safetensors.torch import save_file
 
@@ -74,10 +75,10 @@ def test_an_elastic_study_is_compared_within_a_tolerance(tmp_path: Path) -> None
 
     write(runs[1], {1: 0.5, 2: 0.25}, 2.0, 2)
     write(runs[0], {1: 0.5, 2: 0.25 * (1 + 2e-5)}, 2.5, 2)
-    near = fire.distance(*runs)
+    near = distance(*runs)
     assert (near.loss, near.weight, near.other_best, near.faults) == (pytest.approx(2e-5), 0.5, 0, ())
     write(runs[0], {1: 0.5, 2: 0.25 * (1 + 2e-4)}, 2.5, 1)
-    far = fire.distance(*runs)
+    far = distance(*runs)
     assert (far.weight, far.other_best, far.faults) == (0.0, 1, ("target-x/curve",))
     write(runs[0], {1: 0.5}, 2.0, 2)
-    assert fire.distance(*runs).faults == ("target-x/curve",)
+    assert distance(*runs).faults == ("target-x/curve",)
