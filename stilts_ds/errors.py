@@ -56,6 +56,23 @@ def first_line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
+# What makes a folder one of a group, whose members continue each other's runs and use each other's rows.
+SHARE_WITH_GROUP = "have its owner run `chmod -R g+rwXs` on it for a group that shares it, all with umask 002"
+
+
+# How torch's allocators, and Rust and C below them, say it.
+NO_MEMORY = ("out of memory", "can't allocate memory", "not enough memory", os.strerror(errno.ENOMEM).lower())
+
+
+def is_out_of_memory(problem: BaseException) -> bool:
+    """Whether a device or the host has no more memory."""
+    # torch's own type by its name, since nothing here imports torch. On CPUs it is a plain RuntimeError, which only its
+    # words tell from others.
+    by_type = isinstance(problem, MemoryError) or type(problem).__name__ == "OutOfMemoryError"
+    said = str(problem).lower()
+    return by_type or any(words in said for words in NO_MEMORY)
+
+
 def is_full_disk(error: BaseException | None) -> bool:
     """Whether an error, or what caused it, is that a disk or a user's quota on it has no more room."""
     return no_room(error) is not None
@@ -83,7 +100,7 @@ def os_problem(error: OSError) -> str:
     files = " and ".join(str(name) for name in (error.filename, error.filename2) if name is not None)
     remedy = "check what the last lines say"
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-        remedy = "give a folder that you may write, such as output_dir=..., or change its permissions"
+        remedy = f"give a folder that you may write, such as output_dir=..., or {SHARE_WITH_GROUP}"
     elif files:
         remedy = "check the path"
     return printable(redacted(f"{files + ': ' if files else ''}{reason}; {remedy}"))

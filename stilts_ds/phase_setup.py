@@ -22,6 +22,7 @@ from stilts_ds.display import concern
 from stilts_ds.ds_files import base_config
 from stilts_ds.engine.checkpoint import await_saved
 from stilts_ds.engine.contract import check_deepspeed
+from stilts_ds.engine.guards import MORE_TO_LOAD, memory_explained
 from stilts_ds.engine.loop import train
 from stilts_ds.engine.preflight import check_ranks, node_name
 from stilts_ds.engine.progress import Progress
@@ -76,7 +77,9 @@ def bytes_to_write(recipe: Recipe, plan: Plan, run: RunDir) -> int:
     """Most bytes that the plan will add to the disk at any time; 0 where the model's size is unknown."""
     folder = model_folder(recipe.model.name_or_path, recipe.model.revision)
     parameters = parameter_count(str(folder)) if folder is not None else None
-    return 0 if parameters is None else disk_use(run, plan, recipe.keep, parameters).more
+    if parameters is None:
+        return 0
+    return disk_use(run, plan, recipe.keep, parameters, recipe.launch.phases_at_once).more
 
 
 def check_settings(recipe: Recipe, phases: list[Phase], limits: ModelLimits, world: World) -> None:
@@ -217,6 +220,40 @@ def set_up_training(run: RunDir, recipe: Recipe, phase: Phase, data: Data, world
         for index, (name, split) in enumerate(splits.items())
     }
     specs = head_specs(rows, data)
+    with memory_explained(f"while the model of {phase.label} was loaded", MORE_TO_LOAD):
+        model, lineage = model_of_phase(run, recipe, phase, data, rows, specs, world)
+    folder.root.mkdir(parents=True, exist_ok=True)
+    return TrainingSetup(
+        title=phase.label,
+        model=model,
+        tokenizer=data.tokenizer,
+        tasks=rows,
+        setting=setting,
+        sampling=recipe.sampling,
+        engine_part=recipe.engine,
+        seed=phase.seed,
+        folder=folder,
+        tracking=tracking_of(run, recipe, phase),
+        world=world,
+        evaluate=lambda forward: dev_scores(forward, data, phase, world),
+        export=lambda parameters, step: export_model(
+            folder.best(step), model.encoder, data.tokenizer, specs, parameters, {**lineage, "step": step}
+        ),
+        concern=concern(recipe.data.source),
+    )
+
+
+def model_of_phase(
+    run: RunDir,
+    recipe: Recipe,
+    phase: Phase,
+    data: Data,
+    rows: dict[str, TaskRows],
+    specs: list[HeadSpec],
+    world: World,
+) -> tuple[MultiTask, dict[str, Any]]:
+    """The model that a phase starts from, with its heads, and on rank 0 what its export says of where it comes from. A
+    collective."""
     # Heads are new in each phase: by its seed they begin alike on every rank and in every start.
     torch.manual_seed(phase.seed)
     source = str(run.phase(phase.init).encoder) if phase.init else model_path(recipe.model.name_or_path)
@@ -245,28 +282,10 @@ def set_up_training(run: RunDir, recipe: Recipe, phase: Phase, data: Data, world
     model = build_model(encoder, specs, len(rows))
     # Rank 0 sends its heads with the encoder.
     world.on_rank_0(lambda: load_language_head(model, language_head, source, concern(recipe.data.source)))
-    if setting.keep_head:
+    if phase.setting().keep_head:
         before = run.phase(phase.init) if phase.init else None
         world.on_rank_0(lambda: lineage.update(kept_heads=keep_heads(model, specs, before)))
-    folder.root.mkdir(parents=True, exist_ok=True)
-    return TrainingSetup(
-        title=phase.label,
-        model=model,
-        tokenizer=data.tokenizer,
-        tasks=rows,
-        setting=setting,
-        sampling=recipe.sampling,
-        engine_part=recipe.engine,
-        seed=phase.seed,
-        folder=folder,
-        tracking=tracking_of(run, recipe, phase),
-        world=world,
-        evaluate=lambda forward: dev_scores(forward, data, phase, world),
-        export=lambda parameters, step: export_model(
-            folder.best(step), encoder, data.tokenizer, specs, parameters, {**lineage, "step": step}
-        ),
-        concern=concern(recipe.data.source),
-    )
+    return model, lineage
 
 
 def read_output(source: str, revision: str | None, backbone: Backbone) -> dict[str, torch.Tensor] | None:

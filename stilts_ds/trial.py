@@ -4,7 +4,8 @@
 
 RUN_DIR is a temporary folder with a recipe and a plan; the result is its trial.json. The engine and the steps are those
 of training. The heaviest step that is found comes first: it warms up and sets the memory's peak. The timed ones are
-spread over the phase. Nothing is exported and nothing is evaluated.
+spread over the phase. Then each rank gets as many examples as one of 1, 2, 4 ... ranks would have: these steps tell how
+many ranks a step keeps busy. Nothing is exported and nothing is evaluated.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import dataclasses
 import resource
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -33,10 +34,12 @@ from stilts_ds.model.encoder import quiet
 from stilts_ds.model_files import limits_of
 from stilts_ds.phase_setup import check_settings, set_up_training
 from stilts_ds.plan_file import Phase, Plan
+from stilts_ds.planner import most_ranks
 from stilts_ds.run_dir import RunDir, hash_json
-from stilts_ds.trial_file import RankPeaks, Trial
+from stilts_ds.trial_file import RankPeaks, RankRate, Trial
 
 STEPS = 3  # timed ones
+RATE_STEPS = 3  # timed ones for each number of ranks, of which the quickest counts: others may have been disturbed
 LOOKED_AT = 500  # steps among which the heaviest is looked for
 
 
@@ -53,14 +56,19 @@ def trial(run: RunDir, phase_id: str, world: World) -> None:
     recipe = with_format(recipe, None, world)
     data = Data(recipe, run.root)
     world.on_rank_0(lambda: tokenise(data, phases))
-    setup = dataclasses.replace(
-        set_up_training(run, recipe, phase, data, world),
-        # A trial leaves no model, so there is nothing to select or to export.
-        evaluate=lambda forward: {},
-        export=lambda parameters, step: None,
-    )
-    measured = measure(setup)
+
+    def set_up(phase: Phase) -> TrainingSetup:
+        return dataclasses.replace(
+            set_up_training(run, recipe, phase, data, world),
+            # A trial leaves no model, so there is nothing to select or to export.
+            evaluate=lambda forward: {},
+            export=lambda parameters, step: None,
+        )
+
+    measured = measure(set_up(phase), STEPS)
+    # Now: steps that follow are larger than the recipe's.
     ranks = world.all_gather(_peaks(world, started_with).model_dump())
+    rates = rank_rates(phase, set_up, world)
     if world.first:
         Trial(
             parameters=measured.parameters,
@@ -73,6 +81,7 @@ def trial(run: RunDir, phase_id: str, world: World) -> None:
             dtype=recipe.engine.dtype,
             device=torch.cuda.get_device_name(world.device) if world.device.type == "cuda" else "CPU",
             ranks=tuple(RankPeaks.model_validate(rank) for rank in ranks),
+            rates=rates,
         ).save(run.trial)
 
 
@@ -95,8 +104,27 @@ def tokenise(data: Data, phases: Sequence[Phase]) -> None:
             data.dev(name, setting).rows(setting)
 
 
-def measure(setup: TrainingSetup) -> Measured:
-    """Take the heaviest step, and then the timed ones."""
+def rank_rates(phase: Phase, set_up: Callable[[Phase], TrainingSetup], world: World) -> tuple[RankRate, ...]:
+    """What a rank does a second where a step is shared by each number of ranks that divides it evenly. A collective.
+
+    These ranks take steps of as many examples as give each of them the share that it would have. So what so many ranks
+    say to each other is not in it where they are more than these.
+    """
+    setting = phase.setting()
+    pools = most_ranks([phase])
+    assert pools is not None  # a phase that trains
+    rates = []
+    for ranks in [count for count in range(1, pools + 1) if pools % count == 0]:
+        examples = setting.train_batch_size // ranks
+        training = {**phase.training, "train_batch_size": examples * world.size}
+        measured = measure(set_up(phase.model_copy(update={"training": training})), RATE_STEPS)
+        quickest = max(tokens / seconds for tokens, seconds in zip(measured.tokens, measured.seconds))
+        rates.append(RankRate(ranks=ranks, examples=examples, tokens_per_second=quickest / world.size))
+    return tuple(rates)
+
+
+def measure(setup: TrainingSetup, steps: int) -> Measured:
+    """Take the heaviest step, and then so many timed ones."""
     trainer = Trainer(setup)
     try:
         # None: a new start, as the temporary folder has no checkpoints.
@@ -104,7 +132,7 @@ def measure(setup: TrainingSetup) -> Measured:
         # ZeRO-3 leaves each rank a shard, and the whole size in `ds_numel`.
         trained = sum(getattr(parameter, "ds_numel", parameter.numel()) for parameter in setup.model.parameters())
         total = trainer.mixture.total_steps
-        chosen = [heaviest(trainer), *np.linspace(0, total - 1, min(STEPS, total)).astype(int).tolist()]
+        chosen = [heaviest(trainer), *np.linspace(0, total - 1, min(steps, total)).astype(int).tolist()]
         # The first step allocates buffers and compiles, so it is not among the timed ones.
         warm_up, *seconds = [timed(trainer, step) for step in chosen]
         tokens = [_tokens(trainer, step) for step in chosen[1:]]

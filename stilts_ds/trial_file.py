@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +25,19 @@ class RankPeaks(Value):
     started_with: int
 
 
+class RankRate(Value):
+    """Real tokens a second of a rank that has as many examples of each step as one of so many `ranks` has."""
+
+    ranks: int = Field(ge=1)
+    examples: int = Field(ge=1)
+    tokens_per_second: float = Field(gt=0)
+
+
 class Trial(Value):
     """A few steps of one phase: `seconds` and real `tokens` (of all ranks) of each of the timed `steps`.
 
-    `parameters` train; `stage` is ZeRO's; `device` is a GPU's name or `CPU`.
+    `parameters` train; `stage` is ZeRO's; `device` is a GPU's name or `CPU`. `rates` are those of a rank by how many
+    ranks share a step, from one on.
     """
 
     parameters: int
@@ -40,6 +50,7 @@ class Trial(Value):
     dtype: str
     device: str
     ranks: JsonList[RankPeaks] = Field(min_length=1)
+    rates: JsonList[RankRate] = Field(min_length=1)
 
     @property
     def on_cpu(self) -> bool:
@@ -54,6 +65,16 @@ class Trial(Value):
     def peak(self) -> int:
         """Bytes of the fullest rank: of the device, or resident in host memory where ranks are CPUs."""
         return max(rank.host if rank.device is None else rank.device for rank in self.ranks)
+
+    @property
+    def knee(self) -> RankRate:
+        """The most ranks of which each still does at least half of what one rank does that has whole steps to itself.
+
+        Of more, each step has less work for a rank than what a step costs whatever its examples are.
+        """
+        least = self.rates[0].tokens_per_second / 2
+        paying = itertools.takewhile(lambda rate: rate.tokens_per_second >= least, self.rates)
+        return list(paying)[-1]
 
     @classmethod
     def load(cls, path: Path) -> Trial:

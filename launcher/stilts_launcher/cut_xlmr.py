@@ -21,8 +21,10 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--layers", type=int, default=4, help="lower layers to keep (default: 4)")
     options = parser.parse_args(arguments)
 
+    from stilts_ds.model.encoder import quiet
     from stilts_ds.toy.plain import write_cut_model
 
+    quiet()
     try:
         write_cut_model(**vars(options))
     except UserError as error:

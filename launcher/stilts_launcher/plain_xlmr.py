@@ -24,8 +24,10 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--seed", type=int, default=1, help="seed of the weights (default: 1)")
     options = parser.parse_args(arguments)
 
+    from stilts_ds.model.encoder import quiet
     from stilts_ds.toy.plain import write_plain_model
 
+    quiet()
     try:
         write_plain_model(**vars(options))
     except UserError as error:

@@ -54,9 +54,13 @@ def prepare_run(recipe: Recipe, lacking: dict[str, str] | None = None, wanted: S
     from stilts_ds.named_tasks import check_tasks
     from stilts_ds.phase_names import EarlierPhases
     from stilts_ds.planner import make_plan
+    from stilts_ds.unread import unread_settings
     from stilts_launcher.needs import check_files
 
     tasks = check_tasks(recipe)
+    # Not refused: a shipped recipe keeps its settings when it is run with other targets.
+    if unread := unread_settings(recipe):
+        log.warning("set in the recipe, and read by nothing in this run: %s", ", ".join(unread))
     run = run_of(recipe)
     # Through a link out of the folder, this run would write into another one's files.
     run.check_links()

@@ -7,30 +7,24 @@ from collections import defaultdict, deque
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 
-import torch
-
 from stilts_ds.config import TrainingPart
-from stilts_ds.errors import UserError, counted, first_line
+from stilts_ds.errors import UserError, counted, first_line, is_out_of_memory
 from stilts_ds.model.heads import HeadSpec
 from stilts_ds.rows.batch import Batch
 
-NO_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
 WINDOW = 50  # steps of a task whose mean loss is looked at
 LEARNED = 0.98  # a task has learned something when its loss is below this share of chance
 
 
-# What to do where memory does not suffice outside of a micro-batch.
+# What to do where memory does not suffice outside of a micro-batch: in the engine, and where a model is loaded.
 SHARE_STATES = (
     "take more ranks, a higher engine.zero_stage or engine.offload_optimizer=true (`stilts plan RECIPE --phases` says "
     "what each stage needs, `--gpu-memory GIB` which one fits)"
 )
-
-
-def is_out_of_memory(problem: BaseException) -> bool:
-    """Whether a device or the host has no more memory."""
-    # On CPUs it is a plain RuntimeError, which only its words tell from others.
-    said = str(problem).lower()
-    return isinstance(problem, torch.OutOfMemoryError | MemoryError) or any(words in said for words in NO_MEMORY)
+MORE_TO_LOAD = (
+    "rank 0 holds the whole model in float32 on its host meanwhile (`stilts plan RECIPE --phases` says how much); give "
+    "its node more memory, or start fewer ranks on it"
+)
 
 
 @contextmanager
@@ -38,7 +32,9 @@ def memory_explained(moment: str, remedy: str) -> Iterator[None]:
     """Raises UserError, which tells when it was and what to do, where memory runs out inside."""
     try:
         yield
-    except (RuntimeError, MemoryError) as problem:
+    except UserError:  # which says what it is about
+        raise
+    except Exception as problem:  # safetensors and the system have kinds of their own
         if not is_out_of_memory(problem):
             raise
         raise UserError(f"out of memory {moment}; {remedy} ({first_line(problem)[:200]})") from problem

@@ -67,7 +67,8 @@ class Trainer:
         """The progress of a checkpoint, or of a phase that begins; the engine's moments and the curves follow it."""
         progress = Progress()
         if saved is not None:
-            saved.optimizer_into(self.engine)
+            with memory_explained("while the moments of a checkpoint were read", SHARE_STATES):
+                saved.optimizer_into(self.engine)
             if self.setup.world.first:
                 saved.warn_of_masks(self.setup.model)
             progress = Progress(**saved.manifest["state"])

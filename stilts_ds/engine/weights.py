@@ -15,6 +15,7 @@ import torch.distributed as dist
 from torch import nn
 
 from stilts_ds.config import ModelPart
+from stilts_ds.engine.guards import MORE_TO_LOAD, memory_explained
 from stilts_ds.engine.world import World
 from stilts_ds.errors import UserError
 from stilts_ds.model.backbone import Backbone
@@ -25,9 +26,14 @@ def encoder_of_ranks(path: str | Path, setting: ModelPart, revision: str | None,
     """The encoder of a checkpoint in float32 on the CPU, which rank 0 loads as `load_encoder` does.
 
     The others have the same network, without weights: whoever trains or predicts with it sends them. A collective.
-    Raises UserError on every rank for what `load_encoder` refuses.
+    Raises UserError on every rank for what `load_encoder` refuses, and where rank 0's memory does not suffice.
     """
-    encoder = read_on_rank_0(lambda: load_encoder(path, setting, revision, world.device, dtype), world)
+
+    def load() -> nn.Module:
+        with memory_explained(f"while {path} was loaded", MORE_TO_LOAD):
+            return load_encoder(path, setting, revision, world.device, dtype)
+
+    encoder = read_on_rank_0(load, world)
     # Which rank 0 has tried on the weights.
     packs = world.broadcast(Backbone(encoder).packs if encoder is not None else None)
     problem: UserError | None = None

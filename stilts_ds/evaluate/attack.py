@@ -87,7 +87,9 @@ class Victim:
         """The task's main score of the model's predictions, in percent."""
         family = family_of(task)
         _, rows, outputs = self.judge(task, records)
-        predicted = family.verbs(self.tokenizer.sees).decode(records, rows, outputs, self.labels, self.evaluation)
+        verbs = family.verbs(self.tokenizer.sees)
+        condensed = verbs.condensed(records, rows, outputs, self.evaluation)
+        predicted = verbs.decode(records, rows, condensed, self.labels, self.evaluation)
         gold = gold_values(family, task, records)
         if gold is None:
             raise UserError(

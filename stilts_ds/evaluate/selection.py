@@ -56,12 +56,12 @@ def split_scores(
     Raises UserError where the split has no labels.
     """
     task, family = split.task, split.family
-    verbs, rows = family.verbs(predictor.sees), split.rows(setting)
+    verbs = family.verbs(predictor.sees)
     # Every rank computes its share, and the rest is rank 0's alone.
-    outputs = predictor.outputs(family, task.head_name, rows, setting)
-    if not predictor.first:
+    whole = list(predictor.split_outputs([split], task.head_name, setting, evaluation))
+    if not whole:
         return {}, 0.0
-    records = split.records()
+    [(_, records, rows, outputs)] = whole
     gold: Any
     # Masked text has no labels in its records: the masked tokens are the gold.
     if verbs.dev_gold is not None:

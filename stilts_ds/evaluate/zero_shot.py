@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -71,8 +71,11 @@ def _evaluate(evaluation: PhaseEvaluation) -> None:
     for wave in waves:
         stop_if_requested(world)
         evaluation.predict_wave([pairs[number] for number in wave])
-    for number in together:
-        for split in pairs[number].splits:
+    for splits in by_task(split for number in together for split in pairs[number].splits):
+        if splits[0].family.predict is None:
+            evaluation.predict_with_head(splits)
+            continue
+        for split in splits:
             stop_if_requested(world)
             evaluation.predict_together(split)
 
@@ -143,8 +146,18 @@ class PhaseEvaluation:
         path = prediction_path(self.run, self.phase, split)
         return self._stamp(split).is_of(self.run, path)
 
+    def predict_with_head(self, splits: Sequence[Split]) -> None:
+        """All ranks predict the splits of one task, and go from one language to the next without meeting. A
+        collective."""
+        asked = self._asked(splits[0], self.predictor)
+        decode = splits[0].family.verbs(self.predictor.sees).decode
+        for whole in self.predictor.split_outputs(splits, asked.head, asked.setting, self.evaluation):
+            predictions = decode(whole.records, whole.rows, whole.outputs, asked.labels, self.evaluation)
+            self._write(whole.split, predictions, {})
+
     def predict_together(self, split: Split) -> None:
-        """All ranks predict one split. A collective."""
+        """All ranks predict one split by its family's own way. A collective."""
+        assert split.family.predict is not None
         prediction = self._asked(split, self.predictor)
         predictions = split.family.predict(split.family, prediction)
         if self.world.first:
@@ -166,6 +179,7 @@ class PhaseEvaluation:
             kept: dict[str, Any] = {}
             for split in splits:
                 prediction = dataclasses.replace(self._asked(split, predictor), kept=kept)
+                assert split.family.predict is not None  # a family that searches has its own way
                 predicted.append(split.family.predict(split.family, prediction))
             return [predicted, kept]
 
@@ -225,6 +239,14 @@ def layer_splits(phase: Phase, data: Data) -> Iterator[Split]:
         if task.noise is None and chooses_on_dev(task):
             for language in data.languages(task, data.scored_split(task))[0]:
                 yield data.evaluation(task, "dev", language)
+
+
+def by_task(splits: Iterable[Split]) -> list[list[Split]]:
+    """The splits of each task, tasks and splits in their order."""
+    groups: dict[str, list[Split]] = {}
+    for split in splits:
+        groups.setdefault(split.task.name, []).append(split)
+    return list(groups.values())
 
 
 def prediction_path(run: RunDir, phase: Phase, split: Split) -> Path:

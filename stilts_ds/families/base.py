@@ -43,7 +43,7 @@ from stilts_ds.sources.source import Part
 from stilts_ds.tasks.spec import Task
 
 Record = Any  # a family's own frozen dataclass (record.py), with an `id`
-Output = Any  # what a head says of one item, as numpy; see the family's predictions.py
+Output = Any  # what a head says of one item, as numpy arrays; see the family's predictions.py. One array travels
 Reader = Callable[[Part], Iterator[Any]]
 Noisy = Callable[[Sequence[Any], TextNoise, Task], list[Any]]
 Writer = Callable[[Part, Sequence[Any]], None]  # writes records to the split's files, in their schema
@@ -160,6 +160,18 @@ def same_settings(
     return evaluation
 
 
+@dataclass(frozen=True)
+class Condensing:
+    """What each rank makes of its own items' outputs before they travel, where that takes a text of the records.
+
+    `texts` gives the text of each of some items from the records, which rank 0 has and sends. `condense` makes an array
+    of an item's text, rows, number and output.
+    """
+
+    texts: Callable[[Sequence[Any], Rows, Sequence[int]], list[str]]
+    condense: Callable[[str, Rows, int, Output, EvaluationPart], np.ndarray]
+
+
 Targets = Callable[[Rows, int, Sequence[int], np.ndarray, Masking], ItemTargets]
 Reads = Callable[[Rows, int, Sequence[int], np.ndarray, Masking], np.ndarray]
 
@@ -181,6 +193,7 @@ class HeadVerbs:
     targets: Targets
     reads: Reads  # the same, but what is read to predict: places in the batch [m]
     output: Callable[[np.ndarray], Output]  # an item's logits [m, C] -> what is kept of them
+    # records, rows, the items' outputs (condensed where the head condenses), labels, settings -> predictions
     decode: Callable[[Sequence[Any], Rows, Sequence[Output], Sequence[str], EvaluationPart], Any]
     # hidden size, labels, vocabulary, width of the word embeddings -> parameters of the head
     parameters: Callable[[int, int, int, int], int]
@@ -195,6 +208,19 @@ class HeadVerbs:
     # Its output layer is the backbone's own, mostly the word embeddings: all their rows train, and a checkpoint's own
     # head goes on. What an output layer apart from them adds is no part of `parameters`.
     ties_embeddings: bool = False
+    condensing: Condensing | None = None  # None: outputs travel as they are
+
+    def condensed(
+        self, records: Sequence[Any], rows: Rows, outputs: Sequence[Output], evaluation: EvaluationPart
+    ) -> list[Output]:
+        """The outputs of all items as `decode` takes them, in a process that has all records."""
+        if self.condensing is None:
+            return list(outputs)
+        texts = self.condensing.texts(records, rows, range(len(rows)))
+        condense = self.condensing.condense
+        return [
+            condense(text, rows, item, output, evaluation) for item, (text, output) in enumerate(zip(texts, outputs))
+        ]
 
 
 def reads_last_tokens(head: HeadVerbs) -> HeadVerbs:
@@ -232,15 +258,6 @@ class Prediction:
     def read_kept(self, name: str) -> Any:
         """What was kept under this name, by this start or an earlier one. Raises UserError where nothing was."""
         return self.kept[name] if name in self.kept else read_json(self.folder / name)
-
-
-def predict_with_head(family: Family, asked: Prediction) -> Any:
-    """Predictions of a split from a trained head; None on ranks other than 0. A collective."""
-    rows = asked.split.rows(asked.setting)
-    outputs = asked.model.outputs(family, asked.head, rows, asked.setting)
-    if not asked.model.first:
-        return None
-    return family.verbs(asked.model.sees).decode(asked.split.records(), rows, outputs, asked.labels, asked.evaluation)
 
 
 def gold_values(family: Family, task: Task, records: Sequence[Any]) -> list[Any] | None:
@@ -307,7 +324,8 @@ class Family:
     # A record with the second text of the same example in another language; None where the two have other labels.
     cross: Callable[[Any, Any], Any] | None = None
     given_words: bool = False  # whether a text is a list of words, each with a label
-    predict: Callable[[Family, Prediction], Any] = predict_with_head
+    # Predictions of a split, on rank 0 (a collective); None: what its head says of the rows, decoded.
+    predict: Callable[[Family, Prediction], Any] | None = None
     # Scores of a split by layer, from which `retrieval_layer: sweep` chooses; None on ranks other than 0, and for
     # families and splits that choose nothing. A collective.
     layer_scores: Callable[[Family, Prediction], LayerScores | None] = no_layers

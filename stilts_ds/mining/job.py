@@ -55,15 +55,14 @@ def on_all(ranks: Collectives, work: Callable[[], Result]) -> Result:
         problem = str(error)
     except Stopped as stopped:
         signal = str(stopped)
+    if not ranks.any_rank(bool(problem or signal)):
+        return result  # type: ignore[return-value]
     states = ranks.gather([problem, signal])
     # Errors first: after a stop the same call would only meet them again.
     for text, _ in states:
         if text:
             raise UserError(text)
-    for _, name in states:
-        if name:
-            raise Stopped(name)
-    return result  # type: ignore[return-value]
+    raise Stopped(next(name for _, name in states if name))
 
 
 def stop_together(ranks: Collectives) -> None:

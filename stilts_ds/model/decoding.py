@@ -51,6 +51,8 @@ class Group:
         self.places = slice(0, 0)
         self.rows = torch.zeros(0, dtype=torch.long)
         self.most = 0
+        self.is_table = False
+        self._seen: torch.Tensor | None = None  # of all layers, as long as the prompts stay
 
     def keep_prompts(self, layer: nn.Module, key: torch.Tensor, value: torch.Tensor, starts: Sequence[int]) -> None:
         """Keep what a layer made of the prompts, which begin at `starts` in keys and values [k, T, d]."""
@@ -95,6 +97,7 @@ class Group:
         new_row = np.zeros(len(self.numbers), np.int64)
         new_row[rows] = np.arange(len(rows))
         self.numbers, self.lengths, self.owners = self.numbers[rows], self.lengths[rows], new_row[self.owners]
+        self._seen = None
         kept = torch.from_numpy(rows).to(self.device)
         for layer, (keys, values) in self.of_prompts.items():
             self.of_prompts[layer] = keys[kept], values[kept]
@@ -108,7 +111,10 @@ class Group:
         index = np.empty(len(self.owners), np.int64)
         # The how-manieth sample of its prompt each of them is.
         index[by_owner] = np.arange(len(by_owner)) - np.repeat(np.cumsum(counts) - counts, counts)
-        self.rows = torch.from_numpy(self.owners * self.most + index).to(self.device)
+        rows = self.owners * self.most + index
+        self.rows = torch.from_numpy(rows).to(self.device)
+        # As at the begin, and for as long as nothing ends: the samples are the table, and need not be copied into one.
+        self.is_table = np.array_equal(rows, np.arange(len(self.numbers) * self.most))
 
     def attend(
         self, layer: nn.Module, query: torch.Tensor, new: KeysValues, written: int, window: int | None
@@ -132,7 +138,7 @@ class Group:
         seen = self._rows(self._table(of_prompt) @ values, heads)
         for of_block, (_, block_values) in zip(of_blocks, blocks):
             seen = seen + of_block @ block_values
-        return seen.view(samples, heads, size)
+        return seen.reshape(samples, heads, size)
 
     def _append(self, layer: nn.Module, new: KeysValues, written: int) -> list[KeysValues]:
         """Keep the keys and values of the new tokens; the blocks of the samples, [N, k, BLOCK, d] each. What is behind
@@ -149,22 +155,30 @@ class Group:
 
     def _sight(self, written: int, window: int | None, like: torch.Tensor) -> torch.Tensor:
         """0 where a new token sees a token of its prompt, else minus infinity: [P, 1, 1, L]."""
+        if window is None and self._seen is not None and self._seen.dtype == like.dtype:
+            return self._seen
         length = torch.from_numpy(self.lengths).to(like.device)[:, None]
         token = torch.arange(self.tokens, device=like.device)
         seen = token < length
         if window is not None:
             seen &= token >= length + written + 1 - window
-        return like.new_zeros(seen.shape).masked_fill_(~seen, -torch.inf)[:, None, None]
+        sight = like.new_zeros(seen.shape).masked_fill_(~seen, -torch.inf)[:, None, None]
+        if window is None:
+            self._seen = sight
+        return sight
 
     def _table(self, of_samples: torch.Tensor) -> torch.Tensor:
         """[N, k, g, x] to [P, k, rows, x]: the samples of each prompt below each other, and rows of zeros where there
         are fewer samples than of others, or fewer than STABLE_ROWS."""
         _, heads, groups, size = of_samples.shape
         prompts = len(self.numbers)
-        table = of_samples.new_zeros(prompts * self.most, heads, groups, size)
-        table[self.rows] = of_samples
-        table = table.view(prompts, self.most, heads, groups, size).transpose(1, 2)
-        table = table.reshape(prompts, heads, self.most * groups, size)
+        table = of_samples
+        if not self.is_table:
+            table = of_samples.new_zeros(prompts * self.most, heads, groups, size)
+            table[self.rows] = of_samples
+        table = table.reshape(prompts, self.most, heads, groups, size).transpose(1, 2)
+        # A product reads rows with strides in another order of sums: in memory the table always lies alike.
+        table = table.reshape(prompts, heads, self.most * groups, size).contiguous()
         missing = STABLE_ROWS - table.shape[2]
         return functional.pad(table, (0, 0, 0, missing)) if missing > 0 else table
 
@@ -173,7 +187,8 @@ class Group:
         prompts, shared, _, size = table.shape
         groups = heads // shared
         table = table[:, :, : self.most * groups].reshape(prompts, shared, self.most, groups, size)
-        return table.transpose(1, 2).reshape(prompts * self.most, shared, groups, size)[self.rows]
+        samples = table.transpose(1, 2).reshape(prompts * self.most, shared, groups, size)
+        return samples if self.is_table else samples[self.rows]
 
 
 @dataclass

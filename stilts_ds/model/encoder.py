@@ -15,7 +15,7 @@ from safetensors import safe_open
 from torch import nn
 
 from stilts_ds.config import ModelPart
-from stilts_ds.errors import UserError, counted, first_line
+from stilts_ds.errors import UserError, counted, first_line, is_out_of_memory
 from stilts_ds.model import attention
 from stilts_ds.model.backbone import Backbone
 from stilts_ds.model.checks import check_dropout, check_hidden_states, packs_exactly
@@ -60,9 +60,11 @@ def load_encoder(
             ignore_mismatched_sizes=True,  # refused below, by name
             **arguments,
         )
-    except (MemoryError, torch.OutOfMemoryError, UserError):
+    except UserError:
         raise
     except Exception as error:  # a configuration of strange values ends in every kind
+        if is_out_of_memory(error):  # of which the folder is innocent; whoever loads says what to do
+            raise
         refuse_own_code(path, error)
         remedy = "give a folder that save_pretrained wrote, or copy it again"
         raise UserError(f"cannot load a model from {path}: {first_line(error)}; {remedy}") from error

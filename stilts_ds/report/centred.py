@@ -7,16 +7,23 @@ language share; where it falls with the first, the content itself is lost.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 
 from stilts_ds.data.data import fitted_task
 from stilts_ds.evaluate.result import Result
 from stilts_ds.evaluate.score import CENTRED
 from stilts_ds.families.registry import main_metric
 from stilts_ds.report.cells import judged_cell
-from stilts_ds.report.compare import Draws, Scored, Scores, read_counts, resampled, shared_languages
+from stilts_ds.report.compare import (
+    Draws,
+    Scored,
+    Scores,
+    read_counts,
+    resampled,
+    shared_languages,
+    with_main_score,
+)
 from stilts_ds.report.holm import holm_corrected
-from stilts_ds.report.load import Results, RunData
+from stilts_ds.report.load import RunData
 from stilts_ds.report.stats import ComparisonSettings
 from stilts_ds.report.table import Row, Table
 
@@ -34,14 +41,7 @@ IN_SHORT = "centred: with the mean vector of each language taken off; no protoco
 def centred_data(data: RunData, task: str) -> RunData | None:
     """The run with scores among centred vectors as the main ones of a target; None where a result lacks them."""
     name = main_metric(fitted_task(task, data.recipe)).name + CENTRED
-    results: Results = {}
-    for condition, tasks in data.results.items():
-        for result in tasks.get(task, []):
-            main = {code: result.languages.get(code, {}).get(name) for code in result.main}
-            if None in main.values():
-                return None
-            results.setdefault(condition, {}).setdefault(task, []).append(result.model_copy(update={"main": main}))
-    return replace(data, results=results) if results else None
+    return with_main_score(data, task, name)
 
 
 def centred_scores(data: RunData, settings: ComparisonSettings) -> dict[str, dict[str, Scored]]:

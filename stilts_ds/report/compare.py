@@ -16,7 +16,7 @@ from stilts_ds.families.metrics import Metric, Units
 from stilts_ds.families.registry import family_of, main_metric
 from stilts_ds.plan_file import Phase
 from stilts_ds.report.clusters import cluster_numbers
-from stilts_ds.report.load import RunData
+from stilts_ds.report.load import Results, RunData
 from stilts_ds.report.stats import (
     ComparisonSettings,
     Difference,
@@ -46,10 +46,12 @@ class Scored:
 
 @dataclass(frozen=True)
 class Counts:
-    """What the scores of one task are made of. `units`: language -> condition -> one file's units a seed; `texts`:
-    language -> what each unit stands on with others, None where the task has no such text or the run does not say.
-    `spreads`: language -> condition -> for each seed, scores under parameters that were fitted to other examples."""
+    """What the scores of one task by `metric` are made of. `units`: language -> condition -> one file's units a seed;
+    `texts`: language -> what each unit stands on with others, None where the task has no such text or the run does not
+    say. `spreads`: language -> condition -> for each seed, scores under parameters that were fitted to other
+    examples."""
 
+    metric: Metric
     units: dict[str, dict[str, list[Units]]]
     texts: dict[str, Sequence[str]] | None
     spreads: dict[str, dict[str, list[list[float]]]]
@@ -123,10 +125,25 @@ def resampled(
     }
 
 
-def read_counts(data: RunData, task: Task, languages: Sequence[str], centred: bool = False) -> Counts | None:
+def with_main_score(data: RunData, task: str, name: str) -> RunData | None:
+    """The run with another score as the main one of a target, and nothing else; None where a result lacks it."""
+    results: Results = {}
+    for condition, tasks in data.results.items():
+        for result in tasks.get(task, []):
+            main = {code: result.languages.get(code, {}).get(name) for code in result.main}
+            if None in main.values():
+                return None
+            results.setdefault(condition, {}).setdefault(task, []).append(result.model_copy(update={"main": main}))
+    return replace(data, results=results) if results else None
+
+
+def read_counts(
+    data: RunData, task: Task, languages: Sequence[str], centred: bool = False, metric: Metric | None = None
+) -> Counts | None:
     """What every score is a ratio of, None where a prediction or label file is not there. `centred`: of retrieval among
-    centred vectors, whose scores are the results' `main` then."""
-    family, metric = family_of(task), main_metric(task)
+    centred vectors; `metric`: another one than the task's main. The results' `main` are of these then
+    (`with_main_score`)."""
+    family, metric = family_of(task), metric or main_metric(task)
     files = family.files(task)
     column = CENTRED_FILES if centred else ""
     counts: dict[str, dict[str, list[Units]]] = {}
@@ -161,7 +178,7 @@ def read_counts(data: RunData, task: Task, languages: Sequence[str], centred: bo
                 spreads[code].setdefault(condition, []).append(spread)
     known = {code: of_language for code, of_language in texts.items() if of_language is not None}
     # Clusters in some of the languages only would make intervals of two kinds in one mean.
-    return Counts(counts, known if len(known) == len(languages) else None, spreads)
+    return Counts(metric, counts, known if len(known) == len(languages) else None, spreads)
 
 
 def _check(computed: float, scored: float, predictions: object, phase: Phase) -> None:
@@ -183,7 +200,6 @@ def _resample(
 ) -> None:
     """Fill `scores` (condition -> [1 + R, S, L]): one draw serves all conditions, seeds and translations, and the noisy
     twins of an example."""
-    metric = main_metric(task)
     # Language -> the first of those that are drawn together, because their test sets are translations of each other.
     unit = family_of(task).drawing_units({code: counts.names(code) for code in languages})
     for unit_code in dict.fromkeys(unit.values()):
@@ -195,7 +211,7 @@ def _resample(
             for seed in range(scores[condition].shape[1])
         ]
         drawn_units = [counts.units[code][condition][seed] for condition, seed, code in columns]
-        above, below = table_of(drawn_units, metric)
+        above, below = table_of(drawn_units, counts.metric)
         if counts.texts is not None:
             cluster = cluster_numbers(
                 _items(drawn_units), {code: counts.names(code) for code in codes}, counts.texts

@@ -77,7 +77,9 @@ def selected_on_scored(data: RunData, task: str) -> bool:
     # By file, not by split name: TyDiQA has no labelled test set, so its dev file is scored under that name, too.
     trained = {name for c in data.conditions for phase in data.phases_of(c, task) for name in phase.train}
     selecting = [get_task(name).local.get(data.recipe.data.dev_split.get(name, "dev")) for name in trained]
-    return scored is not None and scored in selecting
+    # A study may score the other languages of the same split alone; which it does, its results say.
+    runs = [run for tasks in data.results.values() for run in tasks.get(task, [])]
+    return scored is not None and scored in selecting and any(target.pivot in run.main for run in runs)
 
 
 def fitted_on_scored(data: RunData, task: str) -> bool:

@@ -82,6 +82,18 @@ def selection_sheet(data: RunData) -> Sheet:
     return Sheet("Selection on English dev", columns, tuple(rows), notes)
 
 
+def dev_json(data: RunData) -> dict[str, dict[str, dict[str, float]]]:
+    """condition -> task -> seed -> dev score of the model that its intermediate phase kept."""
+    scores: dict[str, dict[str, dict[str, float]]] = {}
+    for phase in data.phases.values():
+        best = data.statuses[phase.id].best
+        if phase.kind != "intermediate" or best is None:
+            continue
+        for task, of_task in best.tasks.items():
+            scores.setdefault(phase.condition, {}).setdefault(task, {})[str(phase.seed)] = of_task.score
+    return scores
+
+
 # --- cost ------------------------------------------------------------------------------------------------------------
 
 

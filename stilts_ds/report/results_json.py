@@ -13,7 +13,7 @@ from stilts_ds.report.inputs import data_hash, duplicates_sheet
 from stilts_ds.report.layers import NAME as LAYERS
 from stilts_ds.report.layers import layers_json
 from stilts_ds.report.load import RunData
-from stilts_ds.report.provenance import hub_commits
+from stilts_ds.report.provenance import dev_json, hub_commits
 from stilts_ds.report.stats import ComparisonSettings
 from stilts_ds.report.tables import Tables, choose_best, chosen_otherwise, is_whole
 
@@ -46,6 +46,7 @@ def results_json(
         "name": data.plan.name,
         "targets": data.targets,
         "rows": rows,
+        "dev": dev_json(data),
         "benchmark": {"name": data.recipe.benchmark, "averages": by_condition},
         "missing": list(data.missing),
         "duplicates": [list(row) for row in duplicates_sheet(data).rows],

@@ -236,7 +236,7 @@ def _counts(
         units = {code: {column.label: counts.units[code][column.condition]} for code in languages}
         spreads = {code: {column.label: counts.spreads[code][column.condition]} for code in languages}
         if merged is None:
-            merged = Counts(units, counts.texts, spreads)
+            merged = Counts(counts.metric, units, counts.texts, spreads)
             continue
         for code in languages:
             merged.units[code].update(units[code])

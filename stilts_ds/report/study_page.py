@@ -9,9 +9,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from stilts_ds.config import Recipe
+from stilts_ds.config import Recipe, TrainingPart
 from stilts_ds.errors import counted
 from stilts_ds.escape import markdown_prose
+from stilts_ds.report.code_gains import NAME as CODE_GAINS
+from stilts_ds.report.code_tables import FLOORS, METRICS_OF
 from stilts_ds.report.layers import NAME as LAYERS
 from stilts_ds.report.paper import paper_sheets
 from stilts_ds.report.table import Sheet, number, signed
@@ -25,10 +27,16 @@ MARK = "<!-- Below this line: `stilts report RUN --page FILE`. -->"
 TITLES = {
     "matrix": "Gains over {baseline}",
     "centred": "Gains in retrieval, raw and centred",
+    CODE_GAINS: "Gains beside pass@1",
     "joshi": "Gains by resource class",
     "noise-costs-": "Points that noise costs less than after {baseline}: {task}",
     LANGUAGES_OF: "Gains by language: {task}",
 }
+# Hanley and Lippman-Hand 1983, the rule of three.
+DEGENERATE = (
+    "A dash for an interval: no example differs between the two, so every resample is the same and there is nothing to "
+    "test. That is not certainty: where none of n examples is right, a share of up to 3 / n is still likely."
+)
 Cells = Mapping[str, Mapping[str, Any]]  # row -> column -> score and gain, as in results.json
 
 
@@ -60,9 +68,10 @@ def study_page(results: Mapping[str, Any], recipe: Recipe, at_scale: Sheet | Non
     statistics = results["statistics"]
     named = statistics["tables"]
     tables = {name: named[name] for prefix in TITLES for name in named if name.startswith(prefix)}
-    sheets = [_conditions(recipe), _scores(results)]
+    sheets = [_conditions(recipe), _learnt(results, recipe), _scores(results)]
     sheets += [_gains(name, table, statistics["baseline"]) for name, table in tables.items()]
     sheets += [sheet for task in results["targets"] for sheet in _noisy(task, named)]
+    sheets += [_all_scores(task, named[METRICS_OF + task]) for task in results["targets"] if METRICS_OF + task in named]
     sheets += [_layers(results["layers"], named[LAYERS])] if LAYERS in named else []
     sheets += paper_sheets(results, recipe)
     sheets += [_unresolved(tables, statistics["baseline"])]
@@ -98,12 +107,31 @@ def command(recipe: Recipe) -> str:
         for name in ("intermediate", "xtreme", "code", "text", "translated")
         if getattr(recipe.data, name)
     ]
-    return " ".join([f"stilts run {recipe.name} model.name_or_path=DIR", *folders])
+    allowed = ["execute.allow=true"] if recipe.execute.allow else []
+    return " ".join([f"stilts run {recipe.name} model.name_or_path=DIR", *folders, *allowed])
 
 
 def _conditions(recipe: Recipe) -> Sheet:
     rows = [(name, ", ".join(tasks) or "-") for name, tasks in recipe.intermediate.items()]
     return Sheet("Conditions", ("condition", "trained before the targets"), tuple(rows))
+
+
+def _learnt(results: Mapping[str, Any], recipe: Recipe) -> Sheet:
+    """Dev scores of each intermediate task beside what guessing gives: a task that is not learnt cannot be transferred.
+
+    Pages of kept results of earlier versions have none.
+    """
+    rows = [
+        (condition, task, ", ".join(map(number, seeds.values())), _guessing(task))
+        for condition, tasks in results.get("dev", {}).items()
+        for task, seeds in tasks.items()
+    ]
+    examples = TrainingPart(**recipe.intermediate_training).eval_examples
+    note = (
+        f"Main score on at most {examples} dev examples of each task, which "
+        "also choose among steps where several are evaluated. Each seed in its order."
+    )
+    return Sheet("What the tasks taught", ("condition", "task", "dev, by seed", "guessing"), tuple(rows), (note,))
 
 
 def _scores(results: Mapping[str, Any]) -> Sheet:
@@ -149,20 +177,31 @@ def _tested(table: Cells) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
                 yield row, column, cell
 
 
+def _tells_nothing(cell: Mapping[str, Any]) -> bool:
+    """Whether every resample is the same: all examples are wrong, or all right, in both conditions and every seed."""
+    return bool(cell["low"] == cell["high"])
+
+
 def _gains(name: str, table: Cells, baseline: str) -> Sheet:
     rows = []
+    degenerate = False
     for row, column, cell in _tested(table):
         interval = f"{signed(cell['low'])} to {signed(cell['high'])}"
+        # No p-value is 0, and a bootstrap's least is 1 / resamples.
+        p = "below 0.001" if cell["p_adjusted"] < 0.001 else f"{cell['p_adjusted']:.3f}"
         verdict = "yes" if cell["significant"] else "no"
-        # Conditions stand down in a table of targets, and across in one of languages.
-        base = table.get(baseline, {}).get(column) or table[row].get(baseline) or {}
-        means = number(base.get("mean")), number(cell.get("mean"))
-        tested = signed(cell["mean_gain"]), interval, f"{cell['p_adjusted']:.3f}", verdict
-        rows.append((f"{row}, {column}", *means, *tested))
+        if _tells_nothing(cell):
+            degenerate, interval, p = True, "-", "-"
+        # Not the baseline's own cell: where conditions are chosen by target, the average is over those targets alone.
+        mean = cell.get("mean")
+        base = None if mean is None else mean - cell["mean_gain"]
+        tested = signed(cell["mean_gain"]), interval, p, verdict
+        rows.append((f"{row}, {column}", number(base), number(mean), *tested))
     return Sheet(
         _title(name, baseline),
         ("", baseline, "mean", "gain", "95 % interval", "p, corrected", "told from 0"),
         tuple(rows),
+        (DEGENERATE,) if degenerate else (),
     )
 
 
@@ -187,6 +226,15 @@ def _noisy(task: str, named: Mapping[str, Cells]) -> Iterator[Sheet]:
         yield Sheet(f"Scores under noise: {task}, {kind}", columns, tuple(rows), (note,))
 
 
+def _all_scores(task: str, table: Cells) -> Sheet:
+    """Every score of a target of code by language, with the floors that were executed: medians over seeds."""
+    columns = tuple(next(iter(table.values())))
+    rows = [(label, *(number((cell or {}).get("score")) for cell in cells.values())) for label, cells in table.items()]
+    shown = {label.rpartition(", ")[2] for label in table}
+    notes = [f"`{metric}`: {floor}." for metric, floor in FLOORS.items() if metric in shown]
+    return Sheet(f"All scores by language: {task}", ("", *columns), tuple(rows), tuple(notes))
+
+
 def _layers(layers: Mapping[str, Any], table: Cells) -> Sheet:
     """Scores at every hidden state, on the dev languages that chose one."""
     rows = [(label, *(number(cell["score"]) for cell in cells.values())) for label, cells in table.items()]
@@ -207,7 +255,7 @@ def _unresolved(tables: Mapping[str, Cells], baseline: str) -> Sheet:
     rows = []
     for row, column, cell in _tested(tables.get("matrix", {})):
         if not cell["significant"]:
-            half = (cell["high"] - cell["low"]) / 2
+            half = None if _tells_nothing(cell) else (cell["high"] - cell["low"]) / 2
             rows.append((f"{row}, {column}", signed(cell["mean_gain"]), number(half)))
     note = (
         f"Not told from {baseline}. An effect as large as half the interval is seen, before any correction, in about "

@@ -15,6 +15,7 @@ from stilts_ds.report.card import write_cards
 from stilts_ds.report.centred import IN_SHORT, centred_tables
 from stilts_ds.report.centred import NAME as CENTRED
 from stilts_ds.report.checked import checked_sheets, checked_tables
+from stilts_ds.report.code_gains import code_gain_tables
 from stilts_ds.report.code_tables import code_tables
 from stilts_ds.report.compare import score_run
 from stilts_ds.report.correlation import correlation_sheet, correlations
@@ -64,7 +65,8 @@ def write_report(
     scores = score_run(data, settings)
     tables = build_tables(data, scores, settings)
     retrieval = (*centred_tables(data, scores, settings), *layer_tables(data))
-    beside = (*retrieval, *checked_tables(data, scores, settings), *code_tables(data))
+    of_code = (*code_tables(data), *code_gain_tables(data, settings))
+    beside = (*retrieval, *checked_tables(data, scores, settings), *of_code)
     tables = replace(tables, variants=(*tables.variants, *beside))
     marks = legend(tables.all(), settings.level)
     summary = _summary(data, tables, settings)

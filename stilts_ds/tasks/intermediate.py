@@ -47,6 +47,7 @@ ANLI_PLUS = Task(
     languages=("en",),
     metrics=("accuracy",),
     main_score="accuracy",
+    chance=100 / 3,
     labels=NLI_LABELS,
     head="nli",
     local={
@@ -87,6 +88,7 @@ MNLI = Task(
     languages=("en",),
     metrics=("accuracy",),
     main_score="accuracy",
+    chance=100 / 3,
     labels=NLI_LABELS,
     head="nli",
     local={
@@ -114,6 +116,7 @@ QQP = Task(
     languages=("en",),
     metrics=("accuracy", "f1"),
     main_score="accuracy_f1",  # GLUE's score of QQP: the mean of both
+    chance=50.0,
     labels=("0", "1"),
     local={"train": (Local("qqp_tsv", "qqp/train.tsv"),), "dev": (Local("qqp_tsv", "qqp/dev.tsv"),)},
     hub={"train": (_glue("qqp", "hub_qqp", "train"),), "dev": (_glue("qqp", "hub_qqp", "validation"),)},
@@ -180,6 +183,7 @@ HELLASWAG = Task(
     languages=("en",),
     metrics=("accuracy",),
     main_score="accuracy",
+    chance=25.0,
     local={
         "train": (Local("hellaswag_jsonl", "hellaswag/hellaswag_train.jsonl"),),
         "dev": (Local("hellaswag_jsonl", "hellaswag/hellaswag_val.jsonl"),),
@@ -221,6 +225,7 @@ COSMOSQA = Task(
     languages=("en",),
     metrics=("accuracy",),
     main_score="accuracy",
+    chance=25.0,
     local={
         "train": (Local("cosmosqa_csv", "cosmosqa/train.csv"),),
         "dev": (Local("cosmosqa_csv", "cosmosqa/valid.csv"),),
@@ -246,6 +251,7 @@ COMMONSENSEQA = Task(
     languages=("en",),
     metrics=("accuracy",),
     main_score="accuracy",
+    chance=20.0,
     local={
         "train": (Local("commonsenseqa_jsonl", "commonsenseqa/train_rand_split.jsonl"),),
         "dev": (Local("commonsenseqa_jsonl", "commonsenseqa/dev_rand_split.jsonl"),),
@@ -269,6 +275,7 @@ SIQA = Task(
     languages=("en",),
     metrics=("accuracy",),
     main_score="accuracy",
+    chance=100 / 3,
     local={
         "train": (Local("siqa_jsonl", "siqa/socialIQa_v1.4_trn.jsonl"),),
         "dev": (Local("siqa_jsonl", "siqa/socialIQa_v1.4_dev.jsonl"),),

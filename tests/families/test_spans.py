@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stilts_ds.errors import UserError
-from stilts_ds.families.span.decode import Decoded, best_null_threshold, decode_spans, sweep_threshold
+from stilts_ds.families.span.decode import Decoded, best_null_threshold, join_windows, sweep_threshold, window_spans
 from stilts_ds.families.span.record import Answer, Span
 
 
@@ -44,6 +44,19 @@ def cases(draw: st.DrawFn) -> tuple[str, list[Any]]:
         logits = st.lists(st.integers(-6, 6), min_size=len(offsets), max_size=len(offsets))
         windows.append((np.array(draw(logits), float), np.array(draw(logits), float), offsets))
     return context, windows
+
+
+def decode_spans(
+    context: str,
+    windows: list[Any],
+    n_best: int = 20,
+    max_answer_length: int = 30,
+    null_threshold: float | None = None,
+) -> Decoded:
+    """Windows that are read one by one, as ranks do, and then joined."""
+    spans = [window_spans(context, window, n_best, max_answer_length, number) for number, window in enumerate(windows)]
+    assert all(len(of_window) <= 1 + n_best for of_window in spans)
+    return join_windows(context, spans, n_best, null_threshold)
 
 
 @settings(max_examples=120, deadline=None)

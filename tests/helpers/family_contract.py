@@ -267,8 +267,9 @@ class Contract:
     def _decoded(self, outputs: Sequence[Any]) -> tuple[Any, Any]:
         """Gold values, and what a head's outputs mean."""
         records = self.split.records()
-        part = self.family.trained.tune(records, self.rows, outputs, PART)
-        predicted = self.family.trained.decode(records, self.rows, outputs, self.split.labels, part)
+        condensed = self.family.trained.condensed(records, self.rows, outputs, PART)
+        part = self.family.trained.tune(records, self.rows, condensed, PART)
+        predicted = self.family.trained.decode(records, self.rows, condensed, self.split.labels, part)
         if self.family.trained.dev_gold is not None:
             masking = evaluation_masking(self.tokenizer, SETTING.mlm_probability)
             return self.family.trained.dev_gold(self.rows, masking), predicted

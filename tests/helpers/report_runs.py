@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +13,18 @@ from stilts_ds.config import Recipe, parse_recipe, recipe_yaml
 from stilts_ds.evaluate.result import Result
 from stilts_ds.evaluate.score import score_file
 from stilts_ds.evaluate.score_run import settings_of
+from stilts_ds.execute.programs import Program, Verdict, write_verdicts
 from stilts_ds.families.files import write_shared_texts
+from stilts_ds.families.generate.likelihood import CANDIDATES, Likelihood, likelihood_path
+from stilts_ds.families.generate.predictions import verdicts_path
+from stilts_ds.families.generate.record import Gold
+from stilts_ds.families.generate.score import WrittenProgram
 from stilts_ds.families.registry import family_of, main_metric
 from stilts_ds.families.span.record import Answer, Span
 from stilts_ds.plan_file import Phase, Plan
 from stilts_ds.planner import make_plan
 from stilts_ds.report.stats import ComparisonSettings
-from stilts_ds.run_dir import Provenance, RunDir, hash_file, read_json, write_atomically, write_sealed
+from stilts_ds.run_dir import Provenance, RunDir, hash_file, read_json, write_atomically, write_json, write_sealed
 from stilts_ds.tasks.registry import get_task
 from stilts_ds.tasks.spec import Task
 
@@ -127,6 +133,8 @@ def _predict(
         dice = random.Random(f"{phase.id} {task.name} {code}")
         share = skill(phase.condition, task.name, code)
         files.write(predictions, guesses(task, gold, share, dice))
+        if task.family == "generate":
+            _write_verdicts(predictions, gold, share, dice)
         scores[code] = score_file(predictions, labels, task, code)
     main = {code: main_metric(task).of_scores(found) for code, found in scores.items()}
     missing = tuple(code for code in task.languages if code not in codes)
@@ -138,6 +146,14 @@ def _predict(
         examples=dict.fromkeys(codes, examples), benchmark={},
         provenance=Provenance(git_commit="c0ffee", platform="test", versions={}),
     )  # fmt: skip
+
+
+def _write_verdicts(predictions: Path, gold: Sequence[Gold], share: float, dice: random.Random) -> None:
+    """No program passes; what needs no right program is the better, the larger the share."""
+    write_verdicts(verdicts_path(predictions), [Verdict(g.id, 0, "python", "failed") for g in gold])
+    seen = {g.id: Likelihood(dice.randint(0, round(40 * share)), 40, 1 if dice.random() < share else 10, CANDIDATES)
+            for g in gold}  # fmt: skip
+    write_json(likelihood_path(predictions), {name: asdict(likelihood) for name, likelihood in seen.items()})
 
 
 def layout(task: Task) -> str:
@@ -153,6 +169,8 @@ def gold_values(task: Task, code: str, examples: int) -> Any:
         return dice.sample(range(examples), examples)
     if layout(task) == "tag":
         return [[dice.choice(task.labels) for _ in range(dice.randint(3, 12))] for _ in range(examples)]
+    if layout(task) == "generate":
+        return [Gold(f"{code}/{i}", "def f(): return 1\n") for i in range(examples)]
     if layout(task) == "pairs":
         return [(f"{code}-{i}", f"en-{i}") for i in range(examples)]
     if task.answer_rules == "multichecklist":  # four questions a case
@@ -175,6 +193,9 @@ def guesses(task: Task, gold: Any, share: float, dice: random.Random) -> Any:
         return [g if right() else (g + 1) % len(gold) for g in gold]
     if layout(task) == "tag":
         return [[t if right() else dice.choice(task.labels) for t in tags] for tags in gold]
+    if layout(task) == "generate":
+        programs = [Program(g.id, "f = 0\n" if right() else "f =\n", "assert f", entry="f") for g in gold]
+        return [WrittenProgram(program, None) for program in programs]
     if layout(task) == "pairs":
         return [(a, b if right() else f"en-9999{b[3:]}") for a, b in gold if dice.random() < 0.9]
     return {q.id: q.answers[0].text if right() else "nothing at all" for q in gold}

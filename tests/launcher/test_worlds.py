@@ -132,6 +132,14 @@ def test_a_phase_that_fails_stops_only_what_depends_on_it_and_is_named(tmp_path:
     assert len(re.findall(r"mnli/seed1/\S+ done", shown)) == 3, shown
 
 
+def test_auto_makes_the_worlds_that_leave_no_rank_without_an_example(tmp_path: Path) -> None:
+    """Four ranks and steps of two examples: two worlds of two ranks."""
+    small = [f"target_training.{key}" for key in ("max_steps=2", "eval_examples=2", "train_batch_size=2")]
+    ranks = ["launch.worlds=auto", "launch.nproc=4", "launch.oversubscribe=true"]
+    _, shown = run_study(tmp_path, *small, *ranks, "intermediate={none: []}", "targets=[xnli,pawsx]")
+    assert "2 phases by 2 worlds of 2 ranks" in shown and "done in" in shown, shown
+
+
 @pytest.mark.parametrize(
     ("settings", "problem"),
     [

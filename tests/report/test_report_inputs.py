@@ -108,6 +108,11 @@ def test_targets_whose_scored_examples_select_are_marked(tmp_path: Path) -> None
     assert not selected_on_scored(type(data)(**{**vars(data), "recipe": held_out}), "tydiqa")
 
 
+def test_a_target_that_is_scored_in_other_languages_alone_is_not_marked(tmp_path: Path) -> None:
+    data = load_run(build_run(tmp_path, targets=("tydiqa",), languages={"tydiqa": ["fi", "sw"]}))
+    assert not selected_on_scored(data, "tydiqa")
+
+
 def test_mining_on_dev_is_marked(tmp_path: Path) -> None:
     data = load_run(build_run(tmp_path, targets=("bucc2018", "tatoeba")))
     assert not fitted_on_scored(data, "bucc2018")

@@ -8,11 +8,15 @@ from typing import Any
 
 import pytest
 import ranks
+from report_runs import QUICK, build_run
 from stilts_launcher.show.plan import plan_sheet
 
 from stilts_ds.config import Recipe, load_recipe
+from stilts_ds.phase_status import Best, TaskBest
+from stilts_ds.plan_file import Plan
 from stilts_ds.report.study_page import MARK, command, study_page, write_study_page
 from stilts_ds.report.table import Sheet
+from stilts_ds.report.write import write_report
 from stilts_ds.run_dir import read_json
 
 RECIPE = Recipe.model_validate(
@@ -26,9 +30,9 @@ RECIPE = Recipe.model_validate(
 )
 
 
-def gain(mean_gain: float, low: float, high: float, p: float) -> dict[str, Any]:
+def gain(mean_gain: float, low: float, high: float, p: float, base: float = 15.6) -> dict[str, Any]:
     tested = {"mean_gain": mean_gain, "low": low, "high": high, "p_adjusted": p, "significant": p < 0.05}
-    return {"score": 50.0, "mean": 50.5, **tested}
+    return {"score": 50.0, "mean": base + mean_gain, **tested}
 
 
 def cell(first: float, second: float) -> dict[str, Any]:
@@ -55,7 +59,7 @@ RESULTS: dict[str, Any] = {
                 "qqp": {"tatoeba": gain(0.5, -3.0, 4.0, 0.8)},
             },
             "script": {"Latn": {"mnli": gain(9.0, 1.0, 2.0, 0.01)}},
-            "languages-tatoeba": {"sw": {"none": {"score": 2.0, "mean": 2.1}, "mnli": gain(1.0, 0.0, 2.0, 0.2)}},
+            "languages-tatoeba": {"sw": {"none": {"score": 2.0, "mean": 2.1}, "mnli": gain(1.0, 0.0, 2.0, 0.2, 2.1)}},
         },
     },
 }
@@ -63,15 +67,45 @@ RESULTS: dict[str, Any] = {
 
 def test_every_tested_gain_stands_with_its_interval_and_its_corrected_p() -> None:
     page = study_page(RESULTS, RECIPE)
-    assert "| mnli, tatoeba | 15.6 | 50.5 | +10.0 | +4.0 to +16.0 | 0.010 | yes |" in page
-    assert "| qqp, tatoeba | 15.6 | 50.5 | +0.5 | -3.0 to +4.0 | 0.800 | no |" in page
-    assert "| sw, mnli | 2.1 | 50.5 | +1.0 | +0.0 to +2.0 | 0.200 | no |" in page
+    assert "| mnli, tatoeba | 15.6 | 25.6 | +10.0 | +4.0 to +16.0 | 0.010 | yes |" in page
+    assert "| qqp, tatoeba | 15.6 | 16.1 | +0.5 | -3.0 to +4.0 | 0.800 | no |" in page
+    assert "| sw, mnli | 2.1 | 3.1 | +1.0 | +0.0 to +2.0 | 0.200 | no |" in page
     assert "+9.0" not in page  # scripts say what the table of languages says
+
+
+def test_a_p_value_is_never_0() -> None:
+    tables = {**RESULTS["statistics"]["tables"], "matrix": {"mnli": {"tatoeba": gain(9.0, 8.0, 10.0, 0.0004)}}}
+    page = study_page({**RESULTS, "statistics": {**RESULTS["statistics"], "tables": tables}}, RECIPE)
+    assert "| +8.0 to +10.0 | below 0.001 | yes |" in page
+
+
+def test_the_chosen_conditions_average_stands_beside_the_baselines_over_the_same_targets() -> None:
+    chosen = {"none": {"tatoeba": {"mean": 15.6}, "pawsx": {"mean": 60.0}, "average": {"mean": 37.8}}}
+    chosen["best per target"] = {
+        "tatoeba": gain(2.0, 1.0, 3.0, 0.01),
+        "pawsx": None,
+        "average": gain(2.0, 1.0, 3.0, 0.01),
+    }
+    tables = {**RESULTS["statistics"]["tables"], "matrix": chosen}
+    page = study_page({**RESULTS, "statistics": {**RESULTS["statistics"], "tables": tables}}, RECIPE)
+    assert "| best per target, average | 15.6 | 17.6 | +2.0 |" in page
 
 
 def test_what_shows_nothing_is_said_with_the_width_of_its_interval() -> None:
     section = study_page(RESULTS, RECIPE).split("## What was too small to tell")[1]
     assert "| qqp, tatoeba | +0.5 | 3.5 |" in section and "mnli, tatoeba" not in section
+
+
+def test_where_no_example_differs_no_interval_claims_certainty() -> None:
+    nothing = {
+        "none": {"tatoeba": {"score": 0.0, "mean": 0.0}},
+        "mnli": {"tatoeba": gain(0.0, 0.0, 0.0, 1.0, 0.0)},
+    }
+    tables = {**RESULTS["statistics"]["tables"], "matrix": nothing}
+    page = study_page({**RESULTS, "statistics": {**RESULTS["statistics"], "tables": tables}}, RECIPE)
+    assert "| mnli, tatoeba | 0.0 | 0.0 | +0.0 | - | - | no |" in page and "up to 3 / n" in page
+    assert "| mnli, tatoeba | +0.0 | - |" in page.split("## What was too small to tell")[1]
+    assert "3 / n" not in study_page(RESULTS, RECIPE)
 
 
 def test_the_curve_over_layers_stands_with_the_layer_that_dev_chose() -> None:
@@ -88,6 +122,24 @@ def test_scores_under_noise_stand_with_the_share_that_noise_takes() -> None:
     statistics = {**RESULTS["statistics"], "tables": {**RESULTS["statistics"]["tables"], **noisy}}
     page = study_page({**RESULTS, "statistics": statistics}, RECIPE)
     assert "| condition | 0 | 5 | area | typo-5 takes, % |" in page and "| none | 80.0 | 60.0 | 70.0 | 25.0 |" in page
+
+
+def test_what_the_tasks_taught_stands_beside_guessing() -> None:
+    page = study_page({**RESULTS, "dev": {"mnli": {"mnli": {"1": 34.0, "2": 58.0}}}}, RECIPE)
+    section = page.split("## What the tasks taught")[1].split("\n## ")[0]
+    assert "| mnli | mnli | 34.0, 58.0 | 33.3 |" in section and "500 dev examples" in section
+    assert "What the tasks taught" not in study_page(RESULTS, RECIPE)  # results that keep no dev scores
+
+
+def test_results_keep_the_dev_scores_of_intermediate_phases(tmp_path: Path) -> None:
+    run = build_run(tmp_path, intermediate={"none": [], "mnli": ["mnli"]}, targets=("tatoeba",), seeds=(1, 2))
+    for phase in Plan.load(run.plan).phases:
+        if phase.kind == "intermediate":
+            task = TaskBest(score=40.0 + phase.seed, best=70.0, best_step=3)
+            best = Best(step=5, of=5, selection=task.score, tasks={"mnli": task})
+            run.phase(phase.id).set_status("done", best=best)
+    write_report(run, QUICK)
+    assert read_json(run.results)["dev"] == {"mnli": {"mnli": {"1": 41.0, "2": 42.0}}}  # of the model that was kept
 
 
 def test_guessing_stands_below_the_scores() -> None:

@@ -1,11 +1,12 @@
 """The fault campaign: real studies in the toy world, killed again and again, must end at an undisturbed run's numbers.
 
-    python tests/tools/campaign.py --kills 200 --seed 1 --output campaign
+    python tests/tools/campaign.py --kills 200 --elastic 0.3 --seed 1 --output campaign
 
 Each setting (ZeRO stage and ranks) is run once in peace. Then studies of it are started, killed at an aimed or a random
 moment (or their disk is filled; sometimes a file is damaged, too), started again, and so on; at its end each curve, dev
-score, result, exported weight and prediction is compared bit for bit. Every kill is a line of OUTPUT/kills.jsonl;
-OUTPUT/table.md sums them up.
+score, result, exported weight and prediction is compared bit for bit. The starts of an elastic study have 1, 2 or 4
+ranks by chance; its losses are compared within a tolerance. Every kill is a line of OUTPUT/kills.jsonl; OUTPUT/table.md
+sums them up.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import shutil
 import signal
 import sys
 import time
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -28,6 +29,7 @@ import damage
 import fire
 import warm
 from disk import small_disk
+from distance import distance
 from fire import Fight, Hang, Setting
 
 AIMS = {  # what a phase has to do -> what is aimed at, and how often
@@ -46,6 +48,7 @@ WEIGHTS = {
     "full disk": 2,
 }
 COLD = 0.1  # share of starts as a user starts; the others, all but a study's last, are forked: imports take longest
+ELASTIC = (1, 2, 4)  # ranks that a start of an elastic study may have
 MOST_REPORTS = 3  # kills while a study reports
 DISK = 120  # megabytes of a study's own file system
 SHORT = ["intermediate={none: []}", "targets=[xnli]", "target_training.max_steps=2"]
@@ -75,6 +78,7 @@ class Campaign:
     record: Record
     damage_share: float
     stages: list[int]
+    elastic_share: float = 0.0
     quiet: dict[Setting, tuple[Fight, dict[str, Any]]] = field(default_factory=dict)
 
     def undisturbed(self, setting: Setting) -> tuple[Fight, dict[str, Any]]:
@@ -89,14 +93,18 @@ class Campaign:
         """Fight one study to its end with at most `kills` kills; returns how many there were."""
         quiet, expected = self.undisturbed(setting)
         fight = Fight(self.folder / f"study-{number:03d}", setting)
-        told = {"study": number, "where": str(setting)}
+        is_elastic = self.dice.random() < self.elastic_share
+        where = f"ZeRO {setting.stage}, 1, 2 or 4 ranks a start" if is_elastic else str(setting)
+        told = {"study": number, "where": where}
+        # A damaged curve would be compared as one that other ranks computed.
+        damage_share = 0.0 if is_elastic else self.damage_share
         with small_disk(fight.run.parent, DISK) as fillable:
             fire.copy_toy_world(quiet.run, fight.run)
             kinds = {kind: weight for kind, weight in WEIGHTS.items() if fillable or kind != "full disk"}
-            study = Study(fight, self.dice, self.record, told, self.damage_share, kinds)
+            study = Study(fight, self.dice, self.record, told, damage_share, kinds, is_elastic)
             try:
                 study.fight(kills)
-                study.finish(expected)
+                study.finish(expected, quiet.run)
             except Hang as hang:
                 self.record.add(**told, hang=str(hang), output=fight.output()[-2000:])
             finally:
@@ -128,6 +136,7 @@ class Study:
     told: dict[str, Any]
     damage_share: float
     kinds: dict[str, int]
+    is_elastic: bool = False
     clean: bool = False
     struck: int = 0
     reports: int = 0
@@ -139,7 +148,8 @@ class Study:
     def fight(self, kills: int) -> None:
         """Start and strike until there were enough kills or the study is at its end."""
         while self.struck < kills and self.reports < MOST_REPORTS:
-            self.fight_.start(forked=self.dice.random() >= COLD)
+            count = self.dice.choice(ELASTIC) if self.is_elastic else 0
+            self.fight_.start(forked=self.dice.random() >= COLD, count=count)
             aim = self.fight_.await_aim(lambda kind: draw(self.dice, AIMS[kind]), draw(self.dice, SKIPS))
             time.sleep(self.dice.random() * DELAYS.get(aim or "", 0.05))
             if self.fight_.ended():
@@ -150,17 +160,22 @@ class Study:
             self._settle()
             self.struck += 1
             self.reports += hit["activity"] == "reporting"
-            self.open_hits.append({**hit, "aimed": aim})
+            self.open_hits.append({**hit, "aimed": aim, "ranks": count or self.fight_.setting.ranks})
             if self.dice.random() < self.damage_share:
                 self._damage()
 
-    def finish(self, expected: dict[str, Any]) -> None:
-        """Run to the end and compare."""
+    def finish(self, expected: dict[str, Any], quiet: Path) -> None:
+        """Run to the end and compare with what the undisturbed run in `quiet` left."""
         self.fight_.start()
         while not self._ended() and self.failures < 3:
             self.fight_.start()
         self._settle(last=True)
-        found = fire.differences(fire.left_by(self.fight_.run), expected)
+        apart = {}
+        if self.is_elastic:
+            apart_by = distance(self.fight_.run, quiet)
+            found, apart = list(apart_by.faults), {"apart": asdict(apart_by)}
+        else:
+            found = fire.differences(fire.left_by(self.fight_.run), expected)
         if self.deleted_curves and self._curve_is_reported():
             found = [n for n in found if n not in ("results.json", *self.deleted_curves)]
         for kind, how, path in self.harmed:
@@ -176,6 +191,7 @@ class Study:
             differences=found,
             leftovers=fire.leftovers(self.fight_.run),
             failures=self.failures,
+            **apart,
         )
         self.clean = not found and not self.failures
 
@@ -260,6 +276,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--ranks", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--kills-per-study", type=int, default=13)
     parser.add_argument("--damage", type=float, default=0.2, help="share of kills after which a file is damaged")
+    parser.add_argument("--elastic", type=float, default=0.0, help="share of studies whose starts have 1, 2 or 4 ranks")
     parser.add_argument(
         "--limit", type=float, default=fire.LIMIT, help="seconds that anything may take; more is a hang"
     )
@@ -270,11 +287,12 @@ def main(arguments: list[str] | None = None) -> int:
     record = Record(given.output / "kills.jsonl")
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background processes ignore it, and theirs too
     warm.load()
-    campaign = Campaign(given.output.resolve(), random.Random(given.seed), record, given.damage, given.stages)
+    dice = random.Random(given.seed)
+    campaign = Campaign(given.output.resolve(), dice, record, given.damage, given.stages, given.elastic)
     if given.cluster_kills:
         from campaign_cluster import fight_on_a_cluster
 
-        fight_on_a_cluster(campaign, given.cluster_kills)
+        fight_on_a_cluster(campaign, given.cluster_kills, given.kills_per_study)
     settings = [Setting(stage, count) for count in given.ranks for stage in given.stages]
     struck = number = 0
     while struck < given.kills:

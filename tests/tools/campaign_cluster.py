@@ -171,16 +171,16 @@ class ClusterFight:
             time.sleep(0.02)
 
 
-def fight_on_a_cluster(campaign: Any, kills: int) -> None:
-    """Studies on a cluster of their own until there were `kills` kills."""
+def fight_on_a_cluster(campaign: Any, kills: int, kills_per_study: int) -> None:
+    """Studies on a cluster of their own, of each stage in turn, until there were `kills` kills."""
     struck, number = 0, 1000
     folder = campaign.folder / "cluster"
     folder.mkdir(exist_ok=True)
     with slurm_cluster.running(folder) as cluster:
         while struck < kills:
             number += 1
-            setting = Setting(campaign.dice.choice(campaign.stages), 2)
-            struck += _study(campaign, cluster, number, setting, min(20, kills - struck))
+            setting = Setting(campaign.stages[number % len(campaign.stages)], 2)
+            struck += _study(campaign, cluster, number, setting, min(kills_per_study, kills - struck))
 
 
 def _study(campaign: Any, cluster: Cluster, number: int, setting: Setting, kills: int) -> int:

@@ -23,6 +23,7 @@ def table(lines: Sequence[Line]) -> str:
         _kills("kill", lambda k: k["kind"], kills, lines),
         _kills("where", lambda k: k["where"], kills, lines),
         _pairs(kills),
+        _elastic([line["apart"] for line in ends if "apart" in line]),
         _damage(lines),
         _clean_ends([line["left"] for line in lines if "left" in line]),
         f"{sum(s['ended'] == 0 for s in starts)} starts ran to their end with status 0 and "
@@ -71,6 +72,18 @@ def _pairs(kills: Sequence[Line]) -> str:
     for activity in sorted({activity for activity, _ in counts}):
         rows.append(f"| {activity} | {' | '.join(str(counts[activity, kind]) for kind in kinds)} |")
     return "\n".join(rows)
+
+
+def _elastic(distances: Sequence[Line]) -> str:
+    """How far studies whose starts had other numbers of ranks ended from undisturbed ones."""
+    if not distances:
+        return ""
+    loss, weight = (max(distance[name] for distance in distances) for name in ("loss", "weight"))
+    return (
+        f"{len(distances)} studies had 1, 2 or 4 ranks in each start: losses within {loss:.1e} (relative) of an "
+        f"undisturbed run's, weights within {weight:.1e}; {sum(distance['other_best'] for distance in distances)} of "
+        "their phases chose another step."
+    )
 
 
 def _damage(lines: Sequence[Line]) -> str:

@@ -180,16 +180,18 @@ class Fight:
         self.process: subprocess.Popen[bytes] | Forked | None = None
         setting.write(folder)
 
-    def start(self, forked: bool = False) -> None:
-        """Start the study as a user would, or `forked` from this process, which has loaded everything."""
+    def start(self, forked: bool = False, count: int = 0) -> None:
+        """Start the study as a user would, or `forked` from this process, which has loaded everything; with `count`
+        ranks in place of the setting's."""
         self.watch.begin()
+        command = [*self.command, *([f"launch.nproc={count}", "launch.oversubscribe=true"] if count else [])]
         with open(self.folder / "output.log", "ab") as log:
             self.output_begun = log.tell()
             if forked:
-                self.process = warm.start(self.folder, self.command, log.fileno(), ranks.environment())
+                self.process = warm.start(self.folder, command, log.fileno(), ranks.environment())
                 return
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "stilts_launcher.cli", *self.command],
+                [sys.executable, "-m", "stilts_launcher.cli", *command],
                 cwd=self.folder,
                 stdout=log,
                 stderr=log,

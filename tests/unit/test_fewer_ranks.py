@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from stilts_launcher import supervise
 from stilts_launcher.backends.base import Job
 from stilts_launcher.backends.slurm import fewer_tasks, sbatch_command, srun_command
 from stilts_launcher.cluster import Profile
@@ -19,6 +21,7 @@ from stilts_ds.model_files import ModelLimits
 from stilts_ds.phase_setup import check_settings
 from stilts_ds.plan_file import Plan
 from stilts_ds.planner import make_plan, most_ranks
+from stilts_ds.run_dir import RunDir
 
 
 def planned(**more: Any) -> tuple[Recipe, Plan]:
@@ -77,6 +80,22 @@ def test_a_job_of_worlds_is_no_array_and_is_warned_before_its_time_limit() -> No
     assert Profile(nodes=2, worlds=2, jobs={"phases": {"gpus_per_node": 1}}).prepares
     with pytest.raises(ValueError, match="worlds: 9 are more than the 8 ranks of a job"):
         Profile(nodes=2, gpus_per_node=4, worlds=9)
+
+
+@pytest.mark.parametrize(
+    "worlds, batch, tasks, expected", [("auto", 6, 16, 2), ("auto", 32, 16, 1), ("auto", 2, 12, 6), (4, 6, 16, 4)]
+)
+def test_a_profile_s_auto_makes_the_worlds_that_leave_no_rank_without_an_example(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, worlds: Any, batch: int, tasks: int, expected: int
+) -> None:
+    """Of 16 ranks and steps of 6, not three worlds, which do not divide them."""
+    _, plan = planned(intermediate_training={"train_batch_size": batch}, targets=["xnli"])
+    plan.save(RunDir(tmp_path).plan)
+    profile = Profile(nodes=2, ntasks_per_node=tasks // 2, worlds=worlds)
+    monkeypatch.setattr(supervise, "profile_of", lambda run: profile)
+    job = SimpleNamespace(id="7")
+    monkeypatch.setattr(supervise, "launcher_of", lambda profile: SimpleNamespace(current_job=lambda environment: job))
+    assert supervise.JobInside(RunDir(tmp_path), {}).worlds == expected
 
 
 def test_ranks_that_somebody_else_started_are_too_many() -> None:

@@ -5,13 +5,20 @@ from __future__ import annotations
 import errno
 import math
 from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
+from safetensors import SafetensorError
 
-from stilts_ds.config import TrainingPart
+from stilts_ds.config import ModelPart, TrainingPart
 from stilts_ds.engine.guards import WINDOW, ChanceWatch, explain_memory, memory_explained
+from stilts_ds.engine.weights import encoder_of_ranks
+from stilts_ds.engine.world import World
 from stilts_ds.errors import UserError, is_full_disk, no_room
+from stilts_ds.model import encoder
 from stilts_ds.model.heads import HeadSpec
 from stilts_ds.rows.batch import Batch
 
@@ -48,7 +55,14 @@ def test_any_other_error_is_not_about_memory() -> None:
 
 
 @pytest.mark.parametrize(
-    "problem", [MemoryError(), torch.OutOfMemoryError("CUDA out of memory"), RuntimeError("can't allocate memory: x")]
+    "problem",
+    [
+        MemoryError(),
+        torch.OutOfMemoryError("CUDA out of memory"),
+        RuntimeError("can't allocate memory: x"),
+        OSError(errno.ENOMEM, "Cannot allocate memory"),
+        SafetensorError("Error: I/O error: Cannot allocate memory (os error 12)"),
+    ],
 )
 def test_memory_that_runs_out_outside_a_micro_batch_says_when_and_what_to_change(problem: Exception) -> None:
     explained = partial(memory_explained, "while it is saved", "take fewer")
@@ -56,6 +70,23 @@ def test_memory_that_runs_out_outside_a_micro_batch_says_when_and_what_to_change
         raise problem
     with pytest.raises(RuntimeError, match="Connection closed"), explained():
         raise RuntimeError("Connection closed by peer")
+    # What was explained already is not explained again.
+    with pytest.raises(UserError, match="^out of memory elsewhere$"), explained():
+        raise UserError("out of memory elsewhere")
+
+
+def test_a_model_that_memory_has_no_room_for_is_not_said_to_be_damaged(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def from_pretrained(*arguments: Any, **options: Any) -> Any:
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 3 bytes")
+
+    network = SimpleNamespace(from_pretrained=from_pretrained)
+    monkeypatch.setattr(encoder, "check_folder", lambda path: None)
+    monkeypatch.setattr(encoder, "_network_class", lambda path, setting, revision: (network, {}))
+    alone = World(0, 0, 1, torch.device("cpu"), None, None)
+    with pytest.raises(UserError, match=rf"^out of memory while {tmp_path} was loaded; rank 0 holds the whole model"):
+        encoder_of_ranks(tmp_path, ModelPart(name_or_path=str(tmp_path)), None, "fp32", alone)
 
 
 def test_a_full_disk_is_known_by_its_number_its_text_or_its_cause() -> None:

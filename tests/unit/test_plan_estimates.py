@@ -1,4 +1,4 @@
-"""What `stilts plan` says a run will cost: parameters and bytes by hand, tokens by counting, a trial that trains."""
+"""What `stilts plan` says a run will cost: parameters and bytes by hand, tokens by counting."""
 
 from __future__ import annotations
 
@@ -349,21 +349,3 @@ def test_a_model_that_is_not_here_has_unknown_memory(shared_data: Path, tmp_path
     )
     assert "memory unknown until model and data are on this machine (`stilts fetch`)" in shown
     assert "whether it fits in 80 GiB is unknown" in shown
-
-
-@pytest.mark.slow
-def test_a_trial_trains_and_leaves_the_run_alone(tmp_path: Path) -> None:
-    shown = stilts("plan", "quickstart", *STUDY, "--trial", "--json", cwd=tmp_path)
-    plan = json.loads(shown[shown.index("\n{\n") if not shown.startswith("{") else 0 :])
-    trial = plan["trial"]
-    assert (trial["device"], trial["stage"], len(trial["ranks"])) == ("CPU", 1, 1)
-    assert len(trial["seconds"]) == len(trial["tokens"]) == 3 and min(trial["seconds"]) > 0 < min(trial["tokens"])
-    [tried] = [one for one in plan["phases"] if one["id"] == trial["phase"]]
-    assert tried["parameters"] == trial["parameters"] and tried["vocabulary_rows"] < 900
-    for one in plan["phases"]:
-        if one["train"]:
-            rate = sum(trial["tokens"]) / sum(trial["seconds"])
-            assert one["hours"] == pytest.approx(one["size"]["tokens"] / rate / 3600)
-            assert one["size"]["exact"] and one["state"] == "will run"
-    run = tmp_path / "runs" / "quickstart"
-    assert {path.name for path in run.iterdir()} == {"cache", "data", "plan.json", "recipe.yaml"}

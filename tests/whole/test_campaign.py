@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -9,7 +10,10 @@ from pathlib import Path
 import fire
 import pytest
 import ranks
+import torch
+from distance import distance
 from fire import Fight, Setting
+from safetensors.torch import save_file
 
 pytestmark = pytest.mark.processes
 
@@ -54,3 +58,27 @@ def test_a_difference_of_one_bit_is_seen(tmp_path: Path) -> None:
         "phases/target-x/predictions/xnli/test-qaa.tsv",
         "target-x/curve",
     ]
+
+
+def test_an_elastic_study_is_compared_within_a_tolerance(tmp_path: Path) -> None:
+    """Losses may differ by what sums over ranks are rounded by, and no step may lack."""
+    runs = [tmp_path / name for name in ("ours", "quiet")]
+
+    def write(run: Path, losses: dict[int, float], weight: float, best: int) -> None:
+        folder = run / "phases" / "target-x"
+        (folder / "encoder").mkdir(parents=True, exist_ok=True)
+        lines = [json.dumps({"step": step, "train/loss": loss}) for step, loss in losses.items()]
+        (folder / "metrics.jsonl").write_text("\n".join(lines) + "\n")
+        (folder / "status.json").write_text(json.dumps({"best": {"step": best}}))
+        for name in ("encoder/model.safetensors", "heads.safetensors"):
+            save_file({"w": torch.tensor([1.0, weight])}, folder / name)
+
+    write(runs[1], {1: 0.5, 2: 0.25}, 2.0, 2)
+    write(runs[0], {1: 0.5, 2: 0.25 * (1 + 2e-5)}, 2.5, 2)
+    near = distance(*runs)
+    assert (near.loss, near.weight, near.other_best, near.faults) == (pytest.approx(2e-5), 0.5, 0, ())
+    write(runs[0], {1: 0.5, 2: 0.25 * (1 + 2e-4)}, 2.5, 1)
+    far = distance(*runs)
+    assert (far.weight, far.other_best, far.faults) == (0.0, 1, ("target-x/curve",))
+    write(runs[0], {1: 0.5}, 2.0, 2)
+    assert distance(*runs).faults == ("target-x/curve",)

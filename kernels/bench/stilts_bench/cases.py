@@ -69,6 +69,9 @@ def by_screen(avx2: float, vnni: float, amx: float, **others: float) -> dict[str
     return {"avx2": avx2, "avx-vnni": vnni, "avx512-vnni": vnni, "amx": amx, **others}
 
 
+# By k, of rows that share a large mean as an encoder's do: the made-up ones below, and `--embeddings`.
+ANISOTROPIC_GOALS = {4: by_screen(2.2, 2.5, 2.8), 16: by_screen(1.8, 2, 2.3)}
+
 CASES = [
     BenchmarkCase("tatoeba", "topk", 1000, 1000, 1024, 1),
     BenchmarkCase(
@@ -77,8 +80,8 @@ CASES = [
     BenchmarkCase("topk-d1024-k16", "topk", 512, 100_000, 1024, 16, by_screen(2.2, 3, 3.5), by_screen(1.7, 2, 3)),
     BenchmarkCase("topk-d384-k4", "topk", 1024, 100_000, 384, 4, by_screen(2.2, 3, 3.8)),
     BenchmarkCase("topk-d384-k16", "topk", 1024, 100_000, 384, 16, by_screen(2.1, 2.8, 2.8)),
-    BenchmarkCase("anisotropic", "topk", 300, 20_000, 1024, 4, by_screen(2.2, 2.5, 2.8), data="anisotropic"),
-    BenchmarkCase("anisotropic-k16", "topk", 300, 20_000, 1024, 16, by_screen(1.8, 2, 2.3), data="anisotropic"),
+    BenchmarkCase("anisotropic", "topk", 300, 20_000, 1024, 4, ANISOTROPIC_GOALS[4], data="anisotropic"),
+    BenchmarkCase("anisotropic-k16", "topk", 300, 20_000, 1024, 16, ANISOTROPIC_GOALS[16], data="anisotropic"),
     BenchmarkCase("two-way", "mine", 4096, 32_768, 1024, 4, by_screen(2.6, 3.5, 4.5), data="bitext"),
     BenchmarkCase("bucc-10k", "mine", 10_000, 10_000, 1024, 4, data="bitext"),
 ]

@@ -33,6 +33,7 @@ from stilts_kernels import Report, last_report, normalize
 from stilts_kernels.common.npy import open_npy
 
 from stilts_bench.cases import (
+    ANISOTROPIC_GOALS,
     CASES,
     LARGE,
     QUICK,
@@ -191,10 +192,10 @@ def chosen_methods(methods: dict[str, Method], only: Sequence[str]) -> dict[str,
 def own_vectors(paths: Sequence[Path], k: int) -> tuple[BenchmarkCase, tuple[torch.Tensor, torch.Tensor]]:
     """A case on two .npy files of embeddings, normalised."""
     queries, bank = (normalize(open_npy(path)[0], str(path)) for path in paths)
-    return BenchmarkCase("embeddings", "topk", len(queries), len(bank), queries.shape[1], k, data="own"), (
-        queries,
-        bank,
-    )
+    # Named by k as the other cases are: of one file, two lines of one name could not be compared.
+    name = "embeddings" if k == 4 else f"embeddings-k{k}"
+    goals = ANISOTROPIC_GOALS.get(k, {})
+    return BenchmarkCase(name, "topk", len(queries), len(bank), queries.shape[1], k, goals, data="own"), (queries, bank)
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:

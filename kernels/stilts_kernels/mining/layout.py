@@ -20,8 +20,7 @@ class Layout:
     def __init__(
         self, ranks: Collectives, queries: Tensor, bank: Tensor, k: int, memory: int, names: tuple[str, str]
     ) -> None:
-        ranks.agree(partial(check_shard, queries, names[0]))
-        ranks.agree(partial(check_shard, bank, names[1]))
+        ranks.agree(partial(check_shards, (queries, bank), names))
         # One exchange for all that the ranks must know of each other. Dtypes travel as text, since only JSON does.
         vectors = torch.backends.cpu.get_cpu_capability()
         described = [list(queries.shape), str(queries.dtype), list(bank.shape), str(bank.dtype), k, memory, vectors]
@@ -95,6 +94,12 @@ def check_shard(side: Tensor, name: str) -> None:
         raise ValueError(f"{name} is on {side.device}; shards are exchanged in CPU memory")
 
 
+def check_shards(sides: tuple[Tensor, Tensor], names: tuple[str, str]) -> None:
+    """`check_shard` of both sides."""
+    for side, name in zip(sides, names):
+        check_shard(side, name)
+
+
 def no_neighbours(rows: int, k: int) -> Ranked:
     """(values, indices) [rows, k] of no search, in CPU memory, where results of shards are exchanged."""
     values = torch.empty(rows, k, dtype=torch.float64, device="cpu")
@@ -111,3 +116,15 @@ def padded_to(ranking: Ranked, k: int) -> Ranked:
         torch.nn.functional.pad(values, (0, missing), value=-torch.inf),
         torch.nn.functional.pad(indices, (0, missing), value=-1),
     )
+
+
+def as_message(ranking: Ranked) -> Tensor:
+    """Values and indices [n, k] side by side in one int64 tensor [n, 2 k]: each message costs threads of gloo."""
+    values, indices = ranking
+    return torch.cat([values.view(torch.int64), indices], dim=1)
+
+
+def from_message(message: Tensor) -> Ranked:
+    """What `as_message` was given."""
+    values, indices = message.chunk(2, dim=1)
+    return values.contiguous().view(torch.float64), indices.contiguous()

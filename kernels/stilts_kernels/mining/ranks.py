@@ -19,7 +19,7 @@ from stilts_kernels.common.collectives import Collectives, collectives_of
 from stilts_kernels.common.progress import Progress, report_progress
 from stilts_kernels.common.ranking import Ranked, TopK, merge_topk
 from stilts_kernels.common.rows import Rows, is_cosine
-from stilts_kernels.mining.layout import Layout, no_neighbours, padded_to
+from stilts_kernels.mining.layout import Layout, as_message, from_message, no_neighbours, padded_to
 from stilts_kernels.mining.margin import Neighbours, best_margin
 from stilts_kernels.mining.match import MinedPairs, check_choices, match
 from stilts_kernels.mining.ring import CPU, RingSearch, neighbours_ring
@@ -119,15 +119,15 @@ def pairs_on_first(
 ) -> MinedPairs | None:
     """As `pairs_of_ranks` on rank 0, None elsewhere: matching takes about 100 bytes a row of both sides. Collective."""
     ranks = collectives_of(comm)
-    columns = [
-        ranks.collect_rows(column, 0)
-        for best in best_of_ranks(ranks, forward, backward, margin)
-        for column in best
-    ]  # fmt: skip
+    sides = [
+        ranks.collect_rows(as_message((margins[:, None], indices[:, None])), 0)
+        for margins, indices in best_of_ranks(ranks, forward, backward, margin)
+    ]
     if ranks.rank != 0:
         return None
-    target_margin, target, source_margin, source = (torch.cat(column) for column in columns)
-    return match((target_margin, target), (source_margin, source), retrieval)
+    (target_margins, targets), (source_margins, sources) = (from_message(torch.cat(tables)) for tables in sides)
+    best_targets, best_sources = (target_margins[:, 0], targets[:, 0]), (source_margins[:, 0], sources[:, 0])
+    return match(best_targets, best_sources, retrieval)
 
 
 def best_of_ranks(

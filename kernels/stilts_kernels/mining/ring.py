@@ -20,7 +20,7 @@ from stilts_kernels.common.collectives import Collectives
 from stilts_kernels.common.progress import Progress, report_progress
 from stilts_kernels.common.ranking import Ranked, merge_in_any_order, numbered_from
 from stilts_kernels.common.rows import Rows
-from stilts_kernels.mining.layout import Layout, no_neighbours, padded_to
+from stilts_kernels.mining.layout import Layout, as_message, from_message, no_neighbours, padded_to
 from stilts_kernels.mining.margin import Neighbours
 from stilts_kernels.mining.state import SearchState
 from stilts_kernels.mining.two_way import TwoWaySearch
@@ -142,14 +142,9 @@ class Passing:
 
     def finish(self, travelling: Travelling) -> Travelling:
         """Exchange the lists; returns the block that is on this rank now."""
-        k, ranks = self.search.k, self.search.ranks
-        best = []
-        for outgoing in travelling.best:
-            incoming = torch.empty(self.count, k, dtype=outgoing.dtype, device="cpu")
-            # Values and indices of one block follow each other; both are small beside its rows.
-            ranks.shift(outgoing.contiguous(), incoming).wait()
-            best.append(incoming)
-        return Travelling(self.owner, self.rows, (best[0], best[1]))
+        incoming = torch.empty(self.count, 2 * self.search.k, dtype=torch.int64, device="cpu")
+        self.search.ranks.shift(as_message(travelling.best), incoming).wait()
+        return Travelling(self.owner, self.rows, from_message(incoming))
 
 
 def search_block(search: RingSearch, travelling: Travelling, forward: Ranked) -> tuple[Ranked, Ranked]:

@@ -132,7 +132,7 @@ class TwoWaySearch:
         forward_source, forward_target = forward_list.finish()
         backward_target, backward_source = backward_list.finish()
         scores = scores_of(
-            source,
+            prepared.scaled(source),
             target,
             torch.cat([forward_source, backward_source]),
             torch.cat([forward_target, backward_target]),
@@ -191,6 +191,11 @@ class PreparedSource:
     queries: PreparedQueries | None = None
     centres: tuple[Tensor, Tensor] | None = None
     panels: list[Panel] = field(default_factory=list)
+
+    def scaled(self, source: Rows) -> Rows:
+        """The same rows to be scored exactly: where the screen keeps them as float32, in unit length, these."""
+        # A source that meets many blocks of targets is so read and scaled once.
+        return source if self.queries is None else Rows(self.queries.values, source.name)
 
 
 def prepare_source(source: Rows, target: Rows, screen: str) -> PreparedSource:

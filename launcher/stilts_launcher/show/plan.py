@@ -291,6 +291,22 @@ def _trial_lines(trial: Trial, estimate: Estimate, ranks: int) -> list[str]:
         )
         if extra > 0:
             lines.append(f"with the difference added, the phase takes {_peaks(estimate, extra)}")
+    return [*lines, *_knee_lines(trial)]
+
+
+def _knee_lines(trial: Trial) -> list[str]:
+    """How many ranks a step keeps busy."""
+    knee = trial.knee
+    rates = ", ".join(f"{rate.ranks}: {rate.tokens_per_second:,.0f}" for rate in trial.rates)
+    lines = [f"tokens/s of a rank by how many ranks share a step (what more ranks say to each other left out): {rates}"]
+    if knee == trial.rates[-1]:
+        lines.append(f"each of {counted(knee.ranks, 'rank')}, the most that a step feeds, does half of one or more")
+    else:
+        lines.append(
+            f"the knee is at {counted(knee.ranks, 'rank')} with {counted(knee.examples, 'example')} of a step each: of "
+            "more, each does less than half of what one alone does. Divide more ranks into worlds of that size "
+            "(launch.worlds)"
+        )
     return lines
 
 

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from stilts_ds.families import standard
-from stilts_ds.families.base import Family, HeadVerbs, reads_targets
+from stilts_ds.families.base import Condensing, Family, HeadVerbs, reads_targets
 from stilts_ds.families.span import checklist, noisy, predictions, record, rows, score
 from stilts_ds.tasks.spec import TABLE
 
@@ -16,6 +16,7 @@ HEAD = HeadVerbs(
     parameters=rows.head_parameters,
     tune=predictions.tune,
     by_window=True,
+    condensing=Condensing(predictions.contexts, predictions.condense),
 )
 
 SPAN = Family(

@@ -1,13 +1,15 @@
 """Answers from start and end logits: the best spans over all windows of a question, with or without "no answer".
 
 Every pair of tokens is considered, so the result is exact. Spans are character ranges of the untouched context; only
-white space at their ends is trimmed. Legend: W windows, L tokens of a window, N questions.
+white space at their ends is trimmed. Each window is read for itself, by whichever rank has its logits; its best spans
+are joined with those of the question's other windows. Legend: L tokens of a window, K spans, N questions.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,8 +22,7 @@ Floats = NDArray[np.floating]
 Window = tuple[Floats, Floats, NDArray[np.integer]]
 
 
-@dataclass(frozen=True, slots=True)
-class AnswerCandidate:
+class AnswerCandidate(NamedTuple):
     """One possible answer: `text == context[start:end]` (characters) and the sum of its two logits."""
 
     text: str
@@ -44,40 +45,56 @@ class Decoded:
         return self.null_score - self.candidates[0].score if self.candidates else float("inf")
 
 
-def decode_spans(
-    context: str,
-    windows: Sequence[Window],
-    n_best: int = 20,
-    max_answer_length: int = 30,
-    null_threshold: float | None = None,
-) -> Decoded:
-    """Find the best answers to one question.
+def window_spans(context: str, window: Window, n_best: int, max_answer_length: int, number: int) -> Floats:
+    """The score of "no answer" and the `n_best` spans of a window, best first: float64 [1 + K, 3] of start, end and
+    score, in the first row (-1, -1, score of "no answer").
 
     A window is (start logits [L], end logits [L], offsets [L, 2]): each token's character range in `context`, (-1, -1)
-    for tokens outside it. Position 0 is `<s>`; its two logits add up to the window's score of "no answer", and the
-    lowest over the windows counts, as in SQuAD 2.0. `max_answer_length` is in tokens. A span seen in several windows
-    keeps its best score. With `null_threshold`, the answer is empty where `null_margin` exceeds it; without, never,
-    unless the context has no text at all. Equal scores go to the earlier, then the shorter span.
-    Raises UserError for a question without windows and for logits that are NaN or +infinite.
+    for tokens outside it. Position 0 is `<s>`; its two logits add up to the score of "no answer". `max_answer_length`
+    is in tokens. Equal scores go to the earlier, then the shorter span. `number` names the window in errors.
+    Raises UserError for logits that are NaN or +infinite.
+    """
+    start, end, _ = window
+    _check_logits(number, start, end)
+    # A span of the question's `n_best` is among those of a window: what precedes it there precedes it in the question.
+    ranked = _best_first(_distinct_spans(context, window, n_best, max_answer_length))[:n_best]
+    no_answer = (-1, -1, float(start[0]) + float(end[0]))
+    return np.array([no_answer, *((*span, score) for span, score in ranked)], np.float64)
+
+
+def join_windows(context: str, windows: Sequence[Floats], n_best: int, null_threshold: float | None = None) -> Decoded:
+    """The best answers to one question from the spans of its windows (`window_spans`).
+
+    A span seen in several windows keeps its best score. The lowest score of "no answer" counts, as in SQuAD 2.0. With
+    `null_threshold`, the answer is empty where `null_margin` exceeds it; without, never, unless the context has no text
+    at all. Raises UserError for a question without windows.
     """
     if not windows:
         raise UserError("a question has no windows; encode the task again")
-    best: dict[tuple[int, int], float] = {}
-    for number, (start, end, offsets) in enumerate(windows):
-        _check_logits(number, start, end)
-        for span, score in _window_spans(context, (start, end, offsets), n_best, max_answer_length).items():
-            best[span] = max(score, best.get(span, score))
-    # Ties go to the earlier span on every machine, so that files of predictions are equal to the byte.
-    ranked = sorted(best.items(), key=lambda item: (-item[1], item[0]))[:n_best]
-    candidates = tuple(AnswerCandidate(context[a:b], a, b, score) for (a, b), score in ranked)
-    decoded = Decoded(candidates[0].text if candidates else "", candidates, _null_score(windows))
+    ranked = _ranked(windows, n_best)
+    candidates = tuple(AnswerCandidate(context[start:end], start, end, score) for start, end, score in ranked)
+    null_score = min(float(window[0, 2]) for window in windows)
+    decoded = Decoded(candidates[0].text if candidates else "", candidates, null_score)
     if null_threshold is None or decoded.null_margin <= null_threshold:
         return decoded
-    return Decoded("", candidates, decoded.null_score)
+    return Decoded("", candidates, null_score)
 
 
-def _null_score(windows: Sequence[Window]) -> float:
-    return min(float(start[0]) + float(end[0]) for start, end, _ in windows)
+def _ranked(windows: Sequence[Floats], n_best: int) -> list[tuple[int, int, float]]:
+    """The `n_best` spans of all windows, best first."""
+    if len(windows) == 1:  # most questions: its spans are distinct and in order
+        return [(int(start), int(end), score) for start, end, score in windows[0][1 : 1 + n_best].tolist()]
+    best: dict[tuple[int, int], float] = {}
+    for window in windows:
+        for start, end, score in window[1:].tolist():
+            span = (int(start), int(end))
+            best[span] = max(score, best.get(span, score))
+    return [(*span, score) for span, score in _best_first(best)[:n_best]]
+
+
+def _best_first(spans: Mapping[tuple[int, int], float]) -> list[tuple[tuple[int, int], float]]:
+    # Ties go to the earlier span on every machine, so that files of predictions are equal to the byte.
+    return sorted(spans.items(), key=lambda item: (-item[1], item[0]))
 
 
 def _check_logits(number: int, start: Floats, end: Floats) -> None:
@@ -90,7 +107,7 @@ def _check_logits(number: int, start: Floats, end: Floats) -> None:
             raise UserError(f"window {number}: the {name} logit of token {at} is {logits[at]}; {remedy}")
 
 
-def _window_spans(context: str, window: Window, n_best: int, longest: int) -> dict[tuple[int, int], float]:
+def _distinct_spans(context: str, window: Window, n_best: int, longest: int) -> dict[tuple[int, int], float]:
     """The window's `n_best` distinct trimmed spans (and no fewer for ties) with their scores."""
     inside = window[2][:, 0] >= 0
     start, end = (np.asarray(w, dtype=np.float64)[inside] for w in window[:2])
@@ -143,7 +160,7 @@ def _trim(context: str, start: int, end: int) -> tuple[int, int]:
 def best_null_threshold(gold: Sequence[Span], decoded: Mapping[str, Decoded]) -> tuple[float, float]:
     """The `null_threshold` that gives the highest F1 on labelled questions, and that F1 in percent.
 
-    `decoded` maps question ids to `decode_spans` results. Of equally good thresholds the one with the fewest empty
+    `decoded` maps question ids to `join_windows` results. Of equally good thresholds the one with the fewest empty
     answers is taken. Raises UserError when a question is not decoded.
     """
     missing = [q.id for q in gold if q.id not in decoded]

@@ -1,6 +1,7 @@
 """JSON `{question id: answer text}`; labels are SQuAD's JSON.
 
-What a head says of a window is (start logits [L], end logits [L]); the windows of a question are decoded together.
+What a head says of a window is (start logits [L], end logits [L]). The rank that has them makes the window's best spans
+of them (`condense`), and rank 0 joins those of a question's windows.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from stilts_ds.families.files import (
     load_json,
     read_text,
 )
-from stilts_ds.families.span.decode import Decoded, best_null_threshold, decode_spans
+from stilts_ds.families.span.decode import Decoded, best_null_threshold, join_windows, window_spans
 from stilts_ds.families.span.record import Answer, Span
 from stilts_ds.rows.rows import Rows, rows_by_example
 from stilts_ds.run_dir import write_atomically
@@ -40,35 +41,45 @@ def output(logits: np.ndarray) -> Logits:
     return logits[:, 0], logits[:, 1]
 
 
+def contexts(records: Sequence[Span], rows: Rows, windows: Sequence[int]) -> list[str]:
+    """The context of each of these windows."""
+    return [records[rows.example[window]].context for window in windows]
+
+
+def condense(context: str, rows: Rows, window: int, logits: Logits, evaluation: EvaluationPart) -> np.ndarray:
+    """A window's best spans (`window_spans`): [1 + K, 3]."""
+    assert rows.place is not None
+    offsets = rows.place[rows.starts[window] : rows.starts[window + 1]]
+    return window_spans(context, (*logits, offsets), evaluation.n_best, evaluation.max_answer_length, window)
+
+
 def decode(
-    records: Sequence[Span], rows: Rows, outputs: Sequence[Logits], labels: Sequence[str], evaluation: EvaluationPart
+    records: Sequence[Span],
+    rows: Rows,
+    outputs: Sequence[np.ndarray],
+    labels: Sequence[str],
+    evaluation: EvaluationPart,
 ) -> dict[str, str]:
-    """The answer of every question by its id."""
+    """The answer of every question by its id, from its windows' best spans."""
     decoded = decode_questions(records, rows, outputs, evaluation)
     return {id: question.answer for id, question in decoded.items()}
 
 
 def decode_questions(
-    records: Sequence[Span], rows: Rows, outputs: Sequence[Logits], evaluation: EvaluationPart
+    records: Sequence[Span], rows: Rows, outputs: Sequence[np.ndarray], evaluation: EvaluationPart
 ) -> dict[str, Decoded]:
     """The decoded answer of every question, with its candidates and the score of "no answer"."""
     windows = rows_by_example(rows)
-    return {
-        record.id: _decode_question(record, rows, outputs, windows[i], evaluation) for i, record in enumerate(records)
-    }
+    decoded = {}
+    for number, record in enumerate(records):
+        spans = [outputs[window] for window in windows[number]]
+        decoded[record.id] = join_windows(record.context, spans, evaluation.n_best, evaluation.null_threshold)
+    return decoded
 
 
-def _decode_question(
-    record: Span, rows: Rows, outputs: Sequence[Logits], windows: list[int], evaluation: EvaluationPart
-) -> Decoded:
-    assert rows.place is not None
-    read = [(*outputs[row], rows.place[rows.starts[row] : rows.starts[row + 1]]) for row in windows]
-    return decode_spans(
-        record.context, read, evaluation.n_best, evaluation.max_answer_length, evaluation.null_threshold
-    )
-
-
-def tune(records: Sequence[Span], rows: Rows, outputs: Sequence[Logits], evaluation: EvaluationPart) -> EvaluationPart:
+def tune(
+    records: Sequence[Span], rows: Rows, outputs: Sequence[np.ndarray], evaluation: EvaluationPart
+) -> EvaluationPart:
     """With questions that have no answer (SQuAD 2.0) the threshold for "no answer" is the one that suits these examples
     best, as in the official scorer."""
     if not any(record.impossible for record in records):
