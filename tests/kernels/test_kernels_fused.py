@@ -61,23 +61,23 @@ print("interpreter agrees")
 INDEX = (
     COMMON
     + """
-from stilts_kernels.topk.bounds import PanelMaker
-from stilts_kernels.topk.cuda import BankPanels, prepared_bank
+from stilts_kernels.topk.cuda import prepared_bank
+from stilts_kernels.topk.panels import BankPanels, KernelPanelMaker
 
 limits = ScratchLimits(bank_rows=100, pairs=1 << 13)
-made, make_panel = [], PanelMaker.__call__
+made, make_panel = [], KernelPanelMaker.__call__
 
 def noted(maker, start, stop):
     made.append(maker.rows.name)
     return make_panel(maker, start, stop)
 
-PanelMaker.__call__ = noted
+KernelPanelMaker.__call__ = noted
 for dtype, unit in ((torch.float32, False), (torch.float32, True), (torch.float16, False)):
     bank = Rows(anisotropic(260, 24, 2).to(dtype), "bank", unit)
     questions = [anisotropic(30, 24, seed).to(kind) for seed, kind in ((1, dtype), (3, torch.float32))]
     expected = [Search(Rows(queries, "queries", unit), bank, 4).run()[0][1] for queries in questions]
     made.clear()
-    kept = BankPanels(bank).keep(limits)
+    kept = BankPanels(bank).keep(limits.rows_of_bank(24))
     for queries, indices in zip(questions, expected):  # float32 queries of a 16-bit bank are rounded, and measured
         assert torch.equal(check(queries, bank.data, 4, unit=unit, limits=limits, prepared=kept)[0], indices)
         assert last_report().certified == 30, last_report()
@@ -153,7 +153,7 @@ MEMORY = (
     COMMON
     + """
 from stilts_kernels.topk import cuda
-from stilts_kernels.topk.bounds import PanelMaker
+from stilts_kernels.topk.panels import KernelPanelMaker
 
 score_pairs, scored = cuda.pair_scores, []
 
@@ -168,13 +168,13 @@ for forward, backward in ((4, 0), (4, 4)):
     ahead, back = check(same[:40], same, forward, backward, limits=limits)
     assert ahead.tolist() == [[0, 1, 2, 3]] * 40
     assert len(scored) > 2 and max(scored) <= 4096, scored
-made, make_panel = [], PanelMaker.__call__
+made, make_panel = [], KernelPanelMaker.__call__
 
 def noted(maker, start, stop):
     made.append((maker.rows.name, start))
     return make_panel(maker, start, stop)
 
-PanelMaker.__call__ = noted
+KernelPanelMaker.__call__ = noted
 small = ScratchLimits(bank_rows=100, pairs=1 << 13, column_bytes=1 << 11)
 check(gaussian(150, 8, 1), gaussian(200, 8, 2), 4, 4, limits=small)
 blocks = [start for name, start in made if name == "bank"]
