@@ -188,6 +188,12 @@ class LaunchPart(Section):
     omp_num_threads: int | None = Field(None, ge=1, description="threads a rank; null: OMP_NUM_THREADS, cores / nproc")
 
     @property
+    def phases_at_once(self) -> int:
+        """Phases that work side by side, as far as the recipe says: `auto` divides the ranks of the machine that runs
+        it."""
+        return 1 if self.worlds == "auto" else self.worlds
+
+    @property
     def world_ranks(self) -> int | Literal["auto"]:
         """Ranks of one world, as far as the recipe says."""
         if self.nproc == "auto" or self.worlds == "auto":

@@ -157,11 +157,13 @@ def train_again(run: RunDir, plan: Plan, chosen: Iterable[Phase]) -> None:
 
 @dataclass(frozen=True)
 class DiskUse:
-    """Bytes of models and checkpoints: now, at the end of the plan, and at most in between."""
+    """Bytes of models and checkpoints: now, at the end of the plan, and at most in between; `phase` are those of the
+    checkpoints of one phase that is still to train, at most."""
 
     now: int
     end: int
     peak: int
+    phase: int
 
     @property
     def more(self) -> int:
@@ -180,10 +182,11 @@ def checkpoint_bytes(phase: Phase, parameters: int) -> int:
     return parameters * (STATE_BYTES * checkpoints + WEIGHT_BYTES * (checkpoints + 1))
 
 
-def disk_use(run: RunDir, plan: Plan, keep: Keep, parameters: int) -> DiskUse:
-    """The bytes of a plan whose phases run one after the other, from where the run stands now.
+def disk_use(run: RunDir, plan: Plan, keep: Keep, parameters: int, at_once: int = 1) -> DiskUse:
+    """The bytes of a plan of whose phases `at_once` train side by side (worlds), from where the run stands now.
 
     `parameters` are the encoder's: heads, tokenizers, predictions and cached rows are small beside it, and not counted.
+    Of phases side by side the one that began first ends first, and one that another starts from before that begins.
     """
     model = WEIGHT_BYTES * parameters
     models: dict[str, int] = {}
@@ -196,17 +199,34 @@ def disk_use(run: RunDir, plan: Plan, keep: Keep, parameters: int) -> DiskUse:
         if folder.status() == "done":
             done.add(phase.id)
     now = peak = sum(models.values()) + sum(checkpoints.values())
-    for phase in plan.phases:
-        if phase.train and needs_start(run, phase):
-            # What an earlier start left in the folder is replaced or removed. The published model is a second name of
-            # the best one, so it takes no more than the checkpoints beside it.
-            checkpoints[phase.id] = max(checkpoints[phase.id], checkpoint_bytes(phase, parameters))
-            peak = max(peak, sum(models.values()) + sum(checkpoints.values()))
-            models[phase.id] = model
-        checkpoints[phase.id] = 0
-        done.add(phase.id)
+    largest = 0
+    training: list[str] = []  # phases at work, by their begin
+
+    def end(phase_id: str) -> None:
+        if phase_id in training:
+            training.remove(phase_id)
+            models[phase_id] = model
+        checkpoints[phase_id] = 0
+        done.add(phase_id)
         _forget(models, plan, keep, done)
-    return DiskUse(now, sum(models.values()), peak)
+
+    for phase in plan.phases:
+        if phase.init in training:
+            end(phase.init)
+        if not phase.train or not needs_start(run, phase):
+            end(phase.id)
+            continue
+        if len(training) == at_once:
+            end(training[0])
+        # What an earlier start left in the folder is replaced or removed. The published model is a second name of the
+        # best one, so it takes no more than the checkpoints beside it.
+        training.append(phase.id)
+        checkpoints[phase.id] = max(checkpoints[phase.id], checkpoint_bytes(phase, parameters))
+        peak = max(peak, sum(models.values()) + sum(checkpoints.values()))
+        largest = max(largest, checkpoints[phase.id])
+    while training:
+        end(training[0])
+    return DiskUse(now, sum(models.values()), peak, largest)
 
 
 def _forget(models: dict[str, int], plan: Plan, keep: Keep, done: set[str]) -> None:

@@ -56,6 +56,10 @@ def first_line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
+# What makes a folder one of a group, whose members continue each other's runs and use each other's rows.
+SHARE_WITH_GROUP = "have its owner run `chmod -R g+rwXs` on it for a group that shares it, all with umask 002"
+
+
 # How torch's allocators, and Rust and C below them, say it.
 NO_MEMORY = ("out of memory", "can't allocate memory", "not enough memory", os.strerror(errno.ENOMEM).lower())
 
@@ -96,7 +100,7 @@ def os_problem(error: OSError) -> str:
     files = " and ".join(str(name) for name in (error.filename, error.filename2) if name is not None)
     remedy = "check what the last lines say"
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-        remedy = "give a folder that you may write, such as output_dir=..., or change its permissions"
+        remedy = f"give a folder that you may write, such as output_dir=..., or {SHARE_WITH_GROUP}"
     elif files:
         remedy = "check the path"
     return printable(redacted(f"{files + ': ' if files else ''}{reason}; {remedy}"))

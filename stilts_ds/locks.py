@@ -23,7 +23,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from stilts_ds.errors import UserError
+from stilts_ds.errors import SHARE_WITH_GROUP, UserError
 from stilts_ds.run_dir import PhaseDir, RunDir, read_json
 
 log = logging.getLogger(__name__)
@@ -63,6 +63,9 @@ def no_link(path: str, flags: int) -> int:
     """Opens a file, but not through a link, which could stand for any file of the user's."""
     try:
         return os.open(path, flags | os.O_NOFOLLOW, 0o666)
+    except PermissionError as error:  # another user's folder
+        remedy = f"{SHARE_WITH_GROUP}, or give another folder (output_dir=...)"
+        raise UserError(f"{path} cannot be opened ({error.strerror}); {remedy}") from None
     except OSError as error:
         raise UserError(f"{path} cannot be opened ({error.strerror}); delete it if it is a link") from None
 

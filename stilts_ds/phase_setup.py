@@ -77,7 +77,9 @@ def bytes_to_write(recipe: Recipe, plan: Plan, run: RunDir) -> int:
     """Most bytes that the plan will add to the disk at any time; 0 where the model's size is unknown."""
     folder = model_folder(recipe.model.name_or_path, recipe.model.revision)
     parameters = parameter_count(str(folder)) if folder is not None else None
-    return 0 if parameters is None else disk_use(run, plan, recipe.keep, parameters).more
+    if parameters is None:
+        return 0
+    return disk_use(run, plan, recipe.keep, parameters, recipe.launch.phases_at_once).more
 
 
 def check_settings(recipe: Recipe, phases: list[Phase], limits: ModelLimits, world: World) -> None:

@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 
 from stilts_ds.data.known_hashes import KnownHashes
-from stilts_ds.errors import UnreadableError, UserError
+from stilts_ds.errors import SHARE_WITH_GROUP, UnreadableError, UserError
 from stilts_ds.locks import lease
 from stilts_ds.rows.rows import Rows
 from stilts_ds.run_dir import await_visible, checksum, fresh_folder, hash_json, read_sealed, reading, write_sealed
@@ -120,7 +120,7 @@ def _adding_to(cache: Path) -> Iterator[None]:
     try:
         yield
     except PermissionError as error:
-        remedy = "have its owner run `chmod -R g+rwXs` on it for a group that shares it, or set another data.cache"
+        remedy = f"{SHARE_WITH_GROUP}, or set another data.cache"
         raise UserError(f"rows cannot be added to the cache {cache} ({error.strerror}); {remedy}") from error
 
 

@@ -16,7 +16,7 @@ import torch
 from stilts_ds.batches.collate import PackedItems
 from stilts_ds.config import SWEEP, EvaluationPart, TrainingPart
 from stilts_ds.data.split import Split
-from stilts_ds.engine.preempt import Asking, stop_if_requested
+from stilts_ds.engine.preempt import Asking, Stopped, stop_if_requested
 from stilts_ds.engine.sharded import LockStep, ShardedModel
 from stilts_ds.engine.world import World
 from stilts_ds.errors import UserError
@@ -154,8 +154,13 @@ class Predictor:
         gathered = GatheredOutputs([len(of_set) for of_set in rows], self.world)
         asking = Asking(self.world)
         for number, items in self._deal(rows)[self.world.rank]:
-            # Rank 0's clock says when, and all ranks hear of it where they ask whether to stop.
-            if asking.stop_or_save(gathered.is_due()):
+            try:
+                # Rank 0's clock says when, and all ranks hear of it where they ask whether to stop.
+                is_due = asking.stop_or_save(gathered.is_due())
+            except Stopped:  # on all ranks alike: what is whole by now is kept
+                yield from gathered.gather()
+                raise
+            if is_due:
                 yield from gathered.gather()
             batch, counts = self._batch(verbs, head, rows[number], items, setting)
             logits = self.forward(batch.to(self.world.device), "logits")[head]

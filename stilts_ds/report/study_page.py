@@ -186,7 +186,9 @@ def _gains(name: str, table: Cells, baseline: str) -> Sheet:
     rows = []
     degenerate = False
     for row, column, cell in _tested(table):
-        interval, p = f"{signed(cell['low'])} to {signed(cell['high'])}", f"{cell['p_adjusted']:.3f}"
+        interval = f"{signed(cell['low'])} to {signed(cell['high'])}"
+        # No p-value is 0, and a bootstrap's least is 1 / resamples.
+        p = "below 0.001" if cell["p_adjusted"] < 0.001 else f"{cell['p_adjusted']:.3f}"
         verdict = "yes" if cell["significant"] else "no"
         if _tells_nothing(cell):
             degenerate, interval, p = True, "-", "-"

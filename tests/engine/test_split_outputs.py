@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from row_builder import RowsBuilder
 
 from stilts_ds.config import EvaluationPart, TrainingPart
+from stilts_ds.engine.preempt import Stopped
 from stilts_ds.evaluate import predict
 from stilts_ds.evaluate.predict import GatheredOutputs, Predictor, deal
 from stilts_ds.families.registry import FAMILIES
@@ -119,6 +120,20 @@ def test_ranks_give_the_answers_of_one_and_send_only_the_best_spans(
     assert all(len(set(of_rank)) == len(of_rank) for of_rank, _ in texts)
     if seconds == 0:
         assert len(messages[0]) == len(dealt[0]) + 1
+
+
+def test_a_stop_leaves_the_splits_that_are_whole_by_then() -> None:
+    model, tokenizer = small.model(specs=small.SPECS).eval(), small.tokenizer_stub()
+    evaluation, setting = EvaluationPart(), TrainingPart()
+    splits = [split(*questions(7, 0)), split(*questions(5, 1))]
+    of_first = -(-len(splits[0].rows(setting)) // 2)  # batches of two
+    asked = iter(range(of_first + 2))
+    at = world(0, 1, gather=lambda value: [value], scatter=lambda values: values[0])
+    at.maximum = lambda numbers, prompt: [int(next(asked) > of_first), 0, 1]
+    arrived = []
+    with pytest.raises(Stopped, match="SIGUSR1"):
+        arrived.extend(Predictor(model, tokenizer, 2, at).split_outputs(splits, "squad", setting, evaluation))
+    assert [whole.split for whole in arrived] == splits[:1]
 
 
 def test_an_item_that_did_not_come_back_is_an_error() -> None:

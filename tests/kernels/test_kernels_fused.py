@@ -61,23 +61,23 @@ print("interpreter agrees")
 INDEX = (
     COMMON
     + """
-from stilts_kernels.topk.bounds import PanelMaker
-from stilts_kernels.topk.cuda import BankPanels, prepared_bank
+from stilts_kernels.topk.cuda import prepared_bank
+from stilts_kernels.topk.panels import BankPanels, KernelPanelMaker
 
 limits = ScratchLimits(bank_rows=100, pairs=1 << 13)
-made, make_panel = [], PanelMaker.__call__
+made, make_panel = [], KernelPanelMaker.__call__
 
 def noted(maker, start, stop):
     made.append(maker.rows.name)
     return make_panel(maker, start, stop)
 
-PanelMaker.__call__ = noted
+KernelPanelMaker.__call__ = noted
 for dtype, unit in ((torch.float32, False), (torch.float32, True), (torch.float16, False)):
     bank = Rows(anisotropic(260, 24, 2).to(dtype), "bank", unit)
     questions = [anisotropic(30, 24, seed).to(kind) for seed, kind in ((1, dtype), (3, torch.float32))]
     expected = [Search(Rows(queries, "queries", unit), bank, 4).run()[0][1] for queries in questions]
     made.clear()
-    kept = BankPanels(bank).keep(limits)
+    kept = BankPanels(bank).keep(limits.rows_of_bank(24))
     for queries, indices in zip(questions, expected):  # float32 queries of a 16-bit bank are rounded, and measured
         assert torch.equal(check(queries, bank.data, 4, unit=unit, limits=limits, prepared=kept)[0], indices)
         assert last_report().certified == 30, last_report()
@@ -153,7 +153,7 @@ MEMORY = (
     COMMON
     + """
 from stilts_kernels.topk import cuda
-from stilts_kernels.topk.bounds import PanelMaker
+from stilts_kernels.topk.panels import KernelPanelMaker
 
 score_pairs, scored = cuda.pair_scores, []
 
@@ -168,13 +168,13 @@ for forward, backward in ((4, 0), (4, 4)):
     ahead, back = check(same[:40], same, forward, backward, limits=limits)
     assert ahead.tolist() == [[0, 1, 2, 3]] * 40
     assert len(scored) > 2 and max(scored) <= 4096, scored
-made, make_panel = [], PanelMaker.__call__
+made, make_panel = [], KernelPanelMaker.__call__
 
 def noted(maker, start, stop):
     made.append((maker.rows.name, start))
     return make_panel(maker, start, stop)
 
-PanelMaker.__call__ = noted
+KernelPanelMaker.__call__ = noted
 small = ScratchLimits(bank_rows=100, pairs=1 << 13, column_bytes=1 << 11)
 check(gaussian(150, 8, 1), gaussian(200, 8, 2), 4, 4, limits=small)
 blocks = [start for name, start in made if name == "bank"]
@@ -220,11 +220,12 @@ def test_static_gate_at_other_widths(dim: int) -> None:
 
 
 @pytest.mark.parametrize("capability", [90, 80])
-def test_exact_scorer_does_not_spill(capability: int) -> None:
-    from stilts_bench.compile_check import compile_pairs
+def test_exact_scorer_and_maker_of_panels_do_not_spill(capability: int) -> None:
+    from stilts_bench.compile_check import compile_pairs, compile_panel
 
     for unit in (False, True):
         assert not compile_pairs(capability, unit).fails()
+        assert not compile_panel(capability, unit).fails()
 
 
 def test_gate_refuses_what_spills() -> None:
@@ -233,6 +234,24 @@ def test_gate_refuses_what_spills() -> None:
     from stilts_kernels.topk.configs import HOPPER
 
     assert "spill" in compile_search(90, 64, True, {**HOPPER, "num_warps": 4, "ROW_GROUPS": 4}).fails()
+
+
+def test_gate_refuses_what_triton_leaves_out() -> None:
+    """Asked for warps that only load or multiply, it makes none for Hopper, and says nothing."""
+    from stilts_bench.compile_check import compile_search
+    from stilts_kernels.topk.configs import SPECIALIZED, candidates
+
+    config = {**candidates(90, 8, False)[0], **SPECIALIZED}
+    assert "no warps of their own" in compile_search(90, 4, False, config).fails()
+    assert compile_search(100, 4, False, {**candidates(100, 8, False)[0], **SPECIALIZED}).partitions > 0
+
+
+def test_gate_refuses_products_made_number_by_number() -> None:
+    from stilts_bench.compile_check import CompiledKernel
+
+    counts = {"limit": 255, "registers": 100, "spills": 0, "shared_bytes": 1024}
+    assert "UTC" in CompiledKernel("search", 100, **counts, tensor_instructions=0).fails()
+    assert not CompiledKernel("pairs", 100, **counts, tensor_instructions=0, multiplies=False).fails()
 
 
 def test_spans_hold_at_most_what_fits() -> None:

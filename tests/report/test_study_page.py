@@ -73,6 +73,12 @@ def test_every_tested_gain_stands_with_its_interval_and_its_corrected_p() -> Non
     assert "+9.0" not in page  # scripts say what the table of languages says
 
 
+def test_a_p_value_is_never_0() -> None:
+    tables = {**RESULTS["statistics"]["tables"], "matrix": {"mnli": {"tatoeba": gain(9.0, 8.0, 10.0, 0.0004)}}}
+    page = study_page({**RESULTS, "statistics": {**RESULTS["statistics"], "tables": tables}}, RECIPE)
+    assert "| +8.0 to +10.0 | below 0.001 | yes |" in page
+
+
 def test_the_chosen_conditions_average_stands_beside_the_baselines_over_the_same_targets() -> None:
     chosen = {"none": {"tatoeba": {"mean": 15.6}, "pawsx": {"mean": 60.0}, "average": {"mean": 37.8}}}
     chosen["best per target"] = {

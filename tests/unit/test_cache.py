@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import ranks
 from row_builder import RowsBuilder
+from users import USERS, as_user
 
 from stilts_ds.config import TrainingPart
 from stilts_ds.data.cache import cached_rows, find_rows
@@ -264,30 +265,6 @@ def test_a_flipped_bit_is_found_where_a_start_looks_at_its_caches(name: str, tmp
     path.write_bytes(data)
     assert same(cached_rows(tmp_path, KEY, build, verify=True), make_rows()) and build.times == 2
     assert same(cached_rows(tmp_path, KEY, build, verify=True), make_rows()) and build.times == 2
-
-
-USERS, GROUP = (12001, 12002), 12100
-
-
-def as_user(user: int, umask: int, work: Callable[[], object]) -> str:
-    """What `work` returns or raises in a process of another real user, who is of the group that shares the cache."""
-    reader, writer = os.pipe()
-    if child := os.fork():
-        os.close(writer)
-        with open(reader) as pipe:
-            told = pipe.read()
-        os.waitpid(child, 0)
-        return told
-    try:
-        os.setgroups([GROUP])
-        os.setgid(GROUP)
-        os.setuid(user)
-        os.umask(umask)
-        said = str(work())
-    except BaseException as problem:
-        said = f"{type(problem).__name__}: {problem}"
-    os.write(writer, said.encode())
-    os._exit(0)
 
 
 @pytest.mark.processes

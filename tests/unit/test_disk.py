@@ -141,10 +141,39 @@ def test_disk_use_is_that_of_the_phases_one_after_the_other(plan: Plan, tmp_path
     intermediate = 3 * 12 + 4 * 4  # keeps two checkpoints
     assert uses["encoders"].peak // PARAMETERS == 7 * 4 + intermediate  # seven models stand when the last one trains
     assert uses["scores"].peak // PARAMETERS == intermediate
+    assert {use.phase // PARAMETERS for use in uses.values()} == {intermediate}
     for phase in plan.phases:
         finish(run, phase)
     done = disk_use(run, plan, "encoders", PARAMETERS)
     assert done.now == done.end == done.peak and done.more == 0
+
+
+def test_disk_use_of_worlds_is_that_of_the_phases_which_they_train_at_once(plan: Plan, tmp_path: Path) -> None:
+    """Two intermediate phases, each with the four targets of its seed, and four without: ten that train."""
+    run = RunDir(tmp_path)
+    intermediate, target = 3 * 12 + 4 * 4, 2 * 12 + 3 * 4
+    trained = [phase for phase in plan.phases if phase.train]
+    starts = {phase.init for phase in trained}
+
+    def by_hand(at_once: int) -> int:
+        """Each phase that begins stands beside those before it, ended or at work; none beside what it starts from."""
+        peak, working, ended = 0, [], 0
+        for phase in trained:
+            if phase.init in working or len(working) == at_once:
+                working.remove(phase.init if phase.init in working else working[0])
+                ended += 1
+                if len(working) == at_once:
+                    working.pop(0)
+                    ended += 1
+            working.append(phase.id)
+            peak = max(peak, 4 * ended + sum(intermediate if name in starts else target for name in working))
+        return peak
+
+    for at_once in (1, 2, 3, 10):
+        use = disk_use(run, plan, "encoders", PARAMETERS, at_once)
+        assert use.peak // PARAMETERS == by_hand(at_once) and use.end // PARAMETERS == 40
+    one, four = (disk_use(run, plan, "scores", PARAMETERS, count).peak // PARAMETERS for count in (1, 4))
+    assert one == intermediate and four > 3 * target
 
 
 def test_clean_finds_leftovers_and_phases_of_other_plans(plan: Plan, tmp_path: Path) -> None:

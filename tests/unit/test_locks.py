@@ -9,7 +9,8 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,12 +19,13 @@ import pytest
 import ranks
 from stilts_launcher.recipes import recipe_of_run
 from stilts_launcher.submit import identity, jobs_of
+from users import USERS, as_user
 
 from stilts_ds import locks
 from stilts_ds.config import recipe_yaml
 from stilts_ds.engine.preflight import check_same_start
 from stilts_ds.errors import UserError
-from stilts_ds.locks import HELD_BY_JOB, HOLDER, folder_lock, phase_lock
+from stilts_ds.locks import HELD_BY_JOB, HOLDER, folder_lock, lease, phase_lock, run_lock
 from stilts_ds.run_dir import PhaseDir, RunDir, read_json, write_atomically, write_json
 
 HOLDS = """
@@ -238,3 +240,40 @@ def test_a_lease_works_where_there_are_no_hard_links(tmp_path: Path, monkeypatch
     ):
         raise AssertionError("two hold the lease")
     assert not path.exists()
+
+
+@pytest.mark.processes
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can be two other users")
+@pytest.mark.parametrize("umask", [0o002, 0o022])
+def test_a_run_of_a_group_is_continued_by_its_second_user_or_says_what_to_set(umask: int) -> None:
+    """Its locks and lease, a status, a file that is replaced, a line that is added, a folder that is removed."""
+
+    def go_on(run: RunDir, number: int) -> Callable[[], str]:
+        def work() -> str:
+            folder = run.phase("target-x")
+            with run_lock(run), phase_lock(folder):
+                folder.set_status("running")
+                write_json(run.plan, {"start": number})
+                with open(folder.metrics, "a") as curve:
+                    curve.write(f"{number}\n")
+                if number:
+                    shutil.rmtree(folder.checkpoints)
+                (folder.checkpoints / "step-1").mkdir(parents=True)
+                with lease(run.root / "lease", lambda: False) as is_left:
+                    assert is_left
+            return folder.metrics.read_text()
+
+        return work
+
+    with tempfile.TemporaryDirectory() as folder:  # pytest's own is closed to other users
+        Path(folder).chmod(0o777)
+        run = RunDir(Path(folder) / "study")
+        assert as_user(USERS[0], umask, go_on(run, 0)) == "0\n"
+        said = as_user(USERS[1], umask, go_on(run, 1))
+        if umask == 0o002:
+            assert said == "0\n1\n" and as_user(USERS[0], umask, go_on(run, 2)) == "0\n1\n2\n"
+        else:
+            assert said.startswith(
+                f"UserError: {run.root / '.lock'} cannot be opened (Permission denied); have its owner"
+            )
+            assert "chmod -R g+rwXs" in said and "umask 002" in said and "output_dir=..." in said

@@ -23,7 +23,7 @@ def test_a_recipe_and_its_small_version_ask_the_same(name: str) -> None:
         # What it asks, and the command that asks it.
         assert text.startswith("# ") and f"#   stilts {verb} {recipe.name} " in text
         assert recipe.intermediate["none"] == []
-    assert len(large.seeds) == 3 and len(small.seeds) in (1, 3)  # three where docs/results has its page
+    assert len(large.seeds) == 3 and len(small.seeds) in (1, 2, 3)  # as many as its page in docs/results has
     trained = {task for tasks in small.intermediate.values() for task in tasks}
     assert trained <= {task for tasks in large.intermediate.values() for task in tasks}
     # At full size XTREME-R is a recipe of its own.

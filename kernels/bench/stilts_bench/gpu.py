@@ -37,6 +37,7 @@ class Sizes:
     matmul: int  # rows of the square product whose rate others are compared with
     queries: int
     rows: int
+    variant_rows: int  # of the bank that variants of the search are compared on
     pairs: int  # sentences of a side, two ways
     corpus: int  # the same, as large as BUCC's largest
     dim: int
@@ -50,8 +51,10 @@ class Sizes:
     masked: int  # tokens that the masked language modelling head foresees
 
 
-FULL = Sizes("cuda", 8192, 16_384, 1_048_576, 131_072, 400_000, 1024, 3, 1024, 24, 250_002, 384, 30, "bf16", 2458)
-TRIAL = Sizes("cpu", 128, 64, 1024, 256, 512, 64, 2, 64, 2, 2000, 8, 3, "fp32", 40)
+FULL = Sizes(
+    "cuda", 8192, 16_384, 1_048_576, 262_144, 131_072, 400_000, 1024, 3, 1024, 24, 250_002, 384, 30, "bf16", 2458
+)
+TRIAL = Sizes("cpu", 128, 64, 1024, 300, 256, 512, 64, 2, 64, 2, 2000, 8, 3, "fp32", 40)
 
 
 # --- what is measured -------------------------------------------------------------------------------------------------
@@ -100,6 +103,23 @@ def search(kind: str, queries: str, rows: str, k: int, dtype: str = "") -> Calla
         return run_case(case, sizes.rounds, sides, device)
 
     return measure
+
+
+def measure_variants(sizes: Sizes, out: Path) -> dict[str, Any]:
+    """The fused search, old against new: formats of the screen, panels, and the tuner's candidates."""
+    if sizes.device == "cpu":
+        # Without a GPU the kernels run interpreted; Triton asks for it when it is imported.
+        os.environ["TRITON_INTERPRET"] = "1"
+    import torch
+
+    from stilts_bench.variants import compare_variants
+
+    generator = torch.Generator(sizes.device).manual_seed(5)
+    queries, bank = (
+        torch.randn(count, sizes.dim, generator=generator, device=sizes.device)
+        for count in (sizes.queries, sizes.variant_rows)
+    )
+    return compare_variants(queries, bank, 4, sizes.rounds)
 
 
 def measure_head(sizes: Sizes, out: Path) -> dict[str, Any]:
@@ -230,6 +250,7 @@ STEPS = (
     Step("matmul", 30, measure_matmul),
     Step("topk-k4", 90, search("topk", "queries", "rows", 4)),
     Step("two-way", 90, search("mine", "pairs", "pairs", 4)),
+    Step("variants", 100, measure_variants),
     Step("train", 100, train(1)),
     Step("train-padded", 100, train(1, "sdpa")),
     Step("head", 40, measure_head),

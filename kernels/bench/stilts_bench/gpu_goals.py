@@ -88,6 +88,29 @@ def corpus_seconds(results: Results) -> float:
     return float(results["mining-400k"]["methods"]["ours"]["median_s"])
 
 
+def of_screens(key: str) -> Callable[[Results], float]:
+    """bfloat16 over float16."""
+    return lambda results: (
+        results["variants"]["screens"]["bfloat16"][key] / results["variants"]["screens"]["float16"][key]
+    )
+
+
+def of_panels(results: Results) -> float:
+    return results["variants"]["panels"]["torch"] / results["variants"]["panels"]["kernel"]
+
+
+def of_configurations(way: str) -> Callable[[Results], float]:
+    """The default over the fastest candidate."""
+
+    def ratio(results: Results) -> float:
+        times = results["variants"]["configurations"][way].values()
+        measured = [time for time in times if not isinstance(time, str)]
+        # Candidates stand in the order of `configs.candidates`, the default first.
+        return measured[0] / min(measured)
+
+    return ratio
+
+
 def of_head(key: str) -> Callable[[Results], float]:
     """Logits of all tokens over ours."""
     return lambda results: results["head"]["all_tokens"][key] / results["head"]["ours"][key]
@@ -126,8 +149,15 @@ HEAD = (
     Goal("H6", "head: memory of all-token logits over ours", "", of_head("extra_bytes"), least=30),
     Goal("H6", "head: time of all-token logits over ours", "", of_head("seconds"), least=5),
 )
+VARIANTS = (
+    Goal("A/B", "one way, k 4, float32 rows: time with a bfloat16 screen over float16", "", of_screens("seconds")),
+    Goal("A/B", "the same: pairs scored", "", of_screens("survivors_per_row")),
+    Goal("A/B", "panels: time by torch's operations over one kernel", "", of_panels),
+    Goal("A/B", "search kernel, one way: time of the default over the best", "", of_configurations("one way")),
+    Goal("A/B", "search kernel, two ways: the same", "", of_configurations("two ways")),
+)
 SEARCHES = (*SEARCHES_ONE_WAY, *SEARCHES_OF_FLOAT32, *SEARCHES_TWO_WAYS)
-GOALS = (*SEARCHES, *STEPS, *HEAD, *zero_goals(0), *zero_goals(2), *zero_goals(3))
+GOALS = (*SEARCHES, *VARIANTS, *STEPS, *HEAD, *zero_goals(0), *zero_goals(2), *zero_goals(3))
 
 
 def table(results: Results, names: Sequence[str], trial: bool) -> str:

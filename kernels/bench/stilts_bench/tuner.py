@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from datetime import datetime, timezone
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -96,7 +97,7 @@ def why_wrong(queries: Tensor, bank: Tensor, k: int, two_way: bool, config: Conf
     for (left, right), (values, indices), way in zip(sides[: 1 + two_way], result, ("queries", "bank rows")):
         expected, _ = reference_topk(left, right, k)
         # The values alone could be right with wrong indices: what the indices score is computed anew.
-        scores = (left.float().double() @ right.float().double().T).gather(1, indices)
+        scores = (left.double() @ right.double().T).gather(1, indices)
         for computed in (values, scores):
             if not torch.allclose(computed, expected, rtol=1e-12, atol=1e-12):
                 return f"wrong neighbours of {way}: off by {float((computed - expected).abs().max()):g}"
@@ -106,14 +107,14 @@ def why_wrong(queries: Tensor, bank: Tensor, k: int, two_way: bool, config: Conf
 def time_launches(search: Search, configs: list[Config], rounds: int) -> list[float]:
     """Median milliseconds of the kernel alone for each configuration; rounds are interleaved, one warm-up each."""
     left, right = search.left(0, search.queries.count), search.panels.maker(0, search.bank.count)
-    sides = search.columns(left), search.columns(right)
+    sides = search.sides(left, right)
     times: list[list[float]] = [[] for _ in configs]
     for number in range(rounds + 1):
         # Round by round over all configurations, so that a GPU that heats up slows all of them.
         for config, seen in zip(configs, times):
             blocks, tiles = triton.cdiv(len(left), config["BM"]), triton.cdiv(len(right), config["BN"])
             splits = splits_for(blocks, tiles, search.k)
-            taken = milliseconds(partial(launch, *sides, search.kept, splits, config, search.two_way), sides[0])
+            taken = milliseconds(partial(launch, *sides, search.kept, splits, config, search.two_way), left.rows)
             # Round 0 compiles and warms up.
             if number:
                 seen.append(taken)
@@ -132,14 +133,12 @@ def milliseconds(work: Callable[[], Any], where: Tensor) -> float:
 
 
 def tune_all(path: Path, dims: tuple[int, ...] = DIMS, ks: tuple[int, ...] = KS) -> Iterator[dict[str, Any]]:
-    """Tunes both directions for every D and k in bfloat16 on the current GPU; yields each entry as it is recorded."""
+    """Tunes both directions for every D and k on the current GPU, of bfloat16 rows, which are multiplied as they are,
+    and of float32 rows, which are screened; yields each entry as it is recorded."""
     if not torch.cuda.is_available():
         raise RuntimeError("tuning needs a CUDA device and torch sees none")
     generator = torch.Generator("cuda").manual_seed(5)
     for dim in dims:
-        queries, bank = (
-            torch.randn(count, dim, generator=generator, device="cuda").bfloat16() for count in (QUERIES, ROWS)
-        )
-        for k in ks:
-            for two_way in (False, True):
-                yield tune(queries, bank, k, two_way, path)
+        queries, bank = (torch.randn(count, dim, generator=generator, device="cuda") for count in (QUERIES, ROWS))
+        for dtype, k, two_way in product((torch.bfloat16, torch.float32), ks, (False, True)):
+            yield tune(queries.to(dtype), bank.to(dtype), k, two_way, path)

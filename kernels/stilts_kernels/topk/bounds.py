@@ -4,15 +4,16 @@ For any two centres c (queries) and m (bank), with q' = q - c and x' = x - m,
 
     q.x = q'.x' + c.x' + q'.m + c.m.
 
-The last term is one constant. c.x' is one number per bank row and q'.m one per query: each is carried in two extra
-low-precision columns (high and low part) against columns of ones, so one matrix product yields the whole centred score.
+The last term is one constant. c.x' is one number per bank row and q'.m one per query. On a CPU each is carried in two
+extra low-precision columns (high and low part) against columns of ones, so one matrix product yields the whole centred
+score; on a GPU the sum begins at them, in float32.
 One-way search drops q'.m as well, a constant per query that cannot change its ranking. XLM-R vectors share a large
 mean, which is why screening the raw vectors fails (recall 0.35) and screening the centred ones works.
 
 Bound. Write Q, X for the stored low-precision q', x', and u for the unit roundoff of the score's dtype. Then
 
     |score - exact| <= |q'-Q| |X| + |q'| |x'-X|                                   storing (Cauchy-Schwarz)
-                     + g (|Q| |X| + 1.01 shifts) + 2^-16 shifts                    accumulating, splitting the shifts
+                     + g (|Q| |X| + 1.01 shifts) + 2^-16 shifts                    accumulating; splitting shifts (CPU)
                      + 3 g (|c| |x'| + |m| |q'|)                                   computing the shifts themselves
                      + tiny                                                        flushed denormals
     |stored score - score| <= u |score|                                            rounding the product's output
@@ -24,6 +25,9 @@ a block of n products and the accumulator are aligned to the largest and cut to 
 tensor cores, PeerJ CS 2021). That is 1.4 D 2^-24 on sm_80 (n 8, e 1) and 0.7 D 2^-24 on sm_90 (n 16, e 2), within
 g = 2; the worst of any n >= 4 and e >= 0 is 3, which architectures without a published measurement take.
 
+A GPU may store each side scaled by a power of two, which float16 needs: it is the rows times that power which are then
+searched, and every number above is of them.
+
 The norms of the rounding errors q'-Q and x'-X are measured, not estimated. Every norm is computed in float32: its
 relative error of at most D 2^-24 is covered by the factor SAFETY, and numbers so small that their squares underflow, by
 UNDERFLOW sqrt(D) added to each.
@@ -31,7 +35,7 @@ UNDERFLOW sqrt(D) added to each.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import torch
@@ -55,7 +59,10 @@ GPU_ROWS_PER_STEP = 1 << 15  # launches cost more than scratch there
 
 @dataclass
 class Panel:
-    """Screening copy of rows start .. start + len: rows [n, D + 4] in the screen's dtype, the rest float32 [n]."""
+    """Screening copy of rows start .. start + len in the screen's dtype, the rest float32 [n].
+
+    Rows are [n, D + 4] on a CPU, the last four columns for the shifts, else [n, C], C being D rounded up to 8.
+    """
 
     start: int
     rows: Tensor
@@ -63,6 +70,9 @@ class Panel:
     error: Tensor  # |x' - X|
     shift: Tensor  # c.x' (bank) or q'.m (queries)
     centre_norm: float  # length of the other side's centre, the factor of `shift`
+    terms: int  # numbers that a score is added up from
+    split: float = SPLIT  # what shifts can miss as they are stored, relative
+    scale: float = 1.0  # of x' in rows, norm, error and shift, a power of two; the other side's centre is unscaled
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -70,17 +80,27 @@ class Panel:
     def part(self, start: int, stop: int) -> Panel:
         """The panel of rows start..stop, counted within this panel; shares memory."""
         cut = slice(start, stop)
-        return Panel(
-            self.start + start, self.rows[cut], self.norm[cut], self.error[cut], self.shift[cut], self.centre_norm
+        return replace(
+            self,
+            start=self.start + start,
+            rows=self.rows[cut],
+            norm=self.norm[cut],
+            error=self.error[cut],
+            shift=self.shift[cut],
         )
 
 
 def centre_of(rows: Rows) -> Tensor:
-    """Mean [D] of a sample; any centre is correct, so odd rows are cleared here and reported where they are read."""
+    """Mean [D] of a sample; any centre is correct."""
+    return clean_sample(rows).mean(dim=0)
+
+
+def clean_sample(rows: Rows) -> Tensor:
+    """Some of the rows, float32 [n, D]; odd ones are cleared here and reported where they are read."""
     sample = torch.nan_to_num(rows.sample(), 0.0, 0.0, 0.0).clamp(-MAX_NORM, MAX_NORM)
     if rows.unit:
         sample = torch.nn.functional.normalize(sample, dim=1)
-    return sample.mean(dim=0)
+    return sample
 
 
 class PanelMaker:
@@ -107,7 +127,7 @@ class PanelMaker:
         count, dim, device = stop - start, self.rows.dim, self.centre.device
         stored = torch.zeros(count, dim + EXTRA_COLUMNS, dtype=self.dtype, device=device)
         norm, error, shift = torch.zeros(3, count, dtype=torch.float32, device=device)
-        panel = Panel(start, stored, norm, error, shift, self.centre_norm)
+        panel = Panel(start, stored, norm, error, shift, self.centre_norm, dim + EXTRA_COLUMNS)
         panel.rows[:, dim + 2 - self.shift_column : dim + 4 - self.shift_column] = 1
         for first in range(0, count, self._step):
             self._fill(panel.part(first, min(count, first + self._step)))
@@ -149,13 +169,13 @@ def score_error(panel: Panel, opposite: Panel) -> Tensor:
     """Bound [n] on |score - exact| of each row of `panel` against every row of `opposite` (see the module)."""
     # The largest norm, error and shift of the other side hold for every pair of a row.
     largest_norm, largest_error = opposite.norm.max(), opposite.error.max()
-    shifts = panel.shift.abs() + opposite.shift.abs().max()
-    columns = panel.rows.shape[1]
-    gamma = accumulation_roundings(panel.rows.device) * columns * FLOAT32_ROUNDOFF
+    # A shift is the product of a scaled row with an unscaled centre: it lacks the other side's scale.
+    shifts = panel.shift.abs() * opposite.scale + opposite.shift.abs().max() * panel.scale
+    gamma = accumulation_roundings(panel.rows.device) * panel.terms * FLOAT32_ROUNDOFF
     length = panel.norm + panel.error  # at least |q'|, which was not stored
     storing = panel.error * largest_norm + length * largest_error
-    accumulating = gamma * (panel.norm * largest_norm + 1.01 * shifts) + SPLIT * shifts
-    centres = panel.centre_norm * length + opposite.centre_norm * (largest_norm + largest_error)
-    shifting = 3 * gamma * centres
-    tiny = 4 * columns * SMALLEST_NORMAL * (1 + length + largest_norm)
+    accumulating = gamma * (panel.norm * largest_norm + 1.01 * shifts) + panel.split * shifts
+    centre_norm, opposite_norm = panel.centre_norm * opposite.scale, opposite.centre_norm * panel.scale
+    shifting = 3 * gamma * (centre_norm * length + opposite_norm * (largest_norm + largest_error))
+    tiny = 4 * panel.terms * SMALLEST_NORMAL * (1 + length + largest_norm)
     return SAFETY * (storing + accumulating + shifting) + tiny

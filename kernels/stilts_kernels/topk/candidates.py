@@ -8,22 +8,21 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from stilts_kernels.topk.kernel import EMPTY, GROUP, Config, group_columns, key_bounds
+from stilts_kernels.topk.kernel import GROUP, Config, group_columns, key_bounds
 
 MOST_CANDIDATES, CANDIDATES_PER_K = 4096, 64  # of one column; with more it is searched pair by pair
 
 
-def row_groups(keys: Tensor, error: Tensor, k: int) -> tuple[Tensor, Tensor]:
+def row_groups(keys: Tensor, floors: Tensor, error: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """(may_matter, dropped): groups bool [Q, splits * kept] that may hold one of the k best, and the upper bound [Q] of
     all groups that were dropped.
 
-    keys int32 [splits, Q, kept] of the row kernel, error [Q].
+    keys int32 [splits, Q, kept] and floors int32 [Q] of the row kernel, error [Q].
     """
     lower, upper = key_bounds(keys, error)
-    # A full list may have dropped groups, none of them above its weakest; a list with room left dropped none.
-    full = (keys != EMPTY).all(dim=2)
-    weakest = upper.min(dim=2).values
-    dropped = torch.where(full, weakest, -torch.inf).max(dim=0).values
+    # A split drops what is not above the weakest key of its own full list, or of another's: the floor is the largest of
+    # those. No list was full where it is empty, and nothing was dropped.
+    dropped = key_bounds(floors[:, None], error)[1][:, 0]
     splits, queries, kept = keys.shape
     lower_of_query = lower.transpose(0, 1).reshape(queries, splits * kept)
     upper_of_query = upper.transpose(0, 1).reshape(queries, splits * kept)

@@ -28,6 +28,9 @@ LEAST_CAPABILITY = 80  # older tensor cores multiply no bfloat16 and add up with
 # maxnreg tells the assembler what to schedule for: left alone, it takes up to 193 registers for the two-way kernel with
 # triton 3.6 and 3.7, none of them needed.
 HOPPER = {"BM": 128, "BN": 128, "BK": 64, "STAGES": 3, "num_warps": 8, "ROW_GROUPS": 8, "USE_TMA": 1, "maxnreg": 168}
+HOPPER |= {"SHARED_FLOOR": 0, "SPECIALIZED": 0}
+# Candidates that no GPU has timed yet: one floor a query for all splits, and warps that only load or multiply.
+SHARED, SPECIALIZED = {"SHARED_FLOOR": 1}, {"SPECIALIZED": 1}
 AMPERE = {**HOPPER, "BK": 32, "USE_TMA": 0, "maxnreg": 255}
 INTERPRETER = {**HOPPER, "BM": 64, "BN": 64, "BK": 16, "STAGES": 1, "num_warps": 4, "ROW_GROUPS": 4}
 
@@ -35,7 +38,7 @@ INTERPRETER = {**HOPPER, "BM": 64, "BN": 64, "BK": 16, "STAGES": 1, "num_warps":
 def candidates(capability: int, kept: int, two_way: bool) -> list[Config]:
     """Configurations worth timing on sm_<capability> (0: the interpreter); the first is the default."""
     if capability == 0:
-        return [INTERPRETER, {**INTERPRETER, "ROW_GROUPS": 2}]
+        return [INTERPRETER, {**INTERPRETER, "ROW_GROUPS": 2}, {**INTERPRETER, **SHARED}]
     if capability >= BLACKWELL:
         return [{**HOPPER, "maxnreg": 255, **change} for change in blackwell_changes(capability, kept, two_way)]
     if capability >= 90:
@@ -49,27 +52,36 @@ def hopper_changes(kept: int, two_way: bool) -> list[Config]:
     if kept > 16:
         return [free, {**free, **narrow}] if two_way else [free, {**free, "STAGES": 4}, {**free, **narrow}]
     if two_way:
-        return [{}, {"STAGES": 4}, narrow]
+        return [{}, {"STAGES": 4}, narrow, SHARED]
+    # One wide tile fills a multiprocessor's shared memory, so more registers cost it nothing; 168 would spill.
+    wide_shared = {**wide, **SHARED, **free}
     slim = {"num_warps": 4, "ROW_GROUPS": 4}  # at k = 16 it would need 186 registers
-    return [wide, {**wide, "STAGES": 4}, {}, {"STAGES": 4}, *([slim] if kept <= 8 else [])]
+    return [wide, {**wide, "STAGES": 4}, {}, {"STAGES": 4}, wide_shared, SHARED, *([slim] if kept <= 8 else [])]
 
 
 def blackwell_changes(capability: int, kept: int, two_way: bool) -> list[Config]:
-    """Smaller tiles than Hopper's, whose accumulators spill here (`compile_check`)."""
+    """Smaller tiles than Hopper's, whose accumulators spill here (`compile_check`). Warps of their own for loads and
+    products are a candidate where they compile: Triton makes none for Hopper."""
+    small = {"BM": 64, "BN": 64, "ROW_GROUPS": 4}
+    # sm_120 has no memory of its own for accumulators: they share the registers with the lists.
+    if capability >= 120:
+        if kept > 16:
+            return [small]
+        narrow = {"BN": 64}
+        shared, specialized = {**narrow, **SHARED}, {**narrow, **SPECIALIZED}
+        return [narrow, shared] if two_way or kept > 8 else [{}, narrow, shared, specialized]
     if not two_way:
-        # sm_120 has no memory of its own for accumulators: they share the registers with 64 groups a row.
-        return [{"BN": 64}] if kept > 16 and capability >= 120 else [{}]
-    if kept <= 16:
-        return [{"BN": 64}]
-    # With 4 warps sm_120 spills 3 registers.
-    return [{"BM": 64, "BN": 64, "num_warps": 8 if capability >= 120 else 4, "ROW_GROUPS": 4}]
+        return [{}, SHARED, SPECIALIZED]
+    if kept > 16:
+        return [{**small, "num_warps": 4}]
+    return [{"BN": 64}, {"BN": 64, **SHARED}, {"BN": 64, **SPECIALIZED}]
 
 
 def ampere_changes(kept: int, two_way: bool) -> list[Config]:
     if kept > 16:
-        small = {"BM": 64, "BN": 64, "num_warps": 4, "ROW_GROUPS": 4}
+        small = {"BM": 64, "BN": 64, "ROW_GROUPS": 4}  # with 4 warps it spills
         return [small] if two_way else [{"BN": 64}]
-    return [{}, {"BN": 64}, {"STAGES": 4}]
+    return [{}, {"BN": 64}, {"STAGES": 4}, {"BN": 64, **SHARED}]
 
 
 def record_path() -> Path:

@@ -45,8 +45,9 @@ class Index:
     """A bank [N, D] with its screening copy kept, to be searched many times.
 
     The copy takes D + 28 bytes a row with the int8 screen (D rounded up to 64), 2 D + 20 with bfloat16, 4 D + 28 with
-    float32. A bank on a GPU takes at most 2 D + 24 there, and no screen is chosen. Centres queries at the bank's mean,
-    which it knows, instead of their own. Raises ValueError on bad rows.
+    float32. A bank on a GPU takes 2 D + 16 there (D rounded up to 8), 16 where its own rows are multiplied, and no
+    screen is chosen. Centres queries at the bank's mean, which it knows, instead of their own. Raises ValueError on bad
+    rows.
     """
 
     @torch.no_grad()

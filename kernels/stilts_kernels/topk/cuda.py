@@ -25,14 +25,15 @@ import triton
 from torch import Tensor
 
 from stilts_kernels.common.canonical import by_block
-from stilts_kernels.common.precision import exact_float32
 from stilts_kernels.common.ranking import Ranked, merge_topk, rank_within_rows
 from stilts_kernels.common.report import Report, log, save_report
 from stilts_kernels.common.rows import Rows, check_pair
-from stilts_kernels.topk.bounds import Panel, PanelMaker, centre_of, score_error
+from stilts_kernels.topk.bounds import Panel, score_error
 from stilts_kernels.topk.candidates import column_candidates, column_groups, fitting_spans, row_candidates, row_groups
 from stilts_kernels.topk.configs import choose_config
-from stilts_kernels.topk.kernel import GROUP, MAX_KEPT, Config, interpreted, kept_groups, launch, pair_scores
+from stilts_kernels.topk.kernel import GROUP, MAX_KEPT, Config, Side, interpreted, kept_groups, launch
+from stilts_kernels.topk.pair_kernel import pair_scores
+from stilts_kernels.topk.panels import BankPanels
 from stilts_kernels.topk.reference import exhaustive
 
 KEPT_SHARE = 4  # for k > 64: a split is expected to hold a quarter of what it could keep
@@ -45,19 +46,19 @@ def topk_cuda(queries: Rows, bank: Rows, k: int, prepared: BankPanels | None = N
 
     `prepared`: `prepared_bank` of this bank.
     """
-    with device_of(bank), exact_float32(bank.dim, bank.data.device):
+    with device_of(bank):
         return Search(queries, bank, k, prepared=prepared).run()[0]
 
 
 def prepared_bank(bank: Rows) -> BankPanels:
     """What an `Index` keeps of a bank on a GPU. Raises ValueError on bad rows."""
-    with device_of(bank), exact_float32(bank.dim, bank.data.device):
-        return BankPanels(bank).keep(ScratchLimits())
+    with device_of(bank):
+        return BankPanels(bank).keep(ScratchLimits().rows_of_bank(bank.dim))
 
 
 def two_way_cuda(source: Rows, target: Rows, k_forward: int, k_backward: int) -> tuple[Ranked, Ranked]:
     """Neighbours of source in target and of target in source; every score is computed once. As `mining.two_way`."""
-    with device_of(target), exact_float32(target.dim, target.data.device):
+    with device_of(target):
         return Search(source, target, k_forward, k_backward).run()
 
 
@@ -92,53 +93,10 @@ class ScratchLimits:
         return max(1, min(self.pairs // (2 * GROUP * k), self.column_bytes // (64 * blocks)))
 
 
-class BankPanels:
-    """A bank [N, D] with its centre and, once `keep` was called, its panels: at most 2 D + 24 bytes a row.
-
-    `queries` settle what the bank alone leaves open: without them they will be centred at the bank's mean.
-    """
-
-    def __init__(self, bank: Rows, queries: Rows | None = None) -> None:
-        self.rows = bank.measured()
-        dtype, device = bank.data.dtype, bank.data.device
-        # 16-bit rows are multiplied as they are, where queries may be, too; all others are centred and rounded.
-        self.exact = dtype != torch.float32 and not bank.unit and (queries is None or queries.data.dtype == dtype)
-        if self.exact:
-            self.centre = self.query_centre = torch.zeros(bank.dim, dtype=torch.float32, device=device)
-        else:
-            self.centre = centre_of(bank)
-            self.query_centre = self.centre if queries is None else centre_of(queries)
-        if interpreted():
-            self.dtype = torch.float16  # the interpreter's bfloat16 is broken
-        else:
-            self.dtype = dtype if self.exact else torch.bfloat16
-        self.maker = PanelMaker(self.rows, self.centre, None if self.exact else self.query_centre, 0, self.dtype)
-        self.kept: list[Panel] = []
-
-    def keep(self, limits: ScratchLimits) -> BankPanels:
-        """Makes all panels now. Raises ValueError on rows that cannot be read."""
-        self.kept = list(self.panels(limits))
-        return self
-
-    def panels(self, limits: ScratchLimits) -> Iterator[Panel]:
-        """Those that are kept, else each is made when its turn comes and let go."""
-        if self.kept:
-            yield from self.kept
-            return
-        for first, last in spans(self.rows.count, limits.rows_of_bank(self.rows.dim)):
-            yield self.maker(first, last)
-
-    def panels_of(self, queries: Rows, two_way: bool) -> PanelMaker:
-        """What makes the queries' panels."""
-        # One way, a query's own shift is the same for all its scores and cannot change their order.
-        shifting = self.centre if two_way and not self.exact else None
-        return PanelMaker(queries, self.query_centre, shifting, 2, self.dtype)
-
-
 class Search:
     """One exact search of queries [Q, D] in bank [N, D]; `k_backward` asks for the other direction too.
 
-    `prepared`: the bank's panels, kept from before; one way only.
+    `prepared`: the bank's panels, made before.
     """
 
     def __init__(
@@ -162,8 +120,8 @@ class Search:
         self.k, self.k_backward = k, k_backward
         self.limits, self.splits, self.two_way = limits or ScratchLimits(), splits, k_backward > 0
         self.kept = kept or kept_groups(k)
-        self.left = self.panels.panels_of(self.queries, self.two_way)
-        self.config = config or choose_config(device, self.left.dtype, queries.dim, self.kept, self.two_way)
+        self.left = self.panels.queries_maker(self.queries, self.two_way)
+        self.config = config or choose_config(device, self.panels.dtype, queries.dim, self.kept, self.two_way)
         self.scored = 0
         self.failed_rows = torch.zeros(queries.count, dtype=torch.bool, device=device)
         self.failed_columns = torch.zeros(bank.count, dtype=torch.bool, device=device)
@@ -178,17 +136,29 @@ class Search:
         # Lists without columns: the first merge then has nothing to rank beside what it takes in.
         forward = [self._no_neighbours(stop - start) for start, stop in query_spans]
         backward = []
+        bank_rows = self.limits.rows_of_bank(dim)
+        if self.bank.count <= bank_rows:
+            # One block, which memory holds anyway: rows without proof meet it again.
+            self.panels.keep(bank_rows)
+        query_panels = self._query_panels(query_spans)
         # The bank outside: its large blocks are made once, and the small ones of the queries for each of them.
-        # Memory never holds more than one of each.
-        for right in self.panels.panels(self.limits):
+        for right in self.panels.panels(bank_rows):
             nearest = self._no_neighbours(len(right))
             for number, (start, stop) in enumerate(query_spans):
-                in_bank, in_queries = self._search_block(self.left(start, stop), right)
+                left = query_panels[number] if query_panels else self.left(start, stop)
+                in_bank, in_queries = self._search_block(left, right)
                 forward[number] = merge_topk([forward[number], in_bank], self.k)
                 if in_queries is not None:
                     nearest = merge_topk([nearest, in_queries], self.k_backward)
             backward.append(nearest)
         return self._search_unproven(concatenated(forward), concatenated(backward))
+
+    def _query_panels(self, query_spans: list[tuple[int, int]]) -> list[Panel]:
+        """The panels of all queries, where several blocks of the bank meet them and they fit; else none."""
+        fits = 2 * self.queries.dim * self.queries.count <= self.limits.panel_bytes
+        if self.bank.count <= self.limits.rows_of_bank(self.queries.dim) or not fits:
+            return []
+        return [self.left(start, stop) for start, stop in query_spans]
 
     def _no_neighbours(self, count: int) -> Ranked:
         device = self.bank.data.device
@@ -202,36 +172,33 @@ class Search:
         blocks = triton.cdiv(len(left), self.config["BM"])
         tiles = triton.cdiv(len(right), self.config["BN"])
         splits = self.splits or splits_for(blocks, tiles, self.k)
-        # What was not asked for is not written: one way, the column keys have one unused element.
-        keys, key_tiles, best, second = launch(
-            self.columns(left), self.columns(right), self.kept, splits, self.config, self.two_way
-        )
+        keys = launch(*self.sides(left, right), self.kept, splits, self.config, self.two_way)
         error = score_error(left, right)
-        may_matter, dropped = row_groups(keys, error, self.k)
+        may_matter, dropped = row_groups(keys.rows, keys.floors, error, self.k)
         nearest = []
         # Hundreds of equal rows all may matter: what is scored at once is cut, not what is scored.
         for start, stop in fitting_spans(GROUP * may_matter.sum(dim=1), self.limits.pairs):
             span = slice(start, stop)
             query, row = row_candidates(
-                keys[:, span], key_tiles[:, span], may_matter[span], self.config["BN"], len(right)
+                keys.rows[:, span], keys.tiles[:, span], may_matter[span], self.config["BN"], len(right)
             )
             nearest.append(self._rank(left.part(start, stop), right, query, row, self.k))
         values, indices = concatenated(nearest)
         # Screened scores lack a constant per query: compare the k-th score with the dropped groups without it.
-        kth_score = values[:, -1] - self._left_out(left)
+        kth_score = (values[:, -1] - self._left_out(left)) * (left.scale * right.scale)
         proven = (kth_score > dropped) | (dropped < NOTHING_DROPPED)
         self.failed_rows[left.start : left.start + len(left)] |= ~proven
         if not self.two_way:
             return (values, indices), None
-        return (values, indices), self._search_columns(left, right, best, second)
+        return (values, indices), self._search_columns(left, right, keys.best, keys.second)
 
-    def columns(self, panel: Panel) -> Tensor:
-        """The panel's rows without unused shift columns, zero columns up to a multiple of 8; aligned for TMA."""
-        rows = panel.rows[:, : self.queries.dim] if self.panels.exact else panel.rows
-        # Zero columns add nothing to a score.
-        padded = rows.new_zeros(len(rows), triton.cdiv(rows.shape[1], 8) * 8)
-        padded[:, : rows.shape[1]] = rows
-        return padded
+    def sides(self, left: Panel, right: Panel) -> tuple[Side, Side]:
+        """What the kernel multiplies, and where its sums begin; rows multiplied as they are have no shifts."""
+        if self.panels.exact:
+            return Side(left.rows), Side(right.rows)
+        # One way, a query's own shift is the same for all its scores and cannot change their order.
+        query_shift = left.shift * right.scale if self.two_way else None
+        return Side(left.rows, query_shift), Side(right.rows, right.shift * left.scale)
 
     def _left_out(self, left: Panel) -> Tensor:
         """What screened scores lack, float64 [q]: q.m one way, c.m both ways (0 when not centred)."""
@@ -287,6 +254,7 @@ class Search:
         rows = self.queries.count + (self.bank.count if self.two_way else 0)
         failures = int(self.failed_rows.sum()) + len(columns)
         path = "triton interpreter" if interpreted() else "triton fused, cuda"
+        path += f", {self.panels.describe()}"
         save_report(Report(path + (", two-way" if self.two_way else ""), rows, rows - failures, self.scored / rows))
         return forward, backward
 
@@ -299,7 +267,10 @@ class Search:
             values[queries], indices[queries] = exhaustive(self.queries, queries, self.bank, self.k, pair_scores)
             return
         log.info("%d rows without proof: searched again with %d groups a split", len(queries), MAX_KEPT)
-        search = Search(self.queries.select(queries), self.bank, self.k, limits=self.limits, kept=MAX_KEPT)
+        kept = self.panels if self.panels.kept else None
+        search = Search(
+            self.queries.select(queries), self.bank, self.k, limits=self.limits, kept=MAX_KEPT, prepared=kept
+        )
         values[queries], indices[queries] = search.run()[0]
 
 

@@ -1,4 +1,4 @@
-"""The Triton kernels of the fused search: product with running top k over groups of scores, and exact pair scores.
+"""The Triton kernel of the fused search: product with running top k over groups of scores.
 
 `group_topk_kernel`: each program owns BM queries and one split of the bank. It walks the split tile by tile (BM x BN
 scores) and reduces a tile while it is in registers. Scores are never written to memory.
@@ -17,14 +17,13 @@ whose second group may belong to the top k need all their rows looked at (`candi
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 from triton.tools.tensor_descriptor import TensorDescriptor
-
-from stilts_kernels.common.rows import Rows
 
 GROUP = 16  # scores of one group, along a row or along a column
 GROUP_BITS = 4
@@ -33,8 +32,6 @@ KEY_TRUNCATION = 2.0**-19  # relative; 4 of 23 fraction bits hold the group numb
 LOWEST = tl.constexpr(-3.0e38)  # a score beyond the edge; finite, so that its truncated key is a number too
 NO_KEY = tl.constexpr(EMPTY)
 LEAST_KEPT, MAX_KEPT = 8, 64  # groups a split keeps of each query
-PAIR_BLOCK, PAIR_DEPTH = 8, 128  # larger blocks spill
-INTERPRETED_PAIRS = 512
 
 Config = dict[str, int]
 
@@ -80,9 +77,39 @@ def column_keys(  # type: ignore[no-untyped-def]  # Triton reads annotations as 
 
 
 @triton.jit
+def take_best(  # type: ignore[no-untyped-def]  # Triton reads annotations as types
+    keys,
+    top,
+    best,
+    where,
+    floor,
+    tile,
+    K: tl.constexpr,
+):
+    """One turn of insertion: of every query whose best group of the tile is above its floor, that group replaces the
+    weakest of its list.
+
+    keys int32 [BM, GROUPS] of the tile and their maxima top [BM]; best, where int32 [BM, K] the lists; floor [BM].
+    Returns (keys, best, where).
+    """
+    slots = tl.arange(0, K)
+    better = top > floor
+    # Equal keys may fill several slots; the first of them is given up.
+    weakest = tl.min(tl.where(best == tl.min(best, axis=1)[:, None], slots[None, :], K), axis=1)
+    put = better[:, None] & (slots[None, :] == weakest[:, None])
+    best = tl.where(put, top[:, None], best)
+    where = tl.where(put, tile, where)
+    # The group that was taken is struck out, so that the next best of the tile comes up.
+    return tl.where(better[:, None] & (keys == top[:, None]), NO_KEY, keys), best, where
+
+
+@triton.jit
 def group_topk_kernel(  # type: ignore[no-untyped-def]  # Triton reads annotations as types
     queries,
     bank,
+    query_shifts,
+    bank_shifts,
+    floors,
     out_keys,
     out_tiles,
     out_best,
@@ -101,47 +128,56 @@ def group_topk_kernel(  # type: ignore[no-untyped-def]  # Triton reads annotatio
     STAGES: tl.constexpr,
     USE_TMA: tl.constexpr,
     TWO_WAY: tl.constexpr,
+    SHIFTED: tl.constexpr,
+    SHARED_FLOOR: tl.constexpr,
+    SPECIALIZED: tl.constexpr,
 ):
     """out_keys, out_tiles int32 [splits, Q, K]: the K best groups of each query in this program's split, unsorted.
 
-    With TWO_WAY also out_best, out_second int32 [blocks of BM queries, N]: the two best row groups of each column.
-    queries [Q, DIM] and bank [N, DIM] are tensor descriptors with USE_TMA, else pointers to contiguous rows.
+    floors int32 [Q], empty at the start: the largest of the weakest keys of a query's full lists. With TWO_WAY also
+    out_best, out_second int32 [blocks of BM queries, N]: the two best row groups of each column. queries [Q, DIM] and
+    bank [N, DIM] are tensor descriptors with USE_TMA, else pointers to contiguous rows. With SHIFTED scores begin at
+    bank_shifts float32 [N], with TWO_WAY plus query_shifts float32 [Q].
     """
     block, split = tl.program_id(0), tl.program_id(1)
+    rows = block * BM + tl.arange(0, BM)
     slots = tl.arange(0, K)
     best = tl.full([BM, K], NO_KEY, tl.int32)
     where = tl.full([BM, K], 0, tl.int32)
     floor = tl.full([BM], NO_KEY, tl.int32)
     first = split * tiles_per_split
     for tile in range(first, tl.minimum(first + tiles_per_split, tl.cdiv(bank_count, BN))):
+        columns = tile * BN + tl.arange(0, BN)
         acc = tl.zeros([BM, BN], tl.float32)
-        for d in tl.range(0, DIM, BK, num_stages=STAGES):
+        if SHIFTED:
+            # The sum begins at the shifts: no columns for them, and no step of its own after the product.
+            acc += tl.load(bank_shifts + columns, mask=columns < bank_count, other=0.0)[None, :]
+        if SHIFTED and TWO_WAY:
+            acc += tl.load(query_shifts + rows, mask=rows < query_count, other=0.0)[:, None]
+        for d in tl.range(0, DIM, BK, num_stages=STAGES, warp_specialize=SPECIALIZED):
             if USE_TMA:
                 left = queries.load([block * BM, d])
                 right = bank.load([tile * BN, d])
             else:
                 depth = d + tl.arange(0, BK)
-                row, column = block * BM + tl.arange(0, BM), tile * BN + tl.arange(0, BN)
                 left = tl.load(
-                    queries + row[:, None].to(tl.int64) * DIM + depth[None, :],
-                    mask=(row[:, None] < query_count) & (depth[None, :] < DIM),
+                    queries + rows[:, None].to(tl.int64) * DIM + depth[None, :],
+                    mask=(rows[:, None] < query_count) & (depth[None, :] < DIM),
                     other=0.0,
                 )
                 right = tl.load(
-                    bank + column[:, None].to(tl.int64) * DIM + depth[None, :],
-                    mask=(column[:, None] < bank_count) & (depth[None, :] < DIM),
+                    bank + columns[:, None].to(tl.int64) * DIM + depth[None, :],
+                    mask=(columns[:, None] < bank_count) & (depth[None, :] < DIM),
                     other=0.0,
                 )
             # Beyond the edge both loads give zeros, so a padded column scores 0: it is masked below.
             acc = tl.dot(left, right.T, acc)
-        columns = tile * BN + tl.arange(0, BN)
         if (tile + 1) * BN > bank_count:  # a mask on every tile would double the cost of the filter
             acc = tl.where(columns[None, :] < bank_count, acc, LOWEST)
         keys = row_keys(acc, BM, BN, GROUPS, GROUP_BITS)
         if TWO_WAY:
             if (block + 1) * BM > query_count:
-                inside = block * BM + tl.arange(0, BM) < query_count
-                acc = tl.where(inside[:, None], acc, LOWEST)
+                acc = tl.where((rows < query_count)[:, None], acc, LOWEST)
             # Of the masked scores: a query beyond the edge must not be a column's best.
             strongest, second = column_keys(acc, BM, BN, ROW_GROUPS, GROUP_BITS)
             position = block.to(tl.int64) * bank_count + columns
@@ -149,66 +185,26 @@ def group_topk_kernel(  # type: ignore[no-untyped-def]  # Triton reads annotatio
             tl.store(out_second + position, second, mask=columns < bank_count)
         top = tl.max(keys, axis=1)
         hits = tl.max((top > floor).to(tl.int32), axis=0)
+        if SHARED_FLOOR and hits > 0:
+            # Only where something would be inserted. What other splits wrote since is missed, which is safe: floors
+            # rise. So it depends on time which groups are kept, and never what is found: every group above the last
+            # floor is, and a row is proven only if its k-th score is above that floor.
+            shared = tl.load(floors + rows, mask=rows < query_count, other=NO_KEY, volatile=True)
+            floor = tl.maximum(floor, shared)
+            hits = tl.max((top > floor).to(tl.int32), axis=0)
         # Each turn takes at most one group of every query; most tiles bring none, and cost the one comparison above.
         while hits > 0:
-            better = top > floor
-            # Equal keys may fill several slots; the first of them is given up.
-            weakest = tl.min(tl.where(best == floor[:, None], slots[None, :], K), axis=1)
-            put = better[:, None] & (slots[None, :] == weakest[:, None])
-            best = tl.where(put, top[:, None], best)
-            where = tl.where(put, tile, where)
-            floor = tl.min(best, axis=1)
-            # The group that was taken is struck out, and the next best of the tile is looked at.
-            keys = tl.where(better[:, None] & (keys == top[:, None]), NO_KEY, keys)
+            keys, best, where = take_best(keys, top, best, where, floor, tile, K)
+            floor = tl.maximum(floor, tl.min(best, axis=1))
             top = tl.max(keys, axis=1)
             hits = tl.max((top > floor).to(tl.int32), axis=0)
-    rows = block * BM + tl.arange(0, BM)
+            if SHARED_FLOOR:
+                tl.atomic_max(floors + rows, floor, mask=rows < query_count, sem="relaxed")
+    tl.atomic_max(floors + rows, tl.min(best, axis=1), mask=rows < query_count, sem="relaxed")
     at = (split * query_count + rows[:, None]).to(tl.int64) * K + slots[None, :]
     inside = rows[:, None] < query_count
     tl.store(out_keys + at, best, mask=inside)
     tl.store(out_tiles + at, where, mask=inside)
-
-
-@triton.jit
-def pair_score_kernel(  # type: ignore[no-untyped-def]  # Triton reads annotations as types
-    queries,
-    bank,
-    query_norms,
-    bank_norms,
-    query,
-    row,
-    out,
-    pair_count,
-    query_stride,
-    query_step,
-    bank_stride,
-    bank_step,
-    DIM: tl.constexpr,
-    UNIT: tl.constexpr,
-    BP: tl.constexpr,
-    BD: tl.constexpr,
-):
-    """out float64 [P]: dot products of queries[query[p]] and bank[row[p]], float32 rows, of unit length with UNIT.
-
-    One order of summation for every pair, whatever stands beside it: equal rows score equal to the last bit.
-    """
-    pair = tl.program_id(0).to(tl.int64) * BP + tl.arange(0, BP)
-    inside = pair < pair_count
-    i, j = tl.load(query + pair, mask=inside, other=0), tl.load(row + pair, mask=inside, other=0)
-    # BD sums side by side, added up at the end: one order, whatever D is divided into.
-    acc = tl.zeros([BP, BD], tl.float64)
-    for d in range(0, DIM, BD):
-        depth = d + tl.arange(0, BD).to(tl.int64)
-        inside_row = inside[:, None] & (depth[None, :] < DIM)
-        x = tl.load(queries + i[:, None] * query_stride + depth[None, :] * query_step, mask=inside_row, other=0.0)
-        y = tl.load(bank + j[:, None] * bank_stride + depth[None, :] * bank_step, mask=inside_row, other=0.0)
-        x, y = x.to(tl.float32), y.to(tl.float32)
-        if UNIT:
-            # Rounded as IEEE division is; Triton's `/` is an approximation, and would not equal the CPU's.
-            x = tl.div_rn(x, tl.load(query_norms + i, mask=inside, other=1.0)[:, None])
-            y = tl.div_rn(y, tl.load(bank_norms + j, mask=inside, other=1.0)[:, None])
-        acc += x.to(tl.float64) * y.to(tl.float64)
-    tl.store(out + pair, tl.sum(acc, axis=1), mask=inside)
 
 
 def interpreted() -> bool:
@@ -220,7 +216,7 @@ def kept_groups(k: int) -> int:
     return min(MAX_KEPT, max(LEAST_KEPT, triton.next_power_of_2(k)))
 
 
-def kernel_constants(config: Config, dim: int, kept: int, two_way: bool = False) -> dict[str, int]:
+def kernel_constants(config: Config, dim: int, kept: int, shifted: bool, two_way: bool = False) -> dict[str, int]:
     """constexpr arguments of `group_topk_kernel` for one configuration."""
     return {
         "DIM": dim,
@@ -235,81 +231,70 @@ def kernel_constants(config: Config, dim: int, kept: int, two_way: bool = False)
         # Hopper and later load tiles by tensor descriptors; older GPUs have no such unit.
         "USE_TMA": config["USE_TMA"],
         "TWO_WAY": two_way,
+        "SHIFTED": shifted,
+        "SHARED_FLOOR": config["SHARED_FLOOR"],
+        # Triton takes a bool here, and nothing that counts as one.
+        "SPECIALIZED": bool(config["SPECIALIZED"]),
     }
 
 
-def launch(
-    queries: Tensor, bank: Tensor, kept: int, splits: int, config: Config, two_way: bool = False
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Row keys and tiles int32 [splits, Q, kept], column keys (best, second) int32 [blocks, N] (one unused element
-    without two_way).
+@dataclass(frozen=True)
+class Side:
+    """One side as the kernel reads it: rows [n, C], 16-bit, contiguous, C a multiple of 8 (tensor descriptors want rows
+    of a multiple of 16 bytes), and what its scores begin at, float32 [n], or None."""
 
-    queries [Q, C] and bank [N, C] are 16-bit and contiguous; C must be a multiple of 8 (tensor descriptors want rows of
-    a multiple of 16 bytes). Every element of the outputs is written by the kernel.
-    """
-    constants = kernel_constants(config, queries.shape[1], kept, two_way)
-    blocks, tiles = triton.cdiv(len(queries), config["BM"]), triton.cdiv(len(bank), config["BN"])
+    rows: Tensor
+    shifts: Tensor | None = None
+
+    def tiles(self, height: int, config: Config) -> Tensor | TensorDescriptor:
+        """A descriptor of tiles `height` x BK where TMA is used, else the rows."""
+        return TensorDescriptor.from_tensor(self.rows, [height, config["BK"]]) if config["USE_TMA"] else self.rows
+
+
+@dataclass(frozen=True)
+class Keys:
+    """What the kernel wrote, int32: of every query `rows` and `tiles` [splits, Q, kept] and `floors` [Q], the key that
+    bounds all groups left out; of every column (best, second) [blocks, N], one unused element one way."""
+
+    rows: Tensor
+    tiles: Tensor
+    floors: Tensor
+    best: Tensor
+    second: Tensor
+
+
+def launch(queries: Side, bank: Side, kept: int, splits: int, config: Config, two_way: bool = False) -> Keys:
+    """Starts the search kernel on queries [Q, C] and bank [N, C]; every element of the outputs is written by it."""
+    query_count, dim = queries.rows.shape
+    bank_count, device = len(bank.rows), bank.rows.device
+    shifted = bank.shifts is not None
+    constants = kernel_constants(config, dim, kept, shifted, two_way)
+    blocks, tiles = triton.cdiv(query_count, config["BM"]), triton.cdiv(bank_count, config["BN"])
+    floors = torch.full((query_count,), EMPTY, dtype=torch.int32, device=device)
     # Not zeroed: the kernel writes every element.
-    keys, where = torch.empty(2, splits, len(queries), kept, dtype=torch.int32, device=queries.device)
-    column_shape = (2, blocks, len(bank)) if two_way else (2, 1, 1)
-    best, second = torch.empty(column_shape, dtype=torch.int32, device=queries.device)
+    keys, where = torch.empty(2, splits, query_count, kept, dtype=torch.int32, device=device)
+    column_shape = (2, blocks, bank_count) if two_way else (2, 1, 1)
+    best, second = torch.empty(column_shape, dtype=torch.int32, device=device)
+    # A kernel takes a pointer for every argument, also for one that it does not read.
+    unread = floors.view(torch.float32)
     group_topk_kernel[(blocks, splits)](
-        kernel_side(queries, config["BM"], config),
-        kernel_side(bank, config["BN"], config),
+        queries.tiles(config["BM"], config),
+        bank.tiles(config["BN"], config),
+        unread if queries.shifts is None else queries.shifts,
+        unread if bank.shifts is None else bank.shifts,
+        floors,
         keys,
         where,
         best,
         second,
-        len(queries),
-        len(bank),
+        query_count,
+        bank_count,
         triton.cdiv(tiles, splits),
         **constants,
         num_warps=config["num_warps"],
         maxnreg=config["maxnreg"],
     )
-    return keys, where, best, second
-
-
-def kernel_side(rows: Tensor, height: int, config: Config) -> Tensor | TensorDescriptor:
-    """What the kernel reads a side by: a descriptor of tiles `height` x BK where TMA is used, else the rows."""
-    return TensorDescriptor.from_tensor(rows, [height, config["BK"]]) if config["USE_TMA"] else rows
-
-
-def pair_scores(queries: Rows, bank: Rows, query: Tensor, row: Tensor) -> Tensor:
-    """Canonical scores float64 [P] of the pairs (query[p], row[p]), int64, on a GPU or under the interpreter.
-
-    Under cosine both sides are `measured`: lengths belong to the rows, so a part of a side brings its own.
-    """
-    out = torch.empty(len(query), dtype=torch.float64, device=query.device)
-    if len(query) == 0:
-        return out
-    strides = (*queries.data.stride(), *bank.data.stride())
-    size = INTERPRETED_PAIRS if interpreted() else PAIR_BLOCK
-    pair_score_kernel[(triton.cdiv(len(query), size),)](
-        queries.data,
-        bank.data,
-        divisors(queries),
-        divisors(bank),
-        query.contiguous(),
-        row.contiguous(),
-        out,
-        len(query),
-        *strides,
-        DIM=queries.dim,
-        UNIT=queries.unit,
-        BP=size,
-        BD=PAIR_DEPTH,
-    )
-    return out
-
-
-def divisors(rows: Rows) -> Tensor:
-    """The lengths float32 [N] that unit rows are divided by; one unused element where rows are not scaled."""
-    if not rows.unit:
-        # A kernel takes a pointer for every argument, also for one that it does not read.
-        return torch.ones(1, dtype=torch.float32, device=rows.data.device)
-    assert rows.lengths is not None, "unit rows must be measured before their pairs are scored"
-    return rows.lengths
+    return Keys(keys, where, floors, best, second)
 
 
 def key_bounds(keys: Tensor, error: Tensor) -> tuple[Tensor, Tensor]:

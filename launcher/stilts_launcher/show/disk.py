@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import get_args
 
 from stilts_ds.config import Keep, Recipe
@@ -19,7 +20,7 @@ def disk_uses(recipe: Recipe, run: RunDir, plan: Plan) -> dict[Keep, dict[str, i
     uses = _uses(recipe, run, plan)
     if uses is None:
         return None
-    return {keep: {"now": use.now, "end": use.end, "peak": use.peak} for keep, use in uses.items()}
+    return {keep: dataclasses.asdict(use) for keep, use in uses.items()}
 
 
 def disk_line(recipe: Recipe, run: RunDir, plan: Plan) -> str:
@@ -30,8 +31,11 @@ def disk_line(recipe: Recipe, run: RunDir, plan: Plan) -> str:
     others = [
         f"keep={keep} {_gb(kept.end)}, at most {_gb(kept.peak)}" for keep, kept in uses.items() if keep != recipe.keep
     ]
-    chosen = f"{_gb(use.end)} GB kept at the end, {_gb(use.peak)} GB at most (keep={recipe.keep})"
-    return f"disk: {chosen}; {'; '.join(others)}"
+    at_once = recipe.launch.phases_at_once
+    worlds = "" if at_once == 1 else f" with {at_once} worlds"
+    chosen = f"{_gb(use.end)} GB kept at the end, {_gb(use.peak)} GB at most{worlds} (keep={recipe.keep})"
+    more = f"each further phase at work at the same time (worlds, jobs of an array) adds up to {_gb(use.phase)}"
+    return f"disk: {chosen}; {'; '.join(others)}; {more}"
 
 
 def _gb(count: int) -> str:
@@ -45,4 +49,5 @@ def _uses(recipe: Recipe, run: RunDir, plan: Plan) -> dict[Keep, DiskUse] | None
     if parameters is None:
         return None
     levels: tuple[Keep, ...] = get_args(Keep)
-    return {keep: disk_use(run, plan, keep, parameters) for keep in levels}
+    at_once = recipe.launch.phases_at_once
+    return {keep: disk_use(run, plan, keep, parameters, at_once) for keep in levels}
