@@ -246,7 +246,7 @@ def fitting(rows: int, dtype: torch.dtype) -> int:
 
 def cut_to_fit(panels: list[Panel], queries: int) -> Iterator[Panel]:
     """The panels of an Index, cut where their scores with `queries` take more bytes than those of the largest block in
-    bfloat16. Few queries meet long panels: each block of float32 scores costs a millisecond besides its product."""
+    bfloat16. Few queries meet long panels: each block of float32 scores costs some 2 ms beside its product."""
     rows = fitting(BANK_ROWS, panels[0].rows.dtype) * QUERY_ROWS // min(queries, QUERY_ROWS)
     for panel in panels:
         for cut in slices(len(panel), rows):
