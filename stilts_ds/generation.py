@@ -30,6 +30,8 @@ class GenerationPart(Section):
         for text in stop or []:
             if not text:
                 raise ValueError("an empty text stands everywhere; leave it out")
+            if "\r" in text:  # as files of Windows have it: no program has such a line end, whoever wrote it
+                raise ValueError(f"{text!r} never ends a program, whose lines end with \\n alone; leave out \\r")
             longer = [ending for ending in stop or [] if text in ending[:-1]]
             if longer:
                 raise ValueError(

@@ -41,7 +41,7 @@ class Judgement:
 def read_gold(path: Path, sources: Sequence[str], targets: Sequence[str]) -> list[Pair]:
     """Gold pairs `source id TAB target id`, read as BUCC's are. Raises UserError with file and line for a line that is
     none, a repeated pair, an id that names no sentence, and more pairs than the smaller side has sentences."""
-    pairs = read_pairs(path, set(sources), set(targets))
+    pairs = read_pairs(path, set(sources), set(targets), "target")
     lines: dict[Pair, int] = {}
     for number, pair in enumerate(pairs, start=1):
         # Scores count a pair once, so a repeated one would hide how many there are.

@@ -321,6 +321,7 @@ def test_what_a_sample_draws_depends_on_task_item_and_number() -> None:
             r"'\\nif' is a part of '\\nif x', which therefore never ends.*leave it out",
         ),
         ({"stop": [""]}, "an empty text"),
+        ({"stop": ["\r\nclass"]}, r"leave out \\r"),
         ({"top_p": 0}, "top_p"),
     ],
 )

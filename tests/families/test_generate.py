@@ -193,6 +193,15 @@ def test_a_program_ends_at_the_first_of_its_own_stop_strings(encoder: Tokenizer)
             assert code.text(ids[: reached.index(True) + 1]).endswith(("\ndef", "\nif x"))
 
 
+def test_a_stop_string_whose_characters_take_several_tokens_ends_a_program(decoder: Tokenizer) -> None:
+    code = CodeTokenizer(decoder)
+    ids = code.slices(["x\n終"]).lists()[0]
+    assert len(ids) > 4  # of UTF-8's three bytes each is a token
+    ends = Endings(code, ("終",))
+    assert [ends.are_reached(ids[: count + 1]) for count in range(len(ids))] == [False] * (len(ids) - 1) + [True]
+    assert ends.text(ids) == "x\n"
+
+
 # --- files and scores ------------------------------------------------------------------------------------------------
 
 

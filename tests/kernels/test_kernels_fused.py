@@ -220,11 +220,12 @@ def test_static_gate_at_other_widths(dim: int) -> None:
 
 
 @pytest.mark.parametrize("capability", [90, 80])
-def test_exact_scorer_does_not_spill(capability: int) -> None:
-    from stilts_bench.compile_check import compile_pairs
+def test_exact_scorer_and_maker_of_panels_do_not_spill(capability: int) -> None:
+    from stilts_bench.compile_check import compile_pairs, compile_panel
 
     for unit in (False, True):
         assert not compile_pairs(capability, unit).fails()
+        assert not compile_panel(capability, unit).fails()
 
 
 def test_gate_refuses_what_spills() -> None:
@@ -233,6 +234,24 @@ def test_gate_refuses_what_spills() -> None:
     from stilts_kernels.topk.configs import HOPPER
 
     assert "spill" in compile_search(90, 64, True, {**HOPPER, "num_warps": 4, "ROW_GROUPS": 4}).fails()
+
+
+def test_gate_refuses_what_triton_leaves_out() -> None:
+    """Asked for warps that only load or multiply, it makes none for Hopper, and says nothing."""
+    from stilts_bench.compile_check import compile_search
+    from stilts_kernels.topk.configs import SPECIALIZED, candidates
+
+    config = {**candidates(90, 8, False)[0], **SPECIALIZED}
+    assert "no warps of their own" in compile_search(90, 4, False, config).fails()
+    assert compile_search(100, 4, False, {**candidates(100, 8, False)[0], **SPECIALIZED}).partitions > 0
+
+
+def test_gate_refuses_products_made_number_by_number() -> None:
+    from stilts_bench.compile_check import CompiledKernel
+
+    counts = {"limit": 255, "registers": 100, "spills": 0, "shared_bytes": 1024}
+    assert "UTC" in CompiledKernel("search", 100, **counts, tensor_instructions=0).fails()
+    assert not CompiledKernel("pairs", 100, **counts, tensor_instructions=0, multiplies=False).fails()
 
 
 def test_spans_hold_at_most_what_fits() -> None:

@@ -148,7 +148,7 @@ class Study:
     def fight(self, kills: int) -> None:
         """Start and strike until there were enough kills or the study is at its end."""
         while self.struck < kills and self.reports < MOST_REPORTS:
-            count = self.dice.choice(ELASTIC) if self.is_elastic else 0
+            count = self._ranks_of_start()
             self.fight_.start(forked=self.dice.random() >= COLD, count=count)
             aim = self.fight_.await_aim(lambda kind: draw(self.dice, AIMS[kind]), draw(self.dice, SKIPS))
             time.sleep(self.dice.random() * DELAYS.get(aim or "", 0.05))
@@ -166,9 +166,9 @@ class Study:
 
     def finish(self, expected: dict[str, Any], quiet: Path) -> None:
         """Run to the end and compare with what the undisturbed run in `quiet` left."""
-        self.fight_.start()
+        self.fight_.start(count=self._ranks_of_start())
         while not self._ended() and self.failures < 3:
-            self.fight_.start()
+            self.fight_.start(count=self._ranks_of_start())
         self._settle(last=True)
         apart = {}
         if self.is_elastic:
@@ -194,6 +194,10 @@ class Study:
             **apart,
         )
         self.clean = not found and not self.failures
+
+    def _ranks_of_start(self) -> int:
+        """Ranks of the next start; 0: the setting's."""
+        return self.dice.choice(ELASTIC) if self.is_elastic else 0
 
     def _ended(self) -> bool:
         """After a start that ended by itself: whether all is done. A refusal of a damaged file is answered."""

@@ -149,7 +149,7 @@ def test_faulty_gold_is_named(sides: tuple[Path, Path], tmp_path: Path) -> None:
         ("0\t0\n1\t99\n", "gold.tsv:2: no sentence has the id '99'"),
         ("0\t0\n35\t1\n1\t35\n", "gold.tsv:3: the ids stand in the other order"),
         ("0\t0\n0\t0\n", "gold.tsv:2: repeats the pair of line 1"),
-        ("0 0\n", "gold.tsv:1: 1 column, expected source id TAB pivot id"),
+        ("0 0\n", "gold.tsv:1: 1 column, expected source id TAB target id"),
         ("".join(f"{i % 40}\t{i % 30}\n" for i in range(31)), "gold.tsv:31: 31 gold pairs for 30 sentences"),
         ("", "gold.tsv: is empty"),
     ):

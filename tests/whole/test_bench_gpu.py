@@ -60,6 +60,17 @@ def test_goals_are_computed_from_what_was_measured() -> None:
         assert set(rows_of(missing).values()) == {("not measured", "")}
 
 
+def test_variants_are_old_over_new() -> None:
+    screens = {
+        "bfloat16": {"seconds": 0.3, "survivors_per_row": 90.0},
+        "float16": {"seconds": 0.2, "survivors_per_row": 45.0},
+    }
+    times = {"one way": {"default": 9.0, "other": 6.0, "wrong": "off by 1"}, "two ways": {"default": 5.0, "other": 8.0}}
+    variants = {"screens": screens, "panels": {"kernel": 0.002, "torch": 0.018}, "configurations": times}
+    rows = rows_of({"variants": variants})
+    assert [measured for name, (measured, _) in rows.items() if name.startswith("A/B")] == ["1.5", "2", "9", "1.5", "1"]
+
+
 def test_the_table_says_what_failed_and_what_is_left() -> None:
     results = {"matmul": MATMUL, "head": {FAILED: "took more than 40 s and was ended"}}
     text = table(results, ["matmul", "topk-k4", "two-way", "head"], trial=False)

@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +62,8 @@ class CompiledKernel:
     shared_bytes: int
     tensor_instructions: int
     multiplies: bool = True  # whether it is a matrix product, which must use tensor instructions
+    specialized: bool = False  # whether warps of their own load and multiply, as was asked for
+    partitions: int = 0  # groups of such warps
 
     def fails(self) -> str:
         """Why the gate rejects this kernel, or an empty string."""
@@ -72,6 +74,9 @@ class CompiledKernel:
             return f"{self.shared_bytes} bytes of shared memory, limit {SHARED_LIMIT[self.capability]}"
         if self.multiplies and not self.tensor_instructions:
             return f"no {TENSOR_INSTRUCTIONS[self.capability]}: products are made number by number"
+        # Where it cannot, Triton leaves them out and says nothing: that would be another candidate once more.
+        if self.specialized and not self.partitions:
+            return "no warps of their own for loads and products"
         return f"{self.registers} registers, limit {self.limit}" if self.registers > self.limit else ""
 
     def __str__(self) -> str:
@@ -94,7 +99,8 @@ def compile_search(
     # 255 is the most that an instruction can name; a candidate may ask for more than a default.
     limit = MAX_REGISTERS.get(capability, 255) if k in GATED_K and config == default else 255
     options = {"num_warps": config["num_warps"], "num_stages": config["STAGES"], "maxnreg": config["maxnreg"]}
-    return assemble(group_topk_kernel, signature(config, constants), constants, capability, name, limit, options)
+    compiled = assemble(group_topk_kernel, signature(config, constants), constants, capability, name, limit, options)
+    return replace(compiled, specialized=bool(config["SPECIALIZED"]))
 
 
 def compile_pairs(capability: int, unit: bool) -> CompiledKernel:
@@ -122,8 +128,8 @@ def compile_pairs(capability: int, unit: bool) -> CompiledKernel:
 
 def compile_panel(capability: int, unit: bool, stored: torch.dtype = torch.float16) -> CompiledKernel:
     """Compiles the maker of panels, from float32 rows."""
-    constants = {"DIM": DIM, "COLUMNS": DIM, "UNIT": unit, "CENTRED": True, "SHIFTED": True, "STORED": True}
-    constants |= {"LARGEST": torch.finfo(stored).max, "BR": PANEL_ROWS, "BD": PANEL_DEPTH}
+    constants: dict[str, float] = {"DIM": DIM, "COLUMNS": DIM, "UNIT": unit, "BR": PANEL_ROWS, "BD": PANEL_DEPTH}
+    constants |= {"CENTRED": True, "SHIFTED": True, "STORED": True, "LARGEST": torch.finfo(stored).max}
     pointers = ("rows", "lengths", "centre", "opposite", "out", "out_norm", "out_error", "out_size", "out_shift")
     types = {
         **dict.fromkeys(pointers, "*fp32"),
@@ -188,6 +194,7 @@ def assemble(
         compiled.metadata.shared,
         len(re.findall(rf"\b{TENSOR_INSTRUCTIONS[capability]}\b", code)),
         multiplies,
+        partitions=len(re.findall(r"\bpartition\d+\(", compiled.asm["ttgir"])),
     )
 
 

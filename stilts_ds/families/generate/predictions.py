@@ -138,8 +138,9 @@ class Endings:
 
     def are_reached(self, ids: Sequence[int]) -> bool:
         """Whether a stop string ends in the newest token. The last tokens are looked at first, since each of those
-        that make a stop string has one of its characters at least."""
-        recent = self.code.text(ids[-max(map(len, self.stop)) - 1 :])
+        that make a stop string has one of its bytes at least."""
+        longest = max(len(stop.encode()) for stop in self.stop)
+        recent = self.code.text(ids[-longest - 1 :])
         if not any(stop in recent for stop in self.stop):
             return False
         text = self.code.text(ids)
