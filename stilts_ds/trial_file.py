@@ -37,7 +37,7 @@ class Trial(Value):
     """A few steps of one phase: `seconds` and real `tokens` (of all ranks) of each of the timed `steps`.
 
     `parameters` train; `stage` is ZeRO's; `device` is a GPU's name or `CPU`. `rates` are those of a rank by how many
-    ranks share a step, from one on.
+    ranks share a step, from one on; trials of earlier versions have none.
     """
 
     parameters: int
@@ -50,7 +50,7 @@ class Trial(Value):
     dtype: str
     device: str
     ranks: JsonList[RankPeaks] = Field(min_length=1)
-    rates: JsonList[RankRate] = Field(min_length=1)
+    rates: JsonList[RankRate] = ()
 
     @property
     def on_cpu(self) -> bool:
@@ -67,11 +67,14 @@ class Trial(Value):
         return max(rank.host if rank.device is None else rank.device for rank in self.ranks)
 
     @property
-    def knee(self) -> RankRate:
-        """The most ranks of which each still does at least half of what one rank does that has whole steps to itself.
+    def knee(self) -> RankRate | None:
+        """The most ranks of which each still does at least half of what one rank does that has whole steps to itself;
+        None without `rates`.
 
         Of more, each step has less work for a rank than what a step costs whatever its examples are.
         """
+        if not self.rates:
+            return None
         least = self.rates[0].tokens_per_second / 2
         paying = itertools.takewhile(lambda rate: rate.tokens_per_second >= least, self.rates)
         return list(paying)[-1]
@@ -85,5 +88,5 @@ class Trial(Value):
         write_json(path, self.to_json())
 
     def to_json(self) -> dict[str, Any]:
-        # A CPU rank has no device keys, rather than null.
-        return self.model_dump(exclude_none=True)
+        # A CPU rank has no device keys, rather than null; and a trial of an earlier version is written as it was.
+        return self.model_dump(exclude_none=True, exclude=None if self.rates else {"rates"})

@@ -297,6 +297,8 @@ def _trial_lines(trial: Trial, estimate: Estimate, ranks: int) -> list[str]:
 def _knee_lines(trial: Trial) -> list[str]:
     """How many ranks a step keeps busy."""
     knee = trial.knee
+    if knee is None:
+        return []
     rates = ", ".join(f"{rate.ranks}: {rate.tokens_per_second:,.0f}" for rate in trial.rates)
     lines = [f"tokens/s of a rank by how many ranks share a step (what more ranks say to each other left out): {rates}"]
     if knee == trial.rates[-1]:
