@@ -93,7 +93,8 @@ class Campaign:
         """Fight one study to its end with at most `kills` kills; returns how many there were."""
         quiet, expected = self.undisturbed(setting)
         fight = Fight(self.folder / f"study-{number:03d}", setting)
-        is_elastic = self.dice.random() < self.elastic_share
+        # Drawn only where asked for: a seed gives the kills that it gave before.
+        is_elastic = self.elastic_share > 0 and self.dice.random() < self.elastic_share
         where = f"ZeRO {setting.stage}, 1, 2 or 4 ranks a start" if is_elastic else str(setting)
         told = {"study": number, "where": where}
         # A damaged curve would be compared as one that other ranks computed.
