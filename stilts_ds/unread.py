@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from stilts_ds.config import EvaluationPart, Recipe
 from stilts_ds.errors import UserError
 from stilts_ds.families.registry import family_of
+from stilts_ds.model_files import fit_retrieval_length
 from stilts_ds.plan_file import Phase
 from stilts_ds.planner import make_plan
 from stilts_ds.tasks.registry import get_task
@@ -19,8 +20,9 @@ OF_SOME_PHASES = ("sampling", "intermediate_training", "target_training", "multi
 
 def unread_settings(recipe: Recipe) -> list[str]:
     """Their names. Raises UserError as the plan of the recipe does."""
-    # `limit` caps the examples of whatever there is, so what it sets is nobody's slip.
-    default = Recipe(name=recipe.name, targets=recipe.targets, limit=recipe.limit)
+    # What `limit` caps and what the model's longest row lowers is nobody's slip.
+    default = Recipe(name=recipe.name, model=recipe.model, targets=recipe.targets, limit=recipe.limit)
+    recipe, default = fit_retrieval_length(recipe), fit_retrieval_length(default)
     return [*_of_evaluation(recipe, default), *_of_training(recipe, default)]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from stilts_ds.config import load_recipe
+from stilts_ds.model_files import fit_retrieval_length
 from stilts_ds.shipped import shipped_recipes
 from stilts_ds.unread import unread_settings
 
@@ -60,6 +61,12 @@ def test_sections_of_training(changed: list[str], told: list[str]) -> None:
 
 def test_what_limit_caps_is_not_told() -> None:
     assert unread("targets=[bucc2018]", "limit=7") == []
+
+
+def test_a_length_that_the_model_lowers_is_not_told() -> None:
+    asked = fit_retrieval_length(load_recipe("quickstart", ["targets=[xnli]", "evaluation={}"]))
+    assert asked.evaluation.retrieval_max_seq_length < 512
+    assert "evaluation.retrieval_max_seq_length" not in unread_settings(asked)
 
 
 @pytest.mark.parametrize("name", shipped_recipes())
