@@ -223,6 +223,11 @@ def set_up_training(run: RunDir, recipe: Recipe, phase: Phase, data: Data, world
     with memory_explained(f"while the model of {phase.label} was loaded", MORE_TO_LOAD):
         model, lineage = model_of_phase(run, recipe, phase, data, rows, specs, world)
     folder.root.mkdir(parents=True, exist_ok=True)
+
+    def export(parameters: dict[str, torch.Tensor], step: int) -> None:
+        told = {**lineage, "step": step}
+        export_model(folder.best(step), model.encoder, data.tokenizer, specs, parameters, told)
+
     return TrainingSetup(
         title=phase.label,
         model=model,
@@ -236,9 +241,7 @@ def set_up_training(run: RunDir, recipe: Recipe, phase: Phase, data: Data, world
         tracking=tracking_of(run, recipe, phase),
         world=world,
         evaluate=lambda forward: dev_scores(forward, data, phase, world),
-        export=lambda parameters, step: export_model(
-            folder.best(step), model.encoder, data.tokenizer, specs, parameters, {**lineage, "step": step}
-        ),
+        export=export,
         concern=concern(recipe.data.source),
     )
 

@@ -6,26 +6,15 @@ language share; where it falls with the first, the content itself is lost.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-
 from stilts_ds.data.data import fitted_task
-from stilts_ds.evaluate.result import Result
 from stilts_ds.evaluate.score import CENTRED
 from stilts_ds.families.registry import main_metric
-from stilts_ds.report.cells import judged_cell
-from stilts_ds.report.compare import (
-    Draws,
-    Scored,
-    Scores,
-    read_counts,
-    resampled,
-    shared_languages,
-    with_main_score,
-)
+from stilts_ds.report.cells import condition_rows
+from stilts_ds.report.compare import Draws, Scored, Scores, score_task, with_main_score
 from stilts_ds.report.holm import holm_corrected
 from stilts_ds.report.load import RunData
 from stilts_ds.report.stats import ComparisonSettings
-from stilts_ds.report.table import Row, Table
+from stilts_ds.report.table import Table
 
 NAME = "centred"  # of the table
 COLUMN = "{}, centred"
@@ -51,11 +40,8 @@ def centred_scores(data: RunData, settings: ComparisonSettings) -> dict[str, dic
         centred = centred_data(data, name)
         if centred is None:
             continue
-        runs: Mapping[str, Sequence[Result]] = {c: tasks[name] for c, tasks in centred.results.items()}
-        task = fitted_task(name, data.recipe)
-        counts = read_counts(centred, task, shared_languages(runs.values()), centred=True)
         draws: Draws = {}
-        scores[name] = resampled(task, runs, counts, data.baseline, settings, draws)
+        scores[name] = score_task(centred, fitted_task(name, data.recipe), settings, draws, centred=True)
     return scores
 
 
@@ -69,13 +55,6 @@ def centred_tables(data: RunData, scores: Scores, settings: ComparisonSettings) 
         columns[task] = {condition: scored[task] for condition, scored in scores.items() if task in scored}
         columns[COLUMN.format(task)] = by_condition
     means = {name: {c: s.replicates.mean(axis=1) for c, s in column.items()} for name, column in columns.items()}
-    rows = []
-    for condition in data.conditions:
-        compares = condition != data.baseline
-        cells = [
-            judged_cell(column.get(condition), column.get(data.baseline), compares, settings)
-            for column in means.values()
-        ]
-        rows.append(Row(condition, tuple(cells)))
+    rows = condition_rows(means, data, settings)
     title = "Retrieval among centred vectors"
-    return [holm_corrected(Table(NAME, title, "condition", tuple(columns), tuple(rows), (ABOUT,)), settings)]
+    return [holm_corrected(Table(NAME, title, "condition", tuple(columns), rows, (ABOUT,)), settings)]

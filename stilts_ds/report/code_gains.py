@@ -6,17 +6,15 @@ so they can tell conditions apart, and without intervals their differences would
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-
 from stilts_ds.data.data import fitted_task
-from stilts_ds.evaluate.result import Result
+from stilts_ds.families.metrics import Metric
 from stilts_ds.families.registry import metrics_of
-from stilts_ds.report.cells import judged_cell
-from stilts_ds.report.compare import Draws, read_counts, resampled, shared_languages, with_main_score
+from stilts_ds.report.cells import condition_rows
+from stilts_ds.report.compare import Draws, score_task, with_main_score
 from stilts_ds.report.holm import holm_corrected
 from stilts_ds.report.load import RunData
 from stilts_ds.report.stats import ComparisonSettings, Floats
-from stilts_ds.report.table import Row, Table
+from stilts_ds.report.table import Table
 
 NAME = "code-gains"  # of the table
 # Not the place among ten as such: `solution_first` is the same with less in it.
@@ -34,31 +32,20 @@ def code_gain_tables(data: RunData, settings: ComparisonSettings) -> list[Table]
     for task in data.targets:
         for metric in metrics_of(fitted_task(task, data.recipe)):
             if metric.name in TESTED:
-                columns[f"{task} {metric.name}"] = _means(data, task, metric.name, settings)
+                columns[f"{task} {metric.name}"] = _means(data, task, metric, settings)
     measured = {name: column for name, column in columns.items() if column}
     if not measured:
         return []
-    rows = []
-    for condition in data.conditions:
-        compares = condition != data.baseline
-        cells = [
-            judged_cell(column.get(condition), column.get(data.baseline), compares, settings)
-            for column in measured.values()
-        ]
-        rows.append(Row(condition, tuple(cells)))
-    table = Table(NAME, "Gains beside pass@1", "condition", tuple(measured), tuple(rows), (ABOUT,))
+    rows = condition_rows(measured, data, settings)
+    table = Table(NAME, "Gains beside pass@1", "condition", tuple(measured), rows, (ABOUT,))
     return [holm_corrected(table, settings)]
 
 
-def _means(data: RunData, name: str, metric_name: str, settings: ComparisonSettings) -> dict[str, Floats]:
+def _means(data: RunData, name: str, metric: Metric, settings: ComparisonSettings) -> dict[str, Floats]:
     """condition -> means over languages [2 + R] of one such score; empty where a seed or a language lacks it."""
-    named = with_main_score(data, name, metric_name)
+    named = with_main_score(data, name, metric.name)
     if named is None:
         return {}
-    task = fitted_task(name, data.recipe)
-    [metric] = [metric for metric in metrics_of(task) if metric.name == metric_name]
-    runs: Mapping[str, Sequence[Result]] = {condition: tasks[name] for condition, tasks in named.results.items()}
-    counts = read_counts(named, task, shared_languages(runs.values()), metric=metric)
     draws: Draws = {}
-    scored = resampled(task, runs, counts, data.baseline, settings, draws)
+    scored = score_task(named, fitted_task(name, data.recipe), settings, draws, metric=metric)
     return {condition: of_condition.replicates.mean(axis=1) for condition, of_condition in scored.items()}

@@ -75,15 +75,23 @@ def score_run(data: RunData, settings: ComparisonSettings) -> Scores:
     draws: Draws = {}
     variants = [task for task in data.plan.targets if task not in data.targets]
     for task in [*data.targets, *variants]:  # a noisy test set is drawn as its clean one is
-        for condition, scored in _score_task(data, fitted_task(task, data.recipe), settings, draws).items():
+        for condition, scored in score_task(data, fitted_task(task, data.recipe), settings, draws).items():
             scores[condition][task] = scored
     return scores
 
 
-def _score_task(data: RunData, task: Task, settings: ComparisonSettings, draws: Draws) -> dict[str, Scored]:
+def score_task(
+    data: RunData,
+    task: Task,
+    settings: ComparisonSettings,
+    draws: Draws,
+    centred: bool = False,
+    metric: Metric | None = None,
+) -> dict[str, Scored]:
+    """Scores and resamples of one target by condition; `centred` and `metric` are `read_counts`'s."""
     runs = {c: data.results[c][task.name] for c in data.conditions if data.results.get(c, {}).get(task.name)}
     shared = shared_languages(runs.values())
-    counts = read_counts(data, task, shared) if shared else None
+    counts = read_counts(data, task, shared, centred, metric) if shared else None
     return resampled(task, runs, counts, data.baseline, settings, draws)
 
 

@@ -16,6 +16,7 @@ import pytest
 import ranks
 import small
 from conftest import stilts
+from small_recipe import STUDY
 
 from stilts_ds.batches.mixture import Mixture
 from stilts_ds.config import EnginePart, SamplingPart, TrainingPart, parse_recipe
@@ -39,15 +40,6 @@ from stilts_ds.weight_files import parameter_count
 # 514 positions and 1 token type of 1,024, a LayerNorm; 24 layers of four 1,024 x 1,024 and two 1,024 x 4,096 matrices
 # with their biases and two LayerNorms: 527,360 + 2,048 + 24 * 12,596,224.
 LARGE = Shape(layers=24, hidden=1024, heads=16, intermediate=4096, vocabulary=250_002, body=302_838_784)
-STUDY = [
-    "intermediate={none: [], nli: [mnli]}",
-    "targets=[xnli, udpos]",
-    "intermediate_training.max_steps=4",
-    "target_training.max_steps=-1",
-    "evaluation.max_examples=5",
-    "launch.nproc=1",
-    "engine.zero_stage=1",
-]
 
 
 def states(trained: int, stage: int, dtype: str, count: int, **engine: Any) -> Memory:

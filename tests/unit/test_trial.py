@@ -7,18 +7,9 @@ from pathlib import Path
 
 import pytest
 from conftest import stilts
+from small_recipe import STUDY
 
 from stilts_ds.plan_file import Plan
-
-STUDY = [
-    "intermediate={none: [], nli: [mnli]}",
-    "targets=[xnli, udpos]",
-    "intermediate_training.max_steps=4",
-    "target_training.max_steps=-1",
-    "evaluation.max_examples=5",
-    "launch.nproc=1",
-    "engine.zero_stage=1",
-]
 
 
 @pytest.mark.slow

@@ -65,22 +65,12 @@ def pair_scores(queries: Rows, bank: Rows, query: Tensor, row: Tensor) -> Tensor
     if len(query) == 0:
         return out
     strides = (*queries.data.stride(), *bank.data.stride())
+    sides = (queries.data, bank.data, divisors(queries), divisors(bank))
+    pairs = (query.contiguous(), row.contiguous())
     size = INTERPRETED_PAIRS if interpreted() else PAIR_BLOCK
-    pair_score_kernel[(triton.cdiv(len(query), size),)](
-        queries.data,
-        bank.data,
-        divisors(queries),
-        divisors(bank),
-        query.contiguous(),
-        row.contiguous(),
-        out,
-        len(query),
-        *strides,
-        DIM=queries.dim,
-        UNIT=queries.unit,
-        BP=size,
-        BD=PAIR_DEPTH,
-    )
+    constants = {"DIM": queries.dim, "UNIT": queries.unit, "BP": size, "BD": PAIR_DEPTH}
+    programs = triton.cdiv(len(query), size)
+    pair_score_kernel[(programs,)](*sides, *pairs, out, len(query), *strides, **constants)
     return out
 
 

@@ -101,28 +101,16 @@ def measure_rows(
     stored = torch.empty(count, columns, dtype=dtype, device=rows.data.device) if store else rows.data
     measures = torch.zeros(4, count, dtype=torch.float32, device=rows.data.device)
     height = INTERPRETED_ROWS if interpreted() else PANEL_ROWS
+    depth = min(PANEL_DEPTH, triton.next_power_of_2(columns))
+    sizes = {"DIM": dim, "COLUMNS": columns, "LARGEST": torch.finfo(dtype).max, "BR": height, "BD": depth}
+    switches = {"UNIT": rows.unit, "CENTRED": centre is not None, "SHIFTED": opposite is not None, "STORED": store}
     # A kernel takes a pointer for every argument, also for one that it does not read.
     unread = measures[0]
-    panel_kernel[(triton.cdiv(count, height),)](
-        rows.data,
-        divisors(rows),
-        unread if centre is None else centre,
-        unread if opposite is None else opposite,
-        stored,
-        *measures,
-        count,
-        *rows.data.stride(),
-        scale,
-        DIM=dim,
-        COLUMNS=columns,
-        UNIT=rows.unit,
-        CENTRED=centre is not None,
-        SHIFTED=opposite is not None,
-        STORED=store,
-        LARGEST=torch.finfo(dtype).max,
-        BR=height,
-        BD=min(PANEL_DEPTH, triton.next_power_of_2(columns)),
-    )
+    subtracted = unread if centre is None else centre
+    multiplied = unread if opposite is None else opposite
+    inputs = (rows.data, divisors(rows), subtracted, multiplied)
+    programs = triton.cdiv(count, height)
+    panel_kernel[(programs,)](*inputs, stored, *measures, count, *rows.data.stride(), scale, **sizes, **switches)
     return stored, measures
 
 
