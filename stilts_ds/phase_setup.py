@@ -47,7 +47,7 @@ from stilts_ds.phase_names import left_alone
 from stilts_ds.phase_tracking import tracking_of
 from stilts_ds.plan_file import Phase, Plan
 from stilts_ds.rows.rows import Rows, touched_ids
-from stilts_ds.run_dir import PhaseDir, RunDir, provenance
+from stilts_ds.run_dir import PhaseDir, RunDir, hash_file, provenance
 from stilts_ds.tasks.registry import get_task
 from stilts_ds.trackers import check_trackers
 from stilts_ds.weight_files import parameter_count
@@ -201,6 +201,8 @@ def train_phase(run: RunDir, recipe: Recipe, phase: Phase, data: Data, world: Wo
             progress.best_step,
             progress.step,
         )
+        if not folder.metrics.exists() or hash_file(folder.metrics) != progress.curve:
+            log.warning("%s is not what training wrote; the report will say so", folder.metrics)
     release_memory()
     return progress
 
