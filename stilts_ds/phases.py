@@ -42,7 +42,7 @@ def run_phases(run: RunDir, names: list[str], only: str | None, world: World) ->
     recipe = written_recipe(run.recipe)
     plan = Plan.load(run.plan)
     chosen = plan.named(names, run.plan)
-    check_start(run, recipe, chosen, plan, world)
+    check_start(run, recipe, chosen, plan, world, only)
     data = Data(recipe, run.root)
 
     told = StudyLog(run, chosen, world)
