@@ -142,7 +142,8 @@ class Watch:
         if not killed["step"]:
             return {}
         said = self.said()
-        started = re.search(rf"{re.escape(killed['phase'])}: \d+ steps of .*", said)
+        label = next(phase.label for phase in self.phases() if phase.id == killed["phase"])  # the log's name of it
+        started = re.search(rf"{re.escape(label)}: \d+ steps of .*", said)
         if started is None:  # the phase's training was over, or this start did not come so far
             return {} if self.place()[0] == killed["phase"] and "evaluating" in self.place() else None
         at = re.search(r"continuing after step (\d+)", started[0])

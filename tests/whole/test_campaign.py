@@ -6,6 +6,8 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import fire
 import pytest
@@ -58,6 +60,23 @@ def test_a_difference_of_one_bit_is_seen(tmp_path: Path) -> None:
         "phases/target-x/predictions/xnli/test-qaa.tsv",
         "target-x/curve",
     ]
+
+
+def test_what_a_start_found_after_a_kill_is_read_off_its_log(tmp_path: Path) -> None:
+    """By the name that the log has of a phase, which is not its id."""
+    log = tmp_path / "rank-0.log"
+    phase: Any = SimpleNamespace(id="target-mnli-1a2b", label="none/seed1/xnli", title="none/seed1/xnli")
+    watch = fire.Watch(tmp_path, log, plan=[phase])
+    killed = {"phase": phase.id, "step": 7}
+    log.write_text(
+        "checkpoint step-000006 is not used: it was never committed (the job ended while saving)\n"
+        "none/seed1/xnli: 30 steps of 8 examples, 1 micro-batch a rank, continuing after step 3\n"
+    )
+    assert watch.aftermath(killed) == {"torn": 1, "continued": 3, "repeated": 4}
+    log.write_text("none/seed1/xnli: 30 steps of 8 examples, 1 micro-batch a rank\n")
+    assert watch.aftermath(killed) == {"torn": 0, "continued": 0, "repeated": 7}
+    log.write_text("mnli/seed1/xnli: 30 steps of 8 examples, 1 micro-batch a rank\n")
+    assert watch.aftermath(killed) is None
 
 
 def test_an_elastic_study_is_compared_within_a_tolerance(tmp_path: Path) -> None:
