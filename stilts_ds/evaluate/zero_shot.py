@@ -34,7 +34,7 @@ from stilts_ds.families.files import shared_texts_file, write_shared_texts
 from stilts_ds.families.registry import chooses_on_dev
 from stilts_ds.lineage import predicting_weights, pretrained_weights_of
 from stilts_ds.plan_file import Phase
-from stilts_ds.run_dir import PhaseDir, RunDir, write_json
+from stilts_ds.run_dir import PhaseDir, RunDir, write_json, write_sealed
 
 log = logging.getLogger(__name__)
 
@@ -125,7 +125,7 @@ class PhaseEvaluation:
                     scores[split.task.name, split.language] = of_split
             made = LayerCurve.of(inputs, scores).model_dump() if self.world.first else None
             content = self.world.broadcast(made)
-            self.world.on_rank_0(lambda: write_json(path, content))
+            self.world.on_rank_0(lambda: write_sealed(path, content))
         return LayerCurve(**content)
 
     @cached_property

@@ -22,7 +22,7 @@ data: {source: toy, noise: lists}
 intermediate: {none: []}
 targets: [xnli, xnli@natural-20, xquad, bucc2018, tatoeba, lareqa, humaneval_xl]
 target_training: &short
-  {max_steps: 1, train_batch_size: 16, save_steps: 0, eval_examples: 8, max_seq_length: 96, doc_stride: 32,
+  {max_steps: 1, train_batch_size: 8, save_steps: 0, eval_examples: 8, max_seq_length: 96, doc_stride: 32,
    max_query_length: 32, learning_rate: 1.0e-3}
 task_training: {mbpp: *short}
 evaluation:
