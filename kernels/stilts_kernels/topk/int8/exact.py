@@ -25,7 +25,7 @@ LEAST_TASK = 4096  # pairs of a thread
 
 
 def exact_scores(queries: Rows, bank: Rows, query: Tensor, row: Tensor, step: int = MAX_STEP) -> Tensor:
-    """`canonical_scores`: float64 [P] of the pairs (query[p], row[p]), int64. `step` is for rows that must be copied."""
+    """`canonical_scores` float64 [P] of the pairs (query[p], row[p]), int64. `step` is for rows that must be copied."""
     sets = library.instruction_sets()
     width = torch_width(queries.dim, sets[-1]) if sets and as_they_lie(queries) and as_they_lie(bank) else 0
     if not width or len(query) == 0:
