@@ -248,15 +248,17 @@ struct Worker {
   }
 
   // Rows of hits lie anywhere in the bank: the next one comes while this one is multiplied.
-  void fetch_row(long row) const {
-    for (long d = 0; d < dim; d += 16) __builtin_prefetch(x.values + row * x.stride + d);
+  void fetch_row(const Hit& hit) const {
+    if (!screen.reaches(hit, hit.upper)) return;
+    const float* row = x.values + (hit.row - x.first) * x.stride;
+    for (long d = 0; d < dim; d += 16) __builtin_prefetch(row + d);
   }
 
   // One way, query by query and the best first: the floor that k scores leave drops most of the others.
   TARGET void score_deferred() {
     if (screen.sketched()) screen.sort_deferred();
     for (size_t i = 0; i < screen.deferred.size(); i++) {
-      if (i + 1 < screen.deferred.size()) fetch_row(screen.deferred[i + 1].row - x.first);
+      if (i + 1 < screen.deferred.size()) fetch_row(screen.deferred[i + 1]);
       score(screen.deferred[i]);
     }
     screen.deferred.clear();
