@@ -19,12 +19,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from kernel_cases import anisotropic, check_tie_rule, check_topk, gaussian
 from stilts_kernels import Index, last_report, topk
+from stilts_kernels.common.canonical import canonical_scores
+from stilts_kernels.common.ranking import rank_within_rows
 from stilts_kernels.common.rows import Rows
 from stilts_kernels.mining.two_way import two_way
 from stilts_kernels.topk import screen
 from stilts_kernels.topk.cpu import topk_cpu
-from stilts_kernels.topk.int8 import library, sides
-from stilts_kernels.topk.int8.search import Direction, collect
+from stilts_kernels.topk.int8 import exact, library, sides
+from stilts_kernels.topk.int8.search import Direction, ScreenedSearch, chunks, collect
 from stilts_kernels.topk.int8.sides import GROUP, PANEL, SEGMENT, Frame
 from torch import Tensor
 
@@ -205,7 +207,8 @@ def test_bounds_hold_against_float64(isa: int, kind: str, dim: int, seed: int) -
     upper = Q @ X.T + np.outer(arrays[0], arrays[3]) + np.outer(arrays[1], arrays[2])
     upper += bank.shift[:40].double().numpy() + queries.level[:20].double().numpy()[:, None]
     assert (upper >= q @ x.T).all()
-    assert (reference_bounds()["upper_bounds"](q, x, c, m, Q, X) >= q @ x.T).all()  # type: ignore[operator]
+    low, high = reference_bounds()["bounds"](q, x, c, m, Q, X)  # type: ignore[operator]
+    assert (low <= q @ x.T).all() and (q @ x.T <= high).all()
     if isa == library.AVX2:
         panels = queries.bytes.view(-1, frame.wide // 4, GROUP, 4).transpose(1, 2).reshape(-1, frame.wide).int()
         for values in (panels, bank.bytes.int() - 128):
@@ -233,11 +236,87 @@ def test_no_neighbour_is_dropped_in_either_direction(
         survivors = collect(left, right, frame, ahead, back, step=192)
     finally:
         torch.set_num_threads(threads)
-    for direction, exact in zip(survivors, (scores, scores.T)):
-        needed = exact >= exact.topk(direction.k, dim=1).values[:, -1:]
+    for direction, right_scores in zip(survivors, (scores, scores.T)):
+        needed = right_scores >= right_scores.topk(direction.k, dim=1).values[:, -1:]
         kept = torch.zeros_like(needed)
         kept[direction.row.long(), direction.column.long()] = True
         assert not (needed & ~kept)[~direction.failed].any()
+
+
+@EACH
+@settings(max_examples=40, deadline=None)
+@given(
+    st.sampled_from(KINDS), st.integers(1, 200), st.integers(1, 70), st.integers(1, 700), st.integers(1, 40), st.data()
+)
+def test_floors_of_one_way_lie_below_the_kth_score(
+    isa: int, kind: str, dim: int, queries: int, rows: int, k: int, data: st.DataObject
+) -> None:
+    """They begin with lower bounds by bytes alone, up to k 32. Chunks of one block and more, shares, equal rows."""
+    seed, repeated = data.draw(st.integers(0, 1000)), data.draw(st.sampled_from([1, 3]))
+    left = Rows(wild(kind, queries, dim, seed), "l")
+    right = Rows(wild(kind, rows, dim, seed + 1).repeat(repeated, 1), "r")
+    frame = Frame.of(isa, right, left)
+    if seed % 2 and frame.signs is None:
+        frame.signs = gaussian(1, dim, seed)[0].sign()
+    scores = left.data.double() @ right.data.double().T
+    ahead = Direction(queries, min(k, right.count), 256)
+    kth = scores.topk(ahead.k, dim=1).values[:, -1:]
+    prepared = sides.prepare_queries(left, frame, 1)
+    found = ScreenedSearch(frame, prepared, ahead, Direction(0, 0, 0), data.draw(st.sampled_from([1, 1, 7])))
+    for chunk in chunks(right, frame, 1, None, data.draw(st.sampled_from([192, 576, 6144]))):
+        found.feed(chunk)
+    survivors, _ = found.finish()
+    for worker in found.workers:
+        floor = worker.floors()[0][: queries - worker.panels.start * PANEL].double()
+        mine = slice(worker.panels.start * PANEL, worker.panels.start * PANEL + len(floor))
+        assert (floor <= kth[mine, 0])[~survivors.failed[mine]].all()
+    kept = torch.zeros_like(scores, dtype=torch.bool)
+    kept[survivors.row.long(), survivors.column.long()] = True
+    assert not ((scores >= kth) & ~kept)[~survivors.failed].any()
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(1, 700), st.integers(1, 40), st.integers(1, 60), st.integers(0, 9000), st.booleans())
+def test_exact_scores_are_canonical_to_the_bit(dim: int, queries: int, rows: int, pairs: int, strided: bool) -> None:
+    """Of any pairs in any order; rows of all sizes, so that another order of a sum has other bits."""
+    left, right = (gaussian(count, dim + 3, count).pow(3) for count in (queries, rows))
+    left, right = (side[:, 3:] if strided else side[:, 3:].contiguous() for side in (left, right))
+    generator = torch.Generator().manual_seed(pairs)
+    each = torch.randint(0, queries * rows, (pairs,), generator=generator).unique()
+    each = each[torch.randperm(len(each), generator=generator)]
+    sides_of_pairs = Rows(left, "l"), Rows(right, "r"), each // rows, each % rows
+    # Widths that were not measured would compare torch with itself.
+    assert exact.torch_width(dim, SETS[-1]) in exact.WIDTHS
+    assert torch.equal(exact.exact_scores(*sides_of_pairs), canonical_scores(*sides_of_pairs))
+
+
+def test_scores_of_an_unknown_order_are_left_to_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    left, right, each = gaussian(9, 100, 1), gaussian(9, 100, 2), torch.arange(9)
+    expected = canonical_scores(Rows(left, "l"), Rows(right, "r"), each, each)
+    monkeypatch.setattr(exact, "sampled_dots", lambda a, counts, b, column: (a * b[column]).flip(1).cumsum(1)[:, -1])
+    exact.torch_width.cache_clear()
+    assert exact.torch_width(100, SETS[-1]) == 0
+    monkeypatch.setattr(exact, "dots", None)  # would fail if it were called
+    assert torch.equal(exact.exact_scores(Rows(left, "l"), Rows(right, "r"), each, each), expected)
+    exact.torch_width.cache_clear()
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(1, 30), st.integers(1, 9), st.integers(0, 200), st.integers(0, 1000))
+def test_ranked_pairs_equal_those_of_torch(rows: int, k: int, pairs: int, seed: int) -> None:
+    """With ties, zeros of both signs, and rows of fewer than k pairs."""
+    generator = torch.Generator().manual_seed(seed)
+    each = torch.randint(0, rows * 40, (pairs,), generator=generator).unique()
+    row, column = each // 40, each % 40
+    score = torch.randint(-2, 3, (len(each),), generator=generator).double() * (1 - 2 * (column % 2))
+    order, position = rank_within_rows(row, score)
+    order, position = order[position < k], position[position < k]
+    values, indices = torch.full((2, rows, k), -torch.inf, dtype=torch.float64)[0], torch.full((rows, k), -1)
+    expected = values.clone(), indices.clone()
+    expected[0][row[order], position], expected[1][row[order], position] = score[order], column[order]
+    shuffled = torch.randperm(len(each), generator=generator)
+    exact.rank_pairs(row[shuffled], column[shuffled], score[shuffled], values, indices)
+    assert torch.equal(values, expected[0]) and torch.equal(indices, expected[1])
 
 
 @EACH

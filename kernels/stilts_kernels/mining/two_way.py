@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from stilts_kernels.common.canonical import canonical_scores
 from stilts_kernels.common.precision import exact_float32
 from stilts_kernels.common.ranking import Ranked, merge_topk, numbered_from, slices
 from stilts_kernels.common.report import Report, save_report
@@ -28,6 +27,7 @@ from stilts_kernels.topk.cpu import (
     shortlist_bytes,
     sweep,
 )
+from stilts_kernels.topk.int8.exact import exact_scores
 from stilts_kernels.topk.int8.search import Direction, Survivors, collect
 from stilts_kernels.topk.int8.sides import Frame, PreparedQueries, prepare_queries
 from stilts_kernels.topk.screen import choose_screen, describe_path, int8_instructions
@@ -236,4 +236,4 @@ def scores_of(source: Rows, target: Rows, source_row: Tensor, target_row: Tensor
     """Canonical scores [P] of both directions' pairs; one found both ways is scored once."""
     # Both numbers in one integer of 64 bits, so that a pair is one key to sort by.
     pairs, pair_of = torch.unique((source_row << 32) + target_row, return_inverse=True)
-    return canonical_scores(source, target, pairs >> 32, pairs & 0xFFFFFFFF, step)[pair_of]
+    return exact_scores(source, target, pairs >> 32, pairs & 0xFFFFFFFF, step)[pair_of]

@@ -4,7 +4,7 @@
 2. One blocked matrix product; each block of scores stays in cache and is dropped at once. A pair survives when its
    score's upper bound reaches the k-th best lower bound of its row (`shortlist`, bound in `bounds`; int8 writes no
    scores at all, `int8`).
-3. Survivors, about 2 k to 3 k a row, are scored in float64 (`canonical_scores`) and the best k kept.
+3. Survivors, about 2 k to 3 k a row, are scored in float64 (`exact_scores`) and the best k kept.
 
 So every row is exact by construction (*certified*) unless it collects too many survivors, as among hundreds of equal
 rows; such rows are searched again in float32 with a larger cap, and those that still fail are scored one pair at a
@@ -19,13 +19,15 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from stilts_kernels.common.canonical import MAX_STEP, canonical_scores
+from stilts_kernels.common.canonical import MAX_STEP
 from stilts_kernels.common.precision import exact_float32
 from stilts_kernels.common.products import multiply, pack
 from stilts_kernels.common.ranking import Ranked, TopK, rank_within_rows, slices
 from stilts_kernels.common.report import Report, save_report
 from stilts_kernels.common.rows import Rows, check_matrix, check_pair, is_cosine
 from stilts_kernels.topk.bounds import UNIT_ROUNDOFF, Panel, PanelMaker, centre_of, score_error
+from stilts_kernels.topk.int8 import library
+from stilts_kernels.topk.int8.exact import exact_scores, rank_pairs
 from stilts_kernels.topk.int8.search import Direction, Survivors, collect
 from stilts_kernels.topk.int8.sides import CHUNK_ROWS, SEGMENT, Frame, prepare_bank
 from stilts_kernels.topk.reference import exhaustive
@@ -132,7 +134,7 @@ def one_pass(
     else:
         shortlist = shortlisted(queries, bank, k, screen, cap, block, index)
     row, column = shortlist.finish()
-    scores = canonical_scores(queries, bank, row, column, step)
+    scores = exact_scores(queries, bank, row, column, step)
     values, indices = best_pairs(shortlist, row, column, scores)
     search_failed_rows(queries, bank, shortlist, values, indices, screen)
     return values, indices, (queries.count - int(shortlist.failed.sum()), len(row))
@@ -201,12 +203,15 @@ def sweep(queries: list[Panel], bank: Iterable[Panel], forward: Shortlist, backw
 
 def best_pairs(shortlist: Shortlist | Survivors, row: Tensor, column: Tensor, score: Tensor) -> Ranked:
     """The k best of each row's survivors: (values float64 [Q, k], indices); missing places hold -inf and -1."""
-    order, position = rank_within_rows(row, score)
-    keep = position < shortlist.k
-    order, position = order[keep], position[keep]
     shape = shortlist.rows, shortlist.k
     values = torch.full(shape, -torch.inf, dtype=torch.float64, device=row.device)
     indices = torch.full(shape, -1, dtype=torch.int64, device=row.device)
+    if library.instruction_sets():
+        rank_pairs(row, column, score, values, indices)
+        return values, indices
+    order, position = rank_within_rows(row, score)
+    keep = position < shortlist.k
+    order, position = order[keep], position[keep]
     values[row[order], position] = score[order]
     indices[row[order], position] = column[order]
     return values, indices

@@ -35,12 +35,13 @@ BUILD = "python setup.py build_ext --inplace"
 Pointer, Long, Int, Float = ctypes.c_void_p, ctypes.c_long, ctypes.c_int, ctypes.c_float
 
 
-# The fields of these four are those of the structs in screen.h, in their order: ctypes checks nothing.
+# The fields of these six are those of the structs in screen.h, in their order: ctypes checks nothing.
 class Bank(ctypes.Structure):
     _fields_ = [
         *((name, Pointer) for name in ("bytes", "scale", "norm", "error", "shift", "length", "values", "factor")),
         ("first", Long),
         ("stride", Long),
+        ("other_norm", Float),
     ]
 
 
@@ -67,6 +68,24 @@ class Quantised(ctypes.Structure):
         ("most_rms", Float),
         ("capped", Int),
         *((name, Pointer) for name in ("bytes", "sums", "lanes", "scale", "norm", "error", "shift", "length")),
+    ]
+
+
+class Exact(ctypes.Structure):
+    _fields_ = [
+        *((name, Pointer) for name in ("left", "right")),
+        *((name, Long) for name in ("left_stride", "right_stride")),
+        *((name, Pointer) for name in ("left_row", "right_row")),
+        *((name, Long) for name in ("count", "dim")),
+        ("out", Pointer),
+    ]
+
+
+class Ranking(ctypes.Structure):
+    _fields_ = [
+        *((name, Pointer) for name in ("row", "column", "score")),
+        *((name, Long) for name in ("count", "rows", "k")),
+        *((name, Pointer) for name in ("values", "indices")),
     ]
 
 

@@ -119,6 +119,18 @@ TARGET static void pack_query(const Quantised& to, long row, const float* value)
   to.sums[row] = -128 * total;
 }
 
+// The level q . m of a query in float64, rounded once, and what its rounding and those of the bound lose.
+TARGET static float level_of(const float* q, const float* m, long dim) {
+  double sum[16] = {};
+  long i = 0;
+  for (; i + 16 <= dim; i += 16)
+    for (int j = 0; j < 16; j++) sum[j] += (double)q[i + j] * m[i + j];
+  for (; i < dim; i++) sum[i % 16] += (double)q[i] * m[i];
+  double level = 0;
+  for (double part : sum) level += part;
+  return (float)(level + 16 * ROUNDOFF * std::fabs(level) + LEVEL_SLACK);
+}
+
 TARGET static void quantise(const Quantised& to) {
   alignas(64) float centred[MOST_DIM], value[MOST_DIM];
   const float other_norm = std::sqrt(dot(to.other, to.other, to.dim)) * 1.001f + UNDERFLOW_NORM;
@@ -128,7 +140,7 @@ TARGET static void quantise(const Quantised& to) {
     const long row = to.first + n;
     for (int i = 0; i < dim; i++) centred[i] = x[i] - to.centre[i];
     for (int i = dim; i < wide; i++) centred[i] = 0;
-    const float shift = dot(centred, to.other, dim);
+    const float shift = to.query ? 0 : dot(centred, to.other, dim);
     to.length[row] = std::sqrt(dot(x, x, dim)) * 1.001f + UNDERFLOW_NORM;
     if (to.signs) rotate(centred, dim, to.signs);
     const float most = largest(centred, wide);
@@ -152,13 +164,57 @@ TARGET static void quantise(const Quantised& to) {
     to.error[row] = error;
     if (to.query) {
       to.norm[row] = norm + error;
+      to.shift[row] = level_of(x, to.other, dim);
       pack_query(to, row, value);
     } else {
       const float arithmetic = 16 * ROUNDOFF * (norm + error);
       to.error[row] = error + arithmetic;
-      const float roundings = (2 * dot_roundings(to.dim) + 16) * ROUNDOFF;
-      to.shift[row] = shift + other_norm * (roundings * (norm + error) + UNDERFLOW_NORM);
+      to.shift[row] = shift + other_norm * (shift_roundings(to.dim) * (norm + error) + UNDERFLOW_NORM);
       pack_bank(to, row, value);
     }
   }
+}
+
+typedef double Doubles2 __attribute__((vector_size(16)));
+typedef double Doubles4 __attribute__((vector_size(32)));
+typedef double Doubles8 __attribute__((vector_size(64)));
+typedef float Floats2 __attribute__((vector_size(8)));
+typedef float Floats4 __attribute__((vector_size(16)));
+typedef float Floats8 __attribute__((vector_size(32)));
+
+// Float64 dot products of float32 rows, `width` sums side by side that are added up one after the other in the end: the
+// order of torch's sampled_addmm with registers of so many numbers. Products of two float32 numbers are exact in
+// float64, so nothing else decides the bits. Four pairs at a time: one alone waits for its own additions.
+template <class Sums, class Numbers>
+TARGET static void exact_dots(const Exact& to) {
+  const int width = sizeof(Sums) / sizeof(double);
+  const long whole = to.dim - to.dim % width;
+  for (long first = 0; first < to.count; first += 4) {
+    const int pairs = (int)std::min(4L, to.count - first);
+    const float *a[4], *b[4];
+    for (int i = 0; i < 4; i++) {
+      const long pair = first + std::min(i, pairs - 1);
+      a[i] = to.left + to.left_row[pair] * to.left_stride, b[i] = to.right + to.right_row[pair] * to.right_stride;
+    }
+    Sums sum[4] = {};
+    for (long d = 0; d < whole; d += width)
+      for (int i = 0; i < 4; i++) {
+        Numbers x, y;
+        __builtin_memcpy(&x, a[i] + d, sizeof x);
+        __builtin_memcpy(&y, b[i] + d, sizeof y);
+        sum[i] += __builtin_convertvector(x, Sums) * __builtin_convertvector(y, Sums);
+      }
+    for (int i = 0; i < pairs; i++) {
+      for (long d = whole; d < to.dim; d++) sum[i][d - whole] += (double)a[i][d] * b[i][d];
+      double total = sum[i][0];
+      for (int lane = 1; lane < width; lane++) total += sum[i][lane];
+      to.out[first + i] = total;
+    }
+  }
+}
+
+TARGET static void exact(const Exact& to, int width) {
+  if (width == 8) return exact_dots<Doubles8, Floats8>(to);
+  if (width == 4) return exact_dots<Doubles4, Floats4>(to);
+  exact_dots<Doubles2, Floats2>(to);
 }

@@ -27,8 +27,14 @@ static const float ROUNDOFF = 0x1p-24f;
 static const float UNDERFLOW_NORM = 0x1p-56f;    // squares of numbers below 2^-63 may be lost, of at most 8192 of them
 static const float UNDERFLOW_SCORE = 0x1p-110f;  // products and bounds below 2^-126 may be lost
 
+static const float LEVEL_SLACK = 0x1p-108f;      // of a level
+static const float UNDERFLOW_LEVEL = 0x1p-107f;  // of a level and of the operations that follow
+
 // `dot` of a part below rounds each product at most so often.
 static float dot_roundings(long dim) { return dim / 16 + 40.0f; }
+
+// A shift, and what is added to it, are computed with at most so much relative error.
+static float shift_roundings(long dim) { return (2 * dot_roundings(dim) + 16) * ROUNDOFF; }
 
 static void raise(Best& best, int row, float value) {
   float* top = best.top + (long)row * best.k;
@@ -45,7 +51,13 @@ static bool more_promising(const Hit& a, const Hit& b) { return a.upper > b.uppe
 struct Screen {
   Best queries, rows;  // rows.k 0: one way
   long query_count, row_count;
-  float slack;
+  float slack, shift_roundings;
+  // One way: the k best lower bounds of every query by its bytes alone, falling. They are of other pairs, or of the same
+  // ones, as the scores in `queries`, so the two lists are never merged; the higher end of both is the floor.
+  // Each list has infinity before it and is filled up to whole vectors.
+  std::vector<float> sketch;
+  int sketch_width = 0;
+  std::vector<char> begun;  // panels that some rows have met
   std::vector<Hit> hits;      // scored in float32
   std::vector<Hit> deferred;  // of the rows in work, not scored yet
   size_t prune_at, most_deferred;
@@ -54,6 +66,28 @@ struct Screen {
   bool reaches(const Hit& hit, float upper) const {
     return upper >= queries.floor[hit.query] || (rows.k && upper >= rows.floor[hit.row]);
   }
+
+  bool sketched() const { return !sketch.empty(); }
+  float* sketch_of(long query) { return &sketch[query * (sketch_width + 1) + 1]; }
+  // Whether no block of rows has met this panel yet; the sketch then holds nothing.
+  bool begins(long panel) const { return sketched() && !begun[panel]; }
+
+  // Deferred hits that still reach their floors, query by query, the k best of each first.
+  void sort_deferred() {
+    drop(deferred);
+    std::vector<size_t> end(query_count + 1);
+    for (const Hit& hit : deferred) end[hit.query + 1]++;
+    for (long i = 0; i < query_count; i++) end[i + 1] += end[i];
+    std::vector<Hit> sorted(deferred.size());
+    for (const Hit& hit : deferred) sorted[end[hit.query]++] = hit;
+    for (long i = 0; i < query_count; i++) {
+      const auto first = sorted.begin() + (i ? end[i - 1] : 0), last = sorted.begin() + end[i];
+      std::nth_element(first, first + std::min((long)queries.k, (long)(last - first)), last, more_promising);
+    }
+    deferred.swap(sorted);
+  }
+
+  void raise_floor(long query, float value) { queries.floor[query] = std::max(queries.floor[query], value); }
 
   void prune_if_many() {
     if (hits.size() > prune_at) prune();
@@ -196,6 +230,34 @@ void quantise_rows(int isa, const Quantised* to) {
   portable::quantise(*to);
 }
 
+void exact_scores(int isa, int width, const Exact* to) {
+#if ON_X86
+  if (isa >= VNNI) return vnni::exact(*to, width);
+  if (isa >= AVX2) return avx2::exact(*to, width);
+#endif
+  portable::exact(*to, width);
+}
+
+void rank_pairs(const Ranking* to) {
+  std::vector<long> end(to->rows + 1);
+  for (long i = 0; i < to->count; i++) end[to->row[i] + 1]++;
+  for (long row = 0; row < to->rows; row++) end[row + 1] += end[row];
+  std::vector<long> pairs(to->count);
+  for (long i = 0; i < to->count; i++) pairs[end[to->row[i]]++] = i;
+  const auto better = [to](long a, long b) {
+    return to->score[a] > to->score[b] || (to->score[a] == to->score[b] && to->column[a] < to->column[b]);
+  };
+  for (long row = 0; row < to->rows; row++) {
+    const auto first = pairs.begin() + (row ? end[row - 1] : 0), last = pairs.begin() + end[row];
+    const long count = std::min(to->k, (long)(last - first));
+    std::partial_sort(first, first + count, last, better);
+    for (long place = 0; place < count; place++) {
+      to->values[row * to->k + place] = to->score[first[place]];
+      to->indices[row * to->k + place] = to->column[first[place]];
+    }
+  }
+}
+
 // The bare sums int32 [32][32] of 32 bank rows with one panel, for tests.
 void screen_sums(int isa, const uint8_t* bank, long wide, const Queries* q, int32_t* out) {
   const Starts starts = {q->sums, q->lanes};
@@ -213,10 +275,20 @@ void screen_sums(int isa, const uint8_t* bank, long wide, const Queries* q, int3
 Screen* screen_new(const Best* queries, const Best* rows, long query_count, long row_count, long dim) {
   Screen* screen = new Screen{*queries, *rows, query_count, row_count};
   screen->slack = (dot_roundings(dim) + 4) * ROUNDOFF;
+  screen->shift_roundings = shift_roundings(dim);
   const size_t kept = 2 * (query_count * queries->k + row_count * rows->k), few = 1 << 16;
   screen->prune_at = std::max(few, kept);
-  // 12 bytes each: 1.5 KB a query of the memory that its survivors may take (cpu.shortlist_bytes).
-  screen->most_deferred = std::max(4 * few, (size_t)128 * query_count);
+  // What waits takes 1.5 KB a query, or 960 + 96 k bytes with the copy that sorts it: less than the memory that survivors
+  // may take (cpu.shortlist_bytes).
+  long most = 128;
+  if (rows->k == 0 && queries->k <= MOST_SKETCHED) {
+    most = 40 + 4 * queries->k;
+    screen->sketch_width = (queries->k + 7) / 8 * 8;
+    screen->sketch.assign(query_count * (screen->sketch_width + 1), -INFINITY);
+    for (long i = 0; i < query_count; i++) screen->sketch_of(i)[-1] = INFINITY;
+    screen->begun.assign(query_count / PANEL, 0);
+  }
+  screen->most_deferred = std::max(4 * few, (size_t)(most * query_count));
   return screen;
 }
 

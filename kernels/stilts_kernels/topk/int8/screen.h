@@ -7,6 +7,7 @@ enum {
   GROUP = 16,     // queries whose bytes lie together: two groups make a panel
   SEGMENT = 64,   // numbers between two widenings of the AVX2 tile; rows are padded to whole segments
   BLOCK = 192,    // bank rows that stay in cache while all panels pass: 192 KB at D 1024
+  MOST_SKETCHED = 32,  // k up to which floors begin with lower bounds by bytes; their lists cost k steps a row
   MOST_DIM = 8192
 };
 
@@ -20,6 +21,7 @@ struct Bank {
   const float* values;   // float32 rows, `stride` apart, to be multiplied by `factor` each
   const float* factor;
   long first, stride;
+  float other_norm;      // at least |c|
 };
 
 struct Queries {
@@ -59,5 +61,25 @@ struct Quantised {
   void* bytes;
   int32_t* sums;
   int16_t* lanes;
-  float *scale, *norm, *error, *shift, *length;
+  float *scale, *norm, *error;
+  float* shift;                        // of bank rows; the level of queries
+  float* length;
+};
+
+// Pairs of rows whose dot products are wanted in float64.
+struct Exact {
+  const float *left, *right;              // rows `left_stride` and `right_stride` numbers apart
+  long left_stride, right_stride;
+  const int64_t *left_row, *right_row;    // [count]
+  long count, dim;
+  double* out;                            // [count]
+};
+
+// Scored pairs, of which the k best of every row are wanted: falling scores, of equal ones the lower column first.
+struct Ranking {
+  const int64_t *row, *column;  // [count]
+  const double* score;
+  long count, rows, k;
+  double* values;    // [rows][k], as `indices`; places that no pair takes are left as they are
+  int64_t* indices;
 };

@@ -1,82 +1,214 @@
 // One search of a range of bank rows by all panels of queries, for one instruction set (see tiles.h).
 
-// Upper bounds of a tile's scores, where they reach the floor of the query or of the row: one bit a query.
+// Which of a row's sums may reach the floor of their query or of the row: one bit a query. `most` is a query's level and
+// what the bound allows for rounding, with the largest norm and error of the block in place of the row's own.
 #if SCREEN_ISA >= 4
-TARGET static uint32_t reaching(const int32_t* sums, const Bank& x, long row, const Queries& q, long slot,
-                                const float* floor, float row_floor, float* upper) {
+TARGET static uint32_t may_reach(const int32_t* sums, const Bank& x, long row, const float* query_scale,
+                                 const float* most, const float* floor, float row_floor) {
   const __m512 scale = _mm512_set1_ps(x.scale[row]), shift = _mm512_set1_ps(x.shift[row]);
-  const __m512 error = _mm512_set1_ps(x.error[row]), norm = _mm512_set1_ps(x.norm[row]);
   uint32_t hits = 0;
   for (int j = 0; j < PANEL; j += 16) {
     const __m512 sum = _mm512_mul_ps(_mm512_cvtepi32_ps(_mm512_loadu_si512(sums + j)), scale);
-    __m512 bound = _mm512_add_ps(shift, _mm512_loadu_ps(q.level + slot + j));
-    bound = _mm512_fmadd_ps(sum, _mm512_loadu_ps(q.scale + slot + j), bound);
-    bound = _mm512_fmadd_ps(_mm512_loadu_ps(q.error + slot + j), norm, bound);
-    bound = _mm512_fmadd_ps(_mm512_loadu_ps(q.norm + slot + j), error, bound);
-    const __m512 least = _mm512_min_ps(_mm512_loadu_ps(floor + slot + j), _mm512_set1_ps(row_floor));
+    __m512 bound = _mm512_add_ps(shift, _mm512_loadu_ps(most + j));
+    bound = _mm512_fmadd_ps(sum, _mm512_loadu_ps(query_scale + j), bound);
+    const __m512 least = _mm512_min_ps(_mm512_loadu_ps(floor + j), _mm512_set1_ps(row_floor));
     hits |= (uint32_t)_mm512_cmp_ps_mask(bound, least, _CMP_GE_OQ) << j;
-    _mm512_storeu_ps(upper + j, bound);
   }
   return hits;
 }
 #elif SCREEN_ISA >= 2
-TARGET static uint32_t reaching(const int32_t* sums, const Bank& x, long row, const Queries& q, long slot,
-                                const float* floor, float row_floor, float* upper) {
+TARGET static uint32_t may_reach(const int32_t* sums, const Bank& x, long row, const float* query_scale,
+                                 const float* most, const float* floor, float row_floor) {
   const __m256 scale = _mm256_set1_ps(x.scale[row]), shift = _mm256_set1_ps(x.shift[row]);
-  const __m256 error = _mm256_set1_ps(x.error[row]), norm = _mm256_set1_ps(x.norm[row]);
   uint32_t hits = 0;
   for (int j = 0; j < PANEL; j += 8) {
     const __m256 sum = _mm256_mul_ps(_mm256_cvtepi32_ps(_mm256_loadu_si256((const __m256i*)(sums + j))), scale);
-    __m256 bound = _mm256_add_ps(shift, _mm256_loadu_ps(q.level + slot + j));
-    bound = _mm256_fmadd_ps(sum, _mm256_loadu_ps(q.scale + slot + j), bound);
-    bound = _mm256_fmadd_ps(_mm256_loadu_ps(q.error + slot + j), norm, bound);
-    bound = _mm256_fmadd_ps(_mm256_loadu_ps(q.norm + slot + j), error, bound);
-    const __m256 least = _mm256_min_ps(_mm256_loadu_ps(floor + slot + j), _mm256_set1_ps(row_floor));
+    __m256 bound = _mm256_add_ps(shift, _mm256_loadu_ps(most + j));
+    bound = _mm256_fmadd_ps(sum, _mm256_loadu_ps(query_scale + j), bound);
+    const __m256 least = _mm256_min_ps(_mm256_loadu_ps(floor + j), _mm256_set1_ps(row_floor));
     hits |= (uint32_t)_mm256_movemask_ps(_mm256_cmp_ps(bound, least, _CMP_GE_OQ)) << j;
-    _mm256_storeu_ps(upper + j, bound);
   }
   return hits;
 }
 #else
-TARGET static uint32_t reaching(const int32_t* sums, const Bank& x, long row, const Queries& q, long slot,
-                                const float* floor, float row_floor, float* upper) {
+TARGET static uint32_t may_reach(const int32_t* sums, const Bank& x, long row, const float* query_scale,
+                                 const float* most, const float* floor, float row_floor) {
   uint32_t hits = 0;
   for (int j = 0; j < PANEL; j++) {
-    upper[j] = sums[j] * x.scale[row] * q.scale[slot + j] + (x.shift[row] + q.level[slot + j]) +
-               q.error[slot + j] * x.norm[row] + q.norm[slot + j] * x.error[row];
-    hits |= (uint32_t)(upper[j] >= std::min(floor[slot + j], row_floor)) << j;
+    const float bound = sums[j] * x.scale[row] * query_scale[j] + (x.shift[row] + most[j]);
+    hits |= (uint32_t)(bound >= std::min(floor[j], row_floor)) << j;
   }
   return hits;
 }
 #endif
+
+// Eight floats that compare and choose side by side on every processor, whatever a compiler makes of a loop.
+typedef float Eight __attribute__((vector_size(32)));
+TARGET static inline Eight eight(const float* from) {
+  Eight values;
+  __builtin_memcpy(&values, from, sizeof values);
+  return values;
+}
+
+struct Bounds {
+  float upper, lower;
+};
+
+struct Reached {
+  int32_t at, sum;  // at: row of the block * PANEL + query of the panel
+};
 
 struct Worker {
   Screen& screen;
   const Bank& x;
   const Queries& q;
   long dim, wide;
-  Hit bucket[PANEL][BLOCK];
+  Hit bucket[PANEL][BLOCK];  // where no sketch is kept
   int filled[PANEL];
+  float block_norm, block_error, block_shift_lost;  // the largest of the rows in work
+  float first[BLOCK][PANEL];               // upper bounds of a panel's first block
+  alignas(64) float best[MOST_SKETCHED][PANEL];
+  Reached reached[BLOCK * PANEL + 4];      // `note` writes up to three more than there are
+  Hit waiting[BLOCK * PANEL];
 
-  // All sums of a panel with a block of rows; what reaches a floor goes into the bucket of its query.
-  TARGET void multiply(long first, long last, long panel) {
+  Worker(Screen& screen, const Bank& x, const Queries& q, long dim, long wide)
+      : screen(screen), x(x), q(q), dim(dim), wide(wide) {}
+
+  void take_block(long first_row, long last_row) {
+    block_norm = *std::max_element(x.norm + first_row, x.norm + last_row);
+    block_error = *std::max_element(x.error + first_row, x.error + last_row);
+    block_shift_lost = x.other_norm * (screen.shift_roundings * (block_norm + block_error) + UNDERFLOW_NORM);
+  }
+
+  float allowed(long slot, long row) const { return q.error[slot] * x.norm[row] + q.norm[slot] * x.error[row]; }
+
+  // An upper bound less twice all that was added to it, and what the subtraction loses.
+  TARGET float lower_bound(float upper, float more, float level) const {
+    const float lost = block_shift_lost + 17 * ROUNDOFF * std::fabs(level) + UNDERFLOW_LEVEL;
+    return upper - 2.002f * (more + lost) - 4 * ROUNDOFF * std::fabs(upper);
+  }
+
+  TARGET Bounds bound(int32_t sum, long slot, long row) const {
+    const float more = allowed(slot, row);
+    const float upper = sum * x.scale[row] * q.scale[slot] + (x.shift[row] + q.level[slot]) + more;
+    return {upper, lower_bound(upper, more, q.level[slot])};
+  }
+
+  // All sums of a panel with a block of rows; what reaches a floor is kept.
+  TARGET void multiply(long first_row, long last_row, long panel) {
     alignas(64) int32_t sums[TILE_ROWS * PANEL] = {};  // a group of nothing but padding is left as it is
-    alignas(64) float upper[PANEL];
+    alignas(64) float most[PANEL];
     const Starts starts = {q.sums + panel * PANEL, q.lanes + panel * (wide / SEGMENT) * 2 * PANEL};
     const long slot = panel * PANEL;
     const int groups = q.count - slot > GROUP ? 2 : 1;
-    std::fill(filled, filled + PANEL, 0);
-    for (long row = first; row < last; row += TILE_ROWS) {
+    for (int j = 0; j < PANEL; j++)
+      most[j] = q.level[slot + j] + q.error[slot + j] * block_norm + q.norm[slot + j] * block_error;
+    const bool begins = screen.begins(panel);
+    if (begins)
+      for (int place = 0; place < screen.queries.k; place++) std::fill(best[place], best[place] + PANEL, -INFINITY);
+    int count = 0;
+    for (long row = first_row; row < last_row; row += TILE_ROWS) {
       tile(x.bytes + row * wide, wide, q.bytes + slot * wide, starts, groups, sums);
       for (int r = 0; r < TILE_ROWS; r++) {
-        const float row_floor = screen.rows.k ? screen.rows.floor[x.first + row + r] : INFINITY;
-        uint32_t hits = reaching(sums + r * PANEL, x, row + r, q, slot, screen.queries.floor, row_floor, upper);
-        for (; hits; hits &= hits - 1) {
-          const int j = __builtin_ctz(hits);
-          bucket[j][filled[j]++] = {(int32_t)(slot + j), (int32_t)(x.first + row + r), upper[j]};
+        if (begins) {
+          sketch_row(sums + r * PANEL, slot, row + r, first[row + r - first_row]);
+          continue;
         }
+        const float row_floor = screen.rows.k ? screen.rows.floor[x.first + row + r] : INFINITY;
+        const uint32_t hits =
+            may_reach(sums + r * PANEL, x, row + r, q.scale + slot, most, screen.queries.floor + slot, row_floor);
+        if (hits) count = note(hits, row + r - first_row, sums + r * PANEL, count);
       }
     }
+    if (begins)
+      begin(first_row, last_row, slot);
+    else if (screen.sketched())
+      defer(first_row, slot, count);
+    else
+      fill_buckets(first_row, slot, count);
+  }
+
+  // Writes down which sums of a row reached. Four at a time whether there are as many: how many is not to be foreseen,
+  // and a branch that goes another way than foreseen costs more.
+  TARGET int note(uint32_t hits, int row, const int32_t* sums, int count) {
+    const int total = count + __builtin_popcount(hits);
+    for (Reached* to = reached + count; hits; to += 4)
+      for (int i = 0; i < 4; i++, hits &= hits - 1) {
+        const int j = __builtin_ctz(hits | 1u << 31);
+        to[i] = {row * PANEL + j, sums[j]};
+      }
+    return total;
+  }
+
+  TARGET void fill_buckets(long first_row, long slot, int count) {
+    std::fill(filled, filled + PANEL, 0);
+    for (int i = 0; i < count; i++) {
+      const int j = reached[i].at % PANEL;
+      const long row = first_row + reached[i].at / PANEL;
+      const float upper = bound(reached[i].sum, slot + j, row).upper;
+      bucket[j][filled[j]++] = {(int32_t)(slot + j), (int32_t)(x.first + row), upper};
+    }
+  }
+
+  // What reached raises the floors by its lower bounds, and waits. Without branches, for the same reason.
+  TARGET void defer(long first_row, long slot, int count) {
+    int kept = 0;
+    for (int i = 0; i < count; i++) {
+      const long query = slot + reached[i].at % PANEL, row = first_row + reached[i].at / PANEL;
+      const Bounds bounds = bound(reached[i].sum, query, row);
+      waiting[kept] = {(int32_t)query, (int32_t)(x.first + row), bounds.upper};
+      kept += bounds.upper >= screen.queries.floor[query];
+      float* sketch = screen.sketch_of(query);
+      // Places fall, so one of two neighbours and the new value moves to each. The last places go first, for the vector
+      // before is read as it was.
+      const Eight value = Eight{} + bounds.lower;
+      for (int at = screen.sketch_width - 8; at >= 0; at -= 8) {
+        const Eight before = eight(sketch + at - 1), held = eight(sketch + at);
+        const Eight fresh = before < value ? before : value;
+        const Eight best = fresh > held ? fresh : held;
+        __builtin_memcpy(sketch + at, &best, sizeof best);
+      }
+      screen.raise_floor(query, sketch[screen.queries.k - 1]);
+    }
+    screen.deferred.insert(screen.deferred.end(), waiting, waiting + kept);
+  }
+
+  // The k best lower bounds of a panel's queries, side by side, with one more row. Its upper bounds wait for the floors.
+  TARGET void sketch_row(const int32_t* sums, long slot, long row, float* __restrict upper) {
+    alignas(64) float lower[PANEL];
+    const float *scale = q.scale + slot, *level = q.level + slot, *error = q.error + slot, *norm = q.norm + slot;
+    for (int j = 0; j < PANEL; j++) {
+      const float more = error[j] * x.norm[row] + norm[j] * x.error[row];
+      upper[j] = sums[j] * x.scale[row] * scale[j] + (x.shift[row] + level[j]) + more;
+      lower[j] = lower_bound(upper[j], more, level[j]);
+    }
+    for (int j = 0; j < PANEL; j += 8) {
+      // NaN of padding compares with nothing, falls through all places and is gone.
+      Eight fresh = eight(lower + j);
+      for (int place = 0; place < screen.queries.k; place++) {
+        const Eight held = eight(best[place] + j), larger = fresh > held ? fresh : held;
+        fresh = fresh > held ? held : fresh;
+        __builtin_memcpy(best[place] + j, &larger, sizeof larger);
+      }
+    }
+  }
+
+  // The floors of a panel after its first block, and what of it reaches them.
+  TARGET void begin(long first_row, long last_row, long slot) {
+    const int k = screen.queries.k;
+    for (int j = 0; j < PANEL; j++) {
+      for (int place = 0; place < k; place++) screen.sketch_of(slot + j)[place] = best[place][j];
+      screen.raise_floor(slot + j, best[k - 1][j]);
+    }
+    screen.begun[slot / PANEL] = 1;
+    int kept = 0;
+    for (long row = first_row; row < last_row; row++)
+      for (int j = 0; j < PANEL; j++) {
+        const float upper = first[row - first_row][j];
+        waiting[kept] = {(int32_t)(slot + j), (int32_t)(x.first + row), upper};
+        kept += upper >= screen.queries.floor[slot + j];
+      }
+    screen.deferred.insert(screen.deferred.end(), waiting, waiting + kept);
   }
 
   // The float32 score of a hit takes the place of its bound: it may raise both floors, and stays if it reaches one.
@@ -98,9 +230,7 @@ struct Worker {
   // Whether the score is likely to raise a floor: the bound without what it allows for rounding, which is far more than
   // rounding usually takes.
   bool promising(const Hit& hit) const {
-    const long row = hit.row - x.first;
-    const float allowed = q.error[hit.query] * x.norm[row] + q.norm[hit.query] * x.error[row];
-    return screen.reaches(hit, hit.upper - allowed);
+    return screen.reaches(hit, hit.upper - allowed(hit.query, hit.row - x.first));
   }
 
   // The best hits of a query go first; the floor that they leave spares most of the others. What is not likely to raise
@@ -117,8 +247,20 @@ struct Worker {
     }
   }
 
+  // Rows of hits lie anywhere in the bank: the next one comes while this one is multiplied.
+  void fetch_row(const Hit& hit) const {
+    if (!screen.reaches(hit, hit.upper)) return;
+    const float* row = x.values + (hit.row - x.first) * x.stride;
+    for (long d = 0; d < dim; d += 16) __builtin_prefetch(row + d);
+  }
+
+  // One way, query by query and the best first: the floor that k scores leave drops most of the others.
   TARGET void score_deferred() {
-    for (const Hit& hit : screen.deferred) score(hit);
+    if (screen.sketched()) screen.sort_deferred();
+    for (size_t i = 0; i < screen.deferred.size(); i++) {
+      if (i + 1 < screen.deferred.size()) fetch_row(screen.deferred[i + 1]);
+      score(screen.deferred[i]);
+    }
     screen.deferred.clear();
   }
 
@@ -131,13 +273,15 @@ struct Worker {
 };
 
 TARGET static void search(Screen& screen, const Bank& x, const Queries& q, long dim, long wide, long first, long last) {
-  const auto worker = std::unique_ptr<Worker>(new Worker{screen, x, q, dim, wide, {}, {}});
+  const auto worker = std::unique_ptr<Worker>(new Worker(screen, x, q, dim, wide));
   begin_tiles();
   for (long start = first; start < last; start += BLOCK) {
     const long stop = std::min(last, start + BLOCK);
+    worker->take_block(start, stop);
     for (long panel = 0; panel < q.panels; panel++) {
       worker->multiply(start, stop, panel);
-      for (int j = 0; j < PANEL; j++) worker->score_bucket(j);
+      if (!screen.sketched())
+        for (int j = 0; j < PANEL; j++) worker->score_bucket(j);
       worker->bound_deferred();
       screen.prune_if_many();
     }

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from stilts_kernels.common.rows import Rows, lengths_of
-from stilts_kernels.topk.bounds import FLOAT32_ROUNDOFF, centre_of
+from stilts_kernels.topk.bounds import centre_of
 from stilts_kernels.topk.int8 import library
 from stilts_kernels.topk.int8.library import address
 
@@ -31,7 +31,7 @@ CHUNK_ROWS = 6144  # of a bank that are prepared and searched at a time: 32 bloc
 QUANTISE_ROWS = 1024  # of queries that are read at a time
 # The AVX2 tile adds in int16: rows of this root mean square rarely meet its caps (docs/int8-screen.md).
 CAPPED_RMS, MOST_RMS = 23.0, 127.0
-LEVEL_SLACK = 2.0**-108  # what underflow can take from a bound
+NORM_SLACK = 2.0**-55  # what underflow can take from a length
 # A row is rotated where its largest number, or a lane of the AVX2 tile, is so many times what is usual.
 HIGH_PEAK, HIGH_LANE, LEAST_ROTATED = 6.0, 1.6, 32
 
@@ -62,6 +62,11 @@ class Frame:
     def wide(self) -> int:
         """Bytes of a row."""
         return padded(self.dim, SEGMENT)
+
+    @property
+    def query_norm(self) -> float:
+        """At least |c|, with room for the roundings of those who compute it in float32."""
+        return 1.002 * float(torch.linalg.vector_norm(self.query_centre.double())) + NORM_SLACK
 
     @property
     def capped(self) -> bool:
@@ -130,6 +135,7 @@ class PreparedBank:
             address(self.factor, start),
             first,
             values.stride(0),
+            frame.query_norm,
         )
         return Chunk(bank, padded(stop - start, PANEL), values)
 
@@ -213,8 +219,6 @@ def prepare_queries(rows: Rows, frame: Frame, threads: int) -> PreparedQueries:
         block = queries.values[start:stop]
         quantise(block, frame, start, threads, queries=queries)
         rows.check_norms(queries.length[start:stop], start)
-        level = block.double() @ frame.centre.double()
-        queries.level[start:stop] = level + 16 * FLOAT32_ROUNDOFF * level.abs() + LEVEL_SLACK
     return queries
 
 
@@ -227,22 +231,26 @@ def quantise(
     queries: PreparedQueries | None = None,
 ) -> None:
     """Writes the rows of a float32 block, from row `first` on, into a prepared side."""
-    # Bank rows lose m and are multiplied with c for their shift; queries lose c.
-    side, centre = (bank, frame.centre) if bank is not None else (queries, frame.query_centre)
+    side = bank if bank is not None else queries
     assert side is not None
+    # Bank rows lose m and are multiplied with c for their shift; queries lose c and are multiplied with m for their
+    # level.
+    centre, other = frame.centre, frame.query_centre
+    if queries is not None:
+        centre, other = other, centre
     outputs = (
         address(side.bytes),
         address(queries.sums) if queries is not None else None,
         address(queries.lanes) if queries is not None else None,
         *(address(array) for array in (side.scale, side.norm, side.error)),
-        address(bank.shift) if bank is not None else None,
+        address(side.shift if isinstance(side, PreparedBank) else side.level),
         address(side.length),
     )
 
     def some_rows(start: int, stop: int) -> None:
         task = library.Quantised(
             address(block, start * block.stride(0)),
-            *(address(vector) for vector in (centre, frame.query_centre, frame.signs)),
+            *(address(vector) for vector in (centre, other, frame.signs)),
             stop - start,
             block.stride(0),
             first + start,

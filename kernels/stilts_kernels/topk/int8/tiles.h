@@ -24,13 +24,12 @@ enum { TILE_ROWS = 4 };
 
 TARGET static void half_tile(const uint8_t* bank, long wide, const int8_t* group, const int16_t* lanes, int32_t* out) {
   const __m256i ones = _mm256_set1_epi16(1);
-  __m256i total[TILE_ROWS][2];
-  for (int r = 0; r < TILE_ROWS; r++) total[r][0] = total[r][1] = _mm256_setzero_si256();
   for (long first = 0; first < wide; first += SEGMENT, lanes += 2 * GROUP) {
     const __m256i left = _mm256_loadu_si256((const __m256i*)lanes), right = _mm256_loadu_si256((const __m256i*)lanes + 1);
     __m256i sum[TILE_ROWS][2];
 #pragma GCC unroll 4
     for (int r = 0; r < TILE_ROWS; r++) sum[r][0] = left, sum[r][1] = right;
+#pragma GCC unroll 4
     for (int d = 0; d < SEGMENT; d += 4, bank += 4, group += 4 * GROUP) {
       const __m256i w0 = _mm256_loadu_si256((const __m256i*)group);
       const __m256i w1 = _mm256_loadu_si256((const __m256i*)group + 1);
@@ -41,14 +40,15 @@ TARGET static void half_tile(const uint8_t* bank, long wide, const int8_t* group
         ADD_IN_PLACE(sum[r][1], _mm256_maddubs_epi16(x, w1));
       }
     }
+    // The sums of segments are added in memory: there are no registers left for them.
 #pragma GCC unroll 4
     for (int r = 0; r < TILE_ROWS; r++)
-      for (int half = 0; half < 2; half++)
-        total[r][half] = _mm256_add_epi32(total[r][half], _mm256_madd_epi16(sum[r][half], ones));
+      for (int half = 0; half < 2; half++) {
+        __m256i* total = (__m256i*)(out + r * PANEL + 8 * half);
+        const __m256i widened = _mm256_madd_epi16(sum[r][half], ones);
+        _mm256_storeu_si256(total, first ? _mm256_add_epi32(_mm256_loadu_si256(total), widened) : widened);
+      }
   }
-  for (int r = 0; r < TILE_ROWS; r++)
-    for (int half = 0; half < 2; half++)
-      _mm256_storeu_si256((__m256i*)(out + r * PANEL + 8 * half), total[r][half]);
 }
 
 TARGET static void tile(const uint8_t* bank, long wide, const int8_t* panel, const Starts& starts, int groups,
