@@ -47,9 +47,17 @@ def test_a_target_agrees_disagrees_or_is_not_told_by_its_told_gains() -> None:
             squad_v1={"xquad": gain(3.0, told=False)},
         ),
     )
-    assert table["xnli"] == ("+0.8", "+0.5", "1 above, 0 below, 9 not told", "agrees")
-    assert table["xquad"][2:] == ("0 above, 0 below, 10 not told", "not told")
-    assert table["tatoeba"] == ("+23.9", "-3.0", "0 above, 2 below, 8 not told", "disagrees")
+    assert table["xnli"] == ("+0.8", "+0.5", "+5.0 (mnli)", "1 above, 0 below, 9 not told", "agrees")
+    assert table["xquad"][3:] == ("0 above, 0 below, 10 not told", "not told")
+    assert table["tatoeba"][:2] == ("+23.9", "-3.0") and table["tatoeba"][4] == "disagrees"
+
+
+def test_the_best_of_each_target_stands_with_its_name_and_decides_nothing() -> None:
+    losses = {name: {"tatoeba": gain(-9.0)} for name in (*NINE, "multitask")}
+    table = rows_of("Targets beside the paper", results(**losses | {"ccg": {"tatoeba": gain(-2.0)}}))
+    assert table["tatoeba"] == ("+23.9", "-8.3", "-2.0 (ccg)", "0 above, 10 below, 0 not told", "disagrees")
+    untold = rows_of("Targets beside the paper", results(qqp={"xquad": gain(8.0, told=False)}))
+    assert untold["xquad"][2:] == ("+8.0 (qqp)", "0 above, 0 below, 10 not told", "not told")
 
 
 def test_a_target_with_told_gains_of_both_signs_is_mixed() -> None:
