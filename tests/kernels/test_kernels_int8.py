@@ -251,7 +251,7 @@ def test_no_neighbour_is_dropped_in_either_direction(
 def test_floors_of_one_way_lie_below_the_kth_score(
     isa: int, kind: str, dim: int, queries: int, rows: int, k: int, data: st.DataObject
 ) -> None:
-    """They begin with lower bounds by bytes alone, up to k 32. Chunks of one block and more, shares, equal rows."""
+    """With lower bounds by bytes alone, up to k 32, and without. Chunks of a block and more, shares, ties."""
     seed, repeated = data.draw(st.integers(0, 1000)), data.draw(st.sampled_from([1, 3]))
     left = Rows(wild(kind, queries, dim, seed), "l")
     right = Rows(wild(kind, rows, dim, seed + 1).repeat(repeated, 1), "r")
@@ -262,7 +262,8 @@ def test_floors_of_one_way_lie_below_the_kth_score(
     ahead = Direction(queries, min(k, right.count), 256)
     kth = scores.topk(ahead.k, dim=1).values[:, -1:]
     prepared = sides.prepare_queries(left, frame, 1)
-    found = ScreenedSearch(frame, prepared, ahead, Direction(0, 0, 0), data.draw(st.sampled_from([1, 1, 7])))
+    threads, sketched = data.draw(st.sampled_from([1, 1, 7])), k <= 32 and data.draw(st.booleans())
+    found = ScreenedSearch(frame, prepared, ahead, Direction(0, 0, 0), threads, sketched)
     for chunk in chunks(right, frame, 1, None, data.draw(st.sampled_from([192, 576, 6144]))):
         found.feed(chunk)
     survivors, _ = found.finish()
