@@ -34,7 +34,7 @@ from stilts_kernels.topk.int8.sides import (
 )
 
 MOST_SKETCHED = 32  # as in screen.h
-# Float32 rows that stay in a processor's last cache. Of a larger bank, hits are better scored while their block is there.
+# Float32 rows that stay in a processor's last cache. Of a larger bank, hits are scored while their block is there.
 CACHED_BYTES = 16 << 20
 INDEXED_ROWS = 1 << 17  # of a prepared bank searched at a time: some seconds, after which a program can be interrupted
 
