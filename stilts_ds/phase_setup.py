@@ -47,7 +47,7 @@ from stilts_ds.phase_names import left_alone
 from stilts_ds.phase_tracking import tracking_of
 from stilts_ds.plan_file import Phase, Plan
 from stilts_ds.rows.rows import Rows, touched_ids
-from stilts_ds.run_dir import PhaseDir, RunDir, provenance
+from stilts_ds.run_dir import PhaseDir, RunDir, hash_file, provenance
 from stilts_ds.tasks.registry import get_task
 from stilts_ds.trackers import check_trackers
 from stilts_ds.weight_files import parameter_count
@@ -55,21 +55,23 @@ from stilts_ds.weight_files import parameter_count
 log = logging.getLogger(__name__)
 
 
-def check_start(run: RunDir, recipe: Recipe, phases: list[Phase], plan: Plan, world: World) -> None:
+def check_start(
+    run: RunDir, recipe: Recipe, phases: list[Phase], plan: Plan, world: World, only: str | None = None
+) -> None:
     """Refuse settings that cannot work, ranks that do not fit together and a disk that is too small. A collective.
 
-    `phases` are those that run now. Of the whole plan, retrieval must be possible, and all that it still writes must
-    fit on the disk: a study that fills it is found out now, and not after days.
+    `phases` are those that run now, or what is `only` done of them. Of the whole plan, retrieval must be possible, and
+    all that it still writes must fit on the disk: a study that fills it is found out now, and not after days.
     """
     model = model_path(recipe.model.name_or_path)
     limits = limits_of(model, recipe.model.revision)
-    check_settings(recipe, phases, limits, world)
+    check_settings(recipe, phases, limits, world, only)
     check_trackers(recipe.report_to)
     check_retrieval(recipe.evaluation, plan.phases, limits)
     needed = world.broadcast(bytes_to_write(recipe, plan, run) if world.first else None)
     check_ranks(world, run.root, needed)
     # After it: ranks of other versions would not come to one answer.
-    if any(phase.train for phase in phases):
+    if only != "evaluate" and any(phase.train for phase in phases):
         check_deepspeed(recipe.engine, world)
 
 
@@ -82,7 +84,9 @@ def bytes_to_write(recipe: Recipe, plan: Plan, run: RunDir) -> int:
     return disk_use(run, plan, recipe.keep, parameters, recipe.launch.phases_at_once).more
 
 
-def check_settings(recipe: Recipe, phases: list[Phase], limits: ModelLimits, world: World) -> None:
+def check_settings(
+    recipe: Recipe, phases: list[Phase], limits: ModelLimits, world: World, only: str | None = None
+) -> None:
     """Refuse what cannot work before anything is paid for."""
     base_config(recipe.engine)  # which looks at the recipe's own DeepSpeed file
     if recipe.execute.allow:
@@ -101,6 +105,8 @@ def check_settings(recipe: Recipe, phases: list[Phase], limits: ModelLimits, wor
         if limits.tokens is not None and longest > limits.tokens:
             problem = f"max_seq_length={longest}, but the model takes {limits.tokens} tokens"
             raise UserError(f"{phase.title}: {problem}; set max_seq_length to {limits.tokens} or less")
+        if only == "evaluate":  # which deals no steps: any number of ranks predicts
+            continue
         pool = pool_size(families, setting)
         if setting.train_batch_size // pool < world.size and pool > 1:
             raise UserError(
@@ -201,6 +207,8 @@ def train_phase(run: RunDir, recipe: Recipe, phase: Phase, data: Data, world: Wo
             progress.best_step,
             progress.step,
         )
+        if not folder.metrics.exists() or hash_file(folder.metrics) != progress.curve:
+            log.warning("%s is not what training wrote; the report will say so", folder.metrics)
     release_memory()
     return progress
 

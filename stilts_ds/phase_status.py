@@ -37,7 +37,7 @@ class PhaseStatus(Value):
     `state` is `running`, `trained`, `done`, `stopped:<signal>`, `failed`, or `pending` where there is no file yet.
     `trained`: the model is exported. `token` tells one start of the ranks from another. `at` is in seconds since 1970.
     `seconds` (wall time), `joules` (all GPUs) and `world_size` are of all starts so far. `curve` is the SHA-256 of
-    metrics.jsonl as training left it. `dtype` is what `engine.dtype: auto` chose for the phase. `started_from` is the
+    metrics.jsonl as training wrote it. `dtype` is what `engine.dtype: auto` chose for the phase. `started_from` is the
     hash of the encoder's weights that the phase started from (stilts_ds.lineage). `steps` is how many training takes.
     """
 

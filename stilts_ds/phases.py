@@ -34,7 +34,7 @@ from stilts_ds.phase_setup import check_folders, check_start, read_data, take_up
 from stilts_ds.phase_tracking import track_scores
 from stilts_ds.plan_file import Phase, Plan
 from stilts_ds.planning.sizes import steps_and_tokens
-from stilts_ds.run_dir import RunDir, hash_file, provenance, write_json
+from stilts_ds.run_dir import RunDir, provenance, write_json
 
 
 def run_phases(run: RunDir, names: list[str], only: str | None, world: World) -> None:
@@ -42,7 +42,7 @@ def run_phases(run: RunDir, names: list[str], only: str | None, world: World) ->
     recipe = written_recipe(run.recipe)
     plan = Plan.load(run.plan)
     chosen = plan.named(names, run.plan)
-    check_start(run, recipe, chosen, plan, world)
+    check_start(run, recipe, chosen, plan, world, only)
     data = Data(recipe, run.root)
 
     told = StudyLog(run, chosen, world)
@@ -86,8 +86,8 @@ def run_phase(run: RunDir, recipe: Recipe, phase: Phase, data: Data, only: str |
             # A killed start leaves `running`, so that `stilts status` and the next start know that it began.
             steps = steps_and_tokens(phase, data)[0] if world.first else None
             record.save("running", dtype=dtype, started_from=started_from, steps=steps)
-            best = train_phase(run, chosen, phase, data, world).chosen()
-            record.save("trained", best=best, curve=hash_file(folder.metrics) if world.first else "")
+            progress = train_phase(run, chosen, phase, data, world)
+            record.save("trained", best=progress.chosen(), curve=progress.curve)
         if world.first:  # the published model is what later phases and evaluation need
             shutil.rmtree(folder.checkpoints, ignore_errors=True)
         if only == "train" and phase.evaluate:

@@ -35,12 +35,12 @@ class PhaseStart:
     named_earlier: str
 
 
-def most_ranks(phases: Iterable[Phase]) -> int | None:
+def most_ranks(phases: Iterable[Phase], only: str | None = None) -> int | None:
     """How many ranks can share the steps of each of the phases: every rank needs an example of a step or, in trained
-    retrieval, a pool of them. None where nothing trains."""
+    retrieval, a pool of them. None where nothing trains, as in a start that does `only` "evaluate"."""
     shares: list[int] = []
     for phase in phases:
-        if phase.train:
+        if phase.train and only != "evaluate":
             setting = phase.setting()
             pool = pool_size([family_of(get_task(name)) for name in phase.train], setting)
             shares.append(setting.train_batch_size // pool)

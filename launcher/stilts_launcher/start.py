@@ -134,10 +134,10 @@ def run_recipe(recipe: Recipe, only: str | None = None, phases: list[str] | None
         ensure_model(written_recipe(run.recipe))
         ranks, chosen = rank_count(recipe), plan.named(phases or [], run.plan)
         os.environ["STILTS_COLLECTIVE_TIMEOUT"] = str(recipe.engine.collective_timeout)
-        worlds = world_count(recipe, ranks, chosen)
+        worlds = world_count(recipe, ranks, chosen, only)
         if worlds > 1:
             return run_worlds(run, recipe, chosen, ranks, worlds, only)
-        count = fed_ranks(ranks, chosen)
+        count = fed_ranks(ranks, chosen, only)
         arguments = [str(run.root), *(phases or []), *(["--only", only] if only else [])]
         return local.start_ranks(arguments, count, recipe.launch.omp_num_threads)
 
@@ -166,11 +166,11 @@ def uses_hub(recipe: Recipe) -> bool:
     return recipe.data.source == "hub" or is_hub_model(recipe)
 
 
-def fed_ranks(count: int, phases: Iterable[Phase]) -> int:
-    """How many of `count` ranks the phases can use: no more than the smallest step has examples."""
+def fed_ranks(count: int, phases: Iterable[Phase], only: str | None = None) -> int:
+    """How many of `count` ranks the phases can use: no more than the smallest step has examples, where any is taken."""
     from stilts_ds.planner import most_ranks
 
-    most = most_ranks(phases)
+    most = most_ranks(phases, only)
     if most is None or most >= count:
         return count
     log.warning("%s are started and not %d: train_batch_size gives no more of them work", counted(most, "rank"), count)

@@ -34,11 +34,11 @@ from stilts_launcher.rank_place import OWN_CODE_ONLY, free_port, usable_cores
 VISIBLE_GPUS = "CUDA_VISIBLE_DEVICES"
 
 
-def world_count(recipe: Recipe, ranks: int, phases: Sequence[Phase]) -> int:
+def world_count(recipe: Recipe, ranks: int, phases: Sequence[Phase], only: str | None = None) -> int:
     """Into how many worlds so many ranks are divided for `phases`. Raises UserError where they can't be."""
     wanted = recipe.launch.worlds
     if wanted == "auto":
-        return fed_worlds(ranks, phases)
+        return fed_worlds(ranks, phases, only)
     if ranks % wanted:
         raise UserError(
             f"launch.worlds={wanted} does not divide {counted(ranks, 'rank')} (launch.nproc); give numbers that do"
@@ -46,9 +46,9 @@ def world_count(recipe: Recipe, ranks: int, phases: Sequence[Phase]) -> int:
     return wanted
 
 
-def fed_worlds(ranks: int, phases: Sequence[Phase]) -> int:
+def fed_worlds(ranks: int, phases: Sequence[Phase], only: str | None = None) -> int:
     """As many worlds as leave no rank without an example of a step, by a number that divides the ranks."""
-    most = most_ranks(phases)
+    most = most_ranks(phases, only)
     fed = 1 if most is None else max(1, ranks // most)
     return next(count for count in range(fed, 0, -1) if ranks % count == 0)
 
@@ -185,7 +185,7 @@ class LocalWorld:
             os.environ[CONSOLE] = "quiet"
         arguments = [str(self.run.root), *(phase.id for phase in entry.phases)]
         arguments += ["--only", self.given.only] if self.given.only else []
-        count = min(self.given.ranks, most_ranks(entry.phases) or self.given.ranks)
+        count = min(self.given.ranks, most_ranks(entry.phases, self.given.only) or self.given.ranks)
         port = free_port(self.given.number, self.given.of)
         status = local.run_ranks(self.ranks, self.received, arguments, count, self.threads, port)
         if self.milestones:

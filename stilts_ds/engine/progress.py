@@ -24,6 +24,9 @@ class Progress:
     decay: float = 1.0  # what weight decay alone has made of a weight that never had a gradient
     kept: dict[str, float] = field(default_factory=dict)  # task -> dev score of the exported model
     peaks: dict[str, tuple[float, int]] = field(default_factory=dict)  # task -> its best dev score, and the step
+    # SHA-256 and bytes of metrics.jsonl as rank 0 has written it so far. "": nothing yet, or an earlier version's.
+    curve: str = ""
+    curve_bytes: int = 0
 
     def record_evaluation(self, scores: Mapping[str, float]) -> bool:
         """Take in an evaluation on English dev after `step`; returns whether the model is the best so far."""

@@ -16,11 +16,11 @@ import torch.distributed as dist
 
 from stilts_ds.batches.feed import Item
 from stilts_ds.engine.guards import ChanceWatch
+from stilts_ds.engine.monitor import Monitor, memory_gib
 from stilts_ds.engine.progress import Progress
 from stilts_ds.engine.stopwatch import Speed, Stopwatch, profiler
 from stilts_ds.engine.training_setup import TrainingSetup
 from stilts_ds.errors import UserError, counted
-from stilts_ds.monitor import Monitor, memory_gib
 from stilts_ds.robust import passes_of
 from stilts_ds.rows.batch import Batch
 
@@ -64,8 +64,7 @@ class Statistics:
             folder.metrics,
             self.setup.tracking,
             self.setup.title,
-            progress.step,
-            progress.selected_step,
+            progress,
             self.total_steps,
         )
         if self.setup.engine_part.profile:
@@ -182,6 +181,11 @@ class Statistics:
         if self.monitor is not None:
             self.monitor.evaluation(step, scores)
             self.monitor.lap()
+
+    def sync(self) -> None:
+        """Return when the curve is on disk."""
+        if self.monitor is not None:
+            self.monitor.sync()
 
     def close(self) -> None:
         if self.profiler is not None:

@@ -205,6 +205,7 @@ class Trainer:
     def save(self, progress: Progress) -> None:
         expect_nothing()
         self.flush(progress)
+        self.statistics.sync()
         with memory_explained("while a checkpoint was gathered and copied to the host", MORE_HOST):
             self.saver.save(self.engine, progress.step, asdict(progress))
 

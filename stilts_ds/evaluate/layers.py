@@ -19,8 +19,8 @@ import numpy as np
 from stilts_ds.config import EvaluationPart
 from stilts_ds.errors import UserError
 from stilts_ds.families.base import LayerScores
-from stilts_ds.run_dir import PhaseDir, RunDir, load_value
-from stilts_ds.values import Value
+from stilts_ds.run_dir import PhaseDir, RunDir, read_json, read_sealed
+from stilts_ds.values import Value, check_value
 
 CHOSEN = "chosen_layer"  # among the settings of a result
 
@@ -47,7 +47,10 @@ class LayerCurve(Value):
     @classmethod
     def load(cls, path: Path) -> LayerCurve:
         """Raises UserError naming the file where it is damaged."""
-        return load_value(cls, path, "delete it and run `stilts evaluate` on the run")
+        content = read_json(path)
+        if isinstance(content, dict) and "seal" in content:  # earlier versions wrote none
+            content = read_sealed(path)
+        return check_value(cls, content, path, "delete it and run `stilts evaluate` on the run")
 
     @property
     def best(self) -> int:

@@ -22,8 +22,8 @@ from stilts_ds.engine.world import World
 from stilts_ds.errors import UserError
 from stilts_ds.evaluate.embedding import CHUNK, Embedder, batch_count, share_of
 from stilts_ds.evaluate.generate import Generator
+from stilts_ds.families.asked import Passes, Work
 from stilts_ds.families.base import Condensing, Family, HeadVerbs, Output, evaluation_masking
-from stilts_ds.families.decoding import Decoding
 from stilts_ds.model.backbone import Layer
 from stilts_ds.model_kinds import Sees
 from stilts_ds.rows.batch import Batch, Targets, pack_rows, window_cells
@@ -33,28 +33,31 @@ from stilts_ds.rows.tokenizer import Tokenizer
 Forward = Callable[..., Any]
 Items = tuple[int, list[int]]  # the number of some rows, and items of them
 Condense = Callable[[int, int, Output], Output]  # number of the rows, item, output -> what travels
+KINDS = ("outputs", "losses", "programs")  # of `Passes`, in the order in which they are made
 GATHER_SECONDS = 60.0  # a run that is killed predicts again what rank 0 had not gathered
 
 
-def deal(lengths: Sequence[Sequence[int]], batch_size: int, ranks: int) -> list[list[Items]]:
+def deal(lengths: Sequence[Sequence[int]], batch_size: int, ranks: int, kinds: Sequence[str] = ()) -> list[list[Items]]:
     """Each rank's batches of items of one set of rows after the other: longest items of a set first, neighbours of like
     length, the same number of batches on every rank.
 
     Every item stands in exactly one batch of one rank. A batch holds the same items for any number of ranks, so that
-    outputs are equal to the byte. Empty ones fill up the last round only: no rank waits between two sets.
+    outputs are equal to the byte. Empty ones fill up the last round only: no rank waits between two sets. With the
+    `kinds` of sets they fill up a kind's last round, too, so that each round is of one kind.
     """
     batches: list[Items] = []
+
+    def fill_up(number: int) -> None:
+        batches.extend([(number, [])] * (math.ceil(len(batches) / ranks) * ranks - len(batches)))
+
     for number, of_set in enumerate(lengths):
+        if kinds and number and kinds[number] != kinds[number - 1]:
+            fill_up(number - 1)
         # Longest first: the batch that needs most memory comes at once, and not at the end of an hour.
         order = sorted(range(len(of_set)), key=lambda item: (-of_set[item], item))
         batches += [(number, order[first : first + batch_size]) for first in range(0, len(order), batch_size)]
-    batches += [(0, [])] * (math.ceil(len(batches) / ranks) * ranks - len(batches))
+    fill_up(len(lengths) - 1)
     return [batches[rank::ranks] for rank in range(ranks)]
-
-
-def shard(lengths: Sequence[int], batch_size: int, world: World) -> list[list[int]]:
-    """This rank's batches of items of one set of rows (`deal`)."""
-    return [items for _, items in deal([lengths], batch_size, world.size)[world.rank]]
 
 
 class SplitOutputs(NamedTuple):
@@ -109,8 +112,26 @@ class Predictor:
         """Outputs of all items in order, on rank 0 ([] elsewhere), of a head that condenses none. A collective."""
         verbs = family.verbs(self.sees)
         assert verbs.condensing is None
-        gathered = list(self._outputs(verbs, head, [rows], setting, as_it_is))
+        gathered = list(self._made(verbs, head, [Passes(rows, "outputs")], setting, as_it_is))
         return gathered[0][1] if gathered else []
+
+    def work_done(
+        self, works: Sequence[Work], family: Family, head: str, setting: TrainingPart
+    ) -> Iterator[tuple[int, list[list[Any]]]]:
+        """The number of each of the works of a family's splits and what its passes made, on rank 0 soon after all ranks
+        have the last of them; nothing elsewhere. Ranks go from one to the next without meeting. A collective."""
+        verbs = family.verbs(self.sees)
+        places = [(number, place) for number, work in enumerate(works) for place in range(len(work.passes))]
+        # Kind after kind, so that a round holds passes of like length. What takes longest comes last: a work is whole,
+        # and kept whatever happens then, as soon as its programs are there.
+        places.sort(key=lambda at: KINDS.index(works[at[0]].passes[at[1]].made))
+        asked = [works[number].passes[place] for number, place in places]
+        made: list[dict[int, list[Any]]] = [{} for _ in works]
+        for index, outputs in self._made(verbs, head, asked, setting, as_it_is):
+            number, place = places[index]
+            made[number][place] = outputs
+            if len(made[number]) == len(works[number].passes):
+                yield number, [made[number].pop(place) for place in range(len(works[number].passes))]
 
     def split_outputs(
         self, splits: Sequence[Split], head: str, setting: TrainingPart, evaluation: EvaluationPart
@@ -122,14 +143,15 @@ class Predictor:
         condense: Condense = as_it_is
         if verbs.condensing is not None:
             condense = self._condense(verbs.condensing, splits, rows, evaluation)
-        for number, outputs in self._outputs(verbs, head, rows, setting, condense):
+        asked = [Passes(of_set, "outputs") for of_set in rows]
+        for number, outputs in self._made(verbs, head, asked, setting, condense):
             yield SplitOutputs(splits[number], splits[number].records(), rows[number], outputs)
 
     def _condense(
         self, condensing: Condensing, splits: Sequence[Split], rows: Sequence[Rows], evaluation: EvaluationPart
     ) -> Condense:
         """What this rank makes of its own items' outputs, with the texts that rank 0 sends it. A collective."""
-        dealt = self._deal(rows)
+        dealt = self._deal([Passes(of_set, "outputs") for of_set in rows])
         messages: list[Any] = []
         # One rank reads the sources for all, and what it cannot read ends all.
         self.world.on_rank_0(lambda: messages.extend(_texts(condensing, splits, rows, dealt)))
@@ -142,46 +164,40 @@ class Predictor:
 
         return condense
 
-    def _deal(self, rows: Sequence[Rows]) -> list[list[Items]]:
-        return deal([of_set.item_lengths.tolist() for of_set in rows], self.batch_size, self.world.size)
+    def _deal(self, asked: Sequence[Passes]) -> list[list[Items]]:
+        # Ranks that share the model have to make the same passes at once.
+        kinds = [passes.made for passes in asked] if isinstance(self.forward, ShardedModel) else ()
+        lengths = [passes.rows.item_lengths.tolist() for passes in asked]
+        return deal(lengths, self.batch_size, self.world.size, kinds)
 
     @torch.no_grad()
-    def _outputs(
-        self, verbs: HeadVerbs, head: str, rows: Sequence[Rows], setting: TrainingPart, condense: Condense
-    ) -> Iterator[tuple[int, list[Output]]]:
-        """The number of each of `rows` and the outputs of all its items in order, on rank 0 as soon as they have been
+    def _made(
+        self, verbs: HeadVerbs, head: str, asked: Sequence[Passes], setting: TrainingPart, condense: Condense
+    ) -> Iterator[tuple[int, list[Any]]]:
+        """The number of each of `asked` and what was made of all its items in order, on rank 0 as soon as that has been
         gathered; nothing elsewhere. A collective."""
-        gathered = GatheredOutputs([len(of_set) for of_set in rows], self.world)
+        gathered = GatheredOutputs([len(passes.rows) for passes in asked], self.world)
         asking = Asking(self.world)
-        for number, items in self._deal(rows)[self.world.rank]:
+        maker = _Maker(self, verbs, head, setting)
+
+        def whole() -> Iterator[tuple[int, list[Any]]]:
+            for number, outputs in gathered.gather():
+                is_flat = asked[number].made == "programs"
+                yield number, [_unflat(output) for output in outputs] if is_flat else outputs
+
+        for number, items in self._deal(asked)[self.world.rank]:
             try:
                 # Rank 0's clock says when, and all ranks hear of it where they ask whether to stop.
                 is_due = asking.stop_or_save(gathered.is_due())
             except Stopped:  # on all ranks alike: what is whole by now is kept
-                yield from gathered.gather()
+                yield from whole()
                 raise
             if is_due:
-                yield from gathered.gather()
-            batch, counts = self._batch(verbs, head, rows[number], items, setting)
-            logits = self.forward(batch.to(self.world.device), "logits")[head]
-            for item, output in zip(items, _split(verbs, logits, counts)):
+                yield from whole()
+            for item, output in zip(items, maker.make(asked[number], items)):
                 gathered.add(number, item, condense(number, item, output))
-        yield from gathered.gather()
+        yield from whole()
         gathered.check_complete()
-
-    @torch.no_grad()
-    def losses(self, family: Family, head: str, rows: Rows, setting: TrainingPart) -> list[np.ndarray]:
-        """The loss of each target of each item [n], in order, on rank 0 ([] elsewhere). A collective."""
-        by_item: dict[int, np.ndarray] = {}
-        verbs = family.verbs(self.sees)
-        asking = Asking(self.world)
-        for items in shard(rows.item_lengths.tolist(), self.batch_size, self.world):
-            asking.stop_if_requested()
-            batch, counts = self._batch(verbs, head, rows, items, setting, learns=True)
-            losses = self.forward(batch.to(self.world.device), "losses")
-            if items:
-                by_item.update(zip(items, np.split(losses[head].cpu().numpy(), np.cumsum(counts)[:-1])))
-        return _in_order(self.world.gather(by_item), len(rows))
 
     def _batch(
         self,
@@ -247,25 +263,36 @@ class Predictor:
                 chunks.append(embedder(rows, []))
         return torch.cat(chunks)
 
-    def write(self, head: str, rows: Rows, decoding: Decoding) -> list[list[list[int]]]:
-        """The token ids of each sample of each prompt, on rank 0 ([] elsewhere). A collective.
 
-        Each rank writes for its own prompts. Ranks that share the model take its passes together, as many as the rank
-        with the longest program needs.
-        """
-        forward, finish = self.forward, nothing_to_finish
-        if isinstance(forward, ShardedModel):
-            stand_in = pack_rows([], self.tokenizer).to(self.world.device)
-            forward = LockStep(forward, self.world, stand_in, "next")
-            finish = forward.finish
-        generator = Generator(forward, self.tokenizer, self.world.device, head, decoding)
-        by_item: dict[int, list[list[int]]] = {}
-        asking = Asking(self.world)
-        for items in shard(rows.item_lengths.tolist(), self.batch_size, self.world):
-            asking.stop_if_requested()
-            by_item.update(zip(items, generator.write(rows, items) if items else []))
-            finish()
-        return _in_order(self.world.gather(by_item), len(rows))
+class _Maker:
+    """Makes one rank's batches by the head of a model, of any kind of `Passes`."""
+
+    def __init__(self, predictor: Predictor, verbs: HeadVerbs, head: str, setting: TrainingPart) -> None:
+        self.predictor, self.verbs, self.head, self.setting = predictor, verbs, head, setting
+        self.device = predictor.world.device
+        # Ranks that share the model write together: as many passes as the one with the longest program needs.
+        self.writing, self.finish = predictor.forward, nothing_to_finish
+        if isinstance(predictor.forward, ShardedModel):
+            stand_in = pack_rows([], predictor.tokenizer).to(self.device)
+            self.writing = LockStep(predictor.forward, predictor.world, stand_in, "next")
+            self.finish = self.writing.finish
+
+    def make(self, asked: Passes, items: Sequence[int]) -> list[Output]:
+        """What is made of a batch of items. Where ranks share the model, a collective."""
+        if asked.made == "programs":
+            assert asked.decoding is not None
+            generator = Generator(self.writing, self.predictor.tokenizer, self.device, self.head, asked.decoding)
+            written = generator.write(asked.rows, items) if items else []
+            self.finish()
+            return [_flat(samples) for samples in written]
+        learns = asked.made == "losses"
+        batch, counts = self.predictor._batch(self.verbs, self.head, asked.rows, items, self.setting, learns)
+        made = self.predictor.forward(batch.to(self.device), "losses" if learns else "logits")
+        if not items:
+            return []
+        if learns:
+            return np.split(made[self.head].cpu().numpy(), np.cumsum(counts)[:-1])
+        return _split(self.verbs, made[self.head], counts)
 
 
 def nothing_to_finish() -> None:
@@ -341,6 +368,17 @@ def _unpacked(packed: Sequence[np.ndarray]) -> dict[int, Output]:
     return dict(zip(items.tolist(), np.split(values, np.cumsum(counts)[:-1])))
 
 
+def _flat(samples: Sequence[Sequence[int]]) -> np.ndarray:
+    """The samples of a prompt as one array, which travels like any output: their number, lengths and ids."""
+    return np.array([len(samples), *map(len, samples), *(id for ids in samples for id in ids)], np.int64)
+
+
+def _unflat(flat: np.ndarray) -> list[list[int]]:
+    count = int(flat[0])
+    ends = np.cumsum(flat[1 : 1 + count])
+    return [ids.tolist() for ids in np.split(flat[1 + count :], ends[:-1])]
+
+
 def _in_order(by_rank: list[dict[int, Any]], count: int) -> list[Any]:
     if not by_rank:
         return []
@@ -353,8 +391,6 @@ def _in_order(by_rank: list[dict[int, Any]], count: int) -> list[Any]:
 
 def _split(verbs: HeadVerbs, logits: torch.Tensor, counts: Sequence[int]) -> list[Output]:
     """Cut a batch's logits into items; `counts` are the tokens read of each."""
-    if not counts:
-        return []
     values = logits.float().cpu().numpy()
     # NaN would still be decoded: argmax answers the first label, and the score would look like a bad model's.
     if not np.isfinite(values).all():

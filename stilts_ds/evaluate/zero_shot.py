@@ -34,7 +34,7 @@ from stilts_ds.families.files import shared_texts_file, write_shared_texts
 from stilts_ds.families.registry import chooses_on_dev
 from stilts_ds.lineage import predicting_weights, pretrained_weights_of
 from stilts_ds.plan_file import Phase
-from stilts_ds.run_dir import PhaseDir, RunDir, write_json
+from stilts_ds.run_dir import PhaseDir, RunDir, write_json, write_sealed
 
 log = logging.getLogger(__name__)
 
@@ -72,8 +72,9 @@ def _evaluate(evaluation: PhaseEvaluation) -> None:
         stop_if_requested(world)
         evaluation.predict_wave([pairs[number] for number in wave])
     for splits in by_task(split for number in together for split in pairs[number].splits):
-        if splits[0].family.predict is None:
-            evaluation.predict_with_head(splits)
+        family = splits[0].family
+        if family.predict is None:
+            (evaluation.predict_with_head if family.work is None else evaluation.predict_by_work)(splits)
             continue
         for split in splits:
             stop_if_requested(world)
@@ -125,7 +126,7 @@ class PhaseEvaluation:
                     scores[split.task.name, split.language] = of_split
             made = LayerCurve.of(inputs, scores).model_dump() if self.world.first else None
             content = self.world.broadcast(made)
-            self.world.on_rank_0(lambda: write_json(path, content))
+            self.world.on_rank_0(lambda: write_sealed(path, content))
         return LayerCurve(**content)
 
     @cached_property
@@ -154,6 +155,15 @@ class PhaseEvaluation:
         for whole in self.predictor.split_outputs(splits, asked.head, asked.setting, self.evaluation):
             predictions = decode(whole.records, whole.rows, whole.outputs, asked.labels, self.evaluation)
             self._write(whole.split, predictions, {})
+
+    def predict_by_work(self, splits: Sequence[Split]) -> None:
+        """The same, by what their family asks of the model. A collective."""
+        family = splits[0].family
+        assert family.work is not None
+        asked = [self._asked(split, self.predictor) for split in splits]
+        works = [family.work(family, of_split) for of_split in asked]
+        for number, made in self.predictor.work_done(works, family, asked[0].head, asked[0].setting):
+            self._write(splits[number], works[number].conclude(made), asked[number].kept)
 
     def predict_together(self, split: Split) -> None:
         """All ranks predict one split by its family's own way. A collective."""

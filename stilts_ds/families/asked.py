@@ -4,9 +4,8 @@ these."""
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
-
-import numpy as np
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple, Protocol
 
 from stilts_ds.config import EvaluationPart, TrainingPart
 from stilts_ds.families.decoding import Decoding
@@ -17,8 +16,8 @@ from stilts_ds.tasks.spec import Task
 
 
 class Model(Protocol):
-    """What a family may ask of a model when it predicts. `broadcast`, `outputs`, `losses`, `once`, `vectors`
-    and `write` are collectives."""
+    """What a family may ask of a model when it predicts. `broadcast`, `outputs`, `once` and `vectors`
+    are collectives."""
 
     @property
     def comm(self) -> Any:
@@ -49,9 +48,6 @@ class Model(Protocol):
     def outputs(self, family: Any, head: str, rows: Rows, setting: TrainingPart) -> list[Any]:
         """Output of a head for each item of `rows`, in order; [] on other ranks."""
 
-    def losses(self, family: Any, head: str, rows: Rows, setting: TrainingPart) -> list[np.ndarray]:
-        """The loss of each target of each item of `rows` [n], in order; [] on other ranks."""
-
     def once(self, name: str, compute: Callable[[], Any]) -> Any:
         """What `compute` gave when it was last asked for by this name; another name takes its place. A collective."""
 
@@ -59,8 +55,23 @@ class Model(Protocol):
         """Sentence vectors of this rank's share of the rows, a float32 tensor [n, H] of one row a sentence; the shares
         follow each other in rank order. With `retrieval_layer: sweep` those of every layer, [n, L + 1, H]."""
 
-    def write(self, head: str, rows: Rows, decoding: Decoding) -> list[list[list[int]]]:
-        """The token ids of each sample of each prompt, without their ends: [I][samples]; [] on other ranks."""
+
+@dataclass(frozen=True)
+class Passes:
+    """What a split asks of a model for each item of some rows: what its head says ("outputs"), the loss of each target
+    ("losses", float32 [n]) or the token ids of each sample that it writes, without their ends ("programs")."""
+
+    rows: Rows
+    made: Literal["outputs", "losses", "programs"]
+    decoding: Decoding | None = None  # of programs
+
+
+class Work(NamedTuple):
+    """How a split is predicted: `passes`, of which the ranks deal all splits' together, and on rank 0 `conclude`, which
+    makes predictions of what each of them gave, by item in their order."""
+
+    passes: Sequence[Passes]
+    conclude: Callable[[Sequence[Sequence[Any]]], Any]
 
 
 class EvaluationSplit(Protocol):

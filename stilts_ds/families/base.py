@@ -28,7 +28,7 @@ import numpy as np
 
 from stilts_ds.config import EvaluationPart, TextHubPart, TrainingPart
 from stilts_ds.errors import UserError
-from stilts_ds.families.asked import EvaluationSplit, Model
+from stilts_ds.families.asked import EvaluationSplit, Model, Work
 from stilts_ds.families.columns import Columns
 from stilts_ds.families.files import PredictionFile
 from stilts_ds.families.metrics import Metric
@@ -324,7 +324,9 @@ class Family:
     # A record with the second text of the same example in another language; None where the two have other labels.
     cross: Callable[[Any, Any], Any] | None = None
     given_words: bool = False  # whether a text is a list of words, each with a label
-    # Predictions of a split, on rank 0 (a collective); None: what its head says of the rows, decoded.
+    # How a split is predicted. Passes that ranks can deal, after which rank 0 concludes (asking is a collective), or
+    # predictions, on rank 0, by a collective of the family's own. Neither: what its head says of the rows, decoded.
+    work: Callable[[Family, Prediction], Work] | None = None
     predict: Callable[[Family, Prediction], Any] | None = None
     # Scores of a split by layer, from which `retrieval_layer: sweep` chooses; None on ranks other than 0, and for
     # families and splits that choose nothing. A collective.

@@ -22,6 +22,7 @@ from itertools import groupby
 from typing import Any, NamedTuple
 
 import torch
+from stilts_kernels.dropout.function import dropout_of_squares
 from torch import nn
 from torch.nn import functional
 
@@ -181,16 +182,20 @@ def masked_attention(
     are written to memory, as torch itself does on CPUs where there is dropout."""
     assert packing.masks is not None
     keys, site = packing.masks.attention_sites(query.shape[1])
-    keys_of_runs = keys.split([run.rows for run in packing.runs])
+    planes, sides = zip(*((run.rows * query.shape[1], run.length) for run in packing.runs))
 
     def seen_by(number: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
         run = packing.runs[number]
         sight = packing.sight(run, window, query.device)
         if sight is None and packing.causal:
             sight = torch.ones(run.length, run.length, dtype=torch.bool, device=query.device).tril()
-        return attend(q, k, v, keys_of_runs[number].flatten(), site, dropout, scaling, sight)
+        return attend(q, k, v, drops[number], scaling, sight)
 
-    return of_runs(packing, (query, key, value), seen_by)
+    # Outside of the masks' own function mode: within it each of the many small calls of torch goes through Python
+    # first, which nearly doubles what they cost.
+    with torch._C.DisableTorchFunction():
+        drops = dropout_of_squares(keys.flatten(), planes, sides, site, dropout)
+        return of_runs(packing, (query, key, value), seen_by)
 
 
 def fused_attention(

@@ -16,6 +16,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -175,7 +176,8 @@ class Masks(TorchFunctionMode):
         if is_causal:
             attn_mask = torch.ones(query.shape[-2], key.shape[-2], dtype=torch.bool, device=query.device).tril()
         keys, site = self.current.plane_keys(query.shape[1]), self.current.number(PLANES)
-        return attend(query, key, value, keys, site, dropout_p, scale, attn_mask)
+        drop = partial(dropout, keys=keys, site=site, rate=dropout_p)
+        return attend(query, key, value, drop, scale, attn_mask)
 
     def attention_sites(self, heads: int) -> tuple[Tensor, int]:
         """Keys of the batch's attention [B, h] and the number of the site, for attention over packed rows."""
@@ -187,13 +189,11 @@ def attend(
     query: Tensor,
     key: Tensor,
     value: Tensor,
-    keys: Tensor,
-    site: int,
-    rate: float,
+    drop: Callable[[Tensor], Tensor],
     scale: float | None,
     mask: Tensor | None = None,
 ) -> Tensor:
-    """Attention with dropout of its probabilities, [B, h, L, d] each; `keys` [B * h]."""
+    """Attention with dropout of its probabilities, [B, h, L, d] each; `drop` is given them as [B * h, L, L]."""
     scale = query.shape[-1] ** -0.5 if scale is None else scale
     given = query.dtype
     exact = torch.promote_types(given, torch.float32)
@@ -206,5 +206,5 @@ def attend(
         masked = scores.masked_fill(~mask, lowest) if mask.dtype == torch.bool else scores + mask
         scores = masked.clamp_min(lowest)
     probabilities = scores.softmax(-1, dtype=exact).to(value.dtype)
-    kept = dropout(probabilities.flatten(0, 1), keys, site, rate)
+    kept = drop(probabilities.flatten(0, 1))
     return (kept.view(probabilities.shape) @ value).to(given)

@@ -107,8 +107,10 @@ def command(recipe: Recipe) -> str:
         for name in ("intermediate", "xtreme", "code", "text", "translated")
         if getattr(recipe.data, name)
     ]
+    # The model that comes with the package is named in its recipe, and is no folder.
+    model = [] if recipe.model.name_or_path == "toy" else ["model.name_or_path=DIR"]
     allowed = ["execute.allow=true"] if recipe.execute.allow else []
-    return " ".join([f"stilts run {recipe.name} model.name_or_path=DIR", *folders, *allowed])
+    return " ".join([f"stilts run {recipe.name}", *model, *folders, *allowed])
 
 
 def _conditions(recipe: Recipe) -> Sheet:

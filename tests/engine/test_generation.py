@@ -19,10 +19,12 @@ from hypothesis import strategies as st
 
 from stilts_ds.batches.collate import PackedItems
 from stilts_ds.config import ModelPart, TrainingPart, parse_recipe
+from stilts_ds.engine.preempt import Stopped
 from stilts_ds.errors import UserError
 from stilts_ds.evaluate.generate import Generator, choose, uniform_numbers
 from stilts_ds.evaluate.predict import Predictor
 from stilts_ds.export import export_model
+from stilts_ds.families.asked import Passes, Work
 from stilts_ds.families.build import build_model
 from stilts_ds.families.decoding import Decoding
 from stilts_ds.families.registry import FAMILIES
@@ -96,6 +98,15 @@ class Recording(Generator):
     def _choose(self, logits: np.ndarray, uniform: np.ndarray) -> Any:
         self.seen.update((number.tobytes(), of_sample) for number, of_sample in zip(uniform, logits, strict=True))
         return super()._choose(logits, uniform)
+
+
+SETTING = TrainingPart()
+WORLD: Any = {
+    "first": True,
+    "device": torch.device("cpu"),
+    "gather": lambda value: [value],
+    "maximum": lambda numbers, prompt: [*numbers[:2], 1],
+}
 
 
 def write(built: tuple[MultiTask, Any], items: Sequence[int], given: Decoding, kind: type = Generator) -> Any:
@@ -217,28 +228,55 @@ def test_each_sample_ends_for_its_own_reason(built: tuple[MultiTask, Any], limit
             assert ids == longer[: end if limit == "is_complete" else most]
 
 
-@pytest.mark.parametrize("size", [1, 3])
-def test_ranks_write_what_one_writes(size: int) -> None:
-    """Each rank for its own prompts, gathered in their order."""
-    from types import SimpleNamespace
-
+@pytest.mark.parametrize("size, rounds", [(1, 12), (3, 4)])
+def test_ranks_write_what_one_writes_and_go_from_one_language_to_the_next(size: int, rounds: int) -> None:
+    """Each rank for its own prompts: those of two languages, of which the first has its solutions foreseen, too."""
     model, tokenizer = build("xlm-r")
     rows = prompt_rows(True)
-    whole = write((model, tokenizer), list(range(8)), decoding())
-    parts: list[Any] = []
-    for rank in range(size):
-        kept: list[Any] = []
+    languages = [decoding(), decoding(names=[f"other {number}" for number in range(8)], samples=2)]
+    whole = [write((model, tokenizer), list(range(8)), of_language) for of_language in languages]
+    assert whole[0][0][:2] != whole[1][0]
+    passes = [Passes(rows, "programs", of_language) for of_language in languages]
+    works = [Work([passes[0], Passes(rows, "outputs")], list), Work([passes[1]], list)]
+    alone = Predictor(model, tokenizer, 1, SimpleNamespace(rank=0, size=1, **WORLD))
+    foreseen = alone.outputs(FAMILIES["generate"], "code", rows, SETTING)
+    messages: list[list[Any]] = [[] for _ in range(size)]
+    arrived: list[Any] = []
+    asked = 0
+    for rank in reversed(range(size)):
 
-        def gather(part: Any, kept: list[Any] = kept) -> list[Any]:
-            kept.append(part)
-            return []
+        def gather(value: Any, rank: int = rank) -> list[Any]:
+            messages[rank].append(value)
+            return [of_rank[-1] for of_rank in messages] if rank == 0 else []
 
-        world: Any = SimpleNamespace(rank=rank, size=size, device=torch.device("cpu"), gather=gather, first=False)
-        world.maximum = lambda numbers, prompt: [*numbers[:2], 1]
-        Predictor(model, tokenizer, 2, world).write("code", rows, decoding())
-        parts += kept
-    merged = {item: samples for part in parts for item, samples in part.items()}
-    assert [merged[item] for item in range(8)] == whole
+        def maximum(numbers: list[int], prompt: bool) -> list[int]:
+            nonlocal asked
+            asked += 1
+            return [*numbers[:2], 1]
+
+        world: Any = SimpleNamespace(**{**WORLD, "gather": gather, "maximum": maximum}, rank=rank, size=size)
+        world.first = rank == 0
+        predictor = Predictor(model, tokenizer, 2, world)
+        arrived = list(predictor.work_done(works, FAMILIES["generate"], "code", SETTING))
+    assert [number for number, _ in arrived] == [0, 1] and asked == rounds * size
+    assert [made[0] for _, made in arrived] == whole
+    assert [ids.tolist() for ids in arrived[0][1][1]] == [ids.tolist() for ids in foreseen]
+    assert all(len(of_rank) == 1 for of_rank in messages)  # one gathering, at the end
+
+
+def test_a_stop_while_programs_are_written_keeps_the_languages_that_are_whole() -> None:
+    """What is measured of the solutions comes first, of all languages: nothing else is missing then."""
+    model, tokenizer = build("xlm-r")
+    rows = prompt_rows(True)
+    works = [Work([Passes(rows, "programs", decoding(samples=1)), Passes(rows, "outputs")], list) for _ in range(2)]
+    asked = iter(range(100))
+    # Batches of two: 8 of the outputs and 4 of the first language's programs are through.
+    maximum = lambda numbers, prompt: [int(next(asked) > 12), 0, 1]  # noqa: E731
+    world: Any = SimpleNamespace(**{**WORLD, "maximum": maximum}, rank=0, size=1)
+    arrived = []
+    with pytest.raises(Stopped):
+        arrived.extend(Predictor(model, tokenizer, 2, world).work_done(works, FAMILIES["generate"], "code", SETTING))
+    assert [number for number, _ in arrived] == [0]
 
 
 # --- known solutions -------------------------------------------------------------------------------------------------
@@ -251,10 +289,10 @@ def test_losses_of_known_solutions_are_those_of_all_logits(built: tuple[MultiTas
     solved = dataclasses.replace(prompts, second=prompts.second - 3)
     if prompts.prefix is not None:
         solved = dataclasses.replace(solved, prefix=prompts.prefix - 3)
-    world: Any = SimpleNamespace(rank=0, size=1, first=True, device=torch.device("cpu"), gather=lambda value: [value])
-    world.maximum = lambda numbers, prompt: numbers
+    world: Any = SimpleNamespace(rank=0, size=1, **WORLD)
     family = FAMILIES["generate"]
-    losses = Predictor(model, tokenizer, 3, world).losses(family, "code", solved, TrainingPart())
+    work = Work([Passes(solved, "losses")], list)
+    [(_, [losses])] = Predictor(model, tokenizer, 3, world).work_done([work], family, "code", SETTING)
     for item, of_item in enumerate(losses):
         one = PackedItems([(solved, item)], tokenizer)
         targets = family.verbs(tokenizer.sees).targets(solved, item, one.starts(0), one.ids, None)  # type: ignore[arg-type]

@@ -20,8 +20,9 @@ from stilts_ds.evaluate.score import read_values, score_values
 from stilts_ds.evaluate.score_run import score_task
 from stilts_ds.execute.benchmarks import Problem
 from stilts_ds.execute.programs import Verdict, read_programs, write_verdicts
+from stilts_ds.families.asked import Work
 from stilts_ds.families.generate import rows
-from stilts_ds.families.generate.predictions import FILE, Endings, predict, unscored, verdicts_path
+from stilts_ds.families.generate.predictions import FILE, Endings, unscored, verdicts_path, work
 from stilts_ds.families.generate.record import Exercise, gold
 from stilts_ds.families.generate.rows import encode_exercises
 from stilts_ds.families.generate.score import WrittenProgram
@@ -138,6 +139,21 @@ class Author:
         return [np.full(len(gold), len(gold)) for gold in family.trained.dev_gold(made, None)]
 
 
+def concluded(author: Author, work: Work) -> Any:
+    """What rank 0 makes of what the author says to all of a split's passes."""
+    family, made = family_of(TASKS["humaneval"]), []
+    for passes in work.passes:
+        if passes.made == "programs":
+            made.append(author.write("code", passes.rows, passes.decoding))
+        else:
+            made.append(getattr(author, passes.made)(family, "code", passes.rows, TrainingPart()))
+    return work.conclude(made)
+
+
+def predict(given: Any) -> Any:
+    return concluded(given.model, work(family_of(TASKS["humaneval"]), given))
+
+
 def asked(author: Author, exercises: list[Exercise], **generate: Any) -> Any:
     def rows_of(name: str, setting: Any, texts: Any) -> Any:
         return encode_exercises(texts()[0], author.tokenizer, (), setting)
@@ -153,7 +169,7 @@ def asked(author: Author, exercises: list[Exercise], **generate: Any) -> Any:
 def test_what_a_model_writes_is_a_file_of_programs(decoder: Tokenizer, tmp_path: Path) -> None:
     author = Author(decoder, ["    return x\n", "    return 1\nprint(f)\ndef g", "    return '\0'\n"])
     given = asked(author, [exercise(0), exercise(1)], samples=3, temperature=1.0, max_new_tokens=8)
-    attempts = predict(family_of(TASKS["humaneval"]), given)
+    attempts = predict(given)
     assert attempts is not None
     path = tmp_path / "test-en.jsonl"
     FILE.write(path, attempts)
@@ -177,7 +193,7 @@ def test_what_a_model_writes_is_a_file_of_programs(decoder: Tokenizer, tmp_path:
 def test_prompts_leave_room_for_programs_but_keep_half_the_row(decoder: Tokenizer) -> None:
     author = Author(decoder, [""])
     for tokens, longest in ((8, 40), (40, 24)):
-        predict(family_of(TASKS["humaneval"]), asked(author, [exercise(0, "", "y = 1\n" * 40)], max_new_tokens=tokens))
+        predict(asked(author, [exercise(0, "", "y = 1\n" * 40)], max_new_tokens=tokens))
         assert author.lengths == [longest]
 
 

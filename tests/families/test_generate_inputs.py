@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from test_generate import FORM, Author, asked, exercise
+from test_generate import FORM, Author, asked, exercise, predict
 from tiny_decoders import plain_tokenizer
 
 from stilts_ds.config import EvaluationPart, ModelPart, TrainingPart, parse_recipe
@@ -18,7 +18,6 @@ from stilts_ds.data.reader import find_origin, read_examples
 from stilts_ds.data.split import Split
 from stilts_ds.data.store import Store
 from stilts_ds.errors import UserError
-from stilts_ds.families.generate.predictions import predict
 from stilts_ds.families.registry import family_of
 from stilts_ds.model_files import ModelLimits
 from stilts_ds.named_tasks import check_tasks
@@ -62,7 +61,7 @@ def test_programs_without_room_for_their_end_are_counted(decoder: Tokenizer, cap
     author = Author(decoder, ["    return x\n", "    return x + x + x + x\n", "    return x\ndef"])
     lengths = [len(ids) for ids in CodeTokenizer(decoder).slices(author.texts).lists()]
     given = asked(author, [exercise(0), exercise(1)], samples=3, temperature=1.0, max_new_tokens=lengths[1])
-    predict(family_of(TASKS["humaneval"]), given)
+    predict(given)
     assert lengths[0] < lengths[1]
     assert "humaneval en: 2 of 6 programs had no room to end (raise evaluation.generate.max_new_tokens" in caplog.text
 

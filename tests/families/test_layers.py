@@ -21,7 +21,7 @@ from stilts_ds.named_tasks import check_tasks
 from stilts_ds.plan_file import Plan
 from stilts_ds.report.load import load_run
 from stilts_ds.report.write import write_report
-from stilts_ds.run_dir import read_json, write_json
+from stilts_ds.run_dir import read_json, write_json, write_sealed
 from stilts_ds.tasks.registry import get_task
 
 SWEEP = EvaluationPart(retrieval_layer="sweep", retrieval_centering="language")
@@ -83,7 +83,9 @@ def test_the_best_mean_over_languages_is_chosen_and_of_equals_the_lowest() -> No
 def test_a_curve_of_other_inputs_or_damaged_is_made_again(tmp_path: Path) -> None:
     path, made = tmp_path / "layers.json", curve(de=[1.0, 2.0, 3.0])
     assert kept_curve(path, made.inputs) is None
-    write_json(path, made.model_dump())
+    write_json(path, made.model_dump())  # as earlier versions did, without a seal
+    assert kept_curve(path, made.inputs) == made
+    write_sealed(path, made.model_dump())
     assert kept_curve(path, made.inputs) == made
     for change in (
         {"weights": "other"},
@@ -92,6 +94,10 @@ def test_a_curve_of_other_inputs_or_damaged_is_made_again(tmp_path: Path) -> Non
         {"max_bitext": 10},
     ):
         assert kept_curve(path, {**made.inputs, **change}) is None
+    path.write_text(path.read_text().replace("2.0", "6.0"))
+    assert kept_curve(path, made.inputs) is None
+    with pytest.raises(UserError, match=r"layers.json changed since it was written"):
+        LayerCurve.load(path)
     path.write_text(path.read_text()[:40])
     assert kept_curve(path, made.inputs) is None
     with pytest.raises(UserError, match=r"layers.json is not valid JSON"):

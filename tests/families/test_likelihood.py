@@ -8,18 +8,17 @@ from typing import Any
 
 import numpy as np
 import pytest
-from test_generate import FORM, Author, asked, encoder, exercise  # noqa: F401 - a fixture
+from test_generate import FORM, Author, asked, concluded, encoder, exercise  # noqa: F401 - a fixture
 
 from stilts_ds.errors import UserError
 from stilts_ds.evaluate.score import score_values
 from stilts_ds.execute.passk import pass_at_k
 from stilts_ds.execute.programs import Program, Verdict
 from stilts_ds.families.generate.floors import floors_path, write_floors
-from stilts_ds.families.generate.likelihood import CANDIDATES, Likelihood, measure, read_likelihoods
+from stilts_ds.families.generate.likelihood import CANDIDATES, Likelihood, measuring, read_likelihoods
 from stilts_ds.families.generate.predictions import FILE
 from stilts_ds.families.generate.record import Gold
 from stilts_ds.families.generate.score import WrittenProgram, parses
-from stilts_ds.families.registry import family_of
 from stilts_ds.rows.tokenizer import Tokenizer
 from stilts_ds.tasks.registry import TASKS
 
@@ -29,9 +28,13 @@ def problems(count: int) -> list[Any]:
     return [exercise(number, "    return x" + "\n" * (number + 1)) for number in range(count)] + [exercise(99)]
 
 
+def measure(given: Any) -> dict[str, Any]:
+    measured: dict[str, Any] = concluded(given.model, measuring(given))
+    return measured
+
+
 def test_the_place_of_a_solution_is_among_nine_others(encoder: Tokenizer) -> None:  # noqa: F811
-    measured = measure(family_of(TASKS["humaneval"]), asked(Author(encoder, []), problems(CANDIDATES)))
-    assert measured is not None
+    measured = measure(asked(Author(encoder, []), problems(CANDIDATES)))
     # All ten different solutions are candidates of each problem, and the shorter is the likelier.
     assert [measured[f"p/{number}"]["rank"] for number in range(CANDIDATES)] == list(range(1, CANDIDATES + 1))
     assert measured["p/99"] == measured["p/0"]
@@ -39,12 +42,12 @@ def test_the_place_of_a_solution_is_among_nine_others(encoder: Tokenizer) -> Non
 
 
 def test_which_others_are_drawn_does_not_depend_on_their_order(encoder: Tokenizer) -> None:  # noqa: F811
-    family, author = family_of(TASKS["humaneval"]), Author(encoder, [])
-    forwards = measure(family, asked(author, problems(25)))
-    backwards = measure(family, asked(author, problems(25)[::-1]))
+    author = Author(encoder, [])
+    forwards = measure(asked(author, problems(25)))
+    backwards = measure(asked(author, problems(25)[::-1]))
     assert forwards == backwards
     # Another problem draws other nine: places of one solution differ.
-    assert len({value["rank"] for value in forwards.values()}) > 2  # type: ignore[union-attr]
+    assert len({value["rank"] for value in forwards.values()}) > 2
 
 
 def test_a_place_behind_equally_likely_ones_is_the_last_of_theirs(encoder: Tokenizer) -> None:  # noqa: F811
@@ -52,13 +55,13 @@ def test_a_place_behind_equally_likely_ones_is_the_last_of_theirs(encoder: Token
         def losses(self, family: Any, head: str, made: Any, setting: Any) -> list[np.ndarray]:
             return [np.ones(3)] * len(made)
 
-    measured = measure(family_of(TASKS["humaneval"]), asked(Constant(encoder, []), problems(CANDIDATES)))
-    assert {value["rank"] for value in measured.values()} == {CANDIDATES}  # type: ignore[union-attr]
+    measured = measure(asked(Constant(encoder, []), problems(CANDIDATES)))
+    assert {value["rank"] for value in measured.values()} == {CANDIDATES}
 
 
 def test_exercises_without_solutions_are_not_measured(encoder: Tokenizer) -> None:  # noqa: F811
     given = asked(Author(encoder, []), [exercise(0, ""), exercise(1, "")])
-    assert measure(family_of(TASKS["humaneval"]), given) == {}
+    assert measure(given) == {}
 
 
 # --- scores ----------------------------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ import pytest
 import ranks
 import torch
 from stilts_kernels.dropout import cpu
-from stilts_kernels.dropout.function import dropout
+from stilts_kernels.dropout.function import dropout, dropout_of_squares
 from stilts_kernels.dropout.hashing import LANES, fold, mix, scale_of, threshold_of
 from stilts_kernels.dropout.reference import dropout_reference, keep_mask, lanes
 
@@ -42,6 +42,23 @@ def test_the_cpus_lanes_equal_the_reference_forward_and_backward(
     out.backward(upper)
     assert torch.equal(out, dropout_reference(x.detach(), fold(keys, 6), rate))
     assert torch.equal(x.grad, dropout_reference(upper, fold(keys, 6), rate))
+
+
+@pytest.mark.parametrize("block", [64, 1 << 17])
+def test_squares_of_many_sizes_are_dropped_as_each_by_itself(block: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Several sizes in a block, a size in several blocks, and planes larger than one."""
+    monkeypatch.setattr(cpu, "BLOCK", block)
+    planes, sides = [3, 40, 1, 2, 5], [7, 1, 2, 31, 6]
+    keys = keys_of(sum(planes))
+    inputs = [torch.randn(number, side, side).requires_grad_() for number, side in zip(planes, sides)]
+    drops = dropout_of_squares(keys, planes, sides, 9, 0.3)
+    for x, drop, of_square in zip(inputs, drops, keys.split(planes), strict=True):
+        upper = torch.randn_like(x)
+        out = drop(x)
+        out.backward(upper)
+        assert torch.equal(out, dropout_reference(x.detach(), fold(of_square, 9), 0.3))
+        assert torch.equal(x.grad, dropout_reference(upper, fold(of_square, 9), 0.3))
+    assert all(drop(x) is x for x, drop in zip(inputs, dropout_of_squares(keys, planes, sides, 9, 0.0)))
 
 
 def test_strided_planes_and_gradients_are_those_of_contiguous_ones() -> None:

@@ -22,7 +22,8 @@ from study import curve, phase_ids, reached, scores, state, until
 
 from stilts_ds.engine.saver import require_space
 from stilts_ds.export import check_export
-from stilts_ds.run_dir import PhaseDir, read_sealed
+from stilts_ds.report.load import curve_changed
+from stilts_ds.run_dir import PhaseDir, hash_file, read_sealed
 
 pytestmark = pytest.mark.processes
 
@@ -183,10 +184,37 @@ def test_the_published_model_is_the_one_that_the_status_names(
     status = read_sealed(phase / "status.json")
     assert status["state"] == "trained" and status["best"]["step"] == best
     assert status["best"]["selection"] == first[best]
+    assert status["curve"] == hash_file(phase / "metrics.jsonl")
     assert read_sealed(phase / "heads.json")["step"] == best
     assert json.loads((phase / "encoder" / "stilts.json").read_text())["step"] == best
     check_export(PhaseDir(phase))
     assert fire.leftovers(run) == []
+
+
+@pytest.mark.long
+def test_a_bit_flipped_in_the_curve_of_a_phase_in_training_is_told_and_not_sealed(
+    tmp_path: Path, best_run: Path
+) -> None:
+    run = tmp_path / "runs" / "study"
+    for part in ("data", "cache"):
+        shutil.copytree(best_run / part, run / part)
+    train_best(tmp_path, {2: 50, 4: 60}, "export_model 2")  # after step 4, with a checkpoint of step 3
+    (phase,) = run.glob("phases/target-*")
+    metrics = phase / "metrics.jsonl"
+    lines = metrics.read_text().splitlines(keepends=True)
+    loss = json.loads(lines[0])["train/loss"]
+    digit = str(loss)[-1]
+    # A number still: 0 becomes 1, 8 becomes 9.
+    lines[0] = lines[0].replace(str(loss), str(loss)[:-1] + chr(ord(digit) ^ 1), 1)
+    assert lines[0] != metrics.read_text().splitlines(keepends=True)[0]
+    metrics.write_text("".join(lines))
+    train_best(tmp_path, {4: 60, 6: 40, 7: 40})
+    assert [step for step, _ in curve(run, phase.name)] == list(range(1, 8))
+    told = (run / "logs" / "rank-0.log").read_text()
+    assert "metrics.jsonl changed since the checkpoint of step 3 was written" in told
+    assert "metrics.jsonl is not what training wrote" in told
+    status = PhaseDir(phase).read_status()
+    assert status.trained and curve_changed(PhaseDir(phase), status)
 
 
 @pytest.mark.long

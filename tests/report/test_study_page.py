@@ -23,6 +23,7 @@ RECIPE = Recipe.model_validate(
     {
         "name": "small",
         "seeds": [1, 2],
+        "model": {"name_or_path": "/somewhere/model"},
         "data": {"xtreme": "/somewhere/xtreme"},
         "intermediate": {"none": [], "mnli": ["mnli"], "qqp": ["qqp"]},
         "targets": ["tatoeba"],
@@ -162,6 +163,8 @@ def test_scores_are_medians_with_each_seed_in_brackets() -> None:
 
 def test_the_command_names_no_folder_of_this_machine() -> None:
     assert command(RECIPE) == "stilts run small model.name_or_path=DIR data.xtreme=DIR"
+    # The toy model and its world come with the package.
+    assert command(load_recipe("toy_retrieval")) == "stilts run toy_retrieval"
 
 
 def test_words_above_the_mark_stay_and_what_is_below_is_made_anew(tmp_path: Path) -> None:

@@ -6,18 +6,23 @@ Each setting (ZeRO stage and ranks) is run once in peace. Then studies of it are
 moment (or their disk is filled; sometimes a file is damaged, too), started again, and so on; at its end each curve, dev
 score, result, exported weight and prediction is compared bit for bit. The starts of an elastic study have 1, 2 or 4
 ranks by chance; its losses are compared within a tolerance. Every kill is a line of OUTPUT/kills.jsonl; OUTPUT/table.md
-sums them up.
+sums them up. After `--minutes` nothing is killed any more: the study that is under way runs to its end and is compared.
+Of a campaign that was cut off, `tests/tools/campaign_table.py OUTPUT/kills.jsonl` sums up the studies that ended.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import random
+import re
 import shutil
 import signal
 import sys
 import time
+from collections import Counter
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -79,7 +84,12 @@ class Campaign:
     damage_share: float
     stages: list[int]
     elastic_share: float = 0.0
+    deadline: float = math.inf  # of time.monotonic(), when killing ends
     quiet: dict[Setting, tuple[Fight, dict[str, Any]]] = field(default_factory=dict)
+
+    def over(self) -> bool:
+        """Whether the time for killing is up."""
+        return time.monotonic() >= self.deadline
 
     def undisturbed(self, setting: Setting) -> tuple[Fight, dict[str, Any]]:
         """A run of the setting in peace, and all that it left; made once."""
@@ -102,7 +112,7 @@ class Campaign:
         with small_disk(fight.run.parent, DISK) as fillable:
             fire.copy_toy_world(quiet.run, fight.run)
             kinds = {kind: weight for kind, weight in WEIGHTS.items() if fillable or kind != "full disk"}
-            study = Study(fight, self.dice, self.record, told, damage_share, kinds, is_elastic)
+            study = Study(fight, self.dice, self.record, told, damage_share, kinds, is_elastic, self.over)
             try:
                 study.fight(kills)
                 study.finish(expected, quiet.run)
@@ -138,6 +148,7 @@ class Study:
     damage_share: float
     kinds: dict[str, int]
     is_elastic: bool = False
+    over: Callable[[], bool] = lambda: False
     clean: bool = False
     struck: int = 0
     reports: int = 0
@@ -145,12 +156,13 @@ class Study:
     open_hits: list[dict[str, Any]] = field(default_factory=list)
     harmed: list[tuple[str, str, Path]] = field(default_factory=list)
     deleted_curves: list[str] = field(default_factory=list)  # as the message of a refusal asked
+    count: int = 0  # ranks of the start that runs
+    steps: Counter[int] = field(default_factory=Counter)  # ranks of a start -> steps that such starts took
 
     def fight(self, kills: int) -> None:
-        """Start and strike until there were enough kills or the study is at its end."""
-        while self.struck < kills and self.reports < MOST_REPORTS:
-            count = self._ranks_of_start()
-            self.fight_.start(forked=self.dice.random() >= COLD, count=count)
+        """Start and strike until there were enough kills, the time is up or the study is at its end."""
+        while self.struck < kills and self.reports < MOST_REPORTS and not self.over():
+            self._start(forked=self.dice.random() >= COLD)
             aim = self.fight_.await_aim(lambda kind: draw(self.dice, AIMS[kind]), draw(self.dice, SKIPS))
             time.sleep(self.dice.random() * DELAYS.get(aim or "", 0.05))
             if self.fight_.ended():
@@ -161,20 +173,20 @@ class Study:
             self._settle()
             self.struck += 1
             self.reports += hit["activity"] == "reporting"
-            self.open_hits.append({**hit, "aimed": aim, "ranks": count or self.fight_.setting.ranks})
+            self.open_hits.append({**hit, "aimed": aim, "ranks": self.count})
             if self.dice.random() < self.damage_share:
                 self._damage()
 
     def finish(self, expected: dict[str, Any], quiet: Path) -> None:
         """Run to the end and compare with what the undisturbed run in `quiet` left."""
-        self.fight_.start(count=self._ranks_of_start())
+        self._start()
         while not self._ended() and self.failures < 3:
-            self.fight_.start(count=self._ranks_of_start())
+            self._start()
         self._settle(last=True)
         apart = {}
         if self.is_elastic:
             apart_by = distance(self.fight_.run, quiet)
-            found, apart = list(apart_by.faults), {"apart": asdict(apart_by)}
+            found, apart = list(apart_by.faults), {"apart": asdict(apart_by), "steps": dict(self.steps)}
         else:
             found = fire.differences(fire.left_by(self.fight_.run), expected)
         if self.deleted_curves and self._curve_is_reported():
@@ -196,9 +208,10 @@ class Study:
         )
         self.clean = not found and not self.failures
 
-    def _ranks_of_start(self) -> int:
-        """Ranks of the next start; 0: the setting's."""
-        return self.dice.choice(ELASTIC) if self.is_elastic else 0
+    def _start(self, forked: bool = False) -> None:
+        """Start the study, an elastic one with other ranks by chance."""
+        self.count = self.dice.choice(ELASTIC) if self.is_elastic else self.fight_.setting.ranks
+        self.fight_.start(forked, self.count if self.is_elastic else 0)
 
     def _ended(self) -> bool:
         """After a start that ended by itself: whether all is done. A refusal of a damaged file is answered."""
@@ -227,6 +240,8 @@ class Study:
 
     def _settle(self, last: bool = False) -> None:
         """Write down the kills whose consequences the start that has just ended has shown."""
+        if not last:
+            self.steps[self.count] += len(re.findall(r" step \d+/\d+ loss ", self.fight_.watch.said()))
         still = []
         for hit in self.open_hits:
             found = self.fight_.watch.aftermath(hit)
@@ -282,6 +297,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--kills-per-study", type=int, default=13)
     parser.add_argument("--damage", type=float, default=0.2, help="share of kills after which a file is damaged")
     parser.add_argument("--elastic", type=float, default=0.0, help="share of studies whose starts have 1, 2 or 4 ranks")
+    parser.add_argument("--minutes", type=float, default=math.inf, help="after these, nothing more is killed")
     parser.add_argument(
         "--limit", type=float, default=fire.LIMIT, help="seconds that anything may take; more is a hang"
     )
@@ -293,14 +309,15 @@ def main(arguments: list[str] | None = None) -> int:
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background processes ignore it, and theirs too
     warm.load()
     dice = random.Random(given.seed)
-    campaign = Campaign(given.output.resolve(), dice, record, given.damage, given.stages, given.elastic)
+    deadline = time.monotonic() + 60 * given.minutes
+    campaign = Campaign(given.output.resolve(), dice, record, given.damage, given.stages, given.elastic, deadline)
     if given.cluster_kills:
         from campaign_cluster import fight_on_a_cluster
 
         fight_on_a_cluster(campaign, given.cluster_kills, given.kills_per_study)
     settings = [Setting(stage, count) for count in given.ranks for stage in given.stages]
     struck = number = 0
-    while struck < given.kills:
+    while struck < given.kills and not campaign.over():
         number += 1
         setting = settings[number % len(settings)]
         struck += campaign.study(number, setting, min(given.kills_per_study, given.kills - struck))

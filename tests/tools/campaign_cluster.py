@@ -177,7 +177,7 @@ def fight_on_a_cluster(campaign: Any, kills: int, kills_per_study: int) -> None:
     folder = campaign.folder / "cluster"
     folder.mkdir(exist_ok=True)
     with slurm_cluster.running(folder) as cluster:
-        while struck < kills:
+        while struck < kills and not campaign.over():
             number += 1
             setting = Setting(campaign.stages[number % len(campaign.stages)], 2)
             struck += _study(campaign, cluster, number, setting, min(kills_per_study, kills - struck))
@@ -190,7 +190,7 @@ def _study(campaign: Any, cluster: Cluster, number: int, setting: Setting, kills
     fire.copy_toy_world(quiet.run, fight.run)
     fight.stilts("submit", "study.yaml", "--cluster", "profile.yaml")
     try:
-        while len(fight.hits) < kills and fight.strike():
+        while len(fight.hits) < kills and not campaign.over() and fight.strike():
             pass
         while fight.running():
             time.sleep(0.5)

@@ -23,7 +23,7 @@ def table(lines: Sequence[Line]) -> str:
         _kills("kill", lambda k: k["kind"], kills, lines),
         _kills("where", lambda k: k["where"], kills, lines),
         _pairs(kills),
-        _elastic([line["apart"] for line in ends if "apart" in line]),
+        _elastic([line for line in ends if "apart" in line]),
         _damage(lines),
         _clean_ends([line["left"] for line in lines if "left" in line]),
         f"{sum(s['ended'] == 0 for s in starts)} starts ran to their end with status 0 and "
@@ -74,15 +74,21 @@ def _pairs(kills: Sequence[Line]) -> str:
     return "\n".join(rows)
 
 
-def _elastic(distances: Sequence[Line]) -> str:
-    """How far studies whose starts had other numbers of ranks ended from undisturbed ones."""
-    if not distances:
+def _elastic(ends: Sequence[Line]) -> str:
+    """How far studies whose starts had other numbers of ranks ended from undisturbed ones, and who trained in them."""
+    if not ends:
         return ""
+    distances = [end["apart"] for end in ends]
     loss, weight = (max(distance[name] for distance in distances) for name in ("loss", "weight"))
+    # Keys are strings once they were in a file. Campaigns of earlier versions did not count.
+    steps = Counter[int]()
+    for end in ends:
+        steps.update({int(count): taken for count, taken in end.get("steps", {}).items()})
+    trained = ", ".join(f"{count}: {taken}" for count, taken in sorted(steps.items()))
     return (
         f"{len(distances)} studies had 1, 2 or 4 ranks in each start: losses within {loss:.1e} (relative) of an "
         f"undisturbed run's, weights within {weight:.1e}; {sum(distance['other_best'] for distance in distances)} of "
-        "their phases chose another step."
+        f"their phases chose another step. Steps taken by number of ranks: {trained or 'not counted'}."
     )
 
 

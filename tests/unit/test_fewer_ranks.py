@@ -13,6 +13,7 @@ from stilts_launcher.backends.base import Job
 from stilts_launcher.backends.slurm import fewer_tasks, sbatch_command, srun_command
 from stilts_launcher.cluster import Profile
 from stilts_launcher.start import fed_ranks
+from stilts_launcher.worlds import fed_worlds
 
 from stilts_ds.config import Recipe, parse_recipe
 from stilts_ds.engine.world import World
@@ -50,6 +51,8 @@ def test_a_run_starts_no_more_ranks_than_its_wanted_phases_feed(caplog: pytest.L
     assert fed_ranks(16, plan.named(["none/seed1/lareqa"], Path("plan.json"))) == 8
     assert fed_ranks(16, plan.named(["none/seed1/xnli"], Path("plan.json"))) == 16
     assert fed_ranks(4, plan.phases) == 4
+    assert fed_ranks(16, plan.phases, "evaluate") == 16 and fed_ranks(16, plan.phases, "train") == 6
+    assert fed_worlds(16, plan.phases) == 2 and fed_worlds(16, plan.phases, "evaluate") == 1
 
 
 def test_a_job_starts_them_on_as_few_of_its_nodes_as_can_be() -> None:
@@ -105,3 +108,7 @@ def test_ranks_that_somebody_else_started_are_too_many() -> None:
     limits = ModelLimits(512, 12)
     with pytest.raises(UserError, match=r"train_batch_size=6 is less than the 8 ranks; start 6"):
         check_settings(recipe, list(plan.phases), limits, world)
+    # Evaluation deals rows, not steps: any number of ranks predicts.
+    check_settings(recipe, list(plan.phases), limits, world, only="evaluate")
+    with pytest.raises(UserError, match=r"train_batch_size=6 is less than the 8 ranks"):
+        check_settings(recipe, list(plan.phases), limits, world, only="train")

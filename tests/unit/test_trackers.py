@@ -12,8 +12,9 @@ from typing import Any
 
 import pytest
 
+from stilts_ds.engine.monitor import Monitor
+from stilts_ds.engine.progress import Progress
 from stilts_ds.errors import UserError
-from stilts_ds.monitor import Monitor
 from stilts_ds.trackers import Tracking, check_trackers, open_trackers
 
 MEANS = {"dev/selection": 61.5, "test/xnli/mean": 50.0}
@@ -30,7 +31,7 @@ def tracking(folder: Path, *names: Any) -> Tracking:
 def watch(folder: Path, *names: Any) -> None:
     """A phase of three steps that is stopped after the second, resumed, and scored."""
     for start, steps in ((0, (1, 2)), (1, (2, 3))):
-        monitor = Monitor(folder / "metrics.jsonl", tracking(folder, *names), "phase", start, 0, 3)
+        monitor = Monitor(folder / "metrics.jsonl", tracking(folder, *names), "phase", Progress(step=start), 3)
         monitor.steps([{"step": step, "train/loss": 3.0 - step, "train/tokens_per_second": 9.0} for step in steps])
         monitor.close()
     for tracker in open_trackers(tracking(folder, *names), done=None):

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from stilts_kernels.dropout.cpu import apply_kept, dropout_cpu
+from stilts_kernels.dropout.cpu import Planes, apply_kept, dropout_cpu, kept_of
 from stilts_kernels.dropout.hashing import fold, threshold_of
 
 
@@ -28,6 +30,27 @@ def dropout(x: Tensor, keys: Tensor, site: int, rate: float) -> Tensor:
     return kind.apply(x, keys, site, threshold)
 
 
+def dropout_of_squares(
+    keys: Tensor, planes: Sequence[int], sides: Sequence[int], site: int, rate: float
+) -> list[Callable[[Tensor], Tensor]]:
+    """`dropout` of square planes of several sizes: the probabilities of attention in rows of several lengths.
+
+    `keys` int64 [sum of planes]; `planes[i]` of them are of planes [side, side] with `sides[i]`. Returns for each i
+    what dropout does to its x [planes, side, side]. On a CPU all masks are drawn here, together.
+    """
+    threshold, of_squares = threshold_of(rate), keys.split(list(planes))
+    if threshold == 0 or keys.is_cuda:
+        return [partial(dropout, keys=of_square, site=site, rate=rate) for of_square in of_squares]
+    folded = fold(keys, site).split(list(planes))
+    kept = kept_of([Planes(of_square, side, side) for of_square, side in zip(folded, sides)], threshold)
+    return [partial(drop_drawn, kept=kept_of_square, threshold=threshold) for kept_of_square in kept]
+
+
+def drop_drawn(x: Tensor, kept: Tensor, threshold: int) -> Tensor:
+    """Dropout on a CPU by a mask that was drawn before."""
+    return OfDrawn.apply(x, kept, threshold)
+
+
 class OnCpu(torch.autograd.Function):
     """Keeps a byte an element for the backward pass: reading it takes a third of the time of hashing again."""
 
@@ -43,6 +66,21 @@ class OnCpu(torch.autograd.Function):
     def backward(context: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         (kept,) = context.saved_tensors
         return apply_kept(gradient, kept, context.threshold), None, None, None
+
+
+class OfDrawn(torch.autograd.Function):
+    """The same with a mask that exists."""
+
+    @staticmethod
+    def forward(context: Any, x: Tensor, kept: Tensor, threshold: int) -> Tensor:
+        context.save_for_backward(kept)
+        context.threshold = threshold
+        return apply_kept(x, kept, threshold)
+
+    @staticmethod
+    def backward(context: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        (kept,) = context.saved_tensors
+        return apply_kept(gradient, kept, context.threshold), None, None
 
 
 class OnGpu(torch.autograd.Function):

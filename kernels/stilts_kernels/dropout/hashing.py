@@ -49,17 +49,27 @@ def fold(keys: Tensor, index: Tensor | int) -> Tensor:
     return mix(keys + (index + 1) * signed(GOLDEN, 64))
 
 
-@lru_cache(maxsize=64)
 def plane_words(height: int, width: int, device: torch.device) -> Tensor:
     """What tells the elements of a plane apart: int32 [height, ceil(width / 2)], one word for two neighbours in a row.
 
-    Cached, since all planes of a size share it; the elements of a smaller plane have the same words in a larger one.
+    The elements of a smaller plane have the same words in a larger one, so that planes of many sizes share a table.
     """
+    pairs = (width + 1) // 2
+    return _table(_power_of_two(height), _power_of_two(pairs), device)[:height, :pairs]
+
+
+def _power_of_two(size: int) -> int:
+    """The smallest that is not below `size`."""
+    return 1 << max(0, size - 1).bit_length()
+
+
+@lru_cache(maxsize=64)
+def _table(height: int, pairs: int, device: torch.device) -> Tensor:
     rows = fold(
         torch.zeros((height, 1), dtype=torch.int64, device=device),
         torch.arange(height, dtype=torch.int64, device=device)[:, None],
     )
-    words = fold(rows, torch.arange((width + 1) // 2, dtype=torch.int64, device=device))
+    words = fold(rows, torch.arange(pairs, dtype=torch.int64, device=device))
     return words.to(torch.int32)  # the low half
 
 

@@ -87,6 +87,6 @@ def launch(x: Tensor, keys: Tensor, site: int, threshold: int) -> Tensor:
     tile = {"BP": max(1, BLOCK_PLANES * BLOCK_ELEMENTS // block), "BE": block}
     grid = triton.cdiv(planes, tile["BP"]), triton.cdiv(height * width, tile["BE"])
     least = threshold - LANES // 2
-    words = plane_words(height, width, x.device)
+    words = plane_words(height, width, x.device).contiguous()  # of a larger table
     dropout_kernel[grid](x, keys, words, out, planes, height * width, width, site, least, scale_of(threshold), **tile)
     return out

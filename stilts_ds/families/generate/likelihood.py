@@ -17,8 +17,8 @@ import numpy as np
 
 from stilts_ds.config import TrainingPart
 from stilts_ds.errors import UserError
-from stilts_ds.families.asked import EvaluationSplit
-from stilts_ds.families.base import Family, Prediction
+from stilts_ds.families.asked import EvaluationSplit, Passes, Work
+from stilts_ds.families.base import Prediction
 from stilts_ds.families.generate.record import Exercise
 from stilts_ds.families.generate.rows import solutions
 from stilts_ds.rows.rows import Rows
@@ -49,34 +49,33 @@ def kept_files(split: str, language: str) -> tuple[str, ...]:
     return (f"{split}-{language}{SUFFIX}",)
 
 
-def measure(family: Family, asked: Prediction) -> dict[str, Any] | None:
-    """A `Likelihood` by problem, as JSON has it, for those whose solution is known; None on ranks other than 0. A
-    collective."""
-    split, model, first = asked.split, asked.model, asked.model.first
-    known = _known(split) if first else []
+def measuring(asked: Prediction) -> Work:
+    """How known solutions are seen: concludes with a `Likelihood` by problem, as JSON has it. A collective."""
+    split, model = asked.split, asked.model
+    known = _known(split) if model.first else []
     candidates = _candidates(known)
     has_known, has_candidates = model.broadcast([bool(known), bool(candidates)])
     if not has_known:
-        return {} if first else None
+        return Work((), lambda made: {})
     rows = _rows(split, asked.setting, KNOWN, known)
-    foreseen = model.outputs(family, asked.head, rows, asked.setting)
-    losses = []
+    passes = [Passes(rows, "outputs")]
     if has_candidates:
-        candidate_rows = _rows(split, asked.setting, RANKED, candidates)
-        losses = model.losses(family, asked.head, candidate_rows, asked.setting)
-    if not first:
-        return None
-    golds = solutions(rows)
-    ranks = {
-        candidates[start].id: _rank(losses[start : start + CANDIDATES])
-        for start in range(0, len(candidates), CANDIDATES)
-    }
-    measured = {}
-    for record, output, gold in zip(known, foreseen, golds):
-        rank = ranks.get(record.id, 0)
-        right = int((output == gold).sum())
-        measured[record.id] = asdict(Likelihood(right, len(gold), rank, CANDIDATES if rank else 0))
-    return measured
+        passes.append(Passes(_rows(split, asked.setting, RANKED, candidates), "losses"))
+
+    def conclude(made: Sequence[Sequence[Any]]) -> dict[str, Any]:
+        foreseen, losses = made[0], made[1] if has_candidates else ()
+        ranks = {
+            candidates[start].id: _rank(losses[start : start + CANDIDATES])
+            for start in range(0, len(candidates), CANDIDATES)
+        }
+        measured = {}
+        for record, output, gold in zip(known, foreseen, solutions(rows)):
+            rank = ranks.get(record.id, 0)
+            right = int((output == gold).sum())
+            measured[record.id] = asdict(Likelihood(right, len(gold), rank, CANDIDATES if rank else 0))
+        return measured
+
+    return Work(passes, conclude)
 
 
 def solution_rows(split: EvaluationSplit, setting: TrainingPart) -> tuple[Rows, ...]:

@@ -19,12 +19,12 @@ import numpy as np
 from stilts_ds.config import EvaluationPart, TrainingPart
 from stilts_ds.errors import UserError, counted
 from stilts_ds.execute.programs import Program, read_programs, read_rows, read_verdicts, text_of
-from stilts_ds.families.asked import EvaluationSplit
+from stilts_ds.families.asked import EvaluationSplit, Passes, Work
 from stilts_ds.families.base import Family, Masking, Prediction
 from stilts_ds.families.decoding import Decoding
 from stilts_ds.families.files import Expected, PredictionFile, check_ids, fail
 from stilts_ds.families.generate.floors import read_floors
-from stilts_ds.families.generate.likelihood import kept_files, measure, read_likelihoods, solution_rows
+from stilts_ds.families.generate.likelihood import kept_files, measuring, read_likelihoods, solution_rows
 from stilts_ds.families.generate.record import Exercise, Gold
 from stilts_ds.families.generate.rows import end_of, solutions
 from stilts_ds.families.generate.score import WrittenProgram
@@ -74,8 +74,8 @@ def prompt_rows(split: EvaluationSplit, setting: TrainingPart, evaluation: Evalu
     return split.rows_of("prompts", TrainingPart(max_seq_length=longest), texts)
 
 
-def predict(family: Family, asked: Prediction) -> list[WrittenProgram] | None:
-    """The programs of a split, sample after sample of each exercise; None on ranks other than 0. A collective."""
+def work(family: Family, asked: Prediction) -> Work:
+    """How a split is written: concludes with the programs, sample after sample of each exercise. A collective."""
     records: Sequence[Exercise] = asked.split.records() if asked.model.first else ()
     rows = prompt_rows(asked.split, asked.setting, asked.evaluation)
     task, sampling = asked.split.task, asked.evaluation.generate
@@ -91,20 +91,22 @@ def predict(family: Family, asked: Prediction) -> list[WrittenProgram] | None:
         row_limit=asked.setting.max_seq_length,
         is_complete=ends.are_reached if ends.stop else None,
     )
-    written = asked.model.write(asked.head, rows, decoding)
-    measured = measure(family, asked)
-    if not asked.model.first:
-        return None
-    _log_unfinished(asked, decoding, rows, written)
-    [name] = kept_files(asked.split.name, asked.split.language)
-    asked.kept[name] = measured
-    attempts = []
-    for record, samples in zip(records, written):
-        for number, ids in enumerate(samples):
-            # Python and the others refuse a null character in any case, and so does the file of programs.
-            completion = ends.text(ids).replace("\0", "\N{REPLACEMENT CHARACTER}")
-            attempts.append(WrittenProgram(record.problem.program(completion, number), None))
-    return attempts
+    of_solutions = measuring(asked)
+
+    def conclude(made: Sequence[Sequence[Any]]) -> list[WrittenProgram]:
+        written, *seen = made
+        _log_unfinished(asked, decoding, rows, written)
+        [name] = kept_files(asked.split.name, asked.split.language)
+        asked.kept[name] = of_solutions.conclude(seen)
+        attempts = []
+        for record, samples in zip(records, written):
+            for number, ids in enumerate(samples):
+                # Python and the others refuse a null character in any case, and so does the file of programs.
+                completion = ends.text(ids).replace("\0", "\N{REPLACEMENT CHARACTER}")
+                attempts.append(WrittenProgram(record.problem.program(completion, number), None))
+        return attempts
+
+    return Work([Passes(rows, "programs", decoding), *of_solutions.passes], conclude)
 
 
 def _log_unfinished(

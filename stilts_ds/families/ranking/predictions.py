@@ -17,7 +17,7 @@ import numpy as np
 
 from stilts_ds.config import EvaluationPart, TrainingPart
 from stilts_ds.errors import UserError
-from stilts_ds.families.asked import EvaluationSplit
+from stilts_ds.families.asked import EvaluationSplit, Passes, Work
 from stilts_ds.families.base import Family, Prediction
 from stilts_ds.families.files import (
     Expected,
@@ -117,32 +117,30 @@ def _rows_of(split: EvaluationSplit, name: str, setting: TrainingPart, read: Cal
     return split.rows_of(name, setting, texts)
 
 
-def predict(family: Family, asked: Prediction) -> dict[str, Ranking] | None:
-    """Rankings of one language's queries; None on ranks other than 0. A collective.
+def work(family: Family, asked: Prediction) -> Work:
+    """How one language's queries are ranked. A collective.
 
     The pool's vectors are computed once for all languages of a task and its noisy versions.
     """
     split, model = asked.split, asked.model
     rows, pool_rows = evaluation_rows(split, asked.setting, asked.evaluation)
+    name = f"candidates of {split.task.plain_name} {split.name}"
+    pool = model.once(name, lambda: model.outputs(family, asked.head, pool_rows, asked.setting))
 
-    def outputs(of: Rows) -> list[np.ndarray]:
-        return model.outputs(family, asked.head, of, asked.setting)
+    def conclude(made: Sequence[Sequence[np.ndarray]]) -> dict[str, Ranking]:
+        records = split.records()
+        whole = _names_ranks(split.task) and all(record.right for record in records)
+        candidates, vectors, bank = records[0].pool, np.concatenate(made[0]), np.concatenate(pool)
+        beside = None
+        languages = pool_languages(split.task, candidates)
+        if asked.evaluation.retrieval_centering == "language" and languages:
+            without = centred(vectors, [split.language] * len(vectors)), centred(bank, languages)
+            beside = _named(rank(records, candidates, *without, whole), whole)
+        # None takes away what an earlier start kept, which would else be scored.
+        asked.kept[centred_name(split.name, split.language)] = beside
+        return rank(records, candidates, vectors, bank, whole)
 
-    pool = model.once(f"candidates of {split.task.plain_name} {split.name}", lambda: outputs(pool_rows))
-    queries = outputs(rows)
-    if not model.first:
-        return None
-    records = split.records()
-    whole = _names_ranks(split.task) and all(record.right for record in records)
-    candidates, vectors, bank = records[0].pool, np.concatenate(queries), np.concatenate(pool)
-    beside = None
-    languages = pool_languages(split.task, candidates)
-    if asked.evaluation.retrieval_centering == "language" and languages:
-        without = centred(vectors, [split.language] * len(vectors)), centred(bank, languages)
-        beside = _named(rank(records, candidates, *without, whole), whole)
-    # None takes away what an earlier start kept, which would else be scored.
-    asked.kept[centred_name(split.name, split.language)] = beside
-    return rank(records, candidates, vectors, bank, whole)
+    return Work([Passes(rows, "outputs")], conclude)
 
 
 def pool_languages(task: Task, pool: Sequence[Candidate]) -> list[str]:

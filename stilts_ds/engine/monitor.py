@@ -1,12 +1,16 @@
 """Watching a run: metrics.jsonl, trackers such as TensorBoard, and lines in the log that carry how far the phase is.
 
-Only rank 0 writes. Steps that a resumed run does again replace the ones written before it stopped.
+Only rank 0 writes. Steps that a resumed run does again replace the ones written before it stopped. The curve is hashed
+as it is written: checkpoints hold the hash, and so does the status of a trained phase, so a file that says otherwise
+was damaged.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
+import os
 import resource
 import time
 from pathlib import Path
@@ -15,6 +19,7 @@ from typing import Any
 import torch
 
 from stilts_ds.display import Position, carrying
+from stilts_ds.engine.progress import Progress
 from stilts_ds.run_dir import write_atomically
 from stilts_ds.trackers import Tracking, open_trackers
 
@@ -22,22 +27,36 @@ log = logging.getLogger(__name__)
 
 
 class Monitor:
-    """Writes a phase's curves. When it was resumed, `start_step` steps were done already, and dev was evaluated last
-    after `evaluated_step`."""
+    """Writes a phase's curves from `progress` on, which it keeps at the hash and the length of what was written."""
 
-    def __init__(
-        self, metrics: Path, tracking: Tracking, title: str, start_step: int, evaluated_step: int, total_steps: int
-    ) -> None:
-        _keep_steps(metrics, start_step, evaluated_step)
-        self.metrics = open(metrics, "a", encoding="utf-8", buffering=1)  # noqa: SIM115 (closed by close())
-        self.trackers = open_trackers(tracking, start_step)
+    def __init__(self, metrics: Path, tracking: Tracking, title: str, progress: Progress, total_steps: int) -> None:
+        kept, self.digest = _kept(metrics, progress)
+        write_atomically(metrics, kept)
+        self.metrics = open(metrics, "ab")  # noqa: SIM115 (closed by close())
+        self.progress = progress
+        self._count(len(kept))
+        self.trackers = open_trackers(tracking, progress.step)
         self.title, self.total_steps = title, total_steps
         self.clock = time.perf_counter()
+
+    def _write(self, record: dict[str, Any]) -> None:
+        line = (json.dumps(record) + "\n").encode()
+        self.metrics.write(line)
+        self.metrics.flush()  # a killed run keeps its curve up to here
+        self.digest.update(line)
+        self._count(self.progress.curve_bytes + len(line))
+
+    def _count(self, size: int) -> None:
+        self.progress.curve, self.progress.curve_bytes = self.digest.hexdigest(), size
+
+    def sync(self) -> None:
+        """Return when the curve is on disk: a checkpoint that names its hash must not outlive it."""
+        os.fsync(self.metrics.fileno())
 
     def steps(self, records: list[dict[str, Any]]) -> None:
         """Write one record a step; keys are TensorBoard tags, `step` counts from 1."""
         for record in records:
-            self.metrics.write(json.dumps(record) + "\n")
+            self._write(record)
             values = {tag: value for tag, value in record.items() if tag != "step"}
             for tracker in self.trackers:
                 tracker.scalars(values, record["step"])
@@ -57,13 +76,12 @@ class Monitor:
             rate,
             extra=carrying(position),
         )
-        # A killed run keeps its curve up to here.
         for tracker in self.trackers:
             tracker.flush()
 
     def evaluation(self, step: int, scores: dict[str, float]) -> None:
         """Write dev scores (tags `eval/<task>/<language>/<metric>`) of step `step`."""
-        self.metrics.write(json.dumps({"step": step, **scores}) + "\n")
+        self._write({"step": step, **scores})
         for tracker in self.trackers:
             tracker.scalars(scores, step)
         log.info("%s step %d dev: %s", self.title, step, ", ".join(f"{k} {v:.2f}" for k, v in scores.items()))
@@ -80,24 +98,46 @@ class Monitor:
         self.metrics.close()
 
 
-def _keep_steps(metrics: Path, last: int, evaluated: int) -> None:
-    """Drop the lines of steps after `last`, and evaluations after step `evaluated`: the resumed run writes them again.
-    A kill may come between an evaluation and the next checkpoint."""
+def _kept(metrics: Path, progress: Progress) -> tuple[bytes, Any]:
+    """What a start that goes on from `progress` keeps of a curve, and the SHA-256 that its next lines are added to.
+
+    Weights do not depend on the curve, so a damaged one stops nobody: its records are kept as far as they can be read,
+    and the log says so. The hash then follows from the one of the whole file, not from what is there now, so that
+    neither the next checkpoints nor the phase's status take the damaged file for the one that training wrote.
+    """
+    content = metrics.read_bytes() if metrics.exists() else b""
+    written = content[: progress.curve_bytes]
+    if progress.curve and hashlib.sha256(written).hexdigest() == progress.curve:
+        return written, hashlib.sha256(written)
+    kept = _records_until(metrics, content, progress.step, progress.selected_step)
+    if not progress.curve:
+        return kept, hashlib.sha256(kept)
+    log.warning(
+        "%s changed since the checkpoint of step %d was written: training goes on, as no weight depends on it; its "
+        "records up to that step may be wrong, and the report will say so",
+        metrics,
+        progress.step,
+    )
+    return kept, hashlib.sha256(progress.curve.encode())
+
+
+def _records_until(metrics: Path, content: bytes, last: int, evaluated: int) -> bytes:
+    """A curve without the lines of steps after `last`, of evaluations after step `evaluated`, and lines that are no
+    records. A kill may come between an evaluation and the next checkpoint."""
     kept, steps = [], set[int]()
-    text = metrics.read_text(encoding="utf-8", errors="replace") if metrics.exists() else ""
-    for line in text.split("\n"):
+    for line in content.decode(errors="replace").split("\n"):
         try:
             record = json.loads(line)
             # Records of training and of evaluation stand in one file; only the former have a loss.
             if record["step"] > (last if "train/loss" in record else evaluated):
                 continue
-        except (json.JSONDecodeError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             continue  # the last line of a killed run may be cut; any other one is missed below
         kept.append(line + "\n")
         steps |= {record["step"]} if "train/loss" in record else set()
     if len(steps) < last:
         log.warning("%s lacks the records of %d of the %d steps done so far", metrics, last - len(steps), last)
-    write_atomically(metrics, "".join(kept))
+    return "".join(kept).encode()
 
 
 def memory_gib(device: torch.device) -> dict[str, float]:
