@@ -272,7 +272,8 @@ void screen_sums(int isa, const uint8_t* bank, long wide, const Queries* q, int3
   portable::sums_of(bank, wide, q->bytes, starts, out);
 }
 
-Screen* screen_new(const Best* queries, const Best* rows, long query_count, long row_count, long dim) {
+Screen* screen_new(const Best* queries, const Best* rows, long query_count, long row_count, long dim,
+                   int sketched) {
   Screen* screen = new Screen{*queries, *rows, query_count, row_count};
   screen->slack = (dot_roundings(dim) + 4) * ROUNDOFF;
   screen->shift_roundings = shift_roundings(dim);
@@ -281,7 +282,7 @@ Screen* screen_new(const Best* queries, const Best* rows, long query_count, long
   // What waits takes 1.5 KB a query, or 960 + 96 k bytes with the copy that sorts it: less than the memory that survivors
   // may take (cpu.shortlist_bytes).
   long most = 128;
-  if (rows->k == 0 && queries->k <= MOST_SKETCHED) {
+  if (sketched) {
     most = 40 + 4 * queries->k;
     screen->sketch_width = (queries->k + 7) / 8 * 8;
     screen->sketch.assign(query_count * (screen->sketch_width + 1), -INFINITY);

@@ -7,7 +7,7 @@ enum {
   GROUP = 16,     // queries whose bytes lie together: two groups make a panel
   SEGMENT = 64,   // numbers between two widenings of the AVX2 tile; rows are padded to whole segments
   BLOCK = 192,    // bank rows that stay in cache while all panels pass: 192 KB at D 1024
-  MOST_SKETCHED = 32,  // k up to which floors begin with lower bounds by bytes; their lists cost k steps a row
+  MOST_SKETCHED = 32,  // the longest list of lower bounds by bytes: each costs k steps a row
   MOST_DIM = 8192
 };
 

@@ -33,6 +33,9 @@ from stilts_kernels.topk.int8.sides import (
     prepare_queries,
 )
 
+MOST_SKETCHED = 32  # as in screen.h
+# Float32 rows that stay in a processor's last cache. Of a larger bank, hits are scored while their block is there.
+CACHED_BYTES = 16 << 20
 INDEXED_ROWS = 1 << 17  # of a prepared bank searched at a time: some seconds, after which a program can be interrupted
 
 
@@ -70,7 +73,13 @@ class PanelWorker:
     """One search of some panels in a share of the bank, with floors of its own."""
 
     def __init__(
-        self, frame: Frame, queries: PreparedQueries, panels: range, ahead: Direction, back: Direction
+        self,
+        frame: Frame,
+        queries: PreparedQueries,
+        panels: range,
+        ahead: Direction,
+        back: Direction,
+        sketched: bool = False,
     ) -> None:
         # Set before anything can fail, so that __del__ finds it.
         self._library, self._handle = library.loaded(), None  # a handle when all that it needs is there
@@ -85,6 +94,7 @@ class PanelWorker:
             ctypes.c_long(len(panels) * PANEL),
             ctypes.c_long(len(self._keep_back[1])),
             ctypes.c_long(frame.dim),
+            int(sketched),
         )
 
     # The tensors are returned with the struct, which only points into them.
@@ -130,7 +140,15 @@ class PanelWorker:
 class ScreenedSearch:
     """Workers over all panels; feed it chunks of the bank, then ask for the survivors."""
 
-    def __init__(self, frame: Frame, queries: PreparedQueries, ahead: Direction, back: Direction, threads: int) -> None:
+    def __init__(
+        self,
+        frame: Frame,
+        queries: PreparedQueries,
+        ahead: Direction,
+        back: Direction,
+        threads: int,
+        sketched: bool = False,
+    ) -> None:
         self.queries, self.ahead, self.back = queries, ahead, back
         groups = min(threads, queries.panels)
         # With fewer panels than threads, several workers share a panel and split the bank's rows.
@@ -138,7 +156,7 @@ class ScreenedSearch:
         step = -(-queries.panels // groups)
         ranges = [range(at, min(queries.panels, at + step)) for at in range(0, queries.panels, step)]
         self.workers = [
-            PanelWorker(frame, queries, panels, ahead, back) for panels in ranges for _ in range(self.shares)
+            PanelWorker(frame, queries, panels, ahead, back, sketched) for panels in ranges for _ in range(self.shares)
         ]
 
     def feed(self, chunk: Chunk) -> None:
@@ -208,7 +226,9 @@ def collect(
     """Pairs that may be among the k best of the queries (`ahead`) and of the bank rows (`back`)."""
     threads = torch.get_num_threads()
     prepared_queries = prepare_queries(queries, frame, threads) if isinstance(queries, Rows) else queries
-    search = ScreenedSearch(frame, prepared_queries, ahead, back, threads)
+    cached = 4 * bank.count * bank.dim <= CACHED_BYTES
+    sketched = cached and back.k == 0 and ahead.k <= MOST_SKETCHED
+    search = ScreenedSearch(frame, prepared_queries, ahead, back, threads, sketched)
     for chunk in chunks(bank, frame, threads, prepared, step):
         search.feed(chunk)
     return search.finish()
