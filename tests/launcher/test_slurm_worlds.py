@@ -19,7 +19,7 @@ from stilts_ds.run_dir import RunDir
 NO_CLUSTER = slurm_cluster.why_not()
 # Two ranks a world, on one node: as many as the undisturbed run on one machine has.
 PROFILE = 'nodes: 2\ngpus_per_node: 2\nworlds: 2\ntime: "00:30:00"\nstop_seconds: 60\n'
-STEPS = 60
+STEPS = 100
 SHORT = (f"intermediate_training.max_steps={STEPS}", "intermediate_training.save_steps=4")
 
 
