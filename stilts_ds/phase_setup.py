@@ -71,7 +71,7 @@ def check_start(
     needed = world.broadcast(bytes_to_write(recipe, plan, run) if world.first else None)
     check_ranks(world, run.root, needed)
     # After it: ranks of other versions would not come to one answer.
-    if only != "evaluate" and any(phase.train for phase in phases):
+    if any(phase.trains(only) for phase in phases):
         check_deepspeed(recipe.engine, world)
 
 
@@ -105,7 +105,7 @@ def check_settings(
         if limits.tokens is not None and longest > limits.tokens:
             problem = f"max_seq_length={longest}, but the model takes {limits.tokens} tokens"
             raise UserError(f"{phase.title}: {problem}; set max_seq_length to {limits.tokens} or less")
-        if only == "evaluate":  # which deals no steps: any number of ranks predicts
+        if not phase.trains(only):  # no steps are dealt: any number of ranks predicts
             continue
         pool = pool_size(families, setting)
         if setting.train_batch_size // pool < world.size and pool > 1:

@@ -52,6 +52,10 @@ class Phase(Value):
             raise ValueError(f"phase {self.id!r} is called {self.kind} and trains {list(self.train)}")
         return self
 
+    def trains(self, only: str | None) -> bool:
+        """Whether a start takes steps in it that does `only` that part of each phase (None: all)."""
+        return bool(self.train) and only != "evaluate"
+
     def setting(self, task: str = "") -> TrainingPart:
         """The phase's training settings, with those that the rows of one of its tasks depend on."""
         return TrainingPart(**{**self.training, **self.lengths.get(task, {})})

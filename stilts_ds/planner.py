@@ -40,7 +40,7 @@ def most_ranks(phases: Iterable[Phase], only: str | None = None) -> int | None:
     retrieval, a pool of them. None where nothing trains, as in a start that does `only` "evaluate"."""
     shares: list[int] = []
     for phase in phases:
-        if phase.train and only != "evaluate":
+        if phase.trains(only):
             setting = phase.setting()
             pool = pool_size([family_of(get_task(name)) for name in phase.train], setting)
             shares.append(setting.train_batch_size // pool)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -26,17 +28,36 @@ def test_exact_scores_are_canonical_to_the_bit(dim: int, queries: int, rows: int
     each = torch.randint(0, queries * rows, (pairs,), generator=generator).unique()
     each = each[torch.randperm(len(each), generator=generator)]
     sides_of_pairs = Rows(left, "l"), Rows(right, "r"), each // rows, each % rows
-    # Widths that were not measured would compare torch with itself.
-    assert exact.torch_width(dim, SETS[-1]) in exact.WIDTHS
     assert torch.equal(exact.exact_scores(*sides_of_pairs), canonical_scores(*sides_of_pairs))
 
 
-def test_scores_of_an_unknown_order_are_left_to_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("isa", SETS)
+@pytest.mark.parametrize("width", exact.WIDTHS)
+@pytest.mark.parametrize("dim", [1, 7, 8, 33, 384])
+def test_sums_are_added_side_by_side_and_then_one_after_the_other(dim: int, width: int, isa: int) -> None:
+    """The order itself, whatever this machine's torch has: a column of sums by rows of `width` products."""
+    left, right = (gaussian(9, dim, seed).pow(3) for seed in (1, 2))
+    each = torch.arange(9)
+    products = torch.nn.functional.pad(left.double() * right.double(), (0, -dim % width)).view(9, -1, width)
+    lanes = products[:, 0]
+    for row in products.unbind(1)[1:]:
+        lanes = lanes + row
+    expected = lanes[:, 0]
+    for lane in lanes.unbind(1)[1:]:
+        expected = expected + lane
+    assert torch.equal(exact.dots(left, right, each, each, width, isa), expected)
+
+
+def test_scores_of_an_unknown_order_are_left_to_torch_and_said(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     left, right, each = gaussian(9, 100, 1), gaussian(9, 100, 2), torch.arange(9)
     expected = canonical_scores(Rows(left, "l"), Rows(right, "r"), each, each)
     monkeypatch.setattr(exact, "sampled_dots", lambda a, counts, b, column: (a * b[column]).flip(1).cumsum(1)[:, -1])
     exact.torch_width.cache_clear()
-    assert exact.torch_width(100, SETS[-1]) == 0
+    with caplog.at_level(logging.INFO):
+        assert exact.torch_width(100, SETS[-1]) == 0
+    assert "torch adds up 100 products in an order that the extension does not know" in caplog.text
     monkeypatch.setattr(exact, "dots", None)  # would fail if it were called
     assert torch.equal(exact.exact_scores(Rows(left, "l"), Rows(right, "r"), each, each), expected)
     exact.torch_width.cache_clear()

@@ -26,8 +26,9 @@ def dropout(x: Tensor, keys: Tensor, site: int, rate: float) -> Tensor:
     # The input itself, not a copy: at rate 0 dropout costs nothing.
     if threshold == 0 or not x.numel():
         return x
-    kind = OnGpu if x.is_cuda else OnCpu
-    return kind.apply(x, keys, site, threshold)
+    if x.is_cuda:
+        return OnGpu.apply(x, keys, site, threshold)
+    return OnCpu.apply(x, lambda planes: dropout_cpu(planes, fold(keys, site), threshold), threshold)
 
 
 def dropout_of_squares(
@@ -48,34 +49,22 @@ def dropout_of_squares(
 
 def drop_drawn(x: Tensor, kept: Tensor, threshold: int) -> Tensor:
     """Dropout on a CPU by a mask that was drawn before."""
-    return OfDrawn.apply(x, kept, threshold)
+    return OnCpu.apply(x, lambda planes: (apply_kept(planes, kept, threshold), kept), threshold)
 
 
 class OnCpu(torch.autograd.Function):
-    """Keeps a byte an element for the backward pass: reading it takes a third of the time of hashing again."""
+    """Keeps a byte an element for the backward pass: reading it takes a third of the time of hashing again.
+
+    `drop` takes x and returns it after dropout, and what is kept.
+    """
 
     @staticmethod
-    def forward(context: Any, x: Tensor, keys: Tensor, site: int, threshold: int) -> Tensor:
-        out, kept = dropout_cpu(x, fold(keys, site), threshold)
+    def forward(context: Any, x: Tensor, drop: Callable[[Tensor], tuple[Tensor, Tensor]], threshold: int) -> Tensor:
+        out, kept = drop(x)
         context.save_for_backward(kept)
         # A number, not a tensor, so it is kept beside the saved ones.
         context.threshold = threshold
         return out
-
-    @staticmethod
-    def backward(context: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        (kept,) = context.saved_tensors
-        return apply_kept(gradient, kept, context.threshold), None, None, None
-
-
-class OfDrawn(torch.autograd.Function):
-    """The same with a mask that exists."""
-
-    @staticmethod
-    def forward(context: Any, x: Tensor, kept: Tensor, threshold: int) -> Tensor:
-        context.save_for_backward(kept)
-        context.threshold = threshold
-        return apply_kept(x, kept, threshold)
 
     @staticmethod
     def backward(context: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:

@@ -73,19 +73,28 @@ class Quantised(ctypes.Structure):
 
 class Exact(ctypes.Structure):
     _fields_ = [
-        *((name, Pointer) for name in ("left", "right")),
-        *((name, Long) for name in ("left_stride", "right_stride")),
-        *((name, Pointer) for name in ("left_row", "right_row")),
-        *((name, Long) for name in ("count", "dim")),
+        ("left", Pointer),
+        ("right", Pointer),
+        ("left_stride", Long),
+        ("right_stride", Long),
+        ("left_row", Pointer),
+        ("right_row", Pointer),
+        ("count", Long),
+        ("dim", Long),
         ("out", Pointer),
     ]
 
 
 class Ranking(ctypes.Structure):
     _fields_ = [
-        *((name, Pointer) for name in ("row", "column", "score")),
-        *((name, Long) for name in ("count", "rows", "k")),
-        *((name, Pointer) for name in ("values", "indices")),
+        ("row", Pointer),
+        ("column", Pointer),
+        ("score", Pointer),
+        ("count", Long),
+        ("rows", Long),
+        ("k", Long),
+        ("values", Pointer),
+        ("indices", Pointer),
     ]
 
 
