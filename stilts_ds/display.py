@@ -268,3 +268,22 @@ def console_handler(stream: TextIO | None = None) -> Console:
     # A terminal that cannot move its cursor (an editor's shell, say) would show every state of a bar below the last.
     draws = stream.isatty() and os.environ.get("TERM") not in (None, "", "dumb", "unknown")
     return Bars(stream, level) if draws else Console(stream, level)
+
+
+# --- scores ----------------------------------------------------------------------------------------------------------
+
+
+def number(value: float | None) -> str:
+    """A score as it is printed everywhere: one digit, "-" where there is none."""
+    return "-" if value is None else f"{rounded(value):.1f}"
+
+
+def signed(value: float | None) -> str:
+    """A gain as it is printed everywhere."""
+    return "-" if value is None else f"{rounded(value):+.1f}"
+
+
+def rounded(value: float) -> float:
+    """To one digit. Means of the same scores that were added up in another order differ in their last bits, which must
+    not decide how 46.25 is printed. Adding 0.0 turns -0.0 into 0.0: "-0.0" would read as a loss."""
+    return round(round(value, 9), 1) + 0.0

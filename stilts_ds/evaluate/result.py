@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from pydantic import ConfigDict, ValidationError, ValidationInfo, ValidatorFunctionWrapHandler, field_validator
 
+from stilts_ds.display import number
 from stilts_ds.evaluate.sizes import other_sizes
 from stilts_ds.families.registry import main_metric
 from stilts_ds.plan_file import Phase
@@ -101,9 +102,9 @@ class Result(Value):
 def scores_in_words(folder: PhaseDir, phase: Phase) -> list[str]:
     """What came out of a phase so far: `dev 78.2`, the score that chose its model, and the means of its targets."""
     best = folder.read_status().best
-    words = [] if best is None else [f"dev {best.selection:.1f}"]
+    words = [] if best is None else [f"dev {number(best.selection)}"]
     for task in phase.evaluate:
         path = folder.result(task)
         mean = Result.load(path).mean_of_present if path.exists() else None
-        words += [] if mean is None else [f"{task} {mean:.1f}"]
+        words += [] if mean is None else [f"{task} {number(mean)}"]
     return words

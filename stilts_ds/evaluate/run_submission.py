@@ -8,6 +8,7 @@ from typing import Any
 
 from stilts_ds.config import Recipe
 from stilts_ds.data.data import Data
+from stilts_ds.display import number
 from stilts_ds.errors import UserError, counted
 from stilts_ds.evaluate.choose import ChosenPhase, choose_best, choose_condition, choose_seed
 from stilts_ds.evaluate.submission import (
@@ -83,7 +84,7 @@ def _check_recipe(recipe: Recipe) -> None:
 
 def _line(name: str, choice: ChosenPhase) -> str:
     seed = "any seed" if choice.seed is None else f"seed {choice.seed}"
-    dev = "" if choice.dev_score is None else f", English dev {choice.dev_score:.1f}"
+    dev = "" if choice.dev_score is None else f", English dev {number(choice.dev_score)}"
     return f"{name}: condition {choice.condition}, {seed}{dev} ({choice.chosen_by})"
 
 

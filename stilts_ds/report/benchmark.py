@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from statistics import fmean, median
 
+from stilts_ds.display import number
 from stilts_ds.report.compare import Scores
 from stilts_ds.report.load import RunData
-from stilts_ds.report.table import Sheet, number
+from stilts_ds.report.table import Sheet
 from stilts_ds.report.tables import is_whole
 from stilts_ds.tasks.benchmarks import Benchmark, get_benchmark
 

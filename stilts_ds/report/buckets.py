@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stilts_ds.data.data import fitted_task
+from stilts_ds.display import number
 from stilts_ds.evaluate.attributes import Attributes, read_attributes
 from stilts_ds.families.metrics import Units
 from stilts_ds.families.registry import family_of, main_metric
@@ -84,12 +85,12 @@ def _rows(
         by_language = {code: buckets_of(known[code].get(name, ())) for code in languages}
         bucketed = {code: buckets for code, buckets in by_language.items() if buckets}
         count = max(map(len, bucketed.values()), default=0)
-        for number in range(count):
+        for place in range(count):
             # A language with fewer buckets is left out: its second of two is not the second of four.
-            by_code = {code: buckets[number] for code, buckets in bucketed.items() if len(buckets) == count}
+            by_code = {code: buckets[place] for code, buckets in bucketed.items() if len(buckets) == count}
             cells = [_cell(task, counts, by_code, condition, settings) for condition in conditions]
             low, high = (min(p.low for p in by_code.values()), max(p.high for p in by_code.values()))
-            yield (f"{name}, {number + 1} of {count}", f"{low:.4g}", f"{high:.4g}", *cells)
+            yield (f"{name}, {place + 1} of {count}", f"{low:.4g}", f"{high:.4g}", *cells)
 
 
 def _attributes(data: RunData, task: Task, code: str, examples: int) -> Attributes:
@@ -102,7 +103,7 @@ def _cell(task: Task, counts: Counts, by_code: dict[str, Bucket], condition: str
     means = [bucket_scores(task, counts.units[code][condition], bucket, code) for code, bucket in by_code.items()]
     mean = np.mean(means, axis=0)
     low, high = np.quantile(mean[1:], [settings.level / 2, 1 - settings.level / 2])
-    return f"{mean[0]:.1f} [{low:.1f}, {high:.1f}]"
+    return f"{number(mean[0])} [{number(low)}, {number(high)}]"
 
 
 def bucket_scores(task: Task, units: Sequence[Units], bucket: Bucket, code: str) -> Floats:

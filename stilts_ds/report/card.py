@@ -6,6 +6,7 @@ import re
 from typing import Any
 
 from stilts_ds.data.data import fitted_task
+from stilts_ds.display import number
 from stilts_ds.escape import markdown_code, markdown_escape
 from stilts_ds.evaluate.result import Result
 from stilts_ds.families.registry import family_of, main_metric
@@ -181,13 +182,13 @@ def _lineage(data: RunData, phase: Phase) -> list[str]:
         f"1. {markdown_code(public_name(data.plan.model))}, the pretrained encoder "
         f"(files' SHA-256 {markdown_code(data.plan.provenance.model_hash or 'unknown')})"
     ]
-    for number, link in enumerate(_chain(data, phase), start=2):
+    for place, link in enumerate(_chain(data, phase), start=2):
         setting = link.setting()
         longest = max(link.setting(name).max_seq_length for name in link.train)
         dev = data.curves[link.id].best_dev
-        said = f"; best English dev score {dev:.1f}" if dev is not None else ""
+        said = f"; best English dev score {number(dev)}" if dev is not None else ""
         lines.append(
-            f"{number}. {link.kind} training on {', '.join(f'`{name}`' for name in link.train)}: seed {link.seed}, "
+            f"{place}. {link.kind} training on {', '.join(f'`{name}`' for name in link.train)}: seed {link.seed}, "
             f"learning rate {setting.learning_rate:g}, batch {setting.train_batch_size}, up to "
             f"{longest} tokens{said} (phase `{link.id}`)"
         )
@@ -235,7 +236,7 @@ def _scores(data: RunData, phase: Phase) -> str:
     for task, scores in scored:
         pivot = fitted_task(task, data.recipe).pivot
         named = {markdown_escape(_language(code, pivot)): value for code, value in scores.items()}
-        lines += [f"| {task} | {name} | {value:.1f} |" for name, value in named.items()]
+        lines += [f"| {task} | {name} | {number(value)} |" for name, value in named.items()]
     said = f"{how}In percent, XTREME's metric of each target; `*` marks the language of training.\n"
     return "\n".join([said, *lines]) + "\n"
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from statistics import median
 
+from stilts_ds.display import number
 from stilts_ds.families.metrics import Metric, Units
 from stilts_ds.families.registry import metrics_of
 from stilts_ds.report.cells import any_scores
@@ -60,4 +61,4 @@ def _sheets(data: RunData, name: str, condition: str) -> list[Sheet]:
 def _median(metric: Metric, units: Sequence[Units]) -> str:
     """The median over seeds; a dash where there is nothing to count, as where max_examples leaves a test out."""
     scores = [metric.score(of_seed) for of_seed in units if of_seed.total(metric.below).sum() > 0]
-    return f"{median(scores):.1f}" if scores else "-"
+    return number(median(scores) if scores else None)

@@ -10,11 +10,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from stilts_ds.display import number
 from stilts_ds.errors import UserError
 from stilts_ds.report.colour import colours, scale_of
 from stilts_ds.report.curves import COLOURS, DASHES, Line
 from stilts_ds.report.latex import display_names
-from stilts_ds.report.table import Cell, Table, gain_text, number
+from stilts_ds.report.table import Cell, Table, gain_text
 from stilts_ds.run_dir import write_atomically
 
 if TYPE_CHECKING:

@@ -18,6 +18,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
+from stilts_ds.display import number, rounded, signed
 from stilts_ds.errors import UserError
 from stilts_ds.escape import on_one_line
 from stilts_ds.report.latex_text import (
@@ -29,16 +30,7 @@ from stilts_ds.report.latex_text import (
     needed_for_letters,
     text_width,
 )
-from stilts_ds.report.table import (
-    Best,
-    Cell,
-    Row,
-    Table,
-    gain_mark,
-    number,
-    printed_gain,
-    signed,
-)
+from stilts_ds.report.table import Best, Cell, Row, Table, gain_mark, printed_gain
 from stilts_ds.report.tables import LANGUAGES_OF, MEDIAN_AND_MEAN
 from stilts_ds.tasks.registry import get_task
 from stilts_ds.tasks.spec import Task
@@ -263,7 +255,7 @@ def _printed(table: Table, layout: Layout) -> Panel:
 def _best(table: Table) -> set[tuple[int, int]]:
     """Which cells have the highest score, as printed, of their column or row; several where they are equal."""
     scores = {(i, j): cell.score for i, row in enumerate(table.rows) for j, cell in enumerate(row.cells)}
-    printed = {where: round(score, 1) for where, score in scores.items() if score is not None}
+    printed = {where: rounded(score) for where, score in scores.items() if score is not None}
     axis = {"column": 1, "row": 0}.get(table.best)
     if axis is None:
         return set()

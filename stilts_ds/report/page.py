@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from html import escape
 from importlib.resources import files
 
+from stilts_ds.display import number, signed
 from stilts_ds.errors import counted, printable
 from stilts_ds.report import curves
 from stilts_ds.report.colour import colours, scale_of
@@ -19,18 +20,7 @@ from stilts_ds.report.provenance import cost_sheet, provenance_lines, selection_
 from stilts_ds.report.robustness import rate_curves
 from stilts_ds.report.seeds import seed_sheets
 from stilts_ds.report.stats import ComparisonSettings, Difference
-from stilts_ds.report.table import (
-    Cell,
-    Row,
-    Sheet,
-    Table,
-    gain_mark,
-    legend,
-    mean_differs,
-    number,
-    printed_gain,
-    signed,
-)
+from stilts_ds.report.table import Cell, Row, Sheet, Table, gain_mark, legend, mean_differs, printed_gain
 from stilts_ds.report.tables import LANGUAGES_OF, Tables, tested
 
 # Nothing else may be loaded or run, also if a name should one day slip through unescaped: a browser runs the script

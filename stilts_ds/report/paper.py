@@ -13,9 +13,10 @@ from typing import Any
 from scipy.stats import kendalltau
 
 from stilts_ds.config import Recipe
+from stilts_ds.display import signed
 from stilts_ds.errors import counted
 from stilts_ds.report.published import PHANG_2020, UNCHECKED, XLMR_LARGE
-from stilts_ds.report.table import Sheet, signed
+from stilts_ds.report.table import Sheet
 
 # ANLI+ first, as in the paper's table.
 NINE = ("anli_plus", "mnli", "qqp", "squad_v1", "squad_v2", "hellaswag", "ccg", "cosmosqa", "commonsenseqa")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from stilts_ds.data.data import hub_commits_path
-from stilts_ds.display import duration
+from stilts_ds.display import duration, number
 from stilts_ds.plan_file import Phase
 from stilts_ds.report.load import RunData
 from stilts_ds.report.table import Sheet
@@ -71,8 +71,8 @@ def selection_sheet(data: RunData) -> Sheet:
             continue
         trained = f"{phase.condition}, seed {phase.seed}"
         for task, scores in best.tasks.items():
-            kept = (f"{scores.score:.1f}", f"{best.step:,}")
-            peak = (f"{scores.best:.1f}", f"{scores.best_step:,}")
+            kept = (number(scores.score), f"{best.step:,}")
+            peak = (number(scores.best), f"{scores.best_step:,}")
             rows.append((trained, task, *kept, *peak))
     columns = ("condition", "task", "kept model", "at step", "task's best", "at step")
     notes = (
@@ -140,7 +140,7 @@ def _cost(data: RunData, phases: Iterable[Phase]) -> tuple[str, ...]:
         f"{sum(last_steps):,}" if last_steps else "-",
         wall_time,
         rank_hours,
-        f"{max(peaks):.1f}" if peaks else "-",
+        number(max(peaks, default=None)),
         kilowatt_hours,
     )
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
+from stilts_ds.display import number
 from stilts_ds.report.load import RunData
-from stilts_ds.report.table import Sheet, number
+from stilts_ds.report.table import Sheet
 
 
 def seed_sheets(data: RunData) -> list[Sheet]:

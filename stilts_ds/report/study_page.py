@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from stilts_ds.config import Recipe, TrainingPart
+from stilts_ds.display import number, signed
 from stilts_ds.errors import counted
 from stilts_ds.escape import markdown_prose
 from stilts_ds.report.code_gains import NAME as CODE_GAINS
 from stilts_ds.report.code_tables import FLOORS, METRICS_OF
 from stilts_ds.report.layers import NAME as LAYERS
 from stilts_ds.report.paper import paper_sheets
-from stilts_ds.report.table import Sheet, number, signed
+from stilts_ds.report.table import Sheet
 from stilts_ds.report.tables import LANGUAGES_OF
 from stilts_ds.report.text import markdown_sheet
 from stilts_ds.run_dir import write_json

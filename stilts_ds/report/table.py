@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+from stilts_ds.display import number, signed
 from stilts_ds.report.stats import Difference
 
 NOT_SIGNIFICANT, NOT_TESTED, PARTIAL, CHOSEN, SELECTED, FITTED = "°", "?", "†", "‡", "§", "¶"
@@ -126,19 +127,6 @@ def correct(tables: Sequence[Table], method: Callable[[Sequence[float]], list[fl
 
 
 # --- cells as text ---------------------------------------------------------------------------------------------------
-
-
-def number(value: float | None) -> str:
-    return "-" if value is None else f"{_no_minus_zero(value):.1f}"
-
-
-def signed(value: float | None) -> str:
-    return "-" if value is None else f"{_no_minus_zero(value):+.1f}"
-
-
-def _no_minus_zero(value: float) -> float:
-    # Adding 0.0 turns -0.0 into 0.0: "-0.0" would read as a loss.
-    return round(value, 1) + 0.0
 
 
 def gain_mark(gain: Difference | None) -> str:

@@ -7,8 +7,9 @@ import csv
 import io
 from collections.abc import Iterable, Sequence
 
+from stilts_ds.display import number
 from stilts_ds.escape import csv_text, markdown_escape
-from stilts_ds.report.table import Cell, Sheet, Table, cell_text, gain_text, number, printed_gain
+from stilts_ds.report.table import Cell, Sheet, Table, cell_text, gain_text, printed_gain
 
 CSV_COLUMNS = (
     "table", "row", "column", "score", "gain", "mean", "mean_gain", "low", "high", "p", "p_adjusted", "significant",

@@ -9,8 +9,8 @@ import pytest
 from chromium import Chromium, find_chromium
 from report_runs import HOSTILE, TARGETS, build_run
 
+from stilts_ds.display import signed
 from stilts_ds.report.stats import ComparisonSettings
-from stilts_ds.report.table import signed
 from stilts_ds.report.write import write_report
 from stilts_ds.run_dir import RunDir, read_json
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 
 from stilts_ds import display
-from stilts_ds.display import MILESTONE, PhaseWork, Position, StudyClock, StudyWork, carrying
+from stilts_ds.display import MILESTONE, PhaseWork, Position, StudyClock, StudyWork, carrying, number, signed
 
 WORK = StudyWork((PhaseWork("none/seed1/xnli", 1000, 2), PhaseWork("mnli/seed1/[b]xnli", 3000, 2)))
 NONE, MNLI = (phase.label for phase in WORK.phases)
@@ -182,3 +182,11 @@ def test_a_demonstration_does_not_warn_about_itself() -> None:
 )
 def test_durations_read_like_a_clock(seconds: float, text: str) -> None:
     assert display.duration(seconds) == text
+
+
+def test_a_score_is_printed_alike_in_whichever_order_it_was_added_up() -> None:
+    """46.25 of four languages, and what two orders of adding make of it: the log once said 46.3 and the table 46.2."""
+    one, other = 46.25, 46.250000000000007
+    assert one != other
+    assert number(one) == number(other) == "46.2" and signed(-one) == signed(-other) == "-46.2"
+    assert (number(0.05 + 1e-12), number(-0.04), signed(-0.04), number(None)) == ("0.1", "0.0", "+0.0", "-")
