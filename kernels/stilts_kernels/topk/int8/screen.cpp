@@ -72,21 +72,6 @@ struct Screen {
   // Whether no block of rows has met this panel yet; the sketch then holds nothing.
   bool begins(long panel) const { return sketched() && !begun[panel]; }
 
-  // Deferred hits that still reach their floors, query by query, the k best of each first.
-  void sort_deferred() {
-    drop(deferred);
-    std::vector<size_t> end(query_count + 1);
-    for (const Hit& hit : deferred) end[hit.query + 1]++;
-    for (long i = 0; i < query_count; i++) end[i + 1] += end[i];
-    std::vector<Hit> sorted(deferred.size());
-    for (const Hit& hit : deferred) sorted[end[hit.query]++] = hit;
-    for (long i = 0; i < query_count; i++) {
-      const auto first = sorted.begin() + (i ? end[i - 1] : 0), last = sorted.begin() + end[i];
-      std::nth_element(first, first + std::min((long)queries.k, (long)(last - first)), last, more_promising);
-    }
-    deferred.swap(sorted);
-  }
-
   void raise_floor(long query, float value) { queries.floor[query] = std::max(queries.floor[query], value); }
 
   void prune_if_many() {
@@ -239,21 +224,29 @@ void exact_scores(int isa, int width, const Exact* to) {
 }
 
 void rank_pairs(const Ranking* to) {
+  struct Pair {
+    double score;
+    int64_t column;
+  };
   std::vector<long> end(to->rows + 1);
   for (long i = 0; i < to->count; i++) end[to->row[i] + 1]++;
   for (long row = 0; row < to->rows; row++) end[row + 1] += end[row];
-  std::vector<long> pairs(to->count);
-  for (long i = 0; i < to->count; i++) pairs[end[to->row[i]]++] = i;
-  const auto better = [to](long a, long b) {
-    return to->score[a] > to->score[b] || (to->score[a] == to->score[b] && to->column[a] < to->column[b]);
+  std::vector<Pair> pairs(to->count);
+  for (long i = 0; i < to->count; i++) pairs[end[to->row[i]]++] = {to->score[i], to->column[i]};
+  const auto better = [](const Pair& a, const Pair& b) {
+    return a.score > b.score || (a.score == b.score && a.column < b.column);
   };
   for (long row = 0; row < to->rows; row++) {
     const auto first = pairs.begin() + (row ? end[row - 1] : 0), last = pairs.begin() + end[row];
     const long count = std::min(to->k, (long)(last - first));
-    std::partial_sort(first, first + count, last, better);
+    // Where hardly more than k are there, sorting them all takes half the time of picking k.
+    if (last - first <= 2 * count)
+      std::sort(first, last, better);
+    else
+      std::partial_sort(first, first + count, last, better);
     for (long place = 0; place < count; place++) {
-      to->values[row * to->k + place] = to->score[first[place]];
-      to->indices[row * to->k + place] = to->column[first[place]];
+      to->values[row * to->k + place] = first[place].score;
+      to->indices[row * to->k + place] = first[place].column;
     }
   }
 }

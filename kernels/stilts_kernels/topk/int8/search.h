@@ -254,9 +254,35 @@ struct Worker {
     for (long d = 0; d < dim; d += 16) __builtin_prefetch(row + d);
   }
 
+  // Deferred hits that still reach their floors, query by query, those first whose lower bounds reach: about k of each.
+  TARGET void sort_deferred() {
+    std::vector<Hit>& deferred = screen.deferred;
+    std::vector<size_t> start(screen.query_count + 1);
+    for (const Hit& hit : deferred) start[hit.query + 1]++;
+    for (long i = 0; i < screen.query_count; i++) start[i + 1] += start[i];
+    std::vector<size_t> front(start.begin(), start.end() - 1), back(start.begin() + 1, start.end());
+    std::vector<Hit> sorted(deferred.size());
+    // Where a hit goes, and whether it is dropped, as about half are, is not to be foreseen: it is written to both ends
+    // of what is free, and the end that it belongs to moves.
+    for (const Hit& hit : deferred) {
+      const float floor = screen.queries.floor[hit.query];
+      const bool reaches = hit.upper >= floor;
+      const bool first = hit.upper - 2 * allowed(hit.query, hit.row - x.first) >= floor;
+      sorted[front[hit.query]] = sorted[back[hit.query] - 1] = hit;
+      front[hit.query] += reaches & first;
+      back[hit.query] -= reaches & !first;
+    }
+    auto to = deferred.begin();
+    for (long i = 0; i < screen.query_count; i++) {
+      to = std::copy(sorted.begin() + start[i], sorted.begin() + front[i], to);
+      to = std::copy(sorted.begin() + back[i], sorted.begin() + start[i + 1], to);
+    }
+    deferred.erase(to, deferred.end());
+  }
+
   // One way, query by query and the best first: the floor that k scores leave drops most of the others.
   TARGET void score_deferred() {
-    if (screen.sketched()) screen.sort_deferred();
+    if (screen.sketched()) sort_deferred();
     for (size_t i = 0; i < screen.deferred.size(); i++) {
       if (i + 1 < screen.deferred.size()) fetch_row(screen.deferred[i + 1]);
       score(screen.deferred[i]);

@@ -187,7 +187,8 @@ def survivors(direction: Direction, row: Tensor, column: Tensor, upper: Tensor, 
     if direction.k == 0:
         row, column, upper = row[:0], column[:0], upper[:0]
     alive = upper >= floor[row] if len(row) else torch.zeros(0, dtype=torch.bool, device="cpu")
-    row, column = row[alive], column[alive]
+    if not bool(alive.all()):  # one way and with one worker all are
+        row, column = row[alive], column[alive]
     # The extension gives a row up by setting its floor to infinity, which no score reaches.
     failed = floor[: direction.rows] == torch.inf
     return Survivors(direction.rows, direction.k, failed, row, column)
