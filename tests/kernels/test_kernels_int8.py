@@ -141,6 +141,22 @@ def test_the_tile_of_avx_vnni_is_exact(isa: int) -> None:
         assert report is not None and report.path == "cpu, int8 screen with avx-vnni"
 
 
+@pytest.mark.slow
+@pytest.mark.processes
+def test_the_check_that_needs_no_python_finds_no_fault(tmp_path: Path) -> None:
+    """tests/tools/screen_check.cpp, which emulators of other processors run, on the instruction sets of this one."""
+    if shutil.which("g++") is None:
+        pytest.skip("needs g++")
+    source, program = ranks.ROOT / "tests/tools/screen_check.cpp", tmp_path / "screen_check"
+    flags = ["-std=c++17", "-O3", "-fno-math-errno", "-fno-trapping-math", "-w"]
+    subprocess.run(["g++", *flags, "-o", program, source], check=True, timeout=300)
+    done = subprocess.run([program, "3", "1"], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0 and done.stdout.splitlines()[-1] == "done", done.stdout
+    ran = [line.split(":")[0] for line in done.stdout.splitlines() if "no fault" in line]
+    there = library.loaded().instruction_sets()
+    assert ran == [name for isa, name in library.NAMES.items() if there >> isa & 1]
+
+
 def wild(kind: str, rows: int, dim: int, seed: int) -> Tensor:
     values = gaussian(rows, dim, seed)
     if kind == "mean":
