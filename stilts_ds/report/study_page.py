@@ -38,6 +38,13 @@ DEGENERATE = (
     "A dash for an interval: no example differs between the two, so every resample is the same and there is nothing to "
     "test. That is not certainty: where none of n examples is right, a share of up to 3 / n is still likely."
 )
+# What the corrections promise: a page has several tables, and its intervals have no correction (docs/report.md).
+READING = (
+    "An interval is of one comparison and not corrected, so it may leave 0 out where `told from 0`, by the corrected "
+    "p, says no. Each table is corrected by itself, the tables of languages together, and nothing across tables. By "
+    "design a table has a false `yes` with a chance of at most 5 %, the page as a whole with more; of the `yes` among "
+    "languages at most 5 % are false on average."
+)
 Cells = Mapping[str, Mapping[str, Any]]  # row -> column -> score and gain, as in results.json
 
 
@@ -77,7 +84,7 @@ def study_page(results: Mapping[str, Any], recipe: Recipe, at_scale: Sheet | Non
     sheets += paper_sheets(results, recipe)
     sheets += [_unresolved(tables, statistics["baseline"])]
     sheets += [at_scale] if at_scale else []
-    sections = [f"    {command(recipe)}\n"]
+    sections = [f"    {command(recipe)}\n\n{_wrapped(READING)}\n"]
     for sheet in sheets:
         if sheet.rows:
             notes = "\n\n".join(map(_wrapped, sheet.notes))
@@ -132,7 +139,8 @@ def _learnt(results: Mapping[str, Any], recipe: Recipe) -> Sheet:
     examples = TrainingPart(**recipe.intermediate_training).eval_examples
     note = (
         f"Main score on at most {examples} dev examples of each task, which "
-        "also choose among steps where several are evaluated. Each seed in its order."
+        "also choose among steps where several are evaluated. Each seed in its order. Guessing draws evenly: the "
+        "commonest answer alone can score more, as in CCG (a noun's tag) and SQuAD 2.0 (no answer)."
     )
     return Sheet("What the tasks taught", ("condition", "task", "dev, by seed", "guessing"), tuple(rows), (note,))
 

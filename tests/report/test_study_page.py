@@ -74,6 +74,11 @@ def test_every_tested_gain_stands_with_its_interval_and_its_corrected_p() -> Non
     assert "+9.0" not in page  # scripts say what the table of languages says
 
 
+def test_what_is_corrected_together_stands_before_the_tables() -> None:
+    before = study_page(RESULTS, RECIPE).split("## Conditions")[0].replace("\n", " ")
+    assert "An interval is of one comparison and not corrected" in before and "nothing across tables" in before
+
+
 def test_a_p_value_is_never_0() -> None:
     tables = {**RESULTS["statistics"]["tables"], "matrix": {"mnli": {"tatoeba": gain(9.0, 8.0, 10.0, 0.0004)}}}
     page = study_page({**RESULTS, "statistics": {**RESULTS["statistics"], "tables": tables}}, RECIPE)
