@@ -31,7 +31,9 @@ def paper_sheets(results: Mapping[str, Any], recipe: Recipe) -> list[Sheet]:
     singles = {task: name for name, tasks in recipe.intermediate.items() for task in NINE if tasks == [task]}
     if len(singles) < len(NINE):
         return []
-    gains = {name: row for name, row in results["statistics"]["tables"]["matrix"].items() if _gain(row, AVERAGE)}
+    # Without the row of the best of each target: its average is over those targets alone that it could choose for.
+    matrix = results["statistics"]["tables"]["matrix"]
+    gains = {name: row for name, row in matrix.items() if name in recipe.intermediate and _gain(row, AVERAGE)}
     targets = [task for task in results["targets"] if task in PHANG_2020]
     conditions = [name for name in singles.values() if name in gains]
     together = _named(recipe, gains, lambda tasks: set(tasks) == set(NINE))

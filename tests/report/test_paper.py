@@ -78,6 +78,14 @@ def test_conditions_stand_by_their_average_gain() -> None:
     assert sheet.rows[-1][0] == "mlm"
 
 
+def test_the_best_of_each_target_stands_in_no_order_of_conditions() -> None:
+    chosen = results(ccg={"average": gain(4.0)})
+    matrix = chosen["statistics"]["tables"]["matrix"]
+    matrix["best per target"] = {"xnli": gain(9.0), "xquad": None, "tatoeba": None, "average": gain(9.0)}
+    sheet = paper_sheets(chosen, RECIPE)[1]
+    assert sheet.rows[0][0] == "ccg" and len(sheet.rows) == len(INTERMEDIATE) - 1
+
+
 @pytest.mark.parametrize(
     ("gains", "verdict"),
     [
