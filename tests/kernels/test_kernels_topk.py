@@ -15,6 +15,7 @@ from stilts_kernels.topk import reference
 from stilts_kernels.topk.bounds import EXTRA_COLUMNS, PanelMaker, score_error
 from stilts_kernels.topk.cpu import topk_cpu
 from stilts_kernels.topk.int8 import library
+from stilts_kernels.topk.shortlist import Shortlist
 from torch import Tensor
 
 SCREENS = ("bfloat16", "float32", "int8") if library.instruction_sets() else ("bfloat16", "float32")
@@ -226,3 +227,17 @@ def test_normalize_and_mean_pool() -> None:
     for bounds in ([0, 3, 3, 8], [0, 3, 9], [1, 8], [0]):
         with pytest.raises(ValueError, match="rise strictly"):
             mean_pool_packed(torch.ones(8, 2), torch.tensor(bounds))
+
+
+def test_many_small_blocks_that_bring_few_candidates_each_give_no_row_up() -> None:
+    """Together they bring more than the cap, of which few reach the k-th best of all."""
+    rows, k, block, blocks = 1000, 4, 256, 400
+    scores = torch.rand(block * blocks, rows, generator=torch.Generator().manual_seed(1))
+    shortlist = Shortlist(rows, k, 64, scores.device)
+    for start in range(0, len(scores), block):
+        shortlist.collect(scores[start : start + block], torch.zeros(rows), 2.0**-24, 0, start)
+    row, column = shortlist.finish()
+    assert not shortlist.failed.any()
+    kept = torch.zeros_like(scores, dtype=torch.bool)
+    kept[column, row] = True
+    assert kept.gather(0, scores.topk(k, dim=0).indices).all() and int(kept.sum()) <= 2 * k * rows

@@ -64,6 +64,7 @@ class Shortlist:
         if len(row) * RAISE_FRACTION >= span.stop - span.start:
             self._raise_floor(span, row, lower)
         if self._count > self._prune_at:
+            self._settle_floors()
             self.prune()
 
     def _raise_floor(self, span: slice, row: Tensor, lower: Tensor) -> None:
@@ -95,7 +96,10 @@ class Shortlist:
         return torch.cat(row), torch.cat(column), torch.cat(lower), torch.cat(upper)
 
     def _settle_floors(self) -> None:
-        """Raises each floor to the k-th best lower bound of the candidates: blocks that brought few left it behind."""
+        """Raises each floor to the k-th best lower bound of the candidates: blocks that brought few left it behind.
+
+        Before any row is given up: small blocks of a long bank bring few each, and more than the cap together.
+        """
         row, _, lower, _ = self._joined()
         order, position = rank_within_rows(row, lower.double())
         kth = order[position == self.k - 1]
@@ -103,7 +107,6 @@ class Shortlist:
 
     def finish(self) -> tuple[Tensor, Tensor]:
         """(row, column) int64 of all pairs that must be scored exactly, columns rising; failed rows have none."""
-        self.prune()
         self._settle_floors()
         self.prune()
         row, column, _, _ = self._pairs.pop()
