@@ -19,6 +19,7 @@ from stilts_ds.errors import did_you_mean
 from stilts_ds.execution import ExecutePart
 from stilts_ds.generation import GenerationPart
 from stilts_ds.quick_look import cap_examples
+from stilts_ds.retired import refuse_retired
 from stilts_ds.robust import Robust
 from stilts_ds.shipped import find_recipe
 from stilts_ds.values import RankCount
@@ -225,12 +226,13 @@ class EvaluationPart(Section):
         description="`language`: a second column of retrieval, from vectors less the mean of their side or language; "
         "the protocol's own stays as it is",
     )
-    n_best: int = Field(20, ge=1, description="answer candidates of a window")
     max_answer_length: int = Field(30, ge=1, description="tokens of an answer")
     null_threshold: float | None = Field(
         None, description="answer nothing where `no answer` beats the best by more than this; null: always answer"
     )
     generate: GenerationPart = GenerationPart()
+
+    _retired = model_validator(mode="before")(refuse_retired)
 
 
 class Recipe(Section):

@@ -15,6 +15,7 @@ from stilts_ds.config import EvaluationPart
 from stilts_ds.data.split import Split
 from stilts_ds.errors import UserError
 from stilts_ds.families.registry import settings_of_others
+from stilts_ds.retired import without_retired
 from stilts_ds.run_dir import PhaseDir, RunDir, hash_file, hash_json, load_value, write_json
 from stilts_ds.values import Value
 
@@ -58,7 +59,8 @@ class Stamp(Value):
         remedy = "delete it and run `stilts evaluate` on the run, it predicts again"
         if not path.exists():
             raise UserError(f"{predictions} was not predicted by `stilts evaluate`: {path.name} is missing; {remedy}")
-        return load_value(cls, path, remedy)
+        stamp = load_value(cls, path, remedy)
+        return stamp.model_copy(update={"settings": without_retired(stamp.settings)})
 
     def save(self, run: RunDir, predictions: Path, written: list[Path]) -> None:
         """Write the stamp of files that are there now."""

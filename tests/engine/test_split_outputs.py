@@ -79,12 +79,12 @@ def logits_of(predictor: Predictor, rows: Rows, item: int, setting: TrainingPart
 
 
 @pytest.mark.parametrize("size, seconds", [(1, 60.0), (1, 0.0), (3, 60.0)])
-def test_ranks_give_the_answers_of_one_and_send_only_the_best_spans(
+def test_ranks_give_the_answers_of_one_and_send_only_the_best_span(
     monkeypatch: pytest.MonkeyPatch, size: int, seconds: float
 ) -> None:
     monkeypatch.setattr(predict, "GATHER_SECONDS", seconds)
     model, tokenizer = small.model(specs=small.SPECS).eval(), small.tokenizer_stub()
-    evaluation, setting = EvaluationPart(n_best=4), TrainingPart()
+    evaluation, setting = EvaluationPart(), TrainingPart()
     sets = [questions(7, 0), questions(5, 1)]
     splits = [split(*of_set) for of_set in sets]
 
@@ -115,7 +115,7 @@ def test_ranks_give_the_answers_of_one_and_send_only_the_best_spans(
         arrived = list(Predictor(model, tokenizer, 2, at).split_outputs(splits, "squad", setting, evaluation))
     assert [answers_of(whole.outputs, splits.index(whole.split)) for whole in arrived] == expected
     assert any(answer for answers in expected for answer in answers.values())
-    assert all(len(output) <= 1 + evaluation.n_best for whole in arrived for output in whole.outputs)
+    assert all(len(output) <= 2 for whole in arrived for output in whole.outputs)
     # Each passage travels once to a rank, however many of its questions that has.
     assert all(len(set(of_rank)) == len(of_rank) for of_rank, _ in texts)
     if seconds == 0:

@@ -77,7 +77,11 @@ def test_an_evaluation_that_was_changed_and_killed_midway_is_not_compared(toy_ru
         ("xnli", lambda r: r["settings"].update(max_examples=60), "max_examples 60 (recipe.yaml: None)"),
         ("tatoeba", lambda r: r["settings"].update(retrieval_pooling="first"), "retrieval_pooling first"),
         ("xquad", lambda r: r["settings"].update(max_answer_length=3), "max_answer_length 3 (recipe.yaml: 30)"),
-        ("xquad", lambda r: r["settings"].pop("n_best"), "n_best that is not recorded (recipe.yaml: 20)"),
+        (
+            "xquad",
+            lambda r: r["settings"].pop("max_answer_length"),
+            "max_answer_length that is not recorded",
+        ),
     ],
 )
 def test_a_result_of_another_kind_stands_apart(

@@ -17,8 +17,8 @@ ROOT = ranks.ROOT
 # The story from its first line to its last: a module imports only what stands before it, or beside it in its package.
 ORDER = """
 errors display escape shipped hub_client execute values versions phase_status run_dir locks yaml_files robust
-execution generation data_settings quick_look config recipe_paths ds_files noise checklist tasks sources toy model_kinds
-weight_files model_files model_hub rows model families task_files contamination named_tasks plan_file
+execution generation data_settings quick_look retired config recipe_paths ds_files noise checklist tasks sources toy
+model_kinds weight_files model_files model_hub rows model families task_files contamination named_tasks plan_file
 trial_file phase_names lineage phase_queue disk augmentation planner unread data trackers batches engine export
 evaluate mining planning report study phase_tracking phase_setup phase_record phases trial
 """

@@ -34,7 +34,7 @@ from stilts_ds.yaml_files import apply_override
         ({"targts": ["xnli"]}, "unknown key 'targts'; did you mean targets"),
         ({"engin": {}}, "unknown key 'engin'; did you mean engine"),
         ({"engine": {"zero_stages": 2}}, "unknown key 'engine.zero_stages'; did you mean zero_stage"),
-        ({"evaluation": {"n_bset": 3}}, "unknown key 'evaluation.n_bset'; did you mean n_best"),
+        ({"evaluation": {"max_bitxt": 3}}, "unknown key 'evaluation.max_bitxt'; did you mean max_bitext"),
         ({"target_training": {"learning_rat": 1}}, "'learning_rat'; did you mean learning_rate"),
         ({"intermediate_training": {"warmup": 1}}, "'warmup'; did you mean warmup_ratio"),
         ({"task_training": {"mnli": {"max_step": 1}}}, "'max_step'; did you mean max_steps"),
@@ -64,12 +64,21 @@ def test_an_unknown_key_is_answered_with_the_nearest_one(values: dict[str, Any],
         ({"model": {"dropout": 1.5}}, "model.dropout: "),
         ({"data": {"source": "web"}}, "data.source: "),
         ({"sampling": {"temperature": 0}}, "sampling.temperature: "),
+        (
+            {"evaluation": {"n_best": 3}},
+            "evaluation: there is no n_best any more, nothing depended on it; leave",
+        ),
     ],
 )
 def test_a_value_that_cannot_be_meant_is_refused_by_name(values: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match="test.yaml: ") as problem:
         recipe(**values)
     assert message in str(problem.value)
+
+
+def test_a_recipe_of_an_earlier_version_is_read_with_its_retired_setting() -> None:
+    earlier = {"evaluation": {"n_best": 20, "max_answer_length": 9}}
+    assert recipe(**earlier) == recipe(evaluation={"max_answer_length": 9})
 
 
 def test_missing_keys_are_named() -> None:

@@ -165,7 +165,7 @@ def phase_ids(**more: Any) -> dict[str, str]:
     return {phase.train[0]: phase.id for phase in phases}
 
 
-@pytest.mark.parametrize("setting", [{"max_answer_length": 3}, {"n_best": 1}, {"null_threshold": -5.0}])
+@pytest.mark.parametrize("setting", [{"max_answer_length": 3}, {"null_threshold": -5.0}])
 def test_settings_that_select_answers_name_the_phases_that_they_select(setting: dict[str, Any]) -> None:
     before, after = phase_ids(), phase_ids(evaluation=setting)
     assert before["squad_v1"] != after["squad_v1"] and before["pawsx"] == after["pawsx"]

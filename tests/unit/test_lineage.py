@@ -102,6 +102,17 @@ def test_a_prediction_is_of_the_weights_that_made_it(run: RunDir) -> None:
         assert not stamp.model_copy(update={"weights": model_weights(folder)}).is_of(run, predictions)
 
 
+@pytest.mark.parametrize(("kept", "same"), [(20, True), (3, False)])
+def test_a_prediction_of_an_earlier_version_is_known_by_what_counts(run: RunDir, kept: int, same: bool) -> None:
+    folder = run.phase(phases()[-1].id)
+    predictions = folder.predictions / "xnli" / "test-de.tsv"
+    predictions.parent.mkdir(parents=True)
+    predictions.write_text("neutral\n")
+    stamp = Stamp(phase="p", settings={"max_answer_length": 30}, split="test", data="data", files={})
+    stamp.model_copy(update={"settings": {"n_best": kept, **stamp.settings}}).save(run, predictions, [predictions])
+    assert stamp.is_of(run, predictions) is same
+
+
 def test_a_stamp_of_an_earlier_version_gets_the_weights_that_are_there_and_keeps_them(run: RunDir) -> None:
     folder = run.phase(phases()[-1].id)
     path = folder.predictions / "xnli" / ".test-de.tsv.inputs.json"

@@ -25,8 +25,8 @@ def unread(*overrides: str) -> list[str]:
     [
         ("xnli", ["retrieval_centering=language", "max_bitext=4"], ["max_bitext", "retrieval_centering"]),
         ("xnli, tatoeba", ["retrieval_centering=language", "max_bitext=4", "retrieval_layer=3"], []),
-        ("xnli", ["n_best=3", "null_threshold=0.5"], ["n_best", "null_threshold"]),
-        ("xquad", ["n_best=3", "null_threshold=0.5", "max_answer_length=9"], []),
+        ("xnli", ["max_answer_length=3", "null_threshold=0.5"], ["max_answer_length", "null_threshold"]),
+        ("xquad", ["null_threshold=0.5", "max_answer_length=9"], []),
         ("lareqa", ["retrieval_layer=3", "retrieval_centering=language"], ["retrieval_layer"]),
         ("bucc2018", ["max_examples=3"], ["max_examples"]),
         ("xquad", ["generate={max_new_tokens: 9}"], ["generate"]),

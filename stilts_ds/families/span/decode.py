@@ -1,8 +1,8 @@
-"""Answers from start and end logits: the best spans over all windows of a question, with or without "no answer".
+"""Answers from start and end logits: the best span over all windows of a question, with or without "no answer".
 
 Every pair of tokens is considered, so the result is exact. Spans are character ranges of the untouched context; only
-white space at their ends is trimmed. Each window is read for itself, by whichever rank has its logits; its best spans
-are joined with those of the question's other windows. Legend: L tokens of a window, K spans, N questions.
+white space at their ends is trimmed. Each window is read for itself, by whichever rank has its logits; its best span is
+compared with those of the question's other windows. Legend: L tokens of a window, N questions.
 """
 
 from __future__ import annotations
@@ -20,10 +20,11 @@ from stilts_ds.families.span.score import answer_scores, normalise_english
 
 Floats = NDArray[np.floating]
 Window = tuple[Floats, Floats, NDArray[np.integer]]
+Scored = tuple[int, int, float]  # start, end, score
 
 
-class AnswerCandidate(NamedTuple):
-    """One possible answer: `text == context[start:end]` (characters) and the sum of its two logits."""
+class Best(NamedTuple):
+    """The best span of a context: `text == context[start:end]` (characters) and the sum of its two logits."""
 
     text: str
     start: int
@@ -33,21 +34,22 @@ class AnswerCandidate(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Decoded:
-    """The chosen answer ("" for none), the n best candidates, best first, and the score of "no answer"."""
+    """The chosen answer ("" for none), the best span (None where the context has no text) and the score of "no
+    answer"."""
 
     answer: str
-    candidates: tuple[AnswerCandidate, ...]
+    best: Best | None
     null_score: float
 
     @property
     def null_margin(self) -> float:
-        """By how much "no answer" beats the best candidate (infinite without candidates)."""
-        return self.null_score - self.candidates[0].score if self.candidates else float("inf")
+        """By how much "no answer" beats the best span (infinite without one)."""
+        return self.null_score - self.best.score if self.best else float("inf")
 
 
-def window_spans(context: str, window: Window, n_best: int, max_answer_length: int, number: int) -> Floats:
-    """The score of "no answer" and the `n_best` spans of a window, best first: float64 [1 + K, 3] of start, end and
-    score, in the first row (-1, -1, score of "no answer").
+def best_span(context: str, window: Window, max_answer_length: int, number: int) -> Floats:
+    """The score of "no answer" and the best span of a window: float64 [2, 3] of start, end and score, in the first row
+    (-1, -1, score of "no answer"); [1, 3] where the window has no text.
 
     A window is (start logits [L], end logits [L], offsets [L, 2]): each token's character range in `context`, (-1, -1)
     for tokens outside it. Position 0 is `<s>`; its two logits add up to the score of "no answer". `max_answer_length`
@@ -56,45 +58,31 @@ def window_spans(context: str, window: Window, n_best: int, max_answer_length: i
     """
     start, end, _ = window
     _check_logits(number, start, end)
-    # A span of the question's `n_best` is among those of a window: what precedes it there precedes it in the question.
-    ranked = _best_first(_distinct_spans(context, window, n_best, max_answer_length))[:n_best]
     no_answer = (-1, -1, float(start[0]) + float(end[0]))
-    return np.array([no_answer, *((*span, score) for span, score in ranked)], np.float64)
+    return np.array([no_answer, *_first(_best_spans(context, window, max_answer_length))], np.float64)
 
 
-def join_windows(context: str, windows: Sequence[Floats], n_best: int, null_threshold: float | None = None) -> Decoded:
-    """The best answers to one question from the spans of its windows (`window_spans`).
+def join_windows(context: str, windows: Sequence[Floats], null_threshold: float | None = None) -> Decoded:
+    """The best answer to one question from the best spans of its windows (`best_span`).
 
-    A span seen in several windows keeps its best score. The lowest score of "no answer" counts, as in SQuAD 2.0. With
-    `null_threshold`, the answer is empty where `null_margin` exceeds it; without, never, unless the context has no text
-    at all. Raises UserError for a question without windows.
+    The lowest score of "no answer" counts, as in SQuAD 2.0. With `null_threshold`, the answer is empty where
+    `null_margin` exceeds it; without, never, unless the context has no text at all. Raises UserError for a question
+    without windows.
     """
     if not windows:
         raise UserError("a question has no windows; encode the task again")
-    ranked = _ranked(windows, n_best)
-    candidates = tuple(AnswerCandidate(context[start:end], start, end, score) for start, end, score in ranked)
-    null_score = min(float(window[0, 2]) for window in windows)
-    decoded = Decoded(candidates[0].text if candidates else "", candidates, null_score)
+    spans = [(int(start), int(end), score) for window in windows for start, end, score in window[1:].tolist()]
+    best = next((Best(context[start:end], start, end, score) for start, end, score in _first(spans)), None)
+    decoded = Decoded(best.text if best else "", best, min(float(window[0, 2]) for window in windows))
     if null_threshold is None or decoded.null_margin <= null_threshold:
         return decoded
-    return Decoded("", candidates, null_score)
+    return Decoded("", best, decoded.null_score)
 
 
-def _ranked(windows: Sequence[Floats], n_best: int) -> list[tuple[int, int, float]]:
-    """The `n_best` spans of all windows, best first."""
-    if len(windows) == 1:  # most questions: its spans are distinct and in order
-        return [(int(start), int(end), score) for start, end, score in windows[0][1 : 1 + n_best].tolist()]
-    best: dict[tuple[int, int], float] = {}
-    for window in windows:
-        for start, end, score in window[1:].tolist():
-            span = (int(start), int(end))
-            best[span] = max(score, best.get(span, score))
-    return [(*span, score) for span, score in _best_first(best)[:n_best]]
-
-
-def _best_first(spans: Mapping[tuple[int, int], float]) -> list[tuple[tuple[int, int], float]]:
+def _first(spans: Sequence[Scored]) -> list[Scored]:
+    """The best of the spans, in a list; none of none."""
     # Ties go to the earlier span on every machine, so that files of predictions are equal to the byte.
-    return sorted(spans.items(), key=lambda item: (-item[1], item[0]))
+    return sorted(spans, key=lambda span: (-span[2], span[:2]))[:1]
 
 
 def _check_logits(number: int, start: Floats, end: Floats) -> None:
@@ -107,21 +95,21 @@ def _check_logits(number: int, start: Floats, end: Floats) -> None:
             raise UserError(f"window {number}: the {name} logit of token {at} is {logits[at]}; {remedy}")
 
 
-def _distinct_spans(context: str, window: Window, n_best: int, longest: int) -> dict[tuple[int, int], float]:
-    """The window's `n_best` distinct trimmed spans (and no fewer for ties) with their scores."""
+def _best_spans(context: str, window: Window, longest: int) -> list[Scored]:
+    """Trimmed spans of a window, among them its best one and all that equal it; none where it has no text."""
     inside = window[2][:, 0] >= 0
     start, end = (np.asarray(w, dtype=np.float64)[inside] for w in window[:2])
     offsets = window[2][inside]
     if not len(start):
-        return {}
+        return []
     scores = _pair_scores(start, end, min(longest, len(start)))
-    # Some pairs trim to one span or to none, so twice as many are taken at first, and more until enough are distinct.
-    wanted = 2 * n_best
+    # Pairs of white space trim to nothing, so more are looked at until a text is among them.
+    wanted = 1
     while True:
-        spans = _distinct(context, scores, offsets, wanted)
-        if len(spans) >= n_best or wanted >= scores.size:
+        spans = _trimmed(context, scores, offsets, wanted)
+        if spans or wanted >= scores.size:
             return spans
-        wanted *= 4
+        wanted *= 8
 
 
 def _pair_scores(start: Floats, end: Floats, longest: int) -> Floats:
@@ -131,8 +119,8 @@ def _pair_scores(start: Floats, end: Floats, longest: int) -> Floats:
     return start[:, None] + np.lib.stride_tricks.sliding_window_view(padded, longest)
 
 
-def _distinct(context: str, scores: Floats, offsets: NDArray[np.integer], wanted: int) -> dict[tuple[int, int], float]:
-    """Trimmed spans among the `wanted` best scores (and all equal to the last of them), best score each."""
+def _trimmed(context: str, scores: Floats, offsets: NDArray[np.integer], wanted: int) -> list[Scored]:
+    """Trimmed spans with text among the `wanted` best scores (and all equal to the last of them)."""
     flat = scores.ravel()
     if wanted < flat.size:
         # All that equal the last one stay in: which of them a partition would keep is not defined.
@@ -141,12 +129,9 @@ def _distinct(context: str, scores: Floats, offsets: NDArray[np.integer], wanted
     else:
         chosen = np.flatnonzero(flat > -np.inf)
     first, length = np.divmod(chosen, scores.shape[1])
-    spans: dict[tuple[int, int], float] = {}
-    for a, b, score in zip(offsets[first, 0].tolist(), offsets[first + length, 1].tolist(), flat[chosen].tolist()):
-        span = _trim(context, a, b)
-        if span[0] < span[1] and score > spans.get(span, -np.inf):
-            spans[span] = score
-    return spans
+    pairs = zip(offsets[first, 0].tolist(), offsets[first + length, 1].tolist(), flat[chosen].tolist())
+    spans = [(*_trim(context, start, end), score) for start, end, score in pairs]
+    return [span for span in spans if span[0] < span[1]]
 
 
 def _trim(context: str, start: int, end: int) -> tuple[int, int]:
@@ -168,8 +153,8 @@ def best_null_threshold(gold: Sequence[Span], decoded: Mapping[str, Decoded]) ->
         raise UserError(f"no decoded answer for question {missing[0] if missing else '(none)'!r}; predict all of dev")
     answered, unanswered = np.zeros(len(gold)), np.zeros(len(gold))
     for i, question in enumerate(gold):
-        texts, candidates = [a.text for a in question.answers], decoded[question.id].candidates
-        text = candidates[0].text if candidates else ""
+        texts, best = [a.text for a in question.answers], decoded[question.id].best
+        text = best.text if best else ""
         answered[i] = answer_scores(texts, text, normalise_english, no_answer=True)[1]
         unanswered[i] = answer_scores(texts, "", normalise_english, no_answer=True)[1]
     return sweep_threshold(np.array([decoded[q.id].null_margin for q in gold]), answered, unanswered)

@@ -1,6 +1,6 @@
 """JSON `{question id: answer text}`; labels are SQuAD's JSON.
 
-What a head says of a window is (start logits [L], end logits [L]). The rank that has them makes the window's best spans
+What a head says of a window is (start logits [L], end logits [L]). The rank that has them makes the window's best span
 of them (`condense`), and rank 0 joins those of a question's windows.
 """
 
@@ -25,8 +25,9 @@ from stilts_ds.families.files import (
     load_json,
     read_text,
 )
-from stilts_ds.families.span.decode import Decoded, best_null_threshold, join_windows, window_spans
+from stilts_ds.families.span.decode import Decoded, best_null_threshold, best_span, join_windows
 from stilts_ds.families.span.record import Answer, Span
+from stilts_ds.retired import RETIRED
 from stilts_ds.rows.rows import Rows, rows_by_example
 from stilts_ds.run_dir import write_atomically
 from stilts_ds.tasks.spec import Task
@@ -47,10 +48,10 @@ def contexts(records: Sequence[Span], rows: Rows, windows: Sequence[int]) -> lis
 
 
 def condense(context: str, rows: Rows, window: int, logits: Logits, evaluation: EvaluationPart) -> np.ndarray:
-    """A window's best spans (`window_spans`): [1 + K, 3]."""
+    """A window's best answer (`best_span`): [2, 3]."""
     assert rows.place is not None
     offsets = rows.place[rows.starts[window] : rows.starts[window + 1]]
-    return window_spans(context, (*logits, offsets), evaluation.n_best, evaluation.max_answer_length, window)
+    return best_span(context, (*logits, offsets), evaluation.max_answer_length, window)
 
 
 def decode(
@@ -60,7 +61,7 @@ def decode(
     labels: Sequence[str],
     evaluation: EvaluationPart,
 ) -> dict[str, str]:
-    """The answer of every question by its id, from its windows' best spans."""
+    """The answer of every question by its id, from what its windows say best."""
     decoded = decode_questions(records, rows, outputs, evaluation)
     return {id: question.answer for id, question in decoded.items()}
 
@@ -68,12 +69,12 @@ def decode(
 def decode_questions(
     records: Sequence[Span], rows: Rows, outputs: Sequence[np.ndarray], evaluation: EvaluationPart
 ) -> dict[str, Decoded]:
-    """The decoded answer of every question, with its candidates and the score of "no answer"."""
+    """The decoded answer of every question, with the score of "no answer"."""
     windows = rows_by_example(rows)
     decoded = {}
     for number, record in enumerate(records):
         spans = [outputs[window] for window in windows[number]]
-        decoded[record.id] = join_windows(record.context, spans, evaluation.n_best, evaluation.null_threshold)
+        decoded[record.id] = join_windows(record.context, spans, evaluation.null_threshold)
     return decoded
 
 
@@ -95,10 +96,14 @@ def tune(
 def settings(evaluation: EvaluationPart) -> dict[str, Any]:
     """How answers are read off a model's logits."""
     return {
-        "n_best": evaluation.n_best,
         "max_answer_length": evaluation.max_answer_length,
         "null_threshold": evaluation.null_threshold,
     }
+
+
+def selection_settings(evaluation: EvaluationPart) -> dict[str, Any]:
+    """The same, as names of phases hold them."""
+    return RETIRED | settings(evaluation)
 
 
 def read(path: Path, labels: Iterable[str] = ()) -> dict[str, str]:
