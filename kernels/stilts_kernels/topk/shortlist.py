@@ -64,7 +64,6 @@ class Shortlist:
         if len(row) * RAISE_FRACTION >= span.stop - span.start:
             self._raise_floor(span, row, lower)
         if self._count > self._prune_at:
-            self._settle_floors()
             self.prune()
 
     def _raise_floor(self, span: slice, row: Tensor, lower: Tensor) -> None:
@@ -78,15 +77,23 @@ class Shortlist:
 
     def prune(self) -> None:
         """Drops candidates below the floor, and every candidate of rows over the cap."""
-        pairs = self._joined()
-        kept = pairs[3] >= self.floor[pairs[0]]
-        over = torch.bincount(pairs[0][kept], minlength=self.rows) > self.cap
-        self.failed |= over
-        self.floor[over] = NEVER
-        kept &= ~over[pairs[0]]
-        self._pairs = [tuple(column[kept] for column in pairs)]  # type: ignore[list-item]
-        self._count = int(kept.sum())
+        # What lies below the floors that are there goes first: to settle them takes memory for each candidate.
+        self._drop()
+        self._settle_floors()
+        self._drop()
+        over = torch.bincount(self._pairs[0][0], minlength=self.rows) > self.cap
+        if over.any():
+            self.failed |= over
+            self.floor[over] = NEVER
+            self._drop()
+        self._count = len(self._pairs[0][0])
         self._prune_at = max(MIN_PRUNE, 2 * self.rows * self.k, 2 * self._count)
+
+    def _drop(self) -> None:
+        """What lies below the floors, and what is of failed rows."""
+        pairs = self._joined()
+        kept = (pairs[3] >= self.floor[pairs[0]]) & ~self.failed[pairs[0]]
+        self._pairs = [tuple(column[kept] for column in pairs)]  # type: ignore[list-item]
 
     def _joined(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         if not self._pairs:
@@ -107,7 +114,6 @@ class Shortlist:
 
     def finish(self) -> tuple[Tensor, Tensor]:
         """(row, column) int64 of all pairs that must be scored exactly, columns rising; failed rows have none."""
-        self._settle_floors()
         self.prune()
         row, column, _, _ = self._pairs.pop()
         column, order = torch.sort(column)
