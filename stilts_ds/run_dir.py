@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -360,8 +361,12 @@ def _lies_in(link: Path, folder: Path) -> bool:
         return False
 
 
+@cache
 def git_commit() -> str:
-    """The commit this code was run from, `-dirty` where files differ from it, `unknown` outside a checkout."""
+    """The commit this code was run from, `-dirty` where files differ from it, `unknown` outside a checkout.
+
+    Once in a process: a rank runs for days, and what is checked out meanwhile is not what it runs.
+    """
     here = Path(__file__).resolve().parent
     if (here / COMMIT).exists():  # a copy of the code, made when a run was submitted
         return (here / COMMIT).read_text(encoding="utf-8")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import platform
 from contextlib import suppress
+from functools import cache
 
 from stilts_ds import __version__
 
@@ -14,7 +15,12 @@ TESTED = {"torch": "2.13.0", "deepspeed": "0.19.8", "transformers": "5.23.0"}
 
 
 def versions() -> dict[str, str]:
-    """Versions of Python, this package and the libraries that decide a result."""
+    """Versions of Python, this package and the libraries that decide a result, as they were when first asked."""
+    return dict(_versions())
+
+
+@cache
+def _versions() -> dict[str, str]:
     versions_of = {"python": platform.python_version(), "stilts-ds": __version__}
     for name in VERSIONED:
         with suppress(importlib.metadata.PackageNotFoundError):

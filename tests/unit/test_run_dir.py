@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -144,6 +145,23 @@ def test_a_phases_status_is_pending_until_it_is_set(tmp_path: Path) -> None:
     folder.status_json.write_text("{")
     with pytest.raises(UserError, match="status.json"):
         folder.status()
+
+
+@pytest.mark.processes
+def test_a_process_names_the_commit_that_it_began_with(tmp_path: Path) -> None:
+    """A rank that runs for days would else name what was checked out meanwhile."""
+    shutil.copytree(ranks.ROOT / "stilts_ds", tmp_path / "stilts_ds", ignore=shutil.ignore_patterns("__pycache__"))
+    git = ["git", "-c", "user.name=a", "-c", "user.email=a@b.c"]
+    commit = [*git, "commit", "-q", "--allow-empty", "-m", "one"]
+    for command in ([*git, "init", "-q"], [*git, "add", "."], commit):
+        subprocess.run(command, cwd=tmp_path, check=True)
+    program = (
+        "import subprocess, sys; from stilts_ds.run_dir import provenance; first = provenance();"
+        f"subprocess.run({commit!r}, check=True); assert provenance() == first; print(first.git_commit)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=True)
+    before = subprocess.run(["git", "rev-parse", "HEAD~1"], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert done.stdout == before.stdout
 
 
 def test_provenance_names_commit_and_versions_and_is_json() -> None:
