@@ -33,7 +33,8 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 
 LONGEST = (
     "test_slurm.py", "test_faults.py", "test_backends.py", "test_campaign.py", "test_user_tasks.py", "test_engine.py",
-    "test_strangers.py", "test_fetch.py", "test_run.py", "test_mining_tool.py",
+    "test_strangers.py", "test_fetch.py", "test_run.py", "test_mining_tool.py", "test_slurm_worlds.py",
+    "test_prepare.py", "test_transcript.py", "test_notebooks.py", "test_worlds.py",
 )  # fmt: skip
 
 

@@ -15,6 +15,7 @@ Neither torch nor deepspeed is loaded here. How a phase ended stands in its stat
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import time
 from collections.abc import Mapping
@@ -42,6 +43,8 @@ from stilts_launcher.worlds import fed_worlds, say_what_lacks, work
 
 # 143 is 128 + SIGTERM, as in a shell; 85 is what ranks leave with after a stop that saved everything (engine/ranks.py).
 USER_ERROR, CANCELLED, STOPPED = 2, 143, 85
+# Ranks that had no handler yet when the warning came: it is not sent again.
+KILLED_BY_WARNING = 128 + signal.SIGUSR1
 PUT_BACK = 75  # saved, and to be continued: a status inside this program, EX_TEMPFAIL of sysexits.h
 REFUSAL = "UserError: "  # how an error begins that the same start would meet again
 
@@ -225,6 +228,8 @@ class Supervisor:
             return "refused", error
         if code == USER_ERROR and status.state != "done":
             return "refused", error or "refused before the phase began; `stilts logs` shows why"
+        if status.token != token and code == KILLED_BY_WARNING:
+            return "stopped:SIGUSR1", "before the phase began"
         if status.token != token:
             return "crashed", f"the ranks ended with status {code} before the phase began"
         if status.state in ("running", "trained"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import json
 import os
+import signal
 import sys
 import threading
 import time
@@ -19,7 +20,7 @@ from stilts_launcher import doctor, start
 from stilts_launcher.rank_place import free_port, usable_cores
 from stilts_launcher.status import run_logs, run_status
 from stilts_launcher.submit import identity
-from stilts_launcher.supervise import USER_ERROR, Supervisor
+from stilts_launcher.supervise import PUT_BACK, USER_ERROR, Supervisor
 
 from stilts_ds.engine import preflight, world
 from stilts_ds.engine.checkpoint import MANIFEST, await_saved
@@ -180,6 +181,21 @@ def test_a_job_that_ended_before_its_ranks_is_shown_in_its_own_words(
     (submitted.logs / "study-target-17_0.log").write_text("setup.sh: line 1: module: command not found\n\n")
     assert "its job ended: setup.sh: line 1: module: command not found" in run_status(submitted).text()
     assert "module: command not found" in run_logs(submitted, None, None, 40)
+
+
+def test_a_warning_that_comes_before_the_ranks_can_hear_it_puts_the_job_back(
+    submitted: RunDir, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It ends them: starting them again would use up what the warning left of the job."""
+    [phase] = make_plan(recipe(), "model", lambda task: "data").phases
+    starts: list[str] = []
+
+    def work(environment: dict[str, str]) -> int:
+        starts.append(environment["STILTS_RUN_TOKEN"])
+        return 128 + signal.SIGUSR1
+
+    monkeypatch.setattr("stilts_launcher.supervise.launcher_of", lambda profile: Queue(work))
+    assert Supervisor(submitted, phase.id, {}).work() == PUT_BACK and starts == ["17_0.0.0"]
 
 
 @pytest.mark.parametrize("code", [1, 2, 137])
