@@ -228,9 +228,9 @@ class Supervisor:
             return "refused", error
         if code == USER_ERROR and status.state != "done":
             return "refused", error or "refused before the phase began; `stilts logs` shows why"
-        if status.token != token and code == KILLED_BY_WARNING:
-            return "stopped:SIGUSR1", "before the phase began"
         if status.token != token:
+            if code == KILLED_BY_WARNING:
+                return "stopped:SIGUSR1", "before the phase began"
             return "crashed", f"the ranks ended with status {code} before the phase began"
         if status.state in ("running", "trained"):
             return "crashed", f"the ranks ended without a word, with status {code}"

@@ -170,10 +170,13 @@ def test_a_worker_that_dies_is_replaced_and_only_its_sample_is_lost() -> None:
     with workers.of("python", 1) as started:
         process = started[0].worker.process
         below = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        assert below
         process.kill()
         process.wait()
         # What the sandbox runs dies with its process, and on a busy machine answers first.
+        deadline = time.monotonic() + 60
         while any(is_alive(pid) for pid in below):
+            assert time.monotonic() < deadline
             time.sleep(0.01)
         seen = workers.run(started, programs, lambda program: 1.0, lambda verdict: None)
     assert [verdict.verdict for verdict in seen] == ["error", "passed", "passed"]

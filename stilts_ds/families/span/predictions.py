@@ -48,7 +48,7 @@ def contexts(records: Sequence[Span], rows: Rows, windows: Sequence[int]) -> lis
 
 
 def condense(context: str, rows: Rows, window: int, logits: Logits, evaluation: EvaluationPart) -> np.ndarray:
-    """A window's best answer (`best_span`): [2, 3]."""
+    """A window's score of "no answer" and its best span (`best_span`): [2, 3], or [1, 3] without text."""
     assert rows.place is not None
     offsets = rows.place[rows.starts[window] : rows.starts[window + 1]]
     return best_span(context, (*logits, offsets), evaluation.max_answer_length, window)
