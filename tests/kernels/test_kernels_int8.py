@@ -141,7 +141,7 @@ def test_the_tile_of_avx_vnni_is_exact(isa: int) -> None:
         assert report is not None and report.path == "cpu, int8 screen with avx-vnni"
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.processes
 def test_the_check_that_needs_no_python_finds_no_fault(tmp_path: Path) -> None:
     """tests/tools/screen_check.cpp, which emulators of other processors run, on the instruction sets of this one."""
