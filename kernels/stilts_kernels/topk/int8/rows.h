@@ -41,14 +41,126 @@ TARGET static float dot(const float* a, const float* b, long n) {
 }
 #endif
 
-// The largest magnitude of n numbers, n a multiple of 16; at least 1e-28, so that a row of almost nothing is not scaled
-// beyond what float32 holds.
-TARGET static float largest(const float* a, long n) {
-  float most[16];
-  for (int j = 0; j < 16; j++) most[j] = 1e-28f;
-  for (long i = 0; i < n; i += 16)
-    for (int j = 0; j < 16; j++) most[j] = std::fabs(a[i + j]) > most[j] ? std::fabs(a[i + j]) : most[j];
-  return *std::max_element(most, most + 16);
+// What a pass over a row takes at a time: four registers. Sums are kept in so many places side by side; fewer would wait
+// for their own additions, and each product would be rounded more often than `dot_roundings` allows (16 places).
+enum { LANES = SCREEN_ISA >= 4 ? 16 : SCREEN_ISA >= 2 ? 8 : 4, STEP = 4 * LANES };
+typedef float Lanes __attribute__((vector_size(4 * LANES)));
+typedef int32_t Bits __attribute__((vector_size(4 * LANES)));
+
+TARGET static inline Lanes lanes(const float* from) {
+  Lanes values;
+  __builtin_memcpy(&values, from, sizeof values);
+  return values;
+}
+
+TARGET static inline Lanes magnitude(const Lanes& values) { return (Lanes)((Bits)values & 0x7fffffff); }
+TARGET static inline Lanes larger(const Lanes& a, const Lanes& b) { return a > b ? a : b; }
+
+// Named one by one: a compiler keeps an array of registers in memory.
+struct Sums {
+  Lanes a, b, c, d;
+};
+
+TARGET static inline float added_up(const Sums& sums) {
+  const Lanes sum = (sums.a + sums.b) + (sums.c + sums.d);
+  float each[LANES];
+  __builtin_memcpy(each, &sum, sizeof each);
+  for (int half = LANES / 2; half; half /= 2)
+    for (int i = 0; i < half; i++) each[i] += each[i + half];
+  return each[0];
+}
+
+// What is known of a row before it is rounded, and after.
+struct Centred {
+  float shift, square;  // of x' = x - m: c . x'; of x: |x|^2
+};
+struct Extent {
+  float most, square;  // the largest magnitude of x', and |x'|^2
+};
+struct Rounded {
+  float kept, lost;  // |X|^2 and |by x' - X|^2, of whole numbers X
+};
+
+TARGET static inline void centre_lanes(const float* x, const float* m, const float* c, float* centred, Lanes& shift,
+                                       Lanes& square) {
+  const Lanes value = lanes(x), moved = value - lanes(m);
+  square += value * value;
+  shift += moved * lanes(c);
+  __builtin_memcpy(centred, &moved, sizeof moved);
+}
+
+TARGET static inline void centre_step(const float* x, const float* m, const float* c, float* centred, Sums& shift,
+                                      Sums& square) {
+  centre_lanes(x, m, c, centred, shift.a, square.a);
+  centre_lanes(x + LANES, m + LANES, c + LANES, centred + LANES, shift.b, square.b);
+  centre_lanes(x + 2 * LANES, m + 2 * LANES, c + 2 * LANES, centred + 2 * LANES, shift.c, square.c);
+  centre_lanes(x + 3 * LANES, m + 3 * LANES, c + 3 * LANES, centred + 3 * LANES, shift.d, square.d);
+}
+
+// Both centres have `wide` numbers here, zeros behind the last. So has the result.
+TARGET static Centred centre(const float* x, int dim, int wide, const float* m, const float* c, float* centred) {
+  Sums shift = {}, square = {};
+  int i = 0;
+  for (; i + STEP <= dim; i += STEP) centre_step(x + i, m + i, c + i, centred + i, shift, square);
+  if (i < dim) {
+    float rest[STEP] = {};
+    std::copy(x + i, x + dim, rest);
+    centre_step(rest, m + i, c + i, centred + i, shift, square);
+    i += STEP;
+  }
+  std::fill(centred + std::min(i, wide), centred + wide, 0.0f);
+  return {added_up(shift), added_up(square)};
+}
+
+TARGET static inline void extend(const Lanes& value, Lanes& most, Lanes& square) {
+  square += value * value;
+  most = larger(magnitude(value), most);
+}
+
+TARGET static Extent extent(const float* centred, int wide) {
+  // At least 1e-28, so that a row of almost nothing is not scaled beyond what float32 holds.
+  const Lanes least = Lanes{} + 1e-28f;
+  Sums square = {}, most = {least, least, least, least};
+  for (int i = 0; i < wide; i += STEP) {
+    extend(lanes(centred + i), most.a, square.a);
+    extend(lanes(centred + i + LANES), most.b, square.b);
+    extend(lanes(centred + i + 2 * LANES), most.c, square.c);
+    extend(lanes(centred + i + 3 * LANES), most.d, square.d);
+  }
+  const Lanes all = larger(larger(most.a, most.b), larger(most.c, most.d));
+  float each[LANES];
+  __builtin_memcpy(each, &all, sizeof each);
+  return {*std::max_element(each, each + LANES), added_up(square)};
+}
+
+// The nearest whole numbers. Magnitudes are below 2^22 (127, and a rounding), where 1.5 * 2^23 leaves room for nothing
+// else. NaN stays NaN.
+TARGET static void round_to_whole(const float* centred, int wide, float by, float* value) {
+  const Lanes room = Lanes{} + 0x1.8p23f;
+  for (int i = 0; i < wide; i += LANES) {
+    const Lanes whole = (lanes(centred + i) * by + room) - room;
+    __builtin_memcpy(value + i, &whole, sizeof whole);
+  }
+}
+
+TARGET static inline void measure_lanes(const float* centred, float by, float* value, Lanes& kept, Lanes& lost) {
+  const Lanes read = lanes(value), whole = magnitude(read) <= 127 ? read : Lanes{};
+  const Lanes left = lanes(centred) * by - whole;
+  kept += whole * whole;
+  lost += left * left;
+  __builtin_memcpy(value, &whole, sizeof whole);
+}
+
+// Rows of NaN are refused by their length; their bytes must still be numbers.
+TARGET static Rounded measure(const float* centred, int wide, float by, float* value) {
+  Sums kept = {}, lost = {};
+  for (int i = 0; i < wide; i += STEP) {
+    measure_lanes(centred + i, by, value + i, kept.a, lost.a);
+    measure_lanes(centred + i + LANES, by, value + i + LANES, kept.b, lost.b);
+    measure_lanes(centred + i + 2 * LANES, by, value + i + 2 * LANES, kept.c, lost.c);
+    measure_lanes(centred + i + 3 * LANES, by, value + i + 3 * LANES, kept.d, lost.d);
+  }
+  return {added_up(kept), added_up(lost)};
 }
 
 // Random signs and a Walsh-Hadamard transform of the first p numbers, then of the last p (p a power of two, p <= dim < 2
@@ -132,30 +244,28 @@ TARGET static float level_of(const float* q, const float* m, long dim) {
 }
 
 TARGET static void quantise(const Quantised& to) {
-  alignas(64) float centred[MOST_DIM], value[MOST_DIM];
+  alignas(64) float centred[MOST_DIM], value[MOST_DIM], m[MOST_DIM], c[MOST_DIM];
   const float other_norm = std::sqrt(dot(to.other, to.other, to.dim)) * 1.001f + UNDERFLOW_NORM;
   const int dim = to.dim, wide = to.wide;
+  std::fill(std::copy(to.centre, to.centre + dim, m), m + wide, 0.0f);
+  std::fill(std::copy(to.other, to.other + dim, c), c + wide, 0.0f);
   for (long n = 0; n < to.count; n++) {
     const float* x = to.rows + n * to.stride;
     const long row = to.first + n;
-    for (int i = 0; i < dim; i++) centred[i] = x[i] - to.centre[i];
-    for (int i = dim; i < wide; i++) centred[i] = 0;
-    const float shift = to.query ? 0 : dot(centred, to.other, dim);
-    to.length[row] = std::sqrt(dot(x, x, dim)) * 1.001f + UNDERFLOW_NORM;
+    const Centred moved = centre(x, dim, wide, m, c, centred);
+    to.length[row] = std::sqrt(moved.square) * 1.001f + UNDERFLOW_NORM;
+    // The next row comes from memory while this one is made into bytes: processors foresee no further than a page.
+    if (n + 1 < to.count)
+      for (int i = 0; i < dim; i += 16) __builtin_prefetch(x + to.stride + i);
     if (to.signs) rotate(centred, dim, to.signs);
-    const float most = largest(centred, wide);
-    const float rms = std::sqrt(dot(centred, centred, dim) / dim);
-    float by = 127 / most;
+    const Extent size = extent(centred, wide);
+    const float rms = std::sqrt(size.square / dim);
+    float by = 127 / size.most;
     if (rms > 0) by = std::min(by, to.most_rms / rms);
-    for (int i = 0; i < wide; i++) value[i] = std::nearbyint(centred[i] * by);
+    round_to_whole(centred, wide, by, value);
     if (to.capped) cap(value, wide, to.query);
-    const float kept = std::sqrt(dot(value, value, wide));
-    // Rows of NaN are refused by their length; their bytes must still be numbers.
-    for (int i = 0; i < wide; i++) {
-      if (!(std::fabs(value[i]) <= 127)) value[i] = 0;
-      centred[i] = centred[i] * by - value[i];
-    }
-    const float lost = std::sqrt(dot(centred, centred, wide));
+    const Rounded rounding = measure(centred, wide, by, value);
+    const float kept = std::sqrt(rounding.kept), lost = std::sqrt(rounding.lost);
     const float scale = 1 / by, norm = kept * scale * 1.001f;
     const float rounded = (to.signs ? 64 : 16) * ROUNDOFF * (norm + lost * scale);
     const float error = lost * scale * 1.001f + rounded;
@@ -169,7 +279,7 @@ TARGET static void quantise(const Quantised& to) {
     } else {
       const float arithmetic = 16 * ROUNDOFF * (norm + error);
       to.error[row] = error + arithmetic;
-      to.shift[row] = shift + other_norm * (shift_roundings(to.dim) * (norm + error) + UNDERFLOW_NORM);
+      to.shift[row] = moved.shift + other_norm * (shift_roundings(to.dim) * (norm + error) + UNDERFLOW_NORM);
       pack_bank(to, row, value);
     }
   }

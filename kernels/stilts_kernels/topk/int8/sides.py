@@ -154,7 +154,8 @@ def prepare_bank(rows: Rows, frame: Frame, threads: int) -> PreparedBank:
     count = padded(rows.count, PANEL)
     floats = torch.zeros(6, count, dtype=torch.float32, device="cpu")
     floats[3].fill_(float("nan"))
-    stored = torch.full((count, frame.wide), OFFSET, dtype=torch.uint8, device="cpu")
+    stored = torch.empty(count, frame.wide, dtype=torch.uint8, device="cpu")
+    stored[rows.count :] = OFFSET  # the bytes of 0; `quantise` writes all others
     bank = PreparedBank(rows.count, stored, *floats)
     for start in range(0, rows.count, QUANTISE_ROWS):
         stop = min(rows.count, start + QUANTISE_ROWS)
